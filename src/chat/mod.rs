@@ -1,0 +1,6 @@
+//! The domain: the words of `topics.md`, pure. No tokio, no clock, no sockets, no random source.
+//!
+//! Invariant: a value of a type in here is a valid value; the limits are checked when it is made.
+
+pub mod id;
+pub mod push;

@@ -1,0 +1,49 @@
+//! What is pushed: the part of a BAL's message that goes to a device, in words that no transport owns.
+
+use super::id::Token;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+/// Longest time to live: four weeks, in seconds (CCS and FCM agree on it).
+pub const TTL_MAX: u32 = 2_419_200;
+
+/// Where a push goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    /// One device.
+    Token(Token),
+    /// All devices subscribed to an FCM topic; the name has no `/topics/` in front.
+    Topic(String),
+    /// All devices that an expression over topics matches.
+    Condition(String),
+}
+
+/// How urgent a push is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Priority {
+    /// Wakes the device.
+    High,
+    /// May wait until the device is awake.
+    Normal,
+}
+
+/// One push, checked: what a transport translates to its own wire format.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Push {
+    /// Who gets it.
+    pub target: Target,
+    /// The application's data; every value is a string by now.
+    pub data: Map<String, Value>,
+    /// What the device shows by itself, field by field as in topics.md.
+    pub notification: Option<Map<String, Value>>,
+    /// How urgent it is.
+    pub priority: Priority,
+    /// Messages with the same key replace each other while the device is away.
+    pub collapse: Option<String>,
+    /// Whether the sender asked to hear of the delivery.
+    pub receipt: bool,
+    /// Fields handed through to the push service (`content_available`, `mutable_content`, `restricted_package_name`,
+    /// `dry_run`, ...), merged last.
+    pub fcm: Map<String, Value>,
+}

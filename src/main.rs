@@ -1,0 +1,3 @@
+//! `fcm-mqtt-bridge`: the command line.
+
+fn main() {}

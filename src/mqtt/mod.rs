@@ -1,0 +1,133 @@
+//! The front door: what the bridge needs of an MQTT broker, whichever it is.
+//!
+//! The port moves topics, bytes and acknowledgements and knows no word of the domain. The embedded broker
+//! (`crate::broker`) and the client of an external one (in this folder) each drive an [`Outlet`]; the bridge holds the
+//! [`Port`].
+
+use bytes::Bytes;
+use tokio::sync::{mpsc, oneshot, watch};
+
+/// A message that a client published on a topic of the bridge.
+#[derive(Debug)]
+pub struct Inbound {
+    /// The topic, whole.
+    pub topic: String,
+    /// The payload, as it came.
+    pub payload: Bytes,
+    /// The retain flag as delivered: set means that this is an old, stored message.
+    pub retain: bool,
+    /// MQTT 5 message expiry, in seconds.
+    pub expiry: Option<u32>,
+    /// MQTT 5 response topic.
+    pub response_topic: Option<String>,
+    /// MQTT 5 correlation data.
+    pub correlation: Option<Bytes>,
+    /// To be released once the message is safe.
+    pub ack: Ack,
+}
+
+/// The publisher's acknowledgement, held back. Dropping it without a word means that the message is not safe: the
+/// publisher gets no PUBACK and sends it again.
+#[derive(Debug)]
+pub struct Ack(oneshot::Sender<AckWord>);
+
+/// What the publisher is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AckWord {
+    /// The message is dealt with: on disk, or answered by an error document.
+    Done,
+    /// The quota is used up (MQTT 5: reason 0x97). MQTT 3.1.1 has no such word; the publisher gets no PUBACK.
+    Quota,
+}
+
+impl Ack {
+    /// An acknowledgement and the end on which its word arrives.
+    #[must_use]
+    pub fn new() -> (Self, oneshot::Receiver<AckWord>) {
+        let (tx, rx) = oneshot::channel();
+        (Self(tx), rx)
+    }
+
+    /// Says the word. It is not an error if the publisher is gone: it will publish again, and is recognised then.
+    pub fn release(self, word: AckWord) {
+        let _ = self.0.send(word);
+    }
+}
+
+/// A message that the bridge publishes.
+#[derive(Debug)]
+pub struct Outbound {
+    /// The topic, whole.
+    pub topic: String,
+    /// The payload.
+    pub payload: Bytes,
+    /// Quality of service, 0 or 1.
+    pub qos: u8,
+    /// Whether the broker keeps it for later subscribers.
+    pub retain: bool,
+    /// MQTT 5 message expiry, in seconds.
+    pub expiry: Option<u32>,
+    /// MQTT 5 correlation data.
+    pub correlation: Option<Bytes>,
+    /// Where the outcome is told. Dropped by the front door: as [`Outcome::Lost`].
+    pub outcome: oneshot::Sender<Outcome>,
+}
+
+/// What became of an [`Outbound`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// The next hop has it: the external broker, or (embedded) a subscriber of the topic.
+    Confirmed,
+    /// Nobody is there to read the topic now; nothing was sent. [`Port::readers`] changes when somebody comes.
+    NoReader,
+    /// It was sent, and the connection ended before it was confirmed: publish it again, it may arrive twice.
+    Lost,
+}
+
+/// How the front door stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Door {
+    /// Not connected to a broker, or not subscribed yet.
+    Closed,
+    /// Connected and subscribed.
+    Open,
+}
+
+/// The bridge's end.
+#[derive(Debug)]
+pub struct Port {
+    /// What clients published.
+    pub inbound: mpsc::Receiver<Inbound>,
+    /// What to publish; full means: wait. Publications of one topic keep their order.
+    pub publish: mpsc::Sender<Outbound>,
+    /// How the door stands.
+    pub door: watch::Receiver<Door>,
+    /// Changes whenever a topic that had no reader may have got one.
+    pub readers: watch::Receiver<u64>,
+}
+
+/// The front door's end.
+#[derive(Debug)]
+pub struct Outlet {
+    /// What clients published.
+    pub inbound: mpsc::Sender<Inbound>,
+    /// What to publish.
+    pub publish: mpsc::Receiver<Outbound>,
+    /// How the door stands.
+    pub door: watch::Sender<Door>,
+    /// To be changed whenever a topic that had no reader may have got one.
+    pub readers: watch::Sender<u64>,
+}
+
+/// Makes both ends. `inbound` and `publish` are the sizes of the two queues, in messages.
+#[must_use]
+pub fn port(inbound: usize, publish: usize) -> (Port, Outlet) {
+    let (inbound_tx, inbound_rx) = mpsc::channel(inbound);
+    let (publish_tx, publish_rx) = mpsc::channel(publish);
+    let (door_tx, door_rx) = watch::channel(Door::Closed);
+    let (readers_tx, readers_rx) = watch::channel(0);
+    (
+        Port { inbound: inbound_rx, publish: publish_tx, door: door_rx, readers: readers_rx },
+        Outlet { inbound: inbound_tx, publish: publish_rx, door: door_tx, readers: readers_tx },
+    )
+}

@@ -1,0 +1,166 @@
+//! The back door: shells with outbound sockets, behind one port.
+//!
+//! The port is the ends of bounded channels, so a test double is simply the other end of them. A transport takes
+//! [`Send`]s while it has room, answers each with exactly one [`Report`], and hands up what devices send. Reports that
+//! carry a [`Tag`] are to be acknowledged to the push service, after the commit, through [`Port::acks`].
+
+use crate::chat::id::{Sid, Token};
+use crate::chat::push::Push;
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+
+/// One message to send. Its id at the push service is the text of `sid`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Send {
+    /// The bridge's id; reports name it.
+    pub sid: Sid,
+    /// What to send and to whom.
+    pub push: Push,
+    /// Sends of the same recipient stay in order, on one connection while any of them is unanswered.
+    pub recipient: i64,
+    /// When it is not worth sending any more, in Unix milliseconds. The remaining time to live is counted from it.
+    pub deadline_ms: u64,
+}
+
+/// Where an acknowledgement of something received has to go: it counts only on the connection it came in on.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Tag {
+    /// Which connection, counted from the start of the process.
+    pub connection: u64,
+    /// The sender to acknowledge to: a registration token, or the push service's own address for a receipt.
+    pub to: String,
+    /// The id to acknowledge, byte for byte as it was received.
+    pub message_id: String,
+}
+
+/// What a transport tells the bridge.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Report {
+    /// The push service took the message.
+    Accepted {
+        /// Which message.
+        sid: Sid,
+        /// The device's new token, if the push service named one (canonical id).
+        canonical: Option<Token>,
+        /// How often the message was written to a connection; above 1 the device may see it twice.
+        copies: u32,
+    },
+    /// The push service, or the transport on its behalf, refused the message.
+    Refused {
+        /// Which message.
+        sid: Sid,
+        /// What follows from it.
+        refusal: Refusal,
+        /// The push service's own word, for example `DEVICE_UNREGISTERED`.
+        code: String,
+        /// The push service's text, cut to a sane length. Never holds a token.
+        detail: String,
+        /// How often the message was written to a connection.
+        copies: u32,
+    },
+    /// The transport stops with the message unanswered; nobody knows whether the push service took it.
+    Lost {
+        /// Which message.
+        sid: Sid,
+        /// How often it was written to a connection; 0 means that it certainly did not get out.
+        copies: u32,
+    },
+    /// A device sent a message.
+    Upstream(Upstream),
+    /// The push service says what became of a message on the device.
+    Receipt {
+        /// The original message's id as the push service gave it; it may be unknown.
+        original: String,
+        /// `MESSAGE_SENT_TO_DEVICE` is the only one ever documented.
+        status: String,
+        /// When the push service handed it to the device, in Unix milliseconds, if it said so.
+        sent_at_ms: Option<u64>,
+        /// How to acknowledge it.
+        tag: Tag,
+    },
+}
+
+/// A message from a device.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Upstream {
+    /// The device's registration token.
+    pub from: Token,
+    /// The app's package name; may be absent.
+    pub category: Option<String>,
+    /// The device's id of the message, unique only per device.
+    pub message_id: String,
+    /// The application's data, as it came. Empty if there was none.
+    pub data: serde_json::Map<String, serde_json::Value>,
+    /// How to acknowledge it.
+    pub tag: Tag,
+}
+
+/// What a refusal means: the only place where nack codes (and later HTTP statuses) become policy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// Try again, not sooner than this. The recipient's other messages wait as well.
+    RetryAfter(Duration),
+    /// Try again; the delay doubles with each attempt, from this first one.
+    Backoff(Duration),
+    /// The token is dead: never again, and forget it.
+    BadToken,
+    /// Never again; the token stays.
+    Never,
+    /// Never again; an operator has to act (authentication, wrong sender), the token stays.
+    Operator,
+    /// The time to live ended before it could be sent.
+    Expired,
+}
+
+/// How the connection to the push service stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Link {
+    /// No connection takes messages. `auth_failed` when the push service refused the credentials.
+    Down {
+        /// The credentials were refused; retrying goes on, slowly.
+        auth_failed: bool,
+    },
+    /// At least one connection takes messages.
+    Up,
+    /// Connections exist, but all of them are draining.
+    Draining,
+}
+
+/// The bridge's end of the port.
+#[derive(Debug)]
+pub struct Port {
+    /// Messages to send; full means: wait.
+    pub sends: mpsc::Sender<Send>,
+    /// Acknowledgements of upstream messages and receipts. They pass even when no message does.
+    pub acks: mpsc::Sender<Tag>,
+    /// What comes back.
+    pub reports: mpsc::Receiver<Report>,
+    /// How the connection stands.
+    pub link: watch::Receiver<Link>,
+}
+
+/// The transport's end of the port.
+#[derive(Debug)]
+pub struct Outlet {
+    /// Messages to send.
+    pub sends: mpsc::Receiver<Send>,
+    /// Acknowledgements to pass on.
+    pub acks: mpsc::Receiver<Tag>,
+    /// What to tell the bridge.
+    pub reports: mpsc::Sender<Report>,
+    /// How the connection stands.
+    pub link: watch::Sender<Link>,
+}
+
+/// Makes both ends. `sends`, `acks` and `reports` are the sizes of the three queues, in messages.
+#[must_use]
+pub fn port(sends: usize, acks: usize, reports: usize) -> (Port, Outlet) {
+    let (sends_tx, sends_rx) = mpsc::channel(sends);
+    let (acks_tx, acks_rx) = mpsc::channel(acks);
+    let (reports_tx, reports_rx) = mpsc::channel(reports);
+    let (link_tx, link_rx) = watch::channel(Link::Down { auth_failed: false });
+    (
+        Port { sends: sends_tx, acks: acks_tx, reports: reports_rx, link: link_rx },
+        Outlet { sends: sends_rx, acks: acks_rx, reports: reports_tx, link: link_tx },
+    )
+}
