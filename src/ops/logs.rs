@@ -1,0 +1,44 @@
+//! Log set-up.
+
+use serde::{Deserialize, Serialize};
+use tracing_subscriber::EnvFilter;
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    /// One readable line per event.
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// The filter was not understood.
+#[derive(Debug, thiserror::Error)]
+#[error("`{filter}` is not a log filter ([log] level, or RUST_LOG): {source}")]
+pub struct FilterError {
+    filter: String,
+    source: tracing_subscriber::filter::ParseError,
+}
+
+/// The embedded engine's own voice: it warns of ordinary things such as a client that leaves without a word, which the
+/// gate already logs at its right level.
+const ENGINE_QUIET: &str = "mqtt5=error";
+
+/// Sends all logs to standard error, filtered by `level` (for example `info` or `info,fcm_mqtt_bridge::ccs=trace`);
+/// the environment variable `RUST_LOG` overrides it.
+///
+/// # Errors
+/// When the filter is not understood.
+pub fn init(level: &str, format: Format) -> Result<(), FilterError> {
+    let wish = std::env::var("RUST_LOG").unwrap_or_else(|_| level.to_owned());
+    let filter = if wish.contains("mqtt5") { wish } else { format!("{ENGINE_QUIET},{wish}") };
+    let filter = EnvFilter::try_new(&filter).map_err(|source| FilterError { filter, source })?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A second call (tests in one process) keeps the first set-up.
+    let _ = match format {
+        Format::Text => builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).try_init(),
+        Format::Json => builder.json().flatten_event(true).try_init(),
+    };
+    Ok(())
+}

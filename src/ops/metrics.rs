@@ -1,0 +1,310 @@
+//! Every number that `/metrics` and `_bridge/stats` show, named in one place.
+
+use prometheus::{Encoder, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
+
+/// Values of the `code` label beyond this list are counted as `OTHER`, so that a peer cannot grow the label set.
+const NACK_CODES: &[&str] = &[
+    "BAD_ACK",
+    "BAD_REGISTRATION",
+    "CONNECTION_DRAINING",
+    "DEVICE_MESSAGE_RATE_EXCEEDED",
+    "DEVICE_UNREGISTERED",
+    "INTERNAL_SERVER_ERROR",
+    "INVALID_JSON",
+    "SENDER_ID_MISMATCH",
+    "SERVICE_UNAVAILABLE",
+    "TOPICS_MESSAGE_RATE_EXCEEDED",
+];
+
+/// What is counted or measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Metric {
+    /// Messages of BALs that are on disk for the first time.
+    DownstreamAccepted,
+    /// Messages of BALs whose id was known; their last status was repeated.
+    DownstreamRepeated,
+    /// Inputs that were refused with an error document.
+    DownstreamRejected,
+    /// Attempts to send to the push service.
+    DownstreamAttempts,
+    /// Messages that the push service took.
+    DownstreamSent,
+    /// Messages that a device confirmed.
+    DownstreamDelivered,
+    /// Messages that ended as `failed`.
+    DownstreamFailed,
+    /// Messages that ended as `expired`.
+    DownstreamExpired,
+    /// Refusals after which a message is tried again.
+    DownstreamRetries,
+    /// Messages that were written to the push service more than once.
+    DownstreamResent,
+    /// Upstream messages on disk for the first time.
+    UpstreamReceived,
+    /// Upstream messages that were known already: acknowledged again, not published again.
+    UpstreamDuplicates,
+    /// Upstream messages for which no route exists; kept.
+    UpstreamUnrouted,
+    /// Delivery receipts from the push service.
+    Receipts,
+    /// Delivery receipts for messages that nobody here sent.
+    ReceiptsUnknown,
+    /// Documents that the next hop confirmed.
+    Published,
+    /// Documents that were published again because their confirmation was lost.
+    Republished,
+    /// Documents held because nobody reads their topic (each time one is found so).
+    PublishHeld,
+    /// Transactions on disk.
+    Commits,
+    /// Messages waiting for the push service.
+    QueueRows,
+    /// Their payload bytes.
+    QueueBytes,
+    /// Documents waiting to be published.
+    SpoolRows,
+    /// Their payload bytes.
+    SpoolBytes,
+    /// Messages given to the push service and not answered yet.
+    InFlight,
+    /// 1 when the push service takes messages.
+    CcsUp,
+    /// 1 when the MQTT side is connected and subscribed.
+    DoorOpen,
+    /// 1 when the disk refuses writes.
+    StoreBlocked,
+    /// 1 when a limit stops the intake.
+    IntakeStopped,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Counter,
+    Gauge,
+}
+
+/// All metrics, in the order of the enum: name, kind, help.
+const TABLE: &[(Metric, &str, Kind, &str)] = &[
+    (
+        Metric::DownstreamAccepted,
+        "bridge_downstream_accepted_total",
+        Kind::Counter,
+        "Messages of BALs accepted (on disk)",
+    ),
+    (
+        Metric::DownstreamRepeated,
+        "bridge_downstream_repeated_total",
+        Kind::Counter,
+        "Messages whose id was known already",
+    ),
+    (
+        Metric::DownstreamRejected,
+        "bridge_downstream_rejected_total",
+        Kind::Counter,
+        "Inputs refused with an error document",
+    ),
+    (
+        Metric::DownstreamAttempts,
+        "bridge_downstream_attempts_total",
+        Kind::Counter,
+        "Attempts to send to the push service",
+    ),
+    (Metric::DownstreamSent, "bridge_downstream_sent_total", Kind::Counter, "Messages that the push service took"),
+    (
+        Metric::DownstreamDelivered,
+        "bridge_downstream_delivered_total",
+        Kind::Counter,
+        "Messages that a device confirmed",
+    ),
+    (Metric::DownstreamFailed, "bridge_downstream_failed_total", Kind::Counter, "Messages that ended as failed"),
+    (Metric::DownstreamExpired, "bridge_downstream_expired_total", Kind::Counter, "Messages that ended as expired"),
+    (
+        Metric::DownstreamRetries,
+        "bridge_downstream_retries_total",
+        Kind::Counter,
+        "Refusals after which a message is tried again",
+    ),
+    (
+        Metric::DownstreamResent,
+        "bridge_downstream_resent_total",
+        Kind::Counter,
+        "Messages written to the push service more than once",
+    ),
+    (Metric::UpstreamReceived, "bridge_upstream_received_total", Kind::Counter, "Messages of devices stored (on disk)"),
+    (
+        Metric::UpstreamDuplicates,
+        "bridge_upstream_duplicates_total",
+        Kind::Counter,
+        "Messages of devices that were known already",
+    ),
+    (
+        Metric::UpstreamUnrouted,
+        "bridge_upstream_unrouted_total",
+        Kind::Counter,
+        "Messages of devices kept without a route",
+    ),
+    (Metric::Receipts, "bridge_receipts_total", Kind::Counter, "Delivery receipts from the push service"),
+    (Metric::ReceiptsUnknown, "bridge_receipts_unknown_total", Kind::Counter, "Delivery receipts for unknown messages"),
+    (Metric::Published, "bridge_published_total", Kind::Counter, "Documents confirmed by the next hop"),
+    (
+        Metric::Republished,
+        "bridge_republished_total",
+        Kind::Counter,
+        "Documents published again after a lost confirmation",
+    ),
+    (Metric::PublishHeld, "bridge_publish_held_total", Kind::Counter, "Times a topic was found to have no reader"),
+    (Metric::Commits, "bridge_store_commits", Kind::Gauge, "Transactions on disk since the start"),
+    (Metric::QueueRows, "bridge_queue_rows", Kind::Gauge, "Messages waiting for the push service"),
+    (Metric::QueueBytes, "bridge_queue_bytes", Kind::Gauge, "Payload bytes of messages waiting for the push service"),
+    (Metric::SpoolRows, "bridge_spool_rows", Kind::Gauge, "Documents waiting to be published"),
+    (Metric::SpoolBytes, "bridge_spool_bytes", Kind::Gauge, "Payload bytes of documents waiting to be published"),
+    (Metric::InFlight, "bridge_in_flight", Kind::Gauge, "Messages given to the push service, unanswered"),
+    (Metric::CcsUp, "bridge_ccs_up", Kind::Gauge, "1 when the push service takes messages"),
+    (Metric::DoorOpen, "bridge_mqtt_up", Kind::Gauge, "1 when the MQTT side is connected and subscribed"),
+    (Metric::StoreBlocked, "bridge_store_blocked", Kind::Gauge, "1 when the disk refuses writes"),
+    (Metric::IntakeStopped, "bridge_intake_stopped", Kind::Gauge, "1 when a limit stops the intake"),
+];
+
+enum Cell {
+    Counter(IntCounter),
+    Gauge(IntGauge),
+}
+
+/// The numbers of one bridge.
+pub struct Metrics {
+    registry: Registry,
+    cells: Vec<Cell>,
+    nacks: IntCounterVec,
+}
+
+impl Metrics {
+    /// All metrics, at zero.
+    #[must_use]
+    pub fn new() -> Self {
+        let registry = Registry::new();
+        let cells = TABLE.iter().map(|&(_, name, kind, help)| cell(&registry, name, kind, help)).collect();
+        let nacks = IntCounterVec::new(Opts::new("bridge_ccs_nacks_total", "Refusals of the push service"), &["code"])
+            .expect("the name is a constant in the right form");
+        registry.register(Box::new(nacks.clone())).expect("the name is used once");
+        Self { registry, cells, nacks }
+    }
+
+    /// Adds one to a counter.
+    pub fn count(&self, metric: Metric) {
+        self.add(metric, 1);
+    }
+
+    /// Adds to a counter.
+    pub fn add(&self, metric: Metric, by: u64) {
+        match &self.cells[metric as usize] {
+            Cell::Counter(counter) => counter.inc_by(by),
+            Cell::Gauge(gauge) => gauge.add(i64::try_from(by).unwrap_or(i64::MAX)),
+        }
+    }
+
+    /// Sets a gauge; a counter is left alone.
+    pub fn set(&self, metric: Metric, value: u64) {
+        if let Cell::Gauge(gauge) = &self.cells[metric as usize] {
+            gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+        }
+    }
+
+    /// Counts a refusal of the push service by its code.
+    pub fn nack(&self, code: &str) {
+        let label = NACK_CODES.iter().find(|&&known| known == code).copied().unwrap_or("OTHER");
+        self.nacks.with_label_values(&[label]).inc();
+    }
+
+    /// The present value.
+    #[must_use]
+    pub fn get(&self, metric: Metric) -> u64 {
+        match &self.cells[metric as usize] {
+            Cell::Counter(counter) => counter.get(),
+            Cell::Gauge(gauge) => u64::try_from(gauge.get()).unwrap_or(0),
+        }
+    }
+
+    /// Refusals of the push service since the start, by code; only codes that occurred.
+    #[must_use]
+    pub fn nacks(&self) -> Vec<(&'static str, u64)> {
+        NACK_CODES
+            .iter()
+            .copied()
+            .chain(["OTHER"])
+            .map(|code| (code, self.nacks.with_label_values(&[code]).get()))
+            .filter(|&(_, count)| count > 0)
+            .collect()
+    }
+
+    /// The Prometheus text format, version 0.0.4.
+    #[must_use]
+    pub fn render(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        TextEncoder::new().encode(&self.registry.gather(), &mut out).expect("writing to memory does not fail");
+        out
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl std::fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
+
+fn cell(registry: &Registry, name: &str, kind: Kind, help: &str) -> Cell {
+    let unique = "the name is used once";
+    let well_formed = "the name is a constant in the right form";
+    match kind {
+        Kind::Counter => {
+            let counter = IntCounter::new(name, help).expect(well_formed);
+            registry.register(Box::new(counter.clone())).expect(unique);
+            Cell::Counter(counter)
+        }
+        Kind::Gauge => {
+            let gauge = IntGauge::new(name, help).expect(well_formed);
+            registry.register(Box::new(gauge.clone())).expect(unique);
+            Cell::Gauge(gauge)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_is_in_the_order_of_the_enum() {
+        for (i, (metric, name, ..)) in TABLE.iter().enumerate() {
+            assert_eq!(*metric as usize, i, "{name} is out of place");
+        }
+        assert_eq!(TABLE.len(), Metric::IntakeStopped as usize + 1);
+    }
+
+    #[test]
+    fn unknown_nack_codes_share_one_label() {
+        let metrics = Metrics::new();
+        for code in ["INVALID_JSON", "MADE_UP_1", "MADE_UP_2"] {
+            metrics.nack(code);
+        }
+        assert_eq!(metrics.nacks(), [("INVALID_JSON", 1), ("OTHER", 2)]);
+    }
+
+    #[test]
+    fn the_text_format_names_every_metric() {
+        let metrics = Metrics::new();
+        metrics.count(Metric::DownstreamAccepted);
+        metrics.set(Metric::QueueRows, 7);
+        let text = String::from_utf8(metrics.render()).unwrap();
+        assert!(text.contains("bridge_downstream_accepted_total 1\n"), "{text}");
+        assert!(text.contains("bridge_queue_rows 7\n"), "{text}");
+        for (_, name, ..) in TABLE {
+            assert!(text.contains(&format!("# TYPE {name} ")), "{name} is missing");
+        }
+    }
+}
