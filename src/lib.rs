@@ -34,6 +34,7 @@
 pub mod broker;
 pub mod ccs;
 pub mod chat;
+pub mod config;
 pub mod mqtt;
 pub mod ops;
 pub mod sim;

@@ -1,9 +1,11 @@
 //! Values that must never be seen.
 
+use serde::{Deserialize, Serialize, Serializer};
 use std::fmt;
 
-/// A secret: `Debug` and `Display` show only that there is one.
-#[derive(Clone, PartialEq, Eq)]
+/// A secret: `Debug`, `Display` and `Serialize` show only that there is one.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
 pub struct Secret(String);
 
 impl Secret {
@@ -32,6 +34,12 @@ impl fmt::Display for Secret {
     }
 }
 
+impl Serialize for Secret {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::Secret;
@@ -40,6 +48,7 @@ mod tests {
     fn a_secret_is_not_shown() {
         let secret = Secret::new("AIza-key");
         assert_eq!(format!("{secret} {secret:?}"), "(secret) (secret)");
+        assert_eq!(serde_json::to_string(&secret).unwrap(), "\"(secret)\"");
         assert_eq!(secret.reveal(), "AIza-key");
     }
 }

@@ -1,0 +1,320 @@
+//! Settings in layers: defaults < file < environment (`BRIDGE__SECTION__KEY`). `config/bridge.toml` documents every key.
+//!
+//! The whole configuration is checked before anything is opened: unknown keys are refused with the nearest right name,
+//! secrets are read from their files, limits are compared with each other.
+
+use crate::chat::id::Owner;
+use crate::ops::logs::Format;
+use crate::ops::secret::Secret;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+mod check;
+mod fields;
+
+pub use check::ConfigError;
+
+/// Everything that can be set.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// The CCS session.
+    pub ccs: Ccs,
+    /// The MQTT side.
+    pub mqtt: Mqtt,
+    /// The embedded broker.
+    pub broker: Broker,
+    /// The queue on disk.
+    pub store: Store,
+    /// Which BAL gets the messages of which app.
+    pub routes: Routes,
+    /// What differs from BAL to BAL.
+    pub bals: BTreeMap<String, Bal>,
+    /// Health and metrics.
+    pub ops: Ops,
+    /// Log lines.
+    pub log: Log,
+    /// Every limit that has a name.
+    pub limits: Limits,
+}
+
+/// `[ccs]`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Ccs {
+    /// Name or address of the server; its certificate must carry it.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+    /// The XMPP domain, in the stream header and behind the `@` of the user.
+    pub domain: String,
+    /// The sender id (project number).
+    pub sender_id: String,
+    /// The server key. Better in a file.
+    pub api_key: Option<Secret>,
+    /// A file with the server key in it.
+    pub api_key_file: Option<PathBuf>,
+    /// Certificate authorities to trust instead of the platform's, PEM.
+    pub ca_file: Option<PathBuf>,
+    /// Most unanswered messages on one connection.
+    pub window: usize,
+    /// Connections in parallel.
+    pub connections: usize,
+}
+
+impl Default for Ccs {
+    fn default() -> Self {
+        Self {
+            host: "fcm-xmpp.googleapis.com".into(),
+            port: 5235,
+            domain: "gcm.googleapis.com".into(),
+            sender_id: String::new(),
+            api_key: None,
+            api_key_file: None,
+            ca_file: None,
+            window: 100,
+            connections: 1,
+        }
+    }
+}
+
+/// Which broker is used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BrokerKind {
+    /// The one in this process.
+    Embedded,
+    /// Another one, over the network.
+    External,
+}
+
+/// Which MQTT version the bridge speaks to an external broker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MqttVersion {
+    /// MQTT 5.
+    #[serde(rename = "5")]
+    V5,
+    /// MQTT 3.1.1.
+    #[serde(rename = "3.1.1")]
+    V311,
+}
+
+/// `[mqtt]`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Mqtt {
+    /// Which broker is used.
+    pub broker: BrokerKind,
+    /// External: `mqtt://`, `mqtts://`, `ws://` or `wss://`, with host and port.
+    pub url: String,
+    /// External: which MQTT version.
+    pub version: MqttVersion,
+    /// External: the bridge's user name there.
+    pub username: Option<String>,
+    /// External: its password. Better in a file.
+    pub password: Option<Secret>,
+    /// External: a file with the password in it.
+    pub password_file: Option<PathBuf>,
+    /// External: the bridge's client id; the broker keeps its session under this name.
+    pub client_id: String,
+    /// External: certificate authorities to trust instead of the platform's, PEM.
+    pub ca_file: Option<PathBuf>,
+}
+
+impl Default for Mqtt {
+    fn default() -> Self {
+        Self {
+            broker: BrokerKind::Embedded,
+            url: "mqtt://127.0.0.1:1883".into(),
+            version: MqttVersion::V5,
+            username: None,
+            password: None,
+            password_file: None,
+            client_id: "fcm-mqtt-bridge".into(),
+            ca_file: None,
+        }
+    }
+}
+
+/// `[broker]`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Broker {
+    /// Where the embedded broker listens.
+    pub listen: SocketAddr,
+    /// Anybody may connect. Accepted only on loopback.
+    pub anonymous: bool,
+}
+
+impl Default for Broker {
+    fn default() -> Self {
+        Self { listen: ([127, 0, 0, 1], 1883).into(), anonymous: true }
+    }
+}
+
+/// `[store]`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Store {
+    /// The SQLite file. Its folder is made when it is not there.
+    pub path: PathBuf,
+}
+
+impl Default for Store {
+    fn default() -> Self {
+        Self { path: "data/bridge.db".into() }
+    }
+}
+
+/// `[routes]`: `category -> BAL`, and `default_bal` for all others.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Routes {
+    /// Gets what no other route names.
+    pub default_bal: Option<String>,
+    /// App package name to BAL.
+    #[serde(flatten)]
+    pub categories: BTreeMap<String, String>,
+}
+
+/// How upstream messages to a BAL are known to have arrived.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AckMode {
+    /// By the MQTT acknowledgement.
+    #[default]
+    Mqtt,
+    /// By a `received` on `{bal}/self/receipts`.
+    Explicit,
+}
+
+/// `[bals.NAME]`
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Bal {
+    /// What counts as arrived.
+    pub ack: AckMode,
+}
+
+/// `[ops]`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Ops {
+    /// Where `/healthz`, `/readyz` and `/metrics` are served.
+    pub listen: SocketAddr,
+}
+
+impl Default for Ops {
+    fn default() -> Self {
+        Self { listen: ([127, 0, 0, 1], 9090).into() }
+    }
+}
+
+/// `[log]`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Log {
+    /// `error`, `warn`, `info`, `debug`, `trace`, or a filter per module.
+    pub level: String,
+    /// How lines look.
+    pub format: Format,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { level: "info".into(), format: Format::Text }
+    }
+}
+
+/// `[limits]`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Largest payload taken from a client, bytes.
+    pub payload_bytes: usize,
+    /// Most messages waiting for the push service; beyond it the intake stops.
+    pub queue_rows: u64,
+    /// Most payload bytes waiting for the push service; beyond it the intake stops.
+    pub queue_bytes: u64,
+    /// Most upstream messages waiting for their BAL; beyond it CCS gets no acknowledgements.
+    pub spool_rows: u64,
+    /// Most payload bytes waiting for BALs.
+    pub spool_bytes: u64,
+    /// How long a settled message is remembered, hours.
+    pub history_hours: u64,
+    /// Most settled messages remembered.
+    pub history_rows: u64,
+    /// Most publishes of clients that wait for their commit at one time.
+    pub inflight_publishes: usize,
+    /// Most unconfirmed publications of the bridge on one topic.
+    pub topic_window: usize,
+    /// Error documents per second and owner; beyond it one summary.
+    pub errors_per_second: u32,
+    /// How long after its time to live a `sent` message still waits for its receipt, seconds.
+    pub receipt_grace_seconds: u64,
+    /// Longest wait before a refused message is tried again, seconds.
+    pub retry_max_seconds: u64,
+    /// Most client connections of the embedded broker.
+    pub broker_connections: usize,
+    /// How long a stop may take before what is left is abandoned to the next start, seconds.
+    pub stop_seconds: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            payload_bytes: 65_536,
+            queue_rows: 1_000_000,
+            queue_bytes: 2_000_000_000,
+            spool_rows: 1_000_000,
+            spool_bytes: 2_000_000_000,
+            history_hours: 24,
+            history_rows: 1_000_000,
+            inflight_publishes: 1_000,
+            topic_window: 500,
+            errors_per_second: 10,
+            receipt_grace_seconds: 60,
+            retry_max_seconds: 3_600,
+            broker_connections: 1_000,
+            stop_seconds: 10,
+        }
+    }
+}
+
+/// The settings, and what was read from the files they name.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// The settings as they apply.
+    pub settings: Settings,
+    /// The CCS server key.
+    pub api_key: Secret,
+    /// The password at the external broker.
+    pub mqtt_password: Option<Secret>,
+}
+
+impl Settings {
+    /// Reads `file` (if any) and the environment over the defaults, and checks the result.
+    ///
+    /// # Errors
+    /// Names the key, what is wrong with it, and what would be right.
+    pub fn load(file: Option<&Path>) -> Result<Loaded, ConfigError> {
+        let environment = std::env::vars().collect();
+        check::load(file, environment)
+    }
+
+    /// The BAL of each route, checked.
+    ///
+    /// # Errors
+    /// When a name cannot be a topic level.
+    pub fn owners(&self) -> Result<(BTreeMap<String, Owner>, Option<Owner>), ConfigError> {
+        check::owners(&self.routes)
+    }
+
+    /// The settings as TOML, with secrets hidden.
+    #[must_use]
+    pub fn shown(&self) -> String {
+        check::shown(self)
+    }
+}

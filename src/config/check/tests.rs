@@ -1,0 +1,85 @@
+use super::*;
+use std::io::Write;
+
+const MINIMUM: &str = "[ccs]\nsender_id = \"1\"\napi_key = \"k\"\n";
+
+fn load_text(text: &str) -> Result<Loaded, ConfigError> {
+    load_with(text, &[])
+}
+
+fn load_with(text: &str, environment: &[(&str, &str)]) -> Result<Loaded, ConfigError> {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+    let environment = environment.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+    load(Some(file.path()), environment)
+}
+
+fn refusal(text: &str) -> String {
+    load_text(text).expect_err("was taken").to_string()
+}
+
+#[test]
+fn the_minimum_is_a_sender_id_and_a_key() {
+    let loaded = load_text(MINIMUM).unwrap();
+    assert_eq!(loaded.settings.ccs.window, 100);
+    assert_eq!(loaded.api_key.reveal(), "k");
+    assert!(refusal("[ccs]\nsender_id = \"1\"\n").contains("ccs.api_key_file"));
+    assert!(refusal("[ccs]\napi_key = \"k\"\n").contains("ccs.sender_id"));
+}
+
+#[test]
+fn the_environment_is_over_the_file() {
+    let loaded = load_with(MINIMUM, &[("BRIDGE__CCS__WINDOW", "7"), ("BRIDGE__CCS__API_KEY", "other"), ("PATH", "/")]);
+    let loaded = loaded.unwrap();
+    assert_eq!((loaded.settings.ccs.window, loaded.api_key.reveal()), (7, "other"));
+}
+
+#[test]
+fn unknown_keys_are_refused_with_the_nearest_right_name() {
+    assert_eq!(refusal("[ccs]\nwidnow = 5\n"), "unknown key `ccs.widnow`; did you mean `ccs.window`?");
+    assert_eq!(refusal("[csc]\nwindow = 5\n"), "unknown key `csc`; did you mean `ccs`?");
+    assert_eq!(refusal("[bals.a]\nak = \"explicit\"\n"), "unknown key `bals.a.ak`; did you mean `bals.a.ack`?");
+    let error = load_with(MINIMUM, &[("BRIDGE__LIMITS__QUEUE_ROW", "7")]).unwrap_err().to_string();
+    assert_eq!(error, "unknown key `limits.queue_row`; did you mean `limits.queue_rows`?");
+}
+
+#[test]
+fn routes_keep_their_dots_and_capitals() {
+    let text = format!("{MINIMUM}[routes]\n\"com.Example.chat\" = \"client1\"\ndefault_bal = \"client2\"\n");
+    let (categories, default) = load_text(&text).unwrap().settings.owners().unwrap();
+    assert_eq!(categories["com.Example.chat"].as_str(), "client1");
+    assert_eq!(default.unwrap().as_str(), "client2");
+    assert!(refusal(&format!("{MINIMUM}[routes]\ndefault_bal = \"a/b\"\n")).contains("routes.default_bal"));
+}
+
+#[test]
+fn a_secret_comes_from_a_file_without_its_line_end() {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(b"secret-key\n").unwrap();
+    let text = format!("[ccs]\nsender_id = \"1\"\napi_key_file = {:?}\n", file.path());
+    let loaded = load_text(&text).unwrap();
+    assert_eq!(loaded.api_key.reveal(), "secret-key");
+    assert!(refusal("[ccs]\nsender_id = \"1\"\napi_key_file = \"/nowhere/key\"\n").contains("/nowhere/key"));
+    assert!(refusal(&format!("{text}api_key = \"x\"\n")).contains("not both"));
+}
+
+#[test]
+fn secrets_are_hidden_when_the_settings_are_shown() {
+    let loaded =
+        load_text("[ccs]\nsender_id = \"1\"\napi_key = \"hush-hush\"\n[mqtt]\npassword = \"hush-hush\"\n").unwrap();
+    assert!(!loaded.settings.shown().contains("hush"));
+    assert!(!format!("{:?}", loaded.api_key).contains("hush"));
+}
+
+#[test]
+fn an_anonymous_broker_stays_on_loopback() {
+    assert!(refusal(&format!("{MINIMUM}[broker]\nlisten = \"0.0.0.0:1883\"\n")).contains("only on loopback"));
+    assert!(load_text(&format!("{MINIMUM}[broker]\nlisten = \"[::1]:1883\"\n")).is_ok());
+}
+
+#[test]
+fn a_value_of_the_wrong_form_names_its_key() {
+    assert!(refusal("[ccs]\nwindow = \"many\"\n").contains("ccs.window"));
+    assert!(refusal(&format!("{MINIMUM}window = 0\n")).contains("ccs.window"));
+    assert!(refusal(&format!("{MINIMUM}[mqtt]\nbroker = \"other\"\n")).contains("mqtt.broker"));
+}
