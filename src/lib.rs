@@ -30,6 +30,7 @@
 
 #![warn(missing_docs)]
 
+pub mod bridge;
 #[cfg(feature = "broker")]
 pub mod broker;
 pub mod ccs;

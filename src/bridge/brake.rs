@@ -1,0 +1,60 @@
+//! Stops the flow for a while when the push service refuses everything, instead of trying each message once. Pure.
+
+use std::time::Duration;
+
+/// Refusals in a row after which it brakes.
+const AFTER: u32 = 20;
+/// The first pause.
+const FIRST: Duration = Duration::from_secs(1);
+/// The longest pause.
+const LONGEST: Duration = Duration::from_secs(60);
+
+/// Counts "try again later" answers in a row.
+#[derive(Debug, Default)]
+pub(crate) struct Brake {
+    in_a_row: u32,
+    pause: Option<Duration>,
+}
+
+impl Brake {
+    /// The push service took or finally refused a message: it works.
+    pub(crate) fn release(&mut self) {
+        *self = Self::default();
+    }
+
+    /// It said "later". Returns how long to send nothing at all, if that is called for; the pause doubles each time.
+    pub(crate) fn refused(&mut self) -> Option<Duration> {
+        self.in_a_row += 1;
+        if self.in_a_row < AFTER {
+            return None;
+        }
+        self.in_a_row = 0;
+        let pause = self.pause.map_or(FIRST, |last| (last * 2).min(LONGEST));
+        self.pause = Some(pause);
+        Some(pause)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_brakes_after_twenty_in_a_row_and_longer_each_time() {
+        let mut brake = Brake::default();
+        let mut pauses: Vec<u64> = (0..200).filter_map(|_| brake.refused()).map(|p| p.as_secs()).collect();
+        assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 60, 60, 60, 60]);
+        brake.release();
+        pauses = (0..20).filter_map(|_| brake.refused()).map(|p| p.as_secs()).collect();
+        assert_eq!(pauses, [1]);
+    }
+
+    #[test]
+    fn one_success_in_between_is_enough() {
+        let mut brake = Brake::default();
+        for _ in 0..100 {
+            assert!((0..19).all(|_| brake.refused().is_none()));
+            brake.release();
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! One topic's publications, in order: a window of unconfirmed ones, and going back when one of them fails. Pure.
+//!
+//! ```text
+//!            outcome NoReader                  all answered
+//!  Flowing ───────────────────▶ Breaking ───────────────────▶ Held
+//!     ▲  │   outcome Lost          │                            │ a reader may have come
+//!     │  └─────────────────────────┘ all answered               ▼
+//!     └───────────────────────────────────────────────────── Probing
+//!            the probe is confirmed
+//! ```
+//!
+//! Order survives failure because nothing new is taken until everything outstanding is answered; then the lane goes
+//! back to the first unconfirmed document and sends that one alone. The front door does its part: after a failure it
+//! fails everything of the topic until it sees one marked `resume`.
+
+use crate::mqtt::Outcome;
+use std::collections::BTreeMap;
+
+/// How one document is to be published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Manner {
+    /// The first one after a failure.
+    pub(crate) resume: bool,
+    /// It was sent before and its confirmation was lost: the reader may see it twice.
+    pub(crate) again: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    Flowing,
+    Probing,
+    Breaking { no_reader: bool },
+    Held,
+}
+
+/// The state of one topic.
+#[derive(Debug)]
+pub(crate) struct Lane {
+    window: usize,
+    mode: Mode,
+    /// Last document taken.
+    cursor: i64,
+    /// Taken and unanswered, or answered with a failure while the lane breaks.
+    open: BTreeMap<i64, bool>,
+    /// Everything up to this one may have been seen by a reader.
+    seen: i64,
+}
+
+impl Lane {
+    /// A lane that starts with the first document of its topic.
+    pub(crate) fn new(window: usize) -> Self {
+        Self { window, mode: Mode::Probing, cursor: i64::MIN, open: BTreeMap::new(), seen: i64::MIN }
+    }
+
+    /// How many more documents may be taken now.
+    pub(crate) fn room(&self) -> usize {
+        match self.mode {
+            Mode::Flowing => self.window - self.open.len().min(self.window),
+            Mode::Probing => 1 - self.open.len().min(1),
+            Mode::Breaking { .. } | Mode::Held => 0,
+        }
+    }
+
+    /// Documents after this one are not taken yet.
+    pub(crate) fn cursor(&self) -> i64 {
+        self.cursor
+    }
+
+    /// Whether nothing is outstanding.
+    pub(crate) fn idle(&self) -> bool {
+        self.open.is_empty()
+    }
+
+    /// Whether the lane waits for a reader.
+    pub(crate) fn held(&self) -> bool {
+        self.mode == Mode::Held
+    }
+
+    /// Takes document `seq`, which must be beyond the cursor; says how to publish it.
+    pub(crate) fn take(&mut self, seq: i64) -> Manner {
+        debug_assert!(seq > self.cursor, "documents are taken in order");
+        self.cursor = seq;
+        self.open.insert(seq, false);
+        Manner { resume: self.mode == Mode::Probing, again: seq <= self.seen }
+    }
+
+    /// What became of document `seq`. True when it is confirmed and may be forgotten.
+    pub(crate) fn answered(&mut self, seq: i64, outcome: Outcome) -> bool {
+        if !self.open.contains_key(&seq) {
+            return false;
+        }
+        let confirmed = outcome == Outcome::Confirmed;
+        if confirmed {
+            self.open.remove(&seq);
+            if self.mode == Mode::Probing {
+                self.mode = Mode::Flowing;
+            }
+        } else {
+            self.open.insert(seq, true);
+            if outcome == Outcome::Lost {
+                self.seen = self.seen.max(seq);
+            }
+            let before = matches!(self.mode, Mode::Breaking { no_reader: true });
+            self.mode = Mode::Breaking { no_reader: before || outcome == Outcome::NoReader };
+        }
+        if let Mode::Breaking { no_reader } = self.mode {
+            self.settle_break(no_reader);
+        }
+        confirmed
+    }
+
+    /// A reader may have come.
+    pub(crate) fn readers_changed(&mut self) {
+        if self.mode == Mode::Held {
+            self.mode = Mode::Probing;
+        } else if let Mode::Breaking { no_reader } = &mut self.mode {
+            // Whoever came may have come after the failures were answered: look once more instead of waiting.
+            *no_reader = false;
+        }
+    }
+
+    fn settle_break(&mut self, no_reader: bool) {
+        if self.open.values().any(|failed| !failed) {
+            return;
+        }
+        if let Some(&first) = self.open.keys().next() {
+            self.cursor = first - 1;
+        }
+        self.open.clear();
+        self.mode = if no_reader { Mode::Held } else { Mode::Probing };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn take(lane: &mut Lane, seqs: std::ops::RangeInclusive<i64>) -> Vec<Manner> {
+        seqs.map(|seq| lane.take(seq)).collect()
+    }
+
+    #[test]
+    fn the_first_is_a_probe_and_opens_the_window() {
+        let mut lane = Lane::new(3);
+        assert_eq!(lane.room(), 1);
+        assert!(lane.take(1).resume);
+        assert_eq!(lane.room(), 0);
+        assert!(lane.answered(1, Outcome::Confirmed));
+        assert_eq!(lane.room(), 3);
+        assert!(!lane.take(2).resume);
+    }
+
+    #[test]
+    fn without_a_reader_the_lane_is_held_until_one_comes() {
+        let mut lane = Lane::new(3);
+        lane.take(1);
+        assert!(!lane.answered(1, Outcome::NoReader));
+        assert!(lane.held() && lane.room() == 0);
+        lane.readers_changed();
+        assert_eq!((lane.room(), lane.cursor()), (1, 0));
+        assert_eq!(lane.take(1), Manner { resume: true, again: false });
+    }
+
+    #[test]
+    fn a_loss_goes_back_to_the_first_unconfirmed_and_marks_what_may_have_been_seen() {
+        let mut lane = Lane::new(10);
+        lane.take(1);
+        lane.answered(1, Outcome::Confirmed);
+        take(&mut lane, 2..=6);
+        lane.answered(2, Outcome::Confirmed);
+        lane.answered(3, Outcome::Lost);
+        lane.answered(4, Outcome::Confirmed);
+        assert_eq!(lane.room(), 0, "nothing new while the rest is unanswered");
+        lane.answered(5, Outcome::Lost);
+        lane.answered(6, Outcome::NoReader);
+        assert!(lane.held());
+        lane.readers_changed();
+        assert_eq!(lane.cursor(), 2);
+        assert_eq!(lane.take(3), Manner { resume: true, again: true });
+        lane.answered(3, Outcome::Confirmed);
+        assert!(lane.take(5).again);
+        assert!(!lane.take(6).again, "it never went out");
+    }
+
+    proptest! {
+        /// Against a reader who keeps what arrives in order: whatever fails, each document arrives, the first copies
+        /// are in order, and every further copy is marked.
+        #[test]
+        fn everything_arrives_in_order(outcomes in prop::collection::vec(0u8..6, 0..200), window in 1usize..8) {
+            let mut lane = Lane::new(window);
+            let total = 30i64;
+            let mut waiting: Vec<i64> = (1..=total).collect();
+            let mut flying: Vec<i64> = Vec::new();
+            let mut broken = false;
+            let mut first_copies: Vec<i64> = Vec::new();
+            let mut outcomes = outcomes.into_iter();
+            for _ in 0..10_000 {
+                while lane.room() > 0 {
+                    let Some(&seq) = waiting.iter().find(|&&seq| seq > lane.cursor()) else { break };
+                    let manner = lane.take(seq);
+                    broken &= !manner.resume;
+                    flying.push(seq);
+                    if first_copies.contains(&seq) {
+                        prop_assert!(manner.again, "copy of {seq} without a mark");
+                    }
+                }
+                if flying.is_empty() {
+                    if lane.held() { lane.readers_changed(); continue; }
+                    break;
+                }
+                let seq = flying.remove(0);
+                let outcome = if broken { Outcome::Lost } else {
+                    match outcomes.next() { Some(0) => Outcome::Lost, Some(1) => Outcome::NoReader, _ => Outcome::Confirmed }
+                };
+                // A reader may have seen a document whose confirmation was lost, unless the door failed it unsent.
+                if outcome != Outcome::NoReader && !broken && !first_copies.contains(&seq) {
+                    first_copies.push(seq);
+                }
+                broken |= outcome != Outcome::Confirmed;
+                if lane.answered(seq, outcome) {
+                    waiting.retain(|&s| s != seq);
+                }
+            }
+            prop_assert!(waiting.is_empty());
+            prop_assert_eq!(first_copies, (1..=total).collect::<Vec<_>>());
+        }
+    }
+}
