@@ -1,0 +1,149 @@
+//! The command line: what can be asked of the program. `--help` is written to be learned from.
+
+use clap::{Args, Parser, Subcommand};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// Keeps the push-service session (CCS) and lets everybody else be a plain MQTT client.
+///
+/// A backend application ("BAL") publishes pushes on `{bal}/self/messages`, reads what became of them on
+/// `{bal}/others/receipts`, and reads what devices send on `{bal}/others/messages`. What was acknowledged is on disk
+/// and is never lost.
+#[derive(Debug, Parser)]
+#[command(name = "fcm-mqtt-bridge", version, arg_required_else_help = true, after_help = AFTER_HELP)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const AFTER_HELP: &str = "\
+Try it (no account needed):
+  fcm-mqtt-bridge demo
+
+Run it:
+  fcm-mqtt-bridge check-config --config config/bridge.toml
+  fcm-mqtt-bridge run --config config/bridge.toml
+
+Exit codes: 0 stopped in order (everything drained), 1 failed, 64 wrong usage or configuration.
+The topics and payloads are in topics.md, every setting is in config/bridge.toml.";
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Shows the main job on embedded parts: broker, simulator with virtual devices, bridge.
+    ///
+    /// Prints mosquitto_sub and mosquitto_pub lines to copy, then one line for each step of each message. Everything
+    /// lives in a temporary folder and is gone afterwards. Stop with Ctrl-C.
+    Demo(DemoArgs),
+    /// Runs the bridge until SIGTERM or Ctrl-C; a second signal ends it at once.
+    Run {
+        /// The configuration file; `config/bridge.toml` explains every key. Environment variables such as
+        /// BRIDGE__CCS__HOST override it.
+        #[arg(long, value_name = "FILE", env = "BRIDGE_CONFIG")]
+        config: Option<PathBuf>,
+    },
+    /// Runs the CCS simulator alone: a push service with virtual devices and faults, for tests and for trying things.
+    Sim(SimArgs),
+    /// Reads the configuration, says what is wrong with it or how it applies (secrets hidden), and opens nothing.
+    CheckConfig {
+        /// The configuration file.
+        #[arg(long, value_name = "FILE", env = "BRIDGE_CONFIG")]
+        config: Option<PathBuf>,
+    },
+    /// Tells the whole life of a message from the store, in words. Works while the bridge runs.
+    Trace {
+        /// The sender's id of the message, or the bridge's own 16-character id.
+        id: String,
+        #[command(flatten)]
+        store: StoreArgs,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Counts the messages in the store by state. Works while the bridge runs.
+    Outbox {
+        #[command(flatten)]
+        store: StoreArgs,
+        /// Also lists the unsettled messages, oldest first.
+        #[arg(long)]
+        list: bool,
+        /// At most this many lines with --list.
+        #[arg(long, default_value_t = 100, value_name = "N")]
+        limit: usize,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// Options of `demo`.
+#[derive(Debug, Args)]
+pub struct DemoArgs {
+    /// Where the embedded broker listens (loopback only).
+    #[arg(long, default_value = "127.0.0.1:1883", value_name = "ADDRESS")]
+    pub listen: SocketAddr,
+    /// Where /healthz, /readyz and /metrics are served.
+    #[arg(long, default_value = "127.0.0.1:9090", value_name = "ADDRESS")]
+    pub ops_listen: SocketAddr,
+    /// Where the simulator's control port listens.
+    #[arg(long, default_value = "127.0.0.1:9091", value_name = "ADDRESS")]
+    pub control_listen: SocketAddr,
+    /// Also show the log at this level (for example info or debug).
+    #[arg(long, value_name = "LEVEL", default_value = "warn")]
+    pub log: String,
+}
+
+/// Options of `sim`.
+#[derive(Debug, Args)]
+pub struct SimArgs {
+    /// Where CCS listens (TLS). Port 0 chooses a free one, which is printed.
+    #[arg(long, default_value = "127.0.0.1:5235", value_name = "ADDRESS")]
+    pub listen: SocketAddr,
+    /// Where the HTTP control port listens.
+    #[arg(long, default_value = "127.0.0.1:9091", value_name = "ADDRESS")]
+    pub control_listen: SocketAddr,
+    /// Folder for the generated certificate authority (`ca.pem`) and server certificate; made when missing.
+    #[arg(long, default_value = "data/sim", value_name = "FOLDER")]
+    pub tls_dir: PathBuf,
+    /// More names or addresses for the certificate, such as a container's name.
+    #[arg(long = "name", value_name = "NAME")]
+    pub names: Vec<String>,
+    /// Take only this sender id; without it any is taken.
+    #[arg(long, value_name = "ID")]
+    pub sender_id: Option<String>,
+    /// Take only the key in this file; without it any is taken.
+    #[arg(long, value_name = "FILE")]
+    pub api_key_file: Option<PathBuf>,
+    /// Most unanswered messages on one connection; one more is punished by closing it.
+    #[arg(long, default_value_t = 100, value_name = "N")]
+    pub window: usize,
+    /// Seed of everything random.
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub seed: u64,
+    /// Log filter.
+    #[arg(long, value_name = "LEVEL", default_value = "info")]
+    pub log: String,
+}
+
+/// Where the store is.
+#[derive(Debug, Args)]
+pub struct StoreArgs {
+    /// The configuration file that names the store.
+    #[arg(long, value_name = "FILE", env = "BRIDGE_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// The SQLite file itself, instead of a configuration.
+    #[arg(long, value_name = "FILE")]
+    pub store: Option<PathBuf>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Cli;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

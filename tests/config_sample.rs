@@ -1,0 +1,65 @@
+//! `config/bridge.toml` tells the truth: every key is in it, with its default, and it loads.
+
+use fcm_mqtt_bridge::config::Settings;
+use serde_json::Value;
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+
+fn sample() -> String {
+    std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/config/bridge.toml")).expect("the sample is there")
+}
+
+/// The sample with every commented key switched on; prose lines stay comments.
+fn uncommented() -> String {
+    let mut text = String::new();
+    for line in sample().lines() {
+        let bare = line.strip_prefix("# ").unwrap_or(line);
+        let key = bare.split(" = ").next().unwrap_or_default();
+        let is_key = bare.contains(" = ") && !key.is_empty() && (key.starts_with('"') || !key.contains(' '));
+        let is_section = bare.starts_with('[') && bare.ends_with(']');
+        writeln!(text, "{}", if is_key || is_section { bare } else { line }).expect("memory");
+    }
+    text
+}
+
+#[test]
+fn the_sample_loads_as_it_is() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let key = dir.path().join("ccs.key");
+    std::fs::write(&key, "key\n").expect("written");
+    let text = sample().replace("config/ccs.key", key.to_str().expect("UTF-8"));
+    let file = dir.path().join("bridge.toml");
+    std::fs::write(&file, text).expect("written");
+    let loaded = Settings::load(Some(&file)).expect("the sample is right");
+    assert_eq!(loaded.settings.ccs.sender_id, "1234567890");
+}
+
+#[test]
+fn every_key_is_documented_with_its_default() {
+    let documented: Value = {
+        let parsed = config::Config::builder()
+            .add_source(config::File::from_str(&uncommented(), config::FileFormat::Toml))
+            .build()
+            .expect("the sample with all keys switched on is TOML");
+        parsed.try_deserialize().expect("TOML is a tree")
+    };
+    let defaults = serde_json::to_value(Settings::default()).expect("settings can be written");
+    for (section, keys) in defaults.as_object().expect("sections") {
+        let Some(keys) = keys.as_object() else { continue };
+        if section == "routes" || section == "bals" {
+            continue;
+        }
+        let shown = documented[section].as_object().unwrap_or_else(|| panic!("[{section}] is not in the sample"));
+        let names: BTreeSet<&String> = keys.keys().collect();
+        assert_eq!(names, shown.keys().collect(), "the keys of [{section}]");
+        for (key, value) in keys {
+            // Keys without a default show an example; the two that must be set are examples as well.
+            if value.is_null() || (section == "ccs" && key == "sender_id") {
+                continue;
+            }
+            assert_eq!(value, &shown[key], "the default of {section}.{key}");
+        }
+    }
+    assert_eq!(documented["bals"]["client1"]["ack"], "mqtt");
+    assert_eq!(documented["routes"]["default_bal"], "client1");
+}
