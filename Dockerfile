@@ -1,0 +1,28 @@
+# Two stages: the toolchain stays behind; the result is the binary on a slim Debian, without root.
+FROM rust:1.95-bookworm AS build
+WORKDIR /src
+
+# The dependencies alone: this layer is built again only when the manifest or the lock file changes.
+COPY Cargo.toml Cargo.lock ./
+RUN mkdir -p src benches \
+ && echo 'fn main() {}' > src/main.rs \
+ && echo '' > src/lib.rs \
+ && echo 'fn main() {}' > benches/throughput.rs \
+ && cargo build --release --locked --bin fcm-mqtt-bridge
+
+COPY src src
+# The placeholders above are newer than the copied files may be; cargo goes by time.
+RUN touch src/main.rs src/lib.rs \
+ && cargo build --release --locked --bin fcm-mqtt-bridge \
+ && strip target/release/fcm-mqtt-bridge
+
+FROM debian:bookworm-slim
+RUN useradd --system --uid 10001 --home-dir /data --shell /usr/sbin/nologin bridge \
+ && install -d -o bridge -g bridge /data /sim /etc/fcm-mqtt-bridge
+COPY --from=build /src/target/release/fcm-mqtt-bridge /usr/local/bin/
+USER bridge
+WORKDIR /data
+VOLUME /data
+ENTRYPOINT ["fcm-mqtt-bridge"]
+CMD ["run", "--config", "/etc/fcm-mqtt-bridge/bridge.toml"]
+HEALTHCHECK --interval=2s --timeout=2s --start-period=10s CMD ["fcm-mqtt-bridge", "health"]
