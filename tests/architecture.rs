@@ -62,7 +62,8 @@ fn rooms_name_only_the_rooms_they_may() {
         for path in files(room) {
             for line in production(&path) {
                 for (other, ..) in ROOMS {
-                    let named = line.contains(&format!("crate::{other}::")) || line.contains(&format!("use crate::{other};"));
+                    let named =
+                        line.contains(&format!("crate::{other}::")) || line.contains(&format!("use crate::{other};"));
                     if named && other != room && !allowed.contains(other) {
                         wrong.push(format!("{}: {}", path.display(), line.trim()));
                     }

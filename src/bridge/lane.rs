@@ -11,7 +11,7 @@
 //!
 //! Order survives failure because nothing new is taken until everything outstanding is answered; then the lane goes
 //! back to the first unconfirmed document and sends that one alone. The front door does its part: after a failure it
-//! fails everything of the topic until it sees one marked `resume`.
+//! answers everything of the topic with `Unsent` until it sees one marked `resume`.
 
 use crate::mqtt::Outcome;
 use std::collections::BTreeMap;
@@ -210,7 +210,7 @@ mod tests {
                     break;
                 }
                 let seq = flying.remove(0);
-                let outcome = if broken { Outcome::Lost } else {
+                let outcome = if broken { Outcome::Unsent } else {
                     match outcomes.next() { Some(0) => Outcome::Lost, Some(1) => Outcome::NoReader, _ => Outcome::Confirmed }
                 };
                 // A reader may have seen a document whose confirmation was lost, unless the door failed it unsent.

@@ -75,6 +75,15 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Asks a running bridge (or simulator) whether it is well: exit code 0 if so. For health checks of containers.
+    Health {
+        /// Its `[ops] listen` address.
+        #[arg(long, default_value = "127.0.0.1:9090", value_name = "ADDRESS")]
+        ops: SocketAddr,
+        /// What to ask: `/readyz` (does it do its work) or `/healthz` (does it live).
+        #[arg(long, default_value = "/readyz", value_name = "PATH")]
+        path: String,
+    },
 }
 
 /// Options of `demo`.

@@ -4,6 +4,8 @@
 //! (`crate::broker`) and the client of an external one (in this folder) each drive an [`Outlet`]; the bridge holds the
 //! [`Port`].
 
+pub mod barrier;
+
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -69,6 +71,9 @@ pub struct Outbound {
     pub expiry: Option<u32>,
     /// MQTT 5 correlation data.
     pub correlation: Option<Bytes>,
+    /// The first one of its topic after a failure. After a failure, the front door answers everything of the topic
+    /// with [`Outcome::Unsent`] until it sees one of these, so that order survives ([`barrier::Barrier`]).
+    pub resume: bool,
     /// Where the outcome is told. Dropped by the front door: as [`Outcome::Lost`].
     pub outcome: oneshot::Sender<Outcome>,
 }
@@ -80,6 +85,8 @@ pub enum Outcome {
     Confirmed,
     /// Nobody is there to read the topic now; nothing was sent. [`Port::readers`] changes when somebody comes.
     NoReader,
+    /// Not sent, because an earlier publication of the topic failed and the publisher has not resumed yet.
+    Unsent,
     /// It was sent, and the connection ended before it was confirmed: publish it again, it may arrive twice.
     Lost,
 }
