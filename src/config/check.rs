@@ -246,7 +246,6 @@ fn check_limits(limits: &Limits) -> Result<(), ConfigError> {
         ("limits.spool_bytes", limits.spool_bytes),
         ("limits.history_hours", limits.history_hours),
         ("limits.history_rows", limits.history_rows),
-        ("limits.errors_per_second", u64::from(limits.errors_per_second)),
         ("limits.retry_max_seconds", limits.retry_max_seconds),
         ("limits.stop_seconds", limits.stop_seconds),
     ] {
