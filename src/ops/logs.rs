@@ -1,7 +1,11 @@
 //! Log set-up.
 
+use super::story::{StoryLines, TARGET};
 use serde::{Deserialize, Serialize};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer};
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,14 +35,28 @@ const ENGINE_QUIET: &str = "mqtt5=error";
 /// # Errors
 /// When the filter is not understood.
 pub fn init(level: &str, format: Format) -> Result<(), FilterError> {
-    let wish = std::env::var("RUST_LOG").unwrap_or_else(|_| level.to_owned());
-    let filter = if wish.contains("mqtt5") { wish } else { format!("{ENGINE_QUIET},{wish}") };
-    let filter = EnvFilter::try_new(&filter).map_err(|source| FilterError { filter, source })?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let builder = tracing_subscriber::fmt().with_env_filter(filter(level)?).with_writer(std::io::stderr);
     // A second call (tests in one process) keeps the first set-up.
     let _ = match format {
         Format::Text => builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).try_init(),
         Format::Json => builder.json().flatten_event(true).try_init(),
     };
     Ok(())
+}
+
+/// The same, and each step of each message as a line on standard output.
+///
+/// # Errors
+/// When the filter is not understood.
+pub fn init_with_story(level: &str) -> Result<(), FilterError> {
+    let log = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_filter(filter(level)?);
+    let story = StoryLines.with_filter(Targets::new().with_target(TARGET, tracing::Level::DEBUG));
+    let _ = tracing_subscriber::registry().with(log).with(story).try_init();
+    Ok(())
+}
+
+fn filter(level: &str) -> Result<EnvFilter, FilterError> {
+    let wish = std::env::var("RUST_LOG").unwrap_or_else(|_| level.to_owned());
+    let filter = if wish.contains("mqtt5") { wish } else { format!("{ENGINE_QUIET},{wish}") };
+    EnvFilter::try_new(&filter).map_err(|source| FilterError { filter, source })
 }

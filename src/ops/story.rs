@@ -1,0 +1,70 @@
+//! The story of each message, one readable line per step: the per-message log events with a friendlier face.
+//!
+//! Every room tells its steps as DEBUG events on the target [`TARGET`]. A normal log shows them like any other event;
+//! `demo` prints them through [`StoryLines`].
+
+use std::fmt::{self, Write as _};
+use tracing::field::{Field, Visit};
+use tracing::{Event, Subscriber};
+use tracing_subscriber::Layer;
+use tracing_subscriber::layer::Context;
+
+/// The target of the events that tell a message's steps.
+pub const TARGET: &str = "story";
+
+/// A layer that prints [`TARGET`] events to standard output as `HH:MM:SS.mmm sentence  key=value ...`.
+#[derive(Debug, Default)]
+pub struct StoryLines;
+
+impl<S: Subscriber> Layer<S> for StoryLines {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        if event.metadata().target() != TARGET {
+            return;
+        }
+        let mut line = Line::default();
+        event.record(&mut line);
+        println!("{}  {:<44}{}", clock(super::clock::now_ms()), line.sentence, line.fields);
+    }
+}
+
+/// UTC time of day.
+fn clock(ms: u64) -> String {
+    let seconds = ms / 1000;
+    format!("{:02}:{:02}:{:02}.{:03}", seconds / 3600 % 24, seconds / 60 % 60, seconds % 60, ms % 1000)
+}
+
+#[derive(Default)]
+struct Line {
+    sentence: String,
+    fields: String,
+}
+
+impl Line {
+    fn add(&mut self, field: &Field, value: fmt::Arguments<'_>) {
+        let result = match field.name() {
+            "message" => write!(self.sentence, "{value}"),
+            name => write!(self.fields, " {name}={value}"),
+        };
+        result.expect("a String takes any text");
+    }
+}
+
+impl Visit for Line {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.add(field, format_args!("{value}"));
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.add(field, format_args!("{value:?}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::clock;
+
+    #[test]
+    fn the_time_of_day_is_utc() {
+        assert_eq!(clock(1_700_000_000_123), "22:13:20.123");
+    }
+}
