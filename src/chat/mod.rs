@@ -4,3 +4,5 @@
 
 pub mod id;
 pub mod push;
+pub mod route;
+pub mod topic;
