@@ -3,4 +3,7 @@
 //! Invariant: a value of a type in here is a valid value; the limits are checked when it is made.
 
 pub mod id;
+pub mod message;
 pub mod push;
+pub mod route;
+pub mod topic;

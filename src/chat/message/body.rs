@@ -1,0 +1,191 @@
+//! The stored form of a push: the store keeps bytes and knows nothing of what is in them.
+
+use crate::chat::id::{NameError, Token};
+use crate::chat::push::{Priority, Push, Target};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use std::borrow::Cow;
+
+/// Why stored bytes are not a push. The text repeats nothing of what is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum BodyError {
+    /// Not the JSON that was written.
+    #[error("what is stored is not of the form that was written (line {line}, column {column})")]
+    Form {
+        /// Where it ceases to be.
+        line: usize,
+        /// Where it ceases to be.
+        column: usize,
+    },
+    /// The token is not a legal one.
+    #[error("the stored token {0}")]
+    Token(#[source] NameError),
+    /// A value of `data` is not a string.
+    #[error("the stored data has a value that is not a string")]
+    Data,
+}
+
+impl From<serde_json::Error> for BodyError {
+    // The error's own text may quote a value.
+    fn from(error: serde_json::Error) -> Self {
+        Self::Form { line: error.line(), column: error.column() }
+    }
+}
+
+impl Push {
+    /// The bytes to keep.
+    #[must_use]
+    pub fn to_body(&self) -> Vec<u8> {
+        super::json(&Stored {
+            target: match &self.target {
+                Target::Token(token) => StoredTarget::Token(token.reveal().into()),
+                Target::Topic(name) => StoredTarget::Topic(name.into()),
+                Target::Condition(text) => StoredTarget::Condition(text.into()),
+            },
+            data: Cow::Borrowed(&self.data),
+            notification: self.notification.as_ref().map(Cow::Borrowed),
+            priority: self.priority,
+            collapse: self.collapse.as_deref().map(Cow::Borrowed),
+            receipt: self.receipt,
+            fcm: Cow::Borrowed(&self.fcm),
+        })
+    }
+
+    /// Reads what [`Push::to_body`] wrote.
+    ///
+    /// # Errors
+    /// When the bytes are something else.
+    pub fn from_body(body: &[u8]) -> Result<Self, BodyError> {
+        let stored: Stored<'_> = serde_json::from_slice(body)?;
+        if !stored.data.values().all(Value::is_string) {
+            return Err(BodyError::Data);
+        }
+        Ok(Self {
+            target: match stored.target {
+                StoredTarget::Token(text) => Target::Token(Token::new(text).map_err(BodyError::Token)?),
+                StoredTarget::Topic(name) => Target::Topic(name.into_owned()),
+                StoredTarget::Condition(text) => Target::Condition(text.into_owned()),
+            },
+            data: stored.data.into_owned(),
+            notification: stored.notification.map(Cow::into_owned),
+            priority: stored.priority,
+            collapse: stored.collapse.map(Cow::into_owned),
+            receipt: stored.receipt,
+            fcm: stored.fcm.into_owned(),
+        })
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct Stored<'a> {
+    target: StoredTarget<'a>,
+    data: Cow<'a, Map<String, Value>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    notification: Option<Cow<'a, Map<String, Value>>>,
+    priority: Priority,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    collapse: Option<Cow<'a, str>>,
+    receipt: bool,
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    fcm: Cow<'a, Map<String, Value>>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum StoredTarget<'a> {
+    Token(Cow<'a, str>),
+    Topic(Cow<'a, str>),
+    Condition(Cow<'a, str>),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    fn json_value() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            any::<u64>().prop_map(Value::from),
+            prop::num::f64::NORMAL.prop_map(Value::from),
+            any::<String>().prop_map(Value::from),
+        ];
+        leaf.prop_recursive(3, 16, 4, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                map(inner).prop_map(Value::from)
+            ]
+        })
+    }
+
+    fn map(value: impl Strategy<Value = Value>) -> impl Strategy<Value = Map<String, Value>> {
+        prop::collection::vec((any::<String>(), value), 0..4).prop_map(|pairs| pairs.into_iter().collect())
+    }
+
+    fn push() -> impl Strategy<Value = Push> {
+        let target = prop_oneof![
+            "[!-~é]{1,200}".prop_map(|text| Target::Token(Token::new(text).unwrap())),
+            any::<String>().prop_map(Target::Topic),
+            any::<String>().prop_map(Target::Condition),
+        ];
+        let priority = prop_oneof![Just(Priority::High), Just(Priority::Normal)];
+        let data = map(any::<String>().prop_map(Value::from));
+        let shown = prop::option::of(map(json_value()));
+        (target, data, shown, priority, any::<Option<String>>(), any::<bool>(), map(json_value())).prop_map(
+            |(target, data, notification, priority, collapse, receipt, fcm)| Push {
+                target,
+                data,
+                notification,
+                priority,
+                collapse,
+                receipt,
+                fcm,
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn a_push_survives_the_store(push in push()) {
+            let body = push.to_body();
+            prop_assert_eq!(Push::from_body(&body), Ok(push));
+        }
+
+        #[test]
+        fn a_cut_body_is_an_error(push in push(), cut: prop::sample::Index) {
+            let body = push.to_body();
+            prop_assert!(Push::from_body(&body[..cut.index(body.len())]).is_err());
+        }
+
+        #[test]
+        fn no_bytes_panic(bytes: Vec<u8>) {
+            let _ = Push::from_body(&bytes);
+        }
+    }
+
+    #[test]
+    fn the_stored_form_never_changes() {
+        let stored = r#"{"target":{"token":"T"},"data":{"k":"v"},"priority":"high","receipt":true}"#;
+        let push = Push::from_body(stored.as_bytes()).unwrap();
+        assert_eq!(push.to_body(), stored.as_bytes());
+        assert_eq!((push.collapse, push.notification, push.fcm.len()), (None, None, 0));
+    }
+
+    #[test]
+    fn what_is_not_a_push_is_told_without_quoting_it() {
+        let valid = json!({"target": {"token": "T"}, "data": {}, "priority": "high", "receipt": true});
+        let read = |field: &str, value: Value| {
+            let mut stored = valid.clone();
+            stored[field] = value;
+            Push::from_body(stored.to_string().as_bytes()).unwrap_err()
+        };
+        assert_eq!(read("data", json!({"k": 1})), BodyError::Data);
+        assert_eq!(read("target", json!({"token": ""})), BodyError::Token(NameError::Empty));
+        let error = read("priority", json!("secret"));
+        assert!(matches!(error, BodyError::Form { .. }));
+        assert!(!error.to_string().contains("secret"));
+    }
+}

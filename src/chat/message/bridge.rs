@@ -1,0 +1,240 @@
+//! What the bridge says about itself: `_bridge/status`, `_bridge/stats`, `_bridge/events`.
+
+use crate::chat::id::{Sid, Token};
+use serde::{Serialize, Serializer};
+use std::collections::BTreeMap;
+
+/// How the bridge is, retained. With `state` offline it is also the bridge's will.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct BridgeStatus {
+    /// In one word.
+    pub state: BridgeState,
+    /// The program's version.
+    pub version: String,
+    /// When it started, in Unix milliseconds.
+    pub started: u64,
+    /// How the connection to the push service stands.
+    pub ccs: CcsState,
+    /// Which kind of broker is in use.
+    pub broker: BrokerKind,
+    /// When this was said, in Unix milliseconds; in the will: when the bridge connected.
+    pub ts: u64,
+}
+
+/// The bridge in one word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BridgeState {
+    /// All is well.
+    Online,
+    /// Messages are taken, but cannot be passed on now.
+    Degraded,
+    /// Not there.
+    Offline,
+}
+
+/// The connection to the push service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CcsState {
+    /// At least one connection takes messages.
+    Up,
+    /// None does.
+    Down,
+    /// There are connections, but the push service is ending all of them.
+    Draining,
+}
+
+/// The kind of broker in use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BrokerKind {
+    /// The bridge's own.
+    Embedded,
+    /// Another program.
+    External,
+}
+
+/// Counters since the start, and gauges.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct BridgeStats {
+    /// When this was said, in Unix milliseconds.
+    pub ts: u64,
+    /// Messages from devices, without repeated ones.
+    pub upstream: u64,
+    /// Messages to devices that were taken.
+    pub downstream: u64,
+    /// Messages to devices that the push service took.
+    pub acks: u64,
+    /// Messages to devices that it did not take, by its code. The number of different codes is for the caller to
+    /// bound: they come from the peer.
+    pub nacks: BTreeMap<String, u64>,
+    /// Delivery receipts from the push service.
+    pub receipts: u64,
+    /// Repeated messages that were recognised, in both directions.
+    pub duplicates: u64,
+    /// Gauge: messages from devices that wait for their BAL.
+    pub spool: u64,
+    /// Gauge: messages to devices that wait for the push service.
+    pub queue: u64,
+    /// Gauge: MQTT clients connected to the embedded broker.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sessions: Option<u64>,
+}
+
+/// Something an operator wants to hear of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum BridgeEvent {
+    /// A connection to the push service takes messages.
+    Connected {
+        /// Which, counted from the start.
+        connection: u64,
+    },
+    /// The push service is ending a connection; another one takes over.
+    Draining {
+        /// Which.
+        connection: u64,
+    },
+    /// A connection to the push service ended; the bridge connects again.
+    Reconnect {
+        /// Which.
+        connection: u64,
+        /// Why it ended.
+        detail: String,
+    },
+    /// The push service refused the credentials.
+    AuthFailed {
+        /// In its own words.
+        detail: String,
+    },
+    /// A message failed for a reason that only an operator can mend.
+    Refused {
+        /// The push service's code.
+        code: String,
+        /// The bridge's id of the message, as the program's `trace` takes it.
+        #[serde(serialize_with = "text")]
+        id: Sid,
+    },
+    /// The push service declared a token dead.
+    TokenRemoved {
+        /// The token's short hash: the token itself is a secret.
+        #[serde(rename = "token_hash", serialize_with = "text")]
+        token: Token,
+        /// The push service's code.
+        code: String,
+    },
+    /// The spool is full: the bridge has stopped acknowledging messages from devices.
+    SpoolFull {
+        /// Messages in it.
+        rows: u64,
+    },
+    /// A message from a device waits, because no BAL is configured for its app.
+    NoRoute {
+        /// The bridge's id of the message.
+        #[serde(serialize_with = "text")]
+        id: Sid,
+        /// The app's package name, if there was one.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        category: Option<String>,
+    },
+}
+
+impl BridgeStatus {
+    /// The document to publish.
+    #[must_use]
+    pub fn to_payload(&self) -> Vec<u8> {
+        super::json(self)
+    }
+
+    /// The same, as the broker shall publish it when the bridge is gone.
+    #[must_use]
+    pub fn to_will(&self) -> Vec<u8> {
+        super::json(&Self { state: BridgeState::Offline, ccs: CcsState::Down, ..self.clone() })
+    }
+}
+
+impl BridgeStats {
+    /// The document to publish.
+    #[must_use]
+    pub fn to_payload(&self) -> Vec<u8> {
+        super::json(self)
+    }
+}
+
+impl BridgeEvent {
+    /// The document to publish, said at `ts` (Unix milliseconds).
+    #[must_use]
+    pub fn to_payload(&self, ts: u64) -> Vec<u8> {
+        super::json(&Dated { event: self, ts })
+    }
+}
+
+#[derive(Serialize)]
+struct Dated<'a> {
+    #[serde(flatten)]
+    event: &'a BridgeEvent,
+    ts: u64,
+}
+
+fn text<S: Serializer>(value: &impl ToString, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&value.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chat::id::{SidSource, short_hash};
+    use serde_json::{Value, json};
+
+    fn read(payload: &[u8]) -> Value {
+        serde_json::from_slice(payload).unwrap()
+    }
+
+    #[test]
+    fn the_will_is_the_status_gone_offline() {
+        let status = BridgeStatus {
+            state: BridgeState::Degraded,
+            version: "0.1.0".to_owned(),
+            started: 1,
+            ccs: CcsState::Draining,
+            broker: BrokerKind::External,
+            ts: 2,
+        };
+        let said = json!({
+            "state": "degraded", "version": "0.1.0", "started": 1, "ccs": "draining", "broker": "external", "ts": 2,
+        });
+        assert_eq!(read(&status.to_payload()), said);
+        let mut gone = said;
+        gone["state"] = json!("offline");
+        gone["ccs"] = json!("down");
+        assert_eq!(read(&status.to_will()), gone);
+    }
+
+    #[test]
+    fn stats_tell_of_sessions_only_where_they_are_known() {
+        let nacks = BTreeMap::from([("DEVICE_UNREGISTERED".to_owned(), 2)]);
+        let stats = BridgeStats { ts: 9, acks: 3, nacks, ..BridgeStats::default() };
+        let document = read(&stats.to_payload());
+        assert_eq!(document["nacks"], json!({"DEVICE_UNREGISTERED": 2}));
+        assert_eq!((&document["acks"], &document["upstream"]), (&json!(3), &json!(0)));
+        assert_eq!(document.get("sessions"), None);
+        let stats = BridgeStats { sessions: Some(4), ..stats };
+        assert_eq!(read(&stats.to_payload())["sessions"], 4);
+    }
+
+    #[test]
+    fn events_have_a_name_a_time_and_no_token() {
+        let id = SidSource::default().next(1_700_000_000_000, 1);
+        let connected = BridgeEvent::Connected { connection: 3 };
+        assert_eq!(read(&connected.to_payload(5)), json!({"event": "connected", "connection": 3, "ts": 5}));
+        let no_route = BridgeEvent::NoRoute { id, category: None };
+        assert_eq!(read(&no_route.to_payload(5)), json!({"event": "no_route", "id": id.to_string(), "ts": 5}));
+        let token = Token::new("secret").unwrap();
+        let removed = BridgeEvent::TokenRemoved { token, code: "DEVICE_UNREGISTERED".to_owned() };
+        let expected = json!({
+            "event": "token_removed", "token_hash": short_hash("secret"), "code": "DEVICE_UNREGISTERED", "ts": 5,
+        });
+        assert_eq!(read(&removed.to_payload(5)), expected);
+    }
+}

@@ -1,0 +1,195 @@
+//! A message of a BAL to devices: `{bal}/self/messages`.
+
+use super::content::Content;
+use super::fields::Fields;
+use super::target::{Address, Name, read_address};
+use super::{COLLAPSE_MAX, ErrorCode, Limits, Rejection};
+use crate::chat::id::MessageId;
+use crate::chat::push::{Priority, Push, TTL_MAX, Target};
+use serde_json::{Map, Value};
+
+/// Longest `order`, in characters.
+pub const ORDER_MAX: usize = 64;
+/// How long a message with a `ttl` of 0 may take to the push service: "now or never" still needs a moment.
+///
+/// It is no longer than a second, so that the remaining time in whole seconds, which the push service is told, is 0.
+pub const NOW_OR_NEVER_MS: u64 = 1000;
+
+/// Fields of the push service that have a checked field of ours, or that would change who is meant. `fcm` is merged
+/// last, so any of them in there would pass by the checks.
+const NOT_IN_FCM: [&str; 13] = [
+    "to",
+    "token",
+    "topic",
+    "condition",
+    "registration_ids",
+    "message_id",
+    "message_type",
+    "data",
+    "notification",
+    "priority",
+    "time_to_live",
+    "collapse_key",
+    "delivery_receipt_requested",
+];
+
+/// A message that was taken: checked, with all defaults filled in.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Downstream {
+    /// The sender's id. Without one the bridge makes its own, which does not protect against a repeated publish.
+    pub id: Option<MessageId>,
+    /// What to do.
+    pub errand: Errand,
+    /// How long it is worth delivering, in seconds.
+    pub ttl: u32,
+    /// Messages of one sender with the same word go strictly one after the other.
+    pub order: Option<String>,
+}
+
+/// What a sender asks for.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Errand {
+    /// A push.
+    Push(Box<Push>),
+    /// A message to whoever is registered under a name. In this release nobody can be: the answer is
+    /// [`ErrorCode::NoToken`].
+    Name(Name),
+}
+
+impl Downstream {
+    /// Reads and checks a payload.
+    ///
+    /// # Errors
+    /// With the code of topics.md, and with the message's id if that could be read.
+    pub fn parse(payload: &[u8], limits: &Limits) -> Result<Self, Rejection> {
+        let mut fields = Fields::read(payload, limits.payload_bytes)?;
+        let id = fields.id()?;
+        read(&mut fields, limits)
+            .map(|(errand, ttl, order)| Self { id: id.clone(), errand, ttl, order })
+            .map_err(|rejection| rejection.about(id))
+    }
+
+    /// When it is not worth sending any more, in Unix milliseconds: after `ttl` or the MQTT 5 message expiry,
+    /// whichever ends first.
+    #[must_use]
+    pub fn deadline_ms(&self, accepted_ms: u64, mqtt_expiry: Option<u32>) -> u64 {
+        let seconds = mqtt_expiry.map_or(self.ttl, |expiry| expiry.min(self.ttl));
+        accepted_ms.saturating_add((u64::from(seconds) * 1000).max(NOW_OR_NEVER_MS))
+    }
+
+    /// The stable number of who gets it: [`Target::recipient`].
+    #[must_use]
+    pub fn recipient(&self) -> i64 {
+        match &self.errand {
+            Errand::Push(push) => push.target.recipient(),
+            Errand::Name(name) => name.recipient(),
+        }
+    }
+}
+
+fn read(fields: &mut Fields, limits: &Limits) -> Result<(Errand, u32, Option<String>), Rejection> {
+    fields.version()?;
+    let address = read_address(fields)?;
+    let content = Content::read(fields)?;
+    let options = Options::read(fields)?;
+    let ttl = ttl(fields)?;
+    let order = fields.word("order", ORDER_MAX)?;
+    let max = match &address {
+        Address::Push(Target::Topic(_) | Target::Condition(_)) => limits.topic_push_bytes,
+        Address::Push(Target::Token(_)) | Address::Name(_) => limits.push_bytes,
+    };
+    if content.weight() > max {
+        let detail = format!("keys and values of `data` and `notification` are longer than {max} bytes");
+        return Err(Rejection::new(ErrorCode::TooBig, detail));
+    }
+    let errand = match address {
+        Address::Name(name) => Errand::Name(name),
+        Address::Push(target) => Errand::Push(Box::new(options.push(target, content)?)),
+    };
+    Ok((errand, ttl, order))
+}
+
+/// How a message is to be delivered.
+struct Options {
+    policy: Policy,
+    priority: Option<Priority>,
+    collapse: Option<String>,
+    receipt: bool,
+    fcm: Map<String, Value>,
+}
+
+/// The field `push`.
+enum Policy {
+    /// `auto` and `always`: the same thing where there is no other way than a push.
+    Push,
+    Never,
+    Silent,
+}
+
+impl Options {
+    fn read(fields: &mut Fields) -> Result<Self, Rejection> {
+        let policy = match fields.string("push")?.as_deref() {
+            None | Some("auto" | "always") => Policy::Push,
+            Some("never") => Policy::Never,
+            Some("silent") => Policy::Silent,
+            Some(_) => return Err(Rejection::bad_field("push", "is not auto, always, never or silent")),
+        };
+        let priority = match fields.string("priority")?.as_deref() {
+            None => None,
+            Some("high") => Some(Priority::High),
+            Some("normal") => Some(Priority::Normal),
+            Some(_) => return Err(Rejection::bad_field("priority", "is not high or normal")),
+        };
+        let fcm = fields.object("fcm")?.unwrap_or_default();
+        if let Some(name) = NOT_IN_FCM.into_iter().find(|&name| fcm.contains_key(name)) {
+            return Err(Rejection::bad_field("fcm", format_args!("must not have `{name}`")));
+        }
+        Ok(Self {
+            policy,
+            priority,
+            collapse: fields.word("collapse", COLLAPSE_MAX)?,
+            receipt: fields.flag("receipt")?.unwrap_or(true),
+            fcm,
+        })
+    }
+
+    fn push(self, target: Target, content: Content) -> Result<Push, Rejection> {
+        let priority = match (self.policy, self.priority) {
+            (Policy::Never, _) => {
+                return Err(Rejection::bad_field("push", "is never, and there is no other way to a device"));
+            }
+            (Policy::Silent, Some(Priority::High)) => {
+                return Err(Rejection::bad_field("push", "is silent, which goes with normal priority only"));
+            }
+            (Policy::Silent, _) if content.notification.is_some() => {
+                return Err(Rejection::bad_field("push", "is silent, which goes without `notification`"));
+            }
+            (Policy::Silent, _) => Priority::Normal,
+            (Policy::Push, priority) => priority.unwrap_or(Priority::High),
+        };
+        Ok(Push {
+            target,
+            data: content.data,
+            notification: content.notification,
+            priority,
+            collapse: self.collapse,
+            receipt: self.receipt,
+            fcm: self.fcm,
+        })
+    }
+}
+
+fn ttl(fields: &mut Fields) -> Result<u32, Rejection> {
+    let Some(value) = fields.take("ttl") else { return Ok(TTL_MAX) };
+    let seconds = match &value {
+        Value::Number(number) => number.as_u64().and_then(|seconds| u32::try_from(seconds).ok()),
+        Value::String(text) if text.bytes().all(|c| c.is_ascii_digit()) => text.parse().ok(),
+        _ => None,
+    };
+    seconds
+        .filter(|&seconds| seconds <= TTL_MAX)
+        .ok_or_else(|| Rejection::bad_field("ttl", format_args!("is not a whole number of seconds, 0 to {TTL_MAX}")))
+}
+
+#[cfg(test)]
+mod tests;

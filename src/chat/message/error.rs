@@ -1,0 +1,123 @@
+//! What a client is told about input that was not taken: `{owner}/others/errors`.
+
+use super::{ERRORS_PER_SECOND, ErrorCode, Rejection};
+use serde::Serialize;
+use std::fmt::Write;
+
+/// How much of a rejected payload is shown, in bytes.
+pub const SAMPLE_BYTES: usize = 64;
+
+/// One rejected input. It goes to nobody but the input's own owner: the sample may show part of a token.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ErrorDocument {
+    code: ErrorCode,
+    detail: String,
+    topic: String,
+    #[serde(rename = "ref", skip_serializing_if = "Option::is_none")]
+    ref_id: Option<String>,
+    ts: u64,
+    sample: String,
+}
+
+impl ErrorDocument {
+    /// The error of `payload`, published on `topic` and rejected at `ts` (Unix milliseconds).
+    #[must_use]
+    pub fn new(rejection: &Rejection, topic: impl Into<String>, payload: &[u8], ts: u64) -> Self {
+        Self {
+            code: rejection.code(),
+            detail: rejection.detail().to_owned(),
+            topic: topic.into(),
+            ref_id: rejection.ref_id().map(ToString::to_string),
+            ts,
+            sample: sample(payload),
+        }
+    }
+
+    /// The document to publish.
+    #[must_use]
+    pub fn to_payload(&self) -> Vec<u8> {
+        super::json(self)
+    }
+}
+
+/// Instead of errors that came too fast: how many were left out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ErrorSummary {
+    code: ErrorCode,
+    detail: String,
+    count: u64,
+    ts: u64,
+}
+
+impl ErrorSummary {
+    /// `count` errors were left out until `ts` (Unix milliseconds).
+    #[must_use]
+    pub fn new(count: u64, ts: u64) -> Self {
+        let detail = format!("more than {ERRORS_PER_SECOND} errors in a second; `count` of them were left out");
+        Self { code: ErrorCode::RateLimited, detail, count, ts }
+    }
+
+    /// The document to publish.
+    #[must_use]
+    pub fn to_payload(&self) -> Vec<u8> {
+        super::json(self)
+    }
+}
+
+/// The first bytes as text; what is not UTF-8, or was cut in two, as `\xNN`. JSON escapes the rest.
+fn sample(payload: &[u8]) -> String {
+    let mut text = String::with_capacity(SAMPLE_BYTES);
+    for chunk in payload[..payload.len().min(SAMPLE_BYTES)].utf8_chunks() {
+        text.push_str(chunk.valid());
+        for byte in chunk.invalid() {
+            write!(text, "\\x{byte:02x}").expect("a String takes any text");
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chat::id::MessageId;
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    #[test]
+    fn an_error_says_what_was_wrong_with_which_input() {
+        let rejection = Rejection::new(ErrorCode::BadTarget, "none").about(MessageId::new("a1").ok());
+        let document = ErrorDocument::new(&rejection, "bal1/self/messages", b"{\"id\":\"a1\"}", 5);
+        let expected = json!({
+            "code": "BAD_TARGET", "detail": "none", "topic": "bal1/self/messages", "ref": "a1", "ts": 5,
+            "sample": "{\"id\":\"a1\"}",
+        });
+        assert_eq!(serde_json::from_slice::<Value>(&document.to_payload()).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_sample_is_short_and_shows_what_is_not_text() {
+        assert_eq!(sample(b"plain"), "plain");
+        assert_eq!(sample(b"a\xff\xfe\nb"), "a\\xff\\xfe\nb");
+        let cut_in_two = "x".repeat(63) + "é";
+        assert_eq!(sample(cut_in_two.as_bytes()), "x".repeat(63) + "\\xc3");
+        assert_eq!(sample(&[b'x'; 100]).len(), SAMPLE_BYTES);
+    }
+
+    #[test]
+    fn a_summary_counts() {
+        let document: Value = serde_json::from_slice(&ErrorSummary::new(990, 7).to_payload()).unwrap();
+        assert_eq!(document["code"], "RATE_LIMITED");
+        assert_eq!((&document["count"], &document["ts"]), (&json!(990), &json!(7)));
+        assert_eq!(document.get("sample"), None);
+    }
+
+    proptest! {
+        #[test]
+        fn an_error_about_any_bytes_is_json(payload: Vec<u8>) {
+            let rejection = Rejection::new(ErrorCode::BadJson, "x");
+            let document = ErrorDocument::new(&rejection, "bal1/self/messages", &payload, 0).to_payload();
+            prop_assert!(serde_json::from_slice::<Value>(&document).is_ok());
+            prop_assert!(document.len() < 1024, "even if every byte of the sample is escaped twice");
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! Reads the fields of a payload one by one, each with its type checked.
+//!
+//! A field whose value is `null` counts as not given: many serialisers write their empty options that way.
+
+use super::{ErrorCode, Rejection};
+use crate::chat::id::MessageId;
+use serde_json::{Map, Value};
+
+const VERSION: f64 = 1.0;
+
+/// A payload's fields that were not read yet.
+pub(super) struct Fields(Map<String, Value>);
+
+impl Fields {
+    /// Reads one JSON object out of at most `max` bytes.
+    pub(super) fn read(payload: &[u8], max: usize) -> Result<Self, Rejection> {
+        if payload.len() > max {
+            return Err(Rejection::new(ErrorCode::TooBig, format!("the payload is longer than {max} bytes")));
+        }
+        match serde_json::from_slice(payload) {
+            Ok(Value::Object(map)) => Ok(Self(map)),
+            Ok(_) => Err(Rejection::new(ErrorCode::NotObject, "the payload is JSON, but not an object")),
+            // The text of a syntax error says what and where, and repeats nothing of the input.
+            Err(error) => Err(Rejection::new(ErrorCode::BadJson, error.to_string())),
+        }
+    }
+
+    pub(super) fn take(&mut self, name: &str) -> Option<Value> {
+        self.0.remove(name).filter(|value| !value.is_null())
+    }
+
+    /// `v`: absent or 1.
+    pub(super) fn version(&mut self) -> Result<(), Rejection> {
+        match self.take("v") {
+            None => Ok(()),
+            Some(v) if v.as_f64() == Some(VERSION) => Ok(()),
+            Some(_) => Err(Rejection::new(ErrorCode::Version, "`v` is not 1, the only version there is")),
+        }
+    }
+
+    /// `id`, as its sender chose it.
+    pub(super) fn id(&mut self) -> Result<Option<MessageId>, Rejection> {
+        let bad = |fault: String| Rejection::new(ErrorCode::BadId, format!("`id` {fault}"));
+        match self.take("id") {
+            None => Ok(None),
+            Some(Value::String(text)) => MessageId::new(text).map(Some).map_err(|fault| bad(fault.to_string())),
+            Some(_) => Err(bad("is not a string; put numbers in quotes".to_owned())),
+        }
+    }
+
+    pub(super) fn string(&mut self, name: &str) -> Result<Option<String>, Rejection> {
+        match self.take(name) {
+            None => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text)),
+            Some(_) => Err(Rejection::bad_field(name, "is not a string")),
+        }
+    }
+
+    /// A string of 1 to `max` characters without control characters.
+    pub(super) fn word(&mut self, name: &str, max: usize) -> Result<Option<String>, Rejection> {
+        let Some(text) = self.string(name)? else { return Ok(None) };
+        if text.is_empty() {
+            return Err(Rejection::bad_field(name, "is empty"));
+        }
+        if text.chars().count() > max {
+            return Err(Rejection::bad_field(name, format_args!("is longer than {max} characters")));
+        }
+        if text.chars().any(char::is_control) {
+            return Err(Rejection::bad_field(name, "has a control character"));
+        }
+        Ok(Some(text))
+    }
+
+    pub(super) fn flag(&mut self, name: &str) -> Result<Option<bool>, Rejection> {
+        match self.take(name) {
+            None => Ok(None),
+            Some(Value::Bool(flag)) => Ok(Some(flag)),
+            Some(_) => Err(Rejection::bad_field(name, "is not true or false")),
+        }
+    }
+
+    pub(super) fn object(&mut self, name: &str) -> Result<Option<Map<String, Value>>, Rejection> {
+        match self.take(name) {
+            None => Ok(None),
+            Some(Value::Object(map)) => Ok(Some(map)),
+            Some(_) => Err(Rejection::bad_field(name, "is not an object")),
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! The documents of `topics.md`: what clients write is parsed here, what the bridge writes is built here.
+//!
+//! Invariants: any bytes give a value or a [`Rejection`], never a panic; what was accepted keeps to the limits; no
+//! error text holds a token or a value out of a payload.
+
+mod body;
+mod bridge;
+mod condition;
+mod content;
+mod downstream;
+mod error;
+mod fields;
+mod gate;
+mod presence;
+mod receipt;
+mod reject;
+mod target;
+mod upstream;
+
+pub use body::BodyError;
+pub use bridge::{BridgeEvent, BridgeState, BridgeStats, BridgeStatus, BrokerKind, CcsState};
+pub use downstream::{Downstream, Errand, NOW_OR_NEVER_MS, ORDER_MAX};
+pub use error::{ErrorDocument, ErrorSummary, SAMPLE_BYTES};
+pub use gate::{Admission, ERRORS_PER_SECOND, ErrorGate, GATE_OWNERS_MAX, Suppressed};
+pub use presence::{CONN_MAX, Presence, PresenceState};
+pub use receipt::{Acknowledged, BalReceipt, Progress, RECEIPT_IDS_MAX};
+pub use reject::{DETAIL_MAX, ErrorCode, Rejection};
+pub use target::{CONDITION_MAX, CONDITION_TOPICS_MAX, Name, TOPIC_NAME_MAX};
+pub use upstream::{UpstreamMessage, mark_redelivered};
+
+/// Longest `collapse`, in characters.
+pub const COLLAPSE_MAX: usize = 64;
+
+/// How large a message may be, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// A whole payload.
+    pub payload_bytes: usize,
+    /// `data` and `notification` of a message to one device: their keys and values.
+    pub push_bytes: usize,
+    /// The same of a message to an FCM topic or a condition over topics.
+    pub topic_push_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { payload_bytes: 65_536, push_bytes: 4096, topic_push_bytes: 2048 }
+    }
+}
+
+fn json(document: &impl serde::Serialize) -> Vec<u8> {
+    serde_json::to_vec(document).expect("text, numbers and maps with text keys have a JSON form")
+}

@@ -1,0 +1,117 @@
+//! Whether a client is there: `{owner}/self/presence`, retained, and its will.
+
+use super::fields::Fields;
+use super::{ErrorCode, Limits, Rejection};
+
+/// Longest `conn`, in characters.
+pub const CONN_MAX: usize = 64;
+
+/// What a client says about itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Presence {
+    /// There or not.
+    pub state: PresenceState,
+    /// Since when, in Unix milliseconds, by the client's clock. A will carries the time of the connection.
+    pub ts: Option<u64>,
+    /// Which connection: the same word in birth and will, so that a late will of an old connection can be told.
+    pub conn: Option<String>,
+}
+
+/// There or not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PresenceState {
+    /// There.
+    Online,
+    /// Not there.
+    Offline,
+}
+
+impl Presence {
+    /// Reads a payload; `None` if it is empty, which is how a retained value is cleared.
+    ///
+    /// The one-word payloads of old clients (`L`, `F`, `Online`, `Offline`) are understood.
+    ///
+    /// # Errors
+    /// With the code of topics.md.
+    pub fn parse(payload: &[u8], limits: &Limits) -> Result<Option<Self>, Rejection> {
+        let bare = |state| Ok(Some(Self { state, ts: None, conn: None }));
+        match payload {
+            b"" => return Ok(None),
+            b"L" | b"Online" => return bare(PresenceState::Online),
+            b"F" | b"Offline" => return bare(PresenceState::Offline),
+            _ => {}
+        }
+        let mut fields = Fields::read(payload, limits.payload_bytes)?;
+        fields.version()?;
+        let state = match fields.string("state")?.as_deref() {
+            Some("online") => PresenceState::Online,
+            Some("offline") => PresenceState::Offline,
+            Some(_) => return Err(Rejection::bad_field("state", "is not online or offline")),
+            None => return Err(Rejection::new(ErrorCode::MissingField, "`state` is missing")),
+        };
+        let ts = match fields.take("ts") {
+            None => None,
+            Some(ts) => Some(ts.as_u64().ok_or_else(|| Rejection::bad_field("ts", "is not a whole number"))?),
+        };
+        Ok(Some(Self { state, ts, conn: fields.word("conn", CONN_MAX)? }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn parse(payload: &str) -> Result<Option<Presence>, ErrorCode> {
+        Presence::parse(payload.as_bytes(), &Limits::default()).map_err(|rejection| rejection.code())
+    }
+
+    #[test]
+    fn a_birth_and_a_will_carry_the_same_connection() {
+        let birth = parse(r#"{"state":"online","ts":1700000000000,"conn":"c1","ua":"x"}"#).unwrap().unwrap();
+        assert_eq!(birth.state, PresenceState::Online);
+        assert_eq!((birth.ts, birth.conn.as_deref()), (Some(1_700_000_000_000), Some("c1")));
+        let will = parse(r#"{"state":"offline","conn":"c1"}"#).unwrap().unwrap();
+        assert_eq!((will.state, will.ts, will.conn.as_deref()), (PresenceState::Offline, None, Some("c1")));
+    }
+
+    #[test]
+    fn words_of_old_clients_are_understood() {
+        for (word, state) in [
+            ("L", PresenceState::Online),
+            ("Online", PresenceState::Online),
+            ("F", PresenceState::Offline),
+            ("Offline", PresenceState::Offline),
+        ] {
+            assert_eq!(parse(word), Ok(Some(Presence { state, ts: None, conn: None })), "{word}");
+        }
+    }
+
+    #[test]
+    fn an_empty_payload_clears() {
+        assert_eq!(parse(""), Ok(None));
+    }
+
+    #[test]
+    fn anything_else_is_told() {
+        for (payload, code) in [
+            ("x", ErrorCode::BadJson),
+            ("1", ErrorCode::NotObject),
+            ("{}", ErrorCode::MissingField),
+            (r#"{"state":"away"}"#, ErrorCode::BadField),
+            (r#"{"state":true}"#, ErrorCode::BadField),
+            (r#"{"state":"online","ts":-1}"#, ErrorCode::BadField),
+            (r#"{"state":"online","conn":""}"#, ErrorCode::BadField),
+            (r#"{"state":"online","v":2}"#, ErrorCode::Version),
+        ] {
+            assert_eq!(parse(payload), Err(code), "{payload}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic(bytes: Vec<u8>) {
+            let _ = Presence::parse(&bytes, &Limits::default());
+        }
+    }
+}

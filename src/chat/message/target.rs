@@ -1,0 +1,162 @@
+//! Where a message goes: exactly one of `to`, `token`, `topic`, `condition`.
+
+use super::condition::condition_fault;
+use super::fields::Fields;
+use super::{ErrorCode, Rejection};
+use crate::chat::id::{NameError, Owner, Token};
+use crate::chat::push::Target;
+use sha2::{Digest, Sha256};
+use std::fmt;
+
+/// Longest name of an FCM topic, in characters.
+pub const TOPIC_NAME_MAX: usize = 900;
+/// Most topics in one condition.
+pub const CONDITION_TOPICS_MAX: usize = 5;
+/// Longest condition, in characters: its topics and what stands around them.
+pub const CONDITION_MAX: usize = CONDITION_TOPICS_MAX * (TOPIC_NAME_MAX + 32);
+
+const TOPIC_PREFIX: &str = "/topics/";
+const FORMS: [&str; 4] = ["to", "token", "topic", "condition"];
+
+/// The name of a user, a group or a BAL, as in `to`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Name(String);
+
+impl Name {
+    /// Checks and keeps `text`: an owner's name, or a group's, which is one with `g-` in front.
+    ///
+    /// # Errors
+    /// When it is neither.
+    pub fn new(text: impl Into<String>) -> Result<Self, NameError> {
+        let text = text.into();
+        Owner::new(text.strip_prefix("g-").unwrap_or(&text))?;
+        Ok(Self(text))
+    }
+
+    /// The text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Who gets a message.
+pub(super) enum Address {
+    Name(Name),
+    Push(Target),
+}
+
+/// Reads the one target.
+pub(super) fn read_address(fields: &mut Fields) -> Result<Address, Rejection> {
+    let mut given = FORMS.into_iter().filter_map(|form| fields.take(form).map(|value| (form, value)));
+    let (form, value) = match (given.next(), given.next()) {
+        (Some(one), None) => one,
+        (Some(_), Some(_)) => return Err(bad_target("several of")),
+        (None, _) => return Err(bad_target("none of")),
+    };
+    let serde_json::Value::String(text) = value else { return Err(Rejection::bad_field(form, "is not a string")) };
+    match form {
+        "to" => Name::new(text).map(Address::Name).map_err(|fault| Rejection::bad_field(form, fault)),
+        "token" => token(text).map(|token| Address::Push(Target::Token(token))),
+        "topic" => topic(&text).map(|name| Address::Push(Target::Topic(name))),
+        _ => condition(text).map(|text| Address::Push(Target::Condition(text))),
+    }
+}
+
+impl Target {
+    /// A number that is the same for the same recipient, always: it is kept in the store, and order is kept per
+    /// recipient. 64 bits of SHA-256 over the kind and the text; it must never change.
+    #[must_use]
+    pub fn recipient(&self) -> i64 {
+        match self {
+            Self::Token(token) => recipient_number("token", token.reveal()),
+            Self::Topic(name) => recipient_number("topic", name),
+            Self::Condition(text) => recipient_number("condition", text),
+        }
+    }
+}
+
+impl Name {
+    /// As [`Target::recipient`].
+    #[must_use]
+    pub fn recipient(&self) -> i64 {
+        recipient_number("to", &self.0)
+    }
+}
+
+/// What is wrong with the name of an FCM topic, if anything.
+pub(super) fn topic_name_fault(name: &str) -> Option<NameError> {
+    let legal = |c: char| c.is_ascii_alphanumeric() || "-_.~%".contains(c);
+    match name.chars().find(|&c| !legal(c)) {
+        _ if name.is_empty() => Some(NameError::Empty),
+        Some(c) => Some(NameError::Character(c)),
+        None if name.len() > TOPIC_NAME_MAX => Some(NameError::TooLong(TOPIC_NAME_MAX)),
+        None => None,
+    }
+}
+
+fn bad_target(how_many: &str) -> Rejection {
+    Rejection::new(
+        ErrorCode::BadTarget,
+        format!("{how_many} `to`, `token`, `topic`, `condition`; exactly one is needed"),
+    )
+}
+
+fn token(text: String) -> Result<Token, Rejection> {
+    // CCS has one field for tokens and topics; a topic in the clothes of a token would pass by the topic's limits.
+    if text.starts_with(TOPIC_PREFIX) {
+        return Err(Rejection::bad_field("token", "names a topic; use `topic`"));
+    }
+    Token::new(text).map_err(|fault| Rejection::bad_field("token", fault))
+}
+
+/// The wire's prefix is taken off: `/` is not in the alphabet of names, so nothing else can be meant.
+fn topic(text: &str) -> Result<String, Rejection> {
+    let name = text.strip_prefix(TOPIC_PREFIX).unwrap_or(text);
+    topic_name_fault(name).map_or_else(|| Ok(name.to_owned()), |fault| Err(Rejection::bad_field("topic", fault)))
+}
+
+fn condition(text: String) -> Result<String, Rejection> {
+    if text.chars().count() > CONDITION_MAX {
+        return Err(Rejection::bad_field("condition", NameError::TooLong(CONDITION_MAX)));
+    }
+    condition_fault(&text).map_or_else(|| Ok(text), |fault| Err(Rejection::bad_field("condition", fault)))
+}
+
+fn recipient_number(kind: &str, text: &str) -> i64 {
+    let digest = Sha256::new().chain_update(kind).chain_update([0]).chain_update(text).finalize();
+    digest.iter().take(8).fold(0i64, |number, &byte| (number << 8) | i64::from(byte))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn recipients_are_told_apart_by_kind_and_never_change() {
+        let token = Target::Token(Token::new("news").unwrap()).recipient();
+        let topic = Target::Topic("news".to_owned()).recipient();
+        let condition = Target::Condition("news".to_owned()).recipient();
+        let name = Name::new("news").unwrap().recipient();
+        // The first 8 bytes of `printf 'token\0news' | sha256sum`, and so on.
+        assert_eq!(token, -338_835_443_892_079_747);
+        assert_eq!(topic, 6_529_645_349_848_541_127);
+        assert_eq!(condition, -556_084_682_996_939_983);
+        assert_eq!(name, 6_460_181_656_541_992_009);
+    }
+
+    #[test]
+    fn names_are_owners_or_groups() {
+        assert_eq!(Name::new("alice").unwrap().as_str(), "alice");
+        assert_eq!(Name::new("g-1").unwrap().as_str(), "g-1");
+        for bad in ["", "g-", "g-g-1", "_bridge", "self", "a/b", "g-a b"] {
+            assert!(Name::new(bad).is_err(), "{bad:?} was taken");
+        }
+    }
+}

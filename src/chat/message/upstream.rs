@@ -1,0 +1,150 @@
+//! A message of a device to a BAL: `{bal}/others/messages`.
+
+use super::BodyError;
+use crate::chat::id::{Sid, Token};
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+/// A message of a device, as it is told to its BAL.
+#[derive(Debug, Clone, PartialEq)]
+pub struct UpstreamMessage {
+    /// The bridge's id of it.
+    pub id: Sid,
+    /// The device.
+    pub token: Token,
+    /// The app's package name, if the push service named it.
+    pub category: Option<String>,
+    /// The device's own id of it, unique only for that device.
+    pub ccs_id: String,
+    /// The application's data, as it came.
+    pub data: Map<String, Value>,
+    /// When the bridge got it, in Unix milliseconds.
+    pub ts: u64,
+}
+
+impl UpstreamMessage {
+    /// The document to publish.
+    #[must_use]
+    pub fn to_payload(&self) -> Vec<u8> {
+        let data: Map<String, Value> = self.data.iter().map(|(key, value)| (key.clone(), text_of(value))).collect();
+        super::json(&Document {
+            id: self.id.to_string(),
+            token: self.token.reveal(),
+            category: self.category.as_deref(),
+            ccs_id: &self.ccs_id,
+            kind: data.get("type").and_then(Value::as_str).unwrap_or("message"),
+            body: data.get("body").and_then(Value::as_str),
+            data: &data,
+            ts: self.ts,
+        })
+    }
+}
+
+/// The same document, with the word that it was published before and may arrive twice.
+///
+/// # Errors
+/// When `payload` is not a JSON object.
+pub fn mark_redelivered(payload: &[u8]) -> Result<Vec<u8>, BodyError> {
+    let mut document: Map<String, Value> = serde_json::from_slice(payload)?;
+    document.insert("redelivered".to_owned(), Value::Bool(true));
+    Ok(super::json(&document))
+}
+
+#[derive(Serialize)]
+struct Document<'a> {
+    id: String,
+    token: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    category: Option<&'a str>,
+    ccs_id: &'a str,
+    #[serde(rename = "type")]
+    kind: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    body: Option<&'a str>,
+    data: &'a Map<String, Value>,
+    ts: u64,
+}
+
+/// The push service promises strings; anything else is handed on as its JSON text rather than lost.
+fn text_of(value: &Value) -> Value {
+    match value {
+        Value::String(_) => value.clone(),
+        _ => Value::String(value.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chat::id::SidSource;
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    fn message(data: Value) -> UpstreamMessage {
+        let Value::Object(data) = data else { panic!("data is an object") };
+        UpstreamMessage {
+            id: SidSource::default().next(1_700_000_000_000, 7),
+            token: Token::new("T").unwrap(),
+            category: Some("com.example.app".to_owned()),
+            ccs_id: "42".to_owned(),
+            data,
+            ts: 1_700_000_000_001,
+        }
+    }
+
+    fn document(message: &UpstreamMessage) -> Value {
+        serde_json::from_slice(&message.to_payload()).unwrap()
+    }
+
+    #[test]
+    fn the_document_says_who_what_and_when() {
+        let message = message(json!({"body": "hello", "k": "v"}));
+        let expected = json!({
+            "id": message.id.to_string(), "token": "T", "category": "com.example.app", "ccs_id": "42",
+            "type": "message", "body": "hello", "data": {"body": "hello", "k": "v"}, "ts": 1_700_000_000_001_u64,
+        });
+        assert_eq!(document(&message), expected);
+    }
+
+    #[test]
+    fn what_is_not_there_is_left_out() {
+        let document = document(&UpstreamMessage { category: None, ..message(json!({})) });
+        let names: Vec<&str> = document.as_object().unwrap().keys().map(String::as_str).collect();
+        assert_eq!(names, ["id", "token", "ccs_id", "type", "data", "ts"]);
+        assert_eq!(document["type"], "message");
+    }
+
+    #[test]
+    fn the_devices_own_type_wins_and_odd_values_become_text() {
+        let document = document(&message(json!({"type": "image", "n": 1, "o": {"a": [null]}, "b": true})));
+        assert_eq!(document["type"], "image");
+        assert_eq!(document["data"], json!({"type": "image", "n": "1", "o": "{\"a\":[null]}", "b": "true"}));
+    }
+
+    #[test]
+    fn quotes_emoji_tags_and_newlines_arrive_unchanged() {
+        let odd = "\"\\ </gcm> & \n\u{0} 😀";
+        assert_eq!(document(&message(json!({"body": odd})))["body"], odd);
+    }
+
+    #[test]
+    fn only_a_repeated_document_says_that_it_is_one() {
+        let payload = message(json!({"k": "v"})).to_payload();
+        let again = mark_redelivered(&payload).unwrap();
+        let mut expected: Value = serde_json::from_slice(&payload).unwrap();
+        assert_eq!(expected.get("redelivered"), None);
+        expected["redelivered"] = json!(true);
+        assert_eq!(serde_json::from_slice::<Value>(&again).unwrap(), expected);
+        assert_eq!(mark_redelivered(&again).unwrap(), again);
+        assert!(mark_redelivered(b"[]").is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn every_value_is_told_as_a_string(pairs in prop::collection::hash_map(any::<String>(), any::<String>(), 0..6)) {
+            let data: Map<String, Value> = pairs.into_iter().map(|(key, value)| (key, Value::from(value))).collect();
+            let document = document(&message(Value::Object(data.clone())));
+            prop_assert_eq!(&document["data"], &Value::Object(data));
+        }
+    }
+}
