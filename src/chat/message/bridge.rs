@@ -1,5 +1,6 @@
 //! What the bridge says about itself: `_bridge/status`, `_bridge/stats`, `_bridge/events`.
 
+use super::ErrorCode;
 use crate::chat::id::{Sid, Token};
 use serde::{Serialize, Serializer};
 use std::collections::BTreeMap;
@@ -73,7 +74,7 @@ pub struct BridgeStats {
     pub receipts: u64,
     /// Repeated messages that were recognised, in both directions.
     pub duplicates: u64,
-    /// Gauge: messages from devices that wait for their BAL.
+    /// Gauge: documents that wait to be published, most of them messages from devices whose BAL is away.
     pub spool: u64,
     /// Gauge: messages to devices that wait for the push service.
     pub queue: u64,
@@ -126,7 +127,7 @@ pub enum BridgeEvent {
     },
     /// The spool is full: the bridge has stopped acknowledging messages from devices.
     SpoolFull {
-        /// Messages in it.
+        /// Documents in it.
         rows: u64,
     },
     /// A message from a device waits, because no BAL is configured for its app.
@@ -166,7 +167,8 @@ impl BridgeEvent {
     /// The document to publish, said at `ts` (Unix milliseconds).
     #[must_use]
     pub fn to_payload(&self, ts: u64) -> Vec<u8> {
-        super::json(&Dated { event: self, ts })
+        let code = matches!(self, Self::NoRoute { .. }).then_some(ErrorCode::NoRoute);
+        super::json(&Dated { event: self, code, ts })
     }
 }
 
@@ -174,6 +176,8 @@ impl BridgeEvent {
 struct Dated<'a> {
     #[serde(flatten)]
     event: &'a BridgeEvent,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<ErrorCode>,
     ts: u64,
 }
 
@@ -229,7 +233,8 @@ mod tests {
         let connected = BridgeEvent::Connected { connection: 3 };
         assert_eq!(read(&connected.to_payload(5)), json!({"event": "connected", "connection": 3, "ts": 5}));
         let no_route = BridgeEvent::NoRoute { id, category: None };
-        assert_eq!(read(&no_route.to_payload(5)), json!({"event": "no_route", "id": id.to_string(), "ts": 5}));
+        let expected = json!({"event": "no_route", "code": "NO_ROUTE", "id": id.to_string(), "ts": 5});
+        assert_eq!(read(&no_route.to_payload(5)), expected);
         let token = Token::new("secret").unwrap();
         let removed = BridgeEvent::TokenRemoved { token, code: "DEVICE_UNREGISTERED".to_owned() };
         let expected = json!({
