@@ -1,1 +1,23 @@
 //! CCS (XMPP over TLS with JSON inside), sans-IO: bytes, events and `now` go in; bytes, events and a deadline come out.
+//!
+//! Two floors. The codec serves both sides of a stream and is what the simulator shares: [`xml`] (framing), [`stanza`]
+//! and [`write`], [`payload`] and [`nack`]. The session is the client's side only: [`session`] with its login, window
+//! and timers, its [`settings`] and its words in [`event`].
+//!
+//! Invariant: no tokio, no clock and no random source in here, so that a session can be run on virtual time, byte by
+//! byte, from a seed.
+
+mod element;
+pub mod event;
+mod login;
+pub mod nack;
+pub mod payload;
+mod receive;
+pub mod secret;
+pub mod session;
+pub mod settings;
+pub mod stanza;
+mod timer;
+pub mod window;
+pub mod write;
+pub mod xml;

@@ -1,0 +1,160 @@
+use super::*;
+use proptest::prelude::*;
+use serde_json::json;
+
+fn inbound(value: &Value) -> Inbound {
+    Inbound::parse(&value.to_string()).unwrap()
+}
+
+#[test]
+fn a_message_without_a_type_is_upstream() {
+    let captured = json!({
+        "from": "APA91b", "category": "com.example.app", "message_id": "17", "time_to_live": 86400,
+        "data": {"hello": "world", "n": 1}, "new_field": [1],
+    });
+    let Inbound::Upstream(upstream) = inbound(&captured) else { panic!() };
+    assert_eq!((upstream.from.as_str(), upstream.message_id.as_str()), ("APA91b", "17"));
+    assert_eq!(upstream.category.as_deref(), Some("com.example.app"));
+    assert_eq!(Value::Object(upstream.data), json!({"hello": "world", "n": 1}));
+    assert_eq!(Value::Object(upstream.extra), json!({"time_to_live": 86400, "new_field": [1]}));
+}
+
+#[test]
+fn upstream_needs_no_data_and_no_category() {
+    for data in [json!({"from": "T", "message_id": "1"}), json!({"from": "T", "message_id": 1, "data": null})] {
+        let Inbound::Upstream(upstream) = inbound(&data) else { panic!() };
+        assert!(upstream.data.is_empty() && upstream.category.is_none());
+        assert_eq!(upstream.message_id, "1");
+    }
+}
+
+#[test]
+fn answers_are_known_by_their_type() {
+    let ack = json!({"from": "T", "message_id": "m", "message_type": "ack", "registration_id": "C"});
+    assert_eq!(
+        inbound(&ack),
+        Inbound::Ack(Accepted {
+            message_id: "m".to_owned(),
+            from: Some("T".to_owned()),
+            registration_id: Some("C".to_owned()),
+        })
+    );
+    let nack = json!({"message_type": "nack", "message_id": 7, "error": "BAD_REGISTRATION", "error_description": "d"});
+    let Inbound::Nack(nack) = inbound(&nack) else { panic!() };
+    assert_eq!((nack.message_id.as_str(), nack.code(), nack.description()), ("7", NackCode::BadRegistration, "d"));
+    let old = json!({"message_type": "nack", "message_id": "m", "from": "T", "error": "InvalidJson : INVALID_TTL : x"});
+    let Inbound::Nack(old) = inbound(&old) else { panic!() };
+    assert_eq!((old.code(), old.description()), (NackCode::InvalidJson, "InvalidJson : INVALID_TTL : x"));
+}
+
+#[test]
+fn a_control_message_needs_no_id() {
+    let control = json!({"message_type": "control", "control_type": "CONNECTION_DRAINING"});
+    assert_eq!(inbound(&control), Inbound::Control { control_type: "CONNECTION_DRAINING".to_owned() });
+    assert_eq!(inbound(&json!({"message_type": "control"})), Inbound::Control { control_type: String::new() });
+    assert_eq!(inbound(&json!({"message_type": "news"})), Inbound::Unknown { message_type: "news".to_owned() });
+}
+
+#[test]
+fn the_captured_receipt_is_read_whole_and_a_bare_one_as_well() {
+    let captured = json!({
+        "message_type": "receipt", "message_id": "dr2:m-1548", "from": "gcm.googleapis.com",
+        "category": "com.example.app", "time_to_live": 0,
+        "data": {"message_status": "MESSAGE_SENT_TO_DEVICE", "original_message_id": "m-1548",
+            "device_registration_id": "APA91b", "message_sent_timestamp": "1430277821658"},
+    });
+    let receipt = inbound(&captured);
+    let Inbound::Receipt(inner) = &receipt else { panic!() };
+    assert_eq!(inner.message_id, "dr2:m-1548");
+    assert_eq!(inner.original_message_id.as_deref(), Some("m-1548"));
+    assert_eq!(inner.sent_at_ms, Some(1_430_277_821_658));
+    assert_eq!(serde_json::from_str::<Value>(&receipt.to_json()).unwrap(), captured);
+    let bare = inbound(&json!({"message_type": "receipt", "message_id": "dr2:x", "from": "gcm.googleapis.com"}));
+    assert!(matches!(bare, Inbound::Receipt(Receipt { original_message_id: None, status: None, .. })));
+}
+
+#[test]
+fn what_cannot_be_used_is_a_typed_error() {
+    for (text, error) in [
+        ("{\"a\":", PayloadError::Json { line: 1, column: 5 }),
+        ("[]", PayloadError::NotObject),
+        ("{\"message_id\":\"1\"}", PayloadError::Field("from")),
+        ("{\"from\":\"T\"}", PayloadError::Field("message_id")),
+        ("{\"from\":\"T\",\"message_id\":\"1\",\"data\":\"x\"}", PayloadError::Field("data")),
+        ("{\"from\":\"T\",\"message_id\":\"1\",\"message_type\":{}}", PayloadError::Field("message_type")),
+        ("{\"message_type\":\"ack\"}", PayloadError::Field("message_id")),
+    ] {
+        assert_eq!(Inbound::parse(text), Err(error), "{text}");
+    }
+    // `//` comments and trailing commas stand in the documents' samples only.
+    assert!(Inbound::parse("{\"from\":\"T\",\"message_id\":\"1\",}").is_err());
+}
+
+#[test]
+fn a_misspelt_ack_is_a_message_to_a_device_as_at_ccs() {
+    let typo = json!({"to": "T", "message_id": "1", "message_type": "akc"});
+    assert!(matches!(Outbound::parse(&typo.to_string()), Ok(Outbound::Downstream(d)) if d.to.as_deref() == Some("T")));
+    assert_eq!(Outbound::parse("{\"to\":\"T\"}"), Err(PayloadError::Field("message_id")));
+}
+
+fn map() -> impl Strategy<Value = Map<String, Value>> {
+    prop::collection::btree_map("x[a-z]{0,5}", any::<String>().prop_map(Value::from), 0..4)
+        .prop_map(|fields| fields.into_iter().collect())
+}
+
+fn any_inbound() -> impl Strategy<Value = Inbound> {
+    let text = any::<String>;
+    let maybe = any::<Option<String>>;
+    prop_oneof![
+        (text(), maybe(), text(), map(), map()).prop_map(|(from, category, message_id, data, extra)| {
+            Inbound::Upstream(Upstream { from, category, message_id, data, extra })
+        }),
+        (text(), maybe(), maybe()).prop_map(|(message_id, from, registration_id)| {
+            Inbound::Ack(Accepted { message_id, from, registration_id })
+        }),
+        (text(), maybe(), text(), maybe(), maybe()).prop_map(
+            |(message_id, from, error, error_description, registration_id)| {
+                Inbound::Nack(Nack { message_id, from, error, error_description, registration_id })
+            }
+        ),
+        (text(), text(), maybe(), maybe(), maybe(), maybe(), any::<Option<u64>>()).prop_map(
+            |(from, message_id, category, original_message_id, status, device_registration_id, sent_at_ms)| {
+                Inbound::Receipt(Receipt {
+                    from,
+                    message_id,
+                    category,
+                    original_message_id,
+                    status,
+                    device_registration_id,
+                    sent_at_ms,
+                })
+            }
+        ),
+        text().prop_map(|control_type| Inbound::Control { control_type }),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn inbound_survives_its_json(inbound in any_inbound()) {
+        prop_assert_eq!(Inbound::parse(&inbound.to_json()), Ok(inbound));
+    }
+
+    #[test]
+    fn outbound_survives_its_json(to: Option<String>, condition: Option<String>, message_id: String, fields in map()) {
+        let downstream = Downstream { to, condition, message_id, fields };
+        prop_assert_eq!(Outbound::parse(&downstream.to_json()), Ok(Outbound::Downstream(downstream)));
+    }
+
+    #[test]
+    fn an_ack_repeats_its_id_byte_for_byte(to: String, message_id: String) {
+        let ack = Ack { to, message_id };
+        prop_assert_eq!(Outbound::parse(&ack.to_json()), Ok(Outbound::Ack(ack)));
+    }
+
+    #[test]
+    fn no_text_breaks_the_parser(text: String) {
+        let _ = Inbound::parse(&text);
+        let _ = Outbound::parse(&text);
+    }
+}

@@ -1,0 +1,150 @@
+//! What a session does with the stanzas that come in after the login.
+
+use super::event::{DrainCause, Event, Reason, Rejection};
+use super::nack::NackCode;
+use super::payload::{Accepted, Inbound, Nack, Outbound, Receipt, Upstream};
+use super::session::{Phase, Session};
+use super::stanza::{Iq, IqKind, IqPayload, MessageError, Stanza};
+use super::write;
+
+const DRAINING: &str = "CONNECTION_DRAINING";
+
+impl Session {
+    pub(super) fn handle_stanza(&mut self, stanza: Stanza) {
+        match stanza {
+            Stanza::Message(message) => match message.json {
+                Some(json) => self.handle_payload(&json),
+                None => self.counters.ignored += 1,
+            },
+            Stanza::MessageError(error) => self.handle_rejection(error),
+            Stanza::Iq(iq) => self.handle_iq(&iq),
+            Stanza::StreamError { condition, text } => {
+                tracing::debug!(condition, has_text = text.is_some(), "stream error");
+                self.close_stream(Reason::StreamError { condition });
+            }
+            Stanza::Features(_) | Stanza::Auth { .. } | Stanza::Success | Stanza::Failure { .. } | Stanza::Other => {
+                self.counters.ignored += 1
+            }
+        }
+    }
+
+    fn handle_payload(&mut self, json: &str) {
+        match Inbound::parse(json) {
+            Ok(Inbound::Upstream(upstream)) => self.handle_upstream(upstream),
+            Ok(Inbound::Receipt(receipt)) => self.handle_receipt(receipt),
+            Ok(Inbound::Ack(ack)) => self.handle_accepted(ack),
+            Ok(Inbound::Nack(nack)) => self.handle_nack(nack),
+            Ok(Inbound::Control { control_type }) if control_type == DRAINING => {
+                self.begin_draining(DrainCause::Control);
+            }
+            Ok(Inbound::Control { .. } | Inbound::Unknown { .. }) => self.counters.ignored += 1,
+            Err(error) => {
+                self.counters.malformed += 1;
+                tracing::warn!(%error, "unreadable payload");
+            }
+        }
+    }
+
+    fn handle_upstream(&mut self, upstream: Upstream) {
+        if self.takes_upstream() {
+            self.counters.upstream += 1;
+            self.owed += 1;
+            self.events.push_back(Event::Upstream(upstream));
+        }
+    }
+
+    fn handle_receipt(&mut self, receipt: Receipt) {
+        if self.takes_upstream() {
+            self.counters.receipts += 1;
+            self.owed += 1;
+            self.events.push_back(Event::Receipt(receipt));
+        }
+    }
+
+    /// While shutting down nothing new is begun: what is not acknowledged comes again on the next connection.
+    fn takes_upstream(&mut self) -> bool {
+        let takes = matches!(self.phase, Phase::Open | Phase::Draining);
+        if !takes {
+            self.counters.ignored += 1;
+        }
+        takes
+    }
+
+    fn handle_accepted(&mut self, ack: Accepted) {
+        if self.settle(&ack.message_id) {
+            self.counters.acked += 1;
+            self.events.push_back(Event::Acked { message_id: ack.message_id, canonical: ack.registration_id });
+        }
+    }
+
+    fn handle_nack(&mut self, nack: Nack) {
+        let code = nack.code();
+        // Its id is that of a message from a device: it must not be looked up among ours.
+        if code == NackCode::BadAck {
+            self.counters.bad_acks += 1;
+            tracing::warn!("acknowledgement refused");
+            return;
+        }
+        if code == NackCode::ConnectionDraining {
+            self.begin_draining(DrainCause::Nack);
+        }
+        if !self.settle(&nack.message_id) {
+            return;
+        }
+        self.events.push_back(if code == NackCode::ConnectionDraining {
+            Event::Bounced { message_id: nack.message_id }
+        } else {
+            self.counters.refused += 1;
+            let description = nack.description().to_owned();
+            Event::Nacked { message_id: nack.message_id, code, error: nack.error, description }
+        });
+    }
+
+    /// A stanza error holds what it is about only as an echo: our `id`, or the JSON repeated.
+    fn handle_rejection(&mut self, error: MessageError) {
+        let echo = error.echo.as_deref().and_then(|json| Outbound::parse(json).ok());
+        if let Some(Outbound::Ack(_)) = echo {
+            self.counters.bad_acks += 1;
+            tracing::warn!(code = error.code, condition = error.condition, "acknowledgement refused");
+            return;
+        }
+        let echoed = match echo {
+            Some(Outbound::Downstream(downstream)) => Some(downstream.message_id),
+            _ => None,
+        };
+        let ours = error.id.into_iter().chain(echoed).find(|id| self.window.settle(id));
+        let Some(message_id) = ours else {
+            self.counters.unknown_answers += 1;
+            return;
+        };
+        self.counters.refused += 1;
+        let temporary = error.kind == "wait" || error.code.is_some_and(|code| code >= 500);
+        self.events.push_back(Event::Rejected {
+            message_id,
+            rejection: if temporary { Rejection::Temporary } else { Rejection::Permanent },
+            condition: error.condition,
+            text: error.text,
+        });
+    }
+
+    fn settle(&mut self, message_id: &str) -> bool {
+        let known = self.window.settle(message_id);
+        if !known {
+            self.counters.unknown_answers += 1;
+        }
+        known
+    }
+
+    /// The server asks for nothing in practice; if it does, it gets an answer (RFC 6120, 8.2.3).
+    fn handle_iq(&mut self, iq: &Iq) {
+        let (id, to) = (iq.id.as_deref(), iq.from.as_deref());
+        match (iq.kind, &iq.payload) {
+            (IqKind::Get, IqPayload::Ping) => write::iq_result(&mut self.out, id, to),
+            (IqKind::Get | IqKind::Set, _) => {
+                write::iq_error(&mut self.out, id, to, "cancel", "service-unavailable");
+            }
+            // The answer to a ping of ours; that something came is all that counts.
+            (IqKind::Result | IqKind::Error, _) => {}
+        }
+    }
+}

@@ -1,0 +1,367 @@
+//! One session with CCS, from the stream header to the end: bytes, commands and `now` in; bytes, events and a deadline
+//! out.
+//!
+//! ```text
+//!   Login ──► Open ──► Draining ─┐
+//!     │        │          │      │ peer closes, errors, time is up
+//!     │        └────┬─────┘      │
+//!     │ shutdown    ▼ shutdown   ▼
+//!     ├────────► Finishing ──► Closing ──► Closed
+//!     └──────────────────────────────────────▲
+//! ```
+//!
+//! One [`Session::handle`], then [`Session::poll`] until it says [`Output::Wait`]. Nothing fails with an error value:
+//! the session ends with [`Event::Closed`], once and last, and ignores what comes after. Then
+//! [`Session::into_unacked`] names the messages that were never answered.
+
+use super::event::{Counters, DrainCause, Event, Reason};
+use super::login::{Login, Step};
+use super::payload::Ack;
+use super::settings::SessionConfig;
+use super::stanza::Stanza;
+use super::timer::{Timer, Timers};
+use super::window::{NotSent, Window};
+use super::write;
+use super::xml::{Frame, Framer, FramingError};
+use bytes::Bytes;
+use std::collections::VecDeque;
+use std::time::Instant;
+
+/// What happened to the session.
+#[derive(Debug, Clone, Copy)]
+pub enum Input<'a> {
+    /// Bytes were read.
+    Bytes(&'a [u8]),
+    /// The connection has ended.
+    Eof,
+    /// Time has passed.
+    Tick,
+    /// A message is to be sent.
+    Send {
+        /// The id that is inside `json`.
+        message_id: &'a str,
+        /// The payload.
+        json: &'a str,
+    },
+    /// A message or receipt that came in on this session is safe.
+    AckUpstream {
+        /// Its sender.
+        to: &'a str,
+        /// Its id.
+        message_id: &'a str,
+    },
+    /// The shell stops reading: until [`Input::Resume`], silence says nothing about the peer.
+    Pause,
+    /// The shell reads again.
+    Resume,
+    /// Close the session as soon as everything in flight is answered, or the grace period is over.
+    Shutdown,
+}
+
+/// What the session wants.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Output {
+    /// Write these bytes.
+    Write(Bytes),
+    /// Take note.
+    Event(Event),
+    /// Nothing more until the next input; [`Input::Tick`] at this time at the latest.
+    Wait(Option<Instant>),
+}
+
+/// One session with CCS.
+#[derive(Debug)]
+pub struct Session {
+    pub(super) config: SessionConfig,
+    pub(super) phase: Phase,
+    framer: Framer,
+    pub(super) window: Window,
+    timers: Timers,
+    hearing: Hearing,
+    pub(super) out: String,
+    pub(super) events: VecDeque<Event>,
+    pub(super) counters: Counters,
+    authenticated: bool,
+    /// Messages and receipts handed up and not acknowledged yet.
+    pub(super) owed: usize,
+}
+
+/// Where the session stands; see the drawing above.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    Login(Login),
+    Open,
+    Draining,
+    Finishing,
+    Closing,
+    Closed,
+}
+
+/// Whether the shell reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Hearing {
+    Listening,
+    Paused,
+}
+
+impl Session {
+    /// A session on a connection that has just been made; the first output is the stream header.
+    #[must_use]
+    pub fn new(config: SessionConfig, now: Instant) -> Self {
+        let mut out = String::new();
+        write::client_header(&mut out, &config.xmpp_domain);
+        let mut timers = Timers::default();
+        timers.start(Timer::Login, now + config.timing.login);
+        Self {
+            framer: Framer::new(config.limits.stanza_bytes, config.limits.depth),
+            window: Window::new(config.window),
+            config,
+            phase: Phase::Login(Login::Header),
+            timers,
+            hearing: Hearing::Listening,
+            out,
+            events: VecDeque::new(),
+            counters: Counters::default(),
+            authenticated: false,
+            owed: 0,
+        }
+    }
+
+    /// Takes one input.
+    pub fn handle(&mut self, input: Input<'_>, now: Instant) {
+        if self.phase == Phase::Closed {
+            return;
+        }
+        match input {
+            Input::Bytes(bytes) => self.handle_bytes(bytes, now),
+            Input::Eof if self.phase == Phase::Closing => self.close(Reason::Shutdown),
+            Input::Eof => self.close(Reason::Cut),
+            Input::Tick => self.handle_tick(now),
+            Input::Send { message_id, json } => self.handle_send(message_id, json),
+            Input::AckUpstream { to, message_id } => self.handle_ack(to, message_id),
+            Input::Pause => {
+                self.hearing = Hearing::Paused;
+                self.timers.stop(Timer::Silence);
+                self.timers.stop(Timer::Answer);
+            }
+            Input::Resume => {
+                self.hearing = Hearing::Listening;
+                self.heard(now);
+            }
+            Input::Shutdown => self.handle_shutdown(now),
+        }
+        self.finish(now);
+    }
+
+    /// What to do next. After [`Output::Wait`] it takes another input for more.
+    pub fn poll(&mut self) -> Output {
+        if !self.out.is_empty() {
+            return Output::Write(Bytes::from(std::mem::take(&mut self.out)));
+        }
+        match self.events.pop_front() {
+            Some(event) => Output::Event(event),
+            None => Output::Wait(self.timers.next()),
+        }
+    }
+
+    /// How many messages are welcome now.
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        if self.phase == Phase::Open { self.window.free() } else { 0 }
+    }
+
+    /// How many messages are sent and not answered.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.window.in_flight()
+    }
+
+    /// Whether the server has accepted the credentials in this session: then the next one may begin at once.
+    #[must_use]
+    pub fn was_authenticated(&self) -> bool {
+        self.authenticated
+    }
+
+    /// What the session has done so far.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// The ids of the messages that were never answered, in the order of sending.
+    #[must_use]
+    pub fn into_unacked(self) -> Vec<String> {
+        self.window.into_unacked()
+    }
+
+    fn handle_bytes(&mut self, bytes: &[u8], now: Instant) {
+        self.heard(now);
+        self.framer.push(bytes);
+        while self.phase != Phase::Closed {
+            match self.framer.next() {
+                Ok(Some(frame)) => self.handle_frame(frame, now),
+                Ok(None) => return,
+                Err(error) => self.fail_framing(error),
+            }
+        }
+    }
+
+    fn handle_frame(&mut self, frame: Frame, now: Instant) {
+        match (self.phase, frame) {
+            (_, Frame::Close) => self.handle_close(),
+            (_, Frame::Dropped(limit)) => {
+                self.counters.oversize += 1;
+                tracing::warn!(%limit, "stanza dropped");
+            }
+            (Phase::Login(login), Frame::Header(header)) => {
+                let step = login.header(&header);
+                self.advance(step, now);
+            }
+            (Phase::Login(login), Frame::Stanza(element)) => {
+                let step = login.stanza(Stanza::read(&element), &self.config, &mut self.out);
+                self.advance(step, now);
+            }
+            (_, Frame::Header(_)) => self.counters.ignored += 1,
+            (_, Frame::Stanza(element)) => self.handle_stanza(Stanza::read(&element)),
+        }
+    }
+
+    fn advance(&mut self, step: Step, now: Instant) {
+        match step {
+            Step::Wait(login) => self.phase = Phase::Login(login),
+            Step::Ignore(_) => self.counters.ignored += 1,
+            Step::Restart(login) => {
+                self.authenticated = login.is_authenticated();
+                self.framer.restart();
+                self.phase = Phase::Login(login);
+            }
+            Step::Bound { jid } => {
+                self.timers.stop(Timer::Login);
+                self.phase = Phase::Open;
+                self.heard(now);
+                self.events.push_back(Event::Ready { jid });
+            }
+            Step::Fail(reason) => self.close_stream(reason),
+        }
+    }
+
+    fn handle_tick(&mut self, now: Instant) {
+        while let Some(timer) = self.timers.pop_fired(now) {
+            match timer {
+                Timer::Login => self.close_stream(Reason::LoginTimeout),
+                Timer::Silence => {
+                    self.counters.pings += 1;
+                    let id = format!("ping-{}", self.counters.pings);
+                    write::ping(&mut self.out, &id, Some(&self.config.xmpp_domain));
+                    self.timers.start(Timer::Answer, now + self.config.timing.ping_timeout);
+                }
+                Timer::Answer => {
+                    write::stream_error(&mut self.out, "connection-timeout", None);
+                    self.close_stream(Reason::PingTimeout);
+                }
+                Timer::Drain => self.close_stream(Reason::DrainTimeout),
+                Timer::Shutdown if self.phase == Phase::Finishing => self.begin_close(now),
+                Timer::Shutdown => self.close(Reason::Shutdown),
+            }
+        }
+    }
+
+    fn handle_send(&mut self, message_id: &str, json: &str) {
+        let room = if self.phase == Phase::Open { Ok(()) } else { Err(NotSent::NoRoom) };
+        match room.and_then(|()| self.window.insert(message_id)) {
+            Ok(()) => {
+                self.counters.sent += 1;
+                write::message(&mut self.out, message_id, json);
+            }
+            Err(reason) => self.events.push_back(Event::NotSent { message_id: message_id.to_owned(), reason }),
+        }
+    }
+
+    /// Acknowledgements pass the window: CCS does not count them, and queued behind it they would block both sides.
+    fn handle_ack(&mut self, to: &str, message_id: &str) {
+        if !matches!(self.phase, Phase::Open | Phase::Draining | Phase::Finishing) {
+            self.counters.ignored += 1;
+            return;
+        }
+        self.counters.acks += 1;
+        self.owed = self.owed.saturating_sub(1);
+        let ack = Ack { to: to.to_owned(), message_id: message_id.to_owned() };
+        write::message(&mut self.out, "", &ack.to_json());
+    }
+
+    fn handle_shutdown(&mut self, now: Instant) {
+        match self.phase {
+            Phase::Login(_) => self.close_stream(Reason::Shutdown),
+            Phase::Open | Phase::Draining => {
+                self.phase = Phase::Finishing;
+                self.timers.stop(Timer::Drain);
+                self.timers.start(Timer::Shutdown, now + self.config.timing.grace);
+            }
+            Phase::Finishing | Phase::Closing | Phase::Closed => {}
+        }
+    }
+
+    fn handle_close(&mut self) {
+        let reason = if self.phase == Phase::Closing { Reason::Shutdown } else { Reason::PeerClosed };
+        self.close_stream(reason);
+    }
+
+    /// What follows from the input just handled, whatever it was.
+    fn finish(&mut self, now: Instant) {
+        if self.phase == Phase::Finishing && self.window.in_flight() == 0 && self.owed == 0 {
+            self.begin_close(now);
+        }
+        if self.phase == Phase::Draining && !self.timers.runs(Timer::Drain) {
+            self.timers.start(Timer::Drain, now + self.config.timing.drain);
+        }
+    }
+
+    pub(super) fn begin_draining(&mut self, cause: DrainCause) {
+        if self.phase == Phase::Open {
+            self.phase = Phase::Draining;
+            self.events.push_back(Event::Draining(cause));
+        }
+    }
+
+    /// Every byte is a sign of life.
+    fn heard(&mut self, now: Instant) {
+        self.timers.stop(Timer::Answer);
+        let pings = matches!(self.phase, Phase::Open | Phase::Draining | Phase::Finishing);
+        if pings && self.hearing == Hearing::Listening {
+            self.timers.start(Timer::Silence, now + self.config.timing.ping_interval);
+        }
+    }
+
+    fn fail_framing(&mut self, error: FramingError) {
+        if self.phase == Phase::Closing {
+            return self.close(Reason::Shutdown);
+        }
+        write::stream_error(&mut self.out, "not-well-formed", None);
+        self.close_stream(Reason::Malformed(error));
+    }
+
+    /// Says goodbye and waits for the peer to say it too.
+    fn begin_close(&mut self, now: Instant) {
+        self.out.push_str(write::STREAM_CLOSE);
+        self.phase = Phase::Closing;
+        self.timers.stop_all();
+        self.timers.start(Timer::Shutdown, now + self.config.timing.close);
+    }
+
+    /// Says goodbye and is gone.
+    pub(super) fn close_stream(&mut self, reason: Reason) {
+        if self.phase != Phase::Closing {
+            self.out.push_str(write::STREAM_CLOSE);
+        }
+        self.close(reason);
+    }
+
+    fn close(&mut self, reason: Reason) {
+        self.phase = Phase::Closed;
+        self.timers.stop_all();
+        self.events.push_back(Event::Closed(reason));
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,611 @@
+use super::*;
+use crate::ccs::event::Rejection;
+use crate::ccs::nack::NackCode;
+use crate::ccs::payload::{self, Inbound, Outbound};
+use crate::ccs::secret::Secret;
+use crate::ccs::settings::{Limits, Timing};
+use crate::ccs::stanza::{IqKind, IqPayload};
+use crate::ccs::write::Spelling;
+use proptest::prelude::*;
+use std::time::Duration;
+
+const DOMAIN: &str = "gcm.googleapis.com";
+const JID: &str = "12345@gcm.googleapis.com/test0FAD177A";
+
+fn config() -> SessionConfig {
+    SessionConfig {
+        xmpp_domain: DOMAIN.to_owned(),
+        user: format!("12345@{DOMAIN}"),
+        key: Secret::new("the-key"),
+        resource: "test".to_owned(),
+        window: 3,
+        limits: Limits { stanza_bytes: 4096, depth: 8 },
+        timing: Timing::default(),
+    }
+}
+
+/// A session and what it wrote and told, on a clock that only moves when told to.
+struct Bench {
+    session: Session,
+    now: Instant,
+    written: String,
+    events: Vec<Event>,
+    deadline: Option<Instant>,
+}
+
+impl Bench {
+    #[expect(clippy::disallowed_methods, reason = "an Instant cannot be made otherwise")]
+    fn new() -> Self {
+        let now = Instant::now();
+        let session = Session::new(config(), now);
+        let mut bench = Self { session, now, written: String::new(), events: Vec::new(), deadline: None };
+        bench.drain();
+        bench
+    }
+
+    /// A session that is logged in.
+    fn open() -> Self {
+        let mut bench = Self::new();
+        bench.server(|out| {
+            write::server_header(out, DOMAIN, "1");
+            write::mechanisms(out, &["X-OAUTH2", "X-GOOGLE-TOKEN", "PLAIN"]);
+        });
+        bench.server(write::success);
+        bench.server(|out| {
+            write::server_header(out, DOMAIN, "2");
+            write::bind_features(out);
+        });
+        bench.server(|out| write::bind_result(out, Some("bind-1"), JID));
+        assert_eq!(bench.take(), [Event::Ready { jid: JID.to_owned() }]);
+        bench.written.clear();
+        bench
+    }
+
+    fn input(&mut self, input: Input<'_>) {
+        self.session.handle(input, self.now);
+        self.drain();
+    }
+
+    fn bytes(&mut self, text: &str) {
+        self.input(Input::Bytes(text.as_bytes()));
+    }
+
+    fn server(&mut self, writer: impl FnOnce(&mut String)) {
+        let mut text = String::new();
+        writer(&mut text);
+        self.bytes(&text);
+    }
+
+    fn json(&mut self, json: &str) {
+        self.server(|out| write::server_message(out, &[], Spelling::DataGcm, json));
+    }
+
+    fn inbound(&mut self, inbound: &Inbound) {
+        self.json(&inbound.to_json());
+    }
+
+    fn send(&mut self, message_id: &str) {
+        self.input(Input::Send { message_id, json: &format!("{{\"to\":\"T\",\"message_id\":\"{message_id}\"}}") });
+    }
+
+    fn ack(&mut self, message_id: &str) {
+        self.json(&format!("{{\"from\":\"T\",\"message_id\":\"{message_id}\",\"message_type\":\"ack\"}}"));
+    }
+
+    fn nack(&mut self, message_id: &str, error: &str) {
+        self.json(&format!("{{\"message_type\":\"nack\",\"message_id\":\"{message_id}\",\"error\":\"{error}\"}}"));
+    }
+
+    fn drain(&mut self) {
+        loop {
+            match self.session.poll() {
+                Output::Write(bytes) => self.written.push_str(std::str::from_utf8(&bytes).unwrap()),
+                Output::Event(event) => self.events.push(event),
+                Output::Wait(deadline) => {
+                    self.deadline = deadline;
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Lets time pass to the deadline that the session asked for.
+    fn sleep(&mut self) {
+        self.now = self.deadline.expect("the session waits for something");
+        self.input(Input::Tick);
+    }
+
+    fn take(&mut self) -> Vec<Event> {
+        std::mem::take(&mut self.events)
+    }
+
+    /// What the session wrote since the last call, as the server reads it.
+    fn stanzas(&mut self) -> Vec<Stanza> {
+        let mut framer = Framer::new(1 << 20, 16);
+        let mut text = String::new();
+        write::client_header(&mut text, DOMAIN);
+        text.push_str(&std::mem::take(&mut self.written));
+        framer.push(text.as_bytes());
+        let mut stanzas = Vec::new();
+        while let Some(frame) = framer.next().unwrap() {
+            if let Frame::Stanza(element) = frame {
+                stanzas.push(Stanza::read(&element));
+            }
+        }
+        stanzas
+    }
+
+    fn payloads(&mut self) -> Vec<Outbound> {
+        let json = |stanza| match stanza {
+            Stanza::Message(message) => Outbound::parse(&message.json?).ok(),
+            _ => None,
+        };
+        self.stanzas().into_iter().filter_map(json).collect()
+    }
+}
+
+fn upstream(message_id: &str) -> Inbound {
+    Inbound::Upstream(payload::Upstream {
+        from: "T".to_owned(),
+        category: None,
+        message_id: message_id.to_owned(),
+        data: serde_json::Map::new(),
+        extra: serde_json::Map::new(),
+    })
+}
+
+fn closed(reason: Reason) -> [Event; 1] {
+    [Event::Closed(reason)]
+}
+
+// Login: checklist 5-15, 24.
+
+#[test]
+fn the_handshake_is_written_step_by_step_and_nothing_else_before_it_ends() {
+    let mut bench = Bench::new();
+    assert!(
+        bench.written.starts_with("<stream:stream to=\"gcm.googleapis.com\" version=\"1.0\" xmlns=\"jabber:client\"")
+    );
+    assert!(bench.written.ends_with("streams\">") && !bench.written.contains("/>"), "{}", bench.written);
+    bench.written.clear();
+    bench.send("early");
+    bench.input(Input::AckUpstream { to: "T", message_id: "1" });
+    assert_eq!(bench.take(), [Event::NotSent { message_id: "early".to_owned(), reason: NotSent::NoRoom }]);
+    assert_eq!((bench.written.as_str(), bench.session.capacity()), ("", 0));
+
+    bench.bytes("<?xml version='1.0'?><str:stream xmlns:str='http://etherx.jabber.org/streams' xmlns='jabber:client'>");
+    assert_eq!(bench.written, "");
+    bench.bytes(
+        "<str:features><mechanisms xmlns=\"urn:ietf:params:xml:ns:xmpp-sasl\"><mechanism>PLAIN</mechanism>\
+         </mechanisms></str:features>",
+    );
+    assert!(matches!(&bench.stanzas()[..], [Stanza::Auth { mechanism, .. }] if mechanism == "PLAIN"));
+    assert!(!bench.session.was_authenticated());
+    bench.server(write::success);
+    assert!(bench.written.starts_with("<stream:stream to="));
+    assert!(bench.session.was_authenticated());
+    bench.written.clear();
+    bench.server(|out| {
+        out.push_str("<?xml version='1.0'?>");
+        write::server_header(out, DOMAIN, "2");
+        write::bind_features(out);
+    });
+    assert!(matches!(&bench.stanzas()[..], [Stanza::Iq(iq)]
+        if matches!(&iq.payload, IqPayload::Bind { resource: Some(r), .. } if r == "test")));
+    bench.server(|out| write::bind_result(out, Some("another"), JID));
+    assert_eq!(bench.take(), []);
+    bench.server(|out| write::bind_result(out, Some("bind-1"), JID));
+    assert_eq!(bench.take(), [Event::Ready { jid: JID.to_owned() }]);
+    assert_eq!((bench.written.as_str(), bench.session.capacity()), ("", 3));
+}
+
+#[test]
+fn a_login_fails_with_its_reason() {
+    let with_header = |writer: &dyn Fn(&mut String)| {
+        let mut bench = Bench::new();
+        bench.server(|out| {
+            write::server_header(out, DOMAIN, "1");
+            writer(out);
+        });
+        bench
+    };
+    let offered = vec!["X-OAUTH2".to_owned()];
+    let mut bench = with_header(&|out| write::mechanisms(out, &["X-OAUTH2"]));
+    assert_eq!(bench.take(), closed(Reason::PlainNotOffered { offered }));
+
+    let mut bench = with_header(&|out| {
+        write::mechanisms(out, &["PLAIN"]);
+        write::failure(out, "not-authorized");
+        out.push_str(write::STREAM_CLOSE);
+    });
+    assert_eq!(bench.take(), closed(Reason::AuthFailed { condition: "not-authorized".to_owned() }));
+    assert!(!bench.session.was_authenticated());
+
+    let mut bench = with_header(&|out| write::stream_error(out, "host-unknown", None));
+    assert_eq!(bench.take(), closed(Reason::StreamError { condition: "host-unknown".to_owned() }));
+
+    let mut bench = Bench::new();
+    bench.bytes("<html>");
+    assert_eq!(bench.take(), closed(Reason::Protocol("the root element is no stream")));
+
+    let mut bench = Bench::new();
+    bench.bytes("\u{15}\u{3}\u{1}");
+    assert_eq!(bench.take(), closed(Reason::Malformed(FramingError::NotXmpp)));
+
+    let mut bench = Bench::new();
+    bench.sleep();
+    assert_eq!(bench.take(), closed(Reason::LoginTimeout));
+}
+
+#[test]
+fn a_refused_resource_is_reported_after_the_login() {
+    let mut bench = Bench::new();
+    bench.server(|out| {
+        write::server_header(out, DOMAIN, "1");
+        write::mechanisms(out, &["PLAIN"]);
+    });
+    bench.server(write::success);
+    bench.server(|out| {
+        write::server_header(out, DOMAIN, "2");
+        write::bind_features(out);
+        write::iq_error(out, Some("bind-1"), None, "cancel", "conflict");
+    });
+    assert_eq!(bench.take(), closed(Reason::BindFailed { condition: "conflict".to_owned() }));
+    assert!(bench.session.was_authenticated());
+}
+
+#[test]
+fn the_key_is_in_no_debug_text() {
+    let bench = Bench::new();
+    assert!(!format!("{:?}", bench.session).contains("the-key"));
+}
+
+// Staying alive and ending: checklist 17-21, 25, 32-34.
+
+#[test]
+fn silence_is_answered_by_a_ping_and_then_by_the_end() {
+    let mut bench = Bench::open();
+    bench.sleep();
+    let id = match &bench.stanzas()[..] {
+        [Stanza::Iq(iq)] if iq.payload == IqPayload::Ping => iq.id.clone(),
+        other => panic!("{other:?}"),
+    };
+    bench.server(|out| write::iq_result(out, id.as_deref(), None));
+    assert_eq!(bench.deadline, Some(bench.now + Timing::default().ping_interval));
+    bench.sleep();
+    bench.bytes(" ");
+    assert_eq!(bench.deadline, Some(bench.now + Timing::default().ping_interval));
+    bench.sleep();
+    bench.sleep();
+    assert_eq!(bench.take(), closed(Reason::PingTimeout));
+    assert!(bench.written.ends_with(write::STREAM_CLOSE));
+    assert_eq!(bench.deadline, None);
+}
+
+#[test]
+fn silence_means_nothing_while_the_shell_does_not_read() {
+    let mut bench = Bench::open();
+    bench.sleep();
+    bench.input(Input::Pause);
+    assert_eq!(bench.deadline, None);
+    bench.now += Duration::from_secs(3600);
+    bench.input(Input::Tick);
+    bench.input(Input::Resume);
+    assert_eq!(bench.take(), []);
+    assert_eq!(bench.deadline, Some(bench.now + Timing::default().ping_interval));
+}
+
+#[test]
+fn questions_of_the_server_are_answered() {
+    let mut bench = Bench::open();
+    bench.bytes(" \n<iq type='get' id='1' from='gcm.googleapis.com'><ping xmlns='urn:xmpp:ping'/></iq>");
+    bench.bytes("<iq type='get' id='2'><query xmlns='jabber:iq:version'/></iq><iq type='result' id='3'/><presence/>");
+    let stanzas = bench.stanzas();
+    assert!(matches!(&stanzas[0], Stanza::Iq(iq) if iq.kind == IqKind::Result && iq.id.as_deref() == Some("1")));
+    assert!(matches!(&stanzas[1], Stanza::Iq(iq) if iq.kind == IqKind::Error && iq.id.as_deref() == Some("2")
+        && iq.payload == IqPayload::Error { condition: "service-unavailable".to_owned() }));
+    assert_eq!((stanzas.len(), bench.take()), (2, vec![]));
+}
+
+#[test]
+fn every_end_comes_once_and_last_and_keeps_what_is_unanswered() {
+    let ends: [(&str, Reason); 4] = [
+        ("</stream:stream>", Reason::PeerClosed),
+        (
+            "<stream:error><system-shutdown xmlns='urn:ietf:params:xml:ns:xmpp-streams'/></stream:error>",
+            Reason::StreamError { condition: "system-shutdown".to_owned() },
+        ),
+        ("<!DOCTYPE x>", Reason::Malformed(FramingError::Dtd)),
+        ("", Reason::Cut),
+    ];
+    for (text, reason) in ends {
+        let mut bench = Bench::open();
+        for id in ["a", "b", "c"] {
+            bench.send(id);
+        }
+        bench.ack("b");
+        bench.take();
+        if text.is_empty() {
+            bench.input(Input::Eof);
+        } else {
+            bench.bytes(text);
+            assert!(bench.written.ends_with(write::STREAM_CLOSE));
+        }
+        assert_eq!(bench.take(), closed(reason));
+        bench.written.clear();
+        bench.bytes("<message/>");
+        bench.send("d");
+        bench.input(Input::Eof);
+        bench.input(Input::Shutdown);
+        assert_eq!((bench.take(), bench.written.as_str(), bench.session.capacity()), (vec![], "", 0));
+        assert!(bench.session.was_authenticated());
+        assert_eq!(bench.session.into_unacked(), ["a", "c"]);
+    }
+}
+
+#[test]
+fn a_shutdown_waits_for_answers_and_acknowledgements() {
+    let mut bench = Bench::open();
+    bench.send("a");
+    bench.inbound(&upstream("u"));
+    bench.input(Input::Shutdown);
+    assert_eq!(bench.session.capacity(), 0);
+    bench.take();
+    bench.inbound(&upstream("late"));
+    assert_eq!(bench.take(), []);
+    bench.ack("a");
+    assert!(!bench.written.contains(write::STREAM_CLOSE));
+    bench.input(Input::AckUpstream { to: "T", message_id: "u" });
+    assert!(bench.written.ends_with(write::STREAM_CLOSE));
+    bench.take();
+    bench.bytes("</stream:stream>");
+    assert_eq!(bench.take(), closed(Reason::Shutdown));
+    assert_eq!(bench.written.matches(write::STREAM_CLOSE).count(), 1);
+}
+
+#[test]
+fn a_shutdown_ends_after_its_grace_period_whatever_the_peer_does() {
+    let mut bench = Bench::open();
+    bench.send("a");
+    let start = bench.now;
+    bench.input(Input::Shutdown);
+    bench.sleep();
+    assert!(bench.written.ends_with(write::STREAM_CLOSE));
+    bench.sleep();
+    assert_eq!(bench.take(), closed(Reason::Shutdown));
+    assert_eq!(bench.now - start, Timing::default().grace + Timing::default().close);
+    assert_eq!(bench.session.into_unacked(), ["a"]);
+
+    let mut bench = Bench::new();
+    bench.input(Input::Shutdown);
+    assert_eq!(bench.take(), closed(Reason::Shutdown));
+}
+
+#[test]
+fn what_cannot_be_used_is_counted_and_the_stream_goes_on() {
+    let mut bench = Bench::open();
+    bench.json("{\"broken\":");
+    bench.bytes("<message/><message><body>x</body></message><message type='normal' id='1'/>");
+    bench.bytes(&format!("<message><gcm xmlns='google:mobile:data'>{}</gcm></message>", "x".repeat(5000)));
+    bench.json("{\"message_type\":\"news\",\"message_id\":\"1\",\"from\":\"T\"}");
+    bench.json("{\"message_type\":\"control\",\"control_type\":\"NEWS\"}");
+    assert_eq!((bench.take(), bench.written.as_str()), (vec![], ""));
+    let counters = bench.session.counters();
+    assert_eq!((counters.malformed, counters.ignored, counters.oversize), (1, 5, 1));
+    bench.inbound(&upstream("1"));
+    assert_eq!(bench.take().len(), 1);
+}
+
+// Upstream and receipts: checklist 35-40, 43, 48, 77-82.
+
+#[test]
+fn upstream_is_handed_up_and_acknowledged_only_when_told() {
+    let mut bench = Bench::open();
+    let attributes = [("type", "normal"), ("from", "devices@gcm.googleapis.com"), ("to", "12345@gcm.googleapis.com")];
+    let id = "&\"'<>\u{1F600}\\";
+    bench.server(|out| write::server_message(out, &attributes, Spelling::Gcm, &upstream(id).to_json()));
+    let Inbound::Upstream(expected) = upstream(id) else { panic!() };
+    assert_eq!(bench.take(), [Event::Upstream(expected)]);
+    assert_eq!(bench.written, "");
+    bench.input(Input::AckUpstream { to: "T", message_id: id });
+    let expected = Ack { to: "T".to_owned(), message_id: id.to_owned() };
+    assert_eq!(bench.payloads(), [Outbound::Ack(expected)]);
+}
+
+#[test]
+fn a_receipt_is_acknowledged_with_its_own_id() {
+    let mut bench = Bench::open();
+    bench.json("{\"message_type\":\"receipt\",\"message_id\":\"dr2:m\",\"from\":\"gcm.googleapis.com\"}");
+    assert!(matches!(&bench.take()[..], [Event::Receipt(r)] if r.message_id == "dr2:m"));
+    bench.input(Input::AckUpstream { to: DOMAIN, message_id: "dr2:m" });
+    let expected = Ack { to: DOMAIN.to_owned(), message_id: "dr2:m".to_owned() };
+    assert_eq!(bench.payloads(), [Outbound::Ack(expected)]);
+}
+
+// Downstream: checklist 49, 55-70.
+
+#[test]
+fn the_window_is_kept_and_acknowledgements_pass_it() {
+    let mut bench = Bench::open();
+    for id in ["a", "b", "c", "d"] {
+        bench.send(id);
+    }
+    assert_eq!(bench.take(), [Event::NotSent { message_id: "d".to_owned(), reason: NotSent::NoRoom }]);
+    bench.send("a");
+    assert_eq!(bench.take(), [Event::NotSent { message_id: "a".to_owned(), reason: NotSent::Duplicate }]);
+    assert_eq!(bench.payloads().len(), 3);
+    bench.input(Input::AckUpstream { to: "T", message_id: "u" });
+    assert_eq!(bench.payloads().len(), 1);
+    bench.ack("b");
+    assert_eq!(bench.session.capacity(), 1);
+    bench.send("d");
+    assert!(matches!(&bench.payloads()[..], [Outbound::Downstream(d)] if d.message_id == "d"));
+    assert_eq!(bench.session.in_flight(), 3);
+}
+
+#[test]
+fn answers_settle_their_message_once() {
+    let mut bench = Bench::open();
+    for id in ["a", "b", "c"] {
+        bench.send(id);
+    }
+    bench.json("{\"from\":\"T\",\"message_id\":\"a\",\"message_type\":\"ack\",\"registration_id\":\"NEW\"}");
+    bench.ack("a");
+    bench.nack("a", "DEVICE_UNREGISTERED");
+    bench.ack("never-sent");
+    assert_eq!(bench.take(), [Event::Acked { message_id: "a".to_owned(), canonical: Some("NEW".to_owned()) }]);
+    assert_eq!(bench.session.counters().unknown_answers, 3);
+    bench.nack("b", "InvalidJson : INVALID_TTL : x");
+    let error = "InvalidJson : INVALID_TTL : x".to_owned();
+    let nacked =
+        Event::Nacked { message_id: "b".to_owned(), code: NackCode::InvalidJson, description: error.clone(), error };
+    assert_eq!(bench.take(), [nacked]);
+    bench.nack("c", "BAD_ACK");
+    assert_eq!((bench.take(), bench.session.in_flight()), (vec![], 1));
+    assert_eq!(bench.session.counters().bad_acks, 1);
+}
+
+#[test]
+fn a_stanza_error_settles_the_message_it_is_about() {
+    let words = write::ErrorWords { code: 400, kind: "modify", condition: "bad-request", text: "Missing" };
+    let mut bench = Bench::open();
+    for id in ["a", "b", "c"] {
+        bench.send(id);
+    }
+    bench.server(|out| write::message_error(out, "a", JID, "{\"random\":1}", &words));
+    bench.server(|out| write::message_error(out, "", JID, "{\"to\":\"T\",\"message_id\":\"b\"}", &words));
+    let wait = write::ErrorWords { code: 503, kind: "wait", condition: "service-unavailable", text: "" };
+    bench.server(|out| write::message_error(out, "c", JID, "{}", &wait));
+    bench.server(|out| write::message_error(out, "nobody", JID, "{\"from\":\"T\",\"message_id\":\"u\"}", &words));
+    let got = bench.take().into_iter().map(|event| match event {
+        Event::Rejected { message_id, rejection, .. } => (message_id, rejection),
+        other => panic!("{other:?}"),
+    });
+    let expected = [("a", Rejection::Permanent), ("b", Rejection::Permanent), ("c", Rejection::Temporary)];
+    assert_eq!(got.collect::<Vec<_>>(), expected.map(|(id, rejection)| (id.to_owned(), rejection)));
+    assert_eq!((bench.session.in_flight(), bench.session.counters().unknown_answers), (0, 1));
+}
+
+#[test]
+fn a_refused_acknowledgement_is_counted_and_nothing_follows() {
+    let words = write::ErrorWords { code: 406, kind: "modify", condition: "not-acceptable", text: "Received acks for" };
+    let mut bench = Bench::open();
+    bench.send("a");
+    bench.written.clear();
+    let echo = "{\"to\":\"T\",\"message_id\":\"a\",\"message_type\":\"ack\"}";
+    bench.server(|out| write::message_error(out, "", JID, echo, &words));
+    assert_eq!((bench.take(), bench.written.as_str(), bench.session.in_flight()), (vec![], "", 1));
+    assert_eq!(bench.session.counters().bad_acks, 1);
+}
+
+// Draining: checklist 83-93.
+
+#[test]
+fn a_draining_session_answers_the_old_and_takes_nothing_new() {
+    let mut bench = Bench::open();
+    for id in ["a", "b", "c"] {
+        bench.send(id);
+    }
+    bench.json("{\"message_type\":\"control\",\"control_type\":\"CONNECTION_DRAINING\"}");
+    bench.json("{\"message_type\":\"control\",\"control_type\":\"CONNECTION_DRAINING\"}");
+    assert_eq!(bench.take(), [Event::Draining(DrainCause::Control)]);
+    bench.written.clear();
+    bench.ack("a");
+    bench.nack("b", "CONNECTION_DRAINING");
+    bench.inbound(&upstream("u"));
+    assert!(matches!(&bench.take()[..], [Event::Acked { .. }, Event::Bounced { message_id }, Event::Upstream(_)]
+        if message_id == "b"));
+    bench.input(Input::AckUpstream { to: "T", message_id: "u" });
+    assert_eq!(bench.payloads().len(), 1);
+    bench.send("d");
+    assert!(matches!(bench.take()[..], [Event::NotSent { reason: NotSent::NoRoom, .. }]));
+    assert_eq!((bench.session.capacity(), bench.written.as_str()), (0, ""));
+    bench.bytes("</stream:stream>");
+    assert_eq!(bench.take(), closed(Reason::PeerClosed));
+    assert_eq!(bench.session.into_unacked(), ["c"]);
+}
+
+#[test]
+fn draining_may_show_up_as_a_nack_alone() {
+    let mut bench = Bench::open();
+    bench.send("a");
+    bench.nack("a", "CONNECTION_DRAINING");
+    assert_eq!(bench.take(), [Event::Draining(DrainCause::Nack), Event::Bounced { message_id: "a".to_owned() }]);
+    assert_eq!(bench.session.capacity(), 0);
+}
+
+#[test]
+fn a_peer_that_never_closes_a_draining_connection_is_left_in_the_end() {
+    let mut bench = Bench::open();
+    bench.json("{\"message_type\":\"control\",\"control_type\":\"CONNECTION_DRAINING\"}");
+    bench.take();
+    let start = bench.now;
+    while bench.events.is_empty() {
+        bench.sleep();
+        bench.bytes(" ");
+    }
+    assert_eq!(bench.take(), closed(Reason::DrainTimeout));
+    assert_eq!(bench.now - start, Timing::default().drain);
+}
+
+// Whatever the peer says and however it is cut.
+
+fn server_word() -> impl Strategy<Value = String> {
+    let json = |json: &str| {
+        let mut text = String::new();
+        write::server_message(&mut text, &[], Spelling::DataGcm, json);
+        text
+    };
+    let id = prop::sample::select(vec!["a", "b", "c", "d", "e"]);
+    prop_oneof![
+        id.clone().prop_map(move |id| json(&format!("{{\"message_type\":\"ack\",\"message_id\":\"{id}\"}}"))),
+        (id.clone(), prop::sample::select(vec!["CONNECTION_DRAINING", "BAD_ACK", "INVALID_JSON", "?"])).prop_map(
+            move |(id, code)| json(&format!(
+                "{{\"message_type\":\"nack\",\"message_id\":\"{id}\",\"error\":\"{code}\"}}"
+            ))
+        ),
+        id.prop_map(move |id| json(&format!("{{\"from\":\"T\",\"message_id\":\"{id}\"}}"))),
+        prop::sample::select(vec![" ", "<presence/>", "<iq type='get' id='1'/>", "</stream:stream>", "<"])
+            .prop_map(str::to_owned),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn no_message_is_answered_twice_or_forgotten(
+        words in prop::collection::vec((server_word(), any::<prop::sample::Index>()), 0..40),
+    ) {
+        let mut bench = Bench::open();
+        let mut settled = Vec::new();
+        let mut sent = Vec::new();
+        for (word, cut) in words {
+            for id in ["a", "b", "c", "d", "e"] {
+                if bench.session.capacity() > 0 && !sent.contains(&id) {
+                    bench.send(id);
+                    sent.push(id);
+                }
+            }
+            let cut = cut.index(word.len() + 1);
+            bench.input(Input::Bytes(&word.as_bytes()[..cut]));
+            bench.input(Input::Bytes(&word.as_bytes()[cut..]));
+            prop_assert!(bench.session.in_flight() <= 3);
+        }
+        bench.input(Input::Eof);
+        let events = bench.take();
+        let ends = events.iter().filter(|event| matches!(event, Event::Closed(_))).count();
+        prop_assert_eq!(ends, 1);
+        prop_assert!(matches!(events.last(), Some(Event::Closed(_))));
+        for event in events {
+            match event {
+                Event::Acked { message_id, .. } | Event::Nacked { message_id, .. } | Event::Bounced { message_id } => {
+                    settled.push(message_id);
+                }
+                _ => {}
+            }
+        }
+        settled.extend(bench.session.into_unacked());
+        settled.sort();
+        sent.sort_unstable();
+        prop_assert_eq!(settled, sent);
+    }
+}
