@@ -1,0 +1,110 @@
+//! Acknowledgements that wait for the bridge's word, in the order in which the messages came.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use tokio::sync::oneshot;
+
+use super::frames::{Frame, Kind, Version};
+use crate::mqtt::AckWord;
+
+/// MQTT 5 reason code "quota exceeded".
+const QUOTA_EXCEEDED: u8 = 0x97;
+const PUBACK: u8 = 0x40;
+const PUBREC: u8 = 0x50;
+const PUBREL: u8 = 0x62;
+
+/// The queue of one connection.
+#[derive(Debug, Default)]
+pub(super) struct Acks {
+    queue: VecDeque<Entry>,
+    /// Packets that the engine has to read before anything else of the client.
+    for_engine: VecDeque<Bytes>,
+    /// PUBCOMPs that answer them, which the client must not see.
+    unasked: VecDeque<u16>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    frame: Bytes,
+    kind: Kind,
+    id: u16,
+    /// Absent: nothing to wait for but the ones before.
+    word: Option<oneshot::Receiver<AckWord>>,
+}
+
+/// What is to be done with the acknowledgement at the front.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Release {
+    /// To be sent to the client.
+    Send(Bytes),
+    /// Never to be sent.
+    Nothing,
+    /// The bridge let go of the message without a word: the client must not believe that it is safe.
+    Unsafe,
+}
+
+impl Acks {
+    /// Queues an acknowledgement of the engine.
+    pub(super) fn push(&mut self, frame: &Frame, word: Option<oneshot::Receiver<AckWord>>) {
+        // A copy, because the frame keeps the whole write buffer alive.
+        let bytes = Bytes::copy_from_slice(frame.bytes());
+        let id = frame.ack_id().unwrap_or_default();
+        self.queue.push_back(Entry { frame: bytes, kind: frame.kind(), id, word });
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Takes the acknowledgement at the front, if its word has come.
+    pub(super) fn poll_release(&mut self, cx: &mut Context<'_>, version: Version) -> Poll<Release> {
+        let Some(front) = self.queue.front_mut() else {
+            return Poll::Pending;
+        };
+        let word = match &mut front.word {
+            None => Ok(AckWord::Done),
+            Some(word) => match Pin::new(word).poll(cx) {
+                Poll::Ready(word) => word,
+                Poll::Pending => return Poll::Pending,
+            },
+        };
+        let Some(entry) = self.queue.pop_front() else {
+            return Poll::Pending;
+        };
+        Poll::Ready(match (word, version) {
+            (Ok(AckWord::Done), _) => Release::Send(entry.frame),
+            (Ok(AckWord::Quota), Version::V5) => self.refuse(&entry),
+            (Ok(AckWord::Quota), Version::V311) => Release::Nothing,
+            (Err(_dropped), _) => Release::Unsafe,
+        })
+    }
+
+    /// The next packet that the engine has to read although the client did not send it.
+    pub(super) fn next_for_engine(&mut self) -> Option<Bytes> {
+        self.for_engine.pop_front()
+    }
+
+    /// Whether this PUBCOMP answers a packet that the client did not send.
+    pub(super) fn swallows(&mut self, pubcomp: &Frame) -> bool {
+        let found = self.unasked.iter().position(|id| Some(*id) == pubcomp.ack_id());
+        found.and_then(|at| self.unasked.remove(at)).is_some()
+    }
+
+    fn refuse(&mut self, entry: &Entry) -> Release {
+        let [high, low] = entry.id.to_be_bytes();
+        let kind = if entry.kind == Kind::PubRec {
+            // A PUBREC of 0x80 or above ends the exchange, and the client may use the identifier again at once
+            // (MQTT 5, 4.3.3). The engine still waits for a PUBREL, so it gets one.
+            self.for_engine.push_back(Bytes::copy_from_slice(&[PUBREL, 2, high, low]));
+            self.unasked.push_back(entry.id);
+            PUBREC
+        } else {
+            PUBACK
+        };
+        Release::Send(Bytes::copy_from_slice(&[kind, 3, high, low, QUOTA_EXCEEDED]))
+    }
+}

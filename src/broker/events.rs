@@ -1,0 +1,156 @@
+//! What the engine tells about its clients, turned into what the bridge and the ledger need to know.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use mqtt5::QoS;
+use mqtt5::WillMessage;
+use mqtt5::broker::events::{
+    BrokerEventHandler, ClientConnectEvent, ClientDisconnectEvent, ClientPublishEvent, ClientSubscribeEvent,
+    ClientUnsubscribeEvent, PublishAction,
+};
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::desk::Desk;
+use super::link;
+use crate::mqtt::{Ack, Inbound};
+
+/// The event handler of all connections.
+#[derive(Debug)]
+pub(super) struct Events {
+    pub(super) desk: Arc<Desk>,
+    pub(super) inbound: mpsc::Sender<Inbound>,
+    pub(super) readers: watch::Sender<u64>,
+    pub(super) stop: CancellationToken,
+}
+
+/// Topics that the bridge listens to: `{owner}/self/...`.
+fn is_for_bridge(topic: &str) -> bool {
+    topic.split('/').nth(1) == Some("self")
+}
+
+/// An outbox must not have retained messages: they would come again with every subscription.
+fn is_outbox(topic: &str) -> bool {
+    topic.split_once('/').is_some_and(|(_, rest)| rest == "self/messages")
+}
+
+impl Events {
+    async fn connected(&self, event: ClientConnectEvent) {
+        let Some(link) = link::current() else {
+            return;
+        };
+        link.identify(event.client_id.clone());
+        self.desk.attach(&event.client_id, &link).await;
+        self.wake_publisher();
+    }
+
+    /// Hands a message to the bridge. The engine goes on at once: the gate holds its acknowledgement back.
+    async fn published(&self, event: ClientPublishEvent) -> PublishAction {
+        if !is_for_bridge(&event.topic) {
+            return PublishAction::Continue;
+        }
+        let action =
+            if event.retain && is_outbox(&event.topic) { PublishAction::Handled } else { PublishAction::Continue };
+        let link = link::current();
+        let (ack, word) = Ack::new();
+        if let (Some(link), Some(id), true) = (&link, event.packet_id, event.qos != QoS::AtMostOnce) {
+            link.hold(id, word);
+        }
+        let inbound = Inbound {
+            topic: event.topic.to_string(),
+            payload: event.payload,
+            retain: false,
+            expiry: link.and_then(|link| link.expiry()),
+            response_topic: event.response_topic.map(|topic| topic.to_string()),
+            correlation: event.correlation_data,
+            ack,
+        };
+        self.hand_over(inbound).await;
+        action
+    }
+
+    async fn disconnected(&self, event: ClientDisconnectEvent) {
+        let Some(link) = link::current() else {
+            return;
+        };
+        self.desk.detach(&event.client_id, &link).await;
+        if event.unexpected
+            && let Some(will) = link.take_will()
+        {
+            self.will(will).await;
+        }
+    }
+
+    /// The engine publishes a will whose delay is over.
+    pub(super) async fn delayed_will(&self, client: &str) {
+        if let Some(will) = self.desk.take_delayed_will(client) {
+            self.will(will).await;
+        }
+    }
+
+    async fn will(&self, will: WillMessage) {
+        if !is_for_bridge(&will.topic) {
+            return;
+        }
+        let (ack, _nobody_waits) = Ack::new();
+        let inbound = Inbound {
+            topic: will.topic,
+            payload: will.payload.into(),
+            retain: false,
+            expiry: will.properties.message_expiry_interval,
+            response_topic: will.properties.response_topic,
+            correlation: will.properties.correlation_data.map(Bytes::from),
+            ack,
+        };
+        self.hand_over(inbound).await;
+    }
+
+    /// Waits for room: a bridge that is behind slows its publishers down. A message that is not taken is dropped with
+    /// its acknowledgement, so that its publisher sends it again.
+    async fn hand_over(&self, inbound: Inbound) {
+        let _ = self.stop.run_until_cancelled(self.inbound.send(inbound)).await;
+    }
+
+    async fn subscribed(&self, client: Arc<str>) {
+        self.desk.subscribe(&client).await;
+        self.wake_publisher();
+    }
+
+    fn wake_publisher(&self) {
+        self.readers.send_modify(|version| *version = version.wrapping_add(1));
+    }
+}
+
+impl BrokerEventHandler for Events {
+    fn on_client_connect<'a>(&'a self, event: ClientConnectEvent) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+        Box::pin(self.connected(event))
+    }
+
+    fn on_client_subscribe<'a>(&'a self, event: ClientSubscribeEvent) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+        Box::pin(self.subscribed(event.client_id))
+    }
+
+    fn on_client_unsubscribe<'a>(
+        &'a self,
+        event: ClientUnsubscribeEvent,
+    ) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+        Box::pin(async move { self.desk.subscribe(&event.client_id).await })
+    }
+
+    fn on_client_publish<'a>(
+        &'a self,
+        event: ClientPublishEvent,
+    ) -> Pin<Box<dyn Future<Output = PublishAction> + Send + 'a>> {
+        Box::pin(self.published(event))
+    }
+
+    fn on_client_disconnect<'a>(
+        &'a self,
+        event: ClientDisconnectEvent,
+    ) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+        Box::pin(self.disconnected(event))
+    }
+}

@@ -1,0 +1,227 @@
+//! MQTT packets cut out of a byte stream, and the few fields of them that the gate looks at.
+//!
+//! The engine owns the protocol: it judges, we only watch. So this file decodes no more than the gate needs and leaves
+//! every other fault for the engine to find; the one thing it insists on is the framing itself.
+
+use bytes::{Buf, Bytes, BytesMut};
+use thiserror::Error;
+
+/// A remaining length has four bytes at most (MQTT 5, 1.5.5).
+const MAX_LENGTH_BYTES: usize = 4;
+
+/// Why a byte stream is not MQTT. Always the peer's fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub(super) enum FrameError {
+    #[error("the remaining length has more than four bytes")]
+    Length,
+    #[error("a packet of {size} bytes is over the limit of {limit}")]
+    TooBig { size: usize, limit: usize },
+}
+
+/// The protocol version of a connection. It decides whether packets have properties.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Version {
+    V311,
+    V5,
+}
+
+/// The packet types that the gate treats in some special way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Connect,
+    ConnAck,
+    Publish,
+    PubAck,
+    PubRec,
+    PubComp,
+    Other,
+}
+
+/// One whole packet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Frame {
+    bytes: Bytes,
+    header: usize,
+}
+
+/// What the gate reads of a PUBLISH.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Publish<'a> {
+    pub(super) topic: &'a [u8],
+    /// Absent at QoS 0.
+    pub(super) id: Option<u16>,
+    /// MQTT 5 message expiry, in seconds.
+    pub(super) expiry: Option<u32>,
+    pub(super) payload: &'a [u8],
+}
+
+/// Cuts packets out of a stream. Holds at most one incomplete packet and what was pushed behind it.
+#[derive(Debug)]
+pub(super) struct Framer {
+    buffer: BytesMut,
+    limit: usize,
+}
+
+impl Framer {
+    /// `limit` is the size of the biggest packet let through, header included.
+    pub(super) fn new(limit: usize) -> Self {
+        Self { buffer: BytesMut::new(), limit }
+    }
+
+    pub(super) fn push(&mut self, bytes: &[u8]) {
+        self.buffer.extend_from_slice(bytes);
+    }
+
+    /// The next whole packet, if it is there. After an error the stream has no more packets.
+    pub(super) fn next_frame(&mut self) -> Result<Option<Frame>, FrameError> {
+        let Some((header, size)) = measure(&self.buffer)? else {
+            return Ok(None);
+        };
+        if size > self.limit {
+            return Err(FrameError::TooBig { size, limit: self.limit });
+        }
+        if self.buffer.len() < size {
+            return Ok(None);
+        }
+        Ok(Some(Frame { bytes: self.buffer.split_to(size).freeze(), header }))
+    }
+}
+
+impl Frame {
+    pub(super) fn kind(&self) -> Kind {
+        match self.bytes[0] >> 4 {
+            1 => Kind::Connect,
+            2 => Kind::ConnAck,
+            3 => Kind::Publish,
+            4 => Kind::PubAck,
+            5 => Kind::PubRec,
+            7 => Kind::PubComp,
+            _ => Kind::Other,
+        }
+    }
+
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    pub(super) fn into_bytes(self) -> Bytes {
+        self.bytes
+    }
+
+    /// The packet identifier of an acknowledgement: its first two bytes.
+    pub(super) fn ack_id(&self) -> Option<u16> {
+        self.body().try_get_u16().ok()
+    }
+
+    /// The version that a CONNECT asks for; anything unknown is left for the engine to refuse.
+    pub(super) fn version(&self) -> Option<Version> {
+        let mut body = self.body();
+        take_prefixed(&mut body)?;
+        match body.try_get_u8().ok()? {
+            4 => Some(Version::V311),
+            5 => Some(Version::V5),
+            _ => None,
+        }
+    }
+
+    /// Whether a CONNACK says that the session was resumed.
+    pub(super) fn session_present(&self) -> bool {
+        self.body().first().is_some_and(|flags| flags & 1 == 1)
+    }
+
+    /// The fields of a PUBLISH; none if it is malformed.
+    pub(super) fn publish(&self, version: Version) -> Option<Publish<'_>> {
+        let qos = (self.bytes[0] >> 1) & 0b11;
+        let mut body = self.body();
+        let topic = take_prefixed(&mut body)?;
+        let id = if qos == 0 { None } else { Some(body.try_get_u16().ok()?) };
+        let expiry = match version {
+            Version::V311 => None,
+            Version::V5 => take_properties(&mut body)?,
+        };
+        Some(Publish { topic, id, expiry, payload: body })
+    }
+
+    fn body(&self) -> &[u8] {
+        &self.bytes[self.header..]
+    }
+}
+
+/// The size of the header, and that of the whole packet, once both can be told.
+fn measure(buffer: &[u8]) -> Result<Option<(usize, usize)>, FrameError> {
+    let Some(mut rest) = buffer.get(1..) else {
+        return Ok(None);
+    };
+    match take_varint(&mut rest) {
+        Varint::Value(length) => {
+            let header = buffer.len() - rest.len();
+            Ok(Some((header, header + length)))
+        }
+        Varint::Short => Ok(None),
+        Varint::Long => Err(FrameError::Length),
+    }
+}
+
+/// A variable byte integer, or why there is none.
+enum Varint {
+    Value(usize),
+    Short,
+    Long,
+}
+
+fn take_varint(rest: &mut &[u8]) -> Varint {
+    let mut value = 0;
+    for place in 0..MAX_LENGTH_BYTES {
+        let Ok(byte) = rest.try_get_u8() else {
+            return Varint::Short;
+        };
+        value |= usize::from(byte & 0x7f) << (7 * place);
+        if byte & 0x80 == 0 {
+            return Varint::Value(value);
+        }
+    }
+    Varint::Long
+}
+
+/// A field with a two-byte length before it.
+fn take_prefixed<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let length = usize::from(rest.try_get_u16().ok()?);
+    take(rest, length)
+}
+
+fn take<'a>(rest: &mut &'a [u8], length: usize) -> Option<&'a [u8]> {
+    let (field, tail) = rest.split_at_checked(length)?;
+    *rest = tail;
+    Some(field)
+}
+
+/// Steps over the properties of a PUBLISH (MQTT 5, 3.3.2.3). Yields the message expiry; `None` means malformed.
+fn take_properties(rest: &mut &[u8]) -> Option<Option<u32>> {
+    let Varint::Value(length) = take_varint(rest) else {
+        return None;
+    };
+    let mut properties = take(rest, length)?;
+    let mut expiry = None;
+    while let Ok(id) = properties.try_get_u8() {
+        match id {
+            0x02 => expiry = Some(properties.try_get_u32().ok()?),
+            0x01 => drop(take(&mut properties, 1)?),
+            0x23 => drop(take(&mut properties, 2)?),
+            0x03 | 0x08 | 0x09 => drop(take_prefixed(&mut properties)?),
+            0x26 => {
+                take_prefixed(&mut properties)?;
+                take_prefixed(&mut properties)?;
+            }
+            0x0b => {
+                let Varint::Value(_) = take_varint(&mut properties) else {
+                    return None;
+                };
+            }
+            _ => return None,
+        }
+    }
+    Some(expiry)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,247 @@
+//! The socket as the engine sees it, with our hand on what passes.
+//!
+//! ```text
+//!   client ──PUBLISH──▶ gate ──▶ engine ──event──▶ Inbound + Ack ──▶ bridge ──▶ disk
+//!   client ◀──PUBACK─── gate ◀─ held back ─ engine                    │
+//!                        ▲                                            │
+//!                        └──────────────── AckWord ───────────────────┘
+//! ```
+//!
+//! # Why a gate
+//!
+//! A PUBACK must mean "on disk". The engine would let us wait inside its publish event, but it handles one packet of a
+//! client at a time, so that every message would cost a whole commit and a publisher that sends ahead would gain
+//! nothing from group commit. So the event returns at once, and the PUBACK (or PUBREC) that the engine then writes
+//! waits here for the bridge's word. Everything else passes at once: a client can ping, subscribe and receive while its
+//! acknowledgements are held.
+//!
+//! The gate hands the engine one packet at a time. So what it saw last is what the engine has in hand, and the number
+//! of held acknowledgements is exact: at the limit the next PUBLISH stays in the gate until there is room.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes, BytesMut};
+use mqtt5::broker::transport::WebSocketTransport;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::acks::{Acks, Release};
+use super::frames::{Frame, FrameError, Framer, Kind};
+use super::link::{Link, Passed};
+
+/// How much is read from the socket at once.
+const READ_CHUNK: usize = 8 * 1024;
+/// How much may wait for the socket before the engine is told to wait.
+const OUT_LIMIT: usize = 64 * 1024;
+
+/// Limits of one gate.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct GateLimits {
+    /// The biggest packet of a client, in bytes.
+    pub(super) packet: usize,
+    /// The number of acknowledgements held back.
+    pub(super) held: usize,
+}
+
+/// A connection's stream between the client and the engine.
+#[derive(Debug)]
+pub(super) struct Gate<S> {
+    stream: S,
+    peer: SocketAddr,
+    link: Arc<Link>,
+    held_limit: usize,
+    incoming: Framer,
+    /// A PUBLISH for which there is no room yet.
+    waiting: Option<Frame>,
+    /// What the engine has still to read of the packet in hand.
+    in_hand: Bytes,
+    outgoing: Framer,
+    acks: Acks,
+    /// What the socket has still to take.
+    out: BytesMut,
+    /// Publications at QoS 0 in `out`.
+    unwritten: Vec<u64>,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
+    pub(super) fn new(stream: S, peer: SocketAddr, link: Arc<Link>, limits: GateLimits) -> Self {
+        Self {
+            stream,
+            peer,
+            link,
+            held_limit: limits.held,
+            incoming: Framer::new(limits.packet),
+            waiting: None,
+            in_hand: Bytes::new(),
+            outgoing: Framer::new(usize::MAX),
+            acks: Acks::default(),
+            out: BytesMut::new(),
+            unwritten: Vec::new(),
+        }
+    }
+
+    /// Lets go the acknowledgements whose word has come, and gives the socket what it takes. Each of the poll functions
+    /// does this first: the engine always has at least one of them going, whose waker then also hears the next word.
+    fn poll_advance(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        let version = self.link.version();
+        while let Poll::Ready(release) = self.acks.poll_release(cx, version) {
+            match release {
+                Release::Send(frame) => self.out.extend_from_slice(&frame),
+                Release::Nothing => {}
+                Release::Unsafe => return Err(not_safe()),
+            }
+        }
+        match self.poll_out(cx) {
+            Poll::Ready(Err(error)) => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    fn poll_out(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.out.is_empty() {
+            let written = ready!(Pin::new(&mut self.stream).poll_write(cx, &self.out))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.out.advance(written);
+        }
+        for id in self.unwritten.drain(..) {
+            self.link.wrote(id);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// The next packet for the engine.
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Bytes>>> {
+        if let Some(frame) = self.acks.next_for_engine() {
+            return Poll::Ready(Ok(Some(frame)));
+        }
+        loop {
+            let next = match self.waiting.take() {
+                Some(frame) => Some(frame),
+                None => self.incoming.next_frame().map_err(malformed)?,
+            };
+            if let Some(frame) = next {
+                if frame.kind() == Kind::Publish && self.acks.len() >= self.held_limit {
+                    // The first of the held ones has our waker.
+                    self.waiting = Some(frame);
+                    return Poll::Pending;
+                }
+                self.watch_incoming(&frame);
+                return Poll::Ready(Ok(Some(frame.into_bytes())));
+            }
+            if ready!(self.poll_fill(cx))? == 0 {
+                return Poll::Ready(Ok(None));
+            }
+        }
+    }
+
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let mut chunk = [0; READ_CHUNK];
+        let mut buffer = ReadBuf::new(&mut chunk);
+        ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer))?;
+        self.incoming.push(buffer.filled());
+        Poll::Ready(Ok(buffer.filled().len()))
+    }
+
+    fn watch_incoming(&self, frame: &Frame) {
+        match frame.kind() {
+            Kind::Connect => self.link.saw_connect(frame),
+            Kind::Publish => self.link.saw_publish_of_client(frame),
+            // At QoS 2 the PUBREC says that the client has it.
+            Kind::PubAck | Kind::PubRec => {
+                if let Some(id) = frame.ack_id() {
+                    self.link.saw_ack_of_client(id);
+                }
+            }
+            Kind::ConnAck | Kind::PubComp | Kind::Other => {}
+        }
+    }
+
+    /// Takes a packet of the engine and passes it on, holds it, or drops it.
+    fn accept(&mut self, frame: &Frame) {
+        match frame.kind() {
+            Kind::PubAck | Kind::PubRec => {
+                let word = frame.ack_id().and_then(|id| self.link.take_word(id));
+                // Also those that need not wait queue up: [MQTT-4.6.0-2] wants them in the order of the PUBLISHes.
+                self.acks.push(frame, word);
+                return;
+            }
+            Kind::PubComp if self.acks.swallows(frame) => return,
+            Kind::ConnAck => self.link.saw_connack(frame),
+            Kind::Publish => {
+                if let Passed::TellWritten(id) = self.link.saw_publish_to_client(frame) {
+                    self.unwritten.push(id);
+                }
+            }
+            Kind::Connect | Kind::PubComp | Kind::Other => {}
+        }
+        self.out.extend_from_slice(frame.bytes());
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Gate<S> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let gate = self.get_mut();
+        gate.poll_advance(cx)?;
+        if gate.in_hand.is_empty() {
+            match ready!(gate.poll_next(cx))? {
+                Some(packet) => gate.in_hand = packet,
+                None => return Poll::Ready(Ok(())),
+            }
+        }
+        let size = gate.in_hand.len().min(buf.remaining());
+        buf.put_slice(&gate.in_hand.split_to(size));
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Gate<S> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let gate = self.get_mut();
+        gate.poll_advance(cx)?;
+        if gate.out.len() >= OUT_LIMIT {
+            return Poll::Pending;
+        }
+        gate.outgoing.push(buf);
+        while let Some(frame) = gate.outgoing.next_frame().map_err(malformed)? {
+            gate.accept(&frame);
+        }
+        gate.poll_advance(cx)?;
+        Poll::Ready(Ok(buf.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let gate = self.get_mut();
+        gate.poll_advance(cx)?;
+        ready!(gate.poll_out(cx))?;
+        Pin::new(&mut gate.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let gate = self.get_mut();
+        ready!(gate.poll_out(cx))?;
+        Pin::new(&mut gate.stream).poll_shutdown(cx)
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Send + Sync + Unpin> WebSocketTransport for Gate<S> {
+    fn peer_addr(&self) -> mqtt5::Result<SocketAddr> {
+        Ok(self.peer)
+    }
+}
+
+/// The engine takes an error with these two words for an ordinary end of the connection and does not warn.
+fn not_safe() -> io::Error {
+    io::Error::new(io::ErrorKind::ConnectionReset, "Connection reset: a message could not be made safe")
+}
+
+fn malformed(error: FrameError) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("Connection reset: {error}"))
+}
+
+#[cfg(test)]
+mod tests;

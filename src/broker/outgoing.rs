@@ -1,0 +1,54 @@
+//! The bridge's publications on their way into the engine.
+
+use std::sync::Arc;
+
+use mqtt5::QoS;
+use mqtt5::broker::router::MessageRouter;
+use mqtt5::packet::publish::PublishPacket;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::confirm::Ledger;
+use crate::mqtt::{Outbound, Outcome};
+
+/// Takes publications until `stop`, as long as there is room for unconfirmed ones.
+pub(super) async fn run(
+    mut publish: mpsc::Receiver<Outbound>,
+    ledger: Arc<Ledger>,
+    router: Arc<MessageRouter>,
+    unconfirmed: usize,
+    stop: CancellationToken,
+) {
+    let unconfirmed = Arc::new(Semaphore::new(unconfirmed));
+    let mut next = async || {
+        let room = Arc::clone(&unconfirmed).acquire_owned().await.ok()?;
+        Some((publish.recv().await?, room))
+    };
+    while let Some(Some((message, room))) = stop.run_until_cancelled(next()).await {
+        if message.retain || message.qos == 0 {
+            // A deadline of now: whoever has no room gets it from his queue instead of holding up everybody.
+            router.route_message_with_deadline(&packet(&message, wanted(&message)), None, Instant::now()).await;
+            let _ = message.outcome.send(Outcome::Confirmed);
+        } else {
+            ledger.publish(message, room);
+        }
+    }
+}
+
+/// A publication in the engine's words.
+pub(super) fn packet(message: &Outbound, qos: QoS) -> PublishPacket {
+    let mut packet =
+        PublishPacket::new(message.topic.as_str(), message.payload.clone(), qos).with_retain(message.retain);
+    if let Some(expiry) = message.expiry {
+        packet.properties.set_message_expiry_interval(expiry);
+    }
+    if let Some(correlation) = &message.correlation {
+        packet.properties.set_correlation_data(correlation.clone());
+    }
+    packet
+}
+
+fn wanted(message: &Outbound) -> QoS {
+    if message.qos == 0 { QoS::AtMostOnce } else { QoS::AtLeastOnce }
+}

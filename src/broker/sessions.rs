@@ -1,0 +1,278 @@
+//! The sessions of the clients, as far as the bridge's publications need them: who is connected, who reads what, and
+//! which copies each has.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::{Arc, Weak};
+
+use mqtt5::broker::storage::{ClientSession, QueueHandle, QueuedMessage, StoredSubscription};
+use mqtt5::validation::parse_shared_subscription;
+use mqtt5::{QoS, WillMessage};
+
+use super::filters::Filters;
+use super::link::Link;
+use super::outgoing::packet;
+use crate::mqtt::Outbound;
+
+/// One subscription.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Reader {
+    client: Arc<str>,
+    /// The filter as the client gave it. Of a shared subscription it is also the name: one share name on two filters
+    /// is two shared subscriptions.
+    filter: Arc<str>,
+    sharing: Sharing,
+    qos: QoS,
+    /// MQTT 5 subscription identifier.
+    id: Option<u32>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sharing {
+    Own,
+    Shared,
+}
+
+impl Reader {
+    /// The subscriptions of a session, as the engine keeps it.
+    pub(super) fn all_of(client: &Arc<str>, session: &ClientSession) -> Vec<Self> {
+        let reader = |(filter, stored): (&String, &StoredSubscription)| Self {
+            client: client.clone(),
+            filter: filter.as_str().into(),
+            sharing: if parse_shared_subscription(filter).1.is_some() { Sharing::Shared } else { Sharing::Own },
+            qos: stored.qos,
+            id: stored.subscription_id,
+        };
+        session.subscriptions.iter().map(reader).collect()
+    }
+
+    /// The filter that topics are matched against.
+    fn pattern(&self) -> &str {
+        parse_shared_subscription(&self.filter).0
+    }
+}
+
+/// A copy of a publication that one session is to get.
+#[derive(Debug)]
+pub(super) struct Delivery {
+    pub(super) client: Arc<str>,
+    qos: QoS,
+    subscription_ids: Vec<u32>,
+}
+
+impl Delivery {
+    fn to(reader: &Reader) -> Self {
+        // The bridge publishes at QoS 1 at most, and a copy has the lower of both.
+        let qos = if reader.qos == QoS::AtMostOnce { QoS::AtMostOnce } else { QoS::AtLeastOnce };
+        Self { client: reader.client.clone(), qos, subscription_ids: reader.id.into_iter().collect() }
+    }
+
+    /// One copy serves all subscriptions of a session that match (MQTT 5, 3.3.4).
+    fn merge(&mut self, other: Self) {
+        if other.qos == QoS::AtLeastOnce {
+            self.qos = QoS::AtLeastOnce;
+        }
+        self.subscription_ids.extend(other.subscription_ids);
+    }
+
+    pub(super) fn wants_ack(&self) -> bool {
+        self.qos != QoS::AtMostOnce
+    }
+}
+
+/// One session.
+#[derive(Debug)]
+pub(super) struct Session {
+    presence: Presence,
+    link: Weak<Link>,
+    queue: QueueHandle,
+    /// The engine's generation of the queue: a message for an earlier one is not for this session.
+    epoch: u64,
+    readers: Vec<Reader>,
+    /// The will that is published some time after the connection broke.
+    delayed_will: Option<WillMessage>,
+    /// Copies that are not confirmed, in the order in which they were queued.
+    copies: VecDeque<Copy>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Presence {
+    Connected,
+    Away,
+}
+
+#[derive(Debug)]
+struct Copy {
+    id: u64,
+    mark: u64,
+}
+
+impl Session {
+    pub(super) fn is_served_by(&self, link: &Arc<Link>) -> bool {
+        std::ptr::eq(self.link.as_ptr(), Arc::as_ptr(link))
+    }
+
+    /// The first copy after `after` with this mark, and the copies that it overtook.
+    pub(super) fn find(&self, after: u64, mark: impl FnOnce() -> u64) -> Option<(u64, Vec<u64>)> {
+        let start = self.copies.partition_point(|copy| copy.id <= after);
+        if start == self.copies.len() {
+            return None;
+        }
+        let mark = mark();
+        let found = self.copies.range(start..).position(|copy| copy.mark == mark)?;
+        let overtaken = self.copies.range(start..start + found).map(|copy| copy.id).collect();
+        Some((self.copies[start + found].id, overtaken))
+    }
+
+    pub(super) fn set_delayed_will(&mut self, will: Option<WillMessage>) {
+        self.delayed_will = will;
+    }
+
+    pub(super) fn take_delayed_will(&mut self) -> Option<WillMessage> {
+        self.delayed_will.take()
+    }
+
+    /// Forgets the copies of a publication. Yields the mark of each, if the session is away.
+    pub(super) fn drop_copy(&mut self, id: u64) -> Vec<u64> {
+        let from = self.copies.partition_point(|copy| copy.id < id);
+        let to = self.copies.partition_point(|copy| copy.id <= id);
+        let marks = self.copies.drain(from..to).map(|copy| copy.mark);
+        match self.presence {
+            Presence::Away => marks.collect(),
+            Presence::Connected => Vec::new(),
+        }
+    }
+}
+
+/// All sessions.
+#[derive(Debug)]
+pub(super) struct Sessions {
+    by_client: HashMap<Arc<str>, Session>,
+    filters: Filters<Reader>,
+    /// Whose turn it is in a shared subscription.
+    turn: usize,
+}
+
+impl Default for Sessions {
+    fn default() -> Self {
+        Self { by_client: HashMap::new(), filters: Filters::new(), turn: 0 }
+    }
+}
+
+impl Sessions {
+    pub(super) fn len(&self) -> usize {
+        self.by_client.len()
+    }
+
+    pub(super) fn get(&self, client: &str) -> Option<&Session> {
+        self.by_client.get(client)
+    }
+
+    pub(super) fn get_mut(&mut self, client: &str) -> Option<&mut Session> {
+        self.by_client.get_mut(client)
+    }
+
+    pub(super) fn is_connected(&self, client: &str) -> bool {
+        self.get(client).is_some_and(|session| session.presence == Presence::Connected)
+    }
+
+    /// A connection serves the session from now on.
+    pub(super) fn attach(&mut self, client: &Arc<str>, link: &Arc<Link>, queue: QueueHandle) {
+        let epoch = queue.epoch();
+        let old = self.by_client.remove(client);
+        let (readers, copies) = old.map(|old| (old.readers, old.copies)).unwrap_or_default();
+        let link = Arc::downgrade(link);
+        let presence = Presence::Connected;
+        let session = Session { presence, link, queue, epoch, readers, delayed_will: None, copies };
+        self.by_client.insert(client.clone(), session);
+    }
+
+    /// The session reads exactly this.
+    pub(super) fn subscribe(&mut self, client: &str, readers: Vec<Reader>) {
+        let Some(session) = self.by_client.get_mut(client) else {
+            return;
+        };
+        for reader in &session.readers {
+            self.filters.remove(reader.pattern(), reader);
+        }
+        for reader in &readers {
+            self.filters.insert(reader.pattern(), reader.clone());
+        }
+        session.readers = readers;
+    }
+
+    /// The session has no connection any more. Yields its copies.
+    pub(super) fn away(&mut self, client: &str) -> Vec<u64> {
+        let Some(session) = self.by_client.get_mut(client) else {
+            return Vec::new();
+        };
+        session.presence = Presence::Away;
+        session.copies.iter().map(|copy| copy.id).collect()
+    }
+
+    /// The session is over. Yields its copies.
+    pub(super) fn remove(&mut self, client: &str) -> Vec<u64> {
+        self.subscribe(client, Vec::new());
+        let session = self.by_client.remove(client);
+        session.map(|session| session.copies.iter().map(|copy| copy.id).collect()).unwrap_or_default()
+    }
+
+    pub(super) fn unattended(&self) -> Vec<Arc<str>> {
+        let alone =
+            |(client, session): (&Arc<str>, &Session)| (session.link.strong_count() == 0).then(|| client.clone());
+        self.by_client.iter().filter_map(alone).collect()
+    }
+
+    /// Who gets a copy of a publication: each session with a matching subscription, and of each shared subscription
+    /// one member. A session that is away gets one for its return, unless it asked for QoS 0.
+    pub(super) fn copies_of(&mut self, topic: &str) -> Vec<Delivery> {
+        let mut own: BTreeMap<&Arc<str>, Delivery> = BTreeMap::new();
+        let mut shared: BTreeMap<&Arc<str>, Vec<&Reader>> = BTreeMap::new();
+        for reader in self.filters.matches(topic) {
+            match reader.sharing {
+                Sharing::Shared => shared.entry(&reader.filter).or_default().push(reader),
+                Sharing::Own => {
+                    let delivery = Delivery::to(reader);
+                    match own.get_mut(&reader.client) {
+                        Some(first) => first.merge(delivery),
+                        None => drop(own.insert(&reader.client, delivery)),
+                    }
+                }
+            }
+        }
+        let chosen = shared.values().filter_map(|members| self.choose(members)).map(Delivery::to);
+        let mut deliveries: Vec<Delivery> = own.into_values().chain(chosen).collect();
+        deliveries.retain(|copy| copy.wants_ack() || self.is_connected(&copy.client));
+        self.turn = self.turn.wrapping_add(1);
+        deliveries
+    }
+
+    /// The connected member with the fewest open copies; among equals they take turns. If none is connected, the first
+    /// one gets it on its return.
+    fn choose<'a>(&self, members: &[&'a Reader]) -> Option<&'a Reader> {
+        let connected: Vec<&Reader> =
+            members.iter().copied().filter(|member| self.is_connected(&member.client)).collect();
+        let load = |reader: &&'a Reader| self.get(&reader.client).map_or(0, |session| session.copies.len());
+        let turns = (0..connected.len()).map(|n| connected[(n + self.turn % connected.len()) % connected.len()]);
+        turns.min_by_key(load).or_else(|| members.first().copied())
+    }
+
+    /// Puts a copy into the engine's queue of a session. False if the engine has discarded the session.
+    pub(super) fn hand(&mut self, copy: &Delivery, id: u64, mark: u64, message: &Outbound) -> bool {
+        let Some(session) = self.by_client.get_mut(&copy.client) else {
+            return false;
+        };
+        let mut publish = packet(message, copy.qos);
+        for id in &copy.subscription_ids {
+            publish.properties.set_subscription_identifier(*id);
+        }
+        let queued = QueuedMessage::new(publish, copy.client.to_string(), copy.qos, None);
+        if session.queue.push_in_epoch(queued, session.epoch).is_none() {
+            return false;
+        }
+        session.queue.notify();
+        // A member of a shared subscription that also subscribes on its own has two copies; the first that is
+        // acknowledged answers for both.
+        session.copies.push_back(Copy { id, mark });
+        true
+    }
+}
