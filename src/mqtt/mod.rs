@@ -4,6 +4,20 @@
 //! (`crate::broker`) and the client of an external one (in this folder) each drive an [`Outlet`]; the bridge holds the
 //! [`Port`].
 
+mod client;
+mod config;
+mod link;
+mod retry;
+mod session;
+mod settle;
+mod talk;
+mod tls;
+mod v311;
+mod v5;
+
+pub use client::run;
+pub use config::{ClientConfig, ClientError, ClientLimits, Version, Will};
+
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot, watch};
 
