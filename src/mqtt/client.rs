@@ -48,7 +48,7 @@ fn say(plan: &Plan, failure: &Failure, pause: Duration, tell: Tell) {
     match tell {
         Tell::Error => error!(broker, %failure, ?pause, "no connection to the broker until this is mended"),
         Tell::Warn => warn!(broker, %failure, ?pause, "no connection to the broker; trying again"),
-        Tell::Info => info!(broker, %failure, "connecting again, so that the broker sends them once more"),
+        Tell::Info => info!(broker, "connecting again, to get messages once more that were left unacknowledged"),
         Tell::Again => debug!(broker, %failure, ?pause, "still no connection to the broker"),
     }
 }
