@@ -5,6 +5,19 @@
 //! [`Port`].
 
 pub mod barrier;
+mod client;
+mod config;
+mod link;
+mod retry;
+mod session;
+mod settle;
+mod talk;
+mod tls;
+mod v311;
+mod v5;
+
+pub use client::run;
+pub use config::{ClientConfig, ClientError, ClientLimits, Version, Will};
 
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot, watch};

@@ -1,0 +1,66 @@
+//! Keeps a connection to an external broker: connects, and connects again.
+
+use super::Outlet;
+use super::config::{ClientConfig, ClientError, Plan, Version};
+use super::link::{Failure, Protocol};
+use super::retry::{Retry, Tell};
+use super::session::{self, End};
+use super::v5::V5;
+use super::v311::V311;
+use std::time::Duration;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error, info, warn};
+
+/// Drives `outlet` with an external broker until `stop`, or until the bridge drops its end.
+///
+/// Whatever happens on the wire is logged and mended by connecting again. On `stop` outstanding publications get a
+/// time of grace; then comes a DISCONNECT, so that the broker does not publish the will.
+///
+/// # Errors
+///
+/// A wrong configuration, before anything is opened.
+pub async fn run(config: ClientConfig, outlet: Outlet, stop: CancellationToken) -> Result<(), ClientError> {
+    let plan = Plan::new(config)?;
+    match plan.config.version {
+        Version::V5 => keep::<V5>(&plan, outlet, &stop).await,
+        Version::V311 => keep::<V311>(&plan, outlet, &stop).await,
+    }
+    Ok(())
+}
+
+async fn keep<P: Protocol>(plan: &Plan, mut outlet: Outlet, stop: &CancellationToken) {
+    let limits = &plan.config.limits;
+    let mut retry = Retry::new(limits.retry_min, limits.retry_max);
+    loop {
+        let End::Failed { failure, open } = session::run::<P>(plan, &mut outlet, stop).await else { return };
+        let (pause, tell) = retry.failed(&failure, open, rand::random());
+        say(plan, &failure, pause, tell);
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = sleep(pause) => {}
+        }
+    }
+}
+
+fn say(plan: &Plan, failure: &Failure, pause: Duration, tell: Tell) {
+    let broker = &plan.address;
+    match tell {
+        Tell::Error => error!(broker, %failure, ?pause, "no connection to the broker until this is mended"),
+        Tell::Warn => warn!(broker, %failure, ?pause, "no connection to the broker; trying again"),
+        Tell::Info => info!(broker, "connecting again, to get messages once more that were left unacknowledged"),
+        Tell::Again => debug!(broker, %failure, ?pause, "still no connection to the broker"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The composition root runs it in a task of its own.
+    #[test]
+    fn the_client_can_be_spawned() {
+        fn spawnable<F: Future + Send + 'static>(_: fn(ClientConfig, Outlet, CancellationToken) -> F) {}
+        spawnable(run);
+    }
+}

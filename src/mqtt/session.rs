@@ -1,0 +1,238 @@
+//! One connection to an external broker, from CONNECT to its end.
+//!
+//! ```text
+//!              ┌─ receive ──► held ──► forward ──► Outlet::inbound ──► bridge
+//!   library ◄──┤                │
+//!   (socket)   ├─ acknowledge ◄─┘ in the order of arrival, each when its word comes
+//!              └─ talk: SUBSCRIBE, open the door, publish ◄── Outlet::publish
+//! ```
+//!
+//! The four run side by side in one task. Each has its own loop, so that none is cancelled in the middle of
+//! something, and `receive` polls the library whatever the others wait for: pings and acknowledgements go out while the
+//! bridge is busy.
+
+use super::config::Plan;
+use super::link::{Acknowledged, Arrived, Event, Failure, Protocol, Terms};
+use super::talk::{Close, Flight, Talk};
+use super::{Ack, AckWord, Door, Inbound, Outlet};
+use std::future::pending;
+use std::pin::pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+/// MQTT numbers unacknowledged messages with 16 bits, so there cannot be more of them.
+const MOST_UNACKNOWLEDGED: usize = u16::MAX as usize;
+
+/// How a connection ended.
+#[derive(Debug)]
+pub(super) enum End {
+    /// As asked.
+    Stopped,
+    /// Otherwise.
+    Failed {
+        /// Why.
+        failure: Failure,
+        /// How long the door was open, if it ever was.
+        open: Option<Duration>,
+    },
+}
+
+/// What a connection did, for its last line in the log.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    received: AtomicU64,
+    acknowledged: AtomicU64,
+    withheld: AtomicU64,
+    dropped: AtomicU64,
+    pub(super) published: AtomicU64,
+    pub(super) confirmed: AtomicU64,
+}
+
+impl Tally {
+    /// Counts one; answers whether it is the first.
+    pub(super) fn count(number: &AtomicU64) -> bool {
+        number.fetch_add(1, Ordering::Relaxed) == 0
+    }
+}
+
+/// Connects, and works until the connection ends.
+pub(super) async fn run<P: Protocol>(plan: &Plan, outlet: &mut Outlet, stop: &CancellationToken) -> End {
+    let limits = &plan.config.limits;
+    // What a broker may send ahead of the acknowledgements (MQTT 5) fits into the bridge's queue.
+    let window = u16::try_from(outlet.inbound.max_capacity()).unwrap_or(u16::MAX);
+    let (client, mut events) = P::open(plan, window);
+    let connected = tokio::select! {
+        () = stop.cancelled() => return End::Stopped,
+        connected = timeout(limits.connect, connect::<P>(&mut events)) => connected,
+    };
+    let terms = match connected.unwrap_or(Err(Failure::Silent(limits.connect))) {
+        Ok(terms) => terms,
+        Err(failure) => return End::Failed { failure, open: None },
+    };
+    info!(broker = plan.address, session_present = terms.session_present, "connected to the broker");
+
+    let Outlet { inbound, publish, door, readers } = outlet;
+    let tally = Tally::default();
+    let mut flight = Flight::new(limits);
+    let mut opened = None;
+    let ended = {
+        // Twice the window, because QoS 0 may take one half of it.
+        let (held_tx, held) = mpsc::channel(2 * usize::from(window));
+        let (acks_tx, acks) = mpsc::channel(MOST_UNACKNOWLEDGED);
+        let withheld = Notify::new();
+        let mut talk: Talk<'_, P> = Talk {
+            plan,
+            terms,
+            client: &client,
+            flight: &mut flight,
+            opened: &mut opened,
+            door,
+            readers,
+            tally: &tally,
+        };
+        let intake = Intake { held: held_tx, acks: acks_tx, tally: &tally };
+        let mut receiving = pin!(intake.receive::<P>(&mut events));
+        let ended = tokio::select! {
+            failure = &mut receiving => Err(failure),
+            never = forward(held, inbound) => never,
+            never = acknowledge::<P>(&client, acks, &withheld, &tally) => never,
+            closed = talk.run(publish, stop, &withheld) => closed,
+        };
+        if ended.is_ok() {
+            let goodbye = async {
+                P::disconnect(&client).await;
+                pending::<Failure>().await
+            };
+            // The library ends with a failure once the DISCONNECT is out. In time or not: there is nothing more to do.
+            _ = timeout(limits.grace, async {
+                tokio::select! { f = &mut receiving => f, f = goodbye => f }
+            })
+            .await;
+        }
+        ended
+    };
+    // Whatever has no answer now gets none: the library lets go of it.
+    drop((client, events));
+    door.send_replace(Door::Closed);
+    flight.land(&tally).await;
+    info!(broker = plan.address, ?tally, "the connection to the broker has ended");
+    let failure = match ended {
+        Ok(Close::Stop) => return End::Stopped,
+        Ok(Close::Redelivery) => Failure::Redelivery,
+        Err(failure) => failure,
+    };
+    End::Failed { failure, open: opened.map(|at: Instant| at.elapsed()) }
+}
+
+async fn connect<P: Protocol>(events: &mut P::Events) -> Result<Terms, Failure> {
+    loop {
+        if let Event::Connected(terms) = P::next(events).await? {
+            return Ok(terms);
+        }
+    }
+}
+
+/// An acknowledgement on its way: what to send, and the end on which its word comes.
+type Owed<A> = (A, oneshot::Receiver<AckWord>);
+
+struct Intake<'a, A> {
+    held: mpsc::Sender<Inbound>,
+    acks: mpsc::Sender<Owed<A>>,
+    tally: &'a Tally,
+}
+
+impl<A> Intake<'_, A> {
+    /// Moves the link until it ends.
+    async fn receive<P: Protocol<Ack = A>>(self, events: &mut P::Events) -> Failure {
+        loop {
+            match P::next(events).await {
+                Ok(Event::Arrived(arrived)) => {
+                    if let Err(failure) = self.take(arrived).await {
+                        return failure;
+                    }
+                }
+                Ok(Event::Connected(_) | Event::Other) => {}
+                Err(failure) => return failure,
+            }
+        }
+    }
+
+    async fn take(&self, arrived: Arrived<A>) -> Result<(), Failure> {
+        let Ok(topic) = String::from_utf8(arrived.topic.to_vec()) else {
+            return Err(Failure::Protocol("a topic is not UTF-8".into()));
+        };
+        debug!(topic, bytes = arrived.payload.len(), retain = arrived.retain, "a message came");
+        Tally::count(&self.tally.received);
+        let (ack, word) = Ack::new();
+        let inbound = Inbound {
+            topic,
+            payload: arrived.payload,
+            retain: arrived.retain,
+            expiry: arrived.expiry,
+            response_topic: arrived.response_topic,
+            correlation: arrived.correlation,
+            ack,
+        };
+        let Some(owed) = arrived.ack else {
+            self.take_unsafe(inbound);
+            return Ok(());
+        };
+        if let Err(TrySendError::Full(_)) = self.acks.try_send((owed, word)) {
+            return Err(Failure::Protocol("more unacknowledged messages than packet ids".into()));
+        }
+        // An MQTT 5 broker keeps to the receive maximum, so there is room. With MQTT 3.1.1 the broker's own limit may be
+        // higher than ours: then the link waits, and the socket after it. That must not be for longer than the
+        // keep-alive, or the broker closes; it would send everything again.
+        _ = self.held.send(inbound).await;
+        Ok(())
+    }
+
+    /// With QoS 0 nobody was promised anything, and it must not stand in the way of those who were.
+    fn take_unsafe(&self, inbound: Inbound) {
+        let room = self.held.capacity() > self.held.max_capacity() / 2;
+        if room && self.held.try_send(inbound).is_ok() {
+            return;
+        }
+        if Tally::count(&self.tally.dropped) {
+            warn!("messages published with QoS 0 are dropped: they come faster than they can be stored");
+        }
+    }
+}
+
+/// Hands messages to the bridge, as fast as it takes them.
+async fn forward<T>(mut held: mpsc::Receiver<Inbound>, inbound: &mpsc::Sender<Inbound>) -> T {
+    while let Some(message) = held.recv().await {
+        // The bridge dropped its end: it is stopping, the message stays unacknowledged.
+        _ = inbound.send(message).await;
+    }
+    pending().await
+}
+
+/// Sends acknowledgements in the order of arrival (MQTT 3.1.1 and 5, 4.6). A message that is left unacknowledged is a
+/// gap; those behind it still get theirs.
+async fn acknowledge<P: Protocol>(
+    client: &P::Client,
+    mut acks: mpsc::Receiver<Owed<P::Ack>>,
+    withheld: &Notify,
+    tally: &Tally,
+) -> Result<Close, Failure> {
+    while let Some((ack, word)) = acks.recv().await {
+        let done = match word.await {
+            Ok(word) => P::acknowledge(client, ack, word).await,
+            Err(_) => Acknowledged::Withheld,
+        };
+        match done {
+            Acknowledged::Sent => _ = Tally::count(&tally.acknowledged),
+            Acknowledged::Withheld => {
+                Tally::count(&tally.withheld);
+                withheld.notify_one();
+            }
+        }
+    }
+    pending().await
+}

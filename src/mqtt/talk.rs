@@ -1,0 +1,231 @@
+//! The speaking side of one connection: subscribe, open the door, publish.
+
+use super::config::{ClientLimits, Plan};
+use super::link::{Answer, Failure, Protocol, Retain, Terms, wire_bytes};
+use super::session::Tally;
+use super::settle::{News, Settling};
+use super::{Door, Outbound, Outcome};
+use std::future::{Future, pending};
+use std::pin::pin;
+use std::time::Duration;
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error, info};
+
+/// Why this side closes a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Close {
+    /// The bridge stops.
+    Stop,
+    /// Messages are unacknowledged for too long; brokers send them again only on a new connection.
+    Redelivery,
+}
+
+pub(super) struct Talk<'a, P: Protocol> {
+    pub(super) plan: &'a Plan,
+    pub(super) terms: Terms,
+    pub(super) client: &'a P::Client,
+    pub(super) flight: &'a mut Flight,
+    pub(super) opened: &'a mut Option<Instant>,
+    pub(super) door: &'a watch::Sender<Door>,
+    pub(super) readers: &'a watch::Sender<u64>,
+    pub(super) tally: &'a Tally,
+}
+
+impl<P: Protocol> Talk<'_, P> {
+    /// Works until this side has a reason to close, or the broker falls silent.
+    pub(super) async fn run(
+        &mut self,
+        publish: &mut mpsc::Receiver<Outbound>,
+        stop: &CancellationToken,
+        withheld: &Notify,
+    ) -> Result<Close, Failure> {
+        let grace = self.plan.config.limits.grace;
+        tokio::select! {
+            () = stop.cancelled() => return Ok(Close::Stop),
+            subscribed = self.subscribe() => subscribed?,
+        }
+        self.open();
+        let overdue = async {
+            stop.cancelled().await;
+            sleep(grace).await;
+        };
+        tokio::select! {
+            ended = self.publish_all(publish, stop, withheld) => ended,
+            () = overdue => {
+                info!(left = self.flight.len(), "publications are left unconfirmed at the end");
+                Ok(Close::Stop)
+            }
+        }
+    }
+
+    /// Subscribes until every filter is granted.
+    async fn subscribe(&self) -> Result<(), Failure> {
+        let config = &self.plan.config;
+        loop {
+            let asked = timeout(config.limits.answer, P::subscribe(self.client, &config.filters)).await;
+            let Ok(refused) = asked.map_err(|_| Failure::Silent(config.limits.answer))? else {
+                // The link is gone; its receiving half knows why, and ends it all.
+                return pending().await;
+            };
+            if refused.iter().all(Option::is_none) {
+                return Ok(());
+            }
+            for (filter, reason) in config.filters.iter().zip(refused) {
+                if let Some(reason) = reason {
+                    error!(broker = self.plan.address, filter, reason, "the broker refuses a subscription");
+                }
+            }
+            sleep(config.limits.retry_max).await;
+        }
+    }
+
+    fn open(&mut self) {
+        *self.opened = Some(Instant::now());
+        info!(broker = self.plan.address, filters = self.plan.config.filters.len(), "subscribed; the door is open");
+        self.door.send_replace(Door::Open);
+        self.readers.send_modify(|changes| *changes = changes.wrapping_add(1));
+    }
+
+    async fn publish_all(
+        &mut self,
+        publish: &mut mpsc::Receiver<Outbound>,
+        stop: &CancellationToken,
+        withheld: &Notify,
+    ) -> Result<Close, Failure> {
+        let limits = &self.plan.config.limits;
+        let window = usize::from(limits.inflight.min(self.terms.receive_maximum));
+        let mut redelivery = pin!(async {
+            withheld.notified().await;
+            sleep(limits.redelivery).await;
+        });
+        let mut closing = None;
+        while closing.is_none() || self.flight.len() > 0 {
+            let (deadline, room) = (self.flight.deadline(), self.flight.len() < window);
+            tokio::select! {
+                biased;
+                () = stop.cancelled(), if !publish.is_closed() => publish.close(),
+                () = &mut redelivery, if closing.is_none() => closing = Some(Close::Redelivery),
+                Some(landed) = self.flight.landed() => self.flight.settle(landed, self.tally)?,
+                () = at(deadline) => self.tick(),
+                next = publish.recv(), if closing.is_none() && room => match next {
+                    Some(outbound) => self.send(outbound),
+                    None => closing = Some(Close::Stop),
+                },
+            }
+        }
+        Ok(closing.unwrap_or(Close::Stop))
+    }
+
+    fn send(&mut self, outbound: Outbound) {
+        debug!(topic = outbound.topic, bytes = outbound.payload.len(), retain = outbound.retain, "publishing");
+        Tally::count(&self.tally.published);
+        let broker_takes = usize::try_from(self.terms.max_packet_bytes).unwrap_or(usize::MAX);
+        let refusal = if wire_bytes(&outbound) > broker_takes {
+            Some("larger than the broker's maximum packet size")
+        } else if outbound.retain && self.terms.retain == Retain::Unsupported {
+            Some("the broker keeps no retained messages")
+        } else {
+            None
+        };
+        if let Some(reason) = refusal {
+            self.flight.take_off(outbound, async { Answer::Refused(reason.to_owned()) });
+        } else {
+            let answer = P::publish(self.client, &outbound);
+            self.flight.take_off(outbound, answer);
+        }
+    }
+
+    fn tick(&mut self) {
+        if self.flight.settling.tick(Instant::now()) {
+            self.readers.send_modify(|changes| *changes = changes.wrapping_add(1));
+        }
+    }
+}
+
+async fn at(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline).await,
+        None => pending().await,
+    }
+}
+
+/// Publications that wait for the broker's answer. It outlives the link, so that what the link had already heard at its
+/// end still counts.
+#[derive(Debug)]
+pub(super) struct Flight {
+    waiting: JoinSet<Landed>,
+    settling: Settling,
+    limit: Duration,
+}
+
+#[derive(Debug)]
+struct Landed {
+    topic: String,
+    retain: bool,
+    answer: Answer,
+    outcome: oneshot::Sender<Outcome>,
+}
+
+impl Flight {
+    pub(super) fn new(limits: &ClientLimits) -> Self {
+        Self {
+            waiting: JoinSet::new(),
+            settling: Settling::new(limits.refusal_pause, limits.reader_probe),
+            limit: limits.answer,
+        }
+    }
+
+    /// Settles everything that is left. The link must be gone.
+    pub(super) async fn land(&mut self, tally: &Tally) {
+        while let Some(landed) = self.landed().await {
+            // The link's end has been told already.
+            _ = self.settle(landed, tally);
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        self.settling.deadline()
+    }
+
+    fn take_off(&mut self, outbound: Outbound, answer: impl Future<Output = Answer> + Send + 'static) {
+        let Outbound { topic, retain, outcome, .. } = outbound;
+        let limit = self.limit;
+        self.waiting.spawn(async move {
+            let answer = timeout(limit, answer).await.unwrap_or(Answer::Silent);
+            Landed { topic, retain, answer, outcome }
+        });
+    }
+
+    /// Cancel safe. A task that was aborted dropped its outcome, which says "lost".
+    async fn landed(&mut self) -> Option<Landed> {
+        loop {
+            match self.waiting.join_next().await? {
+                Ok(landed) => return Some(landed),
+                Err(_) => continue,
+            }
+        }
+    }
+
+    fn settle(&mut self, landed: Landed, tally: &Tally) -> Result<(), Failure> {
+        let Landed { topic, retain, answer, outcome } = landed;
+        match &answer {
+            Answer::Confirmed => _ = Tally::count(&tally.confirmed),
+            Answer::Refused(reason) if self.settling.news(&topic) == News::First => {
+                error!(topic, reason, "the broker refuses a publication; it is tried again and again");
+            }
+            answer => debug!(topic, ?answer, "a publication was not confirmed"),
+        }
+        self.settling.answered(&answer, retain, outcome, Instant::now());
+        match answer {
+            Answer::Silent => Err(Failure::Silent(self.limit)),
+            _ => Ok(()),
+        }
+    }
+}

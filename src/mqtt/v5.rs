@@ -1,0 +1,253 @@
+//! MQTT 5, in the words of [`super::link`].
+
+use super::config::{Endpoint, Plan};
+use super::link::{Acknowledged, Answer, Arrived, BATCH, Event, Failure, Gone, Protocol, Retain, Terms, qos};
+use super::{AckWord, Outbound, tls};
+use rumqttc_v5::{
+    AckMode, AsyncClient, Broker, ConnAck, ConnectReturnCode, ConnectionError, DisconnectReasonCode, EventLoop,
+    IncomingPacketSizeLimit, LastWill, ManualAck, MqttOptions, Packet, PersistedAckMode, PersistedSession, PubAck,
+    PubAckReason, PubRec, PubRecReason, Publish, PublishOptions, PublishProperties, PublishResult, QoS, SessionStore,
+    SessionStoreError, SessionStoreKey, StateError, SubscribeFilter, SubscribeReasonCode, TlsConfiguration, Transport,
+    mqttbytes,
+};
+use std::pin::Pin;
+
+/// What the bridge publishes: topics.md has one JSON object per payload.
+const CONTENT_TYPE: &str = "application/json";
+
+/// MQTT 5.
+pub(super) struct V5;
+
+impl Protocol for V5 {
+    type Client = AsyncClient;
+    type Events = EventLoop;
+    type Ack = ManualAck;
+
+    fn open(plan: &Plan, window: u16) -> (AsyncClient, EventLoop) {
+        AsyncClient::builder(options(plan, window)).capacity(plan.requests()).build()
+    }
+
+    async fn next(events: &mut EventLoop) -> Result<Event<ManualAck>, Failure> {
+        Ok(match events.poll().await.map_err(failure)? {
+            rumqttc_v5::Event::Incoming(Packet::ConnAck(connack)) => {
+                // Done with; else everything in flight would be copied for it after each packet.
+                events.options.clear_session_store();
+                Event::Connected(terms(&connack))
+            }
+            rumqttc_v5::Event::Incoming(Packet::Publish(publish)) => Event::Arrived(arrived(publish)),
+            _ => Event::Other,
+        })
+    }
+
+    async fn subscribe(client: &AsyncClient, filters: &[String]) -> Result<Vec<Option<String>>, Gone> {
+        let asked = filters.iter().map(|filter| {
+            let mut asked = SubscribeFilter::new(filter.clone(), QoS::AtLeastOnce);
+            // MQTT 5, 3.8.3.1: with a shared subscription it is a protocol error.
+            asked.nolocal = !filter.starts_with("$share/");
+            asked
+        });
+        let notice = client.subscribe_many_tracked(asked).await.map_err(|_| Gone)?;
+        let suback = notice.wait_async().await.map_err(|_| Gone)?;
+        let refusal = |code| match code {
+            SubscribeReasonCode::Success(QoS::AtLeastOnce | QoS::ExactlyOnce) => None,
+            code => Some(format!("{code:?}")),
+        };
+        Ok(suback.return_codes.into_iter().map(refusal).collect())
+    }
+
+    fn publish(client: &AsyncClient, outbound: &Outbound) -> impl Future<Output = Answer> + Send + 'static {
+        let properties = PublishProperties {
+            payload_format_indicator: Some(1),
+            content_type: Some(CONTENT_TYPE.into()),
+            message_expiry_interval: outbound.expiry,
+            correlation_data: outbound.correlation.clone(),
+            ..PublishProperties::default()
+        };
+        let options = PublishOptions::new(qos(outbound.qos)).retain(outbound.retain).properties(properties);
+        let handed = client.try_publish_tracked(outbound.topic.as_str(), outbound.payload.clone(), options);
+        async move {
+            match handed {
+                Ok(notice) => notice.wait_async().await.map_or(Answer::Lost, answer),
+                Err(rumqttc_v5::ClientError::InvalidRequest(_)) => Answer::Refused("not an MQTT topic".into()),
+                Err(_) => Answer::Lost,
+            }
+        }
+    }
+
+    async fn acknowledge(client: &AsyncClient, mut ack: ManualAck, word: AckWord) -> Acknowledged {
+        if word == AckWord::Quota {
+            match &mut ack {
+                ManualAck::PubAck(puback) => puback.reason = PubAckReason::QuotaExceeded,
+                ManualAck::PubRec(pubrec) => pubrec.reason = PubRecReason::QuotaExceeded,
+            }
+        }
+        // It fails only when the link has ended; the broker sends the message again on the next one.
+        _ = client.manual_ack(ack).await;
+        Acknowledged::Sent
+    }
+
+    async fn disconnect(client: &AsyncClient) {
+        // It fails only when the link has ended, which is what is asked for.
+        _ = client.disconnect().await;
+    }
+}
+
+fn options(plan: &Plan, window: u16) -> MqttOptions {
+    let (config, limits) = (&plan.config, &plan.config.limits);
+    let mut options = addressed(plan);
+    options
+        .set_clean_start(false)
+        .set_session_expiry_interval(Some(u32::try_from(limits.session_expiry.as_secs()).unwrap_or(u32::MAX)))
+        .set_receive_maximum(Some(window))
+        .set_incoming_packet_size_limit(IncomingPacketSizeLimit::Bytes(limits.max_packet_bytes))
+        .set_outgoing_inflight_upper_limit(limits.inflight)
+        .set_ack_mode(AckMode::Manual)
+        .set_keep_alive(limits.keep_alive_secs())
+        .set_connect_timeout(limits.connect)
+        .set_max_request_batch(BATCH)
+        .set_session_store(Forgotten(PersistedSession {
+            format_version: 1,
+            client_id: config.client_id.clone(),
+            clean_start: false,
+            session_expiry_interval: None,
+            outgoing_inflight_upper_limit: Some(limits.inflight),
+            ack_mode: PersistedAckMode::Manual,
+            last_pkid: 0,
+            last_puback: 0,
+            replay: Vec::new(),
+            incoming_qos2: Vec::new(),
+        }));
+    if let Some(will) = &config.will {
+        options.set_last_will(LastWill::new(&will.topic, will.payload.clone(), qos(will.qos), will.retain, None));
+    }
+    match (&config.username, &config.password) {
+        (Some(user), Some(password)) => options.set_credentials(user, password.reveal().to_owned()),
+        (Some(user), None) => options.set_username(user),
+        (None, _) => &mut options,
+    };
+    options
+}
+
+fn addressed(plan: &Plan) -> MqttOptions {
+    let id = &plan.config.client_id;
+    match &plan.endpoint {
+        Endpoint::Tcp { host, port } => MqttOptions::new(id, (host, *port)),
+        Endpoint::Tls { host, port, tls } => {
+            let mut options = MqttOptions::new(id, (host, *port));
+            options.set_transport(Transport::tls_with_config(TlsConfiguration::Rustls(tls.clone())));
+            options
+        }
+        Endpoint::Ws { url } => MqttOptions::new(id, Broker::websocket(url).expect("the plan has read the URL")),
+        Endpoint::Wss { url, tls } => {
+            MqttOptions::websocket_with_tls_config(id, url, TlsConfiguration::Rustls(tls.clone()))
+                .expect("the plan has read the URL")
+        }
+    }
+}
+
+/// The client's half of the session, which is empty each time: what was in flight was told as lost, and the store
+/// publishes it anew. MQTT 5, 4.4 would have it sent again under the old packet id; but with QoS 1 the broker keeps
+/// nothing under that id, so it sees no difference. Without a half of its own the library may subscribe and publish
+/// nothing in a session that the broker has kept.
+#[derive(Debug)]
+struct Forgotten(PersistedSession);
+
+type Stored<'a, T> = Pin<Box<dyn Future<Output = Result<T, SessionStoreError>> + Send + 'a>>;
+
+impl SessionStore for Forgotten {
+    fn load<'a>(&'a self, _: &'a SessionStoreKey) -> Stored<'a, Option<PersistedSession>> {
+        Box::pin(async { Ok(Some(self.0.clone())) })
+    }
+
+    fn save<'a>(&'a self, _: &'a SessionStoreKey, _: &'a PersistedSession) -> Stored<'a, ()> {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn clear<'a>(&'a self, _: &'a SessionStoreKey) -> Stored<'a, ()> {
+        Box::pin(async { Ok(()) })
+    }
+}
+
+fn terms(connack: &ConnAck) -> Terms {
+    let properties = connack.properties.as_ref();
+    Terms {
+        session_present: connack.session_present,
+        receive_maximum: properties.and_then(|p| p.receive_max).unwrap_or(u16::MAX),
+        max_packet_bytes: properties.and_then(|p| p.max_packet_size).unwrap_or(u32::MAX),
+        retain: match properties.and_then(|p| p.retain_available) {
+            Some(0) => Retain::Unsupported,
+            _ => Retain::Kept,
+        },
+    }
+}
+
+fn arrived(publish: Publish) -> Arrived<ManualAck> {
+    let properties = publish.properties.unwrap_or_default();
+    Arrived {
+        topic: publish.topic,
+        payload: publish.payload,
+        retain: publish.retain,
+        expiry: properties.message_expiry_interval,
+        response_topic: properties.response_topic,
+        correlation: properties.correlation_data,
+        ack: match publish.qos {
+            QoS::AtMostOnce => None,
+            QoS::AtLeastOnce => Some(ManualAck::PubAck(PubAck::new(publish.pkid, None))),
+            QoS::ExactlyOnce => Some(ManualAck::PubRec(PubRec::new(publish.pkid, None))),
+        },
+    }
+}
+
+fn answer(result: PublishResult) -> Answer {
+    match result {
+        PublishResult::Qos1(PubAck { reason: PubAckReason::NoMatchingSubscribers, .. }) => Answer::NoReader,
+        PublishResult::Qos1(PubAck { reason, .. }) if reason != PubAckReason::Success => {
+            Answer::Refused(format!("{reason:?}"))
+        }
+        _ => Answer::Confirmed,
+    }
+}
+
+/// Every error gets its own words: some of the library's show whole packets.
+fn failure(error: ConnectionError) -> Failure {
+    match error {
+        ConnectionError::MqttState(error) => broken(error),
+        ConnectionError::ConnectionRefused(code) => match code {
+            ConnectReturnCode::ServiceUnavailable
+            | ConnectReturnCode::UnspecifiedError
+            | ConnectReturnCode::ServerUnavailable
+            | ConnectReturnCode::ServerBusy
+            | ConnectReturnCode::QuotaExceeded
+            | ConnectReturnCode::ConnectionRateExceeded => Failure::Closed(format!("{code:?}")),
+            code => Failure::Refused(format!("{code:?}")),
+        },
+        ConnectionError::Tls(error) => tls::failure(&error),
+        ConnectionError::Timeout(_) => Failure::Network("connecting took too long".into()),
+        ConnectionError::Io(error) => Failure::Network(error.to_string()),
+        ConnectionError::Websocket(error) => Failure::Network(error.to_string()),
+        ConnectionError::ResponseValidation(error) => Failure::Protocol(error.to_string()),
+        ConnectionError::NotConnAck(_) => Failure::Protocol("the first packet is no CONNACK".into()),
+        ConnectionError::SessionStateMismatch { .. } => Failure::Protocol("the session is not as asked".into()),
+        ConnectionError::RequestsDone => Failure::Closed("at our wish".into()),
+        _ => Failure::Network("the connection cannot be made".into()),
+    }
+}
+
+fn broken(error: StateError) -> Failure {
+    match error {
+        StateError::Io(error) | StateError::Deserialization(mqttbytes::Error::Io(error)) => {
+            Failure::Network(error.to_string())
+        }
+        StateError::ConnectionAborted => Failure::Network("closed without a word".into()),
+        StateError::AwaitPingResp => Failure::Network("no answer to a ping".into()),
+        StateError::Deserialization(mqttbytes::Error::PayloadSizeLimitExceeded { pkt_size, .. })
+        | StateError::IncomingPacketTooLarge { pkt_size, .. } => Failure::TooLarge { bytes: pkt_size },
+        StateError::ServerDisconnect { reason_code: DisconnectReasonCode::SessionTakenOver, .. } => Failure::TakenOver,
+        StateError::ServerDisconnect {
+            reason_code: code @ (DisconnectReasonCode::NotAuthorized | DisconnectReasonCode::AdministrativeAction),
+            ..
+        } => Failure::Refused(format!("{code:?}")),
+        StateError::ServerDisconnect { reason_code, .. } => Failure::Closed(format!("{reason_code:?}")),
+        error => Failure::Protocol(error.to_string()),
+    }
+}

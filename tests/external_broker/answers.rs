@@ -1,0 +1,206 @@
+//! What the broker answers, and what the bridge is told.
+
+use crate::harness::{BODY, Bridge, Logs, QUEUE, config, outcome, soon};
+use crate::scripted::{Scripted, connack, connack_with};
+use bytes::Bytes;
+use fcm_mqtt_bridge::mqtt::{AckWord, Door, Outcome, Version};
+use rumqttc_v5::QoS;
+use rumqttc_v5::mqttbytes::v5::{Disconnect, DisconnectReasonCode, Packet, PubAckReason, SubscribeReasonCode};
+use std::time::Duration;
+
+#[tokio::test]
+async fn the_connect_asks_for_a_lasting_session_and_for_no_more_than_the_queue_holds() {
+    let broker = Scripted::listen().await;
+    let bridge = Bridge::start(config(broker.url(), Version::V5));
+    let mut link = broker.accept().await;
+    let connect = link.connect(connack(false)).await;
+    let properties = connect.properties.unwrap();
+    assert!(!connect.clean_start);
+    assert_eq!(connect.client_id, "bridge");
+    assert_eq!(properties.session_expiry_interval, Some(7 * 24 * 3600));
+    assert_eq!(properties.receive_maximum, Some(u16::try_from(QUEUE).unwrap()));
+    assert_eq!(properties.max_packet_size, Some(1024 * 1024));
+    bridge.crash().await;
+}
+
+#[tokio::test]
+async fn nothing_is_published_before_the_suback() {
+    let broker = Scripted::listen().await;
+    let mut bridge = Bridge::start(config(broker.url(), Version::V5));
+    let confirmed = bridge.publish("bal/others/messages").await;
+    let mut link = broker.accept().await;
+    link.connect(connack(true)).await;
+    let (pkid, _) = link.subscribe().await;
+    // A session that was kept has messages; they are taken at once.
+    link.publish(1, "queued").await;
+    bridge.inbound().await.ack.release(AckWord::Done);
+    assert_eq!(link.acknowledged().await, (1, PubAckReason::Success));
+    assert_eq!(*bridge.port.door.borrow(), Door::Closed);
+    link.suback(pkid, vec![SubscribeReasonCode::Success(QoS::AtLeastOnce)]).await;
+    let publish = link.published().await;
+    link.puback(publish.pkid, PubAckReason::Success).await;
+    assert_eq!(outcome(confirmed).await, Outcome::Confirmed);
+    assert_eq!(*bridge.port.door.borrow(), Door::Open);
+}
+
+#[tokio::test]
+async fn a_refused_filter_is_named_and_the_door_stays_closed_until_it_is_granted() {
+    let (logs, _guard) = Logs::collect();
+    let broker = Scripted::listen().await;
+    let mut config = config(broker.url(), Version::V5);
+    config.filters.push("_bridge/commands".into());
+    let mut bridge = Bridge::start(config);
+    let mut link = broker.accept().await;
+    link.connect(connack(false)).await;
+    let (pkid, _) = link.subscribe().await;
+    let granted = SubscribeReasonCode::Success(QoS::AtLeastOnce);
+    link.suback(pkid, vec![granted, SubscribeReasonCode::NotAuthorized]).await;
+    let line = logs.line(&["ERROR", "_bridge/commands", "NotAuthorized"]).await;
+    assert!(!line.contains("+/self/#"), "{line}");
+    let (pkid, filters) = link.subscribe().await;
+    assert_eq!(filters, 2);
+    assert_eq!(*bridge.port.door.borrow(), Door::Closed);
+    link.suback(pkid, vec![granted, granted]).await;
+    bridge.door(Door::Open).await;
+}
+
+#[tokio::test]
+async fn a_grant_of_qos_0_is_no_grant() {
+    let (logs, _guard) = Logs::collect();
+    let broker = Scripted::listen().await;
+    let _bridge = Bridge::start(config(broker.url(), Version::V5));
+    let mut link = broker.accept().await;
+    link.connect(connack(false)).await;
+    let (pkid, _) = link.subscribe().await;
+    link.suback(pkid, vec![SubscribeReasonCode::Success(QoS::AtMostOnce)]).await;
+    logs.line(&["ERROR", "+/self/#", "AtMostOnce"]).await;
+}
+
+#[tokio::test]
+async fn a_refused_publication_is_told_once_and_held_while_others_pass() {
+    let (logs, _guard) = Logs::collect();
+    let broker = Scripted::listen().await;
+    let bridge = Bridge::start(config(broker.url(), Version::V5));
+    let mut link = broker.welcome(connack(false)).await;
+    for _ in 0..2 {
+        let refused = bridge.publish("eve/others/messages").await;
+        let publish = link.published().await;
+        link.puback(publish.pkid, PubAckReason::NotAuthorized).await;
+        let passed = bridge.publish("bal/others/messages").await;
+        let publish = link.published().await;
+        link.puback(publish.pkid, PubAckReason::Success).await;
+        assert_eq!(outcome(passed).await, Outcome::Confirmed);
+        assert_eq!(outcome(refused).await, Outcome::Lost);
+    }
+    assert_eq!(logs.lines(&["ERROR", "eve/others/messages", "NotAuthorized"]).len(), 1);
+    assert!(!logs.text().contains("the words of a message"));
+}
+
+#[tokio::test]
+async fn no_matching_subscriber_means_no_reader_unless_the_broker_keeps_it() {
+    let broker = Scripted::listen().await;
+    let mut bridge = Bridge::start(config(broker.url(), Version::V5));
+    let mut link = broker.welcome(connack(false)).await;
+    bridge.door(Door::Open).await;
+    let kept = bridge.send("_bridge/status", BODY, |o| o.retain = true).await;
+    let publish = link.published().await;
+    link.puback(publish.pkid, PubAckReason::NoMatchingSubscribers).await;
+    assert_eq!(outcome(kept).await, Outcome::Confirmed);
+
+    bridge.port.readers.mark_unchanged();
+    let unread = bridge.publish("bal/others/messages").await;
+    let publish = link.published().await;
+    link.puback(publish.pkid, PubAckReason::NoMatchingSubscribers).await;
+    assert_eq!(outcome(unread).await, Outcome::NoReader);
+    soon(bridge.port.readers.changed()).await.unwrap();
+}
+
+#[tokio::test]
+async fn properties_go_with_a_publication_and_come_with_a_message() {
+    let broker = Scripted::listen().await;
+    let mut bridge = Bridge::start(config(broker.url(), Version::V5));
+    let mut link = broker.welcome(connack(false)).await;
+    let rx = bridge
+        .send("bal/others/messages", BODY, |o| {
+            o.expiry = Some(60);
+            o.correlation = Some(Bytes::from_static(b"c1"));
+        })
+        .await;
+    let mut publish = link.published().await;
+    let properties = publish.properties.clone().unwrap();
+    assert_eq!(properties.message_expiry_interval, Some(60));
+    assert_eq!(properties.correlation_data.as_deref(), Some(&b"c1"[..]));
+    assert_eq!(properties.content_type.as_deref(), Some("application/json"));
+    assert_eq!(properties.payload_format_indicator, Some(1));
+    link.puback(publish.pkid, PubAckReason::Success).await;
+    assert_eq!(outcome(rx).await, Outcome::Confirmed);
+
+    publish.properties.as_mut().unwrap().response_topic = Some("bal/my/answers".into());
+    publish.retain = true;
+    link.send(Packet::Publish(publish)).await;
+    let inbound = bridge.inbound().await;
+    assert_eq!((inbound.topic.as_str(), inbound.retain), ("bal/others/messages", true));
+    assert_eq!(inbound.payload, BODY);
+    assert_eq!(inbound.expiry, Some(60));
+    assert_eq!(inbound.correlation.as_deref(), Some(&b"c1"[..]));
+    assert_eq!(inbound.response_topic.as_deref(), Some("bal/my/answers"));
+}
+
+#[tokio::test]
+async fn no_more_is_in_flight_than_the_broker_takes() {
+    let broker = Scripted::listen().await;
+    let mut bridge = Bridge::start(config(broker.url(), Version::V5));
+    let mut link = broker.welcome(connack_with(|p| p.receive_max = Some(2))).await;
+    for topic in ["t/1", "t/2", "t/3"] {
+        drop(bridge.publish(topic).await);
+    }
+    let first = link.published().await;
+    assert_eq!((&first.topic[..], &link.published().await.topic[..]), (&b"t/1"[..], &b"t/2"[..]));
+    // An acknowledgement overtakes the third, which has to wait.
+    link.publish(9, "m").await;
+    bridge.inbound().await.ack.release(AckWord::Done);
+    assert_eq!(link.acknowledged().await, (9, PubAckReason::Success));
+    link.puback(first.pkid, PubAckReason::Success).await;
+    assert_eq!(&link.published().await.topic[..], b"t/3");
+}
+
+#[tokio::test]
+async fn what_is_too_large_for_the_broker_is_not_sent_and_the_connection_stays() {
+    let (logs, _guard) = Logs::collect();
+    let broker = Scripted::listen().await;
+    let bridge = Bridge::start(config(broker.url(), Version::V5));
+    let mut link = broker.welcome(connack_with(|p| p.max_packet_size = Some(200))).await;
+    let large = bridge.send("bal/others/messages", &"x".repeat(200), |_| {}).await;
+    let small = bridge.publish("bal/others/messages").await;
+    let publish = link.published().await;
+    assert_eq!(publish.payload, BODY);
+    link.puback(publish.pkid, PubAckReason::Success).await;
+    assert_eq!(outcome(small).await, Outcome::Confirmed);
+    assert_eq!(outcome(large).await, Outcome::Lost);
+    logs.line(&["ERROR", "bal/others/messages", "maximum packet size"]).await;
+}
+
+#[tokio::test]
+async fn a_broker_that_does_not_answer_is_left() {
+    let (logs, _guard) = Logs::collect();
+    let broker = Scripted::listen().await;
+    let mut config = config(broker.url(), Version::V5);
+    config.limits.answer = Duration::from_millis(200);
+    let bridge = Bridge::start(config);
+    let mut link = broker.welcome(connack(false)).await;
+    let lost = bridge.publish("bal/others/messages").await;
+    link.published().await;
+    assert_eq!(outcome(lost).await, Outcome::Lost);
+    logs.line(&["WARN", "has not answered for 200ms"]).await;
+    broker.welcome(connack(true)).await;
+}
+
+#[tokio::test]
+async fn a_second_client_with_the_same_id_is_told_as_an_error() {
+    let (logs, _guard) = Logs::collect();
+    let broker = Scripted::listen().await;
+    let _bridge = Bridge::start(config(broker.url(), Version::V5));
+    let mut link = broker.welcome(connack(false)).await;
+    link.send(Packet::Disconnect(Disconnect::new(DisconnectReasonCode::SessionTakenOver))).await;
+    logs.line(&["ERROR", "same client id"]).await;
+}
