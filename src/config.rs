@@ -250,8 +250,6 @@ pub struct Limits {
     pub inflight_publishes: usize,
     /// Most unconfirmed publications of the bridge on one topic.
     pub topic_window: usize,
-    /// How long after its time to live a `sent` message still waits for its receipt, seconds.
-    pub receipt_grace_seconds: u64,
     /// Longest wait before a refused message is tried again, seconds.
     pub retry_max_seconds: u64,
     /// Most client connections of the embedded broker.
@@ -272,7 +270,6 @@ impl Default for Limits {
             history_rows: 1_000_000,
             inflight_publishes: 1_000,
             topic_window: 500,
-            receipt_grace_seconds: 60,
             retry_max_seconds: 3_600,
             broker_connections: 1_000,
             stop_seconds: 10,

@@ -30,11 +30,13 @@
 
 #![warn(missing_docs)]
 
+pub mod app;
 pub mod bridge;
 #[cfg(feature = "broker")]
 pub mod broker;
 pub mod ccs;
 pub mod chat;
+pub mod cli;
 pub mod config;
 pub mod mqtt;
 pub mod ops;

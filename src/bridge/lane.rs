@@ -39,17 +39,19 @@ pub(crate) struct Lane {
     window: usize,
     mode: Mode,
     /// Last document taken.
-    cursor: i64,
+    cursor: u64,
     /// Taken and unanswered, or answered with a failure while the lane breaks.
-    open: BTreeMap<i64, bool>,
+    open: BTreeMap<u64, bool>,
     /// Everything up to this one may have been seen by a reader.
-    seen: i64,
+    seen: u64,
+    /// Readers changed while something was outstanding, whose answer may be older than the change.
+    stirred: bool,
 }
 
 impl Lane {
     /// A lane that starts with the first document of its topic.
     pub(crate) fn new(window: usize) -> Self {
-        Self { window, mode: Mode::Probing, cursor: i64::MIN, open: BTreeMap::new(), seen: i64::MIN }
+        Self { window, mode: Mode::Probing, cursor: 0, open: BTreeMap::new(), seen: 0, stirred: false }
     }
 
     /// How many more documents may be taken now.
@@ -62,7 +64,7 @@ impl Lane {
     }
 
     /// Documents after this one are not taken yet.
-    pub(crate) fn cursor(&self) -> i64 {
+    pub(crate) fn cursor(&self) -> u64 {
         self.cursor
     }
 
@@ -71,13 +73,24 @@ impl Lane {
         self.open.is_empty()
     }
 
+    /// Starts over with the first document of the topic; for topics whose documents stay until they are explicitly
+    /// acknowledged. Does nothing while something is outstanding.
+    pub(crate) fn restart(&mut self) {
+        if self.idle() && self.cursor > 0 {
+            self.seen = self.seen.max(self.cursor);
+            self.cursor = 0;
+            self.mode = Mode::Probing;
+        }
+    }
+
     /// Whether the lane waits for a reader.
+    #[cfg(test)]
     pub(crate) fn held(&self) -> bool {
         self.mode == Mode::Held
     }
 
     /// Takes document `seq`, which must be beyond the cursor; says how to publish it.
-    pub(crate) fn take(&mut self, seq: i64) -> Manner {
+    pub(crate) fn take(&mut self, seq: u64) -> Manner {
         debug_assert!(seq > self.cursor, "documents are taken in order");
         self.cursor = seq;
         self.open.insert(seq, false);
@@ -85,13 +98,14 @@ impl Lane {
     }
 
     /// What became of document `seq`. True when it is confirmed and may be forgotten.
-    pub(crate) fn answered(&mut self, seq: i64, outcome: Outcome) -> bool {
+    pub(crate) fn answered(&mut self, seq: u64, outcome: Outcome) -> bool {
         if !self.open.contains_key(&seq) {
             return false;
         }
         let confirmed = outcome == Outcome::Confirmed;
         if confirmed {
             self.open.remove(&seq);
+            self.stirred &= !self.open.is_empty();
             if self.mode == Mode::Probing {
                 self.mode = Mode::Flowing;
             }
@@ -113,9 +127,9 @@ impl Lane {
     pub(crate) fn readers_changed(&mut self) {
         if self.mode == Mode::Held {
             self.mode = Mode::Probing;
-        } else if let Mode::Breaking { no_reader } = &mut self.mode {
-            // Whoever came may have come after the failures were answered: look once more instead of waiting.
-            *no_reader = false;
+        } else {
+            // An answer that is on its way may be older than this news: after it, look once more instead of waiting.
+            self.stirred = !self.open.is_empty();
         }
     }
 
@@ -127,7 +141,8 @@ impl Lane {
             self.cursor = first - 1;
         }
         self.open.clear();
-        self.mode = if no_reader { Mode::Held } else { Mode::Probing };
+        let wait = no_reader && !std::mem::take(&mut self.stirred);
+        self.mode = if wait { Mode::Held } else { Mode::Probing };
     }
 }
 
@@ -136,7 +151,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn take(lane: &mut Lane, seqs: std::ops::RangeInclusive<i64>) -> Vec<Manner> {
+    fn take(lane: &mut Lane, seqs: std::ops::RangeInclusive<u64>) -> Vec<Manner> {
         seqs.map(|seq| lane.take(seq)).collect()
     }
 
@@ -183,17 +198,42 @@ mod tests {
         assert!(!lane.take(6).again, "it never went out");
     }
 
+    #[test]
+    fn news_of_a_reader_that_overtakes_the_answer_is_not_missed() {
+        let mut lane = Lane::new(3);
+        lane.take(1);
+        lane.readers_changed();
+        lane.answered(1, Outcome::NoReader);
+        assert_eq!(lane.room(), 1, "it probes once more");
+        lane.take(1);
+        lane.answered(1, Outcome::NoReader);
+        assert!(lane.held(), "but only once");
+    }
+
+    #[test]
+    fn a_restart_marks_what_was_published_before() {
+        let mut lane = Lane::new(3);
+        lane.take(4);
+        lane.restart();
+        assert_eq!(lane.cursor(), 4, "not while something is outstanding");
+        lane.answered(4, Outcome::Confirmed);
+        lane.restart();
+        assert_eq!(lane.take(4), Manner { resume: true, again: true });
+        lane.answered(4, Outcome::Confirmed);
+        assert!(!lane.take(5).again);
+    }
+
     proptest! {
         /// Against a reader who keeps what arrives in order: whatever fails, each document arrives, the first copies
         /// are in order, and every further copy is marked.
         #[test]
         fn everything_arrives_in_order(outcomes in prop::collection::vec(0u8..6, 0..200), window in 1usize..8) {
             let mut lane = Lane::new(window);
-            let total = 30i64;
-            let mut waiting: Vec<i64> = (1..=total).collect();
-            let mut flying: Vec<i64> = Vec::new();
+            let total = 30u64;
+            let mut waiting: Vec<u64> = (1..=total).collect();
+            let mut flying: Vec<u64> = Vec::new();
             let mut broken = false;
-            let mut first_copies: Vec<i64> = Vec::new();
+            let mut first_copies: Vec<u64> = Vec::new();
             let mut outcomes = outcomes.into_iter();
             for _ in 0..10_000 {
                 while lane.room() > 0 {

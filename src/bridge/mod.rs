@@ -1,5 +1,111 @@
 //! The hall: the only place where the domain, the store, the front door and the back door meet.
+//!
+//! ```text
+//!   front door ──Inbound──▶ Intake ──commit──▶ store ──due──▶ Pusher ──Send──▶ back door
+//!       ▲                                       │ ▲             │  ▲               │
+//!       └───Outbound── Publisher ◀──documents───┘ └───commit────┘  └────Report─────┘
+//! ```
+//!
+//! Invariant: nothing is acknowledged to either side before its commit, and nothing is forgotten before the other side
+//! has confirmed it. Each of the four parts is one task and owns its state; they meet only in the store and in [`Wake`].
+//!
+//! [`Wake`]: hall::Wake
 
 mod brake;
+mod hall;
+mod intake;
 mod lane;
 mod order;
+mod presence;
+mod publisher;
+mod pusher;
+mod steward;
+#[cfg(test)]
+mod tests;
+mod upstream;
+
+pub use hall::{Room, Settings};
+pub use steward::offline;
+
+use crate::chat::status::Status;
+use crate::mqtt;
+use crate::ops::health::Readiness;
+use crate::ops::metrics::{Metric, Metrics};
+use crate::store::{Recovery, Store, StoreError};
+use crate::transport;
+use hall::Hall;
+use std::sync::Arc;
+use steward::{Steward, Watches};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+/// Most events for an operator that wait to be published.
+const EVENTS: usize = 64;
+
+/// What a bridge is made of.
+#[derive(Debug)]
+pub struct Parts {
+    /// The queue on disk.
+    pub store: Store,
+    /// What it found when it was opened.
+    pub recovery: Recovery,
+    /// The front door.
+    pub mqtt: mqtt::Port,
+    /// The back door.
+    pub transport: transport::Port,
+    /// The numbers.
+    pub metrics: Arc<Metrics>,
+    /// Where to say how it goes.
+    pub readiness: watch::Sender<Readiness>,
+}
+
+/// When to stop: first the intake (and new sends), later the publications.
+#[derive(Debug, Clone, Default)]
+pub struct Stops {
+    /// Take nothing new from clients, claim nothing new for the push service.
+    pub intake: CancellationToken,
+    /// Publish nothing more. To be cancelled after the transport has ended.
+    pub publish: CancellationToken,
+}
+
+/// Runs the lanes until both stops are given and the transport has ended.
+///
+/// # Errors
+/// When the store is closed before the lanes are.
+pub async fn run(settings: Settings, parts: Parts, stops: Stops) -> Result<(), StoreError> {
+    let Parts { store, recovery, mqtt, transport, metrics, readiness } = parts;
+    let (events_tx, events) = mpsc::channel(EVENTS);
+    let health = store.health();
+    let hall = Arc::new(Hall::new(settings, store, metrics, events_tx, recovery.last_sid));
+    let presences = presence::Presences::new();
+    let watches = Watches { link: transport.link.clone(), door: mqtt.door.clone(), store: health, events };
+    let steward = Steward::new(Arc::clone(&hall), watches, mqtt.publish.clone(), readiness);
+    let publisher = publisher::Publisher::new(Arc::clone(&hall), presences.clone(), &mqtt);
+    let pusher = pusher::Pusher::new(Arc::clone(&hall), transport, &recovery.retrying);
+    let intake = intake::Intake::new(hall, presences);
+
+    let mut tasks = JoinSet::new();
+    tasks.spawn(intake.run(mqtt.inbound, stops.intake.clone()));
+    tasks.spawn(pusher.run(stops.intake));
+    tasks.spawn(publisher.run(stops.publish.clone()));
+    tasks.spawn(steward.run(stops.publish));
+    while let Some(ended) = tasks.join_next().await {
+        match ended {
+            Ok(result) => result?,
+            // A panic is a bug; it must not go on half alive.
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        }
+    }
+    Ok(())
+}
+
+fn count_status(metrics: &Metrics, status: Status) {
+    match status {
+        Status::Sent => metrics.count(Metric::DownstreamSent),
+        Status::Delivered => metrics.count(Metric::DownstreamDelivered),
+        Status::Failed => metrics.count(Metric::DownstreamFailed),
+        Status::Expired => metrics.count(Metric::DownstreamExpired),
+        Status::Accepted | Status::Read | Status::Cancelled => {}
+    }
+}

@@ -39,6 +39,7 @@ impl OrderBook {
     }
 
     /// Messages in retry.
+    #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.retrying.values().map(BTreeMap::len).sum()
     }

@@ -34,6 +34,7 @@ use tokio::sync::oneshot;
 
 use super::link::{Link, Start};
 use super::sessions::{Reader, Sessions};
+use crate::mqtt::barrier::Barrier;
 use crate::mqtt::{Outbound, Outcome};
 
 /// What tells one publication from others on its way through the engine. Equal ones are told apart by their order.
@@ -69,6 +70,8 @@ pub(super) struct Ledger {
 struct State {
     sessions: Sessions,
     open: HashMap<u64, Open>,
+    /// Topics on which something failed; what follows there must not overtake it.
+    barrier: Barrier,
     /// The number of the last publication.
     last: u64,
 }
@@ -76,6 +79,7 @@ struct State {
 /// A publication that is not confirmed.
 #[derive(Debug)]
 struct Open {
+    topic: String,
     outcome: oneshot::Sender<Outcome>,
     proof: Proof,
     /// The sessions that have a copy.
@@ -88,8 +92,13 @@ impl Ledger {
     /// Delivers a publication at QoS 1 that is not retained.
     pub(super) fn publish(&self, message: Outbound, room: OwnedSemaphorePermit) {
         let mut state = self.lock();
+        if !state.barrier.admits(&message.topic, message.resume) {
+            let _ = message.outcome.send(Outcome::Unsent);
+            return;
+        }
         let copies = state.sessions.copies_of(&message.topic);
         if !copies.iter().any(|copy| state.sessions.is_connected(&copy.client)) {
+            state.barrier.broke(&message.topic);
             let _ = message.outcome.send(Outcome::NoReader);
             return;
         }
@@ -107,7 +116,7 @@ impl Ledger {
                 holders.insert(copy.client);
             }
         }
-        let open = Open { outcome: message.outcome, proof, holders, _room: room };
+        let open = Open { topic: message.topic, outcome: message.outcome, proof, holders, _room: room };
         state.open.insert(id, open);
         // None may have one: if the engine has discarded a session whose end is still to be told.
         state.lose(&[id]);
@@ -273,6 +282,9 @@ impl State {
         let Some(open) = self.open.remove(&id) else {
             return Vec::new();
         };
+        if outcome != Outcome::Confirmed {
+            self.barrier.broke(&open.topic);
+        }
         let _ = open.outcome.send(outcome);
         let mut left = Vec::new();
         for holder in open.holders {

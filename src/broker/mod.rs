@@ -179,7 +179,7 @@ impl Broker {
     /// If the engine does not start.
     pub async fn run(self, outlet: Outlet, stop: CancellationToken) -> Result<(), BrokerError> {
         let Self { listener, address, config: BrokerConfig { anonymous, limits, .. } } = self;
-        let Outlet { inbound, publish, door, readers } = outlet;
+        let Outlet { inbound, publish, door, readers, barrier: _ } = outlet;
         let ledger = Arc::new(confirm::Ledger::default());
         let desk = Arc::new(accept::desk(Arc::clone(&ledger), &limits));
         desk.router.initialize().await.map_err(|error| BrokerError::Engine(error.to_string()))?;

@@ -55,6 +55,7 @@ pub enum Command {
     Trace {
         /// The sender's id of the message, or the bridge's own 16-character id.
         id: String,
+        /// Where the store is.
         #[command(flatten)]
         store: StoreArgs,
         /// As JSON.
@@ -63,9 +64,10 @@ pub enum Command {
     },
     /// Counts the messages in the store by state. Works while the bridge runs.
     Outbox {
+        /// Where the store is.
         #[command(flatten)]
         store: StoreArgs,
-        /// Also lists the unsettled messages, oldest first.
+        /// Also lists messages, the newest first.
         #[arg(long)]
         list: bool,
         /// At most this many lines with --list.

@@ -1,4 +1,4 @@
-//! The commands behind the command line, one file each.
-
+//! tmp
 pub mod args;
-pub mod health;
+/// tmp
+pub struct UsageError(String);

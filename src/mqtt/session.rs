@@ -76,9 +76,9 @@ pub(super) async fn run<P: Protocol>(plan: &Plan, outlet: &mut Outlet, stop: &Ca
     };
     info!(broker = plan.address, session_present = terms.session_present, "connected to the broker");
 
-    let Outlet { inbound, publish, door, readers } = outlet;
+    let Outlet { inbound, publish, door, readers, barrier } = outlet;
     let tally = Tally::default();
-    let mut flight = Flight::new(limits);
+    let mut flight = Flight::new(limits, std::mem::take(barrier));
     let mut opened = None;
     let ended = {
         // Twice the window, because QoS 0 may take one half of it.
@@ -119,7 +119,7 @@ pub(super) async fn run<P: Protocol>(plan: &Plan, outlet: &mut Outlet, stop: &Ca
     // Whatever has no answer now gets none: the library lets go of it.
     drop((client, events));
     door.send_replace(Door::Closed);
-    flight.land(&tally).await;
+    *barrier = flight.land(&tally).await;
     info!(broker = plan.address, ?tally, "the connection to the broker has ended");
     let failure = match ended {
         Ok(Close::Stop) => return End::Stopped,

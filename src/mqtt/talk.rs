@@ -1,5 +1,6 @@
 //! The speaking side of one connection: subscribe, open the door, publish.
 
+use super::barrier::Barrier;
 use super::config::{ClientLimits, Plan};
 use super::link::{Answer, Failure, Protocol, Retain, Terms, wire_bytes};
 use super::session::Tally;
@@ -120,6 +121,10 @@ impl<P: Protocol> Talk<'_, P> {
     }
 
     fn send(&mut self, outbound: Outbound) {
+        if !self.flight.barrier.admits(&outbound.topic, outbound.resume) {
+            _ = outbound.outcome.send(Outcome::Unsent);
+            return;
+        }
         debug!(topic = outbound.topic, bytes = outbound.payload.len(), retain = outbound.retain, "publishing");
         Tally::count(&self.tally.published);
         let broker_takes = usize::try_from(self.terms.max_packet_bytes).unwrap_or(usize::MAX);
@@ -159,6 +164,7 @@ pub(super) struct Flight {
     waiting: JoinSet<Landed>,
     settling: Settling,
     limit: Duration,
+    barrier: Barrier,
 }
 
 #[derive(Debug)]
@@ -170,20 +176,22 @@ struct Landed {
 }
 
 impl Flight {
-    pub(super) fn new(limits: &ClientLimits) -> Self {
+    pub(super) fn new(limits: &ClientLimits, barrier: Barrier) -> Self {
         Self {
             waiting: JoinSet::new(),
             settling: Settling::new(limits.refusal_pause, limits.reader_probe),
             limit: limits.answer,
+            barrier,
         }
     }
 
-    /// Settles everything that is left. The link must be gone.
-    pub(super) async fn land(&mut self, tally: &Tally) {
+    /// Settles everything that is left. The link must be gone. What failed is to be remembered on the next one.
+    pub(super) async fn land(mut self, tally: &Tally) -> Barrier {
         while let Some(landed) = self.landed().await {
             // The link's end has been told already.
             _ = self.settle(landed, tally);
         }
+        self.barrier
     }
 
     fn len(&self) -> usize {
@@ -221,6 +229,9 @@ impl Flight {
                 error!(topic, reason, "the broker refuses a publication; it is tried again and again");
             }
             answer => debug!(topic, ?answer, "a publication was not confirmed"),
+        }
+        if !matches!(answer, Answer::Confirmed) {
+            self.barrier.broke(&topic);
         }
         self.settling.answered(&answer, retain, outcome, Instant::now());
         match answer {

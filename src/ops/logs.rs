@@ -25,9 +25,9 @@ pub struct FilterError {
     source: tracing_subscriber::filter::ParseError,
 }
 
-/// The embedded engine's own voice: it warns of ordinary things such as a client that leaves without a word, which the
-/// gate already logs at its right level.
-const ENGINE_QUIET: &str = "mqtt5=error";
+/// Voices of libraries that say again what our own rooms log at its right level; and below DEBUG, tungstenite would
+/// print whole frames, with passwords and bodies in them.
+const LIBRARIES: &str = "mqtt5=error,rumqttc=error,tungstenite=debug";
 
 /// Sends all logs to standard error, filtered by `level` (for example `info` or `info,fcm_mqtt_bridge::ccs=trace`);
 /// the environment variable `RUST_LOG` overrides it.
@@ -57,6 +57,6 @@ pub fn init_with_story(level: &str) -> Result<(), FilterError> {
 
 fn filter(level: &str) -> Result<EnvFilter, FilterError> {
     let wish = std::env::var("RUST_LOG").unwrap_or_else(|_| level.to_owned());
-    let filter = if wish.contains("mqtt5") { wish } else { format!("{ENGINE_QUIET},{wish}") };
+    let filter = format!("{wish},{LIBRARIES}");
     EnvFilter::try_new(&filter).map_err(|source| FilterError { filter, source })
 }

@@ -4,6 +4,7 @@
 //! `demo` prints them through [`StoryLines`].
 
 use std::fmt::{self, Write as _};
+use std::time::{Duration, UNIX_EPOCH};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Subscriber};
 use tracing_subscriber::Layer;
@@ -27,10 +28,10 @@ impl<S: Subscriber> Layer<S> for StoryLines {
     }
 }
 
-/// UTC time of day.
+/// UTC time of day, out of `YYYY-MM-DDTHH:MM:SS.mmmZ`.
 fn clock(ms: u64) -> String {
-    let seconds = ms / 1000;
-    format!("{:02}:{:02}:{:02}.{:03}", seconds / 3600 % 24, seconds / 60 % 60, seconds % 60, ms % 1000)
+    let whole = humantime::format_rfc3339_millis(UNIX_EPOCH + Duration::from_millis(ms)).to_string();
+    whole.split(['T', 'Z']).nth(1).unwrap_or_default().to_owned()
 }
 
 #[derive(Default)]

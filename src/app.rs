@@ -1,0 +1,404 @@
+//! The composition root: builds the parts, wires the bounded channels, owns the order of start and stop. The only file
+//! that knows everything.
+//!
+//! Start: the configuration is checked whole, then the store is opened, then the ports, then the transport connects.
+//! Stop: the intake first, then the transport (it drains), then the publications, then the store. A second signal ends
+//! the process at once. Nothing is lost either way: what was acknowledged is on disk.
+
+use crate::bridge::{self, Parts, Stops};
+use crate::chat::id::Owner;
+use crate::chat::message::{BrokerKind as BrokerWord, Limits as MessageLimits};
+use crate::chat::route::Routes;
+use crate::chat::topic::{BridgeTopic, CLIENT_FILTERS};
+use crate::config::{AckMode, BrokerKind, ConfigError, Loaded, MqttVersion, Settings};
+use crate::mqtt::{self, ClientConfig, ClientError, ClientLimits, Door, Version, Will};
+use crate::ops::clock::now_ms;
+use crate::ops::health::{ListenError, OpsServer, Readiness};
+use crate::ops::metrics::Metrics;
+use crate::ops::secret::Secret;
+use crate::store::{self, CloseError, OpenError, Store, StoreError};
+use crate::transport::{self, ccs};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+#[cfg(feature = "broker")]
+use crate::broker::{Broker, BrokerConfig, BrokerError, BrokerLimits};
+
+/// Messages on their way from the front door to the intake. Small: the disk is the queue.
+const INBOUND: usize = 256;
+/// Documents on their way to the front door.
+const PUBLISH: usize = 256;
+/// Messages on their way to the transport.
+const SENDS: usize = 64;
+/// Acknowledgements on their way to the transport.
+const ACKS: usize = 1_024;
+/// Answers on their way from the transport.
+const REPORTS: usize = 1_024;
+/// Most messages claimed from the store and not answered yet, whatever windows are configured.
+const CLAIMS_MAX: usize = 4_096;
+/// A payload over its limit is to be answered with `TOO_BIG`, not with a closed connection: packets may be this many
+/// times as large, and never less than [`PACKET_LEAST`] bytes.
+#[cfg(feature = "broker")]
+const PACKET_FACTOR: usize = 4;
+#[cfg(feature = "broker")]
+const PACKET_LEAST: usize = 256 * 1024;
+/// Most unconfirmed publications over all topics; a topic that nobody acknowledges holds `limits.topic_window` of them.
+#[cfg(feature = "broker")]
+const UNCONFIRMED_MAX: usize = 65_536;
+/// How long the transport waits for an external broker at the start, before it connects all the same.
+const DOOR_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Why the bridge could not start, or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// The configuration cannot work.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The store could not be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The folder of the store could not be made.
+    #[error("cannot make the folder {} for the store ([store] path): {source}", .path.display())]
+    Folder {
+        /// Which folder.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// The operator's port could not be opened.
+    #[error(transparent)]
+    Ops(#[from] ListenError),
+    /// The embedded broker could not start, or failed.
+    #[cfg(feature = "broker")]
+    #[error(transparent)]
+    Broker(#[from] BrokerError),
+    /// The client of the external broker cannot work as configured.
+    #[error(transparent)]
+    Mqtt(#[from] ClientError),
+    /// The transport cannot work as configured.
+    #[error(transparent)]
+    Ccs(#[from] ccs::Fatal),
+    /// The store's writer ended under the lanes.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The store did not end well.
+    #[error(transparent)]
+    Close(#[from] CloseError),
+    /// The system refused something that every program needs.
+    #[error("{0}")]
+    System(#[from] std::io::Error),
+    /// A part of the program panicked; its message is in the log.
+    #[error("a part of the bridge failed: {0}")]
+    Panicked(#[from] tokio::task::JoinError),
+}
+
+impl AppError {
+    /// Whether the configuration is at fault, rather than the world.
+    #[must_use]
+    pub fn is_configuration(&self) -> bool {
+        matches!(self, Self::Config(_) | Self::Mqtt(_) | Self::Ccs(_))
+    }
+}
+
+/// Where a running bridge can be reached; ports that were 0 in the configuration are the real ones here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Addresses {
+    /// The embedded broker, if there is one.
+    pub broker: Option<SocketAddr>,
+    /// `/healthz`, `/readyz`, `/metrics`.
+    pub ops: SocketAddr,
+}
+
+/// Checks what [`Settings::load`] cannot: that the parts agree with their share of the configuration. Opens nothing but
+/// the files of certificate authorities.
+///
+/// # Errors
+/// The first thing found wrong.
+pub fn check(loaded: &Loaded) -> Result<(), AppError> {
+    bridge_settings(&loaded.settings, 0)?;
+    ccs_config(&loaded.settings, loaded.api_key.reveal()).check()?;
+    if loaded.settings.mqtt.broker == BrokerKind::External {
+        client_config(&loaded.settings, loaded.mqtt_password.clone(), 0).check()?;
+    }
+    Ok(())
+}
+
+/// Runs a bridge until `stop` is cancelled and everything is drained. `ready` is told the addresses as soon as clients
+/// can connect.
+///
+/// # Errors
+/// When something needed could not be opened, or a part failed.
+pub async fn run(
+    loaded: Loaded,
+    stop: CancellationToken,
+    ready: Option<oneshot::Sender<Addresses>>,
+) -> Result<(), AppError> {
+    let Loaded { settings, api_key, mqtt_password } = loaded;
+    let started_ms = now_ms();
+    let ccs_config = ccs_config(&settings, api_key.reveal());
+    let hall = bridge_settings(&settings, started_ms)?;
+
+    let (store, keeper, recovery) = open_store(&settings).await?;
+    tracing::info!(path = %settings.store.path.display(), ?recovery, "store open");
+    let ops = OpsServer::bind(settings.ops.listen).await?;
+    let (door, addresses) = FrontDoor::open(&settings, mqtt_password, started_ms, ops.local_addr()?).await?;
+
+    let metrics = Arc::new(Metrics::new());
+    let (readiness_tx, readiness) = watch::channel(starting());
+    let (mqtt_port, mqtt_outlet) = mqtt::port(INBOUND, PUBLISH);
+    let (transport_port, transport_outlet) = transport::port(SENDS, ACKS, REPORTS);
+
+    let ends = Ends::default();
+    let door_watch = mqtt_port.door.clone();
+    let parts = Parts {
+        store,
+        recovery,
+        mqtt: mqtt_port,
+        transport: transport_port,
+        metrics: Arc::clone(&metrics),
+        readiness: readiness_tx,
+    };
+    let mut tasks = Tasks {
+        ops: spawn(ops.run(metrics, readiness, ends.ops.clone())),
+        lanes: spawn(bridge::run(hall, parts, ends.lanes.clone())),
+        door: spawn(door.run(mqtt_outlet, ends.door.clone())),
+        transport: spawn(after_door(door_watch, ccs_config, transport_outlet, ends.transport.clone())),
+    };
+    tracing::info!(broker = ?addresses.broker, ops = %addresses.ops, "bridge started");
+    if let Some(ready) = ready {
+        let _ = ready.send(addresses);
+    }
+
+    let early = tasks.until(&stop).await;
+    let grace = Duration::from_secs(settings.limits.stop_seconds);
+    if tokio::time::timeout(grace, tasks.wind_up(&ends)).await.is_err() {
+        tracing::warn!(seconds = grace.as_secs(), "the stop took too long; what is left is done after the next start");
+        tasks.abort();
+    }
+    let closed = keeper.close().await;
+    early?;
+    closed?;
+    tracing::info!("bridge stopped");
+    Ok(())
+}
+
+/// The stops of all parts, in the order in which they are given.
+#[derive(Default)]
+struct Ends {
+    lanes: Stops,
+    transport: CancellationToken,
+    door: CancellationToken,
+    ops: CancellationToken,
+}
+
+struct Tasks {
+    ops: JoinHandle<std::io::Result<()>>,
+    lanes: JoinHandle<Result<(), StoreError>>,
+    door: JoinHandle<Result<(), AppError>>,
+    transport: JoinHandle<Result<(), ccs::Fatal>>,
+}
+
+impl Tasks {
+    /// Waits for the stop; a part that ends before it is an error of that part.
+    async fn until(&mut self, stop: &CancellationToken) -> Result<(), AppError> {
+        tokio::select! {
+            () = stop.cancelled() => Ok(()),
+            ended = &mut self.lanes => Ok(ended??),
+            ended = &mut self.door => ended?,
+            ended = &mut self.transport => Ok(ended??),
+            ended = &mut self.ops => Ok(ended??),
+        }
+    }
+
+    async fn wind_up(&mut self, ends: &Ends) {
+        ends.lanes.intake.cancel();
+        ends.transport.cancel();
+        finish(&mut self.transport).await;
+        ends.lanes.publish.cancel();
+        finish(&mut self.lanes).await;
+        ends.door.cancel();
+        finish(&mut self.door).await;
+        ends.ops.cancel();
+        finish(&mut self.ops).await;
+    }
+
+    fn abort(&self) {
+        self.lanes.abort();
+        self.door.abort();
+        self.transport.abort();
+        self.ops.abort();
+    }
+}
+
+/// Waits for a task whose result no longer matters; one that has ended already is not asked again.
+async fn finish<T>(task: &mut JoinHandle<T>) {
+    if !task.is_finished() {
+        let _ = task.await;
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the handles are owned and joined by `Tasks`")]
+fn spawn<F>(future: F) -> JoinHandle<F::Output>
+where
+    F: Future<Output: Send> + Send + 'static,
+{
+    tokio::spawn(future)
+}
+
+async fn after_door(
+    mut door: watch::Receiver<Door>,
+    config: ccs::CcsConfig,
+    outlet: transport::Outlet,
+    stop: CancellationToken,
+) -> Result<(), ccs::Fatal> {
+    let open = door.wait_for(|door| *door == Door::Open);
+    tokio::select! {
+        _ = tokio::time::timeout(DOOR_PATIENCE, open) => {}
+        () = stop.cancelled() => {}
+    }
+    ccs::run(config, outlet, stop).await
+}
+
+/// Whichever broker is used.
+enum FrontDoor {
+    #[cfg(feature = "broker")]
+    Embedded(Box<Broker>),
+    External(Box<ClientConfig>),
+}
+
+impl FrontDoor {
+    async fn open(
+        settings: &Settings,
+        password: Option<Secret>,
+        started_ms: u64,
+        ops: SocketAddr,
+    ) -> Result<(Self, Addresses), AppError> {
+        match settings.mqtt.broker {
+            #[cfg(feature = "broker")]
+            BrokerKind::Embedded => {
+                let broker = Broker::bind(broker_config(settings)).await?;
+                let addresses = Addresses { broker: Some(broker.local_addr()), ops };
+                Ok((Self::Embedded(Box::new(broker)), addresses))
+            }
+            #[cfg(not(feature = "broker"))]
+            BrokerKind::Embedded => unreachable!("refused by the check of the configuration"),
+            BrokerKind::External => {
+                let config = client_config(settings, password, started_ms);
+                config.check()?;
+                Ok((Self::External(Box::new(config)), Addresses { broker: None, ops }))
+            }
+        }
+    }
+
+    async fn run(self, outlet: mqtt::Outlet, stop: CancellationToken) -> Result<(), AppError> {
+        match self {
+            #[cfg(feature = "broker")]
+            Self::Embedded(broker) => Ok(broker.run(outlet, stop).await?),
+            Self::External(config) => Ok(mqtt::run(*config, outlet, stop).await?),
+        }
+    }
+}
+
+async fn open_store(settings: &Settings) -> Result<(Store, store::Keeper, store::Recovery), AppError> {
+    let path = settings.store.path.clone();
+    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        std::fs::create_dir_all(folder).map_err(|source| AppError::Folder { path: folder.to_owned(), source })?;
+    }
+    let limits = &settings.limits;
+    let overshoot = limits.inflight_publishes as u64;
+    let wanted = store::Settings {
+        limits: store::Limits {
+            // The intake stops at the limits; what is on its way to the disk by then must still be taken.
+            queue_rows: limits.queue_rows.saturating_add(overshoot),
+            queue_bytes: limits.queue_bytes.saturating_add(overshoot.saturating_mul(limits.payload_bytes as u64)),
+            spool_rows: limits.spool_rows.saturating_add(overshoot),
+            spool_bytes: limits.spool_bytes.saturating_add(overshoot.saturating_mul(limits.payload_bytes as u64)),
+            history_hours: limits.history_hours,
+            history_rows: limits.history_rows,
+        },
+        ..store::Settings::new(path)
+    };
+    // It reads the memory of settled messages, which may take a second or two.
+    Ok(tokio::task::spawn_blocking(move || Store::open(&wanted, now_ms())).await??)
+}
+
+fn starting() -> Readiness {
+    Readiness { ready: false, ccs: "down", mqtt: "closed", store: "ok".to_owned(), intake: "taking".to_owned() }
+}
+
+fn bridge_settings(settings: &Settings, started_ms: u64) -> Result<bridge::Settings, ConfigError> {
+    let (categories, default_bal) = settings.owners()?;
+    let limits = &settings.limits;
+    let explicit = settings.bals.iter().filter(|(_, bal)| bal.ack == AckMode::Explicit);
+    Ok(bridge::Settings {
+        routes: Routes::new(categories.into_iter().collect(), default_bal),
+        explicit: explicit.filter_map(|(name, _)| Owner::new(name).ok()).collect(),
+        broker: match settings.mqtt.broker {
+            BrokerKind::Embedded => BrokerWord::Embedded,
+            BrokerKind::External => BrokerWord::External,
+        },
+        message: MessageLimits { payload_bytes: limits.payload_bytes, ..MessageLimits::default() },
+        inflight_publishes: limits.inflight_publishes,
+        topic_window: limits.topic_window,
+        claims: (settings.ccs.window * settings.ccs.connections * 4).clamp(SENDS * 4, CLAIMS_MAX),
+        queue: bridge::Room { rows: limits.queue_rows, bytes: limits.queue_bytes },
+        spool: bridge::Room { rows: limits.spool_rows, bytes: limits.spool_bytes },
+        retry_max_seconds: limits.retry_max_seconds,
+        started_ms,
+    })
+}
+
+fn ccs_config(settings: &Settings, api_key: &str) -> ccs::CcsConfig {
+    let set = &settings.ccs;
+    ccs::CcsConfig {
+        host: set.host.clone(),
+        port: set.port,
+        xmpp_domain: set.domain.clone(),
+        ca_file: set.ca_file.clone(),
+        window: set.window,
+        connections: set.connections,
+        ..ccs::CcsConfig::new(set.sender_id.clone(), ccs::Secret::new(api_key))
+    }
+}
+
+#[cfg(feature = "broker")]
+fn broker_config(settings: &Settings) -> BrokerConfig {
+    BrokerConfig {
+        listen: settings.broker.listen,
+        anonymous: settings.broker.anonymous,
+        limits: BrokerLimits {
+            connections: settings.limits.broker_connections,
+            packet_bytes: (settings.limits.payload_bytes * PACKET_FACTOR).max(PACKET_LEAST),
+            unconfirmed: UNCONFIRMED_MAX,
+            ..BrokerLimits::default()
+        },
+    }
+}
+
+fn client_config(settings: &Settings, password: Option<Secret>, started_ms: u64) -> ClientConfig {
+    let set = &settings.mqtt;
+    ClientConfig {
+        username: set.username.clone(),
+        password,
+        client_id: set.client_id.clone(),
+        version: match set.version {
+            MqttVersion::V5 => Version::V5,
+            MqttVersion::V311 => Version::V311,
+        },
+        ca_file: set.ca_file.clone(),
+        filters: CLIENT_FILTERS.iter().map(ToString::to_string).collect(),
+        will: Some(Will {
+            topic: BridgeTopic::Status.to_string(),
+            payload: bridge::offline(started_ms, BrokerWord::External).to_will().into(),
+            qos: 1,
+            retain: true,
+        }),
+        url: set.url.clone(),
+        limits: ClientLimits::default(),
+    }
+}

@@ -1,0 +1,113 @@
+//! What all parts of the bridge share.
+
+use crate::chat::id::{Owner, Sid, SidSource};
+use crate::chat::message::{BridgeEvent, BrokerKind, Limits as MessageLimits};
+use crate::chat::route::Routes;
+use crate::chat::topic::BridgeTopic;
+use crate::ops::clock::now_ms;
+use crate::ops::metrics::Metrics;
+use crate::store::{Acks, Route, Store};
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::mpsc;
+
+/// How the bridge is to work; limits are explained in `config/bridge.toml`.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Which BAL gets the messages of which app.
+    pub routes: Routes,
+    /// BALs that acknowledge upstream messages explicitly.
+    pub explicit: HashSet<Owner>,
+    /// Which broker is in use.
+    pub broker: BrokerKind,
+    /// Limits of a client's message.
+    pub message: MessageLimits,
+    /// Most publishes of clients that wait for their commit.
+    pub inflight_publishes: usize,
+    /// Most unconfirmed publications on one topic.
+    pub topic_window: usize,
+    /// Most messages claimed from the store and not yet answered by the push service.
+    pub claims: usize,
+    /// Most messages waiting for the push service, and their bytes; beyond it the intake stops.
+    pub queue: Room,
+    /// Most upstream messages waiting for their BAL, and their bytes; beyond it they are not acknowledged.
+    pub spool: Room,
+    /// Longest wait before a refused message is tried again, seconds.
+    pub retry_max_seconds: u64,
+    /// When the process started, Unix milliseconds.
+    pub started_ms: u64,
+}
+
+impl Settings {
+    /// Whether `topic` is the inbox of a BAL that acknowledges explicitly.
+    pub(crate) fn is_explicit(&self, topic: &str) -> bool {
+        let Ok(Some(BridgeTopic::Messages(owner))) = BridgeTopic::parse(topic) else { return false };
+        self.explicit.contains(&owner)
+    }
+}
+
+/// How much may wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Room {
+    /// Messages.
+    pub rows: u64,
+    /// Their payload bytes.
+    pub bytes: u64,
+}
+
+/// The shared part.
+#[derive(Debug)]
+pub(crate) struct Hall {
+    pub(crate) settings: Settings,
+    pub(crate) store: Store,
+    pub(crate) metrics: Arc<Metrics>,
+    /// What an operator wants to hear of; full means that the newest is left out.
+    pub(crate) events: mpsc::Sender<BridgeEvent>,
+    /// One line, held for the length of an addition: ids must grow across all lanes, so there is one source.
+    sids: Mutex<SidSource>,
+}
+
+impl Hall {
+    pub(crate) fn new(
+        settings: Settings,
+        store: Store,
+        metrics: Arc<Metrics>,
+        events: mpsc::Sender<BridgeEvent>,
+        last: Option<Sid>,
+    ) -> Self {
+        let sids = Mutex::new(SidSource::after(last));
+        Self { settings, store, metrics, events, sids }
+    }
+
+    /// Whether another message for the push service may be taken. Those on their way to the disk are not counted yet, so
+    /// the limit may be passed by `inflight_publishes`.
+    pub(crate) fn queue_has_room(&self) -> bool {
+        let (figures, room) = (self.store.figures(), self.settings.queue);
+        figures.queue_rows < room.rows && figures.queue_bytes < room.bytes
+    }
+
+    /// The same for messages of devices.
+    pub(crate) fn spool_has_room(&self) -> bool {
+        let (figures, room) = (self.store.figures(), self.settings.spool);
+        figures.spool_rows < room.rows && figures.spool_bytes < room.bytes
+    }
+
+    /// The next id, and the time it was made.
+    pub(crate) fn next_sid(&self) -> (Sid, u64) {
+        let now = now_ms();
+        let mut sids = self.sids.lock().unwrap_or_else(PoisonError::into_inner);
+        (sids.next(now, rand::random()), now)
+    }
+
+    /// Where messages of an app go, if they go anywhere.
+    pub(crate) fn route(&self, category: Option<&str>) -> Option<Route> {
+        let bal = self.settings.routes.route(category)?.clone();
+        let acks = if self.settings.explicit.contains(&bal) { Acks::Explicit } else { Acks::OnPublish };
+        Some(Route { topic: BridgeTopic::Messages(bal.clone()).to_string(), bal, acks })
+    }
+
+    /// Tells an operator, if there is room; events are news, not messages, and the log has them as well.
+    pub(crate) fn tell(&self, event: BridgeEvent) {
+        let _ = self.events.try_send(event);
+    }
+}

@@ -1,0 +1,304 @@
+//! Downstream, first half: a client's publish is parsed, decided, committed, and only then acknowledged.
+//!
+//! Publishes are handled in the order of arrival, and many wait for their commit at one time; acknowledgements leave in
+//! the same order. A full queue, a slow disk or a stop all look the same to a publisher: no acknowledgement yet.
+
+use super::hall::Hall;
+use super::presence::Presences;
+use crate::chat::id::{MessageId, Owner, Sid};
+use crate::chat::message::{
+    Acknowledged, Admission, BalReceipt, BrokerKind, Downstream, Errand, ErrorCode, ErrorDocument, ErrorGate,
+    ErrorSummary, Presence, Rejection,
+};
+use crate::chat::topic::{BridgeTopic, ClientTopic, ResponseTopic};
+use crate::mqtt::{Ack, AckWord, Inbound};
+use crate::ops::clock::now_ms;
+use crate::ops::metrics::Metric;
+use crate::ops::story;
+use crate::store::{Accepted, Acknowledged as Kept, Committed, NewDelivery, Note, Rejected, StoreError};
+use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+/// How often a stopped intake looks whether there is room again.
+const ROOM_CHECK: Duration = Duration::from_millis(100);
+
+/// What remains to be done for one publish: its commits; then the word for its publisher.
+type Remaining = Pin<Box<dyn Future<Output = Result<Option<AckWord>, StoreError>> + Send>>;
+
+/// The lane's first half.
+pub(super) struct Intake {
+    hall: Arc<Hall>,
+    presences: Presences,
+    gate: ErrorGate,
+    waiting: VecDeque<(Ack, Remaining)>,
+}
+
+impl Intake {
+    pub(super) fn new(hall: Arc<Hall>, presences: Presences) -> Self {
+        Self { hall, presences, gate: ErrorGate::default(), waiting: VecDeque::new() }
+    }
+
+    /// Works until `stop`, then finishes what is on its way to the disk. What is still in `inbound` is dropped
+    /// unacknowledged: its publisher sends it again.
+    pub(super) async fn run(
+        mut self,
+        mut inbound: mpsc::Receiver<Inbound>,
+        stop: CancellationToken,
+    ) -> Result<(), StoreError> {
+        let limit = self.hall.settings.inflight_publishes;
+        loop {
+            let summaries = self.gate.deadline().map(Instant::from_std);
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                done = front(&mut self.waiting), if !self.waiting.is_empty() => self.release(done?),
+                () = at(summaries) => self.summaries().await?,
+                next = inbound.recv(), if self.waiting.len() < limit => match next {
+                    Some(publish) => {
+                        if !self.room(&stop).await? {
+                            break;
+                        }
+                        self.take(publish).await?;
+                    }
+                    None => break,
+                },
+            }
+        }
+        while !self.waiting.is_empty() {
+            let done = front(&mut self.waiting).await;
+            self.release(done?);
+        }
+        Ok(())
+    }
+
+    fn release(&mut self, word: Option<AckWord>) {
+        if let (Some((ack, _)), Some(word)) = (self.waiting.pop_front(), word) {
+            ack.release(word);
+        }
+    }
+
+    /// Waits while the queue is full; false when the bridge stops meanwhile.
+    async fn room(&mut self, stop: &CancellationToken) -> Result<bool, StoreError> {
+        if self.hall.queue_has_room() {
+            return Ok(true);
+        }
+        tracing::error!("the queue is full: publishes are not acknowledged until the push service has taken some");
+        self.hall.metrics.set(Metric::IntakeStopped, 1);
+        while !self.hall.queue_has_room() {
+            tokio::select! {
+                () = stop.cancelled() => return Ok(false),
+                done = front(&mut self.waiting), if !self.waiting.is_empty() => self.release(done?),
+                () = tokio::time::sleep(ROOM_CHECK) => {}
+            }
+        }
+        self.hall.metrics.set(Metric::IntakeStopped, 0);
+        tracing::info!("the queue has room again");
+        Ok(true)
+    }
+
+    async fn take(&mut self, publish: Inbound) -> Result<(), StoreError> {
+        let topic = match ClientTopic::parse(&publish.topic) {
+            // A retained copy is an old message that was dealt with when it was new; presence is meant to be retained.
+            Ok(Some(topic)) if !publish.retain || matches!(topic, ClientTopic::Presence(..)) => topic,
+            // Suffixes that nobody knows belong to somebody else. A name that cannot be a topic level has no inbox
+            // that an error could go to.
+            _ => {
+                publish.ack.release(AckWord::Done);
+                return Ok(());
+            }
+        };
+        match topic {
+            ClientTopic::Messages(owner) => self.message(owner, publish).await,
+            ClientTopic::Receipts(owner) => self.receipt(owner, publish).await,
+            ClientTopic::Presence(owner, _) => self.presence(owner, publish).await,
+        }
+    }
+
+    async fn message(&mut self, owner: Owner, publish: Inbound) -> Result<(), StoreError> {
+        let parsed = Downstream::parse(&publish.payload, &self.hall.settings.message);
+        let message = match parsed {
+            Ok(message) => message,
+            Err(rejection) => return self.refuse(&owner, &rejection, None, publish).await,
+        };
+        let reply = match reply_topic(&owner, &publish) {
+            Ok(reply) => reply,
+            Err(rejection) => return self.refuse(&owner, &rejection.about(message.id), None, publish).await,
+        };
+        match message.errand {
+            Errand::Push(ref push) => {
+                let (body, recipient, receipt) = (push.to_body(), push.target.recipient(), push.receipt);
+                self.accept(&message, Facts { owner, body, recipient, receipt, reply }, publish).await
+            }
+            Errand::Name(_) => {
+                let detail = "`to` names nobody who has registered a device";
+                let rejection = Rejection::new(ErrorCode::NoToken, detail).about(message.id);
+                self.refuse(&owner, &rejection, Some(reply), publish).await
+            }
+        }
+    }
+}
+
+/// What the store needs to know of a push beside what the message says.
+struct Facts {
+    owner: Owner,
+    body: Vec<u8>,
+    recipient: i64,
+    receipt: bool,
+    reply: String,
+}
+
+impl Intake {
+    async fn accept(&mut self, message: &Downstream, facts: Facts, publish: Inbound) -> Result<(), StoreError> {
+        let (sid, now) = self.hall.next_sid();
+        let Facts { owner, body, recipient, receipt, reply } = facts;
+        let id = message.id.clone().unwrap_or_else(|| MessageId::from(sid));
+        let new = NewDelivery {
+            sid,
+            bal: owner.clone(),
+            id: id.clone(),
+            recipient,
+            order: message.order.clone(),
+            body: body.into(),
+            accepted_at: now,
+            deadline_ms: message.deadline_ms(now, publish.expiry),
+            receipt,
+            reply,
+            correlation: publish.correlation,
+        };
+        let committed = self.hall.store.accept(new).await?;
+        let hall = Arc::clone(&self.hall);
+        let done = async move { Ok(told(&hall, committed.await?, sid, &owner, &id)) };
+        self.waiting.push_back((publish.ack, Box::pin(done)));
+        Ok(())
+    }
+
+    async fn receipt(&mut self, owner: Owner, publish: Inbound) -> Result<(), StoreError> {
+        match BalReceipt::parse(&publish.payload, &self.hall.settings.message) {
+            Ok(receipt) => {
+                let what = match receipt.messages {
+                    Acknowledged::Each(sids) => Kept::These(sids),
+                    Acknowledged::UpTo(sid) => Kept::UpTo(sid),
+                };
+                let store = self.hall.store.clone();
+                let done = async move { store.acked(&owner, what, now_ms()).await.map(|_| Some(AckWord::Done)) };
+                self.waiting.push_back((publish.ack, Box::pin(done)));
+                Ok(())
+            }
+            Err(rejection) => self.refuse(&owner, &rejection, None, publish).await,
+        }
+    }
+
+    async fn presence(&mut self, owner: Owner, publish: Inbound) -> Result<(), StoreError> {
+        match Presence::parse(&publish.payload, &self.hall.settings.message) {
+            Ok(presence) => {
+                self.presences.tell(owner, publish.topic, presence);
+                publish.ack.release(AckWord::Done);
+                Ok(())
+            }
+            Err(rejection) => self.refuse(&owner, &rejection, None, publish).await,
+        }
+    }
+
+    /// Answers input that cannot be taken: an error document, and a `failed` status if its id could be read.
+    async fn refuse(
+        &mut self,
+        owner: &Owner,
+        rejection: &Rejection,
+        reply: Option<String>,
+        publish: Inbound,
+    ) -> Result<(), StoreError> {
+        self.hall.metrics.count(Metric::DownstreamRejected);
+        let (code, detail) = (rejection.code().as_str(), rejection.detail());
+        tracing::debug!(target: story::TARGET, bal = %owner, code, detail, "input refused");
+        let at = now_ms();
+        let mut commits: Vec<Committed<()>> = Vec::with_capacity(2);
+        if self.gate.admit(owner, Instant::now().into_std()) == Admission::Publish {
+            let document = ErrorDocument::new(rejection, publish.topic.clone(), &publish.payload, at).to_payload();
+            commits.push(error(&self.hall, owner.clone(), document, at).await?);
+        }
+        if let Some(id) = rejection.ref_id() {
+            let rejected = Rejected {
+                id: id.clone(),
+                reply: reply.unwrap_or_else(|| BridgeTopic::Receipts(owner.clone()).to_string()),
+                correlation: publish.correlation,
+                code: code.to_owned(),
+                detail: detail.to_owned(),
+                at,
+            };
+            commits.push(self.hall.store.reject(rejected).await?);
+        }
+        let done = async move {
+            for commit in commits {
+                commit.await?;
+            }
+            Ok(Some(AckWord::Done))
+        };
+        self.waiting.push_back((publish.ack, Box::pin(done)));
+        Ok(())
+    }
+
+    /// Tells owners with more errors than fit into a second how many were left out.
+    async fn summaries(&mut self) -> Result<(), StoreError> {
+        for suppressed in self.gate.finish(Instant::now().into_std()) {
+            let at = now_ms();
+            error(&self.hall, suppressed.owner, ErrorSummary::new(suppressed.count, at).to_payload(), at)
+                .await?
+                .await?;
+        }
+        Ok(())
+    }
+}
+
+/// Where statuses go: the inbox, or below the sender's own name if an MQTT 5 response topic says so.
+fn reply_topic(owner: &Owner, publish: &Inbound) -> Result<String, Rejection> {
+    match &publish.response_topic {
+        Some(wish) => ResponseTopic::new(owner, wish)
+            .map(|topic| topic.as_str().to_owned())
+            .map_err(|e| Rejection::new(ErrorCode::Forbidden, format!("the response topic {e}"))),
+        None => Ok(BridgeTopic::Receipts(owner.clone()).to_string()),
+    }
+}
+
+async fn error(hall: &Hall, owner: Owner, document: Vec<u8>, at: u64) -> Result<Committed<()>, StoreError> {
+    let topic = BridgeTopic::Errors(owner).to_string();
+    hall.store.tell(Note { topic, payload: document.into(), correlation: None, at }).await
+}
+
+/// Counts and tells what became of a message; the word for its publisher.
+fn told(hall: &Hall, accepted: Accepted, sid: Sid, owner: &Owner, id: &MessageId) -> Option<AckWord> {
+    match accepted {
+        Accepted::Stored => {
+            hall.metrics.count(Metric::DownstreamAccepted);
+            tracing::debug!(target: story::TARGET, bal = %owner, %id, %sid, "message on disk, PUBACK follows");
+        }
+        Accepted::Repeated(status) => {
+            hall.metrics.count(Metric::DownstreamRepeated);
+            tracing::debug!(target: story::TARGET, bal = %owner, %id, ?status, "known message, its last status is told again");
+        }
+        // An external broker has acknowledged it long ago and would take a refusal for the end of it; left alone, it
+        // keeps the message and sends it again.
+        Accepted::Full if hall.settings.broker == BrokerKind::External => return None,
+        Accepted::Full => return Some(AckWord::Quota),
+    }
+    Some(AckWord::Done)
+}
+
+async fn front(waiting: &mut VecDeque<(Ack, Remaining)>) -> Result<Option<AckWord>, StoreError> {
+    match waiting.front_mut() {
+        Some((_, done)) => done.as_mut().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn at(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}

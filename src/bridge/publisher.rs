@@ -1,0 +1,302 @@
+//! Upstream, second half: what the store has for a topic is published in order, and forgotten once it is confirmed.
+//!
+//! Everything that goes to an owner's inbox passes here: messages of devices, statuses, errors. Each topic is a
+//! [`Lane`]; the store holds the documents, a lane only knows how far it is.
+
+use super::hall::Hall;
+use super::lane::{Lane, Manner};
+use super::presence::Presences;
+use crate::chat::message::{BrokerKind, mark_redelivered};
+use crate::mqtt::{Door, Outbound, Outcome, Port};
+use crate::ops::clock::now_ms;
+use crate::ops::metrics::Metric;
+use crate::ops::story;
+use crate::store::{Committed, Slip, StoreError, Waiting};
+use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+/// Most documents asked of the store at one time, per topic.
+const FETCH: usize = 256;
+/// Most topics that are worked on; further ones wait until others are done.
+const LANES_MAX: usize = 10_000;
+/// How long an explicit acknowledgement may take before a newly come reader gets the message again.
+const ACK_PATIENCE: Duration = Duration::from_secs(5);
+/// How long a stop waits for outstanding confirmations.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+/// Most confirmed documents whose removal is gathered into one operation.
+const FORGET: usize = 256;
+
+/// One topic's lane, and what is on its way for it.
+struct Track {
+    lane: Lane,
+    /// The store may have more documents behind the lane's cursor.
+    more: bool,
+    fetching: bool,
+    /// Its documents stay until they are acknowledged explicitly, and are published again to who comes back.
+    explicit: bool,
+    /// When something was last confirmed.
+    confirmed_at: Instant,
+}
+
+/// What comes in while the publisher waits.
+enum Arrival {
+    Fetched { topic: Arc<str>, documents: Vec<Waiting> },
+    Answered { slip: Slip, outcome: Outcome },
+}
+
+/// The lane's task.
+pub(super) struct Publisher {
+    hall: Arc<Hall>,
+    presences: Presences,
+    publish: mpsc::Sender<Outbound>,
+    door: watch::Receiver<Door>,
+    readers: watch::Receiver<u64>,
+    tracks: HashMap<Arc<str>, Track>,
+    arrivals: FuturesUnordered<BoxFuture<'static, Result<Arrival, StoreError>>>,
+    outgoing: VecDeque<Outbound>,
+    confirmed: Vec<Slip>,
+    forgetting: VecDeque<Committed<()>>,
+}
+
+impl Publisher {
+    pub(super) fn new(hall: Arc<Hall>, presences: Presences, port: &Port) -> Self {
+        Self {
+            hall,
+            presences,
+            publish: port.publish.clone(),
+            door: port.door.clone(),
+            readers: port.readers.clone(),
+            tracks: HashMap::new(),
+            arrivals: FuturesUnordered::new(),
+            outgoing: VecDeque::new(),
+            confirmed: Vec::new(),
+            forgetting: VecDeque::new(),
+        }
+    }
+
+    /// Publishes until `stop`, then waits until what is confirmed is forgotten as well. What is not confirmed stays in
+    /// the store.
+    pub(super) async fn run(mut self, stop: CancellationToken) -> Result<(), StoreError> {
+        let mut presence = self.presences.changed();
+        self.look_at_everything().await?;
+        while !stop.is_cancelled() {
+            self.forget(false).await?;
+            self.fetch().await?;
+            let open = *self.door.borrow_and_update() == Door::Open;
+            let publish = self.publish.clone();
+            let hall = Arc::clone(&self.hall);
+            tokio::select! {
+                () = stop.cancelled() => break,
+                done = oldest(&mut self.forgetting), if !self.forgetting.is_empty() => {
+                    self.forgetting.pop_front();
+                    done?;
+                }
+                Some(arrival) = self.arrivals.next() => self.arrived(arrival?),
+                permit = publish.reserve(), if open && !self.outgoing.is_empty() => {
+                    let Ok(permit) = permit else { break };
+                    if let Some(outbound) = self.outgoing.pop_front() {
+                        permit.send(outbound);
+                    }
+                }
+                topics = hall.store.fresh_topics() => {
+                    for topic in topics {
+                        self.look_at(topic.into());
+                    }
+                }
+                changed = self.readers.changed() => match changed {
+                    Ok(()) => self.look_at_everything().await?,
+                    Err(_) => break,
+                },
+                changed = self.door.changed() => if changed.is_err() { break },
+                _ = presence.changed() => self.look_at_everything().await?,
+            }
+        }
+        self.wind_up().await
+    }
+
+    /// Hears the last confirmations, so that what was confirmed is not published again after the next start.
+    async fn wind_up(&mut self) -> Result<(), StoreError> {
+        self.outgoing.clear();
+        let patience = tokio::time::sleep(LAST_WORDS);
+        tokio::pin!(patience);
+        loop {
+            tokio::select! {
+                biased;
+                arrival = self.arrivals.next() => match arrival {
+                    Some(arrival) => self.arrived(arrival?),
+                    None => break,
+                },
+                () = &mut patience => break,
+            }
+            self.outgoing.clear();
+        }
+        self.forget(true).await?;
+        while !self.forgetting.is_empty() {
+            oldest(&mut self.forgetting).await?;
+            self.forgetting.pop_front();
+        }
+        Ok(())
+    }
+
+    /// Readers may have come for any topic: all that have documents in the store are looked at.
+    async fn look_at_everything(&mut self) -> Result<(), StoreError> {
+        for topic in self.hall.store.topics_to_publish().await?.await? {
+            self.look_at(topic.into());
+        }
+        for track in self.tracks.values_mut() {
+            track.lane.readers_changed();
+            if track.explicit && track.confirmed_at.elapsed() > ACK_PATIENCE {
+                track.lane.restart();
+            }
+        }
+        Ok(())
+    }
+
+    fn look_at(&mut self, topic: Arc<str>) {
+        if self.tracks.len() >= LANES_MAX && !self.tracks.contains_key(&topic) {
+            self.tracks.retain(|_, track| !track.lane.idle() || track.fetching || track.more);
+            if self.tracks.len() >= LANES_MAX {
+                return;
+            }
+        }
+        let settings = &self.hall.settings;
+        let track = self.tracks.entry(topic).or_insert_with_key(|topic| Track {
+            lane: Lane::new(settings.topic_window),
+            more: true,
+            fetching: false,
+            explicit: settings.is_explicit(topic),
+            confirmed_at: Instant::now(),
+        });
+        track.more = true;
+    }
+
+    /// Asks the store for the documents that lanes have room for.
+    async fn fetch(&mut self) -> Result<(), StoreError> {
+        let window = self.hall.settings.topic_window.min(FETCH);
+        let wanting: Vec<Arc<str>> = self
+            .tracks
+            .iter()
+            .filter(|(topic, track)| {
+                let room = track.lane.room();
+                // A nearly full window is left until a good part of it is free: fewer and larger looks into the store.
+                let worth_it = room > 0 && (track.lane.idle() || room.min(FETCH) * 4 >= window);
+                track.more && !track.fetching && worth_it && !self.held(topic)
+            })
+            .map(|(topic, _)| topic.clone())
+            .collect();
+        if wanting.is_empty() {
+            return Ok(());
+        }
+        // A lane that went back must not be shown again what was confirmed behind the failure.
+        self.forget(true).await?;
+        for topic in wanting {
+            let Some(track) = self.tracks.get_mut(&topic) else { continue };
+            track.fetching = true;
+            track.more = false;
+            let (cursor, room) = (track.lane.cursor(), track.lane.room().min(FETCH));
+            let committed = self.hall.store.next_to_publish(Arc::clone(&topic), cursor, room).await?;
+            self.arrivals.push(Box::pin(async move { Ok(Arrival::Fetched { topic, documents: committed.await? }) }));
+        }
+        Ok(())
+    }
+
+    /// Whether the owner said that it is away. The embedded broker knows by itself who reads.
+    fn held(&self, topic: &str) -> bool {
+        self.hall.settings.broker == BrokerKind::External && self.presences.away(topic)
+    }
+
+    fn arrived(&mut self, arrival: Arrival) {
+        match arrival {
+            Arrival::Fetched { topic, documents } => self.fetched(&topic, documents),
+            Arrival::Answered { slip, outcome } => self.answered(slip, outcome),
+        }
+    }
+
+    fn fetched(&mut self, topic: &str, documents: Vec<Waiting>) {
+        let Some(track) = self.tracks.get_mut(topic) else { return };
+        track.fetching = false;
+        let mut outgoing = Vec::with_capacity(documents.len());
+        for document in documents {
+            // The lane may have broken while the store was asked.
+            if track.lane.room() == 0 {
+                track.more = true;
+                break;
+            }
+            if document.slip.seq <= track.lane.cursor() {
+                continue;
+            }
+            let manner = track.lane.take(document.slip.seq);
+            outgoing.push((document, manner));
+            track.more = true;
+        }
+        for (document, manner) in outgoing {
+            self.send(document, manner);
+        }
+    }
+
+    fn send(&mut self, document: Waiting, manner: Manner) {
+        let Waiting { slip, payload, correlation, redelivered } = document;
+        let again = manner.again || redelivered;
+        if again {
+            self.hall.metrics.count(Metric::Republished);
+        }
+        // Whatever cannot be marked is no JSON object of ours; it is published as it is.
+        let marked = if again { mark_redelivered(&payload).ok() } else { None };
+        let (tell, outcome) = oneshot::channel();
+        self.outgoing.push_back(Outbound {
+            topic: slip.topic.to_string(),
+            payload: marked.map_or(payload, Into::into),
+            qos: 1,
+            retain: false,
+            expiry: None,
+            correlation,
+            resume: manner.resume,
+            outcome: tell,
+        });
+        self.arrivals.push(Box::pin(async move {
+            let outcome = outcome.await.unwrap_or(Outcome::Lost);
+            Ok(Arrival::Answered { slip, outcome })
+        }));
+    }
+
+    fn answered(&mut self, slip: Slip, outcome: Outcome) {
+        let Some(track) = self.tracks.get_mut(&slip.topic) else { return };
+        if track.lane.answered(slip.seq, outcome) {
+            track.confirmed_at = Instant::now();
+            self.hall.metrics.count(Metric::Published);
+            tracing::debug!(target: story::TARGET, topic = &*slip.topic, "published and confirmed");
+            self.confirmed.push(slip);
+            return;
+        }
+        track.more = true;
+        if outcome == Outcome::NoReader {
+            self.hall.metrics.count(Metric::PublishHeld);
+            tracing::debug!(target: story::TARGET, topic = &*slip.topic, "nobody reads the topic: held on disk");
+        }
+    }
+
+    /// Has the store forget what is confirmed, gathered while an earlier removal is on its way.
+    async fn forget(&mut self, all: bool) -> Result<(), StoreError> {
+        let quiet = self.forgetting.is_empty();
+        if self.confirmed.is_empty() || !(quiet || all || self.confirmed.len() >= FORGET) {
+            return Ok(());
+        }
+        let confirmed = std::mem::take(&mut self.confirmed);
+        self.forgetting.push_back(self.hall.store.published(confirmed, now_ms()).await?);
+        Ok(())
+    }
+}
+
+async fn oldest(forgetting: &mut VecDeque<Committed<()>>) -> Result<(), StoreError> {
+    match forgetting.front_mut() {
+        Some(committed) => committed.await,
+        None => std::future::pending().await,
+    }
+}

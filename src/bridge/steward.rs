@@ -1,0 +1,213 @@
+//! The house-keeping: what the bridge says about itself, and what has to be done from time to time.
+
+use super::hall::Hall;
+use crate::chat::message::{BridgeEvent, BridgeState, BridgeStats, BridgeStatus, BrokerKind, CcsState};
+use crate::chat::topic::BridgeTopic;
+use crate::mqtt::{Door, Outbound};
+use crate::ops::clock::now_ms;
+use crate::ops::health::Readiness;
+use crate::ops::metrics::Metric;
+use crate::store::{StoreError, StoreHealth};
+use crate::transport::Link;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
+
+/// How often counters are published (topics.md, topic 28).
+const STATS_EVERY: Duration = Duration::from_secs(10);
+/// How often gauges and readiness are looked at, and old rows are swept out.
+const ROUND_EVERY: Duration = Duration::from_millis(500);
+
+/// What the steward watches.
+pub(super) struct Watches {
+    pub(super) link: watch::Receiver<Link>,
+    pub(super) door: watch::Receiver<Door>,
+    pub(super) store: watch::Receiver<StoreHealth>,
+    pub(super) events: mpsc::Receiver<BridgeEvent>,
+}
+
+/// The task.
+pub(super) struct Steward {
+    hall: Arc<Hall>,
+    watches: Watches,
+    publish: mpsc::Sender<Outbound>,
+    readiness: watch::Sender<Readiness>,
+    said: Option<(BridgeState, CcsState)>,
+}
+
+impl Steward {
+    pub(super) fn new(
+        hall: Arc<Hall>,
+        watches: Watches,
+        publish: mpsc::Sender<Outbound>,
+        readiness: watch::Sender<Readiness>,
+    ) -> Self {
+        Self { hall, watches, publish, readiness, said: None }
+    }
+
+    /// Works until `stop`; the last word is the status `offline`.
+    pub(super) async fn run(mut self, stop: CancellationToken) -> Result<(), StoreError> {
+        let mut stats = tokio::time::interval(STATS_EVERY);
+        let mut round = tokio::time::interval(ROUND_EVERY);
+        stats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        round.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => break,
+                _ = round.tick() => self.sweep().await?,
+                _ = stats.tick() => {
+                    self.announce(BridgeTopic::Stats, self.stats().to_payload(), 0, false);
+                }
+                changed = self.watches.door.changed() => {
+                    // A broker that was away, or another one, may not have the retained status.
+                    self.said = None;
+                    if changed.is_err() { break }
+                }
+                _ = self.watches.link.changed() => {}
+                _ = self.watches.store.changed() => {}
+                Some(event) = self.watches.events.recv() => {
+                    self.announce(BridgeTopic::Events, event.to_payload(now_ms()), 1, false);
+                }
+            }
+            self.measure();
+            self.say();
+        }
+        self.farewell().await;
+        Ok(())
+    }
+
+    async fn sweep(&self) -> Result<(), StoreError> {
+        while *self.watches.store.borrow() == StoreHealth::Ok {
+            if !self.hall.store.sweep(now_ms()).await?.await? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn measure(&mut self) {
+        let metrics = &self.hall.metrics;
+        let numbers = self.hall.store.figures();
+        metrics.set(Metric::QueueRows, numbers.queue_rows);
+        metrics.set(Metric::QueueBytes, numbers.queue_bytes);
+        metrics.set(Metric::SpoolRows, numbers.spool_rows);
+        metrics.set(Metric::SpoolBytes, numbers.spool_bytes);
+        metrics.set(Metric::Commits, numbers.commits);
+        let link = *self.watches.link.borrow_and_update();
+        let open = *self.watches.door.borrow() == Door::Open;
+        let store = self.watches.store.borrow_and_update().clone();
+        metrics.set(Metric::CcsUp, u64::from(link == Link::Up));
+        metrics.set(Metric::DoorOpen, u64::from(open));
+        metrics.set(Metric::StoreBlocked, u64::from(store != StoreHealth::Ok));
+        let stopped = metrics.get(Metric::IntakeStopped) == 1;
+        let ready = link != Link::Down { auth_failed: true } && link != Link::Down { auth_failed: false } && open;
+        let now = Readiness {
+            ready: ready && store == StoreHealth::Ok && !stopped,
+            ccs: match link {
+                Link::Up => "up",
+                Link::Draining => "draining",
+                Link::Down { auth_failed: true } => "auth_failed",
+                Link::Down { auth_failed: false } => "down",
+            },
+            mqtt: if open { "open" } else { "closed" },
+            store: match store {
+                StoreHealth::Ok => "ok".to_owned(),
+                StoreHealth::Blocked { reason } => reason,
+            },
+            intake: if stopped { "stopped: limits.queue_rows or queue_bytes is reached" } else { "taking" }.to_owned(),
+        };
+        self.readiness.send_if_modified(|before| {
+            let changed = *before != now;
+            *before = now;
+            changed
+        });
+    }
+
+    /// Publishes the retained status when it has changed.
+    fn say(&mut self) {
+        if *self.watches.door.borrow() != Door::Open {
+            return;
+        }
+        let status = self.status();
+        if self.said == Some((status.state, status.ccs)) {
+            return;
+        }
+        if self.announce(BridgeTopic::Status, status.to_payload(), 1, true) {
+            self.said = Some((status.state, status.ccs));
+        }
+    }
+
+    fn status(&self) -> BridgeStatus {
+        let state = if self.readiness.borrow().ready { BridgeState::Online } else { BridgeState::Degraded };
+        let ccs = match *self.watches.link.borrow() {
+            Link::Up => CcsState::Up,
+            Link::Draining => CcsState::Draining,
+            Link::Down { .. } => CcsState::Down,
+        };
+        BridgeStatus { state, ccs, ..offline(self.hall.settings.started_ms, self.hall.settings.broker) }
+    }
+
+    fn stats(&self) -> BridgeStats {
+        let metrics = &self.hall.metrics;
+        BridgeStats {
+            ts: now_ms(),
+            upstream: metrics.get(Metric::UpstreamReceived),
+            downstream: metrics.get(Metric::DownstreamAccepted),
+            acks: metrics.get(Metric::DownstreamSent),
+            nacks: metrics.nacks().into_iter().map(|(code, count)| (code.to_owned(), count)).collect(),
+            receipts: metrics.get(Metric::Receipts),
+            duplicates: metrics.get(Metric::UpstreamDuplicates) + metrics.get(Metric::DownstreamRepeated),
+            spool: metrics.get(Metric::SpoolRows),
+            queue: metrics.get(Metric::QueueRows),
+            sessions: None,
+        }
+    }
+
+    /// Publishes without a promise: these are news, not messages. False when the front door has no room for it.
+    fn announce(&self, topic: BridgeTopic, payload: Vec<u8>, qos: u8, retain: bool) -> bool {
+        let (outbound, _) = plain(topic, payload, qos, retain);
+        self.publish.try_send(outbound).is_ok()
+    }
+
+    async fn farewell(&self) {
+        let status = offline(self.hall.settings.started_ms, self.hall.settings.broker).to_payload();
+        let (outbound, outcome) = plain(BridgeTopic::Status, status, 1, true);
+        if *self.watches.door.borrow() == Door::Open && self.publish.send(outbound).await.is_ok() {
+            let _ = outcome.await;
+        }
+    }
+}
+
+/// The status of a bridge that is not there: also its will.
+pub fn offline(started_ms: u64, broker: BrokerKind) -> BridgeStatus {
+    BridgeStatus {
+        state: BridgeState::Offline,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        started: started_ms,
+        ccs: CcsState::Down,
+        broker,
+        ts: now_ms(),
+    }
+}
+
+fn plain(
+    topic: BridgeTopic,
+    payload: Vec<u8>,
+    qos: u8,
+    retain: bool,
+) -> (Outbound, oneshot::Receiver<crate::mqtt::Outcome>) {
+    let (tell, outcome) = oneshot::channel();
+    let outbound = Outbound {
+        topic: topic.to_string(),
+        payload: payload.into(),
+        qos,
+        retain,
+        expiry: None,
+        correlation: None,
+        resume: true,
+        outcome: tell,
+    };
+    (outbound, outcome)
+}

@@ -1,0 +1,302 @@
+//! The lanes with a real store on disk; the test is the other end of both ports.
+
+use super::*;
+use crate::chat::id::{Owner, Sid, Token};
+use crate::chat::message::{BrokerKind, Limits as MessageLimits};
+use crate::chat::route::Routes;
+use crate::mqtt::{Ack, AckWord, Door, Inbound, Outbound, Outcome};
+use crate::ops::clock::now_ms;
+use crate::store::Keeper;
+use crate::transport::{Link, Refusal, Report, Send, Tag, Upstream};
+use serde_json::{Value, json};
+use std::collections::HashMap;
+use std::time::Duration;
+use tokio::sync::oneshot;
+
+/// Longest wait for something that must happen.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+struct House {
+    _dir: tempfile::TempDir,
+    path: std::path::PathBuf,
+    mqtt: mqtt::Outlet,
+    transport: transport::Outlet,
+    stops: Stops,
+    keeper: Keeper,
+    running: tokio::task::JoinHandle<Result<(), StoreError>>,
+}
+
+fn settings() -> Settings {
+    let chat = HashMap::from([("com.example.chat".to_owned(), Owner::new("client1").unwrap())]);
+    let room = Room { rows: 10_000, bytes: 100_000_000 };
+    Settings {
+        routes: Routes::new(chat, None),
+        explicit: std::iter::once(Owner::new("careful").unwrap()).collect(),
+        broker: BrokerKind::Embedded,
+        message: MessageLimits::default(),
+        inflight_publishes: 100,
+        topic_window: 10,
+        claims: 64,
+        queue: room,
+        spool: room,
+        retry_max_seconds: 60,
+        started_ms: 1,
+    }
+}
+
+impl House {
+    fn open() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("store.db");
+        Self::open_at(dir, path)
+    }
+
+    fn open_at(dir: tempfile::TempDir, path: std::path::PathBuf) -> Self {
+        let (store, keeper, recovery) = Store::open(&crate::store::Settings::new(&path), now_ms()).unwrap();
+        let (mqtt_port, mqtt) = mqtt::port(16, 16);
+        let (transport_port, transport) = transport::port(16, 16, 16);
+        let (readiness, _) = watch::channel(Readiness {
+            ready: false,
+            ccs: "down",
+            mqtt: "closed",
+            store: "ok".into(),
+            intake: "taking".into(),
+        });
+        let stops = Stops::default();
+        let parts =
+            Parts { store, recovery, mqtt: mqtt_port, transport: transport_port, metrics: Arc::default(), readiness };
+        #[expect(clippy::disallowed_methods, reason = "joined in `close`")]
+        let running = tokio::spawn(run(settings(), parts, stops.clone()));
+        transport.link.send_replace(Link::Up);
+        mqtt.door.send_replace(Door::Open);
+        Self { _dir: dir, path, mqtt, transport, stops, keeper, running }
+    }
+
+    async fn publish(&self, topic: &str, payload: &Value) -> oneshot::Receiver<AckWord> {
+        let (ack, word) = Ack::new();
+        let inbound = Inbound {
+            topic: topic.into(),
+            payload: payload.to_string().into(),
+            retain: false,
+            expiry: None,
+            response_topic: None,
+            correlation: None,
+            ack,
+        };
+        self.mqtt.inbound.send(inbound).await.unwrap();
+        word
+    }
+
+    /// The next publication that is not about the bridge itself.
+    async fn published(&mut self) -> Outbound {
+        let next = async {
+            loop {
+                let outbound = self.mqtt.publish.recv().await.expect("the lanes run");
+                if !outbound.topic.starts_with("_bridge/") {
+                    return outbound;
+                }
+                let _ = outbound.outcome.send(Outcome::Confirmed);
+            }
+        };
+        timeout(next).await
+    }
+
+    /// The next document, confirmed.
+    async fn read(&mut self) -> (String, Value) {
+        let outbound = self.published().await;
+        let document = serde_json::from_slice(&outbound.payload).unwrap();
+        outbound.outcome.send(Outcome::Confirmed).unwrap();
+        (outbound.topic, document)
+    }
+
+    async fn status(&mut self) -> (String, String) {
+        let (topic, document) = self.read().await;
+        assert!(topic.ends_with("/others/receipts"), "{topic}: {document}");
+        (document["id"].as_str().unwrap().to_owned(), document["status"].as_str().unwrap().to_owned())
+    }
+
+    async fn sent(&mut self) -> Send {
+        timeout(self.transport.sends.recv()).await.expect("the lanes run")
+    }
+
+    async fn report(&self, report: Report) {
+        self.transport.reports.send(report).await.unwrap();
+    }
+
+    async fn upstream(&self, id: &str, category: &str) {
+        let tag = Tag { connection: 1, to: "phone".into(), message_id: id.into() };
+        let data = json!({"n": id}).as_object().unwrap().clone();
+        let from = Token::new("phone").unwrap();
+        let category = Some(category.to_owned());
+        self.report(Report::Upstream(Upstream { from, category, message_id: id.into(), data, tag })).await;
+    }
+
+    async fn ack(&mut self) -> Tag {
+        timeout(self.transport.acks.recv()).await.expect("the lanes run")
+    }
+
+    /// Stops in order; returns where the store is.
+    async fn close(self) -> (tempfile::TempDir, std::path::PathBuf) {
+        self.stops.intake.cancel();
+        drop(self.transport);
+        self.stops.publish.cancel();
+        let mut publish = self.mqtt.publish;
+        let drain = async { while publish.recv().await.is_some() {} };
+        let (ended, ()) = tokio::join!(self.running, drain);
+        ended.unwrap().unwrap();
+        self.keeper.close().await.unwrap();
+        (self._dir, self.path)
+    }
+}
+
+async fn timeout<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, future).await.expect("it must happen in time")
+}
+
+fn accepted(sid: Sid) -> Report {
+    Report::Accepted { sid, canonical: None, copies: 1 }
+}
+
+#[tokio::test]
+async fn a_message_goes_out_and_its_statuses_come_back() {
+    let mut house = House::open();
+    let word = house.publish("client1/self/messages", &json!({"id": "a1", "token": "T", "data": {"k": 1}})).await;
+    assert_eq!(timeout(word).await, Ok(AckWord::Done));
+    assert_eq!(house.status().await, ("a1".into(), "accepted".into()));
+    let send = house.sent().await;
+    assert_eq!(send.push.data["k"], "1");
+    house.report(accepted(send.sid)).await;
+    assert_eq!(house.status().await, ("a1".into(), "sent".into()));
+    let tag = Tag { connection: 1, to: "gcm".into(), message_id: format!("dr2:{}", send.sid) };
+    let receipt = Report::Receipt {
+        original: send.sid.to_string(),
+        status: "MESSAGE_SENT_TO_DEVICE".into(),
+        sent_at_ms: None,
+        tag: tag.clone(),
+    };
+    house.report(receipt).await;
+    assert_eq!(house.ack().await, tag);
+    assert_eq!(house.status().await, ("a1".into(), "delivered".into()));
+    house.close().await;
+}
+
+#[tokio::test]
+async fn the_same_id_again_is_answered_and_not_sent_twice() {
+    let mut house = House::open();
+    for _ in 0..2 {
+        let word = house.publish("client1/self/messages", &json!({"id": "a1", "token": "T", "data": {}})).await;
+        assert_eq!(timeout(word).await, Ok(AckWord::Done));
+        assert_eq!(house.status().await, ("a1".into(), "accepted".into()));
+    }
+    let word = house.publish("client1/self/messages", &json!({"id": "a2", "token": "T", "data": {}})).await;
+    timeout(word).await.unwrap();
+    let (first, second) = (house.sent().await, house.sent().await);
+    assert!(first.sid < second.sid);
+    assert!(house.transport.sends.try_recv().is_err(), "a third message went out");
+    house.close().await;
+}
+
+#[tokio::test]
+async fn bad_input_is_answered_twice_if_its_id_could_be_read() {
+    let mut house = House::open();
+    let word =
+        house.publish("client1/self/messages", &json!({"id": "a1", "token": "T", "topic": "x", "data": {}})).await;
+    assert_eq!(timeout(word).await, Ok(AckWord::Done));
+    let mut told = [house.read().await, house.read().await];
+    told.sort_by(|a, b| a.0.cmp(&b.0));
+    let [(errors, error), (receipts, status)] = told;
+    assert_eq!((errors.as_str(), &error["code"]), ("client1/others/errors", &json!("BAD_TARGET")));
+    assert_eq!((receipts.as_str(), &status["status"]), ("client1/others/receipts", &json!("failed")));
+    house.close().await;
+}
+
+#[tokio::test]
+async fn a_refused_message_is_tried_again_before_the_recipients_next_one() {
+    let mut house = House::open();
+    for id in ["a1", "a2"] {
+        timeout(house.publish("c/self/messages", &json!({"id": id, "token": "T", "data": {}})).await).await.unwrap();
+    }
+    let (first, second) = (house.sent().await, house.sent().await);
+    for sid in [first.sid, second.sid] {
+        let refusal = Refusal::RetryAfter(Duration::from_millis(20));
+        house.report(Report::Refused { sid, refusal, code: "X".into(), detail: String::new(), copies: 1 }).await;
+    }
+    let again = house.sent().await;
+    assert_eq!(again.sid, first.sid);
+    house.report(accepted(again.sid)).await;
+    assert_eq!(house.sent().await.sid, second.sid);
+    house.close().await;
+}
+
+#[tokio::test]
+async fn upstream_is_acknowledged_after_the_commit_and_published_once() {
+    let mut house = House::open();
+    house.upstream("7", "com.example.chat").await;
+    assert_eq!(house.ack().await.message_id, "7");
+    let (topic, message) = house.read().await;
+    assert_eq!(topic, "client1/others/messages");
+    assert_eq!((&message["ccs_id"], &message["data"]["n"]), (&json!("7"), &json!("7")));
+    house.upstream("7", "com.example.chat").await;
+    assert_eq!(house.ack().await.message_id, "7", "the repeat is acknowledged as well");
+    house.upstream("8", "com.example.chat").await;
+    assert_eq!(house.read().await.1["ccs_id"], "8");
+    house.close().await;
+}
+
+#[tokio::test]
+async fn upstream_for_nobody_waits_for_a_reader_in_order() {
+    let mut house = House::open();
+    for n in 0..30 {
+        house.upstream(&n.to_string(), "com.example.chat").await;
+        house.ack().await;
+    }
+    let probe = house.published().await;
+    assert!(probe.resume);
+    probe.outcome.send(Outcome::NoReader).unwrap();
+    // The probe's answer and the news of a reader may come in any order.
+    house.mqtt.readers.send_modify(|n| *n += 1);
+    let mut got = Vec::new();
+    while got.len() < 30 {
+        got.push(house.read().await.1["ccs_id"].as_str().unwrap().to_owned());
+    }
+    assert_eq!(got, (0..30).map(|n: u32| n.to_string()).collect::<Vec<_>>());
+    house.close().await;
+}
+
+#[tokio::test]
+async fn a_lost_confirmation_is_published_again_and_marked() {
+    let mut house = House::open();
+    house.upstream("1", "com.example.chat").await;
+    house.ack().await;
+    house.published().await.outcome.send(Outcome::Lost).unwrap();
+    let (_, again) = house.read().await;
+    assert_eq!((&again["ccs_id"], &again["redelivered"]), (&json!("1"), &json!(true)));
+    house.close().await;
+}
+
+#[tokio::test]
+async fn what_was_in_flight_at_the_end_is_sent_again_and_marked() {
+    let mut house = House::open();
+    timeout(house.publish("c/self/messages", &json!({"id": "a1", "token": "T", "data": {}})).await).await.unwrap();
+    assert_eq!(house.status().await.1, "accepted");
+    let sid = house.sent().await.sid;
+    let (dir, path) = house.close().await;
+    let mut house = House::open_at(dir, path);
+    assert_eq!(house.sent().await.sid, sid);
+    house.report(accepted(sid)).await;
+    let (_, status) = house.read().await;
+    assert_eq!((&status["status"], &status["dup_possible"]), (&json!("sent"), &json!(true)));
+    house.close().await;
+}
+
+#[tokio::test]
+async fn explicit_acknowledgement_keeps_a_message_until_it_is_given() {
+    let mut house = House::open();
+    // No route names `careful`, so this one is only kept; its own test is the end-to-end one.
+    house.upstream("1", "com.example.unknown").await;
+    assert_eq!(house.ack().await.message_id, "1");
+    house.upstream("2", "com.example.chat").await;
+    house.ack().await;
+    assert_eq!(house.read().await.1["ccs_id"], "2", "what has no route holds up nobody");
+    house.close().await;
+}
