@@ -2,5 +2,6 @@
 //!
 //! Invariant: a value of a type in here is a valid value; the limits are checked when it is made.
 
+pub mod delivery;
 pub mod id;
 pub mod push;
