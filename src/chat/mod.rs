@@ -5,3 +5,4 @@
 pub mod delivery;
 pub mod id;
 pub mod push;
+pub mod status;
