@@ -10,7 +10,8 @@ use crate::chat::status::{Status, StatusDocument};
 use bytes::Bytes;
 use rusqlite::{OptionalExtension, params};
 
-const UNSETTLED: &str = "SELECT 1 FROM deliveries WHERE bal = ?1 AND order_key = ?2 AND final_at IS NULL LIMIT 1";
+pub(super) const UNSETTLED: &str =
+    "SELECT 1 FROM deliveries WHERE bal = ?1 AND order_key = ?2 AND final_at IS NULL LIMIT 1";
 const INSERT: &str = "INSERT INTO deliveries (row, tail, bal, id, recipient, order_key, state, deadline, look_at,
     accepted_at, attempt, dup_possible, receipt, told_seq, reply, corr, body)
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?8, ?9, 0, 0, ?10, ?11, ?12, ?13, ?14)

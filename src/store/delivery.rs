@@ -16,7 +16,7 @@ const LOG_MAX: i64 = 32;
 const BY_ROW: &str = "SELECT row, tail, bal, id, recipient, order_key, state, attempt, dup_possible, receipt,
     accepted_at, sent_at, final_at, told_seq, code, detail, token_action, new_token, reply, corr, length(body)
     FROM deliveries WHERE row = ?1";
-const BY_ID: &str = "SELECT row, tail, bal, id, recipient, order_key, state, attempt, dup_possible, receipt,
+pub(super) const BY_ID: &str = "SELECT row, tail, bal, id, recipient, order_key, state, attempt, dup_possible, receipt,
     accepted_at, sent_at, final_at, told_seq, code, detail, token_action, new_token, reply, corr, length(body)
     FROM deliveries WHERE id = ?1 AND bal = ?2";
 /// Still to be sent: the body stays.
@@ -28,7 +28,7 @@ const SETTLED: &str = "UPDATE deliveries SET state = ?2, sent_at = ?3, final_at 
     code = ?7, detail = ?8, token_action = ?9, new_token = ?10, body = NULL WHERE row = ?1";
 const LOG: &str = "UPDATE deliveries SET log = json_insert(coalesce(log, '[]'), '$[#]', json(?2))
     WHERE row = ?1 AND coalesce(json_array_length(log), 0) < ?3";
-const FIRST_OF_ORDER: &str = "SELECT row FROM deliveries
+pub(super) const FIRST_OF_ORDER: &str = "SELECT row FROM deliveries
     WHERE bal = ?1 AND order_key = ?2 AND final_at IS NULL ORDER BY row LIMIT 1";
 const TOLD: &str = "UPDATE deliveries SET told_seq = ?2 WHERE row = ?1";
 const UNREAD: &str = "SELECT 1 FROM outbox WHERE topic = ?1 AND seq = ?2";

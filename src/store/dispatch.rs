@@ -18,15 +18,18 @@ use std::sync::Arc;
 /// Rows looked at by one call, so that a long line of blocked recipients does not hold up the writer thread.
 const SCAN_MAX: usize = 1000;
 
-const TIMED: &str = "SELECT row, tail, recipient, deadline, attempt, dup_possible, receipt, body FROM deliveries
+pub(super) const TIMED: &str =
+    "SELECT row, tail, recipient, deadline, attempt, dup_possible, receipt, body FROM deliveries
     WHERE state = 0 AND due_at <= ?1 ORDER BY due_at, row LIMIT ?2";
-const FRESH: &str = "SELECT row, tail, recipient, deadline, attempt, dup_possible, receipt, body FROM deliveries
+pub(super) const FRESH: &str =
+    "SELECT row, tail, recipient, deadline, attempt, dup_possible, receipt, body FROM deliveries
     WHERE state = 0 AND due_at IS NULL ORDER BY row LIMIT ?1";
 const CLAIM: &str = "UPDATE deliveries SET state = ?2, attempt = ?3, claimed_at = ?4 WHERE row = ?1";
 const PARK: &str = "UPDATE deliveries SET due_at = ?2 WHERE row = ?1";
-const ANY_TIMED: &str = "SELECT due_at FROM deliveries WHERE state = 0 AND due_at >= 0 ORDER BY due_at LIMIT 1";
-const ANY_FRESH: &str = "SELECT 1 FROM deliveries WHERE state = 0 AND due_at IS NULL LIMIT 1";
-const OLDER: &str = "SELECT due_at FROM deliveries INDEXED BY deliveries_parked
+pub(super) const ANY_TIMED: &str =
+    "SELECT due_at FROM deliveries WHERE state = 0 AND due_at >= 0 ORDER BY due_at LIMIT 1";
+pub(super) const ANY_FRESH: &str = "SELECT 1 FROM deliveries WHERE state = 0 AND due_at IS NULL LIMIT 1";
+pub(super) const OLDER: &str = "SELECT due_at FROM deliveries
     WHERE recipient = ?1 AND row < ?2 AND state = 0 AND due_at IS NOT NULL ORDER BY row LIMIT 1";
 
 /// What to hand out.

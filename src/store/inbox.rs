@@ -18,14 +18,15 @@ const KEY_BYTES: usize = 16;
 const KNOWN: &str = "SELECT 1 FROM inbox WHERE key = ?1";
 const INSERT: &str = "INSERT INTO inbox (row, tail, key, bal, category, topic, seq, received_at)
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT (key) DO NOTHING";
-const HELD: &str = "SELECT o.seq, o.about, o.tail, i.category FROM outbox o JOIN inbox i ON i.row = o.about
+pub(super) const HELD: &str = "SELECT o.seq, o.about, o.tail, i.category FROM outbox o JOIN inbox i ON i.row = o.about
     WHERE o.topic = '' AND o.seq > ?1 ORDER BY o.seq LIMIT ?2";
 const MOVE: &str = "UPDATE outbox SET topic = ?2, seq = ?3, kind = ?4 WHERE topic = '' AND seq = ?1";
 const ROUTED: &str = "UPDATE inbox SET bal = ?2, topic = ?3, seq = ?4 WHERE row = ?1";
 const PUBLISHED: &str = "UPDATE inbox SET published_at = ?2 WHERE row = ?1 AND published_at IS NULL";
 const DONE: &str = "UPDATE inbox SET published_at = coalesce(published_at, ?2), final_at = ?2 WHERE row = ?1";
 const PLACE: &str = "SELECT topic, seq FROM inbox WHERE row = ?1 AND tail = ?2 AND bal = ?3";
-const UNACKED: &str = "SELECT about, seq FROM outbox WHERE topic = ?1 AND seq <= ?2 AND kind = 2 ORDER BY seq LIMIT ?3";
+pub(super) const UNACKED: &str =
+    "SELECT about, seq FROM outbox WHERE topic = ?1 AND seq <= ?2 AND kind = 2 ORDER BY seq LIMIT ?3";
 
 /// Where upstream messages go.
 #[derive(Debug, Clone, PartialEq, Eq)]

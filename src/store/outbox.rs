@@ -14,15 +14,15 @@ pub const NOTES_PER_TOPIC: i64 = 1000;
 
 const INSERT: &str = "INSERT INTO outbox (topic, seq, kind, about, tail, queued_at, redelivered, corr, payload)
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, 0, ?7, ?8)";
-const NOTES: &str = "SELECT count(*), min(seq) FROM outbox WHERE kind = 3 AND topic = ?1";
-const PAGE: &str = "SELECT seq, kind, about, tail, redelivered, corr, payload FROM outbox
+pub(super) const NOTES: &str = "SELECT count(*), min(seq) FROM outbox WHERE kind = 3 AND topic = ?1";
+pub(super) const PAGE: &str = "SELECT seq, kind, about, tail, redelivered, corr, payload FROM outbox
     WHERE topic = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3";
 const CLAIM: &str = "INSERT INTO claims (topic, seq) VALUES (?1, ?2)
     ON CONFLICT (topic) DO UPDATE SET seq = max(seq, excluded.seq)";
 const LENGTH: &str = "SELECT length(payload) FROM outbox WHERE topic = ?1 AND seq = ?2";
 const DELETE: &str = "DELETE FROM outbox WHERE topic = ?1 AND seq = ?2";
 const REDELIVERED: &str = "UPDATE outbox SET redelivered = 1 WHERE topic = ?1 AND seq = ?2";
-const NEXT_TOPIC: &str = "SELECT topic FROM outbox WHERE topic > ?1 ORDER BY topic LIMIT 1";
+pub(super) const NEXT_TOPIC: &str = "SELECT topic FROM outbox WHERE topic > ?1 ORDER BY topic LIMIT 1";
 const ANY: &str = "SELECT 1 FROM outbox WHERE topic = ?1 LIMIT 1";
 const UNCLAIM: &str = "DELETE FROM claims WHERE topic = ?1";
 

@@ -17,12 +17,12 @@ pub const RECEIPT_GRACE_MS: u64 = 10 * 60 * 1000;
 /// What is in flight at its deadline is left to its transport, and looked at again after this time.
 const IN_FLIGHT_LOOK_MS: u64 = 60 * 1000;
 
-const OVERDUE: &str = "SELECT row, state, deadline FROM deliveries
+pub(super) const OVERDUE: &str = "SELECT row, state, deadline FROM deliveries
     WHERE final_at IS NULL AND look_at <= ?1 ORDER BY look_at LIMIT ?2";
 const LOOK_LATER: &str = "UPDATE deliveries SET look_at = ?2 WHERE row = ?1";
 const FORGET_DELIVERY: &str = "DELETE FROM deliveries WHERE row = ?1 AND final_at IS NOT NULL";
 const FORGET_UPSTREAM: &str = "DELETE FROM inbox WHERE row = ?1 AND final_at IS NOT NULL";
-const WALK: &str = "SELECT topic, seq, kind, about, tail, queued_at,
+pub(super) const WALK: &str = "SELECT topic, seq, kind, about, tail, queued_at,
     kind = 0 AND NOT EXISTS (SELECT 1 FROM deliveries WHERE row = about)
     FROM outbox WHERE (topic, seq) > (?1, ?2) ORDER BY topic, seq LIMIT ?3";
 const DROP: &str = "DELETE FROM outbox WHERE topic = ?1 AND seq = ?2";
