@@ -9,6 +9,7 @@ pub const TOKEN_MAX: usize = 4096;
 
 const CROCKFORD: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
 const TAIL_BITS: u32 = 17;
+const TAIL_MASK: u128 = (1 << TAIL_BITS) - 1;
 const ROW_RANDOM_BITS: u32 = 21;
 
 /// The bridge's own id of a message: 16 characters of lower-case Crockford base32.
@@ -37,6 +38,20 @@ impl Sid {
     #[must_use]
     pub fn row(self) -> i64 {
         i64::try_from(self.0 >> TAIL_BITS).expect("79 bits less a tail of 17 fit in 63")
+    }
+
+    /// The id in two parts, as the store keeps it: [`Sid::row`] and the 17 bits below it.
+    #[must_use]
+    pub fn parts(self) -> (i64, u32) {
+        (self.row(), u32::try_from(self.0 & TAIL_MASK).expect("17 bits"))
+    }
+
+    /// The id with these parts; `None` if they are not the parts of any.
+    #[must_use]
+    pub fn from_parts(row: i64, tail: u32) -> Option<Self> {
+        let row = u128::try_from(row).ok()?;
+        (row >> (79 - TAIL_BITS) == 0 && u128::from(tail) <= TAIL_MASK)
+            .then_some(Self((row << TAIL_BITS) | u128::from(tail)))
     }
 
     /// When the id was made, in Unix milliseconds.
@@ -244,6 +259,8 @@ mod tests {
             let sid = SidSource::default().next(now, random);
             prop_assert_eq!(Sid::parse(&sid.to_string()), Some(sid));
             prop_assert_eq!(sid.millis(), now);
+            let (row, tail) = sid.parts();
+            prop_assert_eq!(Sid::from_parts(row, tail), Some(sid));
         }
 
         #[test]

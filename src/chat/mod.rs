@@ -2,8 +2,10 @@
 //!
 //! Invariant: a value of a type in here is a valid value; the limits are checked when it is made.
 
+pub mod delivery;
 pub mod id;
 pub mod message;
 pub mod push;
 pub mod route;
+pub mod status;
 pub mod topic;

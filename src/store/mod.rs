@@ -1,1 +1,68 @@
-//! Placeholder until its room is furnished.
+//! The cellar: the durable outbox and inbox, one SQLite file.
+//!
+//! Invariant: a verb's answer leaves only after its transaction is on disk. What was answered survives `kill -9`; what
+//! was not answered may be asked again, and is recognised.
+//!
+//! ```text
+//!   bridge ── verb ──► bounded queue ──► writer thread:  BEGIN · verb · verb · ... · COMMIT (fdatasync) ── answers ──►
+//!                      (full: wait)          ▲                              │
+//!                                            └── the same batch again ◄── disk full, I/O error: rolled back, nobody
+//!                                                                         is answered, `StoreHealth::Blocked`
+//! ```
+//!
+//! One thread owns the only writing connection. It takes whatever verbs are queued (at most [`BATCH_VERBS`]) into one
+//! transaction, so the price of an `fdatasync` is shared, while a verb that comes alone is committed at once. A verb must
+//! therefore be repeatable: it changes the file and a [`desk::Draft`] of the counters, and the draft becomes memory only
+//! after the commit.
+//!
+//! # The tables
+//!
+//! `deliveries` is the life of each downstream message ([`crate::chat::delivery`]) and, once settled, the memory that
+//! recognises a repeated id. `inbox` is the same for upstream. `outbox` is what waits to be published over MQTT, in
+//! order per topic. Bodies are dropped as soon as a message is sent; a settled row is about 200 bytes.
+//!
+//! # Why so few indexes
+//!
+//! Each message costs about ten row operations; each index adds two to four more, and the writer thread has half a core.
+//! So the age of settled rows is kept in memory (16 bytes per row, at most [`Limits::history_rows`]), unread documents of
+//! forgotten deliveries are found by a slow walk, and whatever is rare is a partial index. Rejected: an index over
+//! settled rows by age, an index over documents by delivery, a table of topics with numbers for names.
+//!
+//! Only the bridge writes here. Operators read through [`Inspector`], also while the bridge runs.
+
+mod accept;
+mod delivery;
+mod desk;
+mod dispatch;
+mod file;
+mod handle;
+mod inbox;
+mod inspect;
+mod outbox;
+mod recover;
+mod sweep;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+pub use accept::{Accepted, NewDelivery, Rejected};
+pub use desk::Limits;
+pub use dispatch::{Claimed, DueQuery, Recorded, Taken};
+pub use file::OpenError;
+pub use handle::{CloseError, Committed, Keeper, Settings, Store, StoreError};
+pub use inbox::{Acknowledged, Acks, Received, Route, Upstream};
+pub use inspect::{Inspector, Summary, Trace, TraceDelivery, TraceUpstream};
+pub use outbox::{NOTES_PER_TOPIC, Note, Origin, Slip, Waiting};
+pub use recover::{Recovery, Retrying};
+pub use sweep::RECEIPT_GRACE_MS;
+pub use writer::{BATCH_VERBS, StoreFigures, StoreHealth};
+
+/// A time for SQLite, which knows signed numbers only. Times beyond its range mean "never" anyway.
+fn sql_ms(ms: u64) -> i64 {
+    i64::try_from(ms).unwrap_or(i64::MAX)
+}
+
+/// A number that was written as a non-negative one.
+fn from_sql(n: i64) -> u64 {
+    u64::try_from(n).unwrap_or(0)
+}

@@ -1,0 +1,381 @@
+//! The life of one delivery: what may happen to it, what follows, and what its sender is told.
+//!
+//! Pure: a [`Life`] and an [`Event`] go in, a [`Step`] comes out. The store keeps the life in a row and writes the step
+//! and the status document in one transaction, so the rules below hold for what is on disk as well:
+//! the status never goes down, and exactly one of delivered, failed, expired and cancelled is told (or `sent`, when the
+//! sender wished no receipt).
+
+use super::id::Token;
+use super::status::{Status, TokenAction};
+use serde::Serialize;
+
+/// Where a delivery stands.
+///
+/// ```text
+///              Waiting ── turn ──┐          (another one of the same `order` key is not settled)
+///                                ▼
+///   accepted for sending ─────► Due ◄──────────────────┐
+///                                │ claimed             │ retry, lost, crashed
+///                                ▼                     │
+///                             InFlight ────────────────┤
+///                                │ accepted            │
+///                                ▼                     │ refused
+///         (no receipt wished)   Sent                   └────────► Failed
+///                                │ receipt
+///                                ▼
+///                             Delivered
+///
+///   Due, Waiting, InFlight, Sent ── expired ──► Expired        Due, Waiting ── cancelled ──► Cancelled
+/// ```
+///
+/// A receipt proves that the push service has the message, so it also ends `InFlight`, and `Due` after an answer that
+/// was lost. The numbers are written to disk and never change their meaning.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// To be sent, now or at its due time.
+    Due = 0,
+    /// Behind another delivery of the same order key.
+    Waiting = 1,
+    /// Handed to a transport; no answer yet.
+    InFlight = 2,
+    /// The push service took it.
+    Sent = 3,
+    /// The device got it.
+    Delivered = 4,
+    /// It was refused for good.
+    Failed = 5,
+    /// Its time to live ended.
+    Expired = 6,
+    /// Its sender took it back.
+    Cancelled = 7,
+}
+
+impl State {
+    /// All states, in the order of their codes.
+    pub const ALL: [Self; 8] = [
+        Self::Due,
+        Self::Waiting,
+        Self::InFlight,
+        Self::Sent,
+        Self::Delivered,
+        Self::Failed,
+        Self::Expired,
+        Self::Cancelled,
+    ];
+
+    /// The number on disk.
+    #[must_use]
+    pub fn code(self) -> i64 {
+        self as i64
+    }
+
+    /// The state with this number on disk.
+    #[must_use]
+    pub fn from_code(code: i64) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.code() == code)
+    }
+}
+
+/// What happens to a delivery.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// It is handed to a transport.
+    Claimed,
+    /// The push service took it.
+    Accepted {
+        /// How often it was written to a connection.
+        copies: u32,
+        /// The device's new token, if the push service named one.
+        canonical: Option<Token>,
+    },
+    /// The device got it, says the push service.
+    Receipt,
+    /// It was refused for now.
+    Retry {
+        /// When to try again, in Unix milliseconds.
+        due_ms: u64,
+        /// The push service's word.
+        code: String,
+        /// How often it was written to a connection.
+        copies: u32,
+    },
+    /// It was refused for good.
+    Refused {
+        /// The push service's word, or the bridge's.
+        code: String,
+        /// A text for humans; cut to [`super::status::DETAIL_MAX`] when told.
+        detail: String,
+        /// What follows for the token.
+        token_action: TokenAction,
+        /// How often it was written to a connection.
+        copies: u32,
+    },
+    /// The transport ended without an answer.
+    Lost {
+        /// How often it was written to a connection; 0 means that it certainly did not get out.
+        copies: u32,
+    },
+    /// The delivery of the same order key before it is settled.
+    Turn,
+    /// Its time to live ended.
+    Expired,
+    /// Its sender took it back.
+    Cancelled,
+    /// It was found in flight at the start: nobody knows what became of it.
+    Crashed,
+}
+
+/// When a delivery in [`State::Due`] is to be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Due {
+    /// After what is due already, in the order of acceptance.
+    InTurn,
+    /// Before all others: it was on its way once.
+    First,
+    /// Not before this time, in Unix milliseconds.
+    At(u64),
+}
+
+/// The facts that decide what an event means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Life {
+    /// Where it stands.
+    pub state: State,
+    /// How often it was handed to a transport.
+    pub attempt: u32,
+    /// Whether the device may get it twice.
+    pub dup_possible: bool,
+    /// Whether the sender wishes to hear of the delivery to the device.
+    pub receipt: bool,
+}
+
+/// What follows from an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Step {
+    /// The life from now on.
+    pub life: Life,
+    /// What to tell the sender, in this order.
+    pub tell: &'static [Status],
+    /// When to send it; `Some` exactly when it is [`State::Due`] now.
+    pub due: Option<Due>,
+}
+
+impl Life {
+    /// A new delivery; `state` is [`State::Due`] or [`State::Waiting`].
+    #[must_use]
+    pub fn new(state: State, receipt: bool) -> Self {
+        Self { state, attempt: 0, dup_possible: false, receipt }
+    }
+
+    /// Whether the final word is spoken. `sent` is final when no receipt was wished.
+    #[must_use]
+    pub fn settled(self) -> bool {
+        match self.state {
+            State::Due | State::Waiting | State::InFlight => false,
+            State::Sent => !self.receipt,
+            State::Delivered | State::Failed | State::Expired | State::Cancelled => true,
+        }
+    }
+
+    /// Whether the message may still have to be sent.
+    #[must_use]
+    pub fn unsent(self) -> bool {
+        matches!(self.state, State::Due | State::Waiting | State::InFlight)
+    }
+
+    /// The highest status that was told.
+    #[must_use]
+    pub fn status(self) -> Status {
+        match self.state {
+            State::Due | State::Waiting | State::InFlight => Status::Accepted,
+            State::Sent => Status::Sent,
+            State::Delivered => Status::Delivered,
+            State::Failed => Status::Failed,
+            State::Expired => Status::Expired,
+            State::Cancelled => Status::Cancelled,
+        }
+    }
+
+    /// What follows from `event`; `None` when it means nothing any more (or not yet) and is swallowed.
+    #[must_use]
+    pub fn step(self, event: &Event) -> Option<Step> {
+        match (event, self.state) {
+            (Event::Claimed, State::Due) => {
+                let life = Self { attempt: self.attempt.saturating_add(1), ..self };
+                Some(life.moved(State::InFlight, &[]))
+            }
+            (Event::Accepted { copies, .. }, State::InFlight) => {
+                Some(self.doubted(*copies > 1).moved(State::Sent, &[Status::Sent]))
+            }
+            (Event::Accepted { .. }, State::Due) if self.attempt > 0 => Some(self.moved(State::Sent, &[Status::Sent])),
+            (Event::Receipt, State::InFlight) => Some(self.received()),
+            (Event::Receipt, State::Due) if self.attempt > 0 => Some(self.received()),
+            (Event::Receipt, State::Sent) if self.receipt => Some(self.moved(State::Delivered, &[Status::Delivered])),
+            (Event::Retry { due_ms, copies, .. }, State::InFlight) => {
+                Some(self.doubted(*copies > 1).due(Due::At(*due_ms)))
+            }
+            (Event::Refused { copies, .. }, State::InFlight) => {
+                Some(self.doubted(*copies > 1).moved(State::Failed, &[Status::Failed]))
+            }
+            (Event::Lost { copies }, State::InFlight) => Some(self.doubted(*copies > 0).due(Due::First)),
+            (Event::Crashed, State::InFlight) => Some(self.doubted(true).due(Due::First)),
+            (Event::Turn, State::Waiting) => Some(self.due(Due::InTurn)),
+            (Event::Expired, _) if !self.settled() => Some(self.moved(State::Expired, &[Status::Expired])),
+            (Event::Cancelled, State::Due | State::Waiting) => Some(self.moved(State::Cancelled, &[Status::Cancelled])),
+            _ => None,
+        }
+    }
+
+    /// The receipt overtook the acknowledgement; both facts are told, in their order.
+    fn received(self) -> Step {
+        if self.receipt {
+            self.moved(State::Delivered, &[Status::Sent, Status::Delivered])
+        } else {
+            self.moved(State::Sent, &[Status::Sent])
+        }
+    }
+
+    fn doubted(self, doubt: bool) -> Self {
+        Self { dup_possible: self.dup_possible || doubt, ..self }
+    }
+
+    fn due(self, due: Due) -> Step {
+        Step { due: Some(due), ..self.moved(State::Due, &[]) }
+    }
+
+    fn moved(self, state: State, tell: &'static [Status]) -> Step {
+        Step { life: Self { state, ..self }, tell, due: None }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn accepted(copies: u32) -> Event {
+        Event::Accepted { copies, canonical: None }
+    }
+
+    fn refused() -> Event {
+        Event::Refused {
+            code: "DEVICE_UNREGISTERED".into(),
+            detail: "gone".into(),
+            token_action: TokenAction::Remove,
+            copies: 1,
+        }
+    }
+
+    fn retry() -> Event {
+        Event::Retry { due_ms: 5_000, code: "SERVICE_UNAVAILABLE".into(), copies: 1 }
+    }
+
+    /// Runs the events over a new life; returns where it ends and all that was told.
+    fn run(receipt: bool, events: &[Event]) -> (Life, Vec<Status>) {
+        let mut life = Life::new(State::Due, receipt);
+        let mut told = Vec::new();
+        for step in events {
+            if let Some(step) = life.step(step) {
+                life = step.life;
+                told.extend_from_slice(step.tell);
+            }
+        }
+        (life, told)
+    }
+
+    #[test]
+    fn the_usual_way_is_sent_then_delivered() {
+        let (life, told) = run(true, &[Event::Claimed, accepted(1), Event::Receipt]);
+        assert_eq!(told, [Status::Sent, Status::Delivered]);
+        assert!(life.settled() && !life.dup_possible);
+        assert_eq!(life.attempt, 1);
+    }
+
+    #[test]
+    fn without_a_receipt_wish_sent_is_the_end() {
+        let (life, told) = run(false, &[Event::Claimed, accepted(1), Event::Receipt, Event::Expired]);
+        assert_eq!(told, [Status::Sent]);
+        assert!(life.settled());
+    }
+
+    #[test]
+    fn a_receipt_before_the_ack_tells_both_and_the_ack_is_swallowed() {
+        let (life, told) = run(true, &[Event::Claimed, Event::Receipt, accepted(1)]);
+        assert_eq!(told, [Status::Sent, Status::Delivered]);
+        assert_eq!(life.state, State::Delivered);
+    }
+
+    #[test]
+    fn a_receipt_after_a_lost_answer_ends_the_retrying() {
+        let (life, told) = run(true, &[Event::Claimed, Event::Lost { copies: 1 }, Event::Receipt]);
+        assert_eq!(told, [Status::Sent, Status::Delivered]);
+        assert!(life.dup_possible);
+    }
+
+    #[test]
+    fn a_receipt_for_something_never_sent_means_nothing() {
+        let (life, told) = run(true, &[Event::Receipt, accepted(1)]);
+        assert_eq!((life.state, told), (State::Due, vec![]));
+    }
+
+    #[test]
+    fn retries_count_and_tell_nothing() {
+        let events = [Event::Claimed, retry(), Event::Claimed, retry(), Event::Claimed, accepted(1)];
+        let (life, told) = run(true, &events);
+        assert_eq!((life.attempt, told), (3, vec![Status::Sent]));
+        assert!(!life.dup_possible);
+    }
+
+    #[test]
+    fn doubt_comes_from_what_may_have_got_out() {
+        assert!(!run(true, &[Event::Claimed, Event::Lost { copies: 0 }]).0.dup_possible);
+        assert!(run(true, &[Event::Claimed, Event::Lost { copies: 1 }]).0.dup_possible);
+        assert!(run(true, &[Event::Claimed, Event::Crashed]).0.dup_possible);
+        assert!(run(true, &[Event::Claimed, accepted(2)]).0.dup_possible);
+    }
+
+    #[test]
+    fn codes_on_disk_are_read_back() {
+        for state in State::ALL {
+            assert_eq!(State::from_code(state.code()), Some(state));
+        }
+        assert_eq!(State::from_code(8), None);
+    }
+
+    fn any_event() -> impl Strategy<Value = Event> {
+        prop_oneof![
+            Just(Event::Claimed),
+            (1u32..3).prop_map(accepted),
+            Just(Event::Receipt),
+            Just(retry()),
+            Just(refused()),
+            (0u32..2).prop_map(|copies| Event::Lost { copies }),
+            Just(Event::Turn),
+            Just(Event::Expired),
+            Just(Event::Cancelled),
+            Just(Event::Crashed),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn statuses_rise_and_the_final_word_is_spoken_once(
+            receipt: bool,
+            events in prop::collection::vec(any_event(), 0..40),
+        ) {
+            let mut life = Life::new(State::Waiting, receipt);
+            let mut told = vec![Status::Accepted];
+            for event in &events {
+                let Some(step) = life.step(event) else { continue };
+                prop_assert!(!life.settled(), "{life:?} went on by {event:?}");
+                prop_assert_eq!(step.due.is_some(), step.life.state == State::Due);
+                prop_assert!(step.life.dup_possible || !life.dup_possible);
+                life = step.life;
+                told.extend_from_slice(step.tell);
+                prop_assert_eq!(life.status(), *told.last().unwrap());
+            }
+            prop_assert!(told.windows(2).all(|pair| pair[0].rank() < pair[1].rank()), "{told:?}");
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! What senders are told of their messages: the words and the document.
+
+use super::delivery::{Life, State};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use serde::Serialize;
+
+/// Longest `detail` in a status document, in characters.
+pub const DETAIL_MAX: usize = 256;
+/// The name of the transport in status documents.
+const TRANSPORT: &str = "ccs";
+
+/// What a sender is told (topics.md, "Delivery status").
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// Stored by the bridge.
+    Accepted,
+    /// Taken by the push service.
+    Sent,
+    /// Handed to the device.
+    Delivered,
+    /// Seen by the user.
+    Read,
+    /// Refused for good; `code` says why.
+    Failed,
+    /// The time to live ended.
+    Expired,
+    /// Taken back by the sender.
+    Cancelled,
+}
+
+impl Status {
+    /// Statuses of one delivery are told in rising rank only. The final words share one: after any of them no other
+    /// is told, but `read` may follow `delivered`.
+    #[must_use]
+    pub fn rank(self) -> u8 {
+        match self {
+            Self::Accepted => 0,
+            Self::Sent => 1,
+            Self::Delivered | Self::Failed | Self::Expired | Self::Cancelled => 2,
+            Self::Read => 3,
+        }
+    }
+
+    fn source(self, provider_failed: bool) -> Option<Source> {
+        match self {
+            Self::Sent => Some(Source::Provider),
+            Self::Failed if provider_failed => Some(Source::Provider),
+            Self::Delivered => Some(Source::Device),
+            Self::Read => Some(Source::App),
+            Self::Accepted | Self::Failed | Self::Expired | Self::Cancelled => None,
+        }
+    }
+}
+
+/// On whose word a status rests. Without a source it is the bridge's own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Source {
+    /// The push service.
+    Provider,
+    /// The device, through the push service.
+    Device,
+    /// The receiving app itself.
+    App,
+}
+
+/// What the sender should do with the registration token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TokenAction {
+    /// It is good.
+    Keep = 0,
+    /// It is dead.
+    Remove = 1,
+    /// The push service named a new one.
+    Replace = 2,
+    /// Doubtful: do not use it before the device registers again.
+    Quarantine = 3,
+}
+
+impl TokenAction {
+    /// The number on disk.
+    #[must_use]
+    pub fn code(self) -> i64 {
+        self as i64
+    }
+
+    /// The action with this number on disk.
+    #[must_use]
+    pub fn from_code(code: i64) -> Option<Self> {
+        [Self::Keep, Self::Remove, Self::Replace, Self::Quarantine].into_iter().find(|action| action.code() == code)
+    }
+}
+
+/// A status document (topics.md, topic 3). The fields are written in this order; absent facts are left out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct StatusDocument<'a> {
+    id: &'a str,
+    status: Status,
+    ts: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<&'a str>,
+    #[serde(skip_serializing_if = "is_zero")]
+    attempt: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    transport: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    source: Option<Source>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    dup_possible: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token_action: Option<TokenAction>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    new_token: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    corr: Option<String>,
+}
+
+impl<'a> StatusDocument<'a> {
+    /// What the sender of the message `id` is told of `status` at the time `ts`.
+    #[must_use]
+    pub fn new(id: &'a str, status: Status, ts: u64, life: Life) -> Self {
+        let source = status.source(life.attempt > 0);
+        Self {
+            id,
+            status,
+            ts,
+            code: None,
+            detail: None,
+            attempt: if status == Status::Accepted { 0 } else { life.attempt },
+            transport: source.map(|_| TRANSPORT),
+            source,
+            dup_possible: life.dup_possible && status != Status::Accepted,
+            token_action: None,
+            new_token: None,
+            corr: None,
+        }
+    }
+
+    /// A message that was refused by the bridge itself, before any delivery began.
+    #[must_use]
+    pub fn refused(id: &'a str, ts: u64, code: &'a str, detail: &'a str) -> Self {
+        let life = Life::new(State::Failed, false);
+        Self::new(id, Status::Failed, ts, life).reason(Some(code), Some(detail))
+    }
+
+    /// Why it failed; kept for `failed` only.
+    #[must_use]
+    pub fn reason(mut self, code: Option<&'a str>, detail: Option<&'a str>) -> Self {
+        if self.status == Status::Failed {
+            self.code = code;
+            self.detail = detail.map(cut_detail).filter(|text| !text.is_empty());
+        }
+        self
+    }
+
+    /// What follows for the token; kept for the statuses that speak of it (`sent` and `failed`).
+    #[must_use]
+    pub fn token(mut self, action: Option<TokenAction>, new_token: Option<&'a str>) -> Self {
+        if matches!(self.status, Status::Sent | Status::Failed) {
+            self.token_action = action;
+            self.new_token = new_token;
+        }
+        self
+    }
+
+    /// The MQTT 5 correlation data of the request, for those who read only the body.
+    #[must_use]
+    pub fn correlation(mut self, data: Option<&[u8]>) -> Self {
+        self.corr = data.map(|bytes| BASE64.encode(bytes));
+        self
+    }
+
+    /// The JSON text.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("a struct of strings and numbers is always JSON")
+    }
+}
+
+/// `detail`, cut to [`DETAIL_MAX`] characters.
+#[must_use]
+pub fn cut_detail(detail: &str) -> &str {
+    detail.char_indices().nth(DETAIL_MAX).map_or(detail, |(end, _)| &detail[..end])
+}
+
+fn is_zero(n: &u32) -> bool {
+    *n == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_status_document_has_a_stable_shape() {
+        let life = Life { attempt: 1, dup_possible: true, ..Life::new(State::Sent, true) };
+        let document = StatusDocument::new("a1", Status::Sent, 17, life)
+            .reason(Some("IGNORED"), None)
+            .token(Some(TokenAction::Replace), Some("new"))
+            .correlation(Some(b"\x00\x01"));
+        assert_eq!(
+            String::from_utf8(document.to_bytes()).unwrap(),
+            r#"{"id":"a1","status":"sent","ts":17,"attempt":1,"transport":"ccs","source":"provider","dup_possible":true,"token_action":"replace","new_token":"new","corr":"AAE="}"#
+        );
+        let failed = StatusDocument::refused("a1", 18, "TOO_BIG", "data is too big");
+        assert_eq!(
+            String::from_utf8(failed.to_bytes()).unwrap(),
+            r#"{"id":"a1","status":"failed","ts":18,"code":"TOO_BIG","detail":"data is too big"}"#
+        );
+        let accepted = StatusDocument::new("a1", Status::Accepted, 19, life);
+        assert_eq!(String::from_utf8(accepted.to_bytes()).unwrap(), r#"{"id":"a1","status":"accepted","ts":19}"#);
+    }
+
+    #[test]
+    fn a_detail_is_cut_between_characters() {
+        let long = "é".repeat(DETAIL_MAX + 1);
+        assert_eq!(cut_detail(&long).chars().count(), DETAIL_MAX);
+        assert_eq!(cut_detail("short"), "short");
+    }
+
+    #[test]
+    fn codes_on_disk_are_read_back() {
+        assert_eq!(TokenAction::from_code(TokenAction::Quarantine.code()), Some(TokenAction::Quarantine));
+        assert_eq!(TokenAction::from_code(4), None);
+    }
+}

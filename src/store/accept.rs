@@ -1,0 +1,148 @@
+//! Taking a message of a BAL: remembered and answered `accepted` in one transaction.
+
+use super::delivery::Delivery;
+use super::desk::Desk;
+use super::outbox::{self, Document, Note, Origin};
+use super::sql_ms;
+use crate::chat::delivery::{Life, State};
+use crate::chat::id::{MessageId, Owner, Sid};
+use crate::chat::status::{Status, StatusDocument};
+use bytes::Bytes;
+use rusqlite::{OptionalExtension, params};
+
+pub(super) const UNSETTLED: &str =
+    "SELECT 1 FROM deliveries WHERE bal = ?1 AND order_key = ?2 AND final_at IS NULL LIMIT 1";
+const INSERT: &str = "INSERT INTO deliveries (row, tail, bal, id, recipient, order_key, state, deadline, look_at,
+    accepted_at, attempt, dup_possible, receipt, told_seq, reply, corr, body)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?8, ?9, 0, 0, ?10, ?11, ?12, ?13, ?14)
+    ON CONFLICT (id, bal) DO NOTHING";
+
+/// A message to be sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewDelivery {
+    /// The bridge's id of it.
+    pub sid: Sid,
+    /// Who sends it.
+    pub bal: Owner,
+    /// The sender's id of it.
+    pub id: MessageId,
+    /// Messages of one recipient are claimed in the order of their `sid`.
+    pub recipient: i64,
+    /// Messages of one BAL and key go one after the other, each after the final word on the one before.
+    pub order: Option<String>,
+    /// The push, as the caller will want it back when it is due.
+    pub body: Bytes,
+    /// When it came, in Unix milliseconds.
+    pub accepted_at: u64,
+    /// When it is not worth sending any more, in Unix milliseconds.
+    pub deadline_ms: u64,
+    /// Whether the sender wishes to hear of the delivery to the device.
+    pub receipt: bool,
+    /// The topic of the status documents.
+    pub reply: String,
+    /// MQTT 5 correlation data of the request.
+    pub correlation: Option<Bytes>,
+}
+
+/// What became of a [`NewDelivery`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Accepted {
+    /// It is on disk, and so is the status `accepted`.
+    Stored,
+    /// The same id of the same BAL is known; this status is told again.
+    Repeated(Status),
+    /// The queue is full; nothing was stored.
+    Full,
+}
+
+/// A message that is refused by the bridge itself. Its id is not remembered: it may come again, corrected.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rejected {
+    /// The sender's id of it.
+    pub id: MessageId,
+    /// The topic of the status document.
+    pub reply: String,
+    /// MQTT 5 correlation data of the request.
+    pub correlation: Option<Bytes>,
+    /// The bridge's word, for example `TOO_BIG`.
+    pub code: String,
+    /// A text for humans.
+    pub detail: String,
+    /// When it came, in Unix milliseconds.
+    pub at: u64,
+}
+
+pub(super) fn accept(desk: &mut Desk<'_>, new: &NewDelivery) -> rusqlite::Result<Accepted> {
+    let bytes = new.body.len() as u64;
+    if desk.queue_is_full(bytes) {
+        return Ok(repeat(desk, new)?.map_or(Accepted::Full, Accepted::Repeated));
+    }
+    let state = if is_behind(desk, new)? { State::Waiting } else { State::Due };
+    if insert(desk, new, state)? == 0 {
+        return repeat(desk, new)?.map(Accepted::Repeated).ok_or(rusqlite::Error::QueryReturnedNoRows);
+    }
+    let payload =
+        StatusDocument::new(new.id.as_str(), Status::Accepted, new.accepted_at, Life::new(state, new.receipt))
+            .correlation(new.correlation.as_deref())
+            .to_bytes();
+    let document = Document {
+        topic: &new.reply,
+        origin: Origin::Status(new.sid),
+        at: new.accepted_at,
+        correlation: new.correlation.as_deref(),
+        payload: &payload,
+    };
+    outbox::queue(desk, &document)?;
+    desk.draft.counts.queue_rows += 1;
+    desk.draft.counts.queue_bytes += bytes;
+    desk.draft.due |= state == State::Due;
+    Ok(Accepted::Stored)
+}
+
+pub(super) fn reject(desk: &mut Desk<'_>, rejected: &Rejected) -> rusqlite::Result<()> {
+    let payload = StatusDocument::refused(rejected.id.as_str(), rejected.at, &rejected.code, &rejected.detail)
+        .correlation(rejected.correlation.as_deref())
+        .to_bytes();
+    let note = Note {
+        topic: rejected.reply.clone(),
+        payload: payload.into(),
+        correlation: rejected.correlation.clone(),
+        at: rejected.at,
+    };
+    outbox::tell(desk, &note)
+}
+
+fn repeat(desk: &mut Desk<'_>, new: &NewDelivery) -> rusqlite::Result<Option<Status>> {
+    let Some(known) = Delivery::by_id(desk, new.bal.as_str(), new.id.as_str())? else { return Ok(None) };
+    known.repeat(desk, &new.reply, new.correlation.as_deref(), new.accepted_at).map(Some)
+}
+
+fn is_behind(desk: &Desk<'_>, new: &NewDelivery) -> rusqlite::Result<bool> {
+    let Some(key) = &new.order else { return Ok(false) };
+    let mut statement = desk.conn.prepare_cached(UNSETTLED)?;
+    Ok(statement.query_row([new.bal.as_str(), key], |_| Ok(())).optional()?.is_some())
+}
+
+fn insert(desk: &Desk<'_>, new: &NewDelivery, state: State) -> rusqlite::Result<usize> {
+    let (row, tail) = new.sid.parts();
+    desk.execute(
+        INSERT,
+        params![
+            row,
+            tail,
+            new.bal.as_str(),
+            new.id.as_str(),
+            new.recipient,
+            new.order,
+            state.code(),
+            sql_ms(new.deadline_ms),
+            sql_ms(new.accepted_at),
+            new.receipt,
+            // The number that the status `accepted` gets next; a repeat takes none.
+            desk.draft.counts.next_seq,
+            new.reply,
+            new.correlation.as_deref(),
+            &*new.body,
+        ],
+    )
+}

@@ -1,0 +1,266 @@
+//! One row of `deliveries`: reading it, moving it one step, telling its sender.
+
+use super::desk::{Desk, Settled, bytes_of};
+use super::outbox::{self, Document, Origin};
+use super::{from_sql, sql_ms};
+use crate::chat::delivery::{Due, Event, Life, State};
+use crate::chat::id::Sid;
+use crate::chat::status::{Status, StatusDocument, TokenAction, cut_detail};
+use rusqlite::types::Value;
+use rusqlite::{OptionalExtension, Row, params};
+use serde_json::json;
+
+/// Entries in the log of one delivery; the first ones tell the story, `attempt` counts the rest.
+const LOG_MAX: i64 = 32;
+
+const BY_ROW: &str = "SELECT row, tail, bal, id, recipient, order_key, state, attempt, dup_possible, receipt,
+    accepted_at, sent_at, final_at, told_seq, code, detail, token_action, new_token, reply, corr, length(body)
+    FROM deliveries WHERE row = ?1";
+pub(super) const BY_ID: &str = "SELECT row, tail, bal, id, recipient, order_key, state, attempt, dup_possible, receipt,
+    accepted_at, sent_at, final_at, told_seq, code, detail, token_action, new_token, reply, corr, length(body)
+    FROM deliveries WHERE id = ?1 AND bal = ?2";
+/// Still to be sent: the body stays.
+const BACK: &str = "UPDATE deliveries SET state = ?2, due_at = ?3, dup_possible = ?4 WHERE row = ?1";
+/// Sent, not settled: none of the columns that decide about `deliveries_look` is named, so that index is not touched.
+const SENT: &str = "UPDATE deliveries SET state = ?2, sent_at = ?3, dup_possible = ?4, told_seq = ?5,
+    token_action = ?6, new_token = ?7, body = NULL WHERE row = ?1";
+const SETTLED: &str = "UPDATE deliveries SET state = ?2, sent_at = ?3, final_at = ?4, dup_possible = ?5, told_seq = ?6,
+    code = ?7, detail = ?8, token_action = ?9, new_token = ?10, body = NULL WHERE row = ?1";
+const LOG: &str = "UPDATE deliveries SET log = json_insert(coalesce(log, '[]'), '$[#]', json(?2))
+    WHERE row = ?1 AND coalesce(json_array_length(log), 0) < ?3";
+pub(super) const FIRST_OF_ORDER: &str = "SELECT row FROM deliveries
+    WHERE bal = ?1 AND order_key = ?2 AND final_at IS NULL ORDER BY row LIMIT 1";
+const TOLD: &str = "UPDATE deliveries SET told_seq = ?2 WHERE row = ?1";
+const UNREAD: &str = "SELECT 1 FROM outbox WHERE topic = ?1 AND seq = ?2";
+
+/// A row, without its body.
+#[derive(Debug, Clone)]
+pub(super) struct Delivery {
+    pub(super) sid: Sid,
+    pub(super) bal: String,
+    pub(super) id: String,
+    pub(super) recipient: i64,
+    pub(super) life: Life,
+    order_key: Option<String>,
+    accepted_at: u64,
+    sent_at: Option<i64>,
+    final_at: Option<i64>,
+    told_seq: i64,
+    code: Option<String>,
+    detail: Option<String>,
+    token_action: Option<TokenAction>,
+    new_token: Option<String>,
+    reply: String,
+    corr: Option<Vec<u8>>,
+    body_bytes: u64,
+}
+
+impl Delivery {
+    pub(super) fn by_sid(desk: &Desk<'_>, sid: Sid) -> rusqlite::Result<Option<Self>> {
+        Ok(Self::by_row(desk, sid.row())?.filter(|delivery| delivery.sid == sid))
+    }
+
+    pub(super) fn by_row(desk: &Desk<'_>, row: i64) -> rusqlite::Result<Option<Self>> {
+        desk.conn.prepare_cached(BY_ROW)?.query_row([row], Self::read).optional()
+    }
+
+    pub(super) fn by_id(desk: &Desk<'_>, bal: &str, id: &str) -> rusqlite::Result<Option<Self>> {
+        desk.conn.prepare_cached(BY_ID)?.query_row([id, bal], Self::read).optional()
+    }
+
+    fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
+        Ok(Self {
+            sid: sid(row, 0, 1)?,
+            bal: row.get(2)?,
+            id: row.get(3)?,
+            recipient: row.get(4)?,
+            order_key: row.get(5)?,
+            life: Life { state: state(row, 6)?, attempt: row.get(7)?, dup_possible: row.get(8)?, receipt: row.get(9)? },
+            accepted_at: from_sql(row.get(10)?),
+            sent_at: row.get(11)?,
+            final_at: row.get(12)?,
+            told_seq: row.get(13)?,
+            code: row.get(14)?,
+            detail: row.get(15)?,
+            token_action: row.get::<_, Option<i64>>(16)?.and_then(TokenAction::from_code),
+            new_token: row.get(17)?,
+            reply: row.get(18)?,
+            corr: row.get(19)?,
+            body_bytes: bytes_of(row.get(20)?),
+        })
+    }
+
+    /// Moves it by `event`. Returns what was told, or `None` when the event means nothing any more.
+    pub(super) fn apply(
+        &mut self,
+        desk: &mut Desk<'_>,
+        event: &Event,
+        at: u64,
+    ) -> rusqlite::Result<Option<&'static [Status]>> {
+        let Some(step) = self.life.step(event) else { return Ok(None) };
+        let was_unsent = self.life.unsent();
+        self.life = step.life;
+        self.note_facts(event);
+        for status in step.tell {
+            self.note_time(*status, at);
+            self.told_seq = self.tell(desk, *status, at)?;
+        }
+        if self.life.settled() {
+            self.final_at = Some(sql_ms(at));
+        }
+        self.write(desk, step.due)?;
+        if let Some(entry) = log_entry(event, at) {
+            desk.execute(LOG, params![self.sid.row(), entry, LOG_MAX])?;
+        }
+        if was_unsent && !self.life.unsent() {
+            desk.draft.counts.unqueue(self.body_bytes);
+        }
+        if self.life.settled() {
+            desk.draft.deliveries.add(Settled { at, row: self.sid.row() });
+            self.let_next_go(desk, at)?;
+        }
+        Ok(Some(step.tell))
+    }
+
+    /// Tells the last status again, on the topic of the one who asks; unless it waits there unread anyway.
+    pub(super) fn repeat(
+        &self,
+        desk: &mut Desk<'_>,
+        topic: &str,
+        correlation: Option<&[u8]>,
+        at: u64,
+    ) -> rusqlite::Result<Status> {
+        let status = self.life.status();
+        let unread = topic == self.reply
+            && desk.conn.prepare_cached(UNREAD)?.query_row(params![topic, self.told_seq], |_| Ok(())).optional()?
+                == Some(());
+        if !unread {
+            let payload = self.document(status, self.time_of(status)).correlation(correlation).to_bytes();
+            let document = Document { topic, origin: Origin::Status(self.sid), at, correlation, payload: &payload };
+            let seq = outbox::queue(desk, &document)?;
+            if topic == self.reply {
+                desk.execute(TOLD, params![self.sid.row(), seq])?;
+            }
+        }
+        Ok(status)
+    }
+
+    fn tell(&self, desk: &mut Desk<'_>, status: Status, at: u64) -> rusqlite::Result<i64> {
+        let correlation = self.corr.as_deref();
+        let payload = self.document(status, at).correlation(correlation).to_bytes();
+        let document =
+            Document { topic: &self.reply, origin: Origin::Status(self.sid), at, correlation, payload: &payload };
+        outbox::queue(desk, &document)
+    }
+
+    fn document(&self, status: Status, at: u64) -> StatusDocument<'_> {
+        StatusDocument::new(&self.id, status, at, self.life)
+            .reason(self.code.as_deref(), self.detail.as_deref())
+            .token(self.token_action, self.new_token.as_deref())
+    }
+
+    fn time_of(&self, status: Status) -> u64 {
+        match status {
+            Status::Accepted => self.accepted_at,
+            Status::Sent => self.sent_at.map_or(self.accepted_at, from_sql),
+            _ => self.final_at.map_or(self.accepted_at, from_sql),
+        }
+    }
+
+    fn note_time(&mut self, status: Status, at: u64) {
+        if status == Status::Sent {
+            self.sent_at = Some(sql_ms(at));
+        }
+    }
+
+    fn note_facts(&mut self, event: &Event) {
+        match event {
+            Event::Accepted { canonical: Some(token), .. } => {
+                self.token_action = Some(TokenAction::Replace);
+                self.new_token = Some(token.reveal().to_owned());
+            }
+            Event::Refused { code, detail, token_action, .. } => {
+                self.code = Some(code.clone());
+                self.detail = Some(cut_detail(detail).to_owned());
+                self.token_action = Some(*token_action);
+            }
+            _ => {}
+        }
+    }
+
+    fn write(&self, desk: &mut Desk<'_>, due: Option<Due>) -> rusqlite::Result<()> {
+        let row = self.sid.row();
+        let Life { dup_possible, .. } = self.life;
+        let state = self.life.state.code();
+        let action = self.token_action.map(TokenAction::code);
+        if let Some(due) = due {
+            desk.draft.due = true;
+            desk.execute(BACK, params![row, state, due_at(due), dup_possible])?;
+        } else if self.life.settled() {
+            desk.execute(
+                SETTLED,
+                params![
+                    row,
+                    state,
+                    self.sent_at,
+                    self.final_at,
+                    dup_possible,
+                    self.told_seq,
+                    self.code,
+                    self.detail,
+                    action,
+                    self.new_token
+                ],
+            )?;
+        } else {
+            let told = self.told_seq;
+            desk.execute(SENT, params![row, state, self.sent_at, dup_possible, told, action, self.new_token])?;
+        }
+        Ok(())
+    }
+
+    /// The final word on this one is the turn of the next of the same order key.
+    fn let_next_go(&self, desk: &mut Desk<'_>, at: u64) -> rusqlite::Result<()> {
+        let Some(key) = &self.order_key else { return Ok(()) };
+        let next: Option<i64> =
+            desk.conn.prepare_cached(FIRST_OF_ORDER)?.query_row([&self.bal, key], |row| row.get(0)).optional()?;
+        if let Some(mut next) = next.map(|row| Self::by_row(desk, row)).transpose()?.flatten() {
+            next.apply(desk, &Event::Turn, at)?;
+        }
+        Ok(())
+    }
+}
+
+/// How the store writes a due time: `NULL` sorts behind all times in `dispatch`, 0 before them.
+fn due_at(due: Due) -> Option<i64> {
+    match due {
+        Due::InTurn => None,
+        Due::First => Some(0),
+        Due::At(ms) => Some(sql_ms(ms).max(1)),
+    }
+}
+
+pub(super) fn sid(row: &Row<'_>, number: usize, tail: usize) -> rusqlite::Result<Sid> {
+    let value = row.get(number)?;
+    Sid::from_parts(value, row.get(tail)?).ok_or(rusqlite::Error::IntegralValueOutOfRange(number, value))
+}
+
+pub(super) fn state(row: &Row<'_>, column: usize) -> rusqlite::Result<State> {
+    let code = row.get(column)?;
+    State::from_code(code).ok_or(rusqlite::Error::IntegralValueOutOfRange(column, code))
+}
+
+/// What the log keeps: only what is unusual.
+fn log_entry(event: &Event, at: u64) -> Option<Value> {
+    let entry = match event {
+        Event::Retry { due_ms, code, .. } => json!({"at": at, "event": "retry", "code": code, "due": due_ms}),
+        Event::Lost { copies } => json!({"at": at, "event": "lost", "copies": copies}),
+        Event::Crashed => json!({"at": at, "event": "crash"}),
+        Event::Accepted { canonical: Some(token), .. } => {
+            json!({"at": at, "event": "canonical_id", "token": token.to_string()})
+        }
+        Event::Accepted { copies, .. } if *copies > 1 => json!({"at": at, "event": "copies", "copies": copies}),
+        _ => return None,
+    };
+    Some(Value::Text(entry.to_string()))
+}

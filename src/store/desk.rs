@@ -1,0 +1,198 @@
+//! What a verb works with: the connection inside a transaction, the limits, and the counters as they would be.
+
+use super::from_sql;
+use rusqlite::{Connection, Params};
+use std::collections::{HashSet, VecDeque};
+
+/// Document numbers reserved with one write.
+const SEQ_BLOCK: i64 = 100_000;
+
+/// How much the store holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Downstream messages not sent yet.
+    pub queue_rows: u64,
+    /// Their bytes.
+    pub queue_bytes: u64,
+    /// Upstream messages not yet with their BAL.
+    pub spool_rows: u64,
+    /// Their bytes.
+    pub spool_bytes: u64,
+    /// How long what is settled is remembered, in hours.
+    pub history_hours: u64,
+    /// How many settled messages are remembered, each way. Costs 16 bytes of memory each.
+    pub history_rows: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            queue_rows: 1_000_000,
+            queue_bytes: 4 << 30,
+            spool_rows: 1_000_000,
+            spool_bytes: 4 << 30,
+            history_hours: 24,
+            history_rows: 1_000_000,
+        }
+    }
+}
+
+impl Limits {
+    pub(super) fn history_ms(&self) -> u64 {
+        self.history_hours.saturating_mul(3_600_000)
+    }
+}
+
+/// Counters that follow the tables.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Counts {
+    pub(super) queue_rows: u64,
+    pub(super) queue_bytes: u64,
+    pub(super) spool_rows: u64,
+    pub(super) spool_bytes: u64,
+    pub(super) notes_dropped: u64,
+    /// The next document number, and the first that is not reserved.
+    pub(super) next_seq: i64,
+    pub(super) seq_ceiling: i64,
+}
+
+impl Counts {
+    pub(super) fn unqueue(&mut self, bytes: u64) {
+        self.queue_rows = self.queue_rows.saturating_sub(1);
+        self.queue_bytes = self.queue_bytes.saturating_sub(bytes);
+    }
+
+    pub(super) fn unspool(&mut self, bytes: u64) {
+        self.spool_rows = self.spool_rows.saturating_sub(1);
+        self.spool_bytes = self.spool_bytes.saturating_sub(bytes);
+    }
+}
+
+/// A settled row and when it was settled, in Unix milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Settled {
+    pub(super) at: u64,
+    pub(super) row: i64,
+}
+
+/// Where the walk over old documents stands (see `sweep`).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) enum Walk {
+    /// Nothing was forgotten since the last walk.
+    #[default]
+    Idle,
+    /// It goes on behind this document.
+    After(String, i64),
+}
+
+/// What is known without asking the file. Changes only after a commit.
+#[derive(Debug, Default)]
+pub(super) struct Memory {
+    pub(super) counts: Counts,
+    /// Settled deliveries, oldest first.
+    pub(super) deliveries: VecDeque<Settled>,
+    /// Settled upstream messages, oldest first.
+    pub(super) inbox: VecDeque<Settled>,
+    pub(super) walk: Walk,
+}
+
+impl Memory {
+    /// What the batch changed, after its commit.
+    pub(super) fn adopt(&mut self, draft: Draft) {
+        self.counts = draft.counts;
+        self.walk = draft.walk;
+        draft.deliveries.join(&mut self.deliveries);
+        draft.inbox.join(&mut self.inbox);
+    }
+}
+
+/// Changes of one history.
+#[derive(Debug, Default)]
+pub(super) struct HistoryDraft {
+    added: Vec<Settled>,
+    forgotten: usize,
+}
+
+impl HistoryDraft {
+    pub(super) fn add(&mut self, settled: Settled) {
+        self.added.push(settled);
+    }
+
+    /// Takes the oldest entry out if there are more than `rows` of them or it is from before `since`.
+    pub(super) fn forget(&mut self, history: &VecDeque<Settled>, rows: u64, since: u64) -> Option<i64> {
+        let left = history.len() - self.forgotten + self.added.len();
+        let oldest = history.get(self.forgotten)?;
+        let too_many = u64::try_from(left).is_ok_and(|left| left > rows);
+        (too_many || oldest.at < since).then(|| {
+            self.forgotten += 1;
+            oldest.row
+        })
+    }
+
+    fn join(self, history: &mut VecDeque<Settled>) {
+        history.drain(..self.forgotten);
+        history.extend(self.added);
+    }
+}
+
+/// Changes of one batch, thrown away when it is rolled back.
+#[derive(Debug, Default)]
+pub(super) struct Draft {
+    pub(super) counts: Counts,
+    pub(super) deliveries: HistoryDraft,
+    pub(super) inbox: HistoryDraft,
+    pub(super) walk: Walk,
+    /// Topics that got a document.
+    pub(super) topics: HashSet<String>,
+    /// Whether a delivery became due.
+    pub(super) due: bool,
+}
+
+impl Draft {
+    pub(super) fn of(memory: &Memory) -> Self {
+        Self { counts: memory.counts, walk: memory.walk.clone(), ..Self::default() }
+    }
+}
+
+/// What a verb works with.
+pub(super) struct Desk<'a> {
+    pub(super) conn: &'a Connection,
+    pub(super) limits: &'a Limits,
+    pub(super) memory: &'a Memory,
+    pub(super) draft: Draft,
+}
+
+impl Desk<'_> {
+    /// Runs a statement that is kept prepared; returns how many rows it changed.
+    pub(super) fn execute(&self, sql: &str, params: impl Params) -> rusqlite::Result<usize> {
+        self.conn.prepare_cached(sql)?.execute(params)
+    }
+
+    /// The next document number. Numbers never repeat, not even after a restart, because whole blocks are reserved.
+    pub(super) fn next_seq(&mut self) -> rusqlite::Result<i64> {
+        let counts = &mut self.draft.counts;
+        if counts.next_seq >= counts.seq_ceiling {
+            let ceiling = counts.next_seq + SEQ_BLOCK;
+            self.conn.prepare_cached("UPDATE marks SET seq_ceiling = ?1")?.execute([ceiling])?;
+            counts.seq_ceiling = ceiling;
+        }
+        let seq = counts.next_seq;
+        counts.next_seq += 1;
+        Ok(seq)
+    }
+
+    pub(super) fn queue_is_full(&self, bytes: u64) -> bool {
+        let counts = &self.draft.counts;
+        counts.queue_rows >= self.limits.queue_rows || counts.queue_bytes + bytes > self.limits.queue_bytes
+    }
+
+    pub(super) fn spool_is_full(&self, bytes: u64) -> bool {
+        let counts = &self.draft.counts;
+        counts.spool_rows >= self.limits.spool_rows || counts.spool_bytes + bytes > self.limits.spool_bytes
+    }
+}
+
+/// The length of a body that is there, of one that is not: 0.
+pub(super) fn bytes_of(length: Option<i64>) -> u64 {
+    length.map_or(0, from_sql)
+}

@@ -1,0 +1,222 @@
+//! Handing out what is due, and writing down what became of it.
+//!
+//! What waited for its time (or was on its way once) goes before what never waited, so a backlog cannot starve retries.
+//! Per recipient the order of acceptance holds whatever is put off: nothing overtakes an older message of the same
+//! recipient that waits for its time.
+
+use super::delivery::{Delivery, sid};
+use super::desk::Desk;
+use super::{from_sql, sql_ms};
+use crate::chat::delivery::{Event, Life, State};
+use crate::chat::id::Sid;
+use crate::chat::status::Status;
+use bytes::Bytes;
+use rusqlite::{OptionalExtension, Params, Row, params};
+use std::fmt;
+use std::sync::Arc;
+
+/// Rows looked at by one call, so that a long line of blocked recipients does not hold up the writer thread.
+const SCAN_MAX: usize = 1000;
+
+pub(super) const TIMED: &str =
+    "SELECT row, tail, recipient, deadline, attempt, dup_possible, receipt, body FROM deliveries
+    WHERE state = 0 AND due_at <= ?1 ORDER BY due_at, row LIMIT ?2";
+pub(super) const FRESH: &str =
+    "SELECT row, tail, recipient, deadline, attempt, dup_possible, receipt, body FROM deliveries
+    WHERE state = 0 AND due_at IS NULL ORDER BY row LIMIT ?1";
+const CLAIM: &str = "UPDATE deliveries SET state = ?2, attempt = ?3, claimed_at = ?4 WHERE row = ?1";
+const PARK: &str = "UPDATE deliveries SET due_at = ?2 WHERE row = ?1";
+pub(super) const ANY_TIMED: &str =
+    "SELECT due_at FROM deliveries WHERE state = 0 AND due_at >= 0 ORDER BY due_at LIMIT 1";
+pub(super) const ANY_FRESH: &str = "SELECT 1 FROM deliveries WHERE state = 0 AND due_at IS NULL LIMIT 1";
+pub(super) const OLDER: &str = "SELECT due_at FROM deliveries
+    WHERE recipient = ?1 AND row < ?2 AND state = 0 AND due_at IS NOT NULL ORDER BY row LIMIT 1";
+
+/// What to hand out.
+#[derive(Clone)]
+pub struct DueQuery {
+    /// Unix milliseconds.
+    pub now: u64,
+    /// At most this many.
+    pub limit: usize,
+    /// Until when (Unix milliseconds) the message `row` of `recipient` has to wait: `blocked(recipient, row)`. It runs
+    /// on the writer thread, perhaps more than once per row.
+    pub blocked: Arc<dyn Fn(i64, i64) -> Option<u64> + Send + Sync>,
+}
+
+impl fmt::Debug for DueQuery {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DueQuery").field("now", &self.now).field("limit", &self.limit).finish_non_exhaustive()
+    }
+}
+
+/// A message to be sent now. It is in flight until [`super::Store::record`] says otherwise.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claimed {
+    /// The bridge's id of it.
+    pub sid: Sid,
+    /// Who gets it.
+    pub recipient: i64,
+    /// What was given to [`super::Store::accept`].
+    pub body: Bytes,
+    /// When it is not worth sending any more, in Unix milliseconds.
+    pub deadline_ms: u64,
+    /// How often it was handed out, this time included.
+    pub attempt: u32,
+    /// Whether the device may have it already.
+    pub dup_possible: bool,
+}
+
+/// The answer to a [`DueQuery`].
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Taken {
+    /// What to send, in this order.
+    pub claimed: Vec<Claimed>,
+    /// When to ask again, in Unix milliseconds; not after `now` when more is due already, `None` when nothing waits.
+    pub next_due: Option<u64>,
+}
+
+/// What an event did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Recorded {
+    /// No such delivery, or not any more.
+    Unknown,
+    /// It means nothing (any more).
+    Swallowed,
+    /// The delivery moved.
+    Moved {
+        /// Its sender.
+        bal: String,
+        /// Its sender's id of it.
+        id: String,
+        /// Who gets it.
+        recipient: i64,
+        /// Where it stands now.
+        life: Life,
+        /// What the sender was told.
+        told: &'static [Status],
+    },
+}
+
+pub(super) fn take_due(desk: &mut Desk<'_>, query: &DueQuery) -> rusqlite::Result<Taken> {
+    let mut round = Round { query, claimed: Vec::new(), scanned: 0, parked: any_timed(desk)?.is_some() };
+    while let Some(room) = round.room() {
+        let rows = select(desk, TIMED, params![sql_ms(query.now), room])?;
+        if rows.is_empty() {
+            break;
+        }
+        round.handle(desk, rows)?;
+    }
+    while let Some(room) = round.room() {
+        let rows = select(desk, FRESH, params![room])?;
+        if rows.is_empty() {
+            break;
+        }
+        round.handle(desk, rows)?;
+    }
+    Ok(Taken { claimed: round.claimed, next_due: next_due(desk)? })
+}
+
+/// The earliest time at which something is due; 0 when it is due already.
+pub(super) fn next_due(desk: &Desk<'_>) -> rusqlite::Result<Option<u64>> {
+    if desk.conn.prepare_cached(ANY_FRESH)?.query_row([], |_| Ok(())).optional()?.is_some() {
+        return Ok(Some(0));
+    }
+    Ok(any_timed(desk)?.map(from_sql))
+}
+
+pub(super) fn record(desk: &mut Desk<'_>, sid: Sid, event: &Event, at: u64) -> rusqlite::Result<Recorded> {
+    let Some(mut delivery) = Delivery::by_sid(desk, sid)? else { return Ok(Recorded::Unknown) };
+    let Some(told) = delivery.apply(desk, event, at)? else { return Ok(Recorded::Swallowed) };
+    let Delivery { bal, id, recipient, life, .. } = delivery;
+    Ok(Recorded::Moved { bal, id, recipient, life, told })
+}
+
+fn any_timed(desk: &Desk<'_>) -> rusqlite::Result<Option<i64>> {
+    desk.conn.prepare_cached(ANY_TIMED)?.query_row([], |row| row.get(0)).optional()
+}
+
+/// A row that is due.
+struct Candidate {
+    sid: Sid,
+    recipient: i64,
+    deadline: u64,
+    life: Life,
+    body: Vec<u8>,
+}
+
+fn select(desk: &Desk<'_>, sql: &str, params: impl Params) -> rusqlite::Result<Vec<Candidate>> {
+    desk.conn.prepare_cached(sql)?.query_map(params, candidate)?.collect()
+}
+
+fn candidate(row: &Row<'_>) -> rusqlite::Result<Candidate> {
+    Ok(Candidate {
+        sid: sid(row, 0, 1)?,
+        recipient: row.get(2)?,
+        deadline: from_sql(row.get(3)?),
+        life: Life { state: State::Due, attempt: row.get(4)?, dup_possible: row.get(5)?, receipt: row.get(6)? },
+        body: row.get(7)?,
+    })
+}
+
+/// One call of [`take_due`].
+struct Round<'a> {
+    query: &'a DueQuery,
+    claimed: Vec<Claimed>,
+    scanned: usize,
+    /// Whether any message waits for its time; without one there is no need to look for older ones.
+    parked: bool,
+}
+
+impl Round<'_> {
+    /// How many rows to look at next; `None` when this call has done enough.
+    fn room(&self) -> Option<i64> {
+        let room = (self.query.limit - self.claimed.len()).min(SCAN_MAX.saturating_sub(self.scanned));
+        i64::try_from(room).ok().filter(|&room| room > 0)
+    }
+
+    /// Every row leaves the range of the scan: claimed, expired, or put off to a later time.
+    fn handle(&mut self, desk: &mut Desk<'_>, rows: Vec<Candidate>) -> rusqlite::Result<()> {
+        self.scanned += rows.len();
+        for row in rows {
+            if row.deadline <= self.query.now {
+                if let Some(mut delivery) = Delivery::by_sid(desk, row.sid)? {
+                    delivery.apply(desk, &Event::Expired, self.query.now)?;
+                }
+            } else if let Some(until) = self.waits_until(desk, &row)? {
+                self.parked = true;
+                desk.execute(PARK, params![row.sid.row(), sql_ms(until.max(self.query.now + 1))])?;
+            } else {
+                self.claim(desk, row)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn waits_until(&self, desk: &Desk<'_>, row: &Candidate) -> rusqlite::Result<Option<u64>> {
+        if let Some(until) = (self.query.blocked)(row.recipient, row.sid.row()) {
+            return Ok(Some(until));
+        }
+        if !self.parked {
+            return Ok(None);
+        }
+        let older: Option<i64> =
+            desk.conn.prepare_cached(OLDER)?.query_row([row.recipient, row.sid.row()], |row| row.get(0)).optional()?;
+        Ok(older.map(from_sql))
+    }
+
+    fn claim(&mut self, desk: &Desk<'_>, row: Candidate) -> rusqlite::Result<()> {
+        let Some(step) = row.life.step(&Event::Claimed) else { return Ok(()) };
+        let Life { state, attempt, dup_possible, .. } = step.life;
+        desk.execute(CLAIM, params![row.sid.row(), state.code(), attempt, sql_ms(self.query.now)])?;
+        self.claimed.push(Claimed {
+            sid: row.sid,
+            recipient: row.recipient,
+            body: row.body.into(),
+            deadline_ms: row.deadline,
+            attempt,
+            dup_possible,
+        });
+        Ok(())
+    }
+}

@@ -1,0 +1,266 @@
+//! The file: opening, locking, schema.
+
+use rusqlite::{Connection, ErrorCode, OpenFlags};
+use std::fs::{File, TryLockError};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Marks the file as ours (`PRAGMA application_id`): "FMBr".
+const APPLICATION_ID: i32 = 0x464d_4272;
+/// The schema this program writes.
+const SCHEMA_VERSION: i32 = 1;
+/// Prepared statements kept by the connection; more than the verbs have.
+const STATEMENTS: usize = 128;
+/// Pages in the write-ahead log before they are moved to the main file. 32 MiB let hot pages be rewritten many times
+/// before they are moved once.
+const CHECKPOINT_PAGES: u32 = 8192;
+/// Page cache, in KiB.
+const CACHE_KIB: i64 = 65_536;
+/// What is left of the write-ahead log after a checkpoint, in bytes.
+const WAL_KEPT: i64 = 64 << 20;
+/// How long a reader waits for the writer's short exclusive moments (start, end).
+const READER_PATIENCE: Duration = Duration::from_secs(5);
+
+const SCHEMA: &str = "
+CREATE TABLE deliveries (
+    row INTEGER PRIMARY KEY,      -- upper 62 bits of the id, grows with time
+    tail INTEGER NOT NULL,        -- lower 17 bits of the id
+    bal TEXT NOT NULL,
+    id TEXT NOT NULL,             -- as the sender chose it
+    recipient INTEGER NOT NULL,
+    order_key TEXT,
+    state INTEGER NOT NULL,
+    due_at INTEGER,               -- NULL: in turn; 0: before all others; else Unix ms
+    deadline INTEGER NOT NULL,
+    look_at INTEGER NOT NULL,     -- when the sweep looks at it, while unsettled
+    accepted_at INTEGER NOT NULL,
+    claimed_at INTEGER,
+    sent_at INTEGER,
+    final_at INTEGER,             -- NULL: unsettled
+    attempt INTEGER NOT NULL,
+    dup_possible INTEGER NOT NULL,
+    receipt INTEGER NOT NULL,
+    told_seq INTEGER NOT NULL,    -- last status document in the outbox
+    code TEXT,
+    detail TEXT,
+    token_action INTEGER,
+    new_token TEXT,
+    reply TEXT NOT NULL,
+    corr BLOB,
+    log TEXT,                     -- JSON array of what was unusual
+    body BLOB                     -- NULL once it need not be sent any more
+) STRICT;
+CREATE UNIQUE INDEX deliveries_id ON deliveries (id, bal);
+CREATE INDEX deliveries_due ON deliveries (due_at) WHERE state = 0;
+CREATE INDEX deliveries_parked ON deliveries (recipient) WHERE state = 0 AND due_at IS NOT NULL;
+CREATE INDEX deliveries_look ON deliveries (look_at) WHERE final_at IS NULL;
+CREATE INDEX deliveries_order ON deliveries (bal, order_key) WHERE order_key IS NOT NULL AND final_at IS NULL;
+
+CREATE TABLE inbox (
+    row INTEGER PRIMARY KEY,
+    tail INTEGER NOT NULL,
+    key BLOB NOT NULL,            -- of (token, the device's id)
+    bal TEXT,                     -- NULL: no route yet
+    category TEXT,
+    topic TEXT NOT NULL,
+    seq INTEGER NOT NULL,
+    received_at INTEGER NOT NULL,
+    published_at INTEGER,
+    final_at INTEGER              -- published, and acknowledged where that is asked for
+) STRICT;
+CREATE UNIQUE INDEX inbox_key ON inbox (key);
+
+CREATE TABLE outbox (
+    topic TEXT NOT NULL,          -- '': no route yet
+    seq INTEGER NOT NULL,
+    kind INTEGER NOT NULL,
+    about INTEGER NOT NULL,       -- row of the delivery or inbox; 0: none
+    tail INTEGER NOT NULL,
+    queued_at INTEGER NOT NULL,
+    redelivered INTEGER NOT NULL,
+    corr BLOB,
+    payload BLOB NOT NULL,
+    PRIMARY KEY (topic, seq)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX outbox_notes ON outbox (topic, seq) WHERE kind = 3;
+
+CREATE TABLE claims (
+    topic TEXT PRIMARY KEY,
+    seq INTEGER NOT NULL          -- up to here documents may have been published
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE marks (
+    only INTEGER PRIMARY KEY CHECK (only = 1),
+    seq_ceiling INTEGER NOT NULL  -- no document number from here on was ever used
+) STRICT;
+INSERT INTO marks VALUES (1, 1);
+";
+
+/// Why the store could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another process has it.
+    #[error("the store {0} is in use by another process")]
+    InUse(PathBuf),
+    /// It is not a store of this program.
+    #[error("{0} is not a store of fcm-mqtt-bridge")]
+    Foreign(PathBuf),
+    /// It was written by a newer version.
+    #[error("the store has schema {found}, this version knows {known}: use the newer program")]
+    TooNew {
+        /// The file's schema.
+        found: i32,
+        /// The newest schema this program knows.
+        known: i32,
+    },
+    /// The file is damaged.
+    #[error("the store {path} is damaged: {source}")]
+    Corrupt {
+        /// Which file.
+        path: PathBuf,
+        /// SQLite's words.
+        source: rusqlite::Error,
+    },
+    /// Any other failure of SQLite.
+    #[error("the store could not be opened")]
+    Sqlite(#[source] rusqlite::Error),
+    /// The lock file or the writer thread could not be made.
+    #[error("the store could not be set up")]
+    Io(#[from] std::io::Error),
+}
+
+impl OpenError {
+    /// Sorts SQLite's failure by what an operator has to do.
+    pub(super) fn sorted(path: &Path, error: rusqlite::Error) -> Self {
+        match error.sqlite_error_code() {
+            Some(ErrorCode::NotADatabase) => Self::Foreign(path.to_owned()),
+            Some(ErrorCode::DatabaseCorrupt) => Self::Corrupt { path: path.to_owned(), source: error },
+            _ => Self::Sqlite(error),
+        }
+    }
+}
+
+/// Held while the store is open. The kernel gives it back when the process ends, however it ends.
+#[derive(Debug)]
+pub(super) struct Lock {
+    _file: File,
+}
+
+/// Takes the lock and opens the file for writing; makes it if it is missing.
+pub(super) fn open(path: &Path) -> Result<(Connection, Lock), OpenError> {
+    let lock = lock(path)?;
+    let mut conn = Connection::open(path).map_err(|e| OpenError::sorted(path, e))?;
+    check(&conn, path)?;
+    prepare(&mut conn).map_err(|e| OpenError::sorted(path, e))?;
+    Ok((conn, lock))
+}
+
+/// Opens the file for reading only, also while the bridge writes.
+pub(super) fn open_read_only(path: &Path) -> Result<Connection, OpenError> {
+    let sorted = |e| OpenError::sorted(path, e);
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let conn = Connection::open_with_flags(path, flags).map_err(sorted)?;
+    conn.busy_timeout(READER_PATIENCE).map_err(sorted)?;
+    if check(&conn, path)? == 0 {
+        return Err(OpenError::Foreign(path.to_owned()));
+    }
+    Ok(conn)
+}
+
+fn lock(path: &Path) -> Result<Lock, OpenError> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".lock");
+    let file = File::options().create(true).truncate(false).write(true).open(PathBuf::from(name))?;
+    match file.try_lock() {
+        Ok(()) => Ok(Lock { _file: file }),
+        Err(TryLockError::WouldBlock) => Err(OpenError::InUse(path.to_owned())),
+        Err(TryLockError::Error(error)) => Err(error.into()),
+    }
+}
+
+/// Whose file it is; returns its schema, 0 for an empty file.
+fn check(conn: &Connection, path: &Path) -> Result<i32, OpenError> {
+    let sorted = |e| OpenError::sorted(path, e);
+    let pragma = |name| conn.pragma_query_value(None, name, |row| row.get::<_, i32>(0)).map_err(sorted);
+    let tables: i64 = conn.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(sorted)?;
+    if tables == 0 {
+        return Ok(0);
+    }
+    if pragma("application_id")? != APPLICATION_ID {
+        return Err(OpenError::Foreign(path.to_owned()));
+    }
+    let found = pragma("user_version")?;
+    if found > SCHEMA_VERSION {
+        return Err(OpenError::TooNew { found, known: SCHEMA_VERSION });
+    }
+    Ok(found)
+}
+
+fn prepare(conn: &mut Connection) -> rusqlite::Result<()> {
+    conn.set_prepared_statement_cache_capacity(STATEMENTS);
+    conn.pragma_update(None, "journal_mode", "WAL")?;
+    conn.pragma_update(None, "synchronous", "FULL")?;
+    conn.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
+    conn.pragma_update(None, "journal_size_limit", WAL_KEPT)?;
+    conn.pragma_update(None, "cache_size", -CACHE_KIB)?;
+    conn.pragma_update(None, "temp_store", "MEMORY")?;
+    // A reader that starts or ends at the same moment holds a lock for an instant; that is no reason to be blocked.
+    conn.busy_timeout(READER_PATIENCE)?;
+    if conn.pragma_query_value(None, "user_version", |row| row.get::<_, i32>(0))? == 0 {
+        let tx = conn.transaction()?;
+        tx.execute_batch(SCHEMA)?;
+        tx.pragma_update(None, "application_id", APPLICATION_ID)?;
+        tx.pragma_update(None, "user_version", SCHEMA_VERSION)?;
+        tx.commit()?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_foreign_file_is_refused_and_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let text = dir.path().join("text");
+        std::fs::write(&text, "a text that is long enough to be looked at by SQLite".repeat(100)).unwrap();
+        assert!(matches!(open(&text), Err(OpenError::Foreign(_))));
+        let other = dir.path().join("other.db");
+        Connection::open(&other).unwrap().execute_batch("CREATE TABLE theirs (a)").unwrap();
+        assert!(matches!(open(&other), Err(OpenError::Foreign(_))));
+        assert!(matches!(open_read_only(&other), Err(OpenError::Foreign(_))));
+    }
+
+    #[test]
+    fn a_newer_schema_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("store.db");
+        let (conn, lock) = open(&path).unwrap();
+        conn.pragma_update(None, "user_version", 99).unwrap();
+        drop((conn, lock));
+        assert!(matches!(open(&path), Err(OpenError::TooNew { found: 99, known: SCHEMA_VERSION })));
+    }
+
+    #[test]
+    fn a_damaged_file_is_named_as_such() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("store.db");
+        drop(open(&path).unwrap());
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes[100..4096].fill(0x5a);
+        std::fs::write(&path, bytes).unwrap();
+        assert!(matches!(open(&path), Err(OpenError::Corrupt { .. })));
+    }
+
+    #[test]
+    fn only_one_process_has_the_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("store.db");
+        let first = open(&path).unwrap();
+        assert!(matches!(open(&path), Err(OpenError::InUse(_))));
+        open_read_only(&path).unwrap();
+        drop(first);
+        open(&path).unwrap();
+    }
+}

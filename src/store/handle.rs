@@ -1,0 +1,364 @@
+//! The handle: the verbs, as seen by the rest of the house.
+
+use super::accept::{self, Accepted, NewDelivery, Rejected};
+use super::desk::{Desk, Limits};
+use super::dispatch::{self, DueQuery, Recorded, Taken};
+use super::file::{self, OpenError};
+use super::inbox::{self, Acknowledged, Received, Route, Upstream};
+use super::outbox::{self, Note, Slip, Waiting};
+use super::recover::{self, Recovery};
+use super::sweep;
+use super::writer::{Board, End, Item, Job, StoreFigures, StoreHealth, Writer};
+use crate::chat::delivery::Event;
+use crate::chat::id::{Owner, Sid};
+use std::collections::BTreeSet;
+use std::fmt;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
+use std::task::{Context, Poll};
+use std::thread::JoinHandle;
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot, watch};
+
+/// Where the store is and how much it holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// The file. Beside it SQLite keeps `-wal` and `-shm`, and the store a `.lock`.
+    pub path: PathBuf,
+    /// How much it holds.
+    pub limits: Limits,
+    /// Verbs that may wait for the writer thread; beyond it, who asks waits.
+    pub queue: usize,
+    /// How long to wait before trying again when the disk refuses.
+    pub retry_pause: Duration,
+}
+
+impl Settings {
+    /// A store at `path` with the default limits.
+    #[must_use]
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into(), limits: Limits::default(), queue: 2048, retry_pause: Duration::from_secs(1) }
+    }
+}
+
+/// Why a verb was not answered.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The store is closed, or was stopped before the verb was on disk.
+    #[error("the store is closed")]
+    Closed,
+    /// The verb failed by itself; the file is as if it had never been asked.
+    #[error("the store could not do it")]
+    Sqlite(#[source] rusqlite::Error),
+}
+
+/// Why the store did not end well. Everything that was answered is on disk all the same.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CloseError {
+    /// The disk refused to the end; what was queued is not done.
+    #[error("the disk refuses the store: {reason}")]
+    Blocked {
+        /// SQLite's words.
+        reason: String,
+    },
+    /// The writer thread ended early.
+    #[error("the writer thread of the store failed")]
+    Failed,
+}
+
+/// A verb that is queued; resolves when its transaction is on disk. Dropping it does not undo the verb.
+#[derive(Debug)]
+#[must_use = "nothing is safe before this resolves"]
+pub struct Committed<T>(oneshot::Receiver<Result<T, StoreError>>);
+
+impl<T> Future for Committed<T> {
+    type Output = Result<T, StoreError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.0).poll(context).map(|answer| answer.unwrap_or(Err(StoreError::Closed)))
+    }
+}
+
+/// The store. Cheap to clone.
+///
+/// Every verb has two steps: the first waits for room in the queue, the second for the disk. Verbs are done in the
+/// order in which their first step ended.
+///
+/// ```no_run
+/// # async fn f(store: fcm_mqtt_bridge::store::Store, new: fcm_mqtt_bridge::store::NewDelivery) -> anyhow::Result<()> {
+/// let committed = store.accept(new).await?; // queued; its place in the order is fixed
+/// let outcome = committed.await?;           // on disk
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct Store {
+    queue: mpsc::Sender<Item>,
+    board: Arc<Board>,
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store").field("figures", &self.figures()).finish_non_exhaustive()
+    }
+}
+
+/// Owns the writer thread. Whoever opened the store closes it, after everybody who writes has stopped.
+#[derive(Debug)]
+pub struct Keeper {
+    queue: mpsc::Sender<Item>,
+    stop: SyncSender<()>,
+    ended: oneshot::Receiver<End>,
+    thread: JoinHandle<()>,
+    health: watch::Receiver<StoreHealth>,
+}
+
+impl Keeper {
+    /// Finishes what is queued, folds the write-ahead log in, ends the thread. Verbs asked from now on are answered
+    /// [`StoreError::Closed`].
+    ///
+    /// # Errors
+    /// When the disk refused to the end, or the thread failed.
+    pub async fn close(self) -> Result<(), CloseError> {
+        // Only looked at while blocked; the order of the two matters, for then the queue may be full for ever.
+        let _ = self.stop.try_send(());
+        let _ = self.queue.send(Item::Close).await;
+        let end = self.ended.await;
+        let joined = self.thread.join();
+        match (end, joined) {
+            (Ok(End::Drained), Ok(())) => Ok(()),
+            (Ok(End::Blocked), Ok(())) => match &*self.health.borrow() {
+                StoreHealth::Blocked { reason } => Err(CloseError::Blocked { reason: reason.clone() }),
+                StoreHealth::Ok => Err(CloseError::Failed),
+            },
+            _ => Err(CloseError::Failed),
+        }
+    }
+}
+
+impl Store {
+    /// Opens the store, makes it if it is missing, and puts in order what the last stop left behind. `now_ms` is Unix
+    /// milliseconds. Reads the whole memory of settled messages, so it may take a second or two: not for an async task.
+    ///
+    /// # Errors
+    /// When the file is in use, foreign, newer than this program, damaged, or cannot be opened.
+    pub fn open(settings: &Settings, now_ms: u64) -> Result<(Self, Keeper, Recovery), OpenError> {
+        Self::open_with(
+            settings,
+            now_ms,
+            #[cfg(test)]
+            Box::new(|_| ()),
+        )
+    }
+
+    pub(super) fn open_with(
+        settings: &Settings,
+        now_ms: u64,
+        #[cfg(test)] hook: super::writer::Hook,
+    ) -> Result<(Self, Keeper, Recovery), OpenError> {
+        let (mut conn, lock) = file::open(&settings.path)?;
+        let (memory, recovery) = recover::recover(&mut conn, &settings.limits, now_ms)
+            .map_err(|error| OpenError::sorted(&settings.path, error))?;
+        let board = Arc::new(Board::new());
+        board.show(&memory);
+        let (queue, queued) = mpsc::channel(settings.queue);
+        let (stop, stopped) = std::sync::mpsc::sync_channel(1);
+        let writer = Writer {
+            conn,
+            lock,
+            limits: settings.limits.clone(),
+            memory,
+            queue: queued,
+            stop: stopped,
+            retry_pause: settings.retry_pause,
+            board: board.clone(),
+            #[cfg(test)]
+            hook,
+        };
+        let (end, ended) = oneshot::channel();
+        let thread = std::thread::Builder::new().name("store".to_owned()).spawn(move || {
+            let _ = end.send(writer.run());
+        })?;
+        let keeper = Keeper { queue: queue.clone(), stop, ended, thread, health: board.health.subscribe() };
+        Ok((Self { queue, board }, keeper, recovery))
+    }
+
+    /// Takes a message of a BAL and queues its status `accepted`.
+    ///
+    /// # Errors
+    /// When the store is closed; so it is for all verbs.
+    pub async fn accept(&self, new: NewDelivery) -> Result<Committed<Accepted>, StoreError> {
+        self.submit(move |desk| accept::accept(desk, &new)).await
+    }
+
+    /// Queues the status `failed` for a message that never became a delivery.
+    ///
+    /// # Errors
+    /// When the store is closed.
+    pub async fn reject(&self, rejected: Rejected) -> Result<Committed<()>, StoreError> {
+        self.submit(move |desk| accept::reject(desk, &rejected)).await
+    }
+
+    /// Queues a document that belongs to no delivery. At most [`super::NOTES_PER_TOPIC`] wait per topic.
+    ///
+    /// # Errors
+    /// When the store is closed.
+    pub async fn tell(&self, note: Note) -> Result<Committed<()>, StoreError> {
+        self.submit(move |desk| outbox::tell(desk, &note)).await
+    }
+
+    /// Hands out what is due. What is blocked is put off, what is overdue expires.
+    ///
+    /// # Errors
+    /// When the store is closed.
+    pub async fn take_due(&self, query: DueQuery) -> Result<Committed<Taken>, StoreError> {
+        self.submit(move |desk| dispatch::take_due(desk, &query)).await
+    }
+
+    /// When the next message is due, in Unix milliseconds: 0 for at once, `None` for none.
+    ///
+    /// # Errors
+    /// When the store is closed.
+    pub async fn next_due(&self) -> Result<Committed<Option<u64>>, StoreError> {
+        self.submit(|desk| dispatch::next_due(desk)).await
+    }
+
+    /// Writes down what became of a delivery, queues what its sender is told, and lets the next of its order key go.
+    /// `at` is Unix milliseconds.
+    ///
+    /// # Errors
+    /// When the store is closed.
+    pub async fn record(&self, sid: Sid, event: Event, at: u64) -> Result<Committed<Recorded>, StoreError> {
+        self.submit(move |desk| dispatch::record(desk, sid, &event, at)).await
+    }
+
+    /// Takes a message from a device, unless it is known.
+    ///
+    /// # Errors
+    /// When the store is closed.
+    pub async fn receive(&self, message: Upstream) -> Result<Committed<Received>, StoreError> {
+        self.submit(move |desk| inbox::receive(desk, &message)).await
+    }
+
+    /// Gives a route to messages that came when there was none for their category. Returns how many got one.
+    ///
+    /// # Errors
+    /// When the store is closed, or fails on the way; what was routed so far is.
+    pub async fn route_held(
+        &self,
+        pick: Arc<dyn Fn(Option<&str>) -> Option<Route> + Send + Sync>,
+    ) -> Result<u64, StoreError> {
+        let mut routed = 0;
+        let mut after = Some(0);
+        while let Some(from) = after {
+            let pick = pick.clone();
+            let chunk = self.submit(move |desk| inbox::route_held(desk, from, &*pick)).await?.await?;
+            routed += chunk.routed;
+            after = chunk.next;
+        }
+        Ok(routed)
+    }
+
+    /// A BAL says that it has these upstream messages. Returns how many of them were still kept for it.
+    ///
+    /// # Errors
+    /// When the store is closed, or fails on the way; what was dropped so far is.
+    pub async fn acked(&self, bal: &Owner, what: Acknowledged, at: u64) -> Result<u64, StoreError> {
+        let mut dropped = 0;
+        loop {
+            let (bal, what) = (bal.clone(), what.clone());
+            let chunk = self.submit(move |desk| inbox::acked(desk, bal.as_str(), &what, at)).await?.await?;
+            dropped += chunk.dropped;
+            if !chunk.more {
+                return Ok(dropped);
+            }
+        }
+    }
+
+    /// The next documents of a topic behind `after_seq`, at most `limit`. What waits for its BAL's acknowledgement is
+    /// among them: start at 0 after a reconnect, else behind the last one that was published.
+    ///
+    /// # Errors
+    /// When the store is closed.
+    pub async fn next_to_publish(
+        &self,
+        topic: Arc<str>,
+        after_seq: u64,
+        limit: usize,
+    ) -> Result<Committed<Vec<Waiting>>, StoreError> {
+        self.submit(move |desk| outbox::next(desk, &topic, after_seq, limit)).await
+    }
+
+    /// All topics with documents that wait.
+    ///
+    /// # Errors
+    /// When the store is closed.
+    pub async fn topics_to_publish(&self) -> Result<Committed<Vec<String>>, StoreError> {
+        self.submit(|desk| outbox::topics(desk)).await
+    }
+
+    /// The broker, or the reader, has these documents. Slips of one topic side by side cost least.
+    ///
+    /// # Errors
+    /// When the store is closed.
+    pub async fn published(&self, slips: Vec<Slip>, at: u64) -> Result<Committed<()>, StoreError> {
+        self.submit(move |desk| outbox::published(desk, &slips, at)).await
+    }
+
+    /// These documents may have been published; the next time they are marked.
+    ///
+    /// # Errors
+    /// When the store is closed.
+    pub async fn mark_redelivered(&self, slips: Vec<Slip>) -> Result<Committed<()>, StoreError> {
+        self.submit(move |desk| outbox::mark_redelivered(desk, &slips)).await
+    }
+
+    /// Expires what is overdue and forgets what is settled long enough, a little of it. True: call again at once.
+    ///
+    /// # Errors
+    /// When the store is closed.
+    pub async fn sweep(&self, now: u64) -> Result<Committed<bool>, StoreError> {
+        self.submit(move |desk| sweep::sweep(desk, now)).await
+    }
+
+    /// Waits until documents were queued; returns their topics. For one caller: two would share the topics.
+    /// Cancel-safe: what is not returned is not taken.
+    pub async fn fresh_topics(&self) -> BTreeSet<String> {
+        loop {
+            let topics = self.board.take_fresh_topics();
+            if !topics.is_empty() {
+                return topics;
+            }
+            self.board.fresh.notified().await;
+        }
+    }
+
+    /// Changes whenever a message became due.
+    #[must_use]
+    pub fn due(&self) -> watch::Receiver<u64> {
+        self.board.due.subscribe()
+    }
+
+    /// Whether the disk takes what it is given.
+    #[must_use]
+    pub fn health(&self) -> watch::Receiver<StoreHealth> {
+        self.board.health.subscribe()
+    }
+
+    /// Figures for metrics.
+    #[must_use]
+    pub fn figures(&self) -> StoreFigures {
+        self.board.figures()
+    }
+
+    async fn submit<T, F>(&self, verb: F) -> Result<Committed<T>, StoreError>
+    where
+        F: FnMut(&mut Desk<'_>) -> rusqlite::Result<T> + Send + 'static,
+        T: Send + 'static,
+    {
+        let (job, answer) = Job::new(verb);
+        self.queue.send(Item::Work(Box::new(job))).await.map_err(|_| StoreError::Closed)?;
+        Ok(Committed(answer))
+    }
+}

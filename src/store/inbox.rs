@@ -1,0 +1,254 @@
+//! The inbox: messages from devices, recognised when the push service repeats them.
+
+use super::desk::{Desk, Settled};
+use super::outbox::{self, Document, NO_TOPIC, Origin};
+use super::sql_ms;
+use crate::chat::id::{Owner, Sid, Token};
+use bytes::Bytes;
+use rusqlite::{OptionalExtension, params};
+use sha2::{Digest, Sha256};
+
+/// Held messages given a route per transaction.
+const ROUTE_CHUNK: i64 = 200;
+/// Messages dropped by one acknowledgement "up to", per transaction.
+const ACK_CHUNK: usize = 500;
+/// Bytes of SHA-256 that recognise a message. At a million remembered ones, 128 bits make a false repeat one in 10^26.
+const KEY_BYTES: usize = 16;
+
+const KNOWN: &str = "SELECT 1 FROM inbox WHERE key = ?1";
+const INSERT: &str = "INSERT INTO inbox (row, tail, key, bal, category, topic, seq, received_at)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT (key) DO NOTHING";
+pub(super) const HELD: &str = "SELECT o.seq, o.about, o.tail, i.category FROM outbox o JOIN inbox i ON i.row = o.about
+    WHERE o.topic = '' AND o.seq > ?1 ORDER BY o.seq LIMIT ?2";
+const MOVE: &str = "UPDATE outbox SET topic = ?2, seq = ?3, kind = ?4 WHERE topic = '' AND seq = ?1";
+const ROUTED: &str = "UPDATE inbox SET bal = ?2, topic = ?3, seq = ?4 WHERE row = ?1";
+const PUBLISHED: &str = "UPDATE inbox SET published_at = ?2 WHERE row = ?1 AND published_at IS NULL";
+const DONE: &str = "UPDATE inbox SET published_at = coalesce(published_at, ?2), final_at = ?2 WHERE row = ?1";
+const PLACE: &str = "SELECT topic, seq FROM inbox WHERE row = ?1 AND tail = ?2 AND bal = ?3";
+pub(super) const UNACKED: &str =
+    "SELECT about, seq FROM outbox WHERE topic = ?1 AND seq <= ?2 AND kind = 2 ORDER BY seq LIMIT ?3";
+
+/// Where upstream messages go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    /// The BAL.
+    pub bal: Owner,
+    /// Its topic.
+    pub topic: String,
+    /// What makes a message done.
+    pub acks: Acks,
+}
+
+/// What makes an upstream message done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Acks {
+    /// That the broker, or the subscriber, has it.
+    OnPublish,
+    /// That the BAL says so (`ack = explicit`).
+    Explicit,
+}
+
+impl Acks {
+    fn origin(self, sid: Sid) -> Origin {
+        match self {
+            Self::OnPublish => Origin::Upstream(sid),
+            Self::Explicit => Origin::UpstreamToAck(sid),
+        }
+    }
+}
+
+/// A message from a device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Upstream {
+    /// The bridge's id of it.
+    pub sid: Sid,
+    /// Where it goes; `None` keeps it until [`super::Store::route_held`] finds a route.
+    pub route: Option<Route>,
+    /// The device.
+    pub token: Token,
+    /// The device's id of it.
+    pub ccs_id: String,
+    /// The app.
+    pub category: Option<String>,
+    /// The document to publish.
+    pub payload: Bytes,
+    /// When it came, in Unix milliseconds.
+    pub at: u64,
+}
+
+/// What became of an upstream message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Received {
+    /// It is on disk; acknowledge it.
+    Stored,
+    /// It was on disk already; acknowledge it again.
+    Duplicate,
+    /// The spool is full: do not acknowledge it.
+    Full,
+}
+
+/// Which upstream messages a BAL acknowledges.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Acknowledged {
+    /// These.
+    These(Vec<Sid>),
+    /// This one and all before it that were published.
+    UpTo(Sid),
+}
+
+pub(super) fn receive(desk: &mut Desk<'_>, message: &Upstream) -> rusqlite::Result<Received> {
+    let key = key(&message.token, &message.ccs_id);
+    let bytes = message.payload.len() as u64;
+    if desk.spool_is_full(bytes) {
+        let known = desk.conn.prepare_cached(KNOWN)?.query_row([key], |_| Ok(())).optional()?.is_some();
+        return Ok(if known { Received::Duplicate } else { Received::Full });
+    }
+    let (row, tail) = message.sid.parts();
+    let topic = message.route.as_ref().map_or(NO_TOPIC, |route| &route.topic);
+    let bal = message.route.as_ref().map(|route| route.bal.as_str());
+    // The number that the document gets below; a repeat takes none.
+    let seq = desk.draft.counts.next_seq;
+    let params = params![row, tail, key, bal, message.category, topic, seq, sql_ms(message.at)];
+    if desk.execute(INSERT, params)? == 0 {
+        return Ok(Received::Duplicate);
+    }
+    let acks = message.route.as_ref().map_or(Acks::OnPublish, |route| route.acks);
+    let document = Document {
+        topic,
+        origin: acks.origin(message.sid),
+        at: message.at,
+        correlation: None,
+        payload: &message.payload,
+    };
+    outbox::queue(desk, &document)?;
+    desk.draft.counts.spool_rows += 1;
+    desk.draft.counts.spool_bytes += bytes;
+    Ok(Received::Stored)
+}
+
+/// One chunk of [`super::Store::route_held`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct RoutedChunk {
+    /// How many got a route.
+    pub(super) routed: u64,
+    /// Go on behind this one; `None` at the end.
+    pub(super) next: Option<i64>,
+}
+
+pub(super) fn route_held(
+    desk: &mut Desk<'_>,
+    after: i64,
+    pick: &dyn Fn(Option<&str>) -> Option<Route>,
+) -> rusqlite::Result<RoutedChunk> {
+    let held = {
+        let mut statement = desk.conn.prepare_cached(HELD)?;
+        let rows = statement.query_map([after, ROUTE_CHUNK], |row| {
+            let seq: i64 = row.get(0)?;
+            let sid = Sid::from_parts(row.get(1)?, row.get(2)?);
+            Ok((seq, sid, row.get::<_, Option<String>>(3)?))
+        })?;
+        rows.collect::<Result<Vec<_>, _>>()?
+    };
+    let next = held.last().map(|(seq, ..)| *seq);
+    let mut routed = 0;
+    for (seq, sid, category) in held {
+        let (Some(sid), Some(route)) = (sid, pick(category.as_deref())) else { continue };
+        let new_seq = desk.next_seq()?;
+        let kind = route.acks.origin(sid).code();
+        desk.execute(MOVE, params![seq, route.topic, new_seq, kind])?;
+        desk.execute(ROUTED, params![sid.row(), route.bal.as_str(), route.topic, new_seq])?;
+        outbox::wake(desk, &route.topic);
+        routed += 1;
+    }
+    Ok(RoutedChunk { routed, next })
+}
+
+/// One chunk of [`super::Store::acked`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct AckedChunk {
+    /// How many were dropped from the spool.
+    pub(super) dropped: u64,
+    /// Whether the same acknowledgement covers more.
+    pub(super) more: bool,
+}
+
+/// The BAL has them. Ids of others, or of messages that are done, mean nothing.
+pub(super) fn acked(desk: &mut Desk<'_>, bal: &str, what: &Acknowledged, at: u64) -> rusqlite::Result<AckedChunk> {
+    let mut chunk = AckedChunk { dropped: 0, more: false };
+    match what {
+        Acknowledged::These(sids) => {
+            for sid in sids {
+                if let Some((topic, seq)) = place(desk, *sid, bal)? {
+                    chunk.dropped += drop_acked(desk, sid.row(), &topic, seq, at)?;
+                }
+            }
+        }
+        Acknowledged::UpTo(sid) => {
+            if let Some((topic, last)) = place(desk, *sid, bal)? {
+                let rows = unacked(desk, &topic, last)?;
+                for &(row, seq) in &rows {
+                    chunk.dropped += drop_acked(desk, row, &topic, seq, at)?;
+                }
+                chunk.more = rows.len() == ACK_CHUNK;
+            }
+        }
+    }
+    Ok(chunk)
+}
+
+fn place(desk: &Desk<'_>, sid: Sid, bal: &str) -> rusqlite::Result<Option<(String, i64)>> {
+    let (row, tail) = sid.parts();
+    let mut statement = desk.conn.prepare_cached(PLACE)?;
+    statement.query_row(params![row, tail, bal], |row| Ok((row.get(0)?, row.get(1)?))).optional()
+}
+
+fn unacked(desk: &Desk<'_>, topic: &str, last: i64) -> rusqlite::Result<Vec<(i64, i64)>> {
+    let mut statement = desk.conn.prepare_cached(UNACKED)?;
+    let rows = statement.query_map(params![topic, last, ACK_CHUNK as i64], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    rows.collect()
+}
+
+fn drop_acked(desk: &mut Desk<'_>, row: i64, topic: &str, seq: i64, at: u64) -> rusqlite::Result<u64> {
+    if !outbox::remove_upstream(desk, topic, seq)? {
+        return Ok(0);
+    }
+    done(desk, row, at)?;
+    Ok(1)
+}
+
+/// It was published; its BAL's acknowledgement is still to come.
+pub(super) fn published(desk: &Desk<'_>, row: i64, at: u64) -> rusqlite::Result<()> {
+    desk.execute(PUBLISHED, params![row, sql_ms(at)])?;
+    Ok(())
+}
+
+/// It is with its BAL; from now on it is only remembered.
+pub(super) fn done(desk: &mut Desk<'_>, row: i64, at: u64) -> rusqlite::Result<()> {
+    desk.execute(DONE, params![row, sql_ms(at)])?;
+    desk.draft.inbox.add(Settled { at, row });
+    Ok(())
+}
+
+/// What recognises a message: the device's id is unique only per device. The length keeps the two parts apart.
+fn key(token: &Token, ccs_id: &str) -> [u8; KEY_BYTES] {
+    let mut digest = Sha256::new();
+    digest.update((token.reveal().len() as u64).to_be_bytes());
+    digest.update(token.reveal());
+    digest.update(ccs_id);
+    let mut key = [0; KEY_BYTES];
+    key.copy_from_slice(&digest.finalize()[..KEY_BYTES]);
+    key
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_key_keeps_token_and_id_apart() {
+        let token = |text: &str| Token::new(text).unwrap();
+        assert_eq!(key(&token("ab"), "c"), key(&token("ab"), "c"));
+        assert_ne!(key(&token("ab"), "c"), key(&token("a"), "bc"));
+        assert_ne!(key(&token("ab"), "c"), key(&token("ab"), "d"));
+    }
+}

@@ -1,0 +1,255 @@
+//! Reading for operators, on a connection of its own: works while the bridge runs, and never disturbs it.
+
+use super::delivery::{sid, state};
+use super::file::{self, OpenError};
+use super::from_sql;
+use crate::chat::delivery::State;
+use crate::chat::id::Sid;
+use rusqlite::{Connection, OptionalExtension, Row, params};
+use serde::Serialize;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// Deliveries that share one id (of different BALs) shown by one trace.
+const TRACES_MAX: usize = 20;
+
+const DELIVERY: &str =
+    "SELECT row, tail, bal, id, recipient, order_key, state, due_at, deadline, accepted_at, claimed_at,
+    sent_at, final_at, attempt, dup_possible, receipt, code, detail, token_action, reply, log, length(body)
+    FROM deliveries";
+const UPSTREAM: &str = "SELECT row, tail, bal, category, topic, received_at, published_at, final_at,
+    EXISTS (SELECT 1 FROM outbox o WHERE o.topic = inbox.topic AND o.seq = inbox.seq) FROM inbox WHERE row = ?1";
+const UNREAD: &str = "SELECT count(*) FROM outbox WHERE topic = ?1 AND kind = 0 AND about = ?2";
+
+/// What is known of one id.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+pub enum Trace {
+    /// A message of a BAL.
+    Delivery(Box<TraceDelivery>),
+    /// A message from a device.
+    Upstream(TraceUpstream),
+}
+
+/// The life of a message of a BAL. Times are Unix milliseconds.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct TraceDelivery {
+    /// The bridge's id.
+    pub sid: String,
+    /// The sender.
+    pub bal: String,
+    /// The sender's id.
+    pub id: String,
+    /// A number that stands for the recipient.
+    pub recipient: i64,
+    /// Its order key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub order: Option<String>,
+    /// Where it stands.
+    pub state: State,
+    /// When it is due, if it has to wait.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub due_at: Option<u64>,
+    /// When it is not worth sending any more.
+    pub deadline: u64,
+    /// When it was taken.
+    pub accepted_at: u64,
+    /// When it was last handed to a transport.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub claimed_at: Option<u64>,
+    /// When the push service took it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sent_at: Option<u64>,
+    /// When the final word was spoken.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub final_at: Option<u64>,
+    /// How often it was handed to a transport.
+    pub attempt: u32,
+    /// Whether the device may have got it twice.
+    pub dup_possible: bool,
+    /// Whether the sender wishes to hear of the delivery.
+    pub receipt: bool,
+    /// Why it failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub code: Option<String>,
+    /// The same, for humans.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+    /// Where its statuses go.
+    pub reply: String,
+    /// Status documents that nobody has read yet.
+    pub statuses_unread: u64,
+    /// What was unusual: retries, losses, crashes, new tokens (as hashes).
+    pub log: Value,
+    /// The bytes that are still kept to be sent.
+    pub body_bytes: u64,
+}
+
+/// The life of a message from a device. Times are Unix milliseconds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct TraceUpstream {
+    /// The bridge's id.
+    pub sid: String,
+    /// The BAL; absent without a route.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bal: Option<String>,
+    /// The app.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub category: Option<String>,
+    /// Its topic.
+    pub topic: String,
+    /// When it came.
+    pub received_at: u64,
+    /// When it was published first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub published_at: Option<u64>,
+    /// When it was done.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub final_at: Option<u64>,
+    /// Whether it is still kept for its BAL.
+    pub kept: bool,
+}
+
+/// The store in numbers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Default)]
+pub struct Summary {
+    /// Deliveries by state.
+    pub deliveries: BTreeMap<String, u64>,
+    /// Upstream messages kept for their BALs.
+    pub spool: u64,
+    /// Documents that wait to be published, by topic; the spool's topics are among them.
+    pub outbox: BTreeMap<String, u64>,
+}
+
+/// A reader of the store.
+#[derive(Debug)]
+pub struct Inspector {
+    conn: Connection,
+}
+
+impl Inspector {
+    /// Opens the file for reading.
+    ///
+    /// # Errors
+    /// When there is none, or it is not a store this program understands.
+    pub fn open(path: &Path) -> Result<Self, OpenError> {
+        file::open_read_only(path).map(|conn| Self { conn })
+    }
+
+    /// Everything about one id: the bridge's, or the one a BAL chose (then there may be several).
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn trace(&self, id: &str) -> rusqlite::Result<Vec<Trace>> {
+        let mut traces = Vec::new();
+        if let Some(sid) = Sid::parse(id) {
+            traces.extend(self.deliveries("WHERE row = ?1", params![sid.row()])?);
+            let upstream = self.conn.query_row(UPSTREAM, [sid.row()], upstream).optional()?;
+            traces.extend(upstream.map(Trace::Upstream));
+            traces.retain(|trace| trace.sid() == id);
+        }
+        let limit = i64::try_from(TRACES_MAX).unwrap_or(i64::MAX);
+        traces.extend(self.deliveries("WHERE id = ?1 LIMIT ?2", params![id, limit])?);
+        Ok(traces)
+    }
+
+    /// The newest deliveries, newest first.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn list(&self, limit: u32) -> rusqlite::Result<Vec<Trace>> {
+        self.deliveries("ORDER BY row DESC LIMIT ?1", params![limit])
+    }
+
+    /// How many there are of what. Reads the whole file.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn counts(&self) -> rusqlite::Result<Summary> {
+        let mut summary = Summary::default();
+        let mut statement = self.conn.prepare("SELECT state, count(*) FROM deliveries GROUP BY state")?;
+        for pair in statement.query_map([], |row| Ok((state(row, 0)?, from_sql(row.get(1)?))))? {
+            let (state, count) = pair?;
+            let name = serde_json::to_value(state).ok().and_then(|name| name.as_str().map(str::to_owned));
+            summary.deliveries.insert(name.unwrap_or_default(), count);
+        }
+        let mut statement =
+            self.conn.prepare("SELECT topic, count(*), sum(kind IN (1, 2)) FROM outbox GROUP BY topic")?;
+        for line in statement.query_map([], |row| Ok((row.get(0)?, from_sql(row.get(1)?), from_sql(row.get(2)?))))? {
+            let (topic, documents, upstream): (String, u64, u64) = line?;
+            summary.outbox.insert(topic, documents);
+            summary.spool += upstream;
+        }
+        Ok(summary)
+    }
+
+    fn deliveries(&self, clause: &str, params: impl rusqlite::Params) -> rusqlite::Result<Vec<Trace>> {
+        let mut statement = self.conn.prepare(&format!("{DELIVERY} {clause}"))?;
+        let rows = statement.query_map(params, delivery)?;
+        rows.map(|trace| {
+            let mut trace = trace?;
+            if let Some(sid) = Sid::parse(&trace.sid) {
+                let count = self.conn.query_row(UNREAD, params![trace.reply, sid.row()], |row| row.get(0))?;
+                trace.statuses_unread = from_sql(count);
+            }
+            Ok(Trace::Delivery(Box::new(trace)))
+        })
+        .collect()
+    }
+}
+
+impl Trace {
+    fn sid(&self) -> &str {
+        match self {
+            Self::Delivery(delivery) => &delivery.sid,
+            Self::Upstream(upstream) => &upstream.sid,
+        }
+    }
+}
+
+fn time(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<u64>> {
+    Ok(row.get::<_, Option<i64>>(column)?.map(from_sql))
+}
+
+fn delivery(row: &Row<'_>) -> rusqlite::Result<TraceDelivery> {
+    let state = state(row, 6)?;
+    let log: Option<String> = row.get(20)?;
+    Ok(TraceDelivery {
+        sid: sid(row, 0, 1)?.to_string(),
+        bal: row.get(2)?,
+        id: row.get(3)?,
+        recipient: row.get(4)?,
+        order: row.get(5)?,
+        state,
+        // Left over from the last time it was due, in every other state.
+        due_at: time(row, 7)?.filter(|_| state == State::Due),
+        deadline: from_sql(row.get(8)?),
+        accepted_at: from_sql(row.get(9)?),
+        claimed_at: time(row, 10)?,
+        sent_at: time(row, 11)?,
+        final_at: time(row, 12)?,
+        attempt: row.get(13)?,
+        dup_possible: row.get(14)?,
+        receipt: row.get(15)?,
+        code: row.get(16)?,
+        detail: row.get(17)?,
+        reply: row.get(19)?,
+        statuses_unread: 0,
+        log: log.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_else(|| Value::Array(Vec::new())),
+        body_bytes: row.get::<_, Option<i64>>(21)?.map_or(0, from_sql),
+    })
+}
+
+fn upstream(row: &Row<'_>) -> rusqlite::Result<TraceUpstream> {
+    Ok(TraceUpstream {
+        sid: sid(row, 0, 1)?.to_string(),
+        bal: row.get(2)?,
+        category: row.get(3)?,
+        topic: row.get(4)?,
+        received_at: from_sql(row.get(5)?),
+        published_at: time(row, 6)?,
+        final_at: time(row, 7)?,
+        kept: row.get(8)?,
+    })
+}

@@ -1,0 +1,229 @@
+//! The outbox: documents that wait to be published over MQTT, in order per topic.
+
+use super::desk::{Desk, bytes_of};
+use super::inbox;
+use super::{from_sql, sql_ms};
+use crate::chat::id::Sid;
+use bytes::Bytes;
+use rusqlite::{OptionalExtension, Row, params};
+use std::sync::Arc;
+
+/// Unread notes (errors, refusals before any delivery, events) kept per topic; beyond it the oldest is dropped and
+/// counted.
+pub const NOTES_PER_TOPIC: i64 = 1000;
+
+const INSERT: &str = "INSERT INTO outbox (topic, seq, kind, about, tail, queued_at, redelivered, corr, payload)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, 0, ?7, ?8)";
+pub(super) const NOTES: &str = "SELECT count(*), min(seq) FROM outbox WHERE kind = 3 AND topic = ?1";
+pub(super) const PAGE: &str = "SELECT seq, kind, about, tail, redelivered, corr, payload FROM outbox
+    WHERE topic = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3";
+const CLAIM: &str = "INSERT INTO claims (topic, seq) VALUES (?1, ?2)
+    ON CONFLICT (topic) DO UPDATE SET seq = max(seq, excluded.seq)";
+const LENGTH: &str = "SELECT length(payload) FROM outbox WHERE topic = ?1 AND seq = ?2";
+const DELETE: &str = "DELETE FROM outbox WHERE topic = ?1 AND seq = ?2";
+const REDELIVERED: &str = "UPDATE outbox SET redelivered = 1 WHERE topic = ?1 AND seq = ?2";
+pub(super) const NEXT_TOPIC: &str = "SELECT topic FROM outbox WHERE topic > ?1 ORDER BY topic LIMIT 1";
+const ANY: &str = "SELECT 1 FROM outbox WHERE topic = ?1 LIMIT 1";
+const UNCLAIM: &str = "DELETE FROM claims WHERE topic = ?1";
+
+/// The topic of what has no route yet. No MQTT topic is empty.
+pub(super) const NO_TOPIC: &str = "";
+
+/// A document that belongs to no delivery: an error, an event, the refusal of a message that never became a delivery.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Note {
+    /// Where it goes.
+    pub topic: String,
+    /// The document.
+    pub payload: Bytes,
+    /// MQTT 5 correlation data of what it answers.
+    pub correlation: Option<Bytes>,
+    /// When it was written, in Unix milliseconds.
+    pub at: u64,
+}
+
+/// What a document is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// The status of this delivery.
+    Status(Sid),
+    /// This upstream message; done when it is published.
+    Upstream(Sid),
+    /// This upstream message; done when its BAL acknowledges it.
+    UpstreamToAck(Sid),
+    /// Nothing the store knows of.
+    Note,
+}
+
+impl Origin {
+    pub(super) fn code(self) -> i64 {
+        match self {
+            Self::Status(_) => 0,
+            Self::Upstream(_) => 1,
+            Self::UpstreamToAck(_) => 2,
+            Self::Note => 3,
+        }
+    }
+
+    fn parts(self) -> (i64, u32) {
+        match self {
+            Self::Status(sid) | Self::Upstream(sid) | Self::UpstreamToAck(sid) => sid.parts(),
+            Self::Note => (0, 0),
+        }
+    }
+
+    pub(super) fn read(row: &Row<'_>, kind: usize, about: usize, tail: usize) -> rusqlite::Result<Self> {
+        let code = row.get(kind)?;
+        let sid = Sid::from_parts(row.get(about)?, row.get(tail)?);
+        match (code, sid) {
+            (0, Some(sid)) => Ok(Self::Status(sid)),
+            (1, Some(sid)) => Ok(Self::Upstream(sid)),
+            (2, Some(sid)) => Ok(Self::UpstreamToAck(sid)),
+            (3, _) => Ok(Self::Note),
+            _ => Err(rusqlite::Error::IntegralValueOutOfRange(kind, code)),
+        }
+    }
+}
+
+/// Names one document of the outbox.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Slip {
+    /// Its topic.
+    pub topic: Arc<str>,
+    /// Its number: growing, never used twice, not even after a restart.
+    pub seq: u64,
+    /// What it is about.
+    pub origin: Origin,
+}
+
+/// A document that waits to be published.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Waiting {
+    /// Its name, for [`super::Store::published`].
+    pub slip: Slip,
+    /// The document.
+    pub payload: Bytes,
+    /// MQTT 5 correlation data.
+    pub correlation: Option<Bytes>,
+    /// Whether it may have been published before.
+    pub redelivered: bool,
+}
+
+/// A document on its way into the outbox.
+pub(super) struct Document<'a> {
+    pub(super) topic: &'a str,
+    pub(super) origin: Origin,
+    pub(super) at: u64,
+    pub(super) correlation: Option<&'a [u8]>,
+    pub(super) payload: &'a [u8],
+}
+
+/// Puts a document at the end of its topic; returns its number.
+pub(super) fn queue(desk: &mut Desk<'_>, document: &Document<'_>) -> rusqlite::Result<i64> {
+    let seq = desk.next_seq()?;
+    let (about, tail) = document.origin.parts();
+    let at = sql_ms(document.at);
+    let kind = document.origin.code();
+    let Document { topic, correlation, payload, .. } = *document;
+    desk.execute(INSERT, params![topic, seq, kind, about, tail, at, correlation, payload])?;
+    wake(desk, topic);
+    Ok(seq)
+}
+
+pub(super) fn wake(desk: &mut Desk<'_>, topic: &str) {
+    if topic != NO_TOPIC && !desk.draft.topics.contains(topic) {
+        desk.draft.topics.insert(topic.to_owned());
+    }
+}
+
+pub(super) fn tell(desk: &mut Desk<'_>, note: &Note) -> rusqlite::Result<()> {
+    let (count, oldest): (i64, Option<i64>) =
+        desk.conn.prepare_cached(NOTES)?.query_row([&note.topic], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    if let Some(oldest) = oldest.filter(|_| count >= NOTES_PER_TOPIC) {
+        desk.execute(DELETE, params![note.topic, oldest])?;
+        desk.draft.counts.notes_dropped += 1;
+    }
+    let correlation = note.correlation.as_deref();
+    let document =
+        Document { topic: &note.topic, origin: Origin::Note, at: note.at, correlation, payload: &note.payload };
+    queue(desk, &document)?;
+    Ok(())
+}
+
+/// The next documents of a topic. Before they leave, the place up to which they were read is written down: after a
+/// crash everything up to there may have been published.
+pub(super) fn next(desk: &Desk<'_>, topic: &Arc<str>, after_seq: u64, limit: usize) -> rusqlite::Result<Vec<Waiting>> {
+    let mut statement = desk.conn.prepare_cached(PAGE)?;
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let rows = statement.query_map(params![&**topic, sql_ms(after_seq), limit], |row| {
+        Ok(Waiting {
+            slip: Slip { topic: topic.clone(), seq: from_sql(row.get(0)?), origin: Origin::read(row, 1, 2, 3)? },
+            redelivered: row.get(4)?,
+            correlation: row.get::<_, Option<Vec<u8>>>(5)?.map(Bytes::from),
+            payload: Bytes::from(row.get::<_, Vec<u8>>(6)?),
+        })
+    })?;
+    let waiting = rows.collect::<Result<Vec<_>, _>>()?;
+    if let Some(last) = waiting.last() {
+        desk.execute(CLAIM, params![&**topic, sql_ms(last.slip.seq)])?;
+    }
+    Ok(waiting)
+}
+
+pub(super) fn topics(desk: &Desk<'_>) -> rusqlite::Result<Vec<String>> {
+    let mut statement = desk.conn.prepare_cached(NEXT_TOPIC)?;
+    let mut topics: Vec<String> = Vec::new();
+    loop {
+        let last = topics.last().map_or(NO_TOPIC, String::as_str);
+        match statement.query_row([last], |row| row.get(0)).optional()? {
+            Some(topic) => topics.push(topic),
+            None => return Ok(topics),
+        }
+    }
+}
+
+/// The broker has them.
+pub(super) fn published(desk: &mut Desk<'_>, slips: &[Slip], at: u64) -> rusqlite::Result<()> {
+    for slip in slips {
+        match slip.origin {
+            Origin::Status(_) | Origin::Note => {
+                desk.execute(DELETE, params![&*slip.topic, sql_ms(slip.seq)])?;
+            }
+            Origin::Upstream(sid) => {
+                if remove_upstream(desk, &slip.topic, sql_ms(slip.seq))? {
+                    inbox::done(desk, sid.row(), at)?;
+                }
+            }
+            Origin::UpstreamToAck(sid) => {
+                desk.execute(REDELIVERED, params![&*slip.topic, sql_ms(slip.seq)])?;
+                inbox::published(desk, sid.row(), at)?;
+            }
+        }
+    }
+    let mut last: Option<&str> = None;
+    for slip in slips {
+        if last.replace(&slip.topic) != Some(&*slip.topic)
+            && desk.conn.prepare_cached(ANY)?.query_row([&*slip.topic], |_| Ok(())).optional()?.is_none()
+        {
+            // Clients may choose endless topics for answers; an empty one leaves no trace.
+            desk.execute(UNCLAIM, params![&*slip.topic])?;
+        }
+    }
+    Ok(())
+}
+
+/// Takes an upstream message out of the spool; false if it is not there any more.
+pub(super) fn remove_upstream(desk: &mut Desk<'_>, topic: &str, seq: i64) -> rusqlite::Result<bool> {
+    let length = desk.conn.prepare_cached(LENGTH)?.query_row(params![topic, seq], |row| row.get(0)).optional()?;
+    let Some(length) = length else { return Ok(false) };
+    desk.execute(DELETE, params![topic, seq])?;
+    desk.draft.counts.unspool(bytes_of(length));
+    Ok(true)
+}
+
+pub(super) fn mark_redelivered(desk: &Desk<'_>, slips: &[Slip]) -> rusqlite::Result<()> {
+    for slip in slips {
+        desk.execute(REDELIVERED, params![&*slip.topic, sql_ms(slip.seq)])?;
+    }
+    Ok(())
+}

@@ -1,0 +1,128 @@
+//! The start: what a stop, however it came about, left behind.
+
+use super::delivery::{Delivery, sid, state};
+use super::desk::{Counts, Desk, Draft, Limits, Memory, Settled, bytes_of};
+use super::from_sql;
+use crate::chat::delivery::{Event, State};
+use crate::chat::id::Sid;
+use rusqlite::Connection;
+
+/// One pass over all rows. A settled row is short, so this reads a million of them in about a second; an index over what
+/// is unsettled would cost every message two writes to save it.
+const DELIVERIES: &str = "SELECT row, tail, state, final_at, attempt, recipient, due_at, length(body) FROM deliveries";
+const INBOX: &str = "SELECT row, tail, final_at FROM inbox";
+const SPOOL: &str = "SELECT count(*), coalesce(sum(length(payload)), 0) FROM outbox WHERE kind IN (1, 2)";
+const MAYBE_PUBLISHED: &str = "UPDATE outbox SET redelivered = 1
+    WHERE redelivered = 0 AND EXISTS (SELECT 1 FROM claims c WHERE c.topic = outbox.topic AND c.seq >= outbox.seq)";
+const SEQ_CEILING: &str = "SELECT seq_ceiling FROM marks";
+
+/// A message that was handed out before and is not settled. Nothing younger may go to its recipient first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retrying {
+    /// Who gets it.
+    pub recipient: i64,
+    /// The bridge's id of it.
+    pub sid: Sid,
+    /// When it is due, in Unix milliseconds; 0 means at once.
+    pub due_ms: u64,
+}
+
+/// What was found at the start.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Recovery {
+    /// Deliveries that were in flight; they are due again, and marked.
+    pub crashed: u64,
+    /// Documents that may have been published already; they are marked.
+    pub redelivered: u64,
+    /// Messages that were handed out before and are due again.
+    pub retrying: Vec<Retrying>,
+    /// Downstream messages not sent yet.
+    pub queue_rows: u64,
+    /// Upstream messages not yet with their BAL.
+    pub spool_rows: u64,
+    /// The newest id on disk: new ones must be greater.
+    pub last_sid: Option<Sid>,
+}
+
+/// Puts the file in order and reads what is kept in memory.
+pub(super) fn recover(conn: &mut Connection, limits: &Limits, now: u64) -> rusqlite::Result<(Memory, Recovery)> {
+    let mut memory = Memory::default();
+    let mut recovery = Recovery::default();
+    let tx = conn.transaction()?;
+    let crashed = read_deliveries(&tx, &mut memory, &mut recovery)?;
+    read_inbox(&tx, &mut memory, &mut recovery)?;
+    read_counts(&tx, &mut memory.counts)?;
+
+    let mut desk = Desk { conn: &tx, limits, draft: Draft::of(&memory), memory: &memory };
+    for &row in &crashed {
+        if let Some(mut delivery) = Delivery::by_row(&desk, row)? {
+            delivery.apply(&mut desk, &Event::Crashed, now)?;
+            recovery.retrying.push(Retrying { recipient: delivery.recipient, sid: delivery.sid, due_ms: 0 });
+        }
+    }
+    let draft = desk.draft;
+    memory.adopt(draft);
+    recovery.crashed = crashed.len() as u64;
+    recovery.redelivered = tx.execute(MAYBE_PUBLISHED, [])? as u64;
+    tx.execute("DELETE FROM claims", [])?;
+    tx.commit()?;
+
+    recovery.retrying.sort_by_key(|retrying| retrying.sid);
+    recovery.queue_rows = memory.counts.queue_rows;
+    recovery.spool_rows = memory.counts.spool_rows;
+    Ok((memory, recovery))
+}
+
+/// Counts and sorts; returns the rows that were in flight.
+fn read_deliveries(conn: &Connection, memory: &mut Memory, recovery: &mut Recovery) -> rusqlite::Result<Vec<i64>> {
+    let mut in_flight = Vec::new();
+    let mut settled = Vec::new();
+    let mut statement = conn.prepare(DELIVERIES)?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let sid = sid(row, 0, 1)?;
+        let state = state(row, 2)?;
+        recovery.last_sid = recovery.last_sid.max(Some(sid));
+        if let Some(at) = row.get::<_, Option<i64>>(3)? {
+            settled.push(Settled { at: from_sql(at), row: sid.row() });
+        }
+        if matches!(state, State::Due | State::Waiting | State::InFlight) {
+            memory.counts.queue_rows += 1;
+            memory.counts.queue_bytes += bytes_of(row.get(7)?);
+        }
+        if state == State::InFlight {
+            in_flight.push(sid.row());
+        } else if state == State::Due && row.get::<_, u32>(4)? > 0 {
+            let due_ms = row.get::<_, Option<i64>>(6)?.map_or(0, from_sql);
+            recovery.retrying.push(Retrying { recipient: row.get(5)?, sid, due_ms });
+        }
+    }
+    settled.sort_unstable();
+    memory.deliveries = settled.into();
+    Ok(in_flight)
+}
+
+fn read_inbox(conn: &Connection, memory: &mut Memory, recovery: &mut Recovery) -> rusqlite::Result<()> {
+    let mut settled = Vec::new();
+    let mut statement = conn.prepare(INBOX)?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let sid = sid(row, 0, 1)?;
+        recovery.last_sid = recovery.last_sid.max(Some(sid));
+        if let Some(at) = row.get::<_, Option<i64>>(2)? {
+            settled.push(Settled { at: from_sql(at), row: sid.row() });
+        }
+    }
+    settled.sort_unstable();
+    memory.inbox = settled.into();
+    Ok(())
+}
+
+fn read_counts(conn: &Connection, counts: &mut Counts) -> rusqlite::Result<()> {
+    let ceiling = conn.query_row(SEQ_CEILING, [], |row| row.get(0))?;
+    counts.next_seq = ceiling;
+    counts.seq_ceiling = ceiling;
+    (counts.spool_rows, counts.spool_bytes) =
+        conn.query_row(SPOOL, [], |row| Ok((from_sql(row.get(0)?), from_sql(row.get(1)?))))?;
+    Ok(())
+}

@@ -1,0 +1,101 @@
+//! The broom: what is overdue expires, what is settled long enough is forgotten. In small chunks, so that no verb waits
+//! long behind it.
+
+use super::delivery::Delivery;
+use super::desk::{Desk, HistoryDraft, Settled, Walk};
+use super::outbox::Origin;
+use super::sql_ms;
+use crate::chat::delivery::{Event, State};
+use rusqlite::params;
+use std::collections::VecDeque;
+
+/// Rows of one kind handled per call.
+const CHUNK: usize = 250;
+/// How long after its deadline a sent message may still be confirmed by the device: the receipt of a message that was
+/// handed over in its last second travels, too.
+pub const RECEIPT_GRACE_MS: u64 = 10 * 60 * 1000;
+/// What is in flight at its deadline is left to its transport, and looked at again after this time.
+const IN_FLIGHT_LOOK_MS: u64 = 60 * 1000;
+
+pub(super) const OVERDUE: &str = "SELECT row, state, deadline FROM deliveries
+    WHERE final_at IS NULL AND look_at <= ?1 ORDER BY look_at LIMIT ?2";
+const LOOK_LATER: &str = "UPDATE deliveries SET look_at = ?2 WHERE row = ?1";
+const FORGET_DELIVERY: &str = "DELETE FROM deliveries WHERE row = ?1 AND final_at IS NOT NULL";
+const FORGET_UPSTREAM: &str = "DELETE FROM inbox WHERE row = ?1 AND final_at IS NOT NULL";
+pub(super) const WALK: &str = "SELECT topic, seq, kind, about, tail, queued_at,
+    kind = 0 AND NOT EXISTS (SELECT 1 FROM deliveries WHERE row = about)
+    FROM outbox WHERE (topic, seq) > (?1, ?2) ORDER BY topic, seq LIMIT ?3";
+const DROP: &str = "DELETE FROM outbox WHERE topic = ?1 AND seq = ?2";
+
+/// One call; true when there is more to do at once.
+pub(super) fn sweep(desk: &mut Desk<'_>, now: u64) -> rusqlite::Result<bool> {
+    let overdue = expire(desk, now)?;
+    let forgotten = forget(desk, now)?;
+    if forgotten > 0 && desk.draft.walk == Walk::Idle {
+        desk.draft.walk = Walk::After(String::new(), 0);
+    }
+    let walked = walk(desk, now)?;
+    Ok([overdue, forgotten, walked].contains(&CHUNK))
+}
+
+fn expire(desk: &mut Desk<'_>, now: u64) -> rusqlite::Result<usize> {
+    let overdue = {
+        let mut statement = desk.conn.prepare_cached(OVERDUE)?;
+        let rows = statement.query_map(params![sql_ms(now), CHUNK as i64], |row| {
+            Ok((row.get(0)?, super::delivery::state(row, 1)?, super::from_sql(row.get(2)?)))
+        })?;
+        rows.collect::<Result<Vec<(i64, State, u64)>, _>>()?
+    };
+    for &(row, state, deadline) in &overdue {
+        let end = if state == State::Sent { deadline.saturating_add(RECEIPT_GRACE_MS) } else { deadline };
+        if state == State::InFlight {
+            desk.execute(LOOK_LATER, params![row, sql_ms(now + IN_FLIGHT_LOOK_MS)])?;
+        } else if end > now {
+            desk.execute(LOOK_LATER, params![row, sql_ms(end)])?;
+        } else if let Some(mut delivery) = Delivery::by_row(desk, row)? {
+            delivery.apply(desk, &Event::Expired, now)?;
+        }
+    }
+    Ok(overdue.len())
+}
+
+fn forget(desk: &mut Desk<'_>, now: u64) -> rusqlite::Result<usize> {
+    let since = now.saturating_sub(desk.limits.history_ms());
+    let rows = desk.limits.history_rows;
+    let memory = desk.memory;
+    let deliveries = oldest(&mut desk.draft.deliveries, &memory.deliveries, rows, since);
+    let upstream = oldest(&mut desk.draft.inbox, &memory.inbox, rows, since);
+    for row in &deliveries {
+        desk.execute(FORGET_DELIVERY, [row])?;
+    }
+    for row in &upstream {
+        desk.execute(FORGET_UPSTREAM, [row])?;
+    }
+    Ok(deliveries.len().max(upstream.len()))
+}
+
+fn oldest(draft: &mut HistoryDraft, history: &VecDeque<Settled>, rows: u64, since: u64) -> Vec<i64> {
+    std::iter::from_fn(|| draft.forget(history, rows, since)).take(CHUNK).collect()
+}
+
+/// Goes on along the outbox and drops what nobody came to read: statuses of forgotten deliveries, old notes. Upstream
+/// messages are never dropped.
+fn walk(desk: &mut Desk<'_>, now: u64) -> rusqlite::Result<usize> {
+    let Walk::After(topic, seq) = &desk.draft.walk else { return Ok(0) };
+    let since = sql_ms(now.saturating_sub(desk.limits.history_ms()));
+    let steps = {
+        let mut statement = desk.conn.prepare_cached(WALK)?;
+        let rows = statement.query_map(params![topic, seq, CHUNK as i64], |row| {
+            let old_note = Origin::read(row, 2, 3, 4)? == Origin::Note && row.get::<_, i64>(5)? < since;
+            Ok((row.get(0)?, row.get(1)?, old_note || row.get(6)?))
+        })?;
+        rows.collect::<Result<Vec<(String, i64, bool)>, _>>()?
+    };
+    for (topic, seq, _) in steps.iter().filter(|(.., drop)| *drop) {
+        desk.execute(DROP, params![topic, seq])?;
+    }
+    let count = steps.len();
+    let last = steps.into_iter().last().filter(|_| count == CHUNK);
+    desk.draft.walk = last.map_or(Walk::Idle, |(topic, seq, _)| Walk::After(topic, seq));
+    Ok(count)
+}

@@ -1,0 +1,133 @@
+//! A disk that is full, and verbs that cannot be done.
+
+use super::*;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
+/// Pages of a small disk: enough for the schema and a few messages.
+const SMALL: u32 = 40;
+
+/// A store on a disk whose size, in pages, can be changed.
+fn on_small_disk(queue: usize) -> (Rig, Arc<AtomicU32>) {
+    let dir = tempfile::tempdir().unwrap();
+    let mut settings = Settings::new(dir.path().join("store.db"));
+    settings.retry_pause = Duration::from_millis(1);
+    settings.queue = queue;
+    let pages = Arc::new(AtomicU32::new(SMALL));
+    let disk = pages.clone();
+    let hook = Box::new(move |conn: &rusqlite::Connection| {
+        conn.pragma_update(None, "max_page_count", disk.load(Relaxed)).unwrap();
+    });
+    let (store, keeper, recovery) = Store::open_with(&settings, NOW, hook).unwrap();
+    (Rig { dir, settings, store, keeper, recovery, sids: SidSource::default() }, pages)
+}
+
+fn big(rig: &mut Rig, n: usize) -> NewDelivery {
+    let mut new = rig.new_delivery(&format!("a{n}"));
+    new.body = Bytes::from(vec![b'x'; 4000]);
+    new
+}
+
+async fn blocked(rig: &Rig) {
+    rig.store.health().wait_for(|health| matches!(health, StoreHealth::Blocked { .. })).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_full_disk_stops_everything_and_loses_nothing() {
+    let (mut rig, pages) = on_small_disk(1000);
+    let mut pending = Vec::new();
+    for n in 0..200 {
+        let new = big(&mut rig, n);
+        pending.push(rig.store.accept(new).await.unwrap());
+    }
+    blocked(&rig).await;
+    // What was answered before is on disk; the rest has no answer.
+    let last = pending.pop().unwrap();
+    tokio::pin!(last);
+    assert!(futures_ready(&mut last).is_none());
+    pages.store(1_000_000, Relaxed);
+    for committed in pending {
+        assert_eq!(committed.await.unwrap(), Accepted::Stored);
+    }
+    assert_eq!(last.await.unwrap(), Accepted::Stored);
+    assert_eq!(*rig.store.health().borrow(), StoreHealth::Ok);
+    assert_eq!(rig.store.figures().queue_rows, 200, "what ran several times is counted once");
+    let rig = rig.crash();
+    assert_eq!(rig.recovery.queue_rows, 200);
+    assert_eq!(rig.statuses().await.len(), 200, "one status each");
+}
+
+#[tokio::test]
+async fn a_full_disk_pushes_back() {
+    let (mut rig, pages) = on_small_disk(4);
+    let mut pending = Vec::new();
+    let mut n = 0;
+    let refused = loop {
+        let new = big(&mut rig, n);
+        let mut submit = Box::pin(rig.store.accept(new));
+        tokio::select! {
+            biased;
+            committed = &mut submit => pending.push(committed.unwrap()),
+            () = blocked(&rig) => break n,
+        }
+        n += 1;
+    };
+    assert!(refused >= 4, "the queue took what it has room for");
+    pages.store(1_000_000, Relaxed);
+    for committed in pending {
+        assert_eq!(committed.await.unwrap(), Accepted::Stored);
+    }
+    assert_eq!(rig.store.figures().queue_rows, refused as u64);
+}
+
+#[tokio::test]
+async fn closing_while_the_disk_refuses_answers_nobody_falsely() {
+    let (mut rig, _pages) = on_small_disk(1000);
+    let mut pending = Vec::new();
+    for n in 0..200 {
+        let new = big(&mut rig, n);
+        pending.push(rig.store.accept(new).await.unwrap());
+    }
+    blocked(&rig).await;
+    let Rig { dir, settings, keeper, sids, .. } = rig;
+    assert!(matches!(keeper.close().await, Err(CloseError::Blocked { .. })));
+    let mut stored = 0;
+    for committed in pending {
+        match committed.await {
+            Ok(outcome) => {
+                assert_eq!(outcome, Accepted::Stored);
+                stored += 1;
+            }
+            Err(error) => assert!(matches!(error, StoreError::Closed)),
+        }
+    }
+    assert!(stored < 200);
+    let rig = Rig::open(dir, settings, sids);
+    assert_eq!(rig.recovery.queue_rows, stored, "exactly what was answered is there");
+}
+
+#[tokio::test]
+async fn a_verb_that_cannot_be_done_does_not_harm_its_batch() {
+    let mut rig = Rig::new(Limits::default());
+    let (first, mut clash, last) = (rig.new_delivery("a1"), rig.new_delivery("a2"), rig.new_delivery("a3"));
+    clash.sid = first.sid;
+    let mut pending = Vec::new();
+    for new in [first, clash, last] {
+        pending.push(rig.store.accept(new).await.unwrap());
+    }
+    let mut outcomes = Vec::new();
+    for committed in pending {
+        outcomes.push(committed.await);
+    }
+    assert!(matches!(outcomes[..], [Ok(Accepted::Stored), Err(StoreError::Sqlite(_)), Ok(Accepted::Stored)]));
+    assert_eq!(rig.statuses().await, ["a1 accepted", "a3 accepted"]);
+    assert_eq!(rig.store.figures().queue_rows, 2);
+}
+
+/// The answer, if it is there already.
+fn futures_ready<T>(committed: &mut std::pin::Pin<&mut Committed<T>>) -> Option<Result<T, StoreError>> {
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    match committed.as_mut().poll(&mut context) {
+        std::task::Poll::Ready(answer) => Some(answer),
+        std::task::Poll::Pending => None,
+    }
+}

@@ -1,0 +1,159 @@
+//! The store from outside: its verbs, its promises, its faults.
+
+mod faults;
+mod model;
+mod plans;
+mod speed;
+mod verbs;
+
+use super::*;
+use crate::chat::delivery::Event;
+use crate::chat::id::{MessageId, Owner, Sid, SidSource, Token};
+use bytes::Bytes;
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+const NOW: u64 = 1_700_000_000_000;
+const RECEIPTS: &str = "bal1/others/receipts";
+const MESSAGES: &str = "bal1/others/messages";
+
+/// A store in a directory of its own.
+struct Rig {
+    dir: tempfile::TempDir,
+    settings: Settings,
+    store: Store,
+    keeper: Keeper,
+    recovery: Recovery,
+    sids: SidSource,
+}
+
+impl Rig {
+    fn new(limits: Limits) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let mut settings = Settings::new(dir.path().join("store.db"));
+        settings.limits = limits;
+        Self::open(dir, settings, SidSource::default())
+    }
+
+    fn open(dir: tempfile::TempDir, settings: Settings, sids: SidSource) -> Self {
+        let (store, keeper, recovery) = Store::open(&settings, NOW).unwrap();
+        Self { dir, settings, store, keeper, recovery, sids }
+    }
+
+    /// As after `kill -9`: the files as they are now, without any closing.
+    fn crash(self) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        copy_files(self.dir.path(), dir.path());
+        let mut settings = self.settings;
+        settings.path = dir.path().join("store.db");
+        Self::open(dir, settings, self.sids)
+    }
+
+    async fn reopen(self) -> Self {
+        self.keeper.close().await.unwrap();
+        drop(self.store);
+        Self::open(self.dir, self.settings, self.sids)
+    }
+
+    fn sid(&mut self) -> Sid {
+        self.sids.next(NOW, 0)
+    }
+
+    fn new_delivery(&mut self, id: &str) -> NewDelivery {
+        NewDelivery {
+            sid: self.sid(),
+            bal: Owner::new("bal1").unwrap(),
+            id: MessageId::new(id).unwrap(),
+            recipient: 7,
+            order: None,
+            body: Bytes::from(format!("body of {id}")),
+            accepted_at: NOW,
+            deadline_ms: NOW + 3_600_000,
+            receipt: true,
+            reply: RECEIPTS.to_owned(),
+            correlation: None,
+        }
+    }
+
+    async fn accept(&self, new: NewDelivery) -> Accepted {
+        self.store.accept(new).await.unwrap().await.unwrap()
+    }
+
+    async fn take(&self, now: u64) -> Taken {
+        let blocked = Arc::new(|_, _| None);
+        self.store.take_due(DueQuery { now, limit: 100, blocked }).await.unwrap().await.unwrap()
+    }
+
+    async fn record(&self, sid: Sid, event: Event, at: u64) -> Recorded {
+        self.store.record(sid, event, at).await.unwrap().await.unwrap()
+    }
+
+    fn upstream(&mut self, ccs_id: &str, acks: Option<Acks>) -> Upstream {
+        Upstream {
+            sid: self.sid(),
+            route: acks.map(|acks| Route { bal: Owner::new("bal1").unwrap(), topic: MESSAGES.to_owned(), acks }),
+            token: Token::new("device-1").unwrap(),
+            ccs_id: ccs_id.to_owned(),
+            category: Some("com.example".to_owned()),
+            payload: Bytes::from(format!("{{\"ccs_id\":\"{ccs_id}\"}}")),
+            at: NOW,
+        }
+    }
+
+    async fn receive(&self, message: Upstream) -> Received {
+        self.store.receive(message).await.unwrap().await.unwrap()
+    }
+
+    async fn next(&self, topic: &str, after: u64) -> Vec<Waiting> {
+        self.store.next_to_publish(topic.into(), after, 1000).await.unwrap().await.unwrap()
+    }
+
+    async fn publish(&self, waiting: &[Waiting]) {
+        let slips = waiting.iter().map(|w| w.slip.clone()).collect();
+        self.store.published(slips, NOW).await.unwrap().await.unwrap();
+    }
+
+    /// Reads and confirms everything on a topic, as its reader would see it.
+    async fn read(&self, topic: &str) -> Vec<Value> {
+        let waiting = self.next(topic, 0).await;
+        self.publish(&waiting).await;
+        waiting.iter().map(|w| serde_json::from_slice(&w.payload).unwrap()).collect()
+    }
+
+    async fn statuses(&self) -> Vec<String> {
+        let documents = self.read(RECEIPTS).await;
+        documents.iter().map(|d| format!("{} {}", d["id"].as_str().unwrap(), d["status"].as_str().unwrap())).collect()
+    }
+
+    async fn sweep_all(&self, now: u64) {
+        while self.store.sweep(now).await.unwrap().await.unwrap() {}
+    }
+
+    fn inspector(&self) -> Inspector {
+        Inspector::open(&self.settings.path).unwrap()
+    }
+}
+
+/// The database and its write-ahead log; the shared-memory file is rebuilt by whoever opens them.
+fn copy_files(from: &Path, to: &Path) {
+    for name in ["store.db", "store.db-wal"] {
+        let source: PathBuf = from.join(name);
+        if source.exists() {
+            std::fs::copy(source, to.join(name)).unwrap();
+        }
+    }
+}
+
+fn accepted() -> Event {
+    Event::Accepted { copies: 1, canonical: None }
+}
+
+fn retry(due_ms: u64) -> Event {
+    Event::Retry { due_ms, code: "SERVICE_UNAVAILABLE".to_owned(), copies: 1 }
+}
+
+fn ids(taken: &Taken) -> Vec<String> {
+    taken.claimed.iter().map(|c| String::from_utf8_lossy(&c.body).replace("body of ", "")).collect()
+}

@@ -1,0 +1,42 @@
+//! The statements of the hot path find their rows through an index, whatever the planner thinks of an empty file.
+
+use super::super::{accept, delivery, dispatch, file, inbox, outbox, sweep};
+
+fn plan(conn: &rusqlite::Connection, sql: &str) -> String {
+    let mut statement = conn.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
+    let mut rows = statement.raw_query();
+    let mut plan = String::new();
+    while let Some(row) = rows.next().unwrap() {
+        plan.push_str(&row.get::<_, String>(3).unwrap());
+        plan.push('\n');
+    }
+    plan
+}
+
+#[test]
+fn hot_statements_use_their_index_and_sort_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let (conn, _lock) = file::open(&dir.path().join("store.db")).unwrap();
+    let expected = [
+        (dispatch::TIMED, "INDEX deliveries_due (due_at<?)"),
+        (dispatch::FRESH, "INDEX deliveries_due (due_at=?)"),
+        (dispatch::ANY_TIMED, "INDEX deliveries_due (due_at>?)"),
+        (dispatch::ANY_FRESH, "INDEX deliveries_due (due_at=?)"),
+        (dispatch::OLDER, "INDEX deliveries_parked (recipient=? AND rowid<?)"),
+        (sweep::OVERDUE, "INDEX deliveries_look (look_at<?)"),
+        (sweep::WALK, "PRIMARY KEY ((topic,seq)>(?,?))"),
+        (delivery::BY_ID, "INDEX deliveries_id (id=? AND bal=?)"),
+        (delivery::FIRST_OF_ORDER, "INDEX deliveries_order (bal=? AND order_key=?)"),
+        (accept::UNSETTLED, "INDEX deliveries_order (bal=? AND order_key=?)"),
+        (outbox::PAGE, "PRIMARY KEY (topic=? AND seq>?)"),
+        (outbox::NOTES, "INDEX outbox_notes (topic=?)"),
+        (outbox::NEXT_TOPIC, "PRIMARY KEY (topic>?)"),
+        (inbox::UNACKED, "PRIMARY KEY (topic=? AND seq<?)"),
+        (inbox::HELD, "PRIMARY KEY (topic=? AND seq>?)"),
+    ];
+    for (sql, index) in expected {
+        let plan = plan(&conn, sql);
+        assert!(plan.contains(index), "{sql}\nshould use {index}, but:\n{plan}");
+        assert!(!plan.contains("SCAN") && !plan.contains("TEMP B-TREE"), "{sql}\n{plan}");
+    }
+}

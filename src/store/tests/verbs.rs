@@ -1,0 +1,492 @@
+//! What each verb does.
+
+use super::*;
+use crate::chat::delivery::State;
+use crate::chat::status::{Status, TokenAction};
+
+#[tokio::test]
+async fn a_message_goes_its_usual_way() {
+    let mut rig = Rig::new(Limits::default());
+    let new = rig.new_delivery("a1");
+    let sid = new.sid;
+    assert_eq!(rig.accept(new).await, Accepted::Stored);
+    assert_eq!(rig.store.figures().queue_rows, 1);
+    let taken = rig.take(NOW).await;
+    assert_eq!(ids(&taken), ["a1"]);
+    assert_eq!((taken.claimed[0].attempt, taken.next_due), (1, None));
+    assert!(matches!(rig.record(sid, accepted(), NOW + 1).await, Recorded::Moved { told: [Status::Sent], .. }));
+    assert_eq!((rig.store.figures().queue_rows, rig.store.figures().queue_bytes), (0, 0));
+    assert!(matches!(
+        rig.record(sid, Event::Receipt, NOW + 2).await,
+        Recorded::Moved { told: [Status::Delivered], .. }
+    ));
+    assert_eq!(rig.record(sid, accepted(), NOW + 3).await, Recorded::Swallowed);
+    assert_eq!(rig.statuses().await, ["a1 accepted", "a1 sent", "a1 delivered"]);
+    assert_eq!(rig.statuses().await, Vec::<String>::new());
+    assert_eq!(rig.store.figures().history_rows, 1);
+}
+
+#[tokio::test]
+async fn an_event_for_an_unknown_id_is_no_error() {
+    let mut rig = Rig::new(Limits::default());
+    let sid = rig.sid();
+    assert_eq!(rig.record(sid, Event::Receipt, NOW).await, Recorded::Unknown);
+}
+
+#[tokio::test]
+async fn the_same_id_again_repeats_the_last_status_only() {
+    let mut rig = Rig::new(Limits::default());
+    let new = rig.new_delivery("a1");
+    let sid = new.sid;
+    rig.accept(new).await;
+    let again = rig.new_delivery("a1");
+    assert_eq!(rig.accept(again).await, Accepted::Repeated(Status::Accepted));
+    assert_eq!(rig.statuses().await, ["a1 accepted"], "an unread status is not queued twice");
+    rig.take(NOW).await;
+    rig.record(sid, accepted(), NOW + 5).await;
+    rig.statuses().await;
+    for _ in 0..3 {
+        let again = rig.new_delivery("a1");
+        assert_eq!(rig.accept(again).await, Accepted::Repeated(Status::Sent));
+    }
+    let documents = rig.read(RECEIPTS).await;
+    assert_eq!(documents.len(), 1);
+    assert_eq!(documents[0]["ts"], NOW + 5, "the time is that of the status, not of the question");
+    assert_eq!(rig.take(NOW).await.claimed, []);
+    let mut other = rig.new_delivery("a1");
+    other.bal = Owner::new("bal2").unwrap();
+    assert_eq!(rig.accept(other).await, Accepted::Stored, "another BAL may use the same id");
+}
+
+#[tokio::test]
+async fn correlation_data_is_echoed_beside_and_inside() {
+    let mut rig = Rig::new(Limits::default());
+    let mut new = rig.new_delivery("a1");
+    new.correlation = Some(Bytes::from_static(b"\x01\x02"));
+    new.reply = "bal1/my/answers".to_owned();
+    rig.accept(new).await;
+    let waiting = rig.next("bal1/my/answers", 0).await;
+    assert_eq!(waiting[0].correlation.as_deref(), Some(&b"\x01\x02"[..]));
+    assert_eq!(serde_json::from_slice::<Value>(&waiting[0].payload).unwrap()["corr"], "AQI=");
+}
+
+#[tokio::test]
+async fn a_full_queue_stores_nothing_but_still_knows_what_it_has() {
+    let mut rig = Rig::new(Limits { queue_rows: 2, ..Limits::default() });
+    for id in ["a1", "a2"] {
+        let new = rig.new_delivery(id);
+        assert_eq!(rig.accept(new).await, Accepted::Stored);
+    }
+    let third = rig.new_delivery("a3");
+    assert_eq!(rig.accept(third.clone()).await, Accepted::Full);
+    let again = rig.new_delivery("a2");
+    assert_eq!(rig.accept(again).await, Accepted::Repeated(Status::Accepted));
+    let taken = rig.take(NOW).await;
+    rig.record(taken.claimed[0].sid, accepted(), NOW).await;
+    assert_eq!(rig.accept(third).await, Accepted::Stored);
+}
+
+#[tokio::test]
+async fn the_queue_is_limited_in_bytes_too() {
+    let mut rig = Rig::new(Limits { queue_bytes: 15, ..Limits::default() });
+    let (a, b) = (rig.new_delivery("a1"), rig.new_delivery("a2"));
+    assert_eq!(rig.accept(a).await, Accepted::Stored);
+    assert_eq!(rig.accept(b).await, Accepted::Full);
+    let rig = rig.crash();
+    assert_eq!(rig.store.figures().queue_bytes, 10, "counted again at the start");
+}
+
+#[tokio::test]
+async fn messages_of_one_order_key_go_one_after_the_final_word() {
+    let mut rig = Rig::new(Limits::default());
+    let mut sids = Vec::new();
+    for id in ["a1", "a2", "a3"] {
+        let mut new = rig.new_delivery(id);
+        new.order = Some("k".to_owned());
+        sids.push(new.sid);
+        rig.accept(new).await;
+    }
+    let free = rig.new_delivery("b1");
+    rig.accept(free).await;
+    assert_eq!(ids(&rig.take(NOW).await), ["a1", "b1"]);
+    rig.record(sids[0], accepted(), NOW).await;
+    assert_eq!(rig.take(NOW).await.claimed, [], "sent is not final when a receipt is wished");
+    rig.record(sids[0], Event::Receipt, NOW).await;
+    assert_eq!(ids(&rig.take(NOW).await), ["a2"]);
+    let refused = Event::Refused {
+        code: "DEVICE_UNREGISTERED".to_owned(),
+        detail: "gone".to_owned(),
+        token_action: TokenAction::Remove,
+        copies: 1,
+    };
+    rig.record(sids[1], refused, NOW).await;
+    let rig = rig.crash();
+    assert_eq!(ids(&rig.take(NOW).await), ["b1", "a3"], "b1 was in flight, a3 has its turn");
+}
+
+#[tokio::test]
+async fn a_retry_waits_for_its_time_and_nothing_overtakes_it() {
+    let mut rig = Rig::new(Limits::default());
+    let mut first = None;
+    for id in ["a1", "a2"] {
+        let new = rig.new_delivery(id);
+        first.get_or_insert(new.sid);
+        rig.accept(new).await;
+    }
+    let blocked = Arc::new(|_, _| None);
+    let one = rig.store.take_due(DueQuery { now: NOW, limit: 1, blocked }).await.unwrap().await.unwrap();
+    assert_eq!((ids(&one), one.next_due), (vec!["a1".to_owned()], Some(0)));
+    rig.record(first.unwrap(), retry(NOW + 1000), NOW).await;
+    let mut other = rig.new_delivery("b1");
+    other.recipient = 8;
+    rig.accept(other).await;
+    let taken = rig.take(NOW).await;
+    assert_eq!(ids(&taken), ["b1"], "another recipient is not held up");
+    assert_eq!(taken.next_due, Some(NOW + 1000));
+    let late = rig.new_delivery("a3");
+    rig.accept(late).await;
+    let taken = rig.take(NOW + 1000).await;
+    assert_eq!(ids(&taken), ["a1", "a2", "a3"]);
+    assert_eq!(taken.claimed[0].attempt, 2);
+}
+
+#[tokio::test]
+async fn blocked_recipients_are_put_off() {
+    let mut rig = Rig::new(Limits::default());
+    for n in 0..20 {
+        let mut new = rig.new_delivery(&format!("a{n}"));
+        new.recipient = i64::from(n % 2);
+        rig.accept(new).await;
+    }
+    let blocked = Arc::new(|recipient, _| (recipient == 0).then_some(NOW + 500));
+    let taken = rig.store.take_due(DueQuery { now: NOW, limit: 5, blocked }).await.unwrap().await.unwrap();
+    assert_eq!(ids(&taken), ["a1", "a3", "a5", "a7", "a9"]);
+    rig.take(NOW).await;
+    assert_eq!(ids(&rig.take(NOW + 500).await), ["a0", "a2", "a4", "a6", "a8", "a10", "a12", "a14", "a16", "a18"]);
+}
+
+#[tokio::test]
+async fn what_is_overdue_expires_on_the_way_and_is_never_sent() {
+    let mut rig = Rig::new(Limits::default());
+    let mut new = rig.new_delivery("a1");
+    new.deadline_ms = NOW + 2000;
+    rig.accept(new).await;
+    assert_eq!(rig.take(NOW + 2000).await, Taken::default());
+    assert_eq!(rig.statuses().await, ["a1 accepted", "a1 expired"]);
+    assert_eq!(rig.store.figures().queue_rows, 0);
+}
+
+#[tokio::test]
+async fn the_sweep_expires_what_waits_and_grants_receipts_their_way_home() {
+    let mut rig = Rig::new(Limits::default());
+    let mut sids = Vec::new();
+    for id in ["due", "sent", "flying"] {
+        let mut new = rig.new_delivery(id);
+        new.deadline_ms = NOW + 2000;
+        sids.push(new.sid);
+        if id == "due" {
+            rig.accept(new).await;
+            rig.take(NOW).await;
+            rig.record(sids[0], retry(NOW + 900_000), NOW).await;
+        } else {
+            new.recipient = 8;
+            rig.accept(new).await;
+        }
+    }
+    rig.take(NOW).await;
+    rig.record(sids[1], accepted(), NOW).await;
+    rig.sweep_all(NOW + 1999).await;
+    assert_eq!(rig.statuses().await, ["due accepted", "sent accepted", "flying accepted", "sent sent"]);
+    rig.sweep_all(NOW + 2000).await;
+    assert_eq!(rig.statuses().await, ["due expired"]);
+    rig.sweep_all(NOW + 2000 + RECEIPT_GRACE_MS).await;
+    assert_eq!(rig.statuses().await, ["sent expired"], "what is in flight is left to its transport");
+    rig.record(sids[2], Event::Lost { copies: 1 }, NOW + 3000).await;
+    rig.take(NOW + 3000).await;
+    assert_eq!(rig.statuses().await, ["flying expired"]);
+}
+
+#[tokio::test]
+async fn a_canonical_id_is_told_with_the_status() {
+    let mut rig = Rig::new(Limits::default());
+    let new = rig.new_delivery("a1");
+    let sid = new.sid;
+    rig.accept(new).await;
+    rig.take(NOW).await;
+    let canonical = Some(Token::new("the-new-token").unwrap());
+    rig.record(sid, Event::Accepted { copies: 2, canonical }, NOW).await;
+    let sent = rig.read(RECEIPTS).await.pop().unwrap();
+    assert_eq!(sent["token_action"], "replace");
+    assert_eq!(sent["new_token"], "the-new-token");
+    assert_eq!(sent["dup_possible"], true);
+    let trace = serde_json::to_string(&rig.inspector().trace("a1").unwrap()).unwrap();
+    assert!(trace.contains("canonical_id") && !trace.contains("the-new-token"), "{trace}");
+}
+
+#[tokio::test]
+async fn rejected_ids_are_not_remembered() {
+    let mut rig = Rig::new(Limits::default());
+    let rejected = Rejected {
+        id: MessageId::new("a1").unwrap(),
+        reply: RECEIPTS.to_owned(),
+        correlation: None,
+        code: "TOO_BIG".to_owned(),
+        detail: "data has 4097 bytes".to_owned(),
+        at: NOW,
+    };
+    rig.store.reject(rejected).await.unwrap().await.unwrap();
+    let corrected = rig.new_delivery("a1");
+    assert_eq!(rig.accept(corrected).await, Accepted::Stored);
+    assert_eq!(rig.statuses().await, ["a1 failed", "a1 accepted"]);
+}
+
+#[tokio::test]
+async fn unread_notes_are_capped_per_topic() {
+    let rig = Rig::new(Limits::default());
+    let cap = usize::try_from(NOTES_PER_TOPIC).unwrap();
+    for n in 0..cap + 5 {
+        let note = Note {
+            topic: "bal1/others/errors".to_owned(),
+            payload: Bytes::from(n.to_string()),
+            correlation: None,
+            at: NOW,
+        };
+        drop(rig.store.tell(note).await.unwrap());
+    }
+    let errors = rig.read("bal1/others/errors").await;
+    assert_eq!((errors.len(), &errors[0]), (cap, &Value::from(5)));
+    assert_eq!(rig.store.figures().notes_dropped, 5);
+}
+
+#[tokio::test]
+async fn an_upstream_message_is_taken_once() {
+    let mut rig = Rig::new(Limits::default());
+    let (first, repeat, other) = (
+        rig.upstream("m1", Some(Acks::OnPublish)),
+        rig.upstream("m1", Some(Acks::OnPublish)),
+        rig.upstream("m2", Some(Acks::OnPublish)),
+    );
+    assert_eq!(rig.receive(first).await, Received::Stored);
+    assert_eq!(rig.receive(repeat.clone()).await, Received::Duplicate);
+    assert_eq!(rig.receive(other).await, Received::Stored);
+    assert_eq!(rig.store.figures().spool_rows, 2);
+    assert_eq!(rig.read(MESSAGES).await.len(), 2);
+    let figures = rig.store.figures();
+    assert_eq!((figures.spool_rows, figures.spool_bytes), (0, 0));
+    let mut rig = rig.crash();
+    assert_eq!(rig.receive(repeat).await, Received::Duplicate, "remembered over a crash and after publication");
+    rig.sweep_all(NOW + 25 * 3_600_000).await;
+    let late = rig.upstream("m1", Some(Acks::OnPublish));
+    assert_eq!(rig.receive(late).await, Received::Stored, "the memory has an end");
+}
+
+#[tokio::test]
+async fn a_full_spool_takes_nothing_but_knows_repeats() {
+    let mut rig = Rig::new(Limits { spool_rows: 1, ..Limits::default() });
+    let (first, repeat, other) = (rig.upstream("m1", None), rig.upstream("m1", None), rig.upstream("m2", None));
+    assert_eq!(rig.receive(first).await, Received::Stored);
+    assert_eq!(rig.receive(other).await, Received::Full);
+    assert_eq!(rig.receive(repeat).await, Received::Duplicate);
+}
+
+#[tokio::test]
+async fn messages_without_a_route_wait_for_one() {
+    let mut rig = Rig::new(Limits::default());
+    for n in 0..450 {
+        let mut message = rig.upstream(&format!("m{n}"), None);
+        if n == 3 {
+            message.category = None;
+        }
+        drop(rig.store.receive(message).await.unwrap());
+    }
+    assert_eq!(rig.store.topics_to_publish().await.unwrap().await.unwrap(), Vec::<String>::new());
+    let rig = rig.crash();
+    let pick = Arc::new(|category: Option<&str>| {
+        let acks = Acks::OnPublish;
+        category.map(|_| Route { bal: Owner::new("bal1").unwrap(), topic: MESSAGES.to_owned(), acks })
+    });
+    assert_eq!(rig.store.route_held(pick.clone()).await.unwrap(), 449);
+    assert_eq!(rig.store.route_held(pick).await.unwrap(), 0);
+    assert!(rig.store.fresh_topics().await.contains(MESSAGES));
+    let published = rig.read(MESSAGES).await;
+    assert_eq!(published.len(), 449);
+    assert_eq!((&published[0]["ccs_id"], &published[3]["ccs_id"]), (&"m0".into(), &"m4".into()), "in order");
+    assert_eq!(rig.store.figures().spool_rows, 1);
+}
+
+#[tokio::test]
+async fn explicit_acks_keep_a_message_until_its_bal_has_it() {
+    let mut rig = Rig::new(Limits::default());
+    let mut sids = Vec::new();
+    for n in 0..4 {
+        let message = rig.upstream(&format!("m{n}"), Some(Acks::Explicit));
+        sids.push(message.sid);
+        rig.receive(message).await;
+    }
+    let first = rig.next(MESSAGES, 0).await;
+    assert!(first.iter().all(|w| !w.redelivered));
+    rig.publish(&first).await;
+    assert_eq!(rig.next(MESSAGES, first[3].slip.seq).await, [], "not again on the same connection");
+    let again = rig.next(MESSAGES, 0).await;
+    assert!(again.len() == 4 && again.iter().all(|w| w.redelivered));
+
+    let (bal, other) = (Owner::new("bal1").unwrap(), Owner::new("bal2").unwrap());
+    let these = Acknowledged::These(vec![sids[0]]);
+    assert_eq!(rig.store.acked(&other, these.clone(), NOW).await.unwrap(), 0, "another BAL's word means nothing");
+    assert_eq!(rig.store.acked(&bal, these.clone(), NOW).await.unwrap(), 1);
+    assert_eq!(rig.store.acked(&bal, these, NOW).await.unwrap(), 0);
+    assert_eq!(rig.store.acked(&bal, Acknowledged::UpTo(sids[2]), NOW).await.unwrap(), 2);
+    let rig = rig.crash();
+    assert_eq!(rig.next(MESSAGES, 0).await.len(), 1);
+    assert_eq!(rig.store.figures().spool_rows, 1);
+}
+
+#[tokio::test]
+async fn a_crash_marks_exactly_what_was_read_for_publishing() {
+    let mut rig = Rig::new(Limits::default());
+    for id in ["a1", "a2", "a3"] {
+        let new = rig.new_delivery(id);
+        rig.accept(new).await;
+    }
+    let waiting = rig.store.next_to_publish(RECEIPTS.into(), 0, 2).await.unwrap().await.unwrap();
+    rig.publish(&waiting[..1]).await;
+    let rig = rig.crash();
+    assert_eq!(rig.recovery.redelivered, 1);
+    let marks: Vec<bool> = rig.next(RECEIPTS, 0).await.iter().map(|w| w.redelivered).collect();
+    assert_eq!(marks, [true, false]);
+}
+
+#[tokio::test]
+async fn what_was_perhaps_published_is_marked() {
+    let mut rig = Rig::new(Limits::default());
+    let new = rig.new_delivery("a1");
+    rig.accept(new).await;
+    let waiting = rig.next(RECEIPTS, 0).await;
+    rig.store.mark_redelivered(vec![waiting[0].slip.clone()]).await.unwrap().await.unwrap();
+    assert!(rig.next(RECEIPTS, 0).await[0].redelivered);
+}
+
+#[tokio::test]
+async fn document_numbers_never_repeat() {
+    let mut rig = Rig::new(Limits::default());
+    let new = rig.new_delivery("a1");
+    rig.accept(new).await;
+    let before = rig.next(RECEIPTS, 0).await[0].slip.seq;
+    rig.statuses().await;
+    let mut rig = rig.reopen().await;
+    let new = rig.new_delivery("a2");
+    rig.accept(new).await;
+    assert!(rig.next(RECEIPTS, 0).await[0].slip.seq > before);
+}
+
+#[tokio::test]
+async fn what_was_in_flight_at_a_crash_is_due_again_and_marked() {
+    let mut rig = Rig::new(Limits::default());
+    let mut sids = Vec::new();
+    for id in ["a1", "a2"] {
+        let new = rig.new_delivery(id);
+        sids.push(new.sid);
+        rig.accept(new).await;
+    }
+    rig.take(NOW).await;
+    rig.record(sids[1], retry(NOW + 1000), NOW).await;
+    let rig = rig.crash();
+    assert_eq!(rig.recovery.crashed, 1);
+    assert_eq!(rig.recovery.last_sid, Some(sids[1]));
+    assert_eq!(
+        rig.recovery.retrying,
+        [
+            Retrying { recipient: 7, sid: sids[0], due_ms: 0 },
+            Retrying { recipient: 7, sid: sids[1], due_ms: NOW + 1000 }
+        ]
+    );
+    let taken = rig.take(NOW).await;
+    assert_eq!((ids(&taken), taken.claimed[0].dup_possible), (vec!["a1".to_owned()], true));
+    rig.record(sids[0], accepted(), NOW).await;
+    let sent = rig.read(RECEIPTS).await.pop().unwrap();
+    assert_eq!((&sent["attempt"], &sent["dup_possible"]), (&2.into(), &true.into()));
+}
+
+#[tokio::test]
+async fn history_is_limited_by_age_and_by_number_and_spares_the_unsettled() {
+    let mut rig = Rig::new(Limits { history_rows: 10, ..Limits::default() });
+    let mut settle = Vec::new();
+    for n in 0..15 {
+        let mut new = rig.new_delivery(&format!("a{n}"));
+        new.receipt = n != 0;
+        settle.push(new.sid);
+        rig.accept(new).await;
+    }
+    rig.take(NOW).await;
+    for sid in &settle[1..] {
+        rig.record(*sid, accepted(), NOW).await;
+        rig.record(*sid, Event::Receipt, NOW).await;
+    }
+    let rig = rig.crash();
+    rig.sweep_all(NOW + 1).await;
+    assert_eq!(rig.store.figures().history_rows, 10);
+    assert!(rig.inspector().trace("a1").unwrap().is_empty(), "the oldest settled one is forgotten");
+    assert_eq!(rig.inspector().trace("a0").unwrap().len(), 1, "an older unsettled one is not");
+    let statuses = rig.statuses().await;
+    assert!(statuses.contains(&"a0 accepted".to_owned()) && !statuses.contains(&"a1 delivered".to_owned()));
+    assert_eq!(statuses.len(), 1 + 10 * 3, "the unread statuses of what is forgotten are gone, too");
+    rig.sweep_all(NOW + 24 * 3_600_000 + 1).await;
+    assert_eq!(rig.store.figures().history_rows, 1, "only a0, which expired just now");
+}
+
+#[tokio::test]
+async fn operators_read_while_the_bridge_runs() {
+    let mut rig = Rig::new(Limits::default());
+    let new = rig.new_delivery("a1");
+    let sid = new.sid;
+    rig.accept(new).await;
+    let message = rig.upstream("m1", Some(Acks::OnPublish));
+    let up_sid = message.sid.to_string();
+    rig.receive(message).await;
+    rig.take(NOW).await;
+    rig.record(sid, retry(NOW + 1000), NOW + 1).await;
+    let inspector = rig.inspector();
+    let by_id = inspector.trace("a1").unwrap();
+    assert_eq!(by_id, inspector.trace(&sid.to_string()).unwrap());
+    assert_eq!(by_id, inspector.list(10).unwrap());
+    let [Trace::Delivery(life)] = &by_id[..] else { panic!("{by_id:?}") };
+    assert_eq!((life.state, life.attempt, life.due_at), (State::Due, 1, Some(NOW + 1000)));
+    assert_eq!(life.statuses_unread, 1);
+    assert_eq!(life.log[0]["code"], "SERVICE_UNAVAILABLE");
+    assert!(matches!(&inspector.trace(&up_sid).unwrap()[..], [Trace::Upstream(up)] if up.kept));
+    let counts = inspector.counts().unwrap();
+    assert_eq!((counts.deliveries["due"], counts.spool), (1, 1));
+    rig.keeper.close().await.unwrap();
+    assert_eq!(inspector.trace("a1").unwrap(), by_id);
+    assert_eq!(Inspector::open(&rig.settings.path).unwrap().trace("a1").unwrap(), by_id, "also when it does not run");
+}
+
+#[tokio::test]
+async fn closing_finishes_what_is_queued_and_leaves_one_file() {
+    let mut rig = Rig::new(Limits::default());
+    let mut pending = Vec::new();
+    for n in 0..500 {
+        let new = rig.new_delivery(&format!("a{n}"));
+        pending.push(rig.store.accept(new).await.unwrap());
+    }
+    rig.keeper.close().await.unwrap();
+    for committed in pending {
+        assert_eq!(committed.await.unwrap(), Accepted::Stored);
+    }
+    let wal = rig.dir.path().join("store.db-wal");
+    assert!(!wal.exists() || wal.metadata().unwrap().len() == 0);
+    assert!(matches!(rig.store.next_due().await, Err(StoreError::Closed)));
+}
+
+#[tokio::test]
+async fn due_changes_and_fresh_topics_wake_the_pumps() {
+    let mut rig = Rig::new(Limits::default());
+    let mut due = rig.store.due();
+    due.mark_unchanged();
+    let new = rig.new_delivery("a1");
+    rig.accept(new).await;
+    assert!(due.has_changed().unwrap());
+    assert_eq!(rig.store.fresh_topics().await.into_iter().collect::<Vec<_>>(), [RECEIPTS]);
+    let wait = tokio::time::timeout(Duration::ZERO, rig.store.fresh_topics());
+    assert!(wait.await.is_err(), "each topic is named once per change");
+}
