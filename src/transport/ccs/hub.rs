@@ -77,8 +77,8 @@ impl Hub {
         ticker.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         while !(self.roster.is_stopping() && self.roster.is_empty()) {
             let free = self.outbox.is_empty();
+            // Not biased: neither direction may starve the other.
             let turn = tokio::select! {
-                biased;
                 () = stop.cancelled(), if !self.roster.is_stopping() => Turn::Stop,
                 tag = outlet.acks.recv(), if self.acks_open => Turn::Ack(tag),
                 permit = outlet.reports.reserve(), if !free => match (permit, self.outbox.pop_front()) {
