@@ -1,4 +1,4 @@
-//! The stanzas of CCS, for both sides of the stream: [`Stanza::read`] here, the writers in [`super::write`].
+//! The stanzas of CCS, for both sides of the stream: [`Stanza::read`] here, the writers in [`mod@super::write`].
 //!
 //! Elements are known by namespace and name, never by prefix: the documents and the real server spell `str:features`,
 //! `stream:features`, `gcm` and `data:gcm`.
