@@ -12,6 +12,7 @@
 
 use super::dial::{DialError, Dialer};
 use super::ledger::Order;
+use super::monitor::Monitor;
 use crate::ccs::event::{Counters, Event, Reason};
 use crate::ccs::session::{Input, Output, Session};
 use crate::ccs::settings::SessionConfig;
@@ -50,6 +51,13 @@ pub(super) struct Note {
     pub(super) connection: u64,
     /// What it says.
     pub(super) word: Word,
+}
+
+impl Note {
+    /// Whether the connections stand differently after it.
+    pub(super) fn changes_connections(&self) -> bool {
+        matches!(self.word, Word::Ended(_) | Word::Event(Event::Ready { .. } | Event::Draining(_)))
+    }
 }
 
 /// The content of a [`Note`].
@@ -98,6 +106,8 @@ pub(super) struct Connection {
     pub(super) session: SessionConfig,
     /// How to get there.
     pub(super) dialer: Arc<Dialer>,
+    /// Where to count.
+    pub(super) monitor: Arc<Monitor>,
     /// What to do.
     pub(super) orders: mpsc::Receiver<Command>,
     /// Where to tell.
@@ -121,7 +131,7 @@ impl Connection {
             Err(cause) => self.end(cause, None).await,
             Ok(stream) => {
                 let (reader, mut writer) = tokio::io::split(stream);
-                let mut talk = Talk::new(self.session.clone());
+                let mut talk = Talk::new(self.session.clone(), Arc::clone(&self.monitor));
                 let cause = self.converse(&mut talk, reader, &mut writer).await;
                 let last_words = std::mem::take(&mut talk.out);
                 for event in std::mem::take(&mut talk.inbox) {
@@ -208,6 +218,9 @@ impl Connection {
 /// A session and what lies between it and its two neighbours.
 struct Talk {
     session: Session,
+    monitor: Arc<Monitor>,
+    /// What the monitor knows of the session's counters.
+    counted: Counters,
     /// Bytes for the socket.
     out: BytesMut,
     /// Whether the socket has passed on what was written to it.
@@ -222,9 +235,11 @@ struct Talk {
 }
 
 impl Talk {
-    fn new(config: SessionConfig) -> Self {
+    fn new(config: SessionConfig, monitor: Arc<Monitor>) -> Self {
         Self {
             session: Session::new(config, now()),
+            monitor,
+            counted: Counters::default(),
             out: BytesMut::new(),
             flushed: true,
             inbox: VecDeque::new(),
@@ -238,6 +253,8 @@ impl Talk {
 
     fn handle(&mut self, input: Input<'_>) {
         self.session.handle(input, now());
+        let counters = self.session.counters();
+        self.monitor.add_session(&std::mem::replace(&mut self.counted, counters), &counters);
         self.poll();
     }
 

@@ -95,9 +95,12 @@ impl Ledger {
         }
     }
 
-    /// Whether another message may be taken from the bridge.
+    /// Whether another message may be taken from the bridge. What a draining connection has in flight does not count:
+    /// the connection beside it would stand idle.
     pub(super) fn has_room(&self) -> bool {
-        self.pending.len() < self.window * self.connections
+        let draining = self.links.values().filter(|load| load.phase == LoadPhase::Draining);
+        let draining: usize = draining.map(|load| load.in_flight).sum();
+        self.pending.len() - draining < self.window * self.connections
     }
 
     /// How many messages are taken and not settled.

@@ -4,7 +4,7 @@
 //!             ┌──────────────── Hub ────────────────┐        ┌─ Connection ─┐
 //!   Send ───► │ Ledger: who is where, in which order │ orders │   Session    │  TLS
 //!   Tag  ───► │                                      ├───────►│              ├──────► CCS
-//!   Report ◄──┤ Slots: when to dial again            │◄───────┤  one task    │
+//!   Report ◄──┤ Roster: which connections, and when  │◄───────┤  one task    │
 //!             └──────────────────────────────────────┘  notes └──────────────┘ × connections (+ draining ones)
 //! ```
 //!
@@ -19,6 +19,7 @@ mod hub;
 mod ledger;
 mod monitor;
 mod refusal;
+mod roster;
 mod slots;
 
 pub use crate::ccs::secret::Secret;
@@ -158,8 +159,7 @@ impl CcsConfig {
 /// When the settings cannot work. Nothing that happens on the network ends it.
 pub async fn run(config: CcsConfig, outlet: Outlet, stop: CancellationToken) -> Result<(), Fatal> {
     let dialer = config.dialer()?;
-    let (hub, notes) = Hub::new(config, dialer);
-    hub.run(outlet, notes, stop).await;
+    Hub::new(config, dialer).run(outlet, stop).await;
     Ok(())
 }
 

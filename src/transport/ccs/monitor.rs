@@ -1,5 +1,6 @@
 //! What the transport counts, and how its connections stand, for metrics and status topics.
 
+use crate::ccs::event::Counters;
 use crate::ccs::nack::NackCode;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::watch;
@@ -17,8 +18,6 @@ pub enum Metric {
     Rejected,
     /// Messages whose time to live ended here.
     Expired,
-    /// Messages that a draining connection did not take.
-    Bounced,
     /// Messages left unanswered when the transport stopped.
     Lost,
     /// Messages from devices.
@@ -53,13 +52,12 @@ pub enum Metric {
 
 impl Metric {
     /// All of them.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 20] = [
         Self::Sent,
         Self::Resent,
         Self::Accepted,
         Self::Rejected,
         Self::Expired,
-        Self::Bounced,
         Self::Lost,
         Self::Upstream,
         Self::Receipts,
@@ -150,6 +148,21 @@ impl Monitor {
 
     pub(super) fn add_nack(&self, code: NackCode) {
         self.nacks[code as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Adds what a session counted since `before`.
+    pub(super) fn add_session(&self, before: &Counters, after: &Counters) {
+        for (metric, before, after) in [
+            (Metric::BadAcks, before.bad_acks, after.bad_acks),
+            (Metric::UnknownAnswers, before.unknown_answers, after.unknown_answers),
+            (Metric::Malformed, before.malformed, after.malformed),
+            (Metric::Oversize, before.oversize, after.oversize),
+            (Metric::Pings, before.pings, after.pings),
+        ] {
+            if after > before {
+                self.add(metric, after - before);
+            }
+        }
     }
 
     pub(super) fn set_pending(&self, pending: usize) {
