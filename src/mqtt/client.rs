@@ -5,6 +5,7 @@ use super::config::{ClientConfig, ClientError, Plan, Version};
 use super::link::{Failure, Protocol};
 use super::retry::{Retry, Tell};
 use super::session::{self, End};
+use super::talk::Flight;
 use super::v5::V5;
 use super::v311::V311;
 use std::time::Duration;
@@ -32,8 +33,11 @@ pub async fn run(config: ClientConfig, outlet: Outlet, stop: CancellationToken) 
 async fn keep<P: Protocol>(plan: &Plan, mut outlet: Outlet, stop: &CancellationToken) {
     let limits = &plan.config.limits;
     let mut retry = Retry::new(limits.retry_min, limits.retry_max);
+    let mut flight = Flight::new(limits);
     loop {
-        let End::Failed { failure, open } = session::run::<P>(plan, &mut outlet, stop).await else { return };
+        let End::Failed { failure, open } = session::run::<P>(plan, &mut outlet, &mut flight, stop).await else {
+            return;
+        };
         let (pause, tell) = retry.failed(&failure, open, rand::random());
         say(plan, &failure, pause, tell);
         tokio::select! {

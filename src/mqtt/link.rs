@@ -33,8 +33,8 @@ pub(super) trait Protocol {
     /// Tells the broker what became of a message.
     async fn acknowledge(client: &Self::Client, ack: Self::Ack, word: AckWord) -> Acknowledged;
 
-    /// Asks for a DISCONNECT behind everything that was handed over.
-    async fn disconnect(client: &Self::Client);
+    /// Asks for a DISCONNECT.
+    async fn disconnect(client: &Self::Client, leave: Leave);
 }
 
 /// What happens on a link.
@@ -100,6 +100,15 @@ pub(super) enum Answer {
     Silent,
 }
 
+/// When a DISCONNECT goes out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Leave {
+    /// Behind the acknowledgements that were handed over.
+    InOrder,
+    /// Now, though publications are unanswered: the library would wait for the answers, without end.
+    AtOnce,
+}
+
 /// Whether the broker was told what became of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Acknowledged {
@@ -158,4 +167,38 @@ pub(super) fn wire_bytes(outbound: &Outbound) -> usize {
     /// Fixed header 5, topic length 2, packet id 2, property length 4, format 2, content type 19, expiry 5, correlation 3.
     const AROUND: usize = 42;
     AROUND + outbound.topic.len() + outbound.payload.len() + outbound.correlation.as_ref().map_or(0, Bytes::len)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rumqttc_v5::{Packet, Publish, PublishProperties};
+    use tokio::sync::oneshot;
+
+    #[test]
+    fn a_publication_is_never_larger_than_estimated() {
+        for payload in [0, 1, 127, 128, 16_384, 3_000_000] {
+            let (outcome, _) = oneshot::channel();
+            let outbound = Outbound {
+                topic: "bal/others/messages".into(),
+                payload: Bytes::from(vec![0; payload]),
+                qos: 1,
+                retain: false,
+                expiry: Some(1),
+                correlation: Some(Bytes::from_static(b"c1")),
+                resume: false,
+                outcome,
+            };
+            let properties = PublishProperties {
+                payload_format_indicator: Some(1),
+                content_type: Some("application/json".into()),
+                message_expiry_interval: outbound.expiry,
+                correlation_data: outbound.correlation.clone(),
+                ..PublishProperties::default()
+            };
+            let packet = Publish::new(&outbound.topic, QoS::AtLeastOnce, outbound.payload.clone(), Some(properties));
+            let (real, estimate) = (Packet::Publish(packet).size(), wire_bytes(&outbound));
+            assert!((real..real + 10).contains(&estimate), "{payload}: {real}, estimated {estimate}");
+        }
+    }
 }

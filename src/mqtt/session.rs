@@ -12,11 +12,13 @@
 //! bridge is busy.
 
 use super::config::Plan;
-use super::link::{Acknowledged, Arrived, Event, Failure, Protocol, Terms};
+use super::link::{Acknowledged, Arrived, Event, Failure, Leave, Protocol, Terms};
 use super::talk::{Close, Flight, Talk};
 use super::{Ack, AckWord, Door, Inbound, Outlet};
+use std::convert::Infallible;
 use std::future::pending;
 use std::pin::pin;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::mpsc::error::TrySendError;
@@ -45,6 +47,7 @@ pub(super) enum End {
 /// What a connection did, for its last line in the log.
 #[derive(Debug, Default)]
 pub(super) struct Tally {
+    pub(super) opened: OnceLock<Instant>,
     received: AtomicU64,
     acknowledged: AtomicU64,
     withheld: AtomicU64,
@@ -58,10 +61,34 @@ impl Tally {
     pub(super) fn count(number: &AtomicU64) -> bool {
         number.fetch_add(1, Ordering::Relaxed) == 0
     }
+
+    fn open_for(&self) -> Option<Duration> {
+        self.opened.get().map(Instant::elapsed)
+    }
+
+    fn log(&self, broker: &str) {
+        let read = |number: &AtomicU64| number.load(Ordering::Relaxed);
+        info!(
+            broker,
+            open_for = ?self.open_for(),
+            received = read(&self.received),
+            acknowledged = read(&self.acknowledged),
+            withheld = read(&self.withheld),
+            dropped = read(&self.dropped),
+            published = read(&self.published),
+            confirmed = read(&self.confirmed),
+            "the connection to the broker has ended"
+        );
+    }
 }
 
 /// Connects, and works until the connection ends.
-pub(super) async fn run<P: Protocol>(plan: &Plan, outlet: &mut Outlet, stop: &CancellationToken) -> End {
+pub(super) async fn run<P: Protocol>(
+    plan: &Plan,
+    outlet: &mut Outlet,
+    flight: &mut Flight,
+    stop: &CancellationToken,
+) -> End {
     let limits = &plan.config.limits;
     // What a broker may send ahead of the acknowledgements (MQTT 5) fits into the bridge's queue.
     let window = u16::try_from(outlet.inbound.max_capacity()).unwrap_or(u16::MAX);
@@ -76,57 +103,64 @@ pub(super) async fn run<P: Protocol>(plan: &Plan, outlet: &mut Outlet, stop: &Ca
     };
     info!(broker = plan.address, session_present = terms.session_present, "connected to the broker");
 
-    let Outlet { inbound, publish, door, readers, barrier } = outlet;
-    let tally = Tally::default();
-    let mut flight = Flight::new(limits, std::mem::take(barrier));
-    let mut opened = None;
-    let ended = {
-        // Twice the window, because QoS 0 may take one half of it.
-        let (held_tx, held) = mpsc::channel(2 * usize::from(window));
-        let (acks_tx, acks) = mpsc::channel(MOST_UNACKNOWLEDGED);
-        let withheld = Notify::new();
-        let mut talk: Talk<'_, P> = Talk {
-            plan,
-            terms,
-            client: &client,
-            flight: &mut flight,
-            opened: &mut opened,
-            door,
-            readers,
-            tally: &tally,
-        };
-        let intake = Intake { held: held_tx, acks: acks_tx, tally: &tally };
-        let mut receiving = pin!(intake.receive::<P>(&mut events));
-        let ended = tokio::select! {
-            failure = &mut receiving => Err(failure),
-            never = forward(held, inbound) => never,
-            never = acknowledge::<P>(&client, acks, &withheld, &tally) => never,
-            closed = talk.run(publish, stop, &withheld) => closed,
-        };
-        if ended.is_ok() {
-            let goodbye = async {
-                P::disconnect(&client).await;
-                pending::<Failure>().await
-            };
-            // The library ends with a failure once the DISCONNECT is out. In time or not: there is nothing more to do.
-            _ = timeout(limits.grace, async {
-                tokio::select! { f = &mut receiving => f, f = goodbye => f }
-            })
-            .await;
-        }
-        ended
-    };
+    let session = Session { plan, terms, window: usize::from(window), stop, tally: Tally::default() };
+    let ended = session.work::<P>(&client, &mut events, flight, outlet).await;
     // Whatever has no answer now gets none: the library lets go of it.
     drop((client, events));
-    door.send_replace(Door::Closed);
-    *barrier = flight.land(&tally).await;
-    info!(broker = plan.address, ?tally, "the connection to the broker has ended");
+    outlet.door.send_replace(Door::Closed);
+    flight.land(&session.tally).await;
+    session.tally.log(&plan.address);
     let failure = match ended {
         Ok(Close::Stop) => return End::Stopped,
         Ok(Close::Redelivery) => Failure::Redelivery,
         Err(failure) => failure,
     };
-    End::Failed { failure, open: opened.map(|at: Instant| at.elapsed()) }
+    End::Failed { failure, open: session.tally.open_for() }
+}
+
+/// A connection that stands.
+struct Session<'a> {
+    plan: &'a Plan,
+    terms: Terms,
+    window: usize,
+    stop: &'a CancellationToken,
+    tally: Tally,
+}
+
+impl Session<'_> {
+    async fn work<P: Protocol>(
+        &self,
+        client: &P::Client,
+        events: &mut P::Events,
+        flight: &mut Flight,
+        outlet: &mut Outlet,
+    ) -> Result<Close, Failure> {
+        let Self { plan, terms, stop, tally, .. } = self;
+        let Outlet { inbound, publish, door, readers } = outlet;
+        // Twice the window, because QoS 0 may take one half of it.
+        let (held_tx, held) = mpsc::channel(2 * self.window);
+        let (acks_tx, acks) = mpsc::channel(MOST_UNACKNOWLEDGED);
+        let withheld = Notify::new();
+        let mut talk: Talk<'_, P> = Talk { plan, terms: *terms, client, flight, door, readers, tally };
+        let mut receiving = pin!(Intake { held: held_tx, acks: acks_tx, tally }.receive::<P>(events));
+        let close = tokio::select! {
+            failure = &mut receiving => return Err(failure),
+            never = forward(held, inbound) => match never {},
+            never = acknowledge::<P>(client, acks, &withheld, tally) => match never {},
+            closed = talk.run(publish, stop, &withheld) => closed?,
+        };
+        let leave = if flight.is_empty() { Leave::InOrder } else { Leave::AtOnce };
+        let goodbye = async {
+            P::disconnect(client, leave).await;
+            pending().await
+        };
+        // The link ends with a failure once the DISCONNECT is out. In time or not: there is nothing more to do.
+        _ = timeout(plan.config.limits.grace, async {
+            tokio::select! { ended = receiving => ended, never = goodbye => never }
+        })
+        .await;
+        Ok(close)
+    }
 }
 
 async fn connect<P: Protocol>(events: &mut P::Events) -> Result<Terms, Failure> {
@@ -137,8 +171,11 @@ async fn connect<P: Protocol>(events: &mut P::Events) -> Result<Terms, Failure> 
     }
 }
 
-/// An acknowledgement on its way: what to send, and the end on which its word comes.
-type Owed<A> = (A, oneshot::Receiver<AckWord>);
+/// An acknowledgement that waits for its word.
+struct Owed<A> {
+    ack: A,
+    word: oneshot::Receiver<AckWord>,
+}
 
 struct Intake<'a, A> {
     held: mpsc::Sender<Inbound>,
@@ -178,11 +215,11 @@ impl<A> Intake<'_, A> {
             correlation: arrived.correlation,
             ack,
         };
-        let Some(owed) = arrived.ack else {
+        let Some(owed) = arrived.ack.map(|ack| Owed { ack, word }) else {
             self.take_unsafe(inbound);
             return Ok(());
         };
-        if let Err(TrySendError::Full(_)) = self.acks.try_send((owed, word)) {
+        if let Err(TrySendError::Full(_)) = self.acks.try_send(owed) {
             return Err(Failure::Protocol("more unacknowledged messages than packet ids".into()));
         }
         // An MQTT 5 broker keeps to the receive maximum, so there is room. With MQTT 3.1.1 the broker's own limit may be
@@ -205,7 +242,7 @@ impl<A> Intake<'_, A> {
 }
 
 /// Hands messages to the bridge, as fast as it takes them.
-async fn forward<T>(mut held: mpsc::Receiver<Inbound>, inbound: &mpsc::Sender<Inbound>) -> T {
+async fn forward(mut held: mpsc::Receiver<Inbound>, inbound: &mpsc::Sender<Inbound>) -> Infallible {
     while let Some(message) = held.recv().await {
         // The bridge dropped its end: it is stopping, the message stays unacknowledged.
         _ = inbound.send(message).await;
@@ -220,8 +257,8 @@ async fn acknowledge<P: Protocol>(
     mut acks: mpsc::Receiver<Owed<P::Ack>>,
     withheld: &Notify,
     tally: &Tally,
-) -> Result<Close, Failure> {
-    while let Some((ack, word)) = acks.recv().await {
+) -> Infallible {
+    while let Some(Owed { ack, word }) = acks.recv().await {
         let done = match word.await {
             Ok(word) => P::acknowledge(client, ack, word).await,
             Err(_) => Acknowledged::Withheld,

@@ -13,6 +13,17 @@ const HELD: usize = 1_000;
 /// Most topics of which is remembered that their refusal was told.
 const TOLD: usize = 1_000;
 
+/// What an answer means for the bridge.
+pub(super) fn meaning(answer: &Answer, retain: bool) -> Outcome {
+    match answer {
+        Answer::Confirmed => Outcome::Confirmed,
+        // The broker keeps it; readers get it when they come.
+        Answer::NoReader if retain => Outcome::Confirmed,
+        Answer::NoReader => Outcome::NoReader,
+        Answer::Refused(_) | Answer::Lost | Answer::Silent => Outcome::Lost,
+    }
+}
+
 /// Turns answers of the broker into outcomes.
 ///
 /// A refused publication is lost for the bridge, which publishes it again; so the word is held back for a while, or
@@ -39,31 +50,37 @@ impl Settling {
         Self { refusal_pause, reader_probe, held: VecDeque::new(), probe: None, told: HashSet::new() }
     }
 
-    /// Tells `outcome` what `answer` means, or holds it.
+    /// Tells `outcome` what `answer` means, or holds the word back.
     pub(super) fn answered(&mut self, answer: &Answer, retain: bool, outcome: oneshot::Sender<Outcome>, now: Instant) {
-        // Nobody waits for an outcome any more: not an error.
-        let tell = |outcome: oneshot::Sender<Outcome>, word| _ = outcome.send(word);
-        match answer {
-            Answer::Confirmed => tell(outcome, Outcome::Confirmed),
-            // The broker keeps it; readers get it when they come.
-            Answer::NoReader if retain => tell(outcome, Outcome::Confirmed),
-            Answer::NoReader => {
-                self.probe.get_or_insert(now + self.reader_probe);
-                tell(outcome, Outcome::NoReader);
-            }
-            Answer::Lost | Answer::Silent => tell(outcome, Outcome::Lost),
-            Answer::Refused(_) => {
-                if self.held.len() == HELD
-                    && let Some((_, oldest)) = self.held.pop_front()
-                {
-                    tell(oldest, Outcome::Lost);
-                }
-                self.held.push_back((now + self.refusal_pause, outcome));
-            }
+        if matches!(answer, Answer::Refused(_)) {
+            self.hold(outcome, now + self.refusal_pause);
+            return;
+        }
+        let word = meaning(answer, retain);
+        if word == Outcome::NoReader {
+            self.probe.get_or_insert(now + self.reader_probe);
+        }
+        // If nobody waits for it any more, that is no error.
+        _ = outcome.send(word);
+    }
+
+    fn hold(&mut self, outcome: oneshot::Sender<Outcome>, due: Instant) {
+        if self.held.len() == HELD
+            && let Some((_, oldest)) = self.held.pop_front()
+        {
+            _ = oldest.send(Outcome::Lost);
+        }
+        self.held.push_back((due, outcome));
+    }
+
+    /// A publication on `topic` passed; the next refusal is news again.
+    pub(super) fn passed(&mut self, topic: &str) {
+        if !self.told.is_empty() {
+            self.told.remove(topic);
         }
     }
 
-    /// Whether a refusal on `topic` is the first on this connection. It may forget, and then says so twice.
+    /// Whether a refusal on `topic` is news. It may forget, and then says so twice.
     pub(super) fn news(&mut self, topic: &str) -> News {
         if self.told.contains(topic) {
             return News::Known;
@@ -179,10 +196,12 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_topic_is_news_once() {
+    fn a_refused_topic_is_news_once_until_it_passes() {
         let mut settling = settling();
         assert_eq!(settling.news("a"), News::First);
         assert_eq!(settling.news("a"), News::Known);
+        settling.passed("a");
+        assert_eq!(settling.news("a"), News::First);
         for n in 0..TOLD {
             settling.news(&format!("t{n}"));
         }

@@ -4,7 +4,7 @@ use super::barrier::Barrier;
 use super::config::{ClientLimits, Plan};
 use super::link::{Answer, Failure, Protocol, Retain, Terms, wire_bytes};
 use super::session::Tally;
-use super::settle::{News, Settling};
+use super::settle::{News, Settling, meaning};
 use super::{Door, Outbound, Outcome};
 use std::future::{Future, pending};
 use std::pin::pin;
@@ -29,7 +29,6 @@ pub(super) struct Talk<'a, P: Protocol> {
     pub(super) terms: Terms,
     pub(super) client: &'a P::Client,
     pub(super) flight: &'a mut Flight,
-    pub(super) opened: &'a mut Option<Instant>,
     pub(super) door: &'a watch::Sender<Door>,
     pub(super) readers: &'a watch::Sender<u64>,
     pub(super) tally: &'a Tally,
@@ -84,7 +83,7 @@ impl<P: Protocol> Talk<'_, P> {
     }
 
     fn open(&mut self) {
-        *self.opened = Some(Instant::now());
+        self.tally.opened.get_or_init(Instant::now);
         info!(broker = self.plan.address, filters = self.plan.config.filters.len(), "subscribed; the door is open");
         self.door.send_replace(Door::Open);
         self.readers.send_modify(|changes| *changes = changes.wrapping_add(1));
@@ -103,7 +102,7 @@ impl<P: Protocol> Talk<'_, P> {
             sleep(limits.redelivery).await;
         });
         let mut closing = None;
-        while closing.is_none() || self.flight.len() > 0 {
+        while closing.is_none() || !self.flight.is_empty() {
             let (deadline, room) = (self.flight.deadline(), self.flight.len() < window);
             tokio::select! {
                 biased;
@@ -122,6 +121,7 @@ impl<P: Protocol> Talk<'_, P> {
 
     fn send(&mut self, outbound: Outbound) {
         if !self.flight.barrier.admits(&outbound.topic, outbound.resume) {
+            // If nobody waits for it any more, that is no error.
             _ = outbound.outcome.send(Outcome::Unsent);
             return;
         }
@@ -157,14 +157,14 @@ async fn at(deadline: Option<Instant>) {
     }
 }
 
-/// Publications that wait for the broker's answer. It outlives the link, so that what the link had already heard at its
-/// end still counts.
+/// Publications that wait for the broker's answer. It outlives the links: what one had heard at its end still counts,
+/// and what was behind a failure in the bridge's queue meets the next one.
 #[derive(Debug)]
 pub(super) struct Flight {
     waiting: JoinSet<Landed>,
     settling: Settling,
-    limit: Duration,
     barrier: Barrier,
+    limit: Duration,
 }
 
 #[derive(Debug)]
@@ -176,22 +176,25 @@ struct Landed {
 }
 
 impl Flight {
-    pub(super) fn new(limits: &ClientLimits, barrier: Barrier) -> Self {
+    pub(super) fn new(limits: &ClientLimits) -> Self {
         Self {
             waiting: JoinSet::new(),
             settling: Settling::new(limits.refusal_pause, limits.reader_probe),
+            barrier: Barrier::default(),
             limit: limits.answer,
-            barrier,
         }
     }
 
-    /// Settles everything that is left. The link must be gone. What failed is to be remembered on the next one.
-    pub(super) async fn land(mut self, tally: &Tally) -> Barrier {
+    /// Settles everything that is left. The link must be gone.
+    pub(super) async fn land(&mut self, tally: &Tally) {
         while let Some(landed) = self.landed().await {
             // The link's end has been told already.
             _ = self.settle(landed, tally);
         }
-        self.barrier
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
     }
 
     fn len(&self) -> usize {
@@ -223,15 +226,17 @@ impl Flight {
 
     fn settle(&mut self, landed: Landed, tally: &Tally) -> Result<(), Failure> {
         let Landed { topic, retain, answer, outcome } = landed;
+        if meaning(&answer, retain) == Outcome::Confirmed {
+            Tally::count(&tally.confirmed);
+            self.settling.passed(&topic);
+        } else {
+            self.barrier.broke(&topic);
+        }
         match &answer {
-            Answer::Confirmed => _ = Tally::count(&tally.confirmed),
             Answer::Refused(reason) if self.settling.news(&topic) == News::First => {
                 error!(topic, reason, "the broker refuses a publication; it is tried again and again");
             }
-            answer => debug!(topic, ?answer, "a publication was not confirmed"),
-        }
-        if !matches!(answer, Answer::Confirmed) {
-            self.barrier.broke(&topic);
+            answer => debug!(topic, ?answer, "a publication was answered"),
         }
         self.settling.answered(&answer, retain, outcome, Instant::now());
         match answer {

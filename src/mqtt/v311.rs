@@ -1,7 +1,7 @@
 //! MQTT 3.1.1, in the words of [`super::link`].
 
 use super::config::{Endpoint, Plan};
-use super::link::{Acknowledged, Answer, Arrived, BATCH, Event, Failure, Gone, Protocol, Retain, Terms, qos};
+use super::link::{Acknowledged, Answer, Arrived, BATCH, Event, Failure, Gone, Leave, Protocol, Retain, Terms, qos};
 use super::{AckWord, Outbound, tls};
 use rumqttc_v4::mqttbytes::v4::{PubAck, PubRec};
 use rumqttc_v4::{
@@ -76,9 +76,12 @@ impl Protocol for V311 {
         }
     }
 
-    async fn disconnect(client: &AsyncClient) {
+    async fn disconnect(client: &AsyncClient, leave: Leave) {
         // It fails only when the link has ended, which is what is asked for.
-        _ = client.disconnect().await;
+        _ = match leave {
+            Leave::InOrder => client.disconnect().await,
+            Leave::AtOnce => client.disconnect_now().await,
+        };
     }
 }
 

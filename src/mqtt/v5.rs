@@ -1,7 +1,7 @@
 //! MQTT 5, in the words of [`super::link`].
 
 use super::config::{Endpoint, Plan};
-use super::link::{Acknowledged, Answer, Arrived, BATCH, Event, Failure, Gone, Protocol, Retain, Terms, qos};
+use super::link::{Acknowledged, Answer, Arrived, BATCH, Event, Failure, Gone, Leave, Protocol, Retain, Terms, qos};
 use super::{AckWord, Outbound, tls};
 use rumqttc_v5::{
     AckMode, AsyncClient, Broker, ConnAck, ConnectReturnCode, ConnectionError, DisconnectReasonCode, EventLoop,
@@ -10,6 +10,7 @@ use rumqttc_v5::{
     SessionStoreError, SessionStoreKey, StateError, SubscribeFilter, SubscribeReasonCode, TlsConfiguration, Transport,
     mqttbytes,
 };
+use std::future::ready;
 use std::pin::Pin;
 
 /// What the bridge publishes: topics.md has one JSON object per payload.
@@ -86,9 +87,12 @@ impl Protocol for V5 {
         Acknowledged::Sent
     }
 
-    async fn disconnect(client: &AsyncClient) {
+    async fn disconnect(client: &AsyncClient, leave: Leave) {
         // It fails only when the link has ended, which is what is asked for.
-        _ = client.disconnect().await;
+        _ = match leave {
+            Leave::InOrder => client.disconnect().await,
+            Leave::AtOnce => client.disconnect_now().await,
+        };
     }
 }
 
@@ -152,19 +156,27 @@ fn addressed(plan: &Plan) -> MqttOptions {
 #[derive(Debug)]
 struct Forgotten(PersistedSession);
 
-type Stored<'a, T> = Pin<Box<dyn Future<Output = Result<T, SessionStoreError>> + Send + 'a>>;
-
 impl SessionStore for Forgotten {
-    fn load<'a>(&'a self, _: &'a SessionStoreKey) -> Stored<'a, Option<PersistedSession>> {
-        Box::pin(async { Ok(Some(self.0.clone())) })
+    fn load<'a>(
+        &'a self,
+        _: &'a SessionStoreKey,
+    ) -> Pin<Box<dyn Future<Output = Result<Option<PersistedSession>, SessionStoreError>> + Send + 'a>> {
+        Box::pin(ready(Ok(Some(self.0.clone()))))
     }
 
-    fn save<'a>(&'a self, _: &'a SessionStoreKey, _: &'a PersistedSession) -> Stored<'a, ()> {
-        Box::pin(async { Ok(()) })
+    fn save<'a>(
+        &'a self,
+        _: &'a SessionStoreKey,
+        _: &'a PersistedSession,
+    ) -> Pin<Box<dyn Future<Output = Result<(), SessionStoreError>> + Send + 'a>> {
+        Box::pin(ready(Ok(())))
     }
 
-    fn clear<'a>(&'a self, _: &'a SessionStoreKey) -> Stored<'a, ()> {
-        Box::pin(async { Ok(()) })
+    fn clear<'a>(
+        &'a self,
+        _: &'a SessionStoreKey,
+    ) -> Pin<Box<dyn Future<Output = Result<(), SessionStoreError>> + Send + 'a>> {
+        Box::pin(ready(Ok(())))
     }
 }
 

@@ -1,6 +1,6 @@
 //! What one connection leaves to the next.
 
-use crate::harness::{BODY, Bridge, Logs, QUEUE, config, outcome, soon};
+use crate::harness::{BODY, Bridge, Logs, QUEUE, config, outcome};
 use crate::mosquitto::{Mosquitto, Peer};
 use crate::scripted::{Scripted, connack};
 use bytes::Bytes;
@@ -31,6 +31,30 @@ async fn what_was_told_as_lost_is_not_sent_again_by_the_library() {
     assert_eq!((&publish.topic[..], publish.dup), (&b"new"[..], false));
     link.puback(publish.pkid, PubAckReason::Success).await;
     assert_eq!(outcome(again).await, Outcome::Confirmed);
+}
+
+#[tokio::test]
+async fn after_a_failure_nothing_of_the_topic_is_sent_until_the_publisher_resumes() {
+    let broker = Scripted::listen().await;
+    let mut bridge = Bridge::start(config(broker.url(), Version::V5));
+    let mut link = broker.welcome(connack(false)).await;
+    let lost = bridge.publish("t").await;
+    link.published().await;
+    drop(link);
+    bridge.door(Door::Closed).await;
+    let behind = bridge.send("t", "behind", |o| o.resume = false).await;
+    let other = bridge.send("other", BODY, |o| o.resume = false).await;
+    let resumed = bridge.send("t", "resumed", |o| o.resume = true).await;
+    assert_eq!(outcome(lost).await, Outcome::Lost);
+
+    let mut link = broker.welcome(connack(true)).await;
+    for topic in [&b"other"[..], b"t"] {
+        let publish = link.published().await;
+        assert_eq!(&publish.topic[..], topic);
+        link.puback(publish.pkid, PubAckReason::Success).await;
+    }
+    assert_eq!(outcome(behind).await, Outcome::Unsent);
+    assert_eq!((outcome(other).await, outcome(resumed).await), (Outcome::Confirmed, Outcome::Confirmed));
 }
 
 #[tokio::test]
@@ -289,6 +313,8 @@ async fn a_stop_does_not_wait_for_ever() {
     let mut link = broker.welcome(connack(false)).await;
     let lost = bridge.publish("t/1").await;
     link.published().await;
-    soon(bridge.stop()).await;
+    bridge.stop().await;
     assert_eq!(outcome(lost).await, Outcome::Lost);
+    // Without it the broker would publish the will.
+    assert!(matches!(link.packet().await, Some(Packet::Disconnect(_))));
 }

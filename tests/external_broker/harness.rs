@@ -98,6 +98,8 @@ impl Bridge {
             retain: false,
             expiry: None,
             correlation: None,
+            // Each stands alone.
+            resume: true,
             outcome,
         };
         change(&mut outbound);
