@@ -91,7 +91,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
             match release {
                 Release::Send(frame) => self.out.extend_from_slice(&frame),
                 Release::Nothing => {}
-                Release::Unsafe => return Err(not_safe()),
+                Release::Unsafe => {
+                    // What was released before may still leave, as far as the socket takes it at once.
+                    let _ = self.poll_out(cx)?;
+                    return Err(not_safe());
+                }
             }
         }
         match self.poll_out(cx) {

@@ -1,0 +1,11 @@
+//! The embedded broker, seen from its clients on one side and from the bridge on the other.
+
+#![cfg(feature = "broker")]
+
+mod acks;
+mod limits;
+mod peer;
+mod publications;
+mod real_clients;
+mod sessions;
+mod world;
