@@ -199,11 +199,6 @@ impl Ledger {
         }
     }
 
-    #[cfg(test)]
-    pub(super) fn unconfirmed(&self) -> usize {
-        self.lock().open.len()
-    }
-
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -194,7 +194,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Gate<S> {
         if gate.in_hand.is_empty() {
             match ready!(gate.poll_next(cx))? {
                 Some(packet) => gate.in_hand = packet,
-                None => return Poll::Ready(Ok(())),
+                None if gate.link.has_said_connect() => return Poll::Ready(Ok(())),
+                None => return Poll::Ready(Err(hung_up())),
             }
         }
         let size = gate.in_hand.len().min(buf.remaining());
@@ -236,6 +237,12 @@ impl<S: AsyncRead + AsyncWrite + Send + Sync + Unpin> WebSocketTransport for Gat
     fn peer_addr(&self) -> mqtt5::Result<SocketAddr> {
         Ok(self.peer)
     }
+}
+
+/// Before the CONNECT an end of the stream makes the engine warn, unless it reads these two words. A port that is probed
+/// by a health check is no reason to warn.
+fn hung_up() -> io::Error {
+    io::Error::new(io::ErrorKind::UnexpectedEof, "Connection closed before CONNECT")
 }
 
 /// The engine takes an error with these two words for an ordinary end of the connection and does not warn.

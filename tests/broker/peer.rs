@@ -12,8 +12,17 @@ pub(crate) const V5: u8 = 5;
 /// What came from the broker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Seen {
-    ConnAck { resumed: bool, code: u8 },
-    Publish { topic: String, payload: String, id: Option<u16>, dup: bool, retain: bool },
+    ConnAck {
+        resumed: bool,
+        code: u8,
+    },
+    Publish {
+        topic: String,
+        payload: String,
+        id: Option<u16>,
+        dup: bool,
+        retain: bool,
+    },
     /// PUBACK, PUBREC, PUBREL, PUBCOMP: type, identifier, reason.
     Ack(u8, u16, u8),
     SubAck(u16),

@@ -22,7 +22,7 @@ async fn without_a_reader_nothing_is_sent() {
 #[tokio::test]
 async fn a_subscribers_puback_confirms() {
     for version in [V311, V5] {
-        let mut world = World::open().await;
+        let world = World::open().await;
         let (mut bal, _) = Peer::connect(&world, Connect { version, ..Connect::default() }).await;
         for filter in [INBOX, "bal1/others/+", "bal1/#"] {
             bal.subscribe(filter, 2).await;

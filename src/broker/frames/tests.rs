@@ -125,7 +125,8 @@ proptest! {
 
 #[test]
 fn every_single_split_of_two_packets() {
-    let mut stream = encode(Packet::Publish(PublishPacket::new("a/b", vec![7; 300], QoS::AtLeastOnce).with_packet_id(9)));
+    let mut stream =
+        encode(Packet::Publish(PublishPacket::new("a/b", vec![7; 300], QoS::AtLeastOnce).with_packet_id(9)));
     stream.extend_from_slice(&encode(Packet::PubAck(PubAckPacket::new(0x0102))));
     for at in 0..=stream.len() {
         let frames = cut(&stream, &[at], LIMIT).unwrap();

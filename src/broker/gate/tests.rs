@@ -66,8 +66,20 @@ async fn the_engine_reads_one_packet_at_a_time() {
     assert_eq!(read(&mut world.gate).await, Some(publish(1, b"one")));
     assert_eq!(read(&mut world.gate).await, Some(publish(2, b"two")));
     assert_eq!(read(&mut world.gate).await, None);
-    drop(world.client);
-    assert_eq!(read(&mut world.gate).await, Some(Vec::new()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_end_without_connect_is_told_apart() {
+    let connect = [&[0x10, 12, 0, 4], &b"MQTT"[..], &[4, 2, 0, 0, 0, 0]].concat();
+    let World { mut gate, mut client, .. } = world(4096);
+    client.write_all(&connect).await.unwrap();
+    drop(client);
+    assert_eq!(read(&mut gate).await, Some(connect));
+    assert_eq!(read(&mut gate).await, Some(Vec::new()));
+
+    let World { mut gate, client, .. } = world(4096);
+    drop(client);
+    assert_eq!(gate.read(&mut [0; 10]).await.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
 }
 
 #[tokio::test(start_paused = true)]
