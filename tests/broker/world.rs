@@ -77,20 +77,17 @@ impl World {
     pub(crate) async fn publish_to_reader(&mut self, topic: &str, payload: &str) -> oneshot::Receiver<Outcome> {
         loop {
             self.port.readers.borrow_and_update();
-            let mut outcome = self.publish(topic, payload).await;
-            let answer = tokio::select! {
-                answer = &mut outcome => answer.unwrap(),
-                // The broker takes publications in order: when it has answered the next one, this one is on its way.
-                () = self.barrier() => return outcome,
-            };
-            match answer {
-                Outcome::NoReader => soon("a reader", self.port.readers.changed()).await.unwrap(),
-                Outcome::Confirmed => {
+            let mut answer = self.publish(topic, payload).await;
+            self.barrier().await;
+            match answer.try_recv() {
+                Err(_on_its_way) => return answer,
+                Ok(Outcome::NoReader) => soon("a reader", self.port.readers.changed()).await.unwrap(),
+                Ok(Outcome::Lost) => panic!("lost at once"),
+                Ok(Outcome::Confirmed) => {
                     let (tx, rx) = oneshot::channel();
                     tx.send(Outcome::Confirmed).unwrap();
                     return rx;
                 }
-                Outcome::Lost => panic!("lost at once"),
             }
         }
     }
