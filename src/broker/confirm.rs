@@ -31,9 +31,10 @@ use mqtt5::WillMessage;
 use mqtt5::broker::storage::QueueHandle;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::oneshot;
+use tracing::warn;
 
 use super::link::{Link, Start};
-use super::sessions::{Reader, Sessions};
+use super::sessions::{Handed, Reader, Sessions};
 use crate::mqtt::{Outbound, Outcome};
 
 /// What tells one publication from others on its way through the engine. Equal ones are told apart by their order.
@@ -98,14 +99,25 @@ impl Ledger {
         let mark = mark(message.topic.as_bytes(), &message.payload);
         let mut proof = Proof::Write;
         let mut holders = HashSet::new();
+        let mut too_big = false;
         for copy in copies {
             // Under the lock, so that a disconnect comes either before it or after it.
-            if state.sessions.hand(&copy, id, mark, &message) {
-                if copy.wants_ack() && state.sessions.is_connected(&copy.client) {
-                    proof = Proof::Ack;
+            match state.sessions.hand(&copy, id, mark, &message) {
+                Handed::Queued => {
+                    if copy.wants_ack() && state.sessions.is_connected(&copy.client) {
+                        proof = Proof::Ack;
+                    }
+                    holders.insert(copy.client);
                 }
-                holders.insert(copy.client);
+                Handed::TooBig => too_big = true,
+                Handed::Gone => {}
             }
+        }
+        if too_big && holders.is_empty() {
+            // As if the sending was complete: MQTT 5, 3.1.2.11.4. Published again it would be too big again.
+            warn!(bytes = message.payload.len(), "publication is bigger than what its readers take");
+            let _ = message.outcome.send(Outcome::Confirmed);
+            return;
         }
         let open = Open { outcome: message.outcome, proof, holders, _room: room };
         state.open.insert(id, open);

@@ -30,7 +30,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::acks::{Acks, Release};
 use super::frames::{Frame, FrameError, Framer, Kind};
-use super::link::{Link, Passed};
+use super::link::{Link, Passed, Start};
 
 /// How much is read from the socket at once.
 const READ_CHUNK: usize = 8 * 1024;
@@ -175,7 +175,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
                 return;
             }
             Kind::PubComp if self.acks.swallows(frame) => return,
-            Kind::ConnAck => self.link.saw_connack(frame),
+            Kind::ConnAck => self.link.began(if frame.session_present() { Start::Resumed } else { Start::Fresh }),
             Kind::Publish => {
                 if let Passed::TellWritten(id) = self.link.saw_publish_to_client(frame) {
                     self.unwritten.push(id);

@@ -12,7 +12,9 @@
 //!   without a word ends the publisher's connection, so that it is sent again.
 //! * A publication at QoS 1 is `Confirmed` when a subscriber acknowledged it (if all have QoS 0: when it is on the
 //!   socket), `NoReader` when no connected session has a matching subscription, `Lost` when the last connected session
-//!   that had a copy went. Retained publications and those at QoS 0 are `Confirmed` at once.
+//!   that had a copy went. Retained publications and those at QoS 0 are `Confirmed` at once, and so is one that is
+//!   bigger than all its readers take, as MQTT 5 wants it (3.1.2.11.4).
+//! * A will on a topic of the bridge comes in like any message, when the engine publishes it.
 //! * At most [`BrokerLimits::unconfirmed`] publications are unconfirmed over all topics; then no more are taken. A
 //!   subscriber that never acknowledges holds its own publications only, as long as the bridge keeps fewer than that
 //!   open for it.

@@ -43,13 +43,15 @@ pub(crate) struct Connect<'a> {
     pub(crate) clean: bool,
     /// MQTT 5 session expiry.
     pub(crate) expiry: u32,
+    /// MQTT 5 maximum packet size.
+    pub(crate) max_packet: Option<u32>,
     /// Topic, payload and MQTT 5 delay.
     pub(crate) will: Option<(&'a str, &'a str, u32)>,
 }
 
 impl Default for Connect<'_> {
     fn default() -> Self {
-        Self { client: "peer", version: V5, clean: true, expiry: 0, will: None }
+        Self { client: "peer", version: V5, clean: true, expiry: 0, max_packet: None, will: None }
     }
 }
 
@@ -91,8 +93,13 @@ impl Peer {
         body.put_u8(u8::from(connect.clean) << 1 | if connect.will.is_some() { 0b1100 } else { 0 });
         body.put_u16(0);
         if connect.version == V5 {
-            body.put_slice(&[5, 0x11]);
+            body.put_u8(if connect.max_packet.is_some() { 10 } else { 5 });
+            body.put_u8(0x11);
             body.put_u32(connect.expiry);
+            if let Some(size) = connect.max_packet {
+                body.put_u8(0x27);
+                body.put_u32(size);
+            }
         }
         text(&mut body, connect.client);
         if let Some((topic, payload, delay)) = connect.will {

@@ -278,6 +278,24 @@ async fn ten_thousand_publications_to_one_slow_subscriber_arrive_in_order() {
 }
 
 #[tokio::test]
+async fn what_is_bigger_than_a_reader_takes_passes_him_by() {
+    let mut world = World::open().await;
+    let max_packet = Some(200);
+    let (mut small, _) = Peer::connect(&world, Connect { client: "small", max_packet, ..Connect::default() }).await;
+    small.subscribe(INBOX, 1).await;
+    // Fixed header 3, topic 2 + 20, identifier 2, no properties 1.
+    let fits = "x".repeat(200 - 28);
+    let answer = world.publish_to_reader(INBOX, &format!("{fits}x")).await;
+    assert_eq!(outcome(answer).await, Outcome::Confirmed);
+    let answer = world.publish_to_reader(INBOX, &fits).await;
+    let (payload, id, _) = small.message().await;
+    assert_eq!(payload, fits);
+    small.ack(PUBACK, id).await;
+    assert_eq!(outcome(answer).await, Outcome::Confirmed);
+    world.close().await;
+}
+
+#[tokio::test]
 async fn what_is_open_at_the_end_is_lost() {
     let mut world = World::open().await;
     let mut bal = Peer::new(&world, "bal1").await;

@@ -1,8 +1,10 @@
 use mqtt5::QoS;
 use mqtt5::packet::Packet;
+use mqtt5::packet::connect::ConnectPacket;
 use mqtt5::packet::puback::PubAckPacket;
 use mqtt5::packet::publish::PublishPacket;
 use mqtt5::transport::packet_io::encode_packet_to_buffer;
+use mqtt5::types::ConnectOptions;
 use proptest::prelude::*;
 
 use super::*;
@@ -106,7 +108,7 @@ proptest! {
     fn garbage_never_panics(garbage in any::<Vec<u8>>()) {
         if let Ok(frames) = cut(&garbage, &[garbage.len() / 2], LIMIT) {
             for frame in frames {
-                let _ = (frame.kind(), frame.ack_id(), frame.version(), frame.session_present());
+                let _ = (frame.kind(), frame.ack_id(), frame.connect(), frame.session_present());
                 let _ = (frame.publish(Version::V311), frame.publish(Version::V5));
             }
         }
@@ -151,9 +153,27 @@ fn a_packet_over_the_limit_is_refused_before_it_is_there() {
 
 #[test]
 fn the_version_is_read_from_the_connect() {
-    let connect = |level: u8| [&[0x10, 12, 0, 4], &b"MQTT"[..], &[level, 2, 0, 0, 0, 0]].concat();
+    let connect = |level: u8| [&[0x10, 13, 0, 4], &b"MQTT"[..], &[level, 2, 0, 0, 0, 0, 0]].concat();
     for (level, version) in [(4, Some(Version::V311)), (5, Some(Version::V5)), (3, None)] {
         let frames = cut(&connect(level), &[], LIMIT).unwrap();
-        assert_eq!((frames[0].kind(), frames[0].version()), (Kind::Connect, version));
+        assert_eq!(frames[0].kind(), Kind::Connect);
+        assert_eq!(frames[0].connect(), version.map(|version| Connect { version, max_packet: None }));
     }
+}
+
+#[test]
+fn the_packet_limit_is_read_among_all_other_properties_of_a_connect() {
+    let mut options = ConnectOptions::new("client").protocol_options;
+    options.properties.session_expiry_interval = Some(1);
+    options.properties.receive_maximum = Some(2);
+    options.properties.maximum_packet_size = Some(70_000);
+    options.properties.topic_alias_maximum = Some(3);
+    options.properties.request_response_information = Some(true);
+    options.properties.request_problem_information = Some(true);
+    options.properties.authentication_method = Some("method".to_owned());
+    options.properties.authentication_data = Some(vec![1]);
+    options.properties.user_properties = vec![("key".to_owned(), "value".to_owned())];
+    let stream = encode(Packet::Connect(Box::new(ConnectPacket::new(options))));
+    let frames = cut(&stream, &[], LIMIT).unwrap();
+    assert_eq!(frames[0].connect(), Some(Connect { version: Version::V5, max_packet: Some(70_000) }));
 }
