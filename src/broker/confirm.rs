@@ -34,7 +34,7 @@ use tokio::sync::oneshot;
 use tracing::warn;
 
 use super::link::{Link, Start};
-use super::sessions::{Handed, Reader, Sessions};
+use super::sessions::{Delivery, Handed, Reader, Sessions};
 use crate::mqtt::{Outbound, Outcome};
 
 /// What tells one publication from others on its way through the engine. Equal ones are told apart by their order.
@@ -88,41 +88,29 @@ struct Open {
 impl Ledger {
     /// Delivers a publication at QoS 1 that is not retained.
     pub(super) fn publish(&self, message: Outbound, room: OwnedSemaphorePermit) {
+        // The copies are handed out under the lock: a disconnect comes either before them or after them.
         let mut state = self.lock();
         let copies = state.sessions.copies_of(&message.topic);
-        if !copies.iter().any(|copy| state.sessions.is_connected(&copy.client)) {
+        let (here, away): (Vec<_>, Vec<_>) =
+            copies.into_iter().partition(|copy| state.sessions.is_connected(&copy.client));
+        state.last += 1;
+        let id = state.last;
+        let connected = state.hand_out(&here, id, &message);
+        if connected.holders.is_empty() && connected.too_big == 0 {
             let _ = message.outcome.send(Outcome::NoReader);
             return;
         }
-        state.last += 1;
-        let id = state.last;
-        let mark = mark(message.topic.as_bytes(), &message.payload);
-        let mut proof = Proof::Write;
-        let mut holders = HashSet::new();
-        let mut too_big = false;
-        for copy in copies {
-            // Under the lock, so that a disconnect comes either before it or after it.
-            match state.sessions.hand(&copy, id, mark, &message) {
-                Handed::Queued => {
-                    if copy.wants_ack() && state.sessions.is_connected(&copy.client) {
-                        proof = Proof::Ack;
-                    }
-                    holders.insert(copy.client);
-                }
-                Handed::TooBig => too_big = true,
-                Handed::Gone => {}
-            }
-        }
-        if too_big && holders.is_empty() {
+        let wants_ack = |copy: &Delivery| copy.wants_ack() && connected.holders.contains(&copy.client);
+        let proof = if here.iter().any(wants_ack) { Proof::Ack } else { Proof::Write };
+        let nobody_can = connected.holders.is_empty();
+        let mut holders = connected.holders;
+        holders.extend(state.hand_out(&away, id, &message).holders);
+        state.open.insert(id, Open { outcome: message.outcome, proof, holders, _room: room });
+        if nobody_can {
             // As if the sending was complete: MQTT 5, 3.1.2.11.4. Published again it would be too big again.
             warn!(bytes = message.payload.len(), "publication is bigger than what its readers take");
-            let _ = message.outcome.send(Outcome::Confirmed);
-            return;
+            state.settle(id, Outcome::Confirmed);
         }
-        let open = Open { outcome: message.outcome, proof, holders, _room: room };
-        state.open.insert(id, open);
-        // None may have one: if the engine has discarded a session whose end is still to be told.
-        state.lose(&[id]);
     }
 
     /// A copy leaves for `client`: which publication it is, if one of ours. `after` is the last one seen to leave on
@@ -225,7 +213,29 @@ pub(super) enum Rest {
     Ended,
 }
 
+/// Who got a copy.
+#[derive(Debug, Default)]
+struct HandedOut {
+    holders: HashSet<Arc<str>>,
+    /// How many take no packet of that size.
+    too_big: usize,
+}
+
 impl State {
+    fn hand_out(&mut self, copies: &[Delivery], id: u64, message: &Outbound) -> HandedOut {
+        let mark = mark(message.topic.as_bytes(), &message.payload);
+        let mut out = HandedOut::default();
+        for copy in copies {
+            match self.sessions.hand(copy, id, mark, message) {
+                Handed::Queued => drop(out.holders.insert(copy.client.clone())),
+                Handed::TooBig => out.too_big += 1,
+                // Its end is about to be told.
+                Handed::Gone => {}
+            }
+        }
+        out
+    }
+
     fn leave(&mut self, client: &str, rest: Rest) -> Forget {
         match rest {
             Rest::Ended => self.end(client),

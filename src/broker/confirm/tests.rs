@@ -93,7 +93,10 @@ async fn a_session_that_the_engine_has_discarded_gets_nothing() {
     let world = World::new(10);
     let _link = world.connect("gone", Start::Fresh);
     world.storage.queue_handle("gone").clear(None);
-    assert_eq!(world.publish("x").await, Ok(Outcome::Lost));
+    let away = world.connect("away", Start::Fresh);
+    drop(world.ledger.detach("away", &away, Rest::Away));
+    assert_eq!(world.publish("x").await, Ok(Outcome::NoReader));
+    assert!(world.next("away").await.is_none());
     assert!(world.next("gone").await.is_none());
 }
 
