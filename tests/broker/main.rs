@@ -1,7 +1,7 @@
 //! The embedded broker, seen from its clients on one side and from the bridge on the other.
 
 #![cfg(feature = "broker")]
-#![expect(clippy::unwrap_used, reason = "a helper of a test fails the test")]
+#![expect(clippy::unwrap_used, reason = "what a test relies on may fail it")]
 
 mod acks;
 mod limits;
