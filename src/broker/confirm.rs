@@ -31,9 +31,10 @@ use mqtt5::WillMessage;
 use mqtt5::broker::storage::QueueHandle;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::oneshot;
+use tracing::warn;
 
 use super::link::{Link, Start};
-use super::sessions::{Reader, Sessions};
+use super::sessions::{Delivery, Handed, Reader, Sessions};
 use crate::mqtt::barrier::Barrier;
 use crate::mqtt::{Outbound, Outcome};
 
@@ -91,35 +92,36 @@ struct Open {
 impl Ledger {
     /// Delivers a publication at QoS 1 that is not retained.
     pub(super) fn publish(&self, message: Outbound, room: OwnedSemaphorePermit) {
+        // The copies are handed out under the lock: a disconnect comes either before them or after them.
         let mut state = self.lock();
         if !state.barrier.admits(&message.topic, message.resume) {
             let _ = message.outcome.send(Outcome::Unsent);
             return;
         }
         let copies = state.sessions.copies_of(&message.topic);
-        if !copies.iter().any(|copy| state.sessions.is_connected(&copy.client)) {
+        let (here, away): (Vec<_>, Vec<_>) =
+            copies.into_iter().partition(|copy| state.sessions.is_connected(&copy.client));
+        state.last += 1;
+        let id = state.last;
+        let connected = state.hand_out(&here, id, &message);
+        if connected.holders.is_empty() && connected.too_big == 0 {
             state.barrier.broke(&message.topic);
             let _ = message.outcome.send(Outcome::NoReader);
             return;
         }
-        state.last += 1;
-        let id = state.last;
-        let mark = mark(message.topic.as_bytes(), &message.payload);
-        let mut proof = Proof::Write;
-        let mut holders = HashSet::new();
-        for copy in copies {
-            // Under the lock, so that a disconnect comes either before it or after it.
-            if state.sessions.hand(&copy, id, mark, &message) {
-                if copy.wants_ack() && state.sessions.is_connected(&copy.client) {
-                    proof = Proof::Ack;
-                }
-                holders.insert(copy.client);
-            }
-        }
+        let wants_ack = |copy: &Delivery| copy.wants_ack() && connected.holders.contains(&copy.client);
+        let proof = if here.iter().any(wants_ack) { Proof::Ack } else { Proof::Write };
+        let nobody_can = connected.holders.is_empty();
+        let mut holders = connected.holders;
+        holders.extend(state.hand_out(&away, id, &message).holders);
+        let bytes = message.payload.len();
         let open = Open { topic: message.topic, outcome: message.outcome, proof, holders, _room: room };
         state.open.insert(id, open);
-        // None may have one: if the engine has discarded a session whose end is still to be told.
-        state.lose(&[id]);
+        if nobody_can {
+            // As if the sending was complete: MQTT 5, 3.1.2.11.4. Published again it would be too big again.
+            warn!(bytes, "publication is bigger than what its readers take");
+            state.settle(id, Outcome::Confirmed);
+        }
     }
 
     /// A copy leaves for `client`: which publication it is, if one of ours. `after` is the last one seen to leave on
@@ -208,11 +210,6 @@ impl Ledger {
         }
     }
 
-    #[cfg(test)]
-    pub(super) fn unconfirmed(&self) -> usize {
-        self.lock().open.len()
-    }
-
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -227,7 +224,29 @@ pub(super) enum Rest {
     Ended,
 }
 
+/// Who got a copy.
+#[derive(Debug, Default)]
+struct HandedOut {
+    holders: HashSet<Arc<str>>,
+    /// How many take no packet of that size.
+    too_big: usize,
+}
+
 impl State {
+    fn hand_out(&mut self, copies: &[Delivery], id: u64, message: &Outbound) -> HandedOut {
+        let mark = mark(message.topic.as_bytes(), &message.payload);
+        let mut out = HandedOut::default();
+        for copy in copies {
+            match self.sessions.hand(copy, id, mark, message) {
+                Handed::Queued => drop(out.holders.insert(copy.client.clone())),
+                Handed::TooBig => out.too_big += 1,
+                // Its end is about to be told.
+                Handed::Gone => {}
+            }
+        }
+        out
+    }
+
     fn leave(&mut self, client: &str, rest: Rest) -> Forget {
         match rest {
             Rest::Ended => self.end(client),

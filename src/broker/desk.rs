@@ -144,3 +144,6 @@ fn takes_one(unwanted: &mut HashMap<u64, usize>, message: &QueuedMessage) -> boo
         _ => false,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,6 +8,9 @@ use thiserror::Error;
 
 /// A remaining length has four bytes at most (MQTT 5, 1.5.5).
 const MAX_LENGTH_BYTES: usize = 4;
+/// Properties of MQTT 5.
+const MESSAGE_EXPIRY: u8 = 0x02;
+const MAXIMUM_PACKET_SIZE: u8 = 0x27;
 
 /// Why a byte stream is not MQTT. Always the peer's fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
@@ -42,6 +45,14 @@ pub(super) enum Kind {
 pub(super) struct Frame {
     bytes: Bytes,
     header: usize,
+}
+
+/// What the gate reads of a CONNECT.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Connect {
+    pub(super) version: Version,
+    /// The biggest packet that the client takes.
+    pub(super) max_packet: Option<u32>,
 }
 
 /// What the gate reads of a PUBLISH.
@@ -113,15 +124,21 @@ impl Frame {
         self.body().try_get_u16().ok()
     }
 
-    /// The version that a CONNECT asks for; anything unknown is left for the engine to refuse.
-    pub(super) fn version(&self) -> Option<Version> {
+    /// The fields of a CONNECT; none if it is malformed or of an unknown version, which is for the engine to refuse.
+    pub(super) fn connect(&self) -> Option<Connect> {
         let mut body = self.body();
         take_prefixed(&mut body)?;
-        match body.try_get_u8().ok()? {
-            4 => Some(Version::V311),
-            5 => Some(Version::V5),
-            _ => None,
-        }
+        let version = match body.try_get_u8().ok()? {
+            4 => Version::V311,
+            5 => Version::V5,
+            _ => return None,
+        };
+        let _flags_and_keep_alive = take(&mut body, 3)?;
+        let max_packet = match version {
+            Version::V311 => None,
+            Version::V5 => take_properties(&mut body, MAXIMUM_PACKET_SIZE)?,
+        };
+        Some(Connect { version, max_packet })
     }
 
     /// Whether a CONNACK says that the session was resumed.
@@ -137,7 +154,7 @@ impl Frame {
         let id = if qos == 0 { None } else { Some(body.try_get_u16().ok()?) };
         let expiry = match version {
             Version::V311 => None,
-            Version::V5 => take_properties(&mut body)?,
+            Version::V5 => take_properties(&mut body, MESSAGE_EXPIRY)?,
         };
         Some(Publish { topic, id, expiry, payload: body })
     }
@@ -195,19 +212,25 @@ fn take<'a>(rest: &mut &'a [u8], length: usize) -> Option<&'a [u8]> {
     Some(field)
 }
 
-/// Steps over the properties of a PUBLISH (MQTT 5, 3.3.2.3). Yields the message expiry; `None` means malformed.
-fn take_properties(rest: &mut &[u8]) -> Option<Option<u32>> {
+/// Steps over the properties of a CONNECT or PUBLISH (MQTT 5, 2.2.2.2). Yields the one with the number `wanted`, which
+/// has four bytes. `None` means malformed.
+fn take_properties(rest: &mut &[u8], wanted: u8) -> Option<Option<u32>> {
     let Varint::Value(length) = take_varint(rest) else {
         return None;
     };
     let mut properties = take(rest, length)?;
-    let mut expiry = None;
+    let mut found = None;
     while let Ok(id) = properties.try_get_u8() {
         match id {
-            0x02 => expiry = Some(properties.try_get_u32().ok()?),
-            0x01 => drop(take(&mut properties, 1)?),
-            0x23 => drop(take(&mut properties, 2)?),
-            0x03 | 0x08 | 0x09 => drop(take_prefixed(&mut properties)?),
+            0x02 | 0x11 | 0x27 => {
+                let value = properties.try_get_u32().ok()?;
+                if id == wanted {
+                    found = Some(value);
+                }
+            }
+            0x01 | 0x17 | 0x19 => drop(take(&mut properties, 1)?),
+            0x21..=0x23 => drop(take(&mut properties, 2)?),
+            0x03 | 0x08 | 0x09 | 0x15 | 0x16 => drop(take_prefixed(&mut properties)?),
             0x26 => {
                 take_prefixed(&mut properties)?;
                 take_prefixed(&mut properties)?;
@@ -220,7 +243,7 @@ fn take_properties(rest: &mut &[u8]) -> Option<Option<u32>> {
             _ => return None,
         }
     }
-    Some(expiry)
+    Some(found)
 }
 
 #[cfg(test)]

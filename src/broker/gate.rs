@@ -30,7 +30,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::acks::{Acks, Release};
 use super::frames::{Frame, FrameError, Framer, Kind};
-use super::link::{Link, Passed};
+use super::link::{Link, Passed, Start};
 
 /// How much is read from the socket at once.
 const READ_CHUNK: usize = 8 * 1024;
@@ -91,7 +91,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
             match release {
                 Release::Send(frame) => self.out.extend_from_slice(&frame),
                 Release::Nothing => {}
-                Release::Unsafe => return Err(not_safe()),
+                Release::Unsafe => {
+                    // What was released before may still leave, as far as the socket takes it at once.
+                    let _ = self.poll_out(cx)?;
+                    return Err(not_safe());
+                }
             }
         }
         match self.poll_out(cx) {
@@ -171,7 +175,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
                 return;
             }
             Kind::PubComp if self.acks.swallows(frame) => return,
-            Kind::ConnAck => self.link.saw_connack(frame),
+            Kind::ConnAck => self.link.began(if frame.session_present() { Start::Resumed } else { Start::Fresh }),
             Kind::Publish => {
                 if let Passed::TellWritten(id) = self.link.saw_publish_to_client(frame) {
                     self.unwritten.push(id);
@@ -190,7 +194,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Gate<S> {
         if gate.in_hand.is_empty() {
             match ready!(gate.poll_next(cx))? {
                 Some(packet) => gate.in_hand = packet,
-                None => return Poll::Ready(Ok(())),
+                None if gate.link.has_said_connect() => return Poll::Ready(Ok(())),
+                None => return Poll::Ready(Err(hung_up())),
             }
         }
         let size = gate.in_hand.len().min(buf.remaining());
@@ -232,6 +237,12 @@ impl<S: AsyncRead + AsyncWrite + Send + Sync + Unpin> WebSocketTransport for Gat
     fn peer_addr(&self) -> mqtt5::Result<SocketAddr> {
         Ok(self.peer)
     }
+}
+
+/// Before the CONNECT an end of the stream makes the engine warn, unless it reads these two words. A port that is probed
+/// by a health check is no reason to warn.
+fn hung_up() -> io::Error {
+    io::Error::new(io::ErrorKind::UnexpectedEof, "Connection closed before CONNECT")
 }
 
 /// The engine takes an error with these two words for an ordinary end of the connection and does not warn.

@@ -10,7 +10,7 @@ use mqtt5::WillMessage;
 use tokio::sync::oneshot;
 
 use super::confirm::{Ledger, mark};
-use super::frames::{Frame, Version};
+use super::frames::{Connect, Frame, Version};
 use crate::mqtt::AckWord;
 
 tokio::task_local! {
@@ -34,7 +34,7 @@ pub(super) struct Link {
 
 #[derive(Debug, Default)]
 struct State {
-    version: Option<Version>,
+    connect: Option<Connect>,
     start: Option<Start>,
     client: Option<Arc<str>>,
     /// The message expiry of the PUBLISH that the engine has in hand: its event leaves it out.
@@ -70,26 +70,32 @@ impl Link {
         Arc::new(Self { ledger, state: Mutex::default() })
     }
 
+    /// The biggest packet that the client takes.
+    pub(super) fn max_packet(&self) -> Option<usize> {
+        self.lock().connect?.max_packet.map(|size| usize::try_from(size).unwrap_or(usize::MAX))
+    }
+
     /// The protocol version; MQTT 5 until a CONNECT said otherwise, as the engine has it.
     pub(super) fn version(&self) -> Version {
-        self.lock().version.unwrap_or(Version::V5)
+        self.lock().version()
     }
 
     /// Whether the client has sent its CONNECT.
     pub(super) fn has_said_connect(&self) -> bool {
-        self.lock().version.is_some()
+        self.lock().connect.is_some()
     }
 
     pub(super) fn saw_connect(&self, connect: &Frame) {
-        self.lock().version = Some(connect.version().unwrap_or(Version::V5));
+        let unknown = Connect { version: Version::V5, max_packet: None };
+        self.lock().connect = Some(connect.connect().unwrap_or(unknown));
     }
 
-    pub(super) fn saw_connack(&self, connack: &Frame) {
-        let start = if connack.session_present() { Start::Resumed } else { Start::Fresh };
+    /// The CONNACK that goes out says how the session begins.
+    pub(super) fn began(&self, start: Start) {
         self.lock().start = Some(start);
     }
 
-    /// How the session began, by the CONNACK that went out.
+    /// How the session began.
     pub(super) fn start(&self) -> Start {
         self.lock().start.unwrap_or(Start::Fresh)
     }
@@ -135,8 +141,7 @@ impl Link {
         let Some(client) = &state.client else {
             return Passed::Seen;
         };
-        let version = state.version.unwrap_or(Version::V5);
-        let Some(publish) = frame.publish(version) else {
+        let Some(publish) = frame.publish(state.version()) else {
             return Passed::Seen;
         };
         let Some(id) = self.ledger.sent(client, state.last, || mark(publish.topic, publish.payload)) else {
@@ -170,5 +175,11 @@ impl Link {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn version(&self) -> Version {
+        self.connect.map_or(Version::V5, |connect| connect.version)
     }
 }

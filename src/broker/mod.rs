@@ -12,7 +12,9 @@
 //!   without a word ends the publisher's connection, so that it is sent again.
 //! * A publication at QoS 1 is `Confirmed` when a subscriber acknowledged it (if all have QoS 0: when it is on the
 //!   socket), `NoReader` when no connected session has a matching subscription, `Lost` when the last connected session
-//!   that had a copy went. Retained publications and those at QoS 0 are `Confirmed` at once.
+//!   that had a copy went. Retained publications and those at QoS 0 are `Confirmed` at once, and so is one that is
+//!   bigger than all its readers take, as MQTT 5 wants it (3.1.2.11.4).
+//! * A will on a topic of the bridge comes in like any message, when the engine publishes it.
 //! * At most [`BrokerLimits::unconfirmed`] publications are unconfirmed over all topics; then no more are taken. A
 //!   subscriber that never acknowledges holds its own publications only, as long as the bridge keeps fewer than that
 //!   open for it.
@@ -179,7 +181,7 @@ impl Broker {
     /// If the engine does not start.
     pub async fn run(self, outlet: Outlet, stop: CancellationToken) -> Result<(), BrokerError> {
         let Self { listener, address, config: BrokerConfig { anonymous, limits, .. } } = self;
-        let Outlet { inbound, publish, door, readers, barrier: _ } = outlet;
+        let Outlet { inbound, publish, door, readers } = outlet;
         let ledger = Arc::new(confirm::Ledger::default());
         let desk = Arc::new(accept::desk(Arc::clone(&ledger), &limits));
         desk.router.initialize().await.map_err(|error| BrokerError::Engine(error.to_string()))?;

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Weak};
 
 use mqtt5::broker::storage::{ClientSession, QueueHandle, QueuedMessage, StoredSubscription};
+use mqtt5::packet::publish::PublishPacket;
 use mqtt5::validation::parse_shared_subscription;
 use mqtt5::{QoS, WillMessage};
 
@@ -87,11 +88,13 @@ pub(super) struct Session {
     queue: QueueHandle,
     /// The engine's generation of the queue: a message for an earlier one is not for this session.
     epoch: u64,
+    /// The biggest packet that the client takes (MQTT 5).
+    max_packet: Option<usize>,
     readers: Vec<Reader>,
     /// The will that is published some time after the connection broke.
     delayed_will: Option<WillMessage>,
     /// Copies that are not confirmed, in the order in which they were queued.
-    copies: VecDeque<Copy>,
+    copies: VecDeque<Held>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,7 +104,7 @@ enum Presence {
 }
 
 #[derive(Debug)]
-struct Copy {
+struct Held {
     id: u64,
     mark: u64,
 }
@@ -143,6 +146,17 @@ impl Session {
     }
 }
 
+/// What became of a copy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Handed {
+    /// It waits for the client.
+    Queued,
+    /// The client takes no packet of that size.
+    TooBig,
+    /// The engine has discarded the session.
+    Gone,
+}
+
 /// All sessions.
 #[derive(Debug)]
 pub(super) struct Sessions {
@@ -180,9 +194,9 @@ impl Sessions {
         let epoch = queue.epoch();
         let old = self.by_client.remove(client);
         let (readers, copies) = old.map(|old| (old.readers, old.copies)).unwrap_or_default();
+        let (presence, max_packet) = (Presence::Connected, link.max_packet());
         let link = Arc::downgrade(link);
-        let presence = Presence::Connected;
-        let session = Session { presence, link, queue, epoch, readers, delayed_will: None, copies };
+        let session = Session { presence, link, queue, epoch, max_packet, readers, delayed_will: None, copies };
         self.by_client.insert(client.clone(), session);
     }
 
@@ -256,23 +270,39 @@ impl Sessions {
         turns.min_by_key(load).or_else(|| members.first().copied())
     }
 
-    /// Puts a copy into the engine's queue of a session. False if the engine has discarded the session.
-    pub(super) fn hand(&mut self, copy: &Delivery, id: u64, mark: u64, message: &Outbound) -> bool {
+    /// Puts a copy into the engine's queue of a session.
+    pub(super) fn hand(&mut self, copy: &Delivery, id: u64, mark: u64, message: &Outbound) -> Handed {
         let Some(session) = self.by_client.get_mut(&copy.client) else {
-            return false;
+            return Handed::Gone;
         };
         let mut publish = packet(message, copy.qos);
         for id in &copy.subscription_ids {
             publish.properties.set_subscription_identifier(*id);
         }
+        if session.max_packet.is_some_and(|limit| size_of_packet(&publish) > limit) {
+            // The engine would drop it in silence.
+            return Handed::TooBig;
+        }
         let queued = QueuedMessage::new(publish, copy.client.to_string(), copy.qos, None);
         if session.queue.push_in_epoch(queued, session.epoch).is_none() {
-            return false;
+            return Handed::Gone;
         }
         session.queue.notify();
         // A member of a shared subscription that also subscribes on its own has two copies; the first that is
         // acknowledged answers for both.
-        session.copies.push_back(Copy { id, mark });
-        true
+        session.copies.push_back(Held { id, mark });
+        Handed::Queued
     }
+}
+
+/// The size of a PUBLISH for an MQTT 5 client, header included.
+fn size_of_packet(publish: &PublishPacket) -> usize {
+    let body = publish.body_encoded_size();
+    let header = match body {
+        0..=0x7f => 2,
+        0x80..=0x3fff => 3,
+        0x4000..=0x1f_ffff => 4,
+        _ => 5,
+    };
+    header + body
 }

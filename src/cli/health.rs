@@ -15,7 +15,7 @@ const ANSWER_MAX: u64 = 64 * 1024;
 ///
 /// # Errors
 /// When nobody answers in time, or the answer is not 200; the text holds the answer's body.
-pub async fn run(ops: SocketAddr, path: &str) -> anyhow::Result<()> {
+pub(super) async fn run(ops: SocketAddr, path: &str) -> anyhow::Result<()> {
     if !path.starts_with('/') || path.contains(char::is_whitespace) {
         bail!("`{path}` is not a path");
     }

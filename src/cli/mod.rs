@@ -1,4 +1,86 @@
-//! tmp
+//! The commands behind the command line, one file each.
+
 pub mod args;
-/// tmp
+mod demo;
+mod health;
+mod outbox;
+mod sim;
+mod trace;
+
+use crate::app;
+use crate::config::{ConfigError, Settings};
+use crate::ops::logs;
+use args::{Cli, Command, StoreArgs};
+use std::path::{Path, PathBuf};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+/// Exit code when a second signal ends the process at once.
+const IMPATIENT: i32 = 1;
+
+/// The command line asks for something that cannot be.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
 pub struct UsageError(String);
+
+/// Runs one command to its end.
+///
+/// # Errors
+/// What went wrong, in words for the user.
+pub async fn run(cli: Cli) -> anyhow::Result<()> {
+    match cli.command {
+        Command::Demo(args) => demo::run(args).await,
+        Command::Run { config } => bridge(config.as_deref()).await,
+        Command::Sim(args) => sim::run(args).await,
+        Command::CheckConfig { config } => check_config(config.as_deref()),
+        Command::Trace { id, store, json } => trace::run(&store_path(store)?, &id, json),
+        Command::Outbox { store, list, limit, json } => {
+            outbox::run(&store_path(store)?, list.then_some(limit).unwrap_or_default(), json)
+        }
+        Command::Health { ops, path } => health::run(ops, &path).await,
+    }
+}
+
+async fn bridge(config: Option<&Path>) -> anyhow::Result<()> {
+    let loaded = Settings::load(config)?;
+    logs::init(&loaded.settings.log.level, loaded.settings.log.format).map_err(|e| UsageError(e.to_string()))?;
+    Ok(app::run(loaded, stop_on_signals()?, None).await?)
+}
+
+fn check_config(config: Option<&Path>) -> anyhow::Result<()> {
+    let loaded = Settings::load(config)?;
+    app::check(&loaded)?;
+    println!("{}", loaded.settings.shown());
+    eprintln!("the configuration is right");
+    Ok(())
+}
+
+/// Where the store is, by flag or by configuration. The configuration need not be complete for that.
+fn store_path(args: StoreArgs) -> Result<PathBuf, ConfigError> {
+    match args.store {
+        Some(path) => Ok(path),
+        None => Ok(Settings::load(args.config.as_deref())?.settings.store.path),
+    }
+}
+
+/// A token that SIGTERM or SIGINT cancels; a second signal ends the process at once.
+fn stop_on_signals() -> std::io::Result<CancellationToken> {
+    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let stop = CancellationToken::new();
+    let told = stop.clone();
+    #[expect(clippy::disallowed_methods, reason = "it lives as long as the process and has nothing to join")]
+    tokio::spawn(async move {
+        for impatient in [false, true] {
+            tokio::select! {
+                _ = term.recv() => {}
+                _ = int.recv() => {}
+            }
+            if impatient {
+                // Nothing is lost: what was acknowledged is on disk.
+                std::process::exit(IMPATIENT);
+            }
+            told.cancel();
+        }
+    });
+    Ok(stop)
+}

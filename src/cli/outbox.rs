@@ -8,7 +8,7 @@ use std::path::Path;
 ///
 /// # Errors
 /// When the file is no store, or cannot be read.
-pub fn run(path: &Path, limit: usize, json: bool) -> anyhow::Result<()> {
+pub(super) fn run(path: &Path, limit: usize, json: bool) -> anyhow::Result<()> {
     let inspector = Inspector::open(path)?;
     let counts = inspector.counts()?;
     let newest = if limit == 0 { Vec::new() } else { inspector.list(u32::try_from(limit).unwrap_or(u32::MAX))? };

@@ -11,7 +11,7 @@ use std::time::{Duration, UNIX_EPOCH};
 ///
 /// # Errors
 /// When the file is no store, cannot be read, or knows nothing of the id.
-pub fn run(path: &Path, id: &str, json: bool) -> anyhow::Result<()> {
+pub(super) fn run(path: &Path, id: &str, json: bool) -> anyhow::Result<()> {
     let traces = Inspector::open(path)?.trace(id)?;
     if traces.is_empty() {
         bail!("{} knows no message `{id}`; settled messages are remembered for a limited time", path.display());
@@ -65,7 +65,8 @@ fn delivery_story(d: &TraceDelivery) -> String {
     }
     if d.statuses_unread > 0 {
         let unread = d.statuses_unread;
-        writeln!(story, "  {unread} of its statuses wait on {} for a reader", d.reply).expect("a String takes any text");
+        writeln!(story, "  {unread} of its statuses wait on {} for a reader", d.reply)
+            .expect("a String takes any text");
     }
     story
 }
@@ -75,7 +76,11 @@ fn unusual(event: &serde_json::Value) -> String {
     let text = |key: &str| event[key].as_str().unwrap_or("?").to_owned();
     match event["event"].as_str() {
         Some("retry") => {
-            format!("refused for now ({}), to be tried again at {}", text("code"), utc(event["due"].as_u64().unwrap_or(0)))
+            format!(
+                "refused for now ({}), to be tried again at {}",
+                text("code"),
+                utc(event["due"].as_u64().unwrap_or(0))
+            )
         }
         Some("lost") => "the connection ended without an answer; to be sent again".to_owned(),
         Some("crash") => "the bridge stopped while it was with the push service; to be sent again".to_owned(),

@@ -137,8 +137,6 @@ pub struct Outlet {
     pub door: watch::Sender<Door>,
     /// To be changed whenever a topic that had no reader may have got one.
     pub readers: watch::Sender<u64>,
-    /// What failed and is not resumed; it outlives connections.
-    pub barrier: barrier::Barrier,
 }
 
 /// Makes both ends. `inbound` and `publish` are the sizes of the two queues, in messages.
@@ -150,12 +148,6 @@ pub fn port(inbound: usize, publish: usize) -> (Port, Outlet) {
     let (readers_tx, readers_rx) = watch::channel(0);
     (
         Port { inbound: inbound_rx, publish: publish_tx, door: door_rx, readers: readers_rx },
-        Outlet {
-            inbound: inbound_tx,
-            publish: publish_rx,
-            door: door_tx,
-            readers: readers_tx,
-            barrier: barrier::Barrier::default(),
-        },
+        Outlet { inbound: inbound_tx, publish: publish_rx, door: door_tx, readers: readers_tx },
     )
 }

@@ -1,0 +1,60 @@
+//! `sim`: the simulator alone.
+
+use super::args::SimArgs;
+use super::{UsageError, stop_on_signals};
+use crate::ops::logs::{self, Format};
+use crate::sim::config::{Account, CertificateConfig, Credentials, WireConfig};
+use crate::sim::{self, SimConfig, SimHandle};
+use anyhow::Context;
+use tokio::sync::oneshot;
+
+/// Runs the simulator until a signal. Its addresses are printed to standard output, one to a line, for scripts:
+/// `ccs ADDRESS`, `control ADDRESS`, `ca FILE`.
+///
+/// # Errors
+/// When a port is taken, or a file cannot be read or written.
+pub(super) async fn run(args: SimArgs) -> anyhow::Result<()> {
+    logs::init(&args.log, Format::Text).map_err(|e| UsageError(e.to_string()))?;
+    let ca = args.tls_dir.join("ca.pem");
+    let config = SimConfig {
+        listen: args.listen,
+        control: Some(args.control_listen),
+        certificate: CertificateConfig {
+            directory: Some(args.tls_dir.clone()),
+            ca_file: None,
+            names: args.names.clone(),
+        },
+        credentials: credentials(&args)?,
+        wire: WireConfig { window: args.window, ..WireConfig::default() },
+        seed: args.seed,
+        ..SimConfig::default()
+    };
+    let (ready, handle) = oneshot::channel::<SimHandle>();
+    let say = async {
+        if let Ok(handle) = handle.await {
+            println!("ccs {}", handle.address());
+            if let Some(control) = handle.control_address() {
+                println!("control {control}");
+            }
+            println!("ca {}", ca.display());
+        }
+    };
+    let (ended, ()) = tokio::join!(sim::run(config, ready, stop_on_signals()?), say);
+    Ok(ended?)
+}
+
+fn credentials(args: &SimArgs) -> anyhow::Result<Credentials> {
+    let Some(file) = &args.api_key_file else {
+        return match &args.sender_id {
+            None => Ok(Credentials::Any),
+            Some(_) => Err(UsageError("--sender-id needs --api-key-file".to_owned()).into()),
+        };
+    };
+    let text = std::fs::read_to_string(file).with_context(|| format!("the key file {}", file.display()))?;
+    let key = text.trim_end_matches(['\r', '\n']).to_owned();
+    let sender_id = args.sender_id.clone().unwrap_or_else(|| DEFAULT_SENDER.to_owned());
+    Ok(Credentials::Only(vec![Account { sender_id, key }]))
+}
+
+/// The sender id of the sample configuration.
+pub(super) const DEFAULT_SENDER: &str = "1234567890";

@@ -1,0 +1,12 @@
+//! The embedded broker, seen from its clients on one side and from the bridge on the other.
+
+#![cfg(feature = "broker")]
+#![expect(clippy::unwrap_used, reason = "what a test relies on may fail it")]
+
+mod acks;
+mod limits;
+mod peer;
+mod publications;
+mod real_clients;
+mod sessions;
+mod world;

@@ -1,0 +1,132 @@
+//! A running broker, and the bridge's end of its port.
+
+use std::time::Duration;
+
+use fcm_mqtt_bridge::broker::{Broker, BrokerConfig, BrokerError, BrokerLimits};
+use fcm_mqtt_bridge::mqtt::{self, AckWord, Door, Inbound, Outbound, Outcome, Port};
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+/// A test that waits longer than this has failed.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+pub(crate) struct World {
+    pub(crate) address: std::net::SocketAddr,
+    pub(crate) port: Port,
+    stop: CancellationToken,
+    broker: JoinSet<Result<(), BrokerError>>,
+}
+
+pub(crate) fn config() -> BrokerConfig {
+    BrokerConfig { listen: ([127, 0, 0, 1], 0).into(), ..BrokerConfig::default() }
+}
+
+pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
+    match timeout(PATIENCE, future).await {
+        Ok(value) => value,
+        Err(_) => panic!("waited in vain for {what}"),
+    }
+}
+
+impl World {
+    pub(crate) async fn open() -> Self {
+        Self::with(BrokerLimits::default()).await
+    }
+
+    pub(crate) async fn with(limits: BrokerLimits) -> Self {
+        Self::bind(BrokerConfig { limits, ..config() }).await
+    }
+
+    pub(crate) async fn bind(config: BrokerConfig) -> Self {
+        let broker = Broker::bind(config).await.unwrap();
+        let address = broker.local_addr();
+        let (mut port, outlet) = mqtt::port(256, 64);
+        let stop = CancellationToken::new();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(broker.run(outlet, stop.clone()));
+        soon("the door", port.door.wait_for(|door| *door == Door::Open)).await.unwrap();
+        Self { address, port, stop, broker: tasks }
+    }
+
+    /// The next message for the bridge.
+    pub(crate) async fn inbound(&mut self) -> Inbound {
+        soon("an inbound message", self.port.inbound.recv()).await.expect("the broker is gone")
+    }
+
+    /// The next message for the bridge, taken care of.
+    pub(crate) async fn take(&mut self) -> (String, String) {
+        let inbound = self.inbound().await;
+        inbound.ack.release(AckWord::Done);
+        (inbound.topic, String::from_utf8(inbound.payload.to_vec()).unwrap())
+    }
+
+    /// Publishes as the bridge, at QoS 1.
+    pub(crate) async fn publish(&self, topic: &str, payload: &str) -> oneshot::Receiver<Outcome> {
+        let (message, outcome) = outbound(topic, payload);
+        self.send(message).await;
+        outcome
+    }
+
+    pub(crate) async fn send(&self, message: Outbound) {
+        soon("room for a publication", self.port.publish.send(message)).await.expect("the broker is gone");
+    }
+
+    /// Publishes until somebody reads the topic.
+    pub(crate) async fn publish_to_reader(&mut self, topic: &str, payload: &str) -> oneshot::Receiver<Outcome> {
+        loop {
+            self.port.readers.borrow_and_update();
+            let mut answer = self.publish(topic, payload).await;
+            self.barrier().await;
+            match answer.try_recv() {
+                Err(_on_its_way) => return answer,
+                Ok(Outcome::NoReader) => soon("a reader", self.port.readers.changed()).await.unwrap(),
+                Ok(failure @ (Outcome::Lost | Outcome::Unsent)) => panic!("{failure:?} at once"),
+                Ok(Outcome::Confirmed) => {
+                    let (tx, rx) = oneshot::channel();
+                    tx.send(Outcome::Confirmed).unwrap();
+                    return rx;
+                }
+            }
+        }
+    }
+
+    /// Returns when the broker has dealt with all publications before.
+    pub(crate) async fn barrier(&self) {
+        let answer = self.publish("nobody/others/messages", "").await;
+        assert_eq!(outcome(answer).await, Outcome::NoReader);
+    }
+
+    pub(crate) async fn close(mut self) {
+        self.stop.cancel();
+        let ended = soon("the end of the broker", self.broker.join_next()).await;
+        ended.unwrap().unwrap().unwrap();
+        assert_eq!(*self.port.door.borrow(), Door::Closed);
+    }
+
+    /// As [`Self::close`], with the port left to look at.
+    pub(crate) async fn stop(&mut self) {
+        self.stop.cancel();
+        soon("the end of the broker", self.broker.join_next()).await.unwrap().unwrap().unwrap();
+    }
+}
+
+pub(crate) fn outbound(topic: &str, payload: &str) -> (Outbound, oneshot::Receiver<Outcome>) {
+    let (tx, rx) = oneshot::channel();
+    let message = Outbound {
+        topic: topic.to_owned(),
+        payload: payload.to_owned().into(),
+        qos: 1,
+        retain: false,
+        expiry: None,
+        correlation: None,
+        resume: true,
+        outcome: tx,
+    };
+    (message, rx)
+}
+
+pub(crate) async fn outcome(answer: oneshot::Receiver<Outcome>) -> Outcome {
+    soon("an outcome", answer).await.unwrap_or(Outcome::Lost)
+}
