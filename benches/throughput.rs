@@ -1,0 +1,279 @@
+//! How many messages per second the bridge carries, each on disk before it is acknowledged, beside what a bare
+//! pipelined CCS client reaches on the same simulator in the same run. Everything is in this one process: simulator,
+//! bridge with the embedded broker, and the BAL as an MQTT client over TCP.
+//!
+//! `cargo bench` runs it; `cargo bench -- 50000` with another number of messages, `cargo bench -- dir=/some/disk` with
+//! the store elsewhere.
+
+use fcm_mqtt_bridge::app::{self, Addresses};
+use fcm_mqtt_bridge::chat::id::{SidSource, Token};
+use fcm_mqtt_bridge::chat::push::{Priority, Push, Target};
+use fcm_mqtt_bridge::config::{Broker, Ccs, Loaded, Ops, Routes, Settings, Store};
+use fcm_mqtt_bridge::ops::clock::now_ms;
+use fcm_mqtt_bridge::ops::secret::Secret;
+use fcm_mqtt_bridge::sim::config::{CertificateConfig, WorldConfig};
+use fcm_mqtt_bridge::sim::device::DevicePatch;
+use fcm_mqtt_bridge::sim::handle::{SimHandle, Speech};
+use fcm_mqtt_bridge::sim::{self, SimConfig};
+use fcm_mqtt_bridge::transport::{self, Report, ccs};
+use rumqttc_v5::mqttbytes::v5::Packet;
+use rumqttc_v5::{AsyncClient, Event, MqttOptions, PublishOptions, QoS};
+use serde_json::{Map, Value, json};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+const DEVICES: usize = 1_000;
+const SENDER: &str = "1234567890";
+/// A usual push: about 200 bytes of data.
+const TEXT: &str = "Lorem ipsum dolor sit amet, consectetur adipiscing elit, sed do eiusmod tempor incididunt ut labore et \
+                    dolore magna aliqua. Ut enim ad minim veniam, quis nostrud exercitation.";
+/// Longest wait for one measurement.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+fn main() {
+    let (mut messages, mut folder) = (20_000, PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("throughput"));
+    // Cargo hands over `--bench`; everything else is ours.
+    for argument in std::env::args().skip(1) {
+        if let Some(path) = argument.strip_prefix("dir=") {
+            folder = PathBuf::from(path).join("throughput");
+        } else if let Ok(number) = argument.parse() {
+            messages = number;
+        }
+    }
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    runtime.block_on(measure(messages, &folder));
+}
+
+async fn measure(messages: usize, folder: &Path) {
+    let _ = std::fs::remove_dir_all(folder);
+    std::fs::create_dir_all(folder).expect("the folder can be made");
+    println!(
+        "{messages} messages each way, {DEVICES} devices, window 100, one connection; store in {}",
+        folder.display()
+    );
+    let bare_down = with_sim(folder, async |sim| bare(sim, folder, messages, Way::Down).await).await;
+    let down = with_sim(folder, async |sim| bridge(sim, folder, messages, Way::Down).await).await;
+    let bare_up = with_sim(folder, async |sim| bare(sim, folder, messages, Way::Up).await).await;
+    let up = with_sim(folder, async |sim| bridge(sim, folder, messages, Way::Up).await).await;
+    println!("\n{:<12}{:>21}{:>21}{:>8}", "", "bridge, durable", "bare CCS client", "ratio");
+    for (name, bridge, bare) in [("downstream", down, bare_down), ("upstream", up, bare_up)] {
+        println!("{name:<12}{bridge:>18.0} /s{bare:>18.0} /s{:>8.2}", bridge / bare);
+    }
+    let _ = std::fs::remove_dir_all(folder);
+}
+
+#[derive(Clone, Copy)]
+enum Way {
+    Down,
+    Up,
+}
+
+async fn with_sim(folder: &Path, run: impl AsyncFnOnce(&SimHandle) -> f64) -> f64 {
+    let config = SimConfig {
+        listen: ([127, 0, 0, 1], 0).into(),
+        control: None,
+        certificate: CertificateConfig { directory: Some(folder.join("tls")), ..CertificateConfig::default() },
+        world: WorldConfig { records_per_device: 1, ..WorldConfig::default() },
+        ..SimConfig::default()
+    };
+    let stop = CancellationToken::new();
+    let (ready, handle) = oneshot::channel();
+    let simulator = sim::run(config, ready, stop.clone());
+    let body = async {
+        let handle = handle.await.expect("the simulator starts");
+        for n in 0..DEVICES {
+            handle.put_device(&token(n), DevicePatch::default()).expect("a device");
+        }
+        let rate = tokio::time::timeout(PATIENCE, run(&handle)).await.expect("it ends in time");
+        stop.cancel();
+        rate
+    };
+    let (ended, rate) = tokio::join!(simulator, body);
+    ended.expect("the simulator runs");
+    rate
+}
+
+fn token(n: usize) -> String {
+    let n = n % DEVICES;
+    format!("device-{n}:APA91bEXAMPLE-registration-token-of-a-usual-length-{n}")
+}
+
+/// The transport alone: no broker, no store.
+async fn bare(sim: &SimHandle, folder: &Path, messages: usize, way: Way) -> f64 {
+    let config = ccs::CcsConfig {
+        host: sim.address().ip().to_string(),
+        port: sim.address().port(),
+        ca_file: Some(folder.join("tls/ca.pem")),
+        ..ccs::CcsConfig::new(SENDER, ccs::Secret::new("key"))
+    };
+    let (mut port, outlet) = transport::port(256, 1_024, 1_024);
+    let stop = CancellationToken::new();
+    let client = ccs::run(config, outlet, stop.clone());
+    let work = async {
+        port.link.wait_for(|link| *link == transport::Link::Up).await.expect("the client runs");
+        let start = Instant::now();
+        match way {
+            Way::Down => bare_downstream(&mut port, messages).await,
+            Way::Up => {
+                speak(sim, messages);
+                for _ in 0..messages {
+                    match port.reports.recv().await.expect("the client runs") {
+                        Report::Upstream(upstream) => port.acks.send(upstream.tag).await.expect("the client runs"),
+                        other => panic!("unexpected: {other:?}"),
+                    }
+                }
+            }
+        }
+        let rate = per_second(messages, start);
+        stop.cancel();
+        drop(port);
+        rate
+    };
+    let (ended, rate) = tokio::join!(client, work);
+    ended.expect("the client ends well");
+    rate
+}
+
+async fn bare_downstream(port: &mut transport::Port, messages: usize) {
+    let outgoing = port.sends.clone();
+    let sends = async {
+        let mut sids = SidSource::default();
+        for n in 0..messages {
+            let push = Push {
+                target: Target::Token(Token::new(token(n)).expect("a token")),
+                data: Map::from_iter([("text".to_owned(), TEXT.into())]),
+                notification: None,
+                priority: Priority::High,
+                collapse: None,
+                receipt: true,
+                fcm: Map::new(),
+            };
+            let (sid, recipient) = (sids.next(now_ms(), 1), push.target.recipient());
+            let send = transport::Send { sid, push, recipient, deadline_ms: now_ms() + 1_000_000 };
+            outgoing.send(send).await.expect("the client runs");
+        }
+    };
+    let answers = async {
+        let (mut accepted, mut receipts) = (0, 0);
+        while accepted < messages || receipts < messages {
+            match port.reports.recv().await.expect("the client runs") {
+                Report::Accepted { .. } => accepted += 1,
+                Report::Receipt { tag, .. } => {
+                    receipts += 1;
+                    port.acks.send(tag).await.expect("the client runs");
+                }
+                other => panic!("unexpected: {other:?}"),
+            }
+        }
+    };
+    tokio::join!(sends, answers);
+}
+
+/// All devices send their share at once.
+fn speak(sim: &SimHandle, messages: usize) {
+    for n in 0..DEVICES {
+        let count = messages / DEVICES + usize::from(n < messages % DEVICES);
+        let data = json!({ "text": TEXT });
+        let speech = Speech { category: Some("com.example.chat".to_owned()), data, count, message_id: None };
+        sim.upstream(&token(n), &speech).expect("a device speaks");
+    }
+}
+
+/// The whole way: a BAL over TCP, the broker, the store on disk, the transport.
+async fn bridge(sim: &SimHandle, folder: &Path, messages: usize, way: Way) -> f64 {
+    for suffix in ["", "-wal", "-shm", ".lock"] {
+        let _ = std::fs::remove_file(folder.join(format!("bridge.db{suffix}")));
+    }
+    let any = ([127, 0, 0, 1], 0).into();
+    let settings = Settings {
+        ccs: Ccs {
+            host: sim.address().ip().to_string(),
+            port: sim.address().port(),
+            sender_id: SENDER.to_owned(),
+            ca_file: Some(folder.join("tls/ca.pem")),
+            ..Ccs::default()
+        },
+        broker: Broker { listen: any, ..Broker::default() },
+        store: Store { path: folder.join("bridge.db") },
+        routes: Routes { default_bal: Some("client1".to_owned()), ..Routes::default() },
+        ops: Ops { listen: any },
+        ..Settings::default()
+    };
+    let loaded = Loaded { settings, api_key: Secret::new("key"), mqtt_password: None };
+    let stop = CancellationToken::new();
+    let (ready, addresses) = oneshot::channel();
+    let running = app::run(loaded, stop.clone(), Some(ready));
+    let work = async {
+        let addresses = addresses.await.expect("the bridge starts");
+        let rate = match way {
+            Way::Down => bridge_downstream(addresses, messages).await,
+            Way::Up => bridge_upstream(addresses, sim, messages).await,
+        };
+        stop.cancel();
+        rate
+    };
+    let (ended, rate) = tokio::join!(running, work);
+    ended.expect("the bridge ends well");
+    rate
+}
+
+async fn bridge_downstream(addresses: Addresses, messages: usize) -> f64 {
+    let (client, mut events) = bal(addresses, "client1/others/receipts").await;
+    let start = Instant::now();
+    let publishes = async {
+        for n in 0..messages {
+            let body = json!({ "id": format!("m{n}"), "token": token(n), "data": { "text": TEXT } }).to_string();
+            let options = PublishOptions::new(QoS::AtLeastOnce);
+            client.publish("client1/self/messages", body, options).await.expect("the event loop is there");
+        }
+    };
+    let statuses = async {
+        let mut delivered = 0;
+        while delivered < messages {
+            let status = document(&mut events).await;
+            delivered += usize::from(status.is_some_and(|status| status["status"] == "delivered"));
+        }
+    };
+    tokio::join!(publishes, statuses);
+    per_second(messages, start)
+}
+
+async fn bridge_upstream(addresses: Addresses, sim: &SimHandle, messages: usize) -> f64 {
+    let (_client, mut events) = bal(addresses, "client1/others/messages").await;
+    let start = Instant::now();
+    speak(sim, messages);
+    let mut got = 0;
+    while got < messages {
+        got += usize::from(document(&mut events).await.is_some());
+    }
+    per_second(messages, start)
+}
+
+/// A BAL that is subscribed to one topic.
+async fn bal(addresses: Addresses, topic: &str) -> (AsyncClient, rumqttc_v5::EventLoop) {
+    let broker = addresses.broker.expect("the broker is embedded");
+    let mut options = MqttOptions::new("client1", ("127.0.0.1", broker.port()));
+    options.set_outgoing_inflight_upper_limit(500);
+    let (client, mut events) = AsyncClient::builder(options).capacity(500).build();
+    client.subscribe(topic, QoS::AtLeastOnce).await.expect("the event loop is there");
+    loop {
+        if let Event::Incoming(Packet::SubAck(_)) = events.poll().await.expect("the broker answers") {
+            return (client, events);
+        }
+    }
+}
+
+/// The document that the next event brings, if it brings one.
+async fn document(events: &mut rumqttc_v5::EventLoop) -> Option<Value> {
+    match events.poll().await.expect("the broker stays") {
+        Event::Incoming(Packet::Publish(publish)) => serde_json::from_slice(&publish.payload).ok(),
+        _ => None,
+    }
+}
+
+fn per_second(messages: usize, start: Instant) -> f64 {
+    messages as f64 / start.elapsed().as_secs_f64()
+}
