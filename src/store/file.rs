@@ -30,7 +30,7 @@ CREATE TABLE deliveries (
     recipient INTEGER NOT NULL,
     order_key TEXT,
     state INTEGER NOT NULL,
-    due_at INTEGER,               -- NULL: in turn; 0: before all others; else Unix ms
+    due_at INTEGER,               -- NULL: never put off; 0: before all others; else Unix ms
     deadline INTEGER NOT NULL,
     look_at INTEGER NOT NULL,     -- when the sweep looks at it, while unsettled
     accepted_at INTEGER NOT NULL,

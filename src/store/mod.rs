@@ -50,7 +50,7 @@ pub use desk::Limits;
 pub use dispatch::{Claimed, DueQuery, Recorded, Taken};
 pub use file::OpenError;
 pub use handle::{CloseError, Committed, Keeper, Settings, Store, StoreError};
-pub use inbox::{Acknowledged, Acks, Received, Route, Upstream};
+pub use inbox::{Acknowledged, Acks, Received, Route, Routes, Upstream};
 pub use inspect::{Inspector, Summary, Trace, TraceDelivery, TraceUpstream};
 pub use outbox::{NOTES_PER_TOPIC, Note, Origin, Slip, Waiting};
 pub use recover::{Recovery, Retrying};
