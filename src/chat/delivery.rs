@@ -126,10 +126,10 @@ pub enum Event {
     Crashed,
 }
 
-/// When a delivery in [`State::Due`] is to be sent.
+/// When a delivery that has become [`State::Due`] again is to be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Due {
-    /// After what is due already, in the order of acceptance.
+    /// In the order of acceptance, among what was never put off.
     InTurn,
     /// Before all others: it was on its way once.
     First,
@@ -157,7 +157,7 @@ pub struct Step {
     pub life: Life,
     /// What to tell the sender, in this order.
     pub tell: &'static [Status],
-    /// When to send it; `Some` exactly when it is [`State::Due`] now.
+    /// When to send it; `Some` exactly when it is [`State::Due`] from now on.
     pub due: Option<Due>,
 }
 

@@ -231,7 +231,7 @@ impl Delivery {
     }
 }
 
-/// How the store writes a due time: `NULL` sorts behind all times in `dispatch`, 0 before them.
+/// How the store writes a due time. What was never put off has none.
 fn due_at(due: Due) -> Option<i64> {
     match due {
         Due::InTurn => None,

@@ -2,7 +2,8 @@
 //!
 //! What waited for its time (or was on its way once) goes before what never waited, so a backlog cannot starve retries.
 //! Per recipient the order of acceptance holds whatever is put off: nothing overtakes an older message of the same
-//! recipient that waits for its time.
+//! recipient that waits for its time. A message behind another of its order key takes its place when its turn comes;
+//! what was due before that may go first.
 
 use super::delivery::{Delivery, sid};
 use super::desk::Desk;
@@ -164,7 +165,7 @@ struct Round<'a> {
     query: &'a DueQuery,
     claimed: Vec<Claimed>,
     scanned: usize,
-    /// Whether any message waits for its time; without one there is no need to look for older ones.
+    /// Whether any message has a due time; without one there is no need to look for older ones.
     parked: bool,
 }
 

@@ -1,7 +1,7 @@
 //! The file: opening, locking, schema.
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
-use std::fs::{File, TryLockError};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ CREATE TABLE deliveries (
     recipient INTEGER NOT NULL,
     order_key TEXT,
     state INTEGER NOT NULL,
-    due_at INTEGER,               -- NULL: in turn; 0: before all others; else Unix ms
+    due_at INTEGER,               -- NULL: never put off; 0: before all others; else Unix ms
     deadline INTEGER NOT NULL,
     look_at INTEGER NOT NULL,     -- when the sweep looks at it, while unsettled
     accepted_at INTEGER NOT NULL,
@@ -149,6 +149,8 @@ pub(super) struct Lock {
 /// Takes the lock and opens the file for writing; makes it if it is missing.
 pub(super) fn open(path: &Path) -> Result<(Connection, Lock), OpenError> {
     let lock = lock(path)?;
+    // Made by hand, because SQLite would let others read it. The write-ahead log takes over its mode.
+    private_file().open(path)?;
     let mut conn = Connection::open(path).map_err(|e| OpenError::sorted(path, e))?;
     check(&conn, path)?;
     prepare(&mut conn).map_err(|e| OpenError::sorted(path, e))?;
@@ -170,12 +172,21 @@ pub(super) fn open_read_only(path: &Path) -> Result<Connection, OpenError> {
 fn lock(path: &Path) -> Result<Lock, OpenError> {
     let mut name = path.as_os_str().to_owned();
     name.push(".lock");
-    let file = File::options().create(true).truncate(false).write(true).open(PathBuf::from(name))?;
+    let file = private_file().open(PathBuf::from(name))?;
     match file.try_lock() {
         Ok(()) => Ok(Lock { _file: file }),
         Err(TryLockError::WouldBlock) => Err(OpenError::InUse(path.to_owned())),
         Err(TryLockError::Error(error)) => Err(error.into()),
     }
+}
+
+/// Makes a file that only its owner may read: there are registration tokens in the store.
+fn private_file() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.create(true).append(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options
 }
 
 /// Whose file it is; returns its schema, 0 for an empty file.
@@ -251,6 +262,19 @@ mod tests {
         bytes[100..4096].fill(0x5a);
         std::fs::write(&path, bytes).unwrap();
         assert!(matches!(open(&path), Err(OpenError::Corrupt { .. })));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn only_its_owner_may_read_it() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("store.db");
+        let _open = open(&path).unwrap();
+        for entry in std::fs::read_dir(dir.path()).unwrap() {
+            let entry = entry.unwrap();
+            assert_eq!(entry.metadata().unwrap().permissions().mode() & 0o077, 0, "{:?}", entry.file_name());
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@ use super::accept::{self, Accepted, NewDelivery, Rejected};
 use super::desk::{Desk, Limits};
 use super::dispatch::{self, DueQuery, Recorded, Taken};
 use super::file::{self, OpenError};
-use super::inbox::{self, Acknowledged, Received, Route, Upstream};
+use super::inbox::{self, Acknowledged, Received, Routes, Upstream};
 use super::outbox::{self, Note, Slip, Waiting};
 use super::recover::{self, Recovery};
 use super::sweep;
@@ -245,15 +245,13 @@ impl Store {
     ///
     /// # Errors
     /// When the store is closed, or fails on the way; what was routed so far is.
-    pub async fn route_held(
-        &self,
-        pick: Arc<dyn Fn(Option<&str>) -> Option<Route> + Send + Sync>,
-    ) -> Result<u64, StoreError> {
+    pub async fn route_held(&self, routes: Routes) -> Result<u64, StoreError> {
+        let routes = Arc::new(routes);
         let mut routed = 0;
         let mut after = Some(0);
         while let Some(from) = after {
-            let pick = pick.clone();
-            let chunk = self.submit(move |desk| inbox::route_held(desk, from, &*pick)).await?.await?;
+            let routes = routes.clone();
+            let chunk = self.submit(move |desk| inbox::route_held(desk, from, &routes)).await?.await?;
             routed += chunk.routed;
             after = chunk.next;
         }

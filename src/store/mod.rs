@@ -12,7 +12,7 @@
 //!
 //! One thread owns the only writing connection. It takes whatever verbs are queued (at most [`BATCH_VERBS`]) into one
 //! transaction, so the price of an `fdatasync` is shared, while a verb that comes alone is committed at once. A verb must
-//! therefore be repeatable: it changes the file and a [`desk::Draft`] of the counters, and the draft becomes memory only
+//! therefore be repeatable: it changes the file and a draft of the counters, and the draft becomes memory only
 //! after the commit.
 //!
 //! # The tables
@@ -50,7 +50,7 @@ pub use desk::Limits;
 pub use dispatch::{Claimed, DueQuery, Recorded, Taken};
 pub use file::OpenError;
 pub use handle::{CloseError, Committed, Keeper, Settings, Store, StoreError};
-pub use inbox::{Acknowledged, Acks, Received, Route, Upstream};
+pub use inbox::{Acknowledged, Acks, Received, Route, Routes, Upstream};
 pub use inspect::{Inspector, Summary, Trace, TraceDelivery, TraceUpstream};
 pub use outbox::{NOTES_PER_TOPIC, Note, Origin, Slip, Waiting};
 pub use recover::{Recovery, Retrying};

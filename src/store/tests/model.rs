@@ -121,6 +121,8 @@ struct ModelDelivery {
     deadline: u64,
     life: Life,
     due: Due,
+    /// Since when it stands in its recipient's line.
+    in_line_ms: u64,
 }
 
 #[derive(Debug)]
@@ -223,8 +225,8 @@ impl World {
         let outcome = self.rig.accept(new).await;
         assert_eq!(outcome, known.map_or(Accepted::Stored, Accepted::Repeated));
         if known.is_none() {
-            let due = Due::InTurn;
-            self.deliveries.push(ModelDelivery { id, sid, recipient, order, deadline, life, due });
+            let (due, in_line_ms) = (Due::InTurn, self.now);
+            self.deliveries.push(ModelDelivery { id, sid, recipient, order, deadline, life, due, in_line_ms });
         }
     }
 
@@ -240,7 +242,9 @@ impl World {
             let older = &self.deliveries[..index];
             let this = &self.deliveries[index];
             assert!(this.deadline > now && !matches!(this.due, Due::At(due) if due > now), "{this:?} at {now}");
-            let overtaken = older.iter().find(|d| d.recipient == this.recipient && d.life.state == State::Due);
+            let overtaken = older.iter().find(|d| {
+                d.recipient == this.recipient && d.life.state == State::Due && d.in_line_ms <= this.in_line_ms
+            });
             assert!(overtaken.is_none(), "{this:?} overtook {overtaken:?}");
             let unsettled = older.iter().find(|d| d.order.is_some() && d.order == this.order && !d.life.settled());
             assert!(unsettled.is_none(), "{this:?} did not wait for {unsettled:?}");
@@ -271,6 +275,9 @@ impl World {
         let delivery = &mut self.deliveries[index];
         delivery.life = step.life;
         delivery.due = step.due.unwrap_or(delivery.due);
+        if *event == Event::Turn {
+            delivery.in_line_ms = self.now;
+        }
         let order = delivery.order.clone();
         if step.life.settled() && order.is_some() {
             let next = self.deliveries.iter().position(|d| d.order == order && !d.life.settled());
@@ -315,7 +322,7 @@ impl World {
 
     async fn route(&mut self) {
         let route = Route { bal: Owner::new("bal1").unwrap(), topic: MESSAGES.to_owned(), acks: Acks::OnPublish };
-        let routed = self.rig.store.route_held(Arc::new(move |_| Some(route.clone()))).await.unwrap();
+        let routed = self.rig.store.route_held(Routes { default: Some(route), ..Routes::default() }).await.unwrap();
         let held: Vec<_> = self.upstream.iter_mut().filter(|u| u.topic.is_none()).collect();
         assert_eq!(routed, held.len() as u64);
         for upstream in held {

@@ -7,8 +7,6 @@ use std::fs;
 
 /// Messages per flow.
 const MESSAGES_EACH: u32 = 100_000;
-/// Messages on their way at once, as with a transport's windows.
-const WINDOW: usize = 1000;
 /// Bytes of a body.
 const BODY: usize = 400;
 
@@ -41,12 +39,12 @@ fn report(what: &str, rig: &Rig, started: tokio::time::Instant, cpu: f64, before
 }
 
 /// Accept, take, record sent, record delivered, publish three statuses, forget.
-async fn downstream(rig: &mut Rig) {
+async fn downstream(rig: &mut Rig, window: usize) {
     let mut from = 0;
     let mut accepted_so_far = 0;
     let mut accepts = Vec::new();
     while accepted_so_far < MESSAGES_EACH {
-        for _ in 0..WINDOW {
+        for _ in 0..window {
             let mut new =
                 rig.new_delivery(&format!("{:x}", u64::from(accepted_so_far).wrapping_mul(0x9e37_79b9_7f4a_7c15)));
             new.body = Bytes::from(vec![b'x'; BODY]);
@@ -55,14 +53,14 @@ async fn downstream(rig: &mut Rig) {
             accepted_so_far += 1;
         }
         let blocked = Arc::new(|_, _| None);
-        let taken = rig.store.take_due(DueQuery { now: NOW, limit: WINDOW, blocked }).await.unwrap().await.unwrap();
+        let taken = rig.store.take_due(DueQuery { now: NOW, limit: window, blocked }).await.unwrap().await.unwrap();
         let mut records = Vec::new();
         for event in [accepted(), Event::Receipt] {
             for claimed in &taken.claimed {
                 records.push(rig.store.record(claimed.sid, event.clone(), NOW).await.unwrap());
             }
         }
-        let waiting = rig.store.next_to_publish(RECEIPTS.into(), from, 3 * WINDOW).await.unwrap().await.unwrap();
+        let waiting = rig.store.next_to_publish(RECEIPTS.into(), from, 3 * window).await.unwrap().await.unwrap();
         from = waiting.last().map_or(from, |w| w.slip.seq);
         for chunk in waiting.chunks(100) {
             let slips = chunk.iter().map(|w| w.slip.clone()).collect();
@@ -79,17 +77,17 @@ async fn downstream(rig: &mut Rig) {
     rig.sweep_all(NOW).await;
 }
 
-async fn upstream(rig: &mut Rig) {
+async fn upstream(rig: &mut Rig, window: usize) {
     let mut from = HashMap::from([(MESSAGES, 0)]);
-    for round in 0..MESSAGES_EACH / WINDOW as u32 {
+    for round in 0..MESSAGES_EACH / u32::try_from(window).unwrap() {
         let mut pending = Vec::new();
-        for n in 0..WINDOW {
+        for n in 0..window {
             let mut message = rig.upstream(&format!("{round}-{n}"), Some(Acks::OnPublish));
             message.payload = Bytes::from(vec![b'x'; BODY]);
             pending.push(rig.store.receive(message).await.unwrap());
         }
         let after = from[MESSAGES];
-        let waiting = rig.store.next_to_publish(MESSAGES.into(), after, WINDOW).await.unwrap().await.unwrap();
+        let waiting = rig.store.next_to_publish(MESSAGES.into(), after, window).await.unwrap().await.unwrap();
         from.insert(MESSAGES, waiting.last().map_or(after, |w| w.slip.seq));
         for chunk in waiting.chunks(100) {
             let slips = chunk.iter().map(|w| w.slip.clone()).collect();
@@ -105,14 +103,14 @@ async fn upstream(rig: &mut Rig) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 #[ignore = "a measurement"]
 async fn messages_per_second() {
-    for history_rows in [1_000_000, 20_000] {
+    for (history_rows, window) in [(1_000_000, 1000), (20_000, 1000), (20_000, 50)] {
         let mut rig = Rig::new(Limits { history_rows, ..Limits::default() });
-        println!("history of {history_rows} rows");
+        println!("history of {history_rows} rows, {window} messages on their way at once");
         let (started, cpu, before) = (tokio::time::Instant::now(), writer_seconds(), rig.store.figures());
-        downstream(&mut rig).await;
+        downstream(&mut rig, window).await;
         report("downstream", &rig, started, cpu, before);
         let (started, cpu, before) = (tokio::time::Instant::now(), writer_seconds(), rig.store.figures());
-        upstream(&mut rig).await;
+        upstream(&mut rig, window).await;
         report("upstream", &rig, started, cpu, before);
         let started = tokio::time::Instant::now();
         rig.keeper.close().await.unwrap();

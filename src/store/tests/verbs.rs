@@ -121,7 +121,7 @@ async fn messages_of_one_order_key_go_one_after_the_final_word() {
     };
     rig.record(sids[1], refused, NOW).await;
     let rig = rig.crash();
-    assert_eq!(ids(&rig.take(NOW).await), ["b1", "a3"], "b1 was in flight, a3 has its turn");
+    assert_eq!(ids(&rig.take(NOW).await), ["b1", "a3"], "b1 was on its way before");
 }
 
 #[tokio::test]
@@ -301,12 +301,10 @@ async fn messages_without_a_route_wait_for_one() {
     }
     assert_eq!(rig.store.topics_to_publish().await.unwrap().await.unwrap(), Vec::<String>::new());
     let rig = rig.crash();
-    let pick = Arc::new(|category: Option<&str>| {
-        let acks = Acks::OnPublish;
-        category.map(|_| Route { bal: Owner::new("bal1").unwrap(), topic: MESSAGES.to_owned(), acks })
-    });
-    assert_eq!(rig.store.route_held(pick.clone()).await.unwrap(), 449);
-    assert_eq!(rig.store.route_held(pick).await.unwrap(), 0);
+    let route = Route { bal: Owner::new("bal1").unwrap(), topic: MESSAGES.to_owned(), acks: Acks::OnPublish };
+    let routes = Routes { categories: [("com.example".to_owned(), route)].into(), default: None };
+    assert_eq!(rig.store.route_held(routes.clone()).await.unwrap(), 449);
+    assert_eq!(rig.store.route_held(routes).await.unwrap(), 0);
     assert!(rig.store.fresh_topics().await.contains(MESSAGES));
     let published = rig.read(MESSAGES).await;
     assert_eq!(published.len(), 449);
@@ -489,4 +487,24 @@ async fn due_changes_and_fresh_topics_wake_the_pumps() {
     assert_eq!(rig.store.fresh_topics().await.into_iter().collect::<Vec<_>>(), [RECEIPTS]);
     let wait = tokio::time::timeout(Duration::ZERO, rig.store.fresh_topics());
     assert!(wait.await.is_err(), "each topic is named once per change");
+}
+
+#[tokio::test]
+async fn a_message_takes_its_place_when_its_turn_comes() {
+    let mut rig = Rig::new(Limits::default());
+    let mut first = rig.new_delivery("a1");
+    let mut second = rig.new_delivery("a2");
+    let third = rig.new_delivery("a3");
+    let sid = first.sid;
+    first.order = Some("k".to_owned());
+    first.receipt = false;
+    second.order = Some("k".to_owned());
+    for new in [first, second, third] {
+        rig.accept(new).await;
+    }
+    assert_eq!(ids(&rig.take(NOW).await), ["a1", "a3"], "a3 does not wait for another's order key");
+    let fourth = rig.new_delivery("a4");
+    rig.accept(fourth).await;
+    rig.record(sid, accepted(), NOW).await;
+    assert_eq!(ids(&rig.take(NOW).await), ["a2", "a4"]);
 }
