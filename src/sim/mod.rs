@@ -1,1 +1,24 @@
-//! Placeholder until its room is furnished.
+//! The simulator: a push service to test against, with virtual devices and faults drawn from a seed.
+//!
+//! ```text
+//!   clients ──TLS──► shell ──bytes──► server (one Connection each) ──► service (shared)
+//!                                                                        ├── world     devices, topics; no wire words
+//!   scripts ──HTTP─► control ──► SimHandle ─────────────────────────────►├── mailroom  what devices send, until acked
+//!                                                                        ├── fault     what goes wrong, when
+//!                                                                        └── stats     what was counted
+//! ```
+//!
+//! It speaks the server's side of CCS and may disagree with the client: the two share the codec and nothing else.
+//! Everything but `shell`, `control` and `cert` is sans-IO on a clock of Unix milliseconds.
+//!
+//! Choices where the documents are silent: what is unacknowledged when a connection ends is sent again on any other
+//! connection, or on the next one if there is none; a device's letters stay on one connection; topics give no receipts.
+
+pub mod condition;
+pub mod config;
+pub mod device;
+pub mod fault;
+mod log;
+pub mod world;
+
+pub use config::SimConfig;
