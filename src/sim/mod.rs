@@ -17,8 +17,14 @@
 pub mod condition;
 pub mod config;
 pub mod device;
+pub mod event;
 pub mod fault;
 mod log;
+mod mailroom;
+mod server;
+mod service;
+pub mod stats;
 pub mod world;
 
 pub use config::SimConfig;
+pub use service::Speech;
