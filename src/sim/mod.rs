@@ -14,17 +14,23 @@
 //! Choices where the documents are silent: what is unacknowledged when a connection ends is sent again on any other
 //! connection, or on the next one if there is none; a device's letters stay on one connection; topics give no receipts.
 
+mod cert;
 pub mod condition;
 pub mod config;
+mod control;
 pub mod device;
 pub mod event;
 pub mod fault;
+pub mod handle;
 mod log;
 mod mailroom;
 mod server;
 mod service;
+mod shell;
 pub mod stats;
 pub mod world;
 
 pub use config::SimConfig;
+pub use handle::SimHandle;
 pub use service::Speech;
+pub use shell::{SimError, run};
