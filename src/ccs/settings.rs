@@ -60,7 +60,7 @@ impl Default for Timing {
             login: Duration::from_secs(30),
             ping_interval: Duration::from_secs(60),
             ping_timeout: Duration::from_secs(30),
-            drain: Duration::from_secs(30 * 60),
+            drain: Duration::from_secs(10 * 60),
             grace: Duration::from_secs(10),
             close: Duration::from_secs(2),
         }

@@ -1,4 +1,4 @@
-//! The stanzas of CCS, for both sides of the stream: [`Stanza::read`] here, the writers in [`super::write`].
+//! The stanzas of CCS, for both sides of the stream: [`Stanza::read`] here, the writers in [`mod@super::write`].
 //!
 //! Elements are known by namespace and name, never by prefix: the documents and the real server spell `str:features`,
 //! `stream:features`, `gcm` and `data:gcm`.
@@ -26,6 +26,9 @@ pub mod ns {
     /// The JSON envelope.
     pub const GCM: &str = "google:mobile:data";
 }
+
+/// Longest condition that is kept, in characters; it is passed on and logged.
+const CONDITION_MAX: usize = 64;
 
 /// One stanza.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -240,7 +243,11 @@ fn message_error(element: &Element) -> MessageError {
 /// The name of the first child in `namespace` that is not its text.
 fn condition(element: &Element, namespace: &str) -> String {
     let is_condition = |child: &&Element| child.namespace() == namespace && child.name() != "text";
-    element.children().iter().find(is_condition).map_or_else(undefined, |child| child.name().to_owned())
+    element
+        .children()
+        .iter()
+        .find(is_condition)
+        .map_or_else(undefined, |child| child.name().chars().take(CONDITION_MAX).collect())
 }
 
 /// The condition of an error that names none (RFC 6120, 8.3.3.21).

@@ -4,6 +4,9 @@
 //! [`Send`]s while it has room, answers each with exactly one [`Report`], and hands up what devices send. Reports that
 //! carry a [`Tag`] are to be acknowledged to the push service, after the commit, through [`Port::acks`].
 
+pub mod backoff;
+pub mod ccs;
+
 use crate::chat::id::{Sid, Token};
 use crate::chat::push::Push;
 use std::time::Duration;

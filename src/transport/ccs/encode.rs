@@ -1,0 +1,127 @@
+//! A push in the words of CCS.
+
+use crate::ccs::payload::Downstream;
+use crate::chat::push::{Priority, TTL_MAX, Target};
+use crate::transport::Send;
+use serde_json::{Map, Value};
+
+/// Fields that decide where a message goes and what it is; nothing handed through may touch them.
+const PROTECTED: [&str; 4] = ["to", "condition", "message_id", "message_type"];
+
+/// `send` as CCS wants it, with the time to live that is left at `now_ms`.
+pub(super) fn downstream(send: &Send, now_ms: u64) -> Downstream {
+    let (to, condition) = match &send.push.target {
+        Target::Token(token) => (Some(token.reveal().to_owned()), None),
+        Target::Topic(name) => (Some(format!("/topics/{name}")), None),
+        Target::Condition(expression) => (None, Some(expression.clone())),
+    };
+    Downstream { to, condition, message_id: send.sid.to_string(), fields: fields(send, now_ms) }
+}
+
+fn fields(send: &Send, now_ms: u64) -> Map<String, Value> {
+    let push = &send.push;
+    let mut fields = Map::new();
+    let mut set = |name: &str, value: Value| {
+        fields.insert(name.to_owned(), value);
+    };
+    let priority = match push.priority {
+        Priority::High => "high",
+        Priority::Normal => "normal",
+    };
+    set("priority", Value::from(priority));
+    // A number: CCS refuses the text that its own documents show.
+    set("time_to_live", Value::from(time_to_live(send.deadline_ms, now_ms)));
+    if let Some(key) = &push.collapse {
+        set("collapse_key", Value::from(key.as_str()));
+    }
+    if push.receipt {
+        set("delivery_receipt_requested", Value::from(true));
+    }
+    if let Some(notification) = &push.notification {
+        set("notification", Value::Object(notification.clone()));
+    }
+    if !push.data.is_empty() {
+        set("data", Value::Object(push.data.clone()));
+    }
+    for (name, value) in push.fcm.iter().filter(|(name, _)| !PROTECTED.contains(&name.as_str())) {
+        set(name, value.clone());
+    }
+    fields
+}
+
+/// What is left until the deadline, in seconds, rounded up; 0 means now or never.
+fn time_to_live(deadline_ms: u64, now_ms: u64) -> u64 {
+    deadline_ms.saturating_sub(now_ms).div_ceil(1000).min(u64::from(TTL_MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chat::id::{SidSource, Token};
+    use crate::chat::push::Push;
+    use serde_json::json;
+
+    fn map(value: Value) -> Map<String, Value> {
+        serde_json::from_value(value).unwrap()
+    }
+
+    fn send(target: Target) -> Send {
+        Send {
+            sid: SidSource::default().next(1, 1),
+            push: Push {
+                target,
+                data: map(json!({"k": "</gcm>"})),
+                notification: Some(map(json!({"title": "t"}))),
+                priority: Priority::High,
+                collapse: Some("chat".to_owned()),
+                receipt: true,
+                fcm: map(json!({"dry_run": true, "priority": "normal", "to": "thief", "message_type": "ack",
+                    "message_id": "x", "condition": "c"})),
+            },
+            recipient: 1,
+            deadline_ms: 10_001,
+        }
+    }
+
+    #[test]
+    fn every_field_has_ccs_name_and_the_target_is_safe() {
+        let send = send(Target::Token(Token::new("T").unwrap()));
+        let json: Value = serde_json::from_str(&downstream(&send, 5_000).to_json()).unwrap();
+        assert_eq!(
+            json,
+            json!({
+                "to": "T", "message_id": send.sid.to_string(), "priority": "normal", "time_to_live": 6,
+                "collapse_key": "chat", "delivery_receipt_requested": true, "notification": {"title": "t"},
+                "data": {"k": "</gcm>"}, "dry_run": true,
+            })
+        );
+    }
+
+    #[test]
+    fn topics_and_conditions_are_targets_as_well() {
+        let topic = downstream(&send(Target::Topic("news".to_owned())), 0);
+        assert_eq!((topic.to.as_deref(), topic.condition), (Some("/topics/news"), None));
+        let condition = downstream(&send(Target::Condition("'a' in topics".to_owned())), 0);
+        assert_eq!((condition.to, condition.condition.as_deref()), (None, Some("'a' in topics")));
+    }
+
+    #[test]
+    fn what_is_not_asked_for_is_not_sent() {
+        let mut send = send(Target::Topic("news".to_owned()));
+        send.push.receipt = false;
+        send.push.data = Map::new();
+        send.push.notification = None;
+        send.push.collapse = None;
+        send.push.fcm = Map::new();
+        let fields = downstream(&send, 10_001).fields;
+        assert_eq!(Value::Object(fields), json!({"priority": "high", "time_to_live": 0}));
+    }
+
+    #[test]
+    fn time_to_live_is_rounded_up_and_in_range() {
+        assert_eq!(time_to_live(1_001, 1_000), 1);
+        assert_eq!(time_to_live(1_000, 1_000), 0);
+        assert_eq!(time_to_live(1_000, 2_000), 0);
+        assert_eq!(time_to_live(u64::MAX, 0), u64::from(TTL_MAX));
+    }
+}
