@@ -1,5 +1,7 @@
 //! The transport to CCS against the simulator: two houses that share only the codec.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use fcm_mqtt_bridge::ccs::secret::Secret;
 use fcm_mqtt_bridge::chat::id::{SidSource, Token};
 use fcm_mqtt_bridge::chat::push::{Priority, Push, Target};
