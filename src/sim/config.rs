@@ -157,6 +157,8 @@ pub struct WorldConfig {
     pub stored_per_device: usize,
     /// Collapse keys stored for a device that is away; the oldest goes first.
     pub collapse_keys: usize,
+    /// Messages on their way to slow devices, all together; more are refused.
+    pub on_the_way: usize,
     /// Topics of one device at most.
     pub topics_per_device: usize,
 }
@@ -170,6 +172,7 @@ impl Default for WorldConfig {
             record_bytes: 256 << 20,
             stored_per_device: 100,
             collapse_keys: 4,
+            on_the_way: 500_000,
             topics_per_device: 2_000,
         }
     }

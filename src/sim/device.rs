@@ -166,7 +166,7 @@ impl Device {
             Presence::Online if self.on_the_way.is_empty() => Handed::Now,
             // What is still on its way to a device that was slow before stays in front.
             Presence::Online => self.send_off(message.clone(), now),
-            Presence::Slow => self.send_off(message.clone(), now + self.delay_ms),
+            Presence::Slow => self.send_off(message.clone(), now.saturating_add(self.delay_ms)),
             Presence::Offline => {
                 self.store(message.clone(), now, storage);
                 Handed::Kept

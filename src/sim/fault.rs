@@ -145,7 +145,8 @@ impl Faults {
 
     /// How long the answer to the next message takes, in milliseconds.
     pub(super) fn latency(&self, dice: &mut Dice) -> u64 {
-        self.latency_ms + if self.jitter_ms == 0 { 0 } else { dice.below(self.jitter_ms + 1) }
+        let jitter = if self.jitter_ms == 0 { 0 } else { dice.below(self.jitter_ms.saturating_add(1)) };
+        self.latency_ms.saturating_add(jitter)
     }
 }
 

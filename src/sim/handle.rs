@@ -5,8 +5,7 @@ use super::device::DevicePatch;
 use super::event::{ConnectionId, SimEvent};
 use super::fault::{DrainPlan, FaultError, Faults};
 use super::server::{Connection, Profile};
-pub use super::service::Speech;
-use super::service::{Order, Service};
+use super::service::{Order, Service, Speech};
 use super::stats::Stats;
 use super::world::{DeviceSummary, DeviceView, RecordView, WorldError};
 use crate::ops::clock;
@@ -24,12 +23,19 @@ pub const MAX_SPEECHES: usize = 500_000;
 const SPEECHES_PER_TURN: usize = 1_000;
 
 /// A running simulator. Cheap to clone; the simulator itself ends with the token given to [`super::run`].
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct SimHandle {
     pub(super) shared: Arc<Shared>,
     pub(super) address: SocketAddr,
     pub(super) control: Option<SocketAddr>,
     pub(super) ca_pem: Arc<str>,
+}
+
+impl std::fmt::Debug for SimHandle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Not the whole world: it is long, and full of tokens.
+        f.debug_struct("SimHandle").field("address", &self.address).finish_non_exhaustive()
+    }
 }
 
 impl SimHandle {
@@ -136,7 +142,6 @@ impl SimHandle {
 }
 
 /// What all connections share, with its lock and its clock.
-#[derive(Debug)]
 pub(super) struct Shared {
     /// A mutex and not a task with a channel: a connection does a whole batch of messages per visit, needs the answers
     /// at once, and never waits for anything while it is inside.
@@ -149,7 +154,6 @@ pub(super) struct Shared {
     base_ms: u64,
 }
 
-#[derive(Debug)]
 struct Hub {
     service: Service,
     wakers: HashMap<ConnectionId, Arc<Notify>>,
@@ -216,6 +220,8 @@ impl Shared {
 
     /// When tokio's clock shows this time.
     pub(super) fn instant(&self, ms: u64) -> Instant {
-        self.base + Duration::from_millis(ms.saturating_sub(self.base_ms))
+        /// Further off than any simulator runs; beyond a few centuries a clock would overflow.
+        const NEVER_MS: u64 = 1_000 * 60 * 60 * 24 * 365;
+        self.base + Duration::from_millis(ms.saturating_sub(self.base_ms).min(NEVER_MS))
     }
 }

@@ -32,4 +32,5 @@ pub mod world;
 
 pub use config::SimConfig;
 pub use handle::SimHandle;
+pub use service::Speech;
 pub use shell::{SimError, run};

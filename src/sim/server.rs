@@ -81,7 +81,7 @@ impl Connection {
             out: String::new(),
             chunks: VecDeque::new(),
             stalled: false,
-            login_until: now + profile.wire.login_ms,
+            login_until: now.saturating_add(profile.wire.login_ms),
             keepalive_at: u64::MAX,
         }
     }
@@ -240,7 +240,7 @@ impl Connection {
         if self.out.is_empty() {
             return;
         }
-        self.keepalive_at = now + profile.wire.keepalive_ms;
+        self.keepalive_at = now.saturating_add(profile.wire.keepalive_ms);
         let mut bytes = Bytes::from(std::mem::take(&mut self.out));
         if service.faults.split_writes {
             while !bytes.is_empty() {

@@ -59,7 +59,7 @@ pub enum Refusal {
     BadToken,
     /// The token is dead.
     Unregistered,
-    /// There are too many devices already.
+    /// There are too many devices, or too many messages on their way.
     Full,
     /// The device was told to be refused with this word.
     Ordered(String),
@@ -139,6 +139,9 @@ impl World {
     /// # Errors
     /// When the service refuses it; nothing is delivered then.
     pub fn push(&mut self, push: &Push, now: u64) -> Result<Accepted, Refusal> {
+        if self.arrivals.len() >= self.config.on_the_way {
+            return Err(Refusal::Full);
+        }
         match &push.target {
             Target::Token(token) => {
                 let at = self.find_or_make(token)?;

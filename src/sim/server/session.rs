@@ -15,9 +15,13 @@ use crate::sim::config::{Overrun, WireConfig};
 use crate::sim::event::{ConnectionId, SimEvent};
 use crate::sim::fault::{Dice, DrainPlan, Notice};
 use crate::sim::service::Service;
+use crate::sim::stats::Violations;
 use crate::sim::world::Refusal;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+
+/// Messages of a client that may be unanswered even if leaving the window goes unpunished: they take memory.
+const MAX_UNANSWERED: usize = 10_000;
 
 /// What a logged-in client is owed, and what is to happen to it.
 #[derive(Debug)]
@@ -124,7 +128,7 @@ impl Session {
             self.violation("duplicate_id", room).duplicate_id += 1;
         }
         let latency = room.service.faults.latency(room.dice);
-        let due = self.answers.back().map_or(0, |last| last.due).max(room.now + latency);
+        let due = self.answers.back().map_or(0, |last| last.due).max(room.now.saturating_add(latency));
         match self.judge(draft, due, room) {
             Verdict::Answer(word) => {
                 self.tell(&message_id, &word, room);
@@ -132,7 +136,7 @@ impl Session {
             }
             Verdict::Silence => {
                 room.service.stats.faults.lost_acks += 1;
-                let reset_at = room.now + room.service.faults.lose_ack_reset_ms;
+                let reset_at = room.now.saturating_add(room.service.faults.lose_ack_reset_ms);
                 self.reset_at = Some(self.reset_at.map_or(reset_at, |earlier| earlier.min(reset_at)));
             }
             Verdict::End(end) => return Some(end),
@@ -145,12 +149,14 @@ impl Session {
         if self.unanswered > room.wire.window {
             self.violation("window", room).window += 1;
             match room.wire.overrun {
-                Overrun::Nothing => {}
-                Overrun::Nack => {
+                Overrun::Nothing if self.unanswered <= MAX_UNANSWERED => {}
+                Overrun::Nack if self.unanswered <= MAX_UNANSWERED => {
                     let text = "Too many messages of this connection are unanswered";
                     return Verdict::Answer(Word::nack("SERVICE_UNAVAILABLE", text));
                 }
-                Overrun::Close => return Verdict::End(end_with(room, "policy-violation")),
+                Overrun::Nothing | Overrun::Nack | Overrun::Close => {
+                    return Verdict::End(end_with(room, "policy-violation"));
+                }
             }
         }
         if self.draining {
@@ -194,7 +200,7 @@ impl Session {
         }
         if stall {
             room.service.stats.faults.stalls += 1;
-            self.stalled_until = Some(now + stall_ms);
+            self.stalled_until = Some(now.saturating_add(stall_ms));
         }
     }
 
@@ -204,7 +210,7 @@ impl Session {
             return;
         }
         self.draining = true;
-        self.close_at = plan.close_ms.map(|ms| room.now + ms);
+        self.close_at = plan.close_ms.map(|ms| room.now.saturating_add(ms));
         room.service.drain(self.connection, plan);
         if plan.notice == Notice::Control {
             answer::draining(room.out);
@@ -291,7 +297,7 @@ impl Session {
         });
     }
 
-    fn violation<'a>(&self, rule: &'static str, room: &'a mut Room<'_>) -> &'a mut crate::sim::stats::Violations {
+    fn violation<'a>(&self, rule: &'static str, room: &'a mut Room<'_>) -> &'a mut Violations {
         tracing::debug!(connection = self.connection.0, rule, "client broke a rule");
         room.service.tell(|| SimEvent::Violation { connection: self.connection, rule });
         &mut room.service.stats.violations

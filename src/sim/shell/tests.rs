@@ -10,7 +10,6 @@ use crate::sim::event::{ConnectionId, SimEvent};
 use crate::sim::fault::Faults;
 use crate::sim::service::Speech;
 use serde_json::json;
-use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream as ClientStream;
 use tokio_rustls::rustls::crypto::ring;
@@ -21,22 +20,22 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 struct Running {
     handle: SimHandle,
     stop: CancellationToken,
-    task: JoinHandle<Result<(), SimError>>,
+    tasks: JoinSet<Result<(), SimError>>,
 }
 
-#[expect(clippy::disallowed_methods, reason = "the test owns the task and joins it in `stop`")]
 async fn start(config: SimConfig) -> Running {
     let config = SimConfig { listen: "127.0.0.1:0".parse().unwrap(), control: None, ..config };
     let (ready, handle) = oneshot::channel();
     let stop = CancellationToken::new();
-    let task = tokio::spawn(run(config, ready, stop.clone()));
-    Running { handle: handle.await.unwrap(), stop, task }
+    let mut tasks = JoinSet::new();
+    tasks.spawn(run(config, ready, stop.clone()));
+    Running { handle: handle.await.unwrap(), stop, tasks }
 }
 
 impl Running {
-    async fn stop(self) {
+    async fn stop(mut self) {
         self.stop.cancel();
-        self.task.await.unwrap().unwrap();
+        self.tasks.join_next().await.unwrap().unwrap().unwrap();
     }
 }
 

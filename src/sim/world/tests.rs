@@ -83,6 +83,15 @@ fn a_slow_device_gets_its_messages_when_they_are_due() {
 }
 
 #[test]
+fn what_is_on_its_way_is_limited_and_no_delay_is_too_long() {
+    let mut world = World::new(WorldConfig { on_the_way: 2, ..WorldConfig::default() });
+    world.put("a", DevicePatch { delay_ms: Some(u64::MAX), ..state(Presence::Slow) }, 0).unwrap();
+    assert!(send(&mut world, "a", "1").is_ok() && send(&mut world, "a", "2").is_ok());
+    assert_eq!(send(&mut world, "b", "3"), Err(Refusal::Full));
+    assert_eq!(world.next_due(), Some(u64::MAX));
+}
+
+#[test]
 fn an_old_token_leads_to_the_same_device_and_announces_the_new_one() {
     let mut world = world();
     send(&mut world, "old", "1").unwrap();

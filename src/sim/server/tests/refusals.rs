@@ -135,6 +135,16 @@ fn a_message_too_many_is_punished_as_configured() {
 }
 
 #[test]
+fn even_without_punishment_a_flood_ends_somewhere() {
+    let mut config = SimConfig { faults: Faults { latency_ms: u64::MAX, ..Faults::default() }, ..SimConfig::default() };
+    config.wire.overrun = Overrun::Nothing;
+    let mut sim = Sim::new(config);
+    let mut client = sim.login();
+    assert_eq!(client.burst(&mut sim, "a", 0..10_000), []);
+    assert_eq!(brief(&client.burst(&mut sim, "a", 0..2)), ["stream-error policy-violation", "close"]);
+}
+
+#[test]
 fn an_id_that_is_still_unanswered_must_not_come_again() {
     let mut sim = Sim::with_faults(Faults { latency_ms: 10, ..Faults::default() });
     let mut client = sim.login();
