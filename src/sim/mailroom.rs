@@ -62,7 +62,8 @@ pub(super) struct Mailroom {
 struct Lane {
     draining: bool,
     queue: VecDeque<Letter>,
-    outstanding: HashMap<Box<str>, Outstanding>,
+    /// By sender and id. Two letters may have the same: the receipts of a message that a device got twice.
+    outstanding: HashMap<Box<str>, Vec<Outstanding>>,
     /// Copies without an acknowledgement.
     unacked: usize,
     next_seq: u64,
@@ -137,7 +138,7 @@ impl Mailroom {
         };
         self.changed.remove(&connection);
         self.choose_takers();
-        let mut unacked: Vec<Outstanding> = lane.outstanding.into_values().collect();
+        let mut unacked: Vec<Outstanding> = lane.outstanding.into_values().flatten().collect();
         unacked.sort_by_key(|outstanding| outstanding.seq);
         for letter in unacked.into_iter().map(|outstanding| outstanding.letter).chain(lane.queue) {
             self.assign(letter);
@@ -152,19 +153,23 @@ impl Mailroom {
         }
         let mut letter = lane.queue.pop_front()?;
         letter.sent += 1;
-        lane.record(letter.clone());
+        lane.unacked += 1;
+        let (seq, copies) = (lane.next_seq, 1);
+        lane.next_seq += 1;
+        let outstanding = lane.outstanding.entry(key(&letter.from, &letter.id)).or_default();
+        outstanding.push(Outstanding { letter: letter.clone(), seq, copies });
         Some(letter)
     }
 
     /// Sends a letter just taken once more. False if the window does not allow it.
     pub(super) fn repeat(&mut self, connection: ConnectionId, letter: &Letter) -> bool {
-        match self.lanes.get_mut(&connection) {
-            Some(lane) if lane.unacked < self.window => {
-                lane.record(letter.clone());
-                true
-            }
-            _ => false,
-        }
+        let lane = self.lanes.get_mut(&connection).filter(|lane| lane.unacked < self.window);
+        let Some(lane) = lane else { return false };
+        let same = lane.outstanding.get_mut(&key(&letter.from, &letter.id)).and_then(|same| same.last_mut());
+        let Some(outstanding) = same else { return false };
+        outstanding.copies += 1;
+        lane.unacked += 1;
+        true
     }
 
     /// When [`Mailroom::take`] may give something that it does not give now, apart from acknowledgements.
@@ -179,13 +184,17 @@ impl Mailroom {
     pub(super) fn ack(&mut self, connection: ConnectionId, from: &str, id: &str) -> Option<Kind> {
         let lane = self.lanes.get_mut(&connection)?;
         let key = key(from, id);
-        let outstanding = lane.outstanding.get_mut(&key)?;
+        let same = lane.outstanding.get_mut(&key)?;
+        let outstanding = same.first_mut()?;
         let kind = outstanding.letter.kind;
         outstanding.copies -= 1;
         lane.unacked -= 1;
         if outstanding.copies == 0 {
-            lane.outstanding.remove(&key);
+            same.remove(0);
             self.total -= 1;
+        }
+        if same.is_empty() {
+            lane.outstanding.remove(&key);
         }
         Some(kind)
     }
@@ -216,16 +225,6 @@ impl Mailroom {
         if self.takers.is_empty() {
             self.takers = self.lanes.keys().copied().collect();
         }
-    }
-}
-
-impl Lane {
-    fn record(&mut self, letter: Letter) {
-        let seq = self.next_seq;
-        self.next_seq += 1;
-        self.unacked += 1;
-        let key = key(&letter.from, &letter.id);
-        self.outstanding.entry(key).or_insert(Outstanding { letter, seq, copies: 0 }).copies += 1;
     }
 }
 
@@ -301,6 +300,23 @@ mod tests {
         assert_eq!(mailroom.len(), 1);
         assert!(mailroom.ack(ConnectionId(1), "d", "1").is_some());
         assert_eq!(mailroom.len(), 0);
+    }
+
+    #[test]
+    fn letters_of_the_same_name_are_all_kept() {
+        let mut mailroom = Mailroom::new(3, 10);
+        mailroom.open(ConnectionId(1));
+        for _ in 0..2 {
+            mailroom.submit(letter("d", "dr2:1")).unwrap();
+        }
+        assert_eq!(taken(&mut mailroom, ConnectionId(1)).len(), 2);
+        mailroom.leave(ConnectionId(1));
+        mailroom.open(ConnectionId(2));
+        assert_eq!(taken(&mut mailroom, ConnectionId(2)).len(), 2);
+        assert!(mailroom.ack(ConnectionId(2), "d", "dr2:1").is_some());
+        assert_eq!(mailroom.len(), 1);
+        assert!(mailroom.ack(ConnectionId(2), "d", "dr2:1").is_some());
+        assert_eq!((mailroom.len(), mailroom.ack(ConnectionId(2), "d", "dr2:1")), (0, None));
     }
 
     #[test]

@@ -44,6 +44,8 @@ impl Request {
             Frame::Stanza(element) => match Stanza::read(&element) {
                 Stanza::Message(message) => Some(Self::message(message)),
                 Stanza::Iq(iq) => matches!(iq.kind, IqKind::Get | IqKind::Set).then_some(Self::Question(iq)),
+                // The client is allowed to find fault with the stream; after that it is over (RFC 6120, 4.9.1.1).
+                Stanza::StreamError { .. } => Some(Self::Close),
                 _ => Some(Self::OutOfPlace),
             },
             Frame::Header(_) => Some(Self::OutOfPlace),

@@ -170,6 +170,16 @@ fn what_is_not_well_formed_ends_the_stream() {
 }
 
 #[test]
+fn a_client_may_end_the_stream_with_an_error() {
+    let mut sim = Sim::new(SimConfig::default());
+    let mut client = sim.login();
+    let mut text = String::new();
+    write::stream_error(&mut text, "connection-timeout", None);
+    assert_eq!(brief(&client.write(&mut sim, &text)), ["close"]);
+    assert_eq!((sim.stats().violations.out_of_place, client.server.end()), (0, Some(End::Close)));
+}
+
+#[test]
 fn presence_and_empty_messages_are_counted_and_left_alone() {
     let mut sim = Sim::new(SimConfig::default());
     let mut client = sim.login();
