@@ -33,3 +33,6 @@ pub mod world;
 pub use config::SimConfig;
 pub use handle::SimHandle;
 pub use shell::{SimError, run};
+
+#[cfg(test)]
+pub(crate) mod tests;
