@@ -20,7 +20,7 @@ const CALM: u64 = 120_000;
 const STOP: u64 = 10_000;
 
 proptest! {
-    #![proptest_config(Config { cases: 48, ..Config::default() })]
+    #![proptest_config(Config { cases: 96, ..Config::default() })]
 
     #[test]
     fn nothing_is_lost_and_no_rule_is_broken(case in case()) {
@@ -33,7 +33,7 @@ proptest! {
 fn the_schedules_reach_every_fault() {
     let mut runner = TestRunner::deterministic();
     let mut all = Stats::default();
-    for _ in 0..48 {
+    for _ in 0..64 {
         let stats = check(case().new_tree(&mut runner).expect("a case").current());
         let (sum, faults) = (&mut all.faults, stats.faults);
         sum.lost_acks += faults.lost_acks;

@@ -301,7 +301,9 @@ impl Run {
         match self.clients.get_mut(&connection) {
             Some(client) => {
                 let earlier = client.orders.back().map_or(0, |(due, _)| *due);
-                let due = earlier.max(self.now + self.weather.upto(self.case.lag_ms));
+                // A pushy hub offers again what was not sent: not in the same instant.
+                let least = if self.case.pushy { 50 } else { 0 };
+                let due = earlier.max(self.now + least + self.weather.upto(self.case.lag_ms));
                 client.orders.push_back((due, command));
             }
             None => self.hub.refused(connection, &command),
