@@ -34,3 +34,6 @@ pub use config::SimConfig;
 pub use handle::SimHandle;
 pub use service::Speech;
 pub use shell::{SimError, run};
+
+#[cfg(test)]
+pub(crate) mod tests;

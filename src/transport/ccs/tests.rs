@@ -22,6 +22,8 @@ use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::server::TlsStream;
 
+mod against_sim;
+
 const KEY: &str = "AIzaSyTopSecretKey";
 
 /// A server on a free port whose certificate is good for `name`, and the transport's settings for it.

@@ -1,0 +1,619 @@
+//! The clock, the schedule and the two sides; and what has to be true in the end.
+
+use super::client::{Client, Wire};
+use super::hub::{Arrival, Hub, Report, Wish, Word};
+use super::pipe::{Item, Weather};
+use super::script::{Action, Case, faults};
+use crate::ccs::event::{Event, Reason};
+use crate::ccs::session::Input;
+use crate::chat::id::{Sid, SidSource, Token};
+use crate::chat::push::{Priority, Push, Target};
+use crate::sim::SimConfig;
+use crate::sim::config::{Overrun, WireConfig};
+use crate::sim::device::{DEFAULT_CATEGORY, DevicePatch, Presence};
+use crate::sim::event::SimEvent;
+use crate::sim::stats::{Stats, Violations};
+use crate::sim::tests::{Bench, Parting};
+use crate::transport::ccs::connection::Command;
+use crate::transport::{Send, Tag};
+use serde_json::{Map, Value};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::{Duration, Instant};
+
+/// The server's patience with a client that does not close its side.
+const PARTING: u64 = 2_000;
+/// Steps of one run at most: a run that turns in circles fails.
+const STEPS: usize = 200_000;
+
+pub(super) struct Run {
+    case: Case,
+    base: Instant,
+    now: u64,
+    weather: Weather,
+    steps: usize,
+    actions: VecDeque<(u64, Action)>,
+    no_route_until: u64,
+
+    bench: Bench,
+    world_due: Option<u64>,
+    wires: BTreeMap<u64, Wire>,
+
+    hub: Hub,
+    clients: BTreeMap<u64, Client>,
+    dials: BTreeMap<u64, u64>,
+    notes: VecDeque<(u64, u64, Word)>,
+
+    sids: SidSource,
+    waiting: VecDeque<Send>,
+    acks: VecDeque<(u64, Tag)>,
+    /// Everything ever sent, in order, with its device and whether a receipt was asked for.
+    sent: Vec<(Sid, u8, bool)>,
+    /// The ids handed up, in order, of each device.
+    upstream: BTreeMap<String, Vec<String>>,
+    receipts: BTreeSet<String>,
+    /// What the server ever refused but for draining: trying such a message again may change the order.
+    refused: BTreeSet<String>,
+    reasons: Vec<Reason>,
+}
+
+impl Run {
+    pub(super) fn new(case: Case) -> Self {
+        #[expect(clippy::disallowed_methods, reason = "an Instant cannot be made otherwise")]
+        let base = Instant::now();
+        let wire = WireConfig {
+            window: case.window,
+            overrun: Overrun::Nothing,
+            upstream_window: 5,
+            login_ms: 10_000,
+            ..WireConfig::default()
+        };
+        let mut bench = Bench::new(SimConfig { wire, seed: case.seed, ..SimConfig::default() });
+        for device in 0..case.devices {
+            bench.put(&token(device), DevicePatch::default(), 0);
+        }
+        let ledger_window = case.window + if case.pushy { 2 } else { 0 };
+        let mut run = Self {
+            base,
+            now: 0,
+            weather: Weather::new(case.seed, case.latency_ms, case.piece),
+            steps: 0,
+            actions: case.script.iter().cloned().collect(),
+            no_route_until: 0,
+            bench,
+            world_due: None,
+            wires: BTreeMap::new(),
+            hub: Hub::new(ledger_window, case.connections, base),
+            clients: BTreeMap::new(),
+            dials: BTreeMap::new(),
+            notes: VecDeque::new(),
+            sids: SidSource::default(),
+            waiting: VecDeque::new(),
+            acks: VecDeque::new(),
+            sent: Vec::new(),
+            upstream: BTreeMap::new(),
+            receipts: BTreeSet::new(),
+            refused: BTreeSet::new(),
+            reasons: Vec::new(),
+            case,
+        };
+        run.grant();
+        run
+    }
+
+    pub(super) fn stats(&self) -> Stats {
+        self.bench.stats()
+    }
+
+    /// Lets time pass.
+    pub(super) fn until(&mut self, end: u64) {
+        loop {
+            while self.step() {
+                self.steps += 1;
+                assert!(self.steps < STEPS, "the two sides turn in circles");
+            }
+            match self.next_due().filter(|due| *due <= end) {
+                Some(due) => {
+                    assert!(due > self.now, "something is due, and nobody does it");
+                    self.now = due;
+                }
+                None => break,
+            }
+        }
+        self.now = end;
+    }
+
+    /// Ends the trouble.
+    pub(super) fn calm_down(&mut self) {
+        assert!(self.actions.is_empty());
+        self.bench.set_faults(faults(&[]));
+    }
+
+    /// Lets time pass until nothing is left to do, which has to be before `end`.
+    pub(super) fn until_quiet(&mut self, end: u64) {
+        while !self.is_quiet() {
+            assert!(self.now < end, "there is no end of it: {}", self.whats_left());
+            self.until(self.now + 1_000);
+        }
+    }
+
+    fn is_quiet(&self) -> bool {
+        self.waiting.is_empty()
+            && self.notes.is_empty()
+            && self.acks.is_empty()
+            && self.hub.ledger.pending() == 0
+            && self.hub.is_whole()
+            && self.bench.stats().now.unacked == 0
+            && self.wires.len() == self.clients.len()
+            && self.clients.values().all(Client::is_quiet)
+            && (0..self.case.devices).all(|device| self.bench.device(&token(device)).summary.on_the_way == 0)
+    }
+
+    fn whats_left(&self) -> String {
+        format!(
+            "{} waiting, {} pending, {} unacknowledged at the server, {} clients, {} wires",
+            self.waiting.len(),
+            self.hub.ledger.pending(),
+            self.bench.stats().now.unacked,
+            self.clients.len(),
+            self.wires.len()
+        )
+    }
+
+    /// Does something that is due; false if nothing is.
+    fn step(&mut self) -> bool {
+        self.act() || self.bridge() || self.dial() || self.listen() || self.talk() || self.network() || self.serve()
+    }
+
+    fn next_due(&self) -> Option<u64> {
+        let soonest = [
+            self.actions.front().map(|(due, _)| *due),
+            self.acks.front().map(|(due, _)| *due),
+            self.notes.front().map(|(due, ..)| *due),
+            self.dials.values().min().copied(),
+            self.world_due,
+        ];
+        let clients = self.clients.values().flat_map(|client| {
+            let wire = &self.wires[&client.server];
+            let bytes = if client.paused_until.is_some() { None } else { wire.down.due() };
+            let order = client.orders.front().map(|(due, _)| *due);
+            [client.deadline.map(|deadline| self.ms(deadline)), client.paused_until, bytes, order]
+        });
+        let wires = self.wires.iter().flat_map(|(server, wire)| {
+            let bytes = if self.reads(*server, wire) { wire.up.due() } else { None };
+            [wire.cut_at, wire.due, wire.parting_until, bytes]
+        });
+        soonest.into_iter().chain(clients).chain(wires).flatten().min()
+    }
+
+    // The schedule.
+
+    fn act(&mut self) -> bool {
+        if self.actions.front().is_none_or(|(due, _)| *due > self.now) {
+            return false;
+        }
+        let Some((_, action)) = self.actions.pop_front() else { return false };
+        let device = |device: u8| token(device % self.case.devices);
+        let patch = DevicePatch::default();
+        match action {
+            Action::Push { device, count, receipt } => self.push(device % self.case.devices, count, receipt),
+            Action::Speak { device: of, count } => self.bench.speak(&device(of), count.into()),
+            Action::Slow { device: of, delay_ms } => {
+                let patch = DevicePatch { state: Some(Presence::Slow), delay_ms: Some(delay_ms), ..patch };
+                self.bench.put(&device(of), patch, self.now);
+            }
+            Action::Online { device: of } => {
+                self.bench.put(&device(of), DevicePatch { state: Some(Presence::Online), ..patch }, self.now);
+            }
+            Action::Echo { device: of } => {
+                let patch = DevicePatch { echo: Some(DEFAULT_CATEGORY.into()), ..patch };
+                self.bench.put(&device(of), patch, self.now);
+            }
+            Action::Faults(list) => self.bench.set_faults(faults(&list)),
+            Action::Drain { at, plan } => self.at(at, |run, server| run.bench.drain(server, plan)),
+            Action::Close { at } => self.at(at, |run, server| run.bench.close(server)),
+            Action::Reset { at } => self.at(at, |run, server| run.bench.reset(server)),
+            Action::Cut { at } => self.at(at, |run, server| run.wire(server, |wire| wire.cut_at = Some(0))),
+            Action::Silence { at, ms } => self.at(at, |run, server| {
+                let until = run.now + ms;
+                run.wire(server, |wire| {
+                    wire.up.hold(until);
+                    wire.down.hold(until);
+                    wire.cut_at = Some(until);
+                });
+            }),
+            Action::Pause { at, ms } => self.pause(at, ms),
+            Action::NoRoute { ms } => self.no_route_until = self.now + ms,
+        }
+        true
+    }
+
+    /// Does something to one of the connections, if there is any.
+    fn at(&mut self, at: u8, what: impl FnOnce(&mut Self, u64)) {
+        let server = self.wires.keys().nth(usize::from(at) % self.wires.len().max(1)).copied();
+        if let Some(server) = server {
+            what(self, server);
+        }
+    }
+
+    fn wire(&mut self, server: u64, what: impl FnOnce(&mut Wire)) {
+        what(self.wires.get_mut(&server).expect("a wire"));
+    }
+
+    fn pause(&mut self, at: u8, ms: u64) {
+        let chosen = self.clients.keys().nth(usize::from(at) % self.clients.len().max(1)).copied();
+        if let Some(id) = chosen {
+            self.clients.get_mut(&id).expect("a client").paused_until = Some(self.now + ms);
+            self.tell(id, Input::Pause);
+        }
+    }
+
+    // The bridge: sends while there is room, acknowledges a while after it was told.
+
+    fn push(&mut self, device: u8, count: u8, receipt: bool) {
+        for _ in 0..count {
+            let sid = self.sids.next(1 + self.now, self.sent.len() as u64);
+            let data = Map::from_iter([("k".to_owned(), Value::from("]]>&\u{1F600}"))]);
+            let push = Push {
+                target: Target::Token(Token::new(token(device)).expect("a token")),
+                data,
+                notification: None,
+                priority: Priority::High,
+                collapse: None,
+                receipt,
+                fcm: Map::new(),
+            };
+            self.sent.push((sid, device, receipt));
+            self.waiting.push_back(Send { sid, push, recipient: device.into(), deadline_ms: u64::MAX });
+        }
+    }
+
+    fn bridge(&mut self) -> bool {
+        if self.hub.ledger.has_room()
+            && let Some(send) = self.waiting.pop_front()
+        {
+            self.hub.accept(send, self.now);
+            self.grant();
+            return true;
+        }
+        if self.acks.front().is_some_and(|(due, _)| *due <= self.now)
+            && let Some((_, tag)) = self.acks.pop_front()
+        {
+            self.order(tag.connection, Command::Ack(tag));
+            return true;
+        }
+        false
+    }
+
+    /// Does what the hub wants.
+    fn grant(&mut self) {
+        while let Some(wish) = self.hub.wishes.pop_front() {
+            match wish {
+                Wish::Dial(connection, at) => {
+                    self.dials.insert(connection, self.ms(at));
+                }
+                Wish::Order(connection, command) => self.order(connection, command),
+                Wish::Arrived(arrival) => self.arrived(arrival),
+            }
+        }
+    }
+
+    fn order(&mut self, connection: u64, command: Command) {
+        match self.clients.get_mut(&connection) {
+            Some(client) => {
+                let earlier = client.orders.back().map_or(0, |(due, _)| *due);
+                // A pushy hub offers again what was not sent: not in the same instant.
+                let least = if self.case.pushy { 50 } else { 0 };
+                let due = earlier.max(self.now + least + self.weather.upto(self.case.lag_ms));
+                client.orders.push_back((due, command));
+            }
+            None => self.hub.refused(connection, &command),
+        }
+    }
+
+    fn arrived(&mut self, Arrival { tag, original }: Arrival) {
+        match original {
+            Some(original) => {
+                self.receipts.insert(original);
+            }
+            None => self.upstream.entry(tag.to.clone()).or_default().push(tag.message_id.clone()),
+        }
+        let earlier = self.acks.back().map_or(0, |(due, _)| *due);
+        self.acks.push_back((earlier.max(self.now + self.weather.upto(2 * self.case.lag_ms)), tag));
+    }
+
+    // The client's side.
+
+    fn dial(&mut self) -> bool {
+        let due = self.dials.iter().find(|(_, due)| **due <= self.now).map(|(id, _)| *id);
+        let Some(id) = due else { return false };
+        self.dials.remove(&id);
+        if self.now < self.no_route_until {
+            self.note(id, Word::Ended { reason: None, authenticated: false, unwritten: Vec::new() });
+            return true;
+        }
+        let server = self.bench.connect(self.now);
+        self.wires.insert(server, Wire { due: Some(self.now), ..Wire::default() });
+        self.clients.insert(id, Client::new(server, self.case.window, self.case.pushy, self.instant()));
+        self.tell(id, Input::Tick);
+        true
+    }
+
+    /// The hub hears what a connection said.
+    fn listen(&mut self) -> bool {
+        if self.notes.front().is_none_or(|(due, ..)| *due > self.now) {
+            return false;
+        }
+        let Some((_, id, word)) = self.notes.pop_front() else { return false };
+        let at = self.instant();
+        self.hub.hear(id, word, at, self.now, &mut self.weather);
+        self.grant();
+        true
+    }
+
+    /// A session gets what is due for it.
+    fn talk(&mut self) -> bool {
+        let at = self.instant();
+        for (&id, client) in &mut self.clients {
+            if client.deadline.is_some_and(|deadline| deadline <= at) {
+                self.tell(id, Input::Tick);
+                return true;
+            }
+            if client.paused_until.is_some_and(|until| until <= self.now) {
+                client.paused_until = None;
+                self.tell(id, Input::Resume);
+                return true;
+            }
+            if client.orders.front().is_some_and(|(due, _)| *due <= self.now)
+                && let Some((_, command)) = client.orders.pop_front()
+            {
+                let said = client.obey(command, at);
+                self.pass_on(id, said);
+                return true;
+            }
+            let wire = self.wires.get_mut(&client.server).expect("a wire");
+            if client.paused_until.is_none()
+                && let Some(item) = wire.down.pop(self.now)
+            {
+                match item {
+                    Item::Bytes(bytes) => self.tell(id, Input::Bytes(&bytes)),
+                    Item::End => self.tell(id, Input::Eof),
+                }
+                return true;
+            }
+        }
+        false
+    }
+
+    fn tell(&mut self, id: u64, input: Input<'_>) {
+        let at = self.instant();
+        let said = self.clients.get_mut(&id).expect("a client").handle(input, at);
+        self.pass_on(id, said);
+    }
+
+    fn pass_on(&mut self, id: u64, (bytes, events): (Vec<u8>, Vec<Event>)) {
+        let client = self.clients.get_mut(&id).expect("a client");
+        let closed = client.closed.clone();
+        let wire = self.wires.get_mut(&client.server).expect("a wire");
+        wire.up.push(&bytes, self.now, &mut self.weather);
+        for event in events {
+            if !matches!(event, Event::Closed(_)) {
+                self.note(id, Word::Event(event));
+            }
+        }
+        let Some(reason) = closed else { return };
+        let client = self.clients.remove(&id).expect("a client");
+        let wire = self.wires.get_mut(&client.server).expect("a wire");
+        wire.client_leaves(self.now, &mut self.weather);
+        if wire.server_gone {
+            self.wires.remove(&client.server);
+        }
+        let unwritten = client.orders.iter().filter_map(|(_, command)| match command {
+            Command::Send(order) => Some(order.sid),
+            Command::Ack(_) => None,
+        });
+        let (unwritten, authenticated) = (unwritten.collect(), client.was_authenticated());
+        self.reasons.push(reason.clone());
+        self.note(id, Word::Ended { reason: Some(reason), authenticated, unwritten });
+        client.bury(self.instant());
+    }
+
+    fn note(&mut self, id: u64, word: Word) {
+        let earlier = self.notes.back().map_or(0, |(due, ..)| *due);
+        let due = earlier.max(self.now + self.weather.upto(self.case.lag_ms));
+        self.notes.push_back((due, id, word));
+    }
+
+    // The network and the server's side.
+
+    fn network(&mut self) -> bool {
+        for (&server, wire) in &mut self.wires {
+            if wire.cut_at.is_some_and(|at| at <= self.now) {
+                wire.cut(self.now, &mut self.weather);
+                return true;
+            }
+            if wire.parting_until.is_some_and(|until| until <= self.now) {
+                self.leave(server);
+                return true;
+            }
+        }
+        let ready = self
+            .wires
+            .iter()
+            .find(|(server, wire)| self.reads(**server, wire) && wire.up.due().is_some_and(|due| due <= self.now));
+        let Some(server) = ready.map(|(server, _)| *server) else { return false };
+        let wire = self.wires.get_mut(&server).expect("a wire");
+        match wire.up.pop(self.now) {
+            Some(Item::Bytes(bytes)) if wire.parting_until.is_none() => {
+                self.bench.receive(server, &bytes);
+                wire.due = Some(self.now);
+            }
+            Some(Item::Bytes(_)) | None => {}
+            Some(Item::End) => self.leave(server),
+        }
+        true
+    }
+
+    /// Whether the server reads: it throws away what comes behind its own end.
+    fn reads(&self, server: u64, wire: &Wire) -> bool {
+        wire.parting_until.is_some() || self.bench.wants_read(server)
+    }
+
+    fn serve(&mut self) -> bool {
+        self.world_due = self.bench.tick(self.now);
+        for server in self.bench.take_wakes() {
+            if let Some(wire) = self.wires.get_mut(&server) {
+                wire.due = Some(self.now);
+            }
+        }
+        let due =
+            self.wires.iter().find(|(_, wire)| wire.due.is_some_and(|due| due <= self.now)).map(|(server, _)| *server);
+        let Some(server) = due else { return false };
+        let wire = self.wires.get_mut(&server).expect("a wire");
+        if wire.parting_until.is_some() || wire.server_gone {
+            wire.due = None;
+            return true;
+        }
+        let served = self.bench.serve(server, self.now);
+        for event in self.bench.take_events() {
+            match event {
+                SimEvent::Refused { message_id, code, .. } if code != "CONNECTION_DRAINING" => {
+                    self.refused.insert(message_id.to_string());
+                }
+                _ => {}
+            }
+        }
+        wire.due = served.due.map(|due| due.max(self.now + 1));
+        if !wire.client_gone {
+            for chunk in &served.chunks {
+                wire.down.push(chunk, self.now, &mut self.weather);
+            }
+        }
+        match served.parting {
+            Some(Parting::Close) => {
+                if !wire.client_gone {
+                    wire.down.end(self.now, &mut self.weather);
+                }
+                wire.parting_until = Some(self.now + PARTING);
+            }
+            Some(Parting::Reset) => {
+                wire.cut(self.now, &mut self.weather);
+                wire.parting_until = Some(self.now);
+            }
+            None => {}
+        }
+        true
+    }
+
+    /// The server's side of a connection is gone. The wire stays as long as the client has its end.
+    fn leave(&mut self, server: u64) {
+        self.bench.leave(server);
+        let wire = self.wires.get_mut(&server).expect("a wire");
+        (wire.parting_until, wire.due, wire.server_gone) = (None, None, true);
+        if wire.client_gone {
+            self.wires.remove(&server);
+        } else if wire.down.due().is_none() {
+            // The client has to hear of it, whatever the server had said before.
+            wire.down.end(self.now, &mut self.weather);
+        }
+    }
+
+    // The end.
+
+    /// A burst, and in the middle of it all sessions are shut down.
+    pub(super) fn shut_down(&mut self, patience: u64) {
+        for device in 0..self.case.devices {
+            self.push(device, 4, true);
+            self.bench.speak(&token(device), 2);
+        }
+        let moment = self.now + self.weather.upto(2 * self.case.latency_ms + 20);
+        self.until(moment);
+        self.hub.stop();
+        for id in std::mem::take(&mut self.dials).into_keys() {
+            self.note(id, Word::Ended { reason: None, authenticated: false, unwritten: Vec::new() });
+        }
+        let end = self.now + patience;
+        for id in self.clients.keys().copied().collect::<Vec<_>>() {
+            self.tell(id, Input::Shutdown);
+        }
+        let before = self.reasons.len();
+        self.until(end);
+        assert!(self.clients.is_empty(), "a session does not end");
+        assert!(self.reasons[before..].iter().all(|reason| *reason == Reason::Shutdown), "{:?}", self.reasons);
+        self.hub.finish();
+        for send in std::mem::take(&mut self.waiting) {
+            self.hub.report(send.sid, Report::Lost { copies: 0 });
+        }
+    }
+
+    /// What holds once everything is answered and acknowledged.
+    pub(super) fn check_quiet(&self) {
+        assert!(self.hub.reports.values().all(|report| !matches!(report, Report::Lost { .. })));
+        self.check_devices();
+        let stats = self.bench.stats();
+        for device in (0..self.case.devices).map(token) {
+            let said = self.bench.device(&device).summary.sent;
+            let handed: &[String] = self.upstream.get(&device).map_or(&[], Vec::as_slice);
+            for number in 1..=said {
+                assert!(handed.contains(&number.to_string()), "message {number} of {device} was never handed up");
+            }
+            if stats.connections == 1 && stats.faults.duplicate_upstream == 0 {
+                assert_eq!(*handed, (1..=said).map(|number| number.to_string()).collect::<Vec<_>>());
+            }
+        }
+        for (sid, device, receipt) in &self.sent {
+            let id = sid.to_string();
+            let there = self.bench.device(&token(*device)).messages.iter().any(|message| message.message_id == id);
+            assert_eq!(self.receipts.contains(&id), *receipt && there, "the receipt of {sid}");
+        }
+        let handed: usize = self.upstream.values().map(Vec::len).sum();
+        assert!(stats.upstream.acked <= handed as u64, "acknowledged without having been handed up");
+    }
+
+    /// What holds always, looked at in the end.
+    pub(super) fn check_end(&self) {
+        self.check_devices();
+    }
+
+    fn check_devices(&self) {
+        let stats = self.bench.stats();
+        assert_eq!(stats.violations, Violations::default());
+        assert!(stats.most_unanswered <= self.case.window);
+        assert_eq!((stats.upstream.dropped, stats.receipts.dropped), (0, 0));
+        assert_eq!(self.hub.reports.len(), self.sent.len(), "each send is reported once");
+        for device in 0..self.case.devices {
+            let got = self.bench.device(&token(device)).messages;
+            let mine = self.sent.iter().filter(|(_, to, _)| *to == device).map(|(sid, ..)| *sid);
+            for sid in mine.clone() {
+                let id = sid.to_string();
+                let copies = got.iter().filter(|message| message.message_id == id).count();
+                let report = self.hub.reports[&sid];
+                let (least, most) = match report {
+                    Report::Accepted { copies } => (1, copies),
+                    // The last copy was refused.
+                    Report::Refused { copies } => (0, copies - 1),
+                    Report::Lost { copies } => (0, copies),
+                };
+                assert!((least..=most as usize).contains(&copies), "{sid}: {report:?}, {copies} at the device");
+            }
+            // Copies aside, a device gets what was sent in the order in which it was sent.
+            let order: BTreeMap<String, usize> = mine.enumerate().map(|(at, sid)| (sid.to_string(), at)).collect();
+            let once = got.iter().filter(|message| message.copy == 1 && !self.refused.contains(&message.message_id));
+            let first: Vec<usize> = once.map(|message| order[&message.message_id]).collect();
+            assert!(self.case.pushy || first.is_sorted(), "device {device} got {first:?}");
+        }
+    }
+
+    fn instant(&self) -> Instant {
+        self.base + Duration::from_millis(self.now)
+    }
+
+    /// Rounded up: nothing happens before its time.
+    fn ms(&self, at: Instant) -> u64 {
+        let micros = at.saturating_duration_since(self.base).as_micros();
+        u64::try_from(micros.div_ceil(1_000)).expect("a short run")
+    }
+}
+
+fn token(device: u8) -> String {
+    format!("device-{device}")
+}
