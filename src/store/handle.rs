@@ -245,10 +245,11 @@ impl Store {
     ///
     /// # Errors
     /// When the store is closed, or fails on the way; what was routed so far is.
-    pub async fn route_held(
-        &self,
-        pick: Arc<dyn Fn(Option<&str>) -> Option<Route> + Send + Sync>,
-    ) -> Result<u64, StoreError> {
+    pub async fn route_held<F>(&self, pick: F) -> Result<u64, StoreError>
+    where
+        F: Fn(Option<&str>) -> Option<Route> + Send + Sync + 'static,
+    {
+        let pick = Arc::new(pick);
         let mut routed = 0;
         let mut after = Some(0);
         while let Some(from) = after {

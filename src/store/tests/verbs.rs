@@ -301,11 +301,11 @@ async fn messages_without_a_route_wait_for_one() {
     }
     assert_eq!(rig.store.topics_to_publish().await.unwrap().await.unwrap(), Vec::<String>::new());
     let rig = rig.crash();
-    let pick = Arc::new(|category: Option<&str>| {
+    let pick = |category: Option<&str>| {
         let acks = Acks::OnPublish;
         category.map(|_| Route { bal: Owner::new("bal1").unwrap(), topic: MESSAGES.to_owned(), acks })
-    });
-    assert_eq!(rig.store.route_held(pick.clone()).await.unwrap(), 449);
+    };
+    assert_eq!(rig.store.route_held(pick).await.unwrap(), 449);
     assert_eq!(rig.store.route_held(pick).await.unwrap(), 0);
     assert!(rig.store.fresh_topics().await.contains(MESSAGES));
     let published = rig.read(MESSAGES).await;
