@@ -28,6 +28,8 @@ const FETCH: usize = 256;
 const LANES_MAX: usize = 10_000;
 /// How long an explicit acknowledgement may take before a newly come reader gets the message again.
 const ACK_PATIENCE: Duration = Duration::from_secs(5);
+/// How often it is looked for readers whose time for that is over.
+const REPEAT_EVERY: Duration = Duration::from_secs(1);
 /// How long a stop waits for outstanding confirmations.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 /// Most confirmed documents whose removal is gathered into one operation.
@@ -41,14 +43,24 @@ struct Track {
     fetching: bool,
     /// Its documents stay until they are acknowledged explicitly, and are published again to who comes back.
     explicit: bool,
+    /// A reader may have come who wants them again.
+    repeat: bool,
     /// When something was last confirmed.
     confirmed_at: Instant,
 }
 
 /// What comes in while the publisher waits.
 enum Arrival {
-    Fetched { topic: Arc<str>, documents: Vec<Waiting> },
-    Answered { slip: Slip, outcome: Outcome },
+    /// What the store has on a topic behind document `after`.
+    Fetched {
+        topic: Arc<str>,
+        after: u64,
+        documents: Vec<Waiting>,
+    },
+    Answered {
+        slip: Slip,
+        outcome: Outcome,
+    },
 }
 
 /// The lane's task.
@@ -85,6 +97,7 @@ impl Publisher {
     /// the store.
     pub(super) async fn run(mut self, stop: CancellationToken) -> Result<(), StoreError> {
         let mut presence = self.presences.changed();
+        let mut rounds = tokio::time::interval(REPEAT_EVERY);
         self.look_at_everything().await?;
         while !stop.is_cancelled() {
             self.forget(false).await?;
@@ -116,6 +129,7 @@ impl Publisher {
                 },
                 changed = self.door.changed() => if changed.is_err() { break },
                 _ = presence.changed() => self.look_at_everything().await?,
+                _ = rounds.tick() => self.repeat(),
             }
         }
         self.wind_up().await
@@ -152,11 +166,22 @@ impl Publisher {
         }
         for track in self.tracks.values_mut() {
             track.lane.readers_changed();
-            if track.explicit && track.confirmed_at.elapsed() > ACK_PATIENCE {
+            track.repeat |= track.explicit;
+        }
+        self.repeat();
+        Ok(())
+    }
+
+    /// Begins anew with the topics of those who came back and had time enough to acknowledge what they have.
+    fn repeat(&mut self) {
+        for track in self.tracks.values_mut().filter(|track| track.repeat) {
+            let quiet = track.lane.idle() && !track.fetching && track.confirmed_at.elapsed() > ACK_PATIENCE;
+            if quiet {
+                track.repeat = false;
+                track.more = true;
                 track.lane.restart();
             }
         }
-        Ok(())
     }
 
     fn look_at(&mut self, topic: Arc<str>) {
@@ -172,6 +197,7 @@ impl Publisher {
             more: true,
             fetching: false,
             explicit: settings.is_explicit(topic),
+            repeat: false,
             confirmed_at: Instant::now(),
         });
         track.more = true;
@@ -200,9 +226,12 @@ impl Publisher {
             let Some(track) = self.tracks.get_mut(&topic) else { continue };
             track.fetching = true;
             track.more = false;
-            let (cursor, room) = (track.lane.cursor(), track.lane.room().min(FETCH));
-            let committed = self.hall.store.next_to_publish(Arc::clone(&topic), cursor, room).await?;
-            self.arrivals.push(Box::pin(async move { Ok(Arrival::Fetched { topic, documents: committed.await? }) }));
+            let (after, room) = (track.lane.cursor(), track.lane.room().min(FETCH));
+            let committed = self.hall.store.next_to_publish(Arc::clone(&topic), after, room).await?;
+            self.arrivals.push(Box::pin(async move {
+                let documents = committed.await?;
+                Ok(Arrival::Fetched { topic, after, documents })
+            }));
         }
         Ok(())
     }
@@ -214,23 +243,25 @@ impl Publisher {
 
     fn arrived(&mut self, arrival: Arrival) {
         match arrival {
-            Arrival::Fetched { topic, documents } => self.fetched(&topic, documents),
+            Arrival::Fetched { topic, after, documents } => self.fetched(&topic, after, documents),
             Arrival::Answered { slip, outcome } => self.answered(slip, outcome),
         }
     }
 
-    fn fetched(&mut self, topic: &str, documents: Vec<Waiting>) {
+    fn fetched(&mut self, topic: &str, after: u64, documents: Vec<Waiting>) {
         let Some(track) = self.tracks.get_mut(topic) else { return };
         track.fetching = false;
+        if track.lane.cursor() != after {
+            // The lane went back meanwhile: what lies between comes first.
+            track.more = true;
+            return;
+        }
         let mut outgoing = Vec::with_capacity(documents.len());
         for document in documents {
             // The lane may have broken while the store was asked.
             if track.lane.room() == 0 {
                 track.more = true;
                 break;
-            }
-            if document.slip.seq <= track.lane.cursor() {
-                continue;
             }
             let manner = track.lane.take(document.slip.seq);
             outgoing.push((document, manner));
