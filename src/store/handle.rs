@@ -7,7 +7,7 @@ use super::file::{self, OpenError};
 use super::inbox::{self, Acknowledged, Received, Route, Upstream};
 use super::outbox::{self, Note, Slip, Waiting};
 use super::recover::{self, Recovery};
-use super::sweep;
+use super::sweep::{self, Swept};
 use super::writer::{Board, End, Item, Job, StoreFigures, StoreHealth, Writer};
 use crate::chat::delivery::Event;
 use crate::chat::id::{Owner, Sid};
@@ -315,11 +315,11 @@ impl Store {
         self.submit(move |desk| outbox::mark_redelivered(desk, &slips)).await
     }
 
-    /// Expires what is overdue and forgets what is settled long enough, a little of it. True: call again at once.
+    /// Expires what is overdue and forgets what is settled long enough, a little of it.
     ///
     /// # Errors
     /// When the store is closed.
-    pub async fn sweep(&self, now: u64) -> Result<Committed<bool>, StoreError> {
+    pub async fn sweep(&self, now: u64) -> Result<Committed<Swept>, StoreError> {
         self.submit(move |desk| sweep::sweep(desk, now)).await
     }
 

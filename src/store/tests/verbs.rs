@@ -171,7 +171,9 @@ async fn what_is_overdue_expires_on_the_way_and_is_never_sent() {
     let mut new = rig.new_delivery("a1");
     new.deadline_ms = NOW + 2000;
     rig.accept(new).await;
-    assert_eq!(rig.take(NOW + 2000).await, Taken::default());
+    let taken = rig.take(NOW + 2000).await;
+    assert_eq!((taken.claimed, taken.next_due), (Vec::new(), None));
+    assert_eq!(taken.expired.len(), 1);
     assert_eq!(rig.statuses().await, ["a1 accepted", "a1 expired"]);
     assert_eq!(rig.store.figures().queue_rows, 0);
 }
