@@ -10,7 +10,7 @@ use crate::ops::clock::now_ms;
 use crate::ops::metrics::Metric;
 use crate::ops::story;
 use crate::store::{Recorded, StoreError};
-use crate::transport::{Refusal, Report, Tag};
+use crate::transport::{Change, Refusal, Report, Tag};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -45,6 +45,15 @@ impl Pusher {
             }
             Report::Upstream(upstream) => self.desk.take(upstream).await,
             Report::Receipt { original, status, tag, .. } => self.receipt(original, &status, tag).await,
+            Report::Connection { connection, change } => {
+                self.hall.tell(match change {
+                    Change::Up => BridgeEvent::Connected { connection },
+                    Change::Draining => BridgeEvent::Draining { connection },
+                    Change::Lost { detail } => BridgeEvent::Reconnect { connection, detail },
+                    Change::AuthFailed { detail } => BridgeEvent::AuthFailed { detail },
+                });
+                Ok(())
+            }
         }
     }
 

@@ -1,6 +1,7 @@
 //! The way out, where it is rough.
 
 use super::*;
+use crate::transport::Change;
 use std::time::Instant;
 
 const LATER: Refusal = Refusal::RetryAfter(Duration::from_secs(600));
@@ -135,5 +136,31 @@ async fn a_disk_that_refuses_is_told_while_it_refuses() {
     other.execute_batch("ROLLBACK").unwrap();
     assert_eq!(timeout(word).await, Ok(AckWord::Done));
     timeout(house.readiness.wait_for(|now| now.ready)).await.unwrap();
+    house.close().await;
+}
+
+#[tokio::test]
+async fn operators_hear_of_the_connections() {
+    let mut house = House::open();
+    let said = [
+        (Change::Up, json!({"event": "connected", "connection": 1})),
+        (Change::Draining, json!({"event": "draining", "connection": 1})),
+        (Change::Lost { detail: "cut".into() }, json!({"event": "reconnect", "connection": 1, "detail": "cut"})),
+        (Change::AuthFailed { detail: "no".into() }, json!({"event": "auth_failed", "detail": "no"})),
+    ];
+    for (change, mut expected) in said {
+        house.report(Report::Connection { connection: 1, change }).await;
+        let event = async {
+            loop {
+                let outbound = house.mqtt.publish.recv().await.unwrap();
+                if outbound.topic == "_bridge/events" {
+                    break serde_json::from_slice::<Value>(&outbound.payload).unwrap();
+                }
+            }
+        };
+        let event = timeout(event).await;
+        expected["ts"] = event["ts"].clone();
+        assert_eq!(event, expected);
+    }
     house.close().await;
 }
