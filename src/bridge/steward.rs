@@ -26,6 +26,7 @@ pub(super) struct Watches {
     pub(super) link: watch::Receiver<Link>,
     pub(super) door: watch::Receiver<Door>,
     pub(super) store: watch::Receiver<StoreHealth>,
+    pub(super) clients: watch::Receiver<Option<usize>>,
     pub(super) events: mpsc::Receiver<BridgeEvent>,
 }
 
@@ -154,7 +155,7 @@ impl Steward {
             duplicates: metrics.get(Metric::UpstreamDuplicates) + metrics.get(Metric::DownstreamRepeated),
             spool: metrics.get(Metric::SpoolRows),
             queue: metrics.get(Metric::QueueRows),
-            sessions: None,
+            sessions: self.watches.clients.borrow().map(|clients| clients as u64),
         }
     }
 
