@@ -15,7 +15,7 @@ use crate::store::{Committed, Slip, StoreError, Waiting};
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -25,11 +25,11 @@ use tokio_util::sync::CancellationToken;
 /// Most documents asked of the store at one time, per topic.
 const FETCH: usize = 256;
 /// Most topics that are worked on; further ones wait until others are done.
-const LANES_MAX: usize = 10_000;
+pub(super) const LANES_MAX: usize = if cfg!(test) { 8 } else { 10_000 };
 /// How long an explicit acknowledgement may take before a newly come reader gets the message again.
 const ACK_PATIENCE: Duration = Duration::from_secs(5);
-/// How often it is looked for readers whose time for that is over.
-const REPEAT_EVERY: Duration = Duration::from_secs(1);
+/// How often it is looked for readers whose time for that is over, and for lanes that are free again.
+const ROUND_EVERY: Duration = Duration::from_secs(1);
 /// How long a stop waits for outstanding confirmations.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 /// Most confirmed documents whose removal is gathered into one operation.
@@ -71,6 +71,10 @@ pub(super) struct Publisher {
     door: watch::Receiver<Door>,
     readers: watch::Receiver<u64>,
     tracks: HashMap<Arc<str>, Track>,
+    /// Topics with documents for which there was no lane.
+    postponed: BTreeSet<Arc<str>>,
+    /// All lanes are taken, as far as is known.
+    crowded: bool,
     arrivals: FuturesUnordered<BoxFuture<'static, Result<Arrival, StoreError>>>,
     outgoing: VecDeque<Outbound>,
     confirmed: Vec<Slip>,
@@ -86,6 +90,8 @@ impl Publisher {
             door: port.door.clone(),
             readers: port.readers.clone(),
             tracks: HashMap::new(),
+            postponed: BTreeSet::new(),
+            crowded: false,
             arrivals: FuturesUnordered::new(),
             outgoing: VecDeque::new(),
             confirmed: Vec::new(),
@@ -97,7 +103,7 @@ impl Publisher {
     /// the store.
     pub(super) async fn run(mut self, stop: CancellationToken) -> Result<(), StoreError> {
         let mut presence = self.presences.changed();
-        let mut rounds = tokio::time::interval(REPEAT_EVERY);
+        let mut rounds = tokio::time::interval(ROUND_EVERY);
         self.look_at_everything().await?;
         while !stop.is_cancelled() {
             self.forget(false).await?;
@@ -129,7 +135,10 @@ impl Publisher {
                 },
                 changed = self.door.changed() => if changed.is_err() { break },
                 _ = presence.changed() => self.look_at_everything().await?,
-                _ = rounds.tick() => self.repeat(),
+                _ = rounds.tick() => {
+                    self.repeat();
+                    self.look_at_postponed();
+                }
             }
         }
         self.wind_up().await
@@ -185,11 +194,9 @@ impl Publisher {
     }
 
     fn look_at(&mut self, topic: Arc<str>) {
-        if self.tracks.len() >= LANES_MAX && !self.tracks.contains_key(&topic) {
-            self.tracks.retain(|_, track| !track.lane.idle() || track.fetching || track.more);
-            if self.tracks.len() >= LANES_MAX {
-                return;
-            }
+        if self.tracks.len() >= LANES_MAX && !self.tracks.contains_key(&topic) && !self.make_place() {
+            self.postponed.insert(topic);
+            return;
         }
         let settings = &self.hall.settings;
         let track = self.tracks.entry(topic).or_insert_with_key(|topic| Track {
@@ -201,6 +208,29 @@ impl Publisher {
             confirmed_at: Instant::now(),
         });
         track.more = true;
+    }
+
+    /// Lets lanes go that have nothing to do, or wait for a reader or an owner: when one comes, all topics are looked at.
+    fn make_place(&mut self) -> bool {
+        if !self.crowded {
+            let (external, presences) = (self.hall.settings.broker == BrokerKind::External, &self.presences);
+            let done = |topic: &str, track: &Track| {
+                let resting = !track.more || track.lane.held() || external && presences.away(topic);
+                resting && !track.fetching && !track.explicit && track.lane.may_be_forgotten()
+            };
+            self.tracks.retain(|topic, track| !done(topic, track));
+            self.crowded = self.tracks.len() >= LANES_MAX;
+        }
+        !self.crowded
+    }
+
+    /// Looks at the topics for which there was no lane, as far as there is one now.
+    fn look_at_postponed(&mut self) {
+        self.crowded = false;
+        while !self.crowded {
+            let Some(topic) = self.postponed.pop_first() else { return };
+            self.look_at(topic);
+        }
     }
 
     /// Asks the store for the documents that lanes have room for.

@@ -107,3 +107,23 @@ async fn messages_without_a_route_get_the_one_that_is_configured_at_the_next_sta
     }
     house.close().await;
 }
+
+#[tokio::test]
+async fn topics_that_nobody_reads_do_not_keep_others_from_being_published() {
+    let mut house = House::open();
+    let unread = 3 * publisher::LANES_MAX;
+    for n in 0..unread {
+        let message = json!({"id": "a1", "token": "T", "data": {}});
+        timeout(house.publish(&format!("c{n}/self/messages"), &message).await).await.unwrap();
+        house.published().await.outcome.send(Outcome::NoReader).unwrap();
+    }
+    house.upstream("1", "com.example.chat").await;
+    assert_eq!(house.read().await.0, "client1/others/messages");
+    // Now everybody reads; and no topic is left out.
+    house.mqtt.readers.send_modify(|n| *n += 1);
+    let mut topics = std::collections::BTreeSet::new();
+    while topics.len() < unread {
+        topics.insert(house.read().await.0);
+    }
+    house.close().await;
+}
