@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::transport::Change;
-use std::time::Instant;
+use tokio::time::Instant;
 
 const LATER: Refusal = Refusal::RetryAfter(Duration::from_secs(600));
 
