@@ -83,8 +83,12 @@ impl Lane {
         }
     }
 
+    /// Whether a lane that starts anew with the first document would mark the same ones as published before.
+    pub(crate) fn may_be_forgotten(&self) -> bool {
+        self.idle() && self.seen <= self.cursor
+    }
+
     /// Whether the lane waits for a reader.
-    #[cfg(test)]
     pub(crate) fn held(&self) -> bool {
         self.mode == Mode::Held
     }

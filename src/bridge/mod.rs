@@ -78,8 +78,15 @@ pub async fn run(settings: Settings, parts: Parts, stops: Stops) -> Result<(), S
     let (events_tx, events) = mpsc::channel(EVENTS);
     let health = store.health();
     let hall = Arc::new(Hall::new(settings, store, metrics, events_tx, recovery.last_sid));
+    // Before anything new comes in, which has to line up behind it.
+    let routing = Arc::clone(&hall);
+    let routed = hall.store.route_held(move |category| routing.route(category)).await?;
+    if routed > 0 {
+        tracing::info!(routed, "messages of devices that waited for a route have one now");
+    }
     let presences = presence::Presences::new();
-    let watches = Watches { link: transport.link.clone(), door: mqtt.door.clone(), store: health, events };
+    let (link, door, clients) = (transport.link.clone(), mqtt.door.clone(), mqtt.clients.clone());
+    let watches = Watches { link, door, store: health, clients, events };
     let steward = Steward::new(Arc::clone(&hall), watches, mqtt.publish.clone(), readiness);
     let publisher = publisher::Publisher::new(Arc::clone(&hall), presences.clone(), &mqtt);
     let pusher = pusher::Pusher::new(Arc::clone(&hall), transport, &recovery.retrying);

@@ -15,7 +15,7 @@ use crate::store::{Committed, Slip, StoreError, Waiting};
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -25,9 +25,11 @@ use tokio_util::sync::CancellationToken;
 /// Most documents asked of the store at one time, per topic.
 const FETCH: usize = 256;
 /// Most topics that are worked on; further ones wait until others are done.
-const LANES_MAX: usize = 10_000;
+pub(super) const LANES_MAX: usize = if cfg!(test) { 8 } else { 10_000 };
 /// How long an explicit acknowledgement may take before a newly come reader gets the message again.
 const ACK_PATIENCE: Duration = Duration::from_secs(5);
+/// How often it is looked for readers whose time for that is over, and for lanes that are free again.
+const ROUND_EVERY: Duration = Duration::from_secs(1);
 /// How long a stop waits for outstanding confirmations.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 /// Most confirmed documents whose removal is gathered into one operation.
@@ -41,14 +43,24 @@ struct Track {
     fetching: bool,
     /// Its documents stay until they are acknowledged explicitly, and are published again to who comes back.
     explicit: bool,
+    /// A reader may have come who wants them again.
+    repeat: bool,
     /// When something was last confirmed.
     confirmed_at: Instant,
 }
 
 /// What comes in while the publisher waits.
 enum Arrival {
-    Fetched { topic: Arc<str>, documents: Vec<Waiting> },
-    Answered { slip: Slip, outcome: Outcome },
+    /// What the store has on a topic behind document `after`.
+    Fetched {
+        topic: Arc<str>,
+        after: u64,
+        documents: Vec<Waiting>,
+    },
+    Answered {
+        slip: Slip,
+        outcome: Outcome,
+    },
 }
 
 /// The lane's task.
@@ -59,6 +71,10 @@ pub(super) struct Publisher {
     door: watch::Receiver<Door>,
     readers: watch::Receiver<u64>,
     tracks: HashMap<Arc<str>, Track>,
+    /// Topics with documents for which there was no lane.
+    postponed: BTreeSet<Arc<str>>,
+    /// All lanes are taken, as far as is known.
+    crowded: bool,
     arrivals: FuturesUnordered<BoxFuture<'static, Result<Arrival, StoreError>>>,
     outgoing: VecDeque<Outbound>,
     confirmed: Vec<Slip>,
@@ -74,6 +90,8 @@ impl Publisher {
             door: port.door.clone(),
             readers: port.readers.clone(),
             tracks: HashMap::new(),
+            postponed: BTreeSet::new(),
+            crowded: false,
             arrivals: FuturesUnordered::new(),
             outgoing: VecDeque::new(),
             confirmed: Vec::new(),
@@ -85,6 +103,7 @@ impl Publisher {
     /// the store.
     pub(super) async fn run(mut self, stop: CancellationToken) -> Result<(), StoreError> {
         let mut presence = self.presences.changed();
+        let mut rounds = tokio::time::interval(ROUND_EVERY);
         self.look_at_everything().await?;
         while !stop.is_cancelled() {
             self.forget(false).await?;
@@ -116,6 +135,10 @@ impl Publisher {
                 },
                 changed = self.door.changed() => if changed.is_err() { break },
                 _ = presence.changed() => self.look_at_everything().await?,
+                _ = rounds.tick() => {
+                    self.repeat();
+                    self.look_at_postponed();
+                }
             }
         }
         self.wind_up().await
@@ -152,19 +175,28 @@ impl Publisher {
         }
         for track in self.tracks.values_mut() {
             track.lane.readers_changed();
-            if track.explicit && track.confirmed_at.elapsed() > ACK_PATIENCE {
-                track.lane.restart();
-            }
+            track.repeat |= track.explicit;
         }
+        self.repeat();
         Ok(())
     }
 
-    fn look_at(&mut self, topic: Arc<str>) {
-        if self.tracks.len() >= LANES_MAX && !self.tracks.contains_key(&topic) {
-            self.tracks.retain(|_, track| !track.lane.idle() || track.fetching || track.more);
-            if self.tracks.len() >= LANES_MAX {
-                return;
+    /// Begins anew with the topics of those who came back and had time enough to acknowledge what they have.
+    fn repeat(&mut self) {
+        for track in self.tracks.values_mut().filter(|track| track.repeat) {
+            let quiet = track.lane.idle() && !track.fetching && track.confirmed_at.elapsed() > ACK_PATIENCE;
+            if quiet {
+                track.repeat = false;
+                track.more = true;
+                track.lane.restart();
             }
+        }
+    }
+
+    fn look_at(&mut self, topic: Arc<str>) {
+        if self.tracks.len() >= LANES_MAX && !self.tracks.contains_key(&topic) && !self.make_place() {
+            self.postponed.insert(topic);
+            return;
         }
         let settings = &self.hall.settings;
         let track = self.tracks.entry(topic).or_insert_with_key(|topic| Track {
@@ -172,9 +204,33 @@ impl Publisher {
             more: true,
             fetching: false,
             explicit: settings.is_explicit(topic),
+            repeat: false,
             confirmed_at: Instant::now(),
         });
         track.more = true;
+    }
+
+    /// Lets lanes go that have nothing to do, or wait for a reader or an owner: when one comes, all topics are looked at.
+    fn make_place(&mut self) -> bool {
+        if !self.crowded {
+            let (external, presences) = (self.hall.settings.broker == BrokerKind::External, &self.presences);
+            let done = |topic: &str, track: &Track| {
+                let resting = !track.more || track.lane.held() || external && presences.away(topic);
+                resting && !track.fetching && !track.explicit && track.lane.may_be_forgotten()
+            };
+            self.tracks.retain(|topic, track| !done(topic, track));
+            self.crowded = self.tracks.len() >= LANES_MAX;
+        }
+        !self.crowded
+    }
+
+    /// Looks at the topics for which there was no lane, as far as there is one now.
+    fn look_at_postponed(&mut self) {
+        self.crowded = false;
+        while !self.crowded {
+            let Some(topic) = self.postponed.pop_first() else { return };
+            self.look_at(topic);
+        }
     }
 
     /// Asks the store for the documents that lanes have room for.
@@ -200,9 +256,12 @@ impl Publisher {
             let Some(track) = self.tracks.get_mut(&topic) else { continue };
             track.fetching = true;
             track.more = false;
-            let (cursor, room) = (track.lane.cursor(), track.lane.room().min(FETCH));
-            let committed = self.hall.store.next_to_publish(Arc::clone(&topic), cursor, room).await?;
-            self.arrivals.push(Box::pin(async move { Ok(Arrival::Fetched { topic, documents: committed.await? }) }));
+            let (after, room) = (track.lane.cursor(), track.lane.room().min(FETCH));
+            let committed = self.hall.store.next_to_publish(Arc::clone(&topic), after, room).await?;
+            self.arrivals.push(Box::pin(async move {
+                let documents = committed.await?;
+                Ok(Arrival::Fetched { topic, after, documents })
+            }));
         }
         Ok(())
     }
@@ -214,23 +273,25 @@ impl Publisher {
 
     fn arrived(&mut self, arrival: Arrival) {
         match arrival {
-            Arrival::Fetched { topic, documents } => self.fetched(&topic, documents),
+            Arrival::Fetched { topic, after, documents } => self.fetched(&topic, after, documents),
             Arrival::Answered { slip, outcome } => self.answered(slip, outcome),
         }
     }
 
-    fn fetched(&mut self, topic: &str, documents: Vec<Waiting>) {
+    fn fetched(&mut self, topic: &str, after: u64, documents: Vec<Waiting>) {
         let Some(track) = self.tracks.get_mut(topic) else { return };
         track.fetching = false;
+        if track.lane.cursor() != after {
+            // The lane went back meanwhile: what lies between comes first.
+            track.more = true;
+            return;
+        }
         let mut outgoing = Vec::with_capacity(documents.len());
         for document in documents {
             // The lane may have broken while the store was asked.
             if track.lane.room() == 0 {
                 track.more = true;
                 break;
-            }
-            if document.slip.seq <= track.lane.cursor() {
-                continue;
             }
             let manner = track.lane.take(document.slip.seq);
             outgoing.push((document, manner));

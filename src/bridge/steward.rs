@@ -1,4 +1,5 @@
-//! The house-keeping: what the bridge says about itself, and what has to be done from time to time.
+//! What the bridge says about itself. It waits neither for the store nor for the front door, so that it can say that
+//! they do not work.
 
 use super::hall::Hall;
 use crate::chat::message::{BridgeEvent, BridgeState, BridgeStats, BridgeStatus, BrokerKind, CcsState};
@@ -17,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 /// How often counters are published (topics.md, topic 28).
 const STATS_EVERY: Duration = Duration::from_secs(10);
-/// How often gauges and readiness are looked at, and old rows are swept out.
+/// How often gauges and readiness are looked at.
 const ROUND_EVERY: Duration = Duration::from_millis(500);
 
 /// What the steward watches.
@@ -25,6 +26,7 @@ pub(super) struct Watches {
     pub(super) link: watch::Receiver<Link>,
     pub(super) door: watch::Receiver<Door>,
     pub(super) store: watch::Receiver<StoreHealth>,
+    pub(super) clients: watch::Receiver<Option<usize>>,
     pub(super) events: mpsc::Receiver<BridgeEvent>,
 }
 
@@ -56,7 +58,7 @@ impl Steward {
         loop {
             tokio::select! {
                 () = stop.cancelled() => break,
-                _ = round.tick() => self.sweep().await?,
+                _ = round.tick() => {}
                 _ = stats.tick() => {
                     self.announce(BridgeTopic::Stats, self.stats().to_payload(), 0, false);
                 }
@@ -65,8 +67,9 @@ impl Steward {
                     self.said = None;
                     if changed.is_err() { break }
                 }
-                _ = self.watches.link.changed() => {}
-                _ = self.watches.store.changed() => {}
+                // Whoever changes them may have gone: the last word is in there, and no further one comes.
+                Ok(()) = self.watches.link.changed() => {}
+                Ok(()) = self.watches.store.changed() => {}
                 Some(event) = self.watches.events.recv() => {
                     self.announce(BridgeTopic::Events, event.to_payload(now_ms()), 1, false);
                 }
@@ -75,15 +78,6 @@ impl Steward {
             self.say();
         }
         self.farewell().await;
-        Ok(())
-    }
-
-    async fn sweep(&self) -> Result<(), StoreError> {
-        while *self.watches.store.borrow() == StoreHealth::Ok {
-            if !self.hall.store.sweep(now_ms()).await?.await? {
-                break;
-            }
-        }
         Ok(())
     }
 
@@ -161,7 +155,7 @@ impl Steward {
             duplicates: metrics.get(Metric::UpstreamDuplicates) + metrics.get(Metric::DownstreamRepeated),
             spool: metrics.get(Metric::SpoolRows),
             queue: metrics.get(Metric::QueueRows),
-            sessions: None,
+            sessions: self.watches.clients.borrow().map(|clients| clients as u64),
         }
     }
 

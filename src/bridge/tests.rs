@@ -1,5 +1,8 @@
 //! The lanes with a real store on disk; the test is the other end of both ports.
 
+mod downstream;
+mod upstream;
+
 use super::*;
 use crate::chat::id::{Owner, Sid, Token};
 use crate::chat::message::{BrokerKind, Limits as MessageLimits};
@@ -23,6 +26,8 @@ struct House {
     transport: transport::Outlet,
     stops: Stops,
     keeper: Keeper,
+    metrics: Arc<Metrics>,
+    readiness: watch::Receiver<Readiness>,
     running: tokio::task::JoinHandle<Result<(), StoreError>>,
 }
 
@@ -52,10 +57,14 @@ impl House {
     }
 
     fn open_at(dir: tempfile::TempDir, path: std::path::PathBuf) -> Self {
+        Self::open_with(dir, path, settings())
+    }
+
+    fn open_with(dir: tempfile::TempDir, path: std::path::PathBuf, settings: Settings) -> Self {
         let (store, keeper, recovery) = Store::open(&crate::store::Settings::new(&path), now_ms()).unwrap();
         let (mqtt_port, mqtt) = mqtt::port(16, 16);
         let (transport_port, transport) = transport::port(16, 16, 16);
-        let (readiness, _) = watch::channel(Readiness {
+        let (readiness_tx, readiness) = watch::channel(Readiness {
             ready: false,
             ccs: "down",
             mqtt: "closed",
@@ -63,13 +72,20 @@ impl House {
             intake: "taking".into(),
         });
         let stops = Stops::default();
-        let parts =
-            Parts { store, recovery, mqtt: mqtt_port, transport: transport_port, metrics: Arc::default(), readiness };
+        let metrics = Arc::new(Metrics::new());
+        let parts = Parts {
+            store,
+            recovery,
+            mqtt: mqtt_port,
+            transport: transport_port,
+            metrics: Arc::clone(&metrics),
+            readiness: readiness_tx,
+        };
         #[expect(clippy::disallowed_methods, reason = "joined in `close`")]
-        let running = tokio::spawn(run(settings(), parts, stops.clone()));
+        let running = tokio::spawn(run(settings, parts, stops.clone()));
         transport.link.send_replace(Link::Up);
         mqtt.door.send_replace(Door::Open);
-        Self { _dir: dir, path, mqtt, transport, stops, keeper, running }
+        Self { _dir: dir, path, mqtt, transport, stops, keeper, metrics, readiness, running }
     }
 
     async fn publish(&self, topic: &str, payload: &Value) -> oneshot::Receiver<AckWord> {
@@ -115,8 +131,25 @@ impl House {
         (document["id"].as_str().unwrap().to_owned(), document["status"].as_str().unwrap().to_owned())
     }
 
+    /// A message of `c` that the store has.
+    async fn message(&self, id: &str, token: &str, ttl: u64) {
+        let message = json!({"id": id, "token": token, "ttl": ttl, "data": {}});
+        assert_eq!(timeout(self.publish("c/self/messages", &message).await).await, Ok(AckWord::Done));
+    }
+
     async fn sent(&mut self) -> Send {
         timeout(self.transport.sends.recv()).await.expect("the lanes run")
+    }
+
+    async fn refuse(&self, sid: Sid, refusal: Refusal) {
+        self.report(Report::Refused { sid, refusal, code: "X".into(), detail: String::new(), copies: 1 }).await;
+    }
+
+    /// The push service says that the device has it.
+    async fn receipt(&self, original: &str) {
+        let tag = Tag { connection: 1, to: "gcm".into(), message_id: format!("dr2:{original}") };
+        let (original, status) = (original.to_owned(), "MESSAGE_SENT_TO_DEVICE".to_owned());
+        self.report(Report::Receipt { original, status, sent_at_ms: None, tag }).await;
     }
 
     async fn report(&self, report: Report) {
@@ -168,13 +201,7 @@ async fn a_message_goes_out_and_its_statuses_come_back() {
     house.report(accepted(send.sid)).await;
     assert_eq!(house.status().await, ("a1".into(), "sent".into()));
     let tag = Tag { connection: 1, to: "gcm".into(), message_id: format!("dr2:{}", send.sid) };
-    let receipt = Report::Receipt {
-        original: send.sid.to_string(),
-        status: "MESSAGE_SENT_TO_DEVICE".into(),
-        sent_at_ms: None,
-        tag: tag.clone(),
-    };
-    house.report(receipt).await;
+    house.receipt(&send.sid.to_string()).await;
     assert_eq!(house.ack().await, tag);
     assert_eq!(house.status().await, ("a1".into(), "delivered".into()));
     house.close().await;
@@ -218,8 +245,7 @@ async fn a_refused_message_is_tried_again_before_the_recipients_next_one() {
     }
     let (first, second) = (house.sent().await, house.sent().await);
     for sid in [first.sid, second.sid] {
-        let refusal = Refusal::RetryAfter(Duration::from_millis(20));
-        house.report(Report::Refused { sid, refusal, code: "X".into(), detail: String::new(), copies: 1 }).await;
+        house.refuse(sid, Refusal::RetryAfter(Duration::from_millis(20))).await;
     }
     let again = house.sent().await;
     assert_eq!(again.sid, first.sid);

@@ -11,6 +11,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
+use tokio::time::{Interval, MissedTickBehavior};
 
 /// Messages kept in memory, unacknowledged, while the spool is full. The push service stops sending at 100 unanswered
 /// per connection; whatever is beyond this limit is forgotten here and comes again.
@@ -38,11 +39,15 @@ pub(super) struct UpstreamDesk {
     acks: mpsc::Sender<Tag>,
     pending: VecDeque<Pending>,
     held: VecDeque<Upstream>,
+    /// Goes on across calls of [`Self::wait`], which a busy bridge begins anew all the time.
+    look: Interval,
 }
 
 impl UpstreamDesk {
     pub(super) fn new(hall: Arc<Hall>, acks: mpsc::Sender<Tag>) -> Self {
-        Self { hall, acks, pending: VecDeque::new(), held: VecDeque::new() }
+        let mut look = tokio::time::interval(ROOM_CHECK);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self { hall, acks, pending: VecDeque::new(), held: VecDeque::new(), look }
     }
 
     /// Whether nothing is on its way to the disk and nothing waits for room.
@@ -66,12 +71,17 @@ impl UpstreamDesk {
         Ok(())
     }
 
+    /// The connections are gone: what was not acknowledged comes again.
+    pub(super) fn give_up(&mut self) {
+        self.held.clear();
+    }
+
     /// Waits until something can be done. Cancel-safe; what is to be done is for [`Self::finish`].
     pub(super) async fn wait(&mut self) -> Result<Ready, StoreError> {
         match self.pending.front_mut() {
             Some(front) => (&mut front.committed).await.map(Ready::Committed),
             None => {
-                tokio::time::sleep(ROOM_CHECK).await;
+                self.look.tick().await;
                 Ok(Ready::Look)
             }
         }

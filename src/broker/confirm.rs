@@ -203,6 +203,11 @@ impl Ledger {
         (state.sessions.get(client).is_some(), state.sessions.len())
     }
 
+    /// How many sessions have a connection.
+    pub(super) fn connected(&self) -> usize {
+        self.lock().sessions.connected()
+    }
+
     /// Answers everything that is open: the broker stops.
     pub(super) fn close(&self) {
         for (_, open) in self.lock().open.drain() {

@@ -44,6 +44,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
@@ -52,6 +53,8 @@ use crate::mqtt::{Door, Outlet};
 
 /// How often expired sessions and messages are removed.
 const SWEEP: Duration = Duration::from_secs(30);
+/// How often it is told how many clients are connected.
+const COUNT: Duration = Duration::from_secs(1);
 
 /// Settings of the embedded broker.
 #[derive(Debug, Clone)]
@@ -181,7 +184,7 @@ impl Broker {
     /// If the engine does not start.
     pub async fn run(self, outlet: Outlet, stop: CancellationToken) -> Result<(), BrokerError> {
         let Self { listener, address, config: BrokerConfig { anonymous, limits, .. } } = self;
-        let Outlet { inbound, publish, door, readers } = outlet;
+        let Outlet { inbound, publish, door, readers, clients } = outlet;
         let ledger = Arc::new(confirm::Ledger::default());
         let desk = Arc::new(accept::desk(Arc::clone(&ledger), &limits));
         desk.router.initialize().await.map_err(|error| BrokerError::Engine(error.to_string()))?;
@@ -195,7 +198,12 @@ impl Broker {
         info!(%address, "broker is open");
         let publishing =
             outgoing::run(publish, Arc::clone(&ledger), Arc::clone(&desk.router), unconfirmed, stop.clone());
-        tokio::join!(engine.run(listener, stop.clone()), publishing, sweep(&desk, &stop));
+        tokio::join!(
+            engine.run(listener, stop.clone()),
+            publishing,
+            sweep(&desk, &stop),
+            count(&ledger, clients, &stop)
+        );
         door.send_replace(Door::Closed);
         ledger.close();
         info!(%address, "broker is closed");
@@ -225,6 +233,13 @@ impl BrokerConfig {
             Some((name, _)) => Err(BrokerError::NoRoom(name)),
             None => Ok(()),
         }
+    }
+}
+
+async fn count(ledger: &confirm::Ledger, clients: watch::Sender<Option<usize>>, stop: &CancellationToken) {
+    let mut rounds = interval(COUNT);
+    while stop.run_until_cancelled(rounds.tick()).await.is_some() {
+        clients.send_replace(Some(ledger.connected()));
     }
 }
 

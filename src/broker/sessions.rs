@@ -161,6 +161,8 @@ pub(super) enum Handed {
 #[derive(Debug)]
 pub(super) struct Sessions {
     by_client: HashMap<Arc<str>, Session>,
+    /// How many of them have a connection.
+    connected: usize,
     filters: Filters<Reader>,
     /// Whose turn it is in a shared subscription.
     turn: usize,
@@ -168,13 +170,17 @@ pub(super) struct Sessions {
 
 impl Default for Sessions {
     fn default() -> Self {
-        Self { by_client: HashMap::new(), filters: Filters::new(), turn: 0 }
+        Self { by_client: HashMap::new(), connected: 0, filters: Filters::new(), turn: 0 }
     }
 }
 
 impl Sessions {
     pub(super) fn len(&self) -> usize {
         self.by_client.len()
+    }
+
+    pub(super) fn connected(&self) -> usize {
+        self.connected
     }
 
     pub(super) fn get(&self, client: &str) -> Option<&Session> {
@@ -191,6 +197,8 @@ impl Sessions {
 
     /// A connection serves the session from now on.
     pub(super) fn attach(&mut self, client: &Arc<str>, link: &Arc<Link>, queue: QueueHandle) {
+        self.part(client);
+        self.connected += 1;
         let epoch = queue.epoch();
         let old = self.by_client.remove(client);
         let (readers, copies) = old.map(|old| (old.readers, old.copies)).unwrap_or_default();
@@ -216,18 +224,27 @@ impl Sessions {
 
     /// The session has no connection any more. Yields its copies.
     pub(super) fn away(&mut self, client: &str) -> Vec<u64> {
-        let Some(session) = self.by_client.get_mut(client) else {
+        self.part(client);
+        let Some(session) = self.by_client.get(client) else {
             return Vec::new();
         };
-        session.presence = Presence::Away;
         session.copies.iter().map(|copy| copy.id).collect()
     }
 
     /// The session is over. Yields its copies.
     pub(super) fn remove(&mut self, client: &str) -> Vec<u64> {
+        self.part(client);
         self.subscribe(client, Vec::new());
         let session = self.by_client.remove(client);
         session.map(|session| session.copies.iter().map(|copy| copy.id).collect()).unwrap_or_default()
+    }
+
+    fn part(&mut self, client: &str) {
+        let connected = |session: &&mut Session| session.presence == Presence::Connected;
+        if let Some(session) = self.by_client.get_mut(client).filter(connected) {
+            session.presence = Presence::Away;
+            self.connected -= 1;
+        }
     }
 
     pub(super) fn unattended(&self) -> Vec<Arc<str>> {

@@ -113,7 +113,7 @@ pub enum Event {
     },
     /// The transport ended without an answer.
     Lost {
-        /// How often it was written to a connection; 0 means that it certainly did not get out.
+        /// How often it was written to a connection; 0 means that it certainly did not get out: that was no attempt.
         copies: u32,
     },
     /// The delivery of the same order key before it is settled.
@@ -217,6 +217,10 @@ impl Life {
             }
             (Event::Refused { copies, .. }, State::InFlight) => {
                 Some(self.doubted(*copies > 1).moved(State::Failed, &[Status::Failed]))
+            }
+            (Event::Lost { copies: 0 }, State::InFlight) => {
+                let life = Self { attempt: self.attempt.saturating_sub(1), ..self };
+                Some(life.due(Due::First))
             }
             (Event::Lost { copies }, State::InFlight) => Some(self.doubted(*copies > 0).due(Due::First)),
             (Event::Crashed, State::InFlight) => Some(self.doubted(true).due(Due::First)),

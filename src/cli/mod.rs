@@ -35,7 +35,8 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::CheckConfig { config } => check_config(config.as_deref()),
         Command::Trace { id, store, json } => trace::run(&store_path(store)?, &id, json),
         Command::Outbox { store, list, limit, json } => {
-            outbox::run(&store_path(store)?, list.then_some(limit).unwrap_or_default(), json)
+            let shown = if list { limit } else { 0 };
+            outbox::run(&store_path(store)?, shown, json)
         }
         Command::Health { ops, path } => health::run(ops, &path).await,
     }

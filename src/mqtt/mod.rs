@@ -124,6 +124,8 @@ pub struct Port {
     pub door: watch::Receiver<Door>,
     /// Changes whenever a topic that had no reader may have got one.
     pub readers: watch::Receiver<u64>,
+    /// Clients connected to the broker; `None` if it does not say.
+    pub clients: watch::Receiver<Option<usize>>,
 }
 
 /// The front door's end.
@@ -137,6 +139,8 @@ pub struct Outlet {
     pub door: watch::Sender<Door>,
     /// To be changed whenever a topic that had no reader may have got one.
     pub readers: watch::Sender<u64>,
+    /// Clients connected to the broker, if it knows.
+    pub clients: watch::Sender<Option<usize>>,
 }
 
 /// Makes both ends. `inbound` and `publish` are the sizes of the two queues, in messages.
@@ -146,8 +150,9 @@ pub fn port(inbound: usize, publish: usize) -> (Port, Outlet) {
     let (publish_tx, publish_rx) = mpsc::channel(publish);
     let (door_tx, door_rx) = watch::channel(Door::Closed);
     let (readers_tx, readers_rx) = watch::channel(0);
+    let (clients_tx, clients_rx) = watch::channel(None);
     (
-        Port { inbound: inbound_rx, publish: publish_tx, door: door_rx, readers: readers_rx },
-        Outlet { inbound: inbound_tx, publish: publish_rx, door: door_tx, readers: readers_tx },
+        Port { inbound: inbound_rx, publish: publish_tx, door: door_rx, readers: readers_rx, clients: clients_rx },
+        Outlet { inbound: inbound_tx, publish: publish_rx, door: door_tx, readers: readers_tx, clients: clients_tx },
     )
 }

@@ -136,7 +136,7 @@ impl Session<'_> {
         outlet: &mut Outlet,
     ) -> Result<Close, Failure> {
         let Self { plan, terms, stop, tally, .. } = self;
-        let Outlet { inbound, publish, door, readers } = outlet;
+        let Outlet { inbound, publish, door, readers, .. } = outlet;
         // Twice the window, because QoS 0 may take one half of it.
         let (held_tx, held) = mpsc::channel(2 * self.window);
         let (acks_tx, acks) = mpsc::channel(MOST_UNACKNOWLEDGED);

@@ -2,6 +2,7 @@
 
 use super::desk::{Desk, Settled, bytes_of};
 use super::outbox::{self, Document, Origin};
+use super::sweep::Overdue;
 use super::{from_sql, sql_ms};
 use crate::chat::delivery::{Due, Event, Life, State};
 use crate::chat::id::Sid;
@@ -20,7 +21,7 @@ pub(super) const BY_ID: &str = "SELECT row, tail, bal, id, recipient, order_key,
     accepted_at, sent_at, final_at, told_seq, code, detail, token_action, new_token, reply, corr, length(body)
     FROM deliveries WHERE id = ?1 AND bal = ?2";
 /// Still to be sent: the body stays.
-const BACK: &str = "UPDATE deliveries SET state = ?2, due_at = ?3, dup_possible = ?4 WHERE row = ?1";
+const BACK: &str = "UPDATE deliveries SET state = ?2, due_at = ?3, dup_possible = ?4, attempt = ?5 WHERE row = ?1";
 /// Sent, not settled: none of the columns that decide about `deliveries_look` is named, so that index is not touched.
 const SENT: &str = "UPDATE deliveries SET state = ?2, sent_at = ?3, dup_possible = ?4, told_seq = ?5,
     token_action = ?6, new_token = ?7, body = NULL WHERE row = ?1";
@@ -122,6 +123,12 @@ impl Delivery {
         Ok(Some(step.tell))
     }
 
+    /// Its time to live is over; `None` when that means nothing any more.
+    pub(super) fn expire(&mut self, desk: &mut Desk<'_>, at: u64) -> rusqlite::Result<Option<Overdue>> {
+        let expired = self.apply(desk, &Event::Expired, at)?.is_some();
+        Ok(expired.then_some(Overdue { recipient: self.recipient, sid: self.sid }))
+    }
+
     /// Tells the last status again, on the topic of the one who asks; unless it waits there unread anyway.
     pub(super) fn repeat(
         &self,
@@ -190,12 +197,12 @@ impl Delivery {
 
     fn write(&self, desk: &mut Desk<'_>, due: Option<Due>) -> rusqlite::Result<()> {
         let row = self.sid.row();
-        let Life { dup_possible, .. } = self.life;
+        let Life { dup_possible, attempt, .. } = self.life;
         let state = self.life.state.code();
         let action = self.token_action.map(TokenAction::code);
         if let Some(due) = due {
             desk.draft.due = true;
-            desk.execute(BACK, params![row, state, due_at(due), dup_possible])?;
+            desk.execute(BACK, params![row, state, due_at(due), dup_possible, attempt])?;
         } else if self.life.settled() {
             desk.execute(
                 SETTLED,

@@ -7,6 +7,7 @@
 
 use super::delivery::{Delivery, sid};
 use super::desk::Desk;
+use super::sweep::Overdue;
 use super::{from_sql, sql_ms};
 use crate::chat::delivery::{Event, Life, State};
 use crate::chat::id::Sid;
@@ -73,6 +74,8 @@ pub struct Claimed {
 pub struct Taken {
     /// What to send, in this order.
     pub claimed: Vec<Claimed>,
+    /// What was found overdue instead, and expired.
+    pub expired: Vec<Overdue>,
     /// When to ask again, in Unix milliseconds; not after `now` when more is due already, `None` when nothing waits.
     pub next_due: Option<u64>,
 }
@@ -100,7 +103,8 @@ pub enum Recorded {
 }
 
 pub(super) fn take_due(desk: &mut Desk<'_>, query: &DueQuery) -> rusqlite::Result<Taken> {
-    let mut round = Round { query, claimed: Vec::new(), scanned: 0, parked: any_timed(desk)?.is_some() };
+    let mut round =
+        Round { query, claimed: Vec::new(), expired: Vec::new(), scanned: 0, parked: any_timed(desk)?.is_some() };
     while let Some(room) = round.room() {
         let rows = select(desk, TIMED, params![sql_ms(query.now), room])?;
         if rows.is_empty() {
@@ -115,7 +119,7 @@ pub(super) fn take_due(desk: &mut Desk<'_>, query: &DueQuery) -> rusqlite::Resul
         }
         round.handle(desk, rows)?;
     }
-    Ok(Taken { claimed: round.claimed, next_due: next_due(desk)? })
+    Ok(Taken { claimed: round.claimed, expired: round.expired, next_due: next_due(desk)? })
 }
 
 /// The earliest time at which something is due; 0 when it is due already.
@@ -164,6 +168,7 @@ fn candidate(row: &Row<'_>) -> rusqlite::Result<Candidate> {
 struct Round<'a> {
     query: &'a DueQuery,
     claimed: Vec<Claimed>,
+    expired: Vec<Overdue>,
     scanned: usize,
     /// Whether any message has a due time; without one there is no need to look for older ones.
     parked: bool,
@@ -182,7 +187,7 @@ impl Round<'_> {
         for row in rows {
             if row.deadline <= self.query.now {
                 if let Some(mut delivery) = Delivery::by_sid(desk, row.sid)? {
-                    delivery.apply(desk, &Event::Expired, self.query.now)?;
+                    self.expired.extend(delivery.expire(desk, self.query.now)?);
                 }
             } else if let Some(until) = self.waits_until(desk, &row)? {
                 self.parked = true;

@@ -4,10 +4,10 @@ use super::accept::{self, Accepted, NewDelivery, Rejected};
 use super::desk::{Desk, Limits};
 use super::dispatch::{self, DueQuery, Recorded, Taken};
 use super::file::{self, OpenError};
-use super::inbox::{self, Acknowledged, Received, Routes, Upstream};
+use super::inbox::{self, Acknowledged, Received, Route, Upstream};
 use super::outbox::{self, Note, Slip, Waiting};
 use super::recover::{self, Recovery};
-use super::sweep;
+use super::sweep::{self, Swept};
 use super::writer::{Board, End, Item, Job, StoreFigures, StoreHealth, Writer};
 use crate::chat::delivery::Event;
 use crate::chat::id::{Owner, Sid};
@@ -245,13 +245,16 @@ impl Store {
     ///
     /// # Errors
     /// When the store is closed, or fails on the way; what was routed so far is.
-    pub async fn route_held(&self, routes: Routes) -> Result<u64, StoreError> {
-        let routes = Arc::new(routes);
+    pub async fn route_held<F>(&self, pick: F) -> Result<u64, StoreError>
+    where
+        F: Fn(Option<&str>) -> Option<Route> + Send + Sync + 'static,
+    {
+        let pick = Arc::new(pick);
         let mut routed = 0;
         let mut after = Some(0);
         while let Some(from) = after {
-            let routes = routes.clone();
-            let chunk = self.submit(move |desk| inbox::route_held(desk, from, &routes)).await?.await?;
+            let pick = Arc::clone(&pick);
+            let chunk = self.submit(move |desk| inbox::route_held(desk, from, &*pick)).await?.await?;
             routed += chunk.routed;
             after = chunk.next;
         }
@@ -312,11 +315,11 @@ impl Store {
         self.submit(move |desk| outbox::mark_redelivered(desk, &slips)).await
     }
 
-    /// Expires what is overdue and forgets what is settled long enough, a little of it. True: call again at once.
+    /// Expires what is overdue and forgets what is settled long enough, a little of it.
     ///
     /// # Errors
     /// When the store is closed.
-    pub async fn sweep(&self, now: u64) -> Result<Committed<bool>, StoreError> {
+    pub async fn sweep(&self, now: u64) -> Result<Committed<Swept>, StoreError> {
         self.submit(move |desk| sweep::sweep(desk, now)).await
     }
 

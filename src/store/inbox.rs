@@ -7,7 +7,6 @@ use crate::chat::id::{Owner, Sid, Token};
 use bytes::Bytes;
 use rusqlite::{OptionalExtension, params};
 use sha2::{Digest, Sha256};
-use std::collections::HashMap;
 
 /// Held messages given a route per transaction.
 const ROUTE_CHUNK: i64 = 200;
@@ -127,21 +126,6 @@ pub(super) fn receive(desk: &mut Desk<'_>, message: &Upstream) -> rusqlite::Resu
     Ok(Received::Stored)
 }
 
-/// The routes that exist now.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Routes {
-    /// By the app's package name.
-    pub categories: HashMap<String, Route>,
-    /// For all other apps.
-    pub default: Option<Route>,
-}
-
-impl Routes {
-    fn pick(&self, category: Option<&str>) -> Option<&Route> {
-        category.and_then(|category| self.categories.get(category)).or(self.default.as_ref())
-    }
-}
-
 /// One chunk of [`super::Store::route_held`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct RoutedChunk {
@@ -151,7 +135,11 @@ pub(super) struct RoutedChunk {
     pub(super) next: Option<i64>,
 }
 
-pub(super) fn route_held(desk: &mut Desk<'_>, after: i64, routes: &Routes) -> rusqlite::Result<RoutedChunk> {
+pub(super) fn route_held(
+    desk: &mut Desk<'_>,
+    after: i64,
+    pick: &dyn Fn(Option<&str>) -> Option<Route>,
+) -> rusqlite::Result<RoutedChunk> {
     let held = {
         let mut statement = desk.conn.prepare_cached(HELD)?;
         let rows = statement.query_map([after, ROUTE_CHUNK], |row| {
@@ -164,7 +152,7 @@ pub(super) fn route_held(desk: &mut Desk<'_>, after: i64, routes: &Routes) -> ru
     let next = held.last().map(|(seq, ..)| *seq);
     let mut routed = 0;
     for (seq, sid, category) in held {
-        let (Some(sid), Some(route)) = (sid, routes.pick(category.as_deref())) else { continue };
+        let (Some(sid), Some(route)) = (sid, pick(category.as_deref())) else { continue };
         let new_seq = desk.next_seq()?;
         let kind = route.acks.origin(sid).code();
         desk.execute(MOVE, params![seq, route.topic, new_seq, kind])?;

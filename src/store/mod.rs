@@ -50,11 +50,11 @@ pub use desk::Limits;
 pub use dispatch::{Claimed, DueQuery, Recorded, Taken};
 pub use file::OpenError;
 pub use handle::{CloseError, Committed, Keeper, Settings, Store, StoreError};
-pub use inbox::{Acknowledged, Acks, Received, Route, Routes, Upstream};
+pub use inbox::{Acknowledged, Acks, Received, Route, Upstream};
 pub use inspect::{Inspector, Summary, Trace, TraceDelivery, TraceUpstream};
 pub use outbox::{NOTES_PER_TOPIC, Note, Origin, Slip, Waiting};
 pub use recover::{Recovery, Retrying};
-pub use sweep::RECEIPT_GRACE_MS;
+pub use sweep::{Overdue, RECEIPT_GRACE_MS, Swept};
 pub use writer::{BATCH_VERBS, StoreFigures, StoreHealth};
 
 /// A time for SQLite, which knows signed numbers only. Times beyond its range mean "never" anyway.

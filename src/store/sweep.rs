@@ -5,7 +5,8 @@ use super::delivery::Delivery;
 use super::desk::{Desk, HistoryDraft, Settled, Walk};
 use super::outbox::Origin;
 use super::sql_ms;
-use crate::chat::delivery::{Event, State};
+use crate::chat::delivery::State;
+use crate::chat::id::Sid;
 use rusqlite::params;
 use std::collections::VecDeque;
 
@@ -27,18 +28,36 @@ pub(super) const WALK: &str = "SELECT topic, seq, kind, about, tail, queued_at,
     FROM outbox WHERE (topic, seq) > (?1, ?2) ORDER BY topic, seq LIMIT ?3";
 const DROP: &str = "DELETE FROM outbox WHERE topic = ?1 AND seq = ?2";
 
-/// One call; true when there is more to do at once.
-pub(super) fn sweep(desk: &mut Desk<'_>, now: u64) -> rusqlite::Result<bool> {
-    let overdue = expire(desk, now)?;
+/// A delivery that expired.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Overdue {
+    /// Who would have got it.
+    pub recipient: i64,
+    /// The bridge's id of it.
+    pub sid: Sid,
+}
+
+/// What one call of [`super::Store::sweep`] did.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Swept {
+    /// What expired.
+    pub expired: Vec<Overdue>,
+    /// There is more to do at once.
+    pub more: bool,
+}
+
+pub(super) fn sweep(desk: &mut Desk<'_>, now: u64) -> rusqlite::Result<Swept> {
+    let mut expired = Vec::new();
+    let overdue = expire(desk, now, &mut expired)?;
     let forgotten = forget(desk, now)?;
     if forgotten > 0 && desk.draft.walk == Walk::Idle {
         desk.draft.walk = Walk::After(String::new(), 0);
     }
     let walked = walk(desk, now)?;
-    Ok([overdue, forgotten, walked].contains(&CHUNK))
+    Ok(Swept { expired, more: [overdue, forgotten, walked].contains(&CHUNK) })
 }
 
-fn expire(desk: &mut Desk<'_>, now: u64) -> rusqlite::Result<usize> {
+fn expire(desk: &mut Desk<'_>, now: u64, expired: &mut Vec<Overdue>) -> rusqlite::Result<usize> {
     let overdue = {
         let mut statement = desk.conn.prepare_cached(OVERDUE)?;
         let rows = statement.query_map(params![sql_ms(now), CHUNK as i64], |row| {
@@ -53,7 +72,7 @@ fn expire(desk: &mut Desk<'_>, now: u64) -> rusqlite::Result<usize> {
         } else if end > now {
             desk.execute(LOOK_LATER, params![row, sql_ms(end)])?;
         } else if let Some(mut delivery) = Delivery::by_row(desk, row)? {
-            delivery.apply(desk, &Event::Expired, now)?;
+            expired.extend(delivery.expire(desk, now)?);
         }
     }
     Ok(overdue.len())

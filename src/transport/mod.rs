@@ -81,6 +81,32 @@ pub enum Report {
         /// How to acknowledge it.
         tag: Tag,
     },
+    /// A connection stands differently; for operators, nothing follows from it. [`Port::link`] sums all of them up.
+    Connection {
+        /// Which connection, counted from the start of the process.
+        connection: u64,
+        /// What happened to it.
+        change: Change,
+    },
+}
+
+/// What happened to a connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// It takes messages.
+    Up,
+    /// The push service is ending it.
+    Draining,
+    /// It took messages, and ended without a word before.
+    Lost {
+        /// Why.
+        detail: String,
+    },
+    /// The push service refused the credentials.
+    AuthFailed {
+        /// In its own words.
+        detail: String,
+    },
 }
 
 /// A message from a device.

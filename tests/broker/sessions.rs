@@ -160,3 +160,20 @@ async fn an_unsubscribed_topic_has_no_reader() {
     assert_eq!(outcome(world.publish(INBOX, "y").await).await, Outcome::NoReader);
     world.close().await;
 }
+
+#[tokio::test]
+async fn the_connected_clients_are_counted() {
+    let mut world = World::open().await;
+    let (bal, _) = lasting(&world, V5, "bal1").await;
+    let other = Peer::new(&world, "other").await;
+    world.port.clients.wait_for(|clients| *clients == Some(2)).await.unwrap();
+    drop(bal);
+    world.port.clients.wait_for(|clients| *clients == Some(1)).await.unwrap();
+    let (bal, _) = lasting(&world, V5, "bal1").await;
+    let (again, _) = lasting(&world, V5, "bal1").await;
+    world.port.clients.wait_for(|clients| *clients == Some(2)).await.unwrap();
+    other.disconnect().await;
+    world.port.clients.wait_for(|clients| *clients == Some(1)).await.unwrap();
+    drop((bal, again));
+    world.close().await;
+}

@@ -128,7 +128,7 @@ impl Rig {
     }
 
     async fn sweep_all(&self, now: u64) {
-        while self.store.sweep(now).await.unwrap().await.unwrap() {}
+        while self.store.sweep(now).await.unwrap().await.unwrap().more {}
     }
 
     fn inspector(&self) -> Inspector {

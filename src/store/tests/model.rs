@@ -322,7 +322,7 @@ impl World {
 
     async fn route(&mut self) {
         let route = Route { bal: Owner::new("bal1").unwrap(), topic: MESSAGES.to_owned(), acks: Acks::OnPublish };
-        let routed = self.rig.store.route_held(Routes { default: Some(route), ..Routes::default() }).await.unwrap();
+        let routed = self.rig.store.route_held(move |_| Some(route.clone())).await.unwrap();
         let held: Vec<_> = self.upstream.iter_mut().filter(|u| u.topic.is_none()).collect();
         assert_eq!(routed, held.len() as u64);
         for upstream in held {

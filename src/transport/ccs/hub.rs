@@ -17,7 +17,7 @@ use crate::ccs::payload;
 use crate::ccs::window::NotSent;
 use crate::chat::id::{Sid, Token};
 use crate::ops::clock::now_ms;
-use crate::transport::{Outlet, Refusal, Report, Send, Tag, Upstream};
+use crate::transport::{Change, Outlet, Refusal, Report, Send, Tag, Upstream};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -77,6 +77,7 @@ impl Hub {
         ticker.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         while !(self.roster.is_stopping() && self.roster.is_empty()) {
             let free = self.outbox.is_empty();
+            let room = self.ledger.has_room() || self.ledger.has_room_to_wait(outlet.sends.max_capacity());
             // Not biased: neither direction may starve the other.
             let turn = tokio::select! {
                 () = stop.cancelled(), if !self.roster.is_stopping() => Turn::Stop,
@@ -89,7 +90,7 @@ impl Hub {
                     _ => Turn::Deaf,
                 },
                 Some(note) = self.notes.recv(), if free => Turn::Note(note),
-                send = outlet.sends.recv(), if free && self.sends_open && self.ledger.has_room() => Turn::Send(send),
+                send = outlet.sends.recv(), if free && self.sends_open && room => Turn::Send(send),
                 _ = ticker.tick(), if free => Turn::Tick,
                 Some(()) = self.roster.join_next() => Turn::TaskEnded,
             };
@@ -141,6 +142,8 @@ impl Hub {
 
     /// Reports what is left, and what was never taken.
     async fn finish(mut self, mut outlet: Outlet) {
+        // The bridge may wait for room for an acknowledgement; it would never read what is reported below.
+        outlet.acks.close();
         while let Ok(note) = self.notes.try_recv() {
             self.hear(note);
         }
@@ -166,7 +169,8 @@ impl Hub {
             Word::Event(event) => self.on_event(connection, event),
             Word::Ended(ended) => {
                 self.ledger.close(connection, &ended.unwritten);
-                self.roster.ended(connection, &ended);
+                let change = self.roster.ended(connection, &ended);
+                self.outbox.extend(change.map(|change| Report::Connection { connection, change }));
             }
         }
     }
@@ -176,6 +180,7 @@ impl Hub {
             Event::Ready { jid } => {
                 self.ledger.open(connection);
                 self.roster.ready(connection, &jid);
+                self.outbox.push_back(Report::Connection { connection, change: Change::Up });
             }
             Event::Draining(cause) => self.on_draining(connection, cause),
             Event::Acked { message_id, canonical } => self.on_acked(&message_id, canonical),
@@ -208,6 +213,7 @@ impl Hub {
     fn on_draining(&mut self, connection: u64, cause: DrainCause) {
         self.ledger.drain(connection);
         self.roster.draining(connection, cause);
+        self.outbox.push_back(Report::Connection { connection, change: Change::Draining });
     }
 
     fn on_acked(&mut self, message_id: &str, canonical: Option<String>) {

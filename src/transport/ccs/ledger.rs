@@ -103,6 +103,13 @@ impl Ledger {
         self.pending.len() - draining < self.window * self.connections
     }
 
+    /// While no connection takes messages, `more` are taken beyond the room, so that the time to live of all that the
+    /// bridge has handed over is watched.
+    pub(super) fn has_room_to_wait(&self, more: usize) -> bool {
+        let open = self.links.values().any(|load| load.phase == LoadPhase::Open);
+        !open && self.pending.len() < self.window * self.connections + more
+    }
+
     /// How many messages are taken and not settled.
     pub(super) fn pending(&self) -> usize {
         self.pending.len()

@@ -6,7 +6,7 @@ use super::dial::Dialer;
 use super::monitor::{ConnectionPhase, ConnectionState, Metric};
 use super::slots::{Outcome, Pacer, Slot};
 use crate::ccs::event::{DrainCause, Reason};
-use crate::transport::Link;
+use crate::transport::{Change, Link};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -134,9 +134,10 @@ impl Roster {
         self.fill(index, delay);
     }
 
-    /// A connection is over: opens the next one, unless it has been replaced already.
-    pub(super) fn ended(&mut self, connection: u64, ended: &Ended) {
-        let Some(peer) = self.links.remove(&connection) else { return };
+    /// A connection is over: opens the next one, unless it has been replaced already. Yields what an operator may want
+    /// to hear of it: attempts that fail before the login are in the log, and a drain was told.
+    pub(super) fn ended(&mut self, connection: u64, ended: &Ended) -> Option<Change> {
+        let peer = self.links.remove(&connection)?;
         self.config.monitor.add(Metric::Disconnects, 1);
         let refused = matches!(ended.cause, Cause::Session(Reason::AuthFailed { .. }));
         if refused {
@@ -158,6 +159,13 @@ impl Roster {
         };
         log_end(connection, peer.phase, ended, delay);
         self.fill(peer.seat, delay);
+        let detail = ended.cause.to_string();
+        match peer.phase {
+            _ if self.is_stopping() => None,
+            _ if refused => Some(Change::AuthFailed { detail }),
+            Phase::Up { .. } => Some(Change::Lost { detail }),
+            Phase::Opening | Phase::Draining => None,
+        }
     }
 
     /// Gives a command to a connection without waiting.

@@ -9,7 +9,7 @@ use crate::ccs::xml::{Frame, Framer};
 use crate::chat::id::{Sid, SidSource, Token};
 use crate::chat::push::{Priority, Push, Target};
 use crate::ops::clock::now_ms;
-use crate::transport::{Link, Port, Refusal, Report, Send, port};
+use crate::transport::{Change, Link, Port, Refusal, Report, Send, Tag, port};
 use serde_json::{Map, Value};
 use std::io::Write as _;
 use std::sync::Mutex;
@@ -225,6 +225,16 @@ impl Bridge {
     }
 
     async fn report(&mut self) -> Report {
+        loop {
+            match self.any_report().await {
+                Report::Connection { .. } => {}
+                report => return report,
+            }
+        }
+    }
+
+    /// What becomes of the connections as well.
+    async fn any_report(&mut self) -> Report {
         self.port.reports.recv().await.expect("the transport runs")
     }
 
@@ -614,4 +624,54 @@ impl tracing_subscriber::fmt::MakeWriter<'_> for Logs {
     fn make_writer(&self) -> Self {
         self.clone()
     }
+}
+
+#[tokio::test]
+async fn operators_hear_how_a_connection_comes_and_goes() {
+    let server = Server::named("localhost").await;
+    let mut bridge = Bridge::start(server.config());
+    let mut peer = server.login().await;
+    let change = |connection, change| Report::Connection { connection, change };
+    assert_eq!(bridge.any_report().await, change(1, Change::Up));
+    peer.drain().await;
+    assert_eq!(bridge.any_report().await, change(1, Change::Draining));
+    let second = server.login().await;
+    assert_eq!(bridge.any_report().await, change(2, Change::Up));
+    drop(second);
+    let lost = bridge.any_report().await;
+    assert!(matches!(&lost, Report::Connection { connection: 2, change: Change::Lost { .. } }), "{lost:?}");
+    drop(peer);
+}
+
+#[tokio::test]
+async fn whatever_was_handed_over_expires_in_time_while_there_is_no_connection() {
+    let server = Server::named("localhost").await;
+    let mut bridge = Bridge::start(server.config());
+    for number in 1..=3 {
+        bridge.send(number, 1).await;
+    }
+    for number in 4..=9 {
+        bridge.send_until(number, 1, now_ms() + 100).await;
+    }
+    for number in 4..=9 {
+        let Report::Refused { sid: late, refusal: Refusal::Expired, .. } = bridge.report().await else { panic!() };
+        assert_eq!(late, sid(number));
+    }
+}
+
+#[tokio::test]
+async fn the_end_does_not_wait_for_a_bridge_that_acknowledges() {
+    let server = Server::named("localhost").await;
+    let mut bridge = Bridge::with_queues(server.config(), 1);
+    let _peer = server.login().await;
+    bridge.link(Link::Up).await;
+    for number in 1..=9 {
+        bridge.send(number, 1).await;
+    }
+    bridge.stop.cancel();
+    // More than the transport still has room for; it must not be necessary to read a report in between.
+    let tag = Tag { connection: 1, to: "device".to_owned(), message_id: "1".to_owned() };
+    while bridge.port.acks.send(tag.clone()).await.is_ok() {}
+    while bridge.port.reports.recv().await.is_some() {}
+    bridge.task.await.unwrap().unwrap();
 }

@@ -1,0 +1,207 @@
+//! What comes back from the transport, and what follows from it.
+
+use super::{After, Flight, Pusher};
+use crate::bridge::count_status;
+use crate::chat::delivery::Event;
+use crate::chat::id::Sid;
+use crate::chat::message::BridgeEvent;
+use crate::chat::status::TokenAction;
+use crate::ops::clock::now_ms;
+use crate::ops::metrics::Metric;
+use crate::ops::story;
+use crate::store::{Recorded, StoreError};
+use crate::transport::{Change, Refusal, Report, Tag};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// The only status of a receipt that was ever documented (ccs.md 3.4).
+const DELIVERED: &str = "MESSAGE_SENT_TO_DEVICE";
+/// A refusal with a first delay below this concerns the push service as a whole; longer ones concern one device or topic.
+const WHOLE_SERVICE: Duration = Duration::from_secs(30);
+
+impl Pusher {
+    /// Takes what comes back from the transport.
+    pub(super) async fn report(&mut self, report: Report) -> Result<(), StoreError> {
+        match report {
+            Report::Accepted { sid, canonical, copies } => {
+                self.brake.release();
+                let recipient = self.land(sid).map(|flight| flight.recipient);
+                self.count_copies(copies);
+                self.record(sid, recipient, Event::Accepted { copies, canonical }).await
+            }
+            Report::Refused { sid, refusal, code, detail, copies } => {
+                // A time to live that ended in the transport is no word of the push service.
+                if refusal != Refusal::Expired {
+                    self.hall.metrics.nack(&code);
+                }
+                self.count_copies(copies);
+                let recipient = self.flights.get(&sid.row()).map(|flight| flight.recipient);
+                let event = self.refused(sid, refusal, code, detail, copies);
+                self.record(sid, recipient, event).await
+            }
+            Report::Lost { sid, copies } => {
+                let recipient = self.flights.remove(&sid.row()).map(|flight| flight.recipient);
+                self.record(sid, recipient, Event::Lost { copies }).await
+            }
+            Report::Upstream(upstream) => self.desk.take(upstream).await,
+            Report::Receipt { original, status, tag, .. } => self.receipt(original, &status, tag).await,
+            Report::Connection { connection, change } => {
+                self.hall.tell(match change {
+                    Change::Up => BridgeEvent::Connected { connection },
+                    Change::Draining => BridgeEvent::Draining { connection },
+                    Change::Lost { detail } => BridgeEvent::Reconnect { connection, detail },
+                    Change::AuthFailed { detail } => BridgeEvent::AuthFailed { detail },
+                });
+                Ok(())
+            }
+        }
+    }
+
+    async fn receipt(&mut self, original: String, status: &str, tag: Tag) -> Result<(), StoreError> {
+        self.hall.metrics.count(Metric::Receipts);
+        match Sid::parse(&original) {
+            Some(sid) if status == DELIVERED => {
+                let committed = self.hall.store.record(sid, Event::Receipt, now_ms()).await?;
+                self.commits.push_back((committed, After::Receipt { original, tag }));
+            }
+            _ => {
+                self.hall.metrics.count(Metric::ReceiptsUnknown);
+                tracing::debug!(original, status, "receipt that means nothing here, acknowledged");
+                self.acknowledge(tag).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the message out of the air, for good.
+    fn land(&mut self, sid: Sid) -> Option<Flight> {
+        let flight = self.flights.remove(&sid.row())?;
+        self.book().settled(flight.recipient, sid.row());
+        self.hall.metrics.set(Metric::InFlight, self.flights.len() as u64);
+        Some(flight)
+    }
+
+    fn refused(&mut self, sid: Sid, refusal: Refusal, code: String, detail: String, copies: u32) -> Event {
+        let delay = match refusal {
+            Refusal::RetryAfter(delay) => Some(delay),
+            Refusal::Backoff(first) => {
+                if first < WHOLE_SERVICE {
+                    self.pause();
+                }
+                let attempt = self.flights.get(&sid.row()).map_or(1, |flight| flight.attempt);
+                Some(self.doubled(first, attempt))
+            }
+            Refusal::BadToken | Refusal::Never | Refusal::Operator | Refusal::Expired => None,
+        };
+        if let Some(delay) = delay {
+            return self.again(sid, delay, code, copies);
+        }
+        self.brake.release();
+        let flight = self.land(sid);
+        let token_action = match refusal {
+            Refusal::Expired => return Event::Expired,
+            Refusal::BadToken => TokenAction::Remove,
+            _ => TokenAction::Keep,
+        };
+        match refusal {
+            Refusal::BadToken => {
+                if let Some(token) = flight.and_then(|flight| flight.token) {
+                    self.hall.tell(BridgeEvent::TokenRemoved { token, code: code.clone() });
+                }
+            }
+            Refusal::Operator => {
+                tracing::error!(%sid, code, "the push service refuses for a reason that an operator has to mend");
+                self.hall.tell(BridgeEvent::Refused { code: code.clone(), id: sid });
+            }
+            _ => {}
+        }
+        Event::Refused { code, detail, token_action, copies }
+    }
+
+    fn again(&mut self, sid: Sid, delay: Duration, code: String, copies: u32) -> Event {
+        self.hall.metrics.count(Metric::DownstreamRetries);
+        let due_ms = now_ms() + u64::try_from(delay.as_millis()).unwrap_or(u64::MAX / 2);
+        let Some(flight) = self.flights.remove(&sid.row()) else {
+            return Event::Retry { due_ms, code, copies };
+        };
+        // At its deadline it is looked at once more, to be found expired.
+        let due_ms = due_ms.min(flight.deadline_ms);
+        self.book().retry(flight.recipient, sid.row(), due_ms);
+        tracing::debug!(target: story::TARGET, %sid, code, attempt = flight.attempt, in_ms = delay.as_millis(), "refused for now: will be tried again");
+        Event::Retry { due_ms, code, copies }
+    }
+
+    /// The delay doubles with each attempt, and half of it again is left to chance, so that it never shrinks and never
+    /// comes in step with others.
+    fn doubled(&self, first: Duration, attempt: u32) -> Duration {
+        let longest = Duration::from_secs(self.hall.settings.retry_max_seconds);
+        let delay = first.saturating_mul(1 << attempt.saturating_sub(1).min(16)).min(longest);
+        delay + delay.mul_f64(rand::random_range(0.0..0.5))
+    }
+
+    fn pause(&mut self) {
+        // What is refused during a pause was sent before it, and says nothing new.
+        if self.is_paused() {
+            return;
+        }
+        if let Some(pause) = self.brake.refused() {
+            tracing::warn!(seconds = pause.as_secs(), "the push service refuses everything: sending pauses");
+            self.pause_until = Some(Instant::now() + pause);
+        }
+    }
+
+    fn count_copies(&self, copies: u32) {
+        if copies > 1 {
+            self.hall.metrics.add(Metric::DownstreamResent, u64::from(copies - 1));
+        }
+    }
+
+    /// The oldest commit is done.
+    pub(super) async fn committed(&mut self, recorded: Recorded) {
+        let Some((_, after)) = self.commits.pop_front() else { return };
+        self.told(&recorded, &after);
+        if let After::Receipt { tag, .. } = after {
+            self.acknowledge(tag).await;
+        }
+    }
+
+    fn told(&self, recorded: &Recorded, after: &After) {
+        self.let_others_go(recorded, after);
+        match recorded {
+            Recorded::Moved { bal, id, told, .. } => {
+                for status in *told {
+                    count_status(&self.hall.metrics, *status);
+                    tracing::debug!(target: story::TARGET, bal, id, ?status, "status on disk");
+                }
+            }
+            Recorded::Swallowed => {}
+            Recorded::Unknown => match after {
+                After::Receipt { original, .. } => {
+                    self.hall.metrics.count(Metric::ReceiptsUnknown);
+                    tracing::debug!(original, "receipt for a message that is not remembered");
+                }
+                After::Answer(sid, _) => tracing::warn!(%sid, "answer for a message that is not remembered"),
+            },
+        }
+    }
+
+    /// Nobody waits for a message that is settled, or with the push service: a receipt may have overtaken a refusal.
+    fn let_others_go(&self, recorded: &Recorded, after: &After) {
+        match (recorded, after) {
+            (Recorded::Moved { recipient, life, .. }, After::Receipt { original, .. }) if !life.unsent() => {
+                if let Some(sid) = Sid::parse(original) {
+                    self.book().settled(*recipient, sid.row());
+                }
+            }
+            (Recorded::Swallowed | Recorded::Unknown, After::Answer(sid, Some(recipient))) => {
+                self.book().settled(*recipient, sid.row());
+            }
+            _ => {}
+        }
+    }
+
+    /// The transport may have ended, or the connection: the push service repeats what it did not see acknowledged.
+    async fn acknowledge(&self, tag: Tag) {
+        let _ = self.port.acks.send(tag).await;
+    }
+}

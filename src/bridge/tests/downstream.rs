@@ -1,0 +1,166 @@
+//! The way out, where it is rough.
+
+use super::*;
+use crate::transport::Change;
+use tokio::time::Instant;
+
+const LATER: Refusal = Refusal::RetryAfter(Duration::from_secs(600));
+
+#[tokio::test]
+async fn a_retry_that_expires_lets_the_recipients_next_message_go() {
+    let mut house = House::open();
+    house.message("a1", "T", 1).await;
+    let sid = house.sent().await.sid;
+    house.refuse(sid, LATER).await;
+    house.message("a2", "T", 600).await;
+    assert!(house.sent().await.sid > sid);
+    assert_eq!(house.metrics.get(Metric::DownstreamExpired), 1);
+    house.close().await;
+}
+
+#[tokio::test]
+async fn a_retry_that_arrived_all_the_same_lets_the_recipients_next_message_go() {
+    let mut house = House::open();
+    house.message("a1", "T", 600).await;
+    let sid = house.sent().await.sid;
+    house.refuse(sid, LATER).await;
+    house.receipt(&sid.to_string()).await;
+    house.message("a2", "T", 600).await;
+    assert!(house.sent().await.sid > sid);
+    house.close().await;
+}
+
+#[tokio::test]
+async fn a_refusal_that_comes_after_the_receipt_holds_up_nobody() {
+    let mut house = House::open();
+    house.message("a1", "T", 600).await;
+    let sid = house.sent().await.sid;
+    house.receipt(&sid.to_string()).await;
+    house.refuse(sid, LATER).await;
+    house.message("a2", "T", 600).await;
+    assert!(house.sent().await.sid > sid);
+    house.close().await;
+}
+
+#[tokio::test]
+async fn what_is_not_handed_over_yet_waits_behind_a_refused_one() {
+    let mut house = House::open();
+    for n in 0..40 {
+        house.message(&format!("a{n}"), "T", 600).await;
+    }
+    let first = house.sent().await.sid;
+    house.refuse(first, Refusal::RetryAfter(Duration::from_millis(300))).await;
+    // The channel is full meanwhile, so the refusal is heard before more is handed over.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let mut order = Vec::new();
+    while order.last() != Some(&first) {
+        let sid = house.sent().await.sid;
+        house.report(accepted(sid)).await;
+        order.push(sid);
+    }
+    assert!(order.len() <= 20, "{} messages overtook the refused one", order.len() - 1);
+    while order.len() < 40 {
+        let sid = house.sent().await.sid;
+        house.report(accepted(sid)).await;
+        order.push(sid);
+    }
+    order.retain(|sid| *sid != first);
+    assert!(order.is_sorted());
+    house.close().await;
+}
+
+#[tokio::test]
+async fn what_the_transport_never_got_is_not_marked_as_a_possible_duplicate() {
+    let mut house = House::open();
+    for n in 0..40 {
+        house.message(&format!("a{n}"), "T", 600).await;
+    }
+    house.sent().await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let (dir, path) = house.close().await;
+    let mut house = House::open_at(dir, path);
+    for _ in 0..40 {
+        let sid = house.sent().await.sid;
+        house.report(accepted(sid)).await;
+    }
+    let marks = loop {
+        let (_, status) = house.read().await;
+        if status["id"] == "a25" && status["status"] == "sent" {
+            break (status["dup_possible"].clone(), status["attempt"].clone());
+        }
+    };
+    assert_eq!(marks, (Value::Null, json!(1)));
+    house.close().await;
+}
+
+#[tokio::test]
+async fn one_burst_of_refusals_is_one_pause() {
+    let mut house = House::open();
+    for n in 0..60 {
+        house.message(&format!("a{n}"), &format!("T{n}"), 600).await;
+    }
+    for _ in 0..60 {
+        let sid = house.sent().await.sid;
+        house.refuse(sid, Refusal::Backoff(Duration::from_secs(1))).await;
+    }
+    let start = Instant::now();
+    house.sent().await;
+    assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
+    house.close().await;
+}
+
+#[tokio::test]
+async fn a_disk_that_refuses_is_told_while_it_refuses() {
+    let mut house = House::open();
+    timeout(house.readiness.wait_for(|now| now.ready)).await.unwrap();
+    let other = rusqlite::Connection::open(&house.path).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let (ack, mut word) = Ack::new();
+    let payload = json!({"id": "a1", "token": "T", "data": {}}).to_string().into();
+    let topic = "c/self/messages".into();
+    let inbound = Inbound { topic, payload, retain: false, expiry: None, response_topic: None, correlation: None, ack };
+    house.mqtt.inbound.send(inbound).await.unwrap();
+    let sick = timeout(house.readiness.wait_for(|now| now.store != "ok")).await.unwrap().clone();
+    assert!(!sick.ready);
+    let status = async {
+        loop {
+            let outbound = house.mqtt.publish.recv().await.unwrap();
+            let document: Value = serde_json::from_slice(&outbound.payload).unwrap();
+            if outbound.topic == "_bridge/status" && document["state"] == "degraded" {
+                break;
+            }
+        }
+    };
+    timeout(status).await;
+    assert!(word.try_recv().is_err(), "nothing is acknowledged before the disk has it");
+    other.execute_batch("ROLLBACK").unwrap();
+    assert_eq!(timeout(word).await, Ok(AckWord::Done));
+    timeout(house.readiness.wait_for(|now| now.ready)).await.unwrap();
+    house.close().await;
+}
+
+#[tokio::test]
+async fn operators_hear_of_the_connections() {
+    let mut house = House::open();
+    let said = [
+        (Change::Up, json!({"event": "connected", "connection": 1})),
+        (Change::Draining, json!({"event": "draining", "connection": 1})),
+        (Change::Lost { detail: "cut".into() }, json!({"event": "reconnect", "connection": 1, "detail": "cut"})),
+        (Change::AuthFailed { detail: "no".into() }, json!({"event": "auth_failed", "detail": "no"})),
+    ];
+    for (change, mut expected) in said {
+        house.report(Report::Connection { connection: 1, change }).await;
+        let event = async {
+            loop {
+                let outbound = house.mqtt.publish.recv().await.unwrap();
+                if outbound.topic == "_bridge/events" {
+                    break serde_json::from_slice::<Value>(&outbound.payload).unwrap();
+                }
+            }
+        };
+        let event = timeout(event).await;
+        expected["ts"] = event["ts"].clone();
+        assert_eq!(event, expected);
+    }
+    house.close().await;
+}
