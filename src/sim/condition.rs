@@ -1,4 +1,4 @@
-//! Expressions over topics: `'a' in topics && ('b' in topics || 'c' in topics)`.
+//! Expressions over topics: `'a' in topics && !('b' in topics || 'c' in topics)`.
 
 /// Operators in one expression at most, as documented.
 pub const MAX_OPERATORS: usize = 2;
@@ -15,6 +15,8 @@ pub enum Condition {
     And(Box<Self>, Box<Self>),
     /// One side holds.
     Or(Box<Self>, Box<Self>),
+    /// The inner one does not hold.
+    Not(Box<Self>),
 }
 
 /// The expression cannot be read.
@@ -46,6 +48,7 @@ impl Condition {
             Self::In(topic) => subscribed(topic),
             Self::And(left, right) => left.holds(subscribed) && right.holds(subscribed),
             Self::Or(left, right) => left.holds(subscribed) || right.holds(subscribed),
+            Self::Not(inner) => !inner.holds(subscribed),
         }
     }
 
@@ -55,6 +58,7 @@ impl Condition {
         match self {
             Self::In(topic) => vec![topic],
             Self::And(left, right) | Self::Or(left, right) => [left.topics(), right.topics()].concat(),
+            Self::Not(inner) => inner.topics(),
         }
     }
 }
@@ -89,6 +93,9 @@ impl Parser<'_> {
     }
 
     fn term(&mut self, depth: usize) -> Result<Condition, ConditionError> {
+        if depth < MAX_DEPTH && self.take("!") {
+            return Ok(Condition::Not(Box::new(self.term(depth + 1)?)));
+        }
         if depth < MAX_DEPTH && self.take("(") {
             let inner = self.or(depth + 1)?;
             return if self.take(")") { Ok(inner) } else { Err(ConditionError::Syntax(self.at)) };
@@ -146,6 +153,9 @@ mod tests {
         assert!(holds("'a' in topics || 'b' in topics && 'c' in topics", &["a"]));
         assert!(holds("'Dogs' in topics", &["dogs"]));
         assert!(holds(" \"x-1\"in topics ", &["x-1"]));
+        assert!(holds("'a' in topics && !('b' in topics)", &["a"]));
+        assert!(!holds("'a' in topics && !('b' in topics)", &["a", "b"]));
+        assert!(holds("!'b' in topics", &[]));
     }
 
     #[test]

@@ -45,7 +45,7 @@ impl Log {
 
     /// The remembered records behind number `after`.
     pub(super) fn after(&self, after: u64) -> impl Iterator<Item = &Record> {
-        let skip = self.first_seq().map_or(0, |first| (after + 1).saturating_sub(first));
+        let skip = self.first_seq().map_or(0, |first| after.saturating_add(1).saturating_sub(first));
         self.records.iter().skip(usize::try_from(skip).unwrap_or(usize::MAX))
     }
 

@@ -224,6 +224,10 @@ impl World {
         for topic in condition.topics() {
             members.extend(self.topics.get(topic).into_iter().flatten());
         }
+        if condition.holds(&|_| false) {
+            // It asks for those that are not subscribed to something.
+            members.extend(0..self.devices.len());
+        }
         for at in members {
             let subscribed = |topic: &str| self.topics.get(topic).is_some_and(|devices| devices.contains(&at));
             if push.mode == Mode::Deliver && condition.holds(&subscribed) {
