@@ -16,11 +16,22 @@ def sim(tmp_path):
 
 
 @pytest.fixture
-def bridge(tmp_path, sim):
-    bridge = Bridge(tmp_path / "bridge", sim)
-    bridge.start()
-    yield bridge
-    bridge.close()
+def make_bridge(tmp_path, sim):
+    """Makes bridges with settings of their own, and ends them."""
+    made = []
+
+    def make(**settings) -> Bridge:
+        made.append(Bridge(tmp_path / f"bridge{len(made) or ''}", sim, **settings))
+        return made[-1]
+
+    yield make
+    for bridge in made:
+        bridge.close()
+
+
+@pytest.fixture
+def bridge(make_bridge):
+    return make_bridge().start()
 
 
 @pytest.fixture

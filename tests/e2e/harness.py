@@ -19,6 +19,7 @@ import paho.mqtt.client as mqtt
 
 BIN = os.environ.get("BRIDGE_BIN", str(Path(__file__).parents[2] / "target/release/fcm-mqtt-bridge"))
 SECRET_KEY = "the-key-that-must-never-be-seen"
+FINAL = {"delivered", "failed", "expired"}
 # Longest wait for anything that is expected to happen.
 PATIENCE = 30.0
 
@@ -54,14 +55,23 @@ def http(method: str, url: str, body=None):
         return text.decode()
 
 
-class Process:
-    """A running binary with its log in a file."""
+def run(*args, **options) -> subprocess.CompletedProcess:
+    """One command of the binary, to its end."""
+    return subprocess.run([BIN, *map(str, args)], capture_output=True, text=True, timeout=60, **options)
 
-    def __init__(self, args, log: Path, env=None, stdout=None):
+
+class Process:
+    """A running program with its log in a file."""
+
+    def __init__(self, args, log: Path, env=None, stdout=None, program=BIN):
         self.log = log
         self.handle = open(log, "ab")
         self.child = subprocess.Popen(
-            [BIN, *map(str, args)], stdout=stdout or self.handle, stderr=self.handle, env={**os.environ, **(env or {})}
+            [program, *map(str, args)],
+            stdin=subprocess.DEVNULL,
+            stdout=stdout or self.handle,
+            stderr=self.handle,
+            env={**os.environ, **(env or {})},
         )
 
     def alive(self) -> bool:
@@ -83,53 +93,72 @@ class Process:
     def text(self) -> str:
         return self.log.read_text(errors="replace")
 
+    def lines(self) -> list[str]:
+        """Whole lines only: the last one may still be being written."""
+        return self.text().split("\n")[:-1]
+
 
 class Sim:
     """The CCS simulator and its control port."""
 
     def __init__(self, folder: Path, *extra):
         folder.mkdir(parents=True, exist_ok=True)
-        self.tls = folder / "tls"
-        self.out = folder / "sim.out"
+        self.folder = folder
+        self.extra = extra
         self.key = folder / "ccs.key"
         self.key.write_text(SECRET_KEY + "\n")
-        with open(self.out, "wb") as stdout:
-            args = ["sim", "--listen", "127.0.0.1:0", "--control-listen", "127.0.0.1:0", "--tls-dir", self.tls]
-            self.process = Process([*args, "--api-key-file", self.key, *extra], folder / "sim.log", stdout=stdout)
-        self.ccs_port = int(self._said("ccs").rsplit(":", 1)[1])
-        self.control = "http://" + self._said("control")
+        self.ccs_port = self.control_port = 0
+        self.process = None
+        self.start()
 
-    def _said(self, word: str) -> str:
-        def look():
+    def start(self):
+        """Starts it, again on the ports it had. Devices and figures are new each time; its authority stays."""
+        out = self.folder / "sim.out"
+        args = ["sim", "--listen", f"127.0.0.1:{self.ccs_port}", "--control-listen", f"127.0.0.1:{self.control_port}"]
+        args += ["--tls-dir", self.folder / "tls", "--api-key-file", self.key, *self.extra]
+        with open(out, "wb") as stdout:
+            self.process = Process(args, self.folder / "sim.log", stdout=stdout)
+
+        def said():
             assert self.process.alive(), f"the simulator ended: {self.process.text()}"
-            for line in self.out.read_text().splitlines():
-                if line.startswith(word + " "):
-                    return line.split(" ", 1)[1]
-            return None
+            lines = dict(line.split(" ", 1) for line in out.read_text().splitlines())
+            return lines if "ca" in lines else None
 
-        return eventually(look, f"the simulator says its {word} address")
+        lines = eventually(said, "the simulator says its addresses")
+        self.ca = lines["ca"]
+        self.ccs_port = int(lines["ccs"].rsplit(":", 1)[1])
+        self.control_port = int(lines["control"].rsplit(":", 1)[1])
+        return self
+
+    def stop(self):
+        self.process.close()
 
     def call(self, method: str, path: str, body=None):
-        return http(method, self.control + path, body)
+        return http(method, f"http://127.0.0.1:{self.control_port}{path}", body)
 
-    def device(self, token: str) -> dict:
-        return self.call("GET", "/devices/" + urllib.parse.quote(token, safe=""))
+    def _path(self, token: str) -> str:
+        return "/devices/" + urllib.parse.quote(token, safe="")
 
     def set_device(self, token: str, **state):
-        return self.call("PUT", "/devices/" + urllib.parse.quote(token, safe=""), state)
+        return self.call("PUT", self._path(token), state)
 
     def got(self, token: str) -> list[dict]:
         """What a device got, in order; nothing if the simulator never heard of it."""
-        try:
-            return self.device(token)["messages"]
-        except urllib.error.HTTPError as error:
-            if error.code == 404:
-                return []
-            raise
+        messages = []
+        while True:
+            after = messages[-1]["seq"] if messages else 0
+            try:
+                page = self.call("GET", f"{self._path(token)}?after={after}")["messages"]
+            except urllib.error.HTTPError as error:
+                if error.code == 404:
+                    return []
+                raise
+            messages += page
+            if not page:
+                return messages
 
-    def upstream(self, token: str, data=None, category="com.example.chat", **more):
-        path = f"/devices/{urllib.parse.quote(token, safe='')}/upstream"
-        return self.call("POST", path, {"category": category, "data": data or {}, **more})
+    def upstream(self, token: str, data=None, **more):
+        return self.call("POST", self._path(token) + "/upstream", {"data": data or {}, **more})
 
     def faults(self, **faults):
         return self.call("PUT", "/faults", faults)
@@ -144,24 +173,39 @@ class Sim:
 class Bridge:
     """A bridge in a folder of its own."""
 
-    def __init__(self, folder: Path, sim: Sim, extra: str = "", ccs: str = "", limits: str = "", broker_url: str | None = None):
+    def __init__(
+        self,
+        folder: Path,
+        sim: Sim,
+        extra: str = "",
+        limits: str = "",
+        routes: str = 'default_bal = "client1"\n"com.example.second" = "client2"',
+        mqtt_section: str = "",
+        db: Path | None = None,
+    ):
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.port = free_port()
         self.ops = free_port()
-        self.db = folder / "bridge.db"
+        self.db = db or folder / "bridge.db"
         self.config = folder / "bridge.toml"
-        mqtt_section = f'[mqtt]\nbroker = "external"\nurl = "{broker_url}"\n' if broker_url else ""
+        self.process: Process | None = None
+        self.runs = 0
+        self.sim = sim
+        self.extra, self.limits, self.mqtt_section = extra, limits, mqtt_section
+        self.configure(routes)
+
+    def configure(self, routes: str):
         self.config.write_text(
             f"""
 [ccs]
 host = "127.0.0.1"
-port = {sim.ccs_port}
+port = {self.sim.ccs_port}
 sender_id = "1234567890"
-api_key_file = "{sim.key}"
-ca_file = "{sim.tls / 'ca.pem'}"
-{ccs}
-{mqtt_section}
+api_key_file = "{self.sim.key}"
+ca_file = "{self.sim.ca}"
+[mqtt]
+{self.mqtt_section}
 [broker]
 listen = "127.0.0.1:{self.port}"
 [store]
@@ -169,15 +213,12 @@ path = "{self.db}"
 [ops]
 listen = "127.0.0.1:{self.ops}"
 [routes]
-default_bal = "client1"
-"com.example.second" = "client2"
+{routes}
 [limits]
-{limits}
-{extra}
+{self.limits}
+{self.extra}
 """
         )
-        self.process = None
-        self.runs = 0
 
     def start(self, ready: bool = True, log: str = "info"):
         self.runs += 1
@@ -187,14 +228,20 @@ default_bal = "client1"
             self.wait_ready()
         return self
 
-    def wait_ready(self):
+    def kill9(self):
+        self.process.kill9()
+
+    def stop(self) -> int:
+        return self.process.terminate()
+
+    def wait_ready(self, code: int = 200):
         def look():
             assert self.process.alive(), f"the bridge ended: {self.process.text()}"
-            return self.readyz()[0] == 200
+            return self.readyz()[0] == code
 
-        eventually(look, "the bridge is ready")
+        eventually(look, f"/readyz says {code}")
 
-    def readyz(self):
+    def readyz(self) -> tuple[int, dict]:
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{self.ops}/readyz", timeout=5) as answer:
                 return answer.status, json.loads(answer.read())
@@ -210,13 +257,19 @@ default_bal = "client1"
                 return int(float(line.split()[-1]))
         raise AssertionError(f"no metric {name}")
 
-    def command(self, *args) -> subprocess.CompletedProcess:
-        return subprocess.run([BIN, *map(str, args)], capture_output=True, text=True, timeout=60)
-
-    def trace(self, message_id: str) -> dict:
-        done = self.command("trace", message_id, "--store", self.db, "--json")
+    def traces(self, message_id: str) -> list[dict]:
+        done = run("trace", message_id, "--store", self.db, "--json")
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
+
+    def trace(self, message_id: str) -> dict:
+        [trace] = self.traces(message_id)
+        return trace
+
+    def counts(self) -> dict:
+        done = run("outbox", "--store", self.db, "--json")
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)["counts"]
 
     def logs(self) -> str:
         return "".join(path.read_text(errors="replace") for path in sorted(self.folder.glob("bridge-*.log")))
@@ -229,20 +282,32 @@ default_bal = "client1"
 class Bal:
     """A backend application: paho, MQTT 5 or 3.1.1, persistent session by default; keeps all it receives."""
 
-    def __init__(self, name: str, port: int, version=mqtt.MQTTv5, client_id: str | None = None, clean=False, qos=1,
-                 filters=None):
+    def __init__(
+        self,
+        name: str,
+        port: int,
+        version=mqtt.MQTTv5,
+        client_id: str | None = None,
+        clean=False,
+        filters=None,
+        session_seconds=3600,
+    ):
         self.name = name
         self.version = version
         self.clean = clean
-        self.qos = qos
         self.port = port
+        self.session_seconds = session_seconds
         self.filters = filters or [f"{name}/others/+"]
         self.arrived = threading.Condition()
         self.messages: list[tuple[str, dict]] = []
+        self.packets: list = []
+        self.by_id: dict[str, list[dict]] = defaultdict(list)
         self.subscribed = threading.Event()
-        self.acked: set[int] = set()
+        self.connections = 0
+        self.acked: dict[int, object] = {}
         options = {} if version == mqtt.MQTTv5 else {"clean_session": clean}
-        self.client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, client_id or name, protocol=version, **options)
+        client_id = name if client_id is None else client_id
+        self.client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, client_id, protocol=version, **options)
         self.client.max_inflight_messages_set(1000)
         self.client.max_queued_messages_set(0)
         self.client.reconnect_delay_set(min_delay=1, max_delay=1)
@@ -256,7 +321,7 @@ class Bal:
         options = {}
         if self.version == mqtt.MQTTv5:
             properties = mqtt.Properties(mqtt.PacketTypes.CONNECT)
-            properties.SessionExpiryInterval = 0 if self.clean else 3600
+            properties.SessionExpiryInterval = 0 if self.clean else self.session_seconds
             options["clean_start"] = self.clean
         self.client.connect("127.0.0.1", self.port, keepalive=60, properties=properties, **options)
         self.client.loop_start()
@@ -265,49 +330,137 @@ class Bal:
 
     def _connected(self, client, _userdata, _flags, reason, _properties):
         if not reason.is_failure:
-            client.subscribe([(topic, self.qos) for topic in self.filters])
+            self.connections += 1
+            client.subscribe([(topic, 1) for topic in self.filters])
 
     def _message(self, _client, _userdata, message):
+        body = json.loads(message.payload)
         with self.arrived:
-            self.messages.append((message.topic, json.loads(message.payload)))
+            self.messages.append((message.topic, body))
+            self.packets.append(message)
+            if "status" in body:
+                self.by_id[body["id"]].append(body)
             self.arrived.notify_all()
 
-    def _published(self, _client, _userdata, mid, _reason, _properties):
+    def _published(self, _client, _userdata, mid, reason, _properties):
         with self.arrived:
-            self.acked.add(mid)
+            self.acked[mid] = reason
             self.arrived.notify_all()
 
     def publish(self, payload, topic: str | None = None, qos: int = 1, retain=False, properties=None) -> int:
         body = payload if isinstance(payload, (str, bytes)) else json.dumps(payload)
         return self.client.publish(topic or f"{self.name}/self/messages", body, qos, retain, properties).mid
 
+    def push(self, message_id: str, token: str, **more) -> int:
+        """A message to a device. The device sees the sender's id only because it stands in the data."""
+        return self.publish({"id": message_id, "token": token, "data": {"mine": message_id}, **more})
+
     def wait(self, condition, what: str, patience: float = PATIENCE):
         """Waits until `condition()` holds over what has arrived."""
         with self.arrived:
             if not self.arrived.wait_for(condition, patience):
-                raise AssertionError(f"{self.name}: did not happen within {patience} s: {what}; last: {self.messages[-5:]}")
+                raise AssertionError(f"{self.name}: not within {patience} s: {what}; last: {self.messages[-5:]}")
 
-    def wait_acked(self, mid: int):
-        self.wait(lambda: mid in self.acked, f"PUBACK of {mid}")
+    def wait_acked(self, *mids: int):
+        self.wait(lambda: all(mid in self.acked for mid in mids), f"PUBACK of {len(mids)}")
 
     def on(self, suffix: str) -> list[dict]:
         return [body for topic, body in list(self.messages) if topic == f"{self.name}/others/{suffix}"]
 
+    def wait_on(self, suffix: str, count: int, patience: float = PATIENCE) -> list[dict]:
+        self.wait(lambda: len(self.on(suffix)) >= count, f"{count} documents on {suffix}", patience)
+        return self.on(suffix)
+
     def statuses(self, message_id: str) -> list[dict]:
-        return [body for body in self.on("receipts") if body["id"] == message_id]
+        return self.by_id.get(message_id, [])
 
     def words(self, message_id: str) -> list[str]:
         return [body["status"] for body in self.statuses(message_id)]
 
-    def by_id(self) -> dict[str, list[str]]:
-        words = defaultdict(list)
-        for body in self.on("receipts"):
-            words[body["id"]].append(body["status"])
-        return words
+    def wait_words(self, message_id: str, words: list[str], patience: float = PATIENCE) -> dict:
+        """Waits until exactly these statuses were told; returns the last one."""
+        self.wait(lambda: len(self.words(message_id)) >= len(words), f"{message_id}: {words}", patience)
+        assert self.words(message_id) == words
+        return self.statuses(message_id)[-1]
 
-    def wait_words(self, message_id: str, words: list[str], patience: float = PATIENCE):
-        self.wait(lambda: self.words(message_id) == words, f"{message_id} is told {words}, was {self.words(message_id)}", patience)
+    def wait_final(self, ids, patience: float = PATIENCE):
+        """Waits until every id has a final status."""
+        missing = set(ids)
+
+        def look():
+            missing.difference_update([i for i in missing if FINAL & set(self.words(i))])
+            return not missing
+
+        try:
+            self.wait(look, "final statuses", patience)
+        except AssertionError:
+            some = {i: self.words(i) for i in sorted(missing)[:5]}
+            raise AssertionError(f"{len(missing)} without a final status after {patience} s, such as {some}") from None
 
     def close(self):
         self.client.disconnect()
         self.client.loop_stop()
+
+    def vanish(self):
+        """The connection breaks without a word, and nobody connects again."""
+        self.client.on_disconnect = None
+        sock = self.client.socket()
+        self.client.loop_stop()
+        if sock:
+            sock.close()
+
+
+def mine(messages: list[dict]) -> list[str]:
+    """The senders' ids of what a device got."""
+    return [message["data"]["mine"] for message in messages]
+
+
+def finals(bal: Bal, message_id: str) -> list[str]:
+    """The final statuses that were told of a message, without documents that say themselves that they are copies."""
+    told = [body for body in bal.statuses(message_id) if body["status"] in FINAL]
+    return [body["status"] for body in told if not body.get("redelivered")] or [body["status"] for body in told[:1]]
+
+
+def check_settled(bal: Bal, sim: Sim, ids, tokens, asked_again=False) -> dict:
+    """Every id ended in exactly one final status, arrived, and twice only where a status said so. Returns figures."""
+    assert set(bal.by_id) >= set(ids)
+    # A BAL that publishes an id again is told the last status again; that is one final status nevertheless.
+    wrong = {i: bal.words(i) for i in ids if len(set(finals(bal, i))) != 1 or not (asked_again or len(finals(bal, i)) == 1)}
+    assert not wrong, f"{len(wrong)} without exactly one final status: {dict(list(wrong.items())[:5])}"
+    copies: dict[str, int] = defaultdict(int)
+    for token in tokens:
+        for message_id in mine(sim.got(token)):
+            copies[message_id] += 1
+    delivered = [i for i in ids if "delivered" in bal.words(i)]
+    missing = [i for i in delivered if not copies[i]]
+    assert not missing, f"told delivered and never at the device: {missing[:5]}"
+    twice = [i for i in ids if copies[i] > 1]
+    marked = {i for i in ids if any(body.get("dup_possible") for body in bal.statuses(i))}
+    assert set(twice) <= marked, f"twice at the device without dup_possible: {sorted(set(twice) - marked)[:5]}"
+    return {
+        "messages": len(ids),
+        "delivered": len(delivered),
+        "other_end": len(ids) - len(delivered),
+        "twice_at_device": len(twice),
+        "dup_possible": len(marked),
+        "status_copies": sum(bool(body.get("redelivered")) for i in ids for body in bal.statuses(i)),
+    }
+
+
+def check_upstream(bal: Bal, expected: int, key=lambda body: int(body["ccs_id"])) -> dict:
+    """All distinct, in order per device; a document comes again only with `redelivered`. Returns figures."""
+    first: dict[str, dict[str, int]] = defaultdict(dict)
+    copies = 0
+    for body in bal.on("messages"):
+        seen = first[body["token"]]
+        if body["id"] in seen:
+            copies += 1
+            assert body.get("redelivered") is True, f"came again without redelivered: {body}"
+        else:
+            seen[body["id"]] = key(body)
+    distinct = sum(len(set(seen.values())) for seen in first.values())
+    assert distinct == sum(map(len, first.values())), "one message of a device under two ids"
+    assert distinct == expected, f"{distinct} of {expected} distinct"
+    disorder = {token: list(seen.values()) for token, seen in first.items() if list(seen.values()) != sorted(seen.values())}
+    assert not disorder, f"out of order: {dict(list(disorder.items())[:2])}"
+    return {"messages": expected, "devices": len(first), "copies_marked_redelivered": copies}

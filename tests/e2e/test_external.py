@@ -1,0 +1,172 @@
+"""The bridge at a real mosquitto that is killed and restarted under it."""
+
+import time
+from pathlib import Path
+
+import paho.mqtt.client as mqtt
+import pytest
+from harness import FINAL, Bal, Bridge, Process, Sim, check_settled, check_upstream, eventually, free_port
+
+DEVICES = [f"phone{n}" for n in range(10)]
+TOLD = ["accepted", "sent", "delivered"]
+
+
+class Mosquitto:
+    """A broker of the test's own, which keeps its queues on disk."""
+
+    def __init__(self, folder: Path):
+        folder.mkdir()
+        folder.chmod(0o777)  # it gives up root
+        self.port = free_port()
+        self.log = folder / "mosquitto.log"
+        self.config = folder / "mosquitto.conf"
+        self.config.write_text(
+            f"listener {self.port} 127.0.0.1\nallow_anonymous true\npersistence true\n"
+            f"persistence_location {folder}/\nautosave_on_changes true\nautosave_interval 1\n"
+            "max_inflight_messages 1000\nmax_queued_messages 0\nuser root\n"
+        )
+        self.process = None
+        self.start()
+
+    def start(self):
+        self.process = Process(["-c", self.config], self.log, program="mosquitto")
+        eventually(lambda: self.process.text().count(" running") == self.process.text().count(" starting") > 0, "mosquitto runs")
+
+    def restart(self):
+        self.process.kill9()
+        self.start()
+
+    def close(self):
+        self.process.close()
+
+
+@pytest.fixture
+def mosquitto(tmp_path):
+    mosquitto = Mosquitto(tmp_path / "mosquitto")
+    yield mosquitto
+    mosquitto.close()
+
+
+@pytest.fixture(params=["5", "3.1.1"], ids=["mqtt5", "mqtt311"])
+def version(request):
+    return request.param
+
+
+@pytest.fixture
+def bridge(make_bridge, mosquitto, version) -> Bridge:
+    section = f'broker = "external"\nurl = "mqtt://127.0.0.1:{mosquitto.port}"\nversion = "{version}"'
+    return make_bridge(mqtt_section=section).start()
+
+
+@pytest.fixture
+def bal(bridge, mosquitto, version):
+    bal = Bal("client1", mosquitto.port, mqtt.MQTTv5 if version == "5" else mqtt.MQTTv311).connect()
+    yield bal
+    bal.close()
+
+
+def states(reader: Bal) -> list[str]:
+    return [body["state"] for topic, body in list(reader.messages) if topic == "_bridge/status"]
+
+
+def test_the_main_job_works_over_an_external_broker(sim: Sim, bal: Bal):
+    bal.push("a1", "phone")
+    bal.wait_words("a1", TOLD)
+    sim.upstream("phone", {"k": "v"})
+    assert bal.wait_on("messages", 1)[0]["data"] == {"k": "v"}
+
+
+def test_the_will_says_offline_when_the_bridge_is_killed(bridge, mosquitto):
+    reader = Bal("ops", mosquitto.port, clean=True, filters=["_bridge/status"]).connect()
+    reader.wait(lambda: states(reader)[-1:] == ["online"], "online")
+    bridge.kill9()
+    reader.wait(lambda: states(reader)[-1] == "offline", "offline, said by the will")
+    bridge.start()
+    reader.wait(lambda: states(reader)[-1] == "online", "online again")
+    assert bridge.stop() == 0
+    reader.wait(lambda: states(reader)[-1] == "offline", "offline, said by the bridge")
+    assert reader.messages[-1][1]["broker"] == "external"
+    reader.close()
+
+
+def insist(bal: Bal, ids: list[str], patience: float = 60.0):
+    """What a careful BAL does: mosquitto loses what it acknowledged just before a kill, so without a final status the
+    message is published again, under its id. That is no second message; it makes the bridge tell the last status."""
+    deadline = time.monotonic() + patience
+    while time.monotonic() < deadline:
+        try:
+            return bal.wait_final(ids, patience=3)
+        except AssertionError:
+            for message_id in ids:
+                if not FINAL & set(bal.words(message_id)):
+                    bal.push(message_id, DEVICES[int(message_id[-1])])
+    bal.wait_final(ids, patience=0)
+
+
+def test_a_broker_that_is_killed_in_mid_flow_loses_nothing(sim, bridge, mosquitto, bal):
+    sim.faults(latency_ms=30)
+    ids: list[str] = []
+    for turn in range(2):
+        mine = [f"r{turn}-{n:04}" for n in range(200)]
+        ids += mine
+        before = sim.stats()["delivered"]
+        for n, message_id in enumerate(mine):
+            bal.push(message_id, DEVICES[n % 10])
+        sim.call("POST", "/upstream", {"devices": 10, "per_device": 20, "prefix": "phone"})
+        eventually(lambda: sim.stats()["delivered"] >= before + 50, "the flow is on")
+        mosquitto.restart()
+        bridge.wait_ready()
+    insist(bal, ids)
+    bal.wait(lambda: len({body["id"] for body in bal.on("messages")}) >= 400, "all messages of devices")
+    check_settled(bal, sim, ids, DEVICES, asked_again=True)
+    assert sim.stats()["duplicates"] == 0, "the push service was never cut off"
+    assert {body["ccs_id"] for body in bal.on("messages")} == {str(n) for n in range(1, 41)}
+    reader = Bal("ops", mosquitto.port, clean=True, filters=["_bridge/status"]).connect()
+    reader.wait(lambda: states(reader)[-1:] == ["online"], "the retained status is there again")
+    reader.close()
+
+
+def test_kills_of_the_bridge_lose_nothing_behind_a_broker(sim, bridge, bal):
+    sim.faults(latency_ms=30)
+    ids: list[str] = []
+    for turn in range(2):
+        mine = [f"r{turn}-{n:04}" for n in range(200)]
+        ids += mine
+        before = sim.stats()["delivered"]
+        for n, message_id in enumerate(mine):
+            bal.push(message_id, DEVICES[n % 10])
+        sim.call("POST", "/upstream", {"devices": 10, "per_device": 20, "prefix": "phone"})
+        eventually(lambda: sim.stats()["delivered"] >= before + 50, "the flow is on")
+        bridge.kill9()
+        bridge.start()
+    bal.wait_final(ids, patience=60)
+    bal.wait(lambda: len({body["id"] for body in bal.on("messages")}) >= 400, "all messages of devices")
+    check_settled(bal, sim, ids, DEVICES)
+    check_upstream(bal, 400)
+    assert bal.connections == 1
+
+
+def test_messages_wait_in_the_bridge_while_presence_says_offline(sim, bridge, bal):
+    bal.wait_acked(bal.publish({"state": "offline", "conn": "c1"}, "client1/self/presence", retain=True))
+    # The bridge has read the presence once it has answered what was published behind it.
+    bal.publish({"id": "fence", "token": "phone"})
+    eventually(lambda: bridge.metric("bridge_downstream_rejected_total") == 1, "the bridge has read up to the fence")
+    sim.upstream("phone", count=30)
+    eventually(lambda: sim.stats()["upstream"]["acked"] == 30, "CCS has its acknowledgements")
+    eventually(lambda: bridge.metric("bridge_spool_rows") == 30, "30 wait in the bridge")
+    assert bal.on("messages") == []
+    bal.publish({"state": "online", "conn": "c2"}, "client1/self/presence", retain=True)
+    bal.wait_on("messages", 30)
+    assert [body["ccs_id"] for body in bal.on("messages")] == [str(n) for n in range(1, 31)]
+
+
+def test_a_retained_outbox_message_is_not_taken_again_after_a_restart(sim, bridge, mosquitto, bal):
+    bal.publish({"token": "phone", "data": {"mine": "kept"}}, retain=True)
+    eventually(lambda: len(sim.got("phone")) == 1, "the message is sent")
+    assert bridge.stop() == 0
+    bridge.start()
+    mosquitto.restart()
+    bridge.wait_ready()
+    bal.push("fence", "phone")
+    bal.wait(lambda: "delivered" in bal.words("fence"), "the fence")
+    assert [m["data"]["mine"] for m in sim.got("phone")] == ["kept", "fence"]
