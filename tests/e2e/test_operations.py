@@ -1,0 +1,206 @@
+"""What an operator sees: logs, health, commands, exit codes, a full disk."""
+
+import json
+import os
+import re
+import socket
+import subprocess
+import urllib.request
+
+import pytest
+from harness import BIN, SECRET_KEY, Bal, check_settled, eventually, free_port, http, run
+
+TOLD = ["accepted", "sent", "delivered"]
+TOKEN = "phone-with-a-secret-token"
+BODY = "a body that nobody but the device reads"
+
+
+class TestLogs:
+    def test_a_normal_run_warns_of_nothing_and_shows_no_secret(self, tmp_path, sim, make_bridge):
+        bridge = make_bridge().start(log="debug")
+        bal = Bal("client1", bridge.port).connect()
+        for n in range(5):
+            bal.publish({"id": f"a{n}", "token": TOKEN, "data": {"k": BODY}})
+            bal.wait_words(f"a{n}", TOLD)
+        sim.upstream(TOKEN, {"k": BODY})
+        [message] = bal.wait_on("messages", 1)
+        shown = [run(*c, "--store", bridge.db, *j).stdout for j in ([], ["--json"]) for c in (["trace", "a1"], ["trace", message["id"]], ["outbox", "--list"])]
+        shown.append(run("check-config", "--config", bridge.config).stdout)
+        bal.close()
+        assert bridge.stop() == 0
+        logs = bridge.logs()
+        assert "bridge stopped" in logs and not re.search(r"\b(WARN|ERROR)\b", logs), logs
+        for text in [logs, *shown]:
+            assert text and not [word for word in (SECRET_KEY, TOKEN, BODY) if word in text]
+
+    def test_no_key_is_in_the_store(self, sim, bridge, bal):
+        bal.push("a1", TOKEN)
+        bal.wait_words("a1", TOLD)
+        assert bridge.stop() == 0
+        assert SECRET_KEY.encode() not in bridge.db.read_bytes()
+        assert bridge.db.stat().st_mode & 0o077 == 0, "others cannot read the store"
+
+
+class TestHealth:
+    def test_health_and_readiness_and_metrics_are_served(self, sim, bridge, bal):
+        url = f"http://127.0.0.1:{bridge.ops}"
+        bal.push("a1", "phone")
+        bal.wait_words("a1", TOLD)
+        assert http("GET", url + "/healthz") == "ok\n"
+        assert bridge.readyz() == (200, {"ready": True, "ccs": "up", "mqtt": "open", "store": "ok", "intake": "taking"})
+        with urllib.request.urlopen(url + "/metrics") as answer:
+            assert answer.headers["content-type"].startswith("text/plain")
+        assert bridge.metric("bridge_downstream_delivered_total") == 1
+        assert bridge.metric("bridge_ccs_up") == 1
+        assert run("health", "--ops", f"127.0.0.1:{bridge.ops}").returncode == 0
+
+    def test_readiness_says_that_the_push_service_is_away(self, sim, bridge):
+        sim.stop()
+        bridge.wait_ready(503)
+        _, reason = bridge.readyz()
+        assert reason["ccs"] == "down" and reason["ready"] is False
+        assert http("GET", f"http://127.0.0.1:{bridge.ops}/healthz") == "ok\n", "the process lives"
+        assert run("health", "--ops", f"127.0.0.1:{bridge.ops}").returncode == 1
+        eventually(lambda: bridge.metric("bridge_ccs_up") == 0, "the metric")
+
+
+class TestCommands:
+    @pytest.mark.parametrize("running", [True, False], ids=["running", "stopped"])
+    def test_trace_and_outbox_explain_messages(self, sim, bridge, bal, running):
+        sim.set_device("gone", state="uninstalled")
+        bal.push("a1", "phone")
+        bal.push("a2", "gone")
+        bal.wait_words("a1", TOLD)
+        bal.wait_words("a2", ["accepted", "failed"])
+        sim.upstream("phone", {"k": "v"})
+        [message] = bal.wait_on("messages", 1)
+        if not running:
+            bal.close()
+            assert bridge.stop() == 0
+        store = ["--store", bridge.db]
+        story = run("trace", "a1", *store).stdout
+        assert all(word in story for word in ("a1 of client1", "accepted", "attempt 1", "sent", "delivered")), story
+        assert "failed: DEVICE_UNREGISTERED" in run("trace", "a2", "--config", bridge.config).stdout
+        assert "received" in run("trace", message["id"], *store).stdout
+        trace = bridge.trace("a1")
+        assert (trace["kind"], trace["state"], trace["attempt"]) == ("delivery", "delivered", 1)
+        assert bridge.trace(message["id"])["kind"] == "upstream"
+        listing = run("outbox", *store, "--list").stdout
+        assert "client1/a1" in listing and "client1/a2" in listing
+        assert bridge.counts()["deliveries"] == {"delivered": 1, "failed": 1}
+        newest = json.loads(run("outbox", *store, "--list", "--limit", 1, "--json").stdout)["newest"]
+        assert [m["id"] for m in newest] == ["a2"]
+        unknown = run("trace", "nobody", *store)
+        assert unknown.returncode == 1 and "nobody" in unknown.stderr
+
+    def test_the_store_of_nobody_is_not_made_by_looking(self, tmp_path):
+        done = run("outbox", "--store", tmp_path / "none.db")
+        assert done.returncode == 1 and not (tmp_path / "none.db").exists()
+
+
+class TestExitCodes:
+    @pytest.mark.parametrize("args", [[], ["runn"], ["run", "--nothing"], ["trace"]])
+    def test_wrong_usage_is_64(self, args):
+        done = run(*args)
+        assert done.returncode == 64 and "Usage" in done.stderr
+
+    def test_a_key_that_does_not_exist_is_64_with_the_nearest_right_name(self, make_bridge):
+        bridge = make_bridge(limits="queue_row = 5")
+        for command in ("run", "check-config"):
+            done = run(command, "--config", bridge.config)
+            assert done.returncode == 64 and "queue_row" in done.stderr and "queue_rows" in done.stderr, done.stderr
+
+    def test_a_key_file_that_is_missing_is_64_and_named(self, make_bridge):
+        bridge = make_bridge()
+        bridge.sim.key.unlink()
+        done = run("run", "--config", bridge.config)
+        assert done.returncode == 64 and str(bridge.sim.key) in done.stderr
+
+    def test_a_setting_from_the_environment_counts(self, make_bridge):
+        bridge = make_bridge()
+        done = run("check-config", "--config", bridge.config, env={**os.environ, "BRIDGE__LIMITS__QUEUE_ROWS": "4711"})
+        assert done.returncode == 0 and "4711" in done.stdout
+
+    @pytest.mark.parametrize("which", ["port", "ops"])
+    def test_a_port_that_is_taken_is_1_and_named(self, make_bridge, which):
+        bridge = make_bridge()
+        with socket.create_server(("127.0.0.1", getattr(bridge, which))):
+            done = run("run", "--config", bridge.config)
+        assert done.returncode == 1 and f"127.0.0.1:{getattr(bridge, which)}" in done.stderr.splitlines()[-1]
+
+    def test_a_second_bridge_on_the_same_store_is_refused(self, make_bridge, bridge):
+        second = make_bridge(db=bridge.db)
+        done = run("run", "--config", second.config)
+        last = done.stderr.splitlines()[-1]
+        assert done.returncode == 1 and str(bridge.db) in last and re.search("another|in use|already", last), last
+        assert bridge.readyz()[0] == 200
+
+    def test_the_simulator_says_that_its_port_is_taken(self, sim):
+        done = run("sim", "--listen", f"127.0.0.1:{sim.ccs_port}", "--control-listen", f"127.0.0.1:{free_port()}")
+        assert done.returncode == 1 and str(sim.ccs_port) in done.stderr
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 4 MiB. To mount it the test must be root, as it is in CI; elsewhere a user namespace would hide
+    it from the commands, so sudo without a password is asked for. Without either this is an error and not a skip."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    sudo = [] if os.geteuid() == 0 else ["sudo", "-n"]
+    options = f"size=4m,mode=700,uid={os.getuid()}"
+    subprocess.run([*sudo, "mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], check=True)
+    yield folder
+    subprocess.run([*sudo, "umount", "-l", folder], check=True)
+
+
+def test_a_full_disk_stops_the_intake_and_loses_nothing(sim, make_bridge, small_disk):
+    bridge = make_bridge(db=small_disk / "bridge.db").start()
+    bal = Bal("client1", bridge.port).connect()
+    bal.push("first", "phone")
+    bal.wait_words("first", TOLD)
+    filler = small_disk / "filler"
+    disk = os.statvfs(small_disk)
+    # All but 100 KiB is taken by somebody else.
+    filler.write_bytes(b"x" * (disk.f_bavail * disk.f_frsize - 100 * 1024))
+
+    mids = {f"m{n:03}": bal.publish({"id": f"m{n:03}", "token": "phone", "data": {"mine": f"m{n:03}", "k": "v" * 3000}}) for n in range(200)}
+    bridge.wait_ready(503)
+    assert "full" in bridge.readyz()[1]["store"]
+    eventually(lambda: bridge.metric("bridge_store_blocked") == 1, "the metric")
+    acked = [message_id for message_id, mid in mids.items() if mid in bal.acked]
+    assert len(acked) < len(mids), "what is not on disk is not acknowledged"
+    sim.upstream("phone", {"k": "v"})
+    assert len(re.findall(r" ERROR ", bridge.logs())) == 1, "it is said once"
+    assert sim.stats()["upstream"]["acked"] == 0
+
+    filler.unlink()
+    bridge.wait_ready()
+    bal.wait_final(["first", *mids], patience=60)
+    bal.wait_acked(*mids.values())
+    bal.wait_on("messages", 1)
+    assert bridge.metric("bridge_store_blocked") == 0
+    check_settled(bal, sim, list(mids), ["phone"])
+    assert [m["data"]["mine"] for m in sim.got("phone")[1:]] == list(mids)
+    assert "the store works again" in bridge.logs()
+    bal.close()
+
+
+def test_what_was_acknowledged_before_the_disk_was_full_survives_a_kill(sim, make_bridge, small_disk):
+    bridge = make_bridge(db=small_disk / "bridge.db").start()
+    sim.stop()
+    bridge.wait_ready(503)
+    bal = Bal("client1", bridge.port).connect()
+    mids = {f"m{n:04}": bal.publish({"id": f"m{n:04}", "token": "phone", "data": {"k": "v" * 3000}}) for n in range(1500)}
+    eventually(lambda: bridge.metric("bridge_store_blocked") == 1, "the disk is full")
+    acked = [message_id for message_id, mid in mids.items() if mid in bal.acked]
+    assert acked
+    bal.close()
+    bridge.kill9()
+    known = bridge.counts()["deliveries"]["due"]
+    assert known >= len(acked)
+    for message_id in (acked[0], acked[len(acked) // 2], acked[-1]):
+        assert bridge.trace(message_id)["state"] == "due"
+
+
+def test_the_binary_says_its_version():
+    assert re.fullmatch(r"fcm-mqtt-bridge \d+\.\d+\.\d+\n", run("--version").stdout), BIN
