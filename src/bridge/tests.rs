@@ -149,7 +149,7 @@ impl House {
     async fn receipt(&self, original: &str) {
         let tag = Tag { connection: 1, to: "gcm".into(), message_id: format!("dr2:{original}") };
         let (original, status) = (original.to_owned(), "MESSAGE_SENT_TO_DEVICE".to_owned());
-        self.report(Report::Receipt { original, status, sent_at_ms: None, tag }).await;
+        self.report(Report::Receipt { original, status, sent_at_ms: None, copies: 0, tag }).await;
     }
 
     async fn report(&self, report: Report) {

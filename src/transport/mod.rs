@@ -78,6 +78,8 @@ pub enum Report {
         status: String,
         /// When the push service handed it to the device, in Unix milliseconds, if it said so.
         sent_at_ms: Option<u64>,
+        /// How often the original was written to a connection, if it is unanswered on one; else 0.
+        copies: u32,
         /// How to acknowledge it.
         tag: Tag,
     },

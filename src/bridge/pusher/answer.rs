@@ -44,7 +44,7 @@ impl Pusher {
                 self.record(sid, recipient, Event::Lost { copies }).await
             }
             Report::Upstream(upstream) => self.desk.take(upstream).await,
-            Report::Receipt { original, status, tag, .. } => self.receipt(original, &status, tag).await,
+            Report::Receipt { original, status, tag, copies, .. } => self.receipt(original, &status, tag, copies).await,
             Report::Connection { connection, change } => {
                 self.hall.tell(match change {
                     Change::Up => BridgeEvent::Connected { connection },
@@ -57,10 +57,14 @@ impl Pusher {
         }
     }
 
-    async fn receipt(&mut self, original: String, status: &str, tag: Tag) -> Result<(), StoreError> {
+    async fn receipt(&mut self, original: String, status: &str, tag: Tag, copies: u32) -> Result<(), StoreError> {
         self.hall.metrics.count(Metric::Receipts);
         match Sid::parse(&original) {
             Some(sid) if status == DELIVERED => {
+                if copies > 1 {
+                    // The answer to the first copy is lost, and the one to the next comes too late for the mark.
+                    self.record(sid, None, Event::Accepted { copies, canonical: None }).await?;
+                }
                 let committed = self.hall.store.record(sid, Event::Receipt, now_ms()).await?;
                 self.commits.push_back((committed, After::Receipt { original, tag }));
             }

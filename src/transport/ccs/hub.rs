@@ -239,8 +239,15 @@ impl Hub {
         self.monitor.add(Metric::Receipts, 1);
         // Its data is optional; the id is then all that is left to tell what it is about.
         let from_id = receipt.message_id.strip_prefix("dr2:").unwrap_or(&receipt.message_id).to_owned();
+        let original = receipt.original_message_id.unwrap_or(from_id);
+        let sid = Sid::parse(&original);
+        if let Some(settled) = sid.and_then(|sid| self.ledger.received(sid)) {
+            self.monitor.add(Metric::Accepted, 1);
+            self.outbox.push_back(Report::Accepted { sid: settled.sid, canonical: None, copies: settled.copies });
+        }
         self.outbox.push_back(Report::Receipt {
-            original: receipt.original_message_id.unwrap_or(from_id),
+            copies: sid.map_or(0, |sid| self.ledger.copies(sid)),
+            original,
             status: receipt.status.unwrap_or_default(),
             sent_at_ms: receipt.sent_at_ms,
             tag: Tag { connection, to: receipt.from, message_id: receipt.message_id },

@@ -168,6 +168,18 @@ impl Ledger {
         Some(Settled { sid, copies: pending.copies, target: pending.send.push.target })
     }
 
+    /// A device has the message, so the push service took it, whatever became of its answer. If it waits to be sent
+    /// again it is settled, and needs not be.
+    pub(super) fn received(&mut self, sid: Sid) -> Option<Settled> {
+        let needless = self.pending.get(&sid).is_some_and(|pending| pending.link.is_none() && pending.copies > 0);
+        if needless { self.settle(sid) } else { None }
+    }
+
+    /// How often an unanswered message was written to a connection.
+    pub(super) fn copies(&self, sid: Sid) -> u32 {
+        self.pending.get(&sid).map_or(0, |pending| pending.copies)
+    }
+
     /// Gives what waits to the connections that have room, oldest first.
     pub(super) fn dispatch(&mut self, now_ms: u64) -> Dispatch {
         let mut dispatch = Dispatch::default();

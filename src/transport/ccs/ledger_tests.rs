@@ -233,3 +233,17 @@ proptest! {
         prop_assert_eq!(left.len() + settled, usize::try_from(accepted).unwrap());
     }
 }
+
+#[test]
+fn a_message_that_the_device_has_is_not_sent_again() {
+    let mut ledger = Ledger::new(2, 1);
+    ledger.open(7);
+    ledger.accept(send(1, 1, NEVER));
+    assert_eq!(ledger.received(sid(1)), None, "never sent");
+    assert_eq!(orders(&mut ledger), [(7, 1)]);
+    assert_eq!((ledger.received(sid(1)), ledger.copies(sid(1))), (None, 1), "its answer is still to come");
+    ledger.close(7, &[]);
+    assert_eq!(ledger.received(sid(1)).map(|settled| settled.copies), Some(1));
+    ledger.open(8);
+    assert_eq!((orders(&mut ledger), ledger.pending()), (vec![], 0));
+}
