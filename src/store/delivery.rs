@@ -32,7 +32,9 @@ const LOG: &str = "UPDATE deliveries SET log = json_insert(coalesce(log, '[]'), 
 pub(super) const FIRST_OF_ORDER: &str = "SELECT row FROM deliveries
     WHERE bal = ?1 AND order_key = ?2 AND final_at IS NULL ORDER BY row LIMIT 1";
 const TOLD: &str = "UPDATE deliveries SET told_seq = ?2 WHERE row = ?1";
-const UNREAD: &str = "SELECT 1 FROM outbox WHERE topic = ?1 AND seq = ?2";
+/// A document that was handed out may have been read already, so it is not unread for certain.
+const UNREAD: &str = "SELECT 1 FROM outbox WHERE topic = ?1 AND seq = ?2
+    AND NOT EXISTS (SELECT 1 FROM claims WHERE claims.topic = ?1 AND claims.seq >= ?2)";
 
 /// A row, without its body.
 #[derive(Debug, Clone)]
@@ -129,7 +131,7 @@ impl Delivery {
         Ok(expired.then_some(Overdue { recipient: self.recipient, sid: self.sid }))
     }
 
-    /// Tells the last status again, on the topic of the one who asks; unless it waits there unread anyway.
+    /// Tells the last status again, on the topic of the one who asks; unless it still waits to be published there.
     pub(super) fn repeat(
         &self,
         desk: &mut Desk<'_>,

@@ -59,6 +59,20 @@ async fn the_same_id_again_repeats_the_last_status_only() {
 }
 
 #[tokio::test]
+async fn a_status_that_is_being_published_is_told_again_to_who_asks() {
+    let mut rig = Rig::new(Limits::default());
+    let new = rig.new_delivery("a1");
+    rig.accept(new).await;
+    rig.next(RECEIPTS, 0).await;
+    for _ in 0..3 {
+        // The reader may have it, and its acknowledgement may be on the way: only the second document is unread.
+        let again = rig.new_delivery("a1");
+        assert_eq!(rig.accept(again).await, Accepted::Repeated(Status::Accepted));
+    }
+    assert_eq!(rig.statuses().await, ["a1 accepted", "a1 accepted"]);
+}
+
+#[tokio::test]
 async fn correlation_data_is_echoed_beside_and_inside() {
     let mut rig = Rig::new(Limits::default());
     let mut new = rig.new_delivery("a1");
