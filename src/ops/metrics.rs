@@ -61,7 +61,7 @@ pub enum Metric {
     QueueRows,
     /// Their payload bytes.
     QueueBytes,
-    /// Documents waiting to be published.
+    /// Messages of devices waiting for their BAL.
     SpoolRows,
     /// Their payload bytes.
     SpoolBytes,
@@ -156,8 +156,13 @@ const TABLE: &[(Metric, &str, Kind, &str)] = &[
     (Metric::Commits, "bridge_store_commits", Kind::Gauge, "Transactions on disk since the start"),
     (Metric::QueueRows, "bridge_queue_rows", Kind::Gauge, "Messages waiting for the push service"),
     (Metric::QueueBytes, "bridge_queue_bytes", Kind::Gauge, "Payload bytes of messages waiting for the push service"),
-    (Metric::SpoolRows, "bridge_spool_rows", Kind::Gauge, "Documents waiting to be published"),
-    (Metric::SpoolBytes, "bridge_spool_bytes", Kind::Gauge, "Payload bytes of documents waiting to be published"),
+    (Metric::SpoolRows, "bridge_spool_rows", Kind::Gauge, "Messages of devices waiting for their BAL"),
+    (
+        Metric::SpoolBytes,
+        "bridge_spool_bytes",
+        Kind::Gauge,
+        "Payload bytes of messages of devices waiting for their BAL",
+    ),
     (Metric::InFlight, "bridge_in_flight", Kind::Gauge, "Messages given to the push service, unanswered"),
     (Metric::CcsUp, "bridge_ccs_up", Kind::Gauge, "1 when the push service takes messages"),
     (Metric::DoorOpen, "bridge_mqtt_up", Kind::Gauge, "1 when the MQTT side is connected and subscribed"),

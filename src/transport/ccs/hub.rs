@@ -168,7 +168,8 @@ impl Hub {
         match word {
             Word::Event(event) => self.on_event(connection, event),
             Word::Ended(ended) => {
-                self.ledger.close(connection, &ended.unwritten);
+                let received = self.ledger.close(connection, &ended.unwritten);
+                received.into_iter().for_each(|settled| self.taken(settled));
                 let change = self.roster.ended(connection, &ended);
                 self.outbox.extend(change.map(|change| Report::Connection { connection, change }));
             }
@@ -242,8 +243,7 @@ impl Hub {
         let original = receipt.original_message_id.unwrap_or(from_id);
         let sid = Sid::parse(&original);
         if let Some(settled) = sid.and_then(|sid| self.ledger.received(sid)) {
-            self.monitor.add(Metric::Accepted, 1);
-            self.outbox.push_back(Report::Accepted { sid: settled.sid, canonical: None, copies: settled.copies });
+            self.taken(settled);
         }
         self.outbox.push_back(Report::Receipt {
             copies: sid.map_or(0, |sid| self.ledger.copies(sid)),
@@ -252,6 +252,12 @@ impl Hub {
             sent_at_ms: receipt.sent_at_ms,
             tag: Tag { connection, to: receipt.from, message_id: receipt.message_id },
         });
+    }
+
+    /// The push service took a message, as a receipt shows; its answer is lost.
+    fn taken(&mut self, Settled { sid, copies, .. }: Settled) {
+        self.monitor.add(Metric::Accepted, 1);
+        self.outbox.push_back(Report::Accepted { sid, canonical: None, copies });
     }
 
     /// An acknowledgement counts only on its own connection; without that, what it is for comes again.

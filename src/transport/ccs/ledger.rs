@@ -29,6 +29,8 @@ struct Pending {
     place: u64,
     copies: u32,
     link: Option<u64>,
+    /// The device has it already; only its answer is missing.
+    received: bool,
 }
 
 /// Where a recipient's messages are in flight, and how many.
@@ -123,7 +125,7 @@ impl Ledger {
         }
         self.taken += 1;
         self.backlog.insert(self.taken, sid);
-        self.pending.insert(sid, Pending { send, place: self.taken, copies: 0, link: None });
+        self.pending.insert(sid, Pending { send, place: self.taken, copies: 0, link: None, received: false });
         true
     }
 
@@ -140,16 +142,23 @@ impl Ledger {
     }
 
     /// A connection is gone: what is in flight on it waits for another one. `unwritten` never left.
-    pub(super) fn close(&mut self, link: u64, unwritten: &[Sid]) {
+    /// Returns what needs no other connection, because the device has it.
+    pub(super) fn close(&mut self, link: u64, unwritten: &[Sid]) -> Vec<Settled> {
         for sid in unwritten {
             self.take_back(*sid);
         }
         let in_flight = |pending: &Pending| pending.link == Some(link);
         let left: Vec<Sid> = self.pending.iter().filter(|(_, p)| in_flight(p)).map(|(sid, _)| *sid).collect();
+        let mut settled = Vec::new();
         for sid in left {
-            self.requeue(sid);
+            if self.pending.get(&sid).is_some_and(|pending| pending.received) {
+                settled.extend(self.settle(sid));
+            } else {
+                self.requeue(sid);
+            }
         }
         self.links.remove(&link);
+        settled
     }
 
     /// A message was certainly not taken by the connection it was given to: it waits again, as if never sent.
@@ -169,10 +178,11 @@ impl Ledger {
     }
 
     /// A device has the message, so the push service took it, whatever became of its answer. If it waits to be sent
-    /// again it is settled, and needs not be.
+    /// again it is settled, and needs not be; if its answer is still to come, it is not sent again without it.
     pub(super) fn received(&mut self, sid: Sid) -> Option<Settled> {
-        let needless = self.pending.get(&sid).is_some_and(|pending| pending.link.is_none() && pending.copies > 0);
-        if needless { self.settle(sid) } else { None }
+        let pending = self.pending.get_mut(&sid).filter(|pending| pending.copies > 0)?;
+        pending.received = true;
+        if pending.link.is_none() { self.settle(sid) } else { None }
     }
 
     /// How often an unanswered message was written to a connection.

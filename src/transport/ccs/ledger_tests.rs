@@ -241,9 +241,12 @@ fn a_message_that_the_device_has_is_not_sent_again() {
     ledger.accept(send(1, 1, NEVER));
     assert_eq!(ledger.received(sid(1)), None, "never sent");
     assert_eq!(orders(&mut ledger), [(7, 1)]);
+    ledger.accept(send(2, 2, NEVER));
+    assert_eq!(orders(&mut ledger), [(7, 2)]);
     assert_eq!((ledger.received(sid(1)), ledger.copies(sid(1))), (None, 1), "its answer is still to come");
-    ledger.close(7, &[]);
-    assert_eq!(ledger.received(sid(1)).map(|settled| settled.copies), Some(1));
+    let settled: Vec<Sid> = ledger.close(7, &[]).into_iter().map(|settled| settled.sid).collect();
+    assert_eq!(settled, [sid(1)], "the answer never came, and the device has it");
+    assert_eq!(ledger.received(sid(2)).map(|settled| settled.copies), Some(1), "it waited to be sent again");
     ledger.open(8);
     assert_eq!((orders(&mut ledger), ledger.pending()), (vec![], 0));
 }
