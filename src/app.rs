@@ -5,13 +5,11 @@
 //! Stop: the intake first, then the transport (it drains), then the publications, then the store. A second signal ends
 //! the process at once. Nothing is lost either way: what was acknowledged is on disk.
 
+mod plan;
+
 use crate::bridge::{self, Parts, Stops};
-use crate::chat::id::Owner;
-use crate::chat::message::{BrokerKind as BrokerWord, Limits as MessageLimits};
-use crate::chat::route::Routes;
-use crate::chat::topic::{BridgeTopic, CLIENT_FILTERS};
-use crate::config::{AckMode, BrokerKind, ConfigError, Loaded, MqttVersion, Settings};
-use crate::mqtt::{self, ClientConfig, ClientError, ClientLimits, Door, Version, Will};
+use crate::config::{BrokerKind, ConfigError, Loaded, Settings};
+use crate::mqtt::{self, ClientConfig, ClientError, Door};
 use crate::ops::clock::now_ms;
 use crate::ops::health::{ListenError, OpsServer, Readiness};
 use crate::ops::metrics::Metrics;
@@ -27,7 +25,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 #[cfg(feature = "broker")]
-use crate::broker::{Broker, BrokerConfig, BrokerError, BrokerLimits};
+use crate::broker::{Broker, BrokerError};
 
 /// Messages on their way from the front door to the intake. Small: the disk is the queue.
 const INBOUND: usize = 256;
@@ -39,17 +37,6 @@ const SENDS: usize = 64;
 const ACKS: usize = 1_024;
 /// Answers on their way from the transport.
 const REPORTS: usize = 1_024;
-/// Most messages claimed from the store and not answered yet, whatever windows are configured.
-const CLAIMS_MAX: usize = 4_096;
-/// A payload over its limit is to be answered with `TOO_BIG`, not with a closed connection: packets may be this many
-/// times as large, and never less than [`PACKET_LEAST`] bytes.
-#[cfg(feature = "broker")]
-const PACKET_FACTOR: usize = 4;
-#[cfg(feature = "broker")]
-const PACKET_LEAST: usize = 256 * 1024;
-/// Most unconfirmed publications over all topics; a topic that nobody acknowledges holds `limits.topic_window` of them.
-#[cfg(feature = "broker")]
-const UNCONFIRMED_MAX: usize = 65_536;
 /// How long the transport waits for an external broker at the start, before it connects all the same.
 const DOOR_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -120,10 +107,10 @@ pub struct Addresses {
 /// # Errors
 /// The first thing found wrong.
 pub fn check(loaded: &Loaded) -> Result<(), AppError> {
-    bridge_settings(&loaded.settings, 0)?;
-    ccs_config(&loaded.settings, loaded.api_key.reveal()).check()?;
+    plan::bridge(&loaded.settings, 0)?;
+    plan::ccs(&loaded.settings, loaded.api_key.reveal()).check()?;
     if loaded.settings.mqtt.broker == BrokerKind::External {
-        client_config(&loaded.settings, loaded.mqtt_password.clone(), 0).check()?;
+        plan::client(&loaded.settings, loaded.mqtt_password.clone(), 0).check()?;
     }
     Ok(())
 }
@@ -140,8 +127,8 @@ pub async fn run(
 ) -> Result<(), AppError> {
     let Loaded { settings, api_key, mqtt_password } = loaded;
     let started_ms = now_ms();
-    let ccs_config = ccs_config(&settings, api_key.reveal());
-    let hall = bridge_settings(&settings, started_ms)?;
+    let ccs_config = plan::ccs(&settings, api_key.reveal());
+    let hall = plan::bridge(&settings, started_ms)?;
 
     let (store, keeper, recovery) = open_store(&settings).await?;
     tracing::info!(path = %settings.store.path.display(), ?recovery, "store open");
@@ -281,14 +268,14 @@ impl FrontDoor {
         match settings.mqtt.broker {
             #[cfg(feature = "broker")]
             BrokerKind::Embedded => {
-                let broker = Broker::bind(broker_config(settings)).await?;
+                let broker = Broker::bind(plan::broker(settings)).await?;
                 let addresses = Addresses { broker: Some(broker.local_addr()), ops };
                 Ok((Self::Embedded(Box::new(broker)), addresses))
             }
             #[cfg(not(feature = "broker"))]
             BrokerKind::Embedded => unreachable!("refused by the check of the configuration"),
             BrokerKind::External => {
-                let config = client_config(settings, password, started_ms);
+                let config = plan::client(settings, password, started_ms);
                 config.check()?;
                 Ok((Self::External(Box::new(config)), Addresses { broker: None, ops }))
             }
@@ -309,96 +296,11 @@ async fn open_store(settings: &Settings) -> Result<(Store, store::Keeper, store:
     if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
         std::fs::create_dir_all(folder).map_err(|source| AppError::Folder { path: folder.to_owned(), source })?;
     }
-    let limits = &settings.limits;
-    let overshoot = limits.inflight_publishes as u64;
-    let wanted = store::Settings {
-        limits: store::Limits {
-            // The intake stops at the limits; what is on its way to the disk by then must still be taken.
-            queue_rows: limits.queue_rows.saturating_add(overshoot),
-            queue_bytes: limits.queue_bytes.saturating_add(overshoot.saturating_mul(limits.payload_bytes as u64)),
-            spool_rows: limits.spool_rows.saturating_add(overshoot),
-            spool_bytes: limits.spool_bytes.saturating_add(overshoot.saturating_mul(limits.payload_bytes as u64)),
-            history_hours: limits.history_hours,
-            history_rows: limits.history_rows,
-        },
-        ..store::Settings::new(path)
-    };
+    let wanted = plan::store(settings);
     // It reads the memory of settled messages, which may take a second or two.
     Ok(tokio::task::spawn_blocking(move || Store::open(&wanted, now_ms())).await??)
 }
 
 fn starting() -> Readiness {
     Readiness { ready: false, ccs: "down", mqtt: "closed", store: "ok".to_owned(), intake: "taking".to_owned() }
-}
-
-fn bridge_settings(settings: &Settings, started_ms: u64) -> Result<bridge::Settings, ConfigError> {
-    let (categories, default_bal) = settings.owners()?;
-    let limits = &settings.limits;
-    let explicit = settings.bals.iter().filter(|(_, bal)| bal.ack == AckMode::Explicit);
-    Ok(bridge::Settings {
-        routes: Routes::new(categories.into_iter().collect(), default_bal),
-        explicit: explicit.filter_map(|(name, _)| Owner::new(name).ok()).collect(),
-        broker: match settings.mqtt.broker {
-            BrokerKind::Embedded => BrokerWord::Embedded,
-            BrokerKind::External => BrokerWord::External,
-        },
-        message: MessageLimits { payload_bytes: limits.payload_bytes, ..MessageLimits::default() },
-        inflight_publishes: limits.inflight_publishes,
-        topic_window: limits.topic_window,
-        claims: (settings.ccs.window * settings.ccs.connections * 4).clamp(SENDS * 4, CLAIMS_MAX),
-        queue: bridge::Room { rows: limits.queue_rows, bytes: limits.queue_bytes },
-        spool: bridge::Room { rows: limits.spool_rows, bytes: limits.spool_bytes },
-        retry_max_seconds: limits.retry_max_seconds,
-        started_ms,
-    })
-}
-
-fn ccs_config(settings: &Settings, api_key: &str) -> ccs::CcsConfig {
-    let set = &settings.ccs;
-    ccs::CcsConfig {
-        host: set.host.clone(),
-        port: set.port,
-        xmpp_domain: set.domain.clone(),
-        ca_file: set.ca_file.clone(),
-        window: set.window,
-        connections: set.connections,
-        ..ccs::CcsConfig::new(set.sender_id.clone(), ccs::Secret::new(api_key))
-    }
-}
-
-#[cfg(feature = "broker")]
-fn broker_config(settings: &Settings) -> BrokerConfig {
-    BrokerConfig {
-        listen: settings.broker.listen,
-        anonymous: settings.broker.anonymous,
-        limits: BrokerLimits {
-            connections: settings.limits.broker_connections,
-            packet_bytes: (settings.limits.payload_bytes * PACKET_FACTOR).max(PACKET_LEAST),
-            unconfirmed: UNCONFIRMED_MAX,
-            ..BrokerLimits::default()
-        },
-    }
-}
-
-fn client_config(settings: &Settings, password: Option<Secret>, started_ms: u64) -> ClientConfig {
-    let set = &settings.mqtt;
-    ClientConfig {
-        username: set.username.clone(),
-        password,
-        client_id: set.client_id.clone(),
-        version: match set.version {
-            MqttVersion::V5 => Version::V5,
-            MqttVersion::V311 => Version::V311,
-        },
-        ca_file: set.ca_file.clone(),
-        filters: CLIENT_FILTERS.iter().map(ToString::to_string).collect(),
-        will: Some(Will {
-            topic: BridgeTopic::Status.to_string(),
-            payload: bridge::offline(started_ms, BrokerWord::External).to_will().into(),
-            qos: 1,
-            retain: true,
-        }),
-        url: set.url.clone(),
-        limits: ClientLimits::default(),
-    }
 }

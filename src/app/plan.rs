@@ -1,0 +1,117 @@
+//! From the settings to what each part is told.
+
+use super::SENDS;
+use crate::bridge;
+use crate::chat::id::Owner;
+use crate::chat::message::{BrokerKind as BrokerWord, Limits as MessageLimits};
+use crate::chat::route::Routes;
+use crate::chat::topic::{BridgeTopic, CLIENT_FILTERS};
+use crate::config::{AckMode, BrokerKind, ConfigError, MqttVersion, Settings};
+use crate::mqtt::{ClientConfig, ClientLimits, Version, Will};
+use crate::ops::secret::Secret;
+use crate::store;
+use crate::transport::ccs;
+
+#[cfg(feature = "broker")]
+use crate::broker::{BrokerConfig, BrokerLimits};
+
+/// Most messages claimed from the store and not answered yet, whatever windows are configured.
+const CLAIMS_MAX: usize = 4_096;
+/// A payload over its limit is to be answered with `TOO_BIG`, not with a closed connection: packets may be this many
+/// times as large, and never less than [`PACKET_LEAST`] bytes.
+#[cfg(feature = "broker")]
+const PACKET_FACTOR: usize = 4;
+#[cfg(feature = "broker")]
+const PACKET_LEAST: usize = 256 * 1024;
+/// Most unconfirmed publications over all topics; a topic that nobody acknowledges holds `limits.topic_window` of them.
+#[cfg(feature = "broker")]
+const UNCONFIRMED_MAX: usize = 65_536;
+
+pub(super) fn store(settings: &Settings) -> store::Settings {
+    let limits = &settings.limits;
+    let overshoot = limits.inflight_publishes as u64;
+    store::Settings {
+        limits: store::Limits {
+            // The intake stops at the limits; what is on its way to the disk by then must still be taken.
+            queue_rows: limits.queue_rows.saturating_add(overshoot),
+            queue_bytes: limits.queue_bytes.saturating_add(overshoot.saturating_mul(limits.payload_bytes as u64)),
+            spool_rows: limits.spool_rows.saturating_add(overshoot),
+            spool_bytes: limits.spool_bytes.saturating_add(overshoot.saturating_mul(limits.payload_bytes as u64)),
+            history_hours: limits.history_hours,
+            history_rows: limits.history_rows,
+        },
+        ..store::Settings::new(settings.store.path.clone())
+    }
+}
+
+pub(super) fn bridge(settings: &Settings, started_ms: u64) -> Result<bridge::Settings, ConfigError> {
+    let (categories, default_bal) = settings.owners()?;
+    let limits = &settings.limits;
+    let explicit = settings.bals.iter().filter(|(_, bal)| bal.ack == AckMode::Explicit);
+    Ok(bridge::Settings {
+        routes: Routes::new(categories.into_iter().collect(), default_bal),
+        explicit: explicit.filter_map(|(name, _)| Owner::new(name).ok()).collect(),
+        broker: match settings.mqtt.broker {
+            BrokerKind::Embedded => BrokerWord::Embedded,
+            BrokerKind::External => BrokerWord::External,
+        },
+        message: MessageLimits { payload_bytes: limits.payload_bytes, ..MessageLimits::default() },
+        inflight_publishes: limits.inflight_publishes,
+        topic_window: limits.topic_window,
+        claims: (settings.ccs.window * settings.ccs.connections * 4).clamp(SENDS * 4, CLAIMS_MAX),
+        queue: bridge::Room { rows: limits.queue_rows, bytes: limits.queue_bytes },
+        spool: bridge::Room { rows: limits.spool_rows, bytes: limits.spool_bytes },
+        retry_max_seconds: limits.retry_max_seconds,
+        started_ms,
+    })
+}
+
+pub(super) fn ccs(settings: &Settings, api_key: &str) -> ccs::CcsConfig {
+    let set = &settings.ccs;
+    ccs::CcsConfig {
+        host: set.host.clone(),
+        port: set.port,
+        xmpp_domain: set.domain.clone(),
+        ca_file: set.ca_file.clone(),
+        window: set.window,
+        connections: set.connections,
+        ..ccs::CcsConfig::new(set.sender_id.clone(), ccs::Secret::new(api_key))
+    }
+}
+
+#[cfg(feature = "broker")]
+pub(super) fn broker(settings: &Settings) -> BrokerConfig {
+    BrokerConfig {
+        listen: settings.broker.listen,
+        anonymous: settings.broker.anonymous,
+        limits: BrokerLimits {
+            connections: settings.limits.broker_connections,
+            packet_bytes: (settings.limits.payload_bytes * PACKET_FACTOR).max(PACKET_LEAST),
+            unconfirmed: UNCONFIRMED_MAX,
+            ..BrokerLimits::default()
+        },
+    }
+}
+
+pub(super) fn client(settings: &Settings, password: Option<Secret>, started_ms: u64) -> ClientConfig {
+    let set = &settings.mqtt;
+    ClientConfig {
+        username: set.username.clone(),
+        password,
+        client_id: set.client_id.clone(),
+        version: match set.version {
+            MqttVersion::V5 => Version::V5,
+            MqttVersion::V311 => Version::V311,
+        },
+        ca_file: set.ca_file.clone(),
+        filters: CLIENT_FILTERS.iter().map(ToString::to_string).collect(),
+        will: Some(Will {
+            topic: BridgeTopic::Status.to_string(),
+            payload: bridge::offline(started_ms, BrokerWord::External).to_will().into(),
+            qos: 1,
+            retain: true,
+        }),
+        url: set.url.clone(),
+        limits: ClientLimits::default(),
+    }
+}
