@@ -10,7 +10,7 @@ use fcm_mqtt_bridge::chat::id::{SidSource, Token};
 use fcm_mqtt_bridge::chat::push::{Priority, Push, Target};
 use fcm_mqtt_bridge::config::{Broker, Ccs, Loaded, Ops, Routes, Settings, Store};
 use fcm_mqtt_bridge::ops::clock::now_ms;
-use fcm_mqtt_bridge::ops::secret::Secret;
+use fcm_mqtt_bridge::secret::Secret;
 use fcm_mqtt_bridge::sim::config::{CertificateConfig, WorldConfig};
 use fcm_mqtt_bridge::sim::device::DevicePatch;
 use fcm_mqtt_bridge::sim::handle::{SimHandle, Speech};
@@ -107,7 +107,7 @@ async fn bare(sim: &SimHandle, folder: &Path, messages: usize, way: Way) -> f64 
         host: sim.address().ip().to_string(),
         port: sim.address().port(),
         ca_file: Some(folder.join("tls/ca.pem")),
-        ..ccs::CcsConfig::new(SENDER, ccs::Secret::new("key"))
+        ..ccs::CcsConfig::new(SENDER, Secret::new("key"))
     };
     let (mut port, outlet) = transport::port(256, 1_024, 1_024);
     let stop = CancellationToken::new();

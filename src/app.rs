@@ -13,7 +13,7 @@ use crate::mqtt::{self, ClientConfig, ClientError, Door};
 use crate::ops::clock::now_ms;
 use crate::ops::health::{ListenError, OpsServer, Readiness};
 use crate::ops::metrics::Metrics;
-use crate::ops::secret::Secret;
+use crate::secret::Secret;
 use crate::store::{self, CloseError, OpenError, Store, StoreError};
 use crate::transport::{self, ccs};
 use std::net::SocketAddr;
@@ -108,7 +108,7 @@ pub struct Addresses {
 /// The first thing found wrong.
 pub fn check(loaded: &Loaded) -> Result<(), AppError> {
     plan::bridge(&loaded.settings, 0)?;
-    plan::ccs(&loaded.settings, loaded.api_key.reveal()).check()?;
+    plan::ccs(&loaded.settings, loaded.api_key.clone()).check()?;
     if loaded.settings.mqtt.broker == BrokerKind::External {
         plan::client(&loaded.settings, loaded.mqtt_password.clone(), 0).check()?;
     }
@@ -127,7 +127,7 @@ pub async fn run(
 ) -> Result<(), AppError> {
     let Loaded { settings, api_key, mqtt_password } = loaded;
     let started_ms = now_ms();
-    let ccs_config = plan::ccs(&settings, api_key.reveal());
+    let ccs_config = plan::ccs(&settings, api_key);
     let hall = plan::bridge(&settings, started_ms)?;
 
     let (store, keeper, recovery) = open_store(&settings).await?;

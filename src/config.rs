@@ -5,7 +5,7 @@
 
 use crate::chat::id::Owner;
 use crate::ops::logs::Format;
-use crate::ops::secret::Secret;
+use crate::secret::Secret;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

@@ -26,7 +26,7 @@
 //! `chat` and `ccs` use nothing of ours, no tokio, no clock and no random source. `store` uses `chat`. `transport` uses
 //! `ccs` and the words of `chat`. `mqtt` and `broker` move topics and bytes and know no word of `chat`. `bridge` uses
 //! `chat`, `store` and the two ports, never a wire format. `sim` shares only the codec of `ccs`. `ops` is a leaf that
-//! all shells may use; `app` and `main` know everything. `tests/architecture.rs` keeps it so.
+//! all shells may use, `secret` one that everybody may; `app` and `main` know everything. `tests/architecture.rs` keeps it so.
 
 #![warn(missing_docs)]
 
@@ -40,6 +40,7 @@ pub mod cli;
 pub mod config;
 pub mod mqtt;
 pub mod ops;
+pub mod secret;
 pub mod sim;
 pub mod store;
 pub mod transport;

@@ -6,12 +6,13 @@ use std::path::{Path, PathBuf};
 /// Which rooms of ours each room may name, and whether it is pure (no tokio, no clock, no random source).
 const ROOMS: &[(&str, &[&str], bool)] = &[
     ("chat", &[], true),
-    ("ccs", &[], true),
+    ("secret", &[], true),
+    ("ccs", &["secret"], true),
     ("ops", &[], false),
-    ("config", &["chat", "ops"], false),
+    ("config", &["chat", "ops", "secret"], false),
     ("store", &["chat", "ops"], false),
-    ("transport", &["ccs", "chat", "ops"], false),
-    ("mqtt", &["ops"], false),
+    ("transport", &["ccs", "chat", "ops", "secret"], false),
+    ("mqtt", &["ops", "secret"], false),
     ("broker", &["mqtt", "ops"], false),
     ("bridge", &["chat", "store", "mqtt", "transport", "ops"], false),
     ("sim", &["ccs", "ops"], false),

@@ -2,10 +2,10 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use fcm_mqtt_bridge::ccs::secret::Secret;
 use fcm_mqtt_bridge::chat::id::{SidSource, Token};
 use fcm_mqtt_bridge::chat::push::{Priority, Push, Target};
 use fcm_mqtt_bridge::ops::clock::now_ms;
+use fcm_mqtt_bridge::secret::Secret;
 use fcm_mqtt_bridge::sim::event::ConnectionId;
 use fcm_mqtt_bridge::sim::fault::{DrainPlan, Faults, NackFault, Notice};
 use fcm_mqtt_bridge::sim::stats::Violations;

@@ -8,7 +8,7 @@ use crate::chat::route::Routes;
 use crate::chat::topic::{BridgeTopic, CLIENT_FILTERS};
 use crate::config::{AckMode, BrokerKind, ConfigError, MqttVersion, Settings};
 use crate::mqtt::{ClientConfig, ClientLimits, Version, Will};
-use crate::ops::secret::Secret;
+use crate::secret::Secret;
 use crate::store;
 use crate::transport::ccs;
 
@@ -66,7 +66,7 @@ pub(super) fn bridge(settings: &Settings, started_ms: u64) -> Result<bridge::Set
     })
 }
 
-pub(super) fn ccs(settings: &Settings, api_key: &str) -> ccs::CcsConfig {
+pub(super) fn ccs(settings: &Settings, api_key: Secret) -> ccs::CcsConfig {
     let set = &settings.ccs;
     ccs::CcsConfig {
         host: set.host.clone(),
@@ -75,7 +75,7 @@ pub(super) fn ccs(settings: &Settings, api_key: &str) -> ccs::CcsConfig {
         ca_file: set.ca_file.clone(),
         window: set.window,
         connections: set.connections,
-        ..ccs::CcsConfig::new(set.sender_id.clone(), ccs::Secret::new(api_key))
+        ..ccs::CcsConfig::new(set.sender_id.clone(), api_key)
     }
 }
 

@@ -13,7 +13,6 @@ mod login;
 pub mod nack;
 pub mod payload;
 mod receive;
-pub mod secret;
 pub mod session;
 pub mod settings;
 pub mod stanza;

@@ -1,6 +1,6 @@
 //! What a session is told at its birth.
 
-use super::secret::Secret;
+use crate::secret::Secret;
 use std::time::Duration;
 
 /// Who logs in where, and the session's limits.

@@ -2,7 +2,7 @@
 
 use super::{Bal, Broker, BrokerKind, Ccs, Limits, Loaded, Log, Mqtt, Ops, Routes, Settings, Store, fields};
 use crate::chat::id::{NameError, Owner};
-use crate::ops::secret::Secret;
+use crate::secret::Secret;
 use config::{Config, Environment, File, FileFormat, Map, Source, Value, ValueKind};
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};

@@ -1,7 +1,7 @@
 //! What the client of an external broker is told, and the check of it before anything is opened.
 
 use super::tls;
-use crate::ops::secret::Secret;
+use crate::secret::Secret;
 use bytes::Bytes;
 use rumqttc_v5::{Broker, valid_filter, valid_topic};
 use std::fmt;

@@ -1,8 +1,7 @@
-//! Operation: clock, metrics, health, logs, secrets. A leaf that every shell may use.
+//! Operation: clock, metrics, health, logs. A leaf that every shell may use.
 
 pub mod clock;
 pub mod health;
 pub mod logs;
 pub mod metrics;
-pub mod secret;
 pub mod story;

@@ -5,7 +5,7 @@ use crate::mosquitto::{Mosquitto, Peer};
 use crate::scripted::{Scripted, connack};
 use bytes::Bytes;
 use fcm_mqtt_bridge::mqtt::{AckWord, ClientConfig, Door, Outcome, Version, Will};
-use fcm_mqtt_bridge::ops::secret::Secret;
+use fcm_mqtt_bridge::secret::Secret;
 use rumqttc_v5::mqttbytes::v5::{Packet, PubAckReason};
 use std::process::Command;
 use std::time::Duration;

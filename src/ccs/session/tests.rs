@@ -2,10 +2,10 @@ use super::*;
 use crate::ccs::event::Rejection;
 use crate::ccs::nack::NackCode;
 use crate::ccs::payload::{self, Inbound, Outbound};
-use crate::ccs::secret::Secret;
 use crate::ccs::settings::{Limits, Timing};
 use crate::ccs::stanza::{IqKind, IqPayload};
 use crate::ccs::write::Spelling;
+use crate::secret::Secret;
 use proptest::prelude::*;
 use std::time::Duration;
 

@@ -22,13 +22,13 @@ mod refusal;
 mod roster;
 mod slots;
 
-pub use crate::ccs::secret::Secret;
 pub use crate::ccs::settings::{Limits, Timing};
 pub use dial::TlsError;
 pub use monitor::{ConnectionPhase, ConnectionState, Metric, Monitor};
 
 use super::Outlet;
 use crate::ccs::settings::SessionConfig;
+use crate::secret::Secret;
 use dial::Dialer;
 use hub::Hub;
 use std::path::PathBuf;

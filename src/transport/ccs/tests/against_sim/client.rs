@@ -5,8 +5,9 @@ use crate::ccs::event::{Event, Reason};
 use crate::ccs::session::{Input, Output, Session};
 use crate::ccs::settings::{Limits, SessionConfig, Timing};
 use crate::ccs::window::NotSent;
+use crate::secret::Secret;
 use crate::transport::ccs::connection::Command;
-use crate::transport::ccs::{Secret, ledger::Order};
+use crate::transport::ccs::ledger::Order;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
