@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Invariant: nothing is acknowledged to either side before its commit, and nothing is forgotten before the other side
-//! has confirmed it. Each of the four parts is one task and owns its state; they meet only in the store and in the store's watches.
+//! has confirmed it. Each of the four parts is one task and owns its state; they meet only in the store and its watches.
 
 mod brake;
 mod hall;
