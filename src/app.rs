@@ -76,6 +76,9 @@ pub enum AppError {
     /// The store did not end well.
     #[error(transparent)]
     Close(#[from] CloseError),
+    /// A part ended although nobody asked it to.
+    #[error("the {0} ended early")]
+    Ended(&'static str),
     /// The system refused something that every program needs.
     #[error("{0}")]
     System(#[from] std::io::Error),
@@ -195,10 +198,10 @@ impl Tasks {
     async fn until(&mut self, stop: &CancellationToken) -> Result<(), AppError> {
         tokio::select! {
             () = stop.cancelled() => Ok(()),
-            ended = &mut self.lanes => Ok(ended??),
-            ended = &mut self.door => ended?,
-            ended = &mut self.transport => Ok(ended??),
-            ended = &mut self.ops => Ok(ended??),
+            ended = &mut self.lanes => { ended??; Err(AppError::Ended("lanes")) }
+            ended = &mut self.door => { ended??; Err(AppError::Ended("MQTT side")) }
+            ended = &mut self.transport => { ended??; Err(AppError::Ended("transport")) }
+            ended = &mut self.ops => { ended??; Err(AppError::Ended("health port")) }
         }
     }
 

@@ -86,7 +86,13 @@ impl Hall {
         figures.queue_rows < room.rows && figures.queue_bytes < room.bytes
     }
 
-    /// The same for messages of devices.
+    /// Whether a stopped intake may go on: with some room to spare, or it would stop again at the next message.
+    pub(crate) fn queue_has_slack(&self) -> bool {
+        let (figures, room) = (self.store.figures(), self.settings.queue);
+        figures.queue_rows < room.rows - room.rows / 10 && figures.queue_bytes < room.bytes - room.bytes / 10
+    }
+
+    /// Whether another message of a device may be taken, counted likewise.
     pub(crate) fn spool_has_room(&self) -> bool {
         let (figures, room) = (self.store.figures(), self.settings.spool);
         figures.spool_rows < room.rows && figures.spool_bytes < room.bytes

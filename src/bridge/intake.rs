@@ -90,7 +90,7 @@ impl Intake {
         }
         tracing::error!("the queue is full: publishes are not acknowledged until the push service has taken some");
         self.hall.metrics.set(Metric::IntakeStopped, 1);
-        while !self.hall.queue_has_room() {
+        while !self.hall.queue_has_slack() {
             tokio::select! {
                 () = stop.cancelled() => return Ok(false),
                 done = front(&mut self.waiting), if !self.waiting.is_empty() => self.release(done?),

@@ -7,8 +7,9 @@
 pub mod backoff;
 pub mod ccs;
 
-use crate::chat::id::{Sid, Token};
+use crate::chat::id::{Sid, Token, short_hash};
 use crate::chat::push::Push;
+use std::fmt;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
@@ -26,7 +27,7 @@ pub struct Send {
 }
 
 /// Where an acknowledgement of something received has to go: it counts only on the connection it came in on.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Tag {
     /// Which connection, counted from the start of the process.
     pub connection: u64,
@@ -34,6 +35,17 @@ pub struct Tag {
     pub to: String,
     /// The id to acknowledge, byte for byte as it was received.
     pub message_id: String,
+}
+
+/// Without the token itself.
+impl fmt::Debug for Tag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tag")
+            .field("connection", &self.connection)
+            .field("to", &short_hash(&self.to))
+            .field("message_id", &self.message_id)
+            .finish()
+    }
 }
 
 /// What a transport tells the bridge.
