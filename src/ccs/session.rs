@@ -336,7 +336,9 @@ impl Session {
         if self.phase == Phase::Closing {
             return self.close(Reason::Shutdown);
         }
-        write::stream_error(&mut self.out, "not-well-formed", None);
+        if !matches!(self.phase, Phase::Login(_)) {
+            write::stream_error(&mut self.out, "not-well-formed", None);
+        }
         self.close_stream(Reason::Malformed(error));
     }
 
@@ -348,9 +350,10 @@ impl Session {
         self.timers.start(Timer::Shutdown, now + self.config.timing.close);
     }
 
-    /// Says goodbye and is gone.
+    /// Says goodbye and is gone. During the login it just goes: the peer may have begun a new stream already, of which
+    /// nothing is heard yet, and a closing tag of the old one would be out of place there.
     pub(super) fn close_stream(&mut self, reason: Reason) {
-        if self.phase != Phase::Closing {
+        if !matches!(self.phase, Phase::Closing | Phase::Login(_)) {
             self.out.push_str(write::STREAM_CLOSE);
         }
         self.close(reason);
