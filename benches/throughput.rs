@@ -5,10 +5,10 @@
 //! `cargo bench` runs it; `cargo bench -- 50000` with another number of messages, `cargo bench -- dir=/some/disk` with
 //! the store elsewhere.
 
-use fcm_mqtt_bridge::app::{self, Addresses};
+use fcm_mqtt_bridge::app::{self, Addresses, Signals};
 use fcm_mqtt_bridge::chat::id::{SidSource, Token};
 use fcm_mqtt_bridge::chat::push::{Priority, Push, Target};
-use fcm_mqtt_bridge::config::{Broker, Ccs, Loaded, Ops, Routes, Settings, Store};
+use fcm_mqtt_bridge::config::{Broker, Ccs, Listen, Loaded, Ops, Routes, Settings, Store};
 use fcm_mqtt_bridge::ops::clock::now_ms;
 use fcm_mqtt_bridge::secret::Secret;
 use fcm_mqtt_bridge::sim::config::{CertificateConfig, WorldConfig};
@@ -202,7 +202,7 @@ async fn bridge(sim: &SimHandle, folder: &Path, messages: usize, way: Way) -> f6
             ca_file: Some(folder.join("tls/ca.pem")),
             ..Ccs::default()
         },
-        broker: Broker { listen: any, ..Broker::default() },
+        broker: Broker { listen: Listen::At(any), anonymous: true, ..Broker::default() },
         store: Store { path: folder.join("bridge.db") },
         routes: Routes { default_bal: Some("client1".to_owned()), ..Routes::default() },
         ops: Ops { listen: any },
@@ -211,7 +211,7 @@ async fn bridge(sim: &SimHandle, folder: &Path, messages: usize, way: Way) -> f6
     let loaded = Loaded { settings, api_key: Secret::new("key"), mqtt_password: None };
     let stop = CancellationToken::new();
     let (ready, addresses) = oneshot::channel();
-    let running = app::run(loaded, stop.clone(), Some(ready));
+    let running = app::run(loaded, Signals::stop_only(stop.clone()), Some(ready));
     let work = async {
         let addresses = addresses.await.expect("the bridge starts");
         let rate = match way {

@@ -25,7 +25,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 #[cfg(feature = "broker")]
-use crate::broker::{Broker, BrokerError};
+use crate::broker::{Bound, Broker, BrokerError, Surroundings};
 
 /// Messages on their way from the front door to the intake. Small: the disk is the queue.
 const INBOUND: usize = 256;
@@ -98,8 +98,10 @@ impl AppError {
 /// Where a running bridge can be reached; ports that were 0 in the configuration are the real ones here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Addresses {
-    /// The embedded broker, if there is one.
+    /// The embedded broker's MQTT over TCP, if there is one.
     pub broker: Option<SocketAddr>,
+    /// The embedded broker's MQTT over WebSocket, if there is one.
+    pub websocket: Option<SocketAddr>,
     /// `/healthz`, `/readyz`, `/metrics`.
     pub ops: SocketAddr,
 }
@@ -118,16 +120,29 @@ pub fn check(loaded: &Loaded) -> Result<(), AppError> {
     Ok(())
 }
 
-/// Runs a bridge until `stop` is cancelled and everything is drained. `ready` is told the addresses as soon as clients
+/// What the operator asks of a running bridge.
+#[derive(Debug, Clone)]
+pub struct Signals {
+    /// To end.
+    pub stop: CancellationToken,
+    /// To read users, keys and certificates again; each change of the number is one request.
+    pub reload: watch::Receiver<u64>,
+}
+
+impl Signals {
+    /// Only `stop` will ever be asked.
+    #[must_use]
+    pub fn stop_only(stop: CancellationToken) -> Self {
+        Self { stop, reload: watch::channel(0).1 }
+    }
+}
+
+/// Runs a bridge until [`Signals::stop`] is cancelled and everything is drained. `ready` is told the addresses as soon as clients
 /// can connect.
 ///
 /// # Errors
 /// When something needed could not be opened, or a part failed.
-pub async fn run(
-    loaded: Loaded,
-    stop: CancellationToken,
-    ready: Option<oneshot::Sender<Addresses>>,
-) -> Result<(), AppError> {
+pub async fn run(loaded: Loaded, signals: Signals, ready: Option<oneshot::Sender<Addresses>>) -> Result<(), AppError> {
     let Loaded { settings, api_key, mqtt_password } = loaded;
     let started_ms = now_ms();
     let ccs_config = plan::ccs(&settings, api_key);
@@ -154,9 +169,9 @@ pub async fn run(
         readiness: readiness_tx,
     };
     let mut tasks = Tasks {
-        ops: spawn(ops.run(metrics, readiness, ends.ops.clone())),
+        ops: spawn(ops.run(Arc::clone(&metrics), readiness, ends.ops.clone())),
         lanes: spawn(bridge::run(hall, parts, ends.lanes.clone())),
-        door: spawn(door.run(mqtt_outlet, ends.door.clone())),
+        door: spawn(door.run(mqtt_outlet, metrics, signals.reload, ends.door.clone())),
         transport: spawn(after_door(door_watch, ccs_config, transport_outlet, ends.transport.clone())),
     };
     tracing::info!(broker = ?addresses.broker, ops = %addresses.ops, "bridge started");
@@ -164,7 +179,7 @@ pub async fn run(
         let _ = ready.send(addresses);
     }
 
-    let early = tasks.until(&stop).await;
+    let early = tasks.until(&signals.stop).await;
     let grace = Duration::from_secs(settings.limits.stop_seconds);
     if tokio::time::timeout(grace, tasks.wind_up(&ends)).await.is_err() {
         tracing::warn!(seconds = grace.as_secs(), "the stop took too long; what is left is done after the next start");
@@ -272,7 +287,8 @@ impl FrontDoor {
             #[cfg(feature = "broker")]
             BrokerKind::Embedded => {
                 let broker = Broker::bind(plan::broker(settings)).await?;
-                let addresses = Addresses { broker: Some(broker.local_addr()), ops };
+                let Bound { tcp, ws, .. } = broker.addresses();
+                let addresses = Addresses { broker: tcp, websocket: ws, ops };
                 Ok((Self::Embedded(Box::new(broker)), addresses))
             }
             #[cfg(not(feature = "broker"))]
@@ -280,16 +296,25 @@ impl FrontDoor {
             BrokerKind::External => {
                 let config = plan::client(settings, password, started_ms);
                 config.check()?;
-                Ok((Self::External(Box::new(config)), Addresses { broker: None, ops }))
+                Ok((Self::External(Box::new(config)), Addresses { broker: None, websocket: None, ops }))
             }
         }
     }
 
-    async fn run(self, outlet: mqtt::Outlet, stop: CancellationToken) -> Result<(), AppError> {
+    async fn run(
+        self,
+        outlet: mqtt::Outlet,
+        metrics: Arc<Metrics>,
+        reload: watch::Receiver<u64>,
+        stop: CancellationToken,
+    ) -> Result<(), AppError> {
         match self {
             #[cfg(feature = "broker")]
-            Self::Embedded(broker) => Ok(broker.run(outlet, stop).await?),
-            Self::External(config) => Ok(mqtt::run(*config, outlet, stop).await?),
+            Self::Embedded(broker) => Ok(broker.run(outlet, Surroundings { metrics, reload }, stop).await?),
+            Self::External(config) => {
+                drop((metrics, reload));
+                Ok(mqtt::run(*config, outlet, stop).await?)
+            }
         }
     }
 }

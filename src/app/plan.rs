@@ -13,19 +13,17 @@ use crate::store;
 use crate::transport::ccs;
 
 #[cfg(feature = "broker")]
-use crate::broker::{BrokerConfig, BrokerLimits};
+use crate::broker::{BrokerConfig, BrokerLimits, JwtConfig, Listen, TlsFiles};
+#[cfg(feature = "broker")]
+use std::time::Duration;
 
 /// Most messages claimed from the store and not answered yet, whatever windows are configured.
 const CLAIMS_MAX: usize = 4_096;
-/// A payload over its limit is to be answered with `TOO_BIG`, not with a closed connection: packets may be this many
-/// times as large, and never less than [`PACKET_LEAST`] bytes.
-#[cfg(feature = "broker")]
-const PACKET_FACTOR: usize = 4;
-#[cfg(feature = "broker")]
-const PACKET_LEAST: usize = 256 * 1024;
 /// Most unconfirmed publications over all topics; a topic that nobody acknowledges holds `limits.topic_window` of them.
 #[cfg(feature = "broker")]
 const UNCONFIRMED_MAX: usize = 65_536;
+#[cfg(feature = "broker")]
+const SECONDS_PER_HOUR: u64 = 3_600;
 
 pub(super) fn store(settings: &Settings) -> store::Settings {
     let limits = &settings.limits;
@@ -81,13 +79,52 @@ pub(super) fn ccs(settings: &Settings, api_key: Secret) -> ccs::CcsConfig {
 
 #[cfg(feature = "broker")]
 pub(super) fn broker(settings: &Settings) -> BrokerConfig {
+    let (set, limits) = (&settings.broker, &settings.limits);
+    let identity = set.cert_file.clone().zip(set.key_file.clone()).map(|(cert, key)| TlsFiles {
+        cert,
+        key,
+        client_ca: set.client_ca_file.clone(),
+    });
+    let takes_tokens = set.jwt_secret_file.is_some() || set.jwt_key_file.is_some() || set.jwt_jwks_file.is_some();
+    let jwt = takes_tokens.then(|| JwtConfig {
+        secret_file: set.jwt_secret_file.clone(),
+        key_file: set.jwt_key_file.clone(),
+        jwks_file: set.jwt_jwks_file.clone(),
+        audience: set.jwt_audience.clone(),
+        issuer: set.jwt_issuer.clone(),
+    });
     BrokerConfig {
-        listen: settings.broker.listen,
-        anonymous: settings.broker.anonymous,
+        listen: Listen {
+            tcp: set.listen.address(),
+            tls: set.listen_tls.address(),
+            ws: set.listen_ws.address(),
+            wss: set.listen_wss.address(),
+            identity,
+            origins: set.ws_origins.clone(),
+            proxy_protocol: set.proxy_protocol,
+        },
+        anonymous: set.anonymous,
+        users_file: set.users_file.clone(),
+        jwt,
+        data: Some(set.data.clone().unwrap_or_else(|| settings.store.path.with_file_name("broker"))),
         limits: BrokerLimits {
-            connections: settings.limits.broker_connections,
-            packet_bytes: (settings.limits.payload_bytes * PACKET_FACTOR).max(PACKET_LEAST),
+            connections: limits.broker_connections,
+            connections_per_address: limits.broker_connections_per_address,
+            connections_per_user: limits.broker_connections_per_user,
+            connect_timeout: Duration::from_secs(limits.broker_connect_seconds),
+            login_failures_per_minute: limits.broker_login_failures_per_minute,
+            packet_bytes: limits.broker_packet_bytes,
+            topic_bytes: limits.broker_topic_bytes,
+            topic_levels: limits.broker_topic_levels,
+            publish_rate: limits.broker_publish_rate,
             unconfirmed: UNCONFIRMED_MAX,
+            sessions: limits.broker_sessions,
+            session_expiry: Duration::from_secs(limits.broker_session_hours * SECONDS_PER_HOUR),
+            subscriptions: limits.broker_subscriptions,
+            inflight: limits.broker_inflight,
+            queued_messages: limits.broker_queued_messages,
+            queued_bytes: limits.broker_queued_bytes,
+            retained_messages: limits.broker_retained_messages,
             ..BrokerLimits::default()
         },
     }

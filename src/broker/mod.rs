@@ -23,33 +23,38 @@
 //! The engine logs under the target `mqtt5`. Connecting, publishing and disconnecting in an orderly way, or by closing
 //! the socket, it warns of nothing; it warns of clients that break rules, fall silent or stop reading.
 
-mod accept;
+pub mod access;
 mod acks;
 mod auth;
 mod confirm;
 mod desk;
+mod engine;
 mod events;
 mod filters;
 mod frames;
 mod gate;
+pub mod identity;
 mod link;
+mod listen;
 mod outgoing;
 mod sessions;
 
 use std::collections::HashSet;
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use thiserror::Error;
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use crate::mqtt::{Door, Outlet};
+use crate::ops::metrics::Metrics;
+use listen::Listeners;
 
 /// How often expired sessions and messages are removed.
 const SWEEP: Duration = Duration::from_secs(30);
@@ -57,31 +62,99 @@ const SWEEP: Duration = Duration::from_secs(30);
 const COUNT: Duration = Duration::from_secs(1);
 
 /// Settings of the embedded broker.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct BrokerConfig {
-    /// Where to listen. Port 0 takes any free one.
-    pub listen: SocketAddr,
-    /// Whether clients may connect without saying who they are. Only on a loopback address.
+    /// Where to listen.
+    pub listen: Listen,
+    /// Whether clients may connect without saying who they are. Only if all listeners are on loopback addresses.
     pub anonymous: bool,
+    /// The users file. See [`identity`].
+    pub users_file: Option<PathBuf>,
+    /// How JSON Web Tokens are checked; `None` takes none.
+    pub jwt: Option<JwtConfig>,
+    /// The folder for sessions and retained messages; `None` keeps them in memory, as long as the process lives.
+    pub data: Option<PathBuf>,
     /// The limits.
     pub limits: BrokerLimits,
 }
 
-impl Default for BrokerConfig {
-    fn default() -> Self {
-        Self { listen: SocketAddr::from(([127, 0, 0, 1], 1883)), anonymous: true, limits: BrokerLimits::default() }
+/// Where the broker listens. Port 0 takes any free one.
+#[derive(Debug, Clone, Default)]
+pub struct Listen {
+    /// MQTT over TCP.
+    pub tcp: Option<SocketAddr>,
+    /// MQTT over TLS.
+    pub tls: Option<SocketAddr>,
+    /// MQTT over WebSocket, path `/mqtt`.
+    pub ws: Option<SocketAddr>,
+    /// MQTT over WebSocket over TLS, path `/mqtt`.
+    pub wss: Option<SocketAddr>,
+    /// Certificate and key, for `tls` and `wss`.
+    pub identity: Option<TlsFiles>,
+    /// Web pages from these origins may connect (`https://chat.example.com`); empty: from any. Clients that are no
+    /// browsers send no origin and are not asked.
+    pub origins: Vec<String>,
+    /// Whether a proxy in front says whom it speaks for (PROXY protocol, version 1 or 2), on all listeners.
+    pub proxy_protocol: bool,
+}
+
+impl Listen {
+    /// MQTT over TCP only.
+    #[must_use]
+    pub fn tcp(address: SocketAddr) -> Self {
+        Self { tcp: Some(address), ..Self::default() }
     }
+}
+
+/// The files of a TLS listener, PEM. Read again when they change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The certificate chain.
+    pub cert: PathBuf,
+    /// The private key.
+    pub key: PathBuf,
+    /// Whose client certificates are taken. If set, a client must have one.
+    pub client_ca: Option<PathBuf>,
+}
+
+/// Which JSON Web Tokens are taken as passwords (RFC 7519). `sub` is the user, `exp` ends the connection, and `role`
+/// is `user` (also without it), `bal` or `admin`.
+#[derive(Debug, Clone, Default)]
+pub struct JwtConfig {
+    /// HS256: a file with the secret.
+    pub secret_file: Option<PathBuf>,
+    /// RS256 or ES256: a file with the public key, PEM.
+    pub key_file: Option<PathBuf>,
+    /// RS256 or ES256: a file with a JSON Web Key Set (RFC 7517).
+    pub jwks_file: Option<PathBuf>,
+    /// What `aud` must hold, if set.
+    pub audience: Option<String>,
+    /// What `iss` must be, if set.
+    pub issuer: Option<String>,
 }
 
 /// Limits of the embedded broker. Whatever clients do, memory stays within them.
 #[derive(Debug, Clone)]
 pub struct BrokerLimits {
-    /// Connections at a time; more wait in the listener's queue.
+    /// Connections at a time, over all listeners; more wait in the listener's queue.
     pub connections: usize,
+    /// Connections at a time from one address.
+    pub connections_per_address: usize,
+    /// Connections at a time of one user.
+    pub connections_per_user: usize,
+    /// How long a connection may take from its first byte to CONNECT: PROXY header, TLS, WebSocket and CONNECT together.
+    pub connect_timeout: Duration,
+    /// Failed log-ins from one address within a minute; what comes beyond is refused unchecked.
+    pub login_failures_per_minute: u32,
     /// The biggest packet of a client, and the biggest retained message, in bytes.
     pub packet_bytes: usize,
-    /// How long a connection may take to say CONNECT.
-    pub connect_timeout: Duration,
+    /// The longest topic or filter, in bytes.
+    pub topic_bytes: usize,
+    /// Levels of a topic or filter.
+    pub topic_levels: usize,
+    /// Messages of one chat user's connection per second; who sends more is read more slowly. BALs are held up by the
+    /// disk alone.
+    pub publish_rate: u32,
     /// Acknowledgements held back per connection. A client that sends more is not read until some are released; MQTT 5
     /// clients are told the number.
     pub held_acks: u16,
@@ -93,6 +166,8 @@ pub struct BrokerLimits {
     pub session_expiry: Duration,
     /// Subscriptions of one client.
     pub subscriptions: usize,
+    /// Messages sent to one client that it has not acknowledged.
+    pub inflight: u16,
     /// Messages that wait for one session; the oldest go first.
     pub queued_messages: usize,
     /// The same, in bytes.
@@ -104,14 +179,21 @@ pub struct BrokerLimits {
 impl Default for BrokerLimits {
     fn default() -> Self {
         Self {
-            connections: 10_000,
-            packet_bytes: 256 * 1024,
+            connections: 20_000,
+            connections_per_address: 10_000,
+            connections_per_user: 1_000,
             connect_timeout: Duration::from_secs(10),
+            login_failures_per_minute: 60,
+            packet_bytes: 256 * 1024,
+            topic_bytes: 1_024,
+            topic_levels: 16,
+            publish_rate: 200,
             held_acks: 256,
             unconfirmed: 4_096,
             sessions: 50_000,
             session_expiry: Duration::from_secs(7 * 24 * 3600),
             subscriptions: 1_000,
+            inflight: 64,
             queued_messages: 10_000,
             queued_bytes: 64 * 1024 * 1024,
             retained_messages: 100_000,
@@ -128,6 +210,9 @@ pub enum BrokerError {
     /// Anybody who reaches the address could read and write everything.
     #[error("{0} is not a loopback address, where anonymous clients are not allowed")]
     Exposed(SocketAddr),
+    /// There is no listener.
+    #[error("no listener is configured")]
+    Nowhere,
     /// The address cannot be used.
     #[error("cannot listen on {address}")]
     Listen {
@@ -148,33 +233,48 @@ pub enum BrokerError {
 /// A broker that listens, but does not answer yet.
 #[derive(Debug)]
 pub struct Broker {
-    listener: TcpListener,
-    address: SocketAddr,
+    listeners: Listeners,
     config: BrokerConfig,
 }
 
+/// Where the listeners are, with the ports that the system chose where the configuration said 0.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Bound {
+    /// MQTT over TCP.
+    pub tcp: Option<SocketAddr>,
+    /// MQTT over TLS.
+    pub tls: Option<SocketAddr>,
+    /// MQTT over WebSocket.
+    pub ws: Option<SocketAddr>,
+    /// MQTT over WebSocket over TLS.
+    pub wss: Option<SocketAddr>,
+}
+
+/// What a running broker needs besides its end of the port.
+#[derive(Debug, Clone)]
+pub struct Surroundings {
+    /// Where it counts.
+    pub metrics: Arc<Metrics>,
+    /// Changes when the operator wants users, keys and certificates to be read again.
+    pub reload: watch::Receiver<u64>,
+}
+
 impl Broker {
-    /// Checks the configuration and opens the socket.
+    /// Checks the configuration and opens the sockets.
     ///
     /// # Errors
     ///
-    /// If the address is taken or cannot be used, is open to strangers, or a limit is 0.
+    /// If an address is taken or cannot be used, is open to strangers, or a limit is 0.
     pub async fn bind(config: BrokerConfig) -> Result<Self, BrokerError> {
         config.check()?;
-        let wanted = config.listen;
-        let failed = |source: io::Error| match source.kind() {
-            io::ErrorKind::AddrInUse => BrokerError::Taken(wanted),
-            _ => BrokerError::Listen { address: wanted, source },
-        };
-        let listener = TcpListener::bind(wanted).await.map_err(failed)?;
-        let address = listener.local_addr().map_err(failed)?;
-        Ok(Self { listener, address, config })
+        let listeners = Listeners::bind(&config.listen).await?;
+        Ok(Self { listeners, config })
     }
 
-    /// The address, with the port that the system chose if the configuration said 0.
+    /// The addresses.
     #[must_use]
-    pub fn local_addr(&self) -> SocketAddr {
-        self.address
+    pub fn addresses(&self) -> Bound {
+        self.listeners.addresses()
     }
 
     /// Serves clients until `stop`. Publications that are not confirmed by then are answered `Lost`.
@@ -182,47 +282,60 @@ impl Broker {
     /// # Errors
     ///
     /// If the engine does not start.
-    pub async fn run(self, outlet: Outlet, stop: CancellationToken) -> Result<(), BrokerError> {
-        let Self { listener, address, config: BrokerConfig { anonymous, limits, .. } } = self;
-        let Outlet { inbound, publish, door, readers, clients } = outlet;
+    pub async fn run(
+        self,
+        outlet: Outlet,
+        surroundings: Surroundings,
+        stop: CancellationToken,
+    ) -> Result<(), BrokerError> {
+        let Self { listeners, config: BrokerConfig { anonymous, limits, .. } } = self;
+        let Outlet { inbound, publish, door, readers, clients, sightings: _ } = outlet;
+        let Surroundings { .. } = surroundings;
         let ledger = Arc::new(confirm::Ledger::default());
-        let desk = Arc::new(accept::desk(Arc::clone(&ledger), &limits));
+        let desk = Arc::new(engine::desk(Arc::clone(&ledger), &limits));
         desk.router.initialize().await.map_err(|error| BrokerError::Engine(error.to_string()))?;
         let events = Arc::new(events::Events { desk: Arc::clone(&desk), inbound, readers, stop: stop.clone() });
         let sessions = limits.sessions;
         let rules = auth::Rules { anonymous, sessions, ledger: Arc::clone(&ledger), events: Arc::clone(&events) };
         let unconfirmed = limits.unconfirmed;
-        let engine = accept::Engine::new(events, Arc::new(rules), limits);
+        let engine = Arc::new(engine::Engine::new(events, Arc::new(rules), limits));
 
         door.send_replace(Door::Open);
-        info!(%address, "broker is open");
+        info!(addresses = ?listeners.addresses(), "broker is open");
         let publishing =
             outgoing::run(publish, Arc::clone(&ledger), Arc::clone(&desk.router), unconfirmed, stop.clone());
         tokio::join!(
-            engine.run(listener, stop.clone()),
+            listeners.run(engine, stop.clone()),
             publishing,
             sweep(&desk, &stop),
             count(&ledger, clients, &stop)
         );
         door.send_replace(Door::Closed);
         ledger.close();
-        info!(%address, "broker is closed");
+        info!("broker is closed");
         Ok(())
     }
 }
 
 impl BrokerConfig {
     fn check(&self) -> Result<(), BrokerError> {
-        if self.anonymous && !self.listen.ip().is_loopback() {
-            return Err(BrokerError::Exposed(self.listen));
+        let Listen { tcp, tls, ws, wss, .. } = &self.listen;
+        let exposed = [tcp, tls, ws, wss].into_iter().flatten().find(|address| !address.ip().is_loopback());
+        if let (true, Some(address)) = (self.anonymous, exposed) {
+            return Err(BrokerError::Exposed(*address));
         }
         let limits = &self.limits;
         let counts = [
             ("connections", limits.connections),
+            ("connections_per_address", limits.connections_per_address),
+            ("connections_per_user", limits.connections_per_user),
             ("packet_bytes", limits.packet_bytes),
+            ("topic_bytes", limits.topic_bytes),
+            ("topic_levels", limits.topic_levels),
             ("held_acks", limits.held_acks.into()),
             ("unconfirmed", limits.unconfirmed),
             ("sessions", limits.sessions),
+            ("inflight", limits.inflight.into()),
             // The engine takes 0 for "no limit" in the next two.
             ("subscriptions", limits.subscriptions),
             ("retained_messages", limits.retained_messages),

@@ -3,8 +3,8 @@
 use super::args::DemoArgs;
 use super::sim::DEFAULT_SENDER;
 use super::{UsageError, stop_on_signals};
-use crate::app::{self, Addresses, AppError};
-use crate::config::{Broker, Ccs, Loaded, Ops, Routes, Settings, Store};
+use crate::app::{self, Addresses, AppError, Signals};
+use crate::config::{Broker, Ccs, Listen, Loaded, Ops, Routes, Settings, Store};
 use crate::ops::logs;
 use crate::ops::story;
 use crate::secret::Secret;
@@ -67,13 +67,14 @@ async fn bridge(args: &DemoArgs, folder: &Path, sim: &SimHandle, stop: &Cancella
         }
     };
     let loaded = loaded(args, folder, sim.address());
-    let (ended, ()) = tokio::join!(app::run(loaded, stop.clone(), Some(ready)), narration);
+    let (ended, ()) = tokio::join!(app::run(loaded, Signals::stop_only(stop.clone()), Some(ready)), narration);
     ended.map_err(|error| hint(error, args))
 }
 
 /// A taken port is the most likely trouble of a newcomer: say how to go round it.
 fn hint(error: AppError, args: &DemoArgs) -> anyhow::Error {
     let text = match &error {
+        #[cfg(feature = "broker")]
         AppError::Broker(_) => {
             format!("the broker cannot use {}; choose another with --listen 127.0.0.1:2883", args.listen)
         }
@@ -103,7 +104,7 @@ fn loaded(args: &DemoArgs, folder: &Path, ccs: SocketAddr) -> Loaded {
             ca_file: Some(folder.join("tls/ca.pem")),
             ..Ccs::default()
         },
-        broker: Broker { listen: args.listen, ..Broker::default() },
+        broker: Broker { listen: Listen::At(args.listen), anonymous: true, ..Broker::default() },
         store: Store { path: folder.join("bridge.db") },
         routes: Routes { default_bal: Some(BAL.to_owned()), ..Routes::default() },
         ops: Ops { listen: args.ops_listen },

@@ -7,12 +7,13 @@ mod outbox;
 mod sim;
 mod trace;
 
-use crate::app;
+use crate::app::{self, Signals};
 use crate::config::{ConfigError, Settings};
 use crate::ops::logs;
 use args::{Cli, Command, StoreArgs};
 use std::path::{Path, PathBuf};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// Exit code when a second signal ends the process at once.
@@ -45,7 +46,8 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
 async fn bridge(config: Option<&Path>) -> anyhow::Result<()> {
     let loaded = Settings::load(config)?;
     logs::init(&loaded.settings.log.level, loaded.settings.log.format).map_err(|e| UsageError(e.to_string()))?;
-    Ok(app::run(loaded, stop_on_signals()?, None).await?)
+    let signals = Signals { stop: stop_on_signals()?, reload: reload_on_signal()? };
+    Ok(app::run(loaded, signals, None).await?)
 }
 
 fn check_config(config: Option<&Path>) -> anyhow::Result<()> {
@@ -84,4 +86,17 @@ fn stop_on_signals() -> std::io::Result<CancellationToken> {
         }
     });
     Ok(stop)
+}
+
+/// Counts the SIGHUPs.
+fn reload_on_signal() -> std::io::Result<watch::Receiver<u64>> {
+    let mut hangup = signal(SignalKind::hangup())?;
+    let (count, reload) = watch::channel(0);
+    #[expect(clippy::disallowed_methods, reason = "it lives as long as the process and has nothing to join")]
+    tokio::spawn(async move {
+        while hangup.recv().await.is_some() {
+            count.send_modify(|count| *count += 1);
+        }
+    });
+    Ok(reload)
 }

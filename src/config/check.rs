@@ -1,6 +1,8 @@
 //! Reading the layers and checking them.
 
-use super::{Bal, Broker, BrokerKind, Ccs, Limits, Loaded, Log, Mqtt, Ops, Routes, Settings, Store, fields};
+use super::{
+    Bal, Broker, BrokerKind, Ccs, Limits, Loaded, Log, Mqtt, Ops, Routes, Settings, Store, fields, front_door,
+};
 use crate::chat::id::{NameError, Owner};
 use crate::secret::Secret;
 use config::{Config, Environment, File, FileFormat, Map, Source, Value, ValueKind};
@@ -204,25 +206,10 @@ fn check_ccs(ccs: &Ccs) -> Result<(), ConfigError> {
 fn check_mqtt(settings: &Settings) -> Result<(), ConfigError> {
     match settings.mqtt.broker {
         BrokerKind::Embedded => {
-            if !settings.broker.anonymous {
-                return Err(bad(
-                    "broker.anonymous",
-                    "must be true for now: the embedded broker does not know users yet; use an external broker".into(),
-                ));
-            }
-            if !settings.broker.listen.ip().is_loopback() {
-                return Err(bad(
-                    "broker.listen",
-                    format!(
-                        "{} can be reached from outside, and `broker.anonymous` is accepted only on loopback \
-                         (127.0.0.1 or [::1]); for others use `mqtt.broker = \"external\"`",
-                        settings.broker.listen
-                    ),
-                ));
-            }
             if cfg!(not(feature = "broker")) {
                 return Err(bad("mqtt.broker", "this build has no embedded broker; use \"external\"".into()));
             }
+            front_door::check(&settings.broker)?;
         }
         BrokerKind::External => {
             if settings.mqtt.client_id.is_empty() {
@@ -238,7 +225,7 @@ fn check_limits(limits: &Limits) -> Result<(), ConfigError> {
     within("limits.payload_bytes", limits.payload_bytes, 1_024, 1_048_576)?;
     within("limits.inflight_publishes", limits.inflight_publishes, 1, 60_000)?;
     within("limits.topic_window", limits.topic_window, 1, 10_000)?;
-    within("limits.broker_connections", limits.broker_connections, 1, 10_000)?;
+    front_door::check_limits(limits)?;
     for (key, value) in [
         ("limits.queue_rows", limits.queue_rows),
         ("limits.queue_bytes", limits.queue_bytes),
@@ -256,7 +243,7 @@ fn check_limits(limits: &Limits) -> Result<(), ConfigError> {
     Ok(())
 }
 
-fn within(key: &str, value: usize, least: usize, most: usize) -> Result<(), ConfigError> {
+pub(super) fn within(key: &str, value: usize, least: usize, most: usize) -> Result<(), ConfigError> {
     if (least..=most).contains(&value) {
         Ok(())
     } else {
@@ -278,7 +265,7 @@ fn owner(key: &str, name: &str) -> Result<Owner, ConfigError> {
     Owner::new(name).map_err(|e: NameError| bad(key, format!("`{name}` cannot be the name of a BAL: it {e}")))
 }
 
-fn bad(key: &str, why: String) -> ConfigError {
+pub(super) fn bad(key: &str, why: String) -> ConfigError {
     ConfigError::Bad { key: key.to_owned(), why }
 }
 

@@ -20,7 +20,11 @@ pub use client::run;
 pub use config::{ClientConfig, ClientError, ClientLimits, Version, Will};
 
 use bytes::Bytes;
+use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot, watch};
+
+/// Sightings on their way to the bridge; one that is behind slows connecting down.
+const SIGHTINGS: usize = 1_024;
 
 /// A message that a client published on a topic of the bridge.
 #[derive(Debug)]
@@ -104,6 +108,44 @@ pub enum Outcome {
     Lost,
 }
 
+/// What somebody who logged in is, as far as access goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// A backend application.
+    Bal,
+    /// A chat user, with any number of devices.
+    User,
+    /// May read everything and give the bridge orders.
+    Admin,
+}
+
+/// A connection of somebody who logged in began or ended. Only the embedded broker tells.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sighting {
+    /// Who: the MQTT username.
+    pub user: Arc<str>,
+    /// What they are.
+    pub role: Role,
+    /// The MQTT client id.
+    pub client: Arc<str>,
+    /// The connection. Numbers are never used twice within a process; at a take-over the new connection may be told
+    /// before the end of the old one.
+    pub connection: u64,
+    /// What happened.
+    pub change: Change,
+}
+
+/// What happened to a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// It began.
+    Came,
+    /// The client said goodbye (DISCONNECT).
+    Left,
+    /// It ended without a word.
+    Broke,
+}
+
 /// How the front door stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Door {
@@ -126,6 +168,8 @@ pub struct Port {
     pub readers: watch::Receiver<u64>,
     /// Clients connected to the broker; `None` if it does not say.
     pub clients: watch::Receiver<Option<usize>>,
+    /// Who comes and goes, in order per connection.
+    pub sightings: mpsc::Receiver<Sighting>,
 }
 
 /// The front door's end.
@@ -141,6 +185,8 @@ pub struct Outlet {
     pub readers: watch::Sender<u64>,
     /// Clients connected to the broker, if it knows.
     pub clients: watch::Sender<Option<usize>>,
+    /// Who comes and goes, if it knows.
+    pub sightings: mpsc::Sender<Sighting>,
 }
 
 /// Makes both ends. `inbound` and `publish` are the sizes of the two queues, in messages.
@@ -151,8 +197,23 @@ pub fn port(inbound: usize, publish: usize) -> (Port, Outlet) {
     let (door_tx, door_rx) = watch::channel(Door::Closed);
     let (readers_tx, readers_rx) = watch::channel(0);
     let (clients_tx, clients_rx) = watch::channel(None);
+    let (sightings_tx, sightings_rx) = mpsc::channel(SIGHTINGS);
     (
-        Port { inbound: inbound_rx, publish: publish_tx, door: door_rx, readers: readers_rx, clients: clients_rx },
-        Outlet { inbound: inbound_tx, publish: publish_rx, door: door_tx, readers: readers_tx, clients: clients_tx },
+        Port {
+            inbound: inbound_rx,
+            publish: publish_tx,
+            door: door_rx,
+            readers: readers_rx,
+            clients: clients_rx,
+            sightings: sightings_rx,
+        },
+        Outlet {
+            inbound: inbound_tx,
+            publish: publish_rx,
+            door: door_tx,
+            readers: readers_tx,
+            clients: clients_tx,
+            sightings: sightings_tx,
+        },
     )
 }

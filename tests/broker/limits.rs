@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use fcm_mqtt_bridge::broker::{Broker, BrokerConfig, BrokerError, BrokerLimits};
+use fcm_mqtt_bridge::broker::{Broker, BrokerConfig, BrokerError, BrokerLimits, Listen};
 
 use super::peer::{Connect, Peer, Seen, V5, V311};
 use super::world::{World, config};
@@ -10,15 +10,16 @@ use super::world::{World, config};
 #[tokio::test]
 async fn a_taken_port_is_told() {
     let first = Broker::bind(config()).await.unwrap();
-    let second = Broker::bind(BrokerConfig { listen: first.local_addr(), ..config() }).await;
-    assert!(matches!(second, Err(BrokerError::Taken(address)) if address == first.local_addr()));
+    let taken = first.addresses().tcp.unwrap();
+    let second = Broker::bind(BrokerConfig { listen: Listen::tcp(taken), ..config() }).await;
+    assert!(matches!(second, Err(BrokerError::Taken(address)) if address == taken));
 }
 
 #[tokio::test]
 async fn strangers_are_not_let_in_from_outside() {
-    let listen = ([0, 0, 0, 0], 0).into();
-    let exposed = Broker::bind(BrokerConfig { listen, ..config() }).await;
-    assert!(matches!(exposed, Err(BrokerError::Exposed(address)) if address == listen));
+    let everywhere = ([0, 0, 0, 0], 0).into();
+    let exposed = Broker::bind(BrokerConfig { listen: Listen::tcp(everywhere), ..config() }).await;
+    assert!(matches!(exposed, Err(BrokerError::Exposed(address)) if address == everywhere));
 }
 
 #[tokio::test]

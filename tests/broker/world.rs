@@ -1,10 +1,12 @@
 //! A running broker, and the bridge's end of its port.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use fcm_mqtt_bridge::broker::{Broker, BrokerConfig, BrokerError, BrokerLimits};
+use fcm_mqtt_bridge::broker::{Broker, BrokerConfig, BrokerError, BrokerLimits, Listen, Surroundings};
 use fcm_mqtt_bridge::mqtt::{self, AckWord, Door, Inbound, Outbound, Outcome, Port};
-use tokio::sync::oneshot;
+use fcm_mqtt_bridge::ops::metrics::Metrics;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -20,7 +22,7 @@ pub(crate) struct World {
 }
 
 pub(crate) fn config() -> BrokerConfig {
-    BrokerConfig { listen: ([127, 0, 0, 1], 0).into(), ..BrokerConfig::default() }
+    BrokerConfig { listen: Listen::tcp(([127, 0, 0, 1], 0).into()), anonymous: true, ..BrokerConfig::default() }
 }
 
 pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
@@ -41,11 +43,11 @@ impl World {
 
     pub(crate) async fn bind(config: BrokerConfig) -> Self {
         let broker = Broker::bind(config).await.unwrap();
-        let address = broker.local_addr();
+        let address = broker.addresses().tcp.expect("a TCP listener");
         let (mut port, outlet) = mqtt::port(256, 64);
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
-        tasks.spawn(broker.run(outlet, stop.clone()));
+        tasks.spawn(broker.run(outlet, surroundings(), stop.clone()));
         soon("the door", port.door.wait_for(|door| *door == Door::Open)).await.unwrap();
         Self { address, port, stop, broker: tasks }
     }
@@ -110,6 +112,11 @@ impl World {
         self.stop.cancel();
         soon("the end of the broker", self.broker.join_next()).await.unwrap().unwrap().unwrap();
     }
+}
+
+fn surroundings() -> Surroundings {
+    let (_, reload) = watch::channel(0);
+    Surroundings { metrics: Arc::new(Metrics::new()), reload }
 }
 
 pub(crate) fn outbound(topic: &str, payload: &str) -> (Outbound, oneshot::Receiver<Outcome>) {

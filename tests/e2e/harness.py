@@ -208,6 +208,7 @@ ca_file = "{self.sim.ca}"
 {self.mqtt_section}
 [broker]
 listen = "127.0.0.1:{self.port}"
+anonymous = true
 [store]
 path = "{self.db}"
 [ops]

@@ -5,14 +5,14 @@ use tokio::sync::{Semaphore, oneshot};
 
 use super::*;
 use crate::broker::link::Start;
-use crate::broker::{BrokerLimits, accept};
+use crate::broker::{BrokerLimits, engine};
 use crate::mqtt::{Outbound, Outcome};
 
 const TOPIC: &str = "bal/others/messages";
 
 /// A client with a lasting session that is connected, and a publication on the way to it.
 async fn connected() -> (Desk, Arc<str>, Arc<Link>, oneshot::Receiver<Outcome>) {
-    let desk = accept::desk(Arc::default(), &BrokerLimits::default());
+    let desk = engine::desk(Arc::default(), &BrokerLimits::default());
     let client: Arc<str> = "bal".into();
     let mut session = ClientSession::new(&*client, true, None);
     session.add_subscription(TOPIC, StoredSubscription::new(QoS::AtLeastOnce));

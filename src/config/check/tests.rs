@@ -8,8 +8,10 @@ fn load_text(text: &str) -> Result<Loaded, ConfigError> {
 }
 
 fn load_with(text: &str, environment: &[(&str, &str)]) -> Result<Loaded, ConfigError> {
+    // What the broker needs is set for all texts that say nothing of it.
+    let users = if text.contains("[broker]") { "" } else { "[broker]\nusers_file = \"users\"\n" };
     let mut file = tempfile::NamedTempFile::new().unwrap();
-    file.write_all(text.as_bytes()).unwrap();
+    file.write_all(format!("{text}\n{users}").as_bytes()).unwrap();
     let environment = environment.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
     load(Some(file.path()), environment)
 }
@@ -73,8 +75,24 @@ fn secrets_are_hidden_when_the_settings_are_shown() {
 
 #[test]
 fn an_anonymous_broker_stays_on_loopback() {
-    assert!(refusal(&format!("{MINIMUM}[broker]\nlisten = \"0.0.0.0:1883\"\n")).contains("only on loopback"));
-    assert!(load_text(&format!("{MINIMUM}[broker]\nlisten = \"[::1]:1883\"\n")).is_ok());
+    let broker = |keys: &str| format!("{MINIMUM}[broker]\n{keys}\n");
+    for listener in ["listen", "listen_ws"] {
+        let text = broker(&format!("anonymous = true\n{listener} = \"0.0.0.0:1883\""));
+        let refused = refusal(&text);
+        assert!(refused.contains("only on loopback") && refused.contains(listener), "{refused}");
+    }
+    assert!(load_text(&broker("anonymous = true\nlisten = \"[::1]:1883\"")).is_ok());
+}
+
+#[test]
+fn a_broker_without_users_keys_or_doors_is_refused() {
+    let broker = |keys: &str| format!("{MINIMUM}[broker]\n{keys}\n");
+    assert!(refusal(&broker("")).contains("broker.users_file"));
+    assert!(load_text(&broker("users_file = \"users\"\nlisten = \"0.0.0.0:1883\"")).is_ok());
+    assert!(load_text(&broker("jwt_jwks_file = \"keys\"")).is_ok());
+    assert!(refusal(&broker("users_file = \"users\"\nlisten = \"off\"")).contains("broker.listen"));
+    assert!(refusal(&broker("users_file = \"users\"\nlisten = \"here\"")).contains("nor \"off\""));
+    assert!(refusal(&broker("users_file = \"users\"\nlisten_tls = \"[::]:8883\"")).contains("broker.cert_file"));
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! The engine as we run it, and the loop that accepts connections for it.
+//! The engine as we run it: its parts, and one connection served by it.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,12 +11,10 @@ use mqtt5::broker::router::MessageRouter;
 use mqtt5::broker::storage::{DynamicStorage, MemoryBackend, QueueLimits};
 use mqtt5::broker::sys_topics::BrokerStats;
 use mqtt5::broker::transport::BrokerTransport;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::broadcast;
-use tokio::task::{JoinError, JoinSet};
-use tokio::time::{sleep, timeout};
-use tokio_util::sync::CancellationToken;
-use tracing::{debug, error, warn};
+use tokio::time::sleep;
+use tracing::debug;
 
 use super::BrokerLimits;
 use super::auth::Rules;
@@ -30,10 +28,6 @@ use super::link::{LINK, Link};
 const TOPIC_ALIASES: u16 = 32;
 /// Messages between the engine's router and one client, before they go to the session's queue.
 const LANE: usize = 256;
-/// Pause after the system refused a connection, which it does when it is out of descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// How long connections may take to end once they were told.
-const STOP_GRACE: Duration = Duration::from_secs(5);
 /// A window that no limit of the engine's monitor depends on: all its limits are off, ours hold before it.
 const MONITOR_WINDOW: Duration = Duration::from_secs(1);
 
@@ -45,7 +39,7 @@ pub(super) struct Engine {
     stats: Arc<BrokerStats>,
     monitor: Arc<ResourceMonitor>,
     shutdown: broadcast::Sender<()>,
-    limits: BrokerLimits,
+    pub(super) limits: BrokerLimits,
 }
 
 /// The engine's router and its storage, in memory: sessions and retained messages live as long as the process.
@@ -80,32 +74,12 @@ impl Engine {
         }
     }
 
-    /// Accepts connections until `stop`, then ends them all.
-    pub(super) async fn run(&self, listener: TcpListener, stop: CancellationToken) {
-        let mut connections = JoinSet::new();
-        loop {
-            tokio::select! {
-                () = stop.cancelled() => break,
-                Some(ended) = connections.join_next() => report(ended),
-                // The listener's queue holds those for which there is no room.
-                accepted = listener.accept(), if connections.len() < self.limits.connections => match accepted {
-                    Ok((stream, peer)) => {
-                        connections.spawn(self.serve(stream, peer));
-                    }
-                    Err(error) => {
-                        warn!(%error, "could not accept a connection");
-                        sleep(ACCEPT_PAUSE).await;
-                    }
-                },
-            }
-        }
-        drop(listener);
-        self.end(connections).await;
-    }
-
-    fn serve(&self, stream: TcpStream, peer: SocketAddr) -> impl Future<Output = ()> + Send + 'static {
+    /// Serves one client until its connection ends.
+    pub(super) fn serve<S>(&self, stream: S, peer: SocketAddr) -> impl Future<Output = ()> + Send + 'static
+    where
+        S: AsyncRead + AsyncWrite + Send + Sync + Unpin + 'static,
+    {
         let link = Link::new(Arc::clone(&self.desk.ledger));
-        let nodelay = stream.set_nodelay(true);
         let limits = GateLimits { packet: self.limits.packet_bytes, held: self.limits.held_acks.into() };
         let gate = Gate::new(stream, peer, Arc::clone(&link), limits);
         let handler = ClientHandler::new(
@@ -122,9 +96,6 @@ impl Engine {
         );
         let connect_timeout = self.limits.connect_timeout;
         async move {
-            if let Err(error) = nodelay {
-                debug!(%peer, %error, "could not switch off Nagle's algorithm");
-            }
             let silent = async {
                 sleep(connect_timeout).await;
                 if link.has_said_connect() {
@@ -141,26 +112,10 @@ impl Engine {
         }
     }
 
-    async fn end(&self, mut connections: JoinSet<()>) {
+    /// Tells all connections to end.
+    pub(super) fn end(&self) {
         // An error means that there is no connection to be told.
         let _ = self.shutdown.send(());
-        let drained = timeout(STOP_GRACE, async {
-            while let Some(ended) = connections.join_next().await {
-                report(ended);
-            }
-        });
-        if drained.await.is_err() {
-            warn!(connections = connections.len(), "connections did not end in time and were cut");
-            connections.shutdown().await;
-        }
-    }
-}
-
-fn report(ended: Result<(), JoinError>) {
-    if let Err(error) = ended
-        && error.is_panic()
-    {
-        error!(%error, "the broker engine panicked in one connection");
     }
 }
 
@@ -171,6 +126,7 @@ fn engine_config(events: Arc<Events>, limits: &BrokerLimits) -> EngineConfig {
         session_expiry_interval: limits.session_expiry,
         topic_alias_maximum: TOPIC_ALIASES,
         server_receive_maximum: Some(limits.held_acks),
+        max_outbound_inflight: limits.inflight,
         max_subscriptions_per_client: limits.subscriptions,
         max_retained_messages: limits.retained_messages,
         max_retained_message_size: limits.packet_bytes,

@@ -1,0 +1,71 @@
+//! Whether `[broker]` and its limits can work.
+
+use super::check::{ConfigError, bad, within};
+use super::{Broker, Limits};
+
+pub(super) fn check(broker: &Broker) -> Result<(), ConfigError> {
+    let listeners = [
+        ("broker.listen", broker.listen),
+        ("broker.listen_tls", broker.listen_tls),
+        ("broker.listen_ws", broker.listen_ws),
+        ("broker.listen_wss", broker.listen_wss),
+    ];
+    let open: Vec<_> = listeners.iter().filter_map(|(key, listen)| Some((*key, listen.address()?))).collect();
+    if open.is_empty() {
+        return Err(bad("broker.listen", "all listeners are off; nobody could connect".into()));
+    }
+    if broker.anonymous
+        && let Some((key, address)) = open.iter().find(|(_, address)| !address.ip().is_loopback())
+    {
+        let why = format!(
+            "{address} can be reached from outside, and `broker.anonymous` is accepted only on loopback (127.0.0.1 or \
+             [::1]); for others set `broker.users_file`"
+        );
+        return Err(bad(key, why));
+    }
+    if !broker.anonymous && !knows_somebody(broker) {
+        return Err(ConfigError::Missing {
+            key: "broker.users_file",
+            why: "nobody could log in; make the file with `fcm-mqtt-bridge user add`, or set one of \
+                  `broker.jwt_secret_file`, `broker.jwt_key_file` and `broker.jwt_jwks_file`, or, on loopback only, \
+                  `broker.anonymous = true`",
+        });
+    }
+    let tls = broker.listen_tls.address().or_else(|| broker.listen_wss.address());
+    for (key, file) in [("broker.cert_file", &broker.cert_file), ("broker.key_file", &broker.key_file)] {
+        if tls.is_some() && file.is_none() {
+            return Err(ConfigError::Missing { key, why: "`broker.listen_tls` and `broker.listen_wss` need it" });
+        }
+    }
+    Ok(())
+}
+
+fn knows_somebody(broker: &Broker) -> bool {
+    [&broker.users_file, &broker.jwt_secret_file, &broker.jwt_key_file, &broker.jwt_jwks_file]
+        .iter()
+        .any(|file| file.is_some())
+}
+
+pub(super) fn check_limits(limits: &Limits) -> Result<(), ConfigError> {
+    within("limits.broker_connections", limits.broker_connections, 1, 1_000_000)?;
+    within("limits.broker_connections_per_address", limits.broker_connections_per_address, 1, 1_000_000)?;
+    within("limits.broker_connections_per_user", limits.broker_connections_per_user, 1, 1_000_000)?;
+    within("limits.broker_connect_seconds", clamped(limits.broker_connect_seconds), 1, 300)?;
+    within("limits.broker_login_failures_per_minute", limits.broker_login_failures_per_minute as usize, 1, 1_000_000)?;
+    // A payload over its limit is answered with `TOO_BIG`, not with a closed connection: packets may be larger.
+    within("limits.broker_packet_bytes", limits.broker_packet_bytes, limits.payload_bytes * 2, 268_435_455)?;
+    within("limits.broker_topic_bytes", limits.broker_topic_bytes, 64, 65_535)?;
+    within("limits.broker_topic_levels", limits.broker_topic_levels, 4, 1_024)?;
+    within("limits.broker_publish_rate", limits.broker_publish_rate as usize, 1, 1_000_000)?;
+    within("limits.broker_subscriptions", limits.broker_subscriptions, 1, 1_000_000)?;
+    within("limits.broker_inflight", limits.broker_inflight.into(), 1, 65_535)?;
+    within("limits.broker_queued_messages", limits.broker_queued_messages, 1, 10_000_000)?;
+    within("limits.broker_queued_bytes", limits.broker_queued_bytes, limits.broker_packet_bytes, usize::MAX)?;
+    within("limits.broker_sessions", limits.broker_sessions, 1, 10_000_000)?;
+    within("limits.broker_session_hours", clamped(limits.broker_session_hours), 1, 24 * 365)?;
+    within("limits.broker_retained_messages", limits.broker_retained_messages, 1, 10_000_000)
+}
+
+fn clamped(value: u64) -> usize {
+    usize::try_from(value).unwrap_or(usize::MAX)
+}
