@@ -225,9 +225,14 @@ impl Tasks {
         ends.transport.cancel();
         finish(&mut self.transport).await;
         ends.lanes.publish.cancel();
-        finish(&mut self.lanes).await;
+        tokio::select! {
+            () = ends.lanes.quiet.cancelled() => {}
+            () = finish(&mut self.lanes) => {}
+        }
         ends.door.cancel();
+        // The door's end answers what the lanes still ask.
         finish(&mut self.door).await;
+        finish(&mut self.lanes).await;
         ends.ops.cancel();
         finish(&mut self.ops).await;
     }

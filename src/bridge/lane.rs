@@ -83,6 +83,11 @@ impl Lane {
         }
     }
 
+    /// Up to which document a reader may have seen them.
+    pub(crate) fn seen(&self) -> u64 {
+        self.seen
+    }
+
     /// Whether a lane that starts anew with the first document would mark the same ones as published before.
     pub(crate) fn may_be_forgotten(&self) -> bool {
         self.idle() && self.seen <= self.cursor
@@ -115,7 +120,7 @@ impl Lane {
             }
         } else {
             self.open.insert(seq, true);
-            if outcome == Outcome::Lost {
+            if matches!(outcome, Outcome::Lost | Outcome::Kept) {
                 self.seen = self.seen.max(seq);
             }
             let before = matches!(self.mode, Mode::Breaking { no_reader: true });

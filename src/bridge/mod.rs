@@ -65,6 +65,8 @@ pub struct Stops {
     pub intake: CancellationToken,
     /// Publish nothing more. To be cancelled after the transport has ended.
     pub publish: CancellationToken,
+    /// Given by the lanes: the front door may close. They end once it has.
+    pub quiet: CancellationToken,
 }
 
 /// Runs the lanes until both stops are given and the transport has ended.
@@ -86,15 +88,23 @@ pub async fn run(settings: Settings, parts: Parts, stops: Stops) -> Result<(), S
     let (link, door, clients) = (transport.link.clone(), mqtt.door.clone(), mqtt.clients.clone());
     let watches = Watches { link, door, store: health, clients, events };
     let steward = Steward::new(Arc::clone(&hall), watches, mqtt.publish.clone(), readiness);
-    let publisher = publisher::Publisher::new(Arc::clone(&hall), presences.clone(), &mqtt);
+    let mqtt::Port { inbound, publish, former, door, readers, .. } = mqtt;
+    let front = publisher::Front { publish, door, readers, former };
+    let publisher = publisher::Publisher::new(Arc::clone(&hall), presences.clone(), front, recovery.former);
     let pusher = pusher::Pusher::new(Arc::clone(&hall), transport, &recovery.retrying);
     let intake = intake::Intake::new(hall, presences);
 
     let mut tasks = JoinSet::new();
-    tasks.spawn(intake.run(mqtt.inbound, stops.intake.clone()));
+    tasks.spawn(intake.run(inbound, stops.intake.clone()));
     tasks.spawn(pusher.run(stops.intake));
-    tasks.spawn(publisher.run(stops.publish.clone()));
-    tasks.spawn(steward.run(stops.publish));
+    let others = CancellationToken::new();
+    let parting = publisher::Parting { stop: stops.publish.clone(), others: others.clone(), quiet: stops.quiet };
+    tasks.spawn(publisher.run(parting));
+    tasks.spawn(async move {
+        let ended = steward.run(stops.publish).await;
+        others.cancel();
+        ended
+    });
     while let Some(ended) = tasks.join_next().await {
         match ended {
             Ok(result) => result?,

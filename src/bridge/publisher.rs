@@ -7,11 +7,11 @@ use super::hall::Hall;
 use super::lane::{Lane, Manner};
 use super::presence::Presences;
 use crate::chat::message::{BrokerKind, mark_redelivered};
-use crate::mqtt::{Door, Outbound, Outcome, Port};
+use crate::mqtt::{Door, Former, Outbound, Outcome};
 use crate::ops::clock::now_ms;
 use crate::ops::metrics::Metric;
 use crate::ops::story;
-use crate::store::{Committed, Slip, StoreError, Waiting};
+use crate::store::{Committed, Seen, Slip, StoreError, Waiting};
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
@@ -32,6 +32,8 @@ const ACK_PATIENCE: Duration = Duration::from_secs(5);
 const ROUND_EVERY: Duration = Duration::from_secs(1);
 /// How long a stop waits for outstanding confirmations.
 const LAST_WORDS: Duration = Duration::from_secs(2);
+/// How long it waits for the front door to close, which answers everything.
+const DOOR_CLOSES: Duration = Duration::from_secs(8);
 /// Most confirmed documents whose removal is gathered into one operation.
 const FORGET: usize = 256;
 
@@ -63,6 +65,17 @@ enum Arrival {
     },
 }
 
+/// When the publisher stops, and what it tells meanwhile.
+#[derive(Debug, Clone)]
+pub(super) struct Parting {
+    /// Publish nothing more.
+    pub(super) stop: CancellationToken,
+    /// Given when the front door has nothing more to do for anybody else.
+    pub(super) others: CancellationToken,
+    /// The publisher's word that the front door may close.
+    pub(super) quiet: CancellationToken,
+}
+
 /// The lane's task.
 pub(super) struct Publisher {
     hall: Arc<Hall>,
@@ -79,16 +92,28 @@ pub(super) struct Publisher {
     outgoing: VecDeque<Outbound>,
     confirmed: Vec<Slip>,
     forgetting: VecDeque<Committed<()>>,
+    /// Where to ask for what an earlier run may have published, and on which topics that is.
+    former: Option<(mpsc::Sender<Former>, Vec<String>)>,
+}
+
+/// The publisher's part of the front door.
+pub(super) struct Front {
+    pub(super) publish: mpsc::Sender<Outbound>,
+    pub(super) door: watch::Receiver<Door>,
+    pub(super) readers: watch::Receiver<u64>,
+    pub(super) former: mpsc::Sender<Former>,
 }
 
 impl Publisher {
-    pub(super) fn new(hall: Arc<Hall>, presences: Presences, port: &Port) -> Self {
+    /// `former` are the topics with documents that an earlier run may have published.
+    pub(super) fn new(hall: Arc<Hall>, presences: Presences, front: Front, former: Vec<String>) -> Self {
         Self {
             hall,
             presences,
-            publish: port.publish.clone(),
-            door: port.door.clone(),
-            readers: port.readers.clone(),
+            publish: front.publish,
+            door: front.door,
+            readers: front.readers,
+            former: Some((front.former, former)),
             tracks: HashMap::new(),
             postponed: BTreeSet::new(),
             crowded: false,
@@ -99,9 +124,11 @@ impl Publisher {
         }
     }
 
-    /// Publishes until `stop`, then waits until what is confirmed is forgotten as well. What is not confirmed stays in
-    /// the store.
-    pub(super) async fn run(mut self, stop: CancellationToken) -> Result<(), StoreError> {
+    /// Publishes until it is stopped, then waits until what is confirmed is forgotten as well. What is not confirmed
+    /// stays in the store.
+    pub(super) async fn run(mut self, parting: Parting) -> Result<(), StoreError> {
+        let stop = &parting.stop;
+        self.claim_former().await?;
         let mut presence = self.presences.changed();
         let mut rounds = tokio::time::interval(ROUND_EVERY);
         self.look_at_everything().await?;
@@ -141,31 +168,67 @@ impl Publisher {
                 }
             }
         }
-        self.wind_up().await
+        self.wind_up(&parting).await
     }
 
-    /// Hears the last confirmations, so that what was confirmed is not published again after the next start.
-    async fn wind_up(&mut self) -> Result<(), StoreError> {
-        self.outgoing.clear();
-        let patience = tokio::time::sleep(LAST_WORDS);
-        tokio::pin!(patience);
-        loop {
-            tokio::select! {
-                biased;
-                arrival = self.arrivals.next() => match arrival {
-                    Some(arrival) => self.arrived(arrival?),
-                    None => break,
-                },
-                () = &mut patience => break,
+    /// Asks the front door what it still has of an earlier run, before it serves anybody: a reader gets that from there,
+    /// and must not get it from here as well.
+    async fn claim_former(&mut self) -> Result<(), StoreError> {
+        let Some((former, topics)) = self.former.take() else { return Ok(()) };
+        for topic in topics {
+            let topic: Arc<str> = topic.into();
+            self.look_at(Arc::clone(&topic));
+            let window = self.hall.settings.topic_window;
+            let documents = self.hall.store.next_to_publish(Arc::clone(&topic), 0, window).await?.await?;
+            let Some(track) = self.tracks.get_mut(&topic) else { continue };
+            for document in documents.into_iter().take_while(|document| document.redelivered) {
+                let Waiting { slip, payload, .. } = document;
+                track.lane.take(slip.seq);
+                let marked = mark_redelivered(&payload).ok().map(Into::into);
+                let (outcome, answer) = oneshot::channel();
+                let payloads = [Some(payload), marked].into_iter().flatten().collect();
+                // A door that has nothing to do with earlier runs drops it: that means `Lost`.
+                let _ = former.send(Former { topic: topic.to_string(), payloads, outcome }).await;
+                self.arrivals.push(answered(slip, answer));
             }
-            self.outgoing.clear();
         }
+        Ok(())
+    }
+
+    /// Hears the last confirmations, so that what was confirmed is not published again after the next start; then lets
+    /// the front door close and hears how far the rest got.
+    async fn wind_up(&mut self, parting: &Parting) -> Result<(), StoreError> {
+        self.hear(LAST_WORDS).await?;
+        parting.others.cancelled().await;
+        parting.quiet.cancel();
+        self.hear(DOOR_CLOSES).await?;
         self.forget(true).await?;
         while !self.forgetting.is_empty() {
             oldest(&mut self.forgetting).await?;
             self.forgetting.pop_front();
         }
-        Ok(())
+        let known = self.tracks.iter().filter(|(_, track)| track.lane.idle());
+        let seen = known.map(|(topic, track)| Seen { topic: Arc::clone(topic), seq: track.lane.seen() }).collect();
+        self.hall.store.parted(seen).await?.await
+    }
+
+    /// Hears answers until all have come or `patience` is over; publishes nothing.
+    async fn hear(&mut self, patience: Duration) -> Result<(), StoreError> {
+        let patience = tokio::time::sleep(patience);
+        tokio::pin!(patience);
+        loop {
+            for outbound in self.outgoing.drain(..) {
+                let _ = outbound.outcome.send(Outcome::Unsent);
+            }
+            tokio::select! {
+                biased;
+                arrival = self.arrivals.next() => match arrival {
+                    Some(arrival) => self.arrived(arrival?),
+                    None => return Ok(()),
+                },
+                () = &mut patience => return Ok(()),
+            }
+        }
     }
 
     /// Readers may have come for any topic: all that have documents in the store are looked at.
@@ -321,10 +384,7 @@ impl Publisher {
             resume: manner.resume,
             outcome: tell,
         });
-        self.arrivals.push(Box::pin(async move {
-            let outcome = outcome.await.unwrap_or(Outcome::Lost);
-            Ok(Arrival::Answered { slip, outcome })
-        }));
+        self.arrivals.push(answered(slip, outcome));
     }
 
     fn answered(&mut self, slip: Slip, outcome: Outcome) {
@@ -353,6 +413,13 @@ impl Publisher {
         self.forgetting.push_back(self.hall.store.published(confirmed, now_ms()).await?);
         Ok(())
     }
+}
+
+fn answered(slip: Slip, outcome: oneshot::Receiver<Outcome>) -> BoxFuture<'static, Result<Arrival, StoreError>> {
+    Box::pin(async move {
+        let outcome = outcome.await.unwrap_or(Outcome::Lost);
+        Ok(Arrival::Answered { slip, outcome })
+    })
 }
 
 async fn oldest(forgetting: &mut VecDeque<Committed<()>>) -> Result<(), StoreError> {

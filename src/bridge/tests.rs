@@ -62,7 +62,9 @@ impl House {
 
     fn open_with(dir: tempfile::TempDir, path: std::path::PathBuf, settings: Settings) -> Self {
         let (store, keeper, recovery) = Store::open(&crate::store::Settings::new(&path), now_ms()).unwrap();
-        let (mqtt_port, mqtt) = mqtt::port(16, 16);
+        let (mqtt_port, mut mqtt) = mqtt::port(16, 16);
+        // A front door that keeps nothing over a stop.
+        mqtt.former.close();
         let (transport_port, transport) = transport::port(16, 16, 16);
         let (readiness_tx, readiness) = watch::channel(Readiness {
             ready: false,

@@ -10,18 +10,40 @@
 //!
 //! # What happens when a subscriber goes
 //!
-//! The bridge's store is the only durable queue. A publication whose last connected holder goes is answered
-//! [`Outcome::Lost`], and the engine is made to [`Forget`] the copies that it keeps for sessions that may come back,
-//! under the engine's lock of that session: the bridge publishes it again, marked, and a copy from the engine would be
-//! a second, unmarked one. Rejected: to leave it to the engine to redeliver with DUP. Then a message would hang on one
-//! absent member of a shared subscription while others are there, or on a session that never comes back; and the bridge
-//! could not withdraw it.
+//! ```text
+//!             a copy leaves          a reader acknowledges           other copies are on disk
+//!  Queued ───────────────────▶ Sent ───────────────────────▶ Safe ─────────────────────────▶ Confirmed
+//!     │                         │ ▲
+//!     │ the last connected      │ │ it comes back: the engine sends it again, with DUP
+//!     │ holder goes             ▼ │
+//!     └──▶ Unsent             parked ──▶ Lost: another reader came, the session ended, or too many are parked
+//! ```
+//!
+//! A publication of which no copy had left is given back to the bridge, whose store is the durable queue. One that was
+//! sent and not acknowledged waits with the session it was sent to, and the engine sends it again when the client comes
+//! back, as MQTT wants it (4.4): same packet identifier, DUP, in order. It does not wait for ever: as soon as another
+//! reader of the topic is there, or the session ends, or more than a limit are parked, it is answered
+//! [`Outcome::Lost`], and the engine is made to [`Forget`] the copies, under its lock of the session: the bridge
+//! publishes it again, marked, and a copy from the engine would be a second, unmarked one. Rejected: to leave them with
+//! the session whatever happens. Then messages would hang on one absent member of a shared subscription while others are
+//! there, or on a session that never comes back.
 //!
 //! When a new connection takes the session over, nothing is lost: the engine hands the copies to it, in order and with
 //! DUP, and the gate of the new connection sees them.
 //!
 //! A copy that the engine drops (expired, or the queue of a client is full) shows when a later one leaves: copies go
 //! out in the order in which they were queued.
+//!
+//! # What happens at a stop
+//!
+//! What is parked stays with the engine, in its files, and is answered [`Outcome::Kept`]; the next run [adopts]
+//! it. After a crash those files hold an arbitrary part of it, out of which no order can be made: they are cleaned of
+//! everything that the bridge will publish again.
+//!
+//! A publication that one reader has confirmed is settled only when the copies of others, which only the engine will
+//! have from then on, are in its files.
+//!
+//! [adopts]: Ledger::adopt
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -29,14 +51,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use mqtt5::WillMessage;
 use mqtt5::broker::storage::QueueHandle;
-use tokio::sync::OwnedSemaphorePermit;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, OwnedSemaphorePermit, oneshot};
 use tracing::warn;
 
 use super::link::{Link, Start};
-use super::sessions::{Delivery, Handed, Reader, Sessions};
+use super::parked::{Parked, ParkedLimits};
+use super::sessions::{Delivery, Handed, Lasting, Reader, Sessions};
 use crate::mqtt::barrier::Barrier;
-use crate::mqtt::{Outbound, Outcome};
+use crate::mqtt::{Former, Outbound, Outcome};
 
 /// What tells one publication from others on its way through the engine. Equal ones are told apart by their order.
 pub(super) fn mark(topic: &[u8], payload: &[u8]) -> u64 {
@@ -58,19 +80,46 @@ pub(super) enum Proof {
     Write,
 }
 
+/// How far a publication is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Progress {
+    /// No copy has left.
+    Queued,
+    /// A copy has left for a client.
+    Sent,
+    /// A reader has it. Copies for others are on their way to the engine's files.
+    Safe,
+}
+
+/// What becomes of publications whose readers are away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Keeping {
+    /// Whether the engine's files outlive the process.
+    pub(super) durable: bool,
+    /// How much may wait for sessions without a connection.
+    pub(super) parked: ParkedLimits,
+}
+
 /// Who is connected, who reads what, and what is not confirmed.
 ///
 /// A lock because gates, events and the publishing task all need it, the gates while they are polled. It is held for a
 /// few map operations and never across an await.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Ledger {
     state: Mutex<State>,
+    /// Something is safe, and copies for others have to be written.
+    unwritten: Notify,
+    durable: bool,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
     sessions: Sessions,
     open: HashMap<u64, Open>,
+    /// Those that wait for sessions without a connection.
+    parked: Parked,
+    /// Those that are safe.
+    safe: Vec<u64>,
     /// Topics on which something failed; what follows there must not overtake it.
     barrier: Barrier,
     /// The number of the last publication.
@@ -83,6 +132,7 @@ struct Open {
     topic: String,
     outcome: oneshot::Sender<Outcome>,
     proof: Proof,
+    progress: Progress,
     /// The sessions that have a copy.
     holders: HashSet<Arc<str>>,
     /// Its part of the limit on unconfirmed publications.
@@ -90,6 +140,18 @@ struct Open {
 }
 
 impl Ledger {
+    pub(super) fn new(keeping: Keeping) -> Self {
+        let state = State {
+            sessions: Sessions::default(),
+            open: HashMap::new(),
+            parked: Parked::new(keeping.parked),
+            safe: Vec::new(),
+            barrier: Barrier::default(),
+            last: 0,
+        };
+        Self { state: Mutex::new(state), unwritten: Notify::new(), durable: keeping.durable }
+    }
+
     /// Delivers a publication at QoS 1 that is not retained.
     pub(super) fn publish(&self, message: Outbound, room: OwnedSemaphorePermit) {
         // The copies are handed out under the lock: a disconnect comes either before them or after them.
@@ -115,7 +177,8 @@ impl Ledger {
         let mut holders = connected.holders;
         holders.extend(state.hand_out(&away, id, &message).holders);
         let bytes = message.payload.len();
-        let open = Open { topic: message.topic, outcome: message.outcome, proof, holders, _room: room };
+        let Outbound { topic, outcome, .. } = message;
+        let open = Open { topic, outcome, proof, progress: Progress::Queued, holders, _room: room };
         state.open.insert(id, open);
         if nobody_can {
             // As if the sending was complete: MQTT 5, 3.1.2.11.4. Published again it would be too big again.
@@ -128,9 +191,14 @@ impl Ledger {
     /// that connection.
     pub(super) fn sent(&self, client: &str, after: u64, mark: impl FnOnce() -> u64) -> Option<u64> {
         let mut state = self.lock();
-        let (id, overtaken) = state.sessions.get(client)?.find(after, mark)?;
+        let (id, overtaken) = state.sessions.get_mut(client)?.send(after, mark)?;
         for dropped in overtaken {
             state.give_up(dropped, client);
+        }
+        if let Some(open) = state.open.get_mut(&id)
+            && open.progress == Progress::Queued
+        {
+            open.progress = Progress::Sent;
         }
         Some(id)
     }
@@ -146,9 +214,41 @@ impl Ledger {
     }
 
     /// A subscriber has it.
-    pub(super) fn confirm(&self, id: u64) {
-        // The copies of sessions that are away stay with the engine: they are theirs.
-        drop(self.lock().settle(id, Outcome::Confirmed));
+    pub(super) fn confirm(&self, client: &str, id: u64) {
+        let mut state = self.lock();
+        state.release(id, client);
+        let State { open, sessions, safe, .. } = &mut *state;
+        let Some(open) = open.get_mut(&id) else { return };
+        if self.durable && open.holders.iter().any(|holder| sessions.lasts(holder)) {
+            if open.progress != Progress::Safe {
+                open.progress = Progress::Safe;
+                safe.push(id);
+                self.unwritten.notify_one();
+            }
+        } else {
+            // The copies of sessions that are away stay with the engine: they are theirs.
+            drop(state.settle(id, Outcome::Confirmed));
+        }
+    }
+
+    /// Waits until copies have to be written before something can be settled. Yields what is to be [settled](
+    /// Self::written) once everything that the engine has now is in its files.
+    pub(super) async fn unwritten(&self) -> Vec<u64> {
+        loop {
+            let safe = std::mem::take(&mut self.lock().safe);
+            if !safe.is_empty() {
+                return safe;
+            }
+            self.unwritten.notified().await;
+        }
+    }
+
+    /// The copies of these are in the engine's files.
+    pub(super) fn written(&self, ids: &[u64]) {
+        let mut state = self.lock();
+        for id in ids {
+            drop(state.settle(*id, Outcome::Confirmed));
+        }
     }
 
     /// A client has connected. `queue` is the engine's queue of its session.
@@ -159,12 +259,45 @@ impl Ledger {
             Start::Resumed => Forget::new(),
         };
         state.sessions.attach(client, link, queue);
+        for id in state.sessions.copies_with(client) {
+            state.parked.remove(id);
+        }
         forget
     }
 
-    /// The subscriptions of a client are now these.
-    pub(super) fn subscribe(&self, client: &str, readers: Vec<Reader>) {
-        self.lock().sessions.subscribe(client, readers);
+    /// The session of a client is now this.
+    pub(super) fn subscribe(&self, client: &str, readers: Vec<Reader>, lasting: Lasting) -> Forget {
+        let mut state = self.lock();
+        state.sessions.subscribe(client, readers, lasting);
+        state.unpark_for(client)
+    }
+
+    /// A session of an earlier run. `left` are the marks of what the engine has for it.
+    pub(super) fn restore(&self, client: &Arc<str>, queue: QueueHandle, left: Vec<u64>) {
+        self.lock().sessions.restore(client, queue, left);
+    }
+
+    /// Takes over what an earlier run left with sessions; what none has is answered [`Outcome::Lost`].
+    pub(super) fn adopt(&self, former: Former, room: Option<OwnedSemaphorePermit>) {
+        let mut state = self.lock();
+        let Former { topic, payloads, outcome } = former;
+        let marks: Vec<u64> = payloads.iter().map(|payload| mark(topic.as_bytes(), payload)).collect();
+        let id = state.last + 1;
+        let holders = state.sessions.adopt(id, &marks);
+        let (Some(room), false) = (room, holders.is_empty()) else {
+            state.barrier.broke(&topic);
+            let _ = outcome.send(Outcome::Lost);
+            return;
+        };
+        state.last = id;
+        state.parked.insert(id, &topic);
+        let open = Open { topic, outcome, proof: Proof::Ack, progress: Progress::Sent, holders, _room: room };
+        state.open.insert(id, open);
+    }
+
+    /// What no session of an earlier run was asked for is the engine's own affair.
+    pub(super) fn adopted(&self) {
+        self.lock().sessions.forget_left();
     }
 
     /// The will that the engine publishes some time after the connection of `client` broke.
@@ -208,17 +341,39 @@ impl Ledger {
         self.lock().sessions.connected()
     }
 
-    /// Answers everything that is open: the broker stops.
-    pub(super) fn close(&self) {
-        for (_, open) in self.lock().open.drain() {
-            let _ = open.outcome.send(Outcome::Lost);
+    /// The broker stops, and no connection is left. Yields the answers to everything that is open, to be given once the
+    /// engine has forgotten what is to be forgotten and everything else is in its files.
+    pub(super) fn close(&self) -> (Vec<Farewell>, Forget) {
+        let mut state = self.lock();
+        let (mut answers, mut forget) = (Vec::new(), Forget::new());
+        let ids: Vec<u64> = state.open.keys().copied().collect();
+        for id in ids {
+            let Some(open) = state.open.get(&id) else { continue };
+            let stays = |holder: &Arc<str>| state.sessions.may_return_for(holder, id) && state.sessions.lasts(holder);
+            let outcome = match open.progress {
+                Progress::Safe => Outcome::Confirmed,
+                Progress::Sent if self.durable && open.holders.iter().any(stays) => Outcome::Kept,
+                Progress::Sent => Outcome::Lost,
+                Progress::Queued => Outcome::Unsent,
+            };
+            let (sender, left) = state.close(id);
+            answers.extend(sender.map(|sender| (sender, outcome)));
+            if matches!(outcome, Outcome::Lost | Outcome::Unsent) {
+                for (client, mark) in left {
+                    forget.entry(client).or_default().push(mark);
+                }
+            }
         }
+        (answers, forget)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+/// An answer that is still to be given.
+pub(super) type Farewell = (oneshot::Sender<Outcome>, Outcome);
 
 /// What is left of a session whose connection is gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -256,8 +411,11 @@ impl State {
         match rest {
             Rest::Ended => self.end(client),
             Rest::Away => {
-                let held = self.sessions.away(client);
-                self.lose(&held)
+                let (kept, dropped) = self.sessions.away(client);
+                for id in &dropped {
+                    self.release(*id, client);
+                }
+                self.reconsider(&[kept, dropped].concat())
             }
         }
     }
@@ -267,7 +425,7 @@ impl State {
         for id in &held {
             self.release(*id, client);
         }
-        self.lose(&held)
+        self.reconsider(&held)
     }
 
     /// `client` has no copy of it any more.
@@ -284,38 +442,75 @@ impl State {
     /// have a copy too, it will get that one and the one published again, under the same application id.
     fn give_up(&mut self, id: u64, client: &str) {
         self.release(id, client);
-        self.lose(&[id]);
+        drop(self.reconsider(&[id]));
     }
 
-    /// Answers those of `ids` that no connected session holds.
-    fn lose(&mut self, ids: &[u64]) -> Forget {
+    /// A holder of `ids` has gone: what no connected session holds is parked or taken back.
+    fn reconsider(&mut self, ids: &[u64]) -> Forget {
         let mut forget = Forget::new();
-        for id in ids {
-            let held = |open: &Open| open.holders.iter().any(|holder| self.sessions.is_connected(holder));
-            if self.open.get(id).is_some_and(|open| !held(open)) {
-                for (client, mark) in self.settle(*id, Outcome::Lost) {
-                    forget.entry(client).or_default().push(mark);
-                }
+        for &id in ids {
+            let Some(open) = self.open.get(&id) else { continue };
+            if open.progress == Progress::Safe || open.holders.iter().any(|holder| self.sessions.is_connected(holder)) {
+                continue;
+            }
+            let may_wait = open.holders.iter().any(|holder| self.sessions.may_return_for(holder, id));
+            if may_wait && !self.sessions.has_reader_besides(&open.topic, &open.holders) {
+                self.parked.insert(id, &open.topic);
+            } else {
+                self.take_back(id, &mut forget);
+            }
+        }
+        for id in self.parked.excess() {
+            self.take_back(id, &mut forget);
+        }
+        forget
+    }
+
+    /// A reader has come, or reads more than before: what waits for others on its topics is taken back for it.
+    fn unpark_for(&mut self, client: &str) -> Forget {
+        let mut forget = Forget::new();
+        for id in self.parked.read_by(self.sessions.filters_of(client)) {
+            let waits_for_others = |open: &Open| !open.holders.contains(client);
+            if self.open.get(&id).is_some_and(waits_for_others) {
+                self.take_back(id, &mut forget);
             }
         }
         forget
     }
 
+    fn take_back(&mut self, id: u64, forget: &mut Forget) {
+        let sent = self.open.get(&id).is_some_and(|open| open.progress == Progress::Sent);
+        let outcome = if sent { Outcome::Lost } else { Outcome::Unsent };
+        for (client, mark) in self.settle(id, outcome) {
+            forget.entry(client).or_default().push(mark);
+        }
+    }
+
     /// Answers a publication. Yields the copies that sessions which are away have of it.
     fn settle(&mut self, id: u64, outcome: Outcome) -> Vec<(Arc<str>, u64)> {
-        let Some(open) = self.open.remove(&id) else {
-            return Vec::new();
-        };
-        if outcome != Outcome::Confirmed {
+        if outcome != Outcome::Confirmed
+            && let Some(open) = self.open.get(&id)
+        {
             self.barrier.broke(&open.topic);
         }
-        let _ = open.outcome.send(outcome);
+        let (sender, left) = self.close(id);
+        if let Some(sender) = sender {
+            let _ = sender.send(outcome);
+        }
+        left
+    }
+
+    fn close(&mut self, id: u64) -> (Option<oneshot::Sender<Outcome>>, Vec<(Arc<str>, u64)>) {
+        self.parked.remove(id);
+        let Some(open) = self.open.remove(&id) else {
+            return (None, Vec::new());
+        };
         let mut left = Vec::new();
         for holder in open.holders {
             let marks = self.sessions.get_mut(&holder).map(|session| session.drop_copy(id)).unwrap_or_default();
             left.extend(marks.into_iter().map(|mark| (holder.clone(), mark)));
         }
-        left
+        (Some(open.outcome), left)
     }
 }
 

@@ -6,17 +6,19 @@ use std::sync::Arc;
 use mqtt5::WillMessage;
 use mqtt5::broker::router::MessageRouter;
 use mqtt5::broker::session_slot::SessionSlotGuard;
-use mqtt5::broker::storage::{ClientSession, DynamicStorage, QueuedMessage, StorageBackend};
+use mqtt5::broker::storage::{ClientSession, QueueHandle, QueuedMessage, StorageBackend};
+use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::confirm::{Forget, Ledger, Rest, mark};
+use super::disk::{Disk, Past};
 use super::link::Link;
-use super::sessions::Reader;
+use super::sessions::{Lasting, Reader};
 
 /// The engine's router and storage beside our ledger.
 pub(super) struct Desk {
     pub(super) router: Arc<MessageRouter>,
-    pub(super) storage: Arc<DynamicStorage>,
+    pub(super) disk: Disk,
     pub(super) ledger: Arc<Ledger>,
 }
 
@@ -27,13 +29,46 @@ impl std::fmt::Debug for Desk {
 }
 
 impl Desk {
+    /// Puts the sessions of an earlier run on the books, and what the engine has for them.
+    pub(super) async fn restore(&self, past: Past) {
+        for client in self.disk.storage.session_client_ids().await.unwrap_or_default() {
+            let client: Arc<str> = client.into();
+            let Some(session) = self.stored(&client).await else { continue };
+            let queue = self.router.queue_handle(&client);
+            let left = match past {
+                Past::Whole => self.left(&client, &queue).await,
+                Past::Torn => Vec::new(),
+            };
+            self.ledger.restore(&client, queue, left);
+            drop(self.ledger.subscribe(&client, Reader::all_of(&client, &session), Lasting::of(&session)));
+        }
+    }
+
+    /// The marks of what the engine has for a session, in the order in which it will send it.
+    async fn left(&self, client: &str, queue: &QueueHandle) -> Vec<u64> {
+        let sent = self.disk.storage.get_inflight_messages(client).await.unwrap_or_default();
+        let sent = sent.iter().map(|message| mark(message.topic.as_bytes(), &message.payload));
+        let queued = queue.peek_all().await;
+        sent.chain(queued.iter().map(|message| mark(message.topic.as_bytes(), &message.payload))).collect()
+    }
+
+    /// Takes what the bridge will publish again out of what a crash left with the sessions.
+    pub(super) async fn cleanse(&self, unwanted: &HashSet<u64>) {
+        for client in self.disk.storage.session_client_ids().await.unwrap_or_default() {
+            let is_unwanted = |topic: &str, payload: &[u8]| unwanted.contains(&mark(topic.as_bytes(), payload));
+            self.disk.drop_sent(&client, is_unwanted).await;
+            self.filter_queue(&client, |message| !is_unwanted(&message.topic, &message.payload)).await;
+        }
+    }
+
     /// A client has connected.
     pub(super) async fn attach(&self, client: &Arc<str>, link: &Arc<Link>) {
-        let forget = self.ledger.attach(client, link, link.start(), self.router.queue_handle(client));
-        let stored = self.stored(client).await;
-        let readers = stored.as_ref().map(|session| Reader::all_of(client, session)).unwrap_or_default();
-        self.ledger.subscribe(client, readers);
-        if let Some(session) = stored {
+        let mut forget = self.ledger.attach(client, link, link.start(), self.router.queue_handle(client));
+        if let Some(session) = self.stored(client).await {
+            let readers = Reader::all_of(client, &session);
+            for (client, marks) in self.ledger.subscribe(client, readers, Lasting::of(&session)) {
+                forget.entry(client).or_default().extend(marks);
+            }
             let (now, later) = match session.will_publish_delay() {
                 Some(0) => (session.will_message, None),
                 _ => (None, session.will_message),
@@ -47,7 +82,27 @@ impl Desk {
     /// The subscriptions of a client have changed.
     pub(super) async fn subscribe(&self, client: &Arc<str>) {
         if let Some(session) = self.stored(client).await {
-            self.ledger.subscribe(client, Reader::all_of(client, &session));
+            let readers = Reader::all_of(client, &session);
+            let forget = self.ledger.subscribe(client, readers, Lasting::of(&session));
+            self.forget(forget, None).await;
+        }
+    }
+
+    /// Writes what has to be in the engine's files before publications can be settled, until `stop`.
+    pub(super) async fn keep_written(&self, stop: &CancellationToken) {
+        while let Some(safe) = stop.run_until_cancelled(self.ledger.unwritten()).await {
+            self.disk.flush().await;
+            self.ledger.written(&safe);
+        }
+    }
+
+    /// No connection is left: settles everything, and leaves on disk what the next run goes on with.
+    pub(super) async fn close(&self) {
+        let (answers, forget) = self.ledger.close();
+        self.forget(forget, None).await;
+        self.disk.close().await;
+        for (sender, outcome) in answers {
+            let _ = sender.send(outcome);
         }
     }
 
@@ -68,7 +123,7 @@ impl Desk {
     /// Ends the sessions that have expired and those whose connection vanished without an event. `suspects` are those
     /// whose connection had vanished at the last sweep although the engine believed in it.
     pub(super) async fn sweep(&self, suspects: &mut HashSet<Arc<str>>) {
-        if let Err(error) = self.storage.cleanup_expired().await {
+        if let Err(error) = self.disk.storage.cleanup_expired().await {
             warn!(%error, "engine could not clean its storage");
         }
         self.router.sweep_sessions().await;
@@ -116,9 +171,18 @@ impl Desk {
         for mark in marks {
             *unwanted.entry(mark).or_default() += 1;
         }
+        // What is left of a connection that vanished is there and not in the queue.
+        self.disk.drop_sent(client, |topic, payload| takes_one(&mut unwanted, topic, payload)).await;
+        self.filter_queue(client, |message| !takes_one(&mut unwanted, &message.topic, &message.payload)).await;
+    }
+
+    async fn filter_queue(&self, client: &str, keep: impl FnMut(&QueuedMessage) -> bool) {
         let queue = self.router.queue_handle(client);
+        if queue.is_empty() {
+            return;
+        }
         let mut queued = queue.take(usize::MAX).await;
-        queued.retain(|message| !takes_one(&mut unwanted, message));
+        queued.retain(keep);
         queue.requeue_front(queued);
         queue.finish_drain();
     }
@@ -128,15 +192,15 @@ impl Desk {
     }
 
     async fn stored(&self, client: &str) -> Option<ClientSession> {
-        self.storage.get_session(client).await.unwrap_or_else(|error| {
+        self.disk.storage.get_session(client).await.unwrap_or_else(|error| {
             warn!(%error, client, "engine could not read a session");
             None
         })
     }
 }
 
-fn takes_one(unwanted: &mut HashMap<u64, usize>, message: &QueuedMessage) -> bool {
-    match unwanted.get_mut(&mark(message.topic.as_bytes(), &message.payload)) {
+fn takes_one(unwanted: &mut HashMap<u64, usize>, topic: &str, payload: &[u8]) -> bool {
+    match unwanted.get_mut(&mark(topic.as_bytes(), payload)) {
         Some(count) if *count > 0 => {
             *count -= 1;
             true

@@ -8,7 +8,7 @@ use mqtt5::broker::client_handler::ClientHandler;
 use mqtt5::broker::config::BrokerConfig as EngineConfig;
 use mqtt5::broker::resource_monitor::{ResourceLimits, ResourceMonitor};
 use mqtt5::broker::router::MessageRouter;
-use mqtt5::broker::storage::{DynamicStorage, MemoryBackend, QueueLimits};
+use mqtt5::broker::storage::QueueLimits;
 use mqtt5::broker::sys_topics::BrokerStats;
 use mqtt5::broker::transport::BrokerTransport;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -18,16 +18,22 @@ use tracing::debug;
 
 use super::BrokerLimits;
 use super::auth::Rules;
-use super::confirm::Ledger;
+use super::confirm::{Keeping, Ledger};
 use super::desk::Desk;
+use super::disk::Disk;
 use super::events::Events;
 use super::gate::{Gate, GateLimits};
 use super::link::{LINK, Link};
+use super::parked::ParkedLimits;
 
 /// MQTT 5 topic aliases per connection; the engine keeps a topic for each.
 const TOPIC_ALIASES: u16 = 32;
 /// Messages between the engine's router and one client, before they go to the session's queue.
 const LANE: usize = 256;
+/// Which part of the unconfirmed publications may wait for sessions without a connection.
+const PARKED_PART: usize = 2;
+/// On how many topics.
+const PARKED_TOPICS: usize = 4_096;
 /// A window that no limit of the engine's monitor depends on: all its limits are off, ours hold before it.
 const MONITOR_WINDOW: Duration = Duration::from_secs(1);
 
@@ -42,13 +48,18 @@ pub(super) struct Engine {
     pub(super) limits: BrokerLimits,
 }
 
-/// The engine's router and its storage, in memory: sessions and retained messages live as long as the process.
-pub(super) fn desk(ledger: Arc<Ledger>, limits: &BrokerLimits) -> Desk {
-    let queues = QueueLimits { max_messages: limits.queued_messages, max_bytes: limits.queued_bytes };
-    let storage = Arc::new(DynamicStorage::Memory(MemoryBackend::with_queue_limits(queues)));
-    let router = MessageRouter::with_storage(Arc::clone(&storage))
+/// What one session's queue may hold.
+pub(super) fn queues(limits: &BrokerLimits) -> QueueLimits {
+    QueueLimits { max_messages: limits.queued_messages, max_bytes: limits.queued_bytes }
+}
+
+/// The engine's router on its storage.
+pub(super) fn desk(disk: Disk, limits: &BrokerLimits) -> Desk {
+    let parked = ParkedLimits { publications: limits.unconfirmed / PARKED_PART, topics: PARKED_TOPICS };
+    let keeping = Keeping { durable: disk.is_durable(), parked };
+    let router = MessageRouter::with_storage(Arc::clone(&disk.storage))
         .with_retained_limits(limits.retained_messages, limits.packet_bytes);
-    Desk { router: Arc::new(router), storage, ledger }
+    Desk { router: Arc::new(router), disk, ledger: Arc::new(Ledger::new(keeping)) }
 }
 
 impl Engine {
@@ -89,7 +100,7 @@ impl Engine {
             Arc::clone(&self.config),
             Arc::clone(&self.desk.router),
             Arc::clone(&self.rules) as _,
-            Some(Arc::clone(&self.desk.storage)),
+            Some(Arc::clone(&self.desk.disk.storage)),
             Arc::clone(&self.stats),
             Arc::clone(&self.monitor),
             self.shutdown.subscribe(),

@@ -159,9 +159,12 @@ impl Link {
 
     /// The client acknowledged the PUBLISH `packet` of the engine.
     pub(super) fn saw_ack_of_client(&self, packet: u16) {
-        let id = self.lock().sent.remove(&packet);
-        if let Some(id) = id {
-            self.ledger.confirm(id);
+        let acknowledged = {
+            let mut state = self.lock();
+            state.sent.remove(&packet).zip(state.client.clone())
+        };
+        if let Some((id, client)) = acknowledged {
+            self.ledger.confirm(&client, id);
         }
     }
 

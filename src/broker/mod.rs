@@ -18,7 +18,9 @@
 //! * At most [`BrokerLimits::unconfirmed`] publications are unconfirmed over all topics; then no more are taken. A
 //!   subscriber that never acknowledges holds its own publications only, as long as the bridge keeps fewer than that
 //!   open for it.
-//! * Sessions and retained messages live as long as the process.
+//! * Sessions, their subscriptions and retained messages are on disk before they are acknowledged, if there is a folder
+//!   for them ([`BrokerConfig::data`]). What was sent to a session and not acknowledged outlives an orderly stop; after
+//!   a crash the bridge publishes it again.
 //!
 //! The engine logs under the target `mqtt5`. Connecting, publishing and disconnecting in an orderly way, or by closing
 //! the socket, it warns of nothing; it warns of clients that break rules, fall silent or stop reading.
@@ -28,6 +30,7 @@ mod acks;
 mod auth;
 mod confirm;
 mod desk;
+mod disk;
 mod engine;
 mod events;
 mod filters;
@@ -37,6 +40,7 @@ pub mod identity;
 mod link;
 mod listen;
 mod outgoing;
+mod parked;
 mod sessions;
 
 use std::collections::HashSet;
@@ -47,13 +51,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use thiserror::Error;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use crate::mqtt::{Door, Outlet};
+use crate::mqtt::{Door, Former, Outlet};
 use crate::ops::metrics::Metrics;
+use disk::{Disk, Past};
 use listen::Listeners;
 
 /// How often expired sessions and messages are removed.
@@ -225,6 +230,14 @@ pub enum BrokerError {
     /// A limit that leaves no room for anything.
     #[error("limit `{0}` must be at least 1")]
     NoRoom(&'static str),
+    /// The folder of sessions and retained messages cannot be used.
+    #[error("the broker's folder {}: {reason}", .folder.display())]
+    Data {
+        /// The folder.
+        folder: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// The engine failed to start.
     #[error("the broker engine did not start: {0}")]
     Engine(String),
@@ -288,32 +301,68 @@ impl Broker {
         surroundings: Surroundings,
         stop: CancellationToken,
     ) -> Result<(), BrokerError> {
-        let Self { listeners, config: BrokerConfig { anonymous, limits, .. } } = self;
-        let Outlet { inbound, publish, door, readers, clients, sightings: _ } = outlet;
+        let Self { listeners, config: BrokerConfig { anonymous, data, limits, .. } } = self;
+        let Outlet { inbound, publish, former, door, readers, clients, sightings: _ } = outlet;
         let Surroundings { .. } = surroundings;
-        let ledger = Arc::new(confirm::Ledger::default());
-        let desk = Arc::new(engine::desk(Arc::clone(&ledger), &limits));
-        desk.router.initialize().await.map_err(|error| BrokerError::Engine(error.to_string()))?;
+        let (disk, past) = Disk::open(data.as_deref(), engine::queues(&limits)).await?;
+        let desk = Arc::new(engine::desk(disk, &limits));
+        let unconfirmed = Arc::new(Semaphore::new(limits.unconfirmed));
+        recover(&desk, &limits).await?;
+        desk.restore(past).await;
+        claims(&desk, former, past, &unconfirmed, &stop).await;
+
         let events = Arc::new(events::Events { desk: Arc::clone(&desk), inbound, readers, stop: stop.clone() });
         let sessions = limits.sessions;
-        let rules = auth::Rules { anonymous, sessions, ledger: Arc::clone(&ledger), events: Arc::clone(&events) };
-        let unconfirmed = limits.unconfirmed;
+        let rules = auth::Rules { anonymous, sessions, ledger: Arc::clone(&desk.ledger), events: Arc::clone(&events) };
         let engine = Arc::new(engine::Engine::new(events, Arc::new(rules), limits));
 
         door.send_replace(Door::Open);
         info!(addresses = ?listeners.addresses(), "broker is open");
-        let publishing =
-            outgoing::run(publish, Arc::clone(&ledger), Arc::clone(&desk.router), unconfirmed, stop.clone());
         tokio::join!(
             listeners.run(engine, stop.clone()),
-            publishing,
+            outgoing::run(publish, &desk, unconfirmed, &stop),
+            desk.keep_written(&stop),
             sweep(&desk, &stop),
-            count(&ledger, clients, &stop)
+            count(&desk.ledger, clients, &stop)
         );
         door.send_replace(Door::Closed);
-        ledger.close();
+        desk.close().await;
         info!("broker is closed");
         Ok(())
+    }
+}
+
+/// Lets the engine read what it has on disk.
+async fn recover(desk: &desk::Desk, limits: &BrokerLimits) -> Result<(), BrokerError> {
+    let failed = |error: mqtt5::MqttError| BrokerError::Engine(error.to_string());
+    desk.router.initialize().await.map_err(failed)?;
+    let longest = u32::try_from(limits.session_expiry.as_secs()).unwrap_or(u32::MAX);
+    let sessions = desk.router.recover_sessions(longest).await.map_err(failed)?;
+    let retained = desk.router.retained_count().await;
+    info!(sessions, retained, "broker has read its folder");
+    Ok(())
+}
+
+/// Hears what the bridge may have published in an earlier run, and leaves it with the sessions that have it; or takes
+/// it from them, if it is not sure that they have all of it.
+async fn claims(
+    desk: &desk::Desk,
+    mut former: mpsc::Receiver<Former>,
+    past: Past,
+    unconfirmed: &Arc<Semaphore>,
+    stop: &CancellationToken,
+) {
+    let mut unwanted = HashSet::new();
+    while let Some(Some(claim)) = stop.run_until_cancelled(former.recv()).await {
+        if past == Past::Torn {
+            let topic = claim.topic.as_bytes();
+            unwanted.extend(claim.payloads.iter().map(|payload| confirm::mark(topic, payload)));
+        }
+        desk.ledger.adopt(claim, Arc::clone(unconfirmed).try_acquire_owned().ok());
+    }
+    desk.ledger.adopted();
+    if !unwanted.is_empty() {
+        desk.cleanse(&unwanted).await;
     }
 }
 

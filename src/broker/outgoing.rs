@@ -3,24 +3,22 @@
 use std::sync::Arc;
 
 use mqtt5::QoS;
-use mqtt5::broker::router::MessageRouter;
 use mqtt5::packet::publish::PublishPacket;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::confirm::Ledger;
+use super::desk::Desk;
 use crate::mqtt::{Outbound, Outcome};
 
-/// Takes publications until `stop`, as long as there is room for unconfirmed ones.
+/// Takes publications until `stop`, as long as there is room for unconfirmed ones. What it has not taken by then is
+/// answered `Unsent`.
 pub(super) async fn run(
     mut publish: mpsc::Receiver<Outbound>,
-    ledger: Arc<Ledger>,
-    router: Arc<MessageRouter>,
-    unconfirmed: usize,
-    stop: CancellationToken,
+    desk: &Desk,
+    unconfirmed: Arc<Semaphore>,
+    stop: &CancellationToken,
 ) {
-    let unconfirmed = Arc::new(Semaphore::new(unconfirmed));
     let mut next = async || {
         let room = Arc::clone(&unconfirmed).acquire_owned().await.ok()?;
         Some((publish.recv().await?, room))
@@ -28,11 +26,15 @@ pub(super) async fn run(
     while let Some(Some((message, room))) = stop.run_until_cancelled(next()).await {
         if message.retain || message.qos == 0 {
             // A deadline of now: whoever has no room gets it from his queue instead of holding up everybody.
-            router.route_message_with_deadline(&packet(&message, wanted(&message)), None, Instant::now()).await;
+            desk.router.route_message_with_deadline(&packet(&message, wanted(&message)), None, Instant::now()).await;
             let _ = message.outcome.send(Outcome::Confirmed);
         } else {
-            ledger.publish(message, room);
+            desk.ledger.publish(message, room);
         }
+    }
+    publish.close();
+    while let Ok(message) = publish.try_recv() {
+        let _ = message.outcome.send(Outcome::Unsent);
     }
 }
 

@@ -1,7 +1,7 @@
 //! The sessions of the clients, as far as the bridge's publications need them: who is connected, who reads what, and
 //! which copies each has.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Weak};
 
 use mqtt5::broker::storage::{ClientSession, QueueHandle, QueuedMessage, StoredSubscription};
@@ -91,10 +91,31 @@ pub(super) struct Session {
     /// The biggest packet that the client takes (MQTT 5).
     max_packet: Option<usize>,
     readers: Vec<Reader>,
+    lasting: Lasting,
     /// The will that is published some time after the connection broke.
     delayed_will: Option<WillMessage>,
     /// Copies that are not confirmed, in the order in which they were queued.
     copies: VecDeque<Held>,
+    /// Copies of an earlier run that were taken over. The engine sends them before all others.
+    adopted: Vec<Held>,
+    /// What else the engine has from an earlier run: marks. Empty once the broker serves clients.
+    left: Vec<u64>,
+}
+
+/// Whether a session outlives its connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Lasting {
+    /// It ends with the connection.
+    #[default]
+    Connection,
+    /// For a while.
+    Longer,
+}
+
+impl Lasting {
+    pub(super) fn of(session: &ClientSession) -> Self {
+        if session.expiry_interval == Some(0) { Self::Connection } else { Self::Longer }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,23 +128,49 @@ enum Presence {
 struct Held {
     id: u64,
     mark: u64,
+    /// At QoS 0 the engine does not keep it when the connection ends.
+    wants_ack: bool,
+    /// It has left for the client.
+    sent: bool,
 }
 
 impl Session {
+    fn new(presence: Presence, link: Weak<Link>, queue: QueueHandle) -> Self {
+        Self {
+            presence,
+            link,
+            epoch: queue.epoch(),
+            queue,
+            max_packet: None,
+            readers: Vec::new(),
+            lasting: Lasting::default(),
+            delayed_will: None,
+            copies: VecDeque::new(),
+            adopted: Vec::new(),
+            left: Vec::new(),
+        }
+    }
+
     pub(super) fn is_served_by(&self, link: &Arc<Link>) -> bool {
         std::ptr::eq(self.link.as_ptr(), Arc::as_ptr(link))
     }
 
-    /// The first copy after `after` with this mark, and the copies that it overtook.
-    pub(super) fn find(&self, after: u64, mark: impl FnOnce() -> u64) -> Option<(u64, Vec<u64>)> {
+    /// The first copy after `after` with this mark leaves. Yields it, and the copies that it overtook.
+    pub(super) fn send(&mut self, after: u64, mark: impl FnOnce() -> u64) -> Option<(u64, Vec<u64>)> {
         let start = self.copies.partition_point(|copy| copy.id <= after);
-        if start == self.copies.len() {
+        if start == self.copies.len() && self.adopted.is_empty() {
             return None;
         }
         let mark = mark();
-        let found = self.copies.range(start..).position(|copy| copy.mark == mark)?;
-        let overtaken = self.copies.range(start..start + found).map(|copy| copy.id).collect();
-        Some((self.copies[start + found].id, overtaken))
+        // Their numbers say nothing about the order in which the engine has them, and none of them is dropped silently:
+        // it queues them before it serves the client.
+        if let Some(copy) = self.adopted.iter().find(|copy| copy.mark == mark) {
+            return Some((copy.id, Vec::new()));
+        }
+        let found = start + self.copies.range(start..).position(|copy| copy.mark == mark)?;
+        let overtaken = self.copies.range(start..found).map(|copy| copy.id).collect();
+        self.copies[found].sent = true;
+        Some((self.copies[found].id, overtaken))
     }
 
     pub(super) fn set_delayed_will(&mut self, will: Option<WillMessage>) {
@@ -138,7 +185,8 @@ impl Session {
     pub(super) fn drop_copy(&mut self, id: u64) -> Vec<u64> {
         let from = self.copies.partition_point(|copy| copy.id < id);
         let to = self.copies.partition_point(|copy| copy.id <= id);
-        let marks = self.copies.drain(from..to).map(|copy| copy.mark);
+        let adopted = self.adopted.extract_if(.., |copy| copy.id == id);
+        let marks = adopted.chain(self.copies.drain(from..to)).map(|copy| copy.mark);
         match self.presence {
             Presence::Away => marks.collect(),
             Presence::Connected => Vec::new(),
@@ -199,20 +247,52 @@ impl Sessions {
     pub(super) fn attach(&mut self, client: &Arc<str>, link: &Arc<Link>, queue: QueueHandle) {
         self.part(client);
         self.connected += 1;
-        let epoch = queue.epoch();
         let old = self.by_client.remove(client);
-        let (readers, copies) = old.map(|old| (old.readers, old.copies)).unwrap_or_default();
-        let (presence, max_packet) = (Presence::Connected, link.max_packet());
-        let link = Arc::downgrade(link);
-        let session = Session { presence, link, queue, epoch, max_packet, readers, delayed_will: None, copies };
+        let mut session = Session::new(Presence::Connected, Arc::downgrade(link), queue);
+        session.max_packet = link.max_packet();
+        if let Some(old) = old {
+            Session {
+                readers: session.readers,
+                copies: session.copies,
+                adopted: session.adopted,
+                lasting: session.lasting,
+                ..
+            } = old;
+        }
         self.by_client.insert(client.clone(), session);
     }
 
+    /// A session of an earlier run. `left` are the marks of what the engine has for it.
+    pub(super) fn restore(&mut self, client: &Arc<str>, queue: QueueHandle, left: Vec<u64>) {
+        let session = Session { left, ..Session::new(Presence::Away, Weak::new(), queue) };
+        self.by_client.insert(client.clone(), session);
+    }
+
+    /// Takes over what sessions have of a publication of an earlier run. Yields their clients.
+    pub(super) fn adopt(&mut self, id: u64, marks: &[u64]) -> HashSet<Arc<str>> {
+        let mut holders = HashSet::new();
+        for (client, session) in &mut self.by_client {
+            if let Some(at) = session.left.iter().position(|mark| marks.contains(mark)) {
+                let mark = session.left.remove(at);
+                session.adopted.push(Held { id, mark, wants_ack: true, sent: true });
+                holders.insert(client.clone());
+            }
+        }
+        holders
+    }
+
+    pub(super) fn forget_left(&mut self) {
+        for session in self.by_client.values_mut() {
+            session.left = Vec::new();
+        }
+    }
+
     /// The session reads exactly this.
-    pub(super) fn subscribe(&mut self, client: &str, readers: Vec<Reader>) {
+    pub(super) fn subscribe(&mut self, client: &str, readers: Vec<Reader>, lasting: Lasting) {
         let Some(session) = self.by_client.get_mut(client) else {
             return;
         };
+        session.lasting = lasting;
         for reader in &session.readers {
             self.filters.remove(reader.pattern(), reader);
         }
@@ -222,21 +302,52 @@ impl Sessions {
         session.readers = readers;
     }
 
-    /// The session has no connection any more. Yields its copies.
-    pub(super) fn away(&mut self, client: &str) -> Vec<u64> {
+    /// The session has no connection any more. Yields the copies that the engine keeps for its return, and those that it
+    /// does not.
+    pub(super) fn away(&mut self, client: &str) -> (Vec<u64>, Vec<u64>) {
         self.part(client);
-        let Some(session) = self.by_client.get(client) else {
-            return Vec::new();
-        };
-        session.copies.iter().map(|copy| copy.id).collect()
+        let (kept, dropped): (Vec<&Held>, Vec<&Held>) = self.held(client).partition(|copy| copy.wants_ack);
+        let ids = |copies: Vec<&Held>| copies.into_iter().map(|copy| copy.id).collect();
+        (ids(kept), ids(dropped))
+    }
+
+    /// The copies that a session has.
+    pub(super) fn copies_with(&self, client: &str) -> Vec<u64> {
+        self.held(client).map(|copy| copy.id).collect()
+    }
+
+    fn held(&self, client: &str) -> impl Iterator<Item = &Held> {
+        self.by_client.get(client).into_iter().flat_map(|session| session.adopted.iter().chain(&session.copies))
+    }
+
+    /// Whether a session that has no connection now has got a copy and may still acknowledge it.
+    pub(super) fn may_return_for(&self, client: &str, id: u64) -> bool {
+        !self.is_connected(client) && self.held(client).any(|copy| copy.id == id && copy.sent && copy.wants_ack)
+    }
+
+    /// Whether the session outlives its connection.
+    pub(super) fn lasts(&self, client: &str) -> bool {
+        self.get(client).is_some_and(|session| session.lasting == Lasting::Longer)
+    }
+
+    /// The filters of a session.
+    pub(super) fn filters_of(&self, client: &str) -> impl Iterator<Item = &str> {
+        self.get(client).into_iter().flat_map(|session| session.readers.iter().map(|reader| &*reader.filter))
+    }
+
+    /// Whether somebody else who is connected reads a topic.
+    pub(super) fn has_reader_besides(&self, topic: &str, holders: &HashSet<Arc<str>>) -> bool {
+        let mut readers = self.filters.matches(topic).into_iter();
+        readers.any(|reader| self.is_connected(&reader.client) && !holders.contains(&reader.client))
     }
 
     /// The session is over. Yields its copies.
     pub(super) fn remove(&mut self, client: &str) -> Vec<u64> {
         self.part(client);
-        self.subscribe(client, Vec::new());
-        let session = self.by_client.remove(client);
-        session.map(|session| session.copies.iter().map(|copy| copy.id).collect()).unwrap_or_default()
+        self.subscribe(client, Vec::new(), Lasting::Connection);
+        let held = self.copies_with(client);
+        self.by_client.remove(client);
+        held
     }
 
     fn part(&mut self, client: &str) {
@@ -307,7 +418,7 @@ impl Sessions {
         session.queue.notify();
         // A member of a shared subscription that also subscribes on its own has two copies; the first that is
         // acknowledged answers for both.
-        session.copies.push_back(Held { id, mark });
+        session.copies.push_back(Held { id, mark, wants_ack: copy.wants_ack(), sent: false });
         Handed::Queued
     }
 }

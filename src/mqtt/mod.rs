@@ -106,6 +106,24 @@ pub enum Outcome {
     Unsent,
     /// It was sent, and the connection ended before it was confirmed: publish it again, it may arrive twice.
     Lost,
+    /// It was sent, and the front door closes before it was confirmed. It keeps it over the stop, with the session of
+    /// its reader, and delivers it again as the protocol has it; the next run claims it as [`Former`].
+    Kept,
+}
+
+/// A document that an earlier run may have published and nobody has confirmed.
+///
+/// If the front door still has it for a reader, it keeps it and answers when the reader confirms it. If not, or if it
+/// cannot be sure of the order, it makes sure that no copy of the earlier run is delivered, and answers
+/// [`Outcome::Lost`].
+#[derive(Debug)]
+pub struct Former {
+    /// The topic.
+    pub topic: String,
+    /// The forms in which it may have been published.
+    pub payloads: Vec<Bytes>,
+    /// Where the outcome is told.
+    pub outcome: oneshot::Sender<Outcome>,
 }
 
 /// What somebody who logged in is, as far as access goes.
@@ -162,6 +180,9 @@ pub struct Port {
     pub inbound: mpsc::Receiver<Inbound>,
     /// What to publish; full means: wait. Publications of one topic keep their order.
     pub publish: mpsc::Sender<Outbound>,
+    /// What an earlier run may have published, in order per topic. The embedded broker serves nobody before this end is
+    /// dropped.
+    pub former: mpsc::Sender<Former>,
     /// How the door stands.
     pub door: watch::Receiver<Door>,
     /// Changes whenever a topic that had no reader may have got one.
@@ -179,6 +200,8 @@ pub struct Outlet {
     pub inbound: mpsc::Sender<Inbound>,
     /// What to publish.
     pub publish: mpsc::Receiver<Outbound>,
+    /// What an earlier run may have published.
+    pub former: mpsc::Receiver<Former>,
     /// How the door stands.
     pub door: watch::Sender<Door>,
     /// To be changed whenever a topic that had no reader may have got one.
@@ -198,10 +221,12 @@ pub fn port(inbound: usize, publish: usize) -> (Port, Outlet) {
     let (readers_tx, readers_rx) = watch::channel(0);
     let (clients_tx, clients_rx) = watch::channel(None);
     let (sightings_tx, sightings_rx) = mpsc::channel(SIGHTINGS);
+    let (former_tx, former_rx) = mpsc::channel(publish);
     (
         Port {
             inbound: inbound_rx,
             publish: publish_tx,
+            former: former_tx,
             door: door_rx,
             readers: readers_rx,
             clients: clients_rx,
@@ -210,6 +235,7 @@ pub fn port(inbound: usize, publish: usize) -> (Port, Outlet) {
         Outlet {
             inbound: inbound_tx,
             publish: publish_rx,
+            former: former_rx,
             door: door_tx,
             readers: readers_tx,
             clients: clients_tx,

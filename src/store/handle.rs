@@ -5,7 +5,7 @@ use super::desk::{Desk, Limits};
 use super::dispatch::{self, DueQuery, Recorded, Taken};
 use super::file::{self, OpenError};
 use super::inbox::{self, Acknowledged, Received, Route, Upstream};
-use super::outbox::{self, Note, Slip, Waiting};
+use super::outbox::{self, Note, Seen, Slip, Waiting};
 use super::recover::{self, Recovery};
 use super::sweep::{self, Swept};
 use super::writer::{Board, End, Item, Job, StoreFigures, StoreHealth, Writer};
@@ -307,12 +307,13 @@ impl Store {
         self.submit(move |desk| outbox::published(desk, &slips, at)).await
     }
 
-    /// These documents may have been published; the next time they are marked.
+    /// The last verb of a publisher that stops in order: of each of these topics the documents up to the one named may
+    /// have been seen and are marked the next time; what lies behind them was not.
     ///
     /// # Errors
     /// When the store is closed.
-    pub async fn mark_redelivered(&self, slips: Vec<Slip>) -> Result<Committed<()>, StoreError> {
-        self.submit(move |desk| outbox::mark_redelivered(desk, &slips)).await
+    pub async fn parted(&self, topics: Vec<Seen>) -> Result<Committed<()>, StoreError> {
+        self.submit(move |desk| outbox::parted(desk, &topics)).await
     }
 
     /// Expires what is overdue and forgets what is settled long enough, a little of it.

@@ -52,7 +52,7 @@ pub use file::OpenError;
 pub use handle::{CloseError, Committed, Keeper, Settings, Store, StoreError};
 pub use inbox::{Acknowledged, Acks, Received, Route, Upstream};
 pub use inspect::{Inspector, Summary, Trace, TraceDelivery, TraceUpstream};
-pub use outbox::{NOTES_PER_TOPIC, Note, Origin, Slip, Waiting};
+pub use outbox::{NOTES_PER_TOPIC, Note, Origin, Seen, Slip, Waiting};
 pub use recover::{Recovery, Retrying};
 pub use sweep::{Overdue, RECEIPT_GRACE_MS, Swept};
 pub use writer::{BATCH_VERBS, StoreFigures, StoreHealth};

@@ -24,6 +24,7 @@ const DELETE: &str = "DELETE FROM outbox WHERE topic = ?1 AND seq = ?2";
 const REDELIVERED: &str = "UPDATE outbox SET redelivered = 1 WHERE topic = ?1 AND seq = ?2";
 pub(super) const NEXT_TOPIC: &str = "SELECT topic FROM outbox WHERE topic > ?1 ORDER BY topic LIMIT 1";
 const ANY: &str = "SELECT 1 FROM outbox WHERE topic = ?1 LIMIT 1";
+const SEEN: &str = "UPDATE outbox SET redelivered = 1 WHERE topic = ?1 AND seq <= ?2 AND redelivered = 0";
 const UNCLAIM: &str = "DELETE FROM claims WHERE topic = ?1";
 
 /// The topic of what has no route yet. No MQTT topic is empty.
@@ -221,9 +222,20 @@ pub(super) fn remove_upstream(desk: &mut Desk<'_>, topic: &str, seq: i64) -> rus
     Ok(true)
 }
 
-pub(super) fn mark_redelivered(desk: &Desk<'_>, slips: &[Slip]) -> rusqlite::Result<()> {
-    for slip in slips {
-        desk.execute(REDELIVERED, params![&*slip.topic, sql_ms(slip.seq)])?;
+/// How far the documents of a topic may have been seen by a reader.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seen {
+    /// The topic.
+    pub topic: Arc<str>,
+    /// Up to this document, included.
+    pub seq: u64,
+}
+
+/// An orderly stop: it is known what was handed out and how far it got, so nothing beyond that is marked.
+pub(super) fn parted(desk: &Desk<'_>, topics: &[Seen]) -> rusqlite::Result<()> {
+    for Seen { topic, seq } in topics {
+        desk.execute(SEEN, params![&**topic, sql_ms(*seq)])?;
+        desk.execute(UNCLAIM, params![&**topic])?;
     }
     Ok(())
 }

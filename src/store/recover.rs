@@ -14,6 +14,7 @@ const INBOX: &str = "SELECT row, tail, final_at FROM inbox";
 const SPOOL: &str = "SELECT count(*), coalesce(sum(length(payload)), 0) FROM outbox WHERE kind IN (1, 2)";
 const MAYBE_PUBLISHED: &str = "UPDATE outbox SET redelivered = 1
     WHERE redelivered = 0 AND EXISTS (SELECT 1 FROM claims c WHERE c.topic = outbox.topic AND c.seq >= outbox.seq)";
+const FORMER: &str = "SELECT DISTINCT topic FROM outbox WHERE redelivered = 1 AND topic <> ''";
 const SEQ_CEILING: &str = "SELECT seq_ceiling FROM marks";
 
 /// A message that was handed out before and is not settled. Nothing younger may go to its recipient first.
@@ -34,6 +35,8 @@ pub struct Recovery {
     pub crashed: u64,
     /// Documents that may have been published already; they are marked.
     pub redelivered: u64,
+    /// Topics with documents that may have been published by an earlier run.
+    pub former: Vec<String>,
     /// Messages that were handed out before and are due again.
     pub retrying: Vec<Retrying>,
     /// Downstream messages not sent yet.
@@ -65,6 +68,7 @@ pub(super) fn recover(conn: &mut Connection, limits: &Limits, now: u64) -> rusql
     recovery.crashed = crashed.len() as u64;
     recovery.redelivered = tx.execute(MAYBE_PUBLISHED, [])? as u64;
     tx.execute("DELETE FROM claims", [])?;
+    recovery.former = tx.prepare(FORMER)?.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
     tx.commit()?;
 
     recovery.retrying.sort_by_key(|retrying| retrying.sid);

@@ -45,6 +45,7 @@ impl World {
         let broker = Broker::bind(config).await.unwrap();
         let address = broker.addresses().tcp.expect("a TCP listener");
         let (mut port, outlet) = mqtt::port(256, 64);
+        drop(std::mem::replace(&mut port.former, tokio::sync::mpsc::channel(1).0));
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
         tasks.spawn(broker.run(outlet, surroundings(), stop.clone()));
@@ -84,7 +85,7 @@ impl World {
             match answer.try_recv() {
                 Err(_on_its_way) => return answer,
                 Ok(Outcome::NoReader) => soon("a reader", self.port.readers.changed()).await.unwrap(),
-                Ok(failure @ (Outcome::Lost | Outcome::Unsent)) => panic!("{failure:?} at once"),
+                Ok(failure @ (Outcome::Lost | Outcome::Unsent | Outcome::Kept)) => panic!("{failure:?} at once"),
                 Ok(Outcome::Confirmed) => {
                     let (tx, rx) = oneshot::channel();
                     tx.send(Outcome::Confirmed).unwrap();

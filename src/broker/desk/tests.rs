@@ -12,11 +12,13 @@ const TOPIC: &str = "bal/others/messages";
 
 /// A client with a lasting session that is connected, and a publication on the way to it.
 async fn connected() -> (Desk, Arc<str>, Arc<Link>, oneshot::Receiver<Outcome>) {
-    let desk = engine::desk(Arc::default(), &BrokerLimits::default());
+    let limits = BrokerLimits::default();
+    let (disk, _) = Disk::open(None, engine::queues(&limits)).await.unwrap();
+    let desk = engine::desk(disk, &limits);
     let client: Arc<str> = "bal".into();
     let mut session = ClientSession::new(&*client, true, None);
     session.add_subscription(TOPIC, StoredSubscription::new(QoS::AtLeastOnce));
-    desk.storage.store_session(session).await.unwrap();
+    desk.disk.storage.store_session(session).await.unwrap();
     let link = Link::new(Arc::clone(&desk.ledger));
     desk.attach(&client, &link).await;
 
@@ -36,13 +38,13 @@ async fn claim(desk: &Desk, client: &str) {
 }
 
 #[tokio::test]
-async fn a_lost_copy_leaves_the_engines_queue_and_others_stay() {
+async fn a_copy_that_is_taken_back_leaves_the_engines_queue_and_others_stay() {
     let (desk, client, link, answer) = connected().await;
     let queue = desk.router.queue_handle(&client);
     let other = mqtt5::packet::publish::PublishPacket::new("other", "y", QoS::AtLeastOnce);
     queue.push(QueuedMessage::new(other, client.to_string(), QoS::AtLeastOnce, None));
     desk.detach(&client, &link).await;
-    assert_eq!(answer.await, Ok(Outcome::Lost));
+    assert_eq!(answer.await, Ok(Outcome::Unsent));
     let left = queue.peek_all().await;
     assert_eq!(left.iter().map(|message| message.topic.as_str()).collect::<Vec<_>>(), ["other"]);
     assert!(!queue.draining());
@@ -71,7 +73,7 @@ async fn a_connection_that_vanished_under_the_engine_is_ended_by_the_second_swee
     desk.sweep(&mut suspects).await;
     assert!(answer.try_recv().is_err());
     desk.sweep(&mut suspects).await;
-    assert_eq!(answer.await, Ok(Outcome::Lost));
+    assert_eq!(answer.await, Ok(Outcome::Unsent));
     assert!(!desk.router.is_connected(&client).await);
 }
 
@@ -81,7 +83,7 @@ async fn an_expired_session_is_forgotten_by_the_sweep() {
     desk.detach(&client, &link).await;
     drop(link);
     assert_eq!(desk.ledger.census(&client), (true, 1));
-    desk.storage.remove_session(&client).await.unwrap();
+    desk.disk.storage.remove_session(&client).await.unwrap();
     desk.sweep(&mut HashSet::new()).await;
     assert_eq!(desk.ledger.census(&client), (false, 0));
 }

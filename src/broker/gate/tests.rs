@@ -11,7 +11,8 @@ use tokio::runtime::Builder;
 use tokio::time::timeout;
 
 use super::*;
-use crate::broker::confirm::Ledger;
+use crate::broker::confirm::{Keeping, Ledger};
+use crate::broker::parked::ParkedLimits;
 use crate::mqtt::{Ack, AckWord};
 
 const LIMITS: GateLimits = GateLimits { packet: 10_000, held: 2 };
@@ -25,7 +26,10 @@ struct World {
 
 fn world(pipe: usize) -> World {
     let (client, stream) = duplex(pipe);
-    let link = Link::new(Arc::new(Ledger::default()));
+    let link = Link::new(Arc::new(Ledger::new(Keeping {
+        durable: false,
+        parked: ParkedLimits { publications: 1, topics: 1 },
+    })));
     let peer = SocketAddr::from(([127, 0, 0, 1], 1));
     World { gate: Gate::new(stream, peer, Arc::clone(&link), LIMITS), client, link }
 }

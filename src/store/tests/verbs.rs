@@ -373,13 +373,20 @@ async fn a_crash_marks_exactly_what_was_read_for_publishing() {
 }
 
 #[tokio::test]
-async fn what_was_perhaps_published_is_marked() {
+async fn an_orderly_stop_marks_only_what_may_have_been_seen() {
     let mut rig = Rig::new(Limits::default());
-    let new = rig.new_delivery("a1");
-    rig.accept(new).await;
+    for id in ["a1", "a2", "a3"] {
+        let new = rig.new_delivery(id);
+        rig.accept(new).await;
+    }
     let waiting = rig.next(RECEIPTS, 0).await;
-    rig.store.mark_redelivered(vec![waiting[0].slip.clone()]).await.unwrap().await.unwrap();
-    assert!(rig.next(RECEIPTS, 0).await[0].redelivered);
+    let seen = Seen { topic: RECEIPTS.into(), seq: waiting[1].slip.seq };
+    rig.publish(&waiting[..1]).await;
+    rig.store.parted(vec![seen]).await.unwrap().await.unwrap();
+    let rig = rig.reopen().await;
+    assert_eq!(rig.recovery.former, [RECEIPTS]);
+    let marks: Vec<bool> = rig.next(RECEIPTS, 0).await.iter().map(|w| w.redelivered).collect();
+    assert_eq!(marks, [true, false]);
 }
 
 #[tokio::test]
