@@ -28,8 +28,10 @@ const FETCH: usize = 256;
 pub(super) const LANES_MAX: usize = if cfg!(test) { 8 } else { 10_000 };
 /// How long an explicit acknowledgement may take before a newly come reader gets the message again.
 const ACK_PATIENCE: Duration = Duration::from_secs(5);
-/// How often it is looked for readers whose time for that is over, and for lanes that are free again.
-const ROUND_EVERY: Duration = Duration::from_secs(1);
+/// How long the first document of a topic may be unconfirmed before others follow it.
+const PROBE_PATIENCE: Duration = Duration::from_millis(100);
+/// How often it is looked for readers whose time for any of that is over, and for lanes that are free again.
+const ROUND_EVERY: Duration = Duration::from_millis(200);
 /// How long a stop waits for outstanding confirmations.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 /// How long it waits for the front door to close, which answers everything.
@@ -49,6 +51,8 @@ struct Track {
     repeat: bool,
     /// When something was last confirmed.
     confirmed_at: Instant,
+    /// When the lane last began anew.
+    probed_at: Instant,
 }
 
 /// What comes in while the publisher waits.
@@ -164,6 +168,7 @@ impl Publisher {
                 _ = presence.changed() => self.look_at_everything().await?,
                 _ = rounds.tick() => {
                     self.repeat();
+                    self.trust_probes();
                     self.look_at_postponed();
                 }
             }
@@ -256,6 +261,14 @@ impl Publisher {
         }
     }
 
+    /// A reader who acknowledges slowly, or by hand, gets more than one document at a time.
+    fn trust_probes(&mut self) {
+        if self.hall.settings.broker == BrokerKind::Embedded {
+            let slow = |track: &&mut Track| track.probed_at.elapsed() > PROBE_PATIENCE;
+            self.tracks.values_mut().filter(slow).for_each(|track| track.lane.trust_probe());
+        }
+    }
+
     fn look_at(&mut self, topic: Arc<str>) {
         if self.tracks.len() >= LANES_MAX && !self.tracks.contains_key(&topic) && !self.make_place() {
             self.postponed.insert(topic);
@@ -269,6 +282,7 @@ impl Publisher {
             explicit: settings.is_explicit(topic),
             repeat: false,
             confirmed_at: Instant::now(),
+            probed_at: Instant::now(),
         });
         track.more = true;
     }
@@ -357,6 +371,9 @@ impl Publisher {
                 break;
             }
             let manner = track.lane.take(document.slip.seq);
+            if manner.resume {
+                track.probed_at = Instant::now();
+            }
             outgoing.push((document, manner));
             track.more = true;
         }
@@ -381,6 +398,7 @@ impl Publisher {
             retain: false,
             expiry: None,
             correlation,
+            mark_copy: Some(|payload| mark_redelivered(payload).ok()),
             resume: manner.resume,
             outcome: tell,
         });

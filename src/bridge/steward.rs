@@ -200,6 +200,7 @@ fn plain(
         retain,
         expiry: None,
         correlation: None,
+        mark_copy: None,
         resume: true,
         outcome: tell,
     };

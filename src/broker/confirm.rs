@@ -45,7 +45,9 @@
 //!
 //! [adopts]: Ledger::adopt
 
-use std::collections::{HashMap, HashSet};
+mod state;
+
+use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -55,10 +57,10 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, oneshot};
 use tracing::warn;
 
 use super::link::{Link, Start};
-use super::parked::{Parked, ParkedLimits};
-use super::sessions::{Delivery, Handed, Lasting, Reader, Sessions};
-use crate::mqtt::barrier::Barrier;
-use crate::mqtt::{Former, Outbound, Outcome};
+use super::parked::ParkedLimits;
+use super::sessions::{Delivery, Lasting, Reader, Sent};
+use crate::mqtt::{Former, MarkCopy, Outbound, Outcome};
+use state::{Open, Progress, Proof, State};
 
 /// What tells one publication from others on its way through the engine. Equal ones are told apart by their order.
 pub(super) fn mark(topic: &[u8], payload: &[u8]) -> u64 {
@@ -70,26 +72,6 @@ pub(super) fn mark(topic: &[u8], payload: &[u8]) -> u64 {
 
 /// Copies that the engine must not deliver any more: the marks, by client.
 pub(super) type Forget = HashMap<Arc<str>, Vec<u64>>;
-
-/// What counts as a confirmation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Proof {
-    /// The acknowledgement of a subscriber.
-    Ack,
-    /// All subscribers have QoS 0: that it is on the socket.
-    Write,
-}
-
-/// How far a publication is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Progress {
-    /// No copy has left.
-    Queued,
-    /// A copy has left for a client.
-    Sent,
-    /// A reader has it. Copies for others are on their way to the engine's files.
-    Safe,
-}
 
 /// What becomes of publications whose readers are away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,44 +94,18 @@ pub(super) struct Ledger {
     durable: bool,
 }
 
-#[derive(Debug)]
-struct State {
-    sessions: Sessions,
-    open: HashMap<u64, Open>,
-    /// Those that wait for sessions without a connection.
-    parked: Parked,
-    /// Those that are safe.
-    safe: Vec<u64>,
-    /// Topics on which something failed; what follows there must not overtake it.
-    barrier: Barrier,
-    /// The number of the last publication.
-    last: u64,
-}
-
-/// A publication that is not confirmed.
-#[derive(Debug)]
-struct Open {
-    topic: String,
-    outcome: oneshot::Sender<Outcome>,
-    proof: Proof,
-    progress: Progress,
-    /// The sessions that have a copy.
-    holders: HashSet<Arc<str>>,
-    /// Its part of the limit on unconfirmed publications.
-    _room: OwnedSemaphorePermit,
+/// A copy that leaves for a client.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Leaving {
+    /// The publication.
+    pub(super) id: u64,
+    /// How it is to be marked.
+    pub(super) mark_copy: Option<MarkCopy>,
 }
 
 impl Ledger {
     pub(super) fn new(keeping: Keeping) -> Self {
-        let state = State {
-            sessions: Sessions::default(),
-            open: HashMap::new(),
-            parked: Parked::new(keeping.parked),
-            safe: Vec::new(),
-            barrier: Barrier::default(),
-            last: 0,
-        };
-        Self { state: Mutex::new(state), unwritten: Notify::new(), durable: keeping.durable }
+        Self { state: Mutex::new(State::new(keeping.parked)), unwritten: Notify::new(), durable: keeping.durable }
     }
 
     /// Delivers a publication at QoS 1 that is not retained.
@@ -177,8 +133,8 @@ impl Ledger {
         let mut holders = connected.holders;
         holders.extend(state.hand_out(&away, id, &message).holders);
         let bytes = message.payload.len();
-        let Outbound { topic, outcome, .. } = message;
-        let open = Open { topic, outcome, proof, progress: Progress::Queued, holders, _room: room };
+        let Outbound { topic, outcome, mark_copy, .. } = message;
+        let open = Open { topic, outcome, proof, progress: Progress::Queued, mark_copy, holders, _room: room };
         state.open.insert(id, open);
         if nobody_can {
             // As if the sending was complete: MQTT 5, 3.1.2.11.4. Published again it would be too big again.
@@ -189,18 +145,17 @@ impl Ledger {
 
     /// A copy leaves for `client`: which publication it is, if one of ours. `after` is the last one seen to leave on
     /// that connection.
-    pub(super) fn sent(&self, client: &str, after: u64, mark: impl FnOnce() -> u64) -> Option<u64> {
+    pub(super) fn sent(&self, client: &str, after: u64, mark: impl FnOnce() -> u64) -> Option<Leaving> {
         let mut state = self.lock();
-        let (id, overtaken) = state.sessions.get_mut(client)?.send(after, mark)?;
+        let Sent { id, before, overtaken } = state.sessions.get_mut(client)?.send(after, mark)?;
         for dropped in overtaken {
             state.give_up(dropped, client);
         }
-        if let Some(open) = state.open.get_mut(&id)
-            && open.progress == Progress::Queued
-        {
+        let open = state.open.get_mut(&id)?;
+        if open.progress == Progress::Queued {
             open.progress = Progress::Sent;
         }
-        Some(id)
+        Some(Leaving { id, mark_copy: open.mark_copy.filter(|_| before) })
     }
 
     /// A copy at QoS 0 is on the socket of `client`, from which nothing more will be heard about it.
@@ -291,7 +246,9 @@ impl Ledger {
         };
         state.last = id;
         state.parked.insert(id, &topic);
-        let open = Open { topic, outcome, proof: Proof::Ack, progress: Progress::Sent, holders, _room: room };
+        // After an orderly stop the protocol's own DUP says enough: what comes is what was missed.
+        let (proof, progress, mark_copy) = (Proof::Ack, Progress::Sent, None);
+        let open = Open { topic, outcome, proof, progress, mark_copy, holders, _room: room };
         state.open.insert(id, open);
     }
 
@@ -356,8 +313,8 @@ impl Ledger {
                 Progress::Sent => Outcome::Lost,
                 Progress::Queued => Outcome::Unsent,
             };
-            let (sender, left) = state.close(id);
-            answers.extend(sender.map(|sender| (sender, outcome)));
+            let Some((open, left)) = state.close(id) else { continue };
+            answers.push((open.outcome, outcome));
             if matches!(outcome, Outcome::Lost | Outcome::Unsent) {
                 for (client, mark) in left {
                     forget.entry(client).or_default().push(mark);
@@ -382,136 +339,6 @@ pub(super) enum Rest {
     Away,
     /// Nothing.
     Ended,
-}
-
-/// Who got a copy.
-#[derive(Debug, Default)]
-struct HandedOut {
-    holders: HashSet<Arc<str>>,
-    /// How many take no packet of that size.
-    too_big: usize,
-}
-
-impl State {
-    fn hand_out(&mut self, copies: &[Delivery], id: u64, message: &Outbound) -> HandedOut {
-        let mark = mark(message.topic.as_bytes(), &message.payload);
-        let mut out = HandedOut::default();
-        for copy in copies {
-            match self.sessions.hand(copy, id, mark, message) {
-                Handed::Queued => drop(out.holders.insert(copy.client.clone())),
-                Handed::TooBig => out.too_big += 1,
-                // Its end is about to be told.
-                Handed::Gone => {}
-            }
-        }
-        out
-    }
-
-    fn leave(&mut self, client: &str, rest: Rest) -> Forget {
-        match rest {
-            Rest::Ended => self.end(client),
-            Rest::Away => {
-                let (kept, dropped) = self.sessions.away(client);
-                for id in &dropped {
-                    self.release(*id, client);
-                }
-                self.reconsider(&[kept, dropped].concat())
-            }
-        }
-    }
-
-    fn end(&mut self, client: &str) -> Forget {
-        let held = self.sessions.remove(client);
-        for id in &held {
-            self.release(*id, client);
-        }
-        self.reconsider(&held)
-    }
-
-    /// `client` has no copy of it any more.
-    fn release(&mut self, id: u64, client: &str) {
-        if let Some(open) = self.open.get_mut(&id) {
-            open.holders.remove(client);
-        }
-        if let Some(session) = self.sessions.get_mut(client) {
-            session.drop_copy(id);
-        }
-    }
-
-    /// As [`Self::release`], while the gate is polled: no time to make the engine forget. Should a session that is away
-    /// have a copy too, it will get that one and the one published again, under the same application id.
-    fn give_up(&mut self, id: u64, client: &str) {
-        self.release(id, client);
-        drop(self.reconsider(&[id]));
-    }
-
-    /// A holder of `ids` has gone: what no connected session holds is parked or taken back.
-    fn reconsider(&mut self, ids: &[u64]) -> Forget {
-        let mut forget = Forget::new();
-        for &id in ids {
-            let Some(open) = self.open.get(&id) else { continue };
-            if open.progress == Progress::Safe || open.holders.iter().any(|holder| self.sessions.is_connected(holder)) {
-                continue;
-            }
-            let may_wait = open.holders.iter().any(|holder| self.sessions.may_return_for(holder, id));
-            if may_wait && !self.sessions.has_reader_besides(&open.topic, &open.holders) {
-                self.parked.insert(id, &open.topic);
-            } else {
-                self.take_back(id, &mut forget);
-            }
-        }
-        for id in self.parked.excess() {
-            self.take_back(id, &mut forget);
-        }
-        forget
-    }
-
-    /// A reader has come, or reads more than before: what waits for others on its topics is taken back for it.
-    fn unpark_for(&mut self, client: &str) -> Forget {
-        let mut forget = Forget::new();
-        for id in self.parked.read_by(self.sessions.filters_of(client)) {
-            let waits_for_others = |open: &Open| !open.holders.contains(client);
-            if self.open.get(&id).is_some_and(waits_for_others) {
-                self.take_back(id, &mut forget);
-            }
-        }
-        forget
-    }
-
-    fn take_back(&mut self, id: u64, forget: &mut Forget) {
-        let sent = self.open.get(&id).is_some_and(|open| open.progress == Progress::Sent);
-        let outcome = if sent { Outcome::Lost } else { Outcome::Unsent };
-        for (client, mark) in self.settle(id, outcome) {
-            forget.entry(client).or_default().push(mark);
-        }
-    }
-
-    /// Answers a publication. Yields the copies that sessions which are away have of it.
-    fn settle(&mut self, id: u64, outcome: Outcome) -> Vec<(Arc<str>, u64)> {
-        if outcome != Outcome::Confirmed
-            && let Some(open) = self.open.get(&id)
-        {
-            self.barrier.broke(&open.topic);
-        }
-        let (sender, left) = self.close(id);
-        if let Some(sender) = sender {
-            let _ = sender.send(outcome);
-        }
-        left
-    }
-
-    fn close(&mut self, id: u64) -> (Option<oneshot::Sender<Outcome>>, Vec<(Arc<str>, u64)>) {
-        self.parked.remove(id);
-        let Some(open) = self.open.remove(&id) else {
-            return (None, Vec::new());
-        };
-        let mut left = Vec::new();
-        for holder in open.holders {
-            let marks = self.sessions.get_mut(&holder).map(|session| session.drop_copy(id)).unwrap_or_default();
-            left.extend(marks.into_iter().map(|mark| (holder.clone(), mark)));
-        }
-        (Some(open.outcome), left)
-    }
 }
 
 #[cfg(test)]

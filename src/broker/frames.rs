@@ -3,11 +3,13 @@
 //! The engine owns the protocol: it judges, we only watch. So this file decodes no more than the gate needs and leaves
 //! every other fault for the engine to find; the one thing it insists on is the framing itself.
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use thiserror::Error;
 
 /// A remaining length has four bytes at most (MQTT 5, 1.5.5).
 const MAX_LENGTH_BYTES: usize = 4;
+/// The flag of a PUBLISH that was sent before.
+const DUP: u8 = 0b1000;
 /// Properties of MQTT 5.
 const MESSAGE_EXPIRY: u8 = 0x02;
 const MAXIMUM_PACKET_SIZE: u8 = 0x27;
@@ -61,6 +63,8 @@ pub(super) struct Publish<'a> {
     pub(super) topic: &'a [u8],
     /// Absent at QoS 0.
     pub(super) id: Option<u16>,
+    /// Whether it was sent before.
+    pub(super) dup: bool,
     /// MQTT 5 message expiry, in seconds.
     pub(super) expiry: Option<u32>,
     pub(super) payload: &'a [u8],
@@ -156,12 +160,37 @@ impl Frame {
             Version::V311 => None,
             Version::V5 => take_properties(&mut body, MESSAGE_EXPIRY)?,
         };
-        Some(Publish { topic, id, expiry, payload: body })
+        Some(Publish { topic, id, dup: self.bytes[0] & DUP != 0, expiry, payload: body })
+    }
+
+    /// The same PUBLISH with another payload; none if the packet is malformed or would be too big for MQTT.
+    pub(super) fn with_payload(&self, version: Version, payload: &[u8]) -> Option<Self> {
+        let before = self.body().len() - self.publish(version)?.payload.len();
+        let head = &self.body()[..before];
+        let mut bytes = BytesMut::with_capacity(1 + MAX_LENGTH_BYTES + head.len() + payload.len());
+        bytes.put_u8(self.bytes[0]);
+        put_varint(&mut bytes, head.len() + payload.len())?;
+        let header = bytes.len();
+        bytes.put_slice(head);
+        bytes.put_slice(payload);
+        Some(Self { bytes: bytes.freeze(), header })
     }
 
     fn body(&self) -> &[u8] {
         &self.bytes[self.header..]
     }
+}
+
+fn put_varint(bytes: &mut BytesMut, mut value: usize) -> Option<()> {
+    for _ in 0..MAX_LENGTH_BYTES {
+        let byte = (value & 0x7f) as u8;
+        value >>= 7;
+        bytes.put_u8(if value == 0 { byte } else { byte | 0x80 });
+        if value == 0 {
+            return Some(());
+        }
+    }
+    None
 }
 
 /// The size of the header, and that of the whole packet, once both can be told.

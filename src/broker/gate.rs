@@ -30,7 +30,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::acks::{Acks, Release};
 use super::frames::{Frame, FrameError, Framer, Kind};
-use super::link::{Link, Passed, Start};
+use super::link::{Link, Passing, Start};
+use crate::mqtt::MarkCopy;
 
 /// How much is read from the socket at once.
 const READ_CHUNK: usize = 8 * 1024;
@@ -165,6 +166,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
         }
     }
 
+    /// The same PUBLISH with its payload marked, unless that is more than the client takes.
+    fn marked(&self, frame: &Frame, mark_copy: MarkCopy) -> Option<Frame> {
+        let version = self.link.version();
+        let payload = mark_copy(frame.publish(version)?.payload)?;
+        let marked = frame.with_payload(version, &payload)?;
+        self.link.max_packet().is_none_or(|most| marked.bytes().len() <= most).then_some(marked)
+    }
+
     /// Takes a packet of the engine and passes it on, holds it, or drops it.
     fn accept(&mut self, frame: &Frame) {
         match frame.kind() {
@@ -176,11 +185,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
             }
             Kind::PubComp if self.acks.swallows(frame) => return,
             Kind::ConnAck => self.link.began(if frame.session_present() { Start::Resumed } else { Start::Fresh }),
-            Kind::Publish => {
-                if let Passed::TellWritten(id) = self.link.saw_publish_to_client(frame) {
-                    self.unwritten.push(id);
+            Kind::Publish => match self.link.saw_publish_to_client(frame) {
+                Passing::AsItIs => {}
+                Passing::TellWritten(id) => self.unwritten.push(id),
+                Passing::Marked(mark_copy) => {
+                    if let Some(marked) = self.marked(frame, mark_copy) {
+                        self.out.extend_from_slice(marked.bytes());
+                        return;
+                    }
                 }
-            }
+            },
             Kind::Connect | Kind::PubComp | Kind::Other => {}
         }
         self.out.extend_from_slice(frame.bytes());

@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 
 use super::confirm::{Ledger, mark};
 use super::frames::{Connect, Frame, Version};
-use crate::mqtt::AckWord;
+use crate::mqtt::{AckWord, MarkCopy};
 
 tokio::task_local! {
     /// The connection that the current task serves.
@@ -56,13 +56,15 @@ pub(super) enum Start {
     Resumed,
 }
 
-/// What the gate has to do after a PUBLISH went through it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Passed {
-    /// Nothing.
-    Seen,
-    /// Tell when it is on the socket: nothing else will be heard of this publication.
+/// What the gate has to do with a PUBLISH of the engine.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Passing {
+    /// Pass it on.
+    AsItIs,
+    /// Pass it on, and tell when it is on the socket: nothing else will be heard of this publication.
     TellWritten(u64),
+    /// Pass it on with its payload marked.
+    Marked(MarkCopy),
 }
 
 impl Link {
@@ -136,23 +138,23 @@ impl Link {
     }
 
     /// The engine sends this PUBLISH to the client: if it is one of the bridge's, watch for its acknowledgement.
-    pub(super) fn saw_publish_to_client(&self, frame: &Frame) -> Passed {
+    pub(super) fn saw_publish_to_client(&self, frame: &Frame) -> Passing {
         let mut state = self.lock();
         let Some(client) = &state.client else {
-            return Passed::Seen;
+            return Passing::AsItIs;
         };
         let Some(publish) = frame.publish(state.version()) else {
-            return Passed::Seen;
+            return Passing::AsItIs;
         };
-        let Some(id) = self.ledger.sent(client, state.last, || mark(publish.topic, publish.payload)) else {
-            return Passed::Seen;
+        let Some(leaving) = self.ledger.sent(client, state.last, || mark(publish.topic, publish.payload)) else {
+            return Passing::AsItIs;
         };
-        state.last = id;
+        state.last = leaving.id;
         match publish.id {
-            None => Passed::TellWritten(id),
+            None => Passing::TellWritten(leaving.id),
             Some(packet) => {
-                state.sent.insert(packet, id);
-                Passed::Seen
+                state.sent.insert(packet, leaving.id);
+                leaving.mark_copy.filter(|_| publish.dup).map_or(Passing::AsItIs, Passing::Marked)
             }
         }
     }

@@ -155,8 +155,8 @@ impl Session {
         std::ptr::eq(self.link.as_ptr(), Arc::as_ptr(link))
     }
 
-    /// The first copy after `after` with this mark leaves. Yields it, and the copies that it overtook.
-    pub(super) fn send(&mut self, after: u64, mark: impl FnOnce() -> u64) -> Option<(u64, Vec<u64>)> {
+    /// The first copy after `after` with this mark leaves.
+    pub(super) fn send(&mut self, after: u64, mark: impl FnOnce() -> u64) -> Option<Sent> {
         let start = self.copies.partition_point(|copy| copy.id <= after);
         if start == self.copies.len() && self.adopted.is_empty() {
             return None;
@@ -165,12 +165,13 @@ impl Session {
         // Their numbers say nothing about the order in which the engine has them, and none of them is dropped silently:
         // it queues them before it serves the client.
         if let Some(copy) = self.adopted.iter().find(|copy| copy.mark == mark) {
-            return Some((copy.id, Vec::new()));
+            return Some(Sent { id: copy.id, before: true, overtaken: Vec::new() });
         }
         let found = start + self.copies.range(start..).position(|copy| copy.mark == mark)?;
         let overtaken = self.copies.range(start..found).map(|copy| copy.id).collect();
-        self.copies[found].sent = true;
-        Some((self.copies[found].id, overtaken))
+        let copy = &mut self.copies[found];
+        let before = std::mem::replace(&mut copy.sent, true);
+        Some(Sent { id: copy.id, before, overtaken })
     }
 
     pub(super) fn set_delayed_will(&mut self, will: Option<WillMessage>) {
@@ -192,6 +193,16 @@ impl Session {
             Presence::Connected => Vec::new(),
         }
     }
+}
+
+/// A copy that left for its client.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Sent {
+    pub(super) id: u64,
+    /// Whether it had left before.
+    pub(super) before: bool,
+    /// The copies that it overtook, which the engine must have dropped.
+    pub(super) overtaken: Vec<u64>,
 }
 
 /// What became of a copy.

@@ -186,6 +186,7 @@ mod tests {
                 retain: false,
                 expiry: Some(1),
                 correlation: Some(Bytes::from_static(b"c1")),
+                mark_copy: None,
                 resume: false,
                 outcome,
             };

@@ -73,6 +73,9 @@ impl Ack {
     }
 }
 
+/// Changes a payload so that its reader sees that it may have it already.
+pub type MarkCopy = fn(&[u8]) -> Option<Vec<u8>>;
+
 /// A message that the bridge publishes.
 #[derive(Debug)]
 pub struct Outbound {
@@ -88,6 +91,9 @@ pub struct Outbound {
     pub expiry: Option<u32>,
     /// MQTT 5 correlation data.
     pub correlation: Option<Bytes>,
+    /// How the payload is marked when the embedded broker sends it to a reader once more; without it, and if it says
+    /// `None`, the payload stays as it is.
+    pub mark_copy: Option<MarkCopy>,
     /// The first one of its topic after a failure. After a failure, the front door answers everything of the topic
     /// with [`Outcome::Unsent`] until it sees one of these, so that order survives ([`barrier::Barrier`]).
     pub resume: bool,

@@ -129,6 +129,7 @@ pub(crate) fn outbound(topic: &str, payload: &str) -> (Outbound, oneshot::Receiv
         retain: false,
         expiry: None,
         correlation: None,
+        mark_copy: None,
         resume: true,
         outcome: tx,
     };

@@ -98,6 +98,7 @@ impl Bridge {
             retain: false,
             expiry: None,
             correlation: None,
+            mark_copy: None,
             // Each stands alone.
             resume: true,
             outcome,

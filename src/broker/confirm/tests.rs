@@ -1,3 +1,4 @@
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use mqtt5::QoS;
@@ -45,8 +46,17 @@ impl World {
     fn publish(&self, payload: &str) -> oneshot::Receiver<Outcome> {
         let (outcome, answer) = oneshot::channel();
         let (topic, payload) = (TOPIC.to_owned(), payload.to_owned().into());
-        let message =
-            Outbound { topic, payload, qos: 1, retain: false, expiry: None, correlation: None, resume: true, outcome };
+        let message = Outbound {
+            topic,
+            payload,
+            qos: 1,
+            retain: false,
+            expiry: None,
+            correlation: None,
+            mark_copy: None,
+            resume: true,
+            outcome,
+        };
         let room = Arc::clone(&self.room).try_acquire_owned().unwrap();
         self.ledger.publish(message, room);
         answer
@@ -59,7 +69,8 @@ impl World {
 
     /// It sends it. `after` is the last that it sent on this connection.
     fn send(&self, client: &str, after: u64, message: &QueuedMessage) -> Option<u64> {
-        self.ledger.sent(client, after, || mark(message.topic.as_bytes(), &message.payload))
+        let leaving = self.ledger.sent(client, after, || mark(message.topic.as_bytes(), &message.payload));
+        leaving.map(|leaving| leaving.id)
     }
 
     async fn forget(&self, forget: Forget) {

@@ -24,8 +24,17 @@ async fn connected() -> (Desk, Arc<str>, Arc<Link>, oneshot::Receiver<Outcome>) 
 
     let (outcome, answer) = oneshot::channel();
     let (topic, payload) = (TOPIC.to_owned(), "x".into());
-    let message =
-        Outbound { topic, payload, qos: 1, retain: false, expiry: None, correlation: None, resume: true, outcome };
+    let message = Outbound {
+        topic,
+        payload,
+        qos: 1,
+        retain: false,
+        expiry: None,
+        correlation: None,
+        mark_copy: None,
+        resume: true,
+        outcome,
+    };
     desk.ledger.publish(message, Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap());
     (desk, client, link, answer)
 }
