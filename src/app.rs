@@ -315,7 +315,9 @@ impl FrontDoor {
     ) -> Result<(), AppError> {
         match self {
             #[cfg(feature = "broker")]
-            Self::Embedded(broker) => Ok(broker.run(outlet, Surroundings { metrics, reload }, stop).await?),
+            Self::Embedded(broker) => Ok(broker
+                .run(outlet, Surroundings { metrics, mark_copy: Some(bridge::mark_copy), reload }, stop)
+                .await?),
             Self::External(config) => {
                 drop((metrics, reload));
                 Ok(mqtt::run(*config, outlet, stop).await?)

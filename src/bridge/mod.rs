@@ -23,6 +23,7 @@ mod tests;
 mod upstream;
 
 pub use hall::{Room, Settings};
+pub use publisher::mark_copy;
 pub use steward::offline;
 
 use crate::chat::status::Status;

@@ -398,7 +398,7 @@ impl Publisher {
             retain: false,
             expiry: None,
             correlation,
-            mark_copy: Some(|payload| mark_redelivered(payload).ok()),
+            mark_copy: Some(mark_copy),
             resume: manner.resume,
             outcome: tell,
         });
@@ -438,6 +438,11 @@ fn answered(slip: Slip, outcome: oneshot::Receiver<Outcome>) -> BoxFuture<'stati
         let outcome = outcome.await.unwrap_or(Outcome::Lost);
         Ok(Arrival::Answered { slip, outcome })
     })
+}
+
+/// Marks a document that its reader may have already. Whatever is no JSON object of ours stays as it is.
+pub fn mark_copy(payload: &[u8]) -> Option<Vec<u8>> {
+    mark_redelivered(payload).ok()
 }
 
 async fn oldest(forgetting: &mut VecDeque<Committed<()>>) -> Result<(), StoreError> {

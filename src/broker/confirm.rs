@@ -58,7 +58,7 @@ use tracing::warn;
 
 use super::link::{Link, Start};
 use super::parked::ParkedLimits;
-use super::sessions::{Delivery, Lasting, Reader, Sent};
+use super::sessions::{Delivery, Lasting, Reader, Readers, Sent};
 use crate::mqtt::{Former, MarkCopy, Outbound, Outcome};
 use state::{Open, Progress, Proof, State};
 
@@ -74,12 +74,14 @@ pub(super) fn mark(topic: &[u8], payload: &[u8]) -> u64 {
 pub(super) type Forget = HashMap<Arc<str>, Vec<u64>>;
 
 /// What becomes of publications whose readers are away.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Keeping {
     /// Whether the engine's files outlive the process.
     pub(super) durable: bool,
     /// How much may wait for sessions without a connection.
     pub(super) parked: ParkedLimits,
+    /// How copies are marked that a crash left, of which nobody knows whether they were acknowledged.
+    pub(super) mark_copy: Option<MarkCopy>,
 }
 
 /// Who is connected, who reads what, and what is not confirmed.
@@ -91,21 +93,21 @@ pub(super) struct Ledger {
     state: Mutex<State>,
     /// Something is safe, and copies for others have to be written.
     unwritten: Notify,
-    durable: bool,
+    keeping: Keeping,
 }
 
 /// A copy that leaves for a client.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Leaving {
-    /// The publication.
-    pub(super) id: u64,
+    /// The publication; none if an earlier run left it.
+    pub(super) id: Option<u64>,
     /// How it is to be marked.
     pub(super) mark_copy: Option<MarkCopy>,
 }
 
 impl Ledger {
     pub(super) fn new(keeping: Keeping) -> Self {
-        Self { state: Mutex::new(State::new(keeping.parked)), unwritten: Notify::new(), durable: keeping.durable }
+        Self { state: Mutex::new(State::new(keeping.parked)), unwritten: Notify::new(), keeping }
     }
 
     /// Delivers a publication at QoS 1 that is not retained.
@@ -117,11 +119,12 @@ impl Ledger {
             return;
         }
         let copies = state.sessions.copies_of(&message.topic);
+        let readers = if copies.len() > 1 { Readers::Several } else { Readers::One };
         let (here, away): (Vec<_>, Vec<_>) =
             copies.into_iter().partition(|copy| state.sessions.is_connected(&copy.client));
         state.last += 1;
         let id = state.last;
-        let connected = state.hand_out(&here, id, &message);
+        let connected = state.hand_out(&here, id, &message, readers);
         if connected.holders.is_empty() && connected.too_big == 0 {
             state.barrier.broke(&message.topic);
             let _ = message.outcome.send(Outcome::NoReader);
@@ -131,7 +134,7 @@ impl Ledger {
         let proof = if here.iter().any(wants_ack) { Proof::Ack } else { Proof::Write };
         let nobody_can = connected.holders.is_empty();
         let mut holders = connected.holders;
-        holders.extend(state.hand_out(&away, id, &message).holders);
+        holders.extend(state.hand_out(&away, id, &message, readers).holders);
         let bytes = message.payload.len();
         let Outbound { topic, outcome, mark_copy, .. } = message;
         let open = Open { topic, outcome, proof, progress: Progress::Queued, mark_copy, holders, _room: room };
@@ -151,11 +154,14 @@ impl Ledger {
         for dropped in overtaken {
             state.give_up(dropped, client);
         }
+        let Some(id) = id else {
+            return Some(Leaving { id, mark_copy: self.keeping.mark_copy });
+        };
         let open = state.open.get_mut(&id)?;
         if open.progress == Progress::Queued {
             open.progress = Progress::Sent;
         }
-        Some(Leaving { id, mark_copy: open.mark_copy.filter(|_| before) })
+        Some(Leaving { id: Some(id), mark_copy: open.mark_copy.filter(|_| before) })
     }
 
     /// A copy at QoS 0 is on the socket of `client`, from which nothing more will be heard about it.
@@ -174,7 +180,7 @@ impl Ledger {
         state.release(id, client);
         let State { open, sessions, safe, .. } = &mut *state;
         let Some(open) = open.get_mut(&id) else { return };
-        if self.durable && open.holders.iter().any(|holder| sessions.lasts(holder)) {
+        if self.keeping.durable && open.holders.iter().any(|holder| sessions.lasts(holder)) {
             if open.progress != Progress::Safe {
                 open.progress = Progress::Safe;
                 safe.push(id);
@@ -252,7 +258,14 @@ impl Ledger {
         state.open.insert(id, open);
     }
 
-    /// What no session of an earlier run was asked for is the engine's own affair.
+    /// What a crash left with a session.
+    pub(super) fn doubt(&self, client: &str, left: Vec<u64>) {
+        if let Some(session) = self.lock().sessions.get_mut(client) {
+            session.set_left(left);
+        }
+    }
+
+    /// After an orderly stop, what was not asked for is the engine's own affair: it was not confirmed and has its DUP.
     pub(super) fn adopted(&self) {
         self.lock().sessions.forget_left();
     }
@@ -309,7 +322,7 @@ impl Ledger {
             let stays = |holder: &Arc<str>| state.sessions.may_return_for(holder, id) && state.sessions.lasts(holder);
             let outcome = match open.progress {
                 Progress::Safe => Outcome::Confirmed,
-                Progress::Sent if self.durable && open.holders.iter().any(stays) => Outcome::Kept,
+                Progress::Sent if self.keeping.durable && open.holders.iter().any(stays) => Outcome::Kept,
                 Progress::Sent => Outcome::Lost,
                 Progress::Queued => Outcome::Unsent,
             };

@@ -13,7 +13,7 @@ use tracing::{debug, warn};
 use super::confirm::{Forget, Ledger, Rest, mark};
 use super::disk::{Disk, Past};
 use super::link::Link;
-use super::sessions::{Lasting, Reader};
+use super::sessions::{Lasting, Reader, is_for_several};
 
 /// The engine's router and storage beside our ledger.
 pub(super) struct Desk {
@@ -44,20 +44,33 @@ impl Desk {
         }
     }
 
-    /// The marks of what the engine has for a session, in the order in which it will send it.
+    /// The marks of the bridge's publications that the engine has for a session, in the order in which it will send them.
     async fn left(&self, client: &str, queue: &QueueHandle) -> Vec<u64> {
         let sent = self.disk.storage.get_inflight_messages(client).await.unwrap_or_default();
-        let sent = sent.iter().map(|message| mark(message.topic.as_bytes(), &message.payload));
         let queued = queue.peek_all().await;
-        sent.chain(queued.iter().map(|message| mark(message.topic.as_bytes(), &message.payload))).collect()
+        let sent = sent.iter().map(|message| (&message.topic, &message.payload));
+        let all = sent.chain(queued.iter().map(|message| (&message.topic, &message.payload)));
+        all.filter(|(topic, _)| is_inbox(topic)).map(|(topic, payload)| mark(topic.as_bytes(), payload)).collect()
     }
 
-    /// Takes what the bridge will publish again out of what a crash left with the sessions.
+    /// Takes out of what a crash left with the sessions what the bridge will publish again, and what somebody had
+    /// acknowledged for sure: without other readers, a publication was either settled or is published again. What is
+    /// left is marked when it leaves.
     pub(super) async fn cleanse(&self, unwanted: &HashSet<u64>) {
         for client in self.disk.storage.session_client_ids().await.unwrap_or_default() {
-            let is_unwanted = |topic: &str, payload: &[u8]| unwanted.contains(&mark(topic.as_bytes(), payload));
-            self.disk.drop_sent(&client, is_unwanted).await;
-            self.filter_queue(&client, |message| !is_unwanted(&message.topic, &message.payload)).await;
+            let client: Arc<str> = client.into();
+            let is_wanted = |topic: &str, payload: &[u8], format: Option<bool>| {
+                let ours = is_inbox(topic);
+                !ours || is_for_several(format) && !unwanted.contains(&mark(topic.as_bytes(), payload))
+            };
+            self.disk
+                .drop_sent(&client, |sent| !is_wanted(&sent.topic, &sent.payload, sent.payload_format_indicator))
+                .await;
+            let keep =
+                |queued: &QueuedMessage| is_wanted(&queued.topic, &queued.payload, queued.payload_format_indicator);
+            self.filter_queue(&client, keep).await;
+            let left = self.left(&client, &self.router.queue_handle(&client)).await;
+            self.ledger.doubt(&client, left);
         }
     }
 
@@ -172,7 +185,7 @@ impl Desk {
             *unwanted.entry(mark).or_default() += 1;
         }
         // What is left of a connection that vanished is there and not in the queue.
-        self.disk.drop_sent(client, |topic, payload| takes_one(&mut unwanted, topic, payload)).await;
+        self.disk.drop_sent(client, |sent| takes_one(&mut unwanted, &sent.topic, &sent.payload)).await;
         self.filter_queue(client, |message| !takes_one(&mut unwanted, &message.topic, &message.payload)).await;
     }
 
@@ -197,6 +210,11 @@ impl Desk {
             None
         })
     }
+}
+
+/// Whether only the bridge publishes there: `{owner}/others/...`.
+fn is_inbox(topic: &str) -> bool {
+    topic.split('/').nth(1) == Some("others")
 }
 
 fn takes_one(unwanted: &mut HashMap<u64, usize>, topic: &str, payload: &[u8]) -> bool {

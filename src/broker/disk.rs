@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use mqtt5::broker::storage::{
-    DynamicStorage, FileBackend, InflightDirection, MemoryBackend, QueueLimits, StorageBackend,
+    DynamicStorage, FileBackend, InflightDirection, InflightMessage, MemoryBackend, QueueLimits, StorageBackend,
 };
 use tracing::warn;
 
@@ -81,13 +81,13 @@ impl Disk {
     }
 
     /// Takes what was sent to a client and not acknowledged out of the files, as far as `unwanted` says so.
-    pub(super) async fn drop_sent(&self, client: &str, mut unwanted: impl FnMut(&str, &[u8]) -> bool) {
+    pub(super) async fn drop_sent(&self, client: &str, mut unwanted: impl FnMut(&InflightMessage) -> bool) {
         let sent = self.storage.get_inflight_messages(client).await.unwrap_or_else(|error| {
             warn!(%error, client, "what was sent to a client could not be read");
             Vec::new()
         });
         let outbound = sent.into_iter().filter(|message| message.direction == InflightDirection::Outbound);
-        for message in outbound.filter(|message| unwanted(&message.topic, &message.payload)) {
+        for message in outbound.filter(|message| unwanted(message)) {
             let removed = self.storage.remove_inflight_message(client, message.packet_id, message.direction).await;
             if let Err(error) = removed {
                 warn!(%error, client, "what was sent to a client could not be removed");

@@ -25,6 +25,7 @@ use super::events::Events;
 use super::gate::{Gate, GateLimits};
 use super::link::{LINK, Link};
 use super::parked::ParkedLimits;
+use crate::mqtt::MarkCopy;
 
 /// MQTT 5 topic aliases per connection; the engine keeps a topic for each.
 const TOPIC_ALIASES: u16 = 32;
@@ -54,9 +55,9 @@ pub(super) fn queues(limits: &BrokerLimits) -> QueueLimits {
 }
 
 /// The engine's router on its storage.
-pub(super) fn desk(disk: Disk, limits: &BrokerLimits) -> Desk {
+pub(super) fn desk(disk: Disk, limits: &BrokerLimits, mark_copy: Option<MarkCopy>) -> Desk {
     let parked = ParkedLimits { publications: limits.unconfirmed / PARKED_PART, topics: PARKED_TOPICS };
-    let keeping = Keeping { durable: disk.is_durable(), parked };
+    let keeping = Keeping { durable: disk.is_durable(), parked, mark_copy };
     let router = MessageRouter::with_storage(Arc::clone(&disk.storage))
         .with_retained_limits(limits.retained_messages, limits.packet_bytes);
     Desk { router: Arc::new(router), disk, ledger: Arc::new(Ledger::new(keeping)) }

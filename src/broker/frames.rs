@@ -8,8 +8,6 @@ use thiserror::Error;
 
 /// A remaining length has four bytes at most (MQTT 5, 1.5.5).
 const MAX_LENGTH_BYTES: usize = 4;
-/// The flag of a PUBLISH that was sent before.
-const DUP: u8 = 0b1000;
 /// Properties of MQTT 5.
 const MESSAGE_EXPIRY: u8 = 0x02;
 const MAXIMUM_PACKET_SIZE: u8 = 0x27;
@@ -63,8 +61,6 @@ pub(super) struct Publish<'a> {
     pub(super) topic: &'a [u8],
     /// Absent at QoS 0.
     pub(super) id: Option<u16>,
-    /// Whether it was sent before.
-    pub(super) dup: bool,
     /// MQTT 5 message expiry, in seconds.
     pub(super) expiry: Option<u32>,
     pub(super) payload: &'a [u8],
@@ -160,7 +156,7 @@ impl Frame {
             Version::V311 => None,
             Version::V5 => take_properties(&mut body, MESSAGE_EXPIRY)?,
         };
-        Some(Publish { topic, id, dup: self.bytes[0] & DUP != 0, expiry, payload: body })
+        Some(Publish { topic, id, expiry, payload: body })
     }
 
     /// The same PUBLISH with another payload; none if the packet is malformed or would be too big for MQTT.

@@ -149,12 +149,16 @@ impl Link {
         let Some(leaving) = self.ledger.sent(client, state.last, || mark(publish.topic, publish.payload)) else {
             return Passing::AsItIs;
         };
-        state.last = leaving.id;
+        let marked = leaving.mark_copy.map_or(Passing::AsItIs, Passing::Marked);
+        let Some(id) = leaving.id else {
+            return marked;
+        };
+        state.last = id;
         match publish.id {
-            None => Passing::TellWritten(leaving.id),
+            None => Passing::TellWritten(id),
             Some(packet) => {
-                state.sent.insert(packet, leaving.id);
-                leaving.mark_copy.filter(|_| publish.dup).map_or(Passing::AsItIs, Passing::Marked)
+                state.sent.insert(packet, id);
+                marked
             }
         }
     }

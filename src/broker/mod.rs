@@ -56,7 +56,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use crate::mqtt::{Door, Former, Outlet};
+use crate::mqtt::{Door, Former, MarkCopy, Outlet};
 use crate::ops::metrics::Metrics;
 use disk::{Disk, Past};
 use listen::Listeners;
@@ -268,6 +268,8 @@ pub struct Bound {
 pub struct Surroundings {
     /// Where it counts.
     pub metrics: Arc<Metrics>,
+    /// How copies are marked of which nobody knows whether they were acknowledged.
+    pub mark_copy: Option<MarkCopy>,
     /// Changes when the operator wants users, keys and certificates to be read again.
     pub reload: watch::Receiver<u64>,
 }
@@ -303,9 +305,9 @@ impl Broker {
     ) -> Result<(), BrokerError> {
         let Self { listeners, config: BrokerConfig { anonymous, data, limits, .. } } = self;
         let Outlet { inbound, publish, former, door, readers, clients, sightings: _ } = outlet;
-        let Surroundings { .. } = surroundings;
+        let Surroundings { mark_copy, .. } = surroundings;
         let (disk, past) = Disk::open(data.as_deref(), engine::queues(&limits)).await?;
-        let desk = Arc::new(engine::desk(disk, &limits));
+        let desk = Arc::new(engine::desk(disk, &limits, mark_copy));
         let unconfirmed = Arc::new(Semaphore::new(limits.unconfirmed));
         recover(&desk, &limits).await?;
         desk.restore(past).await;
@@ -360,9 +362,9 @@ async fn claims(
         }
         desk.ledger.adopt(claim, Arc::clone(unconfirmed).try_acquire_owned().ok());
     }
-    desk.ledger.adopted();
-    if !unwanted.is_empty() {
-        desk.cleanse(&unwanted).await;
+    match past {
+        Past::Whole => desk.ledger.adopted(),
+        Past::Torn => desk.cleanse(&unwanted).await,
     }
 }
 

@@ -98,7 +98,8 @@ pub(super) struct Session {
     copies: VecDeque<Held>,
     /// Copies of an earlier run that were taken over. The engine sends them before all others.
     adopted: Vec<Held>,
-    /// What else the engine has from an earlier run: marks. Empty once the broker serves clients.
+    /// What else the engine has from an earlier run: marks, in the order in which it will send it. After a crash these
+    /// copies may have been acknowledged already.
     left: Vec<u64>,
 }
 
@@ -158,20 +159,28 @@ impl Session {
     /// The first copy after `after` with this mark leaves.
     pub(super) fn send(&mut self, after: u64, mark: impl FnOnce() -> u64) -> Option<Sent> {
         let start = self.copies.partition_point(|copy| copy.id <= after);
-        if start == self.copies.len() && self.adopted.is_empty() {
+        if start == self.copies.len() && self.adopted.is_empty() && self.left.is_empty() {
             return None;
         }
         let mark = mark();
+        if let Some(at) = self.left.iter().position(|left| *left == mark) {
+            self.left.remove(at);
+            return Some(Sent { id: None, before: true, overtaken: Vec::new() });
+        }
         // Their numbers say nothing about the order in which the engine has them, and none of them is dropped silently:
         // it queues them before it serves the client.
         if let Some(copy) = self.adopted.iter().find(|copy| copy.mark == mark) {
-            return Some(Sent { id: copy.id, before: true, overtaken: Vec::new() });
+            return Some(Sent { id: Some(copy.id), before: true, overtaken: Vec::new() });
         }
         let found = start + self.copies.range(start..).position(|copy| copy.mark == mark)?;
         let overtaken = self.copies.range(start..found).map(|copy| copy.id).collect();
         let copy = &mut self.copies[found];
         let before = std::mem::replace(&mut copy.sent, true);
-        Some(Sent { id: copy.id, before, overtaken })
+        Some(Sent { id: Some(copy.id), before, overtaken })
+    }
+
+    pub(super) fn set_left(&mut self, left: Vec<u64>) {
+        self.left = left;
     }
 
     pub(super) fn set_delayed_will(&mut self, will: Option<WillMessage>) {
@@ -198,11 +207,37 @@ impl Session {
 /// A copy that left for its client.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Sent {
-    pub(super) id: u64,
+    /// The publication; none if an earlier run left it.
+    pub(super) id: Option<u64>,
     /// Whether it had left before.
     pub(super) before: bool,
     /// The copies that it overtook, which the engine must have dropped.
     pub(super) overtaken: Vec<u64>,
+}
+
+/// What is known of a publication besides its words.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Marks {
+    /// What the gate knows it by.
+    pub(super) mark: u64,
+    pub(super) readers: Readers,
+}
+
+/// Who gets a publication.
+///
+/// Of several the first one to confirm it settles it for the bridge, and the copies of the others are only with the
+/// engine. So these must be told from all others in the engine's files after a crash ([`is_for_several`]). The engine
+/// keeps no field of ours; what it does keep, and what is true of every document of the bridge, is that the payload is
+/// UTF-8 (MQTT 5, 3.3.2.3.2). Copies for several say so, others do not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Readers {
+    One,
+    Several,
+}
+
+/// Whether a copy in the engine's files was one of several.
+pub(super) fn is_for_several(payload_format_indicator: Option<bool>) -> bool {
+    payload_format_indicator == Some(true)
 }
 
 /// What became of a copy.
@@ -410,11 +445,14 @@ impl Sessions {
     }
 
     /// Puts a copy into the engine's queue of a session.
-    pub(super) fn hand(&mut self, copy: &Delivery, id: u64, mark: u64, message: &Outbound) -> Handed {
+    pub(super) fn hand(&mut self, copy: &Delivery, id: u64, message: &Outbound, marks: Marks) -> Handed {
         let Some(session) = self.by_client.get_mut(&copy.client) else {
             return Handed::Gone;
         };
         let mut publish = packet(message, copy.qos);
+        if marks.readers == Readers::Several {
+            publish.properties.set_payload_format_indicator(true);
+        }
         for id in &copy.subscription_ids {
             publish.properties.set_subscription_identifier(*id);
         }
@@ -429,6 +467,7 @@ impl Sessions {
         session.queue.notify();
         // A member of a shared subscription that also subscribes on its own has two copies; the first that is
         // acknowledged answers for both.
+        let mark = marks.mark;
         session.copies.push_back(Held { id, mark, wants_ack: copy.wants_ack(), sent: false });
         Handed::Queued
     }

@@ -117,7 +117,7 @@ impl World {
 
 fn surroundings() -> Surroundings {
     let (_, reload) = watch::channel(0);
-    Surroundings { metrics: Arc::new(Metrics::new()), reload }
+    Surroundings { metrics: Arc::new(Metrics::new()), mark_copy: None, reload }
 }
 
 pub(crate) fn outbound(topic: &str, payload: &str) -> (Outbound, oneshot::Receiver<Outcome>) {

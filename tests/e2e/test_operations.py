@@ -176,7 +176,7 @@ def test_a_full_disk_stops_the_intake_and_loses_nothing(sim, make_bridge, small_
     acked = [message_id for message_id, mid in mids.items() if mid in bal.acked]
     assert len(acked) < len(mids), "what is not on disk is not acknowledged"
     sim.upstream("phone", {"k": "v"})
-    assert len(re.findall(r" ERROR ", bridge.logs())) == 1, "it is said once"
+    assert len(re.findall(r" ERROR fcm_mqtt_bridge", bridge.logs())) == 1, "it is said once"
     assert sim.stats()["upstream"]["acked"] == 0
 
     filler.unlink()

@@ -7,7 +7,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::{Forget, Rest, mark};
 use crate::broker::parked::{Parked, ParkedLimits};
-use crate::broker::sessions::{Delivery, Handed, Sessions};
+use crate::broker::sessions::{Delivery, Handed, Marks, Readers, Sessions};
 use crate::mqtt::barrier::Barrier;
 use crate::mqtt::{MarkCopy, Outbound, Outcome};
 
@@ -83,11 +83,11 @@ impl State {
         }
     }
 
-    pub(super) fn hand_out(&mut self, copies: &[Delivery], id: u64, message: &Outbound) -> HandedOut {
-        let mark = mark(message.topic.as_bytes(), &message.payload);
+    pub(super) fn hand_out(&mut self, copies: &[Delivery], id: u64, message: &Outbound, readers: Readers) -> HandedOut {
+        let marks = Marks { mark: mark(message.topic.as_bytes(), &message.payload), readers };
         let mut out = HandedOut::default();
         for copy in copies {
-            match self.sessions.hand(copy, id, mark, message) {
+            match self.sessions.hand(copy, id, message, marks) {
                 Handed::Queued => drop(out.holders.insert(copy.client.clone())),
                 Handed::TooBig => out.too_big += 1,
                 // Its end is about to be told.

@@ -12,7 +12,8 @@ use tokio::sync::Semaphore;
 use super::*;
 
 const TOPIC: &str = "bal/others/messages";
-const KEEPING: Keeping = Keeping { durable: false, parked: ParkedLimits { publications: 1_000, topics: 1_000 } };
+const KEEPING: Keeping =
+    Keeping { durable: false, parked: ParkedLimits { publications: 1_000, topics: 1_000 }, mark_copy: None };
 
 /// A ledger and the engine's queues, with the clients' connections played by hand.
 struct World {
@@ -70,7 +71,7 @@ impl World {
     /// It sends it. `after` is the last that it sent on this connection.
     fn send(&self, client: &str, after: u64, message: &QueuedMessage) -> Option<u64> {
         let leaving = self.ledger.sent(client, after, || mark(message.topic.as_bytes(), &message.payload));
-        leaving.map(|leaving| leaving.id)
+        leaving.and_then(|leaving| leaving.id)
     }
 
     async fn forget(&self, forget: Forget) {

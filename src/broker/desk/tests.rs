@@ -14,7 +14,7 @@ const TOPIC: &str = "bal/others/messages";
 async fn connected() -> (Desk, Arc<str>, Arc<Link>, oneshot::Receiver<Outcome>) {
     let limits = BrokerLimits::default();
     let (disk, _) = Disk::open(None, engine::queues(&limits)).await.unwrap();
-    let desk = engine::desk(disk, &limits);
+    let desk = engine::desk(disk, &limits, None);
     let client: Arc<str> = "bal".into();
     let mut session = ClientSession::new(&*client, true, None);
     session.add_subscription(TOPIC, StoredSubscription::new(QoS::AtLeastOnce));

@@ -29,6 +29,7 @@ fn world(pipe: usize) -> World {
     let link = Link::new(Arc::new(Ledger::new(Keeping {
         durable: false,
         parked: ParkedLimits { publications: 1, topics: 1 },
+        mark_copy: None,
     })));
     let peer = SocketAddr::from(([127, 0, 0, 1], 1));
     World { gate: Gate::new(stream, peer, Arc::clone(&link), LIMITS), client, link }
