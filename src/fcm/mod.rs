@@ -13,11 +13,17 @@
 //!
 //! Invariants: no tokio, no clock, no random source; any bytes give a value or a typed error, never a panic; no error
 //! and no detail holds a token or a value out of a message. The transport uses all of it, the simulator only the words
-//! of the wire: [`target`], [`limits`].
+//! of the wire: [`target`], [`fault`], [`limits`].
 
 mod android;
 mod apns;
+pub mod breaker;
+mod bucket;
+pub mod budget;
 mod data;
+mod detail;
+pub mod fault;
+pub mod judge;
 pub mod legacy;
 pub mod limits;
 pub mod loss;
@@ -25,6 +31,8 @@ mod merge;
 pub mod message;
 mod notification;
 pub mod request;
+mod retry_after;
 mod spelling;
 pub mod target;
+pub mod verdict;
 mod webpush;
