@@ -76,13 +76,21 @@ fn a_fault_of_the_credentials_stops_everything_until_a_probe_goes_through() {
 
 #[test]
 fn late_answers_neither_close_it_nor_make_the_wait_longer() {
-    let (mut breaker, now) = (Breaker::default(), start());
-    let (first, second, third) = (go(&mut breaker, now), go(&mut breaker, now), go(&mut breaker, now));
-    breaker.answered(first, &fault(Cause::PermissionDenied), 1, now);
-    let held = breaker.answered(second, &fault(Cause::PermissionDenied), 2, now);
-    assert_eq!(held, Reaction::Hold(Cause::PermissionDenied));
-    assert_eq!(breaker.answered(third, &sent(), 3, now), Reaction::AsJudged);
-    assert_eq!((breaker.cause(), waits(&mut breaker, now)), (Some(Cause::PermissionDenied), 10));
+    let (mut breaker, start) = (Breaker::default(), start());
+    let denied = fault(Cause::PermissionDenied);
+    let mut late: Vec<Ticket> = (0..5).map(|_| go(&mut breaker, start)).collect();
+    breaker.answered(late.remove(0), &denied, 1, start);
+    let now = start + Duration::from_secs(4);
+    assert_eq!(breaker.answered(late.remove(0), &denied, 2, now), Reaction::Hold(Cause::PermissionDenied));
+    assert_eq!(breaker.answered(late.remove(0), &sent(), 3, now), Reaction::AsJudged);
+    assert_eq!((breaker.cause(), waits(&mut breaker, now)), (Some(Cause::PermissionDenied), 6));
+    let now = start + PROBE_FIRST;
+    let probe = go(&mut breaker, now);
+    breaker.answered(late.remove(0), &denied, 4, now);
+    assert_eq!(waits(&mut breaker, now), PROBE_PATIENCE.as_secs(), "the probe is still on its way");
+    breaker.answered(probe, &sent(), 5, now);
+    assert_eq!(breaker.answered(late.remove(0), &denied, 6, now), Reaction::Hold(Cause::PermissionDenied));
+    assert_eq!(breaker.cause(), None, "what was sent before it was mended does not open it again");
 }
 
 #[test]
