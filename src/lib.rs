@@ -14,7 +14,7 @@
 //!   └──────┬──────────────────────────────┬──────────────────────────────────────────────────────┘
 //!          │ uses words of                │ writes through
 //!   ┌──────▼─────┐                  ┌─────▼─────┐        ┌───────────┐        ┌───────────┐
-//!   │ chat/      │ pure domain      │ store/    │        │ ccs/      │ pure   │ sim/      │ the peer's side
+//!   │ chat/      │ pure domain      │ store/    │        │ ccs/ fcm/ │ pure   │ sim/      │ the peer's side
 //!   └────────────┘                  └───────────┘        └───────────┘        └───────────┘
 //! ```
 //!
@@ -23,10 +23,11 @@
 //!
 //! # Which way dependencies point
 //!
-//! `chat` and `ccs` use nothing of ours, no tokio, no clock and no random source. `store` uses `chat`. `transport` uses
-//! `ccs` and the words of `chat`. `mqtt` and `broker` move topics and bytes and know no word of `chat`. `bridge` uses
-//! `chat`, `store` and the two ports, never a wire format. `sim` shares only the codec of `ccs`. `ops` is a leaf that
-//! all shells may use, `secret` one that everybody may; `app` and `main` know everything. `tests/architecture.rs` keeps it so.
+//! `chat`, `ccs` and `fcm` use nothing of ours, no tokio, no clock and no random source. `store` uses `chat`.
+//! `transport` uses `ccs`, `fcm` and the words of `chat`. `mqtt` and `broker` move topics and bytes and know no word of
+//! `chat`. `bridge` uses `chat`, `store` and the two ports, never a wire format. `sim` shares only the codecs of `ccs`
+//! and `fcm`. `ops` is a leaf that all shells may use, `secret` one that everybody may; `app` and `main` know
+//! everything. `tests/architecture.rs` keeps it so.
 
 #![warn(missing_docs)]
 
@@ -38,6 +39,7 @@ pub mod ccs;
 pub mod chat;
 pub mod cli;
 pub mod config;
+pub mod fcm;
 pub mod mqtt;
 pub mod ops;
 pub mod secret;

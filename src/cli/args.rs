@@ -77,6 +77,18 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Shows what FCM HTTP v1 makes of a message: the request on standard output, what it loses on standard error.
+    ///
+    /// The message is one of CCS (`{"to": .., "message_id": .., "data": ..}`) or one of a BAL as in topics.md. Nothing is
+    /// sent.
+    Explain {
+        /// The JSON document; `-` is standard input.
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        /// Where the app confirms messages that ask for a receipt.
+        #[arg(long, value_name = "ADDRESS")]
+        ack: Option<String>,
+    },
     /// Asks a running bridge (or simulator) whether it is well: exit code 0 if so. For health checks of containers.
     Health {
         /// Its `[ops] listen` address.

@@ -2,6 +2,7 @@
 
 pub mod args;
 mod demo;
+mod explain;
 mod health;
 mod outbox;
 mod sim;
@@ -39,6 +40,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
             let shown = if list { limit } else { 0 };
             outbox::run(&store_path(store)?, shown, json)
         }
+        Command::Explain { file, ack } => explain::run(&file, ack.as_deref()),
         Command::Health { ops, path } => health::run(ops, &path).await,
     }
 }

@@ -6,6 +6,7 @@
 
 pub mod backoff;
 pub mod ccs;
+pub mod fcm;
 
 use crate::chat::id::{Sid, Token, short_hash};
 use crate::chat::push::Push;

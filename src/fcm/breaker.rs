@@ -1,0 +1,234 @@
+//! Stops everything when nothing can get through until an operator has acted, and finds out when he has.
+//!
+//! ```text
+//!             fault of the credentials             the wait is over
+//!   ┌────────┐ ────────────────────▶ ┌────────────┐ ──────────────▶ ┌─────────┐
+//!   │ Closed │                       │ Open       │                 │ Probing │
+//!   └────────┘                       │ cause,until│ ◀────────────── └────┬────┘
+//!        ▲                           └────────────┘  refused: the wait   │
+//!        │                                           doubles             │
+//!        └───────────────────────────────────────────────────────────────┘ answered by FCM itself
+//! ```
+//!
+//! One fault opens it by itself only when it shows in a share of the answers: `SENDER_ID_MISMATCH`. One such answer
+//! speaks of a token; many at once, from different tokens, speak of our own key, and then no token is to pay for it.
+
+use super::verdict::{Cause, Refused, Then, TokenAction, Verdict};
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+/// First wait before one message is tried again.
+pub const PROBE_FIRST: Duration = Duration::from_secs(10);
+/// Longest wait before one message is tried again.
+pub const PROBE_MAX: Duration = Duration::from_secs(600);
+/// A probe that is not answered within this is given up.
+pub const PROBE_PATIENCE: Duration = Duration::from_secs(60);
+/// The last answers of so many different recipients are looked at for mismatches.
+pub const WITNESSES_MAX: usize = 64;
+/// Fewer mismatches than this prove nothing.
+pub const MISMATCHES_MIN: usize = 8;
+
+/// The breaker.
+#[derive(Debug, Default)]
+pub struct Breaker {
+    state: State,
+    /// Counts the states, so that an answer to a message of an earlier one is known as such.
+    era: u64,
+    witnesses: Witnesses,
+}
+
+#[derive(Debug, Default)]
+enum State {
+    #[default]
+    Closed,
+    Open {
+        cause: Cause,
+        until: Instant,
+        wait: Duration,
+    },
+    Probing {
+        cause: Cause,
+        give_up: Instant,
+        wait: Duration,
+    },
+}
+
+/// Whether a message may go.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// It may. The ticket comes back with its answer.
+    Go(Ticket),
+    /// Not before this is over, unless the answer to a probe comes sooner.
+    Wait {
+        /// Why.
+        cause: Cause,
+        /// How long.
+        wait: Duration,
+    },
+}
+
+/// Says under which state a message went.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Ticket(u64);
+
+/// What to do with the message that was answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reaction {
+    /// What the verdict says.
+    AsJudged,
+    /// Keep it, whatever the verdict says, and its token as well: the fault is on our side.
+    Hold(Cause),
+}
+
+impl Breaker {
+    /// Asks to send one message.
+    pub fn admit(&mut self, now: Instant) -> Admission {
+        match self.state {
+            State::Closed => Admission::Go(Ticket(self.era)),
+            State::Open { cause, until, wait } if until <= now => {
+                self.enter(State::Probing { cause, give_up: now + PROBE_PATIENCE, wait });
+                Admission::Go(Ticket(self.era))
+            }
+            State::Open { cause, until, .. } => Admission::Wait { cause, wait: until.duration_since(now) },
+            State::Probing { cause, give_up, wait } if give_up <= now => {
+                // Nobody knows what became of it: the next one is the probe.
+                self.enter(State::Probing { cause, give_up: now + PROBE_PATIENCE, wait });
+                Admission::Go(Ticket(self.era))
+            }
+            State::Probing { cause, give_up, .. } => Admission::Wait { cause, wait: give_up.duration_since(now) },
+        }
+    }
+
+    /// Takes notice of the last verdict on a message for `recipient` (a number that is always the same for it). Not of
+    /// one after which it is sent again at once ([`Then::Refresh`], [`Then::Elsewhere`]): it keeps its ticket.
+    pub fn answered(&mut self, ticket: Ticket, verdict: &Verdict, recipient: i64, now: Instant) -> Reaction {
+        let current = ticket.0 == self.era;
+        let word = Word::of(verdict);
+        if let Some(mismatch) = word.witness() {
+            self.witnesses.note(recipient, mismatch);
+        }
+        match word {
+            Word::Fault(cause) => {
+                if current {
+                    self.open(cause, now);
+                }
+                return Reaction::Hold(cause);
+            }
+            Word::Mismatch => return self.mismatched(current, now),
+            Word::Sent | Word::Refused | Word::Silence => {}
+        }
+        if let State::Probing { cause, wait, .. } = self.state
+            && current
+        {
+            // A dead token is refused under any key, so only a message that was taken clears ours of suspicion.
+            let cleared = word == Word::Sent || (word == Word::Refused && cause != Cause::SenderMismatch);
+            let open = State::Open { cause, until: now + wait, wait };
+            self.enter(if cleared { State::Closed } else { open });
+        }
+        Reaction::AsJudged
+    }
+
+    /// Why nothing goes, if that is so.
+    #[must_use]
+    pub fn cause(&self) -> Option<Cause> {
+        match self.state {
+            State::Closed => None,
+            State::Open { cause, .. } | State::Probing { cause, .. } => Some(cause),
+        }
+    }
+
+    /// A mismatch speaks of the token; unless too many do, or did when this message went out as a probe.
+    fn mismatched(&mut self, current: bool, now: Instant) -> Reaction {
+        let probing = current && matches!(self.state, State::Probing { .. });
+        match self.cause() {
+            Some(Cause::SenderMismatch) if probing => self.open(Cause::SenderMismatch, now),
+            Some(Cause::SenderMismatch) => {}
+            // It came past the front: whatever was wrong there is mended.
+            Some(_) if probing => {
+                self.enter(State::Closed);
+                return Reaction::AsJudged;
+            }
+            None if self.witnesses.suspect_us() => self.open(Cause::SenderMismatch, now),
+            Some(_) | None => return Reaction::AsJudged,
+        }
+        Reaction::Hold(Cause::SenderMismatch)
+    }
+
+    fn open(&mut self, cause: Cause, now: Instant) {
+        let wait = match self.state {
+            State::Closed => PROBE_FIRST,
+            State::Open { wait, .. } => wait,
+            State::Probing { wait, .. } => wait.saturating_mul(2).min(PROBE_MAX),
+        };
+        self.enter(State::Open { cause, until: now + wait, wait });
+    }
+
+    fn enter(&mut self, state: State) {
+        if matches!(state, State::Closed) {
+            // What was seen under the old key says nothing about the new one.
+            self.witnesses = Witnesses::default();
+        }
+        self.state = state;
+        self.era += 1;
+    }
+}
+
+/// What a verdict says about our credentials.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Word {
+    /// They are wrong.
+    Fault(Cause),
+    /// They may be those of another sender.
+    Mismatch,
+    /// They are right.
+    Sent,
+    /// They open the front door: FCM itself refused the message.
+    Refused,
+    /// Nothing.
+    Silence,
+}
+
+impl Word {
+    fn of(verdict: &Verdict) -> Self {
+        match verdict {
+            Verdict::Sent { .. } => Self::Sent,
+            Verdict::Refused(Refused { then: Then::Hold(cause), .. }) => Self::Fault(*cause),
+            Verdict::Refused(Refused { token: TokenAction::Quarantine, .. }) => Self::Mismatch,
+            Verdict::Refused(Refused { then: Then::Never | Then::NeverTellOperator, .. }) => Self::Refused,
+            Verdict::Refused(_) => Self::Silence,
+        }
+    }
+
+    /// Whether it testifies against our key. A dead or malformed token says nothing of it.
+    fn witness(self) -> Option<bool> {
+        match self {
+            Self::Mismatch => Some(true),
+            Self::Sent => Some(false),
+            Self::Fault(_) | Self::Refused | Self::Silence => None,
+        }
+    }
+}
+
+/// The last answer of each of the last recipients: one recipient that is tried again and again is still one.
+#[derive(Debug, Default)]
+struct Witnesses(VecDeque<(i64, bool)>);
+
+impl Witnesses {
+    fn note(&mut self, recipient: i64, mismatch: bool) {
+        if let Some(known) = self.0.iter().position(|(one, _)| *one == recipient) {
+            self.0.remove(known);
+        } else if self.0.len() == WITNESSES_MAX {
+            self.0.pop_front();
+        }
+        self.0.push_back((recipient, mismatch));
+    }
+
+    /// Whether at least half of them, and enough, speak against our key.
+    fn suspect_us(&self) -> bool {
+        let against = self.0.iter().filter(|(_, mismatch)| *mismatch).count();
+        against >= MISMATCHES_MIN && against * 2 >= self.0.len()
+    }
+}
+
+#[cfg(test)]
+mod tests;

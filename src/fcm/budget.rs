@@ -1,0 +1,262 @@
+//! FCM's quotas, kept from this side: of the whole project, and of each device.
+//!
+//! A request that FCM would refuse with 429 costs a round trip and a minute; one that is held back here goes as soon as
+//! it may. The project's share grows from little to all of it within a minute after a start or a pause, as Google asks.
+
+use super::bucket::{Bucket, Rate};
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+/// Most devices that are kept in mind at the same time, a few dozen bytes each. Beyond it those closest to a full
+/// budget are forgotten: at worst FCM itself refuses one message of such a device.
+pub const DEVICES_MAX: usize = 200_000;
+/// How long the project's share takes to grow from little to all of it.
+pub const RAMP: Duration = Duration::from_secs(60);
+/// A pause so long begins a new ramp.
+pub const IDLE: Duration = Duration::from_secs(60);
+
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(3600);
+/// What the ramp begins with, in percent: the first of Google's own steps for a roll-out.
+const RAMP_START: u32 = 1;
+/// The part of the project's limit that may go at once: a second's worth.
+const PROJECT_BURST_PART: u32 = 60;
+/// Of a device's limit in a minute, what may go at once. Over a hundred waiting messages FCM drops all of them.
+const MINUTE_BURST_PART: u32 = 4;
+/// Of a device's limit in an hour, what may go as fast as the minute allows.
+const HOUR_BURST_PART: u32 = 5;
+
+/// How much may go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Quotas {
+    /// Messages of the project in a minute.
+    pub project_per_minute: u32,
+    /// Messages to one device in a minute.
+    pub device_per_minute: u32,
+    /// Messages to one device in an hour.
+    pub device_per_hour: u32,
+    /// Messages with a collapse key to one device, at once.
+    pub collapsible_burst: u32,
+    /// One more of these each.
+    pub collapsible_refill: Duration,
+}
+
+/// FCM's defaults.
+impl Default for Quotas {
+    fn default() -> Self {
+        Self {
+            project_per_minute: 600_000,
+            device_per_minute: 240,
+            device_per_hour: 5_000,
+            collapsible_burst: 20,
+            collapsible_refill: Duration::from_secs(180),
+        }
+    }
+}
+
+/// What a message counts against.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Charge {
+    /// One device, by a number that is always the same for it.
+    Device {
+        /// The number.
+        recipient: i64,
+        /// Whether the message has a collapse key.
+        kind: Kind,
+    },
+    /// A topic or condition: the project only.
+    Topic,
+}
+
+/// Whether messages replace each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// They do not.
+    Plain,
+    /// They have a collapse key.
+    Collapsible,
+}
+
+/// Whether a message may go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Grant {
+    /// It may, and was counted.
+    Go,
+    /// Not yet: the project's budget is used up. Nothing was counted.
+    ProjectWaits(Duration),
+    /// Not yet: this device's budget is used up. Nothing was counted, others may go.
+    DeviceWaits(Duration),
+}
+
+/// All budgets.
+#[derive(Debug)]
+pub struct Budget {
+    project: Project,
+    rates: DeviceRates,
+    devices: HashMap<i64, Device>,
+}
+
+#[derive(Debug)]
+struct Project {
+    rate: Rate,
+    bucket: Bucket,
+    ramp_from: Option<Instant>,
+    last: Option<Instant>,
+    paused_until: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct DeviceRates {
+    minute: Rate,
+    hour: Rate,
+    collapsible: Rate,
+}
+
+#[derive(Debug, Default)]
+struct Device {
+    minute: Bucket,
+    hour: Bucket,
+    collapsible: Bucket,
+}
+
+impl Budget {
+    /// Full budgets, before the ramp.
+    #[must_use]
+    pub fn new(quotas: &Quotas) -> Self {
+        let part = |limit: u32, part: u32| (limit / part).max(1);
+        let per = |limit, window, burst_part| Rate::new(limit, window, part(limit, burst_part));
+        Self {
+            project: Project {
+                rate: per(quotas.project_per_minute, MINUTE, PROJECT_BURST_PART),
+                bucket: Bucket::default(),
+                ramp_from: None,
+                last: None,
+                paused_until: None,
+            },
+            rates: DeviceRates {
+                minute: per(quotas.device_per_minute, MINUTE, MINUTE_BURST_PART),
+                hour: per(quotas.device_per_hour, HOUR, HOUR_BURST_PART),
+                collapsible: Rate::refilled(quotas.collapsible_burst.max(1), quotas.collapsible_refill),
+            },
+            devices: HashMap::new(),
+        }
+    }
+
+    /// Counts one message, if it may go.
+    pub fn take(&mut self, charge: Charge, now: Instant) -> Grant {
+        let project = self.project.wait(now);
+        if !project.is_zero() {
+            return Grant::ProjectWaits(project);
+        }
+        if let Charge::Device { recipient, kind } = charge {
+            let known = self.devices.get(&recipient);
+            let wait = known.map_or(Duration::ZERO, |device| device.wait(&self.rates, kind, now));
+            if !wait.is_zero() {
+                return Grant::DeviceWaits(wait);
+            }
+            if known.is_none() {
+                self.make_room(now);
+            }
+            self.devices.entry(recipient).or_default().take(&self.rates, kind, now);
+        }
+        self.project.take(now);
+        Grant::Go
+    }
+
+    /// Lets nothing go before `wait` is over: FCM said that the project's quota is used up.
+    pub fn pause(&mut self, wait: Duration, now: Instant) {
+        self.project.paused_until = self.project.paused_until.max(now.checked_add(wait));
+    }
+
+    /// Until when nothing goes, if FCM said so.
+    #[must_use]
+    pub fn paused_until(&self, now: Instant) -> Option<Instant> {
+        self.project.paused_until.filter(|until| *until > now)
+    }
+
+    /// How many devices are kept in mind.
+    #[must_use]
+    pub fn devices(&self) -> usize {
+        self.devices.len()
+    }
+
+    /// Forgets devices when there are too many: those with a full budget lose nothing by it; should they be few, the
+    /// half that is closest to it goes as well, so that this is not done again for each message.
+    fn make_room(&mut self, now: Instant) {
+        if self.devices.len() < DEVICES_MAX {
+            return;
+        }
+        self.devices.retain(|_, device| !device.debt(now).is_zero());
+        if self.devices.len() <= DEVICES_MAX / 2 {
+            return;
+        }
+        let mut debts: Vec<Duration> = self.devices.values().map(|device| device.debt(now)).collect();
+        let middle = debts.len() / 2;
+        let (.., median, _) = debts.select_nth_unstable(middle);
+        let median = *median;
+        let mut spare = middle + 1;
+        self.devices.retain(|_, device| {
+            let goes = spare > 0 && device.debt(now) <= median;
+            spare -= usize::from(goes);
+            !goes
+        });
+    }
+}
+
+impl Project {
+    fn wait(&self, now: Instant) -> Duration {
+        let paused = self.paused_until.map_or(Duration::ZERO, |until| until.saturating_duration_since(now));
+        paused.max(self.bucket.wait(self.rate_at(now), now))
+    }
+
+    fn take(&mut self, now: Instant) {
+        let rate = self.rate_at(now);
+        if self.is_fresh(now) {
+            self.ramp_from = Some(now);
+        }
+        self.bucket.take(rate, now);
+        self.last = Some(now);
+    }
+
+    fn is_fresh(&self, now: Instant) -> bool {
+        self.last.is_none_or(|last| now.saturating_duration_since(last) >= IDLE)
+    }
+
+    /// The share of the ramp that is reached. It is only ever slower than the whole rate, so the limit holds.
+    fn rate_at(&self, now: Instant) -> Rate {
+        let since = match self.ramp_from {
+            Some(from) if !self.is_fresh(now) => now.saturating_duration_since(from),
+            _ => Duration::ZERO,
+        };
+        if since >= RAMP {
+            return self.rate;
+        }
+        let percent = since.as_millis() * 100 / RAMP.as_millis();
+        self.rate.part(u32::try_from(percent).unwrap_or(100).max(RAMP_START))
+    }
+}
+
+impl Device {
+    fn wait(&self, rates: &DeviceRates, kind: Kind, now: Instant) -> Duration {
+        let wait = self.minute.wait(rates.minute, now).max(self.hour.wait(rates.hour, now));
+        match kind {
+            Kind::Plain => wait,
+            Kind::Collapsible => wait.max(self.collapsible.wait(rates.collapsible, now)),
+        }
+    }
+
+    fn take(&mut self, rates: &DeviceRates, kind: Kind, now: Instant) {
+        self.minute.take(rates.minute, now);
+        self.hour.take(rates.hour, now);
+        if kind == Kind::Collapsible {
+            self.collapsible.take(rates.collapsible, now);
+        }
+    }
+
+    fn debt(&self, now: Instant) -> Duration {
+        self.minute.debt(now).max(self.hour.debt(now)).max(self.collapsible.debt(now))
+    }
+}
+
+#[cfg(test)]
+mod tests;

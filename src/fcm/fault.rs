@@ -1,0 +1,248 @@
+//! What FCM says when it refuses: `google.rpc.Status` as JSON, with `google.firebase.fcm.v1.FcmError` in its details.
+//! Both sides of the wire use it.
+
+use super::limits::ANSWER_MAX;
+use serde_json::{Map, Value, json};
+
+const FCM_ERROR: &str = "type.googleapis.com/google.firebase.fcm.v1.FcmError";
+const APNS_ERROR: &str = "type.googleapis.com/google.firebase.fcm.v1.ApnsError";
+const BAD_REQUEST: &str = "type.googleapis.com/google.rpc.BadRequest";
+const QUOTA_FAILURE: &str = "type.googleapis.com/google.rpc.QuotaFailure";
+const ERROR_INFO: &str = "type.googleapis.com/google.rpc.ErrorInfo";
+
+/// Most details, and violations in one, that are looked at.
+const DETAILS_MAX: usize = 32;
+
+/// A refusal.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Fault {
+    /// `error.code`: the HTTP status once more.
+    pub http: u16,
+    /// `error.status`: the canonical word, for example `NOT_FOUND`.
+    pub status: String,
+    /// `error.message`: for a person. May repeat a token.
+    pub message: String,
+    /// FCM's own code.
+    pub code: Option<FcmCode>,
+    /// What is wrong with which field.
+    pub violations: Vec<Violation>,
+    /// Which quota is used up, in words.
+    pub quotas: Vec<String>,
+    /// Why Google's front refused, for example `SERVICE_DISABLED`.
+    pub reason: Option<String>,
+    /// Apple's word, for example `InvalidProviderToken`.
+    pub apns: Option<String>,
+}
+
+/// A field that is wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation {
+    /// Its path, for example `message.token`.
+    pub field: String,
+    /// What is wrong. May repeat the value.
+    pub description: String,
+}
+
+/// FCM's codes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum FcmCode {
+    /// FCM itself does not know.
+    UnspecifiedError,
+    /// Something in the request is wrong.
+    InvalidArgument,
+    /// The token is dead.
+    Unregistered,
+    /// The token belongs to another sender.
+    SenderIdMismatch,
+    /// Too many messages.
+    QuotaExceeded,
+    /// Overloaded.
+    Unavailable,
+    /// FCM has a fault.
+    Internal,
+    /// The key for Apple's service, or for web push, is wrong.
+    ThirdPartyAuthError,
+    /// Anything else.
+    Unknown,
+}
+
+impl FcmCode {
+    /// All of them.
+    pub const ALL: [Self; 9] = [
+        Self::UnspecifiedError,
+        Self::InvalidArgument,
+        Self::Unregistered,
+        Self::SenderIdMismatch,
+        Self::QuotaExceeded,
+        Self::Unavailable,
+        Self::Internal,
+        Self::ThirdPartyAuthError,
+        Self::Unknown,
+    ];
+
+    /// What `word` means.
+    #[must_use]
+    pub fn of(word: &str) -> Self {
+        Self::ALL.into_iter().find(|code| code.as_str() == word).unwrap_or(Self::Unknown)
+    }
+
+    /// FCM's word for it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::UnspecifiedError => "UNSPECIFIED_ERROR",
+            Self::InvalidArgument => "INVALID_ARGUMENT",
+            Self::Unregistered => "UNREGISTERED",
+            Self::SenderIdMismatch => "SENDER_ID_MISMATCH",
+            Self::QuotaExceeded => "QUOTA_EXCEEDED",
+            Self::Unavailable => "UNAVAILABLE",
+            Self::Internal => "INTERNAL",
+            Self::ThirdPartyAuthError => "THIRD_PARTY_AUTH_ERROR",
+            Self::Unknown => "UNKNOWN",
+        }
+    }
+}
+
+impl Fault {
+    /// Reads a body; `None` if it is not one of FCM's (HTML, cut short, or longer than any of them). A body of exactly the limit may have been cut there.
+    #[must_use]
+    pub fn parse(body: &[u8]) -> Option<Self> {
+        if body.len() > ANSWER_MAX {
+            return None;
+        }
+        let body: Value = serde_json::from_slice(body).ok()?;
+        let error = body.get("error")?.as_object()?;
+        let mut fault = Self {
+            http: error.get("code").and_then(Value::as_u64).and_then(|code| u16::try_from(code).ok()).unwrap_or(0),
+            status: text(error.get("status")),
+            message: text(error.get("message")),
+            ..Self::default()
+        };
+        for detail in error.get("details").and_then(Value::as_array).into_iter().flatten().take(DETAILS_MAX) {
+            fault.take(detail);
+        }
+        Some(fault)
+    }
+
+    /// The body as FCM writes it.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        let mut error = Map::new();
+        error.insert("code".to_owned(), Value::from(self.http));
+        error.insert("message".to_owned(), Value::from(self.message.as_str()));
+        error.insert("status".to_owned(), Value::from(self.status.as_str()));
+        let details = self.details();
+        if !details.is_empty() {
+            error.insert("details".to_owned(), Value::Array(details));
+        }
+        // Google's own bodies are indented by two and end their last line.
+        format!("{:#}\n", json!({ "error": error }))
+    }
+
+    fn take(&mut self, detail: &Value) {
+        let of = |name: &str| detail.get(name).and_then(Value::as_array).into_iter().flatten().take(DETAILS_MAX);
+        match detail.get("@type").and_then(Value::as_str) {
+            Some(FCM_ERROR) => self.code = detail.get("errorCode").and_then(Value::as_str).map(FcmCode::of),
+            Some(APNS_ERROR) => self.apns = detail.get("reason").and_then(Value::as_str).map(str::to_owned),
+            Some(ERROR_INFO) => self.reason = detail.get("reason").and_then(Value::as_str).map(str::to_owned),
+            Some(BAD_REQUEST) => self.violations.extend(of("fieldViolations").map(|violation| Violation {
+                field: text(violation.get("field")),
+                description: text(violation.get("description")),
+            })),
+            Some(QUOTA_FAILURE) => {
+                self.quotas.extend(of("violations").map(|violation| text(violation.get("description"))));
+            }
+            _ => {}
+        }
+    }
+
+    fn details(&self) -> Vec<Value> {
+        let mut details = Vec::new();
+        if let Some(code) = self.code {
+            details.push(json!({ "@type": FCM_ERROR, "errorCode": code.as_str() }));
+        }
+        if let Some(reason) = &self.apns {
+            details.push(json!({ "@type": APNS_ERROR, "statusCode": self.http, "reason": reason }));
+        }
+        if let Some(reason) = &self.reason {
+            details.push(json!({ "@type": ERROR_INFO, "reason": reason, "domain": "googleapis.com" }));
+        }
+        if !self.violations.is_empty() {
+            let fields = self.violations.iter().map(|v| json!({ "field": v.field, "description": v.description }));
+            details.push(json!({ "@type": BAD_REQUEST, "fieldViolations": fields.collect::<Vec<_>>() }));
+        }
+        if !self.quotas.is_empty() {
+            let quotas = self.quotas.iter().map(|words| json!({ "description": words }));
+            details.push(json!({ "@type": QUOTA_FAILURE, "violations": quotas.collect::<Vec<_>>() }));
+        }
+        details
+    }
+}
+
+fn text(value: Option<&Value>) -> String {
+    value.and_then(Value::as_str).unwrap_or_default().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn fault() -> impl Strategy<Value = Fault> {
+        let violation = (".{0,9}", ".{0,9}").prop_map(|(field, description)| Violation { field, description });
+        (
+            (any::<u16>(), ".{0,9}", ".{0,9}", prop::option::of(prop::sample::select(FcmCode::ALL.to_vec()))),
+            prop::collection::vec(violation, 0..3),
+            prop::collection::vec(".{0,9}", 0..3),
+            prop::option::of(".{0,9}"),
+            prop::option::of(".{0,9}"),
+        )
+            .prop_map(|((http, status, message, code), violations, quotas, reason, apns)| Fault {
+                http,
+                status,
+                message,
+                code,
+                violations,
+                quotas,
+                reason,
+                apns,
+            })
+    }
+
+    proptest! {
+        #[test]
+        fn a_fault_survives_its_json(fault in fault()) {
+            prop_assert_eq!(Fault::parse(fault.to_json().as_bytes()), Some(fault));
+        }
+
+        #[test]
+        fn no_bytes_break_the_parser(bytes: Vec<u8>) {
+            let _ = Fault::parse(&bytes);
+        }
+    }
+
+    #[test]
+    fn a_body_cut_short_at_any_byte_is_none() {
+        let fault =
+            Fault { http: 404, status: "NOT_FOUND".to_owned(), code: Some(FcmCode::Unregistered), ..Fault::default() };
+        let json = fault.to_json();
+        let whole = json.trim_end().len();
+        for end in 0..whole {
+            assert_eq!(Fault::parse(&json.as_bytes()[..end]), None, "{end}");
+        }
+        assert!(Fault::parse(&json.as_bytes()[..whole]).is_some());
+    }
+
+    #[test]
+    fn what_is_no_fault_of_fcm_is_none() {
+        for body in ["", "null", "[]", "{}", r#"{"error":"invalid_grant"}"#, "<!DOCTYPE html>", "{\"name\":\"x\"}"] {
+            assert_eq!(Fault::parse(body.as_bytes()), None, "{body}");
+        }
+        let deep = "[".repeat(ANSWER_MAX);
+        assert_eq!(Fault::parse(deep.as_bytes()), None);
+        let huge = format!("{{\"error\":{{\"message\":\"{}\"}}}}", "x".repeat(ANSWER_MAX));
+        assert_eq!(Fault::parse(huge.as_bytes()), None);
+        let odd = br#"{"error":{"code":"404","status":7,"details":[1,{"@type":4},{"@type":"x"},null]}}"#;
+        assert_eq!(Fault::parse(odd), Some(Fault::default()));
+    }
+}

@@ -1,0 +1,458 @@
+use super::*;
+use crate::fcm::verdict::Arrival;
+use proptest::prelude::*;
+
+const TOKEN: &str = "dGhpcyBpcyBhIGZha2U:APA91bF-secret";
+
+const JSON: Option<&str> = Some("application/json; charset=UTF-8");
+const HTML: Option<&str> = Some("text/html; charset=UTF-8");
+
+// Bodies as Google sends them.
+const SENT: &str = "{\n  \"name\": \"projects/p/messages/0:1500415314455276%31bd1c9631bd1c96\"\n}\n";
+const BAD_TOKEN: &str = r#"{
+  "error": {
+    "code": 400,
+    "message": "The registration token is not a valid FCM registration token",
+    "status": "INVALID_ARGUMENT",
+    "details": [
+      {
+        "@type": "type.googleapis.com/google.firebase.fcm.v1.FcmError",
+        "errorCode": "INVALID_ARGUMENT"
+      }
+    ]
+  }
+}
+"#;
+const BAD_TOKEN_FIELD: &str = r#"{
+  "error": {
+    "code": 400,
+    "message": "Request contains an invalid argument.",
+    "status": "INVALID_ARGUMENT",
+    "details": [
+      {
+        "@type": "type.googleapis.com/google.firebase.fcm.v1.FcmError",
+        "errorCode": "INVALID_ARGUMENT"
+      },
+      {
+        "@type": "type.googleapis.com/google.rpc.BadRequest",
+        "fieldViolations": [
+          {
+            "field": "message.token",
+            "description": "Invalid registration token dGhpcyBpcyBhIGZha2U:APA91bF-secret"
+          }
+        ]
+      }
+    ]
+  }
+}
+"#;
+const BAD_FID: &str = r#"{"error":{"code":400,"message":"Request contains an invalid argument.","status":"INVALID_ARGUMENT","details":[{"@type":"type.googleapis.com/google.rpc.BadRequest","fieldViolations":[{"field":"message.fid","description":"Invalid fid"}]}]}}"#;
+const BAD_FIELD: &str = r#"{
+  "error": {
+    "code": 400,
+    "message": "Invalid value at 'message.data[0].value' (TYPE_STRING), 12",
+    "status": "INVALID_ARGUMENT",
+    "details": [
+      {
+        "@type": "type.googleapis.com/google.rpc.BadRequest",
+        "fieldViolations": [
+          {
+            "field": "message.data[0].value",
+            "description": "Invalid value at 'message.data[0].value' (TYPE_STRING), 12"
+          }
+        ]
+      }
+    ]
+  }
+}
+"#;
+const BAD_BOTH: &str = r#"{"error":{"code":400,"message":"Request contains an invalid argument.","status":"INVALID_ARGUMENT","details":[{"@type":"type.googleapis.com/google.rpc.BadRequest","fieldViolations":[{"field":"message.token","description":"Invalid"},{"field":"message.android.ttl","description":"Illegal duration format"}]}]}}"#;
+const NO_RECIPIENT: &str = r#"{
+  "error": {
+    "code": 400,
+    "message": "Recipient of the message is not set.",
+    "status": "INVALID_ARGUMENT",
+    "details": [
+      {
+        "@type": "type.googleapis.com/google.firebase.fcm.v1.FcmError",
+        "errorCode": "INVALID_ARGUMENT"
+      }
+    ]
+  }
+}
+"#;
+const NO_DETAILS_400: &str = r#"{
+  "error": {
+    "code": 400,
+    "message": "Request contains an invalid argument.",
+    "status": "INVALID_ARGUMENT"
+  }
+}
+"#;
+const EXPIRED_ACCESS: &str = r#"{
+  "error": {
+    "code": 401,
+    "message": "Request had invalid authentication credentials. Expected OAuth 2 access token, login cookie or other valid authentication credential. See https://developers.google.com/identity/sign-in/web/devconsole-project.",
+    "status": "UNAUTHENTICATED",
+    "details": [
+      {
+        "@type": "type.googleapis.com/google.rpc.ErrorInfo",
+        "reason": "ACCESS_TOKEN_EXPIRED",
+        "domain": "googleapis.com",
+        "metadata": {
+          "service": "fcm.googleapis.com"
+        }
+      }
+    ]
+  }
+}
+"#;
+const PAGE_401: &str = "<HTML>\n<HEAD>\n<TITLE>Unauthorized</TITLE>\n</HEAD>\n<BODY BGCOLOR=\"#FFFFFF\" TEXT=\"#000000\">\n<H1>Unauthorized</H1>\n<H2>Error 401</H2>\n</BODY>\n</HTML>\n";
+const THIRD_PARTY: &str = r#"{
+  "error": {
+    "code": 401,
+    "message": "Auth error from APNS or Web Push Service",
+    "status": "UNAUTHENTICATED",
+    "details": [
+      {
+        "@type": "type.googleapis.com/google.firebase.fcm.v1.FcmError",
+        "errorCode": "THIRD_PARTY_AUTH_ERROR"
+      },
+      {
+        "@type": "type.googleapis.com/google.firebase.fcm.v1.ApnsError",
+        "statusCode": 403,
+        "reason": "InvalidProviderToken"
+      }
+    ]
+  }
+}
+"#;
+const MISMATCH: &str = r#"{
+  "error": {
+    "code": 403,
+    "message": "SenderId mismatch",
+    "status": "PERMISSION_DENIED",
+    "details": [
+      {
+        "@type": "type.googleapis.com/google.firebase.fcm.v1.FcmError",
+        "errorCode": "SENDER_ID_MISMATCH"
+      }
+    ]
+  }
+}
+"#;
+const API_DISABLED: &str = r#"{
+  "error": {
+    "code": 403,
+    "message": "Firebase Cloud Messaging API has not been used in project 12345 before or it is disabled.",
+    "status": "PERMISSION_DENIED",
+    "details": [
+      {
+        "@type": "type.googleapis.com/google.rpc.ErrorInfo",
+        "reason": "SERVICE_DISABLED",
+        "domain": "googleapis.com",
+        "metadata": {
+          "consumer": "projects/12345",
+          "service": "fcm.googleapis.com"
+        }
+      }
+    ]
+  }
+}
+"#;
+const NO_PERMISSION: &str = r#"{"error":{"code":403,"message":"Permission 'cloudmessaging.messages.create' denied on resource '//cloudresourcemanager.googleapis.com/projects/p' (or it may not exist).","status":"PERMISSION_DENIED","details":[{"@type":"type.googleapis.com/google.rpc.ErrorInfo","reason":"IAM_PERMISSION_DENIED","domain":"cloudresourcemanager.googleapis.com"}]}}"#;
+const UNREGISTERED: &str = r#"{
+  "error": {
+    "code": 404,
+    "message": "Requested entity was not found.",
+    "status": "NOT_FOUND",
+    "details": [
+      {
+        "@type": "type.googleapis.com/google.firebase.fcm.v1.FcmError",
+        "errorCode": "UNREGISTERED"
+      }
+    ]
+  }
+}
+"#;
+const NO_PROJECT: &str = "{\n  \"error\": {\n    \"code\": 404,\n    \"message\": \"Requested entity was not found.\",\n    \"status\": \"NOT_FOUND\"\n  }\n}\n";
+const PAGE_404: &str = "<!DOCTYPE html>\n<html lang=en>\n  <meta charset=utf-8>\n  <title>Error 404 (Not Found)!!1</title>\n  <p><b>404.</b> <ins>That\u{2019}s an error.</ins>\n";
+const DEVICE_QUOTA: &str = r#"{
+  "error": {
+    "code": 429,
+    "message": "Resource has been exhausted (e.g. check quota).",
+    "status": "RESOURCE_EXHAUSTED",
+    "details": [
+      {
+        "@type": "type.googleapis.com/google.firebase.fcm.v1.FcmError",
+        "errorCode": "QUOTA_EXCEEDED"
+      },
+      {
+        "@type": "type.googleapis.com/google.rpc.QuotaFailure",
+        "violations": [
+          {
+            "subject": "device:x",
+            "description": "Device message rate exceeded"
+          }
+        ]
+      }
+    ]
+  }
+}
+"#;
+const TOPIC_QUOTA: &str = r#"{"error":{"code":429,"message":"Topics message rate exceeded","status":"RESOURCE_EXHAUSTED","details":[{"@type":"type.googleapis.com/google.firebase.fcm.v1.FcmError","errorCode":"QUOTA_EXCEEDED"}]}}"#;
+const PROJECT_QUOTA: &str = r#"{"error":{"code":429,"message":"Quota exceeded for quota metric 'Send requests' and limit 'Send requests per minute' of service 'fcm.googleapis.com' for consumer 'project_number:12345'.","status":"RESOURCE_EXHAUSTED","details":[{"@type":"type.googleapis.com/google.rpc.ErrorInfo","reason":"RATE_LIMIT_EXCEEDED","domain":"googleapis.com"}]}}"#;
+const INTERNAL: &str = r#"{"error":{"code":500,"message":"Internal error encountered.","status":"INTERNAL","details":[{"@type":"type.googleapis.com/google.firebase.fcm.v1.FcmError","errorCode":"INTERNAL"}]}}"#;
+const UNAVAILABLE: &str = r#"{"error":{"code":503,"message":"The service is currently unavailable.","status":"UNAVAILABLE","details":[{"@type":"type.googleapis.com/google.firebase.fcm.v1.FcmError","errorCode":"UNAVAILABLE"}]}}"#;
+const PAGE_502: &str = "<!DOCTYPE html>\n<html lang=en>\n  <meta charset=utf-8>\n  <title>Error 502 (Server Error)!!1</title>\n  <p><b>502.</b> <ins>That\u{2019}s an error.</ins>\n  <p>The server encountered a temporary error and could not complete your request.<p>Please try again in 30 seconds.  <ins>That\u{2019}s all we know.</ins>\n";
+const UNSPECIFIED: &str = r#"{"error":{"code":400,"message":"?","status":"UNKNOWN","details":[{"@type":"type.googleapis.com/google.firebase.fcm.v1.FcmError","errorCode":"UNSPECIFIED_ERROR"}]}}"#;
+const NEW_CODE: &str = r#"{"error":{"code":403,"message":"?","status":"PERMISSION_DENIED","details":[{"@type":"type.googleapis.com/google.firebase.fcm.v1.FcmError","errorCode":"TOO_MUCH_MOONLIGHT"}]}}"#;
+
+fn token() -> Target {
+    Target::device(TOKEN).unwrap()
+}
+
+fn judged(target: &Target, access: Access, answer: Answer<'_>) -> Verdict {
+    // Sun, 06 Nov 1994 08:49:37 GMT
+    judge(&Outcome::Answered(answer), &Asked { target, access, now_unix_s: 784_111_777 })
+}
+
+fn answer<'a>(status: u16, content_type: Option<&'a str>, body: &'a str) -> Answer<'a> {
+    Answer { status, retry_after: None, content_type, body: body.as_bytes() }
+}
+
+fn refusal(verdict: Verdict) -> Refused {
+    match verdict {
+        Verdict::Refused(refused) => refused,
+        Verdict::Sent { name } => panic!("sent as {name:?}"),
+    }
+}
+
+fn seconds(first: u64, whose: Share, tries: Tries) -> Then {
+    Then::Backoff { first: Duration::from_secs(first), whose, tries }
+}
+
+/// Every row of the table of answers.
+#[test]
+fn every_answer_has_its_consequence() {
+    use Code as C;
+    use TokenAction::{Keep, Quarantine, Remove};
+    let recipient = |first| seconds(first, Share::Recipient, Tries::UntilExpiry);
+    let few = seconds(10, Share::Recipient, Tries::Few);
+    let rows = [
+        (400, JSON, BAD_TOKEN, Then::Never, Remove, C::BadRegistration),
+        (400, JSON, BAD_TOKEN_FIELD, Then::Never, Remove, C::BadRegistration),
+        (400, JSON, BAD_FID, Then::Never, Remove, C::BadRegistration),
+        (400, JSON, BAD_FIELD, Then::Never, Keep, C::InvalidJson),
+        (400, JSON, BAD_BOTH, Then::Never, Keep, C::InvalidJson),
+        (400, JSON, NO_RECIPIENT, Then::Never, Keep, C::InvalidJson),
+        (400, JSON, NO_DETAILS_400, Then::Never, Keep, C::InvalidJson),
+        (400, HTML, PAGE_404, Then::Never, Keep, C::InvalidJson),
+        (401, JSON, EXPIRED_ACCESS, Then::Refresh, Keep, C::AuthenticationFailed),
+        (401, HTML, PAGE_401, Then::Refresh, Keep, C::AuthenticationFailed),
+        (401, JSON, THIRD_PARTY, Then::NeverTellOperator, Keep, C::InvalidApnsCredential),
+        (403, JSON, MISMATCH, Then::NeverTellOperator, Quarantine, C::SenderIdMismatch),
+        (403, JSON, API_DISABLED, Then::Hold(Cause::ApiDisabled), Keep, C::AuthenticationFailed),
+        (403, JSON, NO_PERMISSION, Then::Hold(Cause::PermissionDenied), Keep, C::AuthenticationFailed),
+        (403, None, "", Then::Hold(Cause::PermissionDenied), Keep, C::AuthenticationFailed),
+        (404, JSON, UNREGISTERED, Then::Never, Remove, C::DeviceUnregistered),
+        (404, JSON, NO_PROJECT, Then::Hold(Cause::UnknownProject), Keep, C::AuthenticationFailed),
+        (404, HTML, PAGE_404, Then::Hold(Cause::UnknownProject), Keep, C::AuthenticationFailed),
+        (413, HTML, "<html>", Then::Never, Keep, C::InvalidJson),
+        (405, None, "", Then::Never, Keep, C::InvalidJson),
+        (429, JSON, DEVICE_QUOTA, recipient(60), Keep, C::DeviceMessageRateExceeded),
+        (429, JSON, TOPIC_QUOTA, recipient(60), Keep, C::TopicsMessageRateExceeded),
+        (429, JSON, PROJECT_QUOTA, seconds(60, Share::Project, Tries::UntilExpiry), Keep, C::QuotaExceeded),
+        (429, None, "", recipient(60), Keep, C::QuotaExceeded),
+        (500, JSON, INTERNAL, recipient(10), Keep, C::InternalServerError),
+        (500, None, "not JSON", recipient(10), Keep, C::InternalServerError),
+        (502, HTML, PAGE_502, recipient(10), Keep, C::InternalServerError),
+        (504, HTML, "", recipient(10), Keep, C::InternalServerError),
+        (503, JSON, UNAVAILABLE, recipient(10), Keep, C::ServiceUnavailable),
+        (503, HTML, "<html>", recipient(10), Keep, C::ServiceUnavailable),
+        // A word that only a 404 may have, on a fault of the server: the status counts.
+        (500, JSON, UNREGISTERED, recipient(10), Keep, C::InternalServerError),
+        (400, JSON, UNSPECIFIED, few, Keep, C::InternalServerError),
+        (403, JSON, NEW_CODE, few, Keep, C::InternalServerError),
+        (302, HTML, "<html>", Then::Hold(Cause::NotFcm), Keep, C::AuthenticationFailed),
+        (200, HTML, "<html>Welcome to our WLAN", Then::Hold(Cause::NotFcm), Keep, C::AuthenticationFailed),
+    ];
+    for (status, content_type, body, then, token_action, code) in rows {
+        let refused = refusal(judged(&token(), Access::Cached, answer(status, content_type, body)));
+        assert_eq!((refused.then, refused.token, refused.code), (then, token_action, code), "{status} {body}");
+        let doubtful = status >= 500 || status == 200;
+        assert_eq!(refused.arrival == Arrival::Possible, doubtful, "{status} {body}");
+        assert!(!refused.detail.is_empty(), "{status} {body}");
+    }
+}
+
+#[test]
+fn what_fcm_took_has_a_name() {
+    let name = Some("projects/p/messages/0:1500415314455276%31bd1c9631bd1c96".to_owned());
+    assert_eq!(judged(&token(), Access::Cached, answer(200, JSON, SENT)), Verdict::Sent { name: name.clone() });
+    assert_eq!(judged(&token(), Access::Cached, answer(200, None, SENT)), Verdict::Sent { name: name.clone() });
+    // Cut short it is taken all the same: sending it again would make a duplicate.
+    for end in 0..SENT.len() {
+        let verdict = judged(&token(), Access::Cached, answer(200, JSON, &SENT[..end]));
+        let whole = end + 1 >= SENT.len();
+        assert_eq!(verdict, Verdict::Sent { name: name.clone().filter(|_| whole) }, "{end}");
+    }
+}
+
+#[test]
+fn a_second_401_needs_an_operator() {
+    for (content_type, body) in [(JSON, EXPIRED_ACCESS), (HTML, PAGE_401), (None, "")] {
+        let refused = refusal(judged(&token(), Access::Refreshed, answer(401, content_type, body)));
+        assert_eq!((refused.then, refused.token), (Then::Hold(Cause::Unauthenticated), TokenAction::Keep));
+    }
+}
+
+#[test]
+fn retry_after_is_obeyed_in_both_forms() {
+    for (status, header, wait) in [
+        (429, "120", Some(120)),
+        (503, "Sun, 06 Nov 1994 08:50:07 GMT", Some(30)),
+        (500, "15", Some(15)),
+        (503, "soon", None),
+    ] {
+        let answer = Answer { retry_after: Some(header), ..answer(status, JSON, UNAVAILABLE) };
+        let refused = refusal(judged(&token(), Access::Cached, answer));
+        match (refused.then, wait) {
+            (Then::After { wait, .. }, Some(seconds)) => assert_eq!(wait.as_secs(), seconds, "{header}"),
+            (Then::Backoff { .. }, None) => {}
+            (then, _) => panic!("{header}: {then:?}"),
+        }
+    }
+    let never = Answer { retry_after: Some("5"), ..answer(404, JSON, UNREGISTERED) };
+    assert_eq!(refusal(judged(&token(), Access::Cached, never)).then, Then::Never);
+}
+
+#[test]
+fn without_an_answer_it_matters_whether_fcm_could_have_seen_it() {
+    let target = token();
+    let asked = Asked { target: &target, access: Access::Cached, now_unix_s: 0 };
+    for why in [Unprocessed::NotWritten, Unprocessed::RefusedStream, Unprocessed::BeyondGoaway] {
+        let refused = refusal(judge(&Outcome::Unprocessed(why), &asked));
+        assert_eq!((refused.then, refused.arrival), (Then::Elsewhere, Arrival::No));
+        assert_eq!((refused.code, refused.token), (Code::ConnectionDraining, TokenAction::Keep));
+    }
+    for why in [Ambiguous::Timeout, Ambiguous::Reset] {
+        let refused = refusal(judge(&Outcome::Ambiguous(why), &asked));
+        assert_eq!((refused.then, refused.arrival), (Then::Undecided, Arrival::Possible));
+        assert_eq!(refused.token, TokenAction::Keep);
+    }
+}
+
+#[test]
+fn a_topic_has_no_token_to_lose() {
+    for target in [Target::topic("news").unwrap(), Target::condition("'a' in topics").unwrap()] {
+        for (status, body) in [(400, BAD_TOKEN), (400, BAD_TOKEN_FIELD), (404, UNREGISTERED)] {
+            let refused = refusal(judged(&target, Access::Cached, answer(status, JSON, body)));
+            assert_eq!((refused.then, refused.token), (Then::Never, TokenAction::Keep), "{body}");
+        }
+        let refused = refusal(judged(&target, Access::Cached, answer(429, None, "")));
+        assert_eq!(refused.code, Code::TopicsMessageRateExceeded);
+    }
+}
+
+#[test]
+fn half_an_answer_never_costs_a_token() {
+    for (status, body) in [(400, BAD_TOKEN), (400, BAD_TOKEN_FIELD), (403, MISMATCH), (404, UNREGISTERED)] {
+        for end in 0..body.trim_end().len() {
+            if !body.is_char_boundary(end) {
+                continue;
+            }
+            let refused = refusal(judged(&token(), Access::Cached, answer(status, JSON, &body[..end])));
+            assert_eq!(refused.token, TokenAction::Keep, "{status} cut at {end}");
+        }
+    }
+}
+
+#[test]
+fn a_huge_body_is_judged_by_its_status() {
+    let huge = format!("{}{}", UNREGISTERED.trim_end().trim_end_matches('}'), " ".repeat(1 << 20)) + "}";
+    let refused = refusal(judged(&token(), Access::Cached, answer(404, JSON, &huge)));
+    assert_eq!((refused.then, refused.token), (Then::Hold(Cause::UnknownProject), TokenAction::Keep));
+    let page = format!("<html>{}", "x".repeat(1 << 20));
+    assert!(refusal(judged(&token(), Access::Cached, answer(502, HTML, &page))).detail.len() < 300);
+}
+
+#[test]
+fn a_detail_is_helpful_and_holds_no_token() {
+    let detail = |status, content_type, body| {
+        refusal(judged(&token(), Access::Cached, answer(status, content_type, body))).detail
+    };
+    assert_eq!(
+        detail(400, JSON, BAD_TOKEN_FIELD),
+        "Request contains an invalid argument.; message.token: Invalid registration token <token>"
+    );
+    assert_eq!(detail(401, JSON, THIRD_PARTY), "Auth error from APNS or Web Push Service (InvalidProviderToken)");
+    assert_eq!(detail(401, HTML, PAGE_401), "HTTP status 401, a page: Unauthorized");
+    assert_eq!(detail(502, HTML, PAGE_502), "HTTP status 502, a page: Error 502 (Server Error)!!1");
+    assert!(detail(400, JSON, NO_DETAILS_400).ends_with("(perhaps the message is too big)"));
+    assert_eq!(detail(500, None, ""), "HTTP status 500 without an explanation");
+}
+
+#[test]
+fn the_words_are_those_of_ccs() {
+    use crate::ccs::nack::NackCode;
+    for code in [
+        Code::BadRegistration,
+        Code::DeviceUnregistered,
+        Code::SenderIdMismatch,
+        Code::InvalidJson,
+        Code::DeviceMessageRateExceeded,
+        Code::TopicsMessageRateExceeded,
+        Code::QuotaExceeded,
+        Code::InvalidApnsCredential,
+        Code::AuthenticationFailed,
+        Code::ServiceUnavailable,
+        Code::InternalServerError,
+        Code::ConnectionDraining,
+    ] {
+        assert_eq!(NackCode::of(code.as_str()).as_str(), code.as_str());
+    }
+}
+
+fn any_body() -> impl Strategy<Value = Vec<u8>> {
+    let real = [SENT, BAD_TOKEN_FIELD, MISMATCH, UNREGISTERED, DEVICE_QUOTA, PAGE_502];
+    prop_oneof![
+        any::<Vec<u8>>(),
+        // A real one with one byte changed.
+        (prop::sample::select(real.to_vec()), any::<prop::sample::Index>(), any::<u8>()).prop_map(
+            |(body, at, byte)| {
+                let mut bytes = body.as_bytes().to_vec();
+                let at = at.index(bytes.len());
+                bytes[at] = byte;
+                bytes
+            }
+        ),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn any_answer_gives_a_verdict(
+        status in prop_oneof![Just(200u16), Just(400), Just(401), Just(403), Just(404), Just(429), Just(503), any::<u16>()],
+        retry_after: Option<String>,
+        content_type: Option<String>,
+        body in any_body(),
+        now_unix_s: u64,
+    ) {
+        let target = token();
+        let outcome = Outcome::Answered(Answer {
+            status,
+            retry_after: retry_after.as_deref(),
+            content_type: content_type.as_deref(),
+            body: &body,
+        });
+        let verdict = judge(&outcome, &Asked { target: &target, access: Access::Cached, now_unix_s });
+        if let Verdict::Refused(refused) = verdict {
+            prop_assert!(refused.detail.chars().count() <= detail::DETAIL_MAX);
+            prop_assert!(!refused.detail.contains(TOKEN));
+            prop_assert!(refused.token == TokenAction::Keep || (400..500).contains(&status));
+            let at_once = matches!(refused.then, Then::After { wait, .. } if wait.is_zero());
+            prop_assert!(!at_once);
+        }
+    }
+}

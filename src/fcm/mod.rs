@@ -1,0 +1,38 @@
+//! FCM HTTP v1, the pure half: a message goes in and the JSON of a request comes out; an answer goes in and what
+//! follows from it comes out.
+//!
+//! ```text
+//!   CCS downstream JSON ──legacy──▶ ┌─────────┐  request   ┌──────────────────┐
+//!                                   │ Message │ ─────────▶ │ Request          │ body, and what was lost on the way
+//!   a push of a BAL ──────────────▶ └─────────┘            └──────────────────┘
+//!                                   ┌─────────┐   judge    ┌──────────────────┐
+//!   status, headers, body ────────▶ │ Outcome │ ─────────▶ │ Verdict          │ sent; or what to do, and with the token
+//!                                   └─────────┘            └──────────────────┘
+//!   may one go now?  budget (quotas)   may any go now?  breaker (credentials)
+//! ```
+//!
+//! Invariants: no tokio, no clock, no random source; any bytes give a value or a typed error, never a panic; no error
+//! and no detail holds a token or a value out of a message. The transport uses all of it, the simulator only the words
+//! of the wire: [`target`], [`fault`], [`limits`].
+
+mod android;
+mod apns;
+pub mod breaker;
+mod bucket;
+pub mod budget;
+mod data;
+mod detail;
+pub mod fault;
+pub mod judge;
+pub mod legacy;
+pub mod limits;
+pub mod loss;
+mod merge;
+pub mod message;
+mod notification;
+pub mod request;
+mod retry_after;
+mod spelling;
+pub mod target;
+pub mod verdict;
+mod webpush;

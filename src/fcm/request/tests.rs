@@ -1,0 +1,453 @@
+use super::*;
+use crate::fcm::legacy;
+use crate::fcm::limits::{PAYLOAD_MAX, TOPIC_PAYLOAD_MAX};
+use crate::fcm::loss::LOSSES_MAX;
+use crate::fcm::message::Receipt;
+use proptest::prelude::*;
+
+const NOW: u64 = 1_767_225_600;
+
+fn request(ccs: &Value) -> Result<Request, RequestError> {
+    let message = legacy::read(ccs.to_string().as_bytes(), None).map_err(|error| match error {
+        legacy::LegacyError::Message(error) => error,
+        other => panic!("{other}"),
+    })?;
+    translate(message, NOW)
+}
+
+/// A CCS message to `T` with these fields, as v1.
+fn v1(fields: Value) -> Value {
+    let mut ccs = json!({"to": "T"});
+    merge::deep(ccs.as_object_mut().unwrap(), serde_json::from_value(fields).unwrap());
+    let request = request(&ccs).unwrap_or_else(|error| panic!("{error}: {ccs}"));
+    serde_json::from_str(&request.body).unwrap()
+}
+
+fn losses(fields: Value) -> Vec<(String, Why)> {
+    let mut ccs = json!({"to": "T"});
+    merge::deep(ccs.as_object_mut().unwrap(), serde_json::from_value(fields).unwrap());
+    request(&ccs).unwrap().losses.into_iter().map(|loss| (loss.field.into_owned(), loss.why)).collect()
+}
+
+/// Every row of the mapping: the fields of CCS, and where each has to be found in the v1 request.
+#[test]
+fn every_field_has_its_place() {
+    let rows = [
+        (json!({}), "/message/token", json!("T")),
+        (json!({"to": "cAbCdEfGhIjKlMnOpQrStU"}), "/message/fid", json!("cAbCdEfGhIjKlMnOpQrStU")),
+        (json!({"to": "/topics/news"}), "/message/topic", json!("news")),
+        (json!({"to": null, "condition": "'a' in topics"}), "/message/condition", json!("'a' in topics")),
+        (json!({"message_id": "m-1"}), "/message/data/mid", json!("m-1")),
+        (json!({"collapse_key": "chat"}), "/message/android/collapse_key", json!("chat")),
+        (json!({"collapse_key": "chat"}), "/message/apns/headers/apns-collapse-id", json!("chat")),
+        (json!({"collapse_key": "chat"}), "/message/webpush/headers/Topic", json!("chat")),
+        (json!({"priority": "high"}), "/message/android/priority", json!("HIGH")),
+        (json!({"priority": "high"}), "/message/apns/headers/apns-priority", json!("10")),
+        (json!({"priority": "high"}), "/message/webpush/headers/Urgency", json!("high")),
+        (json!({"priority": "normal"}), "/message/android/priority", json!("NORMAL")),
+        (json!({"priority": "normal"}), "/message/apns/headers/apns-priority", json!("5")),
+        (json!({"priority": "normal"}), "/message/webpush/headers/Urgency", json!("normal")),
+        (json!({"content_available": true}), "/message/apns/payload/aps/content-available", json!(1)),
+        (json!({"content_available": true}), "/message/apns/headers/apns-push-type", json!("background")),
+        (json!({"content_available": true, "priority": "high"}), "/message/apns/headers/apns-priority", json!("5")),
+        (json!({"mutable_content": true}), "/message/apns/payload/aps/mutable-content", json!(1)),
+        (json!({"time_to_live": 60}), "/message/android/ttl", json!("60s")),
+        (json!({"time_to_live": "60"}), "/message/apns/headers/apns-expiration", json!("1767225660")),
+        (json!({"time_to_live": 60}), "/message/webpush/headers/TTL", json!("60")),
+        (json!({"time_to_live": 0}), "/message/android/ttl", json!("0s")),
+        (json!({"time_to_live": 0}), "/message/apns/headers/apns-expiration", json!("0")),
+        (json!({"dry_run": true}), "/validate_only", json!(true)),
+        (json!({"dry_run": false}), "/validate_only", json!(false)),
+        (json!({"restricted_package_name": "com.x"}), "/message/android/restricted_package_name", json!("com.x")),
+        (json!({"data": {"k": "v"}}), "/message/data/k", json!("v")),
+        (json!({"data": {"k": 1.5}}), "/message/data/k", json!("1.5")),
+        (json!({"data": {"k": false}}), "/message/data/k", json!("false")),
+        (json!({"data": {"k": {"a": [1, "b"]}}}), "/message/data/k", json!("{\"a\":[1,\"b\"]}")),
+        (json!({"android": {"directBootOk": true}}), "/message/android/direct_boot_ok", json!(true)),
+        (json!({"apns": {"live_activity_token": "t"}}), "/message/apns/live_activity_token", json!("t")),
+        (json!({"fcm_options": {"analytics_label": "l"}}), "/message/fcm_options/analytics_label", json!("l")),
+        (json!({"webpush": {"fcmOptions": {"link": "x"}}}), "/message/webpush/fcm_options/link", json!("x")),
+    ];
+    for (ccs, path, expected) in rows {
+        let v1 = v1(ccs.clone());
+        assert_eq!(v1.pointer(path), Some(&expected), "{ccs} at {path}: {v1:#}");
+    }
+}
+
+/// Every field of `notification`.
+#[test]
+fn every_field_of_a_notification_has_its_place() {
+    let rows = [
+        ("title", json!("t"), &["notification/title"] as &[&str], json!("t")),
+        ("body", json!(7), &["notification/body"], json!("7")),
+        ("image", json!("u"), &["notification/image"], json!("u")),
+        ("icon", json!("i"), &["android/notification/icon"], json!("i")),
+        ("color", json!("#aabbcc"), &["android/notification/color"], json!("#aabbcc")),
+        ("tag", json!("t"), &["android/notification/tag"], json!("t")),
+        ("sound", json!("s"), &["android/notification/sound", "apns/payload/aps/sound"], json!("s")),
+        ("sound", json!({"critical": 1}), &["apns/payload/aps/sound"], json!({"critical": 1})),
+        ("click_action", json!("c"), &["android/notification/click_action", "apns/payload/aps/category"], json!("c")),
+        ("android_channel_id", json!("c"), &["android/notification/channel_id"], json!("c")),
+        ("channel_id", json!("c"), &["android/notification/channel_id"], json!("c")),
+        ("badge", json!(3), &["apns/payload/aps/badge"], json!(3)),
+        ("badge", json!("3"), &["apns/payload/aps/badge"], json!(3)),
+        ("subtitle", json!("s"), &["apns/payload/aps/alert/subtitle"], json!("s")),
+        (
+            "title_loc_key",
+            json!("k"),
+            &["android/notification/title_loc_key", "apns/payload/aps/alert/title-loc-key"],
+            json!("k"),
+        ),
+        (
+            "title_loc_args",
+            json!("[\"a\", 1]"),
+            &["android/notification/title_loc_args", "apns/payload/aps/alert/title-loc-args"],
+            json!(["a", "1"]),
+        ),
+        (
+            "body_loc_key",
+            json!("k"),
+            &["android/notification/body_loc_key", "apns/payload/aps/alert/loc-key"],
+            json!("k"),
+        ),
+        (
+            "body_loc_args",
+            json!(["a"]),
+            &["android/notification/body_loc_args", "apns/payload/aps/alert/loc-args"],
+            json!(["a"]),
+        ),
+        ("ticker", json!("t"), &["android/notification/ticker"], json!("t")),
+        ("visibility", json!("SECRET"), &["android/notification/visibility"], json!("SECRET")),
+        ("notification_count", json!(2), &["android/notification/notification_count"], json!(2)),
+    ];
+    for (name, value, paths, expected) in rows {
+        let v1 = v1(json!({"notification": {name: value}}));
+        for path in paths {
+            assert_eq!(v1.pointer(&format!("/message/{path}")), Some(&expected), "{name} at {path}: {v1:#}");
+        }
+    }
+}
+
+#[test]
+fn an_alert_of_ours_keeps_the_title_and_the_body() {
+    let v1 = v1(json!({"notification": {"title": "t", "subtitle": "s", "body": "b", "badge": 1}}));
+    let aps = &v1["message"]["apns"]["payload"]["aps"];
+    assert_eq!(aps, &json!({"alert": {"title": "t", "body": "b", "subtitle": "s"}, "badge": 1}));
+    assert_eq!(v1["message"]["notification"], json!({"title": "t", "body": "b"}));
+    let plain = self::v1(json!({"notification": {"title": "t", "badge": 1}}));
+    assert_eq!(plain["message"]["apns"]["payload"]["aps"], json!({"badge": 1}));
+}
+
+#[test]
+fn only_a_push_that_shows_nothing_is_a_background_push() {
+    let push_type = |fields: Value| v1(fields).pointer("/message/apns/headers/apns-push-type").cloned();
+    let background = Some(json!("background"));
+    assert_eq!(push_type(json!({"content_available": true, "data": {"k": "v"}})), background);
+    assert_eq!(push_type(json!({"apns": {"payload": {"aps": {"content-available": 1}}}})), background);
+    for shown in [
+        json!({"content_available": true, "notification": {"title": "t"}}),
+        json!({"content_available": true, "notification": {"badge": 1}}),
+        json!({"content_available": true, "apns": {"payload": {"aps": {"alert": "a"}}}}),
+        json!({"content_available": true, "apns": {"liveActivityToken": "t"}}),
+        json!({"data": {"k": "v"}, "priority": "high"}),
+    ] {
+        assert_eq!(push_type(shown.clone()), None, "{shown}");
+    }
+    let theirs = v1(json!({"content_available": true, "apns": {"headers": {"APNS-Priority": "10"}}}));
+    assert_eq!(theirs["message"]["apns"]["headers"]["apns-priority"], "10");
+    assert_eq!(theirs["message"]["apns"]["headers"]["apns-push-type"], "background");
+}
+
+#[test]
+fn a_collapse_key_that_does_not_fit_is_hashed() {
+    let headers = |key: &str| {
+        let v1 = v1(json!({ "collapse_key": key }));
+        let text = |path: &str| v1.pointer(path).and_then(Value::as_str).unwrap().to_owned();
+        (text("/message/apns/headers/apns-collapse-id"), text("/message/webpush/headers/Topic"))
+    };
+    let (apns, topic) = headers(&"x".repeat(33));
+    assert_eq!((apns.len(), topic.len()), (33, 32));
+    assert_ne!(topic, "x".repeat(32));
+    assert_eq!(headers(&"x".repeat(32)).1, "x".repeat(32));
+    assert_eq!(headers(&"x".repeat(64)).0, "x".repeat(64));
+    assert_ne!(headers(&"x".repeat(65)).0, headers(&"x".repeat(66)).0);
+    for odd in ["a.b", "é", "a b", &"é".repeat(64)] {
+        let (apns, topic) = headers(odd);
+        assert!(apns.len() <= 64 && apns.is_ascii() && !apns.contains(' '), "{apns}");
+        assert!(topic.len() == 32 && topic.bytes().all(|c| c.is_ascii_alphanumeric() || b"-_".contains(&c)), "{topic}");
+    }
+}
+
+#[test]
+fn android_v2_takes_the_place_of_android() {
+    let urgent = v1(json!({"android_v2": {}, "priority": "high", "collapse_key": "c", "time_to_live": 5,
+        "mutable_content": true, "notification": {"title": "t", "icon": "i"}}));
+    assert_eq!(urgent.pointer("/message/android"), None);
+    assert_eq!(
+        urgent["message"]["android_v2"],
+        json!({"collapse_key": "c", "ttl": "5s",
+            "remote_notification": {"mutable_content": true, "notification": {"icon": "i"}}})
+    );
+    let quiet = v1(json!({"androidV2": {"ttl": "9s"}, "priority": "normal", "time_to_live": 5}));
+    assert_eq!(quiet["message"]["android_v2"], json!({"ttl": "9s", "background_sync": {}}));
+    let theirs = v1(json!({"android_v2": {"remoteNotification": {"useAsV1DataMessage": true}}}));
+    assert_eq!(theirs["message"]["android_v2"], json!({"remote_notification": {"use_as_v1_data_message": true}}));
+    let lost =
+        losses(json!({"android_v2": {"background_sync": {}}, "priority": "high", "notification": {"title": "t"}}));
+    assert_eq!(lost, [("priority".to_owned(), Why::ImpliedByKind), ("notification".to_owned(), Why::ShowsNothing)]);
+}
+
+/// Every field without an equivalent, or with one on some devices only.
+#[test]
+fn what_is_lost_is_named_with_its_reason() {
+    for (fields, field, why) in [
+        (json!({"message_id": "m"}), "message_id", Why::IdInData),
+        (json!({"delivery_receipt_requested": true, "message_id": "m"}), "delivery_receipt_requested", Why::NoReceipts),
+        (json!({"delay_while_idle": true}), "delay_while_idle", Why::Ignored),
+        (json!({"dry_run": true}), "dry_run", Why::ValidatesOnly),
+        (json!({"restricted_package_name": "x"}), "restricted_package_name", Why::AndroidOnly),
+        (json!({"content_available": true}), "content_available", Why::AppleOnly),
+        (json!({"mutable_content": true}), "mutable_content", Why::AppleOnly),
+        (json!({"collapse_key": "c"}), "collapse_key", Why::AppleReplacesShown),
+        (json!({"message_type": "akc"}), "message_type", Why::Unknown),
+        (json!({"new_field": [1]}), "new_field", Why::Unknown),
+        (json!({"data": {"k": null}}), "data.k", Why::Null),
+        (json!({"data": {"mid": "mine"}, "message_id": "m"}), "data.mid", Why::KeyTaken),
+        (json!({"notification": {"icon": "i"}}), "notification.icon", Why::AndroidOnly),
+        (json!({"notification": {"tag": "t"}}), "notification.tag", Why::AndroidOnly),
+        (json!({"notification": {"badge": 1}}), "notification.badge", Why::AppleOnly),
+        (json!({"notification": {"subtitle": "s"}}), "notification.subtitle", Why::AppleOnly),
+        (json!({"notification": {"sound": {"critical": 1}}}), "notification.sound", Why::AppleOnly),
+        (json!({"notification": {"titel": "t"}}), "notification.titel", Why::Unknown),
+    ] {
+        let lost = losses(fields.clone());
+        assert!(lost.contains(&(field.to_owned(), why)), "{fields}: {lost:?}");
+    }
+    let nothing = losses(json!({"data": {"k": 1}, "priority": "high", "time_to_live": 1, "content_available": false,
+        "notification": {"title": "t", "body": "b", "sound": "s", "body_loc_key": "k", "click_action": null}}));
+    assert_eq!(nothing, []);
+}
+
+#[test]
+fn the_id_and_where_to_confirm_it_travel_in_data() {
+    let with = |data: Value, receipt: Receipt| {
+        let mut message =
+            legacy::read(json!({"to": "T", "message_id": "m", "data": data}).to_string().as_bytes(), None).unwrap();
+        message.receipt = receipt;
+        let request = translate(message, NOW).unwrap();
+        let body: Value = serde_json::from_str(&request.body).unwrap();
+        let receipt = request.losses.into_iter().find(|loss| loss.field == "delivery_receipt_requested");
+        (body["message"]["data"].clone(), receipt.map(|loss| loss.why))
+    };
+    let at = || Receipt::At("bal1/self/receipts".to_owned());
+    assert_eq!(
+        with(json!({"k": "v"}), at()),
+        (json!({"k": "v", "mid": "m", "ack": "bal1/self/receipts"}), Some(Why::AppConfirms))
+    );
+    assert_eq!(with(json!({}), Receipt::Wanted), (json!({"mid": "m"}), Some(Why::NoReceipts)));
+    assert_eq!(with(json!({}), Receipt::Unwanted), (json!({"mid": "m"}), None));
+    // The application's own keys stay, and neither half of ours travels alone.
+    assert_eq!(with(json!({"ack": "x"}), at()), (json!({"ack": "x"}), Some(Why::KeyTaken)));
+    // A message that just fits is sent as it is.
+    let full = json!({"k": "v".repeat(PAYLOAD_MAX - 1)});
+    assert_eq!(with(full.clone(), at()), (full, Some(Why::NoRoom)));
+}
+
+#[test]
+fn size_is_keys_and_values_of_data_and_notification() {
+    let sized = |to: &str, bytes: usize| {
+        request(
+            &json!({"to": to, "data": {"ab": "x".repeat(bytes - 10)}, "notification": {"title": "é€"}, "priority": "high"}),
+        )
+    };
+    for (to, max) in [("T", PAYLOAD_MAX), ("/topics/t", TOPIC_PAYLOAD_MAX)] {
+        // Two bytes for the key `ab`, five for `title`, five for its value; less is counted above.
+        assert!(sized(to, max - 2).is_ok());
+        assert_eq!(sized(to, max - 1), Err(RequestError::TooBig { max }));
+    }
+}
+
+#[test]
+fn what_fcm_would_refuse_is_refused_here() {
+    let field = RequestError::Type;
+    for (fields, error) in [
+        (json!({"data": {"from": "x"}}), RequestError::ReservedKey),
+        (json!({"data": {"message_type": "x"}}), RequestError::ReservedKey),
+        (json!({"data": {"notification": "x"}}), RequestError::ReservedKey),
+        (json!({"data": {"google.c": "x"}}), RequestError::ReservedKey),
+        (json!({"data": {"gcm.n": "x"}}), RequestError::ReservedKey),
+        (json!({"time_to_live": 2_419_201}), RequestError::Ttl),
+        (json!({"time_to_live": -1}), RequestError::Ttl),
+        (json!({"time_to_live": 1.5}), RequestError::Ttl),
+        (json!({"time_to_live": "+5"}), RequestError::Ttl),
+        (json!({"priority": "urgent"}), field("priority")),
+        (json!({"content_available": 1}), field("content_available")),
+        (json!({"restricted_package_name": 1}), field("restricted_package_name")),
+        (json!({"data": "x"}), field("data")),
+        (json!({"notification": []}), field("notification")),
+        (json!({"notification": {"title": {}}}), field("title")),
+        (json!({"notification": {"badge": "many"}}), field("badge")),
+        (json!({"notification": {"badge": -1}}), field("badge")),
+        (json!({"notification": {"body_loc_args": "not a list"}}), field("body_loc_args")),
+        (json!({"notification": {"title_loc_args": [[]]}}), field("title_loc_args")),
+        (json!({"android": "x"}), field("android")),
+        (json!({"apns": {"headers": []}}), field("apns")),
+        (json!({"apns": {"payload": {"aps": 1}}}), field("apns")),
+        (json!({"fid": "another"}), RequestError::OtherFid),
+        (json!({"condition": "'a' in topics"}), RequestError::Target(TargetError::Several)),
+        (json!({"to": "/topics/a b"}), RequestError::Target(TargetError::Topic)),
+    ] {
+        let mut ccs = json!({"to": "T"});
+        merge::deep(ccs.as_object_mut().unwrap(), serde_json::from_value(fields).unwrap());
+        assert_eq!(request(&ccs), Err(error), "{ccs}");
+    }
+    assert!(request(&json!({"to": "T", "fid": "T"})).is_ok());
+}
+
+#[test]
+fn what_is_handed_through_cannot_change_whom_a_message_is_for() {
+    let v1 = v1(json!({"token": "thief", "topic": "thieves", "name": "x", "validate_only": true, "data": {"k": "v"}}));
+    assert_eq!(v1, json!({"validate_only": false, "message": {"token": "T", "data": {"k": "v"}}}));
+}
+
+#[test]
+fn what_is_handed_through_is_merged_last_in_either_spelling() {
+    let v1 =
+        v1(json!({"collapse_key": "ours", "time_to_live": 5, "notification": {"icon": "ours", "color": "#000000"},
+        "android": {"collapseKey": "theirs", "notification": {"icon": "theirs", "channelId": "c"}},
+        "webpush": {"headers": {"ttl": "9"}}}));
+    assert_eq!(
+        v1["message"]["android"],
+        json!({"collapse_key": "theirs", "ttl": "5s",
+            "notification": {"icon": "theirs", "color": "#000000", "channel_id": "c"}})
+    );
+    assert_eq!(v1["message"]["webpush"]["headers"]["TTL"], "9");
+    assert_eq!(v1["message"]["webpush"]["headers"].as_object().unwrap().len(), 2);
+}
+
+#[test]
+fn nothing_of_a_message_shows_in_debug_or_in_an_error() {
+    let request = request(&json!({"to": "APA91b-secret", "data": {"k": "private"}})).unwrap();
+    let shown = format!("{request:?}");
+    assert!(!shown.contains("APA91b") && !shown.contains("private"), "{shown}");
+    let error = legacy::read(b"{\"to\": \"APA91b-secret\", private", None).unwrap_err().to_string();
+    assert!(!error.contains("APA91b") && !error.contains("private"), "{error}");
+}
+
+fn any_json() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        "[a-z0-9\\[\\]\"]{0,6}".prop_map(Value::from),
+    ];
+    let name = prop::sample::select(vec![
+        "alert",
+        "android",
+        "android_v2",
+        "androidV2",
+        "apns",
+        "aps",
+        "badge",
+        "data",
+        "headers",
+        "k",
+        "notification",
+        "payload",
+        "remote_notification",
+        "title",
+        "ttl",
+        "webpush",
+    ]);
+    leaf.prop_recursive(4, 24, 4, move |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..3).prop_map(Value::Array),
+            prop::collection::btree_map(name.clone().prop_map(str::to_owned), inner, 0..5)
+                .prop_map(|map| Value::Object(map.into_iter().collect())),
+        ]
+    })
+}
+
+fn any_message() -> impl Strategy<Value = Value> {
+    let name = prop::sample::select(vec![
+        "android",
+        "androidV2",
+        "android_v2",
+        "apns",
+        "collapse_key",
+        "condition",
+        "content_available",
+        "data",
+        "delay_while_idle",
+        "delivery_receipt_requested",
+        "dry_run",
+        "fcm_options",
+        "message_id",
+        "mutable_content",
+        "notification",
+        "other",
+        "priority",
+        "time_to_live",
+        "to",
+        "webpush",
+    ]);
+    prop::collection::btree_map(name.prop_map(str::to_owned), any_json(), 0..8)
+        .prop_map(|map| Value::Object(map.into_iter().collect()))
+}
+
+proptest! {
+    #[test]
+    fn any_document_gives_a_request_or_an_error(document in any_message(), now: u64) {
+        let message = legacy::read(document.to_string().as_bytes(), Some("a")).ok();
+        if let Some(Ok(request)) = message.map(|message| translate(message, now)) {
+            let body: Value = serde_json::from_str(&request.body).unwrap();
+            let targets = ["token", "fid", "topic", "condition"];
+            prop_assert_eq!(targets.iter().filter(|name| body["message"].get(**name).is_some()).count(), 1);
+            let data = body["message"].get("data").and_then(Value::as_object);
+            prop_assert!(data.is_none_or(|data| data.values().all(Value::is_string)));
+            prop_assert!(request.losses.len() <= LOSSES_MAX);
+            let mut fields: Vec<_> = request.losses.iter().map(|loss| &loss.field).collect();
+            fields.sort();
+            fields.dedup();
+            prop_assert_eq!(fields.len(), request.losses.len(), "a field is named once");
+        }
+    }
+
+    #[test]
+    fn handing_through_what_came_out_changes_nothing(extra in any_message()) {
+        let extra: Map<String, Value> = serde_json::from_value(extra).unwrap();
+        let mut base = legacy::read(br#"{"to":"T","time_to_live":5,"collapse_key":"c","notification":{"icon":"i"}}"#, None).unwrap();
+        base.extra = extra;
+        if let Ok(once) = translate(base.clone(), NOW) {
+            let body: Value = serde_json::from_str(&once.body).unwrap();
+            let Value::Object(mut fields) = body["message"].clone() else { panic!() };
+            fields.retain(|name, _| HANDED_THROUGH.contains(&name.as_str()));
+            base.extra = fields;
+            prop_assert_eq!(translate(base, NOW).unwrap().body, once.body);
+        }
+    }
+
+    #[test]
+    fn no_bytes_break_the_reader(bytes: Vec<u8>) {
+        let _ = legacy::read(&bytes, None);
+    }
+}
+
+#[test]
+fn a_document_cut_short_at_any_byte_is_an_error() {
+    let whole = json!({"to": "T", "data": {"k": "é"}, "notification": {"title": "t"}}).to_string();
+    for end in 0..whole.len() {
+        assert!(matches!(legacy::read(&whole.as_bytes()[..end], None), Err(legacy::LegacyError::Json(_))), "{end}");
+    }
+}
+
+#[test]
+fn losses_are_bounded() {
+    let notification: Map<String, Value> = (0..1000).map(|n| (format!("x{n}"), Value::from("y"))).collect();
+    let request = request(&json!({"to": "T", "notification": notification}));
+    assert_eq!(request, Err(RequestError::TooBig { max: PAYLOAD_MAX }));
+    let unknown: Map<String, Value> = (0..1000).map(|n| (format!("x{n}"), Value::from("y"))).collect();
+    let mut ccs = json!({"to": "T"});
+    ccs.as_object_mut().unwrap().extend(unknown);
+    assert_eq!(self::request(&ccs).unwrap().losses.len(), LOSSES_MAX);
+}

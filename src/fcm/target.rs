@@ -1,0 +1,192 @@
+//! Whom a message is for: exactly one of a registration token, an installation, a topic, a condition.
+
+use super::limits::TOPIC_NAME_MAX;
+use crate::secret::Secret;
+
+/// Longest token that is taken, in characters.
+const DEVICE_MAX: usize = 4096;
+/// Longest condition that is taken, in characters: five topics and what stands around them.
+const CONDITION_MAX: usize = 5 * (TOPIC_NAME_MAX + 32);
+/// Characters of an installation id.
+const FID_LEN: usize = 22;
+const TOPIC_PREFIX: &str = "/topics/";
+
+/// Whom a message is for. `Debug` shows the kind only.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    kind: Kind,
+    text: Secret,
+}
+
+/// The kinds of targets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// A registration token, or the key of a device group.
+    Token,
+    /// A Firebase installation id.
+    Fid,
+    /// All subscribers of a topic.
+    Topic,
+    /// All devices that an expression over topics matches.
+    Condition,
+}
+
+/// Why a target was refused. Never quotes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum TargetError {
+    /// None was named.
+    #[error("no target is named")]
+    Missing,
+    /// More than one was named.
+    #[error("more than one target is named")]
+    Several,
+    /// A token or condition is empty or too long.
+    #[error("the target is empty or too long (a token has at most {DEVICE_MAX} characters)")]
+    Length,
+    /// A topic has a name that FCM does not take.
+    #[error("the topic's name is not 1 to {TOPIC_NAME_MAX} of A-Z a-z 0-9 - _ . ~ %")]
+    Topic,
+}
+
+impl Kind {
+    /// The field of the v1 message.
+    #[must_use]
+    pub const fn field(self) -> &'static str {
+        match self {
+            Self::Token => "token",
+            Self::Fid => "fid",
+            Self::Topic => "topic",
+            Self::Condition => "condition",
+        }
+    }
+
+    /// Whether it is one device (or a group of them under one key).
+    #[must_use]
+    pub const fn is_device(self) -> bool {
+        matches!(self, Self::Token | Self::Fid)
+    }
+}
+
+impl Target {
+    /// One device by whatever name it has. The text alone decides: registration tokens have always been over a hundred
+    /// characters long, so that none is ever taken for an installation id.
+    ///
+    /// # Errors
+    /// When it is empty or too long.
+    pub fn device(text: &str) -> Result<Self, TargetError> {
+        let kind = if is_fid(text) { Kind::Fid } else { Kind::Token };
+        Self::of(kind, text)
+    }
+
+    /// The subscribers of a topic, with or without `/topics/` in front.
+    ///
+    /// # Errors
+    /// When FCM does not take the name.
+    pub fn topic(name: &str) -> Result<Self, TargetError> {
+        let name = name.strip_prefix(TOPIC_PREFIX).unwrap_or(name);
+        if is_topic_name(name) { Self::of(Kind::Topic, name) } else { Err(TargetError::Topic) }
+    }
+
+    /// The devices that an expression matches.
+    ///
+    /// # Errors
+    /// When it is empty or too long. FCM checks the expression.
+    pub fn condition(expression: &str) -> Result<Self, TargetError> {
+        Self::of(Kind::Condition, expression)
+    }
+
+    /// What CCS means by its two fields.
+    ///
+    /// # Errors
+    /// When there is none or both, or FCM cannot take the one.
+    pub fn of_ccs(to: Option<&str>, condition: Option<&str>) -> Result<Self, TargetError> {
+        match (to, condition) {
+            (Some(to), None) if to.starts_with(TOPIC_PREFIX) => Self::topic(to),
+            (Some(to), None) => Self::device(to),
+            (None, Some(condition)) => Self::condition(condition),
+            (None, None) => Err(TargetError::Missing),
+            (Some(_), Some(_)) => Err(TargetError::Several),
+        }
+    }
+
+    /// Which kind it is.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// The text itself, for the wire only.
+    #[must_use]
+    pub fn reveal(&self) -> &str {
+        self.text.reveal()
+    }
+
+    fn of(kind: Kind, text: &str) -> Result<Self, TargetError> {
+        let max = if kind == Kind::Condition { CONDITION_MAX } else { DEVICE_MAX };
+        if text.is_empty() || text.chars().count() > max {
+            return Err(TargetError::Length);
+        }
+        Ok(Self { kind, text: Secret::new(text) })
+    }
+}
+
+/// Whether `text` has the form of an installation id: `^[cdef][\w-]{21}$`.
+#[must_use]
+pub fn is_fid(text: &str) -> bool {
+    text.len() == FID_LEN
+        && text.starts_with(['c', 'd', 'e', 'f'])
+        && text.bytes().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'_' | b'-'))
+}
+
+/// Whether `name` is one of a topic: `^[a-zA-Z0-9-_.~%]{1,900}$`.
+#[must_use]
+pub fn is_topic_name(name: &str) -> bool {
+    (1..=TOPIC_NAME_MAX).contains(&name.len())
+        && name.bytes().all(|c| c.is_ascii_alphanumeric() || b"-_.~%".contains(&c))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_installation_id_is_known_by_its_form() {
+        for fid in ["cAbCdEfGhIjKlMnOpQrStU", "f234567890-_34567890ab"] {
+            assert!(is_fid(fid), "{fid}");
+            assert_eq!(Target::device(fid).unwrap().kind(), Kind::Fid);
+        }
+        for token in [
+            "aAbCdEfGhIjKlMnOpQrStU",
+            "cAbCdEfGhIjKlMnOpQrSt",
+            "cAbCdEfGhIjKlMnOpQrStUv",
+            "cAbCdEfGhIjKlMnOpQrSt.",
+            "é",
+        ] {
+            assert!(!is_fid(token), "{token}");
+            assert_eq!(Target::device(token).unwrap().kind(), Kind::Token);
+        }
+    }
+
+    #[test]
+    fn ccs_names_tokens_and_topics_by_one_field() {
+        let of = |to: Option<&str>, condition: Option<&str>| {
+            Target::of_ccs(to, condition).map(|t| (t.kind(), t.reveal().to_owned()))
+        };
+        assert_eq!(of(Some("APA91b:x"), None), Ok((Kind::Token, "APA91b:x".to_owned())));
+        assert_eq!(of(Some("/topics/news"), None), Ok((Kind::Topic, "news".to_owned())));
+        assert_eq!(of(None, Some("'a' in topics")), Ok((Kind::Condition, "'a' in topics".to_owned())));
+        assert_eq!(of(None, None), Err(TargetError::Missing));
+        assert_eq!(of(Some("T"), Some("'a' in topics")), Err(TargetError::Several));
+        assert_eq!(of(Some(""), None), Err(TargetError::Length));
+        assert_eq!(of(Some(&"x".repeat(4097)), None), Err(TargetError::Length));
+        for name in ["/topics/", "/topics/a b", "/topics//topics/a", &format!("/topics/{}", "x".repeat(901))] {
+            assert_eq!(of(Some(name), None), Err(TargetError::Topic), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_target_is_not_shown() {
+        let shown = format!("{:?}", Target::device("APA91b-secret").unwrap());
+        assert!(!shown.contains("APA91b"), "{shown}");
+    }
+}

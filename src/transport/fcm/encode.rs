@@ -1,0 +1,101 @@
+//! A push in the words of FCM.
+
+use crate::chat::push::{Priority, Push, Target};
+use crate::fcm::message::{self, Message, Options, Receipt};
+use crate::fcm::request::RequestError;
+use crate::fcm::target;
+
+/// `push` as FCM's pure half takes it. `ttl_s` is what is left of its time to live, `id` the bridge's id of it, and
+/// `ack` is where the app confirms that it has the message.
+///
+/// # Errors
+/// When the push is one that FCM would refuse.
+pub fn message(push: &Push, id: String, ttl_s: u32, ack: Option<&str>) -> Result<Message, RequestError> {
+    let mut extra = push.fcm.clone();
+    Ok(Message {
+        target: match &push.target {
+            Target::Token(token) => target::Target::device(token.reveal())?,
+            Target::Topic(name) => target::Target::topic(name)?,
+            Target::Condition(expression) => target::Target::condition(expression)?,
+        },
+        id: Some(id),
+        receipt: match (push.receipt, ack) {
+            (false, _) => Receipt::Unwanted,
+            (true, None) => Receipt::Wanted,
+            (true, Some(address)) => Receipt::At(address.to_owned()),
+        },
+        data: push.data.clone(),
+        notification: push.notification.clone(),
+        collapse: push.collapse.clone(),
+        priority: Some(match push.priority {
+            Priority::High => message::Priority::High,
+            Priority::Normal => message::Priority::Normal,
+        }),
+        ttl_s: Some(ttl_s),
+        options: Options::take(&mut extra)?,
+        extra,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chat::id::Token;
+    use crate::fcm::request::translate;
+    use serde_json::{Map, Value, json};
+
+    fn map(value: Value) -> Map<String, Value> {
+        serde_json::from_value(value).unwrap()
+    }
+
+    fn push(target: Target) -> Push {
+        Push {
+            target,
+            data: map(json!({"k": "v"})),
+            notification: None,
+            priority: Priority::Normal,
+            collapse: Some("chat".to_owned()),
+            receipt: true,
+            fcm: map(json!({"dry_run": true, "restricted_package_name": "com.example",
+                "android": {"directBootOk": true}})),
+        }
+    }
+
+    #[test]
+    fn every_field_of_a_push_arrives() {
+        let push = push(Target::Token(Token::new("APA91b:x").unwrap()));
+        let message = message(&push, "06eqbd3gy0001ab2".to_owned(), 60, Some("bal1/self/receipts")).unwrap();
+        let request = translate(message, 1_000).unwrap();
+        assert!(request.validate_only);
+        assert_eq!(
+            serde_json::from_str::<Value>(&request.body).unwrap(),
+            json!({"validate_only": true, "message": {
+                "token": "APA91b:x",
+                "data": {"k": "v", "mid": "06eqbd3gy0001ab2", "ack": "bal1/self/receipts"},
+                "android": {"collapse_key": "chat", "ttl": "60s", "restricted_package_name": "com.example",
+                    "priority": "NORMAL", "direct_boot_ok": true},
+                "apns": {"headers": {"apns-priority": "5", "apns-expiration": "1060", "apns-collapse-id": "chat"}},
+                "webpush": {"headers": {"TTL": "60", "Urgency": "normal", "Topic": "chat"}},
+            }})
+        );
+    }
+
+    #[test]
+    fn topics_and_conditions_are_targets_as_well() {
+        for (target, field, text) in [
+            (Target::Topic("news".to_owned()), "topic", "news"),
+            (Target::Condition("'a' in topics".to_owned()), "condition", "'a' in topics"),
+        ] {
+            let request = translate(message(&push(target), "x".to_owned(), 0, None).unwrap(), 0).unwrap();
+            let body: Value = serde_json::from_str(&request.body).unwrap();
+            assert_eq!(body["message"][field], text);
+        }
+    }
+
+    #[test]
+    fn a_switch_of_the_wrong_type_is_the_senders_fault() {
+        let mut push = push(Target::Topic("news".to_owned()));
+        push.fcm = map(json!({"content_available": "yes"}));
+        assert_eq!(message(&push, "x".to_owned(), 0, None), Err(RequestError::Type("content_available")));
+    }
+}
