@@ -24,7 +24,7 @@
 //! # Which way dependencies point
 //!
 //! `chat` and `ccs` use nothing of ours, no tokio, no clock and no random source. `store` uses `chat`. `transport` uses
-//! `ccs` and the words of `chat`. `mqtt` and `broker` move topics and bytes and know no word of `chat`. `bridge` uses
+//! `ccs` and the words of `chat`. `mqtt`, `broker` and `rumqttd` move topics and bytes and know no word of `chat`. `bridge` uses
 //! `chat`, `store` and the two ports, never a wire format. `sim` shares only the codec of `ccs`. `ops` is a leaf that
 //! all shells may use, `secret` one that everybody may; `app` and `main` know everything. `tests/architecture.rs` keeps it so.
 
@@ -40,6 +40,8 @@ pub mod cli;
 pub mod config;
 pub mod mqtt;
 pub mod ops;
+#[cfg(feature = "rumqttd")]
+pub mod rumqttd;
 pub mod secret;
 pub mod sim;
 pub mod store;

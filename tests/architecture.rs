@@ -14,6 +14,7 @@ const ROOMS: &[(&str, &[&str], bool)] = &[
     ("transport", &["ccs", "chat", "ops", "secret"], false),
     ("mqtt", &["ops", "secret"], false),
     ("broker", &["mqtt", "ops"], false),
+    ("rumqttd", &["mqtt"], false),
     ("bridge", &["chat", "store", "mqtt", "transport", "ops"], false),
     ("sim", &["ccs", "ops"], false),
 ];
