@@ -307,8 +307,7 @@ impl FrontDoor {
             #[cfg(feature = "rumqttd")]
             (BrokerKind::Embedded, Engine::Rumqttd) => {
                 let listen = settings.broker.listen.address().expect("the check of the configuration refuses \"off\"");
-                let engine =
-                    rumqttd::Engine::start(listen, plan::version(settings), &plan::rumqttd_limits(settings)).await?;
+                let engine = rumqttd::Engine::start(listen, &plan::rumqttd_limits(settings)).await?;
                 let config = plan::rumqttd_client(settings, engine.address(), started_ms);
                 let addresses = Addresses { broker: Some(engine.address()), websocket: None, ops };
                 Ok((Self::Rumqttd(Box::new(engine), Box::new(config)), addresses))

@@ -9,18 +9,18 @@
 //! # Why
 //!
 //! It is a fast broker that many know, and enough for one machine whose clients are trusted. It has no access rules,
-//! forgets everything with the process, and is ended by what clients may well do: a client id with `/`, `+`, `#` or `$`
-//! that tries twice poisons its log-in, and a persistent `$share` member that leaves a message unacknowledged panics its
-//! router. So it stays on loopback, and the bridge ends when it does.
+//! forgets everything with the process, and some of what clients may well do ends it for all. What can be kept from it
+//! there, the wire keeps (`wire`); what cannot (a DISCONNECT amid many messages may panic the router), the bridge does
+//! not outlive. So it stays on loopback, and says so at each start.
 //!
 //! Its parts are driven one by one instead of by its `Broker`, which neither returns when the router fails nor can be
-//! stopped. It binds one listener, for one MQTT version: an MQTT 5 message with a property makes it cut off each 3.1.1
-//! client that reads the topic, and again whenever that client comes back for the message. Its in-process link is no
-//! way in for the bridge: it knows QoS 0 only.
+//! stopped, and would have a port for each MQTT version. Its in-process link is no way in for the bridge: it knows QoS 0
+//! only.
 
-use crate::mqtt::{self, ClientConfig, ClientError, Door, Outlet, Version};
+mod wire;
+
+use crate::mqtt::{self, ClientConfig, ClientError, Door, Outlet};
 use ::rumqttd::meters::MetersLink;
-use ::rumqttd::protocol::{Protocol, v4::V4, v5::V5};
 use ::rumqttd::{ConnectionSettings, LinkType, Router, RouterConfig, Server, ServerSettings};
 use std::future::ready;
 use std::io;
@@ -29,7 +29,8 @@ use std::pin::pin;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 use tokio::sync::oneshot;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use wire::Wire;
 
 /// The only router, whose thread is named after it.
 const ROUTER: usize = 0;
@@ -39,6 +40,8 @@ const PORT_ATTEMPTS: usize = 5;
 const SEGMENTS: usize = 10;
 /// rumqttd panics below it.
 const SEGMENT_BYTES_MIN: usize = 1_024;
+/// Most events on their way to the router.
+const EVENTS: usize = 1_000;
 /// Packets that are read from one connection before the router is told; rumqttd's own default.
 const READ_BATCH: usize = 100;
 /// QoS 0 messages that go to one connection at a time; its channel holds as many.
@@ -47,7 +50,7 @@ const WRITE_BATCH: u64 = 200;
 /// What rumqttd can be held to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
-    /// Most client connections. One that tries again beyond it poisons the log-in.
+    /// Most client connections.
     pub connections: usize,
     /// How long a client may take until its CONNECT is complete; rumqttd counts up to 65 seconds.
     pub connect_timeout: Duration,
@@ -93,30 +96,25 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Starts rumqttd; when this returns, clients of `version` can connect. With port 0 it gets a free one.
+    /// Starts rumqttd; when this returns, clients can connect. With port 0 it gets a free one.
     ///
     /// # Errors
     /// When the address cannot be used.
-    pub async fn start(listen: SocketAddr, version: Version, limits: &Limits) -> Result<Self, RumqttdError> {
+    pub async fn start(listen: SocketAddr, limits: &Limits) -> Result<Self, RumqttdError> {
         let mut address = free(listen)?;
         let tx = Router::new(ROUTER, router_config(limits)).spawn();
         let router = MetersLink::new(tx.clone()).map_err(|_| RumqttdError::Router)?;
         let mut attempts = if listen.port() == 0 { PORT_ATTEMPTS } else { 1 };
         let listener = loop {
-            let settings = server_settings(address, limits);
-            let opened = match version {
-                Version::V5 => Listener::open(Server::new(settings, tx.clone(), V5)).await,
-                Version::V311 => Listener::open(Server::new(settings, tx.clone(), V4)).await,
-            };
+            let wire = Wire::new(limits.connections);
             attempts -= 1;
-            match opened {
+            match Listener::open(Server::new(server_settings(address, limits), tx.clone(), wire)).await {
                 Err(RumqttdError::Listener(_)) if attempts > 0 => address = free(listen)?,
                 opened => break opened?,
             }
         };
         tracing::warn!(
             %address,
-            ?version,
             "the broker is rumqttd: no access rules, nothing of it survives a restart, and one ordinary client can end it"
         );
         Ok(Self { address, listener, router })
@@ -140,10 +138,8 @@ impl Engine {
                 listener.close().await;
                 return Ok(worked?);
             }
-            () = gone(&router) => {
-                listener.close().await;
-                RumqttdError::Router
-            }
+            // The thread may be waiting for the router now, without end, so nobody waits for the thread.
+            () = gone(&router) => RumqttdError::Router,
             ended = &mut listener.ended => RumqttdError::Listener(ended.unwrap_or_else(|_| PANICKED.to_owned())),
         };
         door.send_replace(Door::Closed);
@@ -157,7 +153,8 @@ struct Listener {
     thread: JoinHandle<()>,
     /// Why it ended; nothing when the thread panicked.
     ended: oneshot::Receiver<String>,
-    stop: CancellationToken,
+    /// Closes it when dropped, and all connections with it.
+    stop: DropGuard,
 }
 
 /// Said for a thread that could not say anything.
@@ -165,7 +162,7 @@ const PANICKED: &str = "its thread panicked";
 
 impl Listener {
     /// Binds and serves.
-    async fn open<P: Protocol + Clone + Send + 'static>(server: Server<P>) -> Result<Self, RumqttdError> {
+    async fn open(server: Server<Wire>) -> Result<Self, RumqttdError> {
         let (started_tx, started) = oneshot::channel();
         let (ended_tx, ended) = oneshot::channel();
         let stop = CancellationToken::new();
@@ -174,14 +171,14 @@ impl Listener {
         let serving = move || _ = ended_tx.send(serve(server, started_tx, &stopped));
         let thread = thread::Builder::new().name("rumqttd".to_owned()).spawn(serving).map_err(RumqttdError::Thread)?;
         match started.await {
-            Ok(()) => Ok(Self { thread, ended, stop }),
+            Ok(()) => Ok(Self { thread, ended, stop: stop.drop_guard() }),
             Err(_) => Err(RumqttdError::Listener(ended.await.unwrap_or_else(|_| PANICKED.to_owned()))),
         }
     }
 
-    /// Closes it, and all connections with it. Not to be called when `ended` has spoken.
+    /// Closes it and waits until its port is free. Not to be called when `ended` has spoken.
     async fn close(self) {
-        self.stop.cancel();
+        drop(self.stop);
         // Its last word, so the join waits for next to nothing.
         _ = self.ended.await;
         _ = self.thread.join();
@@ -189,10 +186,7 @@ impl Listener {
 }
 
 /// Serves until `stop`; answers why it ended.
-fn serve<P>(mut server: Server<P>, started: oneshot::Sender<()>, stop: &CancellationToken) -> String
-where
-    P: Protocol + Clone + Send + 'static,
-{
+fn serve(mut server: Server<Wire>, started: oneshot::Sender<()>, stop: &CancellationToken) -> String {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return error.to_string(),
@@ -230,7 +224,8 @@ fn free(listen: SocketAddr) -> Result<SocketAddr, RumqttdError> {
 
 fn router_config(limits: &Limits) -> RouterConfig {
     RouterConfig {
-        max_connections: limits.connections,
+        // It must never refuse one (`wire`); it hears of each end a little later than the wire, which counts.
+        max_connections: limits.connections + EVENTS,
         max_outgoing_packet_count: WRITE_BATCH,
         max_segment_size: (limits.queued_bytes / SEGMENTS).max(SEGMENT_BYTES_MIN),
         max_segment_count: SEGMENTS,

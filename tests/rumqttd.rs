@@ -15,6 +15,7 @@ use serde_json::Value;
 use std::io::{self, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
+use std::process::Output;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -28,15 +29,18 @@ use tokio_util::sync::CancellationToken;
 /// For anything that a machine under load should have done.
 const PATIENCE: Duration = Duration::from_secs(30);
 const ANYWHERE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
-const BOTH: [Version; 2] = [Version::V5, Version::V311];
+/// What mosquitto's clients call the MQTT versions.
+const BOTH: [&str; 2] = ["5", "311"];
 /// A payload far above the 10 and 20 kB that clients and rumqttd take by default.
 const LARGE: usize = 100_000;
 
 #[tokio::test]
 async fn messages_go_in_and_out_in_either_version() {
+    let mut world = World::open().await;
     for version in BOTH {
-        let mut world = World::open(ANYWHERE, version, &limits()).await;
+        world.peers.version = version;
         world.subscribe("bal", "bal/others/#").await;
+        // It leaves with properties, which rumqttd by itself would not bring to 3.1.1.
         let large = "x".repeat(LARGE);
         assert_eq!(world.publish("bal/others/messages", &large).await, Outcome::Confirmed);
         assert_eq!(world.take("bal", "bal/others/#", 1).await, [large.as_str()]);
@@ -45,40 +49,39 @@ async fn messages_go_in_and_out_in_either_version() {
         let inbound = soon(world.port.inbound.recv()).await.unwrap();
         assert_eq!((inbound.topic.as_str(), inbound.payload.len()), ("bal/self/messages", LARGE));
         inbound.ack.release(AckWord::Done);
-        world.stop().await.unwrap();
     }
+    world.stop().await.unwrap();
 }
 
 #[tokio::test]
 async fn what_the_bridge_leaves_unacknowledged_comes_again_on_its_next_connection() {
-    for version in BOTH {
-        let limits = ClientLimits { redelivery: Duration::from_millis(50), ..ClientLimits::default() };
-        let mut world = World::with(ANYWHERE, version, &self::limits(), limits).await;
-        world.say("bal/self/messages", "once more").await;
-        drop(soon(world.port.inbound.recv()).await.unwrap().ack);
-        let again = soon(world.port.inbound.recv()).await.unwrap();
-        assert_eq!(again.payload, "once more");
-        again.ack.release(AckWord::Done);
-        world.stop().await.unwrap();
-    }
+    let client = ClientLimits { redelivery: Duration::from_millis(50), ..ClientLimits::default() };
+    let mut world = World::with(ANYWHERE, &limits(), client).await;
+    world.say("bal/self/messages", "once more").await;
+    drop(soon(world.port.inbound.recv()).await.unwrap().ack);
+    let again = soon(world.port.inbound.recv()).await.unwrap();
+    assert_eq!(again.payload, "once more");
+    again.ack.release(AckWord::Done);
+    world.stop().await.unwrap();
 }
 
 #[tokio::test]
 async fn who_is_away_gets_what_its_session_kept_in_order() {
+    let mut world = World::open().await;
     for version in BOTH {
-        let world = World::open(ANYWHERE, version, &limits()).await;
-        world.subscribe("bal", "bal/others/#").await;
+        world.peers.version = version;
+        world.subscribe(version, "bal/others/#").await;
         for body in ["1", "2", "3"] {
             assert_eq!(world.publish("bal/others/messages", body).await, Outcome::Confirmed);
         }
-        assert_eq!(world.take("bal", "bal/others/#", 3).await, ["1", "2", "3"]);
-        world.stop().await.unwrap();
+        assert_eq!(world.take(version, "bal/others/#", 3).await, ["1", "2", "3"]);
     }
+    world.stop().await.unwrap();
 }
 
 #[tokio::test]
 async fn what_nobody_has_subscribed_to_is_confirmed_and_gone() {
-    let world = World::open(ANYWHERE, Version::V5, &limits()).await;
+    let world = World::open().await;
     assert_eq!(world.publish("bal/others/messages", "too early").await, Outcome::Confirmed);
     world.subscribe("bal", "bal/others/#").await;
     world.publish("bal/others/messages", "in time").await;
@@ -89,7 +92,7 @@ async fn what_nobody_has_subscribed_to_is_confirmed_and_gone() {
 #[tokio::test]
 async fn beyond_its_bytes_the_oldest_go_first() {
     const SENT: usize = 100;
-    let world = World::open(ANYWHERE, Version::V5, &Limits { queued_bytes: 20_000, ..limits() }).await;
+    let world = World::with(ANYWHERE, &Limits { queued_bytes: 20_000, ..limits() }, ClientLimits::default()).await;
     world.subscribe("bal", "bal/others/#").await;
     for n in 0..SENT {
         let body = format!("{n:>500}");
@@ -110,13 +113,13 @@ async fn beyond_its_bytes_the_oldest_go_first() {
 
 #[tokio::test]
 async fn a_stop_frees_the_port_and_the_next_start_knows_nothing() {
-    let world = World::open(ANYWHERE, Version::V311, &limits()).await;
+    let world = World::open().await;
     let address = world.address;
     world.subscribe("bal", "bal/others/#").await;
     world.publish("bal/others/messages", "before").await;
     world.stop().await.unwrap();
 
-    let world = World::open(address, Version::V311, &limits()).await;
+    let world = World::with(address, &limits(), ClientLimits::default()).await;
     world.subscribe("bal", "bal/others/#").await;
     world.publish("bal/others/messages", "after").await;
     assert_eq!(world.take("bal", "bal/others/#", 1).await, ["after"]);
@@ -127,7 +130,7 @@ async fn a_stop_frees_the_port_and_the_next_start_knows_nothing() {
 async fn a_taken_port_is_refused_with_its_name() {
     let taken = TcpListener::bind(ANYWHERE).unwrap();
     let address = taken.local_addr().unwrap();
-    let refused = Engine::start(address, Version::V5, &limits()).await.err().unwrap();
+    let refused = Engine::start(address, &limits()).await.err().unwrap();
     assert!(matches!(&refused, RumqttdError::Listen { listen, .. } if *listen == address), "{refused}");
     assert!(refused.to_string().contains("[broker] listen"), "{refused}");
 }
@@ -135,17 +138,64 @@ async fn a_taken_port_is_refused_with_its_name() {
 #[tokio::test]
 async fn its_limits_are_told_once_and_its_end_is_an_error() {
     let (logs, _guard) = Logs::collect();
-    let mut world = World::open(ANYWHERE, Version::V311, &limits()).await;
+    let mut world = World::open().await;
     let warnings = logs.lines("WARN");
     assert!(matches!(&warnings[..], [line] if line.contains("no access rules")), "{warnings:?}");
     assert!(logs.lines("ERROR").is_empty());
 
-    panic_the_router(world.address, Version::V311).await;
-    let ended = soon(world.run.join_next()).await.unwrap().unwrap().unwrap_err();
+    let ended = end_it(&world.peers, &mut world.run).await.unwrap_err();
     assert_eq!(ended.to_string(), "rumqttd ended: its router failed");
     assert_eq!(*world.port.door.borrow(), Door::Closed);
     let errors = logs.lines("ERROR");
     assert!(matches!(&errors[..], [line] if line.contains("rumqttd ended: its router failed")), "{errors:?}");
+}
+
+#[tokio::test]
+async fn clients_that_it_cannot_stand_are_turned_away_and_do_no_harm() {
+    let world = World::open().await;
+    for version in BOTH {
+        let peers = Peers { version, ..world.peers };
+        for id in ["a/b", "a/b", "a+", "a#", "$a", "$a"] {
+            let refused = peers.try_run("mosquitto_pub", &["-i", id, "-t", "t", "-m", "m"]).await;
+            assert!(!refused.status.success(), "{id}");
+        }
+        peers.run("mosquitto_sub", &["-q", "1", "-t", "$share/group/t", "-E"]).await;
+    }
+    let persistent = b"\x10\x0d\0\x04MQTT\x04\0\0\x3c\0\x01p\x82\x0f\0\x01\0\x0a$share/g/t\x01";
+    let mut member = TcpStream::connect(world.address).await.unwrap();
+    member.write_all(persistent).await.unwrap();
+    let mut answer = Vec::new();
+    soon(member.read_to_end(&mut answer)).await.unwrap();
+    assert_eq!(answer, b"\x20\x02\0\0", "a CONNACK and no SUBACK");
+    world.say("t", "all is well").await;
+    world.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn who_comes_when_it_is_full_may_come_again_later() {
+    // The bridge is one of them.
+    let world = World::with(ANYWHERE, &Limits { connections: 2, ..limits() }, ClientLimits::default()).await;
+    let (first, again) = (connected(world.address, b'1').await, connected(world.address, b'1').await);
+    assert!(first.is_some() && again.is_none(), "there is room for one");
+    for _ in 0..3 {
+        assert!(connected(world.address, b'2').await.is_none());
+    }
+    drop(first);
+    soon(async { while connected(world.address, b'2').await.is_none() {} }).await;
+    world.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_client_that_takes_topic_aliases_is_told_the_right_topics() {
+    let world = World::open().await;
+    let filter = ["-i", "bal", "-c", "-q", "1", "-t", "bal/others/#", "-D", "connect", "topic-alias-maximum", "9"];
+    world.run("mosquitto_sub", &[&filter[..], &["-E"]].concat()).await;
+    for topic in ["bal/others/messages", "bal/others/receipts", "bal/others/errors"] {
+        world.publish(topic, "{}").await;
+    }
+    let topics = world.run("mosquitto_sub", &[&filter[..], &["-C", "3", "-F", "%t"]].concat()).await;
+    assert_eq!(topics, "bal/others/messages\nbal/others/receipts\nbal/others/errors\n");
+    world.stop().await.unwrap();
 }
 
 /// From a BAL to the push service and back, and then the end.
@@ -168,7 +218,7 @@ async fn the_bridge_works_with_it_and_ends_with_it() {
     let signals = Signals::stop_only(CancellationToken::new());
     bridge.spawn(app::run(loaded(folder.path(), sim.address()), signals, Some(ready)));
     let Addresses { broker: Some(address), .. } = soon(addresses).await.unwrap() else { panic!("no broker") };
-    let bal = Peers { address, version: Version::V5 };
+    let bal = Peers { address, version: "5" };
     // It is retained as soon as the bridge has subscribed.
     let status: Value = serde_json::from_str(&bal.take("watcher", "_bridge/status", 1).await[0]).unwrap();
     assert_eq!(status["broker"], "external");
@@ -183,8 +233,7 @@ async fn the_bridge_works_with_it_and_ends_with_it() {
     let words: Vec<_> = statuses.iter().filter_map(|status| status["status"].as_str()).collect();
     assert_eq!(words, ["accepted", "sent", "delivered"]);
 
-    panic_the_router(address, Version::V5).await;
-    let ended = soon(bridge.join_next()).await.unwrap().unwrap().unwrap_err();
+    let ended = end_it(&bal, &mut bridge).await.unwrap_err();
     assert!(matches!(ended, AppError::Rumqttd(RumqttdError::Router)), "{ended}");
     assert!(!ended.is_configuration());
     sim_stop.cancel();
@@ -245,19 +294,19 @@ impl std::ops::Deref for World {
 }
 
 impl World {
-    async fn open(listen: SocketAddr, version: Version, limits: &Limits) -> Self {
-        Self::with(listen, version, limits, ClientLimits::default()).await
+    async fn open() -> Self {
+        Self::with(ANYWHERE, &limits(), ClientLimits::default()).await
     }
 
-    async fn with(listen: SocketAddr, version: Version, limits: &Limits, client: ClientLimits) -> Self {
-        let engine = Engine::start(listen, version, limits).await.unwrap();
+    async fn with(listen: SocketAddr, limits: &Limits, client: ClientLimits) -> Self {
+        let engine = Engine::start(listen, limits).await.unwrap();
         let address = engine.address();
         let config = ClientConfig {
             url: format!("mqtt://{address}"),
             username: None,
             password: None,
             client_id: "bridge".into(),
-            version,
+            version: Version::V5,
             ca_file: None,
             filters: vec!["+/self/#".into()],
             will: None,
@@ -268,7 +317,7 @@ impl World {
         let mut run = JoinSet::new();
         run.spawn(engine.run(config, outlet, stop.clone()));
         soon(port.door.wait_for(|door| *door == Door::Open)).await.unwrap();
-        Self { address, port, peers: Peers { address, version }, stop, run }
+        Self { address, port, peers: Peers { address, version: "5" }, stop, run }
     }
 
     async fn publish(&self, topic: &str, body: &str) -> Outcome {
@@ -293,10 +342,10 @@ impl World {
     }
 }
 
-/// mosquitto's clients, in the version that the listener speaks.
+/// mosquitto's clients.
 struct Peers {
     address: SocketAddr,
-    version: Version,
+    version: &'static str,
 }
 
 impl Peers {
@@ -318,42 +367,49 @@ impl Peers {
     }
 
     async fn run(&self, program: &str, arguments: &[&str]) -> String {
-        let version = match self.version {
-            Version::V5 => "5",
-            Version::V311 => "311",
-        };
-        let mut command = Command::new(program);
-        command.args(["-h", "127.0.0.1", "-p", &self.address.port().to_string(), "-V", version]).args(arguments);
-        let output = soon(command.kill_on_drop(true).output()).await.expect("mosquitto's clients are installed");
-        assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+        let output = self.try_run(program, arguments).await;
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap()
+    }
+
+    async fn try_run(&self, program: &str, arguments: &[&str]) -> Output {
+        let mut command = Command::new(program);
+        command.args(["-h", "127.0.0.1", "-p", &self.address.port().to_string(), "-V", self.version]).args(arguments);
+        soon(command.kill_on_drop(true).output()).await.expect("mosquitto's clients are installed")
     }
 }
 
-/// What an ordinary client may do: it shares a subscription, gets a message, and loses its connection.
-async fn panic_the_router(address: SocketAddr, version: Version) {
-    const CONNACK: u8 = 0x20;
-    const PUBLISH: u8 = 0x32;
-    const SUBACK: u8 = 0x90;
-    let (connect, subscribe): (&[u8], &[u8]) = match version {
-        Version::V5 => (b"\x10\x0f\0\x04MQTT\x05\0\0\x3c\0\0\x02me", b"\x82\x10\0\x01\0\0\x0a$share/g/t\x01"),
-        Version::V311 => (b"\x10\x0e\0\x04MQTT\x04\0\0\x3c\0\x02me", b"\x82\x0f\0\x01\0\x0a$share/g/t\x01"),
-    };
+/// A connection of the client `id`, if it is let in.
+async fn connected(address: SocketAddr, id: u8) -> Option<TcpStream> {
     let mut stream = TcpStream::connect(address).await.unwrap();
-    stream.write_all(connect).await.unwrap();
-    assert_eq!(packet(&mut stream).await, CONNACK);
-    stream.write_all(subscribe).await.unwrap();
-    assert_eq!(packet(&mut stream).await, SUBACK);
-    Peers { address, version }.say("t", "to one of the group").await;
-    assert_eq!(packet(&mut stream).await, PUBLISH);
+    stream.write_all(b"\x10\x0d\0\x04MQTT\x04\x02\0\x3c\0\x01").await.unwrap();
+    stream.write_all(&[id]).await.unwrap();
+    let mut connack = [0; 4];
+    soon(stream.read_exact(&mut connack)).await.ok().map(|_| stream)
 }
 
-/// Reads a packet, which must be a short one; answers its first byte.
-async fn packet(stream: &mut TcpStream) -> u8 {
-    let mut head = [0; 2];
-    soon(stream.read_exact(&mut head)).await.unwrap();
-    soon(stream.read_exact(&mut vec![0; head[1].into()])).await.unwrap();
-    head[0]
+/// Does what an ordinary client may do, until it hits: a DISCONNECT while many messages are on their way to it.
+async fn end_it<T: 'static>(peers: &Peers, engine: &mut JoinSet<T>) -> T {
+    let flood = b"\x30\x03\0\x01t".repeat(2_000);
+    soon(async {
+        loop {
+            tokio::select! {
+                ended = engine.join_next() => return ended.unwrap().unwrap(),
+                _ = hasty(peers.address, &flood) => {}
+            }
+        }
+    })
+    .await
+}
+
+/// Subscribes to a topic, publishes a lot on it, and leaves.
+async fn hasty(address: SocketAddr, flood: &[u8]) -> io::Result<()> {
+    let mut stream = TcpStream::connect(address).await?;
+    stream.write_all(b"\x10\x10\0\x04MQTT\x04\x02\0\x3c\0\x04hurr").await?;
+    stream.write_all(b"\x82\x06\0\x01\0\x01t\0").await?;
+    stream.write_all(flood).await?;
+    stream.write_all(b"\xe0\0").await?;
+    stream.read_to_end(&mut Vec::new()).await.map(drop)
 }
 
 /// Everything that is logged on this thread; rumqttd's are others.

@@ -141,7 +141,10 @@ pub(super) fn client(settings: &Settings, password: Option<Secret>, started_ms: 
         username: set.username.clone(),
         password,
         client_id: set.client_id.clone(),
-        version: version(settings),
+        version: match set.version {
+            MqttVersion::V5 => Version::V5,
+            MqttVersion::V311 => Version::V311,
+        },
         ca_file: set.ca_file.clone(),
         filters: CLIENT_FILTERS.iter().map(ToString::to_string).collect(),
         will: Some(Will {
@@ -152,14 +155,6 @@ pub(super) fn client(settings: &Settings, password: Option<Secret>, started_ms: 
         }),
         url: set.url.clone(),
         limits: ClientLimits::default(),
-    }
-}
-
-/// Which MQTT version the bridge speaks as a client; rumqttd's listener speaks the same.
-pub(super) fn version(settings: &Settings) -> Version {
-    match settings.mqtt.version {
-        MqttVersion::V5 => Version::V5,
-        MqttVersion::V311 => Version::V311,
     }
 }
 
@@ -183,6 +178,7 @@ pub(super) fn rumqttd_client(settings: &Settings, address: SocketAddr, started_m
     let limits = ClientLimits::default();
     ClientConfig {
         url: format!("mqtt://{address}"),
+        version: Version::V5,
         username: None,
         ca_file: None,
         limits: ClientLimits { max_packet_bytes: limits.max_packet_bytes.max(largest), ..limits },
