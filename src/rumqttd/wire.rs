@@ -1,18 +1,25 @@
-//! What goes over rumqttd's sockets: either MQTT version on one port, and nothing that is known to end rumqttd for all.
+//! What goes over rumqttd's sockets: either MQTT version on one port, and nothing of what is known to end rumqttd for
+//! all, as far as a packet shows it.
 //!
-//! rumqttd asks a [`Protocol`] for each packet of a connection, one clone for each. This one leaves the reading and
-//! writing to rumqttd's own two, finds out from the CONNECT which of them is meant, and turns clients away before their
-//! packets do harm (each measured with rumqttd 0.20):
+//! rumqttd asks a [`Protocol`] for each packet of a connection, one clone for each. This one leaves reading and writing
+//! to rumqttd's own two, finds out from the CONNECT which of them is meant, and keeps from rumqttd 0.20 what it was
+//! measured not to stand:
 //!
-//! * A client that the router refuses, for its id or because there are too many, is remembered as one with a will; when
-//!   it tries again, a lock is poisoned and nobody can log in any more.
-//! * A member of a `$share` group with a persistent session that leaves a message unacknowledged panics the router.
-//! * A publication with properties, to a 3.1.1 client: its task panics, and again whenever it comes back for the message.
-//! * A client of MQTT 5 that takes topic aliases gets one alias per filter, so wrong topics where the filter has wildcards.
+//! * A client that the router refuses, for its id or because there are too many, stays known as one that has a will;
+//!   when it tries again, a lock is poisoned and nobody can log in any more. It is turned away before.
+//! * A member of a `$share` group with a persistent session that leaves a message unacknowledged panics the router. It
+//!   is turned away.
+//! * A DISCONNECT lets the router forget a connection that still speaks: of what it says then, one word panics the
+//!   router, and another disconnects whoever has its number by now. A client without a will just ends instead; one with
+//!   a will cannot, or the will would go out.
+//! * A publication with properties panics the task of a 3.1.1 client, and again whenever the client comes back for it.
+//!   It goes there without them.
+//! * A client that takes topic aliases gets one alias for each filter, so wrong topics where the filter has wildcards. It
+//!   gets none.
 
 use ::rumqttd::protocol::v4::V4;
 use ::rumqttd::protocol::v5::V5;
-use ::rumqttd::protocol::{Connect, ConnectProperties, Error, Packet, Protocol, Subscribe};
+use ::rumqttd::protocol::{Connect, ConnectProperties, Error, Packet, PingReq, Protocol, Subscribe};
 use bytes::BytesMut;
 use std::sync::Arc;
 
@@ -24,17 +31,18 @@ const LEVEL_311: u8 = 4;
 /// The packets of one connection.
 #[derive(Debug, Clone)]
 pub(super) struct Wire {
-    state: State,
+    /// Nothing until the CONNECT has come.
+    talk: Option<Talk>,
     /// As many as there are connections, and one with the listener.
     open: Arc<()>,
     connections: usize,
 }
 
-#[derive(Debug, Clone, Copy)]
-enum State {
-    /// The CONNECT has not come.
-    Silent,
-    Talking(Version, Session),
+#[derive(Debug, Clone)]
+struct Talk {
+    version: Version,
+    session: Session,
+    goodbye: Goodbye,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -49,10 +57,27 @@ enum Session {
     Kept,
 }
 
+/// What becomes of a DISCONNECT.
+///
+/// ```text
+///   ToRouter
+///   Here ── DISCONNECT ──► Said ── "no more for now" ──► Over: an error, which ends the connection
+/// ```
+///
+/// In one step what came with it would be lost: rumqttd tells its router of packets that it has read when there are no
+/// more of them, and not when there is an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Goodbye {
+    ToRouter,
+    Here,
+    Said,
+    Over,
+}
+
 impl Wire {
     /// For a listener that takes up to `connections` clients.
     pub(super) fn new(connections: usize) -> Self {
-        Self { state: State::Silent, open: Arc::new(()), connections }
+        Self { talk: None, open: Arc::new(()), connections }
     }
 
     fn read_connect(&mut self, stream: &mut BytesMut, max_size: usize) -> Result<Packet, Error> {
@@ -70,7 +95,11 @@ impl Wire {
             return Err(Error::InvalidProtocol);
         };
         self.admit(&connect)?;
-        self.state = State::Talking(version, if connect.clean_session { Session::Clean } else { Session::Kept });
+        self.talk = Some(Talk {
+            version,
+            session: if connect.clean_session { Session::Clean } else { Session::Kept },
+            goodbye: if will.is_some() { Goodbye::ToRouter } else { Goodbye::Here },
+        });
         let properties = properties.map(|told| ConnectProperties { topic_alias_max: None, ..told });
         Ok(Packet::Connect(connect, properties, will, will_properties, login))
     }
@@ -89,24 +118,45 @@ impl Wire {
 
 impl Protocol for Wire {
     fn read_mut(&mut self, stream: &mut BytesMut, max_size: usize) -> Result<Packet, Error> {
-        let (packet, session) = match self.state {
-            State::Silent => return self.read_connect(stream, max_size),
-            State::Talking(Version::V311, session) => (V4.read_mut(stream, max_size)?, session),
-            State::Talking(Version::V5, session) => (V5.read_mut(stream, max_size)?, session),
-        };
-        match &packet {
-            Packet::Subscribe(subscribe, _) if session == Session::Kept && shares(subscribe) => {
-                Err(turned_away("it has a persistent session and subscribes to a $share group"))
-            }
-            _ => Ok(packet),
+        match &mut self.talk {
+            Some(talk) => talk.read(stream, max_size),
+            None => self.read_connect(stream, max_size),
         }
     }
 
     fn write(&self, packet: Packet, buffer: &mut BytesMut) -> Result<usize, Error> {
-        match (self.state, packet) {
-            (State::Talking(Version::V5, _), packet) => V5.write(packet, buffer),
+        match (&self.talk, packet) {
+            (Some(Talk { version: Version::V5, .. }), packet) => V5.write(packet, buffer),
             (_, Packet::Publish(publish, _)) => V4.write(Packet::Publish(publish, None), buffer),
             (_, packet) => V4.write(packet, buffer),
+        }
+    }
+}
+
+impl Talk {
+    fn read(&mut self, stream: &mut BytesMut, max_size: usize) -> Result<Packet, Error> {
+        match self.goodbye {
+            Goodbye::ToRouter | Goodbye::Here => {}
+            Goodbye::Said => {
+                self.goodbye = Goodbye::Over;
+                return Err(Error::InsufficientBytes(1));
+            }
+            Goodbye::Over => return Err(Error::InvalidProtocol),
+        }
+        let packet = match self.version {
+            Version::V311 => V4.read_mut(stream, max_size)?,
+            Version::V5 => V5.read_mut(stream, max_size)?,
+        };
+        match &packet {
+            Packet::Subscribe(subscribe, _) if self.session == Session::Kept && shares(subscribe) => {
+                Err(turned_away("it has a persistent session and subscribes to a $share group"))
+            }
+            Packet::Disconnect(..) if self.goodbye == Goodbye::Here => {
+                self.goodbye = Goodbye::Said;
+                // Some packet must be there in its place; this one does nothing.
+                Ok(Packet::PingReq(PingReq))
+            }
+            _ => Ok(packet),
         }
     }
 }
