@@ -8,7 +8,7 @@
 mod plan;
 
 use crate::bridge::{self, Parts, Stops};
-use crate::config::{BrokerKind, ConfigError, Engine, Loaded, Settings};
+use crate::config::{BrokerKind, ConfigError, Loaded, Settings};
 use crate::mqtt::{self, ClientConfig, ClientError, Door};
 use crate::ops::clock::now_ms;
 use crate::ops::health::{ListenError, OpsServer, Readiness};
@@ -298,14 +298,14 @@ impl FrontDoor {
     ) -> Result<(Self, Addresses), AppError> {
         match (settings.mqtt.broker, settings.broker.engine) {
             #[cfg(feature = "broker")]
-            (BrokerKind::Embedded, Engine::Mqtt5) => {
+            (BrokerKind::Embedded, crate::config::Engine::Mqtt5) => {
                 let broker = Broker::bind(plan::broker(settings)).await?;
                 let Bound { tcp, ws, .. } = broker.addresses();
                 let addresses = Addresses { broker: tcp, websocket: ws, ops };
                 Ok((Self::Embedded(Box::new(broker)), addresses))
             }
             #[cfg(feature = "rumqttd")]
-            (BrokerKind::Embedded, Engine::Rumqttd) => {
+            (BrokerKind::Embedded, crate::config::Engine::Rumqttd) => {
                 let listen = settings.broker.listen.address().expect("the check of the configuration refuses \"off\"");
                 let engine = rumqttd::Engine::start(listen, &plan::rumqttd_limits(settings)).await?;
                 let config = plan::rumqttd_client(settings, engine.address(), started_ms);

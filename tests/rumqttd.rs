@@ -349,6 +349,7 @@ impl World {
             expiry: Some(3_600),
             correlation: None,
             resume: true,
+            mark_copy: None,
             outcome,
         };
         soon(self.port.publish.send(outbound)).await.unwrap();
