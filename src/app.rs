@@ -26,6 +26,8 @@ use tokio_util::sync::CancellationToken;
 
 #[cfg(feature = "broker")]
 use crate::broker::{Bound, Broker, BrokerError, Surroundings};
+#[cfg(feature = "rumqttd")]
+use crate::rumqttd::{self, RumqttdError};
 
 /// Messages on their way from the front door to the intake. Small: the disk is the queue.
 const INBOUND: usize = 256;
@@ -64,6 +66,10 @@ pub enum AppError {
     #[cfg(feature = "broker")]
     #[error(transparent)]
     Broker(#[from] BrokerError),
+    /// rumqttd could not start, or ended.
+    #[cfg(feature = "rumqttd")]
+    #[error(transparent)]
+    Rumqttd(#[from] RumqttdError),
     /// The client of the external broker cannot work as configured.
     #[error(transparent)]
     Mqtt(#[from] ClientError),
@@ -278,6 +284,8 @@ async fn after_door(
 enum FrontDoor {
     #[cfg(feature = "broker")]
     Embedded(Box<Broker>),
+    #[cfg(feature = "rumqttd")]
+    Rumqttd(Box<rumqttd::Engine>, Box<ClientConfig>),
     External(Box<ClientConfig>),
 }
 
@@ -288,17 +296,25 @@ impl FrontDoor {
         started_ms: u64,
         ops: SocketAddr,
     ) -> Result<(Self, Addresses), AppError> {
-        match settings.mqtt.broker {
+        match (settings.mqtt.broker, settings.broker.engine) {
             #[cfg(feature = "broker")]
-            BrokerKind::Embedded => {
+            (BrokerKind::Embedded, crate::config::Engine::Mqtt5) => {
                 let broker = Broker::bind(plan::broker(settings)).await?;
                 let Bound { tcp, ws, .. } = broker.addresses();
                 let addresses = Addresses { broker: tcp, websocket: ws, ops };
                 Ok((Self::Embedded(Box::new(broker)), addresses))
             }
-            #[cfg(not(feature = "broker"))]
-            BrokerKind::Embedded => unreachable!("refused by the check of the configuration"),
-            BrokerKind::External => {
+            #[cfg(feature = "rumqttd")]
+            (BrokerKind::Embedded, crate::config::Engine::Rumqttd) => {
+                let listen = settings.broker.listen.address().expect("the check of the configuration refuses \"off\"");
+                let engine = rumqttd::Engine::start(listen, &plan::rumqttd_limits(settings)).await?;
+                let config = plan::rumqttd_client(settings, engine.address(), started_ms);
+                let addresses = Addresses { broker: Some(engine.address()), websocket: None, ops };
+                Ok((Self::Rumqttd(Box::new(engine), Box::new(config)), addresses))
+            }
+            #[cfg(not(all(feature = "broker", feature = "rumqttd")))]
+            (BrokerKind::Embedded, _) => unreachable!("refused by the check of the configuration"),
+            (BrokerKind::External, _) => {
                 let config = plan::client(settings, password, started_ms);
                 config.check()?;
                 Ok((Self::External(Box::new(config)), Addresses { broker: None, websocket: None, ops }))
@@ -318,6 +334,11 @@ impl FrontDoor {
             Self::Embedded(broker) => Ok(broker
                 .run(outlet, Surroundings { metrics, mark_copy: Some(bridge::mark_copy), reload }, stop)
                 .await?),
+            #[cfg(feature = "rumqttd")]
+            Self::Rumqttd(engine, config) => {
+                drop((metrics, reload));
+                Ok(engine.run(*config, outlet, stop).await?)
+            }
             Self::External(config) => {
                 drop((metrics, reload));
                 Ok(mqtt::run(*config, outlet, stop).await?)

@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 mod check;
 mod fields;
 mod front_door;
+mod rumqttd;
 
 pub use check::ConfigError;
 

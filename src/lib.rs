@@ -24,7 +24,7 @@
 //! # Which way dependencies point
 //!
 //! `chat`, `ccs` and `fcm` use nothing of ours, no tokio, no clock and no random source. `store` uses `chat`.
-//! `transport` uses `ccs`, `fcm` and the words of `chat`. `mqtt` and `broker` move topics and bytes and know no word of
+//! `transport` uses `ccs`, `fcm` and the words of `chat`. `mqtt`, `broker` and `rumqttd` move topics and bytes and know no word of
 //! `chat`. `bridge` uses `chat`, `store` and the two ports, never a wire format. `sim` shares only the codecs of `ccs`
 //! and `fcm`. `ops` is a leaf that all shells may use, `secret` one that everybody may; `app` and `main` know
 //! everything. `tests/architecture.rs` keeps it so.
@@ -42,6 +42,8 @@ pub mod config;
 pub mod fcm;
 pub mod mqtt;
 pub mod ops;
+#[cfg(feature = "rumqttd")]
+pub mod rumqttd;
 pub mod secret;
 pub mod sim;
 pub mod store;

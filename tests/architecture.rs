@@ -15,6 +15,7 @@ const ROOMS: &[(&str, &[&str], bool)] = &[
     ("transport", &["ccs", "chat", "fcm", "ops", "secret"], false),
     ("mqtt", &["ops", "secret"], false),
     ("broker", &["mqtt", "ops"], false),
+    ("rumqttd", &["mqtt"], false),
     ("bridge", &["chat", "store", "mqtt", "transport", "ops"], false),
     ("sim", &["ccs", "fcm", "ops"], false),
 ];

@@ -6,7 +6,7 @@ use crate::chat::id::Owner;
 use crate::chat::message::{BrokerKind as BrokerWord, Limits as MessageLimits};
 use crate::chat::route::Routes;
 use crate::chat::topic::{BridgeTopic, CLIENT_FILTERS};
-use crate::config::{AckMode, BrokerKind, ConfigError, MqttVersion, Settings};
+use crate::config::{AckMode, BrokerKind, ConfigError, Engine, MqttVersion, Settings};
 use crate::mqtt::{ClientConfig, ClientLimits, Version, Will};
 use crate::secret::Secret;
 use crate::store;
@@ -14,7 +14,11 @@ use crate::transport::ccs;
 
 #[cfg(feature = "broker")]
 use crate::broker::{BrokerConfig, BrokerLimits, JwtConfig, Listen, TlsFiles};
-#[cfg(feature = "broker")]
+#[cfg(feature = "rumqttd")]
+use crate::rumqttd;
+#[cfg(feature = "rumqttd")]
+use std::net::SocketAddr;
+#[cfg(any(feature = "broker", feature = "rumqttd"))]
 use std::time::Duration;
 
 /// Most messages claimed from the store and not answered yet, whatever windows are configured.
@@ -49,9 +53,10 @@ pub(super) fn bridge(settings: &Settings, started_ms: u64) -> Result<bridge::Set
     Ok(bridge::Settings {
         routes: Routes::new(categories.into_iter().collect(), default_bal),
         explicit: explicit.filter_map(|(name, _)| Owner::new(name).ok()).collect(),
-        broker: match settings.mqtt.broker {
-            BrokerKind::Embedded => BrokerWord::Embedded,
-            BrokerKind::External => BrokerWord::External,
+        broker: match (settings.mqtt.broker, settings.broker.engine) {
+            (BrokerKind::Embedded, Engine::Mqtt5) => BrokerWord::Embedded,
+            // rumqttd is in this process, but what its clients are promised is what an external broker promises.
+            (BrokerKind::Embedded, Engine::Rumqttd) | (BrokerKind::External, _) => BrokerWord::External,
         },
         message: MessageLimits { payload_bytes: limits.payload_bytes, ..MessageLimits::default() },
         inflight_publishes: limits.inflight_publishes,
@@ -150,5 +155,33 @@ pub(super) fn client(settings: &Settings, password: Option<Secret>, started_ms: 
         }),
         url: set.url.clone(),
         limits: ClientLimits::default(),
+    }
+}
+
+#[cfg(feature = "rumqttd")]
+pub(super) fn rumqttd_limits(settings: &Settings) -> rumqttd::Limits {
+    let limits = &settings.limits;
+    rumqttd::Limits {
+        connections: limits.broker_connections,
+        connect_timeout: Duration::from_secs(limits.broker_connect_seconds),
+        packet_bytes: limits.broker_packet_bytes,
+        queued_bytes: limits.broker_queued_bytes,
+    }
+}
+
+/// The bridge's own client of the rumqttd at `address`.
+#[cfg(feature = "rumqttd")]
+pub(super) fn rumqttd_client(settings: &Settings, address: SocketAddr, started_ms: u64) -> ClientConfig {
+    /// What a packet gains on its way through rumqttd, at most: a topic that an alias stood for.
+    const ALIAS: usize = 65_536;
+    let largest = u32::try_from(settings.limits.broker_packet_bytes + ALIAS).unwrap_or(u32::MAX);
+    let limits = ClientLimits::default();
+    ClientConfig {
+        url: format!("mqtt://{address}"),
+        version: Version::V5,
+        username: None,
+        ca_file: None,
+        limits: ClientLimits { max_packet_bytes: limits.max_packet_bytes.max(largest), ..limits },
+        ..client(settings, None, started_ms)
     }
 }

@@ -1,7 +1,8 @@
 //! Reading the layers and checking them.
 
 use super::{
-    Bal, Broker, BrokerKind, Ccs, Limits, Loaded, Log, Mqtt, Ops, Routes, Settings, Store, fields, front_door,
+    Bal, Broker, BrokerKind, Ccs, Engine, Limits, Loaded, Log, Mqtt, Ops, Routes, Settings, Store, fields, front_door,
+    rumqttd,
 };
 use crate::chat::id::{NameError, Owner};
 use crate::secret::Secret;
@@ -206,6 +207,9 @@ fn check_ccs(ccs: &Ccs) -> Result<(), ConfigError> {
 fn check_mqtt(settings: &Settings) -> Result<(), ConfigError> {
     match settings.mqtt.broker {
         BrokerKind::Embedded => {
+            if settings.broker.engine == Engine::Rumqttd {
+                return rumqttd::check(settings);
+            }
             if cfg!(not(feature = "broker")) {
                 return Err(bad("mqtt.broker", "this build has no embedded broker; use \"external\"".into()));
             }

@@ -25,9 +25,10 @@ pub struct FilterError {
     source: tracing_subscriber::filter::ParseError,
 }
 
-/// Voices of libraries that say again what our own rooms log at its right level; and below DEBUG, tungstenite would
-/// print whole frames, with passwords and bodies in them.
-const LIBRARIES: &str = "mqtt5=error,rumqttc=error,tungstenite=debug";
+/// Voices of libraries that say again what our own rooms log at its right level, or call each goodbye of a client an
+/// error (rumqttd; `RUST_LOG=info,rumqttd::server=info` lets it speak); and below DEBUG, tungstenite would print whole
+/// frames, with passwords and bodies in them.
+const LIBRARIES: &str = "mqtt5=error,rumqttc=error,rumqttd=off,tungstenite=debug";
 
 /// Sends all logs to standard error, filtered by `level` (for example `info` or `info,fcm_mqtt_bridge::ccs=trace`);
 /// the environment variable `RUST_LOG` overrides it.

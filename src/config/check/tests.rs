@@ -96,6 +96,48 @@ fn a_broker_without_users_keys_or_doors_is_refused() {
 }
 
 #[test]
+#[cfg(feature = "rumqttd")]
+fn the_engine_rumqttd_refuses_what_it_cannot_do() {
+    const ENGINE: &str = "engine = \"rumqttd\"\n";
+    let broker = |keys: &str| format!("{MINIMUM}[broker]\n{ENGINE}{keys}\n");
+    assert!(load_text(&broker("anonymous = true")).is_ok());
+    assert!(load_text(&broker("anonymous = true\nlisten = \"[::1]:0\"")).is_ok());
+    for (key, keys) in [
+        ("broker.anonymous", ""),
+        ("broker.listen", "anonymous = true\nlisten = \"0.0.0.0:1883\""),
+        ("broker.listen", "anonymous = true\nlisten = \"off\""),
+        ("broker.listen_tls", "anonymous = true\nlisten_tls = \"127.0.0.1:8883\""),
+        ("broker.listen_ws", "anonymous = true\nlisten_ws = \"127.0.0.1:8083\""),
+        ("broker.listen_wss", "anonymous = true\nlisten_wss = \"127.0.0.1:8084\""),
+        ("broker.cert_file", "anonymous = true\ncert_file = \"broker.pem\""),
+        ("broker.key_file", "anonymous = true\nkey_file = \"broker.key\""),
+        ("broker.client_ca_file", "anonymous = true\nclient_ca_file = \"clients.pem\""),
+        ("broker.proxy_protocol", "anonymous = true\nproxy_protocol = true"),
+        ("broker.users_file", "users_file = \"users\""),
+        ("broker.jwt_secret_file", "jwt_secret_file = \"secret\""),
+        ("broker.jwt_key_file", "jwt_key_file = \"key\""),
+        ("broker.jwt_jwks_file", "jwt_jwks_file = \"keys\""),
+        ("broker.jwt_audience", "anonymous = true\njwt_audience = \"chat\""),
+        ("broker.jwt_issuer", "anonymous = true\njwt_issuer = \"login\""),
+        ("broker.data", "anonymous = true\ndata = \"data\""),
+    ] {
+        let refused = refusal(&broker(keys));
+        assert!(refused.starts_with(&format!("`{key}`: ")) && refused.contains("rumqttd"), "{keys}: {refused}");
+    }
+    for id in ["", "a/b"] {
+        let refused = refusal(&format!("{}[mqtt]\nclient_id = \"{id}\"\n", broker("anonymous = true")));
+        assert!(refused.starts_with("`mqtt.client_id`: "), "{refused}");
+    }
+}
+
+#[test]
+#[cfg(not(feature = "rumqttd"))]
+fn a_build_without_rumqttd_says_how_to_get_it() {
+    let refused = refusal(&format!("{MINIMUM}[broker]\nengine = \"rumqttd\"\nanonymous = true\n"));
+    assert!(refused.contains("broker.engine") && refused.contains("--features rumqttd"), "{refused}");
+}
+
+#[test]
 fn a_value_of_the_wrong_form_names_its_key() {
     assert!(refusal("[ccs]\nwindow = \"many\"\n").contains("ccs.window"));
     assert!(refusal(&format!("{MINIMUM}window = 0\n")).contains("ccs.window"));
