@@ -238,6 +238,9 @@ pub enum BrokerError {
         /// What is wrong with it.
         reason: String,
     },
+    /// The users file or a key of tokens is missing or wrong.
+    #[error(transparent)]
+    Identity(#[from] identity::IdentityError),
     /// The engine failed to start.
     #[error("the broker engine did not start: {0}")]
     Engine(String),
@@ -247,6 +250,8 @@ pub enum BrokerError {
 #[derive(Debug)]
 pub struct Broker {
     listeners: Listeners,
+    doorman: Arc<identity::Doorman>,
+    files: identity::Watch,
     config: BrokerConfig,
 }
 
@@ -275,15 +280,17 @@ pub struct Surroundings {
 }
 
 impl Broker {
-    /// Checks the configuration and opens the sockets.
+    /// Checks the configuration, reads users and keys, and opens the sockets.
     ///
     /// # Errors
     ///
-    /// If an address is taken or cannot be used, is open to strangers, or a limit is 0.
+    /// If an address is taken or cannot be used, is open to strangers, a limit is 0, or a file of users or keys is wrong.
     pub async fn bind(config: BrokerConfig) -> Result<Self, BrokerError> {
         config.check()?;
+        let files = identity::Watch::new(&config);
+        let doorman = Arc::new(identity::Doorman::new(&config)?);
         let listeners = Listeners::bind(&config.listen).await?;
-        Ok(Self { listeners, config })
+        Ok(Self { listeners, doorman, files, config })
     }
 
     /// The addresses.
@@ -303,19 +310,19 @@ impl Broker {
         surroundings: Surroundings,
         stop: CancellationToken,
     ) -> Result<(), BrokerError> {
-        let Self { listeners, config: BrokerConfig { anonymous, data, limits, .. } } = self;
+        let Self { listeners, doorman, files, config: BrokerConfig { data, limits, .. } } = self;
         let Outlet { inbound, publish, former, door, readers, clients, sightings: _ } = outlet;
-        let Surroundings { mark_copy, .. } = surroundings;
+        let Surroundings { metrics, reload, mark_copy } = surroundings;
         let (disk, past) = Disk::open(data.as_deref(), engine::queues(&limits)).await?;
         let desk = Arc::new(engine::desk(disk, &limits, mark_copy));
         let unconfirmed = Arc::new(Semaphore::new(limits.unconfirmed));
         recover(&desk, &limits).await?;
-        desk.restore(past).await;
+        desk.restore(past, |user| doorman.rights_of(user)).await;
         claims(&desk, former, past, &unconfirmed, &stop).await;
 
         let events = Arc::new(events::Events { desk: Arc::clone(&desk), inbound, readers, stop: stop.clone() });
         let sessions = limits.sessions;
-        let rules = auth::Rules { anonymous, sessions, ledger: Arc::clone(&desk.ledger), events: Arc::clone(&events) };
+        let rules = auth::Rules { doorman: Arc::clone(&doorman), sessions, events: Arc::clone(&events), metrics };
         let engine = Arc::new(engine::Engine::new(events, Arc::new(rules), limits));
 
         door.send_replace(Door::Open);
@@ -325,6 +332,7 @@ impl Broker {
             outgoing::run(publish, &desk, unconfirmed, &stop),
             desk.keep_written(&stop),
             sweep(&desk, &stop),
+            files.run(&doorman, reload, &stop),
             count(&desk.ledger, clients, &stop)
         );
         door.send_replace(Door::Closed);

@@ -32,7 +32,7 @@ fn world(pipe: usize) -> World {
         mark_copy: None,
     })));
     let peer = SocketAddr::from(([127, 0, 0, 1], 1));
-    World { gate: Gate::new(stream, peer, Arc::clone(&link), LIMITS), client, link }
+    World { gate: Gate::new(stream, peer, Arc::clone(&link), Arc::default(), LIMITS), client, link }
 }
 
 fn publish(id: u16, payload: &[u8]) -> Vec<u8> {
