@@ -118,3 +118,47 @@ fn stamps(config: &BrokerConfig) -> Stamps {
     ];
     paths.into_iter().map(|path| path.and_then(Stamp::of)).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::sleep;
+
+    use super::*;
+    use crate::broker::identity::users::{Cost, UsersFile};
+    use crate::mqtt::Role;
+
+    const CHEAP: Cost = Cost { memory_kib: 8, rounds: 1 };
+
+    fn add(path: &Path, name: &str) {
+        let mut file = UsersFile::open(path).unwrap();
+        file.add_with(name, Role::User, "x", CHEAP).unwrap();
+        file.save().unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_file_is_read_when_it_changes_and_a_broken_one_changes_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("users");
+        add(&path, "alice");
+        let config = BrokerConfig { users_file: Some(path.clone()), ..BrokerConfig::default() };
+        let watch = Watch::new(&config);
+        let doorman = Doorman::new(&config).unwrap();
+        let (_, nobody_asks) = watch::channel(0);
+        let stop = CancellationToken::new();
+        let steps = async {
+            let good = fs::read_to_string(&path).unwrap();
+            fs::write(&path, "alice").unwrap();
+            sleep(2 * LOOK).await;
+            assert!(doorman.has("alice"));
+            fs::remove_file(&path).unwrap();
+            sleep(2 * LOOK).await;
+            assert!(doorman.has("alice"));
+            fs::write(&path, good).unwrap();
+            add(&path, "bob");
+            sleep(2 * LOOK).await;
+            assert!(doorman.has("alice") && doorman.has("bob"));
+            stop.cancel();
+        };
+        tokio::join!(watch.run(&doorman, nobody_asks, &stop), steps);
+    }
+}

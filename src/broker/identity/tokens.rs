@@ -20,6 +20,7 @@ use super::users::role_of_word;
 use super::{Identity, crypto};
 use crate::broker::JwtConfig;
 use crate::mqtt::Role;
+use crate::ops::clock::now_ms;
 
 /// Clocks may differ by this, in seconds: a token holds that long after `exp` and before `nbf`.
 const LEEWAY: u64 = 5;
@@ -57,7 +58,7 @@ pub enum KeysError {
 #[derive(Debug, Error)]
 pub(super) enum TokenError {
     #[error("{}", words(.0.kind()))]
-    Wrong(#[from] Error),
+    Wrong(Error),
     #[error("no key is for its algorithm and key id")]
     NoKey,
     #[error("it has critical extensions, of which none is understood")]
@@ -120,7 +121,7 @@ impl Keys {
 
     /// Checks a token. `user` is the MQTT user name, if there is one.
     pub(super) fn check(&self, token: &str, user: Option<&str>) -> Result<Token, TokenError> {
-        let header = decode_header(token)?;
+        let header = decode_header(token).map_err(TokenError::Wrong)?;
         if header.crit.is_some() {
             return Err(TokenError::Critical);
         }
@@ -137,7 +138,7 @@ impl Keys {
                 Ok(data) => return accept(data.claims, user),
                 Err(error) => {
                     let other_key_may_fit = matches!(error.kind(), ErrorKind::InvalidSignature);
-                    last = error.into();
+                    last = TokenError::Wrong(error);
                     if !other_key_may_fit {
                         break;
                     }
@@ -189,8 +190,11 @@ fn accept(claims: Claims, user: Option<&str>) -> Result<Token, TokenError> {
         None => Role::User,
         Some(word) => role_of_word(&word).ok_or(TokenError::Role)?,
     };
-    // A cast of a float saturates, and the check of `exp` came first.
     let expires_ms = ((claims.exp + LEEWAY as f64) * 1_000.0) as u64;
+    // The library counts whole seconds. Whoever was sent away for the end of a token does not come back with it.
+    if expires_ms <= now_ms() {
+        return Err(TokenError::Wrong(ErrorKind::ExpiredSignature.into()));
+    }
     Ok(Token { identity: Identity { user: Arc::from(claims.sub), role }, expires_ms })
 }
 

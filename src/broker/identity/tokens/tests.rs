@@ -3,7 +3,6 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::*;
-use crate::ops::clock::now_ms;
 
 #[path = "../../../../tests/broker/mint.rs"]
 mod mint;
@@ -141,13 +140,18 @@ fn times_are_kept() {
     let exp = now() + 100;
     assert_eq!(check(json!({ "exp": exp })).unwrap().expires_ms, (exp + LEEWAY) * 1_000);
     assert_eq!(check(json!({ "exp": exp as f64 + 0.5 })).unwrap().expires_ms, (exp + LEEWAY) * 1_000 + 500);
-    assert!(check(json!({ "exp": 1e300 })).is_err() || check(json!({ "exp": 1e300 })).unwrap().expires_ms == u64::MAX);
     assert!(check(json!({ "exp": now() - 1 })).is_ok());
     let reason = |change: Value| check(change).unwrap_err().to_string();
     assert_eq!(reason(json!({ "exp": now() - LEEWAY - 2 })), "it has expired");
     assert_eq!(reason(json!({ "nbf": now() + LEEWAY + 60 })), "it does not hold yet");
     assert!(check(json!({ "nbf": now() })).is_ok());
-    for wrong in [json!({ "exp": null }), json!({ "exp": "soon" }), json!({ "exp": -5 }), json!({ "sub": null })] {
+    for wrong in [
+        json!({ "exp": null }),
+        json!({ "exp": "soon" }),
+        json!({ "exp": -5 }),
+        json!({ "exp": 1e300 }),
+        json!({ "sub": null }),
+    ] {
         assert!(check(wrong.clone()).is_err(), "{wrong}");
     }
 }
