@@ -226,7 +226,7 @@ impl Tokens {
 
     fn config(&self, mint: &Mint) -> JwtConfig {
         let path = self.path("key");
-        mint.write_key(&path);
+        fs::write(&path, mint.key_file()).unwrap();
         match mint {
             Mint::Secret(_) => JwtConfig { secret_file: Some(path), ..JwtConfig::default() },
             Mint::Rsa(_) | Mint::Ec(_) => JwtConfig { key_file: Some(path), ..JwtConfig::default() },

@@ -1,7 +1,5 @@
 //! Makes keys and tokens, as an identity provider would.
 
-use std::path::Path;
-
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use ring::rand::SystemRandom;
@@ -99,9 +97,5 @@ impl Mint {
                 json!({ "kty": "EC", "crv": "P-256", "kid": id, "x": text(x), "y": text(y) })
             }
         }
-    }
-
-    pub(crate) fn write_key(&self, path: &Path) {
-        std::fs::write(path, self.key_file()).unwrap();
     }
 }

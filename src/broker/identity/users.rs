@@ -180,13 +180,27 @@ impl UsersFile {
     /// # Errors
     /// As [`Self::add`].
     pub fn add_with(&mut self, name: &str, role: Role, password: &str, cost: Cost) -> Result<(), UsersError> {
-        check_name(name)?;
-        if self.users().any(|user| &*user.name == name) {
-            return Err(UsersError::Exists(name.to_owned()));
-        }
+        self.check_new(name)?;
         let hash = hash(password, cost)?;
         self.lines.push(Line::User(User { name: name.into(), role, hash }));
         Ok(())
+    }
+
+    /// Checks that a user of this name could be added.
+    ///
+    /// # Errors
+    /// When the name cannot be used or is taken.
+    pub fn check_new(&self, name: &str) -> Result<(), UsersError> {
+        name::check(name).map_err(|why| UsersError::Name { name: name.to_owned(), why })?;
+        if self.has(name) { Err(UsersError::Exists(name.to_owned())) } else { Ok(()) }
+    }
+
+    /// Checks that there is a user of this name.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn check_known(&self, name: &str) -> Result<(), UsersError> {
+        if self.has(name) { Ok(()) } else { Err(UsersError::Unknown(name.to_owned())) }
     }
 
     /// Gives a user another password.
@@ -219,6 +233,10 @@ impl UsersFile {
             Line::User(user) => Some(user),
             Line::Kept(_) => None,
         })
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.users().any(|user| &*user.name == name)
     }
 
     /// Writes the file. Whoever reads it meanwhile sees the old or the new one.
@@ -328,10 +346,6 @@ fn check_hash(hash: &str) -> Result<(), LineError> {
         return Err(LineError::Dear);
     }
     Ok(())
-}
-
-fn check_name(name: &str) -> Result<(), UsersError> {
-    name::check(name).map_err(|why| UsersError::Name { name: name.to_owned(), why })
 }
 
 fn hash(password: &str, cost: Cost) -> Result<Arc<str>, UsersError> {
