@@ -109,10 +109,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
                 }
             }
         }
-        if let Some(end) = self.link.poll_ending(cx)
-            && (end != End::Denied || self.acks.len() == 0)
-        {
-            return Err(self.end(cx, end)?);
+        match self.link.poll_ending(cx) {
+            None => {}
+            // First what the client has a right to know: which of the messages before are safe.
+            Some(End::Denied) if self.acks.len() > 0 || self.poll_out(cx)?.is_pending() => {}
+            Some(end) => return Err(self.end(cx, end)?),
         }
         match self.poll_out(cx) {
             Poll::Ready(Err(error)) => Err(error),

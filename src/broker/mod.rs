@@ -2,8 +2,9 @@
 //!
 //! An engine (`mqtt5`) speaks the protocol; this folder decides. It accepts the connections, stands between each socket
 //! and the engine (`gate`), turns the engine's events into [`Inbound`](crate::mqtt::Inbound) messages (`events`),
-//! delivers the bridge's publications and knows which of them arrived (`confirm`, `sessions`), and says who may write
-//! where (`auth`). It moves topics and bytes and knows no word of the chat.
+//! delivers the bridge's publications and knows which of them arrived (`confirm`, `sessions`), finds out who somebody is
+//! (`identity`) and says who may write and read what (`access`, asked through `auth`). It moves topics and bytes and knows
+//! no word of the chat but those that the access rules name.
 //!
 //! What the bridge may rely on:
 //!
@@ -14,6 +15,8 @@
 //!   socket), `NoReader` when no connected session has a matching subscription, `Lost` when the last connected session
 //!   that had a copy went. Retained publications and those at QoS 0 are `Confirmed` at once, and so is one that is
 //!   bigger than all its readers take, as MQTT 5 wants it (3.1.2.11.4).
+//! * What comes in on `{user}/...` comes from that user, unless anonymous clients are allowed. Nobody is delivered what
+//!   [`access`] does not let them read, and who may not read a publication is no reader of it.
 //! * A will on a topic of the bridge comes in like any message, when the engine publishes it.
 //! * At most [`BrokerLimits::unconfirmed`] publications are unconfirmed over all topics; then no more are taken. A
 //!   subscriber that never acknowledges holds its own publications only, as long as the bridge keeps fewer than that

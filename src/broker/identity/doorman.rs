@@ -285,3 +285,64 @@ pub(in crate::broker) fn shown(text: &str) -> String {
 fn now() -> std::time::Instant {
     Instant::now().into_std()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use tracing_subscriber::fmt::MakeWriter;
+
+    use super::*;
+    use crate::broker::identity::users::{Cost, UsersFile};
+
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Log {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl<'a> MakeWriter<'a> for Log {
+        type Writer = Self;
+
+        fn make_writer(&'a self) -> Self {
+            self.clone()
+        }
+    }
+
+    #[tokio::test]
+    async fn failures_are_told_without_passwords_and_not_all_of_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("users");
+        let mut file = UsersFile::open(&path).unwrap();
+        file.add_with("alice", Role::User, "right", Cost { memory_kib: 8, rounds: 1 }).unwrap();
+        file.save().unwrap();
+        let secret = folder.path().join("secret");
+        std::fs::write(&secret, "x".repeat(32)).unwrap();
+        let jwt = Some(JwtConfig { secret_file: Some(secret), ..JwtConfig::default() });
+        let doorman = Doorman::new(&BrokerConfig { users_file: Some(path), jwt, ..BrokerConfig::default() }).unwrap();
+        let (log, metrics) = (Log::default(), Metrics::new());
+        let subscriber = tracing_subscriber::fmt().with_writer(log.clone()).with_ansi(false).finish();
+        let _guard = tracing::subscriber::set_default(subscriber);
+        for n in 0..100u32 {
+            let password = if n % 2 == 0 { "hunter2" } else { "hunter2.hunter2.hunter2" };
+            let user = if n == 0 { "a\nb" } else { "alice" };
+            let login = Login { user: Some(user), password: Some(password.as_bytes()), address: IpAddr::V4(n.into()) };
+            assert_eq!(doorman.login(login, &metrics).await.unwrap_err(), Refusal::Credentials);
+        }
+        let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+        assert!(!text.contains("hunter2"), "{text}");
+        assert!(text.contains("address=0.0.0.1 user=\"alice\" why=\"token: it is malformed\""), "{text}");
+        assert!(text.lines().all(|line| line.contains("WARN")), "a name broke a line:\n{text}");
+        let lines = text.lines().count();
+        assert!((60..80).contains(&lines), "{lines} lines");
+        assert_eq!(metrics.get(Metric::LoginsFailed), 100);
+    }
+}
