@@ -97,7 +97,12 @@ impl AppError {
     /// Whether the configuration is at fault, rather than the world.
     #[must_use]
     pub fn is_configuration(&self) -> bool {
-        matches!(self, Self::Config(_) | Self::Mqtt(_) | Self::Ccs(_))
+        match self {
+            Self::Config(_) | Self::Mqtt(_) | Self::Ccs(_) => true,
+            #[cfg(feature = "broker")]
+            Self::Broker(BrokerError::Identity(_)) => true,
+            _ => false,
+        }
     }
 }
 

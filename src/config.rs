@@ -452,6 +452,15 @@ impl Settings {
         check::load(file, environment)
     }
 
+    /// Reads the same layers without asking whether they are complete and fit together: for commands that need a key or
+    /// two of them.
+    ///
+    /// # Errors
+    /// When a file cannot be read, a key is unknown, or a value has the wrong form.
+    pub fn read(file: Option<&Path>) -> Result<Self, ConfigError> {
+        check::read(file, std::env::vars().collect())
+    }
+
     /// The BAL of each route, checked.
     ///
     /// # Errors

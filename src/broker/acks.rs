@@ -13,6 +13,8 @@ use crate::mqtt::AckWord;
 
 /// MQTT 5 reason code "quota exceeded".
 const QUOTA_EXCEEDED: u8 = 0x97;
+/// MQTT 5 reason code "not authorized".
+const NOT_AUTHORIZED: u8 = 0x87;
 const PUBACK: u8 = 0x40;
 const PUBREC: u8 = 0x50;
 const PUBREL: u8 = 0x62;
@@ -86,6 +88,21 @@ impl Acks {
     /// The next packet that the engine has to read although the client did not send it.
     pub(super) fn next_for_engine(&mut self) -> Option<Bytes> {
         self.for_engine.pop_front()
+    }
+
+    /// Gives the engine the acknowledgement of a PUBLISH that the client never saw. Otherwise its window would not open
+    /// again.
+    pub(super) fn answer_withheld(&mut self, qos: u8, id: Option<u16>) {
+        let (1 | 2, Some(id)) = (qos, id) else {
+            return;
+        };
+        let [high, low] = id.to_be_bytes();
+        let answer: &[u8] = match qos {
+            1 => &[PUBACK, 2, high, low],
+            // As a refusal it ends the exchange at once (MQTT 5, 4.3.3). The engine reads it so in 3.1.1 as well.
+            _ => &[PUBREC, 3, high, low, NOT_AUTHORIZED],
+        };
+        self.for_engine.push_back(Bytes::copy_from_slice(answer));
     }
 
     /// Whether this PUBCOMP answers a packet that the client did not send.

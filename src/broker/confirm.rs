@@ -56,6 +56,7 @@ use mqtt5::broker::storage::QueueHandle;
 use tokio::sync::{Notify, OwnedSemaphorePermit, oneshot};
 use tracing::warn;
 
+use super::access::Rights;
 use super::link::{Link, Start};
 use super::parked::ParkedLimits;
 use super::sessions::{Delivery, Lasting, Reader, Readers, Sent};
@@ -174,6 +175,11 @@ impl Ledger {
         }
     }
 
+    /// The copy of `client` was taken back: it may not read the topic any more.
+    pub(super) fn withheld(&self, client: &str, id: u64) {
+        self.lock().give_up(id, client);
+    }
+
     /// A subscriber has it.
     pub(super) fn confirm(&self, client: &str, id: u64) {
         let mut state = self.lock();
@@ -234,8 +240,8 @@ impl Ledger {
     }
 
     /// A session of an earlier run. `left` are the marks of what the engine has for it.
-    pub(super) fn restore(&self, client: &Arc<str>, queue: QueueHandle, left: Vec<u64>) {
-        self.lock().sessions.restore(client, queue, left);
+    pub(super) fn restore(&self, client: &Arc<str>, rights: Rights, queue: QueueHandle, left: Vec<u64>) {
+        self.lock().sessions.restore(client, rights, queue, left);
     }
 
     /// Takes over what an earlier run left with sessions; what none has is answered [`Outcome::Lost`].

@@ -10,6 +10,7 @@ use mqtt5::broker::storage::{ClientSession, QueueHandle, QueuedMessage, StorageB
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
+use super::access::Rights;
 use super::confirm::{Forget, Ledger, Rest, mark};
 use super::disk::{Disk, Past};
 use super::link::Link;
@@ -30,7 +31,8 @@ impl std::fmt::Debug for Desk {
 
 impl Desk {
     /// Puts the sessions of an earlier run on the books, and what the engine has for them.
-    pub(super) async fn restore(&self, past: Past) {
+    /// `rights_of` says what the user may do to whom a session belongs.
+    pub(super) async fn restore(&self, past: Past, rights_of: impl Fn(Option<&str>) -> Rights) {
         for client in self.disk.storage.session_client_ids().await.unwrap_or_default() {
             let client: Arc<str> = client.into();
             let Some(session) = self.stored(&client).await else { continue };
@@ -39,7 +41,7 @@ impl Desk {
                 Past::Whole => self.left(&client, &queue).await,
                 Past::Torn => Vec::new(),
             };
-            self.ledger.restore(&client, queue, left);
+            self.ledger.restore(&client, rights_of(session.user_id.as_deref()), queue, left);
             drop(self.ledger.subscribe(&client, Reader::all_of(&client, &session), Lasting::of(&session)));
         }
     }

@@ -23,9 +23,11 @@ use super::desk::Desk;
 use super::disk::Disk;
 use super::events::Events;
 use super::gate::{Gate, GateLimits};
-use super::link::{LINK, Link};
+use super::link::{End, LINK, Link};
 use super::parked::ParkedLimits;
 use crate::mqtt::MarkCopy;
+use crate::ops::clock::now_ms;
+use crate::ops::metrics::Metrics;
 
 /// MQTT 5 topic aliases per connection; the engine keeps a topic for each.
 const TOPIC_ALIASES: u16 = 32;
@@ -37,6 +39,8 @@ const PARKED_PART: usize = 2;
 const PARKED_TOPICS: usize = 4_096;
 /// A window that no limit of the engine's monitor depends on: all its limits are off, ours hold before it.
 const MONITOR_WINDOW: Duration = Duration::from_secs(1);
+/// The longest wait for the end of a token before the wall clock is asked again, which may have been set.
+const CLOCK_CHECK: Duration = Duration::from_secs(30);
 
 /// What all connections share.
 pub(super) struct Engine {
@@ -45,6 +49,7 @@ pub(super) struct Engine {
     rules: Arc<Rules>,
     stats: Arc<BrokerStats>,
     monitor: Arc<ResourceMonitor>,
+    metrics: Arc<Metrics>,
     shutdown: broadcast::Sender<()>,
     pub(super) limits: BrokerLimits,
 }
@@ -65,6 +70,7 @@ pub(super) fn desk(disk: Disk, limits: &BrokerLimits, mark_copy: Option<MarkCopy
 
 impl Engine {
     pub(super) fn new(events: Arc<Events>, rules: Arc<Rules>, limits: BrokerLimits) -> Self {
+        let metrics = Arc::clone(&rules.metrics);
         let desk = Arc::clone(&events.desk);
         let (shutdown, _) = broadcast::channel(1);
         let monitor = ResourceMonitor::new(ResourceLimits {
@@ -81,6 +87,7 @@ impl Engine {
             rules,
             stats: Arc::new(BrokerStats::new()),
             monitor: Arc::new(monitor),
+            metrics,
             shutdown,
             limits,
         }
@@ -93,7 +100,7 @@ impl Engine {
     {
         let link = Link::new(Arc::clone(&self.desk.ledger));
         let limits = GateLimits { packet: self.limits.packet_bytes, held: self.limits.held_acks.into() };
-        let gate = Gate::new(stream, peer, Arc::clone(&link), limits);
+        let gate = Gate::new(stream, peer, Arc::clone(&link), Arc::clone(&self.metrics), limits);
         let handler = ClientHandler::new(
             // The one variant that takes a stream of ours.
             BrokerTransport::WebSocket(Box::new(gate)),
@@ -114,12 +121,19 @@ impl Engine {
                     std::future::pending::<()>().await;
                 }
             };
+            let overdue = async {
+                until(link.expires_ms().await).await;
+                debug!(%peer, "token has expired");
+                link.end(End::Expired);
+                std::future::pending::<()>().await;
+            };
             tokio::select! {
                 ended = LINK.scope(Arc::clone(&link), handler.run()) => match ended {
                     Ok(()) => debug!(%peer, "connection ended"),
                     Err(error) => debug!(%peer, %error, "connection ended"),
                 },
                 () = silent => debug!(%peer, "connection closed: no CONNECT in time"),
+                () = overdue => {}
             }
         }
     }
@@ -128,6 +142,17 @@ impl Engine {
     pub(super) fn end(&self) {
         // An error means that there is no connection to be told.
         let _ = self.shutdown.send(());
+    }
+}
+
+/// Waits until a time in Unix milliseconds.
+async fn until(then_ms: u64) {
+    loop {
+        let left = then_ms.saturating_sub(now_ms());
+        if left == 0 {
+            return;
+        }
+        sleep(Duration::from_millis(left).min(CLOCK_CHECK)).await;
     }
 }
 

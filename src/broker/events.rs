@@ -79,6 +79,7 @@ impl Events {
         self.desk.detach(&event.client_id, &link).await;
         if event.unexpected
             && let Some(will) = link.take_will()
+            && link.rights().may_publish(&will.topic)
         {
             self.will(will).await;
         }

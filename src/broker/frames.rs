@@ -53,12 +53,23 @@ pub(super) struct Connect {
     pub(super) version: Version,
     /// The biggest packet that the client takes.
     pub(super) max_packet: Option<u32>,
+    pub(super) naming: Naming,
+}
+
+/// Who chose the client id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Naming {
+    /// The client.
+    Chosen,
+    /// The engine, because the client left it empty.
+    Assigned,
 }
 
 /// What the gate reads of a PUBLISH.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Publish<'a> {
     pub(super) topic: &'a [u8],
+    pub(super) qos: u8,
     /// Absent at QoS 0.
     pub(super) id: Option<u16>,
     /// MQTT 5 message expiry, in seconds.
@@ -138,7 +149,13 @@ impl Frame {
             Version::V311 => None,
             Version::V5 => take_properties(&mut body, MAXIMUM_PACKET_SIZE)?,
         };
-        Some(Connect { version, max_packet })
+        let naming = if take_prefixed(&mut body)?.is_empty() { Naming::Assigned } else { Naming::Chosen };
+        Some(Connect { version, max_packet, naming })
+    }
+
+    /// The reason code of an acknowledgement; 0 if it leaves it out.
+    pub(super) fn ack_reason(&self) -> u8 {
+        self.body().get(2).copied().unwrap_or_default()
     }
 
     /// Whether a CONNACK says that the session was resumed.
@@ -156,7 +173,7 @@ impl Frame {
             Version::V311 => None,
             Version::V5 => take_properties(&mut body, MESSAGE_EXPIRY)?,
         };
-        Some(Publish { topic, id, expiry, payload: body })
+        Some(Publish { topic, qos, id, expiry, payload: body })
     }
 
     /// The same PUBLISH with another payload; none if the packet is malformed or would be too big for MQTT.

@@ -29,14 +29,19 @@ use mqtt5::broker::transport::WebSocketTransport;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::acks::{Acks, Release};
-use super::frames::{Frame, FrameError, Framer, Kind};
-use super::link::{Link, Passing, Start};
+use super::frames::{Frame, FrameError, Framer, Kind, Version};
+use super::link::{End, Link, Passing, Start};
 use crate::mqtt::MarkCopy;
+use crate::ops::metrics::{Metric, Metrics};
 
 /// How much is read from the socket at once.
 const READ_CHUNK: usize = 8 * 1024;
 /// How much may wait for the socket before the engine is told to wait.
 const OUT_LIMIT: usize = 64 * 1024;
+/// First byte of a DISCONNECT.
+const DISCONNECT: u8 = 0xe0;
+/// Reason codes from here on are refusals.
+const FAILURE: u8 = 0x80;
 
 /// Limits of one gate.
 #[derive(Debug, Clone, Copy)]
@@ -53,6 +58,7 @@ pub(super) struct Gate<S> {
     stream: S,
     peer: SocketAddr,
     link: Arc<Link>,
+    metrics: Arc<Metrics>,
     held_limit: usize,
     incoming: Framer,
     /// A PUBLISH for which there is no room yet.
@@ -65,14 +71,17 @@ pub(super) struct Gate<S> {
     out: BytesMut,
     /// Publications at QoS 0 in `out`.
     unwritten: Vec<u64>,
+    /// Set once the connection has been ended by us: nothing passes any more.
+    ended: Option<End>,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
-    pub(super) fn new(stream: S, peer: SocketAddr, link: Arc<Link>, limits: GateLimits) -> Self {
+    pub(super) fn new(stream: S, peer: SocketAddr, link: Arc<Link>, metrics: Arc<Metrics>, limits: GateLimits) -> Self {
         Self {
             stream,
             peer,
             link,
+            metrics,
             held_limit: limits.held,
             incoming: Framer::new(limits.packet),
             waiting: None,
@@ -81,6 +90,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
             acks: Acks::default(),
             out: BytesMut::new(),
             unwritten: Vec::new(),
+            ended: None,
         }
     }
 
@@ -99,10 +109,30 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
                 }
             }
         }
+        match self.link.poll_ending(cx) {
+            None => {}
+            // First what the client has a right to know: which of the messages before are safe.
+            Some(End::Denied) if self.acks.len() > 0 || self.poll_out(cx)?.is_pending() => {}
+            Some(end) => return Err(self.end(cx, end)?),
+        }
         match self.poll_out(cx) {
             Poll::Ready(Err(error)) => Err(error),
             _ => Ok(()),
         }
+    }
+
+    /// Says goodbye, as far as the socket takes it at once. Yields what the engine is told.
+    fn end(&mut self, cx: &mut Context<'_>, end: End) -> io::Result<io::Error> {
+        let first_time = self.ended.replace(end).is_none();
+        if first_time
+            && let Some(reason) = end.reason()
+            && self.link.version() == Version::V5
+            && self.link.has_begun()
+        {
+            self.out.extend_from_slice(&[DISCONNECT, 1, reason]);
+        }
+        let _ = self.poll_out(cx)?;
+        Ok(ended())
     }
 
     fn poll_out(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -123,6 +153,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Bytes>>> {
         if let Some(frame) = self.acks.next_for_engine() {
             return Poll::Ready(Ok(Some(frame)));
+        }
+        if self.link.ending().is_some() {
+            // Only acknowledgements have still to leave, and the first of them has our waker.
+            return Poll::Pending;
         }
         loop {
             let next = match self.waiting.take() {
@@ -177,6 +211,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
     /// Takes a packet of the engine and passes it on, holds it, or drops it.
     fn accept(&mut self, frame: &Frame) {
         match frame.kind() {
+            // MQTT 3.1.1 has no word for a refusal. After a denied message the connection ends; a retained message for
+            // which there is no room stays unacknowledged, as one beyond the quota of the bridge does.
+            Kind::PubAck | Kind::PubRec if self.link.version() == Version::V311 && frame.ack_reason() >= FAILURE => {
+                return;
+            }
             Kind::PubAck | Kind::PubRec => {
                 let word = frame.ack_id().and_then(|id| self.link.take_word(id));
                 // Also those that need not wait queue up: [MQTT-4.6.0-2] wants them in the order of the PUBLISHes.
@@ -193,6 +232,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
                         self.out.extend_from_slice(marked.bytes());
                         return;
                     }
+                }
+                Passing::Withheld { qos, id } => {
+                    self.metrics.count(Metric::DeliveriesFiltered);
+                    self.acks.answer_withheld(qos, id);
+                    return;
                 }
             },
             Kind::Connect | Kind::PubComp | Kind::Other => {}
@@ -257,6 +301,11 @@ impl<S: AsyncRead + AsyncWrite + Send + Sync + Unpin> WebSocketTransport for Gat
 /// by a health check is no reason to warn.
 fn hung_up() -> io::Error {
     io::Error::new(io::ErrorKind::UnexpectedEof, "Connection closed before CONNECT")
+}
+
+/// As [`not_safe`].
+fn ended() -> io::Error {
+    io::Error::new(io::ErrorKind::ConnectionReset, "Connection reset: ended by the broker")
 }
 
 /// The engine takes an error with these two words for an ordinary end of the connection and does not warn.

@@ -5,12 +5,15 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Waker};
 
 use mqtt5::WillMessage;
-use tokio::sync::oneshot;
+use tokio::sync::{SetOnce, oneshot};
 
+use super::access::Rights;
 use super::confirm::{Ledger, mark};
-use super::frames::{Connect, Frame, Version};
+use super::frames::{Connect, Frame, Naming, Version};
+use super::identity::{Caller, Identity, Place};
 use crate::mqtt::{AckWord, MarkCopy};
 
 tokio::task_local! {
@@ -27,8 +30,10 @@ pub(super) fn current() -> Option<Arc<Link>> {
 #[derive(Debug)]
 pub(super) struct Link {
     ledger: Arc<Ledger>,
-    /// A lock because the engine wants its socket `Sync`. It is never contended: one task uses all of it, and it is
-    /// not held across an await.
+    /// When the token ends with which the client came, in Unix milliseconds.
+    expires_ms: SetOnce<u64>,
+    /// A lock because the engine wants its socket `Sync`, and because others may end the connection. It is hardly ever
+    /// contended: one task uses all the rest of it, and it is not held across an await.
     state: Mutex<State>,
 }
 
@@ -37,6 +42,12 @@ struct State {
     connect: Option<Connect>,
     start: Option<Start>,
     client: Option<Arc<str>>,
+    rights: Rights,
+    /// On the roster, as long as the connection lives.
+    place: Option<Place>,
+    end: Option<End>,
+    /// The task of the connection, which has to see the end.
+    waker: Option<Waker>,
     /// The message expiry of the PUBLISH that the engine has in hand: its event leaves it out.
     expiry: Option<u32>,
     /// What the bridge will say about each message that is not acknowledged yet, by packet identifier.
@@ -65,11 +76,108 @@ pub(super) enum Passing {
     TellWritten(u64),
     /// Pass it on with its payload marked.
     Marked(MarkCopy),
+    /// Drop it: the client may not read its topic.
+    Withheld {
+        /// 0, 1 or 2: what the engine waits for.
+        qos: u8,
+        /// Of the packet.
+        id: Option<u16>,
+    },
+}
+
+/// Why we end a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    /// A message was denied whose sender speaks MQTT 3.1.1, which has no other word for it ([MQTT-3.3.5-2]).
+    Denied,
+    /// The token is over.
+    Expired,
+    /// The users file does not say any more that the client may be here.
+    Revoked,
+}
+
+impl End {
+    /// The reason code of the DISCONNECT in MQTT 5.
+    pub(super) fn reason(self) -> Option<u8> {
+        /// "Administrative action".
+        const ADMINISTRATIVE_ACTION: u8 = 0x98;
+        /// "Maximum connect time": the time for which the connection was authorised is over.
+        const MAXIMUM_CONNECT_TIME: u8 = 0xa0;
+        match self {
+            Self::Denied => None,
+            Self::Expired => Some(MAXIMUM_CONNECT_TIME),
+            Self::Revoked => Some(ADMINISTRATIVE_ACTION),
+        }
+    }
 }
 
 impl Link {
     pub(super) fn new(ledger: Arc<Ledger>) -> Arc<Self> {
-        Arc::new(Self { ledger, state: Mutex::default() })
+        Arc::new(Self { ledger, expires_ms: SetOnce::new(), state: Mutex::default() })
+    }
+
+    /// The connection of an anonymous client.
+    #[cfg(test)]
+    pub(super) fn of_anybody(ledger: Arc<Ledger>) -> Arc<Self> {
+        let link = Self::new(ledger);
+        link.admit(&Caller::Anonymous, None);
+        link
+    }
+
+    /// The client is who it says.
+    pub(super) fn admit(&self, caller: &Caller, place: Option<Place>) {
+        if let Some(expires_ms) = caller.expires_ms() {
+            // A second time cannot come: a connection has one CONNECT.
+            let _ = self.expires_ms.set(expires_ms);
+        }
+        let mut state = self.lock();
+        state.rights = caller.rights();
+        state.place = place;
+    }
+
+    /// What the client may do; nothing before it was admitted.
+    pub(super) fn rights(&self) -> Rights {
+        self.lock().rights.clone()
+    }
+
+    /// Who the client is, if it logged in.
+    #[expect(dead_code, reason = "presence tells who came with it")]
+    pub(super) fn identity(&self) -> Option<Identity> {
+        match &self.lock().rights {
+            Rights::Known(identity) => Some(identity.clone()),
+            Rights::Anonymous | Rights::Nobody => None,
+        }
+    }
+
+    /// Waits until it is known when the client's token ends; forever if it has none.
+    pub(super) async fn expires_ms(&self) -> u64 {
+        *self.expires_ms.wait().await
+    }
+
+    /// Ends the connection: at once, or after [`End::Denied`] as soon as the acknowledgements that are held have left.
+    pub(super) fn end(&self, end: End) {
+        let mut state = self.lock();
+        // To be thrown out is the stronger one.
+        if state.end.is_none_or(|before| before == End::Denied) {
+            state.end = Some(end);
+        }
+        if let Some(waker) = state.waker.take() {
+            waker.wake();
+        }
+    }
+
+    /// Whether the connection is to end.
+    pub(super) fn ending(&self) -> Option<End> {
+        self.lock().end
+    }
+
+    /// As [`Self::ending`], and wakes the task of `cx` should it change.
+    pub(super) fn poll_ending(&self, cx: &Context<'_>) -> Option<End> {
+        let mut state = self.lock();
+        if !state.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            state.waker = Some(cx.waker().clone());
+        }
+        state.end
     }
 
     /// The biggest packet that the client takes.
@@ -87,14 +195,24 @@ impl Link {
         self.lock().connect.is_some()
     }
 
+    /// Who chose the client id.
+    pub(super) fn naming(&self) -> Naming {
+        self.lock().connect.map_or(Naming::Chosen, |connect| connect.naming)
+    }
+
     pub(super) fn saw_connect(&self, connect: &Frame) {
-        let unknown = Connect { version: Version::V5, max_packet: None };
+        let unknown = Connect { version: Version::V5, max_packet: None, naming: Naming::Chosen };
         self.lock().connect = Some(connect.connect().unwrap_or(unknown));
     }
 
     /// The CONNACK that goes out says how the session begins.
     pub(super) fn began(&self, start: Start) {
         self.lock().start = Some(start);
+    }
+
+    /// Whether the client has its CONNACK.
+    pub(super) fn has_begun(&self) -> bool {
+        self.lock().start.is_some()
     }
 
     /// How the session began.
@@ -146,7 +264,15 @@ impl Link {
         let Some(publish) = frame.publish(state.version()) else {
             return Passing::AsItIs;
         };
-        let Some(leaving) = self.ledger.sent(client, state.last, || mark(publish.topic, publish.payload)) else {
+        let leaving = self.ledger.sent(client, state.last, || mark(publish.topic, publish.payload));
+        if !str::from_utf8(publish.topic).is_ok_and(|topic| state.rights.may_read(topic)) {
+            if let Some(id) = leaving.and_then(|leaving| leaving.id) {
+                self.ledger.withheld(client, id);
+                state.last = id;
+            }
+            return Passing::Withheld { qos: publish.qos, id: publish.id };
+        }
+        let Some(leaving) = leaving else {
             return Passing::AsItIs;
         };
         let marked = leaving.mark_copy.map_or(Passing::AsItIs, Passing::Marked);

@@ -2,8 +2,9 @@
 //!
 //! An engine (`mqtt5`) speaks the protocol; this folder decides. It accepts the connections, stands between each socket
 //! and the engine (`gate`), turns the engine's events into [`Inbound`](crate::mqtt::Inbound) messages (`events`),
-//! delivers the bridge's publications and knows which of them arrived (`confirm`, `sessions`), and says who may write
-//! where (`auth`). It moves topics and bytes and knows no word of the chat.
+//! delivers the bridge's publications and knows which of them arrived (`confirm`, `sessions`), finds out who somebody is
+//! (`identity`) and says who may write and read what (`access`, asked through `auth`). It moves topics and bytes and knows
+//! no word of the chat but those that the access rules name.
 //!
 //! What the bridge may rely on:
 //!
@@ -14,6 +15,8 @@
 //!   socket), `NoReader` when no connected session has a matching subscription, `Lost` when the last connected session
 //!   that had a copy went. Retained publications and those at QoS 0 are `Confirmed` at once, and so is one that is
 //!   bigger than all its readers take, as MQTT 5 wants it (3.1.2.11.4).
+//! * What comes in on `{user}/...` comes from that user, unless anonymous clients are allowed. Nobody is delivered what
+//!   [`access`] does not let them read, and who may not read a publication is no reader of it.
 //! * A will on a topic of the bridge comes in like any message, when the engine publishes it.
 //! * At most [`BrokerLimits::unconfirmed`] publications are unconfirmed over all topics; then no more are taken. A
 //!   subscriber that never acknowledges holds its own publications only, as long as the bridge keeps fewer than that
@@ -238,6 +241,9 @@ pub enum BrokerError {
         /// What is wrong with it.
         reason: String,
     },
+    /// The users file or a key of tokens is missing or wrong.
+    #[error(transparent)]
+    Identity(#[from] identity::IdentityError),
     /// The engine failed to start.
     #[error("the broker engine did not start: {0}")]
     Engine(String),
@@ -247,6 +253,8 @@ pub enum BrokerError {
 #[derive(Debug)]
 pub struct Broker {
     listeners: Listeners,
+    doorman: Arc<identity::Doorman>,
+    files: identity::Watch,
     config: BrokerConfig,
 }
 
@@ -275,15 +283,17 @@ pub struct Surroundings {
 }
 
 impl Broker {
-    /// Checks the configuration and opens the sockets.
+    /// Checks the configuration, reads users and keys, and opens the sockets.
     ///
     /// # Errors
     ///
-    /// If an address is taken or cannot be used, is open to strangers, or a limit is 0.
+    /// If an address is taken or cannot be used, is open to strangers, a limit is 0, or a file of users or keys is wrong.
     pub async fn bind(config: BrokerConfig) -> Result<Self, BrokerError> {
         config.check()?;
+        let files = identity::Watch::new(&config);
+        let doorman = Arc::new(identity::Doorman::new(&config)?);
         let listeners = Listeners::bind(&config.listen).await?;
-        Ok(Self { listeners, config })
+        Ok(Self { listeners, doorman, files, config })
     }
 
     /// The addresses.
@@ -303,19 +313,19 @@ impl Broker {
         surroundings: Surroundings,
         stop: CancellationToken,
     ) -> Result<(), BrokerError> {
-        let Self { listeners, config: BrokerConfig { anonymous, data, limits, .. } } = self;
+        let Self { listeners, doorman, files, config: BrokerConfig { data, limits, .. } } = self;
         let Outlet { inbound, publish, former, door, readers, clients, sightings: _ } = outlet;
-        let Surroundings { mark_copy, .. } = surroundings;
+        let Surroundings { metrics, reload, mark_copy } = surroundings;
         let (disk, past) = Disk::open(data.as_deref(), engine::queues(&limits)).await?;
         let desk = Arc::new(engine::desk(disk, &limits, mark_copy));
         let unconfirmed = Arc::new(Semaphore::new(limits.unconfirmed));
         recover(&desk, &limits).await?;
-        desk.restore(past).await;
+        desk.restore(past, |user| doorman.rights_of(user)).await;
         claims(&desk, former, past, &unconfirmed, &stop).await;
 
         let events = Arc::new(events::Events { desk: Arc::clone(&desk), inbound, readers, stop: stop.clone() });
         let sessions = limits.sessions;
-        let rules = auth::Rules { anonymous, sessions, ledger: Arc::clone(&desk.ledger), events: Arc::clone(&events) };
+        let rules = auth::Rules { doorman: Arc::clone(&doorman), sessions, events: Arc::clone(&events), metrics };
         let engine = Arc::new(engine::Engine::new(events, Arc::new(rules), limits));
 
         door.send_replace(Door::Open);
@@ -325,6 +335,7 @@ impl Broker {
             outgoing::run(publish, &desk, unconfirmed, &stop),
             desk.keep_written(&stop),
             sweep(&desk, &stop),
+            files.run(&doorman, reload, &stop),
             count(&desk.ledger, clients, &stop)
         );
         door.send_replace(Door::Closed);

@@ -9,6 +9,7 @@ use mqtt5::packet::publish::PublishPacket;
 use mqtt5::validation::parse_shared_subscription;
 use mqtt5::{QoS, WillMessage};
 
+use super::access::Rights;
 use super::filters::Filters;
 use super::link::Link;
 use super::outgoing::packet;
@@ -90,6 +91,8 @@ pub(super) struct Session {
     epoch: u64,
     /// The biggest packet that the client takes (MQTT 5).
     max_packet: Option<usize>,
+    /// What its client may read: no copy of anything else is made for it.
+    rights: Rights,
     readers: Vec<Reader>,
     lasting: Lasting,
     /// The will that is published some time after the connection broke.
@@ -143,6 +146,7 @@ impl Session {
             epoch: queue.epoch(),
             queue,
             max_packet: None,
+            rights: Rights::Nobody,
             readers: Vec::new(),
             lasting: Lasting::default(),
             delayed_will: None,
@@ -296,6 +300,7 @@ impl Sessions {
         let old = self.by_client.remove(client);
         let mut session = Session::new(Presence::Connected, Arc::downgrade(link), queue);
         session.max_packet = link.max_packet();
+        session.rights = link.rights();
         if let Some(old) = old {
             Session {
                 readers: session.readers,
@@ -309,8 +314,8 @@ impl Sessions {
     }
 
     /// A session of an earlier run. `left` are the marks of what the engine has for it.
-    pub(super) fn restore(&mut self, client: &Arc<str>, queue: QueueHandle, left: Vec<u64>) {
-        let session = Session { left, ..Session::new(Presence::Away, Weak::new(), queue) };
+    pub(super) fn restore(&mut self, client: &Arc<str>, rights: Rights, queue: QueueHandle, left: Vec<u64>) {
+        let session = Session { rights, left, ..Session::new(Presence::Away, Weak::new(), queue) };
         self.by_client.insert(client.clone(), session);
     }
 
@@ -381,10 +386,19 @@ impl Sessions {
         self.get(client).into_iter().flat_map(|session| session.readers.iter().map(|reader| &*reader.filter))
     }
 
+    /// Whether the client of a session may read a topic.
+    pub(super) fn may_read(&self, client: &str, topic: &str) -> bool {
+        self.get(client).is_some_and(|session| session.rights.may_read(topic))
+    }
+
+    /// The subscriptions that match a topic, of those who may read it.
+    fn readers_of(&self, topic: &str) -> impl Iterator<Item = &Reader> {
+        self.filters.matches(topic).into_iter().filter(move |reader| self.may_read(&reader.client, topic))
+    }
+
     /// Whether somebody else who is connected reads a topic.
     pub(super) fn has_reader_besides(&self, topic: &str, holders: &HashSet<Arc<str>>) -> bool {
-        let mut readers = self.filters.matches(topic).into_iter();
-        readers.any(|reader| self.is_connected(&reader.client) && !holders.contains(&reader.client))
+        self.readers_of(topic).any(|reader| self.is_connected(&reader.client) && !holders.contains(&reader.client))
     }
 
     /// The session is over. Yields its copies.
@@ -415,7 +429,7 @@ impl Sessions {
     pub(super) fn copies_of(&mut self, topic: &str) -> Vec<Delivery> {
         let mut own: BTreeMap<&Arc<str>, Delivery> = BTreeMap::new();
         let mut shared: BTreeMap<&Arc<str>, Vec<&Reader>> = BTreeMap::new();
-        for reader in self.filters.matches(topic) {
+        for reader in self.readers_of(topic) {
             match reader.sharing {
                 Sharing::Shared => shared.entry(&reader.filter).or_default().push(reader),
                 Sharing::Own => {

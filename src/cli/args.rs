@@ -89,6 +89,14 @@ pub enum Command {
         #[arg(long, value_name = "ADDRESS")]
         ack: Option<String>,
     },
+    /// Adds, changes and removes users of the embedded broker. A running bridge takes it up within seconds, and ends the
+    /// connections of those who are gone, or have another role or password.
+    #[cfg(feature = "broker")]
+    User {
+        /// What to do.
+        #[command(subcommand)]
+        action: UserAction,
+    },
     /// Asks a running bridge (or simulator) whether it is well: exit code 0 if so. For health checks of containers.
     Health {
         /// Its `[ops] listen` address.
@@ -147,6 +155,69 @@ pub struct SimArgs {
     /// Log filter.
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     pub log: String,
+}
+
+/// What `user` does. A password is asked for on a terminal; otherwise it is the first line of the standard input.
+#[cfg(feature = "broker")]
+#[derive(Debug, Subcommand)]
+pub enum UserAction {
+    /// Adds a user with a password.
+    Add {
+        /// The MQTT username, which is the first level of the user's topics.
+        name: String,
+        /// What the user is: a backend application, a chat user, or an admin.
+        #[arg(long, value_enum)]
+        role: RoleArg,
+        /// Where the users are.
+        #[command(flatten)]
+        users: UsersArgs,
+    },
+    /// Gives a user another password.
+    Passwd {
+        /// Whose password.
+        name: String,
+        /// Where the users are.
+        #[command(flatten)]
+        users: UsersArgs,
+    },
+    /// Removes a user.
+    Remove {
+        /// Whom.
+        name: String,
+        /// Where the users are.
+        #[command(flatten)]
+        users: UsersArgs,
+    },
+    /// Lists users and roles.
+    List {
+        /// Where the users are.
+        #[command(flatten)]
+        users: UsersArgs,
+    },
+}
+
+/// The role of a user.
+#[cfg(feature = "broker")]
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+pub enum RoleArg {
+    /// A backend application: writes NAME/self/..., reads NAME/others/...
+    Bal,
+    /// A chat user with any number of devices.
+    User,
+    /// Reads everything and gives the bridge orders.
+    Admin,
+}
+
+/// Where the users are.
+#[cfg(feature = "broker")]
+#[derive(Debug, Args)]
+pub struct UsersArgs {
+    /// The configuration file that names the users file (`[broker] users_file`).
+    #[arg(long, value_name = "FILE", env = "BRIDGE_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// The users file itself, instead of a configuration. Made when missing.
+    #[arg(long, value_name = "FILE")]
+    pub users_file: Option<PathBuf>,
 }
 
 /// Where the store is.

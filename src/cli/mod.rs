@@ -7,6 +7,8 @@ mod health;
 mod outbox;
 mod sim;
 mod trace;
+#[cfg(feature = "broker")]
+mod user;
 
 use crate::app::{self, Signals};
 use crate::config::{ConfigError, Settings};
@@ -41,6 +43,8 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
             outbox::run(&store_path(store)?, shown, json)
         }
         Command::Explain { file, ack } => explain::run(&file, ack.as_deref()),
+        #[cfg(feature = "broker")]
+        Command::User { action } => user::run(action),
         Command::Health { ops, path } => health::run(ops, &path).await,
     }
 }

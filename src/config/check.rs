@@ -57,6 +57,11 @@ pub enum ConfigError {
 }
 
 pub(super) fn load(file: Option<&Path>, environment: HashMap<String, String>) -> Result<Loaded, ConfigError> {
+    finish(read(file, environment)?)
+}
+
+/// The layers, each key in its form, but not compared with each other.
+pub(super) fn read(file: Option<&Path>, environment: HashMap<String, String>) -> Result<Settings, ConfigError> {
     let form = |e: config::ConfigError| ConfigError::Form(e.to_string());
     let mut builder = Config::builder();
     if let Some(path) = file {
@@ -74,8 +79,7 @@ pub(super) fn load(file: Option<&Path>, environment: HashMap<String, String>) ->
         .separator(ENV_SEPARATOR)
         .source(Some(variables));
     known_keys(&nested(source.collect().map_err(form)?))?;
-    let settings: Settings = builder.add_source(source).build().map_err(form)?.try_deserialize().map_err(form)?;
-    finish(settings)
+    builder.add_source(source).build().map_err(form)?.try_deserialize().map_err(form)
 }
 
 /// The environment names keys as `section.key`; the file nests them.

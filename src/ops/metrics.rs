@@ -55,6 +55,16 @@ pub enum Metric {
     Republished,
     /// Documents held because nobody reads their topic (each time one is found so).
     PublishHeld,
+    /// Log-ins with wrong credentials.
+    LoginsFailed,
+    /// Log-ins refused unchecked, because too many from their address had failed.
+    LoginsLimited,
+    /// Messages and wills of clients on topics that they may not write.
+    PublishesDenied,
+    /// Subscriptions that could never have got anything, or shared ones that would have got too much.
+    SubscriptionsDenied,
+    /// Messages withheld from a subscriber who may not read their topic.
+    DeliveriesFiltered,
     /// Transactions on disk.
     Commits,
     /// Messages waiting for the push service.
@@ -153,6 +163,31 @@ const TABLE: &[(Metric, &str, Kind, &str)] = &[
         "Documents published again after a lost confirmation",
     ),
     (Metric::PublishHeld, "bridge_publish_held_total", Kind::Counter, "Times a topic was found to have no reader"),
+    (Metric::LoginsFailed, "bridge_logins_failed_total", Kind::Counter, "Log-ins with wrong credentials"),
+    (
+        Metric::LoginsLimited,
+        "bridge_logins_limited_total",
+        Kind::Counter,
+        "Log-ins refused unchecked after too many failures from their address",
+    ),
+    (
+        Metric::PublishesDenied,
+        "bridge_publishes_denied_total",
+        Kind::Counter,
+        "Messages of clients on topics that they may not write",
+    ),
+    (
+        Metric::SubscriptionsDenied,
+        "bridge_subscriptions_denied_total",
+        Kind::Counter,
+        "Subscriptions to topics that their client may not read",
+    ),
+    (
+        Metric::DeliveriesFiltered,
+        "bridge_deliveries_filtered_total",
+        Kind::Counter,
+        "Messages withheld from subscribers who may not read their topic",
+    ),
     (Metric::Commits, "bridge_store_commits", Kind::Gauge, "Transactions on disk since the start"),
     (Metric::QueueRows, "bridge_queue_rows", Kind::Gauge, "Messages waiting for the push service"),
     (Metric::QueueBytes, "bridge_queue_bytes", Kind::Gauge, "Payload bytes of messages waiting for the push service"),

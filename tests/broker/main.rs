@@ -3,8 +3,11 @@
 #![cfg(feature = "broker")]
 #![expect(clippy::unwrap_used, reason = "what a test relies on may fail it")]
 
+mod access;
 mod acks;
+mod identity;
 mod limits;
+mod mint;
 mod peer;
 mod publications;
 mod real_clients;

@@ -26,9 +26,12 @@ pub(crate) enum Seen {
     /// PUBACK, PUBREC, PUBREL, PUBCOMP: type, identifier, reason.
     Ack(u8, u16, u8),
     SubAck(u16),
+    /// A SUBACK that refuses: identifier and code.
+    SubRefused(u16, u8),
     UnsubAck(u16),
     Pong,
-    Disconnect,
+    /// The reason code.
+    Disconnect(u8),
     Closed,
 }
 
@@ -47,11 +50,22 @@ pub(crate) struct Connect<'a> {
     pub(crate) max_packet: Option<u32>,
     /// Topic, payload and MQTT 5 delay.
     pub(crate) will: Option<(&'a str, &'a str, u32)>,
+    pub(crate) user: Option<&'a str>,
+    pub(crate) password: Option<&'a str>,
 }
 
 impl Default for Connect<'_> {
     fn default() -> Self {
-        Self { client: "peer", version: V5, clean: true, expiry: 0, max_packet: None, will: None }
+        Self {
+            client: "peer",
+            version: V5,
+            clean: true,
+            expiry: 0,
+            max_packet: None,
+            will: None,
+            user: None,
+            password: None,
+        }
     }
 }
 
@@ -90,7 +104,9 @@ impl Peer {
         let mut body = BytesMut::new();
         text(&mut body, "MQTT");
         body.put_u8(connect.version);
-        body.put_u8(u8::from(connect.clean) << 1 | if connect.will.is_some() { 0b1100 } else { 0 });
+        let mut flags = u8::from(connect.clean) << 1 | if connect.will.is_some() { 0b1100 } else { 0 };
+        flags |= u8::from(connect.user.is_some()) << 7 | u8::from(connect.password.is_some()) << 6;
+        body.put_u8(flags);
         body.put_u16(0);
         if connect.version == V5 {
             body.put_u8(if connect.max_packet.is_some() { 10 } else { 5 });
@@ -110,18 +126,40 @@ impl Peer {
             text(&mut body, topic);
             text(&mut body, payload);
         }
+        for field in [connect.user, connect.password].into_iter().flatten() {
+            text(&mut body, field);
+        }
         self.say(0x10, &body).await;
+    }
+
+    /// Connects and takes the CONNACK: its code.
+    pub(crate) async fn try_connect(world: &World, connect: Connect<'_>) -> (Self, u8) {
+        let mut peer = Self::dial(world, connect.version).await;
+        peer.say_connect(&connect).await;
+        match peer.next().await {
+            Seen::ConnAck { code, .. } => (peer, code),
+            other => panic!("{other:?}"),
+        }
     }
 
     /// Subscribes and takes the SUBACK.
     pub(crate) async fn subscribe(&mut self, filter: &str, qos: u8) {
+        assert_eq!(self.try_subscribe(filter, qos).await, Seen::SubAck(1));
+    }
+
+    /// Subscribes. Yields the SUBACK.
+    pub(crate) async fn try_subscribe(&mut self, filter: &str, qos: u8) -> Seen {
+        self.say_subscribe(filter, qos).await;
+        self.next().await
+    }
+
+    pub(crate) async fn say_subscribe(&mut self, filter: &str, qos: u8) {
         let mut body = BytesMut::new();
         body.put_u16(1);
         self.no_properties(&mut body);
         text(&mut body, filter);
         body.put_u8(qos);
         self.say(0x82, &body).await;
-        assert_eq!(self.next().await, Seen::SubAck(1));
     }
 
     pub(crate) async fn unsubscribe(&mut self, filter: &str) {
@@ -245,10 +283,13 @@ impl Peer {
                 Seen::Publish { topic, payload, id, dup: first & 8 != 0, retain: first & 1 != 0 }
             }
             kind @ 4..=7 => Seen::Ack(kind, body.get_u16(), if body.is_empty() { 0 } else { body[0] }),
-            9 => Seen::SubAck(body.get_u16()),
+            9 => match (body.get_u16(), body.last()) {
+                (id, Some(code)) if *code >= 0x80 => Seen::SubRefused(id, *code),
+                (id, _) => Seen::SubAck(id),
+            },
             11 => Seen::UnsubAck(body.get_u16()),
             13 => Seen::Pong,
-            14 => Seen::Disconnect,
+            14 => Seen::Disconnect(body.first().copied().unwrap_or_default()),
             other => panic!("packet type {other}"),
         }
     }

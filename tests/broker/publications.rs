@@ -304,6 +304,6 @@ async fn what_is_open_at_the_end_is_lost() {
     bal.message().await;
     world.stop().await;
     assert_eq!(outcome(answer).await, Outcome::Lost);
-    assert_eq!(bal.next().await, Seen::Disconnect);
+    assert_eq!(bal.next().await, Seen::Disconnect(0x8b));
     assert_eq!(bal.next().await, Seen::Closed);
 }

@@ -1,15 +1,21 @@
 //! A running broker, and the bridge's end of its port.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use fcm_mqtt_bridge::broker::identity::users::{Cost, UsersFile};
 use fcm_mqtt_bridge::broker::{Broker, BrokerConfig, BrokerError, BrokerLimits, Listen, Surroundings};
-use fcm_mqtt_bridge::mqtt::{self, AckWord, Door, Inbound, Outbound, Outcome, Port};
+use fcm_mqtt_bridge::mqtt::{self, AckWord, Door, Inbound, Outbound, Outcome, Port, Role};
 use fcm_mqtt_bridge::ops::metrics::Metrics;
+use tempfile::TempDir;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+
+/// As little work as Argon2 allows: tests are about who gets in, not how long it takes.
+pub(crate) const CHEAP: Cost = Cost { memory_kib: 8, rounds: 1 };
 
 /// A test that waits longer than this has failed.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -17,6 +23,9 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 pub(crate) struct World {
     pub(crate) address: std::net::SocketAddr,
     pub(crate) port: Port,
+    pub(crate) metrics: Arc<Metrics>,
+    /// The operator's wish to have the files read again.
+    pub(crate) reload: watch::Sender<u64>,
     stop: CancellationToken,
     broker: JoinSet<Result<(), BrokerError>>,
 }
@@ -48,9 +57,12 @@ impl World {
         drop(std::mem::replace(&mut port.former, tokio::sync::mpsc::channel(1).0));
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
-        tasks.spawn(broker.run(outlet, surroundings(), stop.clone()));
+        let metrics = Arc::new(Metrics::new());
+        let (reload, reload_rx) = watch::channel(0);
+        let surroundings = Surroundings { metrics: Arc::clone(&metrics), mark_copy: None, reload: reload_rx };
+        tasks.spawn(broker.run(outlet, surroundings, stop.clone()));
         soon("the door", port.door.wait_for(|door| *door == Door::Open)).await.unwrap();
-        Self { address, port, stop, broker: tasks }
+        Self { address, port, metrics, reload, stop, broker: tasks }
     }
 
     /// The next message for the bridge.
@@ -115,9 +127,40 @@ impl World {
     }
 }
 
-fn surroundings() -> Surroundings {
-    let (_, reload) = watch::channel(0);
-    Surroundings { metrics: Arc::new(Metrics::new()), mark_copy: None, reload }
+/// A users file. The password of each user is the name, backwards.
+pub(crate) struct Users {
+    folder: TempDir,
+}
+
+impl Users {
+    pub(crate) fn new(users: &[(&str, Role)]) -> Self {
+        let new = Self { folder: tempfile::tempdir().unwrap() };
+        new.edit(|file| {
+            for (name, role) in users {
+                file.add_with(name, *role, &password(name), CHEAP).unwrap();
+            }
+        });
+        new
+    }
+
+    pub(crate) fn path(&self) -> PathBuf {
+        self.folder.path().join("users")
+    }
+
+    pub(crate) fn edit(&self, edit: impl FnOnce(&mut UsersFile)) {
+        let mut file = UsersFile::open(&self.path()).unwrap();
+        edit(&mut file);
+        file.save().unwrap();
+    }
+
+    /// A broker that knows these users and nobody else.
+    pub(crate) fn config(&self) -> BrokerConfig {
+        BrokerConfig { anonymous: false, users_file: Some(self.path()), ..config() }
+    }
+}
+
+pub(crate) fn password(user: &str) -> String {
+    user.chars().rev().collect()
 }
 
 pub(crate) fn outbound(topic: &str, payload: &str) -> (Outbound, oneshot::Receiver<Outcome>) {

@@ -160,7 +160,8 @@ impl State {
     pub(super) fn unpark_for(&mut self, client: &str) -> Forget {
         let mut forget = Forget::new();
         for id in self.parked.read_by(self.sessions.filters_of(client)) {
-            let waits_for_others = |open: &Open| !open.holders.contains(client);
+            let waits_for_others =
+                |open: &Open| !open.holders.contains(client) && self.sessions.may_read(client, &open.topic);
             if self.open.get(&id).is_some_and(waits_for_others) {
                 self.take_back(id, &mut forget);
             }

@@ -30,7 +30,7 @@ impl World {
     }
 
     async fn connect(&self, client: &str, start: Start) -> Arc<Link> {
-        let link = Link::new(Arc::clone(&self.ledger));
+        let link = Link::of_anybody(Arc::clone(&self.ledger));
         let client: Arc<str> = client.into();
         let queue = self.storage.queue_handle(&client);
         if start == Start::Fresh {
@@ -245,7 +245,12 @@ async fn a_stop_keeps_what_was_sent_and_the_next_run_adopts_it() {
 
     world.ledger = Arc::new(Ledger::new(KEEPING));
     let client: Arc<str> = "bal".into();
-    world.ledger.restore(&client, world.storage.queue_handle("bal"), vec![mark(TOPIC.as_bytes(), b"sent")]);
+    world.ledger.restore(
+        &client,
+        Rights::Anonymous,
+        world.storage.queue_handle("bal"),
+        vec![mark(TOPIC.as_bytes(), b"sent")],
+    );
     let former = |payload: &'static str| {
         let (outcome, answer) = oneshot::channel();
         let payloads = vec!["another form".into(), payload.into()];

@@ -19,7 +19,7 @@ async fn connected() -> (Desk, Arc<str>, Arc<Link>, oneshot::Receiver<Outcome>) 
     let mut session = ClientSession::new(&*client, true, None);
     session.add_subscription(TOPIC, StoredSubscription::new(QoS::AtLeastOnce));
     desk.disk.storage.store_session(session).await.unwrap();
-    let link = Link::new(Arc::clone(&desk.ledger));
+    let link = Link::of_anybody(Arc::clone(&desk.ledger));
     desk.attach(&client, &link).await;
 
     let (outcome, answer) = oneshot::channel();
@@ -67,7 +67,7 @@ async fn a_session_that_another_connection_has_claimed_keeps_its_copies() {
     assert!(answer.try_recv().is_err());
     assert_eq!(desk.router.queue_handle(&client).count(), 1);
 
-    let successor = Link::new(Arc::clone(&desk.ledger));
+    let successor = Link::of_anybody(Arc::clone(&desk.ledger));
     successor.began(Start::Resumed);
     desk.attach(&client, &successor).await;
     assert!(answer.try_recv().is_err());

@@ -157,7 +157,10 @@ fn the_version_is_read_from_the_connect() {
     for (level, version) in [(4, Some(Version::V311)), (5, Some(Version::V5)), (3, None)] {
         let frames = cut(&connect(level), &[], LIMIT).unwrap();
         assert_eq!(frames[0].kind(), Kind::Connect);
-        assert_eq!(frames[0].connect(), version.map(|version| Connect { version, max_packet: None }));
+        assert_eq!(
+            frames[0].connect(),
+            version.map(|version| Connect { version, max_packet: None, naming: Naming::Assigned })
+        );
     }
 }
 
@@ -175,5 +178,8 @@ fn the_packet_limit_is_read_among_all_other_properties_of_a_connect() {
     options.properties.user_properties = vec![("key".to_owned(), "value".to_owned())];
     let stream = encode(Packet::Connect(Box::new(ConnectPacket::new(options))));
     let frames = cut(&stream, &[], LIMIT).unwrap();
-    assert_eq!(frames[0].connect(), Some(Connect { version: Version::V5, max_packet: Some(70_000) }));
+    assert_eq!(
+        frames[0].connect(),
+        Some(Connect { version: Version::V5, max_packet: Some(70_000), naming: Naming::Chosen })
+    );
 }

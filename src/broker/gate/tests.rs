@@ -32,7 +32,7 @@ fn world(pipe: usize) -> World {
         mark_copy: None,
     })));
     let peer = SocketAddr::from(([127, 0, 0, 1], 1));
-    World { gate: Gate::new(stream, peer, Arc::clone(&link), LIMITS), client, link }
+    World { gate: Gate::new(stream, peer, Arc::clone(&link), Arc::default(), LIMITS), client, link }
 }
 
 fn publish(id: u16, payload: &[u8]) -> Vec<u8> {
@@ -138,6 +138,60 @@ async fn a_full_socket_stops_the_engine() {
     let (flushed, bytes) = tokio::join!(world.gate.flush(), client);
     flushed.unwrap();
     assert_eq!(bytes, big);
+}
+
+/// A CONNECT of MQTT 5 that went through, and its CONNACK.
+async fn connected(world: &mut World) {
+    world.client.write_all(&CONNECT).await.unwrap();
+    assert_eq!(read(&mut world.gate).await.as_deref(), Some(&CONNECT[..]));
+    world.gate.write_all(&CONNACK).await.unwrap();
+    world.gate.flush().await.unwrap();
+    assert_eq!(arrived(&mut world.client).await, CONNACK);
+}
+
+const CONNECT: [u8; 15] = [0x10, 13, 0, 4, b'M', b'Q', b'T', b'T', 5, 2, 0, 0, 0, 0, 0];
+const CONNACK: [u8; 5] = [0x20, 3, 0, 0, 0];
+
+#[tokio::test(start_paused = true)]
+async fn a_client_is_told_why_it_is_sent_away() {
+    for (end, reason) in [(End::Revoked, 0x98), (End::Expired, 0xa0)] {
+        let mut world = world(4096);
+        connected(&mut world).await;
+        let link = Arc::clone(&world.link);
+        let engine = async { world.gate.read(&mut [0; 10]).await.unwrap_err().kind() };
+        let (kind, ()) = tokio::join!(engine, async { link.end(end) });
+        assert_eq!(kind, io::ErrorKind::ConnectionReset);
+        assert!(world.gate.write_all(&puback(1)).await.is_err());
+        assert_eq!(arrived(&mut world.client).await, [0xe0, 1, reason]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn before_its_connack_a_client_is_told_nothing() {
+    let mut world = world(4096);
+    world.client.write_all(&CONNECT).await.unwrap();
+    read(&mut world.gate).await;
+    world.link.end(End::Revoked);
+    assert!(world.gate.write_all(&CONNACK).await.is_err());
+    assert!(arrived(&mut world.client).await.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_withheld_is_answered_for_the_client() {
+    let mut world = world(4096);
+    world.link.identify("nobody".into());
+    for (qos, answer) in [
+        (QoS::AtMostOnce, None),
+        (QoS::AtLeastOnce, Some(vec![0x40, 2, 0, 9])),
+        (QoS::ExactlyOnce, Some(vec![0x50, 3, 0, 9, 0x87])),
+    ] {
+        let packet = PublishPacket::new("alice/others/messages", "secret", qos).with_packet_id(9);
+        world.gate.write_all(&encode(Packet::Publish(packet))).await.unwrap();
+        world.gate.flush().await.unwrap();
+        assert!(arrived(&mut world.client).await.is_empty());
+        assert_eq!(read(&mut world.gate).await, answer);
+    }
+    assert_eq!(world.gate.metrics.get(Metric::DeliveriesFiltered), 3);
 }
 
 #[tokio::test(start_paused = true)]

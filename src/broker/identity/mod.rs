@@ -1,8 +1,37 @@
 //! Who somebody is: what a client shows when it connects, checked against the users file and the keys of tokens.
+//!
+//! * `users`: the users file, to be read by the broker and edited by commands.
+//! * `passwords`: passwords against the hashes in it, with bounded effort.
+//! * `tokens`, `crypto`: JSON Web Tokens against keys.
+//! * `brake`: who failed too often has to wait.
+//! * `roster`: who is connected, and on the strength of what.
+//! * `doorman`: all of it together, for one log-in; `reload` keeps it up to date with the files.
+//!
+//! No password and no token outlives its check, and none is ever written to a log or an error.
+
+mod brake;
+mod crypto;
+mod doorman;
+mod name;
+mod passwords;
+mod reload;
+mod roster;
+mod tokens;
+pub mod users;
 
 use std::sync::Arc;
 
+use thiserror::Error;
+
 use crate::mqtt::Role;
+
+pub(super) use doorman::{Caller, Doorman, Login, Refusal, shown};
+pub use name::NameError;
+pub(super) use name::{is_client_of, owner_of};
+pub(super) use reload::Watch;
+pub(super) use roster::Place;
+pub use tokens::KeysError;
+pub use users::UsersError;
 
 /// Somebody who logged in.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -11,4 +40,15 @@ pub struct Identity {
     pub user: Arc<str>,
     /// What they are.
     pub role: Role,
+}
+
+/// Why nobody could be identified: a file is missing or wrong.
+#[derive(Debug, Error)]
+pub enum IdentityError {
+    /// The users file.
+    #[error(transparent)]
+    Users(#[from] UsersError),
+    /// A key of tokens.
+    #[error(transparent)]
+    Keys(#[from] KeysError),
 }

@@ -1,0 +1,137 @@
+//! Who failed to log in too often has to wait. Pure.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr};
+use std::time::{Duration, Instant};
+
+const MINUTE: Duration = Duration::from_secs(60);
+/// Addresses that are remembered, twice: beyond it the ones that failed longest ago are forgotten.
+const ADDRESSES_MAX: usize = 32_768;
+/// A household or a server has a /64 to itself: its addresses count as one.
+const V6_PREFIX: u32 = 64;
+
+/// Failures by address: each may fail so often, and again as time passes.
+#[derive(Debug)]
+pub(super) struct Brake {
+    per_minute: f64,
+    /// Those that failed since `turned`, and those that failed in the generation before. After a minute without a
+    /// failure nothing needs to be remembered, so that forgetting a generation forgets nothing.
+    young: HashMap<IpAddr, Budget>,
+    old: HashMap<IpAddr, Budget>,
+    turned: Option<Instant>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Budget {
+    left: f64,
+    at: Instant,
+}
+
+impl Budget {
+    fn now(self, per_minute: f64, now: Instant) -> f64 {
+        let refilled = now.saturating_duration_since(self.at).as_secs_f64() / MINUTE.as_secs_f64() * per_minute;
+        (self.left + refilled).min(per_minute)
+    }
+}
+
+impl Brake {
+    pub(super) fn new(per_minute: u32) -> Self {
+        Self { per_minute: per_minute.into(), young: HashMap::new(), old: HashMap::new(), turned: None }
+    }
+
+    /// Whether the address has used up its failures.
+    pub(super) fn holds(&self, address: IpAddr, now: Instant) -> bool {
+        self.budget(network(address), now) < 1.0
+    }
+
+    /// The address failed.
+    pub(super) fn failed(&mut self, address: IpAddr, now: Instant) {
+        let network = network(address);
+        let left = (self.budget(network, now) - 1.0).max(0.0);
+        let over = self.turned.is_none_or(|turned| now.saturating_duration_since(turned) >= MINUTE);
+        if over || self.young.len() >= ADDRESSES_MAX {
+            self.old = std::mem::take(&mut self.young);
+            self.turned = Some(now);
+        }
+        self.young.insert(network, Budget { left, at: now });
+    }
+
+    fn budget(&self, network: IpAddr, now: Instant) -> f64 {
+        let known = self.young.get(&network).or_else(|| self.old.get(&network));
+        known.map_or(self.per_minute, |budget| budget.now(self.per_minute, now))
+    }
+}
+
+/// The address, or the network of it that counts as one.
+fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & (u128::MAX << (128 - V6_PREFIX))).into(),
+        v4 => v4,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn start() -> Instant {
+        tokio::time::Instant::now().into_std()
+    }
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn each_address_has_its_own_failures() {
+        let (mut brake, now) = (Brake::new(3), start());
+        for _ in 0..3 {
+            assert!(!brake.holds(ip("10.0.0.1"), now));
+            brake.failed(ip("10.0.0.1"), now);
+        }
+        assert!(brake.holds(ip("10.0.0.1"), now) && brake.holds(ip("::ffff:10.0.0.1"), now));
+        assert!(!brake.holds(ip("10.0.0.2"), now));
+    }
+
+    #[test]
+    fn a_network_of_version_six_counts_as_one() {
+        let (mut brake, now) = (Brake::new(1), start());
+        brake.failed(ip("2001:db8::1"), now);
+        assert!(brake.holds(ip("2001:db8::ffff:1"), now));
+        assert!(!brake.holds(ip("2001:db8:0:1::1"), now));
+    }
+
+    #[test]
+    fn time_gives_them_back_one_by_one() {
+        let (mut brake, start) = (Brake::new(60), start());
+        for _ in 0..60 {
+            brake.failed(ip("10.0.0.1"), start);
+        }
+        assert!(brake.holds(ip("10.0.0.1"), start + Duration::from_millis(900)));
+        let later = start + Duration::from_millis(1_100);
+        assert!(!brake.holds(ip("10.0.0.1"), later));
+        brake.failed(ip("10.0.0.1"), later);
+        assert!(brake.holds(ip("10.0.0.1"), later));
+        assert!(!brake.holds(ip("10.0.0.1"), start + 3 * MINUTE));
+    }
+
+    #[test]
+    fn a_failure_is_remembered_for_a_minute_whatever_others_do() {
+        let (mut brake, start) = (Brake::new(2), start());
+        let at = |seconds| start + Duration::from_secs(seconds);
+        brake.failed(ip("10.0.0.9"), at(0));
+        brake.failed(ip("10.0.0.1"), at(50));
+        brake.failed(ip("10.0.0.1"), at(50));
+        brake.failed(ip("10.0.0.9"), at(61));
+        assert!(brake.holds(ip("10.0.0.1"), at(75)));
+    }
+
+    #[test]
+    fn memory_is_bounded() {
+        let (mut brake, now) = (Brake::new(1), start());
+        for n in 0..3 * ADDRESSES_MAX as u32 {
+            brake.failed(IpAddr::V4(n.into()), now);
+        }
+        assert!(brake.young.len() + brake.old.len() <= 2 * ADDRESSES_MAX);
+    }
+}

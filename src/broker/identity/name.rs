@@ -1,0 +1,108 @@
+//! User names and the client ids that belong to them.
+
+use thiserror::Error;
+
+/// Longest user name, in bytes.
+const NAME_MAX: usize = 64;
+/// Longest device in a client id.
+const DEVICE_MAX: usize = 32;
+/// `self` and `others` are words of the topic grammar; the engine keeps client ids that start with `cert:` for itself
+/// and refuses `.` and `..`.
+const RESERVED: [&str; 5] = ["self", "others", "cert", ".", ".."];
+
+/// Why a text cannot be a user name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum NameError {
+    /// It is empty.
+    #[error("is empty")]
+    Empty,
+    /// It is too long.
+    #[error("is longer than {NAME_MAX} bytes")]
+    TooLong,
+    /// It has a character that a topic level, a client id or the users file gives a meaning.
+    #[error("has a character that is not allowed: {0:?}")]
+    Character(char),
+    /// It means something else: `g-...` a group, `_...` the bridge, `$...` the broker, `self` and `others` parts of topics.
+    #[error("is reserved (`g-...`, `_...`, `$...`, `self`, `others`, `cert`)")]
+    Reserved,
+}
+
+/// Checks a user name. It is a topic level, the first part of a client id, and a field of the users file.
+pub(super) fn check(name: &str) -> Result<(), NameError> {
+    if name.is_empty() {
+        return Err(NameError::Empty);
+    }
+    if name.len() > NAME_MAX {
+        return Err(NameError::TooLong);
+    }
+    let wrong = |c: &char| c.is_control() || c.is_whitespace() || matches!(c, '/' | '+' | '#' | ':' | '\\');
+    if let Some(wrong) = name.chars().find(wrong) {
+        return Err(NameError::Character(wrong));
+    }
+    if name.starts_with("g-") || name.starts_with(['_', '$']) || RESERVED.contains(&name) {
+        return Err(NameError::Reserved);
+    }
+    Ok(())
+}
+
+/// Whether `client` is a client id of `user`: `{user}` or `{user}:{device}`.
+pub(in crate::broker) fn is_client_of(client: &str, user: &str) -> bool {
+    match client.strip_prefix(user) {
+        Some("") => true,
+        Some(rest) => rest.strip_prefix(':').is_some_and(is_device),
+        None => false,
+    }
+}
+
+/// The user whom a client id would belong to.
+pub(in crate::broker) fn owner_of(client: &str) -> &str {
+    client.split_once(':').map_or(client, |(user, _device)| user)
+}
+
+fn is_device(text: &str) -> bool {
+    (1..=DEVICE_MAX).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::chat::id::Owner;
+
+    #[test]
+    fn names() {
+        for name in ["alice", "bal1", "é", "a.b@c", "client-1_x", &"x".repeat(64)] {
+            assert_eq!(check(name), Ok(()), "{name}");
+        }
+        for name in
+            ["", "a/b", "a+", "#", "a:b", "a b", "a\0", "a\\b", "g-1", "_bridge", "$x", "self", "others", "cert", ".."]
+        {
+            assert!(check(name).is_err(), "{name:?}");
+        }
+        assert_eq!(check(&"é".repeat(33)), Err(NameError::TooLong));
+    }
+
+    #[test]
+    fn client_ids() {
+        for client in ["alice", "alice:phone", "alice:a_B-9", &format!("alice:{}", "x".repeat(32))] {
+            assert!(is_client_of(client, "alice"), "{client}");
+            assert_eq!(owner_of(client), "alice");
+        }
+        for client in
+            ["", "alic", "alice2", "bob", "alice:", "alice:a:b", "alice:a.b", "alice/phone", "Alice", ":alice"]
+        {
+            assert!(!is_client_of(client, "alice"), "{client}");
+        }
+        assert!(!is_client_of(&format!("alice:{}", "x".repeat(33)), "alice"));
+    }
+
+    proptest! {
+        /// Who can log in can be addressed.
+        #[test]
+        fn every_name_can_own_topics(name in "\\PC{0,20}") {
+            prop_assert!(check(&name).is_err() || Owner::new(&*name).is_ok());
+        }
+    }
+}

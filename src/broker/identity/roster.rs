@@ -1,0 +1,158 @@
+//! Who is connected, and on the strength of what: to count a user's connections, and to end those whose ground is gone.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use super::Identity;
+use crate::broker::link::{End, Link};
+
+/// What somebody showed to log in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::broker) enum Proof {
+    /// A password that matches this hash of the users file. Holds as long as the file says the same.
+    Password(Arc<str>),
+    /// A token. Holds until this time, in Unix milliseconds.
+    Token {
+        /// When that is.
+        expires_ms: u64,
+    },
+}
+
+/// Everybody who logged in and is connected.
+///
+/// A lock because connections come and go in their own tasks; it is held for a map operation, or a walk over the map
+/// when the users file has changed.
+#[derive(Debug)]
+pub(super) struct Roster {
+    state: Mutex<State>,
+    per_user: usize,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    users: HashMap<Arc<str>, Vec<Seat>>,
+    /// The number of the last seat.
+    last: u64,
+}
+
+#[derive(Debug)]
+struct Seat {
+    number: u64,
+    client: Box<str>,
+    identity: Identity,
+    proof: Proof,
+    link: Weak<Link>,
+}
+
+/// A connection's place on the roster. Gone with the connection.
+#[derive(Debug)]
+pub(in crate::broker) struct Place {
+    roster: Arc<Roster>,
+    user: Arc<str>,
+    number: u64,
+}
+
+impl Roster {
+    /// `per_user` is the number of connections that each user may have.
+    pub(super) fn new(per_user: usize) -> Arc<Self> {
+        Arc::new(Self { state: Mutex::default(), per_user })
+    }
+
+    /// Enters a connection, unless the user has as many already.
+    pub(super) fn enter(
+        self: &Arc<Self>,
+        identity: &Identity,
+        proof: &Proof,
+        client: &str,
+        link: &Arc<Link>,
+    ) -> Option<Place> {
+        let mut state = self.lock();
+        state.last += 1;
+        let number = state.last;
+        let seats = state.users.entry(Arc::clone(&identity.user)).or_default();
+        // A connection of the same client is about to be taken over.
+        if seats.iter().filter(|seat| &*seat.client != client).count() >= self.per_user {
+            return None;
+        }
+        let (identity, proof) = (identity.clone(), proof.clone());
+        let user = Arc::clone(&identity.user);
+        seats.push(Seat { number, client: client.into(), identity, proof, link: Arc::downgrade(link) });
+        Some(Place { roster: Arc::clone(self), user, number })
+    }
+
+    /// Ends the connections of those who do not stand any more. Says how many.
+    pub(super) fn review(&self, stands: impl Fn(&Identity, &Proof) -> bool) -> usize {
+        let state = self.lock();
+        let fallen = state.users.values().flatten().filter(|seat| !stands(&seat.identity, &seat.proof));
+        let links: Vec<Arc<Link>> = fallen.filter_map(|seat| seat.link.upgrade()).collect();
+        // The last hold on a link may be ours, and its place comes back here when it is dropped.
+        drop(state);
+        for link in &links {
+            link.end(End::Revoked);
+        }
+        links.len()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut state = self.roster.lock();
+        let Some(seats) = state.users.get_mut(&self.user) else {
+            return;
+        };
+        seats.retain(|seat| seat.number != self.number);
+        if seats.is_empty() {
+            state.users.remove(&self.user);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::broker::confirm::{Keeping, Ledger};
+    use crate::broker::parked::ParkedLimits;
+    use crate::mqtt::Role;
+
+    fn link() -> Arc<Link> {
+        let parked = ParkedLimits { publications: 1, topics: 1 };
+        Link::new(Arc::new(Ledger::new(Keeping { durable: false, parked, mark_copy: None })))
+    }
+
+    fn alice() -> Identity {
+        Identity { user: "alice".into(), role: Role::User }
+    }
+
+    fn enter(roster: &Arc<Roster>, client: &str, link: &Arc<Link>) -> Option<Place> {
+        roster.enter(&alice(), &Proof::Password("hash".into()), client, link)
+    }
+
+    #[test]
+    fn a_user_has_so_many_places_and_a_client_takes_over_its_own() {
+        let (roster, link) = (Roster::new(2), link());
+        let first = enter(&roster, "alice:1", &link);
+        let second = enter(&roster, "alice:2", &link);
+        assert!(first.is_some() && second.is_some());
+        assert!(enter(&roster, "alice:3", &link).is_none());
+        assert!(enter(&roster, "alice:2", &link).is_some());
+        drop(first);
+        assert!(enter(&roster, "alice:3", &link).is_some());
+        drop(second);
+        assert!(roster.lock().users.is_empty());
+    }
+
+    #[test]
+    fn a_review_ends_those_who_fell_and_no_others() {
+        let roster = Roster::new(2);
+        let (stays, goes) = (link(), link());
+        let _first = enter(&roster, "alice:1", &stays);
+        let token = Proof::Token { expires_ms: 1 };
+        let _second = roster.enter(&alice(), &token, "alice:2", &goes);
+        assert_eq!(roster.review(|_, proof| *proof != token), 1);
+        assert_eq!((stays.ending(), goes.ending()), (None, Some(End::Revoked)));
+    }
+}

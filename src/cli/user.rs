@@ -1,0 +1,135 @@
+//! `user add|passwd|remove|list`: the users file of the embedded broker.
+
+use super::UsageError;
+use super::args::{RoleArg, UserAction, UsersArgs};
+use crate::broker::identity::users::{UsersError, UsersFile, role_word};
+use crate::config::Settings;
+use crate::mqtt::Role;
+use std::io::{self, BufRead, IsTerminal};
+use std::path::PathBuf;
+
+/// Longest password. Whoever pipes a file in by mistake is told so.
+const PASSWORD_MAX: usize = 1_024;
+
+/// Does what `action` says.
+///
+/// # Errors
+/// When there is no users file, it cannot be read or written, or the user or the password is not what it should be.
+pub(super) fn run(action: UserAction) -> anyhow::Result<()> {
+    match action {
+        UserAction::Add { name, role, users } => {
+            let path = path(users)?;
+            // Asked for before the file is locked. That the name is free is looked at twice: nobody types a password
+            // in vain, and nobody is added twice.
+            UsersFile::open(&path)?.check_new(&name).map_err(usage)?;
+            let password = password(&name)?;
+            edit(path, |file| file.add(&name, role.into(), &password))?;
+            eprintln!("added `{name}`");
+        }
+        UserAction::Passwd { name, users } => {
+            let path = path(users)?;
+            UsersFile::open(&path)?.check_known(&name)?;
+            let password = password(&name)?;
+            edit(path, |file| file.set_password(&name, &password))?;
+            eprintln!("changed the password of `{name}`");
+        }
+        UserAction::Remove { name, users } => {
+            edit(path(users)?, |file| file.remove(&name))?;
+            eprintln!("removed `{name}`");
+        }
+        UserAction::List { users } => {
+            for user in UsersFile::open(&path(users)?)?.users() {
+                println!("{}\t{}", user.name, role_word(user.role));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn edit(path: PathBuf, change: impl FnOnce(&mut UsersFile) -> Result<(), UsersError>) -> anyhow::Result<()> {
+    let mut file = UsersFile::open(&path)?;
+    change(&mut file).map_err(usage)?;
+    Ok(file.save()?)
+}
+
+/// A name or password that can never be taken is wrong usage; all else depends on the file.
+fn usage(error: UsersError) -> anyhow::Error {
+    match error {
+        UsersError::Name { .. } | UsersError::EmptyPassword => UsageError(error.to_string()).into(),
+        error => error.into(),
+    }
+}
+
+/// The users file, by flag or by configuration, which need not be complete for that.
+fn path(users: UsersArgs) -> anyhow::Result<PathBuf> {
+    if let Some(path) = users.users_file {
+        return Ok(path);
+    }
+    let named = Settings::read(users.config.as_deref())?.broker.users_file;
+    let missing = "the configuration names no users file; set `users_file` in [broker], or use --users-file FILE";
+    named.ok_or_else(|| UsageError(missing.to_owned()).into())
+}
+
+fn password(name: &str) -> anyhow::Result<String> {
+    let password = if io::stdin().is_terminal() { typed(name)? } else { piped(&mut io::stdin().lock())? };
+    match password.len() {
+        0 => Err(UsageError("the password is empty".to_owned()).into()),
+        1..=PASSWORD_MAX => Ok(password),
+        _ => Err(UsageError(format!("the password is longer than {PASSWORD_MAX} bytes")).into()),
+    }
+}
+
+fn typed(name: &str) -> anyhow::Result<String> {
+    let password = rpassword::prompt_password(format!("Password of {name}: "))?;
+    if rpassword::prompt_password("Again: ")? == password {
+        Ok(password)
+    } else {
+        Err(UsageError("the two passwords are not the same".to_owned()).into())
+    }
+}
+
+fn piped(input: &mut impl BufRead) -> anyhow::Result<String> {
+    let mut line = String::new();
+    // One byte more than is taken, so that too much is seen as such, and a line end.
+    let limit = PASSWORD_MAX as u64 + 3;
+    io::Read::take(input, limit)
+        .read_line(&mut line)
+        .map_err(|error| UsageError(format!("the password on the standard input cannot be read: {error}")))?;
+    Ok(line.trim_end_matches(['\r', '\n']).to_owned())
+}
+
+impl From<RoleArg> for Role {
+    fn from(role: RoleArg) -> Self {
+        match role {
+            RoleArg::Bal => Self::Bal,
+            RoleArg::User => Self::User,
+            RoleArg::Admin => Self::Admin,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_piped_password_is_the_first_line() {
+        for (input, password) in [("x y\r\nz", "x y"), ("x", "x"), ("\nx", ""), ("", "")] {
+            assert_eq!(piped(&mut input.as_bytes()).unwrap(), password, "{input:?}");
+        }
+        assert!(piped(&mut "x".repeat(5_000).as_bytes()).unwrap().len() > PASSWORD_MAX);
+        assert!(piped(&mut &b"\xff\n"[..]).is_err());
+    }
+
+    #[test]
+    fn the_file_is_named_by_a_configuration_that_says_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = folder.path().join("bridge.toml");
+        std::fs::write(&config, "[broker]\nusers_file = \"here\"\n").unwrap();
+        let args = |users_file| UsersArgs { config: Some(config.clone()), users_file };
+        assert_eq!(path(args(None)).unwrap(), PathBuf::from("here"));
+        assert_eq!(path(args(Some("there".into()))).unwrap(), PathBuf::from("there"));
+        std::fs::write(&config, "").unwrap();
+        assert!(path(args(None)).unwrap_err().is::<UsageError>());
+    }
+}

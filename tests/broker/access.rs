@@ -1,0 +1,348 @@
+//! Who may write, subscribe to and read what: topics-contract, section 8, over the wire.
+
+use fcm_mqtt_bridge::broker::{BrokerConfig, BrokerLimits};
+use fcm_mqtt_bridge::mqtt::{AckWord, Outcome, Role};
+use fcm_mqtt_bridge::ops::metrics::Metric;
+
+use super::peer::{Connect, PUBACK, PUBCOMP, PUBREC, PUBREL, Peer, Seen, V5, V311};
+use super::world::{Users, World, outbound, outcome, password, soon};
+
+const NOT_AUTHORIZED: u8 = 0x87;
+
+fn users() -> Users {
+    Users::new(&[("bal1", Role::Bal), ("alice", Role::User), ("eve", Role::User), ("root", Role::Admin)])
+}
+
+/// A client of the user that its id names.
+async fn come(world: &World, client: &str, version: u8) -> Peer {
+    come_with(world, Connect { client, version, ..Connect::default() }).await
+}
+
+async fn come_with(world: &World, connect: Connect<'_>) -> Peer {
+    let user = connect.client.split(':').next().unwrap();
+    Peer::connect(world, Connect { user: Some(user), password: Some(&password(user)), ..connect }).await.0
+}
+
+/// Publishes something that is allowed, up to the last word of its exchange.
+async fn publish(world: &mut World, peer: &mut Peer, qos: u8, topic: &str, payload: &str) {
+    peer.publish_with(qos << 1, topic, 7, &[], payload).await;
+    if topic.split('/').nth(1) == Some("self") {
+        world.inbound().await.ack.release(AckWord::Done);
+    }
+    match qos {
+        0 => peer.quiet().await,
+        1 => assert_eq!(peer.next().await, Seen::Ack(PUBACK, 7, 0)),
+        _ => {
+            assert_eq!(peer.next().await, Seen::Ack(PUBREC, 7, 0));
+            peer.ack(PUBREL, 7).await;
+            assert_eq!(peer.next().await, Seen::Ack(PUBCOMP, 7, 0));
+        }
+    }
+}
+
+/// Publishes as the bridge what stays.
+async fn retain(world: &World, topic: &str) {
+    let (mut message, answer) = outbound(topic, topic);
+    message.retain = true;
+    world.send(message).await;
+    assert_eq!(outcome(answer).await, Outcome::Confirmed);
+}
+
+/// Takes and answers what comes until a message on `last`: the topics, in the order of the alphabet.
+async fn gather(peer: &mut Peer, qos: u8, last: &str) -> Vec<String> {
+    let mut topics: Vec<String> = Vec::new();
+    while topics.last().is_none_or(|topic| topic != last) {
+        match peer.next().await {
+            Seen::Publish { topic, id, .. } => {
+                match id {
+                    // The bridge publishes at QoS 1.
+                    Some(id) if qos == 1 || RETAINED.contains(&topic.as_str()) => peer.ack(PUBACK, id).await,
+                    Some(id) => peer.ack(PUBREC, id).await,
+                    None => {}
+                }
+                topics.push(topic);
+            }
+            Seen::Ack(PUBREL, id, 0) => peer.ack(PUBCOMP, id).await,
+            Seen::SubAck(_) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    topics.sort();
+    topics
+}
+
+async fn counted(world: &World, metric: Metric, count: u64) {
+    soon("a count", async {
+        while world.metrics.get(metric) < count {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    assert_eq!(world.metrics.get(metric), count);
+}
+
+#[tokio::test]
+async fn everybody_writes_their_own_part_and_nothing_else() {
+    let rules: &[(&str, &[&str], &[&str])] = &[
+        (
+            "bal1",
+            &["bal1/self/messages", "bal1/self/receipts"],
+            &[
+                "bal1/others/messages",
+                "alice/others/messages",
+                "alice/self/messages",
+                "bal1/my/answers",
+                "_bridge/commands",
+            ],
+        ),
+        (
+            "alice:phone",
+            &["alice/self/messages", "alice/self/presence/phone"],
+            &[
+                "eve/others/messages",
+                "alice/others/messages",
+                "eve/self/profile",
+                "_bridge/status",
+                "elsewhere",
+                "$SYS/x",
+            ],
+        ),
+        ("root", &["_bridge/commands"], &["_bridge/status", "root/self/messages", "alice/self/messages"]),
+    ];
+    let mut world = World::bind(users().config()).await;
+    let mut denied = 0;
+    for (client, may, may_not) in rules {
+        for version in [V311, V5] {
+            let mut peer = come(&world, client, version).await;
+            for topic in *may {
+                for qos in 0..3 {
+                    publish(&mut world, &mut peer, qos, topic, "fine").await;
+                }
+            }
+            for topic in *may_not {
+                for qos in 0..3 {
+                    peer.publish_with(qos << 1, topic, 9, &[], "denied").await;
+                    denied += 1;
+                    match (version, qos) {
+                        (V311, _) => {
+                            assert_eq!(peer.next().await, Seen::Closed, "{client} {topic} {qos}");
+                            peer = come(&world, client, version).await;
+                        }
+                        (_, 0) => peer.quiet().await,
+                        (_, 1) => {
+                            assert_eq!(peer.next().await, Seen::Ack(PUBACK, 9, NOT_AUTHORIZED), "{client} {topic}")
+                        }
+                        _ => assert_eq!(peer.next().await, Seen::Ack(PUBREC, 9, NOT_AUTHORIZED), "{client} {topic}"),
+                    }
+                }
+            }
+        }
+    }
+    assert_eq!(world.metrics.get(Metric::PublishesDenied), denied);
+    world.barrier().await;
+    assert!(world.port.inbound.try_recv().is_err(), "something that was denied reached the bridge");
+    world.close().await;
+}
+
+#[tokio::test]
+async fn before_a_denied_message_ends_a_connection_its_acknowledgements_leave() {
+    let mut world = World::bind(users().config()).await;
+    for qos in 0..3 {
+        let mut alice = come(&world, "alice", V311).await;
+        alice.publish("alice/self/messages", 1, "one").await;
+        alice.publish_with(0b0100, "alice/self/messages", 2, &[], "two").await;
+        alice.publish_with(qos << 1, "eve/others/messages", 3, &[], "denied").await;
+        alice.publish("alice/self/messages", 4, "too late").await;
+        let (one, two) = (world.inbound().await, world.inbound().await);
+        counted(&world, Metric::PublishesDenied, u64::from(qos) + 1).await;
+        two.ack.release(AckWord::Done);
+        one.ack.release(AckWord::Done);
+        assert_eq!(alice.next().await, Seen::Ack(PUBACK, 1, 0));
+        assert_eq!(alice.next().await, Seen::Ack(PUBREC, 2, 0));
+        assert_eq!(alice.next().await, Seen::Closed);
+        assert!(world.port.inbound.try_recv().is_err());
+    }
+    world.close().await;
+}
+
+#[tokio::test]
+async fn a_subscription_that_can_get_nothing_is_denied() {
+    let rules: &[(&str, &[&str], &[&str])] = &[
+        (
+            "bal1",
+            &[
+                "bal1/others/+",
+                "#",
+                "+/self/presence",
+                "_bridge/status",
+                "bal1/my/answers",
+                "$share/w/bal1/others/messages",
+            ],
+            &[
+                "alice/others/messages",
+                "+/self/messages",
+                "bal1/self/messages",
+                "$SYS/#",
+                "$share/w/#",
+                "$share/w/+/others/messages",
+            ],
+        ),
+        (
+            "alice",
+            &["alice/#", "#", "+/self/messages", "+/others/messages", "+/self/profile", "$share/w/alice/#"],
+            &["eve/others/+", "eve/self/messages", "_bridge/stats", "$share/w/#", "$share/w/eve/others/messages"],
+        ),
+        ("root", &["#", "eve/others/messages", "$share/w/#"], &["$SYS/#"]),
+    ];
+    let world = World::bind(users().config()).await;
+    let mut denied = 0;
+    for (client, may, may_not) in rules {
+        for (version, code) in [(V311, 0x80), (V5, NOT_AUTHORIZED)] {
+            let mut peer = come(&world, client, version).await;
+            for filter in *may {
+                assert_eq!(peer.try_subscribe(filter, 1).await, Seen::SubAck(1), "{client} {filter}");
+            }
+            for filter in *may_not {
+                assert_eq!(peer.try_subscribe(filter, 1).await, Seen::SubRefused(1, code), "{client} {filter}");
+                denied += 1;
+            }
+        }
+    }
+    assert_eq!(world.metrics.get(Metric::SubscriptionsDenied), denied);
+    world.close().await;
+}
+
+const RETAINED: [&str; 4] = ["alice/others/members", "alice/self/presence", "_bridge/status", "_bridge/stats"];
+
+#[tokio::test]
+async fn an_eavesdropper_sees_only_what_everybody_may_see() {
+    for version in [V311, V5] {
+        for qos in 0..3 {
+            // A window that two messages fill: what is withheld must not stay in it.
+            let limits = BrokerLimits { inflight: 2, ..BrokerLimits::default() };
+            let mut world = World::bind(BrokerConfig { limits, ..users().config() }).await;
+            for topic in RETAINED {
+                retain(&world, topic).await;
+            }
+            let mut eve = come(&world, "eve", version).await;
+            eve.say_subscribe("#", qos).await;
+            let mut alice = come(&world, "alice", version).await;
+            for n in 0..5 {
+                publish(&mut world, &mut alice, qos, "alice/self/messages", &n.to_string()).await;
+                publish(&mut world, &mut alice, qos, "alice/self/state/phone", &n.to_string()).await;
+            }
+            publish(&mut world, &mut alice, qos, "alice/self/profile", "Alice").await;
+            let seen = gather(&mut eve, qos, "alice/self/profile").await;
+            assert_eq!(seen, ["_bridge/status", "alice/self/presence", "alice/self/profile"], "{version} {qos}");
+            assert_eq!(world.metrics.get(Metric::DeliveriesFiltered), 12);
+            world.close().await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_bridge_counts_only_readers_that_may_read() {
+    let world = World::bind(users().config()).await;
+    for version in [V311, V5] {
+        let mut eve = come(&world, "eve", version).await;
+        eve.subscribe("+/others/+", 1).await;
+        assert_eq!(outcome(world.publish("alice/others/messages", "secret").await).await, Outcome::NoReader);
+        let mut alice = come(&world, "alice:phone", version).await;
+        alice.subscribe("alice/others/+", 1).await;
+        let mut answer = world.publish("alice/others/messages", "secret").await;
+        let (payload, id, _) = alice.message().await;
+        assert_eq!(payload, "secret");
+        eve.quiet().await;
+        assert!(answer.try_recv().is_err());
+        alice.ack(PUBACK, id).await;
+        assert_eq!(outcome(answer).await, Outcome::Confirmed);
+        let answer = world.publish("eve/others/messages", "hers").await;
+        let (payload, id, _) = eve.message().await;
+        assert_eq!(payload, "hers");
+        eve.ack(PUBACK, id).await;
+        assert_eq!(outcome(answer).await, Outcome::Confirmed);
+        eve.disconnect().await;
+        alice.disconnect().await;
+    }
+    world.close().await;
+}
+
+#[tokio::test]
+async fn a_shared_subscription_serves_the_workers_of_a_bal() {
+    let world = World::bind(users().config()).await;
+    let mut workers = [come(&world, "bal1:a", V5).await, come(&world, "bal1:b", V311).await];
+    for worker in &mut workers {
+        worker.subscribe("$share/w/bal1/others/messages", 1).await;
+    }
+    for payload in ["one", "two"] {
+        let answer = world.publish("bal1/others/messages", payload).await;
+        let worker = if payload == "one" { 0 } else { 1 };
+        let [a, b] = &mut workers;
+        let (payload_seen, id) = tokio::select! {
+            (payload, id, _) = a.message() => { a.ack(PUBACK, id).await; (payload, id) }
+            (payload, id, _) = b.message() => { b.ack(PUBACK, id).await; (payload, id) }
+        };
+        assert_eq!((payload_seen.as_str(), id), (payload, id), "{worker}");
+        assert_eq!(outcome(answer).await, Outcome::Confirmed);
+    }
+    world.close().await;
+}
+
+#[tokio::test]
+async fn an_admin_reads_everything() {
+    let mut world = World::bind(users().config()).await;
+    let mut root = come(&world, "root", V5).await;
+    root.subscribe("#", 0).await;
+    let mut alice = come(&world, "alice", V5).await;
+    publish(&mut world, &mut alice, 1, "alice/self/messages", "x").await;
+    retain(&world, "eve/others/members").await;
+    assert_eq!(gather(&mut root, 0, "eve/others/members").await, ["alice/self/messages", "eve/others/members"]);
+    world.close().await;
+}
+
+#[tokio::test]
+async fn a_will_on_a_denied_topic_is_never_published() {
+    for (version, delays) in [(V311, &[0][..]), (V5, &[0, 1])] {
+        for delay in delays {
+            let mut world = World::bind(users().config()).await;
+            let mut root = come(&world, "root", V5).await;
+            root.subscribe("#", 0).await;
+            let will = |topic| Some((topic, "gone", *delay));
+            let session = |client, topic| Connect {
+                client,
+                version,
+                clean: false,
+                expiry: 60,
+                will: will(topic),
+                ..Connect::default()
+            };
+            let denied = ["eve/self/presence", "alice/others/messages", "_bridge/status", "alice/self/+"];
+            for (client, topic) in ["alice:1", "alice:2", "alice:3", "alice:4"].into_iter().zip(denied) {
+                drop(come_with(&world, session(client, topic)).await);
+            }
+            counted(&world, Metric::PublishesDenied, 4).await;
+            drop(come_with(&world, session("alice:laptop", "alice/self/presence")).await);
+            assert_eq!(world.take().await, ("alice/self/presence".to_owned(), "gone".to_owned()));
+            assert_eq!(gather(&mut root, 0, "alice/self/presence").await, ["alice/self/presence"]);
+            world.close().await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn anonymous_clients_keep_to_what_is_nobodys() {
+    let mut world = World::open().await;
+    for version in [V311, V5] {
+        let (mut anybody, _) = Peer::connect(&world, Connect { version, ..Connect::default() }).await;
+        publish(&mut world, &mut anybody, 1, "bal1/self/messages", "x").await;
+        anybody.subscribe("#", 0).await;
+        retain(&world, "bal1/others/members").await;
+        assert_eq!(gather(&mut anybody, 0, "bal1/others/members").await, ["bal1/others/members"]);
+    }
+    let mut anybody = Peer::new(&world, "anybody").await;
+    for topic in ["bal1/others/messages", "_bridge/commands", "$SYS/x", "/self/messages"] {
+        anybody.publish(topic, 1, "x").await;
+        assert_eq!(anybody.next().await, Seen::Ack(PUBACK, 1, NOT_AUTHORIZED), "{topic}");
+    }
+    world.close().await;
+}
