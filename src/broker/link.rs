@@ -4,6 +4,7 @@
 //! is its socket, the event handler its callback. They meet here, through a task-local value.
 
 use std::collections::HashMap;
+use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use mqtt5::WillMessage;
@@ -36,6 +37,7 @@ pub(super) struct Link {
 struct State {
     connect: Option<Connect>,
     start: Option<Start>,
+    publish_rate: Option<NonZeroU32>,
     client: Option<Arc<str>>,
     /// The message expiry of the PUBLISH that the engine has in hand: its event leaves it out.
     expiry: Option<u32>,
@@ -82,13 +84,18 @@ impl Link {
         self.lock().version()
     }
 
-    /// Whether the client has sent its CONNECT.
-    pub(super) fn has_said_connect(&self) -> bool {
-        self.lock().connect.is_some()
+    /// How many messages per second the client may publish; as many as it likes if nothing is set.
+    pub(super) fn publish_rate(&self) -> Option<NonZeroU32> {
+        self.lock().publish_rate
+    }
+
+    #[cfg_attr(not(test), expect(dead_code, reason = "called where a client logs in as a chat user"))]
+    pub(super) fn set_publish_rate(&self, rate: Option<NonZeroU32>) {
+        self.lock().publish_rate = rate;
     }
 
     pub(super) fn saw_connect(&self, connect: &Frame) {
-        let unknown = Connect { version: Version::V5, max_packet: None };
+        let unknown = Connect { version: Version::V5, keep_alive: 0, max_packet: None };
         self.lock().connect = Some(connect.connect().unwrap_or(unknown));
     }
 
