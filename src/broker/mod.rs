@@ -41,6 +41,7 @@ mod link;
 mod listen;
 mod outgoing;
 mod parked;
+mod seats;
 mod sessions;
 
 use std::collections::HashSet;
@@ -60,6 +61,7 @@ use crate::mqtt::{Door, Former, MarkCopy, Outlet};
 use crate::ops::metrics::Metrics;
 use disk::{Disk, Past};
 use listen::Listeners;
+pub use listen::TlsError;
 
 /// How often expired sessions and messages are removed.
 const SWEEP: Duration = Duration::from_secs(30);
@@ -238,6 +240,12 @@ pub enum BrokerError {
         /// What is wrong with it.
         reason: String,
     },
+    /// TLS without a certificate.
+    #[error("a TLS listener is configured, but no certificate and key for it")]
+    NoCertificate,
+    /// The certificate or what belongs to it cannot be used.
+    #[error("the TLS listeners cannot start: {0}")]
+    Tls(#[from] TlsError),
     /// The engine failed to start.
     #[error("the broker engine did not start: {0}")]
     Engine(String),
@@ -282,7 +290,7 @@ impl Broker {
     /// If an address is taken or cannot be used, is open to strangers, or a limit is 0.
     pub async fn bind(config: BrokerConfig) -> Result<Self, BrokerError> {
         config.check()?;
-        let listeners = Listeners::bind(&config.listen).await?;
+        let listeners = Listeners::bind(&config.listen)?;
         Ok(Self { listeners, config })
     }
 
@@ -305,7 +313,7 @@ impl Broker {
     ) -> Result<(), BrokerError> {
         let Self { listeners, config: BrokerConfig { anonymous, data, limits, .. } } = self;
         let Outlet { inbound, publish, former, door, readers, clients, sightings: _ } = outlet;
-        let Surroundings { mark_copy, .. } = surroundings;
+        let Surroundings { metrics, reload, mark_copy } = surroundings;
         let (disk, past) = Disk::open(data.as_deref(), engine::queues(&limits)).await?;
         let desk = Arc::new(engine::desk(disk, &limits, mark_copy));
         let unconfirmed = Arc::new(Semaphore::new(limits.unconfirmed));
@@ -316,12 +324,12 @@ impl Broker {
         let events = Arc::new(events::Events { desk: Arc::clone(&desk), inbound, readers, stop: stop.clone() });
         let sessions = limits.sessions;
         let rules = auth::Rules { anonymous, sessions, ledger: Arc::clone(&desk.ledger), events: Arc::clone(&events) };
-        let engine = Arc::new(engine::Engine::new(events, Arc::new(rules), limits));
+        let engine = Arc::new(engine::Engine::new(events, Arc::new(rules), limits, metrics));
 
         door.send_replace(Door::Open);
         info!(addresses = ?listeners.addresses(), "broker is open");
         tokio::join!(
-            listeners.run(engine, stop.clone()),
+            listeners.run(engine, reload, stop.clone()),
             outgoing::run(publish, &desk, unconfirmed, &stop),
             desk.keep_written(&stop),
             sweep(&desk, &stop),
