@@ -5,8 +5,10 @@
 
 mod acks;
 mod limits;
+mod listeners;
 mod peer;
 mod publications;
 mod real_clients;
 mod sessions;
+mod ways;
 mod world;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use fcm_mqtt_bridge::broker::{Broker, BrokerConfig, BrokerError, BrokerLimits, Listen, Surroundings};
+use fcm_mqtt_bridge::broker::{Bound, Broker, BrokerConfig, BrokerError, BrokerLimits, Listen, Surroundings};
 use fcm_mqtt_bridge::mqtt::{self, AckWord, Door, Inbound, Outbound, Outcome, Port};
 use fcm_mqtt_bridge::ops::metrics::Metrics;
 use tokio::sync::{oneshot, watch};
@@ -16,7 +16,10 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(crate) struct World {
     pub(crate) address: std::net::SocketAddr,
+    pub(crate) bound: Bound,
     pub(crate) port: Port,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) reload: watch::Sender<u64>,
     stop: CancellationToken,
     broker: JoinSet<Result<(), BrokerError>>,
 }
@@ -43,14 +46,18 @@ impl World {
 
     pub(crate) async fn bind(config: BrokerConfig) -> Self {
         let broker = Broker::bind(config).await.unwrap();
-        let address = broker.addresses().tcp.expect("a TCP listener");
+        let bound = broker.addresses();
+        let address = bound.tcp.expect("a TCP listener");
         let (mut port, outlet) = mqtt::port(256, 64);
         drop(std::mem::replace(&mut port.former, tokio::sync::mpsc::channel(1).0));
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
-        tasks.spawn(broker.run(outlet, surroundings(), stop.clone()));
+        let metrics = Arc::new(Metrics::new());
+        let (reload, reloaded) = watch::channel(0);
+        let surroundings = Surroundings { metrics: Arc::clone(&metrics), mark_copy: None, reload: reloaded };
+        tasks.spawn(broker.run(outlet, surroundings, stop.clone()));
         soon("the door", port.door.wait_for(|door| *door == Door::Open)).await.unwrap();
-        Self { address, port, stop, broker: tasks }
+        Self { address, bound, port, metrics, reload, stop, broker: tasks }
     }
 
     /// The next message for the bridge.
@@ -113,11 +120,6 @@ impl World {
         self.stop.cancel();
         soon("the end of the broker", self.broker.join_next()).await.unwrap().unwrap().unwrap();
     }
-}
-
-fn surroundings() -> Surroundings {
-    let (_, reload) = watch::channel(0);
-    Surroundings { metrics: Arc::new(Metrics::new()), mark_copy: None, reload }
 }
 
 pub(crate) fn outbound(topic: &str, payload: &str) -> (Outbound, oneshot::Receiver<Outcome>) {
