@@ -126,7 +126,8 @@ impl Engine {
             Arc::clone(&self.monitor),
             shutdown,
         );
-        match LINK.scope(link, handler.run()).await {
+        // On the heap, because it is big, and all who only knock would need as much memory.
+        match LINK.scope(link, Box::pin(handler.run())).await {
             Ok(()) => debug!(%peer, "connection ended"),
             Err(error) => debug!(%peer, %error, "connection ended"),
         }

@@ -64,13 +64,17 @@ pub(super) struct Doorstep {
     addresses: Arc<Seats<IpAddr>>,
 }
 
-/// A connection whose peer is known.
+/// A connection that has been through everything that comes before MQTT.
 struct Guest {
-    stream: TcpStream,
+    stream: Box<dyn Wire>,
     peer: SocketAddr,
-    deadline: Instant,
     _seat: Seat<IpAddr>,
 }
+
+/// Bytes of MQTT, whatever they are wrapped in. Boxed, so that the engine is built for one kind of stream only.
+trait Wire: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Sync + Unpin> Wire for S {}
 
 impl Doorstep {
     pub(super) fn new(
@@ -99,56 +103,37 @@ impl Doorstep {
             debug!(%peer, %error, "could not set the options of a connection");
         }
         let deadline = Instant::now() + self.engine.limits.connect_timeout;
-        let arrived = async {
-            let guest = self.identify(stream, peer, deadline).await?;
-            self.let_in(way, guest, &stop).await
+        // On the heap, because handshakes need much memory for a short time.
+        let arrived = timeout_at(deadline, Box::pin(self.welcome(way, stream, peer)));
+        let Some(arrived) = stop.run_until_cancelled(arrived).await else {
+            return;
         };
-        if let Err(refusal) = arrived.await {
-            self.engine.metrics.count(match refusal {
-                Refusal::Crowded => Metric::BrokerAddressRefused,
-                Refusal::Late(_) => Metric::BrokerConnectTimeouts,
-                _ => Metric::BrokerHandshakesFailed,
-            });
-            debug!(%peer, ?way, %refusal, "connection refused");
+        match arrived.unwrap_or_else(|late| Err(late.into())) {
+            Ok(Guest { stream, peer, _seat }) => self.engine.serve(stream, peer, deadline).await,
+            Err(refusal) => self.refuse(&refusal, way, peer),
         }
     }
 
-    async fn identify(&self, mut stream: TcpStream, peer: SocketAddr, deadline: Instant) -> Result<Guest, Refusal> {
-        let peer = if self.proxy_protocol {
-            timeout_at(deadline, proxy::read_header(&mut stream)).await??.unwrap_or(peer)
-        } else {
-            peer
-        };
+    async fn welcome(&self, way: Way, mut stream: TcpStream, peer: SocketAddr) -> Result<Guest, Refusal> {
+        let peer = if self.proxy_protocol { proxy::read_header(&mut stream).await?.unwrap_or(peer) } else { peer };
         let seat = self.addresses.take(origin(peer.ip())).ok_or(Refusal::Crowded)?;
-        Ok(Guest { stream, peer, deadline, _seat: seat })
+        let stream: Box<dyn Wire> = match way {
+            Way::Tcp => Box::new(stream),
+            Way::Tls => Box::new(self.secure(stream, |acceptors| &acceptors.mqtt).await?),
+            Way::Ws => Box::new(self.upgrade(stream).await?),
+            Way::Wss => Box::new(self.upgrade(self.secure(stream, |acceptors| &acceptors.web).await?).await?),
+        };
+        Ok(Guest { stream, peer, _seat: seat })
     }
 
-    async fn let_in(&self, way: Way, guest: Guest, stop: &CancellationToken) -> Result<(), Refusal> {
-        let Guest { stream, peer, deadline, _seat } = guest;
-        let acceptor = |pick: fn(&Acceptors) -> &TlsAcceptor| Some(pick(&self.acceptors.as_ref()?.borrow()).clone());
-        match way {
-            Way::Tcp => self.engine.serve(stream, peer, deadline).await,
-            Way::Tls => {
-                let hands = timeout_at(deadline, secure(acceptor(|all| &all.mqtt), stream));
-                if let Some(stream) = stop.run_until_cancelled(hands).await {
-                    self.engine.serve(stream??, peer, deadline).await;
-                }
-            }
-            Way::Ws => {
-                let hands = timeout_at(deadline, self.upgrade(stream));
-                if let Some(stream) = stop.run_until_cancelled(hands).await {
-                    self.engine.serve(stream??, peer, deadline).await;
-                }
-            }
-            Way::Wss => {
-                let hands =
-                    timeout_at(deadline, async { self.upgrade(secure(acceptor(|all| &all.web), stream).await?).await });
-                if let Some(stream) = stop.run_until_cancelled(hands).await {
-                    self.engine.serve(stream??, peer, deadline).await;
-                }
-            }
-        }
-        Ok(())
+    async fn secure(
+        &self,
+        stream: TcpStream,
+        pick: fn(&Acceptors) -> &TlsAcceptor,
+    ) -> Result<TlsStream<TcpStream>, Refusal> {
+        let acceptor = self.acceptors.as_ref().map(|current| pick(&current.borrow()).clone());
+        let acceptor = acceptor.ok_or_else(|| Refusal::Tls(io::ErrorKind::Unsupported.into()))?;
+        acceptor.accept(stream).await.map_err(Refusal::Tls)
     }
 
     async fn upgrade<S>(&self, stream: S) -> Result<ws::WebSocket<S>, Refusal>
@@ -157,11 +142,15 @@ impl Doorstep {
     {
         Ok(ws::upgrade(stream, &self.origins, self.engine.limits.packet_bytes).await?)
     }
-}
 
-async fn secure(acceptor: Option<TlsAcceptor>, stream: TcpStream) -> Result<TlsStream<TcpStream>, Refusal> {
-    let acceptor = acceptor.ok_or_else(|| Refusal::Tls(io::ErrorKind::Unsupported.into()))?;
-    acceptor.accept(stream).await.map_err(Refusal::Tls)
+    fn refuse(&self, refusal: &Refusal, way: Way, peer: SocketAddr) {
+        self.engine.metrics.count(match refusal {
+            Refusal::Crowded => Metric::BrokerAddressRefused,
+            Refusal::Late(_) => Metric::BrokerConnectTimeouts,
+            Refusal::Proxy(_) | Refusal::Tls(_) | Refusal::WebSocket(_) => Metric::BrokerHandshakesFailed,
+        });
+        debug!(%peer, ?way, %refusal, "connection refused");
+    }
 }
 
 fn prepare(stream: &TcpStream) -> io::Result<()> {
