@@ -32,18 +32,17 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use mqtt5::broker::transport::WebSocketTransport;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::acks::{Acks, Release};
 use super::frames::{Frame, FrameError, Framer, Kind};
 use super::link::{Link, Passing, Start};
 use crate::mqtt::MarkCopy;
 use crate::ops::metrics::{Metric, Metrics};
-use farewell::Farewell;
+use farewell::{Farewell, closed, not_mqtt};
 pub(super) use judge::TopicLimits;
 use judge::{Verdict, judge};
 use out::{Out, OutError};
-use pace::Pace;
+use pace::{Brake, Passed};
 use pulse::{PINGREQ, Pulse, Waiting};
 
 mod farewell;
@@ -87,8 +86,7 @@ pub(super) struct Gate<S> {
     out: Out,
     /// Publications at QoS 0 in `out`.
     unwritten: Vec<u64>,
-    pace: Pace,
-    pace_timer: Option<Pin<Box<Sleep>>>,
+    brake: Brake,
     /// From the CONNECT on.
     pulse: Option<Pulse>,
     farewell: Option<Farewell>,
@@ -109,8 +107,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
             acks: Acks::default(),
             out: Out::default(),
             unwritten: Vec::new(),
-            pace: Pace::default(),
-            pace_timer: None,
+            brake: Brake::default(),
             pulse: None,
             farewell: None,
         }
@@ -213,20 +210,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
                 self.next = Some(frame);
                 return Poll::Pending;
             }
-            let passed = match judge(frame, self.link.version(), &self.limits.topics) {
-                Verdict::Pass(frame) => frame,
-                Verdict::Trimmed(frame) => {
-                    self.metrics.count(Metric::BrokerTopicsRefused);
-                    frame
-                }
+            let verdict = judge(frame, self.link.version(), &self.limits.topics);
+            if !matches!(verdict, Verdict::Pass(_)) {
+                self.metrics.count(Metric::BrokerTopicsRefused);
+            }
+            let passed = match verdict {
+                Verdict::Pass(frame) | Verdict::Trimmed(frame) => frame,
                 Verdict::Refuse(answer) => {
-                    self.metrics.count(Metric::BrokerTopicsRefused);
                     self.acks.push(&answer, None);
                     self.poll_advance(cx)?;
                     continue;
                 }
                 Verdict::End(words) => {
-                    self.metrics.count(Metric::BrokerTopicsRefused);
                     self.take_leave(&words, "topics or filters are over a limit");
                     return self.poll_farewell(cx).map(Err);
                 }
@@ -242,16 +237,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
             // The first of the held ones has our waker.
             return Poll::Pending;
         }
-        let Some(rate) = self.link.publish_rate() else {
-            return Poll::Ready(());
-        };
-        while let Err(until) = self.pace.take(rate, Instant::now()) {
-            let timer = self.pace_timer.get_or_insert_with(|| Box::pin(sleep_until(Instant::now())));
-            if timer.deadline() != until {
-                self.metrics.count(Metric::BrokerPublishSlowed);
-                timer.as_mut().reset(until);
-            }
-            ready!(timer.as_mut().poll(cx));
+        if let Some(rate) = self.link.publish_rate()
+            && ready!(self.brake.poll_pass(rate, cx)) == Passed::Slowed
+        {
+            self.metrics.count(Metric::BrokerPublishSlowed);
         }
         Poll::Ready(())
     }
@@ -403,15 +392,6 @@ impl<S: AsyncRead + AsyncWrite + Send + Sync + Unpin> WebSocketTransport for Gat
     fn peer_addr(&self) -> mqtt5::Result<SocketAddr> {
         Ok(self.peer)
     }
-}
-
-/// The engine takes an error with the first two words for an ordinary end of the connection and does not warn.
-fn closed(why: &'static str) -> io::Error {
-    io::Error::new(io::ErrorKind::ConnectionReset, format!("Connection reset: {why}"))
-}
-
-fn not_mqtt(error: FrameError) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, format!("Connection reset: {error}"))
 }
 
 #[cfg(test)]

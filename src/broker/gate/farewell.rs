@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
+use super::super::frames::FrameError;
 use super::out::Out;
 
 /// How long the client has to read why it has to go.
@@ -64,4 +65,13 @@ impl Farewell {
             }
         }
     }
+}
+
+/// The engine takes an error with the first two words for an ordinary end of the connection and does not warn.
+pub(super) fn closed(why: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::ConnectionReset, format!("Connection reset: {why}"))
+}
+
+pub(super) fn not_mqtt(error: FrameError) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("Connection reset: {error}"))
 }

@@ -1,23 +1,62 @@
-//! How fast a client may publish. Pure.
+//! How fast a client may publish.
 
 use std::num::NonZeroU32;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep, sleep_until};
 
 /// How long a client may publish at any speed after it was silent for as long.
 const BURST: Duration = Duration::from_secs(2);
 
+/// Lets publications pass at a rate.
+#[derive(Debug, Default)]
+pub(super) struct Brake {
+    pace: Pace,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+/// How a publication passed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Passed {
+    /// At once.
+    Freely,
+    /// After a wait.
+    Slowed,
+}
+
+impl Brake {
+    /// Ready when another publication may pass; to be asked again until then.
+    pub(super) fn poll_pass(&mut self, rate: NonZeroU32, cx: &mut Context<'_>) -> Poll<Passed> {
+        if let Some(timer) = &mut self.timer {
+            ready!(timer.as_mut().poll(cx));
+        }
+        let passed = if self.timer.take().is_some() { Passed::Slowed } else { Passed::Freely };
+        match self.pace.take(rate, Instant::now()) {
+            Ok(()) => Poll::Ready(passed),
+            Err(until) => {
+                let timer = self.timer.insert(Box::pin(sleep_until(until)));
+                // Asked at once, so that it knows whom to wake.
+                match timer.as_mut().poll(cx) {
+                    Poll::Ready(()) => self.poll_pass(rate, cx),
+                    Poll::Pending => Poll::Pending,
+                }
+            }
+        }
+    }
+}
+
 /// A bucket of permissions to publish: full it holds [`BURST`] worth of them, and it fills at the rate. Kept as the
 /// moment at which it will be full again, so that nothing has to be counted while nothing happens.
 #[derive(Debug, Default)]
-pub(super) struct Pace {
+struct Pace {
     full: Option<Instant>,
 }
 
 impl Pace {
     /// Takes one permission, or says when there will be one.
-    pub(super) fn take(&mut self, rate: NonZeroU32, now: Instant) -> Result<(), Instant> {
+    fn take(&mut self, rate: NonZeroU32, now: Instant) -> Result<(), Instant> {
         let each = Duration::from_secs(1) / rate.get();
         let full = self.full.map_or(now, |full| full.max(now)) + each;
         // Even the slowest rate lets one through at a time.

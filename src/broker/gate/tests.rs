@@ -10,7 +10,7 @@ use mqtt5::transport::packet_io::encode_packet_to_buffer;
 use proptest::prelude::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::runtime::Builder;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::*;
 use crate::broker::confirm::{Keeping, Ledger};
