@@ -4,6 +4,7 @@
 //! is its socket, the event handler its callback. They meet here, through a task-local value.
 
 use std::collections::HashMap;
+use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Waker};
 
@@ -41,6 +42,7 @@ pub(super) struct Link {
 struct State {
     connect: Option<Connect>,
     start: Option<Start>,
+    publish_rate: Option<NonZeroU32>,
     client: Option<Arc<str>>,
     rights: Rights,
     /// On the roster, as long as the connection lives.
@@ -190,9 +192,14 @@ impl Link {
         self.lock().version()
     }
 
-    /// Whether the client has sent its CONNECT.
-    pub(super) fn has_said_connect(&self) -> bool {
-        self.lock().connect.is_some()
+    /// How many messages per second the client may publish; as many as it likes if nothing is set.
+    pub(super) fn publish_rate(&self) -> Option<NonZeroU32> {
+        self.lock().publish_rate
+    }
+
+    #[cfg_attr(not(test), expect(dead_code, reason = "called where a client logs in as a chat user"))]
+    pub(super) fn set_publish_rate(&self, rate: Option<NonZeroU32>) {
+        self.lock().publish_rate = rate;
     }
 
     /// Who chose the client id.
@@ -201,7 +208,7 @@ impl Link {
     }
 
     pub(super) fn saw_connect(&self, connect: &Frame) {
-        let unknown = Connect { version: Version::V5, max_packet: None, naming: Naming::Chosen };
+        let unknown = Connect { version: Version::V5, keep_alive: 0, max_packet: None, naming: Naming::Chosen };
         self.lock().connect = Some(connect.connect().unwrap_or(unknown));
     }
 
