@@ -197,7 +197,6 @@ impl Link {
         self.lock().publish_rate
     }
 
-    #[cfg_attr(not(test), expect(dead_code, reason = "called where a client logs in as a chat user"))]
     pub(super) fn set_publish_rate(&self, rate: Option<NonZeroU32>) {
         self.lock().publish_rate = rate;
     }
