@@ -46,6 +46,7 @@ const CLOCK_CHECK: Duration = Duration::from_secs(30);
 pub(super) struct Engine {
     config: Arc<EngineConfig>,
     desk: Arc<Desk>,
+    events: Arc<Events>,
     rules: Arc<Rules>,
     stats: Arc<BrokerStats>,
     monitor: Arc<ResourceMonitor>,
@@ -82,8 +83,9 @@ impl Engine {
             rate_limit_window: MONITOR_WINDOW,
         });
         Self {
-            config: Arc::new(engine_config(events, &limits)),
+            config: Arc::new(engine_config(Arc::clone(&events), &limits)),
             desk,
+            events,
             rules,
             stats: Arc::new(BrokerStats::new()),
             monitor: Arc::new(monitor),
@@ -114,7 +116,9 @@ impl Engine {
             self.shutdown.subscribe(),
         );
         let connect_timeout = self.limits.connect_timeout;
+        let visit = Visit { link: Arc::clone(&link), events: Arc::clone(&self.events) };
         async move {
+            let _until_the_end = visit;
             let silent = async {
                 sleep(connect_timeout).await;
                 if link.has_said_connect() {
@@ -153,6 +157,18 @@ async fn until(then_ms: u64) {
             return;
         }
         sleep(Duration::from_millis(left).min(CLOCK_CHECK)).await;
+    }
+}
+
+/// Lasts as long as the task of a connection.
+struct Visit {
+    link: Arc<Link>,
+    events: Arc<Events>,
+}
+
+impl Drop for Visit {
+    fn drop(&mut self) {
+        self.events.vanished(&self.link);
     }
 }
 

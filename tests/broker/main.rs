@@ -12,4 +12,5 @@ mod peer;
 mod publications;
 mod real_clients;
 mod sessions;
+mod sightings;
 mod world;
