@@ -46,6 +46,7 @@ const CLOCK_CHECK: Duration = Duration::from_secs(30);
 pub(super) struct Engine {
     config: Arc<EngineConfig>,
     desk: Arc<Desk>,
+    events: Arc<Events>,
     rules: Arc<Rules>,
     stats: Arc<BrokerStats>,
     monitor: Arc<ResourceMonitor>,
@@ -81,8 +82,9 @@ impl Engine {
             rate_limit_window: MONITOR_WINDOW,
         });
         Self {
-            config: Arc::new(engine_config(events, &limits)),
+            config: Arc::new(engine_config(Arc::clone(&events), &limits)),
             desk,
+            events,
             rules,
             stats: Arc::new(BrokerStats::new()),
             monitor: Arc::new(monitor),
@@ -129,6 +131,7 @@ impl Engine {
             Arc::clone(&self.monitor),
             shutdown,
         );
+        let _until_the_end = Visit { link: Arc::clone(&link), events: Arc::clone(&self.events) };
         // On the heap, because it is big, and all who only knock would need as much memory.
         let served = LINK.scope(Arc::clone(&link), Box::pin(handler.run()));
         let overdue = async {
@@ -168,6 +171,18 @@ async fn until(then_ms: u64) {
             return;
         }
         sleep(Duration::from_millis(left).min(CLOCK_CHECK)).await;
+    }
+}
+
+/// Lasts as long as the task of a connection.
+struct Visit {
+    link: Arc<Link>,
+    events: Arc<Events>,
+}
+
+impl Drop for Visit {
+    fn drop(&mut self) {
+        self.events.vanished(&self.link);
     }
 }
 

@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Waker};
 
@@ -15,7 +16,10 @@ use super::access::Rights;
 use super::confirm::{Ledger, mark};
 use super::frames::{Connect, Frame, Naming, Version};
 use super::identity::{Caller, Identity, Place};
-use crate::mqtt::{AckWord, MarkCopy};
+use crate::mqtt::{AckWord, Change, MarkCopy, Sighting};
+
+/// The number of the last connection of this process.
+static LAST: AtomicU64 = AtomicU64::new(0);
 
 tokio::task_local! {
     /// The connection that the current task serves.
@@ -30,6 +34,7 @@ pub(super) fn current() -> Option<Arc<Link>> {
 /// One connection.
 #[derive(Debug)]
 pub(super) struct Link {
+    number: u64,
     ledger: Arc<Ledger>,
     /// When the token ends with which the client came, in Unix milliseconds.
     expires_ms: SetOnce<u64>,
@@ -50,6 +55,8 @@ struct State {
     end: Option<End>,
     /// The task of the connection, which has to see the end.
     waker: Option<Waker>,
+    /// That the connection began, as the bridge was told, until it is told of the end.
+    told: Option<Sighting>,
     /// The message expiry of the PUBLISH that the engine has in hand: its event leaves it out.
     expiry: Option<u32>,
     /// What the bridge will say about each message that is not acknowledged yet, by packet identifier.
@@ -115,7 +122,12 @@ impl End {
 
 impl Link {
     pub(super) fn new(ledger: Arc<Ledger>) -> Arc<Self> {
-        Arc::new(Self { ledger, expires_ms: SetOnce::new(), state: Mutex::default() })
+        Arc::new(Self {
+            number: LAST.fetch_add(1, Relaxed) + 1,
+            ledger,
+            expires_ms: SetOnce::new(),
+            state: Mutex::default(),
+        })
     }
 
     /// The connection of an anonymous client.
@@ -123,6 +135,14 @@ impl Link {
     pub(super) fn of_anybody(ledger: Arc<Ledger>) -> Arc<Self> {
         let link = Self::new(ledger);
         link.admit(&Caller::Anonymous, None);
+        link
+    }
+
+    /// The connection of somebody who logged in.
+    #[cfg(test)]
+    pub(super) fn of(identity: Identity, ledger: Arc<Ledger>) -> Arc<Self> {
+        let link = Self::new(ledger);
+        link.lock().rights = Rights::Known(identity);
         link
     }
 
@@ -143,7 +163,6 @@ impl Link {
     }
 
     /// Who the client is, if it logged in.
-    #[expect(dead_code, reason = "presence tells who came with it")]
     pub(super) fn identity(&self) -> Option<Identity> {
         match &self.lock().rights {
             Rights::Known(identity) => Some(identity.clone()),
@@ -229,6 +248,20 @@ impl Link {
     /// Names the client. Nothing is delivered to it before.
     pub(super) fn identify(&self, client: Arc<str>) {
         self.lock().client = Some(client);
+    }
+
+    /// The connection is about to serve `client`: what the bridge is to be told, if anything.
+    pub(super) fn came(&self, client: Arc<str>) -> Option<Sighting> {
+        let Identity { user, role } = self.identity()?;
+        let came = Sighting { user, role, client, connection: self.number, change: Change::Came };
+        self.lock().told = Some(came.clone());
+        Some(came)
+    }
+
+    /// The connection has ended: what the bridge is to be told, once, and only if it was told of the beginning.
+    pub(super) fn ended(&self, change: Change) -> Option<Sighting> {
+        let came = self.lock().told.take()?;
+        Some(Sighting { change, ..came })
     }
 
     /// The will that is published when the connection breaks.

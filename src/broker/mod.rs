@@ -18,6 +18,9 @@
 //! * What comes in on `{user}/...` comes from that user, unless anonymous clients are allowed. Nobody is delivered what
 //!   [`access`] does not let them read, and who may not read a publication is no reader of it.
 //! * A will on a topic of the bridge comes in like any message, when the engine publishes it.
+//! * Each connection of somebody who logged in is told when it begins, before anything it says, and once when it ends,
+//!   before its will ([`Sighting`](crate::mqtt::Sighting)). A DISCONNECT with reason 0 is a goodbye; every other end,
+//!   a take-over too, is a break.
 //! * At most [`BrokerLimits::unconfirmed`] publications are unconfirmed over all topics; then no more are taken. A
 //!   subscriber that never acknowledges holds its own publications only, as long as the bridge keeps fewer than that
 //!   open for it.
@@ -323,7 +326,7 @@ impl Broker {
         stop: CancellationToken,
     ) -> Result<(), BrokerError> {
         let Self { listeners, doorman, files, config: BrokerConfig { data, limits, .. } } = self;
-        let Outlet { inbound, publish, former, door, readers, clients, sightings: _ } = outlet;
+        let Outlet { inbound, publish, former, door, readers, clients, sightings } = outlet;
         let Surroundings { metrics, reload, mark_copy } = surroundings;
         let (disk, past) = Disk::open(data.as_deref(), engine::queues(&limits)).await?;
         let desk = Arc::new(engine::desk(disk, &limits, mark_copy));
@@ -332,7 +335,8 @@ impl Broker {
         desk.restore(past, |user| doorman.rights_of(user)).await;
         claims(&desk, former, past, &unconfirmed, &stop).await;
 
-        let events = Arc::new(events::Events { desk: Arc::clone(&desk), inbound, readers, stop: stop.clone() });
+        let events =
+            Arc::new(events::Events { desk: Arc::clone(&desk), inbound, readers, sightings, stop: stop.clone() });
         let sessions = limits.sessions;
         let rules = auth::Rules {
             doorman: Arc::clone(&doorman),
