@@ -182,6 +182,7 @@ class Bridge:
         routes: str = 'default_bal = "client1"\n"com.example.second" = "client2"',
         mqtt_section: str = "",
         db: Path | None = None,
+        broker: str = "anonymous = true",
     ):
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
@@ -192,7 +193,7 @@ class Bridge:
         self.process: Process | None = None
         self.runs = 0
         self.sim = sim
-        self.extra, self.limits, self.mqtt_section = extra, limits, mqtt_section
+        self.extra, self.limits, self.mqtt_section, self.broker = extra, limits, mqtt_section, broker
         self.configure(routes)
 
     def configure(self, routes: str):
@@ -208,7 +209,7 @@ ca_file = "{self.sim.ca}"
 {self.mqtt_section}
 [broker]
 listen = "127.0.0.1:{self.port}"
-anonymous = true
+{self.broker}
 [store]
 path = "{self.db}"
 [ops]
