@@ -57,7 +57,10 @@ impl Rules {
         if !known && sessions >= self.sessions {
             return Err(ReasonCode::ServerUnavailable);
         }
-        let place = self.doorman.enter(&caller, &connect.client_id, link).map_err(told)?;
+        let place = self.doorman.enter(&caller, &connect.client_id, link).map_err(|refusal| {
+            self.metrics.count(Metric::BrokerUserRefused);
+            told(refusal)
+        })?;
         link.admit(&caller, place);
         if let Some(will) = connect.will.as_ref().filter(|will| !caller.rights().may_publish(&will.topic)) {
             let (client, topic) = (shown(&connect.client_id), shown(&will.topic));
