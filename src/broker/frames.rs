@@ -3,11 +3,19 @@
 //! The engine owns the protocol: it judges, we only watch. So this file decodes no more than the gate needs and leaves
 //! every other fault for the engine to find; the one thing it insists on is the framing itself.
 
+use std::ops::Range;
+
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use thiserror::Error;
 
 /// A remaining length has four bytes at most (MQTT 5, 1.5.5).
 const MAX_LENGTH_BYTES: usize = 4;
+/// The most that fits into them.
+const MAX_LENGTH: usize = 268_435_455;
+/// A length before a field has two bytes (MQTT 5, 1.5.4).
+const PREFIX_BYTES: usize = 2;
+/// The flag of a CONNECT that says that it has a will (MQTT 5, 3.1.2.5).
+const WILL_FLAG: u8 = 0x04;
 /// Properties of MQTT 5.
 const MESSAGE_EXPIRY: u8 = 0x02;
 const MAXIMUM_PACKET_SIZE: u8 = 0x27;
@@ -37,6 +45,9 @@ pub(super) enum Kind {
     PubAck,
     PubRec,
     PubComp,
+    Subscribe,
+    Unsubscribe,
+    PingResp,
     Other,
 }
 
@@ -51,6 +62,8 @@ pub(super) struct Frame {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Connect {
     pub(super) version: Version,
+    /// Seconds after which a client that was silent speaks; 0 if it need not.
+    pub(super) keep_alive: u16,
     /// The biggest packet that the client takes.
     pub(super) max_packet: Option<u32>,
     pub(super) naming: Naming,
@@ -77,6 +90,14 @@ pub(super) struct Publish<'a> {
     pub(super) payload: &'a [u8],
 }
 
+/// Why the topic filters of a packet cannot be told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum FiltersFault {
+    /// For the engine to refuse.
+    Malformed,
+    TooMany,
+}
+
 /// Cuts packets out of a stream. Holds at most one incomplete packet and what was pushed behind it.
 #[derive(Debug)]
 pub(super) struct Framer {
@@ -90,8 +111,19 @@ impl Framer {
         Self { buffer: BytesMut::new(), limit }
     }
 
+    /// Changes the limit for the packets that follow.
+    pub(super) fn set_limit(&mut self, limit: usize) {
+        self.limit = limit;
+    }
+
     pub(super) fn push(&mut self, bytes: &[u8]) {
         self.buffer.extend_from_slice(bytes);
+    }
+
+    /// How much is held.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.buffer.len()
     }
 
     /// The next whole packet, if it is there. After an error the stream has no more packets.
@@ -110,6 +142,23 @@ impl Framer {
 }
 
 impl Frame {
+    /// A packet with the first byte `first`.
+    pub(super) fn new(first: u8, body: &[u8]) -> Self {
+        Self::of(first, &[body])
+    }
+
+    fn of(first: u8, body: &[&[u8]]) -> Self {
+        let length = body.iter().map(|part| part.len()).sum();
+        let mut bytes = BytesMut::with_capacity(1 + MAX_LENGTH_BYTES + length);
+        bytes.put_u8(first);
+        put_varint(&mut bytes, length);
+        let header = bytes.len();
+        for part in body {
+            bytes.put_slice(part);
+        }
+        Self { bytes: bytes.freeze(), header }
+    }
+
     pub(super) fn kind(&self) -> Kind {
         match self.bytes[0] >> 4 {
             1 => Kind::Connect,
@@ -118,6 +167,9 @@ impl Frame {
             4 => Kind::PubAck,
             5 => Kind::PubRec,
             7 => Kind::PubComp,
+            8 => Kind::Subscribe,
+            10 => Kind::Unsubscribe,
+            13 => Kind::PingResp,
             _ => Kind::Other,
         }
     }
@@ -144,18 +196,69 @@ impl Frame {
             5 => Version::V5,
             _ => return None,
         };
-        let _flags_and_keep_alive = take(&mut body, 3)?;
+        let _flags = body.try_get_u8().ok()?;
+        let keep_alive = body.try_get_u16().ok()?;
         let max_packet = match version {
             Version::V311 => None,
             Version::V5 => take_properties(&mut body, MAXIMUM_PACKET_SIZE)?,
         };
         let naming = if take_prefixed(&mut body)?.is_empty() { Naming::Assigned } else { Naming::Chosen };
-        Some(Connect { version, max_packet, naming })
+        Some(Connect { version, keep_alive, max_packet, naming })
     }
 
     /// The reason code of an acknowledgement; 0 if it leaves it out.
     pub(super) fn ack_reason(&self) -> u8 {
         self.body().get(2).copied().unwrap_or_default()
+    }
+
+    /// The topic of the will in a CONNECT, if there is one and it can be told.
+    pub(super) fn will_topic(&self, version: Version) -> Option<&[u8]> {
+        let mut body = self.body();
+        take_prefixed(&mut body)?;
+        let _level = body.try_get_u8().ok()?;
+        if body.try_get_u8().ok()? & WILL_FLAG == 0 {
+            return None;
+        }
+        let _keep_alive = body.try_get_u16().ok()?;
+        skip_properties(&mut body, version)?;
+        let _client = take_prefixed(&mut body)?;
+        skip_properties(&mut body, version)?;
+        take_prefixed(&mut body)
+    }
+
+    /// The packet identifier of a SUBSCRIBE or UNSUBSCRIBE and the places of its topic filters, without their lengths.
+    pub(super) fn filters(&self, version: Version, most: usize) -> Result<Vec<Range<usize>>, FiltersFault> {
+        let has_options = self.kind() == Kind::Subscribe;
+        let mut body = self.body();
+        let mut found = Vec::new();
+        let _id = body.try_get_u16().map_err(|_| FiltersFault::Malformed)?;
+        skip_properties(&mut body, version).ok_or(FiltersFault::Malformed)?;
+        while body.has_remaining() {
+            if found.len() == most {
+                return Err(FiltersFault::TooMany);
+            }
+            let filter = take_prefixed(&mut body).ok_or(FiltersFault::Malformed)?;
+            let end = self.bytes.len() - body.len();
+            found.push(end - filter.len()..end);
+            if has_options {
+                body.try_get_u8().map_err(|_| FiltersFault::Malformed)?;
+            }
+        }
+        Ok(found)
+    }
+
+    /// The same packet with other topic filters in the places of some.
+    pub(super) fn with_filters_replaced(&self, places: &[Range<usize>], by: &[u8]) -> Self {
+        let mut body = BytesMut::with_capacity(self.bytes.len());
+        let mut copied = self.header;
+        for place in places {
+            body.put_slice(&self.bytes[copied..place.start - PREFIX_BYTES]);
+            body.put_u16(u16::try_from(by.len()).unwrap_or(u16::MAX));
+            body.put_slice(by);
+            copied = place.end;
+        }
+        body.put_slice(&self.bytes[copied..]);
+        Self::new(self.bytes[0], &body)
     }
 
     /// Whether a CONNACK says that the session was resumed.
@@ -165,8 +268,8 @@ impl Frame {
 
     /// The fields of a PUBLISH; none if it is malformed.
     pub(super) fn publish(&self, version: Version) -> Option<Publish<'_>> {
-        let qos = (self.bytes[0] >> 1) & 0b11;
         let mut body = self.body();
+        let qos = (self.bytes[0] >> 1) & 0b11;
         let topic = take_prefixed(&mut body)?;
         let id = if qos == 0 { None } else { Some(body.try_get_u16().ok()?) };
         let expiry = match version {
@@ -180,30 +283,12 @@ impl Frame {
     pub(super) fn with_payload(&self, version: Version, payload: &[u8]) -> Option<Self> {
         let before = self.body().len() - self.publish(version)?.payload.len();
         let head = &self.body()[..before];
-        let mut bytes = BytesMut::with_capacity(1 + MAX_LENGTH_BYTES + head.len() + payload.len());
-        bytes.put_u8(self.bytes[0]);
-        put_varint(&mut bytes, head.len() + payload.len())?;
-        let header = bytes.len();
-        bytes.put_slice(head);
-        bytes.put_slice(payload);
-        Some(Self { bytes: bytes.freeze(), header })
+        (head.len() + payload.len() <= MAX_LENGTH).then(|| Self::of(self.bytes[0], &[head, payload]))
     }
 
     fn body(&self) -> &[u8] {
         &self.bytes[self.header..]
     }
-}
-
-fn put_varint(bytes: &mut BytesMut, mut value: usize) -> Option<()> {
-    for _ in 0..MAX_LENGTH_BYTES {
-        let byte = (value & 0x7f) as u8;
-        value >>= 7;
-        bytes.put_u8(if value == 0 { byte } else { byte | 0x80 });
-        if value == 0 {
-            return Some(());
-        }
-    }
-    None
 }
 
 /// The size of the header, and that of the whole packet, once both can be told.
@@ -242,6 +327,14 @@ fn take_varint(rest: &mut &[u8]) -> Varint {
     Varint::Long
 }
 
+fn put_varint(bytes: &mut BytesMut, mut value: usize) {
+    while value > 0x7f {
+        bytes.put_u8((value & 0x7f) as u8 | 0x80);
+        value >>= 7;
+    }
+    bytes.put_u8(value as u8);
+}
+
 /// A field with a two-byte length before it.
 fn take_prefixed<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
     let length = usize::from(rest.try_get_u16().ok()?);
@@ -252,6 +345,17 @@ fn take<'a>(rest: &mut &'a [u8], length: usize) -> Option<&'a [u8]> {
     let (field, tail) = rest.split_at_checked(length)?;
     *rest = tail;
     Some(field)
+}
+
+/// Steps over all properties. `None` means malformed.
+fn skip_properties(rest: &mut &[u8], version: Version) -> Option<()> {
+    if version == Version::V5 {
+        let Varint::Value(length) = take_varint(rest) else {
+            return None;
+        };
+        take(rest, length)?;
+    }
+    Some(())
 }
 
 /// Steps over the properties of a CONNECT or PUBLISH (MQTT 5, 2.2.2.2). Yields the one with the number `wanted`, which

@@ -17,32 +17,47 @@
 //!
 //! The gate hands the engine one packet at a time. So what it saw last is what the engine has in hand, and the number
 //! of held acknowledgements is exact: at the limit the next PUBLISH stays in the gate until there is room.
+//!
+//! Since everything passes here, here is also where clients are kept within their limits: the size of packets and
+//! topics (`judge`), the rate of publications (`pace`), the time for which a socket may take nothing (`out`). Whoever
+//! has to go is told why, where the protocol has a word for it.
 
 use std::io;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::Bytes;
 use mqtt5::broker::transport::WebSocketTransport;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::acks::{Acks, Release};
-use super::frames::{Frame, FrameError, Framer, Kind, Version};
+use super::frames::{Frame, Framer, Kind, Version};
 use super::link::{End, Link, Passing, Start};
 use crate::mqtt::MarkCopy;
 use crate::ops::metrics::{Metric, Metrics};
+use farewell::{Farewell, closed, not_mqtt};
+pub(super) use judge::TopicLimits;
+use judge::{Verdict, judge};
+use out::{Out, OutError};
+use pace::{Brake, Passed};
+use pulse::{PINGREQ, Pulse, Waiting};
+
+mod arrival;
+mod farewell;
+mod judge;
+mod out;
+mod pace;
+mod pulse;
 
 /// How much is read from the socket at once.
 const READ_CHUNK: usize = 8 * 1024;
 /// How much may wait for the socket before the engine is told to wait.
 const OUT_LIMIT: usize = 64 * 1024;
-/// First byte of a DISCONNECT.
-const DISCONNECT: u8 = 0xe0;
 /// Reason codes from here on are refusals.
 const FAILURE: u8 = 0x80;
-
 /// Limits of one gate.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct GateLimits {
@@ -50,6 +65,10 @@ pub(super) struct GateLimits {
     pub(super) packet: usize,
     /// The number of acknowledgements held back.
     pub(super) held: usize,
+    /// Topics and filters.
+    pub(super) topics: TopicLimits,
+    /// Messages per second of a chat user; as many as they like if absent.
+    pub(super) publish_rate: Option<NonZeroU32>,
 }
 
 /// A connection's stream between the client and the engine.
@@ -59,18 +78,21 @@ pub(super) struct Gate<S> {
     peer: SocketAddr,
     link: Arc<Link>,
     metrics: Arc<Metrics>,
-    held_limit: usize,
+    limits: GateLimits,
     incoming: Framer,
-    /// A PUBLISH for which there is no room yet.
-    waiting: Option<Frame>,
+    /// The next packet for the engine: the CONNECT, or a PUBLISH for which there is no room yet.
+    next: Option<Frame>,
     /// What the engine has still to read of the packet in hand.
     in_hand: Bytes,
     outgoing: Framer,
     acks: Acks,
-    /// What the socket has still to take.
-    out: BytesMut,
+    out: Out,
     /// Publications at QoS 0 in `out`.
     unwritten: Vec<u64>,
+    brake: Brake,
+    /// From the CONNECT on.
+    pulse: Option<Pulse>,
+    farewell: Option<Farewell>,
     /// Set once the connection has been ended by us: nothing passes any more.
     ended: Option<End>,
 }
@@ -82,14 +104,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
             peer,
             link,
             metrics,
-            held_limit: limits.held,
-            incoming: Framer::new(limits.packet),
-            waiting: None,
+            limits,
+            incoming: arrival::first_framer(&limits),
+            next: None,
             in_hand: Bytes::new(),
             outgoing: Framer::new(usize::MAX),
             acks: Acks::default(),
-            out: BytesMut::new(),
+            out: Out::default(),
             unwritten: Vec::new(),
+            brake: Brake::default(),
+            pulse: None,
+            farewell: None,
             ended: None,
         }
     }
@@ -100,12 +125,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
         let version = self.link.version();
         while let Poll::Ready(release) = self.acks.poll_release(cx, version) {
             match release {
-                Release::Send(frame) => self.out.extend_from_slice(&frame),
+                Release::Send(frame) => self.out.push(&frame),
                 Release::Nothing => {}
                 Release::Unsafe => {
                     // What was released before may still leave, as far as the socket takes it at once.
                     let _ = self.poll_out(cx)?;
-                    return Err(not_safe());
+                    return Err(closed("a message could not be made safe"));
                 }
             }
         }
@@ -121,32 +146,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
         }
     }
 
-    /// Says goodbye, as far as the socket takes it at once. Yields what the engine is told.
-    fn end(&mut self, cx: &mut Context<'_>, end: End) -> io::Result<io::Error> {
-        let first_time = self.ended.replace(end).is_none();
-        if first_time
-            && let Some(reason) = end.reason()
-            && self.link.version() == Version::V5
-            && self.link.has_begun()
-        {
-            self.out.extend_from_slice(&[DISCONNECT, 1, reason]);
-        }
-        let _ = self.poll_out(cx)?;
-        Ok(ended())
-    }
-
     fn poll_out(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while !self.out.is_empty() {
-            let written = ready!(Pin::new(&mut self.stream).poll_write(cx, &self.out))?;
-            if written == 0 {
-                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+        match ready!(self.out.poll_drain(&mut self.stream, cx)) {
+            Ok(()) => {
+                for id in self.unwritten.drain(..) {
+                    self.link.wrote(id);
+                }
+                Poll::Ready(Ok(()))
             }
-            self.out.advance(written);
+            Err(OutError::Stalled) => {
+                self.metrics.count(Metric::BrokerStalled);
+                Poll::Ready(Err(closed("the client does not read")))
+            }
+            Err(OutError::Io(error)) => Poll::Ready(Err(error)),
         }
-        for id in self.unwritten.drain(..) {
-            self.link.wrote(id);
-        }
-        Poll::Ready(Ok(()))
     }
 
     /// The next packet for the engine.
@@ -159,23 +172,57 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
             return Poll::Pending;
         }
         loop {
-            let next = match self.waiting.take() {
-                Some(frame) => Some(frame),
-                None => self.incoming.next_frame().map_err(malformed)?,
+            let next = match self.next.take() {
+                Some(frame) => Ok(Some(frame)),
+                None => self.incoming.next_frame(),
             };
-            if let Some(frame) = next {
-                if frame.kind() == Kind::Publish && self.acks.len() >= self.held_limit {
-                    // The first of the held ones has our waker.
-                    self.waiting = Some(frame);
-                    return Poll::Pending;
+            let frame = match next {
+                Ok(Some(frame)) => frame,
+                Ok(None) if ready!(self.poll_fill(cx))? == 0 => return Poll::Ready(Ok(None)),
+                Ok(None) => continue,
+                Err(error) => {
+                    self.refuse_stream(error);
+                    return self.poll_farewell(cx).map(Err);
                 }
-                self.watch_incoming(&frame);
-                return Poll::Ready(Ok(Some(frame.into_bytes())));
+            };
+            if frame.kind() == Kind::Publish && self.poll_admit(cx).is_pending() {
+                self.next = Some(frame);
+                return Poll::Pending;
             }
-            if ready!(self.poll_fill(cx))? == 0 {
-                return Poll::Ready(Ok(None));
+            let verdict = judge(frame, self.link.version(), &self.limits.topics);
+            if !matches!(verdict, Verdict::Pass(_)) {
+                self.metrics.count(Metric::BrokerTopicsRefused);
             }
+            let passed = match verdict {
+                Verdict::Pass(frame) | Verdict::Trimmed(frame) => frame,
+                Verdict::Refuse(answer) => {
+                    self.acks.push(&answer, None);
+                    self.poll_advance(cx)?;
+                    continue;
+                }
+                Verdict::End(words) => {
+                    self.take_leave(&words, "topics or filters are over a limit");
+                    return self.poll_farewell(cx).map(Err);
+                }
+            };
+            self.watch_incoming(&passed);
+            return Poll::Ready(Ok(Some(passed.into_bytes())));
         }
+    }
+
+    /// Whether another PUBLISH may pass now.
+    fn poll_admit(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.acks.len() >= self.limits.held {
+            // The first of the held ones has our waker.
+            return Poll::Pending;
+        }
+        if let Some(rate) = self.limits.publish_rate
+            && self.link.is_chat_user()
+            && ready!(self.brake.poll_pass(rate, cx)) == Passed::Slowed
+        {
+            self.metrics.count(Metric::BrokerPublishSlowed);
+        }
+        Poll::Ready(())
     }
 
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
@@ -188,7 +235,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
 
     fn watch_incoming(&self, frame: &Frame) {
         match frame.kind() {
-            Kind::Connect => self.link.saw_connect(frame),
             Kind::Publish => self.link.saw_publish_of_client(frame),
             // At QoS 2 the PUBREC says that the client has it.
             Kind::PubAck | Kind::PubRec => {
@@ -196,7 +242,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
                     self.link.saw_ack_of_client(id);
                 }
             }
-            Kind::ConnAck | Kind::PubComp | Kind::Other => {}
+            _ => {}
         }
     }
 
@@ -223,13 +269,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
                 return;
             }
             Kind::PubComp if self.acks.swallows(frame) => return,
+            Kind::PingResp if self.pulse.as_mut().is_some_and(Pulse::swallows) => return,
             Kind::ConnAck => self.link.began(if frame.session_present() { Start::Resumed } else { Start::Fresh }),
             Kind::Publish => match self.link.saw_publish_to_client(frame) {
                 Passing::AsItIs => {}
                 Passing::TellWritten(id) => self.unwritten.push(id),
                 Passing::Marked(mark_copy) => {
                     if let Some(marked) = self.marked(frame, mark_copy) {
-                        self.out.extend_from_slice(marked.bytes());
+                        self.out.push(marked.bytes());
                         return;
                     }
                 }
@@ -239,21 +286,34 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
                     return;
                 }
             },
-            Kind::Connect | Kind::PubComp | Kind::Other => {}
+            _ => {}
         }
-        self.out.extend_from_slice(frame.bytes());
+        self.out.push(frame.bytes());
     }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Gate<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let gate = self.get_mut();
+        if gate.farewell.is_some() {
+            return gate.poll_farewell(cx).map(Err);
+        }
         gate.poll_advance(cx)?;
         if gate.in_hand.is_empty() {
-            match ready!(gate.poll_next(cx))? {
-                Some(packet) => gate.in_hand = packet,
-                None if gate.link.has_said_connect() => return Poll::Ready(Ok(())),
-                None => return Poll::Ready(Err(hung_up())),
+            match gate.poll_next(cx)? {
+                Poll::Ready(Some(packet)) => gate.in_hand = packet,
+                Poll::Ready(None) => return Poll::Ready(Ok(())),
+                Poll::Pending => {
+                    let waiting = if gate.next.is_some() { Waiting::Yes } else { Waiting::No };
+                    let Some(pulse) = &mut gate.pulse else {
+                        return Poll::Pending;
+                    };
+                    ready!(pulse.poll_beat(cx, waiting));
+                    gate.in_hand = Bytes::from_static(PINGREQ);
+                }
+            }
+            if let Some(pulse) = &mut gate.pulse {
+                pulse.fed();
             }
         }
         let size = gate.in_hand.len().min(buf.remaining());
@@ -265,12 +325,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Gate<S> {
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Gate<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let gate = self.get_mut();
+        if let Some(farewell) = &gate.farewell {
+            return Poll::Ready(Err(closed(farewell.why())));
+        }
         gate.poll_advance(cx)?;
         if gate.out.len() >= OUT_LIMIT {
             return Poll::Pending;
         }
         gate.outgoing.push(buf);
-        while let Some(frame) = gate.outgoing.next_frame().map_err(malformed)? {
+        while let Some(frame) = gate.outgoing.next_frame().map_err(not_mqtt)? {
             gate.accept(&frame);
         }
         gate.poll_advance(cx)?;
@@ -280,8 +343,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Gate<S> {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let gate = self.get_mut();
         gate.poll_advance(cx)?;
-        ready!(gate.poll_out(cx))?;
-        Pin::new(&mut gate.stream).poll_flush(cx)
+        gate.poll_out(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -295,26 +357,6 @@ impl<S: AsyncRead + AsyncWrite + Send + Sync + Unpin> WebSocketTransport for Gat
     fn peer_addr(&self) -> mqtt5::Result<SocketAddr> {
         Ok(self.peer)
     }
-}
-
-/// Before the CONNECT an end of the stream makes the engine warn, unless it reads these two words. A port that is probed
-/// by a health check is no reason to warn.
-fn hung_up() -> io::Error {
-    io::Error::new(io::ErrorKind::UnexpectedEof, "Connection closed before CONNECT")
-}
-
-/// As [`not_safe`].
-fn ended() -> io::Error {
-    io::Error::new(io::ErrorKind::ConnectionReset, "Connection reset: ended by the broker")
-}
-
-/// The engine takes an error with these two words for an ordinary end of the connection and does not warn.
-fn not_safe() -> io::Error {
-    io::Error::new(io::ErrorKind::ConnectionReset, "Connection reset: a message could not be made safe")
-}
-
-fn malformed(error: FrameError) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, format!("Connection reset: {error}"))
 }
 
 #[cfg(test)]

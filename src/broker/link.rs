@@ -14,7 +14,7 @@ use super::access::Rights;
 use super::confirm::{Ledger, mark};
 use super::frames::{Connect, Frame, Naming, Version};
 use super::identity::{Caller, Identity, Place};
-use crate::mqtt::{AckWord, MarkCopy};
+use crate::mqtt::{AckWord, MarkCopy, Role};
 
 tokio::task_local! {
     /// The connection that the current task serves.
@@ -124,6 +124,12 @@ impl Link {
         link
     }
 
+    /// The client logged in.
+    #[cfg(test)]
+    pub(super) fn know(&self, identity: Identity) {
+        self.lock().rights = Rights::Known(identity);
+    }
+
     /// The client is who it says.
     pub(super) fn admit(&self, caller: &Caller, place: Option<Place>) {
         if let Some(expires_ms) = caller.expires_ms() {
@@ -138,6 +144,11 @@ impl Link {
     /// What the client may do; nothing before it was admitted.
     pub(super) fn rights(&self) -> Rights {
         self.lock().rights.clone()
+    }
+
+    /// Whether the client is one of a chat user, whose pace is limited.
+    pub(super) fn is_chat_user(&self) -> bool {
+        matches!(&self.lock().rights, Rights::Known(identity) if identity.role == Role::User)
     }
 
     /// Who the client is, if it logged in.
@@ -190,18 +201,13 @@ impl Link {
         self.lock().version()
     }
 
-    /// Whether the client has sent its CONNECT.
-    pub(super) fn has_said_connect(&self) -> bool {
-        self.lock().connect.is_some()
-    }
-
     /// Who chose the client id.
     pub(super) fn naming(&self) -> Naming {
         self.lock().connect.map_or(Naming::Chosen, |connect| connect.naming)
     }
 
     pub(super) fn saw_connect(&self, connect: &Frame) {
-        let unknown = Connect { version: Version::V5, max_packet: None, naming: Naming::Chosen };
+        let unknown = Connect { version: Version::V5, keep_alive: 0, max_packet: None, naming: Naming::Chosen };
         self.lock().connect = Some(connect.connect().unwrap_or(unknown));
     }
 
