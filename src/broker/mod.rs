@@ -44,6 +44,7 @@ mod link;
 mod listen;
 mod outgoing;
 mod parked;
+mod seats;
 mod sessions;
 
 use std::collections::HashSet;
@@ -63,6 +64,7 @@ use crate::mqtt::{Door, Former, MarkCopy, Outlet};
 use crate::ops::metrics::Metrics;
 use disk::{Disk, Past};
 use listen::Listeners;
+pub use listen::TlsError;
 
 /// How often expired sessions and messages are removed.
 const SWEEP: Duration = Duration::from_secs(30);
@@ -244,6 +246,12 @@ pub enum BrokerError {
     /// The users file or a key of tokens is missing or wrong.
     #[error(transparent)]
     Identity(#[from] identity::IdentityError),
+    /// TLS without a certificate.
+    #[error("a TLS listener is configured, but no certificate and key for it")]
+    NoCertificate,
+    /// The certificate or what belongs to it cannot be used.
+    #[error("the TLS listeners cannot start: {0}")]
+    Tls(#[from] TlsError),
     /// The engine failed to start.
     #[error("the broker engine did not start: {0}")]
     Engine(String),
@@ -292,7 +300,7 @@ impl Broker {
         config.check()?;
         let files = identity::Watch::new(&config);
         let doorman = Arc::new(identity::Doorman::new(&config)?);
-        let listeners = Listeners::bind(&config.listen).await?;
+        let listeners = Listeners::bind(&config.listen)?;
         Ok(Self { listeners, doorman, files, config })
     }
 
@@ -331,7 +339,7 @@ impl Broker {
         door.send_replace(Door::Open);
         info!(addresses = ?listeners.addresses(), "broker is open");
         tokio::join!(
-            listeners.run(engine, stop.clone()),
+            listeners.run(engine, reload.clone(), stop.clone()),
             outgoing::run(publish, &desk, unconfirmed, &stop),
             desk.keep_written(&stop),
             sweep(&desk, &stop),
