@@ -1,6 +1,7 @@
 //! The engine as we run it: its parts, and one connection served by it.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -103,7 +104,7 @@ impl Engine {
         let mut shutdown = self.shutdown.subscribe();
         let link = Link::new(Arc::clone(&self.desk.ledger));
         let metrics = Arc::clone(&self.metrics);
-        let mut gate = Gate::new(stream, peer, Arc::clone(&link), self.gate_limits(), metrics);
+        let mut gate = Gate::new(stream, peer, Arc::clone(&link), metrics, self.gate_limits());
         let connected = tokio::select! {
             connected = timeout_at(deadline, gate.connected()) => connected,
             _ = shutdown.recv() => return,
@@ -131,17 +132,16 @@ impl Engine {
             Arc::clone(&self.monitor),
             shutdown,
         );
-        let _until_the_end = Visit { link: Arc::clone(&link), events: Arc::clone(&self.events) };
-        // On the heap, because it is big, and all who only knock would need as much memory.
-        let served = LINK.scope(Arc::clone(&link), Box::pin(handler.run()));
         let overdue = async {
             until(link.expires_ms().await).await;
             debug!(%peer, "token has expired");
             link.end(End::Expired);
             std::future::pending::<()>().await;
         };
+        // On the heap, because it is big, and all who only knock would need as much memory.
+        let served = Box::pin(handler.run());
         tokio::select! {
-            ended = served => match ended {
+            ended = LINK.scope(Arc::clone(&link), served) => match ended {
                 Ok(()) => debug!(%peer, "connection ended"),
                 Err(error) => debug!(%peer, %error, "connection ended"),
             },
@@ -153,7 +153,8 @@ impl Engine {
         let limits = &self.limits;
         let topics =
             TopicLimits { bytes: limits.topic_bytes, levels: limits.topic_levels, filters: limits.subscriptions };
-        GateLimits { packet: limits.packet_bytes, held: limits.held_acks.into(), topics }
+        let publish_rate = NonZeroU32::new(limits.publish_rate);
+        GateLimits { packet: limits.packet_bytes, held: limits.held_acks.into(), topics, publish_rate }
     }
 
     /// Tells all connections to end.

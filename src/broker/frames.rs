@@ -274,6 +274,7 @@ impl Frame {
     /// The fields of a PUBLISH; none if it is malformed.
     pub(super) fn publish(&self, version: Version) -> Option<Publish<'_>> {
         let mut body = self.body();
+        let qos = (self.bytes[0] >> 1) & 0b11;
         let topic = take_prefixed(&mut body)?;
         let id = if self.qos() == 0 { None } else { Some(body.try_get_u16().ok()?) };
         let expiry = match version {

@@ -25,6 +25,7 @@
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -34,7 +35,7 @@ use mqtt5::broker::transport::WebSocketTransport;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::acks::{Acks, Release};
-use super::frames::{Frame, FrameError, Framer, Kind, Version};
+use super::frames::{Frame, Framer, Kind, Version};
 use super::link::{End, Link, Passing, Start};
 use crate::mqtt::MarkCopy;
 use crate::ops::metrics::{Metric, Metrics};
@@ -45,6 +46,7 @@ use out::{Out, OutError};
 use pace::{Brake, Passed};
 use pulse::{PINGREQ, Pulse, Waiting};
 
+mod arrival;
 mod farewell;
 mod judge;
 mod out;
@@ -55,13 +57,8 @@ mod pulse;
 const READ_CHUNK: usize = 8 * 1024;
 /// How much may wait for the socket before the engine is told to wait.
 const OUT_LIMIT: usize = 64 * 1024;
-/// First byte of a DISCONNECT.
-const DISCONNECT: u8 = 0xe0;
 /// Reason codes from here on are refusals.
 const FAILURE: u8 = 0x80;
-/// The biggest CONNECT: whoever has not shown who they are gets no room for more.
-const CONNECT_LIMIT: usize = 64 * 1024;
-
 /// Limits of one gate.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct GateLimits {
@@ -71,6 +68,8 @@ pub(super) struct GateLimits {
     pub(super) held: usize,
     /// Topics and filters.
     pub(super) topics: TopicLimits,
+    /// Messages per second of a chat user; as many as they like if absent.
+    pub(super) publish_rate: Option<NonZeroU32>,
 }
 
 /// A connection's stream between the client and the engine.
@@ -81,6 +80,7 @@ pub(super) struct Gate<S> {
     link: Arc<Link>,
     limits: GateLimits,
     metrics: Arc<Metrics>,
+    limits: GateLimits,
     incoming: Framer,
     /// The next packet for the engine: the CONNECT, or a PUBLISH for which there is no room yet.
     next: Option<Frame>,
@@ -91,6 +91,10 @@ pub(super) struct Gate<S> {
     out: Out,
     /// Publications at QoS 0 in `out`.
     unwritten: Vec<u64>,
+    brake: Brake,
+    /// From the CONNECT on.
+    pulse: Option<Pulse>,
+    farewell: Option<Farewell>,
     /// Set once the connection has been ended by us: nothing passes any more.
     ended: Option<End>,
     brake: Brake,
@@ -107,13 +111,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
             link,
             limits,
             metrics,
-            incoming: Framer::new(limits.packet.min(CONNECT_LIMIT)),
+            limits,
+            incoming: arrival::first_framer(&limits),
             next: None,
             in_hand: Bytes::new(),
             outgoing: Framer::new(usize::MAX),
             acks: Acks::default(),
             out: Out::default(),
             unwritten: Vec::new(),
+            brake: Brake::default(),
+            pulse: None,
+            farewell: None,
             ended: None,
             brake: Brake::default(),
             pulse: None,
@@ -183,20 +191,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
             Poll::Ready(Err(error)) => Err(error),
             _ => Ok(()),
         }
-    }
-
-    /// Says goodbye, as far as the socket takes it at once. Yields what the engine is told.
-    fn end(&mut self, cx: &mut Context<'_>, end: End) -> io::Result<io::Error> {
-        let first_time = self.ended.replace(end).is_none();
-        if first_time
-            && let Some(reason) = end.reason()
-            && self.link.version() == Version::V5
-            && self.link.has_begun()
-        {
-            self.out.push(&[DISCONNECT, 1, reason]);
-        }
-        let _ = self.poll_out(cx)?;
-        Ok(ended())
     }
 
     fn poll_out(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -269,7 +263,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
             // The first of the held ones has our waker.
             return Poll::Pending;
         }
-        if let Some(rate) = self.link.publish_rate()
+        if let Some(rate) = self.limits.publish_rate
+            && self.link.is_chat_user()
             && ready!(self.brake.poll_pass(rate, cx)) == Passed::Slowed
         {
             self.metrics.count(Metric::BrokerPublishSlowed);
@@ -342,31 +337,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
         }
         self.out.push(frame.bytes());
     }
-
-    /// The stream of the client makes no sense, or too much of it at once.
-    fn refuse_stream(&mut self, error: FrameError) {
-        let version = self.link.version();
-        match error {
-            FrameError::TooBig { .. } => {
-                self.metrics.count(Metric::BrokerPacketsTooBig);
-                self.take_leave(&judge::too_large(version), "a packet is over the limit");
-            }
-            FrameError::Length => self.take_leave(&judge::malformed(version), "the stream is not MQTT"),
-        }
-    }
-
-    fn take_leave(&mut self, words: &[u8], why: &'static str) {
-        self.out.push(words);
-        self.farewell = Some(Farewell::new(why));
-    }
-
-    fn poll_farewell(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
-        let Some(farewell) = &mut self.farewell else {
-            return Poll::Ready(closed("it was closed"));
-        };
-        ready!(farewell.poll_end(&mut self.out, &mut self.stream, cx));
-        Poll::Ready(closed(farewell.why()))
-    }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Gate<S> {
@@ -434,11 +404,6 @@ impl<S: AsyncRead + AsyncWrite + Send + Sync + Unpin> WebSocketTransport for Gat
     fn peer_addr(&self) -> mqtt5::Result<SocketAddr> {
         Ok(self.peer)
     }
-}
-
-/// As [`not_safe`].
-fn ended() -> io::Error {
-    closed("ended by the broker")
 }
 
 #[cfg(test)]

@@ -16,10 +16,7 @@ use super::access::Rights;
 use super::confirm::{Ledger, mark};
 use super::frames::{Connect, Frame, Naming, Version};
 use super::identity::{Caller, Identity, Place};
-use crate::mqtt::{AckWord, Change, MarkCopy, Sighting};
-
-/// The number of the last connection of this process.
-static LAST: AtomicU64 = AtomicU64::new(0);
+use crate::mqtt::{AckWord, MarkCopy, Role};
 
 tokio::task_local! {
     /// The connection that the current task serves.
@@ -138,12 +135,10 @@ impl Link {
         link
     }
 
-    /// The connection of somebody who logged in.
+    /// The client logged in.
     #[cfg(test)]
-    pub(super) fn of(identity: Identity, ledger: Arc<Ledger>) -> Arc<Self> {
-        let link = Self::new(ledger);
-        link.lock().rights = Rights::Known(identity);
-        link
+    pub(super) fn know(&self, identity: Identity) {
+        self.lock().rights = Rights::Known(identity);
     }
 
     /// The client is who it says.
@@ -160,6 +155,11 @@ impl Link {
     /// What the client may do; nothing before it was admitted.
     pub(super) fn rights(&self) -> Rights {
         self.lock().rights.clone()
+    }
+
+    /// Whether the client is one of a chat user, whose pace is limited.
+    pub(super) fn is_chat_user(&self) -> bool {
+        matches!(&self.lock().rights, Rights::Known(identity) if identity.role == Role::User)
     }
 
     /// Who the client is, if it logged in.
@@ -209,15 +209,6 @@ impl Link {
     /// The protocol version; MQTT 5 until a CONNECT said otherwise, as the engine has it.
     pub(super) fn version(&self) -> Version {
         self.lock().version()
-    }
-
-    /// How many messages per second the client may publish; as many as it likes if nothing is set.
-    pub(super) fn publish_rate(&self) -> Option<NonZeroU32> {
-        self.lock().publish_rate
-    }
-
-    pub(super) fn set_publish_rate(&self, rate: Option<NonZeroU32>) {
-        self.lock().publish_rate = rate;
     }
 
     /// Who chose the client id.

@@ -13,6 +13,5 @@ mod peer;
 mod publications;
 mod real_clients;
 mod sessions;
-mod sightings;
 mod ways;
 mod world;

@@ -162,9 +162,10 @@ fn the_version_is_read_from_the_connect() {
     for (level, version) in [(4, Some(Version::V311)), (5, Some(Version::V5)), (3, None)] {
         let frames = cut(&connect(level), &[], LIMIT).unwrap();
         assert_eq!(frames[0].kind(), Kind::Connect);
-        let read =
-            version.map(|version| Connect { version, keep_alive: 0, max_packet: None, naming: Naming::Assigned });
-        assert_eq!(frames[0].connect(), read);
+        assert_eq!(
+            frames[0].connect(),
+            version.map(|version| Connect { version, keep_alive: 0, max_packet: None, naming: Naming::Assigned })
+        );
     }
 }
 

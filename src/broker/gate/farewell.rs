@@ -8,11 +8,16 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
-use super::super::frames::FrameError;
+use super::super::frames::{FrameError, Version};
+use super::super::link::End;
 use super::out::Out;
+use super::{Gate, judge};
+use crate::ops::metrics::Metric;
 
 /// How long the client has to read why it has to go.
 const LINGER: Duration = Duration::from_secs(2);
+/// First byte of a DISCONNECT.
+const DISCONNECT: u8 = 0xe0;
 /// How much is thrown away at once.
 const CHUNK: usize = 8 * 1024;
 
@@ -64,6 +69,47 @@ impl Farewell {
                 return Poll::Ready(Ok(()));
             }
         }
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
+    /// Says goodbye, as far as the socket takes it at once. Yields what the engine is told.
+    pub(super) fn end(&mut self, cx: &mut Context<'_>, end: End) -> io::Result<io::Error> {
+        let first_time = self.ended.replace(end).is_none();
+        if first_time
+            && let Some(reason) = end.reason()
+            && self.link.version() == Version::V5
+            && self.link.has_begun()
+        {
+            self.out.push(&[DISCONNECT, 1, reason]);
+        }
+        let _ = self.poll_out(cx)?;
+        Ok(closed("ended by the broker"))
+    }
+
+    /// The stream of the client makes no sense, or too much of it at once.
+    pub(super) fn refuse_stream(&mut self, error: FrameError) {
+        let version = self.link.version();
+        match error {
+            FrameError::TooBig { .. } => {
+                self.metrics.count(Metric::BrokerPacketsTooBig);
+                self.take_leave(&judge::too_large(version), "a packet is over the limit");
+            }
+            FrameError::Length => self.take_leave(&judge::malformed(version), "the stream is not MQTT"),
+        }
+    }
+
+    pub(super) fn take_leave(&mut self, words: &[u8], why: &'static str) {
+        self.out.push(words);
+        self.farewell = Some(Farewell::new(why));
+    }
+
+    pub(super) fn poll_farewell(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        let Some(farewell) = &mut self.farewell else {
+            return Poll::Ready(closed("it was closed"));
+        };
+        ready!(farewell.poll_end(&mut self.out, &mut self.stream, cx));
+        Poll::Ready(closed(farewell.why()))
     }
 }
 

@@ -88,7 +88,7 @@ fn judge_publish(frame: Frame, version: Version, limits: &TopicLimits) -> Verdic
     }
     match (version, publish.id) {
         (Version::V5, Some(id)) => {
-            let kind = if frame.qos() == 1 { PUBACK } else { PUBREC };
+            let kind = if publish.qos == 1 { PUBACK } else { PUBREC };
             let [high, low] = id.to_be_bytes();
             Verdict::Refuse(Frame::new(kind, &[high, low, TOPIC_NAME_INVALID]))
         }

@@ -14,11 +14,16 @@ use tokio::time::{Instant, timeout};
 
 use super::*;
 use crate::broker::confirm::{Keeping, Ledger};
+use crate::broker::identity::Identity;
 use crate::broker::parked::ParkedLimits;
-use crate::mqtt::{Ack, AckWord};
+use crate::mqtt::{Ack, AckWord, Role};
 
-const LIMITS: GateLimits =
-    GateLimits { packet: 10_000, held: 2, topics: TopicLimits { bytes: 100, levels: 4, filters: 4 } };
+const LIMITS: GateLimits = GateLimits {
+    packet: 10_000,
+    held: 2,
+    topics: TopicLimits { bytes: 100, levels: 4, filters: 4 },
+    publish_rate: NonZeroU32::new(10),
+};
 
 struct World {
     /// The engine's side.
@@ -37,7 +42,7 @@ fn world(pipe: usize) -> World {
     })));
     let peer = SocketAddr::from(([127, 0, 0, 1], 1));
     let metrics = Arc::new(Metrics::new());
-    let gate = Gate::new(stream, peer, Arc::clone(&link), LIMITS, Arc::clone(&metrics));
+    let gate = Gate::new(stream, peer, Arc::clone(&link), Arc::clone(&metrics), LIMITS);
     World { gate, client, link, metrics }
 }
 
@@ -166,9 +171,11 @@ async fn a_full_socket_stops_the_engine() {
     assert_eq!(bytes, big);
 }
 
-/// A client of MQTT 5 that has its CONNACK.
-async fn greeted() -> World {
-    let mut world = connected(5, 0).await;
+/// A CONNECT of MQTT 5 that went through, and its CONNACK.
+async fn introduced(world: &mut World) {
+    world.client.write_all(&CONNECT).await.unwrap();
+    world.gate.connected().await.unwrap();
+    assert_eq!(read(&mut world.gate).await.as_deref(), Some(&CONNECT[..]));
     world.gate.write_all(&CONNACK).await.unwrap();
     world.gate.flush().await.unwrap();
     assert_eq!(arrived(&mut world.client).await, CONNACK);
@@ -180,7 +187,8 @@ const CONNACK: [u8; 5] = [0x20, 3, 0, 0, 0];
 #[tokio::test(start_paused = true)]
 async fn a_client_is_told_why_it_is_sent_away() {
     for (end, reason) in [(End::Revoked, 0x98), (End::Expired, 0xa0)] {
-        let mut world = greeted().await;
+        let mut world = world(4096);
+        introduced(&mut world).await;
         let link = Arc::clone(&world.link);
         let engine = async { world.gate.read(&mut [0; 10]).await.unwrap_err().kind() };
         let (kind, ()) = tokio::join!(engine, async { link.end(end) });
@@ -308,9 +316,17 @@ async fn a_client_whose_publish_waits_here_is_not_silent() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_publishes_too_fast_is_read_more_slowly() {
+async fn a_chat_user_who_publishes_too_fast_is_read_more_slowly() {
+    let (took, slowed) = forty_publishes_of(Role::User).await;
+    assert!((1_900..2_200).contains(&took.as_millis()), "20 at once, 20 in two seconds: {took:?}");
+    assert_eq!(slowed, 20);
+    assert_eq!(forty_publishes_of(Role::Bal).await, (Duration::ZERO, 0));
+}
+
+/// How long it takes the engine to get them, and how many had to wait.
+async fn forty_publishes_of(role: Role) -> (Duration, u64) {
     let mut world = connected(4, 60).await;
-    world.link.set_publish_rate(NonZeroU32::new(10));
+    world.link.know(Identity { user: "alice".into(), role });
     let start = Instant::now();
     let engine = async {
         for id in 1..=40 {
@@ -326,8 +342,7 @@ async fn who_publishes_too_fast_is_read_more_slowly() {
         }
     };
     let (took, ()) = tokio::join!(engine, client);
-    assert!((1_900..2_200).contains(&took.as_millis()), "20 at once, 20 in two seconds: {took:?}");
-    assert_eq!(world.metrics.get(Metric::BrokerPublishSlowed), 20);
+    (took, world.metrics.get(Metric::BrokerPublishSlowed))
 }
 
 #[tokio::test(start_paused = true)]
