@@ -2,7 +2,6 @@
 
 use std::future::{Future, ready};
 use std::net::SocketAddr;
-use std::num::NonZeroU32;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -14,9 +13,8 @@ use tracing::{debug, warn};
 
 use super::events::Events;
 use super::frames::{Naming, Version};
-use super::identity::{Caller, Doorman, Identity, Login, Refusal, is_client_of, owner_of, shown};
+use super::identity::{Caller, Doorman, Login, Refusal, is_client_of, owner_of, shown};
 use super::link::{self, End, Link};
-use crate::mqtt::Role;
 use crate::ops::metrics::{Metric, Metrics};
 
 /// The rules.
@@ -25,8 +23,6 @@ pub(super) struct Rules {
     pub(super) doorman: Arc<Doorman>,
     /// The limit on sessions.
     pub(super) sessions: usize,
-    /// Messages per second of one chat user's connection.
-    pub(super) publish_rate: Option<NonZeroU32>,
     pub(super) events: Arc<Events>,
     pub(super) metrics: Arc<Metrics>,
 }
@@ -66,9 +62,6 @@ impl Rules {
             told(refusal)
         })?;
         link.admit(&caller, place);
-        if matches!(&caller, Caller::Known(Identity { role: Role::User, .. }, _)) {
-            link.set_publish_rate(self.publish_rate);
-        }
         if let Some(will) = connect.will.as_ref().filter(|will| !caller.rights().may_publish(&will.topic)) {
             let (client, topic) = (shown(&connect.client_id), shown(&will.topic));
             self.doorman.tell(|untold| {

@@ -138,6 +138,7 @@ impl Engine {
             link.end(End::Expired);
             std::future::pending::<()>().await;
         };
+        let _until_the_end = Visit { link: Arc::clone(&link), events: Arc::clone(&self.events) };
         // On the heap, because it is big, and all who only knock would need as much memory.
         let served = Box::pin(handler.run());
         tokio::select! {

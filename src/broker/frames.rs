@@ -174,11 +174,6 @@ impl Frame {
         }
     }
 
-    /// The QoS of a PUBLISH.
-    pub(super) fn qos(&self) -> u8 {
-        (self.bytes[0] >> 1) & 0b11
-    }
-
     pub(super) fn bytes(&self) -> &[u8] {
         &self.bytes
     }
@@ -276,12 +271,12 @@ impl Frame {
         let mut body = self.body();
         let qos = (self.bytes[0] >> 1) & 0b11;
         let topic = take_prefixed(&mut body)?;
-        let id = if self.qos() == 0 { None } else { Some(body.try_get_u16().ok()?) };
+        let id = if qos == 0 { None } else { Some(body.try_get_u16().ok()?) };
         let expiry = match version {
             Version::V311 => None,
             Version::V5 => take_properties(&mut body, MESSAGE_EXPIRY)?,
         };
-        Some(Publish { topic, qos: self.qos(), id, expiry, payload: body })
+        Some(Publish { topic, qos, id, expiry, payload: body })
     }
 
     /// The same PUBLISH with another payload; none if the packet is malformed or would be too big for MQTT.

@@ -22,7 +22,6 @@
 //! topics (`judge`), the rate of publications (`pace`), the time for which a socket may take nothing (`out`). Whoever
 //! has to go is told why, where the protocol has a word for it.
 
-use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
@@ -78,7 +77,6 @@ pub(super) struct Gate<S> {
     stream: S,
     peer: SocketAddr,
     link: Arc<Link>,
-    limits: GateLimits,
     metrics: Arc<Metrics>,
     limits: GateLimits,
     incoming: Framer,
@@ -97,19 +95,14 @@ pub(super) struct Gate<S> {
     farewell: Option<Farewell>,
     /// Set once the connection has been ended by us: nothing passes any more.
     ended: Option<End>,
-    brake: Brake,
-    /// From the CONNECT on.
-    pulse: Option<Pulse>,
-    farewell: Option<Farewell>,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
-    pub(super) fn new(stream: S, peer: SocketAddr, link: Arc<Link>, limits: GateLimits, metrics: Arc<Metrics>) -> Self {
+    pub(super) fn new(stream: S, peer: SocketAddr, link: Arc<Link>, metrics: Arc<Metrics>, limits: GateLimits) -> Self {
         Self {
             stream,
             peer,
             link,
-            limits,
             metrics,
             limits,
             incoming: arrival::first_framer(&limits),
@@ -123,46 +116,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
             pulse: None,
             farewell: None,
             ended: None,
-            brake: Brake::default(),
-            pulse: None,
-            farewell: None,
-        }
-    }
-
-    /// Waits for the CONNECT. The engine need not be started for anybody who sends none.
-    ///
-    /// # Errors
-    ///
-    /// If something else comes, or a CONNECT that is over a limit.
-    pub(super) async fn connected(&mut self) -> io::Result<()> {
-        poll_fn(|cx| self.poll_connected(cx)).await
-    }
-
-    fn poll_connected(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.farewell.is_some() {
-            return self.poll_farewell(cx).map(Err);
-        }
-        let connect = loop {
-            match self.incoming.next_frame().map_err(not_mqtt)? {
-                Some(frame) if frame.kind() == Kind::Connect => break frame,
-                Some(_) => return Poll::Ready(Err(closed("the first packet is not a CONNECT"))),
-                None if ready!(self.poll_fill(cx))? == 0 => return Poll::Ready(Err(closed("the client hung up"))),
-                None => {}
-            }
-        };
-        self.incoming.set_limit(self.limits.packet);
-        self.pulse = Some(Pulse::new(connect.connect().map_or(0, |connect| connect.keep_alive)));
-        self.link.saw_connect(&connect);
-        match judge(connect, self.link.version(), &self.limits.topics) {
-            Verdict::End(words) => {
-                self.metrics.count(Metric::BrokerTopicsRefused);
-                self.take_leave(&words, "the topic of the will is over a limit");
-                self.poll_farewell(cx).map(Err)
-            }
-            Verdict::Pass(frame) | Verdict::Trimmed(frame) | Verdict::Refuse(frame) => {
-                self.next = Some(frame);
-                Poll::Ready(Ok(()))
-            }
         }
     }
 

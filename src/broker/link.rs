@@ -4,7 +4,6 @@
 //! is its socket, the event handler its callback. They meet here, through a task-local value.
 
 use std::collections::HashMap;
-use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Waker};
@@ -16,7 +15,10 @@ use super::access::Rights;
 use super::confirm::{Ledger, mark};
 use super::frames::{Connect, Frame, Naming, Version};
 use super::identity::{Caller, Identity, Place};
-use crate::mqtt::{AckWord, MarkCopy, Role};
+use crate::mqtt::{AckWord, Change, MarkCopy, Role, Sighting};
+
+/// The number of the last connection of this process.
+static LAST: AtomicU64 = AtomicU64::new(0);
 
 tokio::task_local! {
     /// The connection that the current task serves.
@@ -44,7 +46,6 @@ pub(super) struct Link {
 struct State {
     connect: Option<Connect>,
     start: Option<Start>,
-    publish_rate: Option<NonZeroU32>,
     client: Option<Arc<str>>,
     rights: Rights,
     /// On the roster, as long as the connection lives.
@@ -125,6 +126,13 @@ impl Link {
             expires_ms: SetOnce::new(),
             state: Mutex::default(),
         })
+    }
+    /// The connection of somebody who logged in.
+    #[cfg(test)]
+    pub(super) fn of(identity: Identity, ledger: Arc<Ledger>) -> Arc<Self> {
+        let link = Self::new(ledger);
+        link.lock().rights = Rights::Known(identity);
+        link
     }
 
     /// The connection of an anonymous client.

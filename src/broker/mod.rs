@@ -53,7 +53,6 @@ mod sessions;
 use std::collections::HashSet;
 use std::io;
 use std::net::SocketAddr;
-use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -341,7 +340,6 @@ impl Broker {
         let rules = auth::Rules {
             doorman: Arc::clone(&doorman),
             sessions,
-            publish_rate: NonZeroU32::new(limits.publish_rate),
             events: Arc::clone(&events),
             metrics: Arc::clone(&metrics),
         };

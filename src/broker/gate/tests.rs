@@ -179,9 +179,9 @@ async fn introduced(world: &mut World) {
     world.gate.write_all(&CONNACK).await.unwrap();
     world.gate.flush().await.unwrap();
     assert_eq!(arrived(&mut world.client).await, CONNACK);
-    world
 }
 
+const CONNECT: [u8; 15] = [0x10, 13, 0, 4, b'M', b'Q', b'T', b'T', 5, 2, 0, 0, 0, 0, 0];
 const CONNACK: [u8; 5] = [0x20, 3, 0, 0, 0];
 
 #[tokio::test(start_paused = true)]
@@ -200,7 +200,9 @@ async fn a_client_is_told_why_it_is_sent_away() {
 
 #[tokio::test(start_paused = true)]
 async fn before_its_connack_a_client_is_told_nothing() {
-    let mut world = connected(5, 0).await;
+    let mut world = world(4096);
+    world.client.write_all(&CONNECT).await.unwrap();
+    read(&mut world.gate).await;
     world.link.end(End::Revoked);
     assert!(world.gate.write_all(&CONNACK).await.is_err());
     assert!(arrived(&mut world.client).await.is_empty());
