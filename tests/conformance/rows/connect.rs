@@ -6,7 +6,9 @@ use tokio::time::{Instant, timeout};
 
 use crate::client::Client;
 use crate::stage::{BOTH, ONLY_V5, ONLY_V311, Row, Stage, row};
-use crate::wire::{Connect, Packet, Props, Publish, V5, V311, Value, Will, disconnect, frame, ping, prop, subscribe, word};
+use crate::wire::{
+    Connect, Packet, Props, Publish, V5, V311, Value, Will, disconnect, frame, ping, prop, subscribe, word,
+};
 
 pub(super) fn rows() -> Vec<Row> {
     vec![
@@ -22,7 +24,7 @@ pub(super) fn rows() -> Vec<Row> {
         row("[MQTT-3.1.3-7] an assigned client id can be used to resume", ONLY_V5, assigned_client_id),
         row("[MQTT-3.1.3-5] client ids of 1 to 23 letters and digits", BOTH, plain_client_ids),
         row("client ids with odd characters work", BOTH, odd_client_ids),
-        row("[MQTT-3.1.3-5] a client id with a slash works or is refused by its code", BOTH, slash_client_id),
+        row("[MQTT-3.1.3-5] a client id that is odder works or is refused by its code", BOTH, odder_client_ids),
         row("[MQTT-3.2.2-2,3] session present", BOTH, session_present),
         row("[MQTT-3.1.4-5] packets may follow CONNECT at once", BOTH, eager),
         row("a CONNECT that comes byte by byte", BOTH, byte_by_byte),
@@ -133,8 +135,7 @@ async fn plain_client_ids(stage: Stage) {
 }
 
 async fn odd_client_ids(stage: Stage) {
-    let long = "x".repeat(200);
-    for id in ["a b", "ünï", "emoji😀", "a:b", "a.b", "a_b-c", "a+b", "a#b", "$a", "a@b", "%u", "'\"", "{}", &long] {
+    for id in ["a b", "ünï", "emoji😀", "a:b", "a.b", "a_b-c", "a+b", "a#b", "$a", "a@b", "%u", "'\"", "{}"] {
         let (mut client, resumed) = stage.lasting_client(id).await;
         assert!(!resumed, "{id}");
         let topic = stage.name("t");
@@ -149,13 +150,14 @@ async fn odd_client_ids(stage: Stage) {
     }
 }
 
-async fn slash_client_id(stage: Stage) {
-    for _ in 0..3 {
+async fn odder_client_ids(stage: Stage) {
+    let long = "x".repeat(60_000);
+    for id in ["a/b", "a/b", "../../x", "a\\b", "/", "\u{1}", &long] {
         let mut client = stage.dial().await;
-        client.send(&stage.clean("a/b").bytes(stage.version)).await;
+        client.send(&Connect::clean(id).bytes(stage.version)).await;
         let Packet::ConnAck { code, .. } = client.next().await else { panic!("no CONNACK") };
         let refused = if stage.is_v5() { 0x85 } else { 2 };
-        assert!([0, refused].contains(&code), "{code:#x}");
+        assert!([0, refused].contains(&code), "{id}: {code:#x}");
     }
     stage.client("c").await.quiet().await;
 }
@@ -308,7 +310,9 @@ async fn disconnects(stage: Stage) {
     client.send(&frame(0xe1, &[])).await;
     client.ended(&[0x81]).await;
     if stage.is_v5() {
-        for props in [Props::default().with(0x7e, Value::Byte(0)), Props::default().with(prop::TOPIC_ALIAS, Value::Two(1))] {
+        for props in
+            [Props::default().with(0x7e, Value::Byte(0)), Props::default().with(prop::TOPIC_ALIAS, Value::Two(1))]
+        {
             let mut client = stage.client("c").await;
             client.send(&disconnect(0, &props)).await;
             client.ended(&[0x81, 0x82]).await;

@@ -78,7 +78,9 @@ fn in_connections() -> Vec<(&'static str, &'static [u8], Build)> {
         case("[MQTT-2.2.1-3] UNSUBSCRIBE with identifier 0", BOTH, move |v| {
             frame(0xa2, &[vec![0, 0], none(v), text("a")].concat())
         }),
-        case("UNSUBSCRIBE whose filter is cut", BOTH, move |v| frame(0xa2, &[vec![0, 1], none(v), b"\0\x09b".to_vec()].concat())),
+        case("UNSUBSCRIBE whose filter is cut", BOTH, move |v| {
+            frame(0xa2, &[vec![0, 1], none(v), b"\0\x09b".to_vec()].concat())
+        }),
         case("[MQTT-1.5.5-1] a remaining length of five bytes", BOTH, |_| vec![0x30, 0xff, 0xff, 0xff, 0xff, 0x01]),
         case("packet type 0", BOTH, |_| frame(0x00, &[])),
         case("a DISCONNECT of 3.1.1 with a body", ONLY_V311, |_| frame(0xe0, &[0])),
@@ -91,7 +93,9 @@ fn in_connections() -> Vec<(&'static str, &'static [u8], Build)> {
         case("2.2.2.2 message expiry twice", ONLY_V5, move |v| {
             publish(v, 0x32, &[0, 1], doubled(prop::MESSAGE_EXPIRY, Value::Four(1)))
         }),
-        case("2.2.2.2 content type twice", ONLY_V5, move |v| publish(v, 0x32, &[0, 1], doubled(prop::CONTENT_TYPE, word("a")))),
+        case("2.2.2.2 content type twice", ONLY_V5, move |v| {
+            publish(v, 0x32, &[0, 1], doubled(prop::CONTENT_TYPE, word("a")))
+        }),
         case("2.2.2.2 correlation twice", ONLY_V5, move |v| {
             publish(v, 0x32, &[0, 1], doubled(prop::CORRELATION, Value::Binary(vec![1])))
         }),
@@ -105,7 +109,9 @@ fn in_connections() -> Vec<(&'static str, &'static [u8], Build)> {
         case("properties with a length of five bytes", ONLY_V5, |_| {
             frame(0x30, &[text("a"), vec![0x80, 0x80, 0x80, 0x80, 0x01]].concat())
         }),
-        case("a property that is cut", ONLY_V5, |_| frame(0x30, &[text("a"), vec![3, prop::MESSAGE_EXPIRY, 0, 0]].concat())),
+        case("a property that is cut", ONLY_V5, |_| {
+            frame(0x30, &[text("a"), vec![3, prop::MESSAGE_EXPIRY, 0, 0]].concat())
+        }),
         case("a user property without a value", ONLY_V5, |_| {
             frame(0x30, &[text("a"), vec![4, prop::USER, 0, 1, b'k']].concat())
         }),
@@ -132,8 +138,7 @@ fn in_connects() -> Vec<(&'static str, Vec<u8>)> {
         frame(0x10, &[text("MQTT"), vec![5, flags, 0, 0], props.encode(V5), rest].concat())
     };
     let with = |id, value| connect(2, Props::default().with(id, value), text("c"));
-    let twice =
-        |id, value: Value| connect(2, Props::default().with(id, value.clone()).with(id, value), text("c"));
+    let twice = |id, value: Value| connect(2, Props::default().with(id, value.clone()).with(id, value), text("c"));
     vec![
         ("3.1.2.11.3 a receive maximum of 0", with(prop::RECEIVE_MAXIMUM, Value::Two(0))),
         ("3.1.2.11.4 a maximum packet size of 0", with(prop::MAXIMUM_PACKET, Value::Four(0))),
@@ -149,10 +154,19 @@ fn in_connects() -> Vec<(&'static str, Vec<u8>)> {
         ("[MQTT-3.1.3-4] a client id that is no UTF-8", connect(2, Props::default(), vec![0, 1, 0xff])),
         ("[MQTT-1.5.4-2] a client id with NUL", connect(2, Props::default(), text("a\0b"))),
         ("CONNECT that ends before its will", connect(6, Props::default(), text("c"))),
-        ("CONNECT that ends in its will", connect(6, Props::default(), [text("c"), vec![0], vec![0, 9, b'w']].concat())),
+        (
+            "CONNECT that ends in its will",
+            connect(6, Props::default(), [text("c"), vec![0], vec![0, 9, b'w']].concat()),
+        ),
         ("CONNECT without the user name that it promises", connect(0x82, Props::default(), text("c"))),
-        ("CONNECT without the password that it promises", connect(0xc2, Props::default(), [text("c"), text("u")].concat())),
-        ("[MQTT-3.1.3-12] a user name that is no UTF-8", connect(0x82, Props::default(), [text("c"), vec![0, 1, 0xff]].concat())),
+        (
+            "CONNECT without the password that it promises",
+            connect(0xc2, Props::default(), [text("c"), text("u")].concat()),
+        ),
+        (
+            "[MQTT-3.1.3-12] a user name that is no UTF-8",
+            connect(0x82, Props::default(), [text("c"), vec![0, 1, 0xff]].concat()),
+        ),
         ("bytes behind the last field of CONNECT", connect(2, Props::default(), [text("c"), text("more")].concat())),
         ("CONNECT with flags in its fixed header", {
             let mut packet = connect(2, Props::default(), text("c"));

@@ -10,7 +10,11 @@ use crate::wire::{PUBACK, Props, Publish, V5, Value, pair, prop, word};
 
 pub(super) fn rows() -> Vec<Row> {
     vec![
-        row("[MQTT-3.3.2-4,15,16,17,18,20] properties arrive as they were sent, user properties in order", ONLY_V5, arrive),
+        row(
+            "[MQTT-3.3.2-4,15,16,17,18,20] properties arrive as they were sent, user properties in order",
+            ONLY_V5,
+            arrive,
+        ),
         row("properties wait with a message for a session that is away", ONLY_V5, wait),
         row("[MQTT-3.3.2-5,6] message expiry is counted down, and kept", ONLY_V5, expiry),
         row("a message that expires in the window of a slow client is not sent", ONLY_V5, expiry_behind_the_window),

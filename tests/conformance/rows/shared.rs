@@ -246,10 +246,10 @@ async fn unsubscribing(stage: Stage) {
 
 async fn wildcards(stage: Stage) {
     let mut member = stage.client("m").await;
-    member.subscribe(&stage.share("g", "+/x/#"), 1).await;
-    member.post(&stage.name("a/x"), "1").await;
-    member.post(&stage.name("b/x/y/z"), "2").await;
-    member.post(&stage.name("b/y"), "not for it").await;
+    member.subscribe(&stage.share("g", "/+/x/#"), 1).await;
+    member.post(&stage.name("/a/x"), "1").await;
+    member.post(&stage.name("/b/x/y/z"), "2").await;
+    member.post(&stage.name("/b/y"), "not for it").await;
     member.gets("1").await;
     member.gets("2").await;
     member.quiet().await;

@@ -103,7 +103,8 @@ async fn once(stage: Stage) {
 }
 
 async fn retained(stage: Stage) {
-    let (client, mut reader) = pair_of(&stage, stage.clean("c").will(Will { retain: true, ..will(&stage, "gone") })).await;
+    let (client, mut reader) =
+        pair_of(&stage, stage.clean("c").will(Will { retain: true, ..will(&stage, "gone") })).await;
     client.cut_off();
     assert!(!reader.gets("gone").await.retain);
     reader.subscribe(&stage.name("w"), 1).await;
@@ -258,7 +259,9 @@ async fn bad_topic(stage: Stage) {
         let end = client.next().await;
         match end {
             crate::wire::Packet::Closed => continue,
-            crate::wire::Packet::ConnAck { code, .. } => assert!([0x81, 0x82, 0x90].contains(&code), "{topic}: {code:#x}"),
+            crate::wire::Packet::ConnAck { code, .. } => {
+                assert!([0x81, 0x82, 0x90].contains(&code), "{topic}: {code:#x}")
+            }
             other => panic!("{topic}: {other:?}"),
         }
     }
