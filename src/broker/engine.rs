@@ -31,8 +31,9 @@ use crate::ops::metrics::Metrics;
 
 /// MQTT 5 topic aliases per connection; the engine keeps a topic for each.
 const TOPIC_ALIASES: u16 = 32;
-/// Messages between the engine's router and one client, before they go to the session's queue.
-const LANE: usize = 256;
+/// Messages between the engine's router and one client, before they go to the session's queue. At QoS 0 there is no queue:
+/// what does not fit is lost, and of the retained messages that one SUBSCRIBE finds all have to fit at once.
+const LANE: usize = 1_024;
 /// Which part of the unconfirmed publications may wait for sessions without a connection.
 const PARKED_PART: usize = 2;
 /// On how many topics.
