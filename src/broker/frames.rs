@@ -1,7 +1,7 @@
 //! MQTT packets cut out of a byte stream, and the few fields of them that the gate looks at.
 //!
 //! The engine owns the protocol: it judges, we only watch. So this file decodes no more than the gate needs and leaves
-//! every other fault for the engine to find; the one thing it insists on is the framing itself.
+//! every other fault for the engine to find, or for `faults`; the one thing it insists on is the framing itself.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use thiserror::Error;
@@ -111,7 +111,7 @@ impl Framer {
 
 impl Frame {
     pub(super) fn kind(&self) -> Kind {
-        match self.bytes[0] >> 4 {
+        match self.packet_type() {
             1 => Kind::Connect,
             2 => Kind::ConnAck,
             3 => Kind::Publish,
@@ -120,6 +120,11 @@ impl Frame {
             7 => Kind::PubComp,
             _ => Kind::Other,
         }
+    }
+
+    /// The packet type as a number (2.1.2).
+    pub(super) fn packet_type(&self) -> u8 {
+        self.bytes[0] >> 4
     }
 
     pub(super) fn bytes(&self) -> &[u8] {
@@ -147,7 +152,7 @@ impl Frame {
         let _flags_and_keep_alive = take(&mut body, 3)?;
         let max_packet = match version {
             Version::V311 => None,
-            Version::V5 => take_properties(&mut body, MAXIMUM_PACKET_SIZE)?,
+            Version::V5 => find_property(&mut body, MAXIMUM_PACKET_SIZE)?,
         };
         let naming = if take_prefixed(&mut body)?.is_empty() { Naming::Assigned } else { Naming::Chosen };
         Some(Connect { version, max_packet, naming })
@@ -171,7 +176,7 @@ impl Frame {
         let id = if qos == 0 { None } else { Some(body.try_get_u16().ok()?) };
         let expiry = match version {
             Version::V311 => None,
-            Version::V5 => take_properties(&mut body, MESSAGE_EXPIRY)?,
+            Version::V5 => find_property(&mut body, MESSAGE_EXPIRY)?,
         };
         Some(Publish { topic, qos, id, expiry, payload: body })
     }
@@ -189,7 +194,8 @@ impl Frame {
         Some(Self { bytes: bytes.freeze(), header })
     }
 
-    fn body(&self) -> &[u8] {
+    /// What follows the fixed header.
+    pub(super) fn body(&self) -> &[u8] {
         &self.bytes[self.header..]
     }
 }
@@ -243,46 +249,65 @@ fn take_varint(rest: &mut &[u8]) -> Varint {
 }
 
 /// A field with a two-byte length before it.
-fn take_prefixed<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
+pub(super) fn take_prefixed<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
     let length = usize::from(rest.try_get_u16().ok()?);
     take(rest, length)
 }
 
-fn take<'a>(rest: &mut &'a [u8], length: usize) -> Option<&'a [u8]> {
+pub(super) fn take<'a>(rest: &mut &'a [u8], length: usize) -> Option<&'a [u8]> {
     let (field, tail) = rest.split_at_checked(length)?;
     *rest = tail;
     Some(field)
 }
 
-/// Steps over the properties of a CONNECT or PUBLISH (MQTT 5, 2.2.2.2). Yields the one with the number `wanted`, which
-/// has four bytes. `None` means malformed.
-fn take_properties(rest: &mut &[u8], wanted: u8) -> Option<Option<u32>> {
-    let Varint::Value(length) = take_varint(rest) else {
-        return None;
+/// The value of a property, as far as anybody here looks at it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Value {
+    Number(u32),
+    Text,
+}
+
+/// The properties of a packet or of a will (MQTT 5, 2.2.2.2), without the length before them.
+pub(super) fn take_properties<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
+    match take_varint(rest) {
+        Varint::Value(length) => take(rest, length),
+        Varint::Short | Varint::Long => None,
+    }
+}
+
+/// The next property: its number and its value. `None` means malformed.
+pub(super) fn take_property(properties: &mut &[u8]) -> Option<(u8, Value)> {
+    let id = properties.try_get_u8().ok()?;
+    let value = match id {
+        0x01 | 0x17 | 0x19 | 0x24 | 0x25 | 0x28..=0x2a => Value::Number(properties.try_get_u8().ok()?.into()),
+        0x13 | 0x21..=0x23 => Value::Number(properties.try_get_u16().ok()?.into()),
+        0x02 | 0x11 | 0x18 | 0x27 => Value::Number(properties.try_get_u32().ok()?),
+        0x0b => match take_varint(properties) {
+            Varint::Value(value) => Value::Number(value.try_into().ok()?),
+            Varint::Short | Varint::Long => return None,
+        },
+        0x03 | 0x08 | 0x09 | 0x12 | 0x15 | 0x16 | 0x1a | 0x1c | 0x1f => {
+            take_prefixed(properties)?;
+            Value::Text
+        }
+        0x26 => {
+            take_prefixed(properties)?;
+            take_prefixed(properties)?;
+            Value::Text
+        }
+        _ => return None,
     };
-    let mut properties = take(rest, length)?;
+    Some((id, value))
+}
+
+/// Steps over the properties of a packet. Yields the number under `wanted`. `None` means malformed.
+fn find_property(rest: &mut &[u8], wanted: u8) -> Option<Option<u32>> {
+    let mut properties = take_properties(rest)?;
     let mut found = None;
-    while let Ok(id) = properties.try_get_u8() {
-        match id {
-            0x02 | 0x11 | 0x27 => {
-                let value = properties.try_get_u32().ok()?;
-                if id == wanted {
-                    found = Some(value);
-                }
-            }
-            0x01 | 0x17 | 0x19 => drop(take(&mut properties, 1)?),
-            0x21..=0x23 => drop(take(&mut properties, 2)?),
-            0x03 | 0x08 | 0x09 | 0x15 | 0x16 => drop(take_prefixed(&mut properties)?),
-            0x26 => {
-                take_prefixed(&mut properties)?;
-                take_prefixed(&mut properties)?;
-            }
-            0x0b => {
-                let Varint::Value(_) = take_varint(&mut properties) else {
-                    return None;
-                };
-            }
-            _ => return None,
+    while !properties.is_empty() {
+        match take_property(&mut properties)? {
+            (id, Value::Number(value)) if id == wanted => found = Some(value),
+            _ => {}
         }
     }
     Some(found)

@@ -29,7 +29,8 @@ use mqtt5::broker::transport::WebSocketTransport;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::acks::{Acks, Release};
-use super::frames::{Frame, FrameError, Framer, Kind, Version};
+use super::faults::{self, Fault};
+use super::frames::{Frame, Framer, Kind, Version};
 use super::link::{End, Link, Passing, Start};
 use crate::mqtt::MarkCopy;
 use crate::ops::metrics::{Metric, Metrics};
@@ -161,7 +162,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
         loop {
             let next = match self.waiting.take() {
                 Some(frame) => Some(frame),
-                None => self.incoming.next_frame().map_err(malformed)?,
+                None => self.next_incoming(cx)?,
             };
             if let Some(frame) = next {
                 if frame.kind() == Kind::Publish && self.acks.len() >= self.held_limit {
@@ -176,6 +177,26 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
                 return Poll::Ready(Ok(None));
             }
         }
+    }
+
+    fn next_incoming(&mut self, cx: &mut Context<'_>) -> io::Result<Option<Frame>> {
+        let next = self.incoming.next_frame().map_err(malformed)?;
+        match next.as_ref().map(|frame| faults::check(frame, self.link.version())) {
+            Some(Err(fault)) => Err(self.refuse(fault, cx)),
+            _ => Ok(next),
+        }
+    }
+
+    /// Tells the client what is wrong with its packet, if its version can, as far as the socket takes it at once. The
+    /// error ends the connection.
+    fn refuse(&mut self, fault: Fault, cx: &mut Context<'_>) -> io::Error {
+        if self.link.has_begun() && self.link.version() == Version::V5 {
+            self.out.extend_from_slice(&[DISCONNECT, 1, fault.code()]);
+            if let Poll::Ready(Err(error)) = self.poll_out(cx) {
+                return error;
+            }
+        }
+        malformed(fault)
     }
 
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
@@ -313,7 +334,7 @@ fn not_safe() -> io::Error {
     io::Error::new(io::ErrorKind::ConnectionReset, "Connection reset: a message could not be made safe")
 }
 
-fn malformed(error: FrameError) -> io::Error {
+fn malformed(error: impl std::fmt::Display) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, format!("Connection reset: {error}"))
 }
 

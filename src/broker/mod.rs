@@ -36,6 +36,7 @@ mod desk;
 mod disk;
 mod engine;
 mod events;
+mod faults;
 mod filters;
 mod frames;
 mod gate;
