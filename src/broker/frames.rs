@@ -8,6 +8,12 @@ use thiserror::Error;
 
 /// A remaining length has four bytes at most (MQTT 5, 1.5.5).
 const MAX_LENGTH_BYTES: usize = 4;
+/// The length of a packet identifier.
+const ID_BYTES: usize = 2;
+/// Packet types.
+const PUBACK: u8 = 4;
+const PUBCOMP: u8 = 7;
+const DISCONNECT: u8 = 14;
 /// Properties of MQTT 5.
 const MESSAGE_EXPIRY: u8 = 0x02;
 const MAXIMUM_PACKET_SIZE: u8 = 0x27;
@@ -138,6 +144,20 @@ impl Frame {
     /// The packet identifier of an acknowledgement: its first two bytes.
     pub(super) fn ack_id(&self) -> Option<u16> {
         self.body().try_get_u16().ok()
+    }
+
+    /// A packet of the engine in the form that the client's version has, if it has one: 3.1.1 knows no DISCONNECT of a
+    /// server, and no reason codes in acknowledgements, but the engine sends both.
+    pub(super) fn fit(self, version: Version) -> Option<Self> {
+        match (version, self.packet_type()) {
+            (Version::V311, DISCONNECT) => None,
+            (Version::V311, PUBACK..=PUBCOMP) if self.body().len() > ID_BYTES => {
+                let mut bytes = BytesMut::from(&[self.bytes[0], 2][..]);
+                bytes.extend_from_slice(&self.body()[..ID_BYTES]);
+                Some(Self { bytes: bytes.freeze(), header: 2 })
+            }
+            _ => Some(self),
+        }
     }
 
     /// The fields of a CONNECT; none if it is malformed or of an unknown version, which is for the engine to refuse.

@@ -292,7 +292,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Gate<S> {
         }
         gate.outgoing.push(buf);
         while let Some(frame) = gate.outgoing.next_frame().map_err(malformed)? {
-            gate.accept(&frame);
+            if let Some(frame) = frame.fit(gate.link.version()) {
+                gate.accept(&frame);
+            }
         }
         gate.poll_advance(cx)?;
         Poll::Ready(Ok(buf.len()))

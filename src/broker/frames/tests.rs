@@ -183,3 +183,15 @@ fn the_packet_limit_is_read_among_all_other_properties_of_a_connect() {
         Some(Connect { version: Version::V5, max_packet: Some(70_000), naming: Naming::Chosen })
     );
 }
+
+#[test]
+fn what_3_1_1_does_not_have_is_left_out() {
+    let fit = |bytes: &[u8], version| cut(bytes, &[], LIMIT).unwrap().remove(0).fit(version).map(Frame::into_bytes);
+    let refusal = &b"\x50\x09\x12\x34\x87\x05\x1f\0\x02no"[..];
+    assert_eq!(fit(refusal, Version::V311).as_deref(), Some(&b"\x50\x02\x12\x34"[..]));
+    assert_eq!(fit(b"\xe0\x01\x8e", Version::V311), None);
+    for bytes in [refusal, b"\xe0\x01\x8e", b"\x40\x02\0\x01"] {
+        assert_eq!(fit(bytes, Version::V5).as_deref(), Some(bytes));
+    }
+    assert_eq!(fit(b"\x62\x02\0\x01", Version::V311).as_deref(), Some(&b"\x62\x02\0\x01"[..]));
+}
