@@ -163,7 +163,9 @@ fn engine_config(events: Arc<Events>, limits: &BrokerLimits) -> EngineConfig {
         max_packet_size: limits.packet_bytes,
         session_expiry_interval: limits.session_expiry,
         topic_alias_maximum: TOPIC_ALIASES,
-        server_receive_maximum: Some(limits.held_acks),
+        // One more than the gate tells clients: after a cut a full window of QoS 2 comes again, and the engine counts
+        // what it has before it looks whether that is the same.
+        server_receive_maximum: Some(limits.held_acks.saturating_add(1)),
         max_outbound_inflight: limits.inflight,
         max_subscriptions_per_client: limits.subscriptions,
         max_retained_messages: limits.retained_messages,

@@ -16,6 +16,7 @@ const PUBCOMP: u8 = 7;
 const DISCONNECT: u8 = 14;
 /// Properties of MQTT 5.
 const MESSAGE_EXPIRY: u8 = 0x02;
+const RECEIVE_MAXIMUM: u8 = 0x21;
 const MAXIMUM_PACKET_SIZE: u8 = 0x27;
 
 /// Why a byte stream is not MQTT. Always the peer's fault.
@@ -157,6 +158,29 @@ impl Frame {
                 Some(Self { bytes: bytes.freeze(), header: 2 })
             }
             _ => Some(self),
+        }
+    }
+
+    /// A CONNACK with another receive maximum, if it tells one.
+    pub(super) fn with_receive_maximum(&self, maximum: u16) -> Self {
+        let at = self.find_receive_maximum();
+        let mut bytes = BytesMut::from(&self.bytes[..]);
+        if let Some(value) = at.and_then(|at| bytes.get_mut(at..at + size_of::<u16>())) {
+            value.copy_from_slice(&maximum.to_be_bytes());
+        }
+        Self { bytes: bytes.freeze(), header: self.header }
+    }
+
+    /// Where the value of a CONNACK's receive maximum is.
+    fn find_receive_maximum(&self) -> Option<usize> {
+        let mut rest = self.body();
+        let _flags_and_code = take(&mut rest, 2)?;
+        let mut properties = take_properties(&mut rest)?;
+        loop {
+            let (id, _) = take_property(&mut properties)?;
+            if id == RECEIVE_MAXIMUM {
+                return Some(self.bytes.len() - rest.len() - properties.len() - size_of::<u16>());
+            }
         }
     }
 

@@ -244,7 +244,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
                 return;
             }
             Kind::PubComp if self.acks.swallows(frame) => return,
-            Kind::ConnAck => self.link.began(if frame.session_present() { Start::Resumed } else { Start::Fresh }),
+            Kind::ConnAck => {
+                self.link.began(if frame.session_present() { Start::Resumed } else { Start::Fresh });
+                let maximum = self.held_limit.try_into().unwrap_or(u16::MAX);
+                self.out.extend_from_slice(frame.with_receive_maximum(maximum).bytes());
+                return;
+            }
             Kind::Publish => match self.link.saw_publish_to_client(frame) {
                 Passing::AsItIs => {}
                 Passing::TellWritten(id) => self.unwritten.push(id),

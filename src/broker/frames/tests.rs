@@ -195,3 +195,15 @@ fn what_3_1_1_does_not_have_is_left_out() {
     }
     assert_eq!(fit(b"\x62\x02\0\x01", Version::V311).as_deref(), Some(&b"\x62\x02\0\x01"[..]));
 }
+
+#[test]
+fn the_receive_maximum_of_a_connack_is_replaced() {
+    let replaced = |bytes: &[u8]| cut(bytes, &[], LIMIT).unwrap().remove(0).with_receive_maximum(0x0405).into_bytes();
+    assert_eq!(
+        replaced(b"\x20\x0b\0\0\x08\x22\0\x20\x21\x01\x01\x25\x01"),
+        &b"\x20\x0b\0\0\x08\x22\0\x20\x21\x04\x05\x25\x01"[..]
+    );
+    for without in [&b"\x20\x02\0\0"[..], b"\x20\x03\0\0\0", b"\x20\x05\0\0\x02\x25\x01"] {
+        assert_eq!(replaced(without), without);
+    }
+}

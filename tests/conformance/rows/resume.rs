@@ -9,6 +9,7 @@ pub(super) fn rows() -> Vec<Row> {
         row("[MQTT-4.3.3-10] inbound QoS 2, cut before PUBREC was seen", BOTH, inbound_before_pubrec),
         row("[MQTT-4.3.3-10] inbound QoS 2, cut before PUBREL", BOTH, inbound_before_pubrel),
         row("[MQTT-4.3.3-11] inbound QoS 2, cut before PUBCOMP was seen", BOTH, inbound_before_pubcomp),
+        row("[MQTT-4.4.0-1] inbound QoS 2: a full window comes again", ONLY_V5, full_window_again),
         row("[MQTT-4.4.0-1] outbound QoS 2, cut before PUBREC", BOTH, outbound_before_pubrec),
         row("[MQTT-4.4.0-1] outbound QoS 2, cut after PUBREC: only PUBREL comes again", BOTH, outbound_before_pubrel),
         row("[MQTT-4.4.0-1] outbound QoS 2, cut before PUBCOMP: PUBREL comes again", BOTH, outbound_before_pubcomp),
@@ -88,6 +89,34 @@ async fn inbound_before_pubcomp(stage: Stage) {
     publisher.publish(&Publish::new(&topic, "next", 2, 9)).await;
     reader.gets("once").await;
     reader.gets("next").await;
+}
+
+async fn full_window_again(stage: Stage) {
+    let (mut reader, _, topic) = pair(&stage, 0).await;
+    let (mut publisher, _, props) = stage.connect(&stage.lasting("q")).await;
+    let window = match props.get(prop::RECEIVE_MAXIMUM) {
+        Some(Value::Two(window)) => *window,
+        _ => 300,
+    };
+    for id in 1..=window {
+        publisher.say(&Publish::new(&topic, id.to_string(), 2, id)).await;
+    }
+    for id in 1..=window {
+        publisher.acked(PUBREC, id).await;
+    }
+    publisher.cut_off();
+    // The PUBRECs never arrived.
+    let (mut publisher, resumed) = stage.lasting_client("q").await;
+    assert!(resumed);
+    for id in 1..=window {
+        publisher.say(&Publish::new(&topic, id.to_string(), 2, id).again()).await;
+    }
+    for id in 1..=window {
+        assert!(publisher.acked(PUBREC, id).await < 0x80);
+        publisher.send(&ack(PUBREL, id)).await;
+        publisher.acked(PUBCOMP, id).await;
+        reader.gets(&id.to_string()).await;
+    }
 }
 
 async fn outbound_before_pubrec(stage: Stage) {
