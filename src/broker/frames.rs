@@ -8,9 +8,13 @@ use thiserror::Error;
 
 /// A remaining length has four bytes at most (MQTT 5, 1.5.5).
 const MAX_LENGTH_BYTES: usize = 4;
+/// The QoS in the first byte of a PUBLISH.
+const QOS: u8 = 0b0110;
+const QOS_2: u8 = 0b0100;
 /// The length of a packet identifier.
 const ID_BYTES: usize = 2;
 /// Packet types.
+const PUBLISH: u8 = 3;
 const PUBACK: u8 = 4;
 const PUBCOMP: u8 = 7;
 const DISCONNECT: u8 = 14;
@@ -43,6 +47,7 @@ pub(super) enum Kind {
     Publish,
     PubAck,
     PubRec,
+    PubRel,
     PubComp,
     Other,
 }
@@ -124,6 +129,7 @@ impl Frame {
             3 => Kind::Publish,
             4 => Kind::PubAck,
             5 => Kind::PubRec,
+            6 => Kind::PubRel,
             7 => Kind::PubComp,
             _ => Kind::Other,
         }
@@ -236,6 +242,16 @@ impl Frame {
         bytes.put_slice(head);
         bytes.put_slice(payload);
         Some(Self { bytes: bytes.freeze(), header })
+    }
+
+    /// The packet identifier of a PUBLISH at QoS 2.
+    pub(super) fn exactly_once_id(&self) -> Option<u16> {
+        if self.packet_type() != PUBLISH || self.bytes[0] & QOS != QOS_2 {
+            return None;
+        }
+        let mut body = self.body();
+        take_prefixed(&mut body)?;
+        body.try_get_u16().ok()
     }
 
     /// What follows the fixed header.

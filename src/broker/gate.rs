@@ -170,6 +170,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
                     self.waiting = Some(frame);
                     return Poll::Pending;
                 }
+                if frame.exactly_once_id().is_some_and(|id| self.acks.repeats(id)) {
+                    self.poll_advance(cx)?;
+                    continue;
+                }
                 self.watch_incoming(&frame);
                 return Poll::Ready(Ok(Some(frame.into_bytes())));
             }
@@ -207,7 +211,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
         Poll::Ready(Ok(buffer.filled().len()))
     }
 
-    fn watch_incoming(&self, frame: &Frame) {
+    fn watch_incoming(&mut self, frame: &Frame) {
         match frame.kind() {
             Kind::Connect => self.link.saw_connect(frame),
             Kind::Publish => self.link.saw_publish_of_client(frame),
@@ -215,6 +219,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
             Kind::PubAck | Kind::PubRec => {
                 if let Some(id) = frame.ack_id() {
                     self.link.saw_ack_of_client(id);
+                }
+            }
+            Kind::PubRel => {
+                if let Some(id) = frame.ack_id() {
+                    self.acks.released(id);
                 }
             }
             Kind::ConnAck | Kind::PubComp | Kind::Other => {}
@@ -265,7 +274,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
                     return;
                 }
             },
-            Kind::Connect | Kind::PubComp | Kind::Other => {}
+            Kind::Connect | Kind::PubRel | Kind::PubComp | Kind::Other => {}
         }
         self.out.extend_from_slice(frame.bytes());
     }
