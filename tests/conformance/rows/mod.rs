@@ -1,15 +1,15 @@
 //! The table: one file per subject.
 
-mod connect;
-mod malformed;
-mod properties;
-mod publish;
-mod resume;
-mod retained;
-mod sessions;
-mod shared;
-mod subscriptions;
-mod wills;
+pub(crate) mod connect;
+pub(crate) mod malformed;
+pub(crate) mod properties;
+pub(crate) mod publish;
+pub(crate) mod resume;
+pub(crate) mod retained;
+pub(crate) mod sessions;
+pub(crate) mod shared;
+pub(crate) mod subscriptions;
+pub(crate) mod wills;
 
 use crate::stage::Row;
 

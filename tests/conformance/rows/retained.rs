@@ -71,7 +71,7 @@ async fn clear(stage: Stage) {
     }
 }
 
-async fn not_retained(stage: Stage) {
+pub(crate) async fn not_retained(stage: Stage) {
     let (mut publisher, topic) = (stage.client("p").await, stage.name("t"));
     publisher.publish(&Publish::new(&topic, "kept", 1, 1).retained()).await;
     for (qos, payload) in [(0, ""), (1, ""), (2, ""), (1, "other")] {
@@ -157,7 +157,7 @@ async fn lower_qos(stage: Stage) {
     }
 }
 
-async fn many(stage: Stage, qos: u8) {
+pub(crate) async fn many(stage: Stage, qos: u8) {
     let mut publisher = stage.client("p").await;
     for n in 0..1_000 {
         publisher.say(&Publish::new(&stage.name(&format!("/{n}")), n.to_string(), 0, 0).retained()).await;

@@ -98,7 +98,7 @@ async fn groups_and_others(stage: Stage) {
     complete(&taken[3..4], 20);
 }
 
-async fn two_filters(stage: Stage) {
+pub(crate) async fn two_filters(stage: Stage) {
     let mut one = stage.client("m1").await;
     one.subscribe(&stage.share("g", "a"), 1).await;
     let mut two = stage.client("m2").await;
@@ -112,7 +112,7 @@ async fn two_filters(stage: Stage) {
     complete(&[drain(&mut two).await], 20);
 }
 
-async fn dead_member(stage: Stage, qos: u8) {
+pub(crate) async fn dead_member(stage: Stage, qos: u8) {
     let (mut doomed, _) = stage.lasting_client("doomed").await;
     doomed.subscribe(&stage.share("g", "t"), qos).await;
     let mut survivor = member(&stage, "survivor", "g", qos).await;

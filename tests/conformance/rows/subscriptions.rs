@@ -282,7 +282,7 @@ async fn odd_filters(stage: Stage) {
     }
 }
 
-async fn across_versions(stage: Stage) {
+pub(crate) async fn across_versions(stage: Stage) {
     let (mut reader, topic) = (stage.client("r").await, stage.name("t"));
     reader.subscribe(&topic, 2).await;
     let mut publisher = stage.other_version("p").await;
