@@ -49,6 +49,7 @@ pub(super) enum Kind {
     PubRec,
     PubRel,
     PubComp,
+    PingResp,
     Other,
 }
 
@@ -131,6 +132,7 @@ impl Frame {
             5 => Kind::PubRec,
             6 => Kind::PubRel,
             7 => Kind::PubComp,
+            13 => Kind::PingResp,
             _ => Kind::Other,
         }
     }

@@ -35,6 +35,7 @@ use super::link::{End, Link, Passing, Start};
 use crate::mqtt::MarkCopy;
 use crate::ops::metrics::{Metric, Metrics};
 
+const PINGREQ: &[u8] = &[0xc0, 0];
 /// How much is read from the socket at once.
 const READ_CHUNK: usize = 8 * 1024;
 /// How much may wait for the socket before the engine is told to wait.
@@ -74,6 +75,8 @@ pub(super) struct Gate<S> {
     unwritten: Vec<u64>,
     /// Set once the connection has been ended by us: nothing passes any more.
     ended: Option<End>,
+    /// PINGREQs that are not the client's and have no answer yet.
+    own_pings: usize,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
@@ -92,6 +95,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
             out: BytesMut::new(),
             unwritten: Vec::new(),
             ended: None,
+            own_pings: 0,
         }
     }
 
@@ -158,6 +162,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
         if self.link.ending().is_some() {
             // Only acknowledgements have still to leave, and the first of them has our waker.
             return Poll::Pending;
+        }
+        if self.link.take_nudge() {
+            self.own_pings += 1;
+            return Poll::Ready(Ok(Some(Bytes::from_static(PINGREQ))));
         }
         loop {
             let next = match self.waiting.take() {
@@ -226,7 +234,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
                     self.acks.released(id);
                 }
             }
-            Kind::ConnAck | Kind::PubComp | Kind::Other => {}
+            Kind::ConnAck | Kind::PubComp | Kind::PingResp | Kind::Other => {}
         }
     }
 
@@ -253,6 +261,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
                 return;
             }
             Kind::PubComp if self.acks.swallows(frame) => return,
+            // One answer is like the other.
+            Kind::PingResp if self.own_pings > 0 => {
+                self.own_pings -= 1;
+                return;
+            }
             Kind::ConnAck => {
                 self.link.began(if frame.session_present() { Start::Resumed } else { Start::Fresh });
                 let maximum = self.held_limit.try_into().unwrap_or(u16::MAX);
@@ -274,7 +287,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
                     return;
                 }
             },
-            Kind::Connect | Kind::PubRel | Kind::PubComp | Kind::Other => {}
+            Kind::Connect | Kind::PubRel | Kind::PubComp | Kind::PingResp | Kind::Other => {}
         }
         self.out.extend_from_slice(frame.bytes());
     }

@@ -32,7 +32,7 @@ pub(super) struct Link {
     ledger: Arc<Ledger>,
     /// When the token ends with which the client came, in Unix milliseconds.
     expires_ms: SetOnce<u64>,
-    /// A lock because the engine wants its socket `Sync`, and because others may end the connection. It is hardly ever
+    /// A lock because the engine wants its socket `Sync`, and because others may end or nudge the connection. It is hardly ever
     /// contended: one task uses all the rest of it, and it is not held across an await.
     state: Mutex<State>,
 }
@@ -46,7 +46,7 @@ struct State {
     /// On the roster, as long as the connection lives.
     place: Option<Place>,
     end: Option<End>,
-    /// The task of the connection, which has to see the end.
+    /// The task of the connection, which has to see the end and the nudge.
     waker: Option<Waker>,
     /// The message expiry of the PUBLISH that the engine has in hand: its event leaves it out.
     expiry: Option<u32>,
@@ -58,6 +58,8 @@ struct State {
     last: u64,
     /// The will that is published when the connection breaks.
     will: Option<WillMessage>,
+    /// The engine is to look up.
+    nudged: bool,
 }
 
 /// How a session began.
@@ -232,6 +234,21 @@ impl Link {
 
     pub(super) fn take_will(&self) -> Option<WillMessage> {
         self.lock().will.take()
+    }
+
+    /// Has the engine look up: it forgets to when a connection before this one has put away what it had in hand, and
+    /// would deliver nothing until the client sends something.
+    pub(super) fn nudge(&self) {
+        let mut state = self.lock();
+        state.nudged = true;
+        if let Some(waker) = state.waker.take() {
+            waker.wake();
+        }
+    }
+
+    /// Whether there was a [`Self::nudge`] since the last time.
+    pub(super) fn take_nudge(&self) -> bool {
+        std::mem::take(&mut self.lock().nudged)
     }
 
     /// A PUBLISH of the client is about to reach the engine.

@@ -250,3 +250,24 @@ proptest! {
         });
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_nudge_is_a_ping_that_the_client_does_not_see() {
+    const PINGRESP: [u8; 2] = [0xd0, 0];
+    let mut world = world(4096);
+    assert_eq!(read(&mut world.gate).await, None);
+    let nudged = Arc::clone(&world.link);
+    let (ping, ()) = tokio::join!(read(&mut world.gate), async {
+        tokio::task::yield_now().await;
+        nudged.nudge();
+    });
+    assert_eq!(ping.as_deref(), Some(PINGREQ));
+    assert_eq!(read(&mut world.gate).await, None);
+    // The client's own ping is answered once.
+    world.client.write_all(PINGREQ).await.unwrap();
+    assert_eq!(read(&mut world.gate).await.as_deref(), Some(PINGREQ));
+    for _ in 0..2 {
+        world.gate.write_all(&PINGRESP).await.unwrap();
+    }
+    assert_eq!(arrived(&mut world.client).await, PINGRESP);
+}
