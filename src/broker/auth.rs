@@ -15,6 +15,7 @@ use super::events::Events;
 use super::frames::{Naming, Version};
 use super::identity::{Caller, Doorman, Login, Refusal, is_client_of, owner_of, shown};
 use super::link::{self, End, Link};
+use super::turns::Turns;
 use crate::ops::metrics::{Metric, Metrics};
 
 /// The rules.
@@ -23,6 +24,7 @@ pub(super) struct Rules {
     pub(super) doorman: Arc<Doorman>,
     /// The limit on sessions.
     pub(super) sessions: usize,
+    pub(super) turns: Arc<Turns>,
     pub(super) events: Arc<Events>,
     pub(super) metrics: Arc<Metrics>,
 }
@@ -32,7 +34,11 @@ impl Rules {
         let Some(link) = link::current() else {
             return AuthResult::fail(ReasonCode::UnspecifiedError);
         };
-        match self.identify(connect, peer, &link).await {
+        let caller = self.identify(connect, peer, &link).await;
+        if caller.is_ok() {
+            link.keep(self.turns.take(&connect.client_id).await);
+        }
+        match caller {
             Ok(Caller::Anonymous) => AuthResult::success(),
             Ok(Caller::Known(identity, _)) => AuthResult::success_with_user(&*identity.user),
             Err(reason) => AuthResult::fail(reason),

@@ -215,6 +215,11 @@ impl Frame {
         self.body().get(2).copied().unwrap_or_default()
     }
 
+    /// Whether a CONNACK says yes.
+    pub(super) fn accepts(&self) -> bool {
+        self.body().get(1) == Some(&0)
+    }
+
     /// Whether a CONNACK says that the session was resumed.
     pub(super) fn session_present(&self) -> bool {
         self.body().first().is_some_and(|flags| flags & 1 == 1)

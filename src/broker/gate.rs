@@ -268,6 +268,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
             }
             Kind::ConnAck => {
                 self.link.began(if frame.session_present() { Start::Resumed } else { Start::Fresh });
+                if frame.accepts() {
+                    self.link.claimed();
+                }
                 let maximum = self.held_limit.try_into().unwrap_or(u16::MAX);
                 self.out.extend_from_slice(frame.with_receive_maximum(maximum).bytes());
                 return;

@@ -14,6 +14,7 @@ use super::access::Rights;
 use super::confirm::{Ledger, mark};
 use super::frames::{Connect, Frame, Naming, Version};
 use super::identity::{Caller, Identity, Place};
+use super::turns::Turn;
 use crate::mqtt::{AckWord, MarkCopy};
 
 tokio::task_local! {
@@ -60,6 +61,8 @@ struct State {
     will: Option<WillMessage>,
     /// The engine is to look up.
     nudged: bool,
+    /// Among the connections of its client, until it ends.
+    turn: Option<Turn>,
 }
 
 /// How a session began.
@@ -220,6 +223,18 @@ impl Link {
     /// How the session began.
     pub(super) fn start(&self) -> Start {
         self.lock().start.unwrap_or(Start::Fresh)
+    }
+
+    /// Keeps its turn for as long as it lives.
+    pub(super) fn keep(&self, turn: Turn) {
+        self.lock().turn = Some(turn);
+    }
+
+    /// The session is this connection's.
+    pub(super) fn claimed(&self) {
+        if let Some(turn) = &mut self.lock().turn {
+            turn.claim();
+        }
     }
 
     /// Names the client. Nothing is delivered to it before.

@@ -46,6 +46,7 @@ mod listen;
 mod outgoing;
 mod parked;
 mod sessions;
+mod turns;
 
 use std::collections::HashSet;
 use std::io;
@@ -326,7 +327,13 @@ impl Broker {
 
         let events = Arc::new(events::Events { desk: Arc::clone(&desk), inbound, readers, stop: stop.clone() });
         let sessions = limits.sessions;
-        let rules = auth::Rules { doorman: Arc::clone(&doorman), sessions, events: Arc::clone(&events), metrics };
+        let rules = auth::Rules {
+            doorman: Arc::clone(&doorman),
+            sessions,
+            turns: Arc::default(),
+            events: Arc::clone(&events),
+            metrics,
+        };
         let engine = Arc::new(engine::Engine::new(events, Arc::new(rules), limits));
 
         door.send_replace(Door::Open);
