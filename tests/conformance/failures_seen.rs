@@ -12,7 +12,9 @@ use tokio::time::timeout;
 use crate::client::Client;
 use crate::rows;
 use crate::stage::{BOTH, ONLY_V5, Stage};
-use crate::wire::{Connect, PUBACK, Packet, Props, Publish, V5, V311, Will, frame, subscribe};
+use crate::wire::{
+    Connect, PUBACK, PUBCOMP, PUBREC, PUBREL, Packet, Props, Publish, V5, V311, Will, ack, frame, subscribe,
+};
 use crate::world::{World, config, outcome, soon};
 
 /// Plays a script of the table in each of the versions.
@@ -324,6 +326,8 @@ async fn the_oldest_messages_of_an_offline_session_are_dropped_silently() {
 /// Messages of the chaos below; its publisher waits when its reader is this far behind, because a queue has an end.
 const CHAOS: usize = 20_000;
 const LEAD: usize = 2_000;
+/// Messages at QoS 2 in the chaos.
+const EXACTLY: usize = 2_000;
 /// Sent ahead of the acknowledgements.
 const BATCH: u16 = 100;
 
@@ -375,6 +379,76 @@ async fn messages_are_missing_after_reconnect_chaos() {
     }
     soon("the publisher", publisher.join_next()).await.unwrap().unwrap();
     world.close().await;
+}
+
+/// A receiver at QoS 2 as the specification wants it (4.3.3): it survives its connections.
+#[derive(Default)]
+struct Receiver {
+    /// Received, and not released yet.
+    held: BTreeSet<u16>,
+    taken: Vec<String>,
+}
+
+impl Receiver {
+    /// Deals with the next packet.
+    async fn step(&mut self, client: &mut Client) {
+        match client.next().await {
+            Packet::Publish(publish) => {
+                if self.held.insert(publish.id) {
+                    self.taken.push(publish.text().to_owned());
+                }
+                client.send(&ack(PUBREC, publish.id)).await;
+            }
+            Packet::Ack { kind: PUBREL, id, .. } => {
+                self.held.remove(&id);
+                client.send(&ack(PUBCOMP, id)).await;
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn messages_at_qos_2_come_twice_or_never_in_reconnect_chaos() {
+    for version in [V311, V5] {
+        let world = World::open().await;
+        let stage = stage(&world, version);
+        let (mut reader, _) = stage.lasting_client("r").await;
+        reader.subscribe(&stage.name("t"), 2).await;
+        let mut publisher = JoinSet::new();
+        let publishing = stage.clone();
+        publisher.spawn(async move {
+            let mut client = publishing.client("p").await;
+            for n in 0..EXACTLY {
+                client.publish(&Publish::new(&publishing.name("t"), n.to_string(), 2, 1)).await;
+            }
+        });
+        let mut receiver = Receiver::default();
+        for round in 0.. {
+            for _ in 0..(round * 37) % 100 {
+                if receiver.taken.len() >= EXACTLY {
+                    break;
+                }
+                receiver.step(&mut reader).await;
+            }
+            if receiver.taken.len() >= EXACTLY {
+                break;
+            }
+            if round % 3 > 0 {
+                reader.cut_off();
+            }
+            reader = stage.lasting_client("r").await.0;
+        }
+        soon("the publisher", publisher.join_next()).await.unwrap().unwrap();
+        stage.client("p").await.publish(&Publish::new(&stage.name("t"), "end", 2, 1)).await;
+        while receiver.taken.last().is_none_or(|text| text != "end") {
+            receiver.step(&mut reader).await;
+        }
+        let all: Vec<String> = (0..EXACTLY).map(|n| n.to_string()).chain(["end".to_owned()]).collect();
+        let wrong = receiver.taken.iter().zip(&all).find(|(taken, wanted)| taken != wanted);
+        assert!(receiver.taken == all, "{wrong:?}, {} of {}", receiver.taken.len(), all.len());
+        world.close().await;
+    }
 }
 
 #[tokio::test]
