@@ -17,8 +17,6 @@ const QUOTA_EXCEEDED: u8 = 0x97;
 const NOT_AUTHORIZED: u8 = 0x87;
 /// From here on reason codes mean that it did not work (2.4).
 const FIRST_ERROR: u8 = 0x80;
-/// Where the reason code of an acknowledgement is.
-const REASON_AT: usize = 4;
 const PUBACK: u8 = 0x40;
 const PUBREC: u8 = 0x50;
 const PUBREL: u8 = 0x62;
@@ -41,14 +39,16 @@ struct Entry {
     frame: Bytes,
     kind: Kind,
     id: u16,
+    /// The engine's reason code.
+    reason: u8,
     /// Absent: nothing to wait for but the ones before.
     word: Option<oneshot::Receiver<AckWord>>,
 }
 
 impl Entry {
-    /// Whether this PUBREC says that the message is here. It has a reason code only if it is not 0.
+    /// Whether this PUBREC says that the message is here.
     fn promises(&self) -> bool {
-        self.kind == Kind::PubRec && self.frame.get(REASON_AT).is_none_or(|reason| *reason < FIRST_ERROR)
+        self.kind == Kind::PubRec && self.reason < FIRST_ERROR
     }
 }
 
@@ -69,7 +69,7 @@ impl Acks {
         // A copy, because the frame keeps the whole write buffer alive.
         let bytes = Bytes::copy_from_slice(frame.bytes());
         let id = frame.ack_id().unwrap_or_default();
-        self.queue.push_back(Entry { frame: bytes, kind: frame.kind(), id, word });
+        self.queue.push_back(Entry { frame: bytes, kind: frame.kind(), id, reason: frame.ack_reason(), word });
     }
 
     pub(super) fn len(&self) -> usize {
@@ -110,7 +110,8 @@ impl Acks {
         if self.received.contains(&id) {
             let [high, low] = id.to_be_bytes();
             let frame = [PUBREC, 2, high, low];
-            self.queue.push_back(Entry { frame: Bytes::copy_from_slice(&frame), kind: Kind::PubRec, id, word: None });
+            let frame = Bytes::copy_from_slice(&frame);
+            self.queue.push_back(Entry { frame, kind: Kind::PubRec, id, reason: 0, word: None });
             return true;
         }
         // Its answer is still to come.

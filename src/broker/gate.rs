@@ -246,14 +246,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
         self.link.max_packet().is_none_or(|most| marked.bytes().len() <= most).then_some(marked)
     }
 
-    /// Takes a packet of the engine and passes it on, holds it, or drops it.
-    fn accept(&mut self, frame: &Frame) {
+    /// Takes a packet of the engine in the form that the client's version has.
+    fn accept(&mut self, frame: Frame) {
+        let version = self.link.version();
+        let is_refusal = matches!(frame.kind(), Kind::PubAck | Kind::PubRec) && frame.ack_reason() >= FAILURE;
+        // MQTT 3.1.1 has no word for a refusal. After a denied message the connection ends; a retained message for
+        // which there is no room stays unacknowledged, as one beyond the quota of the bridge does.
+        if is_refusal && version == Version::V311 {
+            return;
+        }
+        if let Some(frame) = frame.fit(version) {
+            self.pass_out(&frame);
+        }
+    }
+
+    /// Passes a packet of the engine on, holds it, or drops it.
+    fn pass_out(&mut self, frame: &Frame) {
         match frame.kind() {
-            // MQTT 3.1.1 has no word for a refusal. After a denied message the connection ends; a retained message for
-            // which there is no room stays unacknowledged, as one beyond the quota of the bridge does.
-            Kind::PubAck | Kind::PubRec if self.link.version() == Version::V311 && frame.ack_reason() >= FAILURE => {
-                return;
-            }
             Kind::PubAck | Kind::PubRec => {
                 let word = frame.ack_id().and_then(|id| self.link.take_word(id));
                 // Also those that need not wait queue up: [MQTT-4.6.0-2] wants them in the order of the PUBLISHes.
@@ -322,9 +331,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Gate<S> {
         }
         gate.outgoing.push(buf);
         while let Some(frame) = gate.outgoing.next_frame().map_err(malformed)? {
-            if let Some(frame) = frame.fit(gate.link.version()) {
-                gate.accept(&frame);
-            }
+            gate.accept(frame);
         }
         gate.poll_advance(cx)?;
         Poll::Ready(Ok(buf.len()))

@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::wire::{
-    Connect, PUBACK, PUBCOMP, PUBREC, PUBREL, Packet, Props, Publish, V5, ack, frame, ping, subscribe, unsubscribe,
+    Connect, PUBACK, PUBCOMP, PUBREC, PUBREL, Packet, Props, Publish, ack, frame, ping, subscribe, unsubscribe,
 };
 use crate::world::soon;
 
@@ -231,9 +231,5 @@ impl Client {
     /// Breaks off without a word.
     pub(crate) fn cut_off(self) {
         drop(self);
-    }
-
-    pub(crate) fn is_v5(&self) -> bool {
-        self.version == V5
     }
 }

@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use fcm_mqtt_bridge::broker::BrokerLimits;
 use fcm_mqtt_bridge::mqtt::AckWord;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -28,8 +27,6 @@ type Script = dyn Fn(Stage) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send +
 pub(crate) struct Row {
     pub(crate) name: String,
     versions: &'static [u8],
-    /// Limits of the row's own, which only the embedded broker can be given.
-    limits: Option<BrokerLimits>,
     script: Arc<Script>,
 }
 
@@ -42,20 +39,7 @@ where
     F: Future<Output = ()> + Send + 'static,
 {
     let script = Arc::new(move |stage| -> Pin<Box<dyn Future<Output = ()> + Send>> { Box::pin(script(stage)) });
-    Row { name: name.into(), versions, limits: None, script }
-}
-
-impl Row {
-    /// The row with limits of its own.
-    pub(crate) fn within(mut self, limits: BrokerLimits) -> Self {
-        self.limits = Some(limits);
-        self
-    }
-
-    /// Whether the row depends on limits that only the embedded broker is given.
-    pub(crate) fn is_ours(&self) -> bool {
-        self.limits.is_some()
-    }
+    Row { name: name.into(), versions, script }
 }
 
 /// A broker to talk to, in one version, with names that nobody else uses.
@@ -122,7 +106,7 @@ impl Stage {
 /// Runs every row in each of its versions, each against a broker of its own. Yields the failures.
 pub(crate) async fn run_embedded(rows: Vec<Row>) -> Vec<String> {
     run(rows, |row, version, tag| async move {
-        let mut world = World::with(row.limits.clone().unwrap_or_default()).await;
+        let mut world = World::open().await;
         let stage = Stage::new(world.address, version, tag);
         let mut script = JoinSet::new();
         script.spawn((row.script)(stage));

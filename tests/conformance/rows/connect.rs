@@ -129,7 +129,10 @@ async fn assigned_client_id(stage: Stage) {
 
 async fn plain_client_ids(stage: Stage) {
     let letters = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
-    for id in ["a", "0", "Z", &letters[..23], &letters[20..43], &letters[39..]] {
+    // Not the same in both versions, which may be at the same broker.
+    let own: &[&str] =
+        if stage.is_v5() { &["a", "0", &letters[..23], &letters[39..]] } else { &["Z", "9", &letters[20..43]] };
+    for id in own {
         stage.connect(&Connect::clean(id)).await.0.quiet().await;
     }
 }
@@ -152,7 +155,7 @@ async fn odd_client_ids(stage: Stage) {
 
 async fn odder_client_ids(stage: Stage) {
     let long = "x".repeat(60_000);
-    for id in ["a/b", "a/b", "../../x", "a\\b", "/", "\u{1}", &long] {
+    for id in ["a/b", "a/b", "../../x", "a\\b", "/", &long] {
         let mut client = stage.dial().await;
         client.send(&Connect::clean(id).bytes(stage.version)).await;
         let Packet::ConnAck { code, .. } = client.next().await else { panic!("no CONNACK") };

@@ -433,9 +433,16 @@ async fn server_packet_size(stage: Stage) {
 async fn dollar_topic(stage: Stage) {
     let mut client = stage.client("c").await;
     client.subscribe("$SYS/#", 1).await;
-    client.say(&Publish::new("$SYS/fake", "fake", 1, 1)).await;
-    let code = client.acked(PUBACK, 1).await;
-    assert!(!stage.is_v5() || [0, 0x10, 0x87, 0x90].contains(&code), "{code:#x}");
+    let mut forger = stage.client("f").await;
+    forger.say(&Publish::new("$SYS/fake", "fake", 1, 1)).await;
+    match forger.next().await {
+        Packet::Ack { kind: PUBACK, code, .. } => {
+            assert!(!stage.is_v5() || [0, 0x10, 0x87, 0x90].contains(&code), "{code:#x}");
+        }
+        // [MQTT-3.3.5-2] of 3.1.1
+        Packet::Closed => {}
+        other => panic!("{other:?}"),
+    }
     // Whatever else is said there, this is not.
     client.send(&ping()).await;
     loop {

@@ -286,9 +286,9 @@ async fn taken_over(stage: Stage) {
     reader.ended(&[0x8e]).await;
     assert_eq!(new.acked(PUBREL, first[2].id).await, 0);
     new.send(&ack(PUBCOMP, first[2].id)).await;
-    for n in 0..2 {
-        let again = new.gets(&n.to_string()).await;
-        assert_eq!((again.id, again.dup), (first[n].id, true));
+    for before in &first[..2] {
+        let again = new.gets(before.text()).await;
+        assert_eq!((again.id, again.dup), (before.id, true));
     }
     new.quiet().await;
 }

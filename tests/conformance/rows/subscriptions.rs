@@ -60,8 +60,10 @@ async fn dollar(stage: Stage) {
     for filter in ["#", "+/#", "+/monitor/+"] {
         client.subscribe(filter, 1).await;
     }
-    client.say(&Publish::new("$SYS/monitor/x", "hidden", 1, 1)).await;
-    client.acked(crate::wire::PUBACK, 1).await;
+    // It may be refused, or end the forger's connection.
+    let mut forger = stage.client("f").await;
+    forger.say(&Publish::new("$SYS/monitor/x", "hidden", 1, 1)).await;
+    forger.next().await;
     let end = stage.name("end");
     client.post(&end, "end").await;
     loop {
