@@ -3,7 +3,7 @@
 use fcm_mqtt_bridge::chat::id::{MessageId, Sid, Token};
 use fcm_mqtt_bridge::chat::message::{
     BalReceipt, BridgeEvent, BridgeState, BridgeStats, BridgeStatus, BrokerKind, CcsState, Downstream, ErrorCode,
-    ErrorDocument, ErrorSummary, Limits, Presence, Rejection, UpstreamMessage,
+    ErrorDocument, ErrorSummary, Limits, Presence, PresenceState, Rejection, UpstreamMessage, UserPresence,
 };
 use fcm_mqtt_bridge::chat::topic::{BridgeTopic, ClientTopic};
 use serde_json::{Map, Value, json};
@@ -39,6 +39,7 @@ fn every_json_example_is_json_and_says_what_it_is() {
         "error",
         "summary",
         "presence",
+        "user-presence",
         "bridge-status",
         "bridge-stats",
         "bridge-event",
@@ -95,7 +96,9 @@ fn every_command_to_copy_subscribes_to_a_topic_of_the_bridge() {
     for command in commands().filter(|command| command.starts_with("mosquitto_sub")) {
         let filter = option(&command, "-t");
         let topic = filter.strip_prefix("$share/bal1-msg/").unwrap_or(&filter).replace('#', "messages");
-        assert!(BridgeTopic::parse(&topic).unwrap().is_some(), "{command}");
+        // The one topic of others' that the bridge writes.
+        let aggregate = matches!(ClientTopic::parse(&topic), Ok(Some(ClientTopic::Presence(_, None))));
+        assert!(aggregate || BridgeTopic::parse(&topic).unwrap().is_some(), "{command}");
         seen += 1;
     }
     assert!(seen >= 5, "only {seen} commands found");
@@ -138,6 +141,9 @@ fn what_the_bridge_writes_has_the_fields_of_its_example() {
     assert_eq!(rejection.ref_id(), MessageId::new("a1").ok().as_ref());
     assert_same("error", &ErrorDocument::new(&rejection, "bal1/self/messages", about, 1_767_225_600_123).to_payload());
     assert_same("summary", &ErrorSummary::new(990, 1_767_225_601_123).to_payload());
+
+    let (ts, last_seen) = (1_767_225_602_456, Some(1_767_225_600_123));
+    assert_same("user-presence", &UserPresence { state: PresenceState::Offline, ts, last_seen }.to_payload());
 
     let status = BridgeStatus {
         state: BridgeState::Online,

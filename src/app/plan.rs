@@ -18,7 +18,6 @@ use crate::broker::{BrokerConfig, BrokerLimits, JwtConfig, Listen, TlsFiles};
 use crate::rumqttd;
 #[cfg(feature = "rumqttd")]
 use std::net::SocketAddr;
-#[cfg(any(feature = "broker", feature = "rumqttd"))]
 use std::time::Duration;
 
 /// Most messages claimed from the store and not answered yet, whatever windows are configured.
@@ -65,6 +64,7 @@ pub(super) fn bridge(settings: &Settings, started_ms: u64) -> Result<bridge::Set
         queue: bridge::Room { rows: limits.queue_rows, bytes: limits.queue_bytes },
         spool: bridge::Room { rows: limits.spool_rows, bytes: limits.spool_bytes },
         retry_max_seconds: limits.retry_max_seconds,
+        presence_grace: Duration::from_secs(settings.broker.presence_grace_seconds),
         started_ms,
     })
 }

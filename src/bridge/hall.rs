@@ -9,6 +9,7 @@ use crate::ops::metrics::Metrics;
 use crate::store::{Acks, Route, Store};
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 use tokio::sync::mpsc;
 
 /// How the bridge is to work; limits are explained in `config/bridge.toml`.
@@ -34,6 +35,8 @@ pub struct Settings {
     pub spool: Room,
     /// Longest wait before a refused message is tried again, seconds.
     pub retry_max_seconds: u64,
+    /// How long a chat user whose connection broke still counts as there.
+    pub presence_grace: Duration,
     /// When the process started, Unix milliseconds.
     pub started_ms: u64,
 }

@@ -3,14 +3,14 @@
 //! Publishes are handled in the order of arrival, and many wait for their commit at one time; acknowledgements leave in
 //! the same order. A full queue, a slow disk or a stop all look the same to a publisher: no acknowledgement yet.
 
+use super::attendance::Word;
 use super::hall::Hall;
-use super::presence::Presences;
 use crate::chat::id::{MessageId, Owner, Sid};
 use crate::chat::message::{
     Acknowledged, Admission, BalReceipt, BrokerKind, Downstream, Errand, ErrorCode, ErrorDocument, ErrorGate,
     ErrorSummary, Presence, Rejection,
 };
-use crate::chat::topic::{BridgeTopic, ClientTopic, ResponseTopic};
+use crate::chat::topic::{BridgeTopic, ClientTopic, Device, ResponseTopic};
 use crate::mqtt::{Ack, AckWord, Inbound};
 use crate::ops::clock::now_ms;
 use crate::ops::metrics::Metric;
@@ -34,14 +34,14 @@ type Remaining = Pin<Box<dyn Future<Output = Result<Option<AckWord>, StoreError>
 /// The lane's first half.
 pub(super) struct Intake {
     hall: Arc<Hall>,
-    presences: Presences,
+    words: mpsc::Sender<Word>,
     gate: ErrorGate,
     waiting: VecDeque<(Ack, Remaining)>,
 }
 
 impl Intake {
-    pub(super) fn new(hall: Arc<Hall>, presences: Presences) -> Self {
-        Self { hall, presences, gate: ErrorGate::default(), waiting: VecDeque::new() }
+    pub(super) fn new(hall: Arc<Hall>, words: mpsc::Sender<Word>) -> Self {
+        Self { hall, words, gate: ErrorGate::default(), waiting: VecDeque::new() }
     }
 
     /// Works until `stop`, then finishes what is on its way to the disk. What is still in `inbound` is dropped
@@ -116,7 +116,7 @@ impl Intake {
         match topic {
             ClientTopic::Messages(owner) => self.message(owner, publish).await,
             ClientTopic::Receipts(owner) => self.receipt(owner, publish).await,
-            ClientTopic::Presence(owner, _) => self.presence(owner, publish).await,
+            ClientTopic::Presence(owner, device) => self.presence(owner, device, publish).await,
         }
     }
 
@@ -194,11 +194,12 @@ impl Intake {
         }
     }
 
-    async fn presence(&mut self, owner: Owner, publish: Inbound) -> Result<(), StoreError> {
+    async fn presence(&mut self, owner: Owner, device: Option<Device>, publish: Inbound) -> Result<(), StoreError> {
         match Presence::parse(&publish.payload, &self.hall.settings.message) {
             Ok(presence) => {
-                self.presences.tell(owner, publish.topic, presence);
-                publish.ack.release(AckWord::Done);
+                let Inbound { topic, ack, .. } = publish;
+                // Nobody to tell means that the bridge stops: without a word the client says it again.
+                let _ = self.words.send(Word { owner, device, topic, presence, ack }).await;
                 Ok(())
             }
             Err(rejection) => self.refuse(&owner, &rejection, None, publish).await,

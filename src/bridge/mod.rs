@@ -8,7 +8,9 @@
 //!
 //! Invariant: nothing is acknowledged to either side before its commit, and nothing is forgotten before the other side
 //! has confirmed it. Each of the four parts is one task and owns its state; they meet only in the store and its watches.
+//! A fifth, [`attendance`], tells who is there.
 
+mod attendance;
 mod brake;
 mod hall;
 mod intake;
@@ -89,11 +91,13 @@ pub async fn run(settings: Settings, parts: Parts, stops: Stops) -> Result<(), S
     let (link, door, clients) = (transport.link.clone(), mqtt.door.clone(), mqtt.clients.clone());
     let watches = Watches { link, door, store: health, clients, events };
     let steward = Steward::new(Arc::clone(&hall), watches, mqtt.publish.clone(), readiness);
-    let mqtt::Port { inbound, publish, former, door, readers, .. } = mqtt;
+    let mqtt::Port { inbound, publish, former, door, readers, sightings, .. } = mqtt;
+    let attendance = attendance::Attendance::new(Arc::clone(&hall), presences.clone(), publish.clone(), door.clone());
+    let (words_tx, words) = mpsc::channel(attendance::WORDS);
     let front = publisher::Front { publish, door, readers, former };
-    let publisher = publisher::Publisher::new(Arc::clone(&hall), presences.clone(), front, recovery.former);
+    let publisher = publisher::Publisher::new(Arc::clone(&hall), presences, front, recovery.former);
     let pusher = pusher::Pusher::new(Arc::clone(&hall), transport, &recovery.retrying);
-    let intake = intake::Intake::new(hall, presences);
+    let intake = intake::Intake::new(hall, words_tx);
 
     let mut tasks = JoinSet::new();
     tasks.spawn(intake.run(inbound, stops.intake.clone()));
@@ -101,6 +105,7 @@ pub async fn run(settings: Settings, parts: Parts, stops: Stops) -> Result<(), S
     let others = CancellationToken::new();
     let parting = publisher::Parting { stop: stops.publish.clone(), others: others.clone(), quiet: stops.quiet };
     tasks.spawn(publisher.run(parting));
+    tasks.spawn(attendance.run(sightings, words, stops.publish.clone()));
     tasks.spawn(async move {
         let ended = steward.run(stops.publish).await;
         others.cancel();

@@ -1,5 +1,6 @@
 //! The lanes with a real store on disk; the test is the other end of both ports.
 
+mod attendance;
 mod downstream;
 mod upstream;
 
@@ -45,6 +46,7 @@ fn settings() -> Settings {
         queue: room,
         spool: room,
         retry_max_seconds: 60,
+        presence_grace: Duration::from_secs(2),
         started_ms: 1,
     }
 }

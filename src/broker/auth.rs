@@ -2,6 +2,7 @@
 
 use std::future::{Future, ready};
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -13,9 +14,10 @@ use tracing::{debug, warn};
 
 use super::events::Events;
 use super::frames::{Naming, Version};
-use super::identity::{Caller, Doorman, Login, Refusal, is_client_of, owner_of, shown};
+use super::identity::{Caller, Doorman, Identity, Login, Refusal, is_client_of, owner_of, shown};
 use super::link::{self, End, Link};
 use super::turns::Turns;
+use crate::mqtt::Role;
 use crate::ops::metrics::{Metric, Metrics};
 
 /// The rules.
@@ -25,6 +27,8 @@ pub(super) struct Rules {
     /// The limit on sessions.
     pub(super) sessions: usize,
     pub(super) turns: Arc<Turns>,
+    /// Messages per second of one chat user's connection.
+    pub(super) publish_rate: Option<NonZeroU32>,
     pub(super) events: Arc<Events>,
     pub(super) metrics: Arc<Metrics>,
 }
@@ -63,8 +67,14 @@ impl Rules {
         if !known && sessions >= self.sessions {
             return Err(ReasonCode::ServerUnavailable);
         }
-        let place = self.doorman.enter(&caller, &connect.client_id, link).map_err(told)?;
+        let place = self.doorman.enter(&caller, &connect.client_id, link).map_err(|refusal| {
+            self.metrics.count(Metric::BrokerUserRefused);
+            told(refusal)
+        })?;
         link.admit(&caller, place);
+        if matches!(&caller, Caller::Known(Identity { role: Role::User, .. }, _)) {
+            link.set_publish_rate(self.publish_rate);
+        }
         if let Some(will) = connect.will.as_ref().filter(|will| !caller.rights().may_publish(&will.topic)) {
             let (client, topic) = (shown(&connect.client_id), shown(&will.topic));
             self.doorman.tell(|untold| {

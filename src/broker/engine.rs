@@ -13,7 +13,7 @@ use mqtt5::broker::sys_topics::BrokerStats;
 use mqtt5::broker::transport::BrokerTransport;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::broadcast;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, timeout_at};
 use tracing::debug;
 
 use super::BrokerLimits;
@@ -22,12 +22,12 @@ use super::confirm::{Keeping, Ledger};
 use super::desk::Desk;
 use super::disk::Disk;
 use super::events::Events;
-use super::gate::{Gate, GateLimits};
+use super::gate::{Gate, GateLimits, TopicLimits};
 use super::link::{End, LINK, Link};
 use super::parked::ParkedLimits;
 use crate::mqtt::MarkCopy;
 use crate::ops::clock::now_ms;
-use crate::ops::metrics::Metrics;
+use crate::ops::metrics::{Metric, Metrics};
 
 /// MQTT 5 topic aliases per connection; the engine keeps a topic for each.
 const TOPIC_ALIASES: u16 = 32;
@@ -47,12 +47,13 @@ const CLOCK_CHECK: Duration = Duration::from_secs(30);
 pub(super) struct Engine {
     config: Arc<EngineConfig>,
     desk: Arc<Desk>,
+    events: Arc<Events>,
     rules: Arc<Rules>,
     stats: Arc<BrokerStats>,
     monitor: Arc<ResourceMonitor>,
-    metrics: Arc<Metrics>,
     shutdown: broadcast::Sender<()>,
     pub(super) limits: BrokerLimits,
+    pub(super) metrics: Arc<Metrics>,
 }
 
 /// What one session's queue may hold.
@@ -70,8 +71,7 @@ pub(super) fn desk(disk: Disk, limits: &BrokerLimits, mark_copy: Option<MarkCopy
 }
 
 impl Engine {
-    pub(super) fn new(events: Arc<Events>, rules: Arc<Rules>, limits: BrokerLimits) -> Self {
-        let metrics = Arc::clone(&rules.metrics);
+    pub(super) fn new(events: Arc<Events>, rules: Arc<Rules>, limits: BrokerLimits, metrics: Arc<Metrics>) -> Self {
         let desk = Arc::clone(&events.desk);
         let (shutdown, _) = broadcast::channel(1);
         let monitor = ResourceMonitor::new(ResourceLimits {
@@ -83,25 +83,43 @@ impl Engine {
             rate_limit_window: MONITOR_WINDOW,
         });
         Self {
-            config: Arc::new(engine_config(events, &limits)),
+            config: Arc::new(engine_config(Arc::clone(&events), &limits)),
             desk,
+            events,
             rules,
             stats: Arc::new(BrokerStats::new()),
             monitor: Arc::new(monitor),
-            metrics,
             shutdown,
             limits,
+            metrics,
         }
     }
 
-    /// Serves one client until its connection ends.
-    pub(super) fn serve<S>(&self, stream: S, peer: SocketAddr) -> impl Future<Output = ()> + Send + 'static
+    /// Serves one client until its connection ends. Its CONNECT must be there by `deadline`; the engine is started
+    /// only then, so that whoever says nothing costs next to nothing.
+    pub(super) async fn serve<S>(&self, stream: S, peer: SocketAddr, deadline: Instant)
     where
         S: AsyncRead + AsyncWrite + Send + Sync + Unpin + 'static,
     {
+        let mut shutdown = self.shutdown.subscribe();
         let link = Link::new(Arc::clone(&self.desk.ledger));
-        let limits = GateLimits { packet: self.limits.packet_bytes, held: self.limits.held_acks.into() };
-        let gate = Gate::new(stream, peer, Arc::clone(&link), Arc::clone(&self.metrics), limits);
+        let metrics = Arc::clone(&self.metrics);
+        let mut gate = Gate::new(stream, peer, Arc::clone(&link), self.gate_limits(), metrics);
+        let connected = tokio::select! {
+            connected = timeout_at(deadline, gate.connected()) => connected,
+            _ = shutdown.recv() => return,
+        };
+        match connected {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                self.metrics.count(Metric::BrokerHandshakesFailed);
+                return debug!(%peer, %error, "connection closed before its CONNECT");
+            }
+            Err(_late) => {
+                self.metrics.count(Metric::BrokerConnectTimeouts);
+                return debug!(%peer, "connection closed: no CONNECT in time");
+            }
+        }
         let handler = ClientHandler::new(
             // The one variant that takes a stream of ours.
             BrokerTransport::WebSocket(Box::new(gate)),
@@ -112,31 +130,31 @@ impl Engine {
             Some(Arc::clone(&self.desk.disk.storage)),
             Arc::clone(&self.stats),
             Arc::clone(&self.monitor),
-            self.shutdown.subscribe(),
+            shutdown,
         );
-        let connect_timeout = self.limits.connect_timeout;
-        async move {
-            let silent = async {
-                sleep(connect_timeout).await;
-                if link.has_said_connect() {
-                    std::future::pending::<()>().await;
-                }
-            };
-            let overdue = async {
-                until(link.expires_ms().await).await;
-                debug!(%peer, "token has expired");
-                link.end(End::Expired);
-                std::future::pending::<()>().await;
-            };
-            tokio::select! {
-                ended = LINK.scope(Arc::clone(&link), handler.run()) => match ended {
-                    Ok(()) => debug!(%peer, "connection ended"),
-                    Err(error) => debug!(%peer, %error, "connection ended"),
-                },
-                () = silent => debug!(%peer, "connection closed: no CONNECT in time"),
-                () = overdue => {}
-            }
+        let _until_the_end = Visit { link: Arc::clone(&link), events: Arc::clone(&self.events) };
+        // On the heap, because it is big, and all who only knock would need as much memory.
+        let served = LINK.scope(Arc::clone(&link), Box::pin(handler.run()));
+        let overdue = async {
+            until(link.expires_ms().await).await;
+            debug!(%peer, "token has expired");
+            link.end(End::Expired);
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            ended = served => match ended {
+                Ok(()) => debug!(%peer, "connection ended"),
+                Err(error) => debug!(%peer, %error, "connection ended"),
+            },
+            () = overdue => {}
         }
+    }
+
+    fn gate_limits(&self) -> GateLimits {
+        let limits = &self.limits;
+        let topics =
+            TopicLimits { bytes: limits.topic_bytes, levels: limits.topic_levels, filters: limits.subscriptions };
+        GateLimits { packet: limits.packet_bytes, held: limits.held_acks.into(), topics }
     }
 
     /// Tells all connections to end.
@@ -154,6 +172,18 @@ async fn until(then_ms: u64) {
             return;
         }
         sleep(Duration::from_millis(left).min(CLOCK_CHECK)).await;
+    }
+}
+
+/// Lasts as long as the task of a connection.
+struct Visit {
+    link: Arc<Link>,
+    events: Arc<Events>,
+}
+
+impl Drop for Visit {
+    fn drop(&mut self) {
+        self.events.vanished(&self.link);
     }
 }
 

@@ -11,12 +11,13 @@ use mqtt5::broker::events::{
     BrokerEventHandler, ClientConnectEvent, ClientDisconnectEvent, ClientPublishEvent, ClientSubscribeEvent,
     ClientUnsubscribeEvent, PublishAction,
 };
+use mqtt5::protocol::v5::reason_codes::ReasonCode;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::desk::Desk;
-use super::link;
-use crate::mqtt::{Ack, Inbound};
+use super::link::{self, Link};
+use crate::mqtt::{Ack, Change, Inbound, Sighting};
 
 /// The event handler of all connections.
 #[derive(Debug)]
@@ -24,6 +25,7 @@ pub(super) struct Events {
     pub(super) desk: Arc<Desk>,
     pub(super) inbound: mpsc::Sender<Inbound>,
     pub(super) readers: watch::Sender<u64>,
+    pub(super) sightings: mpsc::Sender<Sighting>,
     pub(super) stop: CancellationToken,
 }
 
@@ -45,6 +47,8 @@ impl Events {
         link.identify(event.client_id.clone());
         self.desk.attach(&event.client_id, &link).await;
         self.wake_publisher();
+        // Nothing that the client says is read before this is told.
+        self.tell(link.came(event.client_id)).await;
     }
 
     /// Hands a message to the bridge. The engine goes on at once: the gate holds its acknowledgement back.
@@ -77,6 +81,9 @@ impl Events {
             return;
         };
         self.desk.detach(&event.client_id, &link).await;
+        let goodbye = !event.unexpected && event.reason == ReasonCode::Success;
+        // Before the will: who hears of the will knows by then that its connection is gone.
+        self.tell(link.ended(if goodbye { Change::Left } else { Change::Broke })).await;
         if event.unexpected
             && let Some(will) = link.take_will()
             && link.rights().may_publish(&will.topic)
@@ -113,6 +120,21 @@ impl Events {
     /// its acknowledgement, so that its publisher sends it again.
     async fn hand_over(&self, inbound: Inbound) {
         let _ = self.stop.run_until_cancelled(self.inbound.send(inbound)).await;
+    }
+
+    /// Waits for room likewise.
+    async fn tell(&self, sighting: Option<Sighting>) {
+        if let Some(sighting) = sighting {
+            let _ = self.stop.run_until_cancelled(self.sightings.send(sighting)).await;
+        }
+    }
+
+    /// The task of a connection ends, however it ends. If the engine had no time for an event, because it was cut short
+    /// or panicked, the end is told here, as far as there is room.
+    pub(super) fn vanished(&self, link: &Link) {
+        if let Some(sighting) = link.ended(Change::Broke) {
+            let _ = self.sightings.try_send(sighting);
+        }
     }
 
     async fn subscribed(&self, client: Arc<str>) {
@@ -155,3 +177,6 @@ impl BrokerEventHandler for Events {
         Box::pin(self.disconnected(event))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,7 +7,8 @@
 use bytes::Buf;
 use thiserror::Error;
 
-use super::frames::{Frame, Value, Version, take, take_prefixed, take_properties, take_property};
+use super::frames::fields::{Value, take, take_prefixed, take_properties, take_property};
+use super::frames::{Frame, Version};
 
 /// Properties (MQTT 5, 2.2.2.2) with values of which some are wrong.
 const PAYLOAD_FORMAT: u8 = 0x01;

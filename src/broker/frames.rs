@@ -3,21 +3,32 @@
 //! The engine owns the protocol: it judges, we only watch. So this file decodes no more than the gate needs and leaves
 //! every other fault for the engine to find, or for `faults`; the one thing it insists on is the framing itself.
 
+use std::ops::Range;
+
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use thiserror::Error;
 
+use fields::{
+    Varint, find_property, put_varint, skip_properties, take, take_prefixed, take_properties, take_property,
+    take_varint,
+};
+
+pub(super) mod fields;
+
 /// A remaining length has four bytes at most (MQTT 5, 1.5.5).
 const MAX_LENGTH_BYTES: usize = 4;
-/// The QoS in the first byte of a PUBLISH.
-const QOS: u8 = 0b0110;
-const QOS_2: u8 = 0b0100;
+/// The most that fits into them.
+const MAX_LENGTH: usize = 268_435_455;
+/// A length before a field has two bytes (MQTT 5, 1.5.4).
+const PREFIX_BYTES: usize = 2;
 /// The length of a packet identifier.
 const ID_BYTES: usize = 2;
 /// Packet types.
-const PUBLISH: u8 = 3;
 const PUBACK: u8 = 4;
 const PUBCOMP: u8 = 7;
 const DISCONNECT: u8 = 14;
+/// The flag of a CONNECT that says that it has a will (MQTT 5, 3.1.2.5).
+const WILL_FLAG: u8 = 0x04;
 /// Properties of MQTT 5.
 const MESSAGE_EXPIRY: u8 = 0x02;
 const RECEIVE_MAXIMUM: u8 = 0x21;
@@ -49,6 +60,8 @@ pub(super) enum Kind {
     PubRec,
     PubRel,
     PubComp,
+    Subscribe,
+    Unsubscribe,
     PingResp,
     Other,
 }
@@ -64,6 +77,8 @@ pub(super) struct Frame {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Connect {
     pub(super) version: Version,
+    /// Seconds after which a client that was silent speaks; 0 if it need not.
+    pub(super) keep_alive: u16,
     /// The biggest packet that the client takes.
     pub(super) max_packet: Option<u32>,
     pub(super) naming: Naming,
@@ -90,6 +105,14 @@ pub(super) struct Publish<'a> {
     pub(super) payload: &'a [u8],
 }
 
+/// Why the topic filters of a packet cannot be told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum FiltersFault {
+    /// For the engine to refuse.
+    Malformed,
+    TooMany,
+}
+
 /// Cuts packets out of a stream. Holds at most one incomplete packet and what was pushed behind it.
 #[derive(Debug)]
 pub(super) struct Framer {
@@ -103,8 +126,19 @@ impl Framer {
         Self { buffer: BytesMut::new(), limit }
     }
 
+    /// Changes the limit for the packets that follow.
+    pub(super) fn set_limit(&mut self, limit: usize) {
+        self.limit = limit;
+    }
+
     pub(super) fn push(&mut self, bytes: &[u8]) {
         self.buffer.extend_from_slice(bytes);
+    }
+
+    /// How much is held.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.buffer.len()
     }
 
     /// The next whole packet, if it is there. After an error the stream has no more packets.
@@ -123,6 +157,23 @@ impl Framer {
 }
 
 impl Frame {
+    /// A packet with the first byte `first`.
+    pub(super) fn new(first: u8, body: &[u8]) -> Self {
+        Self::of(first, &[body])
+    }
+
+    fn of(first: u8, body: &[&[u8]]) -> Self {
+        let length = body.iter().map(|part| part.len()).sum();
+        let mut bytes = BytesMut::with_capacity(1 + MAX_LENGTH_BYTES + length);
+        bytes.put_u8(first);
+        put_varint(&mut bytes, length);
+        let header = bytes.len();
+        for part in body {
+            bytes.put_slice(part);
+        }
+        Self { bytes: bytes.freeze(), header }
+    }
+
     pub(super) fn kind(&self) -> Kind {
         match self.packet_type() {
             1 => Kind::Connect,
@@ -132,6 +183,8 @@ impl Frame {
             5 => Kind::PubRec,
             6 => Kind::PubRel,
             7 => Kind::PubComp,
+            8 => Kind::Subscribe,
+            10 => Kind::Unsubscribe,
             13 => Kind::PingResp,
             _ => Kind::Other,
         }
@@ -140,6 +193,11 @@ impl Frame {
     /// The packet type as a number (2.1.2).
     pub(super) fn packet_type(&self) -> u8 {
         self.bytes[0] >> 4
+    }
+
+    /// The QoS of a PUBLISH.
+    pub(super) fn qos(&self) -> u8 {
+        (self.bytes[0] >> 1) & 0b11
     }
 
     pub(super) fn bytes(&self) -> &[u8] {
@@ -201,13 +259,14 @@ impl Frame {
             5 => Version::V5,
             _ => return None,
         };
-        let _flags_and_keep_alive = take(&mut body, 3)?;
+        let _flags = body.try_get_u8().ok()?;
+        let keep_alive = body.try_get_u16().ok()?;
         let max_packet = match version {
             Version::V311 => None,
             Version::V5 => find_property(&mut body, MAXIMUM_PACKET_SIZE)?,
         };
         let naming = if take_prefixed(&mut body)?.is_empty() { Naming::Assigned } else { Naming::Chosen };
-        Some(Connect { version, max_packet, naming })
+        Some(Connect { version, keep_alive, max_packet, naming })
     }
 
     /// The reason code of an acknowledgement; 0 if it leaves it out.
@@ -220,6 +279,56 @@ impl Frame {
         self.body().get(1) == Some(&0)
     }
 
+    /// The topic of the will in a CONNECT, if there is one and it can be told.
+    pub(super) fn will_topic(&self, version: Version) -> Option<&[u8]> {
+        let mut body = self.body();
+        take_prefixed(&mut body)?;
+        let _level = body.try_get_u8().ok()?;
+        if body.try_get_u8().ok()? & WILL_FLAG == 0 {
+            return None;
+        }
+        let _keep_alive = body.try_get_u16().ok()?;
+        skip_properties(&mut body, version)?;
+        let _client = take_prefixed(&mut body)?;
+        skip_properties(&mut body, version)?;
+        take_prefixed(&mut body)
+    }
+
+    /// The packet identifier of a SUBSCRIBE or UNSUBSCRIBE and the places of its topic filters, without their lengths.
+    pub(super) fn filters(&self, version: Version, most: usize) -> Result<Vec<Range<usize>>, FiltersFault> {
+        let has_options = self.kind() == Kind::Subscribe;
+        let mut body = self.body();
+        let mut found = Vec::new();
+        let _id = body.try_get_u16().map_err(|_| FiltersFault::Malformed)?;
+        skip_properties(&mut body, version).ok_or(FiltersFault::Malformed)?;
+        while body.has_remaining() {
+            if found.len() == most {
+                return Err(FiltersFault::TooMany);
+            }
+            let filter = take_prefixed(&mut body).ok_or(FiltersFault::Malformed)?;
+            let end = self.bytes.len() - body.len();
+            found.push(end - filter.len()..end);
+            if has_options {
+                body.try_get_u8().map_err(|_| FiltersFault::Malformed)?;
+            }
+        }
+        Ok(found)
+    }
+
+    /// The same packet with other topic filters in the places of some.
+    pub(super) fn with_filters_replaced(&self, places: &[Range<usize>], by: &[u8]) -> Self {
+        let mut body = BytesMut::with_capacity(self.bytes.len());
+        let mut copied = self.header;
+        for place in places {
+            body.put_slice(&self.bytes[copied..place.start - PREFIX_BYTES]);
+            body.put_u16(u16::try_from(by.len()).unwrap_or(u16::MAX));
+            body.put_slice(by);
+            copied = place.end;
+        }
+        body.put_slice(&self.bytes[copied..]);
+        Self::new(self.bytes[0], &body)
+    }
+
     /// Whether a CONNACK says that the session was resumed.
     pub(super) fn session_present(&self) -> bool {
         self.body().first().is_some_and(|flags| flags & 1 == 1)
@@ -227,36 +336,29 @@ impl Frame {
 
     /// The fields of a PUBLISH; none if it is malformed.
     pub(super) fn publish(&self, version: Version) -> Option<Publish<'_>> {
-        let qos = (self.bytes[0] >> 1) & 0b11;
         let mut body = self.body();
         let topic = take_prefixed(&mut body)?;
-        let id = if qos == 0 { None } else { Some(body.try_get_u16().ok()?) };
+        let id = if self.qos() == 0 { None } else { Some(body.try_get_u16().ok()?) };
         let expiry = match version {
             Version::V311 => None,
             Version::V5 => find_property(&mut body, MESSAGE_EXPIRY)?,
         };
-        Some(Publish { topic, qos, id, expiry, payload: body })
+        Some(Publish { topic, qos: self.qos(), id, expiry, payload: body })
     }
 
     /// The same PUBLISH with another payload; none if the packet is malformed or would be too big for MQTT.
     pub(super) fn with_payload(&self, version: Version, payload: &[u8]) -> Option<Self> {
         let before = self.body().len() - self.publish(version)?.payload.len();
         let head = &self.body()[..before];
-        let mut bytes = BytesMut::with_capacity(1 + MAX_LENGTH_BYTES + head.len() + payload.len());
-        bytes.put_u8(self.bytes[0]);
-        put_varint(&mut bytes, head.len() + payload.len())?;
-        let header = bytes.len();
-        bytes.put_slice(head);
-        bytes.put_slice(payload);
-        Some(Self { bytes: bytes.freeze(), header })
+        (head.len() + payload.len() <= MAX_LENGTH).then(|| Self::of(self.bytes[0], &[head, payload]))
     }
 
     /// The packet identifier of a PUBLISH at QoS 2.
     pub(super) fn exactly_once_id(&self) -> Option<u16> {
-        if self.packet_type() != PUBLISH || self.bytes[0] & QOS != QOS_2 {
+        let mut body = self.body();
+        if self.kind() != Kind::Publish || self.qos() != 2 {
             return None;
         }
-        let mut body = self.body();
         take_prefixed(&mut body)?;
         body.try_get_u16().ok()
     }
@@ -265,18 +367,6 @@ impl Frame {
     pub(super) fn body(&self) -> &[u8] {
         &self.bytes[self.header..]
     }
-}
-
-fn put_varint(bytes: &mut BytesMut, mut value: usize) -> Option<()> {
-    for _ in 0..MAX_LENGTH_BYTES {
-        let byte = (value & 0x7f) as u8;
-        value >>= 7;
-        bytes.put_u8(if value == 0 { byte } else { byte | 0x80 });
-        if value == 0 {
-            return Some(());
-        }
-    }
-    None
 }
 
 /// The size of the header, and that of the whole packet, once both can be told.
@@ -292,92 +382,6 @@ fn measure(buffer: &[u8]) -> Result<Option<(usize, usize)>, FrameError> {
         Varint::Short => Ok(None),
         Varint::Long => Err(FrameError::Length),
     }
-}
-
-/// A variable byte integer, or why there is none.
-enum Varint {
-    Value(usize),
-    Short,
-    Long,
-}
-
-fn take_varint(rest: &mut &[u8]) -> Varint {
-    let mut value = 0;
-    for place in 0..MAX_LENGTH_BYTES {
-        let Ok(byte) = rest.try_get_u8() else {
-            return Varint::Short;
-        };
-        value |= usize::from(byte & 0x7f) << (7 * place);
-        if byte & 0x80 == 0 {
-            return Varint::Value(value);
-        }
-    }
-    Varint::Long
-}
-
-/// A field with a two-byte length before it.
-pub(super) fn take_prefixed<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
-    let length = usize::from(rest.try_get_u16().ok()?);
-    take(rest, length)
-}
-
-pub(super) fn take<'a>(rest: &mut &'a [u8], length: usize) -> Option<&'a [u8]> {
-    let (field, tail) = rest.split_at_checked(length)?;
-    *rest = tail;
-    Some(field)
-}
-
-/// The value of a property, as far as anybody here looks at it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Value {
-    Number(u32),
-    Text,
-}
-
-/// The properties of a packet or of a will (MQTT 5, 2.2.2.2), without the length before them.
-pub(super) fn take_properties<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
-    match take_varint(rest) {
-        Varint::Value(length) => take(rest, length),
-        Varint::Short | Varint::Long => None,
-    }
-}
-
-/// The next property: its number and its value. `None` means malformed.
-pub(super) fn take_property(properties: &mut &[u8]) -> Option<(u8, Value)> {
-    let id = properties.try_get_u8().ok()?;
-    let value = match id {
-        0x01 | 0x17 | 0x19 | 0x24 | 0x25 | 0x28..=0x2a => Value::Number(properties.try_get_u8().ok()?.into()),
-        0x13 | 0x21..=0x23 => Value::Number(properties.try_get_u16().ok()?.into()),
-        0x02 | 0x11 | 0x18 | 0x27 => Value::Number(properties.try_get_u32().ok()?),
-        0x0b => match take_varint(properties) {
-            Varint::Value(value) => Value::Number(value.try_into().ok()?),
-            Varint::Short | Varint::Long => return None,
-        },
-        0x03 | 0x08 | 0x09 | 0x12 | 0x15 | 0x16 | 0x1a | 0x1c | 0x1f => {
-            take_prefixed(properties)?;
-            Value::Text
-        }
-        0x26 => {
-            take_prefixed(properties)?;
-            take_prefixed(properties)?;
-            Value::Text
-        }
-        _ => return None,
-    };
-    Some((id, value))
-}
-
-/// Steps over the properties of a packet. Yields the number under `wanted`. `None` means malformed.
-fn find_property(rest: &mut &[u8], wanted: u8) -> Option<Option<u32>> {
-    let mut properties = take_properties(rest)?;
-    let mut found = None;
-    while !properties.is_empty() {
-        match take_property(&mut properties)? {
-            (id, Value::Number(value)) if id == wanted => found = Some(value),
-            _ => {}
-        }
-    }
-    Some(found)
 }
 
 #[cfg(test)]

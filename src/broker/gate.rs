@@ -17,33 +17,49 @@
 //!
 //! The gate hands the engine one packet at a time. So what it saw last is what the engine has in hand, and the number
 //! of held acknowledgements is exact: at the limit the next PUBLISH stays in the gate until there is room.
+//!
+//! Since everything passes here, here is also where clients are kept within their limits: the size of packets and
+//! topics (`judge`), the rate of publications (`pace`), the time for which a socket may take nothing (`out`). Whoever
+//! has to go is told why, where the protocol has a word for it.
 
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::Bytes;
 use mqtt5::broker::transport::WebSocketTransport;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::acks::{Acks, Release};
-use super::faults::{self, Fault};
+use super::faults;
 use super::frames::{Frame, Framer, Kind, Version};
-use super::link::{End, Link, Passing, Start};
-use crate::mqtt::MarkCopy;
+use super::link::{End, Link};
 use crate::ops::metrics::{Metric, Metrics};
+use farewell::{Farewell, closed, not_mqtt};
+pub(super) use judge::TopicLimits;
+use judge::{Verdict, judge};
+use out::{Out, OutError};
+use pace::{Brake, Passed};
+use pulse::{PINGREQ, Pulse, Waiting};
 
-const PINGREQ: &[u8] = &[0xc0, 0];
+mod farewell;
+mod judge;
+mod out;
+mod outward;
+mod pace;
+mod pulse;
+
 /// How much is read from the socket at once.
 const READ_CHUNK: usize = 8 * 1024;
 /// How much may wait for the socket before the engine is told to wait.
 const OUT_LIMIT: usize = 64 * 1024;
 /// First byte of a DISCONNECT.
 const DISCONNECT: u8 = 0xe0;
-/// Reason codes from here on are refusals.
-const FAILURE: u8 = 0x80;
+/// The biggest CONNECT: whoever has not shown who they are gets no room for more.
+const CONNECT_LIMIT: usize = 64 * 1024;
 
 /// Limits of one gate.
 #[derive(Debug, Clone, Copy)]
@@ -52,6 +68,8 @@ pub(super) struct GateLimits {
     pub(super) packet: usize,
     /// The number of acknowledgements held back.
     pub(super) held: usize,
+    /// Topics and filters.
+    pub(super) topics: TopicLimits,
 }
 
 /// A connection's stream between the client and the engine.
@@ -60,42 +78,86 @@ pub(super) struct Gate<S> {
     stream: S,
     peer: SocketAddr,
     link: Arc<Link>,
+    limits: GateLimits,
     metrics: Arc<Metrics>,
-    held_limit: usize,
     incoming: Framer,
-    /// A PUBLISH for which there is no room yet.
-    waiting: Option<Frame>,
+    /// The next packet for the engine: the CONNECT, or a PUBLISH for which there is no room yet.
+    next: Option<Frame>,
     /// What the engine has still to read of the packet in hand.
     in_hand: Bytes,
     outgoing: Framer,
     acks: Acks,
-    /// What the socket has still to take.
-    out: BytesMut,
+    out: Out,
     /// Publications at QoS 0 in `out`.
     unwritten: Vec<u64>,
     /// Set once the connection has been ended by us: nothing passes any more.
     ended: Option<End>,
-    /// PINGREQs that are not the client's and have no answer yet.
-    own_pings: usize,
+    brake: Brake,
+    /// From the CONNECT on.
+    pulse: Option<Pulse>,
+    farewell: Option<Farewell>,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
-    pub(super) fn new(stream: S, peer: SocketAddr, link: Arc<Link>, metrics: Arc<Metrics>, limits: GateLimits) -> Self {
+    pub(super) fn new(stream: S, peer: SocketAddr, link: Arc<Link>, limits: GateLimits, metrics: Arc<Metrics>) -> Self {
         Self {
             stream,
             peer,
             link,
+            limits,
             metrics,
-            held_limit: limits.held,
-            incoming: Framer::new(limits.packet),
-            waiting: None,
+            incoming: Framer::new(limits.packet.min(CONNECT_LIMIT)),
+            next: None,
             in_hand: Bytes::new(),
             outgoing: Framer::new(usize::MAX),
             acks: Acks::default(),
-            out: BytesMut::new(),
+            out: Out::default(),
             unwritten: Vec::new(),
             ended: None,
-            own_pings: 0,
+            brake: Brake::default(),
+            pulse: None,
+            farewell: None,
+        }
+    }
+
+    /// Waits for the CONNECT. The engine need not be started for anybody who sends none.
+    ///
+    /// # Errors
+    ///
+    /// If something else comes, or a CONNECT that is over a limit.
+    pub(super) async fn connected(&mut self) -> io::Result<()> {
+        poll_fn(|cx| self.poll_connected(cx)).await
+    }
+
+    fn poll_connected(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.farewell.is_some() {
+            return self.poll_farewell(cx).map(Err);
+        }
+        let connect = loop {
+            match self.incoming.next_frame().map_err(not_mqtt)? {
+                Some(frame) if frame.kind() == Kind::Connect => break frame,
+                Some(_) => return Poll::Ready(Err(closed("the first packet is not a CONNECT"))),
+                None if ready!(self.poll_fill(cx))? == 0 => return Poll::Ready(Err(closed("the client hung up"))),
+                None => {}
+            }
+        };
+        self.incoming.set_limit(self.limits.packet);
+        self.pulse = Some(Pulse::new(connect.connect().map_or(0, |connect| connect.keep_alive)));
+        self.link.saw_connect(&connect);
+        if let Err(fault) = faults::check(&connect, self.link.version()) {
+            self.take_leave(&judge::refused(self.link.version(), fault.code()), "the CONNECT breaks a rule");
+            return self.poll_farewell(cx).map(Err);
+        }
+        match judge(connect, self.link.version(), &self.limits.topics) {
+            Verdict::End(words) => {
+                self.metrics.count(Metric::BrokerTopicsRefused);
+                self.take_leave(&words, "the topic of the will is over a limit");
+                self.poll_farewell(cx).map(Err)
+            }
+            Verdict::Pass(frame) | Verdict::Trimmed(frame) | Verdict::Refuse(frame) => {
+                self.next = Some(frame);
+                Poll::Ready(Ok(()))
+            }
         }
     }
 
@@ -105,12 +167,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
         let version = self.link.version();
         while let Poll::Ready(release) = self.acks.poll_release(cx, version) {
             match release {
-                Release::Send(frame) => self.out.extend_from_slice(&frame),
+                Release::Send(frame) => self.out.push(&frame),
                 Release::Nothing => {}
                 Release::Unsafe => {
                     // What was released before may still leave, as far as the socket takes it at once.
                     let _ = self.poll_out(cx)?;
-                    return Err(not_safe());
+                    return Err(closed("a message could not be made safe"));
                 }
             }
         }
@@ -134,24 +196,26 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
             && self.link.version() == Version::V5
             && self.link.has_begun()
         {
-            self.out.extend_from_slice(&[DISCONNECT, 1, reason]);
+            self.out.push(&[DISCONNECT, 1, reason]);
         }
         let _ = self.poll_out(cx)?;
         Ok(ended())
     }
 
     fn poll_out(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while !self.out.is_empty() {
-            let written = ready!(Pin::new(&mut self.stream).poll_write(cx, &self.out))?;
-            if written == 0 {
-                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+        match ready!(self.out.poll_drain(&mut self.stream, cx)) {
+            Ok(()) => {
+                for id in self.unwritten.drain(..) {
+                    self.link.wrote(id);
+                }
+                Poll::Ready(Ok(()))
             }
-            self.out.advance(written);
+            Err(OutError::Stalled) => {
+                self.metrics.count(Metric::BrokerStalled);
+                Poll::Ready(Err(closed("the client does not read")))
+            }
+            Err(OutError::Io(error)) => Poll::Ready(Err(error)),
         }
-        for id in self.unwritten.drain(..) {
-            self.link.wrote(id);
-        }
-        Poll::Ready(Ok(()))
     }
 
     /// The next packet for the engine.
@@ -163,52 +227,71 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
             // Only acknowledgements have still to leave, and the first of them has our waker.
             return Poll::Pending;
         }
-        if self.link.take_nudge() {
-            self.own_pings += 1;
+        if self.link.take_nudge()
+            && let Some(pulse) = &mut self.pulse
+        {
+            pulse.ask();
             return Poll::Ready(Ok(Some(Bytes::from_static(PINGREQ))));
         }
         loop {
-            let next = match self.waiting.take() {
-                Some(frame) => Some(frame),
-                None => self.next_incoming(cx)?,
+            let next = match self.next.take() {
+                Some(frame) => Ok(Some(frame)),
+                None => self.incoming.next_frame(),
             };
-            if let Some(frame) = next {
-                if frame.kind() == Kind::Publish && self.acks.len() >= self.held_limit {
-                    // The first of the held ones has our waker.
-                    self.waiting = Some(frame);
-                    return Poll::Pending;
+            let frame = match next {
+                Ok(Some(frame)) => frame,
+                Ok(None) if ready!(self.poll_fill(cx))? == 0 => return Poll::Ready(Ok(None)),
+                Ok(None) => continue,
+                Err(error) => {
+                    self.refuse_stream(error);
+                    return self.poll_farewell(cx).map(Err);
                 }
-                if frame.exactly_once_id().is_some_and(|id| self.acks.repeats(id)) {
+            };
+            if let Err(fault) = faults::check(&frame, self.link.version()) {
+                self.refuse_packet(fault);
+                return self.poll_farewell(cx).map(Err);
+            }
+            if frame.kind() == Kind::Publish && self.poll_admit(cx).is_pending() {
+                self.next = Some(frame);
+                return Poll::Pending;
+            }
+            let verdict = judge(frame, self.link.version(), &self.limits.topics);
+            if !matches!(verdict, Verdict::Pass(_)) {
+                self.metrics.count(Metric::BrokerTopicsRefused);
+            }
+            let passed = match verdict {
+                Verdict::Pass(frame) | Verdict::Trimmed(frame) => frame,
+                Verdict::Refuse(answer) => {
+                    self.acks.push(&answer, None);
                     self.poll_advance(cx)?;
                     continue;
                 }
-                self.watch_incoming(&frame);
-                return Poll::Ready(Ok(Some(frame.into_bytes())));
+                Verdict::End(words) => {
+                    self.take_leave(&words, "topics or filters are over a limit");
+                    return self.poll_farewell(cx).map(Err);
+                }
+            };
+            if passed.exactly_once_id().is_some_and(|id| self.acks.repeats(id)) {
+                self.poll_advance(cx)?;
+                continue;
             }
-            if ready!(self.poll_fill(cx))? == 0 {
-                return Poll::Ready(Ok(None));
-            }
+            self.watch_incoming(&passed);
+            return Poll::Ready(Ok(Some(passed.into_bytes())));
         }
     }
 
-    fn next_incoming(&mut self, cx: &mut Context<'_>) -> io::Result<Option<Frame>> {
-        let next = self.incoming.next_frame().map_err(malformed)?;
-        match next.as_ref().map(|frame| faults::check(frame, self.link.version())) {
-            Some(Err(fault)) => Err(self.refuse(fault, cx)),
-            _ => Ok(next),
+    /// Whether another PUBLISH may pass now.
+    fn poll_admit(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.acks.len() >= self.limits.held {
+            // The first of the held ones has our waker.
+            return Poll::Pending;
         }
-    }
-
-    /// Tells the client what is wrong with its packet, if its version can, as far as the socket takes it at once. The
-    /// error ends the connection.
-    fn refuse(&mut self, fault: Fault, cx: &mut Context<'_>) -> io::Error {
-        if self.link.has_begun() && self.link.version() == Version::V5 {
-            self.out.extend_from_slice(&[DISCONNECT, 1, fault.code()]);
-            if let Poll::Ready(Err(error)) = self.poll_out(cx) {
-                return error;
-            }
+        if let Some(rate) = self.link.publish_rate()
+            && ready!(self.brake.poll_pass(rate, cx)) == Passed::Slowed
+        {
+            self.metrics.count(Metric::BrokerPublishSlowed);
         }
-        malformed(fault)
+        Poll::Ready(())
     }
 
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
@@ -221,7 +304,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
 
     fn watch_incoming(&mut self, frame: &Frame) {
         match frame.kind() {
-            Kind::Connect => self.link.saw_connect(frame),
             Kind::Publish => self.link.saw_publish_of_client(frame),
             // At QoS 2 the PUBREC says that the client has it.
             Kind::PubAck | Kind::PubRec => {
@@ -234,86 +316,33 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
                     self.acks.released(id);
                 }
             }
-            Kind::ConnAck | Kind::PubComp | Kind::PingResp | Kind::Other => {}
+            _ => {}
         }
-    }
-
-    /// The same PUBLISH with its payload marked, unless that is more than the client takes.
-    fn marked(&self, frame: &Frame, mark_copy: MarkCopy) -> Option<Frame> {
-        let version = self.link.version();
-        let payload = mark_copy(frame.publish(version)?.payload)?;
-        let marked = frame.with_payload(version, &payload)?;
-        self.link.max_packet().is_none_or(|most| marked.bytes().len() <= most).then_some(marked)
-    }
-
-    /// Takes a packet of the engine in the form that the client's version has.
-    fn accept(&mut self, frame: Frame) {
-        let version = self.link.version();
-        let is_refusal = matches!(frame.kind(), Kind::PubAck | Kind::PubRec) && frame.ack_reason() >= FAILURE;
-        // MQTT 3.1.1 has no word for a refusal. After a denied message the connection ends; a retained message for
-        // which there is no room stays unacknowledged, as one beyond the quota of the bridge does.
-        if is_refusal && version == Version::V311 {
-            return;
-        }
-        if let Some(frame) = frame.fit(version) {
-            self.pass_out(&frame);
-        }
-    }
-
-    /// Passes a packet of the engine on, holds it, or drops it.
-    fn pass_out(&mut self, frame: &Frame) {
-        match frame.kind() {
-            Kind::PubAck | Kind::PubRec => {
-                let word = frame.ack_id().and_then(|id| self.link.take_word(id));
-                // Also those that need not wait queue up: [MQTT-4.6.0-2] wants them in the order of the PUBLISHes.
-                self.acks.push(frame, word);
-                return;
-            }
-            Kind::PubComp if self.acks.swallows(frame) => return,
-            // One answer is like the other.
-            Kind::PingResp if self.own_pings > 0 => {
-                self.own_pings -= 1;
-                return;
-            }
-            Kind::ConnAck => {
-                self.link.began(if frame.session_present() { Start::Resumed } else { Start::Fresh });
-                if frame.accepts() {
-                    self.link.claimed();
-                }
-                let maximum = self.held_limit.try_into().unwrap_or(u16::MAX);
-                self.out.extend_from_slice(frame.with_receive_maximum(maximum).bytes());
-                return;
-            }
-            Kind::Publish => match self.link.saw_publish_to_client(frame) {
-                Passing::AsItIs => {}
-                Passing::TellWritten(id) => self.unwritten.push(id),
-                Passing::Marked(mark_copy) => {
-                    if let Some(marked) = self.marked(frame, mark_copy) {
-                        self.out.extend_from_slice(marked.bytes());
-                        return;
-                    }
-                }
-                Passing::Withheld { qos, id } => {
-                    self.metrics.count(Metric::DeliveriesFiltered);
-                    self.acks.answer_withheld(qos, id);
-                    return;
-                }
-            },
-            Kind::Connect | Kind::PubRel | Kind::PubComp | Kind::PingResp | Kind::Other => {}
-        }
-        self.out.extend_from_slice(frame.bytes());
     }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Gate<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let gate = self.get_mut();
+        if gate.farewell.is_some() {
+            return gate.poll_farewell(cx).map(Err);
+        }
         gate.poll_advance(cx)?;
         if gate.in_hand.is_empty() {
-            match ready!(gate.poll_next(cx))? {
-                Some(packet) => gate.in_hand = packet,
-                None if gate.link.has_said_connect() => return Poll::Ready(Ok(())),
-                None => return Poll::Ready(Err(hung_up())),
+            match gate.poll_next(cx)? {
+                Poll::Ready(Some(packet)) => gate.in_hand = packet,
+                Poll::Ready(None) => return Poll::Ready(Ok(())),
+                Poll::Pending => {
+                    let waiting = if gate.next.is_some() { Waiting::Yes } else { Waiting::No };
+                    let Some(pulse) = &mut gate.pulse else {
+                        return Poll::Pending;
+                    };
+                    ready!(pulse.poll_beat(cx, waiting));
+                    gate.in_hand = Bytes::from_static(PINGREQ);
+                }
+            }
+            if let Some(pulse) = &mut gate.pulse {
+                pulse.fed();
             }
         }
         let size = gate.in_hand.len().min(buf.remaining());
@@ -325,12 +354,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Gate<S> {
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Gate<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let gate = self.get_mut();
+        if let Some(farewell) = &gate.farewell {
+            return Poll::Ready(Err(closed(farewell.why())));
+        }
         gate.poll_advance(cx)?;
         if gate.out.len() >= OUT_LIMIT {
             return Poll::Pending;
         }
         gate.outgoing.push(buf);
-        while let Some(frame) = gate.outgoing.next_frame().map_err(malformed)? {
+        while let Some(frame) = gate.outgoing.next_frame().map_err(not_mqtt)? {
             gate.accept(frame);
         }
         gate.poll_advance(cx)?;
@@ -340,8 +372,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Gate<S> {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let gate = self.get_mut();
         gate.poll_advance(cx)?;
-        ready!(gate.poll_out(cx))?;
-        Pin::new(&mut gate.stream).poll_flush(cx)
+        gate.poll_out(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -357,24 +388,9 @@ impl<S: AsyncRead + AsyncWrite + Send + Sync + Unpin> WebSocketTransport for Gat
     }
 }
 
-/// Before the CONNECT an end of the stream makes the engine warn, unless it reads these two words. A port that is probed
-/// by a health check is no reason to warn.
-fn hung_up() -> io::Error {
-    io::Error::new(io::ErrorKind::UnexpectedEof, "Connection closed before CONNECT")
-}
-
 /// As [`not_safe`].
 fn ended() -> io::Error {
-    io::Error::new(io::ErrorKind::ConnectionReset, "Connection reset: ended by the broker")
-}
-
-/// The engine takes an error with these two words for an ordinary end of the connection and does not warn.
-fn not_safe() -> io::Error {
-    io::Error::new(io::ErrorKind::ConnectionReset, "Connection reset: a message could not be made safe")
-}
-
-fn malformed(error: impl std::fmt::Display) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, format!("Connection reset: {error}"))
+    closed("ended by the broker")
 }
 
 #[cfg(test)]

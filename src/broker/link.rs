@@ -4,6 +4,8 @@
 //! is its socket, the event handler its callback. They meet here, through a task-local value.
 
 use std::collections::HashMap;
+use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Waker};
 
@@ -15,7 +17,10 @@ use super::confirm::{Ledger, mark};
 use super::frames::{Connect, Frame, Naming, Version};
 use super::identity::{Caller, Identity, Place};
 use super::turns::Turn;
-use crate::mqtt::{AckWord, MarkCopy};
+use crate::mqtt::{AckWord, Change, MarkCopy, Sighting};
+
+/// The number of the last connection of this process.
+static LAST: AtomicU64 = AtomicU64::new(0);
 
 tokio::task_local! {
     /// The connection that the current task serves.
@@ -30,6 +35,7 @@ pub(super) fn current() -> Option<Arc<Link>> {
 /// One connection.
 #[derive(Debug)]
 pub(super) struct Link {
+    number: u64,
     ledger: Arc<Ledger>,
     /// When the token ends with which the client came, in Unix milliseconds.
     expires_ms: SetOnce<u64>,
@@ -42,6 +48,7 @@ pub(super) struct Link {
 struct State {
     connect: Option<Connect>,
     start: Option<Start>,
+    publish_rate: Option<NonZeroU32>,
     client: Option<Arc<str>>,
     rights: Rights,
     /// On the roster, as long as the connection lives.
@@ -49,6 +56,8 @@ struct State {
     end: Option<End>,
     /// The task of the connection, which has to see the end and the nudge.
     waker: Option<Waker>,
+    /// That the connection began, as the bridge was told, until it is told of the end.
+    told: Option<Sighting>,
     /// The message expiry of the PUBLISH that the engine has in hand: its event leaves it out.
     expiry: Option<u32>,
     /// What the bridge will say about each message that is not acknowledged yet, by packet identifier.
@@ -118,7 +127,12 @@ impl End {
 
 impl Link {
     pub(super) fn new(ledger: Arc<Ledger>) -> Arc<Self> {
-        Arc::new(Self { ledger, expires_ms: SetOnce::new(), state: Mutex::default() })
+        Arc::new(Self {
+            number: LAST.fetch_add(1, Relaxed) + 1,
+            ledger,
+            expires_ms: SetOnce::new(),
+            state: Mutex::default(),
+        })
     }
 
     /// The connection of an anonymous client.
@@ -126,6 +140,14 @@ impl Link {
     pub(super) fn of_anybody(ledger: Arc<Ledger>) -> Arc<Self> {
         let link = Self::new(ledger);
         link.admit(&Caller::Anonymous, None);
+        link
+    }
+
+    /// The connection of somebody who logged in.
+    #[cfg(test)]
+    pub(super) fn of(identity: Identity, ledger: Arc<Ledger>) -> Arc<Self> {
+        let link = Self::new(ledger);
+        link.lock().rights = Rights::Known(identity);
         link
     }
 
@@ -146,7 +168,6 @@ impl Link {
     }
 
     /// Who the client is, if it logged in.
-    #[expect(dead_code, reason = "presence tells who came with it")]
     pub(super) fn identity(&self) -> Option<Identity> {
         match &self.lock().rights {
             Rights::Known(identity) => Some(identity.clone()),
@@ -195,9 +216,13 @@ impl Link {
         self.lock().version()
     }
 
-    /// Whether the client has sent its CONNECT.
-    pub(super) fn has_said_connect(&self) -> bool {
-        self.lock().connect.is_some()
+    /// How many messages per second the client may publish; as many as it likes if nothing is set.
+    pub(super) fn publish_rate(&self) -> Option<NonZeroU32> {
+        self.lock().publish_rate
+    }
+
+    pub(super) fn set_publish_rate(&self, rate: Option<NonZeroU32>) {
+        self.lock().publish_rate = rate;
     }
 
     /// Who chose the client id.
@@ -206,7 +231,7 @@ impl Link {
     }
 
     pub(super) fn saw_connect(&self, connect: &Frame) {
-        let unknown = Connect { version: Version::V5, max_packet: None, naming: Naming::Chosen };
+        let unknown = Connect { version: Version::V5, keep_alive: 0, max_packet: None, naming: Naming::Chosen };
         self.lock().connect = Some(connect.connect().unwrap_or(unknown));
     }
 
@@ -240,6 +265,20 @@ impl Link {
     /// Names the client. Nothing is delivered to it before.
     pub(super) fn identify(&self, client: Arc<str>) {
         self.lock().client = Some(client);
+    }
+
+    /// The connection is about to serve `client`: what the bridge is to be told, if anything.
+    pub(super) fn came(&self, client: Arc<str>) -> Option<Sighting> {
+        let Identity { user, role } = self.identity()?;
+        let came = Sighting { user, role, client, connection: self.number, change: Change::Came };
+        self.lock().told = Some(came.clone());
+        Some(came)
+    }
+
+    /// The connection has ended: what the bridge is to be told, once, and only if it was told of the beginning.
+    pub(super) fn ended(&self, change: Change) -> Option<Sighting> {
+        let came = self.lock().told.take()?;
+        Some(Sighting { change, ..came })
     }
 
     /// The will that is published when the connection breaks.

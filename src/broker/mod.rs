@@ -18,6 +18,9 @@
 //! * What comes in on `{user}/...` comes from that user, unless anonymous clients are allowed. Nobody is delivered what
 //!   [`access`] does not let them read, and who may not read a publication is no reader of it.
 //! * A will on a topic of the bridge comes in like any message, when the engine publishes it.
+//! * Each connection of somebody who logged in is told when it begins, before anything it says, and once when it ends,
+//!   before its will ([`Sighting`](crate::mqtt::Sighting)). A DISCONNECT with reason 0 is a goodbye; every other end,
+//!   a take-over too, is a break.
 //! * At most [`BrokerLimits::unconfirmed`] publications are unconfirmed over all topics; then no more are taken. A
 //!   subscriber that never acknowledges holds its own publications only, as long as the bridge keeps fewer than that
 //!   open for it.
@@ -45,12 +48,14 @@ mod link;
 mod listen;
 mod outgoing;
 mod parked;
+mod seats;
 mod sessions;
 mod turns;
 
 use std::collections::HashSet;
 use std::io;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -65,6 +70,7 @@ use crate::mqtt::{Door, Former, MarkCopy, Outlet};
 use crate::ops::metrics::Metrics;
 use disk::{Disk, Past};
 use listen::Listeners;
+pub use listen::TlsError;
 
 /// How often expired sessions and messages are removed.
 const SWEEP: Duration = Duration::from_secs(30);
@@ -246,6 +252,12 @@ pub enum BrokerError {
     /// The users file or a key of tokens is missing or wrong.
     #[error(transparent)]
     Identity(#[from] identity::IdentityError),
+    /// TLS without a certificate.
+    #[error("a TLS listener is configured, but no certificate and key for it")]
+    NoCertificate,
+    /// The certificate or what belongs to it cannot be used.
+    #[error("the TLS listeners cannot start: {0}")]
+    Tls(#[from] TlsError),
     /// The engine failed to start.
     #[error("the broker engine did not start: {0}")]
     Engine(String),
@@ -294,7 +306,7 @@ impl Broker {
         config.check()?;
         let files = identity::Watch::new(&config);
         let doorman = Arc::new(identity::Doorman::new(&config)?);
-        let listeners = Listeners::bind(&config.listen).await?;
+        let listeners = Listeners::bind(&config.listen)?;
         Ok(Self { listeners, doorman, files, config })
     }
 
@@ -316,7 +328,7 @@ impl Broker {
         stop: CancellationToken,
     ) -> Result<(), BrokerError> {
         let Self { listeners, doorman, files, config: BrokerConfig { data, limits, .. } } = self;
-        let Outlet { inbound, publish, former, door, readers, clients, sightings: _ } = outlet;
+        let Outlet { inbound, publish, former, door, readers, clients, sightings } = outlet;
         let Surroundings { metrics, reload, mark_copy } = surroundings;
         let (disk, past) = Disk::open(data.as_deref(), engine::queues(&limits)).await?;
         let desk = Arc::new(engine::desk(disk, &limits, mark_copy));
@@ -325,21 +337,23 @@ impl Broker {
         desk.restore(past, |user| doorman.rights_of(user)).await;
         claims(&desk, former, past, &unconfirmed, &stop).await;
 
-        let events = Arc::new(events::Events { desk: Arc::clone(&desk), inbound, readers, stop: stop.clone() });
+        let events =
+            Arc::new(events::Events { desk: Arc::clone(&desk), inbound, readers, sightings, stop: stop.clone() });
         let sessions = limits.sessions;
         let rules = auth::Rules {
             doorman: Arc::clone(&doorman),
             sessions,
             turns: Arc::default(),
+            publish_rate: NonZeroU32::new(limits.publish_rate),
             events: Arc::clone(&events),
-            metrics,
+            metrics: Arc::clone(&metrics),
         };
-        let engine = Arc::new(engine::Engine::new(events, Arc::new(rules), limits));
+        let engine = Arc::new(engine::Engine::new(events, Arc::new(rules), limits, metrics));
 
         door.send_replace(Door::Open);
         info!(addresses = ?listeners.addresses(), "broker is open");
         tokio::join!(
-            listeners.run(engine, stop.clone()),
+            listeners.run(engine, reload.clone(), stop.clone()),
             outgoing::run(publish, &desk, unconfirmed, &stop),
             desk.keep_written(&stop),
             sweep(&desk, &stop),

@@ -5,6 +5,7 @@
 pub mod delivery;
 pub mod id;
 pub mod message;
+pub mod presence;
 pub mod push;
 pub mod route;
 pub mod status;

@@ -33,8 +33,9 @@ The topics and payloads are in topics.md, every setting is in config/bridge.toml
 pub enum Command {
     /// Shows the main job on embedded parts: broker, simulator with virtual devices, bridge.
     ///
-    /// Prints mosquitto_sub and mosquitto_pub lines to copy, then one line for each step of each message. Everything
-    /// lives in a temporary folder and is gone afterwards. Stop with Ctrl-C.
+    /// Prints mosquitto_sub and mosquitto_pub lines to copy, with users and passwords made for this run, then one line
+    /// for each step of each message. Everything lives in a temporary folder and is gone afterwards. Stop with Ctrl-C.
+    #[cfg(feature = "broker")]
     Demo(DemoArgs),
     /// Runs the bridge until SIGTERM or Ctrl-C; a second signal ends it at once.
     Run {
@@ -109,11 +110,18 @@ pub enum Command {
 }
 
 /// Options of `demo`.
+#[cfg(feature = "broker")]
 #[derive(Debug, Args)]
 pub struct DemoArgs {
-    /// Where the embedded broker listens (loopback only).
+    /// Where the embedded broker listens: MQTT over TCP.
     #[arg(long, default_value = "127.0.0.1:1883", value_name = "ADDRESS")]
     pub listen: SocketAddr,
+    /// Where it listens for web pages: MQTT over WebSocket, path /mqtt.
+    #[arg(long, default_value = "127.0.0.1:8083", value_name = "ADDRESS")]
+    pub ws_listen: SocketAddr,
+    /// Make no users: everybody on this machine may connect without a password.
+    #[arg(long)]
+    pub anonymous: bool,
     /// Where /healthz, /readyz and /metrics are served.
     #[arg(long, default_value = "127.0.0.1:9090", value_name = "ADDRESS")]
     pub ops_listen: SocketAddr,

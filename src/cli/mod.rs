@@ -1,6 +1,7 @@
 //! The commands behind the command line, one file each.
 
 pub mod args;
+#[cfg(feature = "broker")]
 mod demo;
 mod explain;
 mod health;
@@ -33,6 +34,7 @@ pub struct UsageError(String);
 /// What went wrong, in words for the user.
 pub async fn run(cli: Cli) -> anyhow::Result<()> {
     match cli.command {
+        #[cfg(feature = "broker")]
         Command::Demo(args) => demo::run(args).await,
         Command::Run { config } => bridge(config.as_deref()).await,
         Command::Sim(args) => sim::run(args).await,

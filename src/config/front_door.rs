@@ -3,6 +3,9 @@
 use super::check::{ConfigError, bad, within};
 use super::{Broker, Limits};
 
+/// Longest time for which a broken connection may count as there, in seconds.
+const PRESENCE_GRACE_MAX: usize = 3_600;
+
 pub(super) fn check(broker: &Broker) -> Result<(), ConfigError> {
     let listeners = [
         ("broker.listen", broker.listen),
@@ -31,6 +34,7 @@ pub(super) fn check(broker: &Broker) -> Result<(), ConfigError> {
                   `broker.anonymous = true`",
         });
     }
+    within("broker.presence_grace_seconds", clamped(broker.presence_grace_seconds), 0, PRESENCE_GRACE_MAX)?;
     let tls = broker.listen_tls.address().or_else(|| broker.listen_wss.address());
     for (key, file) in [("broker.cert_file", &broker.cert_file), ("broker.key_file", &broker.key_file)] {
         if tls.is_some() && file.is_none() {

@@ -65,8 +65,30 @@ pub enum Metric {
     SubscriptionsDenied,
     /// Messages withheld from a subscriber who may not read their topic.
     DeliveriesFiltered,
+    /// Connections that the embedded broker accepted.
+    BrokerAccepted,
+    /// Times that it accepted no more because all places were taken.
+    BrokerFull,
+    /// Connections closed at once because their address had too many.
+    BrokerAddressRefused,
+    /// Log-ins refused because their user had too many connections.
+    BrokerUserRefused,
+    /// Connections that did not come to a CONNECT in time.
+    BrokerConnectTimeouts,
+    /// Connections that failed before: PROXY header, TLS, WebSocket, or a first packet that is no CONNECT.
+    BrokerHandshakesFailed,
+    /// Connections closed because a packet was over the limit.
+    BrokerPacketsTooBig,
+    /// Packets with topics or filters over a limit.
+    BrokerTopicsRefused,
+    /// Messages of clients that had to wait because they came too fast.
+    BrokerPublishSlowed,
+    /// Connections closed because the client did not read.
+    BrokerStalled,
     /// Transactions on disk.
     Commits,
+    /// Connections of the embedded broker, whatever they have come to.
+    BrokerConnections,
     /// Messages waiting for the push service.
     QueueRows,
     /// Their payload bytes.
@@ -188,7 +210,63 @@ const TABLE: &[(Metric, &str, Kind, &str)] = &[
         Kind::Counter,
         "Messages withheld from subscribers who may not read their topic",
     ),
+    (
+        Metric::BrokerAccepted,
+        "bridge_broker_accepted_total",
+        Kind::Counter,
+        "Connections accepted by the embedded broker",
+    ),
+    (Metric::BrokerFull, "bridge_broker_full_total", Kind::Counter, "Times that all places for connections were taken"),
+    (
+        Metric::BrokerAddressRefused,
+        "bridge_broker_address_refused_total",
+        Kind::Counter,
+        "Connections closed at once: too many from their address",
+    ),
+    (
+        Metric::BrokerUserRefused,
+        "bridge_broker_user_refused_total",
+        Kind::Counter,
+        "Log-ins refused: too many connections of their user",
+    ),
+    (
+        Metric::BrokerConnectTimeouts,
+        "bridge_broker_connect_timeouts_total",
+        Kind::Counter,
+        "Connections that did not come to a CONNECT in time",
+    ),
+    (
+        Metric::BrokerHandshakesFailed,
+        "bridge_broker_handshakes_failed_total",
+        Kind::Counter,
+        "Connections that failed before a CONNECT",
+    ),
+    (
+        Metric::BrokerPacketsTooBig,
+        "bridge_broker_packets_too_big_total",
+        Kind::Counter,
+        "Connections closed: a packet over the limit",
+    ),
+    (
+        Metric::BrokerTopicsRefused,
+        "bridge_broker_topics_refused_total",
+        Kind::Counter,
+        "Packets with topics or filters over a limit",
+    ),
+    (
+        Metric::BrokerPublishSlowed,
+        "bridge_broker_publish_slowed_total",
+        Kind::Counter,
+        "Messages that had to wait because they came too fast",
+    ),
+    (
+        Metric::BrokerStalled,
+        "bridge_broker_stalled_total",
+        Kind::Counter,
+        "Connections closed: the client did not read",
+    ),
     (Metric::Commits, "bridge_store_commits", Kind::Gauge, "Transactions on disk since the start"),
+    (Metric::BrokerConnections, "bridge_broker_connections", Kind::Gauge, "Connections of the embedded broker"),
     (Metric::QueueRows, "bridge_queue_rows", Kind::Gauge, "Messages waiting for the push service"),
     (Metric::QueueBytes, "bridge_queue_bytes", Kind::Gauge, "Payload bytes of messages waiting for the push service"),
     (Metric::SpoolRows, "bridge_spool_rows", Kind::Gauge, "Messages of devices waiting for their BAL"),

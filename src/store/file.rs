@@ -7,8 +7,6 @@ use std::time::Duration;
 
 /// Marks the file as ours (`PRAGMA application_id`): "FMBr".
 const APPLICATION_ID: i32 = 0x464d_4272;
-/// The schema this program writes.
-const SCHEMA_VERSION: i32 = 1;
 /// Prepared statements kept by the connection; more than the verbs have.
 const STATEMENTS: usize = 128;
 /// Pages in the write-ahead log before they are moved to the main file. 32 MiB let hot pages be rewritten many times
@@ -21,7 +19,13 @@ const WAL_KEPT: i64 = 64 << 20;
 /// How long a reader waits for the writer's short exclusive moments (start, end).
 const READER_PATIENCE: Duration = Duration::from_secs(5);
 
-const SCHEMA: &str = "
+/// What makes each schema out of the one before, the first out of an empty file. A step that was released is never
+/// changed: files in the field have taken it.
+const STEPS: [&str; 2] = [FIRST, PRESENCE];
+/// The schema this program writes.
+const SCHEMA_VERSION: i32 = STEPS.len() as i32;
+
+const FIRST: &str = "
 CREATE TABLE deliveries (
     row INTEGER PRIMARY KEY,      -- upper 62 bits of the id, grows with time
     tail INTEGER NOT NULL,        -- lower 17 bits of the id
@@ -94,6 +98,16 @@ CREATE TABLE marks (
     seq_ceiling INTEGER NOT NULL  -- no document number from here on was ever used
 ) STRICT;
 INSERT INTO marks VALUES (1, 1);
+";
+
+const PRESENCE: &str = "
+CREATE TABLE presence (
+    user TEXT PRIMARY KEY,
+    online INTEGER NOT NULL,
+    changed_at INTEGER NOT NULL,
+    last_seen INTEGER             -- NULL: was never away
+) STRICT, WITHOUT ROWID;
+ALTER TABLE marks ADD COLUMN alive_at INTEGER NOT NULL DEFAULT 0;  -- the bridge was running then
 ";
 
 /// Why the store could not be opened.
@@ -217,9 +231,12 @@ fn prepare(conn: &mut Connection) -> rusqlite::Result<()> {
     conn.pragma_update(None, "temp_store", "MEMORY")?;
     // A reader that starts or ends at the same moment holds a lock for an instant; that is no reason to be blocked.
     conn.busy_timeout(READER_PATIENCE)?;
-    if conn.pragma_query_value(None, "user_version", |row| row.get::<_, i32>(0))? == 0 {
+    let found: i32 = conn.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    if found < SCHEMA_VERSION {
         let tx = conn.transaction()?;
-        tx.execute_batch(SCHEMA)?;
+        for step in STEPS.iter().skip(usize::try_from(found).unwrap_or(0)) {
+            tx.execute_batch(step)?;
+        }
         tx.pragma_update(None, "application_id", APPLICATION_ID)?;
         tx.pragma_update(None, "user_version", SCHEMA_VERSION)?;
         tx.commit()?;
@@ -251,6 +268,26 @@ mod tests {
         conn.pragma_update(None, "user_version", 99).unwrap();
         drop((conn, lock));
         assert!(matches!(open(&path), Err(OpenError::TooNew { found: 99, known: SCHEMA_VERSION })));
+    }
+
+    #[test]
+    fn an_older_schema_is_brought_forward_with_its_rows() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("store.db");
+        let old = Connection::open(&path).unwrap();
+        old.execute_batch(FIRST).unwrap();
+        old.execute_batch("UPDATE marks SET seq_ceiling = 42").unwrap();
+        old.pragma_update(None, "application_id", APPLICATION_ID).unwrap();
+        old.pragma_update(None, "user_version", 1).unwrap();
+        drop(old);
+        for _ in 0..2 {
+            let (conn, _lock) = open(&path).unwrap();
+            let marks = conn.query_row("SELECT seq_ceiling, alive_at FROM marks", [], |row| {
+                Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?))
+            });
+            assert_eq!(marks.unwrap(), (42, 0));
+            assert_eq!(check(&conn, &path).unwrap(), SCHEMA_VERSION);
+        }
     }
 
     #[test]

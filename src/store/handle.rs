@@ -6,6 +6,7 @@ use super::dispatch::{self, DueQuery, Recorded, Taken};
 use super::file::{self, OpenError};
 use super::inbox::{self, Acknowledged, Received, Route, Upstream};
 use super::outbox::{self, Note, Seen, Slip, Waiting};
+use super::presence::{self, LastPresence, PresenceChange};
 use super::recover::{self, Recovery};
 use super::sweep::{self, Swept};
 use super::writer::{Board, End, Item, Job, StoreFigures, StoreHealth, Writer};
@@ -314,6 +315,31 @@ impl Store {
     /// When the store is closed.
     pub async fn parted(&self, topics: Vec<Seen>) -> Result<Committed<()>, StoreError> {
         self.submit(move |desk| outbox::parted(desk, &topics)).await
+    }
+
+    /// Notes what is about to be said about a chat user. Returns when the user last went, as far as is known.
+    ///
+    /// # Errors
+    /// When the store is closed.
+    pub async fn presence_changed(&self, change: PresenceChange) -> Result<Committed<Option<u64>>, StoreError> {
+        self.submit(move |desk| presence::changed(desk, &change)).await
+    }
+
+    /// Notes that the bridge runs at `at`: after a crash, users who are online were last seen no earlier than that.
+    ///
+    /// # Errors
+    /// When the store is closed.
+    pub async fn still_alive(&self, at: u64) -> Result<Committed<()>, StoreError> {
+        self.submit(move |desk| presence::still_alive(desk, at)).await
+    }
+
+    /// What was last said about chat users, as far as it may be wrong after a restart; forgets who has been away too
+    /// long. For the start, before anything changes.
+    ///
+    /// # Errors
+    /// When the store is closed.
+    pub async fn last_presences(&self, now: u64) -> Result<Committed<Vec<LastPresence>>, StoreError> {
+        self.submit(move |desk| presence::last(desk, now)).await
     }
 
     /// Expires what is overdue and forgets what is settled long enough, a little of it.

@@ -19,7 +19,8 @@
 //!
 //! `deliveries` is the life of each downstream message ([`crate::chat::delivery`]) and, once settled, the memory that
 //! recognises a repeated id. `inbox` is the same for upstream. `outbox` is what waits to be published over MQTT, in
-//! order per topic. Bodies are dropped as soon as a message is sent; a settled row is about 200 bytes.
+//! order per topic. Bodies are dropped as soon as a message is sent; a settled row is about 200 bytes. `presence` is what
+//! was last said about each chat user.
 //!
 //! # Why so few indexes
 //!
@@ -39,6 +40,7 @@ mod handle;
 mod inbox;
 mod inspect;
 mod outbox;
+mod presence;
 mod recover;
 mod sweep;
 #[cfg(test)]
@@ -53,6 +55,7 @@ pub use handle::{CloseError, Committed, Keeper, Settings, Store, StoreError};
 pub use inbox::{Acknowledged, Acks, Received, Route, Upstream};
 pub use inspect::{Inspector, Summary, Trace, TraceDelivery, TraceUpstream};
 pub use outbox::{NOTES_PER_TOPIC, Note, Origin, Seen, Slip, Waiting};
+pub use presence::{LastPresence, PRESENCE_KEPT_MS, PRESENCE_UNSURE_MS, PresenceChange};
 pub use recover::{Recovery, Retrying};
 pub use sweep::{Overdue, RECEIPT_GRACE_MS, Swept};
 pub use writer::{BATCH_VERBS, StoreFigures, StoreHealth};

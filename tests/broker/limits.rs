@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use fcm_mqtt_bridge::broker::{Broker, BrokerConfig, BrokerError, BrokerLimits, Listen};
+use fcm_mqtt_bridge::ops::metrics::Metric;
 
 use super::peer::{Connect, Peer, Seen, V5, V311};
 use super::world::{World, config};
@@ -50,6 +51,87 @@ async fn a_packet_over_the_limit_ends_the_connection() {
         client.publish("elsewhere", 1, &"x".repeat(1000)).await;
         assert!(matches!(client.next().await, Seen::Ack(..)));
         client.publish("elsewhere", 1, &"x".repeat(1024)).await;
+        if version == V5 {
+            assert_eq!(client.next_raw().await, Some((0xe0, vec![0x95].into())));
+        }
+        assert_eq!(client.next().await, Seen::Closed);
+    }
+    assert_eq!(world.metrics.get(Metric::BrokerPacketsTooBig), 2);
+    world.close().await;
+}
+
+/// The body of a SUBSCRIBE.
+fn subscribe(version: u8, filters: &[&str]) -> Vec<u8> {
+    let mut body = vec![0, 1];
+    if version == V5 {
+        body.push(0);
+    }
+    for filter in filters {
+        body.extend(u16::try_from(filter.len()).unwrap().to_be_bytes());
+        body.extend(filter.as_bytes());
+        body.push(1);
+    }
+    body
+}
+
+#[tokio::test]
+async fn filters_over_a_limit_are_refused_one_by_one() {
+    let limits = BrokerLimits { topic_bytes: 64, topic_levels: 4, ..BrokerLimits::default() };
+    let world = World::with(limits).await;
+    let long = "x".repeat(65);
+    for (version, codes) in [(V311, &[1, 0x80, 0x80, 1][..]), (V5, &[0, 1, 0x8f, 0x8f, 1])] {
+        let (mut client, _) = Peer::connect(&world, Connect { version, ..Connect::default() }).await;
+        client.say(0x82, &subscribe(version, &["a/b/c/d", "a/b/c/d/e", &long, "$share/g/a/b/c/#"])).await;
+        let (first, body) = client.next_raw().await.unwrap();
+        assert_eq!((first, &body[..2], &body[2..]), (0x90, &[0, 1][..], codes));
+        client.publish("a/b/c/d", 1, "served").await;
+        assert!(matches!(client.next().await, Seen::Publish { .. } | Seen::Ack(..)));
+    }
+    assert_eq!(world.metrics.get(Metric::BrokerTopicsRefused), 2);
+    world.close().await;
+}
+
+#[tokio::test]
+async fn topics_over_a_limit_are_refused() {
+    let world = World::with(BrokerLimits { topic_levels: 4, ..BrokerLimits::default() }).await;
+    let deep = "a/b/c/d/e";
+    let mut client = Peer::new(&world, "new").await;
+    client.publish(deep, 1, "x").await;
+    client.publish_with(0b0100, deep, 2, &[], "x").await;
+    client.publish("a/b/c/d", 3, "x").await;
+    for answer in [Seen::Ack(4, 1, 0x90), Seen::Ack(5, 2, 0x90), Seen::Ack(4, 3, 0)] {
+        assert_eq!(client.next().await, answer);
+    }
+    client.publish_with(0, deep, 0, &[], "x").await;
+    assert_eq!(client.next_raw().await, Some((0xe0, vec![0x90].into())));
+    assert_eq!(client.next().await, Seen::Closed);
+
+    let (mut client, _) = Peer::connect(&world, Connect { version: V311, ..Connect::default() }).await;
+    client.publish(deep, 1, "x").await;
+    assert_eq!(client.next().await, Seen::Closed);
+
+    for (version, answers) in [(V5, vec![Seen::ConnAck { resumed: false, code: 0x90 }]), (V311, vec![])] {
+        let mut client = Peer::dial(&world, version).await;
+        client.say_connect(&Connect { version, will: Some((deep, "bye", 0)), ..Connect::default() }).await;
+        for answer in answers {
+            assert_eq!(client.next().await, answer);
+        }
+        assert_eq!(client.next().await, Seen::Closed);
+    }
+    world.close().await;
+}
+
+#[tokio::test]
+async fn too_many_filters_at_once_end_the_connection() {
+    let world = World::with(BrokerLimits { subscriptions: 3, ..BrokerLimits::default() }).await;
+    for version in [V311, V5] {
+        let (mut client, _) = Peer::connect(&world, Connect { version, ..Connect::default() }).await;
+        client.say(0x82, &subscribe(version, &["a", "b", "c"])).await;
+        assert_eq!(client.next().await, Seen::SubAck(1));
+        client.say(0x82, &subscribe(version, &["a", "b", "c", "d"])).await;
+        if version == V5 {
+            assert_eq!(client.next_raw().await, Some((0xe0, vec![0x97].into())));
+        }
         assert_eq!(client.next().await, Seen::Closed);
     }
     world.close().await;

@@ -4,6 +4,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use super::ways::Wire;
 use super::world::{World, soon};
 
 pub(crate) const V311: u8 = 4;
@@ -70,7 +71,7 @@ impl Default for Connect<'_> {
 }
 
 pub(crate) struct Peer {
-    stream: TcpStream,
+    stream: Box<dyn Wire>,
     buffer: BytesMut,
     version: u8,
 }
@@ -78,7 +79,12 @@ pub(crate) struct Peer {
 impl Peer {
     pub(crate) async fn dial(world: &World, version: u8) -> Self {
         let stream = TcpStream::connect(world.address).await.unwrap();
-        Self { stream, buffer: BytesMut::new(), version }
+        Self::over(stream, version)
+    }
+
+    /// A client on a connection that is there.
+    pub(crate) fn over(stream: impl Wire + 'static, version: u8) -> Self {
+        Self { stream: Box::new(stream), buffer: BytesMut::new(), version }
     }
 
     /// Connects and takes the CONNACK. Says whether the session was resumed.
@@ -205,6 +211,11 @@ impl Peer {
     }
 
     pub(crate) async fn say(&mut self, first: u8, body: &[u8]) {
+        self.try_say(first, body).await.unwrap();
+    }
+
+    /// As [`Self::say`], where the broker may have hung up already.
+    pub(crate) async fn try_say(&mut self, first: u8, body: &[u8]) -> std::io::Result<()> {
         let mut packet = BytesMut::new();
         packet.put_u8(first);
         let mut length = body.len();
@@ -217,19 +228,27 @@ impl Peer {
             }
         }
         packet.put_slice(body);
-        self.stream.write_all(&packet).await.unwrap();
+        self.stream.write_all(&packet).await
     }
 
     /// The next packet.
     pub(crate) async fn next(&mut self) -> Seen {
+        match self.next_raw().await {
+            Some((first, body)) => self.parse(first, body),
+            None => Seen::Closed,
+        }
+    }
+
+    /// The next packet as it is: its first byte, and what comes after the length.
+    pub(crate) async fn next_raw(&mut self) -> Option<(u8, Bytes)> {
         soon("a packet", async {
             loop {
-                if let Some((first, body)) = self.cut() {
-                    return self.parse(first, body);
+                if let Some(packet) = self.cut() {
+                    return Some(packet);
                 }
                 // A connection that was reset is closed as well.
                 if self.stream.read_buf(&mut self.buffer).await.unwrap_or(0) == 0 {
-                    return Seen::Closed;
+                    return None;
                 }
             }
         })

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fcm_mqtt_bridge::broker::identity::users::{Cost, UsersFile};
-use fcm_mqtt_bridge::broker::{Broker, BrokerConfig, BrokerError, BrokerLimits, Listen, Surroundings};
+use fcm_mqtt_bridge::broker::{Bound, Broker, BrokerConfig, BrokerError, BrokerLimits, Listen, Surroundings};
 use fcm_mqtt_bridge::mqtt::{self, AckWord, Door, Inbound, Outbound, Outcome, Port, Role};
 use fcm_mqtt_bridge::ops::metrics::Metrics;
 use tempfile::TempDir;
@@ -22,6 +22,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(crate) struct World {
     pub(crate) address: std::net::SocketAddr,
+    pub(crate) bound: Bound,
     pub(crate) port: Port,
     pub(crate) metrics: Arc<Metrics>,
     /// The operator's wish to have the files read again.
@@ -52,17 +53,18 @@ impl World {
 
     pub(crate) async fn bind(config: BrokerConfig) -> Self {
         let broker = Broker::bind(config).await.unwrap();
-        let address = broker.addresses().tcp.expect("a TCP listener");
+        let bound = broker.addresses();
+        let address = bound.tcp.expect("a TCP listener");
         let (mut port, outlet) = mqtt::port(256, 64);
         drop(std::mem::replace(&mut port.former, tokio::sync::mpsc::channel(1).0));
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
         let metrics = Arc::new(Metrics::new());
-        let (reload, reload_rx) = watch::channel(0);
-        let surroundings = Surroundings { metrics: Arc::clone(&metrics), mark_copy: None, reload: reload_rx };
+        let (reload, reloaded) = watch::channel(0);
+        let surroundings = Surroundings { metrics: Arc::clone(&metrics), mark_copy: None, reload: reloaded };
         tasks.spawn(broker.run(outlet, surroundings, stop.clone()));
         soon("the door", port.door.wait_for(|door| *door == Door::Open)).await.unwrap();
-        Self { address, port, metrics, reload, stop, broker: tasks }
+        Self { address, bound, port, metrics, reload, stop, broker: tasks }
     }
 
     /// The next message for the bridge.

@@ -109,7 +109,12 @@ proptest! {
         if let Ok(frames) = cut(&garbage, &[garbage.len() / 2], LIMIT) {
             for frame in frames {
                 let _ = (frame.kind(), frame.ack_id(), frame.connect(), frame.session_present());
-                let _ = (frame.publish(Version::V311), frame.publish(Version::V5));
+                for version in [Version::V311, Version::V5] {
+                    let _ = (frame.publish(version), frame.will_topic(version));
+                    if let Ok(places) = frame.filters(version, 10) {
+                        let _ = frame.with_filters_replaced(&places, b"#/");
+                    }
+                }
             }
         }
     }
@@ -157,10 +162,9 @@ fn the_version_is_read_from_the_connect() {
     for (level, version) in [(4, Some(Version::V311)), (5, Some(Version::V5)), (3, None)] {
         let frames = cut(&connect(level), &[], LIMIT).unwrap();
         assert_eq!(frames[0].kind(), Kind::Connect);
-        assert_eq!(
-            frames[0].connect(),
-            version.map(|version| Connect { version, max_packet: None, naming: Naming::Assigned })
-        );
+        let read =
+            version.map(|version| Connect { version, keep_alive: 0, max_packet: None, naming: Naming::Assigned });
+        assert_eq!(frames[0].connect(), read);
     }
 }
 
@@ -176,11 +180,17 @@ fn the_packet_limit_is_read_among_all_other_properties_of_a_connect() {
     options.properties.authentication_method = Some("method".to_owned());
     options.properties.authentication_data = Some(vec![1]);
     options.properties.user_properties = vec![("key".to_owned(), "value".to_owned())];
+    let options_keep_alive = u16::try_from(options.keep_alive.as_secs()).unwrap();
     let stream = encode(Packet::Connect(Box::new(ConnectPacket::new(options))));
     let frames = cut(&stream, &[], LIMIT).unwrap();
     assert_eq!(
         frames[0].connect(),
-        Some(Connect { version: Version::V5, max_packet: Some(70_000), naming: Naming::Chosen })
+        Some(Connect {
+            version: Version::V5,
+            keep_alive: options_keep_alive,
+            max_packet: Some(70_000),
+            naming: Naming::Chosen
+        })
     );
 }
 

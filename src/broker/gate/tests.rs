@@ -1,5 +1,7 @@
+use std::num::NonZeroU32;
 use std::time::Duration;
 
+use bytes::BytesMut;
 use mqtt5::QoS;
 use mqtt5::packet::Packet;
 use mqtt5::packet::puback::PubAckPacket;
@@ -8,20 +10,22 @@ use mqtt5::transport::packet_io::encode_packet_to_buffer;
 use proptest::prelude::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::runtime::Builder;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::*;
 use crate::broker::confirm::{Keeping, Ledger};
 use crate::broker::parked::ParkedLimits;
 use crate::mqtt::{Ack, AckWord};
 
-const LIMITS: GateLimits = GateLimits { packet: 10_000, held: 2 };
+const LIMITS: GateLimits =
+    GateLimits { packet: 10_000, held: 2, topics: TopicLimits { bytes: 100, levels: 4, filters: 4 } };
 
 struct World {
     /// The engine's side.
     gate: Gate<DuplexStream>,
     client: DuplexStream,
     link: Arc<Link>,
+    metrics: Arc<Metrics>,
 }
 
 fn world(pipe: usize) -> World {
@@ -32,7 +36,24 @@ fn world(pipe: usize) -> World {
         mark_copy: None,
     })));
     let peer = SocketAddr::from(([127, 0, 0, 1], 1));
-    World { gate: Gate::new(stream, peer, Arc::clone(&link), Arc::default(), LIMITS), client, link }
+    let metrics = Arc::new(Metrics::new());
+    let gate = Gate::new(stream, peer, Arc::clone(&link), LIMITS, Arc::clone(&metrics));
+    World { gate, client, link, metrics }
+}
+
+/// A gate whose client has sent its CONNECT.
+async fn connected(level: u8, keep_alive: u8) -> World {
+    let mut world = world(4096);
+    let mut body = vec![0, 4, b'M', b'Q', b'T', b'T', level, 2, 0, keep_alive];
+    if level == 5 {
+        body.push(0);
+    }
+    body.extend([0, 1, b'c']);
+    let connect = Frame::new(0x10, &body);
+    world.client.write_all(connect.bytes()).await.unwrap();
+    world.gate.connected().await.unwrap();
+    assert_eq!(read(&mut world.gate).await.as_deref(), Some(connect.bytes()));
+    world
 }
 
 fn publish(id: u16, payload: &[u8]) -> Vec<u8> {
@@ -74,17 +95,22 @@ async fn the_engine_reads_one_packet_at_a_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_end_without_connect_is_told_apart() {
-    let connect = [&[0x10, 12, 0, 4], &b"MQTT"[..], &[4, 2, 0, 0, 0, 0]].concat();
-    let World { mut gate, mut client, .. } = world(4096);
-    client.write_all(&connect).await.unwrap();
-    drop(client);
-    assert_eq!(read(&mut gate).await, Some(connect));
-    assert_eq!(read(&mut gate).await, Some(Vec::new()));
-
+async fn nothing_but_a_connect_comes_first() {
+    for first in [&[0xc0, 0][..], &[0x10, 0xff, 0xff, 0xff, 0xff], &[0x10, 0xff, 0xff, 0x7f], &publish(1, b"")] {
+        let mut world = world(4096);
+        world.client.write_all(first).await.unwrap();
+        timeout(Duration::from_secs(1), world.gate.connected()).await.unwrap().unwrap_err();
+    }
     let World { mut gate, client, .. } = world(4096);
     drop(client);
-    assert_eq!(gate.read(&mut [0; 10]).await.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+    gate.connected().await.unwrap_err();
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_end_after_the_connect_is_an_end() {
+    let World { mut gate, client, .. } = connected(4, 60).await;
+    drop(client);
+    assert_eq!(read(&mut gate).await, Some(Vec::new()));
 }
 
 #[tokio::test(start_paused = true)]
@@ -140,23 +166,21 @@ async fn a_full_socket_stops_the_engine() {
     assert_eq!(bytes, big);
 }
 
-/// A CONNECT of MQTT 5 that went through, and its CONNACK.
-async fn connected(world: &mut World) {
-    world.client.write_all(&CONNECT).await.unwrap();
-    assert_eq!(read(&mut world.gate).await.as_deref(), Some(&CONNECT[..]));
+/// A client of MQTT 5 that has its CONNACK.
+async fn greeted() -> World {
+    let mut world = connected(5, 0).await;
     world.gate.write_all(&CONNACK).await.unwrap();
     world.gate.flush().await.unwrap();
     assert_eq!(arrived(&mut world.client).await, CONNACK);
+    world
 }
 
-const CONNECT: [u8; 15] = [0x10, 13, 0, 4, b'M', b'Q', b'T', b'T', 5, 2, 0, 0, 0, 0, 0];
 const CONNACK: [u8; 5] = [0x20, 3, 0, 0, 0];
 
 #[tokio::test(start_paused = true)]
 async fn a_client_is_told_why_it_is_sent_away() {
     for (end, reason) in [(End::Revoked, 0x98), (End::Expired, 0xa0)] {
-        let mut world = world(4096);
-        connected(&mut world).await;
+        let mut world = greeted().await;
         let link = Arc::clone(&world.link);
         let engine = async { world.gate.read(&mut [0; 10]).await.unwrap_err().kind() };
         let (kind, ()) = tokio::join!(engine, async { link.end(end) });
@@ -168,9 +192,7 @@ async fn a_client_is_told_why_it_is_sent_away() {
 
 #[tokio::test(start_paused = true)]
 async fn before_its_connack_a_client_is_told_nothing() {
-    let mut world = world(4096);
-    world.client.write_all(&CONNECT).await.unwrap();
-    read(&mut world.gate).await;
+    let mut world = connected(5, 0).await;
     world.link.end(End::Revoked);
     assert!(world.gate.write_all(&CONNACK).await.is_err());
     assert!(arrived(&mut world.client).await.is_empty());
@@ -194,16 +216,168 @@ async fn what_is_withheld_is_answered_for_the_client() {
     assert_eq!(world.gate.metrics.get(Metric::DeliveriesFiltered), 3);
 }
 
+/// What the client reads until the end, after it sent `bytes`; the engine sees nothing of them.
+async fn last_words(world: World, bytes: &[u8]) -> Vec<u8> {
+    let World { mut gate, mut client, .. } = world;
+    let engine = async {
+        let error = gate.read(&mut [0; 10]).await.unwrap_err();
+        assert!(error.to_string().starts_with("Connection reset"), "{error}");
+        drop(gate);
+    };
+    let client = async {
+        client.write_all(bytes).await.unwrap();
+        let mut words = Vec::new();
+        client.read_to_end(&mut words).await.unwrap();
+        words
+    };
+    tokio::join!(engine, client).1
+}
+
 #[tokio::test(start_paused = true)]
-async fn a_stream_that_is_not_mqtt_ends() {
-    let mut world = world(4096);
+async fn a_client_is_told_why_it_has_to_go() {
+    let not_mqtt = [0x30, 0xff, 0xff, 0xff, 0xff];
+    let too_big = [0x30, 0xff, 0x7f];
+    for (bytes, word) in [(&not_mqtt[..], 0x81), (&too_big, 0x95)] {
+        assert_eq!(last_words(connected(5, 60).await, bytes).await, [0xe0, 1, word]);
+        assert_eq!(last_words(connected(4, 60).await, bytes).await, Vec::<u8>::new());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_does_not_listen_is_not_told_for_long() {
+    let mut world = connected(5, 60).await;
     world.client.write_all(&[0x30, 0xff, 0xff, 0xff, 0xff]).await.unwrap();
+    timeout(Duration::from_secs(3), world.gate.read(&mut [0; 10])).await.unwrap().unwrap_err();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_topic_over_the_limit_is_refused_in_its_turn() {
+    let mut world = connected(5, 60).await;
+    let (ack, word) = Ack::new();
+    world.link.hold(1, word);
+    world.gate.write_all(&puback(1)).await.unwrap();
+    let long = Frame::new(0x32, &[&[0, 9][..], b"a/b/c/d/e", &[0, 2, 0]].concat());
+    world.client.write_all(&[long.bytes(), &publish(3, b"next")].concat()).await.unwrap();
+    assert_eq!(read(&mut world.gate).await, None, "two are held");
+    ack.release(AckWord::Done);
+    assert_eq!(read(&mut world.gate).await, Some(publish(3, b"next")));
+    assert_eq!(arrived(&mut world.client).await, [&puback(1)[..], &[0x40, 3, 0, 2, 0x90]].concat());
+    assert_eq!(world.metrics.get(Metric::BrokerTopicsRefused), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_keep_alive_the_engine_hears_of_a_silent_client() {
+    let mut world = connected(4, 0).await;
+    for _ in 0..3 {
+        let mut beat = [0; 10];
+        let size = timeout(Duration::from_secs(299), world.gate.read(&mut beat)).await.unwrap().unwrap();
+        assert_eq!(&beat[..size], PINGREQ);
+        world.gate.write_all(&[0xd0, 0]).await.unwrap();
+        assert!(arrived(&mut world.client).await.is_empty(), "the client did not ask");
+    }
+    world.client.write_all(PINGREQ).await.unwrap();
+    assert_eq!(read(&mut world.gate).await.as_deref(), Some(PINGREQ));
+    world.gate.write_all(&[0xd0, 0]).await.unwrap();
+    assert_eq!(arrived(&mut world.client).await, [0xd0, 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_a_keep_alive_the_client_has_to_speak_for_itself() {
+    let mut world = connected(4, 10).await;
+    timeout(Duration::from_secs(1_000), world.gate.read(&mut [0; 10])).await.unwrap_err();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_whose_publish_waits_here_is_not_silent() {
+    let mut world = connected(4, 10).await;
+    let mut acks = Vec::new();
+    for id in 1..=2 {
+        let (ack, word) = Ack::new();
+        world.link.hold(id, word);
+        acks.push(ack);
+        world.gate.write_all(&puback(id)).await.unwrap();
+    }
+    world.client.write_all(&publish(3, b"")).await.unwrap();
+    for _ in 0..5 {
+        let mut beat = [0; 10];
+        let size = timeout(Duration::from_secs(14), world.gate.read(&mut beat)).await.unwrap().unwrap();
+        assert_eq!(&beat[..size], PINGREQ);
+    }
+    acks.remove(0).release(AckWord::Done);
+    assert_eq!(read(&mut world.gate).await, Some(publish(3, b"")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_publishes_too_fast_is_read_more_slowly() {
+    let mut world = connected(4, 60).await;
+    world.link.set_publish_rate(NonZeroU32::new(10));
+    let start = Instant::now();
+    let engine = async {
+        for id in 1..=40 {
+            let mut buffer = [0; 100];
+            let size = world.gate.read(&mut buffer).await.unwrap();
+            assert_eq!(buffer[..size], publish(id, b""));
+        }
+        start.elapsed()
+    };
+    let client = async {
+        for id in 1..=40 {
+            world.client.write_all(&publish(id, b"")).await.unwrap();
+        }
+    };
+    let (took, ()) = tokio::join!(engine, client);
+    assert!((1_900..2_200).contains(&took.as_millis()), "20 at once, 20 in two seconds: {took:?}");
+    assert_eq!(world.metrics.get(Metric::BrokerPublishSlowed), 20);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_does_not_read_is_cut_off() {
+    let mut world = world(16);
+    let start = Instant::now();
+    world.gate.write_all(&publish(1, &[0; 1000])).await.unwrap();
+    // As long as it reads a little, it stays.
+    for _ in 0..5 {
+        assert!(timeout(Duration::from_secs(20), world.gate.flush()).await.is_err());
+        world.client.read_exact(&mut [0; 16]).await.unwrap();
+    }
     let error = world.gate.read(&mut [0; 10]).await.unwrap_err();
-    assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+    assert!(error.to_string().contains("does not read"), "{error}");
+    assert!((120..135).contains(&start.elapsed().as_secs()), "{:?}", start.elapsed());
+    assert_eq!(world.metrics.get(Metric::BrokerStalled), 1);
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Whatever a client sends in whatever pieces, the engine reads the same, and what waits stays within the limit.
+    #[test]
+    fn garbage_reads_the_same_under_every_split(
+        garbage in prop::collection::vec(prop_oneof![Just(0x30), Just(0x10), Just(0), Just(2), Just(0x82), any::<u8>()], 0..300),
+        piece in 1..60usize,
+    ) {
+        let seen = |pipe| {
+            let runtime = Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+            runtime.block_on(async {
+                let World { mut gate, mut client, .. } = world(pipe);
+                let engine = async {
+                    let (mut bytes, mut buffer) = (Vec::new(), [0; 64]);
+                    while let Ok(size @ 1..) = gate.read(&mut buffer).await {
+                        bytes.extend_from_slice(&buffer[..size]);
+                        assert!(gate.incoming.len() <= LIMITS.packet + READ_CHUNK);
+                    }
+                    drop(gate);
+                    bytes
+                };
+                let client = async {
+                    let _ = client.write_all(&garbage).await;
+                    let _ = client.shutdown().await;
+                    let _ = client.read_to_end(&mut Vec::new()).await;
+                };
+                tokio::join!(engine, client).0
+            })
+        };
+        prop_assert_eq!(seen(1 << 20), seen(piece));
+    }
 
     /// Whatever the pieces in which the engine writes and the socket takes: what may pass comes out whole, and the
     /// acknowledgements in their order.
@@ -213,7 +387,7 @@ proptest! {
         chunk in 1..40usize,
         pipe in 1..200usize,
     ) {
-        let runtime = Builder::new_current_thread().build().unwrap();
+        let runtime = Builder::new_current_thread().enable_time().build().unwrap();
         runtime.block_on(async {
             let mut world = world(pipe);
             let (mut written, mut acks, mut passing, mut held) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
@@ -254,7 +428,7 @@ proptest! {
 #[tokio::test(start_paused = true)]
 async fn a_nudge_is_a_ping_that_the_client_does_not_see() {
     const PINGRESP: [u8; 2] = [0xd0, 0];
-    let mut world = world(4096);
+    let mut world = connected(5, 60).await;
     assert_eq!(read(&mut world.gate).await, None);
     let nudged = Arc::clone(&world.link);
     let (ping, ()) = tokio::join!(read(&mut world.gate), async {

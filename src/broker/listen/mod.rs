@@ -1,43 +1,81 @@
-//! The doors: a loop for each listener that accepts connections and takes them through their handshakes, each in its
-//! own task and with one deadline, so that nobody who is slow or silent stands in the way of others.
+//! The doors: one loop that accepts connections, and a task for each of them that takes it through its handshakes.
+//!
+//! ```text
+//!   tcp ───────────────────────────────────────┐
+//!   tls ─── PROXY header? ─── TLS ─────────────┤
+//!   ws  ─── PROXY header? ─────── WebSocket ───┼── CONNECT ──▶ gate, engine
+//!   wss ─── PROXY header? ─── TLS ─ WebSocket ─┘
+//!           └────────── one deadline ─────────────────┘
+//! ```
+//!
+//! Nothing is read in the loop, so nobody who is slow or silent stands in the way of others. It is one loop for all
+//! doors, because they share one number of places: while all are taken, no door accepts.
 
+mod doorstep;
+mod proxy;
+mod tls;
+mod ws;
+
+pub use tls::TlsError;
+
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, error, warn};
+use tracing::{error, warn};
 
 use super::engine::Engine;
 use super::{Bound, BrokerError, Listen};
+use crate::ops::metrics::Metric;
+use doorstep::{Doorstep, Way};
+use tls::Identity;
 
 /// Pause after the system refused a connection, which it does when it is out of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long connections may take to end once they were told.
 const STOP_GRACE: Duration = Duration::from_secs(5);
+/// Connections that wait in the system's queue of one listener: everybody comes at once after a restart.
+const BACKLOG: u32 = 4_096;
 
-/// The open sockets.
+/// The open sockets, and what is needed to receive guests there.
 #[derive(Debug)]
 pub(super) struct Listeners {
-    tcp: TcpListener,
+    doors: Doors,
     bound: Bound,
+    identity: Option<Identity>,
+    origins: Vec<String>,
+    proxy_protocol: bool,
 }
 
 impl Listeners {
     /// Opens all sockets.
-    pub(super) async fn bind(listen: &Listen) -> Result<Self, BrokerError> {
-        let wanted = listen.tcp.ok_or(BrokerError::Nowhere)?;
-        let failed = |source: io::Error| match source.kind() {
-            io::ErrorKind::AddrInUse => BrokerError::Taken(wanted),
-            _ => BrokerError::Listen { address: wanted, source },
+    pub(super) fn bind(listen: &Listen) -> Result<Self, BrokerError> {
+        let has_tls = listen.tls.or(listen.wss).is_some();
+        let identity = match &listen.identity {
+            Some(files) if has_tls => Some(Identity::load(files)?),
+            None if has_tls => return Err(BrokerError::NoCertificate),
+            _ => None,
         };
-        let tcp = TcpListener::bind(wanted).await.map_err(failed)?;
-        let bound = Bound { tcp: Some(tcp.local_addr().map_err(failed)?), ..Bound::default() };
-        Ok(Self { tcp, bound })
+        let mut doors = Doors { open: Vec::new(), next: 0 };
+        let bound = Bound {
+            tcp: doors.open(Way::Tcp, listen.tcp)?,
+            tls: doors.open(Way::Tls, listen.tls)?,
+            ws: doors.open(Way::Ws, listen.ws)?,
+            wss: doors.open(Way::Wss, listen.wss)?,
+        };
+        if doors.open.is_empty() {
+            return Err(BrokerError::Nowhere);
+        }
+        let (origins, proxy_protocol) = (listen.origins.clone(), listen.proxy_protocol);
+        Ok(Self { doors, bound, identity, origins, proxy_protocol })
     }
 
     pub(super) fn addresses(&self) -> Bound {
@@ -45,34 +83,46 @@ impl Listeners {
     }
 
     /// Accepts connections until `stop`, then ends them all.
-    pub(super) async fn run(self, engine: Arc<Engine>, stop: CancellationToken) {
-        let mut connections = JoinSet::new();
-        loop {
-            tokio::select! {
-                () = stop.cancelled() => break,
-                Some(ended) = connections.join_next() => report(ended),
-                // The listener's queue holds those for which there is no room.
-                accepted = self.tcp.accept(), if connections.len() < engine.limits.connections => match accepted {
-                    Ok((stream, peer)) => {
-                        connections.spawn(serve(Arc::clone(&engine), stream, peer));
-                    }
-                    Err(error) => {
-                        warn!(%error, "could not accept a connection");
-                        sleep(ACCEPT_PAUSE).await;
-                    }
-                },
+    pub(super) async fn run(self, engine: Arc<Engine>, reload: watch::Receiver<u64>, stop: CancellationToken) {
+        let Self { doors, identity, origins, proxy_protocol, .. } = self;
+        let acceptors = identity.as_ref().map(Identity::acceptors);
+        let doorstep = Doorstep::new(engine, acceptors, origins, proxy_protocol);
+        let keep = async {
+            if let Some(identity) = identity {
+                identity.keep(reload, stop.clone()).await;
             }
-        }
-        drop(self.tcp);
-        end(&engine, connections).await;
+        };
+        tokio::join!(receive(doors, Arc::new(doorstep), &stop), keep);
     }
 }
 
-async fn serve(engine: Arc<Engine>, stream: TcpStream, peer: SocketAddr) {
-    if let Err(error) = stream.set_nodelay(true) {
-        debug!(%peer, %error, "could not switch off Nagle's algorithm");
+async fn receive(mut doors: Doors, doorstep: Arc<Doorstep>, stop: &CancellationToken) {
+    let engine = Arc::clone(doorstep.engine());
+    let (most, metrics) = (engine.limits.connections, &engine.metrics);
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => break,
+            Some(ended) = connections.join_next() => report(ended),
+            // The listeners' queues hold those for which there is no place.
+            (way, accepted) = doors.accept(), if connections.len() < most => match accepted {
+                Ok((stream, peer)) => {
+                    metrics.count(Metric::BrokerAccepted);
+                    connections.spawn(Arc::clone(&doorstep).receive(way, stream, peer, stop.clone()));
+                    if connections.len() == most {
+                        metrics.count(Metric::BrokerFull);
+                    }
+                }
+                Err(error) => {
+                    warn!(%error, "could not accept a connection");
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            },
+        }
+        metrics.set(Metric::BrokerConnections, connections.len() as u64);
     }
-    engine.serve(stream, peer).await;
+    drop(doors);
+    end(&engine, connections).await;
 }
 
 async fn end(engine: &Engine, mut connections: JoinSet<()>) {
@@ -94,4 +144,53 @@ fn report(ended: Result<(), JoinError>) {
     {
         error!(%error, "the broker engine panicked in one connection");
     }
+}
+
+/// The listening sockets.
+#[derive(Debug)]
+struct Doors {
+    open: Vec<(Way, TcpListener)>,
+    /// The one that is asked first: each in turn, so that a crowd at one door does not close the others.
+    next: usize,
+}
+
+impl Doors {
+    fn open(&mut self, way: Way, wanted: Option<SocketAddr>) -> Result<Option<SocketAddr>, BrokerError> {
+        let Some(wanted) = wanted else {
+            return Ok(None);
+        };
+        let failed = |source: io::Error| match source.kind() {
+            io::ErrorKind::AddrInUse => BrokerError::Taken(wanted),
+            _ => BrokerError::Listen { address: wanted, source },
+        };
+        let listener = listen(wanted).map_err(failed)?;
+        let bound = listener.local_addr().map_err(failed)?;
+        self.open.push((way, listener));
+        Ok(Some(bound))
+    }
+
+    /// The next connection at any door. Cancel safe: nothing is taken that is not returned.
+    async fn accept(&mut self) -> (Way, io::Result<(TcpStream, SocketAddr)>) {
+        poll_fn(|cx| self.poll_accept(cx)).await
+    }
+
+    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<(Way, io::Result<(TcpStream, SocketAddr)>)> {
+        for turn in 0..self.open.len() {
+            let at = (self.next + turn) % self.open.len();
+            let (way, listener) = &self.open[at];
+            if let Poll::Ready(accepted) = listener.poll_accept(cx) {
+                self.next = at + 1;
+                return Poll::Ready((*way, accepted));
+            }
+        }
+        Poll::Pending
+    }
+}
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    // A restart need not wait for the connections of the one before.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }

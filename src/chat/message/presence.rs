@@ -2,6 +2,7 @@
 
 use super::fields::Fields;
 use super::{ErrorCode, Limits, Rejection};
+use serde::Serialize;
 
 /// Longest `conn`, in characters.
 pub const CONN_MAX: usize = 64;
@@ -18,12 +19,41 @@ pub struct Presence {
 }
 
 /// There or not.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum PresenceState {
     /// There.
     Online,
     /// Not there.
     Offline,
+}
+
+/// What the bridge says about a chat user, for all of the user's devices together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UserPresence {
+    /// There is at least one device, or none.
+    pub state: PresenceState,
+    /// When this was said, in Unix milliseconds.
+    pub ts: u64,
+    /// When the last device went, in Unix milliseconds; unknown if the user was never away.
+    pub last_seen: Option<u64>,
+}
+
+impl UserPresence {
+    /// The document to publish.
+    #[must_use]
+    pub fn to_payload(&self) -> Vec<u8> {
+        #[derive(Serialize)]
+        struct Document {
+            v: u8,
+            state: PresenceState,
+            ts: u64,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            last_seen: Option<u64>,
+        }
+        let Self { state, ts, last_seen } = *self;
+        super::json(&Document { v: 1, state, ts, last_seen })
+    }
 }
 
 impl Presence {
@@ -85,6 +115,16 @@ mod tests {
         ] {
             assert_eq!(parse(word), Ok(Some(Presence { state, ts: None, conn: None })), "{word}");
         }
+    }
+
+    #[test]
+    fn the_word_for_a_user_leaves_out_what_is_unknown_and_can_be_read_as_a_devices() {
+        let seen = UserPresence { state: PresenceState::Offline, ts: 9, last_seen: Some(7) };
+        assert_eq!(seen.to_payload(), br#"{"v":1,"state":"offline","ts":9,"last_seen":7}"#);
+        let new = UserPresence { state: PresenceState::Online, ts: 9, last_seen: None };
+        assert_eq!(new.to_payload(), br#"{"v":1,"state":"online","ts":9}"#);
+        let read = Presence::parse(&new.to_payload(), &Limits::default()).unwrap();
+        assert_eq!(read, Some(Presence { state: PresenceState::Online, ts: Some(9), conn: None }));
     }
 
     #[test]

@@ -140,6 +140,8 @@ fn a_build_without_rumqttd_says_how_to_get_it() {
 #[test]
 fn a_value_of_the_wrong_form_names_its_key() {
     assert!(refusal("[ccs]\nwindow = \"many\"\n").contains("ccs.window"));
+    let grace = "[broker]\nanonymous = true\npresence_grace_seconds = 3601";
+    assert!(refusal(&format!("{MINIMUM}{grace}\n")).contains("broker.presence_grace_seconds"));
     assert!(refusal(&format!("{MINIMUM}window = 0\n")).contains("ccs.window"));
     assert!(refusal(&format!("{MINIMUM}[mqtt]\nbroker = \"other\"\n")).contains("mqtt.broker"));
 }

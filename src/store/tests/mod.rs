@@ -3,6 +3,7 @@
 mod faults;
 mod model;
 mod plans;
+mod presence;
 mod speed;
 mod verbs;
 

@@ -1,0 +1,27 @@
+use super::*;
+use crate::broker::disk::Disk;
+use crate::broker::identity::Identity;
+use crate::broker::{BrokerLimits, engine};
+use crate::mqtt::{self, Role};
+
+/// How sightings look to clients is tested from outside, in `tests/broker`; this end nobody can bring about from there.
+#[tokio::test]
+async fn a_connection_whose_task_is_cut_short_is_told_to_have_ended_once() {
+    let (mut port, outlet) = mqtt::port(1, 1);
+    let limits = BrokerLimits::default();
+    let (disk, _) = Disk::open(None, engine::queues(&limits)).await.unwrap();
+    let desk = Arc::new(engine::desk(disk, &limits, None));
+    let link = Link::of(Identity { user: "alice".into(), role: Role::User }, Arc::clone(&desk.ledger));
+    let (inbound, readers, sightings) = (outlet.inbound, outlet.readers, outlet.sightings);
+    let events = Events { desk, inbound, readers, sightings, stop: CancellationToken::new() };
+
+    events.vanished(&link);
+    assert!(port.sightings.try_recv().is_err(), "it had not begun");
+    events.tell(link.came("alice:phone".into())).await;
+    let came = port.sightings.try_recv().unwrap();
+    assert_eq!((&*came.user, &*came.client, came.change), ("alice", "alice:phone", Change::Came));
+    events.vanished(&link);
+    assert_eq!(port.sightings.try_recv(), Ok(Sighting { change: Change::Broke, ..came }));
+    events.vanished(&link);
+    assert!(port.sightings.try_recv().is_err());
+}

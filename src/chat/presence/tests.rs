@@ -1,0 +1,362 @@
+use super::*;
+use End::{Broke, Left};
+use PresenceState::{Offline, Online};
+use proptest::prelude::*;
+
+const GRACE: u64 = 2_000;
+const START: u64 = 1_700_000_000_000;
+
+fn user() -> Aggregate {
+    Aggregate::new(GRACE)
+}
+
+/// A user whose phone has been there since [`START`], as everybody knows.
+fn online() -> Aggregate {
+    let mut user = user();
+    user.handle_came("phone", 1, START);
+    assert_eq!(told(&mut user, 0), Some((Online, None)));
+    user
+}
+
+/// What is told `after` milliseconds, with `last_seen` counted from [`START`].
+fn told(user: &mut Aggregate, after: u64) -> Option<(PresenceState, Option<u64>)> {
+    let document = user.poll_document(START + after)?;
+    assert_eq!(document.ts, START + after);
+    Some((document.state, document.last_seen.map(|at| at - START)))
+}
+
+fn say(user: &mut Aggregate, device: &str, state: PresenceState, conn: &str, after: u64) {
+    let device = (!device.is_empty()).then(|| DeviceName::new(device).unwrap());
+    let conn = (!conn.is_empty()).then(|| conn.to_owned());
+    user.handle_said(device.as_ref(), Some(&Presence { state, ts: None, conn }), START + after);
+}
+
+#[test]
+fn a_client_id_names_its_device() {
+    assert_eq!((device_of("alice"), device_of("alice:phone"), device_of("alice:")), (DEFAULT_DEVICE, "phone", ""));
+}
+
+#[test]
+fn a_goodbye_counts_at_once_and_the_last_device_decides() {
+    let mut user = online();
+    user.handle_came("laptop", 2, START + 10);
+    user.handle_gone("phone", 1, Left, START + 20);
+    assert_eq!(told(&mut user, 20), None);
+    user.handle_gone("laptop", 2, Left, START + 30);
+    assert_eq!(told(&mut user, 31), Some((Offline, Some(30))));
+    assert_eq!(told(&mut user, 90_000), None);
+    assert!(user.is_idle());
+}
+
+#[test]
+fn a_cut_counts_after_the_grace_as_of_the_moment_it_happened() {
+    let mut user = online();
+    user.handle_gone("phone", 1, Broke, START + 10);
+    assert_eq!(user.deadline(), Some(START + 10 + GRACE));
+    assert_eq!(told(&mut user, 9 + GRACE), None);
+    assert_eq!(told(&mut user, 10 + GRACE), Some((Offline, Some(10))));
+    assert_eq!(told(&mut user, 10 + LATE_WILL_MS), None);
+    assert!(user.is_idle());
+}
+
+#[test]
+fn who_comes_back_in_time_was_never_away() {
+    let mut user = online();
+    user.handle_gone("phone", 1, Broke, START + 10);
+    user.handle_came("phone", 2, START + 9 + GRACE);
+    assert_eq!(told(&mut user, 100_000), None);
+    user.handle_gone("phone", 2, Left, START + 100_000);
+    assert_eq!(told(&mut user, 100_000), Some((Offline, Some(100_000))));
+}
+
+#[test]
+fn at_a_take_over_the_old_connection_may_end_later() {
+    let mut user = online();
+    user.handle_came("phone", 2, START + 10);
+    user.handle_gone("phone", 1, Broke, START + 20);
+    assert_eq!((told(&mut user, 100_000), user.deadline()), (None, None));
+}
+
+#[test]
+fn a_late_will_of_a_named_connection_is_ignored_and_the_birth_stands() {
+    let mut user = online();
+    say(&mut user, "phone", Online, "c1", 1);
+    user.handle_came("phone", 2, START + 10);
+    user.handle_gone("phone", 1, Broke, START + 11);
+    say(&mut user, "phone", Offline, "c1", 100_000);
+    assert_eq!(told(&mut user, 100_000), None, "before the birth");
+    say(&mut user, "phone", Online, "c2", 100_001);
+    say(&mut user, "phone", Offline, "c1", 100_002);
+    assert_eq!(told(&mut user, 100_003), None, "after the birth");
+    say(&mut user, "phone", Offline, "c2", 100_004);
+    assert_eq!(told(&mut user, 100_005), Some((Offline, Some(100_004))), "its own word counts");
+}
+
+#[test]
+fn a_will_without_a_name_or_with_always_the_same_is_known_by_its_time() {
+    for conn in ["", "fixed"] {
+        let mut user = online();
+        say(&mut user, "phone", Online, conn, 1);
+        user.handle_came("phone", 2, START + 10);
+        user.handle_gone("phone", 1, Broke, START + 11);
+        say(&mut user, "phone", Online, conn, 12);
+        say(&mut user, "phone", Offline, conn, 13);
+        assert_eq!(told(&mut user, 14), None, "{conn:?}");
+        say(&mut user, "phone", Offline, conn, 11 + LATE_WILL_MS);
+        assert_eq!(told(&mut user, 11 + LATE_WILL_MS), Some((Offline, Some(11 + LATE_WILL_MS))), "{conn:?}");
+    }
+}
+
+#[test]
+fn the_will_of_a_connection_that_broke_does_not_cut_the_grace_short() {
+    let mut user = online();
+    say(&mut user, "phone", Online, "c1", 1);
+    user.handle_gone("phone", 1, Broke, START + 10);
+    say(&mut user, "phone", Offline, "c1", 11);
+    assert_eq!(told(&mut user, 12), None);
+    user.handle_came("phone", 2, START + 13);
+    assert_eq!(told(&mut user, 14), None);
+}
+
+#[test]
+fn a_client_may_hide_until_it_shows_itself_or_comes_anew() {
+    let mut user = online();
+    say(&mut user, "phone", Offline, "", 10);
+    assert_eq!(told(&mut user, 11), Some((Offline, Some(10))));
+    say(&mut user, "phone", Online, "", 20);
+    assert_eq!(told(&mut user, 21), Some((Online, Some(10))));
+    say(&mut user, "phone", Offline, "", 30);
+    assert_eq!(told(&mut user, 31), Some((Offline, Some(30))));
+    user.handle_gone("phone", 1, Broke, START + 40);
+    assert_eq!(told(&mut user, 40), None, "he who hides goes unseen");
+    user.handle_came("phone", 2, START + 50);
+    assert_eq!(told(&mut user, 51), Some((Online, Some(30))));
+    say(&mut user, "phone", Offline, "c", 40 + LATE_WILL_MS);
+    assert_eq!(told(&mut user, 40 + LATE_WILL_MS), Some((Offline, Some(40 + LATE_WILL_MS))));
+    let phone = DeviceName::new("phone").unwrap();
+    user.handle_said(Some(&phone), None, START + 60_000);
+    assert_eq!(told(&mut user, 60_001), Some((Online, Some(40 + LATE_WILL_MS))), "the word was taken back");
+}
+
+#[test]
+fn who_does_not_say_which_device_it_is_speaks_for_the_only_one() {
+    let mut user = online();
+    say(&mut user, "", Offline, "", 10);
+    assert_eq!(told(&mut user, 11), Some((Offline, Some(10))));
+    user.handle_came("laptop", 2, START + 20);
+    assert_eq!(told(&mut user, 21), Some((Online, Some(10))));
+    say(&mut user, "", Offline, "", 30);
+    assert_eq!(told(&mut user, 31), None, "it could be either");
+    user.handle_came(DEFAULT_DEVICE, 3, START + 40);
+    user.handle_gone("laptop", 2, Left, START + 50);
+    say(&mut user, "", Offline, "", 60);
+    assert_eq!(told(&mut user, 61), Some((Offline, Some(60))));
+}
+
+#[test]
+fn words_of_nobody_change_nothing() {
+    let mut user = online();
+    say(&mut user, "tablet", Online, "", 10);
+    say(&mut user, "tablet", Offline, "", 10);
+    user.handle_gone("tablet", 9, Left, START + 10);
+    user.handle_gone("phone", 9, Left, START + 10);
+    assert_eq!(told(&mut user, 11), None);
+}
+
+#[test]
+fn what_happened_between_two_polls_is_told_once() {
+    let mut user = online();
+    user.handle_gone("phone", 1, Left, START + 10);
+    assert_eq!(told(&mut user, 10), Some((Offline, Some(10))));
+    user.handle_came("phone", 2, START + 20);
+    user.handle_gone("phone", 2, Left, START + 30);
+    assert_eq!(told(&mut user, 40), Some((Offline, Some(30))), "he was seen later than others know");
+    user.handle_came("phone", 3, START + 50);
+    user.handle_gone("phone", 3, Broke, START + 60);
+    assert_eq!(told(&mut user, 61), Some((Online, Some(30))));
+    user.handle_loss();
+    assert_eq!(told(&mut user, 62), Some((Online, Some(30))), "the latest, again");
+}
+
+#[test]
+fn after_a_restart_nothing_is_told_before_it_is_known() {
+    let mut user = user();
+    user.handle_restart(START - 5, START);
+    assert_eq!(told(&mut user, GRACE - 1), None);
+    assert_eq!(user.deadline(), Some(START + GRACE));
+    let document = user.poll_document(START + GRACE).unwrap();
+    assert_eq!((document.state, document.last_seen), (Offline, Some(START - 5)));
+    assert!(user.is_idle());
+
+    let mut user = self::user();
+    user.handle_restart(START - 5, START);
+    user.handle_came("phone", 1, START + 10);
+    assert_eq!(told(&mut user, 10), Some((Online, None)), "the broker may have lost it");
+    user.handle_gone("phone", 1, Left, START + 20);
+    assert_eq!(told(&mut user, 20), None, "another device may be on its way");
+    assert_eq!(told(&mut user, GRACE), Some((Offline, Some(20))));
+}
+
+#[test]
+fn memory_is_not_moved_back() {
+    let mut user = user();
+    user.handle_memory(Some(START + 5));
+    user.handle_memory(None);
+    user.handle_memory(Some(START + 1));
+    assert_eq!(told(&mut user, 9), Some((Offline, Some(5))));
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Step {
+    Came(usize),
+    /// The new connection is told first.
+    TakenOver(usize),
+    Gone(usize, End),
+    Says(usize, PresenceState),
+    OldWill(usize),
+    Wait(u64),
+    Poll,
+}
+
+const DEVICES: [&str; 3] = ["phone", "laptop", DEFAULT_DEVICE];
+
+fn step() -> impl Strategy<Value = Step> {
+    let device = || 0..DEVICES.len();
+    prop_oneof![
+        3 => device().prop_map(Step::Came),
+        1 => device().prop_map(Step::TakenOver),
+        3 => (device(), prop_oneof![Just(Left), Just(Broke)]).prop_map(|(device, end)| Step::Gone(device, end)),
+        2 => (device(), prop_oneof![Just(Online), Just(Offline)]).prop_map(|(device, state)| Step::Says(device, state)),
+        1 => device().prop_map(Step::OldWill),
+        3 => (0..2 * GRACE).prop_map(Step::Wait),
+        2 => Just(Step::Poll),
+    ]
+}
+
+/// One device as a plain list of what it went through; all answers are read off the list.
+#[derive(Debug, Default)]
+struct Story(Vec<(u64, Chapter)>);
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Chapter {
+    /// Has a connection, and does not hide.
+    Visible,
+    /// Has a connection, and hides.
+    Hidden,
+    Left,
+    Broke,
+}
+
+impl Story {
+    fn last(&self) -> Option<Chapter> {
+        self.0.last().map(|(_, chapter)| *chapter)
+    }
+
+    fn connected(&self) -> bool {
+        matches!(self.last(), Some(Chapter::Visible | Chapter::Hidden))
+    }
+
+    fn counts(&self, now: u64) -> bool {
+        match self.0.as_slice() {
+            [.., (_, Chapter::Visible)] => true,
+            [.., (_, Chapter::Visible), (at, Chapter::Broke)] => now < at + GRACE,
+            _ => false,
+        }
+    }
+
+    /// All moments at which it was visible for the last time before a time in which it was not.
+    fn went(&self, now: u64) -> impl Iterator<Item = u64> {
+        let ends = self.0.iter().skip(1).map(|(at, _)| *at).chain([now]).skip(1).collect::<Vec<_>>();
+        let pairs = self.0.windows(2).zip(ends);
+        let went = pairs.filter_map(|(pair, next)| match (pair[0].1, pair[1]) {
+            (Chapter::Visible, (at, Chapter::Hidden | Chapter::Left)) => Some(at),
+            (Chapter::Visible, (at, Chapter::Broke)) if next >= at + GRACE => Some(at),
+            _ => None,
+        });
+        went.collect::<Vec<_>>().into_iter()
+    }
+}
+
+/// The aggregate beside the stories of its devices.
+struct Trial {
+    user: Aggregate,
+    now: u64,
+    stories: [Story; DEVICES.len()],
+    /// The present connection of each device.
+    connections: [u64; DEVICES.len()],
+    published: Option<(PresenceState, Option<u64>)>,
+}
+
+impl Trial {
+    fn connect(&mut self, n: usize) {
+        self.connections[n] += 10;
+        self.user.handle_came(DEVICES[n], self.connections[n] + n as u64, self.now);
+        self.stories[n].0.push((self.now, Chapter::Visible));
+        self.says(n, Online, self.connections[n]);
+    }
+
+    fn says(&mut self, n: usize, state: PresenceState, conn: u64) {
+        let word = Presence { state, ts: None, conn: Some(conn.to_string()) };
+        self.user.handle_said(Some(&DeviceName::new(DEVICES[n]).unwrap()), Some(&word), self.now);
+    }
+
+    fn step(&mut self, step: Step) -> Result<(), TestCaseError> {
+        match step {
+            Step::Came(n) if !self.stories[n].connected() => self.connect(n),
+            Step::TakenOver(n) if self.stories[n].connected() => {
+                let old = self.connections[n] + n as u64;
+                self.connect(n);
+                self.user.handle_gone(DEVICES[n], old, Broke, self.now);
+                self.says(n, Offline, self.connections[n] - 10);
+            }
+            Step::Gone(n, end) if self.stories[n].connected() => {
+                self.user.handle_gone(DEVICES[n], self.connections[n] + n as u64, end, self.now);
+                self.stories[n].0.push((self.now, if end == Left { Chapter::Left } else { Chapter::Broke }));
+            }
+            Step::Says(n, state) => {
+                self.says(n, state, self.connections[n]);
+                let chapter = if state == Online { Chapter::Visible } else { Chapter::Hidden };
+                if self.stories[n].connected() && self.stories[n].last() != Some(chapter) {
+                    self.stories[n].0.push((self.now, chapter));
+                }
+            }
+            Step::OldWill(n) if self.connections[n] > 0 => self.says(n, Offline, self.connections[n] - 10),
+            Step::Wait(ms) => self.now += ms,
+            Step::Poll => self.poll()?,
+            Step::Came(_) | Step::TakenOver(_) | Step::Gone(..) | Step::OldWill(_) => {}
+        }
+        Ok(())
+    }
+
+    fn poll(&mut self) -> Result<(), TestCaseError> {
+        let state = if self.stories.iter().any(|story| story.counts(self.now)) { Online } else { Offline };
+        let last_seen = self.stories.iter().flat_map(|story| story.went(self.now)).max();
+        let unchanged =
+            self.published.is_some_and(|(told, seen)| told == state && (state == Online || seen == last_seen));
+        let document = self.user.poll_document(self.now).map(|document| (document.state, document.last_seen));
+        prop_assert_eq!(document, (!unchanged).then_some((state, last_seen)));
+        self.published = document.or(self.published);
+        let quiet = self.user.deadline().map_or(self.now + 100 * GRACE, |deadline| deadline - 1);
+        prop_assert_eq!(self.user.poll_document(quiet.max(self.now)), None, "nothing changes before the deadline");
+        Ok(())
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+    #[test]
+    fn whatever_happens_others_hear_each_change_once_and_right(steps in prop::collection::vec(step(), 0..60)) {
+        let (stories, connections) = (Default::default(), [0; DEVICES.len()]);
+        let mut trial = Trial { user: user(), now: START, stories, connections, published: None };
+        trial.connect(0);
+        for step in steps {
+            trial.step(step)?;
+        }
+        trial.poll()?;
+        trial.now += 2 * LATE_WILL_MS;
+        trial.poll()?;
+        let connected = trial.stories.iter().any(Story::connected);
+        prop_assert_eq!(trial.user.is_idle(), !connected, "nothing is kept for those who are gone");
+    }
+}

@@ -1,0 +1,113 @@
+//! Subscribers that stop halfway, and publishers that never do.
+
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout};
+
+use super::house::{House, QUEUED_MIB};
+use super::packets::{HOME, Line, PUBLISH, publish};
+use super::scenario;
+use super::ways::{WAYS, Way};
+
+const SUBSCRIBERS: usize = 20;
+const PAYLOAD: usize = 16 * 1024;
+/// What the subscribers may cost: their queues, as much again for the allocator, and what is on its way.
+const ROOM: u64 = (2 * SUBSCRIBERS * QUEUED_MIB + 64) as u64;
+/// How long the broker lets a socket take nothing, and some time to notice.
+const STALL: Duration = Duration::from_secs(45);
+
+/// Publishes as fast as the broker acknowledges, 32 at a time, until `until`. Says how many.
+async fn flood(house: &House, until: Instant) -> usize {
+    let mut line = Line::open(house, Way::Tcp, HOME, "flooder", 0).await.unwrap();
+    let payload = vec![7; PAYLOAD];
+    let mut count = 0;
+    while Instant::now() < until {
+        let burst: Vec<u8> = (1..=32).flat_map(|id| publish("flood", Some(id), &payload)).collect();
+        line.say(&burst).await.unwrap();
+        for _ in 0..32 {
+            line.next().await.unwrap();
+        }
+        count += 32;
+    }
+    count
+}
+
+/// Half of them at QoS 0, on each way.
+fn deaf_qos(n: usize) -> u8 {
+    u8::try_from(n / WAYS.len() % 2).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "takes minutes and wants the machine for itself: ./tests/run --abuse"]
+async fn subscribers_that_never_read() {
+    scenario("never reads", ROOM, async |house| {
+        let mut deaf = Vec::new();
+        for n in 0..SUBSCRIBERS {
+            let way = WAYS[n % WAYS.len()];
+            let mut line = Line::open(house, way, HOME, &format!("deaf-{n}"), 0).await.unwrap();
+            line.subscribe("flood", deaf_qos(n)).await.unwrap();
+            deaf.push(line);
+        }
+        let count = flood(house, Instant::now() + STALL).await;
+        // At QoS 1 there are at most `broker_inflight` messages on the way, for which the system has room.
+        let stalled = (0..SUBSCRIBERS).filter(|&n| deaf_qos(n) == 0).count() as u64;
+        let cut = house.metric_until("bridge_broker_stalled_total", STALL, |cut| cut >= stalled).await;
+        drop(deaf);
+        format!("{SUBSCRIBERS} subscribers, {count} messages of {PAYLOAD} bytes; {cut} cut off")
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "takes minutes and wants the machine for itself: ./tests/run --abuse"]
+async fn subscribers_that_never_acknowledge() {
+    scenario("never acknowledges", ROOM, async |house| {
+        let mut readers = JoinSet::new();
+        for n in 0..SUBSCRIBERS {
+            let way = WAYS[n % WAYS.len()];
+            let mut line = Line::open(house, way, HOME, &format!("mute-{n}"), 0).await.unwrap();
+            line.subscribe("flood", 1).await.unwrap();
+            readers.spawn(async move {
+                let mut seen = 0;
+                while let Ok(Ok((PUBLISH, _))) = timeout(Duration::from_secs(3), line.next()).await {
+                    seen += 1;
+                }
+                (line, seen)
+            });
+        }
+        let count = flood(house, Instant::now() + Duration::from_secs(20)).await;
+        let seen: Vec<usize> = readers.join_all().await.into_iter().map(|(_line, seen)| seen).collect();
+        assert!(seen.iter().all(|&seen| (1..=64).contains(&seen)), "more than `broker_inflight` were sent: {seen:?}");
+        format!("{SUBSCRIBERS} subscribers, {count} messages of {PAYLOAD} bytes")
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "takes minutes and wants the machine for itself: ./tests/run --abuse"]
+async fn five_thousand_that_connect_flood_and_hang_up() {
+    const CYCLES: usize = 5_000;
+    const AT_A_TIME: usize = 50;
+    scenario("connect, flood, hang up", 128, async |house| {
+        let cycles = async |worker: usize| {
+            for n in (worker..CYCLES).step_by(AT_A_TIME) {
+                let way = if n % 10 == 0 { WAYS[n / 10 % WAYS.len()] } else { Way::Tcp };
+                let from = [127, 0, 1, u8::try_from(n % 200).unwrap() + 1].into();
+                // The same client id comes again and again, so that connections also displace each other.
+                let client = format!("hooligan-{}", n % (2 * AT_A_TIME));
+                let Ok(mut line) = Line::open(house, way, from, &client, 0).await else {
+                    continue;
+                };
+                let topic = format!("hooligan{n}/self/note");
+                let burst: Vec<u8> = (1..=20).flat_map(|id| publish(&topic, Some(id), &[7; 1000])).collect();
+                let _ = line.say(&burst).await;
+            }
+        };
+        futures_util::future::join_all((0..AT_A_TIME).map(cycles)).await;
+        let served = house.metric("bridge_broker_accepted_total").await;
+        assert!(served >= CYCLES as u64, "{served} were accepted");
+        format!("{CYCLES} cycles of 20 messages")
+    })
+    .await;
+}
