@@ -47,8 +47,7 @@ fn known_deviations() -> Vec<Deviation> {
                 too_many_exchanges,
             ),
             why: "The engine keeps each such message until its PUBREL, which waits in the socket behind the next PUBLISH: only a \
-                  limit keeps memory within bounds. Clients of 3.1.1 keep 10 or 20 in flight; those that send without a limit are \
-                  served at QoS 1.",
+                  limit keeps memory within bounds.",
         },
         Deviation {
             today: row(
