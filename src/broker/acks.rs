@@ -1,6 +1,6 @@
 //! Acknowledgements that wait for the bridge's word, in the order in which the messages came.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -15,6 +15,8 @@ use crate::mqtt::AckWord;
 const QUOTA_EXCEEDED: u8 = 0x97;
 /// MQTT 5 reason code "not authorized".
 const NOT_AUTHORIZED: u8 = 0x87;
+/// From here on reason codes mean that it did not work (2.4).
+const FIRST_ERROR: u8 = 0x80;
 const PUBACK: u8 = 0x40;
 const PUBREC: u8 = 0x50;
 const PUBREL: u8 = 0x62;
@@ -27,6 +29,9 @@ pub(super) struct Acks {
     for_engine: VecDeque<Bytes>,
     /// PUBCOMPs that answer them, which the client must not see.
     unasked: VecDeque<u16>,
+    /// Messages at QoS 2 that the client knows are here: their PUBREC has left, their PUBREL has not come. The engine has
+    /// a limit for them.
+    received: HashSet<u16>,
 }
 
 #[derive(Debug)]
@@ -34,8 +39,17 @@ struct Entry {
     frame: Bytes,
     kind: Kind,
     id: u16,
+    /// The engine's reason code.
+    reason: u8,
     /// Absent: nothing to wait for but the ones before.
     word: Option<oneshot::Receiver<AckWord>>,
+}
+
+impl Entry {
+    /// Whether this PUBREC says that the message is here.
+    fn promises(&self) -> bool {
+        self.kind == Kind::PubRec && self.reason < FIRST_ERROR
+    }
 }
 
 /// What is to be done with the acknowledgement at the front.
@@ -55,7 +69,7 @@ impl Acks {
         // A copy, because the frame keeps the whole write buffer alive.
         let bytes = Bytes::copy_from_slice(frame.bytes());
         let id = frame.ack_id().unwrap_or_default();
-        self.queue.push_back(Entry { frame: bytes, kind: frame.kind(), id, word });
+        self.queue.push_back(Entry { frame: bytes, kind: frame.kind(), id, reason: frame.ack_reason(), word });
     }
 
     pub(super) fn len(&self) -> usize {
@@ -78,11 +92,35 @@ impl Acks {
             return Poll::Pending;
         };
         Poll::Ready(match (word, version) {
-            (Ok(AckWord::Done), _) => Release::Send(entry.frame),
+            (Ok(AckWord::Done), _) => {
+                if entry.promises() {
+                    self.received.insert(entry.id);
+                }
+                Release::Send(entry.frame)
+            }
             (Ok(AckWord::Quota), Version::V5) => self.refuse(&entry),
             (Ok(AckWord::Quota), Version::V311) => Release::Nothing,
             (Err(_dropped), _) => Release::Unsafe,
         })
+    }
+
+    /// Whether the client repeats a message at QoS 2, which is to come in once and to be answered each time
+    /// ([MQTT-4.3.3-10]). The engine would take it for another.
+    pub(super) fn repeats(&mut self, id: u16) -> bool {
+        if self.received.contains(&id) {
+            let [high, low] = id.to_be_bytes();
+            let frame = [PUBREC, 2, high, low];
+            let frame = Bytes::copy_from_slice(&frame);
+            self.queue.push_back(Entry { frame, kind: Kind::PubRec, id, reason: 0, word: None });
+            return true;
+        }
+        // Its answer is still to come.
+        self.queue.iter().any(|entry| entry.kind == Kind::PubRec && entry.id == id)
+    }
+
+    /// The client has released a message at QoS 2: its identifier is free.
+    pub(super) fn released(&mut self, id: u16) {
+        self.received.remove(&id);
     }
 
     /// The next packet that the engine has to read although the client did not send it.

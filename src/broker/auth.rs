@@ -2,6 +2,7 @@
 
 use std::future::{Future, ready};
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -13,8 +14,10 @@ use tracing::{debug, warn};
 
 use super::events::Events;
 use super::frames::{Naming, Version};
-use super::identity::{Caller, Doorman, Login, Refusal, is_client_of, owner_of, shown};
+use super::identity::{Caller, Doorman, Identity, Login, Refusal, is_client_of, owner_of, shown};
 use super::link::{self, End, Link};
+use super::turns::Turns;
+use crate::mqtt::Role;
 use crate::ops::metrics::{Metric, Metrics};
 
 /// The rules.
@@ -23,6 +26,9 @@ pub(super) struct Rules {
     pub(super) doorman: Arc<Doorman>,
     /// The limit on sessions.
     pub(super) sessions: usize,
+    pub(super) turns: Arc<Turns>,
+    /// Messages per second of one chat user's connection.
+    pub(super) publish_rate: Option<NonZeroU32>,
     pub(super) events: Arc<Events>,
     pub(super) metrics: Arc<Metrics>,
 }
@@ -32,7 +38,11 @@ impl Rules {
         let Some(link) = link::current() else {
             return AuthResult::fail(ReasonCode::UnspecifiedError);
         };
-        match self.identify(connect, peer, &link).await {
+        let caller = self.identify(connect, peer, &link).await;
+        if caller.is_ok() {
+            link.keep(self.turns.take(&connect.client_id).await);
+        }
+        match caller {
             Ok(Caller::Anonymous) => AuthResult::success(),
             Ok(Caller::Known(identity, _)) => AuthResult::success_with_user(&*identity.user),
             Err(reason) => AuthResult::fail(reason),
@@ -62,6 +72,9 @@ impl Rules {
             told(refusal)
         })?;
         link.admit(&caller, place);
+        if matches!(&caller, Caller::Known(Identity { role: Role::User, .. }, _)) {
+            link.set_publish_rate(self.publish_rate);
+        }
         if let Some(will) = connect.will.as_ref().filter(|will| !caller.rights().may_publish(&will.topic)) {
             let (client, topic) = (shown(&connect.client_id), shown(&will.topic));
             self.doorman.tell(|untold| {

@@ -283,6 +283,11 @@ impl Ledger {
         }
     }
 
+    /// The connection that serves a session.
+    pub(super) fn link_of(&self, client: &str) -> Option<Arc<Link>> {
+        self.lock().sessions.get(client)?.link()
+    }
+
     pub(super) fn take_delayed_will(&self, client: &str) -> Option<WillMessage> {
         self.lock().sessions.get_mut(client)?.take_delayed_will()
     }

@@ -128,6 +128,9 @@ impl Desk {
         let slot = self.router.lock_session(client).await;
         if self.router.is_connected(client).await {
             debug!(client, "session was taken over before its connection had ended");
+            if let Some(link) = self.ledger.link_of(client) {
+                link.nudge();
+            }
             return;
         }
         let rest = self.rest(client).await;

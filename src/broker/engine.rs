@@ -1,7 +1,6 @@
 //! The engine as we run it: its parts, and one connection served by it.
 
 use std::net::SocketAddr;
-use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,8 +31,9 @@ use crate::ops::metrics::{Metric, Metrics};
 
 /// MQTT 5 topic aliases per connection; the engine keeps a topic for each.
 const TOPIC_ALIASES: u16 = 32;
-/// Messages between the engine's router and one client, before they go to the session's queue.
-const LANE: usize = 256;
+/// Messages between the engine's router and one client, before they go to the session's queue. At QoS 0 there is no queue:
+/// what does not fit is lost, and of the retained messages that one SUBSCRIBE finds all have to fit at once.
+const LANE: usize = 1_024;
 /// Which part of the unconfirmed publications may wait for sessions without a connection.
 const PARKED_PART: usize = 2;
 /// On how many topics.
@@ -104,7 +104,7 @@ impl Engine {
         let mut shutdown = self.shutdown.subscribe();
         let link = Link::new(Arc::clone(&self.desk.ledger));
         let metrics = Arc::clone(&self.metrics);
-        let mut gate = Gate::new(stream, peer, Arc::clone(&link), metrics, self.gate_limits());
+        let mut gate = Gate::new(stream, peer, Arc::clone(&link), self.gate_limits(), metrics);
         let connected = tokio::select! {
             connected = timeout_at(deadline, gate.connected()) => connected,
             _ = shutdown.recv() => return,
@@ -132,17 +132,17 @@ impl Engine {
             Arc::clone(&self.monitor),
             shutdown,
         );
+        let _until_the_end = Visit { link: Arc::clone(&link), events: Arc::clone(&self.events) };
+        // On the heap, because it is big, and all who only knock would need as much memory.
+        let served = LINK.scope(Arc::clone(&link), Box::pin(handler.run()));
         let overdue = async {
             until(link.expires_ms().await).await;
             debug!(%peer, "token has expired");
             link.end(End::Expired);
             std::future::pending::<()>().await;
         };
-        let _until_the_end = Visit { link: Arc::clone(&link), events: Arc::clone(&self.events) };
-        // On the heap, because it is big, and all who only knock would need as much memory.
-        let served = Box::pin(handler.run());
         tokio::select! {
-            ended = LINK.scope(Arc::clone(&link), served) => match ended {
+            ended = served => match ended {
                 Ok(()) => debug!(%peer, "connection ended"),
                 Err(error) => debug!(%peer, %error, "connection ended"),
             },
@@ -154,8 +154,7 @@ impl Engine {
         let limits = &self.limits;
         let topics =
             TopicLimits { bytes: limits.topic_bytes, levels: limits.topic_levels, filters: limits.subscriptions };
-        let publish_rate = NonZeroU32::new(limits.publish_rate);
-        GateLimits { packet: limits.packet_bytes, held: limits.held_acks.into(), topics, publish_rate }
+        GateLimits { packet: limits.packet_bytes, held: limits.held_acks.into(), topics }
     }
 
     /// Tells all connections to end.
@@ -194,7 +193,9 @@ fn engine_config(events: Arc<Events>, limits: &BrokerLimits) -> EngineConfig {
         max_packet_size: limits.packet_bytes,
         session_expiry_interval: limits.session_expiry,
         topic_alias_maximum: TOPIC_ALIASES,
-        server_receive_maximum: Some(limits.held_acks),
+        // One more than the gate tells clients: after a cut a full window of QoS 2 comes again, and the engine counts
+        // what it has before it looks whether that is the same.
+        server_receive_maximum: Some(limits.held_acks.saturating_add(1)),
         max_outbound_inflight: limits.inflight,
         max_subscriptions_per_client: limits.subscriptions,
         max_retained_messages: limits.retained_messages,

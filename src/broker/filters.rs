@@ -1,96 +1,126 @@
 //! Which subscriptions match a topic: a tree with one level of topic filter per node.
+//!
+//! The nodes lie side by side and name each other by number. In a tree of boxes a filter with thousands of levels would
+//! need as many stack frames, to be removed or just dropped, and one SUBSCRIBE would end the process.
 
 use std::collections::HashMap;
 
 /// Topic filters, each with the things of type `T` kept under it.
 #[derive(Debug)]
 pub(super) struct Filters<T> {
-    root: Node<T>,
+    nodes: HashMap<NodeId, Node<T>>,
+    last: NodeId,
 }
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct NodeId(u64);
+
+const ROOT: NodeId = NodeId(0);
 
 #[derive(Debug)]
 struct Node<T> {
+    /// The node above and the level of this one below it. None is above the root.
+    above: Option<(NodeId, Box<str>)>,
     /// Below a plain level, `+` or `#`: the three never mix, because a plain level cannot contain either.
-    below: HashMap<Box<str>, Self>,
+    below: HashMap<Box<str>, NodeId>,
     here: Vec<T>,
 }
 
 impl<T: PartialEq> Filters<T> {
     pub(super) fn new() -> Self {
-        Self { root: Node::new() }
+        Self { nodes: HashMap::from([(ROOT, Node::new(None))]), last: ROOT }
     }
 
     /// Keeps `item` under `filter`. The filter has been checked by the engine.
     pub(super) fn insert(&mut self, filter: &str, item: T) {
-        let mut node = &mut self.root;
+        let mut at = ROOT;
         for level in filter.split('/') {
-            node = node.below.entry(level.into()).or_insert_with(Node::new);
+            at = match self.below(at, level) {
+                Some(below) => below,
+                None => self.grow(at, level),
+            };
         }
-        if !node.here.contains(&item) {
+        if let Some(node) = self.nodes.get_mut(&at)
+            && !node.here.contains(&item)
+        {
             node.here.push(item);
         }
     }
 
+    fn grow(&mut self, above: NodeId, level: &str) -> NodeId {
+        self.last = NodeId(self.last.0 + 1);
+        self.nodes.insert(self.last, Node::new(Some((above, level.into()))));
+        if let Some(node) = self.nodes.get_mut(&above) {
+            node.below.insert(level.into(), self.last);
+        }
+        self.last
+    }
+
     /// Forgets `item` under `filter`, and the branch if nothing else is on it.
     pub(super) fn remove(&mut self, filter: &str, item: &T) {
-        self.root.remove(filter.split('/'), item);
+        let Some(mut at) = filter.split('/').try_fold(ROOT, |at, level| self.below(at, level)) else {
+            return;
+        };
+        if let Some(node) = self.nodes.get_mut(&at) {
+            node.here.retain(|other| other != item);
+        }
+        while let Some(node) = self.nodes.get(&at).filter(|node| node.is_bare())
+            && let Some((above, level)) = node.above.clone()
+        {
+            self.nodes.remove(&at);
+            if let Some(node) = self.nodes.get_mut(&above) {
+                node.below.remove(&level);
+            }
+            at = above;
+        }
     }
 
     /// Everything under a filter that matches `topic`.
-    pub(super) fn matches<'a>(&'a self, topic: &str) -> Vec<&'a T> {
+    pub(super) fn matches(&self, topic: &str) -> Vec<&T> {
         let levels: Vec<&str> = topic.split('/').collect();
         let mut found = Vec::new();
-        self.root.collect(&levels, Depth::First, &mut found);
+        let mut open = vec![(ROOT, 0)];
+        while let Some((at, depth)) = open.pop() {
+            // A wildcard on the first level does not match a topic that starts with `$` (MQTT 5, 4.7.2).
+            let reserved = depth == 0 && topic.starts_with('$');
+            // `#` also matches the level above it: `a/#` matches `a`.
+            if !reserved && let Some(rest) = self.below(at, "#") {
+                found.extend(self.here(rest));
+            }
+            let Some(level) = levels.get(depth) else {
+                found.extend(self.here(at));
+                continue;
+            };
+            if !reserved && let Some(any) = self.below(at, "+") {
+                open.push((any, depth + 1));
+            }
+            // A topic cannot contain a wildcard; should one come, it must not match the filter of the same name twice.
+            if *level != "+"
+                && *level != "#"
+                && let Some(same) = self.below(at, level)
+            {
+                open.push((same, depth + 1));
+            }
+        }
         found
     }
-}
 
-/// A wildcard on the first level does not match a topic that starts with `$` (MQTT 5, 4.7.2).
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Depth {
-    First,
-    Deeper,
-}
-
-impl<T: PartialEq> Node<T> {
-    fn new() -> Self {
-        Self { below: HashMap::new(), here: Vec::new() }
+    fn below(&self, at: NodeId, level: &str) -> Option<NodeId> {
+        self.nodes.get(&at)?.below.get(level).copied()
     }
 
-    fn remove<'a>(&mut self, mut levels: impl Iterator<Item = &'a str>, item: &T) {
-        let Some(level) = levels.next() else {
-            self.here.retain(|other| other != item);
-            return;
-        };
-        let Some(child) = self.below.get_mut(level) else {
-            return;
-        };
-        child.remove(levels, item);
-        if child.here.is_empty() && child.below.is_empty() {
-            self.below.remove(level);
-        }
+    fn here(&self, at: NodeId) -> &[T] {
+        self.nodes.get(&at).map_or(&[], |node| &node.here)
+    }
+}
+
+impl<T> Node<T> {
+    fn new(above: Option<(NodeId, Box<str>)>) -> Self {
+        Self { above, below: HashMap::new(), here: Vec::new() }
     }
 
-    fn collect<'a>(&'a self, levels: &[&str], depth: Depth, found: &mut Vec<&'a T>) {
-        let reserved = depth == Depth::First && levels.first().is_some_and(|level| level.starts_with('$'));
-        // `#` also matches the level above it: `a/#` matches `a`.
-        if !reserved && let Some(rest) = self.below.get("#") {
-            found.extend(&rest.here);
-        }
-        let Some((level, levels)) = levels.split_first() else {
-            found.extend(&self.here);
-            return;
-        };
-        if !reserved && let Some(any) = self.below.get("+") {
-            any.collect(levels, Depth::Deeper, found);
-        }
-        // A topic cannot contain a wildcard; should one come, it must not match the filter of the same name twice.
-        if *level != "+"
-            && *level != "#"
-            && let Some(same) = self.below.get(*level)
-        {
-            same.collect(levels, Depth::Deeper, found);
-        }
+    fn is_bare(&self) -> bool {
+        self.here.is_empty() && self.below.is_empty()
     }
 }
 
@@ -144,7 +174,20 @@ mod tests {
             for (n, filter) in filters.iter().enumerate() {
                 tree.remove(filter, &n);
             }
-            prop_assert!(tree.root.below.is_empty());
+            prop_assert_eq!(tree.nodes.len(), 1);
         }
+    }
+
+    #[test]
+    fn a_filter_as_deep_as_a_packet_is_one_like_any_other() {
+        let deep = "a/".repeat(32_767);
+        let mut tree = Filters::new();
+        tree.insert(&deep, 1);
+        tree.insert(&(deep.clone() + "b"), 2);
+        assert_eq!(tree.matches(&deep), [&1]);
+        tree.remove(&deep, &1);
+        assert_eq!(tree.matches(&deep), Vec::<&i32>::new());
+        assert_eq!(tree.matches(&(deep + "b")), [&2]);
+        drop(tree);
     }
 }

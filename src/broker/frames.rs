@@ -1,12 +1,19 @@
 //! MQTT packets cut out of a byte stream, and the few fields of them that the gate looks at.
 //!
 //! The engine owns the protocol: it judges, we only watch. So this file decodes no more than the gate needs and leaves
-//! every other fault for the engine to find; the one thing it insists on is the framing itself.
+//! every other fault for the engine to find, or for `faults`; the one thing it insists on is the framing itself.
 
 use std::ops::Range;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use thiserror::Error;
+
+use fields::{
+    Varint, find_property, put_varint, skip_properties, take, take_prefixed, take_properties, take_property,
+    take_varint,
+};
+
+pub(super) mod fields;
 
 /// A remaining length has four bytes at most (MQTT 5, 1.5.5).
 const MAX_LENGTH_BYTES: usize = 4;
@@ -14,10 +21,17 @@ const MAX_LENGTH_BYTES: usize = 4;
 const MAX_LENGTH: usize = 268_435_455;
 /// A length before a field has two bytes (MQTT 5, 1.5.4).
 const PREFIX_BYTES: usize = 2;
+/// The length of a packet identifier.
+const ID_BYTES: usize = 2;
+/// Packet types.
+const PUBACK: u8 = 4;
+const PUBCOMP: u8 = 7;
+const DISCONNECT: u8 = 14;
 /// The flag of a CONNECT that says that it has a will (MQTT 5, 3.1.2.5).
 const WILL_FLAG: u8 = 0x04;
 /// Properties of MQTT 5.
 const MESSAGE_EXPIRY: u8 = 0x02;
+const RECEIVE_MAXIMUM: u8 = 0x21;
 const MAXIMUM_PACKET_SIZE: u8 = 0x27;
 
 /// Why a byte stream is not MQTT. Always the peer's fault.
@@ -44,6 +58,7 @@ pub(super) enum Kind {
     Publish,
     PubAck,
     PubRec,
+    PubRel,
     PubComp,
     Subscribe,
     Unsubscribe,
@@ -160,18 +175,29 @@ impl Frame {
     }
 
     pub(super) fn kind(&self) -> Kind {
-        match self.bytes[0] >> 4 {
+        match self.packet_type() {
             1 => Kind::Connect,
             2 => Kind::ConnAck,
             3 => Kind::Publish,
             4 => Kind::PubAck,
             5 => Kind::PubRec,
+            6 => Kind::PubRel,
             7 => Kind::PubComp,
             8 => Kind::Subscribe,
             10 => Kind::Unsubscribe,
             13 => Kind::PingResp,
             _ => Kind::Other,
         }
+    }
+
+    /// The packet type as a number (2.1.2).
+    pub(super) fn packet_type(&self) -> u8 {
+        self.bytes[0] >> 4
+    }
+
+    /// The QoS of a PUBLISH.
+    pub(super) fn qos(&self) -> u8 {
+        (self.bytes[0] >> 1) & 0b11
     }
 
     pub(super) fn bytes(&self) -> &[u8] {
@@ -187,6 +213,43 @@ impl Frame {
         self.body().try_get_u16().ok()
     }
 
+    /// A packet of the engine in the form that the client's version has, if it has one: 3.1.1 knows no DISCONNECT of a
+    /// server, and no reason codes in acknowledgements, but the engine sends both.
+    pub(super) fn fit(self, version: Version) -> Option<Self> {
+        match (version, self.packet_type()) {
+            (Version::V311, DISCONNECT) => None,
+            (Version::V311, PUBACK..=PUBCOMP) if self.body().len() > ID_BYTES => {
+                let mut bytes = BytesMut::from(&[self.bytes[0], 2][..]);
+                bytes.extend_from_slice(&self.body()[..ID_BYTES]);
+                Some(Self { bytes: bytes.freeze(), header: 2 })
+            }
+            _ => Some(self),
+        }
+    }
+
+    /// A CONNACK with another receive maximum, if it tells one.
+    pub(super) fn with_receive_maximum(&self, maximum: u16) -> Self {
+        let at = self.find_receive_maximum();
+        let mut bytes = BytesMut::from(&self.bytes[..]);
+        if let Some(value) = at.and_then(|at| bytes.get_mut(at..at + size_of::<u16>())) {
+            value.copy_from_slice(&maximum.to_be_bytes());
+        }
+        Self { bytes: bytes.freeze(), header: self.header }
+    }
+
+    /// Where the value of a CONNACK's receive maximum is.
+    fn find_receive_maximum(&self) -> Option<usize> {
+        let mut rest = self.body();
+        let _flags_and_code = take(&mut rest, 2)?;
+        let mut properties = take_properties(&mut rest)?;
+        loop {
+            let (id, _) = take_property(&mut properties)?;
+            if id == RECEIVE_MAXIMUM {
+                return Some(self.bytes.len() - rest.len() - properties.len() - size_of::<u16>());
+            }
+        }
+    }
+
     /// The fields of a CONNECT; none if it is malformed or of an unknown version, which is for the engine to refuse.
     pub(super) fn connect(&self) -> Option<Connect> {
         let mut body = self.body();
@@ -200,7 +263,7 @@ impl Frame {
         let keep_alive = body.try_get_u16().ok()?;
         let max_packet = match version {
             Version::V311 => None,
-            Version::V5 => take_properties(&mut body, MAXIMUM_PACKET_SIZE)?,
+            Version::V5 => find_property(&mut body, MAXIMUM_PACKET_SIZE)?,
         };
         let naming = if take_prefixed(&mut body)?.is_empty() { Naming::Assigned } else { Naming::Chosen };
         Some(Connect { version, keep_alive, max_packet, naming })
@@ -209,6 +272,11 @@ impl Frame {
     /// The reason code of an acknowledgement; 0 if it leaves it out.
     pub(super) fn ack_reason(&self) -> u8 {
         self.body().get(2).copied().unwrap_or_default()
+    }
+
+    /// Whether a CONNACK says yes.
+    pub(super) fn accepts(&self) -> bool {
+        self.body().get(1) == Some(&0)
     }
 
     /// The topic of the will in a CONNECT, if there is one and it can be told.
@@ -269,14 +337,13 @@ impl Frame {
     /// The fields of a PUBLISH; none if it is malformed.
     pub(super) fn publish(&self, version: Version) -> Option<Publish<'_>> {
         let mut body = self.body();
-        let qos = (self.bytes[0] >> 1) & 0b11;
         let topic = take_prefixed(&mut body)?;
-        let id = if qos == 0 { None } else { Some(body.try_get_u16().ok()?) };
+        let id = if self.qos() == 0 { None } else { Some(body.try_get_u16().ok()?) };
         let expiry = match version {
             Version::V311 => None,
-            Version::V5 => take_properties(&mut body, MESSAGE_EXPIRY)?,
+            Version::V5 => find_property(&mut body, MESSAGE_EXPIRY)?,
         };
-        Some(Publish { topic, qos, id, expiry, payload: body })
+        Some(Publish { topic, qos: self.qos(), id, expiry, payload: body })
     }
 
     /// The same PUBLISH with another payload; none if the packet is malformed or would be too big for MQTT.
@@ -286,7 +353,18 @@ impl Frame {
         (head.len() + payload.len() <= MAX_LENGTH).then(|| Self::of(self.bytes[0], &[head, payload]))
     }
 
-    fn body(&self) -> &[u8] {
+    /// The packet identifier of a PUBLISH at QoS 2.
+    pub(super) fn exactly_once_id(&self) -> Option<u16> {
+        let mut body = self.body();
+        if self.kind() != Kind::Publish || self.qos() != 2 {
+            return None;
+        }
+        take_prefixed(&mut body)?;
+        body.try_get_u16().ok()
+    }
+
+    /// What follows the fixed header.
+    pub(super) fn body(&self) -> &[u8] {
         &self.bytes[self.header..]
     }
 }
@@ -304,92 +382,6 @@ fn measure(buffer: &[u8]) -> Result<Option<(usize, usize)>, FrameError> {
         Varint::Short => Ok(None),
         Varint::Long => Err(FrameError::Length),
     }
-}
-
-/// A variable byte integer, or why there is none.
-enum Varint {
-    Value(usize),
-    Short,
-    Long,
-}
-
-fn take_varint(rest: &mut &[u8]) -> Varint {
-    let mut value = 0;
-    for place in 0..MAX_LENGTH_BYTES {
-        let Ok(byte) = rest.try_get_u8() else {
-            return Varint::Short;
-        };
-        value |= usize::from(byte & 0x7f) << (7 * place);
-        if byte & 0x80 == 0 {
-            return Varint::Value(value);
-        }
-    }
-    Varint::Long
-}
-
-fn put_varint(bytes: &mut BytesMut, mut value: usize) {
-    while value > 0x7f {
-        bytes.put_u8((value & 0x7f) as u8 | 0x80);
-        value >>= 7;
-    }
-    bytes.put_u8(value as u8);
-}
-
-/// A field with a two-byte length before it.
-fn take_prefixed<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
-    let length = usize::from(rest.try_get_u16().ok()?);
-    take(rest, length)
-}
-
-fn take<'a>(rest: &mut &'a [u8], length: usize) -> Option<&'a [u8]> {
-    let (field, tail) = rest.split_at_checked(length)?;
-    *rest = tail;
-    Some(field)
-}
-
-/// Steps over all properties. `None` means malformed.
-fn skip_properties(rest: &mut &[u8], version: Version) -> Option<()> {
-    if version == Version::V5 {
-        let Varint::Value(length) = take_varint(rest) else {
-            return None;
-        };
-        take(rest, length)?;
-    }
-    Some(())
-}
-
-/// Steps over the properties of a CONNECT or PUBLISH (MQTT 5, 2.2.2.2). Yields the one with the number `wanted`, which
-/// has four bytes. `None` means malformed.
-fn take_properties(rest: &mut &[u8], wanted: u8) -> Option<Option<u32>> {
-    let Varint::Value(length) = take_varint(rest) else {
-        return None;
-    };
-    let mut properties = take(rest, length)?;
-    let mut found = None;
-    while let Ok(id) = properties.try_get_u8() {
-        match id {
-            0x02 | 0x11 | 0x27 => {
-                let value = properties.try_get_u32().ok()?;
-                if id == wanted {
-                    found = Some(value);
-                }
-            }
-            0x01 | 0x17 | 0x19 => drop(take(&mut properties, 1)?),
-            0x21..=0x23 => drop(take(&mut properties, 2)?),
-            0x03 | 0x08 | 0x09 | 0x15 | 0x16 => drop(take_prefixed(&mut properties)?),
-            0x26 => {
-                take_prefixed(&mut properties)?;
-                take_prefixed(&mut properties)?;
-            }
-            0x0b => {
-                let Varint::Value(_) = take_varint(&mut properties) else {
-                    return None;
-                };
-            }
-            _ => return None,
-        }
-    }
-    Some(found)
 }
 
 #[cfg(test)]

@@ -22,9 +22,9 @@
 //! topics (`judge`), the rate of publications (`pace`), the time for which a socket may take nothing (`out`). Whoever
 //! has to go is told why, where the protocol has a word for it.
 
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
-use std::num::NonZeroU32;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -34,9 +34,9 @@ use mqtt5::broker::transport::WebSocketTransport;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::acks::{Acks, Release};
+use super::faults;
 use super::frames::{Frame, Framer, Kind, Version};
-use super::link::{End, Link, Passing, Start};
-use crate::mqtt::MarkCopy;
+use super::link::{End, Link};
 use crate::ops::metrics::{Metric, Metrics};
 use farewell::{Farewell, closed, not_mqtt};
 pub(super) use judge::TopicLimits;
@@ -45,10 +45,10 @@ use out::{Out, OutError};
 use pace::{Brake, Passed};
 use pulse::{PINGREQ, Pulse, Waiting};
 
-mod arrival;
 mod farewell;
 mod judge;
 mod out;
+mod outward;
 mod pace;
 mod pulse;
 
@@ -56,8 +56,11 @@ mod pulse;
 const READ_CHUNK: usize = 8 * 1024;
 /// How much may wait for the socket before the engine is told to wait.
 const OUT_LIMIT: usize = 64 * 1024;
-/// Reason codes from here on are refusals.
-const FAILURE: u8 = 0x80;
+/// First byte of a DISCONNECT.
+const DISCONNECT: u8 = 0xe0;
+/// The biggest CONNECT: whoever has not shown who they are gets no room for more.
+const CONNECT_LIMIT: usize = 64 * 1024;
+
 /// Limits of one gate.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct GateLimits {
@@ -67,8 +70,6 @@ pub(super) struct GateLimits {
     pub(super) held: usize,
     /// Topics and filters.
     pub(super) topics: TopicLimits,
-    /// Messages per second of a chat user; as many as they like if absent.
-    pub(super) publish_rate: Option<NonZeroU32>,
 }
 
 /// A connection's stream between the client and the engine.
@@ -77,8 +78,8 @@ pub(super) struct Gate<S> {
     stream: S,
     peer: SocketAddr,
     link: Arc<Link>,
-    metrics: Arc<Metrics>,
     limits: GateLimits,
+    metrics: Arc<Metrics>,
     incoming: Framer,
     /// The next packet for the engine: the CONNECT, or a PUBLISH for which there is no room yet.
     next: Option<Frame>,
@@ -89,33 +90,74 @@ pub(super) struct Gate<S> {
     out: Out,
     /// Publications at QoS 0 in `out`.
     unwritten: Vec<u64>,
+    /// Set once the connection has been ended by us: nothing passes any more.
+    ended: Option<End>,
     brake: Brake,
     /// From the CONNECT on.
     pulse: Option<Pulse>,
     farewell: Option<Farewell>,
-    /// Set once the connection has been ended by us: nothing passes any more.
-    ended: Option<End>,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
-    pub(super) fn new(stream: S, peer: SocketAddr, link: Arc<Link>, metrics: Arc<Metrics>, limits: GateLimits) -> Self {
+    pub(super) fn new(stream: S, peer: SocketAddr, link: Arc<Link>, limits: GateLimits, metrics: Arc<Metrics>) -> Self {
         Self {
             stream,
             peer,
             link,
-            metrics,
             limits,
-            incoming: arrival::first_framer(&limits),
+            metrics,
+            incoming: Framer::new(limits.packet.min(CONNECT_LIMIT)),
             next: None,
             in_hand: Bytes::new(),
             outgoing: Framer::new(usize::MAX),
             acks: Acks::default(),
             out: Out::default(),
             unwritten: Vec::new(),
+            ended: None,
             brake: Brake::default(),
             pulse: None,
             farewell: None,
-            ended: None,
+        }
+    }
+
+    /// Waits for the CONNECT. The engine need not be started for anybody who sends none.
+    ///
+    /// # Errors
+    ///
+    /// If something else comes, or a CONNECT that is over a limit.
+    pub(super) async fn connected(&mut self) -> io::Result<()> {
+        poll_fn(|cx| self.poll_connected(cx)).await
+    }
+
+    fn poll_connected(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.farewell.is_some() {
+            return self.poll_farewell(cx).map(Err);
+        }
+        let connect = loop {
+            match self.incoming.next_frame().map_err(not_mqtt)? {
+                Some(frame) if frame.kind() == Kind::Connect => break frame,
+                Some(_) => return Poll::Ready(Err(closed("the first packet is not a CONNECT"))),
+                None if ready!(self.poll_fill(cx))? == 0 => return Poll::Ready(Err(closed("the client hung up"))),
+                None => {}
+            }
+        };
+        self.incoming.set_limit(self.limits.packet);
+        self.pulse = Some(Pulse::new(connect.connect().map_or(0, |connect| connect.keep_alive)));
+        self.link.saw_connect(&connect);
+        if let Err(fault) = faults::check(&connect, self.link.version()) {
+            self.take_leave(&judge::refused(self.link.version(), fault.code()), "the CONNECT breaks a rule");
+            return self.poll_farewell(cx).map(Err);
+        }
+        match judge(connect, self.link.version(), &self.limits.topics) {
+            Verdict::End(words) => {
+                self.metrics.count(Metric::BrokerTopicsRefused);
+                self.take_leave(&words, "the topic of the will is over a limit");
+                self.poll_farewell(cx).map(Err)
+            }
+            Verdict::Pass(frame) | Verdict::Trimmed(frame) | Verdict::Refuse(frame) => {
+                self.next = Some(frame);
+                Poll::Ready(Ok(()))
+            }
         }
     }
 
@@ -146,6 +188,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
         }
     }
 
+    /// Says goodbye, as far as the socket takes it at once. Yields what the engine is told.
+    fn end(&mut self, cx: &mut Context<'_>, end: End) -> io::Result<io::Error> {
+        let first_time = self.ended.replace(end).is_none();
+        if first_time
+            && let Some(reason) = end.reason()
+            && self.link.version() == Version::V5
+            && self.link.has_begun()
+        {
+            self.out.push(&[DISCONNECT, 1, reason]);
+        }
+        let _ = self.poll_out(cx)?;
+        Ok(ended())
+    }
+
     fn poll_out(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match ready!(self.out.poll_drain(&mut self.stream, cx)) {
             Ok(()) => {
@@ -171,6 +227,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
             // Only acknowledgements have still to leave, and the first of them has our waker.
             return Poll::Pending;
         }
+        if self.link.take_nudge()
+            && let Some(pulse) = &mut self.pulse
+        {
+            pulse.ask();
+            return Poll::Ready(Ok(Some(Bytes::from_static(PINGREQ))));
+        }
         loop {
             let next = match self.next.take() {
                 Some(frame) => Ok(Some(frame)),
@@ -185,6 +247,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
                     return self.poll_farewell(cx).map(Err);
                 }
             };
+            if let Err(fault) = faults::check(&frame, self.link.version()) {
+                self.refuse_packet(fault);
+                return self.poll_farewell(cx).map(Err);
+            }
             if frame.kind() == Kind::Publish && self.poll_admit(cx).is_pending() {
                 self.next = Some(frame);
                 return Poll::Pending;
@@ -205,6 +271,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
                     return self.poll_farewell(cx).map(Err);
                 }
             };
+            if passed.exactly_once_id().is_some_and(|id| self.acks.repeats(id)) {
+                self.poll_advance(cx)?;
+                continue;
+            }
             self.watch_incoming(&passed);
             return Poll::Ready(Ok(Some(passed.into_bytes())));
         }
@@ -216,8 +286,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
             // The first of the held ones has our waker.
             return Poll::Pending;
         }
-        if let Some(rate) = self.limits.publish_rate
-            && self.link.is_chat_user()
+        if let Some(rate) = self.link.publish_rate()
             && ready!(self.brake.poll_pass(rate, cx)) == Passed::Slowed
         {
             self.metrics.count(Metric::BrokerPublishSlowed);
@@ -233,7 +302,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
         Poll::Ready(Ok(buffer.filled().len()))
     }
 
-    fn watch_incoming(&self, frame: &Frame) {
+    fn watch_incoming(&mut self, frame: &Frame) {
         match frame.kind() {
             Kind::Publish => self.link.saw_publish_of_client(frame),
             // At QoS 2 the PUBREC says that the client has it.
@@ -242,53 +311,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
                     self.link.saw_ack_of_client(id);
                 }
             }
+            Kind::PubRel => {
+                if let Some(id) = frame.ack_id() {
+                    self.acks.released(id);
+                }
+            }
             _ => {}
         }
-    }
-
-    /// The same PUBLISH with its payload marked, unless that is more than the client takes.
-    fn marked(&self, frame: &Frame, mark_copy: MarkCopy) -> Option<Frame> {
-        let version = self.link.version();
-        let payload = mark_copy(frame.publish(version)?.payload)?;
-        let marked = frame.with_payload(version, &payload)?;
-        self.link.max_packet().is_none_or(|most| marked.bytes().len() <= most).then_some(marked)
-    }
-
-    /// Takes a packet of the engine and passes it on, holds it, or drops it.
-    fn accept(&mut self, frame: &Frame) {
-        match frame.kind() {
-            // MQTT 3.1.1 has no word for a refusal. After a denied message the connection ends; a retained message for
-            // which there is no room stays unacknowledged, as one beyond the quota of the bridge does.
-            Kind::PubAck | Kind::PubRec if self.link.version() == Version::V311 && frame.ack_reason() >= FAILURE => {
-                return;
-            }
-            Kind::PubAck | Kind::PubRec => {
-                let word = frame.ack_id().and_then(|id| self.link.take_word(id));
-                // Also those that need not wait queue up: [MQTT-4.6.0-2] wants them in the order of the PUBLISHes.
-                self.acks.push(frame, word);
-                return;
-            }
-            Kind::PubComp if self.acks.swallows(frame) => return,
-            Kind::PingResp if self.pulse.as_mut().is_some_and(Pulse::swallows) => return,
-            Kind::ConnAck => self.link.began(if frame.session_present() { Start::Resumed } else { Start::Fresh }),
-            Kind::Publish => match self.link.saw_publish_to_client(frame) {
-                Passing::AsItIs => {}
-                Passing::TellWritten(id) => self.unwritten.push(id),
-                Passing::Marked(mark_copy) => {
-                    if let Some(marked) = self.marked(frame, mark_copy) {
-                        self.out.push(marked.bytes());
-                        return;
-                    }
-                }
-                Passing::Withheld { qos, id } => {
-                    self.metrics.count(Metric::DeliveriesFiltered);
-                    self.acks.answer_withheld(qos, id);
-                    return;
-                }
-            },
-            _ => {}
-        }
-        self.out.push(frame.bytes());
     }
 }
 
@@ -334,7 +363,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Gate<S> {
         }
         gate.outgoing.push(buf);
         while let Some(frame) = gate.outgoing.next_frame().map_err(not_mqtt)? {
-            gate.accept(&frame);
+            gate.accept(frame);
         }
         gate.poll_advance(cx)?;
         Poll::Ready(Ok(buf.len()))
@@ -357,6 +386,11 @@ impl<S: AsyncRead + AsyncWrite + Send + Sync + Unpin> WebSocketTransport for Gat
     fn peer_addr(&self) -> mqtt5::Result<SocketAddr> {
         Ok(self.peer)
     }
+}
+
+/// As [`not_safe`].
+fn ended() -> io::Error {
+    closed("ended by the broker")
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! is its socket, the event handler its callback. They meet here, through a task-local value.
 
 use std::collections::HashMap;
+use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Waker};
@@ -15,7 +16,8 @@ use super::access::Rights;
 use super::confirm::{Ledger, mark};
 use super::frames::{Connect, Frame, Naming, Version};
 use super::identity::{Caller, Identity, Place};
-use crate::mqtt::{AckWord, Change, MarkCopy, Role, Sighting};
+use super::turns::Turn;
+use crate::mqtt::{AckWord, Change, MarkCopy, Sighting};
 
 /// The number of the last connection of this process.
 static LAST: AtomicU64 = AtomicU64::new(0);
@@ -37,7 +39,7 @@ pub(super) struct Link {
     ledger: Arc<Ledger>,
     /// When the token ends with which the client came, in Unix milliseconds.
     expires_ms: SetOnce<u64>,
-    /// A lock because the engine wants its socket `Sync`, and because others may end the connection. It is hardly ever
+    /// A lock because the engine wants its socket `Sync`, and because others may end or nudge the connection. It is hardly ever
     /// contended: one task uses all the rest of it, and it is not held across an await.
     state: Mutex<State>,
 }
@@ -46,12 +48,13 @@ pub(super) struct Link {
 struct State {
     connect: Option<Connect>,
     start: Option<Start>,
+    publish_rate: Option<NonZeroU32>,
     client: Option<Arc<str>>,
     rights: Rights,
     /// On the roster, as long as the connection lives.
     place: Option<Place>,
     end: Option<End>,
-    /// The task of the connection, which has to see the end.
+    /// The task of the connection, which has to see the end and the nudge.
     waker: Option<Waker>,
     /// That the connection began, as the bridge was told, until it is told of the end.
     told: Option<Sighting>,
@@ -65,6 +68,10 @@ struct State {
     last: u64,
     /// The will that is published when the connection breaks.
     will: Option<WillMessage>,
+    /// The engine is to look up.
+    nudged: bool,
+    /// Among the connections of its client, until it ends.
+    turn: Option<Turn>,
 }
 
 /// How a session began.
@@ -127,13 +134,6 @@ impl Link {
             state: Mutex::default(),
         })
     }
-    /// The connection of somebody who logged in.
-    #[cfg(test)]
-    pub(super) fn of(identity: Identity, ledger: Arc<Ledger>) -> Arc<Self> {
-        let link = Self::new(ledger);
-        link.lock().rights = Rights::Known(identity);
-        link
-    }
 
     /// The connection of an anonymous client.
     #[cfg(test)]
@@ -143,10 +143,12 @@ impl Link {
         link
     }
 
-    /// The client logged in.
+    /// The connection of somebody who logged in.
     #[cfg(test)]
-    pub(super) fn know(&self, identity: Identity) {
-        self.lock().rights = Rights::Known(identity);
+    pub(super) fn of(identity: Identity, ledger: Arc<Ledger>) -> Arc<Self> {
+        let link = Self::new(ledger);
+        link.lock().rights = Rights::Known(identity);
+        link
     }
 
     /// The client is who it says.
@@ -163,11 +165,6 @@ impl Link {
     /// What the client may do; nothing before it was admitted.
     pub(super) fn rights(&self) -> Rights {
         self.lock().rights.clone()
-    }
-
-    /// Whether the client is one of a chat user, whose pace is limited.
-    pub(super) fn is_chat_user(&self) -> bool {
-        matches!(&self.lock().rights, Rights::Known(identity) if identity.role == Role::User)
     }
 
     /// Who the client is, if it logged in.
@@ -219,6 +216,15 @@ impl Link {
         self.lock().version()
     }
 
+    /// How many messages per second the client may publish; as many as it likes if nothing is set.
+    pub(super) fn publish_rate(&self) -> Option<NonZeroU32> {
+        self.lock().publish_rate
+    }
+
+    pub(super) fn set_publish_rate(&self, rate: Option<NonZeroU32>) {
+        self.lock().publish_rate = rate;
+    }
+
     /// Who chose the client id.
     pub(super) fn naming(&self) -> Naming {
         self.lock().connect.map_or(Naming::Chosen, |connect| connect.naming)
@@ -242,6 +248,18 @@ impl Link {
     /// How the session began.
     pub(super) fn start(&self) -> Start {
         self.lock().start.unwrap_or(Start::Fresh)
+    }
+
+    /// Keeps its turn for as long as it lives.
+    pub(super) fn keep(&self, turn: Turn) {
+        self.lock().turn = Some(turn);
+    }
+
+    /// The session is this connection's.
+    pub(super) fn claimed(&self) {
+        if let Some(turn) = &mut self.lock().turn {
+            turn.claim();
+        }
     }
 
     /// Names the client. Nothing is delivered to it before.
@@ -270,6 +288,21 @@ impl Link {
 
     pub(super) fn take_will(&self) -> Option<WillMessage> {
         self.lock().will.take()
+    }
+
+    /// Has the engine look up: it forgets to when a connection before this one has put away what it had in hand, and
+    /// would deliver nothing until the client sends something.
+    pub(super) fn nudge(&self) {
+        let mut state = self.lock();
+        state.nudged = true;
+        if let Some(waker) = state.waker.take() {
+            waker.wake();
+        }
+    }
+
+    /// Whether there was a [`Self::nudge`] since the last time.
+    pub(super) fn take_nudge(&self) -> bool {
+        std::mem::take(&mut self.lock().nudged)
     }
 
     /// A PUBLISH of the client is about to reach the engine.

@@ -39,6 +39,7 @@ mod desk;
 mod disk;
 mod engine;
 mod events;
+mod faults;
 mod filters;
 mod frames;
 mod gate;
@@ -49,10 +50,12 @@ mod outgoing;
 mod parked;
 mod seats;
 mod sessions;
+mod turns;
 
 use std::collections::HashSet;
 use std::io;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -340,6 +343,8 @@ impl Broker {
         let rules = auth::Rules {
             doorman: Arc::clone(&doorman),
             sessions,
+            turns: Arc::default(),
+            publish_rate: NonZeroU32::new(limits.publish_rate),
             events: Arc::clone(&events),
             metrics: Arc::clone(&metrics),
         };

@@ -1,65 +1,67 @@
-//! How many connections an address has. Those of a user are counted where their users are known (`identity`).
+//! How many connections somebody has: an address, or a user.
 
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// An IPv6 customer has a network of this size for themselves (RFC 6177), and could be a new address at each attempt.
 const IPV6_PREFIX: u32 = 64;
 
-/// Connections counted by their origin. There are as many entries as there are origins with a connection.
+/// Connections counted by their key. There are as many entries as there are keys with a connection.
 #[derive(Debug)]
-pub(super) struct Seats {
+pub(super) struct Seats<K> {
     most: usize,
     /// A lock because seats are given back by whoever drops them. Never held across an await.
-    taken: Mutex<HashMap<IpAddr, usize>>,
+    taken: Mutex<HashMap<K, usize>>,
 }
 
 /// One connection's place in the count; dropping it gives the place back.
 #[derive(Debug)]
-pub(super) struct Seat {
-    seats: Arc<Seats>,
-    origin: IpAddr,
+pub(super) struct Seat<K: Eq + Hash> {
+    seats: Arc<Seats<K>>,
+    key: K,
 }
 
-impl Seats {
-    /// `most` is the number of connections from one origin.
+impl<K: Eq + Hash + Clone> Seats<K> {
+    /// `most` is the number of connections with the same key.
     pub(super) fn new(most: usize) -> Arc<Self> {
         Arc::new(Self { most, taken: Mutex::default() })
     }
 
-    /// A place for a connection from `address`, if there is one left.
-    pub(super) fn take(self: &Arc<Self>, address: IpAddr) -> Option<Seat> {
-        let origin = origin(address);
+    /// A place under `key`, if there is one left.
+    pub(super) fn take(self: &Arc<Self>, key: K) -> Option<Seat<K>> {
         let mut taken = self.lock();
-        let count = taken.entry(origin).or_default();
+        let count = taken.entry(key.clone()).or_default();
         if *count >= self.most {
             return None;
         }
         *count += 1;
         drop(taken);
-        Some(Seat { seats: Arc::clone(self), origin })
+        Some(Seat { seats: Arc::clone(self), key })
     }
+}
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
+impl<K> Seats<K> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<K, usize>> {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Drop for Seat {
+impl<K: Eq + Hash> Drop for Seat<K> {
     fn drop(&mut self) {
         let mut taken = self.seats.lock();
-        if let Some(count) = taken.get_mut(&self.origin) {
+        if let Some(count) = taken.get_mut(&self.key) {
             *count -= 1;
             if *count == 0 {
-                taken.remove(&self.origin);
+                taken.remove(&self.key);
             }
         }
     }
 }
 
 /// The address under which connections are counted: IPv6 by its network, IPv4 as it is, however it is written.
-fn origin(address: IpAddr) -> IpAddr {
+pub(super) fn origin(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(address) => address.into(),
         IpAddr::V6(address) => {
@@ -73,29 +75,25 @@ fn origin(address: IpAddr) -> IpAddr {
 mod tests {
     use super::*;
 
-    fn address(text: &str) -> IpAddr {
-        text.parse().unwrap()
-    }
-
     #[test]
-    fn each_origin_has_its_own_places() {
-        let seats = Seats::new(2);
-        let take = |text: &str| seats.take(address(text));
-        let (first, _second) = (take("192.0.2.1").unwrap(), take("192.0.2.1").unwrap());
-        assert!(take("::ffff:192.0.2.1").is_none());
-        let _other = take("192.0.2.2").unwrap();
+    fn each_key_has_its_own_places() {
+        let seats: Arc<Seats<Arc<str>>> = Seats::new(2);
+        let take = |user: &str| seats.take(user.into());
+        let (first, _second) = (take("alice").unwrap(), take("alice").unwrap());
+        assert!(take("alice").is_none());
+        let _other = take("bob").unwrap();
         drop(first);
-        let _third = take("192.0.2.1").unwrap();
-        assert!(take("192.0.2.1").is_none());
+        let _third = take("alice").unwrap();
+        assert!(take("alice").is_none());
     }
 
     #[test]
     fn who_has_left_is_forgotten() {
-        let (seats, home) = (Seats::new(1), address("192.0.2.1"));
-        drop(seats.take(home));
+        let seats = Seats::new(1);
+        drop(seats.take("alice"));
         assert!(seats.lock().is_empty());
-        let kept = seats.take(home);
-        assert!(seats.take(home).is_none());
+        let kept = seats.take("alice");
+        assert!(seats.take("alice").is_none());
         assert_eq!(seats.lock().len(), 1, "a refusal leaves nothing behind");
         drop(kept);
         assert!(seats.lock().is_empty());
@@ -103,7 +101,7 @@ mod tests {
 
     #[test]
     fn an_ipv6_network_is_one_origin() {
-        let origin = |text: &str| origin(address(text)).to_string();
+        let origin = |text: &str| origin(text.parse().unwrap()).to_string();
         assert_eq!(origin("2001:db8:1:2:aaaa::1"), "2001:db8:1:2::");
         assert_eq!(origin("2001:db8:1:2:bbbb::2"), "2001:db8:1:2::");
         assert_eq!(origin("::ffff:192.0.2.7"), "192.0.2.7");

@@ -156,6 +156,11 @@ impl Session {
         }
     }
 
+    /// The connection that serves it, if there is one.
+    pub(super) fn link(&self) -> Option<Arc<Link>> {
+        self.link.upgrade()
+    }
+
     pub(super) fn is_served_by(&self, link: &Arc<Link>) -> bool {
         std::ptr::eq(self.link.as_ptr(), Arc::as_ptr(link))
     }

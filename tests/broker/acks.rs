@@ -99,6 +99,32 @@ async fn at_qos_2_the_pubrec_waits() {
 }
 
 #[tokio::test]
+async fn a_repeated_qos_2_message_comes_in_once() {
+    let mut world = World::open().await;
+    for version in [V311, V5] {
+        let (mut bal, _) = Peer::connect(&world, Connect { version, ..Connect::default() }).await;
+        bal.publish_with(0b0100, OUTBOX, 7, &[], "once").await;
+        let inbound = world.inbound().await;
+        // Before its PUBREC it is not answered twice, after it each time.
+        bal.publish_with(0b1100, OUTBOX, 7, &[], "once").await;
+        bal.quiet().await;
+        inbound.ack.release(AckWord::Done);
+        assert_eq!(bal.next().await, Seen::Ack(PUBREC, 7, 0));
+        for _ in 0..3 {
+            bal.publish_with(0b1100, OUTBOX, 7, &[], "once").await;
+            assert_eq!(bal.next().await, Seen::Ack(PUBREC, 7, 0));
+        }
+        bal.ack(PUBREL, 7).await;
+        assert_eq!(bal.next().await, Seen::Ack(PUBCOMP, 7, 0));
+        bal.publish_with(0b0100, OUTBOX, 7, &[], "another").await;
+        assert_eq!(world.take().await.1, "another");
+        assert_eq!(bal.next().await, Seen::Ack(PUBREC, 7, 0));
+        bal.disconnect().await;
+    }
+    world.close().await;
+}
+
+#[tokio::test]
 async fn a_refused_qos_2_message_leaves_its_identifier_free() {
     let mut world = World::open().await;
     let mut bal = Peer::new(&world, "bal1").await;

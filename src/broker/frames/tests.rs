@@ -162,10 +162,9 @@ fn the_version_is_read_from_the_connect() {
     for (level, version) in [(4, Some(Version::V311)), (5, Some(Version::V5)), (3, None)] {
         let frames = cut(&connect(level), &[], LIMIT).unwrap();
         assert_eq!(frames[0].kind(), Kind::Connect);
-        assert_eq!(
-            frames[0].connect(),
-            version.map(|version| Connect { version, keep_alive: 0, max_packet: None, naming: Naming::Assigned })
-        );
+        let read =
+            version.map(|version| Connect { version, keep_alive: 0, max_packet: None, naming: Naming::Assigned });
+        assert_eq!(frames[0].connect(), read);
     }
 }
 
@@ -193,4 +192,28 @@ fn the_packet_limit_is_read_among_all_other_properties_of_a_connect() {
             naming: Naming::Chosen
         })
     );
+}
+
+#[test]
+fn what_3_1_1_does_not_have_is_left_out() {
+    let fit = |bytes: &[u8], version| cut(bytes, &[], LIMIT).unwrap().remove(0).fit(version).map(Frame::into_bytes);
+    let refusal = &b"\x50\x09\x12\x34\x87\x05\x1f\0\x02no"[..];
+    assert_eq!(fit(refusal, Version::V311).as_deref(), Some(&b"\x50\x02\x12\x34"[..]));
+    assert_eq!(fit(b"\xe0\x01\x8e", Version::V311), None);
+    for bytes in [refusal, b"\xe0\x01\x8e", b"\x40\x02\0\x01"] {
+        assert_eq!(fit(bytes, Version::V5).as_deref(), Some(bytes));
+    }
+    assert_eq!(fit(b"\x62\x02\0\x01", Version::V311).as_deref(), Some(&b"\x62\x02\0\x01"[..]));
+}
+
+#[test]
+fn the_receive_maximum_of_a_connack_is_replaced() {
+    let replaced = |bytes: &[u8]| cut(bytes, &[], LIMIT).unwrap().remove(0).with_receive_maximum(0x0405).into_bytes();
+    assert_eq!(
+        replaced(b"\x20\x0b\0\0\x08\x22\0\x20\x21\x01\x01\x25\x01"),
+        &b"\x20\x0b\0\0\x08\x22\0\x20\x21\x04\x05\x25\x01"[..]
+    );
+    for without in [&b"\x20\x02\0\0"[..], b"\x20\x03\0\0\0", b"\x20\x05\0\0\x02\x25\x01"] {
+        assert_eq!(replaced(without), without);
+    }
 }

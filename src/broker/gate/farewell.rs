@@ -7,17 +7,16 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
+use tracing::debug;
 
-use super::super::frames::{FrameError, Version};
-use super::super::link::End;
+use super::super::faults::Fault;
+use super::super::frames::FrameError;
 use super::out::Out;
 use super::{Gate, judge};
 use crate::ops::metrics::Metric;
 
 /// How long the client has to read why it has to go.
 const LINGER: Duration = Duration::from_secs(2);
-/// First byte of a DISCONNECT.
-const DISCONNECT: u8 = 0xe0;
 /// How much is thrown away at once.
 const CHUNK: usize = 8 * 1024;
 
@@ -73,20 +72,6 @@ impl Farewell {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
-    /// Says goodbye, as far as the socket takes it at once. Yields what the engine is told.
-    pub(super) fn end(&mut self, cx: &mut Context<'_>, end: End) -> io::Result<io::Error> {
-        let first_time = self.ended.replace(end).is_none();
-        if first_time
-            && let Some(reason) = end.reason()
-            && self.link.version() == Version::V5
-            && self.link.has_begun()
-        {
-            self.out.push(&[DISCONNECT, 1, reason]);
-        }
-        let _ = self.poll_out(cx)?;
-        Ok(closed("ended by the broker"))
-    }
-
     /// The stream of the client makes no sense, or too much of it at once.
     pub(super) fn refuse_stream(&mut self, error: FrameError) {
         let version = self.link.version();
@@ -97,6 +82,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
             }
             FrameError::Length => self.take_leave(&judge::malformed(version), "the stream is not MQTT"),
         }
+    }
+
+    /// The client has sent what the specification forbids.
+    pub(super) fn refuse_packet(&mut self, fault: Fault) {
+        debug!(peer = %self.peer, %fault, "client broke a rule");
+        self.take_leave(&judge::disconnect(self.link.version(), fault.code()), "a packet breaks a rule");
     }
 
     pub(super) fn take_leave(&mut self, words: &[u8], why: &'static str) {

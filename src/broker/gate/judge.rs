@@ -67,14 +67,8 @@ pub(super) fn too_large(version: Version) -> Bytes {
 }
 
 fn judge_connect(frame: Frame, version: Version, limits: &TopicLimits) -> Verdict {
-    match (frame.will_topic(version), version) {
-        (Some(topic), Version::V5) if !limits.allow(topic) => {
-            let (no_session, no_properties) = (0, 0);
-            let connack = Frame::new(CONNACK, &[no_session, TOPIC_NAME_INVALID, no_properties]);
-            Verdict::End(connack.into_bytes())
-        }
-        // No return code of 3.1.1 means this (3.2.2.3).
-        (Some(topic), Version::V311) if !limits.allow(topic) => Verdict::End(Bytes::new()),
+    match frame.will_topic(version) {
+        Some(topic) if !limits.allow(topic) => Verdict::End(refused(version, TOPIC_NAME_INVALID)),
         _ => Verdict::Pass(frame),
     }
 }
@@ -88,7 +82,7 @@ fn judge_publish(frame: Frame, version: Version, limits: &TopicLimits) -> Verdic
     }
     match (version, publish.id) {
         (Version::V5, Some(id)) => {
-            let kind = if publish.qos == 1 { PUBACK } else { PUBREC };
+            let kind = if frame.qos() == 1 { PUBACK } else { PUBREC };
             let [high, low] = id.to_be_bytes();
             Verdict::Refuse(Frame::new(kind, &[high, low, TOPIC_NAME_INVALID]))
         }
@@ -109,8 +103,17 @@ fn judge_filters(frame: Frame, version: Version, limits: &TopicLimits) -> Verdic
     Verdict::Trimmed(frame.with_filters_replaced(&refused, REFUSED_FILTER))
 }
 
+/// The answer to a CONNECT that is wrong in itself. No return code of 3.1.1 means that (3.2.2.3).
+pub(super) fn refused(version: Version, reason: u8) -> Bytes {
+    let (no_session, no_properties) = (0, 0);
+    match version {
+        Version::V5 => Frame::new(CONNACK, &[no_session, reason, no_properties]).into_bytes(),
+        Version::V311 => Bytes::new(),
+    }
+}
+
 /// A server of 3.1.1 has no DISCONNECT to send.
-fn disconnect(version: Version, reason: u8) -> Bytes {
+pub(super) fn disconnect(version: Version, reason: u8) -> Bytes {
     match version {
         Version::V5 => Frame::new(DISCONNECT, &[reason]).into_bytes(),
         Version::V311 => Bytes::new(),

@@ -62,9 +62,14 @@ impl Pulse {
             timer.as_mut().reset(due);
         }
         ready!(timer.as_mut().poll(cx));
-        self.unasked += 1;
+        self.ask();
         self.fed();
         Poll::Ready(())
+    }
+
+    /// The engine gets a [`PINGREQ`].
+    pub(super) fn ask(&mut self) {
+        self.unasked += 1;
     }
 
     /// Whether this PINGRESP answers a packet that the client did not send. They have no identifiers, so it may as well

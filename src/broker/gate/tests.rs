@@ -14,16 +14,11 @@ use tokio::time::{Instant, timeout};
 
 use super::*;
 use crate::broker::confirm::{Keeping, Ledger};
-use crate::broker::identity::Identity;
 use crate::broker::parked::ParkedLimits;
-use crate::mqtt::{Ack, AckWord, Role};
+use crate::mqtt::{Ack, AckWord};
 
-const LIMITS: GateLimits = GateLimits {
-    packet: 10_000,
-    held: 2,
-    topics: TopicLimits { bytes: 100, levels: 4, filters: 4 },
-    publish_rate: NonZeroU32::new(10),
-};
+const LIMITS: GateLimits =
+    GateLimits { packet: 10_000, held: 2, topics: TopicLimits { bytes: 100, levels: 4, filters: 4 } };
 
 struct World {
     /// The engine's side.
@@ -42,7 +37,7 @@ fn world(pipe: usize) -> World {
     })));
     let peer = SocketAddr::from(([127, 0, 0, 1], 1));
     let metrics = Arc::new(Metrics::new());
-    let gate = Gate::new(stream, peer, Arc::clone(&link), Arc::clone(&metrics), LIMITS);
+    let gate = Gate::new(stream, peer, Arc::clone(&link), LIMITS, Arc::clone(&metrics));
     World { gate, client, link, metrics }
 }
 
@@ -171,24 +166,21 @@ async fn a_full_socket_stops_the_engine() {
     assert_eq!(bytes, big);
 }
 
-/// A CONNECT of MQTT 5 that went through, and its CONNACK.
-async fn introduced(world: &mut World) {
-    world.client.write_all(&CONNECT).await.unwrap();
-    world.gate.connected().await.unwrap();
-    assert_eq!(read(&mut world.gate).await.as_deref(), Some(&CONNECT[..]));
+/// A client of MQTT 5 that has its CONNACK.
+async fn greeted() -> World {
+    let mut world = connected(5, 0).await;
     world.gate.write_all(&CONNACK).await.unwrap();
     world.gate.flush().await.unwrap();
     assert_eq!(arrived(&mut world.client).await, CONNACK);
+    world
 }
 
-const CONNECT: [u8; 15] = [0x10, 13, 0, 4, b'M', b'Q', b'T', b'T', 5, 2, 0, 0, 0, 0, 0];
 const CONNACK: [u8; 5] = [0x20, 3, 0, 0, 0];
 
 #[tokio::test(start_paused = true)]
 async fn a_client_is_told_why_it_is_sent_away() {
     for (end, reason) in [(End::Revoked, 0x98), (End::Expired, 0xa0)] {
-        let mut world = world(4096);
-        introduced(&mut world).await;
+        let mut world = greeted().await;
         let link = Arc::clone(&world.link);
         let engine = async { world.gate.read(&mut [0; 10]).await.unwrap_err().kind() };
         let (kind, ()) = tokio::join!(engine, async { link.end(end) });
@@ -200,9 +192,7 @@ async fn a_client_is_told_why_it_is_sent_away() {
 
 #[tokio::test(start_paused = true)]
 async fn before_its_connack_a_client_is_told_nothing() {
-    let mut world = world(4096);
-    world.client.write_all(&CONNECT).await.unwrap();
-    read(&mut world.gate).await;
+    let mut world = connected(5, 0).await;
     world.link.end(End::Revoked);
     assert!(world.gate.write_all(&CONNACK).await.is_err());
     assert!(arrived(&mut world.client).await.is_empty());
@@ -318,17 +308,9 @@ async fn a_client_whose_publish_waits_here_is_not_silent() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_chat_user_who_publishes_too_fast_is_read_more_slowly() {
-    let (took, slowed) = forty_publishes_of(Role::User).await;
-    assert!((1_900..2_200).contains(&took.as_millis()), "20 at once, 20 in two seconds: {took:?}");
-    assert_eq!(slowed, 20);
-    assert_eq!(forty_publishes_of(Role::Bal).await, (Duration::ZERO, 0));
-}
-
-/// How long it takes the engine to get them, and how many had to wait.
-async fn forty_publishes_of(role: Role) -> (Duration, u64) {
+async fn who_publishes_too_fast_is_read_more_slowly() {
     let mut world = connected(4, 60).await;
-    world.link.know(Identity { user: "alice".into(), role });
+    world.link.set_publish_rate(NonZeroU32::new(10));
     let start = Instant::now();
     let engine = async {
         for id in 1..=40 {
@@ -344,7 +326,8 @@ async fn forty_publishes_of(role: Role) -> (Duration, u64) {
         }
     };
     let (took, ()) = tokio::join!(engine, client);
-    (took, world.metrics.get(Metric::BrokerPublishSlowed))
+    assert!((1_900..2_200).contains(&took.as_millis()), "20 at once, 20 in two seconds: {took:?}");
+    assert_eq!(world.metrics.get(Metric::BrokerPublishSlowed), 20);
 }
 
 #[tokio::test(start_paused = true)]
@@ -440,4 +423,25 @@ proptest! {
             assert_eq!(bytes, expected);
         });
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_nudge_is_a_ping_that_the_client_does_not_see() {
+    const PINGRESP: [u8; 2] = [0xd0, 0];
+    let mut world = connected(5, 60).await;
+    assert_eq!(read(&mut world.gate).await, None);
+    let nudged = Arc::clone(&world.link);
+    let (ping, ()) = tokio::join!(read(&mut world.gate), async {
+        tokio::task::yield_now().await;
+        nudged.nudge();
+    });
+    assert_eq!(ping.as_deref(), Some(PINGREQ));
+    assert_eq!(read(&mut world.gate).await, None);
+    // The client's own ping is answered once.
+    world.client.write_all(PINGREQ).await.unwrap();
+    assert_eq!(read(&mut world.gate).await.as_deref(), Some(PINGREQ));
+    for _ in 0..2 {
+        world.gate.write_all(&PINGRESP).await.unwrap();
+    }
+    assert_eq!(arrived(&mut world.client).await, PINGRESP);
 }

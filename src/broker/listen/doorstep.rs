@@ -1,7 +1,7 @@
 //! From an accepted connection to one that the engine can serve.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use super::super::engine::Engine;
-use super::super::seats::{Seat, Seats};
+use super::super::seats::{Seat, Seats, origin};
 use super::proxy::{self, ProxyError};
 use super::tls::Acceptors;
 use super::ws;
@@ -61,14 +61,14 @@ pub(super) struct Doorstep {
     acceptors: Option<watch::Receiver<Acceptors>>,
     origins: Vec<String>,
     proxy_protocol: bool,
-    addresses: Arc<Seats>,
+    addresses: Arc<Seats<IpAddr>>,
 }
 
 /// A connection that has been through everything that comes before MQTT.
 struct Guest {
     stream: Box<dyn Wire>,
     peer: SocketAddr,
-    _seat: Seat,
+    _seat: Seat<IpAddr>,
 }
 
 /// Bytes of MQTT, whatever they are wrapped in. Boxed, so that the engine is built for one kind of stream only.
@@ -116,7 +116,7 @@ impl Doorstep {
 
     async fn welcome(&self, way: Way, mut stream: TcpStream, peer: SocketAddr) -> Result<Guest, Refusal> {
         let peer = if self.proxy_protocol { proxy::read_header(&mut stream).await?.unwrap_or(peer) } else { peer };
-        let seat = self.addresses.take(peer.ip()).ok_or(Refusal::Crowded)?;
+        let seat = self.addresses.take(origin(peer.ip())).ok_or(Refusal::Crowded)?;
         let stream: Box<dyn Wire> = match way {
             Way::Tcp => Box::new(stream),
             Way::Tls => Box::new(self.secure(stream, |acceptors| &acceptors.mqtt).await?),

@@ -1,0 +1,77 @@
+//! What becomes of a packet of the engine.
+
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::super::frames::{Frame, Kind, Version};
+use super::super::link::{Passing, Start};
+use super::Gate;
+use super::pulse::Pulse;
+use crate::mqtt::MarkCopy;
+use crate::ops::metrics::Metric;
+
+/// Reason codes from here on are refusals.
+const FAILURE: u8 = 0x80;
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
+    /// The same PUBLISH with its payload marked, unless that is more than the client takes.
+    fn marked(&self, frame: &Frame, mark_copy: MarkCopy) -> Option<Frame> {
+        let version = self.link.version();
+        let payload = mark_copy(frame.publish(version)?.payload)?;
+        let marked = frame.with_payload(version, &payload)?;
+        self.link.max_packet().is_none_or(|most| marked.bytes().len() <= most).then_some(marked)
+    }
+
+    /// Takes a packet of the engine in the form that the client's version has.
+    pub(super) fn accept(&mut self, frame: Frame) {
+        let version = self.link.version();
+        let is_refusal = matches!(frame.kind(), Kind::PubAck | Kind::PubRec) && frame.ack_reason() >= FAILURE;
+        // MQTT 3.1.1 has no word for a refusal. After a denied message the connection ends; a retained message for
+        // which there is no room stays unacknowledged, as one beyond the quota of the bridge does.
+        if is_refusal && version == Version::V311 {
+            return;
+        }
+        if let Some(frame) = frame.fit(version) {
+            self.pass_out(&frame);
+        }
+    }
+
+    /// Passes a packet of the engine on, holds it, or drops it.
+    fn pass_out(&mut self, frame: &Frame) {
+        match frame.kind() {
+            Kind::PubAck | Kind::PubRec => {
+                let word = frame.ack_id().and_then(|id| self.link.take_word(id));
+                // Also those that need not wait queue up: [MQTT-4.6.0-2] wants them in the order of the PUBLISHes.
+                self.acks.push(frame, word);
+                return;
+            }
+            Kind::PubComp if self.acks.swallows(frame) => return,
+            Kind::PingResp if self.pulse.as_mut().is_some_and(Pulse::swallows) => return,
+            Kind::ConnAck => {
+                self.link.began(if frame.session_present() { Start::Resumed } else { Start::Fresh });
+                if frame.accepts() {
+                    self.link.claimed();
+                }
+                let maximum = self.limits.held.try_into().unwrap_or(u16::MAX);
+                self.out.push(frame.with_receive_maximum(maximum).bytes());
+                return;
+            }
+            Kind::Publish => match self.link.saw_publish_to_client(frame) {
+                Passing::AsItIs => {}
+                Passing::TellWritten(id) => self.unwritten.push(id),
+                Passing::Marked(mark_copy) => {
+                    if let Some(marked) = self.marked(frame, mark_copy) {
+                        self.out.push(marked.bytes());
+                        return;
+                    }
+                }
+                Passing::Withheld { qos, id } => {
+                    self.metrics.count(Metric::DeliveriesFiltered);
+                    self.acks.answer_withheld(qos, id);
+                    return;
+                }
+            },
+            _ => {}
+        }
+        self.out.push(frame.bytes());
+    }
+}
