@@ -422,7 +422,7 @@ impl Default for Limits {
             broker_subscriptions: 1_000,
             broker_inflight: 64,
             broker_queued_messages: 10_000,
-            broker_queued_bytes: 67_108_864,
+            broker_queued_bytes: 4_194_304,
             broker_sessions: 50_000,
             broker_session_hours: 168,
             broker_retained_messages: 100_000,

@@ -211,7 +211,7 @@ impl Default for BrokerLimits {
             subscriptions: 1_000,
             inflight: 64,
             queued_messages: 10_000,
-            queued_bytes: 64 * 1024 * 1024,
+            queued_bytes: 4 * 1024 * 1024,
             retained_messages: 100_000,
         }
     }
