@@ -1,0 +1,114 @@
+"""The demo as a newcomer meets it: with the passwords that it prints, from the shell and from a browser."""
+
+import http.server
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import threading
+import urllib.parse
+from pathlib import Path
+
+import pytest
+from harness import PATIENCE, Process, eventually
+from test_clients import HERE, NODE_PATH
+
+MQTT_JS = Path(NODE_PATH) / "mqtt/dist/mqtt.min.js"
+BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+class Demo:
+    def __init__(self, folder: Path):
+        ports = [a for flag in ("listen", "ws-listen", "ops-listen", "control-listen") for a in (f"--{flag}", "127.0.0.1:0")]
+        self.out = folder / "demo.out"
+        self.process = Process(["demo", *ports], folder / "demo.err", stdout=open(self.out, "wb"))
+        self.text = eventually(lambda: "Each step" in (t := self.out.read_text()) and t, "the demo says what to do")
+        self.passwords = dict(re.findall(r"^  (\w+) +(\w{16}) ", self.text, re.M))
+        self.websocket = re.search(r"ws://\S+/mqtt", self.text).group()
+
+    def line(self, *words: str) -> list[str]:
+        """The printed command line that has all these words in it."""
+        [line] = [line for line in self.text.splitlines() if line.startswith("  mosquitto") and all(w in line for w in words)]
+        return shlex.split(line)
+
+
+@pytest.fixture
+def demo(tmp_path):
+    demo = Demo(tmp_path)
+    yield demo
+    demo.process.close()
+
+
+def test_the_printed_lines_work_as_they_are(demo, tmp_path):
+    assert set(demo.passwords) == {"client1", "alice", "bob"}
+    inbox = tmp_path / "inbox"
+    subscriber = subprocess.Popen(demo.line("mosquitto_sub", "client1/others"), stdout=open(inbox, "wb"))
+    presence = tmp_path / "presence"
+    watcher = subprocess.Popen(demo.line("mosquitto_sub", "alice/self/presence"), stdout=open(presence, "wb"))
+    push = demo.line("mosquitto_pub")
+
+    def told():
+        subprocess.run(push, check=True, timeout=PATIENCE)
+        return '"delivered"' in inbox.read_text()
+
+    eventually(told, "the push is delivered")
+    eventually(lambda: "client1/others/messages" in inbox.read_text(), "the phone answers")
+    alice = subprocess.Popen(demo.line("alice:phone"), stdout=subprocess.DEVNULL)
+    eventually(lambda: '"online"' in presence.read_text(), "bob sees alice come")
+    alice.terminate()
+    eventually(lambda: '"offline"' in presence.read_text(), "bob sees alice go")
+    wrong = ["wrong" if word == demo.passwords["client1"] else word for word in push]
+    done = subprocess.run(wrong, capture_output=True, text=True, timeout=PATIENCE)
+    assert done.returncode != 0 and "not authorised" in done.stderr.lower(), done.stderr
+    for client in (subscriber, watcher, alice):
+        client.kill()
+        client.wait()
+    assert demo.process.terminate() == 0
+    for secret in demo.passwords.values():
+        assert secret not in demo.process.text(), "a password is in the log"
+
+
+class Page(http.server.BaseHTTPRequestHandler):
+    """Serves the page and mqtt.js, and takes the result."""
+
+    files = {"/chat.html": (HERE / "chat.html", "text/html"), "/mqtt.min.js": (MQTT_JS, "text/javascript")}
+
+    def do_GET(self):
+        path, kind = self.files.get(self.path, (None, None))
+        self.send_response(200 if path else 404)
+        if path:
+            self.send_header("content-type", kind)
+        self.end_headers()
+        if path:
+            self.wfile.write(path.read_bytes())
+
+    def do_POST(self):
+        self.server.result = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        self.send_response(204)
+        self.end_headers()
+
+    def log_message(self, *_):
+        pass
+
+
+def test_mqtt_js_in_a_browser_connects_over_websocket_and_exchanges_messages(demo, tmp_path):
+    assert BROWSER, "there is no Chromium; tests/run installs it"
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Page)
+    server.result = None
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    told = urllib.parse.quote(json.dumps({"url": demo.websocket, "passwords": demo.passwords}))
+    page = f"http://127.0.0.1:{server.server_port}/chat.html#{told}"
+    options = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", f"--user-data-dir={tmp_path}/profile"]
+    browser = Process([*options, page], tmp_path / "browser.log", program=BROWSER)
+    result = eventually(lambda: server.result, "the page tells what happened", patience=90)
+    browser.close()
+    server.shutdown()
+    assert "error" not in result, result
+    words = [one["body"]["status"] for one in result["seen"] if one["topic"] == "client1/others/receipts"]
+    assert words == ["accepted", "sent", "delivered"]
+    [answer] = [one["body"]["data"] for one in result["seen"] if one["topic"] == "client1/others/messages"]
+    assert answer["hello"] == "web"
+    assert [one["body"]["body"] for one in result["seen"] if one["client"] == "laptop"] == ["hi"]
+    assert [one["body"]["state"] for one in result["seen"] if one["client"] == "bob"][-1] == "online"
+    assert (result["refused"], result["stranger"]) == ("refused", "refused")
