@@ -59,7 +59,8 @@ use tracing::warn;
 use super::access::Rights;
 use super::link::{Link, Start};
 use super::parked::ParkedLimits;
-use super::sessions::{Delivery, Lasting, Reader, Readers, Sent};
+use super::readers::{Delivery, Reader};
+use super::sessions::{Lasting, Readers, Sent};
 use crate::mqtt::{Former, MarkCopy, Outbound, Outcome};
 use state::{Open, Progress, Proof, State};
 

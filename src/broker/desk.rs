@@ -14,7 +14,8 @@ use super::access::Rights;
 use super::confirm::{Forget, Ledger, Rest, mark};
 use super::disk::{Disk, Past};
 use super::link::Link;
-use super::sessions::{Lasting, Reader, is_for_several};
+use super::readers::Reader;
+use super::sessions::{Lasting, is_for_several};
 
 /// The engine's router and storage beside our ledger.
 pub(super) struct Desk {

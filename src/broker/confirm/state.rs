@@ -7,7 +7,8 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::{Forget, Rest, mark};
 use crate::broker::parked::{Parked, ParkedLimits};
-use crate::broker::sessions::{Delivery, Handed, Marks, Readers, Sessions};
+use crate::broker::readers::Delivery;
+use crate::broker::sessions::{Handed, Marks, Readers, Sessions};
 use crate::mqtt::barrier::Barrier;
 use crate::mqtt::{MarkCopy, Outbound, Outcome};
 
