@@ -8,7 +8,7 @@
 //!
 //! Invariant: nothing is acknowledged to either side before its commit, and nothing is forgotten before the other side
 //! has confirmed it. Each of the four parts is one task and owns its state; they meet only in the store and its watches.
-//! A fifth, [`attendance`], tells who is there.
+//! A fifth, `attendance`, tells who is there.
 
 mod attendance;
 mod brake;

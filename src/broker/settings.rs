@@ -13,7 +13,7 @@ pub struct BrokerConfig {
     pub listen: Listen,
     /// Whether clients may connect without saying who they are. Only if all listeners are on loopback addresses.
     pub anonymous: bool,
-    /// The users file. See [`identity`].
+    /// The users file. See [`identity`](super::identity).
     pub users_file: Option<PathBuf>,
     /// How JSON Web Tokens are checked; `None` takes none.
     pub jwt: Option<JwtConfig>,
