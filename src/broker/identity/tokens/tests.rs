@@ -192,7 +192,7 @@ fn keys_that_cannot_work_are_refused_at_once() {
 
     world.config = JwtConfig { key_file: world.file("nonsense", "secret"), ..JwtConfig::default() };
     assert!(world.refused().ends_with("holds no public key of RSA or P-256 in PEM form"));
-    world.config.key_file = world.file("private", &rcgen::KeyPair::generate().unwrap().serialize_pem());
+    world.config.key_file = world.file("private", rcgen::KeyPair::generate().unwrap().serialize_pem());
     assert!(world.refused().contains("holds a private key"));
     world.config.key_file = world.file("rsa1024", RSA_1024);
     assert!(world.refused().ends_with("is an RSA key of less than 2048 bits"));
