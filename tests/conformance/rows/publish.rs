@@ -274,13 +274,15 @@ async fn nobody(stage: Stage) {
 }
 
 pub(crate) async fn ping_in_flight(stage: Stage) {
-    let (mut reader, _, _) = stage.connect(&Connect { keep_alive: 2, ..stage.clean("r") }).await;
     let topic = stage.name("t");
+    let (mut reader, _) = stage.lasting_client("r").await;
     reader.subscribe(&topic, 1).await;
+    reader.leave().await;
     let mut publisher = stage.client("p").await;
     for n in 0..150 {
         publisher.post(&topic, &n.to_string()).await;
     }
+    let (mut reader, ..) = stage.connect(&Connect { keep_alive: 2, ..stage.lasting("r") }).await;
     let mut seen = 0;
     let end = Instant::now() + Duration::from_secs(4);
     // Longer than a keep-alive, and more often than it asks for.
