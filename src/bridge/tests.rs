@@ -5,6 +5,7 @@ mod downstream;
 mod upstream;
 
 use super::*;
+use crate::chat::delivery::Arrival;
 use crate::chat::id::{Owner, Sid, Token};
 use crate::chat::message::{BrokerKind, Limits as MessageLimits};
 use crate::chat::route::Routes;
@@ -37,6 +38,8 @@ fn settings() -> Settings {
     let room = Room { rows: 10_000, bytes: 100_000_000 };
     Settings {
         routes: Routes::new(chat, None),
+        ways: crate::chat::way::Ways::default(),
+        unconfirmed: std::collections::HashSet::new(),
         explicit: std::iter::once(Owner::new("careful").unwrap()).collect(),
         broker: BrokerKind::Embedded,
         message: MessageLimits::default(),
@@ -70,7 +73,7 @@ impl House {
         let (transport_port, transport) = transport::port(16, 16, 16);
         let (readiness_tx, readiness) = watch::channel(Readiness {
             ready: false,
-            ccs: "down",
+            transports: std::collections::BTreeMap::new(),
             mqtt: "closed",
             store: "ok".into(),
             intake: "taking".into(),
@@ -81,7 +84,7 @@ impl House {
             store,
             recovery,
             mqtt: mqtt_port,
-            transport: transport_port,
+            transports: vec![(Way::Ccs, transport_port)],
             metrics: Arc::clone(&metrics),
             readiness: readiness_tx,
         };
@@ -146,7 +149,15 @@ impl House {
     }
 
     async fn refuse(&self, sid: Sid, refusal: Refusal) {
-        self.report(Report::Refused { sid, refusal, code: "X".into(), detail: String::new(), copies: 1 }).await;
+        self.report(Report::Refused {
+            sid,
+            refusal,
+            code: "X".into(),
+            detail: String::new(),
+            copies: 1,
+            arrival: Arrival::No,
+        })
+        .await;
     }
 
     /// The push service says that the device has it.
@@ -191,7 +202,7 @@ async fn timeout<T>(future: impl Future<Output = T>) -> T {
 }
 
 fn accepted(sid: Sid) -> Report {
-    Report::Accepted { sid, canonical: None, copies: 1 }
+    Report::Accepted { sid, canonical: None, provider_id: None, copies: 1 }
 }
 
 #[tokio::test]

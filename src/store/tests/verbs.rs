@@ -132,6 +132,7 @@ async fn messages_of_one_order_key_go_one_after_the_final_word() {
         detail: "gone".to_owned(),
         token_action: TokenAction::Remove,
         copies: 1,
+        arrival: Arrival::No,
     };
     rig.record(sids[1], refused, NOW).await;
     let rig = rig.crash();
@@ -148,7 +149,7 @@ async fn a_retry_waits_for_its_time_and_nothing_overtakes_it() {
         rig.accept(new).await;
     }
     let blocked = Arc::new(|_, _| None);
-    let one = rig.store.take_due(DueQuery { now: NOW, limit: 1, blocked }).await.unwrap().await.unwrap();
+    let one = rig.store.take_due(DueQuery { way: Way::Ccs, now: NOW, limit: 1, blocked }).await.unwrap().await.unwrap();
     assert_eq!((ids(&one), one.next_due), (vec!["a1".to_owned()], Some(0)));
     rig.record(first.unwrap(), retry(NOW + 1000), NOW).await;
     let mut other = rig.new_delivery("b1");
@@ -173,7 +174,8 @@ async fn blocked_recipients_are_put_off() {
         rig.accept(new).await;
     }
     let blocked = Arc::new(|recipient, _| (recipient == 0).then_some(NOW + 500));
-    let taken = rig.store.take_due(DueQuery { now: NOW, limit: 5, blocked }).await.unwrap().await.unwrap();
+    let taken =
+        rig.store.take_due(DueQuery { way: Way::Ccs, now: NOW, limit: 5, blocked }).await.unwrap().await.unwrap();
     assert_eq!(ids(&taken), ["a1", "a3", "a5", "a7", "a9"]);
     rig.take(NOW).await;
     assert_eq!(ids(&rig.take(NOW + 500).await), ["a0", "a2", "a4", "a6", "a8", "a10", "a12", "a14", "a16", "a18"]);
@@ -230,7 +232,7 @@ async fn a_canonical_id_is_told_with_the_status() {
     rig.accept(new).await;
     rig.take(NOW).await;
     let canonical = Some(Token::new("the-new-token").unwrap());
-    rig.record(sid, Event::Accepted { copies: 2, canonical }, NOW).await;
+    rig.record(sid, Event::Accepted { copies: 2, provider_id: None, canonical }, NOW).await;
     let sent = rig.read(RECEIPTS).await.pop().unwrap();
     assert_eq!(sent["token_action"], "replace");
     assert_eq!(sent["new_token"], "the-new-token");
@@ -419,8 +421,8 @@ async fn what_was_in_flight_at_a_crash_is_due_again_and_marked() {
     assert_eq!(
         rig.recovery.retrying,
         [
-            Retrying { recipient: 7, sid: sids[0], due_ms: 0 },
-            Retrying { recipient: 7, sid: sids[1], due_ms: NOW + 1000 }
+            Retrying { recipient: 7, way: Way::Ccs, sid: sids[0], due_ms: 0 },
+            Retrying { recipient: 7, way: Way::Ccs, sid: sids[1], due_ms: NOW + 1000 }
         ]
     );
     let taken = rig.take(NOW).await;
@@ -498,7 +500,7 @@ async fn closing_finishes_what_is_queued_and_leaves_one_file() {
     }
     let wal = rig.dir.path().join("store.db-wal");
     assert!(!wal.exists() || wal.metadata().unwrap().len() == 0);
-    assert!(matches!(rig.store.next_due().await, Err(StoreError::Closed)));
+    assert!(matches!(rig.store.next_due(&Way::Ccs).await, Err(StoreError::Closed)));
 }
 
 #[tokio::test]
