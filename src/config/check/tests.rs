@@ -24,7 +24,7 @@ fn refusal(text: &str) -> String {
 fn the_minimum_is_a_sender_id_and_a_key() {
     let loaded = load_text(MINIMUM).unwrap();
     assert_eq!(loaded.settings.ccs.window, 100);
-    assert_eq!(loaded.api_key.reveal(), "k");
+    assert_eq!(loaded.api_key.unwrap().reveal(), "k");
     assert!(refusal("[ccs]\nsender_id = \"1\"\n").contains("ccs.api_key_file"));
     assert!(refusal("[ccs]\napi_key = \"k\"\n").contains("ccs.sender_id"));
 }
@@ -33,7 +33,7 @@ fn the_minimum_is_a_sender_id_and_a_key() {
 fn the_environment_is_over_the_file() {
     let loaded = load_with(MINIMUM, &[("BRIDGE__CCS__WINDOW", "7"), ("BRIDGE__CCS__API_KEY", "other"), ("PATH", "/")]);
     let loaded = loaded.unwrap();
-    assert_eq!((loaded.settings.ccs.window, loaded.api_key.reveal()), (7, "other"));
+    assert_eq!((loaded.settings.ccs.window, loaded.api_key.unwrap().reveal()), (7, "other"));
 }
 
 #[test]
@@ -60,7 +60,7 @@ fn a_secret_comes_from_a_file_without_its_line_end() {
     file.write_all(b"secret-key\n").unwrap();
     let text = format!("[ccs]\nsender_id = \"1\"\napi_key_file = {:?}\n", file.path());
     let loaded = load_text(&text).unwrap();
-    assert_eq!(loaded.api_key.reveal(), "secret-key");
+    assert_eq!(loaded.api_key.unwrap().reveal(), "secret-key");
     assert!(refusal("[ccs]\nsender_id = \"1\"\napi_key_file = \"/nowhere/key\"\n").contains("/nowhere/key"));
     assert!(refusal(&format!("{text}api_key = \"x\"\n")).contains("not both"));
 }
