@@ -25,8 +25,9 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// Streams that are opened before the peer has said how many it takes (RFC 9113 has no limit until then).
-const STREAMS_BEFORE_SETTINGS: usize = 10;
+/// Streams that are opened before the peer has said how many it takes: until then it has not shown that it speaks
+/// HTTP/2 at all.
+const STREAMS_BEFORE_SETTINGS: usize = 0;
 
 /// What a connection tells the hub.
 #[derive(Debug)]
@@ -62,8 +63,8 @@ pub(super) enum Cause {
     /// The peer ended it.
     #[error("closed by the peer")]
     Closed,
-    /// The peer does not answer pings.
-    #[error("no answer to a ping within {} s", .0.as_secs())]
+    /// The peer does not answer: its settings did not come, or no answer to a ping.
+    #[error("no word from the peer within {} s", .0.as_secs())]
     Silent(std::time::Duration),
     /// The hub needs it no more.
     #[error("no longer needed")]
@@ -144,6 +145,7 @@ impl Connection {
         let mut open: FuturesUnordered<BoxFuture<'static, (Sid, Reply)>> = FuturesUnordered::new();
         let mut pulse = Pulse::new(self.timing);
         let mut takes = true;
+        let mut settled = Settled::Until(Instant::now() + self.timing.request);
         let retire = self.retire.clone();
         loop {
             if !takes && open.is_empty() {
@@ -156,12 +158,16 @@ impl Connection {
                 event = wire.event(self.streams) => Turn::Wire(event),
                 Some((sid, reply)) = open.next() => Turn::Reply(sid, reply),
                 () = pulse.next(quiet) => Turn::Tick,
+                () = settled.overdue() => return Cause::Silent(self.timing.request),
                 // What was ordered before the retirement is still done.
                 order = self.orders.recv(), if takes => Turn::Order(order),
                 () = retire.cancelled(), if takes => Turn::Retire,
             };
             match turn {
-                Turn::Wire(WireEvent::Takes(count)) => self.tell(Word::Takes(count)).await,
+                Turn::Wire(WireEvent::Takes(count)) => {
+                    settled = Settled::Yes;
+                    self.tell(Word::Takes(count)).await;
+                }
                 Turn::Wire(WireEvent::Leaves) => self.tell(Word::Leaves).await,
                 Turn::Wire(WireEvent::Pong) => pulse.pong(),
                 Turn::Wire(WireEvent::Ended(cause)) => {
@@ -223,7 +229,6 @@ struct Wire {
 /// What the hub knows of the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Told {
-    Nothing,
     Takes(usize),
     Leaves,
 }
@@ -236,7 +241,7 @@ impl Wire {
             .handshake(stream)
             .await?;
         let pings = connection.ping_pong().expect("a new connection has its pings");
-        Ok(Self { connection, send, pings, told: Told::Nothing })
+        Ok(Self { connection, send, pings, told: Told::Takes(STREAMS_BEFORE_SETTINGS) })
     }
 
     /// Moves bytes until something happens. Cancel-safe.
@@ -253,16 +258,32 @@ impl Wire {
         let news = if leaves { Told::Leaves } else { Told::Takes(self.send.current_max_send_streams().min(limit)) };
         if self.told != news {
             self.told = news;
-            match news {
-                Told::Leaves => return Poll::Ready(WireEvent::Leaves),
-                Told::Takes(count) => return Poll::Ready(WireEvent::Takes(count)),
-                Told::Nothing => {}
-            }
+            return Poll::Ready(match news {
+                Told::Leaves => WireEvent::Leaves,
+                Told::Takes(count) => WireEvent::Takes(count),
+            });
         }
         self.pings.poll_pong(cx).map(|pong| match pong {
             Ok(_) => WireEvent::Pong,
             Err(error) => WireEvent::Ended(Cause::Http(error)),
         })
+    }
+}
+
+/// Whether the peer's settings have come.
+#[derive(Debug, Clone, Copy)]
+enum Settled {
+    /// They have to, until then.
+    Until(Instant),
+    Yes,
+}
+
+impl Settled {
+    async fn overdue(self) {
+        match self {
+            Self::Until(end) => tokio::time::sleep_until(end).await,
+            Self::Yes => std::future::pending().await,
+        }
     }
 }
 

@@ -4,25 +4,25 @@
 //! Nothing in here waits for the bridge: while a report has no place in the channel, the hub takes neither messages nor
 //! notes. What it holds is bounded by what the connections can carry and one line.
 
+mod answer;
+mod departure;
+
+use super::FcmConfig;
 use super::address::Address;
 use super::connection::{Note, Word};
-use super::exchange::{Order, Reply};
-use super::ledger::{LINE_MAX, Ledger, Pending, Processed, Taken};
-use super::policy::{self, Consequence, Efforts, Pause};
-use super::pool::{Demand, NoTaker, Pool};
-use super::token::{Bearer, Wallet};
-use super::{FcmConfig, encode};
+use super::exchange::Reply;
+use super::ledger::{LINE_MAX, Ledger, Pending, Taken};
+use super::pool::Pool;
+use super::token::Wallet;
 use crate::chat::delivery::Arrival;
 use crate::chat::id::Sid;
-use crate::chat::push::{Push, TTL_MAX, Target};
-use crate::fcm::breaker::{Admission, Breaker, Reaction, Ticket};
-use crate::fcm::budget::{Budget, Charge, Grant, Kind};
-use crate::fcm::judge::judge;
-use crate::fcm::request::{Request, RequestError, translate};
+use crate::fcm::breaker::{Breaker, Ticket};
+use crate::fcm::budget::Budget;
+use crate::fcm::request::RequestError;
 use crate::fcm::target;
-use crate::fcm::verdict::{Access, Asked, Cause, Refused, Verdict};
+use crate::fcm::verdict::Access;
 use crate::ops::clock::now_ms;
-use crate::transport::{Change, Link, Outage, Outlet, Refusal, Report, Send};
+use crate::transport::{Link, Outage, Outlet, Refusal, Report, Send};
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -33,10 +33,6 @@ use tokio_util::sync::CancellationToken;
 const NOTES: usize = 1024;
 /// How often everything is looked at that no event announces: ended times to live, the age of connections.
 const TICK: Duration = Duration::from_secs(1);
-/// A device's budget that is used up for longer than this sends its messages back to the disk.
-const WAIT_HERE_MAX: Duration = Duration::from_secs(1);
-/// Longest pause of a project that FCM did not ask for in so many words.
-const PAUSE_MAX: Duration = Duration::from_secs(3600);
 /// The word for operators when the project's quota is used up, and when there is no access token.
 const QUOTA: &str = "quota_exceeded";
 const NO_TOKEN: &str = "no_access_token";
@@ -78,15 +74,6 @@ struct Flight {
     target: target::Target,
     access: Access,
     generation: u64,
-}
-
-/// Whether a message may go.
-enum Permit {
-    Go(Ticket),
-    /// Nothing may, before this is over.
-    Wait(Duration),
-    /// Nothing of its recipient may.
-    LineWaits(Duration),
 }
 
 /// What was done, for the last line of the log.
@@ -255,185 +242,6 @@ impl Hub {
         }
     }
 
-    /// Lets go what may go, oldest first.
-    fn dispatch(&mut self, now: Instant) -> Demand {
-        self.wake = self.ledger.release(now.into_std()).map(Instant::from_std);
-        loop {
-            let Some(pending) = self.ledger.next() else { return Demand::Met };
-            let (sid, recipient) = (pending.send.sid, pending.send.recipient);
-            if pending.send.deadline_ms < now_ms() {
-                if let Some(pending) = self.ledger.settle(sid) {
-                    self.expired(&pending);
-                }
-                continue;
-            }
-            let Some(connection) = self.pool.room() else { return Demand::Waiting };
-            let Some(bearer) = self.wallet.bearer(now) else { return Demand::Met };
-            let ready = match self.prepare(&pending.send) {
-                Ok(ready) => ready,
-                Err(fault) => {
-                    self.refuse_ourselves(sid, fault);
-                    continue;
-                }
-            };
-            match self.permit(sid, now) {
-                Permit::Go(ticket) => self.send(sid, ready, (connection, bearer, ticket), now),
-                Permit::Wait(wait) => {
-                    self.wake_in(wait, now);
-                    return Demand::Met;
-                }
-                Permit::LineWaits(wait) if wait <= WAIT_HERE_MAX => {
-                    self.ledger.hold(recipient, (now + wait).into_std());
-                    self.wake_in(wait, now);
-                }
-                Permit::LineWaits(wait) => self.defer_line(recipient, sid, wait),
-            }
-        }
-    }
-
-    fn prepare(&self, send: &Send) -> Result<(target::Target, Request), RequestError> {
-        let now = now_ms();
-        // What is left of it, in whole seconds: of "now or never" that is 0.
-        let ttl_s =
-            u32::try_from(send.deadline_ms.saturating_sub(now) / 1000).map_or(TTL_MAX, |left| left.min(TTL_MAX));
-        let message = encode::message(&send.push, send.sid.to_string(), ttl_s, self.config.confirm_to.as_deref())?;
-        let target = message.target.clone();
-        Ok((target, translate(message, now / 1000)?))
-    }
-
-    fn permit(&mut self, sid: Sid, now: Instant) -> Permit {
-        let Some(pending) = self.ledger.get_mut(sid) else { return Permit::Wait(TICK) };
-        if let Some(ticket) = pending.probe.take().or_else(|| self.spare.take()) {
-            return Permit::Go(ticket);
-        }
-        if self.breaker.cause().is_none() {
-            match self.budget.take(charge(&pending.send.push, pending.send.recipient), now.into_std()) {
-                Grant::Go => {}
-                Grant::ProjectWaits(wait) => return Permit::Wait(wait),
-                Grant::DeviceWaits(wait) => return Permit::LineWaits(wait),
-            }
-        }
-        match self.breaker.admit(now.into_std()) {
-            Admission::Go(ticket) => Permit::Go(ticket),
-            Admission::Wait { wait, .. } => Permit::Wait(wait),
-        }
-    }
-
-    fn send(
-        &mut self,
-        sid: Sid,
-        (target, request): (target::Target, Request),
-        (connection, bearer, ticket): (u64, Bearer, Ticket),
-        now: Instant,
-    ) {
-        let Some(pending) = self.ledger.get_mut(sid) else { return };
-        let newer = pending.refused_token.is_some_and(|refused| bearer.generation > refused);
-        let access = if newer { Access::Refreshed } else { Access::Cached };
-        if !request.losses.is_empty() && pending.copies == 0 {
-            tracing::debug!(%sid, losses = ?request.losses, "fields that v1 has no place for");
-        }
-        self.ledger.fly(sid);
-        let probe = self.breaker.cause().is_some();
-        self.flights.insert(sid, Flight { ticket, probe, target, access, generation: bearer.generation });
-        self.tally.written += 1;
-        tracing::debug!(connection, %sid, "message sent");
-        let order = Order { sid, body: request.body.into(), authorization: bearer.header };
-        if let Err(NoTaker) = self.pool.order(connection, order, now) {
-            self.pool.leaves(connection);
-            self.hear_reply(connection, sid, &Reply::unwritten());
-        }
-    }
-
-    /// When nobody was there for the probe that is due, the next message will be it; and somebody has to send one.
-    fn keep_probe(&mut self, now: Instant) {
-        let idle = self.flights.is_empty() && self.ledger.len() == 0;
-        if self.spare.is_some() || !idle || self.breaker.cause().is_none() {
-            return;
-        }
-        match self.breaker.admit(now.into_std()) {
-            Admission::Go(ticket) => self.spare = Some(ticket),
-            Admission::Wait { wait, .. } => self.wake_in(wait, now),
-        }
-    }
-
-    fn hear_reply(&mut self, connection: u64, sid: Sid, reply: &Reply) {
-        let Some(Flight { ticket, probe, target, access, generation }) = self.flights.remove(&sid) else { return };
-        self.pool.done(connection, matches!(reply, Reply::Answered { .. }));
-        let Some(pending) = self.ledger.get_mut(sid) else { return };
-        let (now, recipient) = (std_now(), pending.send.recipient);
-        let asked = Asked { target: &target, access, now_unix_s: now_ms() / 1000 };
-        let verdict = judge(&reply.outcome(), &asked);
-        let efforts = Efforts { attempt: pending.send.attempt, replays: pending.replays };
-        let consequence = match &verdict {
-            Verdict::Sent { .. } => None,
-            Verdict::Refused(refused) => Some(policy::consequence(refused, efforts, self.config.on_ambiguous)),
-        };
-        // What goes again at once has not had its last word.
-        if let Some(Consequence::Replay | Consequence::Refresh) = consequence {
-            pending.replays += 1;
-            pending.probe = probe.then_some(ticket);
-            self.tally.replayed += 1;
-            if consequence == Some(Consequence::Refresh) {
-                pending.refused_token = Some(generation);
-                self.wallet.refuse(generation);
-            }
-            self.ledger.back(sid, Processed::No);
-            return;
-        }
-        let before = self.breaker.cause();
-        let reaction = self.breaker.answered(ticket, &verdict, recipient, now);
-        self.tell_breaker(before, &verdict, connection);
-        match (verdict, consequence, reaction) {
-            (Verdict::Refused(refused), _, Reaction::Hold(_))
-            | (Verdict::Refused(refused), Some(Consequence::Hold(_)), _) => {
-                self.keep(sid, &refused);
-            }
-            (Verdict::Refused(refused), Some(Consequence::Report { refusal, project }), _) => {
-                self.report(sid, &refused, refusal);
-                self.pause_project(project);
-            }
-            (Verdict::Sent { name }, ..) => self.sent(sid, name),
-            (Verdict::Refused(_), ..) => {}
-        }
-    }
-
-    fn sent(&mut self, sid: Sid, provider_id: Option<String>) {
-        let Some(pending) = self.ledger.settle(sid) else { return };
-        self.tally.accepted += 1;
-        self.pauses = 0;
-        self.outbox.push_back(Report::Accepted { sid, canonical: None, provider_id, copies: pending.copies });
-    }
-
-    /// It waits here until the breaker lets it go again.
-    fn keep(&mut self, sid: Sid, refused: &Refused) {
-        if let Some(pending) = self.ledger.get_mut(sid) {
-            // The next token may be a good one, but the one after a pause is as old as any.
-            pending.refused_token = None;
-        }
-        let processed = match policy::arrival(refused) {
-            Arrival::No => Processed::No,
-            Arrival::Possible => Processed::Perhaps,
-        };
-        self.ledger.back(sid, processed);
-    }
-
-    fn report(&mut self, sid: Sid, refused: &Refused, refusal: Refusal) {
-        let Some(Pending { send, copies, .. }) = self.ledger.settle(sid) else { return };
-        let (code, arrival) = (policy::code(refused, refusal), policy::arrival(refused));
-        self.tally.refused += 1;
-        self.tally.ambiguous += u64::from(refused.then == crate::fcm::verdict::Then::Undecided);
-        if matches!(refusal, Refusal::Operator | Refusal::Quarantine) {
-            tracing::error!(%sid, code, "message refused, the push service's settings need a look");
-        } else {
-            tracing::debug!(%sid, code, ?refusal, "message refused");
-        }
-        let detail = refused.detail.clone();
-        self.outbox.push_back(Report::Refused { sid, refusal, code: code.to_owned(), detail, copies, arrival });
-        if let Refusal::RetryAfter(wait) | Refusal::Backoff(wait) = refusal {
-            self.defer_line(send.recipient, sid, wait);
-        }
-    }
-
     /// The message itself is one that FCM would refuse.
     fn refuse_ourselves(&mut self, sid: Sid, fault: RequestError) {
         let Some(Pending { copies, .. }) = self.ledger.settle(sid) else { return };
@@ -472,40 +280,6 @@ impl Hub {
         });
     }
 
-    fn pause_project(&mut self, pause: Option<Pause>) {
-        let now = std_now();
-        let wait = match pause {
-            None => return,
-            Some(Pause::Exactly(wait)) => wait,
-            // What was on its way when the pause began says nothing new.
-            Some(Pause::From(_)) if self.budget.paused_until(now).is_some() => return,
-            Some(Pause::From(first)) => {
-                self.pauses += 1;
-                first.saturating_mul(1 << (self.pauses - 1).min(16)).min(PAUSE_MAX)
-            }
-        };
-        if self.budget.paused_until(now).is_none() {
-            tracing::warn!(seconds = wait.as_secs(), "the project's quota is used up: sending pauses");
-        }
-        self.budget.pause(wait, now);
-    }
-
-    fn tell_breaker(&mut self, before: Option<Cause>, verdict: &Verdict, connection: u64) {
-        match (before, self.breaker.cause(), verdict) {
-            (None, Some(cause), Verdict::Refused(refused)) => {
-                tracing::error!(
-                    cause = cause.as_str(),
-                    detail = refused.detail,
-                    "nothing is sent until this is mended"
-                );
-                let detail = format!("{}: {}", cause.as_str(), refused.detail);
-                self.outbox.push_back(Report::Connection { connection, change: Change::AuthFailed { detail } });
-            }
-            (Some(cause), None, _) => tracing::info!(cause = cause.as_str(), "messages are sent again"),
-            _ => {}
-        }
-    }
-
     fn link(&self, now: Instant) -> Link {
         match self.breaker.cause() {
             Some(cause) if self.spare.is_none() => return Link::Down(Outage::Refused(cause.as_str())),
@@ -515,19 +289,6 @@ impl Hub {
         }
         let up = self.phase == Phase::Running && self.pool.is_open() && self.wallet.bearer(now).is_some();
         if up { Link::Up } else { Link::Down(Outage::Unconnected) }
-    }
-
-    fn wake_in(&mut self, wait: Duration, now: Instant) {
-        let then = now + wait;
-        self.wake = Some(self.wake.map_or(then, |wake| wake.min(then)));
-    }
-}
-
-fn charge(push: &Push, recipient: i64) -> Charge {
-    let kind = if push.collapse.is_some() { Kind::Collapsible } else { Kind::Plain };
-    match push.target {
-        Target::Token(_) => Charge::Device { recipient, kind },
-        Target::Topic(_) | Target::Condition(_) => Charge::Topic,
     }
 }
 
