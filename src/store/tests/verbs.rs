@@ -535,3 +535,49 @@ async fn a_message_takes_its_place_when_its_turn_comes() {
     rig.record(sid, accepted(), NOW).await;
     assert_eq!(ids(&rig.take(NOW).await), ["a2", "a4"]);
 }
+
+#[tokio::test]
+async fn each_way_is_handed_out_by_itself() {
+    let mut rig = Rig::new(Limits::default());
+    let v1 = Way::parse("fcm-v1").unwrap();
+    for (id, way) in [("a1", Way::Ccs), ("b1", v1.clone()), ("a2", Way::Ccs)] {
+        let new = NewDelivery { way, ..rig.new_delivery(id) };
+        rig.accept(new).await;
+    }
+    let due = |way: &Way| DueQuery { way: way.clone(), now: NOW, limit: 9, blocked: Arc::new(|_, _| None) };
+    let taken = rig.store.take_due(due(&v1)).await.unwrap().await.unwrap();
+    assert_eq!((ids(&taken), taken.next_due), (vec!["b1".to_owned()], None));
+    assert_eq!(ids(&rig.take(NOW).await), ["a1", "a2"]);
+}
+
+#[tokio::test]
+async fn only_what_waits_for_the_word_of_an_app_is_confirmed_by_one() {
+    let mut rig = Rig::new(Limits::default());
+    let v1 = Way::parse("fcm-v1:shop").unwrap();
+    let (mut over_ccs, mut over_v1) = (rig.new_delivery("a1"), rig.new_delivery("b1"));
+    (over_ccs.way, over_v1.way) = (Way::Ccs, v1.clone());
+    let (ccs, fcm) = (over_ccs.sid, over_v1.sid);
+    rig.accept(over_ccs).await;
+    rig.accept(over_v1).await;
+    let confirm = async |at| rig.store.confirm(vec![ccs, fcm], at).await.unwrap().await.unwrap();
+    assert_eq!(confirm(NOW).await, [(fcm, Recorded::Swallowed)], "it was never sent");
+    let query = DueQuery { way: v1.clone(), now: NOW, limit: 9, blocked: Arc::new(|_, _| None) };
+    rig.store.take_due(query).await.unwrap().await.unwrap();
+    let provider_id = Some("projects/p/messages/1".to_owned());
+    rig.record(fcm, Event::Accepted { copies: 1, provider_id, canonical: None }, NOW).await;
+    let [(_, Recorded::Moved { way, told, .. })] = &confirm(NOW + 1).await[..] else { panic!() };
+    assert_eq!((way, *told), (&v1, &[Status::Delivered][..]));
+    let delivered = rig.read(RECEIPTS).await.pop().unwrap();
+    assert_eq!((&delivered["source"], &delivered["transport"]), (&"app".into(), &"fcm-v1".into()));
+    assert_eq!(delivered["provider_id"], "projects/p/messages/1");
+}
+
+#[tokio::test]
+async fn what_has_lost_its_way_goes_by_the_first_of_the_new_ones() {
+    let mut rig = Rig::new(Limits::default());
+    let new = NewDelivery { way: Way::parse("fcm-v1:gone").unwrap(), ..rig.new_delivery("a1") };
+    rig.accept(new).await;
+    let rig = rig.reopen().await;
+    assert_eq!(rig.recovery.rerouted, 1);
+    assert_eq!(ids(&rig.take(NOW).await), ["a1"]);
+}

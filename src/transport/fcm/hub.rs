@@ -65,6 +65,8 @@ enum Phase {
     Running,
     /// Until then answers are waited for.
     Stopping(Instant),
+    /// They were waited for long enough.
+    Ending,
 }
 
 /// A message on a connection.
@@ -137,7 +139,7 @@ impl Hub {
             let overtime = if let Phase::Stopping(end) = self.phase { Some(end) } else { None };
             // Not biased: neither direction may starve the other.
             let turn = tokio::select! {
-                () = stop.cancelled(), if overtime.is_none() => Turn::Stop,
+                () = stop.cancelled(), if self.phase == Phase::Running => Turn::Stop,
                 () = at(overtime) => Turn::Overtime,
                 permit = outlet.reports.reserve(), if !free => match (permit, self.outbox.pop_front()) {
                     (Ok(permit), Some(report)) => {
@@ -165,7 +167,10 @@ impl Hub {
                 self.outbox.clear();
                 self.stop(outlet);
             }
-            Turn::Overtime => self.pool.kill(),
+            Turn::Overtime => {
+                self.phase = Phase::Ending;
+                self.pool.kill();
+            }
             Turn::Note(note) => self.hear(note),
             Turn::Send(Some(send)) => self.accept(send),
             Turn::Send(None) => self.sends_open = false,
