@@ -157,7 +157,7 @@ async fn bare_downstream(port: &mut transport::Port, messages: usize) {
                 fcm: Map::new(),
             };
             let (sid, recipient) = (sids.next(now_ms(), 1), push.target.recipient());
-            let send = transport::Send { sid, push, recipient, deadline_ms: now_ms() + 1_000_000 };
+            let send = transport::Send { sid, push, recipient, deadline_ms: now_ms() + 1_000_000, attempt: 1 };
             outgoing.send(send).await.expect("the client runs");
         }
     };
@@ -208,7 +208,7 @@ async fn bridge(sim: &SimHandle, folder: &Path, messages: usize, way: Way) -> f6
         ops: Ops { listen: any },
         ..Settings::default()
     };
-    let loaded = Loaded { settings, api_key: Secret::new("key"), mqtt_password: None };
+    let loaded = Loaded { settings, api_key: Some(Secret::new("key")), mqtt_password: None };
     let stop = CancellationToken::new();
     let (ready, addresses) = oneshot::channel();
     let running = app::run(loaded, Signals::stop_only(stop.clone()), Some(ready));

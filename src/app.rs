@@ -5,23 +5,27 @@
 //! Stop: the intake first, then the transport (it drains), then the publications, then the store. A second signal ends
 //! the process at once. Nothing is lost either way: what was acknowledged is on disk.
 
+mod backdoor;
 mod plan;
 
 use crate::bridge::{self, Parts, Stops};
+use crate::chat::way::Way;
 use crate::config::{BrokerKind, ConfigError, Loaded, Settings};
-use crate::mqtt::{self, ClientConfig, ClientError, Door};
+use crate::mqtt::{self, ClientConfig, ClientError};
 use crate::ops::clock::now_ms;
 use crate::ops::health::{ListenError, OpsServer, Readiness};
 use crate::ops::metrics::Metrics;
 use crate::secret::Secret;
 use crate::store::{self, CloseError, OpenError, Store, StoreError};
-use crate::transport::{self, ccs};
+use crate::transport::{ccs, fcm};
+use backdoor::BackDoor;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{oneshot, watch};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 #[cfg(feature = "broker")]
@@ -33,14 +37,6 @@ use crate::rumqttd::{self, RumqttdError};
 const INBOUND: usize = 256;
 /// Documents on their way to the front door.
 const PUBLISH: usize = 256;
-/// Messages on their way to the transport.
-const SENDS: usize = 64;
-/// Acknowledgements on their way to the transport.
-const ACKS: usize = 1_024;
-/// Answers on their way from the transport.
-const REPORTS: usize = 1_024;
-/// How long the transport waits for an external broker at the start, before it connects all the same.
-const DOOR_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Why the bridge could not start, or ended.
 #[derive(Debug, thiserror::Error)]
@@ -73,9 +69,17 @@ pub enum AppError {
     /// The client of the external broker cannot work as configured.
     #[error(transparent)]
     Mqtt(#[from] ClientError),
-    /// The transport cannot work as configured.
+    /// The transport over CCS cannot work as configured.
     #[error(transparent)]
     Ccs(#[from] ccs::Fatal),
+    /// A transport over FCM HTTP v1 cannot work as configured.
+    #[error("{way}: {fault}")]
+    Fcm {
+        /// Which.
+        way: String,
+        /// Why.
+        fault: fcm::Fatal,
+    },
     /// The store's writer ended under the lanes.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -98,11 +102,15 @@ impl AppError {
     #[must_use]
     pub fn is_configuration(&self) -> bool {
         match self {
-            Self::Config(_) | Self::Mqtt(_) | Self::Ccs(_) => true,
+            Self::Config(_) | Self::Mqtt(_) | Self::Ccs(_) | Self::Fcm { .. } => true,
             #[cfg(feature = "broker")]
             Self::Broker(BrokerError::Identity(_)) => true,
             _ => false,
         }
+    }
+
+    fn fcm(way: &Way, fault: fcm::Fatal) -> Self {
+        Self::Fcm { way: way.to_string(), fault }
     }
 }
 
@@ -118,13 +126,15 @@ pub struct Addresses {
 }
 
 /// Checks what [`Settings::load`] cannot: that the parts agree with their share of the configuration. Opens nothing but
-/// the files of certificate authorities.
+/// the files of certificate authorities and service accounts.
 ///
 /// # Errors
 /// The first thing found wrong.
 pub fn check(loaded: &Loaded) -> Result<(), AppError> {
     plan::bridge(&loaded.settings, 0)?;
-    plan::ccs(&loaded.settings, loaded.api_key.clone()).check()?;
+    for door in plan::back_doors(&loaded.settings, loaded.api_key.clone()) {
+        door.check()?;
+    }
     if loaded.settings.mqtt.broker == BrokerKind::External {
         plan::client(&loaded.settings, loaded.mqtt_password.clone(), 0).check()?;
     }
@@ -156,34 +166,29 @@ impl Signals {
 pub async fn run(loaded: Loaded, signals: Signals, ready: Option<oneshot::Sender<Addresses>>) -> Result<(), AppError> {
     let Loaded { settings, api_key, mqtt_password } = loaded;
     let started_ms = now_ms();
-    let ccs_config = plan::ccs(&settings, api_key);
+    let doors = plan::back_doors(&settings, api_key);
     let hall = plan::bridge(&settings, started_ms)?;
 
-    let (store, keeper, recovery) = open_store(&settings).await?;
+    let (store, keeper, recovery) = open_store(&settings, &doors).await?;
     tracing::info!(path = %settings.store.path.display(), ?recovery, "store open");
+    if recovery.rerouted > 0 {
+        tracing::warn!(recovery.rerouted, "messages whose way is no longer configured go by another");
+    }
     let ops = OpsServer::bind(settings.ops.listen).await?;
     let (door, addresses) = FrontDoor::open(&settings, mqtt_password, started_ms, ops.local_addr()?).await?;
 
     let metrics = Arc::new(Metrics::new());
     let (readiness_tx, readiness) = watch::channel(starting());
     let (mqtt_port, mqtt_outlet) = mqtt::port(INBOUND, PUBLISH);
-    let (transport_port, transport_outlet) = transport::port(SENDS, ACKS, REPORTS);
-
     let ends = Ends::default();
-    let door_watch = mqtt_port.door.clone();
-    let parts = Parts {
-        store,
-        recovery,
-        mqtt: mqtt_port,
-        transport: transport_port,
-        metrics: Arc::clone(&metrics),
-        readiness: readiness_tx,
-    };
+    let (transports, back_doors) = backdoor::start(doors, &mqtt_port.door, &ends.transport);
+    let parts =
+        Parts { store, recovery, mqtt: mqtt_port, transports, metrics: Arc::clone(&metrics), readiness: readiness_tx };
     let mut tasks = Tasks {
         ops: spawn(ops.run(Arc::clone(&metrics), readiness, ends.ops.clone())),
         lanes: spawn(bridge::run(hall, parts, ends.lanes.clone())),
         door: spawn(door.run(mqtt_outlet, metrics, signals.reload, ends.door.clone())),
-        transport: spawn(after_door(door_watch, ccs_config, transport_outlet, ends.transport.clone())),
+        back_doors,
     };
     tracing::info!(broker = ?addresses.broker, ops = %addresses.ops, "bridge started");
     if let Some(ready) = ready {
@@ -216,7 +221,7 @@ struct Tasks {
     ops: JoinHandle<std::io::Result<()>>,
     lanes: JoinHandle<Result<(), StoreError>>,
     door: JoinHandle<Result<(), AppError>>,
-    transport: JoinHandle<Result<(), ccs::Fatal>>,
+    back_doors: JoinSet<Result<(), AppError>>,
 }
 
 impl Tasks {
@@ -226,7 +231,7 @@ impl Tasks {
             () = stop.cancelled() => Ok(()),
             ended = &mut self.lanes => { ended??; Err(AppError::Ended("lanes")) }
             ended = &mut self.door => { ended??; Err(AppError::Ended("MQTT side")) }
-            ended = &mut self.transport => { ended??; Err(AppError::Ended("transport")) }
+            ended = backdoor::first(&mut self.back_doors) => { ended?; Err(AppError::Ended("transport")) }
             ended = &mut self.ops => { ended??; Err(AppError::Ended("health port")) }
         }
     }
@@ -234,7 +239,7 @@ impl Tasks {
     async fn wind_up(&mut self, ends: &Ends) {
         ends.lanes.intake.cancel();
         ends.transport.cancel();
-        finish(&mut self.transport).await;
+        while self.back_doors.join_next().await.is_some() {}
         ends.lanes.publish.cancel();
         tokio::select! {
             () = ends.lanes.quiet.cancelled() => {}
@@ -248,10 +253,10 @@ impl Tasks {
         finish(&mut self.ops).await;
     }
 
-    fn abort(&self) {
+    fn abort(&mut self) {
         self.lanes.abort();
         self.door.abort();
-        self.transport.abort();
+        self.back_doors.abort_all();
         self.ops.abort();
     }
 }
@@ -269,20 +274,6 @@ where
     F: Future<Output: Send> + Send + 'static,
 {
     tokio::spawn(future)
-}
-
-async fn after_door(
-    mut door: watch::Receiver<Door>,
-    config: ccs::CcsConfig,
-    outlet: transport::Outlet,
-    stop: CancellationToken,
-) -> Result<(), ccs::Fatal> {
-    let open = door.wait_for(|door| *door == Door::Open);
-    tokio::select! {
-        _ = tokio::time::timeout(DOOR_PATIENCE, open) => {}
-        () = stop.cancelled() => {}
-    }
-    ccs::run(config, outlet, stop).await
 }
 
 /// Whichever broker is used.
@@ -352,16 +343,25 @@ impl FrontDoor {
     }
 }
 
-async fn open_store(settings: &Settings) -> Result<(Store, store::Keeper, store::Recovery), AppError> {
+async fn open_store(
+    settings: &Settings,
+    doors: &[BackDoor],
+) -> Result<(Store, store::Keeper, store::Recovery), AppError> {
     let path = settings.store.path.clone();
     if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
         std::fs::create_dir_all(folder).map_err(|source| AppError::Folder { path: folder.to_owned(), source })?;
     }
-    let wanted = plan::store(settings);
+    let wanted = plan::store(settings, doors.iter().map(BackDoor::way).collect());
     // It reads the memory of settled messages, which may take a second or two.
     Ok(tokio::task::spawn_blocking(move || Store::open(&wanted, now_ms())).await??)
 }
 
 fn starting() -> Readiness {
-    Readiness { ready: false, ccs: "down", mqtt: "closed", store: "ok".to_owned(), intake: "taking".to_owned() }
+    Readiness {
+        ready: false,
+        transports: BTreeMap::new(),
+        mqtt: "closed",
+        store: "ok".to_owned(),
+        intake: "taking".to_owned(),
+    }
 }

@@ -4,10 +4,11 @@
 //! secrets are read from their files, limits are compared with each other.
 
 use crate::chat::id::Owner;
+use crate::chat::way::Way;
 use crate::ops::logs::Format;
 use crate::secret::Secret;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -16,16 +17,22 @@ mod check;
 mod fields;
 mod front_door;
 mod rumqttd;
+mod transports;
 
 pub use broker::{Broker, Engine, Listen};
 pub use check::ConfigError;
+pub use transports::{Fcm, FcmProject, OnAmbiguous, Transport};
 
 /// Everything that can be set.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
+    /// By which way messages go to the devices.
+    pub transport: Transport,
     /// The CCS session.
     pub ccs: Ccs,
+    /// FCM HTTP v1.
+    pub fcm: Fcm,
     /// The MQTT side.
     pub mqtt: Mqtt,
     /// The embedded broker.
@@ -315,8 +322,8 @@ impl Default for Limits {
 pub struct Loaded {
     /// The settings as they apply.
     pub settings: Settings,
-    /// The CCS server key.
-    pub api_key: Secret,
+    /// The CCS server key, if CCS is spoken.
+    pub api_key: Option<Secret>,
     /// The password at the external broker.
     pub mqtt_password: Option<Secret>,
 }
@@ -346,6 +353,14 @@ impl Settings {
     /// When a name cannot be a topic level.
     pub fn owners(&self) -> Result<(BTreeMap<String, Owner>, Option<Owner>), ConfigError> {
         check::owners(&self.routes)
+    }
+
+    /// By which way messages go: the default, and that of each category; checked.
+    ///
+    /// # Errors
+    /// When a text names no way.
+    pub fn ways(&self) -> Result<(Way, HashMap<String, Way>), ConfigError> {
+        transports::ways(&self.transport)
     }
 
     /// The settings as TOML, with secrets hidden.

@@ -1,7 +1,7 @@
 //! `fcm-mqtt-bridge`: keeps the push-service session and lets everybody else be a plain MQTT client.
 //!
 //! ```text
-//!          MQTT clients (paho, mqtt.js, mosquitto_pub)                            CCS
+//!          MQTT clients (paho, mqtt.js, mosquitto_pub)                         CCS, FCM
 //!                  │                                                               ▲
 //!   ┌──────────────▼────────────┐                                  ┌───────────────┴─────────────┐
 //!   │ broker/   gate + engine   │  (embedded, or an external       │ transport/                  │
@@ -25,7 +25,7 @@
 //!
 //! `chat`, `ccs` and `fcm` use nothing of ours, no tokio, no clock and no random source. `store` uses `chat`.
 //! `transport` uses `ccs`, `fcm` and the words of `chat`. `mqtt`, `broker` and `rumqttd` move topics and bytes and know no word of
-//! `chat`. `bridge` uses `chat`, `store` and the two ports, never a wire format. `sim` shares only the codecs of `ccs`
+//! `chat`. `bridge` uses `chat`, `store` and the ports of the doors, never a wire format. `sim` shares only the codecs of `ccs`
 //! and `fcm`. `ops` is a leaf that all shells may use, `secret` one that everybody may; `app` and `main` know
 //! everything. `tests/architecture.rs` keeps it so.
 

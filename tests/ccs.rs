@@ -87,6 +87,7 @@ fn sends(count: usize) -> Vec<Send> {
         },
         recipient: i64::try_from(n % DEVICES).unwrap(),
         deadline_ms: now_ms() + 600_000,
+        attempt: 1,
     };
     (0..count).map(send).collect()
 }

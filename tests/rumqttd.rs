@@ -288,7 +288,7 @@ fn loaded(folder: &Path, ccs: SocketAddr) -> Loaded {
         ops: Ops { listen: ANYWHERE },
         ..Settings::default()
     };
-    Loaded { settings, api_key: Secret::new("key"), mqtt_password: None }
+    Loaded { settings, api_key: Some(Secret::new("key")), mqtt_password: None }
 }
 
 async fn soon<T>(what: impl Future<Output = T>) -> T {

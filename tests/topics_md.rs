@@ -14,7 +14,7 @@ const TOPICS: &str = include_str!("../topics.md");
 const STATUSES: [&str; 7] = ["accepted", "sent", "delivered", "read", "failed", "expired", "cancelled"];
 
 /// The fields of a status document.
-const STATUS_FIELDS: [&str; 12] = [
+const STATUS_FIELDS: [&str; 13] = [
     "id",
     "status",
     "ts",
@@ -23,6 +23,7 @@ const STATUS_FIELDS: [&str; 12] = [
     "attempt",
     "transport",
     "source",
+    "provider_id",
     "dup_possible",
     "token_action",
     "new_token",
@@ -149,7 +150,8 @@ fn what_the_bridge_writes_has_the_fields_of_its_example() {
         state: BridgeState::Online,
         version: "0.1.0".to_owned(),
         started: 1_767_225_600_123,
-        ccs: CcsState::Up,
+        ccs: Some(CcsState::Up),
+        transports: [("ccs".to_owned(), "up"), ("fcm-v1".to_owned(), "up")].into(),
         broker: BrokerKind::Embedded,
         ts: 1_767_225_600_456,
     };
@@ -178,7 +180,7 @@ fn every_event_is_listed_with_its_fields() {
         BridgeEvent::Connected { connection: 1 },
         BridgeEvent::Draining { connection: 1 },
         BridgeEvent::Reconnect { connection: 1, detail: text() },
-        BridgeEvent::AuthFailed { detail: text() },
+        BridgeEvent::AuthFailed { transport: text(), detail: text() },
         BridgeEvent::Refused { code: text(), id },
         BridgeEvent::TokenRemoved { token: Token::new("x").unwrap(), code: text() },
         BridgeEvent::SpoolFull { rows: 1 },

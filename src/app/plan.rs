@@ -1,16 +1,18 @@
 //! From the settings to what each part is told.
 
-use super::SENDS;
+use super::backdoor::{BackDoor, SENDS};
 use crate::bridge;
 use crate::chat::id::Owner;
 use crate::chat::message::{BrokerKind as BrokerWord, Limits as MessageLimits};
 use crate::chat::route::Routes;
 use crate::chat::topic::{BridgeTopic, CLIENT_FILTERS};
-use crate::config::{AckMode, BrokerKind, ConfigError, Engine, MqttVersion, Settings};
+use crate::chat::way::{Way, Ways};
+use crate::config::{AckMode, BrokerKind, ConfigError, Engine, Fcm, MqttVersion, OnAmbiguous, Settings};
 use crate::mqtt::{ClientConfig, ClientLimits, Version, Will};
 use crate::secret::Secret;
 use crate::store;
 use crate::transport::ccs;
+use crate::transport::fcm::{self, Credentials, FcmConfig};
 
 #[cfg(feature = "broker")]
 use crate::broker::{BrokerConfig, BrokerLimits, JwtConfig, Listen, TlsFiles};
@@ -28,7 +30,7 @@ const UNCONFIRMED_MAX: usize = 65_536;
 #[cfg(feature = "broker")]
 const SECONDS_PER_HOUR: u64 = 3_600;
 
-pub(super) fn store(settings: &Settings) -> store::Settings {
+pub(super) fn store(settings: &Settings, ways: Vec<Way>) -> store::Settings {
     let limits = &settings.limits;
     let overshoot = limits.inflight_publishes as u64;
     store::Settings {
@@ -41,6 +43,7 @@ pub(super) fn store(settings: &Settings) -> store::Settings {
             history_hours: limits.history_hours,
             history_rows: limits.history_rows,
         },
+        ways,
         ..store::Settings::new(settings.store.path.clone())
     }
 }
@@ -48,9 +51,15 @@ pub(super) fn store(settings: &Settings) -> store::Settings {
 pub(super) fn bridge(settings: &Settings, started_ms: u64) -> Result<bridge::Settings, ConfigError> {
     let (categories, default_bal) = settings.owners()?;
     let limits = &settings.limits;
+    let routes = Routes::new(categories.into_iter().collect(), default_bal);
+    let (default_way, by_category) = settings.ways()?;
+    let projects = settings.fcm.configured();
+    let streams = projects.iter().map(|(_, fcm)| fcm.connections * fcm::STREAMS_MAX).max().unwrap_or(0);
     let explicit = settings.bals.iter().filter(|(_, bal)| bal.ack == AckMode::Explicit);
     Ok(bridge::Settings {
-        routes: Routes::new(categories.into_iter().collect(), default_bal),
+        ways: Ways::new(default_way, by_category, &routes),
+        unconfirmed: projects.iter().filter(|(_, fcm)| !fcm.app_receipts).map(|(way, _)| way.clone()).collect(),
+        routes,
         explicit: explicit.filter_map(|(name, _)| Owner::new(name).ok()).collect(),
         broker: match (settings.mqtt.broker, settings.broker.engine) {
             (BrokerKind::Embedded, Engine::Mqtt5) => BrokerWord::Embedded,
@@ -60,7 +69,7 @@ pub(super) fn bridge(settings: &Settings, started_ms: u64) -> Result<bridge::Set
         message: MessageLimits { payload_bytes: limits.payload_bytes, ..MessageLimits::default() },
         inflight_publishes: limits.inflight_publishes,
         topic_window: limits.topic_window,
-        claims: (settings.ccs.window * settings.ccs.connections * 4).clamp(SENDS * 4, CLAIMS_MAX),
+        claims: ((settings.ccs.window * settings.ccs.connections).max(streams) * 4).clamp(SENDS * 4, CLAIMS_MAX),
         queue: bridge::Room { rows: limits.queue_rows, bytes: limits.queue_bytes },
         spool: bridge::Room { rows: limits.spool_rows, bytes: limits.spool_bytes },
         retry_max_seconds: limits.retry_max_seconds,
@@ -69,7 +78,42 @@ pub(super) fn bridge(settings: &Settings, started_ms: u64) -> Result<bridge::Set
     })
 }
 
-pub(super) fn ccs(settings: &Settings, api_key: Secret) -> ccs::CcsConfig {
+/// Every way to the devices that is configured; the default one first, which gets what has lost its own.
+pub(super) fn back_doors(settings: &Settings, api_key: Option<Secret>) -> Vec<BackDoor> {
+    let ccs = api_key.map(|key| BackDoor::Ccs(Box::new(ccs(settings, key))));
+    let projects = settings.fcm.configured().into_iter().map(|(way, set)| {
+        let config = fcm(&way, set);
+        BackDoor::Fcm(way, Box::new(config))
+    });
+    let mut doors: Vec<BackDoor> = ccs.into_iter().chain(projects).collect();
+    doors.sort_by_key(|door| door.way().to_string() != settings.transport.default);
+    doors
+}
+
+/// Where an app confirms: below its own user's name, which it knows and the bridge does not.
+const CONFIRM_TO: &str = "self/receipts";
+
+fn fcm(way: &Way, set: Fcm) -> FcmConfig {
+    let credentials = match set.credentials_file {
+        Some(path) => Credentials::File(path),
+        None => Credentials::Metadata(set.metadata_host),
+    };
+    FcmConfig {
+        name: way.to_string(),
+        project_id: set.project_id,
+        base_url: set.base_url,
+        ca_file: set.ca_file,
+        connections: set.connections,
+        on_ambiguous: match set.on_ambiguous {
+            OnAmbiguous::Retry => fcm::OnAmbiguous::Retry,
+            OnAmbiguous::Report => fcm::OnAmbiguous::Report,
+        },
+        confirm_to: set.app_receipts.then(|| CONFIRM_TO.to_owned()),
+        ..FcmConfig::new(credentials)
+    }
+}
+
+fn ccs(settings: &Settings, api_key: Secret) -> ccs::CcsConfig {
     let set = &settings.ccs;
     ccs::CcsConfig {
         host: set.host.clone(),
@@ -149,13 +193,19 @@ pub(super) fn client(settings: &Settings, password: Option<Secret>, started_ms: 
         filters: CLIENT_FILTERS.iter().map(ToString::to_string).collect(),
         will: Some(Will {
             topic: BridgeTopic::Status.to_string(),
-            payload: bridge::offline(started_ms, BrokerWord::External).to_will().into(),
+            payload: bridge::offline(started_ms, BrokerWord::External, ways(settings).iter()).to_will().into(),
             qos: 1,
             retain: true,
         }),
         url: set.url.clone(),
         limits: ClientLimits::default(),
     }
+}
+
+/// The ways that there will be, for the will. Without CCS's key they are told apart by its sender.
+fn ways(settings: &Settings) -> Vec<Way> {
+    let ccs = (!settings.ccs.sender_id.is_empty()).then_some(Way::Ccs);
+    ccs.into_iter().chain(settings.fcm.configured().into_iter().map(|(way, _)| way)).collect()
 }
 
 #[cfg(feature = "rumqttd")]

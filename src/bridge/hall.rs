@@ -1,14 +1,17 @@
 //! What all parts of the bridge share.
 
+use super::order::OrderBook;
 use crate::chat::id::{Owner, Sid, SidSource};
 use crate::chat::message::{BridgeEvent, BrokerKind, Limits as MessageLimits};
 use crate::chat::route::Routes;
+use crate::chat::status::Source;
 use crate::chat::topic::BridgeTopic;
+use crate::chat::way::{Way, Ways};
 use crate::ops::clock::now_ms;
 use crate::ops::metrics::Metrics;
-use crate::store::{Acks, Route, Store};
-use std::collections::HashSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use crate::store::{Acks, Recovery, Route, Store};
+use std::collections::{BTreeMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::mpsc;
 
@@ -17,6 +20,10 @@ use tokio::sync::mpsc;
 pub struct Settings {
     /// Which BAL gets the messages of which app.
     pub routes: Routes,
+    /// By which way messages go.
+    pub ways: Ways,
+    /// Ways on which no app confirms anything: `sent` is the last word there.
+    pub unconfirmed: HashSet<Way>,
     /// BALs that acknowledge upstream messages explicitly.
     pub explicit: HashSet<Owner>,
     /// Which broker is in use.
@@ -66,6 +73,9 @@ pub(crate) struct Hall {
     pub(crate) metrics: Arc<Metrics>,
     /// What an operator wants to hear of; full means that the newest is left out.
     pub(crate) events: mpsc::Sender<BridgeEvent>,
+    /// Which recipients wait for a retry, on each way. Shared by the lane that sends, the store's writer, which asks while
+    /// it looks for due messages, and whoever learns that a message needs no retry; held for one look-up.
+    books: BTreeMap<Way, Arc<Mutex<OrderBook>>>,
     /// One line, held for the length of an addition: ids must grow across all lanes, so there is one source.
     sids: Mutex<SidSource>,
 }
@@ -76,10 +86,33 @@ impl Hall {
         store: Store,
         metrics: Arc<Metrics>,
         events: mpsc::Sender<BridgeEvent>,
-        last: Option<Sid>,
+        recovery: &Recovery,
+        ways: impl Iterator<Item = Way>,
     ) -> Self {
-        let sids = Mutex::new(SidSource::after(last));
-        Self { settings, store, metrics, events, sids }
+        let sids = Mutex::new(SidSource::after(recovery.last_sid));
+        let mut books: BTreeMap<Way, OrderBook> = ways.map(|way| (way, OrderBook::default())).collect();
+        for message in &recovery.retrying {
+            if let Some(book) = books.get_mut(&message.way) {
+                book.retry(message.recipient, message.sid.row(), message.due_ms);
+            }
+        }
+        let books = books.into_iter().map(|(way, book)| (way, Arc::new(Mutex::new(book)))).collect();
+        Self { settings, store, metrics, events, books, sids }
+    }
+
+    /// The book of one way; an empty one for a way that is none of the bridge's.
+    pub(crate) fn book(&self, way: &Way) -> Arc<Mutex<OrderBook>> {
+        self.books.get(way).cloned().unwrap_or_default()
+    }
+
+    /// Nobody has to wait for this message any more.
+    pub(crate) fn let_pass(&self, way: &Way, recipient: i64, sid: Sid) {
+        locked(&self.book(way)).settled(recipient, sid.row());
+    }
+
+    /// Whether what an app says of a message may be all that is ever known of its delivery.
+    pub(crate) fn hears_apps(&self) -> bool {
+        self.books.keys().any(|way| way.witness() == Source::App && !self.settings.unconfirmed.contains(way))
     }
 
     /// Whether another message for the push service may be taken. Those on their way to the disk are not counted yet, so
@@ -119,4 +152,9 @@ impl Hall {
     pub(crate) fn tell(&self, event: BridgeEvent) {
         let _ = self.events.try_send(event);
     }
+}
+
+/// A book is consistent between any two of its calls, whoever panicked.
+pub(crate) fn locked(book: &Mutex<OrderBook>) -> MutexGuard<'_, OrderBook> {
+    book.lock().unwrap_or_else(PoisonError::into_inner)
 }

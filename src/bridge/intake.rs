@@ -4,6 +4,7 @@
 //! the same order. A full queue, a slow disk or a stop all look the same to a publisher: no acknowledgement yet.
 
 use super::attendance::Word;
+use super::count_status;
 use super::hall::Hall;
 use crate::chat::id::{MessageId, Owner, Sid};
 use crate::chat::message::{
@@ -15,7 +16,7 @@ use crate::mqtt::{Ack, AckWord, Inbound};
 use crate::ops::clock::now_ms;
 use crate::ops::metrics::Metric;
 use crate::ops::story;
-use crate::store::{Accepted, Acknowledged as Kept, Committed, NewDelivery, Note, Rejected, StoreError};
+use crate::store::{Accepted, Acknowledged as Kept, Committed, NewDelivery, Note, Recorded, Rejected, StoreError};
 use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
@@ -158,16 +159,19 @@ impl Intake {
         let (sid, now) = self.hall.next_sid();
         let Facts { owner, body, recipient, receipt, reply } = facts;
         let id = message.id.clone().unwrap_or_else(|| MessageId::from(sid));
+        let settings = &self.hall.settings;
+        let way = settings.ways.pick(&owner, message.category.as_deref()).clone();
         let new = NewDelivery {
             sid,
             bal: owner.clone(),
             id: id.clone(),
             recipient,
+            receipt: receipt && !settings.unconfirmed.contains(&way),
+            way,
             order: message.order.clone(),
             body: body.into(),
             accepted_at: now,
             deadline_ms: message.deadline_ms(now, publish.expiry),
-            receipt,
             reply,
             correlation: publish.correlation,
         };
@@ -185,8 +189,13 @@ impl Intake {
                     Acknowledged::Each(sids) => Kept::These(sids),
                     Acknowledged::UpTo(sid) => Kept::UpTo(sid),
                 };
-                let store = self.hall.store.clone();
-                let done = async move { store.acked(&owner, what, now_ms()).await.map(|_| Some(AckWord::Done)) };
+                let hall = Arc::clone(&self.hall);
+                let done = async move {
+                    if let (Kept::These(sids), true) = (&what, hall.hears_apps()) {
+                        confirm(&hall, sids.clone()).await?;
+                    }
+                    hall.store.acked(&owner, what, now_ms()).await.map(|_| Some(AckWord::Done))
+                };
                 self.waiting.push_back((publish.ack, Box::pin(done)));
                 Ok(())
             }
@@ -288,6 +297,23 @@ fn told(hall: &Hall, accepted: Accepted, sid: Sid, owner: &Owner, id: &MessageId
         Accepted::Full => return Some(AckWord::Quota),
     }
     Some(AckWord::Done)
+}
+
+/// The same document confirms messages to devices, from the app on one, where the push service does not.
+async fn confirm(hall: &Hall, sids: Vec<Sid>) -> Result<(), StoreError> {
+    for (sid, recorded) in hall.store.confirm(sids, now_ms()).await?.await? {
+        let Recorded::Moved { bal, id, recipient, way, life, told } = recorded else { continue };
+        hall.metrics.count(Metric::Receipts);
+        if !life.unsent() {
+            // It may have been waiting for a retry, because its answer was lost.
+            hall.let_pass(&way, recipient, sid);
+        }
+        for status in told {
+            count_status(&hall.metrics, *status);
+            tracing::debug!(target: story::TARGET, bal, id, ?status, "confirmed by the app: status on disk");
+        }
+    }
+    Ok(())
 }
 
 async fn front(waiting: &mut VecDeque<(Ack, Remaining)>) -> Result<Option<AckWord>, StoreError> {

@@ -7,11 +7,13 @@
 //! ```
 //!
 //! Invariant: nothing is acknowledged to either side before its commit, and nothing is forgotten before the other side
-//! has confirmed it. Each of the four parts is one task and owns its state; they meet only in the store and its watches.
-//! A fifth, `attendance`, tells who is there.
+//! has confirmed it. Each of the parts is one task and owns its state (there is a `Pusher` for each way to
+//! the devices); they meet only in the store and its watches.
+//! Another one, `attendance`, tells who is there.
 
 mod attendance;
 mod brake;
+mod broom;
 mod hall;
 mod intake;
 mod lane;
@@ -29,6 +31,7 @@ pub use publisher::mark_copy;
 pub use steward::offline;
 
 use crate::chat::status::Status;
+use crate::chat::way::Way;
 use crate::mqtt;
 use crate::ops::health::Readiness;
 use crate::ops::metrics::{Metric, Metrics};
@@ -53,8 +56,8 @@ pub struct Parts {
     pub recovery: Recovery,
     /// The front door.
     pub mqtt: mqtt::Port,
-    /// The back door.
-    pub transport: transport::Port,
+    /// The back doors, one for each way to the devices; at least one.
+    pub transports: Vec<(Way, transport::Port)>,
     /// The numbers.
     pub metrics: Arc<Metrics>,
     /// Where to say how it goes.
@@ -77,10 +80,11 @@ pub struct Stops {
 /// # Errors
 /// When the store is closed before the lanes are.
 pub async fn run(settings: Settings, parts: Parts, stops: Stops) -> Result<(), StoreError> {
-    let Parts { store, recovery, mqtt, transport, metrics, readiness } = parts;
+    let Parts { store, recovery, mqtt, transports, metrics, readiness } = parts;
     let (events_tx, events) = mpsc::channel(EVENTS);
     let health = store.health();
-    let hall = Arc::new(Hall::new(settings, store, metrics, events_tx, recovery.last_sid));
+    let ways = transports.iter().map(|(way, _)| way.clone());
+    let hall = Arc::new(Hall::new(settings, store, metrics, events_tx, &recovery, ways));
     // Before anything new comes in, which has to line up behind it.
     let routing = Arc::clone(&hall);
     let routed = hall.store.route_held(move |category| routing.route(category)).await?;
@@ -88,20 +92,23 @@ pub async fn run(settings: Settings, parts: Parts, stops: Stops) -> Result<(), S
         tracing::info!(routed, "messages of devices that waited for a route have one now");
     }
     let presences = presence::Presences::new();
-    let (link, door, clients) = (transport.link.clone(), mqtt.door.clone(), mqtt.clients.clone());
-    let watches = Watches { link, door, store: health, clients, events };
+    let links = transports.iter().map(|(way, port)| (way.clone(), port.link.clone())).collect();
+    let (door, clients) = (mqtt.door.clone(), mqtt.clients.clone());
+    let watches = Watches { links, door, store: health, clients, events };
     let steward = Steward::new(Arc::clone(&hall), watches, mqtt.publish.clone(), readiness);
     let mqtt::Port { inbound, publish, former, door, readers, sightings, .. } = mqtt;
     let attendance = attendance::Attendance::new(Arc::clone(&hall), presences.clone(), publish.clone(), door.clone());
     let (words_tx, words) = mpsc::channel(attendance::WORDS);
     let front = publisher::Front { publish, door, readers, former };
     let publisher = publisher::Publisher::new(Arc::clone(&hall), presences, front, recovery.former);
-    let pusher = pusher::Pusher::new(Arc::clone(&hall), transport, &recovery.retrying);
-    let intake = intake::Intake::new(hall, words_tx);
+    let intake = intake::Intake::new(Arc::clone(&hall), words_tx);
 
     let mut tasks = JoinSet::new();
+    for (way, port) in transports {
+        tasks.spawn(pusher::Pusher::new(Arc::clone(&hall), way, port).run(stops.intake.clone()));
+    }
+    tasks.spawn(broom::run(hall, stops.publish.clone()));
     tasks.spawn(intake.run(inbound, stops.intake.clone()));
-    tasks.spawn(pusher.run(stops.intake));
     let others = CancellationToken::new();
     let parting = publisher::Parting { stop: stops.publish.clone(), others: others.clone(), quiet: stops.quiet };
     tasks.spawn(publisher.run(parting));

@@ -8,20 +8,22 @@
 mod answer;
 
 use super::brake::Brake;
-use super::hall::Hall;
+use super::broom;
+use super::hall::{Hall, locked};
 use super::order::OrderBook;
 use super::upstream::UpstreamDesk;
-use crate::chat::delivery::Event;
+use crate::chat::delivery::{Arrival, Event};
 use crate::chat::id::{Sid, Token};
 use crate::chat::message::ErrorCode;
 use crate::chat::push::{Push, Target};
 use crate::chat::status::TokenAction;
+use crate::chat::way::Way;
 use crate::ops::clock::now_ms;
 use crate::ops::metrics::Metric;
-use crate::store::{Claimed, Committed, DueQuery, Overdue, Recorded, Retrying, StoreError, Swept, Taken};
+use crate::store::{Claimed, Committed, DueQuery, Recorded, StoreError, Taken};
 use crate::transport::{Link, Port, Send, Tag};
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
@@ -30,8 +32,6 @@ use tokio_util::sync::CancellationToken;
 const COMMITS_MAX: usize = 4_096;
 /// How often the store is asked for work when nothing rings; due times and parked messages are found by it.
 const LOOK: Duration = Duration::from_millis(250);
-/// How often the store is asked for what is overdue or old enough to be forgotten.
-const SWEEP: Duration = Duration::from_millis(500);
 
 /// A message that the transport has.
 #[derive(Debug, Clone)]
@@ -53,38 +53,38 @@ enum After {
 /// The lane's task.
 pub(super) struct Pusher {
     hall: Arc<Hall>,
+    way: Way,
     port: Port,
     desk: UpstreamDesk,
-    /// Shared with the store's writer, which asks it while it looks for due messages; held for one look-up.
+    /// [`Hall::book`] of the way.
     book: Arc<Mutex<OrderBook>>,
     brake: Brake,
     pause_until: Option<Instant>,
     flights: HashMap<i64, Flight>,
+    /// How many of them the metrics know of.
+    shown: usize,
     ready: VecDeque<Send>,
     taking: Option<Committed<Taken>>,
-    sweeping: Option<Committed<Swept>>,
     more: bool,
     commits: VecDeque<(Committed<Recorded>, After)>,
 }
 
 impl Pusher {
-    /// `retrying` are the messages that were handed out before the last stop.
-    pub(super) fn new(hall: Arc<Hall>, port: Port, retrying: &[Retrying]) -> Self {
-        let mut book = OrderBook::default();
-        for message in retrying {
-            book.retry(message.recipient, message.sid.row(), message.due_ms);
-        }
+    /// A lane for what goes by `way`.
+    pub(super) fn new(hall: Arc<Hall>, way: Way, port: Port) -> Self {
+        let book = hall.book(&way);
         Self {
             desk: UpstreamDesk::new(Arc::clone(&hall), port.acks.clone()),
             hall,
+            way,
             port,
-            book: Arc::new(Mutex::new(book)),
+            book,
             brake: Brake::default(),
             pause_until: None,
             flights: HashMap::new(),
+            shown: 0,
             ready: VecDeque::new(),
             taking: None,
-            sweeping: None,
             more: true,
             commits: VecDeque::new(),
         }
@@ -93,7 +93,6 @@ impl Pusher {
     /// Works until the transport has ended and all its answers are on disk. After `stop` nothing new is claimed.
     pub(super) async fn run(mut self, stop: CancellationToken) -> Result<(), StoreError> {
         let mut look = every(LOOK);
-        let mut broom = every(SWEEP);
         let mut reports_end = false;
         let mut due = self.hall.store.due();
         while !(reports_end && self.is_idle()) {
@@ -105,7 +104,6 @@ impl Pusher {
                 done = front(&mut self.commits), if !self.commits.is_empty() => self.committed(done?).await,
                 ready = self.desk.wait(), if busy => self.desk.finish(ready?).await?,
                 taken = answer(&mut self.taking) => self.taken(taken?).await?,
-                swept = answer(&mut self.sweeping) => self.swept(swept?).await?,
                 permit = sends.reserve(), if flows && !self.ready.is_empty() => match permit {
                     Ok(permit) => if let Some(send) = self.next_ready().await? {
                         permit.send(send);
@@ -130,7 +128,6 @@ impl Pusher {
                         self.give_back().await?;
                     }
                 }
-                _ = broom.tick(), if self.sweeping.is_none() => self.sweep().await?,
             }
         }
         Ok(())
@@ -158,17 +155,15 @@ impl Pusher {
             return Ok(());
         }
         let (book, now) = (Arc::clone(&self.book), now_ms());
-        let blocked = move |recipient: i64, row: i64| {
-            book.lock().unwrap_or_else(PoisonError::into_inner).blocked(recipient, row, now)
-        };
-        let query = DueQuery { now, limit, blocked: Arc::new(blocked) };
+        let blocked = move |recipient: i64, row: i64| locked(&book).blocked(recipient, row, now);
+        let query = DueQuery { way: self.way.clone(), now, limit, blocked: Arc::new(blocked) };
         self.taking = Some(self.hall.store.take_due(query).await?);
         Ok(())
     }
 
     async fn taken(&mut self, taken: Taken) -> Result<(), StoreError> {
         self.more = !taken.claimed.is_empty();
-        self.expired(&taken.expired);
+        broom::expired(&self.hall, &taken.expired);
         for message in taken.claimed {
             match Push::from_body(&message.body) {
                 Ok(push) => self.claimed(message, push),
@@ -180,12 +175,13 @@ impl Pusher {
                         detail: "the bridge cannot read the stored message".to_owned(),
                         token_action: TokenAction::Keep,
                         copies: 0,
+                        arrival: Arrival::No,
                     };
                     self.record(message.sid, Some(message.recipient), event).await?;
                 }
             }
         }
-        self.hall.metrics.set(Metric::InFlight, self.flights.len() as u64);
+        self.show_flights();
         Ok(())
     }
 
@@ -193,7 +189,7 @@ impl Pusher {
         let Claimed { sid, recipient, attempt, deadline_ms, .. } = message;
         let token = if let Target::Token(token) = &push.target { Some(token.clone()) } else { None };
         self.flights.insert(sid.row(), Flight { recipient, attempt, deadline_ms, token });
-        self.ready.push_back(Send { sid, push, recipient, deadline_ms });
+        self.ready.push_back(Send { sid, push, recipient, deadline_ms, attempt });
     }
 
     /// The next message for the transport. What has come to be behind a refused one meanwhile goes back.
@@ -221,32 +217,20 @@ impl Pusher {
         self.record(sid, Some(recipient), Event::Lost { copies: 0 }).await
     }
 
-    async fn sweep(&mut self) -> Result<(), StoreError> {
-        self.sweeping = Some(self.hall.store.sweep(now_ms()).await?);
-        Ok(())
-    }
-
-    async fn swept(&mut self, swept: Swept) -> Result<(), StoreError> {
-        self.expired(&swept.expired);
-        if swept.more { self.sweep().await } else { Ok(()) }
-    }
-
-    /// Nobody has to wait for these any more.
-    fn expired(&self, expired: &[Overdue]) {
-        self.hall.metrics.add(Metric::DownstreamExpired, expired.len() as u64);
-        for Overdue { recipient, sid } in expired {
-            self.book().settled(*recipient, sid.row());
-        }
-    }
-
     async fn record(&mut self, sid: Sid, recipient: Option<i64>, event: Event) -> Result<(), StoreError> {
         let committed = self.hall.store.record(sid, event, now_ms()).await?;
         self.commits.push_back((committed, After::Answer(sid, recipient)));
         Ok(())
     }
 
+    fn show_flights(&mut self) {
+        let now = self.flights.len();
+        self.hall.metrics.shift(Metric::InFlight, i64::try_from(now).unwrap_or(i64::MAX) - self.shown as i64);
+        self.shown = now;
+    }
+
     fn book(&self) -> MutexGuard<'_, OrderBook> {
-        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.book)
     }
 }
 

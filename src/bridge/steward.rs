@@ -4,12 +4,15 @@
 use super::hall::Hall;
 use crate::chat::message::{BridgeEvent, BridgeState, BridgeStats, BridgeStatus, BrokerKind, CcsState};
 use crate::chat::topic::BridgeTopic;
+use crate::chat::way::Way;
 use crate::mqtt::{Door, Outbound};
 use crate::ops::clock::now_ms;
 use crate::ops::health::Readiness;
 use crate::ops::metrics::Metric;
 use crate::store::{StoreError, StoreHealth};
-use crate::transport::Link;
+use crate::transport::{Link, Outage};
+use futures_util::future::select_all;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -23,7 +26,7 @@ const ROUND_EVERY: Duration = Duration::from_millis(500);
 
 /// What the steward watches.
 pub(super) struct Watches {
-    pub(super) link: watch::Receiver<Link>,
+    pub(super) links: Vec<(Way, watch::Receiver<Link>)>,
     pub(super) door: watch::Receiver<Door>,
     pub(super) store: watch::Receiver<StoreHealth>,
     pub(super) clients: watch::Receiver<Option<usize>>,
@@ -36,7 +39,7 @@ pub(super) struct Steward {
     watches: Watches,
     publish: mpsc::Sender<Outbound>,
     readiness: watch::Sender<Readiness>,
-    said: Option<(BridgeState, CcsState)>,
+    said: Option<(BridgeState, BTreeMap<String, &'static str>)>,
 }
 
 impl Steward {
@@ -68,7 +71,7 @@ impl Steward {
                     if changed.is_err() { break }
                 }
                 // Whoever changes them may have gone: the last word is in there, and no further one comes.
-                Ok(()) = self.watches.link.changed() => {}
+                () = news(&mut self.watches.links) => {}
                 Ok(()) = self.watches.store.changed() => {}
                 Some(event) = self.watches.events.recv() => {
                     self.announce(BridgeTopic::Events, event.to_payload(now_ms()), 1, false);
@@ -89,22 +92,23 @@ impl Steward {
         metrics.set(Metric::SpoolRows, numbers.spool_rows);
         metrics.set(Metric::SpoolBytes, numbers.spool_bytes);
         metrics.set(Metric::Commits, numbers.commits);
-        let link = *self.watches.link.borrow_and_update();
+        let links: Vec<(Way, Link)> =
+            self.watches.links.iter_mut().map(|(way, link)| (way.clone(), *link.borrow_and_update())).collect();
         let open = *self.watches.door.borrow() == Door::Open;
         let store = self.watches.store.borrow_and_update().clone();
-        metrics.set(Metric::CcsUp, u64::from(link == Link::Up));
+        let up = |of: fn(&Way) -> bool| {
+            let mut states = links.iter().filter(|(way, _)| of(way)).peekable();
+            u64::from(states.peek().is_some() && states.all(|(_, link)| *link == Link::Up))
+        };
+        metrics.set(Metric::CcsUp, up(|way| *way == Way::Ccs));
+        metrics.set(Metric::FcmUp, up(|way| *way != Way::Ccs));
         metrics.set(Metric::DoorOpen, u64::from(open));
         metrics.set(Metric::StoreBlocked, u64::from(store != StoreHealth::Ok));
         let stopped = metrics.get(Metric::IntakeStopped) == 1;
-        let ready = link != Link::Down { auth_failed: true } && link != Link::Down { auth_failed: false } && open;
+        let ready = open && !links.iter().any(|(_, link)| matches!(link, Link::Down(_)));
         let now = Readiness {
             ready: ready && store == StoreHealth::Ok && !stopped,
-            ccs: match link {
-                Link::Up => "up",
-                Link::Draining => "draining",
-                Link::Down { auth_failed: true } => "auth_failed",
-                Link::Down { auth_failed: false } => "down",
-            },
+            transports: links.iter().map(|(way, link)| (way.to_string(), link.as_str())).collect(),
             mqtt: if open { "open" } else { "closed" },
             store: match store {
                 StoreHealth::Ok => "ok".to_owned(),
@@ -125,22 +129,30 @@ impl Steward {
             return;
         }
         let status = self.status();
-        if self.said == Some((status.state, status.ccs)) {
+        let said = Some((status.state, status.transports.clone()));
+        if self.said == said {
             return;
         }
         if self.announce(BridgeTopic::Status, status.to_payload(), 1, true) {
-            self.said = Some((status.state, status.ccs));
+            self.said = said;
         }
     }
 
     fn status(&self) -> BridgeStatus {
         let state = if self.readiness.borrow().ready { BridgeState::Online } else { BridgeState::Degraded };
-        let ccs = match *self.watches.link.borrow() {
+        let links = &self.watches.links;
+        let ccs = links.iter().find(|(way, _)| *way == Way::Ccs).map(|(_, link)| match *link.borrow() {
             Link::Up => CcsState::Up,
             Link::Draining => CcsState::Draining,
-            Link::Down { .. } => CcsState::Down,
-        };
-        BridgeStatus { state, ccs, ..offline(self.hall.settings.started_ms, self.hall.settings.broker) }
+            Link::Down(_) => CcsState::Down,
+        });
+        let transports = links.iter().map(|(way, link)| (way.to_string(), link.borrow().as_str())).collect();
+        BridgeStatus { state, ccs, transports, ..self.offline() }
+    }
+
+    fn offline(&self) -> BridgeStatus {
+        let settings = &self.hall.settings;
+        offline(settings.started_ms, settings.broker, self.watches.links.iter().map(|(way, _)| way))
     }
 
     fn stats(&self) -> BridgeStats {
@@ -166,7 +178,7 @@ impl Steward {
     }
 
     async fn farewell(&self) {
-        let status = offline(self.hall.settings.started_ms, self.hall.settings.broker).to_payload();
+        let status = self.offline().to_payload();
         let (outbound, outcome) = plain(BridgeTopic::Status, status, 1, true);
         if *self.watches.door.borrow() == Door::Open && self.publish.send(outbound).await.is_ok() {
             let _ = outcome.await;
@@ -174,13 +186,24 @@ impl Steward {
     }
 }
 
+/// Waits until one of the links changes. A transport that has gone says nothing more.
+async fn news(links: &mut [(Way, watch::Receiver<Link>)]) {
+    let change = async |link: &mut watch::Receiver<Link>| {
+        if link.changed().await.is_err() {
+            std::future::pending().await
+        }
+    };
+    select_all(links.iter_mut().map(|(_, link)| Box::pin(change(link)))).await;
+}
+
 /// The status of a bridge that is not there: also its will.
-pub fn offline(started_ms: u64, broker: BrokerKind) -> BridgeStatus {
+pub fn offline<'a>(started_ms: u64, broker: BrokerKind, ways: impl Iterator<Item = &'a Way> + Clone) -> BridgeStatus {
     BridgeStatus {
         state: BridgeState::Offline,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         started: started_ms,
-        ccs: CcsState::Down,
+        ccs: ways.clone().any(|way| *way == Way::Ccs).then_some(CcsState::Down),
+        transports: ways.map(|way| (way.to_string(), Outage::Unconnected.as_str())).collect(),
         broker,
         ts: now_ms(),
     }

@@ -3,8 +3,10 @@
 mod attendance;
 mod downstream;
 mod upstream;
+mod ways;
 
 use super::*;
+use crate::chat::delivery::Arrival;
 use crate::chat::id::{Owner, Sid, Token};
 use crate::chat::message::{BrokerKind, Limits as MessageLimits};
 use crate::chat::route::Routes;
@@ -25,6 +27,8 @@ struct House {
     path: std::path::PathBuf,
     mqtt: mqtt::Outlet,
     transport: transport::Outlet,
+    /// The ways beside the first one.
+    others: Vec<transport::Outlet>,
     stops: Stops,
     keeper: Keeper,
     metrics: Arc<Metrics>,
@@ -37,6 +41,8 @@ fn settings() -> Settings {
     let room = Room { rows: 10_000, bytes: 100_000_000 };
     Settings {
         routes: Routes::new(chat, None),
+        ways: crate::chat::way::Ways::default(),
+        unconfirmed: std::collections::HashSet::new(),
         explicit: std::iter::once(Owner::new("careful").unwrap()).collect(),
         broker: BrokerKind::Embedded,
         message: MessageLimits::default(),
@@ -63,14 +69,26 @@ impl House {
     }
 
     fn open_with(dir: tempfile::TempDir, path: std::path::PathBuf, settings: Settings) -> Self {
-        let (store, keeper, recovery) = Store::open(&crate::store::Settings::new(&path), now_ms()).unwrap();
+        Self::open_ways(dir, path, settings, &[Way::Ccs])
+    }
+
+    fn open_ways(dir: tempfile::TempDir, path: std::path::PathBuf, settings: Settings, ways: &[Way]) -> Self {
+        let wanted = crate::store::Settings { ways: ways.to_vec(), ..crate::store::Settings::new(&path) };
+        let (store, keeper, recovery) = Store::open(&wanted, now_ms()).unwrap();
         let (mqtt_port, mut mqtt) = mqtt::port(16, 16);
         // A front door that keeps nothing over a stop.
         mqtt.former.close();
-        let (transport_port, transport) = transport::port(16, 16, 16);
+        let (transports, mut outlets): (Vec<_>, Vec<_>) = ways
+            .iter()
+            .map(|way| {
+                let (port, outlet) = transport::port(16, 16, 16);
+                ((way.clone(), port), outlet)
+            })
+            .unzip();
+        let transport = outlets.remove(0);
         let (readiness_tx, readiness) = watch::channel(Readiness {
             ready: false,
-            ccs: "down",
+            transports: std::collections::BTreeMap::new(),
             mqtt: "closed",
             store: "ok".into(),
             intake: "taking".into(),
@@ -81,15 +99,17 @@ impl House {
             store,
             recovery,
             mqtt: mqtt_port,
-            transport: transport_port,
+            transports,
             metrics: Arc::clone(&metrics),
             readiness: readiness_tx,
         };
         #[expect(clippy::disallowed_methods, reason = "joined in `close`")]
         let running = tokio::spawn(run(settings, parts, stops.clone()));
-        transport.link.send_replace(Link::Up);
+        for outlet in std::iter::once(&transport).chain(&outlets) {
+            outlet.link.send_replace(Link::Up);
+        }
         mqtt.door.send_replace(Door::Open);
-        Self { _dir: dir, path, mqtt, transport, stops, keeper, metrics, readiness, running }
+        Self { _dir: dir, path, mqtt, transport, others: outlets, stops, keeper, metrics, readiness, running }
     }
 
     async fn publish(&self, topic: &str, payload: &Value) -> oneshot::Receiver<AckWord> {
@@ -146,7 +166,15 @@ impl House {
     }
 
     async fn refuse(&self, sid: Sid, refusal: Refusal) {
-        self.report(Report::Refused { sid, refusal, code: "X".into(), detail: String::new(), copies: 1 }).await;
+        self.report(Report::Refused {
+            sid,
+            refusal,
+            code: "X".into(),
+            detail: String::new(),
+            copies: 1,
+            arrival: Arrival::No,
+        })
+        .await;
     }
 
     /// The push service says that the device has it.
@@ -175,7 +203,7 @@ impl House {
     /// Stops in order; returns where the store is.
     async fn close(self) -> (tempfile::TempDir, std::path::PathBuf) {
         self.stops.intake.cancel();
-        drop(self.transport);
+        drop((self.transport, self.others));
         self.stops.publish.cancel();
         let mut publish = self.mqtt.publish;
         let drain = async { while publish.recv().await.is_some() {} };
@@ -191,7 +219,7 @@ async fn timeout<T>(future: impl Future<Output = T>) -> T {
 }
 
 fn accepted(sid: Sid) -> Report {
-    Report::Accepted { sid, canonical: None, copies: 1 }
+    Report::Accepted { sid, canonical: None, provider_id: None, copies: 1 }
 }
 
 #[tokio::test]

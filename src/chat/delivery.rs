@@ -86,11 +86,18 @@ pub enum Event {
     Accepted {
         /// How often it was written to a connection.
         copies: u32,
+        /// The push service's own name for it, if it gave one.
+        provider_id: Option<String>,
         /// The device's new token, if the push service named one.
         canonical: Option<Token>,
     },
-    /// The device got it, says the push service.
+    /// The device got it, says the push service, or the app itself ([`super::way::Way::witness`]).
     Receipt,
+    /// Its transport cannot send it now, and did not try.
+    Deferred {
+        /// When to try, in Unix milliseconds.
+        due_ms: u64,
+    },
     /// It was refused for now.
     Retry {
         /// When to try again, in Unix milliseconds.
@@ -99,6 +106,8 @@ pub enum Event {
         code: String,
         /// How often it was written to a connection.
         copies: u32,
+        /// Whether the device may have got it all the same.
+        arrival: Arrival,
     },
     /// It was refused for good.
     Refused {
@@ -110,6 +119,8 @@ pub enum Event {
         token_action: TokenAction,
         /// How often it was written to a connection.
         copies: u32,
+        /// Whether the device may have got it all the same.
+        arrival: Arrival,
     },
     /// The transport ended without an answer.
     Lost {
@@ -124,6 +135,15 @@ pub enum Event {
     Cancelled,
     /// It was found in flight at the start: nobody knows what became of it.
     Crashed,
+}
+
+/// Whether a message that was not taken, as far as anybody knows, may be on its device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Arrival {
+    /// Certainly not.
+    No,
+    /// Possibly: the answer was lost, or is known to be wrong at times.
+    Possible,
 }
 
 /// When a delivery that has become [`State::Due`] again is to be sent.
@@ -212,16 +232,15 @@ impl Life {
             (Event::Receipt, State::InFlight) => Some(self.received()),
             (Event::Receipt, State::Due) if self.attempt > 0 => Some(self.received()),
             (Event::Receipt, State::Sent) if self.receipt => Some(self.moved(State::Delivered, &[Status::Delivered])),
-            (Event::Retry { due_ms, copies, .. }, State::InFlight) => {
-                Some(self.doubted(*copies > 1).due(Due::At(*due_ms)))
+            (Event::Retry { due_ms, copies, arrival, .. }, State::InFlight) => {
+                Some(self.doubted(*copies > 1 || *arrival == Arrival::Possible).due(Due::At(*due_ms)))
             }
-            (Event::Refused { copies, .. }, State::InFlight) => {
-                Some(self.doubted(*copies > 1).moved(State::Failed, &[Status::Failed]))
+            (Event::Refused { copies, arrival, .. }, State::InFlight) => {
+                let life = self.doubted(*copies > 1 || *arrival == Arrival::Possible);
+                Some(life.moved(State::Failed, &[Status::Failed]))
             }
-            (Event::Lost { copies: 0 }, State::InFlight) => {
-                let life = Self { attempt: self.attempt.saturating_sub(1), ..self };
-                Some(life.due(Due::First))
-            }
+            (Event::Lost { copies: 0 }, State::InFlight) => Some(self.untried().due(Due::First)),
+            (Event::Deferred { due_ms }, State::InFlight) => Some(self.untried().due(Due::At(*due_ms))),
             (Event::Lost { copies }, State::InFlight) => Some(self.doubted(*copies > 0).due(Due::First)),
             (Event::Crashed, State::InFlight) => Some(self.doubted(true).due(Due::First)),
             (Event::Turn, State::Waiting) => Some(self.due(Due::InTurn)),
@@ -238,6 +257,11 @@ impl Life {
         } else {
             self.moved(State::Sent, &[Status::Sent])
         }
+    }
+
+    /// That was no attempt.
+    fn untried(self) -> Self {
+        Self { attempt: self.attempt.saturating_sub(1), ..self }
     }
 
     fn doubted(self, doubt: bool) -> Self {
@@ -259,7 +283,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn accepted(copies: u32) -> Event {
-        Event::Accepted { copies, canonical: None }
+        Event::Accepted { copies, provider_id: None, canonical: None }
     }
 
     fn refused() -> Event {
@@ -268,11 +292,12 @@ mod tests {
             detail: "gone".into(),
             token_action: TokenAction::Remove,
             copies: 1,
+            arrival: Arrival::No,
         }
     }
 
     fn retry() -> Event {
-        Event::Retry { due_ms: 5_000, code: "SERVICE_UNAVAILABLE".into(), copies: 1 }
+        Event::Retry { due_ms: 5_000, code: "SERVICE_UNAVAILABLE".into(), copies: 1, arrival: Arrival::No }
     }
 
     /// Runs the events over a new life; returns where it ends and all that was told.
@@ -340,6 +365,27 @@ mod tests {
     }
 
     #[test]
+    fn a_deferred_message_was_not_tried() {
+        let (life, told) = run(true, &[Event::Claimed, Event::Deferred { due_ms: 5_000 }]);
+        assert_eq!((life.state, life.attempt, life.dup_possible, told), (State::Due, 0, false, vec![]));
+    }
+
+    #[test]
+    fn a_refusal_that_may_be_wrong_leaves_a_doubt() {
+        let retry = Event::Retry { due_ms: 1, code: "X".into(), copies: 1, arrival: Arrival::Possible };
+        let (life, told) = run(true, &[Event::Claimed, retry, Event::Claimed, accepted(1)]);
+        assert!(life.dup_possible && told == [Status::Sent]);
+        let lost = Event::Refused {
+            code: "AMBIGUOUS".into(),
+            detail: String::new(),
+            token_action: TokenAction::Keep,
+            copies: 1,
+            arrival: Arrival::Possible,
+        };
+        assert!(run(true, &[Event::Claimed, lost]).0.dup_possible);
+    }
+
+    #[test]
     fn codes_on_disk_are_read_back() {
         for state in State::ALL {
             assert_eq!(State::from_code(state.code()), Some(state));
@@ -355,6 +401,7 @@ mod tests {
             Just(retry()),
             Just(refused()),
             (0u32..2).prop_map(|copies| Event::Lost { copies }),
+            Just(Event::Deferred { due_ms: 7_000 }),
             Just(Event::Turn),
             Just(Event::Expired),
             Just(Event::Cancelled),

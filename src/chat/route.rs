@@ -17,6 +17,23 @@ impl Routes {
         Self { by_category, default_bal }
     }
 
+    /// Every app that is named, and its BAL.
+    pub fn categories(&self) -> impl Iterator<Item = (&str, &Owner)> {
+        self.by_category.iter().map(|(category, bal)| (category.as_str(), bal))
+    }
+
+    /// Whether `category` is named.
+    #[must_use]
+    pub fn names(&self, category: &str) -> bool {
+        self.by_category.contains_key(category)
+    }
+
+    /// Who gets what is not named.
+    #[must_use]
+    pub fn default_bal(&self) -> Option<&Owner> {
+        self.default_bal.as_ref()
+    }
+
     /// The BAL of `category`, the app's package name. `None` means that the message has to wait for a route.
     #[must_use]
     pub fn route(&self, category: Option<&str>) -> Option<&Owner> {

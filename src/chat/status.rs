@@ -1,14 +1,13 @@
 //! What senders are told of their messages: the words and the document.
 
 use super::delivery::{Life, State};
+use super::way::Way;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::Serialize;
 
 /// Longest `detail` in a status document, in characters.
 pub const DETAIL_MAX: usize = 256;
-/// The name of the transport in status documents.
-const TRANSPORT: &str = "ccs";
 
 /// What a sender is told (topics.md, "Delivery status").
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
@@ -43,11 +42,11 @@ impl Status {
         }
     }
 
-    fn source(self, provider_failed: bool) -> Option<Source> {
+    fn source(self, provider_failed: bool, way: &Way) -> Option<Source> {
         match self {
             Self::Sent => Some(Source::Provider),
             Self::Failed if provider_failed => Some(Source::Provider),
-            Self::Delivered => Some(Source::Device),
+            Self::Delivered => Some(way.witness()),
             Self::Read => Some(Source::App),
             Self::Accepted | Self::Failed | Self::Expired | Self::Cancelled => None,
         }
@@ -110,6 +109,8 @@ pub struct StatusDocument<'a> {
     transport: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     source: Option<Source>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    provider_id: Option<&'a str>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     dup_possible: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -121,10 +122,10 @@ pub struct StatusDocument<'a> {
 }
 
 impl<'a> StatusDocument<'a> {
-    /// What the sender of the message `id` is told of `status` at the time `ts`.
+    /// What the sender of the message `id`, which goes by `way`, is told of `status` at the time `ts`.
     #[must_use]
-    pub fn new(id: &'a str, status: Status, ts: u64, life: Life) -> Self {
-        let source = status.source(life.attempt > 0);
+    pub fn new(id: &'a str, status: Status, ts: u64, life: Life, way: &Way) -> Self {
+        let source = status.source(life.attempt > 0, way);
         Self {
             id,
             status,
@@ -132,8 +133,9 @@ impl<'a> StatusDocument<'a> {
             code: None,
             detail: None,
             attempt: if status == Status::Accepted { 0 } else { life.attempt },
-            transport: source.map(|_| TRANSPORT),
+            transport: source.map(|_| way.protocol()),
             source,
+            provider_id: None,
             dup_possible: life.dup_possible && status != Status::Accepted,
             token_action: None,
             new_token: None,
@@ -145,7 +147,7 @@ impl<'a> StatusDocument<'a> {
     #[must_use]
     pub fn refused(id: &'a str, ts: u64, code: &'a str, detail: &'a str) -> Self {
         let life = Life::new(State::Failed, false);
-        Self::new(id, Status::Failed, ts, life).reason(Some(code), Some(detail))
+        Self::new(id, Status::Failed, ts, life, &Way::default()).reason(Some(code), Some(detail))
     }
 
     /// Why it failed; kept for `failed` only.
@@ -154,6 +156,15 @@ impl<'a> StatusDocument<'a> {
         if self.status == Status::Failed {
             self.code = code;
             self.detail = detail.map(cut_detail).filter(|text| !text.is_empty());
+        }
+        self
+    }
+
+    /// The push service's own name for the message; kept for the statuses from its taking on.
+    #[must_use]
+    pub fn provider_id(mut self, name: Option<&'a str>) -> Self {
+        if matches!(self.status, Status::Sent | Status::Delivered) {
+            self.provider_id = name;
         }
         self
     }
@@ -199,7 +210,7 @@ mod tests {
     #[test]
     fn the_status_document_has_a_stable_shape() {
         let life = Life { attempt: 1, dup_possible: true, ..Life::new(State::Sent, true) };
-        let document = StatusDocument::new("a1", Status::Sent, 17, life)
+        let document = StatusDocument::new("a1", Status::Sent, 17, life, &Way::Ccs)
             .reason(Some("IGNORED"), None)
             .token(Some(TokenAction::Replace), Some("new"))
             .correlation(Some(b"\x00\x01"));
@@ -212,8 +223,20 @@ mod tests {
             String::from_utf8(failed.to_bytes()).unwrap(),
             r#"{"id":"a1","status":"failed","ts":18,"code":"TOO_BIG","detail":"data is too big"}"#
         );
-        let accepted = StatusDocument::new("a1", Status::Accepted, 19, life);
+        let accepted = StatusDocument::new("a1", Status::Accepted, 19, life, &Way::Ccs);
         assert_eq!(String::from_utf8(accepted.to_bytes()).unwrap(), r#"{"id":"a1","status":"accepted","ts":19}"#);
+    }
+
+    #[test]
+    fn a_message_over_v1_is_delivered_on_the_word_of_the_app() {
+        let life = Life { attempt: 1, ..Life::new(State::Delivered, true) };
+        let way = Way::parse("fcm-v1:shop").unwrap();
+        let document =
+            StatusDocument::new("a1", Status::Delivered, 20, life, &way).provider_id(Some("projects/p/messages/1"));
+        assert_eq!(
+            String::from_utf8(document.to_bytes()).unwrap(),
+            r#"{"id":"a1","status":"delivered","ts":20,"attempt":1,"transport":"fcm-v1","source":"app","provider_id":"projects/p/messages/1"}"#
+        );
     }
 
     #[test]

@@ -125,7 +125,7 @@ fn loaded(args: &DemoArgs, folder: &Path, ccs: SocketAddr) -> Loaded {
         ops: Ops { listen: args.ops_listen },
         ..Settings::default()
     };
-    Loaded { settings, api_key: Secret::new("any key will do for the simulator"), mqtt_password: None }
+    Loaded { settings, api_key: Some(Secret::new("any key will do for the simulator")), mqtt_password: None }
 }
 
 /// Somebody who takes part, and the password made for this run.

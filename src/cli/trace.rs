@@ -49,10 +49,11 @@ fn delivery_story(d: &TraceDelivery) -> String {
         step(at, unusual(event));
     }
     if let Some(at) = d.claimed_at {
-        step(at, format!("handed to the push service, attempt {}", d.attempt));
+        step(at, format!("handed to the push service ({}), attempt {}", d.way, d.attempt));
     }
     if let Some(at) = d.sent_at {
-        step(at, "sent: the push service has taken it".to_owned());
+        let name = d.provider_id.as_ref().map(|name| format!(" as {name}")).unwrap_or_default();
+        step(at, format!("sent: the push service has taken it{name}"));
     }
     if let Some(at) = d.final_at.filter(|_| d.state != State::Sent) {
         step(at, last_word(d));

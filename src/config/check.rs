@@ -1,8 +1,8 @@
 //! Reading the layers and checking them.
 
 use super::{
-    Bal, Broker, BrokerKind, Ccs, Engine, Limits, Loaded, Log, Mqtt, Ops, Routes, Settings, Store, fields, front_door,
-    rumqttd,
+    Bal, Broker, BrokerKind, Ccs, Engine, Fcm, FcmProject, Limits, Loaded, Log, Mqtt, Ops, Routes, Settings, Store,
+    Transport, fields, front_door, rumqttd, transports,
 };
 use crate::chat::id::{NameError, Owner};
 use crate::secret::Secret;
@@ -108,7 +108,14 @@ fn known_keys(tree: &Map<String, Value>) -> Result<(), ConfigError> {
         }
         let ValueKind::Table(table) = &value.kind else { continue };
         match section.as_str() {
+            "transport" => table_keys(section, table, fields::of::<Transport>())?,
             "ccs" => table_keys(section, table, fields::of::<Ccs>())?,
+            "fcm" => {
+                table_keys(section, table, fields::of::<Fcm>())?;
+                for (project, table) in tables(table.get("projects")) {
+                    table_keys(&format!("fcm.projects.{project}"), table, fields::of::<FcmProject>())?;
+                }
+            }
             "mqtt" => table_keys(section, table, fields::of::<Mqtt>())?,
             "broker" => table_keys(section, table, fields::of::<Broker>())?,
             "store" => table_keys(section, table, fields::of::<Store>())?,
@@ -129,6 +136,15 @@ fn known_keys(tree: &Map<String, Value>) -> Result<(), ConfigError> {
     Ok(())
 }
 
+/// The tables in a table.
+fn tables(value: Option<&Value>) -> impl Iterator<Item = (&String, &Map<String, Value>)> {
+    let within = value.and_then(|value| if let ValueKind::Table(table) = &value.kind { Some(table) } else { None });
+    within.into_iter().flatten().filter_map(|(name, value)| match &value.kind {
+        ValueKind::Table(table) => Some((name, table)),
+        _ => None,
+    })
+}
+
 fn table_keys(section: &str, table: &Map<String, Value>, known: &[&str]) -> Result<(), ConfigError> {
     let stranger = table.keys().find(|key| !known.contains(&key.as_str()));
     stranger.map_or(Ok(()), |key| Err(unknown(key, known, &format!("{section}."))))
@@ -147,19 +163,19 @@ fn unknown(key: &str, known: &[&str], prefix: &str) -> ConfigError {
 }
 
 fn finish(settings: Settings) -> Result<Loaded, ConfigError> {
-    let api_key =
-        secret("ccs.api_key", "ccs.api_key_file", settings.ccs.api_key.as_ref(), settings.ccs.api_key_file.as_ref())?
-            .ok_or(ConfigError::Missing {
-            key: "ccs.api_key_file",
-            why: "the CCS server asks for it (or set `ccs.api_key`)",
-        })?;
+    let api_key = if transports::runs_ccs(&settings.ccs, &settings.transport)? {
+        check_ccs(&settings.ccs)?;
+        Some(api_key(&settings.ccs)?)
+    } else {
+        None
+    };
+    transports::check(&settings)?;
     let mqtt_password = secret(
         "mqtt.password",
         "mqtt.password_file",
         settings.mqtt.password.as_ref(),
         settings.mqtt.password_file.as_ref(),
     )?;
-    check_ccs(&settings.ccs)?;
     check_mqtt(&settings)?;
     check_limits(&settings.limits)?;
     owners(&settings.routes)?;
@@ -167,6 +183,12 @@ fn finish(settings: Settings) -> Result<Loaded, ConfigError> {
         owner(&format!("bals.{bal}"), bal)?;
     }
     Ok(Loaded { settings, api_key, mqtt_password })
+}
+
+fn api_key(ccs: &Ccs) -> Result<Secret, ConfigError> {
+    secret("ccs.api_key", "ccs.api_key_file", ccs.api_key.as_ref(), ccs.api_key_file.as_ref())?.ok_or(
+        ConfigError::Missing { key: "ccs.api_key_file", why: "the CCS server asks for it (or set `ccs.api_key`)" },
+    )
 }
 
 fn secret(

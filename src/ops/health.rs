@@ -7,6 +7,7 @@ use axum::response::IntoResponse;
 use axum::routing::get;
 use axum::{Json, Router};
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::net::TcpListener;
@@ -18,8 +19,9 @@ use tokio_util::sync::CancellationToken;
 pub struct Readiness {
     /// Whether work is being done: all of the parts below are well.
     pub ready: bool,
-    /// `up`, `down`, `draining` or `auth_failed`.
-    pub ccs: &'static str,
+    /// Every way to the devices, by its name: `up`, `draining`, `down`, or why no message goes.
+    #[serde(flatten)]
+    pub transports: BTreeMap<String, &'static str>,
     /// `open` or `closed`.
     pub mqtt: &'static str,
     /// `ok`, or why nothing can be written.

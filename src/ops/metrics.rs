@@ -99,8 +99,10 @@ pub enum Metric {
     SpoolBytes,
     /// Messages given to the push service and not answered yet.
     InFlight,
-    /// 1 when the push service takes messages.
+    /// 1 when CCS takes messages.
     CcsUp,
+    /// 1 when FCM HTTP v1 takes messages of every project.
+    FcmUp,
     /// 1 when the MQTT side is connected and subscribed.
     DoorOpen,
     /// 1 when the disk refuses writes.
@@ -277,7 +279,8 @@ const TABLE: &[(Metric, &str, Kind, &str)] = &[
         "Payload bytes of messages of devices waiting for their BAL",
     ),
     (Metric::InFlight, "bridge_in_flight", Kind::Gauge, "Messages given to the push service, unanswered"),
-    (Metric::CcsUp, "bridge_ccs_up", Kind::Gauge, "1 when the push service takes messages"),
+    (Metric::CcsUp, "bridge_ccs_up", Kind::Gauge, "1 when CCS takes messages"),
+    (Metric::FcmUp, "bridge_fcm_up", Kind::Gauge, "1 when FCM HTTP v1 takes messages of every project"),
     (Metric::DoorOpen, "bridge_mqtt_up", Kind::Gauge, "1 when the MQTT side is connected and subscribed"),
     (Metric::StoreBlocked, "bridge_store_blocked", Kind::Gauge, "1 when the disk refuses writes"),
     (Metric::IntakeStopped, "bridge_intake_stopped", Kind::Gauge, "1 when a limit stops the intake"),
@@ -324,6 +327,13 @@ impl Metrics {
     pub fn set(&self, metric: Metric, value: u64) {
         if let Cell::Gauge(gauge) = &self.cells[metric as usize] {
             gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+        }
+    }
+
+    /// Changes a gauge that several parts share; a counter is left alone.
+    pub fn shift(&self, metric: Metric, by: i64) {
+        if let Cell::Gauge(gauge) = &self.cells[metric as usize] {
+            gauge.add(by);
         }
     }
 

@@ -7,14 +7,15 @@ use super::sql_ms;
 use crate::chat::delivery::{Life, State};
 use crate::chat::id::{MessageId, Owner, Sid};
 use crate::chat::status::{Status, StatusDocument};
+use crate::chat::way::Way;
 use bytes::Bytes;
 use rusqlite::{OptionalExtension, params};
 
 pub(super) const UNSETTLED: &str =
     "SELECT 1 FROM deliveries WHERE bal = ?1 AND order_key = ?2 AND final_at IS NULL LIMIT 1";
 const INSERT: &str = "INSERT INTO deliveries (row, tail, bal, id, recipient, order_key, state, deadline, look_at,
-    accepted_at, attempt, dup_possible, receipt, told_seq, reply, corr, body)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?8, ?9, 0, 0, ?10, ?11, ?12, ?13, ?14)
+    accepted_at, attempt, dup_possible, receipt, told_seq, reply, corr, body, way)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?8, ?9, 0, 0, ?10, ?11, ?12, ?13, ?14, ?15)
     ON CONFLICT (id, bal) DO NOTHING";
 
 /// A message to be sent.
@@ -28,6 +29,8 @@ pub struct NewDelivery {
     pub id: MessageId,
     /// Messages of one recipient are claimed in the order of their `sid`.
     pub recipient: i64,
+    /// By which way it goes.
+    pub way: Way,
     /// Messages of one BAL and key go one after the other, each after the final word on the one before.
     pub order: Option<String>,
     /// The push, as the caller will want it back when it is due.
@@ -81,10 +84,15 @@ pub(super) fn accept(desk: &mut Desk<'_>, new: &NewDelivery) -> rusqlite::Result
     if insert(desk, new, state)? == 0 {
         return repeat(desk, new)?.map(Accepted::Repeated).ok_or(rusqlite::Error::QueryReturnedNoRows);
     }
-    let payload =
-        StatusDocument::new(new.id.as_str(), Status::Accepted, new.accepted_at, Life::new(state, new.receipt))
-            .correlation(new.correlation.as_deref())
-            .to_bytes();
+    let payload = StatusDocument::new(
+        new.id.as_str(),
+        Status::Accepted,
+        new.accepted_at,
+        Life::new(state, new.receipt),
+        &new.way,
+    )
+    .correlation(new.correlation.as_deref())
+    .to_bytes();
     let document = Document {
         topic: &new.reply,
         origin: Origin::Status(new.sid),
@@ -143,6 +151,7 @@ fn insert(desk: &Desk<'_>, new: &NewDelivery, state: State) -> rusqlite::Result<
             new.reply,
             new.correlation.as_deref(),
             &*new.body,
+            new.way.to_string(),
         ],
     )
 }

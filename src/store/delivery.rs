@@ -7,7 +7,8 @@ use super::{from_sql, sql_ms};
 use crate::chat::delivery::{Due, Event, Life, State};
 use crate::chat::id::Sid;
 use crate::chat::status::{Status, StatusDocument, TokenAction, cut_detail};
-use rusqlite::types::Value;
+use crate::chat::way::Way;
+use rusqlite::types::{Type, Value};
 use rusqlite::{OptionalExtension, Row, params};
 use serde_json::json;
 
@@ -15,18 +16,18 @@ use serde_json::json;
 const LOG_MAX: i64 = 32;
 
 const BY_ROW: &str = "SELECT row, tail, bal, id, recipient, order_key, state, attempt, dup_possible, receipt,
-    accepted_at, sent_at, final_at, told_seq, code, detail, token_action, new_token, reply, corr, length(body)
-    FROM deliveries WHERE row = ?1";
+    accepted_at, sent_at, final_at, told_seq, code, detail, token_action, new_token, reply, corr, length(body),
+    way, provider_id FROM deliveries WHERE row = ?1";
 pub(super) const BY_ID: &str = "SELECT row, tail, bal, id, recipient, order_key, state, attempt, dup_possible, receipt,
-    accepted_at, sent_at, final_at, told_seq, code, detail, token_action, new_token, reply, corr, length(body)
-    FROM deliveries WHERE id = ?1 AND bal = ?2";
+    accepted_at, sent_at, final_at, told_seq, code, detail, token_action, new_token, reply, corr, length(body),
+    way, provider_id FROM deliveries WHERE id = ?1 AND bal = ?2";
 /// Still to be sent: the body stays.
 const BACK: &str = "UPDATE deliveries SET state = ?2, due_at = ?3, dup_possible = ?4, attempt = ?5 WHERE row = ?1";
 /// Sent, not settled: none of the columns that decide about `deliveries_look` is named, so that index is not touched.
 const SENT: &str = "UPDATE deliveries SET state = ?2, sent_at = ?3, dup_possible = ?4, told_seq = ?5,
-    token_action = ?6, new_token = ?7, body = NULL WHERE row = ?1";
+    token_action = ?6, new_token = ?7, provider_id = ?8, body = NULL WHERE row = ?1";
 const SETTLED: &str = "UPDATE deliveries SET state = ?2, sent_at = ?3, final_at = ?4, dup_possible = ?5, told_seq = ?6,
-    code = ?7, detail = ?8, token_action = ?9, new_token = ?10, body = NULL WHERE row = ?1";
+    code = ?7, detail = ?8, token_action = ?9, new_token = ?10, provider_id = ?11, body = NULL WHERE row = ?1";
 const LOG: &str = "UPDATE deliveries SET log = json_insert(coalesce(log, '[]'), '$[#]', json(?2))
     WHERE row = ?1 AND coalesce(json_array_length(log), 0) < ?3";
 pub(super) const FIRST_OF_ORDER: &str = "SELECT row FROM deliveries
@@ -43,6 +44,7 @@ pub(super) struct Delivery {
     pub(super) bal: String,
     pub(super) id: String,
     pub(super) recipient: i64,
+    pub(super) way: Way,
     pub(super) life: Life,
     order_key: Option<String>,
     accepted_at: u64,
@@ -56,6 +58,7 @@ pub(super) struct Delivery {
     reply: String,
     corr: Option<Vec<u8>>,
     body_bytes: u64,
+    provider_id: Option<String>,
 }
 
 impl Delivery {
@@ -90,6 +93,8 @@ impl Delivery {
             reply: row.get(18)?,
             corr: row.get(19)?,
             body_bytes: bytes_of(row.get(20)?),
+            way: way(row, 21)?,
+            provider_id: row.get(22)?,
         })
     }
 
@@ -128,7 +133,7 @@ impl Delivery {
     /// Its time to live is over; `None` when that means nothing any more.
     pub(super) fn expire(&mut self, desk: &mut Desk<'_>, at: u64) -> rusqlite::Result<Option<Overdue>> {
         let expired = self.apply(desk, &Event::Expired, at)?.is_some();
-        Ok(expired.then_some(Overdue { recipient: self.recipient, sid: self.sid }))
+        Ok(expired.then_some(Overdue { recipient: self.recipient, way: self.way.clone(), sid: self.sid }))
     }
 
     /// Tells the last status again, on the topic of the one who asks; unless it still waits to be published there.
@@ -163,7 +168,8 @@ impl Delivery {
     }
 
     fn document(&self, status: Status, at: u64) -> StatusDocument<'_> {
-        StatusDocument::new(&self.id, status, at, self.life)
+        StatusDocument::new(&self.id, status, at, self.life, &self.way)
+            .provider_id(self.provider_id.as_deref())
             .reason(self.code.as_deref(), self.detail.as_deref())
             .token(self.token_action, self.new_token.as_deref())
     }
@@ -184,9 +190,12 @@ impl Delivery {
 
     fn note_facts(&mut self, event: &Event) {
         match event {
-            Event::Accepted { canonical: Some(token), .. } => {
-                self.token_action = Some(TokenAction::Replace);
-                self.new_token = Some(token.reveal().to_owned());
+            Event::Accepted { canonical, provider_id, .. } => {
+                self.provider_id.clone_from(provider_id);
+                if let Some(token) = canonical {
+                    self.token_action = Some(TokenAction::Replace);
+                    self.new_token = Some(token.reveal().to_owned());
+                }
             }
             Event::Refused { code, detail, token_action, .. } => {
                 self.code = Some(code.clone());
@@ -218,12 +227,16 @@ impl Delivery {
                     self.code,
                     self.detail,
                     action,
-                    self.new_token
+                    self.new_token,
+                    self.provider_id
                 ],
             )?;
         } else {
             let told = self.told_seq;
-            desk.execute(SENT, params![row, state, self.sent_at, dup_possible, told, action, self.new_token])?;
+            desk.execute(
+                SENT,
+                params![row, state, self.sent_at, dup_possible, told, action, self.new_token, self.provider_id],
+            )?;
         }
         Ok(())
     }
@@ -257,6 +270,11 @@ pub(super) fn sid(row: &Row<'_>, number: usize, tail: usize) -> rusqlite::Result
 pub(super) fn state(row: &Row<'_>, column: usize) -> rusqlite::Result<State> {
     let code = row.get(column)?;
     State::from_code(code).ok_or(rusqlite::Error::IntegralValueOutOfRange(column, code))
+}
+
+pub(super) fn way(row: &Row<'_>, column: usize) -> rusqlite::Result<Way> {
+    let text = row.get_ref(column)?.as_str()?;
+    Way::parse(text).map_err(|fault| rusqlite::Error::FromSqlConversionFailure(column, Type::Text, Box::new(fault)))
 }
 
 /// What the log keeps: only what is unusual.

@@ -11,7 +11,8 @@ use super::sweep::Overdue;
 use super::{from_sql, sql_ms};
 use crate::chat::delivery::{Event, Life, State};
 use crate::chat::id::Sid;
-use crate::chat::status::Status;
+use crate::chat::status::{Source, Status};
+use crate::chat::way::Way;
 use bytes::Bytes;
 use rusqlite::{OptionalExtension, Params, Row, params};
 use std::fmt;
@@ -22,21 +23,23 @@ const SCAN_MAX: usize = 1000;
 
 pub(super) const TIMED: &str =
     "SELECT row, tail, recipient, deadline, attempt, dup_possible, receipt, body FROM deliveries
-    WHERE state = 0 AND due_at <= ?1 ORDER BY due_at, row LIMIT ?2";
+    WHERE state = 0 AND way = ?3 AND due_at <= ?1 ORDER BY due_at, row LIMIT ?2";
 pub(super) const FRESH: &str =
     "SELECT row, tail, recipient, deadline, attempt, dup_possible, receipt, body FROM deliveries
-    WHERE state = 0 AND due_at IS NULL ORDER BY row LIMIT ?1";
+    WHERE state = 0 AND way = ?2 AND due_at IS NULL ORDER BY row LIMIT ?1";
 const CLAIM: &str = "UPDATE deliveries SET state = ?2, attempt = ?3, claimed_at = ?4 WHERE row = ?1";
 const PARK: &str = "UPDATE deliveries SET due_at = ?2 WHERE row = ?1";
 pub(super) const ANY_TIMED: &str =
-    "SELECT due_at FROM deliveries WHERE state = 0 AND due_at >= 0 ORDER BY due_at LIMIT 1";
-pub(super) const ANY_FRESH: &str = "SELECT 1 FROM deliveries WHERE state = 0 AND due_at IS NULL LIMIT 1";
+    "SELECT due_at FROM deliveries WHERE state = 0 AND way = ?1 AND due_at >= 0 ORDER BY due_at LIMIT 1";
+pub(super) const ANY_FRESH: &str = "SELECT 1 FROM deliveries WHERE state = 0 AND way = ?1 AND due_at IS NULL LIMIT 1";
 pub(super) const OLDER: &str = "SELECT due_at FROM deliveries
-    WHERE recipient = ?1 AND row < ?2 AND state = 0 AND due_at IS NOT NULL ORDER BY row LIMIT 1";
+    WHERE recipient = ?1 AND row < ?2 AND way = ?3 AND state = 0 AND due_at IS NOT NULL ORDER BY row LIMIT 1";
 
 /// What to hand out.
 #[derive(Clone)]
 pub struct DueQuery {
+    /// Only what goes this way.
+    pub way: Way,
     /// Unix milliseconds.
     pub now: u64,
     /// At most this many.
@@ -48,7 +51,11 @@ pub struct DueQuery {
 
 impl fmt::Debug for DueQuery {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("DueQuery").field("now", &self.now).field("limit", &self.limit).finish_non_exhaustive()
+        f.debug_struct("DueQuery")
+            .field("way", &self.way)
+            .field("now", &self.now)
+            .field("limit", &self.limit)
+            .finish_non_exhaustive()
     }
 }
 
@@ -95,6 +102,8 @@ pub enum Recorded {
         id: String,
         /// Who gets it.
         recipient: i64,
+        /// By which way it goes.
+        way: Way,
         /// Where it stands now.
         life: Life,
         /// What the sender was told.
@@ -103,42 +112,60 @@ pub enum Recorded {
 }
 
 pub(super) fn take_due(desk: &mut Desk<'_>, query: &DueQuery) -> rusqlite::Result<Taken> {
-    let mut round =
-        Round { query, claimed: Vec::new(), expired: Vec::new(), scanned: 0, parked: any_timed(desk)?.is_some() };
+    let way = query.way.to_string();
+    let parked = any_timed(desk, &way)?.is_some();
+    let mut round = Round { query, way, claimed: Vec::new(), expired: Vec::new(), scanned: 0, parked };
     while let Some(room) = round.room() {
-        let rows = select(desk, TIMED, params![sql_ms(query.now), room])?;
+        let rows = select(desk, TIMED, params![sql_ms(query.now), room, round.way])?;
         if rows.is_empty() {
             break;
         }
         round.handle(desk, rows)?;
     }
     while let Some(room) = round.room() {
-        let rows = select(desk, FRESH, params![room])?;
+        let rows = select(desk, FRESH, params![room, round.way])?;
         if rows.is_empty() {
             break;
         }
         round.handle(desk, rows)?;
     }
-    Ok(Taken { claimed: round.claimed, expired: round.expired, next_due: next_due(desk)? })
+    let next_due = next_due(desk, &round.way)?;
+    Ok(Taken { claimed: round.claimed, expired: round.expired, next_due })
 }
 
-/// The earliest time at which something is due; 0 when it is due already.
-pub(super) fn next_due(desk: &Desk<'_>) -> rusqlite::Result<Option<u64>> {
-    if desk.conn.prepare_cached(ANY_FRESH)?.query_row([], |_| Ok(())).optional()?.is_some() {
+/// The earliest time at which something that goes this way is due; 0 when it is due already.
+pub(super) fn next_due(desk: &Desk<'_>, way: &str) -> rusqlite::Result<Option<u64>> {
+    if desk.conn.prepare_cached(ANY_FRESH)?.query_row([way], |_| Ok(())).optional()?.is_some() {
         return Ok(Some(0));
     }
-    Ok(any_timed(desk)?.map(from_sql))
+    Ok(any_timed(desk, way)?.map(from_sql))
 }
 
 pub(super) fn record(desk: &mut Desk<'_>, sid: Sid, event: &Event, at: u64) -> rusqlite::Result<Recorded> {
     let Some(mut delivery) = Delivery::by_sid(desk, sid)? else { return Ok(Recorded::Unknown) };
-    let Some(told) = delivery.apply(desk, event, at)? else { return Ok(Recorded::Swallowed) };
-    let Delivery { bal, id, recipient, life, .. } = delivery;
-    Ok(Recorded::Moved { bal, id, recipient, life, told })
+    move_on(desk, &mut delivery, event, at)
 }
 
-fn any_timed(desk: &Desk<'_>) -> rusqlite::Result<Option<i64>> {
-    desk.conn.prepare_cached(ANY_TIMED)?.query_row([], |row| row.get(0)).optional()
+/// The apps on the devices have these messages, they say; that counts where nobody else can say it.
+pub(super) fn confirm(desk: &mut Desk<'_>, sids: &[Sid], at: u64) -> rusqlite::Result<Vec<(Sid, Recorded)>> {
+    let mut recorded = Vec::new();
+    for sid in sids {
+        let Some(mut delivery) = Delivery::by_sid(desk, *sid)? else { continue };
+        if delivery.way.witness() == Source::App {
+            recorded.push((*sid, move_on(desk, &mut delivery, &Event::Receipt, at)?));
+        }
+    }
+    Ok(recorded)
+}
+
+fn move_on(desk: &mut Desk<'_>, delivery: &mut Delivery, event: &Event, at: u64) -> rusqlite::Result<Recorded> {
+    let Some(told) = delivery.apply(desk, event, at)? else { return Ok(Recorded::Swallowed) };
+    let Delivery { bal, id, recipient, way, life, .. } = delivery.clone();
+    Ok(Recorded::Moved { bal, id, recipient, way, life, told })
+}
+
+fn any_timed(desk: &Desk<'_>, way: &str) -> rusqlite::Result<Option<i64>> {
+    desk.conn.prepare_cached(ANY_TIMED)?.query_row([way], |row| row.get(0)).optional()
 }
 
 /// A row that is due.
@@ -167,6 +194,7 @@ fn candidate(row: &Row<'_>) -> rusqlite::Result<Candidate> {
 /// One call of [`take_due`].
 struct Round<'a> {
     query: &'a DueQuery,
+    way: String,
     claimed: Vec<Claimed>,
     expired: Vec<Overdue>,
     scanned: usize,
@@ -206,8 +234,8 @@ impl Round<'_> {
         if !self.parked {
             return Ok(None);
         }
-        let older: Option<i64> =
-            desk.conn.prepare_cached(OLDER)?.query_row([row.recipient, row.sid.row()], |row| row.get(0)).optional()?;
+        let place = params![row.recipient, row.sid.row(), self.way];
+        let older: Option<i64> = desk.conn.prepare_cached(OLDER)?.query_row(place, |row| row.get(0)).optional()?;
         Ok(older.map(from_sql))
     }
 

@@ -21,7 +21,7 @@ const READER_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What makes each schema out of the one before, the first out of an empty file. A step that was released is never
 /// changed: files in the field have taken it.
-const STEPS: [&str; 2] = [FIRST, PRESENCE];
+const STEPS: [&str; 3] = [FIRST, PRESENCE, WAYS];
 /// The schema this program writes.
 const SCHEMA_VERSION: i32 = STEPS.len() as i32;
 
@@ -108,6 +108,13 @@ CREATE TABLE presence (
     last_seen INTEGER             -- NULL: was never away
 ) STRICT, WITHOUT ROWID;
 ALTER TABLE marks ADD COLUMN alive_at INTEGER NOT NULL DEFAULT 0;  -- the bridge was running then
+";
+
+const WAYS: &str = "
+ALTER TABLE deliveries ADD COLUMN way TEXT NOT NULL DEFAULT 'ccs';
+ALTER TABLE deliveries ADD COLUMN provider_id TEXT;                 -- the push service's name for it
+DROP INDEX deliveries_due;
+CREATE INDEX deliveries_due ON deliveries (way, due_at) WHERE state = 0;
 ";
 
 /// Why the store could not be opened.

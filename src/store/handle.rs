@@ -12,6 +12,7 @@ use super::sweep::{self, Swept};
 use super::writer::{Board, End, Item, Job, StoreFigures, StoreHealth, Writer};
 use crate::chat::delivery::Event;
 use crate::chat::id::{Owner, Sid};
+use crate::chat::way::Way;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::path::PathBuf;
@@ -30,6 +31,8 @@ pub struct Settings {
     pub path: PathBuf,
     /// How much it holds.
     pub limits: Limits,
+    /// The ways that there are. What was to go another way, of an earlier configuration, goes by the first of them.
+    pub ways: Vec<Way>,
     /// Verbs that may wait for the writer thread; beyond it, who asks waits.
     pub queue: usize,
     /// How long to wait before trying again when the disk refuses.
@@ -40,7 +43,13 @@ impl Settings {
     /// A store at `path` with the default limits.
     #[must_use]
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into(), limits: Limits::default(), queue: 2048, retry_pause: Duration::from_secs(1) }
+        Self {
+            path: path.into(),
+            limits: Limits::default(),
+            ways: vec![Way::default()],
+            queue: 2048,
+            retry_pause: Duration::from_secs(1),
+        }
     }
 }
 
@@ -159,8 +168,8 @@ impl Store {
         #[cfg(test)] hook: super::writer::Hook,
     ) -> Result<(Self, Keeper, Recovery), OpenError> {
         let (mut conn, lock) = file::open(&settings.path)?;
-        let (memory, recovery) = recover::recover(&mut conn, &settings.limits, now_ms)
-            .map_err(|error| OpenError::sorted(&settings.path, error))?;
+        let (memory, recovery) =
+            recover::recover(&mut conn, settings, now_ms).map_err(|error| OpenError::sorted(&settings.path, error))?;
         let board = Arc::new(Board::new());
         board.show(&memory);
         let (queue, queued) = mpsc::channel(settings.queue);
@@ -217,12 +226,13 @@ impl Store {
         self.submit(move |desk| dispatch::take_due(desk, &query)).await
     }
 
-    /// When the next message is due, in Unix milliseconds: 0 for at once, `None` for none.
+    /// When the next message that goes by `way` is due, in Unix milliseconds: 0 for at once, `None` for none.
     ///
     /// # Errors
     /// When the store is closed.
-    pub async fn next_due(&self) -> Result<Committed<Option<u64>>, StoreError> {
-        self.submit(|desk| dispatch::next_due(desk)).await
+    pub async fn next_due(&self, way: &Way) -> Result<Committed<Option<u64>>, StoreError> {
+        let way = way.to_string();
+        self.submit(move |desk| dispatch::next_due(desk, &way)).await
     }
 
     /// Writes down what became of a delivery, queues what its sender is told, and lets the next of its order key go.
@@ -232,6 +242,14 @@ impl Store {
     /// When the store is closed.
     pub async fn record(&self, sid: Sid, event: Event, at: u64) -> Result<Committed<Recorded>, StoreError> {
         self.submit(move |desk| dispatch::record(desk, sid, &event, at)).await
+    }
+
+    /// Apps on devices say that they have these messages; returns what that did to those that wait for such a word.
+    ///
+    /// # Errors
+    /// When the store is closed.
+    pub async fn confirm(&self, sids: Vec<Sid>, at: u64) -> Result<Committed<Vec<(Sid, Recorded)>>, StoreError> {
+        self.submit(move |desk| dispatch::confirm(desk, &sids, at)).await
     }
 
     /// Takes a message from a device, unless it is known.

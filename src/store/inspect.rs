@@ -16,8 +16,8 @@ const TRACES_MAX: usize = 20;
 
 const DELIVERY: &str =
     "SELECT row, tail, bal, id, recipient, order_key, state, due_at, deadline, accepted_at, claimed_at,
-    sent_at, final_at, attempt, dup_possible, receipt, code, detail, token_action, reply, log, length(body)
-    FROM deliveries";
+    sent_at, final_at, attempt, dup_possible, receipt, code, detail, token_action, reply, log, length(body),
+    way, provider_id FROM deliveries";
 const UPSTREAM: &str = "SELECT row, tail, bal, category, topic, received_at, published_at, final_at,
     EXISTS (SELECT 1 FROM outbox o WHERE o.topic = inbox.topic AND o.seq = inbox.seq) FROM inbox WHERE row = ?1";
 const UNREAD: &str = "SELECT count(*) FROM outbox WHERE topic = ?1 AND kind = 0 AND about = ?2";
@@ -43,6 +43,11 @@ pub struct TraceDelivery {
     pub id: String,
     /// A number that stands for the recipient.
     pub recipient: i64,
+    /// By which way it goes.
+    pub way: String,
+    /// The push service's own name for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub provider_id: Option<String>,
     /// Its order key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub order: Option<String>,
@@ -220,6 +225,8 @@ fn delivery(row: &Row<'_>) -> rusqlite::Result<TraceDelivery> {
         bal: row.get(2)?,
         id: row.get(3)?,
         recipient: row.get(4)?,
+        way: row.get(22)?,
+        provider_id: row.get(23)?,
         order: row.get(5)?,
         state,
         // Left over from the last time it was due, in every other state.

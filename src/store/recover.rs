@@ -1,27 +1,34 @@
 //! The start: what a stop, however it came about, left behind.
 
-use super::delivery::{Delivery, sid, state};
-use super::desk::{Counts, Desk, Draft, Limits, Memory, Settled, bytes_of};
-use super::from_sql;
+use super::delivery::{Delivery, sid, state, way};
+use super::desk::{Counts, Desk, Draft, Memory, Settled, bytes_of};
+use super::{Settings, from_sql};
 use crate::chat::delivery::{Event, State};
 use crate::chat::id::Sid;
-use rusqlite::Connection;
+use crate::chat::way::Way;
+use rusqlite::{Connection, params};
 
 /// One pass over all rows. A settled row is short, so this reads a million of them in about a second; an index over what
 /// is unsettled would cost every message two writes to save it.
-const DELIVERIES: &str = "SELECT row, tail, state, final_at, attempt, recipient, due_at, length(body) FROM deliveries";
+const DELIVERIES: &str = "SELECT row, tail, state, final_at, attempt, recipient, due_at, length(body), way
+    FROM deliveries";
 const INBOX: &str = "SELECT row, tail, final_at FROM inbox";
 const SPOOL: &str = "SELECT count(*), coalesce(sum(length(payload)), 0) FROM outbox WHERE kind IN (1, 2)";
 const MAYBE_PUBLISHED: &str = "UPDATE outbox SET redelivered = 1
     WHERE redelivered = 0 AND EXISTS (SELECT 1 FROM claims c WHERE c.topic = outbox.topic AND c.seq >= outbox.seq)";
+/// Runs before the pass over all rows, so that the pass sees where everything goes now.
+const REROUTE: &str = "UPDATE deliveries SET way = ?1
+    WHERE state IN (0, 1, 2) AND way NOT IN (SELECT value FROM json_each(?2))";
 const FORMER: &str = "SELECT DISTINCT topic FROM outbox WHERE redelivered = 1 AND topic <> ''";
 const SEQ_CEILING: &str = "SELECT seq_ceiling FROM marks";
 
 /// A message that was handed out before and is not settled. Nothing younger may go to its recipient first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Retrying {
     /// Who gets it.
     pub recipient: i64,
+    /// By which way it goes.
+    pub way: Way,
     /// The bridge's id of it.
     pub sid: Sid,
     /// When it is due, in Unix milliseconds; 0 means at once.
@@ -33,6 +40,8 @@ pub struct Retrying {
 pub struct Recovery {
     /// Deliveries that were in flight; they are due again, and marked.
     pub crashed: u64,
+    /// Deliveries whose way is not configured any more; they go the first way that is.
+    pub rerouted: u64,
     /// Documents that may have been published already; they are marked.
     pub redelivered: u64,
     /// Topics with documents that may have been published by an earlier run.
@@ -48,19 +57,24 @@ pub struct Recovery {
 }
 
 /// Puts the file in order and reads what is kept in memory.
-pub(super) fn recover(conn: &mut Connection, limits: &Limits, now: u64) -> rusqlite::Result<(Memory, Recovery)> {
+pub(super) fn recover(conn: &mut Connection, settings: &Settings, now: u64) -> rusqlite::Result<(Memory, Recovery)> {
     let mut memory = Memory::default();
     let mut recovery = Recovery::default();
     let tx = conn.transaction()?;
+    if let Some(first) = settings.ways.first() {
+        let known = serde_json::json!(settings.ways.iter().map(ToString::to_string).collect::<Vec<_>>());
+        recovery.rerouted = tx.execute(REROUTE, params![first.to_string(), known.to_string()])? as u64;
+    }
     let crashed = read_deliveries(&tx, &mut memory, &mut recovery)?;
     read_inbox(&tx, &mut memory, &mut recovery)?;
     read_counts(&tx, &mut memory.counts)?;
 
-    let mut desk = Desk { conn: &tx, limits, draft: Draft::of(&memory), memory: &memory };
+    let mut desk = Desk { conn: &tx, limits: &settings.limits, draft: Draft::of(&memory), memory: &memory };
     for &row in &crashed {
         if let Some(mut delivery) = Delivery::by_row(&desk, row)? {
             delivery.apply(&mut desk, &Event::Crashed, now)?;
-            recovery.retrying.push(Retrying { recipient: delivery.recipient, sid: delivery.sid, due_ms: 0 });
+            let Delivery { recipient, way, sid, .. } = delivery;
+            recovery.retrying.push(Retrying { recipient, way, sid, due_ms: 0 });
         }
     }
     let draft = desk.draft;
@@ -98,7 +112,7 @@ fn read_deliveries(conn: &Connection, memory: &mut Memory, recovery: &mut Recove
             in_flight.push(sid.row());
         } else if state == State::Due && row.get::<_, u32>(4)? > 0 {
             let due_ms = row.get::<_, Option<i64>>(6)?.map_or(0, from_sql);
-            recovery.retrying.push(Retrying { recipient: row.get(5)?, sid, due_ms });
+            recovery.retrying.push(Retrying { recipient: row.get(5)?, way: way(row, 8)?, sid, due_ms });
         }
     }
     settled.sort_unstable();

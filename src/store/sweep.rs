@@ -7,6 +7,7 @@ use super::outbox::Origin;
 use super::sql_ms;
 use crate::chat::delivery::State;
 use crate::chat::id::Sid;
+use crate::chat::way::Way;
 use rusqlite::params;
 use std::collections::VecDeque;
 
@@ -29,10 +30,12 @@ pub(super) const WALK: &str = "SELECT topic, seq, kind, about, tail, queued_at,
 const DROP: &str = "DELETE FROM outbox WHERE topic = ?1 AND seq = ?2";
 
 /// A delivery that expired.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Overdue {
     /// Who would have got it.
     pub recipient: i64,
+    /// By which way it would have gone.
+    pub way: Way,
     /// The bridge's id of it.
     pub sid: Sid,
 }

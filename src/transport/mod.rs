@@ -6,8 +6,10 @@
 
 pub mod backoff;
 pub mod ccs;
+mod dial;
 pub mod fcm;
 
+use crate::chat::delivery::Arrival;
 use crate::chat::id::{Sid, Token, short_hash};
 use crate::chat::push::Push;
 use std::fmt;
@@ -25,6 +27,8 @@ pub struct Send {
     pub recipient: i64,
     /// When it is not worth sending any more, in Unix milliseconds. The remaining time to live is counted from it.
     pub deadline_ms: u64,
+    /// How often it was handed to a transport, this time included.
+    pub attempt: u32,
 }
 
 /// Where an acknowledgement of something received has to go: it counts only on the connection it came in on.
@@ -58,6 +62,8 @@ pub enum Report {
         sid: Sid,
         /// The device's new token, if the push service named one (canonical id).
         canonical: Option<Token>,
+        /// The push service's own name for it, if it gave one.
+        provider_id: Option<String>,
         /// How often the message was written to a connection; above 1 the device may see it twice.
         copies: u32,
     },
@@ -73,6 +79,15 @@ pub enum Report {
         detail: String,
         /// How often the message was written to a connection.
         copies: u32,
+        /// Whether the device may have got it all the same.
+        arrival: Arrival,
+    },
+    /// The transport cannot send the message now; it was not tried. The recipient's later ones wait as well.
+    Deferred {
+        /// Which message.
+        sid: Sid,
+        /// Not sooner than this.
+        wait: Duration,
     },
     /// The transport stops with the message unanswered; nobody knows whether the push service took it.
     Lost {
@@ -152,6 +167,8 @@ pub enum Refusal {
     Never,
     /// Never again; an operator has to act (authentication, wrong sender), the token stays.
     Operator,
+    /// As [`Refusal::Operator`]; and the token is not to be used before the device has registered again.
+    Quarantine,
     /// The time to live ended before it could be sent.
     Expired,
 }
@@ -159,15 +176,47 @@ pub enum Refusal {
 /// How the connection to the push service stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Link {
-    /// No connection takes messages. `auth_failed` when the push service refused the credentials.
-    Down {
-        /// The credentials were refused; retrying goes on, slowly.
-        auth_failed: bool,
-    },
+    /// No message goes.
+    Down(Outage),
     /// At least one connection takes messages.
     Up,
     /// Connections exist, but all of them are draining.
     Draining,
+}
+
+/// Why no message goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outage {
+    /// There is no connection.
+    Unconnected,
+    /// The push service takes nothing, for a reason with this word; it is tried again, slowly.
+    Refused(&'static str),
+}
+
+impl Outage {
+    /// The push service refused the credentials.
+    pub const AUTH_FAILED: Self = Self::Refused("auth_failed");
+
+    /// The word for operators.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Unconnected => "down",
+            Self::Refused(word) => word,
+        }
+    }
+}
+
+impl Link {
+    /// The word for operators.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Draining => "draining",
+            Self::Down(outage) => outage.as_str(),
+        }
+    }
 }
 
 /// The bridge's end of the port.
@@ -202,7 +251,7 @@ pub fn port(sends: usize, acks: usize, reports: usize) -> (Port, Outlet) {
     let (sends_tx, sends_rx) = mpsc::channel(sends);
     let (acks_tx, acks_rx) = mpsc::channel(acks);
     let (reports_tx, reports_rx) = mpsc::channel(reports);
-    let (link_tx, link_rx) = watch::channel(Link::Down { auth_failed: false });
+    let (link_tx, link_rx) = watch::channel(Link::Down(Outage::Unconnected));
     (
         Port { sends: sends_tx, acks: acks_tx, reports: reports_rx, link: link_rx },
         Outlet { sends: sends_rx, acks: acks_rx, reports: reports_tx, link: link_tx },

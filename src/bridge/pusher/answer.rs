@@ -2,7 +2,7 @@
 
 use super::{After, Flight, Pusher};
 use crate::bridge::count_status;
-use crate::chat::delivery::Event;
+use crate::chat::delivery::{Arrival, Event};
 use crate::chat::id::Sid;
 use crate::chat::message::BridgeEvent;
 use crate::chat::status::TokenAction;
@@ -19,25 +19,38 @@ const DELIVERED: &str = "MESSAGE_SENT_TO_DEVICE";
 /// A refusal with a first delay below this concerns the push service as a whole; longer ones concern one device or topic.
 const WHOLE_SERVICE: Duration = Duration::from_secs(30);
 
+/// Why a message was not taken, and what else is known of it.
+struct Reason {
+    code: String,
+    detail: String,
+    copies: u32,
+    arrival: Arrival,
+}
+
 impl Pusher {
     /// Takes what comes back from the transport.
     pub(super) async fn report(&mut self, report: Report) -> Result<(), StoreError> {
         match report {
-            Report::Accepted { sid, canonical, copies } => {
+            Report::Accepted { sid, canonical, provider_id, copies } => {
                 self.brake.release();
                 let recipient = self.land(sid).map(|flight| flight.recipient);
                 self.count_copies(copies);
-                self.record(sid, recipient, Event::Accepted { copies, canonical }).await
+                self.record(sid, recipient, Event::Accepted { copies, provider_id, canonical }).await
             }
-            Report::Refused { sid, refusal, code, detail, copies } => {
+            Report::Refused { sid, refusal, code, detail, copies, arrival } => {
                 // A time to live that ended in the transport is no word of the push service.
                 if refusal != Refusal::Expired {
                     self.hall.metrics.nack(&code);
                 }
                 self.count_copies(copies);
                 let recipient = self.flights.get(&sid.row()).map(|flight| flight.recipient);
-                let event = self.refused(sid, refusal, code, detail, copies);
+                let event = self.refused(sid, refusal, Reason { code, detail, copies, arrival });
                 self.record(sid, recipient, event).await
+            }
+            Report::Deferred { sid, wait } => {
+                let recipient = self.flights.get(&sid.row()).map(|flight| flight.recipient);
+                let due_ms = self.later(sid, wait);
+                self.record(sid, recipient, Event::Deferred { due_ms }).await
             }
             Report::Lost { sid, copies } => {
                 let recipient = self.flights.remove(&sid.row()).map(|flight| flight.recipient);
@@ -50,7 +63,9 @@ impl Pusher {
                     Change::Up => BridgeEvent::Connected { connection },
                     Change::Draining => BridgeEvent::Draining { connection },
                     Change::Lost { detail } => BridgeEvent::Reconnect { connection, detail },
-                    Change::AuthFailed { detail } => BridgeEvent::AuthFailed { detail },
+                    Change::AuthFailed { detail } => {
+                        BridgeEvent::AuthFailed { transport: self.way.to_string(), detail }
+                    }
                 });
                 Ok(())
             }
@@ -63,7 +78,7 @@ impl Pusher {
             Some(sid) if status == DELIVERED => {
                 if copies > 1 {
                     // The answer to the first copy is lost, and the one to the next comes too late for the mark.
-                    self.record(sid, None, Event::Accepted { copies, canonical: None }).await?;
+                    self.record(sid, None, Event::Accepted { copies, provider_id: None, canonical: None }).await?;
                 }
                 let committed = self.hall.store.record(sid, Event::Receipt, now_ms()).await?;
                 self.commits.push_back((committed, After::Receipt { original, tag }));
@@ -81,11 +96,11 @@ impl Pusher {
     fn land(&mut self, sid: Sid) -> Option<Flight> {
         let flight = self.flights.remove(&sid.row())?;
         self.book().settled(flight.recipient, sid.row());
-        self.hall.metrics.set(Metric::InFlight, self.flights.len() as u64);
+        self.show_flights();
         Some(flight)
     }
 
-    fn refused(&mut self, sid: Sid, refusal: Refusal, code: String, detail: String, copies: u32) -> Event {
+    fn refused(&mut self, sid: Sid, refusal: Refusal, reason: Reason) -> Event {
         let delay = match refusal {
             Refusal::RetryAfter(delay) => Some(delay),
             Refusal::Backoff(first) => {
@@ -95,16 +110,18 @@ impl Pusher {
                 let attempt = self.flights.get(&sid.row()).map_or(1, |flight| flight.attempt);
                 Some(self.doubled(first, attempt))
             }
-            Refusal::BadToken | Refusal::Never | Refusal::Operator | Refusal::Expired => None,
+            Refusal::BadToken | Refusal::Never | Refusal::Operator | Refusal::Quarantine | Refusal::Expired => None,
         };
         if let Some(delay) = delay {
-            return self.again(sid, delay, code, copies);
+            return self.again(sid, delay, reason);
         }
+        let Reason { code, detail, copies, arrival } = reason;
         self.brake.release();
         let flight = self.land(sid);
         let token_action = match refusal {
             Refusal::Expired => return Event::Expired,
             Refusal::BadToken => TokenAction::Remove,
+            Refusal::Quarantine => TokenAction::Quarantine,
             _ => TokenAction::Keep,
         };
         match refusal {
@@ -113,26 +130,31 @@ impl Pusher {
                     self.hall.tell(BridgeEvent::TokenRemoved { token, code: code.clone() });
                 }
             }
-            Refusal::Operator => {
+            Refusal::Operator | Refusal::Quarantine => {
                 tracing::error!(%sid, code, "the push service refuses for a reason that an operator has to mend");
                 self.hall.tell(BridgeEvent::Refused { code: code.clone(), id: sid });
             }
             _ => {}
         }
-        Event::Refused { code, detail, token_action, copies }
+        Event::Refused { code, detail, token_action, copies, arrival }
     }
 
-    fn again(&mut self, sid: Sid, delay: Duration, code: String, copies: u32) -> Event {
+    fn again(&mut self, sid: Sid, delay: Duration, Reason { code, copies, arrival, .. }: Reason) -> Event {
         self.hall.metrics.count(Metric::DownstreamRetries);
-        let due_ms = now_ms() + u64::try_from(delay.as_millis()).unwrap_or(u64::MAX / 2);
-        let Some(flight) = self.flights.remove(&sid.row()) else {
-            return Event::Retry { due_ms, code, copies };
-        };
+        let attempt = self.flights.get(&sid.row()).map(|flight| flight.attempt);
+        tracing::debug!(target: story::TARGET, %sid, code, attempt, in_ms = delay.as_millis(), "refused for now: will be tried again");
+        Event::Retry { due_ms: self.later(sid, delay), code, copies, arrival }
+    }
+
+    /// Takes the message out of the air until `delay` is over, and lets nothing of its recipient pass it. Returns when
+    /// that is, in Unix milliseconds.
+    fn later(&mut self, sid: Sid, delay: Duration) -> u64 {
+        let due_ms = now_ms().saturating_add(u64::try_from(delay.as_millis()).unwrap_or(u64::MAX / 2));
+        let Some(flight) = self.flights.remove(&sid.row()) else { return due_ms };
         // At its deadline it is looked at once more, to be found expired.
         let due_ms = due_ms.min(flight.deadline_ms);
         self.book().retry(flight.recipient, sid.row(), due_ms);
-        tracing::debug!(target: story::TARGET, %sid, code, attempt = flight.attempt, in_ms = delay.as_millis(), "refused for now: will be tried again");
-        Event::Retry { due_ms, code, copies }
+        due_ms
     }
 
     /// The delay doubles with each attempt, and half of it again is left to chance, so that it never shrinks and never

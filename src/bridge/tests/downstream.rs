@@ -146,7 +146,10 @@ async fn operators_hear_of_the_connections() {
         (Change::Up, json!({"event": "connected", "connection": 1})),
         (Change::Draining, json!({"event": "draining", "connection": 1})),
         (Change::Lost { detail: "cut".into() }, json!({"event": "reconnect", "connection": 1, "detail": "cut"})),
-        (Change::AuthFailed { detail: "no".into() }, json!({"event": "auth_failed", "detail": "no"})),
+        (
+            Change::AuthFailed { detail: "no".into() },
+            json!({"event": "auth_failed", "transport": "ccs", "detail": "no"}),
+        ),
     ];
     for (change, mut expected) in said {
         house.report(Report::Connection { connection: 1, change }).await;

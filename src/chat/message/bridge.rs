@@ -14,8 +14,11 @@ pub struct BridgeStatus {
     pub version: String,
     /// When it started, in Unix milliseconds.
     pub started: u64,
-    /// How the connection to the push service stands.
-    pub ccs: CcsState,
+    /// How the connection to CCS stands, if there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ccs: Option<CcsState>,
+    /// Every way to the devices, and how it stands: `up`, `draining`, `down`, or why no message goes.
+    pub transports: BTreeMap<String, &'static str>,
     /// Which kind of broker is in use.
     pub broker: BrokerKind,
     /// When this was said, in Unix milliseconds; in the will: when the bridge connected.
@@ -106,6 +109,8 @@ pub enum BridgeEvent {
     },
     /// The push service refused the credentials.
     AuthFailed {
+        /// By which way.
+        transport: String,
         /// In its own words.
         detail: String,
     },
@@ -151,7 +156,9 @@ impl BridgeStatus {
     /// The same, as the broker shall publish it when the bridge is gone.
     #[must_use]
     pub fn to_will(&self) -> Vec<u8> {
-        super::json(&Self { state: BridgeState::Offline, ccs: CcsState::Down, ..self.clone() })
+        let transports = self.transports.keys().map(|name| (name.clone(), "down")).collect();
+        let ccs = self.ccs.map(|_| CcsState::Down);
+        super::json(&Self { state: BridgeState::Offline, ccs, transports, ..self.clone() })
     }
 }
 
@@ -201,17 +208,20 @@ mod tests {
             state: BridgeState::Degraded,
             version: "0.1.0".to_owned(),
             started: 1,
-            ccs: CcsState::Draining,
+            ccs: Some(CcsState::Draining),
+            transports: BTreeMap::from([("ccs".to_owned(), "draining")]),
             broker: BrokerKind::External,
             ts: 2,
         };
         let said = json!({
-            "state": "degraded", "version": "0.1.0", "started": 1, "ccs": "draining", "broker": "external", "ts": 2,
+            "state": "degraded", "version": "0.1.0", "started": 1, "ccs": "draining", "transports": {"ccs": "draining"},
+            "broker": "external", "ts": 2,
         });
         assert_eq!(read(&status.to_payload()), said);
         let mut gone = said;
         gone["state"] = json!("offline");
         gone["ccs"] = json!("down");
+        gone["transports"]["ccs"] = json!("down");
         assert_eq!(read(&status.to_will()), gone);
     }
 

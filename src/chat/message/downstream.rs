@@ -10,6 +10,8 @@ use serde_json::{Map, Value};
 
 /// Longest `order`, in characters.
 pub const ORDER_MAX: usize = 64;
+/// Longest `category`, in characters: what an app store takes as a package name.
+const CATEGORY_MAX: usize = 255;
 /// How long a message with a `ttl` of 0 may take to the push service: "now or never" still needs a moment.
 ///
 /// It is no longer than a second, so that the remaining time in whole seconds, which the push service is told, is 0.
@@ -44,6 +46,8 @@ pub struct Downstream {
     pub ttl: u32,
     /// Messages of one sender with the same word go strictly one after the other.
     pub order: Option<String>,
+    /// The app it is for (package name), which may decide by which way it goes.
+    pub category: Option<String>,
 }
 
 /// What a sender asks for.
@@ -64,9 +68,7 @@ impl Downstream {
     pub fn parse(payload: &[u8], limits: &Limits) -> Result<Self, Rejection> {
         let mut fields = Fields::read(payload, limits.payload_bytes)?;
         let id = fields.id()?;
-        read(&mut fields, limits)
-            .map(|(errand, ttl, order)| Self { id: id.clone(), errand, ttl, order })
-            .map_err(|rejection| rejection.about(id))
+        read(&mut fields, limits).map(|read| Self { id: id.clone(), ..read }).map_err(|rejection| rejection.about(id))
     }
 
     /// When it is not worth sending any more, in Unix milliseconds: after `ttl` or the MQTT 5 message expiry,
@@ -87,13 +89,14 @@ impl Downstream {
     }
 }
 
-fn read(fields: &mut Fields, limits: &Limits) -> Result<(Errand, u32, Option<String>), Rejection> {
+fn read(fields: &mut Fields, limits: &Limits) -> Result<Downstream, Rejection> {
     fields.version()?;
     let address = read_address(fields)?;
     let content = Content::read(fields)?;
     let options = Options::read(fields)?;
     let ttl = ttl(fields)?;
     let order = fields.word("order", ORDER_MAX)?;
+    let category = fields.word("category", CATEGORY_MAX)?;
     let max = match &address {
         Address::Push(Target::Topic(_) | Target::Condition(_)) => limits.topic_push_bytes,
         Address::Push(Target::Token(_)) | Address::Name(_) => limits.push_bytes,
@@ -106,7 +109,7 @@ fn read(fields: &mut Fields, limits: &Limits) -> Result<(Errand, u32, Option<Str
         Address::Name(name) => Errand::Name(name),
         Address::Push(target) => Errand::Push(Box::new(options.push(target, content)?)),
     };
-    Ok((errand, ttl, order))
+    Ok(Downstream { id: None, errand, ttl, order, category })
 }
 
 /// How a message is to be delivered.

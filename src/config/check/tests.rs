@@ -24,7 +24,7 @@ fn refusal(text: &str) -> String {
 fn the_minimum_is_a_sender_id_and_a_key() {
     let loaded = load_text(MINIMUM).unwrap();
     assert_eq!(loaded.settings.ccs.window, 100);
-    assert_eq!(loaded.api_key.reveal(), "k");
+    assert_eq!(loaded.api_key.unwrap().reveal(), "k");
     assert!(refusal("[ccs]\nsender_id = \"1\"\n").contains("ccs.api_key_file"));
     assert!(refusal("[ccs]\napi_key = \"k\"\n").contains("ccs.sender_id"));
 }
@@ -33,7 +33,7 @@ fn the_minimum_is_a_sender_id_and_a_key() {
 fn the_environment_is_over_the_file() {
     let loaded = load_with(MINIMUM, &[("BRIDGE__CCS__WINDOW", "7"), ("BRIDGE__CCS__API_KEY", "other"), ("PATH", "/")]);
     let loaded = loaded.unwrap();
-    assert_eq!((loaded.settings.ccs.window, loaded.api_key.reveal()), (7, "other"));
+    assert_eq!((loaded.settings.ccs.window, loaded.api_key.unwrap().reveal()), (7, "other"));
 }
 
 #[test]
@@ -60,7 +60,7 @@ fn a_secret_comes_from_a_file_without_its_line_end() {
     file.write_all(b"secret-key\n").unwrap();
     let text = format!("[ccs]\nsender_id = \"1\"\napi_key_file = {:?}\n", file.path());
     let loaded = load_text(&text).unwrap();
-    assert_eq!(loaded.api_key.reveal(), "secret-key");
+    assert_eq!(loaded.api_key.unwrap().reveal(), "secret-key");
     assert!(refusal("[ccs]\nsender_id = \"1\"\napi_key_file = \"/nowhere/key\"\n").contains("/nowhere/key"));
     assert!(refusal(&format!("{text}api_key = \"x\"\n")).contains("not both"));
 }
@@ -144,4 +144,39 @@ fn a_value_of_the_wrong_form_names_its_key() {
     assert!(refusal(&format!("{MINIMUM}{grace}\n")).contains("broker.presence_grace_seconds"));
     assert!(refusal(&format!("{MINIMUM}window = 0\n")).contains("ccs.window"));
     assert!(refusal(&format!("{MINIMUM}[mqtt]\nbroker = \"other\"\n")).contains("mqtt.broker"));
+}
+
+#[test]
+fn ccs_is_needed_only_where_something_goes_that_way() {
+    let fcm = "[fcm]\nproject_id = \"p\"\n";
+    let loaded = load_text(&format!("[transport]\ndefault = \"fcm-v1\"\n{fcm}")).unwrap();
+    assert!(loaded.api_key.is_none());
+    let loaded = load_text(&format!("{MINIMUM}[transport]\ndefault = \"fcm-v1\"\n{fcm}")).unwrap();
+    assert!(loaded.api_key.is_some(), "a sender that is named is listened to");
+    let one_on_ccs = format!("[transport]\ndefault = \"fcm-v1\"\n[transport.categories]\n\"a.b\" = \"ccs\"\n{fcm}");
+    assert!(refusal(&one_on_ccs).contains("ccs.sender_id"));
+}
+
+#[test]
+fn every_way_that_is_named_has_its_project() {
+    let text = |more: &str| format!("{MINIMUM}[transport.categories]\n\"com.Example.chat\" = \"fcm-v1:shop\"\n{more}");
+    assert!(refusal(&text("")).contains("[fcm.projects.shop]"));
+    let shop = "[fcm]\nbase_url = \"https://x\"\nconnections = 3\n[fcm.projects.shop]\nproject_id = \"s\"\n";
+    let settings = load_text(&text(shop)).unwrap().settings;
+    let (default, categories) = settings.ways().unwrap();
+    assert_eq!((default.to_string(), categories["com.Example.chat"].to_string()), ("ccs".into(), "fcm-v1:shop".into()));
+    let [(way, project)] = &settings.fcm.configured()[..] else { panic!() };
+    assert_eq!(
+        (way.to_string().as_str(), project.connections, project.base_url.as_str()),
+        ("fcm-v1:shop", 3, "https://x")
+    );
+    assert!(refusal(&format!("{MINIMUM}[transport]\ndefault = \"fcm-v1\"\n")).contains("fcm.credentials_file"));
+    assert!(refusal(&format!("{MINIMUM}[transport]\ndefault = \"fmc\"\n")).contains("transport.default"));
+    let nameless = format!("{MINIMUM}[fcm.projects.shop]\nconnections = 2\n");
+    assert!(refusal(&nameless).contains("fcm.projects.shop.project_id"));
+    let misspelt = format!("{MINIMUM}[fcm.projects.shop]\nproject = \"s\"\n");
+    assert_eq!(
+        refusal(&misspelt),
+        "unknown key `fcm.projects.shop.project`; did you mean `fcm.projects.shop.project_id`?"
+    );
 }

@@ -8,8 +8,9 @@ mod speed;
 mod verbs;
 
 use super::*;
-use crate::chat::delivery::Event;
+use crate::chat::delivery::{Arrival, Event};
 use crate::chat::id::{MessageId, Owner, Sid, SidSource, Token};
+use crate::chat::way::Way;
 use bytes::Bytes;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -68,6 +69,7 @@ impl Rig {
             bal: Owner::new("bal1").unwrap(),
             id: MessageId::new(id).unwrap(),
             recipient: 7,
+            way: Way::Ccs,
             order: None,
             body: Bytes::from(format!("body of {id}")),
             accepted_at: NOW,
@@ -84,7 +86,7 @@ impl Rig {
 
     async fn take(&self, now: u64) -> Taken {
         let blocked = Arc::new(|_, _| None);
-        self.store.take_due(DueQuery { now, limit: 100, blocked }).await.unwrap().await.unwrap()
+        self.store.take_due(DueQuery { way: Way::Ccs, now, limit: 100, blocked }).await.unwrap().await.unwrap()
     }
 
     async fn record(&self, sid: Sid, event: Event, at: u64) -> Recorded {
@@ -148,11 +150,11 @@ fn copy_files(from: &Path, to: &Path) {
 }
 
 fn accepted() -> Event {
-    Event::Accepted { copies: 1, canonical: None }
+    Event::Accepted { copies: 1, provider_id: None, canonical: None }
 }
 
 fn retry(due_ms: u64) -> Event {
-    Event::Retry { due_ms, code: "SERVICE_UNAVAILABLE".to_owned(), copies: 1 }
+    Event::Retry { due_ms, code: "SERVICE_UNAVAILABLE".to_owned(), copies: 1, arrival: Arrival::No }
 }
 
 fn ids(taken: &Taken) -> Vec<String> {

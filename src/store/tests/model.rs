@@ -58,6 +58,7 @@ enum What {
     Receipt,
     Retry(u64),
     Refused,
+    Deferred(u64),
     Lost(u32),
     Cancelled,
 }
@@ -73,7 +74,9 @@ impl What {
                 detail: String::new(),
                 token_action: TokenAction::Keep,
                 copies: 1,
+                arrival: Arrival::No,
             },
+            Self::Deferred(delay) => Event::Deferred { due_ms: now + delay },
             Self::Lost(copies) => Event::Lost { copies },
             Self::Cancelled => Event::Cancelled,
         }
@@ -85,6 +88,7 @@ fn any_op() -> impl Strategy<Value = Op> {
         4 => Just(What::Accepted),
         3 => Just(What::Receipt),
         3 => (1u64..5000).prop_map(What::Retry),
+        2 => (1u64..5000).prop_map(What::Deferred),
         1 => Just(What::Refused),
         2 => (0u32..2).prop_map(What::Lost),
         1 => Just(What::Cancelled),
@@ -232,7 +236,7 @@ impl World {
 
     async fn take(&mut self, limit: usize) {
         let blocked = Arc::new(|_, _| None);
-        let query = DueQuery { now: self.now, limit, blocked };
+        let query = DueQuery { way: Way::Ccs, now: self.now, limit, blocked };
         let taken = self.rig.store.take_due(query).await.unwrap().await.unwrap();
         let now = self.now;
         self.expire(|d| d.deadline > now).await;

@@ -18,10 +18,10 @@ fn hot_statements_use_their_index_and_sort_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let (conn, _lock) = file::open(&dir.path().join("store.db")).unwrap();
     let expected = [
-        (dispatch::TIMED, "INDEX deliveries_due (due_at<?)"),
-        (dispatch::FRESH, "INDEX deliveries_due (due_at=?)"),
-        (dispatch::ANY_TIMED, "INDEX deliveries_due (due_at>?)"),
-        (dispatch::ANY_FRESH, "INDEX deliveries_due (due_at=?)"),
+        (dispatch::TIMED, "INDEX deliveries_due (way=? AND due_at<?)"),
+        (dispatch::FRESH, "INDEX deliveries_due (way=? AND due_at=?)"),
+        (dispatch::ANY_TIMED, "INDEX deliveries_due (way=? AND due_at>?)"),
+        (dispatch::ANY_FRESH, "INDEX deliveries_due (way=? AND due_at=?)"),
         (dispatch::OLDER, "INDEX deliveries_parked (recipient=? AND rowid<?)"),
         (sweep::OVERDUE, "INDEX deliveries_look (look_at<?)"),
         (sweep::WALK, "PRIMARY KEY ((topic,seq)>(?,?))"),

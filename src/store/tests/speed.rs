@@ -53,7 +53,13 @@ async fn downstream(rig: &mut Rig, window: usize) {
             accepted_so_far += 1;
         }
         let blocked = Arc::new(|_, _| None);
-        let taken = rig.store.take_due(DueQuery { now: NOW, limit: window, blocked }).await.unwrap().await.unwrap();
+        let taken = rig
+            .store
+            .take_due(DueQuery { way: Way::Ccs, now: NOW, limit: window, blocked })
+            .await
+            .unwrap()
+            .await
+            .unwrap();
         let mut records = Vec::new();
         for event in [accepted(), Event::Receipt] {
             for claimed in &taken.claimed {
@@ -97,7 +103,7 @@ async fn upstream(rig: &mut Rig, window: usize) {
             assert_eq!(committed.await.unwrap(), Received::Stored);
         }
     }
-    rig.store.next_due().await.unwrap().await.unwrap();
+    rig.store.next_due(&Way::Ccs).await.unwrap().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]

@@ -132,6 +132,7 @@ async fn messages_of_one_order_key_go_one_after_the_final_word() {
         detail: "gone".to_owned(),
         token_action: TokenAction::Remove,
         copies: 1,
+        arrival: Arrival::No,
     };
     rig.record(sids[1], refused, NOW).await;
     let rig = rig.crash();
@@ -148,7 +149,7 @@ async fn a_retry_waits_for_its_time_and_nothing_overtakes_it() {
         rig.accept(new).await;
     }
     let blocked = Arc::new(|_, _| None);
-    let one = rig.store.take_due(DueQuery { now: NOW, limit: 1, blocked }).await.unwrap().await.unwrap();
+    let one = rig.store.take_due(DueQuery { way: Way::Ccs, now: NOW, limit: 1, blocked }).await.unwrap().await.unwrap();
     assert_eq!((ids(&one), one.next_due), (vec!["a1".to_owned()], Some(0)));
     rig.record(first.unwrap(), retry(NOW + 1000), NOW).await;
     let mut other = rig.new_delivery("b1");
@@ -173,7 +174,8 @@ async fn blocked_recipients_are_put_off() {
         rig.accept(new).await;
     }
     let blocked = Arc::new(|recipient, _| (recipient == 0).then_some(NOW + 500));
-    let taken = rig.store.take_due(DueQuery { now: NOW, limit: 5, blocked }).await.unwrap().await.unwrap();
+    let taken =
+        rig.store.take_due(DueQuery { way: Way::Ccs, now: NOW, limit: 5, blocked }).await.unwrap().await.unwrap();
     assert_eq!(ids(&taken), ["a1", "a3", "a5", "a7", "a9"]);
     rig.take(NOW).await;
     assert_eq!(ids(&rig.take(NOW + 500).await), ["a0", "a2", "a4", "a6", "a8", "a10", "a12", "a14", "a16", "a18"]);
@@ -230,7 +232,7 @@ async fn a_canonical_id_is_told_with_the_status() {
     rig.accept(new).await;
     rig.take(NOW).await;
     let canonical = Some(Token::new("the-new-token").unwrap());
-    rig.record(sid, Event::Accepted { copies: 2, canonical }, NOW).await;
+    rig.record(sid, Event::Accepted { copies: 2, provider_id: None, canonical }, NOW).await;
     let sent = rig.read(RECEIPTS).await.pop().unwrap();
     assert_eq!(sent["token_action"], "replace");
     assert_eq!(sent["new_token"], "the-new-token");
@@ -419,8 +421,8 @@ async fn what_was_in_flight_at_a_crash_is_due_again_and_marked() {
     assert_eq!(
         rig.recovery.retrying,
         [
-            Retrying { recipient: 7, sid: sids[0], due_ms: 0 },
-            Retrying { recipient: 7, sid: sids[1], due_ms: NOW + 1000 }
+            Retrying { recipient: 7, way: Way::Ccs, sid: sids[0], due_ms: 0 },
+            Retrying { recipient: 7, way: Way::Ccs, sid: sids[1], due_ms: NOW + 1000 }
         ]
     );
     let taken = rig.take(NOW).await;
@@ -498,7 +500,7 @@ async fn closing_finishes_what_is_queued_and_leaves_one_file() {
     }
     let wal = rig.dir.path().join("store.db-wal");
     assert!(!wal.exists() || wal.metadata().unwrap().len() == 0);
-    assert!(matches!(rig.store.next_due().await, Err(StoreError::Closed)));
+    assert!(matches!(rig.store.next_due(&Way::Ccs).await, Err(StoreError::Closed)));
 }
 
 #[tokio::test]
@@ -532,4 +534,50 @@ async fn a_message_takes_its_place_when_its_turn_comes() {
     rig.accept(fourth).await;
     rig.record(sid, accepted(), NOW).await;
     assert_eq!(ids(&rig.take(NOW).await), ["a2", "a4"]);
+}
+
+#[tokio::test]
+async fn each_way_is_handed_out_by_itself() {
+    let mut rig = Rig::new(Limits::default());
+    let v1 = Way::parse("fcm-v1").unwrap();
+    for (id, way) in [("a1", Way::Ccs), ("b1", v1.clone()), ("a2", Way::Ccs)] {
+        let new = NewDelivery { way, ..rig.new_delivery(id) };
+        rig.accept(new).await;
+    }
+    let due = |way: &Way| DueQuery { way: way.clone(), now: NOW, limit: 9, blocked: Arc::new(|_, _| None) };
+    let taken = rig.store.take_due(due(&v1)).await.unwrap().await.unwrap();
+    assert_eq!((ids(&taken), taken.next_due), (vec!["b1".to_owned()], None));
+    assert_eq!(ids(&rig.take(NOW).await), ["a1", "a2"]);
+}
+
+#[tokio::test]
+async fn only_what_waits_for_the_word_of_an_app_is_confirmed_by_one() {
+    let mut rig = Rig::new(Limits::default());
+    let v1 = Way::parse("fcm-v1:shop").unwrap();
+    let (mut over_ccs, mut over_v1) = (rig.new_delivery("a1"), rig.new_delivery("b1"));
+    (over_ccs.way, over_v1.way) = (Way::Ccs, v1.clone());
+    let (ccs, fcm) = (over_ccs.sid, over_v1.sid);
+    rig.accept(over_ccs).await;
+    rig.accept(over_v1).await;
+    let confirm = async |at| rig.store.confirm(vec![ccs, fcm], at).await.unwrap().await.unwrap();
+    assert_eq!(confirm(NOW).await, [(fcm, Recorded::Swallowed)], "it was never sent");
+    let query = DueQuery { way: v1.clone(), now: NOW, limit: 9, blocked: Arc::new(|_, _| None) };
+    rig.store.take_due(query).await.unwrap().await.unwrap();
+    let provider_id = Some("projects/p/messages/1".to_owned());
+    rig.record(fcm, Event::Accepted { copies: 1, provider_id, canonical: None }, NOW).await;
+    let [(_, Recorded::Moved { way, told, .. })] = &confirm(NOW + 1).await[..] else { panic!() };
+    assert_eq!((way, *told), (&v1, &[Status::Delivered][..]));
+    let delivered = rig.read(RECEIPTS).await.pop().unwrap();
+    assert_eq!((&delivered["source"], &delivered["transport"]), (&"app".into(), &"fcm-v1".into()));
+    assert_eq!(delivered["provider_id"], "projects/p/messages/1");
+}
+
+#[tokio::test]
+async fn what_has_lost_its_way_goes_by_the_first_of_the_new_ones() {
+    let mut rig = Rig::new(Limits::default());
+    let new = NewDelivery { way: Way::parse("fcm-v1:gone").unwrap(), ..rig.new_delivery("a1") };
+    rig.accept(new).await;
+    let rig = rig.reopen().await;
+    assert_eq!(rig.recovery.rerouted, 1);
+    assert_eq!(ids(&rig.take(NOW).await), ["a1"]);
 }

@@ -10,7 +10,6 @@
 //! Back-pressure: while the hub takes no notes, the socket is not read; orders go on being written. A peer that does
 //! not read stops the orders, and the hub gives the connection up when too many of them wait.
 
-use super::dial::{DialError, Dialer};
 use super::ledger::Order;
 use super::monitor::Monitor;
 use crate::ccs::event::{Counters, Event, Reason};
@@ -18,6 +17,7 @@ use crate::ccs::session::{Input, Output, Session};
 use crate::ccs::settings::SessionConfig;
 use crate::chat::id::Sid;
 use crate::transport::Tag;
+use crate::transport::dial::{DialError, Dialer, Stream};
 use bytes::BytesMut;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -146,7 +146,7 @@ impl Connection {
         }
     }
 
-    async fn dial(&self) -> Result<tokio_rustls::client::TlsStream<tokio::net::TcpStream>, DialError> {
+    async fn dial(&self) -> Result<Box<dyn Stream>, DialError> {
         tokio::time::sleep_until(self.start.into()).await;
         self.dialer.dial().await
     }

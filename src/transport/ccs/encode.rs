@@ -80,6 +80,7 @@ mod tests {
             },
             recipient: 1,
             deadline_ms: 10_001,
+            attempt: 1,
         }
     }
 

@@ -6,7 +6,6 @@
 
 use super::CcsConfig;
 use super::connection::{Command, Note, Word};
-use super::dial::Dialer;
 use super::ledger::{Ledger, Settled};
 use super::monitor::{Metric, Monitor};
 use super::refusal;
@@ -15,8 +14,10 @@ use crate::ccs::event::{DrainCause, Event};
 use crate::ccs::nack::NackCode;
 use crate::ccs::payload;
 use crate::ccs::window::NotSent;
+use crate::chat::delivery::Arrival;
 use crate::chat::id::{Sid, Token};
 use crate::ops::clock::now_ms;
+use crate::transport::dial::Dialer;
 use crate::transport::{Change, Outlet, Refusal, Report, Send, Tag, Upstream};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -221,7 +222,7 @@ impl Hub {
         let Some(settled) = self.settle(message_id) else { return };
         self.monitor.add(Metric::Accepted, 1);
         let canonical = canonical.and_then(|token| Token::new(token).ok());
-        self.outbox.push_back(Report::Accepted { sid: settled.sid, canonical, copies: settled.copies });
+        self.outbox.push_back(accepted(settled, canonical));
     }
 
     fn on_upstream(&mut self, connection: u64, upstream: payload::Upstream) {
@@ -255,9 +256,9 @@ impl Hub {
     }
 
     /// The push service took a message, as a receipt shows; its answer is lost.
-    fn taken(&mut self, Settled { sid, copies, .. }: Settled) {
+    fn taken(&mut self, settled: Settled) {
         self.monitor.add(Metric::Accepted, 1);
-        self.outbox.push_back(Report::Accepted { sid, canonical: None, copies });
+        self.outbox.push_back(accepted(settled, None));
     }
 
     /// An acknowledgement counts only on its own connection; without that, what it is for comes again.
@@ -307,7 +308,8 @@ impl Hub {
             tracing::debug!(sid = %settled.sid, code, ?refusal, "message refused");
         }
         let detail = refusal::detail_text(text, &settled.target);
-        self.outbox.push_back(Report::Refused { sid: settled.sid, refusal, code, detail, copies: settled.copies });
+        let Settled { sid, copies, .. } = settled;
+        self.outbox.push_back(Report::Refused { sid, refusal, code, detail, copies, arrival: Arrival::No });
     }
 
     fn report_expired(&mut self, expired: Vec<Settled>) {
@@ -318,6 +320,7 @@ impl Hub {
             code: "EXPIRED".to_owned(),
             detail: "the time to live ended before the message could be sent".to_owned(),
             copies: settled.copies,
+            arrival: Arrival::No,
         }));
     }
 
@@ -326,4 +329,8 @@ impl Hub {
         outlet.link.send_if_modified(|old| std::mem::replace(old, link) != link);
         self.monitor.set_connections(self.roster.states());
     }
+}
+
+fn accepted(Settled { sid, copies, .. }: Settled, canonical: Option<Token>) -> Report {
+    Report::Accepted { sid, canonical, provider_id: None, copies }
 }

@@ -20,6 +20,7 @@ fn send(number: u64, recipient: i64, deadline_ms: u64) -> Send {
         },
         recipient,
         deadline_ms,
+        attempt: 1,
     }
 }
 

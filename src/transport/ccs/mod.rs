@@ -13,7 +13,6 @@
 //! at all.
 
 mod connection;
-mod dial;
 mod encode;
 mod hub;
 mod ledger;
@@ -23,13 +22,14 @@ mod roster;
 mod slots;
 
 pub use crate::ccs::settings::{Limits, Timing};
-pub use dial::TlsError;
 pub use monitor::{ConnectionPhase, ConnectionState, Metric, Monitor};
 
+pub use super::dial::TlsError;
+
 use super::Outlet;
+use super::dial::{Dialer, Security};
 use crate::ccs::settings::SessionConfig;
 use crate::secret::Secret;
-use dial::Dialer;
 use hub::Hub;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -131,7 +131,8 @@ impl CcsConfig {
                 return Err(Fatal::Setting { setting, problem: format!("is {value}, not from 1 to {max}") });
             }
         }
-        Ok(Dialer::new(&self.host, self.port, self.ca_file.as_deref())?)
+        let security = Security::Tls { ca_file: self.ca_file.as_deref(), protocol: None };
+        Ok(Dialer::new(&self.host, self.port, &security)?)
     }
 
     fn session(&self, mark: &str) -> SessionConfig {

@@ -2,11 +2,11 @@
 
 use super::CcsConfig;
 use super::connection::{Cause, Command, Connection, Ended, Note};
-use super::dial::Dialer;
 use super::monitor::{ConnectionPhase, ConnectionState, Metric};
 use super::slots::{Outcome, Pacer, Slot};
 use crate::ccs::event::{DrainCause, Reason};
-use crate::transport::{Change, Link};
+use crate::transport::dial::Dialer;
+use crate::transport::{Change, Link, Outage};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -187,7 +187,7 @@ impl Roster {
         } else if any(|peer| peer.phase == Phase::Draining) {
             Link::Draining
         } else {
-            Link::Down { auth_failed: self.auth_failed }
+            Link::Down(if self.auth_failed { Outage::AUTH_FAILED } else { Outage::Unconnected })
         }
     }
 

@@ -9,7 +9,7 @@ use crate::ccs::xml::{Frame, Framer};
 use crate::chat::id::{Sid, SidSource, Token};
 use crate::chat::push::{Priority, Push, Target};
 use crate::ops::clock::now_ms;
-use crate::transport::{Change, Link, Port, Refusal, Report, Send, Tag, port};
+use crate::transport::{Change, Link, Outage, Port, Refusal, Report, Send, Tag, port};
 use serde_json::{Map, Value};
 use std::io::Write as _;
 use std::sync::Mutex;
@@ -221,7 +221,7 @@ impl Bridge {
             receipt: true,
             fcm: Map::new(),
         };
-        self.port.sends.send(Send { sid: sid(number), push, recipient, deadline_ms }).await.unwrap();
+        self.port.sends.send(Send { sid: sid(number), push, recipient, deadline_ms, attempt: 1 }).await.unwrap();
     }
 
     async fn report(&mut self) -> Report {
@@ -252,7 +252,7 @@ fn ids<const N: usize>(numbers: [u64; N]) -> [String; N] {
 }
 
 fn accepted(number: u64, copies: u32) -> Report {
-    Report::Accepted { sid: sid(number), canonical: None, copies }
+    Report::Accepted { sid: sid(number), canonical: None, provider_id: None, copies }
 }
 
 fn upstream(message_id: &str) -> Inbound {
@@ -289,13 +289,14 @@ async fn messages_go_out_and_answers_come_back() {
     peer.ack("unknown").await;
     peer.nack(&sid(2).to_string(), "WHATEVER").await;
     let canonical = Some(Token::new("new").unwrap());
-    assert_eq!(bridge.report().await, Report::Accepted { sid: sid(1), canonical, copies: 1 });
+    assert_eq!(bridge.report().await, Report::Accepted { sid: sid(1), canonical, provider_id: None, copies: 1 });
     let refused = |number, refusal, code: &str, detail: &str| Report::Refused {
         sid: sid(number),
         refusal,
         code: code.to_owned(),
         detail: detail.to_owned(),
         copies: 1,
+        arrival: crate::chat::delivery::Arrival::No,
     };
     let expected = refused(3, Refusal::BadToken, "DEVICE_UNREGISTERED", "no such token-1");
     assert_eq!(bridge.report().await, expected);
@@ -505,7 +506,7 @@ async fn refused_credentials_are_told_and_never_logged() {
     let mut peer = server.accept().await.unwrap();
     peer.offer_login().await;
     peer.write(|out| write::failure(out, "not-authorized")).await;
-    bridge.link(Link::Down { auth_failed: true }).await;
+    bridge.link(Link::Down(Outage::AUTH_FAILED)).await;
     assert_eq!(bridge.monitor.count(Metric::AuthFailures), 1);
     let text = logs.text();
     assert!(text.contains("ERROR") && text.contains("not-authorized"), "{text}");
@@ -520,7 +521,7 @@ async fn a_certificate_for_another_host_is_refused() {
     let server = Server::named("other.example").await;
     let mut bridge = Bridge::start(server.config());
     assert!(server.accept().await.is_err());
-    assert_eq!(*bridge.port.link.borrow_and_update(), Link::Down { auth_failed: false });
+    assert_eq!(*bridge.port.link.borrow_and_update(), Link::Down(Outage::Unconnected));
     assert_eq!(bridge.monitor.count(Metric::Connects), 0);
 }
 

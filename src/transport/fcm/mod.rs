@@ -1,3 +1,239 @@
-//! The transport over FCM HTTP v1. Pure translation lives in [`crate::fcm`]; here the words of the port meet it.
+//! The transport over FCM HTTP v1. Pure translation and judgement live in [`crate::fcm`]; here they meet sockets, tokens
+//! and the port.
+//!
+//! ```text
+//!             ┌──────────────────── Hub ─────────────────────┐ orders ┌─ Connection ─┐
+//!   Send ───► │ Ledger: whose turn it is                      ├───────►│ HTTP/2       │ TLS
+//!             │ Breaker, Budget: whether any may go           │        │ one task     ├──────► FCM
+//!   Report ◄──┤ Pool: which connection, and when a new one    │◄───────┤              │
+//!             │ Wallet ◄── Keeper: access tokens              │  notes └──────────────┘ × 1 to `connections`
+//!             └───────────────────────────────────────────────┘
+//! ```
+//!
+//! Invariants: each message taken is answered by exactly one report; a recipient's messages go one after the other; no
+//! connection has more streams than it takes; a message is written a second time only if it certainly was not processed
+//! the first time, or marked. What has to wait longer than a moment waits on the bridge's disk, not here.
 
+mod address;
+mod connection;
 pub mod encode;
+mod exchange;
+mod hub;
+mod ledger;
+mod policy;
+mod pool;
+mod token;
+
+pub use crate::fcm::budget::Quotas;
+pub use address::AddressError;
+pub use token::AccountError;
+
+use super::Outlet;
+use address::{Address, H2, HTTP_1};
+use hub::Hub;
+use std::path::PathBuf;
+use std::time::Duration;
+use token::{Account, Source};
+use tokio_util::sync::CancellationToken;
+
+/// Google's own address.
+pub const BASE_URL: &str = "https://fcm.googleapis.com";
+/// Google's metadata server, seen from a machine of Google's.
+pub const METADATA_HOST: &str = "metadata.google.internal";
+/// Most connections. Ten reach the default quota at 100 ms for each answer.
+pub const CONNECTIONS_MAX: usize = 100;
+/// Requests at a time on one connection: what FCM takes.
+pub const STREAMS_MAX: usize = 100;
+
+const TOKEN_PATH: &str = "/computeMetadata/v1/instance/service-accounts/default/token";
+
+/// Where FCM is, who we are, and the limits.
+#[derive(Debug, Clone)]
+pub struct FcmConfig {
+    /// The name of this way, for logs.
+    pub name: String,
+    /// Where the access tokens come from.
+    pub credentials: Credentials,
+    /// The Firebase project; without it, that of the service account.
+    pub project_id: Option<String>,
+    /// Scheme, host and port of the API.
+    pub base_url: String,
+    /// Certificates to trust, in PEM; without, those of the machine.
+    pub ca_file: Option<PathBuf>,
+    /// Most connections.
+    pub connections: usize,
+    /// Most requests at a time on one of them.
+    pub streams: usize,
+    /// What becomes of a message of which nobody knows whether FCM took it.
+    pub on_ambiguous: OnAmbiguous,
+    /// Where an app confirms that it has a message; `None` asks for no confirmation.
+    pub confirm_to: Option<String>,
+    /// How much FCM takes.
+    pub quotas: Quotas,
+    /// How long to wait for what.
+    pub timing: Timing,
+}
+
+/// Where the access tokens come from.
+#[derive(Debug, Clone)]
+pub enum Credentials {
+    /// A service account, as a file of Google's console.
+    File(PathBuf),
+    /// The metadata server of the machine, at this host.
+    Metadata(String),
+}
+
+/// What becomes of a message of which nobody knows whether FCM took it: its request was written, and no answer came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnAmbiguous {
+    /// It is sent again, marked: rather twice than never.
+    Retry,
+    /// It fails, and its sender decides: rather never than twice.
+    Report,
+}
+
+/// How long to wait for what.
+#[derive(Debug, Clone, Copy)]
+pub struct Timing {
+    /// For an answer. Google asks for ten seconds at least.
+    pub request: Duration,
+    /// Between pings on a connection with open requests. FCM ends a connection after three without a request.
+    pub ping: Duration,
+    /// For the answer to a ping.
+    pub pong: Duration,
+    /// How old a connection may get; FCM ends it after an hour.
+    pub age: Duration,
+    /// How long a connection may idle; FCM ends it after four minutes.
+    pub idle: Duration,
+    /// How long a connection beyond the first one may idle.
+    pub spare: Duration,
+    /// For the answers to what is open when the transport stops.
+    pub grace: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self {
+            request: Duration::from_secs(20),
+            ping: Duration::from_secs(10),
+            pong: Duration::from_secs(10),
+            age: Duration::from_secs(58 * 60),
+            idle: Duration::from_secs(210),
+            spare: Duration::from_secs(60),
+            grace: Duration::from_secs(5),
+        }
+    }
+}
+
+/// Why the transport cannot run at all.
+#[derive(Debug, thiserror::Error)]
+pub enum Fatal {
+    /// A setting has no value, or one out of range.
+    #[error("{setting} {problem}")]
+    Setting {
+        /// The name of the setting.
+        setting: &'static str,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The service account cannot be used.
+    #[error("credentials_file: {0}")]
+    Account(#[from] AccountError),
+    /// The API's address cannot be used.
+    #[error("base_url {0}")]
+    BaseUrl(#[source] AddressError),
+    /// The address for access tokens cannot be used.
+    #[error("the token address {0}")]
+    TokenUrl(#[source] AddressError),
+}
+
+/// Everything that is needed to begin.
+struct Plan {
+    api: Address,
+    source: Source,
+    tokens: Address,
+}
+
+impl FcmConfig {
+    /// The settings of Google's own service.
+    #[must_use]
+    pub fn new(credentials: Credentials) -> Self {
+        Self {
+            name: "fcm-v1".to_owned(),
+            credentials,
+            project_id: None,
+            base_url: BASE_URL.to_owned(),
+            ca_file: None,
+            connections: 10,
+            streams: STREAMS_MAX,
+            on_ambiguous: OnAmbiguous::Retry,
+            confirm_to: None,
+            quotas: Quotas::default(),
+            timing: Timing::default(),
+        }
+    }
+
+    /// Checks the settings, and reads the files that they name, without connecting.
+    ///
+    /// # Errors
+    /// When a setting has no value or one out of range, or a file cannot be used.
+    pub fn check(&self) -> Result<(), Fatal> {
+        self.plan().map(drop)
+    }
+
+    fn plan(&self) -> Result<Plan, Fatal> {
+        for (setting, value, max) in
+            [("connections", self.connections, CONNECTIONS_MAX), ("streams", self.streams, STREAMS_MAX)]
+        {
+            if !(1..=max).contains(&value) {
+                return Err(Fatal::Setting { setting, problem: format!("is {value}, not from 1 to {max}") });
+            }
+        }
+        let ca_file = self.ca_file.as_deref();
+        let (source, tokens, of_account) = match &self.credentials {
+            Credentials::File(path) => {
+                let account = Account::read(path)?;
+                let tokens = Address::new(account.token_uri(), "", ca_file, HTTP_1);
+                let project = account.project_id.clone();
+                (Source::Account(Box::new(account)), tokens, project)
+            }
+            Credentials::Metadata(host) => (Source::Metadata, Address::metadata(host, TOKEN_PATH), None),
+        };
+        let missing = || Fatal::Setting {
+            setting: "project_id",
+            problem: "is not set, and no service account names a project".to_owned(),
+        };
+        let project = self.project_id.clone().or(of_account).ok_or_else(missing)?;
+        let legal = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'.' | b':');
+        if project.is_empty() || !project.bytes().all(legal) {
+            let problem = "is neither a project's id nor its number".to_owned();
+            return Err(Fatal::Setting { setting: "project_id", problem });
+        }
+        let path = format!("/v1/projects/{project}/messages:send");
+        let api = Address::new(&self.base_url, &path, ca_file, H2).map_err(Fatal::BaseUrl)?;
+        Ok(Plan { api, source, tokens: tokens.map_err(Fatal::TokenUrl)? })
+    }
+}
+
+/// Keeps the connections to FCM and moves messages until `stop`; then takes no more, waits for the answers to what is in
+/// flight within the grace period, and closes the connections. What is left is reported as lost.
+///
+/// # Errors
+/// When the settings cannot work. Nothing that happens on the network ends it.
+pub async fn run(config: FcmConfig, outlet: Outlet, stop: CancellationToken) -> Result<(), Fatal> {
+    let Plan { api, source, tokens } = config.plan()?;
+    let span = tracing::info_span!("transport", name = config.name);
+    let work = async {
+        let (keeper, wallet) = token::keeper(source, tokens);
+        let hub = Hub::new(config, api, wallet);
+        tokio::select! {
+            () = hub.run(outlet, stop) => {}
+            never = keeper.run() => match never {},
+        }
+    };
+    tracing::Instrument::instrument(work, span).await;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

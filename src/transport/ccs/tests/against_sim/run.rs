@@ -263,7 +263,7 @@ impl Run {
                 fcm: Map::new(),
             };
             self.sent.push((sid, device, receipt));
-            self.waiting.push_back(Send { sid, push, recipient: device.into(), deadline_ms: u64::MAX });
+            self.waiting.push_back(Send { sid, push, recipient: device.into(), deadline_ms: u64::MAX, attempt: 1 });
         }
     }
 

@@ -1,0 +1,163 @@
+//! Several ways to the devices at once.
+
+use super::*;
+use crate::chat::way::Ways;
+use crate::transport::{Outage, Outlet};
+
+fn v1() -> Way {
+    Way::parse("fcm-v1").unwrap()
+}
+
+/// CCS, and v1 for the app `com.example.chat`.
+fn both() -> Settings {
+    let settings = settings();
+    let chat = HashMap::from([("com.example.chat".to_owned(), v1())]);
+    Settings { ways: Ways::new(Way::Ccs, chat, &Routes::default()), ..settings }
+}
+
+fn house() -> House {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("store.db");
+    House::open_ways(dir, path, both(), &[Way::Ccs, v1()])
+}
+
+impl House {
+    /// A message of `c` to a device with the chat app.
+    async fn chat(&self, id: &str, token: &str) {
+        let message = json!({"id": id, "token": token, "category": "com.example.chat", "data": {}});
+        assert_eq!(timeout(self.publish("c/self/messages", &message).await).await, Ok(AckWord::Done));
+    }
+
+    fn fcm(&mut self) -> &mut Outlet {
+        &mut self.others[0]
+    }
+
+    async fn sent_by_fcm(&mut self) -> Send {
+        timeout(self.fcm().sends.recv()).await.expect("the lanes run")
+    }
+
+    async fn fcm_says(&mut self, report: Report) {
+        self.fcm().reports.send(report).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn what_went_over_v1_is_delivered_on_the_word_of_the_app() {
+    let mut house = house();
+    house.chat("a1", "T").await;
+    assert_eq!(house.status().await.1, "accepted");
+    let sid = house.sent_by_fcm().await.sid;
+    let provider_id = Some("projects/p/messages/7".to_owned());
+    house.fcm_says(Report::Accepted { sid, canonical: None, provider_id, copies: 1 }).await;
+    let (_, sent) = house.read().await;
+    assert_eq!((&sent["transport"], &sent["source"]), (&json!("fcm-v1"), &json!("provider")));
+    assert_eq!(sent["provider_id"], "projects/p/messages/7");
+    let receipt = json!({"id": sid.to_string(), "status": "received"});
+    for _ in 0..2 {
+        // An app may say so twice; the second time it means nothing.
+        assert_eq!(timeout(house.publish("alice/self/receipts", &receipt).await).await, Ok(AckWord::Done));
+    }
+    let (topic, delivered) = house.read().await;
+    assert_eq!((topic.as_str(), &delivered["status"]), ("c/others/receipts", &json!("delivered")));
+    assert_eq!((&delivered["transport"], &delivered["source"]), (&json!("fcm-v1"), &json!("app")));
+    house.chat("a1", "T").await;
+    let (_, again) = house.read().await;
+    assert_eq!((&again["status"], &again["provider_id"]), (&json!("delivered"), &json!("projects/p/messages/7")));
+    house.close().await;
+}
+
+#[tokio::test]
+async fn an_app_has_no_say_where_the_push_service_speaks_for_the_device() {
+    let mut house = house();
+    house.message("a1", "T", 600).await;
+    let sid = house.sent().await.sid;
+    house.report(accepted(sid)).await;
+    let receipt = json!({"id": sid.to_string(), "status": "received"});
+    assert_eq!(timeout(house.publish("alice/self/receipts", &receipt).await).await, Ok(AckWord::Done));
+    house.receipt(&sid.to_string()).await;
+    let mut told = Vec::new();
+    for _ in 0..3 {
+        told.push(house.read().await.1);
+    }
+    assert_eq!((&told[2]["status"], &told[2]["source"]), (&json!("delivered"), &json!("device")));
+    house.close().await;
+}
+
+#[tokio::test]
+async fn a_confirmation_ends_the_wait_for_a_retry_and_lets_the_next_go() {
+    let mut house = house();
+    house.chat("a1", "T").await;
+    house.chat("a2", "T").await;
+    let (first, second) = (house.sent_by_fcm().await, house.sent_by_fcm().await);
+    let wait = Duration::from_secs(600);
+    house
+        .fcm_says(Report::Refused {
+            sid: first.sid,
+            refusal: Refusal::RetryAfter(wait),
+            code: "SERVICE_UNAVAILABLE".into(),
+            detail: String::new(),
+            copies: 1,
+            arrival: Arrival::Possible,
+        })
+        .await;
+    house.fcm_says(Report::Deferred { sid: second.sid, wait: Duration::from_millis(10) }).await;
+    // It was on the device all the same.
+    let receipt = json!({"id": first.sid.to_string(), "status": "received"});
+    assert_eq!(timeout(house.publish("alice/self/receipts", &receipt).await).await, Ok(AckWord::Done));
+    let again = house.sent_by_fcm().await;
+    assert_eq!((again.sid, again.attempt), (second.sid, 1), "what was deferred was not tried");
+    house.close().await;
+}
+
+#[tokio::test]
+async fn a_way_that_is_down_says_why_and_holds_up_no_other() {
+    let mut house = house();
+    house.fcm().link.send_replace(Link::Down(Outage::Refused("permission_denied")));
+    house.transport.link.send_replace(Link::Up);
+    let down = |now: &Readiness| now.transports.get("fcm-v1") == Some(&"permission_denied");
+    let now = timeout(house.readiness.wait_for(down)).await.unwrap().clone();
+    assert!(!now.ready && now.transports["ccs"] == "up", "{now:?}");
+    for n in 0..200 {
+        house.chat(&format!("v{n}"), "T").await;
+    }
+    house.message("c1", "T", 600).await;
+    let sid = house.sent().await.sid;
+    house.report(accepted(sid)).await;
+    assert!(house.fcm().sends.try_recv().is_err(), "something went where nothing goes");
+    let degraded = async {
+        loop {
+            let outbound = house.mqtt.publish.recv().await.unwrap();
+            let document: Value = serde_json::from_slice(&outbound.payload).unwrap();
+            if outbound.topic == "_bridge/status" && document["transports"]["fcm-v1"] == "permission_denied" {
+                return document;
+            }
+        }
+    };
+    let document = timeout(degraded).await;
+    assert_eq!((&document["state"], &document["ccs"]), (&json!("degraded"), &json!("up")));
+    house.fcm().link.send_replace(Link::Up);
+    house.sent_by_fcm().await;
+    timeout(house.readiness.wait_for(|now| now.ready)).await.unwrap();
+    house.close().await;
+}
+
+#[tokio::test]
+async fn a_doubtful_token_is_neither_used_nor_forgotten() {
+    let mut house = house();
+    house.chat("a1", "T").await;
+    assert_eq!(house.status().await.1, "accepted");
+    let sid = house.sent_by_fcm().await.sid;
+    house
+        .fcm_says(Report::Refused {
+            sid,
+            refusal: Refusal::Quarantine,
+            code: "SENDER_ID_MISMATCH".into(),
+            detail: "no".into(),
+            copies: 1,
+            arrival: Arrival::No,
+        })
+        .await;
+    let (_, failed) = house.read().await;
+    assert_eq!((&failed["status"], &failed["token_action"]), (&json!("failed"), &json!("quarantine")));
+    house.close().await;
+}

@@ -1,0 +1,177 @@
+//! `[transport]` and `[fcm]`: by which way messages go to the devices.
+
+use super::check::{ConfigError, bad, within};
+use super::{Ccs, Settings};
+use crate::chat::way::{Project, Way};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+
+/// Most connections to one project.
+const CONNECTIONS_MAX: usize = 100;
+
+/// `[transport]`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Transport {
+    /// The way of messages that nothing else decides about.
+    pub default: String,
+    /// App package name to way.
+    pub categories: BTreeMap<String, String>,
+}
+
+impl Default for Transport {
+    fn default() -> Self {
+        Self { default: Way::default().to_string(), categories: BTreeMap::new() }
+    }
+}
+
+/// What becomes of a message of which nobody knows whether FCM took it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnAmbiguous {
+    /// It is sent again, marked.
+    Retry,
+    /// It fails.
+    Report,
+}
+
+/// `[fcm]`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Fcm {
+    /// The service account, as a file of Google's console. Without it the machine's metadata server is asked.
+    pub credentials_file: Option<PathBuf>,
+    /// The Firebase project; without it, that of the service account.
+    pub project_id: Option<String>,
+    /// Where the API is.
+    pub base_url: String,
+    /// Certificate authorities to trust instead of the platform's, PEM.
+    pub ca_file: Option<PathBuf>,
+    /// Most connections.
+    pub connections: usize,
+    /// What becomes of a message of which nobody knows whether FCM took it.
+    pub on_ambiguous: OnAmbiguous,
+    /// Whether the apps confirm what they get.
+    pub app_receipts: bool,
+    /// Where the metadata server is.
+    pub metadata_host: String,
+    /// Further projects by name; each is the way `fcm-v1:NAME`.
+    pub projects: BTreeMap<String, FcmProject>,
+}
+
+impl Default for Fcm {
+    fn default() -> Self {
+        Self {
+            credentials_file: None,
+            project_id: None,
+            base_url: "https://fcm.googleapis.com".into(),
+            ca_file: None,
+            connections: 10,
+            on_ambiguous: OnAmbiguous::Retry,
+            app_receipts: true,
+            metadata_host: "metadata.google.internal".into(),
+            projects: BTreeMap::new(),
+        }
+    }
+}
+
+/// `[fcm.projects.NAME]`: what is not set is as in `[fcm]`, but for the two that say who we are.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct FcmProject {
+    /// The service account.
+    pub credentials_file: Option<PathBuf>,
+    /// The Firebase project.
+    pub project_id: Option<String>,
+    /// Where the API is.
+    pub base_url: Option<String>,
+    /// Certificate authorities to trust.
+    pub ca_file: Option<PathBuf>,
+    /// Most connections.
+    pub connections: Option<usize>,
+    /// What becomes of a message of which nobody knows whether FCM took it.
+    pub on_ambiguous: Option<OnAmbiguous>,
+    /// Whether the apps confirm what they get.
+    pub app_receipts: Option<bool>,
+}
+
+impl Fcm {
+    /// Every project that is configured, with the settings that apply to it.
+    #[must_use]
+    pub fn configured(&self) -> Vec<(Way, Self)> {
+        let first = (Way::FcmV1(None), self.clone());
+        let others = self
+            .projects
+            .iter()
+            .filter_map(|(name, project)| Some((Way::FcmV1(Some(Project::new(name).ok()?)), self.with(project))));
+        let named = |fcm: &Self| fcm.credentials_file.is_some() || fcm.project_id.is_some();
+        std::iter::once(first).filter(|(_, fcm)| named(fcm)).chain(others).collect()
+    }
+
+    fn with(&self, project: &FcmProject) -> Self {
+        Self {
+            credentials_file: project.credentials_file.clone(),
+            project_id: project.project_id.clone(),
+            base_url: project.base_url.clone().unwrap_or_else(|| self.base_url.clone()),
+            ca_file: project.ca_file.clone().or_else(|| self.ca_file.clone()),
+            connections: project.connections.unwrap_or(self.connections),
+            on_ambiguous: project.on_ambiguous.unwrap_or(self.on_ambiguous),
+            app_receipts: project.app_receipts.unwrap_or(self.app_receipts),
+            metadata_host: self.metadata_host.clone(),
+            projects: BTreeMap::new(),
+        }
+    }
+}
+
+/// Which ways are wanted: the default, and those of the categories.
+pub(super) fn ways(transport: &Transport) -> Result<(Way, HashMap<String, Way>), ConfigError> {
+    let way = |key: &str, text: &str| Way::parse(text).map_err(|fault| bad(key, format!("`{text}` {fault}")));
+    let categories = transport
+        .categories
+        .iter()
+        .map(|(category, text)| Ok((category.clone(), way(&format!("transport.categories.\"{category}\""), text)?)))
+        .collect::<Result<_, ConfigError>>()?;
+    Ok((way("transport.default", &transport.default)?, categories))
+}
+
+/// Whether CCS runs: something goes that way, or a sender is named, whose devices may send.
+pub(super) fn runs_ccs(ccs: &Ccs, transport: &Transport) -> Result<bool, ConfigError> {
+    let (default, categories) = ways(transport)?;
+    Ok(!ccs.sender_id.is_empty() || default == Way::Ccs || categories.values().any(|way| *way == Way::Ccs))
+}
+
+pub(super) fn check(settings: &Settings) -> Result<(), ConfigError> {
+    for name in settings.fcm.projects.keys() {
+        Project::new(name).map_err(|fault| bad(&format!("fcm.projects.{name}"), fault.to_string()))?;
+    }
+    let configured = settings.fcm.configured();
+    for (way, fcm) in &configured {
+        let key = |name: &str| format!("{}.{name}", section(way));
+        within(&key("connections"), fcm.connections, 1, CONNECTIONS_MAX)?;
+        if fcm.credentials_file.is_none() && fcm.project_id.is_none() {
+            return Err(bad(&key("project_id"), "is not set, and no `credentials_file` names a project".into()));
+        }
+    }
+    let (default, categories) = ways(&settings.transport)?;
+    let missing = std::iter::once(&default)
+        .chain(categories.values())
+        .find(|way| **way != Way::Ccs && !configured.iter().any(|(known, _)| known == *way));
+    match missing {
+        None => Ok(()),
+        Some(way @ Way::FcmV1(Some(_))) => {
+            Err(bad("transport", format!("names `{way}`, but there is no section `[{}]`", section(way))))
+        }
+        Some(_) => Err(ConfigError::Missing {
+            key: "fcm.credentials_file",
+            why: "`[transport]` sends messages by fcm-v1 (or set `fcm.project_id` on a machine of Google's)",
+        }),
+    }
+}
+
+fn section(way: &Way) -> String {
+    match way {
+        Way::FcmV1(Some(project)) => format!("fcm.projects.{}", project.as_str()),
+        Way::FcmV1(None) | Way::Ccs => "fcm".to_owned(),
+    }
+}

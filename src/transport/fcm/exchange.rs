@@ -1,0 +1,137 @@
+//! One request and what became of it: the place where HTTP/2's ways to fail become certain or ambiguous.
+
+use super::Timing;
+use crate::chat::id::Sid;
+use crate::fcm::limits::ANSWER_MAX;
+use crate::fcm::verdict::{Ambiguous, Answer, Outcome, Unprocessed};
+use bytes::{Bytes, BytesMut};
+use h2::client::{ResponseFuture, SendRequest};
+use h2::{Reason, RecvStream};
+use http::{HeaderMap, HeaderValue, Method, Request, Uri, header};
+
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+/// A message as it is to be posted.
+#[derive(Debug)]
+pub(super) struct Order {
+    /// Which message.
+    pub(super) sid: Sid,
+    /// The JSON.
+    pub(super) body: Bytes,
+    /// The header `authorization`.
+    pub(super) authorization: HeaderValue,
+}
+
+/// What became of a request.
+#[derive(Debug)]
+pub(super) enum Reply {
+    /// An answer came.
+    Answered {
+        /// The HTTP status.
+        status: u16,
+        /// Its headers.
+        headers: HeaderMap,
+        /// Its body, or the beginning of a long one.
+        body: Bytes,
+    },
+    /// None came, and FCM has certainly not processed the request.
+    Unprocessed(Unprocessed),
+    /// None came, and nobody knows.
+    Ambiguous(Ambiguous),
+}
+
+impl Reply {
+    /// The connection was gone before the request could be handed to it.
+    pub(super) fn unwritten() -> Self {
+        Self::Unprocessed(Unprocessed::NotWritten)
+    }
+
+    /// The same, for the judge.
+    pub(super) fn outcome(&self) -> Outcome<'_> {
+        match self {
+            Self::Answered { status, headers, body } => Outcome::Answered(Answer {
+                status: *status,
+                retry_after: text(headers, header::RETRY_AFTER),
+                content_type: text(headers, header::CONTENT_TYPE),
+                body,
+            }),
+            Self::Unprocessed(why) => Outcome::Unprocessed(*why),
+            Self::Ambiguous(why) => Outcome::Ambiguous(*why),
+        }
+    }
+}
+
+fn text(headers: &HeaderMap, name: header::HeaderName) -> Option<&str> {
+    headers.get(name)?.to_str().ok()
+}
+
+/// Posts `order` to `uri` and waits for what becomes of it.
+pub(super) async fn exchange(send: SendRequest<Bytes>, uri: Uri, order: Order, timing: Timing) -> (Sid, Reply) {
+    let sid = order.sid;
+    let reply = match post(send, uri, order) {
+        Err(_) => Reply::unwritten(),
+        // Dropped at the end of its time, the stream is reset.
+        Ok(response) => {
+            tokio::time::timeout(timing.request, hear(response)).await.unwrap_or(Reply::Ambiguous(Ambiguous::Timeout))
+        }
+    };
+    (sid, reply)
+}
+
+/// Hands the whole request to the connection; it leaves in the order of the calls.
+fn post(mut send: SendRequest<Bytes>, uri: Uri, order: Order) -> Result<ResponseFuture, h2::Error> {
+    let mut request = Request::new(());
+    *request.method_mut() = Method::POST;
+    *request.uri_mut() = uri;
+    request.headers_mut().insert(header::CONTENT_TYPE, JSON);
+    request.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(order.body.len()));
+    request.headers_mut().insert(header::AUTHORIZATION, order.authorization);
+    let (response, mut stream) = send.send_request(request, false)?;
+    stream.send_data(order.body, true)?;
+    Ok(response)
+}
+
+async fn hear(response: ResponseFuture) -> Reply {
+    let (head, stream) = match response.await {
+        Ok(response) => response.into_parts(),
+        Err(error) => return failure(&error),
+    };
+    let whole = body(stream).await;
+    match whole {
+        Ok(body) => Reply::Answered { status: head.status.as_u16(), headers: head.headers, body },
+        // FCM has taken the message; only its name is lost.
+        Err(_) if head.status.is_success() => {
+            Reply::Answered { status: head.status.as_u16(), headers: head.headers, body: Bytes::new() }
+        }
+        // Half a refusal says nothing that could be relied on.
+        Err(_) => Reply::Ambiguous(Ambiguous::Reset),
+    }
+}
+
+/// The body, or as much of it as anybody will look at.
+async fn body(mut stream: RecvStream) -> Result<Bytes, h2::Error> {
+    let mut whole = BytesMut::new();
+    while let Some(chunk) = stream.data().await {
+        let chunk = chunk?;
+        stream.flow_control().release_capacity(chunk.len())?;
+        // One byte more than the judge takes tells him that there was more.
+        let room = (ANSWER_MAX + 1).saturating_sub(whole.len());
+        whole.extend_from_slice(&chunk[..chunk.len().min(room)]);
+        if whole.len() > ANSWER_MAX {
+            break;
+        }
+    }
+    Ok(whole.freeze())
+}
+
+/// A stream that ended without an answer.
+fn failure(error: &h2::Error) -> Reply {
+    if error.is_go_away() && error.is_remote() {
+        // `h2` ends with this only the streams beyond the last one that the GOAWAY names (RFC 9113, section 6.8).
+        return Reply::Unprocessed(Unprocessed::BeyondGoaway);
+    }
+    if error.is_reset() && error.is_remote() && error.reason() == Some(Reason::REFUSED_STREAM) {
+        return Reply::Unprocessed(Unprocessed::RefusedStream);
+    }
+    Reply::Ambiguous(Ambiguous::Reset)
+}

@@ -1,0 +1,309 @@
+//! Between the bridge and the connections: takes messages while there is room, lets them go when breaker, budget, token
+//! and connection allow it, and turns what becomes of them into reports.
+//!
+//! Nothing in here waits for the bridge: while a report has no place in the channel, the hub takes neither messages nor
+//! notes. What it holds is bounded by what the connections can carry and one line.
+
+mod answer;
+mod departure;
+
+use super::FcmConfig;
+use super::address::Address;
+use super::connection::{Note, Word};
+use super::exchange::Reply;
+use super::ledger::{LINE_MAX, Ledger, Pending, Taken};
+use super::pool::Pool;
+use super::token::Wallet;
+use crate::chat::delivery::Arrival;
+use crate::chat::id::Sid;
+use crate::fcm::breaker::{Breaker, Ticket};
+use crate::fcm::budget::Budget;
+use crate::fcm::request::RequestError;
+use crate::fcm::target;
+use crate::fcm::verdict::Access;
+use crate::ops::clock::now_ms;
+use crate::transport::{Link, Outage, Outlet, Refusal, Report, Send};
+use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+
+/// Notes that the connections may have waiting for the hub.
+const NOTES: usize = 1024;
+/// How often everything is looked at that no event announces: ended times to live, the age of connections.
+const TICK: Duration = Duration::from_secs(1);
+/// The word for operators when the project's quota is used up, and when there is no access token.
+const QUOTA: &str = "quota_exceeded";
+const NO_TOKEN: &str = "no_access_token";
+
+/// The hub; see the module.
+pub(super) struct Hub {
+    config: FcmConfig,
+    ledger: Ledger,
+    pool: Pool,
+    wallet: Wallet,
+    breaker: Breaker,
+    budget: Budget,
+    flights: HashMap<Sid, Flight>,
+    /// A probe that nobody was there for when it was due.
+    spare: Option<Ticket>,
+    /// Pauses of the project in a row that FCM set no time for.
+    pauses: u32,
+    notes: mpsc::Receiver<Note>,
+    /// Reports that the bridge has not taken yet; while there are any, little else is done.
+    outbox: VecDeque<Report>,
+    phase: Phase,
+    sends_open: bool,
+    /// When something may go that may not now.
+    wake: Option<Instant>,
+    tally: Tally,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Running,
+    /// Until then answers are waited for.
+    Stopping(Instant),
+    /// They were waited for long enough.
+    Ending,
+}
+
+/// A message on a connection.
+struct Flight {
+    ticket: Ticket,
+    probe: bool,
+    target: target::Target,
+    access: Access,
+    generation: u64,
+}
+
+/// What was done, for the last line of the log.
+#[derive(Debug, Default)]
+struct Tally {
+    written: u64,
+    accepted: u64,
+    refused: u64,
+    replayed: u64,
+    ambiguous: u64,
+    deferred: u64,
+    expired: u64,
+}
+
+/// What happened, for one turn of the hub.
+enum Turn {
+    Stop,
+    Reported,
+    /// The bridge has gone.
+    Deaf,
+    Note(Note),
+    Send(Option<Send>),
+    Tick,
+    Woken,
+    Overtime,
+}
+
+impl Hub {
+    /// A hub without connections.
+    pub(super) fn new(config: FcmConfig, api: Address, wallet: Wallet) -> Self {
+        let (notes_tx, notes) = mpsc::channel(NOTES);
+        Self {
+            ledger: Ledger::default(),
+            pool: Pool::new(config.clone(), api, notes_tx),
+            wallet,
+            breaker: Breaker::default(),
+            budget: Budget::new(&config.quotas),
+            flights: HashMap::new(),
+            spare: None,
+            pauses: 0,
+            notes,
+            outbox: VecDeque::new(),
+            phase: Phase::Running,
+            sends_open: true,
+            wake: None,
+            tally: Tally::default(),
+            config,
+        }
+    }
+
+    /// Runs until `stop`, and then until every connection has ended in good order, or the grace period has.
+    pub(super) async fn run(mut self, mut outlet: Outlet, stop: CancellationToken) {
+        // v1 brings nothing that would have to be acknowledged.
+        outlet.acks.close();
+        let mut ticker = tokio::time::interval(TICK);
+        ticker.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        while self.phase == Phase::Running || !self.pool.is_empty() {
+            self.work(&outlet);
+            let free = self.outbox.is_empty();
+            let room = self.ledger.len() < self.config.connections * self.config.streams + LINE_MAX;
+            let overtime = if let Phase::Stopping(end) = self.phase { Some(end) } else { None };
+            // Not biased: neither direction may starve the other.
+            let turn = tokio::select! {
+                () = stop.cancelled(), if self.phase == Phase::Running => Turn::Stop,
+                () = at(overtime) => Turn::Overtime,
+                permit = outlet.reports.reserve(), if !free => match (permit, self.outbox.pop_front()) {
+                    (Ok(permit), Some(report)) => {
+                        permit.send(report);
+                        Turn::Reported
+                    }
+                    _ => Turn::Deaf,
+                },
+                Some(note) = self.notes.recv(), if free => Turn::Note(note),
+                send = outlet.sends.recv(), if free && self.sends_open && room => Turn::Send(send),
+                _ = ticker.tick(), if free => Turn::Tick,
+                () = at(self.wake), if free => Turn::Woken,
+                () = self.wallet.changed(), if free => Turn::Woken,
+                Some(()) = self.pool.join_next() => Turn::Woken,
+            };
+            self.take(turn, &mut outlet);
+        }
+        self.finish(outlet).await;
+    }
+
+    fn take(&mut self, turn: Turn, outlet: &mut Outlet) {
+        match turn {
+            Turn::Stop => self.stop(outlet),
+            Turn::Deaf => {
+                self.outbox.clear();
+                self.stop(outlet);
+            }
+            Turn::Overtime => {
+                self.phase = Phase::Ending;
+                self.pool.kill();
+            }
+            Turn::Note(note) => self.hear(note),
+            Turn::Send(Some(send)) => self.accept(send),
+            Turn::Send(None) => self.sends_open = false,
+            Turn::Tick => {
+                let expired = self.ledger.expire(now_ms(), std_now());
+                expired.into_iter().for_each(|pending| self.expired(&pending));
+            }
+            Turn::Reported | Turn::Woken => {}
+        }
+    }
+
+    /// Everything that can be done without waiting.
+    fn work(&mut self, outlet: &Outlet) {
+        let now = Instant::now();
+        if self.phase == Phase::Running && self.outbox.is_empty() {
+            let demand = self.dispatch(now);
+            self.keep_probe(now);
+            self.pool.tend(demand, now);
+        }
+        let link = self.link(now);
+        outlet.link.send_if_modified(|old| std::mem::replace(old, link) != link);
+    }
+
+    fn stop(&mut self, outlet: &mut Outlet) {
+        if self.phase == Phase::Running {
+            tracing::info!(pending = self.ledger.len(), "transport stops");
+            self.phase = Phase::Stopping(Instant::now() + self.config.timing.grace);
+        }
+        self.sends_open = false;
+        outlet.sends.close();
+        self.pool.stop();
+    }
+
+    /// Reports what is left, and what was never taken.
+    async fn finish(mut self, mut outlet: Outlet) {
+        while let Ok(note) = self.notes.try_recv() {
+            self.hear(note);
+        }
+        let unsettled = std::mem::take(&mut self.ledger).into_unsettled();
+        let lost = unsettled.len();
+        self.outbox.extend(unsettled.into_iter().map(|p| Report::Lost { sid: p.send.sid, copies: p.copies }));
+        while let Some(send) = outlet.sends.recv().await {
+            self.outbox.push_back(Report::Lost { sid: send.sid, copies: 0 });
+        }
+        outlet.link.send_replace(Link::Down(Outage::Unconnected));
+        for report in self.outbox {
+            if outlet.reports.send(report).await.is_err() {
+                break;
+            }
+        }
+        tracing::info!(lost, tally = ?self.tally, "transport stopped");
+    }
+
+    fn accept(&mut self, send: Send) {
+        let sid = send.sid;
+        match self.ledger.accept(send, std_now()) {
+            Taken::Waits => {}
+            Taken::Behind(wait) => self.defer(sid, wait),
+            Taken::Twice => tracing::error!(%sid, "message given twice"),
+        }
+    }
+
+    fn hear(&mut self, Note { connection, word }: Note) {
+        match word {
+            Word::Takes(count) => self.pool.takes(connection, count, Instant::now()),
+            Word::Leaves => self.pool.leaves(connection),
+            Word::Reply(sid, reply) => self.hear_reply(connection, sid, &reply),
+            Word::Ended(cause, unwritten) => {
+                for sid in unwritten {
+                    self.hear_reply(connection, sid, &Reply::unwritten());
+                }
+                self.pool.ended(connection, &cause, Instant::now());
+            }
+        }
+    }
+
+    /// The message itself is one that FCM would refuse.
+    fn refuse_ourselves(&mut self, sid: Sid, fault: RequestError) {
+        let Some(Pending { copies, .. }) = self.ledger.settle(sid) else { return };
+        self.tally.refused += 1;
+        self.outbox.push_back(Report::Refused {
+            sid,
+            refusal: Refusal::Never,
+            code: fault.code().to_owned(),
+            detail: fault.to_string(),
+            copies,
+            arrival: Arrival::No,
+        });
+    }
+
+    /// Everything of a recipient goes back to the disk, because this message has to wait, or is gone already.
+    fn defer_line(&mut self, recipient: i64, sid: Sid, wait: Duration) {
+        for behind in self.ledger.give_back(recipient, sid, std_now() + wait) {
+            self.defer(behind, wait);
+        }
+    }
+
+    fn defer(&mut self, sid: Sid, wait: Duration) {
+        self.tally.deferred += 1;
+        self.outbox.push_back(Report::Deferred { sid, wait });
+    }
+
+    fn expired(&mut self, pending: &Pending) {
+        self.tally.expired += 1;
+        self.outbox.push_back(Report::Refused {
+            sid: pending.send.sid,
+            refusal: Refusal::Expired,
+            code: "EXPIRED".to_owned(),
+            detail: "the time to live ended before the message could be sent".to_owned(),
+            copies: pending.copies,
+            arrival: Arrival::No,
+        });
+    }
+
+    fn link(&self, now: Instant) -> Link {
+        match self.breaker.cause() {
+            Some(cause) if self.spare.is_none() => return Link::Down(Outage::Refused(cause.as_str())),
+            _ if self.wallet.is_empty_handed(now) => return Link::Down(Outage::Refused(NO_TOKEN)),
+            _ if self.budget.paused_until(now.into_std()).is_some() => return Link::Down(Outage::Refused(QUOTA)),
+            _ => {}
+        }
+        let up = self.phase == Phase::Running && self.pool.is_open() && self.wallet.bearer(now).is_some();
+        if up { Link::Up } else { Link::Down(Outage::Unconnected) }
+    }
+}
+
+fn std_now() -> std::time::Instant {
+    Instant::now().into_std()
+}
+
+async fn at(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,135 @@
+//! What becomes of a message after its answer.
+
+use super::{Flight, Hub, std_now};
+use crate::chat::delivery::Arrival;
+use crate::chat::id::Sid;
+use crate::fcm::breaker::Reaction;
+use crate::fcm::judge::judge;
+use crate::fcm::verdict::{Asked, Cause, Refused, Then, Verdict};
+use crate::ops::clock::now_ms;
+use crate::transport::fcm::exchange::Reply;
+use crate::transport::fcm::ledger::{Pending, Processed};
+use crate::transport::fcm::policy::{self, Consequence, Efforts, Pause};
+use crate::transport::{Change, Refusal, Report};
+use std::time::Duration;
+
+/// Longest pause of a project that FCM did not ask for in so many words.
+const PAUSE_MAX: Duration = Duration::from_secs(3600);
+
+impl Hub {
+    /// A request came to its end.
+    pub(super) fn hear_reply(&mut self, connection: u64, sid: Sid, reply: &Reply) {
+        let Some(flight) = self.flights.remove(&sid) else { return };
+        self.pool.done(connection, matches!(reply, Reply::Answered { .. }));
+        let Some(pending) = self.ledger.get_mut(sid) else { return };
+        let efforts = Efforts { attempt: pending.send.attempt, replays: pending.replays };
+        let recipient = pending.send.recipient;
+        let asked = Asked { target: &flight.target, access: flight.access, now_unix_s: now_ms() / 1000 };
+        let verdict = judge(&reply.outcome(), &asked);
+        let consequence = match &verdict {
+            Verdict::Sent { .. } => None,
+            Verdict::Refused(refused) => Some(policy::consequence(refused, efforts, self.config.on_ambiguous)),
+        };
+        // What goes again at once has not had its last word, so the breaker does not hear of it.
+        if let Some(Consequence::Replay | Consequence::Refresh) = consequence {
+            return self.again(sid, flight, consequence == Some(Consequence::Refresh));
+        }
+        let before = self.breaker.cause();
+        let reaction = self.breaker.answered(flight.ticket, &verdict, recipient, std_now());
+        self.tell_breaker(before, &verdict, connection);
+        match (verdict, consequence) {
+            (Verdict::Sent { name }, _) => self.sent(sid, name),
+            (Verdict::Refused(refused), Some(Consequence::Report { refusal, project }))
+                if reaction == Reaction::AsJudged =>
+            {
+                self.report(sid, &refused, refusal);
+                self.pause_project(project);
+            }
+            (Verdict::Refused(refused), _) => self.keep(sid, &refused),
+        }
+    }
+
+    /// It was certainly not processed, and keeps its place.
+    fn again(&mut self, sid: Sid, flight: Flight, with_new_token: bool) {
+        let Some(pending) = self.ledger.get_mut(sid) else { return };
+        pending.replays += 1;
+        pending.probe = flight.probe.then_some(flight.ticket);
+        if with_new_token {
+            pending.refused_token = Some(flight.generation);
+            self.wallet.refuse(flight.generation);
+        }
+        self.tally.replayed += 1;
+        self.ledger.back(sid, Processed::No);
+    }
+
+    fn sent(&mut self, sid: Sid, provider_id: Option<String>) {
+        let Some(pending) = self.ledger.settle(sid) else { return };
+        self.tally.accepted += 1;
+        self.pauses = 0;
+        self.outbox.push_back(Report::Accepted { sid, canonical: None, provider_id, copies: pending.copies });
+    }
+
+    /// It waits here until the breaker lets it go again.
+    fn keep(&mut self, sid: Sid, refused: &Refused) {
+        if let Some(pending) = self.ledger.get_mut(sid) {
+            // The next token may be a good one, but the one after a pause is as old as any.
+            pending.refused_token = None;
+        }
+        let processed = match policy::arrival(refused) {
+            Arrival::No => Processed::No,
+            Arrival::Possible => Processed::Perhaps,
+        };
+        self.ledger.back(sid, processed);
+    }
+
+    fn report(&mut self, sid: Sid, refused: &Refused, refusal: Refusal) {
+        let Some(Pending { send, copies, .. }) = self.ledger.settle(sid) else { return };
+        let (code, arrival) = (policy::code(refused, refusal), policy::arrival(refused));
+        self.tally.refused += 1;
+        self.tally.ambiguous += u64::from(refused.then == Then::Undecided);
+        if matches!(refusal, Refusal::Operator | Refusal::Quarantine) {
+            tracing::error!(%sid, code, "message refused, the push service's settings need a look");
+        } else {
+            tracing::debug!(%sid, code, ?refusal, "message refused");
+        }
+        let detail = refused.detail.clone();
+        self.outbox.push_back(Report::Refused { sid, refusal, code: code.to_owned(), detail, copies, arrival });
+        if let Refusal::RetryAfter(wait) | Refusal::Backoff(wait) = refusal {
+            self.defer_line(send.recipient, sid, wait);
+        }
+    }
+
+    fn pause_project(&mut self, pause: Option<Pause>) {
+        let now = std_now();
+        let wait = match pause {
+            None => return,
+            Some(Pause::Exactly(wait)) => wait,
+            // What was on its way when the pause began says nothing new.
+            Some(Pause::From(_)) if self.budget.paused_until(now).is_some() => return,
+            Some(Pause::From(first)) => {
+                self.pauses += 1;
+                first.saturating_mul(1 << (self.pauses - 1).min(16)).min(PAUSE_MAX)
+            }
+        };
+        if self.budget.paused_until(now).is_none() {
+            tracing::warn!(seconds = wait.as_secs(), "the project's quota is used up: sending pauses");
+        }
+        self.budget.pause(wait, now);
+    }
+
+    fn tell_breaker(&mut self, before: Option<Cause>, verdict: &Verdict, connection: u64) {
+        match (before, self.breaker.cause(), verdict) {
+            (None, Some(cause), Verdict::Refused(refused)) => {
+                tracing::error!(
+                    cause = cause.as_str(),
+                    detail = refused.detail,
+                    "nothing is sent until this is mended"
+                );
+                let detail = format!("{}: {}", cause.as_str(), refused.detail);
+                self.outbox.push_back(Report::Connection { connection, change: Change::AuthFailed { detail } });
+            }
+            (Some(cause), None, _) => tracing::info!(cause = cause.as_str(), "messages are sent again"),
+            _ => {}
+        }
+    }
+}

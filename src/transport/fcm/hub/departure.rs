@@ -1,0 +1,145 @@
+//! What may go, and goes.
+
+use super::{Flight, Hub, TICK};
+use crate::chat::id::Sid;
+use crate::chat::push::{Push, TTL_MAX, Target};
+use crate::fcm::breaker::{Admission, Ticket};
+use crate::fcm::budget::{Charge, Grant, Kind};
+use crate::fcm::request::{Request, RequestError, translate};
+use crate::fcm::target;
+use crate::fcm::verdict::Access;
+use crate::ops::clock::now_ms;
+use crate::transport::Send;
+use crate::transport::fcm::encode;
+use crate::transport::fcm::exchange::{Order, Reply};
+use crate::transport::fcm::pool::{Demand, NoTaker};
+use crate::transport::fcm::token::Bearer;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// A device's budget that is used up for longer than this sends its messages back to the disk.
+const WAIT_HERE_MAX: Duration = Duration::from_secs(1);
+/// Whether a message may go.
+enum Permit {
+    Go(Ticket),
+    /// Nothing may, before this is over.
+    Wait(Duration),
+    /// Nothing of its recipient may.
+    LineWaits(Duration),
+}
+
+impl Hub {
+    /// Lets go what may go, oldest first.
+    pub(super) fn dispatch(&mut self, now: Instant) -> Demand {
+        self.wake = self.ledger.release(now.into_std()).map(Instant::from_std);
+        loop {
+            let Some(pending) = self.ledger.next() else { return Demand::Met };
+            let (sid, recipient) = (pending.send.sid, pending.send.recipient);
+            if pending.send.deadline_ms < now_ms() {
+                if let Some(pending) = self.ledger.settle(sid) {
+                    self.expired(&pending);
+                }
+                continue;
+            }
+            let Some(connection) = self.pool.room() else { return Demand::Waiting };
+            let Some(bearer) = self.wallet.bearer(now) else { return Demand::Met };
+            let ready = match self.prepare(&pending.send) {
+                Ok(ready) => ready,
+                Err(fault) => {
+                    self.refuse_ourselves(sid, fault);
+                    continue;
+                }
+            };
+            match self.permit(sid, now) {
+                Permit::Go(ticket) => self.send(sid, ready, (connection, bearer, ticket), now),
+                Permit::Wait(wait) => {
+                    self.wake_in(wait, now);
+                    return Demand::Met;
+                }
+                Permit::LineWaits(wait) if wait <= WAIT_HERE_MAX => {
+                    self.ledger.hold(recipient, (now + wait).into_std());
+                    self.wake_in(wait, now);
+                }
+                Permit::LineWaits(wait) => self.defer_line(recipient, sid, wait),
+            }
+        }
+    }
+
+    fn prepare(&self, send: &Send) -> Result<(target::Target, Request), RequestError> {
+        let now = now_ms();
+        // What is left of it, in whole seconds: of "now or never" that is 0.
+        let ttl_s =
+            u32::try_from(send.deadline_ms.saturating_sub(now) / 1000).map_or(TTL_MAX, |left| left.min(TTL_MAX));
+        let message = encode::message(&send.push, send.sid.to_string(), ttl_s, self.config.confirm_to.as_deref())?;
+        let target = message.target.clone();
+        Ok((target, translate(message, now / 1000)?))
+    }
+
+    fn permit(&mut self, sid: Sid, now: Instant) -> Permit {
+        let Some(pending) = self.ledger.get_mut(sid) else { return Permit::Wait(TICK) };
+        if let Some(ticket) = pending.probe.take().or_else(|| self.spare.take()) {
+            return Permit::Go(ticket);
+        }
+        if self.breaker.cause().is_none() {
+            match self.budget.take(charge(&pending.send.push, pending.send.recipient), now.into_std()) {
+                Grant::Go => {}
+                Grant::ProjectWaits(wait) => return Permit::Wait(wait),
+                Grant::DeviceWaits(wait) => return Permit::LineWaits(wait),
+            }
+        }
+        match self.breaker.admit(now.into_std()) {
+            Admission::Go(ticket) => Permit::Go(ticket),
+            Admission::Wait { wait, .. } => Permit::Wait(wait),
+        }
+    }
+
+    fn send(
+        &mut self,
+        sid: Sid,
+        (target, request): (target::Target, Request),
+        (connection, bearer, ticket): (u64, Bearer, Ticket),
+        now: Instant,
+    ) {
+        let Some(pending) = self.ledger.get_mut(sid) else { return };
+        let newer = pending.refused_token.is_some_and(|refused| bearer.generation > refused);
+        let access = if newer { Access::Refreshed } else { Access::Cached };
+        if !request.losses.is_empty() && pending.copies == 0 {
+            tracing::debug!(%sid, losses = ?request.losses, "fields that v1 has no place for");
+        }
+        self.ledger.fly(sid);
+        let probe = self.breaker.cause().is_some();
+        self.flights.insert(sid, Flight { ticket, probe, target, access, generation: bearer.generation });
+        self.tally.written += 1;
+        tracing::debug!(connection, %sid, "message sent");
+        let order = Order { sid, body: request.body.into(), authorization: bearer.header };
+        if let Err(NoTaker) = self.pool.order(connection, order, now) {
+            self.pool.leaves(connection);
+            self.hear_reply(connection, sid, &Reply::unwritten());
+        }
+    }
+
+    /// When nobody was there for the probe that is due, the next message will be it; and somebody has to send one.
+    pub(super) fn keep_probe(&mut self, now: Instant) {
+        let idle = self.flights.is_empty() && self.ledger.len() == 0;
+        if self.spare.is_some() || !idle || self.breaker.cause().is_none() {
+            return;
+        }
+        match self.breaker.admit(now.into_std()) {
+            Admission::Go(ticket) => self.spare = Some(ticket),
+            Admission::Wait { wait, .. } => self.wake_in(wait, now),
+        }
+    }
+
+    fn wake_in(&mut self, wait: Duration, now: Instant) {
+        let then = now + wait;
+        self.wake = Some(self.wake.map_or(then, |wake| wake.min(then)));
+    }
+}
+
+fn charge(push: &Push, recipient: i64) -> Charge {
+    let kind = if push.collapse.is_some() { Kind::Collapsible } else { Kind::Plain };
+    match push.target {
+        Target::Token(_) => Charge::Device { recipient, kind },
+        Target::Topic(_) | Target::Condition(_) => Charge::Topic,
+    }
+}

@@ -1,0 +1,255 @@
+//! Which message is where: waiting for its turn, or on a connection. Pure.
+//!
+//! A recipient's messages go one at a time, each after the answer to the one before. FCM works on the streams of a
+//! connection in any order, so nothing but an answer shows that a message has its place; and the pace that this costs (a
+//! message per round trip) is still above what FCM takes for one device.
+//!
+//! ```text
+//!                      ┌──────────── Line of one recipient ────────────┐
+//!   accept ──────────► │ waiting: 7, 8, 9        Free / Flying / Held  │ ── next ──► fly ──► settle
+//!                      └───────────────────────────────────────────────┘                └──► back (its old place)
+//! ```
+//!
+//! What cannot go soon does not stay here: it goes back to the bridge ([`Ledger::give_back`]), whose disk is the only
+//! queue. Until it may come again, nothing newer of its recipient is taken, so that nothing overtakes it.
+
+use crate::chat::id::Sid;
+use crate::fcm::breaker::Ticket;
+use crate::transport::Send;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::time::{Duration, Instant};
+
+/// Most messages of one recipient that wait here; the others of a crowd wait on disk.
+pub(super) const LINE_MAX: usize = 64;
+/// How long those of a crowd that do not fit wait there.
+const CROWD_WAIT: Duration = Duration::from_secs(1);
+
+/// Where the messages are.
+#[derive(Debug, Default)]
+pub(super) struct Ledger {
+    taken: u64,
+    pending: HashMap<Sid, Pending>,
+    lines: HashMap<i64, Line>,
+    /// The first of each line that is free, by its place.
+    ready: BTreeMap<u64, Sid>,
+    /// The lines that are held, by the end of that.
+    held: BTreeSet<(Instant, i64)>,
+}
+
+/// A message that was taken from the bridge.
+#[derive(Debug)]
+pub(super) struct Pending {
+    /// The message.
+    pub(super) send: Send,
+    /// How often it was written to a connection and may have been processed.
+    pub(super) copies: u32,
+    /// How often it was sent again at once.
+    pub(super) replays: u32,
+    /// The access token that was refused with it, by its generation.
+    pub(super) refused_token: Option<u64>,
+    /// It finds out whether the breaker may close; its answer is still to come.
+    pub(super) probe: Option<Ticket>,
+    place: u64,
+}
+
+#[derive(Debug, Default)]
+struct Line {
+    waiting: BTreeMap<u64, Sid>,
+    state: LineState,
+    away: Option<Away>,
+}
+
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum LineState {
+    #[default]
+    Free,
+    /// One of its messages is on a connection.
+    Flying,
+    /// Its next message may not go before this.
+    Held(Instant),
+}
+
+/// The oldest message of a recipient that went back to the bridge, and when it may be here again.
+#[derive(Debug, Clone, Copy)]
+struct Away {
+    sid: Sid,
+    until: Instant,
+}
+
+/// What became of a message that came from the bridge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Taken {
+    /// It has its place.
+    Waits,
+    /// It may not pass those before it, which are not here: not sooner than this.
+    Behind(Duration),
+    /// It is here already.
+    Twice,
+}
+
+impl Ledger {
+    /// How many messages are here.
+    pub(super) fn len(&self) -> usize {
+        self.pending.len()
+    }
+
+    /// Takes a message.
+    pub(super) fn accept(&mut self, send: Send, now: Instant) -> Taken {
+        let (sid, recipient) = (send.sid, send.recipient);
+        if self.pending.contains_key(&sid) {
+            return Taken::Twice;
+        }
+        let line = self.lines.entry(recipient).or_default();
+        if let Some(away) = line.away.filter(|away| now < away.until && sid > away.sid) {
+            return Taken::Behind(away.until - now);
+        }
+        line.away = None;
+        if line.waiting.len() >= LINE_MAX {
+            line.away = Some(Away { sid, until: now + CROWD_WAIT });
+            return Taken::Behind(CROWD_WAIT);
+        }
+        self.taken += 1;
+        let place = self.taken;
+        line.waiting.insert(place, sid);
+        self.pending.insert(sid, Pending { send, copies: 0, replays: 0, refused_token: None, probe: None, place });
+        self.offer(recipient);
+        Taken::Waits
+    }
+
+    /// The message that goes next, if any may.
+    pub(super) fn next(&self) -> Option<&Pending> {
+        self.ready.values().next().and_then(|sid| self.pending.get(sid))
+    }
+
+    /// A message that is here.
+    pub(super) fn get_mut(&mut self, sid: Sid) -> Option<&mut Pending> {
+        self.pending.get_mut(&sid)
+    }
+
+    /// A message is given to a connection.
+    pub(super) fn fly(&mut self, sid: Sid) {
+        let Some(pending) = self.pending.get_mut(&sid) else { return };
+        pending.copies += 1;
+        let (recipient, place) = (pending.send.recipient, pending.place);
+        self.ready.remove(&place);
+        if let Some(line) = self.lines.get_mut(&recipient) {
+            line.waiting.remove(&place);
+            line.state = LineState::Flying;
+        }
+    }
+
+    /// A message waits again in its old place. `processed` says whether the copy that was written counts.
+    pub(super) fn back(&mut self, sid: Sid, processed: Processed) {
+        let Some(pending) = self.pending.get_mut(&sid) else { return };
+        if processed == Processed::No {
+            pending.copies = pending.copies.saturating_sub(1);
+        }
+        let (recipient, place) = (pending.send.recipient, pending.place);
+        let line = self.lines.entry(recipient).or_default();
+        line.waiting.insert(place, sid);
+        line.state = LineState::Free;
+        self.offer(recipient);
+    }
+
+    /// A message needs no more care; its line goes on.
+    pub(super) fn settle(&mut self, sid: Sid) -> Option<Pending> {
+        let pending = self.pending.remove(&sid)?;
+        let recipient = pending.send.recipient;
+        self.ready.remove(&pending.place);
+        if let Some(line) = self.lines.get_mut(&recipient) {
+            if line.waiting.remove(&pending.place).is_none() {
+                line.state = LineState::Free;
+            }
+            self.offer(recipient);
+        }
+        Some(pending)
+    }
+
+    /// Nothing of this recipient goes before `until`.
+    pub(super) fn hold(&mut self, recipient: i64, until: Instant) {
+        let Some(line) = self.lines.get_mut(&recipient) else { return };
+        if let Some(place) = line.waiting.keys().next() {
+            self.ready.remove(place);
+        }
+        if line.state == LineState::Free {
+            line.state = LineState::Held(until);
+            self.held.insert((until, recipient));
+        }
+    }
+
+    /// Ends the holds that are over. Returns when the next one is.
+    pub(super) fn release(&mut self, now: Instant) -> Option<Instant> {
+        while let Some(&(until, recipient)) = self.held.first() {
+            if until > now {
+                return Some(until);
+            }
+            self.held.pop_first();
+            if let Some(line) = self.lines.get_mut(&recipient)
+                && line.state == LineState::Held(until)
+            {
+                line.state = LineState::Free;
+                self.offer(recipient);
+            }
+        }
+        None
+    }
+
+    /// Everything of a recipient that waits goes back to the bridge, oldest first, because `sid` did (or does): until
+    /// `until` nothing that is newer is taken.
+    pub(super) fn give_back(&mut self, recipient: i64, sid: Sid, until: Instant) -> Vec<Sid> {
+        let Some(line) = self.lines.get_mut(&recipient) else { return Vec::new() };
+        let waiting = std::mem::take(&mut line.waiting);
+        for (place, sid) in &waiting {
+            self.ready.remove(place);
+            self.pending.remove(sid);
+        }
+        let oldest = waiting.values().next().copied().map_or(sid, |first| first.min(sid));
+        line.away = Some(Away { sid: oldest, until });
+        waiting.into_values().collect()
+    }
+
+    /// Takes out what waits and is not worth sending any more, and forgets who has nothing here.
+    pub(super) fn expire(&mut self, now_ms: u64, now: Instant) -> Vec<Pending> {
+        let waits = |pending: &Pending| {
+            self.lines.get(&pending.send.recipient).is_some_and(|line| line.waiting.contains_key(&pending.place))
+        };
+        let late = |pending: &&Pending| pending.send.deadline_ms < now_ms && waits(pending);
+        let mut late: Vec<(u64, Sid)> =
+            self.pending.values().filter(late).map(|pending| (pending.place, pending.send.sid)).collect();
+        late.sort_unstable();
+        let expired = late.into_iter().filter_map(|(_, sid)| self.settle(sid)).collect();
+        self.lines.retain(|_, line| {
+            let away = line.away.is_some_and(|away| now < away.until);
+            away || !line.waiting.is_empty() || line.state != LineState::Free
+        });
+        expired
+    }
+
+    /// Everything that is not settled, oldest first.
+    pub(super) fn into_unsettled(self) -> Vec<Pending> {
+        let mut pending: Vec<Pending> = self.pending.into_values().collect();
+        pending.sort_unstable_by_key(|pending| pending.place);
+        pending
+    }
+
+    /// Puts the first of a free line where [`Ledger::next`] finds it.
+    fn offer(&mut self, recipient: i64) {
+        let Some(line) = self.lines.get(&recipient).filter(|line| line.state == LineState::Free) else { return };
+        if let Some((&place, &sid)) = line.waiting.first_key_value() {
+            self.ready.insert(place, sid);
+        }
+    }
+}
+
+/// Whether a message that was written may have been processed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Processed {
+    /// Certainly not.
+    No,
+    /// Possibly.
+    Perhaps,
+}
+
+#[cfg(test)]
+#[path = "ledger_tests.rs"]
+mod tests;

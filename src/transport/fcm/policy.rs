@@ -1,0 +1,195 @@
+//! From a verdict to what is done with the message: what stays here, and what goes back to the bridge.
+
+use super::OnAmbiguous;
+use crate::chat::delivery;
+use crate::fcm::judge::FAULT_WAIT;
+use crate::fcm::verdict::{Arrival, Cause, FEW_TRIES, Refused, Share, Then, TokenAction, Tries};
+use crate::transport::Refusal;
+use std::time::Duration;
+
+/// How long a message is tried again after refusals that are not about it: Google's own advice.
+pub(super) const RETRY_FOR: Duration = Duration::from_secs(3600);
+/// How often in a row a message is sent again at once. A peer that processes nothing must not be asked in a tight loop.
+pub(super) const REPLAYS_MAX: u32 = 5;
+/// The code of a message of which nobody knows what became of it.
+pub(super) const AMBIGUOUS: &str = "AMBIGUOUS";
+
+/// What becomes of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Consequence {
+    /// It keeps its place and goes again at once: it was not processed.
+    Replay,
+    /// It keeps its place and goes again with a newer access token.
+    Refresh,
+    /// It keeps its place until the breaker lets it go.
+    Hold(Cause),
+    /// It goes back to the bridge.
+    Report {
+        /// What the bridge is to do with it.
+        refusal: Refusal,
+        /// Nothing of the project goes meanwhile, beginning with this wait, which doubles if it was not enough.
+        project: Option<Pause>,
+    },
+}
+
+/// A pause of the whole project.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Pause {
+    /// As FCM asked for.
+    Exactly(Duration),
+    /// Doubling from this one on.
+    From(Duration),
+}
+
+/// What has been done about a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Efforts {
+    /// How often it was taken from the bridge, this time included.
+    pub(super) attempt: u32,
+    /// How often it was sent again at once since then.
+    pub(super) replays: u32,
+}
+
+/// What follows from a refusal.
+pub(super) fn consequence(refused: &Refused, efforts: Efforts, on_ambiguous: OnAmbiguous) -> Consequence {
+    let report = |refusal| Consequence::Report { refusal, project: None };
+    match refused.then {
+        Then::Elsewhere if efforts.replays < REPLAYS_MAX => Consequence::Replay,
+        Then::Elsewhere => report(backoff(FAULT_WAIT, efforts.attempt)),
+        Then::Refresh => Consequence::Refresh,
+        Then::Hold(cause) => Consequence::Hold(cause),
+        Then::After { wait, whose } => {
+            let refusal = if spent(wait, efforts.attempt) { Refusal::Never } else { Refusal::RetryAfter(wait) };
+            Consequence::Report { refusal, project: (whose == Share::Project).then_some(Pause::Exactly(wait)) }
+        }
+        Then::Backoff { tries: Tries::Few, .. } if efforts.attempt >= FEW_TRIES => report(Refusal::Never),
+        Then::Backoff { first, whose, .. } => {
+            let project = (whose == Share::Project).then_some(Pause::From(first));
+            Consequence::Report { refusal: backoff(first, efforts.attempt), project }
+        }
+        Then::Undecided => match on_ambiguous {
+            OnAmbiguous::Retry => report(backoff(FAULT_WAIT, efforts.attempt)),
+            OnAmbiguous::Report => report(Refusal::Never),
+        },
+        Then::Never | Then::NeverTellOperator => report(match (refused.token, refused.then) {
+            (TokenAction::Remove, _) => Refusal::BadToken,
+            (TokenAction::Quarantine, _) => Refusal::Quarantine,
+            (TokenAction::Keep, Then::NeverTellOperator) => Refusal::Operator,
+            (TokenAction::Keep, _) => Refusal::Never,
+        }),
+    }
+}
+
+/// The word for the application.
+pub(super) fn code(refused: &Refused, refusal: Refusal) -> &'static str {
+    match (refused.then, refusal) {
+        (Then::Undecided, Refusal::Never) => AMBIGUOUS,
+        _ => refused.code.as_str(),
+    }
+}
+
+/// Whether the message may be on its device, in the words of the domain.
+pub(super) fn arrival(refused: &Refused) -> delivery::Arrival {
+    match refused.arrival {
+        Arrival::No => delivery::Arrival::No,
+        Arrival::Possible => delivery::Arrival::Possible,
+    }
+}
+
+/// The bridge doubles the wait with each attempt, so the waits up to the next one add up to the first one times one
+/// less than a power of two.
+fn backoff(first: Duration, attempt: u32) -> Refusal {
+    let waits = 1u32.checked_shl(attempt).map_or(u32::MAX, |power| power - 1);
+    if first.saturating_mul(waits) > RETRY_FOR { Refusal::Never } else { Refusal::Backoff(first) }
+}
+
+/// Whether waits like this one, up to the next, are more than a message is worth.
+fn spent(wait: Duration, attempt: u32) -> bool {
+    wait.saturating_mul(attempt.saturating_sub(1)) > RETRY_FOR
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fcm::verdict::Code;
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    fn refused(then: Then) -> Refused {
+        let (token, arrival) = (TokenAction::Keep, Arrival::No);
+        Refused { then, token, arrival, code: Code::ServiceUnavailable, detail: String::new() }
+    }
+
+    fn of(then: Then, attempt: u32) -> Consequence {
+        consequence(&refused(then), Efforts { attempt, replays: 0 }, OnAmbiguous::Retry)
+    }
+
+    fn report(refusal: Refusal) -> Consequence {
+        Consequence::Report { refusal, project: None }
+    }
+
+    #[test]
+    fn every_verdict_has_its_consequence() {
+        let again = |whose, tries| Then::Backoff { first: FAULT_WAIT, whose, tries };
+        let recipient = |wait| Then::After { wait, whose: Share::Recipient };
+        for (then, expected) in [
+            (Then::Elsewhere, Consequence::Replay),
+            (Then::Refresh, Consequence::Refresh),
+            (Then::Hold(Cause::ApiDisabled), Consequence::Hold(Cause::ApiDisabled)),
+            (recipient(MINUTE), report(Refusal::RetryAfter(MINUTE))),
+            (again(Share::Recipient, Tries::UntilExpiry), report(Refusal::Backoff(FAULT_WAIT))),
+            (again(Share::Recipient, Tries::Few), report(Refusal::Backoff(FAULT_WAIT))),
+            (Then::Undecided, report(Refusal::Backoff(FAULT_WAIT))),
+            (Then::Never, report(Refusal::Never)),
+            (Then::NeverTellOperator, report(Refusal::Operator)),
+        ] {
+            assert_eq!(of(then, 1), expected, "{then:?}");
+        }
+        let pause = |refusal, pause| Consequence::Report { refusal, project: Some(pause) };
+        let project = Then::After { wait: MINUTE, whose: Share::Project };
+        assert_eq!(of(project, 1), pause(Refusal::RetryAfter(MINUTE), Pause::Exactly(MINUTE)));
+        let project = again(Share::Project, Tries::UntilExpiry);
+        assert_eq!(of(project, 1), pause(Refusal::Backoff(FAULT_WAIT), Pause::From(FAULT_WAIT)));
+    }
+
+    #[test]
+    fn a_token_pays_only_for_a_word_about_the_token() {
+        let with = |token| {
+            let refused = Refused { token, ..refused(Then::Never) };
+            consequence(&refused, Efforts { attempt: 1, replays: 0 }, OnAmbiguous::Retry)
+        };
+        assert_eq!(with(TokenAction::Remove), report(Refusal::BadToken));
+        assert_eq!(with(TokenAction::Quarantine), report(Refusal::Quarantine));
+    }
+
+    #[test]
+    fn an_hour_of_waits_is_the_end() {
+        let tries = |first| {
+            let then = Then::Backoff { first, whose: Share::Recipient, tries: Tries::UntilExpiry };
+            (1..100).find(|attempt| of(then, *attempt) == report(Refusal::Never)).unwrap()
+        };
+        // 10 s doubling: eight waits are 2550 s, nine are 5110 s. 60 s doubling: five are 1860 s, six are 3780 s.
+        assert_eq!((tries(FAULT_WAIT), tries(MINUTE)), (9, 6));
+        let few = Then::Backoff { first: FAULT_WAIT, whose: Share::Recipient, tries: Tries::Few };
+        assert_eq!(of(few, FEW_TRIES), report(Refusal::Never));
+        let asked = Then::After { wait: RETRY_FOR, whose: Share::Recipient };
+        assert_eq!((of(asked, 2), of(asked, 3)), (report(Refusal::RetryAfter(RETRY_FOR)), report(Refusal::Never)));
+    }
+
+    #[test]
+    fn an_ambiguous_end_is_reported_where_no_duplicate_is_wanted() {
+        let refused = Refused { arrival: Arrival::Possible, ..refused(Then::Undecided) };
+        let efforts = Efforts { attempt: 1, replays: 0 };
+        assert_eq!(consequence(&refused, efforts, OnAmbiguous::Report), report(Refusal::Never));
+        assert_eq!(code(&refused, Refusal::Never), AMBIGUOUS);
+        assert_eq!(arrival(&refused), delivery::Arrival::Possible);
+        assert_eq!(code(&refused, Refusal::Backoff(FAULT_WAIT)), "SERVICE_UNAVAILABLE");
+    }
+
+    #[test]
+    fn a_peer_that_processes_nothing_is_not_asked_in_a_tight_loop() {
+        let efforts = Efforts { attempt: 1, replays: REPLAYS_MAX };
+        let then = consequence(&refused(Then::Elsewhere), efforts, OnAmbiguous::Retry);
+        assert_eq!(then, report(Refusal::Backoff(FAULT_WAIT)));
+    }
+}

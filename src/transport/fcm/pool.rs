@@ -1,0 +1,258 @@
+//! The connections: opens as many as the work needs, replaces those that grow old, and hands them requests.
+//!
+//! ```text
+//!   Opening ── takes requests ──► Open ── GOAWAY, or a successor is there ──► Leaving ── last answer ──► gone
+//! ```
+//!
+//! One connection is always kept, so that the first message after a pause pays no handshake and somebody notices when
+//! FCM is out of reach. Further ones come when all are full, and go when nothing needs them.
+
+use super::FcmConfig;
+use super::address::Address;
+use super::connection::{Cause, Connection, Note};
+use super::exchange::Order;
+use crate::transport::backoff::Backoff;
+use http::Uri;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
+
+/// Waits between connections that came to nothing: the first ceiling, and the last.
+const REDIAL_FIRST: Duration = Duration::from_secs(1);
+const REDIAL_MAX: Duration = Duration::from_secs(60);
+
+/// The connections.
+pub(super) struct Pool {
+    config: FcmConfig,
+    dialer: Arc<crate::transport::dial::Dialer>,
+    uri: Uri,
+    slots: BTreeMap<u64, Slot>,
+    last: u64,
+    backoff: Backoff,
+    /// No connection is dialled before this.
+    redial: Instant,
+    notes: mpsc::Sender<Note>,
+    tasks: JoinSet<()>,
+    kill: CancellationToken,
+}
+
+/// A connection that exists or is being opened.
+struct Slot {
+    phase: Phase,
+    in_flight: usize,
+    /// Whether any request was answered on it.
+    served: bool,
+    orders: mpsc::Sender<Order>,
+    retire: CancellationToken,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Opening,
+    Open {
+        takes: usize,
+        /// When it is replaced, because FCM would end it soon.
+        stale: Instant,
+        used: Instant,
+    },
+    Leaving,
+}
+
+/// Whether there is work that waits for a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Demand {
+    /// What there is suffices.
+    Met,
+    /// All connections are full.
+    Waiting,
+}
+
+/// Nobody takes the order: the connection is gone.
+#[derive(Debug)]
+pub(super) struct NoTaker;
+
+impl Pool {
+    /// A pool without connections; they report to `notes`.
+    pub(super) fn new(config: FcmConfig, address: Address, notes: mpsc::Sender<Note>) -> Self {
+        Self {
+            config,
+            dialer: Arc::new(address.dialer),
+            uri: address.uri,
+            slots: BTreeMap::new(),
+            last: 0,
+            backoff: Backoff::new(REDIAL_FIRST, REDIAL_MAX),
+            redial: Instant::now(),
+            notes,
+            tasks: JoinSet::new(),
+            kill: CancellationToken::new(),
+        }
+    }
+
+    /// Opens, replaces and retires connections as it is time to.
+    pub(super) fn tend(&mut self, demand: Demand, now: Instant) {
+        self.retire_stale(now);
+        let open = self.slots.values().filter(|slot| slot.fresh(now, &self.config)).count();
+        let opening = self.slots.values().any(|slot| slot.phase == Phase::Opening);
+        let wanted = open == 0 || (demand == Demand::Waiting && open < self.config.connections);
+        if wanted && !opening {
+            self.open(now);
+        }
+    }
+
+    /// A connection with room for a request: the oldest, so that those beyond the need fall idle.
+    pub(super) fn room(&self) -> Option<u64> {
+        self.slots.iter().find(|(_, slot)| slot.room() > 0).map(|(id, _)| *id)
+    }
+
+    /// Whether any connection takes requests, now or after an answer.
+    pub(super) fn is_open(&self) -> bool {
+        self.slots.values().any(|slot| matches!(slot.phase, Phase::Open { .. }))
+    }
+
+    /// Hands a request to a connection.
+    pub(super) fn order(&mut self, connection: u64, order: Order, now: Instant) -> Result<(), NoTaker> {
+        let slot = self.slots.get_mut(&connection).ok_or(NoTaker)?;
+        slot.orders.try_send(order).map_err(|_| NoTaker)?;
+        slot.in_flight += 1;
+        if let Phase::Open { used, .. } = &mut slot.phase {
+            *used = now;
+        }
+        Ok(())
+    }
+
+    /// A connection says how many requests it takes at a time.
+    pub(super) fn takes(&mut self, connection: u64, count: usize, now: Instant) {
+        let Some(slot) = self.slots.get_mut(&connection) else { return };
+        match &mut slot.phase {
+            Phase::Opening => {
+                // Spread, so that connections that were opened together do not end together.
+                let age = self.config.timing.age.mul_f64(rand::random_range(0.9..1.0));
+                slot.phase = Phase::Open { takes: count, stale: now + age, used: now };
+                tracing::info!(connection, streams = count, "connection takes messages");
+            }
+            Phase::Open { takes, .. } => *takes = count,
+            Phase::Leaving => {}
+        }
+    }
+
+    /// The peer ends a connection.
+    pub(super) fn leaves(&mut self, connection: u64) {
+        if let Some(slot) = self.slots.get_mut(&connection) {
+            slot.phase = Phase::Leaving;
+            tracing::info!(connection, open = slot.in_flight, "connection is being ended by the push service");
+        }
+    }
+
+    /// A request came to its end on a connection. `answered` is whether FCM said something.
+    pub(super) fn done(&mut self, connection: u64, answered: bool) {
+        if let Some(slot) = self.slots.get_mut(&connection) {
+            slot.in_flight = slot.in_flight.saturating_sub(1);
+            slot.served |= answered;
+            if answered {
+                self.backoff.reset();
+            }
+        }
+    }
+
+    /// A connection is over.
+    pub(super) fn ended(&mut self, connection: u64, cause: &Cause, now: Instant) {
+        let Some(slot) = self.slots.remove(&connection) else { return };
+        if slot.retire.is_cancelled() {
+            tracing::info!(connection, "connection replaced");
+            return;
+        }
+        if slot.served {
+            tracing::info!(connection, %cause, "connection ended");
+            return;
+        }
+        // Also one that idled: FCM ends it after minutes, so the short wait does no harm.
+        self.redial = now + self.backoff.next(rand::random());
+        tracing::warn!(connection, %cause, "connection came to nothing");
+    }
+
+    /// Opens no more connections, and lets all of them end after their last answers.
+    pub(super) fn stop(&self) {
+        for slot in self.slots.values() {
+            slot.retire.cancel();
+        }
+    }
+
+    /// Ends what is left.
+    pub(super) fn kill(&self) {
+        self.kill.cancel();
+    }
+
+    /// Whether nothing runs any more.
+    pub(super) fn is_empty(&self) -> bool {
+        self.tasks.is_empty()
+    }
+
+    /// Waits for the end of a task. Cancel-safe.
+    pub(super) async fn join_next(&mut self) -> Option<()> {
+        // A connection does not panic; if it does, so does the transport.
+        self.tasks.join_next().await.map(|ended| ended.unwrap_or_else(|e| std::panic::resume_unwind(e.into_panic())))
+    }
+
+    /// Connections that FCM would end soon go when there is another; extra ones that idle go as well.
+    fn retire_stale(&mut self, now: Instant) {
+        let mut fresh = self.slots.values().filter(|slot| slot.fresh(now, &self.config)).count();
+        for (connection, slot) in &mut self.slots {
+            let Phase::Open { used, .. } = slot.phase else { continue };
+            let spare = slot.in_flight == 0 && now >= used + self.config.timing.spare;
+            let goes = match slot.fresh(now, &self.config) {
+                false => fresh > 0,
+                true => spare && fresh > 1,
+            };
+            if goes {
+                fresh -= usize::from(slot.fresh(now, &self.config));
+                slot.phase = Phase::Leaving;
+                slot.retire.cancel();
+                tracing::debug!(connection, open = slot.in_flight, "connection retired");
+            }
+        }
+    }
+
+    fn open(&mut self, now: Instant) {
+        self.last += 1;
+        let id = self.last;
+        let (orders_tx, orders) = mpsc::channel(self.config.streams);
+        let retire = CancellationToken::new();
+        let connection = Connection {
+            id,
+            start: self.redial.max(now),
+            streams: self.config.streams,
+            timing: self.config.timing,
+            dialer: Arc::clone(&self.dialer),
+            uri: self.uri.clone(),
+            orders,
+            notes: self.notes.clone(),
+            retire: retire.clone(),
+            kill: self.kill.clone(),
+        };
+        self.tasks.spawn(connection.run().instrument(tracing::info_span!("connection", id)));
+        let slot = Slot { phase: Phase::Opening, in_flight: 0, served: false, orders: orders_tx, retire };
+        self.slots.insert(id, slot);
+    }
+}
+
+impl Slot {
+    fn room(&self) -> usize {
+        match self.phase {
+            Phase::Open { takes, .. } => takes.saturating_sub(self.in_flight),
+            Phase::Opening | Phase::Leaving => 0,
+        }
+    }
+
+    /// Open, and not about to be ended for its age or for idling.
+    fn fresh(&self, now: Instant, config: &FcmConfig) -> bool {
+        match self.phase {
+            Phase::Open { stale, used, .. } => now < stale && (self.in_flight > 0 || now < used + config.timing.idle),
+            Phase::Opening | Phase::Leaving => false,
+        }
+    }
+}

@@ -1,0 +1,461 @@
+//! The transport against a peer that does what FCM does on its bad days. Time is virtual.
+
+mod conservation;
+pub(super) mod house;
+mod peer;
+
+use super::*;
+use crate::chat::delivery::Arrival;
+use crate::chat::id::Sid;
+use crate::ops::clock::now_ms;
+use crate::transport::{Link, Outage, Refusal, Report, Send};
+use house::{House, config, http_answer, message, sids, soon, token_for};
+use peer::{CANCEL, NO_ERROR, Peer, REFUSED_STREAM};
+use std::time::Duration;
+use tokio::time::Instant;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn accepted(sid: Sid, name: u32) -> Report {
+    Report::Accepted { sid, canonical: None, provider_id: Some(format!("projects/p/messages/{name}")), copies: 1 }
+}
+
+fn refusal(report: &Report) -> (Sid, Refusal, &str, Arrival) {
+    let Report::Refused { sid, refusal, code, arrival, .. } = report else { panic!("{report:?}") };
+    (*sid, *refusal, code, *arrival)
+}
+
+async fn mids(peer: &mut Peer, count: usize) -> Vec<String> {
+    let mut mids = Vec::new();
+    for _ in 0..count {
+        mids.push(peer.next().await.mid());
+    }
+    mids
+}
+
+/// Nothing more comes for a while.
+async fn quiet(peer: &mut Peer) {
+    let more = tokio::time::timeout(SECOND, peer.asked()).await;
+    assert!(more.is_err(), "{more:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_is_accepted_under_googles_name_with_what_is_left_of_its_time() {
+    let mut house = House::open(FcmConfig { confirm_to: Some("self/receipts".to_owned()), ..config() });
+    let sid = sids(1)[0];
+    house.link(Link::Down(Outage::Unconnected)).await;
+    house.send(message(sid, 1)).await;
+    let mut peer = house.peer(100).await;
+    let asked = peer.next().await;
+    let message = &asked.body["message"];
+    assert_eq!((&message["token"], &message["data"]["ack"]), (&"token-1".into(), &"self/receipts".into()));
+    let ttl: u64 = message["android"]["ttl"].as_str().unwrap().trim_end_matches('s').parse().unwrap();
+    assert!((3_590..=3_600).contains(&ttl), "{ttl}");
+    house.link(Link::Up).await;
+    peer.take(asked.stream).await;
+    assert_eq!(house.report().await, accepted(sid, asked.stream));
+    assert_eq!(house.close().await, []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_recipients_messages_go_one_after_the_other() {
+    let mut house = House::open(config());
+    let mut peer = house.peer(100).await;
+    let sids = sids(4);
+    for (sid, recipient) in sids.iter().zip([1, 1, 1, 2]) {
+        house.send(message(*sid, recipient)).await;
+    }
+    let [first, other] = [peer.next().await, peer.next().await];
+    assert_eq!((first.mid(), other.mid()), (sids[0].to_string(), sids[3].to_string()));
+    quiet(&mut peer).await;
+    peer.take(first.stream).await;
+    assert_eq!(mids(&mut peer, 1).await, [sids[1].to_string()]);
+    quiet(&mut peer).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn streams_are_capped_and_further_connections_open_when_all_are_full() {
+    let mut house = House::open(FcmConfig { connections: 2, ..config() });
+    let mut first = house.peer(3).await;
+    let sids = sids(8);
+    // The settings of the peer are known once a request has gone and come.
+    house.send(message(sids[7], 100)).await;
+    let asked = first.next().await;
+    first.take(asked.stream).await;
+    house.report().await;
+    for (number, sid) in sids[..7].iter().enumerate() {
+        house.send(message(*sid, i64::try_from(number).unwrap())).await;
+    }
+    assert_eq!(mids(&mut first, 3).await.len(), 3);
+    let mut second = house.peer(3).await;
+    assert_eq!(mids(&mut second, 3).await.len(), 3);
+    quiet(&mut first).await;
+    quiet(&mut second).await;
+    assert!(house.dialled.try_recv().is_err(), "a third connection");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_goaway_leaves_out_goes_at_once_over_another_connection() {
+    let mut house = House::open(config());
+    let mut old = house.peer(100).await;
+    let sids = sids(3);
+    for (sid, recipient) in sids.iter().zip(1..) {
+        house.send(message(*sid, recipient)).await;
+    }
+    let asked = [old.next().await, old.next().await, old.next().await];
+    old.go_away(asked[0].stream, NO_ERROR).await;
+    let began = Instant::now();
+    let mut new = house.peer(100).await;
+    let [second, third] = [new.next().await, new.next().await];
+    assert_eq!([second.mid(), third.mid()], [sids[1].to_string(), sids[2].to_string()]);
+    assert!(began.elapsed() < SECOND, "a connection that served needs no pause before the next");
+    // The one that was looked at is answered on the old connection.
+    old.take(asked[0].stream).await;
+    assert_eq!(house.report().await, accepted(sids[0], asked[0].stream));
+    new.take(second.stream).await;
+    assert_eq!(house.report().await, accepted(sids[1], second.stream), "a copy that was not processed is none");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_stream_is_sent_again_at_once_but_not_for_ever() {
+    let mut house = House::open(config());
+    let mut peer = house.peer(100).await;
+    let sid = sids(1)[0];
+    house.send(message(sid, 1)).await;
+    for _ in 0..=policy::REPLAYS_MAX {
+        let asked = peer.next().await;
+        peer.reset(asked.stream, REFUSED_STREAM).await;
+    }
+    let report = house.report().await;
+    let expected = (sid, Refusal::Backoff(Duration::from_secs(10)), "CONNECTION_DRAINING", Arrival::No);
+    assert_eq!(refusal(&report), expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reset_or_a_cut_after_the_request_is_ambiguous() {
+    for (on_ambiguous, expected) in [
+        (OnAmbiguous::Retry, (Refusal::Backoff(Duration::from_secs(10)), "SERVICE_UNAVAILABLE", Arrival::Possible)),
+        (OnAmbiguous::Report, (Refusal::Never, "AMBIGUOUS", Arrival::Possible)),
+    ] {
+        let mut house = House::open(FcmConfig { on_ambiguous, ..config() });
+        let mut peer = house.peer(100).await;
+        let sids = sids(2);
+        house.send(message(sids[0], 1)).await;
+        let asked = peer.next().await;
+        peer.reset(asked.stream, CANCEL).await;
+        let report = house.report().await;
+        let (sid, refusal_, code, arrival) = refusal(&report);
+        assert_eq!((sid, (refusal_, code, arrival)), (sids[0], expected));
+        house.send(message(sids[1], 2)).await;
+        peer.next().await;
+        drop(peer);
+        let report = house.report().await;
+        let (sid, refusal_, code, arrival) = refusal(&report);
+        assert_eq!((sid, (refusal_, code, arrival)), (sids[1], expected));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_does_not_come_is_ambiguous_after_the_time_for_it() {
+    let mut house = House::open(config());
+    let mut peer = house.peer(100).await;
+    let sid = sids(1)[0];
+    house.send(message(sid, 1)).await;
+    peer.next().await;
+    let began = Instant::now();
+    let report = async {
+        let answering = async { while peer.asked().await.is_some() {} };
+        tokio::select! {
+            report = house.report() => report,
+            () = answering => panic!("the connection was given up"),
+        }
+    }
+    .await;
+    assert_eq!(refusal(&report).3, Arrival::Possible);
+    assert_eq!(began.elapsed().as_secs(), Timing::default().request.as_secs());
+}
+
+#[tokio::test(start_paused = true)]
+async fn pings_go_only_while_a_request_is_open_and_a_mute_peer_is_left() {
+    let mut house = House::open(config());
+    let mut peer = house.peer(100).await;
+    let idle = tokio::time::timeout(Duration::from_secs(120), peer.asked()).await;
+    assert!(idle.is_err() && peer.pings == 0, "{} pings", peer.pings);
+    let sids = sids(2);
+    house.send(message(sids[0], 1)).await;
+    let asked = peer.next().await;
+    let waiting = tokio::time::timeout(Duration::from_secs(15), peer.asked()).await;
+    assert!(waiting.is_err() && peer.pings == 1, "{} pings", peer.pings);
+    peer.take(asked.stream).await;
+    house.report().await;
+    peer.mute = true;
+    house.send(message(sids[1], 1)).await;
+    peer.next().await;
+    let began = Instant::now();
+    soon(async { while peer.asked().await.is_some() {} }).await;
+    assert_eq!(began.elapsed().as_secs(), 20, "ten to the ping, ten for its answer");
+    assert_eq!(refusal(&house.report().await).3, Arrival::Possible);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_connection_is_replaced_before_fcm_ends_it_and_the_successor_comes_first() {
+    let mut house = House::open(config());
+    let mut old = house.peer(100).await;
+    house.link(Link::Up).await;
+    let began = Instant::now();
+    let new = soon(house.dialled.recv()).await.unwrap();
+    let waited = began.elapsed();
+    assert!(waited > Duration::from_secs(180) && waited < Duration::from_secs(240), "{waited:?}");
+    let still = tokio::time::timeout(Duration::from_millis(10), old.asked()).await;
+    assert!(still.is_err(), "the old one was closed before the new one was open");
+    let mut new = Peer::accept(new, 100).await;
+    let gone = async { while old.asked().await.is_some() {} };
+    soon(gone).await;
+    assert_eq!(*house.port.link.borrow(), Link::Up);
+    let sid = sids(1)[0];
+    house.send(message(sid, 1)).await;
+    assert_eq!(mids(&mut new, 1).await, [sid.to_string()]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fault_of_ours_stops_everything_costs_nothing_and_ends_by_itself() {
+    let mut house = House::open(config());
+    let mut peer = house.peer(100).await;
+    let sids = sids(3);
+    house.send(message(sids[0], 1)).await;
+    let asked = peer.next().await;
+    peer.fault(asked.stream, 403, None, &[]).await;
+    house.link(Link::Down(Outage::Refused("permission_denied"))).await;
+    house.send(message(sids[1], 2)).await;
+    let began = Instant::now();
+    let probe = peer.next().await;
+    assert_eq!((probe.mid(), began.elapsed().as_secs()), (sids[0].to_string(), 10), "the one that was refused");
+    peer.fault(probe.stream, 403, None, &[]).await;
+    let began = Instant::now();
+    let probe = peer.next().await;
+    assert!(began.elapsed() >= Duration::from_secs(20), "the wait doubles");
+    peer.take(probe.stream).await;
+    assert_eq!(house.report().await, accepted(sids[0], probe.stream));
+    house.link(Link::Up).await;
+    let asked = peer.next().await;
+    peer.take(asked.stream).await;
+    assert_eq!(house.report().await, accepted(sids[1], asked.stream));
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_nothing_is_left_for_a_probe_the_next_message_is_one() {
+    let mut house = House::open(config());
+    let mut peer = house.peer(100).await;
+    let sids = sids(2);
+    let deadline_ms = now_ms() + 50;
+    house.send(Send { deadline_ms, ..message(sids[0], 1) }).await;
+    let asked = peer.next().await;
+    peer.fault(asked.stream, 404, None, &[]).await;
+    house.link(Link::Down(Outage::Refused("unknown_project"))).await;
+    // Deadlines are in the time of the world, which no test owns.
+    while now_ms() <= deadline_ms {
+        std::hint::spin_loop();
+    }
+    assert_eq!(refusal(&house.report().await).1, Refusal::Expired);
+    house.link(Link::Up).await;
+    house.send(message(sids[1], 1)).await;
+    let asked = peer.next().await;
+    peer.take(asked.stream).await;
+    assert_eq!(house.report().await, accepted(sids[1], asked.stream));
+    house.link(Link::Up).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_used_up_quota_of_the_project_pauses_everybody_for_as_long_as_fcm_says() {
+    let mut house = House::open(config());
+    let mut peer = house.peer(100).await;
+    let sids = sids(2);
+    house.send(message(sids[0], 1)).await;
+    let asked = peer.next().await;
+    let body = r#"{"error":{"code":429,"message":"quota of the project, per minute","status":"RESOURCE_EXHAUSTED"}}"#;
+    peer.answer(asked.stream, "429", &[("retry-after", "90")], body).await;
+    let wait = Duration::from_secs(90);
+    let report = house.report().await;
+    assert_eq!(refusal(&report), (sids[0], Refusal::RetryAfter(wait), "QUOTA_EXCEEDED", Arrival::No));
+    house.link(Link::Down(Outage::Refused("quota_exceeded"))).await;
+    house.send(message(sids[1], 2)).await;
+    let began = Instant::now();
+    assert_eq!(mids(&mut peer, 1).await, [sids[1].to_string()]);
+    assert!(began.elapsed() >= wait - SECOND, "{:?}", began.elapsed());
+    house.link(Link::Up).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_behind_a_refused_message_waits_on_the_disk_for_as_long() {
+    let mut house = House::open(config());
+    let mut peer = house.peer(100).await;
+    let sids = sids(4);
+    for sid in &sids[..3] {
+        house.send(message(*sid, 1)).await;
+    }
+    let asked = peer.next().await;
+    peer.fault(asked.stream, 503, Some("UNAVAILABLE"), &[("retry-after", "30")]).await;
+    let wait = Duration::from_secs(30);
+    let report = house.report().await;
+    let expected = (sids[0], Refusal::RetryAfter(wait), "SERVICE_UNAVAILABLE", Arrival::Possible);
+    assert_eq!(refusal(&report), expected);
+    for sid in &sids[1..3] {
+        assert_eq!(house.report().await, Report::Deferred { sid: *sid, wait });
+    }
+    // One that was on its way to the hub meanwhile.
+    house.send(message(sids[3], 1)).await;
+    let Report::Deferred { sid, wait } = house.report().await else { panic!() };
+    assert!(sid == sids[3] && wait <= Duration::from_secs(30));
+    quiet(&mut peer).await;
+    // The first one comes back, and opens the way.
+    for sid in &sids {
+        house.send(message(*sid, 1)).await;
+        assert_eq!(mids(&mut peer, 1).await, [sid.to_string()]);
+        if *sid == sids[0] {
+            break;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn tokens_are_given_up_only_for_a_word_about_the_token() {
+    let mut house = House::open(config());
+    let mut peer = house.peer(100).await;
+    for (sid, (status, code, expected)) in sids(4).into_iter().zip([
+        (404, "UNREGISTERED", (Refusal::BadToken, "DEVICE_UNREGISTERED")),
+        (403, "SENDER_ID_MISMATCH", (Refusal::Quarantine, "SENDER_ID_MISMATCH")),
+        (401, "THIRD_PARTY_AUTH_ERROR", (Refusal::Operator, "INVALID_APNS_CREDENTIAL")),
+        (400, "INVALID_ARGUMENT", (Refusal::Never, "INVALID_JSON")),
+    ]) {
+        house.send(message(sid, 1)).await;
+        let asked = peer.next().await;
+        peer.fault(asked.stream, status, Some(code), &[]).await;
+        let report = house.report().await;
+        let (_, refusal_, code, arrival) = refusal(&report);
+        assert_eq!(((refusal_, code), arrival), (expected, Arrival::No));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_device_over_its_budget_waits_on_the_disk_and_others_go_on() {
+    let quotas = Quotas { device_per_minute: 8, ..Quotas::default() };
+    let mut house = House::open(FcmConfig { quotas, ..config() });
+    let mut peer = house.peer(100).await;
+    let sids = sids(5);
+    // The ramp lets the first second through slowly; it is not what is tried here.
+    for sid in &sids[..2] {
+        house.send(message(*sid, 1)).await;
+        let asked = peer.next().await;
+        peer.take(asked.stream).await;
+        house.report().await;
+    }
+    for sid in &sids[2..4] {
+        house.send(message(*sid, 1)).await;
+    }
+    for sid in &sids[2..4] {
+        let Report::Deferred { sid: which, wait } = house.report().await else { panic!() };
+        assert!(which == *sid && wait > SECOND, "{wait:?}");
+    }
+    house.send(message(sids[4], 2)).await;
+    assert_eq!(mids(&mut peer, 1).await, [sids[4].to_string()]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_new_access_token_serves_all_that_the_old_one_was_refused_for() {
+    let mut house = House::open(config());
+    let mut peer = house.peer(100).await;
+    let sids = sids(5);
+    for (sid, recipient) in sids.iter().zip(1..) {
+        house.send(message(*sid, recipient)).await;
+    }
+    for _ in &sids {
+        let asked = peer.next().await;
+        peer.answer(asked.stream, "401", &[], "<html><title>401</title>").await;
+    }
+    for _ in &sids {
+        let asked = peer.next().await;
+        peer.take(asked.stream).await;
+        assert!(matches!(house.report().await, Report::Accepted { copies: 1, .. }));
+    }
+    assert_eq!(house.fetched(), 2, "the first one, and one refresh");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_access_token_that_is_refused_as_well_opens_the_breaker() {
+    let mut house = House::open(config());
+    let mut peer = house.peer(100).await;
+    let sid = sids(1)[0];
+    house.send(message(sid, 1)).await;
+    for _ in 0..2 {
+        let asked = peer.next().await;
+        peer.fault(asked.stream, 401, None, &[]).await;
+    }
+    house.link(Link::Down(Outage::Refused("unauthenticated"))).await;
+    assert_eq!(house.fetched(), 2);
+    let probe = peer.next().await;
+    peer.take(probe.stream).await;
+    assert_eq!(house.report().await, accepted(sid, probe.stream));
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_token_nothing_goes_and_it_says_so() {
+    let mut house = House::open(config());
+    house.token_answer.send_replace(http_answer("400 Bad Request", r#"{"error":"invalid_grant"}"#));
+    let mut peer = house.peer(100).await;
+    let sid = sids(1)[0];
+    house.send(message(sid, 1)).await;
+    house.link(Link::Down(Outage::Refused("no_access_token"))).await;
+    quiet(&mut peer).await;
+    house.token_answer.send_replace(token_for(Duration::from_secs(3599)));
+    assert_eq!(mids(&mut peer, 1).await, [sid.to_string()]);
+    house.link(Link::Up).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_push_service_out_of_reach_is_dialled_ever_more_slowly() {
+    let mut house = House::open(config());
+    let mut times = Vec::new();
+    for _ in 0..12 {
+        drop(soon(house.dialled.recv()).await.unwrap());
+        times.push(Instant::now());
+    }
+    let waits: Vec<Duration> = times.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert!(waits.iter().all(|wait| *wait <= Duration::from_secs(62)), "{waits:?}");
+    assert!(times[11] - times[0] > Duration::from_secs(20), "{waits:?}");
+    assert_eq!(*house.port.link.borrow(), Link::Down(Outage::Unconnected));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_waits_for_answers_and_reports_what_is_left() {
+    let mut house = House::open(config());
+    let mut peer = house.peer(100).await;
+    let sids = sids(4);
+    for (sid, recipient) in sids.iter().zip([1, 2, 2, 3]) {
+        house.send(message(*sid, recipient)).await;
+    }
+    let asked = [peer.next().await, peer.next().await, peer.next().await];
+    house.stop.cancel();
+    tokio::task::yield_now().await;
+    peer.take(asked[0].stream).await;
+    assert_eq!(house.report().await, accepted(sids[0], asked[0].stream));
+    let quiet = async { while peer.asked().await.is_some() {} };
+    let (last, ()) = tokio::join!(house.close(), quiet);
+    let lost = |sid, copies| Report::Lost { sid, copies };
+    assert_eq!(last, [lost(sids[1], 1), lost(sids[2], 0), lost(sids[3], 1)]);
+}
+
+#[test]
+fn settings_that_cannot_work_are_named() {
+    let good = FcmConfig { project_id: Some("p-1".to_owned()), ..config() };
+    good.check().unwrap();
+    for (config, named) in [
+        (FcmConfig { project_id: None, ..good.clone() }, "project_id"),
+        (FcmConfig { project_id: Some("a/b".to_owned()), ..good.clone() }, "project_id"),
+        (FcmConfig { connections: 0, ..good.clone() }, "connections"),
+        (FcmConfig { base_url: "http://fcm.googleapis.com".to_owned(), ..good.clone() }, "base_url"),
+        (FcmConfig { credentials: Credentials::File("/nowhere".into()), ..good }, "credentials_file"),
+    ] {
+        let fault = config.check().unwrap_err().to_string();
+        assert!(fault.starts_with(named), "{fault}");
+    }
+}

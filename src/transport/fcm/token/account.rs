@@ -1,0 +1,206 @@
+//! A service account: who we are at Google, and the signed request for an access token (RFC 7523).
+
+use crate::secret::Secret;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use ring::rand::SystemRandom;
+use ring::signature::{RSA_PKCS1_SHA256, RsaKeyPair};
+use serde::Deserialize;
+use serde_json::json;
+use std::path::{Path, PathBuf};
+use tokio_rustls::rustls::pki_types::PrivatePkcs8KeyDer;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use url::form_urlencoded;
+
+/// All that is asked for: sending messages.
+pub(super) const SCOPE: &str = "https://www.googleapis.com/auth/firebase.messaging";
+
+const GRANT: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
+/// How long a request may be used, in seconds: the longest that Google takes.
+const ASSERTION_S: u64 = 3600;
+
+/// Why a file gives no service account. Never quotes it.
+#[derive(Debug, thiserror::Error)]
+pub enum AccountError {
+    /// It cannot be read.
+    #[error("cannot read {path}: {source}")]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// It is not what Google's console gives out.
+    #[error("{path} is not the JSON of a service account (line {line}, column {column})")]
+    Form {
+        /// The file.
+        path: PathBuf,
+        /// Where it ceases to be.
+        line: usize,
+        /// Where it ceases to be.
+        column: usize,
+    },
+    /// It is of another kind.
+    #[error("{path} holds credentials of another kind than `service_account`")]
+    Kind {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The key in it is none.
+    #[error("the private key in {path} cannot be used (it is to be RSA in PKCS#8, PEM)")]
+    Key {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+/// Who we are.
+pub(in crate::transport::fcm) struct Account {
+    /// The Firebase project it belongs to.
+    pub(in crate::transport::fcm) project_id: Option<String>,
+    token_uri: String,
+    email: String,
+    key_id: String,
+    key: RsaKeyPair,
+}
+
+#[derive(Deserialize)]
+struct File {
+    #[serde(rename = "type")]
+    kind: String,
+    project_id: Option<String>,
+    private_key_id: String,
+    private_key: Secret,
+    client_email: String,
+    token_uri: String,
+}
+
+/// The key could not sign: it is too short for its signature, or the system has no random numbers.
+#[derive(Debug, thiserror::Error)]
+#[error("the private key cannot sign")]
+pub(super) struct Unsigned;
+
+impl Account {
+    /// Reads the file that Google's console gives out.
+    pub(in crate::transport::fcm) fn read(path: &Path) -> Result<Self, AccountError> {
+        let path = path.to_owned();
+        let text = match std::fs::read(&path) {
+            Ok(text) => text,
+            Err(source) => return Err(AccountError::Unreadable { path, source }),
+        };
+        let file: File = match serde_json::from_slice(&text) {
+            Ok(file) => file,
+            // The error's own text may quote a value.
+            Err(fault) => return Err(AccountError::Form { path, line: fault.line(), column: fault.column() }),
+        };
+        if file.kind != "service_account" {
+            return Err(AccountError::Kind { path });
+        }
+        let der = PrivatePkcs8KeyDer::from_pem_slice(file.private_key.reveal().as_bytes()).ok();
+        let key = der.and_then(|der| RsaKeyPair::from_pkcs8(der.secret_pkcs8_der()).ok());
+        let Some(key) = key else { return Err(AccountError::Key { path }) };
+        let File { project_id, private_key_id: key_id, client_email: email, token_uri, .. } = file;
+        Ok(Self { project_id, token_uri, email, key_id, key })
+    }
+
+    /// Where it gets its access tokens.
+    pub(in crate::transport::fcm) fn token_uri(&self) -> &str {
+        &self.token_uri
+    }
+
+    /// The form to post for an access token at `now_s` (Unix seconds).
+    pub(super) fn request(&self, now_s: u64) -> Result<String, Unsigned> {
+        let assertion = self.assertion(now_s)?;
+        Ok(form_urlencoded::Serializer::new(String::new())
+            .append_pair("grant_type", GRANT)
+            .append_pair("assertion", &assertion)
+            .finish())
+    }
+
+    fn assertion(&self, now_s: u64) -> Result<String, Unsigned> {
+        let header = json!({ "alg": "RS256", "typ": "JWT", "kid": self.key_id });
+        let claims = json!({
+            "iss": self.email,
+            "scope": SCOPE,
+            "aud": self.token_uri,
+            "iat": now_s,
+            "exp": now_s.saturating_add(ASSERTION_S),
+        });
+        let encode = |value: &serde_json::Value| URL_SAFE_NO_PAD.encode(value.to_string());
+        let signed = format!("{}.{}", encode(&header), encode(&claims));
+        let mut signature = vec![0; self.key.public().modulus_len()];
+        self.key
+            .sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), signed.as_bytes(), &mut signature)
+            .map_err(|_| Unsigned)?;
+        Ok(format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature)))
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use ring::signature::{KeyPair, RSA_PKCS1_2048_8192_SHA256, UnparsedPublicKey};
+    use serde_json::Value;
+    use std::io::Write;
+    use std::process::Command;
+    use std::sync::LazyLock;
+
+    /// A key made by `openssl`, once for all tests: ring makes no RSA keys.
+    static KEY: LazyLock<String> = LazyLock::new(|| {
+        let made = Command::new("openssl").args(["genpkey", "-algorithm", "RSA"]).output();
+        String::from_utf8(made.expect("openssl is installed; tests/run sees to it").stdout).unwrap()
+    });
+
+    fn file(change: impl FnOnce(&mut Value)) -> tempfile::NamedTempFile {
+        let mut document = json!({
+            "type": "service_account",
+            "project_id": "demo-1",
+            "private_key_id": "k1",
+            "private_key": *KEY,
+            "client_email": "bridge@demo-1.iam.gserviceaccount.com",
+            "token_uri": "http://127.0.0.1:9/token",
+            "universe_domain": "googleapis.com",
+        });
+        change(&mut document);
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(document.to_string().as_bytes()).unwrap();
+        file
+    }
+
+    pub(in crate::transport::fcm) fn account() -> Account {
+        Account::read(file(|_| ()).path()).unwrap()
+    }
+
+    #[test]
+    fn the_request_is_signed_and_says_who_and_what_for() {
+        let account = account();
+        assert_eq!(account.project_id.as_deref(), Some("demo-1"));
+        let form = account.request(1_000).unwrap();
+        let fields: Vec<(String, String)> = form_urlencoded::parse(form.as_bytes()).into_owned().collect();
+        assert_eq!(fields[0], ("grant_type".to_owned(), GRANT.to_owned()));
+        let [header, claims, signature] = fields[1].1.split('.').collect::<Vec<_>>()[..] else { panic!() };
+        let decode = |part: &str| URL_SAFE_NO_PAD.decode(part).unwrap();
+        let json = |part: &str| serde_json::from_slice::<Value>(&decode(part)).unwrap();
+        assert_eq!(json(header), json!({"alg": "RS256", "typ": "JWT", "kid": "k1"}));
+        assert_eq!(
+            json(claims),
+            json!({"iss": "bridge@demo-1.iam.gserviceaccount.com", "scope": SCOPE, "aud": "http://127.0.0.1:9/token",
+                "iat": 1_000, "exp": 4_600})
+        );
+        let public = UnparsedPublicKey::new(&RSA_PKCS1_2048_8192_SHA256, account.key.public_key().as_ref());
+        public.verify(format!("{header}.{claims}").as_bytes(), &decode(signature)).unwrap();
+    }
+
+    #[test]
+    fn a_file_that_is_no_service_account_is_refused_without_quoting_it() {
+        let fault = |change: fn(&mut Value)| Account::read(file(change).path()).err().unwrap();
+        let of_user = fault(|document| document["type"] = "authorized_user".into());
+        assert!(matches!(of_user, AccountError::Kind { .. }));
+        let cut = fault(|document| document["private_key"] = KEY[..KEY.len() / 2].into());
+        assert!(matches!(cut, AccountError::Key { .. }));
+        let odd = fault(|document| document["private_key"] = json!(["hush-hush"]));
+        assert!(matches!(odd, AccountError::Form { .. }) && !odd.to_string().contains("hush"), "{odd}");
+        let missing = Account::read(Path::new("/nowhere/key.json")).err().unwrap();
+        assert!(missing.to_string().contains("/nowhere/key.json"), "{missing}");
+    }
+}

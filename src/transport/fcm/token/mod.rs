@@ -1,0 +1,181 @@
+//! Access tokens: one task keeps one fresh, everybody else looks.
+//!
+//! ```text
+//!             refusals (generation)                       one request at a time
+//!   hub ───────────────────────────────► Keeper ──────────────────────────────────► Google
+//!       ◄───────────────────────────────        ◄──────────────────────────────────
+//!             the current token (watch)
+//! ```
+//!
+//! That one task asks makes every refresh a single one, however many messages were refused for the old token. It asks
+//! early; while that fails, the old token stays in use for as long as it is good.
+//!
+//! Our own, and not the crate `gcp_auth`: that one can neither trust an authority of the operator's, nor be told that a
+//! token was refused, nor keep the old token when a new one cannot be had, and it has no margin worth the name.
+
+mod account;
+mod fetch;
+
+pub(super) use account::Account;
+pub use account::AccountError;
+pub(super) use fetch::Source;
+
+use super::address::Address;
+use crate::transport::backoff::Backoff;
+use fetch::{FetchError, Fresh};
+use http::HeaderValue;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+/// How long before its end a token is replaced, if it lives long enough for that.
+const MARGIN: Duration = Duration::from_secs(300);
+/// How long before its end a token is not used any more: a request is on its way for a while.
+const LAST_USE: Duration = Duration::from_secs(10);
+/// Waits after failures: the first ceiling, and the last.
+const RETRY_FIRST: Duration = Duration::from_secs(1);
+const RETRY_MAX: Duration = Duration::from_secs(60);
+
+/// No token: the first one is 1.
+const NONE: u64 = 0;
+
+/// A token to send with a request.
+#[derive(Debug, Clone)]
+pub(super) struct Bearer {
+    /// The header `authorization`.
+    pub(super) header: HeaderValue,
+    /// Counts the tokens, so that a refusal says which one it means.
+    pub(super) generation: u64,
+    /// Not to be used from then on.
+    good_until: Instant,
+}
+
+/// What the keeper has.
+#[derive(Debug, Clone, Default)]
+struct Supply {
+    bearer: Option<Bearer>,
+    /// The last attempt to get one failed.
+    failing: bool,
+}
+
+/// The keeper.
+pub(super) struct Keeper {
+    source: Source,
+    address: Arc<Address>,
+    supply: watch::Sender<Supply>,
+    /// The last generation that was refused.
+    refused: watch::Receiver<u64>,
+    backoff: Backoff,
+    generation: u64,
+}
+
+/// What there is of tokens, for the one who sends with them.
+#[derive(Debug)]
+pub(super) struct Wallet {
+    supply: watch::Receiver<Supply>,
+    refused: watch::Sender<u64>,
+}
+
+/// A keeper that gets its tokens from `source` at `address`, and the wallet for them.
+pub(super) fn keeper(source: Source, address: Address) -> (Keeper, Wallet) {
+    let (supply_tx, supply) = watch::channel(Supply::default());
+    let (refused_tx, refused) = watch::channel(NONE);
+    let backoff = Backoff::new(RETRY_FIRST, RETRY_MAX);
+    let keeper = Keeper { source, address: Arc::new(address), supply: supply_tx, refused, backoff, generation: NONE };
+    (keeper, Wallet { supply, refused: refused_tx })
+}
+
+impl Wallet {
+    /// The token to send with, if there is one that is good.
+    pub(super) fn bearer(&self, now: Instant) -> Option<Bearer> {
+        let supply = self.supply.borrow();
+        let good = |bearer: &&Bearer| now < bearer.good_until && *self.refused.borrow() != bearer.generation;
+        supply.bearer.as_ref().filter(good).cloned()
+    }
+
+    /// Whether there is no token and the last attempt to get one failed.
+    pub(super) fn is_empty_handed(&self, now: Instant) -> bool {
+        self.supply.borrow().failing && self.bearer(now).is_none()
+    }
+
+    /// A token was refused: it is used no more, and another one is asked for.
+    pub(super) fn refuse(&self, generation: u64) {
+        self.refused.send_if_modified(|last| std::mem::replace(last, generation.max(*last)) < generation);
+    }
+
+    /// Waits for news. Cancel-safe.
+    pub(super) async fn changed(&mut self) {
+        if self.supply.changed().await.is_err() {
+            std::future::pending().await
+        }
+    }
+}
+
+impl Keeper {
+    /// Keeps a token fresh.
+    pub(super) async fn run(mut self) -> Infallible {
+        loop {
+            let asked = Instant::now();
+            let next = match self.source.fetch(&self.address).await {
+                Ok(fresh) => {
+                    self.backoff.reset();
+                    self.put(&fresh, asked)
+                }
+                Err(fault) => self.fail(&fault),
+            };
+            self.pause(next).await;
+        }
+    }
+
+    /// Waits until it is time to ask.
+    async fn pause(&mut self, until: Instant) {
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep_until(until) => return,
+                Ok(()) = self.refused.changed() => {
+                    // After a failure the wait is kept; it is short.
+                    if *self.refused.borrow() == self.generation && !self.supply.borrow().failing {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    fn put(&mut self, fresh: &Fresh, asked: Instant) -> Instant {
+        let Ok(mut header) = HeaderValue::try_from(format!("Bearer {}", fresh.token.reveal())) else {
+            return self.fail(&FetchError::NoToken);
+        };
+        header.set_sensitive(true);
+        self.generation += 1;
+        let good_until = asked + fresh.life - LAST_USE.min(fresh.life / 2);
+        let bearer = Bearer { header, generation: self.generation, good_until };
+        self.supply.send_replace(Supply { bearer: Some(bearer), failing: false });
+        tracing::debug!(generation = self.generation, seconds = fresh.life.as_secs(), "access token fetched");
+        asked + fresh.life - MARGIN.min(fresh.life / 2)
+    }
+
+    fn fail(&mut self, fault: &FetchError) -> Instant {
+        let now = Instant::now();
+        let left = self.supply.borrow().bearer.as_ref().map(|bearer| bearer.good_until.saturating_duration_since(now));
+        let skew_s = if let FetchError::Refused { skew_s, .. } = fault { *skew_s } else { None };
+        match left.filter(|left| !left.is_zero()) {
+            Some(left) => {
+                tracing::warn!(%fault, skew_s, left_s = left.as_secs(), "no new access token yet, the old one is used on");
+            }
+            None if skew_s.is_some() => {
+                tracing::error!(%fault, skew_s, "no access token: the clock of this machine is wrong");
+            }
+            None => tracing::error!(%fault, "no access token: no message can be sent"),
+        }
+        self.supply.send_modify(|supply| supply.failing = true);
+        // Half of the wait is certain: a peer that refuses at once is not asked in a tight loop.
+        let wait = self.backoff.next(rand::random());
+        now + RETRY_FIRST / 2 + wait
+    }
+}
+
+#[cfg(test)]
+mod tests;
