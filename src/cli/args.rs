@@ -44,7 +44,8 @@ pub enum Command {
         #[arg(long, value_name = "FILE", env = "BRIDGE_CONFIG")]
         config: Option<PathBuf>,
     },
-    /// Runs the CCS simulator alone: a push service with virtual devices and faults, for tests and for trying things.
+    /// Runs the simulator alone: CCS, and FCM HTTP v1 on request, with virtual devices and faults, for tests and for
+    /// trying things.
     Sim(SimArgs),
     /// Reads the configuration, says what is wrong with it or how it applies (secrets hidden), and opens nothing.
     CheckConfig {
@@ -142,6 +143,21 @@ pub struct SimArgs {
     /// Where the HTTP control port listens.
     #[arg(long, default_value = "127.0.0.1:9091", value_name = "ADDRESS")]
     pub control_listen: SocketAddr,
+    /// Also run FCM HTTP v1 here (HTTP/2 over TLS). Port 0 chooses a free one, which is printed.
+    #[arg(long, value_name = "ADDRESS")]
+    pub fcm_listen: Option<SocketAddr>,
+    /// Where access tokens for it are sold (HTTP with TLS or without). Without it: a free port beside it.
+    #[arg(long, value_name = "ADDRESS", requires = "fcm_listen")]
+    pub fcm_token_listen: Option<SocketAddr>,
+    /// How long an access token lasts, in seconds.
+    #[arg(long, default_value_t = 3_599, value_name = "SECONDS")]
+    pub fcm_token_life: u64,
+    /// Lets HTTP/2 connections age faster: idle after 4 minutes, old after an hour, both divided by this.
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub fcm_time_divisor: u32,
+    /// The Firebase project of its path and of the generated service account (`service-account.json` in the folder below).
+    #[arg(long, default_value = "demo-project", value_name = "ID")]
+    pub project: String,
     /// Folder for the generated certificate authority (`ca.pem`) and server certificate; made when missing.
     #[arg(long, default_value = "data/sim", value_name = "FOLDER")]
     pub tls_dir: PathBuf,

@@ -4,12 +4,16 @@ use super::args::SimArgs;
 use super::{UsageError, stop_on_signals};
 use crate::ops::logs::{self, Format};
 use crate::sim::config::{Account, CertificateConfig, Credentials, WireConfig};
+use crate::sim::v1::V1Config;
+use crate::sim::v1::config::ConnectionLimits;
 use crate::sim::{self, SimConfig, SimHandle};
 use anyhow::Context;
+use std::net::SocketAddr;
 use tokio::sync::oneshot;
 
 /// Runs the simulator until a signal. Its addresses are printed to standard output, one to a line, for scripts:
-/// `ccs ADDRESS`, `control ADDRESS`, `ca FILE`.
+/// `ccs ADDRESS`, `control ADDRESS`, `ca FILE`, and with `--fcm-listen` also `fcm URL`, `fcm-token URL`,
+/// `fcm-credentials FILE`.
 ///
 /// # Errors
 /// When a port is taken, or a file cannot be read or written.
@@ -26,6 +30,7 @@ pub(super) async fn run(args: SimArgs) -> anyhow::Result<()> {
         },
         credentials: credentials(&args)?,
         wire: WireConfig { window: args.window, ..WireConfig::default() },
+        v1: v1(&args),
         seed: args.seed,
         ..SimConfig::default()
     };
@@ -37,10 +42,30 @@ pub(super) async fn run(args: SimArgs) -> anyhow::Result<()> {
                 println!("control {control}");
             }
             println!("ca {}", ca.display());
+            if let Some(v1) = handle.v1() {
+                println!("fcm {}", v1.base_url());
+                println!("fcm-token {}", v1.token_url());
+                if let Some(file) = v1.credentials_file() {
+                    println!("fcm-credentials {}", file.display());
+                }
+            }
         }
     };
     let (ended, ()) = tokio::join!(sim::run(config, ready, stop_on_signals()?), say);
     Ok(ended?)
+}
+
+fn v1(args: &SimArgs) -> Option<V1Config> {
+    let listen = args.fcm_listen?;
+    let connection = ConnectionLimits { time_divisor: args.fcm_time_divisor, ..ConnectionLimits::default() };
+    Some(V1Config {
+        listen,
+        authority: args.fcm_token_listen.unwrap_or_else(|| SocketAddr::new(listen.ip(), 0)),
+        project: args.project.clone(),
+        token_life_s: args.fcm_token_life,
+        connection,
+        ..V1Config::default()
+    })
 }
 
 fn credentials(args: &SimArgs) -> anyhow::Result<Credentials> {

@@ -111,7 +111,7 @@ fn authority_in(directory: &Path) -> Result<(String, KeyPair), CertificateError>
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Access {
+pub(super) enum Access {
     Owner,
     Everybody,
 }
@@ -121,7 +121,7 @@ fn read_file(path: &Path) -> Result<String, CertificateError> {
 }
 
 /// Writes beside and renames, so that nobody ever reads half a file.
-fn write_file(path: &Path, text: &str, access: Access) -> Result<(), CertificateError> {
+pub(super) fn write_file(path: &Path, text: &str, access: Access) -> Result<(), CertificateError> {
     let beside = path.with_extension("part");
     let write = || {
         let mut options = fs::OpenOptions::new();

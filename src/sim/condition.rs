@@ -26,7 +26,7 @@ pub enum ConditionError {
     #[error("syntax error at byte {0}")]
     Syntax(usize),
     /// More operators than allowed.
-    #[error("more than {MAX_OPERATORS} operators")]
+    #[error("too many operators")]
     Operators,
 }
 
@@ -36,7 +36,15 @@ impl Condition {
     /// # Errors
     /// When it is malformed or has too many operators.
     pub fn parse(text: &str) -> Result<Self, ConditionError> {
-        let mut parser = Parser { text, at: 0, operators: 0 };
+        Self::parse_with(text, MAX_OPERATORS)
+    }
+
+    /// Reads an expression of at most `most` operators.
+    ///
+    /// # Errors
+    /// When it is malformed or has more operators.
+    pub fn parse_with(text: &str, most: usize) -> Result<Self, ConditionError> {
+        let mut parser = Parser { text, at: 0, operators: 0, most };
         let condition = parser.or(0)?;
         parser.skip_blanks();
         if parser.at == text.len() { Ok(condition) } else { Err(ConditionError::Syntax(parser.at)) }
@@ -73,6 +81,7 @@ struct Parser<'a> {
     text: &'a str,
     at: usize,
     operators: usize,
+    most: usize,
 }
 
 impl Parser<'_> {
@@ -120,7 +129,7 @@ impl Parser<'_> {
     fn operator(&mut self, operator: &str) -> Result<bool, ConditionError> {
         let taken = self.take(operator);
         self.operators += usize::from(taken);
-        if self.operators > MAX_OPERATORS { Err(ConditionError::Operators) } else { Ok(taken) }
+        if self.operators > self.most { Err(ConditionError::Operators) } else { Ok(taken) }
     }
 
     fn take(&mut self, word: &str) -> bool {

@@ -1,6 +1,7 @@
 //! What the simulator is told at its start. Plain values: the command line and the tests fill them in.
 
 use super::fault::Faults;
+use super::v1::V1Config;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -23,6 +24,8 @@ pub struct SimConfig {
     pub limits: ServiceLimits,
     /// What goes wrong.
     pub faults: Faults,
+    /// The side of FCM HTTP v1; `None`: CCS only.
+    pub v1: Option<V1Config>,
     /// From which all chance is drawn: the same seed and the same input give the same output.
     pub seed: u64,
 }
@@ -38,6 +41,7 @@ impl Default for SimConfig {
             world: WorldConfig::default(),
             limits: ServiceLimits::default(),
             faults: Faults::default(),
+            v1: None,
             seed: 1,
         }
     }

@@ -13,12 +13,15 @@
 //! | `POST /drain` | `{connection?, notice?, close_ms?}`; without a connection: all |
 //! | `POST /close`, `POST /reset` | `{connection?}` |
 //!
+//! The paths of the v1 side are in `v1/routes.rs`.
+//!
 //! Errors are a status and `{"error": ".."}`. A token in a path may be percent-encoded.
 
 use super::event::ConnectionId;
 use super::fault::{DrainPlan, Notice};
 use super::handle::{MAX_SPEECHES, SimHandle};
 use super::service::Speech;
+use super::v1;
 use super::world::WorldError;
 use axum::extract::rejection::{BytesRejection, QueryRejection};
 use axum::extract::{DefaultBodyLimit, FromRequestParts, Path, Query, State};
@@ -62,6 +65,7 @@ fn router(sim: SimHandle) -> Router {
         .route("/drain", post(drain))
         .route("/close", post(close))
         .route("/reset", post(reset))
+        .merge(v1::router())
         .fallback(async || Refused(StatusCode::NOT_FOUND, "no such path".into()))
         .method_not_allowed_fallback(async || Refused(StatusCode::METHOD_NOT_ALLOWED, "no such method here".into()))
         .layer(DefaultBodyLimit::max(MAX_BODY))
@@ -70,10 +74,10 @@ fn router(sim: SimHandle) -> Router {
 
 /// Why a request was refused.
 #[derive(Debug)]
-struct Refused(StatusCode, String);
+pub(super) struct Refused(pub(super) StatusCode, pub(super) String);
 
 impl Refused {
-    fn bad(error: impl ToString) -> Self {
+    pub(super) fn bad(error: impl ToString) -> Self {
         Self(StatusCode::BAD_REQUEST, error.to_string())
     }
 }
@@ -95,7 +99,7 @@ impl From<WorldError> for Refused {
 }
 
 /// A body of JSON, whatever its content type is called: `curl -d` calls it a form. Empty: all defaults.
-fn body<T: DeserializeOwned>(bytes: Result<Bytes, BytesRejection>) -> Result<T, Refused> {
+pub(super) fn body<T: DeserializeOwned>(bytes: Result<Bytes, BytesRejection>) -> Result<T, Refused> {
     let bytes = bytes.map_err(|error| Refused(error.status(), error.body_text()))?;
     let text: &[u8] = if bytes.is_empty() { b"{}" } else { &bytes };
     serde_json::from_slice(text).map_err(Refused::bad)
@@ -115,18 +119,18 @@ impl<S: Send + Sync> FromRequestParts<S> for Token {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-struct Page {
+pub(super) struct Page {
     skip: usize,
-    after: u64,
+    pub(super) after: u64,
     limit: Option<usize>,
 }
 
 impl Page {
-    fn read(query: Result<Query<Self>, QueryRejection>) -> Result<Self, Refused> {
+    pub(super) fn read(query: Result<Query<Self>, QueryRejection>) -> Result<Self, Refused> {
         query.map(|Query(page)| page).map_err(Refused::bad)
     }
 
-    fn limit(&self) -> usize {
+    pub(super) fn limit(&self) -> usize {
         self.limit.unwrap_or(MAX_LIST).min(MAX_LIST)
     }
 }
@@ -230,8 +234,8 @@ async fn put_faults(State(sim): State<SimHandle>, bytes: Result<Bytes, BytesReje
 
 /// To how many connections an order went.
 #[derive(Debug, Serialize)]
-struct Told {
-    connections: usize,
+pub(super) struct Told {
+    pub(super) connections: usize,
 }
 
 #[derive(Debug, Deserialize)]

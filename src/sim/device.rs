@@ -26,6 +26,17 @@ pub struct Message {
     pub answered_at: u64,
     /// Whether the sender asked to hear of the delivery.
     pub receipt: bool,
+    /// How the app on the device says that it has the message; `None`: it does not.
+    pub confirm: Option<Confirm>,
+}
+
+/// What an app publishes when it has got a message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Confirm {
+    /// The topic.
+    pub topic: Arc<str>,
+    /// The id of the message.
+    pub id: Arc<str>,
 }
 
 impl Message {
@@ -121,6 +132,8 @@ pub(super) enum Handed {
     At(u64),
     /// It is stored, or has gone where messages for devices that are away go.
     Kept,
+    /// It is stored, and everything else that was is deleted.
+    Emptied,
 }
 
 /// How much is stored for a device that is away.
@@ -167,10 +180,7 @@ impl Device {
             // What is still on its way to a device that was slow before stays in front.
             Presence::Online => self.send_off(message.clone(), now),
             Presence::Slow => self.send_off(message.clone(), now.saturating_add(self.delay_ms)),
-            Presence::Offline => {
-                self.store(message.clone(), now, storage);
-                Handed::Kept
-            }
+            Presence::Offline => self.store(message.clone(), now, storage),
             Presence::Uninstalled => {
                 self.discarded += 1;
                 Handed::Kept
@@ -184,20 +194,23 @@ impl Device {
         Handed::At(due)
     }
 
-    fn store(&mut self, message: Arc<Message>, now: u64, storage: Storage) {
+    fn store(&mut self, message: Arc<Message>, now: u64, storage: Storage) -> Handed {
         self.expire(now);
         if message.expires_at <= now {
             self.discarded += 1;
-            return;
+            return Handed::Kept;
         }
+        let mut handed = Handed::Kept;
         if message.collapse.is_some() {
             self.make_room_for_key(&message, storage.collapse_keys);
         } else if self.stored.iter().filter(|stored| stored.collapse.is_none()).count() >= storage.messages {
             // As documented: the service keeps none, and the app is told that messages were deleted.
             self.discarded += self.stored.len() as u64;
             self.stored.clear();
+            handed = Handed::Emptied;
         }
         self.stored.push_back(message);
+        handed
     }
 
     /// Drops what `message` replaces, or else the oldest key if there are too many.
@@ -242,6 +255,7 @@ mod tests {
             expires_at,
             answered_at: 0,
             receipt: false,
+            confirm: None,
         })
     }
 
@@ -268,9 +282,8 @@ mod tests {
     #[test]
     fn one_message_too_many_deletes_all_stored_ones() {
         let mut device = offline();
-        for id in ["1", "2", "3", "4"] {
-            device.hand(&message(id, None, 99), 0, STORAGE);
-        }
+        let handed = ["1", "2", "3", "4"].map(|id| device.hand(&message(id, None, 99), 0, STORAGE));
+        assert_eq!(handed, [Handed::Kept, Handed::Kept, Handed::Kept, Handed::Emptied]);
         assert_eq!(stored(&device), ["4"]);
         assert_eq!(device.discarded, 3);
     }

@@ -53,6 +53,23 @@ pub enum SimEvent {
         /// Which copy of it.
         copy: u32,
     },
+    /// Everything that was stored for a device was deleted, because it was too much.
+    Deleted {
+        /// The device.
+        token: Arc<str>,
+    },
+    /// An app says that it has a message: it would publish so now.
+    AppAck {
+        /// To this topic.
+        topic: Arc<str>,
+        /// The message: its `data.mid`.
+        id: Arc<str>,
+    },
+    /// A message was taken by HTTP v1.
+    Taken {
+        /// Its id: `data.mid`, or the one it was given.
+        message_id: Arc<str>,
+    },
     /// A message of a device or a receipt was sent to a client.
     Sent {
         /// On this connection.

@@ -8,6 +8,7 @@ use super::server::{Connection, Profile};
 pub use super::service::Speech;
 use super::service::{Order, Service};
 use super::stats::Stats;
+use super::v1::{Ports, V1Handle};
 use super::world::{DeviceSummary, DeviceView, RecordView, WorldError};
 use crate::ops::clock;
 use std::collections::HashMap;
@@ -30,6 +31,7 @@ pub struct SimHandle {
     pub(super) address: SocketAddr,
     pub(super) control: Option<SocketAddr>,
     pub(super) ca_pem: Arc<str>,
+    pub(super) v1: Option<Arc<Ports>>,
 }
 
 impl std::fmt::Debug for SimHandle {
@@ -56,6 +58,12 @@ impl SimHandle {
     #[must_use]
     pub fn ca_pem(&self) -> &str {
         &self.ca_pem
+    }
+
+    /// The side of FCM HTTP v1, if there is one.
+    #[must_use]
+    pub fn v1(&self) -> Option<V1Handle> {
+        self.v1.as_ref().map(|ports| V1Handle { shared: self.shared.clone(), ports: ports.clone() })
     }
 
     /// Changes a device, or makes it.
@@ -188,7 +196,7 @@ impl Shared {
             // Fails only if the last subscriber has just gone.
             let _ = self.events.send(event);
         }
-        let due = service.world.next_due();
+        let due = service.next_due();
         if due != *deadline {
             *deadline = due;
             self.deadline_changed.notify_one();

@@ -3,13 +3,14 @@
 //! ```text
 //!   clients ──TLS──► shell ──bytes──► server (one Connection each) ──► service (shared)
 //!                                                                        ├── world     devices, topics; no wire words
-//!   scripts ──HTTP─► control ──► SimHandle ─────────────────────────────►├── mailroom  what devices send, until acked
+//!   clients ──h2───► v1 (FCM HTTP v1: see there) ───────────────────────►├── mailroom  what devices send, until acked
+//!   scripts ──HTTP─► control ──► SimHandle ─────────────────────────────►├── v1::Desk  quotas, access tokens
 //!                                                                        ├── fault     what goes wrong, when
 //!                                                                        └── stats     what was counted
 //! ```
 //!
-//! It speaks the server's side of CCS and may disagree with the client: the two share the codec and nothing else.
-//! Everything but `shell`, `control` and `cert` is sans-IO on a clock of Unix milliseconds.
+//! It speaks the server's side of CCS and of FCM HTTP v1, with the same devices behind both, and may disagree with the client: the two share the codec and nothing else.
+//! Everything but `shell`, `control`, `cert` and the shells of `v1` is sans-IO on a clock of Unix milliseconds.
 //!
 //! Choices where the documents are silent: what is unacknowledged when a connection ends is sent again on any other
 //! connection, or on the next one if there is none; a device's letters stay on one connection; topics give no receipts.
@@ -28,6 +29,7 @@ mod server;
 mod service;
 mod shell;
 pub mod stats;
+pub mod v1;
 pub mod world;
 
 pub use config::SimConfig;

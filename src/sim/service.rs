@@ -7,6 +7,7 @@ use super::event::{ConnectionId, SimEvent};
 use super::fault::{Dice, DrainPlan, Faults};
 use super::mailroom::{Full, Kind, Letter, Mailroom};
 use super::stats::Stats;
+use super::v1::Desk;
 use super::world::{Accepted, Happening, Push, Refusal, World, WorldError};
 use crate::ccs::payload::{Inbound, Receipt};
 use serde_json::Value;
@@ -45,6 +46,7 @@ pub(super) struct Service {
     pub(super) world: World,
     pub(super) faults: Faults,
     pub(super) stats: Stats,
+    pub(super) v1: Desk,
     mailroom: Mailroom,
     links: BTreeMap<ConnectionId, VecDeque<Order>>,
     wakes: HashSet<ConnectionId>,
@@ -58,6 +60,7 @@ impl Service {
             world: World::new(config.world.clone()),
             faults: config.faults.clone(),
             stats: Stats::default(),
+            v1: Desk::new(config.v1.as_ref(), config.seed),
             mailroom: Mailroom::new(config.wire.upstream_window, config.limits.max_letters),
             links: BTreeMap::new(),
             wakes: HashSet::new(),
@@ -72,6 +75,11 @@ impl Service {
         let id = ConnectionId(self.stats.connections);
         self.links.insert(id, VecDeque::new());
         (id, Dice::new(self.seed, id.0))
+    }
+
+    /// The dice of one stream of an HTTP/2 connection; other numbers than those of CCS connections.
+    pub(super) fn stream_dice(&self, connection: u64, stream: u32) -> Dice {
+        Dice::new(self.seed, 1 << 63 | connection << 32 | u64::from(stream))
     }
 
     /// The connection can take letters now.
@@ -190,8 +198,17 @@ impl Service {
 
     /// Lets arrive what is due.
     pub(super) fn tick(&mut self, now: u64) {
+        while let Some(push) = self.v1.release(now) {
+            // The device may be gone by now; nobody is told.
+            let _ = self.world.push(&push, now);
+        }
         self.world.tick(now);
         self.settle();
+    }
+
+    /// When [`Service::tick`] is due.
+    pub(super) fn next_due(&self) -> Option<u64> {
+        self.world.next_due().into_iter().chain(self.v1.next_due()).min()
     }
 
     /// The connections that have something to do since the last call.
@@ -242,6 +259,14 @@ impl Service {
                         not_before: 0,
                         sent: 0,
                     });
+                }
+                Happening::Confirmed { token, confirm, at } => {
+                    self.v1.confirmed(&token, &confirm, at);
+                    self.tell(|| SimEvent::AppAck { topic: confirm.topic, id: confirm.id });
+                }
+                Happening::Deleted { token } => {
+                    self.stats.emptied += 1;
+                    self.tell(|| SimEvent::Deleted { token });
                 }
                 Happening::Delivered { token, category, message, copy, at, receipt } => {
                     self.stats.delivered += 1;

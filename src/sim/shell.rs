@@ -7,6 +7,8 @@ use super::event::ConnectionId;
 use super::fault::FaultError;
 use super::handle::{Shared, SimHandle};
 use super::server::{Connection, End};
+use super::v1::fault::V1FaultError;
+use super::v1::{self, AccountError};
 use bytes::{Buf, Bytes, BytesMut};
 use std::collections::VecDeque;
 use std::io;
@@ -46,6 +48,12 @@ pub enum SimError {
     /// The certificate cannot be had.
     #[error(transparent)]
     Certificate(#[from] CertificateError),
+    /// The plan of faults of the v1 side cannot be carried out.
+    #[error("faults of v1: {0}")]
+    V1Faults(#[from] V1FaultError),
+    /// The service account of the v1 side cannot be had.
+    #[error(transparent)]
+    Account(#[from] AccountError),
     /// An address cannot be listened on.
     #[error("cannot listen on {address}: {source}")]
     Listen {
@@ -72,14 +80,22 @@ pub async fn run(
         Some(address) => Some(listen(address).await?),
         None => None,
     };
+    let v1 = match &config.v1 {
+        Some(v1) => Some(v1::open(&config, v1, &identity.tls).await?),
+        None => None,
+    };
     let shared = Arc::new(Shared::new(&config));
     let handle = SimHandle {
         shared: shared.clone(),
         address,
         control: control.as_ref().map(|(_, address)| *address),
         ca_pem: identity.ca_pem.into(),
+        v1: v1.as_ref().map(|doors| doors.ports.clone()),
     };
     let mut tasks = JoinSet::new();
+    if let Some(doors) = v1 {
+        doors.serve(&shared, &mut tasks, &stop);
+    }
     if let Some((listener, address)) = control {
         tracing::info!(%address, "control port open");
         tasks.spawn(control::serve(listener, handle.clone(), stop.clone()));
@@ -107,7 +123,7 @@ pub async fn run(
     Ok(())
 }
 
-async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), SimError> {
+pub(super) async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), SimError> {
     let open = async {
         let listener = TcpListener::bind(address).await?;
         let address = listener.local_addr()?;
@@ -147,7 +163,7 @@ async fn keep_time(shared: Arc<Shared>, stop: CancellationToken) {
     loop {
         let due = shared.with(|service, now| {
             service.tick(now);
-            service.world.next_due()
+            service.next_due()
         });
         tokio::select! {
             () = stop.cancelled() => return,

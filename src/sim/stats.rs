@@ -24,6 +24,8 @@ pub struct Stats {
     pub delivered: u64,
     /// Deliveries of an id that the device had already.
     pub duplicates: u64,
+    /// Times that everything stored for a device was deleted, because it was too much.
+    pub emptied: u64,
     /// Messages of devices.
     pub upstream: Letters,
     /// Receipts.

@@ -9,7 +9,7 @@ pub use setup::{DeviceSummary, DeviceView, RecordView, WorldError};
 
 use super::condition::Condition;
 use super::config::WorldConfig;
-use super::device::{Device, Handed, Message, Presence, Storage};
+use super::device::{Confirm, Device, Handed, Message, Presence, Storage};
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap, HashMap, VecDeque};
 use std::sync::Arc;
@@ -94,6 +94,20 @@ pub enum Happening {
         /// A JSON object as text.
         data: String,
     },
+    /// An app says that it has a message.
+    Confirmed {
+        /// Its device.
+        token: Arc<str>,
+        /// What it says.
+        confirm: Confirm,
+        /// When.
+        at: u64,
+    },
+    /// There was too much for a device that is away: everything stored for it is deleted, and the app will hear of it.
+    Deleted {
+        /// Its token.
+        token: Arc<str>,
+    },
 }
 
 /// The virtual devices.
@@ -161,6 +175,11 @@ impl World {
             Target::Topic(topic) => Ok(self.fan_out(&Condition::In(topic.to_ascii_lowercase()), push, now)),
             Target::Condition(condition) => Ok(self.fan_out(condition, push, now)),
         }
+    }
+
+    /// The refusal that was ordered for the next message to a device; uses it up.
+    pub fn take_refusal(&mut self, token: &str) -> Option<String> {
+        self.tokens.get(token).copied().and_then(|at| self.devices[at].take_refusal())
     }
 
     /// What happened since the last call, in order.
@@ -243,6 +262,9 @@ impl World {
             Handed::Now => self.deliver(at, message.clone(), now),
             Handed::At(due) => self.arrivals.push(Reverse((due, at))),
             Handed::Kept => {}
+            Handed::Emptied => {
+                self.happened.push_back(Happening::Deleted { token: self.devices[at].token.clone() });
+            }
         }
     }
 
@@ -261,6 +283,9 @@ impl World {
             at: now,
             receipt: device.receipts && message.receipt,
         });
+        if let Some(confirm) = message.confirm.clone().filter(|_| device.receipts) {
+            self.happened.push_back(Happening::Confirmed { token: device.token.clone(), confirm, at: now });
+        }
         if let Some(category) = device.echo.clone() {
             let message_id = device.next_id();
             let data = echo(&message);

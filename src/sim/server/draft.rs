@@ -91,6 +91,8 @@ impl Draft {
             expires_at: now + self.ttl * 1_000,
             answered_at,
             receipt: self.receipt,
+            // CCS has receipts of its own.
+            confirm: None,
         };
         Push { target: self.target, message: Arc::new(message), mode: self.mode }
     }

@@ -14,6 +14,7 @@ fn message(id: &str) -> Arc<Message> {
         expires_at: u64::MAX,
         answered_at: 0,
         receipt: true,
+        confirm: None,
     })
 }
 

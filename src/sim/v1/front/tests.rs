@@ -1,0 +1,203 @@
+//! Requests on a clock of numbers.
+
+use super::*;
+use crate::fcm::fault::{Fault, FcmCode};
+use crate::sim::SimConfig;
+use crate::sim::config::WorldConfig;
+use crate::sim::device::{DevicePatch, Presence};
+use crate::sim::v1::V1Config;
+use crate::sim::v1::config::Quotas;
+use crate::sim::v1::fault::{Rule, V1Faults};
+use crate::sim::v1::tokens::Grant;
+use serde_json::{Value, json};
+
+/// Sun, 06 Nov 1994 08:49:37 GMT
+const NOW: u64 = 784_111_777_000;
+
+struct Bench {
+    service: Service,
+    dice: Dice,
+    header: String,
+    now: u64,
+}
+
+impl Bench {
+    fn new(v1: V1Config) -> Self {
+        Self::with_world(v1, WorldConfig::default())
+    }
+
+    fn with_world(v1: V1Config, world: WorldConfig) -> Self {
+        let mut service = Service::new(&SimConfig { v1: Some(v1), world, ..SimConfig::default() });
+        let header = format!("Bearer {}", service.v1.tokens.sell(Grant::Messages, u64::MAX));
+        Self { service, dice: Dice::new(1, 1), header, now: NOW }
+    }
+
+    fn quotas(quotas: Quotas) -> Self {
+        Self::new(V1Config { quotas, ..V1Config::default() })
+    }
+
+    fn ask(&mut self, body: &[u8]) -> Answer {
+        let ask = Ask {
+            method: "POST",
+            path: "/v1/projects/demo-project/messages:send",
+            authority: Some("fcm.googleapis.com"),
+            authorization: Some(&self.header),
+            body: Some(body),
+        };
+        answer(&mut self.service, &ask, &mut self.dice, self.now)
+    }
+
+    fn send(&mut self, message: Value) -> Reply {
+        match self.ask(json!({"message": message}).to_string().as_bytes()).manner {
+            Manner::Whole(reply) => reply,
+            manner => panic!("{manner:?}"),
+        }
+    }
+
+    fn statuses(&mut self, token: &str, count: usize) -> Vec<u16> {
+        (0..count).map(|_| self.send(json!({"token": token})).status).collect()
+    }
+
+    /// The ids that a device got.
+    fn got(&self, token: &str) -> Vec<String> {
+        let device = self.service.world.device(token, 0, 100);
+        device.map_or_else(Vec::new, |device| device.messages.into_iter().map(|record| record.message_id).collect())
+    }
+}
+
+#[test]
+fn a_device_has_its_quota_and_the_wait_is_told_in_both_forms() {
+    let mut bench = Bench::quotas(Quotas { device_per_minute: 2, ..Quotas::default() });
+    bench.statuses("t", 2);
+    bench.now += 15_000;
+    let reply = bench.send(json!({"token": "t"}));
+    assert_eq!((reply.status, reply.retry_after.as_deref()), (429, Some("45")));
+    let fault = Fault::parse(reply.body.as_bytes()).unwrap();
+    assert_eq!((fault.code, &*fault.quotas[0]), (Some(FcmCode::QuotaExceeded), "Device message rate exceeded"));
+    bench.service.v1.faults.quota_retry_after = Some(RetryAfter::Date(30));
+    let reply = bench.send(json!({"token": "t"}));
+    assert_eq!(reply.retry_after.as_deref(), Some("Sun, 06 Nov 1994 08:50:22 GMT"));
+    assert_eq!(bench.statuses("other", 1), [200]);
+    bench.now += 45_000;
+    assert_eq!(bench.statuses("t", 1), [200]);
+    assert_eq!((bench.got("t").len(), bench.service.v1.stats.accepted), (3, 4), "429 delivers nothing");
+}
+
+#[test]
+fn the_projects_quota_counts_mistakes_but_not_429() {
+    let mut bench = Bench::quotas(Quotas { project_per_minute: 3, ..Quotas::default() });
+    assert_eq!(bench.send(json!({})).status, 400);
+    assert_eq!(bench.statuses("sim-device-quota:x", 4), [429; 4]);
+    assert_eq!(bench.statuses("sim-unregistered:x", 1), [404]);
+    assert_eq!(bench.statuses("t", 2), [200, 429]);
+    bench.now += 60_000;
+    assert_eq!(bench.statuses("t", 1), [200]);
+}
+
+#[test]
+fn collapsible_messages_beyond_the_burst_are_taken_at_once_and_delivered_late() {
+    let quotas = Quotas { collapsible_burst: 2, collapsible_refill_ms: 1_000, ..Quotas::default() };
+    let mut bench = Bench::quotas(quotas);
+    for id in ["1", "2", "3", "4"] {
+        let message = json!({"token": "t", "data": {"mid": id}, "android": {"collapse_key": "k"}});
+        assert_eq!(bench.send(message).status, 200);
+    }
+    assert_eq!(bench.got("t"), ["1", "2"]);
+    assert_eq!(bench.service.next_due(), Some(NOW + 1_000));
+    bench.service.tick(NOW + 1_000);
+    assert_eq!(bench.got("t"), ["1", "2", "4"], "the newer one took the place of the older");
+    assert_eq!((bench.service.next_due(), bench.service.v1.stats.held_back), (None, 2));
+}
+
+#[test]
+fn what_is_stored_for_a_device_that_is_away_expires() {
+    let mut bench = Bench::new(V1Config::default());
+    let state = |state| DevicePatch { state: Some(state), ..DevicePatch::default() };
+    bench.service.put("t", state(Presence::Offline), NOW).unwrap();
+    for (id, ttl) in [("now-or-never", "0s"), ("short", "1.5s"), ("long", "60s")] {
+        let message = json!({"token": "t", "data": {"mid": id}, "android": {"ttl": ttl}});
+        assert_eq!(bench.send(message).status, 200);
+    }
+    bench.service.put("t", state(Presence::Online), NOW + 1_500).unwrap();
+    assert_eq!(bench.got("t"), ["long"]);
+}
+
+#[test]
+fn copies_of_a_message_are_seen_by_their_mid() {
+    let mut bench = Bench::new(V1Config::default());
+    for _ in 0..2 {
+        assert_eq!(bench.send(json!({"token": "t", "data": {"mid": "m"}})).status, 200);
+        assert_eq!(bench.send(json!({"token": "t"})).status, 200);
+    }
+    assert_eq!((bench.service.stats.delivered, bench.service.stats.duplicates), (4, 1));
+}
+
+#[test]
+fn topics_reach_their_subscribers() {
+    let mut bench = Bench::new(V1Config::default());
+    let topics = Some(["news".to_owned()].into());
+    bench.service.put("t", DevicePatch { topics, ..DevicePatch::default() }, NOW).unwrap();
+    assert_eq!(bench.send(json!({"topic": "news", "data": {"mid": "1"}})).status, 200);
+    assert_eq!(bench.send(json!({"condition": "'news' in topics", "data": {"mid": "2"}})).status, 200);
+    assert_eq!(bench.got("t"), ["1", "2"]);
+}
+
+#[test]
+fn tokens_that_never_were_are_told_in_words_and_nothing_is_only_validated_for_them() {
+    let world = WorldConfig { auto_devices: None, ..WorldConfig::default() };
+    let mut bench = Bench::with_world(V1Config::default(), world);
+    let reply = bench.send(json!({"token": "t"}));
+    assert_eq!(Some(reply), Reply::of(Mishap::InvalidRegistration, "message.token"));
+    let body = json!({"validateOnly": true, "message": {"token": "t"}}).to_string();
+    assert!(matches!(bench.ask(body.as_bytes()).manner, Manner::Whole(reply) if reply.status == 400));
+    bench.service.put("t", DevicePatch::default(), NOW).unwrap();
+    let Manner::Whole(reply) = bench.ask(body.as_bytes()).manner else { panic!() };
+    assert_eq!(reply, Reply::sent("demo-project", "fake_message_id"));
+    assert_eq!((bench.got("t").len(), bench.service.v1.stats.validated), (0, 1));
+}
+
+#[test]
+fn the_place_comes_first_then_the_token_then_the_project() {
+    let mut bench = Bench::new(V1Config::default());
+    let header = bench.header.clone();
+    let good = Ask {
+        method: "POST",
+        path: "/v1/projects/demo-project/messages:send",
+        authority: Some("a"),
+        authorization: Some(&header),
+        body: Some(br#"{"message":{"token":"t"}}"#),
+    };
+    let mut status = |ask: Ask<'_>| match answer(&mut bench.service, &ask, &mut bench.dice, NOW).manner {
+        Manner::Whole(reply) => reply.status,
+        manner => panic!("{manner:?}"),
+    };
+    assert_eq!(status(good), 200);
+    for (ask, wanted) in [
+        (Ask { authority: None, ..good }, 404),
+        (Ask { method: "GET", ..good }, 404),
+        (Ask { path: "/v1/projects/demo-project/messages", ..good }, 404),
+        (Ask { path: "/v1/projects/other/messages:send", ..good }, 404),
+        (Ask { path: "/v1/projects/other/messages:send", authorization: None, ..good }, 401),
+        (Ask { authorization: Some("Basic x"), ..good }, 401),
+        (Ask { authorization: Some("Bearer x"), ..good }, 401),
+        (Ask { body: None, ..good }, 413),
+        (Ask { body: Some(b"{"), ..good }, 400),
+    ] {
+        assert_eq!(status(ask), wanted, "{} {} {:?}", ask.method, ask.path, ask.authorization);
+    }
+    assert_eq!(bench.service.v1.stats.violations.authority, 1);
+}
+
+#[test]
+fn the_same_seed_makes_the_same_things_go_wrong() {
+    let run = |seed| {
+        let rules = vec![Rule { chance: 0.3, ..Rule::always(Mishap::Unavailable) }];
+        let faults = V1Faults { rules, jitter_ms: 50, ..V1Faults::default() };
+        let mut bench = Bench::new(V1Config { faults, ..V1Config::default() });
+        bench.dice = Dice::new(seed, 1);
+        let body = json!({"message": {"token": "t"}}).to_string();
+        (0..50).map(|_| bench.ask(body.as_bytes())).collect::<Vec<_>>()
+    };
+    assert_eq!(run(7), run(7));
+    assert_ne!(run(7), run(8));
+}
