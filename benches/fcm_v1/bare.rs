@@ -1,16 +1,14 @@
 //! The measure: what `h2` does by itself, with the requests written before the clock runs, and nothing behind them.
 
-use crate::support::per_second;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use h2::client::{self, ResponseFuture, SendRequest};
+use h2::client::{self, Connection, ResponseFuture, SendRequest};
 use http::{HeaderValue, Method, Request, Uri, header};
 use std::path::Path;
 use std::sync::Arc;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
-use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
@@ -27,45 +25,55 @@ pub(crate) struct Errand {
     pub(crate) bodies: Vec<Bytes>,
 }
 
-/// Posts everything and waits for all answers; messages per second.
-pub(crate) async fn run(errand: Errand, ca_file: &Path) -> f64 {
-    let Errand { uri, authorization, connections, streams, bodies } = errand;
-    let connector = connector(ca_file);
-    let mut wires = Vec::new();
-    for _ in 0..connections {
-        let stream = dial(&connector, &uri).await;
-        wires.push(client::handshake(stream).await.expect("HTTP/2"));
+/// The client, connected.
+pub(crate) struct Client {
+    wires: Vec<(SendRequest<Bytes>, Connection<TlsStream<TcpStream>>)>,
+    errand: Errand,
+}
+
+impl Client {
+    pub(crate) async fn connect(errand: Errand, ca_file: &Path) -> Self {
+        let connector = connector(ca_file);
+        let mut wires = Vec::new();
+        for _ in 0..errand.connections {
+            wires.push(client::handshake(dial(&connector, &errand.uri).await).await.expect("HTTP/2"));
+        }
+        Self { wires, errand }
     }
-    let count = bodies.len();
-    let mut shares: Vec<Vec<Bytes>> = vec![Vec::new(); connections];
-    for (n, body) in bodies.into_iter().enumerate() {
-        shares[n % connections].push(body);
-    }
-    let start = Instant::now();
-    let mut tasks = JoinSet::new();
-    for ((send, connection), share) in wires.into_iter().zip(shares) {
-        let (uri, authorization) = (uri.clone(), authorization.clone());
-        tasks.spawn(async move {
-            let work = work(send, share, streams, |bytes| {
-                let mut request = Request::new(());
-                *request.method_mut() = Method::POST;
-                *request.uri_mut() = uri.clone();
-                let headers = request.headers_mut();
-                headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-                headers.insert(header::CONTENT_LENGTH, HeaderValue::from(bytes));
-                headers.insert(header::AUTHORIZATION, authorization.clone());
-                request
+
+    /// Posts everything and waits for all answers.
+    pub(crate) async fn run(self) {
+        let Errand { uri, authorization, connections, streams, bodies } = self.errand;
+        let mut shares: Vec<Vec<Bytes>> = vec![Vec::new(); connections];
+        for (n, body) in bodies.into_iter().enumerate() {
+            shares[n % connections].push(body);
+        }
+        let mut tasks = JoinSet::new();
+        for ((send, connection), share) in self.wires.into_iter().zip(shares) {
+            let (uri, authorization) = (uri.clone(), authorization.clone());
+            tasks.spawn(async move {
+                let work = work(send, share, streams, |bytes| head(uri.clone(), authorization.clone(), bytes));
+                tokio::select! {
+                    ended = connection => panic!("the simulator ended a connection: {ended:?}"),
+                    () = work => {}
+                }
             });
-            tokio::select! {
-                ended = connection => panic!("the simulator ended a connection: {ended:?}"),
-                () = work => {}
-            }
-        });
+        }
+        while let Some(ended) = tasks.join_next().await {
+            ended.expect("a connection does its share");
+        }
     }
-    while let Some(ended) = tasks.join_next().await {
-        ended.expect("a connection does its share");
-    }
-    per_second(count, start)
+}
+
+fn head(uri: Uri, authorization: HeaderValue, bytes: usize) -> Request<()> {
+    let mut request = Request::new(());
+    *request.method_mut() = Method::POST;
+    *request.uri_mut() = uri;
+    let headers = request.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(bytes));
+    headers.insert(header::AUTHORIZATION, authorization);
+    request
 }
 
 /// Keeps `streams` requests open until all are answered.

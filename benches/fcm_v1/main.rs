@@ -71,7 +71,10 @@ async fn measure(messages: usize, folder: &Path) {
             ("bridge at a steady pace", sim(Run::Bridge(Speed::Paced)).await),
         ];
         let answers = format!("answers after {latency_ms} ms");
-        println!("\n{answers:<24}{:>14}{:>8}{:>13}{:>12}{:>9}", "messages", "ratio", "connections", "queue p50", "p99");
+        println!(
+            "\n{answers:<24}{:>14}{:>8}{:>9}{:>13}{:>12}{:>9}",
+            "messages", "ratio", "CPU", "connections", "queue p50", "p99"
+        );
         let bare = rows[0].1.rate;
         for (name, row) in rows {
             println!("{name:<24}{}", row.line(bare));
@@ -93,17 +96,49 @@ enum Speed {
     Paced,
 }
 
+/// Runs while something is measured.
+struct Meter {
+    start: Instant,
+    cpu: Option<Duration>,
+}
+
+impl Meter {
+    fn start() -> Self {
+        Self { start: Instant::now(), cpu: cpu() }
+    }
+
+    fn stop(self, sim: &SimHandle, messages: usize) -> Row {
+        let rate = per_second(messages, self.start);
+        let cpu = cpu().zip(self.cpu).map(|(end, start)| end.saturating_sub(start) / messages as u32);
+        Row { rate, cpu, connections: side(sim).stats().connections, waits_ms: None }
+    }
+}
+
+/// The processor time that this process has used, of all its threads; only Linux says.
+fn cpu() -> Option<Duration> {
+    /// The unit of the kernel's counts for user space.
+    const TICK: Duration = Duration::from_millis(10);
+    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+    // The name in parentheses may hold blanks; behind it are the state and ten more fields before these two.
+    let (_, fields) = stat.rsplit_once(')')?;
+    let used: u32 = fields.split_whitespace().skip(11).take(2).map_while(|field| field.parse::<u32>().ok()).sum();
+    Some(TICK * used)
+}
+
 /// What came out of one measurement.
 struct Row {
     rate: f64,
+    /// Of the whole process, for each message.
+    cpu: Option<Duration>,
     connections: u64,
     waits_ms: Option<(u64, u64)>,
 }
 
 impl Row {
     fn line(&self, bare: f64) -> String {
+        let cpu = self.cpu.map_or_else(|| "-".to_owned(), |cpu| format!("{} \u{b5}s", cpu.as_micros()));
         let waits = self.waits_ms.map_or_else(String::new, |(p50, p99)| format!("{p50:>9} ms{p99:>6} ms"));
-        format!("{:>11.0} /s{:>8.2}{:>13}{waits}", self.rate, self.rate / bare, self.connections)
+        format!("{:>11.0} /s{:>8.2}{cpu:>9}{:>13}{waits}", self.rate, self.rate / bare, self.connections)
     }
 }
 
@@ -177,8 +212,10 @@ async fn bare(sim: &SimHandle, folder: &Path, messages: usize) -> Row {
     let uri: Uri = format!("{}/v1/projects/{}/messages:send", v1.base_url(), v1.project()).parse().expect("a URI");
     let (connections, streams) = (config.connections, config.streams);
     let errand = bare::Errand { uri, authorization: bearer(&v1).await, connections, streams, bodies: bodies.collect() };
-    let rate = bare::run(errand, &folder.join("tls/ca.pem")).await;
-    Row { rate, connections: v1.stats().connections, waits_ms: None }
+    let client = bare::Client::connect(errand, &folder.join("tls/ca.pem")).await;
+    let meter = Meter::start();
+    client.run().await;
+    meter.stop(sim, messages)
 }
 
 /// An access token, as a metadata server gives it.
@@ -204,7 +241,7 @@ async fn alone(sim: &SimHandle, folder: &Path, messages: usize) -> Row {
     let running = fcm::run(transport(sim, folder), outlet, stop.clone());
     let work = async {
         port.link.wait_for(|link| *link == Link::Up).await.expect("the transport runs");
-        let start = Instant::now();
+        let meter = Meter::start();
         let outgoing = port.sends.clone();
         let sends = async {
             for send in sends {
@@ -218,9 +255,9 @@ async fn alone(sim: &SimHandle, folder: &Path, messages: usize) -> Row {
             }
         };
         tokio::join!(sends, answers);
-        let rate = per_second(messages, start);
+        let row = meter.stop(sim, messages);
         stop.cancel();
-        Row { rate, connections: side(sim).stats().connections, waits_ms: None }
+        row
     };
     let (ended, row) = tokio::join!(running, work);
     ended.expect("the transport ends well");
@@ -235,7 +272,7 @@ async fn bridge(sim: &SimHandle, folder: &Path, speed: &Speed) -> Row {
         Speed::Full(messages) => *messages,
         Speed::Paced => PACE * (PACE_FOR.as_millis() / PACE_EVERY.as_millis()) as usize,
     };
-    let start = Instant::now();
+    let meter = Meter::start();
     let publishes = async {
         let mut ticks = tokio::time::interval(PACE_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
@@ -257,10 +294,9 @@ async fn bridge(sim: &SimHandle, folder: &Path, speed: &Speed) -> Row {
         }
     };
     tokio::join!(publishes, statuses);
-    let row =
-        Row { rate: per_second(messages, start), connections: side(sim).stats().connections, waits_ms: waits(sim) };
+    let row = meter.stop(sim, messages);
     house.close().await;
-    row
+    Row { waits_ms: waits(sim), ..row }
 }
 
 /// The median and the 99th percentile of the times from a message's id to its arrival at the simulator.
