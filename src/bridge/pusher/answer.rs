@@ -31,11 +31,11 @@ impl Pusher {
     /// Takes what comes back from the transport.
     pub(super) async fn report(&mut self, report: Report) -> Result<(), StoreError> {
         match report {
-            Report::Accepted { sid, canonical, provider_id, copies } => {
+            Report::Accepted { sid, canonical, provider_id, detail, copies } => {
                 self.brake.release();
                 let recipient = self.land(sid).map(|flight| flight.recipient);
                 self.count_copies(copies);
-                self.record(sid, recipient, Event::Accepted { copies, provider_id, canonical }).await
+                self.record(sid, recipient, Event::Accepted { copies, provider_id, detail, canonical }).await
             }
             Report::Refused { sid, refusal, code, detail, copies, arrival } => {
                 // A time to live that ended in the transport is no word of the push service.
@@ -78,7 +78,12 @@ impl Pusher {
             Some(sid) if status == DELIVERED => {
                 if copies > 1 {
                     // The answer to the first copy is lost, and the one to the next comes too late for the mark.
-                    self.record(sid, None, Event::Accepted { copies, provider_id: None, canonical: None }).await?;
+                    self.record(
+                        sid,
+                        None,
+                        Event::Accepted { copies, provider_id: None, detail: None, canonical: None },
+                    )
+                    .await?;
                 }
                 let committed = self.hall.store.record(sid, Event::Receipt, now_ms()).await?;
                 self.commits.push_back((committed, After::Receipt { original, tag }));

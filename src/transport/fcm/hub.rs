@@ -6,6 +6,7 @@
 
 mod answer;
 mod departure;
+mod remarks;
 
 use super::FcmConfig;
 use super::address::Address;
@@ -23,6 +24,7 @@ use crate::fcm::target;
 use crate::fcm::verdict::Access;
 use crate::ops::clock::now_ms;
 use crate::transport::{Link, Outage, Outlet, Refusal, Report, Send};
+use remarks::Remarks;
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -58,6 +60,7 @@ pub(super) struct Hub {
     /// When something may go that may not now.
     wake: Option<Instant>,
     tally: Tally,
+    remarks: Remarks,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,6 +77,8 @@ struct Flight {
     ticket: Ticket,
     probe: bool,
     target: target::Target,
+    /// What of the message did not travel, for its sender.
+    dropped: Option<String>,
     access: Access,
     generation: u64,
 }
@@ -122,6 +127,7 @@ impl Hub {
             sends_open: true,
             wake: None,
             tally: Tally::default(),
+            remarks: Remarks::default(),
             config,
         }
     }

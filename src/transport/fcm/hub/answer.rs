@@ -38,7 +38,7 @@ impl Hub {
         let reaction = self.breaker.answered(flight.ticket, &verdict, recipient, std_now());
         self.tell_breaker(before, &verdict, connection);
         match (verdict, consequence) {
-            (Verdict::Sent { name }, _) => self.sent(sid, name),
+            (Verdict::Sent { name }, _) => self.sent(sid, name, flight.dropped),
             (Verdict::Refused(refused), Some(Consequence::Report { refusal, project }))
                 if reaction == Reaction::AsJudged =>
             {
@@ -62,11 +62,11 @@ impl Hub {
         self.ledger.back(sid, Processed::No);
     }
 
-    fn sent(&mut self, sid: Sid, provider_id: Option<String>) {
+    fn sent(&mut self, sid: Sid, provider_id: Option<String>, detail: Option<String>) {
         let Some(pending) = self.ledger.settle(sid) else { return };
         self.tally.accepted += 1;
         self.pauses = 0;
-        self.outbox.push_back(Report::Accepted { sid, canonical: None, provider_id, copies: pending.copies });
+        self.outbox.push_back(Report::Accepted { sid, canonical: None, provider_id, detail, copies: pending.copies });
     }
 
     /// It waits here until the breaker lets it go again.
