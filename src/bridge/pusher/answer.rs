@@ -188,16 +188,17 @@ impl Pusher {
     }
 
     /// The oldest commit is done.
-    pub(super) async fn committed(&mut self, recorded: Recorded) {
-        let Some((_, after)) = self.commits.pop_front() else { return };
+    pub(super) async fn committed(&mut self, recorded: Recorded) -> Result<(), StoreError> {
+        let Some((_, after)) = self.commits.pop_front() else { return Ok(()) };
+        self.let_others_go(&recorded, &after).await?;
         self.told(&recorded, &after);
         if let After::Receipt { tag, .. } = after {
             self.acknowledge(tag).await;
         }
+        Ok(())
     }
 
     fn told(&self, recorded: &Recorded, after: &After) {
-        self.let_others_go(recorded, after);
         match recorded {
             Recorded::Moved { bal, id, told, .. } => {
                 for status in *told {
@@ -217,17 +218,18 @@ impl Pusher {
     }
 
     /// Nobody waits for a message that is settled, or with the push service: a receipt may have overtaken a refusal.
-    fn let_others_go(&self, recorded: &Recorded, after: &After) {
+    async fn let_others_go(&self, recorded: &Recorded, after: &After) -> Result<(), StoreError> {
         match (recorded, after) {
             (Recorded::Moved { recipient, life, .. }, After::Receipt { original, .. }) if !life.unsent() => {
-                if let Some(sid) = Sid::parse(original) {
-                    self.book().settled(*recipient, sid.row());
+                match Sid::parse(original) {
+                    Some(sid) => self.hall.let_pass(&self.way, *recipient, sid).await,
+                    None => Ok(()),
                 }
             }
             (Recorded::Swallowed | Recorded::Unknown, After::Answer(sid, Some(recipient))) => {
-                self.book().settled(*recipient, sid.row());
+                self.hall.let_pass(&self.way, *recipient, *sid).await
             }
-            _ => {}
+            _ => Ok(()),
         }
     }
 

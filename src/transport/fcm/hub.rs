@@ -8,13 +8,13 @@ mod answer;
 mod departure;
 mod remarks;
 
-use super::FcmConfig;
 use super::address::Address;
 use super::connection::{Note, Word};
 use super::exchange::Reply;
 use super::ledger::{LINE_MAX, Ledger, Pending, Taken};
 use super::pool::Pool;
 use super::token::Wallet;
+use super::{FcmConfig, NO_TOKEN, QUOTA};
 use crate::chat::delivery::Arrival;
 use crate::chat::id::Sid;
 use crate::fcm::breaker::{Breaker, Ticket};
@@ -35,9 +35,6 @@ use tokio_util::sync::CancellationToken;
 const NOTES: usize = 1024;
 /// How often everything is looked at that no event announces: ended times to live, the age of connections.
 const TICK: Duration = Duration::from_secs(1);
-/// The word for operators when the project's quota is used up, and when there is no access token.
-const QUOTA: &str = "quota_exceeded";
-const NO_TOKEN: &str = "no_access_token";
 
 /// The hub; see the module.
 pub(super) struct Hub {

@@ -87,11 +87,7 @@ impl Hub {
         let (code, arrival) = (policy::code(refused, refusal), policy::arrival(refused));
         self.tally.refused += 1;
         self.tally.ambiguous += u64::from(refused.then == Then::Undecided);
-        if matches!(refusal, Refusal::Operator | Refusal::Quarantine) {
-            tracing::error!(%sid, code, "message refused, the push service's settings need a look");
-        } else {
-            tracing::debug!(%sid, code, ?refusal, "message refused");
-        }
+        tracing::debug!(%sid, code, ?refusal, "message refused");
         let detail = refused.detail.clone();
         self.outbox.push_back(Report::Refused { sid, refusal, code: code.to_owned(), detail, copies, arrival });
         if let Refusal::RetryAfter(wait) | Refusal::Backoff(wait) = refusal {
