@@ -1,9 +1,14 @@
 //! `config/bridge.toml` tells the truth: every key is in it, with its default, and it loads.
 
 use fcm_mqtt_bridge::config::Settings;
+use fcm_mqtt_bridge::fcm::verdict::Cause;
+use fcm_mqtt_bridge::transport::fcm;
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
+
+const FCM_PAGE: &str = include_str!("../config/fcm-v1.md");
+const TOPICS: &str = include_str!("../topics.md");
 
 fn sample() -> String {
     std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/config/bridge.toml")).expect("the sample is there")
@@ -67,4 +72,38 @@ fn every_key_is_documented_with_its_default() {
     }
     assert_eq!(documented["bals"]["client1"]["ack"], "mqtt");
     assert_eq!(documented["routes"]["default_bal"], "client1");
+}
+
+/// `config/fcm-v1.md` shows configurations that load, as they are.
+#[test]
+fn the_page_about_fcm_v1_shows_configurations_that_load() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let key = dir.path().join("ccs.key");
+    std::fs::write(&key, "key\n").expect("written");
+    let examples: Vec<&str> = FCM_PAGE.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+    assert_eq!(examples.len(), 5);
+    for example in examples {
+        let file = dir.path().join("bridge.toml");
+        let text = example.replace("config/ccs.key", key.to_str().expect("UTF-8"));
+        // What every configuration needs; the page has it where one is to be run as it stands.
+        let rest = if text.contains("[routes]") {
+            ""
+        } else {
+            "[routes]\ndefault_bal = \"client1\"\n[broker]\nanonymous = true\n"
+        };
+        std::fs::write(&file, format!("{text}\n{rest}")).expect("written");
+        let loaded = Settings::load(Some(&file)).unwrap_or_else(|error| panic!("{error}:\n{example}"));
+        let ways = loaded.settings.fcm.configured();
+        assert!(!ways.is_empty(), "no project:\n{example}");
+    }
+}
+
+/// Each word for "nothing goes" is explained to the operator.
+#[test]
+fn the_page_about_fcm_v1_knows_every_word_of_trouble() {
+    let words = Cause::ALL.iter().map(|cause| cause.as_str()).chain([fcm::NO_TOKEN, fcm::QUOTA]);
+    for word in words {
+        assert!(FCM_PAGE.contains(&format!("| `{word}` | ")), "{word} is not in config/fcm-v1.md");
+        assert!(TOPICS.contains(&format!("`{word}`")), "{word} is not in topics.md");
+    }
 }

@@ -28,14 +28,15 @@ pub(super) async fn run(hall: Arc<Hall>, stop: CancellationToken) -> Result<(), 
 /// One chunk of the work; true when there is more of it.
 async fn sweep(hall: &Hall) -> Result<bool, StoreError> {
     let swept = hall.store.sweep(now_ms()).await?.await?;
-    expired(hall, &swept.expired);
+    expired(hall, &swept.expired).await?;
     Ok(swept.more)
 }
 
 /// Nobody has to wait for these any more.
-pub(super) fn expired(hall: &Hall, expired: &[Overdue]) {
+pub(super) async fn expired(hall: &Hall, expired: &[Overdue]) -> Result<(), StoreError> {
     hall.metrics.add(Metric::DownstreamExpired, expired.len() as u64);
     for Overdue { recipient, way, sid } in expired {
-        hall.let_pass(way, *recipient, *sid);
+        hall.let_pass(way, *recipient, *sid).await?;
     }
+    Ok(())
 }

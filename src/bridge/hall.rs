@@ -9,7 +9,7 @@ use crate::chat::topic::BridgeTopic;
 use crate::chat::way::{Way, Ways};
 use crate::ops::clock::now_ms;
 use crate::ops::metrics::Metrics;
-use crate::store::{Acks, Recovery, Route, Store};
+use crate::store::{Acks, Recovery, Route, Store, StoreError};
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -105,9 +105,16 @@ impl Hall {
         self.books.get(way).cloned().unwrap_or_default()
     }
 
-    /// Nobody has to wait for this message any more.
-    pub(crate) fn let_pass(&self, way: &Way, recipient: i64, sid: Sid) {
-        locked(&self.book(way)).settled(recipient, sid.row());
+    /// Nobody has to wait for this message any more. If it was to be tried again later, those behind it were put off as
+    /// far; they are looked at again now.
+    pub(crate) async fn let_pass(&self, way: &Way, recipient: i64, sid: Sid) -> Result<(), StoreError> {
+        let waited_for = locked(&self.book(way)).settled(recipient, sid.row());
+        if waited_for {
+            // Only after the book has let go of it, or they would be put off once more.
+            // A crash before the commit is no harm: the start looks at all that were put off.
+            let _committed = self.store.unpark(recipient, way).await?;
+        }
+        Ok(())
     }
 
     /// Whether what an app says of a message may be all that is ever known of its delivery.

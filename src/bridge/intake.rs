@@ -306,7 +306,7 @@ async fn confirm(hall: &Hall, sids: Vec<Sid>) -> Result<(), StoreError> {
         hall.metrics.count(Metric::Receipts);
         if !life.unsent() {
             // It may have been waiting for a retry, because its answer was lost.
-            hall.let_pass(&way, recipient, sid);
+            hall.let_pass(&way, recipient, sid).await?;
         }
         for status in told {
             count_status(&hall.metrics, *status);

@@ -21,14 +21,14 @@ impl OrderBook {
         self.retrying.entry(recipient).or_default().insert(row, due_ms);
     }
 
-    /// Message `row` needs no further try.
-    pub(crate) fn settled(&mut self, recipient: i64, row: i64) {
-        if let Some(rows) = self.retrying.get_mut(&recipient) {
-            rows.remove(&row);
-            if rows.is_empty() {
-                self.retrying.remove(&recipient);
-            }
+    /// Message `row` needs no further try. True when others waited for it.
+    pub(crate) fn settled(&mut self, recipient: i64, row: i64) -> bool {
+        let Some(rows) = self.retrying.get_mut(&recipient) else { return false };
+        let waited_for = rows.remove(&row).is_some();
+        if rows.is_empty() {
+            self.retrying.remove(&recipient);
         }
+        waited_for
     }
 
     /// Until when message `row` has to wait, or `None` if it may go now.
@@ -65,7 +65,8 @@ mod tests {
         let mut book = OrderBook::default();
         book.retry(7, 10, 5_000);
         assert_eq!(book.blocked(7, 11, 6_000), Some(6_000 + LOOK_AGAIN_MS));
-        book.settled(7, 10);
+        assert!(book.settled(7, 10));
+        assert!(!book.settled(7, 10), "it was settled before");
         assert_eq!(book.blocked(7, 11, 6_000), None);
         assert_eq!(book.len(), 0);
     }

@@ -101,7 +101,7 @@ impl Pusher {
             let busy = !self.desk.idle();
             let flows = self.is_up() && !self.is_paused();
             tokio::select! {
-                done = front(&mut self.commits), if !self.commits.is_empty() => self.committed(done?).await,
+                done = front(&mut self.commits), if !self.commits.is_empty() => self.committed(done?).await?,
                 ready = self.desk.wait(), if busy => self.desk.finish(ready?).await?,
                 taken = answer(&mut self.taking) => self.taken(taken?).await?,
                 permit = sends.reserve(), if flows && !self.ready.is_empty() => match permit {
@@ -163,7 +163,7 @@ impl Pusher {
 
     async fn taken(&mut self, taken: Taken) -> Result<(), StoreError> {
         self.more = !taken.claimed.is_empty();
-        broom::expired(&self.hall, &taken.expired);
+        broom::expired(&self.hall, &taken.expired).await?;
         for message in taken.claimed {
             match Push::from_body(&message.body) {
                 Ok(push) => self.claimed(message, push),

@@ -219,7 +219,7 @@ async fn timeout<T>(future: impl Future<Output = T>) -> T {
 }
 
 fn accepted(sid: Sid) -> Report {
-    Report::Accepted { sid, canonical: None, provider_id: None, copies: 1 }
+    Report::Accepted { sid, canonical: None, provider_id: None, detail: None, copies: 1 }
 }
 
 #[tokio::test]

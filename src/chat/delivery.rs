@@ -88,6 +88,8 @@ pub enum Event {
         copies: u32,
         /// The push service's own name for it, if it gave one.
         provider_id: Option<String>,
+        /// What of the message did not travel.
+        detail: Option<String>,
         /// The device's new token, if the push service named one.
         canonical: Option<Token>,
     },
@@ -283,7 +285,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn accepted(copies: u32) -> Event {
-        Event::Accepted { copies, provider_id: None, canonical: None }
+        Event::Accepted { copies, provider_id: None, detail: None, canonical: None }
     }
 
     fn refused() -> Event {

@@ -150,11 +150,13 @@ impl<'a> StatusDocument<'a> {
         Self::new(id, Status::Failed, ts, life, &Way::default()).reason(Some(code), Some(detail))
     }
 
-    /// Why it failed; kept for `failed` only.
+    /// Why it failed, or (without a code) what of it did not travel; kept for `failed` and `sent`.
     #[must_use]
     pub fn reason(mut self, code: Option<&'a str>, detail: Option<&'a str>) -> Self {
         if self.status == Status::Failed {
             self.code = code;
+        }
+        if matches!(self.status, Status::Failed | Status::Sent) {
             self.detail = detail.map(cut_detail).filter(|text| !text.is_empty());
         }
         self

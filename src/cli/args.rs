@@ -33,6 +33,8 @@ The topics and payloads are in topics.md, every setting is in config/bridge.toml
 pub enum Command {
     /// Shows the main job on embedded parts: broker, simulator with virtual devices, bridge.
     ///
+    /// `--transport fcm-v1` shows it over FCM HTTP v1 instead of CCS.
+    ///
     /// Prints mosquitto_sub and mosquitto_pub lines to copy, with users and passwords made for this run, then one line
     /// for each step of each message. Everything lives in a temporary folder and is gone afterwards. Stop with Ctrl-C.
     #[cfg(feature = "broker")]
@@ -114,6 +116,9 @@ pub enum Command {
 #[cfg(feature = "broker")]
 #[derive(Debug, Args)]
 pub struct DemoArgs {
+    /// By which way pushes go to the virtual phones.
+    #[arg(long, value_enum, default_value_t = TransportArg::Ccs)]
+    pub transport: TransportArg,
     /// Where the embedded broker listens: MQTT over TCP.
     #[arg(long, default_value = "127.0.0.1:1883", value_name = "ADDRESS")]
     pub listen: SocketAddr,
@@ -132,6 +137,28 @@ pub struct DemoArgs {
     /// Also show the log at this level (for example info or debug).
     #[arg(long, value_name = "LEVEL", default_value = "warn")]
     pub log: String,
+}
+
+/// A way to the devices.
+#[cfg(feature = "broker")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum TransportArg {
+    /// CCS: XMPP over TLS.
+    Ccs,
+    /// FCM HTTP v1.
+    FcmV1,
+}
+
+#[cfg(feature = "broker")]
+impl TransportArg {
+    /// As it stands in the configuration.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ccs => "ccs",
+            Self::FcmV1 => "fcm-v1",
+        }
+    }
 }
 
 /// Options of `sim`.
@@ -158,6 +185,19 @@ pub struct SimArgs {
     /// The Firebase project of its path and of the generated service account (`service-account.json` in the folder below).
     #[arg(long, default_value = "demo-project", value_name = "ID")]
     pub project: String,
+    /// Over FCM HTTP v1 apps confirm what they get: let the virtual ones do so, over MQTT with this broker
+    /// (mqtt://HOST:PORT, mqtts://, ws://, wss://).
+    #[arg(long, value_name = "URL", requires = "fcm_listen", requires = "app_user")]
+    pub app_mqtt: Option<String>,
+    /// The chat user whose phones the virtual ones are.
+    #[arg(long, value_name = "NAME", requires = "app_mqtt")]
+    pub app_user: Option<String>,
+    /// The user's password: the first line of this file.
+    #[arg(long, value_name = "FILE", requires = "app_mqtt")]
+    pub app_password_file: Option<PathBuf>,
+    /// Certificate authorities to trust there instead of the platform's, PEM.
+    #[arg(long, value_name = "FILE", requires = "app_mqtt")]
+    pub app_ca_file: Option<PathBuf>,
     /// Folder for the generated certificate authority (`ca.pem`) and server certificate; made when missing.
     #[arg(long, default_value = "data/sim", value_name = "FOLDER")]
     pub tls_dir: PathBuf,

@@ -1,37 +1,35 @@
 //! `demo`: the main job on embedded parts, narrated.
 
-use super::args::DemoArgs;
+mod cast;
+mod folder;
+mod narration;
+
+use super::apps::Apps;
+use super::args::{DemoArgs, TransportArg};
 use super::sim::DEFAULT_SENDER;
 use super::{UsageError, stop_on_signals};
 use crate::app::{self, Addresses, AppError, Signals};
-use crate::broker::identity::users::{UsersFile, role_word};
-use crate::config::{Broker, Ccs, Listen, Loaded, Ops, Routes, Settings, Store};
-use crate::mqtt::Role;
+use crate::config::{Broker, Ccs, Fcm, Listen, Loaded, Ops, Routes, Settings, Store, Transport};
 use crate::ops::logs;
-use crate::ops::story;
 use crate::secret::Secret;
 use crate::sim::config::CertificateConfig;
 use crate::sim::device::DevicePatch;
-use crate::sim::event::SimEvent;
+use crate::sim::v1::{V1Config, V1Handle};
 use crate::sim::{self, SimConfig, SimHandle};
 use anyhow::Context;
-use rand::distr::{Alphanumeric, SampleString};
+use cast::{BAL, CAROL, Player};
+use folder::Folder;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use tokio::sync::{broadcast, oneshot};
+use std::path::Path;
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-/// The sample BAL and app.
-const BAL: &str = "client1";
+/// The app on the phones.
 const APP: &str = "com.example.chat";
-/// Who may log in.
-const CAST: [(&str, Role); 3] = [(BAL, Role::Bal), ("alice", Role::User), ("bob", Role::User)];
-/// Their file, in the folder of this run.
-const USERS: &str = "users";
-/// Letters and digits of a password.
-const PASSWORD_LENGTH: usize = 16;
 /// Virtual phones that answer every message.
 const PHONES: [&str; 3] = ["phone-1", "phone-2", "phone-3"];
+/// The file of who may log in, in the folder of this run.
+const USERS: &str = "users";
 
 /// Runs the demo until a signal.
 ///
@@ -64,18 +62,37 @@ pub(super) async fn run(args: DemoArgs) -> anyhow::Result<()> {
 }
 
 async fn bridge(args: &DemoArgs, folder: &Path, sim: &SimHandle, stop: &CancellationToken) -> anyhow::Result<()> {
-    let cast = if args.anonymous { Vec::new() } else { cast(&folder.join(USERS))? };
+    let phones = (args.transport == TransportArg::FcmV1).then_some(CAROL);
+    let cast = if args.anonymous { Vec::new() } else { cast::make(&folder.join(USERS), phones)? };
     let (ready, addresses) = oneshot::channel();
     let events = sim.events();
-    let narration = async {
-        if let Ok(addresses) = addresses.await {
-            welcome(addresses, &cast, sim);
-            narrate(events, stop).await;
-        }
+    let company = async {
+        let Ok(addresses) = addresses.await else { return Ok(()) };
+        narration::welcome(addresses, &cast, sim);
+        let (confirmed, ()) = tokio::join!(confirm(addresses, &cast, sim, stop), narration::narrate(events, stop));
+        confirmed
     };
-    let loaded = loaded(args, folder, sim.address());
-    let (ended, ()) = tokio::join!(app::run(loaded, Signals::stop_only(stop.clone()), Some(ready)), narration);
-    ended.map_err(|error| hint(error, args))
+    let loaded = loaded(args, folder, sim);
+    let (ended, confirmed) = tokio::join!(app::run(loaded, Signals::stop_only(stop.clone()), Some(ready)), company);
+    ended.map_err(|error| hint(error, args))?;
+    confirmed
+}
+
+/// The apps on the phones, where they have something to confirm.
+async fn confirm(
+    addresses: Addresses,
+    cast: &[Player],
+    sim: &SimHandle,
+    stop: &CancellationToken,
+) -> anyhow::Result<()> {
+    let (Some(broker), Some(v1)) = (addresses.broker, sim.v1()) else { return Ok(()) };
+    let apps = Apps {
+        url: format!("mqtt://{broker}"),
+        user: CAROL.to_owned(),
+        password: cast::password(cast, CAROL).map(Secret::new),
+        ca_file: None,
+    };
+    apps.run(sim, v1, stop.clone()).await.context("the apps on the phones")
 }
 
 /// A taken port is the most likely trouble of a newcomer: say how to go round it.
@@ -100,17 +117,28 @@ fn sim_config(args: &DemoArgs, folder: &Path) -> SimConfig {
         listen: SocketAddr::from(([127, 0, 0, 1], 0)),
         control: Some(args.control_listen),
         certificate: CertificateConfig { directory: Some(folder.join("tls")), ..CertificateConfig::default() },
+        v1: (args.transport == TransportArg::FcmV1).then(V1Config::default),
         ..SimConfig::default()
     }
 }
 
-fn loaded(args: &DemoArgs, folder: &Path, ccs: SocketAddr) -> Loaded {
+fn loaded(args: &DemoArgs, folder: &Path, sim: &SimHandle) -> Loaded {
+    let ca_file = Some(folder.join("tls/ca.pem"));
+    let ccs = sim.address();
+    let fcm = |v1: V1Handle| Fcm {
+        credentials_file: v1.credentials_file().map(Path::to_owned),
+        base_url: v1.base_url().to_owned(),
+        ca_file: ca_file.clone(),
+        ..Fcm::default()
+    };
     let settings = Settings {
+        transport: Transport { default: args.transport.as_str().to_owned(), ..Transport::default() },
+        fcm: sim.v1().map(fcm).unwrap_or_default(),
         ccs: Ccs {
             host: ccs.ip().to_string(),
             port: ccs.port(),
             sender_id: DEFAULT_SENDER.to_owned(),
-            ca_file: Some(folder.join("tls/ca.pem")),
+            ca_file,
             ..Ccs::default()
         },
         broker: Broker {
@@ -126,109 +154,4 @@ fn loaded(args: &DemoArgs, folder: &Path, ccs: SocketAddr) -> Loaded {
         ..Settings::default()
     };
     Loaded { settings, api_key: Some(Secret::new("any key will do for the simulator")), mqtt_password: None }
-}
-
-/// Somebody who takes part, and the password made for this run.
-struct Player {
-    name: &'static str,
-    role: Role,
-    password: String,
-}
-
-/// Makes the users of this run.
-fn cast(users: &Path) -> anyhow::Result<Vec<Player>> {
-    let mut file = UsersFile::open(users).context("the users of the demo")?;
-    let mut players = Vec::new();
-    for (name, role) in CAST {
-        let password = Alphanumeric.sample_string(&mut rand::rng(), PASSWORD_LENGTH);
-        file.add(name, role, &password).context("the users of the demo")?;
-        players.push(Player { name, role, password });
-    }
-    file.save().context("the users of the demo")?;
-    Ok(players)
-}
-
-fn welcome(addresses: Addresses, cast: &[Player], sim: &SimHandle) {
-    let Some(broker) = addresses.broker else { return };
-    println!("fcm-mqtt-bridge demo: embedded broker on {broker}, CCS simulator with the phones {}.", PHONES.join(", "));
-    if let Some(websocket) = addresses.websocket {
-        println!("For web pages (mqtt.js): ws://{websocket}/mqtt");
-    }
-    if !cast.is_empty() {
-        println!("\nUsers and passwords, made for this run:");
-    }
-    for Player { name, role, password } in cast {
-        println!("  {name:<8} {password}   ({})", role_word(*role));
-    }
-    // What every command line has: where to, and as whom.
-    let client = |program: &str, user: &str| {
-        let player = cast.iter().find(|player| player.name == user);
-        let login = player.map(|player| format!(" -u {user} -P {}", player.password)).unwrap_or_default();
-        format!("  {program} -h {} -p {}{login}", broker.ip(), broker.port())
-    };
-    println!("\nIn a second terminal, everything that comes in for the backend application `{BAL}`:");
-    println!("{} -q 1 -v -t '{BAL}/others/+'", client("mosquitto_sub", BAL));
-    println!("\nIn a third one, a push to a phone (it answers):");
-    println!(
-        "{} -q 1 -t {BAL}/self/messages -m '{{\"id\":\"a1\",\"token\":\"phone-1\",\"data\":{{\"hello\":\"world\"}}}}'",
-        client("mosquitto_pub", BAL)
-    );
-    if !cast.is_empty() {
-        println!("\n`bob` sees when a device of `alice` comes and goes; then let her come, and stop her with Ctrl-C:");
-        println!("{} -v -t alice/self/presence", client("mosquitto_sub", "bob"));
-        println!("{} -i alice:phone -v -t 'alice/#'", client("mosquitto_sub", "alice"));
-    }
-    println!("\nAnd what the bridge says of itself:");
-    println!("{} -v -t _bridge/status", client("mosquitto_sub", BAL));
-    println!("\nHealth: http://{0}/readyz  numbers: http://{0}/metrics", addresses.ops);
-    if let Some(control) = sim.control_address() {
-        println!(
-            "A phone sends by itself: curl -X POST http://{control}/devices/phone-2/upstream \
-             -d '{{\"category\":\"{APP}\",\"data\":{{\"hello\":\"backend\"}}}}'"
-        );
-    }
-    println!("Stop with Ctrl-C. Each step of each message follows.\n");
-}
-
-/// The phones' side of the story.
-async fn narrate(mut events: broadcast::Receiver<SimEvent>, stop: &CancellationToken) {
-    loop {
-        let event = tokio::select! {
-            () = stop.cancelled() => return,
-            event = events.recv() => event,
-        };
-        match event {
-            Ok(SimEvent::LoggedIn { sender, .. }) => {
-                tracing::debug!(target: story::TARGET, %sender, "push service: the bridge has logged in");
-            }
-            Ok(SimEvent::Delivered { token, message_id, .. }) => {
-                tracing::debug!(target: story::TARGET, phone = %token, sid = %message_id, "push service: the phone has the message");
-            }
-            Ok(SimEvent::Acked { message_id, .. }) => {
-                tracing::debug!(target: story::TARGET, id = message_id, "push service: the bridge acknowledged");
-            }
-            Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => {}
-            Err(broadcast::error::RecvError::Closed) => return,
-        }
-    }
-}
-
-/// A folder that is gone afterwards.
-struct Folder {
-    path: PathBuf,
-}
-
-impl Folder {
-    fn make() -> anyhow::Result<Self> {
-        let path = std::env::temp_dir().join(format!("fcm-mqtt-bridge-demo-{}", std::process::id()));
-        std::fs::create_dir_all(&path).with_context(|| format!("the temporary folder {}", path.display()))?;
-        Ok(Self { path })
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        // It is in the system's temporary folder: if it cannot be removed now, the system will.
-        let _ = std::fs::remove_dir_all(&self.path);
-    }
 }

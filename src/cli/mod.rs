@@ -1,5 +1,6 @@
 //! The commands behind the command line, one file each.
 
+mod apps;
 pub mod args;
 #[cfg(feature = "broker")]
 mod demo;

@@ -1,14 +1,17 @@
 //! `sim`: the simulator alone.
 
+use super::apps::Apps;
 use super::args::SimArgs;
 use super::{UsageError, stop_on_signals};
 use crate::ops::logs::{self, Format};
+use crate::secret::Secret;
 use crate::sim::config::{Account, CertificateConfig, Credentials, WireConfig};
 use crate::sim::v1::V1Config;
 use crate::sim::v1::config::ConnectionLimits;
 use crate::sim::{self, SimConfig, SimHandle};
 use anyhow::Context;
 use std::net::SocketAddr;
+use std::path::Path;
 use tokio::sync::oneshot;
 
 /// Runs the simulator until a signal. Its addresses are printed to standard output, one to a line, for scripts:
@@ -34,8 +37,10 @@ pub(super) async fn run(args: SimArgs) -> anyhow::Result<()> {
         seed: args.seed,
         ..SimConfig::default()
     };
+    let apps = apps(&args)?;
     let (ready, handle) = oneshot::channel::<SimHandle>();
-    let say = async {
+    let stop = stop_on_signals()?;
+    let beside = async {
         if let Ok(handle) = handle.await {
             println!("ccs {}", handle.address());
             if let Some(control) = handle.control_address() {
@@ -49,10 +54,32 @@ pub(super) async fn run(args: SimArgs) -> anyhow::Result<()> {
                     println!("fcm-credentials {}", file.display());
                 }
             }
+            if let (Some(apps), Some(v1)) = (apps, handle.v1()) {
+                return apps.run(&handle, v1, stop.clone()).await;
+            }
         }
+        Ok(())
     };
-    let (ended, ()) = tokio::join!(sim::run(config, ready, stop_on_signals()?), say);
-    Ok(ended?)
+    let (ended, confirmed) = tokio::join!(sim::run(config, ready, stop.clone()), beside);
+    ended?;
+    confirmed.context("the apps on the virtual phones (--app-mqtt)")
+}
+
+/// The apps that confirm over MQTT, if they are asked for. Checked before anything is opened.
+fn apps(args: &SimArgs) -> anyhow::Result<Option<Apps>> {
+    let (Some(url), Some(user)) = (args.app_mqtt.clone(), args.app_user.clone()) else { return Ok(None) };
+    let password = match &args.app_password_file {
+        None => None,
+        Some(file) => Some(Secret::new(first_line(file).context("--app-password-file")?)),
+    };
+    let apps = Apps { url, user, password, ca_file: args.app_ca_file.clone() };
+    apps.check().map_err(|error| UsageError(format!("--app-mqtt: {error}")))?;
+    Ok(Some(apps))
+}
+
+fn first_line(file: &Path) -> anyhow::Result<String> {
+    let text = std::fs::read_to_string(file).with_context(|| format!("the file {}", file.display()))?;
+    Ok(text.lines().next().unwrap_or_default().to_owned())
 }
 
 fn v1(args: &SimArgs) -> Option<V1Config> {

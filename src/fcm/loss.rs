@@ -75,6 +75,29 @@ impl Why {
     }
 }
 
+impl Why {
+    /// Whether something of the message does not travel at all. The others say what it means over there.
+    #[must_use]
+    pub const fn is_dropped(self) -> bool {
+        match self {
+            Self::KeyTaken
+            | Self::NoRoom
+            | Self::Ignored
+            | Self::ValidatesOnly
+            | Self::ImpliedByKind
+            | Self::ShowsNothing
+            | Self::Null
+            | Self::Unknown => true,
+            Self::IdInData
+            | Self::AppConfirms
+            | Self::NoReceipts
+            | Self::AndroidOnly
+            | Self::AppleOnly
+            | Self::AppleReplacesShown => false,
+        }
+    }
+}
+
 impl fmt::Display for Why {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())

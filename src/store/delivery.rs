@@ -25,7 +25,7 @@ pub(super) const BY_ID: &str = "SELECT row, tail, bal, id, recipient, order_key,
 const BACK: &str = "UPDATE deliveries SET state = ?2, due_at = ?3, dup_possible = ?4, attempt = ?5 WHERE row = ?1";
 /// Sent, not settled: none of the columns that decide about `deliveries_look` is named, so that index is not touched.
 const SENT: &str = "UPDATE deliveries SET state = ?2, sent_at = ?3, dup_possible = ?4, told_seq = ?5,
-    token_action = ?6, new_token = ?7, provider_id = ?8, body = NULL WHERE row = ?1";
+    token_action = ?6, new_token = ?7, provider_id = ?8, detail = ?9, body = NULL WHERE row = ?1";
 const SETTLED: &str = "UPDATE deliveries SET state = ?2, sent_at = ?3, final_at = ?4, dup_possible = ?5, told_seq = ?6,
     code = ?7, detail = ?8, token_action = ?9, new_token = ?10, provider_id = ?11, body = NULL WHERE row = ?1";
 const LOG: &str = "UPDATE deliveries SET log = json_insert(coalesce(log, '[]'), '$[#]', json(?2))
@@ -190,8 +190,9 @@ impl Delivery {
 
     fn note_facts(&mut self, event: &Event) {
         match event {
-            Event::Accepted { canonical, provider_id, .. } => {
+            Event::Accepted { canonical, provider_id, detail, .. } => {
                 self.provider_id.clone_from(provider_id);
+                self.detail = detail.as_deref().map(|text| cut_detail(text).to_owned());
                 if let Some(token) = canonical {
                     self.token_action = Some(TokenAction::Replace);
                     self.new_token = Some(token.reveal().to_owned());
@@ -235,7 +236,17 @@ impl Delivery {
             let told = self.told_seq;
             desk.execute(
                 SENT,
-                params![row, state, self.sent_at, dup_possible, told, action, self.new_token, self.provider_id],
+                params![
+                    row,
+                    state,
+                    self.sent_at,
+                    dup_possible,
+                    told,
+                    action,
+                    self.new_token,
+                    self.provider_id,
+                    self.detail
+                ],
             )?;
         }
         Ok(())

@@ -28,6 +28,9 @@ pub(super) const FRESH: &str =
     "SELECT row, tail, recipient, deadline, attempt, dup_possible, receipt, body FROM deliveries
     WHERE state = 0 AND way = ?2 AND due_at IS NULL ORDER BY row LIMIT ?1";
 const CLAIM: &str = "UPDATE deliveries SET state = ?2, attempt = ?3, claimed_at = ?4 WHERE row = ?1";
+/// Those that were put off because of another, not those that were refused themselves.
+const UNPARK: &str = "UPDATE deliveries SET due_at = 0
+    WHERE recipient = ?1 AND way = ?2 AND state = 0 AND due_at > 0 AND attempt = 0";
 const PARK: &str = "UPDATE deliveries SET due_at = ?2 WHERE row = ?1";
 pub(super) const ANY_TIMED: &str =
     "SELECT due_at FROM deliveries WHERE state = 0 AND way = ?1 AND due_at >= 0 ORDER BY due_at LIMIT 1";
@@ -156,6 +159,12 @@ pub(super) fn confirm(desk: &mut Desk<'_>, sids: &[Sid], at: u64) -> rusqlite::R
         }
     }
     Ok(recorded)
+}
+
+/// What waited behind a message of `recipient` is looked at again at once.
+pub(super) fn unpark(desk: &mut Desk<'_>, recipient: i64, way: &str) -> rusqlite::Result<()> {
+    desk.draft.due |= desk.execute(UNPARK, params![recipient, way])? > 0;
+    Ok(())
 }
 
 fn move_on(desk: &mut Desk<'_>, delivery: &mut Delivery, event: &Event, at: u64) -> rusqlite::Result<Recorded> {

@@ -244,6 +244,16 @@ impl Store {
         self.submit(move |desk| dispatch::record(desk, sid, &event, at)).await
     }
 
+    /// What waits behind a message of `recipient` that goes by `way` need not wait any more: it is due at once. The
+    /// commit need not be awaited.
+    ///
+    /// # Errors
+    /// When the store is closed.
+    pub async fn unpark(&self, recipient: i64, way: &Way) -> Result<Committed<()>, StoreError> {
+        let way = way.to_string();
+        self.submit(move |desk| dispatch::unpark(desk, recipient, &way)).await
+    }
+
     /// Apps on devices say that they have these messages; returns what that did to those that wait for such a word.
     ///
     /// # Errors

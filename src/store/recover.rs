@@ -16,6 +16,8 @@ const INBOX: &str = "SELECT row, tail, final_at FROM inbox";
 const SPOOL: &str = "SELECT count(*), coalesce(sum(length(payload)), 0) FROM outbox WHERE kind IN (1, 2)";
 const MAYBE_PUBLISHED: &str = "UPDATE outbox SET redelivered = 1
     WHERE redelivered = 0 AND EXISTS (SELECT 1 FROM claims c WHERE c.topic = outbox.topic AND c.seq >= outbox.seq)";
+/// What was put off because of another message: whether that one is still in its way will be seen.
+const LOOK_AGAIN: &str = "UPDATE deliveries SET due_at = 0 WHERE state = 0 AND due_at > 0 AND attempt = 0";
 /// Runs before the pass over all rows, so that the pass sees where everything goes now.
 const REROUTE: &str = "UPDATE deliveries SET way = ?1
     WHERE state IN (0, 1, 2) AND way NOT IN (SELECT value FROM json_each(?2))";
@@ -65,6 +67,7 @@ pub(super) fn recover(conn: &mut Connection, settings: &Settings, now: u64) -> r
         let known = serde_json::json!(settings.ways.iter().map(ToString::to_string).collect::<Vec<_>>());
         recovery.rerouted = tx.execute(REROUTE, params![first.to_string(), known.to_string()])? as u64;
     }
+    tx.execute(LOOK_AGAIN, [])?;
     let crashed = read_deliveries(&tx, &mut memory, &mut recovery)?;
     read_inbox(&tx, &mut memory, &mut recovery)?;
     read_counts(&tx, &mut memory.counts)?;

@@ -64,6 +64,8 @@ pub enum Report {
         canonical: Option<Token>,
         /// The push service's own name for it, if it gave one.
         provider_id: Option<String>,
+        /// What of the message did not travel, for its sender.
+        detail: Option<String>,
         /// How often the message was written to a connection; above 1 the device may see it twice.
         copies: u32,
     },

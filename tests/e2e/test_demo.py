@@ -19,10 +19,10 @@ BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil
 
 
 class Demo:
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, *more):
         ports = [a for flag in ("listen", "ws-listen", "ops-listen", "control-listen") for a in (f"--{flag}", "127.0.0.1:0")]
         self.out = folder / "demo.out"
-        self.process = Process(["demo", *ports], folder / "demo.err", stdout=open(self.out, "wb"))
+        self.process = Process(["demo", *ports, *more], folder / "demo.err", stdout=open(self.out, "wb"))
         self.text = eventually(lambda: "Each step" in (t := self.out.read_text()) and t, "the demo says what to do")
         self.passwords = dict(re.findall(r"^  (\w+) +(\w{16}) ", self.text, re.M))
         self.websocket = re.search(r"ws://\S+/mqtt", self.text).group()
@@ -33,15 +33,19 @@ class Demo:
         return shlex.split(line)
 
 
-@pytest.fixture
-def demo(tmp_path):
-    demo = Demo(tmp_path)
+WAYS = {"ccs": {"client1", "alice", "bob"}, "fcm-v1": {"client1", "alice", "bob", "carol"}}
+
+
+@pytest.fixture(params=WAYS)
+def demo(request, tmp_path):
+    demo = Demo(tmp_path, "--transport", request.param)
+    demo.way = request.param
     yield demo
     demo.process.close()
 
 
 def test_the_printed_lines_work_as_they_are(demo, tmp_path):
-    assert set(demo.passwords) == {"client1", "alice", "bob"}
+    assert set(demo.passwords) == WAYS[demo.way]
     inbox = tmp_path / "inbox"
     subscriber = subprocess.Popen(demo.line("mosquitto_sub", "client1/others"), stdout=open(inbox, "wb"))
     presence = tmp_path / "presence"
@@ -54,6 +58,9 @@ def test_the_printed_lines_work_as_they_are(demo, tmp_path):
 
     eventually(told, "the push is delivered")
     eventually(lambda: "client1/others/messages" in inbox.read_text(), "the phone answers")
+    told = [json.loads(line.split(" ", 1)[1]) for line in inbox.read_text().splitlines() if line.startswith("client1/others/receipts ")]
+    witness = {"ccs": "device", "fcm-v1": "app"}[demo.way]
+    assert {(body["transport"], body["source"]) for body in told if body["status"] == "delivered"} == {(demo.way, witness)}
     alice = subprocess.Popen(demo.line("alice:phone"), stdout=subprocess.DEVNULL)
     eventually(lambda: '"online"' in presence.read_text(), "bob sees alice come")
     alice.terminate()

@@ -31,11 +31,11 @@ impl Pusher {
     /// Takes what comes back from the transport.
     pub(super) async fn report(&mut self, report: Report) -> Result<(), StoreError> {
         match report {
-            Report::Accepted { sid, canonical, provider_id, copies } => {
+            Report::Accepted { sid, canonical, provider_id, detail, copies } => {
                 self.brake.release();
                 let recipient = self.land(sid).map(|flight| flight.recipient);
                 self.count_copies(copies);
-                self.record(sid, recipient, Event::Accepted { copies, provider_id, canonical }).await
+                self.record(sid, recipient, Event::Accepted { copies, provider_id, detail, canonical }).await
             }
             Report::Refused { sid, refusal, code, detail, copies, arrival } => {
                 // A time to live that ended in the transport is no word of the push service.
@@ -78,7 +78,12 @@ impl Pusher {
             Some(sid) if status == DELIVERED => {
                 if copies > 1 {
                     // The answer to the first copy is lost, and the one to the next comes too late for the mark.
-                    self.record(sid, None, Event::Accepted { copies, provider_id: None, canonical: None }).await?;
+                    self.record(
+                        sid,
+                        None,
+                        Event::Accepted { copies, provider_id: None, detail: None, canonical: None },
+                    )
+                    .await?;
                 }
                 let committed = self.hall.store.record(sid, Event::Receipt, now_ms()).await?;
                 self.commits.push_back((committed, After::Receipt { original, tag }));
@@ -183,16 +188,17 @@ impl Pusher {
     }
 
     /// The oldest commit is done.
-    pub(super) async fn committed(&mut self, recorded: Recorded) {
-        let Some((_, after)) = self.commits.pop_front() else { return };
+    pub(super) async fn committed(&mut self, recorded: Recorded) -> Result<(), StoreError> {
+        let Some((_, after)) = self.commits.pop_front() else { return Ok(()) };
+        self.let_others_go(&recorded, &after).await?;
         self.told(&recorded, &after);
         if let After::Receipt { tag, .. } = after {
             self.acknowledge(tag).await;
         }
+        Ok(())
     }
 
     fn told(&self, recorded: &Recorded, after: &After) {
-        self.let_others_go(recorded, after);
         match recorded {
             Recorded::Moved { bal, id, told, .. } => {
                 for status in *told {
@@ -212,17 +218,18 @@ impl Pusher {
     }
 
     /// Nobody waits for a message that is settled, or with the push service: a receipt may have overtaken a refusal.
-    fn let_others_go(&self, recorded: &Recorded, after: &After) {
+    async fn let_others_go(&self, recorded: &Recorded, after: &After) -> Result<(), StoreError> {
         match (recorded, after) {
             (Recorded::Moved { recipient, life, .. }, After::Receipt { original, .. }) if !life.unsent() => {
-                if let Some(sid) = Sid::parse(original) {
-                    self.book().settled(*recipient, sid.row());
+                match Sid::parse(original) {
+                    Some(sid) => self.hall.let_pass(&self.way, *recipient, sid).await,
+                    None => Ok(()),
                 }
             }
             (Recorded::Swallowed | Recorded::Unknown, After::Answer(sid, Some(recipient))) => {
-                self.book().settled(*recipient, sid.row());
+                self.hall.let_pass(&self.way, *recipient, *sid).await
             }
-            _ => {}
+            _ => Ok(()),
         }
     }
 

@@ -1,6 +1,7 @@
 //! The way out, where it is rough.
 
 use super::*;
+use crate::chat::push::Target;
 use crate::transport::Change;
 use tokio::time::Instant;
 
@@ -28,6 +29,25 @@ async fn a_retry_that_arrived_all_the_same_lets_the_recipients_next_message_go()
     house.message("a2", "T", 600).await;
     assert!(house.sent().await.sid > sid);
     house.close().await;
+}
+
+#[tokio::test]
+async fn what_was_put_off_behind_a_retry_goes_when_the_retry_is_not_needed_any_more() {
+    let mut house = House::open();
+    house.message("a1", "T", 600).await;
+    let first = house.sent().await.sid;
+    house.refuse(first, LATER).await;
+    house.message("a2", "T", 600).await;
+    house.message("b1", "U", 600).await;
+    // The store hands out in order: `a2` was looked at, and put off, before `b1` went.
+    assert_eq!(house.sent().await.push.target, device("U"));
+    house.receipt(&first.to_string()).await;
+    assert_eq!(house.sent().await.push.target, device("T"));
+    house.close().await;
+}
+
+fn device(token: &str) -> Target {
+    Target::Token(Token::new(token).unwrap())
 }
 
 #[tokio::test]

@@ -48,7 +48,7 @@ async fn what_went_over_v1_is_delivered_on_the_word_of_the_app() {
     assert_eq!(house.status().await.1, "accepted");
     let sid = house.sent_by_fcm().await.sid;
     let provider_id = Some("projects/p/messages/7".to_owned());
-    house.fcm_says(Report::Accepted { sid, canonical: None, provider_id, copies: 1 }).await;
+    house.fcm_says(Report::Accepted { sid, canonical: None, provider_id, detail: None, copies: 1 }).await;
     let (_, sent) = house.read().await;
     assert_eq!((&sent["transport"], &sent["source"]), (&json!("fcm-v1"), &json!("provider")));
     assert_eq!(sent["provider_id"], "projects/p/messages/7");

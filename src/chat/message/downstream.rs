@@ -117,7 +117,7 @@ struct Options {
     policy: Policy,
     priority: Option<Priority>,
     collapse: Option<String>,
-    receipt: bool,
+    receipt: Option<bool>,
     fcm: Map<String, Value>,
 }
 
@@ -151,7 +151,7 @@ impl Options {
             policy,
             priority,
             collapse: fields.word("collapse", COLLAPSE_MAX)?,
-            receipt: fields.flag("receipt")?.unwrap_or(true),
+            receipt: fields.flag("receipt")?,
             fcm,
         })
     }
@@ -170,16 +170,23 @@ impl Options {
             (Policy::Silent, _) => Priority::Normal,
             (Policy::Push, priority) => priority.unwrap_or(Priority::High),
         };
+        // Nobody answers for a crowd, and nothing arrives of a message that is only to be checked.
+        let receipt = self.receipt.unwrap_or(matches!(target, Target::Token(_)) && !asks_to_check_only(&self.fcm));
         Ok(Push {
             target,
             data: content.data,
             notification: content.notification,
             priority,
             collapse: self.collapse,
-            receipt: self.receipt,
+            receipt,
             fcm: self.fcm,
         })
     }
+}
+
+/// Whether the push service is to check the message and not to deliver it.
+fn asks_to_check_only(fcm: &Map<String, Value>) -> bool {
+    fcm.get("dry_run") == Some(&Value::Bool(true))
 }
 
 fn ttl(fields: &mut Fields) -> Result<u32, Rejection> {

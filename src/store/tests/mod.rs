@@ -150,7 +150,7 @@ fn copy_files(from: &Path, to: &Path) {
 }
 
 fn accepted() -> Event {
-    Event::Accepted { copies: 1, provider_id: None, canonical: None }
+    Event::Accepted { copies: 1, provider_id: None, detail: None, canonical: None }
 }
 
 fn retry(due_ms: u64) -> Event {

@@ -396,6 +396,12 @@ impl World {
             }
         }
         assert_eq!(self.rig.recovery.crashed, crashed);
+        for delivery in self.deliveries.iter_mut().filter(|d| d.life.attempt == 0) {
+            // Whatever it was put off for, it is looked at again.
+            if let Due::At(_) = delivery.due {
+                delivery.due = Due::First;
+            }
+        }
         let retrying = self.deliveries.iter().filter(|d| d.life.state == State::Due && d.life.attempt > 0);
         assert!(self.rig.recovery.retrying.iter().map(|r| r.sid).eq(retrying.map(|d| d.sid)));
     }

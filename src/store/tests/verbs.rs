@@ -232,7 +232,7 @@ async fn a_canonical_id_is_told_with_the_status() {
     rig.accept(new).await;
     rig.take(NOW).await;
     let canonical = Some(Token::new("the-new-token").unwrap());
-    rig.record(sid, Event::Accepted { copies: 2, provider_id: None, canonical }, NOW).await;
+    rig.record(sid, Event::Accepted { copies: 2, provider_id: None, detail: None, canonical }, NOW).await;
     let sent = rig.read(RECEIPTS).await.pop().unwrap();
     assert_eq!(sent["token_action"], "replace");
     assert_eq!(sent["new_token"], "the-new-token");
@@ -564,10 +564,14 @@ async fn only_what_waits_for_the_word_of_an_app_is_confirmed_by_one() {
     let query = DueQuery { way: v1.clone(), now: NOW, limit: 9, blocked: Arc::new(|_, _| None) };
     rig.store.take_due(query).await.unwrap().await.unwrap();
     let provider_id = Some("projects/p/messages/1".to_owned());
-    rig.record(fcm, Event::Accepted { copies: 1, provider_id, canonical: None }, NOW).await;
+    let detail = Some("`delay_while_idle`: ignored".to_owned());
+    rig.record(fcm, Event::Accepted { copies: 1, provider_id, detail, canonical: None }, NOW).await;
     let [(_, Recorded::Moved { way, told, .. })] = &confirm(NOW + 1).await[..] else { panic!() };
     assert_eq!((way, *told), (&v1, &[Status::Delivered][..]));
-    let delivered = rig.read(RECEIPTS).await.pop().unwrap();
+    let mut told = rig.read(RECEIPTS).await;
+    let (delivered, sent) = (told.pop().unwrap(), told.pop().unwrap());
+    assert_eq!((&sent["status"], &sent["detail"]), (&"sent".into(), &"`delay_while_idle`: ignored".into()));
+    assert_eq!(delivered.get("detail"), None);
     assert_eq!((&delivered["source"], &delivered["transport"]), (&"app".into(), &"fcm-v1".into()));
     assert_eq!(delivered["provider_id"], "projects/p/messages/1");
 }

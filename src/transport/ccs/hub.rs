@@ -332,5 +332,5 @@ impl Hub {
 }
 
 fn accepted(Settled { sid, copies, .. }: Settled, canonical: Option<Token>) -> Report {
-    Report::Accepted { sid, canonical, provider_id: None, copies }
+    Report::Accepted { sid, canonical, provider_id: None, detail: None, copies }
 }

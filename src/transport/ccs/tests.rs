@@ -252,7 +252,7 @@ fn ids<const N: usize>(numbers: [u64; N]) -> [String; N] {
 }
 
 fn accepted(number: u64, copies: u32) -> Report {
-    Report::Accepted { sid: sid(number), canonical: None, provider_id: None, copies }
+    Report::Accepted { sid: sid(number), canonical: None, provider_id: None, detail: None, copies }
 }
 
 fn upstream(message_id: &str) -> Inbound {
@@ -289,7 +289,10 @@ async fn messages_go_out_and_answers_come_back() {
     peer.ack("unknown").await;
     peer.nack(&sid(2).to_string(), "WHATEVER").await;
     let canonical = Some(Token::new("new").unwrap());
-    assert_eq!(bridge.report().await, Report::Accepted { sid: sid(1), canonical, provider_id: None, copies: 1 });
+    assert_eq!(
+        bridge.report().await,
+        Report::Accepted { sid: sid(1), canonical, provider_id: None, detail: None, copies: 1 }
+    );
     let refused = |number, refusal, code: &str, detail: &str| Report::Refused {
         sid: sid(number),
         refusal,

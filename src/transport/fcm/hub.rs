@@ -6,14 +6,15 @@
 
 mod answer;
 mod departure;
+mod remarks;
 
-use super::FcmConfig;
 use super::address::Address;
 use super::connection::{Note, Word};
 use super::exchange::Reply;
 use super::ledger::{LINE_MAX, Ledger, Pending, Taken};
 use super::pool::Pool;
 use super::token::Wallet;
+use super::{FcmConfig, NO_TOKEN, QUOTA};
 use crate::chat::delivery::Arrival;
 use crate::chat::id::Sid;
 use crate::fcm::breaker::{Breaker, Ticket};
@@ -23,6 +24,7 @@ use crate::fcm::target;
 use crate::fcm::verdict::Access;
 use crate::ops::clock::now_ms;
 use crate::transport::{Link, Outage, Outlet, Refusal, Report, Send};
+use remarks::Remarks;
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -33,9 +35,6 @@ use tokio_util::sync::CancellationToken;
 const NOTES: usize = 1024;
 /// How often everything is looked at that no event announces: ended times to live, the age of connections.
 const TICK: Duration = Duration::from_secs(1);
-/// The word for operators when the project's quota is used up, and when there is no access token.
-const QUOTA: &str = "quota_exceeded";
-const NO_TOKEN: &str = "no_access_token";
 
 /// The hub; see the module.
 pub(super) struct Hub {
@@ -58,6 +57,7 @@ pub(super) struct Hub {
     /// When something may go that may not now.
     wake: Option<Instant>,
     tally: Tally,
+    remarks: Remarks,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,6 +74,8 @@ struct Flight {
     ticket: Ticket,
     probe: bool,
     target: target::Target,
+    /// What of the message did not travel, for its sender.
+    dropped: Option<String>,
     access: Access,
     generation: u64,
 }
@@ -122,6 +124,7 @@ impl Hub {
             sends_open: true,
             wake: None,
             tally: Tally::default(),
+            remarks: Remarks::default(),
             config,
         }
     }

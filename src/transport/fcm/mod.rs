@@ -51,6 +51,11 @@ pub const STREAMS_MAX: usize = 100;
 
 const TOKEN_PATH: &str = "/computeMetadata/v1/instance/service-accounts/default/token";
 
+/// The word for operators when the project's quota is used up ([`crate::transport::Outage::Refused`]).
+pub const QUOTA: &str = "quota_exceeded";
+/// The word for operators when there is no access token.
+pub const NO_TOKEN: &str = "no_access_token";
+
 /// Where FCM is, who we are, and the limits.
 #[derive(Debug, Clone)]
 pub struct FcmConfig {

@@ -17,7 +17,13 @@ use tokio::time::Instant;
 const SECOND: Duration = Duration::from_secs(1);
 
 fn accepted(sid: Sid, name: u32) -> Report {
-    Report::Accepted { sid, canonical: None, provider_id: Some(format!("projects/p/messages/{name}")), copies: 1 }
+    Report::Accepted {
+        sid,
+        canonical: None,
+        provider_id: Some(format!("projects/p/messages/{name}")),
+        detail: None,
+        copies: 1,
+    }
 }
 
 fn refusal(report: &Report) -> (Sid, Refusal, &str, Arrival) {

@@ -350,6 +350,18 @@ fn a_push_to_a_device_may_be_silent_but_not_never() {
 }
 
 #[test]
+fn a_receipt_is_expected_where_somebody_can_give_one() {
+    let wants = |payload: Value| push(&payload).receipt;
+    assert!(wants(with(json!({}))));
+    assert!(!wants(json!({"topic": "news", "data": {}})));
+    assert!(!wants(json!({"condition": "'a' in topics", "data": {}})));
+    assert!(!wants(with(json!({"fcm": {"dry_run": true}}))));
+    assert!(wants(with(json!({"fcm": {"dry_run": false}}))));
+    assert!(wants(json!({"topic": "news", "data": {}, "receipt": true})));
+    assert!(!wants(with(json!({"receipt": false}))));
+}
+
+#[test]
 fn fields_handed_through_cannot_pass_by_the_checks() {
     for name in NOT_IN_FCM {
         assert_eq!(code(&with(json!({"fcm": {name: null}}))), ErrorCode::BadField, "{name}");

@@ -38,7 +38,7 @@ impl Hub {
         let reaction = self.breaker.answered(flight.ticket, &verdict, recipient, std_now());
         self.tell_breaker(before, &verdict, connection);
         match (verdict, consequence) {
-            (Verdict::Sent { name }, _) => self.sent(sid, name),
+            (Verdict::Sent { name }, _) => self.sent(sid, name, flight.dropped),
             (Verdict::Refused(refused), Some(Consequence::Report { refusal, project }))
                 if reaction == Reaction::AsJudged =>
             {
@@ -62,11 +62,11 @@ impl Hub {
         self.ledger.back(sid, Processed::No);
     }
 
-    fn sent(&mut self, sid: Sid, provider_id: Option<String>) {
+    fn sent(&mut self, sid: Sid, provider_id: Option<String>, detail: Option<String>) {
         let Some(pending) = self.ledger.settle(sid) else { return };
         self.tally.accepted += 1;
         self.pauses = 0;
-        self.outbox.push_back(Report::Accepted { sid, canonical: None, provider_id, copies: pending.copies });
+        self.outbox.push_back(Report::Accepted { sid, canonical: None, provider_id, detail, copies: pending.copies });
     }
 
     /// It waits here until the breaker lets it go again.
@@ -87,11 +87,7 @@ impl Hub {
         let (code, arrival) = (policy::code(refused, refusal), policy::arrival(refused));
         self.tally.refused += 1;
         self.tally.ambiguous += u64::from(refused.then == Then::Undecided);
-        if matches!(refusal, Refusal::Operator | Refusal::Quarantine) {
-            tracing::error!(%sid, code, "message refused, the push service's settings need a look");
-        } else {
-            tracing::debug!(%sid, code, ?refusal, "message refused");
-        }
+        tracing::debug!(%sid, code, ?refusal, "message refused");
         let detail = refused.detail.clone();
         self.outbox.push_back(Report::Refused { sid, refusal, code: code.to_owned(), detail, copies, arrival });
         if let Refusal::RetryAfter(wait) | Refusal::Backoff(wait) = refusal {

@@ -116,12 +116,10 @@ impl Hub {
         let Some(pending) = self.ledger.get_mut(sid) else { return };
         let newer = pending.refused_token.is_some_and(|refused| bearer.generation > refused);
         let access = if newer { Access::Refreshed } else { Access::Cached };
-        if !request.losses.is_empty() && pending.copies == 0 {
-            tracing::debug!(%sid, losses = ?request.losses, "fields that v1 has no place for");
-        }
+        let dropped = self.remarks.note(request.losses);
         self.ledger.fly(sid);
         let probe = self.breaker.cause().is_some();
-        self.flights.insert(sid, Flight { ticket, probe, target, access, generation: bearer.generation });
+        self.flights.insert(sid, Flight { ticket, probe, target, dropped, access, generation: bearer.generation });
         self.tally.written += 1;
         tracing::debug!(connection, %sid, "message sent");
         let order = Order { sid, body: request.body.into(), authorization: bearer.header };

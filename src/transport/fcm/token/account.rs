@@ -6,6 +6,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::rand::SystemRandom;
 use ring::signature::{RSA_PKCS1_SHA256, RsaKeyPair};
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use tokio_rustls::rustls::pki_types::PrivatePkcs8KeyDer;
@@ -40,11 +41,15 @@ pub enum AccountError {
         /// Where it ceases to be.
         column: usize,
     },
-    /// It is of another kind.
-    #[error("{path} holds credentials of another kind than `service_account`")]
+    /// It is something else that Google gives out.
+    #[error(
+        "{path} holds {kind}; needed is the key of a service account (Firebase console: Project settings, Service accounts)"
+    )]
     Kind {
         /// The file.
         path: PathBuf,
+        /// What it is.
+        kind: &'static str,
     },
     /// The key in it is none.
     #[error("the private key in {path} cannot be used (it is to be RSA in PKCS#8, PEM)")]
@@ -64,10 +69,30 @@ pub(in crate::transport::fcm) struct Account {
     key: RsaKeyPair,
 }
 
+/// What tells the files apart that Google gives out.
+#[derive(Deserialize)]
+struct Kind {
+    #[serde(rename = "type")]
+    word: Option<String>,
+    /// Only in what apps are built with.
+    project_info: Option<IgnoredAny>,
+}
+
+impl Kind {
+    /// What it is, if it is no service account.
+    fn mistaken(&self) -> Option<&'static str> {
+        match (self.word.as_deref(), &self.project_info) {
+            (Some("service_account"), _) => None,
+            (Some("authorized_user"), _) => Some("the login of a person (gcloud)"),
+            (Some("external_account"), _) => Some("the settings of a workload identity"),
+            (None, Some(_)) => Some("what an Android app is built with (google-services.json)"),
+            _ => Some("credentials of another kind"),
+        }
+    }
+}
+
 #[derive(Deserialize)]
 struct File {
-    #[serde(rename = "type")]
-    kind: String,
     project_id: Option<String>,
     private_key_id: String,
     private_key: Secret,
@@ -88,14 +113,19 @@ impl Account {
             Ok(text) => text,
             Err(source) => return Err(AccountError::Unreadable { path, source }),
         };
-        let file: File = match serde_json::from_slice(&text) {
-            Ok(file) => file,
-            // The error's own text may quote a value.
-            Err(fault) => return Err(AccountError::Form { path, line: fault.line(), column: fault.column() }),
+        // The error's own text may quote a value.
+        let form = |fault: serde_json::Error| (fault.line(), fault.column());
+        let kind: Kind = match serde_json::from_slice(&text).map_err(form) {
+            Ok(kind) => kind,
+            Err((line, column)) => return Err(AccountError::Form { path, line, column }),
         };
-        if file.kind != "service_account" {
-            return Err(AccountError::Kind { path });
+        if let Some(kind) = kind.mistaken() {
+            return Err(AccountError::Kind { path, kind });
         }
+        let file: File = match serde_json::from_slice(&text).map_err(form) {
+            Ok(file) => file,
+            Err((line, column)) => return Err(AccountError::Form { path, line, column }),
+        };
         let der = PrivatePkcs8KeyDer::from_pem_slice(file.private_key.reveal().as_bytes()).ok();
         let key = der.and_then(|der| RsaKeyPair::from_pkcs8(der.secret_pkcs8_der()).ok());
         let Some(key) = key else { return Err(AccountError::Key { path }) };
@@ -195,7 +225,9 @@ pub(super) mod tests {
     fn a_file_that_is_no_service_account_is_refused_without_quoting_it() {
         let fault = |change: fn(&mut Value)| Account::read(file(change).path()).err().unwrap();
         let of_user = fault(|document| document["type"] = "authorized_user".into());
-        assert!(matches!(of_user, AccountError::Kind { .. }));
+        assert!(of_user.to_string().contains("the login of a person"), "{of_user}");
+        let of_app = fault(|document| *document = json!({"project_info": {"project_number": "1"}, "client": []}));
+        assert!(of_app.to_string().contains("google-services.json"), "{of_app}");
         let cut = fault(|document| document["private_key"] = KEY[..KEY.len() / 2].into());
         assert!(matches!(cut, AccountError::Key { .. }));
         let odd = fault(|document| document["private_key"] = json!(["hush-hush"]));

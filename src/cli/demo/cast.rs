@@ -1,0 +1,45 @@
+//! Who takes part in the demo.
+
+use crate::broker::identity::users::UsersFile;
+use crate::mqtt::Role;
+use anyhow::Context;
+use rand::distr::{Alphanumeric, SampleString};
+use std::path::Path;
+
+/// The sample BAL.
+pub(super) const BAL: &str = "client1";
+/// A chat user.
+pub(super) const ALICE: &str = "alice";
+/// Another one.
+pub(super) const BOB: &str = "bob";
+/// The chat user whose phones the virtual ones are. None of the others: who is connected counts as present.
+pub(super) const CAROL: &str = "carol";
+/// Who may always log in.
+const CAST: [(&str, Role); 3] = [(BAL, Role::Bal), (ALICE, Role::User), (BOB, Role::User)];
+/// Letters and digits of a password.
+const PASSWORD_LENGTH: usize = 16;
+
+/// Somebody who takes part, and the password made for this run.
+pub(super) struct Player {
+    pub(super) name: &'static str,
+    pub(super) role: Role,
+    pub(super) password: String,
+}
+
+/// Makes the users of this run; `phones` is the chat user with the virtual phones, where one is needed.
+pub(super) fn make(users: &Path, phones: Option<&'static str>) -> anyhow::Result<Vec<Player>> {
+    let mut file = UsersFile::open(users).context("the users of the demo")?;
+    let mut players = Vec::new();
+    for (name, role) in CAST.into_iter().chain(phones.map(|name| (name, Role::User))) {
+        let password = Alphanumeric.sample_string(&mut rand::rng(), PASSWORD_LENGTH);
+        file.add(name, role, &password).context("the users of the demo")?;
+        players.push(Player { name, role, password });
+    }
+    file.save().context("the users of the demo")?;
+    Ok(players)
+}
+
+/// The password of `name`; without one in a demo without users.
+pub(super) fn password<'a>(cast: &'a [Player], name: &str) -> Option<&'a str> {
+    cast.iter().find(|player| player.name == name).map(|player| player.password.as_str())
+}

@@ -1,0 +1,110 @@
+//! What the demo says: first how to take part, then each step of each message.
+
+use super::cast::{ALICE, BAL, BOB, CAROL, Player, password};
+use super::{APP, PHONES};
+use crate::app::Addresses;
+use crate::broker::identity::users::role_word;
+use crate::ops::story;
+use crate::sim::SimHandle;
+use crate::sim::event::SimEvent;
+use std::net::SocketAddr;
+use tokio::sync::broadcast;
+use tokio_util::sync::CancellationToken;
+
+/// Says where everything is, and what to type.
+pub(super) fn welcome(addresses: Addresses, cast: &[Player], sim: &SimHandle) {
+    let Some(broker) = addresses.broker else { return };
+    println!("fcm-mqtt-bridge demo: embedded broker on {broker}, simulator with the phones {}.", PHONES.join(", "));
+    match sim.v1() {
+        None => println!("Transport ccs: XMPP over TLS with {}.", sim.address()),
+        Some(v1) => {
+            println!(
+                "Transport fcm-v1: POST {}/v1/projects/{}/messages:send over HTTP/2.",
+                v1.base_url(),
+                v1.project()
+            );
+            println!("What phones send comes over CCS as before, for v1 has nothing for it; and their apps confirm");
+            println!("over MQTT, as the user {CAROL}, what they get: FCM HTTP v1 tells nothing of deliveries.");
+        }
+    }
+    if let Some(websocket) = addresses.websocket {
+        println!("For web pages (mqtt.js): ws://{websocket}/mqtt");
+    }
+    if !cast.is_empty() {
+        println!("\nUsers and passwords, made for this run:");
+    }
+    for Player { name, role, password } in cast {
+        println!("  {name:<8} {password}   ({})", role_word(*role));
+    }
+    commands(broker, cast);
+    println!("\nHealth: http://{0}/readyz  numbers: http://{0}/metrics", addresses.ops);
+    if let Some(control) = sim.control_address() {
+        println!(
+            "A phone sends by itself: curl -X POST http://{control}/devices/phone-2/upstream \
+             -d '{{\"category\":\"{APP}\",\"data\":{{\"hello\":\"backend\"}}}}'"
+        );
+    }
+    println!("Stop with Ctrl-C. Each step of each message follows.\n");
+}
+
+/// Command lines that work as they are.
+fn commands(broker: SocketAddr, cast: &[Player]) {
+    // What every command line has: where to, and as whom.
+    let client = |program: &str, user: &str| {
+        let login = password(cast, user).map(|password| format!(" -u {user} -P {password}")).unwrap_or_default();
+        format!("  {program} -h {} -p {}{login}", broker.ip(), broker.port())
+    };
+    println!("\nIn a second terminal, everything that comes in for the backend application `{BAL}`:");
+    println!("{} -q 1 -v -t '{BAL}/others/+'", client("mosquitto_sub", BAL));
+    println!("\nIn a third one, a push to a phone (it answers):");
+    println!(
+        "{} -q 1 -t {BAL}/self/messages -m '{{\"id\":\"a1\",\"token\":\"{}\",\"data\":{{\"hello\":\"world\"}}}}'",
+        client("mosquitto_pub", BAL),
+        PHONES[0]
+    );
+    if !cast.is_empty() {
+        println!(
+            "\n`{BOB}` sees when a device of `{ALICE}` comes and goes; then let her come, and stop her with Ctrl-C:"
+        );
+        println!("{} -v -t {ALICE}/self/presence", client("mosquitto_sub", BOB));
+        println!("{} -i {ALICE}:phone -v -t '{ALICE}/#'", client("mosquitto_sub", ALICE));
+    }
+    println!("\nAnd what the bridge says of itself:");
+    println!("{} -v -t _bridge/status", client("mosquitto_sub", BAL));
+}
+
+/// The phones' side of the story, until `stop`.
+pub(super) async fn narrate(mut events: broadcast::Receiver<SimEvent>, stop: &CancellationToken) {
+    loop {
+        let event = tokio::select! {
+            () = stop.cancelled() => return,
+            event = events.recv() => event,
+        };
+        match event {
+            Ok(event) => tell(&event),
+            Err(broadcast::error::RecvError::Lagged(_)) => {}
+            Err(broadcast::error::RecvError::Closed) => return,
+        }
+    }
+}
+
+fn tell(event: &SimEvent) {
+    match event {
+        SimEvent::LoggedIn { sender, .. } => {
+            tracing::debug!(target: story::TARGET, %sender, "push service: the bridge has logged in");
+        }
+        SimEvent::Taken { message_id } => {
+            tracing::debug!(target: story::TARGET, sid = %message_id, "push service: took the message (200)");
+        }
+        SimEvent::Delivered { token, message_id, .. } => {
+            tracing::debug!(target: story::TARGET, phone = %token, sid = %message_id, "push service: the phone has the message");
+        }
+        SimEvent::AppAck { topic, id } => {
+            tracing::debug!(target: story::TARGET, topic = format!("{CAROL}/{topic}"), %id, "app on the phone: confirms over MQTT");
+        }
+        SimEvent::Acked { message_id, .. } => {
+            tracing::debug!(target: story::TARGET, id = message_id, "push service: the bridge acknowledged");
+        }
+        _ => {}
+    }
+}
