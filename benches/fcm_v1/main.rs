@@ -6,17 +6,19 @@
 //! `cargo bench --bench fcm_v1` runs it; `-- 50000` with another number of messages, `-- dir=/some/disk` with the store
 //! elsewhere.
 //!
-//! The time from the queue to the request is that from the message's id, which the bridge makes when it takes the
-//! message, before its commit, to the simulator's record of its arrival. At full speed that is mostly the time that the
-//! message waits in the queue on disk; at a steady pace it is what the bridge needs.
+//! CPU is the processor time of the whole process for each message. The time from the queue to the request is that from
+//! the message's id, which the bridge makes when it takes the message, before its commit, to the simulator's record of
+//! its arrival. At full speed that is mostly the time that the message waits in the queue on disk; at a steady pace it is
+//! what the bridge needs.
 
 mod bare;
 mod house;
 #[path = "../support/mod.rs"]
 mod support;
+mod whole;
 
 use bytes::Bytes;
-use fcm_mqtt_bridge::chat::id::{Sid, SidSource, Token};
+use fcm_mqtt_bridge::chat::id::{SidSource, Token};
 use fcm_mqtt_bridge::chat::push::{Priority, Push, Target};
 use fcm_mqtt_bridge::fcm::request::translate;
 use fcm_mqtt_bridge::ops::clock::now_ms;
@@ -27,26 +29,21 @@ use fcm_mqtt_bridge::sim::v1::config::Quotas as SimQuotas;
 use fcm_mqtt_bridge::sim::v1::{V1Config, V1Faults, V1Handle};
 use fcm_mqtt_bridge::transport::fcm::{self, Credentials, FcmConfig, Quotas, encode};
 use fcm_mqtt_bridge::transport::{self, Link, Report, Send};
-use house::House;
 use http::{HeaderValue, Uri};
-use rumqttc_v5::{PublishOptions, QoS};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use std::path::Path;
 use std::time::Duration;
-use support::{Arguments, TEXT, bal, document, per_second, token};
+use support::{Arguments, TEXT, per_second, token};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use whole::Load;
 
 /// More than are open at a time: a device's messages go one after the other.
 const DEVICES: usize = 10_000;
 /// How long the simulator takes for an answer, in milliseconds.
 const LATENCIES_MS: [u64; 2] = [0, 100];
-/// The steady pace: so many messages at a time, so often, for so long.
-const PACE: usize = 10;
-const PACE_EVERY: Duration = Duration::from_millis(10);
-const PACE_FOR: Duration = Duration::from_secs(3);
 /// No quota: what is measured must not be one.
 const ENDLESS: u32 = u32::MAX;
 const A_DAY_S: u32 = 86_400;
@@ -67,8 +64,9 @@ async fn measure(messages: usize, folder: &Path) {
         let rows = [
             ("bare HTTP/2 client", sim(Run::Bare(messages)).await),
             ("transport alone", sim(Run::Alone(messages)).await),
-            ("bridge, durable", sim(Run::Bridge(Speed::Full(messages))).await),
-            ("bridge at a steady pace", sim(Run::Bridge(Speed::Paced)).await),
+            ("bridge, durable", sim(Run::Bridge(Load::Full(messages))).await),
+            ("  its apps confirming", sim(Run::Bridge(Load::Confirmed(messages))).await),
+            ("  at a steady pace", sim(Run::Bridge(Load::Paced)).await),
         ];
         let answers = format!("answers after {latency_ms} ms");
         println!(
@@ -86,14 +84,7 @@ async fn measure(messages: usize, folder: &Path) {
 enum Run {
     Bare(usize),
     Alone(usize),
-    Bridge(Speed),
-}
-
-/// How fast the BAL publishes.
-enum Speed {
-    /// So many, as fast as they are acknowledged.
-    Full(usize),
-    Paced,
+    Bridge(Load),
 }
 
 /// Runs while something is measured.
@@ -161,7 +152,7 @@ async fn with_sim(folder: &Path, latency_ms: u64, run: Run) -> Row {
     let measure = async |sim: &SimHandle| match run {
         Run::Bare(messages) => bare(sim, folder, messages).await,
         Run::Alone(messages) => alone(sim, folder, messages).await,
-        Run::Bridge(speed) => bridge(sim, folder, &speed).await,
+        Run::Bridge(load) => whole::run(sim, folder, load).await,
     };
     support::with_sim(config, DEVICES, measure).await
 }
@@ -262,49 +253,4 @@ async fn alone(sim: &SimHandle, folder: &Path, messages: usize) -> Row {
     let (ended, row) = tokio::join!(running, work);
     ended.expect("the transport ends well");
     row
-}
-
-/// The whole way: a BAL over TCP, the broker, the store on disk, the transport; and the statuses back.
-async fn bridge(sim: &SimHandle, folder: &Path, speed: &Speed) -> Row {
-    let house = House::open(folder, transport(sim, folder)).await;
-    let (client, mut events) = bal(house.broker, "client1/others/receipts").await;
-    let messages = match speed {
-        Speed::Full(messages) => *messages,
-        Speed::Paced => PACE * (PACE_FOR.as_millis() / PACE_EVERY.as_millis()) as usize,
-    };
-    let meter = Meter::start();
-    let publishes = async {
-        let mut ticks = tokio::time::interval(PACE_EVERY);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
-        for n in 0..messages {
-            if matches!(speed, Speed::Paced) && n % PACE == 0 {
-                ticks.tick().await;
-            }
-            let id = format!("m{n}");
-            let body = json!({ "id": id, "token": token(n % DEVICES), "data": { "text": TEXT } }).to_string();
-            let options = PublishOptions::new(QoS::AtLeastOnce);
-            client.publish("client1/self/messages", body, options).await.expect("the event loop is there");
-        }
-    };
-    let statuses = async {
-        let mut sent = 0;
-        while sent < messages {
-            let status = document(&mut events).await;
-            sent += usize::from(status.is_some_and(|status| status["status"] == "sent"));
-        }
-    };
-    tokio::join!(publishes, statuses);
-    let row = meter.stop(sim, messages);
-    house.close().await;
-    Row { waits_ms: waits(sim), ..row }
-}
-
-/// The median and the 99th percentile of the times from a message's id to its arrival at the simulator.
-fn waits(sim: &SimHandle) -> Option<(u64, u64)> {
-    let records = (0..DEVICES).flat_map(|n| sim.received(&token(n)));
-    let wait = |id: &str, at: u64| Some(at.saturating_sub(Sid::parse(id)?.millis()));
-    let mut waits: Vec<u64> = records.filter_map(|record| wait(&record.message_id, record.at)).collect();
-    waits.sort_unstable();
-    let part = |percent: usize| waits.get(waits.len() * percent / 100).copied();
-    part(50).zip(part(99))
 }

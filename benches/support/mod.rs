@@ -77,11 +77,16 @@ pub(crate) fn token(n: usize) -> String {
     format!("device-{n}:APA91bEXAMPLE-registration-token-of-a-usual-length-{n}")
 }
 
+/// A client that connects when its events are first asked for.
+pub(crate) fn connection(id: &str, broker: SocketAddr) -> (AsyncClient, EventLoop) {
+    let mut options = MqttOptions::new(id, ("127.0.0.1", broker.port()));
+    options.set_outgoing_inflight_upper_limit(INFLIGHT);
+    AsyncClient::builder(options).capacity(INFLIGHT.into()).build()
+}
+
 /// A BAL that is subscribed to one topic.
 pub(crate) async fn bal(broker: SocketAddr, topic: &str) -> (AsyncClient, EventLoop) {
-    let mut options = MqttOptions::new(BAL, ("127.0.0.1", broker.port()));
-    options.set_outgoing_inflight_upper_limit(INFLIGHT);
-    let (client, mut events) = AsyncClient::builder(options).capacity(INFLIGHT.into()).build();
+    let (client, mut events) = connection(BAL, broker);
     client.subscribe(topic, QoS::AtLeastOnce).await.expect("the event loop is there");
     loop {
         if let Event::Incoming(Packet::SubAck(_)) = events.poll().await.expect("the broker answers") {
