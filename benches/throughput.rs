@@ -29,22 +29,22 @@ const DEVICES: usize = 1_000;
 const SENDER: &str = "1234567890";
 
 fn main() {
-    let Arguments { messages, folder } = Arguments::read(20_000, "throughput");
-    support::block_on(&folder, measure(messages, &folder));
+    let arguments = Arguments::read(20_000, "throughput");
+    support::block_on(&arguments.folder, measure(&arguments));
 }
 
-async fn measure(messages: usize, folder: &Path) {
+async fn measure(Arguments { messages, folder, only }: &Arguments) {
     println!(
         "{messages} messages each way, {DEVICES} devices, window 100, one connection; store in {}",
         folder.display()
     );
-    let bare_down = with_sim(folder, async |sim| bare(sim, folder, messages, Way::Down).await).await;
-    let down = with_sim(folder, async |sim| bridge(sim, folder, messages, Way::Down).await).await;
-    let bare_up = with_sim(folder, async |sim| bare(sim, folder, messages, Way::Up).await).await;
-    let up = with_sim(folder, async |sim| bridge(sim, folder, messages, Way::Up).await).await;
     println!("\n{:<12}{:>21}{:>21}{:>8}", "", "bridge, durable", "bare CCS client", "ratio");
-    for (name, bridge, bare) in [("downstream", down, bare_down), ("upstream", up, bare_up)] {
-        println!("{name:<12}{bridge:>18.0} /s{bare:>18.0} /s{:>8.2}", bridge / bare);
+    for (name, way) in [("downstream", Way::Down), ("upstream", Way::Up)] {
+        if only.as_ref().is_none_or(|word| name.contains(word)) {
+            let bare = with_sim(folder, async |sim| bare(sim, folder, *messages, way).await).await;
+            let bridge = with_sim(folder, async |sim| bridge(sim, folder, *messages, way).await).await;
+            println!("{name:<12}{bridge:>18.0} /s{bare:>18.0} /s{:>8.2}", bridge / bare);
+        }
     }
 }
 

@@ -4,12 +4,12 @@
 //! process: simulator, bridge with the embedded broker, and the BAL as an MQTT client over TCP.
 //!
 //! `cargo bench --bench fcm_v1` runs it; `-- 50000` with another number of messages, `-- dir=/some/disk` with the store
-//! elsewhere.
+//! elsewhere, `-- only=alone` only the rows with that word.
 //!
 //! CPU is the processor time of the whole process for each message. The time from the queue to the request is that from
 //! the message's id, which the bridge makes when it takes the message, before its commit, to the simulator's record of
 //! its arrival. At full speed that is mostly the time that the message waits in the queue on disk; at a steady pace it is
-//! what the bridge needs.
+//! what the bridge needs. The ratio is to the first row.
 
 mod bare;
 mod house;
@@ -49,33 +49,35 @@ const ENDLESS: u32 = u32::MAX;
 const A_DAY_S: u32 = 86_400;
 
 fn main() {
-    let Arguments { messages, folder } = Arguments::read(40_000, "fcm_v1");
-    support::block_on(&folder, measure(messages, &folder));
+    let arguments = Arguments::read(40_000, "fcm_v1");
+    support::block_on(&arguments.folder, measure(&arguments));
 }
 
-async fn measure(messages: usize, folder: &Path) {
+async fn measure(arguments: &Arguments) {
+    let Arguments { messages, folder, only } = arguments;
     let FcmConfig { connections, streams, .. } = FcmConfig::new(Credentials::Metadata(String::new()));
     println!(
         "{messages} messages, {DEVICES} devices, up to {connections} connections of {streams} streams; store in {}",
         folder.display()
     );
     for latency_ms in LATENCIES_MS {
-        let sim = |run| with_sim(folder, latency_ms, run);
-        let rows = [
-            ("bare HTTP/2 client", sim(Run::Bare(messages)).await),
-            ("transport alone", sim(Run::Alone(messages)).await),
-            ("bridge, durable", sim(Run::Bridge(Load::Full(messages))).await),
-            ("  its apps confirming", sim(Run::Bridge(Load::Confirmed(messages))).await),
-            ("  at a steady pace", sim(Run::Bridge(Load::Paced)).await),
-        ];
         let answers = format!("answers after {latency_ms} ms");
         println!(
             "\n{answers:<24}{:>14}{:>8}{:>9}{:>13}{:>12}{:>9}",
             "messages", "ratio", "CPU", "connections", "queue p50", "p99"
         );
-        let bare = rows[0].1.rate;
-        for (name, row) in rows {
-            println!("{name:<24}{}", row.line(bare));
+        let mut bare = None;
+        for (name, run) in [
+            ("bare HTTP/2 client", Run::Bare(*messages)),
+            ("transport alone", Run::Alone(*messages)),
+            ("bridge, durable", Run::Bridge(Load::Full(*messages))),
+            ("  its apps confirming", Run::Bridge(Load::Confirmed(*messages))),
+            ("  at a steady pace", Run::Bridge(Load::Paced)),
+        ] {
+            if only.as_ref().is_none_or(|word| name.contains(word)) {
+                let row = with_sim(folder, latency_ms, run).await;
+                println!("{name:<24}{}", row.line(*bare.get_or_insert(row.rate)));
+            }
         }
     }
 }

@@ -23,20 +23,24 @@ const PATIENCE: Duration = Duration::from_secs(300);
 /// Publishes of the BAL that are not acknowledged.
 const INFLIGHT: u16 = 500;
 
-/// What the command line says: a number of messages, and `dir=` for the folder of the store.
+/// What the command line says: a number of messages, `dir=` for the folder of the store, and `only=` for a part.
 pub(crate) struct Arguments {
     pub(crate) messages: usize,
     pub(crate) folder: PathBuf,
+    /// Measure only what has this word in its name.
+    pub(crate) only: Option<String>,
 }
 
 impl Arguments {
     /// Reads them; `name` is that of the benchmark.
     pub(crate) fn read(messages: usize, name: &str) -> Self {
-        let mut read = Self { messages, folder: PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name) };
+        let mut read = Self { messages, folder: PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name), only: None };
         // Cargo hands over `--bench`; everything else is ours.
         for argument in std::env::args().skip(1) {
             if let Some(path) = argument.strip_prefix("dir=") {
                 read.folder = PathBuf::from(path).join(name);
+            } else if let Some(word) = argument.strip_prefix("only=") {
+                read.only = Some(word.to_owned());
             } else if let Ok(number) = argument.parse() {
                 read.messages = number;
             }
