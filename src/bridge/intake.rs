@@ -190,11 +190,18 @@ impl Intake {
                     Acknowledged::UpTo(sid) => Kept::UpTo(sid),
                 };
                 let hall = Arc::clone(&self.hall);
+                let at = now_ms();
+                // Both are queued now, so that many receipts share a commit; only the answers are waited for in turn.
+                let confirmed = match &what {
+                    Kept::These(sids) if hall.hears_apps() => Some(hall.store.confirm(sids.clone(), at).await?),
+                    Kept::These(_) | Kept::UpTo(_) => None,
+                };
+                let acked = hall.store.acked(&owner, what, at).await?;
                 let done = async move {
-                    if let (Kept::These(sids), true) = (&what, hall.hears_apps()) {
-                        confirm(&hall, sids.clone()).await?;
+                    if let Some(confirmed) = confirmed {
+                        tell_confirmed(&hall, confirmed.await?).await?;
                     }
-                    hall.store.acked(&owner, what, now_ms()).await.map(|_| Some(AckWord::Done))
+                    acked.await.map(|_| Some(AckWord::Done))
                 };
                 self.waiting.push_back((publish.ack, Box::pin(done)));
                 Ok(())
@@ -300,8 +307,8 @@ fn told(hall: &Hall, accepted: Accepted, sid: Sid, owner: &Owner, id: &MessageId
 }
 
 /// The same document confirms messages to devices, from the app on one, where the push service does not.
-async fn confirm(hall: &Hall, sids: Vec<Sid>) -> Result<(), StoreError> {
-    for (sid, recorded) in hall.store.confirm(sids, now_ms()).await?.await? {
+async fn tell_confirmed(hall: &Hall, confirmed: Vec<(Sid, Recorded)>) -> Result<(), StoreError> {
+    for (sid, recorded) in confirmed {
         let Recorded::Moved { bal, id, recipient, way, life, told } = recorded else { continue };
         hall.metrics.count(Metric::Receipts);
         if !life.unsent() {

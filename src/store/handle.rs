@@ -290,20 +290,32 @@ impl Store {
         Ok(routed)
     }
 
-    /// A BAL says that it has these upstream messages. Returns how many of them were still kept for it.
+    /// A BAL says that it has these upstream messages. What is returned resolves when they are dropped, to how many of
+    /// them were still kept for it. "All up to one" are dropped in parts, each asked for after the one before.
     ///
     /// # Errors
     /// When the store is closed, or fails on the way; what was dropped so far is.
-    pub async fn acked(&self, bal: &Owner, what: Acknowledged, at: u64) -> Result<u64, StoreError> {
-        let mut dropped = 0;
-        loop {
+    pub async fn acked(
+        &self,
+        bal: &Owner,
+        what: Acknowledged,
+        at: u64,
+    ) -> Result<impl Future<Output = Result<u64, StoreError>> + Send + use<>, StoreError> {
+        let (store, bal) = (self.clone(), bal.clone());
+        let part = async move || {
             let (bal, what) = (bal.clone(), what.clone());
-            let chunk = self.submit(move |desk| inbox::acked(desk, bal.as_str(), &what, at)).await?.await?;
-            dropped += chunk.dropped;
-            if !chunk.more {
-                return Ok(dropped);
+            store.submit(move |desk| inbox::acked(desk, bal.as_str(), &what, at)).await
+        };
+        let first = part().await?;
+        Ok(async move {
+            let mut chunk = first.await?;
+            let mut dropped = chunk.dropped;
+            while chunk.more {
+                chunk = part().await?.await?;
+                dropped += chunk.dropped;
             }
-        }
+            Ok(dropped)
+        })
     }
 
     /// The next documents of a topic behind `after_seq`, at most `limit`. What waits for its BAL's acknowledgement is

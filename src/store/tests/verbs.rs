@@ -350,10 +350,14 @@ async fn explicit_acks_keep_a_message_until_its_bal_has_it() {
 
     let (bal, other) = (Owner::new("bal1").unwrap(), Owner::new("bal2").unwrap());
     let these = Acknowledged::These(vec![sids[0]]);
-    assert_eq!(rig.store.acked(&other, these.clone(), NOW).await.unwrap(), 0, "another BAL's word means nothing");
-    assert_eq!(rig.store.acked(&bal, these.clone(), NOW).await.unwrap(), 1);
-    assert_eq!(rig.store.acked(&bal, these, NOW).await.unwrap(), 0);
-    assert_eq!(rig.store.acked(&bal, Acknowledged::UpTo(sids[2]), NOW).await.unwrap(), 2);
+    assert_eq!(
+        rig.store.acked(&other, these.clone(), NOW).await.unwrap().await.unwrap(),
+        0,
+        "another BAL's word means nothing"
+    );
+    assert_eq!(rig.store.acked(&bal, these.clone(), NOW).await.unwrap().await.unwrap(), 1);
+    assert_eq!(rig.store.acked(&bal, these, NOW).await.unwrap().await.unwrap(), 0);
+    assert_eq!(rig.store.acked(&bal, Acknowledged::UpTo(sids[2]), NOW).await.unwrap().await.unwrap(), 2);
     let rig = rig.crash();
     assert_eq!(rig.next(MESSAGES, 0).await.len(), 1);
     assert_eq!(rig.store.figures().spool_rows, 1);
