@@ -49,7 +49,7 @@ const ENDLESS: u32 = u32::MAX;
 const A_DAY_S: u32 = 86_400;
 
 fn main() {
-    let arguments = Arguments::read(40_000, "fcm_v1");
+    let arguments = Arguments::read(30_000, "fcm_v1");
     support::block_on(&arguments.folder, measure(&arguments));
 }
 
