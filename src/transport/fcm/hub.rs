@@ -11,6 +11,7 @@ mod remarks;
 use super::address::Address;
 use super::connection::{Note, Word};
 use super::exchange::Reply;
+use super::hearing::Hearing;
 use super::ledger::{LINE_MAX, Ledger, Pending, Taken};
 use super::pool::Pool;
 use super::token::Wallet;
@@ -52,6 +53,7 @@ pub(super) struct Hub {
     notes: mpsc::Receiver<Note>,
     /// Reports that the bridge has not taken yet; while there are any, little else is done.
     outbox: VecDeque<Report>,
+    hearing: Hearing,
     phase: Phase,
     sends_open: bool,
     /// When something may go that may not now.
@@ -120,6 +122,7 @@ impl Hub {
             pauses: 0,
             notes,
             outbox: VecDeque::new(),
+            hearing: Hearing::default(),
             phase: Phase::Running,
             sends_open: true,
             wake: None,
@@ -137,6 +140,9 @@ impl Hub {
         ticker.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while self.phase == Phase::Running || !self.pool.is_empty() {
             self.work(&outlet);
+            // The reports first: what they are compared with may only have grown since.
+            let reports = outlet.reports.max_capacity() - outlet.reports.capacity();
+            self.hearing.look(reports, outlet.sends.len());
             let free = self.outbox.is_empty();
             let room = self.ledger.len() < self.config.connections * self.config.streams + LINE_MAX;
             let overtime = if let Phase::Stopping(end) = self.phase { Some(end) } else { None };
@@ -147,6 +153,7 @@ impl Hub {
                 permit = outlet.reports.reserve(), if !free => match (permit, self.outbox.pop_front()) {
                     (Ok(permit), Some(report)) => {
                         permit.send(report);
+                        self.hearing.told();
                         Turn::Reported
                     }
                     _ => Turn::Deaf,
@@ -178,7 +185,7 @@ impl Hub {
             Turn::Send(Some(send)) => self.accept(send),
             Turn::Send(None) => self.sends_open = false,
             Turn::Tick => {
-                let expired = self.ledger.expire(now_ms(), std_now());
+                let expired = self.ledger.expire(now_ms(), std_now(), self.hearing.news(self.outbox.len()));
                 expired.into_iter().for_each(|pending| self.expired(&pending));
             }
             Turn::Reported | Turn::Woken => {}
@@ -229,7 +236,8 @@ impl Hub {
 
     fn accept(&mut self, send: Send) {
         let sid = send.sid;
-        match self.ledger.accept(send, std_now()) {
+        self.hearing.taken();
+        match self.ledger.accept(send, std_now(), self.hearing.news(self.outbox.len())) {
             Taken::Waits => {}
             Taken::Behind(wait) => self.defer(sid, wait),
             Taken::Twice => tracing::error!(%sid, "message given twice"),
@@ -266,7 +274,8 @@ impl Hub {
 
     /// Everything of a recipient goes back to the disk, because this message has to wait, or is gone already.
     fn defer_line(&mut self, recipient: i64, sid: Sid, wait: Duration) {
-        for behind in self.ledger.give_back(recipient, sid, std_now() + wait) {
+        let told = self.hearing.news(self.outbox.len()).told;
+        for behind in self.ledger.give_back(recipient, sid, std_now() + wait, told) {
             self.defer(behind, wait);
         }
     }

@@ -18,6 +18,7 @@ mod address;
 mod connection;
 pub mod encode;
 mod exchange;
+mod hearing;
 mod hub;
 mod ledger;
 mod policy;
