@@ -42,6 +42,8 @@ pub(crate) struct Bridge {
     pub(crate) ends: HashMap<Sid, End>,
     /// A report said that the device may have had it more than once, or all the same.
     doubted: HashSet<Sid>,
+    /// Most messages that are handed over, for now.
+    pub(crate) released: usize,
     /// Whom to begin with when looking for the next.
     turn: i64,
 }
@@ -56,7 +58,7 @@ impl Bridge {
             lines.entry(*recipient).or_default().insert(*sid, Stand::Fresh);
         }
         let (attempts, ends, doubted) = (HashMap::new(), HashMap::new(), HashSet::new());
-        Self { lines, recipients, attempts, ends, doubted, turn: 0 }
+        Self { lines, recipients, attempts, ends, doubted, released: messages, turn: 0 }
     }
 
     /// Exchanges until `enough` messages have ended. Calls `meddle` with how many have, at each of them.
@@ -99,13 +101,14 @@ impl Bridge {
 
     /// A retry that is due and the oldest of its recipient, or what was never tried of one who waits for none.
     fn next(&mut self) -> Option<(Sid, i64)> {
-        let now = Instant::now();
+        let (now, released) = (Instant::now(), self.attempts.len() < self.released);
         let first = |line: &BTreeMap<Sid, Stand>| {
             let retry = line.iter().find(|(_, stand)| matches!(stand, Stand::Due(_)));
             match retry {
                 // While one is on its way again, those behind it wait.
                 Some((sid, Stand::Due(at))) if *at <= now && line.keys().next() == Some(sid) => Some(*sid),
                 Some(_) => None,
+                None if !released => None,
                 None => line.iter().find(|(_, stand)| **stand == Stand::Fresh).map(|(sid, _)| *sid),
             }
         };

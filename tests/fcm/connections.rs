@@ -64,26 +64,29 @@ async fn connections_that_are_told_to_go_cost_nothing_and_leave_no_doubt() {
 
 #[tokio::test(start_paused = true)]
 async fn connections_are_replaced_before_fcm_ends_them_for_their_age() {
-    // An hour is a minute, and four minutes are four seconds.
-    let limits = ConnectionLimits { time_divisor: 60, ..ConnectionLimits::default() };
+    // An hour is ten minutes, and four minutes are forty seconds.
+    let limits = ConnectionLimits { time_divisor: 6, ..ConnectionLimits::default() };
     let usual = Timing::default();
-    let timing = Timing { age: usual.age / 60, idle: usual.idle / 60, spare: usual.spare / 60, ..usual };
-    let faults = V1Faults { latency_ms: 100, ..V1Faults::default() };
-    let mut street = Street::open(Plan { limits, timing, faults, ..Plan::default() }).await;
-    let mut bridge = Bridge::new(1_500, 10);
-    // One after the other for each device: fifteen seconds of work, three times, and idling between.
+    let timing = Timing { age: usual.age / 6, idle: usual.idle / 6, spare: usual.spare / 6, ..usual };
+    let faults = V1Faults { latency_ms: 1_000, ..V1Faults::default() };
+    let mut street = Street::open(Plan { limits, timing, faults, speed: 50, ..Plan::default() }).await;
+    let mut bridge = Bridge::new(6_000, 20);
+    // One after the other for each device: a hundred seconds of work, three times, and idling between.
     for round in 1..=3 {
-        bridge.exchange(&mut street, round * 500, |_, _| {}).await;
+        bridge.released = round * 2_000;
+        bridge.exchange(&mut street, round * 2_000, |_, _| {}).await;
         street.link(Link::Up).await;
-        pause(45).await;
-        assert_eq!(*street.port.link.borrow(), Link::Up, "a successor is there before the old one goes");
+        for _ in 0..400 {
+            pause(1).await;
+            assert_eq!(*street.port.link.borrow(), Link::Up, "a successor is there before the old one goes");
+        }
     }
     bridge.check(&street.sim);
     let stats = street.v1.stats();
     kept_the_rules(&stats);
     assert_eq!((bridge.doubted(), stats.duplicates), (0, 0));
     assert!(stats.goaways.is_empty(), "{:?}", stats.goaways);
-    assert!(stats.connections > 20, "{} connections", stats.connections);
+    assert!(stats.connections > 30, "{} connections", stats.connections);
     street.close().await;
 }
 

@@ -28,6 +28,8 @@ use tokio_util::sync::CancellationToken;
 /// Streams that are opened before the peer has said how many it takes: until then it has not shown that it speaks
 /// HTTP/2 at all.
 const STREAMS_BEFORE_SETTINGS: usize = 0;
+/// Longest head of an answer, in bytes as RFC 9113 section 6.5.2 counts them; FCM's have a few hundred.
+const HEAD_MAX: u32 = 32 * 1024;
 
 /// What a connection tells the hub.
 #[derive(Debug)]
@@ -238,6 +240,7 @@ impl Wire {
         let (send, mut connection) = client::Builder::new()
             .enable_push(false)
             .initial_max_send_streams(STREAMS_BEFORE_SETTINGS)
+            .max_header_list_size(HEAD_MAX)
             .handshake(stream)
             .await?;
         let pings = connection.ping_pong().expect("a new connection has its pings");

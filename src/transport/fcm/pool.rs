@@ -25,6 +25,9 @@ use tracing::Instrument;
 /// Waits between connections that came to nothing: the first ceiling, and the last.
 const REDIAL_FIRST: Duration = Duration::from_secs(1);
 const REDIAL_MAX: Duration = Duration::from_secs(60);
+/// After so many requests in a row without an answer in time a connection is replaced, though it answers pings: those
+/// only show that its near end lives.
+const UNANSWERED_MAX: u32 = 5;
 
 /// The connections.
 pub(super) struct Pool {
@@ -47,6 +50,8 @@ struct Slot {
     in_flight: usize,
     /// Whether any request was answered on it.
     served: bool,
+    /// Requests in a row that were not answered in time.
+    unanswered: u32,
     orders: mpsc::Sender<Order>,
     retire: CancellationToken,
 }
@@ -70,6 +75,17 @@ pub(super) enum Demand {
     Met,
     /// All connections are full.
     Waiting,
+}
+
+/// How a request ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    /// FCM said something.
+    Answered,
+    /// It did not, in the time for it.
+    Late,
+    /// The stream or the connection broke.
+    Broken,
 }
 
 /// Nobody takes the order: the connection is gone.
@@ -111,7 +127,7 @@ impl Pool {
 
     /// Whether any connection takes requests, now or after an answer.
     pub(super) fn is_open(&self) -> bool {
-        self.slots.values().any(|slot| matches!(slot.phase, Phase::Open { .. }))
+        self.slots.values().any(|slot| matches!(slot.phase, Phase::Open { takes: 1.., .. }))
     }
 
     /// Hands a request to a connection.
@@ -135,7 +151,10 @@ impl Pool {
                 slot.phase = Phase::Open { takes: count, stale: now + age, used: now };
                 tracing::info!(connection, streams = count, "connection takes messages");
             }
-            Phase::Open { takes, .. } => *takes = count,
+            Phase::Open { takes, .. } => {
+                *takes = count;
+                tracing::info!(connection, streams = count, "connection takes another number of messages");
+            }
             Phase::Leaving => {}
         }
     }
@@ -148,14 +167,27 @@ impl Pool {
         }
     }
 
-    /// A request came to its end on a connection. `answered` is whether FCM said something.
-    pub(super) fn done(&mut self, connection: u64, answered: bool) {
-        if let Some(slot) = self.slots.get_mut(&connection) {
-            slot.in_flight = slot.in_flight.saturating_sub(1);
-            slot.served |= answered;
-            if answered {
+    /// A request came to its end on a connection.
+    pub(super) fn done(&mut self, connection: u64, end: End) {
+        let Some(slot) = self.slots.get_mut(&connection) else { return };
+        slot.in_flight = slot.in_flight.saturating_sub(1);
+        match end {
+            End::Answered => {
+                slot.served = true;
+                slot.unanswered = 0;
                 self.backoff.reset();
             }
+            End::Late => slot.unanswered += 1,
+            End::Broken => {}
+        }
+        if slot.unanswered >= UNANSWERED_MAX && matches!(slot.phase, Phase::Open { .. }) {
+            tracing::warn!(
+                connection,
+                requests = slot.unanswered,
+                "no answers come on this connection: it is replaced"
+            );
+            slot.phase = Phase::Leaving;
+            slot.retire.cancel();
         }
     }
 
@@ -235,7 +267,8 @@ impl Pool {
             kill: self.kill.clone(),
         };
         self.tasks.spawn(connection.run().instrument(tracing::info_span!("connection", id)));
-        let slot = Slot { phase: Phase::Opening, in_flight: 0, served: false, orders: orders_tx, retire };
+        let slot =
+            Slot { phase: Phase::Opening, in_flight: 0, served: false, unanswered: 0, orders: orders_tx, retire };
         self.slots.insert(id, slot);
     }
 }

@@ -3,6 +3,7 @@
 mod conservation;
 pub(super) mod house;
 mod peer;
+mod strangers;
 
 use super::*;
 use crate::chat::delivery::Arrival;

@@ -150,7 +150,8 @@ impl Keeper {
         };
         header.set_sensitive(true);
         self.generation += 1;
-        let good_until = asked + fresh.life - LAST_USE.min(fresh.life / 2);
+        // Of a short life as well, something is left between the replacement and the last use.
+        let good_until = asked + fresh.life - LAST_USE.min(fresh.life / 4);
         let bearer = Bearer { header, generation: self.generation, good_until };
         self.supply.send_replace(Supply { bearer: Some(bearer), failing: false });
         tracing::debug!(generation = self.generation, seconds = fresh.life.as_secs(), "access token fetched");
