@@ -10,6 +10,7 @@ mod bridge;
 mod clock;
 mod connections;
 mod log;
+mod strangers;
 mod street;
 mod tokens;
 mod verdicts;

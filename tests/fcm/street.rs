@@ -36,6 +36,21 @@ pub(crate) struct Plan {
     pub(crate) on_ambiguous: OnAmbiguous,
     pub(crate) connections: usize,
     pub(crate) timing: fcm::Timing,
+    pub(crate) way: Way,
+}
+
+/// How the transport gets to the simulator.
+pub(crate) enum Way {
+    /// As to FCM.
+    Tls,
+    /// HTTP/2 in the clear.
+    Clear,
+    /// To another port of this machine, with TLS.
+    Astray(u16),
+    /// To the port for access tokens, which speaks HTTP/1.1.
+    Authority,
+    /// As to FCM, but trusting another authority.
+    Mistrusted,
 }
 
 /// Where the access tokens come from.
@@ -55,6 +70,7 @@ impl Default for Plan {
             on_ambiguous: OnAmbiguous::Retry,
             connections: 4,
             timing: fcm::Timing::default(),
+            way: Way::Tls,
         }
     }
 }
@@ -75,16 +91,32 @@ impl Street {
     pub(crate) async fn open(plan: Plan) -> Self {
         let clock = Clock::start(plan.speed);
         let folder = tempfile::tempdir().unwrap();
-        let (sim, stop_sim, simulator) = simulator(&plan, folder.path()).await;
+        let (sim, stop_sim, simulator) = simulate(&plan, folder.path()).await;
         let v1 = sim.v1().unwrap();
         let credentials = match plan.purse {
             Purse::ServiceAccount => Credentials::File(v1.credentials_file().unwrap().to_owned()),
             Purse::Metadata => Credentials::Metadata(v1.token_url()["http://".len()..].replace("/token", "")),
         };
+        let mut ca_file = folder.path().join("ca.pem");
+        let base_url = match plan.way {
+            Way::Tls => v1.base_url().to_owned(),
+            Way::Clear => format!("http://{}", v1.address()),
+            Way::Astray(port) => format!("https://127.0.0.1:{port}"),
+            Way::Authority => v1.token_url().replace("http://", "https://").replace("/token", ""),
+            Way::Mistrusted => {
+                let other = folder.path().join("other");
+                std::fs::create_dir(&other).unwrap();
+                let (_, stop, mut tasks) = simulate(&plan, &other).await;
+                stop.cancel();
+                tasks.join_next().await.unwrap().unwrap();
+                ca_file = other.join("ca.pem");
+                v1.base_url().to_owned()
+            }
+        };
         let config = FcmConfig {
             project_id: Some(PROJECT.to_owned()),
-            base_url: v1.base_url().to_owned(),
-            ca_file: Some(folder.path().join("ca.pem")),
+            base_url,
+            ca_file: Some(ca_file),
             connections: plan.connections,
             on_ambiguous: plan.on_ambiguous,
             // What FCM takes is tried elsewhere; here it is to be kept busy.
@@ -138,7 +170,7 @@ impl Street {
     }
 }
 
-async fn simulator(plan: &Plan, folder: &Path) -> (SimHandle, CancellationToken, JoinSet<()>) {
+async fn simulate(plan: &Plan, folder: &Path) -> (SimHandle, CancellationToken, JoinSet<()>) {
     // One service account for all tests: to make a key takes a moment.
     static ACCOUNT: OnceLock<String> = OnceLock::new();
     let account = folder.join("service-account.json");
