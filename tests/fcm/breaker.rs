@@ -18,7 +18,7 @@ fn always(then: Mishap) -> V1Faults {
 /// Something goes wrong in mid-load and stays so for some minutes. `cost` is how many requests one probe makes.
 async fn outage(then: Mishap, word: &'static str, cost: u64) {
     let log = Log::listen();
-    let mut street = Street::open(Plan { faults: usual(), speed: 50, ..Plan::default() }).await;
+    let mut street = Street::open(Plan { faults: usual(), speed: 200, ..Plan::default() }).await;
     let mut bridge = Bridge::new(1_000, 200);
     let meddle = |ended: usize, v1: &V1Handle| {
         if ended == 400 {
@@ -76,7 +76,7 @@ async fn access_tokens_that_are_refused_again_and_again_hold_everything() {
 
 #[tokio::test(start_paused = true)]
 async fn many_mismatches_at_once_are_our_fault_and_cost_few_devices() {
-    let mut street = Street::open(Plan { faults: usual(), speed: 50, ..Plan::default() }).await;
+    let mut street = Street::open(Plan { faults: usual(), speed: 200, ..Plan::default() }).await;
     let mut bridge = Bridge::new(1_000, 200);
     let meddle = |ended: usize, v1: &V1Handle| {
         if ended == 100 {

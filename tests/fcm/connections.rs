@@ -69,7 +69,7 @@ async fn connections_are_replaced_before_fcm_ends_them_for_their_age() {
     let usual = Timing::default();
     let timing = Timing { age: usual.age / 6, idle: usual.idle / 6, spare: usual.spare / 6, ..usual };
     let faults = V1Faults { latency_ms: 1_000, ..V1Faults::default() };
-    let mut street = Street::open(Plan { limits, timing, faults, speed: 50, ..Plan::default() }).await;
+    let mut street = Street::open(Plan { limits, timing, faults, speed: 100, ..Plan::default() }).await;
     let mut bridge = Bridge::new(6_000, 20);
     // One after the other for each device: a hundred seconds of work, three times, and idling between.
     for round in 1..=3 {

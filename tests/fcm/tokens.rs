@@ -55,7 +55,7 @@ async fn tokens_that_are_taken_back_are_replaced_once_and_nothing_is_lost() {
 #[tokio::test(start_paused = true)]
 async fn while_the_authority_is_down_the_old_token_is_used_and_then_messages_wait() {
     let log = Log::listen();
-    let mut street = Street::open(Plan { token_life_s: 120, faults: usual(), ..Plan::default() }).await;
+    let mut street = Street::open(Plan { token_life_s: 120, faults: usual(), speed: 50, ..Plan::default() }).await;
     street.link(Link::Up).await;
     street.v1.set_faults(V1Faults { authority: Some(AuthorityFault::Unavailable), ..usual() }).unwrap();
     // Half of its life is over, and it is asked for another in vain.

@@ -9,6 +9,7 @@ use fcm_mqtt_bridge::sim::v1::config::Quotas as Sold;
 use fcm_mqtt_bridge::sim::v1::fault::RetryAfter;
 use fcm_mqtt_bridge::transport::fcm::{OnAmbiguous, Timing};
 use fcm_mqtt_bridge::transport::{Link, Outage, Refusal, Report, Send};
+use serde_json::json;
 use std::time::Duration;
 
 const fn backoff(seconds: u64) -> Refusal {
@@ -163,7 +164,7 @@ async fn a_used_up_quota_of_the_project_pauses_everybody_and_then_they_go_on() {
 
 #[tokio::test(start_paused = true)]
 async fn a_message_is_given_up_after_an_hour_of_tries_or_when_its_time_is_over() {
-    let mut street = Street::open(Plan::default()).await;
+    let mut street = Street::open(Plan { speed: 100, ..Plan::default() }).await;
     let sids = sids(6);
     for (sid, (word, attempt, expected)) in sids.iter().zip([
         // The waits up to the next try: 10 + 20 + ... + 1,280 seconds, and twice as many.
@@ -199,5 +200,28 @@ async fn topics_and_conditions_have_no_token_to_lose() {
         street.send(send).await;
         assert!(matches!(street.report().await, Report::Accepted { .. }));
     }
+    street.close().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_with_all_that_apple_browsers_and_android_have_is_in_order() {
+    let mut street = Street::open(Plan::default()).await;
+    let (sid, mut push) = (sids(1)[0], message(sids(1)[0], &device(1), 1).push);
+    let object = |value: serde_json::Value| serde_json::from_value(value).unwrap();
+    push.notification = Some(object(json!({"title": "t", "body": "b", "subtitle": "s", "badge": "3", "icon": "i",
+        "sound": {"critical": 1, "name": "bell.caf", "volume": 0.5}, "title_loc_args": ["x"], "visibility": "SECRET"})));
+    push.collapse = Some("\u{e9}".repeat(64));
+    push.fcm = object(json!({
+        "content_available": true, "mutable_content": true, "restricted_package_name": "com.example",
+        "android": {"directBootOk": true, "notification": {"channelId": "c", "defaultSound": true}},
+        "apns": {"headers": {"apns-push-type": "alert"}, "payload": {"aps": {"thread-id": "t"}, "mine": {"x": [1]}},
+            "fcmOptions": {"image": "https://example.com/x.png"}},
+        "webpush": {"headers": {"urgency": "low"}, "notification": {"requireInteraction": true},
+            "fcm_options": {"link": "https://example.com/"}},
+        "fcmOptions": {"analyticsLabel": "label"},
+    }));
+    street.send(Send { push, ..message(sid, &device(1), 1) }).await;
+    let report = street.report().await;
+    assert!(matches!(report, Report::Accepted { .. }), "{report:?}");
     street.close().await;
 }

@@ -68,8 +68,9 @@ impl Hearing {
 
     /// The next message comes behind all that was taken.
     fn pass_marks(&mut self) {
-        while let Some(mark) = self.marks.pop_front_if(|mark| mark.handed_over <= self.taken) {
+        while let Some(mark) = self.marks.front().filter(|mark| mark.handed_over <= self.taken) {
             self.heard = mark.heard;
+            self.marks.pop_front();
         }
     }
 }
