@@ -97,7 +97,7 @@ async fn an_answer_that_breaks_off_after_its_status_was_one() {
     let mut street = Street::open(Plan::default()).await;
     let sid = sids(1)[0];
     street.send(message(sid, "sim-accept-cut:x", 1)).await;
-    let expected = Report::Accepted { sid, canonical: None, provider_id: None, copies: 1 };
+    let expected = Report::Accepted { sid, canonical: None, provider_id: None, copies: 1, detail: None };
     assert_eq!(street.report().await, expected);
     street.close().await;
 }

@@ -68,7 +68,7 @@ async fn taken_is_taken_though_the_rest_of_the_answer_never_comes() {
     peer.data(stream, b"{\"name\": \"proj", Last::No).await;
     let began = Instant::now();
     let report = report(&mut house, &mut peer).await;
-    assert_eq!(report, Report::Accepted { sid, canonical: None, provider_id: None, copies: 1 });
+    assert_eq!(report, Report::Accepted { sid, canonical: None, provider_id: None, copies: 1, detail: None });
     assert_eq!(began.elapsed(), Timing::default().request);
 }
 
