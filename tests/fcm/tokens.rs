@@ -62,11 +62,14 @@ async fn while_the_authority_is_down_the_old_token_is_used_and_then_messages_wai
     pause(80).await;
     assert!(street.v1.stats().token_refusals["backend_error"] > 0);
     let mut bridge = Bridge::new(600, 100);
+    bridge.released = 300;
     bridge.exchange(&mut street, 300, |_, _| {}).await;
     assert_eq!(*street.port.link.borrow(), Link::Up);
     assert!(!log.lines("WARN").is_empty() && log.lines("ERROR").is_empty());
     street.link(NO_TOKEN).await;
     let before = street.v1.stats();
+    let late = sids(1)[0];
+    street.send(message(late, &device(1_000), 1_000)).await;
     pause(60).await;
     let since = street.v1.stats();
     assert_eq!(since.requests, before.requests, "nothing goes without a token");
@@ -74,11 +77,13 @@ async fn while_the_authority_is_down_the_old_token_is_used_and_then_messages_wai
     assert!((1..60).contains(&asked), "{asked} times in a minute");
     assert!(log.lines("ERROR").iter().all(|line| line.contains("no access token")));
     street.v1.set_faults(usual()).unwrap();
+    assert!(matches!(street.report().await, Report::Accepted { sid, copies: 1, .. } if sid == late));
+    street.link(Link::Up).await;
+    bridge.released = 600;
     bridge.exchange_all(&mut street, |_, _| {}).await;
     bridge.check(&street.sim);
     assert_eq!((bridge.count(End::Accepted), bridge.doubted()), (600, 0));
     assert_eq!(street.v1.stats().statuses.get(&401), None);
-    assert_eq!(*street.port.link.borrow(), Link::Up);
     street.close().await;
 }
 
