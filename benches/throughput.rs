@@ -5,51 +5,35 @@
 //! `cargo bench` runs it; `cargo bench -- 50000` with another number of messages, `cargo bench -- dir=/some/disk` with
 //! the store elsewhere.
 
+mod support;
+
 use fcm_mqtt_bridge::app::{self, Addresses, Signals};
 use fcm_mqtt_bridge::chat::id::{SidSource, Token};
 use fcm_mqtt_bridge::chat::push::{Priority, Push, Target};
 use fcm_mqtt_bridge::config::{Broker, Ccs, Listen, Loaded, Ops, Routes, Settings, Store};
 use fcm_mqtt_bridge::ops::clock::now_ms;
 use fcm_mqtt_bridge::secret::Secret;
+use fcm_mqtt_bridge::sim::SimConfig;
 use fcm_mqtt_bridge::sim::config::{CertificateConfig, WorldConfig};
-use fcm_mqtt_bridge::sim::device::DevicePatch;
 use fcm_mqtt_bridge::sim::handle::{SimHandle, Speech};
-use fcm_mqtt_bridge::sim::{self, SimConfig};
 use fcm_mqtt_bridge::transport::{self, Report, ccs};
-use rumqttc_v5::mqttbytes::v5::Packet;
-use rumqttc_v5::{AsyncClient, Event, MqttOptions, PublishOptions, QoS};
-use serde_json::{Map, Value, json};
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use rumqttc_v5::{PublishOptions, QoS};
+use serde_json::{Map, json};
+use std::path::Path;
+use support::{Arguments, BAL, TEXT, bal, document, per_second};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 const DEVICES: usize = 1_000;
 const SENDER: &str = "1234567890";
-/// A usual push: about 200 bytes of data.
-const TEXT: &str = "Lorem ipsum dolor sit amet, consectetur adipiscing elit, sed do eiusmod tempor incididunt ut labore et \
-                    dolore magna aliqua. Ut enim ad minim veniam, quis nostrud exercitation.";
-/// Longest wait for one measurement.
-const PATIENCE: Duration = Duration::from_secs(300);
 
 fn main() {
-    let (mut messages, mut folder) = (20_000, PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("throughput"));
-    // Cargo hands over `--bench`; everything else is ours.
-    for argument in std::env::args().skip(1) {
-        if let Some(path) = argument.strip_prefix("dir=") {
-            folder = PathBuf::from(path).join("throughput");
-        } else if let Ok(number) = argument.parse() {
-            messages = number;
-        }
-    }
-    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    runtime.block_on(measure(messages, &folder));
+    let Arguments { messages, folder } = Arguments::read(20_000, "throughput");
+    support::block_on(&folder, measure(messages, &folder));
 }
 
 async fn measure(messages: usize, folder: &Path) {
-    let _ = std::fs::remove_dir_all(folder);
-    std::fs::create_dir_all(folder).expect("the folder can be made");
     println!(
         "{messages} messages each way, {DEVICES} devices, window 100, one connection; store in {}",
         folder.display()
@@ -62,7 +46,6 @@ async fn measure(messages: usize, folder: &Path) {
     for (name, bridge, bare) in [("downstream", down, bare_down), ("upstream", up, bare_up)] {
         println!("{name:<12}{bridge:>18.0} /s{bare:>18.0} /s{:>8.2}", bridge / bare);
     }
-    let _ = std::fs::remove_dir_all(folder);
 }
 
 #[derive(Clone, Copy)]
@@ -79,26 +62,11 @@ async fn with_sim(folder: &Path, run: impl AsyncFnOnce(&SimHandle) -> f64) -> f6
         world: WorldConfig { records_per_device: 1, ..WorldConfig::default() },
         ..SimConfig::default()
     };
-    let stop = CancellationToken::new();
-    let (ready, handle) = oneshot::channel();
-    let simulator = sim::run(config, ready, stop.clone());
-    let body = async {
-        let handle = handle.await.expect("the simulator starts");
-        for n in 0..DEVICES {
-            handle.put_device(&token(n), DevicePatch::default()).expect("a device");
-        }
-        let rate = tokio::time::timeout(PATIENCE, run(&handle)).await.expect("it ends in time");
-        stop.cancel();
-        rate
-    };
-    let (ended, rate) = tokio::join!(simulator, body);
-    ended.expect("the simulator runs");
-    rate
+    support::with_sim(config, DEVICES, run).await
 }
 
 fn token(n: usize) -> String {
-    let n = n % DEVICES;
-    format!("device-{n}:APA91bEXAMPLE-registration-token-of-a-usual-length-{n}")
+    support::token(n % DEVICES)
 }
 
 /// The transport alone: no broker, no store.
@@ -204,7 +172,7 @@ async fn bridge(sim: &SimHandle, folder: &Path, messages: usize, way: Way) -> f6
         },
         broker: Broker { listen: Listen::At(any), anonymous: true, ..Broker::default() },
         store: Store { path: folder.join("bridge.db") },
-        routes: Routes { default_bal: Some("client1".to_owned()), ..Routes::default() },
+        routes: Routes { default_bal: Some(BAL.to_owned()), ..Routes::default() },
         ops: Ops { listen: any },
         ..Settings::default()
     };
@@ -227,7 +195,8 @@ async fn bridge(sim: &SimHandle, folder: &Path, messages: usize, way: Way) -> f6
 }
 
 async fn bridge_downstream(addresses: Addresses, messages: usize) -> f64 {
-    let (client, mut events) = bal(addresses, "client1/others/receipts").await;
+    let broker = addresses.broker.expect("the broker is embedded");
+    let (client, mut events) = bal(broker, "client1/others/receipts").await;
     let start = Instant::now();
     let publishes = async {
         for n in 0..messages {
@@ -248,7 +217,8 @@ async fn bridge_downstream(addresses: Addresses, messages: usize) -> f64 {
 }
 
 async fn bridge_upstream(addresses: Addresses, sim: &SimHandle, messages: usize) -> f64 {
-    let (_client, mut events) = bal(addresses, "client1/others/messages").await;
+    let broker = addresses.broker.expect("the broker is embedded");
+    let (_client, mut events) = bal(broker, "client1/others/messages").await;
     let start = Instant::now();
     speak(sim, messages);
     let mut got = 0;
@@ -256,30 +226,4 @@ async fn bridge_upstream(addresses: Addresses, sim: &SimHandle, messages: usize)
         got += usize::from(document(&mut events).await.is_some());
     }
     per_second(messages, start)
-}
-
-/// A BAL that is subscribed to one topic.
-async fn bal(addresses: Addresses, topic: &str) -> (AsyncClient, rumqttc_v5::EventLoop) {
-    let broker = addresses.broker.expect("the broker is embedded");
-    let mut options = MqttOptions::new("client1", ("127.0.0.1", broker.port()));
-    options.set_outgoing_inflight_upper_limit(500);
-    let (client, mut events) = AsyncClient::builder(options).capacity(500).build();
-    client.subscribe(topic, QoS::AtLeastOnce).await.expect("the event loop is there");
-    loop {
-        if let Event::Incoming(Packet::SubAck(_)) = events.poll().await.expect("the broker answers") {
-            return (client, events);
-        }
-    }
-}
-
-/// The document that the next event brings, if it brings one.
-async fn document(events: &mut rumqttc_v5::EventLoop) -> Option<Value> {
-    match events.poll().await.expect("the broker stays") {
-        Event::Incoming(Packet::Publish(publish)) => serde_json::from_slice(&publish.payload).ok(),
-        _ => None,
-    }
-}
-
-fn per_second(messages: usize, start: Instant) -> f64 {
-    messages as f64 / start.elapsed().as_secs_f64()
 }

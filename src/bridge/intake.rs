@@ -185,18 +185,19 @@ impl Intake {
     async fn receipt(&mut self, owner: Owner, publish: Inbound) -> Result<(), StoreError> {
         match BalReceipt::parse(&publish.payload, &self.hall.settings.message) {
             Ok(receipt) => {
-                let what = match receipt.messages {
-                    Acknowledged::Each(sids) => Kept::These(sids),
-                    Acknowledged::UpTo(sid) => Kept::UpTo(sid),
-                };
                 let hall = Arc::clone(&self.hall);
-                let done = async move {
-                    if let (Kept::These(sids), true) = (&what, hall.hears_apps()) {
-                        confirm(&hall, sids.clone()).await?;
+                let done: Remaining = match receipt.messages {
+                    // Asked for at once, so that a crowd of apps shares commits.
+                    Acknowledged::Each(sids) => {
+                        let committed = hall.store.confirm(&owner, sids, now_ms()).await?;
+                        Box::pin(async move { confirmed(&hall, committed.await?).await })
                     }
-                    hall.store.acked(&owner, what, now_ms()).await.map(|_| Some(AckWord::Done))
+                    Acknowledged::UpTo(sid) => Box::pin(async move {
+                        hall.store.acked(&owner, Kept::UpTo(sid), now_ms()).await?;
+                        Ok(Some(AckWord::Done))
+                    }),
                 };
-                self.waiting.push_back((publish.ack, Box::pin(done)));
+                self.waiting.push_back((publish.ack, done));
                 Ok(())
             }
             Err(rejection) => self.refuse(&owner, &rejection, None, publish).await,
@@ -299,9 +300,9 @@ fn told(hall: &Hall, accepted: Accepted, sid: Sid, owner: &Owner, id: &MessageId
     Some(AckWord::Done)
 }
 
-/// The same document confirms messages to devices, from the app on one, where the push service does not.
-async fn confirm(hall: &Hall, sids: Vec<Sid>) -> Result<(), StoreError> {
-    for (sid, recorded) in hall.store.confirm(sids, now_ms()).await?.await? {
+/// What follows from the word of an app that it has pushes.
+async fn confirmed(hall: &Hall, pushes: Vec<(Sid, Recorded)>) -> Result<Option<AckWord>, StoreError> {
+    for (sid, recorded) in pushes {
         let Recorded::Moved { bal, id, recipient, way, life, told } = recorded else { continue };
         hall.metrics.count(Metric::Receipts);
         if !life.unsent() {
@@ -313,7 +314,7 @@ async fn confirm(hall: &Hall, sids: Vec<Sid>) -> Result<(), StoreError> {
             tracing::debug!(target: story::TARGET, bal, id, ?status, "confirmed by the app: status on disk");
         }
     }
-    Ok(())
+    Ok(Some(AckWord::Done))
 }
 
 async fn front(waiting: &mut VecDeque<(Ack, Remaining)>) -> Result<Option<AckWord>, StoreError> {

@@ -67,7 +67,7 @@ impl Default for Fcm {
             project_id: None,
             base_url: "https://fcm.googleapis.com".into(),
             ca_file: None,
-            connections: 10,
+            connections: 16,
             on_ambiguous: OnAmbiguous::Retry,
             app_receipts: true,
             metadata_host: "metadata.google.internal".into(),

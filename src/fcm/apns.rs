@@ -5,7 +5,7 @@ use super::loss::{Losses, Why};
 use super::message::{Message, Priority};
 use super::notification::Parts;
 use super::webpush::hashed;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 /// The block's name.
 pub(super) const BLOCK: &str = "apns";
@@ -32,7 +32,8 @@ pub(super) fn block(message: &Message, parts: &Parts, losses: &mut Losses) -> Ma
     }
     let mut block = Map::new();
     if !aps.is_empty() {
-        block.insert("payload".to_owned(), json!({ "aps": aps }));
+        let payload = Map::from_iter([("aps".to_owned(), Value::Object(aps))]);
+        block.insert("payload".to_owned(), Value::Object(payload));
     }
     block
 }

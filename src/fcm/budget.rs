@@ -144,7 +144,7 @@ impl Budget {
 
     /// Counts one message, if it may go.
     pub fn take(&mut self, charge: Charge, now: Instant) -> Grant {
-        let project = self.project.wait(now);
+        let project = self.project_wait(now);
         if !project.is_zero() {
             return Grant::ProjectWaits(project);
         }
@@ -161,6 +161,12 @@ impl Budget {
         }
         self.project.take(now);
         Grant::Go
+    }
+
+    /// How long until one more message of the project may go, whoever it is for; zero is now.
+    #[must_use]
+    pub fn project_wait(&self, now: Instant) -> Duration {
+        self.project.wait(now)
     }
 
     /// Lets nothing go before `wait` is over: FCM said that the project's quota is used up.

@@ -9,7 +9,7 @@ use super::message::Message;
 use super::notification::Parts;
 use super::target::{Target, TargetError};
 use super::{android, apns, merge, spelling, webpush};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use std::fmt;
 
 /// Blocks that a sender may hand through. Others would only get the whole message refused.
@@ -96,7 +96,12 @@ pub fn translate(mut message: Message, now_unix_s: u64) -> Result<Request, Reque
     }
     let validate_only = message.options.dry_run;
     let fields = fields(message, load.data, &parts, now_unix_s, &mut losses);
-    let body = json!({ "validate_only": validate_only, "message": fields }).to_string();
+    // Not by `json!`, which would copy them all.
+    let body = Map::from_iter([
+        ("validate_only".to_owned(), Value::Bool(validate_only)),
+        ("message".to_owned(), Value::Object(fields)),
+    ]);
+    let body = Value::Object(body).to_string();
     Ok(Request { body, validate_only, losses: losses.into_vec() })
 }
 

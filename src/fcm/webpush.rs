@@ -4,7 +4,7 @@ use super::limits::WEBPUSH_TOPIC_MAX;
 use super::message::{Message, Priority};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
 /// The block's name.
@@ -28,7 +28,7 @@ pub(super) fn block(message: &Message) -> Map<String, Value> {
     }
     let mut block = Map::new();
     if !headers.is_empty() {
-        block.insert("headers".to_owned(), json!(headers));
+        block.insert("headers".to_owned(), Value::Object(headers));
     }
     block
 }

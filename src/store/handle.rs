@@ -254,12 +254,24 @@ impl Store {
         self.submit(move |desk| dispatch::unpark(desk, recipient, &way)).await
     }
 
-    /// Apps on devices say that they have these messages; returns what that did to those that wait for such a word.
+    /// Somebody says below the topics of `name` that he has these messages: an app that it has a push, which counts where
+    /// nobody else can say so, or a BAL that it has a message of a device. Returns what became of the pushes.
     ///
     /// # Errors
     /// When the store is closed.
-    pub async fn confirm(&self, sids: Vec<Sid>, at: u64) -> Result<Committed<Vec<(Sid, Recorded)>>, StoreError> {
-        self.submit(move |desk| dispatch::confirm(desk, &sids, at)).await
+    pub async fn confirm(
+        &self,
+        name: &Owner,
+        sids: Vec<Sid>,
+        at: u64,
+    ) -> Result<Committed<Vec<(Sid, Recorded)>>, StoreError> {
+        let (name, what) = (name.clone(), Acknowledged::These(sids.clone()));
+        self.submit(move |desk| {
+            let pushes = dispatch::confirm(desk, &sids, at)?;
+            inbox::acked(desk, name.as_str(), &what, at)?;
+            Ok(pushes)
+        })
+        .await
     }
 
     /// Takes a message from a device, unless it is known.

@@ -4,6 +4,7 @@ use crate::fcm::limits::{PAYLOAD_MAX, TOPIC_PAYLOAD_MAX};
 use crate::fcm::loss::LOSSES_MAX;
 use crate::fcm::message::Receipt;
 use proptest::prelude::*;
+use serde_json::json;
 
 const NOW: u64 = 1_767_225_600;
 

@@ -559,7 +559,8 @@ async fn only_what_waits_for_the_word_of_an_app_is_confirmed_by_one() {
     let (ccs, fcm) = (over_ccs.sid, over_v1.sid);
     rig.accept(over_ccs).await;
     rig.accept(over_v1).await;
-    let confirm = async |at| rig.store.confirm(vec![ccs, fcm], at).await.unwrap().await.unwrap();
+    let owner = Owner::new("alice").unwrap();
+    let confirm = async |at| rig.store.confirm(&owner, vec![ccs, fcm], at).await.unwrap().await.unwrap();
     assert_eq!(confirm(NOW).await, [(fcm, Recorded::Swallowed)], "it was never sent");
     let query = DueQuery { way: v1.clone(), now: NOW, limit: 9, blocked: Arc::new(|_, _| None) };
     rig.store.take_due(query).await.unwrap().await.unwrap();

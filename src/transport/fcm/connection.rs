@@ -9,6 +9,7 @@
 
 use super::Timing;
 use super::exchange::{Order, Reply, exchange};
+use super::gather::Gather;
 use crate::chat::id::Sid;
 use crate::transport::dial::{DialError, Dialer, Stream};
 use bytes::Bytes;
@@ -30,6 +31,8 @@ use tokio_util::sync::CancellationToken;
 const STREAMS_BEFORE_SETTINGS: usize = 0;
 /// Longest head of an answer, in bytes as RFC 9113 section 6.5.2 counts them; FCM's have a few hundred.
 const HEAD_MAX: u32 = 32 * 1024;
+/// Most orders that are taken at a time, to be written together.
+const ORDERS: usize = 32;
 
 /// What a connection tells the hub.
 #[derive(Debug)]
@@ -101,7 +104,8 @@ pub(super) struct Connection {
 enum Turn {
     Wire(WireEvent),
     Reply(Sid, Reply),
-    Order(Option<Order>),
+    /// So many orders came; none means that there will be no more.
+    Orders(usize),
     Tick,
     Retire,
 }
@@ -149,6 +153,7 @@ impl Connection {
         let mut takes = true;
         let mut settled = Settled::Until(Instant::now() + self.timing.request);
         let retire = self.retire.clone();
+        let mut orders = Vec::with_capacity(ORDERS);
         loop {
             if !takes && open.is_empty() {
                 return Cause::Retired;
@@ -162,7 +167,7 @@ impl Connection {
                 () = pulse.next(quiet) => Turn::Tick,
                 () = settled.overdue() => return Cause::Silent(self.timing.request),
                 // What was ordered before the retirement is still done.
-                order = self.orders.recv(), if takes => Turn::Order(order),
+                count = self.orders.recv_many(&mut orders, ORDERS), if takes => Turn::Orders(count),
                 () = retire.cancelled(), if takes => Turn::Retire,
             };
             match turn {
@@ -178,10 +183,12 @@ impl Connection {
                     return cause;
                 }
                 Turn::Reply(sid, reply) => self.tell(Word::Reply(sid, reply)).await,
-                Turn::Order(Some(order)) => {
-                    open.push(Box::pin(exchange(wire.send.clone(), self.uri.clone(), order, self.timing)));
+                Turn::Orders(0) | Turn::Retire => takes = false,
+                Turn::Orders(_) => {
+                    for order in orders.drain(..) {
+                        open.push(Box::pin(exchange(wire.send.clone(), self.uri.clone(), order, self.timing)));
+                    }
                 }
-                Turn::Order(None) | Turn::Retire => takes = false,
                 Turn::Tick => match pulse.beat(&mut wire.pings) {
                     Beat::Going => {}
                     Beat::Lost => {
@@ -222,7 +229,7 @@ enum WireEvent {
 
 /// HTTP/2 on one stream of bytes.
 struct Wire {
-    connection: client::Connection<Box<dyn Stream>, Bytes>,
+    connection: client::Connection<Gather, Bytes>,
     send: SendRequest<Bytes>,
     pings: PingPong,
     told: Told,
@@ -241,7 +248,7 @@ impl Wire {
             .enable_push(false)
             .initial_max_send_streams(STREAMS_BEFORE_SETTINGS)
             .max_header_list_size(HEAD_MAX)
-            .handshake(stream)
+            .handshake(Gather(stream))
             .await?;
         let pings = connection.ping_pong().expect("a new connection has its pings");
         Ok(Self { connection, send, pings, told: Told::Takes(STREAMS_BEFORE_SETTINGS) })

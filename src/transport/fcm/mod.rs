@@ -18,6 +18,7 @@ mod address;
 mod connection;
 pub mod encode;
 mod exchange;
+mod gather;
 mod hearing;
 mod hub;
 mod ledger;
@@ -41,8 +42,11 @@ use tokio_util::sync::CancellationToken;
 pub const BASE_URL: &str = "https://fcm.googleapis.com";
 /// Google's metadata server, seen from a machine of Google's.
 pub const METADATA_HOST: &str = "metadata.google.internal";
-/// Most connections. Ten reach the default quota at 100 ms for each answer.
+/// Most connections that may be asked for.
 pub const CONNECTIONS_MAX: usize = 100;
+/// Most connections, if nothing else is said: they carry the default quota of 10 000/s at up to 160 ms for each answer.
+/// They are opened as they are needed, so those beyond the need cost nothing.
+const CONNECTIONS: usize = 16;
 /// Requests at a time on one connection: what FCM takes.
 pub const STREAMS_MAX: usize = 100;
 
@@ -170,7 +174,7 @@ impl FcmConfig {
             project_id: None,
             base_url: BASE_URL.to_owned(),
             ca_file: None,
-            connections: 10,
+            connections: CONNECTIONS,
             streams: STREAMS_MAX,
             on_ambiguous: OnAmbiguous::Retry,
             confirm_to: None,

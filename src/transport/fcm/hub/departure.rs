@@ -12,6 +12,7 @@ use crate::ops::clock::now_ms;
 use crate::transport::Send;
 use crate::transport::fcm::encode;
 use crate::transport::fcm::exchange::{Order, Reply};
+use crate::transport::fcm::ledger::Pending;
 use crate::transport::fcm::pool::{Demand, NoTaker};
 use crate::transport::fcm::token::Bearer;
 use std::time::Duration;
@@ -43,6 +44,11 @@ impl Hub {
             }
             let Some(connection) = self.pool.room() else { return Demand::Waiting };
             let Some(bearer) = self.wallet.bearer(now) else { return Demand::Met };
+            let wait = self.project_waits(pending, now);
+            if !wait.is_zero() {
+                self.wake_in(wait, now);
+                return Demand::Met;
+            }
             let ready = match self.prepare(&pending.send) {
                 Ok(ready) => ready,
                 Err(fault) => {
@@ -63,6 +69,13 @@ impl Hub {
                 Permit::LineWaits(wait) => self.defer_line(recipient, sid, wait),
             }
         }
+    }
+
+    /// How long the project's budget holds this message back. Asked before the message is written, which would be in vain
+    /// at every turn of the hub otherwise.
+    fn project_waits(&self, pending: &Pending, now: Instant) -> Duration {
+        let counts = pending.probe.is_none() && self.spare.is_none() && self.breaker.cause().is_none();
+        if counts { self.budget.project_wait(now.into_std()) } else { Duration::ZERO }
     }
 
     fn prepare(&self, send: &Send) -> Result<(target::Target, Request), RequestError> {

@@ -1,0 +1,124 @@
+//! A bridge with the embedded broker and one way to the devices, put together as `app` does it, but with a transport of
+//! the benchmark's own settings: the whole of a short run would fall into the minute in which the project's share grows.
+
+use crate::support::BAL;
+use fcm_mqtt_bridge::bridge::{self, Parts, Room, Stops};
+use fcm_mqtt_bridge::broker::{Broker, BrokerConfig, BrokerLimits, Listen, Surroundings};
+use fcm_mqtt_bridge::chat::id::Owner;
+use fcm_mqtt_bridge::chat::message::{BrokerKind, Limits};
+use fcm_mqtt_bridge::chat::route::Routes;
+use fcm_mqtt_bridge::chat::way::{Way, Ways};
+use fcm_mqtt_bridge::mqtt;
+use fcm_mqtt_bridge::ops::clock::now_ms;
+use fcm_mqtt_bridge::ops::health::Readiness;
+use fcm_mqtt_bridge::ops::metrics::Metrics;
+use fcm_mqtt_bridge::store::{self, Keeper, Store};
+use fcm_mqtt_bridge::transport::fcm::{self, FcmConfig};
+use fcm_mqtt_bridge::transport::{self, Link};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+// As `app` has them.
+const CLAIMS: usize = 4_096;
+const SENDS: usize = 64;
+const REPORTS: usize = 1_024;
+const DOOR: usize = 256;
+const UNCONFIRMED: usize = 65_536;
+
+/// A running bridge.
+pub(crate) struct House {
+    /// Where its broker is.
+    pub(crate) broker: SocketAddr,
+    parts: JoinSet<()>,
+    keeper: Keeper,
+}
+
+impl House {
+    /// Opens one with an empty store, and waits until messages go.
+    pub(crate) async fn open(folder: &Path, transport: FcmConfig) -> Self {
+        for suffix in ["", "-wal", "-shm", ".lock"] {
+            let _ = std::fs::remove_file(folder.join(format!("bridge.db{suffix}")));
+        }
+        let way = Way::FcmV1(None);
+        let unconfirmed = transport.confirm_to.is_none();
+        let wanted = store::Settings { ways: vec![way.clone()], ..store::Settings::new(folder.join("bridge.db")) };
+        let (store, keeper, recovery) = Store::open(&wanted, now_ms()).expect("the store opens");
+        let limits = BrokerLimits { unconfirmed: UNCONFIRMED, ..BrokerLimits::default() };
+        let listen = Listen::tcp(([127, 0, 0, 1], 0).into());
+        let config = BrokerConfig {
+            listen,
+            anonymous: true,
+            users_file: None,
+            jwt: None,
+            data: Some(folder.join("broker")),
+            limits,
+        };
+        let broker = Broker::bind(config).await.expect("the broker can listen");
+        let address = broker.addresses().tcp.expect("it listens on TCP");
+
+        let metrics = Arc::new(Metrics::new());
+        let (mqtt_port, mqtt_outlet) = mqtt::port(DOOR, DOOR);
+        let (port, outlet) = transport::port(SENDS, REPORTS, REPORTS);
+        let (readiness, _) = watch::channel(starting());
+        let mut link = port.link.clone();
+        let surroundings = Surroundings {
+            metrics: Arc::clone(&metrics),
+            mark_copy: Some(bridge::mark_copy),
+            reload: watch::channel(0).1,
+        };
+        let transports = vec![(way.clone(), port)];
+        let settings = settings(way, unconfirmed);
+        let lanes = Parts { store, recovery, mqtt: mqtt_port, transports, metrics, readiness };
+        let mut parts = JoinSet::new();
+        parts.spawn(async { bridge::run(settings, lanes, Stops::default()).await.expect("the lanes run") });
+        parts.spawn(async {
+            broker.run(mqtt_outlet, surroundings, CancellationToken::new()).await.expect("the broker runs");
+        });
+        parts.spawn(async { fcm::run(transport, outlet, CancellationToken::new()).await.expect("the transport runs") });
+        link.wait_for(|link| *link == Link::Up).await.expect("the transport runs");
+        Self { broker: address, parts, keeper }
+    }
+
+    /// Ends it at once; the store is closed in order.
+    pub(crate) async fn close(mut self) {
+        self.parts.shutdown().await;
+        self.keeper.close().await.expect("the store closes");
+    }
+}
+
+fn settings(way: Way, unconfirmed: bool) -> bridge::Settings {
+    let room = Room { rows: 1_000_000, bytes: 2_000_000_000 };
+    let routes = Routes::new(HashMap::new(), Owner::new(BAL).ok());
+    bridge::Settings {
+        ways: Ways::new(way.clone(), HashMap::new(), &routes),
+        routes,
+        unconfirmed: if unconfirmed { HashSet::from([way]) } else { HashSet::new() },
+        explicit: HashSet::new(),
+        broker: BrokerKind::Embedded,
+        message: Limits::default(),
+        inflight_publishes: 1_000,
+        topic_window: 500,
+        claims: CLAIMS,
+        queue: room,
+        spool: room,
+        retry_max_seconds: 3_600,
+        presence_grace: Duration::from_secs(2),
+        started_ms: now_ms(),
+    }
+}
+
+fn starting() -> Readiness {
+    Readiness {
+        ready: false,
+        transports: BTreeMap::new(),
+        mqtt: "closed",
+        store: "ok".to_owned(),
+        intake: "taking".to_owned(),
+    }
+}

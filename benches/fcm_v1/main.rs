@@ -1,0 +1,256 @@
+//! How many messages per second the bridge carries by FCM HTTP v1, each on disk before it is acknowledged, beside the
+//! transport alone and a bare HTTP/2 client with as many connections and streams on the same simulator: once with a
+//! simulator that answers at once, and once with one that takes as long as the real service. Everything is in this one
+//! process: simulator, bridge with the embedded broker, and the BAL as an MQTT client over TCP.
+//!
+//! `cargo bench --bench fcm_v1` runs it; `-- 50000` with another number of messages, `-- dir=/some/disk` with the store
+//! elsewhere.
+//!
+//! CPU is the processor time of the whole process for each message. The time from the queue to the request is that from
+//! the message's id, which the bridge makes when it takes the message, before its commit, to the simulator's record of
+//! its arrival. At full speed that is mostly the time that the message waits in the queue on disk; at a steady pace it is
+//! what the bridge needs.
+
+mod bare;
+mod house;
+#[path = "../support/mod.rs"]
+mod support;
+mod whole;
+
+use bytes::Bytes;
+use fcm_mqtt_bridge::chat::id::{SidSource, Token};
+use fcm_mqtt_bridge::chat::push::{Priority, Push, Target};
+use fcm_mqtt_bridge::fcm::request::translate;
+use fcm_mqtt_bridge::ops::clock::now_ms;
+use fcm_mqtt_bridge::sim::SimConfig;
+use fcm_mqtt_bridge::sim::config::CertificateConfig;
+use fcm_mqtt_bridge::sim::handle::SimHandle;
+use fcm_mqtt_bridge::sim::v1::config::Quotas as SimQuotas;
+use fcm_mqtt_bridge::sim::v1::{V1Config, V1Faults, V1Handle};
+use fcm_mqtt_bridge::transport::fcm::{self, Credentials, FcmConfig, Quotas, encode};
+use fcm_mqtt_bridge::transport::{self, Link, Report, Send};
+use http::{HeaderValue, Uri};
+use serde_json::{Map, Value};
+use std::path::Path;
+use std::time::Duration;
+use support::{Arguments, TEXT, per_second, token};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use whole::Load;
+
+/// More than are open at a time: a device's messages go one after the other.
+const DEVICES: usize = 10_000;
+/// How long the simulator takes for an answer, in milliseconds.
+const LATENCIES_MS: [u64; 2] = [0, 100];
+/// No quota: what is measured must not be one.
+const ENDLESS: u32 = u32::MAX;
+const A_DAY_S: u32 = 86_400;
+
+fn main() {
+    let Arguments { messages, folder } = Arguments::read(40_000, "fcm_v1");
+    support::block_on(&folder, measure(messages, &folder));
+}
+
+async fn measure(messages: usize, folder: &Path) {
+    let FcmConfig { connections, streams, .. } = FcmConfig::new(Credentials::Metadata(String::new()));
+    println!(
+        "{messages} messages, {DEVICES} devices, up to {connections} connections of {streams} streams; store in {}",
+        folder.display()
+    );
+    for latency_ms in LATENCIES_MS {
+        let sim = |run| with_sim(folder, latency_ms, run);
+        let rows = [
+            ("bare HTTP/2 client", sim(Run::Bare(messages)).await),
+            ("transport alone", sim(Run::Alone(messages)).await),
+            ("bridge, durable", sim(Run::Bridge(Load::Full(messages))).await),
+            ("  its apps confirming", sim(Run::Bridge(Load::Confirmed(messages))).await),
+            ("  at a steady pace", sim(Run::Bridge(Load::Paced)).await),
+        ];
+        let answers = format!("answers after {latency_ms} ms");
+        println!(
+            "\n{answers:<24}{:>14}{:>8}{:>9}{:>13}{:>12}{:>9}",
+            "messages", "ratio", "CPU", "connections", "queue p50", "p99"
+        );
+        let bare = rows[0].1.rate;
+        for (name, row) in rows {
+            println!("{name:<24}{}", row.line(bare));
+        }
+    }
+}
+
+/// What is measured.
+enum Run {
+    Bare(usize),
+    Alone(usize),
+    Bridge(Load),
+}
+
+/// Runs while something is measured.
+struct Meter {
+    start: Instant,
+    cpu: Option<Duration>,
+}
+
+impl Meter {
+    fn start() -> Self {
+        Self { start: Instant::now(), cpu: cpu() }
+    }
+
+    fn stop(self, sim: &SimHandle, messages: usize) -> Row {
+        let rate = per_second(messages, self.start);
+        let cpu = cpu().zip(self.cpu).map(|(end, start)| end.saturating_sub(start) / messages as u32);
+        Row { rate, cpu, connections: side(sim).stats().connections, waits_ms: None }
+    }
+}
+
+/// The processor time that this process has used, of all its threads; only Linux says.
+fn cpu() -> Option<Duration> {
+    /// The unit of the kernel's counts for user space.
+    const TICK: Duration = Duration::from_millis(10);
+    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+    // The name in parentheses may hold blanks; behind it are the state and ten more fields before these two.
+    let (_, fields) = stat.rsplit_once(')')?;
+    let used: u32 = fields.split_whitespace().skip(11).take(2).map_while(|field| field.parse::<u32>().ok()).sum();
+    Some(TICK * used)
+}
+
+/// What came out of one measurement.
+struct Row {
+    rate: f64,
+    /// Of the whole process, for each message.
+    cpu: Option<Duration>,
+    connections: u64,
+    waits_ms: Option<(u64, u64)>,
+}
+
+impl Row {
+    fn line(&self, bare: f64) -> String {
+        let cpu = self.cpu.map_or_else(|| "-".to_owned(), |cpu| format!("{} \u{b5}s", cpu.as_micros()));
+        let waits = self.waits_ms.map_or_else(String::new, |(p50, p99)| format!("{p50:>9} ms{p99:>6} ms"));
+        format!("{:>11.0} /s{:>8.2}{cpu:>9}{:>13}{waits}", self.rate, self.rate / bare, self.connections)
+    }
+}
+
+async fn with_sim(folder: &Path, latency_ms: u64, run: Run) -> Row {
+    let endless = u64::from(ENDLESS);
+    let quotas = SimQuotas {
+        project_per_minute: endless,
+        device_per_minute: endless,
+        device_per_hour: endless,
+        ..SimQuotas::default()
+    };
+    let v1 = V1Config { quotas, faults: V1Faults { latency_ms, ..V1Faults::default() }, ..V1Config::default() };
+    let config = SimConfig {
+        listen: ([127, 0, 0, 1], 0).into(),
+        control: None,
+        certificate: CertificateConfig { directory: Some(folder.join("tls")), ..CertificateConfig::default() },
+        v1: Some(v1),
+        ..SimConfig::default()
+    };
+    let measure = async |sim: &SimHandle| match run {
+        Run::Bare(messages) => bare(sim, folder, messages).await,
+        Run::Alone(messages) => alone(sim, folder, messages).await,
+        Run::Bridge(load) => whole::run(sim, folder, load).await,
+    };
+    support::with_sim(config, DEVICES, measure).await
+}
+
+fn side(sim: &SimHandle) -> V1Handle {
+    sim.v1().expect("the simulator has the v1 side")
+}
+
+fn transport(sim: &SimHandle, folder: &Path) -> FcmConfig {
+    let v1 = side(sim);
+    let endless = Quotas {
+        project_per_minute: ENDLESS,
+        device_per_minute: ENDLESS,
+        device_per_hour: ENDLESS,
+        ..Quotas::default()
+    };
+    FcmConfig {
+        base_url: v1.base_url().to_owned(),
+        ca_file: Some(folder.join("tls/ca.pem")),
+        quotas: endless,
+        ..FcmConfig::new(Credentials::File(v1.credentials_file().expect("it has a folder").to_owned()))
+    }
+}
+
+fn send(sids: &mut SidSource, n: usize) -> Send {
+    let push = Push {
+        target: Target::Token(Token::new(token(n % DEVICES)).expect("a token")),
+        data: Map::from_iter([("text".to_owned(), TEXT.into())]),
+        notification: None,
+        priority: Priority::High,
+        collapse: None,
+        receipt: false,
+        fcm: Map::new(),
+    };
+    let (sid, recipient) = (sids.next(now_ms(), 1), push.target.recipient());
+    Send { sid, push, recipient, deadline_ms: now_ms() + 1_000 * u64::from(A_DAY_S), attempt: 1 }
+}
+
+async fn bare(sim: &SimHandle, folder: &Path, messages: usize) -> Row {
+    let config = transport(sim, folder);
+    let v1 = side(sim);
+    let mut sids = SidSource::default();
+    let bodies = (0..messages).map(|n| {
+        let Send { sid, push, .. } = send(&mut sids, n);
+        let message = encode::message(&push, sid.to_string(), A_DAY_S, None).expect("a good message");
+        Bytes::from(translate(message, now_ms() / 1_000).expect("a good message").body)
+    });
+    let uri: Uri = format!("{}/v1/projects/{}/messages:send", v1.base_url(), v1.project()).parse().expect("a URI");
+    let (connections, streams) = (config.connections, config.streams);
+    let errand = bare::Errand { uri, authorization: bearer(&v1).await, connections, streams, bodies: bodies.collect() };
+    let client = bare::Client::connect(errand, &folder.join("tls/ca.pem")).await;
+    let meter = Meter::start();
+    client.run().await;
+    meter.stop(sim, messages)
+}
+
+/// An access token, as a metadata server gives it.
+async fn bearer(v1: &V1Handle) -> HeaderValue {
+    let host: Uri = v1.token_url().parse().expect("a URI");
+    let mut stream = TcpStream::connect(host.authority().expect("an address").as_str()).await.expect("the authority");
+    let path = "/computeMetadata/v1/instance/service-accounts/default/token";
+    let request = format!("GET {path} HTTP/1.0\r\nMetadata-Flavor: Google\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.expect("the authority reads");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.expect("the authority answers");
+    let (_, body) = answer.split_once("\r\n\r\n").expect("an answer");
+    let body: Value = serde_json::from_str(body).expect("JSON");
+    HeaderValue::try_from(format!("Bearer {}", body["access_token"].as_str().expect("a token"))).expect("a header")
+}
+
+/// The transport with its port: no broker, no store.
+async fn alone(sim: &SimHandle, folder: &Path, messages: usize) -> Row {
+    let mut sids = SidSource::default();
+    let sends: Vec<Send> = (0..messages).map(|n| send(&mut sids, n)).collect();
+    let (mut port, outlet) = transport::port(64, 1, 1_024);
+    let stop = CancellationToken::new();
+    let running = fcm::run(transport(sim, folder), outlet, stop.clone());
+    let work = async {
+        port.link.wait_for(|link| *link == Link::Up).await.expect("the transport runs");
+        let meter = Meter::start();
+        let outgoing = port.sends.clone();
+        let sends = async {
+            for send in sends {
+                outgoing.send(send).await.expect("the transport runs");
+            }
+        };
+        let answers = async {
+            for _ in 0..messages {
+                let report = port.reports.recv().await.expect("the transport runs");
+                assert!(matches!(report, Report::Accepted { .. }), "{report:?}");
+            }
+        };
+        tokio::join!(sends, answers);
+        let row = meter.stop(sim, messages);
+        stop.cancel();
+        row
+    };
+    let (ended, row) = tokio::join!(running, work);
+    ended.expect("the transport ends well");
+    row
+}
