@@ -22,8 +22,9 @@ use crate::fcm::request::RequestError;
 use crate::fcm::target;
 use crate::fcm::verdict::Access;
 use crate::ops::clock::now_ms;
-use crate::transport::{Link, Outage, Outlet, Refusal, Report, Send};
+use crate::transport::{Change, Link, Outage, Outlet, Refusal, Report, Send};
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior};
@@ -36,6 +37,8 @@ const TICK: Duration = Duration::from_secs(1);
 /// The word for operators when the project's quota is used up, and when there is no access token.
 const QUOTA: &str = "quota_exceeded";
 const NO_TOKEN: &str = "no_access_token";
+/// What is told of all connections together; their own numbers begin with 1.
+const NO_CONNECTION: u64 = 0;
 
 /// The hub; see the module.
 pub(super) struct Hub {
@@ -50,6 +53,8 @@ pub(super) struct Hub {
     spare: Option<Ticket>,
     /// Pauses of the project in a row that FCM set no time for.
     pauses: u32,
+    /// That access tokens are refused to us, as it was told.
+    denied: Option<Arc<str>>,
     notes: mpsc::Receiver<Note>,
     /// Reports that the bridge has not taken yet; while there are any, little else is done.
     outbox: VecDeque<Report>,
@@ -116,6 +121,7 @@ impl Hub {
             flights: HashMap::new(),
             spare: None,
             pauses: 0,
+            denied: None,
             notes,
             outbox: VecDeque::new(),
             phase: Phase::Running,
@@ -190,8 +196,19 @@ impl Hub {
             self.keep_probe(now);
             self.pool.tend(demand, now);
         }
+        self.tell_denied(now);
         let link = self.link(now);
         outlet.link.send_if_modified(|old| std::mem::replace(old, link) != link);
+    }
+
+    /// No token means no message, so it is told as any other fault of the credentials is.
+    fn tell_denied(&mut self, now: Instant) {
+        let denied = self.wallet.refusal(now);
+        if let (None, Some(words)) = (&self.denied, &denied) {
+            let change = Change::AuthFailed { detail: format!("{NO_TOKEN}: {words}") };
+            self.outbox.push_back(Report::Connection { connection: NO_CONNECTION, change });
+        }
+        self.denied = denied;
     }
 
     fn stop(&mut self, outlet: &mut Outlet) {
