@@ -25,7 +25,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{oneshot, watch};
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 #[cfg(feature = "broker")]
@@ -221,7 +221,7 @@ struct Tasks {
     ops: JoinHandle<std::io::Result<()>>,
     lanes: JoinHandle<Result<(), StoreError>>,
     door: JoinHandle<Result<(), AppError>>,
-    back_doors: JoinSet<Result<(), AppError>>,
+    back_doors: backdoor::Tasks,
 }
 
 impl Tasks {

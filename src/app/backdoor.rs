@@ -20,6 +20,9 @@ const REPORTS: usize = 1_024;
 /// How long a transport waits for an external broker at the start, before it connects all the same.
 const DOOR_PATIENCE: Duration = Duration::from_secs(5);
 
+/// What runs behind the ports.
+pub(super) type Tasks = JoinSet<Result<(), AppError>>;
+
 /// One way, as configured.
 pub(super) enum BackDoor {
     Ccs(Box<CcsConfig>),
@@ -64,7 +67,7 @@ pub(super) fn start(
     doors: Vec<BackDoor>,
     front: &watch::Receiver<Door>,
     stop: &CancellationToken,
-) -> (Vec<(Way, Port)>, JoinSet<Result<(), AppError>>) {
+) -> (Vec<(Way, Port)>, Tasks) {
     let mut tasks = JoinSet::new();
     let mut ports = Vec::with_capacity(doors.len());
     for door in doors {
@@ -76,7 +79,7 @@ pub(super) fn start(
 }
 
 /// Waits for the first that ends, and what it says.
-pub(super) async fn first(tasks: &mut JoinSet<Result<(), AppError>>) -> Result<(), AppError> {
+pub(super) async fn first(tasks: &mut Tasks) -> Result<(), AppError> {
     match tasks.join_next().await {
         Some(ended) => ended?,
         None => Ok(()),

@@ -4,7 +4,6 @@ use super::order::OrderBook;
 use crate::chat::id::{Owner, Sid, SidSource};
 use crate::chat::message::{BridgeEvent, BrokerKind, Limits as MessageLimits};
 use crate::chat::route::Routes;
-use crate::chat::status::Source;
 use crate::chat::topic::BridgeTopic;
 use crate::chat::way::{Way, Ways};
 use crate::ops::clock::now_ms;
@@ -117,11 +116,6 @@ impl Hall {
         Ok(())
     }
 
-    /// Whether what an app says of a message may be all that is ever known of its delivery.
-    pub(crate) fn hears_apps(&self) -> bool {
-        self.books.keys().any(|way| way.witness() == Source::App && !self.settings.unconfirmed.contains(way))
-    }
-
     /// Whether another message for the push service may be taken. Those on their way to the disk are not counted yet, so
     /// the limit may be passed by `inflight_publishes`.
     pub(crate) fn queue_has_room(&self) -> bool {
@@ -162,6 +156,6 @@ impl Hall {
 }
 
 /// A book is consistent between any two of its calls, whoever panicked.
-pub(crate) fn locked(book: &Mutex<OrderBook>) -> MutexGuard<'_, OrderBook> {
+pub(crate) fn locked<T>(book: &Mutex<T>) -> MutexGuard<'_, T> {
     book.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -185,25 +185,19 @@ impl Intake {
     async fn receipt(&mut self, owner: Owner, publish: Inbound) -> Result<(), StoreError> {
         match BalReceipt::parse(&publish.payload, &self.hall.settings.message) {
             Ok(receipt) => {
-                let what = match receipt.messages {
-                    Acknowledged::Each(sids) => Kept::These(sids),
-                    Acknowledged::UpTo(sid) => Kept::UpTo(sid),
-                };
                 let hall = Arc::clone(&self.hall);
-                let at = now_ms();
-                // Both are queued now, so that many receipts share a commit; only the answers are waited for in turn.
-                let confirmed = match &what {
-                    Kept::These(sids) if hall.hears_apps() => Some(hall.store.confirm(sids.clone(), at).await?),
-                    Kept::These(_) | Kept::UpTo(_) => None,
-                };
-                let acked = hall.store.acked(&owner, what, at).await?;
-                let done = async move {
-                    if let Some(confirmed) = confirmed {
-                        tell_confirmed(&hall, confirmed.await?).await?;
+                let done: Remaining = match receipt.messages {
+                    // Asked for at once, so that a crowd of apps shares commits.
+                    Acknowledged::Each(sids) => {
+                        let committed = hall.store.confirm(&owner, sids, now_ms()).await?;
+                        Box::pin(async move { confirmed(&hall, committed.await?).await })
                     }
-                    acked.await.map(|_| Some(AckWord::Done))
+                    Acknowledged::UpTo(sid) => Box::pin(async move {
+                        hall.store.acked(&owner, Kept::UpTo(sid), now_ms()).await?;
+                        Ok(Some(AckWord::Done))
+                    }),
                 };
-                self.waiting.push_back((publish.ack, Box::pin(done)));
+                self.waiting.push_back((publish.ack, done));
                 Ok(())
             }
             Err(rejection) => self.refuse(&owner, &rejection, None, publish).await,
@@ -306,9 +300,9 @@ fn told(hall: &Hall, accepted: Accepted, sid: Sid, owner: &Owner, id: &MessageId
     Some(AckWord::Done)
 }
 
-/// The same document confirms messages to devices, from the app on one, where the push service does not.
-async fn tell_confirmed(hall: &Hall, confirmed: Vec<(Sid, Recorded)>) -> Result<(), StoreError> {
-    for (sid, recorded) in confirmed {
+/// What follows from the word of an app that it has pushes.
+async fn confirmed(hall: &Hall, pushes: Vec<(Sid, Recorded)>) -> Result<Option<AckWord>, StoreError> {
+    for (sid, recorded) in pushes {
         let Recorded::Moved { bal, id, recipient, way, life, told } = recorded else { continue };
         hall.metrics.count(Metric::Receipts);
         if !life.unsent() {
@@ -320,7 +314,7 @@ async fn tell_confirmed(hall: &Hall, confirmed: Vec<(Sid, Recorded)>) -> Result<
             tracing::debug!(target: story::TARGET, bal, id, ?status, "confirmed by the app: status on disk");
         }
     }
-    Ok(())
+    Ok(Some(AckWord::Done))
 }
 
 async fn front(waiting: &mut VecDeque<(Ack, Remaining)>) -> Result<Option<AckWord>, StoreError> {

@@ -48,7 +48,7 @@ pub enum Command {
     },
     /// Runs the simulator alone: CCS, and FCM HTTP v1 on request, with virtual devices and faults, for tests and for
     /// trying things.
-    Sim(SimArgs),
+    Sim(Box<SimArgs>),
     /// Reads the configuration, says what is wrong with it or how it applies (secrets hidden), and opens nothing.
     CheckConfig {
         /// The configuration file.

@@ -38,7 +38,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
         #[cfg(feature = "broker")]
         Command::Demo(args) => demo::run(args).await,
         Command::Run { config } => bridge(config.as_deref()).await,
-        Command::Sim(args) => sim::run(args).await,
+        Command::Sim(args) => sim::run(*args).await,
         Command::CheckConfig { config } => check_config(config.as_deref()),
         Command::Trace { id, store, json } => trace::run(&store_path(store)?, &id, json),
         Command::Outbox { store, list, limit, json } => {

@@ -140,17 +140,22 @@ impl Fault {
     }
 
     fn take(&mut self, detail: &Value) {
-        let of = |name: &str| detail.get(name).and_then(Value::as_array).into_iter().flatten().take(DETAILS_MAX);
-        match detail.get("@type").and_then(Value::as_str) {
-            Some(FCM_ERROR) => self.code = detail.get("errorCode").and_then(Value::as_str).map(FcmCode::of),
-            Some(APNS_ERROR) => self.apns = detail.get("reason").and_then(Value::as_str).map(str::to_owned),
-            Some(ERROR_INFO) => self.reason = detail.get("reason").and_then(Value::as_str).map(str::to_owned),
-            Some(BAD_REQUEST) => self.violations.extend(of("fieldViolations").map(|violation| Violation {
-                field: text(violation.get("field")),
-                description: text(violation.get("description")),
-            })),
+        let list = |name: &str| detail.get(name).and_then(Value::as_array).into_iter().flatten().take(DETAILS_MAX);
+        let word = |name: &str| detail.get(name).and_then(Value::as_str);
+        // Google writes camel case; servers that stand in for it also the names of the fields themselves.
+        match word("@type") {
+            Some(FCM_ERROR) if self.code.is_none() => {
+                self.code = word("errorCode").or_else(|| word("error_code")).map(FcmCode::of);
+            }
+            Some(APNS_ERROR) if self.apns.is_none() => self.apns = word("reason").map(str::to_owned),
+            Some(ERROR_INFO) if self.reason.is_none() => self.reason = word("reason").map(str::to_owned),
+            Some(BAD_REQUEST) => {
+                self.violations.extend(list("fieldViolations").chain(list("field_violations")).map(|violation| {
+                    Violation { field: text(violation.get("field")), description: text(violation.get("description")) }
+                }))
+            }
             Some(QUOTA_FAILURE) => {
-                self.quotas.extend(of("violations").map(|violation| text(violation.get("description"))));
+                self.quotas.extend(list("violations").map(|violation| text(violation.get("description"))));
             }
             _ => {}
         }
@@ -231,6 +236,28 @@ mod tests {
             assert_eq!(Fault::parse(&json.as_bytes()[..end]), None, "{end}");
         }
         assert!(Fault::parse(&json.as_bytes()[..whole]).is_some());
+    }
+
+    #[test]
+    fn details_are_understood_in_any_order_and_spelling_and_among_others() {
+        let details = [
+            json!({"@type": FCM_ERROR, "errorCode": "UNREGISTERED"}),
+            json!({"@type": BAD_REQUEST, "field_violations": [{"field": "message.token", "description": "?"}]}),
+            json!({"@type": "type.googleapis.com/google.rpc.Help", "links": [{"url": "https://x"}]}),
+            json!({"@type": ERROR_INFO, "reason": "R", "domain": "d", "metadata": {"errorCode": "INTERNAL"}}),
+            json!({"@type": FCM_ERROR}),
+            json!({"errorCode": "INTERNAL"}),
+        ];
+        for turn in 0..details.len() {
+            let mut turned = details.to_vec();
+            turned.rotate_left(turn);
+            let body = json!({"error": {"code": 404, "details": turned}, "more": [1]}).to_string();
+            let fault = Fault::parse(body.as_bytes()).unwrap();
+            assert_eq!((fault.code, fault.reason.as_deref()), (Some(FcmCode::Unregistered), Some("R")), "{turn}");
+            assert_eq!((fault.violations.len(), fault.http), (1, 404));
+        }
+        let snake = json!({"error": {"details": [{"@type": FCM_ERROR, "error_code": "INTERNAL"}]}}).to_string();
+        assert_eq!(Fault::parse(snake.as_bytes()).unwrap().code, Some(FcmCode::Internal));
     }
 
     #[test]

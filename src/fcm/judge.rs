@@ -50,8 +50,10 @@ fn taken(answer: &Answer<'_>, asked: &Asked<'_>) -> Verdict {
     let body = &answer.body[..answer.body.len().min(ANSWER_MAX)];
     let document: Option<Value> = serde_json::from_slice(body).ok();
     let name = document.as_ref().and_then(|document| document.get("name")).and_then(Value::as_str);
-    let says_json = answer.content_type.is_some_and(|kind| kind.trim_start().starts_with("application/json"));
-    if name.is_some() || says_json {
+    let kind = answer.content_type.unwrap_or_default().trim_start().to_ascii_lowercase();
+    // Without a name it is as good as cut short; but a whole document about an error is not FCM's word for "taken".
+    let says_error = document.as_ref().is_some_and(|document| document.get("error").is_some());
+    if name.is_some() || (kind.starts_with("application/json") && !says_error) {
         return Verdict::Sent { name: name.map(str::to_owned) };
     }
     let detail = detail::of_body(answer.status, answer.content_type, body, asked.target);

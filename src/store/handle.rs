@@ -254,12 +254,24 @@ impl Store {
         self.submit(move |desk| dispatch::unpark(desk, recipient, &way)).await
     }
 
-    /// Apps on devices say that they have these messages; returns what that did to those that wait for such a word.
+    /// Somebody says below the topics of `name` that he has these messages: an app that it has a push, which counts where
+    /// nobody else can say so, or a BAL that it has a message of a device. Returns what became of the pushes.
     ///
     /// # Errors
     /// When the store is closed.
-    pub async fn confirm(&self, sids: Vec<Sid>, at: u64) -> Result<Committed<Vec<(Sid, Recorded)>>, StoreError> {
-        self.submit(move |desk| dispatch::confirm(desk, &sids, at)).await
+    pub async fn confirm(
+        &self,
+        name: &Owner,
+        sids: Vec<Sid>,
+        at: u64,
+    ) -> Result<Committed<Vec<(Sid, Recorded)>>, StoreError> {
+        let (name, what) = (name.clone(), Acknowledged::These(sids.clone()));
+        self.submit(move |desk| {
+            let pushes = dispatch::confirm(desk, &sids, at)?;
+            inbox::acked(desk, name.as_str(), &what, at)?;
+            Ok(pushes)
+        })
+        .await
     }
 
     /// Takes a message from a device, unless it is known.
@@ -290,32 +302,20 @@ impl Store {
         Ok(routed)
     }
 
-    /// A BAL says that it has these upstream messages. What is returned resolves when they are dropped, to how many of
-    /// them were still kept for it. "All up to one" are dropped in parts, each asked for after the one before.
+    /// A BAL says that it has these upstream messages. Returns how many of them were still kept for it.
     ///
     /// # Errors
     /// When the store is closed, or fails on the way; what was dropped so far is.
-    pub async fn acked(
-        &self,
-        bal: &Owner,
-        what: Acknowledged,
-        at: u64,
-    ) -> Result<impl Future<Output = Result<u64, StoreError>> + Send + use<>, StoreError> {
-        let (store, bal) = (self.clone(), bal.clone());
-        let part = async move || {
+    pub async fn acked(&self, bal: &Owner, what: Acknowledged, at: u64) -> Result<u64, StoreError> {
+        let mut dropped = 0;
+        loop {
             let (bal, what) = (bal.clone(), what.clone());
-            store.submit(move |desk| inbox::acked(desk, bal.as_str(), &what, at)).await
-        };
-        let first = part().await?;
-        Ok(async move {
-            let mut chunk = first.await?;
-            let mut dropped = chunk.dropped;
-            while chunk.more {
-                chunk = part().await?.await?;
-                dropped += chunk.dropped;
+            let chunk = self.submit(move |desk| inbox::acked(desk, bal.as_str(), &what, at)).await?.await?;
+            dropped += chunk.dropped;
+            if !chunk.more {
+                return Ok(dropped);
             }
-            Ok(dropped)
-        })
+        }
     }
 
     /// The next documents of a topic behind `after_seq`, at most `limit`. What waits for its BAL's acknowledgement is

@@ -171,7 +171,8 @@ impl Options {
             (Policy::Push, priority) => priority.unwrap_or(Priority::High),
         };
         // Nobody answers for a crowd, and nothing arrives of a message that is only to be checked.
-        let receipt = self.receipt.unwrap_or(matches!(target, Target::Token(_)) && !asks_to_check_only(&self.fcm));
+        let answerable = matches!(target, Target::Token(_)) && !asks_to_check_only(&self.fcm);
+        let receipt = self.receipt.unwrap_or(answerable);
         Ok(Push {
             target,
             data: content.data,

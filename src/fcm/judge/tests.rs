@@ -300,6 +300,34 @@ fn what_fcm_took_has_a_name() {
 }
 
 #[test]
+fn a_success_that_speaks_of_an_error_is_none() {
+    for body in [r#"{"error":"upstream timed out"}"#, UNREGISTERED] {
+        let refused = refusal(judged(&token(), Access::Cached, answer(200, JSON, body)));
+        let expected = (Then::Hold(Cause::NotFcm), TokenAction::Keep, Arrival::Possible);
+        assert_eq!((refused.then, refused.token, refused.arrival), expected, "{body}");
+    }
+    let shouted = Some("Application/JSON");
+    assert_eq!(judged(&token(), Access::Cached, answer(200, shouted, "")), Verdict::Sent { name: None });
+}
+
+#[test]
+fn an_error_that_is_not_of_googles_form_is_judged_by_its_status() {
+    for body in [r#"{"error":"no"}"#, r#"{"error":null}"#, r#"{"message":"no"}"#, "[]", "\u{feff}{}"] {
+        for (status, then) in [
+            (400, Then::Never),
+            (401, Then::Refresh),
+            (403, Then::Hold(Cause::PermissionDenied)),
+            (404, Then::Hold(Cause::UnknownProject)),
+            (429, seconds(60, Share::Recipient, Tries::UntilExpiry)),
+            (503, seconds(10, Share::Recipient, Tries::UntilExpiry)),
+        ] {
+            let refused = refusal(judged(&token(), Access::Cached, answer(status, JSON, body)));
+            assert_eq!((refused.then, refused.token), (then, TokenAction::Keep), "{status} {body}");
+        }
+    }
+}
+
+#[test]
 fn a_second_401_needs_an_operator() {
     for (content_type, body) in [(JSON, EXPIRED_ACCESS), (HTML, PAGE_401), (None, "")] {
         let refused = refusal(judged(&token(), Access::Refreshed, answer(401, content_type, body)));

@@ -159,6 +159,46 @@ fn only_a_push_that_shows_nothing_is_a_background_push() {
     assert_eq!(theirs["message"]["apns"]["headers"]["apns-push-type"], "background");
 }
 
+/// What `explain` shows of it as well.
+#[test]
+fn the_block_for_apple_is_whole_and_the_senders_own_lies_over_it() {
+    let fields = json!({"priority": "normal", "time_to_live": 60, "collapse_key": "k".repeat(65),
+        "content_available": true, "mutable_content": true,
+        "notification": {"title": "t", "body": "b", "subtitle": "s", "badge": "0", "click_action": "OPEN",
+            "sound": {"critical": 1, "name": "bell.caf", "volume": 0.5}},
+        "apns": {"headers": {"Apns-Priority": "10"},
+            "payload": {"aps": {"alert": {"body": "theirs"}, "thread-id": "x"}, "mine": {"camelCase": null}},
+            "fcmOptions": {"image": "u"}, "liveActivityToken": "l"}});
+    let v1 = v1(fields);
+    let id = v1["message"]["apns"]["headers"]["apns-collapse-id"].as_str().unwrap().to_owned();
+    assert!(id.len() == 43 && id.bytes().all(|c| c.is_ascii_alphanumeric() || b"-_".contains(&c)), "{id}");
+    assert_eq!(
+        v1["message"]["apns"],
+        json!({
+            "headers": {"apns-priority": "10", "apns-expiration": "1767225660", "apns-collapse-id": id},
+            "payload": {
+                "aps": {"alert": {"title": "t", "body": "theirs", "subtitle": "s"}, "badge": 0, "category": "OPEN",
+                    "sound": {"critical": 1, "name": "bell.caf", "volume": 0.5}, "content-available": 1,
+                    "mutable-content": 1, "thread-id": "x"},
+                "mine": {"camelCase": null},
+            },
+            "fcm_options": {"image": "u"},
+            "live_activity_token": "l",
+        })
+    );
+}
+
+/// Apple refuses a background push of any other kind, so all of these have to come together.
+#[test]
+fn a_background_push_is_one_in_all_its_parts() {
+    let v1 = v1(json!({"priority": "high", "content_available": true, "time_to_live": 0, "data": {"k": "v"}}));
+    assert_eq!(
+        v1["message"]["apns"],
+        json!({"headers": {"apns-push-type": "background", "apns-priority": "5", "apns-expiration": "0"},
+            "payload": {"aps": {"content-available": 1}}})
+    );
+}
+
 #[test]
 fn a_collapse_key_that_does_not_fit_is_hashed() {
     let headers = |key: &str| {

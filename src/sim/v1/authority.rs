@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
@@ -28,6 +28,9 @@ use tokio_util::sync::CancellationToken;
 
 /// Bytes of a form at most.
 const MAX_FORM: usize = 64 << 10;
+
+/// The last second of the year 9999.
+const DATE_MAX_S: u64 = 253_402_300_799;
 
 /// What every request to the metadata server has, and every answer of it.
 const FLAVOR: &str = "Metadata-Flavor";
@@ -125,10 +128,23 @@ async fn token(State(authority): State<Arc<Authority>>, form: Bytes) -> Response
         // Outside the lock: a signature takes its time.
         None => oauth::check(&form, &authority.account, &authority.token_uri, seconds),
     };
-    match checked {
+    let mut response = match checked {
         Ok(grant) => answer(&authority.shared.with(|service, now| sell(&mut service.v1, grant, now))),
         Err(denied) => refused(&authority, StatusCode::BAD_REQUEST, denied.word(), &denied.to_string()),
+    };
+    // A server whose clock is ahead says so here as well; by this header a client finds out whose clock is wrong.
+    if let Some(date) = date(seconds) {
+        response.headers_mut().insert(header::DATE, date);
     }
+    response
+}
+
+/// A time in Unix seconds, as the header `Date` has it.
+fn date(seconds: i64) -> Option<header::HeaderValue> {
+    let then = UNIX_EPOCH.checked_add(Duration::from_secs(u64::try_from(seconds).ok()?))?;
+    // What follows the year 9999 cannot be written.
+    let writable = then < UNIX_EPOCH + Duration::from_secs(DATE_MAX_S);
+    writable.then(|| header::HeaderValue::try_from(httpdate::fmt_http_date(then)).ok())?
 }
 
 fn refused(authority: &Authority, status: StatusCode, word: &'static str, description: &str) -> Response {

@@ -378,7 +378,7 @@ impl World {
         if topic != Some(EXPLICIT) {
             return;
         }
-        let dropped = self.rig.store.acked(&Owner::new("bal1").unwrap(), what, self.now).await.unwrap().await.unwrap();
+        let dropped = self.rig.store.acked(&Owner::new("bal1").unwrap(), what, self.now).await.unwrap();
         let covered = self
             .upstream
             .iter_mut()

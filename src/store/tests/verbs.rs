@@ -350,14 +350,10 @@ async fn explicit_acks_keep_a_message_until_its_bal_has_it() {
 
     let (bal, other) = (Owner::new("bal1").unwrap(), Owner::new("bal2").unwrap());
     let these = Acknowledged::These(vec![sids[0]]);
-    assert_eq!(
-        rig.store.acked(&other, these.clone(), NOW).await.unwrap().await.unwrap(),
-        0,
-        "another BAL's word means nothing"
-    );
-    assert_eq!(rig.store.acked(&bal, these.clone(), NOW).await.unwrap().await.unwrap(), 1);
-    assert_eq!(rig.store.acked(&bal, these, NOW).await.unwrap().await.unwrap(), 0);
-    assert_eq!(rig.store.acked(&bal, Acknowledged::UpTo(sids[2]), NOW).await.unwrap().await.unwrap(), 2);
+    assert_eq!(rig.store.acked(&other, these.clone(), NOW).await.unwrap(), 0, "another BAL's word means nothing");
+    assert_eq!(rig.store.acked(&bal, these.clone(), NOW).await.unwrap(), 1);
+    assert_eq!(rig.store.acked(&bal, these, NOW).await.unwrap(), 0);
+    assert_eq!(rig.store.acked(&bal, Acknowledged::UpTo(sids[2]), NOW).await.unwrap(), 2);
     let rig = rig.crash();
     assert_eq!(rig.next(MESSAGES, 0).await.len(), 1);
     assert_eq!(rig.store.figures().spool_rows, 1);
@@ -563,7 +559,8 @@ async fn only_what_waits_for_the_word_of_an_app_is_confirmed_by_one() {
     let (ccs, fcm) = (over_ccs.sid, over_v1.sid);
     rig.accept(over_ccs).await;
     rig.accept(over_v1).await;
-    let confirm = async |at| rig.store.confirm(vec![ccs, fcm], at).await.unwrap().await.unwrap();
+    let owner = Owner::new("alice").unwrap();
+    let confirm = async |at| rig.store.confirm(&owner, vec![ccs, fcm], at).await.unwrap().await.unwrap();
     assert_eq!(confirm(NOW).await, [(fcm, Recorded::Swallowed)], "it was never sent");
     let query = DueQuery { way: v1.clone(), now: NOW, limit: 9, blocked: Arc::new(|_, _| None) };
     rig.store.take_due(query).await.unwrap().await.unwrap();

@@ -1,6 +1,7 @@
 //! One request and what became of it: the place where HTTP/2's ways to fail become certain or ambiguous.
 
 use super::Timing;
+use super::pool::End;
 use crate::chat::id::Sid;
 use crate::fcm::limits::ANSWER_MAX;
 use crate::fcm::verdict::{Ambiguous, Answer, Outcome, Unprocessed};
@@ -8,6 +9,7 @@ use bytes::{Bytes, BytesMut};
 use h2::client::{ResponseFuture, SendRequest};
 use h2::{Reason, RecvStream};
 use http::{HeaderMap, HeaderValue, Method, Request, Uri, header};
+use tokio::time::{Instant, timeout_at};
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
@@ -61,6 +63,16 @@ impl Reply {
     }
 }
 
+impl From<&Reply> for End {
+    fn from(reply: &Reply) -> Self {
+        match reply {
+            Reply::Answered { .. } => Self::Answered,
+            Reply::Ambiguous(Ambiguous::Timeout) => Self::Late,
+            Reply::Ambiguous(Ambiguous::Reset) | Reply::Unprocessed(_) => Self::Broken,
+        }
+    }
+}
+
 fn text(headers: &HeaderMap, name: header::HeaderName) -> Option<&str> {
     headers.get(name)?.to_str().ok()
 }
@@ -70,10 +82,7 @@ pub(super) async fn exchange(send: SendRequest<Bytes>, uri: Uri, order: Order, t
     let sid = order.sid;
     let reply = match post(send, uri, order) {
         Err(_) => Reply::unwritten(),
-        // Dropped at the end of its time, the stream is reset.
-        Ok(response) => {
-            tokio::time::timeout(timing.request, hear(response)).await.unwrap_or(Reply::Ambiguous(Ambiguous::Timeout))
-        }
+        Ok(response) => hear(response, Instant::now() + timing.request).await,
     };
     (sid, reply)
 }
@@ -91,20 +100,21 @@ fn post(mut send: SendRequest<Bytes>, uri: Uri, order: Order) -> Result<Response
     Ok(response)
 }
 
-async fn hear(response: ResponseFuture) -> Reply {
-    let (head, stream) = match response.await {
-        Ok(response) => response.into_parts(),
-        Err(error) => return failure(&error),
+/// Waits until `end`; a stream that is dropped then is reset.
+async fn hear(response: ResponseFuture, end: Instant) -> Reply {
+    let (head, stream) = match timeout_at(end, response).await {
+        Ok(Ok(response)) => response.into_parts(),
+        Ok(Err(error)) => return failure(&error),
+        Err(_) => return Reply::Ambiguous(Ambiguous::Timeout),
     };
-    let whole = body(stream).await;
-    match whole {
-        Ok(body) => Reply::Answered { status: head.status.as_u16(), headers: head.headers, body },
+    let answered = |body| Reply::Answered { status: head.status.as_u16(), headers: head.headers, body };
+    match timeout_at(end, body(stream)).await {
+        Ok(Ok(body)) => answered(body),
         // FCM has taken the message; only its name is lost.
-        Err(_) if head.status.is_success() => {
-            Reply::Answered { status: head.status.as_u16(), headers: head.headers, body: Bytes::new() }
-        }
+        _ if head.status.is_success() => answered(Bytes::new()),
         // Half a refusal says nothing that could be relied on.
-        Err(_) => Reply::Ambiguous(Ambiguous::Reset),
+        Ok(Err(_)) => Reply::Ambiguous(Ambiguous::Reset),
+        Err(_) => Reply::Ambiguous(Ambiguous::Timeout),
     }
 }
 

@@ -11,7 +11,8 @@ mod remarks;
 use super::address::Address;
 use super::connection::{Note, Word};
 use super::exchange::Reply;
-use super::ledger::{LINE_MAX, Ledger, Pending, Taken};
+use super::hearing::Hearing;
+use super::ledger::{Ledger, Pending, Taken};
 use super::pool::Pool;
 use super::token::Wallet;
 use super::{FcmConfig, NO_TOKEN, QUOTA};
@@ -23,9 +24,10 @@ use crate::fcm::request::RequestError;
 use crate::fcm::target;
 use crate::fcm::verdict::Access;
 use crate::ops::clock::now_ms;
-use crate::transport::{Link, Outage, Outlet, Refusal, Report, Send};
+use crate::transport::{Change, LINE_MAX, Link, Outage, Outlet, Refusal, Report, Send};
 use remarks::Remarks;
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior};
@@ -35,6 +37,8 @@ use tokio_util::sync::CancellationToken;
 const NOTES: usize = 1024;
 /// How often everything is looked at that no event announces: ended times to live, the age of connections.
 const TICK: Duration = Duration::from_secs(1);
+/// What is told of all connections together; their own numbers begin with 1.
+const NO_CONNECTION: u64 = 0;
 
 /// The hub; see the module.
 pub(super) struct Hub {
@@ -49,9 +53,12 @@ pub(super) struct Hub {
     spare: Option<Ticket>,
     /// Pauses of the project in a row that FCM set no time for.
     pauses: u32,
+    /// That access tokens are refused to us, as it was told.
+    denied: Option<Arc<str>>,
     notes: mpsc::Receiver<Note>,
     /// Reports that the bridge has not taken yet; while there are any, little else is done.
     outbox: VecDeque<Report>,
+    hearing: Hearing,
     phase: Phase,
     sends_open: bool,
     /// When something may go that may not now.
@@ -118,8 +125,10 @@ impl Hub {
             flights: HashMap::new(),
             spare: None,
             pauses: 0,
+            denied: None,
             notes,
             outbox: VecDeque::new(),
+            hearing: Hearing::default(),
             phase: Phase::Running,
             sends_open: true,
             wake: None,
@@ -137,6 +146,9 @@ impl Hub {
         ticker.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while self.phase == Phase::Running || !self.pool.is_empty() {
             self.work(&outlet);
+            // The reports first: what they are compared with may only have grown since.
+            let reports = outlet.reports.max_capacity() - outlet.reports.capacity();
+            self.hearing.look(reports, outlet.sends.len());
             let free = self.outbox.is_empty();
             let room = self.ledger.len() < self.config.connections * self.config.streams + LINE_MAX;
             let overtime = if let Phase::Stopping(end) = self.phase { Some(end) } else { None };
@@ -147,6 +159,7 @@ impl Hub {
                 permit = outlet.reports.reserve(), if !free => match (permit, self.outbox.pop_front()) {
                     (Ok(permit), Some(report)) => {
                         permit.send(report);
+                        self.hearing.told();
                         Turn::Reported
                     }
                     _ => Turn::Deaf,
@@ -178,7 +191,7 @@ impl Hub {
             Turn::Send(Some(send)) => self.accept(send),
             Turn::Send(None) => self.sends_open = false,
             Turn::Tick => {
-                let expired = self.ledger.expire(now_ms(), std_now());
+                let expired = self.ledger.expire(now_ms(), std_now(), self.hearing.news(self.outbox.len()));
                 expired.into_iter().for_each(|pending| self.expired(&pending));
             }
             Turn::Reported | Turn::Woken => {}
@@ -193,8 +206,19 @@ impl Hub {
             self.keep_probe(now);
             self.pool.tend(demand, now);
         }
+        self.tell_denied(now);
         let link = self.link(now);
         outlet.link.send_if_modified(|old| std::mem::replace(old, link) != link);
+    }
+
+    /// No token means no message, so it is told as any other fault of the credentials is.
+    fn tell_denied(&mut self, now: Instant) {
+        let denied = self.wallet.refusal(now);
+        if let (None, Some(words)) = (&self.denied, &denied) {
+            let change = Change::AuthFailed { detail: format!("{NO_TOKEN}: {words}") };
+            self.outbox.push_back(Report::Connection { connection: NO_CONNECTION, change });
+        }
+        self.denied = denied;
     }
 
     fn stop(&mut self, outlet: &mut Outlet) {
@@ -229,7 +253,8 @@ impl Hub {
 
     fn accept(&mut self, send: Send) {
         let sid = send.sid;
-        match self.ledger.accept(send, std_now()) {
+        self.hearing.taken();
+        match self.ledger.accept(send, std_now(), self.hearing.news(self.outbox.len())) {
             Taken::Waits => {}
             Taken::Behind(wait) => self.defer(sid, wait),
             Taken::Twice => tracing::error!(%sid, "message given twice"),
@@ -237,17 +262,21 @@ impl Hub {
     }
 
     fn hear(&mut self, Note { connection, word }: Note) {
-        match word {
+        let change = match word {
             Word::Takes(count) => self.pool.takes(connection, count, Instant::now()),
             Word::Leaves => self.pool.leaves(connection),
-            Word::Reply(sid, reply) => self.hear_reply(connection, sid, &reply),
+            Word::Reply(sid, reply) => {
+                self.hear_reply(connection, sid, &reply);
+                None
+            }
             Word::Ended(cause, unwritten) => {
                 for sid in unwritten {
                     self.hear_reply(connection, sid, &Reply::unwritten());
                 }
-                self.pool.ended(connection, &cause, Instant::now());
+                self.pool.ended(connection, &cause, Instant::now())
             }
-        }
+        };
+        self.outbox.extend(change.map(|change| Report::Connection { connection, change }));
     }
 
     /// The message itself is one that FCM would refuse.
@@ -266,7 +295,8 @@ impl Hub {
 
     /// Everything of a recipient goes back to the disk, because this message has to wait, or is gone already.
     fn defer_line(&mut self, recipient: i64, sid: Sid, wait: Duration) {
-        for behind in self.ledger.give_back(recipient, sid, std_now() + wait) {
+        let told = self.hearing.news(self.outbox.len()).told;
+        for behind in self.ledger.give_back(recipient, sid, std_now() + wait, told) {
             self.defer(behind, wait);
         }
     }

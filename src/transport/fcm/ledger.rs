@@ -11,18 +11,20 @@
 //! ```
 //!
 //! What cannot go soon does not stay here: it goes back to the bridge ([`Ledger::give_back`]), whose disk is the only
-//! queue. Until it may come again, nothing newer of its recipient is taken, so that nothing overtakes it.
+//! queue. Until it may come again, nothing newer of its recipient is taken, so that nothing overtakes it; nor what the
+//! bridge handed over before it heard of that, however long it was on its way ([`super::hearing`]).
 
+use super::hearing::News;
 use crate::chat::id::Sid;
 use crate::fcm::breaker::Ticket;
-use crate::transport::Send;
+use crate::transport::{LINE_MAX, Send};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
-/// Most messages of one recipient that wait here; the others of a crowd wait on disk.
-pub(super) const LINE_MAX: usize = 64;
 /// How long those of a crowd that do not fit wait there.
 const CROWD_WAIT: Duration = Duration::from_secs(1);
+/// Shortest wait of one that came while another was away.
+const BEHIND_MIN: Duration = Duration::from_millis(250);
 
 /// Where the messages are.
 #[derive(Debug, Default)]
@@ -74,6 +76,14 @@ enum LineState {
 struct Away {
     sid: Sid,
     until: Instant,
+    /// By then so many reports had been made: from a bridge that has heard them comes nothing newer before this one.
+    told: u64,
+}
+
+impl Away {
+    fn bars(&self, now: Instant, news: News) -> bool {
+        now < self.until || news.heard < self.told
+    }
 }
 
 /// What became of a message that came from the bridge.
@@ -94,18 +104,19 @@ impl Ledger {
     }
 
     /// Takes a message.
-    pub(super) fn accept(&mut self, send: Send, now: Instant) -> Taken {
+    pub(super) fn accept(&mut self, send: Send, now: Instant, news: News) -> Taken {
         let (sid, recipient) = (send.sid, send.recipient);
         if self.pending.contains_key(&sid) {
             return Taken::Twice;
         }
         let line = self.lines.entry(recipient).or_default();
-        if let Some(away) = line.away.filter(|away| now < away.until && sid > away.sid) {
-            return Taken::Behind(away.until - now);
+        if let Some(away) = line.away.filter(|away| sid > away.sid && away.bars(now, news)) {
+            return Taken::Behind((away.until.saturating_duration_since(now)).max(BEHIND_MIN));
         }
         line.away = None;
         if line.waiting.len() >= LINE_MAX {
-            line.away = Some(Away { sid, until: now + CROWD_WAIT });
+            // With the report on this one.
+            line.away = Some(Away { sid, until: now + CROWD_WAIT, told: news.told + 1 });
             return Taken::Behind(CROWD_WAIT);
         }
         self.taken += 1;
@@ -195,8 +206,8 @@ impl Ledger {
     }
 
     /// Everything of a recipient that waits goes back to the bridge, oldest first, because `sid` did (or does): until
-    /// `until` nothing that is newer is taken.
-    pub(super) fn give_back(&mut self, recipient: i64, sid: Sid, until: Instant) -> Vec<Sid> {
+    /// `until` nothing that is newer is taken. `told` counts the reports so far.
+    pub(super) fn give_back(&mut self, recipient: i64, sid: Sid, until: Instant, told: u64) -> Vec<Sid> {
         let Some(line) = self.lines.get_mut(&recipient) else { return Vec::new() };
         let waiting = std::mem::take(&mut line.waiting);
         for (place, sid) in &waiting {
@@ -204,12 +215,12 @@ impl Ledger {
             self.pending.remove(sid);
         }
         let oldest = waiting.values().next().copied().map_or(sid, |first| first.min(sid));
-        line.away = Some(Away { sid: oldest, until });
+        line.away = Some(Away { sid: oldest, until, told: told + waiting.len() as u64 });
         waiting.into_values().collect()
     }
 
     /// Takes out what waits and is not worth sending any more, and forgets who has nothing here.
-    pub(super) fn expire(&mut self, now_ms: u64, now: Instant) -> Vec<Pending> {
+    pub(super) fn expire(&mut self, now_ms: u64, now: Instant, news: News) -> Vec<Pending> {
         let waits = |pending: &Pending| {
             self.lines.get(&pending.send.recipient).is_some_and(|line| line.waiting.contains_key(&pending.place))
         };
@@ -219,7 +230,7 @@ impl Ledger {
         late.sort_unstable();
         let expired = late.into_iter().filter_map(|(_, sid)| self.settle(sid)).collect();
         self.lines.retain(|_, line| {
-            let away = line.away.is_some_and(|away| now < away.until);
+            let away = line.away.is_some_and(|away| away.bars(now, news));
             away || !line.waiting.is_empty() || line.state != LineState::Free
         });
         expired

@@ -7,29 +7,48 @@ fn start() -> Instant {
     Instant::now()
 }
 
+/// The bridge has heard all there is.
+const HEARD: News = News { told: 0, heard: u64::MAX };
+
 #[test]
 fn a_crowd_of_one_recipient_waits_on_disk_in_order() {
     let (mut ledger, now) = (Ledger::default(), start());
     let sids = sids(LINE_MAX + 3);
     for sid in &sids[..LINE_MAX] {
-        assert_eq!(ledger.accept(message(*sid, 1), now), Taken::Waits);
+        assert_eq!(ledger.accept(message(*sid, 1), now, HEARD), Taken::Waits);
     }
-    assert_eq!(ledger.accept(message(sids[0], 1), now), Taken::Twice);
+    assert_eq!(ledger.accept(message(sids[0], 1), now, HEARD), Taken::Twice);
     for sid in &sids[LINE_MAX..] {
-        assert_eq!(ledger.accept(message(*sid, 1), now), Taken::Behind(CROWD_WAIT));
+        assert_eq!(ledger.accept(message(*sid, 1), now, HEARD), Taken::Behind(CROWD_WAIT));
     }
     // There is room again, but not for those behind the first one that went back.
     ledger.settle(sids[0]).unwrap();
-    assert!(matches!(ledger.accept(message(sids[LINE_MAX + 1], 1), now), Taken::Behind(_)));
-    assert_eq!(ledger.accept(message(sids[LINE_MAX], 1), now), Taken::Waits);
+    assert!(matches!(ledger.accept(message(sids[LINE_MAX + 1], 1), now, HEARD), Taken::Behind(_)));
+    assert_eq!(ledger.accept(message(sids[LINE_MAX], 1), now, HEARD), Taken::Waits);
+}
+
+#[test]
+fn what_the_bridge_sent_before_it_heard_that_another_went_back_does_not_pass_it() {
+    let (mut ledger, now) = (Ledger::default(), start());
+    let sids = sids(3);
+    ledger.accept(message(sids[0], 1), now, HEARD);
+    assert_eq!(ledger.give_back(1, sids[0], now + CROWD_WAIT, 7), [sids[0]]);
+    let late = now + 2 * CROWD_WAIT;
+    let deaf = News { told: 8, heard: 7 };
+    assert_eq!(ledger.accept(message(sids[1], 1), late, deaf), Taken::Behind(BEHIND_MIN));
+    ledger.expire(0, late, deaf);
+    assert_eq!(ledger.accept(message(sids[1], 1), late, deaf), Taken::Behind(BEHIND_MIN), "that is not forgotten");
+    // The bridge has heard of it, and sends others: it has ended.
+    let told = News { told: 8, heard: 8 };
+    assert_eq!(ledger.accept(message(sids[2], 1), late, told), Taken::Waits);
 }
 
 #[test]
 fn a_held_line_goes_on_when_the_hold_is_over() {
     let (mut ledger, now) = (Ledger::default(), start());
     let sids = sids(2);
-    ledger.accept(message(sids[0], 1), now);
-    ledger.accept(message(sids[1], 2), now);
+    ledger.accept(message(sids[0], 1), now, HEARD);
+    ledger.accept(message(sids[1], 2), now, HEARD);
     let until = now + Duration::from_millis(300);
     ledger.hold(1, until);
     assert_eq!(ledger.next().unwrap().send.sid, sids[1], "others pass");
@@ -44,14 +63,14 @@ fn expired_messages_leave_and_idle_recipients_are_forgotten() {
     let (mut ledger, now) = (Ledger::default(), start());
     let sids = sids(3);
     for (sid, deadline_ms) in sids.iter().zip([10, 5, 99]) {
-        ledger.accept(Send { deadline_ms, ..message(*sid, 1) }, now);
+        ledger.accept(Send { deadline_ms, ..message(*sid, 1) }, now, HEARD);
     }
     ledger.fly(sids[0]);
-    let expired: Vec<Sid> = ledger.expire(50, now).into_iter().map(|pending| pending.send.sid).collect();
+    let expired: Vec<Sid> = ledger.expire(50, now, HEARD).into_iter().map(|pending| pending.send.sid).collect();
     assert_eq!(expired, [sids[1]], "what is on a connection has to be answered");
     ledger.settle(sids[0]);
     ledger.settle(sids[2]);
-    ledger.expire(50, now);
+    ledger.expire(50, now, HEARD);
     assert!(ledger.lines.is_empty() && ledger.ready.is_empty() && ledger.pending.is_empty());
 }
 
@@ -88,7 +107,7 @@ proptest! {
         for op in ops {
             match op {
                 Op::Accept(recipient) => {
-                    ledger.accept(message(fresh.next().unwrap(), recipient), now);
+                    ledger.accept(message(fresh.next().unwrap(), recipient), now, HEARD);
                 }
                 Op::Fly => {
                     let Some(next) = ledger.next().map(|next| (next.send.sid, next.send.recipient)) else { continue };
@@ -107,7 +126,7 @@ proptest! {
                     ledger.back(sid, Processed::No);
                 }
                 Op::GiveBack(recipient) => {
-                    let back = ledger.give_back(recipient, fresh.clone().next().unwrap(), now + CROWD_WAIT);
+                    let back = ledger.give_back(recipient, fresh.clone().next().unwrap(), now + CROWD_WAIT, 0);
                     prop_assert!(back.is_sorted());
                     // Their time to live ends there, so that they never come again.
                 }

@@ -19,6 +19,7 @@ mod connection;
 pub mod encode;
 mod exchange;
 mod gather;
+mod hearing;
 mod hub;
 mod ledger;
 mod policy;

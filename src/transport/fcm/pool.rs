@@ -11,6 +11,7 @@ use super::FcmConfig;
 use super::address::Address;
 use super::connection::{Cause, Connection, Note};
 use super::exchange::Order;
+use crate::transport::Change;
 use crate::transport::backoff::Backoff;
 use http::Uri;
 use std::collections::BTreeMap;
@@ -25,6 +26,9 @@ use tracing::Instrument;
 /// Waits between connections that came to nothing: the first ceiling, and the last.
 const REDIAL_FIRST: Duration = Duration::from_secs(1);
 const REDIAL_MAX: Duration = Duration::from_secs(60);
+/// After so many requests in a row without an answer in time a connection is replaced, though it answers pings: those
+/// only show that its near end lives.
+const UNANSWERED_MAX: u32 = 5;
 
 /// The connections.
 pub(super) struct Pool {
@@ -47,6 +51,8 @@ struct Slot {
     in_flight: usize,
     /// Whether any request was answered on it.
     served: bool,
+    /// Requests in a row that were not answered in time.
+    unanswered: u32,
     orders: mpsc::Sender<Order>,
     retire: CancellationToken,
 }
@@ -72,8 +78,19 @@ pub(super) enum Demand {
     Waiting,
 }
 
+/// How a request ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    /// FCM said something.
+    Answered,
+    /// It did not, in the time for it.
+    Late,
+    /// The stream or the connection broke.
+    Broken,
+}
+
 /// Nobody takes the order: the connection is gone.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct NoTaker;
 
 impl Pool {
@@ -111,68 +128,99 @@ impl Pool {
 
     /// Whether any connection takes requests, now or after an answer.
     pub(super) fn is_open(&self) -> bool {
-        self.slots.values().any(|slot| matches!(slot.phase, Phase::Open { .. }))
+        self.slots.values().any(|slot| matches!(slot.phase, Phase::Open { takes: 1.., .. }))
     }
 
     /// Hands a request to a connection.
     pub(super) fn order(&mut self, connection: u64, order: Order, now: Instant) -> Result<(), NoTaker> {
         let slot = self.slots.get_mut(&connection).ok_or(NoTaker)?;
-        slot.orders.try_send(order).map_err(|_| NoTaker)?;
-        slot.in_flight += 1;
-        if let Phase::Open { used, .. } = &mut slot.phase {
-            *used = now;
+        let taken = slot.orders.try_send(order).map_err(|_| NoTaker);
+        slot.in_flight += usize::from(taken.is_ok());
+        if let Phase::Open { takes, used, .. } = &mut slot.phase {
+            match taken {
+                Ok(()) => *used = now,
+                // Its last word is on its way here.
+                Err(NoTaker) => *takes = 0,
+            }
         }
-        Ok(())
+        taken
     }
 
     /// A connection says how many requests it takes at a time.
-    pub(super) fn takes(&mut self, connection: u64, count: usize, now: Instant) {
-        let Some(slot) = self.slots.get_mut(&connection) else { return };
+    pub(super) fn takes(&mut self, connection: u64, count: usize, now: Instant) -> Option<Change> {
+        let slot = self.slots.get_mut(&connection)?;
         match &mut slot.phase {
             Phase::Opening => {
                 // Spread, so that connections that were opened together do not end together.
                 let age = self.config.timing.age.mul_f64(rand::random_range(0.9..1.0));
                 slot.phase = Phase::Open { takes: count, stale: now + age, used: now };
                 tracing::info!(connection, streams = count, "connection takes messages");
+                return Some(Change::Up);
             }
-            Phase::Open { takes, .. } => *takes = count,
+            Phase::Open { takes, .. } => {
+                *takes = count;
+                tracing::info!(connection, streams = count, "connection takes another number of messages");
+            }
             Phase::Leaving => {}
         }
+        None
     }
 
     /// The peer ends a connection.
-    pub(super) fn leaves(&mut self, connection: u64) {
-        if let Some(slot) = self.slots.get_mut(&connection) {
-            slot.phase = Phase::Leaving;
+    pub(super) fn leaves(&mut self, connection: u64) -> Option<Change> {
+        let slot = self.slots.get_mut(&connection)?;
+        let before = std::mem::replace(&mut slot.phase, Phase::Leaving);
+        if before != Phase::Leaving {
             tracing::info!(connection, open = slot.in_flight, "connection is being ended by the push service");
         }
+        matches!(before, Phase::Open { .. }).then_some(Change::Draining)
     }
 
-    /// A request came to its end on a connection. `answered` is whether FCM said something.
-    pub(super) fn done(&mut self, connection: u64, answered: bool) {
-        if let Some(slot) = self.slots.get_mut(&connection) {
-            slot.in_flight = slot.in_flight.saturating_sub(1);
-            slot.served |= answered;
-            if answered {
+    /// A request came to its end on a connection.
+    pub(super) fn done(&mut self, connection: u64, end: End) {
+        let Some(slot) = self.slots.get_mut(&connection) else { return };
+        slot.in_flight = slot.in_flight.saturating_sub(1);
+        match end {
+            End::Answered => {
+                slot.served = true;
+                slot.unanswered = 0;
                 self.backoff.reset();
             }
+            End::Late => slot.unanswered += 1,
+            End::Broken => {}
+        }
+        if slot.unanswered >= UNANSWERED_MAX && matches!(slot.phase, Phase::Open { .. }) {
+            tracing::warn!(
+                connection,
+                requests = slot.unanswered,
+                "no answers come on this connection: it is replaced"
+            );
+            slot.phase = Phase::Leaving;
+            slot.retire.cancel();
         }
     }
 
     /// A connection is over.
-    pub(super) fn ended(&mut self, connection: u64, cause: &Cause, now: Instant) {
-        let Some(slot) = self.slots.remove(&connection) else { return };
+    pub(super) fn ended(&mut self, connection: u64, cause: &Cause, now: Instant) -> Option<Change> {
+        let slot = self.slots.remove(&connection)?;
         if slot.retire.is_cancelled() {
             tracing::info!(connection, "connection replaced");
-            return;
+            return None;
         }
-        if slot.served {
-            tracing::info!(connection, %cause, "connection ended");
-            return;
+        if !slot.served {
+            // Also one that idled: FCM ends it after minutes, so the short wait does no harm.
+            self.redial = now + self.backoff.next(rand::random());
         }
-        // Also one that idled: FCM ends it after minutes, so the short wait does no harm.
-        self.redial = now + self.backoff.next(rand::random());
-        tracing::warn!(connection, %cause, "connection came to nothing");
+        let was_open = matches!(slot.phase, Phase::Open { .. });
+        match cause {
+            Cause::Dismissed => {
+                tracing::info!(connection, "connection was ended by the push service");
+                return was_open.then_some(Change::Draining);
+            }
+            _ if slot.served => tracing::info!(connection, %cause, "connection ended"),
+            _ => tracing::warn!(connection, %cause, "connection came to nothing"),
+        }
+        was_open.then(|| Change::Lost { detail: cause.to_string() })
     }
 
     /// Opens no more connections, and lets all of them end after their last answers.
@@ -235,7 +283,8 @@ impl Pool {
             kill: self.kill.clone(),
         };
         self.tasks.spawn(connection.run().instrument(tracing::info_span!("connection", id)));
-        let slot = Slot { phase: Phase::Opening, in_flight: 0, served: false, orders: orders_tx, retire };
+        let slot =
+            Slot { phase: Phase::Opening, in_flight: 0, served: false, unanswered: 0, orders: orders_tx, retire };
         self.slots.insert(id, slot);
     }
 }

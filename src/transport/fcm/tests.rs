@@ -3,12 +3,13 @@
 mod conservation;
 pub(super) mod house;
 mod peer;
+mod strangers;
 
 use super::*;
 use crate::chat::delivery::Arrival;
 use crate::chat::id::Sid;
 use crate::ops::clock::now_ms;
-use crate::transport::{Link, Outage, Refusal, Report, Send};
+use crate::transport::{Change, Link, Outage, Refusal, Report, Send};
 use house::{House, config, http_answer, message, sids, soon, token_for};
 use peer::{CANCEL, NO_ERROR, Peer, REFUSED_STREAM};
 use std::time::Duration;
@@ -120,6 +121,25 @@ async fn what_a_goaway_leaves_out_goes_at_once_over_another_connection() {
     assert_eq!(house.report().await, accepted(sids[0], asked[0].stream));
     new.take(second.stream).await;
     assert_eq!(house.report().await, accepted(sids[1], second.stream), "a copy that was not processed is none");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_becomes_of_connections_is_told() {
+    let mut house = House::open(config());
+    let told = async |house: &mut House| match soon(house.port.reports.recv()).await {
+        Some(Report::Connection { connection, change }) => (connection, change),
+        other => panic!("{other:?}"),
+    };
+    let mut old = house.peer(100).await;
+    assert_eq!(told(&mut house).await, (1, Change::Up));
+    old.go_away(0, NO_ERROR).await;
+    assert_eq!(told(&mut house).await, (1, Change::Draining));
+    let new = house.peer(100).await;
+    assert_eq!(told(&mut house).await, (2, Change::Up));
+    drop(new);
+    let (connection, change) = told(&mut house).await;
+    assert!(connection == 2 && matches!(change, Change::Lost { .. }), "{change:?}");
+    assert_eq!(house.close().await, [], "the orderly end of the old one is no news");
 }
 
 #[tokio::test(start_paused = true)]
@@ -411,6 +431,8 @@ async fn without_a_token_nothing_goes_and_it_says_so() {
     let sid = sids(1)[0];
     house.send(message(sid, 1)).await;
     house.link(Link::Down(Outage::Refused("no_access_token"))).await;
+    let denied = |report: &Report| matches!(report, Report::Connection { change: Change::AuthFailed { detail }, .. } if detail.contains("invalid_grant"));
+    while !denied(&soon(house.port.reports.recv()).await.unwrap()) {}
     quiet(&mut peer).await;
     house.token_answer.send_replace(token_for(Duration::from_secs(3599)));
     assert_eq!(mids(&mut peer, 1).await, [sid.to_string()]);

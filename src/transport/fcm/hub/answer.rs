@@ -20,7 +20,7 @@ impl Hub {
     /// A request came to its end.
     pub(super) fn hear_reply(&mut self, connection: u64, sid: Sid, reply: &Reply) {
         let Some(flight) = self.flights.remove(&sid) else { return };
-        self.pool.done(connection, matches!(reply, Reply::Answered { .. }));
+        self.pool.done(connection, reply.into());
         let Some(pending) = self.ledger.get_mut(sid) else { return };
         let efforts = Efforts { attempt: pending.send.attempt, replays: pending.replays };
         let recipient = pending.send.recipient;

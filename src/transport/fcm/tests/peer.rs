@@ -24,6 +24,23 @@ pub(super) const NO_ERROR: u32 = 0;
 pub(super) const REFUSED_STREAM: u32 = 7;
 pub(super) const CANCEL: u32 = 8;
 
+/// Names of settings (RFC 9113, section 6.5.2).
+pub(super) const MAX_CONCURRENT_STREAMS: u16 = 3;
+pub(super) const INITIAL_WINDOW_SIZE: u16 = 4;
+
+/// Whether a frame is the last of its stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Last {
+    No,
+    Yes,
+}
+
+impl Last {
+    fn flag(self) -> u8 {
+        if self == Self::Yes { END_STREAM } else { 0 }
+    }
+}
+
 /// One connection.
 pub(super) struct Peer {
     stream: DuplexStream,
@@ -53,17 +70,50 @@ impl Asked {
 
 impl Peer {
     /// Takes a connection, and so many streams at a time.
-    pub(super) async fn accept(mut stream: DuplexStream, streams: u32) -> Self {
+    pub(super) async fn accept(stream: DuplexStream, streams: u32) -> Self {
+        let mut peer = Self::greet(stream).await;
+        peer.settings(&[(MAX_CONCURRENT_STREAMS, streams)]).await;
+        peer
+    }
+
+    /// Takes a connection, and says nothing yet.
+    pub(super) async fn greet(mut stream: DuplexStream) -> Self {
         let mut preface = [0; PREFACE];
         stream.read_exact(&mut preface).await.unwrap();
         assert!(preface.starts_with(b"PRI * HTTP/2.0"));
         let (bytes, bodies, ready) = (Vec::new(), HashMap::new(), VecDeque::new());
-        let mut peer = Self { stream, bytes, bodies, resets: Vec::new(), pings: 0, mute: false, ready };
-        // SETTINGS_MAX_CONCURRENT_STREAMS
-        let mut settings = vec![0, 3];
-        settings.extend(streams.to_be_bytes());
-        peer.frame(SETTINGS, 0, 0, &settings).await;
-        peer
+        Self { stream, bytes, bodies, resets: Vec::new(), pings: 0, mute: false, ready }
+    }
+
+    pub(super) async fn settings(&mut self, settings: &[(u16, u32)]) {
+        let payload: Vec<u8> = settings
+            .iter()
+            .flat_map(|(name, value)| [&name.to_be_bytes()[..], &value.to_be_bytes()[..]].concat())
+            .collect();
+        self.frame(SETTINGS, 0, 0, &payload).await;
+    }
+
+    /// A ping of our own.
+    pub(super) async fn ping(&mut self) {
+        self.frame(PING, 0, 0, &[7; 8]).await;
+    }
+
+    /// The head of an answer, or with [`Last::Yes`] trailers and the end of it.
+    pub(super) async fn head(&mut self, stream: u32, status: Option<&str>, headers: &[(&str, &str)], last: Last) {
+        let mut block = status.map_or_else(Vec::new, |status| literal(None, status));
+        for (name, value) in headers {
+            block.extend(literal(Some(name), value));
+        }
+        self.frame(HEADERS, END_HEADERS | last.flag(), stream, &block).await;
+    }
+
+    /// A head as it is on the wire.
+    pub(super) async fn raw_head(&mut self, stream: u32, block: &[u8]) {
+        self.frame(HEADERS, END_HEADERS, stream, block).await;
+    }
+
+    pub(super) async fn data(&mut self, stream: u32, bytes: &[u8], last: Last) {
+        self.frame(DATA, last.flag(), stream, bytes).await;
     }
 
     /// The next request; `None` when the connection is over. Cancel-safe.
@@ -95,14 +145,11 @@ impl Peer {
 
     /// Any answer.
     pub(super) async fn answer(&mut self, stream: u32, status: &str, headers: &[(&str, &str)], body: &str) {
-        let mut block = literal(None, status);
-        for (name, value) in headers.iter().chain([&("content-type", "application/json; charset=UTF-8")]) {
-            block.extend(literal(Some(name), value));
-        }
-        self.frame(HEADERS, END_HEADERS, stream, &block).await;
-        self.frame(DATA, 0, stream, body.as_bytes()).await;
+        let headers = [headers, &[("content-type", "application/json; charset=UTF-8")]].concat();
+        self.head(stream, Some(status), &headers, Last::No).await;
+        self.data(stream, body.as_bytes(), Last::No).await;
         // As FCM does: a second, empty one.
-        self.frame(DATA, END_STREAM, stream, &[]).await;
+        self.data(stream, &[], Last::Yes).await;
     }
 
     /// A fault in FCM's own form.
@@ -172,7 +219,7 @@ impl Peer {
 /// A header field for HPACK, spelled out (RFC 7541, section 6.2.2); without a name it is `:status`.
 fn literal(name: Option<&str>, value: &str) -> Vec<u8> {
     let text = |text: &str| {
-        let mut bytes = vec![u8::try_from(text.len()).unwrap()];
+        let mut bytes = length(text.len());
         bytes.extend(text.as_bytes());
         bytes
     };
@@ -181,5 +228,19 @@ fn literal(name: Option<&str>, value: &str) -> Vec<u8> {
         Some(name) => [vec![0], text(name)].concat(),
     };
     bytes.extend(text(value));
+    bytes
+}
+
+/// A length for HPACK: in seven bits, or after that in as many more as it takes (RFC 7541, section 5.1).
+fn length(length: usize) -> Vec<u8> {
+    if length < 127 {
+        return vec![u8::try_from(length).unwrap()];
+    }
+    let (mut bytes, mut rest) = (vec![127], length - 127);
+    while rest >= 128 {
+        bytes.push(u8::try_from(rest % 128).unwrap() | 128);
+        rest /= 128;
+    }
+    bytes.push(u8::try_from(rest).unwrap());
     bytes
 }

@@ -24,6 +24,8 @@ const DETAIL_MAX: usize = 256;
 const SKEW_S: u64 = 60;
 /// Shortest life of a token that is believed.
 const LIFE_MIN: Duration = Duration::from_secs(1);
+/// Longest life of a token that is believed. Google's last an hour, or twelve where that was asked for.
+const LIFE_MAX: Duration = Duration::from_secs(24 * 3600);
 
 /// Who gives the tokens.
 pub(in crate::transport::fcm) enum Source {
@@ -99,6 +101,7 @@ impl Source {
         let answer: Answer = serde_json::from_slice(&body).map_err(|_| FetchError::NoToken)?;
         let life = Duration::from_secs(answer.expires_in);
         let usable = life >= LIFE_MIN && !answer.access_token.reveal().is_empty();
+        let life = life.min(LIFE_MAX);
         usable.then_some(Fresh { token: answer.access_token, life }).ok_or(FetchError::NoToken)
     }
 

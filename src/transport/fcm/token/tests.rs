@@ -159,3 +159,23 @@ async fn an_answer_without_a_token_is_none() {
         assert!(rig.wallet.is_empty_handed(Instant::now()), "{answer}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_token_for_ever_is_replaced_after_a_day() {
+    let mut rig = Rig::open(Source::Metadata, token_for(Duration::from_secs(u64::MAX)));
+    rig.changed().await;
+    let began = Instant::now();
+    rig.changed().await;
+    assert_eq!((began.elapsed() + MARGIN).as_secs() / 3600, 24);
+}
+
+#[tokio::test(start_paused = true)]
+async fn between_two_tokens_of_a_short_life_there_is_no_gap() {
+    let mut rig = Rig::open(Source::Metadata, token_for(Duration::from_secs(4)));
+    rig.changed().await;
+    for _ in 0..600 {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        assert!(rig.bearer().is_some());
+    }
+    assert!((12..=16).contains(&rig.fetched()), "{} in half a minute", rig.fetched());
+}

@@ -1,0 +1,276 @@
+//! Servers that speak HTTP/2 and are not quite FCM. None of them costs a message, and none is asked in a tight loop.
+
+use super::house::{House, config, message, sids, soon};
+use super::peer::{INITIAL_WINDOW_SIZE, Last, MAX_CONCURRENT_STREAMS, NO_ERROR, Peer};
+use super::{SECOND, accepted, mids, quiet, refusal};
+use crate::chat::delivery::Arrival;
+use crate::chat::id::Sid;
+use crate::transport::fcm::{FcmConfig, Timing};
+use crate::transport::{Link, Outage, Refusal, Report};
+use bytes::Bytes;
+use std::time::Duration;
+use tokio::time::Instant;
+
+const JSON: (&str, &str) = ("content-type", "application/json");
+const UNREGISTERED: &[u8] = br#"{"error":{"code":404,"details":[{"@type":"type.googleapis.com/google.firebase.fcm.v1.FcmError","errorCode":"UNREGISTERED"}]}}"#;
+
+/// A message that was asked about on a new connection.
+async fn asked(house: &mut House) -> (Peer, Sid, u32) {
+    let mut peer = house.peer(100).await;
+    let sid = sids(1)[0];
+    house.send(message(sid, 1)).await;
+    let asked = peer.next().await;
+    (peer, sid, asked.stream)
+}
+
+/// The report, while the peer goes on reading.
+async fn report(house: &mut House, peer: &mut Peer) -> Report {
+    let reading = async {
+        while peer.asked().await.is_some() {}
+        std::future::pending().await
+    };
+    tokio::select! {
+        report = house.report() => report,
+        () = reading => unreachable!("it reads to the end, and then waits"),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_may_come_in_pieces_with_words_before_and_after() {
+    let mut house = House::open(config());
+    let (mut peer, sid, stream) = asked(&mut house).await;
+    peer.head(stream, Some("103"), &[("link", "</x>")], Last::No).await;
+    peer.head(stream, Some("100"), &[], Last::No).await;
+    peer.head(stream, Some("404"), &[JSON], Last::No).await;
+    for byte in UNREGISTERED {
+        peer.data(stream, &[*byte], Last::No).await;
+    }
+    peer.head(stream, None, &[("grpc-status", "5")], Last::Yes).await;
+    let report = report(&mut house, &mut peer).await;
+    assert_eq!(refusal(&report), (sid, Refusal::BadToken, "DEVICE_UNREGISTERED", Arrival::No));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_without_a_body_is_one() {
+    let mut house = House::open(config());
+    let (mut peer, sid, stream) = asked(&mut house).await;
+    peer.head(stream, Some("503"), &[("retry-after", "33")], Last::Yes).await;
+    let report = report(&mut house, &mut peer).await;
+    let expected = Refusal::RetryAfter(Duration::from_secs(33));
+    assert_eq!(refusal(&report), (sid, expected, "SERVICE_UNAVAILABLE", Arrival::Possible));
+}
+
+#[tokio::test(start_paused = true)]
+async fn taken_is_taken_though_the_rest_of_the_answer_never_comes() {
+    let mut house = House::open(config());
+    let (mut peer, sid, stream) = asked(&mut house).await;
+    peer.head(stream, Some("200"), &[JSON], Last::No).await;
+    peer.data(stream, b"{\"name\": \"proj", Last::No).await;
+    let began = Instant::now();
+    let report = report(&mut house, &mut peer).await;
+    assert_eq!(report, Report::Accepted { sid, canonical: None, provider_id: None, copies: 1, detail: None });
+    assert_eq!(began.elapsed(), Timing::default().request);
+}
+
+#[tokio::test(start_paused = true)]
+async fn half_a_refusal_that_never_ends_is_in_doubt() {
+    let mut house = House::open(config());
+    let (mut peer, sid, stream) = asked(&mut house).await;
+    peer.head(stream, Some("404"), &[JSON], Last::No).await;
+    peer.data(stream, &UNREGISTERED[..30], Last::No).await;
+    let report = report(&mut house, &mut peer).await;
+    let expected = Refusal::Backoff(Duration::from_secs(10));
+    assert_eq!(refusal(&report), (sid, expected, "SERVICE_UNAVAILABLE", Arrival::Possible));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_of_somebody_else_takes_nothing_and_loses_nothing() {
+    for (status, headers, body) in [
+        ("302", vec![("location", "https://example.com/")], &b""[..]),
+        ("200", vec![("content-type", "text/html")], b"<html><title>Sign in to the WLAN</title>"),
+        ("200", vec![JSON], br#"{"error":"upstream timed out"}"#),
+    ] {
+        let mut house = House::open(config());
+        let (mut peer, sid, stream) = asked(&mut house).await;
+        peer.head(stream, Some(status), &headers, Last::No).await;
+        peer.data(stream, body, Last::Yes).await;
+        house.link(Link::Down(Outage::Refused("not_fcm"))).await;
+        let began = Instant::now();
+        let probe = peer.next().await;
+        assert!(began.elapsed() >= 10 * SECOND && probe.mid() == sid.to_string());
+        peer.take(probe.stream).await;
+        assert!(matches!(house.report().await, Report::Accepted { sid: which, .. } if which == sid));
+        house.link(Link::Up).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_an_answer_without_end_only_the_beginning_is_read() {
+    let mut house = House::open(config());
+    let stream = soon(house.dialled.recv()).await.unwrap();
+    let sids = sids(2);
+    house.send(message(sids[0], 1)).await;
+    house.send(message(sids[1], 2)).await;
+    let mut server = h2::server::handshake(stream).await.unwrap();
+    let (_, mut endless) = soon(server.accept()).await.unwrap().unwrap();
+    let (_, mut short) = soon(server.accept()).await.unwrap().unwrap();
+    let head = http::Response::builder().status(503).body(()).unwrap();
+    let mut body = endless.send_response(head, false).unwrap();
+    body.send_data(Bytes::from(vec![b'x'; 4 << 20]), false).unwrap();
+    let head = http::Response::builder().status(200).header("content-type", "application/json").body(()).unwrap();
+    let serve = async { while soon(server.accept()).await.is_some() {} };
+    let work = async {
+        let report = house.report().await;
+        let expected = (sids[0], Refusal::Backoff(10 * SECOND), "SERVICE_UNAVAILABLE", Arrival::Possible);
+        assert_eq!(refusal(&report), expected);
+        // What was left unread takes no room on the connection.
+        let mut body = short.send_response(head, false).unwrap();
+        body.send_data(Bytes::from(vec![b' '; 60_000]), false).unwrap();
+        body.send_data(Bytes::from_static(br#"{"name":"projects/p/messages/1"}"#), true).unwrap();
+        assert_eq!(house.report().await, accepted(sids[1], 1));
+    };
+    tokio::select! {
+        () = work => {}
+        () = serve => panic!("the connection was given up"),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_head_without_end_is_no_answer() {
+    let mut house = House::open(config());
+    let (mut peer, sid, stream) = asked(&mut house).await;
+    let long = "x".repeat(15_000);
+    peer.head(stream, Some("200"), &[JSON, ("a", &long)], Last::No).await;
+    peer.data(stream, b"{\"name\":\"projects/p/messages/1\"}", Last::Yes).await;
+    assert_eq!(report(&mut house, &mut peer).await, accepted(sid, 1));
+    let (other, token) = (sids(1)[0], 2);
+    house.send(message(other, token)).await;
+    let stream = peer.next().await.stream;
+    // In one frame, by a name that stands for it: a kilobyte on the wire, and a hundred in memory.
+    let mut bomb = vec![8, 3, b'2', b'0', b'0', 0x40, 1, b'a', 127, 0xa9, 0x07];
+    bomb.extend([b'x'; 1_064]);
+    bomb.extend([0xbe; 100]);
+    peer.raw_head(stream, &bomb).await;
+    let report = report(&mut house, &mut peer).await;
+    assert!(matches!(report, Report::Refused { arrival: Arrival::Possible, .. }), "{report:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn settings_that_shrink_in_mid_connection_are_kept() {
+    let mut house = House::open(config());
+    let mut peer = house.peer(100).await;
+    let sids = sids(6);
+    house.send(message(sids[0], 0)).await;
+    let first = peer.next().await;
+    peer.settings(&[(MAX_CONCURRENT_STREAMS, 1)]).await;
+    quiet(&mut peer).await;
+    for (recipient, sid) in (1..).zip(&sids[1..4]) {
+        house.send(message(*sid, recipient)).await;
+    }
+    quiet(&mut peer).await;
+    let mut stream = first.stream;
+    for sid in &sids[1..4] {
+        peer.take(stream).await;
+        house.report().await;
+        let asked = peer.next().await;
+        assert_eq!(asked.mid(), sid.to_string());
+        quiet(&mut peer).await;
+        stream = asked.stream;
+    }
+    // None at all: what is open is still answered, and no message goes.
+    peer.settings(&[(MAX_CONCURRENT_STREAMS, 0)]).await;
+    peer.take(stream).await;
+    house.report().await;
+    house.link(Link::Down(Outage::Unconnected)).await;
+    house.send(message(sids[4], 9)).await;
+    quiet(&mut peer).await;
+    peer.settings(&[(MAX_CONCURRENT_STREAMS, 2)]).await;
+    assert_eq!(mids(&mut peer, 1).await, [sids[4].to_string()]);
+    house.link(Link::Up).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_takes_no_streams_is_not_dialled_in_a_tight_loop() {
+    let mut house = House::open(FcmConfig { connections: 3, ..config() });
+    let mut peers = vec![house.peer(0).await];
+    house.send(message(sids(1)[0], 1)).await;
+    let began = Instant::now();
+    while let Ok(Some(stream)) = tokio::time::timeout(60 * SECOND, house.dialled.recv()).await {
+        peers.push(Peer::accept(stream, 0).await);
+        assert!(peers.len() <= 3 || began.elapsed() > 60 * SECOND, "{} connections", peers.len());
+        if began.elapsed() > 600 * SECOND {
+            break;
+        }
+    }
+    assert!(peers.len() < 15, "{} connections in ten minutes", peers.len());
+    assert_eq!(*house.port.link.borrow(), Link::Down(Outage::Unconnected));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_window_that_stays_shut_costs_a_connection_and_no_message() {
+    let mut house = House::open(config());
+    let stream = soon(house.dialled.recv()).await.unwrap();
+    let mut peer = Peer::greet(stream).await;
+    peer.settings(&[(MAX_CONCURRENT_STREAMS, 100), (INITIAL_WINDOW_SIZE, 0)]).await;
+    let sids = sids(5);
+    for (recipient, sid) in (1..).zip(&sids) {
+        house.send(message(*sid, recipient)).await;
+    }
+    for sid in &sids {
+        let report = report(&mut house, &mut peer).await;
+        assert_eq!(refusal(&report).0, *sid);
+        assert_eq!(refusal(&report).1, Refusal::Backoff(10 * SECOND));
+    }
+    // It answers pings and nothing else: another one is opened.
+    let mut next = house.peer(100).await;
+    soon(async { while peer.asked().await.is_some() {} }).await;
+    house.send(message(sids[0], 1)).await;
+    let asked = next.next().await;
+    next.take(asked.stream).await;
+    assert_eq!(house.report().await, accepted(sids[0], asked.stream));
+}
+
+#[tokio::test(start_paused = true)]
+async fn settings_that_never_come_are_waited_for_and_then_dialled_anew() {
+    let mut house = House::open(config());
+    let began = Instant::now();
+    let mut mute = Vec::new();
+    for _ in 0..6 {
+        let stream = soon(house.dialled.recv()).await.unwrap();
+        mute.push(Peer::greet(stream).await);
+    }
+    let elapsed = began.elapsed();
+    assert!(elapsed >= 5 * Timing::default().request && elapsed < 300 * SECOND, "{elapsed:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_says_goodbye_at_once_is_dialled_ever_more_slowly() {
+    let mut house = House::open(config());
+    house.send(message(sids(1)[0], 1)).await;
+    let (began, mut peers) = (Instant::now(), Vec::new());
+    for _ in 0..12 {
+        let stream = soon(house.dialled.recv()).await.unwrap();
+        let mut peer = Peer::accept(stream, 100).await;
+        peer.go_away(0, NO_ERROR).await;
+        // And it does not close.
+        peers.push(peer);
+    }
+    assert!(began.elapsed() > 20 * SECOND, "{:?}", began.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flood_of_pings_keeps_nobody_from_work() {
+    let mut house = House::open(config());
+    let mut peer = house.peer(100).await;
+    let sids = sids(20);
+    for (recipient, sid) in (1..).zip(&sids) {
+        house.send(message(*sid, recipient)).await;
+        for _ in 0..500 {
+            peer.ping().await;
+            peer.settings(&[]).await;
+        }
+        let asked = peer.next().await;
+        peer.take(asked.stream).await;
+        assert_eq!(house.report().await, accepted(*sid, asked.stream));
+    }
+}

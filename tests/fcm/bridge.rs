@@ -1,0 +1,208 @@
+//! The bridge's part, and its book-keeping: it hands messages over, sends again what is to be sent again, keeps each
+//! recipient's order while it waits, and at the end looks at the devices.
+
+use crate::street::{Street, device, message, sids};
+use fcm_mqtt_bridge::chat::delivery::Arrival;
+use fcm_mqtt_bridge::chat::id::Sid;
+use fcm_mqtt_bridge::sim::SimHandle;
+use fcm_mqtt_bridge::sim::v1::V1Handle;
+use fcm_mqtt_bridge::transport::{Refusal, Report, Send};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// Looks for what is due at least as often as this.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
+
+/// How a message ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    Accepted,
+    /// For good.
+    Refused(Refusal),
+    /// With the transport; written to a connection so often.
+    Lost(u32),
+}
+
+/// A message that has not ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stand {
+    Fresh,
+    /// It waits for another try.
+    Due(Instant),
+    /// The transport has it.
+    Out,
+}
+
+pub(crate) struct Bridge {
+    /// By recipient, oldest first.
+    lines: BTreeMap<i64, BTreeMap<Sid, Stand>>,
+    recipients: HashMap<Sid, i64>,
+    attempts: HashMap<Sid, u32>,
+    pub(crate) ends: HashMap<Sid, End>,
+    /// A report said that the device may have had it more than once, or all the same.
+    doubted: HashSet<Sid>,
+    /// Most messages that are handed over, for now.
+    pub(crate) released: usize,
+    /// Whom to begin with when looking for the next.
+    turn: i64,
+}
+
+impl Bridge {
+    /// So many messages, in turn to so many devices.
+    pub(crate) fn new(messages: usize, devices: usize) -> Self {
+        let recipients: HashMap<Sid, i64> =
+            sids(messages).into_iter().zip((0..i64::try_from(devices).unwrap()).cycle()).collect();
+        let mut lines: BTreeMap<i64, BTreeMap<Sid, Stand>> = BTreeMap::new();
+        for (sid, recipient) in &recipients {
+            lines.entry(*recipient).or_default().insert(*sid, Stand::Fresh);
+        }
+        let (attempts, ends, doubted) = (HashMap::new(), HashMap::new(), HashSet::new());
+        Self { lines, recipients, attempts, ends, doubted, released: messages, turn: 0 }
+    }
+
+    /// Exchanges until `enough` messages have ended. Calls `meddle` with how many have, at each of them.
+    pub(crate) async fn exchange(
+        &mut self,
+        street: &mut Street,
+        enough: usize,
+        mut meddle: impl FnMut(usize, &V1Handle),
+    ) {
+        while self.ends.len() < enough {
+            let (before, next) = (self.ends.len(), self.next());
+            tokio::select! {
+                permit = street.port.sends.reserve(), if next.is_some() => {
+                    let (sid, recipient) = next.unwrap();
+                    permit.unwrap().send(self.hand_over(sid, recipient));
+                }
+                report = street.port.reports.recv() => self.hear(report.unwrap()),
+                () = tokio::time::sleep(LOOK_AGAIN), if next.is_none() => {}
+            }
+            if self.ends.len() > before {
+                meddle(self.ends.len(), &street.v1);
+            }
+        }
+    }
+
+    /// All of them.
+    pub(crate) async fn exchange_all(&mut self, street: &mut Street, meddle: impl FnMut(usize, &V1Handle)) {
+        self.exchange(street, self.recipients.len(), meddle).await;
+    }
+
+    /// Stops the transport in the midst of it, and hears what it says at the end.
+    pub(crate) async fn stop(&mut self, street: &mut Street) {
+        street.stop_transport.cancel();
+        while let Some(report) = crate::street::soon(street.port.reports.recv()).await {
+            self.hear(report);
+        }
+        let out = self.lines.values().flat_map(BTreeMap::values).filter(|stand| **stand == Stand::Out).count();
+        assert_eq!(out, 0, "given to the transport, and never heard of again");
+    }
+
+    /// A retry that is due and the oldest of its recipient, or what was never tried of one who waits for none.
+    fn next(&mut self) -> Option<(Sid, i64)> {
+        let (now, released) = (Instant::now(), self.attempts.len() < self.released);
+        let first = |line: &BTreeMap<Sid, Stand>| {
+            let retry = line.iter().find(|(_, stand)| matches!(stand, Stand::Due(_)));
+            match retry {
+                // While one is on its way again, those behind it wait.
+                Some((sid, Stand::Due(at))) if *at <= now && line.keys().next() == Some(sid) => Some(*sid),
+                Some(_) => None,
+                None if !released => None,
+                None => line.iter().find(|(_, stand)| **stand == Stand::Fresh).map(|(sid, _)| *sid),
+            }
+        };
+        let behind = self.lines.range(self.turn..).chain(self.lines.range(..self.turn));
+        let found = behind.filter_map(|(recipient, line)| Some((first(line)?, *recipient))).next();
+        self.turn = found.map_or(self.turn, |(_, recipient)| recipient + 1);
+        found
+    }
+
+    fn hand_over(&mut self, sid: Sid, recipient: i64) -> Send {
+        let attempt = self.attempts.entry(sid).or_default();
+        *attempt += 1;
+        self.lines.get_mut(&recipient).unwrap().insert(sid, Stand::Out);
+        Send { attempt: *attempt, ..message(sid, &device(recipient), recipient) }
+    }
+
+    fn hear(&mut self, report: Report) {
+        match report {
+            Report::Accepted { sid, copies, provider_id, .. } => {
+                assert!(provider_id.is_none_or(|name| name.starts_with("projects/demo-project/messages/")));
+                self.doubt(sid, copies > 1);
+                self.end(sid, End::Accepted);
+            }
+            Report::Refused { sid, refusal, copies, arrival, .. } => {
+                self.doubt(sid, copies > 1 || arrival == Arrival::Possible);
+                match refusal {
+                    Refusal::RetryAfter(wait) => self.later(sid, wait),
+                    Refusal::Backoff(first) => self.later(sid, first * 2u32.pow((self.attempts[&sid] - 1).min(10))),
+                    other => self.end(sid, End::Refused(other)),
+                }
+            }
+            Report::Deferred { sid, wait } => {
+                *self.attempts.get_mut(&sid).unwrap() -= 1;
+                self.later(sid, wait);
+            }
+            Report::Lost { sid, copies } => {
+                self.doubt(sid, copies > 0);
+                self.end(sid, End::Lost(copies));
+            }
+            Report::Connection { .. } => {}
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn doubt(&mut self, sid: Sid, doubt: bool) {
+        if doubt {
+            self.doubted.insert(sid);
+        }
+    }
+
+    fn later(&mut self, sid: Sid, wait: Duration) {
+        let before = self.lines.get_mut(&self.recipients[&sid]).unwrap().insert(sid, Stand::Due(Instant::now() + wait));
+        assert_eq!(before, Some(Stand::Out), "a report on {sid}, which the transport did not have");
+    }
+
+    fn end(&mut self, sid: Sid, end: End) {
+        let line = self.lines.get_mut(&self.recipients[&sid]).unwrap();
+        assert_eq!(line.remove(&sid), Some(Stand::Out), "a report on {sid}, which the transport did not have");
+        assert_eq!(self.ends.insert(sid, end), None, "{sid} ended twice");
+    }
+
+    pub(crate) fn count(&self, wanted: End) -> usize {
+        self.ends.values().filter(|end| **end == wanted).count()
+    }
+
+    /// What was reported as accepted is at its device, what was reported as certainly not is not, nothing is there twice
+    /// that was not marked, and what is there is in order.
+    pub(crate) fn check(&self, sim: &SimHandle) {
+        let mut seen: HashMap<Sid, usize> = HashMap::new();
+        for recipient in self.lines.keys() {
+            let mut last = None;
+            for record in sim.received(&device(*recipient)) {
+                let sid = Sid::parse(record.data["mid"].as_str().unwrap()).unwrap();
+                assert_eq!(self.recipients[&sid], *recipient, "{sid} came to another device");
+                let copies = seen.entry(sid).or_default();
+                *copies += 1;
+                if *copies == 1 {
+                    assert!(last < Some(sid), "{sid} was overtaken by {last:?}");
+                    last = Some(sid);
+                } else {
+                    assert!(self.doubted.contains(&sid), "{sid} is there {copies} times and is not marked");
+                }
+            }
+        }
+        for (sid, end) in &self.ends {
+            let there = seen.contains_key(sid);
+            assert!(there || *end != End::Accepted, "{sid} was accepted and is not there");
+            let certain = matches!(end, End::Refused(_) | End::Lost(0)) && !self.doubted.contains(sid);
+            assert!(!(there && certain), "{sid} is there, but {end:?} without a doubt");
+        }
+    }
+
+    /// How many messages may be at their devices more than once, as far as the bridge knows.
+    pub(crate) fn doubted(&self) -> usize {
+        self.doubted.len()
+    }
+}

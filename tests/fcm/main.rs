@@ -1,0 +1,16 @@
+//! The transport over FCM HTTP v1 against the simulator: two houses that share only the words of the wire.
+//!
+//! The sockets are real and the clock is not: [`clock::Clock`] moves it, some times faster than the world's, so that
+//! pauses of minutes take seconds.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod breaker;
+mod bridge;
+mod clock;
+mod connections;
+mod log;
+mod strangers;
+mod street;
+mod tokens;
+mod verdicts;

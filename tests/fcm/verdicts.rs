@@ -1,0 +1,227 @@
+//! Every row of the table of answers, from the answer on the wire to the report.
+
+use crate::street::{Plan, Street, device, message, pause, sids};
+use fcm_mqtt_bridge::chat::delivery::Arrival;
+use fcm_mqtt_bridge::chat::push::Target;
+use fcm_mqtt_bridge::ops::clock::now_ms;
+use fcm_mqtt_bridge::sim::v1::V1Faults;
+use fcm_mqtt_bridge::sim::v1::config::Quotas as Sold;
+use fcm_mqtt_bridge::sim::v1::fault::RetryAfter;
+use fcm_mqtt_bridge::transport::fcm::{OnAmbiguous, Timing};
+use fcm_mqtt_bridge::transport::{Link, Outage, Refusal, Report, Send};
+use serde_json::json;
+use std::time::Duration;
+
+const fn backoff(seconds: u64) -> Refusal {
+    Refusal::Backoff(Duration::from_secs(seconds))
+}
+
+/// What is reported of a message to each token, in the order of the table.
+async fn table(plan: Plan, rows: &[(&str, Refusal, &str, Arrival)]) {
+    let mut street = Street::open(plan).await;
+    for (number, ((word, refusal, code, arrival), sid)) in (0..).zip(rows.iter().zip(sids(rows.len()))) {
+        street.send(message(sid, &format!("sim-{word}:x"), number)).await;
+        let Report::Refused { sid: which, refusal: was, code: said, arrival: there, detail, copies } =
+            street.report().await
+        else {
+            panic!("{word}")
+        };
+        assert_eq!((which, was, &*said, there), (sid, *refusal, *code, *arrival), "{word}: {detail}");
+        assert!(!detail.is_empty() && !detail.contains("sim-"), "{word}: {detail}");
+        assert!(copies <= 1, "{word}: {copies} copies");
+    }
+    assert_eq!(*street.port.link.borrow(), Link::Up);
+    // A mishap is heard of by all who are on its connection, and nobody else was.
+    assert_eq!(street.close().await, []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_answer_has_its_report() {
+    use Arrival::{No, Possible};
+    use Refusal::{BadToken, Never, Operator, Quarantine};
+    let rows = [
+        ("invalid-registration", BadToken, "BAD_REGISTRATION", No),
+        ("invalid-token-field", BadToken, "BAD_REGISTRATION", No),
+        ("invalid-field", Never, "INVALID_JSON", No),
+        ("invalid-argument", Never, "INVALID_JSON", No),
+        ("no-details", Never, "INVALID_JSON", No),
+        ("third-party-auth-error", Operator, "INVALID_APNS_CREDENTIAL", No),
+        ("sender-id-mismatch", Quarantine, "SENDER_ID_MISMATCH", No),
+        ("unregistered", BadToken, "DEVICE_UNREGISTERED", No),
+        ("too-large", Never, "INVALID_JSON", No),
+        ("device-quota", backoff(60), "DEVICE_MESSAGE_RATE_EXCEEDED", No),
+        ("topic-quota", backoff(60), "TOPICS_MESSAGE_RATE_EXCEEDED", No),
+        ("quota-exceeded", backoff(60), "QUOTA_EXCEEDED", No),
+        ("internal", backoff(10), "INTERNAL_SERVER_ERROR", Possible),
+        ("bad-gateway", backoff(10), "INTERNAL_SERVER_ERROR", Possible),
+        ("gateway-timeout", backoff(10), "INTERNAL_SERVER_ERROR", Possible),
+        ("unavailable", backoff(10), "SERVICE_UNAVAILABLE", Possible),
+        ("unspecified-error", backoff(10), "INTERNAL_SERVER_ERROR", No),
+        ("new-code", backoff(10), "INTERNAL_SERVER_ERROR", No),
+        ("refuse-stream", backoff(10), "CONNECTION_DRAINING", No),
+        ("goaway", backoff(10), "CONNECTION_DRAINING", No),
+        ("reset-stream", backoff(10), "SERVICE_UNAVAILABLE", Possible),
+        ("silence", backoff(10), "SERVICE_UNAVAILABLE", Possible),
+        ("accept-reset-stream", backoff(10), "SERVICE_UNAVAILABLE", Possible),
+        ("accept-silence", backoff(10), "SERVICE_UNAVAILABLE", Possible),
+        ("accept-unavailable", backoff(10), "SERVICE_UNAVAILABLE", Possible),
+        ("accept-internal", backoff(10), "INTERNAL_SERVER_ERROR", Possible),
+        ("accept-bad-gateway", backoff(10), "INTERNAL_SERVER_ERROR", Possible),
+    ];
+    table(Plan::default(), &rows).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn connections_that_are_reset_are_in_doubt_too() {
+    let mut street = Street::open(Plan::default()).await;
+    for (number, (word, sid)) in (0..).zip(["reset-connection", "accept-reset-connection"].into_iter().zip(sids(2))) {
+        street.send(message(sid, &format!("sim-{word}:x"), number)).await;
+        let report = street.report().await;
+        let expected = matches!(&report, Report::Refused { sid: which, code, copies: 1, arrival: Arrival::Possible, refusal, .. }
+            if *which == sid && code == "SERVICE_UNAVAILABLE" && *refusal == backoff(10));
+        assert!(expected, "{word}: {report:?}");
+        street.link(Link::Up).await;
+    }
+    street.close().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_nobody_knows_is_only_reported_if_that_is_wanted() {
+    let rows = ["reset-stream", "silence", "accept-reset-stream", "accept-silence"]
+        .map(|word| (word, Refusal::Never, "AMBIGUOUS", Arrival::Possible));
+    table(Plan { on_ambiguous: OnAmbiguous::Report, ..Plan::default() }, &rows).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_breaks_off_after_its_status_was_one() {
+    let mut street = Street::open(Plan::default()).await;
+    let sid = sids(1)[0];
+    street.send(message(sid, "sim-accept-cut:x", 1)).await;
+    let expected = Report::Accepted { sid, canonical: None, provider_id: None, copies: 1, detail: None };
+    assert_eq!(street.report().await, expected);
+    street.close().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_answer_is_one_within_the_time_for_it_and_none_beyond() {
+    let timing = Timing { request: Duration::from_secs(12), ..Timing::default() };
+    let mut street = Street::open(Plan { timing, speed: 50, ..Plan::default() }).await;
+    let sids = sids(2);
+    street.send(message(sids[0], "sim-accept~9000:x", 1)).await;
+    assert!(matches!(street.report().await, Report::Accepted { .. }));
+    street.send(message(sids[1], "sim-accept~30000:x", 1)).await;
+    let report = street.report().await;
+    assert!(matches!(report, Report::Refused { arrival: Arrival::Possible, copies: 1, .. }), "{report:?}");
+    street.close().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_fcm_says_about_trying_again_is_obeyed_in_both_forms() {
+    let mut street = Street::open(Plan::default()).await;
+    let rows = [
+        ("unavailable+7", 7..=7),
+        ("unavailable@40", 30..=40),
+        ("internal+15", 15..=15),
+        ("bad-gateway@100000", 3_600..=3_600),
+        ("device-quota+90", 90..=90),
+        ("quota-exceeded+0", 1..=1),
+    ];
+    for (number, ((word, seconds), sid)) in (0..).zip(rows.into_iter().zip(sids(6))) {
+        street.send(message(sid, &format!("sim-{word}:x"), number)).await;
+        let report = street.report().await;
+        let Report::Refused { refusal: Refusal::RetryAfter(wait), .. } = report else { panic!("{word}: {report:?}") };
+        assert!(seconds.contains(&wait.as_secs()), "{word}: {wait:?}");
+    }
+    street.close().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_used_up_quota_of_the_project_pauses_everybody_and_then_they_go_on() {
+    for (quota_retry_after, seconds) in [(Some(RetryAfter::Absent), 60), (Some(RetryAfter::Seconds(90)), 90)] {
+        let faults = V1Faults { quota_retry_after, ..V1Faults::default() };
+        let mut street = Street::open(Plan { faults, speed: 50, ..Plan::default() }).await;
+        let (sids, usual) = (sids(3), street.v1.quotas());
+        street.v1.set_quotas(Sold { project_per_minute: 1, ..usual });
+        street.send(message(sids[2], &device(3), 3)).await;
+        assert!(matches!(street.report().await, Report::Accepted { .. }));
+        street.send(message(sids[0], &device(1), 1)).await;
+        let report = street.report().await;
+        let expected = [backoff(seconds), Refusal::RetryAfter(Duration::from_secs(seconds))];
+        let Report::Refused { refusal, code, arrival: Arrival::No, .. } = report else { panic!("{report:?}") };
+        assert!(expected.contains(&refusal) && code == "QUOTA_EXCEEDED", "{refusal:?} {code}");
+        street.link(Link::Down(Outage::Refused("quota_exceeded"))).await;
+        street.v1.set_quotas(usual);
+        street.send(message(sids[1], &device(2), 2)).await;
+        let (before, began) = (street.v1.stats().requests, tokio::time::Instant::now());
+        pause(seconds - 5).await;
+        assert_eq!(street.v1.stats().requests, before, "everybody waits");
+        assert!(matches!(street.report().await, Report::Accepted { .. }));
+        assert!(began.elapsed().as_secs() < seconds + 10, "{:?}", began.elapsed());
+        street.link(Link::Up).await;
+        street.close().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_is_given_up_after_an_hour_of_tries_or_when_its_time_is_over() {
+    let mut street = Street::open(Plan { speed: 100, ..Plan::default() }).await;
+    let sids = sids(6);
+    for (sid, (word, attempt, expected)) in sids.iter().zip([
+        // The waits up to the next try: 10 + 20 + ... + 1,280 seconds, and twice as many.
+        ("unavailable", 8, backoff(10)),
+        ("unavailable", 9, Refusal::Never),
+        ("quota-exceeded", 5, backoff(60)),
+        ("quota-exceeded", 6, Refusal::Never),
+        ("new-code", 3, Refusal::Never),
+    ]) {
+        street.send(Send { attempt, ..message(*sid, &format!("sim-{word}:x"), 1) }).await;
+        let report = street.report().await;
+        assert!(
+            matches!(report, Report::Refused { refusal, .. } if refusal == expected),
+            "{word} {attempt}: {report:?}"
+        );
+        // Those behind a message that is to be tried again wait as long.
+        pause(61).await;
+    }
+    street.send(Send { deadline_ms: now_ms() - 1, ..message(sids[5], &device(2), 2) }).await;
+    let report = street.report().await;
+    assert!(matches!(report, Report::Refused { refusal: Refusal::Expired, copies: 0, .. }), "{report:?}");
+    street.close().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn topics_and_conditions_have_no_token_to_lose() {
+    let mut street = Street::open(Plan::default()).await;
+    for (target, sid) in
+        [Target::Topic("news".to_owned()), Target::Condition("'news' in topics".to_owned())].into_iter().zip(sids(2))
+    {
+        let mut send = message(sid, "unused", 1);
+        send.push.target = target;
+        street.send(send).await;
+        assert!(matches!(street.report().await, Report::Accepted { .. }));
+    }
+    street.close().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_with_all_that_apple_browsers_and_android_have_is_in_order() {
+    let mut street = Street::open(Plan::default()).await;
+    let (sid, mut push) = (sids(1)[0], message(sids(1)[0], &device(1), 1).push);
+    let object = |value: serde_json::Value| serde_json::from_value(value).unwrap();
+    push.notification = Some(object(json!({"title": "t", "body": "b", "subtitle": "s", "badge": "3", "icon": "i",
+        "sound": {"critical": 1, "name": "bell.caf", "volume": 0.5}, "title_loc_args": ["x"], "visibility": "SECRET"})));
+    push.collapse = Some("\u{e9}".repeat(64));
+    push.fcm = object(json!({
+        "content_available": true, "mutable_content": true, "restricted_package_name": "com.example",
+        "android": {"directBootOk": true, "notification": {"channelId": "c", "defaultSound": true}},
+        "apns": {"headers": {"apns-push-type": "alert"}, "payload": {"aps": {"thread-id": "t"}, "mine": {"x": [1]}},
+            "fcmOptions": {"image": "https://example.com/x.png"}},
+        "webpush": {"headers": {"urgency": "low"}, "notification": {"requireInteraction": true},
+            "fcm_options": {"link": "https://example.com/"}},
+        "fcmOptions": {"analyticsLabel": "label"},
+    }));
+    street.send(Send { push, ..message(sid, &device(1), 1) }).await;
+    let report = street.report().await;
+    assert!(matches!(report, Report::Accepted { .. }), "{report:?}");
+    street.close().await;
+}
