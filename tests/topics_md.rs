@@ -177,9 +177,9 @@ fn every_event_is_listed_with_its_fields() {
     let id = Sid::parse("06eqbd3gy0001ab2").unwrap();
     let text = || "x".to_owned();
     for event in [
-        BridgeEvent::Connected { connection: 1 },
-        BridgeEvent::Draining { connection: 1 },
-        BridgeEvent::Reconnect { connection: 1, detail: text() },
+        BridgeEvent::Connected { transport: text(), connection: 1 },
+        BridgeEvent::Draining { transport: text(), connection: 1 },
+        BridgeEvent::Reconnect { transport: text(), connection: 1, detail: text() },
         BridgeEvent::AuthFailed { transport: text(), detail: text() },
         BridgeEvent::Refused { code: text(), id },
         BridgeEvent::TokenRemoved { token: Token::new("x").unwrap(), code: text() },

@@ -18,6 +18,8 @@ pub struct Message {
     pub data: Box<str>,
     /// What the device shows by itself, a JSON object as text.
     pub notification: Option<Box<str>>,
+    /// What is for Apple's devices only, a JSON object as text.
+    pub apns: Option<Box<str>>,
     /// Messages with the same key replace each other while the device is away.
     pub collapse: Option<Box<str>>,
     /// When it is not worth delivering any more, in Unix milliseconds.
@@ -44,7 +46,8 @@ impl Message {
     pub(super) fn weight(&self) -> usize {
         /// Counters, pointers, and the places in queues and maps.
         const OVERHEAD: usize = 200;
-        OVERHEAD + self.id.len() + self.data.len() + self.notification.as_ref().map_or(0, |text| text.len())
+        let shown = [&self.notification, &self.apns].into_iter().flatten().map(|text| text.len());
+        OVERHEAD + self.id.len() + self.data.len() + shown.sum::<usize>()
     }
 }
 
@@ -251,6 +254,7 @@ mod tests {
             id: id.into(),
             data: "{}".into(),
             notification: None,
+            apns: None,
             collapse: collapse.map(Into::into),
             expires_at,
             answered_at: 0,

@@ -260,8 +260,8 @@ impl Service {
                         sent: 0,
                     });
                 }
-                Happening::Confirmed { token, confirm, at } => {
-                    self.v1.confirmed(&token, &confirm, at);
+                Happening::Confirmed { token, confirm, answered_at, at } => {
+                    self.v1.confirmed(&token, &confirm, answered_at, at);
                     self.tell(|| SimEvent::AppAck { topic: confirm.topic, id: confirm.id });
                 }
                 Happening::Deleted { token } => {

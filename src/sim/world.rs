@@ -100,6 +100,8 @@ pub enum Happening {
         token: Arc<str>,
         /// What it says.
         confirm: Confirm,
+        /// When the sender hears that it was accepted, in Unix milliseconds.
+        answered_at: u64,
         /// When.
         at: u64,
     },
@@ -284,7 +286,8 @@ impl World {
             receipt: device.receipts && message.receipt,
         });
         if let Some(confirm) = message.confirm.clone().filter(|_| device.receipts) {
-            self.happened.push_back(Happening::Confirmed { token: device.token.clone(), confirm, at: now });
+            let (token, answered_at) = (device.token.clone(), message.answered_at);
+            self.happened.push_back(Happening::Confirmed { token, confirm, answered_at, at: now });
         }
         if let Some(category) = device.echo.clone() {
             let message_id = device.next_id();

@@ -59,13 +59,12 @@ impl Pusher {
             Report::Upstream(upstream) => self.desk.take(upstream).await,
             Report::Receipt { original, status, tag, copies, .. } => self.receipt(original, &status, tag, copies).await,
             Report::Connection { connection, change } => {
+                let transport = self.way.to_string();
                 self.hall.tell(match change {
-                    Change::Up => BridgeEvent::Connected { connection },
-                    Change::Draining => BridgeEvent::Draining { connection },
-                    Change::Lost { detail } => BridgeEvent::Reconnect { connection, detail },
-                    Change::AuthFailed { detail } => {
-                        BridgeEvent::AuthFailed { transport: self.way.to_string(), detail }
-                    }
+                    Change::Up => BridgeEvent::Connected { transport, connection },
+                    Change::Draining => BridgeEvent::Draining { transport, connection },
+                    Change::Lost { detail } => BridgeEvent::Reconnect { transport, connection, detail },
+                    Change::AuthFailed { detail } => BridgeEvent::AuthFailed { transport, detail },
                 });
                 Ok(())
             }

@@ -92,16 +92,22 @@ pub struct BridgeStats {
 pub enum BridgeEvent {
     /// A connection to the push service takes messages.
     Connected {
+        /// By which way.
+        transport: String,
         /// Which, counted from the start.
         connection: u64,
     },
     /// The push service is ending a connection; another one takes over.
     Draining {
+        /// By which way.
+        transport: String,
         /// Which.
         connection: u64,
     },
     /// A connection to the push service ended; the bridge connects again.
     Reconnect {
+        /// By which way.
+        transport: String,
         /// Which.
         connection: u64,
         /// Why it ended.
@@ -240,8 +246,9 @@ mod tests {
     #[test]
     fn events_have_a_name_a_time_and_no_token() {
         let id = SidSource::default().next(1_700_000_000_000, 1);
-        let connected = BridgeEvent::Connected { connection: 3 };
-        assert_eq!(read(&connected.to_payload(5)), json!({"event": "connected", "connection": 3, "ts": 5}));
+        let connected = BridgeEvent::Connected { transport: "ccs".to_owned(), connection: 3 };
+        let expected = json!({"event": "connected", "transport": "ccs", "connection": 3, "ts": 5});
+        assert_eq!(read(&connected.to_payload(5)), expected);
         let no_route = BridgeEvent::NoRoute { id, category: None };
         let expected = json!({"event": "no_route", "code": "NO_ROUTE", "id": id.to_string(), "ts": 5});
         assert_eq!(read(&no_route.to_payload(5)), expected);

@@ -89,6 +89,7 @@ impl Draft {
             notification: self.notification,
             collapse: self.collapse,
             expires_at: now + self.ttl * 1_000,
+            apns: None,
             answered_at,
             receipt: self.receipt,
             // CCS has receipts of its own.

@@ -29,7 +29,7 @@ pub struct AppAck {
     pub topic: String,
     /// The message: `data.mid`.
     pub id: String,
-    /// When, in Unix milliseconds.
+    /// When, in Unix milliseconds: as a rule not before its sender has heard that the message was taken.
     pub at: u64,
 }
 
@@ -59,8 +59,8 @@ impl Desk {
         }
     }
 
-    /// An app says that it has a message.
-    pub(in crate::sim) fn confirmed(&mut self, token: &str, confirm: &Confirm, at: u64) {
+    /// An app says that it has a message, which it got at `at`; its sender hears at `answered_at` that it was taken.
+    pub(in crate::sim) fn confirmed(&mut self, token: &str, confirm: &Confirm, answered_at: u64, at: u64) {
         self.stats.confirmations += 1;
         if self.confirmations.len() == MAX_CONFIRMATIONS {
             self.confirmations.pop_front();
@@ -70,13 +70,14 @@ impl Desk {
             token: token.to_owned(),
             topic: confirm.topic.to_string(),
             id: confirm.id.to_string(),
-            at,
+            at: if self.faults.confirm_before_answer { at } else { at.max(answered_at) },
         });
     }
 
-    /// Up to `limit` confirmations behind number `after`.
-    pub(super) fn confirmations(&self, after: u64, limit: usize) -> Vec<AppAck> {
-        self.confirmations.iter().filter(|ack| ack.seq > after).take(limit).cloned().collect()
+    /// Up to `limit` confirmations behind number `after` that have been made at `now`.
+    pub(super) fn confirmations(&self, after: u64, limit: usize, now: u64) -> Vec<AppAck> {
+        let behind = self.confirmations.iter().filter(|ack| ack.seq > after);
+        behind.take_while(|ack| ack.at <= now).take(limit).cloned().collect()
     }
 
     /// The next message that was held back and is to be delivered now.

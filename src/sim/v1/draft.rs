@@ -36,6 +36,7 @@ pub(super) struct Draft {
     pub(super) collapse: Option<Box<str>>,
     data: Map<String, Value>,
     notification: Option<Box<str>>,
+    apns: Option<Box<str>>,
     ttl_ms: u64,
 }
 
@@ -68,6 +69,7 @@ impl Draft {
             collapse: text(&android, "collapse_key").map(Into::into),
             data,
             notification: notification.map(|fields| Value::Object(fields).to_string().into()),
+            apns: message.get("apns").map(|block| block.to_string().into()),
             ttl_ms,
         })
     }
@@ -80,17 +82,19 @@ impl Draft {
         }
     }
 
-    /// The message, taken at `now`. It goes by its `mid`, which is the same in every copy, or else by `id`.
-    pub(super) fn message(&self, id: &str, now: u64) -> Arc<Message> {
+    /// The message, taken at `now` and answered at `answered_at`. It goes by its `mid`, which is the same in every copy,
+    /// or else by `id`.
+    pub(super) fn message(&self, id: &str, now: u64, answered_at: u64) -> Arc<Message> {
         let mid = text(&self.data, "mid");
         let confirm = mid.zip(text(&self.data, "ack"));
         Arc::new(Message {
             id: mid.unwrap_or(id).into(),
             data: Value::Object(self.data.clone()).to_string().into(),
             notification: self.notification.clone(),
+            apns: self.apns.clone(),
             collapse: self.collapse.clone(),
             expires_at: now.saturating_add(self.ttl_ms),
-            answered_at: now,
+            answered_at,
             receipt: false,
             confirm: confirm.map(|(id, topic)| Confirm { id: id.into(), topic: topic.into() }),
         })
@@ -311,13 +315,13 @@ mod tests {
             },
         }))
         .unwrap();
-        let message = draft.message("generated", 1_000);
+        let message = draft.message("generated", 1_000, 1_000);
         assert_eq!((&*message.id, message.expires_at, message.collapse.as_deref()), ("m-1", 2_500, Some("k")));
         assert_eq!(&*message.data, r#"{"mid":"m-1","ack":"app/others/receipts"}"#);
         assert_eq!(message.notification.as_deref(), Some(r#"{"title":"own","body":"b"}"#));
         let confirm = message.confirm.as_ref().unwrap();
         assert_eq!((&*confirm.id, &*confirm.topic), ("m-1", "app/others/receipts"));
-        let plain = check(json!({"token": "t", "data": {"ack": "x"}})).unwrap().message("generated", 0);
+        let plain = check(json!({"token": "t", "data": {"ack": "x"}})).unwrap().message("generated", 0, 0);
         assert_eq!((&*plain.id, &plain.confirm, plain.expires_at), ("generated", &None, TTL_MAX_MS));
     }
 

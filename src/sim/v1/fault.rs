@@ -25,6 +25,8 @@ pub struct V1Faults {
     pub unauthorized: Shape,
     /// What an answer about a used-up quota says about trying again; absent: the seconds that are really left.
     pub quota_retry_after: Option<RetryAfter>,
+    /// Apps confirm what they got even before its sender hears that it was taken.
+    pub confirm_before_answer: bool,
     /// Tell a connection to go after so many requests.
     pub goaway_after: Option<u64>,
     /// What is wrong with the authority.

@@ -57,7 +57,7 @@ pub(super) fn answer(service: &mut Service, ask: &Ask<'_>, dice: &mut Dice, now:
     service.v1.stats.requests += 1;
     let latency = service.v1.faults.latency(dice);
     let (manner, delay_ms) = match admit(service, ask, now) {
-        Ok(body) => sent(service, body, dice, now),
+        Ok(body) => sent(service, body, latency, dice, now),
         Err(reply) => (Manner::Whole(reply), 0),
     };
     if let Manner::Whole(reply) | Manner::Cut(reply) = &manner {
@@ -94,8 +94,8 @@ fn admit<'a>(service: &mut Service, ask: &Ask<'a>, now: u64) -> Result<&'a [u8],
     }
 }
 
-/// What becomes of a body, and how much later than usual that is told.
-fn sent(service: &mut Service, body: &[u8], dice: &mut Dice, now: u64) -> (Manner, u64) {
+/// What becomes of a body, and how much later than after `latency` that is told.
+fn sent(service: &mut Service, body: &[u8], latency: u64, dice: &mut Dice, now: u64) -> (Manner, u64) {
     if let Err(exceeded) = service.v1.quota.check_project(now) {
         return (Manner::Whole(too_many(service, exceeded, now)), 0);
     }
@@ -113,7 +113,8 @@ fn sent(service: &mut Service, body: &[u8], dice: &mut Dice, now: u64) -> (Manne
     }
     let own = Reply::of(mishap, draft.field).map(|reply| reply.retry(script.retry_after, now));
     let reply = if mishap.is_taken() {
-        match take(service, &draft, dice, now) {
+        let answered_at = now.saturating_add(latency).saturating_add(script.delay_ms);
+        match take(service, &draft, answered_at, dice, now) {
             Ok(reply) => own.unwrap_or(reply),
             Err(reply) => {
                 count(service, &reply, now);
@@ -155,9 +156,9 @@ fn script(service: &mut Service, draft: &Draft, dice: &mut Dice) -> Script {
 }
 
 /// Takes a message, or refuses it for what is known of its device.
-fn take(service: &mut Service, draft: &Draft, dice: &mut Dice, now: u64) -> Result<Reply, Reply> {
+fn take(service: &mut Service, draft: &Draft, answered_at: u64, dice: &mut Dice, now: u64) -> Result<Reply, Reply> {
     let id = format!("0:{:016}%{:016x}", now.saturating_mul(1_000), dice.any());
-    let push = Push { target: draft.target.clone(), message: draft.message(&id, now), mode: draft.mode };
+    let push = Push { target: draft.target.clone(), message: draft.message(&id, now, answered_at), mode: draft.mode };
     let check = Push { mode: Mode::DryRun, ..push.clone() };
     service.push(&check, now).map_err(|refusal| refused(&refusal, draft))?;
     let project = service.v1.project.clone();

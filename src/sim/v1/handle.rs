@@ -118,7 +118,7 @@ impl V1Handle {
     /// Up to `limit` confirmations of apps behind number `after` (0 for all).
     #[must_use]
     pub fn app_acks(&self, after: u64, limit: usize) -> Vec<AppAck> {
-        self.shared.with(|service, _| service.v1.confirmations(after, limit))
+        self.shared.with(|service, now| service.v1.confirmations(after, limit, now))
     }
 
     /// The access tokens that were sold, without the tokens.

@@ -182,6 +182,7 @@ mod tests {
             notification: None,
             collapse: None,
             expires_at: u64::MAX,
+            apns: None,
             answered_at: 0,
             receipt: false,
             confirm: None,

@@ -6,7 +6,7 @@
 //! | `GET /v1/stats` | the counters |
 //! | `GET /v1/faults`, `PUT /v1/faults` | the plan of faults; `PUT` replaces it, `{}` ends all faults |
 //! | `GET /v1/quotas`, `PUT /v1/quotas` | how many messages are taken; what is absent is as documented by Google |
-//! | `GET /v1/acks?after=&limit=` | what apps would have published: `[{seq, token, topic, id, at}]` |
+//! | `GET /v1/acks?after=&limit=` | what apps would have published by now: `[{seq, token, topic, id, at}]` |
 //! | `GET /v1/tokens`, `DELETE /v1/tokens` | the access tokens that were sold; `DELETE` takes them back |
 //! | `POST /v1/goaway`, `POST /v1/reset` | `{connection?}` |
 //!

@@ -88,6 +88,8 @@ pub struct RecordView {
     pub data: Value,
     /// What the device shows by itself.
     pub notification: Option<Value>,
+    /// What is for Apple's devices only: headers and payload of APNs.
+    pub apns: Option<Value>,
     /// When, in Unix milliseconds.
     pub at: u64,
     /// 1 for the first copy, 2 and more for duplicates.
@@ -102,6 +104,7 @@ impl From<&Record> for RecordView {
             message_id: record.message.id.to_string(),
             data: json(&record.message.data),
             notification: record.message.notification.as_deref().map(json),
+            apns: record.message.apns.as_deref().map(json),
             at: record.at,
             copy: record.copy,
         }

@@ -12,6 +12,7 @@ fn message(id: &str) -> Arc<Message> {
         notification: None,
         collapse: None,
         expires_at: u64::MAX,
+        apns: None,
         answered_at: 0,
         receipt: true,
         confirm: None,

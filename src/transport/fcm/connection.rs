@@ -65,9 +65,12 @@ pub(super) enum Cause {
     /// HTTP/2 did not come about, or broke.
     #[error("HTTP/2: {0}")]
     Http(#[from] h2::Error),
-    /// The peer ended it.
+    /// The peer closed it.
     #[error("closed by the peer")]
     Closed,
+    /// The peer ended it in good order (GOAWAY) while nothing was open.
+    #[error("ended by the peer")]
+    Dismissed,
     /// The peer does not answer: its settings did not come, or no answer to a ping.
     #[error("no word from the peer within {} s", .0.as_secs())]
     Silent(std::time::Duration),
@@ -261,7 +264,12 @@ impl Wire {
 
     fn poll(&mut self, limit: usize, cx: &mut Context<'_>) -> Poll<WireEvent> {
         if let Poll::Ready(ended) = Pin::new(&mut self.connection).poll(cx) {
-            return Poll::Ready(WireEvent::Ended(ended.map_or_else(Cause::Http, |()| Cause::Closed)));
+            let cause = match ended {
+                Err(error) => Cause::Http(error),
+                Ok(()) if self.is_dismissed(cx) => Cause::Dismissed,
+                Ok(()) => Cause::Closed,
+            };
+            return Poll::Ready(WireEvent::Ended(cause));
         }
         // `h2` says of a GOAWAY only that no further request can be made.
         let leaves = matches!(self.send.poll_ready(cx), Poll::Ready(Err(_)));
@@ -277,6 +285,11 @@ impl Wire {
             Ok(_) => WireEvent::Pong,
             Err(error) => WireEvent::Ended(Cause::Http(error)),
         })
+    }
+
+    /// Whether a GOAWAY came before the end.
+    fn is_dismissed(&mut self, cx: &mut Context<'_>) -> bool {
+        matches!(self.send.poll_ready(cx), Poll::Ready(Err(error)) if error.is_go_away() && error.is_remote())
     }
 }
 

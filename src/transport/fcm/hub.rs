@@ -245,17 +245,21 @@ impl Hub {
     }
 
     fn hear(&mut self, Note { connection, word }: Note) {
-        match word {
+        let change = match word {
             Word::Takes(count) => self.pool.takes(connection, count, Instant::now()),
             Word::Leaves => self.pool.leaves(connection),
-            Word::Reply(sid, reply) => self.hear_reply(connection, sid, &reply),
+            Word::Reply(sid, reply) => {
+                self.hear_reply(connection, sid, &reply);
+                None
+            }
             Word::Ended(cause, unwritten) => {
                 for sid in unwritten {
                     self.hear_reply(connection, sid, &Reply::unwritten());
                 }
-                self.pool.ended(connection, &cause, Instant::now());
+                self.pool.ended(connection, &cause, Instant::now())
             }
-        }
+        };
+        self.outbox.extend(change.map(|change| Report::Connection { connection, change }));
     }
 
     /// The message itself is one that FCM would refuse.

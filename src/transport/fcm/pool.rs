@@ -11,6 +11,7 @@ use super::FcmConfig;
 use super::address::Address;
 use super::connection::{Cause, Connection, Note};
 use super::exchange::Order;
+use crate::transport::Change;
 use crate::transport::backoff::Backoff;
 use http::Uri;
 use std::collections::BTreeMap;
@@ -89,7 +90,7 @@ pub(super) enum End {
 }
 
 /// Nobody takes the order: the connection is gone.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct NoTaker;
 
 impl Pool {
@@ -133,23 +134,28 @@ impl Pool {
     /// Hands a request to a connection.
     pub(super) fn order(&mut self, connection: u64, order: Order, now: Instant) -> Result<(), NoTaker> {
         let slot = self.slots.get_mut(&connection).ok_or(NoTaker)?;
-        slot.orders.try_send(order).map_err(|_| NoTaker)?;
-        slot.in_flight += 1;
-        if let Phase::Open { used, .. } = &mut slot.phase {
-            *used = now;
+        let taken = slot.orders.try_send(order).map_err(|_| NoTaker);
+        slot.in_flight += usize::from(taken.is_ok());
+        if let Phase::Open { takes, used, .. } = &mut slot.phase {
+            match taken {
+                Ok(()) => *used = now,
+                // Its last word is on its way here.
+                Err(NoTaker) => *takes = 0,
+            }
         }
-        Ok(())
+        taken
     }
 
     /// A connection says how many requests it takes at a time.
-    pub(super) fn takes(&mut self, connection: u64, count: usize, now: Instant) {
-        let Some(slot) = self.slots.get_mut(&connection) else { return };
+    pub(super) fn takes(&mut self, connection: u64, count: usize, now: Instant) -> Option<Change> {
+        let slot = self.slots.get_mut(&connection)?;
         match &mut slot.phase {
             Phase::Opening => {
                 // Spread, so that connections that were opened together do not end together.
                 let age = self.config.timing.age.mul_f64(rand::random_range(0.9..1.0));
                 slot.phase = Phase::Open { takes: count, stale: now + age, used: now };
                 tracing::info!(connection, streams = count, "connection takes messages");
+                return Some(Change::Up);
             }
             Phase::Open { takes, .. } => {
                 *takes = count;
@@ -157,14 +163,17 @@ impl Pool {
             }
             Phase::Leaving => {}
         }
+        None
     }
 
     /// The peer ends a connection.
-    pub(super) fn leaves(&mut self, connection: u64) {
-        if let Some(slot) = self.slots.get_mut(&connection) {
-            slot.phase = Phase::Leaving;
+    pub(super) fn leaves(&mut self, connection: u64) -> Option<Change> {
+        let slot = self.slots.get_mut(&connection)?;
+        let before = std::mem::replace(&mut slot.phase, Phase::Leaving);
+        if before != Phase::Leaving {
             tracing::info!(connection, open = slot.in_flight, "connection is being ended by the push service");
         }
+        matches!(before, Phase::Open { .. }).then_some(Change::Draining)
     }
 
     /// A request came to its end on a connection.
@@ -192,19 +201,26 @@ impl Pool {
     }
 
     /// A connection is over.
-    pub(super) fn ended(&mut self, connection: u64, cause: &Cause, now: Instant) {
-        let Some(slot) = self.slots.remove(&connection) else { return };
+    pub(super) fn ended(&mut self, connection: u64, cause: &Cause, now: Instant) -> Option<Change> {
+        let slot = self.slots.remove(&connection)?;
         if slot.retire.is_cancelled() {
             tracing::info!(connection, "connection replaced");
-            return;
+            return None;
         }
-        if slot.served {
-            tracing::info!(connection, %cause, "connection ended");
-            return;
+        if !slot.served {
+            // Also one that idled: FCM ends it after minutes, so the short wait does no harm.
+            self.redial = now + self.backoff.next(rand::random());
         }
-        // Also one that idled: FCM ends it after minutes, so the short wait does no harm.
-        self.redial = now + self.backoff.next(rand::random());
-        tracing::warn!(connection, %cause, "connection came to nothing");
+        let was_open = matches!(slot.phase, Phase::Open { .. });
+        match cause {
+            Cause::Dismissed => {
+                tracing::info!(connection, "connection was ended by the push service");
+                return was_open.then_some(Change::Draining);
+            }
+            _ if slot.served => tracing::info!(connection, %cause, "connection ended"),
+            _ => tracing::warn!(connection, %cause, "connection came to nothing"),
+        }
+        was_open.then(|| Change::Lost { detail: cause.to_string() })
     }
 
     /// Opens no more connections, and lets all of them end after their last answers.

@@ -9,7 +9,7 @@ use super::*;
 use crate::chat::delivery::Arrival;
 use crate::chat::id::Sid;
 use crate::ops::clock::now_ms;
-use crate::transport::{Link, Outage, Refusal, Report, Send};
+use crate::transport::{Change, Link, Outage, Refusal, Report, Send};
 use house::{House, config, http_answer, message, sids, soon, token_for};
 use peer::{CANCEL, NO_ERROR, Peer, REFUSED_STREAM};
 use std::time::Duration;
@@ -121,6 +121,25 @@ async fn what_a_goaway_leaves_out_goes_at_once_over_another_connection() {
     assert_eq!(house.report().await, accepted(sids[0], asked[0].stream));
     new.take(second.stream).await;
     assert_eq!(house.report().await, accepted(sids[1], second.stream), "a copy that was not processed is none");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_becomes_of_connections_is_told() {
+    let mut house = House::open(config());
+    let told = async |house: &mut House| match soon(house.port.reports.recv()).await {
+        Some(Report::Connection { connection, change }) => (connection, change),
+        other => panic!("{other:?}"),
+    };
+    let mut old = house.peer(100).await;
+    assert_eq!(told(&mut house).await, (1, Change::Up));
+    old.go_away(0, NO_ERROR).await;
+    assert_eq!(told(&mut house).await, (1, Change::Draining));
+    let new = house.peer(100).await;
+    assert_eq!(told(&mut house).await, (2, Change::Up));
+    drop(new);
+    let (connection, change) = told(&mut house).await;
+    assert!(connection == 2 && matches!(change, Change::Lost { .. }), "{change:?}");
+    assert_eq!(house.close().await, [], "the orderly end of the old one is no news");
 }
 
 #[tokio::test(start_paused = true)]

@@ -201,3 +201,19 @@ fn the_same_seed_makes_the_same_things_go_wrong() {
     assert_eq!(run(7), run(7));
     assert_ne!(run(7), run(8));
 }
+
+#[test]
+fn an_app_confirms_when_its_sender_has_heard_or_before_if_it_is_to() {
+    let mut bench = Bench::new(V1Config::default());
+    let message =
+        json!({"token": "t", "data": {"mid": "m", "ack": "self/receipts"}, "apns": {"payload": {"aps": {"badge": 1}}}});
+    let confirmed = |bench: &Bench, now: u64| bench.service.v1.confirmations(0, 10, now).len();
+    bench.service.v1.faults.latency_ms = 50;
+    bench.send(message.clone());
+    assert_eq!((confirmed(&bench, NOW + 49), confirmed(&bench, NOW + 50)), (0, 1));
+    bench.service.v1.faults = V1Faults { latency_ms: 50, confirm_before_answer: true, ..V1Faults::default() };
+    bench.send(message);
+    assert_eq!(confirmed(&bench, NOW + 50), 2);
+    let device = bench.service.world.device("t", 0, 10).unwrap();
+    assert_eq!(device.messages[1].apns, Some(json!({"payload": {"aps": {"badge": 1}}})));
+}

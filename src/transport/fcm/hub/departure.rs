@@ -124,7 +124,6 @@ impl Hub {
         tracing::debug!(connection, %sid, "message sent");
         let order = Order { sid, body: request.body.into(), authorization: bearer.header };
         if let Err(NoTaker) = self.pool.order(connection, order, now) {
-            self.pool.leaves(connection);
             self.hear_reply(connection, sid, &Reply::unwritten());
         }
     }
