@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -16,10 +17,14 @@ from collections import defaultdict
 from pathlib import Path
 
 import paho.mqtt.client as mqtt
+import ways
+from apps import Apps
 
 BIN = os.environ.get("BRIDGE_BIN", str(Path(__file__).parents[2] / "target/release/fcm-mqtt-bridge"))
 SECRET_KEY = "the-key-that-must-never-be-seen"
 FINAL = {"delivered", "failed", "expired"}
+# The way of messages to devices where a test does not say; set by `--way`.
+WAY = ways.CCS
 # Longest wait for anything that is expected to happen.
 PATIENCE = 30.0
 
@@ -99,15 +104,20 @@ class Process:
 
 
 class Sim:
-    """The CCS simulator and its control port."""
+    """The simulator and its control port. It speaks CCS, and FCM HTTP v1 as well where messages go that way; what tests
+    ask of it is in the words of CCS."""
 
-    def __init__(self, folder: Path, *extra):
+    def __init__(self, folder: Path, *extra, way: ways.Way | None = None):
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.extra = extra
+        self.way = way or WAY
         self.key = folder / "ccs.key"
         self.key.write_text(SECRET_KEY + "\n")
-        self.ccs_port = self.control_port = 0
+        self.ccs_port = self.control_port = self.fcm_port = self.token_port = 0
+        self.fcm_url = self.credentials = None
+        self.apps: list[Apps] = []
+        self.runs = 0
         self.process = None
         self.start()
 
@@ -116,30 +126,47 @@ class Sim:
         out = self.folder / "sim.out"
         args = ["sim", "--listen", f"127.0.0.1:{self.ccs_port}", "--control-listen", f"127.0.0.1:{self.control_port}"]
         args += ["--tls-dir", self.folder / "tls", "--api-key-file", self.key, *self.extra]
+        if self.speaks_v1():
+            args += ["--fcm-listen", f"127.0.0.1:{self.fcm_port}", "--fcm-token-listen", f"127.0.0.1:{self.token_port}"]
+        last = "fcm-credentials" if self.speaks_v1() else "ca"
         with open(out, "wb") as stdout:
             self.process = Process(args, self.folder / "sim.log", stdout=stdout)
 
         def said():
             assert self.process.alive(), f"the simulator ended: {self.process.text()}"
             lines = dict(line.split(" ", 1) for line in out.read_text().splitlines())
-            return lines if "ca" in lines else None
+            return lines if last in lines else None
 
         lines = eventually(said, "the simulator says its addresses")
         self.ca = lines["ca"]
         self.ccs_port = int(lines["ccs"].rsplit(":", 1)[1])
         self.control_port = int(lines["control"].rsplit(":", 1)[1])
+        if self.speaks_v1():
+            self.fcm_url, self.credentials = lines["fcm"], Path(lines["fcm-credentials"])
+            self.fcm_port = urllib.parse.urlsplit(self.fcm_url).port
+            self.token_port = urllib.parse.urlsplit(lines["fcm-token"]).port
+        self.runs += 1
         return self
+
+    def speaks_v1(self) -> bool:
+        return self.way is ways.FCM_V1
 
     def stop(self):
         self.process.close()
 
     def call(self, method: str, path: str, body=None):
+        if self.speaks_v1() and path in ("/drain", "/reset"):
+            path, body = {"/drain": "/v1/goaway", "/reset": "/v1/reset"}[path], {}
         return http(method, f"http://127.0.0.1:{self.control_port}{path}", body)
 
     def _path(self, token: str) -> str:
         return "/devices/" + urllib.parse.quote(token, safe="")
 
     def set_device(self, token: str, **state):
+        if self.speaks_v1() and "refuse" in state:
+            plan = self.call("GET", "/v1/faults")
+            plan["rules"] += ways.refusals(token, **state.pop("refuse"))
+            self.call("PUT", "/v1/faults", plan)
         return self.call("PUT", self._path(token), state)
 
     def got(self, token: str) -> list[dict]:
@@ -153,7 +180,7 @@ class Sim:
                 if error.code == 404:
                     return []
                 raise
-            messages += page
+            messages += map(ways.as_shown, page) if self.speaks_v1() else page
             if not page:
                 return messages
 
@@ -161,10 +188,16 @@ class Sim:
         return self.call("POST", self._path(token) + "/upstream", {"data": data or {}, **more})
 
     def faults(self, **faults):
+        if self.speaks_v1():
+            self.call("PUT", "/v1/faults", ways.v1_faults(faults))
         return self.call("PUT", "/faults", faults)
 
     def stats(self) -> dict:
-        return self.call("GET", "/stats")
+        stats = self.call("GET", "/stats")
+        if not self.speaks_v1():
+            return stats
+        confirmed = sum(apps.confirmed for apps in self.apps)
+        return ways.v1_stats(stats, self.call("GET", "/v1/stats"), confirmed)
 
     def close(self):
         self.process.close()
@@ -183,6 +216,8 @@ class Bridge:
         mqtt_section: str = "",
         db: Path | None = None,
         broker: str = "anonymous = true",
+        back_door: str | None = None,
+        apps: tuple[str, str] | None = None,
     ):
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
@@ -194,17 +229,17 @@ class Bridge:
         self.runs = 0
         self.sim = sim
         self.extra, self.limits, self.mqtt_section, self.broker = extra, limits, mqtt_section, broker
+        # The sections of the ways; without them, as the simulator is.
+        self.back_door = back_door
+        # The user as which the apps on the devices log in, where the broker asks.
+        self.login = apps
+        self.apps: Apps | None = None
         self.configure(routes)
 
     def configure(self, routes: str):
         self.config.write_text(
             f"""
-[ccs]
-host = "127.0.0.1"
-port = {self.sim.ccs_port}
-sender_id = "1234567890"
-api_key_file = "{self.sim.key}"
-ca_file = "{self.sim.ca}"
+{self.back_door or back_door(self.sim)}
 [mqtt]
 {self.mqtt_section}
 [broker]
@@ -226,6 +261,9 @@ listen = "127.0.0.1:{self.ops}"
         self.runs += 1
         path = self.folder / f"bridge-{self.runs}.log"
         self.process = Process(["run", "--config", self.config], path, env={"RUST_LOG": log})
+        if self.sim.speaks_v1() and not self.apps:
+            self.apps = Apps(self.sim, self.broker_port(), self.login)
+            self.sim.apps.append(self.apps)
         if ready:
             self.wait_ready()
         return self
@@ -276,9 +314,39 @@ listen = "127.0.0.1:{self.ops}"
     def logs(self) -> str:
         return "".join(path.read_text(errors="replace") for path in sorted(self.folder.glob("bridge-*.log")))
 
+    def broker_port(self) -> int:
+        """Where the clients connect."""
+        external = re.search(r'url = "\w+://127.0.0.1:(\d+)"', self.mqtt_section)
+        return int(external[1]) if external else self.port
+
     def close(self):
+        if self.apps:
+            self.apps.close()
         if self.process:
             self.process.close()
+
+
+def ccs_section(sim: Sim) -> str:
+    return f"""
+[ccs]
+host = "127.0.0.1"
+port = {sim.ccs_port}
+sender_id = "1234567890"
+api_key_file = "{sim.key}"
+ca_file = "{sim.ca}"
+"""
+
+
+def project(sim: Sim) -> str:
+    """The settings of the Firebase project of a simulator."""
+    return f'credentials_file = "{sim.credentials}"\nbase_url = "{sim.fcm_url}"\nca_file = "{sim.ca}"\n'
+
+
+def back_door(sim: Sim) -> str:
+    """CCS; and beside it the other way, if messages to devices go by it: those of devices come over CCS."""
+    if not sim.speaks_v1():
+        return ccs_section(sim)
+    return f'{ccs_section(sim)}[transport]\ndefault = "fcm-v1"\n[fcm]\n{project(sim)}'
 
 
 class Bal:

@@ -166,7 +166,7 @@ def add_user(config, name: str, role: str, secret: str):
 def house(make_bridge, tmp_path):
     ws_port = free_port()
     users = f'users_file = "{tmp_path}/users"\nlisten_ws = "127.0.0.1:{ws_port}"'
-    bridge = make_bridge(broker=users, routes='default_bal = "bal1"')
+    bridge = make_bridge(broker=users, routes='default_bal = "bal1"', apps=("alice", password("alice")))
     for name, role in USERS.items():
         add_user(bridge.config, name, role, password(name))
     house = House(bridge.start(), ws_port)

@@ -48,7 +48,8 @@ class TestHealth:
         bal.push("a1", "phone")
         bal.wait_words("a1", TOLD)
         assert http("GET", url + "/healthz") == "ok\n"
-        assert bridge.readyz() == (200, {"ready": True, "ccs": "up", "mqtt": "open", "store": "ok", "intake": "taking"})
+        ways = {"ccs": "up", sim.way.name: "up"}
+        assert bridge.readyz() == (200, {"ready": True, **ways, "mqtt": "open", "store": "ok", "intake": "taking"})
         with urllib.request.urlopen(url + "/metrics") as answer:
             assert answer.headers["content-type"].startswith("text/plain")
         assert bridge.metric("bridge_downstream_delivered_total") == 1
