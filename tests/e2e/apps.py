@@ -13,6 +13,8 @@ LOOK = 0.025
 # Confirmations that are made again when the connection is there again: a broker that crashed may have lost what it
 # acknowledged just before.
 REPEATED = 1000
+# Seconds before the next attempt to connect, at first and at last.
+RECONNECT = (0.1, 1)
 
 
 class Apps:
@@ -21,19 +23,20 @@ class Apps:
     def __init__(self, sim, port: int, login: tuple[str, str] | None = None):
         self.sim = sim
         self.user = login[0] if login else "phones"
-        # Confirmations that the broker has acknowledged.
-        self.confirmed = 0
         self.seen = 0
         self.life = sim.runs
-        self.recent: deque[str] = deque(maxlen=REPEATED)
         self.guard = threading.Lock()
+        # Packet to message, until the broker has acknowledged it; then it counts as confirmed.
+        self.flying: dict[int, str] = {}
+        self.confirmed: set[str] = set()
+        self.recent: deque[str] = deque(maxlen=REPEATED)
         self.stopped = threading.Event()
         self.client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, f"{self.user}:apps", protocol=mqtt.MQTTv5)
         if login:
             self.client.username_pw_set(*login)
         self.client.max_inflight_messages_set(1000)
         self.client.max_queued_messages_set(0)
-        self.client.reconnect_delay_set(min_delay=1, max_delay=1)
+        self.client.reconnect_delay_set(*RECONNECT)
         self.client.on_connect = self._connected
         self.client.on_publish = self._published
         self.client.connect_async("127.0.0.1", port, keepalive=60)
@@ -54,24 +57,27 @@ class Apps:
                 self.seen = one["seq"]
                 self._confirm(one["topic"], one["id"])
 
-    def _confirm(self, topic: str, mid: str):
+    def _confirm(self, topic: str, message: str):
         assert topic == "self/receipts", topic
         with self.guard:
-            self.recent.append(mid)
-            self._publish({"id": mid, "status": "received"})
-
-    def _publish(self, document: dict):
-        self.client.publish(f"{self.user}/self/receipts", json.dumps(document), 1)
+            document = json.dumps({"id": message, "status": "received"})
+            packet = self.client.publish(f"{self.user}/{topic}", document, 1)
+            self.flying[packet.mid] = message
 
     def _connected(self, _client, _userdata, _flags, reason, _properties):
         if reason.is_failure:
             return
         with self.guard:
-            for mid in self.recent:
-                self._publish({"id": mid, "status": "received"})
+            again = list(self.recent)
+            self.recent.clear()
+        for message in again:
+            self._confirm("self/receipts", message)
 
-    def _published(self, *_):
-        self.confirmed += 1
+    def _published(self, _client, _userdata, packet, _reason, _properties):
+        with self.guard:
+            message = self.flying.pop(packet)
+            self.confirmed.add(message)
+            self.recent.append(message)
 
     def close(self):
         self.stopped.set()

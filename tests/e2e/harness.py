@@ -196,7 +196,7 @@ class Sim:
         stats = self.call("GET", "/stats")
         if not self.speaks_v1():
             return stats
-        confirmed = sum(apps.confirmed for apps in self.apps)
+        confirmed = sum(len(apps.confirmed) for apps in self.apps)
         return ways.v1_stats(stats, self.call("GET", "/v1/stats"), confirmed)
 
     def close(self):

@@ -24,9 +24,10 @@ use crate::fcm::request::RequestError;
 use crate::fcm::target;
 use crate::fcm::verdict::Access;
 use crate::ops::clock::now_ms;
-use crate::transport::{Link, Outage, Outlet, Refusal, Report, Send};
+use crate::transport::{Change, Link, Outage, Outlet, Refusal, Report, Send};
 use remarks::Remarks;
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior};
@@ -36,6 +37,8 @@ use tokio_util::sync::CancellationToken;
 const NOTES: usize = 1024;
 /// How often everything is looked at that no event announces: ended times to live, the age of connections.
 const TICK: Duration = Duration::from_secs(1);
+/// What is told of all connections together; their own numbers begin with 1.
+const NO_CONNECTION: u64 = 0;
 
 /// The hub; see the module.
 pub(super) struct Hub {
@@ -50,6 +53,8 @@ pub(super) struct Hub {
     spare: Option<Ticket>,
     /// Pauses of the project in a row that FCM set no time for.
     pauses: u32,
+    /// That access tokens are refused to us, as it was told.
+    denied: Option<Arc<str>>,
     notes: mpsc::Receiver<Note>,
     /// Reports that the bridge has not taken yet; while there are any, little else is done.
     outbox: VecDeque<Report>,
@@ -120,6 +125,7 @@ impl Hub {
             flights: HashMap::new(),
             spare: None,
             pauses: 0,
+            denied: None,
             notes,
             outbox: VecDeque::new(),
             hearing: Hearing::default(),
@@ -200,8 +206,19 @@ impl Hub {
             self.keep_probe(now);
             self.pool.tend(demand, now);
         }
+        self.tell_denied(now);
         let link = self.link(now);
         outlet.link.send_if_modified(|old| std::mem::replace(old, link) != link);
+    }
+
+    /// No token means no message, so it is told as any other fault of the credentials is.
+    fn tell_denied(&mut self, now: Instant) {
+        let denied = self.wallet.refusal(now);
+        if let (None, Some(words)) = (&self.denied, &denied) {
+            let change = Change::AuthFailed { detail: format!("{NO_TOKEN}: {words}") };
+            self.outbox.push_back(Report::Connection { connection: NO_CONNECTION, change });
+        }
+        self.denied = denied;
     }
 
     fn stop(&mut self, outlet: &mut Outlet) {

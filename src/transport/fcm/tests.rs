@@ -431,6 +431,8 @@ async fn without_a_token_nothing_goes_and_it_says_so() {
     let sid = sids(1)[0];
     house.send(message(sid, 1)).await;
     house.link(Link::Down(Outage::Refused("no_access_token"))).await;
+    let denied = |report: &Report| matches!(report, Report::Connection { change: Change::AuthFailed { detail }, .. } if detail.contains("invalid_grant"));
+    while !denied(&soon(house.port.reports.recv()).await.unwrap()) {}
     quiet(&mut peer).await;
     house.token_answer.send_replace(token_for(Duration::from_secs(3599)));
     assert_eq!(mids(&mut peer, 1).await, [sid.to_string()]);

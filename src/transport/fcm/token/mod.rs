@@ -56,8 +56,19 @@ pub(super) struct Bearer {
 #[derive(Debug, Clone, Default)]
 struct Supply {
     bearer: Option<Bearer>,
-    /// The last attempt to get one failed.
-    failing: bool,
+    last: Attempt,
+}
+
+/// How the last attempt to get a token ended.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+enum Attempt {
+    /// There was none, or it went well.
+    #[default]
+    Well,
+    /// Nobody gave an answer that could be used.
+    Failed,
+    /// Those who give them refused, in these words.
+    Refused(Arc<str>),
 }
 
 /// The keeper.
@@ -97,7 +108,15 @@ impl Wallet {
 
     /// Whether there is no token and the last attempt to get one failed.
     pub(super) fn is_empty_handed(&self, now: Instant) -> bool {
-        self.supply.borrow().failing && self.bearer(now).is_none()
+        self.supply.borrow().last != Attempt::Well && self.bearer(now).is_none()
+    }
+
+    /// Why there is no token, if it is because they are refused to us.
+    pub(super) fn refusal(&self, now: Instant) -> Option<Arc<str>> {
+        match &self.supply.borrow().last {
+            Attempt::Refused(words) if self.bearer(now).is_none() => Some(Arc::clone(words)),
+            Attempt::Well | Attempt::Failed | Attempt::Refused(_) => None,
+        }
     }
 
     /// A token was refused: it is used no more, and another one is asked for.
@@ -136,7 +155,7 @@ impl Keeper {
                 () = tokio::time::sleep_until(until) => return,
                 Ok(()) = self.refused.changed() => {
                     // After a failure the wait is kept; it is short.
-                    if *self.refused.borrow() == self.generation && !self.supply.borrow().failing {
+                    if *self.refused.borrow() == self.generation && self.supply.borrow().last == Attempt::Well {
                         return;
                     }
                 }
@@ -153,7 +172,7 @@ impl Keeper {
         // Of a short life as well, something is left between the replacement and the last use.
         let good_until = asked + fresh.life - LAST_USE.min(fresh.life / 4);
         let bearer = Bearer { header, generation: self.generation, good_until };
-        self.supply.send_replace(Supply { bearer: Some(bearer), failing: false });
+        self.supply.send_replace(Supply { bearer: Some(bearer), last: Attempt::Well });
         tracing::debug!(generation = self.generation, seconds = fresh.life.as_secs(), "access token fetched");
         asked + fresh.life - MARGIN.min(fresh.life / 2)
     }
@@ -171,7 +190,9 @@ impl Keeper {
             }
             None => tracing::error!(%fault, "no access token: no message can be sent"),
         }
-        self.supply.send_modify(|supply| supply.failing = true);
+        let refused = matches!(fault, FetchError::Refused { status: 400..500, .. });
+        let last = if refused { Attempt::Refused(fault.to_string().into()) } else { Attempt::Failed };
+        self.supply.send_modify(|supply| supply.last = last);
         // Half of the wait is certain: a peer that refuses at once is not asked in a tight loop.
         let wait = self.backoff.next(rand::random());
         now + RETRY_FIRST / 2 + wait

@@ -1,0 +1,380 @@
+"""What only FCM HTTP v1 has: the words of its statuses, its faults, its credentials, several projects at once."""
+
+import json
+import re
+
+import pytest
+from apps import Apps
+from harness import Bal, Sim, ccs_section, eventually, finals, mine, project
+from ways import FCM_V1
+
+TOLD = ["accepted", "sent", "delivered"]
+PROVIDER_ID = re.compile(r"projects/demo-project/messages/\S+")
+# Longer than the first wait of the breaker, and than that for a message of which nobody knows what became of it.
+LONG = 60.0
+
+
+@pytest.fixture
+def sim(tmp_path):
+    sim = Sim(tmp_path / "sim", way=FCM_V1)
+    yield sim
+    sim.close()
+
+
+@pytest.fixture
+def listener(bridge):
+    listener = Bal("ops", bridge.port, clean=True, filters=["_bridge/#"]).connect()
+    yield listener
+    listener.close()
+
+
+def v1_only(sim: Sim, more: str = "") -> str:
+    """Without any CCS."""
+    return f'[transport]\ndefault = "fcm-v1"\n[fcm]\n{project(sim)}{more}'
+
+
+def rules(sim: Sim, *rules: dict, **more):
+    sim.call("PUT", "/v1/faults", {"rules": list(rules), **more})
+
+
+def figures(sim: Sim) -> dict:
+    return sim.call("GET", "/v1/stats")
+
+
+def raw(sim: Sim, token: str) -> list[dict]:
+    """What a device got, with nothing taken off."""
+    return sim.call("GET", f"/devices/{token}")["messages"]
+
+
+def events(listener: Bal, word: str) -> list[dict]:
+    return [body for topic, body in list(listener.messages) if topic == "_bridge/events" and body["event"] == word]
+
+
+class TestStatuses:
+    def test_sent_has_the_name_that_google_gave_and_delivered_is_the_word_of_the_app(self, sim, bal):
+        bal.push("a1", "phone")
+        bal.wait_words("a1", TOLD)
+        accepted, sent, delivered = bal.statuses("a1")
+        assert "transport" not in accepted and "provider_id" not in accepted
+        assert (sent["transport"], sent["source"]) == ("fcm-v1", "provider")
+        assert PROVIDER_ID.fullmatch(sent["provider_id"])
+        assert (delivered["transport"], delivered["source"]) == ("fcm-v1", "app")
+        [message] = raw(sim, "phone")
+        assert message["data"] == {"mine": "a1", "mid": message["message_id"], "ack": "self/receipts"}
+
+    def test_without_a_word_of_the_app_a_message_stays_sent(self, sim, bal):
+        sim.set_device("mute", receipts=False)
+        bal.push("a1", "mute")
+        bal.push("fence", "phone")
+        bal.wait_words("fence", TOLD)
+        bal.wait_words("a1", ["accepted", "sent"])
+
+    def test_an_app_that_confirms_before_the_answer_leaves_no_step_back(self, sim, bal):
+        rules(sim, confirm_before_answer=True, latency_ms=500)
+        bal.push("a1", "phone")
+        bal.wait_words("a1", TOLD)
+        assert "provider_id" not in bal.statuses("a1")[1], "what was delivered was sent; Google has not said so yet"
+        rules(sim)
+        bal.push("a2", "phone")
+        bal.wait_words("a2", TOLD)
+        assert bal.words("a1") == TOLD
+
+    def test_where_the_apps_do_not_confirm_sent_is_the_last_word(self, sim, make_bridge):
+        bridge = make_bridge(back_door=v1_only(sim, "app_receipts = false\n")).start()
+        bal = Bal("client1", bridge.port).connect()
+        bal.push("a1", "phone")
+        bal.wait_words("a1", ["accepted", "sent"])
+        assert "ack" not in raw(sim, "phone")[0]["data"] and figures(sim)["confirmations"] == 0
+        assert bridge.trace("a1")["state"] == "sent"
+        bal.close()
+
+    def test_each_verdict_says_what_to_do_with_the_token(self, sim, bal, listener):
+        verdicts = {
+            "unregistered": ("DEVICE_UNREGISTERED", "remove"),
+            "invalid-registration": ("BAD_REGISTRATION", "remove"),
+            "invalid-token-field": ("BAD_REGISTRATION", "remove"),
+            "sender-id-mismatch": ("SENDER_ID_MISMATCH", "quarantine"),
+            "invalid-field": ("INVALID_JSON", "keep"),
+            "invalid-argument": ("INVALID_JSON", "keep"),
+            "no-details": ("INVALID_JSON", "keep"),
+            "too-large": ("INVALID_JSON", "keep"),
+            "third-party-auth-error": ("INVALID_APNS_CREDENTIAL", "keep"),
+        }
+        for word in verdicts:
+            bal.push(word, f"sim-{word}:phone")
+        for word, verdict in verdicts.items():
+            last = bal.wait_words(word, ["accepted", "failed"])
+            assert (last["code"], last["token_action"]) == verdict, word
+            assert (last["transport"], last["source"], last["attempt"]) == ("fcm-v1", "provider", 1)
+            assert "dup_possible" not in last and word not in last.get("detail", "")
+        listener.wait(lambda: len(events(listener, "token_removed")) == 3, "three tokens are removed")
+        listener.wait(lambda: len(events(listener, "refused")) == 2, "two want an operator")
+        assert {event["code"] for event in events(listener, "refused")} == {"SENDER_ID_MISMATCH", "INVALID_APNS_CREDENTIAL"}
+        assert figures(sim)["requests"] == len(verdicts)
+
+    def test_topics_and_conditions_are_sent_without_a_word_on_tokens(self, sim, bal):
+        sim.set_device("reader", topics=["news", "sport"])
+        sim.set_device("quiet", topics=["news", "quiet"])
+        bal.publish({"id": "t1", "topic": "news", "data": {"n": 1}})
+        bal.publish({"id": "t2", "condition": "'sport' in topics && !('quiet' in topics)", "data": {"n": 2}})
+        bal.publish({"id": "t3", "topic": "nobody", "data": {"n": 3}})
+        for message_id in ("t1", "t2", "t3"):
+            bal.wait(lambda i=message_id: "sent" in bal.words(i), message_id)
+            sent = bal.statuses(message_id)[1]
+            assert PROVIDER_ID.fullmatch(sent["provider_id"]) and "token_action" not in sent
+        assert [m["data"]["n"] for m in sim.got("reader")] == ["1", "2"]
+        assert [m["data"]["n"] for m in sim.got("quiet")] == ["1"]
+
+    def test_what_is_for_apple_arrives_as_it_was_said(self, sim, bal):
+        apple = {"headers": {"apns-priority": "5"}, "payload": {"aps": {"thread-id": "t-7", "sound": "bell"}, "mine": [1, {"k": None}]}}
+        bal.push("a1", "iphone", notification={"title": "Hello", "badge": "3"}, collapse="x", fcm={"mutable_content": True, "apns": apple})
+        bal.wait_words("a1", TOLD)
+        [message] = raw(sim, "iphone")
+        shown = message["apns"]
+        assert shown["headers"]["apns-priority"] == "5" and shown["headers"]["apns-collapse-id"] == "x"
+        assert int(shown["headers"]["apns-expiration"]) > message["at"] / 1000
+        aps = shown["payload"]["aps"]
+        assert (aps["thread-id"], aps["sound"], aps["badge"], aps["mutable-content"]) == ("t-7", "bell", 3, 1)
+        assert shown["payload"]["mine"] == [1, {"k": None}]
+
+
+class TestWays:
+    def test_a_bridge_without_ccs_neither_has_nor_names_it(self, sim, make_bridge):
+        bridge = make_bridge(back_door=v1_only(sim)).start()
+        assert bridge.readyz() == (200, {"ready": True, "fcm-v1": "up", "mqtt": "open", "store": "ok", "intake": "taking"})
+        assert (bridge.metric("bridge_fcm_up"), bridge.metric("bridge_ccs_up")) == (1, 0)
+        bal = Bal("client1", bridge.port, filters=["client1/others/+", "_bridge/status"]).connect()
+        bal.push("a1", "phone")
+        bal.wait_words("a1", TOLD)
+        [status] = [body for topic, body in bal.messages if topic == "_bridge/status"]
+        assert status["transports"] == {"fcm-v1": "up"} and "ccs" not in status
+        assert sim.call("GET", "/stats")["logins"] == 0
+        sim.stop()
+        bridge.wait_ready(503)
+        assert bridge.readyz()[1]["fcm-v1"] == "down"
+        bal.push("a2", "phone")
+        sim.start()
+        bal.wait_words("a2", TOLD, LONG)
+        bal.close()
+        assert bridge.stop() == 0
+
+    def test_one_bridge_speaks_ccs_and_with_two_projects(self, tmp_path, sim, make_bridge):
+        shop = Sim(tmp_path / "shop", "--project", "shop-project", way=FCM_V1)
+        ways = (
+            f'{ccs_section(sim)}[transport]\ndefault = "ccs"\n[transport.categories]\n"com.example.chat" = "fcm-v1"\n'
+            f'"com.example.shop" = "fcm-v1:shop"\n[fcm]\n{project(sim)}[fcm.projects.shop]\n{project(shop)}'
+        )
+        bridge = make_bridge(back_door=ways).start()
+        assert {"ccs": "up", "fcm-v1": "up", "fcm-v1:shop": "up"}.items() <= bridge.readyz()[1].items()
+        customers = Apps(shop, bridge.port)
+        bal = Bal("client1", bridge.port).connect()
+        for n in range(20):
+            bal.push(f"o{n}", "old", category="com.example.old")
+            bal.push(f"c{n}", "chat", category="com.example.chat")
+            bal.push(f"s{n}", "shop", category="com.example.shop")
+        for n in range(20):
+            assert bal.wait_words(f"o{n}", TOLD)["transport"] == "ccs"
+            assert bal.wait_words(f"c{n}", TOLD)["transport"] == "fcm-v1"
+            assert bal.wait_words(f"s{n}", TOLD)["transport"] == "fcm-v1"
+            assert "provider_id" not in bal.statuses(f"o{n}")[1]
+            assert PROVIDER_ID.fullmatch(bal.statuses(f"c{n}")[1]["provider_id"])
+            assert bal.statuses(f"s{n}")[1]["provider_id"].startswith("projects/shop-project/messages/")
+        assert (sim.call("GET", "/stats")["messages"], figures(sim)["requests"], figures(shop)["requests"]) == (20, 20, 20)
+        assert (mine(sim.got("old")), mine(sim.got("chat")), mine(shop.got("shop"))) == tuple(
+            [f"{kind}{n}" for n in range(20)] for kind in "ocs"
+        )
+        # One of them in trouble is no trouble for the others.
+        shop.stop()
+        bridge.wait_ready(503)
+        bal.push("s20", "shop", category="com.example.shop")
+        bal.push("o20", "old", category="com.example.old")
+        bal.push("c20", "chat", category="com.example.chat")
+        bal.wait_words("o20", TOLD)
+        bal.wait_words("c20", TOLD)
+        assert bal.words("s20") == ["accepted"]
+        shop.start()
+        bal.wait_words("s20", TOLD, LONG)
+        customers.close()
+        bal.close()
+        shop.close()
+
+    def test_no_connection_has_more_streams_than_fcm_takes(self, sim, bal):
+        rules(sim, latency_ms=1500)
+        ids = [f"m{n}" for n in range(300)]
+        for message_id in ids:
+            bal.push(message_id, f"phone-{message_id}")
+        bal.wait_final(ids, LONG)
+        assert all(bal.words(message_id) == TOLD for message_id in ids)
+        stats = figures(sim)
+        assert (stats["accepted"], stats["duplicates"], set(stats["violations"].values())) == (300, 0, {0})
+        assert stats["streams_peak"] <= 100 and stats["connections"] >= 2
+
+
+class TestOperatorsFaults:
+    """Nothing gets through until somebody mends something: nothing fails, no token is lost, and it goes on by itself."""
+
+    def stopped(self, bridge, bal, listener, word: str) -> list[str]:
+        ids = [f"m{n}" for n in range(20)]
+        for message_id in ids:
+            bal.push(message_id, f"phone-{message_id}")
+        eventually(lambda: bridge.readyz()[1]["fcm-v1"] == word, f"/readyz says {word}")
+        assert bridge.readyz()[0] == 503
+        listener.wait(lambda: events(listener, "auth_failed"), "the event auth_failed")
+        [event] = events(listener, "auth_failed")
+        assert event["transport"] == "fcm-v1" and event["detail"].startswith(word)
+        status = [body for topic, body in listener.messages if topic == "_bridge/status"][-1]
+        assert (status["state"], status["transports"]["fcm-v1"], status["ccs"]) == ("degraded", word, "up")
+        return ids
+
+    def mended(self, sim, bridge, bal, listener, ids: list[str]):
+        bal.wait_final(ids, LONG)
+        bridge.wait_ready()
+        assert all(bal.words(message_id) == TOLD for message_id in ids)
+        assert all(mine(sim.got(f"phone-{message_id}")) == [message_id] for message_id in ids)
+        assert not events(listener, "token_removed") and not events(listener, "refused")
+        assert len(events(listener, "auth_failed")) == 1
+        listener.wait(lambda: listener.messages[-1][1].get("state") == "online" or bridge.readyz()[0] == 200, "online")
+
+    @pytest.mark.parametrize(
+        ("fault", "word"),
+        [("api-disabled", "api_disabled"), ("no-project", "unknown_project"), ("permission-denied", "permission_denied")],
+    )
+    def test_a_fault_of_the_project_stops_everything_until_it_is_mended(self, sim, bridge, bal, listener, fault, word):
+        rules(sim, {"then": fault})
+        ids = self.stopped(bridge, bal, listener, word)
+        asked = figures(sim)["requests"]
+        assert asked < len(ids) * 2, "a project that is not there is not asked again and again"
+        rules(sim)
+        self.mended(sim, bridge, bal, listener, ids)
+
+    def test_credentials_that_buy_no_token_stop_everything_until_they_do(self, sim, bridge, bal, listener):
+        rules(sim, authority="invalid-grant")
+        assert sim.call("DELETE", "/v1/tokens")["revoked"] == 1
+        ids = self.stopped(bridge, bal, listener, "no_access_token")
+        assert "invalid_grant" in events(listener, "auth_failed")[0]["detail"]
+        rules(sim)
+        self.mended(sim, bridge, bal, listener, ids)
+
+    def test_a_key_of_another_project_costs_no_token(self, sim, bridge, bal, listener):
+        rules(sim, {"then": "sender-id-mismatch"})
+        ids = self.stopped(bridge, bal, listener, "sender_mismatch")
+        rules(sim)
+        bal.wait_final(ids, LONG)
+        bridge.wait_ready()
+        # Those that were refused before it was clear that it is not about tokens are few, and their tokens are kept.
+        failed = [message_id for message_id in ids if finals(bal, message_id) == ["failed"]]
+        assert len(failed) < 8 and all(bal.statuses(i)[-1]["token_action"] == "quarantine" for i in failed)
+        assert not events(listener, "token_removed")
+
+
+class TestRetries:
+    def test_an_access_token_that_ended_is_renewed_and_nobody_notices(self, sim, bridge, bal):
+        bal.push("a1", "phone")
+        bal.wait_words("a1", TOLD)
+        sold = figures(sim)["tokens"]
+        assert sim.call("DELETE", "/v1/tokens")["revoked"] == 1
+        ids = [f"m{n}" for n in range(20)]
+        for message_id in ids:
+            bal.push(message_id, f"phone-{message_id}")
+        for message_id in ids:
+            last = bal.wait_words(message_id, TOLD)
+            assert last["attempt"] == 1 and "dup_possible" not in last
+        assert (figures(sim)["tokens"], figures(sim)["duplicates"]) == (sold + 1, 0)
+        assert bridge.readyz()[0] == 200
+
+    def test_a_used_up_quota_of_a_device_delays_it_for_as_long_as_fcm_says(self, sim, bridge, bal):
+        rules(sim, {"then": "device-quota", "times": 1, "prefix": "slow", "retry_after": {"seconds": 3}})
+        bal.push("s1", "slow")
+        eventually(lambda: figures(sim)["mishaps"], "the refusal")
+        bal.push("s2", "slow")
+        bal.push("f1", "fast")
+        bal.wait_words("f1", TOLD)
+        assert bal.words("s1") == bal.words("s2") == ["accepted"]
+        assert bal.wait_words("s1", TOLD)["attempt"] == 2
+        bal.wait_words("s2", TOLD)
+        [wait] = [entry["due"] - entry["at"] for entry in bridge.trace("s1")["log"] if entry["event"] == "retry"]
+        assert 2_900 <= wait <= 3_100
+        assert mine(sim.got("slow")) == ["s1", "s2"]
+
+    def test_a_used_up_quota_of_the_project_delays_everybody_for_as_long_as_fcm_says(self, sim, bridge, bal):
+        rules(sim, {"then": "project-quota", "times": 1, "retry_after": {"seconds": 3}})
+        bal.push("a1", "phone")
+        eventually(lambda: bridge.readyz()[1]["fcm-v1"] == "quota_exceeded", "/readyz says quota_exceeded")
+        bal.push("a2", "tablet")
+        bal.wait_words("a2", TOLD)
+        bal.wait_words("a1", TOLD)
+        bridge.wait_ready()
+        first, second = raw(sim, "phone")[0]["at"], raw(sim, "tablet")[0]["at"]
+        assert min(first, second) - bal.statuses("a1")[0]["ts"] >= 2_900
+
+    def test_what_was_unanswered_at_a_cut_is_sent_again_and_marked_unless_the_app_has_it(self, sim, bal):
+        rules(sim, latency_ms=3_000)
+        mute, frank = [f"mute{n}" for n in range(25)], [f"frank{n}" for n in range(25)]
+        for token in mute:
+            sim.set_device(token, receipts=False)
+        for token in [*mute, *frank]:
+            bal.push(token, token)
+        eventually(lambda: figures(sim)["requests"] == 50, "50 are unanswered")
+        rules(sim)
+        sim.call("POST", "/reset", {})
+        for token in frank:
+            bal.wait_words(token, TOLD)
+        for token in mute:
+            bal.wait(lambda i=token: "sent" in bal.words(i), token, LONG)
+            assert bal.statuses(token)[-1]["dup_possible"] is True
+        assert all(mine(sim.got(token)) == [token, token] for token in mute)
+        assert all(mine(sim.got(token)) == [token] for token in frank)
+
+    def test_where_no_duplicate_is_wanted_an_unanswered_message_fails(self, sim, make_bridge):
+        bridge = make_bridge(back_door=v1_only(sim, 'on_ambiguous = "report"\n')).start()
+        bal = Bal("client1", bridge.port).connect()
+        for token in ("a", "b"):
+            sim.set_device(token, receipts=False)
+        rules(sim, {"then": "accept-reset-stream", "prefix": "a"}, {"then": "reset-connection", "prefix": "b"})
+        for token in ("a", "b"):
+            bal.push(token, token)
+            last = bal.wait_words(token, ["accepted", "failed"])
+            assert (last["code"], last["dup_possible"], last["token_action"]) == ("AMBIGUOUS", True, "keep")
+        assert (mine(sim.got("a")), mine(sim.got("b")), figures(sim)["requests"]) == (["a"], [], 2)
+        bal.close()
+
+    @pytest.mark.parametrize("fault", ["refuse-stream", "goaway", "unauthenticated", "unauthenticated-page"])
+    def test_what_was_certainly_not_processed_goes_again_at_once_and_unmarked(self, sim, bal, fault):
+        rules(sim, {"then": fault, "times": 1})
+        bal.push("a1", "phone")
+        last = bal.wait_words("a1", TOLD)
+        assert last["attempt"] == 1 and not any("dup_possible" in status for status in bal.statuses("a1"))
+        assert mine(sim.got("phone")) == ["a1"]
+
+
+def test_neither_key_nor_token_is_ever_shown(tmp_path, sim, make_bridge):
+    key = json.loads(sim.credentials.read_text())["private_key"]
+    lines = [line for line in key.splitlines() if line and not line.startswith("-")]
+    assert len(lines) > 20
+    # What access tokens and signed assertions begin with.
+    secrets = [*lines, "ya29.", "eyJ", "BEGIN PRIVATE"]
+    bridge = make_bridge().start(log="trace")
+    reader = Bal("ops", bridge.port, clean=True, filters=["#"]).connect()
+    bal = Bal("client1", bridge.port).connect()
+    bal.push("a1", "phone")
+    bal.wait_words("a1", TOLD)
+    sim.call("DELETE", "/v1/tokens")
+    bal.push("a2", "sim-unregistered:phone")
+    bal.wait_words("a2", ["accepted", "failed"])
+    rules(sim, {"then": "unauthenticated", "times": 2}, authority="invalid-grant")
+    sim.call("DELETE", "/v1/tokens")
+    bal.push("a3", "phone")
+    eventually(lambda: bridge.readyz()[1]["fcm-v1"] == "no_access_token", "/readyz says so")
+    rules(sim)
+    bal.wait_words("a3", TOLD, LONG)
+    assert figures(sim)["tokens"] >= 3 and figures(sim)["token_refusals"]
+    told = "".join(str(message.payload) for message in reader.packets)
+    reader.close()
+    bal.close()
+    assert bridge.stop() == 0
+    disk = b"".join(path.read_bytes() for path in bridge.folder.rglob("bridge.db*")).decode(errors="replace")
+    logs = bridge.logs()
+    assert "transport stopped" in logs and "a1" in told and disk
+    for name, text in {"log": logs, "topics": told, "disk": disk}.items():
+        shown = [secret for secret in secrets if secret in text]
+        assert not shown, f"{name} shows {shown[:3]}"
