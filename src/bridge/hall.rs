@@ -156,6 +156,6 @@ impl Hall {
 }
 
 /// A book is consistent between any two of its calls, whoever panicked.
-pub(crate) fn locked(book: &Mutex<OrderBook>) -> MutexGuard<'_, OrderBook> {
+pub(crate) fn locked<T>(book: &Mutex<T>) -> MutexGuard<'_, T> {
     book.lock().unwrap_or_else(PoisonError::into_inner)
 }

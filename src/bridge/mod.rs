@@ -14,6 +14,7 @@
 mod attendance;
 mod brake;
 mod broom;
+mod crowd;
 mod hall;
 mod intake;
 mod lane;

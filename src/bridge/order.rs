@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-/// How long a message waits before it is looked at again when the one in front of it is due but not settled, in
-/// milliseconds. It only spaces out the looks; nothing is sent meanwhile.
+/// How long a message waits before it is looked at again, for each one in front of it that is due but not settled, in
+/// milliseconds. It only spaces out the looks, each of which costs a write; nothing is sent meanwhile.
 const LOOK_AGAIN_MS: u64 = 250;
 
 /// Which recipients wait for a retry, and for which of their messages.
@@ -33,9 +33,13 @@ impl OrderBook {
 
     /// Until when message `row` has to wait, or `None` if it may go now.
     pub(crate) fn blocked(&self, recipient: i64, row: i64, now_ms: u64) -> Option<u64> {
-        let (&first, &due) = self.retrying.get(&recipient)?.first_key_value()?;
+        let retrying = self.retrying.get(&recipient)?;
+        let (&first, &due) = retrying.first_key_value()?;
         // An older message than the one in retry can only be one that was waiting for another reason: it goes first.
-        (row > first).then(|| due.max(now_ms + LOOK_AGAIN_MS))
+        (row > first).then(|| {
+            let older = retrying.range(..row).count() as u64;
+            due.max(now_ms.saturating_add(older.saturating_mul(LOOK_AGAIN_MS)))
+        })
     }
 
     /// Messages in retry.
@@ -69,5 +73,13 @@ mod tests {
         assert!(!book.settled(7, 10), "it was settled before");
         assert_eq!(book.blocked(7, 11, 6_000), None);
         assert_eq!(book.len(), 0);
+    }
+
+    #[test]
+    fn a_message_behind_many_is_looked_at_less_often() {
+        let mut book = OrderBook::default();
+        (1..=20).for_each(|row| book.retry(7, row, 5_000));
+        assert_eq!(book.blocked(7, 2, 6_000), Some(6_000 + LOOK_AGAIN_MS));
+        assert_eq!(book.blocked(7, 99, 6_000), Some(6_000 + 20 * LOOK_AGAIN_MS));
     }
 }

@@ -9,6 +9,7 @@ mod answer;
 
 use super::brake::Brake;
 use super::broom;
+use super::crowd::Crowd;
 use super::hall::{Hall, locked};
 use super::order::OrderBook;
 use super::upstream::UpstreamDesk;
@@ -155,10 +156,20 @@ impl Pusher {
             return Ok(());
         }
         let (book, now) = (Arc::clone(&self.book), now_ms());
-        let blocked = move |recipient: i64, row: i64| locked(&book).blocked(recipient, row, now);
+        let crowd = self.crowd().map(Mutex::new);
+        let blocked = move |recipient: i64, row: i64| {
+            let behind = locked(&book).blocked(recipient, row, now);
+            behind.or_else(|| Some(now.saturating_add(locked(crowd.as_ref()?).come(recipient)?)))
+        };
         let query = DueQuery { way: self.way.clone(), now, limit, blocked: Arc::new(blocked) };
         self.taking = Some(self.hall.store.take_due(query).await?);
         Ok(())
+    }
+
+    /// Over v1 a recipient's messages go one at a time; over CCS many are under way together.
+    fn crowd(&self) -> Option<Crowd> {
+        let one_at_a_time = self.way != Way::Ccs;
+        one_at_a_time.then(|| Crowd::of(self.flights.values().map(|flight| flight.recipient)))
     }
 
     async fn taken(&mut self, taken: Taken) -> Result<(), StoreError> {

@@ -36,7 +36,7 @@ pub(super) const ANY_TIMED: &str =
     "SELECT due_at FROM deliveries WHERE state = 0 AND way = ?1 AND due_at >= 0 ORDER BY due_at LIMIT 1";
 pub(super) const ANY_FRESH: &str = "SELECT 1 FROM deliveries WHERE state = 0 AND way = ?1 AND due_at IS NULL LIMIT 1";
 pub(super) const OLDER: &str = "SELECT due_at FROM deliveries
-    WHERE recipient = ?1 AND row < ?2 AND way = ?3 AND state = 0 AND due_at IS NOT NULL ORDER BY row LIMIT 1";
+    WHERE recipient = ?1 AND row < ?2 AND way = ?3 AND state = 0 AND due_at IS NOT NULL ORDER BY row DESC LIMIT 1";
 
 /// What to hand out.
 #[derive(Clone)]
@@ -237,15 +237,14 @@ impl Round<'_> {
     }
 
     fn waits_until(&self, desk: &Desk<'_>, row: &Candidate) -> rusqlite::Result<Option<u64>> {
-        if let Some(until) = (self.query.blocked)(row.recipient, row.sid.row()) {
-            return Ok(Some(until));
-        }
+        let until = (self.query.blocked)(row.recipient, row.sid.row());
         if !self.parked {
-            return Ok(None);
+            return Ok(until);
         }
+        // The one just before it is itself put off for those before that one.
         let place = params![row.recipient, row.sid.row(), self.way];
         let older: Option<i64> = desk.conn.prepare_cached(OLDER)?.query_row(place, |row| row.get(0)).optional()?;
-        Ok(older.map(from_sql))
+        Ok(until.max(older.map(from_sql)))
     }
 
     fn claim(&mut self, desk: &Desk<'_>, row: Candidate) -> rusqlite::Result<()> {

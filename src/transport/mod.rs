@@ -16,6 +16,9 @@ use std::fmt;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
+/// Most messages of one recipient that a transport keeps which sends them one at a time; the others wait on disk.
+pub const LINE_MAX: usize = 64;
+
 /// One message to send. Its id at the push service is the text of `sid`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Send {

@@ -163,9 +163,12 @@ async fn a_disk_that_refuses_is_told_while_it_refuses() {
 async fn operators_hear_of_the_connections() {
     let mut house = House::open();
     let said = [
-        (Change::Up, json!({"event": "connected", "connection": 1})),
-        (Change::Draining, json!({"event": "draining", "connection": 1})),
-        (Change::Lost { detail: "cut".into() }, json!({"event": "reconnect", "connection": 1, "detail": "cut"})),
+        (Change::Up, json!({"event": "connected", "transport": "ccs", "connection": 1})),
+        (Change::Draining, json!({"event": "draining", "transport": "ccs", "connection": 1})),
+        (
+            Change::Lost { detail: "cut".into() },
+            json!({"event": "reconnect", "transport": "ccs", "connection": 1, "detail": "cut"}),
+        ),
         (
             Change::AuthFailed { detail: "no".into() },
             json!({"event": "auth_failed", "transport": "ccs", "detail": "no"}),

@@ -17,12 +17,10 @@
 use super::hearing::News;
 use crate::chat::id::Sid;
 use crate::fcm::breaker::Ticket;
-use crate::transport::Send;
+use crate::transport::{LINE_MAX, Send};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
-/// Most messages of one recipient that wait here; the others of a crowd wait on disk.
-pub(super) const LINE_MAX: usize = 64;
 /// How long those of a crowd that do not fit wait there.
 const CROWD_WAIT: Duration = Duration::from_secs(1);
 /// Shortest wait of one that came while another was away.

@@ -37,7 +37,8 @@ async fn day(seed: u64) {
     soon(bridge.exchange(&mut house)).await;
     bridge.check(&world.lock().unwrap(), seed);
     fcm.abort_all();
-    assert_eq!(house.close().await, []);
+    let last = house.close().await;
+    assert!(last.iter().all(|report| matches!(report, Report::Connection { .. })), "{last:?}");
 }
 
 #[tokio::test(start_paused = true)]
