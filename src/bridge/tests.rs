@@ -25,6 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 struct House {
     _dir: tempfile::TempDir,
     path: std::path::PathBuf,
+    store: Store,
     mqtt: mqtt::Outlet,
     transport: transport::Outlet,
     /// The ways beside the first one.
@@ -96,7 +97,7 @@ impl House {
         let stops = Stops::default();
         let metrics = Arc::new(Metrics::new());
         let parts = Parts {
-            store,
+            store: store.clone(),
             recovery,
             mqtt: mqtt_port,
             transports,
@@ -109,7 +110,7 @@ impl House {
             outlet.link.send_replace(Link::Up);
         }
         mqtt.door.send_replace(Door::Open);
-        Self { _dir: dir, path, mqtt, transport, others: outlets, stops, keeper, metrics, readiness, running }
+        Self { _dir: dir, path, store, mqtt, transport, others: outlets, stops, keeper, metrics, readiness, running }
     }
 
     async fn publish(&self, topic: &str, payload: &Value) -> oneshot::Receiver<AckWord> {
@@ -203,7 +204,7 @@ impl House {
     /// Stops in order; returns where the store is.
     async fn close(self) -> (tempfile::TempDir, std::path::PathBuf) {
         self.stops.intake.cancel();
-        drop((self.transport, self.others));
+        drop((self.transport, self.others, self.store));
         self.stops.publish.cancel();
         let mut publish = self.mqtt.publish;
         let drain = async { while publish.recv().await.is_some() {} };

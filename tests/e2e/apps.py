@@ -25,11 +25,12 @@ class Apps:
         self.user = login[0] if login else "phones"
         self.seen = 0
         self.life = sim.runs
-        self.guard = threading.Lock()
-        # Packet to message, until the broker has acknowledged it; then it counts as confirmed.
-        self.flying: dict[int, str] = {}
+        # What the broker has acknowledged, the last of it, and what is on its way with the number of its packet.
         self.confirmed: set[str] = set()
         self.recent: deque[str] = deque(maxlen=REPEATED)
+        self.flying: deque[tuple[str, int]] = deque()
+        self.acked: set[int] = set()
+        self.connected = threading.Event()
         self.stopped = threading.Event()
         self.client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, f"{self.user}:apps", protocol=mqtt.MQTTv5)
         if login:
@@ -38,46 +39,48 @@ class Apps:
         self.client.max_queued_messages_set(0)
         self.client.reconnect_delay_set(*RECONNECT)
         self.client.on_connect = self._connected
-        self.client.on_publish = self._published
+        self.client.on_publish = lambda _client, _userdata, packet, *_: self.acked.add(packet)
         self.client.connect_async("127.0.0.1", port, keepalive=60)
         self.client.loop_start()
         self.thread = threading.Thread(target=self._work, daemon=True)
         self.thread.start()
 
     def _work(self):
+        """Nearly all in one thread: paho's callbacks come while it holds locks of its own."""
         while not self.stopped.wait(LOOK):
-            try:
-                if self.life != self.sim.runs:
-                    # A new simulator counts from the start.
-                    self.life, self.seen = self.sim.runs, 0
-                said = self.sim.call("GET", f"/v1/acks?after={self.seen}")
-            except OSError:
-                continue
-            for one in said:
-                self.seen = one["seq"]
-                self._confirm(one["topic"], one["id"])
+            if self.connected.is_set():
+                self.connected.clear()
+                again = list(self.recent)
+                self.recent.clear()
+                self._confirm(again)
+            self._confirm([one["id"] for one in self._said()])
+            while self.flying and self.flying[0][1] in self.acked:
+                message, packet = self.flying.popleft()
+                self.acked.remove(packet)
+                self.confirmed.add(message)
+                self.recent.append(message)
 
-    def _confirm(self, topic: str, message: str):
-        assert topic == "self/receipts", topic
-        with self.guard:
+    def _said(self) -> list[dict]:
+        """What the apps on the devices have to say since the last time."""
+        if self.life != self.sim.runs:
+            # A new simulator counts from the start.
+            self.life, self.seen = self.sim.runs, 0
+        try:
+            said = self.sim.call("GET", f"/v1/acks?after={self.seen}")
+        except OSError:
+            return []
+        assert all(one["topic"] == "self/receipts" for one in said)
+        self.seen = said[-1]["seq"] if said else self.seen
+        return said
+
+    def _confirm(self, messages: list[str]):
+        for message in messages:
             document = json.dumps({"id": message, "status": "received"})
-            packet = self.client.publish(f"{self.user}/{topic}", document, 1)
-            self.flying[packet.mid] = message
+            self.flying.append((message, self.client.publish(f"{self.user}/self/receipts", document, 1).mid))
 
     def _connected(self, _client, _userdata, _flags, reason, _properties):
-        if reason.is_failure:
-            return
-        with self.guard:
-            again = list(self.recent)
-            self.recent.clear()
-        for message in again:
-            self._confirm("self/receipts", message)
-
-    def _published(self, _client, _userdata, packet, _reason, _properties):
-        with self.guard:
-            message = self.flying.pop(packet)
-            self.confirmed.add(message)
-            self.recent.append(message)
+        if not reason.is_failure:
+            self.connected.set()
 
     def close(self):
         self.stopped.set()

@@ -144,12 +144,13 @@ class TestExitCodes:
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A file system of 12 MiB: room for the write-ahead log, 4 MiB between checkpoints. To mount it the test must be root, as it is in CI; elsewhere a user namespace would hide
-    it from the commands, so sudo without a password is asked for. Without either this is an error and not a skip."""
+    """A file system of 64 MiB: room for the write-ahead log, 32 MiB between checkpoints. To mount it the test must be
+    root, as it is in CI; elsewhere a user namespace would hide it from the commands, so sudo without a password is asked
+    for. Without either this is an error and not a skip."""
     folder = tmp_path / "small"
     folder.mkdir()
     sudo = [] if os.geteuid() == 0 else ["sudo", "-n"]
-    options = f"size=12m,mode=700,uid={os.getuid()}"
+    options = f"size=64m,mode=700,uid={os.getuid()}"
     subprocess.run([*sudo, "mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], check=True)
     yield folder
     subprocess.run([*sudo, "umount", "-l", folder], check=True)

@@ -1,6 +1,7 @@
 //! Several ways to the devices at once.
 
 use super::*;
+use crate::chat::id::SidSource;
 use crate::chat::way::Ways;
 use crate::transport::{Outage, Outlet};
 
@@ -63,6 +64,25 @@ async fn what_went_over_v1_is_delivered_on_the_word_of_the_app() {
     house.chat("a1", "T").await;
     let (_, again) = house.read().await;
     assert_eq!((&again["status"], &again["provider_id"]), (&json!("delivered"), &json!("projects/p/messages/7")));
+    house.close().await;
+}
+
+#[tokio::test]
+async fn what_many_apps_say_at_a_time_is_written_together() {
+    const APPS: usize = 160;
+    let house = house();
+    let mut source = SidSource::default();
+    let before = house.store.figures().commits;
+    let mut words = Vec::new();
+    for _ in 0..APPS {
+        let receipt = json!({"id": source.next(now_ms(), 1).to_string(), "status": "received"});
+        words.push(house.publish("alice/self/receipts", &receipt).await);
+    }
+    for word in words {
+        assert_eq!(timeout(word).await, Ok(AckWord::Done));
+    }
+    let commits = house.store.figures().commits - before;
+    assert!(commits < APPS as u64, "{commits} commits for {APPS} confirmations");
     house.close().await;
 }
 
