@@ -6,6 +6,7 @@
 //! handled one at a time, and every commit is awaited in the order in which it was asked for.
 
 mod answer;
+mod ready;
 
 use super::brake::Brake;
 use super::broom;
@@ -23,6 +24,7 @@ use crate::ops::clock::now_ms;
 use crate::ops::metrics::Metric;
 use crate::store::{Claimed, Committed, DueQuery, Recorded, StoreError, Taken};
 use crate::transport::{Link, Port, Send, Tag};
+use ready::Ready;
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -64,7 +66,7 @@ pub(super) struct Pusher {
     flights: HashMap<i64, Flight>,
     /// How many of them the metrics know of.
     shown: usize,
-    ready: VecDeque<Send>,
+    ready: Ready,
     taking: Option<Committed<Taken>>,
     more: bool,
     commits: VecDeque<(Committed<Recorded>, After)>,
@@ -84,7 +86,7 @@ impl Pusher {
             pause_until: None,
             flights: HashMap::new(),
             shown: 0,
-            ready: VecDeque::new(),
+            ready: Ready::default(),
             taking: None,
             more: true,
             commits: VecDeque::new(),
@@ -163,6 +165,7 @@ impl Pusher {
         };
         let query = DueQuery { way: self.way.clone(), now, limit, blocked: Arc::new(blocked) };
         self.taking = Some(self.hall.store.take_due(query).await?);
+        self.ready.asked();
         Ok(())
     }
 
@@ -200,13 +203,14 @@ impl Pusher {
         let Claimed { sid, recipient, attempt, deadline_ms, .. } = message;
         let token = if let Target::Token(token) = &push.target { Some(token.clone()) } else { None };
         self.flights.insert(sid.row(), Flight { recipient, attempt, deadline_ms, token });
-        self.ready.push_back(Send { sid, push, recipient, deadline_ms, attempt });
+        self.ready.push(Send { sid, push, recipient, deadline_ms, attempt });
     }
 
     /// The next message for the transport. What has come to be behind a refused one meanwhile goes back.
     async fn next_ready(&mut self) -> Result<Option<Send>, StoreError> {
-        while let Some(send) = self.ready.pop_front() {
-            if self.book().blocked(send.recipient, send.sid.row(), now_ms()).is_none() {
+        while let Some((send, passes)) = self.ready.pop() {
+            let blocked = self.book().blocked(send.recipient, send.sid.row(), now_ms()).is_some();
+            if !passes && !blocked {
                 self.hall.metrics.count(Metric::DownstreamAttempts);
                 return Ok(Some(send));
             }
@@ -217,7 +221,7 @@ impl Pusher {
 
     /// Everything that is claimed and not handed over goes back to the store.
     async fn give_back(&mut self) -> Result<(), StoreError> {
-        while let Some(send) = self.ready.pop_front() {
+        while let Some((send, _)) = self.ready.pop() {
             self.put_back(send).await?;
         }
         Ok(())
@@ -225,6 +229,7 @@ impl Pusher {
 
     async fn put_back(&mut self, Send { sid, recipient, .. }: Send) -> Result<(), StoreError> {
         self.flights.remove(&sid.row());
+        self.ready.went_back(recipient);
         self.record(sid, Some(recipient), Event::Lost { copies: 0 }).await
     }
 
