@@ -23,7 +23,7 @@ use crate::ops::clock::now_ms;
 use crate::ops::metrics::Metric;
 use crate::store::{Claimed, Committed, DueQuery, Recorded, StoreError, Taken};
 use crate::transport::{Link, Port, Send, Tag};
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
@@ -66,6 +66,8 @@ pub(super) struct Pusher {
     shown: usize,
     ready: VecDeque<Send>,
     taking: Option<Committed<Taken>>,
+    /// Recipients of whom messages went back to the store since `taking` was asked for: what it brings for them is newer.
+    returned: HashSet<i64>,
     more: bool,
     commits: VecDeque<(Committed<Recorded>, After)>,
 }
@@ -86,6 +88,7 @@ impl Pusher {
             shown: 0,
             ready: VecDeque::new(),
             taking: None,
+            returned: HashSet::new(),
             more: true,
             commits: VecDeque::new(),
         }
@@ -162,6 +165,7 @@ impl Pusher {
             behind.or_else(|| Some(now.saturating_add(locked(crowd.as_ref()?).come(recipient)?)))
         };
         let query = DueQuery { way: self.way.clone(), now, limit, blocked: Arc::new(blocked) };
+        self.returned.clear();
         self.taking = Some(self.hall.store.take_due(query).await?);
         Ok(())
     }
@@ -176,6 +180,10 @@ impl Pusher {
         self.more = !taken.claimed.is_empty();
         broom::expired(&self.hall, &taken.expired).await?;
         for message in taken.claimed {
+            if self.returned.contains(&message.recipient) {
+                self.put_back(message.sid, message.recipient).await?;
+                continue;
+            }
             match Push::from_body(&message.body) {
                 Ok(push) => self.claimed(message, push),
                 Err(error) => {
@@ -203,14 +211,21 @@ impl Pusher {
         self.ready.push_back(Send { sid, push, recipient, deadline_ms, attempt });
     }
 
-    /// The next message for the transport. What has come to be behind a refused one meanwhile goes back.
+    /// The next message for the transport. What has come to be behind a refused one meanwhile goes back, and with it
+    /// everything of its recipient: were the refused one done before their turn, they would pass those that went back.
     async fn next_ready(&mut self) -> Result<Option<Send>, StoreError> {
         while let Some(send) = self.ready.pop_front() {
-            if self.book().blocked(send.recipient, send.sid.row(), now_ms()).is_none() {
+            let Send { sid, recipient, .. } = send;
+            if self.book().blocked(recipient, sid.row(), now_ms()).is_none() {
                 self.hall.metrics.count(Metric::DownstreamAttempts);
                 return Ok(Some(send));
             }
-            self.put_back(send).await?;
+            let (behind, others): (VecDeque<_>, _) =
+                self.ready.drain(..).partition(|other| other.recipient == recipient);
+            self.ready = others;
+            for send in std::iter::once(send).chain(behind) {
+                self.put_back(send.sid, recipient).await?;
+            }
         }
         Ok(None)
     }
@@ -218,12 +233,15 @@ impl Pusher {
     /// Everything that is claimed and not handed over goes back to the store.
     async fn give_back(&mut self) -> Result<(), StoreError> {
         while let Some(send) = self.ready.pop_front() {
-            self.put_back(send).await?;
+            self.put_back(send.sid, send.recipient).await?;
         }
         Ok(())
     }
 
-    async fn put_back(&mut self, Send { sid, recipient, .. }: Send) -> Result<(), StoreError> {
+    async fn put_back(&mut self, sid: Sid, recipient: i64) -> Result<(), StoreError> {
+        if self.taking.is_some() {
+            self.returned.insert(recipient);
+        }
         self.flights.remove(&sid.row());
         self.record(sid, Some(recipient), Event::Lost { copies: 0 }).await
     }
