@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::chat::id::SidSource;
+use crate::chat::push::Target;
 use crate::chat::way::Ways;
 use crate::transport::{Outage, Outlet};
 
@@ -179,5 +180,48 @@ async fn a_doubtful_token_is_neither_used_nor_forgotten() {
         .await;
     let (_, failed) = house.read().await;
     assert_eq!((&failed["status"], &failed["token_action"]), (&json!("failed"), &json!("quarantine")));
+    house.close().await;
+}
+
+#[tokio::test]
+async fn nothing_passes_a_message_that_went_back() {
+    let mut house = house();
+    house.chat("a1", "T").await;
+    let first = house.sent_by_fcm().await.sid;
+    // So many fit between the lane and the transport; the next ones wait in the lane.
+    for n in 0..16 {
+        house.chat(&format!("f{n}"), &format!("F{n}")).await;
+    }
+    house.chat("a2", "T").await;
+    house.chat("b1", "X").await;
+    house.chat("a3", "T").await;
+    house
+        .fcm_says(Report::Refused {
+            sid: first,
+            refusal: Refusal::RetryAfter(Duration::from_secs(600)),
+            code: "SERVICE_UNAVAILABLE".into(),
+            detail: String::new(),
+            copies: 1,
+            arrival: Arrival::Possible,
+        })
+        .await;
+    timeout(async {
+        while house.metrics.get(Metric::DownstreamRetries) == 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    // With room for one, `a2` is looked at, and goes back behind `a1`; and then the app has `a1` all the same.
+    house.sent_by_fcm().await;
+    let receipt = json!({"id": first.to_string(), "status": "received"});
+    assert_eq!(timeout(house.publish("alice/self/receipts", &receipt).await).await, Ok(AckWord::Done));
+    let mut to_t = Vec::new();
+    while to_t.len() < 2 {
+        let send = house.sent_by_fcm().await;
+        if send.push.target == Target::Token(Token::new("T").unwrap()) {
+            to_t.push(send.sid);
+        }
+    }
+    assert!(to_t[0] < to_t[1], "the newer one went first");
     house.close().await;
 }
