@@ -8,6 +8,7 @@ use crate::chat::route::Routes;
 use crate::chat::topic::{BridgeTopic, CLIENT_FILTERS};
 use crate::chat::way::{Way, Ways};
 use crate::config::{AckMode, BrokerKind, ConfigError, Engine, Fcm, MqttVersion, OnAmbiguous, Settings};
+use crate::fcm::budget::Quotas;
 use crate::mqtt::{ClientConfig, ClientLimits, Version, Will};
 use crate::secret::Secret;
 use crate::store;
@@ -108,6 +109,7 @@ fn fcm(way: &Way, set: Fcm) -> FcmConfig {
             OnAmbiguous::Retry => fcm::OnAmbiguous::Retry,
             OnAmbiguous::Report => fcm::OnAmbiguous::Report,
         },
+        quotas: Quotas { project_per_minute: set.quota_per_minute, ..Quotas::default() },
         confirm_to: set.app_receipts.then(|| CONFIRM_TO.to_owned()),
         ..FcmConfig::new(credentials)
     }

@@ -50,6 +50,8 @@ pub struct Fcm {
     pub ca_file: Option<PathBuf>,
     /// Most connections.
     pub connections: usize,
+    /// Messages of the project in a minute: its quota at Google.
+    pub quota_per_minute: u32,
     /// What becomes of a message of which nobody knows whether FCM took it.
     pub on_ambiguous: OnAmbiguous,
     /// Whether the apps confirm what they get.
@@ -68,6 +70,7 @@ impl Default for Fcm {
             base_url: "https://fcm.googleapis.com".into(),
             ca_file: None,
             connections: 16,
+            quota_per_minute: 600_000,
             on_ambiguous: OnAmbiguous::Retry,
             app_receipts: true,
             metadata_host: "metadata.google.internal".into(),
@@ -90,6 +93,8 @@ pub struct FcmProject {
     pub ca_file: Option<PathBuf>,
     /// Most connections.
     pub connections: Option<usize>,
+    /// Messages of the project in a minute.
+    pub quota_per_minute: Option<u32>,
     /// What becomes of a message of which nobody knows whether FCM took it.
     pub on_ambiguous: Option<OnAmbiguous>,
     /// Whether the apps confirm what they get.
@@ -116,6 +121,7 @@ impl Fcm {
             base_url: project.base_url.clone().unwrap_or_else(|| self.base_url.clone()),
             ca_file: project.ca_file.clone().or_else(|| self.ca_file.clone()),
             connections: project.connections.unwrap_or(self.connections),
+            quota_per_minute: project.quota_per_minute.unwrap_or(self.quota_per_minute),
             on_ambiguous: project.on_ambiguous.unwrap_or(self.on_ambiguous),
             app_receipts: project.app_receipts.unwrap_or(self.app_receipts),
             metadata_host: self.metadata_host.clone(),
@@ -149,6 +155,9 @@ pub(super) fn check(settings: &Settings) -> Result<(), ConfigError> {
     for (way, fcm) in &configured {
         let key = |name: &str| format!("{}.{name}", section(way));
         within(&key("connections"), fcm.connections, 1, CONNECTIONS_MAX)?;
+        if fcm.quota_per_minute == 0 {
+            return Err(bad(&key("quota_per_minute"), "is 0: nothing would ever be sent".into()));
+        }
         if fcm.credentials_file.is_none() && fcm.project_id.is_none() {
             return Err(bad(&key("project_id"), "is not set, and no `credentials_file` names a project".into()));
         }

@@ -172,6 +172,11 @@ fn every_way_that_is_named_has_its_project() {
     );
     assert!(refusal(&format!("{MINIMUM}[transport]\ndefault = \"fcm-v1\"\n")).contains("fcm.credentials_file"));
     assert!(refusal(&format!("{MINIMUM}[transport]\ndefault = \"fmc\"\n")).contains("transport.default"));
+    let quota = text("[fcm]\nquota_per_minute = 900\n[fcm.projects.shop]\nproject_id = \"s\"\n");
+    let [(_, project)] = &load_text(&quota).unwrap().settings.fcm.configured()[..] else { panic!() };
+    assert_eq!(project.quota_per_minute, 900, "as in [fcm]");
+    let nothing = text("[fcm.projects.shop]\nproject_id = \"s\"\nquota_per_minute = 0\n");
+    assert!(refusal(&nothing).contains("fcm.projects.shop.quota_per_minute"));
     let nameless = format!("{MINIMUM}[fcm.projects.shop]\nconnections = 2\n");
     assert!(refusal(&nameless).contains("fcm.projects.shop.project_id"));
     let misspelt = format!("{MINIMUM}[fcm.projects.shop]\nproject = \"s\"\n");
