@@ -19,7 +19,6 @@ use crate::secret::Secret;
 use crate::store::{self, CloseError, OpenError, Store, StoreError};
 use crate::transport::{ccs, fcm};
 use backdoor::BackDoor;
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -178,7 +177,7 @@ pub async fn run(loaded: Loaded, signals: Signals, ready: Option<oneshot::Sender
     let (door, addresses) = FrontDoor::open(&settings, mqtt_password, started_ms, ops.local_addr()?).await?;
 
     let metrics = Arc::new(Metrics::new());
-    let (readiness_tx, readiness) = watch::channel(starting());
+    let (readiness_tx, readiness) = watch::channel(Readiness::starting());
     let (mqtt_port, mqtt_outlet) = mqtt::port(INBOUND, PUBLISH);
     let ends = Ends::default();
     let (transports, back_doors) = backdoor::start(doors, &mqtt_port.door, &ends.transport);
@@ -354,14 +353,4 @@ async fn open_store(
     let wanted = plan::store(settings, doors.iter().map(BackDoor::way).collect());
     // It reads the memory of settled messages, which may take a second or two.
     Ok(tokio::task::spawn_blocking(move || Store::open(&wanted, now_ms())).await??)
-}
-
-fn starting() -> Readiness {
-    Readiness {
-        ready: false,
-        transports: BTreeMap::new(),
-        mqtt: "closed",
-        store: "ok".to_owned(),
-        intake: "taking".to_owned(),
-    }
 }

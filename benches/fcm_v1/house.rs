@@ -15,7 +15,7 @@ use fcm_mqtt_bridge::ops::metrics::Metrics;
 use fcm_mqtt_bridge::store::{self, Keeper, Store};
 use fcm_mqtt_bridge::transport::fcm::{self, FcmConfig};
 use fcm_mqtt_bridge::transport::{self, Link};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -65,7 +65,7 @@ impl House {
         let metrics = Arc::new(Metrics::new());
         let (mqtt_port, mqtt_outlet) = mqtt::port(DOOR, DOOR);
         let (port, outlet) = transport::port(SENDS, REPORTS, REPORTS);
-        let (readiness, _) = watch::channel(starting());
+        let (readiness, _) = watch::channel(Readiness::starting());
         let mut link = port.link.clone();
         let surroundings = Surroundings {
             metrics: Arc::clone(&metrics),
@@ -110,15 +110,5 @@ fn settings(way: Way, unconfirmed: bool) -> bridge::Settings {
         retry_max_seconds: 3_600,
         presence_grace: Duration::from_secs(2),
         started_ms: now_ms(),
-    }
-}
-
-fn starting() -> Readiness {
-    Readiness {
-        ready: false,
-        transports: BTreeMap::new(),
-        mqtt: "closed",
-        store: "ok".to_owned(),
-        intake: "taking".to_owned(),
     }
 }

@@ -87,13 +87,7 @@ impl House {
             })
             .unzip();
         let transport = outlets.remove(0);
-        let (readiness_tx, readiness) = watch::channel(Readiness {
-            ready: false,
-            transports: std::collections::BTreeMap::new(),
-            mqtt: "closed",
-            store: "ok".into(),
-            intake: "taking".into(),
-        });
+        let (readiness_tx, readiness) = watch::channel(Readiness::starting());
         let stops = Stops::default();
         let metrics = Arc::new(Metrics::new());
         let parts = Parts {

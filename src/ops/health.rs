@@ -30,6 +30,20 @@ pub struct Readiness {
     pub intake: String,
 }
 
+impl Readiness {
+    /// Before anything is known of any part.
+    #[must_use]
+    pub fn starting() -> Self {
+        Self {
+            ready: false,
+            transports: BTreeMap::new(),
+            mqtt: "closed",
+            store: "ok".to_owned(),
+            intake: "taking".to_owned(),
+        }
+    }
+}
+
 /// Why the port could not be opened.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot listen on {listen} ([ops] listen): {source}")]

@@ -6,7 +6,7 @@ from collections import defaultdict
 
 import pytest
 from harness import Bal, Sim, eventually, finals, mine
-from ways import FCM_V1
+from ways import FCM_V1, VERDICTS
 
 pytestmark = pytest.mark.campaign
 MESSAGES = 50_000
@@ -16,17 +16,6 @@ PATIENCE = 900.0
 DEVICES = [f"phone{n:04}" for n in range(1_000)]
 # Of the messages, the share that goes to tokens that are refused, one mishap to each.
 BAD_EVERY = 50
-BAD = {
-    "unregistered": ("DEVICE_UNREGISTERED", "remove"),
-    "invalid-registration": ("BAD_REGISTRATION", "remove"),
-    "invalid-token-field": ("BAD_REGISTRATION", "remove"),
-    "sender-id-mismatch": ("SENDER_ID_MISMATCH", "quarantine"),
-    "invalid-field": ("INVALID_JSON", "keep"),
-    "invalid-argument": ("INVALID_JSON", "keep"),
-    "no-details": ("INVALID_JSON", "keep"),
-    "too-large": ("INVALID_JSON", "keep"),
-    "third-party-auth-error": ("INVALID_APNS_CREDENTIAL", "keep"),
-}
 SOON = {"retry_after": {"seconds": 1}}
 # Everything after which a message is tried again, or of which nobody can know. The waits that Google asks for make each
 # of those without `retry_after` cost ten seconds.
@@ -71,12 +60,12 @@ def sim(tmp_path):
 def token_of(n: int) -> str:
     if n % BAD_EVERY:
         return DEVICES[n % len(DEVICES)]
-    word = list(BAD)[n // BAD_EVERY % len(BAD)]
+    word = list(VERDICTS)[n // BAD_EVERY % len(VERDICTS)]
     return f"sim-{word}:{n}"
 
 
 def verdict_on(token: str) -> tuple[str, str]:
-    return BAD[token.removeprefix("sim-").split(":")[0]]
+    return VERDICTS[token.removeprefix("sim-").split(":")[0]]
 
 
 def check_bad(bal: Bal, bad: dict[str, str]):

@@ -6,7 +6,7 @@ import re
 import pytest
 from apps import Apps
 from harness import Bal, Sim, ccs_section, eventually, finals, mine, project
-from ways import FCM_V1
+from ways import FCM_V1, VERDICTS
 
 TOLD = ["accepted", "sent", "delivered"]
 PROVIDER_ID = re.compile(r"projects/demo-project/messages/\S+")
@@ -89,20 +89,9 @@ class TestStatuses:
         bal.close()
 
     def test_each_verdict_says_what_to_do_with_the_token(self, sim, bal, listener):
-        verdicts = {
-            "unregistered": ("DEVICE_UNREGISTERED", "remove"),
-            "invalid-registration": ("BAD_REGISTRATION", "remove"),
-            "invalid-token-field": ("BAD_REGISTRATION", "remove"),
-            "sender-id-mismatch": ("SENDER_ID_MISMATCH", "quarantine"),
-            "invalid-field": ("INVALID_JSON", "keep"),
-            "invalid-argument": ("INVALID_JSON", "keep"),
-            "no-details": ("INVALID_JSON", "keep"),
-            "too-large": ("INVALID_JSON", "keep"),
-            "third-party-auth-error": ("INVALID_APNS_CREDENTIAL", "keep"),
-        }
-        for word in verdicts:
+        for word in VERDICTS:
             bal.push(word, f"sim-{word}:phone")
-        for word, verdict in verdicts.items():
+        for word, verdict in VERDICTS.items():
             last = bal.wait_words(word, ["accepted", "failed"])
             assert (last["code"], last["token_action"]) == verdict, word
             assert (last["transport"], last["source"], last["attempt"]) == ("fcm-v1", "provider", 1)
@@ -110,7 +99,7 @@ class TestStatuses:
         listener.wait(lambda: len(events(listener, "token_removed")) == 3, "three tokens are removed")
         listener.wait(lambda: len(events(listener, "refused")) == 2, "two want an operator")
         assert {event["code"] for event in events(listener, "refused")} == {"SENDER_ID_MISMATCH", "INVALID_APNS_CREDENTIAL"}
-        assert figures(sim)["requests"] == len(verdicts)
+        assert figures(sim)["requests"] == len(VERDICTS)
 
     def test_topics_and_conditions_are_sent_without_a_word_on_tokens(self, sim, bal):
         sim.set_device("reader", topics=["news", "sport"])

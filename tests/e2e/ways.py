@@ -30,6 +30,18 @@ REFUSALS = {
     "DEVICE_MESSAGE_RATE_EXCEEDED": "device-quota",
     "TOPICS_MESSAGE_RATE_EXCEEDED": "topic-quota",
 }
+# What v1 says of a message for good, as a mishap, and what its sender is told: the code, and what to do with the token.
+VERDICTS = {
+    "unregistered": ("DEVICE_UNREGISTERED", "remove"),
+    "invalid-registration": ("BAD_REGISTRATION", "remove"),
+    "invalid-token-field": ("BAD_REGISTRATION", "remove"),
+    "sender-id-mismatch": ("SENDER_ID_MISMATCH", "quarantine"),
+    "invalid-field": ("INVALID_JSON", "keep"),
+    "invalid-argument": ("INVALID_JSON", "keep"),
+    "no-details": ("INVALID_JSON", "keep"),
+    "too-large": ("INVALID_JSON", "keep"),
+    "third-party-auth-error": ("INVALID_APNS_CREDENTIAL", "keep"),
+}
 # A word that nobody knows yet.
 UNKNOWN = "new-code"
 SAYS_WHEN = {"unavailable", "internal"}
