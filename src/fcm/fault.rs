@@ -1,14 +1,33 @@
 //! What FCM says when it refuses: `google.rpc.Status` as JSON, with `google.firebase.fcm.v1.FcmError` in its details.
 //! Both sides of the wire use it.
 
-use super::limits::ANSWER_MAX;
+use super::document::Document;
 use serde_json::{Map, Value, json};
 
-const FCM_ERROR: &str = "type.googleapis.com/google.firebase.fcm.v1.FcmError";
-const APNS_ERROR: &str = "type.googleapis.com/google.firebase.fcm.v1.ApnsError";
-const BAD_REQUEST: &str = "type.googleapis.com/google.rpc.BadRequest";
-const QUOTA_FAILURE: &str = "type.googleapis.com/google.rpc.QuotaFailure";
-const ERROR_INFO: &str = "type.googleapis.com/google.rpc.ErrorInfo";
+/// In front of the name of a detail's type, which is what counts (`google.protobuf.Any`).
+const TYPE_PREFIX: &str = "type.googleapis.com/";
+const FCM_ERROR: &str = "google.firebase.fcm.v1.FcmError";
+const APNS_ERROR: &str = "google.firebase.fcm.v1.ApnsError";
+const BAD_REQUEST: &str = "google.rpc.BadRequest";
+const QUOTA_FAILURE: &str = "google.rpc.QuotaFailure";
+const ERROR_INFO: &str = "google.rpc.ErrorInfo";
+
+/// Words of `google.rpc.Code` that are none of FCM's. Servers that stand in for FCM repeat `error.status` where its code
+/// should be; that says no more than the HTTP status does.
+const CANONICAL: [&str; 12] = [
+    "CANCELLED",
+    "DEADLINE_EXCEEDED",
+    "NOT_FOUND",
+    "ALREADY_EXISTS",
+    "PERMISSION_DENIED",
+    "UNAUTHENTICATED",
+    "RESOURCE_EXHAUSTED",
+    "FAILED_PRECONDITION",
+    "ABORTED",
+    "OUT_OF_RANGE",
+    "UNIMPLEMENTED",
+    "DATA_LOSS",
+];
 
 /// Most details, and violations in one, that are looked at.
 const DETAILS_MAX: usize = 32;
@@ -80,10 +99,11 @@ impl FcmCode {
         Self::Unknown,
     ];
 
-    /// What `word` means.
+    /// What `word` means; `None` if it is one of `google.rpc.Code` that FCM does not use.
     #[must_use]
-    pub fn of(word: &str) -> Self {
-        Self::ALL.into_iter().find(|code| code.as_str() == word).unwrap_or(Self::Unknown)
+    pub fn of(word: &str) -> Option<Self> {
+        let known = Self::ALL.into_iter().find(|code| code.as_str() == word);
+        known.or_else(|| (!CANONICAL.contains(&word)).then_some(Self::Unknown))
     }
 
     /// FCM's word for it.
@@ -104,23 +124,31 @@ impl FcmCode {
 }
 
 impl Fault {
-    /// Reads a body; `None` if it is not one of FCM's (HTML, cut short, or longer than any of them). A body of exactly the limit may have been cut there.
+    /// Reads a body; `None` if it is not one of FCM's (HTML, cut short, or longer than any of them).
     #[must_use]
     pub fn parse(body: &[u8]) -> Option<Self> {
-        if body.len() > ANSWER_MAX {
-            return None;
+        match Document::read(body, None) {
+            Document::Object(fields) => Self::of(&fields),
+            Document::Empty | Document::Other | Document::Broken | Document::Words => None,
         }
-        let body: Value = serde_json::from_slice(body).ok()?;
-        let error = body.get("error")?.as_object()?;
+    }
+
+    /// Takes it from a document; `None` if that does not speak of an error in Google's form.
+    pub(super) fn of(document: &Map<String, Value>) -> Option<Self> {
+        let error = document.get("error")?.as_object()?;
         let mut fault = Self {
             http: error.get("code").and_then(Value::as_u64).and_then(|code| u16::try_from(code).ok()).unwrap_or(0),
             status: text(error.get("status")),
             message: text(error.get("message")),
             ..Self::default()
         };
-        for detail in error.get("details").and_then(Value::as_array).into_iter().flatten().take(DETAILS_MAX) {
+        let details = || error.get("details").and_then(Value::as_array).into_iter().flatten().take(DETAILS_MAX);
+        for detail in details() {
             fault.take(detail);
         }
+        // A detail that does not say what it is counts only where none says that it is FCM's.
+        let untyped = || details().filter(|detail| detail.get("@type").is_none()).find_map(code);
+        fault.code = fault.code.or_else(untyped);
         Some(fault)
     }
 
@@ -143,10 +171,8 @@ impl Fault {
         let list = |name: &str| detail.get(name).and_then(Value::as_array).into_iter().flatten().take(DETAILS_MAX);
         let word = |name: &str| detail.get(name).and_then(Value::as_str);
         // Google writes camel case; servers that stand in for it also the names of the fields themselves.
-        match word("@type") {
-            Some(FCM_ERROR) if self.code.is_none() => {
-                self.code = word("errorCode").or_else(|| word("error_code")).map(FcmCode::of);
-            }
+        match word("@type").and_then(|kind| kind.rsplit('/').next()) {
+            Some(FCM_ERROR) if self.code.is_none() => self.code = code(detail),
             Some(APNS_ERROR) if self.apns.is_none() => self.apns = word("reason").map(str::to_owned),
             Some(ERROR_INFO) if self.reason.is_none() => self.reason = word("reason").map(str::to_owned),
             Some(BAD_REQUEST) => {
@@ -164,24 +190,35 @@ impl Fault {
     fn details(&self) -> Vec<Value> {
         let mut details = Vec::new();
         if let Some(code) = self.code {
-            details.push(json!({ "@type": FCM_ERROR, "errorCode": code.as_str() }));
+            details.push(json!({ "@type": type_url(FCM_ERROR), "errorCode": code.as_str() }));
         }
         if let Some(reason) = &self.apns {
-            details.push(json!({ "@type": APNS_ERROR, "statusCode": self.http, "reason": reason }));
+            details.push(json!({ "@type": type_url(APNS_ERROR), "statusCode": self.http, "reason": reason }));
         }
         if let Some(reason) = &self.reason {
-            details.push(json!({ "@type": ERROR_INFO, "reason": reason, "domain": "googleapis.com" }));
+            details.push(json!({ "@type": type_url(ERROR_INFO), "reason": reason, "domain": "googleapis.com" }));
         }
         if !self.violations.is_empty() {
             let fields = self.violations.iter().map(|v| json!({ "field": v.field, "description": v.description }));
-            details.push(json!({ "@type": BAD_REQUEST, "fieldViolations": fields.collect::<Vec<_>>() }));
+            details.push(json!({ "@type": type_url(BAD_REQUEST), "fieldViolations": fields.collect::<Vec<_>>() }));
         }
         if !self.quotas.is_empty() {
             let quotas = self.quotas.iter().map(|words| json!({ "description": words }));
-            details.push(json!({ "@type": QUOTA_FAILURE, "violations": quotas.collect::<Vec<_>>() }));
+            details.push(json!({ "@type": type_url(QUOTA_FAILURE), "violations": quotas.collect::<Vec<_>>() }));
         }
         details
     }
+}
+
+/// FCM's code in a detail, if there is one.
+fn code(detail: &Value) -> Option<FcmCode> {
+    let word = |name: &str| detail.get(name).and_then(Value::as_str);
+    word("errorCode").or_else(|| word("error_code")).and_then(FcmCode::of)
+}
+
+/// A type as it stands in `@type`.
+fn type_url(kind: &str) -> String {
+    format!("{TYPE_PREFIX}{kind}")
 }
 
 fn text(value: Option<&Value>) -> String {
@@ -191,6 +228,7 @@ fn text(value: Option<&Value>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fcm::limits::ANSWER_MAX;
     use proptest::prelude::*;
 
     fn fault() -> impl Strategy<Value = Fault> {
@@ -241,8 +279,8 @@ mod tests {
     #[test]
     fn details_are_understood_in_any_order_and_spelling_and_among_others() {
         let details = [
-            json!({"@type": FCM_ERROR, "errorCode": "UNREGISTERED"}),
-            json!({"@type": BAD_REQUEST, "field_violations": [{"field": "message.token", "description": "?"}]}),
+            json!({"@type": type_url(FCM_ERROR), "errorCode": "UNREGISTERED"}),
+            json!({"@type": type_url(BAD_REQUEST), "field_violations": [{"field": "message.token", "description": "?"}]}),
             json!({"@type": "type.googleapis.com/google.rpc.Help", "links": [{"url": "https://x"}]}),
             json!({"@type": ERROR_INFO, "reason": "R", "domain": "d", "metadata": {"errorCode": "INTERNAL"}}),
             json!({"@type": FCM_ERROR}),
@@ -256,8 +294,42 @@ mod tests {
             assert_eq!((fault.code, fault.reason.as_deref()), (Some(FcmCode::Unregistered), Some("R")), "{turn}");
             assert_eq!((fault.violations.len(), fault.http), (1, 404));
         }
-        let snake = json!({"error": {"details": [{"@type": FCM_ERROR, "error_code": "INTERNAL"}]}}).to_string();
-        assert_eq!(Fault::parse(snake.as_bytes()).unwrap().code, Some(FcmCode::Internal));
+    }
+
+    #[test]
+    fn a_code_is_found_under_any_name_of_its_detail() {
+        let code =
+            |details: Value| Fault::parse(json!({"error": {"details": details}}).to_string().as_bytes()).unwrap().code;
+        let dead = Some(FcmCode::Unregistered);
+        for (details, expected) in [
+            (json!([{"@type": type_url(FCM_ERROR), "error_code": "UNREGISTERED"}]), dead),
+            (json!([{"@type": FCM_ERROR, "errorCode": "UNREGISTERED"}]), dead),
+            (json!([{"@type": format!("/{FCM_ERROR}"), "errorCode": "UNREGISTERED"}]), dead),
+            (json!([{"@type": format!("https://example.com/types/{FCM_ERROR}"), "errorCode": "UNREGISTERED"}]), dead),
+            (json!([{"errorCode": "UNREGISTERED"}]), dead),
+            (json!([{"links": []}, {"error_code": "UNREGISTERED"}]), dead),
+            // What says of itself that it is something else does not speak for FCM.
+            (json!([{"@type": "google.rpc.ErrorInfo", "errorCode": "UNREGISTERED"}]), None),
+            (json!([{"@type": "x.FcmError", "errorCode": "UNREGISTERED"}]), None),
+            (json!([{"@type": FCM_ERROR, "errorCode": 7}]), None),
+            (json!([{"@type": FCM_ERROR, "errorCode": "NOT_FOUND"}]), None),
+            (json!([{"errorCode": "UNAUTHENTICATED"}, {"errorCode": "UNREGISTERED"}]), dead),
+            (json!([{"errorCode": "RESOURCE_EXHAUSTED"}, {"errorCode": "MOONLIGHT"}]), Some(FcmCode::Unknown)),
+        ] {
+            assert_eq!(code(details.clone()), expected, "{details}");
+        }
+    }
+
+    #[test]
+    fn a_fault_is_understood_in_a_list_and_with_a_byte_that_is_not_utf_8() {
+        let whole = json!({"error": {"message": "caf?", "details": [{"errorCode": "UNREGISTERED"}]}}).to_string();
+        for body in [format!("[{whole}]"), format!("[\n{whole}\n]\n"), whole.clone()] {
+            let mut bytes = body.into_bytes();
+            let at = bytes.iter().position(|byte| *byte == b'?').unwrap();
+            bytes[at] = 0xe9;
+            assert_eq!(Fault::parse(&bytes).unwrap().code, Some(FcmCode::Unregistered));
+        }
+        assert_eq!(Fault::parse(format!("[{whole},{whole}]").as_bytes()), None);
     }
 
     #[test]

@@ -2,18 +2,23 @@
 //!
 //! The rows follow Google's list of error codes and its guide to scaling: 4xx are final, 5xx wait ten seconds at least,
 //! 429 a minute. A token is only ever given up for a word that means the token and nothing else, so that a page from
-//! something in between, or half an answer, never costs one.
+//! something in between, or half an answer, never costs one. Nor does half an answer stop the project: for all that is
+//! known, it spoke of one token.
+//!
+//! A 2xx is FCM's word for "taken", whatever became of the words after it: to send such a message again makes a duplicate
+//! for certain, and to count it as sent loses one only where a server takes messages and drops them. What is not FCM
+//! shows by saying something else: a page, or plain words.
 
 use super::detail;
-use super::fault::{Fault, FcmCode};
-use super::limits::ANSWER_MAX;
+use super::document::{Document, is_json};
+use super::fault::{Fault, FcmCode, Violation};
 use super::retry_after;
 use super::target::{Kind, Target};
 use super::verdict::{
     Access, Ambiguous, Answer, Asked, Cause, Code, Outcome, Refused, Share, Then, TokenAction, Tries, Unprocessed,
     Verdict,
 };
-use serde_json::Value;
+use serde_json::{Map, Value};
 use std::time::Duration;
 
 /// First wait after a fault of FCM.
@@ -45,40 +50,94 @@ pub fn judge(outcome: &Outcome<'_>, asked: &Asked<'_>) -> Verdict {
     }
 }
 
-/// A 2xx. Only FCM's own word counts: a page with status 200, from something in between, took no message.
+/// A 2xx. Without a name it is as good as cut short.
 fn taken(answer: &Answer<'_>, asked: &Asked<'_>) -> Verdict {
-    let body = &answer.body[..answer.body.len().min(ANSWER_MAX)];
-    let document: Option<Value> = serde_json::from_slice(body).ok();
-    let name = document.as_ref().and_then(|document| document.get("name")).and_then(Value::as_str);
-    let kind = answer.content_type.unwrap_or_default().trim_start().to_ascii_lowercase();
-    // Without a name it is as good as cut short; but a whole document about an error is not FCM's word for "taken".
-    let says_error = document.as_ref().is_some_and(|document| document.get("error").is_some());
-    if name.is_some() || (kind.starts_with("application/json") && !says_error) {
-        return Verdict::Sent { name: name.map(str::to_owned) };
+    let detail = || detail::of_body(answer.status, answer.content_type, answer.body, asked.target);
+    match Document::read(answer.body, answer.content_type) {
+        Document::Object(fields) => of_document(&fields, asked, detail),
+        Document::Broken if mentions_error(answer.body) => Verdict::Refused(contradictory(detail())),
+        Document::Empty | Document::Broken => Verdict::Sent { name: None },
+        Document::Other | Document::Words => Verdict::Refused(another_server(detail())),
     }
-    let detail = detail::of_body(answer.status, answer.content_type, body, asked.target);
-    Verdict::Refused(Refused::new(Then::Hold(Cause::NotFcm), Code::AuthenticationFailed, detail).possibly_arrived())
+}
+
+/// A 2xx with a whole document.
+fn of_document(fields: &Map<String, Value>, asked: &Asked<'_>, detail: impl Fn() -> String) -> Verdict {
+    if let Some(name) = fields.get("name").and_then(Value::as_str) {
+        return Verdict::Sent { name: Some(name.to_owned()) };
+    }
+    match fields.get("error") {
+        None | Some(Value::Null) => Verdict::Sent { name: None },
+        Some(_) => Verdict::Refused(match Fault::of(fields) {
+            Some(fault) => contradictory(words(&fault, asked.target).unwrap_or_else(detail)),
+            None => another_server(detail()),
+        }),
+    }
+}
+
+/// Whether the beginning of a document speaks of an error.
+fn mentions_error(body: &[u8]) -> bool {
+    const FIELD: &[u8] = b"\"error\"";
+    body.windows(FIELD.len()).any(|part| part == FIELD)
+}
+
+/// The status says that the message was taken, and the document that it was not. Neither is believed: not the document,
+/// which could cost a token, and not the status, which could lose the message.
+fn contradictory(detail: String) -> Refused {
+    Refused::new(Then::Undecided, Code::InternalServerError, detail).possibly_arrived()
+}
+
+/// A page with status 200, from something in between, took no message; but who knows what stands behind it.
+fn another_server(detail: String) -> Refused {
+    Refused::new(Then::Hold(Cause::NotFcm), Code::AuthenticationFailed, detail).possibly_arrived()
 }
 
 fn refused(answer: &Answer<'_>, asked: &Asked<'_>) -> Refused {
-    let fault = Fault::parse(answer.body);
-    let detail = match &fault {
-        Some(fault) => detail::of_fault(fault, asked.target),
-        None => detail::of_body(answer.status, answer.content_type, answer.body, asked.target),
-    };
+    let document = Document::read(answer.body, answer.content_type);
+    let unread = unreadable(&document, answer.content_type);
+    let fault = if let Document::Object(fields) = &document { Fault::of(fields) } else { None };
+    let detail = fault.as_ref().and_then(|fault| words(fault, asked.target));
+    let detail =
+        detail.unwrap_or_else(|| detail::of_body(answer.status, answer.content_type, answer.body, asked.target));
     let fault = fault.unwrap_or_default();
     let wait = answer.retry_after.and_then(|header| retry_after::parse(header, asked.now_unix_s));
-    match (answer.status, fault.code) {
+    match (answer.status, code_at(answer.status, &fault)) {
         (503, _) | (400..500, Some(FcmCode::Unavailable)) => unavailable(wait, detail),
         (500.., _) | (400..500, Some(FcmCode::Internal)) => {
             again(wait, FAULT_WAIT, Share::Recipient, Code::InternalServerError, detail).possibly_arrived()
         }
         (429, _) | (400..500, Some(FcmCode::QuotaExceeded)) => quota(&fault, wait, asked.target.kind(), detail),
         (400..500, Some(code)) => of_code(code, &fault, asked, detail),
+        (400 | 403 | 404, None) if unread => unknown(detail),
+        (401, None) if unread && asked.access == Access::Refreshed => unknown(detail),
         (400..500, None) => without_code(answer.status, &fault, asked, detail),
         // 1xx and 3xx: FCM has none, so this is another server.
         _ => Refused::new(Then::Hold(Cause::NotFcm), Code::AuthenticationFailed, detail),
     }
+}
+
+/// FCM's code, where it may say it. A 401 is about the access token whatever else it says, unless it is about another
+/// service's key; and what is wrong with a message is said with a 400, so that with a 403 or 404 the status counts.
+fn code_at(status: u16, fault: &Fault) -> Option<FcmCode> {
+    fault.code.filter(|code| match status {
+        401 => *code == FcmCode::ThirdPartyAuthError,
+        400 => true,
+        _ => *code != FcmCode::InvalidArgument,
+    })
+}
+
+/// Whether there was more to read than could be read: it was meant to be JSON, and is not, or not all of it.
+fn unreadable(document: &Document, content_type: Option<&str>) -> bool {
+    match document {
+        Document::Broken => true,
+        Document::Empty | Document::Words => is_json(content_type),
+        Document::Object(_) | Document::Other => false,
+    }
+}
+
+/// The words of a fault, if it has any.
+fn words(fault: &Fault, target: &Target) -> Option<String> {
+    Some(detail::of_fault(fault, target)).filter(|words| !words.is_empty())
 }
 
 /// A 4xx in FCM's own words.
@@ -100,11 +159,14 @@ fn of_code(code: FcmCode, fault: &Fault, asked: &Asked<'_>, detail: String) -> R
         | FcmCode::Unavailable
         | FcmCode::Internal
         | FcmCode::UnspecifiedError
-        | FcmCode::Unknown => {
-            let then = Then::Backoff { first: FAULT_WAIT, whose: Share::Recipient, tries: Tries::Few };
-            Refused::new(then, Code::InternalServerError, detail)
-        }
+        | FcmCode::Unknown => unknown(detail),
     }
+}
+
+/// Nobody has a word for it, or nobody could read it.
+fn unknown(detail: String) -> Refused {
+    let then = Then::Backoff { first: FAULT_WAIT, whose: Share::Recipient, tries: Tries::Few };
+    Refused::new(then, Code::InternalServerError, detail)
 }
 
 /// A 4xx without a word of FCM: its front speaks, or another server.
@@ -132,13 +194,16 @@ fn without_code(status: u16, fault: &Fault, asked: &Asked<'_>, detail: String) -
     Refused { detail, ..refused }
 }
 
-/// Whether the token is what is wrong, and nothing else.
+/// Whether the token is what is wrong: no other field is, or FCM says so in so many words.
 fn blames_token(fault: &Fault, target: &Target) -> bool {
-    const WORDS: &str = "The registration token is not a valid FCM registration token";
-    let on_token = |field: &str| matches!(field, "message.token" | "message.fid");
-    let named = !fault.violations.is_empty() && fault.violations.iter().all(|one| on_token(&one.field));
-    let said = fault.violations.is_empty() && fault.message.contains(WORDS);
-    target.kind().is_device() && (named || said)
+    const WORDS: &str = "not a valid FCM registration token";
+    // What is quoted is out of the message, and its sender may write what he likes.
+    let says = |text: &str| text.split(['"', '\'']).next().is_some_and(|own| own.contains(WORDS));
+    let on_token = |one: &&Violation| matches!(&*one.field, "message.token" | "message.fid" | "fid");
+    let blamed = fault.violations.iter().filter(on_token);
+    let alone = !fault.violations.is_empty() && blamed.clone().count() == fault.violations.len();
+    let said = says(&fault.message) || blamed.into_iter().any(|one| says(&one.description));
+    target.kind().is_device() && (alone || said)
 }
 
 fn unavailable(wait: Option<Duration>, detail: String) -> Refused {

@@ -22,6 +22,7 @@ mod bucket;
 pub mod budget;
 mod data;
 mod detail;
+mod document;
 pub mod fault;
 pub mod judge;
 pub mod legacy;

@@ -27,7 +27,8 @@ pub struct Answer<'a> {
     pub retry_after: Option<&'a str>,
     /// The header of that name.
     pub content_type: Option<&'a str>,
-    /// The body, or the first [`super::limits::ANSWER_MAX`] bytes of it.
+    /// The body, or as much of it as came; of one that is longer than [`super::limits::ANSWER_MAX`] at least one byte
+    /// more than that.
     pub body: &'a [u8],
 }
 
@@ -83,7 +84,7 @@ pub enum Access {
 pub enum Verdict {
     /// FCM took the message.
     Sent {
-        /// Its name for it (`projects/*/messages/*`); `None` if the answer was cut short.
+        /// Its name for it (`projects/*/messages/*`); `None` if the answer did not say it.
         name: Option<String>,
     },
     /// It did not, or nobody knows.

@@ -1,6 +1,7 @@
 use super::*;
 use crate::fcm::verdict::Arrival;
 use proptest::prelude::*;
+use serde_json::json;
 
 const TOKEN: &str = "dGhpcyBpcyBhIGZha2U:APA91bF-secret";
 
@@ -259,6 +260,7 @@ fn every_answer_has_its_consequence() {
         (404, JSON, NO_PROJECT, Then::Hold(Cause::UnknownProject), Keep, C::AuthenticationFailed),
         (404, HTML, PAGE_404, Then::Hold(Cause::UnknownProject), Keep, C::AuthenticationFailed),
         (413, HTML, "<html>", Then::Never, Keep, C::InvalidJson),
+        (404, JSON, "[]", Then::Hold(Cause::UnknownProject), Keep, C::AuthenticationFailed),
         (405, None, "", Then::Never, Keep, C::InvalidJson),
         (429, JSON, DEVICE_QUOTA, recipient(60), Keep, C::DeviceMessageRateExceeded),
         (429, JSON, TOPIC_QUOTA, recipient(60), Keep, C::TopicsMessageRateExceeded),
@@ -289,25 +291,218 @@ fn every_answer_has_its_consequence() {
 #[test]
 fn what_fcm_took_has_a_name() {
     let name = Some("projects/p/messages/0:1500415314455276%31bd1c9631bd1c96".to_owned());
-    assert_eq!(judged(&token(), Access::Cached, answer(200, JSON, SENT)), Verdict::Sent { name: name.clone() });
-    assert_eq!(judged(&token(), Access::Cached, answer(200, None, SENT)), Verdict::Sent { name: name.clone() });
-    // Cut short it is taken all the same: sending it again would make a duplicate.
-    for end in 0..SENT.len() {
-        let verdict = judged(&token(), Access::Cached, answer(200, JSON, &SENT[..end]));
-        let whole = end + 1 >= SENT.len();
-        assert_eq!(verdict, Verdict::Sent { name: name.clone().filter(|_| whole) }, "{end}");
+    for content_type in [JSON, None, HTML, Some("text/plain")] {
+        let whole = judged(&token(), Access::Cached, answer(200, content_type, SENT));
+        assert_eq!(whole, Verdict::Sent { name: name.clone() }, "{content_type:?}");
+        // Cut short it is taken all the same: sending it again would make a duplicate.
+        for end in 0..SENT.len() {
+            let verdict = judged(&token(), Access::Cached, answer(200, content_type, &SENT[..end]));
+            let whole = end + 1 >= SENT.len();
+            assert_eq!(verdict, Verdict::Sent { name: name.clone().filter(|_| whole) }, "{content_type:?} {end}");
+        }
     }
 }
 
 #[test]
-fn a_success_that_speaks_of_an_error_is_none() {
-    for body in [r#"{"error":"upstream timed out"}"#, UNREGISTERED] {
-        let refused = refusal(judged(&token(), Access::Cached, answer(200, JSON, body)));
-        let expected = (Then::Hold(Cause::NotFcm), TokenAction::Keep, Arrival::Possible);
-        assert_eq!((refused.then, refused.token, refused.arrival), expected, "{body}");
+fn what_was_taken_needs_no_name_and_no_content_type() {
+    let named = Some("projects/p/messages/1");
+    for (status, content_type, body, name) in [
+        (200, None, "", None),
+        (200, HTML, "", None),
+        (200, Some("text/plain"), " \r\n", None),
+        (204, None, "", None),
+        (200, None, "{}", None),
+        (200, HTML, r#"{"message_id":"1"}"#, None),
+        (201, Some("text/plain"), r#"{"name":7}"#, None),
+        (200, JSON, r#"{"error":null}"#, None),
+        (200, JSON, r#"{"error":null,"name":"projects/p/messages/1"}"#, named),
+        (200, None, r#"[{"name":"projects/p/messages/1"}]"#, named),
+        (200, None, "\u{feff}{\"name\":\"projects/p/messages/1\"}", named),
+        (200, JSON, r#"{"name" "projects/p/messages/1"}"#, None),
+    ] {
+        let verdict = judged(&token(), Access::Cached, answer(status, content_type, body));
+        assert_eq!(verdict, Verdict::Sent { name: name.map(str::to_owned) }, "{content_type:?} {body}");
     }
-    let shouted = Some("Application/JSON");
-    assert_eq!(judged(&token(), Access::Cached, answer(200, shouted, "")), Verdict::Sent { name: None });
+    let torn = Answer { body: b"{\"name\":\"projects/p/messages/\xff\"}", ..answer(200, None, "") };
+    let name = Some("projects/p/messages/\u{fffd}".to_owned());
+    assert_eq!(judged(&token(), Access::Cached, torn), Verdict::Sent { name });
+    let huge = format!("{{\"x\":\"{}\"}}", "x".repeat(1 << 20));
+    assert_eq!(judged(&token(), Access::Cached, answer(200, JSON, &huge)), Verdict::Sent { name: None });
+}
+
+#[test]
+fn a_success_that_speaks_of_an_error_may_be_either() {
+    let undecided = (Then::Undecided, Code::InternalServerError);
+    let foreign = (Then::Hold(Cause::NotFcm), Code::AuthenticationFailed);
+    for (content_type, body, expected) in [
+        (JSON, UNREGISTERED, undecided),
+        (None, UNREGISTERED, undecided),
+        (JSON, BAD_TOKEN, undecided),
+        (JSON, r#"{"error":{}}"#, undecided),
+        (JSON, r#"[{"error":{"code":503}}]"#, undecided),
+        // Half of it, too.
+        (JSON, "{\n  \"error\": {\n    \"code\": 404,", undecided),
+        // Not in Google's form it is somebody else's.
+        (JSON, r#"{"error":"upstream timed out"}"#, foreign),
+        (JSON, "null", foreign),
+        (JSON, "[]", foreign),
+        (JSON, "OK", foreign),
+        (None, "OK", foreign),
+        (JSON, "<html>", foreign),
+        (HTML, "<html>{\"name\":\"x\"}", foreign),
+    ] {
+        let refused = refusal(judged(&token(), Access::Cached, answer(200, content_type, body)));
+        assert_eq!((refused.then, refused.code), expected, "{body}");
+        assert_eq!((refused.token, refused.arrival), (TokenAction::Keep, Arrival::Possible), "{body}");
+        assert!(!refused.detail.is_empty(), "{body}");
+    }
+}
+
+/// A refusal in Google's form.
+fn fault(status: u16, message: &str, details: Value) -> String {
+    json!({"error": {"code": status, "message": message, "status": "X", "details": details}}).to_string()
+}
+
+#[test]
+fn a_401_is_about_the_access_token_whatever_its_code() {
+    let coded = |code: &str| fault(401, "?", json!([{"errorCode": code}]));
+    let mut bodies: Vec<String> =
+        ["UNAUTHENTICATED", "PERMISSION_DENIED", "MOONLIGHT"].into_iter().map(coded).collect();
+    bodies.extend(FcmCode::ALL.iter().filter(|code| **code != FcmCode::ThirdPartyAuthError).map(|c| coded(c.as_str())));
+    for body in bodies {
+        for (access, then) in [(Access::Cached, Then::Refresh), (Access::Refreshed, Then::Hold(Cause::Unauthenticated))]
+        {
+            let refused = refusal(judged(&token(), access, answer(401, JSON, &body)));
+            assert_eq!((refused.then, refused.token), (then, TokenAction::Keep), "{body}");
+        }
+    }
+    let refused = refusal(judged(&token(), Access::Cached, answer(401, JSON, &coded("THIRD_PARTY_AUTH_ERROR"))));
+    assert_eq!(refused.then, Then::NeverTellOperator);
+}
+
+#[test]
+fn a_canonical_word_is_no_code_of_fcm() {
+    let few = seconds(10, Share::Recipient, Tries::Few);
+    for (status, code, then) in [
+        (400, "FAILED_PRECONDITION", Then::Never),
+        (400, "INVALID_ARGUMENT", Then::Never),
+        (403, "PERMISSION_DENIED", Then::Hold(Cause::PermissionDenied)),
+        (403, "INVALID_ARGUMENT", Then::Hold(Cause::PermissionDenied)),
+        (404, "NOT_FOUND", Then::Hold(Cause::UnknownProject)),
+        (404, "INVALID_ARGUMENT", Then::Hold(Cause::UnknownProject)),
+        (429, "RESOURCE_EXHAUSTED", seconds(60, Share::Recipient, Tries::UntilExpiry)),
+        (404, "MOONLIGHT", few),
+        (404, "UNKNOWN", few),
+    ] {
+        let body = fault(status, "?", json!([{"errorCode": code}]));
+        let refused = refusal(judged(&token(), Access::Cached, answer(status, JSON, &body)));
+        assert_eq!((refused.then, refused.token), (then, TokenAction::Keep), "{status} {code}");
+    }
+}
+
+#[test]
+fn a_dead_token_is_known_in_the_words_of_other_servers_too() {
+    let details = [
+        json!([{"errorCode": "UNREGISTERED"}]),
+        json!([{"@type": "google.firebase.fcm.v1.FcmError", "errorCode": "UNREGISTERED"}]),
+    ];
+    let bodies = details.map(|details| fault(404, "?", details));
+    for body in bodies.iter().flat_map(|body| [body.clone(), format!("[{body}]"), format!("\u{feff}{body}")]) {
+        let torn = body.replace("\"?\"", "\"#\"").into_bytes();
+        let torn: Vec<u8> = torn.into_iter().map(|byte| if byte == b'#' { 0xe9 } else { byte }).collect();
+        for body in [body.as_bytes(), &torn] {
+            let refused = refusal(judged(&token(), Access::Cached, Answer { body, ..answer(404, None, "") }));
+            let expected = (Then::Never, TokenAction::Remove, Code::DeviceUnregistered);
+            assert_eq!((refused.then, refused.token, refused.code), expected, "{}", String::from_utf8_lossy(body));
+        }
+    }
+}
+
+#[test]
+fn a_token_is_bad_if_no_other_field_is_or_the_text_says_so() {
+    const WORDS: &str = "The registration token is not a valid FCM registration token";
+    let on = |fields: &[(&str, &str)]| {
+        let fields: Vec<_> =
+            fields.iter().map(|(field, words)| json!({"field": field, "description": words})).collect();
+        json!([{"@type": "google.rpc.BadRequest", "fieldViolations": fields}])
+    };
+    let (token_, ttl) = (("message.token", "Invalid"), ("message.android.ttl", "Illegal duration format"));
+    for (status, message, details, bad) in [
+        (400, "?", on(&[token_]), true),
+        (400, "?", on(&[("message.fid", "?")]), true),
+        (400, "?", on(&[("fid", "?")]), true),
+        (400, "?", on(&[token_, ("fid", "?")]), true),
+        (400, WORDS, on(&[]), true),
+        (400, "not a valid FCM registration token", on(&[]), true),
+        (400, WORDS, on(&[ttl]), true),
+        (400, WORDS, on(&[token_, ttl]), true),
+        (400, "?", on(&[("message.token", WORDS), ttl]), true),
+        (400, "?", on(&[token_, ttl]), false),
+        (400, "?", on(&[ttl]), false),
+        (400, "?", on(&[("message.data", "?")]), false),
+        // What is quoted is the sender's.
+        (400, "Invalid value at 'message.android' (TYPE), \"not a valid FCM registration token\"", on(&[ttl]), false),
+        (400, "?", on(&[("message.android", WORDS)]), false),
+        // What is wrong with a message is said with a 400.
+        (403, WORDS, on(&[token_]), false),
+        (404, WORDS, on(&[token_]), false),
+        (413, WORDS, on(&[token_]), false),
+    ] {
+        for code in [None, Some("INVALID_ARGUMENT")] {
+            let mut details = details.clone();
+            details.as_array_mut().unwrap().extend(code.map(|code| json!({"errorCode": code})));
+            let body = fault(status, message, details);
+            let refused = refusal(judged(&token(), Access::Cached, answer(status, JSON, &body)));
+            let token = if bad { TokenAction::Remove } else { TokenAction::Keep };
+            assert_eq!(refused.token, token, "{status} {body}");
+            assert_eq!(refused.code == Code::BadRegistration, bad, "{status} {body}");
+        }
+    }
+}
+
+#[test]
+fn what_could_not_be_read_stops_nobody_else() {
+    let few = seconds(10, Share::Recipient, Tries::Few);
+    let huge = format!("{}{}", UNREGISTERED.trim_end().trim_end_matches('}'), " ".repeat(1 << 20)) + "}";
+    let page = format!("<html>{}", "x".repeat(1 << 20));
+    for (content_type, body, unread) in [
+        (JSON, &UNREGISTERED[..100], true),
+        (None, &UNREGISTERED[..100], true),
+        (HTML, &UNREGISTERED[..100], true),
+        (JSON, "{\"error\" {}}", true),
+        (JSON, "not found", true),
+        (JSON, "", true),
+        (JSON, &huge, true),
+        (None, &huge, true),
+        (None, "not found", false),
+        (None, "", false),
+        (HTML, PAGE_404, false),
+        (HTML, &page, false),
+        (JSON, NO_PROJECT, false),
+        (JSON, "{}", false),
+    ] {
+        for (status, access, by_status) in [
+            (400, Access::Cached, Then::Never),
+            (401, Access::Refreshed, Then::Hold(Cause::Unauthenticated)),
+            (403, Access::Cached, Then::Hold(Cause::PermissionDenied)),
+            (404, Access::Cached, Then::Hold(Cause::UnknownProject)),
+        ] {
+            let refused = refusal(judged(&token(), access, answer(status, content_type, body)));
+            let start: String = body.chars().take(40).collect();
+            assert_eq!(refused.then, if unread { few } else { by_status }, "{status} {content_type:?} {start}");
+            assert_eq!((refused.token, refused.arrival), (TokenAction::Keep, Arrival::No), "{status} {start}");
+        }
+        // What the status says for certain it says of half an answer, too.
+        for (status, then) in [
+            (401, Then::Refresh),
+            (405, Then::Never),
+            (429, seconds(60, Share::Recipient, Tries::UntilExpiry)),
+            (500, seconds(10, Share::Recipient, Tries::UntilExpiry)),
+        ] {
+            let refused = refusal(judged(&token(), Access::Cached, answer(status, content_type, body)));
+            assert_eq!(refused.then, then, "{status}");
+        }
+    }
 }
 
 #[test]
@@ -397,10 +592,7 @@ fn half_an_answer_never_costs_a_token() {
 }
 
 #[test]
-fn a_huge_body_is_judged_by_its_status() {
-    let huge = format!("{}{}", UNREGISTERED.trim_end().trim_end_matches('}'), " ".repeat(1 << 20)) + "}";
-    let refused = refusal(judged(&token(), Access::Cached, answer(404, JSON, &huge)));
-    assert_eq!((refused.then, refused.token), (Then::Hold(Cause::UnknownProject), TokenAction::Keep));
+fn a_huge_page_gives_a_short_detail() {
     let page = format!("<html>{}", "x".repeat(1 << 20));
     assert!(refusal(judged(&token(), Access::Cached, answer(502, HTML, &page))).detail.len() < 300);
 }

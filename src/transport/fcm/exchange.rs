@@ -107,31 +107,25 @@ async fn hear(response: ResponseFuture, end: Instant) -> Reply {
         Ok(Err(error)) => return failure(&error),
         Err(_) => return Reply::Ambiguous(Ambiguous::Timeout),
     };
-    let answered = |body| Reply::Answered { status: head.status.as_u16(), headers: head.headers, body };
-    match timeout_at(end, body(stream)).await {
-        Ok(Ok(body)) => answered(body),
-        // FCM has taken the message; only its name is lost.
-        _ if head.status.is_success() => answered(Bytes::new()),
-        // Half a refusal says nothing that could be relied on.
-        Ok(Err(_)) => Reply::Ambiguous(Ambiguous::Reset),
-        Err(_) => Reply::Ambiguous(Ambiguous::Timeout),
-    }
+    let body = body(stream, end).await;
+    Reply::Answered { status: head.status.as_u16(), headers: head.headers, body }
 }
 
-/// The body, or as much of it as anybody will look at.
-async fn body(mut stream: RecvStream) -> Result<Bytes, h2::Error> {
+/// The body, or as much of it as anybody will look at. One that breaks off, or is not complete by `end`, ends there: FCM
+/// has decided when it sends a status, and the judge knows the beginning of a document from a whole one.
+async fn body(mut stream: RecvStream, end: Instant) -> Bytes {
     let mut whole = BytesMut::new();
-    while let Some(chunk) = stream.data().await {
-        let chunk = chunk?;
-        stream.flow_control().release_capacity(chunk.len())?;
+    while whole.len() <= ANSWER_MAX
+        && let Ok(Some(Ok(chunk))) = timeout_at(end, stream.data()).await
+    {
         // One byte more than the judge takes tells him that there was more.
-        let room = (ANSWER_MAX + 1).saturating_sub(whole.len());
+        let room = ANSWER_MAX + 1 - whole.len();
         whole.extend_from_slice(&chunk[..chunk.len().min(room)]);
-        if whole.len() > ANSWER_MAX {
+        if stream.flow_control().release_capacity(chunk.len()).is_err() {
             break;
         }
     }
-    Ok(whole.freeze())
+    whole.freeze()
 }
 
 /// A stream that ended without an answer.

@@ -1,17 +1,18 @@
 //! Servers that speak HTTP/2 and are not quite FCM. None of them costs a message, and none is asked in a tight loop.
 
 use super::house::{House, config, message, sids, soon};
-use super::peer::{INITIAL_WINDOW_SIZE, Last, MAX_CONCURRENT_STREAMS, NO_ERROR, Peer};
+use super::peer::{CANCEL, INITIAL_WINDOW_SIZE, Last, MAX_CONCURRENT_STREAMS, NO_ERROR, Peer};
 use super::{SECOND, accepted, mids, quiet, refusal};
 use crate::chat::delivery::Arrival;
 use crate::chat::id::Sid;
-use crate::transport::fcm::{FcmConfig, Timing};
+use crate::transport::fcm::{FcmConfig, OnAmbiguous, Timing};
 use crate::transport::{Link, Outage, Refusal, Report};
 use bytes::Bytes;
 use std::time::Duration;
 use tokio::time::Instant;
 
 const JSON: (&str, &str) = ("content-type", "application/json");
+const HTML: (&str, &str) = ("content-type", "text/html");
 const UNREGISTERED: &[u8] = br#"{"error":{"code":404,"details":[{"@type":"type.googleapis.com/google.firebase.fcm.v1.FcmError","errorCode":"UNREGISTERED"}]}}"#;
 
 /// A message that was asked about on a new connection.
@@ -60,34 +61,96 @@ async fn an_answer_without_a_body_is_one() {
     assert_eq!(refusal(&report), (sid, expected, "SERVICE_UNAVAILABLE", Arrival::Possible));
 }
 
-#[tokio::test(start_paused = true)]
-async fn taken_is_taken_though_the_rest_of_the_answer_never_comes() {
-    let mut house = House::open(config());
+/// How an answer ends before it is complete.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Cut {
+    /// Nothing more comes.
+    Stalls,
+    /// The stream is reset.
+    Breaks,
+}
+
+/// What is reported of a message whose answer was cut after this much of it.
+async fn cut(config: FcmConfig, cut: Cut, status: &str, headers: &[(&str, &str)], body: &[u8]) -> (Sid, Report) {
+    let mut house = House::open(config);
     let (mut peer, sid, stream) = asked(&mut house).await;
-    peer.head(stream, Some("200"), &[JSON], Last::No).await;
-    peer.data(stream, b"{\"name\": \"proj", Last::No).await;
+    peer.head(stream, Some(status), headers, Last::No).await;
+    if !body.is_empty() {
+        peer.data(stream, body, Last::No).await;
+    }
+    if cut == Cut::Breaks {
+        peer.reset(stream, CANCEL).await;
+    }
     let began = Instant::now();
     let report = report(&mut house, &mut peer).await;
-    assert_eq!(report, Report::Accepted { sid, canonical: None, provider_id: None, copies: 1, detail: None });
-    assert_eq!(began.elapsed(), Timing::default().request);
+    let waited = if cut == Cut::Stalls { Timing::default().request } else { Duration::ZERO };
+    assert_eq!(began.elapsed(), waited, "{status} {cut:?}");
+    (sid, report)
 }
 
 #[tokio::test(start_paused = true)]
-async fn half_a_refusal_that_never_ends_is_in_doubt() {
-    let mut house = House::open(config());
-    let (mut peer, sid, stream) = asked(&mut house).await;
-    peer.head(stream, Some("404"), &[JSON], Last::No).await;
-    peer.data(stream, &UNREGISTERED[..30], Last::No).await;
-    let report = report(&mut house, &mut peer).await;
-    let expected = Refusal::Backoff(Duration::from_secs(10));
-    assert_eq!(refusal(&report), (sid, expected, "SERVICE_UNAVAILABLE", Arrival::Possible));
+async fn taken_is_taken_though_the_rest_of_the_answer_never_comes() {
+    for (headers, body) in [
+        (&[JSON][..], &b"{\"name\": \"proj"[..]),
+        (&[JSON], b""),
+        (&[], b"{\"name\": \"proj"),
+        (&[], b""),
+        (&[HTML], b""),
+    ] {
+        for end in [Cut::Stalls, Cut::Breaks] {
+            let (sid, report) = cut(config(), end, "200", headers, body).await;
+            let expected = Report::Accepted { sid, canonical: None, provider_id: None, copies: 1, detail: None };
+            assert_eq!(report, expected, "{headers:?} {end:?}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn half_a_refusal_is_judged_by_its_status_and_what_came_of_it() {
+    use Arrival::{No, Possible};
+    let after = |seconds| Refusal::RetryAfter(Duration::from_secs(seconds));
+    let backoff = Refusal::Backoff(10 * SECOND);
+    for (status, headers, body, expected) in [
+        ("404", &[JSON][..], &UNREGISTERED[..30], (backoff, "INTERNAL_SERVER_ERROR", No)),
+        ("403", &[JSON], b"", (backoff, "INTERNAL_SERVER_ERROR", No)),
+        // All of it but its end.
+        ("404", &[JSON], UNREGISTERED, (Refusal::BadToken, "DEVICE_UNREGISTERED", No)),
+        ("413", &[HTML], b"<html>", (Refusal::Never, "INVALID_JSON", No)),
+        ("429", &[JSON, ("retry-after", "90")], b"{\"error\":", (after(90), "QUOTA_EXCEEDED", No)),
+        ("503", &[JSON, ("retry-after", "33")], b"{\"error\":", (after(33), "SERVICE_UNAVAILABLE", Possible)),
+        ("500", &[], b"", (backoff, "INTERNAL_SERVER_ERROR", Possible)),
+    ] {
+        for end in [Cut::Stalls, Cut::Breaks] {
+            let (sid, report) = cut(config(), end, status, headers, body).await;
+            let (which, refusal, code, arrival) = refusal(&report);
+            assert_eq!((which, (refusal, code, arrival)), (sid, expected), "{status} {end:?}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_success_that_speaks_of_an_error_is_in_doubt_and_stops_nobody() {
+    for (on_ambiguous, expected) in [
+        (OnAmbiguous::Retry, (Refusal::Backoff(10 * SECOND), "INTERNAL_SERVER_ERROR", Arrival::Possible)),
+        (OnAmbiguous::Report, (Refusal::Never, "AMBIGUOUS", Arrival::Possible)),
+    ] {
+        let mut house = House::open(FcmConfig { on_ambiguous, ..config() });
+        let (mut peer, sid, stream) = asked(&mut house).await;
+        peer.head(stream, Some("200"), &[JSON], Last::No).await;
+        peer.data(stream, UNREGISTERED, Last::Yes).await;
+        let report = report(&mut house, &mut peer).await;
+        let (which, refusal, code, arrival) = refusal(&report);
+        assert_eq!((which, (refusal, code, arrival)), (sid, expected));
+        assert_eq!(*house.port.link.borrow(), Link::Up);
+    }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_server_of_somebody_else_takes_nothing_and_loses_nothing() {
     for (status, headers, body) in [
         ("302", vec![("location", "https://example.com/")], &b""[..]),
-        ("200", vec![("content-type", "text/html")], b"<html><title>Sign in to the WLAN</title>"),
+        ("200", vec![HTML], b"<html><title>Sign in to the WLAN</title>"),
+        ("200", vec![], b"OK"),
         ("200", vec![JSON], br#"{"error":"upstream timed out"}"#),
     ] {
         let mut house = House::open(config());
