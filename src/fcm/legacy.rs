@@ -33,8 +33,11 @@ pub fn read(json: &[u8], ack: Option<&str>) -> Result<Message, LegacyError> {
     }
     let (to, condition) = (text(&mut fields, "to")?, text(&mut fields, "condition")?);
     let wanted = matches!(fields.shift_remove("delivery_receipt_requested"), Some(Value::Bool(true)));
+    let target = Target::of_ccs(to.as_deref(), condition.as_deref())
+        .and_then(|target| target.as_called_by(&mut fields))
+        .map_err(RequestError::from)?;
     Ok(Message {
-        target: Target::of_ccs(to.as_deref(), condition.as_deref()).map_err(RequestError::from)?,
+        target,
         id: text(&mut fields, "message_id")?,
         receipt: match (wanted, ack) {
             (false, _) => Receipt::Unwanted,

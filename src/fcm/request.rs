@@ -7,7 +7,7 @@ use super::limits::TTL_MAX;
 use super::loss::{Loss, Losses, Why};
 use super::message::Message;
 use super::notification::Parts;
-use super::target::{Target, TargetError};
+use super::target::TargetError;
 use super::{android, apns, merge, spelling, webpush};
 use serde_json::{Map, Value};
 use std::fmt;
@@ -58,9 +58,6 @@ pub enum RequestError {
     /// The time to live is out of range.
     #[error("the time to live is over {TTL_MAX} seconds")]
     Ttl,
-    /// `fid` was handed through for another device than the target.
-    #[error("`fid` names another device than the target")]
-    OtherFid,
 }
 
 impl RequestError {
@@ -80,7 +77,7 @@ pub fn translate(mut message: Message, now_unix_s: u64) -> Result<Request, Reque
         return Err(RequestError::Ttl);
     }
     let mut losses = Losses::default();
-    message.extra = handed_through(std::mem::take(&mut message.extra), &message.target, &mut losses)?;
+    message.extra = handed_through(std::mem::take(&mut message.extra), &mut losses)?;
     let data = std::mem::take(&mut message.data);
     let mut load = Load::of(message.target.kind(), data, message.notification.as_ref(), &mut losses)?;
     load.add_id(message.id.take(), message.receipt.clone(), &mut losses);
@@ -137,20 +134,9 @@ fn fields(
 }
 
 /// What the sender hands through, in one spelling, without what is not for v1.
-fn handed_through(
-    extra: Map<String, Value>,
-    target: &Target,
-    losses: &mut Losses,
-) -> Result<Map<String, Value>, RequestError> {
+fn handed_through(extra: Map<String, Value>, losses: &mut Losses) -> Result<Map<String, Value>, RequestError> {
     let mut taken = Map::new();
     for (name, value) in spelling::snake(extra) {
-        if name == "fid" {
-            // Says only of which kind the target is; whom a message is for is not changed in passing.
-            if value.as_str() != Some(target.reveal()) {
-                return Err(RequestError::OtherFid);
-            }
-            continue;
-        }
         let Some(known) = HANDED_THROUGH.into_iter().find(|known| *known == name) else {
             losses.note_in("", &name, Why::Unknown);
             continue;

@@ -2,6 +2,7 @@
 
 use super::limits::TOPIC_NAME_MAX;
 use crate::secret::Secret;
+use serde_json::{Map, Value};
 
 /// Longest token that is taken, in characters.
 const DEVICE_MAX: usize = 4096;
@@ -46,6 +47,9 @@ pub enum TargetError {
     /// A topic has a name that FCM does not take.
     #[error("the topic's name is not 1 to {TOPIC_NAME_MAX} of A-Z a-z 0-9 - _ . ~ %")]
     Topic,
+    /// `fid` is another device than the target, or has not the form of an installation id.
+    #[error("`fid` is not the target once more, or no installation id")]
+    Fid,
 }
 
 impl Kind {
@@ -68,14 +72,30 @@ impl Kind {
 }
 
 impl Target {
-    /// One device by whatever name it has. The text alone decides: registration tokens have always been over a hundred
-    /// characters long, so that none is ever taken for an installation id.
+    /// One device by its registration token.
     ///
     /// # Errors
     /// When it is empty or too long.
-    pub fn device(text: &str) -> Result<Self, TargetError> {
-        let kind = if is_fid(text) { Kind::Fid } else { Kind::Token };
-        Self::of(kind, text)
+    pub fn device(token: &str) -> Result<Self, TargetError> {
+        Self::of(Kind::Token, token)
+    }
+
+    /// The same target, as an installation id if its sender says that it is one: with the same text once more as `fid`
+    /// among the fields that are handed through, where it is taken out. Null counts as not given.
+    ///
+    /// The form alone does not make it one. FCM looks for a `fid` among installations and for a `token` among tokens,
+    /// and what it does not find costs the device its place.
+    ///
+    /// # Errors
+    /// When the field is something else.
+    pub fn as_called_by(self, fields: &mut Map<String, Value>) -> Result<Self, TargetError> {
+        match fields.shift_remove("fid") {
+            None | Some(Value::Null) => Ok(self),
+            Some(Value::String(fid)) if self.kind == Kind::Token && fid == self.reveal() && is_fid(&fid) => {
+                Self::of(Kind::Fid, &fid)
+            }
+            Some(_) => Err(TargetError::Fid),
+        }
     }
 
     /// The subscribers of a topic, with or without `/topics/` in front.
@@ -150,21 +170,35 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_installation_id_is_known_by_its_form() {
-        for fid in ["cAbCdEfGhIjKlMnOpQrStU", "f234567890-_34567890ab"] {
-            assert!(is_fid(fid), "{fid}");
-            assert_eq!(Target::device(fid).unwrap().kind(), Kind::Fid);
-        }
-        for token in [
+    fn an_installation_id_is_one_in_form_and_by_the_word_of_the_sender() {
+        const FIDS: [&str; 2] = ["cAbCdEfGhIjKlMnOpQrStU", "f234567890-_34567890ab"];
+        const TOKENS: [&str; 5] = [
             "aAbCdEfGhIjKlMnOpQrStU",
             "cAbCdEfGhIjKlMnOpQrSt",
             "cAbCdEfGhIjKlMnOpQrStUv",
             "cAbCdEfGhIjKlMnOpQrSt.",
-            "é",
-        ] {
-            assert!(!is_fid(token), "{token}");
-            assert_eq!(Target::device(token).unwrap().kind(), Kind::Token);
+            "\u{e9}",
+        ];
+        let called = |target: &str, fid: Value| {
+            let mut fields = Map::from_iter([("fid".to_owned(), fid), ("android".to_owned(), Value::Null)]);
+            let target = Target::device(target).unwrap().as_called_by(&mut fields);
+            assert_eq!(fields.keys().collect::<Vec<_>>(), ["android"]);
+            target.map(|target| target.kind())
+        };
+        for text in FIDS.into_iter().chain(TOKENS) {
+            assert_eq!(
+                Target::device(text).unwrap().as_called_by(&mut Map::new()).unwrap().kind(),
+                Kind::Token,
+                "{text}"
+            );
+            assert_eq!(called(text, Value::Null), Ok(Kind::Token), "{text}");
+            assert_eq!(called(text, Value::Bool(true)), Err(TargetError::Fid), "{text}");
+            assert_eq!(called(text, Value::from("dAbCdEfGhIjKlMnOpQrStU")), Err(TargetError::Fid), "{text}");
+            let same = if FIDS.contains(&text) { Ok(Kind::Fid) } else { Err(TargetError::Fid) };
+            assert_eq!(called(text, Value::from(text)), same, "{text}");
         }
+        let mut fields = Map::from_iter([("fid".to_owned(), Value::from(FIDS[0]))]);
+        assert_eq!(Target::topic(FIDS[0]).unwrap().as_called_by(&mut fields), Err(TargetError::Fid));
     }
 
     #[test]

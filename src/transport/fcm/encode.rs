@@ -12,12 +12,13 @@ use crate::fcm::target;
 /// When the push is one that FCM would refuse.
 pub fn message(push: &Push, id: String, ttl_s: u32, ack: Option<&str>) -> Result<Message, RequestError> {
     let mut extra = push.fcm.clone();
+    let target = match &push.target {
+        Target::Token(token) => target::Target::device(token.reveal())?,
+        Target::Topic(name) => target::Target::topic(name)?,
+        Target::Condition(expression) => target::Target::condition(expression)?,
+    };
     Ok(Message {
-        target: match &push.target {
-            Target::Token(token) => target::Target::device(token.reveal())?,
-            Target::Topic(name) => target::Target::topic(name)?,
-            Target::Condition(expression) => target::Target::condition(expression)?,
-        },
+        target: target.as_called_by(&mut extra)?,
         id: Some(id),
         receipt: match (push.receipt, ack) {
             (false, _) => Receipt::Unwanted,
@@ -90,6 +91,19 @@ mod tests {
             let body: Value = serde_json::from_str(&request.body).unwrap();
             assert_eq!(body["message"][field], text);
         }
+    }
+
+    #[test]
+    fn a_token_is_an_installation_id_only_if_its_sender_says_so() {
+        let fid = "cAbCdEfGhIjKlMnOpQrStU";
+        let target = |fcm: Value| {
+            let mut push = push(Target::Token(Token::new(fid).unwrap()));
+            push.fcm = map(fcm);
+            message(&push, "x".to_owned(), 0, None).map(|message| message.target.kind())
+        };
+        assert_eq!(target(json!({})), Ok(target::Kind::Token));
+        assert_eq!(target(json!({"fid": fid})), Ok(target::Kind::Fid));
+        assert_eq!(target(json!({"fid": "another"})), Err(RequestError::Target(target::TargetError::Fid)));
     }
 
     #[test]
