@@ -12,6 +12,7 @@ use crate::chat::message::{
     ErrorSummary, Presence, Rejection,
 };
 use crate::chat::topic::{BridgeTopic, ClientTopic, Device, ResponseTopic};
+use crate::chat::way::Way;
 use crate::mqtt::{Ack, AckWord, Inbound};
 use crate::ops::clock::now_ms;
 use crate::ops::metrics::Metric;
@@ -127,6 +128,10 @@ impl Intake {
             Ok(message) => message,
             Err(rejection) => return self.refuse(&owner, &rejection, None, publish).await,
         };
+        let way = self.hall.settings.ways.pick(&owner, message.category.as_deref()).clone();
+        if let Err(rejection) = message.check_for(&way) {
+            return self.refuse(&owner, &rejection, None, publish).await;
+        }
         let reply = match reply_topic(&owner, &publish) {
             Ok(reply) => reply,
             Err(rejection) => return self.refuse(&owner, &rejection.about(message.id), None, publish).await,
@@ -134,7 +139,7 @@ impl Intake {
         match message.errand {
             Errand::Push(ref push) => {
                 let (body, recipient, receipt) = (push.to_body(), push.target.recipient(), push.receipt);
-                self.accept(&message, Facts { owner, body, recipient, receipt, reply }, publish).await
+                self.accept(&message, Facts { owner, way, body, recipient, receipt, reply }, publish).await
             }
             Errand::Name(_) => {
                 let detail = "`to` names nobody who has registered a device";
@@ -148,6 +153,7 @@ impl Intake {
 /// What the store needs to know of a push beside what the message says.
 struct Facts {
     owner: Owner,
+    way: Way,
     body: Vec<u8>,
     recipient: i64,
     receipt: bool,
@@ -157,16 +163,14 @@ struct Facts {
 impl Intake {
     async fn accept(&mut self, message: &Downstream, facts: Facts, publish: Inbound) -> Result<(), StoreError> {
         let (sid, now) = self.hall.next_sid();
-        let Facts { owner, body, recipient, receipt, reply } = facts;
+        let Facts { owner, way, body, recipient, receipt, reply } = facts;
         let id = message.id.clone().unwrap_or_else(|| MessageId::from(sid));
-        let settings = &self.hall.settings;
-        let way = settings.ways.pick(&owner, message.category.as_deref()).clone();
         let new = NewDelivery {
             sid,
             bal: owner.clone(),
             id: id.clone(),
             recipient,
-            receipt: receipt && !settings.unconfirmed.contains(&way),
+            receipt: receipt && !self.hall.settings.unconfirmed.contains(&way),
             way,
             order: message.order.clone(),
             body: body.into(),

@@ -69,6 +69,25 @@ async fn what_went_over_v1_is_delivered_on_the_word_of_the_app() {
 }
 
 #[tokio::test]
+async fn a_key_of_data_that_only_v1_reserves_is_refused_before_it_is_queued() {
+    let mut house = house();
+    let data = json!({"notification": "x"});
+    let chat = json!({"id": "a1", "token": "T", "category": "com.example.chat", "data": data});
+    assert_eq!(timeout(house.publish("c/self/messages", &chat).await).await, Ok(AckWord::Done));
+    let (topic, error) = house.read().await;
+    assert_eq!((topic.as_str(), &error["code"]), ("c/others/errors", &json!("RESERVED_KEY")));
+    let (_, failed) = house.read().await;
+    let said = (&failed["id"], &failed["status"], &failed["code"]);
+    assert_eq!(said, (&json!("a1"), &json!("failed"), &json!("RESERVED_KEY")));
+    assert_eq!(house.store.figures().queue_rows, 0);
+    let other = json!({"id": "a2", "token": "T", "data": data});
+    assert_eq!(timeout(house.publish("c/self/messages", &other).await).await, Ok(AckWord::Done));
+    assert_eq!(house.status().await.1, "accepted");
+    assert_eq!(house.sent().await.push.data["notification"], "x");
+    house.close().await;
+}
+
+#[tokio::test]
 async fn what_many_apps_say_at_a_time_is_written_together() {
     const APPS: usize = 160;
     let house = house();

@@ -52,8 +52,7 @@ fn strings(mut data: Map<String, Value>) -> Result<Map<String, Value>, Rejection
     for (key, value) in &mut data {
         // Google refuses these; finding out here saves the round trip.
         if matches!(key.as_str(), "from" | "message_type") || key.starts_with("google") || key.starts_with("gcm") {
-            let detail = format!("the data key {} belongs to the push service", shown(key));
-            return Err(Rejection::new(ErrorCode::ReservedKey, detail));
+            return Err(reserved(key));
         }
         *value = match value {
             Value::String(_) => continue,
@@ -66,6 +65,10 @@ fn strings(mut data: Map<String, Value>) -> Result<Map<String, Value>, Rejection
         };
     }
     Ok(data)
+}
+
+pub(super) fn reserved(key: &str) -> Rejection {
+    Rejection::new(ErrorCode::ReservedKey, format!("the data key {} belongs to the push service", shown(key)))
 }
 
 fn shown(key: &str) -> String {

@@ -1,11 +1,12 @@
 //! A message of a BAL to devices: `{bal}/self/messages`.
 
-use super::content::Content;
+use super::content::{Content, reserved};
 use super::fields::Fields;
 use super::target::{Address, Name, read_address};
 use super::{COLLAPSE_MAX, ErrorCode, Limits, Rejection};
 use crate::chat::id::MessageId;
 use crate::chat::push::{Priority, Push, TTL_MAX, Target};
+use crate::chat::way::Way;
 use serde_json::{Map, Value};
 
 /// Longest `order`, in characters.
@@ -16,6 +17,9 @@ const CATEGORY_MAX: usize = 255;
 ///
 /// It is no longer than a second, so that the remaining time in whole seconds, which the push service is told, is 0.
 pub const NOW_OR_NEVER_MS: u64 = 1000;
+
+/// A key of `data` that FCM HTTP v1 keeps for itself beside those of CCS, where it is the application's.
+const V1_KEY: &str = "notification";
 
 /// Fields of the push service that have a checked field of ours, or that would change who is meant. `fcm` is merged
 /// last, so any of them in there would pass by the checks.
@@ -69,6 +73,19 @@ impl Downstream {
         let mut fields = Fields::read(payload, limits.payload_bytes)?;
         let id = fields.id()?;
         read(&mut fields, limits).map(|read| Self { id: id.clone(), ..read }).map_err(|rejection| rejection.about(id))
+    }
+
+    /// Checks what depends on the way, which is known by the sender and the app.
+    ///
+    /// # Errors
+    /// With the code of topics.md, and with the message's id if it has one.
+    pub fn check_for(&self, way: &Way) -> Result<(), Rejection> {
+        match (way, &self.errand) {
+            (Way::FcmV1(_), Errand::Push(push)) if push.data.contains_key(V1_KEY) => {
+                Err(reserved(V1_KEY).about(self.id.clone()))
+            }
+            (Way::Ccs | Way::FcmV1(_), Errand::Push(_) | Errand::Name(_)) => Ok(()),
+        }
     }
 
     /// When it is not worth sending any more, in Unix milliseconds: after `ttl` or the MQTT 5 message expiry,

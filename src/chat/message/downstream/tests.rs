@@ -237,6 +237,27 @@ fn keys_of_the_push_service_are_reserved() {
 }
 
 #[test]
+fn v1_keeps_one_more_key_than_ccs() {
+    let v1 = ["fcm-v1", "fcm-v1:shop"].map(|way| Way::parse(way).unwrap());
+    for (key, reserved) in [("notification", true), ("notifications", false), ("Notification", false), ("k", false)] {
+        let message = accepted(&with(json!({"id": "a1", "data": {key: "x"}})));
+        assert_eq!(message.check_for(&Way::Ccs), Ok(()), "{key}");
+        for way in &v1 {
+            let checked = message.check_for(way);
+            assert_eq!(
+                checked.as_ref().err().map(Rejection::code),
+                reserved.then_some(ErrorCode::ReservedKey),
+                "{key}"
+            );
+            assert!(checked.is_ok() || checked.unwrap_err().ref_id().is_some());
+        }
+    }
+    // The field of that name is no key of `data`.
+    let shown = accepted(&with(json!({"data": {"k": "x"}, "notification": {"title": "t"}})));
+    assert_eq!(shown.check_for(&v1[0]), Ok(()));
+}
+
+#[test]
 fn data_of_4096_bytes_passes_and_of_4097_does_not() {
     let of = |bytes: usize| json!({"data": {"key": "x".repeat(bytes - 3)}});
     accepted(&with(of(4096)));
