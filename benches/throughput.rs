@@ -125,7 +125,9 @@ async fn bare_downstream(port: &mut transport::Port, messages: usize) {
                 fcm: Map::new(),
             };
             let (sid, recipient) = (sids.next(now_ms(), 1), push.target.recipient());
-            let send = transport::Send { sid, push, recipient, deadline_ms: now_ms() + 1_000_000, attempt: 1 };
+            let (accepted_ms, attempt) = (now_ms(), 1);
+            let send =
+                transport::Send { sid, push, recipient, accepted_ms, deadline_ms: accepted_ms + 1_000_000, attempt };
             outgoing.send(send).await.expect("the client runs");
         }
     };

@@ -86,6 +86,7 @@ fn sends(count: usize) -> Vec<Send> {
             fcm: Map::new(),
         },
         recipient: i64::try_from(n % DEVICES).unwrap(),
+        accepted_ms: now_ms(),
         deadline_ms: now_ms() + 600_000,
         attempt: 1,
     };

@@ -190,7 +190,8 @@ fn send(sids: &mut SidSource, n: usize) -> Send {
         fcm: Map::new(),
     };
     let (sid, recipient) = (sids.next(now_ms(), 1), push.target.recipient());
-    Send { sid, push, recipient, deadline_ms: now_ms() + 1_000 * u64::from(A_DAY_S), attempt: 1 }
+    let accepted_ms = now_ms();
+    Send { sid, push, recipient, accepted_ms, deadline_ms: accepted_ms + 1_000 * u64::from(A_DAY_S), attempt: 1 }
 }
 
 async fn bare(sim: &SimHandle, folder: &Path, messages: usize) -> Row {

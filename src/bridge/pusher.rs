@@ -200,10 +200,10 @@ impl Pusher {
     }
 
     fn claimed(&mut self, message: Claimed, push: Push) {
-        let Claimed { sid, recipient, attempt, deadline_ms, .. } = message;
+        let Claimed { sid, recipient, attempt, accepted_at: accepted_ms, deadline_ms, .. } = message;
         let token = if let Target::Token(token) = &push.target { Some(token.clone()) } else { None };
         self.flights.insert(sid.row(), Flight { recipient, attempt, deadline_ms, token });
-        self.ready.push(Send { sid, push, recipient, deadline_ms, attempt });
+        self.ready.push(Send { sid, push, recipient, accepted_ms, deadline_ms, attempt });
     }
 
     /// The next message for the transport. What has come to be behind a refused one meanwhile goes back.

@@ -22,10 +22,10 @@ use std::sync::Arc;
 const SCAN_MAX: usize = 1000;
 
 pub(super) const TIMED: &str =
-    "SELECT row, tail, recipient, deadline, attempt, dup_possible, receipt, body FROM deliveries
+    "SELECT row, tail, recipient, accepted_at, deadline, attempt, dup_possible, receipt, body FROM deliveries
     WHERE state = 0 AND way = ?3 AND due_at <= ?1 ORDER BY due_at, row LIMIT ?2";
 pub(super) const FRESH: &str =
-    "SELECT row, tail, recipient, deadline, attempt, dup_possible, receipt, body FROM deliveries
+    "SELECT row, tail, recipient, accepted_at, deadline, attempt, dup_possible, receipt, body FROM deliveries
     WHERE state = 0 AND way = ?2 AND due_at IS NULL ORDER BY row LIMIT ?1";
 const CLAIM: &str = "UPDATE deliveries SET state = ?2, attempt = ?3, claimed_at = ?4 WHERE row = ?1";
 /// Those that were put off because of another, not those that were refused themselves.
@@ -71,6 +71,8 @@ pub struct Claimed {
     pub recipient: i64,
     /// What was given to [`super::Store::accept`].
     pub body: Bytes,
+    /// When it was accepted, in Unix milliseconds.
+    pub accepted_at: u64,
     /// When it is not worth sending any more, in Unix milliseconds.
     pub deadline_ms: u64,
     /// How often it was handed out, this time included.
@@ -181,6 +183,7 @@ fn any_timed(desk: &Desk<'_>, way: &str) -> rusqlite::Result<Option<i64>> {
 struct Candidate {
     sid: Sid,
     recipient: i64,
+    accepted_at: u64,
     deadline: u64,
     life: Life,
     body: Vec<u8>,
@@ -194,9 +197,10 @@ fn candidate(row: &Row<'_>) -> rusqlite::Result<Candidate> {
     Ok(Candidate {
         sid: sid(row, 0, 1)?,
         recipient: row.get(2)?,
-        deadline: from_sql(row.get(3)?),
-        life: Life { state: State::Due, attempt: row.get(4)?, dup_possible: row.get(5)?, receipt: row.get(6)? },
-        body: row.get(7)?,
+        accepted_at: from_sql(row.get(3)?),
+        deadline: from_sql(row.get(4)?),
+        life: Life { state: State::Due, attempt: row.get(5)?, dup_possible: row.get(6)?, receipt: row.get(7)? },
+        body: row.get(8)?,
     })
 }
 
@@ -255,6 +259,7 @@ impl Round<'_> {
             sid: row.sid,
             recipient: row.recipient,
             body: row.body.into(),
+            accepted_at: row.accepted_at,
             deadline_ms: row.deadline,
             attempt,
             dup_possible,

@@ -28,6 +28,9 @@ pub struct Send {
     pub push: Push,
     /// Sends of the same recipient stay in order, on one connection while any of them is unanswered.
     pub recipient: i64,
+    /// When the bridge took it, in Unix milliseconds. From then to the deadline is what its sender asked for; "now or
+    /// never" is less than a second.
+    pub accepted_ms: u64,
     /// When it is not worth sending any more, in Unix milliseconds. The remaining time to live is counted from it.
     pub deadline_ms: u64,
     /// How often it was handed to a transport, this time included.

@@ -217,6 +217,7 @@ pub(crate) fn device(recipient: i64) -> String {
 
 /// A message to a token.
 pub(crate) fn message(sid: Sid, token: &str, recipient: i64) -> Send {
+    let accepted_ms = now_ms();
     Send {
         sid,
         push: Push {
@@ -229,7 +230,8 @@ pub(crate) fn message(sid: Sid, token: &str, recipient: i64) -> Send {
             fcm: Map::new(),
         },
         recipient,
-        deadline_ms: now_ms() + HOUR_MS,
+        accepted_ms,
+        deadline_ms: accepted_ms + HOUR_MS,
         attempt: 1,
     }
 }

@@ -66,7 +66,7 @@ mod tests {
             receipt: false,
             fcm: serde_json::Map::new(),
         };
-        Send { sid: SidSource::after(None).next(1, 1), push, recipient, deadline_ms: 1, attempt: 1 }
+        Send { sid: SidSource::after(None).next(1, 1), push, recipient, accepted_ms: 0, deadline_ms: 1, attempt: 1 }
     }
 
     fn pops(ready: &mut Ready) -> Vec<(i64, bool)> {

@@ -15,8 +15,8 @@ pub const ORDER_MAX: usize = 64;
 const CATEGORY_MAX: usize = 255;
 /// How long a message with a `ttl` of 0 may take to the push service: "now or never" still needs a moment.
 ///
-/// It is no longer than a second, so that the remaining time in whole seconds, which the push service is told, is 0.
-pub const NOW_OR_NEVER_MS: u64 = 1000;
+/// It is less than a second, the shortest `ttl` that is not 0, so that the two are told apart by how long a message lives.
+pub const NOW_OR_NEVER_MS: u64 = 999;
 
 /// A key of `data` that FCM HTTP v1 keeps for itself beside those of CCS, where it is the application's.
 const V1_KEY: &str = "notification";

@@ -79,6 +79,7 @@ mod tests {
                     "message_id": "x", "condition": "c"})),
             },
             recipient: 1,
+            accepted_ms: 0,
             deadline_ms: 10_001,
             attempt: 1,
         }

@@ -19,6 +19,7 @@ fn send(number: u64, recipient: i64, deadline_ms: u64) -> Send {
             fcm: Map::new(),
         },
         recipient,
+        accepted_ms: 0,
         deadline_ms,
         attempt: 1,
     }

@@ -221,7 +221,11 @@ impl Bridge {
             receipt: true,
             fcm: Map::new(),
         };
-        self.port.sends.send(Send { sid: sid(number), push, recipient, deadline_ms, attempt: 1 }).await.unwrap();
+        self.port
+            .sends
+            .send(Send { sid: sid(number), push, recipient, accepted_ms: 0, deadline_ms, attempt: 1 })
+            .await
+            .unwrap();
     }
 
     async fn report(&mut self) -> Report {

@@ -49,15 +49,18 @@ async fn quiet(peer: &mut Peer) {
 #[tokio::test(start_paused = true)]
 async fn a_message_is_accepted_under_googles_name_with_what_is_left_of_its_time() {
     let mut house = House::open(FcmConfig { confirm_to: Some("self/receipts".to_owned()), ..config() });
-    let sid = sids(1)[0];
+    let send = message(sids(1)[0], 1);
+    let (sid, deadline_ms, began_ms) = (send.sid, send.deadline_ms, now_ms());
     house.link(Link::Down(Outage::Unconnected)).await;
-    house.send(message(sid, 1)).await;
+    house.send(send).await;
     let mut peer = house.peer(100).await;
     let asked = peer.next().await;
     let message = &asked.body["message"];
     assert_eq!((&message["token"], &message["data"]["ack"]), (&"token-1".into(), &"self/receipts".into()));
     let ttl: u64 = message["android"]["ttl"].as_str().unwrap().trim_end_matches('s').parse().unwrap();
-    assert!((3_590..=3_600).contains(&ttl), "{ttl}");
+    // Written between these two moments, which are usually in the same second.
+    let left = |at_ms: u64| (deadline_ms - at_ms).div_ceil(1000);
+    assert!((left(now_ms())..=left(began_ms)).contains(&ttl), "{ttl}");
     house.link(Link::Up).await;
     peer.take(asked.stream).await;
     assert_eq!(house.report().await, accepted(sid, asked.stream));

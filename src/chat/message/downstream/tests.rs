@@ -324,8 +324,10 @@ fn the_deadline_is_the_earlier_of_ttl_and_mqtt_expiry() {
     assert_eq!(deadline(60, None), 61_000);
     assert_eq!(deadline(60, Some(5)), 6000);
     assert_eq!(deadline(5, Some(60)), 6000);
+    assert_eq!(deadline(1, None), 2000);
     assert_eq!(deadline(0, None), 1000 + NOW_OR_NEVER_MS);
     assert_eq!(deadline(60, Some(0)), 1000 + NOW_OR_NEVER_MS);
+    assert!(deadline(0, None) < deadline(1, None));
     assert_eq!(accepted(&with(json!({}))).deadline_ms(u64::MAX, None), u64::MAX);
 }
 

@@ -121,6 +121,7 @@ pub(in crate::transport::fcm) fn sids(count: usize) -> Vec<Sid> {
 }
 
 pub(in crate::transport::fcm) fn message(sid: Sid, recipient: i64) -> Send {
+    let accepted_ms = now_ms();
     Send {
         sid,
         push: Push {
@@ -133,7 +134,8 @@ pub(in crate::transport::fcm) fn message(sid: Sid, recipient: i64) -> Send {
             fcm: Map::new(),
         },
         recipient,
-        deadline_ms: now_ms() + HOUR_MS,
+        accepted_ms,
+        deadline_ms: accepted_ms + HOUR_MS,
         attempt: 1,
     }
 }

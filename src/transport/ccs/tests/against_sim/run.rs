@@ -263,7 +263,14 @@ impl Run {
                 fcm: Map::new(),
             };
             self.sent.push((sid, device, receipt));
-            self.waiting.push_back(Send { sid, push, recipient: device.into(), deadline_ms: u64::MAX, attempt: 1 });
+            self.waiting.push_back(Send {
+                sid,
+                push,
+                recipient: device.into(),
+                accepted_ms: 0,
+                deadline_ms: u64::MAX,
+                attempt: 1,
+            });
         }
     }
 
