@@ -141,7 +141,7 @@ impl Pusher {
     }
 
     fn is_up(&self) -> bool {
-        *self.port.link.borrow() == Link::Up
+        matches!(*self.port.link.borrow(), Link::Up | Link::Probing(_))
     }
 
     fn is_paused(&self) -> bool {

@@ -105,7 +105,7 @@ impl Steward {
         metrics.set(Metric::DoorOpen, u64::from(open));
         metrics.set(Metric::StoreBlocked, u64::from(store != StoreHealth::Ok));
         let stopped = metrics.get(Metric::IntakeStopped) == 1;
-        let ready = open && !links.iter().any(|(_, link)| matches!(link, Link::Down(_)));
+        let ready = open && !links.iter().any(|(_, link)| matches!(link, Link::Down(_) | Link::Probing(_)));
         let now = Readiness {
             ready: ready && store == StoreHealth::Ok && !stopped,
             transports: links.iter().map(|(way, link)| (way.to_string(), link.as_str())).collect(),
@@ -144,7 +144,7 @@ impl Steward {
         let ccs = links.iter().find(|(way, _)| *way == Way::Ccs).map(|(_, link)| match *link.borrow() {
             Link::Up => CcsState::Up,
             Link::Draining => CcsState::Draining,
-            Link::Down(_) => CcsState::Down,
+            Link::Down(_) | Link::Probing(_) => CcsState::Down,
         });
         let transports = links.iter().map(|(way, link)| (way.to_string(), link.borrow().as_str())).collect();
         BridgeStatus { state, ccs, transports, ..self.offline() }

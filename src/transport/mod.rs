@@ -186,6 +186,8 @@ pub enum Refusal {
 pub enum Link {
     /// No message goes.
     Down(Outage),
+    /// No message goes but for one that finds out whether others may again; the word is that of the [`Outage`].
+    Probing(&'static str),
     /// At least one connection takes messages.
     Up,
     /// Connections exist, but all of them are draining.
@@ -222,6 +224,7 @@ impl Link {
         match self {
             Self::Up => "up",
             Self::Draining => "draining",
+            Self::Probing(word) => word,
             Self::Down(outage) => outage.as_str(),
         }
     }

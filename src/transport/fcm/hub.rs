@@ -13,9 +13,10 @@ use super::connection::{Note, Word};
 use super::exchange::Reply;
 use super::hearing::Hearing;
 use super::ledger::{Ledger, Pending, Taken};
+use super::policy::AMBIGUOUS;
 use super::pool::Pool;
 use super::token::Wallet;
-use super::{FcmConfig, NO_TOKEN, QUOTA};
+use super::{FcmConfig, NO_TOKEN, OnAmbiguous, QUOTA};
 use crate::chat::delivery::Arrival;
 use crate::chat::id::Sid;
 use crate::fcm::breaker::{Breaker, Ticket};
@@ -50,7 +51,9 @@ pub(super) struct Hub {
     budget: Budget,
     flights: HashMap<Sid, Flight>,
     /// A probe that nobody was there for when it was due.
-    spare: Option<Ticket>,
+    spare: Option<Spare>,
+    /// Answers so far that only a project gets that is in order.
+    passed: u64,
     /// Pauses of the project in a row that FCM set no time for.
     pauses: u32,
     /// That access tokens are refused to us, as it was told.
@@ -76,10 +79,19 @@ enum Phase {
     Ending,
 }
 
+/// A probe without a message.
+struct Spare {
+    ticket: Ticket,
+    /// From then on a message that was refused itself may be the probe.
+    anybody: Instant,
+}
+
 /// A message on a connection.
 struct Flight {
     ticket: Ticket,
     probe: bool,
+    /// [`Hub::passed`] when it was sent.
+    passed: u64,
     target: target::Target,
     /// What of the message did not travel, for its sender.
     dropped: Option<String>,
@@ -124,6 +136,7 @@ impl Hub {
             budget: Budget::new(&config.quotas),
             flights: HashMap::new(),
             spare: None,
+            passed: 0,
             pauses: 0,
             denied: None,
             notes,
@@ -238,7 +251,8 @@ impl Hub {
         }
         let unsettled = std::mem::take(&mut self.ledger).into_unsettled();
         let lost = unsettled.len();
-        self.outbox.extend(unsettled.into_iter().map(|p| Report::Lost { sid: p.send.sid, copies: p.copies }));
+        let on_ambiguous = self.config.on_ambiguous;
+        self.outbox.extend(unsettled.into_iter().map(|pending| unanswered(&pending, on_ambiguous)));
         while let Some(send) = outlet.sends.recv().await {
             self.outbox.push_back(Report::Lost { sid: send.sid, copies: 0 });
         }
@@ -321,12 +335,32 @@ impl Hub {
     fn link(&self, now: Instant) -> Link {
         match self.breaker.cause() {
             Some(cause) if self.spare.is_none() => return Link::Down(Outage::Refused(cause.as_str())),
+            Some(cause) if self.ledger.len() > 0 && self.is_able(now) => return Link::Probing(cause.as_str()),
             _ if self.wallet.is_empty_handed(now) => return Link::Down(Outage::Refused(NO_TOKEN)),
             _ if self.budget.paused_until(now.into_std()).is_some() => return Link::Down(Outage::Refused(QUOTA)),
             _ => {}
         }
-        let up = self.phase == Phase::Running && self.pool.is_open() && self.wallet.bearer(now).is_some();
-        if up { Link::Up } else { Link::Down(Outage::Unconnected) }
+        if self.is_able(now) { Link::Up } else { Link::Down(Outage::Unconnected) }
+    }
+
+    fn is_able(&self, now: Instant) -> bool {
+        self.phase == Phase::Running && self.pool.is_open() && self.wallet.bearer(now).is_some()
+    }
+}
+
+/// What is told at the end of a message without an answer.
+fn unanswered(pending: &Pending, on_ambiguous: OnAmbiguous) -> Report {
+    let Pending { send, copies, .. } = pending;
+    if *copies == 0 || on_ambiguous == OnAmbiguous::Retry {
+        return Report::Lost { sid: send.sid, copies: *copies };
+    }
+    Report::Refused {
+        sid: send.sid,
+        refusal: Refusal::Never,
+        code: AMBIGUOUS.to_owned(),
+        detail: "the bridge stopped before the answer came".to_owned(),
+        copies: *copies,
+        arrival: Arrival::Possible,
     }
 }
 

@@ -43,15 +43,38 @@ pub(super) struct Ledger {
 pub(super) struct Pending {
     /// The message.
     pub(super) send: Send,
-    /// How often it was written to a connection and may have been processed.
+    /// How often it was written to a connection and may have been processed: once at most, for it does not wait here when
+    /// nobody knows what became of it.
     pub(super) copies: u32,
     /// How often it was sent again at once.
     pub(super) replays: u32,
+    /// The connection that would not process it.
+    pub(super) refused_by: Option<u64>,
+    /// It has waited for another one.
+    pub(super) waited: bool,
     /// The access token that was refused with it, by its generation.
     pub(super) refused_token: Option<u64>,
+    /// It was refused for a fault of the project's, when so many messages had been taken.
+    pub(super) suspect: Option<u64>,
     /// It finds out whether the breaker may close; its answer is still to come.
     pub(super) probe: Option<Ticket>,
     place: u64,
+}
+
+impl Pending {
+    fn new(send: Send, place: u64) -> Self {
+        Self {
+            send,
+            copies: 0,
+            replays: 0,
+            refused_by: None,
+            waited: false,
+            refused_token: None,
+            suspect: None,
+            probe: None,
+            place,
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -110,10 +133,11 @@ impl Ledger {
             return Taken::Twice;
         }
         let line = self.lines.entry(recipient).or_default();
-        if let Some(away) = line.away.filter(|away| sid > away.sid && away.bars(now, news)) {
+        // One that is older still, because its turn came late, opens no door for the newer ones.
+        line.away = line.away.filter(|away| sid != away.sid && away.bars(now, news));
+        if let Some(away) = line.away.filter(|away| sid > away.sid) {
             return Taken::Behind((away.until.saturating_duration_since(now)).max(BEHIND_MIN));
         }
-        line.away = None;
         if line.waiting.len() >= LINE_MAX {
             // With the report on this one.
             line.away = Some(Away { sid, until: now + CROWD_WAIT, told: news.told + 1 });
@@ -122,7 +146,7 @@ impl Ledger {
         self.taken += 1;
         let place = self.taken;
         line.waiting.insert(place, sid);
-        self.pending.insert(sid, Pending { send, copies: 0, replays: 0, refused_token: None, probe: None, place });
+        self.pending.insert(sid, Pending::new(send, place));
         self.offer(recipient);
         Taken::Waits
     }
@@ -130,6 +154,12 @@ impl Ledger {
     /// The message that goes next, if any may.
     pub(super) fn next(&self) -> Option<&Pending> {
         self.ready.values().next().and_then(|sid| self.pending.get(sid))
+    }
+
+    /// The message that goes next among those that were not refused for a fault of the project's, or are a probe already.
+    pub(super) fn next_unsuspected(&self) -> Option<&Pending> {
+        let free = |pending: &&Pending| pending.suspect.is_none() || pending.probe.is_some();
+        self.ready.values().filter_map(|sid| self.pending.get(sid)).find(free)
     }
 
     /// A message that is here.
@@ -149,12 +179,10 @@ impl Ledger {
         }
     }
 
-    /// A message waits again in its old place. `processed` says whether the copy that was written counts.
-    pub(super) fn back(&mut self, sid: Sid, processed: Processed) {
+    /// A message that was certainly not processed waits again in its old place.
+    pub(super) fn back(&mut self, sid: Sid) {
         let Some(pending) = self.pending.get_mut(&sid) else { return };
-        if processed == Processed::No {
-            pending.copies = pending.copies.saturating_sub(1);
-        }
+        pending.copies = pending.copies.saturating_sub(1);
         let (recipient, place) = (pending.send.recipient, pending.place);
         let line = self.lines.entry(recipient).or_default();
         line.waiting.insert(place, sid);
@@ -214,7 +242,7 @@ impl Ledger {
             self.ready.remove(place);
             self.pending.remove(sid);
         }
-        let oldest = waiting.values().next().copied().map_or(sid, |first| first.min(sid));
+        let oldest = waiting.values().copied().min().map_or(sid, |first| first.min(sid));
         line.away = Some(Away { sid: oldest, until, told: told + waiting.len() as u64 });
         waiting.into_values().collect()
     }
@@ -250,15 +278,6 @@ impl Ledger {
             self.ready.insert(place, sid);
         }
     }
-}
-
-/// Whether a message that was written may have been processed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Processed {
-    /// Certainly not.
-    No,
-    /// Possibly.
-    Perhaps,
 }
 
 #[cfg(test)]

@@ -44,6 +44,20 @@ fn what_the_bridge_sent_before_it_heard_that_another_went_back_does_not_pass_it(
 }
 
 #[test]
+fn an_older_message_opens_no_door_for_newer_ones() {
+    let (mut ledger, now) = (Ledger::default(), start());
+    let sids = sids(3);
+    ledger.accept(message(sids[1], 1), now, HEARD);
+    ledger.give_back(1, sids[1], now + CROWD_WAIT, 0);
+    assert!(matches!(ledger.accept(message(sids[2], 1), now, HEARD), Taken::Behind(_)));
+    // Its turn came late, by the word `order`.
+    assert_eq!(ledger.accept(message(sids[0], 1), now, HEARD), Taken::Waits);
+    assert!(matches!(ledger.accept(message(sids[2], 1), now, HEARD), Taken::Behind(_)));
+    assert_eq!(ledger.accept(message(sids[1], 1), now, HEARD), Taken::Waits);
+    assert_eq!(ledger.accept(message(sids[2], 1), now, HEARD), Taken::Waits);
+}
+
+#[test]
 fn a_held_line_goes_on_when_the_hold_is_over() {
     let (mut ledger, now) = (Ledger::default(), start());
     let sids = sids(2);
@@ -123,7 +137,7 @@ proptest! {
                 }
                 Op::Back(which) if which < flying.len() => {
                     let (sid, _) = flying.remove(which);
-                    ledger.back(sid, Processed::No);
+                    ledger.back(sid);
                 }
                 Op::GiveBack(recipient) => {
                     let back = ledger.give_back(recipient, fresh.clone().next().unwrap(), now + CROWD_WAIT, 0);

@@ -67,10 +67,7 @@ pub(super) fn consequence(refused: &Refused, efforts: Efforts, on_ambiguous: OnA
             let project = (whose == Share::Project).then_some(Pause::From(first));
             Consequence::Report { refusal: backoff(first, efforts.attempt), project }
         }
-        Then::Undecided => match on_ambiguous {
-            OnAmbiguous::Retry => report(backoff(FAULT_WAIT, efforts.attempt)),
-            OnAmbiguous::Report => report(Refusal::Never),
-        },
+        Then::Undecided => report(undecided(FAULT_WAIT, efforts.attempt, on_ambiguous)),
         Then::Never | Then::NeverTellOperator => report(match (refused.token, refused.then) {
             (TokenAction::Remove, _) => Refusal::BadToken,
             (TokenAction::Quarantine, _) => Refusal::Quarantine,
@@ -80,10 +77,18 @@ pub(super) fn consequence(refused: &Refused, efforts: Efforts, on_ambiguous: OnA
     }
 }
 
+/// What becomes of a message that may have arrived, where nobody knows.
+pub(super) fn undecided(first: Duration, attempt: u32, on_ambiguous: OnAmbiguous) -> Refusal {
+    match on_ambiguous {
+        OnAmbiguous::Retry => backoff(first, attempt),
+        OnAmbiguous::Report => Refusal::Never,
+    }
+}
+
 /// The word for the application.
 pub(super) fn code(refused: &Refused, refusal: Refusal) -> &'static str {
     match (refused.then, refusal) {
-        (Then::Undecided, Refusal::Never) => AMBIGUOUS,
+        (Then::Undecided | Then::Hold(_), Refusal::Never) => AMBIGUOUS,
         _ => refused.code.as_str(),
     }
 }

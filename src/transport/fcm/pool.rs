@@ -78,6 +78,17 @@ pub(super) enum Demand {
     Waiting,
 }
 
+/// Where there is room for a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Room {
+    /// On this connection.
+    On(u64),
+    /// Only on the one that is not wanted.
+    OnlyThere(u64),
+    /// On none.
+    Nowhere,
+}
+
 /// How a request ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum End {
@@ -113,22 +124,29 @@ impl Pool {
     /// Opens, replaces and retires connections as it is time to.
     pub(super) fn tend(&mut self, demand: Demand, now: Instant) {
         self.retire_stale(now);
-        let open = self.slots.values().filter(|slot| slot.fresh(now, &self.config)).count();
+        let fresh = self.slots.values().filter(|slot| slot.fresh(now, &self.config));
+        let (open, useful) = fresh.fold((0, 0), |(open, useful), slot| (open + 1, useful + usize::from(slot.takes())));
         let opening = self.slots.values().any(|slot| slot.phase == Phase::Opening);
-        let wanted = open == 0 || (demand == Demand::Waiting && open < self.config.connections);
+        // Those that take no requests are open, but of no use: one more than is configured may be.
+        let useless = useful == 0 && open <= self.config.connections;
+        let wanted = open == 0 || useless || (demand == Demand::Waiting && open < self.config.connections);
         if wanted && !opening {
             self.open(now);
         }
     }
 
-    /// A connection with room for a request: the oldest, so that those beyond the need fall idle.
-    pub(super) fn room(&self) -> Option<u64> {
-        self.slots.iter().find(|(_, slot)| slot.room() > 0).map(|(id, _)| *id)
+    /// A connection with room for a request: the oldest, so that those beyond the need fall idle; but not `shunned`.
+    pub(super) fn room(&self, shunned: Option<u64>) -> Room {
+        let mut free = self.slots.iter().filter(|(_, slot)| slot.room() > 0).map(|(id, _)| *id).peekable();
+        match free.peek() {
+            None => Room::Nowhere,
+            Some(&first) => free.find(|id| Some(*id) != shunned).map_or(Room::OnlyThere(first), Room::On),
+        }
     }
 
     /// Whether any connection takes requests, now or after an answer.
     pub(super) fn is_open(&self) -> bool {
-        self.slots.values().any(|slot| matches!(slot.phase, Phase::Open { takes: 1.., .. }))
+        self.slots.values().any(Slot::takes)
     }
 
     /// Hands a request to a connection.
@@ -290,6 +308,11 @@ impl Pool {
 }
 
 impl Slot {
+    /// Whether it takes requests, now or after an answer.
+    fn takes(&self) -> bool {
+        matches!(self.phase, Phase::Open { takes: 1.., .. })
+    }
+
     fn room(&self) -> usize {
         match self.phase {
             Phase::Open { takes, .. } => takes.saturating_sub(self.in_flight),

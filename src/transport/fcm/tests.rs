@@ -1,6 +1,7 @@
 //! The transport against a peer that does what FCM does on its bad days. Time is virtual.
 
 mod conservation;
+mod faults;
 pub(super) mod house;
 mod peer;
 mod strangers;
@@ -11,7 +12,7 @@ use crate::chat::id::Sid;
 use crate::ops::clock::now_ms;
 use crate::transport::{Change, Link, Outage, Refusal, Report, Send};
 use house::{House, config, http_answer, message, sids, soon, token_for};
-use peer::{CANCEL, NO_ERROR, Peer, REFUSED_STREAM};
+use peer::{CANCEL, MAX_CONCURRENT_STREAMS, NO_ERROR, Peer, REFUSED_STREAM};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -161,6 +162,57 @@ async fn a_refused_stream_is_sent_again_at_once_but_not_for_ever() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_connection_that_refuses_streams_is_not_asked_again_where_there_is_another() {
+    let mut house = House::open(FcmConfig { connections: 2, ..config() });
+    let mut old = house.peer(100).await;
+    let sid = sids(1)[0];
+    house.send(message(sid, 1)).await;
+    let asked = old.next().await;
+    old.reset(asked.stream, REFUSED_STREAM).await;
+    let mut new = house.peer(100).await;
+    let asked = new.next().await;
+    assert_eq!(asked.mid(), sid.to_string());
+    new.take(asked.stream).await;
+    assert_eq!(house.report().await, accepted(sid, asked.stream));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_takes_no_requests_any_more_gets_company() {
+    let mut house = House::open(config());
+    let mut old = house.peer(100).await;
+    house.link(Link::Up).await;
+    old.settings(&[(MAX_CONCURRENT_STREAMS, 0)]).await;
+    house.link(Link::Down(Outage::Unconnected)).await;
+    let mut new = house.peer(100).await;
+    house.link(Link::Up).await;
+    let sid = sids(1)[0];
+    house.send(message(sid, 1)).await;
+    let asked = new.next().await;
+    new.take(asked.stream).await;
+    assert_eq!(house.report().await, accepted(sid, asked.stream));
+}
+
+#[tokio::test(start_paused = true)]
+async fn at_a_stop_what_is_unanswered_is_not_sent_again_where_that_is_not_wanted() {
+    for (on_ambiguous, lost) in [(OnAmbiguous::Retry, true), (OnAmbiguous::Report, false)] {
+        let mut house = House::open(FcmConfig { on_ambiguous, ..config() });
+        let mut peer = house.peer(100).await;
+        let sid = sids(1)[0];
+        house.send(message(sid, 1)).await;
+        peer.next().await;
+        let last = house.close().await;
+        match last.last() {
+            Some(Report::Lost { sid: which, copies: 1 }) => assert!(lost && *which == sid),
+            Some(report) => {
+                assert_eq!(refusal(report), (sid, Refusal::Never, "AMBIGUOUS", Arrival::Possible));
+                assert!(!lost);
+            }
+            None => panic!("it is not forgotten"),
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_reset_or_a_cut_after_the_request_is_ambiguous() {
     for (on_ambiguous, expected) in [
         (OnAmbiguous::Retry, (Refusal::Backoff(Duration::from_secs(10)), "SERVICE_UNAVAILABLE", Arrival::Possible)),
@@ -244,54 +296,6 @@ async fn an_idle_connection_is_replaced_before_fcm_ends_it_and_the_successor_com
     let sid = sids(1)[0];
     house.send(message(sid, 1)).await;
     assert_eq!(mids(&mut new, 1).await, [sid.to_string()]);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_fault_of_ours_stops_everything_costs_nothing_and_ends_by_itself() {
-    let mut house = House::open(config());
-    let mut peer = house.peer(100).await;
-    let sids = sids(3);
-    house.send(message(sids[0], 1)).await;
-    let asked = peer.next().await;
-    peer.fault(asked.stream, 403, None, &[]).await;
-    house.link(Link::Down(Outage::Refused("permission_denied"))).await;
-    house.send(message(sids[1], 2)).await;
-    let began = Instant::now();
-    let probe = peer.next().await;
-    assert_eq!((probe.mid(), began.elapsed().as_secs()), (sids[0].to_string(), 10), "the one that was refused");
-    peer.fault(probe.stream, 403, None, &[]).await;
-    let began = Instant::now();
-    let probe = peer.next().await;
-    assert!(began.elapsed() >= Duration::from_secs(20), "the wait doubles");
-    peer.take(probe.stream).await;
-    assert_eq!(house.report().await, accepted(sids[0], probe.stream));
-    house.link(Link::Up).await;
-    let asked = peer.next().await;
-    peer.take(asked.stream).await;
-    assert_eq!(house.report().await, accepted(sids[1], asked.stream));
-}
-
-#[tokio::test(start_paused = true)]
-async fn when_nothing_is_left_for_a_probe_the_next_message_is_one() {
-    let mut house = House::open(config());
-    let mut peer = house.peer(100).await;
-    let sids = sids(2);
-    let deadline_ms = now_ms() + 50;
-    house.send(Send { deadline_ms, ..message(sids[0], 1) }).await;
-    let asked = peer.next().await;
-    peer.fault(asked.stream, 404, None, &[]).await;
-    house.link(Link::Down(Outage::Refused("unknown_project"))).await;
-    // Deadlines are in the time of the world, which no test owns.
-    while now_ms() <= deadline_ms {
-        std::hint::spin_loop();
-    }
-    assert_eq!(refusal(&house.report().await).1, Refusal::Expired);
-    house.link(Link::Up).await;
-    house.send(message(sids[1], 1)).await;
-    let asked = peer.next().await;
-    peer.take(asked.stream).await;
-    assert_eq!(house.report().await, accepted(sids[1], asked.stream));
-    house.link(Link::Up).await;
 }
 
 #[tokio::test(start_paused = true)]

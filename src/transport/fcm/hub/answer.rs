@@ -4,11 +4,11 @@ use super::{Flight, Hub, std_now};
 use crate::chat::delivery::Arrival;
 use crate::chat::id::Sid;
 use crate::fcm::breaker::Reaction;
-use crate::fcm::judge::judge;
-use crate::fcm::verdict::{Asked, Cause, Refused, Then, Verdict};
+use crate::fcm::judge::{FAULT_WAIT, judge};
+use crate::fcm::verdict::{self, Asked, Cause, Code, Refused, Share, Then, Tries, Verdict};
 use crate::ops::clock::now_ms;
 use crate::transport::fcm::exchange::Reply;
-use crate::transport::fcm::ledger::{Pending, Processed};
+use crate::transport::fcm::ledger::Pending;
 use crate::transport::fcm::policy::{self, Consequence, Efforts, Pause};
 use crate::transport::{Change, Refusal, Report};
 use std::time::Duration;
@@ -25,15 +25,20 @@ impl Hub {
         let efforts = Efforts { attempt: pending.send.attempt, replays: pending.replays };
         let recipient = pending.send.recipient;
         let asked = Asked { target: &flight.target, access: flight.access, now_unix_s: now_ms() / 1000 };
-        let verdict = judge(&reply.outcome(), &asked);
+        let mut verdict = judge(&reply.outcome(), &asked);
+        if self.passed > pending.suspect.unwrap_or(flight.passed) {
+            acquit_project(&mut verdict);
+        }
         let consequence = match &verdict {
             Verdict::Sent { .. } => None,
             Verdict::Refused(refused) => Some(policy::consequence(refused, efforts, self.config.on_ambiguous)),
         };
         // What goes again at once has not had its last word, so the breaker does not hear of it.
         if let Some(Consequence::Replay | Consequence::Refresh) = consequence {
-            return self.again(sid, flight, consequence == Some(Consequence::Refresh));
+            let refresh = consequence == Some(Consequence::Refresh);
+            return self.again(sid, flight, if refresh { Hitch::Token } else { Hitch::Connection(connection) });
         }
+        self.passed += u64::from(shows_all_well(&verdict));
         let before = self.breaker.cause();
         let reaction = self.breaker.answered(flight.ticket, &verdict, recipient, std_now());
         self.tell_breaker(before, &verdict, connection);
@@ -45,21 +50,31 @@ impl Hub {
                 self.report(sid, &refused, refusal);
                 self.pause_project(project);
             }
-            (Verdict::Refused(refused), _) => self.keep(sid, &refused),
+            (Verdict::Refused(refused), _) if policy::arrival(&refused) == Arrival::Possible => {
+                // What may have arrived is marked on disk before it goes again.
+                self.report(sid, &refused, policy::undecided(FAULT_WAIT, efforts.attempt, self.config.on_ambiguous));
+            }
+            (Verdict::Refused(_), _) => self.keep(sid),
         }
     }
 
     /// It was certainly not processed, and keeps its place.
-    fn again(&mut self, sid: Sid, flight: Flight, with_new_token: bool) {
+    fn again(&mut self, sid: Sid, flight: Flight, hitch: Hitch) {
         let Some(pending) = self.ledger.get_mut(sid) else { return };
         pending.replays += 1;
         pending.probe = flight.probe.then_some(flight.ticket);
-        if with_new_token {
-            pending.refused_token = Some(flight.generation);
-            self.wallet.refuse(flight.generation);
+        match hitch {
+            Hitch::Token => {
+                pending.refused_token = Some(flight.generation);
+                self.wallet.refuse(flight.generation);
+            }
+            Hitch::Connection(connection) => {
+                pending.refused_by = Some(connection);
+                pending.waited = false;
+            }
         }
         self.tally.replayed += 1;
-        self.ledger.back(sid, Processed::No);
+        self.ledger.back(sid);
     }
 
     fn sent(&mut self, sid: Sid, provider_id: Option<String>, detail: Option<String>) {
@@ -70,16 +85,13 @@ impl Hub {
     }
 
     /// It waits here until the breaker lets it go again.
-    fn keep(&mut self, sid: Sid, refused: &Refused) {
+    fn keep(&mut self, sid: Sid) {
         if let Some(pending) = self.ledger.get_mut(sid) {
             // The next token may be a good one, but the one after a pause is as old as any.
             pending.refused_token = None;
+            pending.suspect = Some(self.passed);
         }
-        let processed = match policy::arrival(refused) {
-            Arrival::No => Processed::No,
-            Arrival::Possible => Processed::Perhaps,
-        };
-        self.ledger.back(sid, processed);
+        self.ledger.back(sid);
     }
 
     fn report(&mut self, sid: Sid, refused: &Refused, refusal: Refusal) {
@@ -128,4 +140,29 @@ impl Hub {
             _ => {}
         }
     }
+}
+
+/// What kept a message from being processed.
+enum Hitch {
+    Token,
+    Connection(u64),
+}
+
+/// Whether the project and its credentials are in order, as far as an answer can show it.
+fn shows_all_well(verdict: &Verdict) -> bool {
+    match verdict {
+        Verdict::Sent { .. } => true,
+        Verdict::Refused(refused) => matches!(refused.then, Then::Never | Then::NeverTellOperator),
+    }
+}
+
+/// A fault that shows with one message, while others pass, is not the project's: the message is tried by itself, and
+/// nobody waits for it.
+fn acquit_project(verdict: &mut Verdict) {
+    let Verdict::Refused(Refused { then: then @ Then::Hold(_), code, arrival, .. }) = verdict else { return };
+    *code = Code::InternalServerError;
+    *then = match arrival {
+        verdict::Arrival::Possible => Then::Undecided,
+        verdict::Arrival::No => Then::Backoff { first: FAULT_WAIT, whose: Share::Recipient, tries: Tries::UntilExpiry },
+    };
 }

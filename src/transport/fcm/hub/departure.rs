@@ -1,6 +1,6 @@
 //! What may go, and goes.
 
-use super::{Flight, Hub, TICK};
+use super::{Flight, Hub, Spare, TICK};
 use crate::chat::id::Sid;
 use crate::chat::push::{Push, TTL_MAX, Target};
 use crate::fcm::breaker::{Admission, Ticket};
@@ -13,11 +13,15 @@ use crate::transport::Send;
 use crate::transport::fcm::encode;
 use crate::transport::fcm::exchange::{Order, Reply};
 use crate::transport::fcm::ledger::Pending;
-use crate::transport::fcm::pool::{Demand, NoTaker};
+use crate::transport::fcm::pool::{Demand, NoTaker, Room};
 use crate::transport::fcm::token::Bearer;
 use std::time::Duration;
 use tokio::time::Instant;
 
+/// How long a message waits for another connection than the one that would not process it.
+const ELSEWHERE_WAIT: Duration = Duration::from_millis(250);
+/// How long a probe waits for a message that was not refused yet.
+const STRANGER_WAIT: Duration = TICK;
 /// A device's budget that is used up for longer than this sends its messages back to the disk.
 const WAIT_HERE_MAX: Duration = Duration::from_secs(1);
 /// Whether a message may go.
@@ -33,8 +37,9 @@ impl Hub {
     /// Lets go what may go, oldest first.
     pub(super) fn dispatch(&mut self, now: Instant) -> Demand {
         self.wake = self.ledger.release(now.into_std()).map(Instant::from_std);
+        let mut demand = Demand::Met;
         loop {
-            let Some(pending) = self.ledger.next() else { return Demand::Met };
+            let Some(pending) = self.candidate(now) else { return demand };
             let (sid, recipient) = (pending.send.sid, pending.send.recipient);
             if pending.send.deadline_ms < now_ms() {
                 if let Some(pending) = self.ledger.settle(sid) {
@@ -42,12 +47,21 @@ impl Hub {
                 }
                 continue;
             }
-            let Some(connection) = self.pool.room() else { return Demand::Waiting };
-            let Some(bearer) = self.wallet.bearer(now) else { return Demand::Met };
+            let connection = match self.pool.room(pending.refused_by) {
+                Room::On(connection) => connection,
+                Room::OnlyThere(connection) if pending.waited => connection,
+                Room::OnlyThere(_) => {
+                    demand = Demand::Waiting;
+                    self.wait_for_another(sid, recipient, now);
+                    continue;
+                }
+                Room::Nowhere => return Demand::Waiting,
+            };
+            let Some(bearer) = self.wallet.bearer(now) else { return demand };
             let wait = self.project_waits(pending, now);
             if !wait.is_zero() {
                 self.wake_in(wait, now);
-                return Demand::Met;
+                return demand;
             }
             let ready = match self.prepare(&pending.send) {
                 Ok(ready) => ready,
@@ -60,7 +74,7 @@ impl Hub {
                 Permit::Go(ticket) => self.send(sid, ready, (connection, bearer, ticket), now),
                 Permit::Wait(wait) => {
                     self.wake_in(wait, now);
-                    return Demand::Met;
+                    return demand;
                 }
                 Permit::LineWaits(wait) if wait <= WAIT_HERE_MAX => {
                     self.ledger.hold(recipient, (now + wait).into_std());
@@ -69,6 +83,22 @@ impl Hub {
                 Permit::LineWaits(wait) => self.defer_line(recipient, sid, wait),
             }
         }
+    }
+
+    /// The message that goes next. While nothing may go, it finds out whether that has changed; then rather one that was
+    /// not refused itself, for the fault may be with those that were, and nobody else shall wait for them.
+    fn candidate(&self, now: Instant) -> Option<&Pending> {
+        let anybody = self.spare.as_ref().is_some_and(|spare| spare.anybody <= now);
+        if self.breaker.cause().is_none() || anybody { self.ledger.next() } else { self.ledger.next_unsuspected() }
+    }
+
+    /// A connection that would not process a message is not asked again at once, while another may be had.
+    fn wait_for_another(&mut self, sid: Sid, recipient: i64, now: Instant) {
+        if let Some(pending) = self.ledger.get_mut(sid) {
+            pending.waited = true;
+        }
+        self.ledger.hold(recipient, (now + ELSEWHERE_WAIT).into_std());
+        self.wake_in(ELSEWHERE_WAIT, now);
     }
 
     /// How long the project's budget holds this message back. Asked before the message is written, which would be in vain
@@ -88,7 +118,7 @@ impl Hub {
 
     fn permit(&mut self, sid: Sid, now: Instant) -> Permit {
         let Some(pending) = self.ledger.get_mut(sid) else { return Permit::Wait(TICK) };
-        if let Some(ticket) = pending.probe.take().or_else(|| self.spare.take()) {
+        if let Some(ticket) = pending.probe.take().or_else(|| self.spare.take().map(|spare| spare.ticket)) {
             return Permit::Go(ticket);
         }
         if self.breaker.cause().is_none() {
@@ -117,7 +147,8 @@ impl Hub {
         let dropped = self.remarks.note(request.losses);
         self.ledger.fly(sid);
         let probe = self.breaker.cause().is_some();
-        self.flights.insert(sid, Flight { ticket, probe, target, dropped, access, generation: bearer.generation });
+        let (generation, passed) = (bearer.generation, self.passed);
+        self.flights.insert(sid, Flight { ticket, probe, passed, target, dropped, access, generation });
         self.tally.written += 1;
         tracing::debug!(connection, %sid, "message sent");
         let order = Order { sid, body: request.body.into(), authorization: bearer.header };
@@ -126,14 +157,18 @@ impl Hub {
         }
     }
 
-    /// When nobody was there for the probe that is due, the next message will be it; and somebody has to send one.
+    /// When nobody was there for the probe that is due, the next message will be it; and somebody has to send one. Those
+    /// that were refused have to wait a moment for a better one.
     pub(super) fn keep_probe(&mut self, now: Instant) {
-        let idle = self.flights.is_empty() && self.ledger.len() == 0;
+        let idle = self.flights.is_empty() && self.ledger.next_unsuspected().is_none();
         if self.spare.is_some() || !idle || self.breaker.cause().is_none() {
             return;
         }
         match self.breaker.admit(now.into_std()) {
-            Admission::Go(ticket) => self.spare = Some(ticket),
+            Admission::Go(ticket) => {
+                self.spare = Some(Spare { ticket, anybody: now + STRANGER_WAIT });
+                self.wake_in(STRANGER_WAIT, now);
+            }
             Admission::Wait { wait, .. } => self.wake_in(wait, now),
         }
     }

@@ -1,5 +1,6 @@
 //! FCM's end of a connection, spoken frame by frame, so that it can do what no server library would.
 
+use super::house::soon;
 use serde_json::Value;
 use std::collections::{HashMap, VecDeque};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
@@ -135,7 +136,7 @@ impl Peer {
 
     /// What a request was about, when it must come.
     pub(super) async fn next(&mut self) -> Asked {
-        self.asked().await.expect("the connection is open")
+        soon(self.asked()).await.expect("the connection is open")
     }
 
     /// Taken.
