@@ -147,7 +147,7 @@ pub enum Fatal {
         problem: String,
     },
     /// The service account cannot be used.
-    #[error("credentials_file: {0}")]
+    #[error("credentials_file (or GOOGLE_APPLICATION_CREDENTIALS): {0}")]
     Account(#[from] AccountError),
     /// The API's address cannot be used.
     #[error("base_url {0}")]

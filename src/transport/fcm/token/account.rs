@@ -86,7 +86,7 @@ impl Kind {
         match (self.word.as_deref(), &self.project_info) {
             (Some("service_account"), _) => None,
             (Some("authorized_user"), _) => Some("the login of a person (gcloud)"),
-            (Some("external_account"), _) => Some("the settings of a workload identity"),
+            (Some("external_account"), _) => Some("the settings of a workload identity (external_account)"),
             (None, Some(_)) => Some("what an Android app is built with (google-services.json)"),
             _ => Some("credentials of another kind"),
         }
@@ -265,7 +265,7 @@ pub(super) mod tests {
         let of_app = fault(|document| *document = json!({"project_info": {"project_number": "1"}, "client": []}));
         assert!(of_app.to_string().contains("google-services.json"), "{of_app}");
         let federated = fault(|document| document["type"] = "external_account".into());
-        assert!(federated.to_string().contains("the settings of a workload identity"), "{federated}");
+        assert!(federated.to_string().contains("the settings of a workload identity (external_account); needed is"));
         let cut = fault(|document| document["private_key"] = KEY[..KEY.len() / 2].into());
         assert!(matches!(cut, AccountError::Key { .. }));
         let odd = fault(|document| document["private_key"] = json!(["hush-hush"]));
