@@ -21,7 +21,7 @@ mod transports;
 
 pub use broker::{Broker, Engine, Listen};
 pub use check::ConfigError;
-pub use transports::{Fcm, FcmProject, OnAmbiguous, Transport};
+pub use transports::{Fcm, FcmProject, GOOGLE_CREDENTIALS, OnAmbiguous, Transport};
 
 /// Everything that can be set.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]

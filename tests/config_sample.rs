@@ -1,6 +1,6 @@
 //! `config/bridge.toml` tells the truth: every key is in it, with its default, and it loads.
 
-use fcm_mqtt_bridge::config::Settings;
+use fcm_mqtt_bridge::config::{GOOGLE_CREDENTIALS, Settings};
 use fcm_mqtt_bridge::fcm::verdict::Cause;
 use fcm_mqtt_bridge::transport::fcm;
 use serde_json::Value;
@@ -95,6 +95,16 @@ fn the_page_about_fcm_v1_shows_configurations_that_load() {
         let loaded = Settings::load(Some(&file)).unwrap_or_else(|error| panic!("{error}:\n{example}"));
         let ways = loaded.settings.fcm.configured();
         assert!(!ways.is_empty(), "no project:\n{example}");
+    }
+}
+
+/// Where the service account comes from stands wherever it is looked for, in the order that applies.
+#[test]
+fn the_places_of_the_service_account_are_told_in_their_order() {
+    for text in [FCM_PAGE, &sample()] {
+        assert!(text.contains("credentials_file = "));
+        let at = |word: &str| text.find(word).unwrap_or_else(|| panic!("{word} is not told of"));
+        assert!(at(GOOGLE_CREDENTIALS) < at("metadata server"));
     }
 }
 

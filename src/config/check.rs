@@ -56,8 +56,13 @@ pub enum ConfigError {
     },
 }
 
-pub(super) fn load(file: Option<&Path>, environment: HashMap<String, String>) -> Result<Loaded, ConfigError> {
-    finish(read(file, environment)?)
+pub(super) fn load(file: Option<&Path>, mut environment: HashMap<String, String>) -> Result<Loaded, ConfigError> {
+    let credentials = environment.remove(transports::GOOGLE_CREDENTIALS).filter(|path| !path.is_empty());
+    let mut settings = read(file, environment)?;
+    if let Some(path) = credentials {
+        transports::adopt(&mut settings, Path::new(&path))?;
+    }
+    finish(settings)
 }
 
 /// The layers, each key in its form, but not compared with each other.

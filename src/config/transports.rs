@@ -5,7 +5,10 @@ use super::{Ccs, Settings};
 use crate::chat::way::{Project, Way};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+/// The variable by which Google's own libraries find the service account of a process ("Application Default Credentials").
+pub const GOOGLE_CREDENTIALS: &str = "GOOGLE_APPLICATION_CREDENTIALS";
 
 /// Most connections to one project.
 const CONNECTIONS_MAX: usize = 100;
@@ -40,7 +43,8 @@ pub enum OnAmbiguous {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Fcm {
-    /// The service account, as a file of Google's console. Without it the machine's metadata server is asked.
+    /// The service account, as a file of Google's console. Without it that of [`GOOGLE_CREDENTIALS`] is taken, and without
+    /// that the machine's metadata server is asked.
     pub credentials_file: Option<PathBuf>,
     /// The Firebase project; without it, that of the service account.
     pub project_id: Option<String>,
@@ -147,6 +151,21 @@ pub(super) fn runs_ccs(ccs: &Ccs, transport: &Transport) -> Result<bool, ConfigE
     Ok(!ccs.sender_id.is_empty() || default == Way::Ccs || categories.values().any(|way| *way == Way::Ccs))
 }
 
+/// Gives the service account in `file`, which the environment names, to the projects in use that name none. That one is
+/// there makes no project: many a machine has it for something else.
+pub(super) fn adopt(settings: &mut Settings, file: &Path) -> Result<(), ConfigError> {
+    let (default, categories) = ways(&settings.transport)?;
+    let first = Way::FcmV1(None);
+    let sent = default == first || categories.values().any(|way| *way == first);
+    let fcm = &mut settings.fcm;
+    let of_first = Some(&mut fcm.credentials_file).filter(|_| sent || fcm.project_id.is_some());
+    let of_others = fcm.projects.values_mut().filter(|project| project.project_id.is_some());
+    for credentials in of_first.into_iter().chain(of_others.map(|project| &mut project.credentials_file)) {
+        credentials.get_or_insert_with(|| file.to_owned());
+    }
+    Ok(())
+}
+
 pub(super) fn check(settings: &Settings) -> Result<(), ConfigError> {
     for name in settings.fcm.projects.keys() {
         Project::new(name).map_err(|fault| bad(&format!("fcm.projects.{name}"), fault.to_string()))?;
@@ -173,7 +192,8 @@ pub(super) fn check(settings: &Settings) -> Result<(), ConfigError> {
         }
         Some(_) => Err(ConfigError::Missing {
             key: "fcm.credentials_file",
-            why: "`[transport]` sends messages by fcm-v1 (or set `fcm.project_id` on a machine of Google's)",
+            why: "`[transport]` sends messages by fcm-v1 (or set GOOGLE_APPLICATION_CREDENTIALS in the environment, or \
+                  `fcm.project_id` on a machine of Google's)",
         }),
     }
 }

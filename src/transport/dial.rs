@@ -1,12 +1,14 @@
 //! From a host name to a connection, encrypted unless it is within this machine.
 
 use std::fs::File;
-use std::io::BufReader;
+use std::io::{self, BufReader};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, lookup_host};
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::crypto::ring;
@@ -16,6 +18,8 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 /// For the name, the connection and the TLS handshake together.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(20);
+/// Least share of that for one of the host's addresses; below it a distant one could not answer.
+const ADDRESS_TIMEOUT_MIN: Duration = Duration::from_secs(2);
 
 /// Why the TLS settings cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -41,10 +45,10 @@ pub enum TlsError {
 pub(super) enum DialError {
     /// The name or the connection.
     #[error("cannot connect: {0}")]
-    Connect(std::io::Error),
+    Connect(io::Error),
     /// The handshake: no TLS on the other side, or its certificate is not good for the host.
     #[error("TLS handshake: {0}")]
-    Tls(std::io::Error),
+    Tls(io::Error),
     /// The other side speaks TLS, but not the protocol inside that was asked for.
     #[error("the server does not offer the protocol {0}")]
     Protocol(&'static str),
@@ -54,10 +58,20 @@ pub(super) enum DialError {
 }
 
 /// What is on the other end of a connection, in order and unchanged, encrypted or not.
-pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {
+    /// The protocol inside that was agreed on (ALPN), if one was.
+    fn protocol(&self) -> Option<&[u8]> {
+        None
+    }
+}
 
 impl Stream for TcpStream {}
-impl Stream for TlsStream<TcpStream> {}
+
+impl Stream for TlsStream<TcpStream> {
+    fn protocol(&self) -> Option<&[u8]> {
+        self.get_ref().1.alpn_protocol()
+    }
+}
 
 /// What a connection is protected with.
 pub(super) enum Security<'a> {
@@ -65,11 +79,41 @@ pub(super) enum Security<'a> {
     Tls {
         /// The file, PEM.
         ca_file: Option<&'a Path>,
-        /// The protocol inside that the server has to agree to (ALPN), if it has to.
-        protocol: Option<&'static str>,
+        /// What is to be spoken inside.
+        inside: Inside,
     },
     /// Nothing. Only for this machine.
     Plain,
+}
+
+/// What is to be spoken inside of TLS, and what is said about it beforehand (ALPN, RFC 7301).
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Inside {
+    /// Nothing is said: the port has but one protocol.
+    Unsaid,
+    /// This one. A server that does not agree to it is of no use.
+    Only(&'static str),
+    /// One of these; the server chooses. One that knows nothing of ALPN chooses none, and is welcome.
+    AnyOf(&'static [&'static str]),
+}
+
+impl Inside {
+    fn offered(self) -> Vec<Vec<u8>> {
+        let bytes = |name: &&str| name.as_bytes().to_vec();
+        match self {
+            Self::Unsaid => Vec::new(),
+            Self::Only(name) => vec![bytes(&name)],
+            Self::AnyOf(names) => names.iter().map(bytes).collect(),
+        }
+    }
+
+    /// The TLS library itself refuses what was not offered.
+    fn check(self, agreed: Option<&[u8]>) -> Result<(), DialError> {
+        match self {
+            Self::Only(wanted) if agreed != Some(wanted.as_bytes()) => Err(DialError::Protocol(wanted)),
+            Self::Unsaid | Self::Only(_) | Self::AnyOf(_) => Ok(()),
+        }
+    }
 }
 
 /// Opens connections to one host.
@@ -83,7 +127,7 @@ enum Lock {
     Tls {
         connector: TlsConnector,
         name: ServerName<'static>,
-        protocol: Option<&'static str>,
+        inside: Inside,
     },
     Plain,
     /// Hands the other end of each connection to a test.
@@ -97,8 +141,8 @@ impl Dialer {
         let name = ServerName::try_from(host.to_owned()).map_err(|_| TlsError::Host(host.to_owned()))?;
         let lock = match security {
             Security::Plain => Lock::Plain,
-            Security::Tls { ca_file, protocol } => {
-                Lock::Tls { connector: connector(*ca_file, *protocol)?, name, protocol: *protocol }
+            Security::Tls { ca_file, inside } => {
+                Lock::Tls { connector: connector(*ca_file, *inside)?, name, inside: *inside }
             }
         };
         Ok(Self { host: host.to_owned(), port, lock })
@@ -106,35 +150,53 @@ impl Dialer {
 
     /// Opens a connection. The name is looked up each time: an address that was kept outlives its machine.
     pub(super) async fn dial(&self) -> Result<Box<dyn Stream>, DialError> {
-        tokio::time::timeout(DIAL_TIMEOUT, self.connect()).await.unwrap_or(Err(DialError::TimedOut))
+        let end = Instant::now() + DIAL_TIMEOUT;
+        timeout_at(end, self.connect(end)).await.unwrap_or(Err(DialError::TimedOut))
     }
 
-    async fn connect(&self) -> Result<Box<dyn Stream>, DialError> {
+    async fn connect(&self, end: Instant) -> Result<Box<dyn Stream>, DialError> {
         match &self.lock {
-            Lock::Plain => Ok(Box::new(self.tcp().await?)),
-            Lock::Tls { connector, name, protocol } => {
-                let stream = connector.connect(name.clone(), self.tcp().await?).await.map_err(DialError::Tls)?;
-                match protocol {
-                    Some(wanted) if stream.get_ref().1.alpn_protocol() != Some(wanted.as_bytes()) => {
-                        Err(DialError::Protocol(wanted))
-                    }
-                    _ => Ok(Box::new(stream)),
-                }
+            Lock::Plain => Ok(Box::new(self.tcp(end).await?)),
+            Lock::Tls { connector, name, inside } => {
+                let stream = connector.connect(name.clone(), self.tcp(end).await?).await.map_err(DialError::Tls)?;
+                inside.check(stream.protocol())?;
+                Ok(Box::new(stream))
             }
             #[cfg(test)]
             Lock::Memory(peers) => memory::connect(peers).await,
         }
     }
 
-    async fn tcp(&self) -> Result<TcpStream, DialError> {
-        let stream = TcpStream::connect((self.host.as_str(), self.port)).await.map_err(DialError::Connect)?;
+    async fn tcp(&self, end: Instant) -> Result<TcpStream, DialError> {
+        let found = lookup_host((self.host.as_str(), self.port)).await.map_err(DialError::Connect)?;
+        let addresses: Vec<SocketAddr> = found.collect();
+        let stream = first_of(&addresses, end, TcpStream::connect).await.map_err(DialError::Connect)?;
         // Acknowledgements are small and must not wait for one another.
         stream.set_nodelay(true).map_err(DialError::Connect)?;
         Ok(stream)
     }
 }
 
-fn connector(ca_file: Option<&Path>, protocol: Option<&'static str>) -> Result<TlsConnector, TlsError> {
+/// The first of `addresses` that connects, one after the other. Each has a fair share of the time until `end`: one that
+/// swallows everything must not take the turn of those behind it, each time anew. Fails as the last one did.
+async fn first_of<T, C>(addresses: &[SocketAddr], end: Instant, connect: impl Fn(SocketAddr) -> C) -> io::Result<T>
+where
+    C: Future<Output = io::Result<T>>,
+{
+    let mut failure = io::Error::new(io::ErrorKind::NotFound, "the host has no address");
+    for (address, left) in addresses.iter().zip((1..=addresses.len()).rev()) {
+        let rest = end.saturating_duration_since(Instant::now());
+        let share = rest / u32::try_from(left).unwrap_or(u32::MAX);
+        match timeout(share.max(ADDRESS_TIMEOUT_MIN), connect(*address)).await {
+            Ok(Ok(connection)) => return Ok(connection),
+            Ok(Err(error)) => failure = error,
+            Err(_) => failure = io::Error::new(io::ErrorKind::TimedOut, "no answer"),
+        }
+    }
+    Err(failure)
+}
+
+fn connector(ca_file: Option<&Path>, inside: Inside) -> Result<TlsConnector, TlsError> {
     let roots = match ca_file {
         Some(path) => roots_from(path)?,
         None => platform_roots(),
@@ -144,7 +206,7 @@ fn connector(ca_file: Option<&Path>, protocol: Option<&'static str>) -> Result<T
         .with_safe_default_protocol_versions()?
         .with_root_certificates(roots)
         .with_no_client_auth();
-    config.alpn_protocols = protocol.iter().map(|name| name.as_bytes().to_vec()).collect();
+    config.alpn_protocols = inside.offered();
     Ok(TlsConnector::from(Arc::new(config)))
 }
 
@@ -211,7 +273,8 @@ mod tests {
     #[test]
     fn settings_that_cannot_work_are_refused_with_the_reason() {
         assert!(matches!(Dialer::new("not a host", 1, &Security::Plain), Err(TlsError::Host(_))));
-        let trusting = |path| Dialer::new("localhost", 1, &Security::Tls { ca_file: Some(path), protocol: None });
+        let trusting =
+            |path| Dialer::new("localhost", 1, &Security::Tls { ca_file: Some(path), inside: Inside::Unsaid });
         assert!(matches!(trusting(Path::new("/nonexistent/ca.pem")), Err(TlsError::CaFile { .. })));
         let file = tempfile::NamedTempFile::new().unwrap();
         let empty = trusting(file.path()).err().unwrap();
@@ -221,8 +284,55 @@ mod tests {
     #[test]
     fn names_and_addresses_are_hosts() {
         for host in ["localhost", "fcm-xmpp.googleapis.com", "127.0.0.1", "::1"] {
-            let security = Security::Tls { ca_file: None, protocol: None };
+            let security = Security::Tls { ca_file: None, inside: Inside::Unsaid };
             assert!(Dialer::new(host, 5235, &security).is_ok(), "{host}");
         }
+    }
+    /// What the addresses do, by their ports: they say nothing, refuse, or connect after so many seconds.
+    async fn dial_all(ports: &[u16]) -> (io::Result<u16>, Vec<(u16, u64)>) {
+        let began = Instant::now();
+        let tried = std::sync::Mutex::new(Vec::new());
+        let addresses: Vec<SocketAddr> = ports.iter().map(|port| ([127, 0, 0, 1], *port).into()).collect();
+        let found = first_of(&addresses, began + DIAL_TIMEOUT, async |address: SocketAddr| {
+            tried.lock().unwrap().push((address.port(), began.elapsed().as_secs()));
+            match address.port() {
+                SILENT => std::future::pending().await,
+                REFUSING => Err(io::ErrorKind::ConnectionRefused.into()),
+                seconds => {
+                    tokio::time::sleep(Duration::from_secs(seconds.into())).await;
+                    Ok(seconds)
+                }
+            }
+        });
+        (found.await, tried.into_inner().unwrap())
+    }
+
+    const SILENT: u16 = 1_000;
+    const REFUSING: u16 = 2_000;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_address_that_says_nothing_leaves_time_for_the_others() {
+        let (found, tried) = dial_all(&[SILENT, 9]).await;
+        assert_eq!((found.unwrap(), tried), (9, vec![(SILENT, 0), (9, 10)]));
+        // What one leaves over is shared by the others.
+        let (found, tried) = dial_all(&[REFUSING, SILENT, SILENT, 1]).await;
+        assert_eq!((found.unwrap(), tried), (1, vec![(REFUSING, 0), (SILENT, 0), (SILENT, 6), (1, 13)]));
+        let (found, tried) = dial_all(&[19]).await;
+        assert_eq!((found.unwrap(), tried), (19, vec![(19, 0)]));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn of_many_addresses_each_has_time_to_answer() {
+        let (found, tried) = dial_all(&[&[SILENT; 8][..], &[1; 12]].concat()).await;
+        assert_eq!((found.unwrap(), tried.len()), (1, 9));
+        assert_eq!(tried[8], (1, 8 * ADDRESS_TIMEOUT_MIN.as_secs()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_a_connection_the_last_failure_is_told() {
+        let failure = async |ports: &[u16]| dial_all(ports).await.0.unwrap_err().kind();
+        assert_eq!(failure(&[SILENT, REFUSING]).await, io::ErrorKind::ConnectionRefused);
+        assert_eq!(failure(&[REFUSING, SILENT]).await, io::ErrorKind::TimedOut);
+        assert_eq!(failure(&[]).await, io::ErrorKind::NotFound);
     }
 }

@@ -19,7 +19,7 @@ async fn in_vain(way: Way, words: &str) {
     pause(300).await;
     street.link(Link::Down(Outage::Unconnected)).await;
     let warnings = log.lines("WARN");
-    // With the longest wait of a minute, and half of each on average.
+    // With the longest wait of half a minute, and half of each on average.
     assert!((6..40).contains(&warnings.len()), "{} warnings in five minutes", warnings.len());
     assert!(warnings.iter().all(|line| line.contains(words)), "{warnings:?}");
     assert_eq!(street.v1.stats().requests, 0);

@@ -1,4 +1,5 @@
 use super::*;
+use crate::chat::way::Way;
 use std::io::Write;
 
 const MINIMUM: &str = "[ccs]\nsender_id = \"1\"\napi_key = \"k\"\n";
@@ -184,4 +185,32 @@ fn every_way_that_is_named_has_its_project() {
         refusal(&misspelt),
         "unknown key `fcm.projects.shop.project`; did you mean `fcm.projects.shop.project_id`?"
     );
+}
+
+#[test]
+fn the_service_account_of_the_environment_is_for_projects_that_name_none() {
+    let account = ("GOOGLE_APPLICATION_CREDENTIALS", "/run/account.json");
+    let files = |text: &str| {
+        let settings = load_with(text, &[account]).unwrap().settings;
+        let file = |(way, fcm): (Way, Fcm)| (way.to_string(), fcm.credentials_file.unwrap().display().to_string());
+        settings.fcm.configured().into_iter().map(file).collect::<Vec<_>>()
+    };
+    let pair = |way: &str, file: &str| (way.to_owned(), file.to_owned());
+    let sent = "[transport]\ndefault = \"fcm-v1\"\n";
+    assert_eq!(files(sent), [pair("fcm-v1", account.1)], "it names a project itself");
+    assert_eq!(files(&format!("{sent}[fcm]\nproject_id = \"p\"\n")), [pair("fcm-v1", account.1)]);
+    assert_eq!(files(&format!("{sent}[fcm]\ncredentials_file = \"own\"\n")), [pair("fcm-v1", "own")]);
+    let category = format!("{MINIMUM}[transport.categories]\n\"com.example\" = \"fcm-v1\"\n");
+    assert_eq!(files(&category), [pair("fcm-v1", account.1)]);
+    let projects = "[fcm.projects.a]\nproject_id = \"a\"\n[fcm.projects.b]\ncredentials_file = \"own\"\n";
+    assert_eq!(
+        files(&format!("{MINIMUM}{projects}")),
+        [pair("fcm-v1:a", account.1), pair("fcm-v1:b", "own")],
+        "nothing goes to the first project"
+    );
+    assert_eq!(files(MINIMUM), [], "CCS alone has no use for it");
+    let nameless = load_with(&format!("{MINIMUM}[fcm.projects.a]\n"), &[account]).unwrap_err().to_string();
+    assert!(nameless.contains("fcm.projects.a.project_id"), "{nameless}");
+    let empty = load_with(&format!("{sent}[fcm]\nproject_id = \"p\"\n"), &[(account.0, "")]).unwrap();
+    assert_eq!(empty.settings.fcm.credentials_file, None, "the metadata server's turn");
 }

@@ -27,7 +27,7 @@ pub use monitor::{ConnectionPhase, ConnectionState, Metric, Monitor};
 pub use super::dial::TlsError;
 
 use super::Outlet;
-use super::dial::{Dialer, Security};
+use super::dial::{Dialer, Inside, Security};
 use crate::ccs::settings::SessionConfig;
 use crate::secret::Secret;
 use hub::Hub;
@@ -131,7 +131,7 @@ impl CcsConfig {
                 return Err(Fatal::Setting { setting, problem: format!("is {value}, not from 1 to {max}") });
             }
         }
-        let security = Security::Tls { ca_file: self.ca_file.as_deref(), protocol: None };
+        let security = Security::Tls { ca_file: self.ca_file.as_deref(), inside: Inside::Unsaid };
         Ok(Dialer::new(&self.host, self.port, &security)?)
     }
 

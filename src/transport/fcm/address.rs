@@ -1,13 +1,18 @@
 //! From a URL to what is needed to talk to it.
 
-use crate::transport::dial::{Dialer, Security, TlsError};
+use crate::transport::dial::{Dialer, Inside, Security, TlsError};
 use http::Uri;
 use std::path::Path;
 use url::{Host, Url};
 
 /// The TLS protocol names (ALPN) of the two HTTPs that are spoken.
 pub(super) const H2: &str = "h2";
-pub(super) const HTTP_1: &str = "http/1.1";
+const HTTP_1: &str = "http/1.1";
+
+/// What the API speaks; the bridge relies on it (fcm-v1.md 3.6).
+pub(super) const API: Inside = Inside::Only(H2);
+/// What servers of access tokens speak. One that says nothing about it speaks HTTP/1.1, as those did that knew no other.
+pub(super) const TOKENS: Inside = Inside::AnyOf(&[H2, HTTP_1]);
 
 /// Why a URL cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -32,13 +37,8 @@ pub(super) struct Address {
 }
 
 impl Address {
-    /// `url` with `path` behind it, spoken to in `protocol`.
-    pub(super) fn new(
-        url: &str,
-        path: &str,
-        ca_file: Option<&Path>,
-        protocol: &'static str,
-    ) -> Result<Self, AddressError> {
+    /// `url` with `path` behind it, where `inside` is spoken.
+    pub(super) fn new(url: &str, path: &str, ca_file: Option<&Path>, inside: Inside) -> Result<Self, AddressError> {
         let parsed = Url::parse(url).map_err(|_| AddressError::Form)?;
         let plain = match parsed.scheme() {
             "https" => false,
@@ -46,7 +46,7 @@ impl Address {
             "http" => return Err(AddressError::Unprotected),
             _ => return Err(AddressError::Form),
         };
-        let security = if plain { Security::Plain } else { Security::Tls { ca_file, protocol: Some(protocol) } };
+        let security = if plain { Security::Plain } else { Security::Tls { ca_file, inside } };
         Self::with(&parsed, path, &security)
     }
 
@@ -88,7 +88,7 @@ mod tests {
     use super::*;
 
     fn address(url: &str) -> Result<String, String> {
-        Address::new(url, "/v1", None, H2).map(|found| found.uri.to_string()).map_err(|fault| fault.to_string())
+        Address::new(url, "/v1", None, API).map(|found| found.uri.to_string()).map_err(|fault| fault.to_string())
     }
 
     #[test]

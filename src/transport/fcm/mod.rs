@@ -31,7 +31,7 @@ pub use address::AddressError;
 pub use token::AccountError;
 
 use super::Outlet;
-use address::{Address, H2, HTTP_1};
+use address::{API, Address, TOKENS};
 use hub::Hub;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -147,7 +147,7 @@ pub enum Fatal {
         problem: String,
     },
     /// The service account cannot be used.
-    #[error("credentials_file: {0}")]
+    #[error("credentials_file (or GOOGLE_APPLICATION_CREDENTIALS): {0}")]
     Account(#[from] AccountError),
     /// The API's address cannot be used.
     #[error("base_url {0}")]
@@ -203,7 +203,7 @@ impl FcmConfig {
         let (source, tokens, of_account) = match &self.credentials {
             Credentials::File(path) => {
                 let account = Account::read(path)?;
-                let tokens = Address::new(account.token_uri(), "", ca_file, HTTP_1);
+                let tokens = Address::new(account.token_uri(), "", ca_file, TOKENS);
                 let project = account.project_id.clone();
                 (Source::Account(Box::new(account)), tokens, project)
             }
@@ -220,7 +220,7 @@ impl FcmConfig {
             return Err(Fatal::Setting { setting: "project_id", problem });
         }
         let path = format!("/v1/projects/{project}/messages:send");
-        let api = Address::new(&self.base_url, &path, ca_file, H2).map_err(Fatal::BaseUrl)?;
+        let api = Address::new(&self.base_url, &path, ca_file, API).map_err(Fatal::BaseUrl)?;
         Ok(Plan { api, source, tokens: tokens.map_err(Fatal::TokenUrl)? })
     }
 }

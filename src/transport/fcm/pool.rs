@@ -25,7 +25,7 @@ use tracing::Instrument;
 
 /// Waits between connections that came to nothing: the first ceiling, and the last.
 const REDIAL_FIRST: Duration = Duration::from_secs(1);
-const REDIAL_MAX: Duration = Duration::from_secs(60);
+const REDIAL_MAX: Duration = Duration::from_secs(30);
 /// After so many requests in a row without an answer in time a connection is replaced, though it answers pings: those
 /// only show that its near end lives.
 const UNANSWERED_MAX: u32 = 5;

@@ -273,7 +273,8 @@ async fn a_server_that_takes_no_streams_is_not_dialled_in_a_tight_loop() {
             break;
         }
     }
-    assert!(peers.len() < 15, "{} connections in ten minutes", peers.len());
+    // Three at a time, of which the spare ones live for a minute, even if none of the waits between them is drawn long.
+    assert!(peers.len() < 30, "{} connections in ten minutes", peers.len());
     assert_eq!(*house.port.link.borrow(), Link::Down(Outage::Unconnected));
 }
 

@@ -9,13 +9,15 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::json;
 use std::path::{Path, PathBuf};
-use tokio_rustls::rustls::pki_types::PrivatePkcs8KeyDer;
+use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use url::form_urlencoded;
 
 /// All that is asked for: sending messages.
 pub(super) const SCOPE: &str = "https://www.googleapis.com/auth/firebase.messaging";
 
+/// Where Google gives out access tokens, also to files that do not say so.
+const TOKEN_URI: &str = "https://oauth2.googleapis.com/token";
 const GRANT: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
 /// How long a request may be used, in seconds: the longest that Google takes.
 const ASSERTION_S: u64 = 3600;
@@ -52,7 +54,7 @@ pub enum AccountError {
         kind: &'static str,
     },
     /// The key in it is none.
-    #[error("the private key in {path} cannot be used (it is to be RSA in PKCS#8, PEM)")]
+    #[error("the private key in {path} cannot be used (it is to be RSA, in PEM: PKCS#8 or PKCS#1)")]
     Key {
         /// The file.
         path: PathBuf,
@@ -65,7 +67,7 @@ pub(in crate::transport::fcm) struct Account {
     pub(in crate::transport::fcm) project_id: Option<String>,
     token_uri: String,
     email: String,
-    key_id: String,
+    key_id: Option<String>,
     key: RsaKeyPair,
 }
 
@@ -84,7 +86,7 @@ impl Kind {
         match (self.word.as_deref(), &self.project_info) {
             (Some("service_account"), _) => None,
             (Some("authorized_user"), _) => Some("the login of a person (gcloud)"),
-            (Some("external_account"), _) => Some("the settings of a workload identity"),
+            (Some("external_account"), _) => Some("the settings of a workload identity (external_account)"),
             (None, Some(_)) => Some("what an Android app is built with (google-services.json)"),
             _ => Some("credentials of another kind"),
         }
@@ -94,10 +96,10 @@ impl Kind {
 #[derive(Deserialize)]
 struct File {
     project_id: Option<String>,
-    private_key_id: String,
+    private_key_id: Option<String>,
     private_key: Secret,
     client_email: String,
-    token_uri: String,
+    token_uri: Option<String>,
 }
 
 /// The key could not sign: it is too short for its signature, or the system has no random numbers.
@@ -126,11 +128,9 @@ impl Account {
             Ok(file) => file,
             Err((line, column)) => return Err(AccountError::Form { path, line, column }),
         };
-        let der = PrivatePkcs8KeyDer::from_pem_slice(file.private_key.reveal().as_bytes()).ok();
-        let key = der.and_then(|der| RsaKeyPair::from_pkcs8(der.secret_pkcs8_der()).ok());
-        let Some(key) = key else { return Err(AccountError::Key { path }) };
+        let Some(key) = key(&file.private_key) else { return Err(AccountError::Key { path }) };
         let File { project_id, private_key_id: key_id, client_email: email, token_uri, .. } = file;
-        Ok(Self { project_id, token_uri, email, key_id, key })
+        Ok(Self { project_id, token_uri: token_uri.unwrap_or_else(|| TOKEN_URI.to_owned()), email, key_id, key })
     }
 
     /// Where it gets its access tokens.
@@ -148,7 +148,10 @@ impl Account {
     }
 
     fn assertion(&self, now_s: u64) -> Result<String, Unsigned> {
-        let header = json!({ "alg": "RS256", "typ": "JWT", "kid": self.key_id });
+        let mut header = json!({ "alg": "RS256", "typ": "JWT" });
+        if let Some(id) = &self.key_id {
+            header["kid"] = id.as_str().into();
+        }
         let claims = json!({
             "iss": self.email,
             "scope": SCOPE,
@@ -166,10 +169,21 @@ impl Account {
     }
 }
 
+/// Google's console writes PKCS#8; what openssl has turned over may be PKCS#1 (`BEGIN RSA PRIVATE KEY`).
+fn key(pem: &Secret) -> Option<RsaKeyPair> {
+    match PrivateKeyDer::from_pem_slice(pem.reveal().as_bytes()).ok()? {
+        PrivateKeyDer::Pkcs8(der) => RsaKeyPair::from_pkcs8(der.secret_pkcs8_der()).ok(),
+        PrivateKeyDer::Pkcs1(der) => RsaKeyPair::from_der(der.secret_pkcs1_der()).ok(),
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
     use ring::signature::{KeyPair, RSA_PKCS1_2048_8192_SHA256, UnparsedPublicKey};
+    use rsa::pkcs1::EncodeRsaPrivateKey;
+    use rsa::pkcs8::{DecodePrivateKey, LineEnding};
     use serde_json::Value;
     use std::io::Write;
     use std::process::Command;
@@ -181,7 +195,7 @@ pub(super) mod tests {
         String::from_utf8(made.expect("openssl is installed; tests/run sees to it").stdout).unwrap()
     });
 
-    fn file(change: impl FnOnce(&mut Value)) -> tempfile::NamedTempFile {
+    pub(in crate::transport::fcm) fn file(change: impl FnOnce(&mut Value)) -> tempfile::NamedTempFile {
         let mut document = json!({
             "type": "service_account",
             "project_id": "demo-1",
@@ -222,12 +236,36 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn a_file_needs_no_more_than_a_key_and_a_name() {
+        let form_of = |change: fn(&mut Value)| Account::read(file(change).path()).unwrap().request(1_000).unwrap();
+        let without_id = form_of(|document| {
+            document.as_object_mut().unwrap().remove("private_key_id");
+        });
+        let fields: Vec<(String, String)> = form_urlencoded::parse(without_id.as_bytes()).into_owned().collect();
+        let header = URL_SAFE_NO_PAD.decode(fields[1].1.split('.').next().unwrap()).unwrap();
+        assert_eq!(serde_json::from_slice::<Value>(&header).unwrap(), json!({"alg": "RS256", "typ": "JWT"}));
+        let pkcs1 = form_of(|document| {
+            let key = rsa::RsaPrivateKey::from_pkcs8_pem(&KEY).unwrap();
+            document["private_key"] = key.to_pkcs1_pem(LineEnding::LF).unwrap().as_str().into();
+            assert!(document["private_key"].as_str().unwrap().starts_with("-----BEGIN RSA PRIVATE KEY-----\n"));
+        });
+        assert_eq!(pkcs1, account().request(1_000).unwrap(), "the same key in other clothes");
+        let bare = |document: &mut Value| {
+            *document =
+                json!({"type": "service_account", "private_key": *KEY, "client_email": "bridge@demo-1.example"});
+        };
+        assert_eq!(Account::read(file(bare).path()).unwrap().token_uri(), "https://oauth2.googleapis.com/token");
+    }
+
+    #[test]
     fn a_file_that_is_no_service_account_is_refused_without_quoting_it() {
         let fault = |change: fn(&mut Value)| Account::read(file(change).path()).err().unwrap();
         let of_user = fault(|document| document["type"] = "authorized_user".into());
         assert!(of_user.to_string().contains("the login of a person"), "{of_user}");
         let of_app = fault(|document| *document = json!({"project_info": {"project_number": "1"}, "client": []}));
         assert!(of_app.to_string().contains("google-services.json"), "{of_app}");
+        let federated = fault(|document| document["type"] = "external_account".into());
+        assert!(federated.to_string().contains("the settings of a workload identity (external_account); needed is"));
         let cut = fault(|document| document["private_key"] = KEY[..KEY.len() / 2].into());
         assert!(matches!(cut, AccountError::Key { .. }));
         let odd = fault(|document| document["private_key"] = json!(["hush-hush"]));

@@ -1,29 +1,30 @@
-//! One request for an access token, over HTTP/1.1: the metadata server speaks nothing newer, and one request an hour
-//! needs no connection that is kept.
+//! An access token: what is asked for, and what the answer is worth.
 
 use super::account::{Account, SCOPE, Unsigned};
+use super::ask::{AskError, ask};
 use crate::ops::clock::now_ms;
 use crate::secret::Secret;
-use crate::transport::dial::DialError;
 use crate::transport::fcm::address::Address;
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, header};
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
+use http::{HeaderMap, Method, Request, Uri, header};
 use serde::Deserialize;
+use serde_json::Value;
+use std::fmt;
 use std::time::{Duration, UNIX_EPOCH};
+use url::Url;
 
 /// For the whole of it.
 const TIMEOUT: Duration = Duration::from_secs(20);
-/// Longest answer that is read, in bytes; a token has about a kilobyte.
-const ANSWER_MAX: usize = 64 * 1024;
 /// Longest explanation that is passed on, in characters.
 const DETAIL_MAX: usize = 256;
 /// A difference of the clocks from which on it explains a refusal. Google takes five minutes or so.
 const SKEW_S: u64 = 60;
-/// Shortest life of a token that is believed.
-const LIFE_MIN: Duration = Duration::from_secs(1);
+/// The life of a token of which none is told (RFC 6749 5.1 makes it optional): what is usual. That it was less shows when
+/// the token is refused.
+const LIFE_USUAL: Duration = Duration::from_secs(3600);
+/// Shortest life of a token that is believed. Some servers say 0 or -1 of one that never ends, and are not to be asked all
+/// the time.
+const LIFE_MIN: Duration = Duration::from_secs(4);
 /// Longest life of a token that is believed. Google's last an hour, or twelve where that was asked for.
 const LIFE_MAX: Duration = Duration::from_secs(24 * 3600);
 
@@ -46,21 +47,23 @@ pub(super) struct Fresh {
 /// Why there is no token.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum FetchError {
-    /// No connection.
+    /// No answer came.
     #[error(transparent)]
-    Dial(#[from] DialError),
-    /// The connection broke, or what came is no HTTP.
-    #[error("HTTP: {0}")]
-    Http(#[from] hyper::Error),
+    Ask(#[from] AskError),
     /// No answer in time.
     #[error("no answer within {} s", TIMEOUT.as_secs())]
     TimedOut,
     /// The request could not be signed.
     #[error(transparent)]
     Unsigned(#[from] Unsigned),
-    /// The answer is too long or was cut short.
-    #[error("the answer is longer than {ANSWER_MAX} bytes, or was cut short")]
-    Body,
+    /// The answer sends us elsewhere. Whoever follows hands over what a token can be bought with.
+    #[error("it redirects to {to} (HTTP status {status}), which is not followed with a credential")]
+    Redirected {
+        /// The HTTP status.
+        status: u16,
+        /// Where to.
+        to: Place,
+    },
     /// The answer is a refusal.
     #[error("refused with HTTP status {status}: {detail}")]
     Refused {
@@ -76,10 +79,24 @@ pub(super) enum FetchError {
     NoToken,
 }
 
+/// Scheme, host and port alone: what follows them in a URL may be secret.
+#[derive(Debug)]
+pub(super) struct Place(Option<String>);
+
+const NOWHERE: &str = "a place that cannot be read";
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0.as_deref().unwrap_or(NOWHERE))
+    }
+}
+
+/// `token_type` is not looked at: to the request that was made a bearer token is the only answer.
 #[derive(Deserialize)]
 struct Answer {
     access_token: Secret,
-    expires_in: u64,
+    #[serde(default)]
+    expires_in: Value,
 }
 
 #[derive(Deserialize)]
@@ -93,56 +110,60 @@ impl Source {
     /// Asks for a token.
     pub(super) async fn fetch(&self, address: &Address) -> Result<Fresh, FetchError> {
         let request = self.request(address)?;
-        let work = exchange(address, request);
-        let (status, headers, body) = tokio::time::timeout(TIMEOUT, work).await.map_err(|_| FetchError::TimedOut)??;
-        if status != http::StatusCode::OK {
-            return Err(refused(status.as_u16(), &headers, &body));
+        let work = tokio::time::timeout(TIMEOUT, ask(address, request));
+        let (head, body) = work.await.map_err(|_| FetchError::TimedOut)??.into_parts();
+        if head.status.is_redirection() {
+            return Err(FetchError::Redirected {
+                status: head.status.as_u16(),
+                to: place(&address.uri, &head.headers),
+            });
+        }
+        if head.status != http::StatusCode::OK {
+            return Err(refused(head.status.as_u16(), &head.headers, &body));
         }
         let answer: Answer = serde_json::from_slice(&body).map_err(|_| FetchError::NoToken)?;
-        let life = Duration::from_secs(answer.expires_in);
-        let usable = life >= LIFE_MIN && !answer.access_token.reveal().is_empty();
-        let life = life.min(LIFE_MAX);
-        usable.then_some(Fresh { token: answer.access_token, life }).ok_or(FetchError::NoToken)
+        if answer.access_token.reveal().is_empty() {
+            return Err(FetchError::NoToken);
+        }
+        Ok(Fresh { token: answer.access_token, life: life(&answer.expires_in) })
     }
 
-    fn request(&self, address: &Address) -> Result<Request<Full<Bytes>>, FetchError> {
-        let (path, host) = (address.uri.path(), address.uri.authority().map_or("", |authority| authority.as_str()));
-        let request = Request::builder().header(header::HOST, host);
+    fn request(&self, address: &Address) -> Result<Request<Bytes>, FetchError> {
+        let uri = &address.uri;
         let request = match self {
             Self::Account(account) => {
                 let form = account.request(now_ms() / 1000)?;
                 let kind = "application/x-www-form-urlencoded";
-                request.method(Method::POST).uri(path).header(header::CONTENT_TYPE, kind).body(form.into())
+                Request::builder().method(Method::POST).uri(uri).header(header::CONTENT_TYPE, kind).body(form.into())
             }
             Self::Metadata => {
-                let path = format!("{path}?scopes={SCOPE}");
-                request.uri(path).header("Metadata-Flavor", "Google").body(Full::default())
+                let uri = format!("{uri}?scopes={SCOPE}");
+                Request::builder().uri(uri).header("Metadata-Flavor", "Google").body(Bytes::new())
             }
         };
         Ok(request.expect("the parts of an address are those of a URI"))
     }
 }
 
-async fn exchange(
-    address: &Address,
-    request: Request<Full<Bytes>>,
-) -> Result<(http::StatusCode, HeaderMap, Bytes), FetchError> {
-    let stream = address.dialer.dial().await?;
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    let answer = async {
-        let (head, body) = sender.send_request(request).await?.into_parts();
-        let body = Limited::new(body, ANSWER_MAX).collect().await.map_err(|_| FetchError::Body)?;
-        Ok((head.status, head.headers, body.to_bytes()))
+/// How long a token is good by `expires_in`: a number of seconds, also in quotes or with a fraction, as servers have it.
+fn life(expires_in: &Value) -> Duration {
+    let seconds = match expires_in {
+        Value::Number(number) => number.as_f64(),
+        Value::String(text) => text.trim().parse().ok(),
+        _ => None,
     };
-    tokio::pin!(answer);
-    tokio::select! {
-        answer = &mut answer => answer,
-        // Its end may carry the end of the answer.
-        ended = connection => {
-            ended?;
-            answer.await
-        }
-    }
+    let believed = |seconds: f64| seconds.clamp(LIFE_MIN.as_secs_f64(), LIFE_MAX.as_secs_f64());
+    seconds.filter(|seconds| !seconds.is_nan()).map_or(LIFE_USUAL, |seconds| Duration::from_secs_f64(believed(seconds)))
+}
+
+/// Where a redirection from `uri` leads to.
+fn place(uri: &Uri, headers: &HeaderMap) -> Place {
+    let found = || {
+        let location = headers.get(header::LOCATION)?.to_str().ok()?;
+        let url = Url::parse(&uri.to_string()).ok()?.join(location).ok()?;
+        Some(url.origin().ascii_serialization()).filter(|_| url.has_host())
+    };
+    Place(found())
 }
 
 fn refused(status: u16, headers: &HeaderMap, body: &[u8]) -> FetchError {
@@ -181,5 +202,51 @@ mod tests {
             panic!()
         };
         assert_eq!(skew_s, None);
+    }
+    #[test]
+    fn the_life_of_a_token_is_read_in_all_the_ways_that_servers_write_it() {
+        let s = Duration::from_secs;
+        for (written, read) in [
+            ("3599", s(3599)),
+            ("\"3599\"", s(3599)),
+            ("\" 3599 \"", s(3599)),
+            ("3599.5", s(3599) + Duration::from_millis(500)),
+            ("\"3599.0\"", s(3599)),
+            ("3.599e3", s(3599)),
+            ("null", LIFE_USUAL),
+            ("\"\"", LIFE_USUAL),
+            ("\"an hour\"", LIFE_USUAL),
+            ("\"NaN\"", LIFE_USUAL),
+            ("true", LIFE_USUAL),
+            ("{\"seconds\": 5}", LIFE_USUAL),
+            ("0", LIFE_MIN),
+            ("-1", LIFE_MIN),
+            ("-1e300", LIFE_MIN),
+            ("\"-inf\"", LIFE_MIN),
+            ("1e300", LIFE_MAX),
+            ("18446744073709551615", LIFE_MAX),
+            ("\"inf\"", LIFE_MAX),
+        ] {
+            assert_eq!(life(&serde_json::from_str(written).unwrap()), read, "{written}");
+        }
+        let answer: Answer = serde_json::from_str(r#"{"access_token": "x"}"#).unwrap();
+        assert_eq!(life(&answer.expires_in), LIFE_USUAL);
+    }
+
+    #[test]
+    fn a_redirection_is_told_without_what_may_be_secret() {
+        let uri = "https://tokens.example:8443/a/token".parse().unwrap();
+        for (location, told) in [
+            ("https://other.example/token?key=hush", "https://other.example"),
+            ("http://me:hush@other.example:8080/hush", "http://other.example:8080"),
+            ("//other.example/hush", "https://other.example"),
+            ("/hush#hush", "https://tokens.example:8443"),
+            ("mailto:hush@other.example", NOWHERE),
+            ("https://[hush", NOWHERE),
+        ] {
+            let headers = HeaderMap::from_iter([(header::LOCATION, location.parse().unwrap())]);
+            assert_eq!(place(&uri, &headers).to_string(), told, "{location}");
+        }
+        assert_eq!(place(&uri, &HeaderMap::new()).to_string(), NOWHERE);
     }
 }

@@ -14,6 +14,7 @@
 //! token was refused, nor keep the old token when a new one cannot be had, and it has no margin worth the name.
 
 mod account;
+mod ask;
 mod fetch;
 
 pub(super) use account::Account;

@@ -6,6 +6,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+mod foreign;
+
 const HOUR: Duration = Duration::from_secs(3600);
 
 struct Rig {
@@ -148,7 +150,7 @@ async fn an_answer_without_a_token_is_none() {
     for answer in [
         http_answer("200 OK", "{}"),
         http_answer("200 OK", r#"{"access_token":"","expires_in":3599}"#),
-        http_answer("200 OK", r#"{"access_token":"x","expires_in":0}"#),
+        http_answer("200 OK", r#"{"expires_in":3599,"token_type":"Bearer"}"#),
         http_answer("200 OK", r#"{"access_token":"a\nb","expires_in":3599}"#),
         http_answer("200 OK", &" ".repeat(100_000)),
         "HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{".to_owned(),
