@@ -1,5 +1,6 @@
 //! Stops the flow for a while when the push service refuses everything, instead of trying each message once. Pure.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 /// Refusals in a row after which it brakes.
@@ -9,10 +10,21 @@ const FIRST: Duration = Duration::from_secs(1);
 /// The longest pause.
 const LONGEST: Duration = Duration::from_secs(60);
 
+/// Whom a refusal speaks of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Scope {
+    /// The push service as a whole.
+    Service,
+    /// Perhaps only this recipient; many of them one after another are the push service all the same.
+    Recipient(i64),
+}
+
 /// Counts "try again later" answers in a row.
 #[derive(Debug, Default)]
 pub(crate) struct Brake {
     in_a_row: u32,
+    /// Recipients among them that were counted; at most [`AFTER`].
+    recipients: HashSet<i64>,
     pause: Option<Duration>,
 }
 
@@ -23,12 +35,17 @@ impl Brake {
     }
 
     /// It said "later". Returns how long to send nothing at all, if that is called for; the pause doubles each time.
-    pub(crate) fn refused(&mut self) -> Option<Duration> {
-        self.in_a_row += 1;
+    pub(crate) fn refused(&mut self, scope: Scope) -> Option<Duration> {
+        let counts = match scope {
+            Scope::Service => true,
+            Scope::Recipient(recipient) => self.recipients.insert(recipient),
+        };
+        self.in_a_row += u32::from(counts);
         if self.in_a_row < AFTER {
             return None;
         }
         self.in_a_row = 0;
+        self.recipients.clear();
         let pause = self.pause.map_or(FIRST, |last| (last * 2).min(LONGEST));
         self.pause = Some(pause);
         Some(pause)
@@ -42,18 +59,27 @@ mod tests {
     #[test]
     fn it_brakes_after_twenty_in_a_row_and_longer_each_time() {
         let mut brake = Brake::default();
-        let mut pauses: Vec<u64> = (0..200).filter_map(|_| brake.refused()).map(|p| p.as_secs()).collect();
+        let mut pauses: Vec<u64> =
+            (0..200).filter_map(|_| brake.refused(Scope::Service)).map(|p| p.as_secs()).collect();
         assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 60, 60, 60, 60]);
         brake.release();
-        pauses = (0..20).filter_map(|_| brake.refused()).map(|p| p.as_secs()).collect();
+        pauses = (0..20).filter_map(|_| brake.refused(Scope::Service)).map(|p| p.as_secs()).collect();
         assert_eq!(pauses, [1]);
+    }
+
+    #[test]
+    fn one_recipient_is_not_the_push_service_but_twenty_are() {
+        let mut brake = Brake::default();
+        assert!((0..100).all(|_| brake.refused(Scope::Recipient(1)).is_none()));
+        assert!((2..20).all(|recipient| brake.refused(Scope::Recipient(recipient)).is_none()));
+        assert_eq!(brake.refused(Scope::Recipient(20)), Some(FIRST));
     }
 
     #[test]
     fn one_success_in_between_is_enough() {
         let mut brake = Brake::default();
         for _ in 0..100 {
-            assert!((0..19).all(|_| brake.refused().is_none()));
+            assert!((0..19).all(|_| brake.refused(Scope::Service).is_none()));
             brake.release();
         }
     }

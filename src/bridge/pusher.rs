@@ -14,7 +14,7 @@ use super::crowd::Crowd;
 use super::hall::{Hall, locked};
 use super::order::OrderBook;
 use super::upstream::UpstreamDesk;
-use crate::chat::delivery::{Arrival, Event};
+use crate::chat::delivery::{Arrival, Event, Tried};
 use crate::chat::id::{Sid, Token};
 use crate::chat::message::ErrorCode;
 use crate::chat::push::{Push, Target};
@@ -41,6 +41,7 @@ const LOOK: Duration = Duration::from_millis(250);
 struct Flight {
     recipient: i64,
     attempt: u32,
+    tried: Tried,
     deadline_ms: u64,
     token: Option<Token>,
 }
@@ -200,10 +201,10 @@ impl Pusher {
     }
 
     fn claimed(&mut self, message: Claimed, push: Push) {
-        let Claimed { sid, recipient, attempt, accepted_at: accepted_ms, deadline_ms, .. } = message;
+        let Claimed { sid, recipient, attempt, tried, accepted_at: accepted_ms, deadline_ms, .. } = message;
         let token = if let Target::Token(token) = &push.target { Some(token.clone()) } else { None };
-        self.flights.insert(sid.row(), Flight { recipient, attempt, deadline_ms, token });
-        self.ready.push(Send { sid, push, recipient, accepted_ms, deadline_ms, attempt });
+        self.flights.insert(sid.row(), Flight { recipient, attempt, tried, deadline_ms, token });
+        self.ready.push(Send { sid, push, recipient, accepted_ms, deadline_ms, tried });
     }
 
     /// The next message for the transport. What has come to be behind a refused one meanwhile goes back.

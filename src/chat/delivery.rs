@@ -8,6 +8,7 @@
 use super::id::Token;
 use super::status::{Status, TokenAction};
 use serde::Serialize;
+use std::time::Duration;
 
 /// Where a delivery stands.
 ///
@@ -110,6 +111,8 @@ pub enum Event {
         copies: u32,
         /// Whether the device may have got it all the same.
         arrival: Arrival,
+        /// What was tried by now, this wait included.
+        tried: Tried,
     },
     /// It was refused for good.
     Refused {
@@ -132,7 +135,10 @@ pub enum Event {
     /// The delivery of the same order key before it is settled.
     Turn,
     /// Its time to live ended.
-    Expired,
+    Expired {
+        /// How often it was written to a connection in this attempt.
+        copies: u32,
+    },
     /// Its sender took it back.
     Cancelled,
     /// It was found in flight at the start: nobody knows what became of it.
@@ -146,6 +152,36 @@ pub enum Arrival {
     No,
     /// Possibly: the answer was lost, or is known to be wrong at times.
     Possible,
+}
+
+/// What limits how long a delivery is tried again.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Tried {
+    /// How long it was put off after refusals, all together, in milliseconds; without what was left to chance.
+    pub waited_ms: u64,
+    /// How often it was refused in words that nobody knows.
+    pub unknown: u32,
+}
+
+impl Tried {
+    /// How long it was put off after refusals.
+    #[must_use]
+    pub const fn waited(self) -> Duration {
+        Duration::from_millis(self.waited_ms)
+    }
+
+    /// The next wait, where the first of all is `first` and each of the others doubles the one before.
+    #[must_use]
+    pub const fn next(self, first: Duration) -> Duration {
+        first.saturating_add(self.waited())
+    }
+
+    /// The same after another wait.
+    #[must_use]
+    pub fn and(self, wait: Duration) -> Self {
+        let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+        Self { waited_ms: self.waited_ms.saturating_add(wait_ms), ..self }
+    }
 }
 
 /// When a delivery that has become [`State::Due`] again is to be sent.
@@ -170,6 +206,8 @@ pub struct Life {
     pub dup_possible: bool,
     /// Whether the sender wishes to hear of the delivery to the device.
     pub receipt: bool,
+    /// What was tried so far.
+    pub tried: Tried,
 }
 
 /// What follows from an event.
@@ -187,7 +225,7 @@ impl Life {
     /// A new delivery; `state` is [`State::Due`] or [`State::Waiting`].
     #[must_use]
     pub fn new(state: State, receipt: bool) -> Self {
-        Self { state, attempt: 0, dup_possible: false, receipt }
+        Self { state, attempt: 0, dup_possible: false, receipt, tried: Tried::default() }
     }
 
     /// Whether the final word is spoken. `sent` is final when no receipt was wished.
@@ -234,8 +272,9 @@ impl Life {
             (Event::Receipt, State::InFlight) => Some(self.received()),
             (Event::Receipt, State::Due) if self.attempt > 0 => Some(self.received()),
             (Event::Receipt, State::Sent) if self.receipt => Some(self.moved(State::Delivered, &[Status::Delivered])),
-            (Event::Retry { due_ms, copies, arrival, .. }, State::InFlight) => {
-                Some(self.doubted(*copies > 1 || *arrival == Arrival::Possible).due(Due::At(*due_ms)))
+            (Event::Retry { due_ms, copies, arrival, tried, .. }, State::InFlight) => {
+                let life = Self { tried: *tried, ..self };
+                Some(life.doubted(*copies > 1 || *arrival == Arrival::Possible).due(Due::At(*due_ms)))
             }
             (Event::Refused { copies, arrival, .. }, State::InFlight) => {
                 let life = self.doubted(*copies > 1 || *arrival == Arrival::Possible);
@@ -246,7 +285,9 @@ impl Life {
             (Event::Lost { copies }, State::InFlight) => Some(self.doubted(*copies > 0).due(Due::First)),
             (Event::Crashed, State::InFlight) => Some(self.doubted(true).due(Due::First)),
             (Event::Turn, State::Waiting) => Some(self.due(Due::InTurn)),
-            (Event::Expired, _) if !self.settled() => Some(self.moved(State::Expired, &[Status::Expired])),
+            (Event::Expired { copies }, _) if !self.settled() => {
+                Some(self.doubted(*copies > 0).moved(State::Expired, &[Status::Expired]))
+            }
             (Event::Cancelled, State::Due | State::Waiting) => Some(self.moved(State::Cancelled, &[Status::Cancelled])),
             _ => None,
         }
@@ -299,7 +340,13 @@ mod tests {
     }
 
     fn retry() -> Event {
-        Event::Retry { due_ms: 5_000, code: "SERVICE_UNAVAILABLE".into(), copies: 1, arrival: Arrival::No }
+        Event::Retry {
+            due_ms: 5_000,
+            code: "SERVICE_UNAVAILABLE".into(),
+            copies: 1,
+            arrival: Arrival::No,
+            tried: Tried::default(),
+        }
     }
 
     /// Runs the events over a new life; returns where it ends and all that was told.
@@ -325,7 +372,7 @@ mod tests {
 
     #[test]
     fn without_a_receipt_wish_sent_is_the_end() {
-        let (life, told) = run(false, &[Event::Claimed, accepted(1), Event::Receipt, Event::Expired]);
+        let (life, told) = run(false, &[Event::Claimed, accepted(1), Event::Receipt, Event::Expired { copies: 0 }]);
         assert_eq!(told, [Status::Sent]);
         assert!(life.settled());
     }
@@ -374,7 +421,13 @@ mod tests {
 
     #[test]
     fn a_refusal_that_may_be_wrong_leaves_a_doubt() {
-        let retry = Event::Retry { due_ms: 1, code: "X".into(), copies: 1, arrival: Arrival::Possible };
+        let retry = Event::Retry {
+            due_ms: 1,
+            code: "X".into(),
+            copies: 1,
+            arrival: Arrival::Possible,
+            tried: Tried::default(),
+        };
         let (life, told) = run(true, &[Event::Claimed, retry, Event::Claimed, accepted(1)]);
         assert!(life.dup_possible && told == [Status::Sent]);
         let lost = Event::Refused {
@@ -405,7 +458,7 @@ mod tests {
             (0u32..2).prop_map(|copies| Event::Lost { copies }),
             Just(Event::Deferred { due_ms: 7_000 }),
             Just(Event::Turn),
-            Just(Event::Expired),
+            Just(Event::Expired { copies: 0 }),
             Just(Event::Cancelled),
             Just(Event::Crashed),
         ]

@@ -33,11 +33,6 @@ impl Rate {
         Self { interval: Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX)), burst }
     }
 
-    /// A bucket of `burst` that gets one more each `interval`: a limit that is itself given as a bucket.
-    pub(super) const fn refilled(burst: u32, interval: Duration) -> Self {
-        Self { interval, burst }
-    }
-
     /// A part of the rate: `percent` of it, 1 at least.
     pub(super) fn part(self, percent: u32) -> Self {
         let percent = percent.clamp(1, 100);

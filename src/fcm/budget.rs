@@ -1,7 +1,8 @@
 //! FCM's quotas, kept from this side: of the whole project, and of each device.
 //!
 //! A request that FCM would refuse with 429 costs a round trip and a minute; one that is held back here goes as soon as
-//! it may. The project's share grows from little to all of it within a minute after a start or a pause, as Google asks.
+//! it may. Collapsible messages have no budget here: FCM takes all of them, and delivers those beyond 20 late, the newest of
+//! each key. The project's share grows from little to all of it within a minute after a start or a pause, as Google asks.
 
 use super::bucket::{Bucket, Rate};
 use std::collections::HashMap;
@@ -35,22 +36,12 @@ pub struct Quotas {
     pub device_per_minute: u32,
     /// Messages to one device in an hour.
     pub device_per_hour: u32,
-    /// Messages with a collapse key to one device, at once.
-    pub collapsible_burst: u32,
-    /// One more of these each.
-    pub collapsible_refill: Duration,
 }
 
 /// FCM's defaults.
 impl Default for Quotas {
     fn default() -> Self {
-        Self {
-            project_per_minute: 600_000,
-            device_per_minute: 240,
-            device_per_hour: 5_000,
-            collapsible_burst: 20,
-            collapsible_refill: Duration::from_secs(180),
-        }
+        Self { project_per_minute: 600_000, device_per_minute: 240, device_per_hour: 5_000 }
     }
 }
 
@@ -58,23 +49,9 @@ impl Default for Quotas {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Charge {
     /// One device, by a number that is always the same for it.
-    Device {
-        /// The number.
-        recipient: i64,
-        /// Whether the message has a collapse key.
-        kind: Kind,
-    },
+    Device(i64),
     /// A topic or condition: the project only.
     Topic,
-}
-
-/// Whether messages replace each other.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// They do not.
-    Plain,
-    /// They have a collapse key.
-    Collapsible,
 }
 
 /// Whether a message may go.
@@ -109,14 +86,12 @@ struct Project {
 struct DeviceRates {
     minute: Rate,
     hour: Rate,
-    collapsible: Rate,
 }
 
 #[derive(Debug, Default)]
 struct Device {
     minute: Bucket,
     hour: Bucket,
-    collapsible: Bucket,
 }
 
 impl Budget {
@@ -136,7 +111,6 @@ impl Budget {
             rates: DeviceRates {
                 minute: per(quotas.device_per_minute, MINUTE, MINUTE_BURST_PART),
                 hour: per(quotas.device_per_hour, HOUR, HOUR_BURST_PART),
-                collapsible: Rate::refilled(quotas.collapsible_burst.max(1), quotas.collapsible_refill),
             },
             devices: HashMap::new(),
         }
@@ -148,16 +122,16 @@ impl Budget {
         if !project.is_zero() {
             return Grant::ProjectWaits(project);
         }
-        if let Charge::Device { recipient, kind } = charge {
+        if let Charge::Device(recipient) = charge {
             let known = self.devices.get(&recipient);
-            let wait = known.map_or(Duration::ZERO, |device| device.wait(&self.rates, kind, now));
+            let wait = known.map_or(Duration::ZERO, |device| device.wait(&self.rates, now));
             if !wait.is_zero() {
                 return Grant::DeviceWaits(wait);
             }
             if known.is_none() {
                 self.make_room(now);
             }
-            self.devices.entry(recipient).or_default().take(&self.rates, kind, now);
+            self.devices.entry(recipient).or_default().take(&self.rates, now);
         }
         self.project.take(now);
         Grant::Go
@@ -243,24 +217,17 @@ impl Project {
 }
 
 impl Device {
-    fn wait(&self, rates: &DeviceRates, kind: Kind, now: Instant) -> Duration {
-        let wait = self.minute.wait(rates.minute, now).max(self.hour.wait(rates.hour, now));
-        match kind {
-            Kind::Plain => wait,
-            Kind::Collapsible => wait.max(self.collapsible.wait(rates.collapsible, now)),
-        }
+    fn wait(&self, rates: &DeviceRates, now: Instant) -> Duration {
+        self.minute.wait(rates.minute, now).max(self.hour.wait(rates.hour, now))
     }
 
-    fn take(&mut self, rates: &DeviceRates, kind: Kind, now: Instant) {
+    fn take(&mut self, rates: &DeviceRates, now: Instant) {
         self.minute.take(rates.minute, now);
         self.hour.take(rates.hour, now);
-        if kind == Kind::Collapsible {
-            self.collapsible.take(rates.collapsible, now);
-        }
     }
 
     fn debt(&self, now: Instant) -> Duration {
-        self.minute.debt(now).max(self.hour.debt(now)).max(self.collapsible.debt(now))
+        self.minute.debt(now).max(self.hour.debt(now))
     }
 }
 

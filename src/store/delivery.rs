@@ -4,7 +4,7 @@ use super::desk::{Desk, Settled, bytes_of};
 use super::outbox::{self, Document, Origin};
 use super::sweep::Overdue;
 use super::{from_sql, sql_ms};
-use crate::chat::delivery::{Due, Event, Life, State};
+use crate::chat::delivery::{Due, Event, Life, State, Tried};
 use crate::chat::id::Sid;
 use crate::chat::status::{Status, StatusDocument, TokenAction, cut_detail};
 use crate::chat::way::Way;
@@ -17,12 +17,13 @@ const LOG_MAX: i64 = 32;
 
 const BY_ROW: &str = "SELECT row, tail, bal, id, recipient, order_key, state, attempt, dup_possible, receipt,
     accepted_at, sent_at, final_at, told_seq, code, detail, token_action, new_token, reply, corr, length(body),
-    way, provider_id FROM deliveries WHERE row = ?1";
+    way, provider_id, waited_ms, unknown FROM deliveries WHERE row = ?1";
 pub(super) const BY_ID: &str = "SELECT row, tail, bal, id, recipient, order_key, state, attempt, dup_possible, receipt,
     accepted_at, sent_at, final_at, told_seq, code, detail, token_action, new_token, reply, corr, length(body),
-    way, provider_id FROM deliveries WHERE id = ?1 AND bal = ?2";
+    way, provider_id, waited_ms, unknown FROM deliveries WHERE id = ?1 AND bal = ?2";
 /// Still to be sent: the body stays.
-const BACK: &str = "UPDATE deliveries SET state = ?2, due_at = ?3, dup_possible = ?4, attempt = ?5 WHERE row = ?1";
+const BACK: &str = "UPDATE deliveries SET state = ?2, due_at = ?3, dup_possible = ?4, attempt = ?5,
+    waited_ms = ?6, unknown = ?7 WHERE row = ?1";
 /// Sent, not settled: none of the columns that decide about `deliveries_look` is named, so that index is not touched.
 const SENT: &str = "UPDATE deliveries SET state = ?2, sent_at = ?3, dup_possible = ?4, told_seq = ?5,
     token_action = ?6, new_token = ?7, provider_id = ?8, detail = ?9, body = NULL WHERE row = ?1";
@@ -81,7 +82,13 @@ impl Delivery {
             id: row.get(3)?,
             recipient: row.get(4)?,
             order_key: row.get(5)?,
-            life: Life { state: state(row, 6)?, attempt: row.get(7)?, dup_possible: row.get(8)?, receipt: row.get(9)? },
+            life: Life {
+                state: state(row, 6)?,
+                attempt: row.get(7)?,
+                dup_possible: row.get(8)?,
+                receipt: row.get(9)?,
+                tried: Tried { waited_ms: from_sql(row.get(23)?), unknown: row.get(24)? },
+            },
             accepted_at: from_sql(row.get(10)?),
             sent_at: row.get(11)?,
             final_at: row.get(12)?,
@@ -132,7 +139,7 @@ impl Delivery {
 
     /// Its time to live is over; `None` when that means nothing any more.
     pub(super) fn expire(&mut self, desk: &mut Desk<'_>, at: u64) -> rusqlite::Result<Option<Overdue>> {
-        let expired = self.apply(desk, &Event::Expired, at)?.is_some();
+        let expired = self.apply(desk, &Event::Expired { copies: 0 }, at)?.is_some();
         Ok(expired.then_some(Overdue { recipient: self.recipient, way: self.way.clone(), sid: self.sid }))
     }
 
@@ -209,12 +216,15 @@ impl Delivery {
 
     fn write(&self, desk: &mut Desk<'_>, due: Option<Due>) -> rusqlite::Result<()> {
         let row = self.sid.row();
-        let Life { dup_possible, attempt, .. } = self.life;
+        let Life { dup_possible, attempt, tried, .. } = self.life;
         let state = self.life.state.code();
         let action = self.token_action.map(TokenAction::code);
         if let Some(due) = due {
             desk.draft.due = true;
-            desk.execute(BACK, params![row, state, due_at(due), dup_possible, attempt])?;
+            desk.execute(
+                BACK,
+                params![row, state, due_at(due), dup_possible, attempt, sql_ms(tried.waited_ms), tried.unknown],
+            )?;
         } else if self.life.settled() {
             desk.execute(
                 SETTLED,

@@ -9,7 +9,7 @@ use super::delivery::{Delivery, sid};
 use super::desk::Desk;
 use super::sweep::Overdue;
 use super::{from_sql, sql_ms};
-use crate::chat::delivery::{Event, Life, State};
+use crate::chat::delivery::{Event, Life, State, Tried};
 use crate::chat::id::Sid;
 use crate::chat::status::{Source, Status};
 use crate::chat::way::Way;
@@ -22,10 +22,12 @@ use std::sync::Arc;
 const SCAN_MAX: usize = 1000;
 
 pub(super) const TIMED: &str =
-    "SELECT row, tail, recipient, accepted_at, deadline, attempt, dup_possible, receipt, body FROM deliveries
+    "SELECT row, tail, recipient, accepted_at, deadline, attempt, dup_possible, receipt, waited_ms, unknown,
+    body FROM deliveries
     WHERE state = 0 AND way = ?3 AND due_at <= ?1 ORDER BY due_at, row LIMIT ?2";
 pub(super) const FRESH: &str =
-    "SELECT row, tail, recipient, accepted_at, deadline, attempt, dup_possible, receipt, body FROM deliveries
+    "SELECT row, tail, recipient, accepted_at, deadline, attempt, dup_possible, receipt, waited_ms, unknown,
+    body FROM deliveries
     WHERE state = 0 AND way = ?2 AND due_at IS NULL ORDER BY row LIMIT ?1";
 const CLAIM: &str = "UPDATE deliveries SET state = ?2, attempt = ?3, claimed_at = ?4 WHERE row = ?1";
 /// Those that were put off because of another, not those that were refused themselves.
@@ -77,6 +79,8 @@ pub struct Claimed {
     pub deadline_ms: u64,
     /// How often it was handed out, this time included.
     pub attempt: u32,
+    /// What was tried before.
+    pub tried: Tried,
     /// Whether the device may have it already.
     pub dup_possible: bool,
 }
@@ -199,8 +203,14 @@ fn candidate(row: &Row<'_>) -> rusqlite::Result<Candidate> {
         recipient: row.get(2)?,
         accepted_at: from_sql(row.get(3)?),
         deadline: from_sql(row.get(4)?),
-        life: Life { state: State::Due, attempt: row.get(5)?, dup_possible: row.get(6)?, receipt: row.get(7)? },
-        body: row.get(8)?,
+        life: Life {
+            state: State::Due,
+            attempt: row.get(5)?,
+            dup_possible: row.get(6)?,
+            receipt: row.get(7)?,
+            tried: Tried { waited_ms: from_sql(row.get(8)?), unknown: row.get(9)? },
+        },
+        body: row.get(10)?,
     })
 }
 
@@ -253,7 +263,7 @@ impl Round<'_> {
 
     fn claim(&mut self, desk: &Desk<'_>, row: Candidate) -> rusqlite::Result<()> {
         let Some(step) = row.life.step(&Event::Claimed) else { return Ok(()) };
-        let Life { state, attempt, dup_possible, .. } = step.life;
+        let Life { state, attempt, dup_possible, tried, .. } = step.life;
         desk.execute(CLAIM, params![row.sid.row(), state.code(), attempt, sql_ms(self.query.now)])?;
         self.claimed.push(Claimed {
             sid: row.sid,
@@ -262,6 +272,7 @@ impl Round<'_> {
             accepted_at: row.accepted_at,
             deadline_ms: row.deadline,
             attempt,
+            tried,
             dup_possible,
         });
         Ok(())

@@ -22,7 +22,7 @@ const READER_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What makes each schema out of the one before, the first out of an empty file. A step that was released is never
 /// changed: files in the field have taken it.
-const STEPS: [&str; 3] = [FIRST, PRESENCE, WAYS];
+const STEPS: [&str; 4] = [FIRST, PRESENCE, WAYS, TRIED];
 /// The schema this program writes.
 const SCHEMA_VERSION: i32 = STEPS.len() as i32;
 
@@ -116,6 +116,11 @@ ALTER TABLE deliveries ADD COLUMN way TEXT NOT NULL DEFAULT 'ccs';
 ALTER TABLE deliveries ADD COLUMN provider_id TEXT;                 -- the push service's name for it
 DROP INDEX deliveries_due;
 CREATE INDEX deliveries_due ON deliveries (way, due_at) WHERE state = 0;
+";
+
+const TRIED: &str = "
+ALTER TABLE deliveries ADD COLUMN waited_ms INTEGER NOT NULL DEFAULT 0;  -- after refusals, all together
+ALTER TABLE deliveries ADD COLUMN unknown INTEGER NOT NULL DEFAULT 0;    -- refusals in words that nobody knows
 ";
 
 /// Why the store could not be opened.

@@ -9,7 +9,7 @@ pub mod ccs;
 mod dial;
 pub mod fcm;
 
-use crate::chat::delivery::Arrival;
+use crate::chat::delivery::{Arrival, Tried};
 use crate::chat::id::{Sid, Token, short_hash};
 use crate::chat::push::Push;
 use std::fmt;
@@ -33,8 +33,8 @@ pub struct Send {
     pub accepted_ms: u64,
     /// When it is not worth sending any more, in Unix milliseconds. The remaining time to live is counted from it.
     pub deadline_ms: u64,
-    /// How often it was handed to a transport, this time included.
-    pub attempt: u32,
+    /// What was tried before.
+    pub tried: Tried,
 }
 
 /// Where an acknowledgement of something received has to go: it counts only on the connection it came in on.
@@ -169,6 +169,8 @@ pub enum Refusal {
     RetryAfter(Duration),
     /// Try again; the delay doubles with each attempt, from this first one.
     Backoff(Duration),
+    /// The same, in words that nobody knows: it is counted ([`Tried::unknown`]).
+    Few(Duration),
     /// The token is dead: never again, and forget it.
     BadToken,
     /// Never again; the token stays.
@@ -179,6 +181,24 @@ pub enum Refusal {
     Quarantine,
     /// The time to live ended before it could be sent.
     Expired,
+}
+
+impl Refusal {
+    /// For a message that is to be tried again: how long it waits at least, and what was tried by then. A wait that the
+    /// push service did not ask for is cut to `longest`.
+    #[must_use]
+    pub fn again(self, tried: Tried, longest: Duration) -> Option<(Duration, Tried)> {
+        let (wait, tried) = match self {
+            Self::RetryAfter(wait) => (wait, tried),
+            Self::Backoff(first) => (tried.next(first).min(longest), tried),
+            Self::Few(first) => {
+                let unknown = tried.unknown.saturating_add(1);
+                (tried.next(first).min(longest), Tried { unknown, ..tried })
+            }
+            Self::BadToken | Self::Never | Self::Operator | Self::Quarantine | Self::Expired => return None,
+        };
+        Some((wait, tried.and(wait)))
+    }
 }
 
 /// How the connection to the push service stands.

@@ -2,7 +2,7 @@
 //! recipient's order while it waits, and at the end looks at the devices.
 
 use crate::street::{Street, device, message, sids};
-use fcm_mqtt_bridge::chat::delivery::Arrival;
+use fcm_mqtt_bridge::chat::delivery::{Arrival, Tried};
 use fcm_mqtt_bridge::chat::id::Sid;
 use fcm_mqtt_bridge::sim::SimHandle;
 use fcm_mqtt_bridge::sim::v1::V1Handle;
@@ -38,7 +38,7 @@ pub(crate) struct Bridge {
     /// By recipient, oldest first.
     lines: BTreeMap<i64, BTreeMap<Sid, Stand>>,
     recipients: HashMap<Sid, i64>,
-    attempts: HashMap<Sid, u32>,
+    tried: HashMap<Sid, Tried>,
     pub(crate) ends: HashMap<Sid, End>,
     /// A report said that the device may have had it more than once, or all the same.
     doubted: HashSet<Sid>,
@@ -57,8 +57,8 @@ impl Bridge {
         for (sid, recipient) in &recipients {
             lines.entry(*recipient).or_default().insert(*sid, Stand::Fresh);
         }
-        let (attempts, ends, doubted) = (HashMap::new(), HashMap::new(), HashSet::new());
-        Self { lines, recipients, attempts, ends, doubted, released: messages, turn: 0 }
+        let (tried, ends, doubted) = (HashMap::new(), HashMap::new(), HashSet::new());
+        Self { lines, recipients, tried, ends, doubted, released: messages, turn: 0 }
     }
 
     /// Exchanges until `enough` messages have ended. Calls `meddle` with how many have, at each of them.
@@ -101,7 +101,7 @@ impl Bridge {
 
     /// A retry that is due and the oldest of its recipient, or what was never tried of one who waits for none.
     fn next(&mut self) -> Option<(Sid, i64)> {
-        let (now, released) = (Instant::now(), self.attempts.len() < self.released);
+        let (now, released) = (Instant::now(), self.tried.len() < self.released);
         let first = |line: &BTreeMap<Sid, Stand>| {
             let retry = line.iter().find(|(_, stand)| matches!(stand, Stand::Due(_)));
             match retry {
@@ -119,10 +119,9 @@ impl Bridge {
     }
 
     fn hand_over(&mut self, sid: Sid, recipient: i64) -> Send {
-        let attempt = self.attempts.entry(sid).or_default();
-        *attempt += 1;
+        let tried = *self.tried.entry(sid).or_default();
         self.lines.get_mut(&recipient).unwrap().insert(sid, Stand::Out);
-        Send { attempt: *attempt, ..message(sid, &device(recipient), recipient) }
+        Send { tried, ..message(sid, &device(recipient), recipient) }
     }
 
     fn hear(&mut self, report: Report) {
@@ -134,16 +133,15 @@ impl Bridge {
             }
             Report::Refused { sid, refusal, copies, arrival, .. } => {
                 self.doubt(sid, copies > 1 || arrival == Arrival::Possible);
-                match refusal {
-                    Refusal::RetryAfter(wait) => self.later(sid, wait),
-                    Refusal::Backoff(first) => self.later(sid, first * 2u32.pow((self.attempts[&sid] - 1).min(10))),
-                    other => self.end(sid, End::Refused(other)),
+                match refusal.again(self.tried[&sid], Duration::MAX) {
+                    Some((wait, tried)) => {
+                        self.tried.insert(sid, tried);
+                        self.later(sid, wait);
+                    }
+                    None => self.end(sid, End::Refused(refusal)),
                 }
             }
-            Report::Deferred { sid, wait } => {
-                *self.attempts.get_mut(&sid).unwrap() -= 1;
-                self.later(sid, wait);
-            }
+            Report::Deferred { sid, wait } => self.later(sid, wait),
             Report::Lost { sid, copies } => {
                 self.doubt(sid, copies > 0);
                 self.end(sid, End::Lost(copies));

@@ -1,8 +1,9 @@
 //! What comes back from the transport, and what follows from it.
 
 use super::{After, Flight, Pusher};
+use crate::bridge::brake::Scope;
 use crate::bridge::count_status;
-use crate::chat::delivery::{Arrival, Event};
+use crate::chat::delivery::{Arrival, Event, Tried};
 use crate::chat::id::Sid;
 use crate::chat::message::BridgeEvent;
 use crate::chat::status::TokenAction;
@@ -18,6 +19,10 @@ use tokio::time::Instant;
 const DELIVERED: &str = "MESSAGE_SENT_TO_DEVICE";
 /// A refusal with a first delay below this concerns the push service as a whole; longer ones concern one device or topic.
 const WHOLE_SERVICE: Duration = Duration::from_secs(30);
+/// So much of a wait that the push service asked for is added by chance, at most: nobody comes sooner, nor all at once.
+const ASKED_JITTER: f64 = 0.2;
+/// The same of a wait that the bridge chose.
+const OWN_JITTER: f64 = 0.5;
 
 /// Why a message was not taken, and what else is known of it.
 struct Reason {
@@ -105,25 +110,25 @@ impl Pusher {
     }
 
     fn refused(&mut self, sid: Sid, refusal: Refusal, reason: Reason) -> Event {
-        let delay = match refusal {
-            Refusal::RetryAfter(delay) => Some(delay),
-            Refusal::Backoff(first) => {
-                if first < WHOLE_SERVICE {
-                    self.pause();
+        let (recipient, tried) =
+            self.flights.get(&sid.row()).map_or((0, Tried::default()), |flight| (flight.recipient, flight.tried));
+        let longest = Duration::from_secs(self.hall.settings.retry_max_seconds);
+        if let Some((wait, tried)) = refusal.again(tried, longest) {
+            let (scope, jitter) = match refusal {
+                Refusal::RetryAfter(_) => (Scope::Recipient(recipient), ASKED_JITTER),
+                Refusal::Backoff(first) | Refusal::Few(first) if first >= WHOLE_SERVICE => {
+                    (Scope::Recipient(recipient), OWN_JITTER)
                 }
-                let attempt = self.flights.get(&sid.row()).map_or(1, |flight| flight.attempt);
-                Some(self.doubled(first, attempt))
-            }
-            Refusal::BadToken | Refusal::Never | Refusal::Operator | Refusal::Quarantine | Refusal::Expired => None,
-        };
-        if let Some(delay) = delay {
-            return self.again(sid, delay, reason);
+                _ => (Scope::Service, OWN_JITTER),
+            };
+            self.pause(scope);
+            return self.again(sid, (wait + wait.mul_f64(rand::random_range(0.0..jitter)), tried), reason);
         }
         let Reason { code, detail, copies, arrival } = reason;
         self.brake.release();
         let flight = self.land(sid);
         let token_action = match refusal {
-            Refusal::Expired => return Event::Expired,
+            Refusal::Expired => return Event::Expired { copies },
             Refusal::BadToken => TokenAction::Remove,
             Refusal::Quarantine => TokenAction::Quarantine,
             _ => TokenAction::Keep,
@@ -143,11 +148,12 @@ impl Pusher {
         Event::Refused { code, detail, token_action, copies, arrival }
     }
 
-    fn again(&mut self, sid: Sid, delay: Duration, Reason { code, copies, arrival, .. }: Reason) -> Event {
+    fn again(&mut self, sid: Sid, (delay, tried): (Duration, Tried), reason: Reason) -> Event {
+        let Reason { code, copies, arrival, .. } = reason;
         self.hall.metrics.count(Metric::DownstreamRetries);
         let attempt = self.flights.get(&sid.row()).map(|flight| flight.attempt);
         tracing::debug!(target: story::TARGET, %sid, code, attempt, in_ms = delay.as_millis(), "refused for now: will be tried again");
-        Event::Retry { due_ms: self.later(sid, delay), code, copies, arrival }
+        Event::Retry { due_ms: self.later(sid, delay), code, copies, arrival, tried }
     }
 
     /// Takes the message out of the air until `delay` is over, and lets nothing of its recipient pass it. Returns when
@@ -161,20 +167,12 @@ impl Pusher {
         due_ms
     }
 
-    /// The delay doubles with each attempt, and half of it again is left to chance, so that it never shrinks and never
-    /// comes in step with others.
-    fn doubled(&self, first: Duration, attempt: u32) -> Duration {
-        let longest = Duration::from_secs(self.hall.settings.retry_max_seconds);
-        let delay = first.saturating_mul(1 << attempt.saturating_sub(1).min(16)).min(longest);
-        delay + delay.mul_f64(rand::random_range(0.0..0.5))
-    }
-
-    fn pause(&mut self) {
+    fn pause(&mut self, scope: Scope) {
         // What is refused during a pause was sent before it, and says nothing new.
         if self.is_paused() {
             return;
         }
-        if let Some(pause) = self.brake.refused() {
+        if let Some(pause) = self.brake.refused(scope) {
             tracing::warn!(seconds = pause.as_secs(), "the push service refuses everything: sending pauses");
             self.pause_until = Some(Instant::now() + pause);
         }

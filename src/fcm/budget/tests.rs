@@ -7,11 +7,7 @@ fn start() -> Instant {
 }
 
 fn to(recipient: i64) -> Charge {
-    Charge::Device { recipient, kind: Kind::Plain }
-}
-
-fn collapsible(recipient: i64) -> Charge {
-    Charge::Device { recipient, kind: Kind::Collapsible }
+    Charge::Device(recipient)
 }
 
 /// A budget whose project is past its ramp at the returned moment.
@@ -56,18 +52,6 @@ fn one_device_does_not_hold_up_another() {
     assert!(matches!(budget.take(to(1), now), Grant::DeviceWaits(wait) if wait <= Duration::from_millis(334)));
     assert_eq!(budget.take(to(2), now), Grant::Go);
     assert_eq!(budget.take(Charge::Topic, now), Grant::Go);
-}
-
-#[test]
-fn collapsible_messages_have_a_budget_of_their_own() {
-    let (mut budget, now) = warm(&Quotas::default());
-    let burst = (0..).take_while(|_| budget.take(collapsible(1), now) == Grant::Go).count();
-    assert_eq!(burst, 20);
-    let Grant::DeviceWaits(wait) = budget.take(collapsible(1), now) else { panic!() };
-    assert_eq!(wait, Duration::from_secs(180));
-    assert_eq!(budget.take(to(1), now), Grant::Go, "others to the same device go");
-    assert_eq!(budget.take(collapsible(1), now + wait), Grant::Go);
-    assert!(matches!(budget.take(collapsible(1), now + wait), Grant::DeviceWaits(_)));
 }
 
 #[test]
@@ -118,7 +102,7 @@ fn memory_is_bounded_whatever_the_number_of_devices() {
 proptest! {
     #[test]
     fn no_window_ever_holds_more_than_a_quota(
-        steps in prop::collection::vec((0u64..3000, 0i64..3, any::<bool>()), 1..300),
+        steps in prop::collection::vec((0u64..3000, 0i64..3), 1..300),
         project in 20u32..200,
         device in 4u32..40,
         hour in 20u32..60,
@@ -131,10 +115,9 @@ proptest! {
         };
         let (mut budget, mut now) = (Budget::new(&quotas), start());
         let mut went: Vec<(Instant, i64)> = Vec::new();
-        for (pause, recipient, collapses) in steps {
+        for (pause, recipient) in steps {
             now += Duration::from_millis(pause);
-            let charge = if collapses { collapsible(recipient) } else { to(recipient) };
-            while budget.take(charge, now) == Grant::Go {
+            while budget.take(to(recipient), now) == Grant::Go {
                 went.push((now, recipient));
             }
         }

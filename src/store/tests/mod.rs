@@ -8,7 +8,7 @@ mod speed;
 mod verbs;
 
 use super::*;
-use crate::chat::delivery::{Arrival, Event};
+use crate::chat::delivery::{Arrival, Event, Tried};
 use crate::chat::id::{MessageId, Owner, Sid, SidSource, Token};
 use crate::chat::way::Way;
 use bytes::Bytes;
@@ -154,7 +154,13 @@ fn accepted() -> Event {
 }
 
 fn retry(due_ms: u64) -> Event {
-    Event::Retry { due_ms, code: "SERVICE_UNAVAILABLE".to_owned(), copies: 1, arrival: Arrival::No }
+    Event::Retry {
+        due_ms,
+        code: "SERVICE_UNAVAILABLE".to_owned(),
+        copies: 1,
+        arrival: Arrival::No,
+        tried: Tried::default(),
+    }
 }
 
 fn ids(taken: &Taken) -> Vec<String> {

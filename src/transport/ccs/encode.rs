@@ -57,6 +57,7 @@ fn time_to_live(deadline_ms: u64, now_ms: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::chat::delivery::Tried;
     use crate::chat::id::{SidSource, Token};
     use crate::chat::push::Push;
     use serde_json::json;
@@ -81,7 +82,7 @@ mod tests {
             recipient: 1,
             accepted_ms: 0,
             deadline_ms: 10_001,
-            attempt: 1,
+            tried: Tried::default(),
         }
     }
 

@@ -6,6 +6,7 @@ use crate::ccs::payload::{Downstream, Inbound, Nack, Outbound, Receipt, Upstream
 use crate::ccs::stanza::Stanza;
 use crate::ccs::write::{self, Spelling};
 use crate::ccs::xml::{Frame, Framer};
+use crate::chat::delivery::Tried;
 use crate::chat::id::{Sid, SidSource, Token};
 use crate::chat::push::{Priority, Push, Target};
 use crate::ops::clock::now_ms;
@@ -223,7 +224,7 @@ impl Bridge {
         };
         self.port
             .sends
-            .send(Send { sid: sid(number), push, recipient, accepted_ms: 0, deadline_ms, attempt: 1 })
+            .send(Send { sid: sid(number), push, recipient, accepted_ms: 0, deadline_ms, tried: Tried::default() })
             .await
             .unwrap();
     }

@@ -54,6 +54,8 @@ pub(super) struct Hub {
     spare: Option<Spare>,
     /// Answers so far that only a project gets that is in order.
     passed: u64,
+    /// Faults of the project since the last of them.
+    faults: u32,
     /// Pauses of the project in a row that FCM set no time for.
     pauses: u32,
     /// That access tokens are refused to us, as it was told.
@@ -137,6 +139,7 @@ impl Hub {
             flights: HashMap::new(),
             spare: None,
             passed: 0,
+            faults: 0,
             pauses: 0,
             denied: None,
             notes,

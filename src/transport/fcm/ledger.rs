@@ -156,10 +156,11 @@ impl Ledger {
         self.ready.values().next().and_then(|sid| self.pending.get(sid))
     }
 
-    /// The message that goes next among those that were not refused for a fault of the project's, or are a probe already.
-    pub(super) fn next_unsuspected(&self) -> Option<&Pending> {
-        let free = |pending: &&Pending| pending.suspect.is_none() || pending.probe.is_some();
-        self.ready.values().filter_map(|sid| self.pending.get(sid)).find(free)
+    /// The message that finds out whether others may go: the one that is about it already, or else the first of those
+    /// that were not refused for a fault of the project's.
+    pub(super) fn next_probe(&self) -> Option<&Pending> {
+        let ready = || self.ready.values().filter_map(|sid| self.pending.get(sid));
+        ready().find(|pending| pending.probe.is_some()).or_else(|| ready().find(|pending| pending.suspect.is_none()))
     }
 
     /// A message that is here.

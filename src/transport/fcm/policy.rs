@@ -1,7 +1,7 @@
 //! From a verdict to what is done with the message: what stays here, and what goes back to the bridge.
 
 use super::OnAmbiguous;
-use crate::chat::delivery;
+use crate::chat::delivery::{self, Tried};
 use crate::fcm::judge::FAULT_WAIT;
 use crate::fcm::verdict::{Arrival, Cause, FEW_TRIES, Refused, Share, Then, TokenAction, Tries};
 use crate::transport::Refusal;
@@ -44,8 +44,8 @@ pub(super) enum Pause {
 /// What has been done about a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Efforts {
-    /// How often it was taken from the bridge, this time included.
-    pub(super) attempt: u32,
+    /// What was tried before this time.
+    pub(super) tried: Tried,
     /// How often it was sent again at once since then.
     pub(super) replays: u32,
 }
@@ -55,19 +55,23 @@ pub(super) fn consequence(refused: &Refused, efforts: Efforts, on_ambiguous: OnA
     let report = |refusal| Consequence::Report { refusal, project: None };
     match refused.then {
         Then::Elsewhere if efforts.replays < REPLAYS_MAX => Consequence::Replay,
-        Then::Elsewhere => report(backoff(FAULT_WAIT, efforts.attempt)),
+        Then::Elsewhere => report(backoff(FAULT_WAIT, efforts.tried)),
         Then::Refresh => Consequence::Refresh,
         Then::Hold(cause) => Consequence::Hold(cause),
         Then::After { wait, whose } => {
-            let refusal = if spent(wait, efforts.attempt) { Refusal::Never } else { Refusal::RetryAfter(wait) };
+            let refusal = if spent(wait, efforts.tried) { Refusal::Never } else { Refusal::RetryAfter(wait) };
             Consequence::Report { refusal, project: (whose == Share::Project).then_some(Pause::Exactly(wait)) }
         }
-        Then::Backoff { tries: Tries::Few, .. } if efforts.attempt >= FEW_TRIES => report(Refusal::Never),
-        Then::Backoff { first, whose, .. } => {
+        Then::Backoff { tries: Tries::Few, .. } if efforts.tried.unknown + 1 >= FEW_TRIES => report(Refusal::Never),
+        Then::Backoff { first, whose, tries } => {
             let project = (whose == Share::Project).then_some(Pause::From(first));
-            Consequence::Report { refusal: backoff(first, efforts.attempt), project }
+            let refusal = match (backoff(first, efforts.tried), tries) {
+                (Refusal::Backoff(first), Tries::Few) => Refusal::Few(first),
+                (refusal, _) => refusal,
+            };
+            Consequence::Report { refusal, project }
         }
-        Then::Undecided => report(undecided(FAULT_WAIT, efforts.attempt, on_ambiguous)),
+        Then::Undecided => report(undecided(FAULT_WAIT, efforts.tried, on_ambiguous)),
         Then::Never | Then::NeverTellOperator => report(match (refused.token, refused.then) {
             (TokenAction::Remove, _) => Refusal::BadToken,
             (TokenAction::Quarantine, _) => Refusal::Quarantine,
@@ -78,9 +82,9 @@ pub(super) fn consequence(refused: &Refused, efforts: Efforts, on_ambiguous: OnA
 }
 
 /// What becomes of a message that may have arrived, where nobody knows.
-pub(super) fn undecided(first: Duration, attempt: u32, on_ambiguous: OnAmbiguous) -> Refusal {
+pub(super) fn undecided(first: Duration, tried: Tried, on_ambiguous: OnAmbiguous) -> Refusal {
     match on_ambiguous {
-        OnAmbiguous::Retry => backoff(first, attempt),
+        OnAmbiguous::Retry => backoff(first, tried),
         OnAmbiguous::Report => Refusal::Never,
     }
 }
@@ -101,16 +105,15 @@ pub(super) fn arrival(refused: &Refused) -> delivery::Arrival {
     }
 }
 
-/// The bridge doubles the wait with each attempt, so the waits up to the next one add up to the first one times one
-/// less than a power of two.
-fn backoff(first: Duration, attempt: u32) -> Refusal {
-    let waits = 1u32.checked_shl(attempt).map_or(u32::MAX, |power| power - 1);
-    if first.saturating_mul(waits) > RETRY_FOR { Refusal::Never } else { Refusal::Backoff(first) }
+/// Whether the waits up to the next try, which the bridge doubles, are more than a message is worth.
+fn backoff(first: Duration, tried: Tried) -> Refusal {
+    let waits = tried.waited().saturating_add(tried.next(first));
+    if waits > RETRY_FOR { Refusal::Never } else { Refusal::Backoff(first) }
 }
 
-/// Whether waits like this one, up to the next, are more than a message is worth.
-fn spent(wait: Duration, attempt: u32) -> bool {
-    wait.saturating_mul(attempt.saturating_sub(1)) > RETRY_FOR
+/// The same for a wait that FCM asks for. The first is kept, however long.
+fn spent(wait: Duration, tried: Tried) -> bool {
+    !tried.waited().is_zero() && tried.waited().saturating_add(wait) > RETRY_FOR
 }
 
 #[cfg(test)]
@@ -125,9 +128,11 @@ mod tests {
         Refused { then, token, arrival, code: Code::ServiceUnavailable, detail: String::new() }
     }
 
-    fn of(then: Then, attempt: u32) -> Consequence {
-        consequence(&refused(then), Efforts { attempt, replays: 0 }, OnAmbiguous::Retry)
+    fn of(then: Then, tried: Tried) -> Consequence {
+        consequence(&refused(then), Efforts { tried, replays: 0 }, OnAmbiguous::Retry)
     }
+
+    const FIRST: Tried = Tried { waited_ms: 0, unknown: 0 };
 
     fn report(refusal: Refusal) -> Consequence {
         Consequence::Report { refusal, project: None }
@@ -143,48 +148,72 @@ mod tests {
             (Then::Hold(Cause::ApiDisabled), Consequence::Hold(Cause::ApiDisabled)),
             (recipient(MINUTE), report(Refusal::RetryAfter(MINUTE))),
             (again(Share::Recipient, Tries::UntilExpiry), report(Refusal::Backoff(FAULT_WAIT))),
-            (again(Share::Recipient, Tries::Few), report(Refusal::Backoff(FAULT_WAIT))),
+            (again(Share::Recipient, Tries::Few), report(Refusal::Few(FAULT_WAIT))),
             (Then::Undecided, report(Refusal::Backoff(FAULT_WAIT))),
             (Then::Never, report(Refusal::Never)),
             (Then::NeverTellOperator, report(Refusal::Operator)),
         ] {
-            assert_eq!(of(then, 1), expected, "{then:?}");
+            assert_eq!(of(then, FIRST), expected, "{then:?}");
         }
         let pause = |refusal, pause| Consequence::Report { refusal, project: Some(pause) };
         let project = Then::After { wait: MINUTE, whose: Share::Project };
-        assert_eq!(of(project, 1), pause(Refusal::RetryAfter(MINUTE), Pause::Exactly(MINUTE)));
+        assert_eq!(of(project, FIRST), pause(Refusal::RetryAfter(MINUTE), Pause::Exactly(MINUTE)));
         let project = again(Share::Project, Tries::UntilExpiry);
-        assert_eq!(of(project, 1), pause(Refusal::Backoff(FAULT_WAIT), Pause::From(FAULT_WAIT)));
+        assert_eq!(of(project, FIRST), pause(Refusal::Backoff(FAULT_WAIT), Pause::From(FAULT_WAIT)));
     }
 
     #[test]
     fn a_token_pays_only_for_a_word_about_the_token() {
         let with = |token| {
             let refused = Refused { token, ..refused(Then::Never) };
-            consequence(&refused, Efforts { attempt: 1, replays: 0 }, OnAmbiguous::Retry)
+            consequence(&refused, Efforts { tried: FIRST, replays: 0 }, OnAmbiguous::Retry)
         };
         assert_eq!(with(TokenAction::Remove), report(Refusal::BadToken));
         assert_eq!(with(TokenAction::Quarantine), report(Refusal::Quarantine));
     }
 
+    /// Refused again and again in the same way: the refusals before the last, and the waits after them.
+    fn life(then: Then, mut tried: Tried) -> (u32, Duration) {
+        for tries in 0..100 {
+            let Consequence::Report { refusal, .. } = of(then, tried) else { panic!() };
+            match refusal.again(tried, Duration::MAX) {
+                Some((_, more)) => tried = more,
+                None => return (tries, tried.waited()),
+            }
+        }
+        panic!("it is tried for ever");
+    }
+
     #[test]
     fn an_hour_of_waits_is_the_end() {
-        let tries = |first| {
-            let then = Then::Backoff { first, whose: Share::Recipient, tries: Tries::UntilExpiry };
-            (1..100).find(|attempt| of(then, *attempt) == report(Refusal::Never)).unwrap()
-        };
+        let again = |first, tries| Then::Backoff { first, whose: Share::Recipient, tries };
+        let asked = |wait| Then::After { wait, whose: Share::Recipient };
+        let seconds = Duration::from_secs;
         // 10 s doubling: eight waits are 2550 s, nine are 5110 s. 60 s doubling: five are 1860 s, six are 3780 s.
-        assert_eq!((tries(FAULT_WAIT), tries(MINUTE)), (9, 6));
+        assert_eq!(life(again(FAULT_WAIT, Tries::UntilExpiry), FIRST), (8, seconds(2550)));
+        assert_eq!(life(again(MINUTE, Tries::UntilExpiry), FIRST), (5, seconds(1860)));
+        assert_eq!(life(asked(RETRY_FOR), FIRST), (1, RETRY_FOR));
+    }
+
+    #[test]
+    fn each_cause_counts_only_what_it_cost() {
+        let short = Then::After { wait: Duration::from_secs(1), whose: Share::Recipient };
+        let mut tried = FIRST;
+        for _ in 0..9 {
+            let Consequence::Report { refusal, .. } = of(short, tried) else { panic!() };
+            tried = refusal.again(tried, Duration::MAX).unwrap().1;
+        }
+        let fault = Then::Backoff { first: FAULT_WAIT, whose: Share::Recipient, tries: Tries::UntilExpiry };
+        assert_eq!(of(fault, tried), report(Refusal::Backoff(FAULT_WAIT)));
+        assert_eq!(Refusal::Backoff(FAULT_WAIT).again(tried, Duration::MAX).unwrap().0, Duration::from_secs(19));
         let few = Then::Backoff { first: FAULT_WAIT, whose: Share::Recipient, tries: Tries::Few };
-        assert_eq!(of(few, FEW_TRIES), report(Refusal::Never));
-        let asked = Then::After { wait: RETRY_FOR, whose: Share::Recipient };
-        assert_eq!((of(asked, 2), of(asked, 3)), (report(Refusal::RetryAfter(RETRY_FOR)), report(Refusal::Never)));
+        assert_eq!(life(few, tried).0, FEW_TRIES - 1);
     }
 
     #[test]
     fn an_ambiguous_end_is_reported_where_no_duplicate_is_wanted() {
         let refused = Refused { arrival: Arrival::Possible, ..refused(Then::Undecided) };
-        let efforts = Efforts { attempt: 1, replays: 0 };
+        let efforts = Efforts { tried: FIRST, replays: 0 };
         assert_eq!(consequence(&refused, efforts, OnAmbiguous::Report), report(Refusal::Never));
         assert_eq!(code(&refused, Refusal::Never), AMBIGUOUS);
         assert_eq!(arrival(&refused), delivery::Arrival::Possible);
@@ -193,7 +222,7 @@ mod tests {
 
     #[test]
     fn a_peer_that_processes_nothing_is_not_asked_in_a_tight_loop() {
-        let efforts = Efforts { attempt: 1, replays: REPLAYS_MAX };
+        let efforts = Efforts { tried: FIRST, replays: REPLAYS_MAX };
         let then = consequence(&refused(Then::Elsewhere), efforts, OnAmbiguous::Retry);
         assert_eq!(then, report(Refusal::Backoff(FAULT_WAIT)));
     }

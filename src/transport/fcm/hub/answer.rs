@@ -13,6 +13,8 @@ use crate::transport::fcm::policy::{self, Consequence, Efforts, Pause};
 use crate::transport::{Change, Refusal, Report};
 use std::time::Duration;
 
+/// Faults of the project in a row that are not those of single messages, whatever passed before.
+const FAULTS_MIN: u32 = 3;
 /// Longest pause of a project that FCM did not ask for in so many words.
 const PAUSE_MAX: Duration = Duration::from_secs(3600);
 
@@ -22,12 +24,20 @@ impl Hub {
         let Some(flight) = self.flights.remove(&sid) else { return };
         self.pool.done(connection, reply.into());
         let Some(pending) = self.ledger.get_mut(sid) else { return };
-        let efforts = Efforts { attempt: pending.send.attempt, replays: pending.replays };
+        let efforts = Efforts { tried: pending.send.tried, replays: pending.replays };
         let recipient = pending.send.recipient;
         let asked = Asked { target: &flight.target, access: flight.access, now_unix_s: now_ms() / 1000 };
         let mut verdict = judge(&reply.outcome(), &asked);
-        if self.passed > pending.suspect.unwrap_or(flight.passed) {
-            acquit_project(&mut verdict);
+        let suspect = pending.suspect;
+        if is_fault(&verdict) {
+            self.faults += 1;
+            let alone = match suspect {
+                Some(before) => self.passed > before,
+                None => self.passed > flight.passed && self.faults < FAULTS_MIN,
+            };
+            if alone {
+                acquit_project(&mut verdict);
+            }
         }
         let consequence = match &verdict {
             Verdict::Sent { .. } => None,
@@ -38,7 +48,14 @@ impl Hub {
             let refresh = consequence == Some(Consequence::Refresh);
             return self.again(sid, flight, if refresh { Hitch::Token } else { Hitch::Connection(connection) });
         }
-        self.passed += u64::from(shows_all_well(&verdict));
+        if shows_all_well(&verdict) {
+            self.passed += 1;
+            self.faults = 0;
+        }
+        if has_bad_token(&verdict) {
+            // The next probe shall not go with it.
+            self.wallet.refuse(flight.generation);
+        }
         let before = self.breaker.cause();
         let reaction = self.breaker.answered(flight.ticket, &verdict, recipient, std_now());
         self.tell_breaker(before, &verdict, connection);
@@ -52,7 +69,7 @@ impl Hub {
             }
             (Verdict::Refused(refused), _) if policy::arrival(&refused) == Arrival::Possible => {
                 // What may have arrived is marked on disk before it goes again.
-                self.report(sid, &refused, policy::undecided(FAULT_WAIT, efforts.attempt, self.config.on_ambiguous));
+                self.report(sid, &refused, policy::undecided(FAULT_WAIT, efforts.tried, self.config.on_ambiguous));
             }
             (Verdict::Refused(_), _) => self.keep(sid),
         }
@@ -102,7 +119,7 @@ impl Hub {
         tracing::debug!(%sid, code, ?refusal, "message refused");
         let detail = refused.detail.clone();
         self.outbox.push_back(Report::Refused { sid, refusal, code: code.to_owned(), detail, copies, arrival });
-        if let Refusal::RetryAfter(wait) | Refusal::Backoff(wait) = refusal {
+        if let Refusal::RetryAfter(wait) | Refusal::Backoff(wait) | Refusal::Few(wait) = refusal {
             self.defer_line(send.recipient, sid, wait);
         }
     }
@@ -146,6 +163,14 @@ impl Hub {
 enum Hitch {
     Token,
     Connection(u64),
+}
+
+fn has_bad_token(verdict: &Verdict) -> bool {
+    matches!(verdict, Verdict::Refused(Refused { then: Then::Hold(Cause::Unauthenticated), .. }))
+}
+
+fn is_fault(verdict: &Verdict) -> bool {
+    matches!(verdict, Verdict::Refused(Refused { then: Then::Hold(_), .. }))
 }
 
 /// Whether the project and its credentials are in order, as far as an answer can show it.

@@ -4,7 +4,7 @@ use super::{Flight, Hub, Spare, TICK};
 use crate::chat::id::Sid;
 use crate::chat::push::{Push, TTL_MAX, Target};
 use crate::fcm::breaker::{Admission, Ticket};
-use crate::fcm::budget::{Charge, Grant, Kind};
+use crate::fcm::budget::{Charge, Grant};
 use crate::fcm::request::{Request, RequestError, translate};
 use crate::fcm::target;
 use crate::fcm::verdict::Access;
@@ -89,7 +89,7 @@ impl Hub {
     /// not refused itself, for the fault may be with those that were, and nobody else shall wait for them.
     fn candidate(&self, now: Instant) -> Option<&Pending> {
         let anybody = self.spare.as_ref().is_some_and(|spare| spare.anybody <= now);
-        if self.breaker.cause().is_none() || anybody { self.ledger.next() } else { self.ledger.next_unsuspected() }
+        if self.breaker.cause().is_none() || anybody { self.ledger.next() } else { self.ledger.next_probe() }
     }
 
     /// A connection that would not process a message is not asked again at once, while another may be had.
@@ -160,7 +160,7 @@ impl Hub {
     /// When nobody was there for the probe that is due, the next message will be it; and somebody has to send one. Those
     /// that were refused have to wait a moment for a better one.
     pub(super) fn keep_probe(&mut self, now: Instant) {
-        let idle = self.flights.is_empty() && self.ledger.next_unsuspected().is_none();
+        let idle = self.flights.is_empty() && self.ledger.next_probe().is_none();
         if self.spare.is_some() || !idle || self.breaker.cause().is_none() {
             return;
         }
@@ -188,9 +188,8 @@ fn ttl_left(send: &Send, now_ms: u64) -> u32 {
 }
 
 fn charge(push: &Push, recipient: i64) -> Charge {
-    let kind = if push.collapse.is_some() { Kind::Collapsible } else { Kind::Plain };
     match push.target {
-        Target::Token(_) => Charge::Device { recipient, kind },
+        Target::Token(_) => Charge::Device(recipient),
         Target::Topic(_) | Target::Condition(_) => Charge::Topic,
     }
 }

@@ -4,8 +4,8 @@
 use super::house::{House, config, message, sids, soon};
 use super::peer::{CANCEL, Peer, REFUSED_STREAM};
 use super::{FcmConfig, Sid};
-use crate::chat::delivery::Arrival;
-use crate::transport::{Refusal, Report};
+use crate::chat::delivery::{Arrival, Tried};
+use crate::transport::Report;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
@@ -51,7 +51,7 @@ async fn each_message_ends_once_and_only_a_marked_one_is_seen_twice() {
 /// The bridge's part: it sends again what is to be sent again, and keeps a recipient's order while it waits.
 struct Bridge {
     waiting: VecDeque<(Sid, i64)>,
-    attempts: HashMap<Sid, u32>,
+    tried: HashMap<Sid, Tried>,
     recipients: HashMap<Sid, i64>,
     /// What waits for another try, oldest first, by recipient.
     retries: HashMap<i64, BTreeMap<Sid, Instant>>,
@@ -70,8 +70,8 @@ impl Bridge {
     fn new() -> Self {
         let waiting: VecDeque<(Sid, i64)> = sids(MESSAGES).into_iter().zip((0..RECIPIENTS).cycle()).collect();
         let recipients = waiting.iter().copied().collect();
-        let (attempts, retries) = (HashMap::new(), HashMap::new());
-        Self { waiting, attempts, recipients, retries, ended: HashMap::new(), doubted: HashSet::new() }
+        let (tried, retries) = (HashMap::new(), HashMap::new());
+        Self { waiting, tried, recipients, retries, ended: HashMap::new(), doubted: HashSet::new() }
     }
 
     async fn exchange(&mut self, house: &mut House) {
@@ -83,9 +83,8 @@ impl Bridge {
                 permit = house.port.sends.reserve(), if next.is_some() => {
                     let (sid, recipient) = next.unwrap();
                     self.took(sid, recipient);
-                    let attempt = self.attempts.entry(sid).or_default();
-                    *attempt += 1;
-                    permit.unwrap().send(crate::transport::Send { attempt: *attempt, ..message(sid, recipient) });
+                    let tried = *self.tried.entry(sid).or_default();
+                    permit.unwrap().send(crate::transport::Send { tried, ..message(sid, recipient) });
                 }
                 report = house.port.reports.recv() => self.hear(report.unwrap()),
                 () = tokio::time::sleep_until(wake.max(Instant::now() + LOOK_AGAIN)), if next.is_none() => {}
@@ -122,19 +121,15 @@ impl Bridge {
             }
             Report::Refused { sid, refusal, copies, arrival, .. } => {
                 self.doubt(sid, copies > 1 || arrival == Arrival::Possible);
-                match refusal {
-                    Refusal::RetryAfter(wait) => self.later(sid, wait),
-                    Refusal::Backoff(first) => {
-                        let doublings = self.attempts[&sid] - 1;
-                        self.later(sid, first * 2u32.pow(doublings.min(10)));
+                match refusal.again(self.tried[&sid], Duration::MAX) {
+                    Some((wait, tried)) => {
+                        self.tried.insert(sid, tried);
+                        self.later(sid, wait);
                     }
-                    _ => self.end(sid, Refused::Yes),
+                    None => self.end(sid, Refused::Yes),
                 }
             }
-            Report::Deferred { sid, wait } => {
-                *self.attempts.get_mut(&sid).unwrap() -= 1;
-                self.later(sid, wait);
-            }
+            Report::Deferred { sid, wait } => self.later(sid, wait),
             Report::Connection { .. } => {}
             other => panic!("{other:?}"),
         }

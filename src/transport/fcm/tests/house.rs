@@ -1,6 +1,7 @@
 //! The hub with the test on all its other ends: the bridge, FCM, and the server of access tokens.
 
 use super::peer::Peer;
+use crate::chat::delivery::Tried;
 use crate::chat::id::{Sid, SidSource, Token};
 use crate::chat::push::{Priority, Push, Target};
 use crate::ops::clock::now_ms;
@@ -136,7 +137,7 @@ pub(in crate::transport::fcm) fn message(sid: Sid, recipient: i64) -> Send {
         recipient,
         accepted_ms,
         deadline_ms: accepted_ms + HOUR_MS,
-        attempt: 1,
+        tried: Tried::default(),
     }
 }
 

@@ -109,10 +109,10 @@ async fn taken_is_taken_though_the_rest_of_the_answer_never_comes() {
 async fn half_a_refusal_is_judged_by_its_status_and_what_came_of_it() {
     use Arrival::{No, Possible};
     let after = |seconds| Refusal::RetryAfter(Duration::from_secs(seconds));
-    let backoff = Refusal::Backoff(10 * SECOND);
+    let (backoff, few) = (Refusal::Backoff(10 * SECOND), Refusal::Few(10 * SECOND));
     for (status, headers, body, expected) in [
-        ("404", &[JSON][..], &UNREGISTERED[..30], (backoff, "INTERNAL_SERVER_ERROR", No)),
-        ("403", &[JSON], b"", (backoff, "INTERNAL_SERVER_ERROR", No)),
+        ("404", &[JSON][..], &UNREGISTERED[..30], (few, "INTERNAL_SERVER_ERROR", No)),
+        ("403", &[JSON], b"", (few, "INTERNAL_SERVER_ERROR", No)),
         // All of it but its end.
         ("404", &[JSON], UNREGISTERED, (Refusal::BadToken, "DEVICE_UNREGISTERED", No)),
         ("413", &[HTML], b"<html>", (Refusal::Never, "INVALID_JSON", No)),

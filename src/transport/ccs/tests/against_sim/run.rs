@@ -6,6 +6,7 @@ use super::pipe::{Item, Weather};
 use super::script::{Action, Case, faults};
 use crate::ccs::event::{Event, Reason};
 use crate::ccs::session::Input;
+use crate::chat::delivery::Tried;
 use crate::chat::id::{Sid, SidSource, Token};
 use crate::chat::push::{Priority, Push, Target};
 use crate::sim::SimConfig;
@@ -269,7 +270,7 @@ impl Run {
                 recipient: device.into(),
                 accepted_ms: 0,
                 deadline_ms: u64::MAX,
-                attempt: 1,
+                tried: Tried::default(),
             });
         }
     }
