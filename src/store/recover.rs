@@ -8,6 +8,7 @@ use crate::chat::delivery::{Event, State};
 use crate::chat::id::Sid;
 use crate::chat::way::Way;
 use rusqlite::{Connection, params};
+use std::fmt;
 
 /// One pass over all rows. A settled row is short, so this reads a million of them in about a second; an index over what
 /// is unsettled would cost every message two writes to save it.
@@ -42,7 +43,7 @@ pub struct Retrying {
 }
 
 /// What was found at the start.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Clone, PartialEq, Eq, Default)]
 pub struct Recovery {
     /// Deliveries that were in flight; they are due again, and marked.
     pub crashed: u64,
@@ -60,6 +61,22 @@ pub struct Recovery {
     pub spool_rows: u64,
     /// The newest id on disk: new ones must be greater.
     pub last_sid: Option<Sid>,
+}
+
+/// For the log: of what may be many, how many.
+impl fmt::Debug for Recovery {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Recovery")
+            .field("crashed", &self.crashed)
+            .field("rerouted", &self.rerouted)
+            .field("redelivered", &self.redelivered)
+            .field("former", &self.former.len())
+            .field("retrying", &self.retrying.len())
+            .field("queue_rows", &self.queue_rows)
+            .field("spool_rows", &self.spool_rows)
+            .field("last_sid", &self.last_sid)
+            .finish()
+    }
 }
 
 /// Puts the file in order and reads what is kept in memory.

@@ -137,3 +137,12 @@ async fn a_parked_message_is_shown_without_a_time() {
     let [Trace::Delivery(life)] = &traces[..] else { panic!("{traces:?}") };
     assert_eq!(life.due_at, None);
 }
+
+#[test]
+fn the_log_line_of_a_start_stays_short() {
+    let mut sids = SidSource::default();
+    let retrying = |n| Retrying { recipient: n, way: Way::Ccs, sid: sids.next(NOW, 0) };
+    let recovery = Recovery { retrying: (0..4096).map(retrying).collect(), ..Recovery::default() };
+    let line = format!("{recovery:?}");
+    assert!(line.contains("retrying: 4096") && line.len() < 300, "{line}");
+}
