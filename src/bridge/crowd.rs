@@ -4,12 +4,8 @@
 use crate::transport::LINE_MAX;
 use std::collections::HashMap;
 
-/// How much later each message of a crowd is looked at than the one before, in milliseconds. A device takes a few in a
-/// second (fcm-v1.md 3.5), a topic as many as there are round trips.
-const PACE_MS: u64 = 100;
-
 /// How many messages of each recipient the transport has, or is about to get.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Crowd(HashMap<i64, usize>);
 
 impl Crowd {
@@ -22,12 +18,12 @@ impl Crowd {
         Self(counts)
     }
 
-    /// Counts a message; how long it has to wait if there is no place for it yet, in milliseconds.
-    pub(super) fn come(&mut self, recipient: i64) -> Option<u64> {
+    /// Takes a place for one more message; false if there is none.
+    pub(super) fn takes(&mut self, recipient: i64) -> bool {
         let count = self.0.entry(recipient).or_insert(0);
-        *count += 1;
-        let behind = count.checked_sub(LINE_MAX).filter(|behind| *behind > 0)?;
-        Some(u64::try_from(behind).map_or(u64::MAX, |behind| behind.saturating_mul(PACE_MS)))
+        let room = *count < LINE_MAX;
+        *count += usize::from(room);
+        room
     }
 }
 
@@ -36,10 +32,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn those_beyond_the_line_wait_each_longer_than_the_one_before() {
+    fn a_recipient_has_as_many_places_as_its_line() {
         let mut crowd = Crowd::of(std::iter::repeat_n(7, LINE_MAX - 1).chain([8]));
-        let waits: Vec<_> = (0..3).map(|_| crowd.come(7)).collect();
-        assert_eq!(waits, [None, Some(PACE_MS), Some(2 * PACE_MS)]);
-        assert_eq!(crowd.come(8), None, "others are not concerned");
+        let places: Vec<_> = (0..3).map(|_| crowd.takes(7)).collect();
+        assert_eq!(places, [true, false, false]);
+        assert!(crowd.takes(8), "others are not concerned");
     }
 }

@@ -92,7 +92,7 @@ impl Hall {
         let mut books: BTreeMap<Way, OrderBook> = ways.map(|way| (way, OrderBook::default())).collect();
         for message in &recovery.retrying {
             if let Some(book) = books.get_mut(&message.way) {
-                book.retry(message.recipient, message.sid.row(), message.due_ms);
+                book.retry(message.recipient, message.sid.row());
             }
         }
         let books = books.into_iter().map(|(way, book)| (way, Arc::new(Mutex::new(book)))).collect();
@@ -104,13 +104,13 @@ impl Hall {
         self.books.get(way).cloned().unwrap_or_default()
     }
 
-    /// Nobody has to wait for this message any more. If it was to be tried again later, those behind it were put off as
-    /// far; they are looked at again now.
+    /// Nobody has to wait for this message any more. If it was to be tried again, those behind it were parked; the first of
+    /// them is looked at again now.
     pub(crate) async fn let_pass(&self, way: &Way, recipient: i64, sid: Sid) -> Result<(), StoreError> {
         let waited_for = locked(&self.book(way)).settled(recipient, sid.row());
         if waited_for {
-            // Only after the book has let go of it, or they would be put off once more.
-            // A crash before the commit is no harm: the start looks at all that were put off.
+            // Only after the book has let go of it, or they would be parked once more.
+            // A crash before the commit is no harm: the start looks at the first of all that are parked.
             let _committed = self.store.unpark(recipient, way).await?;
         }
         Ok(())

@@ -22,7 +22,7 @@ use crate::chat::status::TokenAction;
 use crate::chat::way::Way;
 use crate::ops::clock::now_ms;
 use crate::ops::metrics::Metric;
-use crate::store::{Claimed, Committed, DueQuery, Recorded, StoreError, Taken};
+use crate::store::{Claimed, Committed, DueQuery, Gate, Hold, Recorded, StoreError, Taken};
 use crate::transport::{Link, Port, Send, Tag};
 use ready::Ready;
 use std::collections::{HashMap, VecDeque};
@@ -33,8 +33,11 @@ use tokio_util::sync::CancellationToken;
 
 /// Most answers that wait for their commit at one time.
 const COMMITS_MAX: usize = 4_096;
-/// How often the store is asked for work when nothing rings; due times and parked messages are found by it.
+/// How often the store is asked for work when nothing rings; due times are found by it.
 const LOOK: Duration = Duration::from_millis(250);
+/// How long the next message of a crowd waits for a place, in milliseconds. A device takes a few in a second (fcm-v1.md
+/// 3.5), a topic as many as there are round trips.
+const PACE_MS: u64 = 100;
 
 /// A message that the transport has.
 #[derive(Debug, Clone)]
@@ -158,16 +161,28 @@ impl Pusher {
         if !wanted || self.is_paused() || !self.is_up() || stop.is_cancelled() {
             return Ok(());
         }
-        let (book, now) = (Arc::clone(&self.book), now_ms());
-        let crowd = self.crowd().map(Mutex::new);
-        let blocked = move |recipient: i64, row: i64| {
-            let behind = locked(&book).blocked(recipient, row, now);
-            behind.or_else(|| Some(now.saturating_add(locked(crowd.as_ref()?).come(recipient)?)))
-        };
-        let query = DueQuery { way: self.way.clone(), now, limit, blocked: Arc::new(blocked) };
+        let now = now_ms();
+        let query = DueQuery { way: self.way.clone(), now, limit, gate: self.gate(now) };
+        // Whatever rings from here on is news that the answer may not know of.
+        self.more = false;
         self.taking = Some(self.hall.store.take_due(query).await?);
         self.ready.asked();
         Ok(())
+    }
+
+    /// Who has to wait: what is behind a retry for the end of it, what finds no place with the transport for a moment.
+    fn gate(&self, now: u64) -> Gate {
+        let (book, crowd) = (Arc::clone(&self.book), self.crowd());
+        Gate::new(move || {
+            let (book, mut crowd) = (Arc::clone(&book), crowd.clone());
+            move |recipient, row| {
+                if locked(&book).blocks(recipient, row) {
+                    return Some(Hold::UntilCalled);
+                }
+                let full = crowd.as_mut().is_some_and(|crowd| !crowd.takes(recipient));
+                full.then(|| Hold::Until(now.saturating_add(PACE_MS)))
+            }
+        })
     }
 
     /// Over v1 a recipient's messages go one at a time; over CCS many are under way together.
@@ -177,7 +192,8 @@ impl Pusher {
     }
 
     async fn taken(&mut self, taken: Taken) -> Result<(), StoreError> {
-        self.more = !taken.claimed.is_empty();
+        // It hands out, and looks at, so many at a time.
+        self.more |= taken.next_due.is_some_and(|due| due <= now_ms());
         broom::expired(&self.hall, &taken.expired).await?;
         for message in taken.claimed {
             match Push::from_body(&message.body) {
@@ -210,7 +226,7 @@ impl Pusher {
     /// The next message for the transport. What has come to be behind a refused one meanwhile goes back.
     async fn next_ready(&mut self) -> Result<Option<Send>, StoreError> {
         while let Some((send, passes)) = self.ready.pop() {
-            let blocked = self.book().blocked(send.recipient, send.sid.row(), now_ms()).is_some();
+            let blocked = self.book().blocks(send.recipient, send.sid.row());
             if !passes && !blocked {
                 self.hall.metrics.count(Metric::DownstreamAttempts);
                 return Ok(Some(send));

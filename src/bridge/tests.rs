@@ -2,6 +2,7 @@
 
 mod attendance;
 mod downstream;
+mod lines;
 mod upstream;
 mod ways;
 

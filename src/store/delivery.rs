@@ -1,6 +1,7 @@
 //! One row of `deliveries`: reading it, moving it one step, telling its sender.
 
 use super::desk::{Desk, Settled, bytes_of};
+use super::line;
 use super::outbox::{self, Document, Origin};
 use super::sweep::Overdue;
 use super::{from_sql, sql_ms};
@@ -113,7 +114,7 @@ impl Delivery {
         at: u64,
     ) -> rusqlite::Result<Option<&'static [Status]>> {
         let Some(step) = self.life.step(event) else { return Ok(None) };
-        let was_unsent = self.life.unsent();
+        let was = self.life;
         self.life = step.life;
         self.note_facts(event);
         for status in step.tell {
@@ -127,8 +128,11 @@ impl Delivery {
         if let Some(entry) = log_entry(event, at) {
             desk.execute(LOG, params![self.sid.row(), entry, LOG_MAX])?;
         }
-        if was_unsent && !self.life.unsent() {
+        if was.unsent() && !self.life.unsent() {
             desk.draft.counts.unqueue(self.body_bytes);
+        }
+        if was.state == State::Due {
+            desk.draft.due |= line::move_up(desk, self.recipient, &self.way.to_string())?;
         }
         if self.life.settled() {
             desk.draft.deliveries.add(Settled { at, row: self.sid.row() });

@@ -2,11 +2,12 @@
 //!
 //! What waited for its time (or was on its way once) goes before what never waited, so a backlog cannot starve retries.
 //! Per recipient the order of acceptance holds whatever is put off: nothing overtakes an older message of the same
-//! recipient that waits for its time. A message behind another of its order key takes its place when its turn comes;
-//! what was due before that may go first.
+//! recipient that waits for its time ([`super::line`]). A message behind another of its order key takes its place when
+//! its turn comes; what was due before that may go first.
 
 use super::delivery::{Delivery, sid};
 use super::desk::Desk;
+use super::line::{self, Hold, PARKED};
 use super::sweep::Overdue;
 use super::{from_sql, sql_ms};
 use crate::chat::delivery::{Event, Life, State, Tried};
@@ -18,7 +19,7 @@ use rusqlite::{OptionalExtension, Params, Row, params};
 use std::fmt;
 use std::sync::Arc;
 
-/// Rows looked at by one call, so that a long line of blocked recipients does not hold up the writer thread.
+/// Rows of each queue looked at by one call, so that a long line of blocked messages does not hold up the writer thread.
 const SCAN_MAX: usize = 1000;
 
 pub(super) const TIMED: &str =
@@ -30,15 +31,9 @@ pub(super) const FRESH: &str =
     body FROM deliveries
     WHERE state = 0 AND way = ?2 AND due_at IS NULL ORDER BY row LIMIT ?1";
 const CLAIM: &str = "UPDATE deliveries SET state = ?2, attempt = ?3, claimed_at = ?4 WHERE row = ?1";
-/// Those that were put off because of another, not those that were refused themselves.
-const UNPARK: &str = "UPDATE deliveries SET due_at = 0
-    WHERE recipient = ?1 AND way = ?2 AND state = 0 AND due_at > 0 AND attempt = 0";
-const PARK: &str = "UPDATE deliveries SET due_at = ?2 WHERE row = ?1";
 pub(super) const ANY_TIMED: &str =
     "SELECT due_at FROM deliveries WHERE state = 0 AND way = ?1 AND due_at >= 0 ORDER BY due_at LIMIT 1";
 pub(super) const ANY_FRESH: &str = "SELECT 1 FROM deliveries WHERE state = 0 AND way = ?1 AND due_at IS NULL LIMIT 1";
-pub(super) const OLDER: &str = "SELECT due_at FROM deliveries
-    WHERE recipient = ?1 AND row < ?2 AND way = ?3 AND state = 0 AND due_at IS NOT NULL ORDER BY row DESC LIMIT 1";
 
 /// What to hand out.
 #[derive(Clone)]
@@ -49,9 +44,8 @@ pub struct DueQuery {
     pub now: u64,
     /// At most this many.
     pub limit: usize,
-    /// Until when (Unix milliseconds) the message `row` of `recipient` has to wait: `blocked(recipient, row)`. It runs
-    /// on the writer thread, perhaps more than once per row.
-    pub blocked: Arc<dyn Fn(i64, i64) -> Option<u64> + Send + Sync>,
+    /// Who has to wait.
+    pub gate: Gate,
 }
 
 impl fmt::Debug for DueQuery {
@@ -61,6 +55,22 @@ impl fmt::Debug for DueQuery {
             .field("now", &self.now)
             .field("limit", &self.limit)
             .finish_non_exhaustive()
+    }
+}
+
+/// Says of each message that could go whether it has to wait. It is asked on the writer thread, in the order in which they
+/// go, and what it lets through is handed out.
+#[derive(Clone)]
+pub struct Gate(Arc<dyn Fn() -> Guard + Send + Sync>);
+
+/// `guard(recipient, row)`.
+type Guard = Box<dyn FnMut(i64, i64) -> Option<Hold>>;
+
+impl Gate {
+    /// `post` posts a guard. A batch that the disk refuses runs again, each time with a new one, so a guard may count whom
+    /// it lets through.
+    pub fn new<G: FnMut(i64, i64) -> Option<Hold> + 'static>(post: impl Fn() -> G + Send + Sync + 'static) -> Self {
+        Self(Arc::new(move || Box::new(post())))
     }
 }
 
@@ -122,22 +132,10 @@ pub enum Recorded {
 
 pub(super) fn take_due(desk: &mut Desk<'_>, query: &DueQuery) -> rusqlite::Result<Taken> {
     let way = query.way.to_string();
-    let parked = any_timed(desk, &way)?.is_some();
-    let mut round = Round { query, way, claimed: Vec::new(), expired: Vec::new(), scanned: 0, parked };
-    while let Some(room) = round.room() {
-        let rows = select(desk, TIMED, params![sql_ms(query.now), room, round.way])?;
-        if rows.is_empty() {
-            break;
-        }
-        round.handle(desk, rows)?;
-    }
-    while let Some(room) = round.room() {
-        let rows = select(desk, FRESH, params![room, round.way])?;
-        if rows.is_empty() {
-            break;
-        }
-        round.handle(desk, rows)?;
-    }
+    let lines = any_timed(desk, &way)?.is_some();
+    let mut round = Round { query, way, guard: (query.gate.0)(), claimed: Vec::new(), expired: Vec::new(), lines };
+    round.scan(desk, Queue::Timed)?;
+    round.scan(desk, Queue::Fresh)?;
     let next_due = next_due(desk, &round.way)?;
     Ok(Taken { claimed: round.claimed, expired: round.expired, next_due })
 }
@@ -147,7 +145,7 @@ pub(super) fn next_due(desk: &Desk<'_>, way: &str) -> rusqlite::Result<Option<u6
     if desk.conn.prepare_cached(ANY_FRESH)?.query_row([way], |_| Ok(())).optional()?.is_some() {
         return Ok(Some(0));
     }
-    Ok(any_timed(desk, way)?.map(from_sql))
+    Ok(any_timed(desk, way)?.filter(|&due| due != PARKED).map(from_sql))
 }
 
 pub(super) fn record(desk: &mut Desk<'_>, sid: Sid, event: &Event, at: u64) -> rusqlite::Result<Recorded> {
@@ -167,9 +165,9 @@ pub(super) fn confirm(desk: &mut Desk<'_>, sids: &[Sid], at: u64) -> rusqlite::R
     Ok(recorded)
 }
 
-/// What waited behind a message of `recipient` is looked at again at once.
+/// The first message that waits for `recipient` is looked at again at once.
 pub(super) fn unpark(desk: &mut Desk<'_>, recipient: i64, way: &str) -> rusqlite::Result<()> {
-    desk.draft.due |= desk.execute(UNPARK, params![recipient, way])? > 0;
+    desk.draft.due |= line::move_up(desk, recipient, way)?;
     Ok(())
 }
 
@@ -214,51 +212,75 @@ fn candidate(row: &Row<'_>) -> rusqlite::Result<Candidate> {
     })
 }
 
+/// Where a message that is due comes from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Queue {
+    /// It stands in its recipient's line.
+    Timed,
+    /// It was never put off.
+    Fresh,
+}
+
 /// One call of [`take_due`].
 struct Round<'a> {
     query: &'a DueQuery,
     way: String,
+    guard: Guard,
     claimed: Vec<Claimed>,
     expired: Vec<Overdue>,
-    scanned: usize,
-    /// Whether any message has a due time; without one there is no need to look for older ones.
-    parked: bool,
+    /// Whether anybody stands in a line; if not, there is no need to look for older ones.
+    lines: bool,
 }
 
 impl Round<'_> {
-    /// How many rows to look at next; `None` when this call has done enough.
-    fn room(&self) -> Option<i64> {
-        let room = (self.query.limit - self.claimed.len()).min(SCAN_MAX.saturating_sub(self.scanned));
-        i64::try_from(room).ok().filter(|&room| room > 0)
-    }
-
-    /// Every row leaves the range of the scan: claimed, expired, or put off to a later time.
-    fn handle(&mut self, desk: &mut Desk<'_>, rows: Vec<Candidate>) -> rusqlite::Result<()> {
-        self.scanned += rows.len();
-        for row in rows {
-            if row.deadline <= self.query.now {
-                if let Some(mut delivery) = Delivery::by_sid(desk, row.sid)? {
-                    self.expired.extend(delivery.expire(desk, self.query.now)?);
-                }
-            } else if let Some(until) = self.waits_until(desk, &row)? {
-                self.parked = true;
-                desk.execute(PARK, params![row.sid.row(), sql_ms(until.max(self.query.now + 1))])?;
-            } else {
-                self.claim(desk, row)?;
+    /// Looks at what is due. Every row leaves the range of the scan: claimed, expired, or put off.
+    fn scan(&mut self, desk: &mut Desk<'_>, queue: Queue) -> rusqlite::Result<()> {
+        let mut scanned = 0;
+        while let Some(room) = self.room(scanned) {
+            let rows = match queue {
+                Queue::Timed => select(desk, TIMED, params![sql_ms(self.query.now), room, self.way])?,
+                Queue::Fresh => select(desk, FRESH, params![room, self.way])?,
+            };
+            if rows.is_empty() {
+                break;
+            }
+            scanned += rows.len();
+            for row in rows {
+                self.handle(desk, row, queue)?;
             }
         }
         Ok(())
     }
 
-    fn waits_until(&self, desk: &Desk<'_>, row: &Candidate) -> rusqlite::Result<Option<u64>> {
-        let until = (self.query.blocked)(row.recipient, row.sid.row());
-        if !self.parked {
-            return Ok(until);
+    /// How many rows to look at next; `None` when this scan has done enough.
+    fn room(&self, scanned: usize) -> Option<i64> {
+        let room = (self.query.limit - self.claimed.len()).min(SCAN_MAX.saturating_sub(scanned));
+        i64::try_from(room).ok().filter(|&room| room > 0)
+    }
+
+    fn handle(&mut self, desk: &mut Desk<'_>, row: Candidate, queue: Queue) -> rusqlite::Result<()> {
+        if row.deadline <= self.query.now {
+            if let Some(mut delivery) = Delivery::by_sid(desk, row.sid)? {
+                self.expired.extend(delivery.expire(desk, self.query.now)?);
+            }
+        } else if let Some(hold) = self.hold(desk, &row)? {
+            line::put_off(desk, row.sid.row(), hold, self.query.now)?;
+            self.lines = true;
+        } else {
+            let recipient = row.recipient;
+            self.claim(desk, row)?;
+            if queue == Queue::Timed {
+                line::move_up(desk, recipient, &self.way)?;
+            }
         }
-        // The one just before it is itself put off for those before that one.
-        let place = params![row.recipient, row.sid.row(), self.way];
-        let older: Option<i64> = desk.conn.prepare_cached(OLDER)?.query_row(place, |row| row.get(0)).optional()?;
-        Ok(until.max(older.map(from_sql)))
+        Ok(())
+    }
+
+    fn hold(&mut self, desk: &Desk<'_>, row: &Candidate) -> rusqlite::Result<Option<Hold>> {
+        if self.lines && line::is_behind(desk, row.recipient, row.sid.row(), &self.way)? {
+            return Ok(Some(Hold::UntilCalled));
+        }
+        Ok((self.guard)(row.recipient, row.sid.row()))
     }
 
     fn claim(&mut self, desk: &Desk<'_>, row: Candidate) -> rusqlite::Result<()> {

@@ -218,7 +218,7 @@ impl Store {
         self.submit(move |desk| outbox::tell(desk, &note)).await
     }
 
-    /// Hands out what is due. What is blocked is put off, what is overdue expires.
+    /// Hands out what is due. What has to wait is put off, what is overdue expires.
     ///
     /// # Errors
     /// When the store is closed.
@@ -244,8 +244,8 @@ impl Store {
         self.submit(move |desk| dispatch::record(desk, sid, &event, at)).await
     }
 
-    /// What waits behind a message of `recipient` that goes by `way` need not wait any more: it is due at once. The
-    /// commit need not be awaited.
+    /// What holds up the messages to `recipient` that go by `way` may be over: the first of them, if it is parked, is due
+    /// at once. The commit need not be awaited.
     ///
     /// # Errors
     /// When the store is closed.

@@ -3,6 +3,7 @@
 use super::delivery::{sid, state};
 use super::file::{self, OpenError};
 use super::from_sql;
+use super::line::PARKED;
 use crate::chat::delivery::State;
 use crate::chat::id::Sid;
 use rusqlite::{Connection, OptionalExtension, Row, params};
@@ -229,8 +230,8 @@ fn delivery(row: &Row<'_>) -> rusqlite::Result<TraceDelivery> {
         provider_id: row.get(23)?,
         order: row.get(5)?,
         state,
-        // Left over from the last time it was due, in every other state.
-        due_at: time(row, 7)?.filter(|_| state == State::Due),
+        // Left over from the last time it was due, in every other state; what is parked has none.
+        due_at: time(row, 7)?.filter(|at| state == State::Due && *at != from_sql(PARKED)),
         deadline: from_sql(row.get(8)?),
         accepted_at: from_sql(row.get(9)?),
         claimed_at: time(row, 10)?,

@@ -2,22 +2,29 @@
 
 use super::delivery::{Delivery, sid, state, way};
 use super::desk::{Counts, Desk, Draft, Memory, Settled, bytes_of};
+use super::line::PARKED;
 use super::{Settings, from_sql};
 use crate::chat::delivery::{Event, State};
 use crate::chat::id::Sid;
 use crate::chat::way::Way;
 use rusqlite::{Connection, params};
+use std::fmt;
 
 /// One pass over all rows. A settled row is short, so this reads a million of them in about a second; an index over what
 /// is unsettled would cost every message two writes to save it.
-const DELIVERIES: &str = "SELECT row, tail, state, final_at, attempt, recipient, due_at, length(body), way
+const DELIVERIES: &str = "SELECT row, tail, state, final_at, attempt, recipient, length(body), way
     FROM deliveries";
 const INBOX: &str = "SELECT row, tail, final_at FROM inbox";
 const SPOOL: &str = "SELECT count(*), coalesce(sum(length(payload)), 0) FROM outbox WHERE kind IN (1, 2)";
 const MAYBE_PUBLISHED: &str = "UPDATE outbox SET redelivered = 1
     WHERE redelivered = 0 AND EXISTS (SELECT 1 FROM claims c WHERE c.topic = outbox.topic AND c.seq >= outbox.seq)";
-/// What was put off because of another message: whether that one is still in its way will be seen.
-const LOOK_AGAIN: &str = "UPDATE deliveries SET due_at = 0 WHERE state = 0 AND due_at > 0 AND attempt = 0";
+/// The first of each line, if it is parked: whether what it waited for is still in its way will be seen. And what was
+/// never refused by the push service but put off for a time: nobody is under way any more who could be in its way.
+pub(super) const LOOK_AGAIN: &str = "UPDATE deliveries SET due_at = 0
+    WHERE state = 0 AND due_at > 0 AND CASE due_at WHEN ?1 THEN NOT EXISTS (
+        SELECT 1 FROM deliveries older WHERE older.recipient = deliveries.recipient AND older.row < deliveries.row
+            AND older.way = deliveries.way AND older.state = 0 AND older.due_at IS NOT NULL
+    ) ELSE attempt = 0 END";
 /// Runs before the pass over all rows, so that the pass sees where everything goes now.
 const REROUTE: &str = "UPDATE deliveries SET way = ?1
     WHERE state IN (0, 1, 2) AND way NOT IN (SELECT value FROM json_each(?2))";
@@ -33,12 +40,10 @@ pub struct Retrying {
     pub way: Way,
     /// The bridge's id of it.
     pub sid: Sid,
-    /// When it is due, in Unix milliseconds; 0 means at once.
-    pub due_ms: u64,
 }
 
 /// What was found at the start.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Clone, PartialEq, Eq, Default)]
 pub struct Recovery {
     /// Deliveries that were in flight; they are due again, and marked.
     pub crashed: u64,
@@ -58,6 +63,22 @@ pub struct Recovery {
     pub last_sid: Option<Sid>,
 }
 
+/// For the log: of what may be many, how many.
+impl fmt::Debug for Recovery {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Recovery")
+            .field("crashed", &self.crashed)
+            .field("rerouted", &self.rerouted)
+            .field("redelivered", &self.redelivered)
+            .field("former", &self.former.len())
+            .field("retrying", &self.retrying.len())
+            .field("queue_rows", &self.queue_rows)
+            .field("spool_rows", &self.spool_rows)
+            .field("last_sid", &self.last_sid)
+            .finish()
+    }
+}
+
 /// Puts the file in order and reads what is kept in memory.
 pub(super) fn recover(conn: &mut Connection, settings: &Settings, now: u64) -> rusqlite::Result<(Memory, Recovery)> {
     let mut memory = Memory::default();
@@ -67,7 +88,7 @@ pub(super) fn recover(conn: &mut Connection, settings: &Settings, now: u64) -> r
         let known = serde_json::json!(settings.ways.iter().map(ToString::to_string).collect::<Vec<_>>());
         recovery.rerouted = tx.execute(REROUTE, params![first.to_string(), known.to_string()])? as u64;
     }
-    tx.execute(LOOK_AGAIN, [])?;
+    tx.execute(LOOK_AGAIN, [PARKED])?;
     let crashed = read_deliveries(&tx, &mut memory, &mut recovery)?;
     read_inbox(&tx, &mut memory, &mut recovery)?;
     read_counts(&tx, &mut memory.counts)?;
@@ -77,7 +98,7 @@ pub(super) fn recover(conn: &mut Connection, settings: &Settings, now: u64) -> r
         if let Some(mut delivery) = Delivery::by_row(&desk, row)? {
             delivery.apply(&mut desk, &Event::Crashed, now)?;
             let Delivery { recipient, way, sid, .. } = delivery;
-            recovery.retrying.push(Retrying { recipient, way, sid, due_ms: 0 });
+            recovery.retrying.push(Retrying { recipient, way, sid });
         }
     }
     let draft = desk.draft;
@@ -109,13 +130,12 @@ fn read_deliveries(conn: &Connection, memory: &mut Memory, recovery: &mut Recove
         }
         if matches!(state, State::Due | State::Waiting | State::InFlight) {
             memory.counts.queue_rows += 1;
-            memory.counts.queue_bytes += bytes_of(row.get(7)?);
+            memory.counts.queue_bytes += bytes_of(row.get(6)?);
         }
         if state == State::InFlight {
             in_flight.push(sid.row());
         } else if state == State::Due && row.get::<_, u32>(4)? > 0 {
-            let due_ms = row.get::<_, Option<i64>>(6)?.map_or(0, from_sql);
-            recovery.retrying.push(Retrying { recipient: row.get(5)?, way: way(row, 8)?, sid, due_ms });
+            recovery.retrying.push(Retrying { recipient: row.get(5)?, way: way(row, 7)?, sid });
         }
     }
     settled.sort_unstable();

@@ -101,10 +101,9 @@ impl Pusher {
         Ok(())
     }
 
-    /// Takes the message out of the air, for good.
+    /// Takes the message out of the air, for good. Others may pass it once that is on disk.
     fn land(&mut self, sid: Sid) -> Option<Flight> {
         let flight = self.flights.remove(&sid.row())?;
-        self.book().settled(flight.recipient, sid.row());
         self.show_flights();
         Some(flight)
     }
@@ -163,7 +162,7 @@ impl Pusher {
         let Some(flight) = self.flights.remove(&sid.row()) else { return due_ms };
         // At its deadline it is looked at once more, to be found expired.
         let due_ms = due_ms.min(flight.deadline_ms);
-        self.book().retry(flight.recipient, sid.row(), due_ms);
+        self.book().retry(flight.recipient, sid.row());
         due_ms
     }
 
@@ -214,19 +213,21 @@ impl Pusher {
         }
     }
 
-    /// Nobody waits for a message that is settled, or with the push service: a receipt may have overtaken a refusal.
+    /// Nobody waits for a message that need not be sent any more, however that came about, or that the store does not know
+    /// as one under way: a receipt may have overtaken a refusal.
     async fn let_others_go(&self, recorded: &Recorded, after: &After) -> Result<(), StoreError> {
-        match (recorded, after) {
-            (Recorded::Moved { recipient, life, .. }, After::Receipt { original, .. }) if !life.unsent() => {
-                match Sid::parse(original) {
-                    Some(sid) => self.hall.let_pass(&self.way, *recipient, sid).await,
-                    None => Ok(()),
-                }
-            }
-            (Recorded::Swallowed | Recorded::Unknown, After::Answer(sid, Some(recipient))) => {
-                self.hall.let_pass(&self.way, *recipient, *sid).await
-            }
-            _ => Ok(()),
+        let sid = match after {
+            After::Answer(sid, _) => Some(*sid),
+            After::Receipt { original, .. } => Sid::parse(original),
+        };
+        let recipient = match (recorded, after) {
+            (Recorded::Moved { recipient, life, .. }, _) if !life.unsent() => Some(*recipient),
+            (Recorded::Swallowed | Recorded::Unknown, After::Answer(_, recipient)) => *recipient,
+            _ => None,
+        };
+        match recipient.zip(sid) {
+            Some((recipient, sid)) => self.hall.let_pass(&self.way, recipient, sid).await,
+            None => Ok(()),
         }
     }
 

@@ -7,12 +7,12 @@ use crate::chat::push::Target;
 use crate::chat::way::Ways;
 use crate::transport::{Outage, Outlet};
 
-fn v1() -> Way {
+pub(super) fn v1() -> Way {
     Way::parse("fcm-v1").unwrap()
 }
 
 /// CCS, and v1 for the app `com.example.chat`.
-fn both() -> Settings {
+pub(super) fn both() -> Settings {
     let settings = settings();
     let chat = HashMap::from([("com.example.chat".to_owned(), v1())]);
     Settings { ways: Ways::new(Way::Ccs, chat, &Routes::default()), ..settings }
@@ -26,20 +26,20 @@ fn house() -> House {
 
 impl House {
     /// A message of `c` to a device with the chat app.
-    async fn chat(&self, id: &str, token: &str) {
+    pub(super) async fn chat(&self, id: &str, token: &str) {
         let message = json!({"id": id, "token": token, "category": "com.example.chat", "data": {}});
         assert_eq!(timeout(self.publish("c/self/messages", &message).await).await, Ok(AckWord::Done));
     }
 
-    fn fcm(&mut self) -> &mut Outlet {
+    pub(super) fn fcm(&mut self) -> &mut Outlet {
         &mut self.others[0]
     }
 
-    async fn sent_by_fcm(&mut self) -> Send {
+    pub(super) async fn sent_by_fcm(&mut self) -> Send {
         timeout(self.fcm().sends.recv()).await.expect("the lanes run")
     }
 
-    async fn fcm_says(&mut self, report: Report) {
+    pub(super) async fn fcm_says(&mut self, report: Report) {
         self.fcm().reports.send(report).await.unwrap();
     }
 }

@@ -2,6 +2,8 @@
 
 use super::*;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::{Mutex, mpsc};
+use tokio::sync::watch;
 
 /// Pages of a small disk: enough for the schema and a few messages.
 const SMALL: u32 = 40;
@@ -121,6 +123,50 @@ async fn a_verb_that_cannot_be_done_does_not_harm_its_batch() {
     assert!(matches!(outcomes[..], [Ok(Accepted::Stored), Err(StoreError::Sqlite(_)), Ok(Accepted::Stored)]));
     assert_eq!(rig.statuses().await, ["a1 accepted", "a3 accepted"]);
     assert_eq!(rig.store.figures().queue_rows, 2);
+}
+
+/// Its guard counts whom it lets through, and would let nobody through at the second try if it went on counting.
+#[tokio::test]
+async fn a_full_disk_parks_nobody() {
+    const PLACES: u32 = 10;
+    let (mut rig, pages) = on_small_disk(1000);
+    for n in 0..PLACES {
+        let new = rig.new_delivery(&format!("m{n}"));
+        rig.accept(new).await;
+    }
+    // Keeps the writer busy until everything else is queued, so that it becomes one batch.
+    let ((begin, wait), (enter, mut inside)) = (mpsc::sync_channel(1), watch::channel(false));
+    let wait = Mutex::new(wait);
+    let busy = Gate::new(move || {
+        enter.send_replace(true);
+        let _ = wait.lock().unwrap().recv();
+        |_, _| None
+    });
+    let way = Way::parse("fcm-v1").unwrap();
+    drop(rig.store.take_due(DueQuery { way, now: NOW, limit: 1, gate: busy }).await.unwrap());
+    inside.wait_for(|inside| *inside).await.unwrap();
+    let (posted, mut tries) = watch::channel(0);
+    let gate = Gate::new(move || {
+        posted.send_modify(|tries| *tries += 1);
+        let mut passed = 0;
+        move |_, _| {
+            passed += 1;
+            (passed > PLACES).then_some(Hold::Until(NOW + 600_000))
+        }
+    });
+    let taken = rig.store.take_due(DueQuery { way: Way::Ccs, now: NOW, limit: 100, gate }).await.unwrap();
+    let mut pending = Vec::new();
+    for n in 0..200 {
+        let new = big(&mut rig, n);
+        pending.push(rig.store.accept(new).await.unwrap());
+    }
+    begin.send(()).unwrap();
+    tries.wait_for(|tries| *tries >= 5).await.unwrap();
+    pages.store(1_000_000, Relaxed);
+    assert_eq!(taken.await.unwrap().claimed.len(), PLACES as usize);
+    for committed in pending {
+        assert_eq!(committed.await.unwrap(), Accepted::Stored);
+    }
 }
 
 /// The answer, if it is there already.

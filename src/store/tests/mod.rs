@@ -1,6 +1,7 @@
 //! The store from outside: its verbs, its promises, its faults.
 
 mod faults;
+mod line;
 mod model;
 mod plans;
 mod presence;
@@ -85,8 +86,15 @@ impl Rig {
     }
 
     async fn take(&self, now: u64) -> Taken {
-        let blocked = Arc::new(|_, _| None);
-        self.store.take_due(DueQuery { way: Way::Ccs, now, limit: 100, blocked }).await.unwrap().await.unwrap()
+        self.take_by(now, 100, anybody()).await
+    }
+
+    async fn take_by(&self, now: u64, limit: usize, gate: Gate) -> Taken {
+        self.store.take_due(DueQuery { way: Way::Ccs, now, limit, gate }).await.unwrap().await.unwrap()
+    }
+
+    async fn unpark(&self, recipient: i64) {
+        self.store.unpark(recipient, &Way::Ccs).await.unwrap().await.unwrap();
     }
 
     async fn record(&self, sid: Sid, event: Event, at: u64) -> Recorded {
@@ -147,6 +155,11 @@ fn copy_files(from: &Path, to: &Path) {
             std::fs::copy(source, to.join(name)).unwrap();
         }
     }
+}
+
+/// Nobody has to wait.
+fn anybody() -> Gate {
+    Gate::new(|| |_, _| None)
 }
 
 fn accepted() -> Event {

@@ -9,6 +9,7 @@ use crate::chat::delivery::{Due, Life, State};
 use crate::chat::status::{Status, TokenAction};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Mutex;
 
 const HOUR: u64 = 3_600_000;
 
@@ -21,9 +22,12 @@ enum Op {
         receipt: bool,
         ttl: u64,
     },
+    /// Some of the messages have to wait, which ones `park` says; none if it is 0.
     Take {
         limit: usize,
+        park: u64,
     },
+    Unpark(i64),
     /// What happens to the n-th delivery.
     Record {
         which: usize,
@@ -99,7 +103,8 @@ fn any_op() -> impl Strategy<Value = Op> {
     prop_oneof![
         6 => (0u8..20, 0i64..3, order, any::<bool>(), ttl)
             .prop_map(|(id, recipient, order, receipt, ttl)| Op::Accept { id, recipient, order, receipt, ttl }),
-        4 => (1usize..4).prop_map(|limit| Op::Take { limit }),
+        4 => (1usize..4, prop_oneof![Just(0), any::<u64>()]).prop_map(|(limit, park)| Op::Take { limit, park }),
+        2 => (0i64..3).prop_map(Op::Unpark),
         8 => (0usize..20, what).prop_map(|(which, what)| Op::Record { which, what }),
         4 => (0u8..12, acks).prop_map(|(ccs_id, acks)| Op::Receive { ccs_id, acks }),
         1 => Just(Op::Route),
@@ -156,6 +161,8 @@ struct World {
     marked: BTreeSet<(usize, u64)>,
     confirmed: BTreeSet<(usize, u64)>,
     told: BTreeMap<String, Vec<Status>>,
+    /// Whose messages the gate has held, and what for.
+    held: Arc<Mutex<Vec<(i64, Hold)>>>,
 }
 
 impl World {
@@ -169,6 +176,7 @@ impl World {
             marked: BTreeSet::new(),
             confirmed: BTreeSet::new(),
             told: BTreeMap::new(),
+            held: Arc::default(),
         }
     }
 
@@ -195,7 +203,8 @@ impl World {
                 new.deadline_ms = self.now + ttl;
                 self.accept(new).await;
             }
-            Op::Take { limit } => self.take(limit).await,
+            Op::Take { limit, park } => self.take(limit, park).await,
+            Op::Unpark(recipient) => self.unpark(recipient).await,
             Op::Record { which, what } => self.record(which, what).await,
             Op::Receive { ccs_id, acks } => self.receive(ccs_id, acks).await,
             Op::Route => self.route().await,
@@ -234,11 +243,31 @@ impl World {
         }
     }
 
-    async fn take(&mut self, limit: usize) {
-        let blocked = Arc::new(|_, _| None);
-        let query = DueQuery { way: Way::Ccs, now: self.now, limit, blocked };
-        let taken = self.rig.store.take_due(query).await.unwrap().await.unwrap();
-        let now = self.now;
+    /// Holds a third of what it is asked about, if `park` is not 0: half of that for up to four seconds.
+    fn gate(&self, park: u64) -> Gate {
+        let (now, held) = (self.now, self.held.clone());
+        Gate::new(move || {
+            let held = held.clone();
+            move |recipient: i64, row: i64| {
+                let chance = (park ^ row.cast_unsigned()).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20;
+                let until = now + 1 + (chance >> 8) % 4000;
+                let hold = if chance.is_multiple_of(2) { Hold::Until(until) } else { Hold::UntilCalled };
+                (park != 0 && chance.is_multiple_of(3)).then(|| {
+                    held.lock().unwrap().push((recipient, hold));
+                    hold
+                })
+            }
+        })
+    }
+
+    async fn unpark(&mut self, recipient: i64) {
+        self.rig.unpark(recipient).await;
+        self.held.lock().unwrap().retain(|held| *held != (recipient, Hold::UntilCalled));
+    }
+
+    async fn take(&mut self, limit: usize, park: u64) {
+        let taken = self.rig.take_by(self.now, limit, self.gate(park)).await;
+        let (now, count) = (self.now, taken.claimed.len());
         self.expire(|d| d.deadline > now).await;
         assert!(taken.claimed.len() <= limit);
         for claimed in taken.claimed {
@@ -256,6 +285,24 @@ impl World {
             assert_eq!((claimed.attempt, claimed.dup_possible), (step.life.attempt, step.life.dup_possible));
             assert_eq!(claimed.body, format!("body of {}", this.id));
             self.deliveries[index].life = step.life;
+        }
+        if count < limit {
+            self.nobody_is_forgotten();
+        }
+    }
+
+    /// What is due and was not handed out stands behind somebody who waits for his time, or is held.
+    fn nobody_is_forgotten(&self) {
+        let now = self.now;
+        let held = self.held.lock().unwrap();
+        let is_held = |recipient| {
+            held.iter().any(|(whose, hold)| *whose == recipient && !matches!(hold, Hold::Until(time) if *time <= now))
+        };
+        let waits = |d: &ModelDelivery| matches!(d.due, Due::At(due) if due > now);
+        for (index, this) in self.deliveries.iter().enumerate() {
+            let due = |d: &ModelDelivery| d.life.state == State::Due && d.recipient == this.recipient;
+            let behind = || self.deliveries[..=index].iter().any(|d| due(d) && waits(d));
+            assert!(!due(this) || is_held(this.recipient) || behind(), "{this:?} was forgotten at {now}");
         }
     }
 
@@ -396,6 +443,7 @@ impl World {
             }
         }
         assert_eq!(self.rig.recovery.crashed, crashed);
+        self.held.lock().unwrap().retain(|(_, hold)| *hold != Hold::UntilCalled);
         for delivery in self.deliveries.iter_mut().filter(|d| d.life.attempt == 0) {
             // Whatever it was put off for, it is looked at again.
             if let Due::At(_) = delivery.due {
@@ -409,9 +457,12 @@ impl World {
     /// Lets everything come to its end, and looks back.
     async fn finish(mut self) {
         self.route().await;
+        for recipient in 0..3 {
+            self.unpark(recipient).await;
+        }
         for _ in 0..100 {
             self.now += 6000;
-            self.take(100).await;
+            self.take(100, 0).await;
             for index in 0..self.deliveries.len() {
                 if matches!(self.deliveries[index].life.state, State::InFlight | State::Sent) {
                     self.record(index, What::Receipt).await;

@@ -1,6 +1,6 @@
 //! The statements of the hot path find their rows through an index, whatever the planner thinks of an empty file.
 
-use super::super::{accept, delivery, dispatch, file, inbox, outbox, sweep};
+use super::super::{accept, delivery, dispatch, file, inbox, line, outbox, recover, sweep};
 
 fn plan(conn: &rusqlite::Connection, sql: &str) -> String {
     let mut statement = conn.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
@@ -22,7 +22,8 @@ fn hot_statements_use_their_index_and_sort_nothing() {
         (dispatch::FRESH, "INDEX deliveries_due (way=? AND due_at=?)"),
         (dispatch::ANY_TIMED, "INDEX deliveries_due (way=? AND due_at>?)"),
         (dispatch::ANY_FRESH, "INDEX deliveries_due (way=? AND due_at=?)"),
-        (dispatch::OLDER, "INDEX deliveries_parked (recipient=? AND rowid<?)"),
+        (line::OLDER, "INDEX deliveries_parked (recipient=? AND rowid<?)"),
+        (line::FIRST, "INDEX deliveries_parked (recipient=?)"),
         (sweep::OVERDUE, "INDEX deliveries_look (look_at<?)"),
         (sweep::WALK, "PRIMARY KEY ((topic,seq)>(?,?))"),
         (delivery::BY_ID, "INDEX deliveries_id (id=? AND bal=?)"),
@@ -39,4 +40,13 @@ fn hot_statements_use_their_index_and_sort_nothing() {
         assert!(plan.contains(index), "{sql}\nshould use {index}, but:\n{plan}");
         assert!(!plan.contains("SCAN") && !plan.contains("TEMP B-TREE"), "{sql}\n{plan}");
     }
+}
+
+#[test]
+fn a_start_with_a_long_memory_reads_only_what_waits_to_find_the_first_of_each_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let (conn, _lock) = file::open(&dir.path().join("store.db")).unwrap();
+    let plan = plan(&conn, recover::LOOK_AGAIN);
+    assert!(plan.contains("SCAN deliveries USING INDEX deliveries_parked"), "{plan}");
+    assert!(plan.contains("SEARCH older USING INDEX deliveries_parked (recipient=? AND rowid<?)"), "{plan}");
 }

@@ -52,14 +52,7 @@ async fn downstream(rig: &mut Rig, window: usize) {
             accepts.push(rig.store.accept(new).await.unwrap());
             accepted_so_far += 1;
         }
-        let blocked = Arc::new(|_, _| None);
-        let taken = rig
-            .store
-            .take_due(DueQuery { way: Way::Ccs, now: NOW, limit: window, blocked })
-            .await
-            .unwrap()
-            .await
-            .unwrap();
+        let taken = rig.take_by(NOW, window, anybody()).await;
         let mut records = Vec::new();
         for event in [accepted(), Event::Receipt] {
             for claimed in &taken.claimed {

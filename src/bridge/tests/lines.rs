@@ -1,0 +1,154 @@
+//! Many messages to one recipient, and one of them in the way of the others.
+
+use super::ways::{both, v1};
+use super::*;
+use crate::chat::delivery::Event;
+use crate::chat::id::{MessageId, SidSource};
+use crate::chat::push::Target;
+use crate::store::{DueQuery, Gate, NewDelivery};
+use tokio::task::JoinHandle;
+
+/// More than the store looks at in one call.
+const LONG: usize = 3_000;
+/// Much less than it takes to find by and by, one look after the other, what is behind a long line.
+const SOON: Duration = Duration::from_secs(5);
+
+fn to(token: &str) -> Target {
+    Target::Token(Token::new(token).unwrap())
+}
+
+impl House {
+    /// Nobody reads the statuses here; they are confirmed.
+    fn drain(&mut self) -> JoinHandle<()> {
+        let mut publish = std::mem::replace(&mut self.mqtt.publish, mpsc::channel(1).1);
+        #[expect(clippy::disallowed_methods, reason = "ends with the house")]
+        tokio::spawn(async move {
+            while let Some(outbound) = publish.recv().await {
+                let _ = outbound.outcome.send(Outcome::Confirmed);
+            }
+        })
+    }
+
+    async fn line(&self, length: usize, category: Option<&str>) {
+        let mut words = Vec::new();
+        for n in 0..length {
+            let message = json!({"id": format!("b{n}"), "token": "T", "category": category, "ttl": 600, "data": {}});
+            words.push(self.publish("c/self/messages", &message).await);
+        }
+        for word in words {
+            assert_eq!(timeout(word).await, Ok(AckWord::Done));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_long_line_behind_a_retry_starves_nobody_else() {
+    let mut house = House::open();
+    house.message("a0", "T", 600).await;
+    let first = house.sent().await.sid;
+    house.refuse(first, Refusal::RetryAfter(Duration::from_millis(1))).await;
+    let again = house.sent().await;
+    assert_eq!((again.sid, again.attempt), (first, 2));
+    let drain = house.drain();
+    house.line(LONG, None).await;
+    // `a0` is with the transport meanwhile, as it is for up to 20 s when the push service does not answer.
+    house.message("x", "X", 600).await;
+    let sent = tokio::time::timeout(SOON, house.sent()).await.expect("another recipient is held up");
+    assert_eq!(sent.push.target, to("X"));
+    house.report(accepted(first)).await;
+    let mut last = first;
+    for _ in 0..LONG {
+        let sid = house.sent().await.sid;
+        assert!(sid > last, "the line goes in its order");
+        last = sid;
+        house.report(accepted(sid)).await;
+    }
+    drain.abort();
+}
+
+#[tokio::test]
+async fn a_crowd_delays_nobody_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("store.db");
+    let settings = Settings { claims: 256, ..both() };
+    let mut house = House::open_ways(dir, path, settings, &[Way::Ccs, v1()]);
+    let drain = house.drain();
+    house.line(LONG, Some("com.example.chat")).await;
+    for n in 0..3 {
+        house.chat(&format!("x{n}"), &format!("X{n}")).await;
+        let to_others = async { while house.sent_by_fcm().await.push.target == to("T") {} };
+        tokio::time::timeout(SOON, to_others).await.expect("other recipients wait for the crowd");
+    }
+    drain.abort();
+}
+
+#[tokio::test]
+async fn after_a_crash_a_confirmation_lets_the_next_go() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("store.db");
+    let mut house = House::open_ways(dir, path, both(), &[Way::Ccs, v1()]);
+    house.chat("a1", "T").await;
+    house.chat("a2", "T").await;
+    let (first, second) = (house.sent_by_fcm().await.sid, house.sent_by_fcm().await.sid);
+    let (dir, path) = house.close().await;
+    let mut house = House::open_ways(dir, path, both(), &[Way::Ccs, v1()]);
+    let again = house.sent_by_fcm().await;
+    assert_eq!((again.sid, again.attempt), (first, 2));
+    house
+        .fcm_says(Report::Refused {
+            sid: first,
+            refusal: Refusal::RetryAfter(Duration::from_secs(600)),
+            code: "SERVICE_UNAVAILABLE".into(),
+            detail: String::new(),
+            copies: 1,
+            arrival: Arrival::Possible,
+        })
+        .await;
+    // What comes after the refusal is on disk: `a2` was looked at and parked before `b1` went.
+    house.chat("b1", "X").await;
+    assert_eq!(house.sent_by_fcm().await.push.target, to("X"));
+    let receipt = json!({"id": first.to_string(), "status": "received"});
+    assert_eq!(timeout(house.publish("alice/self/receipts", &receipt).await).await, Ok(AckWord::Done));
+    let next = tokio::time::timeout(SOON, house.sent_by_fcm()).await.expect("it waits for what is settled");
+    assert_eq!((next.sid, next.attempt), (second, 2));
+    house.close().await;
+}
+
+#[tokio::test]
+async fn a_retry_that_cannot_be_read_blocks_nobody() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("store.db");
+    refused_once(&path, "T").await;
+    let mut house = House::open_at(dir, path);
+    while house.status().await.1 != "failed" {}
+    house.message("a1", "T", 600).await;
+    let sent = tokio::time::timeout(SOON, house.sent()).await.expect("it waits for a message that failed");
+    assert_eq!(sent.push.target, to("T"));
+    house.close().await;
+}
+
+/// Leaves a message in the store that is tried again, and whose body is of a later release.
+async fn refused_once(path: &std::path::Path, token: &str) {
+    let (store, keeper, _) = Store::open(&crate::store::Settings::new(path), now_ms()).unwrap();
+    let sid = SidSource::default().next(now_ms(), 1);
+    let new = NewDelivery {
+        sid,
+        bal: Owner::new("c").unwrap(),
+        id: MessageId::new("old").unwrap(),
+        recipient: to(token).recipient(),
+        way: Way::Ccs,
+        order: None,
+        body: bytes::Bytes::from_static(b"of a later release"),
+        accepted_at: now_ms(),
+        deadline_ms: now_ms() + 600_000,
+        receipt: true,
+        reply: "c/others/receipts".into(),
+        correlation: None,
+    };
+    store.accept(new).await.unwrap().await.unwrap();
+    let query = DueQuery { way: Way::Ccs, now: now_ms(), limit: 10, gate: Gate::new(|| |_, _| None) };
+    assert_eq!(store.take_due(query).await.unwrap().await.unwrap().claimed.len(), 1);
+    let again = Event::Retry { due_ms: now_ms(), code: "X".into(), copies: 1, arrival: Arrival::No };
+    store.record(sid, again, now_ms()).await.unwrap().await.unwrap();
+    keeper.close().await.unwrap();
+}
