@@ -56,6 +56,9 @@ pub(super) struct Hub {
     passed: u64,
     /// Faults of the project since the last of them.
     faults: u32,
+    /// The last access token, by its generation, that was new and refused all the same: whatever message comes with it to
+    /// be a probe, it is not new any more.
+    bad_token: u64,
     /// Pauses of the project in a row that FCM set no time for.
     pauses: u32,
     /// That access tokens are refused to us, as it was told.
@@ -140,6 +143,7 @@ impl Hub {
             spare: None,
             passed: 0,
             faults: 0,
+            bad_token: 0,
             pauses: 0,
             denied: None,
             notes,

@@ -53,8 +53,7 @@ impl Hub {
             self.faults = 0;
         }
         if has_bad_token(&verdict) {
-            // The next probe shall not go with it.
-            self.wallet.refuse(flight.generation);
+            self.bad_token = self.bad_token.max(flight.generation);
         }
         let before = self.breaker.cause();
         let reaction = self.breaker.answered(flight.ticket, &verdict, recipient, std_now());

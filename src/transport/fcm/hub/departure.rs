@@ -142,7 +142,8 @@ impl Hub {
         now: Instant,
     ) {
         let Some(pending) = self.ledger.get_mut(sid) else { return };
-        let newer = pending.refused_token.is_some_and(|refused| bearer.generation > refused);
+        let refused = pending.refused_token.map(|refused| refused.max(self.bad_token));
+        let newer = refused.is_some_and(|refused| bearer.generation > refused);
         let access = if newer { Access::Refreshed } else { Access::Cached };
         let dropped = self.remarks.note(request.losses);
         self.ledger.fly(sid);
