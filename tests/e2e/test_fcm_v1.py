@@ -126,6 +126,14 @@ class TestStatuses:
         assert (aps["thread-id"], aps["sound"], aps["badge"], aps["mutable-content"]) == ("t-7", "bell", 3, 1)
         assert shown["payload"]["mine"] == [1, {"k": None}]
 
+    def test_what_wakes_an_app_of_apple_shows_nothing_and_is_not_urgent(self, sim, bal):
+        bal.push("a1", "iphone", priority="high", fcm={"content_available": True})
+        bal.wait_words("a1", TOLD)
+        [message] = raw(sim, "iphone")
+        headers, aps = message["apns"]["headers"], message["apns"]["payload"]["aps"]
+        assert (headers["apns-push-type"], headers["apns-priority"]) == ("background", "5")
+        assert aps["content-available"] == 1 and "alert" not in aps
+
 
 class TestWays:
     def test_a_bridge_without_ccs_neither_has_nor_names_it(self, sim, make_bridge):
@@ -222,7 +230,9 @@ class TestOperatorsFaults:
         assert all(mine(sim.got(f"phone-{message_id}")) == [message_id] for message_id in ids)
         assert not events(listener, "token_removed") and not events(listener, "refused")
         assert len(events(listener, "auth_failed")) == 1
-        listener.wait(lambda: listener.messages[-1][1].get("state") == "online" or bridge.readyz()[0] == 200, "online")
+        states = lambda: [body["state"] for topic, body in list(listener.messages) if topic == "_bridge/status"]
+        listener.wait(lambda: states()[-1] == "online", "_bridge/status says that it works again")
+        assert "degraded" in states()
 
     @pytest.mark.parametrize(
         ("fault", "word"),
@@ -253,7 +263,25 @@ class TestOperatorsFaults:
         # Those that were refused before it was clear that it is not about tokens are few, and their tokens are kept.
         failed = [message_id for message_id in ids if finals(bal, message_id) == ["failed"]]
         assert len(failed) < 8 and all(bal.statuses(i)[-1]["token_action"] == "quarantine" for i in failed)
+        assert all(bal.words(message_id) == TOLD for message_id in ids if message_id not in failed)
         assert not events(listener, "token_removed")
+
+    def test_a_message_that_alone_meets_such_a_fault_stops_nobody_for_long(self, sim, bridge, bal, listener):
+        rules(sim, {"then": "no-project", "prefix": "odd"})
+        bal.push("odd", "odd-phone")
+        bridge.wait_ready(503)
+        ids = [f"m{n}" for n in range(20)]
+        for message_id in ids:
+            bal.push(message_id, f"phone-{message_id}")
+        for message_id in ids:
+            bal.wait_words(message_id, TOLD)
+        bridge.wait_ready()
+        assert bal.words("odd") == ["accepted"]
+        eventually(lambda: [e for e in bridge.trace("odd")["log"] if e["event"] == "retry"], "it waits by itself", LONG)
+        assert bridge.readyz()[0] == 200 and len(events(listener, "auth_failed")) == 1
+        rules(sim)
+        bal.wait_final(["odd"], LONG)
+        assert bal.words("odd") == TOLD and not events(listener, "token_removed")
 
 
 class TestRetries:
@@ -282,7 +310,8 @@ class TestRetries:
         assert bal.wait_words("s1", TOLD)["attempt"] == 2
         bal.wait_words("s2", TOLD)
         [wait] = [entry["due"] - entry["at"] for entry in bridge.trace("s1")["log"] if entry["event"] == "retry"]
-        assert 2_900 <= wait <= 3_100
+        # Up to a fifth more by chance, so that not all come at once.
+        assert 2_950 <= wait <= 3_650
         assert mine(sim.got("slow")) == ["s1", "s2"]
 
     def test_a_used_up_quota_of_the_project_delays_everybody_for_as_long_as_fcm_says(self, sim, bridge, bal):
