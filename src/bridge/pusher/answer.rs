@@ -109,8 +109,8 @@ impl Pusher {
     }
 
     fn refused(&mut self, sid: Sid, refusal: Refusal, reason: Reason) -> Event {
-        let (recipient, tried) =
-            self.flights.get(&sid.row()).map_or((0, Tried::default()), |flight| (flight.recipient, flight.tried));
+        let flight = self.flights.get(&sid.row());
+        let (recipient, tried) = flight.map(|flight| (flight.recipient, flight.tried)).unwrap_or_default();
         let longest = Duration::from_secs(self.hall.settings.retry_max_seconds);
         if let Some((wait, tried)) = refusal.again(tried, longest) {
             let (scope, jitter) = match refusal {

@@ -111,7 +111,6 @@ proptest! {
             project_per_minute: project,
             device_per_minute: device,
             device_per_hour: hour,
-            ..Quotas::default()
         };
         let (mut budget, mut now) = (Budget::new(&quotas), start());
         let mut went: Vec<(Instant, i64)> = Vec::new();
