@@ -170,7 +170,6 @@ fn transport(sim: &SimHandle, folder: &Path) -> FcmConfig {
         project_per_minute: ENDLESS,
         device_per_minute: ENDLESS,
         device_per_hour: ENDLESS,
-        ..Quotas::default()
     };
     FcmConfig {
         base_url: v1.base_url().to_owned(),

@@ -125,7 +125,6 @@ impl Street {
                 project_per_minute: 60_000_000,
                 device_per_minute: 1_000_000,
                 device_per_hour: 1_000_000,
-                ..Quotas::default()
             },
             timing: plan.timing,
             ..FcmConfig::new(credentials)
