@@ -166,11 +166,7 @@ fn side(sim: &SimHandle) -> V1Handle {
 
 fn transport(sim: &SimHandle, folder: &Path) -> FcmConfig {
     let v1 = side(sim);
-    let endless = Quotas {
-        project_per_minute: ENDLESS,
-        device_per_minute: ENDLESS,
-        device_per_hour: ENDLESS,
-    };
+    let endless = Quotas { project_per_minute: ENDLESS, device_per_minute: ENDLESS, device_per_hour: ENDLESS };
     FcmConfig {
         base_url: v1.base_url().to_owned(),
         ca_file: Some(folder.join("tls/ca.pem")),

@@ -46,12 +46,13 @@ impl Intake {
         Self { hall, words, gate: ErrorGate::default(), waiting: VecDeque::new() }
     }
 
-    /// Works until `stop`, then finishes what is on its way to the disk. What is still in `inbound` is dropped
-    /// unacknowledged: its publisher sends it again.
+    /// Works until `stop`, then finishes what is on its way to the disk. What is still in `inbound`, and comes until
+    /// `quiet`, is not acknowledged: its publisher sends it again.
     pub(super) async fn run(
         mut self,
         mut inbound: mpsc::Receiver<Inbound>,
         stop: CancellationToken,
+        quiet: CancellationToken,
     ) -> Result<(), StoreError> {
         let limit = self.hall.settings.inflight_publishes;
         loop {
@@ -76,7 +77,17 @@ impl Intake {
             let done = front(&mut self.waiting).await;
             self.release(done?);
         }
-        Ok(())
+        // A publisher whose acknowledgement is dropped is cut off, and may still have documents of ours to acknowledge.
+        let mut unanswered = Vec::new();
+        loop {
+            tokio::select! {
+                () = quiet.cancelled() => return Ok(()),
+                next = inbound.recv(), if unanswered.len() < limit => match next {
+                    Some(Inbound { ack, .. }) => unanswered.push(ack),
+                    None => return Ok(()),
+                },
+            }
+        }
     }
 
     fn release(&mut self, word: Option<AckWord>) {

@@ -109,7 +109,7 @@ pub async fn run(settings: Settings, parts: Parts, stops: Stops) -> Result<(), S
         tasks.spawn(pusher::Pusher::new(Arc::clone(&hall), way, port).run(stops.intake.clone()));
     }
     tasks.spawn(broom::run(hall, stops.publish.clone()));
-    tasks.spawn(intake.run(inbound, stops.intake.clone()));
+    tasks.spawn(intake.run(inbound, stops.intake.clone(), stops.quiet.clone()));
     let others = CancellationToken::new();
     let parting = publisher::Parting { stop: stops.publish.clone(), others: others.clone(), quiet: stops.quiet };
     tasks.spawn(publisher.run(parting));

@@ -121,11 +121,7 @@ impl Street {
             connections: plan.connections,
             on_ambiguous: plan.on_ambiguous,
             // What FCM takes is tried elsewhere; here it is to be kept busy.
-            quotas: Quotas {
-                project_per_minute: 60_000_000,
-                device_per_minute: 1_000_000,
-                device_per_hour: 1_000_000,
-            },
+            quotas: Quotas { project_per_minute: 60_000_000, device_per_minute: 1_000_000, device_per_hour: 1_000_000 },
             timing: plan.timing,
             ..FcmConfig::new(credentials)
         };
