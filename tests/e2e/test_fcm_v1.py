@@ -219,8 +219,12 @@ class TestOperatorsFaults:
         listener.wait(lambda: events(listener, "auth_failed"), "the event auth_failed")
         [event] = events(listener, "auth_failed")
         assert event["transport"] == "fcm-v1" and event["detail"].startswith(word)
-        status = [body for topic, body in listener.messages if topic == "_bridge/status"][-1]
-        assert (status["state"], status["transports"]["fcm-v1"], status["ccs"]) == ("degraded", word, "up")
+        # Each is told on a topic of its own, in no order.
+        def said():
+            status = [body for topic, body in list(listener.messages) if topic == "_bridge/status"][-1]
+            return (status["state"], status["transports"]["fcm-v1"], status["ccs"]) == ("degraded", word, "up")
+
+        listener.wait(said, "_bridge/status says so as well")
         return ids
 
     def mended(self, sim, bridge, bal, listener, ids: list[str]):
