@@ -32,6 +32,10 @@ RULES = [
     {"then": "new-code", "chance": 0.0002},
     {"then": "unauthenticated", "chance": 0.0005},
     {"then": "unauthenticated-page", "chance": 0.0005},
+    # Of these each by itself would stop the project, if it did not meet single messages only.
+    {"then": "api-disabled", "chance": 0.0002},
+    {"then": "permission-denied", "chance": 0.0002},
+    {"then": "no-project", "chance": 0.0002},
     {"then": "refuse-stream", "chance": 0.002},
     {"then": "goaway", "chance": 0.0005},
     {"then": "reset-stream", "chance": 0.001},
@@ -86,10 +90,8 @@ def check_good(bal: Bal, sim: Sim, good: list[str]) -> dict:
             copies[message_id] += 1
     statuses = {i: bal.statuses(i) for i in good}
     undelivered = {i: statuses[i][-1] for i in good if finals(bal, i) != ["delivered"]}
-    # An answer that nobody has a word for is the end of a message that was tried three times, for whatever reasons.
-    given_up = {i for i, last in undelivered.items() if last.get("code") == "INTERNAL_SERVER_ERROR" and last["attempt"] >= 3}
-    assert set(undelivered) == given_up and len(given_up) < 10, f"not delivered: {list(undelivered.values())[:5]}"
-    missing = [i for i in good if not copies[i] and i not in given_up]
+    assert not undelivered, f"not delivered: {list(undelivered.values())[:5]}"
+    missing = [i for i in good if not copies[i]]
     assert not missing, f"told delivered and never at the device: {missing[:5]}"
     marked = {i for i in good if any(status.get("dup_possible") for status in statuses[i])}
     twice = {i for i in good if copies[i] > 1}
@@ -98,7 +100,7 @@ def check_good(bal: Bal, sim: Sim, good: list[str]) -> dict:
     assert not odd, f"a good token is to be given up: {statuses[odd[0]]}"
     assert not overtaken, f"{len(overtaken)} messages of a recipient came out of order: {overtaken[:20]}"
     tries = max(status.get("attempt", 0) for told in statuses.values() for status in told)
-    return {"delivered": len(good) - len(given_up), "given_up": len(given_up), "twice_at_device": len(twice), "dup_possible": len(marked), "most_tries": tries}
+    return {"delivered": len(good), "twice_at_device": len(twice), "dup_possible": len(marked), "most_tries": tries}
 
 
 def test_fifty_thousand_pushes_over_v1_end_in_exactly_one_final_status_each(sim, bridge, bal):
