@@ -11,7 +11,7 @@ pub mod fcm;
 
 use crate::chat::delivery::{Arrival, Tried};
 use crate::chat::id::{Sid, Token, short_hash};
-use crate::chat::push::Push;
+use crate::chat::push::{Push, TTL_MAX};
 use std::fmt;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
@@ -35,6 +35,17 @@ pub struct Send {
     pub deadline_ms: u64,
     /// What was tried before.
     pub tried: Tried,
+}
+
+impl Send {
+    /// What is left of the time to live, in seconds. Rounded up, because 0 is "now or never", which is only for a message
+    /// that was meant so; and never more than its sender asked for.
+    #[must_use]
+    pub fn ttl_left(&self, now_ms: u64) -> u32 {
+        let asked_s = self.deadline_ms.saturating_sub(self.accepted_ms) / 1000;
+        let left_s = self.deadline_ms.saturating_sub(now_ms).div_ceil(1000);
+        u32::try_from(left_s.max(1).min(asked_s)).map_or(TTL_MAX, |seconds| seconds.min(TTL_MAX))
+    }
 }
 
 /// Where an acknowledgement of something received has to go: it counts only on the connection it came in on.
@@ -287,4 +298,56 @@ pub fn port(sends: usize, acks: usize, reports: usize) -> (Port, Outlet) {
         Port { sends: sends_tx, acks: acks_tx, reports: reports_rx, link: link_rx },
         Outlet { sends: sends_rx, acks: acks_rx, reports: reports_tx, link: link_tx },
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chat::id::SidSource;
+    use crate::chat::message::NOW_OR_NEVER_MS;
+    use crate::chat::push::{Priority, Target};
+
+    fn message(accepted_ms: u64, deadline_ms: u64) -> Send {
+        let push = Push {
+            target: Target::Topic("news".to_owned()),
+            data: serde_json::Map::new(),
+            notification: None,
+            priority: Priority::Normal,
+            collapse: None,
+            receipt: false,
+            fcm: serde_json::Map::new(),
+        };
+        let sid = SidSource::default().next(1, 1);
+        Send { sid, push, recipient: 1, accepted_ms, deadline_ms, tried: Tried::default() }
+    }
+
+    #[test]
+    fn what_is_left_of_the_time_to_live_is_rounded_up_and_never_more_than_was_asked_for() {
+        const ACCEPTED: u64 = 1_700_000_000_123;
+        const FOUR_WEEKS_MS: u64 = 2_419_200_000;
+        for (life_ms, after_ms, ttl_s) in [
+            (3_600_000, 0, 3_600),
+            (3_600_000, 1, 3_600),
+            (3_600_000, 999, 3_600),
+            (3_600_000, 1_000, 3_599),
+            (3_600_000, 3_599_999, 1),
+            (3_600_000, 3_600_000, 1),
+            (3_600_000, 3_600_001, 1),
+            (1_000, 0, 1),
+            (1_000, 999, 1),
+            (2_000, 999, 2),
+            (2_000, 1_001, 1),
+            (NOW_OR_NEVER_MS, 0, 0),
+            (NOW_OR_NEVER_MS, 998, 0),
+            (NOW_OR_NEVER_MS, 2_000, 0),
+            (FOUR_WEEKS_MS, 0, TTL_MAX),
+            (2 * FOUR_WEEKS_MS, 0, TTL_MAX),
+        ] {
+            let send = message(ACCEPTED, ACCEPTED + life_ms);
+            assert_eq!(send.ttl_left(ACCEPTED + after_ms), ttl_s, "{life_ms} after {after_ms}");
+        }
+        // The clock was set back meanwhile.
+        let send = message(ACCEPTED, ACCEPTED + 60_000);
+        assert_eq!(send.ttl_left(ACCEPTED - 3_600_000), 60);
+    }
 }

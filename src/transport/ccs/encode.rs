@@ -1,7 +1,7 @@
 //! A push in the words of CCS.
 
 use crate::ccs::payload::Downstream;
-use crate::chat::push::{Priority, TTL_MAX, Target};
+use crate::chat::push::{Priority, Target};
 use crate::transport::Send;
 use serde_json::{Map, Value};
 
@@ -30,7 +30,7 @@ fn fields(send: &Send, now_ms: u64) -> Map<String, Value> {
     };
     set("priority", Value::from(priority));
     // A number: CCS refuses the text that its own documents show.
-    set("time_to_live", Value::from(time_to_live(send.deadline_ms, now_ms)));
+    set("time_to_live", Value::from(send.ttl_left(now_ms)));
     if let Some(key) = &push.collapse {
         set("collapse_key", Value::from(key.as_str()));
     }
@@ -49,16 +49,12 @@ fn fields(send: &Send, now_ms: u64) -> Map<String, Value> {
     fields
 }
 
-/// What is left until the deadline, in seconds, rounded up; 0 means now or never.
-fn time_to_live(deadline_ms: u64, now_ms: u64) -> u64 {
-    deadline_ms.saturating_sub(now_ms).div_ceil(1000).min(u64::from(TTL_MAX))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::chat::delivery::Tried;
     use crate::chat::id::{SidSource, Token};
+    use crate::chat::message::NOW_OR_NEVER_MS;
     use crate::chat::push::Push;
     use serde_json::json;
 
@@ -116,15 +112,9 @@ mod tests {
         send.push.notification = None;
         send.push.collapse = None;
         send.push.fcm = Map::new();
-        let fields = downstream(&send, 10_001).fields;
+        // Now or never, and a moment has passed.
+        send.deadline_ms = NOW_OR_NEVER_MS;
+        let fields = downstream(&send, 10).fields;
         assert_eq!(Value::Object(fields), json!({"priority": "high", "time_to_live": 0}));
-    }
-
-    #[test]
-    fn time_to_live_is_rounded_up_and_in_range() {
-        assert_eq!(time_to_live(1_001, 1_000), 1);
-        assert_eq!(time_to_live(1_000, 1_000), 0);
-        assert_eq!(time_to_live(1_000, 2_000), 0);
-        assert_eq!(time_to_live(u64::MAX, 0), u64::from(TTL_MAX));
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{Flight, Hub, Spare, TICK};
 use crate::chat::id::Sid;
-use crate::chat::push::{Push, TTL_MAX, Target};
+use crate::chat::push::{Push, Target};
 use crate::fcm::breaker::{Admission, Ticket};
 use crate::fcm::budget::{Charge, Grant};
 use crate::fcm::request::{Request, RequestError, translate};
@@ -110,7 +110,7 @@ impl Hub {
 
     fn prepare(&self, send: &Send) -> Result<(target::Target, Request), RequestError> {
         let now = now_ms();
-        let ttl_s = ttl_left(send, now);
+        let ttl_s = send.ttl_left(now);
         let message = encode::message(&send.push, send.sid.to_string(), ttl_s, self.config.confirm_to.as_deref())?;
         let target = message.target.clone();
         Ok((target, translate(message, now / 1000)?))
@@ -180,55 +180,9 @@ impl Hub {
     }
 }
 
-/// What is left of the time to live, in seconds. Rounded up, because 0 is "now or never", which is only for a message that
-/// was meant so; and never more than its sender asked for.
-fn ttl_left(send: &Send, now_ms: u64) -> u32 {
-    let asked_s = send.deadline_ms.saturating_sub(send.accepted_ms) / 1000;
-    let left_s = send.deadline_ms.saturating_sub(now_ms).div_ceil(1000);
-    u32::try_from(left_s.max(1).min(asked_s)).map_or(TTL_MAX, |seconds| seconds.min(TTL_MAX))
-}
-
 fn charge(push: &Push, recipient: i64) -> Charge {
     match push.target {
         Target::Token(_) => Charge::Device(recipient),
         Target::Topic(_) | Target::Condition(_) => Charge::Topic,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::chat::message::NOW_OR_NEVER_MS;
-    use crate::transport::fcm::tests::house::{message, sids};
-
-    #[test]
-    fn what_is_left_of_the_time_to_live_is_rounded_up_and_never_more_than_was_asked_for() {
-        const ACCEPTED: u64 = 1_700_000_000_123;
-        const FOUR_WEEKS_MS: u64 = 2_419_200_000;
-        for (life_ms, after_ms, ttl_s) in [
-            (3_600_000, 0, 3_600),
-            (3_600_000, 1, 3_600),
-            (3_600_000, 999, 3_600),
-            (3_600_000, 1_000, 3_599),
-            (3_600_000, 3_599_999, 1),
-            (3_600_000, 3_600_000, 1),
-            (3_600_000, 3_600_001, 1),
-            (1_000, 0, 1),
-            (1_000, 999, 1),
-            (2_000, 999, 2),
-            (2_000, 1_001, 1),
-            (NOW_OR_NEVER_MS, 0, 0),
-            (NOW_OR_NEVER_MS, 998, 0),
-            (NOW_OR_NEVER_MS, 2_000, 0),
-            (FOUR_WEEKS_MS, 0, TTL_MAX),
-            (2 * FOUR_WEEKS_MS, 0, TTL_MAX),
-        ] {
-            let deadline_ms = ACCEPTED + life_ms;
-            let send = Send { accepted_ms: ACCEPTED, deadline_ms, ..message(sids(1)[0], 1) };
-            assert_eq!(ttl_left(&send, ACCEPTED + after_ms), ttl_s, "{life_ms} after {after_ms}");
-        }
-        // The clock was set back meanwhile.
-        let send = Send { accepted_ms: ACCEPTED, deadline_ms: ACCEPTED + 60_000, ..message(sids(1)[0], 1) };
-        assert_eq!(ttl_left(&send, ACCEPTED - 3_600_000), 60);
     }
 }
