@@ -55,6 +55,8 @@ impl Intake {
         quiet: CancellationToken,
     ) -> Result<(), StoreError> {
         let limit = self.hall.settings.inflight_publishes;
+        // A publisher whose acknowledgement is dropped is cut off, and may still have documents of ours to acknowledge.
+        let mut unanswered = Vec::new();
         loop {
             let summaries = self.gate.deadline().map(Instant::from_std);
             tokio::select! {
@@ -65,6 +67,7 @@ impl Intake {
                 next = inbound.recv(), if self.waiting.len() < limit => match next {
                     Some(publish) => {
                         if !self.room(&stop).await? {
+                            unanswered.push(publish.ack);
                             break;
                         }
                         self.take(publish).await?;
@@ -77,8 +80,6 @@ impl Intake {
             let done = front(&mut self.waiting).await;
             self.release(done?);
         }
-        // A publisher whose acknowledgement is dropped is cut off, and may still have documents of ours to acknowledge.
-        let mut unanswered = Vec::new();
         loop {
             tokio::select! {
                 () = quiet.cancelled() => return Ok(()),

@@ -8,6 +8,23 @@ use tokio::time::Instant;
 const LATER: Refusal = Refusal::RetryAfter(Duration::from_secs(600));
 
 #[tokio::test]
+async fn at_a_stop_publishers_are_neither_answered_nor_cut_off_while_their_documents_are_out() {
+    let mut house = House::open();
+    house.message("a1", "T", 600).await;
+    let document = house.published().await;
+    house.stops.intake.cancel();
+    let mut words = Vec::new();
+    // More than the way to the intake holds.
+    for n in 0..40 {
+        words.push(house.publish("c/self/messages", &json!({"id": format!("b{n}"), "token": "T", "data": {}})).await);
+    }
+    assert!(words.iter_mut().all(|word| word.try_recv() == Err(oneshot::error::TryRecvError::Empty)));
+    let _ = document.outcome.send(Outcome::Confirmed);
+    house.close().await;
+    assert!(words.iter_mut().all(|word| word.try_recv() == Err(oneshot::error::TryRecvError::Closed)));
+}
+
+#[tokio::test]
 async fn a_retry_that_expires_lets_the_recipients_next_message_go() {
     let mut house = House::open();
     house.message("a1", "T", 1).await;
