@@ -369,6 +369,9 @@ class Bal:
         self.clean = clean
         self.port = port
         self.session_seconds = session_seconds
+        # After an orderly restart a kept session gets again what it had not acknowledged, as it was and with the flag DUP
+        # alone (topics.md, "Once, or twice"); after anything else the document says it as well.
+        self.dup_is_mark = False
         self.filters = filters or [f"{name}/others/+"]
         self.arrived = threading.Condition()
         self.messages: list[tuple[str, dict]] = []
@@ -408,8 +411,7 @@ class Bal:
 
     def _message(self, _client, _userdata, message):
         body = json.loads(message.payload)
-        if message.dup:
-            # A kept session gets again what it had not acknowledged, as it was (topics.md, "Once, or twice").
+        if message.dup and self.dup_is_mark:
             body[DUP] = True
         with self.arrived:
             self.messages.append((message.topic, body))

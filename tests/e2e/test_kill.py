@@ -61,6 +61,7 @@ def test_kills_in_mid_flow_lose_no_message_of_a_device(sim, bridge, bal):
 
 
 def test_a_stop_in_mid_flow_is_orderly_and_loses_nothing(sim, bridge, bal):
+    bal.dup_is_mark = True
     sim.faults(latency_ms=30)
     ids: list[str] = []
     for turn in range(2):
