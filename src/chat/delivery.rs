@@ -363,6 +363,14 @@ mod tests {
     }
 
     #[test]
+    fn what_expires_after_a_copy_left_is_marked() {
+        for (copies, marked) in [(0, false), (1, true)] {
+            let (life, told) = run(true, &[Event::Claimed, Event::Expired { copies }]);
+            assert_eq!((life.state, life.dup_possible, told), (State::Expired, marked, vec![Status::Expired]));
+        }
+    }
+
+    #[test]
     fn the_usual_way_is_sent_then_delivered() {
         let (life, told) = run(true, &[Event::Claimed, accepted(1), Event::Receipt]);
         assert_eq!(told, [Status::Sent, Status::Delivered]);

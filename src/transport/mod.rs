@@ -178,7 +178,7 @@ pub struct Upstream {
 pub enum Refusal {
     /// Try again, not sooner than this. The recipient's other messages wait as well.
     RetryAfter(Duration),
-    /// Try again; the delay doubles with each attempt, from this first one.
+    /// Try again, after this and as long again as all waits before.
     Backoff(Duration),
     /// The same, in words that nobody knows: it is counted ([`Tried::unknown`]).
     Few(Duration),

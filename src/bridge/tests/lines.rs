@@ -94,16 +94,7 @@ async fn after_a_crash_a_confirmation_lets_the_next_go() {
     let mut house = House::open_ways(dir, path, both(), &[Way::Ccs, v1()]);
     let again = house.sent_by_fcm().await;
     assert_eq!(again.sid, first);
-    house
-        .fcm_says(Report::Refused {
-            sid: first,
-            refusal: Refusal::RetryAfter(Duration::from_secs(600)),
-            code: "SERVICE_UNAVAILABLE".into(),
-            detail: String::new(),
-            copies: 1,
-            arrival: Arrival::Possible,
-        })
-        .await;
+    house.fcm_is_busy(first, Duration::from_secs(600)).await;
     // What comes after the refusal is on disk: `a2` was looked at and parked before `b1` went.
     house.chat("b1", "X").await;
     assert_eq!(house.sent_by_fcm().await.push.target, to("X"));

@@ -42,6 +42,19 @@ impl House {
     pub(super) async fn fcm_says(&mut self, report: Report) {
         self.fcm().reports.send(report).await.unwrap();
     }
+
+    /// FCM is busy, and may have taken the message all the same.
+    pub(super) async fn fcm_is_busy(&mut self, sid: Sid, wait: Duration) {
+        self.fcm_says(Report::Refused {
+            sid,
+            refusal: Refusal::RetryAfter(wait),
+            code: "SERVICE_UNAVAILABLE".into(),
+            detail: String::new(),
+            copies: 1,
+            arrival: Arrival::Possible,
+        })
+        .await;
+    }
 }
 
 #[tokio::test]
@@ -133,16 +146,7 @@ async fn a_confirmation_ends_the_wait_for_a_retry_and_lets_the_next_go() {
     house.chat("a2", "T").await;
     let (first, second) = (house.sent_by_fcm().await, house.sent_by_fcm().await);
     let wait = Duration::from_secs(600);
-    house
-        .fcm_says(Report::Refused {
-            sid: first.sid,
-            refusal: Refusal::RetryAfter(wait),
-            code: "SERVICE_UNAVAILABLE".into(),
-            detail: String::new(),
-            copies: 1,
-            arrival: Arrival::Possible,
-        })
-        .await;
+    house.fcm_is_busy(first.sid, wait).await;
     house.fcm_says(Report::Deferred { sid: second.sid, wait: Duration::from_millis(10) }).await;
     // It was on the device all the same.
     let receipt = json!({"id": first.sid.to_string(), "status": "received"});
@@ -217,16 +221,7 @@ async fn nothing_passes_a_message_that_went_back() {
     house.chat("a2", "T").await;
     house.chat("b1", "X").await;
     house.chat("a3", "T").await;
-    house
-        .fcm_says(Report::Refused {
-            sid: first,
-            refusal: Refusal::RetryAfter(Duration::from_secs(600)),
-            code: "SERVICE_UNAVAILABLE".into(),
-            detail: String::new(),
-            copies: 1,
-            arrival: Arrival::Possible,
-        })
-        .await;
+    house.fcm_is_busy(first, Duration::from_secs(600)).await;
     timeout(async {
         while house.metrics.get(Metric::DownstreamRetries) == 0 {
             tokio::task::yield_now().await;

@@ -71,7 +71,7 @@ pub(super) fn consequence(refused: &Refused, efforts: Efforts, on_ambiguous: OnA
             };
             Consequence::Report { refusal, project }
         }
-        Then::Undecided => report(undecided(FAULT_WAIT, efforts.tried, on_ambiguous)),
+        Then::Undecided => report(undecided(efforts.tried, on_ambiguous)),
         Then::Never | Then::NeverTellOperator => report(match (refused.token, refused.then) {
             (TokenAction::Remove, _) => Refusal::BadToken,
             (TokenAction::Quarantine, _) => Refusal::Quarantine,
@@ -82,9 +82,9 @@ pub(super) fn consequence(refused: &Refused, efforts: Efforts, on_ambiguous: OnA
 }
 
 /// What becomes of a message that may have arrived, where nobody knows.
-pub(super) fn undecided(first: Duration, tried: Tried, on_ambiguous: OnAmbiguous) -> Refusal {
+pub(super) fn undecided(tried: Tried, on_ambiguous: OnAmbiguous) -> Refusal {
     match on_ambiguous {
-        OnAmbiguous::Retry => backoff(first, tried),
+        OnAmbiguous::Retry => backoff(FAULT_WAIT, tried),
         OnAmbiguous::Report => Refusal::Never,
     }
 }

@@ -213,6 +213,22 @@ async fn at_a_stop_what_is_unanswered_is_not_sent_again_where_that_is_not_wanted
 }
 
 #[tokio::test(start_paused = true)]
+async fn messages_that_replace_each_other_are_not_held_back() {
+    let mut house = House::open(config());
+    let mut peer = house.peer(100).await;
+    let began = Instant::now();
+    for sid in sids(40) {
+        let mut send = message(sid, 1);
+        send.push.collapse = Some("score".to_owned());
+        house.send(send).await;
+        let asked = peer.next().await;
+        peer.take(asked.stream).await;
+        assert_eq!(house.report().await, accepted(sid, asked.stream));
+    }
+    assert!(began.elapsed() < 2 * SECOND, "{:?}", began.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_reset_or_a_cut_after_the_request_is_ambiguous() {
     for (on_ambiguous, expected) in [
         (OnAmbiguous::Retry, (Refusal::Backoff(Duration::from_secs(10)), "SERVICE_UNAVAILABLE", Arrival::Possible)),

@@ -68,7 +68,7 @@ impl Hub {
             }
             (Verdict::Refused(refused), _) if policy::arrival(&refused) == Arrival::Possible => {
                 // What may have arrived is marked on disk before it goes again.
-                self.report(sid, &refused, policy::undecided(FAULT_WAIT, efforts.tried, self.config.on_ambiguous));
+                self.report(sid, &refused, policy::undecided(efforts.tried, self.config.on_ambiguous));
             }
             (Verdict::Refused(_), _) => self.keep(sid),
         }
