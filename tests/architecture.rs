@@ -1,7 +1,16 @@
-//! The dependency rule of `src/lib.rs`, read off the `use` lines and paths of every room.
+//! The dependency rule of `src/lib.rs`, read off the whole syntax tree of every production file.
+//!
+//! Production code is what `mod` lines lead to from `src/lib.rs` and `src/main.rs`, without what is marked
+//! `#[cfg(test)]`, wherever in a file that stands. `use` trees are flattened, `self` and `super` are resolved, and the
+//! arguments of macros are read as well.
 
+use proc_macro2::{TokenStream, TokenTree};
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
+use syn::visit::{self, Visit};
+use syn::{Attribute, Item, ItemMod, UseTree};
 
 /// Which rooms of ours each room may name, and whether it is pure (no tokio, no clock, no random source).
 const ROOMS: &[(&str, &[&str], bool)] = &[
@@ -20,114 +29,350 @@ const ROOMS: &[(&str, &[&str], bool)] = &[
     ("sim", &["ccs", "fcm", "ops"], false),
 ];
 
-/// Crates and paths that a pure room does not touch.
-const IMPURE: &[&str] =
-    &["tokio", " rand::", "(rand::", "Instant::now", "SystemTime::now", "std::net", "std::fs", "std::thread"];
+/// What may name every room, and is named by none.
+const TOP: &[&str] = &["app", "cli", "lib", "main"];
+
+/// Paths that a pure room does not touch, by their beginning.
+const IMPURE: &[&str] = &["tokio", "rand", "std::net", "std::fs", "std::thread", "std::env", "std::process"];
+/// The same, by their end: the type alone is harmless.
+const IMPURE_CALLS: &[&str] = &["Instant::now", "SystemTime::now"];
 
 /// What the simulator must not share with the client: everything that decides.
 const PRIVATE_TO_THE_CLIENT: &[&str] = &[
-    "ccs::session",
-    "ccs::login",
-    "ccs::window",
-    "ccs::timer",
-    "fcm::breaker",
-    "fcm::budget",
-    "fcm::judge",
-    "fcm::request",
-    "fcm::verdict",
+    "crate::ccs::session",
+    "crate::ccs::login",
+    "crate::ccs::window",
+    "crate::ccs::timer",
+    "crate::fcm::breaker",
+    "crate::fcm::budget",
+    "crate::fcm::judge",
+    "crate::fcm::request",
+    "crate::fcm::verdict",
     "crate::transport",
 ];
 
-/// Files of one room: `src/room.rs` and everything below `src/room/`.
-fn files(room: &str) -> Vec<PathBuf> {
-    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let mut found = Vec::new();
-    let single = src.join(format!("{room}.rs"));
-    if single.exists() {
-        found.push(single);
+/// A production file and every path it names, in full: `crate::chat::id::Owner`, `tokio::sync::mpsc`.
+struct Source {
+    file: PathBuf,
+    paths: BTreeSet<String>,
+}
+
+impl Source {
+    /// The first part of the file's place below `src`: its room.
+    fn room(&self) -> String {
+        let place = self.file.strip_prefix(src()).expect("a file below src");
+        let first = place.iter().next().expect("a file has a name").to_string_lossy();
+        first.trim_end_matches(".rs").to_owned()
     }
-    let mut folders = vec![src.join(room)];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
-            let path = entry.path();
-            if path.is_dir() {
-                folders.push(path);
-            } else if path.extension().is_some_and(|e| e == "rs") {
-                found.push(path);
-            }
-        }
+}
+
+/// Whether `path` is `beginning` or something inside it.
+fn is_in(path: &str, beginning: &str) -> bool {
+    path.strip_prefix(beginning).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
+}
+
+fn src() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
+}
+
+/// What is compiled into the program, file by file.
+static PRODUCTION: LazyLock<Vec<Source>> = LazyLock::new(|| {
+    let mut found = Vec::new();
+    for root in ["lib.rs", "main.rs"] {
+        read(&src().join(root), Vec::new(), &mut found);
     }
     found
-}
+});
 
-/// The production lines of a file: without comments, and without the tests at its end.
-fn production(path: &Path) -> Vec<String> {
-    if path.components().any(|part| part.as_os_str() == "tests") || path.file_name().is_some_and(|n| n == "tests.rs") {
-        return Vec::new();
+/// Reads `file`, which is the module `module`, and the files of its modules.
+fn read(file: &Path, module: Vec<String>, found: &mut Vec<Source>) {
+    let text = fs::read_to_string(file).expect("a source file can be read");
+    let parsed = syn::parse_file(&text).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
+    let mut reader = Reader { module, ..Reader::default() };
+    reader.visit_file(&parsed);
+    let Reader { paths, files, .. } = reader;
+    found.push(Source { file: file.to_owned(), paths });
+    for module in files {
+        let below = src().join(module.iter().collect::<PathBuf>());
+        let candidates = [below.with_extension("rs"), below.join("mod.rs")];
+        let file = candidates.iter().find(|candidate| candidate.exists());
+        read(file.unwrap_or_else(|| panic!("no file for the module {}", module.join("::"))), module.clone(), found);
     }
-    let text = fs::read_to_string(path).expect("a source file can be read");
-    text.lines()
-        .take_while(|line| line.trim() != "#[cfg(test)]")
-        .filter(|line| !line.trim_start().starts_with("//"))
-        .map(str::to_owned)
-        .collect()
 }
 
-#[test]
-fn rooms_name_only_the_rooms_they_may() {
-    let mut wrong = Vec::new();
-    for (room, allowed, _) in ROOMS {
-        for path in files(room) {
-            for line in production(&path) {
-                for (other, ..) in ROOMS {
-                    let named =
-                        line.contains(&format!("crate::{other}::")) || line.contains(&format!("use crate::{other};"));
-                    if named && other != room && !allowed.contains(other) {
-                        wrong.push(format!("{}: {}", path.display(), line.trim()));
+/// Collects the paths of one file.
+#[derive(Default)]
+struct Reader {
+    /// Where it is: `["chat", "message"]`.
+    module: Vec<String>,
+    paths: BTreeSet<String>,
+    /// Modules that have a file of their own.
+    files: Vec<Vec<String>>,
+}
+
+impl Reader {
+    /// Keeps a path, with `self` and `super` resolved.
+    fn keep(&mut self, segments: &[String]) {
+        let mut rest = segments;
+        let mut place = self.module.clone();
+        let mut relative = false;
+        while let Some(first) = rest.first() {
+            match first.as_str() {
+                "self" if rest.len() > 1 => {}
+                "super" => {
+                    place.pop();
+                }
+                "crate" => place.clear(),
+                _ => break,
+            }
+            relative = true;
+            rest = &rest[1..];
+        }
+        if relative {
+            place.insert(0, "crate".to_owned());
+            place.extend_from_slice(rest);
+            self.paths.insert(place.join("::"));
+        } else if rest.len() > 1 {
+            self.paths.insert(rest.join("::"));
+        }
+    }
+
+    fn flatten(&mut self, tree: &UseTree, before: &mut Vec<String>) {
+        match tree {
+            UseTree::Path(path) => {
+                before.push(path.ident.to_string());
+                self.flatten(&path.tree, before);
+                before.pop();
+            }
+            UseTree::Group(group) => group.items.iter().for_each(|item| self.flatten(item, before)),
+            UseTree::Name(name) => self.keep_used(before, &name.ident.to_string()),
+            UseTree::Rename(rename) => self.keep_used(before, &rename.ident.to_string()),
+            UseTree::Glob(_) => self.keep_used(before, "*"),
+        }
+    }
+
+    fn keep_used(&mut self, before: &[String], last: &str) {
+        let mut whole = before.to_vec();
+        if last != "self" {
+            whole.push(last.to_owned());
+        }
+        match whole.as_slice() {
+            // `use tokio;` names a crate by itself.
+            [single] if single != "crate" => drop(self.paths.insert(single.clone())),
+            _ => self.keep(&whole),
+        }
+    }
+
+    /// Paths in the arguments of a macro, which have no syntax of their own.
+    fn scan(&mut self, tokens: TokenStream) {
+        let mut path: Vec<String> = Vec::new();
+        let mut colons = 0;
+        for token in tokens {
+            match token {
+                TokenTree::Ident(ident) => {
+                    if colons != 2 {
+                        self.keep(&std::mem::take(&mut path));
+                    }
+                    path.push(ident.to_string());
+                    colons = 0;
+                }
+                TokenTree::Punct(punct) if punct.as_char() == ':' => colons += 1,
+                other => {
+                    self.keep(&std::mem::take(&mut path));
+                    colons = 0;
+                    if let TokenTree::Group(group) = other {
+                        self.scan(group.stream());
                     }
                 }
             }
         }
+        self.keep(&path);
     }
-    assert!(wrong.is_empty(), "against the rule of src/lib.rs:\n{}", wrong.join("\n"));
+}
+
+/// Whether something is compiled for tests only.
+fn for_tests(attributes: &[Attribute]) -> bool {
+    attributes.iter().any(|attribute| {
+        attribute.path().is_ident("test")
+            || attribute.path().is_ident("cfg") && attribute.parse_args::<syn::Ident>().is_ok_and(|word| word == "test")
+    })
+}
+
+fn attributes(item: &Item) -> &[Attribute] {
+    match item {
+        Item::Const(x) => &x.attrs,
+        Item::Enum(x) => &x.attrs,
+        Item::ExternCrate(x) => &x.attrs,
+        Item::Fn(x) => &x.attrs,
+        Item::Impl(x) => &x.attrs,
+        Item::Macro(x) => &x.attrs,
+        Item::Mod(x) => &x.attrs,
+        Item::Static(x) => &x.attrs,
+        Item::Struct(x) => &x.attrs,
+        Item::Trait(x) => &x.attrs,
+        Item::Type(x) => &x.attrs,
+        Item::Use(x) => &x.attrs,
+        _ => &[],
+    }
+}
+
+impl<'ast> Visit<'ast> for Reader {
+    fn visit_item(&mut self, item: &'ast Item) {
+        if !for_tests(attributes(item)) {
+            visit::visit_item(self, item);
+        }
+    }
+
+    fn visit_impl_item_fn(&mut self, function: &'ast syn::ImplItemFn) {
+        if !for_tests(&function.attrs) {
+            visit::visit_impl_item_fn(self, function);
+        }
+    }
+
+    fn visit_item_mod(&mut self, module: &'ast ItemMod) {
+        self.module.push(module.ident.to_string());
+        if module.content.is_none() {
+            self.files.push(self.module.clone());
+        }
+        visit::visit_item_mod(self, module);
+        self.module.pop();
+    }
+
+    fn visit_item_use(&mut self, item: &'ast syn::ItemUse) {
+        self.flatten(&item.tree, &mut Vec::new());
+    }
+
+    // `pub(crate)` and `pub(in ..)` name who may see something, not what is used.
+    fn visit_visibility(&mut self, _: &'ast syn::Visibility) {}
+
+    fn visit_path(&mut self, path: &'ast syn::Path) {
+        let segments: Vec<String> = path.segments.iter().map(|segment| segment.ident.to_string()).collect();
+        self.keep(&segments);
+        visit::visit_path(self, path);
+    }
+
+    fn visit_macro(&mut self, invoked: &'ast syn::Macro) {
+        self.scan(invoked.tokens.clone());
+        visit::visit_macro(self, invoked);
+    }
+}
+
+/// Paths of `source` that its room may not name.
+fn foreign(source: &Source) -> Vec<&String> {
+    let room = source.room();
+    let Some((_, allowed, _)) = ROOMS.iter().find(|(name, ..)| *name == room) else { return Vec::new() };
+    let may = |path: &str| {
+        let Some(rest) = path.strip_prefix("crate::") else { return path != "crate" };
+        let other = rest.split("::").next().unwrap_or_default();
+        other == room || allowed.contains(&other)
+    };
+    source.paths.iter().filter(|path| !may(path)).collect()
+}
+
+/// Paths of `source` that lead to a runtime, a clock, chance, or the machine.
+fn impure(source: &Source) -> Vec<&String> {
+    let ends_in = |path: &str, end: &&str| path == *end || path.ends_with(&format!("::{end}"));
+    let wrong = |path: &str| {
+        IMPURE.iter().any(|beginning| is_in(path, beginning)) || IMPURE_CALLS.iter().any(|end| ends_in(path, end))
+    };
+    source.paths.iter().filter(|path| wrong(path)).collect()
+}
+
+fn complain(rule: &str, wrong: Vec<(&Path, Vec<&String>)>) {
+    let lines: Vec<String> = wrong
+        .into_iter()
+        .flat_map(|(file, paths)| paths.into_iter().map(move |path| format!("{}: {path}", file.display())))
+        .collect();
+    assert!(lines.is_empty(), "{rule}\n{}", lines.join("\n"));
+}
+
+#[test]
+fn rooms_name_only_the_rooms_they_may() {
+    complain("against the rule of src/lib.rs:", PRODUCTION.iter().map(|s| (s.file.as_path(), foreign(s))).collect());
 }
 
 #[test]
 fn pure_rooms_have_no_runtime_no_clock_and_no_chance() {
-    let mut wrong = Vec::new();
-    for (room, ..) in ROOMS.iter().filter(|(.., pure)| *pure) {
-        for path in files(room) {
-            for line in production(&path) {
-                if IMPURE.iter().any(|word| line.contains(word)) {
-                    wrong.push(format!("{}: {}", path.display(), line.trim()));
-                }
-            }
-        }
-    }
-    assert!(wrong.is_empty(), "not pure:\n{}", wrong.join("\n"));
+    let pure = |source: &&Source| ROOMS.iter().any(|(room, _, pure)| *pure && *room == source.room());
+    complain("not pure:", PRODUCTION.iter().filter(pure).map(|s| (s.file.as_path(), impure(s))).collect());
 }
 
 #[test]
 fn the_simulator_shares_only_the_codec() {
-    let mut wrong = Vec::new();
-    for path in files("sim") {
-        for line in production(&path) {
-            for private in PRIVATE_TO_THE_CLIENT {
-                if line.contains(private) {
-                    wrong.push(format!("{}: {}", path.display(), line.trim()));
-                }
-            }
-        }
-    }
-    assert!(wrong.is_empty(), "the simulator must be able to disagree with the client:\n{}", wrong.join("\n"));
+    let private = |path: &&String| PRIVATE_TO_THE_CLIENT.iter().any(|beginning| is_in(path, beginning));
+    let wrong = PRODUCTION.iter().filter(|source| source.room() == "sim");
+    let wrong = wrong.map(|s| (s.file.as_path(), s.paths.iter().filter(private).collect())).collect();
+    complain("the simulator must be able to disagree with the client:", wrong);
 }
 
 #[test]
 fn every_room_is_in_the_table() {
-    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    for entry in fs::read_dir(src).expect("src is there").flatten() {
+    for entry in fs::read_dir(src()).expect("src is there").flatten() {
         let name = entry.file_name().to_string_lossy().trim_end_matches(".rs").to_owned();
-        let top = ["app", "cli", "lib", "main"].contains(&name.as_str());
-        assert!(top || ROOMS.iter().any(|(room, ..)| *room == name), "src/{name} is in no rule");
+        assert!(TOP.contains(&&*name) || ROOMS.iter().any(|(room, ..)| *room == name), "src/{name} is in no rule");
     }
+}
+
+#[test]
+fn all_production_files_are_read() {
+    let sources = &*PRODUCTION;
+    for (room, ..) in ROOMS {
+        assert!(sources.iter().any(|source| source.room() == *room), "nothing of src/{room} was read");
+    }
+    let paths: usize = sources.iter().map(|source| source.paths.len()).sum();
+    assert!(sources.len() > 250 && paths > 5_000, "{} files, {paths} paths", sources.len());
+}
+
+/// The paths of `text`, as a file of `src/fcm/data.rs` would name them.
+fn sample(text: &str) -> Source {
+    let mut reader = Reader { module: vec!["fcm".to_owned(), "data".to_owned()], ..Reader::default() };
+    reader.visit_file(&syn::parse_file(text).expect("the sample is Rust"));
+    Source { file: src().join("fcm/data.rs"), paths: reader.paths }
+}
+
+#[test]
+fn a_forbidden_room_is_found_however_it_is_named() {
+    for text in [
+        "use crate::store::Store;",
+        "use crate::{secret, store};",
+        "use crate::{secret::{self, Secret}, bridge as b};",
+        "use super::super::store;",
+        "#[cfg(test)] mod tests {} use crate::store::Store;",
+        "#[cfg(test)] use std::mem; fn f() { crate::store::open() }",
+        "fn f(x: &crate::store::Store) {}",
+        "fn f() { println!(\"{:?}\", (1, crate::store::LIMIT)); }",
+        "mod inner { fn f() { super::super::super::store::open() } }",
+        "impl crate::store::Back for X {}",
+        "use crate::*;",
+        "use crate as all;",
+        "use super::super::*;",
+    ] {
+        assert!(!foreign(&sample(text)).is_empty(), "not found in {text:?}");
+    }
+    for text in [
+        "use crate::secret::Secret;",
+        "use super::target::Target; use self::inner::X;",
+        "#[cfg(test)] mod tests { use crate::store::Store; }",
+        "#[cfg(test)] use crate::store::Store;",
+        "// use crate::store::Store;\nconst TEXT: &str = \"crate::store::Store\";",
+    ] {
+        let source = sample(text);
+        assert!(foreign(&source).is_empty(), "{:?} in {text:?}", foreign(&source));
+    }
+}
+
+#[test]
+fn impure_code_is_found_however_it_is_named() {
+    for text in [
+        "use tokio::sync::mpsc;",
+        "use std::{net::IpAddr, mem};",
+        "use std::time::Instant; fn f() { Instant::now(); }",
+        "fn f() { std::time::SystemTime::now(); }",
+        "fn f() { let x = rand::random::<u8>(); }",
+        "fn f() { debug!(at = Instant::now()); }",
+    ] {
+        assert!(!impure(&sample(text)).is_empty(), "not found in {text:?}");
+    }
+    let harmless = "use std::time::{Duration, Instant}; fn f(now: Instant) -> Operand { now.operand() }";
+    assert!(impure(&sample(harmless)).is_empty());
 }
