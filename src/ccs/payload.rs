@@ -259,12 +259,6 @@ impl Downstream {
         json.text("message_id", &self.message_id).merge(&self.fields);
         json.finish()
     }
-
-    /// Whether the sender asked for a receipt.
-    #[must_use]
-    pub fn wants_receipt(&self) -> bool {
-        self.fields.get("delivery_receipt_requested") == Some(&Value::Bool(true))
-    }
 }
 
 impl Ack {

@@ -11,8 +11,8 @@
 //! ```
 //!
 //! One [`Session::handle`], then [`Session::poll`] until it says [`Output::Wait`]. Nothing fails with an error value:
-//! the session ends with [`Event::Closed`], once and last, and ignores what comes after. Then
-//! [`Session::into_unacked`] names the messages that were never answered.
+//! the session ends with [`Event::Closed`], once and last, and ignores what comes after. What was
+//! never answered by then, its shell knows: it keeps what it sent until it is answered.
 
 use super::event::{Counters, DrainCause, Event, Reason};
 use super::login::{Login, Step};
@@ -164,15 +164,9 @@ impl Session {
         }
     }
 
-    /// How many messages are welcome now.
-    #[must_use]
-    pub fn capacity(&self) -> usize {
-        if self.phase == Phase::Open { self.window.free() } else { 0 }
-    }
-
     /// How many messages are sent and not answered.
-    #[must_use]
-    pub fn in_flight(&self) -> usize {
+    #[cfg(test)]
+    pub(crate) fn in_flight(&self) -> usize {
         self.window.in_flight()
     }
 
@@ -186,12 +180,6 @@ impl Session {
     #[must_use]
     pub fn counters(&self) -> Counters {
         self.counters
-    }
-
-    /// The ids of the messages that were never answered, in the order of sending.
-    #[must_use]
-    pub fn into_unacked(self) -> Vec<String> {
-        self.window.into_unacked()
     }
 
     fn handle_bytes(&mut self, bytes: &[u8], now: Instant) {

@@ -6,7 +6,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::Serialize;
 
-/// Longest `detail` in a status document, in characters.
+/// Longest `detail` in a status, an error document or an event, in characters; what is longer is cut.
 pub const DETAIL_MAX: usize = 256;
 
 /// What a sender is told (topics.md, "Delivery status").

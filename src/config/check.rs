@@ -231,7 +231,7 @@ fn check_ccs(ccs: &Ccs) -> Result<(), ConfigError> {
         return Err(bad(if ccs.host.is_empty() { "ccs.host" } else { "ccs.domain" }, "is empty".into()));
     }
     within("ccs.window", ccs.window, 1, 10_000)?;
-    // More than 1,000 connections of one sender are refused (ccs.md 1.5).
+    // More than 1,000 connections of one sender are refused by Google's server.
     within("ccs.connections", ccs.connections, 1, 1_000)
 }
 

@@ -91,8 +91,6 @@ pub struct Claimed {
     pub attempt: u32,
     /// What was tried before.
     pub tried: Tried,
-    /// Whether the device may have it already.
-    pub dup_possible: bool,
 }
 
 /// The answer to a [`DueQuery`].
@@ -141,7 +139,7 @@ pub(super) fn take_due(desk: &mut Desk<'_>, query: &DueQuery) -> rusqlite::Resul
 }
 
 /// The earliest time at which something that goes this way is due; 0 when it is due already.
-pub(super) fn next_due(desk: &Desk<'_>, way: &str) -> rusqlite::Result<Option<u64>> {
+fn next_due(desk: &Desk<'_>, way: &str) -> rusqlite::Result<Option<u64>> {
     if desk.conn.prepare_cached(ANY_FRESH)?.query_row([way], |_| Ok(())).optional()?.is_some() {
         return Ok(Some(0));
     }
@@ -285,7 +283,7 @@ impl Round<'_> {
 
     fn claim(&mut self, desk: &Desk<'_>, row: Candidate) -> rusqlite::Result<()> {
         let Some(step) = row.life.step(&Event::Claimed) else { return Ok(()) };
-        let Life { state, attempt, dup_possible, tried, .. } = step.life;
+        let Life { state, attempt, tried, .. } = step.life;
         desk.execute(CLAIM, params![row.sid.row(), state.code(), attempt, sql_ms(self.query.now)])?;
         self.claimed.push(Claimed {
             sid: row.sid,
@@ -295,7 +293,6 @@ impl Round<'_> {
             deadline_ms: row.deadline,
             attempt,
             tried,
-            dup_possible,
         });
         Ok(())
     }

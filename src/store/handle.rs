@@ -226,15 +226,6 @@ impl Store {
         self.submit(move |desk| dispatch::take_due(desk, &query)).await
     }
 
-    /// When the next message that goes by `way` is due, in Unix milliseconds: 0 for at once, `None` for none.
-    ///
-    /// # Errors
-    /// When the store is closed.
-    pub async fn next_due(&self, way: &Way) -> Result<Committed<Option<u64>>, StoreError> {
-        let way = way.to_string();
-        self.submit(move |desk| dispatch::next_due(desk, &way)).await
-    }
-
     /// Writes down what became of a delivery, queues what its sender is told, and lets the next of its order key go.
     /// `at` is Unix milliseconds.
     ///

@@ -15,7 +15,7 @@ use crate::transport::{Change, Refusal, Report, Tag};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// The only status of a receipt that was ever documented (ccs.md 3.4).
+/// The only status of a receipt that was ever documented.
 const DELIVERED: &str = "MESSAGE_SENT_TO_DEVICE";
 /// A refusal with a first delay below this concerns the push service as a whole; longer ones concern one device or topic.
 const WHOLE_SERVICE: Duration = Duration::from_secs(30);

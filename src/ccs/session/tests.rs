@@ -119,6 +119,16 @@ impl Bench {
         std::mem::take(&mut self.events)
     }
 
+    /// How many messages the session would send now.
+    fn capacity(&self) -> usize {
+        if self.session.phase == Phase::Open { config().window - self.session.in_flight() } else { 0 }
+    }
+
+    /// Which of `sent` have no answer yet.
+    fn unanswered<'a>(&self, sent: &[&'a str]) -> Vec<&'a str> {
+        sent.iter().copied().filter(|id| self.session.window.contains(id)).collect()
+    }
+
     /// What the session wrote since the last call, as the server reads it.
     fn stanzas(&mut self) -> Vec<Stanza> {
         let mut framer = Framer::new(1 << 20, 16);
@@ -171,7 +181,7 @@ fn the_handshake_is_written_step_by_step_and_nothing_else_before_it_ends() {
     bench.send("early");
     bench.input(Input::AckUpstream { to: "T", message_id: "1" });
     assert_eq!(bench.take(), [Event::NotSent { message_id: "early".to_owned(), reason: NotSent::NoRoom }]);
-    assert_eq!((bench.written.as_str(), bench.session.capacity()), ("", 0));
+    assert_eq!((bench.written.as_str(), bench.capacity()), ("", 0));
 
     bench.bytes("<?xml version='1.0'?><str:stream xmlns:str='http://etherx.jabber.org/streams' xmlns='jabber:client'>");
     assert_eq!(bench.written, "");
@@ -196,7 +206,7 @@ fn the_handshake_is_written_step_by_step_and_nothing_else_before_it_ends() {
     assert_eq!(bench.take(), []);
     bench.server(|out| write::bind_result(out, Some("bind-1"), JID));
     assert_eq!(bench.take(), [Event::Ready { jid: JID.to_owned() }]);
-    assert_eq!((bench.written.as_str(), bench.session.capacity()), ("", 3));
+    assert_eq!((bench.written.as_str(), bench.capacity()), ("", 3));
 }
 
 #[test]
@@ -337,9 +347,9 @@ fn every_end_comes_once_and_last_and_keeps_what_is_unanswered() {
         bench.send("d");
         bench.input(Input::Eof);
         bench.input(Input::Shutdown);
-        assert_eq!((bench.take(), bench.written.as_str(), bench.session.capacity()), (vec![], "", 0));
+        assert_eq!((bench.take(), bench.written.as_str(), bench.capacity()), (vec![], "", 0));
         assert!(bench.session.was_authenticated());
-        assert_eq!(bench.session.into_unacked(), ["a", "c"]);
+        assert_eq!(bench.unanswered(&["a", "b", "c"]), ["a", "c"]);
     }
 }
 
@@ -349,7 +359,7 @@ fn a_shutdown_waits_for_answers_and_acknowledgements() {
     bench.send("a");
     bench.inbound(&upstream("u"));
     bench.input(Input::Shutdown);
-    assert_eq!(bench.session.capacity(), 0);
+    assert_eq!(bench.capacity(), 0);
     bench.take();
     bench.inbound(&upstream("late"));
     assert_eq!(bench.take(), []);
@@ -374,7 +384,7 @@ fn a_shutdown_ends_after_its_grace_period_whatever_the_peer_does() {
     bench.sleep();
     assert_eq!(bench.take(), closed(Reason::Shutdown));
     assert_eq!(bench.now - start, Timing::default().grace + Timing::default().close);
-    assert_eq!(bench.session.into_unacked(), ["a"]);
+    assert_eq!(bench.unanswered(&["a"]), ["a"]);
 
     let mut bench = Bench::new();
     bench.input(Input::Shutdown);
@@ -437,7 +447,7 @@ fn the_window_is_kept_and_acknowledgements_pass_it() {
     bench.input(Input::AckUpstream { to: "T", message_id: "u" });
     assert_eq!(bench.payloads().len(), 1);
     bench.ack("b");
-    assert_eq!(bench.session.capacity(), 1);
+    assert_eq!(bench.capacity(), 1);
     bench.send("d");
     assert!(matches!(&bench.payloads()[..], [Outbound::Downstream(d)] if d.message_id == "d"));
     assert_eq!(bench.session.in_flight(), 3);
@@ -519,10 +529,10 @@ fn a_draining_session_answers_the_old_and_takes_nothing_new() {
     assert_eq!(bench.payloads().len(), 1);
     bench.send("d");
     assert!(matches!(bench.take()[..], [Event::NotSent { reason: NotSent::NoRoom, .. }]));
-    assert_eq!((bench.session.capacity(), bench.written.as_str()), (0, ""));
+    assert_eq!((bench.capacity(), bench.written.as_str()), (0, ""));
     bench.bytes("</stream:stream>");
     assert_eq!(bench.take(), closed(Reason::PeerClosed));
-    assert_eq!(bench.session.into_unacked(), ["c"]);
+    assert_eq!(bench.unanswered(&["a", "b", "c"]), ["c"]);
 }
 
 #[test]
@@ -531,7 +541,7 @@ fn draining_may_show_up_as_a_nack_alone() {
     bench.send("a");
     bench.nack("a", "CONNECTION_DRAINING");
     assert_eq!(bench.take(), [Event::Draining(DrainCause::Nack), Event::Bounced { message_id: "a".to_owned() }]);
-    assert_eq!(bench.session.capacity(), 0);
+    assert_eq!(bench.capacity(), 0);
 }
 
 #[test]
@@ -580,7 +590,7 @@ proptest! {
         let mut sent = Vec::new();
         for (word, cut) in words {
             for id in ["a", "b", "c", "d", "e"] {
-                if bench.session.capacity() > 0 && !sent.contains(&id) {
+                if bench.capacity() > 0 && !sent.contains(&id) {
                     bench.send(id);
                     sent.push(id);
                 }
@@ -603,7 +613,7 @@ proptest! {
                 _ => {}
             }
         }
-        settled.extend(bench.session.into_unacked());
+        settled.extend(bench.unanswered(&sent).into_iter().map(str::to_owned));
         settled.sort();
         sent.sort_unstable();
         prop_assert_eq!(settled, sent);

@@ -95,15 +95,6 @@ impl Downstream {
         let seconds = mqtt_expiry.map_or(self.ttl, |expiry| expiry.min(self.ttl));
         accepted_ms.saturating_add((u64::from(seconds) * 1000).max(NOW_OR_NEVER_MS))
     }
-
-    /// The stable number of who gets it: [`Target::recipient`].
-    #[must_use]
-    pub fn recipient(&self) -> i64 {
-        match &self.errand {
-            Errand::Push(push) => push.target.recipient(),
-            Errand::Name(name) => name.recipient(),
-        }
-    }
 }
 
 fn read(fields: &mut Fields, limits: &Limits) -> Result<Downstream, Rejection> {

@@ -24,7 +24,7 @@ pub use error::{ErrorDocument, ErrorSummary, SAMPLE_BYTES};
 pub use gate::{Admission, ERRORS_PER_SECOND, ErrorGate, GATE_OWNERS_MAX, Suppressed};
 pub use presence::{CONN_MAX, Presence, PresenceState, UserPresence};
 pub use receipt::{Acknowledged, BalReceipt, Progress, RECEIPT_IDS_MAX};
-pub use reject::{DETAIL_MAX, ErrorCode, Rejection};
+pub use reject::{ErrorCode, Rejection};
 pub use target::{CONDITION_MAX, CONDITION_TOPICS_MAX, Name, TOPIC_NAME_MAX};
 pub use upstream::{UpstreamMessage, mark_redelivered};
 

@@ -1,11 +1,9 @@
 //! Why an input was not taken.
 
 use crate::chat::id::MessageId;
+use crate::chat::status::cut_detail;
 use serde::{Deserialize, Serialize};
 use std::fmt;
-
-/// Longest `detail`, in characters; what is longer is cut.
-pub const DETAIL_MAX: usize = 256;
 
 /// The bridge's own error codes (topics.md, "Error codes").
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -110,13 +108,11 @@ pub struct Rejection {
 }
 
 impl Rejection {
-    /// A rejection; `detail` is cut to [`DETAIL_MAX`] characters and must not hold a value out of the payload.
+    /// A rejection; `detail` is cut by [`cut_detail`] and must not hold a value out of the payload.
     #[must_use]
     pub fn new(code: ErrorCode, detail: impl Into<String>) -> Self {
         let mut detail = detail.into();
-        if let Some((end, _)) = detail.char_indices().nth(DETAIL_MAX) {
-            detail.truncate(end);
-        }
+        detail.truncate(cut_detail(&detail).len());
         Self { code, detail, ref_id: None }
     }
 
@@ -152,6 +148,7 @@ impl Rejection {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::chat::status::DETAIL_MAX;
 
     #[test]
     fn the_word_of_a_code_is_its_json_form() {

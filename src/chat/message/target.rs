@@ -82,14 +82,6 @@ impl Target {
     }
 }
 
-impl Name {
-    /// As [`Target::recipient`].
-    #[must_use]
-    pub fn recipient(&self) -> i64 {
-        recipient_number("to", &self.0)
-    }
-}
-
 /// What is wrong with the name of an FCM topic, if anything.
 pub(super) fn topic_name_fault(name: &str) -> Option<NameError> {
     let legal = |c: char| c.is_ascii_alphanumeric() || "-_.~%".contains(c);
@@ -143,12 +135,10 @@ mod tests {
         let token = Target::Token(Token::new("news").unwrap()).recipient();
         let topic = Target::Topic("news".to_owned()).recipient();
         let condition = Target::Condition("news".to_owned()).recipient();
-        let name = Name::new("news").unwrap().recipient();
         // The first 8 bytes of `printf 'token\0news' | sha256sum`, and so on.
         assert_eq!(token, -338_835_443_892_079_747);
         assert_eq!(topic, 6_529_645_349_848_541_127);
         assert_eq!(condition, -556_084_682_996_939_983);
-        assert_eq!(name, 6_460_181_656_541_992_009);
     }
 
     #[test]

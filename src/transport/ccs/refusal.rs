@@ -3,6 +3,7 @@
 use crate::ccs::event::Rejection;
 use crate::ccs::nack::NackCode;
 use crate::chat::push::Target;
+use crate::chat::status::cut_detail;
 use crate::transport::Refusal;
 use std::time::Duration;
 
@@ -10,8 +11,6 @@ use std::time::Duration;
 const FAULT: Duration = Duration::from_secs(1);
 /// First delay after a rate code: at once would make it worse.
 const RATE: Duration = Duration::from_secs(60);
-/// Longest detail that is passed on, in characters.
-const DETAIL_MAX: usize = 256;
 /// Longest code that is passed on, in characters; the sentences of 2013 are longer and are in the detail as well.
 const CODE_MAX: usize = 64;
 
@@ -45,14 +44,14 @@ pub(super) fn of_rejection(rejection: Rejection) -> Refusal {
 /// The code to pass on: the known word, or what CCS said, cut.
 pub(super) fn code_text(code: NackCode, error: &str, target: &Target) -> String {
     match code {
-        NackCode::Unknown => cut(&scrub(error, target), CODE_MAX),
+        NackCode::Unknown => scrub(error, target).chars().take(CODE_MAX).collect(),
         known => known.as_str().to_owned(),
     }
 }
 
 /// CCS's words without the token, which it likes to repeat, and cut to a sane length.
 pub(super) fn detail_text(text: &str, target: &Target) -> String {
-    cut(&scrub(text, target), DETAIL_MAX)
+    cut_detail(&scrub(text, target)).to_owned()
 }
 
 fn scrub(text: &str, target: &Target) -> String {
@@ -60,10 +59,6 @@ fn scrub(text: &str, target: &Target) -> String {
         Target::Token(token) => text.replace(token.reveal(), "<token>"),
         Target::Topic(_) | Target::Condition(_) => text.to_owned(),
     }
-}
-
-fn cut(text: &str, max: usize) -> String {
-    text.chars().take(max).collect()
 }
 
 #[cfg(test)]

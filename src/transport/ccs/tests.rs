@@ -280,7 +280,7 @@ async fn messages_go_out_and_answers_come_back() {
         bridge.send(number, number as i64).await;
     }
     let first = peer.message().await;
-    assert_eq!((first.to.as_deref(), first.wants_receipt()), (Some("token-1"), true));
+    assert_eq!((first.to.as_deref(), &first.fields["delivery_receipt_requested"]), (Some("token-1"), &true.into()));
     assert!((50..=60).contains(&first.fields["time_to_live"].as_u64().unwrap()));
     assert_eq!(first.fields["data"]["k"], "</gcm>&\u{1F600}");
     assert_eq!(peer.messages().await, ids([2, 3]));

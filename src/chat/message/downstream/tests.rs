@@ -420,15 +420,6 @@ fn a_detail_names_fields_and_never_values() {
     assert!(rejection.detail().len() < 200, "{rejection}");
 }
 
-#[test]
-fn the_recipient_is_the_targets() {
-    let to_token = accepted(&with(json!({})));
-    let same_token = accepted(&with(json!({"id": "a2", "data": {"other": "x"}})));
-    let to_name = accepted(&json!({"to": "T", "data": {}}));
-    assert_eq!(to_token.recipient(), same_token.recipient());
-    assert_ne!(to_token.recipient(), to_name.recipient());
-}
-
 /// JSON that is often nearly right: known names, values of all kinds.
 fn nearly_right() -> impl Strategy<Value = Value> {
     let name = prop_oneof![

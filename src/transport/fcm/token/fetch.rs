@@ -2,6 +2,7 @@
 
 use super::account::{Account, SCOPE, Unsigned};
 use super::ask::{AskError, ask};
+use crate::chat::status::cut_detail;
 use crate::ops::clock::now_ms;
 use crate::secret::Secret;
 use crate::transport::fcm::address::Address;
@@ -15,8 +16,6 @@ use url::Url;
 
 /// For the whole of it.
 const TIMEOUT: Duration = Duration::from_secs(20);
-/// Longest explanation that is passed on, in characters.
-const DETAIL_MAX: usize = 256;
 /// A difference of the clocks from which on it explains a refusal. Google takes five minutes or so.
 const SKEW_S: u64 = 60;
 /// The life of a token of which none is told (RFC 6749 5.1 makes it optional): what is usual. That it was less shows when
@@ -173,7 +172,7 @@ fn refused(status: u16, headers: &HeaderMap, body: &[u8]) -> FetchError {
         Some(Refusal { error, error_description }) => format!("{error} {error_description}"),
         None => "without an explanation".to_owned(),
     };
-    let detail = words.chars().map(|c| if c.is_control() { ' ' } else { c }).take(DETAIL_MAX).collect();
+    let detail = cut_detail(&words).replace(char::is_control, " ");
     FetchError::Refused { status, detail, skew_s: skew(headers, now_ms() / 1000).filter(|_| stale) }
 }
 
