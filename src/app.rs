@@ -176,7 +176,7 @@ pub async fn run(loaded: Loaded, signals: Signals, ready: Option<oneshot::Sender
     let ops = OpsServer::bind(settings.ops.listen).await?;
     let (door, addresses) = FrontDoor::open(&settings, mqtt_password, started_ms, ops.local_addr()?).await?;
 
-    let metrics = Arc::new(Metrics::new());
+    let metrics = Arc::new(door.metrics());
     let (readiness_tx, readiness) = watch::channel(Readiness::starting());
     let (mqtt_port, mqtt_outlet) = mqtt::port(INBOUND, PUBLISH);
     let ends = Ends::default();
@@ -314,6 +314,17 @@ impl FrontDoor {
                 config.check()?;
                 Ok((Self::External(Box::new(config)), Addresses { broker: None, websocket: None, ops }))
             }
+        }
+    }
+
+    /// What can be counted with it.
+    fn metrics(&self) -> Metrics {
+        match self {
+            #[cfg(feature = "broker")]
+            Self::Embedded(_) => Metrics::new(),
+            #[cfg(feature = "rumqttd")]
+            Self::Rumqttd(..) => Metrics::without_broker(),
+            Self::External(_) => Metrics::without_broker(),
         }
     }
 

@@ -292,9 +292,21 @@ listen = "127.0.0.1:{self.ops}"
         except OSError:
             return 0, {}
 
+    def metrics(self) -> str:
+        return http("GET", f"http://127.0.0.1:{self.ops}/metrics")
+
+    def transports_up(self) -> dict[str, int]:
+        """What `bridge_transport_up` says of each transport."""
+        lines = re.findall(r'^bridge_transport_up\{transport="([^"]*)"\} (\d+)$', self.metrics(), re.MULTILINE)
+        return {name: int(value) for name, value in lines}
+
+    def refusals(self) -> dict[tuple[str, str], int]:
+        """What `bridge_refusals_total` counts, by transport and code."""
+        lines = re.findall(r'^bridge_refusals_total\{code="([^"]*)",transport="([^"]*)"\} (\d+)$', self.metrics(), re.MULTILINE)
+        return {(transport, code): int(value) for code, transport, value in lines}
+
     def metric(self, name: str) -> int:
-        text = http("GET", f"http://127.0.0.1:{self.ops}/metrics")
-        for line in text.splitlines():
+        for line in self.metrics().splitlines():
             if line.startswith(name + " "):
                 return int(float(line.split()[-1]))
         raise AssertionError(f"no metric {name}")

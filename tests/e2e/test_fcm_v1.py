@@ -139,7 +139,8 @@ class TestWays:
     def test_a_bridge_without_ccs_neither_has_nor_names_it(self, sim, make_bridge):
         bridge = make_bridge(back_door=v1_only(sim)).start()
         assert bridge.readyz() == (200, {"ready": True, "fcm-v1": "up", "mqtt": "open", "store": "ok", "intake": "taking"})
-        assert (bridge.metric("bridge_fcm_up"), bridge.metric("bridge_ccs_up")) == (1, 0)
+        assert bridge.transports_up() == {"fcm-v1": 1}, "no word of what is not configured"
+        assert "ccs" not in bridge.metrics()
         bal = Bal("client1", bridge.port, filters=["client1/others/+", "_bridge/status"]).connect()
         bal.push("a1", "phone")
         bal.wait_words("a1", TOLD)
@@ -180,6 +181,10 @@ class TestWays:
         assert (mine(sim.got("old")), mine(sim.got("chat")), mine(shop.got("shop"))) == tuple(
             [f"{kind}{n}" for n in range(20)] for kind in "ocs"
         )
+        assert bridge.transports_up() == {"ccs": 1, "fcm-v1": 1, "fcm-v1:shop": 1}
+        bal.push("gone", "sim-unregistered:shop", category="com.example.shop")
+        bal.wait_words("gone", ["accepted", "failed"])
+        assert bridge.refusals() == {("fcm-v1:shop", "DEVICE_UNREGISTERED"): 1}
         # One of them in trouble is no trouble for the others.
         shop.stop()
         bridge.wait_ready(503)
@@ -189,6 +194,7 @@ class TestWays:
         bal.wait_words("o20", TOLD)
         bal.wait_words("c20", TOLD)
         assert bal.words("s20") == ["accepted"]
+        assert bridge.transports_up() == {"ccs": 1, "fcm-v1": 1, "fcm-v1:shop": 0}
         shop.start()
         bal.wait_words("s20", TOLD, LONG)
         customers.close()

@@ -53,7 +53,7 @@ class TestHealth:
         with urllib.request.urlopen(url + "/metrics") as answer:
             assert answer.headers["content-type"].startswith("text/plain")
         assert bridge.metric("bridge_downstream_delivered_total") == 1
-        assert bridge.metric("bridge_ccs_up") == 1
+        assert bridge.transports_up() == {name: 1 for name in ways}
         assert run("health", "--ops", f"127.0.0.1:{bridge.ops}").returncode == 0
 
     def test_readiness_says_that_the_push_service_is_away(self, sim, bridge):
@@ -63,7 +63,7 @@ class TestHealth:
         assert bridge.readyz()[1] | {"ready": False, sim.way.name: "down"} == bridge.readyz()[1]
         assert http("GET", f"http://127.0.0.1:{bridge.ops}/healthz") == "ok\n", "the process lives"
         assert run("health", "--ops", f"127.0.0.1:{bridge.ops}").returncode == 1
-        eventually(lambda: bridge.metric("bridge_ccs_up") == 0, "the metric")
+        eventually(lambda: bridge.transports_up() == {"ccs": 0, sim.way.name: 0}, "the metric")
 
 
 class TestCommands:
