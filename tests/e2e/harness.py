@@ -259,10 +259,10 @@ listen = "127.0.0.1:{self.ops}"
 """
         )
 
-    def start(self, ready: bool = True, log: str = "info"):
+    def start(self, ready: bool = True, log: str = "info", env: dict | None = None):
         self.runs += 1
         path = self.folder / f"bridge-{self.runs}.log"
-        self.process = Process(["run", "--config", self.config], path, env={"RUST_LOG": log})
+        self.process = Process(["run", "--config", self.config], path, env={"RUST_LOG": log, **(env or {})})
         if self.sim.speaks_v1() and not self.apps:
             self.apps = Apps(self.sim, self.broker_port(), self.login)
             self.sim.apps.append(self.apps)
@@ -275,6 +275,10 @@ listen = "127.0.0.1:{self.ops}"
 
     def stop(self) -> int:
         return self.process.terminate()
+
+    def hang_up(self):
+        """Asks it to read its files again."""
+        self.process.child.send_signal(signal.SIGHUP)
 
     def wait_ready(self, code: int = 200):
         def look():

@@ -106,7 +106,8 @@ mod tests {
         metrics.set_up("fcm-v1", true);
         metrics.set_up("fcm-v1:shop", false);
         let text = text(&metrics);
-        let lines: Vec<&str> = text.lines().filter(|line| line.contains("_up") && !line.starts_with('#')).collect();
+        let lines: Vec<&str> =
+            text.lines().filter(|line| line.contains("_up{") || line.starts_with("bridge_mqtt_up")).collect();
         let expected = [
             "bridge_mqtt_up 0",
             r#"bridge_transport_up{transport="fcm-v1"} 1"#,
