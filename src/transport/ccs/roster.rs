@@ -262,14 +262,14 @@ fn log_end((connection, server): (u64, &str), phase: Phase, ended: &Ended, delay
     let next_ms = delay.as_millis();
     match (phase, cause) {
         (_, Cause::Session(Reason::AuthFailed { .. } | Reason::PlainNotOffered { .. })) => {
-            tracing::error!(connection, server, %cause, next_ms, "the push service refuses the login");
+            tracing::error!(connection, %server, %cause, next_ms, "the push service refuses the login");
         }
         (_, Cause::Session(Reason::Shutdown)) => tracing::info!(connection, ?counters, "connection closed"),
         (Phase::Draining, Cause::Session(Reason::PeerClosed | Reason::Cut)) => {
             tracing::info!(connection, ?counters, "draining connection closed by the peer");
         }
-        (Phase::Opening, cause) => tracing::warn!(connection, server, %cause, next_ms, "connection failed"),
-        (_, cause) => tracing::warn!(connection, server, %cause, ?counters, next_ms, "connection lost"),
+        (Phase::Opening, cause) => tracing::warn!(connection, %server, %cause, next_ms, "connection failed"),
+        (_, cause) => tracing::warn!(connection, %server, %cause, ?counters, next_ms, "connection lost"),
     }
 }
 

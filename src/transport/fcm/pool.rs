@@ -227,17 +227,21 @@ impl Pool {
             self.redial = now + self.backoff.next(rand::random());
         }
         let was_open = matches!(slot.phase, Phase::Open { .. });
-        let dialer = Arc::clone(&self.api.dialer.borrow());
-        let server = dialer.server();
+        let server = self.server();
         match cause {
             Cause::Dismissed => {
                 tracing::info!(connection, "connection was ended by the push service");
                 return was_open.then_some(Change::Draining);
             }
-            _ if slot.served => tracing::info!(connection, server, %cause, "connection ended"),
-            _ => tracing::warn!(connection, server, %cause, "connection came to nothing"),
+            _ if slot.served => tracing::info!(connection, %server, %cause, "connection ended"),
+            _ => tracing::warn!(connection, %server, %cause, "connection came to nothing"),
         }
         was_open.then(|| Change::Lost { detail: format!("{server}: {cause}") })
+    }
+
+    /// Where the connections go to, and which key of the configuration says so.
+    pub(super) fn server(&self) -> String {
+        self.api.dialer.borrow().server().to_owned()
     }
 
     /// Opens no more connections, and lets all of them end after their last answers.

@@ -220,7 +220,7 @@ impl Keeper {
         match left.filter(|left| !left.is_zero()) {
             Some(left) => {
                 tracing::warn!(
-                    server,
+                    %server,
                     %fault,
                     skew_s,
                     left_s = left.as_secs(),
@@ -228,9 +228,9 @@ impl Keeper {
                 );
             }
             None if skew_s.is_some() => {
-                tracing::error!(server, %fault, skew_s, "no access token: the clock of this machine is wrong");
+                tracing::error!(%server, %fault, skew_s, "no access token: the clock of this machine is wrong");
             }
-            None => tracing::error!(server, %fault, "no access token: no message can be sent"),
+            None => tracing::error!(%server, %fault, "no access token: no message can be sent"),
         }
         let refused = matches!(fault, FetchError::Refused { status: 400..500, .. });
         let last = if refused { Attempt::Refused(format!("{server}: {fault}").into()) } else { Attempt::Failed };
