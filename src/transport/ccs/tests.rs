@@ -551,7 +551,7 @@ async fn a_key_that_is_read_again_is_tried_at_once_and_one_that_cannot_be_read_c
     ask.send_replace(1);
     logs.wait("ccs.api_key_file names").await;
     std::fs::write(file.path(), "AIzaSyAnotherKey\n").unwrap();
-    let asked = std::time::Instant::now();
+    let asked = tokio::time::Instant::now();
     ask.send_replace(2);
     let mut peer = server.accept().await.unwrap();
     assert_eq!(peer.asked_to_login().await, "AIzaSyAnotherKey");
