@@ -71,3 +71,32 @@ impl Renewal {
         Some((source, tokens))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::transport::fcm::token::account_file;
+    use crate::transport::fcm::{Credentials, FcmConfig};
+    use std::fs;
+
+    #[tokio::test(start_paused = true)]
+    async fn certificate_authorities_are_read_again_for_the_next_connections_and_broken_ones_are_not() {
+        let (account, ca) = (account_file(|_| ()), tempfile::NamedTempFile::new().unwrap());
+        let authority = || rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap().cert.pem();
+        fs::write(ca.path(), authority()).unwrap();
+        let config = FcmConfig {
+            ca_file: Some(ca.path().to_owned()),
+            ..FcmConfig::new(Credentials::File(account.path().to_owned()))
+        };
+        let (_nobody_asks, reload) = watch::channel(0);
+        let (files, Plan { api, .. }) = (config.files(), config.plan().unwrap());
+        let (mut renewal, api) = Renewal::new(files, reload, move || config.plan(), api);
+        let first = Arc::clone(&api.dialer.borrow());
+        fs::write(ca.path(), "no certificate").unwrap();
+        renewal.due().await;
+        assert!(renewal.read().await.is_none() && Arc::ptr_eq(&first, &api.dialer.borrow()));
+        fs::write(ca.path(), authority()).unwrap();
+        renewal.due().await;
+        assert!(renewal.read().await.is_some() && !Arc::ptr_eq(&first, &api.dialer.borrow()));
+    }
+}
