@@ -145,7 +145,7 @@ pub fn check(loaded: &Loaded) -> Result<(), AppError> {
 pub struct Signals {
     /// To end.
     pub stop: CancellationToken,
-    /// To read users, keys and certificates again; each change of the number is one request.
+    /// To read users, keys, service accounts and certificates again; each change of the number is one request.
     pub reload: watch::Receiver<u64>,
 }
 
@@ -176,11 +176,11 @@ pub async fn run(loaded: Loaded, signals: Signals, ready: Option<oneshot::Sender
     let ops = OpsServer::bind(settings.ops.listen).await?;
     let (door, addresses) = FrontDoor::open(&settings, mqtt_password, started_ms, ops.local_addr()?).await?;
 
-    let metrics = Arc::new(Metrics::new());
+    let metrics = Arc::new(door.metrics());
     let (readiness_tx, readiness) = watch::channel(Readiness::starting());
     let (mqtt_port, mqtt_outlet) = mqtt::port(INBOUND, PUBLISH);
     let ends = Ends::default();
-    let (transports, back_doors) = backdoor::start(doors, &mqtt_port.door, &ends.transport);
+    let (transports, back_doors) = backdoor::start(doors, &mqtt_port.door, &signals.reload, &ends.transport);
     let parts =
         Parts { store, recovery, mqtt: mqtt_port, transports, metrics: Arc::clone(&metrics), readiness: readiness_tx };
     let mut tasks = Tasks {
@@ -314,6 +314,17 @@ impl FrontDoor {
                 config.check()?;
                 Ok((Self::External(Box::new(config)), Addresses { broker: None, websocket: None, ops }))
             }
+        }
+    }
+
+    /// What can be counted with it.
+    fn metrics(&self) -> Metrics {
+        match self {
+            #[cfg(feature = "broker")]
+            Self::Embedded(_) => Metrics::new(),
+            #[cfg(feature = "rumqttd")]
+            Self::Rumqttd(..) => Metrics::without_broker(),
+            Self::External(_) => Metrics::without_broker(),
         }
     }
 

@@ -322,8 +322,10 @@ impl World {
         let address = engine.address();
         let config = ClientConfig {
             url: format!("mqtt://{address}"),
+            url_key: "mqtt.url",
             username: None,
             password: None,
+            password_file: None,
             client_id: "bridge".into(),
             version: Version::V5,
             ca_file: None,

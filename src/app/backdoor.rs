@@ -44,6 +44,14 @@ impl BackDoor {
         }
     }
 
+    /// The same, reading its files again when `reload` asks.
+    fn reloading(self, reload: watch::Receiver<u64>) -> Self {
+        match self {
+            Self::Ccs(config) => Self::Ccs(Box::new(CcsConfig { reload, ..*config })),
+            Self::Fcm(way, config) => Self::Fcm(way, Box::new(FcmConfig { reload, ..*config })),
+        }
+    }
+
     async fn run(
         self,
         outlet: Outlet,
@@ -66,6 +74,7 @@ impl BackDoor {
 pub(super) fn start(
     doors: Vec<BackDoor>,
     front: &watch::Receiver<Door>,
+    reload: &watch::Receiver<u64>,
     stop: &CancellationToken,
 ) -> (Vec<(Way, Port)>, Tasks) {
     let mut tasks = JoinSet::new();
@@ -73,7 +82,7 @@ pub(super) fn start(
     for door in doors {
         let (port, outlet) = transport::port(SENDS, ACKS, REPORTS);
         ports.push((door.way(), port));
-        tasks.spawn(door.run(outlet, front.clone(), stop.clone()));
+        tasks.spawn(door.reloading(reload.clone()).run(outlet, front.clone(), stop.clone()));
     }
     (ports, tasks)
 }

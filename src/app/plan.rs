@@ -83,7 +83,7 @@ pub(super) fn bridge(settings: &Settings, started_ms: u64) -> Result<bridge::Set
 pub(super) fn back_doors(settings: &Settings, api_key: Option<Secret>) -> Vec<BackDoor> {
     let ccs = api_key.map(|key| BackDoor::Ccs(Box::new(ccs(settings, key))));
     let projects = settings.fcm.configured().into_iter().map(|(way, set)| {
-        let config = fcm(&way, set);
+        let config = fcm(&way, set, keys(settings, &way));
         BackDoor::Fcm(way, Box::new(config))
     });
     let mut doors: Vec<BackDoor> = ccs.into_iter().chain(projects).collect();
@@ -94,7 +94,19 @@ pub(super) fn back_doors(settings: &Settings, api_key: Option<Secret>) -> Vec<Ba
 /// Where an app confirms: below its own user's name, which it knows and the bridge does not.
 const CONFIRM_TO: &str = "self/receipts";
 
-fn fcm(way: &Way, set: Fcm) -> FcmConfig {
+/// Which keys say where the servers of a project are: its own, or those of `[fcm]` that it takes over.
+fn keys(settings: &Settings, way: &Way) -> fcm::Keys {
+    let Way::FcmV1(Some(name)) = way else { return fcm::Keys::default() };
+    let section = format!("fcm.projects.{}", name.as_str());
+    let own_url = settings.fcm.projects.get(name.as_str()).is_some_and(|project| project.base_url.is_some());
+    fcm::Keys {
+        base_url: format!("{}.base_url", if own_url { &section } else { "fcm" }),
+        credentials_file: format!("{section}.credentials_file"),
+        ..fcm::Keys::default()
+    }
+}
+
+fn fcm(way: &Way, set: Fcm, keys: fcm::Keys) -> FcmConfig {
     let credentials = match set.credentials_file {
         Some(path) => Credentials::File(path),
         None => Credentials::Metadata(set.metadata_host),
@@ -110,6 +122,7 @@ fn fcm(way: &Way, set: Fcm) -> FcmConfig {
             OnAmbiguous::Report => fcm::OnAmbiguous::Report,
         },
         quotas: Quotas { project_per_minute: set.quota_per_minute, ..Quotas::default() },
+        keys,
         confirm_to: set.app_receipts.then(|| CONFIRM_TO.to_owned()),
         ..FcmConfig::new(credentials)
     }
@@ -121,6 +134,7 @@ fn ccs(settings: &Settings, api_key: Secret) -> ccs::CcsConfig {
         host: set.host.clone(),
         port: set.port,
         xmpp_domain: set.domain.clone(),
+        api_key_file: set.api_key_file.clone(),
         ca_file: set.ca_file.clone(),
         window: set.window,
         connections: set.connections,
@@ -186,6 +200,7 @@ pub(super) fn client(settings: &Settings, password: Option<Secret>, started_ms: 
     ClientConfig {
         username: set.username.clone(),
         password,
+        password_file: set.password_file.clone(),
         client_id: set.client_id.clone(),
         version: match set.version {
             MqttVersion::V5 => Version::V5,
@@ -200,6 +215,7 @@ pub(super) fn client(settings: &Settings, password: Option<Secret>, started_ms: 
             retain: true,
         }),
         url: set.url.clone(),
+        url_key: "mqtt.url",
         limits: ClientLimits::default(),
     }
 }
@@ -230,10 +246,33 @@ pub(super) fn rumqttd_client(settings: &Settings, address: SocketAddr, started_m
     let limits = ClientLimits::default();
     ClientConfig {
         url: format!("mqtt://{address}"),
+        url_key: "broker.listen",
+        password_file: None,
         version: Version::V5,
         username: None,
         ca_file: None,
         limits: ClientLimits { max_packet_bytes: limits.max_packet_bytes.max(largest), ..limits },
         ..client(settings, None, started_ms)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::FcmProject;
+
+    #[test]
+    fn a_server_is_known_by_the_key_that_names_it_also_where_a_project_takes_it_over() {
+        let mut settings = Settings::default();
+        let own = FcmProject { base_url: Some("https://proxy.example".into()), ..FcmProject::default() };
+        settings.fcm.projects.insert("own".into(), own);
+        settings.fcm.projects.insert("shop".into(), FcmProject::default());
+        let url_key = |way| keys(&settings, &Way::parse(way).unwrap()).base_url;
+        assert_eq!(url_key("fcm-v1"), "fcm.base_url");
+        assert_eq!(url_key("fcm-v1:own"), "fcm.projects.own.base_url");
+        assert_eq!(url_key("fcm-v1:shop"), "fcm.base_url");
+        let shop = keys(&settings, &Way::parse("fcm-v1:shop").unwrap());
+        assert_eq!(shop.credentials_file, "fcm.projects.shop.credentials_file");
+        assert_eq!(shop.metadata_host, "fcm.metadata_host");
     }
 }

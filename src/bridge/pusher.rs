@@ -103,6 +103,7 @@ impl Pusher {
         let mut reports_end = false;
         let mut due = self.hall.store.due();
         while !(reports_end && self.is_idle()) {
+            self.show_flights();
             self.claim(&stop).await?;
             let sends = self.port.sends.clone();
             let busy = !self.desk.idle();
@@ -137,6 +138,7 @@ impl Pusher {
                 }
             }
         }
+        self.show_flights();
         Ok(())
     }
 
@@ -212,7 +214,6 @@ impl Pusher {
                 }
             }
         }
-        self.show_flights();
         Ok(())
     }
 
@@ -256,10 +257,13 @@ impl Pusher {
         Ok(())
     }
 
+    /// Tells the metrics how many messages are under way: several lanes share the gauge.
     fn show_flights(&mut self) {
         let now = self.flights.len();
-        self.hall.metrics.shift(Metric::InFlight, i64::try_from(now).unwrap_or(i64::MAX) - self.shown as i64);
-        self.shown = now;
+        if now != self.shown {
+            self.hall.metrics.shift(Metric::InFlight, i64::try_from(now).unwrap_or(i64::MAX) - self.shown as i64);
+            self.shown = now;
+        }
     }
 
     fn book(&self) -> MutexGuard<'_, OrderBook> {

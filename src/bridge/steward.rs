@@ -96,12 +96,9 @@ impl Steward {
             self.watches.links.iter_mut().map(|(way, link)| (way.clone(), *link.borrow_and_update())).collect();
         let open = *self.watches.door.borrow() == Door::Open;
         let store = self.watches.store.borrow_and_update().clone();
-        let up = |of: fn(&Way) -> bool| {
-            let mut states = links.iter().filter(|(way, _)| of(way)).peekable();
-            u64::from(states.peek().is_some() && states.all(|(_, link)| *link == Link::Up))
-        };
-        metrics.set(Metric::CcsUp, up(|way| *way == Way::Ccs));
-        metrics.set(Metric::FcmUp, up(|way| *way != Way::Ccs));
+        for (way, link) in &links {
+            metrics.set_up(&way.to_string(), *link == Link::Up);
+        }
         metrics.set(Metric::DoorOpen, u64::from(open));
         metrics.set(Metric::StoreBlocked, u64::from(store != StoreHealth::Ok));
         let stopped = metrics.get(Metric::IntakeStopped) == 1;
@@ -162,7 +159,7 @@ impl Steward {
             upstream: metrics.get(Metric::UpstreamReceived),
             downstream: metrics.get(Metric::DownstreamAccepted),
             acks: metrics.get(Metric::DownstreamSent),
-            nacks: metrics.nacks().into_iter().map(|(code, count)| (code.to_owned(), count)).collect(),
+            nacks: metrics.refusals(),
             receipts: metrics.get(Metric::Receipts),
             duplicates: metrics.get(Metric::UpstreamDuplicates) + metrics.get(Metric::DownstreamRepeated),
             spool: metrics.get(Metric::SpoolRows),

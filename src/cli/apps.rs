@@ -34,8 +34,10 @@ impl Apps {
     fn client(&self) -> ClientConfig {
         ClientConfig {
             url: self.url.clone(),
+            url_key: "--app-mqtt",
             username: Some(self.user.clone()),
             password: self.password.clone(),
+            password_file: None,
             client_id: format!("{}:phones", self.user),
             version: Version::V5,
             ca_file: self.ca_file.clone(),

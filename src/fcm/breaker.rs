@@ -128,6 +128,14 @@ impl Breaker {
         Reaction::AsJudged
     }
 
+    /// Something was mended that may be the cause: the next message finds out, and the waits begin anew. A probe that is
+    /// on its way went too early to count.
+    pub fn hurry(&mut self, now: Instant) {
+        if let State::Open { cause, .. } | State::Probing { cause, .. } = self.state {
+            self.enter(State::Open { cause, until: now, wait: PROBE_FIRST });
+        }
+    }
+
     /// Why nothing goes, if that is so.
     #[must_use]
     pub fn cause(&self) -> Option<Cause> {

@@ -9,6 +9,7 @@ use super::talk::Flight;
 use super::v5::V5;
 use super::v311::V311;
 use std::time::Duration;
+use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
@@ -24,29 +25,55 @@ use tracing::{debug, error, info, warn};
 pub async fn run(config: ClientConfig, outlet: Outlet, stop: CancellationToken) -> Result<(), ClientError> {
     let plan = Plan::new(config)?;
     match plan.config.version {
-        Version::V5 => keep::<V5>(&plan, outlet, &stop).await,
-        Version::V311 => keep::<V311>(&plan, outlet, &stop).await,
+        Version::V5 => keep::<V5>(plan, outlet, &stop).await,
+        Version::V311 => keep::<V311>(plan, outlet, &stop).await,
     }
     Ok(())
 }
 
-async fn keep<P: Protocol>(plan: &Plan, mut outlet: Outlet, stop: &CancellationToken) {
+async fn keep<P: Protocol>(mut plan: Plan, mut outlet: Outlet, stop: &CancellationToken) {
     // What an earlier run published is the external broker's business; dropped, they are published again.
     outlet.former.close();
     while outlet.former.try_recv().is_ok() {}
-    let limits = &plan.config.limits;
+    let limits = plan.config.limits.clone();
     let mut retry = Retry::new(limits.retry_min, limits.retry_max);
-    let mut flight = Flight::new(limits);
+    let mut flight = Flight::new(&limits);
+    // What was wrong with the files when they were read last.
+    let mut told = None;
     loop {
-        let End::Failed { failure, open } = session::run::<P>(plan, &mut outlet, &mut flight, stop).await else {
+        let End::Failed { failure, open } = session::run::<P>(&plan, &mut outlet, &mut flight, stop).await else {
             return;
         };
         let (pause, tell) = retry.failed(&failure, open, rand::random());
-        say(plan, &failure, pause, tell);
+        say(&plan, &failure, pause, tell);
         tokio::select! {
             () = stop.cancelled() => return,
             () = sleep(pause) => {}
         }
+        plan = read_again(plan, &mut told).await;
+    }
+}
+
+/// The plan with the files as they are now. What cannot be used is told once, and changes nothing.
+async fn read_again(plan: Plan, told: &mut Option<String>) -> Plan {
+    if plan.config.password_file.is_none() && plan.config.ca_file.is_none() {
+        return plan;
+    }
+    let config = plan.config.clone();
+    match spawn_blocking(move || Plan::again(config)).await {
+        Ok(Ok(fresh)) => {
+            *told = None;
+            fresh
+        }
+        Ok(Err(fault)) => {
+            let fault = fault.to_string();
+            if told.as_ref() != Some(&fault) {
+                error!(fault, "the files cannot be used as they are now; those of before hold");
+            }
+            *told = Some(fault);
+            plan
+        }
+        Err(_panicked_or_stopped) => plan,
     }
 }
 

@@ -1,6 +1,7 @@
 //! What the client of an external broker is told, and the check of it before anything is opened.
 
 use super::tls;
+use crate::ops::files::read_secret;
 use crate::secret::Secret;
 use bytes::Bytes;
 use rumqttc_v5::{Broker, valid_filter, valid_topic};
@@ -16,10 +17,14 @@ use url::{Host, Url};
 pub struct ClientConfig {
     /// `mqtt://`, `mqtts://`, `ws://` or `wss://`, with a host. Without a port: 1883, 8883, 80, 443.
     pub url: String,
+    /// Which key of the configuration says so, for log lines.
+    pub url_key: &'static str,
     /// Who the bridge is, for the broker's access rules.
     pub username: Option<String>,
     /// The password that goes with it.
     pub password: Option<Secret>,
+    /// Where the password is read again before each log-in.
+    pub password_file: Option<PathBuf>,
     /// The broker keeps the bridge's session under this name: fixed, and used by nobody else.
     pub client_id: String,
     /// Which MQTT version to speak.
@@ -159,6 +164,14 @@ pub enum ClientError {
     /// TLS itself cannot be set up.
     #[error("TLS cannot be set up: {0}")]
     Tls(rustls::Error),
+    /// The password cannot be read again.
+    #[error("`mqtt.password_file` names {}: {source}", path.display())]
+    PasswordFile {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
     /// A bridge that reads nothing.
     #[error("there is no topic filter to subscribe")]
     NoFilter,
@@ -251,7 +264,7 @@ impl ClientLimits {
 pub(super) struct Plan {
     pub(super) config: ClientConfig,
     pub(super) endpoint: Endpoint,
-    /// Scheme, host and port, for the log: a path or query may carry a secret.
+    /// Scheme, host and port, and the key that names them, for the log: a path or query may carry a secret.
     pub(super) address: String,
 }
 
@@ -305,9 +318,23 @@ impl Plan {
             "wss" => (Endpoint::Wss { url: websocket(&url)?, tls: tls::client(ca_file)? }, 443),
             other => return Err(ClientError::Scheme(other.to_owned())),
         };
-        let address =
-            format!("{}://{}:{}", url.scheme(), url.host_str().unwrap_or_default(), url.port().unwrap_or(port));
+        let address = format!(
+            "{}://{}:{} ({})",
+            url.scheme(),
+            url.host_str().unwrap_or_default(),
+            url.port().unwrap_or(port),
+            config.url_key
+        );
         Ok(Self { config, endpoint, address })
+    }
+
+    /// The same with the files as they are now: the password, and the certificate authorities.
+    pub(super) fn again(mut config: ClientConfig) -> Result<Self, ClientError> {
+        if let Some(path) = &config.password_file {
+            let failed = |source| ClientError::PasswordFile { path: path.clone(), source };
+            config.password = Some(Secret::new(read_secret(path).map_err(failed)?));
+        }
+        Self::new(config)
     }
 
     /// How many requests the library queues: one more than can be in flight, so that handing over a publication never
@@ -332,8 +359,10 @@ mod tests {
     fn config(url: &str) -> ClientConfig {
         ClientConfig {
             url: url.into(),
+            url_key: "mqtt.url",
             username: None,
             password: None,
+            password_file: None,
             client_id: "bridge".into(),
             version: Version::V5,
             ca_file: None,
@@ -358,7 +387,7 @@ mod tests {
             ("wss://broker.example:8084/mqtt", "wss://broker.example:8084"),
             ("mqtt://[::1]:1884/", "mqtt://[::1]:1884"),
         ] {
-            assert_eq!(Plan::new(config(url)).unwrap().address, address);
+            assert_eq!(Plan::new(config(url)).unwrap().address, format!("{address} (mqtt.url)"));
         }
     }
 

@@ -1,19 +1,20 @@
 //! Every number that `/metrics` and `_bridge/stats` show, named in one place.
 
-use prometheus::{Encoder, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
+mod cell;
+mod transports;
 
-/// Values of the `code` label beyond this list are counted as `OTHER`, so that a peer cannot grow the label set.
-const NACK_CODES: &[&str] = &[
-    "BAD_ACK",
-    "BAD_REGISTRATION",
-    "CONNECTION_DRAINING",
-    "DEVICE_MESSAGE_RATE_EXCEEDED",
-    "DEVICE_UNREGISTERED",
-    "INTERNAL_SERVER_ERROR",
-    "INVALID_JSON",
-    "SENDER_ID_MISMATCH",
-    "SERVICE_UNAVAILABLE",
-    "TOPICS_MESSAGE_RATE_EXCEEDED",
+use cell::{Cell, Kind};
+use prometheus::{Encoder, Registry, TextEncoder};
+use std::collections::BTreeMap;
+use transports::Transports;
+
+/// How the names of metrics begin that only the embedded broker counts.
+const OF_BROKER: &[&str] = &[
+    "bridge_broker_",
+    "bridge_logins_",
+    "bridge_publishes_denied_",
+    "bridge_subscriptions_denied_",
+    "bridge_deliveries_filtered_",
 ];
 
 /// What is counted or measured.
@@ -25,7 +26,7 @@ pub enum Metric {
     DownstreamRepeated,
     /// Inputs that were refused with an error document.
     DownstreamRejected,
-    /// Attempts to send to the push service.
+    /// Messages given to a transport, each time.
     DownstreamAttempts,
     /// Messages that the push service took.
     DownstreamSent,
@@ -37,7 +38,7 @@ pub enum Metric {
     DownstreamExpired,
     /// Refusals after which a message is tried again.
     DownstreamRetries,
-    /// Messages that were written to the push service more than once.
+    /// Copies of messages that were written to the push service after the first one.
     DownstreamResent,
     /// Upstream messages on disk for the first time.
     UpstreamReceived,
@@ -45,9 +46,9 @@ pub enum Metric {
     UpstreamDuplicates,
     /// Upstream messages for which no route exists; kept.
     UpstreamUnrouted,
-    /// Delivery receipts from the push service.
+    /// Delivery receipts, from the push service or (FCM HTTP v1) from the app.
     Receipts,
-    /// Delivery receipts for messages that nobody here sent.
+    /// Delivery receipts from the push service for messages that nobody here sent.
     ReceiptsUnknown,
     /// Documents that the next hop confirmed.
     Published,
@@ -97,24 +98,14 @@ pub enum Metric {
     SpoolRows,
     /// Their payload bytes.
     SpoolBytes,
-    /// Messages given to the push service and not answered yet.
+    /// Messages claimed for the push service and not answered yet.
     InFlight,
-    /// 1 when CCS takes messages.
-    CcsUp,
-    /// 1 when FCM HTTP v1 takes messages of every project.
-    FcmUp,
     /// 1 when the MQTT side is connected and subscribed.
     DoorOpen,
     /// 1 when the disk refuses writes.
     StoreBlocked,
     /// 1 when a limit stops the intake.
     IntakeStopped,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Counter,
-    Gauge,
 }
 
 /// All metrics, in the order of the enum: name, kind, help.
@@ -141,7 +132,7 @@ const TABLE: &[(Metric, &str, Kind, &str)] = &[
         Metric::DownstreamAttempts,
         "bridge_downstream_attempts_total",
         Kind::Counter,
-        "Attempts to send to the push service",
+        "Messages given to a transport, each time",
     ),
     (Metric::DownstreamSent, "bridge_downstream_sent_total", Kind::Counter, "Messages that the push service took"),
     (
@@ -162,7 +153,7 @@ const TABLE: &[(Metric, &str, Kind, &str)] = &[
         Metric::DownstreamResent,
         "bridge_downstream_resent_total",
         Kind::Counter,
-        "Messages written to the push service more than once",
+        "Further copies of messages written to the push service",
     ),
     (Metric::UpstreamReceived, "bridge_upstream_received_total", Kind::Counter, "Messages of devices stored (on disk)"),
     (
@@ -177,8 +168,18 @@ const TABLE: &[(Metric, &str, Kind, &str)] = &[
         Kind::Counter,
         "Messages of devices kept without a route",
     ),
-    (Metric::Receipts, "bridge_receipts_total", Kind::Counter, "Delivery receipts from the push service"),
-    (Metric::ReceiptsUnknown, "bridge_receipts_unknown_total", Kind::Counter, "Delivery receipts for unknown messages"),
+    (
+        Metric::Receipts,
+        "bridge_receipts_total",
+        Kind::Counter,
+        "Delivery receipts, from the push service or from the app",
+    ),
+    (
+        Metric::ReceiptsUnknown,
+        "bridge_receipts_unknown_total",
+        Kind::Counter,
+        "Delivery receipts from the push service for unknown messages",
+    ),
     (Metric::Published, "bridge_published_total", Kind::Counter, "Documents confirmed by the next hop"),
     (
         Metric::Republished,
@@ -278,36 +279,41 @@ const TABLE: &[(Metric, &str, Kind, &str)] = &[
         Kind::Gauge,
         "Payload bytes of messages of devices waiting for their BAL",
     ),
-    (Metric::InFlight, "bridge_in_flight", Kind::Gauge, "Messages given to the push service, unanswered"),
-    (Metric::CcsUp, "bridge_ccs_up", Kind::Gauge, "1 when CCS takes messages"),
-    (Metric::FcmUp, "bridge_fcm_up", Kind::Gauge, "1 when FCM HTTP v1 takes messages of every project"),
+    (Metric::InFlight, "bridge_in_flight", Kind::Gauge, "Messages claimed for the push service, unanswered"),
     (Metric::DoorOpen, "bridge_mqtt_up", Kind::Gauge, "1 when the MQTT side is connected and subscribed"),
     (Metric::StoreBlocked, "bridge_store_blocked", Kind::Gauge, "1 when the disk refuses writes"),
     (Metric::IntakeStopped, "bridge_intake_stopped", Kind::Gauge, "1 when a limit stops the intake"),
 ];
 
-enum Cell {
-    Counter(IntCounter),
-    Gauge(IntGauge),
-}
-
 /// The numbers of one bridge.
 pub struct Metrics {
     registry: Registry,
     cells: Vec<Cell>,
-    nacks: IntCounterVec,
+    transports: Transports,
 }
 
 impl Metrics {
     /// All metrics, at zero.
     #[must_use]
     pub fn new() -> Self {
+        Self::showing(|_| true)
+    }
+
+    /// The metrics of a bridge in which the embedded broker does not run: without those that only it counts, which would
+    /// stand at zero whatever the other broker does.
+    #[must_use]
+    pub fn without_broker() -> Self {
+        Self::showing(|name| !OF_BROKER.iter().any(|prefix| name.starts_with(prefix)))
+    }
+
+    fn showing(shown: impl Fn(&str) -> bool) -> Self {
         let registry = Registry::new();
-        let cells = TABLE.iter().map(|&(_, name, kind, help)| cell(&registry, name, kind, help)).collect();
-        let nacks = IntCounterVec::new(Opts::new("bridge_ccs_nacks_total", "Refusals of the push service"), &["code"])
-            .expect("the name is a constant in the right form");
-        registry.register(Box::new(nacks.clone())).expect("the name is used once");
-        Self { registry, cells, nacks }
+        let cells = TABLE
+            .iter()
+            .map(|&(_, name, kind, help)| Cell::new(shown(name).then_some(&registry), name, kind, help))
+            .collect();
+        let transports = Transports::new(&registry);
+        Self { registry, cells, transports }
     }
 
     /// Adds one to a counter.
@@ -337,10 +343,14 @@ impl Metrics {
         }
     }
 
-    /// Counts a refusal of the push service by its code.
-    pub fn nack(&self, code: &str) {
-        let label = NACK_CODES.iter().find(|&&known| known == code).copied().unwrap_or("OTHER");
-        self.nacks.with_label_values(&[label]).inc();
+    /// Counts a message that a transport, named as it is configured, came back with untaken, by the code it gave.
+    pub fn refused(&self, transport: &str, code: &str) {
+        self.transports.refused(transport, code);
+    }
+
+    /// Says of a transport, named as it is configured, whether it takes messages.
+    pub fn set_up(&self, transport: &str, up: bool) {
+        self.transports.set_up(transport, up);
     }
 
     /// The present value.
@@ -352,16 +362,10 @@ impl Metrics {
         }
     }
 
-    /// Refusals of the push service since the start, by code; only codes that occurred.
+    /// Refusals of all transports since the start, by code; only codes that occurred.
     #[must_use]
-    pub fn nacks(&self) -> Vec<(&'static str, u64)> {
-        NACK_CODES
-            .iter()
-            .copied()
-            .chain(["OTHER"])
-            .map(|code| (code, self.nacks.with_label_values(&[code]).get()))
-            .filter(|&(_, count)| count > 0)
-            .collect()
+    pub fn refusals(&self) -> BTreeMap<String, u64> {
+        self.transports.refusals()
     }
 
     /// The Prometheus text format, version 0.0.4.
@@ -385,23 +389,6 @@ impl std::fmt::Debug for Metrics {
     }
 }
 
-fn cell(registry: &Registry, name: &str, kind: Kind, help: &str) -> Cell {
-    let unique = "the name is used once";
-    let well_formed = "the name is a constant in the right form";
-    match kind {
-        Kind::Counter => {
-            let counter = IntCounter::new(name, help).expect(well_formed);
-            registry.register(Box::new(counter.clone())).expect(unique);
-            Cell::Counter(counter)
-        }
-        Kind::Gauge => {
-            let gauge = IntGauge::new(name, help).expect(well_formed);
-            registry.register(Box::new(gauge.clone())).expect(unique);
-            Cell::Gauge(gauge)
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -414,13 +401,20 @@ mod tests {
         assert_eq!(TABLE.len(), Metric::IntakeStopped as usize + 1);
     }
 
+    fn text(metrics: &Metrics) -> String {
+        String::from_utf8(metrics.render()).unwrap()
+    }
+
     #[test]
-    fn unknown_nack_codes_share_one_label() {
-        let metrics = Metrics::new();
-        for code in ["INVALID_JSON", "MADE_UP_1", "MADE_UP_2"] {
-            metrics.nack(code);
+    fn where_another_broker_is_used_nothing_is_said_of_the_embedded_one() {
+        let metrics = Metrics::without_broker();
+        metrics.count(Metric::DownstreamAccepted);
+        metrics.count(Metric::LoginsFailed);
+        let text = text(&metrics);
+        for word in ["bridge_broker_", "bridge_logins_", "_denied_", "bridge_deliveries_filtered"] {
+            assert!(!text.contains(word), "{text}");
         }
-        assert_eq!(metrics.nacks(), [("INVALID_JSON", 1), ("OTHER", 2)]);
+        assert!(text.contains("bridge_downstream_accepted_total 1\n"), "{text}");
     }
 
     #[test]
@@ -428,7 +422,7 @@ mod tests {
         let metrics = Metrics::new();
         metrics.count(Metric::DownstreamAccepted);
         metrics.set(Metric::QueueRows, 7);
-        let text = String::from_utf8(metrics.render()).unwrap();
+        let text = text(&metrics);
         assert!(text.contains("bridge_downstream_accepted_total 1\n"), "{text}");
         assert!(text.contains("bridge_queue_rows 7\n"), "{text}");
         for (_, name, ..) in TABLE {

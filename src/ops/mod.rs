@@ -1,6 +1,7 @@
-//! Operation: clock, metrics, health, logs. A leaf that every shell may use.
+//! Operation: clock, files, metrics, health, logs. A leaf that every shell may use.
 
 pub mod clock;
+pub mod files;
 pub mod health;
 pub mod logs;
 pub mod metrics;

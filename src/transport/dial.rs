@@ -121,6 +121,8 @@ pub(super) struct Dialer {
     host: String,
     port: u16,
     lock: Lock,
+    /// See [`Dialer::server`].
+    server: String,
 }
 
 enum Lock {
@@ -145,7 +147,17 @@ impl Dialer {
                 Lock::Tls { connector: connector(*ca_file, *inside)?, name, inside: *inside }
             }
         };
-        Ok(Self { host: host.to_owned(), port, lock })
+        Ok(Self { host: host.to_owned(), port, lock, server: address(host, port) })
+    }
+
+    /// Names the key of the configuration that says where this dialer goes to.
+    pub(super) fn named_by(self, key: &str) -> Self {
+        Self { server: format!("{} ({key})", address(&self.host, self.port)), ..self }
+    }
+
+    /// Host and port, and which key of the configuration names them: for whoever has to mend a connection that fails.
+    pub(super) fn server(&self) -> &str {
+        &self.server
     }
 
     /// Opens a connection. The name is looked up each time: an address that was kept outlives its machine.
@@ -175,6 +187,10 @@ impl Dialer {
         stream.set_nodelay(true).map_err(DialError::Connect)?;
         Ok(stream)
     }
+}
+
+fn address(host: &str, port: u16) -> String {
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
 /// The first of `addresses` that connects, one after the other. Each has a fair share of the time until `end`: one that
@@ -254,7 +270,7 @@ pub(super) mod memory {
     impl Dialer {
         /// A dialer whose connections end at `peers`; it fails when nobody takes them.
         pub(in crate::transport) fn memory(peers: mpsc::Sender<DuplexStream>) -> Self {
-            Self { host: "memory".to_owned(), port: 0, lock: Lock::Memory(peers) }
+            Self { host: "memory".to_owned(), port: 0, lock: Lock::Memory(peers), server: "memory:0".to_owned() }
         }
     }
 
@@ -279,6 +295,13 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         let empty = trusting(file.path()).err().unwrap();
         assert!(empty.to_string().ends_with("no certificate in it"), "{empty}");
+    }
+
+    #[test]
+    fn a_dialer_says_where_it_goes_and_who_said_so() {
+        let server = |host| Dialer::new(host, 5235, &Security::Plain).unwrap().named_by("ccs.host").server().to_owned();
+        assert_eq!(server("fcm-xmpp.googleapis.com"), "fcm-xmpp.googleapis.com:5235 (ccs.host)");
+        assert_eq!(server("::1"), "[::1]:5235 (ccs.host)");
     }
 
     #[test]

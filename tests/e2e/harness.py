@@ -259,10 +259,10 @@ listen = "127.0.0.1:{self.ops}"
 """
         )
 
-    def start(self, ready: bool = True, log: str = "info"):
+    def start(self, ready: bool = True, log: str = "info", env: dict | None = None):
         self.runs += 1
         path = self.folder / f"bridge-{self.runs}.log"
-        self.process = Process(["run", "--config", self.config], path, env={"RUST_LOG": log})
+        self.process = Process(["run", "--config", self.config], path, env={"RUST_LOG": log, **(env or {})})
         if self.sim.speaks_v1() and not self.apps:
             self.apps = Apps(self.sim, self.broker_port(), self.login)
             self.sim.apps.append(self.apps)
@@ -275,6 +275,10 @@ listen = "127.0.0.1:{self.ops}"
 
     def stop(self) -> int:
         return self.process.terminate()
+
+    def hang_up(self):
+        """Asks it to read its files again."""
+        self.process.child.send_signal(signal.SIGHUP)
 
     def wait_ready(self, code: int = 200):
         def look():
@@ -292,9 +296,21 @@ listen = "127.0.0.1:{self.ops}"
         except OSError:
             return 0, {}
 
+    def metrics(self) -> str:
+        return http("GET", f"http://127.0.0.1:{self.ops}/metrics")
+
+    def transports_up(self) -> dict[str, int]:
+        """What `bridge_transport_up` says of each transport."""
+        lines = re.findall(r'^bridge_transport_up\{transport="([^"]*)"\} (\d+)$', self.metrics(), re.MULTILINE)
+        return {name: int(value) for name, value in lines}
+
+    def refusals(self) -> dict[tuple[str, str], int]:
+        """What `bridge_refusals_total` counts, by transport and code."""
+        lines = re.findall(r'^bridge_refusals_total\{code="([^"]*)",transport="([^"]*)"\} (\d+)$', self.metrics(), re.MULTILINE)
+        return {(transport, code): int(value) for code, transport, value in lines}
+
     def metric(self, name: str) -> int:
-        text = http("GET", f"http://127.0.0.1:{self.ops}/metrics")
-        for line in text.splitlines():
+        for line in self.metrics().splitlines():
             if line.startswith(name + " "):
                 return int(float(line.split()[-1]))
         raise AssertionError(f"no metric {name}")

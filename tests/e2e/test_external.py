@@ -1,5 +1,6 @@
 """The bridge at a real mosquitto that is killed and restarted under it."""
 
+import re
 import time
 from pathlib import Path
 
@@ -72,11 +73,19 @@ def states(reader: Bal) -> list[str]:
     return [body["state"] for topic, body in list(reader.messages) if topic == "_bridge/status"]
 
 
-def test_the_main_job_works_over_an_external_broker(sim: Sim, bal: Bal):
+def test_the_main_job_works_over_an_external_broker(sim: Sim, bridge: Bridge, bal: Bal):
     bal.push("a1", "phone")
     bal.wait_words("a1", TOLD)
     sim.upstream("phone", {"k": "v"})
     assert bal.wait_on("messages", 1)[0]["data"] == {"k": "v"}
+    embedded = re.findall(r"^bridge_(?:broker|logins|\w+_denied|deliveries)\w*", bridge.metrics(), re.MULTILINE)
+    assert not embedded, "nothing is counted of an embedded broker, for there is none"
+
+
+def test_a_broker_that_is_away_is_named_with_the_key_of_the_configuration(sim: Sim, make_bridge):
+    port = free_port()
+    bridge = make_bridge(mqtt_section=f'broker = "external"\nurl = "mqtt://127.0.0.1:{port}"').start(ready=False)
+    eventually(lambda: f"mqtt://127.0.0.1:{port} (mqtt.url)" in bridge.logs(), "host, port and key in the log")
 
 
 def test_the_will_says_offline_when_the_bridge_is_killed(bridge, mosquitto):

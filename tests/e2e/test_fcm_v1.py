@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+from pathlib import Path
 
 import pytest
 from apps import Apps
@@ -139,7 +141,8 @@ class TestWays:
     def test_a_bridge_without_ccs_neither_has_nor_names_it(self, sim, make_bridge):
         bridge = make_bridge(back_door=v1_only(sim)).start()
         assert bridge.readyz() == (200, {"ready": True, "fcm-v1": "up", "mqtt": "open", "store": "ok", "intake": "taking"})
-        assert (bridge.metric("bridge_fcm_up"), bridge.metric("bridge_ccs_up")) == (1, 0)
+        assert bridge.transports_up() == {"fcm-v1": 1}, "no word of what is not configured"
+        assert "ccs" not in bridge.metrics()
         bal = Bal("client1", bridge.port, filters=["client1/others/+", "_bridge/status"]).connect()
         bal.push("a1", "phone")
         bal.wait_words("a1", TOLD)
@@ -180,6 +183,10 @@ class TestWays:
         assert (mine(sim.got("old")), mine(sim.got("chat")), mine(shop.got("shop"))) == tuple(
             [f"{kind}{n}" for n in range(20)] for kind in "ocs"
         )
+        assert bridge.transports_up() == {"ccs": 1, "fcm-v1": 1, "fcm-v1:shop": 1}
+        bal.push("gone", "sim-unregistered:shop", category="com.example.shop")
+        bal.wait_words("gone", ["accepted", "failed"])
+        assert bridge.refusals() == {("fcm-v1:shop", "DEVICE_UNREGISTERED"): 1}
         # One of them in trouble is no trouble for the others.
         shop.stop()
         bridge.wait_ready(503)
@@ -189,6 +196,7 @@ class TestWays:
         bal.wait_words("o20", TOLD)
         bal.wait_words("c20", TOLD)
         assert bal.words("s20") == ["accepted"]
+        assert bridge.transports_up() == {"ccs": 1, "fcm-v1": 1, "fcm-v1:shop": 0}
         shop.start()
         bal.wait_words("s20", TOLD, LONG)
         customers.close()
@@ -286,6 +294,87 @@ class TestOperatorsFaults:
         rules(sim)
         bal.wait_final(["odd"], LONG)
         assert bal.words("odd") == TOLD and not events(listener, "token_removed")
+
+
+class TestCredentials:
+    """The service account is read again while the bridge runs."""
+
+    # Before the wait after a second refusal of the credentials can be over.
+    SOON = 8.0
+
+    def account(self, sim, folder: Path, **change) -> Path:
+        file = folder / "account.json"
+        file.write_text(json.dumps(json.loads(sim.credentials.read_text()) | change))
+        return file
+
+    def a_key(self) -> str:
+        made = ["openssl", "genpkey", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048"]
+        return subprocess.run(made, capture_output=True, text=True, check=True).stdout
+
+    @pytest.mark.parametrize("named_by", ["configuration", "environment"])
+    @pytest.mark.parametrize("told_by", ["SIGHUP", "change"])
+    def test_with_a_new_service_account_what_waited_goes_at_once(self, tmp_path, sim, make_bridge, named_by, told_by):
+        account = self.account(sim, tmp_path, private_key=self.a_key())
+        ways = v1_only(sim)
+        if named_by == "environment":
+            ways = re.sub("credentials_file = .*", "", ways)
+        else:
+            ways = re.sub("credentials_file = .*", f'credentials_file = "{account}"', ways)
+        bridge = make_bridge(back_door=ways)
+        bridge.start(ready=False, env={"GOOGLE_APPLICATION_CREDENTIALS": str(account)} if named_by == "environment" else None)
+        listener = Bal("ops", bridge.port, clean=True, filters=["_bridge/#"])
+        eventually(lambda: "bridge started" in bridge.logs(), "it starts")
+        listener.connect()
+        bal = Bal("client1", bridge.port).connect()
+        bal.push("a1", "phone")
+        eventually(lambda: bridge.readyz()[1].get("fcm-v1") == "no_access_token", "the key is refused")
+        # The waits between two attempts become longer than the test is patient.
+        eventually(lambda: bridge.logs().count("no access token: ") >= 5, "it is refused again and again", LONG)
+        server = f"127.0.0.1:{sim.token_port} (token_uri in {account}, fcm.credentials_file)"
+        assert server in bridge.logs()
+        self.account(sim, tmp_path)
+        if told_by == "SIGHUP":
+            bridge.hang_up()
+        bal.wait_words("a1", TOLD, self.SOON)
+        assert bridge.transports_up() == {"fcm-v1": 1}
+        listener.close()
+        bal.close()
+
+    def test_a_broken_service_account_is_told_without_quoting_it_and_the_old_one_holds(self, tmp_path, sim, make_bridge):
+        account = self.account(sim, tmp_path)
+        ways = re.sub("credentials_file = .*", f'credentials_file = "{account}"', v1_only(sim))
+        bridge = make_bridge(back_door=ways).start()
+        told = lambda: bridge.logs().count("cannot be used as they are now")
+        for n, broken in enumerate(['{"type": "service_account", "private_key": "hush-hush"', "hush-hush", '{"type": "hush-hush"}']):
+            account.write_text(broken)
+            bridge.hang_up()
+            eventually(lambda: told() > n, "it is told")
+        self.account(sim, tmp_path, project_id="hush-hush")
+        bridge.hang_up()
+        eventually(lambda: "that of another project" in bridge.logs(), "so is another project")
+        assert "hush-hush" not in bridge.logs() and str(account) in bridge.logs()
+        assert sim.call("DELETE", "/v1/tokens")["revoked"] == 1
+        bal = Bal("client1", bridge.port).connect()
+        bal.push("a1", "phone")
+        bal.wait_words("a1", TOLD)
+        bal.close()
+
+    def test_credentials_that_may_not_send_are_tried_again_at_once_when_they_are_read_again(self, sim, bridge, bal):
+        rules(sim, {"then": "permission-denied"})
+        bal.push("a1", "phone")
+        eventually(lambda: bridge.readyz()[1]["fcm-v1"] == "permission_denied", "/readyz says so")
+        rules(sim)
+        bridge.hang_up()
+        bal.wait_words("a1", TOLD, self.SOON)
+
+
+def test_errors_of_connections_name_the_server_and_the_key_of_the_configuration(sim, bridge, listener):
+    api, ccs = f"127.0.0.1:{sim.fcm_port} (fcm.base_url)", f"127.0.0.1:{sim.ccs_port} (ccs.host)"
+    sim.stop()
+    bridge.wait_ready(503)
+    for server in (api, ccs):
+        eventually(lambda: re.search(rf"WARN.*{re.escape(server)}.*cannot connect", bridge.logs()), f"{server} in the log")
+        listener.wait(lambda: [e for e in events(listener, "reconnect") if e["detail"].startswith(server)], f"{server} in an event")
 
 
 class TestRetries:

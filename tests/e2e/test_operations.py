@@ -9,7 +9,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from harness import BIN, SECRET_KEY, Bal, check_settled, eventually, free_port, http, run
+from harness import BIN, SECRET_KEY, Bal, ccs_section, check_settled, eventually, free_port, http, run
 
 TOLD = ["accepted", "sent", "delivered"]
 TOKEN = "phone-with-a-secret-token"
@@ -53,7 +53,7 @@ class TestHealth:
         with urllib.request.urlopen(url + "/metrics") as answer:
             assert answer.headers["content-type"].startswith("text/plain")
         assert bridge.metric("bridge_downstream_delivered_total") == 1
-        assert bridge.metric("bridge_ccs_up") == 1
+        assert bridge.transports_up() == {name: 1 for name in ways}
         assert run("health", "--ops", f"127.0.0.1:{bridge.ops}").returncode == 0
 
     def test_readiness_says_that_the_push_service_is_away(self, sim, bridge):
@@ -63,7 +63,31 @@ class TestHealth:
         assert bridge.readyz()[1] | {"ready": False, sim.way.name: "down"} == bridge.readyz()[1]
         assert http("GET", f"http://127.0.0.1:{bridge.ops}/healthz") == "ok\n", "the process lives"
         assert run("health", "--ops", f"127.0.0.1:{bridge.ops}").returncode == 1
-        eventually(lambda: bridge.metric("bridge_ccs_up") == 0, "the metric")
+        eventually(lambda: bridge.transports_up() == {"ccs": 0, sim.way.name: 0}, "the metric")
+
+
+class TestFilesReadAgain:
+    @pytest.mark.parametrize("told_by", ["SIGHUP", "change"])
+    @pytest.mark.ccs_only("over v1 the service account is read again, see test_fcm_v1.py")
+    def test_with_a_new_server_key_the_next_login_comes_at_once(self, tmp_path, sim, make_bridge, told_by):
+        key = tmp_path / "ccs.key"
+        key.write_text("AIza-a-wrong-key\n")
+        section = ccs_section(sim).replace(f'"{sim.key}"', f'"{key}"')
+        bridge = make_bridge(back_door=section).start(ready=False)
+        eventually(lambda: bridge.readyz()[1].get("ccs") == "auth_failed", "the key is refused")
+        assert f"127.0.0.1:{sim.ccs_port} (ccs.host)" in bridge.logs()
+        key.write_text("\n")
+        bridge.hang_up()
+        eventually(lambda: f"ccs.api_key_file names {key}: the file is empty" in bridge.logs(), "a bad one is told")
+        key.write_text(SECRET_KEY + "\n")
+        if told_by == "SIGHUP":
+            bridge.hang_up()
+        bridge.wait_ready()
+        bal = Bal("client1", bridge.port).connect()
+        bal.push("a1", "phone")
+        bal.wait_words("a1", TOLD)
+        bal.close()
+        assert SECRET_KEY not in bridge.logs() and "AIza-a-wrong-key" not in bridge.logs()
 
 
 class TestCommands:

@@ -250,15 +250,51 @@ async fn the_will_follows_a_crash_and_not_a_stop_with_mqtt_3_1_1() {
     the_will_follows_a_crash_and_not_a_stop(Version::V311).await;
 }
 
-async fn a_wrong_password_is_an_error_told_once(version: Version) {
-    let (logs, _guard) = Logs::collect();
-    let mut broker = Mosquitto::with(|port, dir| {
+/// A broker at which the password of the user `bridge` is `right`.
+async fn broker_with_a_password() -> Mosquitto {
+    Mosquitto::with(|port, dir| {
         let file = dir.join("passwords");
         let made = Command::new("mosquitto_passwd").arg("-c").arg("-b").arg(&file).args(["bridge", "right"]).status();
         assert!(made.unwrap().success());
         format!("listener {port} 127.0.0.1\npassword_file {}\n", file.display())
     })
-    .await;
+    .await
+}
+
+async fn a_password_in_a_file_is_read_again_before_each_login(version: Version) {
+    let (logs, _guard) = Logs::collect();
+    let mut broker = broker_with_a_password().await;
+    let file = broker.dir.path().join("password");
+    std::fs::write(&file, "hunter2\n").unwrap();
+    let mut config = config(broker.url(), version);
+    config.username = Some("bridge".into());
+    config.password = Some(Secret::new("hunter2"));
+    config.password_file = Some(file.clone());
+    let mut bridge = Bridge::start(config);
+    broker.logged("not authorised").await;
+    std::fs::write(&file, "\n").unwrap();
+    logs.line(&["ERROR", "mqtt.password_file", "the file is empty"]).await;
+    std::fs::write(&file, "right\n").unwrap();
+    bridge.door(Door::Open).await;
+    assert!(!logs.text().contains("hunter2"), "{}", logs.text());
+    // Host and port, and the key that names them.
+    logs.line(&["ERROR", "refused by the broker", &format!("{} (mqtt.url)", broker.url())]).await;
+    bridge.stop().await;
+}
+
+#[tokio::test]
+async fn a_password_in_a_file_is_read_again_before_each_login_with_mqtt_5() {
+    a_password_in_a_file_is_read_again_before_each_login(Version::V5).await;
+}
+
+#[tokio::test]
+async fn a_password_in_a_file_is_read_again_before_each_login_with_mqtt_3_1_1() {
+    a_password_in_a_file_is_read_again_before_each_login(Version::V311).await;
+}
+
+async fn a_wrong_password_is_an_error_told_once(version: Version) {
+    let (logs, _guard) = Logs::collect();
+    let mut broker = broker_with_a_password().await;
     let mut right = config(broker.url(), version);
     right.username = Some("bridge".into());
     let mut wrong = right.clone();

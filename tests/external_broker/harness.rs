@@ -32,8 +32,10 @@ pub(crate) async fn soon<T>(what: impl Future<Output = T>) -> T {
 pub(crate) fn config(url: impl Into<String>, version: Version) -> ClientConfig {
     ClientConfig {
         url: url.into(),
+        url_key: "mqtt.url",
         username: None,
         password: None,
+        password_file: None,
         client_id: "bridge".into(),
         version,
         ca_file: None,

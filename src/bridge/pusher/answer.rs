@@ -45,7 +45,7 @@ impl Pusher {
             Report::Refused { sid, refusal, code, detail, copies, arrival } => {
                 // A time to live that ended in the transport is no word of the push service.
                 if refusal != Refusal::Expired {
-                    self.hall.metrics.nack(&code);
+                    self.hall.metrics.refused(&self.way.to_string(), &code);
                 }
                 self.count_copies(copies);
                 let recipient = self.flights.get(&sid.row()).map(|flight| flight.recipient);
@@ -58,6 +58,7 @@ impl Pusher {
                 self.record(sid, recipient, Event::Deferred { due_ms }).await
             }
             Report::Lost { sid, copies } => {
+                self.count_copies(copies);
                 let recipient = self.flights.remove(&sid.row()).map(|flight| flight.recipient);
                 self.record(sid, recipient, Event::Lost { copies }).await
             }
@@ -103,9 +104,7 @@ impl Pusher {
 
     /// Takes the message out of the air, for good. Others may pass it once that is on disk.
     fn land(&mut self, sid: Sid) -> Option<Flight> {
-        let flight = self.flights.remove(&sid.row())?;
-        self.show_flights();
-        Some(flight)
+        self.flights.remove(&sid.row())
     }
 
     fn refused(&mut self, sid: Sid, refusal: Refusal, reason: Reason) -> Event {

@@ -25,6 +25,23 @@ async fn at_a_stop_publishers_are_neither_answered_nor_cut_off_while_their_docum
 }
 
 #[tokio::test]
+async fn what_came_back_while_the_push_service_is_away_is_not_counted_as_in_flight() {
+    let mut house = House::open();
+    house.message("a1", "T", 600).await;
+    let sid = house.sent().await.sid;
+    let in_flight = async |house: &House, count| {
+        while house.metrics.get(Metric::InFlight) != count {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(in_flight(&house, 1)).await;
+    house.transport.link.send_replace(Link::Down(transport::Outage::Unconnected));
+    house.report(Report::Lost { sid, copies: 1 }).await;
+    timeout(in_flight(&house, 0)).await;
+    house.close().await;
+}
+
+#[tokio::test]
 async fn a_retry_that_expires_lets_the_recipients_next_message_go() {
     let mut house = House::open();
     house.message("a1", "T", 1).await;

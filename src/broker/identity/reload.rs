@@ -1,34 +1,28 @@
 //! Keeps the doorman's knowledge up to date with the files.
 
-use std::fs;
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
-use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
 use super::doorman::{Doorman, Files};
 use crate::broker::BrokerConfig;
-
-/// How often it is looked whether a file has changed.
-const LOOK: Duration = Duration::from_secs(2);
+use crate::ops::files::FileWatch;
 
 /// The files, and how they looked when they were read.
 #[derive(Debug)]
 pub(in crate::broker) struct Watch {
     config: Arc<BrokerConfig>,
-    seen: Stamps,
+    files: FileWatch,
 }
 
 impl Watch {
     /// To be made before the files are read for the first time: what changes meanwhile is seen at the next look.
     pub(in crate::broker) fn new(config: &BrokerConfig) -> Self {
-        Self { config: Arc::new(config.clone()), seen: stamps(config) }
+        Self { config: Arc::new(config.clone()), files: FileWatch::new(paths(config)) }
     }
 
     /// Reads the files again when they change and when `reload` does, until `stop`. A file that is wrong changes nothing.
@@ -38,29 +32,11 @@ impl Watch {
         mut reload: watch::Receiver<u64>,
         stop: &CancellationToken,
     ) {
-        let mut looks = interval(LOOK);
-        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut asked = Asked::Perhaps;
         loop {
-            let wanted = tokio::select! {
+            tokio::select! {
                 () = stop.cancelled() => return,
-                _ = looks.tick() => Wanted::IfChanged,
-                changed = reload.changed(), if asked == Asked::Perhaps => {
-                    if changed.is_err() {
-                        asked = Asked::NeverAgain;
-                        continue;
-                    }
-                    Wanted::Now
-                }
-            };
-            let config = Arc::clone(&self.config);
-            let Ok(now) = spawn_blocking(move || stamps(&config)).await else {
-                return;
-            };
-            if wanted == Wanted::IfChanged && now == self.seen {
-                continue;
+                () = self.files.changed(&mut reload) => {}
             }
-            self.seen = now;
             let config = Arc::clone(&self.config);
             match spawn_blocking(move || Files::read(&config)).await {
                 Ok(Ok(files)) => doorman.replace(files),
@@ -71,61 +47,29 @@ impl Watch {
     }
 }
 
-/// Whether somebody may still ask for a reload.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Asked {
-    Perhaps,
-    NeverAgain,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Wanted {
-    IfChanged,
-    Now,
-}
-
-/// The state of each file that may be configured.
-type Stamps = Vec<Option<Stamp>>;
-
-/// What changes when a file does. No one of these does so always.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Stamp {
-    file: (u64, u64),
-    size: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
-}
-
-impl Stamp {
-    fn of(path: &Path) -> Option<Self> {
-        let meta = fs::metadata(path).ok()?;
-        Some(Self {
-            file: (meta.dev(), meta.ino()),
-            size: meta.size(),
-            modified: (meta.mtime(), meta.mtime_nsec()),
-            changed: (meta.ctime(), meta.ctime_nsec()),
-        })
-    }
-}
-
-fn stamps(config: &BrokerConfig) -> Stamps {
+/// Every file that is configured.
+fn paths(config: &BrokerConfig) -> Vec<PathBuf> {
     let jwt = config.jwt.as_ref();
     let paths = [
-        config.users_file.as_deref(),
-        jwt.and_then(|jwt| jwt.secret_file.as_deref()),
-        jwt.and_then(|jwt| jwt.key_file.as_deref()),
-        jwt.and_then(|jwt| jwt.jwks_file.as_deref()),
+        config.users_file.as_ref(),
+        jwt.and_then(|jwt| jwt.secret_file.as_ref()),
+        jwt.and_then(|jwt| jwt.key_file.as_ref()),
+        jwt.and_then(|jwt| jwt.jwks_file.as_ref()),
     ];
-    paths.into_iter().map(|path| path.and_then(Stamp::of)).collect()
+    paths.into_iter().flatten().cloned().collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::path::Path;
+
     use tokio::time::sleep;
 
     use super::*;
     use crate::broker::identity::users::{Cost, UsersFile};
     use crate::mqtt::Role;
+    use crate::ops::files::LOOK;
 
     const CHEAP: Cost = Cost { memory_kib: 8, rounds: 1 };
 

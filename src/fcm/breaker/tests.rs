@@ -52,6 +52,27 @@ fn exchange(breaker: &mut Breaker, verdict: &Verdict, recipient: i64, now: Insta
 }
 
 #[test]
+fn after_something_was_mended_the_next_message_finds_out_at_once_and_an_earlier_probe_does_not_count() {
+    let (mut breaker, now) = (Breaker::default(), start());
+    breaker.hurry(now);
+    assert_eq!(breaker.cause(), None);
+    exchange(&mut breaker, &fault(Cause::PermissionDenied), 1, now);
+    assert_eq!(waits(&mut breaker, now), PROBE_FIRST.as_secs());
+    breaker.hurry(now);
+    let early = go(&mut breaker, now);
+    breaker.hurry(now);
+    let probe = go(&mut breaker, now);
+    breaker.answered(early, &fault(Cause::PermissionDenied), 1, now);
+    breaker.answered(probe, &sent(), 2, now);
+    assert_eq!(breaker.cause(), None);
+    // What was mended was not the cause.
+    exchange(&mut breaker, &fault(Cause::PermissionDenied), 1, now);
+    breaker.hurry(now);
+    exchange(&mut breaker, &fault(Cause::PermissionDenied), 1, now);
+    assert_eq!(waits(&mut breaker, now), 2 * PROBE_FIRST.as_secs());
+}
+
+#[test]
 fn a_fault_of_the_credentials_stops_everything_until_a_probe_goes_through() {
     let (mut breaker, mut now) = (Breaker::default(), start());
     let reaction = exchange(&mut breaker, &fault(Cause::Unauthenticated), 1, now);

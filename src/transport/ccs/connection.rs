@@ -10,6 +10,7 @@
 //! Back-pressure: while the hub takes no notes, the socket is not read; orders go on being written. A peer that does
 //! not read stops the orders, and the hub gives the connection up when too many of them wait.
 
+use super::access::Access;
 use super::ledger::Order;
 use super::monitor::Monitor;
 use crate::ccs::event::{Counters, Event, Reason};
@@ -17,13 +18,13 @@ use crate::ccs::session::{Input, Output, Session};
 use crate::ccs::settings::SessionConfig;
 use crate::chat::id::Sid;
 use crate::transport::Tag;
-use crate::transport::dial::{DialError, Dialer, Stream};
+use crate::transport::dial::{DialError, Stream};
 use bytes::BytesMut;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 /// Bytes read at once: one TLS record.
@@ -78,6 +79,8 @@ pub(super) struct Ended {
     pub(super) authenticated: bool,
     /// What the session did.
     pub(super) counters: Counters,
+    /// [`Access::version`] of its log-in.
+    pub(super) access: u64,
     /// Orders to send that never reached the session.
     pub(super) unwritten: Vec<Sid>,
 }
@@ -104,8 +107,12 @@ pub(super) struct Connection {
     pub(super) start: Instant,
     /// How to log in.
     pub(super) session: SessionConfig,
-    /// How to get there.
-    pub(super) dialer: Arc<Dialer>,
+    /// How to get there, and the key. It dials without more waiting when that changes, but for `pace`.
+    pub(super) access: watch::Receiver<Access>,
+    /// Keeps connections apart that stop waiting together.
+    pub(super) pace: Duration,
+    /// [`Access::version`] of the log-in.
+    pub(super) version: u64,
     /// Where to count.
     pub(super) monitor: Arc<Monitor>,
     /// What to do.
@@ -121,10 +128,11 @@ pub(super) struct Connection {
 impl Connection {
     /// Runs the connection to its end.
     pub(super) async fn run(mut self) {
+        let (kill, stop) = (self.kill.clone(), self.stop.clone());
         let dialed = tokio::select! {
             biased;
-            () = self.kill.cancelled() => Err(Cause::GivenUp),
-            () = self.stop.cancelled() => Err(Cause::Session(Reason::Shutdown)),
+            () = kill.cancelled() => Err(Cause::GivenUp),
+            () = stop.cancelled() => Err(Cause::Session(Reason::Shutdown)),
             dialed = self.dial() => dialed.map_err(Cause::Dial),
         };
         match dialed {
@@ -146,9 +154,15 @@ impl Connection {
         }
     }
 
-    async fn dial(&self) -> Result<Box<dyn Stream>, DialError> {
-        tokio::time::sleep_until(self.start.into()).await;
-        self.dialer.dial().await
+    async fn dial(&mut self) -> Result<Box<dyn Stream>, DialError> {
+        tokio::select! {
+            () = tokio::time::sleep_until(self.start.into()) => {}
+            Ok(()) = self.access.changed() => tokio::time::sleep(self.pace).await,
+        }
+        let Access { key, dialer, version } = self.access.borrow_and_update().clone();
+        self.session.key = key;
+        self.version = version;
+        dialer.dial().await
     }
 
     /// Every future in the `select!` is cancel-safe: what it has taken is in `talk` or still where it was.
@@ -206,7 +220,8 @@ impl Connection {
         }
         let authenticated = session.is_some_and(Session::was_authenticated);
         let counters = session.map(Session::counters).unwrap_or_default();
-        self.note(Word::Ended(Ended { cause, authenticated, counters, unwritten })).await;
+        let access = self.version;
+        self.note(Word::Ended(Ended { cause, authenticated, counters, access, unwritten })).await;
     }
 
     async fn note(&self, word: Word) {

@@ -5,6 +5,7 @@
 //! nor notes, and goes on passing acknowledgements. So the two sides cannot wait for each other.
 
 use super::CcsConfig;
+use super::access::Access;
 use super::connection::{Command, Note, Word};
 use super::ledger::{Ledger, Settled};
 use super::monitor::{Metric, Monitor};
@@ -17,12 +18,11 @@ use crate::ccs::window::NotSent;
 use crate::chat::delivery::Arrival;
 use crate::chat::id::{Sid, Token};
 use crate::ops::clock::now_ms;
-use crate::transport::dial::Dialer;
 use crate::transport::{Change, Outlet, Refusal, Report, Send, Tag, Upstream};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 /// Notes that the connections may have waiting for the hub.
@@ -57,12 +57,12 @@ enum Turn {
 
 impl Hub {
     /// A hub without connections.
-    pub(super) fn new(config: CcsConfig, dialer: Dialer) -> Self {
+    pub(super) fn new(config: CcsConfig, access: watch::Receiver<Access>) -> Self {
         let (notes_tx, notes) = mpsc::channel(NOTES);
         Self {
             monitor: Arc::clone(&config.monitor),
             ledger: Ledger::new(config.window, config.connections),
-            roster: Roster::new(config, dialer, notes_tx),
+            roster: Roster::new(config, access, notes_tx),
             notes,
             outbox: VecDeque::new(),
             sends_open: true,

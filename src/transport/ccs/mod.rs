@@ -12,6 +12,7 @@
 //! connection has more than its window unanswered; an acknowledgement goes out on the connection of its message or not
 //! at all.
 
+mod access;
 mod connection;
 mod encode;
 mod hub;
@@ -33,6 +34,7 @@ use crate::secret::Secret;
 use hub::Hub;
 use std::path::PathBuf;
 use std::sync::Arc;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// Connections that one sender may have at most (CCS refused more).
@@ -53,6 +55,8 @@ pub struct CcsConfig {
     pub sender_id: String,
     /// The server key.
     pub api_key: Secret,
+    /// Where the server key is read again.
+    pub api_key_file: Option<PathBuf>,
     /// Certificates to trust, in PEM; without, those of the machine.
     pub ca_file: Option<PathBuf>,
     /// Messages in flight on one connection.
@@ -67,6 +71,8 @@ pub struct CcsConfig {
     pub timing: Timing,
     /// Where to count.
     pub monitor: Arc<Monitor>,
+    /// Asks for the files to be read again, with each change of the number.
+    pub reload: watch::Receiver<u64>,
 }
 
 /// Why the transport cannot run at all.
@@ -83,6 +89,14 @@ pub enum Fatal {
     /// The TLS settings cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// The server key cannot be read again.
+    #[error("ccs.api_key_file names {}: {source}", path.display())]
+    KeyFile {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
 }
 
 impl CcsConfig {
@@ -95,6 +109,7 @@ impl CcsConfig {
             xmpp_domain: "gcm.googleapis.com".to_owned(),
             sender_id: sender_id.into(),
             api_key,
+            api_key_file: None,
             ca_file: None,
             window: 100,
             connections: 1,
@@ -102,6 +117,7 @@ impl CcsConfig {
             limits: Limits::default(),
             timing: Timing::default(),
             monitor: Arc::default(),
+            reload: watch::channel(0).1,
         }
     }
 
@@ -132,7 +148,7 @@ impl CcsConfig {
             }
         }
         let security = Security::Tls { ca_file: self.ca_file.as_deref(), inside: Inside::Unsaid };
-        Ok(Dialer::new(&self.host, self.port, &security)?)
+        Ok(Dialer::new(&self.host, self.port, &security)?.named_by("ccs.host"))
     }
 
     fn session(&self, mark: &str) -> SessionConfig {
@@ -153,14 +169,18 @@ impl CcsConfig {
     }
 }
 
-/// Keeps the connections to CCS and moves messages until `stop`; then takes no more, waits for the answers to what is
+/// Keeps the connections to CCS and moves messages until `stop`, and reads its files again when they change; then takes no more, waits for the answers to what is
 /// in flight within the grace period, and closes the connections. What is left is reported as lost.
 ///
 /// # Errors
 /// When the settings cannot work. Nothing that happens on the network ends it.
 pub async fn run(config: CcsConfig, outlet: Outlet, stop: CancellationToken) -> Result<(), Fatal> {
-    let dialer = config.dialer()?;
-    Hub::new(config, dialer).run(outlet, stop).await;
+    let files = config.files();
+    let (access_tx, access) = watch::channel(config.first_access()?);
+    tokio::select! {
+        () = Hub::new(config.clone(), access).run(outlet, stop) => {}
+        never = access::keep(config, files, access_tx) => match never {},
+    }
     Ok(())
 }
 

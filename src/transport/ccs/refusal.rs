@@ -65,6 +65,7 @@ fn scrub(text: &str, target: &Target) -> String {
 mod tests {
     use super::*;
     use crate::chat::id::Token;
+    use crate::ops::metrics::Metrics;
 
     #[test]
     fn every_code_has_its_consequence() {
@@ -92,6 +93,16 @@ mod tests {
         ] {
             assert_eq!(consequence(code), expected, "{code}");
         }
+    }
+
+    #[test]
+    fn every_known_code_is_counted_under_its_own_name() {
+        let metrics = Metrics::new();
+        let known = NackCode::ALL.into_iter().filter(|code| *code != NackCode::Unknown);
+        for code in known.clone() {
+            metrics.refused("ccs", code.as_str());
+        }
+        assert_eq!(metrics.refusals(), known.map(|code| (code.as_str().to_owned(), 1)).collect());
     }
 
     #[test]

@@ -1,16 +1,16 @@
 //! The connections that are kept: opens them, replaces those that end or drain, and passes them commands.
 
 use super::CcsConfig;
+use super::access::Access;
 use super::connection::{Cause, Command, Connection, Ended, Note};
 use super::monitor::{ConnectionPhase, ConnectionState, Metric};
 use super::slots::{Outcome, Pacer, Slot};
 use crate::ccs::event::{DrainCause, Reason};
-use crate::transport::dial::Dialer;
 use crate::transport::{Change, Link, Outage};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
@@ -23,7 +23,7 @@ const DRAINING_MAX: usize = 4;
 /// The connections that are kept.
 pub(super) struct Roster {
     config: CcsConfig,
-    dialer: Arc<Dialer>,
+    access: watch::Receiver<Access>,
     /// One for each connection that is to be kept.
     seats: Vec<Seat>,
     links: HashMap<u64, Peer>,
@@ -65,10 +65,10 @@ pub(super) struct NoTaker;
 
 impl Roster {
     /// A roster without connections; they report to `notes`.
-    pub(super) fn new(config: CcsConfig, dialer: Dialer, notes: mpsc::Sender<Note>) -> Self {
+    pub(super) fn new(config: CcsConfig, access: watch::Receiver<Access>, notes: mpsc::Sender<Note>) -> Self {
         let seat = |_| Seat { slot: Slot::new(), current: None, draining: 0 };
         Self {
-            dialer: Arc::new(dialer),
+            access,
             seats: (0..config.connections).map(seat).collect(),
             links: HashMap::new(),
             pacer: Pacer::default(),
@@ -144,6 +144,10 @@ impl Roster {
             self.auth_failed = true;
             self.config.monitor.add(Metric::AuthFailures, 1);
         }
+        let (version, dialer) = {
+            let now = self.access.borrow();
+            (now.version, Arc::clone(&now.dialer))
+        };
         let seat = &mut self.seats[peer.seat];
         let delay = if peer.phase == Phase::Draining {
             seat.draining -= 1;
@@ -155,11 +159,13 @@ impl Roster {
                 (false, true) => Outcome::Served(peer.served()),
                 (false, false) => Outcome::Failed,
             };
-            seat.slot.delay(outcome, rand::random())
+            let delay = seat.slot.delay(outcome, rand::random());
+            // What failed with the files of before says nothing of those that were read meanwhile.
+            if ended.access < version { Duration::ZERO } else { delay }
         };
-        log_end(connection, peer.phase, ended, delay);
+        log_end((connection, dialer.server()), peer.phase, ended, delay);
         self.fill(peer.seat, delay);
-        let detail = ended.cause.to_string();
+        let detail = format!("{}: {}", dialer.server(), ended.cause);
         match peer.phase {
             _ if self.is_stopping() => None,
             _ if refused => Some(Change::AuthFailed { detail }),
@@ -216,11 +222,16 @@ impl Roster {
         self.config.monitor.add(Metric::Dials, 1);
         let (orders, orders_rx) = mpsc::channel(self.config.window + ACKS);
         let kill = CancellationToken::new();
+        let mut access = self.access.clone();
+        access.mark_unchanged();
+        let version = access.borrow().version;
         let connection = Connection {
             id,
             start: self.pacer.start(now(), delay),
             session: self.config.session(&format!("{:08x}-{id}", self.mark)),
-            dialer: Arc::clone(&self.dialer),
+            access,
+            pace: Pacer::apart(index),
+            version,
             monitor: Arc::clone(&self.config.monitor),
             orders: orders_rx,
             notes: self.notes.clone(),
@@ -246,19 +257,19 @@ impl Peer {
 }
 
 /// A connection's summary. Only what nobody expects is a warning.
-fn log_end(connection: u64, phase: Phase, ended: &Ended, delay: Duration) {
+fn log_end((connection, server): (u64, &str), phase: Phase, ended: &Ended, delay: Duration) {
     let Ended { cause, counters, .. } = ended;
     let next_ms = delay.as_millis();
     match (phase, cause) {
         (_, Cause::Session(Reason::AuthFailed { .. } | Reason::PlainNotOffered { .. })) => {
-            tracing::error!(connection, %cause, next_ms, "the push service refuses the login");
+            tracing::error!(connection, %server, %cause, next_ms, "the push service refuses the login");
         }
         (_, Cause::Session(Reason::Shutdown)) => tracing::info!(connection, ?counters, "connection closed"),
         (Phase::Draining, Cause::Session(Reason::PeerClosed | Reason::Cut)) => {
             tracing::info!(connection, ?counters, "draining connection closed by the peer");
         }
-        (Phase::Opening, cause) => tracing::warn!(connection, %cause, next_ms, "connection failed"),
-        (_, cause) => tracing::warn!(connection, %cause, ?counters, next_ms, "connection lost"),
+        (Phase::Opening, cause) => tracing::warn!(connection, %server, %cause, next_ms, "connection failed"),
+        (_, cause) => tracing::warn!(connection, %server, %cause, ?counters, next_ms, "connection lost"),
     }
 }
 

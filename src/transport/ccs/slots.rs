@@ -75,6 +75,11 @@ impl Pacer {
         self.last = Some(start);
         start
     }
+
+    /// How long the connection of that number, from 0, waits when all of them are opened at once.
+    pub(super) fn apart(number: usize) -> Duration {
+        SPACING.saturating_mul(u32::try_from(number).unwrap_or(u32::MAX))
+    }
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use crate::chat::id::{Sid, SidSource, Token};
 use crate::chat::push::{Priority, Push, Target};
 use crate::ops::clock::now_ms;
 use crate::transport::{Change, Link, Outage, Port, Refusal, Report, Send, Tag, port};
+use base64::Engine as _;
 use serde_json::{Map, Value};
 use std::io::Write as _;
 use std::sync::Mutex;
@@ -120,13 +121,20 @@ impl Peer {
 
     /// Answers the stream header and takes the credentials.
     async fn offer_login(&mut self) {
+        self.asked_to_login().await;
+    }
+
+    /// The same; with which password.
+    async fn asked_to_login(&mut self) -> String {
         assert!(matches!(self.frame().await, Some(Frame::Header(_))));
         self.write(|out| {
             write::server_header(out, "gcm.googleapis.com", "1");
             write::mechanisms(out, &["X-OAUTH2", "PLAIN"]);
         })
         .await;
-        assert!(matches!(self.stanza().await, Some(Stanza::Auth { .. })));
+        let Some(Stanza::Auth { payload, .. }) = self.stanza().await else { panic!("no credentials") };
+        let plain = base64::engine::general_purpose::STANDARD.decode(payload).unwrap();
+        String::from_utf8(plain).unwrap().rsplit_once('\0').unwrap().1.to_owned()
     }
 
     async fn payload(&mut self) -> Option<Outbound> {
@@ -525,6 +533,58 @@ async fn refused_credentials_are_told_and_never_logged() {
 }
 
 #[tokio::test]
+async fn a_key_that_is_read_again_is_tried_at_once_and_one_that_cannot_be_read_changes_nothing() {
+    let logs = Logs::default();
+    let subscriber = tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_writer(logs.clone()).finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let server = Server::named("localhost").await;
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(b"\n").unwrap();
+    let (ask, reload) = watch::channel(0);
+    let config = CcsConfig { api_key_file: Some(file.path().to_owned()), reload, ..server.config() };
+    let mut bridge = Bridge::start(config);
+    let mut peer = server.accept().await.unwrap();
+    assert_eq!(peer.asked_to_login().await, KEY);
+    peer.write(|out| write::failure(out, "not-authorized")).await;
+    // A refusal is followed by a wait of up to half a minute.
+    bridge.link(Link::Down(Outage::AUTH_FAILED)).await;
+    ask.send_replace(1);
+    logs.wait("ccs.api_key_file names").await;
+    std::fs::write(file.path(), "AIzaSyAnotherKey\n").unwrap();
+    let asked = tokio::time::Instant::now();
+    ask.send_replace(2);
+    let mut peer = server.accept().await.unwrap();
+    assert_eq!(peer.asked_to_login().await, "AIzaSyAnotherKey");
+    assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
+    let text = logs.text();
+    assert!(!text.contains(KEY) && !text.contains("AIzaSyAnotherKey"), "{text}");
+}
+
+#[tokio::test]
+async fn an_error_of_a_connection_names_the_server_and_the_key_of_the_configuration() {
+    let logs = Logs::default();
+    let subscriber = tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_writer(logs.clone()).finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let server = Server::named("localhost").await;
+    let named = format!("localhost:{} (ccs.host)", server.listener.local_addr().unwrap().port());
+    let mut bridge = Bridge::start(server.config());
+    let peer = server.login().await;
+    bridge.link(Link::Up).await;
+    drop(server);
+    drop(peer);
+    let lost = loop {
+        if let Report::Connection { change: Change::Lost { detail }, .. } = bridge.any_report().await {
+            break detail;
+        }
+    };
+    assert!(lost.starts_with(&format!("{named}: ")), "{lost}");
+    logs.wait("cannot connect").await;
+    let text = logs.text();
+    let failed = text.lines().find(|line| line.contains("cannot connect")).unwrap();
+    assert!(failed.contains("WARN") && failed.contains(&named), "{failed}");
+}
+
+#[tokio::test]
 async fn a_certificate_for_another_host_is_refused() {
     let server = Server::named("other.example").await;
     let mut bridge = Bridge::start(server.config());
@@ -613,6 +673,13 @@ struct Logs(Arc<Mutex<Vec<u8>>>);
 impl Logs {
     fn text(&self) -> String {
         String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+
+    /// Waits until `words` are logged.
+    async fn wait(&self, words: &str) {
+        while !self.text().contains(words) {
+            tokio::task::yield_now().await;
+        }
     }
 }
 

@@ -50,6 +50,11 @@ impl Address {
         Self::with(&parsed, path, &security)
     }
 
+    /// Names the key of the configuration that says where the server is.
+    pub(super) fn named_by(self, key: &str) -> Self {
+        Self { dialer: self.dialer.named_by(key), ..self }
+    }
+
     /// `http://host` with `path` behind it, wherever it is: Google's metadata server, which only a machine of Google's
     /// can reach.
     pub(super) fn metadata(host: &str, path: &str) -> Result<Self, AddressError> {

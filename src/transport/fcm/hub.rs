@@ -8,14 +8,14 @@ mod answer;
 mod departure;
 mod remarks;
 
-use super::address::Address;
 use super::connection::{Note, Word};
 use super::exchange::Reply;
 use super::hearing::Hearing;
 use super::ledger::{Ledger, Pending, Taken};
 use super::policy::AMBIGUOUS;
 use super::pool::Pool;
-use super::token::Wallet;
+use super::renewal::Api;
+use super::token::{self, Wallet};
 use super::{FcmConfig, NO_TOKEN, OnAmbiguous, QUOTA};
 use crate::chat::delivery::Arrival;
 use crate::chat::id::Sid;
@@ -59,6 +59,8 @@ pub(super) struct Hub {
     /// The last access token, by its generation, that was new and refused all the same: whatever message comes with it to
     /// be a probe, it is not new any more.
     bad_token: u64,
+    /// The newest credentials that a token was had with.
+    credentials: u64,
     /// Pauses of the project in a row that FCM set no time for.
     pauses: u32,
     /// That access tokens are refused to us, as it was told.
@@ -131,7 +133,7 @@ enum Turn {
 
 impl Hub {
     /// A hub without connections.
-    pub(super) fn new(config: FcmConfig, api: Address, wallet: Wallet) -> Self {
+    pub(super) fn new(config: FcmConfig, api: Api, wallet: Wallet) -> Self {
         let (notes_tx, notes) = mpsc::channel(NOTES);
         Self {
             ledger: Ledger::default(),
@@ -144,6 +146,7 @@ impl Hub {
             passed: 0,
             faults: 0,
             bad_token: 0,
+            credentials: token::FIRST,
             pauses: 0,
             denied: None,
             notes,
@@ -221,6 +224,7 @@ impl Hub {
     /// Everything that can be done without waiting.
     fn work(&mut self, outlet: &Outlet) {
         let now = Instant::now();
+        self.hear_credentials(now);
         if self.phase == Phase::Running && self.outbox.is_empty() {
             let demand = self.dispatch(now);
             self.keep_probe(now);
@@ -229,6 +233,17 @@ impl Hub {
         self.tell_denied(now);
         let link = self.link(now);
         outlet.link.send_if_modified(|old| std::mem::replace(old, link) != link);
+    }
+
+    /// With credentials that were read again it is found out at once whether what was refused for the old ones goes.
+    fn hear_credentials(&mut self, now: Instant) {
+        let credentials = self.wallet.credentials();
+        if credentials > self.credentials {
+            self.credentials = credentials;
+            self.breaker.hurry(now.into_std());
+            // A ticket of before says nothing any more.
+            self.spare = None;
+        }
     }
 
     /// No token means no message, so it is told as any other fault of the credentials is.

@@ -24,6 +24,7 @@ mod hub;
 mod ledger;
 mod policy;
 mod pool;
+mod renewal;
 mod token;
 
 pub use crate::fcm::budget::Quotas;
@@ -31,11 +32,14 @@ pub use address::AddressError;
 pub use token::AccountError;
 
 use super::Outlet;
+use crate::ops::files::FileWatch;
 use address::{API, Address, TOKENS};
 use hub::Hub;
+use renewal::Renewal;
 use std::path::PathBuf;
 use std::time::Duration;
 use token::{Account, Source};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// Google's own address.
@@ -82,6 +86,31 @@ pub struct FcmConfig {
     pub quotas: Quotas,
     /// How long to wait for what.
     pub timing: Timing,
+    /// Which keys of the configuration say where the servers are.
+    pub keys: Keys,
+    /// Asks for the files to be read again, with each change of the number.
+    pub reload: watch::Receiver<u64>,
+}
+
+/// The keys of the configuration that say where the servers are, for log lines and errors.
+#[derive(Debug, Clone)]
+pub struct Keys {
+    /// For the API.
+    pub base_url: String,
+    /// For the server of access tokens, which the service account names.
+    pub credentials_file: String,
+    /// For the metadata server.
+    pub metadata_host: String,
+}
+
+impl Default for Keys {
+    fn default() -> Self {
+        Self {
+            base_url: "fcm.base_url".to_owned(),
+            credentials_file: "fcm.credentials_file".to_owned(),
+            metadata_host: "fcm.metadata_host".to_owned(),
+        }
+    }
 }
 
 /// Where the access tokens come from.
@@ -180,6 +209,8 @@ impl FcmConfig {
             confirm_to: None,
             quotas: Quotas::default(),
             timing: Timing::default(),
+            keys: Keys::default(),
+            reload: watch::channel(0).1,
         }
     }
 
@@ -189,6 +220,15 @@ impl FcmConfig {
     /// When a setting has no value or one out of range, or a file cannot be used.
     pub fn check(&self) -> Result<(), Fatal> {
         self.plan().map(drop)
+    }
+
+    /// Every file that is read.
+    fn files(&self) -> FileWatch {
+        let credentials = match &self.credentials {
+            Credentials::File(path) => Some(path),
+            Credentials::Metadata(_) => None,
+        };
+        FileWatch::new(credentials.into_iter().chain(&self.ca_file).cloned().collect())
     }
 
     fn plan(&self) -> Result<Plan, Fatal> {
@@ -203,11 +243,15 @@ impl FcmConfig {
         let (source, tokens, of_account) = match &self.credentials {
             Credentials::File(path) => {
                 let account = Account::read(path)?;
-                let tokens = Address::new(account.token_uri(), "", ca_file, TOKENS);
+                let key = format!("token_uri in {}, {}", path.display(), self.keys.credentials_file);
+                let tokens = Address::new(account.token_uri(), "", ca_file, TOKENS).map(|found| found.named_by(&key));
                 let project = account.project_id.clone();
                 (Source::Account(Box::new(account)), tokens, project)
             }
-            Credentials::Metadata(host) => (Source::Metadata, Address::metadata(host, TOKEN_PATH), None),
+            Credentials::Metadata(host) => {
+                let tokens = Address::metadata(host, TOKEN_PATH).map(|found| found.named_by(&self.keys.metadata_host));
+                (Source::Metadata, tokens, None)
+            }
         };
         let missing = || Fatal::Setting {
             setting: "project_id",
@@ -221,20 +265,26 @@ impl FcmConfig {
         }
         let path = format!("/v1/projects/{project}/messages:send");
         let api = Address::new(&self.base_url, &path, ca_file, API).map_err(Fatal::BaseUrl)?;
-        Ok(Plan { api, source, tokens: tokens.map_err(Fatal::TokenUrl)? })
+        Ok(Plan { api: api.named_by(&self.keys.base_url), source, tokens: tokens.map_err(Fatal::TokenUrl)? })
     }
 }
 
-/// Keeps the connections to FCM and moves messages until `stop`; then takes no more, waits for the answers to what is in
+/// Keeps the connections to FCM and moves messages until `stop`, and reads its files again when they change; then takes no more, waits for the answers to what is in
 /// flight within the grace period, and closes the connections. What is left is reported as lost.
 ///
 /// # Errors
 /// When the settings cannot work. Nothing that happens on the network ends it.
 pub async fn run(config: FcmConfig, outlet: Outlet, stop: CancellationToken) -> Result<(), Fatal> {
-    let Plan { api, source, tokens } = config.plan()?;
     let span = tracing::info_span!("transport", name = config.name);
+    let files = config.files();
+    let Plan { api, source, tokens } = config.plan()?;
+    let read = {
+        let config = config.clone();
+        move || config.plan()
+    };
+    let (renewal, api) = Renewal::new(files, config.reload.clone(), read, api);
     let work = async {
-        let (keeper, wallet) = token::keeper(source, tokens);
+        let (keeper, wallet) = token::keeper(source, tokens, renewal);
         let hub = Hub::new(config, api, wallet);
         tokio::select! {
             () = hub.run(outlet, stop) => {}

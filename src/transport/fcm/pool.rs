@@ -8,12 +8,11 @@
 //! FCM is out of reach. Further ones come when all are full, and go when nothing needs them.
 
 use super::FcmConfig;
-use super::address::Address;
 use super::connection::{Cause, Connection, Note};
 use super::exchange::Order;
+use super::renewal::Api;
 use crate::transport::Change;
 use crate::transport::backoff::Backoff;
-use http::Uri;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,8 +32,7 @@ const UNANSWERED_MAX: u32 = 5;
 /// The connections.
 pub(super) struct Pool {
     config: FcmConfig,
-    dialer: Arc<crate::transport::dial::Dialer>,
-    uri: Uri,
+    api: Api,
     slots: BTreeMap<u64, Slot>,
     last: u64,
     backoff: Backoff,
@@ -106,11 +104,10 @@ pub(super) struct NoTaker;
 
 impl Pool {
     /// A pool without connections; they report to `notes`.
-    pub(super) fn new(config: FcmConfig, address: Address, notes: mpsc::Sender<Note>) -> Self {
+    pub(super) fn new(config: FcmConfig, api: Api, notes: mpsc::Sender<Note>) -> Self {
         Self {
             config,
-            dialer: Arc::new(address.dialer),
-            uri: address.uri,
+            api,
             slots: BTreeMap::new(),
             last: 0,
             backoff: Backoff::new(REDIAL_FIRST, REDIAL_MAX),
@@ -230,15 +227,21 @@ impl Pool {
             self.redial = now + self.backoff.next(rand::random());
         }
         let was_open = matches!(slot.phase, Phase::Open { .. });
+        let server = self.server();
         match cause {
             Cause::Dismissed => {
                 tracing::info!(connection, "connection was ended by the push service");
                 return was_open.then_some(Change::Draining);
             }
-            _ if slot.served => tracing::info!(connection, %cause, "connection ended"),
-            _ => tracing::warn!(connection, %cause, "connection came to nothing"),
+            _ if slot.served => tracing::info!(connection, %server, %cause, "connection ended"),
+            _ => tracing::warn!(connection, %server, %cause, "connection came to nothing"),
         }
-        was_open.then(|| Change::Lost { detail: cause.to_string() })
+        was_open.then(|| Change::Lost { detail: format!("{server}: {cause}") })
+    }
+
+    /// Where the connections go to, and which key of the configuration says so.
+    pub(super) fn server(&self) -> String {
+        self.api.dialer.borrow().server().to_owned()
     }
 
     /// Opens no more connections, and lets all of them end after their last answers.
@@ -293,8 +296,8 @@ impl Pool {
             start: self.redial.max(now),
             streams: self.config.streams,
             timing: self.config.timing,
-            dialer: Arc::clone(&self.dialer),
-            uri: self.uri.clone(),
+            dialer: Arc::clone(&self.api.dialer.borrow()),
+            uri: self.api.uri.clone(),
             orders,
             notes: self.notes.clone(),
             retire: retire.clone(),

@@ -142,7 +142,8 @@ async fn what_becomes_of_connections_is_told() {
     assert_eq!(told(&mut house).await, (2, Change::Up));
     drop(new);
     let (connection, change) = told(&mut house).await;
-    assert!(connection == 2 && matches!(change, Change::Lost { .. }), "{change:?}");
+    let named = matches!(&change, Change::Lost { detail } if detail.starts_with("memory:0: "));
+    assert!(connection == 2 && named, "{change:?}");
     assert_eq!(house.close().await, [], "the orderly end of the old one is no news");
 }
 
@@ -493,6 +494,35 @@ async fn a_stop_waits_for_answers_and_reports_what_is_left() {
     let (last, ()) = tokio::join!(house.close(), quiet);
     let lost = |sid, copies| Report::Lost { sid, copies };
     assert_eq!(last, [lost(sids[1], 1), lost(sids[2], 0), lost(sids[3], 1)]);
+}
+
+#[test]
+fn the_servers_are_known_by_the_keys_of_the_configuration() {
+    let servers = |config: FcmConfig| {
+        let Plan { api, tokens, .. } = config.plan().unwrap();
+        (api.dialer.server().to_owned(), tokens.dialer.server().to_owned())
+    };
+    let on_google = FcmConfig { project_id: Some("p-1".to_owned()), ..config() };
+    let expected = ("fcm.googleapis.com:443 (fcm.base_url)".to_owned(), "memory:80 (fcm.metadata_host)".to_owned());
+    assert_eq!(servers(on_google), expected);
+    let account = token::account_file(|_| ());
+    let path = account.path().display().to_string();
+    let keys = Keys {
+        base_url: "fcm.projects.shop.base_url".to_owned(),
+        credentials_file: "fcm.projects.shop.credentials_file".to_owned(),
+        ..Keys::default()
+    };
+    let shop = FcmConfig {
+        base_url: "https://fcm.example:8443/deep".to_owned(),
+        credentials: Credentials::File(account.path().to_owned()),
+        keys,
+        ..config()
+    };
+    let expected = (
+        "fcm.example:8443 (fcm.projects.shop.base_url)".to_owned(),
+        format!("127.0.0.1:9 (token_uri in {path}, fcm.projects.shop.credentials_file)"),
+    );
+    assert_eq!(servers(shop), expected);
 }
 
 #[test]

@@ -144,12 +144,14 @@ impl Hub {
     fn tell_breaker(&mut self, before: Option<Cause>, verdict: &Verdict, connection: u64) {
         match (before, self.breaker.cause(), verdict) {
             (None, Some(cause), Verdict::Refused(refused)) => {
+                let server = self.pool.server();
                 tracing::error!(
+                    %server,
                     cause = cause.as_str(),
                     detail = refused.detail,
                     "nothing is sent until this is mended"
                 );
-                let detail = format!("{}: {}", cause.as_str(), refused.detail);
+                let detail = format!("{}: {server}: {}", cause.as_str(), refused.detail);
                 self.outbox.push_back(Report::Connection { connection, change: Change::AuthFailed { detail } });
             }
             (Some(cause), None, _) => tracing::info!(cause = cause.as_str(), "messages are sent again"),

@@ -31,6 +31,31 @@ async fn a_fault_of_ours_stops_everything_costs_nothing_and_ends_by_itself() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn with_credentials_that_were_read_again_what_waited_goes_at_once() {
+    let mut house = House::open(config());
+    let mut peer = house.peer(100).await;
+    let sids = sids(2);
+    house.send(message(sids[0], 1)).await;
+    // The waits between two attempts become minutes long.
+    for _ in 0..6 {
+        let asked = peer.next().await;
+        peer.fault(asked.stream, 403, None, &[]).await;
+        house.link(Link::Down(Outage::Refused("permission_denied"))).await;
+    }
+    house.send(message(sids[1], 2)).await;
+    let began = Instant::now();
+    house.reload.send_replace(1);
+    for _ in 0..2 {
+        let asked = peer.next().await;
+        peer.take(asked.stream).await;
+        assert!(matches!(house.report().await, Report::Accepted { .. }));
+    }
+    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    assert_eq!(house.fetched(), 2, "with a new access token");
+    house.link(Link::Up).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn when_nothing_is_left_for_a_probe_the_next_message_is_one() {
     let mut house = House::open(config());
     let mut peer = house.peer(100).await;

@@ -5,11 +5,13 @@ use crate::chat::delivery::Tried;
 use crate::chat::id::{Sid, SidSource, Token};
 use crate::chat::push::{Priority, Push, Target};
 use crate::ops::clock::now_ms;
+use crate::ops::files::FileWatch;
 use crate::transport::dial::Dialer;
 use crate::transport::fcm::address::Address;
 use crate::transport::fcm::hub::Hub;
+use crate::transport::fcm::renewal::Renewal;
 use crate::transport::fcm::token::{self, Source};
-use crate::transport::fcm::{Credentials, FcmConfig};
+use crate::transport::fcm::{Credentials, FcmConfig, Plan};
 use crate::transport::{Link, Port, Report, Send, port};
 use serde_json::{Map, json};
 use std::sync::Arc;
@@ -34,6 +36,8 @@ pub(super) struct House {
     pub(super) fetched: Arc<AtomicUsize>,
     /// What the server of access tokens answers.
     pub(super) token_answer: watch::Sender<String>,
+    /// Asks for the files to be read again.
+    pub(super) reload: watch::Sender<u64>,
 }
 
 pub(in crate::transport::fcm) fn config() -> FcmConfig {
@@ -60,9 +64,18 @@ impl House {
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
         tasks.spawn(serve_tokens(tokens, answers, Arc::clone(&fetched)));
-        let address = |dialler, uri: &str| Address { dialer: Dialer::memory(dialler), uri: uri.parse().unwrap() };
-        let (keeper, wallet) = token::keeper(Source::Metadata, address(tokens_tx, "http://memory/token"));
-        let api = address(dialled_tx, "https://memory/v1/projects/p/messages:send");
+        let plan = move || {
+            let address = |dialler: &mpsc::Sender<DuplexStream>, uri: &str| Address {
+                dialer: Dialer::memory(dialler.clone()),
+                uri: uri.parse().unwrap(),
+            };
+            let api = address(&dialled_tx, "https://memory/v1/projects/p/messages:send");
+            Ok(Plan { api, source: Source::Metadata, tokens: address(&tokens_tx, "http://memory/token") })
+        };
+        let (reload, asked) = watch::channel(0);
+        let Ok(Plan { api, source, tokens }) = plan() else { unreachable!("memory is always there") };
+        let (renewal, api) = Renewal::new(FileWatch::new(Vec::new()), asked, plan, api);
+        let (keeper, wallet) = token::keeper(source, tokens, renewal);
         let hub = Hub::new(config, api, wallet).run(outlet, stop.clone());
         tasks.spawn(async move {
             tokio::select! {
@@ -70,7 +83,7 @@ impl House {
                 never = keeper.run() => match never {},
             }
         });
-        Self { port, stop, _tasks: tasks, dialled, fetched, token_answer }
+        Self { port, stop, _tasks: tasks, dialled, fetched, token_answer, reload }
     }
 
     /// The next connection that is dialled, with so many streams.

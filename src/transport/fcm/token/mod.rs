@@ -19,9 +19,12 @@ mod fetch;
 
 pub(super) use account::Account;
 pub use account::AccountError;
+#[cfg(test)]
+pub(super) use account::tests::file as account_file;
 pub(super) use fetch::Source;
 
 use super::address::Address;
+use super::renewal::Renewal;
 use crate::transport::backoff::Backoff;
 use fetch::{FetchError, Fresh};
 use http::HeaderValue;
@@ -41,6 +44,8 @@ const RETRY_MAX: Duration = Duration::from_secs(60);
 
 /// No token: the first one is 1.
 const NONE: u64 = 0;
+/// The credentials with which the bridge began; those that were read next are 1.
+pub(super) const FIRST: u64 = 0;
 
 /// A token to send with a request.
 #[derive(Debug, Clone)]
@@ -49,6 +54,8 @@ pub(super) struct Bearer {
     pub(super) header: HeaderValue,
     /// Counts the tokens, so that a refusal says which one it means.
     pub(super) generation: u64,
+    /// Counts the credentials that it can have been bought with.
+    pub(super) credentials: u64,
     /// Not to be used from then on.
     good_until: Instant,
 }
@@ -72,15 +79,26 @@ enum Attempt {
     Refused(Arc<str>),
 }
 
+/// What the keeper is to do next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Call {
+    /// Ask for a token.
+    Token,
+    /// Read the files again.
+    Files,
+}
+
 /// The keeper.
 pub(super) struct Keeper {
     source: Source,
-    address: Arc<Address>,
+    address: Address,
+    renewal: Renewal,
     supply: watch::Sender<Supply>,
     /// The last generation that was refused.
     refused: watch::Receiver<u64>,
     backoff: Backoff,
     generation: u64,
+    credentials: u64,
 }
 
 /// What there is of tokens, for the one who sends with them.
@@ -90,12 +108,13 @@ pub(super) struct Wallet {
     refused: watch::Sender<u64>,
 }
 
-/// A keeper that gets its tokens from `source` at `address`, and the wallet for them.
-pub(super) fn keeper(source: Source, address: Address) -> (Keeper, Wallet) {
+/// A keeper that gets its tokens from `source` at `address`, until `renewal` brings others, and the wallet for them.
+pub(super) fn keeper(source: Source, address: Address, renewal: Renewal) -> (Keeper, Wallet) {
     let (supply_tx, supply) = watch::channel(Supply::default());
     let (refused_tx, refused) = watch::channel(NONE);
     let backoff = Backoff::new(RETRY_FIRST, RETRY_MAX);
-    let keeper = Keeper { source, address: Arc::new(address), supply: supply_tx, refused, backoff, generation: NONE };
+    let keeper =
+        Keeper { source, address, renewal, supply: supply_tx, refused, backoff, generation: NONE, credentials: FIRST };
     (keeper, Wallet { supply, refused: refused_tx })
 }
 
@@ -105,6 +124,11 @@ impl Wallet {
         let supply = self.supply.borrow();
         let good = |bearer: &&Bearer| now < bearer.good_until && *self.refused.borrow() != bearer.generation;
         supply.bearer.as_ref().filter(good).cloned()
+    }
+
+    /// The credentials that the last token can have been bought with.
+    pub(super) fn credentials(&self) -> u64 {
+        self.supply.borrow().bearer.as_ref().map_or(FIRST, |bearer| bearer.credentials)
     }
 
     /// Whether there is no token and the last attempt to get one failed.
@@ -145,19 +169,29 @@ impl Keeper {
                 }
                 Err(fault) => self.fail(&fault),
             };
-            self.pause(next).await;
+            while self.pause(next).await == Call::Files && !self.renew().await {}
         }
     }
 
-    /// Waits until it is time to ask.
-    async fn pause(&mut self, until: Instant) {
+    /// Reads the files again. False if they are of no use.
+    async fn renew(&mut self) -> bool {
+        let Some((source, address)) = self.renewal.read().await else { return false };
+        (self.source, self.address) = (source, address);
+        self.credentials += 1;
+        self.backoff.reset();
+        true
+    }
+
+    /// Waits until there is something to do.
+    async fn pause(&mut self, until: Instant) -> Call {
         loop {
             tokio::select! {
-                () = tokio::time::sleep_until(until) => return,
+                () = tokio::time::sleep_until(until) => return Call::Token,
+                () = self.renewal.due() => return Call::Files,
                 Ok(()) = self.refused.changed() => {
                     // After a failure the wait is kept; it is short.
                     if *self.refused.borrow() == self.generation && self.supply.borrow().last == Attempt::Well {
-                        return;
+                        return Call::Token;
                     }
                 }
             }
@@ -172,7 +206,7 @@ impl Keeper {
         self.generation += 1;
         // Of a short life as well, something is left between the replacement and the last use.
         let good_until = asked + fresh.life - LAST_USE.min(fresh.life / 4);
-        let bearer = Bearer { header, generation: self.generation, good_until };
+        let bearer = Bearer { header, generation: self.generation, credentials: self.credentials, good_until };
         self.supply.send_replace(Supply { bearer: Some(bearer), last: Attempt::Well });
         tracing::debug!(generation = self.generation, seconds = fresh.life.as_secs(), "access token fetched");
         asked + fresh.life - MARGIN.min(fresh.life / 2)
@@ -182,17 +216,24 @@ impl Keeper {
         let now = Instant::now();
         let left = self.supply.borrow().bearer.as_ref().map(|bearer| bearer.good_until.saturating_duration_since(now));
         let skew_s = if let FetchError::Refused { skew_s, .. } = fault { *skew_s } else { None };
+        let server = self.address.dialer.server();
         match left.filter(|left| !left.is_zero()) {
             Some(left) => {
-                tracing::warn!(%fault, skew_s, left_s = left.as_secs(), "no new access token yet, the old one is used on");
+                tracing::warn!(
+                    %server,
+                    %fault,
+                    skew_s,
+                    left_s = left.as_secs(),
+                    "no new access token yet, the old one is used on"
+                );
             }
             None if skew_s.is_some() => {
-                tracing::error!(%fault, skew_s, "no access token: the clock of this machine is wrong");
+                tracing::error!(%server, %fault, skew_s, "no access token: the clock of this machine is wrong");
             }
-            None => tracing::error!(%fault, "no access token: no message can be sent"),
+            None => tracing::error!(%server, %fault, "no access token: no message can be sent"),
         }
         let refused = matches!(fault, FetchError::Refused { status: 400..500, .. });
-        let last = if refused { Attempt::Refused(fault.to_string().into()) } else { Attempt::Failed };
+        let last = if refused { Attempt::Refused(format!("{server}: {fault}").into()) } else { Attempt::Failed };
         self.supply.send_modify(|supply| supply.last = last);
         // Half of the wait is certain: a peer that refuses at once is not asked in a tight loop.
         let wait = self.backoff.next(rand::random());

@@ -1,6 +1,13 @@
 use super::*;
+use crate::ops::files::{FileWatch, LOOK};
 use crate::transport::dial::Dialer;
 use crate::transport::fcm::tests::house::{http_answer, soon, token_for};
+use crate::transport::fcm::{Credentials, Fatal, FcmConfig, Plan};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde_json::Value;
+use std::path::PathBuf;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::sync::mpsc;
@@ -15,21 +22,55 @@ struct Rig {
     answer: watch::Sender<String>,
     fetched: Arc<AtomicUsize>,
     requests: mpsc::Receiver<String>,
+    reload: watch::Sender<u64>,
     _tasks: JoinSet<()>,
 }
 
 impl Rig {
     fn open(source: Source, answer: String) -> Self {
+        Self::with(source, FileWatch::new(Vec::new()), || Ok((Source::Metadata, "p".to_owned())), answer)
+    }
+
+    /// One whose service account is in a file.
+    fn of_file(path: PathBuf, answer: String) -> Self {
+        let config = FcmConfig::new(Credentials::File(path.clone()));
+        let read = move || {
+            let Plan { source, api, .. } = config.plan()?;
+            Ok((source, api.uri.path().to_owned()))
+        };
+        let files = FileWatch::new(vec![path]);
+        let (source, _) = read().unwrap();
+        Self::with(source, files, read, answer)
+    }
+
+    /// All connections end here, whatever `read` names.
+    fn with(
+        source: Source,
+        files: FileWatch,
+        read: impl Fn() -> Result<(Source, String), Fatal> + Send + Sync + 'static,
+        answer: String,
+    ) -> Self {
         let (dialled_tx, dialled) = mpsc::channel(16);
-        let address = Address { dialer: Dialer::memory(dialled_tx), uri: "http://memory:80/token".parse().unwrap() };
-        let (keeper, wallet) = keeper(source, address);
+        let address = move |path: &str| Address {
+            dialer: Dialer::memory(dialled_tx.clone()),
+            uri: format!("http://memory:80{path}").parse().unwrap(),
+        };
+        let tokens = address("/token");
+        let api = address(read().map_or_else(|fault| panic!("{fault}"), |(_, path)| path).as_str());
+        let again = move || {
+            let (source, path) = read()?;
+            Ok(Plan { api: address(&path), source, tokens: address("/token") })
+        };
+        let (reload, asked) = watch::channel(0);
+        let (renewal, _) = Renewal::new(files, asked, again, api);
+        let (keeper, wallet) = keeper(source, tokens, renewal);
         let (answer, answers) = watch::channel(answer);
         let (requests_tx, requests) = mpsc::channel(16);
         let fetched = Arc::new(AtomicUsize::new(0));
         let mut tasks = JoinSet::new();
         tasks.spawn(async move { match keeper.run().await {} });
         tasks.spawn(serve(dialled, answers, requests_tx, Arc::clone(&fetched)));
-        Self { wallet, answer, fetched, requests, _tasks: tasks }
+        Self { wallet, answer, fetched, requests, reload, _tasks: tasks }
     }
 
     fn fetched(&self) -> usize {
@@ -42,6 +83,14 @@ impl Rig {
 
     async fn changed(&mut self) {
         soon(self.wallet.changed()).await;
+    }
+
+    /// Who asks for the next token, by the claims of the request.
+    async fn asked_by(&mut self) -> String {
+        let request = soon(self.requests.recv()).await.unwrap();
+        let claims = request.rsplit_once("assertion=").unwrap().1.split('.').nth(1).unwrap();
+        let claims: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims).unwrap()).unwrap();
+        claims["iss"].as_str().unwrap().to_owned()
     }
 }
 
@@ -89,6 +138,106 @@ async fn a_service_account_posts_its_signed_request_and_the_metadata_server_is_a
     let request = soon(rig.requests.recv()).await.unwrap();
     assert!(request.starts_with("GET /token?scopes="), "{request}");
     assert!(request.to_ascii_lowercase().contains("metadata-flavor: google\r\n"), "{request}");
+}
+
+/// Writes a service account of that name into `file`.
+fn become_account(file: &tempfile::NamedTempFile, name: &str, change: impl FnOnce(&mut Value)) {
+    let made = account::tests::file(|document| {
+        document["client_email"] = name.into();
+        change(document);
+    });
+    std::fs::copy(made.path(), file.path()).unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_account_that_changes_buys_the_next_token_at_once() {
+    let file = account::tests::file(|document| document["client_email"] = "old@demo-1".into());
+    let mut rig = Rig::of_file(file.path().to_owned(), token_for(HOUR));
+    assert_eq!(rig.asked_by().await, "old@demo-1");
+    rig.changed().await;
+    assert_eq!(rig.wallet.credentials(), FIRST);
+    let began = Instant::now();
+    become_account(&file, "new@demo-1", |_| ());
+    assert_eq!(rig.asked_by().await, "new@demo-1");
+    rig.changed().await;
+    assert!(began.elapsed() <= 2 * LOOK, "{:?}", began.elapsed());
+    assert_eq!((rig.bearer().unwrap().generation, rig.wallet.credentials()), (2, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_account_that_is_asked_to_be_read_again_is_although_all_attempts_failed() {
+    let file = account::tests::file(|document| document["client_email"] = "old@demo-1".into());
+    let mut rig = Rig::of_file(file.path().to_owned(), http_answer("400 Bad Request", r#"{"error":"invalid_grant"}"#));
+    // Long enough for the longest wait between two attempts.
+    while rig.fetched() < 12 {
+        rig.asked_by().await;
+    }
+    rig.changed().await;
+    assert!(rig.wallet.refusal(Instant::now()).unwrap().starts_with("memory:0: refused with HTTP status 400"));
+    let began = Instant::now();
+    rig.answer.send_replace(token_for(HOUR));
+    rig.reload.send_replace(1);
+    while rig.bearer().is_none() {
+        rig.changed().await;
+    }
+    assert!(began.elapsed() < RETRY_FIRST / 2, "{:?}", began.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_account_that_cannot_be_used_changes_nothing_and_is_not_quoted() {
+    let logs = Logs::default();
+    let subscriber = tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_writer(logs.clone()).finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let file = account::tests::file(|document| document["client_email"] = "old@demo-1".into());
+    let mut rig = Rig::of_file(file.path().to_owned(), token_for(HOUR));
+    assert_eq!(rig.asked_by().await, "old@demo-1");
+    rig.changed().await;
+    for broken in ["hush hush", r#"{"type":"service_account","private_key":"hush","client_email":"hush"}"#] {
+        std::fs::write(file.path(), broken).unwrap();
+        tokio::time::sleep(2 * LOOK).await;
+        assert!(logs.take().contains("ERROR"), "{broken}");
+    }
+    become_account(&file, "hush@demo-2", |document| document["project_id"] = "demo-2".into());
+    tokio::time::sleep(2 * LOOK).await;
+    let told = logs.take();
+    assert!(told.contains("ERROR") && told.contains("another project"), "{told}");
+    assert_eq!((rig.fetched(), rig.bearer().unwrap().generation), (1, 1), "the old one holds");
+    rig.wallet.refuse(1);
+    assert_eq!(rig.asked_by().await, "old@demo-1");
+    become_account(&file, "new@demo-1", |_| ());
+    assert_eq!(rig.asked_by().await, "new@demo-1");
+}
+
+/// What is logged.
+#[derive(Clone, Default)]
+struct Logs(Arc<Mutex<Vec<u8>>>);
+
+impl Logs {
+    /// All of it since the last call. No part of a broken file may be in it.
+    fn take(&self) -> String {
+        let text = String::from_utf8(std::mem::take(&mut self.0.lock().unwrap())).unwrap();
+        assert!(!text.contains("hush") && !text.contains("PRIVATE KEY"), "{text}");
+        text
+    }
+}
+
+impl std::io::Write for Logs {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl tracing_subscriber::fmt::MakeWriter<'_> for Logs {
+    type Writer = Self;
+
+    fn make_writer(&self) -> Self {
+        self.clone()
+    }
 }
 
 #[tokio::test(start_paused = true)]
