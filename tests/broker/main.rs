@@ -13,5 +13,6 @@ mod peer;
 mod publications;
 mod real_clients;
 mod sessions;
+mod sightings;
 mod ways;
 mod world;
