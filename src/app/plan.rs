@@ -157,6 +157,7 @@ pub(super) fn broker(settings: &Settings) -> BrokerConfig {
         anonymous: set.anonymous,
         users_file: set.users_file.clone(),
         jwt,
+        bals: settings.bals(),
         data: Some(set.data.clone().unwrap_or_else(|| settings.store.path.with_file_name("broker"))),
         limits: BrokerLimits {
             connections: limits.broker_connections,
