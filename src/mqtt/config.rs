@@ -1,6 +1,6 @@
 //! What the client of an external broker is told, and the check of it before anything is opened.
 
-use super::tls;
+use super::{Senders, tls};
 use crate::secret::Secret;
 use bytes::Bytes;
 use rumqttc_v5::{Broker, valid_filter, valid_topic};
@@ -30,6 +30,8 @@ pub struct ClientConfig {
     pub filters: Vec<String>,
     /// What the broker publishes when the connection ends without a DISCONNECT.
     pub will: Option<Will>,
+    /// Who publishes what comes from the broker.
+    pub senders: Senders,
     /// Limits with names.
     pub limits: ClientLimits,
 }
@@ -339,6 +341,7 @@ mod tests {
             ca_file: None,
             filters: vec!["+/self/#".into()],
             will: None,
+            senders: Senders::Anonymous,
             limits: ClientLimits::default(),
         }
     }

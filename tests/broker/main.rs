@@ -10,6 +10,7 @@ mod limits;
 mod listeners;
 mod mint;
 mod peer;
+mod principals;
 mod publications;
 mod real_clients;
 mod sessions;
