@@ -46,7 +46,7 @@ async fn the_topic_says_who_published() {
         let broker = Mosquitto::start().await;
         let senders = Senders::TopicRules { bals: ["bal".to_owned()].into() };
         let mut bridge = Bridge::open(ClientConfig { senders, ..config(broker.url(), version) }).await;
-        let mut peer = Peer::connect(&broker, "anyone").await;
+        let peer = Peer::connect(&broker, "anyone").await;
         for (topic, name, role) in
             [("bal/self/messages", "bal", Role::Bal), ("alice/self/presence/phone", "alice", Role::User)]
         {

@@ -350,6 +350,35 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_bal_to_whom_the_users_file_gives_another_role_is_told_at_the_start_and_when_it_changes() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("users");
+        let cheap = Cost { memory_kib: 8, rounds: 1 };
+        let mut file = UsersFile::open(&path).unwrap();
+        for (name, role) in [("shop", Role::User), ("bal1", Role::Bal), ("alice", Role::User)] {
+            file.add_with(name, role, "x", cheap).unwrap();
+        }
+        file.save().unwrap();
+        let bals = ["shop", "bal1", "unknown"].map(str::to_owned).into();
+        let config = BrokerConfig { users_file: Some(path), bals, ..BrokerConfig::default() };
+        let log = Log::default();
+        let subscriber = tracing_subscriber::fmt().with_writer(log.clone()).with_ansi(false).finish();
+        let _guard = tracing::subscriber::set_default(subscriber);
+        let doorman = Doorman::new(&config).unwrap();
+        let told = || {
+            let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+            text.lines().filter(|line| line.contains("may not push")).map(str::to_owned).collect::<Vec<_>>()
+        };
+        assert!(
+            matches!(&told()[..], [line] if line.contains("WARN") && line.contains("user=\"shop\"")),
+            "{:?}",
+            told()
+        );
+        doorman.replace(Files::read(&config).unwrap());
+        assert_eq!(told().len(), 2);
+    }
+
     #[tokio::test]
     async fn failures_are_told_without_passwords_and_not_all_of_them() {
         let folder = tempfile::tempdir().unwrap();
