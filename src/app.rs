@@ -312,6 +312,12 @@ impl FrontDoor {
             (BrokerKind::External, _) => {
                 let config = plan::client(settings, password, started_ms);
                 config.check()?;
+                if settings.bals().is_empty() {
+                    tracing::warn!(
+                        "no BAL is configured, so everybody who may publish on the external broker may push to every \
+                         device; name those who may, each by a line [bals.NAME]"
+                    );
+                }
                 Ok((Self::External(Box::new(config)), Addresses { broker: None, websocket: None, ops }))
             }
         }

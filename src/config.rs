@@ -8,7 +8,7 @@ use crate::chat::way::Way;
 use crate::ops::logs::Format;
 use crate::secret::Secret;
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -353,6 +353,13 @@ impl Settings {
     /// When a name cannot be a topic level.
     pub fn owners(&self) -> Result<(BTreeMap<String, Owner>, Option<Owner>), ConfigError> {
         check::owners(&self.routes)
+    }
+
+    /// Everybody who is a BAL by the configuration: the names of `[bals]` and the targets of `[routes]`.
+    #[must_use]
+    pub fn bals(&self) -> BTreeSet<String> {
+        let Routes { default_bal, categories } = &self.routes;
+        self.bals.keys().chain(categories.values()).chain(default_bal).cloned().collect()
     }
 
     /// By which way messages go: the default, and that of each category; checked.

@@ -76,6 +76,17 @@ fn every_key_is_documented_with_its_default() {
 
 /// `config/fcm-v1.md` shows configurations that load, as they are.
 #[test]
+fn the_sections_that_say_who_may_push_over_an_external_broker_tell_it() {
+    let sample = sample();
+    for section in ["[routes]", "# [bals.client1]"] {
+        let before = sample.split(&format!("\n{section}\n")).next().expect("the section is there");
+        let comment: Vec<&str> = before.lines().rev().take_while(|line| line.starts_with('#')).collect();
+        let comment = comment.join(" ");
+        assert!(comment.contains("external") && comment.contains("may push"), "{section}: {comment}");
+    }
+}
+
+#[test]
 fn the_page_about_fcm_v1_shows_configurations_that_load() {
     let dir = tempfile::tempdir().expect("a folder");
     let key = dir.path().join("ccs.key");

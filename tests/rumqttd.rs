@@ -5,7 +5,9 @@
 
 use fcm_mqtt_bridge::app::{self, Addresses, AppError, Signals};
 use fcm_mqtt_bridge::config::{Broker, Ccs, Engine as EngineKind, Listen, Loaded, Ops, Routes, Settings, Store};
-use fcm_mqtt_bridge::mqtt::{self, AckWord, ClientConfig, ClientLimits, Door, Outbound, Outcome, Port, Version};
+use fcm_mqtt_bridge::mqtt::{
+    self, AckWord, ClientConfig, ClientLimits, Door, Outbound, Outcome, Port, Senders, Version,
+};
 use fcm_mqtt_bridge::rumqttd::{Engine, Limits, RumqttdError};
 use fcm_mqtt_bridge::secret::Secret;
 use fcm_mqtt_bridge::sim::config::CertificateConfig;
@@ -331,6 +333,7 @@ impl World {
             ca_file: None,
             filters: vec!["+/self/#".into()],
             will: None,
+            senders: Senders::Anonymous,
             limits: client,
         };
         let (mut port, outlet) = mqtt::port(16, 16);

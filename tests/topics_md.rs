@@ -3,7 +3,7 @@
 use fcm_mqtt_bridge::chat::id::{MessageId, Sid, Token};
 use fcm_mqtt_bridge::chat::message::{
     BalReceipt, BridgeEvent, BridgeState, BridgeStats, BridgeStatus, BrokerKind, CcsState, Downstream, ErrorCode,
-    ErrorDocument, ErrorSummary, Limits, Presence, PresenceState, Rejection, UpstreamMessage, UserPresence,
+    ErrorDocument, ErrorSummary, Limits, Presence, PresenceState, Rejection, Sender, UpstreamMessage, UserPresence,
 };
 use fcm_mqtt_bridge::chat::topic::{BridgeTopic, ClientTopic};
 use serde_json::{Map, Value, json};
@@ -120,6 +120,25 @@ fn every_error_code_and_every_status_is_explained() {
     }
     for field in STATUS_FIELDS {
         assert!(TOPICS.contains(&format!("`{field}`")), "{field} is missing");
+    }
+}
+
+#[test]
+fn what_only_a_bal_may_give_is_named_with_the_topic_and_with_the_code() {
+    let limits = Limits::default();
+    let of_user = |text: &str| Downstream::parse_from(Sender::User, text.as_bytes(), &limits).unwrap_err();
+    for text in examples("downstream") {
+        assert_eq!(of_user(&text).code(), ErrorCode::Forbidden, "{text}");
+    }
+    let text = TOPICS.split("\n### `{bal}/self/messages`\n").nth(1).expect("the topic is explained");
+    let text = text.split("\n```").next().unwrap_or_default();
+    let row = TOPICS.lines().find(|line| line.starts_with("| `FORBIDDEN` |")).expect("the code is explained");
+    for field in ["token", "topic", "condition", "fcm", "to"] {
+        let value = if field == "fcm" { json!({}) } else { json!("/topics/news") };
+        let rejection = of_user(&json!({"body": "hello", field: value}).to_string());
+        assert_eq!(rejection.code(), ErrorCode::Forbidden, "{field}");
+        let name = format!("`{field}`");
+        assert!(text.contains(&name) && row.contains(&name) && rejection.detail().contains(&name), "{field}");
     }
 }
 

@@ -56,6 +56,7 @@ impl House {
             anonymous: true,
             users_file: None,
             jwt: None,
+            bals: std::collections::BTreeSet::new(),
             data: Some(folder.join("broker")),
             limits,
         };

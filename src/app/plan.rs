@@ -9,7 +9,7 @@ use crate::chat::topic::{BridgeTopic, CLIENT_FILTERS};
 use crate::chat::way::{Way, Ways};
 use crate::config::{AckMode, BrokerKind, ConfigError, Engine, Fcm, MqttVersion, OnAmbiguous, Settings};
 use crate::fcm::budget::Quotas;
-use crate::mqtt::{ClientConfig, ClientLimits, Version, Will};
+use crate::mqtt::{ClientConfig, ClientLimits, Senders, Version, Will};
 use crate::secret::Secret;
 use crate::store;
 use crate::transport::ccs;
@@ -171,6 +171,7 @@ pub(super) fn broker(settings: &Settings) -> BrokerConfig {
         anonymous: set.anonymous,
         users_file: set.users_file.clone(),
         jwt,
+        bals: settings.bals(),
         data: Some(set.data.clone().unwrap_or_else(|| settings.store.path.with_file_name("broker"))),
         limits: BrokerLimits {
             connections: limits.broker_connections,
@@ -216,6 +217,7 @@ pub(super) fn client(settings: &Settings, password: Option<Secret>, started_ms: 
         }),
         url: set.url.clone(),
         url_key: "mqtt.url",
+        senders: Senders::TopicRules { bals: settings.bals() },
         limits: ClientLimits::default(),
     }
 }
@@ -251,6 +253,7 @@ pub(super) fn rumqttd_client(settings: &Settings, address: SocketAddr, started_m
         version: Version::V5,
         username: None,
         ca_file: None,
+        senders: Senders::Anonymous,
         limits: ClientLimits { max_packet_bytes: limits.max_packet_bytes.max(largest), ..limits },
         ..client(settings, None, started_ms)
     }
@@ -259,7 +262,8 @@ pub(super) fn rumqttd_client(settings: &Settings, address: SocketAddr, started_m
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::FcmProject;
+    use crate::config::{Bal, FcmProject, Mqtt};
+    use crate::mqtt::Role;
 
     #[test]
     fn a_server_is_known_by_the_key_that_names_it_also_where_a_project_takes_it_over() {
@@ -274,5 +278,42 @@ mod tests {
         let shop = keys(&settings, &Way::parse("fcm-v1:shop").unwrap());
         assert_eq!(shop.credentials_file, "fcm.projects.shop.credentials_file");
         assert_eq!(shop.metadata_host, "fcm.metadata_host");
+    }
+
+    fn external() -> Settings {
+        Settings { mqtt: Mqtt { broker: BrokerKind::External, ..Mqtt::default() }, ..Settings::default() }
+    }
+
+    fn role(settings: &Settings, name: &str) -> Role {
+        client(settings, None, 1).senders.principal(&format!("{name}/self/messages")).role
+    }
+
+    #[test]
+    fn on_an_external_broker_whoever_the_configuration_names_anywhere_is_a_bal() {
+        let mut settings = external();
+        settings.bals.insert("shop".into(), Bal::default());
+        settings.routes.categories.insert("com.example.chat".into(), "chat".into());
+        settings.routes.default_bal = Some("rest".into());
+        assert_eq!(["shop", "chat", "rest"].map(|name| role(&settings, name)), [Role::Bal; 3]);
+        assert_eq!(role(&settings, "alice"), Role::User);
+        assert_eq!(role(&external(), "alice"), Role::Bal, "without a name everybody is one");
+    }
+
+    #[cfg(feature = "broker")]
+    #[test]
+    fn the_embedded_broker_is_told_the_same_names() {
+        let mut settings = Settings::default();
+        settings.bals.insert("shop".into(), Bal::default());
+        settings.routes.default_bal = Some("rest".into());
+        assert_eq!(broker(&settings).bals.into_iter().collect::<Vec<_>>(), ["rest", "shop"]);
+    }
+
+    #[cfg(feature = "rumqttd")]
+    #[test]
+    fn every_client_of_rumqttd_is_a_bal() {
+        let mut settings = Settings::default();
+        settings.routes.default_bal = Some("rest".into());
+        let address = SocketAddr::from(([127, 0, 0, 1], 1));
+        assert_eq!(rumqttd_client(&settings, address, 1).senders, Senders::Anonymous);
     }
 }

@@ -6,14 +6,15 @@
 use super::attendance::Word;
 use super::count_status;
 use super::hall::Hall;
+use super::refused_names::RefusedNames;
 use crate::chat::id::{MessageId, Owner, Sid};
 use crate::chat::message::{
     Acknowledged, Admission, BalReceipt, BrokerKind, Downstream, Errand, ErrorCode, ErrorDocument, ErrorGate,
-    ErrorSummary, Presence, Rejection,
+    ErrorSummary, Presence, Rejection, Sender,
 };
 use crate::chat::topic::{BridgeTopic, ClientTopic, Device, ResponseTopic};
 use crate::chat::way::Way;
-use crate::mqtt::{Ack, AckWord, Inbound};
+use crate::mqtt::{Ack, AckWord, Inbound, Principal, Role};
 use crate::ops::clock::now_ms;
 use crate::ops::metrics::Metric;
 use crate::ops::story;
@@ -38,12 +39,19 @@ pub(super) struct Intake {
     hall: Arc<Hall>,
     words: mpsc::Sender<Word>,
     gate: ErrorGate,
+    refused_names: RefusedNames,
     waiting: VecDeque<(Ack, Remaining)>,
 }
 
 impl Intake {
     pub(super) fn new(hall: Arc<Hall>, words: mpsc::Sender<Word>) -> Self {
-        Self { hall, words, gate: ErrorGate::default(), waiting: VecDeque::new() }
+        Self {
+            hall,
+            words,
+            gate: ErrorGate::default(),
+            refused_names: RefusedNames::default(),
+            waiting: VecDeque::new(),
+        }
     }
 
     /// Works until `stop`, then finishes what is on its way to the disk. What is still in `inbound`, and comes until
@@ -135,10 +143,15 @@ impl Intake {
     }
 
     async fn message(&mut self, owner: Owner, publish: Inbound) -> Result<(), StoreError> {
-        let parsed = Downstream::parse(&publish.payload, &self.hall.settings.message);
-        let message = match parsed {
+        let sender = sender(&publish.principal);
+        let message = match Downstream::parse_from(sender, &publish.payload, &self.hall.settings.message) {
             Ok(message) => message,
-            Err(rejection) => return self.refuse(&owner, &rejection, None, publish).await,
+            Err(rejection) => {
+                if rejection.code() == ErrorCode::Forbidden {
+                    self.refused_names.tell(&publish.principal);
+                }
+                return self.refuse(&owner, &rejection, None, publish).await;
+            }
         };
         let way = self.hall.settings.ways.pick(&owner, message.category.as_deref()).clone();
         if let Err(rejection) = message.check_for(&way) {
@@ -242,7 +255,8 @@ impl Intake {
     ) -> Result<(), StoreError> {
         self.hall.metrics.count(Metric::DownstreamRejected);
         let (code, detail) = (rejection.code().as_str(), rejection.detail());
-        tracing::debug!(target: story::TARGET, bal = %owner, code, detail, "input refused");
+        let Principal { role, device, proof, .. } = &publish.principal;
+        tracing::debug!(target: story::TARGET, bal = %owner, ?role, ?device, ?proof, code, detail, "input refused");
         let at = now_ms();
         let mut commits: Vec<Committed<()>> = Vec::with_capacity(2);
         if self.gate.admit(owner, Instant::now().into_std()) == Admission::Publish {
@@ -279,6 +293,14 @@ impl Intake {
                 .await?;
         }
         Ok(())
+    }
+}
+
+/// What the sender may ask for. An admin is no BAL: it reads everything and commands the bridge, and has no outbox.
+fn sender(principal: &Principal) -> Sender {
+    match principal.role {
+        Role::Bal => Sender::Bal,
+        Role::User | Role::Admin => Sender::User,
     }
 }
 

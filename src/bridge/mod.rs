@@ -22,6 +22,7 @@ mod order;
 mod presence;
 mod publisher;
 mod pusher;
+mod refused_names;
 mod steward;
 #[cfg(test)]
 mod tests;

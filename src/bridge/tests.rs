@@ -3,6 +3,7 @@
 mod attendance;
 mod downstream;
 mod lines;
+mod principals;
 mod upstream;
 mod ways;
 
@@ -11,7 +12,7 @@ use crate::chat::delivery::Arrival;
 use crate::chat::id::{Owner, Sid, Token};
 use crate::chat::message::{BrokerKind, Limits as MessageLimits};
 use crate::chat::route::Routes;
-use crate::mqtt::{Ack, AckWord, Door, Inbound, Outbound, Outcome};
+use crate::mqtt::{Ack, AckWord, Door, Inbound, Outbound, Outcome, Principal};
 use crate::ops::clock::now_ms;
 use crate::store::Keeper;
 use crate::transport::{Link, Refusal, Report, Send, Tag, Upstream};
@@ -109,8 +110,13 @@ impl House {
     }
 
     async fn publish(&self, topic: &str, payload: &Value) -> oneshot::Receiver<AckWord> {
+        self.publish_as(Principal::anonymous(topic), topic, payload).await
+    }
+
+    async fn publish_as(&self, principal: Principal, topic: &str, payload: &Value) -> oneshot::Receiver<AckWord> {
         let (ack, word) = Ack::new();
         let inbound = Inbound {
+            principal,
             topic: topic.into(),
             payload: payload.to_string().into(),
             retain: false,

@@ -11,9 +11,11 @@
 //! subscribes to `#` sees what the table allows and nothing else. A shared subscription is granted only if *every* topic
 //! that it matches may be read, because what is withheld from one member no other member gets.
 
-use crate::mqtt::Role;
+use std::sync::Arc;
 
-use super::identity::Identity;
+use crate::mqtt::{Principal, Proof, Role};
+
+use super::identity::{Identity, device_of};
 
 /// What one client may do.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -65,6 +67,18 @@ impl Rights {
             Some(shared) => shared
                 .split_once('/')
                 .is_some_and(|(_name, filter)| self.samples(filter).into_iter().all(|topic| self.reads(topic))),
+        }
+    }
+
+    /// As whom the client with this id publishes on `topic`, if it may.
+    pub(super) fn principal(&self, client: &str, topic: &str) -> Option<Principal> {
+        match self {
+            Self::Nobody => None,
+            Self::Anonymous => Some(Principal::anonymous(topic)),
+            Self::Known(Identity { user, role }) => {
+                let device = device_of(client, user).map(Arc::from);
+                Some(Principal { name: Arc::clone(user), role: *role, device, proof: Proof::Login })
+            }
         }
     }
 

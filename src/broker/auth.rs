@@ -111,9 +111,11 @@ impl Rules {
 
     /// The engine publishes a delayed will from a task of its own and raises no event, but it asks here first.
     async fn may_publish_late(&self, client: &str, user: Option<&str>, topic: &str) -> bool {
-        let allowed = self.doorman.rights_of(user).may_publish(topic);
+        let rights = self.doorman.rights_of(user);
+        let allowed = rights.may_publish(topic);
         if allowed {
-            self.events.delayed_will(client).await;
+            let has_line = user.is_some_and(|user| self.doorman.has(user));
+            self.events.delayed_will(client, has_line.then_some(rights)).await;
         } else {
             self.deny_publish(topic);
         }

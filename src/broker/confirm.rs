@@ -289,7 +289,8 @@ impl Ledger {
         self.lock().sessions.get(client)?.link()
     }
 
-    pub(super) fn take_delayed_will(&self, client: &str) -> Option<WillMessage> {
+    /// That will, and what its client could do when it connected.
+    pub(super) fn take_delayed_will(&self, client: &str) -> Option<(WillMessage, Rights)> {
         self.lock().sessions.get_mut(client)?.take_delayed_will()
     }
 

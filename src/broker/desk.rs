@@ -164,7 +164,8 @@ impl Desk {
         }
     }
 
-    pub(super) fn take_delayed_will(&self, client: &str) -> Option<WillMessage> {
+    /// The will, and what its client could do when it connected.
+    pub(super) fn take_delayed_will(&self, client: &str) -> Option<(WillMessage, Rights)> {
         self.ledger.take_delayed_will(client)
     }
 

@@ -15,6 +15,7 @@ use mqtt5::protocol::v5::reason_codes::ReasonCode;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use super::access::Rights;
 use super::desk::Desk;
 use super::link::{self, Link};
 use crate::mqtt::{Ack, Change, Inbound, Sighting};
@@ -58,16 +59,24 @@ impl Events {
         }
         let action =
             if event.retain && is_outbox(&event.topic) { PublishAction::Handled } else { PublishAction::Continue };
-        let link = link::current();
+        // The engine has asked for every message whether its client may publish it, and without a connection it raises
+        // no event, so nothing is swallowed here.
+        let Some(link) = link::current() else {
+            return PublishAction::Handled;
+        };
+        let Some(principal) = link.rights().principal(&event.client_id, &event.topic) else {
+            return PublishAction::Handled;
+        };
         let (ack, word) = Ack::new();
-        if let (Some(link), Some(id), true) = (&link, event.packet_id, event.qos != QoS::AtMostOnce) {
+        if let (Some(id), true) = (event.packet_id, event.qos != QoS::AtMostOnce) {
             link.hold(id, word);
         }
         let inbound = Inbound {
+            principal,
             topic: event.topic.to_string(),
             payload: event.payload,
             retain: false,
-            expiry: link.and_then(|link| link.expiry()),
+            expiry: link.expiry(),
             response_topic: event.response_topic.map(|topic| topic.to_string()),
             correlation: event.correlation_data,
             ack,
@@ -88,23 +97,28 @@ impl Events {
             && let Some(will) = link.take_will()
             && link.rights().may_publish(&will.topic)
         {
-            self.will(will).await;
+            self.will(will, &event.client_id, &link.rights()).await;
         }
     }
 
-    /// The engine publishes a will whose delay is over.
-    pub(super) async fn delayed_will(&self, client: &str) {
-        if let Some(will) = self.desk.take_delayed_will(client) {
-            self.will(will).await;
+    /// The engine publishes a will whose delay is over. `now` are the rights of somebody whom the users file knows; of
+    /// others only the session remembers as what they logged in.
+    pub(super) async fn delayed_will(&self, client: &str, now: Option<Rights>) {
+        if let Some((will, then)) = self.desk.take_delayed_will(client) {
+            self.will(will, client, &now.unwrap_or(then)).await;
         }
     }
 
-    async fn will(&self, will: WillMessage) {
+    async fn will(&self, will: WillMessage, client: &str, rights: &Rights) {
         if !is_for_bridge(&will.topic) {
             return;
         }
+        let Some(principal) = rights.principal(client, &will.topic) else {
+            return;
+        };
         let (ack, _nobody_waits) = Ack::new();
         let inbound = Inbound {
+            principal,
             topic: will.topic,
             payload: will.payload.into(),
             retain: false,

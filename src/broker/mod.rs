@@ -15,7 +15,8 @@
 //!   socket), `NoReader` when no connected session has a matching subscription, `Lost` when the last connected session
 //!   that had a copy went. Retained publications and those at QoS 0 are `Confirmed` at once, and so is one that is
 //!   bigger than all its readers take, as MQTT 5 wants it (3.1.2.11.4).
-//! * What comes in on `{user}/...` comes from that user, unless anonymous clients are allowed. Nobody is delivered what
+//! * What comes in on `{user}/...` comes from that user, unless anonymous clients are allowed, and says who that is
+//!   ([`Principal`](crate::mqtt::Principal)): by the log-in of the connection, of a will by that of who left it. Nobody is delivered what
 //!   [`access`] does not let them read, and who may not read a publication is no reader of it.
 //! * A will on a topic of the bridge comes in like any message, when the engine publishes it.
 //! * Each connection of somebody who logged in is told when it begins, before anything it says, and once when it ends,

@@ -130,8 +130,8 @@ impl Session {
         self.delayed_will = will;
     }
 
-    pub(super) fn take_delayed_will(&mut self) -> Option<WillMessage> {
-        self.delayed_will.take()
+    pub(super) fn take_delayed_will(&mut self) -> Option<(WillMessage, Rights)> {
+        self.delayed_will.take().map(|will| (will, self.rights.clone()))
     }
 
     /// Forgets the copies of a publication. Yields the mark of each, if the session is away.

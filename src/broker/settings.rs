@@ -1,5 +1,6 @@
 //! What can be set, and whether it can work.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -17,6 +18,8 @@ pub struct BrokerConfig {
     pub users_file: Option<PathBuf>,
     /// How JSON Web Tokens are checked; `None` takes none.
     pub jwt: Option<JwtConfig>,
+    /// Names of BALs beside those of the users file: a token of the role `user` for one of them is refused.
+    pub bals: BTreeSet<String>,
     /// The folder for sessions and retained messages; `None` keeps them in memory, as long as the process lives.
     pub data: Option<PathBuf>,
     /// The limits.

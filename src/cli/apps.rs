@@ -1,7 +1,7 @@
 //! The apps on the virtual phones: an MQTT client of a chat user that confirms what they got over FCM HTTP v1, as
 //! topics.md asks of apps.
 
-use crate::mqtt::{self, ClientConfig, ClientError, ClientLimits, Outbound, Outcome, Version};
+use crate::mqtt::{self, ClientConfig, ClientError, ClientLimits, Outbound, Outcome, Senders, Version};
 use crate::secret::Secret;
 use crate::sim::SimHandle;
 use crate::sim::v1::V1Handle;
@@ -43,6 +43,7 @@ impl Apps {
             ca_file: self.ca_file.clone(),
             filters: vec![format!("{}/others/+", self.user)],
             will: None,
+            senders: Senders::Anonymous,
             limits: ClientLimits::default(),
         }
     }

@@ -1,6 +1,6 @@
 //! What the client of an external broker is told, and the check of it before anything is opened.
 
-use super::tls;
+use super::{Senders, tls};
 use crate::ops::files::read_secret;
 use crate::secret::Secret;
 use bytes::Bytes;
@@ -35,6 +35,8 @@ pub struct ClientConfig {
     pub filters: Vec<String>,
     /// What the broker publishes when the connection ends without a DISCONNECT.
     pub will: Option<Will>,
+    /// Who publishes what comes from the broker.
+    pub senders: Senders,
     /// Limits with names.
     pub limits: ClientLimits,
 }
@@ -368,6 +370,7 @@ mod tests {
             ca_file: None,
             filters: vec!["+/self/#".into()],
             will: None,
+            senders: Senders::Anonymous,
             limits: ClientLimits::default(),
         }
     }

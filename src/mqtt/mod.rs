@@ -8,6 +8,7 @@ pub mod barrier;
 mod client;
 mod config;
 mod link;
+mod principal;
 mod retry;
 mod session;
 mod settle;
@@ -18,6 +19,7 @@ mod v5;
 
 pub use client::run;
 pub use config::{ClientConfig, ClientError, ClientLimits, Version, Will};
+pub use principal::{Principal, Proof, Role, Senders};
 
 use bytes::Bytes;
 use std::sync::Arc;
@@ -29,6 +31,8 @@ const SIGHTINGS: usize = 1_024;
 /// A message that a client published on a topic of the bridge.
 #[derive(Debug)]
 pub struct Inbound {
+    /// Who published it.
+    pub principal: Principal,
     /// The topic, whole.
     pub topic: String,
     /// The payload, as it came.
@@ -130,17 +134,6 @@ pub struct Former {
     pub payloads: Vec<Bytes>,
     /// Where the outcome is told.
     pub outcome: oneshot::Sender<Outcome>,
-}
-
-/// What somebody who logged in is, as far as access goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Role {
-    /// A backend application.
-    Bal,
-    /// A chat user, with any number of devices.
-    User,
-    /// May read everything and give the bridge orders.
-    Admin,
 }
 
 /// A connection of somebody who logged in began or ended. Only the embedded broker tells.

@@ -14,7 +14,7 @@
 use super::config::Plan;
 use super::link::{Acknowledged, Arrived, Event, Failure, Leave, Protocol, Terms};
 use super::talk::{Close, Flight, Talk};
-use super::{Ack, AckWord, Door, Inbound, Outlet};
+use super::{Ack, AckWord, Door, Inbound, Outlet, Senders};
 use std::convert::Infallible;
 use std::future::pending;
 use std::pin::pin;
@@ -142,7 +142,8 @@ impl Session<'_> {
         let (acks_tx, acks) = mpsc::channel(MOST_UNACKNOWLEDGED);
         let withheld = Notify::new();
         let mut talk: Talk<'_, P> = Talk { plan, terms: *terms, client, flight, door, readers, tally };
-        let mut receiving = pin!(Intake { held: held_tx, acks: acks_tx, tally }.receive::<P>(events));
+        let mut receiving =
+            pin!(Intake { held: held_tx, acks: acks_tx, senders: &plan.config.senders, tally }.receive::<P>(events));
         let close = tokio::select! {
             failure = &mut receiving => return Err(failure),
             never = forward(held, inbound) => match never {},
@@ -180,6 +181,7 @@ struct Owed<A> {
 struct Intake<'a, A> {
     held: mpsc::Sender<Inbound>,
     acks: mpsc::Sender<Owed<A>>,
+    senders: &'a Senders,
     tally: &'a Tally,
 }
 
@@ -207,6 +209,7 @@ impl<A> Intake<'_, A> {
         Tally::count(&self.tally.received);
         let (ack, word) = Ack::new();
         let inbound = Inbound {
+            principal: self.senders.principal(&topic),
             topic,
             payload: arrived.payload,
             retain: arrived.retain,

@@ -211,12 +211,12 @@ async fn a_changed_file_is_noticed_without_being_told() {
 }
 
 /// A folder for the keys of tokens.
-struct Tokens {
+pub(crate) struct Tokens {
     folder: TempDir,
 }
 
 impl Tokens {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { folder: tempfile::tempdir().unwrap() }
     }
 
@@ -224,7 +224,7 @@ impl Tokens {
         self.folder.path().join(name)
     }
 
-    fn config(&self, mint: &Mint) -> JwtConfig {
+    pub(crate) fn config(&self, mint: &Mint) -> JwtConfig {
         let path = self.path("key");
         fs::write(&path, mint.key_file()).unwrap();
         match mint {
@@ -234,7 +234,7 @@ impl Tokens {
     }
 }
 
-fn in_seconds(seconds: i64) -> i64 {
+pub(crate) fn in_seconds(seconds: i64) -> i64 {
     i64::try_from(now_ms() / 1_000).unwrap() + seconds
 }
 
@@ -274,6 +274,43 @@ async fn tokens_and_passwords_stand_side_by_side() {
     world.reload.send_modify(|count| *count += 1);
     assert_eq!(by_password.next().await, Seen::Disconnect(ADMINISTRATIVE_ACTION));
     by_token.quiet().await;
+    world.close().await;
+}
+
+#[tokio::test]
+async fn a_users_token_for_the_name_of_a_bal_or_an_admin_is_refused() {
+    let (mint, tokens) = (Mint::secret(), Tokens::new());
+    let users = Users::new(&[("bal1", Role::Bal), ("root", Role::Admin), ("alice", Role::User)]);
+    let (jwt, bals) = (Some(tokens.config(&mint)), ["shop".to_owned()].into());
+    let world = World::bind(BrokerConfig { jwt, bals, ..users.config() }).await;
+    let token = |name: &str, role: &str| mint.token(&json!({ "sub": name, "exp": in_seconds(60), "role": role }));
+    let code = async |name: &str, token: &str| Peer::try_connect(&world, login(name, name, token)).await.1;
+    for name in ["bal1", "root", "shop"] {
+        assert_eq!(code(name, &token(name, "user")).await, BAD_CREDENTIALS, "{name}");
+        let without_role = mint.token(&json!({ "sub": name, "exp": in_seconds(60) }));
+        assert_eq!(code(name, &without_role).await, BAD_CREDENTIALS, "{name}");
+        // A token that says so was made on purpose.
+        assert_eq!(code(name, &token(name, "bal")).await, 0, "{name}");
+        assert_eq!(code(name, &token(name, "admin")).await, 0, "{name}");
+    }
+    assert_eq!(code("alice", &token("alice", "user")).await, 0);
+    assert_eq!(code("carol", &token("carol", "user")).await, 0);
+    assert_eq!(code("shop2", &token("shop2", "user")).await, 0);
+    world.close().await;
+}
+
+#[tokio::test]
+async fn a_users_token_ends_when_its_name_becomes_a_bals() {
+    let (mint, tokens) = (Mint::secret(), Tokens::new());
+    let (users, jwt) = (alice(), Some(tokens.config(&mint)));
+    let world = World::bind(BrokerConfig { jwt, ..users.config() }).await;
+    let token = mint.token(&json!({ "sub": "carol", "exp": in_seconds(60) }));
+    let (mut carol, _) = Peer::connect(&world, login("carol", "", &token)).await;
+    users.edit(|file| file.add_with("carol", Role::Bal, "lorac", CHEAP).unwrap());
+    world.reload.send_modify(|count| *count += 1);
+    assert_eq!(carol.next().await, Seen::Disconnect(ADMINISTRATIVE_ACTION));
+    assert_eq!(Peer::try_connect(&world, login("carol", "", &token)).await.1, BAD_CREDENTIALS);
+    assert_eq!(Peer::try_connect(&world, login("carol", "carol", "lorac")).await.1, 0);
     world.close().await;
 }
 

@@ -76,6 +76,23 @@ def test_the_printed_lines_work_as_they_are(demo, tmp_path):
         assert secret not in demo.process.text(), "a password is in the log"
 
 
+@pytest.mark.parametrize("way", WAYS)
+def test_without_passwords_the_printed_lines_push_as_well(tmp_path, way):
+    demo = Demo(tmp_path, "--anonymous", "--transport", way)
+    assert not demo.passwords
+    inbox = tmp_path / "inbox"
+    subscriber = subprocess.Popen(demo.line("mosquitto_sub", "client1/others"), stdout=open(inbox, "wb"))
+
+    def told():
+        subprocess.run(demo.line("mosquitto_pub"), check=True, timeout=PATIENCE)
+        return '"delivered"' in inbox.read_text()
+
+    eventually(told, "the push is delivered")
+    subscriber.kill()
+    subscriber.wait()
+    demo.process.close()
+
+
 class Page(http.server.BaseHTTPRequestHandler):
     """Serves the page and mqtt.js, and takes the result."""
 

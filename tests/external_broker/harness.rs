@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use fcm_mqtt_bridge::mqtt::{
-    ClientConfig, ClientError, ClientLimits, Door, Inbound, Outbound, Outcome, Port, Version, port, run,
+    ClientConfig, ClientError, ClientLimits, Door, Inbound, Outbound, Outcome, Port, Senders, Version, port, run,
 };
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
@@ -41,6 +41,7 @@ pub(crate) fn config(url: impl Into<String>, version: Version) -> ClientConfig {
         ca_file: None,
         filters: vec!["+/self/#".into()],
         will: None,
+        senders: Senders::Anonymous,
         limits: ClientLimits {
             retry_min: Duration::from_millis(20),
             retry_max: Duration::from_millis(200),

@@ -2,7 +2,7 @@
 
 use crate::harness::{BODY, Bridge, Logs, config, outcome, soon};
 use crate::mosquitto::{Mosquitto, Peer};
-use fcm_mqtt_bridge::mqtt::{AckWord, Outcome, Version};
+use fcm_mqtt_bridge::mqtt::{AckWord, ClientConfig, Inbound, Outcome, Principal, Proof, Role, Senders, Version};
 use rumqttc_v5::PublishOptions;
 
 async fn messages_pass_both_ways(version: Version) {
@@ -38,6 +38,26 @@ async fn messages_pass_both_ways_with_mqtt_5() {
 #[tokio::test]
 async fn messages_pass_both_ways_with_mqtt_3_1_1() {
     messages_pass_both_ways(Version::V311).await;
+}
+
+#[tokio::test]
+async fn the_topic_says_who_published() {
+    for version in [Version::V5, Version::V311] {
+        let broker = Mosquitto::start().await;
+        let senders = Senders::TopicRules { bals: ["bal".to_owned()].into() };
+        let mut bridge = Bridge::open(ClientConfig { senders, ..config(broker.url(), version) }).await;
+        let peer = Peer::connect(&broker, "anyone").await;
+        for (topic, name, role) in
+            [("bal/self/messages", "bal", Role::Bal), ("alice/self/presence/phone", "alice", Role::User)]
+        {
+            peer.publish(topic, BODY).await;
+            let Inbound { principal, ack, .. } = bridge.inbound().await;
+            ack.release(AckWord::Done);
+            let expected = Principal { name: name.into(), role, device: None, proof: Proof::TopicRules };
+            assert_eq!(principal, expected);
+        }
+        bridge.stop().await;
+    }
 }
 
 #[tokio::test]

@@ -169,11 +169,7 @@ async fn a_disk_that_refuses_is_told_while_it_refuses() {
     timeout(house.readiness.wait_for(|now| now.ready)).await.unwrap();
     let other = rusqlite::Connection::open(&house.path).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
-    let (ack, mut word) = Ack::new();
-    let payload = json!({"id": "a1", "token": "T", "data": {}}).to_string().into();
-    let topic = "c/self/messages".into();
-    let inbound = Inbound { topic, payload, retain: false, expiry: None, response_topic: None, correlation: None, ack };
-    house.mqtt.inbound.send(inbound).await.unwrap();
+    let mut word = house.publish("c/self/messages", &json!({"id": "a1", "token": "T", "data": {}})).await;
     let sick = timeout(house.readiness.wait_for(|now| now.store != "ok")).await.unwrap().clone();
     assert!(!sick.ready);
     let status = async {

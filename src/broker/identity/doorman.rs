@@ -1,5 +1,6 @@
 //! One log-in from beginning to end, and what happens to those who are in when the files change.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
@@ -59,6 +60,8 @@ pub(in crate::broker) struct Doorman {
     passwords: Option<Passwords>,
     /// Replaced as a whole when a file changes. A lock because log-ins read it while that happens.
     keys: Option<RwLock<Arc<Keys>>>,
+    /// Who is a BAL by the configuration.
+    bals: BTreeSet<String>,
     roster: Arc<Roster>,
     /// A lock because log-ins come in their own tasks; it is held for one map operation.
     failures: Mutex<Failures>,
@@ -99,17 +102,20 @@ impl Doorman {
     pub(in crate::broker) fn new(config: &BrokerConfig) -> Result<Self, IdentityError> {
         let Files { users, keys } = Files::read(config)?;
         let limits = &config.limits;
-        Ok(Self {
+        let new = Self {
             anonymous: if config.anonymous { Anonymous::Welcome } else { Anonymous::Refused },
             passwords: users.map(Passwords::new),
             keys: keys.map(|keys| RwLock::new(Arc::new(keys))),
+            bals: config.bals.clone(),
             roster: Roster::new(limits.connections_per_user),
             failures: Mutex::new(Failures {
                 brake: Brake::new(limits.login_failures_per_minute),
                 log: Brake::new(TOLD_PER_MINUTE),
                 untold: 0,
             }),
-        })
+        };
+        new.warn_of_roles();
+        Ok(new)
     }
 
     /// Finds out who somebody is.
@@ -185,6 +191,7 @@ impl Doorman {
         if let (Some(keys), Some(new)) = (&self.keys, files.keys) {
             *keys.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(new);
         }
+        self.warn_of_roles();
         let ended = self.roster.review(|identity, proof| self.stands(identity, proof));
         info!(users, ended, "users and keys were read again");
     }
@@ -211,6 +218,11 @@ impl Doorman {
             let keys = Arc::clone(&keys.read().unwrap_or_else(PoisonError::into_inner));
             let Token { identity, expires_ms } =
                 keys.check(token, user).map_err(|why| Wrong::Credentials(format!("token: {why}")))?;
+            if self.is_somebody_else(&identity) {
+                return Err(Wrong::Credentials(
+                    "token: a user's, for the name of somebody with another role".to_owned(),
+                ));
+            }
             return Ok(Caller::Known(identity, Proof::Token { expires_ms }));
         }
         let wrong = || Wrong::Credentials("user name or password".to_owned());
@@ -235,7 +247,28 @@ impl Doorman {
     fn stands(&self, identity: &Identity, proof: &Proof) -> bool {
         match proof {
             Proof::Password(hash) => self.passwords.as_ref().is_some_and(|passwords| passwords.stands(identity, hash)),
-            Proof::Token { .. } => true,
+            Proof::Token { .. } => !self.is_somebody_else(identity),
+        }
+    }
+
+    /// Whether a chat user would get the topics of a BAL or an admin by having its name. Who makes tokens for chat users
+    /// often lets them choose their names; a token that says `bal` or `admin` was made on purpose.
+    fn is_somebody_else(&self, identity: &Identity) -> bool {
+        let role = self.passwords.as_ref().and_then(|passwords| passwords.role_of(&identity.user));
+        identity.role == Role::User
+            && (role.is_some_and(|role| role != Role::User) || self.bals.contains(&*identity.user))
+    }
+
+    /// The users file is the operator's own word and holds, but it contradicts the configuration.
+    fn warn_of_roles(&self) {
+        let Some(passwords) = &self.passwords else { return };
+        for bal in &self.bals {
+            if passwords.role_of(bal).is_some_and(|role| role != Role::Bal) {
+                warn!(
+                    user = bal,
+                    "the configuration names a BAL whose role in the users file is another; it may not push"
+                );
+            }
         }
     }
 
@@ -315,6 +348,35 @@ mod tests {
         fn make_writer(&'a self) -> Self {
             self.clone()
         }
+    }
+
+    #[test]
+    fn a_bal_to_whom_the_users_file_gives_another_role_is_told_at_the_start_and_when_it_changes() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("users");
+        let cheap = Cost { memory_kib: 8, rounds: 1 };
+        let mut file = UsersFile::open(&path).unwrap();
+        for (name, role) in [("shop", Role::User), ("bal1", Role::Bal), ("alice", Role::User)] {
+            file.add_with(name, role, "x", cheap).unwrap();
+        }
+        file.save().unwrap();
+        let bals = ["shop", "bal1", "unknown"].map(str::to_owned).into();
+        let config = BrokerConfig { users_file: Some(path), bals, ..BrokerConfig::default() };
+        let log = Log::default();
+        let subscriber = tracing_subscriber::fmt().with_writer(log.clone()).with_ansi(false).finish();
+        let _guard = tracing::subscriber::set_default(subscriber);
+        let doorman = Doorman::new(&config).unwrap();
+        let told = || {
+            let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+            text.lines().filter(|line| line.contains("may not push")).map(str::to_owned).collect::<Vec<_>>()
+        };
+        assert!(
+            matches!(&told()[..], [line] if line.contains("WARN") && line.contains("user=\"shop\"")),
+            "{:?}",
+            told()
+        );
+        doorman.replace(Files::read(&config).unwrap());
+        assert_eq!(told().len(), 2);
     }
 
     #[tokio::test]

@@ -27,7 +27,7 @@ use crate::mqtt::Role;
 
 pub(super) use doorman::{Caller, Doorman, Login, Refusal, shown};
 pub use name::NameError;
-pub(super) use name::{is_client_of, owner_of};
+pub(super) use name::{device_of, is_client_of, owner_of};
 pub(super) use reload::Watch;
 pub(super) use roster::Place;
 pub use tokens::KeysError;

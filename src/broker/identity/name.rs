@@ -54,6 +54,11 @@ pub(in crate::broker) fn is_client_of(client: &str, user: &str) -> bool {
     }
 }
 
+/// The device that a client id of `user` names.
+pub(in crate::broker) fn device_of<'a>(client: &'a str, user: &str) -> Option<&'a str> {
+    client.strip_prefix(user)?.strip_prefix(':').filter(|device| is_device(device))
+}
+
 /// The user whom a client id would belong to.
 pub(in crate::broker) fn owner_of(client: &str) -> &str {
     client.split_once(':').map_or(client, |(user, _device)| user)
@@ -90,6 +95,8 @@ mod tests {
             assert!(is_client_of(client, "alice"), "{client}");
             assert_eq!(owner_of(client), "alice");
         }
+        assert_eq!((device_of("alice:phone", "alice"), device_of("alice", "alice")), (Some("phone"), None));
+        assert_eq!((device_of("auto-0", "alice"), device_of("alice:a.b", "alice")), (None, None));
         for client in
             ["", "alic", "alice2", "bob", "alice:", "alice:a:b", "alice:a.b", "alice/phone", "Alice", ":alice"]
         {

@@ -3,7 +3,7 @@
 use super::content::{Content, reserved};
 use super::fields::Fields;
 use super::target::{Address, Name, read_address};
-use super::{COLLAPSE_MAX, ErrorCode, Limits, Rejection};
+use super::{COLLAPSE_MAX, ErrorCode, Limits, Rejection, Sender};
 use crate::chat::id::MessageId;
 use crate::chat::push::{Priority, Push, TTL_MAX, Target};
 use crate::chat::way::Way;
@@ -65,14 +65,23 @@ pub enum Errand {
 }
 
 impl Downstream {
-    /// Reads and checks a payload.
+    /// Reads and checks a payload of a BAL.
     ///
     /// # Errors
     /// With the code of topics.md, and with the message's id if that could be read.
     pub fn parse(payload: &[u8], limits: &Limits) -> Result<Self, Rejection> {
+        Self::parse_from(Sender::Bal, payload, limits)
+    }
+
+    /// As [`Self::parse`], and refuses what `sender` may not ask for.
+    ///
+    /// # Errors
+    /// As [`Self::parse`]; [`ErrorCode::Forbidden`] goes before every other fault of a field but the id's.
+    pub fn parse_from(sender: Sender, payload: &[u8], limits: &Limits) -> Result<Self, Rejection> {
         let mut fields = Fields::read(payload, limits.payload_bytes)?;
         let id = fields.id()?;
-        read(&mut fields, limits).map(|read| Self { id: id.clone(), ..read }).map_err(|rejection| rejection.about(id))
+        let read = sender.check(&fields).and_then(|()| read(&mut fields, limits));
+        read.map(|read| Self { id: id.clone(), ..read }).map_err(|rejection| rejection.about(id))
     }
 
     /// Checks what depends on the way, which is known by the sender and the app.

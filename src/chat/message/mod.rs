@@ -14,6 +14,7 @@ mod gate;
 mod presence;
 mod receipt;
 mod reject;
+mod sender;
 mod target;
 mod upstream;
 
@@ -25,6 +26,7 @@ pub use gate::{Admission, ERRORS_PER_SECOND, ErrorGate, GATE_OWNERS_MAX, Suppres
 pub use presence::{CONN_MAX, Presence, PresenceState, UserPresence};
 pub use receipt::{Acknowledged, BalReceipt, Progress, RECEIPT_IDS_MAX};
 pub use reject::{ErrorCode, Rejection};
+pub use sender::Sender;
 pub use target::{CONDITION_MAX, CONDITION_TOPICS_MAX, Name, TOPIC_NAME_MAX};
 pub use upstream::{UpstreamMessage, mark_redelivered};
 

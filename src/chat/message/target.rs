@@ -3,7 +3,7 @@
 use super::condition::condition_fault;
 use super::fields::Fields;
 use super::{ErrorCode, Rejection};
-use crate::chat::id::{NameError, Owner, Token};
+use crate::chat::id::{ID_MAX, NameError, Owner, Token};
 use crate::chat::push::Target;
 use sha2::{Digest, Sha256};
 use std::fmt;
@@ -16,6 +16,7 @@ pub const CONDITION_TOPICS_MAX: usize = 5;
 pub const CONDITION_MAX: usize = CONDITION_TOPICS_MAX * (TOPIC_NAME_MAX + 32);
 
 const TOPIC_PREFIX: &str = "/topics/";
+const GROUP_PREFIX: &str = "g-";
 const FORMS: [&str; 4] = ["to", "token", "topic", "condition"];
 
 /// The name of a user, a group or a BAL, as in `to`.
@@ -29,7 +30,7 @@ impl Name {
     /// When it is neither.
     pub fn new(text: impl Into<String>) -> Result<Self, NameError> {
         let text = text.into();
-        Owner::new(text.strip_prefix("g-").unwrap_or(&text))?;
+        Owner::new(text.strip_prefix(GROUP_PREFIX).unwrap_or(&text))?;
         Ok(Self(text))
     }
 
@@ -50,6 +51,11 @@ impl fmt::Display for Name {
 pub(super) enum Address {
     Name(Name),
     Push(Target),
+}
+
+/// Whether `to` is what CCS has there, a token or a topic with its prefix, and can be no [`Name`].
+pub(super) fn names_a_device(to: &str) -> bool {
+    to.starts_with(TOPIC_PREFIX) || to.contains(':') || to.chars().count() > GROUP_PREFIX.len() + ID_MAX
 }
 
 /// Reads the one target.

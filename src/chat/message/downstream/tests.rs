@@ -505,3 +505,52 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_user_may_give_nothing_that_names_a_device() {
+    let limits = Limits::default();
+    let of_user = |payload: &Value| Downstream::parse_from(Sender::User, payload.to_string().as_bytes(), &limits);
+    let long = "A".repeat(140);
+    for (field, value) in [
+        ("token", json!("T")),
+        ("topic", json!("everybody")),
+        ("condition", json!("'a' in topics")),
+        ("to", json!("/topics/everybody")),
+        ("to", json!("dQw4w9WgXcQ:APA91bH")),
+        ("to", json!(long)),
+    ] {
+        let message = json!({"id": "a1", field: value, "data": {}});
+        let rejection = of_user(&message).unwrap_err();
+        assert_eq!((rejection.code(), rejection.ref_id()), (ErrorCode::Forbidden, MessageId::new("a1").ok().as_ref()));
+        assert_eq!(rejection.detail(), format!("only a BAL may name a device or an FCM topic in `{field}`"));
+    }
+    let fcm = of_user(&json!({"to": "bob", "data": {}, "fcm": {}})).unwrap_err();
+    assert_eq!((fcm.code(), fcm.detail()), (ErrorCode::Forbidden, "only a BAL may give `fcm`"));
+}
+
+#[test]
+fn what_a_user_may_not_give_is_refused_before_anything_else_is_looked_at() {
+    let of_user =
+        |payload: &[u8]| Downstream::parse_from(Sender::User, payload, &Limits::default()).unwrap_err().code();
+    for payload in [
+        json!({"token": 7}),
+        json!({"token": "T", "topic": "x"}),
+        json!({"token": "T", "v": 2}),
+        json!({"fcm": "x"}),
+        json!({"id": "a1", "token": ""}),
+    ] {
+        assert_eq!(of_user(payload.to_string().as_bytes()), ErrorCode::Forbidden, "{payload}");
+    }
+    for (payload, code) in [
+        (json!({"id": 7, "token": "T"}), ErrorCode::BadId),
+        (json!({"data": {}}), ErrorCode::BadTarget),
+        // As for everybody, `null` is not given, and what is no name is a mistake and no attempt.
+        (json!({"token": null, "fcm": null, "data": {}}), ErrorCode::BadTarget),
+        (json!({"to": "a b", "data": {}}), ErrorCode::BadField),
+        (json!({"to": 7, "data": {}}), ErrorCode::BadField),
+    ] {
+        assert_eq!(of_user(payload.to_string().as_bytes()), code, "{payload}");
+    }
+    let to_bob = Downstream::parse_from(Sender::User, br#"{"to":"bob","body":"hello"}"#, &Limits::default()).unwrap();
+    assert_eq!(to_bob.errand, Errand::Name(Name::new("bob").unwrap()));
+}

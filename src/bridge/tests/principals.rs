@@ -1,0 +1,135 @@
+//! Who may ask for what.
+
+use super::ways::{both, v1};
+use super::*;
+use crate::mqtt::{Principal, Proof, Role};
+
+fn logged_in(name: &str, role: Role) -> Principal {
+    Principal { name: name.into(), role, device: Some("phone".into()), proof: Proof::Login }
+}
+
+fn by_topic(name: &str, role: Role) -> Principal {
+    Principal { name: name.into(), role, device: None, proof: Proof::TopicRules }
+}
+
+/// One payload for each way to name a device, and for what is handed to the push service as it is.
+fn raw() -> [Value; 6] {
+    [
+        json!({"token": "T"}),
+        json!({"topic": "everybody"}),
+        json!({"condition": "'a' in topics"}),
+        json!({"to": "/topics/everybody"}),
+        json!({"to": "dQw4w9WgXcQ:APA91bH"}),
+        json!({"to": "bob", "fcm": {"content_available": true}}),
+    ]
+}
+
+impl House {
+    /// Publishes on the outbox of its principal, and waits until that is dealt with.
+    async fn asked(&self, principal: &Principal, message: &Value) {
+        let topic = format!("{}/self/messages", principal.name);
+        let word = self.publish_as(principal.clone(), &topic, message).await;
+        assert_eq!(timeout(word).await, Ok(AckWord::Done), "{message}");
+    }
+
+    /// The error and the status that follow on one refusal.
+    async fn refused(&mut self, name: &str, id: &str) {
+        let mut said = [self.read().await, self.read().await];
+        said.sort_by(|(one, _), (other, _)| one.cmp(other));
+        let [(errors, error), (receipts, status)] = said;
+        assert_eq!((errors, &error["code"]), (format!("{name}/others/errors"), &json!("FORBIDDEN")));
+        assert_eq!(error["ref"], *id);
+        assert_eq!(receipts, format!("{name}/others/receipts"));
+        let status = (&status["id"], &status["status"], &status["code"]);
+        assert_eq!(status, (&json!(id), &json!("failed"), &json!("FORBIDDEN")));
+    }
+}
+
+#[tokio::test]
+async fn who_is_no_bal_can_push_to_nobody() {
+    let mut house = House::open();
+    let strangers = [logged_in("alice", Role::User), logged_in("root", Role::Admin), by_topic("eve", Role::User)];
+    for principal in strangers {
+        for (n, mut message) in raw().into_iter().enumerate() {
+            let id = format!("{}{n}", principal.name);
+            message["id"] = json!(id);
+            message["notification"] = json!({"title": "You have won"});
+            house.asked(&principal, &message).await;
+            house.refused(&principal.name, &id).await;
+        }
+    }
+    assert_eq!(house.store.figures().queue_rows, 0);
+    assert_eq!(house.metrics.get(Metric::DownstreamAccepted), 0);
+    house.message("b1", "T", 60).await;
+    let first = house.sent().await;
+    assert_eq!(first.push.notification, None, "what goes out first is the BAL's");
+    house.close().await;
+}
+
+#[tokio::test]
+async fn a_bal_pushes_whatever_proves_that_it_is_one() {
+    let mut house = House::open();
+    let anonymous = Principal::anonymous("alice/self/messages");
+    assert_eq!((&*anonymous.name, anonymous.proof), ("alice", Proof::Anonymous));
+    for principal in [logged_in("bal1", Role::Bal), by_topic("bal2", Role::Bal), anonymous] {
+        house.asked(&principal, &json!({"id": "a1", "token": "T", "data": {}, "fcm": {"x": 1}})).await;
+        assert_eq!(house.status().await, ("a1".into(), "accepted".into()));
+        assert_eq!(house.sent().await.push.fcm["x"], 1);
+    }
+    house.close().await;
+}
+
+#[tokio::test]
+async fn a_user_still_confirms_the_push_of_a_bal_and_takes_nothing_out_of_its_inbox() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("store.db");
+    let careful = HashMap::from([("com.example.chat".to_owned(), Owner::new("careful").unwrap())]);
+    let settings = Settings { routes: Routes::new(careful, None), ..both() };
+    let mut house = House::open_ways(dir, path, settings, &[Way::Ccs, v1()]);
+    house.chat("a1", "T").await;
+    assert_eq!(house.status().await.1, "accepted");
+    let sid = house.sent_by_fcm().await.sid;
+    house.fcm_says(accepted(sid)).await;
+    assert_eq!(house.status().await.1, "sent");
+    // `careful` acknowledges explicitly; until then the message is its.
+    house.upstream("7", "com.example.chat").await;
+    house.ack().await;
+    let (topic, upstream) = house.read().await;
+    assert_eq!(topic, "careful/others/messages");
+    let alice = logged_in("alice", Role::User);
+    for receipt in [
+        json!({"ids": [sid.to_string(), upstream["id"]], "status": "received"}),
+        json!({"id": upstream["id"], "status": "received", "up_to": true}),
+    ] {
+        let word = house.publish_as(alice.clone(), "alice/self/receipts", &receipt).await;
+        assert_eq!(timeout(word).await, Ok(AckWord::Done));
+    }
+    assert_eq!(house.status().await, ("a1".into(), "delivered".into()));
+    assert_eq!(house.store.figures().spool_rows, 1, "the BAL has not said that it has it");
+    let careful = logged_in("careful", Role::Bal);
+    let receipt = json!({"id": upstream["id"], "status": "received"});
+    let word = house.publish_as(careful, "careful/self/receipts", &receipt).await;
+    assert_eq!(timeout(word).await, Ok(AckWord::Done));
+    assert_eq!(house.store.figures().spool_rows, 0);
+    house.close().await;
+}
+
+#[tokio::test]
+async fn a_response_topic_leads_a_users_refusals_to_nobody_else() {
+    let mut house = House::open();
+    let (ack, word) = Ack::new();
+    let inbound = Inbound {
+        principal: logged_in("alice", Role::User),
+        topic: "alice/self/messages".into(),
+        payload: json!({"id": "a1", "token": "T", "data": {}}).to_string().into(),
+        retain: false,
+        expiry: None,
+        response_topic: Some("bal1/others/messages".into()),
+        correlation: None,
+        ack,
+    };
+    house.mqtt.inbound.send(inbound).await.unwrap();
+    assert_eq!(timeout(word).await, Ok(AckWord::Done));
+    house.refused("alice", "a1").await;
+    house.close().await;
+}

@@ -1,0 +1,111 @@
+//! Who published a message. Pure.
+//!
+//! It stands here because both front doors fill it and neither may name `chat`, of which it needs nothing.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+/// What somebody who logged in is, as far as access goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// A backend application.
+    Bal,
+    /// A chat user, with any number of devices.
+    User,
+    /// May read everything and give the bridge orders.
+    Admin,
+}
+
+/// Who published a message, and how that is known. A will has the principal of its session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Principal {
+    /// The user name of the log-in; without a log-in the first level of the topic.
+    pub name: Arc<str>,
+    /// What that name is.
+    pub role: Role,
+    /// The device, if the client id names one. Only the embedded broker sees client ids.
+    pub device: Option<Arc<str>>,
+    /// What all this rests on.
+    pub proof: Proof,
+}
+
+/// What proves who published a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Proof {
+    /// A password or a token, shown to the embedded broker.
+    Login,
+    /// The topic, as far as the rules of an external broker let only its owner write there.
+    TopicRules,
+    /// Nothing: whoever reaches the loopback address is trusted.
+    Anonymous,
+}
+
+impl Principal {
+    /// Whoever is trusted without a log-in, as a BAL, under the first level of the topic.
+    #[must_use]
+    pub fn anonymous(topic: &str) -> Self {
+        Self { name: first_level(topic).into(), role: Role::Bal, device: None, proof: Proof::Anonymous }
+    }
+}
+
+/// How a front door knows who publishes that sees topics and no log-ins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Senders {
+    /// Everybody is trusted as a BAL: the broker is on loopback and asks nobody who it is.
+    Anonymous,
+    /// The first level of a topic is its writer, by the rules of an external broker.
+    TopicRules {
+        /// The names that are BALs; all others are chat users. Without any name everybody is a BAL.
+        bals: BTreeSet<String>,
+    },
+}
+
+impl Senders {
+    /// Who published a message on `topic`.
+    #[must_use]
+    pub fn principal(&self, topic: &str) -> Principal {
+        let Self::TopicRules { bals } = self else { return Principal::anonymous(topic) };
+        let name = first_level(topic);
+        let role = if bals.is_empty() || bals.contains(name) { Role::Bal } else { Role::User };
+        Principal { name: name.into(), role, device: None, proof: Proof::TopicRules }
+    }
+}
+
+fn first_level(topic: &str) -> &str {
+    topic.split('/').next().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rules(bals: &[&str]) -> Senders {
+        Senders::TopicRules { bals: bals.iter().map(ToString::to_string).collect() }
+    }
+
+    fn by_topic(senders: &Senders, topic: &str) -> (String, Role, Proof) {
+        let Principal { name, role, device, proof } = senders.principal(topic);
+        assert_eq!(device, None, "no client id was seen");
+        (name.to_string(), role, proof)
+    }
+
+    #[test]
+    fn on_an_external_broker_those_who_are_named_are_bals_and_nobody_else_is() {
+        let senders = rules(&["bal1", "bal2"]);
+        for (topic, name, role) in [
+            ("bal1/self/messages", "bal1", Role::Bal),
+            ("bal2/self/presence/w1", "bal2", Role::Bal),
+            ("alice/self/messages", "alice", Role::User),
+            ("bal11/self/messages", "bal11", Role::User),
+            ("Bal1/self/messages", "Bal1", Role::User),
+        ] {
+            assert_eq!(by_topic(&senders, topic), (name.to_owned(), role, Proof::TopicRules));
+        }
+    }
+
+    #[test]
+    fn where_nobody_is_named_everybody_is_a_bal() {
+        assert_eq!(by_topic(&rules(&[]), "alice/self/x"), ("alice".to_owned(), Role::Bal, Proof::TopicRules));
+        assert_eq!(by_topic(&Senders::Anonymous, "alice/self/x"), ("alice".to_owned(), Role::Bal, Proof::Anonymous));
+    }
+}
