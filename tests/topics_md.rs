@@ -167,7 +167,7 @@ fn what_the_bridge_writes_has_the_fields_of_its_example() {
 
     let status = BridgeStatus {
         state: BridgeState::Online,
-        version: "0.1.0".to_owned(),
+        version: "0.2.0".to_owned(),
         started: 1_767_225_600_123,
         ccs: Some(CcsState::Up),
         transports: [("ccs".to_owned(), "up"), ("fcm-v1".to_owned(), "up")].into(),
