@@ -16,7 +16,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::desk::Desk;
-use super::link::{self, Link};
+use super::link::{self, InHand, Link};
 use crate::mqtt::{Ack, Change, Inbound, Sighting};
 
 /// The event handler of all connections.
@@ -59,6 +59,7 @@ impl Events {
         let action =
             if event.retain && is_outbox(&event.topic) { PublishAction::Handled } else { PublishAction::Continue };
         let link = link::current();
+        let InHand { expiry, dup } = link.as_ref().map(|link| link.in_hand()).unwrap_or_default();
         let (ack, word) = Ack::new();
         if let (Some(link), Some(id), true) = (&link, event.packet_id, event.qos != QoS::AtMostOnce) {
             link.hold(id, word);
@@ -67,7 +68,8 @@ impl Events {
             topic: event.topic.to_string(),
             payload: event.payload,
             retain: false,
-            expiry: link.and_then(|link| link.expiry()),
+            dup,
+            expiry,
             response_topic: event.response_topic.map(|topic| topic.to_string()),
             correlation: event.correlation_data,
             ack,
@@ -108,6 +110,7 @@ impl Events {
             topic: will.topic,
             payload: will.payload.into(),
             retain: false,
+            dup: false,
             expiry: will.properties.message_expiry_interval,
             response_topic: will.properties.response_topic,
             correlation: will.properties.correlation_data.map(Bytes::from),

@@ -155,7 +155,16 @@ async fn a_disk_that_refuses_is_told_while_it_refuses() {
     let (ack, mut word) = Ack::new();
     let payload = json!({"id": "a1", "token": "T", "data": {}}).to_string().into();
     let topic = "c/self/messages".into();
-    let inbound = Inbound { topic, payload, retain: false, expiry: None, response_topic: None, correlation: None, ack };
+    let inbound = Inbound {
+        topic,
+        payload,
+        retain: false,
+        dup: false,
+        expiry: None,
+        response_topic: None,
+        correlation: None,
+        ack,
+    };
     house.mqtt.inbound.send(inbound).await.unwrap();
     let sick = timeout(house.readiness.wait_for(|now| now.store != "ok")).await.unwrap().clone();
     assert!(!sick.ready);
