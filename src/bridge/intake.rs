@@ -258,10 +258,12 @@ impl Intake {
         let Principal { role, device, proof, .. } = &publish.principal;
         tracing::debug!(target: story::TARGET, bal = %owner, ?role, ?device, ?proof, code, detail, "input refused");
         let at = now_ms();
+        // What is refused is not remembered, so only its publisher can know that it was answered before.
+        let again = publish.dup;
         let mut commits: Vec<Committed<()>> = Vec::with_capacity(2);
         if self.gate.admit(owner, Instant::now().into_std()) == Admission::Publish {
-            let document = ErrorDocument::new(rejection, publish.topic.clone(), &publish.payload, at).to_payload();
-            commits.push(error(&self.hall, owner.clone(), document, at).await?);
+            let document = ErrorDocument::new(rejection, publish.topic.clone(), &publish.payload, at);
+            commits.push(error(&self.hall, owner.clone(), document.redelivered(again).to_payload(), at).await?);
         }
         if let Some(id) = rejection.ref_id() {
             let rejected = Rejected {
@@ -271,6 +273,7 @@ impl Intake {
                 code: code.to_owned(),
                 detail: detail.to_owned(),
                 at,
+                again,
             };
             commits.push(self.hall.store.reject(rejected).await?);
         }

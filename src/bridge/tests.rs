@@ -114,12 +114,23 @@ impl House {
     }
 
     async fn publish_as(&self, principal: Principal, topic: &str, payload: &Value) -> oneshot::Receiver<AckWord> {
+        self.publish_with(principal, topic, payload, false).await
+    }
+
+    async fn publish_with(
+        &self,
+        principal: Principal,
+        topic: &str,
+        payload: &Value,
+        dup: bool,
+    ) -> oneshot::Receiver<AckWord> {
         let (ack, word) = Ack::new();
         let inbound = Inbound {
             principal,
             topic: topic.into(),
             payload: payload.to_string().into(),
             retain: false,
+            dup,
             expiry: None,
             response_topic: None,
             correlation: None,
@@ -244,10 +255,14 @@ async fn a_message_goes_out_and_its_statuses_come_back() {
 #[tokio::test]
 async fn the_same_id_again_is_answered_and_not_sent_twice() {
     let mut house = House::open();
-    for _ in 0..2 {
+    for mark in [Value::Null, json!(true)] {
         let word = house.publish("client1/self/messages", &json!({"id": "a1", "token": "T", "data": {}})).await;
         assert_eq!(timeout(word).await, Ok(AckWord::Done));
-        assert_eq!(house.status().await, ("a1".into(), "accepted".into()));
+        let (_, status) = house.read().await;
+        assert_eq!(
+            (&status["id"], &status["status"], &status["redelivered"]),
+            (&"a1".into(), &"accepted".into(), &mark)
+        );
     }
     let word = house.publish("client1/self/messages", &json!({"id": "a2", "token": "T", "data": {}})).await;
     timeout(word).await.unwrap();
@@ -268,6 +283,24 @@ async fn bad_input_is_answered_twice_if_its_id_could_be_read() {
     let [(errors, error), (receipts, status)] = told;
     assert_eq!((errors.as_str(), &error["code"]), ("client1/others/errors", &json!("BAD_TARGET")));
     assert_eq!((receipts.as_str(), &status["status"]), ("client1/others/receipts", &json!("failed")));
+    house.close().await;
+}
+
+#[tokio::test]
+async fn bad_input_that_says_that_it_comes_again_is_answered_with_a_mark() {
+    let mut house = House::open();
+    let bad = json!({"id": "a1", "token": "T", "topic": "x", "data": {}});
+    for (dup, mark) in [(false, Value::Null), (true, json!(true)), (false, Value::Null)] {
+        assert_eq!(
+            timeout(house.publish_with(Principal::anonymous("client1"), "client1/self/messages", &bad, dup).await)
+                .await,
+            Ok(AckWord::Done)
+        );
+        for _ in 0..2 {
+            let (topic, document) = house.read().await;
+            assert_eq!(document["redelivered"], mark, "{topic}");
+        }
+    }
     house.close().await;
 }
 

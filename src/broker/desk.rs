@@ -17,6 +17,9 @@ use super::link::Link;
 use super::readers::Reader;
 use super::sessions::{Lasting, is_for_several};
 
+/// The user property that the engine gives to every message, and every will, of a client.
+const PUBLISHER: &str = "x-mqtt-client-id";
+
 /// The engine's router and storage beside our ledger.
 pub(super) struct Desk {
     pub(super) router: Arc<MessageRouter>,
@@ -47,13 +50,17 @@ impl Desk {
         }
     }
 
-    /// The marks of the bridge's publications that the engine has for a session, in the order in which it will send them.
+    /// The marks of the bridge's publications that the engine has for a session, in the order in which it will send
+    /// them, but for those that say how something is: these may be said as often as one likes.
     async fn left(&self, client: &str, queue: &QueueHandle) -> Vec<u64> {
         let sent = self.disk.storage.get_inflight_messages(client).await.unwrap_or_default();
         let queued = queue.peek_all().await;
-        let sent = sent.iter().map(|message| (&message.topic, &message.payload));
-        let all = sent.chain(queued.iter().map(|message| (&message.topic, &message.payload)));
-        all.filter(|(topic, _)| is_inbox(topic)).map(|(topic, payload)| mark(topic.as_bytes(), payload)).collect()
+        let sent = sent.iter().map(|message| (&message.topic, &message.payload, &message.user_properties));
+        let queued = queued.iter().map(|message| (&message.topic, &message.payload, &message.user_properties));
+        sent.chain(queued)
+            .filter(|(topic, _, properties)| matches!(kind(topic, properties), Kind::Document | Kind::Event))
+            .map(|(topic, payload, _)| mark(topic.as_bytes(), payload))
+            .collect()
     }
 
     /// Takes out of what a crash left with the sessions what the bridge will publish again, and what somebody had
@@ -62,15 +69,19 @@ impl Desk {
     pub(super) async fn cleanse(&self, unwanted: &HashSet<u64>) {
         for client in self.disk.storage.session_client_ids().await.unwrap_or_default() {
             let client: Arc<str> = client.into();
-            let is_wanted = |topic: &str, payload: &[u8], format: Option<bool>| {
-                let ours = is_inbox(topic);
-                !ours || is_for_several(format) && !unwanted.contains(&mark(topic.as_bytes(), payload))
+            let is_wanted = |kind: Kind, format: Option<bool>, topic: &str, payload: &[u8]| {
+                kind != Kind::Document || is_for_several(format) && !unwanted.contains(&mark(topic.as_bytes(), payload))
             };
             self.disk
-                .drop_sent(&client, |sent| !is_wanted(&sent.topic, &sent.payload, sent.payload_format_indicator))
+                .drop_sent(&client, |sent| {
+                    let kind = kind(&sent.topic, &sent.user_properties);
+                    !is_wanted(kind, sent.payload_format_indicator, &sent.topic, &sent.payload)
+                })
                 .await;
-            let keep =
-                |queued: &QueuedMessage| is_wanted(&queued.topic, &queued.payload, queued.payload_format_indicator);
+            let keep = |queued: &QueuedMessage| {
+                let kind = kind(&queued.topic, &queued.user_properties);
+                is_wanted(kind, queued.payload_format_indicator, &queued.topic, &queued.payload)
+            };
             self.filter_queue(&client, keep).await;
             let left = self.left(&client, &self.router.queue_handle(&client)).await;
             self.ledger.doubt(&client, left);
@@ -219,9 +230,31 @@ impl Desk {
     }
 }
 
-/// Whether only the bridge publishes there: `{owner}/others/...`.
-fn is_inbox(topic: &str) -> bool {
-    topic.split('/').nth(1) == Some("others")
+/// What the engine has for a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Out of the bridge's store: it is published until it is confirmed.
+    Document,
+    /// Of the bridge, and nowhere but here.
+    Event,
+    /// Of the bridge: how something is.
+    State,
+    /// What a client published.
+    OfClient,
+}
+
+/// Tells them apart. The bridge's own have no property of a publisher, and a document may be on any topic that a client
+/// wished for its answers.
+fn kind(topic: &str, properties: &[(String, String)]) -> Kind {
+    if properties.iter().any(|(name, _)| name == PUBLISHER) {
+        return Kind::OfClient;
+    }
+    let mut levels = topic.split('/');
+    match (levels.next(), levels.next()) {
+        (Some("_bridge"), Some("events")) => Kind::Event,
+        (Some("_bridge"), _) | (_, Some("self")) => Kind::State,
+        _ => Kind::Document,
+    }
 }
 
 fn takes_one(unwanted: &mut HashMap<u64, usize>, topic: &str, payload: &[u8]) -> bool {

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::access::Rights;
 use super::desk::Desk;
-use super::link::{self, Link};
+use super::link::{self, InHand, Link};
 use crate::mqtt::{Ack, Change, Inbound, Sighting};
 
 /// The event handler of all connections.
@@ -67,6 +67,7 @@ impl Events {
         let Some(principal) = link.rights().principal(&event.client_id, &event.topic) else {
             return PublishAction::Handled;
         };
+        let InHand { expiry, dup } = link.in_hand();
         let (ack, word) = Ack::new();
         if let (Some(id), true) = (event.packet_id, event.qos != QoS::AtMostOnce) {
             link.hold(id, word);
@@ -76,7 +77,8 @@ impl Events {
             topic: event.topic.to_string(),
             payload: event.payload,
             retain: false,
-            expiry: link.expiry(),
+            dup,
+            expiry,
             response_topic: event.response_topic.map(|topic| topic.to_string()),
             correlation: event.correlation_data,
             ack,
@@ -122,6 +124,7 @@ impl Events {
             topic: will.topic,
             payload: will.payload.into(),
             retain: false,
+            dup: false,
             expiry: will.properties.message_expiry_interval,
             response_topic: will.properties.response_topic,
             correlation: will.properties.correlation_data.map(Bytes::from),

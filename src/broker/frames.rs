@@ -27,6 +27,8 @@ const ID_BYTES: usize = 2;
 const PUBACK: u8 = 4;
 const PUBCOMP: u8 = 7;
 const DISCONNECT: u8 = 14;
+/// The flag of a PUBLISH that says that it was sent before (MQTT 5, 3.3.1.1).
+const DUP_FLAG: u8 = 0x08;
 /// The flag of a CONNECT that says that it has a will (MQTT 5, 3.1.2.5).
 const WILL_FLAG: u8 = 0x04;
 /// Properties of MQTT 5.
@@ -100,6 +102,7 @@ pub(super) struct Publish<'a> {
     pub(super) qos: u8,
     /// Absent at QoS 0.
     pub(super) id: Option<u16>,
+    pub(super) dup: bool,
     /// MQTT 5 message expiry, in seconds.
     pub(super) expiry: Option<u32>,
     pub(super) payload: &'a [u8],
@@ -343,7 +346,8 @@ impl Frame {
             Version::V311 => None,
             Version::V5 => find_property(&mut body, MESSAGE_EXPIRY)?,
         };
-        Some(Publish { topic, qos: self.qos(), id, expiry, payload: body })
+        let dup = self.bytes[0] & DUP_FLAG != 0;
+        Some(Publish { topic, qos: self.qos(), id, dup, expiry, payload: body })
     }
 
     /// The same PUBLISH with another payload; none if the packet is malformed or would be too big for MQTT.

@@ -58,8 +58,7 @@ struct State {
     waker: Option<Waker>,
     /// That the connection began, as the bridge was told, until it is told of the end.
     told: Option<Sighting>,
-    /// The message expiry of the PUBLISH that the engine has in hand: its event leaves it out.
-    expiry: Option<u32>,
+    in_hand: InHand,
     /// What the bridge will say about each message that is not acknowledged yet, by packet identifier.
     words: HashMap<u16, oneshot::Receiver<AckWord>>,
     /// Publications of the bridge that are on the way to this client, by packet identifier.
@@ -72,6 +71,15 @@ struct State {
     nudged: bool,
     /// Among the connections of its client, until it ends.
     turn: Option<Turn>,
+}
+
+/// What the engine's event leaves out of the PUBLISH that it has in hand.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct InHand {
+    /// Its message expiry, in seconds.
+    pub(super) expiry: Option<u32>,
+    /// Its flag DUP.
+    pub(super) dup: bool,
 }
 
 /// How a session began.
@@ -307,13 +315,14 @@ impl Link {
 
     /// A PUBLISH of the client is about to reach the engine.
     pub(super) fn saw_publish_of_client(&self, frame: &Frame) {
-        let expiry = frame.publish(self.version()).and_then(|publish| publish.expiry);
-        self.lock().expiry = expiry;
+        let publish = frame.publish(self.version());
+        let in_hand = publish.map(|publish| InHand { expiry: publish.expiry, dup: publish.dup });
+        self.lock().in_hand = in_hand.unwrap_or_default();
     }
 
-    /// The message expiry of the PUBLISH in hand.
-    pub(super) fn expiry(&self) -> Option<u32> {
-        self.lock().expiry
+    /// What is to be known of the PUBLISH in hand.
+    pub(super) fn in_hand(&self) -> InHand {
+        self.lock().in_hand
     }
 
     /// The acknowledgement of `id` is to wait for `word`.

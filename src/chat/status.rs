@@ -119,6 +119,8 @@ pub struct StatusDocument<'a> {
     new_token: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     corr: Option<String>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    redelivered: bool,
 }
 
 impl<'a> StatusDocument<'a> {
@@ -140,6 +142,7 @@ impl<'a> StatusDocument<'a> {
             token_action: None,
             new_token: None,
             corr: None,
+            redelivered: false,
         }
     }
 
@@ -188,6 +191,13 @@ impl<'a> StatusDocument<'a> {
         self
     }
 
+    /// Whether its reader may know it already, because the message it answers was published before.
+    #[must_use]
+    pub fn redelivered(mut self, redelivered: bool) -> Self {
+        self.redelivered = redelivered;
+        self
+    }
+
     /// The JSON text.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
@@ -227,6 +237,10 @@ mod tests {
         );
         let accepted = StatusDocument::new("a1", Status::Accepted, 19, life, &Way::Ccs);
         assert_eq!(String::from_utf8(accepted.to_bytes()).unwrap(), r#"{"id":"a1","status":"accepted","ts":19}"#);
+        assert_eq!(
+            String::from_utf8(accepted.redelivered(true).to_bytes()).unwrap(),
+            r#"{"id":"a1","status":"accepted","ts":19,"redelivered":true}"#
+        );
     }
 
     #[test]

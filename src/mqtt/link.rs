@@ -74,6 +74,7 @@ pub(super) struct Arrived<A> {
     pub(super) topic: Bytes,
     pub(super) payload: Bytes,
     pub(super) retain: bool,
+    pub(super) dup: bool,
     pub(super) expiry: Option<u32>,
     pub(super) response_topic: Option<String>,
     pub(super) correlation: Option<Bytes>,

@@ -39,6 +39,8 @@ pub struct Inbound {
     pub payload: Bytes,
     /// The retain flag as delivered: set means that this is an old, stored message.
     pub retain: bool,
+    /// The flag DUP: the message may have come before. Clients need not set it when they publish once more.
+    pub dup: bool,
     /// MQTT 5 message expiry, in seconds.
     pub expiry: Option<u32>,
     /// MQTT 5 response topic.

@@ -213,6 +213,7 @@ impl<A> Intake<'_, A> {
             topic,
             payload: arrived.payload,
             retain: arrived.retain,
+            dup: arrived.dup,
             expiry: arrived.expiry,
             response_topic: arrived.response_topic,
             correlation: arrived.correlation,

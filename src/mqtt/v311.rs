@@ -129,6 +129,7 @@ fn arrived(publish: Publish) -> Arrived<ManualAck> {
         topic: publish.topic,
         payload: publish.payload,
         retain: publish.retain,
+        dup: publish.dup,
         expiry: None,
         response_topic: None,
         correlation: None,

@@ -199,6 +199,7 @@ fn arrived(publish: Publish) -> Arrived<ManualAck> {
         topic: publish.topic,
         payload: publish.payload,
         retain: publish.retain,
+        dup: publish.dup,
         expiry: properties.message_expiry_interval,
         response_topic: properties.response_topic,
         correlation: properties.correlation_data,

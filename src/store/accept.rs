@@ -52,7 +52,7 @@ pub struct NewDelivery {
 pub enum Accepted {
     /// It is on disk, and so is the status `accepted`.
     Stored,
-    /// The same id of the same BAL is known; this status is told again.
+    /// The same id of the same BAL is known; this status is told again, marked, unless its first telling is unread.
     Repeated(Status),
     /// The queue is full; nothing was stored.
     Full,
@@ -73,6 +73,8 @@ pub struct Rejected {
     pub detail: String,
     /// When it came, in Unix milliseconds.
     pub at: u64,
+    /// Whether it may have been refused before: then the status is marked.
+    pub again: bool,
 }
 
 pub(super) fn accept(desk: &mut Desk<'_>, new: &NewDelivery) -> rusqlite::Result<Accepted> {
@@ -110,6 +112,7 @@ pub(super) fn accept(desk: &mut Desk<'_>, new: &NewDelivery) -> rusqlite::Result
 pub(super) fn reject(desk: &mut Desk<'_>, rejected: &Rejected) -> rusqlite::Result<()> {
     let payload = StatusDocument::refused(rejected.id.as_str(), rejected.at, &rejected.code, &rejected.detail)
         .correlation(rejected.correlation.as_deref())
+        .redelivered(rejected.again)
         .to_bytes();
     let note = Note {
         topic: rejected.reply.clone(),

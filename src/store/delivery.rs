@@ -35,8 +35,9 @@ const LOG: &str = "UPDATE deliveries SET log = json_insert(coalesce(log, '[]'), 
 pub(super) const FIRST_OF_ORDER: &str = "SELECT row FROM deliveries
     WHERE bal = ?1 AND order_key = ?2 AND final_at IS NULL ORDER BY row LIMIT 1";
 const TOLD: &str = "UPDATE deliveries SET told_seq = ?2 WHERE row = ?1";
-/// A document that was handed out may have been read already, so it is not unread for certain.
-const UNREAD: &str = "SELECT 1 FROM outbox WHERE topic = ?1 AND seq = ?2
+/// A document that was handed out may have been read already, so it is not unread for certain. One with other correlation
+/// data is the answer to another question.
+const UNREAD: &str = "SELECT 1 FROM outbox WHERE topic = ?1 AND seq = ?2 AND corr IS ?3
     AND NOT EXISTS (SELECT 1 FROM claims WHERE claims.topic = ?1 AND claims.seq >= ?2)";
 
 /// A row, without its body.
@@ -147,7 +148,8 @@ impl Delivery {
         Ok(expired.then_some(Overdue { recipient: self.recipient, way: self.way.clone(), sid: self.sid }))
     }
 
-    /// Tells the last status again, on the topic of the one who asks; unless it still waits to be published there.
+    /// Tells the last status again, on the topic of the one who asks, and marked: it was told before. Unless it still
+    /// waits to be published there, for then the first telling is the answer to both.
     pub(super) fn repeat(
         &self,
         desk: &mut Desk<'_>,
@@ -157,10 +159,15 @@ impl Delivery {
     ) -> rusqlite::Result<Status> {
         let status = self.life.status();
         let unread = topic == self.reply
-            && desk.conn.prepare_cached(UNREAD)?.query_row(params![topic, self.told_seq], |_| Ok(())).optional()?
+            && desk
+                .conn
+                .prepare_cached(UNREAD)?
+                .query_row(params![topic, self.told_seq, correlation], |_| Ok(()))
+                .optional()?
                 == Some(());
         if !unread {
-            let payload = self.document(status, self.time_of(status)).correlation(correlation).to_bytes();
+            let document = self.document(status, self.time_of(status));
+            let payload = document.correlation(correlation).redelivered(true).to_bytes();
             let document = Document { topic, origin: Origin::Status(self.sid), at, correlation, payload: &payload };
             let seq = outbox::queue(desk, &document)?;
             if topic == self.reply {

@@ -36,6 +36,22 @@ async fn a_puback_waits_for_its_word_and_keeps_its_place() {
 }
 
 #[tokio::test]
+async fn the_bridge_sees_which_messages_come_again() {
+    for version in [V311, V5] {
+        let mut world = World::open().await;
+        let (mut bal, _) = Peer::connect(&world, Connect { version, ..Connect::default() }).await;
+        for (id, flags) in [(1, 0b0010), (2, 0b1010), (3, 0b0010)] {
+            bal.publish_with(flags, OUTBOX, id, &[], "x").await;
+            let inbound = world.inbound().await;
+            assert_eq!(inbound.dup, flags & 0b1000 != 0);
+            inbound.ack.release(AckWord::Done);
+            assert_eq!(bal.next().await, Seen::Ack(PUBACK, id, 0));
+        }
+        world.close().await;
+    }
+}
+
+#[tokio::test]
 async fn acknowledgements_that_need_no_word_queue_behind_those_that_do() {
     let mut world = World::open().await;
     let mut bal = Peer::new(&world, "bal1").await;

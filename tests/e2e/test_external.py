@@ -103,7 +103,8 @@ def test_the_will_says_offline_when_the_bridge_is_killed(bridge, mosquitto):
 
 def insist(bal: Bal, ids: list[str], patience: float = 60.0):
     """What a careful BAL does: mosquitto loses what it acknowledged just before a kill, so without a final status the
-    message is published again, under its id. That is no second message; it makes the bridge tell the last status."""
+    message is published again, under its id. That is no second message; it makes the bridge tell the last status again,
+    marked."""
     deadline = time.monotonic() + patience
     while time.monotonic() < deadline:
         try:
@@ -129,7 +130,7 @@ def test_a_broker_that_is_killed_in_mid_flow_loses_nothing(sim, bridge, mosquitt
         mosquitto.restart()
         bridge.wait_ready()
     insist(bal, ids)
-    check_settled(bal, sim, ids, DEVICES, asked_again=True)
+    check_settled(bal, sim, ids, DEVICES, broker_killed=True)
     assert sim.stats()["duplicates"] == 0, "the push service was never cut off"
     # The topic keeps its order: behind the last message nothing is still to come.
     sim.upstream("last")

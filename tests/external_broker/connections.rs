@@ -130,9 +130,11 @@ async fn unacknowledged_messages_come_again(version: Version) {
     peer.publish("bal/self/messages", "taken").await;
     peer.publish("bal/self/messages", "not taken").await;
     bridge.inbound().await.ack.release(AckWord::Done);
-    drop(bridge.inbound().await.ack);
+    let first = bridge.inbound().await;
+    assert!(!first.dup);
+    drop(first.ack);
     let again = bridge.inbound().await;
-    assert_eq!(again.payload, "not taken");
+    assert_eq!((&again.payload[..], again.dup), (&b"not taken"[..], true));
     again.ack.release(AckWord::Done);
 }
 

@@ -123,6 +123,7 @@ async fn a_response_topic_leads_a_users_refusals_to_nobody_else() {
         topic: "alice/self/messages".into(),
         payload: json!({"id": "a1", "token": "T", "data": {}}).to_string().into(),
         retain: false,
+        dup: false,
         expiry: None,
         response_topic: Some("bal1/others/messages".into()),
         correlation: None,

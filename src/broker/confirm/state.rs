@@ -106,7 +106,7 @@ impl State {
                 for id in &dropped {
                     self.release(*id, client);
                 }
-                self.reconsider(&[kept, dropped].concat())
+                self.reconsider(&[kept, dropped].concat(), Some(client))
             }
         }
     }
@@ -116,7 +116,7 @@ impl State {
         for id in &held {
             self.release(*id, client);
         }
-        self.reconsider(&held)
+        self.reconsider(&held, None)
     }
 
     /// `client` has no copy of it any more.
@@ -130,14 +130,15 @@ impl State {
     }
 
     /// As [`Self::release`], while the gate is polled: no time to make the engine forget. Should a session that is away
-    /// have a copy too, it will get that one and the one published again, under the same application id.
+    /// have a copy too, it will get that one and the one published again, which is marked.
     pub(super) fn give_up(&mut self, id: u64, client: &str) {
         self.release(id, client);
-        drop(self.reconsider(&[id]));
+        drop(self.reconsider(&[id], None));
     }
 
-    /// A holder of `ids` has gone: what no connected session holds is parked or taken back.
-    pub(super) fn reconsider(&mut self, ids: &[u64]) -> Forget {
+    /// A holder of `ids` has gone: what no connected session holds is parked or taken back. `locked` is the session
+    /// that cannot come back before the caller has made the engine forget.
+    pub(super) fn reconsider(&mut self, ids: &[u64], locked: Option<&str>) -> Forget {
         let mut forget = Forget::new();
         for &id in ids {
             let Some(open) = self.open.get(&id) else { continue };
@@ -148,11 +149,11 @@ impl State {
             if may_wait && !self.sessions.has_reader_besides(&open.topic, &open.holders) {
                 self.parked.insert(id, &open.topic);
             } else {
-                self.take_back(id, &mut forget);
+                self.take_back(id, &mut forget, locked);
             }
         }
         for id in self.parked.excess() {
-            self.take_back(id, &mut forget);
+            self.take_back(id, &mut forget, locked);
         }
         forget
     }
@@ -164,15 +165,18 @@ impl State {
             let waits_for_others =
                 |open: &Open| !open.holders.contains(client) && self.sessions.may_read(client, &open.topic);
             if self.open.get(&id).is_some_and(waits_for_others) {
-                self.take_back(id, &mut forget);
+                self.take_back(id, &mut forget, None);
             }
         }
         forget
     }
 
-    pub(super) fn take_back(&mut self, id: u64, forget: &mut Forget) {
-        let sent = self.open.get(&id).is_some_and(|open| open.progress == Progress::Sent);
-        let outcome = if sent { Outcome::Lost } else { Outcome::Unsent };
+    /// A copy that waits for a session other than `locked` counts as sent: it may come back, and get it, before the
+    /// engine has forgotten it.
+    pub(super) fn take_back(&mut self, id: u64, forget: &mut Forget, locked: Option<&str>) {
+        let others = |open: &Open| open.holders.iter().any(|holder| Some(&**holder) != locked);
+        let may_be_seen = self.open.get(&id).is_some_and(|open| open.progress == Progress::Sent || others(open));
+        let outcome = if may_be_seen { Outcome::Lost } else { Outcome::Unsent };
         for (client, mark) in self.settle(id, outcome) {
             forget.entry(client).or_default().push(mark);
         }

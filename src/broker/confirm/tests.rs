@@ -185,6 +185,27 @@ async fn what_was_sent_waits_for_the_session_and_what_was_not_is_given_back() {
 }
 
 #[tokio::test]
+async fn what_a_session_that_is_away_may_still_get_counts_as_seen() {
+    let world = World::new(2);
+    let away = world.connect("away", Start::Fresh).await;
+    drop(world.ledger.detach("away", &away, Rest::Away));
+    // Its only connected reader goes before the copy has left.
+    let here = world.connect("here", Start::Fresh).await;
+    let answer = world.publish("x");
+    let forget = world.ledger.detach("here", &here, Rest::Away);
+    assert_eq!(forget.len(), 2);
+    world.forget(forget).await;
+    assert_eq!(answer.await, Ok(Outcome::Lost), "the one that is away may come back while its copy is taken out");
+    // The engine drops a copy of the one reader, and the other one keeps its own.
+    let _here = world.connect("here", Start::Resumed).await;
+    let answers = ["dropped", "a", "b"].map(|payload| world.publish(payload));
+    let message = world.next("here").await.unwrap();
+    world.send("here", 0, &message).unwrap();
+    let [dropped, ..] = answers;
+    assert_eq!(dropped.await, Ok(Outcome::Lost));
+}
+
+#[tokio::test]
 async fn another_reader_gets_what_waits_for_one_who_is_away() {
     let world = World::new(10);
     let link = world.connect("away", Start::Fresh).await;

@@ -96,3 +96,59 @@ async fn an_expired_session_is_forgotten_by_the_sweep() {
     desk.sweep(&mut HashSet::new()).await;
     assert_eq!(desk.ledger.census(&client), (false, 0));
 }
+
+/// Something for a session that the engine has in its files. `publisher` is the client that published it.
+fn queued(client: &str, topic: &str, readers: Option<bool>, publisher: Option<&str>) -> QueuedMessage {
+    let mut packet = mqtt5::packet::publish::PublishPacket::new(topic, "{}", QoS::AtLeastOnce);
+    if let Some(several) = readers {
+        packet.properties.set_payload_format_indicator(several);
+    }
+    packet.properties.inject_client_id(publisher);
+    QueuedMessage::new(packet, client.to_owned(), QoS::AtLeastOnce, None)
+}
+
+fn mark_copy(_: &[u8]) -> Option<Vec<u8>> {
+    None
+}
+
+#[tokio::test]
+async fn after_a_crash_nothing_of_the_bridge_is_left_that_would_come_without_a_mark() {
+    let limits = BrokerLimits::default();
+    let (disk, _) = Disk::open(None, engine::queues(&limits)).await.unwrap();
+    let desk = engine::desk(disk, &limits, Some(mark_copy));
+    let mut session = ClientSession::new("bal", true, None);
+    session.add_subscription("#", StoredSubscription::new(QoS::AtLeastOnce));
+    desk.disk.storage.store_session(session).await.unwrap();
+    desk.restore(Past::Torn, |_| Rights::Anonymous).await;
+    let queue = desk.router.queue_handle("bal");
+    let (one, several) = (None, Some(true));
+    let left = [
+        (TOPIC, one, None),
+        ("bal/my/answers", one, None),
+        ("bal/my/answers/shared", several, None),
+        ("bal/others/receipts", several, None),
+        ("_bridge/events", one, None),
+        ("_bridge/status", one, None),
+        ("alice/self/presence", one, None),
+        ("bal/my/notes", one, Some("bal:other")),
+    ];
+    for (topic, readers, publisher) in left {
+        queue.push(queued("bal", topic, readers, publisher));
+    }
+    // The bridge publishes this one again.
+    desk.cleanse(&HashSet::from([mark(b"bal/others/receipts", b"{}")])).await;
+
+    let mut comes = Vec::new();
+    for message in queue.peek_all().await {
+        let leaving = desk.ledger.sent("bal", 0, || mark(message.topic.as_bytes(), &message.payload));
+        comes.push((message.topic.clone(), leaving.is_some_and(|leaving| leaving.mark_copy.is_some())));
+    }
+    let expected = [
+        ("bal/my/answers/shared", true),
+        ("_bridge/events", true),
+        ("_bridge/status", false),
+        ("alice/self/presence", false),
+        ("bal/my/notes", false),
+    ];
+    assert_eq!(comes, expected.map(|(topic, marked)| (topic.to_owned(), marked)));
+}

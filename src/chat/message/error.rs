@@ -17,6 +17,8 @@ pub struct ErrorDocument {
     ref_id: Option<String>,
     ts: u64,
     sample: String,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    redelivered: bool,
 }
 
 impl ErrorDocument {
@@ -30,7 +32,15 @@ impl ErrorDocument {
             ref_id: rejection.ref_id().map(ToString::to_string),
             ts,
             sample: sample(payload),
+            redelivered: false,
         }
+    }
+
+    /// Whether its reader may know it already, because the input was published before.
+    #[must_use]
+    pub fn redelivered(mut self, redelivered: bool) -> Self {
+        self.redelivered = redelivered;
+        self
     }
 
     /// The document to publish.

@@ -1,8 +1,8 @@
 //! Random work with crashes in between, against a model in memory.
 //!
 //! What must hold: nothing that was answered is lost, statuses rise and end once, nothing overtakes an older message of
-//! the same recipient or order key, no upstream message is published twice after it was confirmed, and what may be a
-//! repetition is marked.
+//! the same recipient or order key, no upstream message is published twice after it was confirmed, what may be a
+//! repetition is marked, and no status is told twice without a mark.
 
 use super::*;
 use crate::chat::delivery::{Due, Life, State};
@@ -161,6 +161,8 @@ struct World {
     marked: BTreeSet<(usize, u64)>,
     confirmed: BTreeSet<(usize, u64)>,
     told: BTreeMap<String, Vec<Status>>,
+    /// The statuses that were handed out without a mark, by message; and as which document.
+    unmarked: BTreeMap<(String, u8), u64>,
     /// Whose messages the gate has held, and what for.
     held: Arc<Mutex<Vec<(i64, Hold)>>>,
 }
@@ -176,6 +178,7 @@ impl World {
             marked: BTreeSet::new(),
             confirmed: BTreeSet::new(),
             told: BTreeMap::new(),
+            unmarked: BTreeMap::new(),
             held: Arc::default(),
         }
     }
@@ -388,6 +391,7 @@ impl World {
             assert!(topic == 2 || !self.confirmed.contains(&key), "{document:?} was confirmed before");
             assert_eq!(document.redelivered, self.marked.contains(&key), "{document:?}");
             self.read.insert(key);
+            self.hand_out(document);
         }
         assert!(waiting.windows(2).all(|pair| pair[0].slip.seq < pair[1].slip.seq));
         let confirmed = &waiting[..confirm.min(waiting.len())];
@@ -395,6 +399,18 @@ impl World {
         for document in confirmed {
             self.confirm(topic, document);
         }
+    }
+
+    /// A reader sees it, unless the connection breaks before.
+    fn hand_out(&mut self, document: &Waiting) {
+        let Origin::Status(_) = document.slip.origin else { return };
+        let status: Value = serde_json::from_slice(&document.payload).unwrap();
+        if document.redelivered || status["redelivered"] == true {
+            return;
+        }
+        let which = (status["id"].as_str().unwrap().to_owned(), status_of(&status) as u8);
+        let first = *self.unmarked.entry(which).or_insert(document.slip.seq);
+        assert_eq!(first, document.slip.seq, "told twice without a mark: {document:?}");
     }
 
     fn confirm(&mut self, topic: usize, document: &Waiting) {

@@ -52,6 +52,7 @@ async fn the_same_id_again_repeats_the_last_status_only() {
     let documents = rig.read(RECEIPTS).await;
     assert_eq!(documents.len(), 1);
     assert_eq!(documents[0]["ts"], NOW + 5, "the time is that of the status, not of the question");
+    assert_eq!(documents[0]["redelivered"], true, "it was told before");
     assert_eq!(rig.take(NOW).await.claimed, []);
     let mut other = rig.new_delivery("a1");
     other.bal = Owner::new("bal2").unwrap();
@@ -69,7 +70,53 @@ async fn a_status_that_is_being_published_is_told_again_to_who_asks() {
         let again = rig.new_delivery("a1");
         assert_eq!(rig.accept(again).await, Accepted::Repeated(Status::Accepted));
     }
-    assert_eq!(rig.statuses().await, ["a1 accepted", "a1 accepted"]);
+    let marks: Vec<Value> = rig.read(RECEIPTS).await.iter().map(|d| d["redelivered"].clone()).collect();
+    assert_eq!(marks, [Value::Null, Value::Bool(true)]);
+}
+
+#[tokio::test]
+async fn a_status_that_is_told_again_after_a_crash_is_marked() {
+    let mut rig = Rig::new(Limits::default());
+    let new = rig.new_delivery("a1");
+    let sid = new.sid;
+    rig.accept(new).await;
+    rig.take(NOW).await;
+    rig.record(sid, accepted(), NOW).await;
+    let told = rig.read(RECEIPTS).await;
+    assert!(told.len() == 2 && told.iter().all(|document| document.get("redelivered").is_none()));
+    // The PUBACK was lost with the process, so the same id is published once more.
+    let mut rig = rig.crash();
+    let again = rig.new_delivery("a1");
+    assert_eq!(rig.accept(again).await, Accepted::Repeated(Status::Sent));
+    let mut expected = told[1].clone();
+    expected["redelivered"] = Value::Bool(true);
+    assert_eq!(rig.read(RECEIPTS).await, [expected]);
+}
+
+#[tokio::test]
+async fn a_status_is_told_again_to_each_question_on_its_topic_and_with_its_correlation_data() {
+    const ANSWERS: &str = "bal1/my/answers";
+    let mut rig = Rig::new(Limits::default());
+    let question = |rig: &mut Rig, reply: &str, correlation: &'static [u8]| NewDelivery {
+        reply: reply.to_owned(),
+        correlation: Some(Bytes::from_static(correlation)),
+        ..rig.new_delivery("a1")
+    };
+    let first = question(&mut rig, ANSWERS, b"1");
+    assert_eq!(rig.accept(first).await, Accepted::Stored);
+    // The same question: its answer is still to be published.
+    let same = question(&mut rig, ANSWERS, b"1");
+    assert_eq!(rig.accept(same).await, Accepted::Repeated(Status::Accepted));
+    // Another question would not know its answer by the correlation data of the first.
+    let other = question(&mut rig, ANSWERS, b"2");
+    rig.accept(other).await;
+    let elsewhere = question(&mut rig, RECEIPTS, b"3");
+    rig.accept(elsewhere).await;
+    let answers = rig.read(ANSWERS).await;
+    let seen: Vec<_> = answers.iter().map(|d| (d["corr"].as_str().unwrap(), d.get("redelivered").is_some())).collect();
+    assert_eq!(seen, [("MQ==", false), ("Mg==", true)]);
+    let receipts = rig.read(RECEIPTS).await;
+    assert_eq!((receipts.len(), &receipts[0]["corr"], &receipts[0]["redelivered"]), (1, &"Mw==".into(), &true.into()));
 }
 
 #[tokio::test]
@@ -249,11 +296,15 @@ async fn rejected_ids_are_not_remembered() {
         code: "TOO_BIG".to_owned(),
         detail: "data has 4097 bytes".to_owned(),
         at: NOW,
+        again: false,
     };
-    rig.store.reject(rejected).await.unwrap().await.unwrap();
+    rig.store.reject(rejected.clone()).await.unwrap().await.unwrap();
+    rig.store.reject(Rejected { again: true, ..rejected }).await.unwrap().await.unwrap();
     let corrected = rig.new_delivery("a1");
     assert_eq!(rig.accept(corrected).await, Accepted::Stored);
-    assert_eq!(rig.statuses().await, ["a1 failed", "a1 accepted"]);
+    let told = rig.read(RECEIPTS).await;
+    let told: Vec<_> = told.iter().map(|d| (d["status"].as_str().unwrap(), d.get("redelivered").is_some())).collect();
+    assert_eq!(told, [("failed", false), ("failed", true), ("accepted", false)]);
 }
 
 #[tokio::test]

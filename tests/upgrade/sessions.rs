@@ -1,0 +1,64 @@
+//! The embedded broker's files: sessions, what waits for them, retained messages; and who is there.
+
+use crate::harness::Past;
+use crate::peer::Got;
+use serde_json::json;
+
+fn notes(got: &[Got]) -> Vec<(&Got, u64)> {
+    let note = |got: &'_ Got| got.body["note"].as_u64();
+    got.iter().filter_map(|got| Some((got, note(got)?))).collect()
+}
+
+#[tokio::test]
+async fn a_client_that_comes_back_finds_its_session_and_what_waits_in_it() {
+    let present = Past::open().await.go_on("").await;
+    // The one was away and has never seen them, the other one had not acknowledged them.
+    for (client, dup) in [("alice", false), ("alice:phone", true)] {
+        let mut alice = present.peer(client).await;
+        assert!(alice.session_present, "{client}");
+        let got = alice.until(|got| notes(got).len() == 2).await;
+        let seen: Vec<_> = notes(&got).iter().map(|(got, note)| (got.topic.clone(), *note, got.dup)).collect();
+        let expected = [1, 2].map(|note| ("alice/self/notes".to_owned(), note, dup));
+        assert_eq!(seen, expected, "{client}");
+        // Its subscription is there as well.
+        alice.publish("alice/self/notes", &json!({"note": 3})).await;
+        let got = alice.until(|got| notes(got).last().is_some_and(|(_, note)| *note == 3)).await;
+        assert_eq!(notes(&got).len(), 1, "{client}");
+    }
+    present.close().await;
+}
+
+#[tokio::test]
+async fn retained_messages_are_there() {
+    let present = Past::open().await.go_on("").await;
+    let mut alice = present.peer("alice:new").await;
+    assert!(!alice.session_present);
+    for (topic, field, value) in
+        [("alice/self/profile", "name", json!("Alice")), ("bal1/self/presence", "conn", json!("c1"))]
+    {
+        alice.subscribe(topic).await;
+        let got = alice.next().await;
+        assert_eq!((got.topic.as_str(), got.retain, &got.body[field]), (topic, true, &value));
+    }
+    present.close().await;
+}
+
+#[tokio::test]
+async fn who_was_there_at_the_kill_and_does_not_come_back_is_told_to_be_away() {
+    let present = Past::open().await.go_on("").await;
+    let mut alice = present.peer("alice:new").await;
+    alice.subscribe("bob/self/presence").await;
+    alice.subscribe("carol/self/presence").await;
+    let of = |got: &[Got], user: &str| {
+        let topic = format!("{user}/self/presence");
+        got.iter().rfind(|got| got.topic == topic).map(|got| got.body.clone()).unwrap_or_default()
+    };
+    let away = |got: &[Got]| ["bob", "carol"].iter().all(|user| of(got, user)["state"] == "offline");
+    let got = alice.until(away).await;
+    assert!(of(&got, "bob")["last_seen"].is_u64() && of(&got, "carol")["last_seen"].is_u64(), "{got:?}");
+    // It remembers when she was last seen.
+    let _carol = present.peer("carol").await;
+    let got = alice.until(|got| of(got, "carol")["state"] == "online").await;
+    assert!(of(&got, "carol")["last_seen"].is_u64(), "{got:?}");
+    present.close().await;
+}
