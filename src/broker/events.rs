@@ -9,7 +9,7 @@ use mqtt5::QoS;
 use mqtt5::WillMessage;
 use mqtt5::broker::events::{
     BrokerEventHandler, ClientConnectEvent, ClientDisconnectEvent, ClientPublishEvent, ClientSubscribeEvent,
-    ClientUnsubscribeEvent, PublishAction,
+    ClientUnsubscribeEvent, PublishAction, SubAckReasonCode,
 };
 use mqtt5::protocol::v5::reason_codes::ReasonCode;
 use tokio::sync::{mpsc, watch};
@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::desk::Desk;
 use super::link::{self, Link};
+use super::refusals::{Refusal, Refusals};
 use crate::mqtt::{Ack, Change, Inbound, Sighting};
 
 /// The event handler of all connections.
@@ -26,6 +27,7 @@ pub(super) struct Events {
     pub(super) inbound: mpsc::Sender<Inbound>,
     pub(super) readers: watch::Sender<u64>,
     pub(super) sightings: mpsc::Sender<Sighting>,
+    pub(super) refusals: Arc<Refusals>,
     pub(super) stop: CancellationToken,
 }
 
@@ -48,7 +50,7 @@ impl Events {
         self.desk.attach(&event.client_id, &link).await;
         self.wake_publisher();
         // Nothing that the client says is read before this is told.
-        self.tell(link.came(event.client_id)).await;
+        self.tell(link.came()).await;
     }
 
     /// Hands a message to the bridge. The engine goes on at once: the gate holds its acknowledgement back.
@@ -137,8 +139,12 @@ impl Events {
         }
     }
 
-    async fn subscribed(&self, client: Arc<str>) {
-        self.desk.subscribe(&client).await;
+    async fn subscribed(&self, event: ClientSubscribeEvent) {
+        if let Some(who) = link::current().and_then(|link| link.who()) {
+            let too_many = event.subscriptions.iter().filter(|asked| asked.result == SubAckReasonCode::QuotaExceeded);
+            too_many.for_each(|asked| self.refusals.tell(Refusal::Subscriptions, &who, &asked.topic_filter));
+        }
+        self.desk.subscribe(&event.client_id).await;
         self.wake_publisher();
     }
 
@@ -153,7 +159,7 @@ impl BrokerEventHandler for Events {
     }
 
     fn on_client_subscribe<'a>(&'a self, event: ClientSubscribeEvent) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
-        Box::pin(self.subscribed(event.client_id))
+        Box::pin(self.subscribed(event))
     }
 
     fn on_client_unsubscribe<'a>(

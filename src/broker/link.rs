@@ -14,8 +14,10 @@ use tokio::sync::{SetOnce, oneshot};
 
 use super::access::Rights;
 use super::confirm::{Ledger, mark};
-use super::frames::{Connect, Frame, Naming, Version};
+use super::frames::connect::{Connect, Reasons};
+use super::frames::{Frame, Version};
 use super::identity::{Caller, Identity, Place};
+use super::refusals::{Refusal, Who};
 use super::turns::Turn;
 use crate::mqtt::{AckWord, Change, MarkCopy, Sighting};
 
@@ -47,13 +49,19 @@ pub(super) struct Link {
 #[derive(Debug, Default)]
 struct State {
     connect: Option<Connect>,
+    /// For the lines of what is refused.
+    who: Option<Who>,
     start: Option<Start>,
     publish_rate: Option<NonZeroU32>,
+    /// The key of the session.
     client: Option<Arc<str>>,
+    name: Option<Name>,
     rights: Rights,
     /// On the roster, as long as the connection lives.
     place: Option<Place>,
-    end: Option<End>,
+    end: Option<Refusal>,
+    /// It was told why the connection ends.
+    end_told: bool,
     /// The task of the connection, which has to see the end and the nudge.
     waker: Option<Waker>,
     /// That the connection began, as the bridge was told, until it is told of the end.
@@ -99,30 +107,20 @@ pub(super) enum Passing {
     },
 }
 
-/// Why we end a connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum End {
-    /// A message was denied whose sender speaks MQTT 3.1.1, which has no other word for it ([MQTT-3.3.5-2]).
-    Denied,
-    /// The token is over.
-    Expired,
-    /// The users file does not say any more that the client may be here.
-    Revoked,
+/// What a client is called, by itself and by everybody but the engine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Name {
+    pub(super) client: Arc<str>,
+    pub(super) chosen_by: ChosenBy,
+    /// Whose it is of its user's devices; none if it is anonymous.
+    pub(super) device: Option<Arc<str>>,
 }
 
-impl End {
-    /// The reason code of the DISCONNECT in MQTT 5.
-    pub(super) fn reason(self) -> Option<u8> {
-        /// "Administrative action".
-        const ADMINISTRATIVE_ACTION: u8 = 0x98;
-        /// "Maximum connect time": the time for which the connection was authorised is over.
-        const MAXIMUM_CONNECT_TIME: u8 = 0xa0;
-        match self {
-            Self::Denied => None,
-            Self::Expired => Some(MAXIMUM_CONNECT_TIME),
-            Self::Revoked => Some(ADMINISTRATIVE_ACTION),
-        }
-    }
+/// Who chose a client id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ChosenBy {
+    Client,
+    Broker,
 }
 
 impl Link {
@@ -180,11 +178,12 @@ impl Link {
         *self.expires_ms.wait().await
     }
 
-    /// Ends the connection: at once, or after [`End::Denied`] as soon as the acknowledgements that are held have left.
-    pub(super) fn end(&self, end: End) {
+    /// Ends the connection: at once, or because a message was denied ([MQTT-3.3.5-2] has no other word for it in 3.1.1) as
+    /// soon as the acknowledgements that are held have left.
+    pub(super) fn end(&self, end: Refusal) {
         let mut state = self.lock();
         // To be thrown out is the stronger one.
-        if state.end.is_none_or(|before| before == End::Denied) {
+        if state.end.is_none_or(|before| before == Refusal::PublishDenied) {
             state.end = Some(end);
         }
         if let Some(waker) = state.waker.take() {
@@ -193,12 +192,12 @@ impl Link {
     }
 
     /// Whether the connection is to end.
-    pub(super) fn ending(&self) -> Option<End> {
+    pub(super) fn ending(&self) -> Option<Refusal> {
         self.lock().end
     }
 
     /// As [`Self::ending`], and wakes the task of `cx` should it change.
-    pub(super) fn poll_ending(&self, cx: &Context<'_>) -> Option<End> {
+    pub(super) fn poll_ending(&self, cx: &Context<'_>) -> Option<Refusal> {
         let mut state = self.lock();
         if !state.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
             state.waker = Some(cx.waker().clone());
@@ -225,14 +224,42 @@ impl Link {
         self.lock().publish_rate = rate;
     }
 
-    /// Who chose the client id.
-    pub(super) fn naming(&self) -> Naming {
-        self.lock().connect.map_or(Naming::Chosen, |connect| connect.naming)
+    /// Whether the client wants to be told why in words.
+    pub(super) fn reasons(&self) -> Reasons {
+        self.lock().connect.map_or(Reasons::Wanted, |connect| connect.reasons)
     }
 
-    pub(super) fn saw_connect(&self, connect: &Frame) {
-        let unknown = Connect { version: Version::V5, keep_alive: 0, max_packet: None, naming: Naming::Chosen };
-        self.lock().connect = Some(connect.connect().unwrap_or(unknown));
+    /// Of a CONNECT nothing may be readable but its version.
+    pub(super) fn saw_version(&self, version: Version) {
+        let connect = Connect { version, keep_alive: 0, max_packet: None, reasons: Reasons::Wanted };
+        self.lock().connect = Some(connect);
+    }
+
+    pub(super) fn saw_connect(&self, connect: Connect, who: Who) {
+        let mut state = self.lock();
+        state.connect = Some(connect);
+        state.who = Some(who);
+    }
+
+    /// Who the client says it is; none before its CONNECT.
+    pub(super) fn who(&self) -> Option<Who> {
+        self.lock().who.clone()
+    }
+
+    /// Whether this is the first time that it is told why the connection ends.
+    pub(super) fn note_end(&self) -> bool {
+        !std::mem::replace(&mut self.lock().end_told, true)
+    }
+
+    /// What the client is called from now on.
+    pub(super) fn call(&self, name: Name) {
+        self.lock().name = Some(name);
+    }
+
+    /// The client id that the broker chose.
+    pub(super) fn assigned(&self) -> Option<Arc<str>> {
+        let state = self.lock();
+        state.name.as_ref().filter(|name| name.chosen_by == ChosenBy::Broker).map(|name| Arc::clone(&name.client))
     }
 
     /// The CONNACK that goes out says how the session begins.
@@ -262,16 +289,18 @@ impl Link {
         }
     }
 
-    /// Names the client. Nothing is delivered to it before.
+    /// Names the session. Nothing is delivered to it before.
     pub(super) fn identify(&self, client: Arc<str>) {
         self.lock().client = Some(client);
     }
 
-    /// The connection is about to serve `client`: what the bridge is to be told, if anything.
-    pub(super) fn came(&self, client: Arc<str>) -> Option<Sighting> {
+    /// The connection is about to be served: what the bridge is to be told, if anything.
+    pub(super) fn came(&self) -> Option<Sighting> {
         let Identity { user, role } = self.identity()?;
-        let came = Sighting { user, role, client, connection: self.number, change: Change::Came };
-        self.lock().told = Some(came.clone());
+        let mut state = self.lock();
+        let Name { client, device, .. } = state.name.clone()?;
+        let came = Sighting { user, role, client, device: device?, connection: self.number, change: Change::Came };
+        state.told = Some(came.clone());
         Some(came)
     }
 
@@ -284,6 +313,11 @@ impl Link {
     /// The will that is published when the connection breaks.
     pub(super) fn set_will(&self, will: Option<WillMessage>) {
         self.lock().will = will;
+    }
+
+    /// Whether a message on `topic` may be the will.
+    pub(super) fn has_will_on(&self, topic: &str) -> bool {
+        self.lock().will.as_ref().is_some_and(|will| will.topic == topic)
     }
 
     pub(super) fn take_will(&self) -> Option<WillMessage> {

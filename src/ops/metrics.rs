@@ -296,6 +296,7 @@ pub struct Metrics {
     registry: Registry,
     cells: Vec<Cell>,
     nacks: IntCounterVec,
+    refusals: IntCounterVec,
 }
 
 impl Metrics {
@@ -307,7 +308,10 @@ impl Metrics {
         let nacks = IntCounterVec::new(Opts::new("bridge_ccs_nacks_total", "Refusals of the push service"), &["code"])
             .expect("the name is a constant in the right form");
         registry.register(Box::new(nacks.clone())).expect("the name is used once");
-        Self { registry, cells, nacks }
+        let refusals = Opts::new("bridge_broker_refusals_total", "Clients of the embedded broker refused or cut off");
+        let refusals = IntCounterVec::new(refusals, &["reason"]).expect("the name is a constant in the right form");
+        registry.register(Box::new(refusals.clone())).expect("the name is used once");
+        Self { registry, cells, nacks, refusals }
     }
 
     /// Adds one to a counter.
@@ -341,6 +345,17 @@ impl Metrics {
     pub fn nack(&self, code: &str) {
         let label = NACK_CODES.iter().find(|&&known| known == code).copied().unwrap_or("OTHER");
         self.nacks.with_label_values(&[label]).inc();
+    }
+
+    /// Counts clients that the embedded broker refused or cut off, by its reason.
+    pub fn refused(&self, reason: &'static str, by: u64) {
+        self.refusals.with_label_values(&[reason]).inc_by(by);
+    }
+
+    /// How many were refused for a reason since the start.
+    #[must_use]
+    pub fn refusals(&self, reason: &'static str) -> u64 {
+        self.refusals.with_label_values(&[reason]).get()
     }
 
     /// The present value.

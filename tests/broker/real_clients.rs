@@ -1,14 +1,13 @@
 //! Clients that people use, and the log of an ordinary day.
 
-use std::io;
 use std::process::Stdio;
-use std::sync::{Arc, Mutex};
 
 use fcm_mqtt_bridge::mqtt::Outcome;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Command;
 use tokio::task::JoinSet;
 
+use super::log::Log;
 use super::peer::{PUBACK, PUBCOMP, PUBREC, PUBREL, Peer, Seen};
 use super::world::{World, outcome, soon};
 
@@ -83,28 +82,10 @@ async fn mosquitto_pub_and_sub_work_in_both_versions() {
     world.close().await;
 }
 
-/// What is logged, in memory.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl io::Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 #[tokio::test]
 async fn an_ordinary_day_logs_no_warning() {
     let log = Log::default();
-    let writer = log.clone();
-    let subscriber =
-        tracing_subscriber::fmt().with_max_level(tracing::Level::WARN).with_writer(move || writer.clone()).finish();
-    let guard = tracing::subscriber::set_default(subscriber);
+    let guard = log.listen(tracing::Level::WARN);
     tracing::warn!("the log works");
 
     let mut world = World::open().await;
@@ -141,7 +122,7 @@ async fn an_ordinary_day_logs_no_warning() {
     world.close().await;
 
     drop(guard);
-    let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let log = log.text();
     let lines: Vec<_> = log.lines().collect();
     assert!(lines.len() == 1 && lines[0].contains("the log works"), "{log}");
 }
