@@ -157,6 +157,9 @@ impl Link {
         }
         let mut state = self.lock();
         state.rights = caller.rights();
+        if let (Rights::Known(identity), Some(who)) = (&state.rights, &state.who) {
+            state.who = Some(who.as_user(&identity.user));
+        }
         state.place = place;
     }
 

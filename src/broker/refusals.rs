@@ -238,6 +238,11 @@ impl Who {
     pub(super) fn named(address: SocketAddr, user: Option<&str>, client: &str) -> Self {
         Self { address, user: shown(user.unwrap_or_default()), client: shown(client) }
     }
+
+    /// The same, once it is known who it is: a token need not come with a user name.
+    pub(super) fn as_user(&self, user: &str) -> Self {
+        Self { user: shown(user), ..self.clone() }
+    }
 }
 
 /// What a stranger wrote, fit for a log line.

@@ -82,10 +82,9 @@ async fn two_bridges_of_mosquitto_with_their_defaults_work_at_once() {
         // Its publication into $SYS is acknowledged, and its subscription granted.
         assert!(mosquitto.logs("Received SUBACK").await);
         let topic = format!("{user}/others/messages");
-        let mut child =
-            mosquitto.client("mosquitto_sub", &["-d", "-t", &topic]).stdout(Stdio::piped()).spawn().unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        while !soon("a SUBACK", lines.next_line()).await.unwrap().unwrap().contains("Subscribed") {}
+        let mut child = mosquitto.client("mosquitto_sub", &["-t", &topic]).stdout(Stdio::piped()).spawn().unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        assert!(mosquitto.logs("Sending SUBACK").await);
         readers.push((child, lines));
         all.push(mosquitto);
     }
