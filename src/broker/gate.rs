@@ -223,24 +223,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
                 self.next = Some(frame);
                 return Poll::Pending;
             }
-            let passed = match judge(frame, self.link.version(), &self.limits.topics) {
-                Verdict::Pass(frame) => frame,
-                Verdict::Trimmed(frame) => {
-                    self.tell(Refusal::TopicLimit, "a filter");
-                    frame
-                }
-                Verdict::Refuse(answer, refusal) => {
-                    self.tell(refusal, "");
-                    if let Some(answer) = answer {
-                        self.acks.push(&self.explained(answer, refusal.rule()), None);
-                    }
-                    self.poll_advance(cx)?;
-                    continue;
-                }
-                Verdict::End(refusal) => {
-                    self.cut(refusal, "");
+            let Some(passed) = self.pass_in(frame) else {
+                if self.farewell.is_some() {
                     return self.poll_farewell(cx).map(Err);
                 }
+                self.poll_advance(cx)?;
+                continue;
             };
             if passed.exactly_once_id().is_some_and(|id| self.acks.repeats(id)) {
                 self.poll_advance(cx)?;
@@ -248,6 +236,28 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
             }
             self.watch_incoming(&passed);
             return Poll::Ready(Ok(Some(passed.into_bytes())));
+        }
+    }
+
+    /// What the engine gets of a packet; nothing if it is refused, or if the connection has to end for it.
+    fn pass_in(&mut self, frame: Frame) -> Option<Frame> {
+        match judge(frame, self.link.version(), &self.limits.topics) {
+            Verdict::Pass(frame) => Some(frame),
+            Verdict::Trimmed(frame) => {
+                self.tell(Refusal::TopicLimit, "a filter");
+                Some(frame)
+            }
+            Verdict::Refuse(answer, refusal) => {
+                self.tell(refusal, "");
+                if let Some(answer) = answer {
+                    self.acks.push(&self.explained(answer, refusal.rule()), None);
+                }
+                None
+            }
+            Verdict::End(refusal) => {
+                self.cut(refusal, "");
+                None
+            }
         }
     }
 

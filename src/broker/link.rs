@@ -14,12 +14,16 @@ use tokio::sync::{SetOnce, oneshot};
 
 use super::access::Rights;
 use super::confirm::{Ledger, mark};
-use super::frames::connect::{Connect, Reasons};
+use super::frames::connect::Connect;
 use super::frames::{Frame, Version};
 use super::identity::{Caller, Identity, Place};
 use super::refusals::{Refusal, Who};
 use super::turns::Turn;
 use crate::mqtt::{AckWord, Change, MarkCopy, Sighting};
+
+mod naming;
+
+pub(super) use naming::{ChosenBy, Name};
 
 /// The number of the last connection of this process.
 static LAST: AtomicU64 = AtomicU64::new(0);
@@ -105,22 +109,6 @@ pub(super) enum Passing {
         /// Of the packet.
         id: Option<u16>,
     },
-}
-
-/// What a client is called, by itself and by everybody but the engine.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Name {
-    pub(super) client: Arc<str>,
-    pub(super) chosen_by: ChosenBy,
-    /// Whose it is of its user's devices; none if it is anonymous.
-    pub(super) device: Option<Arc<str>>,
-}
-
-/// Who chose a client id.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum ChosenBy {
-    Client,
-    Broker,
 }
 
 impl Link {
@@ -225,44 +213,6 @@ impl Link {
 
     pub(super) fn set_publish_rate(&self, rate: Option<NonZeroU32>) {
         self.lock().publish_rate = rate;
-    }
-
-    /// Whether the client wants to be told why in words.
-    pub(super) fn reasons(&self) -> Reasons {
-        self.lock().connect.map_or(Reasons::Wanted, |connect| connect.reasons)
-    }
-
-    /// Of a CONNECT nothing may be readable but its version.
-    pub(super) fn saw_version(&self, version: Version) {
-        let connect = Connect { version, keep_alive: 0, max_packet: None, reasons: Reasons::Wanted };
-        self.lock().connect = Some(connect);
-    }
-
-    pub(super) fn saw_connect(&self, connect: Connect, who: Who) {
-        let mut state = self.lock();
-        state.connect = Some(connect);
-        state.who = Some(who);
-    }
-
-    /// Who the client says it is; none before its CONNECT.
-    pub(super) fn who(&self) -> Option<Who> {
-        self.lock().who.clone()
-    }
-
-    /// Whether this is the first time that it is told why the connection ends.
-    pub(super) fn note_end(&self) -> bool {
-        !std::mem::replace(&mut self.lock().end_told, true)
-    }
-
-    /// What the client is called from now on.
-    pub(super) fn call(&self, name: Name) {
-        self.lock().name = Some(name);
-    }
-
-    /// The client id that the broker chose.
-    pub(super) fn assigned(&self) -> Option<Arc<str>> {
-        let state = self.lock();
-        state.name.as_ref().filter(|name| name.chosen_by == ChosenBy::Broker).map(|name| Arc::clone(&name.client))
     }
 
     /// The CONNACK that goes out says how the session begins.

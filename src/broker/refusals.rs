@@ -142,7 +142,7 @@ const TABLE: &[Row] = &[
         .counts(Metric::BrokerPacketsTooBig),
     row(Refusal::ClientIdLength, "client_id_length", "the client id is longer than 256 bytes", 0x85, 2),
     row(Refusal::ClientIdMissing, "client_id_missing", "an empty client id needs a clean session in 3.1.1", 0x85, 2),
-    row(Refusal::AuthMethod, "auth_method", "no authentication method is known here", 0x8c, 5),
+    row(Refusal::AuthMethod, "auth_method", "no authentication method is known here", 0x8c, 0),
     row(Refusal::NoUser, "no_user", "the client does not say who it is, and anonymous clients are not let in", 0x87, 5),
     row(Refusal::Credentials, "credentials", "user name, password or token are wrong", 0x86, 5)
         .warn()

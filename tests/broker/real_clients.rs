@@ -2,14 +2,14 @@
 
 use std::process::Stdio;
 
-use fcm_mqtt_bridge::mqtt::Outcome;
+use fcm_mqtt_bridge::mqtt::{Outcome, Role};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Command;
 use tokio::task::JoinSet;
 
 use super::log::Log;
 use super::peer::{PUBACK, PUBCOMP, PUBREC, PUBREL, Peer, Seen};
-use super::world::{World, outcome, soon};
+use super::world::{Users, World, outcome, password, soon};
 
 const INBOX: &str = "bal1/others/messages";
 const OUTBOX: &str = "bal1/self/messages";
@@ -78,6 +78,42 @@ async fn mosquitto_pub_and_sub_work_in_both_versions() {
             .unwrap();
         assert_eq!(world.take().await, (OUTBOX.to_owned(), version.to_owned()));
         assert!(soon("the end of it", publisher.wait()).await.unwrap().success());
+    }
+    world.close().await;
+}
+
+#[tokio::test]
+async fn mosquitto_pub_and_sub_come_with_the_ids_that_they_make_for_themselves() {
+    let users = Users::new(&[("bal1", Role::Bal), ("bal2", Role::Bal)]);
+    let mut world = World::bind(users.config()).await;
+    let port = world.address.port().to_string();
+    let client = |program: &str, user: &str, args: &[&str]| {
+        let mut command = Command::new(program);
+        command.args(["-h", "127.0.0.1", "-p", &port, "-u", user, "-P", &password(user), "-q", "1"]).args(args);
+        command.kill_on_drop(true);
+        command
+    };
+    for version in ["mqttv311", "mqttv5"] {
+        let mut readers = JoinSet::new();
+        for user in ["bal1", "bal2"] {
+            let inbox = format!("{user}/others/messages");
+            let mut reader = client("mosquitto_sub", user, &["-V", version, "-C", "1", "-t", &inbox]);
+            readers.spawn(async move { reader.stdout(Stdio::piped()).output().await.unwrap().stdout });
+        }
+        for user in ["bal1", "bal2"] {
+            let answer = world.publish_to_reader(&format!("{user}/others/messages"), version).await;
+            assert_eq!(outcome(answer).await, Outcome::Confirmed);
+        }
+        while let Some(read) = soon("a reader", readers.join_next()).await {
+            assert_eq!(read.unwrap(), format!("{version}\n").into_bytes());
+        }
+        for user in ["bal1", "bal2"] {
+            let outbox = format!("{user}/self/messages");
+            let mut publisher =
+                client("mosquitto_pub", user, &["-V", version, "-t", &outbox, "-m", "x"]).spawn().unwrap();
+            assert_eq!(world.take().await, (outbox, "x".to_owned()));
+            assert!(soon("the end of it", publisher.wait()).await.unwrap().success());
+        }
     }
     world.close().await;
 }

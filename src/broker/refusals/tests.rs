@@ -120,3 +120,22 @@ fn a_disconnect_that_is_no_refusal_is_none() {
     assert_eq!(Refusal::of_disconnect(0x8b), None);
     assert_eq!(Refusal::of_disconnect(0), None);
 }
+
+#[test]
+fn topics_md_names_every_refusal_with_its_codes() {
+    let text = include_str!("../../../topics.md");
+    let section = text.split("## When you are refused").nth(1).unwrap().split("\n## ").next().unwrap();
+    let mut rows = section.lines().filter(|line| line.starts_with("| `"));
+    for row in TABLE {
+        let line = rows.next().unwrap_or_else(|| panic!("{} is missing", row.label));
+        let cells: Vec<&str> = line.split('|').map(str::trim).collect();
+        let [_, label, code, connack, rule, _] = cells[..] else { panic!("{line}") };
+        assert_eq!((label, rule), (&*format!("`{}`", row.label), row.rule));
+        assert!(code == "-" || code == format!("0x{:02X}", row.code), "{line}");
+        assert!(
+            connack == "-" || Some(connack) == row.refusal.connack().map(|code| code.to_string()).as_deref(),
+            "{line}"
+        );
+    }
+    assert_eq!(rows.next(), None);
+}
