@@ -49,12 +49,14 @@ impl Rules {
     }
 
     fn deny(&self, link: &Link, topic: &str) {
+        if topic.split('/').next() == Some(SYS) {
+            return self.tell(link, Refusal::SysTopic, topic);
+        }
         if link.has_will_on(topic) {
             // It was told when the client came.
             return self.refusals.count(Refusal::PublishDenied);
         }
-        let is_ours = topic.split('/').next() == Some(SYS);
-        self.tell(link, if is_ours { Refusal::SysTopic } else { Refusal::PublishDenied }, topic);
+        self.tell(link, Refusal::PublishDenied, topic);
         if link.version() == Version::V311 {
             // For this the connection ends.
             link.note_end();

