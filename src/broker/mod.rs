@@ -4,8 +4,8 @@
 //! and the engine (`gate`), turns the engine's events into [`Inbound`](crate::mqtt::Inbound) messages (`events`),
 //! delivers the bridge's publications and knows which of them arrived (`confirm`, `sessions`), finds out who somebody is
 //! (`identity`, asked by `admission`), says who may write and read what (`access`, asked through `auth`), and why somebody
-//! is refused or cut off (`refusals`). It moves topics and bytes and knows
-//! no word of the chat but those that the access rules name.
+//! is refused or cut off (`refusals`). It moves topics and bytes and knows no word of the chat but those that the access
+//! rules name.
 //!
 //! What the bridge may rely on:
 //!
@@ -18,6 +18,7 @@
 //!   bigger than all its readers take, as MQTT 5 wants it (3.1.2.11.4).
 //! * What comes in on `{user}/...` comes from that user, unless anonymous clients are allowed. Nobody is delivered what
 //!   [`access`] does not let them read, and who may not read a publication is no reader of it.
+//! * A session belongs to a user and a client id. Only the engine knows it by one key ([`identity`]).
 //! * A will on a topic of the bridge comes in like any message, when the engine publishes it.
 //! * Each connection of somebody who logged in is told when it begins, before anything it says, and once when it ends,
 //!   before its will ([`Sighting`](crate::mqtt::Sighting)). A DISCONNECT with reason 0 is a goodbye; every other end,

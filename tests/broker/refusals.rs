@@ -149,7 +149,7 @@ async fn a_client_of_mqtt_3_1_is_told_that_it_is_not_spoken() {
         assert_eq!(rest(stream).await, answer, "{name:?} {level}");
         assert!(scene.world.metrics.refusals(reason) > 0);
     }
-    scene.told("mqtt_3_1", 2, &[]).await;
+    scene.told("mqtt_3_1", 2, &["client=\"c\""]).await;
     scene.told("protocol_level", 2, &[]).await;
     scene.close().await;
 }

@@ -93,9 +93,14 @@ impl Frame {
 
     /// All fields of a CONNECT; none if it is malformed or of a version that is not spoken.
     pub(in crate::broker) fn hello(&self) -> Option<Hello<'_>> {
-        let Protocol::Known(version) = self.protocol() else {
-            return None;
-        };
+        match self.protocol() {
+            Protocol::Known(version) => self.hello_as(version),
+            Protocol::V31 | Protocol::Level(_) | Protocol::Other => None,
+        }
+    }
+
+    /// The same with the fields of a version, whatever the protocol is called. MQTT 3.1 has those of 3.1.1.
+    pub(in crate::broker) fn hello_as(&self, version: Version) -> Option<Hello<'_>> {
         let mut body = self.body();
         take_prefixed(&mut body)?;
         let _level = body.try_get_u8().ok()?;

@@ -8,7 +8,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::super::faults::{self, Fault};
 use super::super::frames::connect::{Hello, Protocol};
-use super::super::frames::{Frame, FrameError, Kind};
+use super::super::frames::{Frame, FrameError, Kind, Version};
 use super::super::refusals::{Refusal, Who};
 use super::Gate;
 use super::farewell::{closed, not_mqtt};
@@ -86,7 +86,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
     fn check_connect(&mut self, connect: &Frame) {
         match connect.protocol() {
             Protocol::Known(version) => self.link.saw_version(version),
-            Protocol::V31 => return self.refuse_level(Refusal::Mqtt31, LEVEL_V31),
+            Protocol::V31 => {
+                // For the line.
+                if let Some(hello) = connect.hello_as(Version::V311) {
+                    self.link.saw_connect(hello.connect, Who::named(self.peer, hello.user, hello.client));
+                }
+                return self.refuse_level(Refusal::Mqtt31, LEVEL_V31);
+            }
             Protocol::Level(level) => return self.refuse_level(Refusal::ProtocolLevel, level),
             Protocol::Other => return self.take_leave(Refusal::Malformed, "the protocol name is not MQTT", &[]),
         }

@@ -112,7 +112,7 @@ async fn receive(mut doors: Doors, doorstep: Arc<Doorstep>, stop: &CancellationT
                     metrics.count(Metric::BrokerAccepted);
                     connections.spawn(Arc::clone(&doorstep).receive(way, stream, peer, stop.clone()));
                     if connections.len() == most {
-                        engine.refusals.tell(Refusal::Connections, &Who::at(peer), "");
+                        engine.refusals.tell(Refusal::Connections, &Who::at(peer), "this is the last one that was let in");
                     }
                 }
                 Err(error) => {
