@@ -19,7 +19,7 @@ use super::hall::Hall;
 use super::presence::Presences;
 use crate::chat::id::Owner;
 use crate::chat::message::{BrokerKind, Presence, UserPresence};
-use crate::chat::presence::{End, device_of};
+use crate::chat::presence::End;
 use crate::chat::topic::{ClientTopic, Device};
 use crate::mqtt::{Ack, AckWord, Change, Door, Outbound, Outcome, Role, Sighting};
 use crate::store::{LastPresence, PresenceChange, Store, StoreError};
@@ -146,7 +146,7 @@ impl Attendance {
     fn saw(&mut self, sighting: &Sighting) {
         // A BAL says itself how it is. A name that cannot be a topic level has no topic for it.
         let (Role::User, Ok(user)) = (sighting.role, Owner::new(&*sighting.user)) else { return };
-        let (device, connection, now) = (device_of(&sighting.client), sighting.connection, self.clock.now());
+        let (device, connection, now) = (&*sighting.device, sighting.connection, self.clock.now());
         match sighting.change {
             Change::Came => self.book.came(&user, device, connection, now),
             Change::Left => self.book.gone(&user, device, connection, End::Left, now),

@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use crate::mqtt::{Principal, Proof, Role};
 
-use super::identity::{Identity, device_of};
+use super::identity::Identity;
 
 /// What one client may do.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -70,13 +70,12 @@ impl Rights {
         }
     }
 
-    /// As whom the client with this id publishes on `topic`, if it may.
-    pub(super) fn principal(&self, client: &str, topic: &str) -> Option<Principal> {
+    /// As whom a client publishes on `topic`, if it may. `device` is which of its user's devices it is.
+    pub(super) fn principal(&self, device: Option<Arc<str>>, topic: &str) -> Option<Principal> {
         match self {
             Self::Nobody => None,
             Self::Anonymous => Some(Principal::anonymous(topic)),
             Self::Known(Identity { user, role }) => {
-                let device = device_of(client, user).map(Arc::from);
                 Some(Principal { name: Arc::clone(user), role: *role, device, proof: Proof::Login })
             }
         }

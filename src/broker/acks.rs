@@ -57,8 +57,8 @@ impl Entry {
 pub(super) enum Release {
     /// To be sent to the client.
     Send(Bytes),
-    /// Never to be sent.
-    Nothing,
+    /// The bridge has no room for the message; what the client is to be told, if there is a word for it.
+    Full(Option<Bytes>),
     /// The bridge let go of the message without a word: the client must not believe that it is safe.
     Unsafe,
 }
@@ -98,8 +98,8 @@ impl Acks {
                 }
                 Release::Send(entry.frame)
             }
-            (Ok(AckWord::Quota), Version::V5) => self.refuse(&entry),
-            (Ok(AckWord::Quota), Version::V311) => Release::Nothing,
+            (Ok(AckWord::Quota), Version::V5) => Release::Full(Some(self.refuse(&entry))),
+            (Ok(AckWord::Quota), Version::V311) => Release::Full(None),
             (Err(_dropped), _) => Release::Unsafe,
         })
     }
@@ -149,7 +149,7 @@ impl Acks {
         found.and_then(|at| self.unasked.remove(at)).is_some()
     }
 
-    fn refuse(&mut self, entry: &Entry) -> Release {
+    fn refuse(&mut self, entry: &Entry) -> Bytes {
         let [high, low] = entry.id.to_be_bytes();
         let kind = if entry.kind == Kind::PubRec {
             // A PUBREC of 0x80 or above ends the exchange, and the client may use the identifier again at once
@@ -160,6 +160,6 @@ impl Acks {
         } else {
             PUBACK
         };
-        Release::Send(Bytes::copy_from_slice(&[kind, 3, high, low, QUOTA_EXCEEDED]))
+        Bytes::copy_from_slice(&[kind, 3, high, low, QUOTA_EXCEEDED])
     }
 }

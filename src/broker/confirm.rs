@@ -51,7 +51,6 @@ use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use mqtt5::WillMessage;
 use mqtt5::broker::storage::QueueHandle;
 use tokio::sync::{Notify, OwnedSemaphorePermit, oneshot};
 use tracing::warn;
@@ -60,7 +59,7 @@ use super::access::Rights;
 use super::link::{Link, Start};
 use super::parked::ParkedLimits;
 use super::readers::{Delivery, Reader};
-use super::sessions::{Lasting, Readers, Sent};
+use super::sessions::{DelayedWill, Lasting, Readers, Sent};
 use crate::mqtt::{Former, MarkCopy, Outbound, Outcome};
 use state::{Open, Progress, Proof, State};
 
@@ -277,8 +276,8 @@ impl Ledger {
         self.lock().sessions.forget_left();
     }
 
-    /// The will that the engine publishes some time after the connection of `client` broke.
-    pub(super) fn set_delayed_will(&self, client: &str, will: Option<WillMessage>) {
+    /// Keeps what the engine publishes some time after the connection of `client` broke.
+    pub(super) fn set_delayed_will(&self, client: &str, will: Option<DelayedWill>) {
         if let Some(session) = self.lock().sessions.get_mut(client) {
             session.set_delayed_will(will);
         }
@@ -289,8 +288,7 @@ impl Ledger {
         self.lock().sessions.get(client)?.link()
     }
 
-    /// That will, and what its client could do when it connected.
-    pub(super) fn take_delayed_will(&self, client: &str) -> Option<(WillMessage, Rights)> {
+    pub(super) fn take_delayed_will(&self, client: &str) -> Option<DelayedWill> {
         self.lock().sessions.get_mut(client)?.take_delayed_will()
     }
 

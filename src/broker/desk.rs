@@ -3,7 +3,6 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use mqtt5::WillMessage;
 use mqtt5::broker::router::MessageRouter;
 use mqtt5::broker::session_slot::SessionSlotGuard;
 use mqtt5::broker::storage::{ClientSession, QueueHandle, QueuedMessage, StorageBackend};
@@ -15,7 +14,7 @@ use super::confirm::{Forget, Ledger, Rest, mark};
 use super::disk::{Disk, Past};
 use super::link::Link;
 use super::readers::Reader;
-use super::sessions::{Lasting, is_for_several};
+use super::sessions::{DelayedWill, Lasting, is_for_several};
 
 /// The user property that the engine gives to every message, and every will, of a client.
 const PUBLISHER: &str = "x-mqtt-client-id";
@@ -101,6 +100,7 @@ impl Desk {
                 _ => (None, session.will_message),
             };
             link.set_will(now);
+            let later = later.map(|will| DelayedWill { will, device: link.device(), rights: link.rights() });
             self.ledger.set_delayed_will(client, later);
         }
         self.forget(forget, None).await;
@@ -176,7 +176,7 @@ impl Desk {
     }
 
     /// The will, and what its client could do when it connected.
-    pub(super) fn take_delayed_will(&self, client: &str) -> Option<(WillMessage, Rights)> {
+    pub(super) fn take_delayed_will(&self, client: &str) -> Option<DelayedWill> {
         self.ledger.take_delayed_will(client)
     }
 

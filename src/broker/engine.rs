@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use mqtt5::MqttError;
 use mqtt5::broker::client_handler::ClientHandler;
 use mqtt5::broker::config::BrokerConfig as EngineConfig;
 use mqtt5::broker::resource_monitor::{ResourceLimits, ResourceMonitor};
@@ -17,17 +18,19 @@ use tokio::time::{Instant, sleep, timeout_at};
 use tracing::debug;
 
 use super::BrokerLimits;
+use super::admission::Admission;
 use super::auth::Rules;
 use super::confirm::{Keeping, Ledger};
 use super::desk::Desk;
 use super::disk::Disk;
 use super::events::Events;
 use super::gate::{Gate, GateLimits, TopicLimits};
-use super::link::{End, LINK, Link};
+use super::link::{LINK, Link};
 use super::parked::ParkedLimits;
+use super::refusals::{Refusal, Refusals, Who};
 use crate::mqtt::MarkCopy;
 use crate::ops::clock::now_ms;
-use crate::ops::metrics::{Metric, Metrics};
+use crate::ops::metrics::Metric;
 
 /// MQTT 5 topic aliases per connection; the engine keeps a topic for each.
 const TOPIC_ALIASES: u16 = 32;
@@ -49,11 +52,12 @@ pub(super) struct Engine {
     desk: Arc<Desk>,
     events: Arc<Events>,
     rules: Arc<Rules>,
+    admission: Admission,
     stats: Arc<BrokerStats>,
     monitor: Arc<ResourceMonitor>,
     shutdown: broadcast::Sender<()>,
     pub(super) limits: BrokerLimits,
-    pub(super) metrics: Arc<Metrics>,
+    pub(super) refusals: Arc<Refusals>,
 }
 
 /// What one session's queue may hold.
@@ -71,7 +75,8 @@ pub(super) fn desk(disk: Disk, limits: &BrokerLimits, mark_copy: Option<MarkCopy
 }
 
 impl Engine {
-    pub(super) fn new(events: Arc<Events>, rules: Arc<Rules>, limits: BrokerLimits, metrics: Arc<Metrics>) -> Self {
+    pub(super) fn new(rules: Rules, admission: Admission, limits: BrokerLimits) -> Self {
+        let events = Arc::clone(&rules.events);
         let desk = Arc::clone(&events.desk);
         let (shutdown, _) = broadcast::channel(1);
         let monitor = ResourceMonitor::new(ResourceLimits {
@@ -86,39 +91,28 @@ impl Engine {
             config: Arc::new(engine_config(Arc::clone(&events), &limits)),
             desk,
             events,
-            rules,
+            refusals: Arc::clone(&rules.refusals),
+            rules: Arc::new(rules),
+            admission,
             stats: Arc::new(BrokerStats::new()),
             monitor: Arc::new(monitor),
             shutdown,
             limits,
-            metrics,
         }
     }
 
     /// Serves one client until its connection ends. Its CONNECT must be there by `deadline`; the engine is started
-    /// only then, so that whoever says nothing costs next to nothing.
+    /// only when it is let in, so that whoever says nothing costs next to nothing.
     pub(super) async fn serve<S>(&self, stream: S, peer: SocketAddr, deadline: Instant)
     where
         S: AsyncRead + AsyncWrite + Send + Sync + Unpin + 'static,
     {
         let mut shutdown = self.shutdown.subscribe();
         let link = Link::new(Arc::clone(&self.desk.ledger));
-        let metrics = Arc::clone(&self.metrics);
-        let mut gate = Gate::new(stream, peer, Arc::clone(&link), self.gate_limits(), metrics);
-        let connected = tokio::select! {
-            connected = timeout_at(deadline, gate.connected()) => connected,
+        let mut gate = Gate::new(stream, peer, Arc::clone(&link), self.gate_limits(), Arc::clone(&self.refusals));
+        tokio::select! {
+            opened = self.open(&mut gate, peer, &link, deadline) => if !opened { return },
             _ = shutdown.recv() => return,
-        };
-        match connected {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => {
-                self.metrics.count(Metric::BrokerHandshakesFailed);
-                return debug!(%peer, %error, "connection closed before its CONNECT");
-            }
-            Err(_late) => {
-                self.metrics.count(Metric::BrokerConnectTimeouts);
-                return debug!(%peer, "connection closed: no CONNECT in time");
-            }
         }
         let handler = ClientHandler::new(
             // The one variant that takes a stream of ours.
@@ -137,16 +131,71 @@ impl Engine {
         let served = LINK.scope(Arc::clone(&link), Box::pin(handler.run()));
         let overdue = async {
             until(link.expires_ms().await).await;
-            debug!(%peer, "token has expired");
-            link.end(End::Expired);
+            link.end(Refusal::TokenExpired);
             std::future::pending::<()>().await;
         };
         tokio::select! {
             ended = served => match ended {
                 Ok(()) => debug!(%peer, "connection ended"),
-                Err(error) => debug!(%peer, %error, "connection ended"),
+                Err(error) => self.report(&error, peer, &link),
             },
             () = overdue => {}
+        }
+    }
+
+    /// Waits for the CONNECT and lets the client in. Yields false if that came to nothing, of which everybody was told.
+    async fn open<S>(&self, gate: &mut Gate<S>, peer: SocketAddr, link: &Arc<Link>, deadline: Instant) -> bool
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        match timeout_at(deadline, gate.connected()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                self.refusals.metrics().count(Metric::BrokerHandshakesFailed);
+                debug!(%peer, %error, "connection closed before its CONNECT");
+                return false;
+            }
+            Err(_late) => {
+                self.refusals.tell(Refusal::ConnectTimeout, &Who::at(peer), "");
+                return false;
+            }
+        }
+        let Some(hello) = gate.hello() else {
+            return false;
+        };
+        // On the heap: hashing a password keeps much at hand.
+        let denied = match Box::pin(self.admission.admit(&hello, peer, link)).await {
+            Ok(key) => {
+                gate.admit(&key);
+                return true;
+            }
+            Err(denied) => denied,
+        };
+        gate.refuse(denied.refusal, &denied.detail).await;
+        false
+    }
+
+    /// Tells why the engine ended a connection, if it did and nobody was told.
+    fn report(&self, error: &MqttError, peer: SocketAddr, link: &Link) {
+        debug!(%peer, %error, "connection ended");
+        let refusal = match error {
+            MqttError::KeepAliveTimeout => Refusal::KeepAlive,
+            MqttError::Timeout => Refusal::NotReading,
+            MqttError::PacketTooLarge { .. } => Refusal::PacketSize,
+            MqttError::ProtocolError(_)
+            | MqttError::MalformedPacket(_)
+            | MqttError::InvalidTopicName(_)
+            | MqttError::InvalidTopicFilter(_)
+            | MqttError::InvalidPacketType(_)
+            | MqttError::InvalidQoS(_)
+            | MqttError::InvalidReasonCode(_)
+            | MqttError::InvalidPropertyId(_)
+            | MqttError::DuplicatePropertyId(_) => Refusal::Malformed,
+            _ => return,
+        };
+        if link.note_end() {
+            let who = link.who().unwrap_or_else(|| Who::at(peer));
+            self.refusals.tell(refusal, &who, error);
         }
     }
 

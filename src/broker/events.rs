@@ -9,7 +9,7 @@ use mqtt5::QoS;
 use mqtt5::WillMessage;
 use mqtt5::broker::events::{
     BrokerEventHandler, ClientConnectEvent, ClientDisconnectEvent, ClientPublishEvent, ClientSubscribeEvent,
-    ClientUnsubscribeEvent, PublishAction,
+    ClientUnsubscribeEvent, PublishAction, SubAckReasonCode,
 };
 use mqtt5::protocol::v5::reason_codes::ReasonCode;
 use tokio::sync::{mpsc, watch};
@@ -18,6 +18,8 @@ use tokio_util::sync::CancellationToken;
 use super::access::Rights;
 use super::desk::Desk;
 use super::link::{self, InHand, Link};
+use super::refusals::{Refusal, Refusals};
+use super::sessions::DelayedWill;
 use crate::mqtt::{Ack, Change, Inbound, Sighting};
 
 /// The event handler of all connections.
@@ -27,6 +29,7 @@ pub(super) struct Events {
     pub(super) inbound: mpsc::Sender<Inbound>,
     pub(super) readers: watch::Sender<u64>,
     pub(super) sightings: mpsc::Sender<Sighting>,
+    pub(super) refusals: Arc<Refusals>,
     pub(super) stop: CancellationToken,
 }
 
@@ -49,7 +52,7 @@ impl Events {
         self.desk.attach(&event.client_id, &link).await;
         self.wake_publisher();
         // Nothing that the client says is read before this is told.
-        self.tell(link.came(event.client_id)).await;
+        self.tell(link.came()).await;
     }
 
     /// Hands a message to the bridge. The engine goes on at once: the gate holds its acknowledgement back.
@@ -64,7 +67,7 @@ impl Events {
         let Some(link) = link::current() else {
             return PublishAction::Handled;
         };
-        let Some(principal) = link.rights().principal(&event.client_id, &event.topic) else {
+        let Some(principal) = link.rights().principal(link.device(), &event.topic) else {
             return PublishAction::Handled;
         };
         let InHand { expiry, dup } = link.in_hand();
@@ -99,23 +102,23 @@ impl Events {
             && let Some(will) = link.take_will()
             && link.rights().may_publish(&will.topic)
         {
-            self.will(will, &event.client_id, &link.rights()).await;
+            self.will(will, link.device(), &link.rights()).await;
         }
     }
 
     /// The engine publishes a will whose delay is over. `now` are the rights of somebody whom the users file knows; of
     /// others only the session remembers as what they logged in.
     pub(super) async fn delayed_will(&self, client: &str, now: Option<Rights>) {
-        if let Some((will, then)) = self.desk.take_delayed_will(client) {
-            self.will(will, client, &now.unwrap_or(then)).await;
+        if let Some(DelayedWill { will, device, rights }) = self.desk.take_delayed_will(client) {
+            self.will(will, device, &now.unwrap_or(rights)).await;
         }
     }
 
-    async fn will(&self, will: WillMessage, client: &str, rights: &Rights) {
+    async fn will(&self, will: WillMessage, device: Option<Arc<str>>, rights: &Rights) {
         if !is_for_bridge(&will.topic) {
             return;
         }
-        let Some(principal) = rights.principal(client, &will.topic) else {
+        let Some(principal) = rights.principal(device, &will.topic) else {
             return;
         };
         let (ack, _nobody_waits) = Ack::new();
@@ -154,8 +157,12 @@ impl Events {
         }
     }
 
-    async fn subscribed(&self, client: Arc<str>) {
-        self.desk.subscribe(&client).await;
+    async fn subscribed(&self, event: ClientSubscribeEvent) {
+        if let Some(who) = link::current().and_then(|link| link.who()) {
+            let too_many = event.subscriptions.iter().filter(|asked| asked.result == SubAckReasonCode::QuotaExceeded);
+            too_many.for_each(|asked| self.refusals.tell(Refusal::Subscriptions, &who, &asked.topic_filter));
+        }
+        self.desk.subscribe(&event.client_id).await;
         self.wake_publisher();
     }
 
@@ -170,7 +177,7 @@ impl BrokerEventHandler for Events {
     }
 
     fn on_client_subscribe<'a>(&'a self, event: ClientSubscribeEvent) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
-        Box::pin(self.subscribed(event.client_id))
+        Box::pin(self.subscribed(event))
     }
 
     fn on_client_unsubscribe<'a>(

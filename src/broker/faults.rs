@@ -7,6 +7,7 @@
 use bytes::Buf;
 use thiserror::Error;
 
+use super::frames::connect::Protocol;
 use super::frames::fields::{Value, take, take_prefixed, take_properties, take_property};
 use super::frames::{Frame, Version};
 
@@ -62,13 +63,15 @@ pub(super) enum Fault {
     ShareName,
     #[error("bytes behind the last field")]
     Rest,
+    #[error("a CONNECT that cannot be read, or whose flags do not fit together")]
+    Connect,
 }
 
 impl Fault {
     /// The reason code of MQTT 5 (4.13).
     pub(super) fn code(self) -> u8 {
         match self {
-            Self::Identifier | Self::Options | Self::Rest | Self::Property(_) => 0x81,
+            Self::Identifier | Self::Options | Self::Rest | Self::Property(_) | Self::Connect => 0x81,
             Self::ShareName => 0x8f,
             Self::WillTopic => 0x90,
             _ => 0x82,
@@ -79,7 +82,7 @@ impl Fault {
 /// Looks at a packet of a client.
 pub(super) fn check(frame: &Frame, version: Version) -> Result<(), Fault> {
     let judged = match frame.packet_type() {
-        1 => connect(frame.body()),
+        1 => connect(frame),
         3 => publish(frame, version),
         4..=7 => ack(frame.body(), version),
         8 => subscribe(frame.body(), version),
@@ -95,13 +98,13 @@ pub(super) fn check(frame: &Frame, version: Version) -> Result<(), Fault> {
 /// In these, `None` means that the packet cannot be read.
 type Judged = Option<Result<(), Fault>>;
 
-fn connect(mut body: &[u8]) -> Judged {
-    take_prefixed(&mut body)?;
-    let version = match body.try_get_u8().ok()? {
-        4 => Version::V311,
-        5 => Version::V5,
-        _ => return None,
+fn connect(frame: &Frame) -> Judged {
+    let Protocol::Known(version) = frame.protocol() else {
+        return None;
     };
+    let mut body = frame.body();
+    take_prefixed(&mut body)?;
+    let _level = body.try_get_u8().ok()?;
     let flags = body.try_get_u8().ok()?;
     let _keep_alive = take(&mut body, 2)?;
     if let Err(fault) = properties(&mut body, version, OF_CONNECT)? {

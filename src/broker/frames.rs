@@ -9,10 +9,11 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use thiserror::Error;
 
 use fields::{
-    Varint, find_property, put_varint, skip_properties, take, take_prefixed, take_properties, take_property,
-    take_varint,
+    Varint, find_property, put_prefixed, put_varint, skip_properties, take, take_prefixed, take_properties,
+    take_property, take_varint,
 };
 
+pub(super) mod connect;
 pub(super) mod fields;
 
 /// A remaining length has four bytes at most (MQTT 5, 1.5.5).
@@ -24,17 +25,19 @@ const PREFIX_BYTES: usize = 2;
 /// The length of a packet identifier.
 const ID_BYTES: usize = 2;
 /// Packet types.
+const CONNACK: u8 = 2;
 const PUBACK: u8 = 4;
 const PUBCOMP: u8 = 7;
 const DISCONNECT: u8 = 14;
 /// The flag of a PUBLISH that says that it was sent before (MQTT 5, 3.3.1.1).
 const DUP_FLAG: u8 = 0x08;
-/// The flag of a CONNECT that says that it has a will (MQTT 5, 3.1.2.5).
-const WILL_FLAG: u8 = 0x04;
+/// Flags and reason code of a CONNACK.
+const CONNACK_HEAD: usize = 2;
 /// Properties of MQTT 5.
 const MESSAGE_EXPIRY: u8 = 0x02;
 const RECEIVE_MAXIMUM: u8 = 0x21;
-const MAXIMUM_PACKET_SIZE: u8 = 0x27;
+const REASON_STRING: u8 = 0x1f;
+const ASSIGNED_CLIENT_ID: u8 = 0x12;
 
 /// Why a byte stream is not MQTT. Always the peer's fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
@@ -65,6 +68,7 @@ pub(super) enum Kind {
     Subscribe,
     Unsubscribe,
     PingResp,
+    Disconnect,
     Other,
 }
 
@@ -73,26 +77,6 @@ pub(super) enum Kind {
 pub(super) struct Frame {
     bytes: Bytes,
     header: usize,
-}
-
-/// What the gate reads of a CONNECT.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Connect {
-    pub(super) version: Version,
-    /// Seconds after which a client that was silent speaks; 0 if it need not.
-    pub(super) keep_alive: u16,
-    /// The biggest packet that the client takes.
-    pub(super) max_packet: Option<u32>,
-    pub(super) naming: Naming,
-}
-
-/// Who chose the client id.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Naming {
-    /// The client.
-    Chosen,
-    /// The engine, because the client left it empty.
-    Assigned,
 }
 
 /// What the gate reads of a PUBLISH.
@@ -189,6 +173,7 @@ impl Frame {
             8 => Kind::Subscribe,
             10 => Kind::Unsubscribe,
             13 => Kind::PingResp,
+            14 => Kind::Disconnect,
             _ => Kind::Other,
         }
     }
@@ -253,23 +238,36 @@ impl Frame {
         }
     }
 
-    /// The fields of a CONNECT; none if it is malformed or of an unknown version, which is for the engine to refuse.
-    pub(super) fn connect(&self) -> Option<Connect> {
-        let mut body = self.body();
-        take_prefixed(&mut body)?;
-        let version = match body.try_get_u8().ok()? {
-            4 => Version::V311,
-            5 => Version::V5,
-            _ => return None,
+    /// A CONNACK of MQTT 5 that names the client id that the broker gave; unchanged if it is malformed.
+    pub(super) fn with_assigned_client_id(&self, client: &str) -> Self {
+        self.with_property(CONNACK_HEAD, ASSIGNED_CLIENT_ID, client).unwrap_or_else(|| self.clone())
+    }
+
+    /// The same CONNACK, DISCONNECT or acknowledgement of MQTT 5, which says why in words. Unchanged if it has words of
+    /// its own or is malformed.
+    pub(super) fn with_reason_string(&self, reason: &str) -> Self {
+        let head = match self.packet_type() {
+            DISCONNECT => 1,
+            CONNACK => CONNACK_HEAD,
+            _ => ID_BYTES + 1,
         };
-        let _flags = body.try_get_u8().ok()?;
-        let keep_alive = body.try_get_u16().ok()?;
-        let max_packet = match version {
-            Version::V311 => None,
-            Version::V5 => find_property(&mut body, MAXIMUM_PACKET_SIZE)?,
-        };
-        let naming = if take_prefixed(&mut body)?.is_empty() { Naming::Assigned } else { Naming::Chosen };
-        Some(Connect { version, keep_alive, max_packet, naming })
+        if self.body().len() > head + 1 {
+            return self.clone();
+        }
+        self.with_property(head, REASON_STRING, reason).unwrap_or_else(|| self.clone())
+    }
+
+    /// The same packet with one more property. `head` is what comes before the properties.
+    fn with_property(&self, head: usize, id: u8, text: &str) -> Option<Self> {
+        let mut rest = self.body();
+        let head = take(&mut rest, head)?;
+        let properties = if rest.is_empty() { rest } else { take_properties(&mut rest)? };
+        let mut added = BytesMut::with_capacity(1 + PREFIX_BYTES + text.len());
+        added.put_u8(id);
+        put_prefixed(&mut added, text.as_bytes());
+        let mut length = BytesMut::with_capacity(MAX_LENGTH_BYTES);
+        put_varint(&mut length, properties.len() + added.len());
+        Some(Self::of(self.bytes[0], &[head, &length, properties, &added, rest]))
     }
 
     /// The reason code of an acknowledgement; 0 if it leaves it out.
@@ -277,24 +275,14 @@ impl Frame {
         self.body().get(2).copied().unwrap_or_default()
     }
 
+    /// The reason code of a DISCONNECT; 0 if it leaves it out.
+    pub(super) fn reason(&self) -> u8 {
+        self.body().first().copied().unwrap_or_default()
+    }
+
     /// Whether a CONNACK says yes.
     pub(super) fn accepts(&self) -> bool {
         self.body().get(1) == Some(&0)
-    }
-
-    /// The topic of the will in a CONNECT, if there is one and it can be told.
-    pub(super) fn will_topic(&self, version: Version) -> Option<&[u8]> {
-        let mut body = self.body();
-        take_prefixed(&mut body)?;
-        let _level = body.try_get_u8().ok()?;
-        if body.try_get_u8().ok()? & WILL_FLAG == 0 {
-            return None;
-        }
-        let _keep_alive = body.try_get_u16().ok()?;
-        skip_properties(&mut body, version)?;
-        let _client = take_prefixed(&mut body)?;
-        skip_properties(&mut body, version)?;
-        take_prefixed(&mut body)
     }
 
     /// The packet identifier of a SUBSCRIBE or UNSUBSCRIBE and the places of its topic filters, without their lengths.

@@ -22,7 +22,6 @@
 //! topics (`judge`), the rate of publications (`pace`), the time for which a socket may take nothing (`out`). Whoever
 //! has to go is told why, where the protocol has a word for it.
 
-use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -35,8 +34,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::acks::{Acks, Release};
 use super::faults;
-use super::frames::{Frame, Framer, Kind, Version};
-use super::link::{End, Link};
+use super::frames::{Frame, Framer, Kind};
+use super::link::Link;
+use super::refusals::{Refusal, Refusals};
 use crate::ops::metrics::{Metric, Metrics};
 use farewell::{Farewell, closed, not_mqtt};
 pub(super) use judge::TopicLimits;
@@ -47,6 +47,7 @@ use pulse::{PINGREQ, Pulse, Waiting};
 
 mod farewell;
 mod judge;
+mod opening;
 mod out;
 mod outward;
 mod pace;
@@ -56,8 +57,6 @@ mod pulse;
 const READ_CHUNK: usize = 8 * 1024;
 /// How much may wait for the socket before the engine is told to wait.
 const OUT_LIMIT: usize = 64 * 1024;
-/// First byte of a DISCONNECT.
-const DISCONNECT: u8 = 0xe0;
 /// The biggest CONNECT: whoever has not shown who they are gets no room for more.
 const CONNECT_LIMIT: usize = 64 * 1024;
 
@@ -80,6 +79,7 @@ pub(super) struct Gate<S> {
     link: Arc<Link>,
     limits: GateLimits,
     metrics: Arc<Metrics>,
+    refusals: Arc<Refusals>,
     incoming: Framer,
     /// The next packet for the engine: the CONNECT, or a PUBLISH for which there is no room yet.
     next: Option<Frame>,
@@ -91,7 +91,7 @@ pub(super) struct Gate<S> {
     /// Publications at QoS 0 in `out`.
     unwritten: Vec<u64>,
     /// Set once the connection has been ended by us: nothing passes any more.
-    ended: Option<End>,
+    ended: Option<Refusal>,
     brake: Brake,
     /// From the CONNECT on.
     pulse: Option<Pulse>,
@@ -99,13 +99,20 @@ pub(super) struct Gate<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
-    pub(super) fn new(stream: S, peer: SocketAddr, link: Arc<Link>, limits: GateLimits, metrics: Arc<Metrics>) -> Self {
+    pub(super) fn new(
+        stream: S,
+        peer: SocketAddr,
+        link: Arc<Link>,
+        limits: GateLimits,
+        refusals: Arc<Refusals>,
+    ) -> Self {
         Self {
             stream,
             peer,
             link,
             limits,
-            metrics,
+            metrics: Arc::clone(refusals.metrics()),
+            refusals,
             incoming: Framer::new(limits.packet.min(CONNECT_LIMIT)),
             next: None,
             in_hand: Bytes::new(),
@@ -120,47 +127,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
         }
     }
 
-    /// Waits for the CONNECT. The engine need not be started for anybody who sends none.
-    ///
-    /// # Errors
-    ///
-    /// If something else comes, or a CONNECT that is over a limit.
-    pub(super) async fn connected(&mut self) -> io::Result<()> {
-        poll_fn(|cx| self.poll_connected(cx)).await
-    }
-
-    fn poll_connected(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.farewell.is_some() {
-            return self.poll_farewell(cx).map(Err);
-        }
-        let connect = loop {
-            match self.incoming.next_frame().map_err(not_mqtt)? {
-                Some(frame) if frame.kind() == Kind::Connect => break frame,
-                Some(_) => return Poll::Ready(Err(closed("the first packet is not a CONNECT"))),
-                None if ready!(self.poll_fill(cx))? == 0 => return Poll::Ready(Err(closed("the client hung up"))),
-                None => {}
-            }
-        };
-        self.incoming.set_limit(self.limits.packet);
-        self.pulse = Some(Pulse::new(connect.connect().map_or(0, |connect| connect.keep_alive)));
-        self.link.saw_connect(&connect);
-        if let Err(fault) = faults::check(&connect, self.link.version()) {
-            self.take_leave(&judge::refused(self.link.version(), fault.code()), "the CONNECT breaks a rule");
-            return self.poll_farewell(cx).map(Err);
-        }
-        match judge(connect, self.link.version(), &self.limits.topics) {
-            Verdict::End(words) => {
-                self.metrics.count(Metric::BrokerTopicsRefused);
-                self.take_leave(&words, "the topic of the will is over a limit");
-                self.poll_farewell(cx).map(Err)
-            }
-            Verdict::Pass(frame) | Verdict::Trimmed(frame) | Verdict::Refuse(frame) => {
-                self.next = Some(frame);
-                Poll::Ready(Ok(()))
-            }
-        }
-    }
-
     /// Lets go the acknowledgements whose word has come, and gives the socket what it takes. Each of the poll functions
     /// does this first: the engine always has at least one of them going, whose waker then also hears the next word.
     fn poll_advance(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
@@ -168,8 +134,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
         while let Poll::Ready(release) = self.acks.poll_release(cx, version) {
             match release {
                 Release::Send(frame) => self.out.push(&frame),
-                Release::Nothing => {}
+                Release::Full(answer) => {
+                    self.tell(Refusal::Quota, "");
+                    self.out.push(&answer.unwrap_or_default());
+                }
                 Release::Unsafe => {
+                    self.tell_end(Refusal::NotStored, "");
                     // What was released before may still leave, as far as the socket takes it at once.
                     let _ = self.poll_out(cx)?;
                     return Err(closed("a message could not be made safe"));
@@ -179,7 +149,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
         match self.link.poll_ending(cx) {
             None => {}
             // First what the client has a right to know: which of the messages before are safe.
-            Some(End::Denied) if self.acks.len() > 0 || self.poll_out(cx)?.is_pending() => {}
+            Some(Refusal::PublishDenied) if self.acks.len() > 0 || self.poll_out(cx)?.is_pending() => {}
             Some(end) => return Err(self.end(cx, end)?),
         }
         match self.poll_out(cx) {
@@ -189,14 +159,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
     }
 
     /// Says goodbye, as far as the socket takes it at once. Yields what the engine is told.
-    fn end(&mut self, cx: &mut Context<'_>, end: End) -> io::Result<io::Error> {
-        let first_time = self.ended.replace(end).is_none();
-        if first_time
-            && let Some(reason) = end.reason()
-            && self.link.version() == Version::V5
-            && self.link.has_begun()
-        {
-            self.out.push(&[DISCONNECT, 1, reason]);
+    fn end(&mut self, cx: &mut Context<'_>, end: Refusal) -> io::Result<io::Error> {
+        if self.ended.replace(end).is_none() {
+            self.tell_end(end, "");
+            if self.link.has_begun() {
+                self.out.push(&self.last_words(end, end.code(), end.rule()));
+            }
         }
         let _ = self.poll_out(cx)?;
         Ok(ended())
@@ -211,7 +179,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
                 Poll::Ready(Ok(()))
             }
             Err(OutError::Stalled) => {
-                self.metrics.count(Metric::BrokerStalled);
+                self.tell_end(Refusal::NotReading, "");
                 Poll::Ready(Err(closed("the client does not read")))
             }
             Err(OutError::Io(error)) => Poll::Ready(Err(error)),
@@ -255,21 +223,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
                 self.next = Some(frame);
                 return Poll::Pending;
             }
-            let verdict = judge(frame, self.link.version(), &self.limits.topics);
-            if !matches!(verdict, Verdict::Pass(_)) {
-                self.metrics.count(Metric::BrokerTopicsRefused);
-            }
-            let passed = match verdict {
-                Verdict::Pass(frame) | Verdict::Trimmed(frame) => frame,
-                Verdict::Refuse(answer) => {
-                    self.acks.push(&answer, None);
-                    self.poll_advance(cx)?;
-                    continue;
-                }
-                Verdict::End(words) => {
-                    self.take_leave(&words, "topics or filters are over a limit");
+            let Some(passed) = self.pass_in(frame) else {
+                if self.farewell.is_some() {
                     return self.poll_farewell(cx).map(Err);
                 }
+                self.poll_advance(cx)?;
+                continue;
             };
             if passed.exactly_once_id().is_some_and(|id| self.acks.repeats(id)) {
                 self.poll_advance(cx)?;
@@ -277,6 +236,28 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
             }
             self.watch_incoming(&passed);
             return Poll::Ready(Ok(Some(passed.into_bytes())));
+        }
+    }
+
+    /// What the engine gets of a packet; nothing if it is refused, or if the connection has to end for it.
+    fn pass_in(&mut self, frame: Frame) -> Option<Frame> {
+        match judge(frame, self.link.version(), &self.limits.topics) {
+            Verdict::Pass(frame) => Some(frame),
+            Verdict::Trimmed(frame) => {
+                self.tell(Refusal::TopicLimit, "a filter");
+                Some(frame)
+            }
+            Verdict::Refuse(answer, refusal) => {
+                self.tell(refusal, "");
+                if let Some(answer) = answer {
+                    self.acks.push(&self.explained(answer, refusal.rule()), None);
+                }
+                None
+            }
+            Verdict::End(refusal) => {
+                self.cut(refusal, "");
+                None
+            }
         }
     }
 
@@ -297,7 +278,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let mut chunk = [0; READ_CHUNK];
         let mut buffer = ReadBuf::new(&mut chunk);
-        ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer))?;
+        if let Err(error) = ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer)) {
+            // A stream below ours says so of what it cannot read: see `listen::ws`.
+            if error.kind() == io::ErrorKind::InvalidData {
+                self.tell_end(Refusal::Malformed, &error);
+            }
+            return Poll::Ready(Err(error));
+        }
         self.incoming.push(buffer.filled());
         Poll::Ready(Ok(buffer.filled().len()))
     }

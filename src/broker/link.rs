@@ -14,10 +14,16 @@ use tokio::sync::{SetOnce, oneshot};
 
 use super::access::Rights;
 use super::confirm::{Ledger, mark};
-use super::frames::{Connect, Frame, Naming, Version};
+use super::frames::connect::Connect;
+use super::frames::{Frame, Version};
 use super::identity::{Caller, Identity, Place};
+use super::refusals::{Refusal, Who};
 use super::turns::Turn;
 use crate::mqtt::{AckWord, Change, MarkCopy, Sighting};
+
+mod naming;
+
+pub(super) use naming::{ChosenBy, Name};
 
 /// The number of the last connection of this process.
 static LAST: AtomicU64 = AtomicU64::new(0);
@@ -47,13 +53,19 @@ pub(super) struct Link {
 #[derive(Debug, Default)]
 struct State {
     connect: Option<Connect>,
+    /// For the lines of what is refused.
+    who: Option<Who>,
     start: Option<Start>,
     publish_rate: Option<NonZeroU32>,
+    /// The key of the session.
     client: Option<Arc<str>>,
+    name: Option<Name>,
     rights: Rights,
     /// On the roster, as long as the connection lives.
     place: Option<Place>,
-    end: Option<End>,
+    end: Option<Refusal>,
+    /// It was told why the connection ends.
+    end_told: bool,
     /// The task of the connection, which has to see the end and the nudge.
     waker: Option<Waker>,
     /// That the connection began, as the bridge was told, until it is told of the end.
@@ -107,32 +119,6 @@ pub(super) enum Passing {
     },
 }
 
-/// Why we end a connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum End {
-    /// A message was denied whose sender speaks MQTT 3.1.1, which has no other word for it ([MQTT-3.3.5-2]).
-    Denied,
-    /// The token is over.
-    Expired,
-    /// The users file does not say any more that the client may be here.
-    Revoked,
-}
-
-impl End {
-    /// The reason code of the DISCONNECT in MQTT 5.
-    pub(super) fn reason(self) -> Option<u8> {
-        /// "Administrative action".
-        const ADMINISTRATIVE_ACTION: u8 = 0x98;
-        /// "Maximum connect time": the time for which the connection was authorised is over.
-        const MAXIMUM_CONNECT_TIME: u8 = 0xa0;
-        match self {
-            Self::Denied => None,
-            Self::Expired => Some(MAXIMUM_CONNECT_TIME),
-            Self::Revoked => Some(ADMINISTRATIVE_ACTION),
-        }
-    }
-}
-
 impl Link {
     pub(super) fn new(ledger: Arc<Ledger>) -> Arc<Self> {
         Arc::new(Self {
@@ -167,6 +153,9 @@ impl Link {
         }
         let mut state = self.lock();
         state.rights = caller.rights();
+        if let (Rights::Known(identity), Some(who)) = (&state.rights, &state.who) {
+            state.who = Some(who.as_user(&identity.user));
+        }
         state.place = place;
     }
 
@@ -188,11 +177,12 @@ impl Link {
         *self.expires_ms.wait().await
     }
 
-    /// Ends the connection: at once, or after [`End::Denied`] as soon as the acknowledgements that are held have left.
-    pub(super) fn end(&self, end: End) {
+    /// Ends the connection: at once, or because a message was denied ([MQTT-3.3.5-2] has no other word for it in 3.1.1) as
+    /// soon as the acknowledgements that are held have left.
+    pub(super) fn end(&self, end: Refusal) {
         let mut state = self.lock();
         // To be thrown out is the stronger one.
-        if state.end.is_none_or(|before| before == End::Denied) {
+        if state.end.is_none_or(|before| before == Refusal::PublishDenied) {
             state.end = Some(end);
         }
         if let Some(waker) = state.waker.take() {
@@ -201,12 +191,12 @@ impl Link {
     }
 
     /// Whether the connection is to end.
-    pub(super) fn ending(&self) -> Option<End> {
+    pub(super) fn ending(&self) -> Option<Refusal> {
         self.lock().end
     }
 
     /// As [`Self::ending`], and wakes the task of `cx` should it change.
-    pub(super) fn poll_ending(&self, cx: &Context<'_>) -> Option<End> {
+    pub(super) fn poll_ending(&self, cx: &Context<'_>) -> Option<Refusal> {
         let mut state = self.lock();
         if !state.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
             state.waker = Some(cx.waker().clone());
@@ -231,16 +221,6 @@ impl Link {
 
     pub(super) fn set_publish_rate(&self, rate: Option<NonZeroU32>) {
         self.lock().publish_rate = rate;
-    }
-
-    /// Who chose the client id.
-    pub(super) fn naming(&self) -> Naming {
-        self.lock().connect.map_or(Naming::Chosen, |connect| connect.naming)
-    }
-
-    pub(super) fn saw_connect(&self, connect: &Frame) {
-        let unknown = Connect { version: Version::V5, keep_alive: 0, max_packet: None, naming: Naming::Chosen };
-        self.lock().connect = Some(connect.connect().unwrap_or(unknown));
     }
 
     /// The CONNACK that goes out says how the session begins.
@@ -270,16 +250,18 @@ impl Link {
         }
     }
 
-    /// Names the client. Nothing is delivered to it before.
+    /// Names the session. Nothing is delivered to it before.
     pub(super) fn identify(&self, client: Arc<str>) {
         self.lock().client = Some(client);
     }
 
-    /// The connection is about to serve `client`: what the bridge is to be told, if anything.
-    pub(super) fn came(&self, client: Arc<str>) -> Option<Sighting> {
+    /// The connection is about to be served: what the bridge is to be told, if anything.
+    pub(super) fn came(&self) -> Option<Sighting> {
         let Identity { user, role } = self.identity()?;
-        let came = Sighting { user, role, client, connection: self.number, change: Change::Came };
-        self.lock().told = Some(came.clone());
+        let mut state = self.lock();
+        let Name { client, device, .. } = state.name.clone()?;
+        let came = Sighting { user, role, client, device: device?, connection: self.number, change: Change::Came };
+        state.told = Some(came.clone());
         Some(came)
     }
 
@@ -292,6 +274,11 @@ impl Link {
     /// The will that is published when the connection breaks.
     pub(super) fn set_will(&self, will: Option<WillMessage>) {
         self.lock().will = will;
+    }
+
+    /// Whether a message on `topic` may be the will.
+    pub(super) fn has_will_on(&self, topic: &str) -> bool {
+        self.lock().will.as_ref().is_some_and(|will| will.topic == topic)
     }
 
     pub(super) fn take_will(&self) -> Option<WillMessage> {

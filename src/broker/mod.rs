@@ -3,8 +3,9 @@
 //! An engine (`mqtt5`) speaks the protocol; this folder decides. It accepts the connections, stands between each socket
 //! and the engine (`gate`), turns the engine's events into [`Inbound`](crate::mqtt::Inbound) messages (`events`),
 //! delivers the bridge's publications and knows which of them arrived (`confirm`, `sessions`), finds out who somebody is
-//! (`identity`) and says who may write and read what (`access`, asked through `auth`). It moves topics and bytes and knows
-//! no word of the chat but those that the access rules name.
+//! (`identity`, asked by `admission`), says who may write and read what (`access`, asked through `auth`), and why somebody
+//! is refused or cut off (`refusals`). It moves topics and bytes and knows no word of the chat but those that the access
+//! rules name.
 //!
 //! What the bridge may rely on:
 //!
@@ -18,6 +19,7 @@
 //! * What comes in on `{user}/...` comes from that user, unless anonymous clients are allowed, and says who that is
 //!   ([`Principal`](crate::mqtt::Principal)): by the log-in of the connection, of a will by that of who left it. Nobody is delivered what
 //!   [`access`] does not let them read, and who may not read a publication is no reader of it.
+//! * A session belongs to a user and a client id. Only the engine knows it by one key ([`identity`]).
 //! * A will on a topic of the bridge comes in like any message, when the engine publishes it.
 //! * Each connection of somebody who logged in is told when it begins, before anything it says, and once when it ends,
 //!   before its will ([`Sighting`](crate::mqtt::Sighting)). A DISCONNECT with reason 0 is a goodbye; every other end,
@@ -34,6 +36,7 @@
 
 pub mod access;
 mod acks;
+mod admission;
 mod auth;
 mod confirm;
 mod desk;
@@ -42,6 +45,7 @@ mod engine;
 mod events;
 mod faults;
 mod filters;
+mod former_keys;
 mod frames;
 mod gate;
 pub mod identity;
@@ -50,11 +54,13 @@ mod listen;
 mod outgoing;
 mod parked;
 mod readers;
+mod refusals;
 mod seats;
 mod sessions;
 mod settings;
 mod turns;
 
+pub use refusals::TARGET as REFUSALS;
 pub use settings::{BrokerConfig, BrokerLimits, JwtConfig, Listen, TlsFiles};
 
 use std::collections::HashSet;
@@ -196,24 +202,32 @@ impl Broker {
         let Outlet { inbound, publish, former, door, readers, clients, sightings } = outlet;
         let Surroundings { metrics, reload, mark_copy } = surroundings;
         let (disk, past) = Disk::open(data.as_deref(), engine::queues(&limits)).await?;
+        former_keys::adopt(&disk).await;
         let desk = Arc::new(engine::desk(disk, &limits, mark_copy));
         let unconfirmed = Arc::new(Semaphore::new(limits.unconfirmed));
         recover(&desk, &limits).await?;
         desk.restore(past, |user| doorman.rights_of(user)).await;
         claims(&desk, former, past, &unconfirmed, &stop).await;
 
-        let events =
-            Arc::new(events::Events { desk: Arc::clone(&desk), inbound, readers, sightings, stop: stop.clone() });
-        let sessions = limits.sessions;
-        let rules = auth::Rules {
+        let refusals = Arc::new(refusals::Refusals::new(metrics));
+        let events = Arc::new(events::Events {
+            desk: Arc::clone(&desk),
+            inbound,
+            readers,
+            sightings,
+            refusals: Arc::clone(&refusals),
+            stop: stop.clone(),
+        });
+        let admission = admission::Admission {
             doorman: Arc::clone(&doorman),
-            sessions,
+            ledger: Arc::clone(&desk.ledger),
+            sessions: limits.sessions,
             turns: Arc::default(),
             publish_rate: NonZeroU32::new(limits.publish_rate),
-            events: Arc::clone(&events),
-            metrics: Arc::clone(&metrics),
+            refusals: Arc::clone(&refusals),
         };
-        let engine = Arc::new(engine::Engine::new(events, Arc::new(rules), limits, metrics));
+        let rules = auth::Rules { doorman: Arc::clone(&doorman), events, refusals };
+        let engine = Arc::new(engine::Engine::new(rules, admission, limits));
 
         door.send_replace(Door::Open);
         info!(addresses = ?listeners.addresses(), "broker is open");

@@ -29,8 +29,7 @@ pub(super) struct Session {
     rights: Rights,
     readers: Vec<Reader>,
     lasting: Lasting,
-    /// The will that is published some time after the connection broke.
-    delayed_will: Option<WillMessage>,
+    delayed_will: Option<DelayedWill>,
     /// Copies that are not confirmed, in the order in which they were queued.
     copies: VecDeque<Held>,
     /// Copies of an earlier run that were taken over. The engine sends them before all others.
@@ -38,6 +37,16 @@ pub(super) struct Session {
     /// What else the engine has from an earlier run: marks, in the order in which it will send it. After a crash these
     /// copies may have been acknowledged already.
     left: Vec<u64>,
+}
+
+/// A will that the engine publishes some time after the connection broke.
+#[derive(Debug)]
+pub(super) struct DelayedWill {
+    pub(super) will: WillMessage,
+    /// Which of its user's devices left it.
+    pub(super) device: Option<Arc<str>>,
+    /// What its client could do when it connected.
+    pub(super) rights: Rights,
 }
 
 /// Whether a session outlives its connection.
@@ -126,12 +135,12 @@ impl Session {
         self.left = left;
     }
 
-    pub(super) fn set_delayed_will(&mut self, will: Option<WillMessage>) {
+    pub(super) fn set_delayed_will(&mut self, will: Option<DelayedWill>) {
         self.delayed_will = will;
     }
 
-    pub(super) fn take_delayed_will(&mut self) -> Option<(WillMessage, Rights)> {
-        self.delayed_will.take().map(|will| (will, self.rights.clone()))
+    pub(super) fn take_delayed_will(&mut self) -> Option<DelayedWill> {
+        self.delayed_will.take()
     }
 
     /// Forgets the copies of a publication. Yields the mark of each, if the session is away.

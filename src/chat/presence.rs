@@ -26,13 +26,6 @@ pub const DEFAULT_DEVICE: &str = "default";
 /// The broker publishes a will at once; one that is to wait is withdrawn when its client returns.
 pub const LATE_WILL_MS: u64 = 5_000;
 
-/// The device of a client id, `{user}` or `{user}:{dev}`. A part behind the colon that is no legal name of a device
-/// counts as a device all the same; it has no topic on which it could say something.
-#[must_use]
-pub fn device_of(client: &str) -> &str {
-    client.split_once(':').map_or(DEFAULT_DEVICE, |(_, device)| device)
-}
-
 /// How a connection ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {

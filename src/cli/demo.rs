@@ -9,6 +9,7 @@ use super::args::{DemoArgs, TransportArg};
 use super::sim::DEFAULT_SENDER;
 use super::{UsageError, stop_on_signals};
 use crate::app::{self, Addresses, AppError, Signals};
+use crate::broker::REFUSALS;
 use crate::config::{Broker, Ccs, Fcm, Listen, Loaded, Ops, Routes, Settings, Store, Transport};
 use crate::ops::logs;
 use crate::secret::Secret;
@@ -40,7 +41,7 @@ pub(super) async fn run(args: DemoArgs) -> anyhow::Result<()> {
     if let (true, Some(address)) = (args.anonymous, exposed) {
         return Err(UsageError(format!("{address}: with --anonymous the demo listens on loopback only")).into());
     }
-    logs::init_with_story(&args.log).map_err(|e| UsageError(e.to_string()))?;
+    logs::init_with_story(&args.log, REFUSALS).map_err(|e| UsageError(e.to_string()))?;
     let folder = Folder::make()?;
     let stop = stop_on_signals()?;
     let (sim_ready, sim) = oneshot::channel();

@@ -147,6 +147,8 @@ pub struct Sighting {
     pub role: Role,
     /// The MQTT client id.
     pub client: Arc<str>,
+    /// Which of the user's devices the client id names.
+    pub device: Arc<str>,
     /// The connection. Numbers are never used twice within a process; at a take-over the new connection may be told
     /// before the end of the old one.
     pub connection: u64,

@@ -45,13 +45,15 @@ pub fn init(level: &str, format: Format) -> Result<(), FilterError> {
     Ok(())
 }
 
-/// The same, and each step of each message as a line on standard output.
+/// The same, and each step of each message as a line on standard output; and whom the broker refused, which it tells
+/// under the target `refusals`.
 ///
 /// # Errors
 /// When the filter is not understood.
-pub fn init_with_story(level: &str) -> Result<(), FilterError> {
+pub fn init_with_story(level: &str, refusals: &'static str) -> Result<(), FilterError> {
     let log = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_filter(filter(level)?);
-    let story = StoryLines.with_filter(Targets::new().with_target(TARGET, tracing::Level::DEBUG));
+    let told = Targets::new().with_target(TARGET, tracing::Level::DEBUG).with_target(refusals, tracing::Level::INFO);
+    let story = StoryLines { refusals }.with_filter(told);
     let _ = tracing_subscriber::registry().with(log).with(story).try_init();
     Ok(())
 }

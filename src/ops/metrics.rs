@@ -3,11 +3,13 @@
 mod cell;
 mod transports;
 
-use cell::{Cell, Kind};
-use prometheus::{Encoder, Registry, TextEncoder};
+use cell::{Cell, Kind, UNIQUE, WELL_FORMED};
+use prometheus::{Encoder, IntCounterVec, Opts, Registry, TextEncoder};
 use std::collections::BTreeMap;
 use transports::Transports;
 
+/// Clients refused or cut off, by reason.
+const CLIENTS_REFUSED: &str = "bridge_broker_refusals_total";
 /// How the names of metrics begin that only the embedded broker counts.
 const OF_BROKER: &[&str] = &[
     "bridge_broker_",
@@ -290,6 +292,7 @@ pub struct Metrics {
     registry: Registry,
     cells: Vec<Cell>,
     transports: Transports,
+    clients_refused: IntCounterVec,
 }
 
 impl Metrics {
@@ -313,7 +316,8 @@ impl Metrics {
             .map(|&(_, name, kind, help)| Cell::new(shown(name).then_some(&registry), name, kind, help))
             .collect();
         let transports = Transports::new(&registry);
-        Self { registry, cells, transports }
+        let clients_refused = clients_refused(shown(CLIENTS_REFUSED).then_some(&registry));
+        Self { registry, cells, transports, clients_refused }
     }
 
     /// Adds one to a counter.
@@ -353,6 +357,17 @@ impl Metrics {
         self.transports.set_up(transport, up);
     }
 
+    /// Counts clients that the embedded broker refused or cut off, by its reason.
+    pub fn client_refused(&self, reason: &'static str, by: u64) {
+        self.clients_refused.with_label_values(&[reason]).inc_by(by);
+    }
+
+    /// How many were refused for a reason since the start.
+    #[must_use]
+    pub fn clients_refused(&self, reason: &'static str) -> u64 {
+        self.clients_refused.with_label_values(&[reason]).get()
+    }
+
     /// The present value.
     #[must_use]
     pub fn get(&self, metric: Metric) -> u64 {
@@ -387,6 +402,16 @@ impl std::fmt::Debug for Metrics {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Metrics").finish_non_exhaustive()
     }
+}
+
+/// The counter of clients refused by the embedded broker. Without a registry it counts and is not shown.
+fn clients_refused(registry: Option<&Registry>) -> IntCounterVec {
+    let opts = Opts::new(CLIENTS_REFUSED, "Clients of the embedded broker refused or cut off");
+    let refused = IntCounterVec::new(opts, &["reason"]).expect(WELL_FORMED);
+    if let Some(registry) = registry {
+        registry.register(Box::new(refused.clone())).expect(UNIQUE);
+    }
+    refused
 }
 
 #[cfg(test)]

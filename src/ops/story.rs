@@ -14,12 +14,15 @@ use tracing_subscriber::layer::Context;
 pub const TARGET: &str = "story";
 
 /// A layer that prints [`TARGET`] events to standard output as `HH:MM:SS.mmm sentence  key=value ...`.
-#[derive(Debug, Default)]
-pub struct StoryLines;
+#[derive(Debug)]
+pub struct StoryLines {
+    /// The target of other events that belong to the story: whom the broker refused.
+    pub refusals: &'static str,
+}
 
 impl<S: Subscriber> Layer<S> for StoryLines {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-        if event.metadata().target() != TARGET {
+        if ![TARGET, self.refusals].contains(&event.metadata().target()) {
             return;
         }
         let mut line = Line::default();

@@ -104,7 +104,7 @@ async fn everybody_writes_their_own_part_and_nothing_else() {
                 "eve/self/profile",
                 "_bridge/status",
                 "elsewhere",
-                "$SYS/x",
+                "$other/x",
             ],
         ),
         ("root", &["_bridge/commands"], &["_bridge/status", "root/self/messages", "alice/self/messages"]),

@@ -215,6 +215,7 @@ async fn a_bare_websocket_client_byte_by_byte() {
     let end = ended(stream).await;
     assert_eq!(end[0], 0x88);
     assert_eq!(end[2..4], 1003_u16.to_be_bytes());
+    assert_eq!((world.metrics.clients_refused("malformed"), world.metrics.clients_refused("websocket")), (1, 3));
     world.close().await;
 }
 

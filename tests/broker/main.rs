@@ -5,14 +5,18 @@
 
 mod access;
 mod acks;
+mod bridges;
+mod client_ids;
 mod identity;
 mod limits;
 mod listeners;
+mod log;
 mod mint;
 mod peer;
 mod principals;
 mod publications;
 mod real_clients;
+mod refusals;
 mod sessions;
 mod sightings;
 mod ways;

@@ -1,16 +1,15 @@
 //! Clients that people use, and the log of an ordinary day.
 
-use std::io;
 use std::process::Stdio;
-use std::sync::{Arc, Mutex};
 
-use fcm_mqtt_bridge::mqtt::Outcome;
+use fcm_mqtt_bridge::mqtt::{Outcome, Role};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Command;
 use tokio::task::JoinSet;
 
+use super::log::Log;
 use super::peer::{PUBACK, PUBCOMP, PUBREC, PUBREL, Peer, Seen};
-use super::world::{World, outcome, soon};
+use super::world::{Users, World, outcome, password, soon};
 
 const INBOX: &str = "bal1/others/messages";
 const OUTBOX: &str = "bal1/self/messages";
@@ -83,28 +82,46 @@ async fn mosquitto_pub_and_sub_work_in_both_versions() {
     world.close().await;
 }
 
-/// What is logged, in memory.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl io::Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
+#[tokio::test]
+async fn mosquitto_pub_and_sub_come_with_the_ids_that_they_make_for_themselves() {
+    let users = Users::new(&[("bal1", Role::Bal), ("bal2", Role::Bal)]);
+    let mut world = World::bind(users.config()).await;
+    let port = world.address.port().to_string();
+    let client = |program: &str, user: &str, args: &[&str]| {
+        let mut command = Command::new(program);
+        command.args(["-h", "127.0.0.1", "-p", &port, "-u", user, "-P", &password(user), "-q", "1"]).args(args);
+        command.kill_on_drop(true);
+        command
+    };
+    for version in ["mqttv311", "mqttv5"] {
+        let mut readers = JoinSet::new();
+        for user in ["bal1", "bal2"] {
+            let inbox = format!("{user}/others/messages");
+            let mut reader = client("mosquitto_sub", user, &["-V", version, "-C", "1", "-t", &inbox]);
+            readers.spawn(async move { reader.stdout(Stdio::piped()).output().await.unwrap().stdout });
+        }
+        for user in ["bal1", "bal2"] {
+            let answer = world.publish_to_reader(&format!("{user}/others/messages"), version).await;
+            assert_eq!(outcome(answer).await, Outcome::Confirmed);
+        }
+        while let Some(read) = soon("a reader", readers.join_next()).await {
+            assert_eq!(read.unwrap(), format!("{version}\n").into_bytes());
+        }
+        for user in ["bal1", "bal2"] {
+            let outbox = format!("{user}/self/messages");
+            let mut publisher =
+                client("mosquitto_pub", user, &["-V", version, "-t", &outbox, "-m", "x"]).spawn().unwrap();
+            assert_eq!(world.take().await, (outbox, "x".to_owned()));
+            assert!(soon("the end of it", publisher.wait()).await.unwrap().success());
+        }
     }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
+    world.close().await;
 }
 
 #[tokio::test]
 async fn an_ordinary_day_logs_no_warning() {
     let log = Log::default();
-    let writer = log.clone();
-    let subscriber =
-        tracing_subscriber::fmt().with_max_level(tracing::Level::WARN).with_writer(move || writer.clone()).finish();
-    let guard = tracing::subscriber::set_default(subscriber);
+    let guard = log.listen(tracing::Level::WARN);
     tracing::warn!("the log works");
 
     let mut world = World::open().await;
@@ -141,7 +158,7 @@ async fn an_ordinary_day_logs_no_warning() {
     world.close().await;
 
     drop(guard);
-    let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let log = log.text();
     let lines: Vec<_> = log.lines().collect();
     assert!(lines.len() == 1 && lines[0].contains("the log works"), "{log}");
 }

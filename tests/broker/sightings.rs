@@ -40,6 +40,7 @@ async fn a_goodbye_and_a_cut_are_told_apart() {
         let peer = come(&world, "alice:phone", version()).await;
         let came = world.sighting().await;
         assert_eq!((&*came.user, came.role, &*came.client, came.change), ("alice", Role::User, "alice:phone", Came));
+        assert_eq!(&*came.device, "phone");
         peer.disconnect().await;
         assert_eq!(world.sighting().await, Sighting { change: Left, ..came.clone() }, "the same connection");
 

@@ -1,4 +1,4 @@
-// Any client on mqtt.js. Usage: client.mjs URL VERSION(4|5) USER PASSWORD CLIENT_ID; takes commands as JSON lines on
+// Any client on mqtt.js. Usage: client.mjs URL VERSION(4|5) USER PASSWORD [CLIENT_ID]; takes commands as JSON lines on
 // standard input ({"subscribe": FILTER} or {"publish": [TOPIC, PAYLOAD, RETAIN]}), prints one JSON line for each thing
 // that happens.
 import { createInterface } from "node:readline";

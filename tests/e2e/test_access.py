@@ -79,7 +79,9 @@ class MqttJs:
         self.messages: list[tuple[str, str]] = []
         self.lines: list[dict] = []
         self.changed = threading.Condition()
-        args = ["node", HERE / "client.mjs", f"ws://127.0.0.1:{house.ws_port}/mqtt", version, user, secret, client_id]
+        args = ["node", HERE / "client.mjs", f"ws://127.0.0.1:{house.ws_port}/mqtt", version, user, secret]
+        # Without one mqtt.js makes its own.
+        args += [client_id] if client_id else []
         self.child = subprocess.Popen(
             [str(a) for a in args],
             stdin=subprocess.PIPE,
@@ -249,14 +251,43 @@ def test_who_is_not_who_they_say_does_not_come_in(house, kind):
     for user, secret, client_id in [
         ("alice", "wrong", "alice"),
         ("nobody", "secret of nobody", "nobody"),
-        ("eve", password("eve"), "alice:phone"),
-        ("eve", password("eve"), "evelyn"),
+        ("eve", password("eve"), "x" * 257),
         ("eve", "", "eve"),
     ]:
         assert not house.client(kind, user, secret, client_id).connected(), (user, client_id)
     logs = house.bridge.logs()
-    assert "secret of" not in logs and "wrong" not in logs
+    assert "secret of" not in logs
     assert house.metric("bridge_logins_failed_total") == 3
+    assert house.metric('bridge_broker_refusals_total{reason="credentials"}') == 3
+    assert house.metric('bridge_broker_refusals_total{reason="client_id_length"}') == 1
+    for words in ['user="nobody"', 'client="alice"', 'reason="credentials"', 'reason="client_id_length"', "longer than 256 bytes"]:
+        assert words in logs, words
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_clients_come_with_the_ids_that_their_library_makes(house, kind):
+    alice, again, eve = (house.client(kind, user, client_id="") for user in ["alice", "alice", "eve"])
+    for client, user in [(alice, "alice"), (again, "alice"), (eve, "eve")]:
+        assert client.connected() and client.subscribe(f"{user}/self/state/+")
+    assert alice.publish("alice/self/state/one", "{}") == "taken"
+    eventually(lambda: len(again.messages) == 1 == len(alice.messages), "both devices of alice have it")
+    assert not eve.messages and eve.connected()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_nobody_takes_over_the_session_of_another_user_by_its_client_id(house, kind):
+    alice = house.client(kind, "alice", client_id="alice:phone")
+    assert alice.subscribe("alice/self/state/+")
+    eve = house.client(kind, "eve", client_id="alice:phone")
+    assert eve.connected() and alice.connected()
+    assert eve.publish("eve/self/state/phone", "{}") == "taken"
+    assert alice.publish("alice/self/state/phone", "{}") == "taken"
+    eventually(lambda: len(alice.messages) == 1, "alice is still there")
+    again = house.client(kind, "alice", client_id="alice:phone")
+    assert again.connected()
+    eventually(lambda: not alice.connected(), "her own connection takes over")
+    assert eve.connected()
+    assert 'reason="taken_over"' in house.bridge.logs()
 
 
 def test_a_removed_user_is_sent_away_and_the_others_stay(house):

@@ -93,6 +93,42 @@ def test_without_passwords_the_printed_lines_push_as_well(tmp_path, way):
     demo.process.close()
 
 
+def test_whoever_is_refused_is_told_on_the_screen(tmp_path):
+    demo = Demo(tmp_path)
+    push = demo.line("mosquitto_pub")
+    secret = demo.passwords["client1"]
+
+    def run(words):
+        return subprocess.run(words, capture_output=True, text=True, timeout=PATIENCE)
+
+    def told(reason, *words):
+        lines = [line for line in demo.out.read_text().splitlines() if f"reason={reason} " in line]
+        return bool(lines) and all(word in lines[-1] for word in ["client refused", "address=127.0.0.1:", "rule=", *words])
+
+    nobody = [word for word in push if word not in ["-u", "client1", "-P", secret]]
+    refusals = [
+        ("credentials", ["wrong" if word == secret else word for word in push], "user=client1"),
+        ("no_user", nobody, "anonymous clients are not let in"),
+        ("mqtt_3_1", [*push, "-V", "mqttv31"], "user=client1"),
+    ]
+    for reason, command, words in refusals:
+        assert run(command).returncode != 0, reason
+        eventually(lambda r=reason, w=words: told(r, w), f"{reason} is on the screen")
+    denied = [
+        ("publish_denied", [word.replace("client1/self/", "alice/self/") for word in push], "alice/self/messages"),
+        ("subscribe_denied", [word.replace("client1/others/+", "alice/others/+") for word in demo.line("mosquitto_sub", "client1/others")], "alice/others/+"),
+    ]
+    for reason, command, topic in denied:
+        # They try again and again.
+        client = subprocess.Popen(command)
+        eventually(lambda r=reason, t=topic: told(r, "user=client1", f"detail={t}"), f"{reason} is on the screen")
+        client.kill()
+        client.wait()
+    assert demo.process.terminate() == 0
+    for one in demo.passwords.values():
+        assert one not in demo.out.read_text().split("Each step")[1] and one not in demo.process.text(), "a password is told"
+
+
 class Page(http.server.BaseHTTPRequestHandler):
     """Serves the page and mqtt.js, and takes the result."""
 

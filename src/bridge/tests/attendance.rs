@@ -43,8 +43,9 @@ impl Scene {
     }
 
     async fn sees_a(&self, role: Role, client: &str, connection: u64, change: Change) {
-        let user = client.split(':').next().unwrap().into();
-        let sighting = Sighting { user, role, client: client.into(), connection, change };
+        let (user, device) = client.split_once(':').unwrap_or((client, "default"));
+        let (user, device, client) = (user.into(), device.into(), client.into());
+        let sighting = Sighting { user, role, client, device, connection, change };
         self.house.mqtt.sightings.send(sighting).await.unwrap();
     }
 

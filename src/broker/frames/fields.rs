@@ -33,6 +33,13 @@ pub(super) fn put_varint(bytes: &mut BytesMut, mut value: usize) {
     bytes.put_u8(value as u8);
 }
 
+/// Writes a field with a two-byte length before it. What does not fit into that length is left out.
+pub(super) fn put_prefixed(bytes: &mut BytesMut, field: &[u8]) {
+    let length = u16::try_from(field.len()).unwrap_or(u16::MAX);
+    bytes.put_u16(length);
+    bytes.put_slice(&field[..length.into()]);
+}
+
 /// A field with a two-byte length before it.
 pub(in crate::broker) fn take_prefixed<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
     let length = usize::from(rest.try_get_u16().ok()?);

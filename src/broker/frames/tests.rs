@@ -1,4 +1,5 @@
 use mqtt5::QoS;
+use mqtt5::WillMessage;
 use mqtt5::packet::Packet;
 use mqtt5::packet::connect::ConnectPacket;
 use mqtt5::packet::puback::PubAckPacket;
@@ -7,6 +8,7 @@ use mqtt5::transport::packet_io::encode_packet_to_buffer;
 use mqtt5::types::ConnectOptions;
 use proptest::prelude::*;
 
+use super::connect::{Connect, Protocol, Reasons};
 use super::*;
 
 const LIMIT: usize = 100_000;
@@ -108,9 +110,9 @@ proptest! {
     fn garbage_never_panics(garbage in any::<Vec<u8>>()) {
         if let Ok(frames) = cut(&garbage, &[garbage.len() / 2], LIMIT) {
             for frame in frames {
-                let _ = (frame.kind(), frame.ack_id(), frame.connect(), frame.session_present());
+                let _ = (frame.kind(), frame.ack_id(), frame.protocol(), frame.hello(), frame.session_present());
                 for version in [Version::V311, Version::V5] {
-                    let _ = (frame.publish(version), frame.will_topic(version));
+                    let _ = frame.publish(version);
                     if let Ok(places) = frame.filters(version, 10) {
                         let _ = frame.with_filters_replaced(&places, b"#/");
                     }
@@ -157,15 +159,22 @@ fn a_packet_over_the_limit_is_refused_before_it_is_there() {
 }
 
 #[test]
-fn the_version_is_read_from_the_connect() {
-    let connect = |level: u8| [&[0x10, 13, 0, 4], &b"MQTT"[..], &[level, 2, 0, 0, 0, 0, 0]].concat();
-    for (level, version) in [(4, Some(Version::V311)), (5, Some(Version::V5)), (3, None)] {
-        let frames = cut(&connect(level), &[], LIMIT).unwrap();
-        assert_eq!(frames[0].kind(), Kind::Connect);
-        let read =
-            version.map(|version| Connect { version, keep_alive: 0, max_packet: None, naming: Naming::Assigned });
-        assert_eq!(frames[0].connect(), read);
+fn the_protocol_is_read_from_the_connect() {
+    let connect = |name: &str, level: u8| {
+        let body = [&[0, name.len() as u8], name.as_bytes(), &[level, 2, 0, 0, 0, 0, 0]].concat();
+        cut(Frame::new(0x10, &body).bytes(), &[], LIMIT).unwrap().remove(0).protocol()
+    };
+    let known = Protocol::Known;
+    assert_eq!((connect("MQTT", 4), connect("MQTT", 5)), (known(Version::V311), known(Version::V5)));
+    assert_eq!(connect("MQTT", 0x84), known(Version::V311), "a bridge of mosquitto");
+    assert_eq!((connect("MQIsdp", 3), connect("MQIsdp", 0x83)), (Protocol::V31, Protocol::V31));
+    for level in [0, 3, 6, 0x80, 0x83, 0x85, 0xff] {
+        assert_eq!(connect("MQTT", level), Protocol::Level(level));
     }
+    for name in ["", "mqtt", "MQTTT", "\u{3}\u{1}"] {
+        assert_eq!(connect(name, 4), Protocol::Other);
+    }
+    assert_eq!(cut(b"\x10\x02\0\x04", &[], LIMIT).unwrap().remove(0).protocol(), Protocol::Other);
 }
 
 #[test]
@@ -183,15 +192,104 @@ fn the_packet_limit_is_read_among_all_other_properties_of_a_connect() {
     let options_keep_alive = u16::try_from(options.keep_alive.as_secs()).unwrap();
     let stream = encode(Packet::Connect(Box::new(ConnectPacket::new(options))));
     let frames = cut(&stream, &[], LIMIT).unwrap();
-    assert_eq!(
-        frames[0].connect(),
-        Some(Connect {
-            version: Version::V5,
-            keep_alive: options_keep_alive,
-            max_packet: Some(70_000),
-            naming: Naming::Chosen
-        })
-    );
+    let connect = Connect {
+        version: Version::V5,
+        keep_alive: options_keep_alive,
+        max_packet: Some(70_000),
+        reasons: Reasons::Wanted,
+    };
+    let hello = frames[0].hello().unwrap();
+    assert_eq!((hello.connect, hello.client, hello.has_auth_method), (connect, "client", true));
+}
+
+/// A CONNECT with everything in it.
+fn full(version: Version, client: &str) -> Frame {
+    let mut options = ConnectOptions::new(client)
+        .with_clean_start(true)
+        .with_credentials("alice", "secret")
+        .with_will(WillMessage::new("alice/self/presence", "gone"))
+        .protocol_options;
+    options.properties.request_problem_information = Some(false);
+    let connect = match version {
+        Version::V5 => ConnectPacket::new(options),
+        Version::V311 => ConnectPacket::new_v311(options),
+    };
+    cut(&encode(Packet::Connect(Box::new(connect))), &[], LIMIT).unwrap().remove(0)
+}
+
+#[test]
+fn all_of_a_connect_is_read_and_only_the_client_id_is_replaced() {
+    for version in [Version::V311, Version::V5] {
+        let frame = full(version, "mqttjs_1a2b3c4d");
+        let hello = frame.hello().unwrap();
+        assert_eq!((hello.client, hello.clean, hello.user), ("mqttjs_1a2b3c4d", true, Some("alice")));
+        assert_eq!((hello.will_topic, hello.password), (Some("alice/self/presence"), Some(&b"secret"[..])));
+        let reasons = if version == Version::V5 { Reasons::Unwanted } else { Reasons::Wanted };
+        assert_eq!((hello.connect.version, hello.connect.reasons), (version, reasons));
+        assert!(!format!("{hello:?}").contains("secret"));
+        assert_eq!(
+            frame.with_client_id(version, "alice::mqttjs_1a2b3c4d"),
+            Some(full(version, "alice::mqttjs_1a2b3c4d"))
+        );
+        assert_eq!(frame.with_client_id(version, ""), Some(full(version, "")));
+    }
+}
+
+#[test]
+fn the_engine_does_not_see_that_a_client_is_a_bridge() {
+    let plain = full(Version::V311, "host.main");
+    let mut bytes = plain.bytes().to_vec();
+    bytes[8] |= 0x80;
+    let bridge = cut(&bytes, &[], LIMIT).unwrap().remove(0);
+    assert_eq!(bridge.hello(), plain.hello());
+    assert_eq!(bridge.with_client_id(Version::V311, "host.main"), Some(plain));
+}
+
+#[test]
+fn a_connect_that_breaks_off_or_contradicts_itself_says_nothing() {
+    for version in [Version::V311, Version::V5] {
+        let whole = full(version, "c");
+        for end in 0..whole.body().len() {
+            let short = Frame::new(0x10, &whole.body()[..end]);
+            assert!(
+                short.hello().is_none() && !matches!(short.with_client_id(version, "x"), Some(same) if same == whole)
+            );
+        }
+        let body = |flags: u8, rest: &[u8]| {
+            let (level, properties): (u8, &[u8]) = if version == Version::V5 { (5, &[0]) } else { (4, &[]) };
+            Frame::new(0x10, &[&b"\0\x04MQTT"[..], &[level, flags, 0, 0], properties, rest].concat())
+        };
+        assert!(body(2, b"\0\x01c").hello().is_some());
+        // The reserved flag; QoS 3; QoS or retain without a will.
+        for flags in [0x03, 0x1e, 0x0a, 0x22] {
+            assert!(body(flags, b"\0\x01c\0\x01w\0\x01x").hello().is_none(), "{flags:#x}");
+        }
+        assert_eq!(body(0x42, b"\0\x01c\0\x01p").hello().is_some(), version == Version::V5, "only a password");
+        for text in [&b"\0\x01\xff"[..], b"\0\x03a\0b"] {
+            assert!(body(2, text).hello().is_none());
+            assert!(body(0x82, &[&b"\0\x01c"[..], text].concat()).hello().is_none(), "a user name");
+        }
+        assert!(Frame::new(0x11, whole.body()).hello().is_none(), "flags of the fixed header");
+    }
+}
+
+#[test]
+fn a_reason_is_added_where_there_is_none() {
+    let explained = |bytes: &[u8]| cut(bytes, &[], LIMIT).unwrap().remove(0).with_reason_string("no").into_bytes();
+    assert_eq!(explained(b"\xe0\x01\x98"), &b"\xe0\x07\x98\x05\x1f\0\x02no"[..]);
+    assert_eq!(explained(b"\xe0\x02\x98\0"), &b"\xe0\x07\x98\x05\x1f\0\x02no"[..]);
+    assert_eq!(explained(b"\x20\x03\0\x87\0"), &b"\x20\x08\0\x87\x05\x1f\0\x02no"[..]);
+    assert_eq!(explained(b"\x40\x03\0\x01\x90"), &b"\x40\x09\0\x01\x90\x05\x1f\0\x02no"[..]);
+    for own in [&b"\x50\x09\x12\x34\x87\x05\x1f\0\x02hm"[..], b"\xe0\x07\x98\x05\x1f\0\x02hm"] {
+        assert_eq!(explained(own), own);
+    }
+}
+
+#[test]
+fn a_connack_names_the_client_id_that_was_given() {
+    let named = |bytes: &[u8]| cut(bytes, &[], LIMIT).unwrap().remove(0).with_assigned_client_id("auto").into_bytes();
+    assert_eq!(named(b"\x20\x05\0\0\x02\x25\x01"), &b"\x20\x0c\0\0\x09\x25\x01\x12\0\x04auto"[..]);
+    assert_eq!(named(b"\x20\x03\0\0\0"), &b"\x20\x0a\0\0\x07\x12\0\x04auto"[..]);
 }
 
 #[test]

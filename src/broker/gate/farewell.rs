@@ -1,5 +1,6 @@
 //! The end of a connection that has to go because of what the client sent.
 
+use std::fmt::Display;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -7,13 +8,16 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
-use tracing::debug;
 
 use super::super::faults::Fault;
-use super::super::frames::FrameError;
+use super::super::frames::connect::Reasons;
+use super::super::frames::{Frame, FrameError, Version};
+use super::super::refusals::{Refusal, Who};
+use super::Gate;
 use super::out::Out;
-use super::{Gate, judge};
-use crate::ops::metrics::Metric;
+
+const CONNACK: u8 = 0x20;
+const DISCONNECT: u8 = 0xe0;
 
 /// How long the client has to read why it has to go.
 const LINGER: Duration = Duration::from_secs(2);
@@ -74,25 +78,69 @@ impl Farewell {
 impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
     /// The stream of the client makes no sense, or too much of it at once.
     pub(super) fn refuse_stream(&mut self, error: FrameError) {
-        let version = self.link.version();
         match error {
-            FrameError::TooBig { .. } => {
-                self.metrics.count(Metric::BrokerPacketsTooBig);
-                self.take_leave(&judge::too_large(version), "a packet is over the limit");
-            }
-            FrameError::Length => self.take_leave(&judge::malformed(version), "the stream is not MQTT"),
+            FrameError::TooBig { .. } => self.cut(Refusal::PacketSize, &error.to_string()),
+            FrameError::Length => self.cut(Refusal::Malformed, &error.to_string()),
         }
     }
 
     /// The client has sent what the specification forbids.
     pub(super) fn refuse_packet(&mut self, fault: Fault) {
-        debug!(peer = %self.peer, %fault, "client broke a rule");
-        self.take_leave(&judge::disconnect(self.link.version(), fault.code()), "a packet breaks a rule");
+        let why = fault.to_string();
+        let words = self.last_words(Refusal::Malformed, fault.code(), &why);
+        self.take_leave(Refusal::Malformed, &why, &words);
     }
 
-    pub(super) fn take_leave(&mut self, words: &[u8], why: &'static str) {
+    /// The client has to go, and is told why as far as its version has a word for it.
+    pub(super) fn cut(&mut self, refusal: Refusal, detail: &str) {
+        let words = self.last_words(refusal, refusal.code(), refusal.rule());
+        self.take_leave(refusal, detail, &words);
+    }
+
+    /// The same with other words for the client.
+    pub(super) fn take_leave(&mut self, refusal: Refusal, detail: &str, words: &[u8]) {
+        self.tell_end(refusal, detail);
         self.out.push(words);
-        self.farewell = Some(Farewell::new(why));
+        self.farewell = Some(Farewell::new(refusal.rule()));
+    }
+
+    /// Tells why the connection ends, if nobody was told before.
+    pub(super) fn tell_end(&self, refusal: Refusal, detail: impl Display) {
+        if self.link.note_end() {
+            self.tell(refusal, detail);
+        }
+    }
+
+    /// Tells that something was refused.
+    pub(super) fn tell(&self, refusal: Refusal, detail: impl Display) {
+        let who = self.link.who().unwrap_or_else(|| Who::at(self.peer));
+        self.refusals.tell(refusal, &who, detail);
+    }
+
+    /// The packet that ends the connection: a CONNACK as long as there was none. A server of 3.1.1 has no DISCONNECT to
+    /// send.
+    pub(super) fn last_words(&self, refusal: Refusal, code: u8, why: &str) -> Vec<u8> {
+        let no_session = 0;
+        let words = match (self.link.version(), self.link.has_begun()) {
+            (Version::V311, true) => None,
+            (Version::V311, false) => refusal.connack().map(|code| Frame::new(CONNACK, &[no_session, code])),
+            (Version::V5, true) => Some(self.explained(Frame::new(DISCONNECT, &[code]), why)),
+            (Version::V5, false) => {
+                let plain = Frame::new(CONNACK, &[no_session, code, 0]);
+                Some(self.explained(plain, why))
+            }
+        };
+        words.map_or_else(Vec::new, |frame| frame.bytes().to_vec())
+    }
+
+    /// The same packet with a reason string, if the client wants one and takes a packet of that size.
+    pub(super) fn explained(&self, frame: Frame, why: &str) -> Frame {
+        if self.link.reasons() == Reasons::Unwanted || self.link.version() == Version::V311 {
+            return frame;
+        }
+        let explained = frame.with_reason_string(why);
+        let fits = self.link.max_packet().is_none_or(|most| explained.bytes().len() <= most);
+        if fits { explained } else { frame }
     }
 
     pub(super) fn poll_farewell(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {

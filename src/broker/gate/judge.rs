@@ -3,19 +3,13 @@
 //! The engine has no such limits. Where MQTT has an answer for a refusal, the client gets it and stays; where it has
 //! none, the connection ends.
 
-use bytes::Bytes;
-
 use super::super::frames::{FiltersFault, Frame, Kind, Version};
+use super::super::refusals::Refusal;
 
-/// Reason codes of MQTT 5 (2.4).
-const MALFORMED_PACKET: u8 = 0x81;
-const TOPIC_NAME_INVALID: u8 = 0x90;
-const PACKET_TOO_LARGE: u8 = 0x95;
-const QUOTA_EXCEEDED: u8 = 0x97;
 const PUBACK: u8 = 0x40;
 const PUBREC: u8 = 0x50;
-const CONNACK: u8 = 0x20;
-const DISCONNECT: u8 = 0xe0;
+/// Topics of the broker itself, on which a bridge of mosquitto says how it is.
+const SYS: &[u8] = b"$SYS";
 /// A filter that the engine refuses with 0x8F (topic filter invalid; 3.1.1: 0x80) because `#` must come last
 /// [MQTT-4.7.1-1]. It takes the place of one that we refuse, so that all the others of the packet are served.
 const REFUSED_FILTER: &[u8] = b"#/";
@@ -40,35 +34,25 @@ pub(super) enum Verdict {
     Pass(Frame),
     /// The engine gets it without the filters that are over a limit.
     Trimmed(Frame),
-    /// The engine never sees it; this acknowledgement answers it.
-    Refuse(Frame),
-    /// The connection ends, after these words if there are any for it.
-    End(Bytes),
+    /// The engine never sees it; this acknowledgement answers it, if there is one.
+    Refuse(Option<Frame>, Refusal),
+    /// The connection ends.
+    End(Refusal),
 }
 
 /// Looks at one packet.
 pub(super) fn judge(frame: Frame, version: Version, limits: &TopicLimits) -> Verdict {
     match frame.kind() {
-        Kind::Connect => judge_connect(frame, version, limits),
+        Kind::Connect => judge_connect(frame, limits),
         Kind::Publish => judge_publish(frame, version, limits),
         Kind::Subscribe | Kind::Unsubscribe => judge_filters(frame, version, limits),
         _ => Verdict::Pass(frame),
     }
 }
 
-/// The last words to a client whose stream makes no sense.
-pub(super) fn malformed(version: Version) -> Bytes {
-    disconnect(version, MALFORMED_PACKET)
-}
-
-/// The last words to a client whose packet is too big.
-pub(super) fn too_large(version: Version) -> Bytes {
-    disconnect(version, PACKET_TOO_LARGE)
-}
-
-fn judge_connect(frame: Frame, version: Version, limits: &TopicLimits) -> Verdict {
-    match frame.will_topic(version) {
-        Some(topic) if !limits.allow(topic) => Verdict::End(refused(version, TOPIC_NAME_INVALID)),
+fn judge_connect(frame: Frame, limits: &TopicLimits) -> Verdict {
+    match frame.hello().and_then(|hello| hello.will_topic) {
+        Some(topic) if !limits.allow(topic.as_bytes()) => Verdict::End(Refusal::TopicLimit),
         _ => Verdict::Pass(frame),
     }
 }
@@ -77,47 +61,39 @@ fn judge_publish(frame: Frame, version: Version, limits: &TopicLimits) -> Verdic
     let Some(publish) = frame.publish(version) else {
         return Verdict::Pass(frame);
     };
-    if limits.allow(publish.topic) {
-        return Verdict::Pass(frame);
-    }
-    match (version, publish.id) {
-        (Version::V5, Some(id)) => {
-            let kind = if frame.qos() == 1 { PUBACK } else { PUBREC };
-            let [high, low] = id.to_be_bytes();
-            Verdict::Refuse(Frame::new(kind, &[high, low, TOPIC_NAME_INVALID]))
+    let kind = if frame.qos() == 1 { PUBACK } else { PUBREC };
+    let answer = |id: u16, code: &[u8]| Frame::new(kind, &[&id.to_be_bytes(), code].concat());
+    match (limits.allow(publish.topic), version, publish.id) {
+        // 3.1.1 has no word for a refusal but the end of the connection, and a bridge of mosquitto would come back only to
+        // say the same again.
+        (true, Version::V311, id) if is_of_the_broker(publish.topic) => {
+            Verdict::Refuse(id.map(|id| answer(id, &[])), Refusal::SysTopic)
         }
-        _ => Verdict::End(disconnect(version, TOPIC_NAME_INVALID)),
+        (true, ..) => Verdict::Pass(frame),
+        (false, Version::V5, Some(id)) => {
+            let refusal = Refusal::TopicLimit;
+            Verdict::Refuse(Some(answer(id, &[refusal.code()])), refusal)
+        }
+        (false, ..) => Verdict::End(Refusal::TopicLimit),
     }
+}
+
+/// Whether the topic is [`SYS`] or below it.
+fn is_of_the_broker(topic: &[u8]) -> bool {
+    topic.strip_prefix(SYS).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
 }
 
 fn judge_filters(frame: Frame, version: Version, limits: &TopicLimits) -> Verdict {
     let mut refused = match frame.filters(version, limits.filters) {
         Ok(places) => places,
         Err(FiltersFault::Malformed) => return Verdict::Pass(frame),
-        Err(FiltersFault::TooMany) => return Verdict::End(disconnect(version, QUOTA_EXCEEDED)),
+        Err(FiltersFault::TooMany) => return Verdict::End(Refusal::FilterCount),
     };
     refused.retain(|place| !limits.allow(&frame.bytes()[place.clone()]));
     if refused.is_empty() {
         return Verdict::Pass(frame);
     }
     Verdict::Trimmed(frame.with_filters_replaced(&refused, REFUSED_FILTER))
-}
-
-/// The answer to a CONNECT that is wrong in itself. No return code of 3.1.1 means that (3.2.2.3).
-pub(super) fn refused(version: Version, reason: u8) -> Bytes {
-    let (no_session, no_properties) = (0, 0);
-    match version {
-        Version::V5 => Frame::new(CONNACK, &[no_session, reason, no_properties]).into_bytes(),
-        Version::V311 => Bytes::new(),
-    }
-}
-
-/// A server of 3.1.1 has no DISCONNECT to send.
-pub(super) fn disconnect(version: Version, reason: u8) -> Bytes {
-    match version {
-        Version::V5 => Frame::new(DISCONNECT, &[reason]).into_bytes(),
-        Version::V311 => Bytes::new(),
-    }
 }
 
 impl TopicLimits {
@@ -212,14 +188,30 @@ mod tests {
     #[test]
     fn a_publish_over_a_limit_is_refused_or_ends_the_connection() {
         let long = b"a/b/c/d";
-        let answer = |first, code| Verdict::Refuse(Frame::new(first, &[0, 9, code]));
+        let answer = |first, code| Verdict::Refuse(Some(Frame::new(first, &[0, 9, code])), Refusal::TopicLimit);
         assert_eq!(judge(publish(Version::V5, 1, long), Version::V5, &LIMITS), answer(0x40, 0x90));
         assert_eq!(judge(publish(Version::V5, 2, long), Version::V5, &LIMITS), answer(0x50, 0x90));
-        let said = Verdict::End(Bytes::from_static(&[0xe0, 1, 0x90]));
-        assert_eq!(judge(publish(Version::V5, 0, long), Version::V5, &LIMITS), said);
+        let end = Verdict::End(Refusal::TopicLimit);
+        assert_eq!(judge(publish(Version::V5, 0, long), Version::V5, &LIMITS), end);
         for qos in 0..3 {
-            let silent = Verdict::End(Bytes::new());
-            assert_eq!(judge(publish(Version::V311, qos, long), Version::V311, &LIMITS), silent);
+            assert_eq!(judge(publish(Version::V311, qos, long), Version::V311, &LIMITS), end);
+        }
+    }
+
+    #[test]
+    fn what_3_1_1_says_on_a_topic_of_the_broker_is_acknowledged_and_dropped() {
+        for topic in ["$SYS", "$SYS/x", "$SYS/"] {
+            let dropped = |qos| judge(publish(Version::V311, qos, topic.as_bytes()), Version::V311, &LIMITS);
+            assert_eq!(dropped(0), Verdict::Refuse(None, Refusal::SysTopic));
+            assert_eq!(dropped(1), Verdict::Refuse(Some(Frame::new(0x40, &[0, 9])), Refusal::SysTopic));
+            assert_eq!(dropped(2), Verdict::Refuse(Some(Frame::new(0x50, &[0, 9])), Refusal::SysTopic));
+            // MQTT 5 has a reason code, with which the access rules answer.
+            let publish = publish(Version::V5, 1, topic.as_bytes());
+            assert_eq!(judge(publish.clone(), Version::V5, &LIMITS), Verdict::Pass(publish));
+        }
+        for topic in ["$SYSTEM/x", "a/$SYS", "$sys/x"] {
+            let publish = publish(Version::V311, 1, topic.as_bytes());
+            assert_eq!(judge(publish.clone(), Version::V311, &LIMITS), Verdict::Pass(publish), "{topic}");
         }
     }
 
@@ -241,16 +233,18 @@ mod tests {
     #[test]
     fn too_many_filters_end_the_connection() {
         let many: &[&[u8]] = &[b"a", b"b", b"c", b"d"];
-        let said = Verdict::End(Bytes::from_static(&[0xe0, 1, 0x97]));
-        assert_eq!(judge(subscribe(Version::V5, many), Version::V5, &LIMITS), said);
-        assert_eq!(judge(subscribe(Version::V311, many), Version::V311, &LIMITS), Verdict::End(Bytes::new()));
+        for version in [Version::V311, Version::V5] {
+            let end = Verdict::End(Refusal::FilterCount);
+            assert_eq!(judge(subscribe(version, many), version, &LIMITS), end);
+        }
     }
 
     #[test]
     fn a_will_over_a_limit_keeps_its_client_out() {
         let long = b"123456789012345678901";
-        let said = Verdict::End(Bytes::from_static(&[0x20, 3, 0, 0x90, 0]));
-        assert_eq!(judge(connect(Version::V5, Some(long)), Version::V5, &LIMITS), said);
-        assert_eq!(judge(connect(Version::V311, Some(long)), Version::V311, &LIMITS), Verdict::End(Bytes::new()));
+        for version in [Version::V311, Version::V5] {
+            let end = Verdict::End(Refusal::TopicLimit);
+            assert_eq!(judge(connect(version, Some(long)), version, &LIMITS), end);
+        }
     }
 }

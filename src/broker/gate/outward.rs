@@ -4,6 +4,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::super::frames::{Frame, Kind, Version};
 use super::super::link::{Passing, Start};
+use super::super::refusals::Refusal;
 use super::Gate;
 use super::pulse::Pulse;
 use crate::mqtt::MarkCopy;
@@ -11,6 +12,8 @@ use crate::ops::metrics::Metric;
 
 /// Reason codes from here on are refusals.
 const FAILURE: u8 = 0x80;
+/// "Quota exceeded": what the engine says of a retained message for which there is no room.
+const QUOTA_EXCEEDED: u8 = 0x97;
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
     /// The same PUBLISH with its payload marked, unless that is more than the client takes.
@@ -25,13 +28,26 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
     pub(super) fn accept(&mut self, frame: Frame) {
         let version = self.link.version();
         let is_refusal = matches!(frame.kind(), Kind::PubAck | Kind::PubRec) && frame.ack_reason() >= FAILURE;
+        if is_refusal && frame.ack_reason() == QUOTA_EXCEEDED {
+            self.tell(Refusal::Retained, "");
+        }
         // MQTT 3.1.1 has no word for a refusal. After a denied message the connection ends; a retained message for
         // which there is no room stays unacknowledged, as one beyond the quota of the bridge does.
         if is_refusal && version == Version::V311 {
             return;
         }
+        let cut = (frame.kind() == Kind::Disconnect).then(|| Refusal::of_disconnect(frame.reason())).flatten();
+        if let Some(refusal) = cut {
+            // Of a packet that breaks a rule the engine says more when it ends.
+            if refusal != Refusal::Malformed {
+                self.tell_end(refusal, "");
+            }
+        }
         if let Some(frame) = frame.fit(version) {
-            self.pass_out(&frame);
+            match cut {
+                Some(refusal) => self.pass_out(&self.explained(frame, refusal.rule())),
+                None => self.pass_out(&frame),
+            }
         }
     }
 
@@ -52,7 +68,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
                     self.link.claimed();
                 }
                 let maximum = self.limits.held.try_into().unwrap_or(u16::MAX);
-                self.out.push(frame.with_receive_maximum(maximum).bytes());
+                let connack = frame.with_receive_maximum(maximum);
+                let connack = match self.link.assigned().filter(|_| self.link.version() == Version::V5) {
+                    Some(client) => connack.with_assigned_client_id(&client),
+                    None => connack,
+                };
+                self.out.push(connack.bytes());
                 return;
             }
             Kind::Publish => match self.link.saw_publish_to_client(frame) {

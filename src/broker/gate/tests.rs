@@ -37,7 +37,8 @@ fn world(pipe: usize) -> World {
     })));
     let peer = SocketAddr::from(([127, 0, 0, 1], 1));
     let metrics = Arc::new(Metrics::new());
-    let gate = Gate::new(stream, peer, Arc::clone(&link), LIMITS, Arc::clone(&metrics));
+    let refusals = Arc::new(Refusals::new(Arc::clone(&metrics)));
+    let gate = Gate::new(stream, peer, Arc::clone(&link), LIMITS, refusals);
     World { gate, client, link, metrics }
 }
 
@@ -175,25 +176,31 @@ async fn greeted() -> World {
     world
 }
 
+/// A DISCONNECT of MQTT 5 that says why.
+fn disconnect(code: u8, why: &str) -> Vec<u8> {
+    Frame::new(0xe0, &[code]).with_reason_string(why).bytes().to_vec()
+}
+
 const CONNACK: [u8; 5] = [0x20, 3, 0, 0, 0];
 
 #[tokio::test(start_paused = true)]
 async fn a_client_is_told_why_it_is_sent_away() {
-    for (end, reason) in [(End::Revoked, 0x98), (End::Expired, 0xa0)] {
+    for (end, label) in [(Refusal::Revoked, "revoked"), (Refusal::TokenExpired, "token_expired")] {
         let mut world = greeted().await;
         let link = Arc::clone(&world.link);
         let engine = async { world.gate.read(&mut [0; 10]).await.unwrap_err().kind() };
         let (kind, ()) = tokio::join!(engine, async { link.end(end) });
         assert_eq!(kind, io::ErrorKind::ConnectionReset);
         assert!(world.gate.write_all(&puback(1)).await.is_err());
-        assert_eq!(arrived(&mut world.client).await, [0xe0, 1, reason]);
+        assert_eq!(arrived(&mut world.client).await, disconnect(end.code(), end.rule()));
+        assert_eq!(world.metrics.clients_refused(label), 1);
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn before_its_connack_a_client_is_told_nothing() {
     let mut world = connected(5, 0).await;
-    world.link.end(End::Revoked);
+    world.link.end(Refusal::Revoked);
     assert!(world.gate.write_all(&CONNACK).await.is_err());
     assert!(arrived(&mut world.client).await.is_empty());
 }
@@ -237,9 +244,18 @@ async fn last_words(world: World, bytes: &[u8]) -> Vec<u8> {
 async fn a_client_is_told_why_it_has_to_go() {
     let not_mqtt = [0x30, 0xff, 0xff, 0xff, 0xff];
     let too_big = [0x30, 0xff, 0x7f];
-    for (bytes, word) in [(&not_mqtt[..], 0x81), (&too_big, 0x95)] {
-        assert_eq!(last_words(connected(5, 60).await, bytes).await, [0xe0, 1, word]);
-        assert_eq!(last_words(connected(4, 60).await, bytes).await, Vec::<u8>::new());
+    for (bytes, refusal) in [(&not_mqtt[..], Refusal::Malformed), (&too_big, Refusal::PacketSize)] {
+        let metrics = |world: &World| Arc::clone(&world.metrics);
+        let words = disconnect(refusal.code(), refusal.rule());
+        assert_eq!(last_words(greeted().await, bytes).await, words);
+        let old = connected(4, 60).await;
+        let counted = metrics(&old);
+        assert_eq!(last_words(old, bytes).await, Vec::<u8>::new());
+        assert_eq!(counted.clients_refused(refusal.label()), 1);
+        // Before its CONNACK a client waits for one.
+        let words = [&[0, refusal.code()][..], &words[3..]].concat();
+        let connack = last_words(connected(5, 60).await, bytes).await;
+        assert_eq!((connack[0], &connack[2..4]), (0x20, &words[..2]));
     }
 }
 
@@ -261,7 +277,8 @@ async fn a_topic_over_the_limit_is_refused_in_its_turn() {
     assert_eq!(read(&mut world.gate).await, None, "two are held");
     ack.release(AckWord::Done);
     assert_eq!(read(&mut world.gate).await, Some(publish(3, b"next")));
-    assert_eq!(arrived(&mut world.client).await, [&puback(1)[..], &[0x40, 3, 0, 2, 0x90]].concat());
+    let refused = Frame::new(0x40, &[0, 2, 0x90]).with_reason_string(Refusal::TopicLimit.rule());
+    assert_eq!(arrived(&mut world.client).await, [&puback(1)[..], refused.bytes()].concat());
     assert_eq!(world.metrics.get(Metric::BrokerTopicsRefused), 1);
 }
 

@@ -14,14 +14,9 @@ use super::tokens::{Keys, Token, looks_like_token};
 use super::{Identity, IdentityError, users};
 use crate::broker::access::Rights;
 use crate::broker::link::Link;
+use crate::broker::refusals::Refusal;
 use crate::broker::{BrokerConfig, JwtConfig};
 use crate::mqtt::Role;
-use crate::ops::metrics::{Metric, Metrics};
-
-/// Failed log-ins told in the log per minute; the rest is counted.
-const TOLD_PER_MINUTE: u32 = 60;
-/// So much of a user name that nobody has is shown.
-const SHOWN: usize = 64;
 
 /// What a client shows.
 #[derive(Clone, Copy)]
@@ -40,17 +35,18 @@ pub(in crate::broker) enum Caller {
     Known(Identity, Proof),
 }
 
-/// Why a client is not let in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::broker) enum Refusal {
-    /// It did not say who it is.
-    Nameless,
-    /// User name, password or token are wrong; which of them is not told.
-    Credentials,
-    /// Too many from its address failed.
-    Limited,
-    /// Its user has too many connections.
-    Crowded,
+/// A client is not let in.
+#[derive(Debug, PartialEq, Eq)]
+pub(in crate::broker) struct Denied {
+    pub(in crate::broker) refusal: Refusal,
+    /// For the log alone: a stranger is not told whether it was the name or the password.
+    pub(in crate::broker) detail: String,
+}
+
+impl From<Refusal> for Denied {
+    fn from(refusal: Refusal) -> Self {
+        Self { refusal, detail: String::new() }
+    }
 }
 
 /// Knows the users and the keys, and who is in.
@@ -64,7 +60,7 @@ pub(in crate::broker) struct Doorman {
     bals: BTreeSet<String>,
     roster: Arc<Roster>,
     /// A lock because log-ins come in their own tasks; it is held for one map operation.
-    failures: Mutex<Failures>,
+    failures: Mutex<Brake>,
 }
 
 /// Whether those who do not say who they are may come in.
@@ -72,14 +68,6 @@ pub(in crate::broker) struct Doorman {
 enum Anonymous {
     Welcome,
     Refused,
-}
-
-#[derive(Debug)]
-struct Failures {
-    brake: Brake,
-    /// Of the log itself, whose one address is everybody.
-    log: Brake,
-    untold: u64,
 }
 
 /// What the files say.
@@ -108,18 +96,14 @@ impl Doorman {
             keys: keys.map(|keys| RwLock::new(Arc::new(keys))),
             bals: config.bals.clone(),
             roster: Roster::new(limits.connections_per_user),
-            failures: Mutex::new(Failures {
-                brake: Brake::new(limits.login_failures_per_minute),
-                log: Brake::new(TOLD_PER_MINUTE),
-                untold: 0,
-            }),
+            failures: Mutex::new(Brake::new(limits.login_failures_per_minute)),
         };
         new.warn_of_roles();
         Ok(new)
     }
 
     /// Finds out who somebody is.
-    pub(in crate::broker) async fn login(&self, login: Login<'_>, metrics: &Metrics) -> Result<Caller, Refusal> {
+    pub(in crate::broker) async fn login(&self, login: Login<'_>) -> Result<Caller, Denied> {
         let user = login.user.filter(|user| !user.is_empty());
         let password = login.password.filter(|password| !password.is_empty());
         let knows_nobody = self.passwords.is_none() && self.keys.is_none();
@@ -127,22 +111,16 @@ impl Doorman {
         if says_nothing || knows_nobody {
             return match self.anonymous {
                 Anonymous::Welcome => Ok(Caller::Anonymous),
-                Anonymous::Refused => Err(Refusal::Nameless),
+                Anonymous::Refused => Err(Refusal::NoUser.into()),
             };
         }
-        let checked = self.check(user, password.unwrap_or_default(), login.address).await;
-        match checked {
-            Ok(caller) => Ok(caller),
-            Err(Wrong::Limited) => {
-                metrics.count(Metric::LoginsLimited);
-                Err(Refusal::Limited)
+        self.check(user, password.unwrap_or_default(), login.address).await.map_err(|wrong| match wrong {
+            Wrong::Limited => Refusal::LoginThrottle.into(),
+            Wrong::Credentials(detail) => {
+                self.failures().failed(login.address, now());
+                Denied { refusal: Refusal::Credentials, detail }
             }
-            Err(Wrong::Credentials(why)) => {
-                metrics.count(Metric::LoginsFailed);
-                self.failed(login.address, user, &why);
-                Err(Refusal::Credentials)
-            }
-        }
+        })
     }
 
     /// Gives somebody who is let in a place on the roster.
@@ -155,7 +133,7 @@ impl Doorman {
         let Caller::Known(identity, proof) = caller else {
             return Ok(None);
         };
-        let place = self.roster.enter(identity, proof, client, link).ok_or(Refusal::Crowded)?;
+        let place = self.roster.enter(identity, proof, client, link).ok_or(Refusal::UserConnections)?;
         // The files may have changed since the check; from now on a change finds the place.
         if self.stands(identity, proof) { Ok(Some(place)) } else { Err(Refusal::Credentials) }
     }
@@ -194,20 +172,6 @@ impl Doorman {
         self.warn_of_roles();
         let ended = self.roster.review(|identity, proof| self.stands(identity, proof));
         info!(users, ended, "users and keys were read again");
-    }
-
-    /// Tells in the log, as long as it is not too much, what some client did.
-    pub(in crate::broker) fn tell(&self, told: impl FnOnce(u64)) {
-        let mut failures = self.failures();
-        let (everybody, now) = (IpAddr::from([0, 0, 0, 0]), now());
-        if failures.log.holds(everybody, now) {
-            failures.untold += 1;
-            return;
-        }
-        failures.log.failed(everybody, now);
-        let untold = std::mem::take(&mut failures.untold);
-        drop(failures);
-        told(untold);
     }
 
     async fn check(&self, user: Option<&str>, password: &[u8], address: IpAddr) -> Result<Caller, Wrong> {
@@ -273,16 +237,10 @@ impl Doorman {
     }
 
     fn is_held(&self, address: IpAddr) -> bool {
-        self.failures().brake.holds(address, now())
+        self.failures().holds(address, now())
     }
 
-    fn failed(&self, address: IpAddr, user: Option<&str>, why: &str) {
-        self.failures().brake.failed(address, now());
-        let user = shown(user.unwrap_or_default());
-        self.tell(|untold| warn!(%address, user, why, untold, "log-in failed"));
-    }
-
-    fn failures(&self) -> MutexGuard<'_, Failures> {
+    fn failures(&self) -> MutexGuard<'_, Brake> {
         self.failures.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -310,45 +268,15 @@ enum Wrong {
     Limited,
 }
 
-/// What a stranger wrote, fit for a log line.
-pub(in crate::broker) fn shown(text: &str) -> String {
-    text.chars().take(SHOWN).flat_map(char::escape_debug).collect()
-}
-
 fn now() -> std::time::Instant {
     Instant::now().into_std()
 }
 
 #[cfg(test)]
 mod tests {
-    use std::io;
-
-    use tracing_subscriber::fmt::MakeWriter;
-
     use super::*;
     use crate::broker::identity::users::{Cost, UsersFile};
-
-    #[derive(Clone, Default)]
-    struct Log(Arc<Mutex<Vec<u8>>>);
-
-    impl io::Write for Log {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().unwrap().extend_from_slice(bytes);
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
-    impl<'a> MakeWriter<'a> for Log {
-        type Writer = Self;
-
-        fn make_writer(&'a self) -> Self {
-            self.clone()
-        }
-    }
+    use crate::broker::refusals::tests::Log;
 
     #[test]
     fn a_bal_to_whom_the_users_file_gives_another_role_is_told_at_the_start_and_when_it_changes() {
@@ -363,11 +291,10 @@ mod tests {
         let bals = ["shop", "bal1", "unknown"].map(str::to_owned).into();
         let config = BrokerConfig { users_file: Some(path), bals, ..BrokerConfig::default() };
         let log = Log::default();
-        let subscriber = tracing_subscriber::fmt().with_writer(log.clone()).with_ansi(false).finish();
-        let _guard = tracing::subscriber::set_default(subscriber);
+        let _guard = log.listen();
         let doorman = Doorman::new(&config).unwrap();
         let told = || {
-            let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+            let text = log.text();
             text.lines().filter(|line| line.contains("may not push")).map(str::to_owned).collect::<Vec<_>>()
         };
         assert!(
@@ -380,7 +307,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn failures_are_told_without_passwords_and_not_all_of_them() {
+    async fn the_detail_of_a_failure_says_what_is_wrong_and_not_what_was_shown() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("users");
         let mut file = UsersFile::open(&path).unwrap();
@@ -390,21 +317,15 @@ mod tests {
         std::fs::write(&secret, "x".repeat(32)).unwrap();
         let jwt = Some(JwtConfig { secret_file: Some(secret), ..JwtConfig::default() });
         let doorman = Doorman::new(&BrokerConfig { users_file: Some(path), jwt, ..BrokerConfig::default() }).unwrap();
-        let (log, metrics) = (Log::default(), Metrics::new());
-        let subscriber = tracing_subscriber::fmt().with_writer(log.clone()).with_ansi(false).finish();
-        let _guard = tracing::subscriber::set_default(subscriber);
-        for n in 0..100u32 {
-            let password = if n % 2 == 0 { "hunter2" } else { "hunter2.hunter2.hunter2" };
-            let user = if n == 0 { "a\nb" } else { "alice" };
-            let login = Login { user: Some(user), password: Some(password.as_bytes()), address: IpAddr::V4(n.into()) };
-            assert_eq!(doorman.login(login, &metrics).await.unwrap_err(), Refusal::Credentials);
-        }
-        let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
-        assert!(!text.contains("hunter2"), "{text}");
-        assert!(text.contains("address=0.0.0.1 user=\"alice\" why=\"token: it is malformed\""), "{text}");
-        assert!(text.lines().all(|line| line.contains("WARN")), "a name broke a line:\n{text}");
-        let lines = text.lines().count();
-        assert!((60..80).contains(&lines), "{lines} lines");
-        assert_eq!(metrics.get(Metric::LoginsFailed), 100);
+        let why = async |password: &str| {
+            let (user, address) = (Some("alice"), IpAddr::from([10, 0, 0, 1]));
+            doorman.login(Login { user, password: Some(password.as_bytes()), address }).await.unwrap_err()
+        };
+        let denied = |detail: &str| Denied { refusal: Refusal::Credentials, detail: detail.to_owned() };
+        assert_eq!(why("hunter2").await, denied("user name or password"));
+        assert_eq!(why("hunter2.hunter2.hunter2").await, denied("token: it is malformed"));
+        let (user, password, address) = (None, None, IpAddr::from([10, 0, 0, 1]));
+        let nameless = doorman.login(Login { user, password, address }).await.unwrap_err();
+        assert_eq!(nameless, Refusal::NoUser.into());
     }
 }

@@ -3,6 +3,7 @@
 //! * `users`: the users file, to be read by the broker and edited by commands.
 //! * `passwords`: passwords against the hashes in it, with bounded effort.
 //! * `tokens`, `crypto`: JSON Web Tokens against keys.
+//! * `client_id`: which session and which device a client id stands for.
 //! * `brake`: who failed too often has to wait.
 //! * `roster`: who is connected, and on the strength of what.
 //! * `doorman`: all of it together, for one log-in; `reload` keeps it up to date with the files.
@@ -10,6 +11,7 @@
 //! No password and no token outlives its check, and none is ever written to a log or an error.
 
 mod brake;
+mod client_id;
 mod crypto;
 mod doorman;
 mod name;
@@ -25,9 +27,9 @@ use thiserror::Error;
 
 use crate::mqtt::Role;
 
-pub(super) use doorman::{Caller, Doorman, Login, Refusal, shown};
+pub(super) use client_id::{CLIENT_ID_MAX, assigned, device_of, is_key_of, session_key};
+pub(super) use doorman::{Caller, Denied, Doorman, Login};
 pub use name::NameError;
-pub(super) use name::{device_of, is_client_of, owner_of};
 pub(super) use reload::Watch;
 pub(super) use roster::Place;
 pub use tokens::KeysError;

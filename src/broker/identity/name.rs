@@ -1,11 +1,9 @@
-//! User names and the client ids that belong to them.
+//! User names.
 
 use thiserror::Error;
 
 /// Longest user name, in bytes.
 const NAME_MAX: usize = 64;
-/// Longest device in a client id.
-const DEVICE_MAX: usize = 32;
 /// `self` and `others` are words of the topic grammar; the engine keeps client ids that start with `cert:` for itself
 /// and refuses `.` and `..`.
 const RESERVED: [&str; 5] = ["self", "others", "cert", ".", ".."];
@@ -45,30 +43,6 @@ pub(super) fn check(name: &str) -> Result<(), NameError> {
     Ok(())
 }
 
-/// Whether `client` is a client id of `user`: `{user}` or `{user}:{device}`.
-pub(in crate::broker) fn is_client_of(client: &str, user: &str) -> bool {
-    match client.strip_prefix(user) {
-        Some("") => true,
-        Some(rest) => rest.strip_prefix(':').is_some_and(is_device),
-        None => false,
-    }
-}
-
-/// The device that a client id of `user` names.
-pub(in crate::broker) fn device_of<'a>(client: &'a str, user: &str) -> Option<&'a str> {
-    client.strip_prefix(user)?.strip_prefix(':').filter(|device| is_device(device))
-}
-
-/// The user whom a client id would belong to.
-pub(in crate::broker) fn owner_of(client: &str) -> &str {
-    client.split_once(':').map_or(client, |(user, _device)| user)
-}
-
-fn is_device(text: &str) -> bool {
-    (1..=DEVICE_MAX).contains(&text.len())
-        && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'))
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -87,22 +61,6 @@ mod tests {
             assert!(check(name).is_err(), "{name:?}");
         }
         assert_eq!(check(&"é".repeat(33)), Err(NameError::TooLong));
-    }
-
-    #[test]
-    fn client_ids() {
-        for client in ["alice", "alice:phone", "alice:a_B-9", &format!("alice:{}", "x".repeat(32))] {
-            assert!(is_client_of(client, "alice"), "{client}");
-            assert_eq!(owner_of(client), "alice");
-        }
-        assert_eq!((device_of("alice:phone", "alice"), device_of("alice", "alice")), (Some("phone"), None));
-        assert_eq!((device_of("auto-0", "alice"), device_of("alice:a.b", "alice")), (None, None));
-        for client in
-            ["", "alic", "alice2", "bob", "alice:", "alice:a:b", "alice:a.b", "alice/phone", "Alice", ":alice"]
-        {
-            assert!(!is_client_of(client, "alice"), "{client}");
-        }
-        assert!(!is_client_of(&format!("alice:{}", "x".repeat(33)), "alice"));
     }
 
     proptest! {

@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::Identity;
-use crate::broker::link::{End, Link};
+use crate::broker::link::Link;
+use crate::broker::refusals::Refusal;
 
 /// What somebody showed to log in.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,7 +89,7 @@ impl Roster {
         // The last hold on a link may be ours, and its place comes back here when it is dropped.
         drop(state);
         for link in &links {
-            link.end(End::Revoked);
+            link.end(Refusal::Revoked);
         }
         links.len()
     }
@@ -153,6 +154,6 @@ mod tests {
         let token = Proof::Token { expires_ms: 1 };
         let _second = roster.enter(&alice(), &token, "alice:2", &goes);
         assert_eq!(roster.review(|_, proof| *proof != token), 1);
-        assert_eq!((stays.ending(), goes.ending()), (None, Some(End::Revoked)));
+        assert_eq!((stays.ending(), goes.ending()), (None, Some(Refusal::Revoked)));
     }
 }

@@ -6,11 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
-use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
-use tokio::time::{Instant, error::Elapsed, timeout_at};
+use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_tungstenite::tungstenite;
@@ -18,8 +17,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use super::super::engine::Engine;
+use super::super::refusals::{Refusal, Who};
 use super::super::seats::{Seat, Seats, origin};
 use super::proxy::{self, ProxyError};
+use super::spoken::mismatch;
 use super::tls::Acceptors;
 use super::ws;
 use crate::ops::metrics::Metric;
@@ -41,18 +42,24 @@ pub(super) enum Way {
 }
 
 /// Why a connection went no further.
-#[derive(Debug, Error)]
-enum Refusal {
-    #[error("its address has too many connections")]
-    Crowded,
-    #[error(transparent)]
-    Proxy(#[from] ProxyError),
-    #[error("TLS: {0}")]
-    Tls(io::Error),
-    #[error("WebSocket: {0}")]
-    WebSocket(#[from] Box<tungstenite::Error>),
-    #[error("it took too long")]
-    Late(#[from] Elapsed),
+#[derive(Debug)]
+enum Stopped {
+    /// It is refused; with what the log says besides.
+    Refused(Refusal, String),
+    /// It is over before it said anything.
+    HungUp,
+}
+
+impl From<ProxyError> for Stopped {
+    fn from(error: ProxyError) -> Self {
+        Self::Refused(Refusal::ProxyHeader, error.to_string())
+    }
+}
+
+impl From<Box<tungstenite::Error>> for Stopped {
+    fn from(error: Box<tungstenite::Error>) -> Self {
+        Self::Refused(Refusal::WebSocket, error.to_string())
+    }
 }
 
 /// What all doors share.
@@ -108,15 +115,38 @@ impl Doorstep {
         let Some(arrived) = stop.run_until_cancelled(arrived).await else {
             return;
         };
-        match arrived.unwrap_or_else(|late| Err(late.into())) {
-            Ok(Guest { stream, peer, _seat }) => self.engine.serve(stream, peer, deadline).await,
-            Err(refusal) => self.refuse(&refusal, way, peer),
+        match arrived {
+            Ok(Ok(Guest { stream, peer, _seat })) => self.engine.serve(stream, peer, deadline).await,
+            Ok(Err((Stopped::Refused(refusal, detail), peer))) => {
+                self.engine.refusals.tell(refusal, &Who::at(peer), detail);
+            }
+            Ok(Err((Stopped::HungUp, peer))) => {
+                self.engine.refusals.metrics().count(Metric::BrokerHandshakesFailed);
+                debug!(%peer, ?way, "connection closed by its client before it said anything");
+            }
+            Err(_late) => self.engine.refusals.tell(Refusal::ConnectTimeout, &Who::at(peer), ""),
         }
     }
 
-    async fn welcome(&self, way: Way, mut stream: TcpStream, peer: SocketAddr) -> Result<Guest, Refusal> {
-        let peer = if self.proxy_protocol { proxy::read_header(&mut stream).await?.unwrap_or(peer) } else { peer };
-        let seat = self.addresses.take(origin(peer.ip())).ok_or(Refusal::Crowded)?;
+    /// Errors name the address that the connection comes from, which a proxy may have told.
+    async fn welcome(&self, way: Way, mut stream: TcpStream, peer: SocketAddr) -> Result<Guest, (Stopped, SocketAddr)> {
+        let peer = match self.proxy_protocol {
+            true => proxy::read_header(&mut stream).await.map_err(|error| (error.into(), peer))?.unwrap_or(peer),
+            false => peer,
+        };
+        self.shake_hands(way, stream, peer).await.map_err(|stopped| (stopped, peer))
+    }
+
+    async fn shake_hands(&self, way: Way, stream: TcpStream, peer: SocketAddr) -> Result<Guest, Stopped> {
+        let crowded = || Stopped::Refused(Refusal::AddressConnections, String::new());
+        let seat = self.addresses.take(origin(peer.ip())).ok_or_else(crowded)?;
+        let mut first = [0];
+        if stream.peek(&mut first).await.unwrap_or(0) == 0 {
+            return Err(Stopped::HungUp);
+        }
+        if let Some((refusal, spoken)) = mismatch(way, first[0]) {
+            return Err(Stopped::Refused(refusal, spoken.to_owned()));
+        }
         let stream: Box<dyn Wire> = match way {
             Way::Tcp => Box::new(stream),
             Way::Tls => Box::new(self.secure(stream, |acceptors| &acceptors.mqtt).await?),
@@ -130,26 +160,18 @@ impl Doorstep {
         &self,
         stream: TcpStream,
         pick: fn(&Acceptors) -> &TlsAcceptor,
-    ) -> Result<TlsStream<TcpStream>, Refusal> {
+    ) -> Result<TlsStream<TcpStream>, Stopped> {
         let acceptor = self.acceptors.as_ref().map(|current| pick(&current.borrow()).clone());
-        let acceptor = acceptor.ok_or_else(|| Refusal::Tls(io::ErrorKind::Unsupported.into()))?;
-        acceptor.accept(stream).await.map_err(Refusal::Tls)
+        let failed = |error: io::Error| Stopped::Refused(Refusal::TlsHandshake, error.to_string());
+        let acceptor = acceptor.ok_or_else(|| failed(io::ErrorKind::Unsupported.into()))?;
+        acceptor.accept(stream).await.map_err(failed)
     }
 
-    async fn upgrade<S>(&self, stream: S) -> Result<ws::WebSocket<S>, Refusal>
+    async fn upgrade<S>(&self, stream: S) -> Result<ws::WebSocket<S>, Stopped>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
         Ok(ws::upgrade(stream, &self.origins, self.engine.limits.packet_bytes).await?)
-    }
-
-    fn refuse(&self, refusal: &Refusal, way: Way, peer: SocketAddr) {
-        self.engine.metrics.count(match refusal {
-            Refusal::Crowded => Metric::BrokerAddressRefused,
-            Refusal::Late(_) => Metric::BrokerConnectTimeouts,
-            Refusal::Proxy(_) | Refusal::Tls(_) | Refusal::WebSocket(_) => Metric::BrokerHandshakesFailed,
-        });
-        debug!(%peer, ?way, %refusal, "connection refused");
     }
 }
 

@@ -13,6 +13,7 @@
 
 mod doorstep;
 mod proxy;
+mod spoken;
 mod tls;
 mod ws;
 
@@ -33,6 +34,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
 use super::engine::Engine;
+use super::refusals::{Refusal, Who};
 use super::{Bound, BrokerError, Listen};
 use crate::ops::metrics::Metric;
 use doorstep::{Doorstep, Way};
@@ -98,7 +100,7 @@ impl Listeners {
 
 async fn receive(mut doors: Doors, doorstep: Arc<Doorstep>, stop: &CancellationToken) {
     let engine = Arc::clone(doorstep.engine());
-    let (most, metrics) = (engine.limits.connections, &engine.metrics);
+    let (most, metrics) = (engine.limits.connections, engine.refusals.metrics());
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
@@ -110,7 +112,7 @@ async fn receive(mut doors: Doors, doorstep: Arc<Doorstep>, stop: &CancellationT
                     metrics.count(Metric::BrokerAccepted);
                     connections.spawn(Arc::clone(&doorstep).receive(way, stream, peer, stop.clone()));
                     if connections.len() == most {
-                        metrics.count(Metric::BrokerFull);
+                        engine.refusals.tell(Refusal::Connections, &Who::at(peer), "this is the last one that was let in");
                     }
                 }
                 Err(error) => {

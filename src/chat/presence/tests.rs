@@ -32,11 +32,6 @@ fn say(user: &mut Aggregate, device: &str, state: PresenceState, conn: &str, aft
 }
 
 #[test]
-fn a_client_id_names_its_device() {
-    assert_eq!((device_of("alice"), device_of("alice:phone"), device_of("alice:")), (DEFAULT_DEVICE, "phone", ""));
-}
-
-#[test]
 fn a_goodbye_counts_at_once_and_the_last_device_decides() {
     let mut user = online();
     user.handle_came("laptop", 2, START + 10);

@@ -44,7 +44,7 @@ pub(super) fn welcome(addresses: Addresses, cast: &[Player], sim: &SimHandle) {
              -d '{{\"category\":\"{APP}\",\"data\":{{\"hello\":\"backend\"}}}}'"
         );
     }
-    println!("Stop with Ctrl-C. Each step of each message follows.\n");
+    println!("Stop with Ctrl-C. Each step of each message follows, and whom the broker refuses.\n");
 }
 
 /// Command lines that work as they are.

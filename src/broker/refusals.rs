@@ -1,0 +1,331 @@
+//! Why the broker refuses or cuts off a client, and where it says so.
+//!
+//! Every refusal and every cut-off goes through [`Refusals::tell`]: one line for the operator with address, user, client
+//! id and rule, and one counter with the reason as its label. What the client is told stands in the same table: the
+//! reason code and the reason string of MQTT 5, and the return code of a CONNACK in 3.1.1, which has no other word.
+//!
+//! What a stranger wrote is shown escaped and cut ([`shown`]). Lines are limited for each reason, so that one noisy client
+//! hides only others with the same trouble; the counter counts all.
+
+use std::fmt::Display;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tracing::{info, warn};
+
+use crate::ops::metrics::{Metric, Metrics};
+
+/// The target of the lines, for filters of the log.
+pub const TARGET: &str = module_path!();
+/// Lines of one reason within a minute; the rest is counted, and the next line says how many were left out.
+const LINES_PER_MINUTE: u32 = 20;
+const MINUTE: Duration = Duration::from_secs(60);
+/// So many characters are shown of what a stranger wrote.
+const SHOWN: usize = 64;
+
+/// Why a client is refused or cut off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Refusal {
+    AddressConnections,
+    Connections,
+    ConnectTimeout,
+    ProxyHeader,
+    TlsHandshake,
+    PlainOnTls,
+    TlsOnPlain,
+    OtherProtocol,
+    WebSocket,
+    FirstPacket,
+    Mqtt31,
+    ProtocolLevel,
+    Malformed,
+    PacketSize,
+    ClientIdLength,
+    ClientIdMissing,
+    AuthMethod,
+    NoUser,
+    Credentials,
+    LoginThrottle,
+    UserConnections,
+    Sessions,
+    Busy,
+    WillTopic,
+    TopicLimit,
+    FilterCount,
+    PublishDenied,
+    SysTopic,
+    SubscribeDenied,
+    Subscriptions,
+    Retained,
+    Quota,
+    ReceiveMaximum,
+    KeepAlive,
+    NotReading,
+    NotStored,
+    TakenOver,
+    TokenExpired,
+    Revoked,
+}
+
+/// One refusal as everybody sees it.
+struct Row {
+    #[cfg_attr(not(test), expect(dead_code, reason = "it is there to be read, and a test compares it with its place"))]
+    refusal: Refusal,
+    /// Of the counter. Never changes: dashboards and alarms go by it.
+    label: &'static str,
+    /// The rule, for the log and for the reason string of MQTT 5. Says nothing that a stranger must not know.
+    rule: &'static str,
+    /// The reason code of MQTT 5 (2.4), in whatever packet carries it.
+    code: u8,
+    /// The return code of a CONNACK in 3.1.1 (3.2.2.3); 0 where it has none.
+    connack: u8,
+    level: Level,
+    /// An older counter that counts it too.
+    metric: Option<Metric>,
+}
+
+/// How loud the line is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Level {
+    /// A client does something that it may not.
+    Info,
+    /// A limit is reached, or somebody may be guessing passwords.
+    Warn,
+}
+
+/// A row of [`TABLE`].
+const fn row(refusal: Refusal, label: &'static str, rule: &'static str, code: u8, connack: u8) -> Row {
+    Row { refusal, label, rule, code, connack, level: Level::Info, metric: None }
+}
+
+impl Row {
+    const fn warn(mut self) -> Self {
+        self.level = Level::Warn;
+        self
+    }
+
+    const fn counts(mut self, metric: Metric) -> Self {
+        self.metric = Some(metric);
+        self
+    }
+}
+
+/// All refusals, in the order of the enum.
+const TABLE: &[Row] = &[
+    row(Refusal::AddressConnections, "address_connections", "the address has too many connections", 0x97, 3)
+        .warn()
+        .counts(Metric::BrokerAddressRefused),
+    row(Refusal::Connections, "connections", "all places are taken: new connections wait", 0x97, 3)
+        .warn()
+        .counts(Metric::BrokerFull),
+    row(Refusal::ConnectTimeout, "connect_timeout", "no CONNECT came in time", 0x80, 0)
+        .counts(Metric::BrokerConnectTimeouts),
+    row(Refusal::ProxyHeader, "proxy_header", "the connection has no PROXY header that can be read", 0x81, 0)
+        .counts(Metric::BrokerHandshakesFailed),
+    row(Refusal::TlsHandshake, "tls_handshake", "the TLS handshake failed", 0x81, 0)
+        .counts(Metric::BrokerHandshakesFailed),
+    row(Refusal::PlainOnTls, "plain_on_tls", "this is the port for TLS, and the client speaks without it", 0x81, 0)
+        .counts(Metric::BrokerHandshakesFailed),
+    row(Refusal::TlsOnPlain, "tls_on_plain", "this is the port without TLS, and the client speaks TLS", 0x81, 0)
+        .counts(Metric::BrokerHandshakesFailed),
+    row(Refusal::OtherProtocol, "other_protocol", "the client speaks another protocol than this port", 0x81, 0)
+        .counts(Metric::BrokerHandshakesFailed),
+    row(Refusal::WebSocket, "websocket", "the client does not keep to MQTT over WebSocket", 0x81, 0)
+        .counts(Metric::BrokerHandshakesFailed),
+    row(Refusal::FirstPacket, "first_packet", "the first packet is not a CONNECT", 0x82, 0),
+    row(Refusal::Mqtt31, "mqtt_3_1", "MQTT 3.1 is not spoken here, only 3.1.1 and 5", 0x84, 1),
+    row(Refusal::ProtocolLevel, "protocol_level", "the protocol level is neither that of MQTT 3.1.1 nor of 5", 0x84, 1),
+    row(Refusal::Malformed, "malformed", "a packet breaks a rule of MQTT", 0x81, 0),
+    row(Refusal::PacketSize, "packet_size", "a packet is over the size limit", 0x95, 0)
+        .counts(Metric::BrokerPacketsTooBig),
+    row(Refusal::ClientIdLength, "client_id_length", "the client id is longer than 256 bytes", 0x85, 2),
+    row(Refusal::ClientIdMissing, "client_id_missing", "an empty client id needs a clean session in 3.1.1", 0x85, 2),
+    row(Refusal::AuthMethod, "auth_method", "no authentication method is known here", 0x8c, 0),
+    row(Refusal::NoUser, "no_user", "the client does not say who it is, and anonymous clients are not let in", 0x87, 5),
+    row(Refusal::Credentials, "credentials", "user name, password or token are wrong", 0x86, 5)
+        .warn()
+        .counts(Metric::LoginsFailed),
+    row(Refusal::LoginThrottle, "login_throttle", "too many log-ins from the address have failed", 0x9f, 3)
+        .warn()
+        .counts(Metric::LoginsLimited),
+    row(Refusal::UserConnections, "user_connections", "the user has too many connections", 0x97, 3)
+        .warn()
+        .counts(Metric::BrokerUserRefused),
+    row(Refusal::Sessions, "sessions", "there are too many sessions", 0x88, 3).warn(),
+    row(Refusal::Busy, "busy", "the log-in took too long", 0x89, 3).warn(),
+    row(
+        Refusal::WillTopic,
+        "will_topic",
+        "the client may not write the topic of its will: it is not published",
+        0x87,
+        0,
+    ),
+    row(Refusal::TopicLimit, "topic_limit", "a topic or filter is over a limit", 0x90, 0)
+        .counts(Metric::BrokerTopicsRefused),
+    row(Refusal::FilterCount, "filter_count", "too many filters are in one packet", 0x97, 0)
+        .counts(Metric::BrokerTopicsRefused),
+    row(Refusal::PublishDenied, "publish_denied", "the client may not write this topic", 0x87, 0)
+        .counts(Metric::PublishesDenied),
+    row(Refusal::SysTopic, "sys_topic", "topics below $SYS are the broker's own: the message is dropped", 0x87, 0)
+        .counts(Metric::PublishesDenied),
+    row(Refusal::SubscribeDenied, "subscribe_denied", "the client may not read what the filter asks for", 0x87, 0)
+        .counts(Metric::SubscriptionsDenied),
+    row(Refusal::Subscriptions, "subscriptions", "the client has too many subscriptions", 0x97, 0),
+    row(Refusal::Retained, "retained", "there is no room for the retained message", 0x97, 0),
+    row(Refusal::Quota, "quota", "the queue of the bridge is full: publish the message again later", 0x97, 0),
+    row(Refusal::ReceiveMaximum, "receive_maximum", "more messages are open than the receive maximum", 0x93, 0),
+    row(Refusal::KeepAlive, "keep_alive", "the client was silent for one and a half times its keep alive", 0x8d, 0),
+    row(Refusal::NotReading, "not_reading", "the client does not read", 0x80, 0).counts(Metric::BrokerStalled),
+    row(Refusal::NotStored, "not_stored", "a message could not be made safe: publish it again", 0x83, 0),
+    row(Refusal::TakenOver, "taken_over", "another connection of the user took the client id over", 0x8e, 0),
+    row(Refusal::TokenExpired, "token_expired", "the token has expired", 0xa0, 0),
+    row(Refusal::Revoked, "revoked", "the users file does not let the user in any more", 0x98, 0),
+];
+
+impl Refusal {
+    fn row(self) -> &'static Row {
+        &TABLE[self as usize]
+    }
+
+    pub(super) fn label(self) -> &'static str {
+        self.row().label
+    }
+
+    pub(super) fn rule(self) -> &'static str {
+        self.row().rule
+    }
+
+    /// The reason code of MQTT 5.
+    pub(super) fn code(self) -> u8 {
+        self.row().code
+    }
+
+    /// The return code of a CONNACK in 3.1.1, where it has one for this.
+    pub(super) fn connack(self) -> Option<u8> {
+        Some(self.row().connack).filter(|code| *code != 0)
+    }
+
+    /// What the reason code of a DISCONNECT means, where the broker sends it because it cuts the client off.
+    pub(super) fn of_disconnect(code: u8) -> Option<Self> {
+        match code {
+            0x81 | 0x82 => Some(Self::Malformed),
+            0x8d => Some(Self::KeepAlive),
+            0x8e => Some(Self::TakenOver),
+            0x93 => Some(Self::ReceiveMaximum),
+            0x95 => Some(Self::PacketSize),
+            _ => None,
+        }
+    }
+}
+
+/// Of whom a line speaks: shown as [`shown`] does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Who {
+    address: SocketAddr,
+    user: String,
+    client: String,
+}
+
+impl Who {
+    /// Somebody of whom nothing else is known.
+    pub(super) fn at(address: SocketAddr) -> Self {
+        Self { address, user: String::new(), client: String::new() }
+    }
+
+    /// The same, under the names that it gives itself.
+    pub(super) fn named(address: SocketAddr, user: Option<&str>, client: &str) -> Self {
+        Self { address, user: shown(user.unwrap_or_default()), client: shown(client) }
+    }
+
+    /// The same, once it is known who it is: a token need not come with a user name.
+    pub(super) fn as_user(&self, user: &str) -> Self {
+        Self { user: shown(user), ..self.clone() }
+    }
+}
+
+/// What a stranger wrote, fit for a log line.
+pub(super) fn shown(text: &str) -> String {
+    text.chars().take(SHOWN).flat_map(char::escape_debug).collect()
+}
+
+/// Counts refusals and tells them.
+#[derive(Debug)]
+pub(super) struct Refusals {
+    metrics: Arc<Metrics>,
+    /// A lock because connections are refused in tasks of their own; it is held to look at two numbers.
+    lines: Mutex<Vec<Lines>>,
+}
+
+/// How many lines a reason may have now.
+#[derive(Debug, Clone, Copy)]
+struct Lines {
+    left: f64,
+    at: Instant,
+    untold: u64,
+}
+
+impl Lines {
+    /// Whether a line may be written, and how many were left out before it.
+    fn take(&mut self, now: Instant) -> Option<u64> {
+        let most = f64::from(LINES_PER_MINUTE);
+        let refilled = now.duration_since(self.at).as_secs_f64() / MINUTE.as_secs_f64() * most;
+        (self.left, self.at) = ((self.left + refilled).min(most), now);
+        if self.left < 1.0 {
+            self.untold += 1;
+            return None;
+        }
+        self.left -= 1.0;
+        Some(std::mem::take(&mut self.untold))
+    }
+}
+
+impl Refusals {
+    pub(super) fn new(metrics: Arc<Metrics>) -> Self {
+        TABLE.iter().for_each(|row| metrics.client_refused(row.label, 0));
+        let full = Lines { left: LINES_PER_MINUTE.into(), at: Instant::now(), untold: 0 };
+        Self { metrics, lines: Mutex::new(vec![full; TABLE.len()]) }
+    }
+
+    /// Where everything else is counted.
+    pub(super) fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
+    /// Counts a refusal of which a line was written before, or which nobody could be told of.
+    pub(super) fn count(&self, refusal: Refusal) {
+        self.metrics.client_refused(refusal.label(), 1);
+        if let Some(metric) = refusal.row().metric {
+            self.metrics.count(metric);
+        }
+    }
+
+    /// Counts a refusal and tells the operator, as long as that is not too much. `detail` is for the log alone; what is in
+    /// it of a client is cut and escaped here.
+    pub(super) fn tell(&self, refusal: Refusal, who: &Who, detail: impl Display) {
+        self.count(refusal);
+        let Some(untold) = self.line(refusal) else {
+            return;
+        };
+        let Row { label: reason, rule, level, .. } = refusal.row();
+        let Who { address, user, client } = who;
+        let detail = shown(&detail.to_string());
+        match level {
+            Level::Info => {
+                info!(target: TARGET, %address, user, client, reason, rule, detail, untold, "client refused")
+            }
+            Level::Warn => {
+                warn!(target: TARGET, %address, user, client, reason, rule, detail, untold, "client refused")
+            }
+        }
+    }
+
+    fn line(&self, refusal: Refusal) -> Option<u64> {
+        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        lines.get_mut(refusal as usize)?.take(Instant::now())
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests;

@@ -1,0 +1,334 @@
+//! Any client id is taken and belongs to its user.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use fcm_mqtt_bridge::broker::BrokerConfig;
+use fcm_mqtt_bridge::mqtt::{AckWord, Outcome, Role};
+use mqtt5::QoS;
+use mqtt5::broker::storage::{ClientSession, FileBackend, QueuedMessage, StorageBackend, StoredSubscription};
+use mqtt5::packet::publish::PublishPacket;
+
+use super::peer::{Connect, PUBACK, Peer, Seen, V5, V311};
+use super::world::{Users, World, config, outcome, password, soon};
+
+const BAD_CLIENT: u8 = 0x85;
+/// Ids that nobody could have in the first release: those of libraries, of bridges, of other users, and odd ones.
+const IDS: [&str; 17] = [
+    "mqttjs_1a2b3c4d",
+    "mosq-Xy12",
+    "host.example.main",
+    "bob",
+    "bob:phone",
+    "alice2",
+    "alice:",
+    "alice:a:b",
+    "auto-00000000000000000000000000000000",
+    "cert:alice",
+    "a/b",
+    "../../x",
+    "a\\b",
+    "..",
+    "a+#",
+    "ü 😀",
+    "a\u{1}\n",
+];
+
+fn users() -> Users {
+    Users::new(&[("alice", Role::User), ("bob", Role::User), ("bal1", Role::Bal)])
+}
+
+/// A session of `user` that outlives its connection.
+async fn lasting(world: &World, user: &str, client: &str, version: u8) -> (Peer, bool) {
+    let password = password(user);
+    let connect = Connect { client, version, clean: false, expiry: 3_600, ..Connect::default() };
+    Peer::connect(world, Connect { user: Some(user), password: Some(&password), ..connect }).await
+}
+
+#[tokio::test]
+async fn any_client_id_is_taken_and_its_session_comes_back() {
+    let world = World::bind(users().config()).await;
+    let long = "x".repeat(256);
+    for client in IDS.into_iter().chain([&*long, "alice", "alice:phone"]) {
+        for version in [V311, V5] {
+            let (mut first, resumed) = lasting(&world, "alice", client, version).await;
+            assert!(!resumed, "{client:?}");
+            first.subscribe("alice/others/+", 1).await;
+            first.disconnect().await;
+            let (second, resumed) = lasting(&world, "alice", client, version).await;
+            assert!(resumed, "{client:?}");
+            second.disconnect().await;
+            let user = Some("alice");
+            let clean = Connect { client, version, user, password: Some("ecila"), ..Connect::default() };
+            Peer::connect(&world, clean).await.0.disconnect().await;
+        }
+    }
+    world.close().await;
+}
+
+#[tokio::test]
+async fn two_users_may_have_one_client_id_at_once_and_each_has_a_session_of_their_own() {
+    for version in [V311, V5] {
+        for client in ["mqttjs_1a2b3c4d", "alice", "alice:phone", "a/b"] {
+            let world = World::bind(BrokerConfig { anonymous: true, ..users().config() }).await;
+            let (mut alice, _) = lasting(&world, "alice", client, version).await;
+            alice.subscribe("alice/others/+", 1).await;
+            let (mut bob, resumed) = lasting(&world, "bob", client, version).await;
+            assert!(!resumed, "{client}: bob has the session of alice");
+            let anybody = Connect { client, version, clean: false, expiry: 3_600, ..Connect::default() };
+            let (mut anybody, resumed) = Peer::connect(&world, anybody).await;
+            assert!(!resumed, "{client}: somebody has the session of a user");
+            for peer in [&mut alice, &mut bob, &mut anybody] {
+                peer.quiet().await;
+            }
+            let answer = world.publish("alice/others/messages", "hers").await;
+            let (payload, id, _) = alice.message().await;
+            assert_eq!(payload, "hers");
+            alice.ack(PUBACK, id).await;
+            assert_eq!(outcome(answer).await, Outcome::Confirmed);
+            bob.quiet().await;
+
+            // A clean start of one leaves the session of the other alone.
+            alice.disconnect().await;
+            bob.disconnect().await;
+            let clean = Connect { client, version, user: Some("bob"), password: Some("bob"), ..Connect::default() };
+            Peer::connect(&world, clean).await.0.disconnect().await;
+            assert!(lasting(&world, "alice", client, version).await.1, "{client}");
+            assert!(!lasting(&world, "bob", client, version).await.1, "{client}");
+            world.close().await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn anonymous_clients_share_one_name_space() {
+    let world = World::open().await;
+    for version in [V311, V5] {
+        let connect =
+            |user| Connect { client: "sensor", version, clean: false, expiry: 60, user, ..Connect::default() };
+        let (first, _) = Peer::connect(&world, connect(None)).await;
+        first.disconnect().await;
+        // A user name that nobody asked for makes no difference.
+        let (second, resumed) = Peer::connect(&world, connect(Some("anybody"))).await;
+        assert!(resumed);
+        second.disconnect().await;
+        Peer::connect(&world, Connect { client: "sensor", version, ..Connect::default() }).await.0.disconnect().await;
+    }
+    world.close().await;
+}
+
+#[tokio::test]
+async fn an_id_that_is_too_long_or_missing_is_refused() {
+    let world = World::bind(users().config()).await;
+    let long = "x".repeat(257);
+    let alice = |client, version, clean| Connect {
+        client,
+        version,
+        clean,
+        user: Some("alice"),
+        password: Some("ecila"),
+        ..Connect::default()
+    };
+    for (version, code) in [(V311, 2), (V5, BAD_CLIENT)] {
+        assert_eq!(Peer::try_connect(&world, alice(&long, version, true)).await.1, code);
+        assert_eq!(Peer::try_connect(&world, alice("", version, true)).await.1, 0);
+    }
+    assert_eq!(Peer::try_connect(&world, alice("", V311, false)).await.1, 2, "[MQTT-3.1.3-8]");
+    assert_eq!(Peer::try_connect(&world, alice("", V5, false)).await.1, 0, "its CONNACK says which id it has");
+    assert_eq!(
+        (world.metrics.clients_refused("client_id_length"), world.metrics.clients_refused("client_id_missing")),
+        (2, 1)
+    );
+    world.close().await;
+}
+
+/// The client id in a CONNACK of MQTT 5.
+async fn assigned(peer: &mut Peer) -> Option<String> {
+    let (0x20, body) = peer.next_raw().await.unwrap() else { panic!("no CONNACK") };
+    assert_eq!(body[1], 0);
+    // Whatever stands before it is no text.
+    let at = body.windows(3).position(|bytes| bytes[0] == 0x12 && bytes[1] == 0 && bytes[2] == 29)?;
+    Some(String::from_utf8(body[at + 3..at + 3 + 29].to_vec()).unwrap())
+}
+
+#[tokio::test]
+async fn who_comes_without_an_id_is_given_one_that_belongs_to_its_user() {
+    let world = World::bind(users().config()).await;
+    let connect = |client, user| Connect { client, clean: false, expiry: 60, user, ..Connect::default() };
+    let mut alice = Peer::dial(&world, V5).await;
+    alice.say_connect(&Connect { password: Some("ecila"), ..connect("", Some("alice")) }).await;
+    let id = assigned(&mut alice).await.expect("an assigned client id");
+    alice.disconnect().await;
+    let mut other = Peer::dial(&world, V5).await;
+    other.say_connect(&Connect { password: Some("ecila"), ..connect("", Some("alice")) }).await;
+    assert_ne!(assigned(&mut other).await.unwrap(), id);
+    let thief = Connect { password: Some("bob"), ..connect(&id, Some("bob")) };
+    assert!(!Peer::connect(&world, thief).await.1);
+    let again = Connect { password: Some("ecila"), ..connect(&id, Some("alice")) };
+    assert!(Peer::connect(&world, again).await.1);
+    let mut named = Peer::dial(&world, V5).await;
+    named.say_connect(&Connect { password: Some("ecila"), ..connect("mine", Some("alice")) }).await;
+    assert_eq!(assigned(&mut named).await, None, "[MQTT-3.2.2-16] only who has none is given one");
+    world.close().await;
+}
+
+#[tokio::test]
+async fn the_bridge_is_told_the_client_id_and_the_device_that_it_names() {
+    let mut world = World::bind(users().config()).await;
+    // echo -n 'host.example.main' | sha256sum
+    for (client, device) in [
+        ("alice", "default"),
+        ("alice:phone", "phone"),
+        ("mqttjs_1a2b3c4d", "mqttjs_1a2b3c4d"),
+        ("host.example.main", "4b4b1ede"),
+    ] {
+        let (peer, _) = lasting(&world, "alice", client, V5).await;
+        let came = soon("a sighting", world.port.sightings.recv()).await.unwrap();
+        assert_eq!((&*came.user, &*came.client, &*came.device), ("alice", client, device));
+        peer.disconnect().await;
+        soon("a sighting", world.port.sightings.recv()).await.unwrap();
+    }
+    let (nameless, _) = Peer::connect(
+        &world,
+        Connect { client: "", user: Some("alice"), password: Some("ecila"), ..Connect::default() },
+    )
+    .await;
+    let came = soon("a sighting", world.port.sightings.recv()).await.unwrap();
+    assert!(came.client.starts_with("auto-") && came.client == came.device, "{came:?}");
+    drop(nameless);
+    world.close().await;
+}
+
+#[tokio::test]
+async fn workers_with_ids_of_a_library_share_a_subscription() {
+    let world = World::bind(users().config()).await;
+    let mut workers = Vec::new();
+    for client in ["mqttjs_00000001", "mqttjs_00000002"] {
+        let (mut worker, _) = lasting(&world, "bal1", client, V5).await;
+        worker.subscribe("$share/w/bal1/others/messages", 1).await;
+        workers.push(worker);
+    }
+    for worker in &mut workers {
+        let answer = world.publish("bal1/others/messages", "x").await;
+        let (payload, id, _) = worker.message().await;
+        assert_eq!(payload, "x");
+        worker.ack(PUBACK, id).await;
+        assert_eq!(outcome(answer).await, Outcome::Confirmed);
+    }
+    world.close().await;
+}
+
+#[tokio::test]
+async fn who_wants_nothing_of_its_own_gets_what_another_user_says_under_the_same_client_id() {
+    let mut world = World::bind(users().config()).await;
+    let (mut alice, _) = lasting(&world, "alice", "same", V5).await;
+    // Options: QoS 1, no local.
+    let filter = b"+/self/profile";
+    alice.say(0x82, &[&[0, 1, 0, 0, 14][..], filter, &[0b101]].concat()).await;
+    assert_eq!(alice.next().await, Seen::SubAck(1));
+    let (mut bob, _) = lasting(&world, "bob", "same", V5).await;
+    bob.publish("bob/self/profile", 1, "Bob").await;
+    world.inbound().await.ack.release(AckWord::Done);
+    assert_eq!(alice.message().await.0, "Bob");
+    alice.publish("alice/self/profile", 1, "Alice").await;
+    world.inbound().await.ack.release(AckWord::Done);
+    assert_eq!(alice.next().await, Seen::Ack(PUBACK, 1, 0));
+    alice.quiet().await;
+    world.close().await;
+}
+
+/// Leaves in `folder` what the first release left there of a session: its key was the client id.
+async fn leave(storage: &FileBackend, key: &str, user: Option<&str>) {
+    let mut session = ClientSession::new(key, true, Some(3_600));
+    session.add_subscription("bal1/others/+", StoredSubscription::new(QoS::AtLeastOnce));
+    session.user_id = user.map(str::to_owned);
+    storage.store_session(session).await.unwrap();
+    let message = PublishPacket::new("bal1/others/notes", key.to_owned(), QoS::AtLeastOnce);
+    let waits = QueuedMessage::new(message, key.to_owned(), QoS::AtLeastOnce, None);
+    storage.queue_message(waits).await.unwrap();
+}
+
+#[tokio::test]
+async fn kept_sessions_of_the_first_release_are_found_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let storage = FileBackend::new(folder.path()).await.unwrap();
+    for key in ["bal1", "bal1:worker"] {
+        leave(&storage, key, Some("bal1")).await;
+    }
+    leave(&storage, "alice", None).await;
+    storage.flush_queue_writes().await;
+    storage.shutdown().await.unwrap();
+    drop(storage);
+    std::fs::File::create(folder.path().join("orderly-stop")).unwrap();
+
+    let data = Some(folder.path().to_owned());
+    let world = World::bind(BrokerConfig { anonymous: true, data, ..users().config() }).await;
+    for key in ["bal1", "bal1:worker"] {
+        let (mut peer, resumed) = lasting(&world, "bal1", key, V5).await;
+        assert!(resumed, "{key}");
+        assert_eq!(peer.message().await.0, key);
+    }
+    // Nobody had logged in for this one; the user of its name has nothing to do with it.
+    assert!(!lasting(&world, "alice", "alice", V5).await.1);
+    let connect = Connect { client: "alice", clean: false, expiry: 60, ..Connect::default() };
+    let (mut anybody, resumed) = Peer::connect(&world, connect).await;
+    assert!(resumed);
+    assert_eq!(anybody.message().await.0, "alice");
+    world.close().await;
+}
+
+/// All that is in a folder, by its path there.
+fn all_below(folder: &Path) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(next) = folders.pop() {
+        for entry in std::fs::read_dir(next).unwrap() {
+            let path = entry.unwrap().path();
+            found.insert(path.strip_prefix(folder).unwrap().to_str().unwrap().to_owned());
+            if path.is_dir() {
+                folders.push(path);
+            }
+        }
+    }
+    found
+}
+
+#[tokio::test]
+async fn no_client_id_reaches_out_of_the_folder_of_sessions() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("a/b/c/sessions");
+    let world = World::bind(BrokerConfig { data: Some(data.clone()), ..users().config() }).await;
+    for client in IDS {
+        let (mut peer, _) = lasting(&world, "alice", client, V5).await;
+        peer.subscribe("alice/others/+", 1).await;
+        let answer = world.publish("alice/others/messages", client).await;
+        peer.message().await;
+        drop(peer);
+        drop(answer);
+    }
+    world.close().await;
+    let outside: Vec<String> =
+        all_below(folder.path()).into_iter().filter(|path| !path.starts_with("a/b/c/sessions")).collect();
+    assert_eq!(outside, ["a", "a/b", "a/b/c"]);
+    let world = World::bind(BrokerConfig { data: Some(data), ..users().config() }).await;
+    for client in IDS {
+        assert!(lasting(&world, "alice", client, V5).await.1, "{client:?} is found after a restart");
+    }
+    world.close().await;
+}
+
+#[tokio::test]
+async fn a_user_has_so_many_connections_whatever_their_client_ids() {
+    let mut config = config();
+    config.limits.connections_per_user = 2;
+    let users = users();
+    let world = World::bind(BrokerConfig { limits: config.limits, ..users.config() }).await;
+    let (mut one, _) = lasting(&world, "alice", "mqttjs_1", V5).await;
+    let (mut two, _) = lasting(&world, "alice", "mqttjs_2", V5).await;
+    let third = Connect { client: "mqttjs_3", user: Some("alice"), password: Some("ecila"), ..Connect::default() };
+    assert_eq!(Peer::try_connect(&world, third).await.1, 0x97);
+    for peer in [&mut one, &mut two] {
+        peer.quiet().await;
+    }
+    world.close().await;
+}
