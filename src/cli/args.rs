@@ -1,5 +1,6 @@
 //! The command line: what can be asked of the program. `--help` is written to be learned from.
 
+use crate::config::address;
 use clap::{Args, Parser, Subcommand};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -49,7 +50,8 @@ pub enum Command {
     /// Runs the simulator alone: CCS, and FCM HTTP v1 on request, with virtual devices and faults, for tests and for
     /// trying things.
     Sim(Box<SimArgs>),
-    /// Reads the configuration, says what is wrong with it or how it applies (secrets hidden), and opens nothing.
+    /// Reads the configuration and all that it names (keys, certificates, users, the store), as `run` would, and says
+    /// what is wrong or how it applies, secrets hidden. Makes nothing, and listens nowhere.
     CheckConfig {
         /// The configuration file.
         #[arg(long, value_name = "FILE", env = "BRIDGE_CONFIG")]
@@ -104,7 +106,7 @@ pub enum Command {
     /// Asks a running bridge (or simulator) whether it is well: exit code 0 if so. For health checks of containers.
     Health {
         /// Its `[ops] listen` address.
-        #[arg(long, default_value = "127.0.0.1:9090", value_name = "ADDRESS")]
+        #[arg(long, default_value = "127.0.0.1:9090", value_name = "ADDRESS", value_parser = address)]
         ops: SocketAddr,
         /// What to ask: `/readyz` (does it do its work) or `/healthz` (does it live).
         #[arg(long, default_value = "/readyz", value_name = "PATH")]
@@ -120,19 +122,19 @@ pub struct DemoArgs {
     #[arg(long, value_enum, default_value_t = TransportArg::Ccs)]
     pub transport: TransportArg,
     /// Where the embedded broker listens: MQTT over TCP.
-    #[arg(long, default_value = "127.0.0.1:1883", value_name = "ADDRESS")]
+    #[arg(long, default_value = "127.0.0.1:1883", value_name = "ADDRESS", value_parser = address)]
     pub listen: SocketAddr,
     /// Where it listens for web pages: MQTT over WebSocket, path /mqtt.
-    #[arg(long, default_value = "127.0.0.1:8083", value_name = "ADDRESS")]
+    #[arg(long, default_value = "127.0.0.1:8083", value_name = "ADDRESS", value_parser = address)]
     pub ws_listen: SocketAddr,
     /// Make no users: everybody on this machine may connect without a password.
     #[arg(long)]
     pub anonymous: bool,
     /// Where /healthz, /readyz and /metrics are served.
-    #[arg(long, default_value = "127.0.0.1:9090", value_name = "ADDRESS")]
+    #[arg(long, default_value = "127.0.0.1:9090", value_name = "ADDRESS", value_parser = address)]
     pub ops_listen: SocketAddr,
     /// Where the simulator's control port listens.
-    #[arg(long, default_value = "127.0.0.1:9091", value_name = "ADDRESS")]
+    #[arg(long, default_value = "127.0.0.1:9091", value_name = "ADDRESS", value_parser = address)]
     pub control_listen: SocketAddr,
     /// Also show the log at this level (for example info or debug).
     #[arg(long, value_name = "LEVEL", default_value = "warn")]
@@ -165,16 +167,16 @@ impl TransportArg {
 #[derive(Debug, Args)]
 pub struct SimArgs {
     /// Where CCS listens (TLS). Port 0 chooses a free one, which is printed.
-    #[arg(long, default_value = "127.0.0.1:5235", value_name = "ADDRESS")]
+    #[arg(long, default_value = "127.0.0.1:5235", value_name = "ADDRESS", value_parser = address)]
     pub listen: SocketAddr,
     /// Where the HTTP control port listens.
-    #[arg(long, default_value = "127.0.0.1:9091", value_name = "ADDRESS")]
+    #[arg(long, default_value = "127.0.0.1:9091", value_name = "ADDRESS", value_parser = address)]
     pub control_listen: SocketAddr,
     /// Also run FCM HTTP v1 here (HTTP/2 over TLS). Port 0 chooses a free one, which is printed.
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", value_parser = address)]
     pub fcm_listen: Option<SocketAddr>,
     /// Where access tokens for it are sold (HTTP with TLS or without). Without it: a free port beside it.
-    #[arg(long, value_name = "ADDRESS", requires = "fcm_listen")]
+    #[arg(long, value_name = "ADDRESS", value_parser = address, requires = "fcm_listen")]
     pub fcm_token_listen: Option<SocketAddr>,
     /// How long an access token lasts, in seconds.
     #[arg(long, default_value_t = 3_599, value_name = "SECONDS")]
