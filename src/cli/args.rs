@@ -22,9 +22,10 @@ const AFTER_HELP: &str = "\
 Try it (no account needed):
   fcm-mqtt-bridge demo
 
-Run it:
-  fcm-mqtt-bridge check-config --config config/bridge.toml
-  fcm-mqtt-bridge run --config config/bridge.toml
+Run it (the first writes bridge.toml; see also `init fcm-v1` and `init ccs`):
+  fcm-mqtt-bridge init sim
+  fcm-mqtt-bridge check-config --config bridge.toml
+  fcm-mqtt-bridge run --config bridge.toml
 
 Exit codes: 0 stopped in order (everything drained), 1 failed, 64 wrong usage or configuration.
 The topics and payloads are in topics.md, every setting is in config/bridge.toml.";
@@ -40,6 +41,13 @@ pub enum Command {
     /// for each step of each message. Everything lives in a temporary folder and is gone afterwards. Stop with Ctrl-C.
     #[cfg(feature = "broker")]
     Demo(DemoArgs),
+    /// Writes a configuration that works, with a first backend application and its password, and says what to type next.
+    #[cfg(feature = "broker")]
+    Init {
+        /// How messages are to go to the devices.
+        #[command(subcommand)]
+        what: InitArgs,
+    },
     /// Runs the bridge until SIGTERM or Ctrl-C; a second signal ends it at once.
     Run {
         /// The configuration file; `config/bridge.toml` explains every key. Environment variables such as
@@ -161,6 +169,84 @@ impl TransportArg {
             Self::FcmV1 => "fcm-v1",
         }
     }
+}
+
+/// How messages are to go to the devices.
+#[cfg(feature = "broker")]
+#[derive(Debug, Subcommand)]
+pub enum InitArgs {
+    /// By FCM HTTP v1: Google's living push service.
+    FcmV1 {
+        /// The service account: the JSON file of the Firebase console (Project settings, Service accounts).
+        #[arg(long, value_name = "FILE")]
+        credentials: PathBuf,
+        /// Where the API is, if not at Google: a proxy, or the simulator.
+        #[arg(long, value_name = "URL")]
+        base_url: Option<String>,
+        /// Certificate authorities to trust there instead of the platform's, PEM.
+        #[arg(long, value_name = "FILE")]
+        ca_file: Option<PathBuf>,
+        /// What all have.
+        #[command(flatten)]
+        common: InitCommon,
+    },
+    /// By CCS: XMPP over TLS, with a server that still speaks it.
+    Ccs {
+        /// The sender id (project number).
+        #[arg(long, value_name = "N")]
+        sender_id: String,
+        /// A file with the server key in it.
+        #[arg(long, value_name = "FILE")]
+        api_key_file: PathBuf,
+        /// The server's name or address.
+        #[arg(long, value_name = "HOST")]
+        host: Option<String>,
+        /// Its port.
+        #[arg(long, value_name = "PORT")]
+        port: Option<u16>,
+        /// Certificate authorities to trust there instead of the platform's, PEM.
+        #[arg(long, value_name = "FILE")]
+        ca_file: Option<PathBuf>,
+        /// What all have.
+        #[command(flatten)]
+        common: InitCommon,
+    },
+    /// By both, with the simulator: no account is needed.
+    Sim {
+        /// Where the simulator is to speak CCS.
+        #[arg(long, default_value = "127.0.0.1:5235", value_name = "ADDRESS", value_parser = address)]
+        sim_listen: SocketAddr,
+        /// Where it is to speak FCM HTTP v1.
+        #[arg(long, default_value = "127.0.0.1:5236", value_name = "ADDRESS", value_parser = address)]
+        sim_fcm_listen: SocketAddr,
+        /// Where it is to give out access tokens.
+        #[arg(long, default_value = "127.0.0.1:5237", value_name = "ADDRESS", value_parser = address)]
+        sim_fcm_token_listen: SocketAddr,
+        /// Where its control port is to be.
+        #[arg(long, default_value = "127.0.0.1:9091", value_name = "ADDRESS", value_parser = address)]
+        sim_control_listen: SocketAddr,
+        /// What all have.
+        #[command(flatten)]
+        common: InitCommon,
+    },
+}
+
+/// Options of every `init`.
+#[cfg(feature = "broker")]
+#[derive(Debug, Args)]
+pub struct InitCommon {
+    /// The configuration file to write. Users and queue are kept in the folder `data` beside it. Nothing is overwritten.
+    #[arg(long, value_name = "FILE", default_value = "bridge.toml")]
+    pub config: PathBuf,
+    /// The name of the first backend application ("BAL"): its user name, and the first level of its topics.
+    #[arg(long, value_name = "NAME", default_value = "client1")]
+    pub bal: String,
+    /// Where the embedded broker is to listen: MQTT over TCP.
+    #[arg(long, default_value = "127.0.0.1:1883", value_name = "ADDRESS", value_parser = address)]
+    pub listen: SocketAddr,
+    /// Where /healthz, /readyz and /metrics are to be served.
+    #[arg(long, default_value = "127.0.0.1:9090", value_name = "ADDRESS", value_parser = address)]
+    pub ops_listen: SocketAddr,
 }
 
 /// Options of `sim`.

@@ -6,6 +6,8 @@ pub mod args;
 mod demo;
 mod explain;
 mod health;
+#[cfg(feature = "broker")]
+mod init;
 mod outbox;
 mod sim;
 mod trace;
@@ -37,6 +39,8 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
     match cli.command {
         #[cfg(feature = "broker")]
         Command::Demo(args) => demo::run(args).await,
+        #[cfg(feature = "broker")]
+        Command::Init { what } => init::run(what),
         Command::Run { config } => bridge(config.as_deref()).await,
         Command::Sim(args) => sim::run(*args).await,
         Command::CheckConfig { config } => check_config(config.as_deref()),
