@@ -54,26 +54,29 @@ pub(super) fn run(what: InitArgs) -> anyhow::Result<()> {
         InitArgs::FcmV1 { common, .. } | InitArgs::Ccs { common, .. } | InitArgs::Sim { common, .. } => common,
     };
     let places = Places::of(&common.config)?;
-    let common_sections = common_sections(common, &places)?;
-    fs::create_dir_all(&places.data).with_context(|| format!("cannot make the folder {}", places.data.display()))?;
-    let push = push(&what, &places)?;
-    let text = format!(
-        "# Made by `fcm-mqtt-bridge init`. What is not here has its default; config/bridge.toml explains every key.\n\n\
-         {}{common_sections}",
-        push.sections
-    );
     let password = new_password();
-    write_users(&places, common, &password)?;
-    if let Err(error) = write_config(&places, &text) {
-        let _ = fs::remove_file(&places.users);
-        return Err(error);
-    }
-    if let Err(error) = check(&places.config) {
-        let _ = (fs::remove_file(&places.config), fs::remove_file(&places.users), fs::remove_dir(&places.data));
-        return Err(error);
-    }
+    fs::create_dir_all(&places.data).with_context(|| format!("cannot make the folder {}", places.data.display()))?;
+    let push = make(&what, common, &places, &password).inspect_err(|_| {
+        let _ = (fs::remove_file(&places.users), fs::remove_dir(&places.data));
+    })?;
     println!("{}", next_steps(common, &places, &push, &password));
     Ok(())
+}
+
+fn make(what: &InitArgs, common: &InitCommon, places: &Places, password: &str) -> anyhow::Result<Push> {
+    write_users(places, common, password)?;
+    let push = push(what, places)?;
+    let text = format!(
+        "# Made by `fcm-mqtt-bridge init`. What is not here has its default; config/bridge.toml explains every key.\n\n\
+         {}{}",
+        push.sections,
+        common_sections(common, places)?
+    );
+    write_config(places, &text)?;
+    check(&places.config).inspect_err(|_| {
+        let _ = fs::remove_file(&places.config);
+    })?;
+    Ok(push)
 }
 
 impl Places {

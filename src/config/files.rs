@@ -95,7 +95,8 @@ pub(super) fn unreadable(key: &str, path: &Path, error: &io::Error) -> ConfigErr
         Ok(folder) if path.is_relative() => format!("; a relative path begins at {}", folder.display()),
         _ => String::new(),
     };
-    bad(key, format!("names a file that cannot be read: {error}{hint}"))
+    let origin = if key.ends_with("credentials_file") { " (or GOOGLE_APPLICATION_CREDENTIALS)" } else { "" };
+    bad(key, format!("{origin} names a file that cannot be read: {error}{hint}").trim_start().to_owned())
 }
 
 #[cfg(test)]

@@ -195,10 +195,17 @@ class TestInit:
         newcomer.types("cd / && fcm-mqtt-bridge check-config --config " + shlex.quote(str(newcomer.folder / "a folder/my.toml")))
         assert not (newcomer.folder / "data").exists()
 
-    def test_a_file_that_is_no_service_account_is_refused_and_leaves_nothing(self, newcomer):
+    def test_what_would_not_work_is_refused_and_leaves_nothing(self, newcomer):
         newcomer.install()
         (newcomer.folder / "google-services.json").write_text('{"project_info": {}, "client": []}')
-        line = "fcm-mqtt-bridge init fcm-v1 --credentials google-services.json"
-        done = subprocess.run(line, shell=True, cwd=newcomer.folder, env=newcomer.environment(), capture_output=True, text=True)
-        assert done.returncode == 64 and "what an Android app is built with" in done.stderr, done.stderr
-        assert os.listdir(newcomer.folder) == ["google-services.json"]
+        for line, told in {
+            "init fcm-v1 --credentials google-services.json": "what an Android app is built with",
+            "init fcm-v1 --credentials nowhere.json": "`fcm.credentials_file`: (or GOOGLE_APPLICATION_CREDENTIALS) names a file that cannot be read",
+            "init ccs --sender-id 1 --api-key-file nowhere": "`ccs.api_key_file`: names a file that cannot be read",
+            "init sim --bal a/b": "cannot be a user name",
+        }.items():
+            done = subprocess.run(
+                "fcm-mqtt-bridge " + line, shell=True, cwd=newcomer.folder, env=newcomer.environment(), capture_output=True, text=True
+            )
+            assert done.returncode == 64 and told in done.stderr, done.stderr
+            assert os.listdir(newcomer.folder) == ["google-services.json"]
