@@ -20,7 +20,7 @@ use crate::store::{self, CloseError, OpenError, Store, StoreError};
 use crate::transport::{ccs, fcm};
 use backdoor::BackDoor;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{oneshot, watch};
@@ -47,7 +47,7 @@ pub enum AppError {
     #[error(transparent)]
     Open(#[from] OpenError),
     /// The folder of the store could not be made.
-    #[error("cannot make the folder {} for the store ([store] path): {source}", .path.display())]
+    #[error("cannot make the folder {} for the store ([store] path)", .path.display())]
     Folder {
         /// Which folder.
         path: PathBuf,
@@ -69,7 +69,7 @@ pub enum AppError {
     #[error(transparent)]
     Mqtt(#[from] ClientError),
     /// The transport over CCS cannot work as configured.
-    #[error(transparent)]
+    #[error("[ccs] {0}")]
     Ccs(#[from] ccs::Fatal),
     /// A transport over FCM HTTP v1 cannot work as configured.
     #[error("{way}: {fault}")]
@@ -103,7 +103,7 @@ impl AppError {
         match self {
             Self::Config(_) | Self::Mqtt(_) | Self::Ccs(_) | Self::Fcm { .. } => true,
             #[cfg(feature = "broker")]
-            Self::Broker(BrokerError::Identity(_)) => true,
+            Self::Broker(BrokerError::Identity(_) | BrokerError::Tls(_) | BrokerError::NoCertificate) => true,
             _ => false,
         }
     }
@@ -124,20 +124,39 @@ pub struct Addresses {
     pub ops: SocketAddr,
 }
 
-/// Checks what [`Settings::load`] cannot: that the parts agree with their share of the configuration. Opens nothing but
-/// the files of certificate authorities and service accounts.
+/// Checks what [`Settings::load`] cannot: that the parts agree with their share of the configuration, and can use the
+/// files that it names, the store among them. They are read as [`run`] reads them, which checks the same first. Nothing
+/// is made, and nothing is listened on; whether the ports are free is seen by [`run`] alone.
 ///
 /// # Errors
 /// The first thing found wrong.
 pub fn check(loaded: &Loaded) -> Result<(), AppError> {
-    plan::bridge(&loaded.settings, 0)?;
-    for door in plan::back_doors(&loaded.settings, loaded.api_key.clone()) {
+    let settings = &loaded.settings;
+    settings.check_files()?;
+    plan::bridge(settings, 0)?;
+    for door in plan::back_doors(settings, loaded.api_key.clone()) {
         door.check()?;
     }
-    if loaded.settings.mqtt.broker == BrokerKind::External {
-        plan::client(&loaded.settings, loaded.mqtt_password.clone(), 0).check()?;
+    check_folder(&settings.store.path)?;
+    store::check(&settings.store.path)?;
+    match (settings.mqtt.broker, settings.broker.engine) {
+        #[cfg(feature = "broker")]
+        (BrokerKind::Embedded, crate::config::Engine::Mqtt5) => Broker::check(&plan::broker(settings))?,
+        (BrokerKind::Embedded, _) => {}
+        (BrokerKind::External, _) => plan::client(settings, loaded.mqtt_password.clone(), 0).check()?,
     }
     Ok(())
+}
+
+/// Whether the folder of the store is one, or can become one.
+fn check_folder(store: &Path) -> Result<(), AppError> {
+    let mut folders = store.ancestors().skip(1).filter(|folder| !folder.as_os_str().is_empty());
+    match folders.find_map(|folder| Some((folder, std::fs::metadata(folder).ok()?))) {
+        Some((folder, found)) if !found.is_dir() => {
+            Err(AppError::Folder { path: folder.to_owned(), source: std::io::ErrorKind::NotADirectory.into() })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// What the operator asks of a running bridge.
@@ -163,6 +182,7 @@ impl Signals {
 /// # Errors
 /// When something needed could not be opened, or a part failed.
 pub async fn run(loaded: Loaded, signals: Signals, ready: Option<oneshot::Sender<Addresses>>) -> Result<(), AppError> {
+    check(&loaded)?;
     let Loaded { settings, api_key, mqtt_password } = loaded;
     let started_ms = now_ms();
     let doors = plan::back_doors(&settings, api_key);

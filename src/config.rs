@@ -12,13 +12,18 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+mod address;
 mod broker;
 mod check;
+mod environment;
 mod fields;
+mod files;
 mod front_door;
+mod layers;
 mod rumqttd;
 mod transports;
 
+pub use address::address;
 pub use broker::{Broker, Engine, Listen};
 pub use check::ConfigError;
 pub use transports::{Fcm, FcmProject, GOOGLE_CREDENTIALS, OnAmbiguous, Transport};
@@ -198,6 +203,7 @@ pub struct Bal {
 #[serde(default, deny_unknown_fields)]
 pub struct Ops {
     /// Where `/healthz`, `/readyz` and `/metrics` are served.
+    #[serde(deserialize_with = "address::deserialize")]
     pub listen: SocketAddr,
 }
 
@@ -334,8 +340,7 @@ impl Settings {
     /// # Errors
     /// Names the key, what is wrong with it, and what would be right.
     pub fn load(file: Option<&Path>) -> Result<Loaded, ConfigError> {
-        let environment = std::env::vars().collect();
-        check::load(file, environment)
+        check::load(file, &environment::variables())
     }
 
     /// Reads the same layers without asking whether they are complete and fit together: for commands that need a key or
@@ -344,7 +349,21 @@ impl Settings {
     /// # Errors
     /// When a file cannot be read, a key is unknown, or a value has the wrong form.
     pub fn read(file: Option<&Path>) -> Result<Self, ConfigError> {
-        check::read(file, std::env::vars().collect())
+        layers::read(file, &environment::variables())
+    }
+
+    /// Checks that the files that these settings name can be read; what is in them is for the parts to see.
+    ///
+    /// # Errors
+    /// Names the key, and why its file cannot be read.
+    pub fn check_files(&self) -> Result<(), ConfigError> {
+        files::check(self)
+    }
+
+    /// Variables of the environment that begin like one of ours and are not read.
+    #[must_use]
+    pub fn unread_variables() -> Vec<String> {
+        environment::unread(environment::variables().keys())
     }
 
     /// The BAL of each route, checked.

@@ -1,7 +1,7 @@
 //! `fcm-mqtt-bridge`: the command line.
 
 use clap::Parser;
-use clap::error::ErrorKind;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use fcm_mqtt_bridge::app::AppError;
 use fcm_mqtt_bridge::cli::{self, args::Cli};
 use fcm_mqtt_bridge::config::ConfigError;
@@ -18,7 +18,8 @@ const FAILED: u8 = 1;
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) => {
+        Err(mut error) => {
+            hide_values(&mut error);
             let _ = error.print();
             let asked = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
             return if asked { ExitCode::SUCCESS } else { ExitCode::from(USAGE) };
@@ -37,6 +38,24 @@ fn main() -> ExitCode {
             eprintln!("error: {error:#}");
             ExitCode::from(if is_usage(&error) { USAGE } else { FAILED })
         }
+    }
+}
+
+/// What stands where it should not may be a password or a key: it is not repeated.
+fn hide_values(error: &mut clap::Error) {
+    let hidden = || ContextValue::String("(not shown)".to_owned());
+    if error.get(ContextKind::InvalidValue).is_some() {
+        error.insert(ContextKind::InvalidValue, hidden());
+        // It would be made of the value.
+        error.remove(ContextKind::SuggestedValue);
+    }
+    let is_flag = |value: &ContextValue| {
+        let text = value.to_string();
+        text.starts_with('-') && text.chars().all(|c| c.is_ascii_lowercase() || c == '-')
+    };
+    if error.kind() == ErrorKind::UnknownArgument && !error.get(ContextKind::InvalidArg).is_some_and(is_flag) {
+        error.insert(ContextKind::InvalidArg, hidden());
+        error.remove(ContextKind::Suggested);
     }
 }
 

@@ -74,6 +74,33 @@ fn every_key_is_documented_with_its_default() {
     assert_eq!(documented["routes"]["default_bal"], "client1");
 }
 
+/// The variables of the environment that the sample shows are taken, as they are.
+#[test]
+fn the_variables_that_the_sample_shows_are_taken() {
+    let dir = tempfile::tempdir().expect("a folder");
+    std::fs::create_dir(dir.path().join("config")).expect("made");
+    std::fs::write(dir.path().join("config/ccs.key"), "key\n").expect("written");
+    std::fs::write(dir.path().join("bridge.toml"), sample()).expect("written");
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_fcm-mqtt-bridge"));
+    command.args(["check-config", "--config", "bridge.toml"]).current_dir(dir.path()).env_clear();
+    // One of them sends an app that way.
+    command.env("BRIDGE__FCM__PROJECT_ID", "p");
+    let text = sample();
+    let shown: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("#   ")?.split_once('=')).collect();
+    assert_eq!(shown.len(), 6, "{shown:?}");
+    command.envs(shown.iter().map(|(name, value)| (name, value.trim_matches('\''))));
+    let output = command.output().expect("it runs");
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{told}");
+    let applied: Value = serde_json::from_slice(&output.stdout).expect("what applies is JSON");
+    assert_eq!(applied["routes"]["com.example.Chat"], "client1");
+    assert_eq!(applied["routes"]["com.example.Other"], "client1");
+    assert_eq!(applied["broker"]["ws_origins"], serde_json::json!(["https://a.example", "https://b.example"]));
+    assert_eq!(applied["transport"]["categories"]["com.example.Chat"], "fcm-v1");
+    assert_eq!(applied["fcm"]["projects"]["shop"]["project_id"], "my-shop");
+    assert_eq!(applied["bals"]["client1"]["ack"], "explicit");
+}
+
 /// `config/fcm-v1.md` shows configurations that load, as they are.
 #[test]
 fn the_sections_that_say_who_may_push_over_an_external_broker_tell_it() {

@@ -25,9 +25,6 @@ use std::time::Duration;
 
 /// Most messages claimed from the store and not answered yet, whatever windows are configured.
 const CLAIMS_MAX: usize = 4_096;
-/// Most unconfirmed publications over all topics; a topic that nobody acknowledges holds `limits.topic_window` of them.
-#[cfg(feature = "broker")]
-const UNCONFIRMED_MAX: usize = 65_536;
 #[cfg(feature = "broker")]
 const SECONDS_PER_HOUR: u64 = 3_600;
 
@@ -183,7 +180,6 @@ pub(super) fn broker(settings: &Settings) -> BrokerConfig {
             topic_bytes: limits.broker_topic_bytes,
             topic_levels: limits.broker_topic_levels,
             publish_rate: limits.broker_publish_rate,
-            unconfirmed: UNCONFIRMED_MAX,
             sessions: limits.broker_sessions,
             session_expiry: Duration::from_secs(limits.broker_session_hours * SECONDS_PER_HOUR),
             subscriptions: limits.broker_subscriptions,
@@ -218,8 +214,15 @@ pub(super) fn client(settings: &Settings, password: Option<Secret>, started_ms: 
         url: set.url.clone(),
         url_key: "mqtt.url",
         senders: Senders::TopicRules { bals: settings.bals() },
-        limits: ClientLimits::default(),
+        limits: client_limits(settings),
     }
+}
+
+/// A payload over its limit is answered with `TOO_BIG`, not with a closed connection: packets may be larger.
+fn client_limits(settings: &Settings) -> ClientLimits {
+    let limits = ClientLimits::default();
+    let packet = u32::try_from(settings.limits.payload_bytes.saturating_mul(2)).unwrap_or(u32::MAX);
+    ClientLimits { max_packet_bytes: limits.max_packet_bytes.max(packet), ..limits }
 }
 
 /// The ways that there will be, for the will. Without CCS's key they are told apart by its sender.
@@ -245,7 +248,7 @@ pub(super) fn rumqttd_client(settings: &Settings, address: SocketAddr, started_m
     /// What a packet gains on its way through rumqttd, at most: a topic that an alias stood for.
     const ALIAS: usize = 65_536;
     let largest = u32::try_from(settings.limits.broker_packet_bytes + ALIAS).unwrap_or(u32::MAX);
-    let limits = ClientLimits::default();
+    let limits = client_limits(settings);
     ClientConfig {
         url: format!("mqtt://{address}"),
         url_key: "broker.listen",
@@ -315,5 +318,64 @@ mod tests {
         settings.routes.default_bal = Some("rest".into());
         let address = SocketAddr::from(([127, 0, 0, 1], 1));
         assert_eq!(rumqttd_client(&settings, address, 1).senders, Senders::Anonymous);
+    }
+
+    /// Each part has defaults for those who use it alone, and `[limits]` and its neighbours have the documented ones.
+    #[test]
+    fn the_defaults_of_the_configuration_are_those_of_the_parts() {
+        let settings = Settings::default();
+        let stored = store(
+            &Settings {
+                limits: crate::config::Limits { inflight_publishes: 0, ..settings.limits.clone() },
+                ..settings.clone()
+            },
+            Vec::new(),
+        );
+        assert_eq!(stored.limits, store::Limits::default());
+        #[cfg(feature = "broker")]
+        assert_eq!(format!("{:?}", broker(&settings).limits), format!("{:?}", BrokerLimits::default()));
+        assert_eq!(settings.limits.payload_bytes, MessageLimits::default().payload_bytes);
+        let key = Secret::new("k");
+        let planned = |config: &ccs::CcsConfig| {
+            (config.host.clone(), config.port, config.xmpp_domain.clone(), config.window, config.connections)
+        };
+        assert_eq!(planned(&ccs(&settings, key.clone())), planned(&ccs::CcsConfig::new("", key)));
+        let planned = |config: &FcmConfig| {
+            (config.base_url.clone(), config.connections, config.on_ambiguous, config.quotas.project_per_minute)
+        };
+        let metadata = Credentials::Metadata(fcm::METADATA_HOST.to_owned());
+        assert_eq!(
+            planned(&fcm(&Way::FcmV1(None), settings.fcm.clone(), keys(&settings, &Way::FcmV1(None)))),
+            planned(&FcmConfig::new(metadata))
+        );
+        assert_eq!(settings.fcm.metadata_host, fcm::METADATA_HOST);
+    }
+
+    /// The ranges of what goes to the push services are known to their transports alone.
+    #[test]
+    fn a_limit_out_of_its_range_is_refused_by_its_name() {
+        for (window, connections) in [(0, 1), (ccs::WINDOW_MAX + 1, 1), (1, 0), (1, ccs::CONNECTIONS_MAX + 1)] {
+            let mut settings = Settings::default();
+            (settings.ccs.window, settings.ccs.connections) = (window, connections);
+            settings.ccs.sender_id = "1".into();
+            let [door] = &back_doors(&settings, Some(Secret::new("k")))[..] else { panic!() };
+            let refused = door.check().unwrap_err();
+            let name = if connections == 1 { "window" } else { "connections" };
+            assert!(refused.to_string().starts_with(&format!("[ccs] {name} is not from 1 to ")), "{refused}");
+            assert!(refused.is_configuration());
+        }
+        let project = |connections| Fcm { project_id: Some("p".into()), connections, ..Fcm::default() };
+        for connections in [0, fcm::CONNECTIONS_MAX + 1] {
+            let settings = Settings { fcm: project(connections), ..Settings::default() };
+            let refused = back_doors(&settings, None)[0].check().unwrap_err();
+            assert!(refused.to_string().contains("connections is not from 1 to 100"), "{refused}");
+        }
+    }
+
+    #[test]
+    fn a_payload_over_its_limit_comes_through_an_external_broker_to_be_refused() {
+        let mut settings = Settings::default();
+        settings.limits.payload_bytes = 1_048_576;
+        assert_eq!(client(&settings, None, 0).limits.max_packet_bytes, 2 * 1_048_576);
     }
 }

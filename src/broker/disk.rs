@@ -54,6 +54,18 @@ impl Disk {
         Ok((Self { storage: Arc::new(DynamicStorage::File(backend)), mark: Some(mark) }, past))
     }
 
+    /// Checks that [`Disk::open`] finds a folder, or can make one.
+    pub(super) fn check(folder: &Path) -> Result<(), BrokerError> {
+        let mut folders = folder.ancestors().filter(|folder| !folder.as_os_str().is_empty());
+        match folders.find_map(|folder| std::fs::metadata(folder).ok()) {
+            Some(found) if !found.is_dir() => {
+                let reason = io::Error::from(io::ErrorKind::NotADirectory).to_string();
+                Err(BrokerError::Data { folder: folder.to_owned(), reason })
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Whether anything outlives the process.
     pub(super) fn is_durable(&self) -> bool {
         self.mark.is_some()

@@ -181,6 +181,18 @@ impl Broker {
         Ok(Self { listeners, doorman, files, config })
     }
 
+    /// Checks the configuration and reads users, keys and certificates, as [`Broker::bind`] does; opens no sockets.
+    ///
+    /// # Errors
+    ///
+    /// If something is open to strangers, a limit is 0, or a file or folder cannot be used.
+    pub fn check(config: &BrokerConfig) -> Result<(), BrokerError> {
+        config.check()?;
+        identity::Doorman::new(config)?;
+        Listeners::check(&config.listen)?;
+        config.data.as_deref().map_or(Ok(()), Disk::check)
+    }
+
     /// The addresses.
     #[must_use]
     pub fn addresses(&self) -> Bound {

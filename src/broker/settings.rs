@@ -106,7 +106,8 @@ pub struct BrokerLimits {
     /// Acknowledgements held back per connection. A client that sends more is not read until some are released; MQTT 5
     /// clients are told the number.
     pub held_acks: u16,
-    /// Publications of the bridge that are not confirmed, over all topics. Also to be kept below `queued_messages`.
+    /// Publications of the bridge that are not confirmed, over all topics. What the bridge has open on the topics of one
+    /// reader is also to be kept below `queued_messages`.
     pub unconfirmed: usize,
     /// Sessions, connected or not.
     pub sessions: usize,
@@ -137,7 +138,7 @@ impl Default for BrokerLimits {
             topic_levels: 16,
             publish_rate: 200,
             held_acks: 256,
-            unconfirmed: 4_096,
+            unconfirmed: 65_536,
             sessions: 50_000,
             session_expiry: Duration::from_secs(7 * 24 * 3600),
             subscriptions: 1_000,

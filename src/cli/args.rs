@@ -1,5 +1,6 @@
 //! The command line: what can be asked of the program. `--help` is written to be learned from.
 
+use crate::config::address;
 use clap::{Args, Parser, Subcommand};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -21,9 +22,10 @@ const AFTER_HELP: &str = "\
 Try it (no account needed):
   fcm-mqtt-bridge demo
 
-Run it:
-  fcm-mqtt-bridge check-config --config config/bridge.toml
-  fcm-mqtt-bridge run --config config/bridge.toml
+Run it (the first writes bridge.toml; see also `init fcm-v1` and `init ccs`):
+  fcm-mqtt-bridge init sim
+  fcm-mqtt-bridge check-config --config bridge.toml
+  fcm-mqtt-bridge run --config bridge.toml
 
 Exit codes: 0 stopped in order (everything drained), 1 failed, 64 wrong usage or configuration.
 The topics and payloads are in topics.md, every setting is in config/bridge.toml.";
@@ -39,6 +41,13 @@ pub enum Command {
     /// for each step of each message. Everything lives in a temporary folder and is gone afterwards. Stop with Ctrl-C.
     #[cfg(feature = "broker")]
     Demo(DemoArgs),
+    /// Writes a configuration that works, with a first backend application and its password, and says what to type next.
+    #[cfg(feature = "broker")]
+    Init {
+        /// How messages are to go to the devices.
+        #[command(subcommand)]
+        what: InitArgs,
+    },
     /// Runs the bridge until SIGTERM or Ctrl-C; a second signal ends it at once.
     Run {
         /// The configuration file; `config/bridge.toml` explains every key. Environment variables such as
@@ -49,7 +58,8 @@ pub enum Command {
     /// Runs the simulator alone: CCS, and FCM HTTP v1 on request, with virtual devices and faults, for tests and for
     /// trying things.
     Sim(Box<SimArgs>),
-    /// Reads the configuration, says what is wrong with it or how it applies (secrets hidden), and opens nothing.
+    /// Reads the configuration and all that it names (keys, certificates, users, the store), as `run` would, and says
+    /// what is wrong or how it applies, secrets hidden. Makes nothing, and listens nowhere.
     CheckConfig {
         /// The configuration file.
         #[arg(long, value_name = "FILE", env = "BRIDGE_CONFIG")]
@@ -104,7 +114,7 @@ pub enum Command {
     /// Asks a running bridge (or simulator) whether it is well: exit code 0 if so. For health checks of containers.
     Health {
         /// Its `[ops] listen` address.
-        #[arg(long, default_value = "127.0.0.1:9090", value_name = "ADDRESS")]
+        #[arg(long, default_value = "127.0.0.1:9090", value_name = "ADDRESS", value_parser = address)]
         ops: SocketAddr,
         /// What to ask: `/readyz` (does it do its work) or `/healthz` (does it live).
         #[arg(long, default_value = "/readyz", value_name = "PATH")]
@@ -120,19 +130,19 @@ pub struct DemoArgs {
     #[arg(long, value_enum, default_value_t = TransportArg::Ccs)]
     pub transport: TransportArg,
     /// Where the embedded broker listens: MQTT over TCP.
-    #[arg(long, default_value = "127.0.0.1:1883", value_name = "ADDRESS")]
+    #[arg(long, default_value = "127.0.0.1:1883", value_name = "ADDRESS", value_parser = address)]
     pub listen: SocketAddr,
     /// Where it listens for web pages: MQTT over WebSocket, path /mqtt.
-    #[arg(long, default_value = "127.0.0.1:8083", value_name = "ADDRESS")]
+    #[arg(long, default_value = "127.0.0.1:8083", value_name = "ADDRESS", value_parser = address)]
     pub ws_listen: SocketAddr,
     /// Make no users: everybody on this machine may connect without a password.
     #[arg(long)]
     pub anonymous: bool,
     /// Where /healthz, /readyz and /metrics are served.
-    #[arg(long, default_value = "127.0.0.1:9090", value_name = "ADDRESS")]
+    #[arg(long, default_value = "127.0.0.1:9090", value_name = "ADDRESS", value_parser = address)]
     pub ops_listen: SocketAddr,
     /// Where the simulator's control port listens.
-    #[arg(long, default_value = "127.0.0.1:9091", value_name = "ADDRESS")]
+    #[arg(long, default_value = "127.0.0.1:9091", value_name = "ADDRESS", value_parser = address)]
     pub control_listen: SocketAddr,
     /// Also show the log at this level (for example info or debug).
     #[arg(long, value_name = "LEVEL", default_value = "warn")]
@@ -161,20 +171,98 @@ impl TransportArg {
     }
 }
 
+/// How messages are to go to the devices.
+#[cfg(feature = "broker")]
+#[derive(Debug, Subcommand)]
+pub enum InitArgs {
+    /// By FCM HTTP v1: Google's living push service.
+    FcmV1 {
+        /// The service account: the JSON file of the Firebase console (Project settings, Service accounts).
+        #[arg(long, value_name = "FILE")]
+        credentials: PathBuf,
+        /// Where the API is, if not at Google: a proxy, or the simulator.
+        #[arg(long, value_name = "URL")]
+        base_url: Option<String>,
+        /// Certificate authorities to trust there instead of the platform's, PEM.
+        #[arg(long, value_name = "FILE")]
+        ca_file: Option<PathBuf>,
+        /// What all have.
+        #[command(flatten)]
+        common: InitCommon,
+    },
+    /// By CCS: XMPP over TLS, with a server that still speaks it.
+    Ccs {
+        /// The sender id (project number).
+        #[arg(long, value_name = "N")]
+        sender_id: String,
+        /// A file with the server key in it.
+        #[arg(long, value_name = "FILE")]
+        api_key_file: PathBuf,
+        /// The server's name or address.
+        #[arg(long, value_name = "HOST")]
+        host: Option<String>,
+        /// Its port.
+        #[arg(long, value_name = "PORT")]
+        port: Option<u16>,
+        /// Certificate authorities to trust there instead of the platform's, PEM.
+        #[arg(long, value_name = "FILE")]
+        ca_file: Option<PathBuf>,
+        /// What all have.
+        #[command(flatten)]
+        common: InitCommon,
+    },
+    /// By both, with the simulator: no account is needed.
+    Sim {
+        /// Where the simulator is to speak CCS.
+        #[arg(long, default_value = "127.0.0.1:5235", value_name = "ADDRESS", value_parser = address)]
+        sim_listen: SocketAddr,
+        /// Where it is to speak FCM HTTP v1.
+        #[arg(long, default_value = "127.0.0.1:5236", value_name = "ADDRESS", value_parser = address)]
+        sim_fcm_listen: SocketAddr,
+        /// Where it is to give out access tokens.
+        #[arg(long, default_value = "127.0.0.1:5237", value_name = "ADDRESS", value_parser = address)]
+        sim_fcm_token_listen: SocketAddr,
+        /// Where its control port is to be.
+        #[arg(long, default_value = "127.0.0.1:9091", value_name = "ADDRESS", value_parser = address)]
+        sim_control_listen: SocketAddr,
+        /// What all have.
+        #[command(flatten)]
+        common: InitCommon,
+    },
+}
+
+/// Options of every `init`.
+#[cfg(feature = "broker")]
+#[derive(Debug, Args)]
+pub struct InitCommon {
+    /// The configuration file to write. Users and queue are kept in the folder `data` beside it. Nothing is overwritten.
+    #[arg(long, value_name = "FILE", default_value = "bridge.toml")]
+    pub config: PathBuf,
+    /// The name of the first backend application ("BAL"): its user name, and the first level of its topics.
+    #[arg(long, value_name = "NAME", default_value = "client1")]
+    pub bal: String,
+    /// Where the embedded broker is to listen: MQTT over TCP.
+    #[arg(long, default_value = "127.0.0.1:1883", value_name = "ADDRESS", value_parser = address)]
+    pub listen: SocketAddr,
+    /// Where /healthz, /readyz and /metrics are to be served.
+    #[arg(long, default_value = "127.0.0.1:9090", value_name = "ADDRESS", value_parser = address)]
+    pub ops_listen: SocketAddr,
+}
+
 /// Options of `sim`.
 #[derive(Debug, Args)]
 pub struct SimArgs {
     /// Where CCS listens (TLS). Port 0 chooses a free one, which is printed.
-    #[arg(long, default_value = "127.0.0.1:5235", value_name = "ADDRESS")]
+    #[arg(long, default_value = "127.0.0.1:5235", value_name = "ADDRESS", value_parser = address)]
     pub listen: SocketAddr,
     /// Where the HTTP control port listens.
-    #[arg(long, default_value = "127.0.0.1:9091", value_name = "ADDRESS")]
+    #[arg(long, default_value = "127.0.0.1:9091", value_name = "ADDRESS", value_parser = address)]
     pub control_listen: SocketAddr,
     /// Also run FCM HTTP v1 here (HTTP/2 over TLS). Port 0 chooses a free one, which is printed.
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", value_parser = address)]
     pub fcm_listen: Option<SocketAddr>,
     /// Where access tokens for it are sold (HTTP with TLS or without). Without it: a free port beside it.
-    #[arg(long, value_name = "ADDRESS", requires = "fcm_listen")]
+    #[arg(long, value_name = "ADDRESS", value_parser = address, requires = "fcm_listen")]
     pub fcm_token_listen: Option<SocketAddr>,
     /// How long an access token lasts, in seconds.
     #[arg(long, default_value_t = 3_599, value_name = "SECONDS")]

@@ -1,6 +1,6 @@
 //! `demo`: the main job on embedded parts, narrated.
 
-mod cast;
+pub(super) mod cast;
 mod folder;
 mod narration;
 

@@ -17,7 +17,7 @@ const ANSWER_MAX: u64 = 64 * 1024;
 /// When nobody answers in time, or the answer is not 200; the text holds the answer's body.
 pub(super) async fn run(ops: SocketAddr, path: &str) -> anyhow::Result<()> {
     if !path.starts_with('/') || path.contains(char::is_whitespace) {
-        bail!("`{path}` is not a path");
+        bail!("--path wants the path of a URL, such as /readyz");
     }
     let answer = tokio::time::timeout(PATIENCE, ask(ops, path)).await.context("no answer in time")??;
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));

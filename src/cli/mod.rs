@@ -6,6 +6,8 @@ pub mod args;
 mod demo;
 mod explain;
 mod health;
+#[cfg(feature = "broker")]
+mod init;
 mod outbox;
 mod sim;
 mod trace;
@@ -37,6 +39,8 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
     match cli.command {
         #[cfg(feature = "broker")]
         Command::Demo(args) => demo::run(args).await,
+        #[cfg(feature = "broker")]
+        Command::Init { what } => init::run(what),
         Command::Run { config } => bridge(config.as_deref()).await,
         Command::Sim(args) => sim::run(*args).await,
         Command::CheckConfig { config } => check_config(config.as_deref()),
@@ -55,13 +59,20 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
 async fn bridge(config: Option<&Path>) -> anyhow::Result<()> {
     let loaded = Settings::load(config)?;
     logs::init(&loaded.settings.log.level, loaded.settings.log.format).map_err(|e| UsageError(e.to_string()))?;
+    for name in Settings::unread_variables() {
+        tracing::warn!(name, "a variable of the environment is not read: names of keys are BRIDGE__SECTION__KEY");
+    }
     let signals = Signals { stop: stop_on_signals()?, reload: reload_on_signal()? };
     Ok(app::run(loaded, signals, None).await?)
 }
 
 fn check_config(config: Option<&Path>) -> anyhow::Result<()> {
     let loaded = Settings::load(config)?;
+    logs::check(&loaded.settings.log.level).map_err(|e| UsageError(e.to_string()))?;
     app::check(&loaded)?;
+    for name in Settings::unread_variables() {
+        eprintln!("warning: the variable {name} is not read: names of keys are BRIDGE__SECTION__KEY");
+    }
     println!("{}", loaded.settings.shown());
     eprintln!("the configuration is right");
     Ok(())
@@ -71,7 +82,7 @@ fn check_config(config: Option<&Path>) -> anyhow::Result<()> {
 fn store_path(args: StoreArgs) -> Result<PathBuf, ConfigError> {
     match args.store {
         Some(path) => Ok(path),
-        None => Ok(Settings::load(args.config.as_deref())?.settings.store.path),
+        None => Ok(Settings::read(args.config.as_deref())?.store.path),
     }
 }
 

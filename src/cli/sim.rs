@@ -78,7 +78,7 @@ fn apps(args: &SimArgs) -> anyhow::Result<Option<Apps>> {
 }
 
 fn first_line(file: &Path) -> anyhow::Result<String> {
-    let text = std::fs::read_to_string(file).with_context(|| format!("the file {}", file.display()))?;
+    let text = std::fs::read_to_string(file).context("the file cannot be read")?;
     Ok(text.lines().next().unwrap_or_default().to_owned())
 }
 
@@ -102,7 +102,7 @@ fn credentials(args: &SimArgs) -> anyhow::Result<Credentials> {
             Some(_) => Err(UsageError("--sender-id needs --api-key-file".to_owned()).into()),
         };
     };
-    let text = std::fs::read_to_string(file).with_context(|| format!("the key file {}", file.display()))?;
+    let text = std::fs::read_to_string(file).context("--api-key-file: the file cannot be read")?;
     let key = text.trim_end_matches(['\r', '\n']).to_owned();
     let sender_id = args.sender_id.clone().unwrap_or_else(|| DEFAULT_SENDER.to_owned());
     Ok(Credentials::Only(vec![Account { sender_id, key }]))

@@ -1,5 +1,6 @@
 //! `[broker]`.
 
+use super::address::address;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -111,9 +112,7 @@ impl TryFrom<String> for Listen {
     fn try_from(text: String) -> Result<Self, String> {
         match text.as_str() {
             "off" => Ok(Self::Off),
-            text => text.parse().map(Self::At).map_err(|_| {
-                format!("`{text}` is neither an address with a port, such as \"127.0.0.1:1883\", nor \"off\"")
-            }),
+            text => address(text).map(Self::At).map_err(|wanted| format!("is not \"off\", and else it {wanted}")),
         }
     }
 }

@@ -1,20 +1,58 @@
-//! The names of a settings struct's fields, asked of serde, so that no second list of keys exists.
+//! What the settings are made of, asked of serde, so that no second list of keys exists.
 
-use serde::de::{self, Deserialize, Deserializer, Visitor};
+use serde::de::{self, Deserialize, DeserializeSeed, Deserializer, IntoDeserializer, MapAccess, Visitor};
 use std::fmt;
 
-/// The field names of `T`, which must be a plain struct with derived `Deserialize`.
-pub(super) fn of<'de, T: Deserialize<'de>>() -> &'static [&'static str] {
-    match T::deserialize(Asker) {
-        Err(Answer(fields)) => fields,
-        Ok(_) => &[],
+/// What stands at a place in the settings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// A section with these keys.
+    Section(&'static [&'static str]),
+    /// A table whose keys are names of the operator's own: apps, BALs, projects.
+    Names,
+    /// One of these words.
+    OneOf(&'static [&'static str]),
+    /// Text, also that of a path or an address.
+    Text,
+    /// A whole number.
+    Number,
+    /// `true` or `false`.
+    Switch,
+    /// A list of texts.
+    List,
+    /// Nothing: there is no such key.
+    Unknown,
+}
+
+impl fmt::Display for Kind {
+    /// What a value has to be.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Section(_) | Self::Names => f.write_str("a section (a table of keys and values)"),
+            Self::OneOf(words) => write!(f, "one of \"{}\"", words.join("\", \"")),
+            Self::Text | Self::Unknown => f.write_str("text"),
+            Self::Number => f.write_str("a whole number"),
+            Self::Switch => f.write_str("true or false"),
+            Self::List => f.write_str("a list of texts"),
+        }
     }
 }
 
-struct Asker;
+/// What stands at `path` in a `T`.
+pub(super) fn kind_of<'de, T: Deserialize<'de>>(path: &[&str]) -> Kind {
+    match T::deserialize(Asker { path }) {
+        Err(Answer(kind)) => kind,
+        Ok(_) => Kind::Unknown,
+    }
+}
+
+/// Walks along `path` into a type, and answers with what the type there asks for.
+struct Asker<'a> {
+    path: &'a [&'a str],
+}
 
 #[derive(Debug)]
-struct Answer(&'static [&'static str]);
+struct Answer(Kind);
 
 impl fmt::Display for Answer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -26,37 +64,97 @@ impl std::error::Error for Answer {}
 
 impl de::Error for Answer {
     fn custom<M: fmt::Display>(_: M) -> Self {
-        Self(&[])
+        Self(Kind::Unknown)
     }
 }
 
-impl<'de> Deserializer<'de> for Asker {
-    type Error = Answer;
+macro_rules! answers {
+    ($($kind:expr => $($method:ident)+;)+) => {
+        $($(fn $method<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Answer> {
+            Err(Answer($kind))
+        })+)+
+    };
+}
 
-    fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Answer> {
-        Err(Answer(&[]))
-    }
+impl<'de> Deserializer<'de> for Asker<'_> {
+    type Error = Answer;
 
     fn deserialize_struct<V: Visitor<'de>>(
         self,
         _: &'static str,
         fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Answer> {
+        if self.path.is_empty() { Err(Answer(Kind::Section(fields))) } else { visitor.visit_map(self) }
+    }
+
+    fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Answer> {
+        if self.path.is_empty() { Err(Answer(Kind::Names)) } else { visitor.visit_map(self) }
+    }
+
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Answer> {
+        visitor.visit_some(self)
+    }
+
+    fn deserialize_newtype_struct<V: Visitor<'de>>(self, _: &'static str, visitor: V) -> Result<V::Value, Answer> {
+        visitor.visit_newtype_struct(self)
+    }
+
+    fn deserialize_enum<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        variants: &'static [&'static str],
         _: V,
     ) -> Result<V::Value, Answer> {
-        Err(Answer(fields))
+        Err(Answer(Kind::OneOf(variants)))
+    }
+
+    answers! {
+        // The flattened apps of `[routes]` ask for anything; they are texts.
+        Kind::Text => deserialize_any deserialize_char deserialize_str deserialize_string;
+        Kind::Number => deserialize_i8 deserialize_i16 deserialize_i32 deserialize_i64 deserialize_i128;
+        Kind::Number => deserialize_u8 deserialize_u16 deserialize_u32 deserialize_u64 deserialize_u128;
+        Kind::Switch => deserialize_bool;
+        Kind::List => deserialize_seq;
     }
 
     serde::forward_to_deserialize_any! {
-        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit unit_struct
-        newtype_struct seq tuple tuple_struct map enum identifier ignored_any
+        f32 f64 bytes byte_buf unit unit_struct tuple tuple_struct identifier ignored_any
+    }
+}
+
+impl<'de> MapAccess<'de> for Asker<'_> {
+    type Error = Answer;
+
+    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Answer> {
+        self.path.first().map(|key| seed.deserialize((*key).into_deserializer())).transpose()
+    }
+
+    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Answer> {
+        seed.deserialize(Asker { path: self.path.get(1..).unwrap_or_default() })
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::*;
+    use crate::config::Settings;
+
     #[test]
-    fn the_fields_are_those_of_the_struct() {
-        assert_eq!(super::of::<crate::config::Store>(), ["path"]);
-        assert!(super::of::<crate::config::Settings>().contains(&"limits"));
+    fn what_stands_at_a_place_is_known() {
+        let at = |path: &[&str]| kind_of::<Settings>(path);
+        assert!(matches!(at(&[]), Kind::Section(sections) if sections.contains(&"limits")));
+        assert_eq!(at(&["store"]), Kind::Section(&["path"]));
+        assert_eq!(at(&["ccs", "window"]), Kind::Number);
+        assert_eq!(at(&["ccs", "api_key"]), Kind::Text);
+        assert_eq!(at(&["ops", "listen"]), Kind::Text);
+        assert_eq!(at(&["broker", "anonymous"]), Kind::Switch);
+        assert_eq!(at(&["broker", "ws_origins"]), Kind::List);
+        assert_eq!(at(&["mqtt", "broker"]), Kind::OneOf(&["embedded", "external"]));
+        assert_eq!(at(&["fcm", "projects"]), Kind::Names);
+        assert_eq!(at(&["fcm", "projects", "shop", "on_ambiguous"]), Kind::OneOf(&["retry", "report"]));
+        assert_eq!((at(&["routes"]), at(&["routes", "com.example"])), (Kind::Names, Kind::Text));
+        assert!(matches!(at(&["bals", "client1"]), Kind::Section(&["ack"])));
+        assert_eq!(at(&["ccs", "widnow"]), Kind::Unknown);
     }
 }

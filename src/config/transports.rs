@@ -1,6 +1,6 @@
 //! `[transport]` and `[fcm]`: by which way messages go to the devices.
 
-use super::check::{ConfigError, bad, within};
+use super::check::{ConfigError, bad};
 use super::{Ccs, Settings};
 use crate::chat::way::{Project, Way};
 use serde::{Deserialize, Serialize};
@@ -9,9 +9,6 @@ use std::path::{Path, PathBuf};
 
 /// The variable by which Google's own libraries find the service account of a process ("Application Default Credentials").
 pub const GOOGLE_CREDENTIALS: &str = "GOOGLE_APPLICATION_CREDENTIALS";
-
-/// Most connections to one project.
-const CONNECTIONS_MAX: usize = 100;
 
 /// `[transport]`
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -136,7 +133,7 @@ impl Fcm {
 
 /// Which ways are wanted: the default, and those of the categories.
 pub(super) fn ways(transport: &Transport) -> Result<(Way, HashMap<String, Way>), ConfigError> {
-    let way = |key: &str, text: &str| Way::parse(text).map_err(|fault| bad(key, format!("`{text}` {fault}")));
+    let way = |key: &str, text: &str| Way::parse(text).map_err(|fault| bad(key, format!("this {fault}")));
     let categories = transport
         .categories
         .iter()
@@ -173,7 +170,6 @@ pub(super) fn check(settings: &Settings) -> Result<(), ConfigError> {
     let configured = settings.fcm.configured();
     for (way, fcm) in &configured {
         let key = |name: &str| format!("{}.{name}", section(way));
-        within(&key("connections"), fcm.connections, 1, CONNECTIONS_MAX)?;
         if fcm.quota_per_minute == 0 {
             return Err(bad(&key("quota_per_minute"), "is 0: nothing would ever be sent".into()));
         }
@@ -198,7 +194,8 @@ pub(super) fn check(settings: &Settings) -> Result<(), ConfigError> {
     }
 }
 
-fn section(way: &Way) -> String {
+/// The section of a project.
+pub(super) fn section(way: &Way) -> String {
     match way {
         Way::FcmV1(Some(project)) => format!("fcm.projects.{}", project.as_str()),
         Way::FcmV1(None) | Way::Ccs => "fcm".to_owned(),

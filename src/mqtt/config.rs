@@ -118,7 +118,7 @@ pub enum ClientError {
     #[error("the broker's URL cannot be read: {0}")]
     Url(#[from] url::ParseError),
     /// A scheme that is not MQTT's.
-    #[error("the broker's URL begins with `{0}://`; known are mqtt, mqtts, ws and wss")]
+    #[error("the broker's URL begins with none of mqtt://, mqtts://, ws:// and wss://")]
     Scheme(String),
     /// Nowhere to connect to.
     #[error("the broker's URL names no host")]

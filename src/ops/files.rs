@@ -60,13 +60,19 @@ impl FileWatch {
     }
 }
 
-/// The secret in a file: its whole text, without the line end that editors and `echo` leave behind it.
+/// A secret without the line end that editors and `echo` leave behind it.
+#[must_use]
+pub fn without_line_end(text: &str) -> &str {
+    text.trim_end_matches(['\r', '\n'])
+}
+
+/// The secret in a file: its whole text, [`without_line_end`].
 ///
 /// # Errors
 /// When the file cannot be read, or nothing is in it.
 pub fn read_secret(path: &Path) -> io::Result<String> {
     let mut text = std::fs::read_to_string(path)?;
-    text.truncate(text.trim_end_matches(['\r', '\n']).len());
+    text.truncate(without_line_end(&text).len());
     if text.is_empty() {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "the file is empty"));
     }

@@ -2,7 +2,7 @@
 
 use super::story::{StoryLines, TARGET};
 use serde::{Deserialize, Serialize};
-use tracing_subscriber::filter::Targets;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
@@ -17,18 +17,27 @@ pub enum Format {
     Json,
 }
 
-/// The filter was not understood.
+/// The filter was not understood. It is not repeated: what stands there may be meant for another place.
 #[derive(Debug, thiserror::Error)]
-#[error("`{filter}` is not a log filter ([log] level, or RUST_LOG): {source}")]
+#[error(
+    "{origin} wants error, warn, info, debug, trace or off, or with them levels of modules, such as \
+     `info,fcm_mqtt_bridge::transport=debug`"
+)]
 pub struct FilterError {
-    filter: String,
-    source: tracing_subscriber::filter::ParseError,
+    origin: &'static str,
 }
 
-/// Voices of libraries that say again what our own rooms log at its right level, or call each goodbye of a client an
-/// error (rumqttd; `RUST_LOG=info,rumqttd::server=info` lets it speak); and below DEBUG, tungstenite would print whole
-/// frames, with passwords and bodies in them.
-const LIBRARIES: &str = "mqtt5=error,rumqttc=error,rumqttd=off,tungstenite=debug";
+/// Most that libraries say: they say again what our own rooms log at its right level, or call each goodbye of a client an
+/// error (rumqttd). A filter that names one lets it speak (`RUST_LOG=info,rumqttd=info`).
+const LIBRARIES: [(&str, LevelFilter); 3] =
+    [("mqtt5", LevelFilter::ERROR), ("rumqttc", LevelFilter::ERROR), ("rumqttd", LevelFilter::OFF)];
+/// Below DEBUG, it would print whole frames, with passwords and bodies in them: no level and no name of it
+/// lets it.
+const FRAMES: (&str, LevelFilter) = ("tungstenite", LevelFilter::DEBUG);
+/// What a filter without a level of its own for all else shows of that.
+const ALL_ELSE: LevelFilter = LevelFilter::ERROR;
+/// Modules that may stand in a filter without a level, which means all they say.
+const OURS: &str = "fcm_mqtt_bridge";
 
 /// Sends all logs to standard error, filtered by `level` (for example `info` or `info,fcm_mqtt_bridge::ccs=trace`);
 /// the environment variable `RUST_LOG` overrides it.
@@ -58,8 +67,118 @@ pub fn init_with_story(level: &str, refusals: &'static str) -> Result<(), Filter
     Ok(())
 }
 
+/// Checks a filter as [`init`] would.
+///
+/// # Errors
+/// When the filter, or `RUST_LOG` in its place, is not understood.
+pub fn check(level: &str) -> Result<(), FilterError> {
+    filter(level).map(drop)
+}
+
 fn filter(level: &str) -> Result<EnvFilter, FilterError> {
-    let wish = std::env::var("RUST_LOG").unwrap_or_else(|_| level.to_owned());
-    let filter = format!("{wish},{LIBRARIES}");
-    EnvFilter::try_new(&filter).map_err(|source| FilterError { filter, source })
+    let (wish, origin) = match std::env::var_os("RUST_LOG").filter(|wish| !wish.is_empty()) {
+        Some(wish) => (wish.to_string_lossy().into_owned(), "RUST_LOG"),
+        None => (level.to_owned(), "the log level (`log.level` or --log)"),
+    };
+    let refused = || FilterError { origin };
+    EnvFilter::try_new(complete(&wish).ok_or_else(refused)?).map_err(|_| refused())
+}
+
+/// The filter as the library is to have it: levels in its words, and libraries held back. `None` if a word is no level;
+/// the library would take it for a module, and be silent about all others.
+fn complete(wish: &str) -> Option<String> {
+    let mut directives = Vec::new();
+    let mut all_else = None;
+    for part in parts(wish) {
+        match (part.rsplit_once('='), level_of(part)) {
+            // Of spans and their fields.
+            _ if part.contains(['[', '{']) => directives.push(part.to_owned()),
+            (Some((module, word)), _) => {
+                let level = level_of(word)?;
+                let module = module.trim();
+                let most = if module.starts_with(FRAMES.0) { FRAMES.1 } else { LevelFilter::TRACE };
+                directives.push(format!("{module}={}", level.min(most)));
+            }
+            (None, Some(level)) => all_else = Some(level),
+            (None, None) if part.starts_with(OURS) || part.contains("::") => {
+                let most = if part.starts_with(FRAMES.0) { FRAMES.1 } else { LevelFilter::TRACE };
+                directives.push(format!("{part}={most}"));
+            }
+            (None, None) => return None,
+        }
+    }
+    if directives.is_empty() && all_else.is_none() {
+        return None;
+    }
+    let all_else = all_else.unwrap_or(ALL_ELSE);
+    let quiet = LIBRARIES.iter().chain([&FRAMES]);
+    let quiet =
+        quiet.filter(|(name, _)| !directives.iter().any(|directive| directive.starts_with(&format!("{name}="))));
+    let quiet: Vec<String> = quiet.map(|(name, most)| format!("{name}={}", all_else.min(*most))).collect();
+    Some([vec![all_else.to_string()], quiet, directives].concat().join(","))
+}
+
+/// What stands between commas, but for those within brackets.
+fn parts(wish: &str) -> impl Iterator<Item = &str> {
+    let mut depth = 0_usize;
+    let between = move |c: char| {
+        match c {
+            '[' | '{' => depth += 1,
+            ']' | '}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        c == ',' && depth == 0
+    };
+    wish.split(between).map(str::trim).filter(|part| !part.is_empty())
+}
+
+/// A level in the words that people use.
+fn level_of(word: &str) -> Option<LevelFilter> {
+    Some(match word.trim().to_ascii_lowercase().as_str() {
+        "off" | "none" | "0" => LevelFilter::OFF,
+        "error" | "err" | "fatal" | "critical" | "1" => LevelFilter::ERROR,
+        "warn" | "warning" | "2" => LevelFilter::WARN,
+        "info" | "information" | "notice" | "3" => LevelFilter::INFO,
+        "debug" | "verbose" | "4" => LevelFilter::DEBUG,
+        "trace" | "all" | "5" => LevelFilter::TRACE,
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_usual_words_are_levels_and_nothing_silences_errors_by_mistake() {
+        for (wish, filter) in [
+            ("warning", "warn,mqtt5=error,rumqttc=error,rumqttd=off,tungstenite=warn"),
+            ("INFO", "info,mqtt5=error,rumqttc=error,rumqttd=off,tungstenite=info"),
+            ("off", "off,mqtt5=off,rumqttc=off,rumqttd=off,tungstenite=off"),
+            ("trace", "trace,mqtt5=error,rumqttc=error,rumqttd=off,tungstenite=debug"),
+            (
+                "fcm_mqtt_bridge::ccs=Warning",
+                "error,mqtt5=error,rumqttc=error,rumqttd=off,tungstenite=error,fcm_mqtt_bridge::ccs=warn",
+            ),
+            ("info, rumqttd=info", "info,mqtt5=error,rumqttc=error,tungstenite=info,rumqttd=info"),
+            ("tungstenite=trace", "error,mqtt5=error,rumqttc=error,rumqttd=off,tungstenite=debug"),
+            (
+                "info,tungstenite::protocol",
+                "info,mqtt5=error,rumqttc=error,rumqttd=off,tungstenite=info,tungstenite::protocol=debug",
+            ),
+        ] {
+            assert_eq!(complete(wish).as_deref(), Some(filter), "{wish}");
+            EnvFilter::try_new(filter).unwrap();
+        }
+        let spans = complete("info,[{session=\"a,b\"}]=debug").unwrap();
+        assert!(spans.ends_with(",[{session=\"a,b\"}]=debug"), "{spans}");
+    }
+
+    #[test]
+    fn a_word_that_is_no_level_is_refused_and_not_repeated() {
+        for wish in ["warnings", "loud", "fcm_mqtt_bridge=loud", "", ",", "hush-hush"] {
+            assert_eq!(complete(wish), None, "{wish}");
+        }
+        assert!(!FilterError { origin: "RUST_LOG" }.to_string().contains("hush"));
+    }
 }

@@ -35,7 +35,7 @@ pub mod world;
 pub use config::SimConfig;
 pub use handle::SimHandle;
 pub use service::Speech;
-pub use shell::{SimError, run};
+pub use shell::{Prepared, SimError, prepare, run};
 
 #[cfg(test)]
 pub(crate) mod tests;

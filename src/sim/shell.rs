@@ -1,18 +1,19 @@
 //! Sockets, TLS and timers around the connections.
 
 use super::cert::{CertificateError, Identity};
-use super::config::SimConfig;
+use super::config::{CertificateConfig, SimConfig};
 use super::control;
 use super::event::ConnectionId;
 use super::fault::FaultError;
 use super::handle::{Shared, SimHandle};
 use super::server::{Connection, End};
 use super::v1::fault::V1FaultError;
-use super::v1::{self, AccountError};
+use super::v1::{self, AccountError, V1Config};
 use bytes::{Buf, Bytes, BytesMut};
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
@@ -62,6 +63,25 @@ pub enum SimError {
         /// Why.
         source: io::Error,
     },
+}
+
+/// What a client of a simulator has to be told, before the simulator runs.
+#[derive(Debug)]
+pub struct Prepared {
+    /// The API of FCM HTTP v1.
+    pub base_url: String,
+    /// The service account, if there is a folder for it.
+    pub credentials_file: Option<PathBuf>,
+}
+
+/// Makes the certificate authority and the service account that a simulator with this configuration will use.
+///
+/// # Errors
+/// When they cannot be made or written.
+pub fn prepare(certificate: &CertificateConfig, v1: &V1Config) -> Result<Prepared, SimError> {
+    Identity::prepare(certificate)?;
+    let (base_url, credentials_file) = v1::prepare(certificate, v1)?;
+    Ok(Prepared { base_url, credentials_file })
 }
 
 /// Runs a simulator until `stop`. `ready` gets its handle once both ports are open.

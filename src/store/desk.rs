@@ -28,9 +28,9 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             queue_rows: 1_000_000,
-            queue_bytes: 4 << 30,
+            queue_bytes: 2_000_000_000,
             spool_rows: 1_000_000,
-            spool_bytes: 4 << 30,
+            spool_bytes: 2_000_000_000,
             history_hours: 24,
             history_rows: 1_000_000,
         }

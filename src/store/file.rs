@@ -179,7 +179,7 @@ pub(super) fn open(path: &Path) -> Result<(Connection, Lock), OpenError> {
     // Made by hand, because SQLite would let others read it. The write-ahead log takes over its mode.
     private_file().open(path)?;
     let mut conn = Connection::open(path).map_err(|e| OpenError::sorted(path, e))?;
-    check(&conn, path)?;
+    schema(&conn, path)?;
     prepare(&mut conn).map_err(|e| OpenError::sorted(path, e))?;
     Ok((conn, lock))
 }
@@ -190,10 +190,43 @@ pub(super) fn open_read_only(path: &Path) -> Result<Connection, OpenError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let conn = Connection::open_with_flags(path, flags).map_err(sorted)?;
     conn.busy_timeout(READER_PATIENCE).map_err(sorted)?;
-    if check(&conn, path)? == 0 {
+    if schema(&conn, path)? == 0 {
         return Err(OpenError::Foreign(path.to_owned()));
     }
     Ok(conn)
+}
+
+/// Checks that [`open`] could use what is at `path`, if anything is, and changes nothing. Whether another process has it is
+/// not asked: that may be the bridge whose configuration is looked at.
+///
+/// # Errors
+/// Why it could not be opened.
+pub fn check(path: &Path) -> Result<(), OpenError> {
+    match OpenOptions::new().append(true).open(path) {
+        Ok(_) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error.into()),
+    }
+    let sorted = |e| OpenError::sorted(path, e);
+    let mut flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let beside = |end: &str| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(end);
+        PathBuf::from(name)
+    };
+    // SQLite makes files beside the store even for a reader. Without a write-ahead log nothing writes, and the file alone
+    // is all there is: then it may be read as one that never changes.
+    let conn = match (beside("-wal").exists(), url::Url::from_file_path(std::path::absolute(path)?)) {
+        (false, Ok(mut url)) => {
+            url.set_query(Some("immutable=1"));
+            flags |= OpenFlags::SQLITE_OPEN_URI;
+            Connection::open_with_flags(url.as_str(), flags)
+        }
+        _ => Connection::open_with_flags(path, flags),
+    }
+    .map_err(sorted)?;
+    conn.busy_timeout(READER_PATIENCE).map_err(sorted)?;
+    schema(&conn, path).map(drop)
 }
 
 fn lock(path: &Path) -> Result<Lock, OpenError> {
@@ -217,7 +250,7 @@ fn private_file() -> OpenOptions {
 }
 
 /// Whose file it is; returns its schema, 0 for an empty file.
-fn check(conn: &Connection, path: &Path) -> Result<i32, OpenError> {
+fn schema(conn: &Connection, path: &Path) -> Result<i32, OpenError> {
     let sorted = |e| OpenError::sorted(path, e);
     let pragma = |name| conn.pragma_query_value(None, name, |row| row.get::<_, i32>(0)).map_err(sorted);
     let tables: i64 = conn.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(sorted)?;
@@ -281,8 +314,35 @@ mod tests {
         let path = dir.path().join("store.db");
         let (conn, lock) = open(&path).unwrap();
         conn.pragma_update(None, "user_version", 99).unwrap();
+        assert!(matches!(check(&path), Err(OpenError::TooNew { found: 99, .. })), "from the write-ahead log");
         drop((conn, lock));
+        assert!(matches!(check(&path), Err(OpenError::TooNew { found: 99, .. })));
         assert!(matches!(open(&path), Err(OpenError::TooNew { found: 99, known: SCHEMA_VERSION })));
+    }
+
+    #[test]
+    fn a_check_sees_what_opening_would_and_makes_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let names = || {
+            let mut names: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
+            names.sort();
+            names
+        };
+        // A name that needs care in a URL.
+        let path = dir.path().join("a store?.db");
+        check(&path).unwrap();
+        assert!(names().is_empty());
+        let (conn, lock) = open(&path).unwrap();
+        check(&path).expect("the bridge runs");
+        drop((conn, lock));
+        let before = names();
+        check(&path).unwrap();
+        assert_eq!(names(), before);
+        std::fs::write(&path, "").unwrap();
+        check(&path).expect("an empty file becomes a store");
+        std::fs::write(&path, "a text that is long enough to be looked at by SQLite".repeat(100)).unwrap();
+        assert!(matches!(check(&path), Err(OpenError::Foreign(_))));
+        assert!(check(dir.path()).is_err(), "a folder");
     }
 
     #[test]
@@ -301,7 +361,7 @@ mod tests {
                 Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?))
             });
             assert_eq!(marks.unwrap(), (42, 0));
-            assert_eq!(check(&conn, &path).unwrap(), SCHEMA_VERSION);
+            assert_eq!(schema(&conn, &path).unwrap(), SCHEMA_VERSION);
         }
     }
 

@@ -51,7 +51,7 @@ mod writer;
 pub use accept::{Accepted, NewDelivery, Rejected};
 pub use desk::Limits;
 pub use dispatch::{Claimed, DueQuery, Gate, Recorded, Taken};
-pub use file::OpenError;
+pub use file::{OpenError, check};
 pub use handle::{CloseError, Committed, Keeper, Settings, Store, StoreError};
 pub use inbox::{Acknowledged, Acks, Received, Route, Upstream};
 pub use inspect::{Inspector, Summary, Trace, TraceDelivery, TraceUpstream};

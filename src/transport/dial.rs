@@ -25,7 +25,7 @@ const ADDRESS_TIMEOUT_MIN: Duration = Duration::from_secs(2);
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// The host is neither a name nor an address.
-    #[error("{0:?} is no host name and no address")]
+    #[error("the host is neither a name nor an address")]
     Host(String),
     /// The file with certificates cannot be read.
     #[error("cannot read certificates from {path}: {reason}")]

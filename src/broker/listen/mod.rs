@@ -58,14 +58,14 @@ pub(super) struct Listeners {
 }
 
 impl Listeners {
+    /// Reads what the listeners need, and opens no sockets.
+    pub(super) fn check(listen: &Listen) -> Result<(), BrokerError> {
+        identity(listen).map(drop)
+    }
+
     /// Opens all sockets.
     pub(super) fn bind(listen: &Listen) -> Result<Self, BrokerError> {
-        let has_tls = listen.tls.or(listen.wss).is_some();
-        let identity = match &listen.identity {
-            Some(files) if has_tls => Some(Identity::load(files)?),
-            None if has_tls => return Err(BrokerError::NoCertificate),
-            _ => None,
-        };
+        let identity = identity(listen)?;
         let mut doors = Doors { open: Vec::new(), next: 0 };
         let bound = Bound {
             tcp: doors.open(Way::Tcp, listen.tcp)?,
@@ -95,6 +95,15 @@ impl Listeners {
             }
         };
         tokio::join!(receive(doors, Arc::new(doorstep), &stop), keep);
+    }
+}
+
+/// The certificate, where a listener needs one.
+fn identity(listen: &Listen) -> Result<Option<Identity>, BrokerError> {
+    match &listen.identity {
+        _ if listen.tls.or(listen.wss).is_none() => Ok(None),
+        Some(files) => Ok(Some(Identity::load(files)?)),
+        None => Err(BrokerError::NoCertificate),
     }
 }
 

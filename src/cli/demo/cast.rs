@@ -31,12 +31,17 @@ pub(super) fn make(users: &Path, phones: Option<&'static str>) -> anyhow::Result
     let mut file = UsersFile::open(users).context("the users of the demo")?;
     let mut players = Vec::new();
     for (name, role) in CAST.into_iter().chain(phones.map(|name| (name, Role::User))) {
-        let password = Alphanumeric.sample_string(&mut rand::rng(), PASSWORD_LENGTH);
+        let password = new_password();
         file.add(name, role, &password).context("the users of the demo")?;
         players.push(Player { name, role, password });
     }
     file.save().context("the users of the demo")?;
     Ok(players)
+}
+
+/// A password that nobody guesses.
+pub(in crate::cli) fn new_password() -> String {
+    Alphanumeric.sample_string(&mut rand::rng(), PASSWORD_LENGTH)
 }
 
 /// The password of `name`; without one in a demo without users.

@@ -1,5 +1,6 @@
 use super::*;
 use crate::chat::way::Way;
+use crate::config::Fcm;
 use std::io::Write;
 
 const MINIMUM: &str = "[ccs]\nsender_id = \"1\"\napi_key = \"k\"\n";
@@ -13,8 +14,8 @@ fn load_with(text: &str, environment: &[(&str, &str)]) -> Result<Loaded, ConfigE
     let users = if text.contains("[broker]") { "" } else { "[broker]\nusers_file = \"users\"\n" };
     let mut file = tempfile::NamedTempFile::new().unwrap();
     file.write_all(format!("{text}\n{users}").as_bytes()).unwrap();
-    let environment = environment.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-    load(Some(file.path()), environment)
+    let environment = environment.iter().map(|(k, v)| ((*k).to_owned(), (*v).into())).collect();
+    load(Some(file.path()), &environment)
 }
 
 fn refusal(text: &str) -> String {
@@ -53,6 +54,83 @@ fn routes_keep_their_dots_and_capitals() {
     assert_eq!(categories["com.Example.chat"].as_str(), "client1");
     assert_eq!(default.unwrap().as_str(), "client2");
     assert!(refusal(&format!("{MINIMUM}[routes]\ndefault_bal = \"a/b\"\n")).contains("routes.default_bal"));
+    for (key, value) in
+        [("BRIDGE__ROUTES__com.Example.chat", "client1"), ("BRIDGE__ROUTES", "{ \"com.Example.chat\" = \"client1\" }")]
+    {
+        let environment = [(key, value), ("BRIDGE__ROUTES__DEFAULT_BAL", "client2"), ("BRIDGE__ROUTES__com.x__y", "z")];
+        let (categories, default) = load_with(MINIMUM, &environment).unwrap().settings.owners().unwrap();
+        assert_eq!((categories["com.Example.chat"].as_str(), categories["com.x__y"].as_str()), ("client1", "z"));
+        assert_eq!(default.unwrap().as_str(), "client2");
+    }
+}
+
+#[test]
+fn a_misspelt_default_route_is_no_app() {
+    for word in ["defualt_bal", "default", "Default_Bal", "default-bal"] {
+        let refused = refusal(&format!("{MINIMUM}[routes]\n{word} = \"client1\"\n"));
+        assert_eq!(refused, format!("unknown key `routes.{word}`; did you mean `routes.default_bal`?"));
+    }
+    for app in ["\"com.default.bal\"", "chat"] {
+        assert!(load_text(&format!("{MINIMUM}[routes]\n{app} = \"client1\"\n")).is_ok(), "{app}");
+    }
+}
+
+#[test]
+fn lists_and_tables_come_from_the_environment_too() {
+    let environment = [
+        ("BRIDGE__BROKER__WS_ORIGINS", "https://a, https://b"),
+        ("BRIDGE__TRANSPORT__CATEGORIES", "{ \"com.Example.chat\" = \"fcm-v1:shop\" }"),
+        ("BRIDGE__TRANSPORT__CATEGORIES__com.Example.Other", "fcm-v1:shop"),
+        ("BRIDGE__FCM__PROJECTS__shop__PROJECT_ID", "s"),
+        ("BRIDGE__FCM__PROJECTS__SHOP__CONNECTIONS", "3"),
+        ("BRIDGE__BALS__Client1__ACK", "explicit"),
+        ("BRIDGE__BALS", "{ client2 = { ack = \"explicit\" } }"),
+    ];
+    let text = format!("{MINIMUM}[broker]\nusers_file = \"users\"\nws_origins = [\"https://c\"]\n[bals.client3]\n");
+    let settings = load_with(&text, &environment).unwrap().settings;
+    assert_eq!(settings.broker.ws_origins, ["https://a", "https://b"]);
+    let apps: Vec<_> = settings.transport.categories.keys().map(String::as_str).collect();
+    assert_eq!(apps, ["com.Example.Other", "com.Example.chat"]);
+    assert_eq!(settings.fcm.projects["shop"].connections, Some(3));
+    assert_eq!(settings.bals.keys().collect::<Vec<_>>(), ["Client1", "client2", "client3"]);
+    let list = [("BRIDGE__BROKER__WS_ORIGINS", "[\"https://d\"]")];
+    assert_eq!(load_with(&text, &list).unwrap().settings.broker.ws_origins, ["https://d"]);
+    for (key, value, told) in [
+        ("BRIDGE__BROKER__WS_ORIGINS", "[hush", "wants a list of texts, in TOML and on one line, such as "),
+        ("BRIDGE__ROUTES", "hush", "wants a section (a table of keys and values), in TOML and on one line"),
+        ("BRIDGE__ROUTES", "{ hush", "wants a section"),
+        ("BRIDGE__ROUTES", "{}\nhush = 1", "wants a section"),
+    ] {
+        let refused = load_with(MINIMUM, &[(key, value)]).unwrap_err().to_string();
+        assert!(refused.starts_with(&format!("`{key}`: {told}")) && !refused.contains("hush"), "{refused}");
+    }
+}
+
+#[test]
+fn a_variable_that_is_nearly_one_of_ours_is_refused() {
+    for (name, meant) in [
+        ("BRIDGE_CCS_HOST", "BRIDGE__CCS__HOST"),
+        ("BRIDGE__CCS_HOST", "BRIDGE__CCS__HOST"),
+        ("bridge__ccs__host", "BRIDGE__CCS__HOST"),
+        ("BRIGDE__CCS__HOST", "BRIDGE__CCS__HOST"),
+        ("BRIDGE_ROUTES_DEFUALT_BAL", "BRIDGE__ROUTES__DEFAULT_BAL"),
+    ] {
+        let refused = load_with(MINIMUM, &[(name, "hush")]).unwrap_err().to_string();
+        assert!(refused.ends_with(&format!("did you mean `{meant}`?")) && !refused.contains("hush"), "{refused}");
+    }
+    let others = [("BRIDGE_CONFIG", "x"), ("BRIDGE_BIN", "x"), ("BRIDGE_SERVICE_HOST", "x"), ("BASH_ENV", "x")];
+    load_with(MINIMUM, &others).unwrap();
+    let names = ["BRIDGE_CCS_FOO", "BRIDGE_BIN", "BRIDGE__CCS__HOST", "BRIDGE_CONFIG"].map(str::to_owned);
+    assert_eq!(super::super::environment::unread(names.iter()), ["BRIDGE_CCS_FOO"]);
+}
+
+#[test]
+fn a_listener_may_be_a_port() {
+    let text =
+        format!("{MINIMUM}[broker]\nanonymous = true\nlisten = 2883\nlisten_ws = \"2884\"\n[ops]\nlisten = 2885\n");
+    let Settings { broker, ops, .. } = load_text(&text).unwrap().settings;
+    let ports = [broker.listen.address().unwrap(), broker.listen_ws.address().unwrap(), ops.listen];
+    assert_eq!(ports.map(|address| address.to_string()), ["127.0.0.1:2883", "127.0.0.1:2884", "127.0.0.1:2885"]);
 }
 
 #[test]
@@ -62,7 +140,11 @@ fn a_secret_comes_from_a_file_without_its_line_end() {
     let text = format!("[ccs]\nsender_id = \"1\"\napi_key_file = {:?}\n", file.path());
     let loaded = load_text(&text).unwrap();
     assert_eq!(loaded.api_key.unwrap().reveal(), "secret-key");
-    assert!(refusal("[ccs]\nsender_id = \"1\"\napi_key_file = \"/nowhere/key\"\n").contains("/nowhere/key"));
+    let missing = refusal("[ccs]\nsender_id = \"1\"\napi_key_file = \"/nowhere/key\"\n");
+    assert!(missing.starts_with("`ccs.api_key_file`: names a file that cannot be read: No such file"), "{missing}");
+    assert!(!missing.contains("nowhere"), "it may be the key itself");
+    let relative = refusal("[ccs]\nsender_id = \"1\"\napi_key_file = \"nowhere\"\n");
+    assert!(relative.contains("a relative path begins at /"), "{relative}");
     assert!(refusal(&format!("{text}api_key = \"x\"\n")).contains("not both"));
 }
 
@@ -71,6 +153,9 @@ fn secrets_are_hidden_when_the_settings_are_shown() {
     let loaded =
         load_text("[ccs]\nsender_id = \"1\"\napi_key = \"hush-hush\"\n[mqtt]\npassword = \"hush-hush\"\n").unwrap();
     assert!(!loaded.settings.shown().contains("hush"));
+    let urls = "[mqtt]\nurl = \"ws://bridge:hush@broker.example/mqtt?token=hush\"\nusername = \"mqtt://hush@x\"\n";
+    let shown = load_text(&format!("{MINIMUM}{urls}")).unwrap().settings.shown();
+    assert!(!shown.contains("hush") && shown.contains("ws://broker.example/mqtt"), "{shown}");
     assert!(!format!("{:?}", loaded.api_key).contains("hush"));
 }
 
@@ -92,7 +177,10 @@ fn a_broker_without_users_keys_or_doors_is_refused() {
     assert!(load_text(&broker("users_file = \"users\"\nlisten = \"0.0.0.0:1883\"")).is_ok());
     assert!(load_text(&broker("jwt_jwks_file = \"keys\"")).is_ok());
     assert!(refusal(&broker("users_file = \"users\"\nlisten = \"off\"")).contains("broker.listen"));
-    assert!(refusal(&broker("users_file = \"users\"\nlisten = \"here\"")).contains("nor \"off\""));
+    assert!(
+        refusal(&broker("users_file = \"users\"\nlisten = \"here\""))
+            .contains("is not \"off\", and else it wants an address")
+    );
     assert!(refusal(&broker("users_file = \"users\"\nlisten_tls = \"[::]:8883\"")).contains("broker.cert_file"));
 }
 
@@ -143,8 +231,28 @@ fn a_value_of_the_wrong_form_names_its_key() {
     assert!(refusal("[ccs]\nwindow = \"many\"\n").contains("ccs.window"));
     let grace = "[broker]\nanonymous = true\npresence_grace_seconds = 3601";
     assert!(refusal(&format!("{MINIMUM}{grace}\n")).contains("broker.presence_grace_seconds"));
-    assert!(refusal(&format!("{MINIMUM}window = 0\n")).contains("ccs.window"));
-    assert!(refusal(&format!("{MINIMUM}[mqtt]\nbroker = \"other\"\n")).contains("mqtt.broker"));
+    for (text, told) in [
+        ("[mqtt]\nbroker = \"other\"", "`mqtt.broker`: wants one of \"embedded\", \"external\""),
+        ("[ccs]\nwindow = \"hush\"", "`ccs.window`: wants a whole number"),
+        ("[broker]\nanonymous = \"hush\"", "`broker.anonymous`: wants true or false"),
+        ("[broker]\nws_origins = \"hush\"", "`broker.ws_origins`: wants a list of texts"),
+        ("[broker]\nws_origins = [[\"hush\"]]", "`broker.ws_origins[0]`: wants a list of texts"),
+        ("[ccs]\nhost = [\"hush\"]", "`ccs.host`: wants text"),
+        ("ccs = \"hush\"", "`ccs`: wants a section (a table of keys and values)"),
+        ("[ops]\nlisten = \"hush\"", "`ops.listen`: wants an address with a port"),
+        ("[bals.a]\nack = \"hush\"", "`bals.a.ack`: wants one of \"mqtt\", \"explicit\""),
+        ("[routes]\n\"com.x\" = [\"hush\"]", "`routes.\"com.x\"`: wants the name of a BAL, as text"),
+        ("[routes]\ndefault_bal = \"hush/hush\"", "`routes.default_bal`: this cannot be the name of a BAL"),
+        ("[transport]\ndefault = \"hush\"", "`transport.default`: this is none of `ccs`"),
+        ("[store]\npath = \"{\\\"hush\\\": 1}\"", "`store.path`: wants a path; this looks like JSON"),
+    ] {
+        let minimum = if text.contains("ccs") { "" } else { MINIMUM };
+        let refused = refusal(&format!("{minimum}{text}"));
+        assert!(refused.starts_with(told) && !refused.contains("hush"), "{refused}");
+    }
+    let broken = refusal("[ccs]\napi_key = \"hush\nwindow = 1");
+    let told = " is not TOML at line 2, column 16: invalid basic string";
+    assert!(broken.contains(told) && !broken.contains("hush"), "{broken}");
 }
 
 #[test]

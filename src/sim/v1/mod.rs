@@ -48,7 +48,7 @@ pub use mishap::Mishap;
 
 pub(super) use desk::Desk;
 pub(super) use handle::Ports;
-pub(super) use open::open;
+pub(super) use open::{open, prepare};
 pub(super) use routes::router;
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use crate::sim::config::{CertificateConfig, SimConfig};
 use crate::sim::handle::Shared;
 use crate::sim::shell::{SimError, listen};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio_rustls::rustls::ServerConfig;
@@ -31,9 +32,7 @@ pub(in crate::sim) async fn open(
     v1.faults.check()?;
     let (messages, address) = listen(v1.listen).await?;
     let (authority, authority_address) = listen(v1.authority).await?;
-    let at = |address| at(&config.certificate, address);
-    let scheme = if authority_address.ip().is_loopback() { "http" } else { "https" };
-    let token_uri = format!("{scheme}://{}{TOKEN_PATH}", at(authority_address));
+    let token_uri = token_uri(&config.certificate, authority_address);
     let account = {
         let (directory, project) = (config.certificate.directory.clone(), v1.project.clone());
         let token_uri = token_uri.clone();
@@ -42,7 +41,7 @@ pub(in crate::sim) async fn open(
         Arc::new(made.await.map_err(|_| AccountError::Stopped)??)
     };
     let ports = Ports {
-        base_url: format!("https://{}", at(address)),
+        base_url: base_url(&config.certificate, address),
         address,
         token_url: token_uri,
         project: v1.project.clone(),
@@ -52,6 +51,26 @@ pub(in crate::sim) async fn open(
     };
     let messages = Door::new(messages, tls, v1.connection, config.limits.max_connections);
     Ok(Doors { ports: Arc::new(ports), account, authority: Wicket::new(authority, tls), messages })
+}
+
+/// Makes the service account before the first start, for a client whose configuration names its file. Both ports must be
+/// those of that start.
+pub(in crate::sim) fn prepare(
+    certificate: &CertificateConfig,
+    v1: &V1Config,
+) -> Result<(String, Option<PathBuf>), AccountError> {
+    let token_uri = token_uri(certificate, v1.authority);
+    let account = Account::prepare(certificate.directory.as_deref(), &v1.project, &token_uri)?;
+    Ok((base_url(certificate, v1.listen), account.file))
+}
+
+fn token_uri(certificate: &CertificateConfig, authority: SocketAddr) -> String {
+    let scheme = if authority.ip().is_loopback() { "http" } else { "https" };
+    format!("{scheme}://{}{TOKEN_PATH}", at(certificate, authority))
+}
+
+fn base_url(certificate: &CertificateConfig, messages: SocketAddr) -> String {
+    format!("https://{}", at(certificate, messages))
 }
 
 impl Doors {

@@ -132,7 +132,7 @@ impl CcsConfig {
     fn dialer(&self) -> Result<Dialer, Fatal> {
         let texts = [
             ("host", self.host.as_str()),
-            ("xmpp_domain", &self.xmpp_domain),
+            ("domain", &self.xmpp_domain),
             ("sender_id", &self.sender_id),
             ("api_key", self.api_key.reveal()),
             ("resource", &self.resource),
@@ -144,7 +144,7 @@ impl CcsConfig {
             [("window", self.window, WINDOW_MAX), ("connections", self.connections, CONNECTIONS_MAX)]
         {
             if !(1..=max).contains(&value) {
-                return Err(Fatal::Setting { setting, problem: format!("is {value}, not from 1 to {max}") });
+                return Err(Fatal::Setting { setting, problem: format!("is not from 1 to {max}") });
             }
         }
         let security = Security::Tls { ca_file: self.ca_file.as_deref(), inside: Inside::Unsaid };

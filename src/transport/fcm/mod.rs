@@ -236,7 +236,7 @@ impl FcmConfig {
             [("connections", self.connections, CONNECTIONS_MAX), ("streams", self.streams, STREAMS_MAX)]
         {
             if !(1..=max).contains(&value) {
-                return Err(Fatal::Setting { setting, problem: format!("is {value}, not from 1 to {max}") });
+                return Err(Fatal::Setting { setting, problem: format!("is not from 1 to {max}") });
             }
         }
         let ca_file = self.ca_file.as_deref();

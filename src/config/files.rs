@@ -1,0 +1,116 @@
+//! The files that keys name: they can be read, and they are not given in place of their names.
+
+use super::check::{ConfigError, bad};
+use super::{BrokerKind, Engine, Settings, transports};
+use serde_json::Value;
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Longest path that a system takes, in bytes.
+const PATH_MAX: usize = 4_096;
+
+/// What a text is that cannot be a path, if it is none.
+pub(crate) fn mistaken(text: &str) -> Option<&'static str> {
+    let text = text.trim();
+    if text.contains("-----BEGIN") {
+        Some("a key or a certificate (PEM)")
+    } else if ["{", "[{", "[\""].iter().any(|start| text.starts_with(start)) {
+        Some("JSON")
+    } else if text.contains(char::is_control) {
+        Some("more than one line")
+    } else if text.len() > PATH_MAX {
+        Some("something longer")
+    } else {
+        None
+    }
+}
+
+/// Refuses what belongs into a file where its name should stand. Secrets themselves are hidden by then.
+pub(super) fn no_contents(settings: &Settings) -> Result<(), ConfigError> {
+    fn walk(key: &str, value: &Value) -> Result<(), ConfigError> {
+        match value {
+            Value::Object(table) => table.iter().try_for_each(|(name, value)| {
+                walk(&if key.is_empty() { name.clone() } else { format!("{key}.{name}") }, value)
+            }),
+            Value::Array(list) => list.iter().try_for_each(|value| walk(key, value)),
+            Value::String(text) => match mistaken(text) {
+                Some(what) if is_path(key) => Err(bad(key, format!("wants a path; this looks like {what}"))),
+                Some(what) => Err(bad(key, format!("does not take {what}"))),
+                None => Ok(()),
+            },
+            _ => Ok(()),
+        }
+    }
+    walk("", &serde_json::to_value(settings).unwrap_or_default())
+}
+
+fn is_path(key: &str) -> bool {
+    key.ends_with("_file") || ["store.path", "broker.data"].contains(&key)
+}
+
+/// Checks that each file that `run` reads can be read. Nothing is said of what is in it.
+pub(super) fn check(settings: &Settings) -> Result<(), ConfigError> {
+    let (ccs, broker) = (&settings.ccs, &settings.broker);
+    let mut named: Vec<(String, &Option<PathBuf>)> = Vec::new();
+    if transports::runs_ccs(ccs, &settings.transport)? {
+        named.extend([("ccs.api_key_file".into(), &ccs.api_key_file), ("ccs.ca_file".into(), &ccs.ca_file)]);
+    }
+    let projects = settings.fcm.configured();
+    for (way, fcm) in &projects {
+        let section = transports::section(way);
+        named.push((format!("{section}.credentials_file"), &fcm.credentials_file));
+        named.push((format!("{section}.ca_file"), &fcm.ca_file));
+    }
+    match (settings.mqtt.broker, broker.engine) {
+        (BrokerKind::External, _) => named.push(("mqtt.ca_file".into(), &settings.mqtt.ca_file)),
+        (BrokerKind::Embedded, Engine::Rumqttd) => {}
+        (BrokerKind::Embedded, Engine::Mqtt5) => {
+            named.extend([
+                ("broker.users_file".into(), &broker.users_file),
+                ("broker.jwt_secret_file".into(), &broker.jwt_secret_file),
+                ("broker.jwt_key_file".into(), &broker.jwt_key_file),
+                ("broker.jwt_jwks_file".into(), &broker.jwt_jwks_file),
+            ]);
+            if [broker.listen_tls, broker.listen_wss].iter().any(|listen| listen.address().is_some()) {
+                named.extend([
+                    ("broker.cert_file".into(), &broker.cert_file),
+                    ("broker.key_file".into(), &broker.key_file),
+                    ("broker.client_ca_file".into(), &broker.client_ca_file),
+                ]);
+            }
+        }
+    }
+    let missing = named.iter().find_map(|(key, path)| Some((key, path.as_deref()?, readable(path.as_deref()?).err()?)));
+    missing.map_or(Ok(()), |(key, path, error)| Err(unreadable(key, path, &error)))
+}
+
+fn readable(path: &Path) -> io::Result<()> {
+    if File::open(path)?.metadata()?.is_dir() { Err(io::ErrorKind::IsADirectory.into()) } else { Ok(()) }
+}
+
+/// The path is not repeated: a secret may stand there by mistake.
+pub(super) fn unreadable(key: &str, path: &Path, error: &io::Error) -> ConfigError {
+    let hint = match std::env::current_dir() {
+        Ok(folder) if path.is_relative() => format!("; a relative path begins at {}", folder.display()),
+        _ => String::new(),
+    };
+    let origin = if key.ends_with("credentials_file") { " (or GOOGLE_APPLICATION_CREDENTIALS)" } else { "" };
+    bad(key, format!("{origin} names a file that cannot be read: {error}{hint}").trim_start().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::mistaken;
+
+    #[test]
+    fn what_is_no_path_is_told_from_one() {
+        for text in ["{\"private_key\": \"x\"}", " [{}]", "-----BEGIN PRIVATE KEY-----\nx", "a\nb"] {
+            assert!(mistaken(text).is_some(), "{text}");
+        }
+        assert!(mistaken(&"x".repeat(5_000)).is_some());
+        for text in ["config/ccs.key", "/run/secrets/key", "[::1]:1883", "C:\\keys", "a b.json"] {
+            assert_eq!(mistaken(text), None, "{text}");
+        }
+    }
+}
