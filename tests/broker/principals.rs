@@ -36,10 +36,10 @@ async fn a_message_comes_from_whoever_logged_in_in_the_role_of_the_log_in() {
     let (carol, shop) = (token("carol", "user"), token("shop", "bal"));
     for (client, secret, expected) in [
         ("alice:phone", "ecila", logged_in("alice", Role::User, Some("phone"))),
-        ("alice", "ecila", logged_in("alice", Role::User, None)),
+        ("alice", "ecila", logged_in("alice", Role::User, Some("default"))),
         ("bal1:w1", "1lab", logged_in("bal1", Role::Bal, Some("w1"))),
         ("carol:web", &carol, logged_in("carol", Role::User, Some("web"))),
-        ("shop", &shop, logged_in("shop", Role::Bal, None)),
+        ("shop", &shop, logged_in("shop", Role::Bal, Some("default"))),
     ] {
         for version in [V311, V5] {
             let mut peer = come(&world, client, secret, Connect { version, ..Connect::default() }).await;
@@ -61,7 +61,7 @@ async fn who_did_not_log_in_is_a_bal_under_the_name_in_the_topic() {
     assert_eq!((&*principal.name, principal.role, principal.proof), ("bal7", Role::Bal, Proof::Anonymous));
     let mut alice = come(&world, "alice", "ecila", Connect::default()).await;
     let principal = publishes(&mut world, &mut alice, "alice/self/messages").await;
-    assert_eq!(principal, logged_in("alice", Role::User, None), "beside anonymous ones she stays who she is");
+    assert_eq!(principal, logged_in("alice", Role::User, Some("default")), "beside anonymous ones she stays who she is");
     world.close().await;
 }
 
@@ -74,9 +74,9 @@ async fn a_will_comes_from_the_session_that_left_it_at_once_or_later() {
     let shop = mint.token(&json!({ "sub": "shop", "exp": in_seconds(60), "role": "bal" }));
     for (client, secret, expected) in [
         ("alice:phone", "ecila", logged_in("alice", Role::User, Some("phone"))),
-        ("bal1", "1lab", logged_in("bal1", Role::Bal, None)),
+        ("bal1", "1lab", logged_in("bal1", Role::Bal, Some("default"))),
         // The users file knows nothing of it: only the session remembers the role.
-        ("shop", &shop, logged_in("shop", Role::Bal, None)),
+        ("shop", &shop, logged_in("shop", Role::Bal, Some("default"))),
     ] {
         let topic = format!("{}/self/messages", expected.name);
         for delay in [0, 1] {
@@ -106,7 +106,7 @@ async fn a_will_that_waited_comes_in_the_role_that_the_users_file_gives_by_then(
     // Her connection ends when the file has been read.
     while witness.next().await != Seen::Closed {}
     let Inbound { principal, .. } = world.inbound().await;
-    assert_eq!(principal, logged_in("bal1", Role::User, None));
+    assert_eq!(principal, logged_in("bal1", Role::User, Some("default")));
     world.close().await;
 }
 
