@@ -194,16 +194,11 @@ fn without_code(status: u16, fault: &Fault, asked: &Asked<'_>, detail: String) -
     Refused { detail, ..refused }
 }
 
-/// Whether the token is what is wrong: no other field is, or FCM says so in so many words.
+/// Whether the token is what is wrong: it is named as a field, and no other one is. The words "not a valid FCM
+/// registration token" are no proof: FCM says them of messages to living Apple devices whose `apns` block it refuses.
 fn blames_token(fault: &Fault, target: &Target) -> bool {
-    const WORDS: &str = "not a valid FCM registration token";
-    // What is quoted is out of the message, and its sender may write what he likes.
-    let says = |text: &str| text.split(['"', '\'']).next().is_some_and(|own| own.contains(WORDS));
-    let on_token = |one: &&Violation| matches!(&*one.field, "message.token" | "message.fid" | "fid");
-    let blamed = fault.violations.iter().filter(on_token);
-    let alone = !fault.violations.is_empty() && blamed.clone().count() == fault.violations.len();
-    let said = says(&fault.message) || blamed.into_iter().any(|one| says(&one.description));
-    target.kind().is_device() && (alone || said)
+    let on_token = |one: &Violation| matches!(&*one.field, "message.token" | "message.fid" | "fid");
+    target.kind().is_device() && !fault.violations.is_empty() && fault.violations.iter().all(on_token)
 }
 
 fn unavailable(wait: Option<Duration>, detail: String) -> Refused {

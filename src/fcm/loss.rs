@@ -38,6 +38,12 @@ pub enum Why {
     AppleOnly,
     /// On Apple's devices it replaces what is shown already, not only what waits.
     AppleReplacesShown,
+    /// To Apple's devices a message that shows nothing goes as FCM decides, unless it is a background push.
+    NotToApple,
+    /// A message that shows nothing has one priority on Apple's devices.
+    SilentPriority,
+    /// Changes what is shown, and nothing is.
+    NothingShown,
     /// v1 checks the request, and not whether the token lives.
     ValidatesOnly,
     /// `android_v2` has no priorities: its kind of message implies one.
@@ -66,6 +72,11 @@ impl Why {
             Self::AndroidOnly => "has a meaning on Android only",
             Self::AppleOnly => "has a meaning on Apple's devices only",
             Self::AppleReplacesShown => "on Apple's devices it also replaces what is already shown",
+            Self::NotToApple => {
+                "on Apple's devices FCM decides, for the message shows nothing there and has no `content_available`"
+            }
+            Self::SilentPriority => "to Apple's devices a message that shows nothing goes with priority 5 only",
+            Self::NothingShown => "has a meaning only for what is shown on Apple's devices, and nothing is",
             Self::ValidatesOnly => "v1 only validates the request; that says nothing about the device",
             Self::ImpliedByKind => "`android_v2` has no such field: the kind of message implies it",
             Self::ShowsNothing => "`android_v2.background_sync` shows nothing on Android",
@@ -82,6 +93,8 @@ impl Why {
         match self {
             Self::KeyTaken
             | Self::NoRoom
+            | Self::NothingShown
+            | Self::SilentPriority
             | Self::Ignored
             | Self::ValidatesOnly
             | Self::ImpliedByKind
@@ -93,7 +106,8 @@ impl Why {
             | Self::NoReceipts
             | Self::AndroidOnly
             | Self::AppleOnly
-            | Self::AppleReplacesShown => false,
+            | Self::AppleReplacesShown
+            | Self::NotToApple => false,
         }
     }
 }

@@ -14,15 +14,6 @@ pub(super) fn deep(base: &mut Map<String, Value>, over: Map<String, Value>) {
     }
 }
 
-/// Lays `base` under `over`: what is in `over` already stays.
-pub(super) fn under(over: &mut Map<String, Value>, base: Map<String, Value>) {
-    for (name, value) in base {
-        if !over.contains_key(&name) {
-            over.insert(name, value);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -60,17 +51,6 @@ mod tests {
             let mut twice = once.clone();
             deep(&mut twice, over);
             prop_assert_eq!(once, twice);
-        }
-
-        #[test]
-        fn what_lies_over_is_found_again(base in object(), over in object()) {
-            let mut merged = base;
-            deep(&mut merged, over.clone());
-            let mut again = over;
-            under(&mut again, merged.clone());
-            for name in merged.keys() {
-                prop_assert!(again.contains_key(name));
-            }
         }
     }
 }

@@ -127,10 +127,9 @@ impl Parts {
         Ok(parts)
     }
 
-    /// Whether an Apple device shows, plays or counts something.
+    /// Whether FCM itself makes something of it that an Apple device shows.
     pub(super) fn seen_on_apple(&self) -> bool {
-        let visible = |name: &str| self.common.contains_key(name);
-        visible("title") || visible("body") || !self.alert.is_empty() || !self.aps.is_empty()
+        self.common.contains_key("title") || self.common.contains_key("body")
     }
 
     /// Puts a value where it belongs; says so if one platform does without it.

@@ -121,15 +121,11 @@ fn fields(
     set("notification", parts.common.clone());
     let (name, block) = android::block(&message, parts, losses);
     set(name, block);
-    set(apns::BLOCK, apns::block(&message, parts, losses));
     set(webpush::BLOCK, webpush::block(&message));
-    merge::deep(&mut fields, std::mem::take(&mut message.extra));
-    let block = fields.get(apns::BLOCK).and_then(Value::as_object);
-    let headers = apns::headers(&message, parts.seen_on_apple(), block, now_unix_s);
-    if !headers.is_empty() {
-        let block = object_in(&mut fields, apns::BLOCK);
-        merge::under(object_in(block, "headers"), headers);
-    }
+    let mut extra = std::mem::take(&mut message.extra);
+    let theirs = extra.shift_remove(apns::BLOCK);
+    set(apns::BLOCK, apns::block(&message, parts, theirs, now_unix_s, losses));
+    merge::deep(&mut fields, extra);
     fields
 }
 
@@ -156,14 +152,6 @@ fn well_formed(block: &Value) -> bool {
         objects.iter().filter_map(|name| block.get(*name)).all(Value::is_object)
             && block.get("payload").and_then(|payload| payload.get("aps")).is_none_or(Value::is_object)
     })
-}
-
-fn object_in<'a>(fields: &'a mut Map<String, Value>, name: &str) -> &'a mut Map<String, Value> {
-    let value = fields.entry(name).or_insert_with(|| Value::Object(Map::new()));
-    if !value.is_object() {
-        *value = Value::Object(Map::new());
-    }
-    value.as_object_mut().expect("it was made an object")
 }
 
 #[cfg(test)]

@@ -96,7 +96,7 @@ class TestStatuses:
             assert (last["code"], last["token_action"]) == verdict, word
             assert (last["transport"], last["source"], last["attempt"]) == ("fcm-v1", "provider", 1)
             assert "dup_possible" not in last and word not in last.get("detail", "")
-        listener.wait(lambda: len(events(listener, "token_removed")) == 3, "three tokens are removed")
+        listener.wait(lambda: len(events(listener, "token_removed")) == 2, "two tokens are removed")
         listener.wait(lambda: len(events(listener, "refused")) == 2, "two want an operator")
         assert {event["code"] for event in events(listener, "refused")} == {"SENDER_ID_MISMATCH", "INVALID_APNS_CREDENTIAL"}
         assert figures(sim)["requests"] == len(VERDICTS)
@@ -133,6 +133,17 @@ class TestStatuses:
         headers, aps = message["apns"]["headers"], message["apns"]["payload"]["aps"]
         assert (headers["apns-push-type"], headers["apns-priority"]) == ("background", "5")
         assert aps["content-available"] == 1 and "alert" not in aps
+
+    def test_a_message_without_anything_to_show_costs_no_iphone_its_token(self, sim, bal, listener):
+        bal.push("plain", "iphone", priority="high", collapse="c", ttl=600)
+        bal.push("own", "iphone", priority="high", fcm={"apns": {"headers": {"apns-priority": "10"}}})
+        bal.wait_words("plain", TOLD)
+        bal.wait_words("own", TOLD)
+        plain, own = raw(sim, "iphone")
+        assert plain["apns"] is None
+        assert own["apns"]["headers"]["apns-priority"] == "5" and own["apns"]["payload"]["aps"]["content-available"] == 1
+        assert "priority 5" in bal.statuses("own")[1]["detail"] and "detail" not in bal.statuses("plain")[1]
+        assert events(listener, "token_removed") == []
 
 
 class TestWays:

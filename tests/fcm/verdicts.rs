@@ -2,7 +2,7 @@
 
 use crate::street::{Plan, Street, device, message, pause, sids};
 use fcm_mqtt_bridge::chat::delivery::{Arrival, Tried};
-use fcm_mqtt_bridge::chat::push::Target;
+use fcm_mqtt_bridge::chat::push::{Priority, Target};
 use fcm_mqtt_bridge::ops::clock::now_ms;
 use fcm_mqtt_bridge::sim::v1::V1Faults;
 use fcm_mqtt_bridge::sim::v1::config::Quotas as Sold;
@@ -43,7 +43,7 @@ async fn every_answer_has_its_report() {
     use Arrival::{No, Possible};
     use Refusal::{BadToken, Never, Operator, Quarantine};
     let rows = [
-        ("invalid-registration", BadToken, "BAD_REGISTRATION", No),
+        ("invalid-registration", Never, "INVALID_JSON", No),
         ("invalid-token-field", BadToken, "BAD_REGISTRATION", No),
         ("invalid-field", Never, "INVALID_JSON", No),
         ("invalid-argument", Never, "INVALID_JSON", No),
@@ -230,5 +230,30 @@ async fn a_message_with_all_that_apple_browsers_and_android_have_is_in_order() {
     street.send(Send { push, ..message(sid, &device(1), 1) }).await;
     let report = street.report().await;
     assert!(matches!(report, Report::Accepted { .. }), "{report:?}");
+    street.close().await;
+}
+
+/// The simulator keeps Google's rule, and refuses what is against it in the words for a bad token.
+#[tokio::test(start_paused = true)]
+async fn no_message_that_shows_nothing_is_refused_for_what_it_says_to_apple() {
+    let mut street = Street::open(Plan::default()).await;
+    let blocks = [
+        json!({}),
+        json!({"content_available": true}),
+        json!({"mutable_content": true}),
+        json!({"apns": {"headers": {"Apns-Priority": "10"}}}),
+        json!({"apns": {"headers": {"apns-collapse-id": "c"}, "payload": {"mine": [1]}}}),
+        json!({"apns": {"payload": {"aps": {"content-available": 0, "thread-id": "t"}}}}),
+        json!({"apns": {"fcmOptions": {"analyticsLabel": "label"}}}),
+    ];
+    for (number, (fcm, sid)) in (0..).zip(blocks.into_iter().zip(sids(7))) {
+        let mut send = message(sid, &device(number), number);
+        send.push.priority = Priority::High;
+        send.push.collapse = Some("chat".to_owned());
+        send.push.fcm = serde_json::from_value(fcm.clone()).unwrap();
+        street.send(send).await;
+        let report = street.report().await;
+        assert!(matches!(report, Report::Accepted { .. }), "{fcm}: {report:?}");
+    }
     street.close().await;
 }

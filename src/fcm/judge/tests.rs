@@ -241,7 +241,7 @@ fn every_answer_has_its_consequence() {
     let recipient = |first| seconds(first, Share::Recipient, Tries::UntilExpiry);
     let few = seconds(10, Share::Recipient, Tries::Few);
     let rows = [
-        (400, JSON, BAD_TOKEN, Then::Never, Remove, C::BadRegistration),
+        (400, JSON, BAD_TOKEN, Then::Never, Keep, C::InvalidJson),
         (400, JSON, BAD_TOKEN_FIELD, Then::Never, Remove, C::BadRegistration),
         (400, JSON, BAD_FID, Then::Never, Remove, C::BadRegistration),
         (400, JSON, BAD_FIELD, Then::Never, Keep, C::InvalidJson),
@@ -419,7 +419,7 @@ fn a_dead_token_is_known_in_the_words_of_other_servers_too() {
 }
 
 #[test]
-fn a_token_is_bad_if_no_other_field_is_or_the_text_says_so() {
+fn a_token_is_given_up_only_if_it_is_the_one_field_that_is_named() {
     const WORDS: &str = "The registration token is not a valid FCM registration token";
     let on = |fields: &[(&str, &str)]| {
         let fields: Vec<_> =
@@ -432,15 +432,15 @@ fn a_token_is_bad_if_no_other_field_is_or_the_text_says_so() {
         (400, "?", on(&[("message.fid", "?")]), true),
         (400, "?", on(&[("fid", "?")]), true),
         (400, "?", on(&[token_, ("fid", "?")]), true),
-        (400, WORDS, on(&[]), true),
-        (400, "not a valid FCM registration token", on(&[]), true),
-        (400, WORDS, on(&[ttl]), true),
-        (400, WORDS, on(&[token_, ttl]), true),
-        (400, "?", on(&[("message.token", WORDS), ttl]), true),
+        (400, WORDS, on(&[]), false),
+        (400, "not a valid FCM registration token", on(&[]), false),
+        (400, WORDS, on(&[ttl]), false),
+        (400, WORDS, on(&[token_, ttl]), false),
+        (400, "?", on(&[("message.token", WORDS), ttl]), false),
         (400, "?", on(&[token_, ttl]), false),
         (400, "?", on(&[ttl]), false),
         (400, "?", on(&[("message.data", "?")]), false),
-        // What is quoted is the sender's.
+        (400, WORDS, on(&[token_]), true),
         (400, "Invalid value at 'message.android' (TYPE), \"not a valid FCM registration token\"", on(&[ttl]), false),
         (400, "?", on(&[("message.android", WORDS)]), false),
         // What is wrong with a message is said with a 400.

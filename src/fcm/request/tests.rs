@@ -45,23 +45,47 @@ fn every_field_has_its_place() {
         (json!({"to": null, "condition": "'a' in topics"}), "/message/condition", json!("'a' in topics")),
         (json!({"message_id": "m-1"}), "/message/data/mid", json!("m-1")),
         (json!({"collapse_key": "chat"}), "/message/android/collapse_key", json!("chat")),
-        (json!({"collapse_key": "chat"}), "/message/apns/headers/apns-collapse-id", json!("chat")),
+        (
+            json!({"collapse_key": "chat", "notification": {"title": "t"}}),
+            "/message/apns/headers/apns-collapse-id",
+            json!("chat"),
+        ),
         (json!({"collapse_key": "chat"}), "/message/webpush/headers/Topic", json!("chat")),
         (json!({"priority": "high"}), "/message/android/priority", json!("HIGH")),
-        (json!({"priority": "high"}), "/message/apns/headers/apns-priority", json!("10")),
+        (
+            json!({"priority": "high", "notification": {"title": "t"}}),
+            "/message/apns/headers/apns-priority",
+            json!("10"),
+        ),
         (json!({"priority": "high"}), "/message/webpush/headers/Urgency", json!("high")),
         (json!({"priority": "normal"}), "/message/android/priority", json!("NORMAL")),
-        (json!({"priority": "normal"}), "/message/apns/headers/apns-priority", json!("5")),
+        (
+            json!({"priority": "normal", "notification": {"title": "t"}}),
+            "/message/apns/headers/apns-priority",
+            json!("5"),
+        ),
         (json!({"priority": "normal"}), "/message/webpush/headers/Urgency", json!("normal")),
         (json!({"content_available": true}), "/message/apns/payload/aps/content-available", json!(1)),
         (json!({"content_available": true}), "/message/apns/headers/apns-push-type", json!("background")),
         (json!({"content_available": true, "priority": "high"}), "/message/apns/headers/apns-priority", json!("5")),
-        (json!({"mutable_content": true}), "/message/apns/payload/aps/mutable-content", json!(1)),
+        (
+            json!({"mutable_content": true, "notification": {"title": "t"}}),
+            "/message/apns/payload/aps/mutable-content",
+            json!(1),
+        ),
         (json!({"time_to_live": 60}), "/message/android/ttl", json!("60s")),
-        (json!({"time_to_live": "60"}), "/message/apns/headers/apns-expiration", json!("1767225660")),
+        (
+            json!({"time_to_live": "60", "notification": {"title": "t"}}),
+            "/message/apns/headers/apns-expiration",
+            json!("1767225660"),
+        ),
         (json!({"time_to_live": 60}), "/message/webpush/headers/TTL", json!("60")),
         (json!({"time_to_live": 0}), "/message/android/ttl", json!("0s")),
-        (json!({"time_to_live": 0}), "/message/apns/headers/apns-expiration", json!("0")),
+        (
+            json!({"time_to_live": 0, "notification": {"title": "t"}}),
+            "/message/apns/headers/apns-expiration",
+            json!("0"),
+        ),
         (json!({"dry_run": true}), "/validate_only", json!(true)),
         (json!({"dry_run": false}), "/validate_only", json!(false)),
         (json!({"restricted_package_name": "com.x"}), "/message/android/restricted_package_name", json!("com.x")),
@@ -127,7 +151,9 @@ fn every_field_of_a_notification_has_its_place() {
         ("notification_count", json!(2), &["android/notification/notification_count"], json!(2)),
     ];
     for (name, value, paths, expected) in rows {
-        let v1 = v1(json!({"notification": {name: value}}));
+        let mut notification = json!({"title": "shown"});
+        notification[name] = value;
+        let v1 = v1(json!({ "notification": notification }));
         for path in paths {
             assert_eq!(v1.pointer(&format!("/message/{path}")), Some(&expected), "{name} at {path}: {v1:#}");
         }
@@ -153,15 +179,13 @@ fn only_a_push_that_shows_nothing_is_a_background_push() {
     for shown in [
         json!({"content_available": true, "notification": {"title": "t"}}),
         json!({"content_available": true, "notification": {"badge": 1}}),
+        json!({"notification": {"body": "b"}}),
         json!({"content_available": true, "apns": {"payload": {"aps": {"alert": "a"}}}}),
         json!({"content_available": true, "apns": {"liveActivityToken": "t"}}),
         json!({"data": {"k": "v"}, "priority": "high"}),
     ] {
         assert_eq!(push_type(shown.clone()), None, "{shown}");
     }
-    let theirs = v1(json!({"content_available": true, "apns": {"headers": {"APNS-Priority": "10"}}}));
-    assert_eq!(theirs["message"]["apns"]["headers"]["apns-priority"], "10");
-    assert_eq!(theirs["message"]["apns"]["headers"]["apns-push-type"], "background");
 }
 
 /// What `explain` shows of it as well.
@@ -204,10 +228,43 @@ fn a_background_push_is_one_in_all_its_parts() {
     );
 }
 
+/// Google's rule: what shows nothing has priority 5 and `content-available` on its way to Apple's devices, or no block.
+/// It refuses the rest with the words for a bad token.
+#[test]
+fn a_message_that_shows_nothing_has_no_block_for_apple_unless_something_of_apples_is_asked_for() {
+    for fields in [
+        json!({}),
+        json!({"data": {"k": "v"}, "priority": "high", "time_to_live": 60, "collapse_key": "c"}),
+        json!({"data": {"k": "v"}, "mutable_content": true}),
+        json!({"data": {"k": "v"}, "apns": {}, "time_to_live": 0}),
+        json!({"notification": {"icon": "i", "color": "#000000"}, "priority": "high"}),
+    ] {
+        assert_eq!(v1(fields.clone())["message"].get("apns"), None, "{fields}");
+    }
+    let label = json!({"priority": "high", "apns": {"fcmOptions": {"analyticsLabel": "l"}}});
+    assert_eq!(v1(label)["message"]["apns"], json!({"fcm_options": {"analytics_label": "l"}}));
+    let pair = |fields: Value| {
+        let v1 = v1(fields);
+        let at = |path: &str| v1.pointer(&format!("/message/apns/{path}")).cloned().unwrap_or_default();
+        (at("headers/apns-push-type"), at("headers/apns-priority"), at("payload/aps/content-available"))
+    };
+    for fields in [
+        json!({"content_available": true, "priority": "high", "collapse_key": "c"}),
+        json!({"content_available": true, "apns": {"headers": {"APNS-Priority": "10"}}}),
+        json!({"priority": "high", "apns": {"payload": {"mine": 1}}}),
+        json!({"priority": "high", "apns": {"payload": {"aps": {"content-available": 0}}}}),
+        json!({"apns": {"headers": {"apns-topic": "com.example"}}}),
+    ] {
+        assert_eq!(pair(fields.clone()), (json!("background"), json!("5"), json!(1)), "{fields}");
+    }
+    let theirs = json!({"content_available": true, "apns": {"headers": {"apns-push-type": "voip"}}});
+    assert_eq!(pair(theirs), (json!("voip"), json!("5"), json!(1)));
+}
+
 #[test]
 fn a_collapse_key_that_does_not_fit_is_hashed() {
     let headers = |key: &str| {
-        let v1 = v1(json!({ "collapse_key": key }));
+        let v1 = v1(json!({"collapse_key": key, "content_available": true}));
         let text = |path: &str| v1.pointer(path).and_then(Value::as_str).unwrap().to_owned();
         (text("/message/apns/headers/apns-collapse-id"), text("/message/webpush/headers/Topic"))
     };
@@ -253,8 +310,16 @@ fn what_is_lost_is_named_with_its_reason() {
         (json!({"dry_run": true}), "dry_run", Why::ValidatesOnly),
         (json!({"restricted_package_name": "x"}), "restricted_package_name", Why::AndroidOnly),
         (json!({"content_available": true}), "content_available", Why::AppleOnly),
-        (json!({"mutable_content": true}), "mutable_content", Why::AppleOnly),
-        (json!({"collapse_key": "c"}), "collapse_key", Why::AppleReplacesShown),
+        (json!({"mutable_content": true}), "mutable_content", Why::NothingShown),
+        (json!({"mutable_content": true, "notification": {"body": "b"}}), "mutable_content", Why::AppleOnly),
+        (json!({"collapse_key": "c"}), "collapse_key", Why::NotToApple),
+        (json!({"collapse_key": "c", "content_available": true}), "collapse_key", Why::AppleReplacesShown),
+        (json!({"collapse_key": "c", "notification": {"body": "b"}}), "collapse_key", Why::AppleReplacesShown),
+        (
+            json!({"content_available": true, "apns": {"headers": {"apns-priority": "10"}}}),
+            "apns.headers.apns-priority",
+            Why::SilentPriority,
+        ),
         (json!({"message_type": "akc"}), "message_type", Why::Unknown),
         (json!({"new_field": [1]}), "new_field", Why::Unknown),
         (json!({"data": {"k": null}}), "data.k", Why::Null),
@@ -441,6 +506,17 @@ fn any_message() -> impl Strategy<Value = Value> {
         .prop_map(|map| Value::Object(map.into_iter().collect()))
 }
 
+/// Whether Google takes the message for an Apple device.
+fn is_lawful(message: &Value) -> bool {
+    let apns = &message["apns"];
+    let aps = &apns["payload"]["aps"];
+    let shows = ["title", "body"].iter().any(|name| message["notification"].get(*name).is_some())
+        || ["alert", "badge", "sound"].iter().any(|name| aps.get(*name).is_some())
+        || apns.get("live_activity_token").is_some();
+    let bare = apns.get("headers").is_none() && apns.get("payload").is_none();
+    shows || bare || (apns["headers"]["apns-priority"] == "5" && aps["content-available"] == 1)
+}
+
 proptest! {
     #[test]
     fn any_document_gives_a_request_or_an_error(document in any_message(), now: u64) {
@@ -451,6 +527,7 @@ proptest! {
             prop_assert_eq!(targets.iter().filter(|name| body["message"].get(**name).is_some()).count(), 1);
             let data = body["message"].get("data").and_then(Value::as_object);
             prop_assert!(data.is_none_or(|data| data.values().all(Value::is_string)));
+            prop_assert!(is_lawful(&body["message"]), "{body}");
             prop_assert!(request.losses.len() <= LOSSES_MAX);
             let mut fields: Vec<_> = request.losses.iter().map(|loss| &loss.field).collect();
             fields.sort();

@@ -75,7 +75,6 @@ mod tests {
                 "data": {"k": "v", "mid": "06eqbd3gy0001ab2", "ack": "bal1/self/receipts"},
                 "android": {"collapse_key": "chat", "ttl": "60s", "restricted_package_name": "com.example",
                     "priority": "NORMAL", "direct_boot_ok": true},
-                "apns": {"headers": {"apns-priority": "5", "apns-expiration": "1060", "apns-collapse-id": "chat"}},
                 "webpush": {"headers": {"TTL": "60", "Urgency": "normal", "Topic": "chat"}},
             }})
         );
