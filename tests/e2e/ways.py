@@ -39,7 +39,7 @@ VERDICTS = {
     "invalid-field": ("INVALID_JSON", "keep"),
     "invalid-argument": ("INVALID_JSON", "keep"),
     "no-details": ("INVALID_JSON", "keep"),
-    "too-large": ("INVALID_JSON", "keep"),
+    "too-large": ("TOO_BIG", "keep"),
     "third-party-auth-error": ("INVALID_APNS_CREDENTIAL", "keep"),
 }
 # A word that nobody knows yet.

@@ -24,7 +24,7 @@ async fn table(plan: Plan, rows: &[(&str, Refusal, &str, Arrival)]) {
     let mut street = Street::open(plan).await;
     for (number, ((word, refusal, code, arrival), sid)) in (0..).zip(rows.iter().zip(sids(rows.len()))) {
         street.send(message(sid, &format!("sim-{word}:x"), number)).await;
-        let Report::Refused { sid: which, refusal: was, code: said, arrival: there, detail, copies } =
+        let Report::Refused { sid: which, refusal: was, code: said, arrival: there, detail, copies, .. } =
             street.report().await
         else {
             panic!("{word}")
@@ -51,7 +51,7 @@ async fn every_answer_has_its_report() {
         ("third-party-auth-error", Operator, "INVALID_APNS_CREDENTIAL", No),
         ("sender-id-mismatch", Quarantine, "SENDER_ID_MISMATCH", No),
         ("unregistered", BadToken, "DEVICE_UNREGISTERED", No),
-        ("too-large", Never, "INVALID_JSON", No),
+        ("too-large", Never, "TOO_BIG", No),
         ("device-quota", backoff(60), "DEVICE_MESSAGE_RATE_EXCEEDED", No),
         ("topic-quota", backoff(60), "TOPICS_MESSAGE_RATE_EXCEEDED", No),
         ("quota-exceeded", backoff(60), "QUOTA_EXCEEDED", No),
@@ -100,7 +100,7 @@ async fn an_answer_that_breaks_off_after_its_status_was_one() {
     let mut street = Street::open(Plan::default()).await;
     let sid = sids(1)[0];
     street.send(message(sid, "sim-accept-cut:x", 1)).await;
-    let expected = Report::Accepted { sid, canonical: None, provider_id: None, copies: 1, detail: None };
+    let expected = Report::Accepted { sid, canonical: None, provider_id: None, copies: 1, replays: 0, detail: None };
     assert_eq!(street.report().await, expected);
     street.close().await;
 }

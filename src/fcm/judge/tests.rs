@@ -259,7 +259,7 @@ fn every_answer_has_its_consequence() {
         (404, JSON, UNREGISTERED, Then::Never, Remove, C::DeviceUnregistered),
         (404, JSON, NO_PROJECT, Then::Hold(Cause::UnknownProject), Keep, C::AuthenticationFailed),
         (404, HTML, PAGE_404, Then::Hold(Cause::UnknownProject), Keep, C::AuthenticationFailed),
-        (413, HTML, "<html>", Then::Never, Keep, C::InvalidJson),
+        (413, HTML, "<html>", Then::Never, Keep, C::TooBig),
         (404, JSON, "[]", Then::Hold(Cause::UnknownProject), Keep, C::AuthenticationFailed),
         (405, None, "", Then::Never, Keep, C::InvalidJson),
         (429, JSON, DEVICE_QUOTA, recipient(60), Keep, C::DeviceMessageRateExceeded),
