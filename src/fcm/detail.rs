@@ -72,10 +72,11 @@ fn title(page: &str) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fcm::target::Kind;
     use proptest::prelude::*;
 
     fn target() -> Target {
-        Target::device("short-token").unwrap()
+        Target::named(Kind::Token, "short-token").unwrap()
     }
 
     #[test]

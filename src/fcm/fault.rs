@@ -1,11 +1,8 @@
 //! What FCM says when it refuses: `google.rpc.Status` as JSON, with `google.firebase.fcm.v1.FcmError` in its details.
-//! Both sides of the wire use it.
 
 use super::document::Document;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
-/// In front of the name of a detail's type, which is what counts (`google.protobuf.Any`).
-const TYPE_PREFIX: &str = "type.googleapis.com/";
 const FCM_ERROR: &str = "google.firebase.fcm.v1.FcmError";
 const APNS_ERROR: &str = "google.firebase.fcm.v1.ApnsError";
 const BAD_REQUEST: &str = "google.rpc.BadRequest";
@@ -152,21 +149,6 @@ impl Fault {
         Some(fault)
     }
 
-    /// The body as FCM writes it.
-    #[must_use]
-    pub fn to_json(&self) -> String {
-        let mut error = Map::new();
-        error.insert("code".to_owned(), Value::from(self.http));
-        error.insert("message".to_owned(), Value::from(self.message.as_str()));
-        error.insert("status".to_owned(), Value::from(self.status.as_str()));
-        let details = self.details();
-        if !details.is_empty() {
-            error.insert("details".to_owned(), Value::Array(details));
-        }
-        // Google's own bodies are indented by two and end their last line.
-        format!("{:#}\n", json!({ "error": error }))
-    }
-
     fn take(&mut self, detail: &Value) {
         let list = |name: &str| detail.get(name).and_then(Value::as_array).into_iter().flatten().take(DETAILS_MAX);
         let word = |name: &str| detail.get(name).and_then(Value::as_str);
@@ -186,39 +168,12 @@ impl Fault {
             _ => {}
         }
     }
-
-    fn details(&self) -> Vec<Value> {
-        let mut details = Vec::new();
-        if let Some(code) = self.code {
-            details.push(json!({ "@type": type_url(FCM_ERROR), "errorCode": code.as_str() }));
-        }
-        if let Some(reason) = &self.apns {
-            details.push(json!({ "@type": type_url(APNS_ERROR), "statusCode": self.http, "reason": reason }));
-        }
-        if let Some(reason) = &self.reason {
-            details.push(json!({ "@type": type_url(ERROR_INFO), "reason": reason, "domain": "googleapis.com" }));
-        }
-        if !self.violations.is_empty() {
-            let fields = self.violations.iter().map(|v| json!({ "field": v.field, "description": v.description }));
-            details.push(json!({ "@type": type_url(BAD_REQUEST), "fieldViolations": fields.collect::<Vec<_>>() }));
-        }
-        if !self.quotas.is_empty() {
-            let quotas = self.quotas.iter().map(|words| json!({ "description": words }));
-            details.push(json!({ "@type": type_url(QUOTA_FAILURE), "violations": quotas.collect::<Vec<_>>() }));
-        }
-        details
-    }
 }
 
 /// FCM's code in a detail, if there is one.
 fn code(detail: &Value) -> Option<FcmCode> {
     let word = |name: &str| detail.get(name).and_then(Value::as_str);
     word("errorCode").or_else(|| word("error_code")).and_then(FcmCode::of)
-}
-
-/// A type as it stands in `@type`.
-fn type_url(kind: &str) -> String {
-    format!("{TYPE_PREFIX}{kind}")
 }
 
 fn text(value: Option<&Value>) -> String {
@@ -230,6 +185,53 @@ mod tests {
     use super::*;
     use crate::fcm::limits::ANSWER_MAX;
     use proptest::prelude::*;
+    use serde_json::json;
+
+    /// In front of the name of a detail's type, which is what counts (`google.protobuf.Any`).
+    const TYPE_PREFIX: &str = "type.googleapis.com/";
+
+    impl Fault {
+        /// The body as FCM writes it.
+        fn to_json(&self) -> String {
+            let mut error = Map::new();
+            error.insert("code".to_owned(), Value::from(self.http));
+            error.insert("message".to_owned(), Value::from(self.message.as_str()));
+            error.insert("status".to_owned(), Value::from(self.status.as_str()));
+            let details = self.details();
+            if !details.is_empty() {
+                error.insert("details".to_owned(), Value::Array(details));
+            }
+            // Google's own bodies are indented by two and end their last line.
+            format!("{:#}\n", json!({ "error": error }))
+        }
+
+        fn details(&self) -> Vec<Value> {
+            let mut details = Vec::new();
+            if let Some(code) = self.code {
+                details.push(json!({ "@type": type_url(FCM_ERROR), "errorCode": code.as_str() }));
+            }
+            if let Some(reason) = &self.apns {
+                details.push(json!({ "@type": type_url(APNS_ERROR), "statusCode": self.http, "reason": reason }));
+            }
+            if let Some(reason) = &self.reason {
+                details.push(json!({ "@type": type_url(ERROR_INFO), "reason": reason, "domain": "googleapis.com" }));
+            }
+            if !self.violations.is_empty() {
+                let fields = self.violations.iter().map(|v| json!({ "field": v.field, "description": v.description }));
+                details.push(json!({ "@type": type_url(BAD_REQUEST), "fieldViolations": fields.collect::<Vec<_>>() }));
+            }
+            if !self.quotas.is_empty() {
+                let quotas = self.quotas.iter().map(|words| json!({ "description": words }));
+                details.push(json!({ "@type": type_url(QUOTA_FAILURE), "violations": quotas.collect::<Vec<_>>() }));
+            }
+            details
+        }
+    }
+
+    /// A type as it stands in `@type`.
+    fn type_url(kind: &str) -> String {
+        format!("{TYPE_PREFIX}{kind}")
+    }
 
     fn fault() -> impl Strategy<Value = Fault> {
         let violation = (".{0,9}", ".{0,9}").prop_map(|(field, description)| Violation { field, description });

@@ -53,6 +53,9 @@ pub enum TargetError {
 }
 
 impl Kind {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Token, Self::Fid, Self::Topic, Self::Condition];
+
     /// The field of the v1 message.
     #[must_use]
     pub const fn field(self) -> &'static str {
@@ -72,14 +75,6 @@ impl Kind {
 }
 
 impl Target {
-    /// One device by its registration token.
-    ///
-    /// # Errors
-    /// When it is empty or too long.
-    pub fn device(token: &str) -> Result<Self, TargetError> {
-        Self::of(Kind::Token, token)
-    }
-
     /// The same target, as an installation id if its sender says that it is one: with the same text once more as `fid`
     /// among the fields that are handed through, where it is taken out. Null counts as not given.
     ///
@@ -107,12 +102,16 @@ impl Target {
         if is_topic_name(name) { Self::of(Kind::Topic, name) } else { Err(TargetError::Topic) }
     }
 
-    /// The devices that an expression matches.
+    /// What v1 means by the field of `kind`.
     ///
     /// # Errors
-    /// When it is empty or too long. FCM checks the expression.
-    pub fn condition(expression: &str) -> Result<Self, TargetError> {
-        Self::of(Kind::Condition, expression)
+    /// When FCM cannot take it.
+    pub fn named(kind: Kind, text: &str) -> Result<Self, TargetError> {
+        match kind {
+            Kind::Topic => Self::topic(text),
+            Kind::Fid if !is_fid(text) => Err(TargetError::Fid),
+            Kind::Token | Kind::Fid | Kind::Condition => Self::of(kind, text),
+        }
     }
 
     /// What CCS means by its two fields.
@@ -122,8 +121,8 @@ impl Target {
     pub fn of_ccs(to: Option<&str>, condition: Option<&str>) -> Result<Self, TargetError> {
         match (to, condition) {
             (Some(to), None) if to.starts_with(TOPIC_PREFIX) => Self::topic(to),
-            (Some(to), None) => Self::device(to),
-            (None, Some(condition)) => Self::condition(condition),
+            (Some(to), None) => Self::of(Kind::Token, to),
+            (None, Some(condition)) => Self::of(Kind::Condition, condition),
             (None, None) => Err(TargetError::Missing),
             (Some(_), Some(_)) => Err(TargetError::Several),
         }
@@ -181,13 +180,13 @@ mod tests {
         ];
         let called = |target: &str, fid: Value| {
             let mut fields = Map::from_iter([("fid".to_owned(), fid), ("android".to_owned(), Value::Null)]);
-            let target = Target::device(target).unwrap().as_called_by(&mut fields);
+            let target = Target::named(Kind::Token, target).unwrap().as_called_by(&mut fields);
             assert_eq!(fields.keys().collect::<Vec<_>>(), ["android"]);
             target.map(|target| target.kind())
         };
         for text in FIDS.into_iter().chain(TOKENS) {
             assert_eq!(
-                Target::device(text).unwrap().as_called_by(&mut Map::new()).unwrap().kind(),
+                Target::named(Kind::Token, text).unwrap().as_called_by(&mut Map::new()).unwrap().kind(),
                 Kind::Token,
                 "{text}"
             );
@@ -220,7 +219,7 @@ mod tests {
 
     #[test]
     fn a_target_is_not_shown() {
-        let shown = format!("{:?}", Target::device("APA91b-secret").unwrap());
+        let shown = format!("{:?}", Target::named(Kind::Token, "APA91b-secret").unwrap());
         assert!(!shown.contains("APA91b"), "{shown}");
     }
 }

@@ -220,10 +220,11 @@ async fn a_message_with_all_that_apple_browsers_and_android_have_is_in_order() {
     push.collapse = Some("\u{e9}".repeat(64));
     push.fcm = object(json!({
         "content_available": true, "mutable_content": true, "restricted_package_name": "com.example",
-        "android": {"directBootOk": true, "notification": {"channelId": "c", "defaultSound": true}},
-        "apns": {"headers": {"apns-push-type": "alert"}, "payload": {"aps": {"thread-id": "t"}, "mine": {"x": [1]}},
+        "android": {"directBootOk": true, "ttl": 3600, "priority": "high", "data": {"count": 1},
+            "notification": {"channelId": "c", "defaultSound": true, "notificationCount": "3", "vibrateTimings": [0.5]}},
+        "apns": {"headers": {"apns-push-type": "alert", "apns-priority": 10, "apns-expiration": 0}, "payload": {"aps": {"thread-id": "t"}, "mine": {"x": [1]}},
             "fcmOptions": {"image": "https://example.com/x.png"}},
-        "webpush": {"headers": {"urgency": "low"}, "notification": {"requireInteraction": true},
+        "webpush": {"headers": {"urgency": "low", "TTL": 60}, "data": {"n": [1]}, "notification": {"requireInteraction": true},
             "fcm_options": {"link": "https://example.com/"}},
         "fcmOptions": {"analyticsLabel": "label"},
     }));

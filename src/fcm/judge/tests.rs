@@ -210,7 +210,7 @@ const UNSPECIFIED: &str = r#"{"error":{"code":400,"message":"?","status":"UNKNOW
 const NEW_CODE: &str = r#"{"error":{"code":403,"message":"?","status":"PERMISSION_DENIED","details":[{"@type":"type.googleapis.com/google.firebase.fcm.v1.FcmError","errorCode":"TOO_MUCH_MOONLIGHT"}]}}"#;
 
 fn token() -> Target {
-    Target::device(TOKEN).unwrap()
+    Target::named(Kind::Token, TOKEN).unwrap()
 }
 
 fn judged(target: &Target, access: Access, answer: Answer<'_>) -> Verdict {
@@ -568,7 +568,7 @@ fn without_an_answer_it_matters_whether_fcm_could_have_seen_it() {
 
 #[test]
 fn a_topic_has_no_token_to_lose() {
-    for target in [Target::topic("news").unwrap(), Target::condition("'a' in topics").unwrap()] {
+    for target in [Target::topic("news").unwrap(), Target::named(Kind::Condition, "'a' in topics").unwrap()] {
         for (status, body) in [(400, BAD_TOKEN), (400, BAD_TOKEN_FIELD), (404, UNREGISTERED)] {
             let refused = refusal(judged(&target, Access::Cached, answer(status, JSON, body)));
             assert_eq!((refused.then, refused.token), (Then::Never, TokenAction::Keep), "{body}");

@@ -29,6 +29,12 @@ fn accepted(sid: Sid, name: u32) -> Report {
     }
 }
 
+/// The same after it was sent again at once, so often.
+fn accepted_after(replays: u32, sid: Sid, name: u32) -> Report {
+    let Report::Accepted { canonical, provider_id, detail, copies, .. } = accepted(sid, name) else { unreachable!() };
+    Report::Accepted { sid, canonical, provider_id, detail, copies, replays }
+}
+
 fn refusal(report: &Report) -> (Sid, Refusal, &str, Arrival) {
     let Report::Refused { sid, refusal, code, arrival, .. } = report else { panic!("{report:?}") };
     (*sid, *refusal, code, *arrival)
@@ -125,7 +131,7 @@ async fn what_a_goaway_leaves_out_goes_at_once_over_another_connection() {
     old.take(asked[0].stream).await;
     assert_eq!(house.report().await, accepted(sids[0], asked[0].stream));
     new.take(second.stream).await;
-    assert_eq!(house.report().await, accepted(sids[1], second.stream), "a copy that was not processed is none");
+    assert_eq!(house.report().await, accepted_after(1, sids[1], second.stream), "a copy that was not processed is none");
 }
 
 #[tokio::test(start_paused = true)]
