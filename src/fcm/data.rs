@@ -1,7 +1,6 @@
 //! `data`: text to text, no reserved keys, and how much it weighs.
 
 use super::loss::{Losses, Why};
-use super::message::Receipt;
 use super::request::RequestError;
 use super::table::path;
 use serde_json::{Map, Value};
@@ -17,21 +16,15 @@ pub const ACK_KEY: &str = "ack";
 /// what else counts, in bytes, and `max` the limit.
 pub(super) fn complete(
     fields: &mut Map<String, Value>,
-    (id, receipt): (Option<String>, Receipt),
+    (id, receipt, ack): (Option<String>, bool, Option<String>),
     (shown, max): (usize, usize),
     losses: &mut Losses,
 ) -> Result<(), RequestError> {
-    let wanted = receipt != Receipt::Unwanted;
-    let mut ours = Vec::new();
-    if let Some(id) = id {
-        ours.push((ID_KEY, id));
-        if let Receipt::At(address) = receipt {
-            ours.push((ACK_KEY, address));
-        }
+    let ack = ack.filter(|_| receipt && id.is_some());
+    if receipt && ack.is_none() {
+        losses.note(path("data", ACK_KEY), Why::NO_RECEIPTS);
     }
-    if wanted && ours.len() < 2 {
-        losses.note(path("data", ACK_KEY), Why::NoReceipts);
-    }
+    let ours: Vec<_> = [(ID_KEY, id), (ACK_KEY, ack)].into_iter().filter_map(|(key, it)| Some((key, it?))).collect();
     let more: usize = ours.iter().map(|(key, value)| key.len() + value.len()).sum();
     fields.entry("data").or_insert_with(|| Value::Object(Map::new()));
     for at in ["data", "android.data", "android_v2.data", "webpush.data"] {
@@ -45,12 +38,12 @@ pub(super) fn complete(
             return Err(RequestError::TooBig { max });
         }
         if let Some((key, _)) = ours.iter().find(|(key, _)| data.contains_key(*key)) {
-            losses.note(path(at, key), Why::KeyTaken);
+            losses.note(path(at, key), Why::KEY_TAKEN);
         } else if weight + more > max {
-            losses.note(if data.is_empty() { "notification" } else { at }, Why::NoRoom);
+            losses.note(if data.is_empty() { "notification" } else { at }, Why::NO_ROOM);
         } else {
             for (key, value) in &ours {
-                let why = if *key == ID_KEY { Why::IdInData } else { Why::AppConfirms };
+                let why = if *key == ID_KEY { Why::ID_IN_DATA } else { Why::APP_CONFIRMS };
                 losses.note(path("data", key), why);
                 data.insert((*key).to_owned(), Value::from(value.as_str()));
             }

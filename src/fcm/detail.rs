@@ -72,11 +72,10 @@ fn title(page: &str) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fcm::target::Kind;
     use proptest::prelude::*;
 
     fn target() -> Target {
-        Target::named(Kind::Token, "short-token").unwrap()
+        Target::named("token", "short-token").unwrap()
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! Reads a message that somebody wrote for FCM itself: the downstream JSON of CCS (`{"to": .., "message_id": .., "data": ..}`),
 //! or a request of v1 (`{"message": {"token": .., "data": ..}}`).
 
-use super::message::{Message, Receipt};
+use super::message::Message;
 use super::request::RequestError;
-use super::target::{Kind, Target, TargetError};
+use super::target::{Target, TargetError};
 use serde_json::{Map, Value};
 
 /// Why a document could not be read. Never quotes it.
@@ -32,34 +32,36 @@ pub fn read(json: &[u8], ack: Option<&str>) -> Result<Message, LegacyError> {
     if fields.contains_key("registration_ids") {
         return Err(LegacyError::Multicast);
     }
-    let target = match fields.shift_remove("message") {
+    let names = match fields.shift_remove("message") {
+        None => &["to", "condition"][..],
         Some(Value::Object(message)) => {
             fields.extend(message);
-            let named =
-                Kind::ALL.into_iter().filter_map(|kind| Some((kind, text(&mut fields, kind.field()).transpose()?)));
-            let named = named.map(|(kind, text)| Ok((kind, text?))).collect::<Result<Vec<_>, RequestError>>()?;
-            match &named[..] {
-                [(kind, text)] => Target::named(*kind, text),
-                [] => Err(TargetError::Missing),
-                _ => Err(TargetError::Several),
-            }
+            &["token", "fid", "topic", "condition"]
         }
         Some(_) => return Err(RequestError::field("message", "an object").into()),
-        None => Target::of_ccs(text(&mut fields, "to")?.as_deref(), text(&mut fields, "condition")?.as_deref())
-            .and_then(|target| target.as_called_by(&mut fields)),
     };
-    let wanted = fields.shift_remove("delivery_receipt_requested") == Some(Value::Bool(true));
+    let mut named = Vec::new();
+    for name in names {
+        named.extend(text(&mut fields, name)?.map(|text| Target::named(name, &text)));
+    }
+    let target = match (named.pop(), named.len()) {
+        (None, _) => Err(TargetError::Missing),
+        (Some(target), 0) => target.and_then(|target| target.as_called_by(&mut fields)),
+        (Some(_), _) => Err(TargetError::Several),
+    };
+    let receipt = fields.shift_remove("delivery_receipt_requested") == Some(Value::Bool(true));
     Ok(Message {
         target: target.map_err(RequestError::from)?,
         id: text(&mut fields, "message_id")?,
-        receipt: Receipt::of(wanted, ack),
+        receipt,
+        ack: ack.map(str::to_owned),
         fields,
         words: &[],
     })
 }
 
 /// A text. Numbers give theirs: ids were numbers with some senders.
-fn text(fields: &mut Map<String, Value>, name: &'static str) -> Result<Option<String>, RequestError> {
+fn text(fields: &mut Map<String, Value>, name: &str) -> Result<Option<String>, RequestError> {
     match fields.shift_remove(name) {
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(text)) => Ok(Some(text)),

@@ -5,6 +5,7 @@ use std::fmt;
 
 /// Most losses that are named for one message; an application can put any number of unknown fields into one.
 pub const LOSSES_MAX: usize = 32;
+
 /// A field, and why it does not arrive as it was meant.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Loss {
@@ -17,87 +18,66 @@ pub struct Loss {
 
 /// Why a field does not arrive as it was meant. A bounded set, fit for a label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Why {
-    /// v1 has no ids of the sender.
-    IdInData,
-    /// The application uses the key that the id would travel under.
-    KeyTaken,
-    /// The id would make the message too big.
-    NoRoom,
-    /// v1 has no receipts; the app has to confirm.
-    AppConfirms,
-    /// v1 has no receipts, and there is no address for the app to confirm to.
-    NoReceipts,
-    /// Ignored by Google since 2016.
-    Ignored,
-    /// Means something on Android only.
-    AndroidOnly,
-    /// Means something on Apple's devices only.
-    AppleOnly,
-    /// On Apple's devices it replaces what is shown already, not only what waits.
-    AppleReplacesShown,
-    /// To Apple's devices a message that shows nothing goes as FCM decides, unless it is a background push.
-    NotToApple,
-    /// A message that shows nothing has one priority on Apple's devices.
-    SilentPriority,
-    /// Changes what is shown, and nothing is.
-    NothingShown,
-    /// v1 checks the request, and not whether the token lives.
-    ValidatesOnly,
-    /// `android_v2` has no priorities: its kind of message implies one.
-    ImpliedByKind,
-    /// A message that runs in the background shows nothing.
-    ShowsNothing,
-    /// `data` holds text only, null is none.
-    Null,
-    /// Nobody knows the field; v1 would refuse the whole message for it.
-    Unknown,
+pub struct Why {
+    dropped: bool,
+    words: &'static str,
 }
 
 impl Why {
-    /// Whether something of the message does not travel at all, or only what it means over there; and that for a person.
-    const fn word(self) -> (bool, &'static str) {
-        match self {
-            Self::IdInData => (false, "the message's id: v1 has no other place for it"),
-            Self::KeyTaken => {
-                (true, "the key is the application's own, so the message's id and its confirmation do not travel")
-            }
-            Self::NoRoom => (true, "is so big that there is no room for the message's id and its confirmation"),
-            Self::AppConfirms => (false, "v1 has no delivery receipts: the app has to confirm `data.mid` there"),
-            Self::NoReceipts => (false, "v1 has no delivery receipts, and no address is set for the app to confirm to"),
-            Self::Ignored => (true, "ignored since 2016; the nearest is normal priority"),
-            Self::AndroidOnly => (false, "has a meaning on Android only"),
-            Self::AppleOnly => (false, "has a meaning on Apple's devices only"),
-            Self::AppleReplacesShown => (false, "on Apple's devices it also replaces what is already shown"),
-            Self::NotToApple => {
-                (false, "on Apple's devices FCM decides, for nothing is shown there and `content_available` is not set")
-            }
-            Self::SilentPriority => (true, "to Apple's devices a message that shows nothing goes with priority 5 only"),
-            Self::NothingShown => (true, "has a meaning only for what is shown on Apple's devices, and nothing is"),
-            Self::ValidatesOnly => (true, "v1 only validates the request; that says nothing about the device"),
-            Self::ImpliedByKind => (true, "`android_v2` has no such field: the kind of message implies it"),
-            Self::ShowsNothing => (true, "`android_v2.background_sync` shows nothing on Android"),
-            Self::Null => (true, "null is no text, and `data` holds nothing but text"),
-            Self::Unknown => (true, "unknown in v1, which refuses messages with fields that it does not know"),
-        }
-    }
+    /// v1 has no ids of the sender.
+    pub const ID_IN_DATA: Self = Self::of(false, "the message's id: v1 has no other place for it");
+    /// The application uses the key that the id would travel under.
+    pub const KEY_TAKEN: Self =
+        Self::of(true, "the application's own: the message's id and its confirmation do not travel");
+    /// The id would make the message too big.
+    pub const NO_ROOM: Self = Self::of(true, "too big: there is no room for the message's id and its confirmation");
+    /// v1 has no receipts; the app has to confirm.
+    pub const APP_CONFIRMS: Self =
+        Self::of(false, "v1 has no delivery receipts: the app has to confirm `data.mid` there");
+    /// v1 has no receipts, and there is no address for the app to confirm to.
+    pub const NO_RECEIPTS: Self =
+        Self::of(false, "v1 has no delivery receipts, and no address for the app to confirm to");
+    /// Ignored by Google since 2016.
+    pub const IGNORED: Self = Self::of(true, "ignored since 2016; the nearest is normal priority");
+    /// Means something on Android only.
+    pub const ANDROID_ONLY: Self = Self::of(false, "has a meaning on Android only");
+    /// Means something on Apple's devices only.
+    pub const APPLE_ONLY: Self = Self::of(false, "has a meaning on Apple's devices only");
+    /// On Apple's devices it replaces what is shown already, not only what waits.
+    pub const APPLE_REPLACES_SHOWN: Self = Self::of(false, "on Apple's devices it also replaces what is already shown");
+    /// To Apple's devices a message that shows nothing goes as FCM decides, unless it is a background push.
+    pub const NOT_TO_APPLE: Self =
+        Self::of(false, "not for Apple's devices: nothing is shown, and no `content_available`");
+    /// A message that shows nothing has one priority on Apple's devices.
+    pub const SILENT_PRIORITY: Self = Self::of(true, "to Apple's devices a message that shows nothing has priority 5");
+    /// Changes what is shown, and nothing is.
+    pub const NOTHING_SHOWN: Self = Self::of(true, "has a meaning only for what Apple's devices show: nothing");
+    /// v1 checks the request, and not whether the token lives.
+    pub const VALIDATES_ONLY: Self =
+        Self::of(true, "v1 only validates the request; that says nothing about the device");
+    /// `android_v2` has no priorities: its kind of message implies one.
+    pub const IMPLIED_BY_KIND: Self = Self::of(true, "`android_v2` has no such field: the kind of message implies it");
+    /// A message that runs in the background shows nothing.
+    pub const SHOWS_NOTHING: Self = Self::of(true, "`android_v2.background_sync` shows nothing on Android");
+    /// `data` holds text only, null is none.
+    pub const NULL: Self = Self::of(true, "null is no text, and `data` holds nothing but text");
+    /// Nobody knows the field; v1 would refuse the whole message for it.
+    pub const UNKNOWN: Self = Self::of(true, "unknown in v1, which refuses messages with fields that it does not know");
 
-    /// For a person.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        self.word().1
+    const fn of(dropped: bool, words: &'static str) -> Self {
+        Self { dropped, words }
     }
 
     /// Whether something of the message does not travel at all. The others say what it means over there.
     #[must_use]
     pub const fn is_dropped(self) -> bool {
-        self.word().0
+        self.dropped
     }
 }
 
 impl fmt::Display for Why {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
+        f.write_str(self.words)
     }
 }
 

@@ -11,8 +11,10 @@ pub struct Message {
     pub target: Target,
     /// The sender's id; v1 has no place for it but `data`.
     pub id: Option<String>,
-    /// Whether somebody waits to hear that it arrived.
-    pub receipt: Receipt,
+    /// Whether somebody waits to hear that it arrived. v1 never says so: only the app itself can.
+    pub receipt: bool,
+    /// Where the app confirms then: a topic of the bridge, or a URL.
+    pub ack: Option<String>,
     /// What it says, in the words of CCS (`data`, `notification`, `time_to_live` for what is left of it, ...), and the
     /// blocks of v1 that are laid over that (`android`, `apns`, `webpush`, `android_v2`, `fcm_options`).
     pub fields: Map<String, Value>,
@@ -24,28 +26,5 @@ pub struct Message {
 impl fmt::Debug for Message {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Message").field("target", &self.target.kind()).field("id", &self.id).finish_non_exhaustive()
-    }
-}
-
-/// Whether somebody waits to hear that a message arrived. v1 never says so: only the app itself can.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Receipt {
-    /// Nobody does.
-    Unwanted,
-    /// Somebody does, but there is nothing to confirm to.
-    Wanted,
-    /// The app is to confirm to this address: a topic of the bridge, or a URL.
-    At(String),
-}
-
-impl Receipt {
-    /// What is wished, with the address if there is one.
-    #[must_use]
-    pub fn of(wanted: bool, ack: Option<&str>) -> Self {
-        match (wanted, ack) {
-            (false, _) => Self::Unwanted,
-            (true, None) => Self::Wanted,
-            (true, Some(address)) => Self::At(address.to_owned()),
-        }
     }
 }

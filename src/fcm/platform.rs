@@ -2,11 +2,9 @@
 
 use super::loss::{Losses, Why};
 use super::request::RequestError;
-use super::table::{ALERT, ANDROID, ANDROID_V2, APNS, APS, COMMON, SHOWN, path, snake, taken, takes};
+use super::table::{ALERT, ANDROID, ANDROID_V2, APNS, APS, COMMON, Object, SHOWN, path, snake, taken, takes};
 use serde_json::{Map, Value, json};
 use std::borrow::Cow;
-
-type Object = Map<String, Value>;
 
 /// The `notification` of CCS in one spelling, without what no platform knows. Says what only one of them does.
 pub(super) fn notification(given: Object, losses: &mut Losses) -> Object {
@@ -16,15 +14,15 @@ pub(super) fn notification(given: Object, losses: &mut Losses) -> Object {
         let why = match (takes(SHOWN, &name), takes(APS, &name) || takes(ALERT, &name)) {
             _ if takes(COMMON, &name) => None,
             // Critical alerts have an object.
-            (true, true) => (name == "sound" && value.is_object()).then_some(Why::AppleOnly),
-            (true, false) => Some(Why::AndroidOnly),
-            (false, true) => Some(Why::AppleOnly),
-            (false, false) => Some(Why::Unknown),
+            (true, true) => (name == "sound" && value.is_object()).then_some(Why::APPLE_ONLY),
+            (true, false) => Some(Why::ANDROID_ONLY),
+            (false, true) => Some(Why::APPLE_ONLY),
+            (false, false) => Some(Why::UNKNOWN),
         };
         if let Some(why) = why {
             losses.note(path("notification", &key), why);
         }
-        if why != Some(Why::Unknown) {
+        if why != Some(Why::UNKNOWN) {
             shown.insert(name, value);
         }
     }
@@ -57,12 +55,12 @@ pub(super) fn android(
     // Senders with words of their own need not have written the high one, which is their default.
     let lost = if background { priority == Some("high") && !losses.has_words() } else { priority == Some("normal") };
     if lost {
-        losses.note("priority", Why::ImpliedByKind);
+        losses.note("priority", Why::IMPLIED_BY_KIND);
     }
     if background {
         block.shift_remove(REMOTE);
         if !shown.is_empty() {
-            losses.note("notification", Why::ShowsNothing);
+            losses.note("notification", Why::SHOWS_NOTHING);
         }
     }
     block.entry(if background { BACKGROUND } else { REMOTE }).or_insert_with(|| json!({}));
@@ -95,16 +93,16 @@ pub(super) fn apple(ccs: &Object, shown: &Object, theirs: Object, losses: &mut L
         || block.contains_key("live_activity_token");
     let asked = is_on("content_available") || theirs.contains_key("headers") || theirs.contains_key("payload");
     if is_on("mutable_content") {
-        losses.note("mutable_content", if shows { Why::AppleOnly } else { Why::NothingShown });
+        losses.note("mutable_content", if shows { Why::APPLE_ONLY } else { Why::NOTHING_SHOWN });
     }
     if ccs.contains_key("collapse_key") {
-        losses.note("collapse_key", if shows || asked { Why::AppleReplacesShown } else { Why::NotToApple });
+        losses.note("collapse_key", if shows || asked { Why::APPLE_REPLACES_SHOWN } else { Why::NOT_TO_APPLE });
     }
     if shows || !asked {
         return Ok(if shows { block } else { theirs });
     }
     if theirs.get("headers").and_then(|headers| headers.get(PRIORITY)).is_some_and(|wished| wished != "5") {
-        losses.note(path("apns.headers", PRIORITY), Why::SilentPriority);
+        losses.note(path("apns.headers", PRIORITY), Why::SILENT_PRIORITY);
     }
     let push_type = block.get("headers").and_then(|headers| headers.get("apns-push-type"));
     let push_type = push_type.cloned().unwrap_or_else(|| Value::from("background"));

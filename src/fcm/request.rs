@@ -83,7 +83,7 @@ impl RequestError {
 /// # Errors
 /// When FCM would refuse it for certain.
 pub fn translate(message: Message, now_unix_s: u64) -> Result<Request, RequestError> {
-    let Message { target, id, receipt, fields, words } = message;
+    let Message { target, id, receipt, ack, fields, words } = message;
     let mut losses = Losses::of(words);
     let mut ccs = CCS.object(fields, "", &mut losses)?;
     if let Some(seconds) = ccs.get("time_to_live").and_then(Value::as_u64) {
@@ -93,7 +93,7 @@ pub fn translate(message: Message, now_unix_s: u64) -> Result<Request, RequestEr
     }
     let notification = object(&mut ccs, "notification");
     let max = if target.kind().is_device() { PAYLOAD_MAX } else { TOPIC_PAYLOAD_MAX };
-    data::complete(&mut ccs, (id, receipt), (data::weight(&notification), max), &mut losses)?;
+    data::complete(&mut ccs, (id, receipt, ack), (data::weight(&notification), max), &mut losses)?;
     let validate_only = remark(&ccs, &mut losses);
     let shown = platform::notification(notification, &mut losses);
     let mut blocks: Map<_, _> =
@@ -122,11 +122,11 @@ pub fn translate(message: Message, now_unix_s: u64) -> Result<Request, RequestEr
 /// Says what some switches come to. Returns whether FCM is only to check the message.
 fn remark(ccs: &Map<String, Value>, losses: &mut Losses) -> bool {
     for (name, why) in [
-        ("restricted_package_name", Why::AndroidOnly),
-        ("content_available", Why::AppleOnly),
-        ("delay_while_idle", Why::Ignored),
-        ("dry_run", Why::ValidatesOnly),
-        ("validate_only", Why::ValidatesOnly),
+        ("restricted_package_name", Why::ANDROID_ONLY),
+        ("content_available", Why::APPLE_ONLY),
+        ("delay_while_idle", Why::IGNORED),
+        ("dry_run", Why::VALIDATES_ONLY),
+        ("validate_only", Why::VALIDATES_ONLY),
     ] {
         if ccs.get(name).is_some_and(|value| *value != false) {
             losses.note(name, why);

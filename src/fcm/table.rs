@@ -16,8 +16,10 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
-/// Rows: what the fields hold, and their names.
-pub(super) type Fields = &'static [(Kind, &'static str)];
+/// A JSON object.
+pub(super) type Object = Map<String, Value>;
+/// Rows: the names of the fields, and what they hold.
+pub(super) type Fields = &'static [(&'static str, Kind)];
 
 /// What a field holds.
 #[derive(Clone, Copy)]
@@ -58,108 +60,107 @@ pub(super) enum Kind {
 
 /// A message in the words of CCS, and what its sender hands through to v1.
 pub(super) const CCS: Kind = Block(&[
-    (Flag, "content_available mutable_content delay_while_idle dry_run validate_only"),
-    (Text, "collapse_key restricted_package_name"),
-    (Word(&["normal", "high"]), "priority"),
-    (Whole(TTL_MAX), "time_to_live"),
-    (Data, "data"),
-    (Open(&[]), "notification"),
-    (Block(&[LABEL]), "fcm_options"),
-    (Block(ANDROID), "android"),
-    (Block(ANDROID_V2), "android_v2"),
-    (Block(APNS), "apns"),
-    (Block(WEBPUSH), "webpush"),
+    ("content_available mutable_content delay_while_idle dry_run validate_only", Flag),
+    ("collapse_key restricted_package_name", Text),
+    ("priority", Word(&["normal", "high"])),
+    ("time_to_live", Whole(TTL_MAX)),
+    ("data", Data),
+    ("notification", Open(&[])),
+    ("fcm_options", Block(&[LABEL])),
+    ("android", Block(ANDROID)),
+    ("android_v2", Block(ANDROID_V2)),
+    ("apns", Block(APNS)),
+    ("webpush", Block(WEBPUSH)),
 ]);
 
-pub(super) const COMMON: Fields = &[(Text, "<title <body <image")];
+pub(super) const COMMON: Fields = &[("<title <body <image", Text)];
 
 pub(super) const ANDROID: Fields = &[
-    (Text, "<collapse_key <restricted_package_name"),
-    (Word(&["NORMAL", "HIGH"]), "<priority"),
-    (Time, "ttl<time_to_live"),
-    (Flag, "direct_boot_ok bandwidth_constrained_ok restricted_satellite_ok"),
-    (Data, "data"),
-    (Block(&[LABEL]), "fcm_options"),
-    (Block(SHOWN), "notification"),
+    ("<collapse_key <restricted_package_name", Text),
+    ("<priority", Word(&["NORMAL", "HIGH"])),
+    ("ttl<time_to_live", Time),
+    ("direct_boot_ok bandwidth_constrained_ok restricted_satellite_ok", Flag),
+    ("data", Data),
+    ("fcm_options", Block(&[LABEL])),
+    ("notification", Block(SHOWN)),
 ];
 
 /// In the place of `android` (2026, preview): instead of a priority it has kinds of messages.
 pub(super) const ANDROID_V2: Fields = &[
-    (Text, "<collapse_key <restricted_package_name"),
-    (Time, "ttl<time_to_live"),
-    (Flag, "direct_boot_ok bandwidth_constrained_ok restricted_satellite_ok"),
-    (Data, "data"),
-    (Block(&[LABEL]), "fcm_options"),
-    (
-        Block(&[(Flag, "<mutable_content use_as_v1_data_message"), (Block(SHOWN), "notification")]),
-        "remote_notification",
-    ),
-    (Block(&[]), "background_sync"),
+    ("<collapse_key <restricted_package_name", Text),
+    ("ttl<time_to_live", Time),
+    ("direct_boot_ok bandwidth_constrained_ok restricted_satellite_ok", Flag),
+    ("data", Data),
+    ("fcm_options", Block(&[LABEL])),
+    ("remote_notification", Block(REMOTE)),
+    ("background_sync", Block(&[])),
 ];
+
+const REMOTE: Fields = &[("<mutable_content use_as_v1_data_message", Flag), ("notification", Block(SHOWN))];
 
 /// What Android shows.
 pub(super) const SHOWN: Fields = &[
-    (Text, "title body image <icon <tag <sound <click_action <title_loc_key <body_loc_key <ticker <event_time"),
-    (Text, "<channel_id channel_id<android_channel_id"),
-    (Form(is_color, "a colour such as #aabbcc"), "<color"),
-    (Texts, "<title_loc_args <body_loc_args"),
-    (Flag, "<sticky <local_only <default_sound <default_vibrate_timings <default_light_settings"),
-    (Flag, "<bypass_proxy_notification"),
-    (Whole(i32::MAX as u32), "<notification_count id"),
-    (Times, "<vibrate_timings"),
+    ("title body image <icon <tag <sound <click_action <title_loc_key <body_loc_key <ticker <event_time", Text),
+    ("<channel_id channel_id<android_channel_id", Text),
+    ("<color", Form(is_color, "a colour such as #aabbcc")),
+    ("<title_loc_args <body_loc_args", Texts),
+    ("<sticky <local_only <default_sound <default_vibrate_timings <default_light_settings", Flag),
+    ("<bypass_proxy_notification", Flag),
+    ("<notification_count id", Whole(COUNT_MAX)),
+    ("<vibrate_timings", Times),
+    ("<notification_priority", Word(PRIORITIES)),
+    ("<visibility", Word(&["PRIVATE", "PUBLIC", "SECRET"])),
+    ("<proxy", Word(&["ALLOW", "DENY", "IF_PRIORITY_LOWERED"])),
     (
-        Word(&["PRIORITY_DEFAULT", "PRIORITY_MIN", "PRIORITY_LOW", "PRIORITY_HIGH", "PRIORITY_MAX"]),
-        "<notification_priority",
-    ),
-    (Word(&["PRIVATE", "PUBLIC", "SECRET"]), "<visibility"),
-    (Word(&["ALLOW", "DENY", "IF_PRIORITY_LOWERED"]), "<proxy"),
-    (
-        Block(&[(Block(&[(Number, "red green blue alpha")]), "color"), (Time, "light_on_duration light_off_duration")]),
         "<light_settings",
+        Block(&[("color", Block(&[("red green blue alpha", Number)])), ("light_on_duration light_off_duration", Time)]),
     ),
 ];
 
 pub(super) const APNS: Fields = &[
     (
-        Headers(&[
-            (Word(&["5", "10", "1"]), "apns-priority<priority"),
-            (Text, "apns-expiration<expires_at apns-push-type apns-topic apns-id"),
-            (Key(APNS_COLLAPSE_MAX, u8::is_ascii_graphic), "apns-collapse-id<collapse_key"),
-        ]),
         "headers",
+        Headers(&[
+            ("apns-priority<priority", Word(&["5", "10", "1"])),
+            ("apns-expiration<expires_at apns-push-type apns-topic apns-id", Text),
+            ("apns-collapse-id<collapse_key", Key(APNS_COLLAPSE_MAX, u8::is_ascii_graphic)),
+        ]),
     ),
-    (Open(&[(Open(APS), "aps")]), "payload"),
-    (Block(&[LABEL, (Text, "image")]), "fcm_options"),
-    (Text, "live_activity_token"),
+    ("payload", Open(&[("aps", Open(APS))])),
+    ("fcm_options", Block(&[LABEL, ("image", Text)])),
+    ("live_activity_token", Text),
 ];
 
-pub(super) const APS: Fields = &[(Any, "<sound"), (Whole(i32::MAX as u32), "<badge"), (Text, "category<click_action")];
+pub(super) const APS: Fields = &[("<sound", Any), ("<badge", Whole(COUNT_MAX)), ("category<click_action", Text)];
 
 /// `alert` in [`APS`], which may be a text as well.
 pub(super) const ALERT: Fields = &[
-    (Text, "<title <subtitle <body title-loc-key<title_loc_key loc-key<body_loc_key"),
-    (Texts, "title-loc-args<title_loc_args loc-args<body_loc_args"),
+    ("<title <subtitle <body title-loc-key<title_loc_key loc-key<body_loc_key", Text),
+    ("title-loc-args<title_loc_args loc-args<body_loc_args", Texts),
 ];
 
 pub(super) const WEBPUSH: Fields = &[
     (
-        Headers(&[
-            (Text, "TTL<time_to_live"),
-            (Word(&["normal", "high", "low", "very-low"]), "Urgency<priority"),
-            (Key(WEBPUSH_TOPIC_MAX, is_base64url), "Topic<collapse_key"),
-        ]),
         "headers",
+        Headers(&[
+            ("TTL<time_to_live", Text),
+            ("Urgency<priority", Word(&["normal", "high", "low", "very-low"])),
+            ("Topic<collapse_key", Key(WEBPUSH_TOPIC_MAX, is_base64url)),
+        ]),
     ),
-    (Data, "data"),
-    (Open(&[]), "notification"),
-    (Block(&[LABEL, (Text, "link")]), "fcm_options"),
+    ("data", Data),
+    ("notification", Open(&[])),
+    ("fcm_options", Block(&[LABEL, ("link", Text)])),
 ];
 
-const LABEL: (Kind, &str) = (Form(is_label, "1 to 50 of A-Z a-z 0-9 - _ . ~ %"), "analytics_label");
+const LABEL: (&str, Kind) = ("analytics_label", Form(is_label, "1 to 50 of A-Z a-z 0-9 - _ . ~ %"));
+const PRIORITIES: &[&str] = &["PRIORITY_DEFAULT", "PRIORITY_MIN", "PRIORITY_LOW", "PRIORITY_HIGH", "PRIORITY_MAX"];
+/// What an `int32` of Google's holds.
+const COUNT_MAX: u32 = i32::MAX.unsigned_abs();
 
 /// Each field of a table: what it holds, its name, and its name with CCS.
 fn each(fields: Fields) -> impl Iterator<Item = (Kind, &'static str, Option<&'static str>)> {
-    fields.iter().flat_map(|(kind, names)| {
+    fields.iter().flat_map(|(names, kind)| {
         names.split(' ').filter(|names| !names.is_empty()).map(|names| match names.split_once('<') {
             None => (*kind, names, None),
             Some(("", both)) => (*kind, both, Some(both)),
@@ -176,11 +177,11 @@ pub(super) fn takes(fields: Fields, from: &str) -> bool {
 /// What a table takes from the fields `from` of CCS, which stand below `at`; `shown` is the `notification`.
 pub(super) fn taken(
     fields: Fields,
-    from: &Map<String, Value>,
+    from: &Object,
     at: &'static str,
-    shown: &Map<String, Value>,
+    shown: &Object,
     losses: &mut Losses,
-) -> Result<Map<String, Value>, RequestError> {
+) -> Result<Object, RequestError> {
     let mut out = Map::new();
     for (kind, name, taken_from) in each(fields) {
         let value = match (taken_from.map(|name| (name, from.get(name))), kind) {
@@ -201,19 +202,14 @@ pub(super) fn taken(
 
 impl Kind {
     /// The fields of an object as they have to be written; `at` is where it stands.
-    pub(super) fn object(
-        self,
-        given: Map<String, Value>,
-        at: &str,
-        losses: &mut Losses,
-    ) -> Result<Map<String, Value>, RequestError> {
+    pub(super) fn object(self, given: Object, at: &str, losses: &mut Losses) -> Result<Object, RequestError> {
         let mut out = Map::with_capacity(given.len());
         for (key, value) in given {
             let known = self.field(&key);
             match (known, self) {
                 (None, Data) if is_reserved(&key) => return Err(RequestError::ReservedKey),
-                (None, Data) if value.is_null() => losses.note(path(at, &key), Why::Null),
-                (None, Block(_)) if !value.is_null() => losses.note(path(at, &key), Why::Unknown),
+                (None, Data) if value.is_null() => losses.note(path(at, &key), Why::NULL),
+                (None, Block(_)) if !value.is_null() => losses.note(path(at, &key), Why::UNKNOWN),
                 (None, Open(_)) => drop(out.insert(key, value)),
                 _ if value.is_null() => {}
                 _ => {

@@ -1,7 +1,6 @@
 use super::*;
 use crate::fcm::legacy;
 use crate::fcm::loss::LOSSES_MAX;
-use crate::fcm::message::Receipt;
 use crate::fcm::platform::lay_over;
 use proptest::prelude::*;
 use serde_json::json;
@@ -297,45 +296,49 @@ fn android_v2_takes_the_place_of_android() {
     assert_eq!(theirs["message"]["android_v2"], json!({"remote_notification": {"use_as_v1_data_message": true}}));
     let lost =
         losses(json!({"android_v2": {"background_sync": {}}, "priority": "high", "notification": {"title": "t"}}));
-    assert_eq!(lost, [("priority".to_owned(), Why::ImpliedByKind), ("notification".to_owned(), Why::ShowsNothing)]);
+    assert_eq!(lost, [("priority".to_owned(), Why::IMPLIED_BY_KIND), ("notification".to_owned(), Why::SHOWS_NOTHING)]);
 }
 
 /// Every field without an equivalent, or with one on some devices only.
 #[test]
 fn what_is_lost_is_named_with_its_reason() {
     for (fields, field, why) in [
-        (json!({"message_id": "m"}), "data.mid", Why::IdInData),
-        (json!({"delivery_receipt_requested": true, "message_id": "m"}), "data.ack", Why::NoReceipts),
-        (json!({"delay_while_idle": true}), "delay_while_idle", Why::Ignored),
-        (json!({"dry_run": true}), "dry_run", Why::ValidatesOnly),
-        (json!({"dryRun": true}), "dryRun", Why::ValidatesOnly),
-        (json!({"validate_only": true}), "validate_only", Why::ValidatesOnly),
-        (json!({"android": {"mine": 1}}), "android.mine", Why::Unknown),
-        (json!({"android": {"notification": {"badGe": 1}}}), "android.notification.badGe", Why::Unknown),
-        (json!({"android": {"data": {"k": null}}}), "android.data.k", Why::Null),
-        (json!({"androidV2": {}, "notification": {"body": "b"}, "priority": "normal"}), "priority", Why::ImpliedByKind),
-        (json!({"restricted_package_name": "x"}), "restricted_package_name", Why::AndroidOnly),
-        (json!({"content_available": true}), "content_available", Why::AppleOnly),
-        (json!({"mutable_content": true}), "mutable_content", Why::NothingShown),
-        (json!({"mutable_content": true, "notification": {"body": "b"}}), "mutable_content", Why::AppleOnly),
-        (json!({"collapse_key": "c"}), "collapse_key", Why::NotToApple),
-        (json!({"collapse_key": "c", "content_available": true}), "collapse_key", Why::AppleReplacesShown),
-        (json!({"collapse_key": "c", "notification": {"body": "b"}}), "collapse_key", Why::AppleReplacesShown),
+        (json!({"message_id": "m"}), "data.mid", Why::ID_IN_DATA),
+        (json!({"delivery_receipt_requested": true, "message_id": "m"}), "data.ack", Why::NO_RECEIPTS),
+        (json!({"delay_while_idle": true}), "delay_while_idle", Why::IGNORED),
+        (json!({"dry_run": true}), "dry_run", Why::VALIDATES_ONLY),
+        (json!({"dryRun": true}), "dryRun", Why::VALIDATES_ONLY),
+        (json!({"validate_only": true}), "validate_only", Why::VALIDATES_ONLY),
+        (json!({"android": {"mine": 1}}), "android.mine", Why::UNKNOWN),
+        (json!({"android": {"notification": {"badGe": 1}}}), "android.notification.badGe", Why::UNKNOWN),
+        (json!({"android": {"data": {"k": null}}}), "android.data.k", Why::NULL),
+        (
+            json!({"androidV2": {}, "notification": {"body": "b"}, "priority": "normal"}),
+            "priority",
+            Why::IMPLIED_BY_KIND,
+        ),
+        (json!({"restricted_package_name": "x"}), "restricted_package_name", Why::ANDROID_ONLY),
+        (json!({"content_available": true}), "content_available", Why::APPLE_ONLY),
+        (json!({"mutable_content": true}), "mutable_content", Why::NOTHING_SHOWN),
+        (json!({"mutable_content": true, "notification": {"body": "b"}}), "mutable_content", Why::APPLE_ONLY),
+        (json!({"collapse_key": "c"}), "collapse_key", Why::NOT_TO_APPLE),
+        (json!({"collapse_key": "c", "content_available": true}), "collapse_key", Why::APPLE_REPLACES_SHOWN),
+        (json!({"collapse_key": "c", "notification": {"body": "b"}}), "collapse_key", Why::APPLE_REPLACES_SHOWN),
         (
             json!({"content_available": true, "apns": {"headers": {"apns-priority": "10"}}}),
             "apns.headers.apns-priority",
-            Why::SilentPriority,
+            Why::SILENT_PRIORITY,
         ),
-        (json!({"message_type": "akc"}), "message_type", Why::Unknown),
-        (json!({"new_field": [1]}), "new_field", Why::Unknown),
-        (json!({"data": {"k": null}}), "data.k", Why::Null),
-        (json!({"data": {"mid": "mine"}, "message_id": "m"}), "data.mid", Why::KeyTaken),
-        (json!({"notification": {"icon": "i"}}), "notification.icon", Why::AndroidOnly),
-        (json!({"notification": {"tag": "t"}}), "notification.tag", Why::AndroidOnly),
-        (json!({"notification": {"badge": 1}}), "notification.badge", Why::AppleOnly),
-        (json!({"notification": {"subtitle": "s"}}), "notification.subtitle", Why::AppleOnly),
-        (json!({"notification": {"sound": {"critical": 1}}}), "notification.sound", Why::AppleOnly),
-        (json!({"notification": {"titel": "t"}}), "notification.titel", Why::Unknown),
+        (json!({"message_type": "akc"}), "message_type", Why::UNKNOWN),
+        (json!({"new_field": [1]}), "new_field", Why::UNKNOWN),
+        (json!({"data": {"k": null}}), "data.k", Why::NULL),
+        (json!({"data": {"mid": "mine"}, "message_id": "m"}), "data.mid", Why::KEY_TAKEN),
+        (json!({"notification": {"icon": "i"}}), "notification.icon", Why::ANDROID_ONLY),
+        (json!({"notification": {"tag": "t"}}), "notification.tag", Why::ANDROID_ONLY),
+        (json!({"notification": {"badge": 1}}), "notification.badge", Why::APPLE_ONLY),
+        (json!({"notification": {"subtitle": "s"}}), "notification.subtitle", Why::APPLE_ONLY),
+        (json!({"notification": {"sound": {"critical": 1}}}), "notification.sound", Why::APPLE_ONLY),
+        (json!({"notification": {"titel": "t"}}), "notification.titel", Why::UNKNOWN),
     ] {
         let lost = losses(fields.clone());
         assert!(lost.contains(&(field.to_owned(), why)), "{fields}: {lost:?}");
@@ -347,28 +350,28 @@ fn what_is_lost_is_named_with_its_reason() {
 
 #[test]
 fn the_id_and_where_to_confirm_it_travel_in_data() {
-    let with = |data: Value, receipt: Receipt| {
+    let with = |data: Value, (receipt, ack): (bool, Option<&str>)| {
         let mut message =
             legacy::read(json!({"to": "T", "message_id": "m", "data": data}).to_string().as_bytes(), None).unwrap();
-        message.receipt = receipt;
+        (message.receipt, message.ack) = (receipt, ack.map(str::to_owned));
         let request = translate(message, NOW).unwrap();
         let body: Value = serde_json::from_str(&request.body).unwrap();
-        let receipt = request.losses.into_iter().find(|loss| loss.field == "data.ack" || loss.why == Why::NoRoom);
+        let receipt = request.losses.into_iter().find(|loss| loss.field == "data.ack" || loss.why == Why::NO_ROOM);
         (body["message"]["data"].clone(), receipt.map(|loss| loss.why))
     };
-    let at = || Receipt::At("bal1/self/receipts".to_owned());
+    let at = || (true, Some("bal1/self/receipts"));
     assert_eq!(
         with(json!({"k": "v"}), at()),
-        (json!({"k": "v", "mid": "m", "ack": "bal1/self/receipts"}), Some(Why::AppConfirms))
+        (json!({"k": "v", "mid": "m", "ack": "bal1/self/receipts"}), Some(Why::APP_CONFIRMS))
     );
-    assert_eq!(with(json!({}), Receipt::Wanted), (json!({"mid": "m"}), Some(Why::NoReceipts)));
-    assert_eq!(with(json!({}), Receipt::Unwanted), (json!({"mid": "m"}), None));
+    assert_eq!(with(json!({}), (true, None)), (json!({"mid": "m"}), Some(Why::NO_RECEIPTS)));
+    assert_eq!(with(json!({}), (false, Some("x"))), (json!({"mid": "m"}), None));
     // The application's own keys stay, and neither half of ours travels alone.
     assert_eq!(with(json!({"mid": "x"}), at()), (json!({"mid": "x"}), None));
-    assert_eq!(with(json!({"ack": "x"}), at()), (json!({"ack": "x"}), Some(Why::KeyTaken)));
+    assert_eq!(with(json!({"ack": "x"}), at()), (json!({"ack": "x"}), Some(Why::KEY_TAKEN)));
     // A message that just fits is sent as it is.
     let full = json!({"k": "v".repeat(PAYLOAD_MAX - 1)});
-    assert_eq!(with(full.clone(), at()), (full, Some(Why::NoRoom)));
+    assert_eq!(with(full.clone(), at()), (full, Some(Why::NO_ROOM)));
 }
 
 /// The `data` of a platform replaces the message's there.
@@ -379,7 +382,7 @@ fn the_id_and_where_to_confirm_it_travel_in_the_data_of_each_platform_too() {
             block: {"data": data}});
         let request = translate(legacy::read(ccs.to_string().as_bytes(), Some("a")).unwrap(), NOW)?;
         let body: Value = serde_json::from_str(&request.body).unwrap();
-        let taken = request.losses.into_iter().find(|loss| loss.why == Why::KeyTaken);
+        let taken = request.losses.into_iter().find(|loss| loss.why == Why::KEY_TAKEN);
         assert_eq!(body["message"]["data"], json!({"k": "v", "mid": "m", "ack": "a"}), "{block}");
         Ok((body["message"][table::snake(block)]["data"].clone(), taken.map(|loss| loss.field.into_owned())))
     };

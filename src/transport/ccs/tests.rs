@@ -421,7 +421,8 @@ async fn draining_moves_to_a_new_connection_and_finishes_the_old_one() {
     old.close().await;
     assert_eq!(new.messages().await, ids([3]));
     new.ack(&sid(2).to_string()).await;
-    assert_eq!(bridge.report().await, accepted(2, 1));
+    let report = bridge.report().await;
+    assert!(matches!(report, Report::Accepted { copies: 1, replays: 1, .. }), "{report:?}");
     assert_eq!(new.messages().await, ids([4]));
     new.ack(&sid(3).to_string()).await;
     assert_eq!(bridge.report().await, accepted(3, 2));

@@ -1,9 +1,9 @@
 //! A push in the words of FCM.
 
 use crate::chat::push::{Priority, Push, Target};
-use crate::fcm::message::{Message, Receipt};
+use crate::fcm::message::Message;
 use crate::fcm::request::RequestError;
-use crate::fcm::target::{self, Kind};
+use crate::fcm::target;
 use serde_json::{Map, Value};
 
 /// What CCS and topics.md call the same field.
@@ -17,9 +17,9 @@ const WORDS: [(&str, &str); 2] = [("collapse_key", "collapse"), ("time_to_live",
 pub fn message(push: &Push, id: String, ttl_s: u32, ack: Option<&str>) -> Result<Message, RequestError> {
     let mut fields = push.fcm.clone();
     let target = match &push.target {
-        Target::Token(token) => target::Target::named(Kind::Token, token.reveal())?,
-        Target::Topic(name) => target::Target::named(Kind::Topic, name)?,
-        Target::Condition(expression) => target::Target::named(Kind::Condition, expression)?,
+        Target::Token(token) => target::Target::named("token", token.reveal())?,
+        Target::Topic(name) => target::Target::named("topic", name)?,
+        Target::Condition(expression) => target::Target::named("condition", expression)?,
     };
     let target = target.as_called_by(&mut fields)?;
     let priority = if push.priority == Priority::High { "high" } else { "normal" };
@@ -30,8 +30,8 @@ pub fn message(push: &Push, id: String, ttl_s: u32, ack: Option<&str>) -> Result
         ("priority".to_owned(), Value::from(priority)),
         ("time_to_live".to_owned(), Value::from(ttl_s)),
     ]));
-    let receipt = Receipt::of(push.receipt, ack);
-    Ok(Message { target, id: Some(id), receipt, fields, words: &WORDS })
+    let ack = ack.map(str::to_owned);
+    Ok(Message { target, id: Some(id), receipt: push.receipt, ack, fields, words: &WORDS })
 }
 
 #[cfg(test)]
@@ -39,6 +39,7 @@ mod tests {
     use super::*;
     use crate::chat::id::Token;
     use crate::fcm::request::translate;
+    use crate::fcm::target::Kind;
     use serde_json::{Map, Value, json};
 
     fn map(value: Value) -> Map<String, Value> {

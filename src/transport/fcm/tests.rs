@@ -131,7 +131,11 @@ async fn what_a_goaway_leaves_out_goes_at_once_over_another_connection() {
     old.take(asked[0].stream).await;
     assert_eq!(house.report().await, accepted(sids[0], asked[0].stream));
     new.take(second.stream).await;
-    assert_eq!(house.report().await, accepted_after(1, sids[1], second.stream), "a copy that was not processed is none");
+    assert_eq!(
+        house.report().await,
+        accepted_after(1, sids[1], second.stream),
+        "a copy that was not processed is none"
+    );
 }
 
 #[tokio::test(start_paused = true)]

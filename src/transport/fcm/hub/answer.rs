@@ -5,7 +5,7 @@ use crate::chat::delivery::Arrival;
 use crate::chat::id::Sid;
 use crate::fcm::breaker::Reaction;
 use crate::fcm::judge::{FAULT_WAIT, judge};
-use crate::fcm::verdict::{self, Asked, Cause, Code, Refused, Share, Then, Tries, Unprocessed, Verdict};
+use crate::fcm::verdict::{self, Asked, Cause, Refused, Share, Then, Tries, Unprocessed, Verdict, code};
 use crate::ops::clock::now_ms;
 use crate::transport::fcm::exchange::Reply;
 use crate::transport::fcm::ledger::Pending;
@@ -197,7 +197,7 @@ fn shows_all_well(verdict: &Verdict) -> bool {
 /// nobody waits for it.
 fn acquit_project(verdict: &mut Verdict) {
     let Verdict::Refused(Refused { then: then @ Then::Hold(_), code, arrival, .. }) = verdict else { return };
-    *code = Code::InternalServerError;
+    *code = code::INTERNAL_SERVER_ERROR;
     *then = match arrival {
         verdict::Arrival::Possible => Then::Undecided,
         verdict::Arrival::No => Then::Backoff { first: FAULT_WAIT, whose: Share::Recipient, tries: Tries::UntilExpiry },
