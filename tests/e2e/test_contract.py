@@ -238,6 +238,14 @@ class TestPushes:
         assert {trace["bal"] for trace in bridge.traces("a1")} == {"client1", "client2"}
         other.close()
 
+    @pytest.mark.parametrize("word", ["dry_run", "dryRun", "validate_only", "validateOnly"])
+    def test_what_is_only_to_be_checked_reaches_no_device(self, sim, bal, word):
+        bal.push("a1", "phone", fcm={word: True})
+        bal.wait_words("a1", ["accepted", "sent"])
+        bal.push("fence", "phone")
+        bal.wait_words("fence", TOLD)
+        assert mine(sim.got("phone")) == ["fence"]
+
     def test_a_message_whose_time_is_over_while_ccs_is_away_expires_unsent(self, sim, bridge, bal):
         sim.stop()
         bridge.wait_ready(503)

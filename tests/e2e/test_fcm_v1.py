@@ -126,6 +126,17 @@ class TestStatuses:
         assert (aps["thread-id"], aps["sound"], aps["badge"], aps["mutable-content"]) == ("t-7", "bell", 3, 1)
         assert shown["payload"]["mine"] == [1, {"k": None}]
 
+    def test_what_is_handed_through_arrives_as_fcm_wants_it_and_is_confirmed(self, sim, bal):
+        android = {"ttl": 3600, "data": {"count": 1}, "notification": {"channelId": "news", "notificationCount": "2"}}
+        bal.push("a1", "phone", fcm={"android": android, "webpush": {"headers": {"TTL": 60}, "data": {"n": [1]}}})
+        bal.wait_words("a1", TOLD)
+        [message] = raw(sim, "phone")
+        assert message["data"] == {"count": "1", "mid": message["message_id"], "ack": "self/receipts"}
+        assert "detail" not in bal.statuses("a1")[1]
+        bal.push("a2", "phone", fcm={"android": {"ttl": "soon"}})
+        last = bal.wait_words("a2", ["accepted", "failed"])
+        assert (last["code"], last["token_action"]) == ("INVALID_JSON", "keep") and "`android.ttl`" in last["detail"]
+
     def test_what_wakes_an_app_of_apple_shows_nothing_and_is_not_urgent(self, sim, bal):
         bal.push("a1", "iphone", priority="high", fcm={"content_available": True})
         bal.wait_words("a1", TOLD)
