@@ -52,8 +52,9 @@ pub struct Push {
 /// either spelling.
 pub const CHECK_ONLY: [&str; 4] = ["dry_run", "dryRun", "validate_only", "validateOnly"];
 
-/// Whether `fcm` asks to check a message and not to deliver it.
+/// Whether `fcm` asks to check a message and not to deliver it. What is not plainly no counts as yes: an earlier release
+/// took any value, and a push that somebody wanted held back must not leave.
 #[must_use]
 pub fn asks_to_check_only(fcm: &Map<String, Value>) -> bool {
-    CHECK_ONLY.iter().any(|name| fcm.get(*name) == Some(&Value::Bool(true)))
+    CHECK_ONLY.iter().filter_map(|name| fcm.get(*name)).any(|value| !value.is_null() && *value != false)
 }

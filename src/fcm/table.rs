@@ -109,8 +109,8 @@ pub(super) const SHOWN: Fields = &[
     ("<notification_count id", Whole(COUNT_MAX)),
     ("<vibrate_timings", Times),
     ("<notification_priority", Word(PRIORITIES)),
-    ("<visibility", Word(&["PRIVATE", "PUBLIC", "SECRET"])),
-    ("<proxy", Word(&["ALLOW", "DENY", "IF_PRIORITY_LOWERED"])),
+    ("<visibility", Word(&["PRIVATE", "PUBLIC", "SECRET", "VISIBILITY_UNSPECIFIED"])),
+    ("<proxy", Word(&["ALLOW", "DENY", "IF_PRIORITY_LOWERED", "PROXY_UNSPECIFIED"])),
     (
         "<light_settings",
         Block(&[("color", Block(&[("red green blue alpha", Number)])), ("light_on_duration light_off_duration", Time)]),
@@ -154,7 +154,8 @@ pub(super) const WEBPUSH: Fields = &[
 ];
 
 const LABEL: (&str, Kind) = ("analytics_label", Form(is_label, "1 to 50 of A-Z a-z 0-9 - _ . ~ %"));
-const PRIORITIES: &[&str] = &["PRIORITY_DEFAULT", "PRIORITY_MIN", "PRIORITY_LOW", "PRIORITY_HIGH", "PRIORITY_MAX"];
+const PRIORITIES: &[&str] =
+    &["PRIORITY_UNSPECIFIED", "PRIORITY_MIN", "PRIORITY_LOW", "PRIORITY_DEFAULT", "PRIORITY_HIGH", "PRIORITY_MAX"];
 /// What an `int32` of Google's holds.
 const COUNT_MAX: u32 = i32::MAX.unsigned_abs();
 

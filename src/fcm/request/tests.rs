@@ -404,6 +404,11 @@ fn what_is_handed_through_is_written_as_fcm_wants_it() {
         (json!({"android": {"ttl": "60"}}), "android/ttl", json!("60s")),
         (json!({"android": {"ttl": "1.5s"}}), "android/ttl", json!("1.5s")),
         (json!({"android": {"priority": "high"}}), "android/priority", json!("HIGH")),
+        (
+            json!({"android": {"notification": {"visibility": "visibility_unspecified", "proxy": "deny"}}}),
+            "android/notification",
+            json!({"visibility": "VISIBILITY_UNSPECIFIED", "proxy": "DENY"}),
+        ),
         (json!({"webpush": {"headers": {"ttl": 60}}}), "webpush/headers/TTL", json!("60")),
         (json!({"webpush": {"headers": {"topic": "a b"}}}), "webpush/headers/Topic", json!(null)),
         (json!({"apns": {"headers": {"Apns-Expiration": 7}}}), "apns/headers/apns-expiration", json!("7")),

@@ -131,6 +131,8 @@ mod tests {
             let fields = downstream(&send, 0).fields;
             assert_eq!(fields.get("dry_run"), Some(&json!(true)), "{name}");
             assert!(name == "dry_run" || !fields.contains_key(name), "{name}");
+            send.push.fcm = map(json!({ name: "stored by an earlier release" }));
+            assert_eq!(downstream(&send, 0).fields.get("dry_run"), Some(&json!(true)), "{name}");
             send.push.fcm = map(json!({ name: false }));
             assert_eq!(downstream(&send, 0).fields.get("dry_run"), None, "{name}");
         }
