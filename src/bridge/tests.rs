@@ -185,6 +185,7 @@ impl House {
             code: "X".into(),
             detail: String::new(),
             copies: 1,
+            replays: 0,
             arrival: Arrival::No,
         })
         .await;
@@ -232,7 +233,7 @@ async fn timeout<T>(future: impl Future<Output = T>) -> T {
 }
 
 fn accepted(sid: Sid) -> Report {
-    Report::Accepted { sid, canonical: None, provider_id: None, detail: None, copies: 1 }
+    Report::Accepted { sid, canonical: None, provider_id: None, detail: None, copies: 1, replays: 0 }
 }
 
 #[tokio::test]

@@ -101,6 +101,11 @@ pub enum Event {
         /// When to try, in Unix milliseconds.
         due_ms: u64,
     },
+    /// It was not processed, and its transport sent it again at once.
+    Replayed {
+        /// How often.
+        times: u32,
+    },
     /// It was refused for now.
     Retry {
         /// When to try again, in Unix milliseconds.
@@ -144,6 +149,9 @@ pub enum Event {
     /// It was found in flight at the start: nobody knows what became of it.
     Crashed,
 }
+
+/// The code of a delivery whose time to live ended.
+pub const EXPIRED: &str = "EXPIRED";
 
 /// Whether a message that was not taken, as far as anybody knows, may be on its device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -257,6 +265,18 @@ impl Life {
         }
     }
 
+    /// Why it expires now, for its sender; `copies` as in [`Event::Expired`].
+    #[must_use]
+    pub const fn expiry(self, copies: u32) -> &'static str {
+        match self.state {
+            State::Sent => "no word of its delivery came before the time to live, and ten minutes more, ended",
+            State::Waiting => "the time to live ended while it waited for the message before it (`order`)",
+            _ if copies > 0 || self.dup_possible => "the time to live ended before the push service answered",
+            _ if self.attempt > 0 => "the time to live ended before the push service took it",
+            _ => "the time to live ended before it could be sent",
+        }
+    }
+
     /// What follows from `event`; `None` when it means nothing any more (or not yet) and is swallowed.
     #[must_use]
     pub fn step(self, event: &Event) -> Option<Step> {
@@ -264,6 +284,9 @@ impl Life {
             (Event::Claimed, State::Due) => {
                 let life = Self { attempt: self.attempt.saturating_add(1), ..self };
                 Some(life.moved(State::InFlight, &[]))
+            }
+            (Event::Replayed { times }, State::InFlight) => {
+                Some(Self { attempt: self.attempt.saturating_add(*times), ..self }.moved(State::InFlight, &[]))
             }
             (Event::Accepted { copies, .. }, State::InFlight) => {
                 Some(self.doubted(*copies > 1).moved(State::Sent, &[Status::Sent]))
@@ -422,6 +445,24 @@ mod tests {
     }
 
     #[test]
+    fn what_was_sent_again_at_once_was_tried_more_than_once() {
+        let (life, told) = run(true, &[Event::Claimed, Event::Replayed { times: 2 }, accepted(1)]);
+        assert_eq!((life.attempt, life.dup_possible, told), (3, false, vec![Status::Sent]));
+        assert_eq!(run(true, &[Event::Replayed { times: 1 }]).0.attempt, 0);
+    }
+
+    #[test]
+    fn why_a_message_expires_depends_on_how_far_it_came() {
+        let after = |events: &[Event], copies| run(true, events).0.expiry(copies);
+        assert!(after(&[], 0).contains("could be sent"));
+        assert!(Life::new(State::Waiting, true).expiry(0).contains("`order`"));
+        assert!(after(&[Event::Claimed, retry()], 0).contains("took it"));
+        assert!(after(&[Event::Claimed], 1).contains("answered"));
+        assert!(after(&[Event::Claimed, Event::Lost { copies: 1 }], 0).contains("answered"));
+        assert!(after(&[Event::Claimed, accepted(1)], 0).contains("no word of its delivery"));
+    }
+
+    #[test]
     fn a_deferred_message_was_not_tried() {
         let (life, told) = run(true, &[Event::Claimed, Event::Deferred { due_ms: 5_000 }]);
         assert_eq!((life.state, life.attempt, life.dup_possible, told), (State::Due, 0, false, vec![]));
@@ -465,6 +506,7 @@ mod tests {
             Just(refused()),
             (0u32..2).prop_map(|copies| Event::Lost { copies }),
             Just(Event::Deferred { due_ms: 7_000 }),
+            (1u32..3).prop_map(|times| Event::Replayed { times }),
             Just(Event::Turn),
             Just(Event::Expired { copies: 0 }),
             Just(Event::Cancelled),

@@ -47,3 +47,14 @@ pub struct Push {
     /// `dry_run`, ...), merged last.
     pub fcm: Map<String, Value>,
 }
+
+/// The words of `fcm` by which the push service is to check a message and not to deliver it: those of CCS and of v1, in
+/// either spelling.
+pub const CHECK_ONLY: [&str; 4] = ["dry_run", "dryRun", "validate_only", "validateOnly"];
+
+/// Whether `fcm` asks to check a message and not to deliver it. What is not plainly no counts as yes: an earlier release
+/// took any value, and a push that somebody wanted held back must not leave.
+#[must_use]
+pub fn asks_to_check_only(fcm: &Map<String, Value>) -> bool {
+    CHECK_ONLY.iter().filter_map(|name| fcm.get(*name)).any(|value| !value.is_null() && *value != false)
+}

@@ -1,6 +1,6 @@
 //! What senders are told of their messages: the words and the document.
 
-use super::delivery::{Life, State};
+use super::delivery::{EXPIRED, Life, State};
 use super::way::Way;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -135,7 +135,7 @@ impl<'a> StatusDocument<'a> {
             code: None,
             detail: None,
             attempt: if status == Status::Accepted { 0 } else { life.attempt },
-            transport: source.map(|_| way.protocol()),
+            transport: (source.is_some() || status == Status::Expired).then(|| way.protocol()),
             source,
             provider_id: None,
             dup_possible: life.dup_possible && status != Status::Accepted,
@@ -153,13 +153,16 @@ impl<'a> StatusDocument<'a> {
         Self::new(id, Status::Failed, ts, life, &Way::default()).reason(Some(code), Some(detail))
     }
 
-    /// Why it failed, or (without a code) what of it did not travel; kept for `failed` and `sent`.
+    /// Why it failed or expired, or (without a code) what of it did not travel; kept for these and `sent`.
     #[must_use]
     pub fn reason(mut self, code: Option<&'a str>, detail: Option<&'a str>) -> Self {
-        if self.status == Status::Failed {
-            self.code = code;
-        }
-        if matches!(self.status, Status::Failed | Status::Sent) {
+        self.code = match self.status {
+            Status::Failed => code,
+            // What expired under an earlier release has none on disk.
+            Status::Expired => code.or(Some(EXPIRED)),
+            _ => None,
+        };
+        if matches!(self.status, Status::Failed | Status::Expired | Status::Sent) {
             self.detail = detail.map(cut_detail).filter(|text| !text.is_empty());
         }
         self
@@ -234,6 +237,15 @@ mod tests {
         assert_eq!(
             String::from_utf8(failed.to_bytes()).unwrap(),
             r#"{"id":"a1","status":"failed","ts":18,"code":"TOO_BIG","detail":"data is too big"}"#
+        );
+        let expired = StatusDocument::new("a1", Status::Expired, 20, Life::new(State::Expired, true), &Way::Ccs);
+        assert_eq!(
+            String::from_utf8(expired.clone().reason(Some(EXPIRED), Some("too late")).to_bytes()).unwrap(),
+            r#"{"id":"a1","status":"expired","ts":20,"code":"EXPIRED","detail":"too late","transport":"ccs"}"#
+        );
+        assert_eq!(
+            String::from_utf8(expired.reason(None, None).to_bytes()).unwrap(),
+            r#"{"id":"a1","status":"expired","ts":20,"code":"EXPIRED","transport":"ccs"}"#
         );
         let accepted = StatusDocument::new("a1", Status::Accepted, 19, life, &Way::Ccs);
         assert_eq!(String::from_utf8(accepted.to_bytes()).unwrap(), r#"{"id":"a1","status":"accepted","ts":19}"#);

@@ -1,10 +1,11 @@
-//! `explain FILE`: what FCM HTTP v1 makes of a message.
+//! `explain FILE`: what FCM HTTP v1 makes of a message: of a BAL, of CCS, or a request of its own.
 
 use super::UsageError;
-use crate::chat::message::{Downstream, Errand, Limits};
+use crate::chat::message::{Downstream, Errand, Limits, condition_fault};
 use crate::fcm::legacy;
 use crate::fcm::message::Message;
 use crate::fcm::request::{Request, translate};
+use crate::fcm::target::Kind;
 use crate::ops::clock::now_ms;
 use crate::transport::fcm::encode;
 use anyhow::{Context, bail};
@@ -71,8 +72,14 @@ fn explain(document: &[u8], ack: Option<&str>, now_unix_s: u64) -> anyhow::Resul
     let fields: Map<String, Value> = serde_json::from_slice(document).context("the document is not a JSON object")?;
     let message = match Dialect::of(&fields)? {
         Dialect::Ccs => legacy::read(document, ack).context("as a message of CCS")?,
+        Dialect::V1 => legacy::read(document, ack).context("as a request of FCM HTTP v1")?,
         Dialect::Bal => bal(document, ack)?,
     };
+    if message.target.kind() == Kind::Condition
+        && let Some(fault) = condition_fault(message.target.reveal())
+    {
+        bail!("FCM would refuse it: `condition` {fault}");
+    }
     translate(message, now_unix_s).context("FCM would refuse it")
 }
 
@@ -89,6 +96,7 @@ fn bal(document: &[u8], ack: Option<&str>) -> anyhow::Result<Message> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Dialect {
     Ccs,
+    V1,
     Bal,
 }
 
@@ -96,6 +104,9 @@ impl Dialect {
     /// A document with nothing but what both have (`to`, `condition`, `data`, `notification`, `priority`) is read as one
     /// of CCS, where `to` can be a token.
     fn of(fields: &Map<String, Value>) -> Result<Self, UsageError> {
+        if fields.contains_key("message") {
+            return Ok(Self::V1);
+        }
         let first = |names: &[&'static str]| names.iter().find(|name| fields.contains_key(**name)).copied();
         match (first(&BAL_ONLY), first(&CCS_ONLY)) {
             (Some(ours), Some(theirs)) => Err(UsageError(format!(
@@ -125,9 +136,40 @@ mod tests {
         let bal = json!({"token": "T", "id": "m", "data": {"k": "v"}, "ttl": 60, "collapse": "c",
             "fcm": {"content_available": true}});
         let (request, losses) = explained(ccs).unwrap();
-        assert_eq!((request.clone(), losses.clone()), explained(bal).unwrap());
+        let (of_bal, names) = explained(bal).unwrap();
+        assert_eq!(request, of_bal);
         assert_eq!(request["message"]["token"], "T");
-        assert_eq!(losses, ["message_id", "delivery_receipt_requested", "content_available", "collapse_key"]);
+        assert_eq!(losses, ["data.ack", "data.mid", "content_available", "collapse_key"]);
+        assert_eq!(names, ["data.ack", "data.mid", "content_available", "collapse"], "each in its sender's words");
+    }
+
+    #[test]
+    fn no_note_names_a_word_that_nobody_wrote() {
+        let losses = |document: Value| explained(document).unwrap().1;
+        assert_eq!(losses(json!({"id": "a", "token": "T", "data": {}, "receipt": false})), ["data.mid"]);
+        assert_eq!(losses(json!({"id": "a", "token": "T", "data": {"mid": "mine"}})), ["data.ack", "data.mid"]);
+        let fcm =
+            json!({"validateOnly": true, "contentAvailable": true, "androidV2": {"backgroundSync": {}, "oddOne": 1}});
+        let document = json!({"id": "a", "token": "T", "data": {}, "receipt": false, "fcm": fcm});
+        assert_eq!(losses(document), ["androidV2.oddOne", "data.mid", "contentAvailable", "validateOnly"]);
+        let notification = json!({"clickAction": "c", "channelId": "c", "tiTle": "t"});
+        let document = json!({"id": "a", "token": "T", "receipt": false, "notification": notification});
+        assert_eq!(losses(document), ["data.mid", "notification.channelId", "notification.tiTle"]);
+    }
+
+    #[test]
+    fn a_request_of_v1_is_checked_and_shown_as_it_would_be_sent() {
+        let message = json!({"token": "T", "data": {"n": 1}, "notification": {"title": "t"},
+            "android": {"ttl": 3600, "collapseKey": "c"}, "apns": {"headers": {"apns-priority": 10}}});
+        let (request, losses) = explained(json!({"validateOnly": true, "message": message})).unwrap();
+        assert_eq!(
+            request,
+            json!({"validate_only": true, "message": {"token": "T", "data": {"n": "1"}, "notification": {"title": "t"},
+                "android": {"ttl": "3600s", "collapse_key": "c"}, "apns": {"headers": {"apns-priority": "10"}}}})
+        );
+        assert_eq!(losses, ["validateOnly"]);
+        let fid = "cAbCdEfGhIjKlMnOpQrStU";
+        assert_eq!(explained(json!({"message": {"fid": fid}})).unwrap().0["message"], json!({"fid": fid}));
     }
 
     #[test]
@@ -140,7 +182,15 @@ mod tests {
             (json!({"registration_ids": ["a"], "data": {}}), "one message to each token"),
             (json!({"id": "a", "token": "T"}), "MISSING_FIELD"),
             (json!({"id": "a", "to": "alice", "body": "x"}), "use `token`"),
-            (json!({"to": "T", "time_to_live": -1}), "time to live"),
+            (json!({"to": "T", "time_to_live": -1}), "`time_to_live` is not a whole number from 0 to 2419200"),
+            (json!({"to": "T", "time_to_live": "30000s"}), "`time_to_live` is not a whole number from 0 to 2419200"),
+            (json!({"to": "T", "time_to_live": 2_419_201}), "`time_to_live` is not a whole number from 0 to 2419200"),
+            (json!({"condition": "'a' in topics &&"}), "`condition`"),
+            (json!({"message": {"condition": "a"}}), "`condition`"),
+            (json!({"message": {"token": "T", "topic": "t"}}), "more than one target"),
+            (json!({"message": {"data": {"k": "v"}}}), "no target"),
+            (json!({"message": {"token": "T", "android": {"ttl": "soon"}}}), "`android.ttl` is not a duration"),
+            (json!({"message": "x"}), "`message` is not an object"),
             (json!({"to": "T", "data": {"google.x": "1"}}), "belongs to the push service"),
             (json!({"id": "a", "token": "T", "body": "x", "fcm": {"android": 1}}), "`android`"),
         ] {

@@ -84,6 +84,9 @@ fn unusual(event: &serde_json::Value) -> String {
             )
         }
         Some("lost") => "the connection ended without an answer; to be sent again".to_owned(),
+        Some("replayed") => {
+            format!("was not processed, and sent again at once, {} times", event["times"])
+        }
         Some("crash") => "the bridge stopped while it was with the push service; to be sent again".to_owned(),
         Some("canonical_id") => format!("the device has a new token (hash {})", text("token")),
         Some("copies") => format!("was written {} times, because connections ended without an answer", event["copies"]),
@@ -94,7 +97,7 @@ fn unusual(event: &serde_json::Value) -> String {
 fn last_word(d: &TraceDelivery) -> String {
     match d.state {
         State::Delivered => "delivered: the device has it".to_owned(),
-        State::Expired => "expired: its time to live ended".to_owned(),
+        State::Expired => format!("expired: {}", d.detail.as_deref().unwrap_or("its time to live ended")),
         State::Cancelled => "cancelled by its sender".to_owned(),
         _ => {
             let code = d.code.as_deref().unwrap_or("without a code");

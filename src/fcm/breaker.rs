@@ -13,7 +13,7 @@
 //! One fault opens it by itself only when it shows in a share of the answers: `SENDER_ID_MISMATCH`. One such answer
 //! speaks of a token; many at once, from different tokens, speak of our own key, and then no token is to pay for it.
 
-use super::verdict::{Cause, Refused, Then, TokenAction, Verdict};
+use super::verdict::{Cause, Then, TokenAction, Verdict};
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
@@ -37,20 +37,21 @@ pub struct Breaker {
     witnesses: Witnesses,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone, Copy)]
 enum State {
     #[default]
     Closed,
-    Open {
-        cause: Cause,
-        until: Instant,
-        wait: Duration,
-    },
-    Probing {
-        cause: Cause,
-        give_up: Instant,
-        wait: Duration,
-    },
+    Open(Halt),
+    /// Until then the answer to the probe is waited for.
+    Probing(Halt),
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Halt {
+    cause: Cause,
+    until: Instant,
+    /// How long it was, or is, open.
+    wait: Duration,
 }
 
 /// Whether a message may go.
@@ -85,17 +86,14 @@ impl Breaker {
     pub fn admit(&mut self, now: Instant) -> Admission {
         match self.state {
             State::Closed => Admission::Go(Ticket(self.era)),
-            State::Open { cause, until, wait } if until <= now => {
-                self.enter(State::Probing { cause, give_up: now + PROBE_PATIENCE, wait });
+            // Of a probe that is not answered nobody knows what became: the next message is one.
+            State::Open(halt) | State::Probing(halt) if halt.until <= now => {
+                self.enter(State::Probing(Halt { until: now + PROBE_PATIENCE, ..halt }));
                 Admission::Go(Ticket(self.era))
             }
-            State::Open { cause, until, .. } => Admission::Wait { cause, wait: until.duration_since(now) },
-            State::Probing { cause, give_up, wait } if give_up <= now => {
-                // Nobody knows what became of it: the next one is the probe.
-                self.enter(State::Probing { cause, give_up: now + PROBE_PATIENCE, wait });
-                Admission::Go(Ticket(self.era))
+            State::Open(Halt { cause, until, .. }) | State::Probing(Halt { cause, until, .. }) => {
+                Admission::Wait { cause, wait: until.duration_since(now) }
             }
-            State::Probing { cause, give_up, .. } => Admission::Wait { cause, wait: give_up.duration_since(now) },
         }
     }
 
@@ -103,26 +101,30 @@ impl Breaker {
     /// one after which it is sent again at once ([`Then::Refresh`], [`Then::Elsewhere`]): it keeps its ticket.
     pub fn answered(&mut self, ticket: Ticket, verdict: &Verdict, recipient: i64, now: Instant) -> Reaction {
         let current = ticket.0 == self.era;
-        let word = Word::of(verdict);
-        if let Some(mismatch) = word.witness() {
+        let refused = if let Verdict::Refused(refused) = verdict { Some(refused) } else { None };
+        let fault = refused.and_then(|refused| if let Then::Hold(cause) = refused.then { Some(cause) } else { None });
+        if let Some(cause) = fault {
+            if current {
+                self.open(cause, now);
+            }
+            return Reaction::Hold(cause);
+        }
+        // A dead or malformed token says nothing of our key; only one that is taken, or belongs to another, testifies.
+        let mismatch = refused.is_some_and(|refused| refused.token == TokenAction::Quarantine);
+        if mismatch || refused.is_none() {
             self.witnesses.note(recipient, mismatch);
         }
-        match word {
-            Word::Fault(cause) => {
-                if current {
-                    self.open(cause, now);
-                }
-                return Reaction::Hold(cause);
-            }
-            Word::Mismatch => return self.mismatched(current, now),
-            Word::Sent | Word::Refused | Word::Silence => {}
+        if mismatch {
+            return self.mismatched(current, now);
         }
-        if let State::Probing { cause, wait, .. } = self.state
+        if let State::Probing(halt) = self.state
             && current
         {
-            // A dead token is refused under any key, so only a message that was taken clears ours of suspicion.
-            let cleared = word == Word::Sent || (word == Word::Refused && cause != Cause::SenderMismatch);
-            let open = State::Open { cause, until: now + wait, wait };
+            // What FCM itself refuses came past its front. A dead token is refused under any key, so only a message that
+            // was taken clears ours of suspicion.
+            let answered = refused.is_none_or(|refused| matches!(refused.then, Then::Never | Then::NeverTellOperator));
+            let cleared = refused.is_none() || (answered && halt.cause != Cause::SenderMismatch);
+            let open = State::Open(Halt { until: now + halt.wait, ..halt });
             self.enter(if cleared { State::Closed } else { open });
         }
         Reaction::AsJudged
@@ -141,13 +143,13 @@ impl Breaker {
     pub fn cause(&self) -> Option<Cause> {
         match self.state {
             State::Closed => None,
-            State::Open { cause, .. } | State::Probing { cause, .. } => Some(cause),
+            State::Open(halt) | State::Probing(halt) => Some(halt.cause),
         }
     }
 
     /// A mismatch speaks of the token; unless too many do, or did when this message went out as a probe.
     fn mismatched(&mut self, current: bool, now: Instant) -> Reaction {
-        let probing = current && matches!(self.state, State::Probing { .. });
+        let probing = current && matches!(self.state, State::Probing(_));
         match self.cause() {
             Some(Cause::SenderMismatch) if probing => self.open(Cause::SenderMismatch, now),
             Some(Cause::SenderMismatch) => {}
@@ -165,10 +167,10 @@ impl Breaker {
     fn open(&mut self, cause: Cause, now: Instant) {
         let wait = match self.state {
             State::Closed => PROBE_FIRST,
-            State::Open { wait, .. } => wait,
-            State::Probing { wait, .. } => wait.saturating_mul(2).min(PROBE_MAX),
+            State::Open(halt) => halt.wait,
+            State::Probing(halt) => halt.wait.saturating_mul(2).min(PROBE_MAX),
         };
-        self.enter(State::Open { cause, until: now + wait, wait });
+        self.enter(State::Open(Halt { cause, until: now + wait, wait }));
     }
 
     fn enter(&mut self, state: State) {
@@ -178,42 +180,6 @@ impl Breaker {
         }
         self.state = state;
         self.era += 1;
-    }
-}
-
-/// What a verdict says about our credentials.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Word {
-    /// They are wrong.
-    Fault(Cause),
-    /// They may be those of another sender.
-    Mismatch,
-    /// They are right.
-    Sent,
-    /// They open the front door: FCM itself refused the message.
-    Refused,
-    /// Nothing.
-    Silence,
-}
-
-impl Word {
-    fn of(verdict: &Verdict) -> Self {
-        match verdict {
-            Verdict::Sent { .. } => Self::Sent,
-            Verdict::Refused(Refused { then: Then::Hold(cause), .. }) => Self::Fault(*cause),
-            Verdict::Refused(Refused { token: TokenAction::Quarantine, .. }) => Self::Mismatch,
-            Verdict::Refused(Refused { then: Then::Never | Then::NeverTellOperator, .. }) => Self::Refused,
-            Verdict::Refused(_) => Self::Silence,
-        }
-    }
-
-    /// Whether it testifies against our key. A dead or malformed token says nothing of it.
-    fn witness(self) -> Option<bool> {
-        match self {
-            Self::Mismatch => Some(true),
-            Self::Sent => Some(false),
-            Self::Fault(_) | Self::Refused | Self::Silence => None,
-        }
     }
 }
 

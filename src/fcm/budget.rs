@@ -69,7 +69,7 @@ pub enum Grant {
 #[derive(Debug)]
 pub struct Budget {
     project: Project,
-    rates: DeviceRates,
+    rates: [Rate; 2],
     devices: HashMap<i64, Device>,
 }
 
@@ -82,17 +82,9 @@ struct Project {
     paused_until: Option<Instant>,
 }
 
-#[derive(Debug)]
-struct DeviceRates {
-    minute: Rate,
-    hour: Rate,
-}
-
+/// What one device had of its minute and of its hour.
 #[derive(Debug, Default)]
-struct Device {
-    minute: Bucket,
-    hour: Bucket,
-}
+struct Device([Bucket; 2]);
 
 impl Budget {
     /// Full budgets, before the ramp.
@@ -108,10 +100,10 @@ impl Budget {
                 last: None,
                 paused_until: None,
             },
-            rates: DeviceRates {
-                minute: per(quotas.device_per_minute, MINUTE, MINUTE_BURST_PART),
-                hour: per(quotas.device_per_hour, HOUR, HOUR_BURST_PART),
-            },
+            rates: [
+                per(quotas.device_per_minute, MINUTE, MINUTE_BURST_PART),
+                per(quotas.device_per_hour, HOUR, HOUR_BURST_PART),
+            ],
             devices: HashMap::new(),
         }
     }
@@ -152,12 +144,6 @@ impl Budget {
     #[must_use]
     pub fn paused_until(&self, now: Instant) -> Option<Instant> {
         self.project.paused_until.filter(|until| *until > now)
-    }
-
-    /// How many devices are kept in mind.
-    #[must_use]
-    pub fn devices(&self) -> usize {
-        self.devices.len()
     }
 
     /// Forgets devices when there are too many: those with a full budget lose nothing by it; should they be few, the
@@ -217,17 +203,16 @@ impl Project {
 }
 
 impl Device {
-    fn wait(&self, rates: &DeviceRates, now: Instant) -> Duration {
-        self.minute.wait(rates.minute, now).max(self.hour.wait(rates.hour, now))
+    fn wait(&self, rates: &[Rate; 2], now: Instant) -> Duration {
+        self.0.iter().zip(rates).map(|(bucket, rate)| bucket.wait(*rate, now)).max().unwrap_or_default()
     }
 
-    fn take(&mut self, rates: &DeviceRates, now: Instant) {
-        self.minute.take(rates.minute, now);
-        self.hour.take(rates.hour, now);
+    fn take(&mut self, rates: &[Rate; 2], now: Instant) {
+        self.0.iter_mut().zip(rates).for_each(|(bucket, rate)| bucket.take(*rate, now));
     }
 
     fn debt(&self, now: Instant) -> Duration {
-        self.minute.debt(now).max(self.hour.debt(now))
+        self.0.iter().map(|bucket| bucket.debt(now)).max().unwrap_or_default()
     }
 }
 

@@ -1,10 +1,8 @@
 //! `data`: text to text, no reserved keys, and how much it weighs.
 
-use super::limits::{PAYLOAD_MAX, TOPIC_PAYLOAD_MAX};
 use super::loss::{Losses, Why};
-use super::message::Receipt;
 use super::request::RequestError;
-use super::target::Kind;
+use super::table::path;
 use serde_json::{Map, Value};
 
 /// The key of `data` that holds the message's id, the same in every copy: by it the app knows a duplicate.
@@ -13,55 +11,45 @@ pub const ID_KEY: &str = "mid";
 /// `{"id": "<mid>", "status": "received"}` there, the document of `self/receipts` in topics.md.
 pub const ACK_KEY: &str = "ack";
 
-/// What travels in `data`, and how many bytes are left for more.
-pub(super) struct Load {
-    pub(super) data: Map<String, Value>,
-    room: usize,
-}
-
-impl Load {
-    /// Checks and weighs what an application sends.
-    pub(super) fn of(
-        kind: Kind,
-        data: Map<String, Value>,
-        notification: Option<&Map<String, Value>>,
-        losses: &mut Losses,
-    ) -> Result<Self, RequestError> {
-        let max = if kind.is_device() { PAYLOAD_MAX } else { TOPIC_PAYLOAD_MAX };
-        let data = texts(data, losses)?;
-        let weight = weight(&data) + notification.map_or(0, weight);
-        let room = max.checked_sub(weight).ok_or(RequestError::TooBig { max })?;
-        Ok(Self { data, room })
+/// Adds the message's id, and where to confirm it, to the `data` of a message and to that of each platform, which is in
+/// its place there. The application's own keys stay, and its message is not given up for a few bytes of ours. `shown` is
+/// what else counts, in bytes, and `max` the limit.
+pub(super) fn complete(
+    fields: &mut Map<String, Value>,
+    (id, receipt, ack): (Option<String>, bool, Option<String>),
+    (shown, max): (usize, usize),
+    losses: &mut Losses,
+) -> Result<(), RequestError> {
+    let ack = ack.filter(|_| receipt && id.is_some());
+    if receipt && ack.is_none() {
+        losses.note(path("data", ACK_KEY), Why::NO_RECEIPTS);
     }
-
-    /// Adds the message's id, and where to confirm it. The application's own keys stay, and its message is not given up
-    /// for a few bytes of ours.
-    pub(super) fn add_id(&mut self, id: Option<String>, receipt: Receipt, losses: &mut Losses) {
-        let wanted = receipt != Receipt::Unwanted;
-        let mut ours = Vec::new();
-        if let Some(id) = id {
-            losses.note("message_id", Why::IdInData);
-            ours.push((ID_KEY, id));
-            if let Receipt::At(address) = receipt {
-                ours.push((ACK_KEY, address));
+    let ours: Vec<_> = [(ID_KEY, id), (ACK_KEY, ack)].into_iter().filter_map(|(key, it)| Some((key, it?))).collect();
+    let more: usize = ours.iter().map(|(key, value)| key.len() + value.len()).sum();
+    fields.entry("data").or_insert_with(|| Value::Object(Map::new()));
+    for at in ["data", "android.data", "android_v2.data", "webpush.data"] {
+        let data = match at.split_once('.') {
+            None => fields.get_mut(at),
+            Some((block, name)) => fields.get_mut(block).and_then(|block| block.get_mut(name)),
+        };
+        let Some(data) = data.and_then(Value::as_object_mut) else { continue };
+        let weight = weight(data) + shown;
+        if weight > max {
+            return Err(RequestError::TooBig { max });
+        }
+        if let Some((key, _)) = ours.iter().find(|(key, _)| data.contains_key(*key)) {
+            losses.note(path(at, key), Why::KEY_TAKEN);
+        } else if weight + more > max {
+            losses.note(if data.is_empty() { "notification" } else { at }, Why::NO_ROOM);
+        } else {
+            for (key, value) in &ours {
+                let why = if *key == ID_KEY { Why::ID_IN_DATA } else { Why::APP_CONFIRMS };
+                losses.note(path("data", key), why);
+                data.insert((*key).to_owned(), Value::from(value.as_str()));
             }
         }
-        let weight: usize = ours.iter().map(|(key, value)| key.len() + value.len()).sum();
-        let obstacle = match () {
-            () if ours.iter().any(|(key, _)| self.data.contains_key(*key)) => Some(Why::KeyTaken),
-            () if weight > self.room => Some(Why::NoRoom),
-            () => None,
-        };
-        if wanted {
-            let confirmable = ours.iter().any(|(key, _)| *key == ACK_KEY);
-            let why = if confirmable { Why::AppConfirms } else { Why::NoReceipts };
-            losses.note("delivery_receipt_requested", obstacle.unwrap_or(why));
-        }
-        match obstacle {
-            None => self.data.extend(ours.into_iter().map(|(key, value)| (key.to_owned(), Value::String(value)))),
-            Some(why) => losses.note_in("data", ID_KEY, why),
-        }
     }
+    Ok(())
 }
 
 /// Whether FCM keeps a key of `data` for itself. Its documents of different years differ in what follows `google` and
@@ -75,24 +63,4 @@ pub fn is_reserved(key: &str) -> bool {
 #[must_use]
 pub(super) fn weight(map: &Map<String, Value>) -> usize {
     map.iter().map(|(key, value)| key.len() + value.as_str().map_or_else(|| value.to_string().len(), str::len)).sum()
-}
-
-fn texts(data: Map<String, Value>, losses: &mut Losses) -> Result<Map<String, Value>, RequestError> {
-    let mut texts = Map::with_capacity(data.len());
-    for (key, value) in data {
-        if is_reserved(&key) {
-            return Err(RequestError::ReservedKey);
-        }
-        let text = match value {
-            Value::String(text) => text,
-            Value::Null => {
-                losses.note_in("data", &key, Why::Null);
-                continue;
-            }
-            // A number's or a boolean's text is its JSON; that of lists and objects is compact.
-            other => other.to_string(),
-        };
-        texts.insert(key, Value::String(text));
-    }
-    Ok(texts)
 }

@@ -75,7 +75,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn target() -> Target {
-        Target::device("short-token").unwrap()
+        Target::named("token", "short-token").unwrap()
     }
 
     #[test]

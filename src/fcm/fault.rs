@@ -1,33 +1,12 @@
 //! What FCM says when it refuses: `google.rpc.Status` as JSON, with `google.firebase.fcm.v1.FcmError` in its details.
-//! Both sides of the wire use it.
 
-use super::document::Document;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
-/// In front of the name of a detail's type, which is what counts (`google.protobuf.Any`).
-const TYPE_PREFIX: &str = "type.googleapis.com/";
 const FCM_ERROR: &str = "google.firebase.fcm.v1.FcmError";
 const APNS_ERROR: &str = "google.firebase.fcm.v1.ApnsError";
 const BAD_REQUEST: &str = "google.rpc.BadRequest";
 const QUOTA_FAILURE: &str = "google.rpc.QuotaFailure";
 const ERROR_INFO: &str = "google.rpc.ErrorInfo";
-
-/// Words of `google.rpc.Code` that are none of FCM's. Servers that stand in for FCM repeat `error.status` where its code
-/// should be; that says no more than the HTTP status does.
-const CANONICAL: [&str; 12] = [
-    "CANCELLED",
-    "DEADLINE_EXCEEDED",
-    "NOT_FOUND",
-    "ALREADY_EXISTS",
-    "PERMISSION_DENIED",
-    "UNAUTHENTICATED",
-    "RESOURCE_EXHAUSTED",
-    "FAILED_PRECONDITION",
-    "ABORTED",
-    "OUT_OF_RANGE",
-    "UNIMPLEMENTED",
-    "DATA_LOSS",
-];
 
 /// Most details, and violations in one, that are looked at.
 const DETAILS_MAX: usize = 32;
@@ -35,10 +14,6 @@ const DETAILS_MAX: usize = 32;
 /// A refusal.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Fault {
-    /// `error.code`: the HTTP status once more.
-    pub http: u16,
-    /// `error.status`: the canonical word, for example `NOT_FOUND`.
-    pub status: String,
     /// `error.message`: for a person. May repeat a token.
     pub message: String,
     /// FCM's own code.
@@ -65,8 +40,6 @@ pub struct Violation {
 /// FCM's codes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum FcmCode {
-    /// FCM itself does not know.
-    UnspecifiedError,
     /// Something in the request is wrong.
     InvalidArgument,
     /// The token is dead.
@@ -81,67 +54,37 @@ pub enum FcmCode {
     Internal,
     /// The key for Apple's service, or for web push, is wrong.
     ThirdPartyAuthError,
-    /// Anything else.
+    /// Anything else, `UNSPECIFIED_ERROR` among it.
     Unknown,
 }
 
 impl FcmCode {
-    /// All of them.
-    pub const ALL: [Self; 9] = [
-        Self::UnspecifiedError,
-        Self::InvalidArgument,
-        Self::Unregistered,
-        Self::SenderIdMismatch,
-        Self::QuotaExceeded,
-        Self::Unavailable,
-        Self::Internal,
-        Self::ThirdPartyAuthError,
-        Self::Unknown,
-    ];
-
-    /// What `word` means; `None` if it is one of `google.rpc.Code` that FCM does not use.
+    /// What `word` means; `None` if it is one of `google.rpc.Code` that FCM does not use. Servers that stand in for FCM
+    /// repeat `error.status` where its code should be; that says no more than the HTTP status does.
     #[must_use]
     pub fn of(word: &str) -> Option<Self> {
-        let known = Self::ALL.into_iter().find(|code| code.as_str() == word);
-        known.or_else(|| (!CANONICAL.contains(&word)).then_some(Self::Unknown))
-    }
-
-    /// FCM's word for it.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::UnspecifiedError => "UNSPECIFIED_ERROR",
-            Self::InvalidArgument => "INVALID_ARGUMENT",
-            Self::Unregistered => "UNREGISTERED",
-            Self::SenderIdMismatch => "SENDER_ID_MISMATCH",
-            Self::QuotaExceeded => "QUOTA_EXCEEDED",
-            Self::Unavailable => "UNAVAILABLE",
-            Self::Internal => "INTERNAL",
-            Self::ThirdPartyAuthError => "THIRD_PARTY_AUTH_ERROR",
-            Self::Unknown => "UNKNOWN",
-        }
+        Some(match word {
+            "INVALID_ARGUMENT" => Self::InvalidArgument,
+            "UNREGISTERED" => Self::Unregistered,
+            "SENDER_ID_MISMATCH" => Self::SenderIdMismatch,
+            "QUOTA_EXCEEDED" => Self::QuotaExceeded,
+            "UNAVAILABLE" => Self::Unavailable,
+            "INTERNAL" => Self::Internal,
+            "THIRD_PARTY_AUTH_ERROR" => Self::ThirdPartyAuthError,
+            "CANCELLED" | "DEADLINE_EXCEEDED" | "NOT_FOUND" | "ALREADY_EXISTS" | "PERMISSION_DENIED" => return None,
+            "UNAUTHENTICATED" | "RESOURCE_EXHAUSTED" | "FAILED_PRECONDITION" | "ABORTED" => return None,
+            "OUT_OF_RANGE" | "UNIMPLEMENTED" | "DATA_LOSS" => return None,
+            _ => Self::Unknown,
+        })
     }
 }
 
 impl Fault {
-    /// Reads a body; `None` if it is not one of FCM's (HTML, cut short, or longer than any of them).
-    #[must_use]
-    pub fn parse(body: &[u8]) -> Option<Self> {
-        match Document::read(body, None) {
-            Document::Object(fields) => Self::of(&fields),
-            Document::Empty | Document::Other | Document::Broken | Document::Words => None,
-        }
-    }
-
     /// Takes it from a document; `None` if that does not speak of an error in Google's form.
-    pub(super) fn of(document: &Map<String, Value>) -> Option<Self> {
+    #[must_use]
+    pub fn of(document: &Map<String, Value>) -> Option<Self> {
         let error = document.get("error")?.as_object()?;
-        let mut fault = Self {
-            http: error.get("code").and_then(Value::as_u64).and_then(|code| u16::try_from(code).ok()).unwrap_or(0),
-            status: text(error.get("status")),
-            message: text(error.get("message")),
-            ..Self::default()
-        };
+        let mut fault = Self { message: text(error.get("message")), ..Self::default() };
         let details = || error.get("details").and_then(Value::as_array).into_iter().flatten().take(DETAILS_MAX);
         for detail in details() {
             fault.take(detail);
@@ -150,21 +93,6 @@ impl Fault {
         let untyped = || details().filter(|detail| detail.get("@type").is_none()).find_map(code);
         fault.code = fault.code.or_else(untyped);
         Some(fault)
-    }
-
-    /// The body as FCM writes it.
-    #[must_use]
-    pub fn to_json(&self) -> String {
-        let mut error = Map::new();
-        error.insert("code".to_owned(), Value::from(self.http));
-        error.insert("message".to_owned(), Value::from(self.message.as_str()));
-        error.insert("status".to_owned(), Value::from(self.status.as_str()));
-        let details = self.details();
-        if !details.is_empty() {
-            error.insert("details".to_owned(), Value::Array(details));
-        }
-        // Google's own bodies are indented by two and end their last line.
-        format!("{:#}\n", json!({ "error": error }))
     }
 
     fn take(&mut self, detail: &Value) {
@@ -186,39 +114,12 @@ impl Fault {
             _ => {}
         }
     }
-
-    fn details(&self) -> Vec<Value> {
-        let mut details = Vec::new();
-        if let Some(code) = self.code {
-            details.push(json!({ "@type": type_url(FCM_ERROR), "errorCode": code.as_str() }));
-        }
-        if let Some(reason) = &self.apns {
-            details.push(json!({ "@type": type_url(APNS_ERROR), "statusCode": self.http, "reason": reason }));
-        }
-        if let Some(reason) = &self.reason {
-            details.push(json!({ "@type": type_url(ERROR_INFO), "reason": reason, "domain": "googleapis.com" }));
-        }
-        if !self.violations.is_empty() {
-            let fields = self.violations.iter().map(|v| json!({ "field": v.field, "description": v.description }));
-            details.push(json!({ "@type": type_url(BAD_REQUEST), "fieldViolations": fields.collect::<Vec<_>>() }));
-        }
-        if !self.quotas.is_empty() {
-            let quotas = self.quotas.iter().map(|words| json!({ "description": words }));
-            details.push(json!({ "@type": type_url(QUOTA_FAILURE), "violations": quotas.collect::<Vec<_>>() }));
-        }
-        details
-    }
 }
 
 /// FCM's code in a detail, if there is one.
 fn code(detail: &Value) -> Option<FcmCode> {
     let word = |name: &str| detail.get(name).and_then(Value::as_str);
     word("errorCode").or_else(|| word("error_code")).and_then(FcmCode::of)
-}
-
-/// A type as it stands in `@type`.
-fn type_url(kind: &str) -> String {
-    format!("{TYPE_PREFIX}{kind}")
 }
 
 fn text(value: Option<&Value>) -> String {
@@ -228,21 +129,88 @@ fn text(value: Option<&Value>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fcm::document::Document;
     use crate::fcm::limits::ANSWER_MAX;
     use proptest::prelude::*;
+    use serde_json::json;
+
+    /// In front of the name of a detail's type, which is what counts (`google.protobuf.Any`).
+    const TYPE_PREFIX: &str = "type.googleapis.com/";
+
+    const WORDS: [&str; 9] = [
+        "UNSPECIFIED_ERROR",
+        "INVALID_ARGUMENT",
+        "UNREGISTERED",
+        "SENDER_ID_MISMATCH",
+        "QUOTA_EXCEEDED",
+        "UNAVAILABLE",
+        "INTERNAL",
+        "THIRD_PARTY_AUTH_ERROR",
+        "UNKNOWN",
+    ];
+
+    /// Reads a body.
+    fn parse(body: &[u8]) -> Option<Fault> {
+        if let Document::Object(fields) = Document::read(body, None) { Fault::of(&fields) } else { None }
+    }
+
+    fn word(code: FcmCode) -> &'static str {
+        WORDS.into_iter().find(|word| FcmCode::of(word) == Some(code)).unwrap()
+    }
+
+    impl Fault {
+        /// The body as FCM writes it.
+        fn to_json(&self) -> String {
+            let mut error = Map::new();
+            error.insert("code".to_owned(), Value::from(400));
+            error.insert("message".to_owned(), Value::from(self.message.as_str()));
+            error.insert("status".to_owned(), Value::from("X"));
+            let details = self.details();
+            if !details.is_empty() {
+                error.insert("details".to_owned(), Value::Array(details));
+            }
+            // Google's own bodies are indented by two and end their last line.
+            format!("{:#}\n", json!({ "error": error }))
+        }
+
+        fn details(&self) -> Vec<Value> {
+            let mut details = Vec::new();
+            if let Some(code) = self.code {
+                details.push(json!({ "@type": type_url(FCM_ERROR), "errorCode": word(code) }));
+            }
+            if let Some(reason) = &self.apns {
+                details.push(json!({ "@type": type_url(APNS_ERROR), "statusCode": 400, "reason": reason }));
+            }
+            if let Some(reason) = &self.reason {
+                details.push(json!({ "@type": type_url(ERROR_INFO), "reason": reason, "domain": "googleapis.com" }));
+            }
+            if !self.violations.is_empty() {
+                let fields = self.violations.iter().map(|v| json!({ "field": v.field, "description": v.description }));
+                details.push(json!({ "@type": type_url(BAD_REQUEST), "fieldViolations": fields.collect::<Vec<_>>() }));
+            }
+            if !self.quotas.is_empty() {
+                let quotas = self.quotas.iter().map(|words| json!({ "description": words }));
+                details.push(json!({ "@type": type_url(QUOTA_FAILURE), "violations": quotas.collect::<Vec<_>>() }));
+            }
+            details
+        }
+    }
+
+    /// A type as it stands in `@type`.
+    fn type_url(kind: &str) -> String {
+        format!("{TYPE_PREFIX}{kind}")
+    }
 
     fn fault() -> impl Strategy<Value = Fault> {
         let violation = (".{0,9}", ".{0,9}").prop_map(|(field, description)| Violation { field, description });
         (
-            (any::<u16>(), ".{0,9}", ".{0,9}", prop::option::of(prop::sample::select(FcmCode::ALL.to_vec()))),
+            (".{0,9}", prop::option::of(prop::sample::select(WORDS.map(|word| FcmCode::of(word).unwrap()).to_vec()))),
             prop::collection::vec(violation, 0..3),
             prop::collection::vec(".{0,9}", 0..3),
             prop::option::of(".{0,9}"),
             prop::option::of(".{0,9}"),
         )
-            .prop_map(|((http, status, message, code), violations, quotas, reason, apns)| Fault {
-                http,
-                status,
+            .prop_map(|((message, code), violations, quotas, reason, apns)| Fault {
                 message,
                 code,
                 violations,
@@ -255,25 +223,24 @@ mod tests {
     proptest! {
         #[test]
         fn a_fault_survives_its_json(fault in fault()) {
-            prop_assert_eq!(Fault::parse(fault.to_json().as_bytes()), Some(fault));
+            prop_assert_eq!(parse(fault.to_json().as_bytes()), Some(fault));
         }
 
         #[test]
         fn no_bytes_break_the_parser(bytes: Vec<u8>) {
-            let _ = Fault::parse(&bytes);
+            let _ = parse(&bytes);
         }
     }
 
     #[test]
     fn a_body_cut_short_at_any_byte_is_none() {
-        let fault =
-            Fault { http: 404, status: "NOT_FOUND".to_owned(), code: Some(FcmCode::Unregistered), ..Fault::default() };
+        let fault = Fault { code: Some(FcmCode::Unregistered), ..Fault::default() };
         let json = fault.to_json();
         let whole = json.trim_end().len();
         for end in 0..whole {
-            assert_eq!(Fault::parse(&json.as_bytes()[..end]), None, "{end}");
+            assert_eq!(parse(&json.as_bytes()[..end]), None, "{end}");
         }
-        assert!(Fault::parse(&json.as_bytes()[..whole]).is_some());
+        assert!(parse(&json.as_bytes()[..whole]).is_some());
     }
 
     #[test]
@@ -290,16 +257,15 @@ mod tests {
             let mut turned = details.to_vec();
             turned.rotate_left(turn);
             let body = json!({"error": {"code": 404, "details": turned}, "more": [1]}).to_string();
-            let fault = Fault::parse(body.as_bytes()).unwrap();
+            let fault = parse(body.as_bytes()).unwrap();
             assert_eq!((fault.code, fault.reason.as_deref()), (Some(FcmCode::Unregistered), Some("R")), "{turn}");
-            assert_eq!((fault.violations.len(), fault.http), (1, 404));
+            assert_eq!(fault.violations.len(), 1);
         }
     }
 
     #[test]
     fn a_code_is_found_under_any_name_of_its_detail() {
-        let code =
-            |details: Value| Fault::parse(json!({"error": {"details": details}}).to_string().as_bytes()).unwrap().code;
+        let code = |details: Value| parse(json!({"error": {"details": details}}).to_string().as_bytes()).unwrap().code;
         let dead = Some(FcmCode::Unregistered);
         for (details, expected) in [
             (json!([{"@type": type_url(FCM_ERROR), "error_code": "UNREGISTERED"}]), dead),
@@ -327,21 +293,21 @@ mod tests {
             let mut bytes = body.into_bytes();
             let at = bytes.iter().position(|byte| *byte == b'?').unwrap();
             bytes[at] = 0xe9;
-            assert_eq!(Fault::parse(&bytes).unwrap().code, Some(FcmCode::Unregistered));
+            assert_eq!(parse(&bytes).unwrap().code, Some(FcmCode::Unregistered));
         }
-        assert_eq!(Fault::parse(format!("[{whole},{whole}]").as_bytes()), None);
+        assert_eq!(parse(format!("[{whole},{whole}]").as_bytes()), None);
     }
 
     #[test]
     fn what_is_no_fault_of_fcm_is_none() {
         for body in ["", "null", "[]", "{}", r#"{"error":"invalid_grant"}"#, "<!DOCTYPE html>", "{\"name\":\"x\"}"] {
-            assert_eq!(Fault::parse(body.as_bytes()), None, "{body}");
+            assert_eq!(parse(body.as_bytes()), None, "{body}");
         }
         let deep = "[".repeat(ANSWER_MAX);
-        assert_eq!(Fault::parse(deep.as_bytes()), None);
+        assert_eq!(parse(deep.as_bytes()), None);
         let huge = format!("{{\"error\":{{\"message\":\"{}\"}}}}", "x".repeat(ANSWER_MAX));
-        assert_eq!(Fault::parse(huge.as_bytes()), None);
+        assert_eq!(parse(huge.as_bytes()), None);
         let odd = br#"{"error":{"code":"404","status":7,"details":[1,{"@type":4},{"@type":"x"},null]}}"#;
-        assert_eq!(Fault::parse(odd), Some(Fault::default()));
+        assert_eq!(parse(odd), Some(Fault::default()));
     }
 }

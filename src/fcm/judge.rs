@@ -15,8 +15,8 @@ use super::fault::{Fault, FcmCode, Violation};
 use super::retry_after;
 use super::target::{Kind, Target};
 use super::verdict::{
-    Access, Ambiguous, Answer, Asked, Cause, Code, Outcome, Refused, Share, Then, TokenAction, Tries, Unprocessed,
-    Verdict,
+    Access, Ambiguous, Answer, Asked, Cause, Outcome, Refused, Share, Then, TokenAction, Tries, Unprocessed, Verdict,
+    code,
 };
 use serde_json::{Map, Value};
 use std::time::Duration;
@@ -38,14 +38,14 @@ pub fn judge(outcome: &Outcome<'_>, asked: &Asked<'_>) -> Verdict {
                 Unprocessed::RefusedStream => "the connection had no room for the message",
                 Unprocessed::BeyondGoaway => "the connection was ended before the message was looked at",
             };
-            Verdict::Refused(Refused::new(Then::Elsewhere, Code::ConnectionDraining, detail))
+            Verdict::Refused(Refused::new(Then::Elsewhere, code::CONNECTION_DRAINING, detail))
         }
         Outcome::Ambiguous(why) => {
             let detail = match why {
                 Ambiguous::Timeout => "no answer in time",
                 Ambiguous::Reset => "the connection broke before the answer",
             };
-            Verdict::Refused(Refused::new(Then::Undecided, Code::ServiceUnavailable, detail).possibly_arrived())
+            Verdict::Refused(Refused::new(Then::Undecided, code::SERVICE_UNAVAILABLE, detail).possibly_arrived())
         }
     }
 }
@@ -84,12 +84,12 @@ fn mentions_error(body: &[u8]) -> bool {
 /// The status says that the message was taken, and the document that it was not. Neither is believed: not the document,
 /// which could cost a token, and not the status, which could lose the message.
 fn contradictory(detail: String) -> Refused {
-    Refused::new(Then::Undecided, Code::InternalServerError, detail).possibly_arrived()
+    Refused::new(Then::Undecided, code::INTERNAL_SERVER_ERROR, detail).possibly_arrived()
 }
 
 /// A page with status 200, from something in between, took no message; but who knows what stands behind it.
 fn another_server(detail: String) -> Refused {
-    Refused::new(Then::Hold(Cause::NotFcm), Code::AuthenticationFailed, detail).possibly_arrived()
+    Refused::new(Then::Hold(Cause::NotFcm), code::AUTHENTICATION_FAILED, detail).possibly_arrived()
 }
 
 fn refused(answer: &Answer<'_>, asked: &Asked<'_>) -> Refused {
@@ -101,19 +101,20 @@ fn refused(answer: &Answer<'_>, asked: &Asked<'_>) -> Refused {
         detail.unwrap_or_else(|| detail::of_body(answer.status, answer.content_type, answer.body, asked.target));
     let fault = fault.unwrap_or_default();
     let wait = answer.retry_after.and_then(|header| retry_after::parse(header, asked.now_unix_s));
-    match (answer.status, code_at(answer.status, &fault)) {
-        (503, _) | (400..500, Some(FcmCode::Unavailable)) => unavailable(wait, detail),
-        (500.., _) | (400..500, Some(FcmCode::Internal)) => {
-            again(wait, FAULT_WAIT, Share::Recipient, Code::InternalServerError, detail).possibly_arrived()
-        }
-        (429, _) | (400..500, Some(FcmCode::QuotaExceeded)) => quota(&fault, wait, asked.target.kind(), detail),
-        (400..500, Some(code)) => of_code(code, &fault, asked, detail),
-        (400 | 403 | 404, None) if unread => unknown(detail),
-        (401, None) if unread && asked.access == Access::Refreshed => unknown(detail),
-        (400..500, None) => without_code(answer.status, &fault, asked, detail),
+    let refused = match (answer.status, code_at(answer.status, &fault)) {
+        (503, _) | (400..500, Some(FcmCode::Unavailable)) => again(wait, FAULT_WAIT, code::SERVICE_UNAVAILABLE),
+        (500.., _) | (400..500, Some(FcmCode::Internal)) => again(wait, FAULT_WAIT, code::INTERNAL_SERVER_ERROR),
+        (429, _) | (400..500, Some(FcmCode::QuotaExceeded)) => quota(&fault, wait, asked.target.kind()),
+        (400..500, Some(code)) => of_code(code, &fault, asked),
+        (400 | 403 | 404, None) if unread => unknown(),
+        (401, None) if unread && asked.access == Access::Refreshed => unknown(),
+        (400..500, None) => without_code(answer.status, &fault, asked),
         // 1xx and 3xx: FCM has none, so this is another server.
-        _ => Refused::new(Then::Hold(Cause::NotFcm), Code::AuthenticationFailed, detail),
-    }
+        _ => hold(Cause::NotFcm),
+    };
+    let is_vague = answer.status == 400 && fault.code.is_none() && fault.violations.is_empty();
+    let doubt = if is_vague && refused.then == Then::Never { " (perhaps the message is too big)" } else { "" };
+    Refused { detail: detail.chars().chain(doubt.chars()).take(detail::DETAIL_MAX).collect(), ..refused }
 }
 
 /// FCM's code, where it may say it. A 401 is about the access token whatever else it says, unless it is about another
@@ -141,94 +142,85 @@ fn words(fault: &Fault, target: &Target) -> Option<String> {
 }
 
 /// A 4xx in FCM's own words.
-fn of_code(code: FcmCode, fault: &Fault, asked: &Asked<'_>, detail: String) -> Refused {
+fn of_code(code: FcmCode, fault: &Fault, asked: &Asked<'_>) -> Refused {
     match code {
         FcmCode::Unregistered if asked.target.kind().is_device() => {
-            Refused::new(Then::Never, Code::DeviceUnregistered, detail).token(TokenAction::Remove)
+            new(Then::Never, code::DEVICE_UNREGISTERED).token(TokenAction::Remove)
         }
-        FcmCode::Unregistered => Refused::new(Then::Never, Code::DeviceUnregistered, detail),
+        FcmCode::Unregistered => new(Then::Never, code::DEVICE_UNREGISTERED),
         FcmCode::SenderIdMismatch => {
-            Refused::new(Then::NeverTellOperator, Code::SenderIdMismatch, detail).token(TokenAction::Quarantine)
+            new(Then::NeverTellOperator, code::SENDER_ID_MISMATCH).token(TokenAction::Quarantine)
         }
-        FcmCode::ThirdPartyAuthError => Refused::new(Then::NeverTellOperator, Code::InvalidApnsCredential, detail),
-        FcmCode::InvalidArgument if blames_token(fault, asked.target) => {
-            Refused::new(Then::Never, Code::BadRegistration, detail).token(TokenAction::Remove)
-        }
-        FcmCode::InvalidArgument => Refused::new(Then::Never, Code::InvalidJson, detail),
-        FcmCode::QuotaExceeded
-        | FcmCode::Unavailable
-        | FcmCode::Internal
-        | FcmCode::UnspecifiedError
-        | FcmCode::Unknown => unknown(detail),
+        FcmCode::ThirdPartyAuthError => new(Then::NeverTellOperator, code::INVALID_APNS_CREDENTIAL),
+        FcmCode::InvalidArgument => wrong_argument(fault, asked),
+        FcmCode::QuotaExceeded | FcmCode::Unavailable | FcmCode::Internal | FcmCode::Unknown => unknown(),
     }
 }
 
-/// Nobody has a word for it, or nobody could read it.
-fn unknown(detail: String) -> Refused {
-    let then = Then::Backoff { first: FAULT_WAIT, whose: Share::Recipient, tries: Tries::Few };
-    Refused::new(then, Code::InternalServerError, detail)
-}
-
 /// A 4xx without a word of FCM: its front speaks, or another server.
-fn without_code(status: u16, fault: &Fault, asked: &Asked<'_>, detail: String) -> Refused {
-    let hold = |cause| Refused::new(Then::Hold(cause), Code::AuthenticationFailed, String::new());
-    let refused = match status {
-        400 if blames_token(fault, asked.target) => {
-            Refused::new(Then::Never, Code::BadRegistration, String::new()).token(TokenAction::Remove)
-        }
-        400 if fault.violations.is_empty() => {
-            let detail = format!("{detail} (perhaps the message is too big)");
-            return Refused::new(
-                Then::Never,
-                Code::InvalidJson,
-                detail.chars().take(detail::DETAIL_MAX).collect::<String>(),
-            );
-        }
-        401 if asked.access == Access::Cached => Refused::new(Then::Refresh, Code::AuthenticationFailed, String::new()),
+fn without_code(status: u16, fault: &Fault, asked: &Asked<'_>) -> Refused {
+    match status {
+        400 => wrong_argument(fault, asked),
+        401 if asked.access == Access::Cached => new(Then::Refresh, code::AUTHENTICATION_FAILED),
         401 => hold(Cause::Unauthenticated),
         403 if fault.reason.as_deref() == Some("SERVICE_DISABLED") => hold(Cause::ApiDisabled),
         403 => hold(Cause::PermissionDenied),
         404 => hold(Cause::UnknownProject),
-        _ => Refused::new(Then::Never, Code::InvalidJson, String::new()),
-    };
-    Refused { detail, ..refused }
+        413 => new(Then::Never, code::TOO_BIG),
+        _ => new(Then::Never, code::INVALID_JSON),
+    }
 }
 
-/// Whether the token is what is wrong: no other field is, or FCM says so in so many words.
-fn blames_token(fault: &Fault, target: &Target) -> bool {
-    const WORDS: &str = "not a valid FCM registration token";
-    // What is quoted is out of the message, and its sender may write what he likes.
-    let says = |text: &str| text.split(['"', '\'']).next().is_some_and(|own| own.contains(WORDS));
-    let on_token = |one: &&Violation| matches!(&*one.field, "message.token" | "message.fid" | "fid");
-    let blamed = fault.violations.iter().filter(on_token);
-    let alone = !fault.violations.is_empty() && blamed.clone().count() == fault.violations.len();
-    let said = says(&fault.message) || blamed.into_iter().any(|one| says(&one.description));
-    target.kind().is_device() && (alone || said)
-}
-
-fn unavailable(wait: Option<Duration>, detail: String) -> Refused {
-    again(wait, FAULT_WAIT, Share::Recipient, Code::ServiceUnavailable, detail).possibly_arrived()
+/// The token is given up if it is what is wrong: it is named as a field, and no other one is. The words "not a valid FCM
+/// registration token" are no proof: FCM says them of messages to living Apple devices whose `apns` block it refuses.
+fn wrong_argument(fault: &Fault, asked: &Asked<'_>) -> Refused {
+    let on_token = |one: &Violation| matches!(&*one.field, "message.token" | "message.fid" | "fid");
+    let blames_token = !fault.violations.is_empty() && fault.violations.iter().all(on_token);
+    if blames_token && asked.target.kind().is_device() {
+        new(Then::Never, code::BAD_REGISTRATION).token(TokenAction::Remove)
+    } else {
+        new(Then::Never, code::INVALID_JSON)
+    }
 }
 
 /// Which quota it is, FCM says in words only; without them it is the one of the target.
-fn quota(fault: &Fault, wait: Option<Duration>, kind: Kind, detail: String) -> Refused {
+fn quota(fault: &Fault, wait: Option<Duration>, kind: Kind) -> Refused {
     let words = fault.quotas.iter().chain([&fault.message]).map(|text| text.to_ascii_lowercase()).collect::<String>();
     let (whose, code) = match kind {
-        _ if words.contains("device") => (Share::Recipient, Code::DeviceMessageRateExceeded),
-        _ if words.contains("topic") => (Share::Recipient, Code::TopicsMessageRateExceeded),
-        _ if words.contains("project") || words.contains("per minute") => (Share::Project, Code::QuotaExceeded),
-        Kind::Topic | Kind::Condition => (Share::Recipient, Code::TopicsMessageRateExceeded),
-        Kind::Token | Kind::Fid => (Share::Recipient, Code::QuotaExceeded),
+        _ if words.contains("device") => (Share::Recipient, code::DEVICE_MESSAGE_RATE_EXCEEDED),
+        _ if words.contains("topic") => (Share::Recipient, code::TOPICS_MESSAGE_RATE_EXCEEDED),
+        _ if words.contains("project") || words.contains("per minute") => (Share::Project, code::QUOTA_EXCEEDED),
+        Kind::Topic | Kind::Condition => (Share::Recipient, code::TOPICS_MESSAGE_RATE_EXCEEDED),
+        Kind::Token | Kind::Fid => (Share::Recipient, code::QUOTA_EXCEEDED),
     };
-    again(wait, QUOTA_WAIT, whose, code, detail)
+    new(later(wait, QUOTA_WAIT, whose), code)
 }
 
-fn again(wait: Option<Duration>, first: Duration, whose: Share, code: Code, detail: String) -> Refused {
-    let then = match wait {
+/// A fault of FCM; some messages were seen on devices all the same.
+fn again(wait: Option<Duration>, first: Duration, code: &'static str) -> Refused {
+    new(later(wait, first, Share::Recipient), code).possibly_arrived()
+}
+
+fn later(wait: Option<Duration>, first: Duration, whose: Share) -> Then {
+    match wait {
         Some(wait) => Then::After { wait, whose },
         None => Then::Backoff { first, whose, tries: Tries::UntilExpiry },
-    };
-    Refused::new(then, code, detail)
+    }
+}
+
+/// Nobody has a word for it, or nobody could read it.
+fn unknown() -> Refused {
+    let then = Then::Backoff { first: FAULT_WAIT, whose: Share::Recipient, tries: Tries::Few };
+    new(then, code::INTERNAL_SERVER_ERROR)
+}
+
+fn hold(cause: Cause) -> Refused {
+    new(Then::Hold(cause), code::AUTHENTICATION_FAILED)
+}
+
+/// The detail is still to come.
+fn new(then: Then, code: &'static str) -> Refused {
+    Refused::new(then, code, String::new())
 }
 
 #[cfg(test)]

@@ -5,13 +5,12 @@ use std::fmt;
 
 /// Most losses that are named for one message; an application can put any number of unknown fields into one.
 pub const LOSSES_MAX: usize = 32;
-/// Most characters of an unknown field's name.
-const FIELD_MAX: usize = 64;
 
 /// A field, and why it does not arrive as it was meant.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Loss {
-    /// The field, by its name in CCS; below `notification` or `data` with that in front.
+    /// The field, as its sender calls it, with the names of the objects around it in front; or the key of `data` by which
+    /// it travels.
     pub field: Cow<'static, str>,
     /// Why.
     pub why: Why,
@@ -19,88 +18,66 @@ pub struct Loss {
 
 /// Why a field does not arrive as it was meant. A bounded set, fit for a label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Why {
+pub struct Why {
+    dropped: bool,
+    words: &'static str,
+}
+
+impl Why {
     /// v1 has no ids of the sender.
-    IdInData,
+    pub const ID_IN_DATA: Self = Self::of(false, "the message's id: v1 has no other place for it");
     /// The application uses the key that the id would travel under.
-    KeyTaken,
+    pub const KEY_TAKEN: Self =
+        Self::of(true, "the application's own: the message's id and its confirmation do not travel");
     /// The id would make the message too big.
-    NoRoom,
+    pub const NO_ROOM: Self = Self::of(true, "too big: there is no room for the message's id and its confirmation");
     /// v1 has no receipts; the app has to confirm.
-    AppConfirms,
+    pub const APP_CONFIRMS: Self =
+        Self::of(false, "v1 has no delivery receipts: the app has to confirm `data.mid` there");
     /// v1 has no receipts, and there is no address for the app to confirm to.
-    NoReceipts,
+    pub const NO_RECEIPTS: Self =
+        Self::of(false, "v1 has no delivery receipts, and no address for the app to confirm to");
     /// Ignored by Google since 2016.
-    Ignored,
+    pub const IGNORED: Self = Self::of(true, "ignored since 2016; the nearest is normal priority");
     /// Means something on Android only.
-    AndroidOnly,
+    pub const ANDROID_ONLY: Self = Self::of(false, "has a meaning on Android only");
     /// Means something on Apple's devices only.
-    AppleOnly,
+    pub const APPLE_ONLY: Self = Self::of(false, "has a meaning on Apple's devices only");
     /// On Apple's devices it replaces what is shown already, not only what waits.
-    AppleReplacesShown,
+    pub const APPLE_REPLACES_SHOWN: Self = Self::of(false, "on Apple's devices it also replaces what is already shown");
+    /// To Apple's devices a message that shows nothing goes as FCM decides, unless it is a background push.
+    pub const NOT_TO_APPLE: Self =
+        Self::of(false, "not for Apple's devices: nothing is shown, and no `content_available`");
+    /// A message that shows nothing has one priority on Apple's devices.
+    pub const SILENT_PRIORITY: Self = Self::of(true, "to Apple's devices a message that shows nothing has priority 5");
+    /// Changes what is shown, and nothing is.
+    pub const NOTHING_SHOWN: Self = Self::of(true, "has a meaning only for what Apple's devices show: nothing");
     /// v1 checks the request, and not whether the token lives.
-    ValidatesOnly,
+    pub const VALIDATES_ONLY: Self =
+        Self::of(true, "v1 only validates the request; that says nothing about the device");
     /// `android_v2` has no priorities: its kind of message implies one.
-    ImpliedByKind,
+    pub const IMPLIED_BY_KIND: Self = Self::of(true, "`android_v2` has no such field: the kind of message implies it");
     /// A message that runs in the background shows nothing.
-    ShowsNothing,
+    pub const SHOWS_NOTHING: Self = Self::of(true, "`android_v2.background_sync` shows nothing on Android");
     /// `data` holds text only, null is none.
-    Null,
+    pub const NULL: Self = Self::of(true, "null is no text, and `data` holds nothing but text");
     /// Nobody knows the field; v1 would refuse the whole message for it.
-    Unknown,
-}
+    pub const UNKNOWN: Self = Self::of(true, "unknown in v1, which refuses messages with fields that it does not know");
 
-impl Why {
-    /// For a person.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::IdInData => "v1 has no message ids of the sender: it travels as `data.mid`",
-            Self::KeyTaken => {
-                "the key is used by the application's own `data`, so the id and its confirmation do not travel"
-            }
-            Self::NoRoom => "the message is so big that there is no room for the id and its confirmation",
-            Self::AppConfirms => "v1 has no delivery receipts: the app has to confirm `data.mid` to `data.ack`",
-            Self::NoReceipts => "v1 has no delivery receipts, and no address is set for the app to confirm to",
-            Self::Ignored => "ignored since 2016; the nearest is normal priority",
-            Self::AndroidOnly => "has a meaning on Android only",
-            Self::AppleOnly => "has a meaning on Apple's devices only",
-            Self::AppleReplacesShown => "on Apple's devices it also replaces what is already shown",
-            Self::ValidatesOnly => "v1 only validates the request; that says nothing about the device",
-            Self::ImpliedByKind => "`android_v2` has no such field: the kind of message implies it",
-            Self::ShowsNothing => "`android_v2.background_sync` shows nothing on Android",
-            Self::Null => "null is no text, and `data` holds nothing but text",
-            Self::Unknown => "unknown in v1, which refuses messages with fields that it does not know",
-        }
+    const fn of(dropped: bool, words: &'static str) -> Self {
+        Self { dropped, words }
     }
-}
 
-impl Why {
     /// Whether something of the message does not travel at all. The others say what it means over there.
     #[must_use]
     pub const fn is_dropped(self) -> bool {
-        match self {
-            Self::KeyTaken
-            | Self::NoRoom
-            | Self::Ignored
-            | Self::ValidatesOnly
-            | Self::ImpliedByKind
-            | Self::ShowsNothing
-            | Self::Null
-            | Self::Unknown => true,
-            Self::IdInData
-            | Self::AppConfirms
-            | Self::NoReceipts
-            | Self::AndroidOnly
-            | Self::AppleOnly
-            | Self::AppleReplacesShown => false,
-        }
+        self.dropped
     }
 }
 
 impl fmt::Display for Why {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
+        f.write_str(self.words)
     }
 }
 
@@ -112,27 +89,39 @@ impl fmt::Display for Loss {
 
 /// Collects losses; a field is named once, for the first reason.
 #[derive(Debug, Default)]
-pub(super) struct Losses(Vec<Loss>);
+pub(super) struct Losses {
+    list: Vec<Loss>,
+    /// Fields of the message, and what the sender calls them.
+    names: Vec<(Cow<'static, str>, Cow<'static, str>)>,
+}
 
 impl Losses {
-    pub(super) fn note(&mut self, field: &'static str, why: Why) {
-        self.push(Cow::Borrowed(field), why);
+    /// Of a sender with words of his own.
+    pub(super) fn of(words: &[(&'static str, &'static str)]) -> Self {
+        let names = words.iter().map(|(field, name)| (Cow::Borrowed(*field), Cow::Borrowed(*name))).collect();
+        Self { names, list: Vec::new() }
     }
 
-    /// A field whose name the application chose.
-    pub(super) fn note_in(&mut self, parent: &str, field: &str, why: Why) {
-        let shown: String = field.chars().filter(|c| !c.is_control()).take(FIELD_MAX).collect();
-        let dot = if parent.is_empty() { "" } else { "." };
-        self.push(Cow::Owned(format!("{parent}{dot}{shown}")), why);
+    /// The sender calls a field of the message by another name, which the application chose.
+    pub(super) fn called(&mut self, field: &'static str, name: &str) {
+        self.names.push((Cow::Borrowed(field), Cow::Owned(name.to_owned())));
+    }
+
+    /// Whether the sender has words of his own.
+    pub(super) fn has_words(&self) -> bool {
+        self.names.iter().any(|(_, name)| matches!(name, Cow::Borrowed(_)))
+    }
+
+    pub(super) fn note(&mut self, field: impl Into<Cow<'static, str>>, why: Why) {
+        let field = field.into();
+        let name = self.names.iter().rev().find(|(known, _)| *known == field);
+        let field = name.map_or(field, |(_, name)| name.clone());
+        if self.list.len() < LOSSES_MAX && self.list.iter().all(|loss| loss.field != field) {
+            self.list.push(Loss { field, why });
+        }
     }
 
     pub(super) fn into_vec(self) -> Vec<Loss> {
-        self.0
-    }
-
-    fn push(&mut self, field: Cow<'static, str>, why: Why) {
-        if self.0.len() < LOSSES_MAX && self.0.iter().all(|loss| loss.field != field) {
-            self.0.push(Loss { field, why });
-        }
+        self.list
     }
 }

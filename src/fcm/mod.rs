@@ -3,8 +3,8 @@
 //!
 //! ```text
 //!   CCS downstream JSON ──legacy──▶ ┌─────────┐  request   ┌──────────────────┐
-//!                                   │ Message │ ─────────▶ │ Request          │ body, and what was lost on the way
-//!   a push of a BAL ──────────────▶ └─────────┘            └──────────────────┘
+//!   (or a request of v1)            │ Message │ ─────────▶ │ Request          │ body, and what was lost on the way
+//!   a push of a BAL ──────────────▶ └─────────┘   table    └──────────────────┘
 //!                                   ┌─────────┐   judge    ┌──────────────────┐
 //!   status, headers, body ────────▶ │ Outcome │ ─────────▶ │ Verdict          │ sent; or what to do, and with the token
 //!                                   └─────────┘            └──────────────────┘
@@ -15,8 +15,6 @@
 //! and no detail holds a token or a value out of a message. The transport uses all of it, the simulator only the words
 //! of the wire: [`target`], [`fault`], [`limits`].
 
-mod android;
-mod apns;
 pub mod breaker;
 mod bucket;
 pub mod budget;
@@ -28,12 +26,10 @@ pub mod judge;
 pub mod legacy;
 pub mod limits;
 pub mod loss;
-mod merge;
 pub mod message;
-mod notification;
+mod platform;
 pub mod request;
 mod retry_after;
-mod spelling;
+mod table;
 pub mod target;
 pub mod verdict;
-mod webpush;

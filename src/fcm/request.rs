@@ -2,18 +2,18 @@
 
 pub use super::data::{ACK_KEY, ID_KEY, is_reserved};
 
-use super::data::Load;
-use super::limits::TTL_MAX;
+use super::data;
+use super::limits::{PAYLOAD_MAX, TOPIC_PAYLOAD_MAX};
 use super::loss::{Loss, Losses, Why};
 use super::message::Message;
-use super::notification::Parts;
+use super::platform;
+use super::table::{self, CCS, COMMON};
 use super::target::TargetError;
-use super::{android, apns, merge, spelling, webpush};
 use serde_json::{Map, Value};
 use std::fmt;
 
-/// Blocks that a sender may hand through. Others would only get the whole message refused.
-const HANDED_THROUGH: [&str; 5] = [android::V1, android::V2, apns::BLOCK, webpush::BLOCK, "fcm_options"];
+/// Blocks of v1 that a sender may hand through.
+const HANDED_THROUGH: [&str; 5] = ["android", "android_v2", "apns", "webpush", "fcm_options"];
 
 /// A request, ready to be posted.
 #[derive(Clone, PartialEq, Eq)]
@@ -38,14 +38,19 @@ impl fmt::Debug for Request {
 }
 
 /// Why a message cannot be sent at all; its sender is at fault. Never quotes it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RequestError {
     /// The target is none.
     #[error(transparent)]
     Target(#[from] TargetError),
-    /// A field has the wrong type.
-    #[error("field `{0}` is of the wrong type")]
-    Type(&'static str),
+    /// A field holds what FCM does not take there.
+    #[error("`{path}` is not {wants}")]
+    Field {
+        /// Where it stands.
+        path: String,
+        /// What it would have to be.
+        wants: String,
+    },
     /// `data` has a key that FCM keeps for itself.
     #[error("a key of `data` belongs to the push service (from, message_type, notification, google..., gcm...)")]
     ReservedKey,
@@ -55,16 +60,21 @@ pub enum RequestError {
         /// The limit for this kind of target.
         max: usize,
     },
-    /// The time to live is out of range.
-    #[error("the time to live is over {TTL_MAX} seconds")]
-    Ttl,
 }
 
 impl RequestError {
-    /// The code that CCS would have answered with.
+    pub(super) fn field(path: &str, wants: &str) -> Self {
+        Self::Field { path: path.to_owned(), wants: wants.to_owned() }
+    }
+
+    /// The code for its sender.
     #[must_use]
-    pub const fn code(self) -> &'static str {
-        "INVALID_JSON"
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Target(_) | Self::Field { .. } => "INVALID_JSON",
+            Self::ReservedKey => "RESERVED_KEY",
+            Self::TooBig { .. } => "TOO_BIG",
+        }
     }
 }
 
@@ -72,98 +82,64 @@ impl RequestError {
 ///
 /// # Errors
 /// When FCM would refuse it for certain.
-pub fn translate(mut message: Message, now_unix_s: u64) -> Result<Request, RequestError> {
-    if message.ttl_s.is_some_and(|seconds| seconds > TTL_MAX) {
-        return Err(RequestError::Ttl);
+pub fn translate(message: Message, now_unix_s: u64) -> Result<Request, RequestError> {
+    let Message { target, id, receipt, ack, fields, words } = message;
+    let mut losses = Losses::of(words);
+    let mut ccs = CCS.object(fields, "", &mut losses)?;
+    if let Some(seconds) = ccs.get("time_to_live").and_then(Value::as_u64) {
+        // Apple's 0 means the same: try once, keep nothing.
+        let expires_at = if seconds == 0 { 0 } else { now_unix_s.saturating_add(seconds) };
+        ccs.insert("expires_at".to_owned(), Value::from(expires_at));
     }
-    let mut losses = Losses::default();
-    message.extra = handed_through(std::mem::take(&mut message.extra), &mut losses)?;
-    let data = std::mem::take(&mut message.data);
-    let mut load = Load::of(message.target.kind(), data, message.notification.as_ref(), &mut losses)?;
-    load.add_id(message.id.take(), message.receipt.clone(), &mut losses);
-    let parts = match &message.notification {
-        Some(notification) => Parts::of(notification, &mut losses)?,
-        None => Parts::default(),
-    };
-    if message.options.delay_while_idle {
-        losses.note("delay_while_idle", Why::Ignored);
-    }
-    if message.options.dry_run {
-        losses.note("dry_run", Why::ValidatesOnly);
-    }
-    let validate_only = message.options.dry_run;
-    let fields = fields(message, load.data, &parts, now_unix_s, &mut losses);
+    let notification = object(&mut ccs, "notification");
+    let max = if target.kind().is_device() { PAYLOAD_MAX } else { TOPIC_PAYLOAD_MAX };
+    data::complete(&mut ccs, (id, receipt, ack), (data::weight(&notification), max), &mut losses)?;
+    let validate_only = remark(&ccs, &mut losses);
+    let shown = platform::notification(notification, &mut losses);
+    let mut blocks: Map<_, _> =
+        HANDED_THROUGH.into_iter().filter_map(|name| Some((name.to_owned(), ccs.shift_remove(name)?))).collect();
+    let theirs = object(&mut blocks, "apns");
+    let (android, block) = platform::android(&ccs, &shown, &blocks, &mut losses)?;
+    let mut v1 = Map::from_iter([
+        (target.kind().field().to_owned(), Value::from(target.reveal())),
+        ("data".to_owned(), Value::Object(object(&mut ccs, "data"))),
+        ("notification".to_owned(), Value::Object(table::taken(COMMON, &shown, "notification", &shown, &mut losses)?)),
+        (android.to_owned(), Value::Object(block)),
+        ("webpush".to_owned(), Value::Object(table::taken(table::WEBPUSH, &ccs, "", &shown, &mut losses)?)),
+        ("apns".to_owned(), Value::Object(platform::apple(&ccs, &shown, theirs, &mut losses)?)),
+    ]);
+    v1.retain(|_, block| block.as_object().is_none_or(|block| !block.is_empty()));
+    platform::lay_over(&mut v1, blocks);
     // Not by `json!`, which would copy them all.
     let body = Map::from_iter([
         ("validate_only".to_owned(), Value::Bool(validate_only)),
-        ("message".to_owned(), Value::Object(fields)),
+        ("message".to_owned(), Value::Object(v1)),
     ]);
     let body = Value::Object(body).to_string();
     Ok(Request { body, validate_only, losses: losses.into_vec() })
 }
 
-/// The fields of the v1 message.
-fn fields(
-    mut message: Message,
-    data: Map<String, Value>,
-    parts: &Parts,
-    now_unix_s: u64,
-    losses: &mut Losses,
-) -> Map<String, Value> {
-    let mut fields = Map::new();
-    fields.insert(message.target.kind().field().to_owned(), Value::from(message.target.reveal()));
-    let mut set = |name: &str, block: Map<String, Value>| {
-        if !block.is_empty() {
-            fields.insert(name.to_owned(), Value::Object(block));
+/// Says what some switches come to. Returns whether FCM is only to check the message.
+fn remark(ccs: &Map<String, Value>, losses: &mut Losses) -> bool {
+    for (name, why) in [
+        ("restricted_package_name", Why::ANDROID_ONLY),
+        ("content_available", Why::APPLE_ONLY),
+        ("delay_while_idle", Why::IGNORED),
+        ("dry_run", Why::VALIDATES_ONLY),
+        ("validate_only", Why::VALIDATES_ONLY),
+    ] {
+        if ccs.get(name).is_some_and(|value| *value != false) {
+            losses.note(name, why);
         }
-    };
-    set("data", data);
-    set("notification", parts.common.clone());
-    let (name, block) = android::block(&message, parts, losses);
-    set(name, block);
-    set(apns::BLOCK, apns::block(&message, parts, losses));
-    set(webpush::BLOCK, webpush::block(&message));
-    merge::deep(&mut fields, std::mem::take(&mut message.extra));
-    let block = fields.get(apns::BLOCK).and_then(Value::as_object);
-    let headers = apns::headers(&message, parts.seen_on_apple(), block, now_unix_s);
-    if !headers.is_empty() {
-        let block = object_in(&mut fields, apns::BLOCK);
-        merge::under(object_in(block, "headers"), headers);
     }
-    fields
+    ["dry_run", "validate_only"].iter().any(|name| ccs.get(*name) == Some(&Value::Bool(true)))
 }
 
-/// What the sender hands through, in one spelling, without what is not for v1.
-fn handed_through(extra: Map<String, Value>, losses: &mut Losses) -> Result<Map<String, Value>, RequestError> {
-    let mut taken = Map::new();
-    for (name, value) in spelling::snake(extra) {
-        let Some(known) = HANDED_THROUGH.into_iter().find(|known| *known == name) else {
-            losses.note_in("", &name, Why::Unknown);
-            continue;
-        };
-        if !well_formed(&value) {
-            return Err(RequestError::Type(known));
-        }
-        taken.insert(name, value);
+fn object(fields: &mut Map<String, Value>, name: &str) -> Map<String, Value> {
+    match fields.shift_remove(name) {
+        Some(Value::Object(object)) => object,
+        _ => Map::new(),
     }
-    Ok(taken)
-}
-
-/// A block is an object, and so are the parts of it that ours are merged with.
-fn well_formed(block: &Value) -> bool {
-    let objects = ["headers", "payload", "notification", "remote_notification", "background_sync"];
-    block.as_object().is_some_and(|block| {
-        objects.iter().filter_map(|name| block.get(*name)).all(Value::is_object)
-            && block.get("payload").and_then(|payload| payload.get("aps")).is_none_or(Value::is_object)
-    })
-}
-
-fn object_in<'a>(fields: &'a mut Map<String, Value>, name: &str) -> &'a mut Map<String, Value> {
-    let value = fields.entry(name).or_insert_with(|| Value::Object(Map::new()));
-    if !value.is_object() {
-        *value = Value::Object(Map::new());
-    }
-    value.as_object_mut().expect("it was made an object")
 }
 
 #[cfg(test)]

@@ -72,14 +72,6 @@ impl Kind {
 }
 
 impl Target {
-    /// One device by its registration token.
-    ///
-    /// # Errors
-    /// When it is empty or too long.
-    pub fn device(token: &str) -> Result<Self, TargetError> {
-        Self::of(Kind::Token, token)
-    }
-
     /// The same target, as an installation id if its sender says that it is one: with the same text once more as `fid`
     /// among the fields that are handed through, where it is taken out. Null counts as not given.
     ///
@@ -91,41 +83,26 @@ impl Target {
     pub fn as_called_by(self, fields: &mut Map<String, Value>) -> Result<Self, TargetError> {
         match fields.shift_remove("fid") {
             None | Some(Value::Null) => Ok(self),
-            Some(Value::String(fid)) if self.kind == Kind::Token && fid == self.reveal() && is_fid(&fid) => {
-                Self::of(Kind::Fid, &fid)
-            }
+            Some(fid) if self.kind == Kind::Token && fid == self.reveal() => Self::named("fid", self.reveal()),
             Some(_) => Err(TargetError::Fid),
         }
     }
 
-    /// The subscribers of a topic, with or without `/topics/` in front.
+    /// What a field of v1, or `to` of CCS, means. A topic may have `/topics/` in front.
     ///
     /// # Errors
-    /// When FCM does not take the name.
-    pub fn topic(name: &str) -> Result<Self, TargetError> {
-        let name = name.strip_prefix(TOPIC_PREFIX).unwrap_or(name);
-        if is_topic_name(name) { Self::of(Kind::Topic, name) } else { Err(TargetError::Topic) }
-    }
-
-    /// The devices that an expression matches.
-    ///
-    /// # Errors
-    /// When it is empty or too long. FCM checks the expression.
-    pub fn condition(expression: &str) -> Result<Self, TargetError> {
-        Self::of(Kind::Condition, expression)
-    }
-
-    /// What CCS means by its two fields.
-    ///
-    /// # Errors
-    /// When there is none or both, or FCM cannot take the one.
-    pub fn of_ccs(to: Option<&str>, condition: Option<&str>) -> Result<Self, TargetError> {
-        match (to, condition) {
-            (Some(to), None) if to.starts_with(TOPIC_PREFIX) => Self::topic(to),
-            (Some(to), None) => Self::device(to),
-            (None, Some(condition)) => Self::condition(condition),
-            (None, None) => Err(TargetError::Missing),
-            (Some(_), Some(_)) => Err(TargetError::Several),
+    /// When FCM cannot take it.
+    pub fn named(field: &str, text: &str) -> Result<Self, TargetError> {
+        let topic = text.strip_prefix(TOPIC_PREFIX);
+        match (field, topic) {
+            ("topic", _) | ("to", Some(_)) => match topic.unwrap_or(text) {
+                name if is_topic_name(name) => Self::of(Kind::Topic, name),
+                _ => Err(TargetError::Topic),
+            },
+            ("fid", _) if !is_fid(text) => Err(TargetError::Fid),
+            ("fid", _) => Self::of(Kind::Fid, text),
+            ("condition", _) => Self::of(Kind::Condition, text),
+            _ => Self::of(Kind::Token, text),
         }
     }
 
@@ -168,6 +145,8 @@ pub fn is_topic_name(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fcm::legacy::LegacyError;
+    use crate::fcm::request::RequestError;
 
     #[test]
     fn an_installation_id_is_one_in_form_and_by_the_word_of_the_sender() {
@@ -181,13 +160,13 @@ mod tests {
         ];
         let called = |target: &str, fid: Value| {
             let mut fields = Map::from_iter([("fid".to_owned(), fid), ("android".to_owned(), Value::Null)]);
-            let target = Target::device(target).unwrap().as_called_by(&mut fields);
+            let target = Target::named("token", target).unwrap().as_called_by(&mut fields);
             assert_eq!(fields.keys().collect::<Vec<_>>(), ["android"]);
             target.map(|target| target.kind())
         };
         for text in FIDS.into_iter().chain(TOKENS) {
             assert_eq!(
-                Target::device(text).unwrap().as_called_by(&mut Map::new()).unwrap().kind(),
+                Target::named("token", text).unwrap().as_called_by(&mut Map::new()).unwrap().kind(),
                 Kind::Token,
                 "{text}"
             );
@@ -198,13 +177,18 @@ mod tests {
             assert_eq!(called(text, Value::from(text)), same, "{text}");
         }
         let mut fields = Map::from_iter([("fid".to_owned(), Value::from(FIDS[0]))]);
-        assert_eq!(Target::topic(FIDS[0]).unwrap().as_called_by(&mut fields), Err(TargetError::Fid));
+        assert_eq!(Target::named("topic", FIDS[0]).unwrap().as_called_by(&mut fields), Err(TargetError::Fid));
     }
 
     #[test]
     fn ccs_names_tokens_and_topics_by_one_field() {
         let of = |to: Option<&str>, condition: Option<&str>| {
-            Target::of_ccs(to, condition).map(|t| (t.kind(), t.reveal().to_owned()))
+            let document = serde_json::json!({"to": to, "condition": condition}).to_string();
+            match crate::fcm::legacy::read(document.as_bytes(), None) {
+                Ok(message) => Ok((message.target.kind(), message.target.reveal().to_owned())),
+                Err(LegacyError::Message(RequestError::Target(error))) => Err(error),
+                Err(error) => panic!("{error}"),
+            }
         };
         assert_eq!(of(Some("APA91b:x"), None), Ok((Kind::Token, "APA91b:x".to_owned())));
         assert_eq!(of(Some("/topics/news"), None), Ok((Kind::Topic, "news".to_owned())));
@@ -220,7 +204,7 @@ mod tests {
 
     #[test]
     fn a_target_is_not_shown() {
-        let shown = format!("{:?}", Target::device("APA91b-secret").unwrap());
+        let shown = format!("{:?}", Target::named("token", "APA91b-secret").unwrap());
         assert!(!shown.contains("APA91b"), "{shown}");
     }
 }

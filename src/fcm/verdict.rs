@@ -101,7 +101,7 @@ pub struct Refused {
     /// Whether the device may have got it all the same.
     pub arrival: Arrival,
     /// The word for the application.
-    pub code: Code,
+    pub code: &'static str,
     /// The explanation for the application: bounded, one line, no token.
     pub detail: String,
 }
@@ -195,7 +195,7 @@ pub enum Cause {
 }
 
 impl Cause {
-    /// All of them, for counters.
+    /// All of them.
     pub const ALL: [Self; 6] = [
         Self::Unauthenticated,
         Self::ApiDisabled,
@@ -220,57 +220,37 @@ impl Cause {
 }
 
 /// The words of CCS: what applications were told before v1, and are told still.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Code {
+pub mod code {
     /// The token is none.
-    BadRegistration,
+    pub const BAD_REGISTRATION: &str = "BAD_REGISTRATION";
     /// The token is dead.
-    DeviceUnregistered,
+    pub const DEVICE_UNREGISTERED: &str = "DEVICE_UNREGISTERED";
     /// The token belongs to another sender.
-    SenderIdMismatch,
+    pub const SENDER_ID_MISMATCH: &str = "SENDER_ID_MISMATCH";
     /// Something in the message is wrong.
-    InvalidJson,
+    pub const INVALID_JSON: &str = "INVALID_JSON";
+    /// The message is too big: the bridge's own word, for CCS has none.
+    pub const TOO_BIG: &str = "TOO_BIG";
     /// Too many to this device.
-    DeviceMessageRateExceeded,
+    pub const DEVICE_MESSAGE_RATE_EXCEEDED: &str = "DEVICE_MESSAGE_RATE_EXCEEDED";
     /// Too many to this topic.
-    TopicsMessageRateExceeded,
+    pub const TOPICS_MESSAGE_RATE_EXCEEDED: &str = "TOPICS_MESSAGE_RATE_EXCEEDED";
     /// Too many of this project.
-    QuotaExceeded,
+    pub const QUOTA_EXCEEDED: &str = "QUOTA_EXCEEDED";
     /// The key for Apple's service, or for web push, is wrong.
-    InvalidApnsCredential,
+    pub const INVALID_APNS_CREDENTIAL: &str = "INVALID_APNS_CREDENTIAL";
     /// The credentials are wrong.
-    AuthenticationFailed,
+    pub const AUTHENTICATION_FAILED: &str = "AUTHENTICATION_FAILED";
     /// Overloaded, or out of reach.
-    ServiceUnavailable,
+    pub const SERVICE_UNAVAILABLE: &str = "SERVICE_UNAVAILABLE";
     /// A fault of FCM.
-    InternalServerError,
+    pub const INTERNAL_SERVER_ERROR: &str = "INTERNAL_SERVER_ERROR";
     /// The connection ended first.
-    ConnectionDraining,
-}
-
-impl Code {
-    /// The word.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::BadRegistration => "BAD_REGISTRATION",
-            Self::DeviceUnregistered => "DEVICE_UNREGISTERED",
-            Self::SenderIdMismatch => "SENDER_ID_MISMATCH",
-            Self::InvalidJson => "INVALID_JSON",
-            Self::DeviceMessageRateExceeded => "DEVICE_MESSAGE_RATE_EXCEEDED",
-            Self::TopicsMessageRateExceeded => "TOPICS_MESSAGE_RATE_EXCEEDED",
-            Self::QuotaExceeded => "QUOTA_EXCEEDED",
-            Self::InvalidApnsCredential => "INVALID_APNS_CREDENTIAL",
-            Self::AuthenticationFailed => "AUTHENTICATION_FAILED",
-            Self::ServiceUnavailable => "SERVICE_UNAVAILABLE",
-            Self::InternalServerError => "INTERNAL_SERVER_ERROR",
-            Self::ConnectionDraining => "CONNECTION_DRAINING",
-        }
-    }
+    pub const CONNECTION_DRAINING: &str = "CONNECTION_DRAINING";
 }
 
 impl Refused {
-    pub(super) fn new(then: Then, code: Code, detail: impl Into<String>) -> Self {
+    pub(super) fn new(then: Then, code: &'static str, detail: impl Into<String>) -> Self {
         Self { then, token: TokenAction::Keep, arrival: Arrival::No, code, detail: detail.into() }
     }
 

@@ -5,7 +5,7 @@ use super::line;
 use super::outbox::{self, Document, Origin};
 use super::sweep::Overdue;
 use super::{from_sql, sql_ms};
-use crate::chat::delivery::{Due, Event, Life, State, Tried};
+use crate::chat::delivery::{Due, EXPIRED, Event, Life, State, Tried};
 use crate::chat::id::Sid;
 use crate::chat::status::{Status, StatusDocument, TokenAction, cut_detail};
 use crate::chat::way::Way;
@@ -25,6 +25,8 @@ pub(super) const BY_ID: &str = "SELECT row, tail, bal, id, recipient, order_key,
 /// Still to be sent: the body stays.
 const BACK: &str = "UPDATE deliveries SET state = ?2, due_at = ?3, dup_possible = ?4, attempt = ?5,
     waited_ms = ?6, unknown = ?7 WHERE row = ?1";
+/// Still with its transport.
+const FLYING: &str = "UPDATE deliveries SET attempt = ?2 WHERE row = ?1";
 /// Sent, not settled: none of the columns that decide about `deliveries_look` is named, so that index is not touched.
 const SENT: &str = "UPDATE deliveries SET state = ?2, sent_at = ?3, dup_possible = ?4, told_seq = ?5,
     token_action = ?6, new_token = ?7, provider_id = ?8, detail = ?9, body = NULL WHERE row = ?1";
@@ -32,6 +34,8 @@ const SETTLED: &str = "UPDATE deliveries SET state = ?2, sent_at = ?3, final_at 
     code = ?7, detail = ?8, token_action = ?9, new_token = ?10, provider_id = ?11, body = NULL WHERE row = ?1";
 const LOG: &str = "UPDATE deliveries SET log = json_insert(coalesce(log, '[]'), '$[#]', json(?2))
     WHERE row = ?1 AND coalesce(json_array_length(log), 0) < ?3";
+/// The word of the last refusal for now, if nothing else became of it since.
+const LAST_REFUSAL: &str = "SELECT json_extract(log, '$[#-1].code') FROM deliveries WHERE row = ?1";
 pub(super) const FIRST_OF_ORDER: &str = "SELECT row FROM deliveries
     WHERE bal = ?1 AND order_key = ?2 AND final_at IS NULL ORDER BY row LIMIT 1";
 const TOLD: &str = "UPDATE deliveries SET told_seq = ?2 WHERE row = ?1";
@@ -118,6 +122,9 @@ impl Delivery {
         let was = self.life;
         self.life = step.life;
         self.note_facts(event);
+        if let Event::Expired { copies } = event {
+            self.note_expiry(desk, was, *copies)?;
+        }
         for status in step.tell {
             self.note_time(*status, at);
             self.told_seq = self.tell(desk, *status, at)?;
@@ -225,6 +232,15 @@ impl Delivery {
         }
     }
 
+    fn note_expiry(&mut self, desk: &Desk<'_>, was: Life, copies: u32) -> rusqlite::Result<()> {
+        let last = |row: &Row<'_>| row.get(0);
+        let last: Option<String> = desk.conn.prepare_cached(LAST_REFUSAL)?.query_row([self.sid.row()], last)?;
+        let refused = last.map_or_else(String::new, |code| format!(" (last refused with {code})"));
+        self.code = Some(EXPIRED.to_owned());
+        self.detail = Some(cut_detail(&format!("{}{refused}", was.expiry(copies))).to_owned());
+        Ok(())
+    }
+
     fn write(&self, desk: &mut Desk<'_>, due: Option<Due>) -> rusqlite::Result<()> {
         let row = self.sid.row();
         let Life { dup_possible, attempt, tried, .. } = self.life;
@@ -236,6 +252,8 @@ impl Delivery {
                 BACK,
                 params![row, state, due_at(due), dup_possible, attempt, sql_ms(tried.waited_ms), tried.unknown],
             )?;
+        } else if self.life.state == State::InFlight {
+            desk.execute(FLYING, params![row, attempt])?;
         } else if self.life.settled() {
             desk.execute(
                 SETTLED,
@@ -313,6 +331,7 @@ pub(super) fn way(row: &Row<'_>, column: usize) -> rusqlite::Result<Way> {
 fn log_entry(event: &Event, at: u64) -> Option<Value> {
     let entry = match event {
         Event::Retry { due_ms, code, .. } => json!({"at": at, "event": "retry", "code": code, "due": due_ms}),
+        Event::Replayed { times } => json!({"at": at, "event": "replayed", "times": times}),
         Event::Lost { copies } => json!({"at": at, "event": "lost", "copies": copies}),
         Event::Crashed => json!({"at": at, "event": "crash"}),
         Event::Accepted { canonical: Some(token), .. } => {

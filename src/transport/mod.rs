@@ -85,6 +85,8 @@ pub enum Report {
         detail: Option<String>,
         /// How often the message was written to a connection; above 1 the device may see it twice.
         copies: u32,
+        /// How often it was sent again at once before this answer.
+        replays: u32,
     },
     /// The push service, or the transport on its behalf, refused the message.
     Refused {
@@ -98,6 +100,8 @@ pub enum Report {
         detail: String,
         /// How often the message was written to a connection.
         copies: u32,
+        /// How often it was sent again at once before this answer.
+        replays: u32,
         /// Whether the device may have got it all the same.
         arrival: Arrival,
     },

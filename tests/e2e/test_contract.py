@@ -238,6 +238,14 @@ class TestPushes:
         assert {trace["bal"] for trace in bridge.traces("a1")} == {"client1", "client2"}
         other.close()
 
+    @pytest.mark.parametrize("word", ["dry_run", "dryRun", "validate_only", "validateOnly"])
+    def test_what_is_only_to_be_checked_reaches_no_device(self, sim, bal, word):
+        bal.push("a1", "phone", fcm={word: True})
+        bal.wait_words("a1", ["accepted", "sent"])
+        bal.push("fence", "phone")
+        bal.wait_words("fence", TOLD)
+        assert mine(sim.got("phone")) == ["fence"]
+
     def test_a_message_whose_time_is_over_while_ccs_is_away_expires_unsent(self, sim, bridge, bal):
         sim.stop()
         bridge.wait_ready(503)
@@ -245,8 +253,9 @@ class TestPushes:
         bal.push("short", "phone", ttl=2)
         bal.push("text", "phone", ttl="2")
         bal.push("long", "phone", ttl=600)
-        bal.wait_words("short", ["accepted", "expired"])
-        bal.wait_words("text", ["accepted", "expired"])
+        for late in ("short", "text"):
+            last = bal.wait_words(late, ["accepted", "expired"])
+            assert (last["code"], last["transport"]) == ("EXPIRED", sim.way.name) and "time to live ended" in last["detail"]
         assert 1.5 < time.monotonic() - began < 15
         sim.start()
         bal.wait_words("long", TOLD, patience=60)
@@ -255,7 +264,7 @@ class TestPushes:
     def test_a_retry_that_expires_lets_the_next_one_go(self, sim, bal):
         sim.set_device("phone", refuse={"code": "SERVICE_UNAVAILABLE", "times": 1})
         bal.push("old", "phone", ttl=1)
-        bal.wait_words("old", ["accepted", "expired"])
+        assert "SERVICE_UNAVAILABLE" in bal.wait_words("old", ["accepted", "expired"])["detail"]
         bal.push("new", "phone")
         bal.wait_words("new", TOLD)
         assert mine(sim.got("phone")) == ["new"]
@@ -541,7 +550,7 @@ class TestMqtt5:
         sim.stop()
         bridge.wait_ready(503)
         bal.publish({"id": "a1", "token": "phone", "data": {}}, properties=self.properties(MessageExpiryInterval=2))
-        bal.wait_words("a1", ["accepted", "expired"])
+        assert bal.wait_words("a1", ["accepted", "expired"])["code"] == "EXPIRED"
         sim.start()
         bridge.wait_ready()
         assert sim.got("phone") == []

@@ -21,7 +21,7 @@ WAYS = {way.name: way for way in (CCS, FCM_V1)}
 # What CCS calls a refusal, as a mishap of the v1 side. Faults of the service say when to try again, so that a test does
 # not wait for the ten seconds that Google asks for; where CCS says nothing but a code, v1 says nothing but a code.
 REFUSALS = {
-    "BAD_REGISTRATION": "invalid-registration",
+    "BAD_REGISTRATION": "invalid-token-field",
     "DEVICE_UNREGISTERED": "unregistered",
     "INVALID_JSON": "invalid-field",
     "SENDER_ID_MISMATCH": "sender-id-mismatch",
@@ -33,13 +33,13 @@ REFUSALS = {
 # What v1 says of a message for good, as a mishap, and what its sender is told: the code, and what to do with the token.
 VERDICTS = {
     "unregistered": ("DEVICE_UNREGISTERED", "remove"),
-    "invalid-registration": ("BAD_REGISTRATION", "remove"),
+    "invalid-registration": ("INVALID_JSON", "keep"),
     "invalid-token-field": ("BAD_REGISTRATION", "remove"),
     "sender-id-mismatch": ("SENDER_ID_MISMATCH", "quarantine"),
     "invalid-field": ("INVALID_JSON", "keep"),
     "invalid-argument": ("INVALID_JSON", "keep"),
     "no-details": ("INVALID_JSON", "keep"),
-    "too-large": ("INVALID_JSON", "keep"),
+    "too-large": ("TOO_BIG", "keep"),
     "third-party-auth-error": ("INVALID_APNS_CREDENTIAL", "keep"),
 }
 # A word that nobody knows yet.

@@ -36,13 +36,15 @@ impl Pusher {
     /// Takes what comes back from the transport.
     pub(super) async fn report(&mut self, report: Report) -> Result<(), StoreError> {
         match report {
-            Report::Accepted { sid, canonical, provider_id, detail, copies } => {
+            Report::Accepted { sid, canonical, provider_id, detail, copies, replays } => {
                 self.brake.release();
+                self.replayed(sid, replays).await?;
                 let recipient = self.land(sid).map(|flight| flight.recipient);
                 self.count_copies(copies);
                 self.record(sid, recipient, Event::Accepted { copies, provider_id, detail, canonical }).await
             }
-            Report::Refused { sid, refusal, code, detail, copies, arrival } => {
+            Report::Refused { sid, refusal, code, detail, copies, replays, arrival } => {
+                self.replayed(sid, replays).await?;
                 // A time to live that ended in the transport is no word of the push service.
                 if refusal != Refusal::Expired {
                     self.hall.metrics.refused(&self.way.to_string(), &code);
@@ -100,6 +102,11 @@ impl Pusher {
             }
         }
         Ok(())
+    }
+
+    /// What its transport sent again at once was tried more often than it was handed over.
+    async fn replayed(&mut self, sid: Sid, times: u32) -> Result<(), StoreError> {
+        if times == 0 { Ok(()) } else { self.record(sid, None, Event::Replayed { times }).await }
     }
 
     /// Takes the message out of the air, for good. Others may pass it once that is on disk.

@@ -51,6 +51,7 @@ impl House {
             code: "SERVICE_UNAVAILABLE".into(),
             detail: String::new(),
             copies: 1,
+            replays: 0,
             arrival: Arrival::Possible,
         })
         .await;
@@ -64,7 +65,7 @@ async fn what_went_over_v1_is_delivered_on_the_word_of_the_app() {
     assert_eq!(house.status().await.1, "accepted");
     let sid = house.sent_by_fcm().await.sid;
     let provider_id = Some("projects/p/messages/7".to_owned());
-    house.fcm_says(Report::Accepted { sid, canonical: None, provider_id, detail: None, copies: 1 }).await;
+    house.fcm_says(Report::Accepted { sid, canonical: None, provider_id, detail: None, copies: 1, replays: 0 }).await;
     let (_, sent) = house.read().await;
     assert_eq!((&sent["transport"], &sent["source"]), (&json!("fcm-v1"), &json!("provider")));
     assert_eq!(sent["provider_id"], "projects/p/messages/7");
@@ -201,6 +202,7 @@ async fn a_doubtful_token_is_neither_used_nor_forgotten() {
             code: "SENDER_ID_MISMATCH".into(),
             detail: "no".into(),
             copies: 1,
+            replays: 0,
             arrival: Arrival::No,
         })
         .await;

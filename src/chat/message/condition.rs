@@ -8,7 +8,8 @@
 use super::target::{CONDITION_TOPICS_MAX, topic_name_fault};
 
 /// What is wrong with `text`, if anything.
-pub(super) fn condition_fault(text: &str) -> Option<&'static str> {
+#[must_use]
+pub fn condition_fault(text: &str) -> Option<&'static str> {
     let mut expect = Expect::Operand;
     let mut open = 0usize;
     let mut topics = 0usize;

@@ -5,7 +5,7 @@ use super::fields::Fields;
 use super::target::{Address, Name, read_address};
 use super::{COLLAPSE_MAX, ErrorCode, Limits, Rejection, Sender};
 use crate::chat::id::MessageId;
-use crate::chat::push::{Priority, Push, TTL_MAX, Target};
+use crate::chat::push::{CHECK_ONLY, Priority, Push, TTL_MAX, Target, asks_to_check_only};
 use crate::chat::way::Way;
 use serde_json::{Map, Value};
 
@@ -161,9 +161,7 @@ impl Options {
             Some(_) => return Err(Rejection::bad_field("priority", "is not high or normal")),
         };
         let fcm = fields.object("fcm")?.unwrap_or_default();
-        if let Some(name) = NOT_IN_FCM.into_iter().find(|&name| fcm.contains_key(name)) {
-            return Err(Rejection::bad_field("fcm", format_args!("must not have `{name}`")));
-        }
+        check_handed_through(&fcm)?;
         Ok(Self {
             policy,
             priority,
@@ -202,9 +200,18 @@ impl Options {
     }
 }
 
-/// Whether the push service is to check the message and not to deliver it.
-fn asks_to_check_only(fcm: &Map<String, Value>) -> bool {
-    fcm.get("dry_run") == Some(&Value::Bool(true))
+/// What may not stand in `fcm`: what has a field of its own, in whatever spelling, and what holds a message back in a form
+/// that nobody understands.
+fn check_handed_through(fcm: &Map<String, Value>) -> Result<(), Rejection> {
+    let plain = |name: &str| name.replace('_', "").to_ascii_lowercase();
+    if let Some(name) = fcm.keys().find(|name| NOT_IN_FCM.iter().any(|own| plain(own) == plain(name))) {
+        return Err(Rejection::bad_field("fcm", format_args!("must not have `{name}`")));
+    }
+    let unclear = |name: &&str| fcm.get(*name).is_some_and(|value| !value.is_boolean() && !value.is_null());
+    match CHECK_ONLY.into_iter().find(unclear) {
+        Some(name) => Err(Rejection::bad_field("fcm", format_args!("has a `{name}` that is not true or false"))),
+        None => Ok(()),
+    }
 }
 
 fn ttl(fields: &mut Fields) -> Result<u32, Rejection> {

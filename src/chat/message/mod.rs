@@ -20,6 +20,7 @@ mod upstream;
 
 pub use body::BodyError;
 pub use bridge::{BridgeEvent, BridgeState, BridgeStats, BridgeStatus, BrokerKind, CcsState};
+pub use condition::condition_fault;
 pub use downstream::{Downstream, Errand, NOW_OR_NEVER_MS, ORDER_MAX};
 pub use error::{ErrorDocument, ErrorSummary, SAMPLE_BYTES};
 pub use gate::{Admission, ERRORS_PER_SECOND, ErrorGate, GATE_OWNERS_MAX, Suppressed};

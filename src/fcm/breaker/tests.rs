@@ -1,5 +1,6 @@
 use super::*;
-use crate::fcm::verdict::{Arrival, Code};
+use crate::fcm::verdict::Refused;
+use crate::fcm::verdict::{Arrival, code};
 use proptest::prelude::*;
 
 #[expect(clippy::disallowed_methods, reason = "any moment will do as the start of the test's own time")]
@@ -8,7 +9,7 @@ fn start() -> Instant {
 }
 
 fn refused(then: Then, token: TokenAction) -> Verdict {
-    Verdict::Refused(Refused { then, token, arrival: Arrival::No, code: Code::InvalidJson, detail: String::new() })
+    Verdict::Refused(Refused { then, token, arrival: Arrival::No, code: code::INVALID_JSON, detail: String::new() })
 }
 
 fn sent() -> Verdict {

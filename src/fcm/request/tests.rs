@@ -1,8 +1,7 @@
 use super::*;
 use crate::fcm::legacy;
-use crate::fcm::limits::{PAYLOAD_MAX, TOPIC_PAYLOAD_MAX};
 use crate::fcm::loss::LOSSES_MAX;
-use crate::fcm::message::Receipt;
+use crate::fcm::platform::lay_over;
 use proptest::prelude::*;
 use serde_json::json;
 
@@ -19,14 +18,14 @@ fn request(ccs: &Value) -> Result<Request, RequestError> {
 /// A CCS message to `T` with these fields, as v1.
 fn v1(fields: Value) -> Value {
     let mut ccs = json!({"to": "T"});
-    merge::deep(ccs.as_object_mut().unwrap(), serde_json::from_value(fields).unwrap());
+    lay_over(ccs.as_object_mut().unwrap(), serde_json::from_value(fields).unwrap());
     let request = request(&ccs).unwrap_or_else(|error| panic!("{error}: {ccs}"));
     serde_json::from_str(&request.body).unwrap()
 }
 
 fn losses(fields: Value) -> Vec<(String, Why)> {
     let mut ccs = json!({"to": "T"});
-    merge::deep(ccs.as_object_mut().unwrap(), serde_json::from_value(fields).unwrap());
+    lay_over(ccs.as_object_mut().unwrap(), serde_json::from_value(fields).unwrap());
     request(&ccs).unwrap().losses.into_iter().map(|loss| (loss.field.into_owned(), loss.why)).collect()
 }
 
@@ -45,23 +44,47 @@ fn every_field_has_its_place() {
         (json!({"to": null, "condition": "'a' in topics"}), "/message/condition", json!("'a' in topics")),
         (json!({"message_id": "m-1"}), "/message/data/mid", json!("m-1")),
         (json!({"collapse_key": "chat"}), "/message/android/collapse_key", json!("chat")),
-        (json!({"collapse_key": "chat"}), "/message/apns/headers/apns-collapse-id", json!("chat")),
+        (
+            json!({"collapse_key": "chat", "notification": {"title": "t"}}),
+            "/message/apns/headers/apns-collapse-id",
+            json!("chat"),
+        ),
         (json!({"collapse_key": "chat"}), "/message/webpush/headers/Topic", json!("chat")),
         (json!({"priority": "high"}), "/message/android/priority", json!("HIGH")),
-        (json!({"priority": "high"}), "/message/apns/headers/apns-priority", json!("10")),
+        (
+            json!({"priority": "high", "notification": {"title": "t"}}),
+            "/message/apns/headers/apns-priority",
+            json!("10"),
+        ),
         (json!({"priority": "high"}), "/message/webpush/headers/Urgency", json!("high")),
         (json!({"priority": "normal"}), "/message/android/priority", json!("NORMAL")),
-        (json!({"priority": "normal"}), "/message/apns/headers/apns-priority", json!("5")),
+        (
+            json!({"priority": "normal", "notification": {"title": "t"}}),
+            "/message/apns/headers/apns-priority",
+            json!("5"),
+        ),
         (json!({"priority": "normal"}), "/message/webpush/headers/Urgency", json!("normal")),
         (json!({"content_available": true}), "/message/apns/payload/aps/content-available", json!(1)),
         (json!({"content_available": true}), "/message/apns/headers/apns-push-type", json!("background")),
         (json!({"content_available": true, "priority": "high"}), "/message/apns/headers/apns-priority", json!("5")),
-        (json!({"mutable_content": true}), "/message/apns/payload/aps/mutable-content", json!(1)),
+        (
+            json!({"mutable_content": true, "notification": {"title": "t"}}),
+            "/message/apns/payload/aps/mutable-content",
+            json!(1),
+        ),
         (json!({"time_to_live": 60}), "/message/android/ttl", json!("60s")),
-        (json!({"time_to_live": "60"}), "/message/apns/headers/apns-expiration", json!("1767225660")),
+        (
+            json!({"time_to_live": "60", "notification": {"title": "t"}}),
+            "/message/apns/headers/apns-expiration",
+            json!("1767225660"),
+        ),
         (json!({"time_to_live": 60}), "/message/webpush/headers/TTL", json!("60")),
         (json!({"time_to_live": 0}), "/message/android/ttl", json!("0s")),
-        (json!({"time_to_live": 0}), "/message/apns/headers/apns-expiration", json!("0")),
+        (
+            json!({"time_to_live": 0, "notification": {"title": "t"}}),
+            "/message/apns/headers/apns-expiration",
+            json!("0"),
+        ),
         (json!({"dry_run": true}), "/validate_only", json!(true)),
         (json!({"dry_run": false}), "/validate_only", json!(false)),
         (json!({"restricted_package_name": "com.x"}), "/message/android/restricted_package_name", json!("com.x")),
@@ -127,7 +150,9 @@ fn every_field_of_a_notification_has_its_place() {
         ("notification_count", json!(2), &["android/notification/notification_count"], json!(2)),
     ];
     for (name, value, paths, expected) in rows {
-        let v1 = v1(json!({"notification": {name: value}}));
+        let mut notification = json!({"title": "shown"});
+        notification[name] = value;
+        let v1 = v1(json!({ "notification": notification }));
         for path in paths {
             assert_eq!(v1.pointer(&format!("/message/{path}")), Some(&expected), "{name} at {path}: {v1:#}");
         }
@@ -153,15 +178,13 @@ fn only_a_push_that_shows_nothing_is_a_background_push() {
     for shown in [
         json!({"content_available": true, "notification": {"title": "t"}}),
         json!({"content_available": true, "notification": {"badge": 1}}),
+        json!({"notification": {"body": "b"}}),
         json!({"content_available": true, "apns": {"payload": {"aps": {"alert": "a"}}}}),
         json!({"content_available": true, "apns": {"liveActivityToken": "t"}}),
         json!({"data": {"k": "v"}, "priority": "high"}),
     ] {
         assert_eq!(push_type(shown.clone()), None, "{shown}");
     }
-    let theirs = v1(json!({"content_available": true, "apns": {"headers": {"APNS-Priority": "10"}}}));
-    assert_eq!(theirs["message"]["apns"]["headers"]["apns-priority"], "10");
-    assert_eq!(theirs["message"]["apns"]["headers"]["apns-push-type"], "background");
 }
 
 /// What `explain` shows of it as well.
@@ -204,10 +227,43 @@ fn a_background_push_is_one_in_all_its_parts() {
     );
 }
 
+/// Google's rule: what shows nothing has priority 5 and `content-available` on its way to Apple's devices, or no block.
+/// It refuses the rest with the words for a bad token.
+#[test]
+fn a_message_that_shows_nothing_has_no_block_for_apple_unless_something_of_apples_is_asked_for() {
+    for fields in [
+        json!({}),
+        json!({"data": {"k": "v"}, "priority": "high", "time_to_live": 60, "collapse_key": "c"}),
+        json!({"data": {"k": "v"}, "mutable_content": true}),
+        json!({"data": {"k": "v"}, "apns": {}, "time_to_live": 0}),
+        json!({"notification": {"icon": "i", "color": "#000000"}, "priority": "high"}),
+    ] {
+        assert_eq!(v1(fields.clone())["message"].get("apns"), None, "{fields}");
+    }
+    let label = json!({"priority": "high", "apns": {"fcmOptions": {"analyticsLabel": "l"}}});
+    assert_eq!(v1(label)["message"]["apns"], json!({"fcm_options": {"analytics_label": "l"}}));
+    let pair = |fields: Value| {
+        let v1 = v1(fields);
+        let at = |path: &str| v1.pointer(&format!("/message/apns/{path}")).cloned().unwrap_or_default();
+        (at("headers/apns-push-type"), at("headers/apns-priority"), at("payload/aps/content-available"))
+    };
+    for fields in [
+        json!({"content_available": true, "priority": "high", "collapse_key": "c"}),
+        json!({"content_available": true, "apns": {"headers": {"APNS-Priority": "10"}}}),
+        json!({"priority": "high", "apns": {"payload": {"mine": 1}}}),
+        json!({"priority": "high", "apns": {"payload": {"aps": {"content-available": 0}}}}),
+        json!({"apns": {"headers": {"apns-topic": "com.example"}}}),
+    ] {
+        assert_eq!(pair(fields.clone()), (json!("background"), json!("5"), json!(1)), "{fields}");
+    }
+    let theirs = json!({"content_available": true, "apns": {"headers": {"apns-push-type": "voip"}}});
+    assert_eq!(pair(theirs), (json!("voip"), json!("5"), json!(1)));
+}
+
 #[test]
 fn a_collapse_key_that_does_not_fit_is_hashed() {
     let headers = |key: &str| {
-        let v1 = v1(json!({ "collapse_key": key }));
+        let v1 = v1(json!({"collapse_key": key, "content_available": true}));
         let text = |path: &str| v1.pointer(path).and_then(Value::as_str).unwrap().to_owned();
         (text("/message/apns/headers/apns-collapse-id"), text("/message/webpush/headers/Topic"))
     };
@@ -240,31 +296,49 @@ fn android_v2_takes_the_place_of_android() {
     assert_eq!(theirs["message"]["android_v2"], json!({"remote_notification": {"use_as_v1_data_message": true}}));
     let lost =
         losses(json!({"android_v2": {"background_sync": {}}, "priority": "high", "notification": {"title": "t"}}));
-    assert_eq!(lost, [("priority".to_owned(), Why::ImpliedByKind), ("notification".to_owned(), Why::ShowsNothing)]);
+    assert_eq!(lost, [("priority".to_owned(), Why::IMPLIED_BY_KIND), ("notification".to_owned(), Why::SHOWS_NOTHING)]);
 }
 
 /// Every field without an equivalent, or with one on some devices only.
 #[test]
 fn what_is_lost_is_named_with_its_reason() {
     for (fields, field, why) in [
-        (json!({"message_id": "m"}), "message_id", Why::IdInData),
-        (json!({"delivery_receipt_requested": true, "message_id": "m"}), "delivery_receipt_requested", Why::NoReceipts),
-        (json!({"delay_while_idle": true}), "delay_while_idle", Why::Ignored),
-        (json!({"dry_run": true}), "dry_run", Why::ValidatesOnly),
-        (json!({"restricted_package_name": "x"}), "restricted_package_name", Why::AndroidOnly),
-        (json!({"content_available": true}), "content_available", Why::AppleOnly),
-        (json!({"mutable_content": true}), "mutable_content", Why::AppleOnly),
-        (json!({"collapse_key": "c"}), "collapse_key", Why::AppleReplacesShown),
-        (json!({"message_type": "akc"}), "message_type", Why::Unknown),
-        (json!({"new_field": [1]}), "new_field", Why::Unknown),
-        (json!({"data": {"k": null}}), "data.k", Why::Null),
-        (json!({"data": {"mid": "mine"}, "message_id": "m"}), "data.mid", Why::KeyTaken),
-        (json!({"notification": {"icon": "i"}}), "notification.icon", Why::AndroidOnly),
-        (json!({"notification": {"tag": "t"}}), "notification.tag", Why::AndroidOnly),
-        (json!({"notification": {"badge": 1}}), "notification.badge", Why::AppleOnly),
-        (json!({"notification": {"subtitle": "s"}}), "notification.subtitle", Why::AppleOnly),
-        (json!({"notification": {"sound": {"critical": 1}}}), "notification.sound", Why::AppleOnly),
-        (json!({"notification": {"titel": "t"}}), "notification.titel", Why::Unknown),
+        (json!({"message_id": "m"}), "data.mid", Why::ID_IN_DATA),
+        (json!({"delivery_receipt_requested": true, "message_id": "m"}), "data.ack", Why::NO_RECEIPTS),
+        (json!({"delay_while_idle": true}), "delay_while_idle", Why::IGNORED),
+        (json!({"dry_run": true}), "dry_run", Why::VALIDATES_ONLY),
+        (json!({"dryRun": true}), "dryRun", Why::VALIDATES_ONLY),
+        (json!({"validate_only": true}), "validate_only", Why::VALIDATES_ONLY),
+        (json!({"android": {"mine": 1}}), "android.mine", Why::UNKNOWN),
+        (json!({"android": {"notification": {"badGe": 1}}}), "android.notification.badGe", Why::UNKNOWN),
+        (json!({"android": {"data": {"k": null}}}), "android.data.k", Why::NULL),
+        (
+            json!({"androidV2": {}, "notification": {"body": "b"}, "priority": "normal"}),
+            "priority",
+            Why::IMPLIED_BY_KIND,
+        ),
+        (json!({"restricted_package_name": "x"}), "restricted_package_name", Why::ANDROID_ONLY),
+        (json!({"content_available": true}), "content_available", Why::APPLE_ONLY),
+        (json!({"mutable_content": true}), "mutable_content", Why::NOTHING_SHOWN),
+        (json!({"mutable_content": true, "notification": {"body": "b"}}), "mutable_content", Why::APPLE_ONLY),
+        (json!({"collapse_key": "c"}), "collapse_key", Why::NOT_TO_APPLE),
+        (json!({"collapse_key": "c", "content_available": true}), "collapse_key", Why::APPLE_REPLACES_SHOWN),
+        (json!({"collapse_key": "c", "notification": {"body": "b"}}), "collapse_key", Why::APPLE_REPLACES_SHOWN),
+        (
+            json!({"content_available": true, "apns": {"headers": {"apns-priority": "10"}}}),
+            "apns.headers.apns-priority",
+            Why::SILENT_PRIORITY,
+        ),
+        (json!({"message_type": "akc"}), "message_type", Why::UNKNOWN),
+        (json!({"new_field": [1]}), "new_field", Why::UNKNOWN),
+        (json!({"data": {"k": null}}), "data.k", Why::NULL),
+        (json!({"data": {"mid": "mine"}, "message_id": "m"}), "data.mid", Why::KEY_TAKEN),
+        (json!({"notification": {"icon": "i"}}), "notification.icon", Why::ANDROID_ONLY),
+        (json!({"notification": {"tag": "t"}}), "notification.tag", Why::ANDROID_ONLY),
+        (json!({"notification": {"badge": 1}}), "notification.badge", Why::APPLE_ONLY),
+        (json!({"notification": {"subtitle": "s"}}), "notification.subtitle", Why::APPLE_ONLY),
+        (json!({"notification": {"sound": {"critical": 1}}}), "notification.sound", Why::APPLE_ONLY),
+        (json!({"notification": {"titel": "t"}}), "notification.titel", Why::UNKNOWN),
     ] {
         let lost = losses(fields.clone());
         assert!(lost.contains(&(field.to_owned(), why)), "{fields}: {lost:?}");
@@ -276,27 +350,108 @@ fn what_is_lost_is_named_with_its_reason() {
 
 #[test]
 fn the_id_and_where_to_confirm_it_travel_in_data() {
-    let with = |data: Value, receipt: Receipt| {
+    let with = |data: Value, (receipt, ack): (bool, Option<&str>)| {
         let mut message =
             legacy::read(json!({"to": "T", "message_id": "m", "data": data}).to_string().as_bytes(), None).unwrap();
-        message.receipt = receipt;
+        (message.receipt, message.ack) = (receipt, ack.map(str::to_owned));
         let request = translate(message, NOW).unwrap();
         let body: Value = serde_json::from_str(&request.body).unwrap();
-        let receipt = request.losses.into_iter().find(|loss| loss.field == "delivery_receipt_requested");
+        let receipt = request.losses.into_iter().find(|loss| loss.field == "data.ack" || loss.why == Why::NO_ROOM);
         (body["message"]["data"].clone(), receipt.map(|loss| loss.why))
     };
-    let at = || Receipt::At("bal1/self/receipts".to_owned());
+    let at = || (true, Some("bal1/self/receipts"));
     assert_eq!(
         with(json!({"k": "v"}), at()),
-        (json!({"k": "v", "mid": "m", "ack": "bal1/self/receipts"}), Some(Why::AppConfirms))
+        (json!({"k": "v", "mid": "m", "ack": "bal1/self/receipts"}), Some(Why::APP_CONFIRMS))
     );
-    assert_eq!(with(json!({}), Receipt::Wanted), (json!({"mid": "m"}), Some(Why::NoReceipts)));
-    assert_eq!(with(json!({}), Receipt::Unwanted), (json!({"mid": "m"}), None));
+    assert_eq!(with(json!({}), (true, None)), (json!({"mid": "m"}), Some(Why::NO_RECEIPTS)));
+    assert_eq!(with(json!({}), (false, Some("x"))), (json!({"mid": "m"}), None));
     // The application's own keys stay, and neither half of ours travels alone.
-    assert_eq!(with(json!({"ack": "x"}), at()), (json!({"ack": "x"}), Some(Why::KeyTaken)));
+    assert_eq!(with(json!({"mid": "x"}), at()), (json!({"mid": "x"}), None));
+    assert_eq!(with(json!({"ack": "x"}), at()), (json!({"ack": "x"}), Some(Why::KEY_TAKEN)));
     // A message that just fits is sent as it is.
     let full = json!({"k": "v".repeat(PAYLOAD_MAX - 1)});
-    assert_eq!(with(full.clone(), at()), (full, Some(Why::NoRoom)));
+    assert_eq!(with(full.clone(), at()), (full, Some(Why::NO_ROOM)));
+}
+
+/// The `data` of a platform replaces the message's there.
+#[test]
+fn the_id_and_where_to_confirm_it_travel_in_the_data_of_each_platform_too() {
+    let sent = |block: &str, data: Value| {
+        let ccs = json!({"to": "T", "message_id": "m", "delivery_receipt_requested": true, "data": {"k": "v"},
+            block: {"data": data}});
+        let request = translate(legacy::read(ccs.to_string().as_bytes(), Some("a")).unwrap(), NOW)?;
+        let body: Value = serde_json::from_str(&request.body).unwrap();
+        let taken = request.losses.into_iter().find(|loss| loss.why == Why::KEY_TAKEN);
+        assert_eq!(body["message"]["data"], json!({"k": "v", "mid": "m", "ack": "a"}), "{block}");
+        Ok((body["message"][table::snake(block)]["data"].clone(), taken.map(|loss| loss.field.into_owned())))
+    };
+    for block in ["android", "android_v2", "androidV2", "webpush"] {
+        assert_eq!(sent(block, json!({"n": 1})), Ok((json!({"n": "1", "mid": "m", "ack": "a"}), None)));
+        let path = format!("{}.data.ack", table::snake(block));
+        assert_eq!(sent(block, json!({"ack": "x"})), Ok((json!({"ack": "x"}), Some(path))));
+        let big = sent(block, json!({"k": "v".repeat(PAYLOAD_MAX)}));
+        assert_eq!(big, Err(RequestError::TooBig { max: PAYLOAD_MAX }));
+    }
+}
+
+#[test]
+fn what_is_handed_through_is_written_as_fcm_wants_it() {
+    for (fields, path, expected) in [
+        (json!({"android": {"data": {"count": 1, "list": [1, {"a": null}]}}}), "android/data/count", json!("1")),
+        (json!({"android": {"data": {"list": [1, {"a": null}]}}}), "android/data/list", json!("[1,{\"a\":null}]")),
+        (json!({"android": {"ttl": 3600}}), "android/ttl", json!("3600s")),
+        (json!({"android": {"ttl": "60"}}), "android/ttl", json!("60s")),
+        (json!({"android": {"ttl": "1.5s"}}), "android/ttl", json!("1.5s")),
+        (json!({"android": {"priority": "high"}}), "android/priority", json!("HIGH")),
+        (
+            json!({"android": {"notification": {"visibility": "visibility_unspecified", "proxy": "deny"}}}),
+            "android/notification",
+            json!({"visibility": "VISIBILITY_UNSPECIFIED", "proxy": "DENY"}),
+        ),
+        (json!({"webpush": {"headers": {"ttl": 60}}}), "webpush/headers/TTL", json!("60")),
+        (json!({"webpush": {"headers": {"topic": "a b"}}}), "webpush/headers/Topic", json!(null)),
+        (json!({"apns": {"headers": {"Apns-Expiration": 7}}}), "apns/headers/apns-expiration", json!("7")),
+        (
+            json!({"notification": {"title": "t"}, "apns": {"headers": {"apns-priority": 10}}}),
+            "apns/headers/apns-priority",
+            json!("10"),
+        ),
+        (json!({"apns": {"payload": {"aps": {"badge": "3"}}}}), "apns/payload/aps/badge", json!(3)),
+        (
+            json!({"android": {"notification": {"vibrateTimings": [0.5, "1s"], "notificationCount": "3"}}}),
+            "android/notification",
+            json!({"vibrate_timings": ["0.5s", "1s"], "notification_count": 3}),
+        ),
+        (
+            json!({"notification": {"clickAction": "c", "channelId": "d", "titleLocArgs": ["a"], "defaultSound": true}}),
+            "android/notification",
+            json!({"click_action": "c", "channel_id": "d", "title_loc_args": ["a"], "default_sound": true}),
+        ),
+        (
+            json!({"notification": {"light_settings": {"lightOnDuration": 1, "color": {"red": 0.5}}}}),
+            "android/notification/light_settings",
+            json!({"light_on_duration": "1s", "color": {"red": 0.5}}),
+        ),
+    ] {
+        let v1 = v1(fields.clone());
+        let found = v1.pointer(&format!("/message/{path}"));
+        if path.ends_with("Topic") {
+            assert_eq!(found.and_then(Value::as_str).map(str::len), Some(32), "{fields}");
+        } else {
+            assert_eq!(found, Some(&expected), "{fields}: {v1:#}");
+        }
+    }
+}
+
+#[test]
+fn what_holds_a_push_back_is_never_ignored() {
+    for name in ["dry_run", "dryRun", "validate_only", "validateOnly"] {
+        assert_eq!(v1(json!({ name: true }))["validate_only"], true, "{name}");
+        assert_eq!(v1(json!({ name: false }))["validate_only"], false, "{name}");
+        assert!(request(&json!({"to": "T", name: "yes"})).is_err(), "{name}");
+    }
+    assert_eq!(v1(json!({"dry_run": false, "validateOnly": true}))["validate_only"], true);
 }
 
 #[test]
@@ -315,44 +470,74 @@ fn size_is_keys_and_values_of_data_and_notification() {
 
 #[test]
 fn what_fcm_would_refuse_is_refused_here() {
-    let field = RequestError::Type;
+    let field = |path: &str| RequestError::field(path, "");
     for (fields, error) in [
         (json!({"data": {"from": "x"}}), RequestError::ReservedKey),
         (json!({"data": {"message_type": "x"}}), RequestError::ReservedKey),
         (json!({"data": {"notification": "x"}}), RequestError::ReservedKey),
         (json!({"data": {"google.c": "x"}}), RequestError::ReservedKey),
         (json!({"data": {"gcm.n": "x"}}), RequestError::ReservedKey),
-        (json!({"time_to_live": 2_419_201}), RequestError::Ttl),
-        (json!({"time_to_live": -1}), RequestError::Ttl),
-        (json!({"time_to_live": 1.5}), RequestError::Ttl),
-        (json!({"time_to_live": "+5"}), RequestError::Ttl),
+        (json!({"time_to_live": 2_419_201}), field("time_to_live")),
+        (json!({"time_to_live": -1}), field("time_to_live")),
+        (json!({"time_to_live": 1.5}), field("time_to_live")),
+        (json!({"time_to_live": "+5"}), field("time_to_live")),
         (json!({"priority": "urgent"}), field("priority")),
         (json!({"content_available": 1}), field("content_available")),
-        (json!({"restricted_package_name": 1}), field("restricted_package_name")),
+        (json!({"restricted_package_name": {}}), field("restricted_package_name")),
         (json!({"data": "x"}), field("data")),
         (json!({"notification": []}), field("notification")),
-        (json!({"notification": {"title": {}}}), field("title")),
-        (json!({"notification": {"badge": "many"}}), field("badge")),
-        (json!({"notification": {"badge": -1}}), field("badge")),
-        (json!({"notification": {"body_loc_args": "not a list"}}), field("body_loc_args")),
-        (json!({"notification": {"title_loc_args": [[]]}}), field("title_loc_args")),
+        (json!({"notification": {"title": {}}}), field("notification.title")),
+        (json!({"notification": {"badge": "many"}}), field("notification.badge")),
+        (json!({"notification": {"badge": -1}}), field("notification.badge")),
+        (json!({"notification": {"body_loc_args": "not a list"}}), field("notification.body_loc_args")),
+        (json!({"notification": {"title_loc_args": [[]]}}), field("notification.title_loc_args")),
         (json!({"android": "x"}), field("android")),
-        (json!({"apns": {"headers": []}}), field("apns")),
-        (json!({"apns": {"payload": {"aps": 1}}}), field("apns")),
+        (json!({"apns": {"headers": []}}), field("apns.headers")),
+        (json!({"apns": {"payload": {"aps": 1}}}), field("apns.payload.aps")),
+        (json!({"android": {"ttl": "soon"}}), field("android.ttl")),
+        (json!({"android": {"ttl": -1}}), field("android.ttl")),
+        (json!({"androidV2": {"ttl": "2419201s"}}), field("androidV2.ttl")),
+        (json!({"android": {"directBootOk": "yes"}}), field("android.directBootOk")),
+        (json!({"android": {"priority": "urgent"}}), field("android.priority")),
+        (json!({"android": {"data": "x"}}), field("android.data")),
+        (json!({"android": {"data": {"from": "x"}}}), RequestError::ReservedKey),
+        (json!({"webpush": {"data": {"gcm.x": "x"}}}), RequestError::ReservedKey),
+        (json!({"android": {"notification": {"color": "red"}}}), field("android.notification.color")),
+        (json!({"android": {"notification": {"visibility": "ALL"}}}), field("android.notification.visibility")),
+        (
+            json!({"android": {"notification": {"lightSettings": {"color": {"red": "x"}}}}}),
+            field("android.notification.lightSettings.color.red"),
+        ),
+        (json!({"notification": {"color": "red"}}), field("notification.color")),
+        (json!({"notification": {"vibrate_timings": ["long"]}}), field("notification.vibrate_timings")),
+        (json!({"apns": {"headers": {"apns-priority": 7}}}), field("apns.headers.apns-priority")),
+        (json!({"apns": {"headers": {"apns-expiration": []}}}), field("apns.headers.apns-expiration")),
+        (json!({"webpush": {"headers": {"X-Mine": {}}}}), field("webpush.headers.X-Mine")),
+        (json!({"webpush": {"headers": {"urgency": "mild"}}}), field("webpush.headers.urgency")),
+        (json!({"fcm_options": {"analytics_label": "a b"}}), field("fcm_options.analytics_label")),
+        (json!({"validate_only": "true"}), field("validate_only")),
+        (json!({"dryRun": 1}), field("dryRun")),
         (json!({"fid": "another"}), RequestError::Target(TargetError::Fid)),
         (json!({"fid": "T"}), RequestError::Target(TargetError::Fid)),
         (json!({"condition": "'a' in topics"}), RequestError::Target(TargetError::Several)),
         (json!({"to": "/topics/a b"}), RequestError::Target(TargetError::Topic)),
     ] {
         let mut ccs = json!({"to": "T"});
-        merge::deep(ccs.as_object_mut().unwrap(), serde_json::from_value(fields).unwrap());
-        assert_eq!(request(&ccs), Err(error), "{ccs}");
+        lay_over(ccs.as_object_mut().unwrap(), serde_json::from_value(fields).unwrap());
+        let refused = request(&ccs).unwrap_err();
+        match (&refused, &error) {
+            (RequestError::Field { path, .. }, RequestError::Field { path: expected, .. }) => {
+                assert_eq!(path, expected, "{ccs}");
+            }
+            _ => assert_eq!(refused, error, "{ccs}"),
+        }
+        assert_eq!(refused.code() == "RESERVED_KEY", refused == RequestError::ReservedKey);
     }
 }
 
 #[test]
 fn what_is_handed_through_cannot_change_whom_a_message_is_for() {
-    let v1 = v1(json!({"token": "thief", "topic": "thieves", "name": "x", "validate_only": true, "data": {"k": "v"}}));
+    let v1 = v1(json!({"token": "thief", "topic": "thieves", "name": "x", "data": {"k": "v"}}));
     assert_eq!(v1, json!({"validate_only": false, "message": {"token": "T", "data": {"k": "v"}}}));
 }
 
@@ -441,6 +626,21 @@ fn any_message() -> impl Strategy<Value = Value> {
         .prop_map(|map| Value::Object(map.into_iter().collect()))
 }
 
+fn is_block(name: &str) -> bool {
+    HANDED_THROUGH.contains(&&*table::snake(name))
+}
+
+/// Whether Google takes the message for an Apple device.
+fn is_lawful(message: &Value) -> bool {
+    let apns = &message["apns"];
+    let aps = &apns["payload"]["aps"];
+    let shows = ["title", "body"].iter().any(|name| message["notification"].get(*name).is_some())
+        || ["alert", "badge", "sound"].iter().any(|name| aps.get(*name).is_some())
+        || apns.get("live_activity_token").is_some();
+    let bare = apns.get("headers").is_none() && apns.get("payload").is_none();
+    shows || bare || (apns["headers"]["apns-priority"] == "5" && aps["content-available"] == 1)
+}
+
 proptest! {
     #[test]
     fn any_document_gives_a_request_or_an_error(document in any_message(), now: u64) {
@@ -451,6 +651,7 @@ proptest! {
             prop_assert_eq!(targets.iter().filter(|name| body["message"].get(**name).is_some()).count(), 1);
             let data = body["message"].get("data").and_then(Value::as_object);
             prop_assert!(data.is_none_or(|data| data.values().all(Value::is_string)));
+            prop_assert!(is_lawful(&body["message"]), "{body}");
             prop_assert!(request.losses.len() <= LOSSES_MAX);
             let mut fields: Vec<_> = request.losses.iter().map(|loss| &loss.field).collect();
             fields.sort();
@@ -463,12 +664,13 @@ proptest! {
     fn handing_through_what_came_out_changes_nothing(extra in any_message()) {
         let extra: Map<String, Value> = serde_json::from_value(extra).unwrap();
         let mut base = legacy::read(br#"{"to":"T","time_to_live":5,"collapse_key":"c","notification":{"icon":"i"}}"#, None).unwrap();
-        base.extra = extra;
+        base.fields.extend(extra.into_iter().filter(|(name, _)| is_block(name)));
         if let Ok(once) = translate(base.clone(), NOW) {
             let body: Value = serde_json::from_str(&once.body).unwrap();
             let Value::Object(mut fields) = body["message"].clone() else { panic!() };
             fields.retain(|name, _| HANDED_THROUGH.contains(&name.as_str()));
-            base.extra = fields;
+            base.fields.retain(|name, _| !is_block(name));
+            base.fields.extend(fields);
             prop_assert_eq!(translate(base, NOW).unwrap().body, once.body);
         }
     }

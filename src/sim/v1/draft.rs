@@ -49,6 +49,7 @@ impl Draft {
         let mut message = object(request.remove("message")).unwrap_or_default();
         let (field, target) = target(&message)?;
         check_texts(&message)?;
+        check_silent(&message, field)?;
         let android = object(message.remove("android")).or_else(|| object(message.remove("android_v2")));
         let mut android = android.unwrap_or_default();
         let ttl_ms = android.get("ttl").map_or(Ok(TTL_MAX_MS), ttl)?;
@@ -176,6 +177,26 @@ fn check_texts(message: &Map<String, Value>) -> Result<(), Reply> {
     }
 }
 
+/// A message that shows nothing has priority 5 and `content-available` on its way to Apple's devices, or no headers and
+/// no payload for them. FCM speaks of the token when it has not.
+fn check_silent(message: &Map<String, Value>, field: &str) -> Result<(), Reply> {
+    let Some(apns) = message.get("apns").and_then(Value::as_object) else { return Ok(()) };
+    let aps = apns.get("payload").and_then(|payload| payload.get("aps"));
+    let in_aps = |name| aps.and_then(|aps| aps.get(name));
+    let told = apns.contains_key("headers") || apns.contains_key("payload");
+    let notification = message.get("notification").and_then(Value::as_object);
+    let shown = notification.is_some_and(|fields| !fields.is_empty())
+        || apns.contains_key("live_activity_token")
+        || ["alert", "badge", "sound"].into_iter().any(|name| in_aps(name).is_some());
+    let headers = apns.get("headers").and_then(Value::as_object).into_iter().flatten();
+    let mut priorities = headers.filter(|(name, _)| name.eq_ignore_ascii_case("apns-priority"));
+    let woken = in_aps("content-available").and_then(Value::as_f64) == Some(1.0);
+    if !told || shown || (woken && priorities.all(|(_, value)| value == "5")) {
+        return Ok(());
+    }
+    Err(Reply::of(super::Mishap::InvalidRegistration, field).unwrap_or_else(Reply::no_recipient))
+}
+
 /// Android's own notification replaces the common one field by field.
 fn notification(common: Option<Map<String, Value>>, android: &mut Map<String, Value>) -> Option<Map<String, Value>> {
     let v2 = object(android.remove("remote_notification")).and_then(|mut remote| object(remote.remove("notification")));
@@ -240,8 +261,8 @@ mod tests {
     fn refused(message: Value) -> (String, Option<FcmCode>) {
         let reply = check(message).unwrap_err();
         assert_eq!(reply.status, 400);
-        let fault = Fault::parse(reply.body.as_bytes()).unwrap();
-        assert_eq!(fault.status, "INVALID_ARGUMENT");
+        let fault = Fault::of(&serde_json::from_str(&reply.body).unwrap()).unwrap();
+        assert!(reply.body.contains("\"status\": \"INVALID_ARGUMENT\""), "{}", reply.body);
         (fault.violations.first().map(|one| one.field.clone()).unwrap_or_default(), fault.code)
     }
 
@@ -288,6 +309,38 @@ mod tests {
         }
         assert!(check(json!({"token": "t", "data": {"google": "x", "collapse_key": "x"}})).is_ok());
         assert!(check(json!({"token": "t", "android_v2": {"background_sync": {}}})).is_ok());
+    }
+
+    #[test]
+    fn a_message_to_apple_that_shows_nothing_is_refused_in_the_words_for_a_bad_token_unless_it_is_a_background_push() {
+        let words = "The registration token is not a valid FCM registration token";
+        for (apns, notification, taken) in [
+            (json!({"headers": {"apns-priority": "10", "apns-expiration": "0"}}), None, false),
+            (json!({"headers": {"apns-expiration": "0"}}), None, false),
+            (json!({"payload": {"k": "v"}}), None, false),
+            (json!({"payload": {"aps": {"content-available": 0}}}), None, false),
+            (json!({"headers": {"APNS-Priority": "10"}, "payload": {"aps": {"content-available": 1}}}), None, false),
+            (json!({"headers": {"apns-priority": "5"}, "payload": {"aps": {"mutable-content": 1}}}), None, false),
+            (json!({"headers": {"apns-priority": "10"}}), Some(json!({})), false),
+            (json!({"headers": {"apns-priority": "5"}, "payload": {"aps": {"content-available": 1}}}), None, true),
+            (json!({"payload": {"aps": {"content-available": 1}}}), None, true),
+            (json!({"headers": {"apns-priority": "10"}, "payload": {"aps": {"badge": 0}}}), None, true),
+            (json!({"headers": {"apns-priority": "10"}}), Some(json!({"title": "t"})), true),
+            (json!({"headers": {"apns-priority": "10"}, "live_activity_token": "l"}), None, true),
+            (json!({"fcm_options": {"image": "u"}}), None, true),
+            (json!({}), None, true),
+        ] {
+            let mut message = json!({"token": "t", "data": {"k": "v"}, "apns": apns, "notification": notification});
+            message.as_object_mut().unwrap().retain(|_, value| !value.is_null());
+            match check(message.clone()) {
+                Ok(_) => assert!(taken, "{message}"),
+                Err(reply) => {
+                    let fault = Fault::of(&serde_json::from_str(&reply.body).unwrap()).unwrap();
+                    assert_eq!((reply.status, &*fault.message, taken), (400, words, false), "{message}");
+                    assert_eq!((fault.violations.len(), fault.code), (0, WORD), "{message}");
+                }
+            }
+        }
     }
 
     #[test]

@@ -61,6 +61,7 @@ enum What {
     Accepted,
     Receipt,
     Retry(u64),
+    Replayed(u32),
     Refused,
     Deferred(u64),
     Lost(u32),
@@ -73,6 +74,7 @@ impl What {
             Self::Accepted => accepted(),
             Self::Receipt => Event::Receipt,
             Self::Retry(delay) => retry(now + delay),
+            Self::Replayed(times) => Event::Replayed { times },
             Self::Refused => Event::Refused {
                 code: "INVALID_JSON".to_owned(),
                 detail: String::new(),
@@ -93,6 +95,7 @@ fn any_op() -> impl Strategy<Value = Op> {
         3 => Just(What::Receipt),
         3 => (1u64..5000).prop_map(What::Retry),
         2 => (1u64..5000).prop_map(What::Deferred),
+        1 => (1u32..3).prop_map(What::Replayed),
         1 => Just(What::Refused),
         2 => (0u32..2).prop_map(What::Lost),
         1 => Just(What::Cancelled),

@@ -270,6 +270,62 @@ async fn the_sweep_expires_what_waits_and_grants_receipts_their_way_home() {
 }
 
 #[tokio::test]
+async fn what_expired_says_why_and_by_which_way_it_went() {
+    let mut rig = Rig::new(Limits::default());
+    for (id, recipient, order) in [
+        ("refused", 2, None),
+        ("first", 3, Some("o")),
+        ("behind", 4, Some("o")),
+        ("sent", 5, None),
+        ("cut", 6, None),
+        ("queued", 1, None),
+    ] {
+        let mut new = rig.new_delivery(id);
+        (new.deadline_ms, new.recipient, new.order) = (NOW + 2000, recipient, order.map(str::to_owned));
+        let sid = new.sid;
+        rig.accept(new).await;
+        if !matches!(id, "queued" | "behind") {
+            rig.take(NOW).await;
+        }
+        match id {
+            "refused" => drop(rig.record(sid, retry(NOW + 900_000), NOW).await),
+            "sent" => drop(rig.record(sid, accepted(), NOW).await),
+            "cut" => drop(rig.record(sid, Event::Expired { copies: 1 }, NOW + 1).await),
+            _ => {}
+        }
+    }
+    rig.sweep_all(NOW + 2000 + RECEIPT_GRACE_MS).await;
+    rig.sweep_all(NOW + 2000 + RECEIPT_GRACE_MS).await;
+    let told: Vec<_> =
+        rig.read(RECEIPTS).await.into_iter().filter(|document| document["status"] == "expired").collect();
+    let detail = |id: &str| {
+        let document = told.iter().find(|document| document["id"] == id).unwrap_or_else(|| panic!("{id}: {told:?}"));
+        assert_eq!((&document["code"], &document["transport"]), (&"EXPIRED".into(), &"ccs".into()), "{id}");
+        document["detail"].as_str().unwrap().to_owned()
+    };
+    assert!(detail("queued").ends_with("before it could be sent"));
+    assert!(detail("refused").ends_with("took it (last refused with SERVICE_UNAVAILABLE)"), "{}", detail("refused"));
+    assert!(detail("behind").contains("`order`"));
+    assert!(detail("sent").starts_with("no word of its delivery"));
+    assert!(detail("cut").ends_with("before the push service answered"));
+}
+
+#[tokio::test]
+async fn what_was_sent_again_at_once_counts_as_tried_and_stays_with_its_transport() {
+    let mut rig = Rig::new(Limits::default());
+    let new = rig.new_delivery("a1");
+    let sid = new.sid;
+    rig.accept(new).await;
+    rig.take(NOW).await;
+    rig.record(sid, Event::Replayed { times: 2 }, NOW).await;
+    rig.record(sid, retry(NOW + 1), NOW).await;
+    assert_eq!(ids(&rig.take(NOW + 1).await), ["a1"], "its body is still there");
+    rig.record(sid, accepted(), NOW + 2).await;
+    let told = rig.read(RECEIPTS).await;
+    assert_eq!(told.last().map(|document| &document["attempt"]), Some(&4.into()));
+}
+
+#[tokio::test]
 async fn a_canonical_id_is_told_with_the_status() {
     let mut rig = Rig::new(Limits::default());
     let new = rig.new_delivery("a1");

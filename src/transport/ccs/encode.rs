@@ -1,7 +1,7 @@
 //! A push in the words of CCS.
 
 use crate::ccs::payload::Downstream;
-use crate::chat::push::{Priority, Target};
+use crate::chat::push::{CHECK_ONLY, Priority, Target, asks_to_check_only};
 use crate::transport::Send;
 use serde_json::{Map, Value};
 
@@ -43,8 +43,13 @@ fn fields(send: &Send, now_ms: u64) -> Map<String, Value> {
     if !push.data.is_empty() {
         set("data", Value::Object(push.data.clone()));
     }
-    for (name, value) in push.fcm.iter().filter(|(name, _)| !PROTECTED.contains(&name.as_str())) {
+    let handed_through = |name: &str| !PROTECTED.contains(&name) && !CHECK_ONLY.contains(&name);
+    for (name, value) in push.fcm.iter().filter(|(name, _)| handed_through(name)) {
         set(name, value.clone());
+    }
+    if asks_to_check_only(&push.fcm) {
+        // Its only word for it.
+        set("dry_run", Value::Bool(true));
     }
     fields
 }
@@ -116,5 +121,20 @@ mod tests {
         send.deadline_ms = NOW_OR_NEVER_MS;
         let fields = downstream(&send, 10).fields;
         assert_eq!(Value::Object(fields), json!({"priority": "high", "time_to_live": 0}));
+    }
+
+    #[test]
+    fn what_only_checks_says_so_in_the_word_of_ccs() {
+        for name in CHECK_ONLY {
+            let mut send = send(Target::Topic("news".to_owned()));
+            send.push.fcm = map(json!({ name: true }));
+            let fields = downstream(&send, 0).fields;
+            assert_eq!(fields.get("dry_run"), Some(&json!(true)), "{name}");
+            assert!(name == "dry_run" || !fields.contains_key(name), "{name}");
+            send.push.fcm = map(json!({ name: "stored by an earlier release" }));
+            assert_eq!(downstream(&send, 0).fields.get("dry_run"), Some(&json!(true)), "{name}");
+            send.push.fcm = map(json!({ name: false }));
+            assert_eq!(downstream(&send, 0).fields.get("dry_run"), None, "{name}");
+        }
     }
 }

@@ -15,7 +15,7 @@ use crate::ccs::event::{DrainCause, Event};
 use crate::ccs::nack::NackCode;
 use crate::ccs::payload;
 use crate::ccs::window::NotSent;
-use crate::chat::delivery::Arrival;
+use crate::chat::delivery::{Arrival, EXPIRED};
 use crate::chat::id::{Sid, Token};
 use crate::ops::clock::now_ms;
 use crate::transport::{Change, Outlet, Refusal, Report, Send, Tag, Upstream};
@@ -283,7 +283,7 @@ impl Hub {
                 tracing::debug!(connection, %sid, "message sent");
                 if let Err(NoTaker) = self.roster.order(connection, Command::Send(order)) {
                     self.ledger.drain(connection);
-                    self.ledger.take_back(sid);
+                    self.ledger.take_back_unwritten(sid);
                 }
             }
             self.report_expired(dispatch.expired);
@@ -308,8 +308,9 @@ impl Hub {
             tracing::debug!(sid = %settled.sid, code, ?refusal, "message refused");
         }
         let detail = refusal::detail_text(text, &settled.target);
-        let Settled { sid, copies, .. } = settled;
-        self.outbox.push_back(Report::Refused { sid, refusal, code, detail, copies, arrival: Arrival::No });
+        let Settled { sid, copies, replays, .. } = settled;
+        let arrival = Arrival::No;
+        self.outbox.push_back(Report::Refused { sid, refusal, code, detail, copies, replays, arrival });
     }
 
     fn report_expired(&mut self, expired: Vec<Settled>) {
@@ -317,9 +318,10 @@ impl Hub {
         self.outbox.extend(expired.into_iter().map(|settled| Report::Refused {
             sid: settled.sid,
             refusal: Refusal::Expired,
-            code: "EXPIRED".to_owned(),
+            code: EXPIRED.to_owned(),
             detail: "the time to live ended before the message could be sent".to_owned(),
             copies: settled.copies,
+            replays: settled.replays,
             arrival: Arrival::No,
         }));
     }
@@ -331,6 +333,6 @@ impl Hub {
     }
 }
 
-fn accepted(Settled { sid, copies, .. }: Settled, canonical: Option<Token>) -> Report {
-    Report::Accepted { sid, canonical, provider_id: None, detail: None, copies }
+fn accepted(Settled { sid, copies, replays, .. }: Settled, canonical: Option<Token>) -> Report {
+    Report::Accepted { sid, canonical, provider_id: None, detail: None, copies, replays }
 }

@@ -28,6 +28,8 @@ struct Pending {
     send: Send,
     place: u64,
     copies: u32,
+    /// How often it was written to a connection, taken or not.
+    tries: u32,
     link: Option<u64>,
     /// The device has it already; only its answer is missing.
     received: bool,
@@ -68,6 +70,8 @@ pub(super) struct Settled {
     pub(super) sid: Sid,
     /// How often it was written to a connection.
     pub(super) copies: u32,
+    /// How often it was sent again at once.
+    pub(super) replays: u32,
     /// Where it was to go.
     pub(super) target: Target,
 }
@@ -125,7 +129,7 @@ impl Ledger {
         }
         self.taken += 1;
         self.backlog.insert(self.taken, sid);
-        self.pending.insert(sid, Pending { send, place: self.taken, copies: 0, link: None, received: false });
+        self.pending.insert(sid, Pending { send, place: self.taken, copies: 0, tries: 0, link: None, received: false });
         true
     }
 
@@ -145,7 +149,7 @@ impl Ledger {
     /// Returns what needs no other connection, because the device has it.
     pub(super) fn close(&mut self, link: u64, unwritten: &[Sid]) -> Vec<Settled> {
         for sid in unwritten {
-            self.take_back(*sid);
+            self.take_back_unwritten(*sid);
         }
         let in_flight = |pending: &Pending| pending.link == Some(link);
         let left: Vec<Sid> = self.pending.iter().filter(|(_, p)| in_flight(p)).map(|(sid, _)| *sid).collect();
@@ -169,12 +173,20 @@ impl Ledger {
         }
     }
 
+    /// The same for one that was never written.
+    pub(super) fn take_back_unwritten(&mut self, sid: Sid) {
+        if let Some(pending) = self.pending.get_mut(&sid).filter(|pending| pending.link.is_some()) {
+            pending.tries -= 1;
+            self.take_back(sid);
+        }
+    }
+
     /// A message is answered.
     pub(super) fn settle(&mut self, sid: Sid) -> Option<Settled> {
         let pending = self.pending.remove(&sid)?;
         self.leave(pending.link, pending.send.recipient);
         self.backlog.remove(&pending.place);
-        Some(Settled { sid, copies: pending.copies, target: pending.send.push.target })
+        Some(settled(sid, pending))
     }
 
     /// A device has the message, so the push service took it, whatever became of its answer. If it waits to be sent
@@ -230,9 +242,7 @@ impl Ledger {
     pub(super) fn into_unsettled(self) -> Vec<Settled> {
         let mut pending: Vec<(Sid, Pending)> = self.pending.into_iter().collect();
         pending.sort_unstable_by_key(|(_, pending)| pending.place);
-        let settled =
-            |(sid, pending): (Sid, Pending)| Settled { sid, copies: pending.copies, target: pending.send.push.target };
-        pending.into_iter().map(settled).collect()
+        pending.into_iter().map(|(sid, pending)| settled(sid, pending)).collect()
     }
 
     fn free(&self) -> usize {
@@ -256,6 +266,7 @@ impl Ledger {
         self.backlog.remove(&place);
         let pending = self.pending.get_mut(&sid).expect("what waits is pending");
         pending.copies += 1;
+        pending.tries += 1;
         pending.link = Some(link);
         self.links.get_mut(&link).expect("a route leads to a known connection").in_flight += 1;
         let affinity = self.recipients.entry(pending.send.recipient).or_insert(Affinity { link, in_flight: 0 });
@@ -282,6 +293,11 @@ impl Ledger {
             }
         }
     }
+}
+
+fn settled(sid: Sid, pending: Pending) -> Settled {
+    let replays = pending.tries.saturating_sub(1);
+    Settled { sid, copies: pending.copies, replays, target: pending.send.push.target }
 }
 
 #[cfg(test)]

@@ -112,6 +112,23 @@ fn nothing_overtakes_what_a_draining_connection_still_has() {
 }
 
 #[test]
+fn a_message_was_tried_as_often_as_it_was_written() {
+    let mut ledger = Ledger::new(2, 2);
+    ledger.open(1);
+    ledger.accept(send(1, 1, u64::MAX));
+    orders(&mut ledger);
+    ledger.take_back_unwritten(sid(1));
+    orders(&mut ledger);
+    ledger.take_back(sid(1));
+    orders(&mut ledger);
+    assert!(ledger.close(1, &[]).is_empty());
+    ledger.open(2);
+    orders(&mut ledger);
+    let settled = ledger.settle(sid(1)).unwrap();
+    assert_eq!((settled.copies, settled.replays), (2, 2));
+}
+
+#[test]
 fn what_is_too_late_is_neither_sent_nor_kept() {
     let mut ledger = Ledger::new(2, 1);
     ledger.accept(send(1, 1, 1_000));

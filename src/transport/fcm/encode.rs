@@ -1,9 +1,13 @@
 //! A push in the words of FCM.
 
 use crate::chat::push::{Priority, Push, Target};
-use crate::fcm::message::{self, Message, Options, Receipt};
+use crate::fcm::message::Message;
 use crate::fcm::request::RequestError;
 use crate::fcm::target;
+use serde_json::{Map, Value};
+
+/// What CCS and topics.md call the same field.
+const WORDS: [(&str, &str); 2] = [("collapse_key", "collapse"), ("time_to_live", "ttl")];
 
 /// `push` as FCM's pure half takes it. `ttl_s` is what is left of its time to live, `id` the bridge's id of it, and
 /// `ack` is where the app confirms that it has the message.
@@ -11,31 +15,23 @@ use crate::fcm::target;
 /// # Errors
 /// When the push is one that FCM would refuse.
 pub fn message(push: &Push, id: String, ttl_s: u32, ack: Option<&str>) -> Result<Message, RequestError> {
-    let mut extra = push.fcm.clone();
+    let mut fields = push.fcm.clone();
     let target = match &push.target {
-        Target::Token(token) => target::Target::device(token.reveal())?,
-        Target::Topic(name) => target::Target::topic(name)?,
-        Target::Condition(expression) => target::Target::condition(expression)?,
+        Target::Token(token) => target::Target::named("token", token.reveal())?,
+        Target::Topic(name) => target::Target::named("topic", name)?,
+        Target::Condition(expression) => target::Target::named("condition", expression)?,
     };
-    Ok(Message {
-        target: target.as_called_by(&mut extra)?,
-        id: Some(id),
-        receipt: match (push.receipt, ack) {
-            (false, _) => Receipt::Unwanted,
-            (true, None) => Receipt::Wanted,
-            (true, Some(address)) => Receipt::At(address.to_owned()),
-        },
-        data: push.data.clone(),
-        notification: push.notification.clone(),
-        collapse: push.collapse.clone(),
-        priority: Some(match push.priority {
-            Priority::High => message::Priority::High,
-            Priority::Normal => message::Priority::Normal,
-        }),
-        ttl_s: Some(ttl_s),
-        options: Options::take(&mut extra)?,
-        extra,
-    })
+    let target = target.as_called_by(&mut fields)?;
+    let priority = if push.priority == Priority::High { "high" } else { "normal" };
+    fields.extend(Map::from_iter([
+        ("data".to_owned(), Value::Object(push.data.clone())),
+        ("notification".to_owned(), push.notification.clone().map_or(Value::Null, Value::Object)),
+        ("collapse_key".to_owned(), push.collapse.as_deref().map_or(Value::Null, Value::from)),
+        ("priority".to_owned(), Value::from(priority)),
+        ("time_to_live".to_owned(), Value::from(ttl_s)),
+    ]));
+    let ack = ack.map(str::to_owned);
+    Ok(Message { target, id: Some(id), receipt: push.receipt, ack, fields, words: &WORDS })
 }
 
 #[cfg(test)]
@@ -43,6 +39,7 @@ mod tests {
     use super::*;
     use crate::chat::id::Token;
     use crate::fcm::request::translate;
+    use crate::fcm::target::Kind;
     use serde_json::{Map, Value, json};
 
     fn map(value: Value) -> Map<String, Value> {
@@ -75,7 +72,6 @@ mod tests {
                 "data": {"k": "v", "mid": "06eqbd3gy0001ab2", "ack": "bal1/self/receipts"},
                 "android": {"collapse_key": "chat", "ttl": "60s", "restricted_package_name": "com.example",
                     "priority": "NORMAL", "direct_boot_ok": true},
-                "apns": {"headers": {"apns-priority": "5", "apns-expiration": "1060", "apns-collapse-id": "chat"}},
                 "webpush": {"headers": {"TTL": "60", "Urgency": "normal", "Topic": "chat"}},
             }})
         );
@@ -101,8 +97,8 @@ mod tests {
             push.fcm = map(fcm);
             message(&push, "x".to_owned(), 0, None).map(|message| message.target.kind())
         };
-        assert_eq!(target(json!({})), Ok(target::Kind::Token));
-        assert_eq!(target(json!({"fid": fid})), Ok(target::Kind::Fid));
+        assert_eq!(target(json!({})), Ok(Kind::Token));
+        assert_eq!(target(json!({"fid": fid})), Ok(Kind::Fid));
         assert_eq!(target(json!({"fid": "another"})), Err(RequestError::Target(target::TargetError::Fid)));
     }
 
@@ -110,6 +106,17 @@ mod tests {
     fn a_switch_of_the_wrong_type_is_the_senders_fault() {
         let mut push = push(Target::Topic("news".to_owned()));
         push.fcm = map(json!({"content_available": "yes"}));
-        assert_eq!(message(&push, "x".to_owned(), 0, None), Err(RequestError::Type("content_available")));
+        let refused = translate(message(&push, "x".to_owned(), 0, None).unwrap(), 0).unwrap_err();
+        assert_eq!(refused.to_string(), "`content_available` is not true or false");
+    }
+
+    #[test]
+    fn what_is_dropped_is_told_in_the_words_of_topics_md() {
+        let mut push = push(Target::Token(Token::new("T").unwrap()));
+        push.priority = Priority::High;
+        push.fcm = map(json!({"android_v2": {"background_sync": {}}}));
+        let losses = |push: &Push| translate(message(push, "x".to_owned(), 0, None).unwrap(), 0).unwrap().losses;
+        let names = losses(&push).iter().map(|loss| loss.field.to_string()).collect::<Vec<_>>();
+        assert_eq!(names, ["data.ack", "data.mid", "collapse"], "nobody wrote a priority");
     }
 }

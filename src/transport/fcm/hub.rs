@@ -17,7 +17,7 @@ use super::pool::Pool;
 use super::renewal::Api;
 use super::token::{self, Wallet};
 use super::{FcmConfig, NO_TOKEN, OnAmbiguous, QUOTA};
-use crate::chat::delivery::Arrival;
+use crate::chat::delivery::{Arrival, EXPIRED};
 use crate::chat::id::Sid;
 use crate::fcm::breaker::{Breaker, Ticket};
 use crate::fcm::budget::Budget;
@@ -317,7 +317,7 @@ impl Hub {
 
     /// The message itself is one that FCM would refuse.
     fn refuse_ourselves(&mut self, sid: Sid, fault: RequestError) {
-        let Some(Pending { copies, .. }) = self.ledger.settle(sid) else { return };
+        let Some(Pending { copies, tries, .. }) = self.ledger.settle(sid) else { return };
         self.tally.refused += 1;
         self.outbox.push_back(Report::Refused {
             sid,
@@ -325,6 +325,7 @@ impl Hub {
             code: fault.code().to_owned(),
             detail: fault.to_string(),
             copies,
+            replays: tries,
             arrival: Arrival::No,
         });
     }
@@ -347,9 +348,10 @@ impl Hub {
         self.outbox.push_back(Report::Refused {
             sid: pending.send.sid,
             refusal: Refusal::Expired,
-            code: "EXPIRED".to_owned(),
+            code: EXPIRED.to_owned(),
             detail: "the time to live ended before the message could be sent".to_owned(),
             copies: pending.copies,
+            replays: pending.tries.saturating_sub(1),
             arrival: Arrival::No,
         });
     }
@@ -372,7 +374,7 @@ impl Hub {
 
 /// What is told at the end of a message without an answer.
 fn unanswered(pending: &Pending, on_ambiguous: OnAmbiguous) -> Report {
-    let Pending { send, copies, .. } = pending;
+    let Pending { send, copies, tries, .. } = pending;
     if *copies == 0 || on_ambiguous == OnAmbiguous::Retry {
         return Report::Lost { sid: send.sid, copies: *copies };
     }
@@ -382,6 +384,7 @@ fn unanswered(pending: &Pending, on_ambiguous: OnAmbiguous) -> Report {
         code: AMBIGUOUS.to_owned(),
         detail: "the bridge stopped before the answer came".to_owned(),
         copies: *copies,
+        replays: tries.saturating_sub(1),
         arrival: Arrival::Possible,
     }
 }

@@ -48,6 +48,8 @@ pub(super) struct Pending {
     pub(super) copies: u32,
     /// How often it was sent again at once.
     pub(super) replays: u32,
+    /// How often it was written to a connection, processed or not.
+    pub(super) tries: u32,
     /// The connection that would not process it.
     pub(super) refused_by: Option<u64>,
     /// It has waited for another one.
@@ -67,6 +69,7 @@ impl Pending {
             send,
             copies: 0,
             replays: 0,
+            tries: 0,
             refused_by: None,
             waited: false,
             refused_token: None,
@@ -172,6 +175,7 @@ impl Ledger {
     pub(super) fn fly(&mut self, sid: Sid) {
         let Some(pending) = self.pending.get_mut(&sid) else { return };
         pending.copies += 1;
+        pending.tries += 1;
         let (recipient, place) = (pending.send.recipient, pending.place);
         self.ready.remove(&place);
         if let Some(line) = self.lines.get_mut(&recipient) {

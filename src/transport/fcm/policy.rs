@@ -93,7 +93,7 @@ pub(super) fn undecided(tried: Tried, on_ambiguous: OnAmbiguous) -> Refusal {
 pub(super) fn code(refused: &Refused, refusal: Refusal) -> &'static str {
     match (refused.then, refusal) {
         (Then::Undecided | Then::Hold(_), Refusal::Never) => AMBIGUOUS,
-        _ => refused.code.as_str(),
+        _ => refused.code,
     }
 }
 
@@ -119,13 +119,13 @@ fn spent(wait: Duration, tried: Tried) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fcm::verdict::Code;
+    use crate::fcm::verdict::code::SERVICE_UNAVAILABLE;
 
     const MINUTE: Duration = Duration::from_secs(60);
 
     fn refused(then: Then) -> Refused {
         let (token, arrival) = (TokenAction::Keep, Arrival::No);
-        Refused { then, token, arrival, code: Code::ServiceUnavailable, detail: String::new() }
+        Refused { then, token, arrival, code: SERVICE_UNAVAILABLE, detail: String::new() }
     }
 
     fn of(then: Then, tried: Tried) -> Consequence {

@@ -378,7 +378,9 @@ fn a_receipt_is_expected_where_somebody_can_give_one() {
     assert!(wants(with(json!({}))));
     assert!(!wants(json!({"topic": "news", "data": {}})));
     assert!(!wants(json!({"condition": "'a' in topics", "data": {}})));
-    assert!(!wants(with(json!({"fcm": {"dry_run": true}}))));
+    for name in CHECK_ONLY {
+        assert!(!wants(with(json!({"fcm": {name: true}}))), "{name}");
+    }
     assert!(wants(with(json!({"fcm": {"dry_run": false}}))));
     assert!(wants(json!({"topic": "news", "data": {}, "receipt": true})));
     assert!(!wants(with(json!({"receipt": false}))));
@@ -388,6 +390,12 @@ fn a_receipt_is_expected_where_somebody_can_give_one() {
 fn fields_handed_through_cannot_pass_by_the_checks() {
     for name in NOT_IN_FCM {
         assert_eq!(code(&with(json!({"fcm": {name: null}}))), ErrorCode::BadField, "{name}");
+    }
+    for name in ["collapseKey", "timeToLive", "messageId", "Data"] {
+        assert_eq!(code(&with(json!({"fcm": {name: "x"}}))), ErrorCode::BadField, "{name}");
+    }
+    for name in CHECK_ONLY {
+        assert_eq!(code(&with(json!({"fcm": {name: "true"}}))), ErrorCode::BadField, "{name}");
     }
     let fcm = json!({"content_available": true, "restricted_package_name": "com.example", "dry_run": true});
     assert_eq!(Value::Object(push(&with(json!({"fcm": fcm}))).fcm), fcm);

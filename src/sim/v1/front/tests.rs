@@ -72,7 +72,7 @@ fn a_device_has_its_quota_and_the_wait_is_told_in_both_forms() {
     bench.now += 15_000;
     let reply = bench.send(json!({"token": "t"}));
     assert_eq!((reply.status, reply.retry_after.as_deref()), (429, Some("45")));
-    let fault = Fault::parse(reply.body.as_bytes()).unwrap();
+    let fault = Fault::of(&serde_json::from_str(&reply.body).unwrap()).unwrap();
     assert_eq!((fault.code, &*fault.quotas[0]), (Some(FcmCode::QuotaExceeded), "Device message rate exceeded"));
     bench.service.v1.faults.quota_retry_after = Some(RetryAfter::Date(30));
     let reply = bench.send(json!({"token": "t"}));

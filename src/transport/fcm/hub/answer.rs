@@ -5,7 +5,7 @@ use crate::chat::delivery::Arrival;
 use crate::chat::id::Sid;
 use crate::fcm::breaker::Reaction;
 use crate::fcm::judge::{FAULT_WAIT, judge};
-use crate::fcm::verdict::{self, Asked, Cause, Code, Refused, Share, Then, Tries, Verdict};
+use crate::fcm::verdict::{self, Asked, Cause, Refused, Share, Then, Tries, Unprocessed, Verdict, code};
 use crate::ops::clock::now_ms;
 use crate::transport::fcm::exchange::Reply;
 use crate::transport::fcm::ledger::Pending;
@@ -24,6 +24,9 @@ impl Hub {
         let Some(flight) = self.flights.remove(&sid) else { return };
         self.pool.done(connection, reply.into());
         let Some(pending) = self.ledger.get_mut(sid) else { return };
+        if matches!(reply, Reply::Unprocessed(Unprocessed::NotWritten)) {
+            pending.tries = pending.tries.saturating_sub(1);
+        }
         let efforts = Efforts { tried: pending.send.tried, replays: pending.replays };
         let recipient = pending.send.recipient;
         let asked = Asked { target: &flight.target, access: flight.access, now_unix_s: now_ms() / 1000 };
@@ -97,7 +100,8 @@ impl Hub {
         let Some(pending) = self.ledger.settle(sid) else { return };
         self.tally.accepted += 1;
         self.pauses = 0;
-        self.outbox.push_back(Report::Accepted { sid, canonical: None, provider_id, detail, copies: pending.copies });
+        let (copies, replays) = (pending.copies, pending.tries.saturating_sub(1));
+        self.outbox.push_back(Report::Accepted { sid, canonical: None, provider_id, detail, copies, replays });
     }
 
     /// It waits here until the breaker lets it go again.
@@ -111,13 +115,22 @@ impl Hub {
     }
 
     fn report(&mut self, sid: Sid, refused: &Refused, refusal: Refusal) {
-        let Some(Pending { send, copies, .. }) = self.ledger.settle(sid) else { return };
+        let Some(Pending { send, copies, tries, .. }) = self.ledger.settle(sid) else { return };
+        let replays = tries.saturating_sub(1);
         let (code, arrival) = (policy::code(refused, refusal), policy::arrival(refused));
         self.tally.refused += 1;
         self.tally.ambiguous += u64::from(refused.then == Then::Undecided);
         tracing::debug!(%sid, code, ?refusal, "message refused");
         let detail = refused.detail.clone();
-        self.outbox.push_back(Report::Refused { sid, refusal, code: code.to_owned(), detail, copies, arrival });
+        self.outbox.push_back(Report::Refused {
+            sid,
+            refusal,
+            code: code.to_owned(),
+            detail,
+            copies,
+            replays,
+            arrival,
+        });
         if let Refusal::RetryAfter(wait) | Refusal::Backoff(wait) | Refusal::Few(wait) = refusal {
             self.defer_line(send.recipient, sid, wait);
         }
@@ -186,7 +199,7 @@ fn shows_all_well(verdict: &Verdict) -> bool {
 /// nobody waits for it.
 fn acquit_project(verdict: &mut Verdict) {
     let Verdict::Refused(Refused { then: then @ Then::Hold(_), code, arrival, .. }) = verdict else { return };
-    *code = Code::InternalServerError;
+    *code = code::INTERNAL_SERVER_ERROR;
     *then = match arrival {
         verdict::Arrival::Possible => Then::Undecided,
         verdict::Arrival::No => Then::Backoff { first: FAULT_WAIT, whose: Share::Recipient, tries: Tries::UntilExpiry },

@@ -43,22 +43,23 @@ mod tests {
     #[test]
     fn the_sender_hears_of_what_does_not_travel_each_time_and_the_log_once() {
         let mut remarks = Remarks::default();
-        let losses =
-            || vec![loss("delay_while_idle", Why::Ignored), loss("message_id", Why::IdInData), loss("x", Why::Unknown)];
+        let losses = || {
+            vec![loss("delay_while_idle", Why::IGNORED), loss("message_id", Why::ID_IN_DATA), loss("x", Why::UNKNOWN)]
+        };
         for _ in 0..2 {
             let dropped = remarks.note(losses()).unwrap();
             assert!(dropped.starts_with("`delay_while_idle`: ignored since 2016"), "{dropped}");
             assert!(dropped.contains("; `x`: unknown in v1") && !dropped.contains("message_id"), "{dropped}");
             assert_eq!(remarks.told.len(), 3);
         }
-        assert_eq!(remarks.note(vec![loss("message_id", Why::IdInData)]), None);
+        assert_eq!(remarks.note(vec![loss("message_id", Why::ID_IN_DATA)]), None);
     }
 
     #[test]
     fn invented_fields_do_not_fill_the_memory() {
         let mut remarks = Remarks::default();
         for number in 0..TOLD_MAX + 10 {
-            remarks.note(vec![loss(&number.to_string(), Why::Unknown)]);
+            remarks.note(vec![loss(&number.to_string(), Why::UNKNOWN)]);
         }
         assert_eq!(remarks.told.len(), TOLD_MAX);
     }

@@ -27,7 +27,7 @@ async fn a_fault_of_ours_stops_everything_costs_nothing_and_ends_by_itself() {
     house.link(Link::Up).await;
     let asked = peer.next().await;
     peer.take(asked.stream).await;
-    assert_eq!(house.report().await, accepted(sids[0], asked.stream));
+    assert_eq!(house.report().await, accepted_after(2, sids[0], asked.stream));
 }
 
 #[tokio::test(start_paused = true)]

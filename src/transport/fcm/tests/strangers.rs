@@ -99,7 +99,8 @@ async fn taken_is_taken_though_the_rest_of_the_answer_never_comes() {
     ] {
         for end in [Cut::Stalls, Cut::Breaks] {
             let (sid, report) = cut(config(), end, "200", headers, body).await;
-            let expected = Report::Accepted { sid, canonical: None, provider_id: None, copies: 1, detail: None };
+            let expected =
+                Report::Accepted { sid, canonical: None, provider_id: None, copies: 1, replays: 0, detail: None };
             assert_eq!(report, expected, "{headers:?} {end:?}");
         }
     }
@@ -115,7 +116,7 @@ async fn half_a_refusal_is_judged_by_its_status_and_what_came_of_it() {
         ("403", &[JSON], b"", (few, "INTERNAL_SERVER_ERROR", No)),
         // All of it but its end.
         ("404", &[JSON], UNREGISTERED, (Refusal::BadToken, "DEVICE_UNREGISTERED", No)),
-        ("413", &[HTML], b"<html>", (Refusal::Never, "INVALID_JSON", No)),
+        ("413", &[HTML], b"<html>", (Refusal::Never, "TOO_BIG", No)),
         ("429", &[JSON, ("retry-after", "90")], b"{\"error\":", (after(90), "QUOTA_EXCEEDED", No)),
         ("503", &[JSON, ("retry-after", "33")], b"{\"error\":", (after(33), "SERVICE_UNAVAILABLE", Possible)),
         ("500", &[], b"", (backoff, "INTERNAL_SERVER_ERROR", Possible)),
