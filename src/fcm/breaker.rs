@@ -133,8 +133,8 @@ impl Breaker {
     /// Something was mended that may be the cause: the next message finds out, and the waits begin anew. A probe that is
     /// on its way went too early to count.
     pub fn hurry(&mut self, now: Instant) {
-        if let State::Open { cause, .. } | State::Probing { cause, .. } = self.state {
-            self.enter(State::Open { cause, until: now, wait: PROBE_FIRST });
+        if let State::Open(halt) | State::Probing(halt) = self.state {
+            self.enter(State::Open(Halt { until: now, wait: PROBE_FIRST, ..halt }));
         }
     }
 

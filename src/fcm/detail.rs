@@ -1,10 +1,8 @@
-//! What an application is told in words: short, on one line, without a token.
+//! What an application is told in words: on one line, without a token. Who passes it on cuts it.
 
 use super::fault::Fault;
 use super::target::Target;
 
-/// Longest detail, in characters.
-pub(super) const DETAIL_MAX: usize = 256;
 /// A run of so many characters of a token's alphabet is taken for one: field names and words are shorter.
 const TOKEN_LIKE: usize = 40;
 /// How far into a page its title is looked for, in bytes.
@@ -39,12 +37,12 @@ pub(super) fn of_body(status: u16, content_type: Option<&str>, body: &[u8], targ
     shown(&words, target)
 }
 
-/// `text` on one line, without what is or looks like a token, and cut.
+/// `text` on one line, without what is or looks like a token.
 fn shown(text: &str, target: &Target) -> String {
     let known = if target.kind().is_device() { text.replace(target.reveal(), HIDDEN) } else { text.to_owned() };
     let line: String = known.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     let line = without_long_runs(&line);
-    line.trim().chars().take(DETAIL_MAX).collect()
+    line.trim().to_owned()
 }
 
 fn without_long_runs(text: &str) -> String {
@@ -95,9 +93,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_is_short_and_on_one_line(text: String) {
+        fn it_is_on_one_line(text: String) {
             let shown = shown(&text, &target());
-            prop_assert!(shown.chars().count() <= DETAIL_MAX);
             prop_assert!(!shown.contains(char::is_control));
         }
 

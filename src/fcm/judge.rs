@@ -114,7 +114,7 @@ fn refused(answer: &Answer<'_>, asked: &Asked<'_>) -> Refused {
     };
     let is_vague = answer.status == 400 && fault.code.is_none() && fault.violations.is_empty();
     let doubt = if is_vague && refused.then == Then::Never { " (perhaps the message is too big)" } else { "" };
-    Refused { detail: detail.chars().chain(doubt.chars()).take(detail::DETAIL_MAX).collect(), ..refused }
+    Refused { detail: detail + doubt, ..refused }
 }
 
 /// FCM's code, where it may say it. A 401 is about the access token whatever else it says, unless it is about another

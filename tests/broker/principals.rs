@@ -61,7 +61,11 @@ async fn who_did_not_log_in_is_a_bal_under_the_name_in_the_topic() {
     assert_eq!((&*principal.name, principal.role, principal.proof), ("bal7", Role::Bal, Proof::Anonymous));
     let mut alice = come(&world, "alice", "ecila", Connect::default()).await;
     let principal = publishes(&mut world, &mut alice, "alice/self/messages").await;
-    assert_eq!(principal, logged_in("alice", Role::User, Some("default")), "beside anonymous ones she stays who she is");
+    assert_eq!(
+        principal,
+        logged_in("alice", Role::User, Some("default")),
+        "beside anonymous ones she stays who she is"
+    );
     world.close().await;
 }
 

@@ -98,6 +98,9 @@ async fn a_connection_that_fcm_ends_for_its_age_all_the_same_costs_nothing() {
     let mut bridge = Bridge::new(1_500, 20);
     bridge.exchange(&mut street, 750, |_, _| {}).await;
     pause(30).await;
+    // Whatever age the last connection had, the next one is young when it has nothing to do any more.
+    bridge.exchange(&mut street, 770, |_, _| {}).await;
+    pause(30).await;
     bridge.exchange_all(&mut street, |_, _| {}).await;
     bridge.check(&street.sim);
     let stats = street.v1.stats();

@@ -668,7 +668,6 @@ proptest! {
         });
         let verdict = judge(&outcome, &Asked { target: &target, access: Access::Cached, now_unix_s });
         if let Verdict::Refused(refused) = verdict {
-            prop_assert!(refused.detail.chars().count() <= detail::DETAIL_MAX);
             prop_assert!(!refused.detail.contains(TOKEN));
             prop_assert!(refused.token == TokenAction::Keep || (400..500).contains(&status));
             let at_once = matches!(refused.then, Then::After { wait, .. } if wait.is_zero());

@@ -3,6 +3,7 @@
 use super::{Flight, Hub, std_now};
 use crate::chat::delivery::Arrival;
 use crate::chat::id::Sid;
+use crate::chat::status::cut_detail;
 use crate::fcm::breaker::Reaction;
 use crate::fcm::judge::{FAULT_WAIT, judge};
 use crate::fcm::verdict::{self, Asked, Cause, Refused, Share, Then, Tries, Unprocessed, Verdict, code};
@@ -31,6 +32,9 @@ impl Hub {
         let recipient = pending.send.recipient;
         let asked = Asked { target: &flight.target, access: flight.access, now_unix_s: now_ms() / 1000 };
         let mut verdict = judge(&reply.outcome(), &asked);
+        if let Verdict::Refused(refused) = &mut verdict {
+            refused.detail.truncate(cut_detail(&refused.detail).len());
+        }
         let suspect = pending.suspect;
         if is_fault(&verdict) {
             self.faults += 1;
