@@ -196,7 +196,7 @@ pub(super) fn open_read_only(path: &Path) -> Result<Connection, OpenError> {
     Ok(conn)
 }
 
-/// Checks that [`open`] could use what is at `path`, if anything is, and changes nothing. Whether another process has it is
+/// Checks that opening could use what is at `path`, if anything is, and changes nothing. Whether another process has it is
 /// not asked: that may be the bridge whose configuration is looked at.
 ///
 /// # Errors
