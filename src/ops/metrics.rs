@@ -3,8 +3,8 @@
 mod cell;
 mod transports;
 
-use cell::{Cell, Kind, UNIQUE, WELL_FORMED};
-use prometheus::{Encoder, IntCounterVec, Opts, Registry, TextEncoder};
+use cell::{Cell, Kind, labelled_counter};
+use prometheus::{Encoder, IntCounterVec, Registry, TextEncoder};
 use std::collections::BTreeMap;
 use transports::Transports;
 
@@ -316,7 +316,12 @@ impl Metrics {
             .map(|&(_, name, kind, help)| Cell::new(shown(name).then_some(&registry), name, kind, help))
             .collect();
         let transports = Transports::new(&registry);
-        let clients_refused = clients_refused(shown(CLIENTS_REFUSED).then_some(&registry));
+        let clients_refused = labelled_counter(
+            shown(CLIENTS_REFUSED).then_some(&registry),
+            CLIENTS_REFUSED,
+            "Clients of the embedded broker refused or cut off",
+            &["reason"],
+        );
         Self { registry, cells, transports, clients_refused }
     }
 
@@ -402,16 +407,6 @@ impl std::fmt::Debug for Metrics {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Metrics").finish_non_exhaustive()
     }
-}
-
-/// The counter of clients refused by the embedded broker. Without a registry it counts and is not shown.
-fn clients_refused(registry: Option<&Registry>) -> IntCounterVec {
-    let opts = Opts::new(CLIENTS_REFUSED, "Clients of the embedded broker refused or cut off");
-    let refused = IntCounterVec::new(opts, &["reason"]).expect(WELL_FORMED);
-    if let Some(registry) = registry {
-        registry.register(Box::new(refused.clone())).expect(UNIQUE);
-    }
-    refused
 }
 
 #[cfg(test)]

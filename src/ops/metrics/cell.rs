@@ -1,7 +1,7 @@
-//! One number without labels.
+//! One number, or one for each value of some labels.
 
 use prometheus::core::Collector;
-use prometheus::{IntCounter, IntGauge, Registry};
+use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 
 /// Why a metric can be registered.
 pub(super) const UNIQUE: &str = "the name is used once";
@@ -12,6 +12,15 @@ pub(super) const WELL_FORMED: &str = "the name is a constant in the right form";
 pub(super) enum Kind {
     Counter,
     Gauge,
+}
+
+/// A counter for each value of `labels`. Without a registry it counts and is not shown.
+pub(super) fn labelled_counter(registry: Option<&Registry>, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
+    let counters = IntCounterVec::new(Opts::new(name, help), labels).expect(WELL_FORMED);
+    if let Some(registry) = registry {
+        registry.register(Box::new(counters.clone())).expect(UNIQUE);
+    }
+    counters
 }
 
 pub(super) enum Cell {

@@ -1,7 +1,7 @@
 //! What is counted for each transport by itself. A transport is labelled as in `_bridge/status`: `ccs`, `fcm-v1`,
 //! `fcm-v1:NAME`; one that nobody spoke of is not shown.
 
-use super::cell::{UNIQUE, WELL_FORMED};
+use super::cell::{UNIQUE, WELL_FORMED, labelled_counter};
 use prometheus::core::Collector;
 use prometheus::{IntCounterVec, IntGaugeVec, Opts, Registry};
 use std::collections::BTreeMap;
@@ -38,11 +38,10 @@ pub(super) struct Transports {
 
 impl Transports {
     pub(super) fn new(registry: &Registry) -> Self {
-        let refusals = Opts::new("bridge_refusals_total", "Messages that a transport came back with untaken, by code");
-        let refusals = IntCounterVec::new(refusals, &["transport", "code"]).expect(WELL_FORMED);
+        let help = "Messages that a transport came back with untaken, by code";
+        let refusals = labelled_counter(Some(registry), "bridge_refusals_total", help, &["transport", "code"]);
         let up = Opts::new("bridge_transport_up", "1 when the transport takes messages");
         let up = IntGaugeVec::new(up, &["transport"]).expect(WELL_FORMED);
-        registry.register(Box::new(refusals.clone())).expect(UNIQUE);
         registry.register(Box::new(up.clone())).expect(UNIQUE);
         Self { refusals, up }
     }
