@@ -3,6 +3,10 @@
 //! Everything that goes to an owner's inbox passes here: messages of devices, statuses, errors. Each topic is a
 //! [`Lane`]; the store holds the documents, a lane only knows how far it is.
 
+mod parting;
+
+pub(super) use parting::Parting;
+
 use super::hall::Hall;
 use super::lane::{Lane, Manner};
 use super::presence::Presences;
@@ -11,7 +15,7 @@ use crate::mqtt::{Door, Former, Outbound, Outcome};
 use crate::ops::clock::now_ms;
 use crate::ops::metrics::Metric;
 use crate::ops::story;
-use crate::store::{Committed, Seen, Slip, StoreError, Waiting};
+use crate::store::{Committed, Slip, StoreError, Waiting};
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
@@ -20,7 +24,6 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 /// Most documents asked of the store at one time, per topic.
 const FETCH: usize = 256;
@@ -32,10 +35,6 @@ const ACK_PATIENCE: Duration = Duration::from_secs(5);
 const PROBE_PATIENCE: Duration = if cfg!(test) { Duration::from_secs(3_600) } else { Duration::from_millis(100) };
 /// How often it is looked for readers whose time for any of that is over, and for lanes that are free again.
 const ROUND_EVERY: Duration = Duration::from_millis(200);
-/// How long a stop waits for outstanding confirmations.
-const LAST_WORDS: Duration = Duration::from_secs(2);
-/// How long it waits for the front door to close, which answers everything.
-const DOOR_CLOSES: Duration = Duration::from_secs(8);
 /// Most confirmed documents whose removal is gathered into one operation.
 const FORGET: usize = 256;
 
@@ -67,17 +66,6 @@ enum Arrival {
         slip: Slip,
         outcome: Outcome,
     },
-}
-
-/// When the publisher stops, and what it tells meanwhile.
-#[derive(Debug, Clone)]
-pub(super) struct Parting {
-    /// Publish nothing more.
-    pub(super) stop: CancellationToken,
-    /// Given when the front door has nothing more to do for anybody else.
-    pub(super) others: CancellationToken,
-    /// The publisher's word that the front door may close.
-    pub(super) quiet: CancellationToken,
 }
 
 /// The lane's task.
@@ -198,42 +186,6 @@ impl Publisher {
             }
         }
         Ok(())
-    }
-
-    /// Hears the last confirmations, so that what was confirmed is not published again after the next start; then lets
-    /// the front door close and hears how far the rest got.
-    async fn wind_up(&mut self, parting: &Parting) -> Result<(), StoreError> {
-        self.hear(LAST_WORDS).await?;
-        parting.others.cancelled().await;
-        parting.quiet.cancel();
-        self.hear(DOOR_CLOSES).await?;
-        self.forget(true).await?;
-        while !self.forgetting.is_empty() {
-            oldest(&mut self.forgetting).await?;
-            self.forgetting.pop_front();
-        }
-        let known = self.tracks.iter().filter(|(_, track)| track.lane.idle());
-        let seen = known.map(|(topic, track)| Seen { topic: Arc::clone(topic), seq: track.lane.seen() }).collect();
-        self.hall.store.parted(seen).await?.await
-    }
-
-    /// Hears answers until all have come or `patience` is over; publishes nothing.
-    async fn hear(&mut self, patience: Duration) -> Result<(), StoreError> {
-        let patience = tokio::time::sleep(patience);
-        tokio::pin!(patience);
-        loop {
-            for outbound in self.outgoing.drain(..) {
-                let _ = outbound.outcome.send(Outcome::Unsent);
-            }
-            tokio::select! {
-                biased;
-                arrival = self.arrivals.next() => match arrival {
-                    Some(arrival) => self.arrived(arrival?),
-                    None => return Ok(()),
-                },
-                () = &mut patience => return Ok(()),
-            }
-        }
     }
 
     /// Readers may have come for any topic: all that have documents in the store are looked at.
