@@ -307,9 +307,10 @@ fn sender(principal: &Principal) -> Sender {
     }
 }
 
-/// Where statuses go: the inbox, or below the sender's own name if an MQTT 5 response topic says so.
+/// Where statuses go: the inbox, or below the name of the BAL if its MQTT 5 response topic says so. Those of a user never
+/// leave the inbox: all devices read them there.
 fn reply_topic(owner: &Owner, publish: &Inbound) -> Result<String, Rejection> {
-    match &publish.response_topic {
+    match publish.response_topic.as_ref().filter(|_| publish.principal.role == Role::Bal) {
         Some(wish) => ResponseTopic::new(owner, wish)
             .map(|topic| topic.as_str().to_owned())
             .map_err(|e| Rejection::new(ErrorCode::Forbidden, format!("the response topic {e}"))),

@@ -15,7 +15,7 @@ use crate::mqtt::{Door, Former, Outbound, Outcome};
 use crate::ops::clock::now_ms;
 use crate::ops::metrics::Metric;
 use crate::ops::story;
-use crate::store::{Committed, Slip, StoreError, Waiting};
+use crate::store::{Committed, Seen, Slip, StoreError, Waiting};
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
@@ -83,6 +83,8 @@ pub(super) struct Publisher {
     arrivals: FuturesUnordered<BoxFuture<'static, Result<Arrival, StoreError>>>,
     outgoing: VecDeque<Outbound>,
     confirmed: Vec<Slip>,
+    /// Topics of which it is known again how much was handed out: nobody reads them.
+    unread: Vec<Arc<str>>,
     forgetting: VecDeque<Committed<()>>,
     /// Where to ask for what an earlier run may have published, and on which topics that is.
     former: Option<(mpsc::Sender<Former>, Vec<String>)>,
@@ -112,6 +114,7 @@ impl Publisher {
             arrivals: FuturesUnordered::new(),
             outgoing: VecDeque::new(),
             confirmed: Vec::new(),
+            unread: Vec::new(),
             forgetting: VecDeque::new(),
         }
     }
@@ -126,6 +129,7 @@ impl Publisher {
         self.look_at_everything().await?;
         while !stop.is_cancelled() {
             self.forget(false).await?;
+            self.unclaim().await?;
             self.fetch().await?;
             let open = *self.door.borrow_and_update() == Door::Open;
             let publish = self.publish.clone();
@@ -367,10 +371,26 @@ impl Publisher {
             return;
         }
         track.more = true;
+        if track.lane.held() && track.lane.idle() && !track.fetching {
+            self.unread.push(Arc::clone(&slip.topic));
+        }
         if outcome == Outcome::NoReader {
             self.hall.metrics.count(Metric::PublishHeld);
             tracing::debug!(target: story::TARGET, topic = &*slip.topic, "nobody reads the topic: held on disk");
         }
+    }
+
+    /// Tells the store that what it gave for topics without a reader was not handed out, so that a status that still waits
+    /// there is known not to have been told. Before anything more is fetched for them.
+    async fn unclaim(&mut self) -> Result<(), StoreError> {
+        if self.unread.is_empty() {
+            return Ok(());
+        }
+        let tracks = &self.tracks;
+        let seen = |topic| tracks.get(&topic).map(|track| Seen { seq: track.lane.seen(), topic });
+        let seen = std::mem::take(&mut self.unread).into_iter().filter_map(seen).collect();
+        self.forgetting.push_back(self.hall.store.parted(seen).await?);
+        Ok(())
     }
 
     /// Has the store forget what is confirmed, gathered while an earlier removal is on its way.

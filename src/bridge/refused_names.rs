@@ -21,7 +21,7 @@ impl RefusedNames {
             return;
         }
         let (name, add) = (&principal.name, section(&principal.name));
-        tracing::warn!(%name, %add, "a push was refused, because no BAL of this name is configured; if it is one, add the line");
+        tracing::warn!(?name, %add, "a push was refused, because no BAL of this name is configured; if it is one, add the line");
         if self.told.len() == NAMES_MAX {
             tracing::warn!(names = NAMES_MAX, "the pushes of further names are refused without a line in the log");
         }
@@ -38,8 +38,16 @@ fn section(name: &str) -> String {
     if is_bare {
         return format!("[bals.{name}]");
     }
-    let escaped = name.replace('\\', "\\\\").replace('"', "\\\"");
-    format!("[bals.\"{escaped}\"]")
+    let mut quoted = String::new();
+    for c in name.chars() {
+        match c {
+            '"' | '\\' => quoted.extend(['\\', c]),
+            // What does not show, or turns the line around.
+            c if c.escape_debug().len() > 1 && c != '\'' => quoted.push_str(&format!("\\U{:08X}", u32::from(c))),
+            c => quoted.push(c),
+        }
+    }
+    format!("[bals.\"{quoted}\"]")
 }
 
 #[cfg(test)]
@@ -62,7 +70,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_line_to_add_names_whoever_was_refused(name in "[^\\p{C}/+#:]{1,20}|[a-z\"\\\\.]{1,8}") {
+        fn the_line_to_add_names_whoever_was_refused(
+            name in "[^\\p{C}/+#:]{1,20}|[a-z\"\\\\.]{1,8}|[a-z\u{202e}\u{200b}]{1,8}"
+        ) {
+            let hidden = ['\u{202e}', '\u{200b}'];
+            prop_assert!(!section(&name).contains(hidden), "it does not show whole");
             prop_assume!(Owner::new(&*name).is_ok());
             let file = config::File::from_str(&section(&name), config::FileFormat::Toml);
             let read = config::Config::builder().add_source(file).build().unwrap();

@@ -274,6 +274,36 @@ async fn the_same_id_again_is_answered_and_not_sent_twice() {
 }
 
 #[tokio::test]
+async fn what_nobody_reads_is_told_once_however_often_its_id_comes_again() {
+    let mut house = House::open();
+    let message = json!({"id": "a1", "token": "T", "data": {}});
+    assert_eq!(timeout(house.publish("client1/self/messages", &message).await).await, Ok(AckWord::Done));
+    let unread = house.published().await;
+    unread.outcome.send(Outcome::NoReader).unwrap();
+    // The publisher has heard of it when the store is told that nothing was handed out.
+    let claims = || {
+        let other = rusqlite::Connection::open(&house.path).unwrap();
+        other.query_row("SELECT count(*) FROM claims", [], |row| row.get::<_, i64>(0)).unwrap()
+    };
+    timeout(async {
+        while claims() > 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    for _ in 0..3 {
+        assert_eq!(timeout(house.publish("client1/self/messages", &message).await).await, Ok(AckWord::Done));
+    }
+    house.mqtt.readers.send_modify(|changes| *changes += 1);
+    let (_, status) = house.read().await;
+    assert_eq!((&status["status"], &status["redelivered"]), (&json!("accepted"), &Value::Null));
+    let other = json!({"id": "a2", "token": "T", "data": {}});
+    assert_eq!(timeout(house.publish("client1/self/messages", &other).await).await, Ok(AckWord::Done));
+    assert_eq!(house.read().await.1["id"], "a2", "nothing came between");
+    house.close().await;
+}
+
+#[tokio::test]
 async fn bad_input_is_answered_twice_if_its_id_could_be_read() {
     let mut house = House::open();
     let word =

@@ -2,13 +2,14 @@
 
 use super::desk::{Desk, Settled, bytes_of};
 use super::line;
-use super::outbox::{self, Document, Origin};
+use super::outbox::{self, Document, Note, Origin};
 use super::sweep::Overdue;
 use super::{from_sql, sql_ms};
 use crate::chat::delivery::{Due, EXPIRED, Event, Life, State, Tried};
 use crate::chat::id::Sid;
 use crate::chat::status::{Status, StatusDocument, TokenAction, cut_detail};
 use crate::chat::way::Way;
+use bytes::Bytes;
 use rusqlite::types::{Type, Value};
 use rusqlite::{OptionalExtension, Row, params};
 use serde_json::json;
@@ -39,9 +40,8 @@ const LAST_REFUSAL: &str = "SELECT json_extract(log, '$[#-1].code') FROM deliver
 pub(super) const FIRST_OF_ORDER: &str = "SELECT row FROM deliveries
     WHERE bal = ?1 AND order_key = ?2 AND final_at IS NULL ORDER BY row LIMIT 1";
 const TOLD: &str = "UPDATE deliveries SET told_seq = ?2 WHERE row = ?1";
-/// A document that was handed out may have been read already, so it is not unread for certain. One with other correlation
-/// data is the answer to another question.
-const UNREAD: &str = "SELECT 1 FROM outbox WHERE topic = ?1 AND seq = ?2 AND corr IS ?3
+/// A document that was handed out may have been read already, so it is not unread for certain.
+const UNREAD: &str = "SELECT 1 FROM outbox WHERE topic = ?1 AND seq = ?2
     AND NOT EXISTS (SELECT 1 FROM claims WHERE claims.topic = ?1 AND claims.seq >= ?2)";
 
 /// A row, without its body.
@@ -165,21 +165,20 @@ impl Delivery {
         at: u64,
     ) -> rusqlite::Result<Status> {
         let status = self.life.status();
-        let unread = topic == self.reply
-            && desk
-                .conn
-                .prepare_cached(UNREAD)?
-                .query_row(params![topic, self.told_seq, correlation], |_| Ok(()))
-                .optional()?
-                == Some(());
-        if !unread {
-            let document = self.document(status, self.time_of(status));
-            let payload = document.correlation(correlation).redelivered(true).to_bytes();
+        let document = self.document(status, self.time_of(status));
+        let payload = document.correlation(correlation).redelivered(true).to_bytes();
+        if topic != self.reply || correlation != self.corr.as_deref() {
+            // Another question. Clients may ask as many as they like, so its answer is a note, of which few are kept.
+            let (topic, correlation) = (topic.to_owned(), correlation.map(Bytes::copy_from_slice));
+            outbox::tell(desk, &Note { topic, payload: payload.into(), correlation, at })?;
+            return Ok(status);
+        }
+        let mut unread = desk.conn.prepare_cached(UNREAD)?;
+        if unread.query_row(params![topic, self.told_seq], |_| Ok(())).optional()?.is_none() {
+            drop(unread);
             let document = Document { topic, origin: Origin::Status(self.sid), at, correlation, payload: &payload };
             let seq = outbox::queue(desk, &document)?;
-            if topic == self.reply {
-                desk.execute(TOLD, params![self.sid.row(), seq])?;
-            }
+            desk.execute(TOLD, params![self.sid.row(), seq])?;
         }
         Ok(status)
     }

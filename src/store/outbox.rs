@@ -231,7 +231,8 @@ pub struct Seen {
     pub seq: u64,
 }
 
-/// An orderly stop: it is known what was handed out and how far it got, so nothing beyond that is marked.
+/// At an orderly stop, and where nobody reads: it is known what was handed out and how far it got, so nothing beyond that is
+/// marked, or taken for told.
 pub(super) fn parted(desk: &Desk<'_>, topics: &[Seen]) -> rusqlite::Result<()> {
     for Seen { topic, seq } in topics {
         desk.execute(SEEN, params![&**topic, sql_ms(*seq)])?;

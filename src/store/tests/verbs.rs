@@ -120,6 +120,20 @@ async fn a_status_is_told_again_to_each_question_on_its_topic_and_with_its_corre
 }
 
 #[tokio::test]
+async fn of_the_answers_to_other_questions_about_an_id_few_are_kept() {
+    let mut rig = Rig::new(Limits::default());
+    let new = rig.new_delivery("a1");
+    rig.accept(new).await;
+    for question in 0..NOTES_PER_TOPIC + 10 {
+        let new = rig.new_delivery("a1");
+        rig.accept(NewDelivery { correlation: Some(question.to_string().into()), ..new }).await;
+    }
+    let (told, rest) = (rig.read(RECEIPTS).await, rig.read(RECEIPTS).await);
+    assert_eq!(told.len() + rest.len(), 1 + usize::try_from(NOTES_PER_TOPIC).unwrap());
+    assert_eq!(told[0].get("corr"), None, "the first telling is no answer to a question");
+}
+
+#[tokio::test]
 async fn correlation_data_is_echoed_beside_and_inside() {
     let mut rig = Rig::new(Limits::default());
     let mut new = rig.new_delivery("a1");
