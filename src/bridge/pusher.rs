@@ -14,11 +14,10 @@ use super::crowd::Crowd;
 use super::hall::{Hall, locked};
 use super::order::OrderBook;
 use super::upstream::UpstreamDesk;
-use crate::chat::delivery::{Arrival, Event, Tried};
+use crate::chat::delivery::{Event, Tried};
 use crate::chat::id::{Sid, Token};
 use crate::chat::message::ErrorCode;
 use crate::chat::push::{Push, Target};
-use crate::chat::status::TokenAction;
 use crate::chat::way::Way;
 use crate::ops::clock::now_ms;
 use crate::ops::metrics::Metric;
@@ -47,6 +46,8 @@ struct Flight {
     tried: Tried,
     deadline_ms: u64,
     token: Option<Token>,
+    /// Whether a copy of it may be with the push service already.
+    copied: bool,
 }
 
 /// What a commit was for, and what follows from it.
@@ -203,12 +204,9 @@ impl Pusher {
                 Err(error) => {
                     // Written by a later release, or damaged. Its sender is told, and can send it again.
                     tracing::error!(sid = %message.sid, %error, "a stored message cannot be read");
-                    let event = Event::Refused {
+                    let event = Event::Unsendable {
                         code: ErrorCode::BadJson.as_str().to_owned(),
                         detail: "the bridge cannot read the stored message".to_owned(),
-                        token_action: TokenAction::Keep,
-                        copies: 0,
-                        arrival: Arrival::No,
                     };
                     self.record(message.sid, Some(message.recipient), event).await?;
                 }
@@ -219,8 +217,9 @@ impl Pusher {
 
     fn claimed(&mut self, message: Claimed, push: Push) {
         let Claimed { sid, recipient, attempt, tried, accepted_at: accepted_ms, deadline_ms, .. } = message;
+        let copied = message.dup_possible;
         let token = if let Target::Token(token) = &push.target { Some(token.clone()) } else { None };
-        self.flights.insert(sid.row(), Flight { recipient, attempt, tried, deadline_ms, token });
+        self.flights.insert(sid.row(), Flight { recipient, attempt, tried, deadline_ms, token, copied });
         self.ready.push(Send { sid, push, recipient, accepted_ms, deadline_ms, tried });
     }
 

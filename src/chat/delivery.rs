@@ -132,6 +132,13 @@ pub enum Event {
         /// Whether the device may have got it all the same.
         arrival: Arrival,
     },
+    /// The bridge itself refuses it: it did not go to the push service, and that was no attempt.
+    Unsendable {
+        /// The bridge's word.
+        code: String,
+        /// A text for humans; cut to [`super::status::DETAIL_MAX`] when told.
+        detail: String,
+    },
     /// The transport ended without an answer.
     Lost {
         /// How often it was written to a connection; 0 means that it certainly did not get out: that was no attempt.
@@ -143,6 +150,8 @@ pub enum Event {
     Expired {
         /// How often it was written to a connection in this attempt.
         copies: u32,
+        /// The word of the fault for which its transport held it in this attempt, if it was refused with one.
+        held: Option<String>,
     },
     /// Its sender took it back.
     Cancelled,
@@ -152,6 +161,8 @@ pub enum Event {
 
 /// The code of a delivery whose time to live ended.
 pub const EXPIRED: &str = "EXPIRED";
+/// The code of a delivery of which nobody knows what became.
+pub const AMBIGUOUS: &str = "AMBIGUOUS";
 
 /// Whether a message that was not taken, as far as anybody knows, may be on its device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -271,7 +282,10 @@ impl Life {
         match self.state {
             State::Sent => "no word of its delivery came before the time to live, and ten minutes more, ended",
             State::Waiting => "the time to live ended while it waited for the message before it (`order`)",
-            _ if copies > 0 || self.dup_possible => "the time to live ended before the push service answered",
+            _ if copies > 0 => "the time to live ended before the push service answered",
+            _ if self.dup_possible => {
+                "the time to live ended before the push service took it; it may have arrived all the same"
+            }
             _ if self.attempt > 0 => "the time to live ended before the push service took it",
             _ => "the time to live ended before it could be sent",
         }
@@ -303,12 +317,13 @@ impl Life {
                 let life = self.doubted(*copies > 1 || *arrival == Arrival::Possible);
                 Some(life.moved(State::Failed, &[Status::Failed]))
             }
+            (Event::Unsendable { .. }, State::InFlight) => Some(self.untried().moved(State::Failed, &[Status::Failed])),
             (Event::Lost { copies: 0 }, State::InFlight) => Some(self.untried().due(Due::First)),
             (Event::Deferred { due_ms }, State::InFlight) => Some(self.untried().due(Due::At(*due_ms))),
             (Event::Lost { copies }, State::InFlight) => Some(self.doubted(*copies > 0).due(Due::First)),
             (Event::Crashed, State::InFlight) => Some(self.doubted(true).due(Due::First)),
             (Event::Turn, State::Waiting) => Some(self.due(Due::InTurn)),
-            (Event::Expired { copies }, _) if !self.settled() => {
+            (Event::Expired { copies, .. }, _) if !self.settled() => {
                 Some(self.doubted(*copies > 0).moved(State::Expired, &[Status::Expired]))
             }
             (Event::Cancelled, State::Due | State::Waiting) => Some(self.moved(State::Cancelled, &[Status::Cancelled])),
@@ -362,6 +377,10 @@ mod tests {
         }
     }
 
+    fn unsendable() -> Event {
+        Event::Unsendable { code: "RESERVED_KEY".into(), detail: "no".into() }
+    }
+
     fn retry() -> Event {
         Event::Retry {
             due_ms: 5_000,
@@ -388,9 +407,32 @@ mod tests {
     #[test]
     fn what_expires_after_a_copy_left_is_marked() {
         for (copies, marked) in [(0, false), (1, true)] {
-            let (life, told) = run(true, &[Event::Claimed, Event::Expired { copies }]);
+            let (life, told) = run(true, &[Event::Claimed, Event::Expired { copies, held: None }]);
             assert_eq!((life.state, life.dup_possible, told), (State::Expired, marked, vec![Status::Expired]));
         }
+    }
+
+    #[test]
+    fn what_the_bridge_refuses_itself_was_no_attempt() {
+        let (life, told) = run(true, &[Event::Claimed, unsendable()]);
+        assert_eq!((life.state, life.attempt, told), (State::Failed, 0, vec![Status::Failed]));
+        let (life, _) = run(true, &[Event::Claimed, retry(), Event::Claimed, unsendable()]);
+        assert_eq!((life.state, life.attempt), (State::Failed, 1), "it was tried before");
+    }
+
+    #[test]
+    fn an_answer_that_left_a_doubt_is_not_called_none_when_the_time_is_over() {
+        let doubtful = Event::Retry {
+            due_ms: 5_000,
+            code: "SERVICE_UNAVAILABLE".into(),
+            copies: 1,
+            arrival: Arrival::Possible,
+            tried: Tried::default(),
+        };
+        let (life, _) = run(true, &[Event::Claimed, doubtful]);
+        let end = "before the push service took it; it may have arrived all the same";
+        assert!(life.expiry(0).ends_with(end), "{}", life.expiry(0));
+        assert!(life.expiry(1).ends_with("before the push service answered"));
     }
 
     #[test]
@@ -403,7 +445,8 @@ mod tests {
 
     #[test]
     fn without_a_receipt_wish_sent_is_the_end() {
-        let (life, told) = run(false, &[Event::Claimed, accepted(1), Event::Receipt, Event::Expired { copies: 0 }]);
+        let late = Event::Expired { copies: 0, held: None };
+        let (life, told) = run(false, &[Event::Claimed, accepted(1), Event::Receipt, late]);
         assert_eq!(told, [Status::Sent]);
         assert!(life.settled());
     }
@@ -458,7 +501,7 @@ mod tests {
         assert!(Life::new(State::Waiting, true).expiry(0).contains("`order`"));
         assert!(after(&[Event::Claimed, retry()], 0).contains("took it"));
         assert!(after(&[Event::Claimed], 1).contains("answered"));
-        assert!(after(&[Event::Claimed, Event::Lost { copies: 1 }], 0).contains("answered"));
+        assert!(after(&[Event::Claimed, Event::Lost { copies: 1 }], 0).ends_with("arrived all the same"));
         assert!(after(&[Event::Claimed, accepted(1)], 0).contains("no word of its delivery"));
     }
 
@@ -508,7 +551,8 @@ mod tests {
             Just(Event::Deferred { due_ms: 7_000 }),
             (1u32..3).prop_map(|times| Event::Replayed { times }),
             Just(Event::Turn),
-            Just(Event::Expired { copies: 0 }),
+            Just(Event::Expired { copies: 0, held: None }),
+            Just(unsendable()),
             Just(Event::Cancelled),
             Just(Event::Crashed),
         ]

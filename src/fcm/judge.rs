@@ -108,6 +108,8 @@ fn refused(answer: &Answer<'_>, asked: &Asked<'_>) -> Refused {
         (400..500, Some(code)) => of_code(code, &fault, asked),
         (400 | 403 | 404, None) if unread => unknown(),
         (401, None) if unread && asked.access == Access::Refreshed => unknown(),
+        // FCM says in JSON what a key may not do. A page or plain words come from a proxy.
+        (403, None) if document == Document::Words => hold(Cause::NotFcm),
         (400..500, None) => without_code(answer.status, &fault, asked),
         // 1xx and 3xx: FCM has none, so this is another server.
         _ => hold(Cause::NotFcm),

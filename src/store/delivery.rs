@@ -5,7 +5,7 @@ use super::line;
 use super::outbox::{self, Document, Note, Origin};
 use super::sweep::Overdue;
 use super::{from_sql, sql_ms};
-use crate::chat::delivery::{Due, EXPIRED, Event, Life, State, Tried};
+use crate::chat::delivery::{AMBIGUOUS, Due, EXPIRED, Event, Life, State, Tried};
 use crate::chat::id::Sid;
 use crate::chat::status::{Status, StatusDocument, TokenAction, cut_detail};
 use crate::chat::way::Way;
@@ -32,7 +32,8 @@ const FLYING: &str = "UPDATE deliveries SET attempt = ?2 WHERE row = ?1";
 const SENT: &str = "UPDATE deliveries SET state = ?2, sent_at = ?3, dup_possible = ?4, told_seq = ?5,
     token_action = ?6, new_token = ?7, provider_id = ?8, detail = ?9, body = NULL WHERE row = ?1";
 const SETTLED: &str = "UPDATE deliveries SET state = ?2, sent_at = ?3, final_at = ?4, dup_possible = ?5, told_seq = ?6,
-    code = ?7, detail = ?8, token_action = ?9, new_token = ?10, provider_id = ?11, body = NULL WHERE row = ?1";
+    code = ?7, detail = ?8, token_action = ?9, new_token = ?10, provider_id = ?11, attempt = ?12, body = NULL
+    WHERE row = ?1";
 const LOG: &str = "UPDATE deliveries SET log = json_insert(coalesce(log, '[]'), '$[#]', json(?2))
     WHERE row = ?1 AND coalesce(json_array_length(log), 0) < ?3";
 /// The word of the last refusal for now, if nothing else became of it since.
@@ -122,8 +123,8 @@ impl Delivery {
         let was = self.life;
         self.life = step.life;
         self.note_facts(event);
-        if let Event::Expired { copies } = event {
-            self.note_expiry(desk, was, *copies)?;
+        if let Event::Expired { copies, held } = event {
+            self.note_expiry(desk, was.expiry(*copies), held.as_deref())?;
         }
         for status in step.tell {
             self.note_time(*status, at);
@@ -151,7 +152,7 @@ impl Delivery {
 
     /// Its time to live is over; `None` when that means nothing any more.
     pub(super) fn expire(&mut self, desk: &mut Desk<'_>, at: u64) -> rusqlite::Result<Option<Overdue>> {
-        let expired = self.apply(desk, &Event::Expired { copies: 0 }, at)?.is_some();
+        let expired = self.apply(desk, &Event::Expired { copies: 0, held: None }, at)?.is_some();
         Ok(expired.then_some(Overdue { recipient: self.recipient, way: self.way.clone(), sid: self.sid }))
     }
 
@@ -227,16 +228,25 @@ impl Delivery {
                 self.detail = Some(cut_detail(detail).to_owned());
                 self.token_action = Some(*token_action);
             }
+            Event::Unsendable { code, detail } => {
+                self.code = Some(code.clone());
+                self.detail = Some(cut_detail(detail).to_owned());
+            }
             _ => {}
         }
     }
 
-    fn note_expiry(&mut self, desk: &Desk<'_>, was: Life, copies: u32) -> rusqlite::Result<()> {
+    /// `why` it expired, and the last refusal: the one for which its transport `held` it comes after those of the log.
+    fn note_expiry(&mut self, desk: &Desk<'_>, why: &str, held: Option<&str>) -> rusqlite::Result<()> {
         let last = |row: &Row<'_>| row.get(0);
         let last: Option<String> = desk.conn.prepare_cached(LAST_REFUSAL)?.query_row([self.sid.row()], last)?;
-        let refused = last.map_or_else(String::new, |code| format!(" (last refused with {code})"));
+        let refused = match held.or(last.as_deref()) {
+            None => String::new(),
+            Some(AMBIGUOUS) => " (no answer to the last try, or none that settles it)".to_owned(),
+            Some(code) => format!(" (last refused with {code})"),
+        };
         self.code = Some(EXPIRED.to_owned());
-        self.detail = Some(cut_detail(&format!("{}{refused}", was.expiry(copies))).to_owned());
+        self.detail = Some(cut_detail(&format!("{why}{refused}")).to_owned());
         Ok(())
     }
 
@@ -267,7 +277,8 @@ impl Delivery {
                     self.detail,
                     action,
                     self.new_token,
-                    self.provider_id
+                    self.provider_id,
+                    attempt
                 ],
             )?;
         } else {

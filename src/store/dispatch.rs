@@ -91,6 +91,8 @@ pub struct Claimed {
     pub attempt: u32,
     /// What was tried before.
     pub tried: Tried,
+    /// Whether the device may have it already.
+    pub dup_possible: bool,
 }
 
 /// The answer to a [`DueQuery`].
@@ -283,7 +285,7 @@ impl Round<'_> {
 
     fn claim(&mut self, desk: &Desk<'_>, row: Candidate) -> rusqlite::Result<()> {
         let Some(step) = row.life.step(&Event::Claimed) else { return Ok(()) };
-        let Life { state, attempt, tried, .. } = step.life;
+        let Life { state, attempt, tried, dup_possible, .. } = step.life;
         desk.execute(CLAIM, params![row.sid.row(), state.code(), attempt, sql_ms(self.query.now)])?;
         self.claimed.push(Claimed {
             sid: row.sid,
@@ -293,6 +295,7 @@ impl Round<'_> {
             deadline_ms: row.deadline,
             attempt,
             tried,
+            dup_possible,
         });
         Ok(())
     }

@@ -94,7 +94,8 @@ pub enum Report {
         sid: Sid,
         /// What follows from it.
         refusal: Refusal,
-        /// The push service's own word, for example `DEVICE_UNREGISTERED`.
+        /// The push service's own word, for example `DEVICE_UNREGISTERED`. With [`Refusal::Expired`] the word of the fault
+        /// for which it was held, if it was refused with one; with [`Refusal::Unsendable`] the bridge's.
         code: String,
         /// The push service's text, cut to a sane length. Never holds a token.
         detail: String,
@@ -194,6 +195,8 @@ pub enum Refusal {
     Operator,
     /// As [`Refusal::Operator`]; and the token is not to be used before the device has registered again.
     Quarantine,
+    /// The bridge itself refuses it: it is none that the push service could take, which was not asked. The token stays.
+    Unsendable,
     /// The time to live ended before it could be sent.
     Expired,
 }
@@ -210,7 +213,9 @@ impl Refusal {
                 let unknown = tried.unknown.saturating_add(1);
                 (tried.next(first).min(longest), Tried { unknown, ..tried })
             }
-            Self::BadToken | Self::Never | Self::Operator | Self::Quarantine | Self::Expired => return None,
+            Self::BadToken | Self::Never | Self::Operator | Self::Quarantine | Self::Unsendable | Self::Expired => {
+                return None;
+            }
         };
         Some((wait, tried.and(wait)))
     }

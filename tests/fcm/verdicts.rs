@@ -63,10 +63,10 @@ async fn every_answer_has_its_report() {
         ("new-code", FEW, "INTERNAL_SERVER_ERROR", No),
         ("refuse-stream", backoff(10), "CONNECTION_DRAINING", No),
         ("goaway", backoff(10), "CONNECTION_DRAINING", No),
-        ("reset-stream", backoff(10), "SERVICE_UNAVAILABLE", Possible),
-        ("silence", backoff(10), "SERVICE_UNAVAILABLE", Possible),
-        ("accept-reset-stream", backoff(10), "SERVICE_UNAVAILABLE", Possible),
-        ("accept-silence", backoff(10), "SERVICE_UNAVAILABLE", Possible),
+        ("reset-stream", backoff(10), "AMBIGUOUS", Possible),
+        ("silence", backoff(10), "AMBIGUOUS", Possible),
+        ("accept-reset-stream", backoff(10), "AMBIGUOUS", Possible),
+        ("accept-silence", backoff(10), "AMBIGUOUS", Possible),
         ("accept-unavailable", backoff(10), "SERVICE_UNAVAILABLE", Possible),
         ("accept-internal", backoff(10), "INTERNAL_SERVER_ERROR", Possible),
         ("accept-bad-gateway", backoff(10), "INTERNAL_SERVER_ERROR", Possible),
@@ -81,7 +81,7 @@ async fn connections_that_are_reset_are_in_doubt_too() {
         street.send(message(sid, &format!("sim-{word}:x"), number)).await;
         let report = street.report().await;
         let expected = matches!(&report, Report::Refused { sid: which, code, copies: 1, arrival: Arrival::Possible, refusal, .. }
-            if *which == sid && code == "SERVICE_UNAVAILABLE" && *refusal == backoff(10));
+            if *which == sid && code == "AMBIGUOUS" && *refusal == backoff(10));
         assert!(expected, "{word}: {report:?}");
         street.link(Link::Up).await;
     }

@@ -3,7 +3,7 @@
 use super::{After, Flight, Pusher};
 use crate::bridge::brake::Scope;
 use crate::bridge::count_status;
-use crate::chat::delivery::{Arrival, Event, Tried};
+use crate::chat::delivery::{Arrival, EXPIRED, Event, Tried};
 use crate::chat::id::Sid;
 use crate::chat::message::BridgeEvent;
 use crate::chat::status::TokenAction;
@@ -39,17 +39,18 @@ impl Pusher {
             Report::Accepted { sid, canonical, provider_id, detail, copies, replays } => {
                 self.brake.release();
                 self.replayed(sid, replays).await?;
+                self.count_copies(sid, copies);
                 let recipient = self.land(sid).map(|flight| flight.recipient);
-                self.count_copies(copies);
                 self.record(sid, recipient, Event::Accepted { copies, provider_id, detail, canonical }).await
             }
             Report::Refused { sid, refusal, code, detail, copies, replays, arrival } => {
                 self.replayed(sid, replays).await?;
-                // A time to live that ended in the transport is no word of the push service.
-                if refusal != Refusal::Expired {
+                // A time to live that ended in the transport, and what the bridge itself refuses, is no word of the push
+                // service.
+                if !matches!(refusal, Refusal::Expired | Refusal::Unsendable) {
                     self.hall.metrics.refused(&self.way.to_string(), &code);
                 }
-                self.count_copies(copies);
+                self.count_copies(sid, copies);
                 let recipient = self.flights.get(&sid.row()).map(|flight| flight.recipient);
                 let event = self.refused(sid, refusal, Reason { code, detail, copies, arrival });
                 self.record(sid, recipient, event).await
@@ -60,7 +61,7 @@ impl Pusher {
                 self.record(sid, recipient, Event::Deferred { due_ms }).await
             }
             Report::Lost { sid, copies } => {
-                self.count_copies(copies);
+                self.count_copies(sid, copies);
                 let recipient = self.flights.remove(&sid.row()).map(|flight| flight.recipient);
                 self.record(sid, recipient, Event::Lost { copies }).await
             }
@@ -130,10 +131,13 @@ impl Pusher {
             return self.again(sid, (wait + wait.mul_f64(rand::random_range(0.0..jitter)), tried), reason);
         }
         let Reason { code, detail, copies, arrival } = reason;
-        self.brake.release();
         let flight = self.land(sid);
+        if refusal == Refusal::Unsendable {
+            return Event::Unsendable { code, detail };
+        }
+        self.brake.release();
         let token_action = match refusal {
-            Refusal::Expired => return Event::Expired { copies },
+            Refusal::Expired => return Event::Expired { copies, held: (code != EXPIRED).then_some(code) },
             Refusal::BadToken => TokenAction::Remove,
             Refusal::Quarantine => TokenAction::Quarantine,
             _ => TokenAction::Keep,
@@ -183,10 +187,12 @@ impl Pusher {
         }
     }
 
-    fn count_copies(&self, copies: u32) {
-        if copies > 1 {
-            self.hall.metrics.add(Metric::DownstreamResent, u64::from(copies - 1));
-        }
+    /// The first copy of all is none more, unless one of an earlier attempt may be with the push service. To be asked
+    /// before the message lands.
+    fn count_copies(&self, sid: Sid, copies: u32) {
+        let copied = self.flights.get(&sid.row()).is_some_and(|flight| flight.copied);
+        let further = if copied { copies } else { copies.saturating_sub(1) };
+        self.hall.metrics.add(Metric::DownstreamResent, u64::from(further));
     }
 
     /// The oldest commit is done.

@@ -212,6 +212,49 @@ async fn a_doubtful_token_is_neither_used_nor_forgotten() {
 }
 
 #[tokio::test]
+async fn what_the_bridge_refuses_itself_is_no_word_and_no_attempt_of_the_push_service() {
+    let mut house = house();
+    house.chat("a1", "T").await;
+    assert_eq!(house.status().await.1, "accepted");
+    let sid = house.sent_by_fcm().await.sid;
+    let (code, detail) = ("RESERVED_KEY".to_owned(), "no".to_owned());
+    let (refusal, arrival) = (Refusal::Unsendable, Arrival::No);
+    house.fcm_says(Report::Refused { sid, refusal, code, detail, copies: 0, replays: 0, arrival }).await;
+    let (_, mut failed) = house.read().await;
+    failed.as_object_mut().unwrap().remove("ts");
+    assert_eq!(failed, json!({"id": "a1", "status": "failed", "code": "RESERVED_KEY", "detail": "no"}));
+    assert_eq!(house.metrics.refusals(), std::collections::BTreeMap::new());
+    // What the push service refuses is still its word.
+    house.chat("a2", "T").await;
+    assert_eq!(house.status().await.1, "accepted");
+    let sid = house.sent_by_fcm().await.sid;
+    let (refusal, code, detail) = (Refusal::Never, "INVALID_JSON".to_owned(), "no".to_owned());
+    house.fcm_says(Report::Refused { sid, refusal, code, detail, copies: 1, replays: 0, arrival }).await;
+    let (_, failed) = house.read().await;
+    assert_eq!((&failed["source"], &failed["attempt"]), (&json!("provider"), &json!(1)));
+    assert_eq!(house.metrics.refusals().into_values().sum::<u64>(), 1);
+    house.close().await;
+}
+
+#[tokio::test]
+async fn a_copy_of_a_later_attempt_is_one_more() {
+    let mut house = house();
+    house.chat("a1", "T").await;
+    assert_eq!(house.status().await.1, "accepted");
+    let sid = house.sent_by_fcm().await.sid;
+    house.fcm_is_busy(sid, Duration::from_millis(1)).await;
+    assert_eq!(house.sent_by_fcm().await.sid, sid);
+    // It was not written this time, which is no copy.
+    house.fcm_says(Report::Lost { sid, copies: 0 }).await;
+    assert_eq!(house.sent_by_fcm().await.sid, sid);
+    assert_eq!(house.metrics.get(Metric::DownstreamResent), 0);
+    house.fcm_says(accepted(sid)).await;
+    assert_eq!(house.read().await.1["dup_possible"], true);
+    assert_eq!(house.metrics.get(Metric::DownstreamResent), 1);
+    house.close().await;
+}
+
+#[tokio::test]
 async fn nothing_passes_a_message_that_went_back() {
     let mut house = house();
     house.chat("a1", "T").await;

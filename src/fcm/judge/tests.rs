@@ -255,6 +255,8 @@ fn every_answer_has_its_consequence() {
         (403, JSON, API_DISABLED, Then::Hold(Cause::ApiDisabled), Keep, code::AUTHENTICATION_FAILED),
         (403, JSON, NO_PERMISSION, Then::Hold(Cause::PermissionDenied), Keep, code::AUTHENTICATION_FAILED),
         (403, None, "", Then::Hold(Cause::PermissionDenied), Keep, code::AUTHENTICATION_FAILED),
+        (403, HTML, "<html>Blocked by policy", Then::Hold(Cause::NotFcm), Keep, code::AUTHENTICATION_FAILED),
+        (403, None, "blocked by policy", Then::Hold(Cause::NotFcm), Keep, code::AUTHENTICATION_FAILED),
         (404, JSON, UNREGISTERED, Then::Never, Remove, code::DEVICE_UNREGISTERED),
         (404, JSON, NO_PROJECT, Then::Hold(Cause::UnknownProject), Keep, code::AUTHENTICATION_FAILED),
         (404, HTML, PAGE_404, Then::Hold(Cause::UnknownProject), Keep, code::AUTHENTICATION_FAILED),
@@ -489,6 +491,8 @@ fn what_could_not_be_read_stops_nobody_else() {
         ] {
             let refused = refusal(judged(&token(), access, answer(status, content_type, body)));
             let start: String = body.chars().take(40).collect();
+            let page = status == 403 && !body.is_empty() && !body.starts_with(['{', '[']);
+            let by_status = if page { Then::Hold(Cause::NotFcm) } else { by_status };
             assert_eq!(refused.then, if unread { few } else { by_status }, "{status} {content_type:?} {start}");
             assert_eq!((refused.token, refused.arrival), (TokenAction::Keep, Arrival::No), "{status} {start}");
         }

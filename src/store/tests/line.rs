@@ -86,7 +86,7 @@ async fn of_a_line_that_waits_for_a_place_only_the_first_is_looked_at() {
 
 #[tokio::test]
 async fn whichever_way_the_first_leaves_the_line_the_next_takes_its_place() {
-    for leaves in [Event::Receipt, accepted(), Event::Expired { copies: 0 }, Event::Cancelled] {
+    for leaves in [Event::Receipt, accepted(), Event::Expired { copies: 0, held: None }, Event::Cancelled] {
         let mut rig = Rig::new(Limits::default());
         rig.line(1, 7).await;
         let first = rig.take(NOW).await.claimed[0].sid;

@@ -1,7 +1,7 @@
 //! What each verb does.
 
 use super::*;
-use crate::chat::delivery::State;
+use crate::chat::delivery::{AMBIGUOUS, State};
 use crate::chat::status::{Status, TokenAction};
 
 #[tokio::test]
@@ -283,6 +283,33 @@ async fn the_sweep_expires_what_waits_and_grants_receipts_their_way_home() {
     assert_eq!(rig.statuses().await, ["flying expired"]);
 }
 
+/// Put off until long after its time, and it may have arrived.
+fn in_doubt(code: &str) -> Event {
+    let Event::Retry { due_ms, copies, tried, .. } = retry(NOW + 900_000) else { unreachable!("it is one") };
+    Event::Retry { due_ms, code: code.to_owned(), copies, arrival: Arrival::Possible, tried }
+}
+
+#[tokio::test]
+async fn what_the_bridge_refuses_itself_is_told_as_its_own_word_whatever_came_before() {
+    let mut rig = Rig::new(Limits::default());
+    let new = rig.new_delivery("a1");
+    let sid = new.sid;
+    rig.accept(new.clone()).await;
+    rig.take(NOW).await;
+    rig.record(sid, retry(NOW + 1000), NOW).await;
+    rig.take(NOW + 1000).await;
+    let (code, detail) = ("TOO_BIG".to_owned(), "too big".to_owned());
+    rig.record(sid, Event::Unsendable { code, detail }, NOW + 1000).await;
+    let rig = rig.crash();
+    // Told again from what is on disk.
+    rig.read(RECEIPTS).await;
+    rig.accept(new).await;
+    let told = rig.read(RECEIPTS).await;
+    let expected = serde_json::json!({"id": "a1", "status": "failed", "ts": NOW + 1000, "code": "TOO_BIG",
+        "detail": "too big", "attempt": 1, "redelivered": true});
+    assert_eq!(told, [expected]);
+}
+
 #[tokio::test]
 async fn what_expired_says_why_and_by_which_way_it_went() {
     let mut rig = Rig::new(Limits::default());
@@ -292,6 +319,9 @@ async fn what_expired_says_why_and_by_which_way_it_went() {
         ("behind", 4, Some("o")),
         ("sent", 5, None),
         ("cut", 6, None),
+        ("doubtful", 7, None),
+        ("unanswered", 8, None),
+        ("held", 9, None),
         ("queued", 1, None),
     ] {
         let mut new = rig.new_delivery(id);
@@ -304,7 +334,13 @@ async fn what_expired_says_why_and_by_which_way_it_went() {
         match id {
             "refused" => drop(rig.record(sid, retry(NOW + 900_000), NOW).await),
             "sent" => drop(rig.record(sid, accepted(), NOW).await),
-            "cut" => drop(rig.record(sid, Event::Expired { copies: 1 }, NOW + 1).await),
+            "doubtful" => drop(rig.record(sid, in_doubt("SERVICE_UNAVAILABLE"), NOW).await),
+            "unanswered" => drop(rig.record(sid, in_doubt(AMBIGUOUS), NOW).await),
+            "held" => {
+                let held = Some("permission_denied".to_owned());
+                rig.record(sid, Event::Expired { copies: 0, held }, NOW + 1).await;
+            }
+            "cut" => drop(rig.record(sid, Event::Expired { copies: 1, held: None }, NOW + 1).await),
             _ => {}
         }
     }
@@ -319,6 +355,14 @@ async fn what_expired_says_why_and_by_which_way_it_went() {
     };
     assert!(detail("queued").ends_with("before it could be sent"));
     assert!(detail("refused").ends_with("took it (last refused with SERVICE_UNAVAILABLE)"), "{}", detail("refused"));
+    let doubt = "took it; it may have arrived all the same (";
+    for (id, last) in [
+        ("doubtful", "last refused with SERVICE_UNAVAILABLE)"),
+        ("unanswered", "no answer to the last try, or none that settles it)"),
+    ] {
+        assert!(detail(id).ends_with(&format!("{doubt}{last}")), "{}", detail(id));
+    }
+    assert!(detail("held").ends_with("took it (last refused with permission_denied)"), "{}", detail("held"));
     assert!(detail("behind").contains("`order`"));
     assert!(detail("sent").starts_with("no word of its delivery"));
     assert!(detail("cut").ends_with("before the push service answered"));

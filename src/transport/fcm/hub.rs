@@ -12,18 +12,16 @@ use super::connection::{Note, Word};
 use super::exchange::Reply;
 use super::hearing::Hearing;
 use super::ledger::{Ledger, Pending, Taken};
-use super::policy::AMBIGUOUS;
 use super::pool::Pool;
 use super::renewal::Api;
 use super::token::{self, Wallet};
 use super::{FcmConfig, NO_TOKEN, OnAmbiguous, QUOTA};
-use crate::chat::delivery::{Arrival, EXPIRED};
+use crate::chat::delivery::{AMBIGUOUS, Arrival, EXPIRED};
 use crate::chat::id::Sid;
 use crate::fcm::breaker::{Breaker, Ticket};
 use crate::fcm::budget::Budget;
-use crate::fcm::request::RequestError;
 use crate::fcm::target;
-use crate::fcm::verdict::Access;
+use crate::fcm::verdict::{Access, Cause};
 use crate::ops::clock::now_ms;
 use crate::transport::{Change, LINE_MAX, Link, Outage, Outlet, Refusal, Report, Send};
 use remarks::Remarks;
@@ -315,21 +313,6 @@ impl Hub {
         self.outbox.extend(change.map(|change| Report::Connection { connection, change }));
     }
 
-    /// The message itself is one that FCM would refuse.
-    fn refuse_ourselves(&mut self, sid: Sid, fault: RequestError) {
-        let Some(Pending { copies, tries, .. }) = self.ledger.settle(sid) else { return };
-        self.tally.refused += 1;
-        self.outbox.push_back(Report::Refused {
-            sid,
-            refusal: Refusal::Never,
-            code: fault.code().to_owned(),
-            detail: fault.to_string(),
-            copies,
-            replays: tries,
-            arrival: Arrival::No,
-        });
-    }
-
     /// Everything of a recipient goes back to the disk, because this message has to wait, or is gone already.
     fn defer_line(&mut self, recipient: i64, sid: Sid, wait: Duration) {
         let told = self.hearing.news(self.outbox.len()).told;
@@ -348,7 +331,7 @@ impl Hub {
         self.outbox.push_back(Report::Refused {
             sid: pending.send.sid,
             refusal: Refusal::Expired,
-            code: EXPIRED.to_owned(),
+            code: pending.held.map_or(EXPIRED, Cause::as_str).to_owned(),
             detail: "the time to live ended before the message could be sent".to_owned(),
             copies: pending.copies,
             replays: pending.tries.saturating_sub(1),

@@ -17,6 +17,7 @@
 use super::hearing::News;
 use crate::chat::id::Sid;
 use crate::fcm::breaker::Ticket;
+use crate::fcm::verdict::Cause;
 use crate::transport::{LINE_MAX, Send};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::{Duration, Instant};
@@ -58,6 +59,8 @@ pub(super) struct Pending {
     pub(super) refused_token: Option<u64>,
     /// It was refused for a fault of the project's, when so many messages had been taken.
     pub(super) suspect: Option<u64>,
+    /// That fault.
+    pub(super) held: Option<Cause>,
     /// It finds out whether the breaker may close; its answer is still to come.
     pub(super) probe: Option<Ticket>,
     place: u64,
@@ -74,6 +77,7 @@ impl Pending {
             waited: false,
             refused_token: None,
             suspect: None,
+            held: None,
             probe: None,
             place,
         }

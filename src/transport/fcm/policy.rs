@@ -1,7 +1,7 @@
 //! From a verdict to what is done with the message: what stays here, and what goes back to the bridge.
 
 use super::OnAmbiguous;
-use crate::chat::delivery::{self, Tried};
+use crate::chat::delivery::{self, AMBIGUOUS, Tried};
 use crate::fcm::judge::FAULT_WAIT;
 use crate::fcm::verdict::{Arrival, Cause, FEW_TRIES, Refused, Share, Then, TokenAction, Tries};
 use crate::transport::Refusal;
@@ -11,8 +11,6 @@ use std::time::Duration;
 pub(super) const RETRY_FOR: Duration = Duration::from_secs(3600);
 /// How often in a row a message is sent again at once. A peer that processes nothing must not be asked in a tight loop.
 pub(super) const REPLAYS_MAX: u32 = 5;
-/// The code of a message of which nobody knows what became of it.
-pub(super) const AMBIGUOUS: &str = "AMBIGUOUS";
 
 /// What becomes of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,9 +88,10 @@ pub(super) fn undecided(tried: Tried, on_ambiguous: OnAmbiguous) -> Refusal {
 }
 
 /// The word for the application.
-pub(super) fn code(refused: &Refused, refusal: Refusal) -> &'static str {
-    match (refused.then, refusal) {
-        (Then::Undecided | Then::Hold(_), Refusal::Never) => AMBIGUOUS,
+pub(super) fn code(refused: &Refused) -> &'static str {
+    match refused.then {
+        // Whether it is sent again or not: nobody refused it.
+        Then::Undecided | Then::Hold(_) => AMBIGUOUS,
         _ => refused.code,
     }
 }
@@ -215,9 +214,11 @@ mod tests {
         let refused = Refused { arrival: Arrival::Possible, ..refused(Then::Undecided) };
         let efforts = Efforts { tried: FIRST, replays: 0 };
         assert_eq!(consequence(&refused, efforts, OnAmbiguous::Report), report(Refusal::Never));
-        assert_eq!(code(&refused, Refusal::Never), AMBIGUOUS);
+        assert_eq!(code(&refused), AMBIGUOUS);
         assert_eq!(arrival(&refused), delivery::Arrival::Possible);
-        assert_eq!(code(&refused, Refusal::Backoff(FAULT_WAIT)), "SERVICE_UNAVAILABLE");
+        assert_eq!(consequence(&refused, efforts, OnAmbiguous::Retry), report(Refusal::Backoff(FAULT_WAIT)));
+        let answered = Refused { then: Then::Never, ..refused };
+        assert_eq!(code(&answered), SERVICE_UNAVAILABLE);
     }
 
     #[test]

@@ -227,6 +227,20 @@ async fn at_a_stop_what_is_unanswered_is_not_sent_again_where_that_is_not_wanted
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_fcm_would_refuse_for_certain_is_refused_as_the_bridges_own() {
+    let mut house = House::open(config());
+    let mut peer = house.peer(100).await;
+    let sid = sids(1)[0];
+    let mut send = message(sid, 1);
+    send.push.data.insert("from".to_owned(), "me".into());
+    house.send(send).await;
+    let report = house.report().await;
+    assert_eq!(refusal(&report), (sid, Refusal::Unsendable, "RESERVED_KEY", Arrival::No));
+    assert!(matches!(report, Report::Refused { copies: 0, replays: 0, .. }), "{report:?}");
+    quiet(&mut peer).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn messages_that_replace_each_other_are_not_held_back() {
     let mut house = House::open(config());
     let mut peer = house.peer(100).await;
@@ -245,7 +259,7 @@ async fn messages_that_replace_each_other_are_not_held_back() {
 #[tokio::test(start_paused = true)]
 async fn a_reset_or_a_cut_after_the_request_is_ambiguous() {
     for (on_ambiguous, expected) in [
-        (OnAmbiguous::Retry, (Refusal::Backoff(Duration::from_secs(10)), "SERVICE_UNAVAILABLE", Arrival::Possible)),
+        (OnAmbiguous::Retry, (Refusal::Backoff(Duration::from_secs(10)), "AMBIGUOUS", Arrival::Possible)),
         (OnAmbiguous::Report, (Refusal::Never, "AMBIGUOUS", Arrival::Possible)),
     ] {
         let mut house = House::open(FcmConfig { on_ambiguous, ..config() });

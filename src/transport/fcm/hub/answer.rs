@@ -77,7 +77,7 @@ impl Hub {
                 // What may have arrived is marked on disk before it goes again.
                 self.report(sid, &refused, policy::undecided(efforts.tried, self.config.on_ambiguous));
             }
-            (Verdict::Refused(_), _) => self.keep(sid),
+            (Verdict::Refused(_), _) => self.keep(sid, reaction),
         }
     }
 
@@ -109,11 +109,14 @@ impl Hub {
     }
 
     /// It waits here until the breaker lets it go again.
-    fn keep(&mut self, sid: Sid) {
+    fn keep(&mut self, sid: Sid, reaction: Reaction) {
         if let Some(pending) = self.ledger.get_mut(sid) {
             // The next token may be a good one, but the one after a pause is as old as any.
             pending.refused_token = None;
             pending.suspect = Some(self.passed);
+            if let Reaction::Hold(cause) = reaction {
+                pending.held = Some(cause);
+            }
         }
         self.ledger.back(sid);
     }
@@ -121,7 +124,7 @@ impl Hub {
     fn report(&mut self, sid: Sid, refused: &Refused, refusal: Refusal) {
         let Some(Pending { send, copies, tries, .. }) = self.ledger.settle(sid) else { return };
         let replays = tries.saturating_sub(1);
-        let (code, arrival) = (policy::code(refused, refusal), policy::arrival(refused));
+        let (code, arrival) = (policy::code(refused), policy::arrival(refused));
         self.tally.refused += 1;
         self.tally.ambiguous += u64::from(refused.then == Then::Undecided);
         tracing::debug!(%sid, code, ?refusal, "message refused");

@@ -1,6 +1,7 @@
 //! What may go, and goes.
 
 use super::{Flight, Hub, Spare, TICK};
+use crate::chat::delivery::Arrival;
 use crate::chat::id::Sid;
 use crate::chat::push::{Push, Target};
 use crate::fcm::breaker::{Admission, Ticket};
@@ -9,12 +10,12 @@ use crate::fcm::request::{Request, RequestError, translate};
 use crate::fcm::target;
 use crate::fcm::verdict::Access;
 use crate::ops::clock::now_ms;
-use crate::transport::Send;
 use crate::transport::fcm::encode;
 use crate::transport::fcm::exchange::{Order, Reply};
 use crate::transport::fcm::ledger::Pending;
 use crate::transport::fcm::pool::{Demand, NoTaker, Room};
 use crate::transport::fcm::token::Bearer;
+use crate::transport::{Refusal, Report, Send};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -132,6 +133,21 @@ impl Hub {
             Admission::Go(ticket) => Permit::Go(ticket),
             Admission::Wait { wait, .. } => Permit::Wait(wait),
         }
+    }
+
+    /// The message itself is one that FCM would refuse.
+    fn refuse_ourselves(&mut self, sid: Sid, fault: RequestError) {
+        let Some(Pending { copies, tries, .. }) = self.ledger.settle(sid) else { return };
+        self.tally.refused += 1;
+        self.outbox.push_back(Report::Refused {
+            sid,
+            refusal: Refusal::Unsendable,
+            code: fault.code().to_owned(),
+            detail: fault.to_string(),
+            copies,
+            replays: tries,
+            arrival: Arrival::No,
+        });
     }
 
     fn send(

@@ -1,10 +1,15 @@
 //! What messages lose on their way to v1: to the log once, and to the sender with each message that it concerns.
 
-use crate::fcm::loss::Loss;
+use crate::chat::status::DETAIL_MAX;
+use crate::fcm::loss::{LOSSES_MAX, Loss, Why};
 use std::collections::HashSet;
 
 /// Most different losses that are remembered as told. Fields are named by applications, so there is no end to them.
 const TOLD_MAX: usize = 256;
+/// Longest name of a field that a sender is told, in characters; of a longer one the beginning.
+const NAME_MAX: usize = 64;
+/// What the count of the fields that are not named takes at most, in characters.
+const COUNT_MAX: usize = "; and at least 99 more".len();
 
 /// What the log has been told already.
 #[derive(Debug, Default)]
@@ -15,19 +20,51 @@ pub(super) struct Remarks {
 impl Remarks {
     /// Takes note of what one message loses. Returns what its sender is to hear of it: what does not travel at all.
     pub(super) fn note(&mut self, losses: Vec<Loss>) -> Option<String> {
-        let mut dropped = String::new();
+        let dropped = summary(&losses);
         for loss in losses {
-            if loss.why.is_dropped() {
-                let separator = if dropped.is_empty() { "" } else { "; " };
-                dropped.push_str(separator);
-                dropped.push_str(&loss.to_string());
-            }
             if self.told.len() < TOLD_MAX && !self.told.contains(&loss) {
                 tracing::info!(field = %loss.field, why = %loss.why, "field of a message without an equal in v1; not said again");
                 self.told.insert(loss);
             }
         }
-        (!dropped.is_empty()).then_some(dropped)
+        dropped
+    }
+}
+
+/// The fields that do not travel, each reason once, within [`DETAIL_MAX`]; those that find no place are counted.
+fn summary(losses: &[Loss]) -> Option<String> {
+    let mut groups: Vec<(Why, Vec<String>)> = Vec::new();
+    let (mut length, mut more) = (0, 0);
+    for loss in losses.iter().filter(|loss| loss.why.is_dropped()) {
+        let name = quoted(&loss.field);
+        let group = groups.iter().position(|(why, _)| *why == loss.why);
+        // ", " before the name, or ": " behind the name and "; " before it.
+        let words = group.map_or_else(|| loss.why.to_string().chars().count() + 4, |_| 2);
+        let longer = length + words + name.chars().count();
+        if longer + COUNT_MAX > DETAIL_MAX {
+            more += 1;
+            continue;
+        }
+        length = longer;
+        match group.and_then(|place| groups.get_mut(place)) {
+            Some((_, names)) => names.push(name),
+            None => groups.push((loss.why, vec![name])),
+        }
+    }
+    let mut parts: Vec<String> = groups.iter().map(|(why, names)| format!("{}: {why}", names.join(", "))).collect();
+    if more > 0 {
+        // Beyond those nobody counts.
+        let least = if losses.len() < LOSSES_MAX { "" } else { "at least " };
+        parts.push(format!("and {least}{more} more"));
+    }
+    (!parts.is_empty()).then(|| parts.join("; "))
+}
+
+/// A field's name, as messages to humans have it.
+fn quoted(name: &str) -> String {
+    match name.char_indices().nth(NAME_MAX) {
+        Some((end, _)) => format!("`{}...`", &name[..end]),
+        None => format!("`{name}`"),
     }
 }
 
@@ -53,6 +90,30 @@ mod tests {
             assert_eq!(remarks.told.len(), 3);
         }
         assert_eq!(remarks.note(vec![loss("message_id", Why::ID_IN_DATA)]), None);
+    }
+
+    #[test]
+    fn each_reason_is_told_once_and_what_finds_no_place_is_counted() {
+        let unknown = |count: usize| (0..count).map(|n| loss(&format!("a{n}"), Why::UNKNOWN)).collect::<Vec<_>>();
+        let told = summary(&unknown(3)).unwrap();
+        assert_eq!(told, format!("`a0`, `a1`, `a2`: {}", Why::UNKNOWN));
+        let mut many = unknown(4);
+        many.insert(2, loss("delay_while_idle", Why::IGNORED));
+        let told = summary(&many).unwrap();
+        assert_eq!(told, format!("`a0`, `a1`, `a2`, `a3`: {}; `delay_while_idle`: {}", Why::UNKNOWN, Why::IGNORED));
+        let told = summary(&unknown(LOSSES_MAX - 1)).unwrap();
+        let named = told.matches("`a").count();
+        assert!(named > 15 && told.ends_with(&format!("; and {} more", LOSSES_MAX - 1 - named)), "{told}");
+        let told = summary(&unknown(LOSSES_MAX)).unwrap();
+        assert!(told.ends_with(&format!("; and at least {} more", LOSSES_MAX - named)), "{told}");
+    }
+
+    #[test]
+    fn no_name_is_too_long_to_be_told() {
+        for name in ["x".repeat(5_000), "\u{e9}".repeat(5_000)] {
+            let told = summary(&[loss(&name, Why::UNKNOWN), loss("y", Why::UNKNOWN)]).unwrap();
+            assert!(told.chars().count() <= DETAIL_MAX && told.contains("...`, `y`: unknown"), "{told}");
+        }
     }
 
     #[test]

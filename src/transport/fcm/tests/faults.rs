@@ -1,5 +1,6 @@
 //! Faults of the project, and faults that only look like one.
 
+use super::peer::Last;
 use super::*;
 
 #[tokio::test(start_paused = true)]
@@ -28,6 +29,18 @@ async fn a_fault_of_ours_stops_everything_costs_nothing_and_ends_by_itself() {
     let asked = peer.next().await;
     peer.take(asked.stream).await;
     assert_eq!(house.report().await, accepted_after(2, sids[0], asked.stream));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_page_that_forbids_is_no_word_of_fcm_about_the_key() {
+    let mut house = House::open(config());
+    let mut peer = house.peer(100).await;
+    house.send(message(sids(1)[0], 1)).await;
+    let asked = peer.next().await;
+    let html = [("content-type", "text/html; charset=UTF-8")];
+    peer.head(asked.stream, Some("403"), &html, Last::No).await;
+    peer.data(asked.stream, b"<html><title>Blocked by policy</title>", Last::Yes).await;
+    house.link(Link::Down(Outage::Refused("not_fcm"))).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -69,7 +82,9 @@ async fn when_nothing_is_left_for_a_probe_the_next_message_is_one() {
     while now_ms() <= deadline_ms {
         std::hint::spin_loop();
     }
-    assert_eq!(refusal(&house.report().await).1, Refusal::Expired);
+    let report = house.report().await;
+    let held = (sids[0], Refusal::Expired, "unknown_project", Arrival::No);
+    assert_eq!(refusal(&report), held, "with the word for which it was held");
     house.link(Link::Up).await;
     house.send(message(sids[1], 1)).await;
     let asked = peer.next().await;

@@ -132,7 +132,7 @@ async fn half_a_refusal_is_judged_by_its_status_and_what_came_of_it() {
 #[tokio::test(start_paused = true)]
 async fn a_success_that_speaks_of_an_error_is_in_doubt_and_stops_nobody() {
     for (on_ambiguous, expected) in [
-        (OnAmbiguous::Retry, (Refusal::Backoff(10 * SECOND), "INTERNAL_SERVER_ERROR", Arrival::Possible)),
+        (OnAmbiguous::Retry, (Refusal::Backoff(10 * SECOND), "AMBIGUOUS", Arrival::Possible)),
         (OnAmbiguous::Report, (Refusal::Never, "AMBIGUOUS", Arrival::Possible)),
     ] {
         let mut house = House::open(FcmConfig { on_ambiguous, ..config() });
@@ -164,7 +164,7 @@ async fn a_server_of_somebody_else_takes_nothing_and_loses_nothing() {
             // It may be on its device: that is written down before it goes again.
             let report = house.report().await;
             let expected = Refusal::Backoff(10 * SECOND);
-            assert_eq!(refusal(&report), (sid, expected, "AUTHENTICATION_FAILED", Arrival::Possible));
+            assert_eq!(refusal(&report), (sid, expected, "AMBIGUOUS", Arrival::Possible));
             house.link(Link::Up).await;
             house.send(message(sid, 1)).await;
         }
