@@ -64,7 +64,7 @@ FAULTS = {
     ),
     "authority is none": lambda f: (
         {"extra": f'[fcm]\nproject_id = "p"\nca_file = "{written(f, "ca.pem", "x")}"'},
-        "ca.pem",
+        "fcm-v1: ca_file: cannot read certificates",
     ),
     "window too big": lambda f: ({"back_door": '[ccs]\nsender_id = "1"\napi_key = "k"\nwindow = 1001\n'}, "[ccs] window is not from 1 to 1000"),
     "level unknown": lambda f: ({"extra": '[log]\nlevel = "loud"'}, "log.level"),

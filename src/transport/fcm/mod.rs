@@ -33,6 +33,7 @@ pub use token::AccountError;
 
 use super::Outlet;
 use crate::ops::files::FileWatch;
+use crate::transport::dial::TlsError;
 use address::{API, Address, TOKENS};
 use hub::Hub;
 use renewal::Renewal;
@@ -182,8 +183,21 @@ pub enum Fatal {
     #[error("base_url {0}")]
     BaseUrl(#[source] AddressError),
     /// The address for access tokens cannot be used.
-    #[error("the token address {0}")]
+    #[error("token_uri of the service account, or metadata_host, {0}")]
     TokenUrl(#[source] AddressError),
+    /// The certificate authorities cannot be used.
+    #[error("ca_file: {0}")]
+    Authorities(#[source] TlsError),
+}
+
+impl Fatal {
+    /// What is wrong with an address is its key's, unless it is the authorities', which have a key of their own.
+    fn of_address(error: AddressError, key: fn(AddressError) -> Self) -> Self {
+        match error {
+            AddressError::Tls(error @ TlsError::CaFile { .. }) => Self::Authorities(error),
+            error => key(error),
+        }
+    }
 }
 
 /// Everything that is needed to begin.
@@ -264,8 +278,10 @@ impl FcmConfig {
             return Err(Fatal::Setting { setting: "project_id", problem });
         }
         let path = format!("/v1/projects/{project}/messages:send");
-        let api = Address::new(&self.base_url, &path, ca_file, API).map_err(Fatal::BaseUrl)?;
-        Ok(Plan { api: api.named_by(&self.keys.base_url), source, tokens: tokens.map_err(Fatal::TokenUrl)? })
+        let api = Address::new(&self.base_url, &path, ca_file, API)
+            .map_err(|error| Fatal::of_address(error, Fatal::BaseUrl))?;
+        let tokens = tokens.map_err(|error| Fatal::of_address(error, Fatal::TokenUrl))?;
+        Ok(Plan { api: api.named_by(&self.keys.base_url), source, tokens })
     }
 }
 
