@@ -184,9 +184,10 @@ impl<'a> StatusDocument<'a> {
             self.token_action = action;
             self.new_token = new_token;
         }
-        // From every refusal of the push service something follows for the token. One without is the bridge's own.
+        // The push service's refusals have an action on disk. One without is the bridge's own, and the token stays.
         if self.status == Status::Failed && action.is_none() {
             (self.source, self.transport) = (None, None);
+            self.token_action = Some(TokenAction::Keep);
         }
         self
     }

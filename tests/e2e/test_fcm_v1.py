@@ -138,6 +138,7 @@ class TestStatuses:
         bal.push("a2", "phone", fcm={"android": {"ttl": "soon"}})
         last = bal.wait_words("a2", ["accepted", "failed"])
         assert (last["code"], last["token_action"]) == ("INVALID_JSON", "keep") and "`android.ttl`" in last["detail"]
+        assert not {"attempt", "transport", "source"} & last.keys(), "FCM was not asked"
 
     def test_what_wakes_an_app_of_apple_shows_nothing_and_is_not_urgent(self, sim, bal):
         bal.push("a1", "iphone", priority="high", fcm={"content_available": True})

@@ -222,7 +222,9 @@ async fn what_the_bridge_refuses_itself_is_no_word_and_no_attempt_of_the_push_se
     house.fcm_says(Report::Refused { sid, refusal, code, detail, copies: 0, replays: 0, arrival }).await;
     let (_, mut failed) = house.read().await;
     failed.as_object_mut().unwrap().remove("ts");
-    assert_eq!(failed, json!({"id": "a1", "status": "failed", "code": "RESERVED_KEY", "detail": "no"}));
+    let expected =
+        json!({"id": "a1", "status": "failed", "code": "RESERVED_KEY", "detail": "no", "token_action": "keep"});
+    assert_eq!(failed, expected);
     assert_eq!(house.metrics.refusals(), std::collections::BTreeMap::new());
     // What the push service refuses is still its word.
     house.chat("a2", "T").await;

@@ -306,7 +306,7 @@ async fn what_the_bridge_refuses_itself_is_told_as_its_own_word_whatever_came_be
     rig.accept(new).await;
     let told = rig.read(RECEIPTS).await;
     let expected = serde_json::json!({"id": "a1", "status": "failed", "ts": NOW + 1000, "code": "TOO_BIG",
-        "detail": "too big", "attempt": 1, "redelivered": true});
+        "detail": "too big", "attempt": 1, "token_action": "keep", "redelivered": true});
     assert_eq!(told, [expected]);
 }
 
