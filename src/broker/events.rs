@@ -19,7 +19,6 @@ use super::access::Rights;
 use super::desk::Desk;
 use super::link::{self, InHand, Link};
 use super::refusals::{Refusal, Refusals};
-use super::sessions::DelayedWill;
 use crate::mqtt::{Ack, Change, Inbound, Sighting};
 
 /// The event handler of all connections.
@@ -98,23 +97,16 @@ impl Events {
         let goodbye = !event.unexpected && event.reason == ReasonCode::Success;
         // Before the will: who hears of the will knows by then that its connection is gone.
         self.tell(link.ended(if goodbye { Change::Left } else { Change::Broke })).await;
+        // The engine has published it by now, if it may be.
         if event.unexpected
-            && let Some(will) = link.take_will()
-            && link.rights().may_publish(&will.topic)
+            && let Some((will, rights)) = link.take_will()
         {
-            self.will(will, link.device(), &link.rights()).await;
+            self.will(will, link.device(), &rights).await;
         }
     }
 
-    /// The engine publishes a will whose delay is over. `now` are the rights of somebody whom the users file knows; of
-    /// others only the session remembers as what they logged in.
-    pub(super) async fn delayed_will(&self, client: &str, now: Option<Rights>) {
-        if let Some(DelayedWill { will, device, rights }) = self.desk.take_delayed_will(client) {
-            self.will(will, device, &now.unwrap_or(rights)).await;
-        }
-    }
-
-    async fn will(&self, will: WillMessage, device: Option<Arc<str>>, rights: &Rights) {
+    /// The engine publishes a will with these rights.
+    pub(super) async fn will(&self, will: WillMessage, device: Option<Arc<str>>, rights: &Rights) {
         if !is_for_bridge(&will.topic) {
             return;
         }

@@ -161,7 +161,8 @@ const TABLE: &[Row] = &[
         "the client may not write the topic of its will: it is not published",
         0x87,
         0,
-    ),
+    )
+    .counts(Metric::PublishesDenied),
     row(Refusal::TopicLimit, "topic_limit", "a topic or filter is over a limit", 0x90, 0)
         .counts(Metric::BrokerTopicsRefused),
     row(Refusal::FilterCount, "filter_count", "too many filters are in one packet", 0x97, 0)
@@ -293,7 +294,7 @@ impl Refusals {
         &self.metrics
     }
 
-    /// Counts a refusal of which a line was written before, or which nobody could be told of.
+    /// Counts a refusal which nobody could be told of.
     pub(super) fn count(&self, refusal: Refusal) {
         self.metrics.client_refused(refusal.label(), 1);
         if let Some(metric) = refusal.row().metric {

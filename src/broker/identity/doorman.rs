@@ -154,7 +154,21 @@ impl Doorman {
         }
     }
 
+    /// What somebody who was let in may do by now. Whoever showed a password is what the users file says now, and nobody
+    /// without a line there. A token stands for itself, as at the log-in.
+    pub(in crate::broker) fn rights_now(&self, caller: &Caller) -> Rights {
+        let Caller::Known(identity, proof) = caller else {
+            return Rights::Anonymous;
+        };
+        let role = match proof {
+            Proof::Password(_) => self.passwords.as_ref().and_then(|passwords| passwords.role_of(&identity.user)),
+            Proof::Token { .. } => Some(identity.role).filter(|_| self.stands(identity, proof)),
+        };
+        role.map_or(Rights::Nobody, |role| Rights::Known(Identity { user: Arc::clone(&identity.user), role }))
+    }
+
     /// Whether the users file has this name.
+    #[cfg(test)]
     pub(in crate::broker) fn has(&self, user: &str) -> bool {
         self.passwords.as_ref().is_some_and(|passwords| passwords.role_of(user).is_some())
     }
