@@ -55,7 +55,7 @@ mod pulse;
 
 /// How much is read from the socket at once.
 const READ_CHUNK: usize = 8 * 1024;
-/// How much may wait for the socket before the engine is told to wait.
+/// How much may wait for the socket before the engine and the client are told to wait.
 const OUT_LIMIT: usize = 64 * 1024;
 /// The biggest CONNECT: whoever has not shown who they are gets no room for more.
 const CONNECT_LIMIT: usize = 64 * 1024;
@@ -202,6 +202,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
             return Poll::Ready(Ok(Some(Bytes::from_static(PINGREQ))));
         }
         loop {
+            if self.is_backed_up() {
+                // The socket has our waker.
+                return Poll::Pending;
+            }
             let next = match self.next.take() {
                 Some(frame) => Ok(Some(frame)),
                 None => self.incoming.next_frame(),
@@ -259,6 +263,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
                 None
             }
         }
+    }
+
+    /// Whether so much waits for the socket that nothing more is read, of the client or of the engine: what is answered
+    /// here never reaches the engine, and would pile up.
+    fn is_backed_up(&self) -> bool {
+        self.out.len() >= OUT_LIMIT
     }
 
     /// Whether another PUBLISH may pass now.
@@ -320,7 +330,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Gate<S> {
                 Poll::Ready(Some(packet)) => gate.in_hand = packet,
                 Poll::Ready(None) => return Poll::Ready(Ok(())),
                 Poll::Pending => {
-                    let waiting = if gate.next.is_some() { Waiting::Yes } else { Waiting::No };
+                    let waiting = if gate.next.is_some() || gate.is_backed_up() { Waiting::Yes } else { Waiting::No };
                     let Some(pulse) = &mut gate.pulse else {
                         return Poll::Pending;
                     };
@@ -345,7 +355,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Gate<S> {
             return Poll::Ready(Err(closed(farewell.why())));
         }
         gate.poll_advance(cx)?;
-        if gate.out.len() >= OUT_LIMIT {
+        if gate.is_backed_up() {
             return Poll::Pending;
         }
         gate.outgoing.push(buf);
