@@ -23,6 +23,7 @@ use crate::mqtt::Role;
 pub(in crate::broker) struct Login<'a> {
     pub(in crate::broker) user: Option<&'a str>,
     pub(in crate::broker) password: Option<&'a [u8]>,
+    /// Where it is: behind a proxy, what that says.
     pub(in crate::broker) address: IpAddr,
 }
 
@@ -110,8 +111,13 @@ impl Doorman {
         let says_nothing = user.is_none() && password.is_none();
         if says_nothing || knows_nobody {
             return match self.anonymous {
-                Anonymous::Welcome => Ok(Caller::Anonymous),
                 Anonymous::Refused => Err(Refusal::NoUser.into()),
+                // The listeners are on loopback, but there may be a proxy in front of them.
+                Anonymous::Welcome if !login.address.to_canonical().is_loopback() => {
+                    let detail = "it comes from outside, and anonymous clients may come from loopback only".to_owned();
+                    Err(Denied { refusal: Refusal::NoUser, detail })
+                }
+                Anonymous::Welcome => Ok(Caller::Anonymous),
             };
         }
         self.check(user, password.unwrap_or_default(), login.address).await.map_err(|wrong| match wrong {
