@@ -39,13 +39,13 @@ use super::link::Link;
 use super::refusals::{Refusal, Refusals};
 use crate::ops::metrics::{Metric, Metrics};
 use farewell::{Farewell, closed, not_mqtt};
-pub(super) use judge::TopicLimits;
-use judge::{Verdict, judge};
+pub(super) use judge::{REFUSED_FILTER, TopicLimits};
 use out::{Out, OutError};
 use pace::{Brake, Passed};
 use pulse::{PINGREQ, Pulse, Waiting};
 
 mod farewell;
+mod inward;
 mod judge;
 mod opening;
 mod out;
@@ -188,6 +188,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
 
     /// The next packet for the engine.
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Bytes>>> {
+        if self.next.is_none() && self.link.max_packet().is_some() && !self.link.has_begun() {
+            // The engine has read the CONNECT and wants more: it has dropped its CONNACK as too big for the client.
+            self.refuse_for_connack();
+            return self.poll_farewell(cx).map(Err);
+        }
         if let Some(frame) = self.acks.next_for_engine() {
             return Poll::Ready(Ok(Some(frame)));
         }
@@ -243,28 +248,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
         }
     }
 
-    /// What the engine gets of a packet; nothing if it is refused, or if the connection has to end for it.
-    fn pass_in(&mut self, frame: Frame) -> Option<Frame> {
-        match judge(frame, self.link.version(), &self.limits.topics) {
-            Verdict::Pass(frame) => Some(frame),
-            Verdict::Trimmed(frame) => {
-                self.tell(Refusal::TopicLimit, "a filter");
-                Some(frame)
-            }
-            Verdict::Refuse(answer, refusal) => {
-                self.tell(refusal, "");
-                if let Some(answer) = answer {
-                    self.acks.push(&self.explained(answer, refusal.rule()), None);
-                }
-                None
-            }
-            Verdict::End(refusal) => {
-                self.cut(refusal, "");
-                None
-            }
-        }
-    }
-
     /// Whether so much waits for the socket that nothing more is read, of the client or of the engine: what is answered
     /// here never reaches the engine, and would pile up.
     fn is_backed_up(&self) -> bool {
@@ -297,24 +280,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
         }
         self.incoming.push(buffer.filled());
         Poll::Ready(Ok(buffer.filled().len()))
-    }
-
-    fn watch_incoming(&mut self, frame: &Frame) {
-        match frame.kind() {
-            Kind::Publish => self.link.saw_publish_of_client(frame),
-            // At QoS 2 the PUBREC says that the client has it.
-            Kind::PubAck | Kind::PubRec => {
-                if let Some(id) = frame.ack_id() {
-                    self.link.saw_ack_of_client(id);
-                }
-            }
-            Kind::PubRel => {
-                if let Some(id) = frame.ack_id() {
-                    self.acks.released(id);
-                }
-            }
-            _ => {}
-        }
     }
 }
 

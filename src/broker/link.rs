@@ -76,6 +76,8 @@ struct State {
     /// That the connection began, as the bridge was told, until it is told of the end.
     told: Option<Sighting>,
     in_hand: InHand,
+    /// Filters of the packet in hand that were refused before the engine saw them.
+    replaced: usize,
     /// What the bridge will say about each message that is not acknowledged yet, by packet identifier.
     words: HashMap<u16, oneshot::Receiver<AckWord>>,
     /// Publications of the bridge that are on the way to this client, by packet identifier.
@@ -302,6 +304,16 @@ impl Link {
         let in_hand = publish.map(|publish| InHand { expiry: publish.expiry, dup: publish.dup });
         let mut state = self.lock();
         (state.in_hand, state.unasked) = (in_hand.unwrap_or_default(), true);
+    }
+
+    /// The engine gets a packet in which so many filters were replaced.
+    pub(super) fn saw_filters_replaced(&self, filters: usize) {
+        self.lock().replaced = filters;
+    }
+
+    /// How many of the filters of the SUBSCRIBE in hand were replaced.
+    pub(super) fn filters_replaced(&self) -> usize {
+        self.lock().replaced
     }
 
     /// What is to be known of the PUBLISH in hand.

@@ -57,6 +57,7 @@ pub(super) enum Refusal {
     PublishDenied,
     SysTopic,
     SubscribeDenied,
+    FilterInvalid,
     Subscriptions,
     Retained,
     Quota,
@@ -173,6 +174,7 @@ const TABLE: &[Row] = &[
         .counts(Metric::PublishesDenied),
     row(Refusal::SubscribeDenied, "subscribe_denied", "the client may not read what the filter asks for", 0x87, 0)
         .counts(Metric::SubscriptionsDenied),
+    row(Refusal::FilterInvalid, "filter_invalid", "the topic filter breaks a rule of MQTT", 0x8f, 0),
     row(Refusal::Subscriptions, "subscriptions", "the client has too many subscriptions", 0x97, 0),
     row(Refusal::Retained, "retained", "there is no room for the retained message", 0x97, 0),
     row(Refusal::Quota, "quota", "the queue of the bridge is full: publish the message again later", 0x97, 0),

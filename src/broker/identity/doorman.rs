@@ -114,7 +114,7 @@ impl Doorman {
                 Anonymous::Refused => Err(Refusal::NoUser.into()),
                 // The listeners are on loopback, but there may be a proxy in front of them.
                 Anonymous::Welcome if !login.address.to_canonical().is_loopback() => {
-                    let detail = "it comes from outside, and anonymous clients may come from loopback only".to_owned();
+                    let detail = "from outside: anonymous clients come from loopback only".to_owned();
                     Err(Denied { refusal: Refusal::NoUser, detail })
                 }
                 Anonymous::Welcome => Ok(Caller::Anonymous),
