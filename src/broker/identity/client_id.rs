@@ -22,6 +22,9 @@ use sha2::{Digest, Sha256};
 
 /// The longest client id, in bytes. MQTT wants 23 of every server and allows more (MQTT 5, 3.1.3.1).
 pub(in crate::broker) const CLIENT_ID_MAX: usize = 256;
+/// So many bytes at most a CONNECT grows by when the key takes the place of the client id: a user name, two colons, the
+/// hash with its sign, and another byte of the packet's length.
+pub(in crate::broker) const SESSION_KEY_ROOM: usize = 128;
 /// The longest id that stands in a key as it is.
 const PLAIN_MAX: usize = 60;
 /// The longest name of a device.

@@ -27,7 +27,7 @@ use thiserror::Error;
 
 use crate::mqtt::Role;
 
-pub(super) use client_id::{CLIENT_ID_MAX, assigned, device_of, is_key_of, session_key};
+pub(super) use client_id::{CLIENT_ID_MAX, SESSION_KEY_ROOM, assigned, device_of, is_key_of, session_key};
 pub(super) use doorman::{Caller, Denied, Doorman, Login};
 pub use name::NameError;
 pub(super) use reload::Watch;
