@@ -4,24 +4,22 @@
 //! id and rule, and one counter with the reason as its label. What the client is told stands in the same table: the
 //! reason code and the reason string of MQTT 5, and the return code of a CONNACK in 3.1.1, which has no other word.
 //!
-//! What a stranger wrote is shown escaped and cut ([`shown`]). Lines are limited for each reason, so that one noisy client
-//! hides only others with the same trouble; the counter counts all.
+//! What a stranger wrote is shown escaped and cut ([`shown`]). Lines are limited ([`lines`]), so that one noisy client hides
+//! neither others nor other trouble; the counter counts all.
 
 use std::fmt::Display;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
-use tokio::time::Instant;
 use tracing::{info, warn};
 
 use crate::ops::metrics::{Metric, Metrics};
+use lines::Lines;
+
+mod lines;
 
 /// The target of the lines, for filters of the log.
 pub const TARGET: &str = module_path!();
-/// Lines of one reason within a minute; the rest is counted, and the next line says how many were left out.
-const LINES_PER_MINUTE: u32 = 20;
-const MINUTE: Duration = Duration::from_secs(60);
 /// So many characters are shown of what a stranger wrote.
 const SHOWN: usize = 64;
 
@@ -257,38 +255,14 @@ pub(super) fn shown(text: &str) -> String {
 #[derive(Debug)]
 pub(super) struct Refusals {
     metrics: Arc<Metrics>,
-    /// A lock because connections are refused in tasks of their own; it is held to look at two numbers.
-    lines: Mutex<Vec<Lines>>,
-}
-
-/// How many lines a reason may have now.
-#[derive(Debug, Clone, Copy)]
-struct Lines {
-    left: f64,
-    at: Instant,
-    untold: u64,
-}
-
-impl Lines {
-    /// Whether a line may be written, and how many were left out before it.
-    fn take(&mut self, now: Instant) -> Option<u64> {
-        let most = f64::from(LINES_PER_MINUTE);
-        let refilled = now.duration_since(self.at).as_secs_f64() / MINUTE.as_secs_f64() * most;
-        (self.left, self.at) = ((self.left + refilled).min(most), now);
-        if self.left < 1.0 {
-            self.untold += 1;
-            return None;
-        }
-        self.left -= 1.0;
-        Some(std::mem::take(&mut self.untold))
-    }
+    /// A lock because connections are refused in tasks of their own; it is held to look through a short list.
+    lines: Mutex<Lines>,
 }
 
 impl Refusals {
     pub(super) fn new(metrics: Arc<Metrics>) -> Self {
         TABLE.iter().for_each(|row| metrics.client_refused(row.label, 0));
-        let full = Lines { left: LINES_PER_MINUTE.into(), at: Instant::now(), untold: 0 };
-        Self { metrics, lines: Mutex::new(vec![full; TABLE.len()]) }
+        Self { metrics, lines: Mutex::new(Lines::new(TABLE.len())) }
     }
 
     /// Where everything else is counted.
@@ -308,7 +282,7 @@ impl Refusals {
     /// it of a client is cut and escaped here.
     pub(super) fn tell(&self, refusal: Refusal, who: &Who, detail: impl Display) {
         self.count(refusal);
-        let Some(untold) = self.line(refusal) else {
+        let Some(untold) = self.line(refusal, who.address.ip()) else {
             return;
         };
         let Row { label: reason, rule, level, .. } = refusal.row();
@@ -324,9 +298,9 @@ impl Refusals {
         }
     }
 
-    fn line(&self, refusal: Refusal) -> Option<u64> {
+    fn line(&self, refusal: Refusal, address: IpAddr) -> Option<u64> {
         let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
-        lines.get_mut(refusal as usize)?.take(Instant::now())
+        lines.take(refusal as usize, address.to_canonical())
     }
 }
 
