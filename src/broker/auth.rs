@@ -15,6 +15,7 @@ use super::frames::Version;
 use super::identity::Doorman;
 use super::link::{self, Link};
 use super::refusals::{Refusal, Refusals};
+use super::wills::{DelayedWill, rights_for_will};
 
 /// The first level of the broker's own topics.
 const SYS: &str = "$SYS";
@@ -38,6 +39,9 @@ impl Rules {
     }
 
     fn may_publish(&self, link: &Link, topic: &str) -> bool {
+        if !link.take_unasked() {
+            return self.may_publish_will(link, topic);
+        }
         let allowed = link.rights().may_publish(topic);
         if !allowed {
             self.deny(link, topic);
@@ -52,10 +56,6 @@ impl Rules {
         if topic.split('/').next() == Some(SYS) {
             return self.tell(link, Refusal::SysTopic, topic);
         }
-        if link.has_will_on(topic) {
-            // It was told when the client came.
-            return self.refusals.count(Refusal::PublishDenied);
-        }
         self.tell(link, Refusal::PublishDenied, topic);
         if link.version() == Version::V311 {
             // For this the connection ends.
@@ -63,18 +63,30 @@ impl Rules {
         }
     }
 
-    /// The engine publishes a delayed will from a task of its own and raises no event, but it asks here first. That it
-    /// may not be published was told when its client came.
-    async fn may_publish_late(&self, client: &str, user: Option<&str>, topic: &str) -> bool {
-        let rights = self.doorman.rights_of(user);
-        let allowed = rights.may_publish(topic);
-        if allowed {
-            let has_line = user.is_some_and(|user| self.doorman.has(user));
-            self.events.delayed_will(client, has_line.then_some(rights)).await;
-        } else {
-            self.refusals.count(Refusal::PublishDenied);
+    /// The connection has broken, and the engine publishes its will before it says so. Who never had a CONNACK left none.
+    fn may_publish_will(&self, link: &Link, topic: &str) -> bool {
+        let Some(caller) = link.caller().filter(|_| link.has_begun()) else {
+            return false;
+        };
+        let rights = rights_for_will(&self.doorman, &self.refusals, &caller, link.who().as_ref(), topic);
+        let allowed = rights.is_some();
+        if let Some(rights) = rights {
+            link.set_will_rights(rights);
         }
         allowed
+    }
+
+    /// The engine publishes a delayed will from a task of its own and raises no event, but it asks here first.
+    async fn may_publish_late(&self, client: &str, topic: &str) -> bool {
+        // It arms none for which there was no connection, and so no will is without its client here.
+        let Some(DelayedWill { will, device, caller, who }) = self.events.desk.take_delayed_will(client) else {
+            return false;
+        };
+        let Some(rights) = rights_for_will(&self.doorman, &self.refusals, &caller, who.as_ref(), topic) else {
+            return false;
+        };
+        self.events.will(will, device, &rights).await;
+        true
     }
 
     fn may_subscribe(&self, filter: &str) -> bool {
@@ -108,14 +120,14 @@ impl AuthProvider for Rules {
     fn authorize_publish<'a>(
         &'a self,
         client_id: &str,
-        user_id: Option<&'a str>,
+        _user_id: Option<&'a str>,
         topic: &'a str,
     ) -> Pin<Box<dyn Future<Output = bool> + Send + 'a>> {
         match link::current() {
             Some(link) => Box::pin(ready(self.may_publish(&link, topic))),
             None => {
                 let client: Arc<str> = client_id.into();
-                Box::pin(async move { self.may_publish_late(&client, user_id, topic).await })
+                Box::pin(async move { self.may_publish_late(&client, topic).await })
             }
         }
     }
@@ -127,5 +139,14 @@ impl AuthProvider for Rules {
         filter: &'a str,
     ) -> Pin<Box<dyn Future<Output = bool> + Send + 'a>> {
         Box::pin(ready(self.may_subscribe(filter)))
+    }
+
+    /// A connection of somebody who logged in has ended: what the engine asks from now on is about the will, even if it
+    /// never asked about the last PUBLISH.
+    fn cleanup_session<'a>(&'a self, _user_id: &'a str) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+        if let Some(link) = link::current() {
+            link.take_unasked();
+        }
+        Box::pin(ready(()))
     }
 }

@@ -59,7 +59,8 @@ use super::access::Rights;
 use super::link::{Link, Start};
 use super::parked::ParkedLimits;
 use super::readers::{Delivery, Reader};
-use super::sessions::{DelayedWill, Lasting, Readers, Sent};
+use super::sessions::{Lasting, Readers, Sent};
+use super::wills::DelayedWill;
 use crate::mqtt::{Former, MarkCopy, Outbound, Outcome};
 use state::{Open, Progress, Proof, State};
 

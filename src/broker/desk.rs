@@ -14,7 +14,8 @@ use super::confirm::{Forget, Ledger, Rest, mark};
 use super::disk::{Disk, Past};
 use super::link::Link;
 use super::readers::Reader;
-use super::sessions::{DelayedWill, Lasting, is_for_several};
+use super::sessions::{Lasting, is_for_several};
+use super::wills::DelayedWill;
 
 /// The user property that the engine gives to every message, and every will, of a client.
 const PUBLISHER: &str = "x-mqtt-client-id";
@@ -100,7 +101,7 @@ impl Desk {
                 _ => (None, session.will_message),
             };
             link.set_will(now);
-            let later = later.map(|will| DelayedWill { will, device: link.device(), rights: link.rights() });
+            let later = later.and_then(|will| DelayedWill::left_by(link, will));
             self.ledger.set_delayed_will(client, later);
         }
         self.forget(forget, None).await;
@@ -175,7 +176,7 @@ impl Desk {
         }
     }
 
-    /// The will, and what its client could do when it connected.
+    /// The will that `client` left to be published later.
     pub(super) fn take_delayed_will(&self, client: &str) -> Option<DelayedWill> {
         self.ledger.take_delayed_will(client)
     }

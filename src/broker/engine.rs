@@ -25,6 +25,7 @@ use super::desk::Desk;
 use super::disk::Disk;
 use super::events::Events;
 use super::gate::{Gate, GateLimits, TopicLimits};
+use super::identity::SESSION_KEY_ROOM;
 use super::link::{LINK, Link};
 use super::parked::ParkedLimits;
 use super::refusals::{Refusal, Refusals, Who};
@@ -239,7 +240,8 @@ impl Drop for Visit {
 fn engine_config(events: Arc<Events>, limits: &BrokerLimits) -> EngineConfig {
     EngineConfig {
         max_clients: limits.connections,
-        max_packet_size: limits.packet_bytes,
+        // The gate tells clients the limit without the room.
+        max_packet_size: limits.packet_bytes.saturating_add(SESSION_KEY_ROOM),
         session_expiry_interval: limits.session_expiry,
         topic_alias_maximum: TOPIC_ALIASES,
         // One more than the gate tells clients: after a cut a full window of QoS 2 comes again, and the engine counts

@@ -17,9 +17,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::access::Rights;
 use super::desk::Desk;
+use super::gate::REFUSED_FILTER;
 use super::link::{self, InHand, Link};
 use super::refusals::{Refusal, Refusals};
-use super::sessions::DelayedWill;
 use crate::mqtt::{Ack, Change, Inbound, Sighting};
 
 /// The event handler of all connections.
@@ -51,8 +51,10 @@ impl Events {
         link.identify(event.client_id.clone());
         self.desk.attach(&event.client_id, &link).await;
         self.wake_publisher();
-        // Nothing that the client says is read before this is told.
-        self.tell(link.came()).await;
+        // Nothing that the client says is read before this is told. Without a CONNACK it is about to go.
+        if link.has_begun() {
+            self.tell(link.came()).await;
+        }
     }
 
     /// Hands a message to the bridge. The engine goes on at once: the gate holds its acknowledgement back.
@@ -98,23 +100,16 @@ impl Events {
         let goodbye = !event.unexpected && event.reason == ReasonCode::Success;
         // Before the will: who hears of the will knows by then that its connection is gone.
         self.tell(link.ended(if goodbye { Change::Left } else { Change::Broke })).await;
+        // The engine has published it by now, if it may be.
         if event.unexpected
-            && let Some(will) = link.take_will()
-            && link.rights().may_publish(&will.topic)
+            && let Some((will, rights)) = link.take_will()
         {
-            self.will(will, link.device(), &link.rights()).await;
+            self.will(will, link.device(), &rights).await;
         }
     }
 
-    /// The engine publishes a will whose delay is over. `now` are the rights of somebody whom the users file knows; of
-    /// others only the session remembers as what they logged in.
-    pub(super) async fn delayed_will(&self, client: &str, now: Option<Rights>) {
-        if let Some(DelayedWill { will, device, rights }) = self.desk.take_delayed_will(client) {
-            self.will(will, device, &now.unwrap_or(rights)).await;
-        }
-    }
-
-    async fn will(&self, will: WillMessage, device: Option<Arc<str>>, rights: &Rights) {
+    /// The engine publishes a will with these rights.
+    pub(super) async fn will(&self, will: WillMessage, device: Option<Arc<str>>, rights: &Rights) {
         if !is_for_bridge(&will.topic) {
             return;
         }
@@ -158,12 +153,29 @@ impl Events {
     }
 
     async fn subscribed(&self, event: ClientSubscribeEvent) {
-        if let Some(who) = link::current().and_then(|link| link.who()) {
-            let too_many = event.subscriptions.iter().filter(|asked| asked.result == SubAckReasonCode::QuotaExceeded);
-            too_many.for_each(|asked| self.refusals.tell(Refusal::Subscriptions, &who, &asked.topic_filter));
+        if let Some(link) = link::current() {
+            self.tell_refused(&link, &event);
         }
         self.desk.subscribe(&event.client_id).await;
         self.wake_publisher();
+    }
+
+    /// Tells the filters that the engine refuses, but for those whose place it was given by the gate, which told them.
+    fn tell_refused(&self, link: &Link, event: &ClientSubscribeEvent) {
+        let Some(who) = link.who() else { return };
+        let mut told = link.filters_replaced();
+        for asked in &event.subscriptions {
+            let refusal = match asked.result {
+                SubAckReasonCode::QuotaExceeded => Refusal::Subscriptions,
+                SubAckReasonCode::TopicFilterInvalid if told > 0 && &*asked.topic_filter == REFUSED_FILTER => {
+                    told -= 1;
+                    continue;
+                }
+                SubAckReasonCode::TopicFilterInvalid => Refusal::FilterInvalid,
+                _ => continue,
+            };
+            self.refusals.tell(refusal, &who, &asked.topic_filter);
+        }
     }
 
     fn wake_publisher(&self) {

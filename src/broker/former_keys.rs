@@ -3,9 +3,15 @@
 //! It let users have the ids `{user}` and `{user}:{dev}` only, whose keys are what they were, and anonymous clients any
 //! other. So the sessions of anonymous clients (and of users to whom it gave an id) move to the key that they have now.
 //! That happens before anybody can connect, and the old session goes only when the new one is on disk: after a crash
-//! between, it is done once more.
+//! between, it is done once more. A session that is there already under the new key stays: the first release may have run
+//! again in between.
+//!
+//! An id of an anonymous client of the first release that began with a colon and looks like a key cannot be told from
+//! one: its session is that of the client with the id behind the colon.
 
-use mqtt5::broker::storage::{DynamicStorage, StorageBackend};
+use std::collections::HashMap;
+
+use mqtt5::broker::storage::{DynamicStorage, QueuedMessage, StorageBackend};
 use tracing::{info, warn};
 
 use super::disk::Disk;
@@ -44,6 +50,10 @@ pub(super) async fn adopt(disk: &Disk) {
 }
 
 async fn copy(storage: &DynamicStorage, former: &str, key: &str) -> mqtt5::Result<()> {
+    if storage.get_session(key).await?.is_some() {
+        return join(storage, former, key).await;
+    }
+    // What a crash left there without a session.
     remove(storage, key).await?;
     for mut message in storage.queue_handle(former).peek_all().await {
         key.clone_into(&mut message.client_id);
@@ -60,6 +70,38 @@ async fn copy(storage: &DynamicStorage, former: &str, key: &str) -> mqtt5::Resul
     Ok(())
 }
 
+/// There is a session under the new key, too: an earlier start made it of this one, or its client came back before this
+/// one was left. It stays as it is, and what waits only under the former key comes before what waits for it.
+async fn join(storage: &DynamicStorage, former: &str, key: &str) -> mqtt5::Result<()> {
+    let identity = |message: &QueuedMessage| {
+        (message.topic.clone(), message.payload.clone(), message.user_properties.clone(), message.queued_at_secs)
+    };
+    let queue = storage.queue_handle(key);
+    let mut has = HashMap::new();
+    for message in queue.peek_all().await {
+        *has.entry(identity(&message)).or_insert(0_usize) += 1;
+    }
+    let mut missing = storage.queue_handle(former).peek_all().await;
+    missing.retain_mut(|message| {
+        key.clone_into(&mut message.client_id);
+        match has.get_mut(&identity(message)) {
+            Some(left) if *left > 0 => {
+                *left -= 1;
+                false
+            }
+            _ => true,
+        }
+    });
+    let (added, sent) = (missing.len(), storage.get_inflight_messages(former).await?.len());
+    queue.requeue_front(missing);
+    // What was sent has packet identifiers that the session may use for something else.
+    info!(
+        key,
+        added, sent, "a session of the first release joins the one under its key; what it was sent stays behind"
+    );
+    Ok(())
+}
+
 async fn remove(storage: &DynamicStorage, key: &str) -> mqtt5::Result<()> {
     storage.queue_handle(key).clear(None);
     storage.remove_all_inflight_messages(key).await?;
@@ -70,7 +112,7 @@ async fn remove(storage: &DynamicStorage, key: &str) -> mqtt5::Result<()> {
 mod tests {
     use mqtt5::QoS;
     use mqtt5::broker::storage::{
-        ClientSession, InflightDirection, InflightMessage, InflightPhase, QueuedMessage, StoredSubscription,
+        ClientSession, InflightDirection, InflightMessage, InflightPhase, StoredSubscription,
     };
     use mqtt5::packet::publish::PublishPacket;
 
@@ -148,5 +190,51 @@ mod tests {
         adopt(&disk).await;
         assert_eq!(found(&disk, "bal1").await, None);
         assert_eq!(found(&disk, ":bal1").await, Some((1, vec![7], vec![b"one".to_vec(), b"two".to_vec()])));
+    }
+
+    #[tokio::test]
+    async fn a_session_that_is_there_under_the_new_key_stays_and_gets_what_waits_under_the_former() {
+        let folder = tempfile::tempdir().unwrap();
+        let limits = engine::queues(&BrokerLimits::default());
+        let open = async || Disk::open(Some(folder.path()), limits.clone()).await.unwrap().0;
+        let disk = open().await;
+        leave(&disk, ":bal1", None).await;
+        let mut own = disk.storage.get_session(":bal1").await.unwrap().unwrap();
+        own.add_subscription("bal1/status", StoredSubscription::new(QoS::AtLeastOnce));
+        disk.storage.store_session(own).await.unwrap();
+        // One message is in both; the other two are in one.
+        disk.storage.queue_handle(":bal1").clear(None);
+        let publish = |payload: &str| PublishPacket::new("bal1/others/messages", payload.to_owned(), QoS::AtLeastOnce);
+        let queued = |key: &str, payload: &str| {
+            let message = QueuedMessage::new(publish(payload), key.to_owned(), QoS::AtLeastOnce, None);
+            QueuedMessage { queued_at_secs: 1_700_000_000, ..message }
+        };
+        disk.storage.store_session(ClientSession::new("bal1", true, Some(3_600))).await.unwrap();
+        for (key, payload) in [("bal1", "first"), ("bal1", "both"), (":bal1", "both"), (":bal1", "last")] {
+            disk.storage.queue_message(queued(key, payload)).await.unwrap();
+        }
+        disk.close().await;
+        drop(disk);
+        let all = ["first", "both", "last"].map(|payload| payload.as_bytes().to_vec()).to_vec();
+        for _ in 0..2 {
+            let disk = open().await;
+            adopt(&disk).await;
+            assert_eq!(found(&disk, ":bal1").await, Some((2, vec![7], all.clone())));
+            assert_eq!(found(&disk, "bal1").await, None);
+            disk.close().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn an_id_of_the_first_release_that_begins_with_a_colon_is_no_key() {
+        let disk = Disk::open(None, engine::queues(&BrokerLimits::default())).await.unwrap().0;
+        for id in [":a b", ":", "::x", ":=short"] {
+            leave(&disk, id, None).await;
+        }
+        adopt(&disk).await;
+        for id in [":a b", ":", "::x", ":=short"] {
+            assert_eq!(found(&disk, id).await, None, "{id}");
+            assert!(found(&disk, &session_key(None, id)).await.is_some(), "{id}");
+        }
     }
 }

@@ -38,6 +38,7 @@ const MESSAGE_EXPIRY: u8 = 0x02;
 const RECEIVE_MAXIMUM: u8 = 0x21;
 const REASON_STRING: u8 = 0x1f;
 const ASSIGNED_CLIENT_ID: u8 = 0x12;
+const MAXIMUM_PACKET_SIZE: u8 = 0x27;
 
 /// Why a byte stream is not MQTT. Always the peer's fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
@@ -217,23 +218,32 @@ impl Frame {
 
     /// A CONNACK with another receive maximum, if it tells one.
     pub(super) fn with_receive_maximum(&self, maximum: u16) -> Self {
-        let at = self.find_receive_maximum();
+        self.with_value(RECEIVE_MAXIMUM, &maximum.to_be_bytes())
+    }
+
+    /// A CONNACK with another maximum packet size, if it tells one.
+    pub(super) fn with_maximum_packet_size(&self, maximum: u32) -> Self {
+        self.with_value(MAXIMUM_PACKET_SIZE, &maximum.to_be_bytes())
+    }
+
+    fn with_value(&self, property: u8, value: &[u8]) -> Self {
+        let end = self.find_end_of(property);
         let mut bytes = BytesMut::from(&self.bytes[..]);
-        if let Some(value) = at.and_then(|at| bytes.get_mut(at..at + size_of::<u16>())) {
-            value.copy_from_slice(&maximum.to_be_bytes());
+        if let Some(old) = end.and_then(|end| bytes.get_mut(end - value.len()..end)) {
+            old.copy_from_slice(value);
         }
         Self { bytes: bytes.freeze(), header: self.header }
     }
 
-    /// Where the value of a CONNACK's receive maximum is.
-    fn find_receive_maximum(&self) -> Option<usize> {
+    /// Where the value of a CONNACK's property ends.
+    fn find_end_of(&self, property: u8) -> Option<usize> {
         let mut rest = self.body();
         let _flags_and_code = take(&mut rest, 2)?;
         let mut properties = take_properties(&mut rest)?;
         loop {
             let (id, _) = take_property(&mut properties)?;
-            if id == RECEIVE_MAXIMUM {
-                return Some(self.bytes.len() - rest.len() - properties.len() - size_of::<u16>());
+            if id == property {
+                return Some(self.bytes.len() - rest.len() - properties.len());
             }
         }
     }
@@ -268,6 +278,12 @@ impl Frame {
         let mut length = BytesMut::with_capacity(MAX_LENGTH_BYTES);
         put_varint(&mut length, properties.len() + added.len());
         Some(Self::of(self.bytes[0], &[head, &length, properties, &added, rest]))
+    }
+
+    /// The topic of a PUBLISH, for the log; empty if it is none.
+    pub(super) fn topic(&self, version: Version) -> String {
+        let publish = self.publish(version).filter(|_| self.kind() == Kind::Publish);
+        publish.map_or_else(String::new, |publish| String::from_utf8_lossy(publish.topic).into_owned())
     }
 
     /// The reason code of an acknowledgement; 0 if it leaves it out.

@@ -39,13 +39,13 @@ use super::link::Link;
 use super::refusals::{Refusal, Refusals};
 use crate::ops::metrics::{Metric, Metrics};
 use farewell::{Farewell, closed, not_mqtt};
-pub(super) use judge::TopicLimits;
-use judge::{Verdict, judge};
+pub(super) use judge::{REFUSED_FILTER, TopicLimits};
 use out::{Out, OutError};
 use pace::{Brake, Passed};
 use pulse::{PINGREQ, Pulse, Waiting};
 
 mod farewell;
+mod inward;
 mod judge;
 mod opening;
 mod out;
@@ -55,7 +55,7 @@ mod pulse;
 
 /// How much is read from the socket at once.
 const READ_CHUNK: usize = 8 * 1024;
-/// How much may wait for the socket before the engine is told to wait.
+/// How much may wait for the socket before the engine and the client are told to wait.
 const OUT_LIMIT: usize = 64 * 1024;
 /// The biggest CONNECT: whoever has not shown who they are gets no room for more.
 const CONNECT_LIMIT: usize = 64 * 1024;
@@ -188,6 +188,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
 
     /// The next packet for the engine.
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Bytes>>> {
+        if self.next.is_none() && self.link.max_packet().is_some() && !self.link.has_begun() {
+            // The engine has read the CONNECT and wants more: it has dropped its CONNACK as too big for the client.
+            self.refuse_for_connack();
+            return self.poll_farewell(cx).map(Err);
+        }
         if let Some(frame) = self.acks.next_for_engine() {
             return Poll::Ready(Ok(Some(frame)));
         }
@@ -202,6 +207,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
             return Poll::Ready(Ok(Some(Bytes::from_static(PINGREQ))));
         }
         loop {
+            if self.is_backed_up() {
+                // The socket has our waker.
+                return Poll::Pending;
+            }
             let next = match self.next.take() {
                 Some(frame) => Ok(Some(frame)),
                 None => self.incoming.next_frame(),
@@ -239,26 +248,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
         }
     }
 
-    /// What the engine gets of a packet; nothing if it is refused, or if the connection has to end for it.
-    fn pass_in(&mut self, frame: Frame) -> Option<Frame> {
-        match judge(frame, self.link.version(), &self.limits.topics) {
-            Verdict::Pass(frame) => Some(frame),
-            Verdict::Trimmed(frame) => {
-                self.tell(Refusal::TopicLimit, "a filter");
-                Some(frame)
-            }
-            Verdict::Refuse(answer, refusal) => {
-                self.tell(refusal, "");
-                if let Some(answer) = answer {
-                    self.acks.push(&self.explained(answer, refusal.rule()), None);
-                }
-                None
-            }
-            Verdict::End(refusal) => {
-                self.cut(refusal, "");
-                None
-            }
-        }
+    /// Whether so much waits for the socket that nothing more is read, of the client or of the engine: what is answered
+    /// here never reaches the engine, and would pile up.
+    fn is_backed_up(&self) -> bool {
+        self.out.len() >= OUT_LIMIT
     }
 
     /// Whether another PUBLISH may pass now.
@@ -288,24 +281,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
         self.incoming.push(buffer.filled());
         Poll::Ready(Ok(buffer.filled().len()))
     }
-
-    fn watch_incoming(&mut self, frame: &Frame) {
-        match frame.kind() {
-            Kind::Publish => self.link.saw_publish_of_client(frame),
-            // At QoS 2 the PUBREC says that the client has it.
-            Kind::PubAck | Kind::PubRec => {
-                if let Some(id) = frame.ack_id() {
-                    self.link.saw_ack_of_client(id);
-                }
-            }
-            Kind::PubRel => {
-                if let Some(id) = frame.ack_id() {
-                    self.acks.released(id);
-                }
-            }
-            _ => {}
-        }
-    }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Gate<S> {
@@ -320,7 +295,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Gate<S> {
                 Poll::Ready(Some(packet)) => gate.in_hand = packet,
                 Poll::Ready(None) => return Poll::Ready(Ok(())),
                 Poll::Pending => {
-                    let waiting = if gate.next.is_some() { Waiting::Yes } else { Waiting::No };
+                    let waiting = if gate.next.is_some() || gate.is_backed_up() { Waiting::Yes } else { Waiting::No };
                     let Some(pulse) = &mut gate.pulse else {
                         return Poll::Pending;
                     };
@@ -345,7 +320,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Gate<S> {
             return Poll::Ready(Err(closed(farewell.why())));
         }
         gate.poll_advance(cx)?;
-        if gate.out.len() >= OUT_LIMIT {
+        if gate.is_backed_up() {
             return Poll::Pending;
         }
         gate.outgoing.push(buf);

@@ -16,12 +16,15 @@ use super::access::Rights;
 use super::confirm::{Ledger, mark};
 use super::frames::connect::Connect;
 use super::frames::{Frame, Version};
+#[cfg(test)]
+use super::identity::Proof;
 use super::identity::{Caller, Identity, Place};
 use super::refusals::{Refusal, Who};
 use super::turns::Turn;
 use crate::mqtt::{AckWord, Change, MarkCopy, Sighting};
 
 mod naming;
+mod will;
 
 pub(super) use naming::{ChosenBy, Name};
 
@@ -61,6 +64,8 @@ struct State {
     client: Option<Arc<str>>,
     name: Option<Name>,
     rights: Rights,
+    /// Who was let in.
+    caller: Option<Caller>,
     /// On the roster, as long as the connection lives.
     place: Option<Place>,
     end: Option<Refusal>,
@@ -71,14 +76,20 @@ struct State {
     /// That the connection began, as the bridge was told, until it is told of the end.
     told: Option<Sighting>,
     in_hand: InHand,
+    /// Filters of the packet in hand that were refused before the engine saw them.
+    replaced: usize,
     /// What the bridge will say about each message that is not acknowledged yet, by packet identifier.
     words: HashMap<u16, oneshot::Receiver<AckWord>>,
     /// Publications of the bridge that are on the way to this client, by packet identifier.
     sent: HashMap<u16, u64>,
     /// The last of them: they leave in the order of their numbers.
     last: u64,
+    /// A PUBLISH of the client of which the engine has not asked yet whether the client may.
+    unasked: bool,
     /// The will that is published when the connection breaks.
     will: Option<WillMessage>,
+    /// With which rights it may be.
+    will_rights: Option<Rights>,
     /// The engine is to look up.
     nudged: bool,
     /// Among the connections of its client, until it ends.
@@ -141,7 +152,7 @@ impl Link {
     #[cfg(test)]
     pub(super) fn of(identity: Identity, ledger: Arc<Ledger>) -> Arc<Self> {
         let link = Self::new(ledger);
-        link.lock().rights = Rights::Known(identity);
+        link.admit(&Caller::Known(identity, Proof::Token { expires_ms: u64::MAX }), None);
         link
     }
 
@@ -153,6 +164,7 @@ impl Link {
         }
         let mut state = self.lock();
         state.rights = caller.rights();
+        state.caller = Some(caller.clone());
         if let (Rights::Known(identity), Some(who)) = (&state.rights, &state.who) {
             state.who = Some(who.as_user(&identity.user));
         }
@@ -271,20 +283,6 @@ impl Link {
         Some(Sighting { change, ..came })
     }
 
-    /// The will that is published when the connection breaks.
-    pub(super) fn set_will(&self, will: Option<WillMessage>) {
-        self.lock().will = will;
-    }
-
-    /// Whether a message on `topic` may be the will.
-    pub(super) fn has_will_on(&self, topic: &str) -> bool {
-        self.lock().will.as_ref().is_some_and(|will| will.topic == topic)
-    }
-
-    pub(super) fn take_will(&self) -> Option<WillMessage> {
-        self.lock().will.take()
-    }
-
     /// Has the engine look up: it forgets to when a connection before this one has put away what it had in hand, and
     /// would deliver nothing until the client sends something.
     pub(super) fn nudge(&self) {
@@ -304,7 +302,18 @@ impl Link {
     pub(super) fn saw_publish_of_client(&self, frame: &Frame) {
         let publish = frame.publish(self.version());
         let in_hand = publish.map(|publish| InHand { expiry: publish.expiry, dup: publish.dup });
-        self.lock().in_hand = in_hand.unwrap_or_default();
+        let mut state = self.lock();
+        (state.in_hand, state.unasked) = (in_hand.unwrap_or_default(), true);
+    }
+
+    /// The engine gets a packet in which so many filters were replaced.
+    pub(super) fn saw_filters_replaced(&self, filters: usize) {
+        self.lock().replaced = filters;
+    }
+
+    /// How many of the filters of the SUBSCRIBE in hand were replaced.
+    pub(super) fn filters_replaced(&self) -> usize {
+        self.lock().replaced
     }
 
     /// What is to be known of the PUBLISH in hand.

@@ -59,6 +59,7 @@ mod seats;
 mod sessions;
 mod settings;
 mod turns;
+mod wills;
 
 pub use refusals::TARGET as REFUSALS;
 pub use settings::{BrokerConfig, BrokerLimits, JwtConfig, Listen, TlsFiles};

@@ -54,3 +54,15 @@ pub(super) fn packet(message: &Outbound, qos: QoS) -> PublishPacket {
 fn wanted(message: &Outbound) -> QoS {
     if message.qos == 0 { QoS::AtMostOnce } else { QoS::AtLeastOnce }
 }
+
+/// The size of a PUBLISH for an MQTT 5 client, header included.
+pub(super) fn size_of_packet(publish: &PublishPacket) -> usize {
+    let body = publish.body_encoded_size();
+    let header = match body {
+        0..=0x7f => 2,
+        0x80..=0x3fff => 3,
+        0x4000..=0x1f_ffff => 4,
+        _ => 5,
+    };
+    header + body
+}

@@ -4,24 +4,22 @@
 //! id and rule, and one counter with the reason as its label. What the client is told stands in the same table: the
 //! reason code and the reason string of MQTT 5, and the return code of a CONNACK in 3.1.1, which has no other word.
 //!
-//! What a stranger wrote is shown escaped and cut ([`shown`]). Lines are limited for each reason, so that one noisy client
-//! hides only others with the same trouble; the counter counts all.
+//! What a stranger wrote is shown escaped and cut ([`shown`]). Lines are limited ([`lines`]), so that one noisy client hides
+//! neither others nor other trouble; the counter counts all.
 
 use std::fmt::Display;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
-use tokio::time::Instant;
 use tracing::{info, warn};
 
 use crate::ops::metrics::{Metric, Metrics};
+use lines::Lines;
+
+mod lines;
 
 /// The target of the lines, for filters of the log.
 pub const TARGET: &str = module_path!();
-/// Lines of one reason within a minute; the rest is counted, and the next line says how many were left out.
-const LINES_PER_MINUTE: u32 = 20;
-const MINUTE: Duration = Duration::from_secs(60);
 /// So many characters are shown of what a stranger wrote.
 const SHOWN: usize = 64;
 
@@ -57,6 +55,7 @@ pub(super) enum Refusal {
     PublishDenied,
     SysTopic,
     SubscribeDenied,
+    FilterInvalid,
     Subscriptions,
     Retained,
     Quota,
@@ -161,7 +160,8 @@ const TABLE: &[Row] = &[
         "the client may not write the topic of its will: it is not published",
         0x87,
         0,
-    ),
+    )
+    .counts(Metric::PublishesDenied),
     row(Refusal::TopicLimit, "topic_limit", "a topic or filter is over a limit", 0x90, 0)
         .counts(Metric::BrokerTopicsRefused),
     row(Refusal::FilterCount, "filter_count", "too many filters are in one packet", 0x97, 0)
@@ -172,6 +172,7 @@ const TABLE: &[Row] = &[
         .counts(Metric::PublishesDenied),
     row(Refusal::SubscribeDenied, "subscribe_denied", "the client may not read what the filter asks for", 0x87, 0)
         .counts(Metric::SubscriptionsDenied),
+    row(Refusal::FilterInvalid, "filter_invalid", "the topic filter breaks a rule of MQTT", 0x8f, 0),
     row(Refusal::Subscriptions, "subscriptions", "the client has too many subscriptions", 0x97, 0),
     row(Refusal::Retained, "retained", "there is no room for the retained message", 0x97, 0),
     row(Refusal::Quota, "quota", "the queue of the bridge is full: publish the message again later", 0x97, 0),
@@ -254,38 +255,14 @@ pub(super) fn shown(text: &str) -> String {
 #[derive(Debug)]
 pub(super) struct Refusals {
     metrics: Arc<Metrics>,
-    /// A lock because connections are refused in tasks of their own; it is held to look at two numbers.
-    lines: Mutex<Vec<Lines>>,
-}
-
-/// How many lines a reason may have now.
-#[derive(Debug, Clone, Copy)]
-struct Lines {
-    left: f64,
-    at: Instant,
-    untold: u64,
-}
-
-impl Lines {
-    /// Whether a line may be written, and how many were left out before it.
-    fn take(&mut self, now: Instant) -> Option<u64> {
-        let most = f64::from(LINES_PER_MINUTE);
-        let refilled = now.duration_since(self.at).as_secs_f64() / MINUTE.as_secs_f64() * most;
-        (self.left, self.at) = ((self.left + refilled).min(most), now);
-        if self.left < 1.0 {
-            self.untold += 1;
-            return None;
-        }
-        self.left -= 1.0;
-        Some(std::mem::take(&mut self.untold))
-    }
+    /// A lock because connections are refused in tasks of their own; it is held to look through a short list.
+    lines: Mutex<Lines>,
 }
 
 impl Refusals {
     pub(super) fn new(metrics: Arc<Metrics>) -> Self {
         TABLE.iter().for_each(|row| metrics.client_refused(row.label, 0));
-        let full = Lines { left: LINES_PER_MINUTE.into(), at: Instant::now(), untold: 0 };
-        Self { metrics, lines: Mutex::new(vec![full; TABLE.len()]) }
+        Self { metrics, lines: Mutex::new(Lines::new(TABLE.len())) }
     }
 
     /// Where everything else is counted.
@@ -293,7 +270,7 @@ impl Refusals {
         &self.metrics
     }
 
-    /// Counts a refusal of which a line was written before, or which nobody could be told of.
+    /// Counts a refusal which nobody could be told of.
     pub(super) fn count(&self, refusal: Refusal) {
         self.metrics.client_refused(refusal.label(), 1);
         if let Some(metric) = refusal.row().metric {
@@ -305,7 +282,7 @@ impl Refusals {
     /// it of a client is cut and escaped here.
     pub(super) fn tell(&self, refusal: Refusal, who: &Who, detail: impl Display) {
         self.count(refusal);
-        let Some(untold) = self.line(refusal) else {
+        let Some(untold) = self.line(refusal, who.address.ip()) else {
             return;
         };
         let Row { label: reason, rule, level, .. } = refusal.row();
@@ -321,9 +298,9 @@ impl Refusals {
         }
     }
 
-    fn line(&self, refusal: Refusal) -> Option<u64> {
+    fn line(&self, refusal: Refusal, address: IpAddr) -> Option<u64> {
         let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
-        lines.get_mut(refusal as usize)?.take(Instant::now())
+        lines.take(refusal as usize, address.to_canonical())
     }
 }
 

@@ -4,15 +4,14 @@
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Weak};
 
-use mqtt5::WillMessage;
 use mqtt5::broker::storage::{ClientSession, QueueHandle, QueuedMessage};
-use mqtt5::packet::publish::PublishPacket;
 
 use super::access::Rights;
 use super::filters::Filters;
 use super::link::Link;
-use super::outgoing::packet;
+use super::outgoing::{packet, size_of_packet};
 use super::readers::{Delivery, Reader, Sharing};
+use super::wills::DelayedWill;
 use crate::mqtt::Outbound;
 
 /// One session.
@@ -37,16 +36,6 @@ pub(super) struct Session {
     /// What else the engine has from an earlier run: marks, in the order in which it will send it. After a crash these
     /// copies may have been acknowledged already.
     left: Vec<u64>,
-}
-
-/// A will that the engine publishes some time after the connection broke.
-#[derive(Debug)]
-pub(super) struct DelayedWill {
-    pub(super) will: WillMessage,
-    /// Which of its user's devices left it.
-    pub(super) device: Option<Arc<str>>,
-    /// What its client could do when it connected.
-    pub(super) rights: Rights,
 }
 
 /// Whether a session outlives its connection.
@@ -433,16 +422,4 @@ impl Sessions {
         session.copies.push_back(Held { id, mark, wants_ack: copy.wants_ack(), sent: false });
         Handed::Queued
     }
-}
-
-/// The size of a PUBLISH for an MQTT 5 client, header included.
-fn size_of_packet(publish: &PublishPacket) -> usize {
-    let body = publish.body_encoded_size();
-    let header = match body {
-        0..=0x7f => 2,
-        0x80..=0x3fff => 3,
-        0x4000..=0x1f_ffff => 4,
-        _ => 5,
-    };
-    header + body
 }

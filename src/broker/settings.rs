@@ -12,7 +12,8 @@ use super::BrokerError;
 pub struct BrokerConfig {
     /// Where to listen.
     pub listen: Listen,
-    /// Whether clients may connect without saying who they are. Only if all listeners are on loopback addresses.
+    /// Whether clients may connect without saying who they are. Only if all listeners are on loopback addresses, and only
+    /// from there: whoever a proxy says comes from outside is refused.
     pub anonymous: bool,
     /// The users file. See [`identity`](super::identity).
     pub users_file: Option<PathBuf>,

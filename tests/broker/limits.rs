@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use fcm_mqtt_bridge::broker::{Broker, BrokerConfig, BrokerError, BrokerLimits, Listen};
+use fcm_mqtt_bridge::mqtt::Role;
 use fcm_mqtt_bridge::ops::metrics::Metric;
 
 use super::peer::{Connect, Peer, Seen, V5, V311};
-use super::world::{World, config};
+use super::world::{Users, World, config};
 
 #[tokio::test]
 async fn a_taken_port_is_told() {
@@ -169,6 +170,34 @@ async fn without_anonymous_clients_nobody_comes_in_yet() {
         let mut client = Peer::dial(&world, version).await;
         client.say_connect(&Connect { version, ..Connect::default() }).await;
         assert_eq!(client.next().await, Seen::ConnAck { resumed: false, code });
+    }
+    world.close().await;
+}
+
+#[tokio::test]
+async fn a_connect_may_be_as_big_as_any_packet_whatever_the_key_of_its_session() {
+    let limits = BrokerLimits { packet_bytes: 2_048, ..BrokerLimits::default() };
+    let users = Users::new(&[("alice", Role::User)]);
+    let world = World::bind(BrokerConfig { limits, ..users.config() }).await;
+    for version in [V311, V5] {
+        for (client, size, fits) in [("x", 2_048, true), ("x y", 2_048, true), ("x", 2_049, false)] {
+            // What comes before and after the payload of the will.
+            let rest = if version == V5 { 64 } else { 52 };
+            let payload = "x".repeat(size - rest - client.len());
+            let will = Some(("alice/self/messages", payload.as_str(), 0));
+            let (user, password) = (Some("alice"), Some("ecila"));
+            let mut peer = Peer::dial(&world, version).await;
+            let said = peer.say_connect(&Connect { client, version, will, user, password, ..Connect::default() }).await;
+            assert_eq!(said, size, "this test is to be about the limit");
+            let answer = peer.next_raw().await;
+            assert_eq!(answer.is_some(), fits, "{client} {size}");
+            if let Some((_, body)) = answer {
+                assert_eq!(body[1], 0);
+                let advertised = body.windows(5).any(|property| property == [0x27, 0, 0, 8, 0]);
+                assert_eq!(advertised, version == V5, "{body:x?}");
+                peer.disconnect().await;
+            }
+        }
     }
     world.close().await;
 }

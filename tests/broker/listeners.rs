@@ -4,14 +4,17 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use fcm_mqtt_bridge::broker::{Broker, BrokerConfig, BrokerError, BrokerLimits, Listen, TlsFiles};
+use fcm_mqtt_bridge::mqtt::Role;
 use fcm_mqtt_bridge::ops::metrics::Metric;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::rustls::ClientConfig;
+use tracing::Level;
 
+use super::log::Log;
 use super::peer::{Connect, Peer, Seen, V5, V311};
 use super::ways::{self, Authority, WAYS, Way};
-use super::world::{World, config, soon};
+use super::world::{Users, World, config, soon};
 
 const HOME: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
@@ -324,7 +327,8 @@ async fn a_proxy_says_whom_it_speaks_for() {
     let tls = authority.client();
     let limits = BrokerLimits { connections_per_address: 1, ..BrokerLimits::default() };
     let listen = Listen { proxy_protocol: true, ..everywhere(authority.files()) };
-    let world = open(listen, limits).await;
+    let users = Users::new(&[("alice", Role::User)]);
+    let world = World::bind(BrokerConfig { listen, limits, anonymous: true, ..users.config() }).await;
     let mut inside = Vec::new();
     for (n, way) in (1..).zip(WAYS) {
         for (version, header) in (1..).zip(headers([192, 0, n, 1])) {
@@ -337,7 +341,8 @@ async fn a_proxy_says_whom_it_speaks_for() {
             }
             let mut peer = Peer::over(ways::through(way, stream, &tls).await.unwrap(), V5);
             let client = format!("{way:?}");
-            peer.say_connect(&Connect { client: &client, ..Connect::default() }).await;
+            let (user, password) = (Some("alice"), Some("ecila"));
+            peer.say_connect(&Connect { client: &client, user, password, ..Connect::default() }).await;
             assert_eq!(peer.next().await, Seen::ConnAck { resumed: false, code: 0 });
             inside.push(peer);
         }
@@ -361,5 +366,34 @@ async fn a_proxy_says_whom_it_speaks_for() {
     for peer in &mut inside {
         peer.quiet().await;
     }
+    world.close().await;
+}
+
+#[tokio::test]
+async fn a_stranger_behind_a_proxy_is_not_let_in_as_anybody() {
+    let (log, listen) = (Log::default(), Listen { proxy_protocol: true, ..config().listen });
+    let _listening = log.listen(Level::INFO);
+    let world = open(listen, BrokerLimits::default()).await;
+    let mut mapped = b"\r\n\r\n\0\r\nQUIT\n\x21\x21\x00\x24".to_vec();
+    mapped.extend(Ipv4Addr::LOCALHOST.to_ipv6_mapped().octets());
+    mapped.extend([0; 16]);
+    mapped.extend([0x0f, 0xa0, 0x07, 0x5b]);
+    let [text, binary] = headers([192, 0, 2, 1]);
+    let [near, _] = headers([127, 0, 0, 9]);
+    for version in [V311, V5] {
+        let not_authorized = if version == V311 { 5 } else { 0x87 };
+        for (header, code) in [(&text, not_authorized), (&binary, not_authorized), (&near, 0), (&mapped, 0)] {
+            let mut stream = knock(&world, Way::Tcp).await;
+            stream.write_all(header).await.unwrap();
+            let mut peer = Peer::over(stream, version);
+            // Where there are no users, names are not looked at.
+            peer.say_connect(&Connect { version, user: Some("bal1"), password: Some("x"), ..Connect::default() }).await;
+            assert_eq!(peer.next().await, Seen::ConnAck { resumed: false, code }, "{header:?}");
+        }
+    }
+    let text = log.text();
+    let lines: Vec<_> = text.lines().filter(|line| line.contains("reason=\"no_user\"")).collect();
+    assert_eq!(lines.len(), 4, "{text}");
+    assert!(lines.iter().all(|line| line.contains("address=192.0.2.1") && line.contains("loopback")), "{text}");
     world.close().await;
 }

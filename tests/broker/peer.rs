@@ -106,7 +106,8 @@ impl Peer {
         Self::connect(world, Connect { client, clean: false, expiry: 3600, ..Connect::default() }).await
     }
 
-    pub(crate) async fn say_connect(&mut self, connect: &Connect<'_>) {
+    /// Yields the size of the packet.
+    pub(crate) async fn say_connect(&mut self, connect: &Connect<'_>) -> usize {
         let mut body = BytesMut::new();
         text(&mut body, "MQTT");
         body.put_u8(connect.version);
@@ -135,7 +136,7 @@ impl Peer {
         for field in [connect.user, connect.password].into_iter().flatten() {
             text(&mut body, field);
         }
-        self.say(0x10, &body).await;
+        self.say(0x10, &body).await
     }
 
     /// Connects and takes the CONNACK: its code.
@@ -210,12 +211,13 @@ impl Peer {
         assert_eq!(self.next().await, Seen::Closed);
     }
 
-    pub(crate) async fn say(&mut self, first: u8, body: &[u8]) {
-        self.try_say(first, body).await.unwrap();
+    /// Yields the size of the packet.
+    pub(crate) async fn say(&mut self, first: u8, body: &[u8]) -> usize {
+        self.try_say(first, body).await.unwrap()
     }
 
     /// As [`Self::say`], where the broker may have hung up already.
-    pub(crate) async fn try_say(&mut self, first: u8, body: &[u8]) -> std::io::Result<()> {
+    pub(crate) async fn try_say(&mut self, first: u8, body: &[u8]) -> std::io::Result<usize> {
         let mut packet = BytesMut::new();
         packet.put_u8(first);
         let mut length = body.len();
@@ -228,7 +230,8 @@ impl Peer {
             }
         }
         packet.put_slice(body);
-        self.stream.write_all(&packet).await
+        self.stream.write_all(&packet).await?;
+        Ok(packet.len())
     }
 
     /// The next packet.

@@ -7,7 +7,7 @@ use serde_json::json;
 use super::identity::{Tokens, in_seconds};
 use super::mint::Mint;
 use super::peer::{Connect, PUBACK, Peer, Seen, V5, V311};
-use super::world::{CHEAP, Users, World, config, password};
+use super::world::{CHEAP, Users, World, config, password, soon};
 
 fn logged_in(name: &str, role: Role, device: Option<&str>) -> Principal {
     Principal { name: name.into(), role, device: device.map(Into::into), proof: Proof::Login }
@@ -112,6 +112,45 @@ async fn a_will_that_waited_comes_in_the_role_that_the_users_file_gives_by_then(
     let Inbound { principal, .. } = world.inbound().await;
     assert_eq!(principal, logged_in("bal1", Role::User, Some("default")));
     world.close().await;
+}
+
+#[tokio::test]
+async fn a_bal_that_is_removed_or_demoted_does_not_push_with_its_will() {
+    let (mint, tokens) = (Mint::secret(), Tokens::new());
+    for (jwt, delay) in [(false, 0), (false, 1), (true, 0), (true, 1)] {
+        let users = Users::new(&[("gone", Role::Bal), ("lower", Role::Bal), ("witness", Role::User)]);
+        let jwt = jwt.then(|| tokens.config(&mint));
+        let mut world = World::bind(BrokerConfig { jwt, ..users.config() }).await;
+        let mut leaving = Vec::new();
+        for bal in ["gone", "lower"] {
+            let topic = format!("{bal}/self/messages");
+            let will = Some((topic.as_str(), "bye", delay));
+            let connect = Connect { clean: false, expiry: 60, will, ..Connect::default() };
+            leaving.push(come(&world, bal, &password(bal), connect).await);
+        }
+        users.edit(|file| {
+            for name in ["gone", "lower"] {
+                file.remove(name).unwrap();
+            }
+            file.add_with("lower", Role::User, "rewol", CHEAP).unwrap();
+        });
+        world.reload.send_modify(|count| *count += 1);
+        for peer in &mut leaving {
+            while peer.next().await != Seen::Closed {}
+        }
+        let Inbound { principal, .. } = world.inbound().await;
+        assert_eq!(principal, logged_in("lower", Role::User, Some("default")), "after {delay} s");
+        soon("the refusal of the other will", async {
+            while world.metrics.clients_refused("will_topic") == 0 {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+        let mut witness = come(&world, "witness", &password("witness"), Connect::default()).await;
+        publishes(&mut world, &mut witness, "witness/self/messages").await;
+        assert_eq!(world.metrics.clients_refused("will_topic"), 1);
+        world.close().await;
+    }
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use fcm_mqtt_bridge::broker::{BrokerConfig, BrokerLimits, JwtConfig, Listen};
 use fcm_mqtt_bridge::mqtt::{AckWord, Role};
 use fcm_mqtt_bridge::ops::clock::now_ms;
+use fcm_mqtt_bridge::ops::metrics::Metric;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -250,20 +251,105 @@ async fn a_denied_subscription_is_told() {
 }
 
 #[tokio::test]
-async fn a_will_that_nobody_will_see_is_told_when_its_client_comes() {
+async fn a_will_that_nobody_will_see_is_told_and_counted_once_when_its_client_comes() {
     let (scene, _users) = Scene::open().await;
-    for version in [V311, V5] {
-        let will = Some(("bal1/others/messages", "gone", 0));
-        drop(Peer::connect(&scene.world, Connect { will, ..alice(version) }).await);
+    let topics = ["bal1/others/messages", "$SYS/broker/connection/host.main/state"];
+    for topic in topics {
+        for version in [V311, V5] {
+            drop(Peer::connect(&scene.world, Connect { will: Some((topic, "0", 0)), ..alice(version) }).await);
+        }
     }
-    scene.told("will_topic", 2, &[ALICE[0], ALICE[1], "bal1/others/messages"]).await;
+    scene.told("will_topic", 4, &ALICE).await;
     soon("the wills", async {
-        while scene.world.metrics.clients_refused("publish_denied") < 2 {
+        while scene.world.metrics.get(Metric::BrokerConnections) > 0 {
             tokio::task::yield_now().await;
         }
     })
     .await;
-    assert!(scene.lines("publish_denied").is_empty(), "once is enough: {}", scene.log.text());
+    for (lines, topic) in scene.lines("will_topic").chunks(2).zip(topics) {
+        assert!(lines.iter().all(|line| line.contains(topic)), "{lines:?}");
+    }
+    assert_eq!(scene.log.text().matches("client refused").count(), 4, "once is enough: {}", scene.log.text());
+    for reason in ["publish_denied", "sys_topic"] {
+        assert_eq!(scene.world.metrics.clients_refused(reason), 0, "{reason}");
+    }
+    assert_eq!(scene.world.metrics.get(Metric::PublishesDenied), 4);
+    scene.close().await;
+}
+
+#[tokio::test]
+async fn a_message_on_the_topic_of_ones_own_denied_will_is_told_like_any_other() {
+    let (scene, _users) = Scene::open().await;
+    let topic = "bal1/others/messages";
+    let (mut new, _) = Peer::connect(&scene.world, Connect { will: Some((topic, "0", 0)), ..alice(V5) }).await;
+    new.publish(topic, 1, "x").await;
+    assert_eq!(new.next().await, Seen::Ack(PUBACK, 1, 0x87));
+    scene.told("publish_denied", 1, &[ALICE[0], ALICE[1], topic]).await;
+    let (mut old, _) = Peer::connect(&scene.world, Connect { will: Some((topic, "0", 0)), ..login("old", V311) }).await;
+    old.publish(topic, 1, "x").await;
+    assert_eq!(old.next().await, Seen::Closed);
+    scene.told("publish_denied", 2, &[ALICE[0], topic]).await;
+    scene.told("will_topic", 2, &[ALICE[0], topic]).await;
+    scene.close().await;
+}
+
+#[tokio::test]
+async fn a_filter_that_is_none_is_told_as_what_it_is() {
+    let (scene, _users) = Scene::with(BrokerLimits { topic_levels: 3, ..BrokerLimits::default() }).await;
+    let invalid = ["a/#/b", "#/", "a+", "", "$share/x", "$share/+/alice/others/x"];
+    for (version, code) in [(V311, 0x80), (V5, 0x8f)] {
+        let (mut peer, _) = Peer::connect(&scene.world, alice(version)).await;
+        for filter in invalid {
+            assert_eq!(peer.try_subscribe(filter, 1).await, Seen::SubRefused(1, code), "{filter}");
+        }
+        assert_eq!(peer.try_subscribe("alice/others/far/away", 1).await, Seen::SubRefused(1, code));
+        peer.disconnect().await;
+    }
+    scene.told("filter_invalid", 12, &ALICE).await;
+    for (line, filter) in scene.lines("filter_invalid").iter().zip(invalid.iter().cycle()) {
+        assert!(line.contains(&format!("detail=\"{filter}\"")), "{filter}: {line}");
+    }
+    scene.told("topic_limit", 2, &[ALICE[0], ALICE[1], "alice/others/far/away"]).await;
+    scene.close().await;
+}
+
+#[tokio::test]
+async fn the_line_of_a_topic_over_a_limit_names_it() {
+    let (scene, _users) = Scene::with(BrokerLimits { topic_levels: 3, ..BrokerLimits::default() }).await;
+    let (mut new, _) = Peer::connect(&scene.world, alice(V5)).await;
+    new.publish("alice/self/a/b", 1, "x").await;
+    assert_eq!(new.next().await, Seen::Ack(PUBACK, 1, 0x90));
+    let (mut old, _) = Peer::connect(&scene.world, login("old", V311)).await;
+    old.publish("alice/self/a/b", 1, "x").await;
+    assert_eq!(old.next().await, Seen::Closed);
+    let will = Some(("alice/self/a/b", "x", 0));
+    assert_eq!(Peer::try_connect(&scene.world, Connect { will, ..login("will", V5) }).await.1, 0x90);
+    scene.told("topic_limit", 3, &[ALICE[0], "alice/self/a/b"]).await;
+    scene.close().await;
+}
+
+#[tokio::test]
+async fn a_connack_for_which_the_client_has_no_room_is_a_refusal() {
+    let (scene, _users) = Scene::open().await;
+    for (n, (client, most, answer)) in
+        (1..).zip([("", 25, true), ("alice:phone", 20, true), ("alice:phone", 5, true), ("alice:phone", 4, false)])
+    {
+        let will = Some(("alice/self/messages", "bye", 0));
+        let mut peer = Peer::dial(&scene.world, V5).await;
+        peer.say_connect(&Connect { max_packet: Some(most), will, ..login(client, V5) }).await;
+        if answer {
+            let (first, body) = peer.next_raw().await.expect("a CONNACK");
+            assert_eq!((first, &body[..2]), (0x20, &[0, 0x95][..]));
+            assert!(body.len() + 2 <= most as usize, "{} bytes", body.len() + 2);
+        }
+        assert_eq!(peer.next().await, Seen::Closed, "{client} {most}");
+        scene.told("packet_size", n, &[ALICE[0], "CONNACK"]).await;
+    }
+    let (mut fits, _) = Peer::connect(&scene.world, Connect { max_packet: Some(60), ..login("", V5) }).await;
+    fits.quiet().await;
+    let mut scene = scene;
+    fits.publish("alice/self/messages", 1, "the first").await;
+    assert_eq!(scene.world.take().await.1, "the first", "who was not let in leaves no will");
     scene.close().await;
 }
 
@@ -422,7 +508,7 @@ async fn what_3_1_1_says_on_a_topic_of_the_broker_is_dropped_and_the_connection_
     old.ack(PUBREL, 2).await;
     assert_eq!(old.next().await, Seen::Ack(PUBCOMP, 2, 0));
     old.quiet().await;
-    scene.told("sys_topic", 3, &ALICE).await;
+    scene.told("sys_topic", 3, &[ALICE[0], ALICE[1], topic]).await;
     let (mut new, _) = Peer::connect(&scene.world, login("new", V5)).await;
     new.publish(topic, 1, "1").await;
     assert_eq!(new.next().await, Seen::Ack(PUBACK, 1, 0x87), "MQTT 5 has a word for it");

@@ -130,7 +130,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
                 Some(self.explained(plain, why))
             }
         };
-        words.map_or_else(Vec::new, |frame| frame.bytes().to_vec())
+        words.filter(|frame| self.takes(frame)).map_or_else(Vec::new, |frame| frame.bytes().to_vec())
     }
 
     /// The same packet with a reason string, if the client wants one and takes a packet of that size.
@@ -139,8 +139,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
             return frame;
         }
         let explained = frame.with_reason_string(why);
-        let fits = self.link.max_packet().is_none_or(|most| explained.bytes().len() <= most);
-        if fits { explained } else { frame }
+        if self.takes(&explained) { explained } else { frame }
+    }
+
+    /// Whether the client takes a packet of that size.
+    pub(super) fn takes(&self, frame: &Frame) -> bool {
+        self.link.max_packet().is_none_or(|most| frame.bytes().len() <= most)
+    }
+
+    /// The client takes no packet of the size of its CONNACK.
+    pub(super) fn refuse_for_connack(&mut self) {
+        let most = self.link.max_packet().unwrap_or_default();
+        self.cut(Refusal::PacketSize, &format!("no CONNACK fits into the {most} bytes that the client takes"));
     }
 
     pub(super) fn poll_farewell(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {

@@ -3,6 +3,8 @@
 //! The engine has no such limits. Where MQTT has an answer for a refusal, the client gets it and stays; where it has
 //! none, the connection ends.
 
+use std::ops::Range;
+
 use super::super::frames::{FiltersFault, Frame, Kind, Version};
 use super::super::refusals::Refusal;
 
@@ -12,7 +14,7 @@ const PUBREC: u8 = 0x50;
 const SYS: &[u8] = b"$SYS";
 /// A filter that the engine refuses with 0x8F (topic filter invalid; 3.1.1: 0x80) because `#` must come last
 /// [MQTT-4.7.1-1]. It takes the place of one that we refuse, so that all the others of the packet are served.
-const REFUSED_FILTER: &[u8] = b"#/";
+pub(in crate::broker) const REFUSED_FILTER: &str = "#/";
 /// What comes before the group name in a filter of a shared subscription. Neither counts as a level.
 const SHARED: &[u8] = b"$share/";
 
@@ -32,8 +34,8 @@ pub(in crate::broker) struct TopicLimits {
 pub(super) enum Verdict {
     /// The engine gets it.
     Pass(Frame),
-    /// The engine gets it without the filters that are over a limit.
-    Trimmed(Frame),
+    /// The engine gets it without the filters that are over a limit, which stood in these places.
+    Trimmed(Frame, Vec<Range<usize>>),
     /// The engine never sees it; this acknowledgement answers it, if there is one.
     Refuse(Option<Frame>, Refusal),
     /// The connection ends.
@@ -93,7 +95,7 @@ fn judge_filters(frame: Frame, version: Version, limits: &TopicLimits) -> Verdic
     if refused.is_empty() {
         return Verdict::Pass(frame);
     }
-    Verdict::Trimmed(frame.with_filters_replaced(&refused, REFUSED_FILTER))
+    Verdict::Trimmed(frame.with_filters_replaced(&refused, REFUSED_FILTER.as_bytes()), refused)
 }
 
 impl TopicLimits {
@@ -220,9 +222,11 @@ mod tests {
         for version in [Version::V311, Version::V5] {
             let asked = subscribe(version, &[b"a", b"a/b/c/d", b"123456789012345678901"]);
             let served = subscribe(version, &[b"a", b"#/", b"#/"]);
-            let Verdict::Trimmed(frame) = judge(asked, version, &LIMITS) else {
+            let Verdict::Trimmed(frame, places) = judge(asked.clone(), version, &LIMITS) else {
                 panic!("not trimmed");
             };
+            let replaced: Vec<_> = places.into_iter().map(|place| &asked.bytes()[place]).collect();
+            assert_eq!(replaced, [&b"a/b/c/d"[..], b"123456789012345678901"]);
             assert_eq!(frame, served);
             let mut framer = Framer::new(1000);
             framer.push(frame.bytes());

@@ -106,7 +106,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
             return self.refuse_packet(fault);
         }
         if let Verdict::End(refusal) = judge(connect.clone(), self.link.version(), &self.limits.topics) {
-            self.cut(refusal, "of the will");
+            self.cut(refusal, hello.will_topic.unwrap_or_default());
         }
     }
 

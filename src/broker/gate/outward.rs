@@ -51,6 +51,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
         }
     }
 
+    /// Passes the CONNACK on, with what the engine does not know of.
+    fn pass_connack(&mut self, frame: &Frame) {
+        let maximum = self.limits.held.try_into().unwrap_or(u16::MAX);
+        let packet = self.limits.packet.try_into().unwrap_or(u32::MAX);
+        let connack = frame.with_receive_maximum(maximum).with_maximum_packet_size(packet);
+        let connack = match self.link.assigned().filter(|_| self.link.version() == Version::V5) {
+            Some(client) => connack.with_assigned_client_id(&client),
+            None => connack,
+        };
+        if !self.takes(&connack) {
+            return self.refuse_for_connack();
+        }
+        self.link.began(if frame.session_present() { Start::Resumed } else { Start::Fresh });
+        if frame.accepts() {
+            self.link.claimed();
+        }
+        self.out.push(connack.bytes());
+    }
+
     /// Passes a packet of the engine on, holds it, or drops it.
     fn pass_out(&mut self, frame: &Frame) {
         match frame.kind() {
@@ -62,20 +81,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
             }
             Kind::PubComp if self.acks.swallows(frame) => return,
             Kind::PingResp if self.pulse.as_mut().is_some_and(Pulse::swallows) => return,
-            Kind::ConnAck => {
-                self.link.began(if frame.session_present() { Start::Resumed } else { Start::Fresh });
-                if frame.accepts() {
-                    self.link.claimed();
-                }
-                let maximum = self.limits.held.try_into().unwrap_or(u16::MAX);
-                let connack = frame.with_receive_maximum(maximum);
-                let connack = match self.link.assigned().filter(|_| self.link.version() == Version::V5) {
-                    Some(client) => connack.with_assigned_client_id(&client),
-                    None => connack,
-                };
-                self.out.push(connack.bytes());
-                return;
-            }
+            Kind::ConnAck => return self.pass_connack(frame),
             Kind::Publish => match self.link.saw_publish_to_client(frame) {
                 Passing::AsItIs => {}
                 Passing::TellWritten(id) => self.unwritten.push(id),

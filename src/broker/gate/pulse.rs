@@ -17,7 +17,7 @@ const WITHOUT_KEEP_ALIVE: Duration = Duration::from_secs(200);
 /// What the engine reads as a sign of life.
 pub(super) const PINGREQ: &[u8] = &[0xc0, 0];
 
-/// Whether the client has a packet waiting in the gate.
+/// Whether the client may have spoken and the gate does not pass it on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Waiting {
     Yes,

@@ -462,3 +462,30 @@ async fn a_nudge_is_a_ping_that_the_client_does_not_see() {
     }
     assert_eq!(arrived(&mut world.client).await, PINGRESP);
 }
+
+#[tokio::test(start_paused = true)]
+async fn refusals_that_the_client_does_not_read_stop_the_reading_until_it_does() {
+    const COUNT: usize = 5_000;
+    let World { mut gate, client, .. } = connected(5, 0).await;
+    gate.write_all(&[0x20, 3, 0, 0, 0]).await.unwrap();
+    let refused = PublishPacket::new("a/b/c/d/e", "", QoS::AtLeastOnce).with_packet_id(9);
+    let flood = encode(Packet::Publish(refused)).repeat(COUNT);
+    let answer = Frame::new(0x40, &[0, 9, 0x90]).with_reason_string(Refusal::TopicLimit.rule());
+    let (mut inbound, mut outbound) = tokio::io::split(client);
+    let writing = tokio::spawn(async move {
+        outbound.write_all(&flood).await.unwrap();
+        outbound
+    });
+    assert_eq!(read(&mut gate).await, None);
+    assert!(gate.out.len() < OUT_LIMIT + answer.bytes().len(), "{} bytes wait", gate.out.len());
+    assert!(!writing.is_finished());
+    let mut connack = [0; 5];
+    inbound.read_exact(&mut connack).await.unwrap();
+    let mut answers = vec![0; COUNT * answer.bytes().len()];
+    tokio::select! {
+        read = read(&mut gate) => panic!("{read:?}"),
+        all = inbound.read_exact(&mut answers) => drop(all.unwrap()),
+    }
+    assert!(answers.chunks(answer.bytes().len()).all(|chunk| chunk == answer.bytes()));
+    writing.await.unwrap();
+}

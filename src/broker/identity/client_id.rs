@@ -22,8 +22,14 @@ use sha2::{Digest, Sha256};
 
 /// The longest client id, in bytes. MQTT wants 23 of every server and allows more (MQTT 5, 3.1.3.1).
 pub(in crate::broker) const CLIENT_ID_MAX: usize = 256;
+/// So many bytes at most a CONNECT grows by when the key takes the place of the client id: a user name, two colons, the
+/// hash with its sign, and another byte of the packet's length.
+pub(in crate::broker) const SESSION_KEY_ROOM: usize = 128;
 /// The longest id that stands in a key as it is.
 const PLAIN_MAX: usize = 60;
+/// What comes before the SHA-256 of an id in a key, which has so many characters.
+const HASHED: char = '=';
+const HASH_LEN: usize = 43;
 /// The longest name of a device.
 const DEVICE_MAX: usize = 32;
 /// The device of a client whose id is its user name.
@@ -39,7 +45,7 @@ const ASSIGNED_DIGITS: usize = 24;
 pub(in crate::broker) fn session_key(user: Option<&str>, client: &str) -> String {
     let part = |client: &str| match is_plain(client) {
         true => client.to_owned(),
-        false => format!("={}", URL_SAFE_NO_PAD.encode(Sha256::digest(client))),
+        false => format!("{HASHED}{}", URL_SAFE_NO_PAD.encode(Sha256::digest(client))),
     };
     match user {
         None => format!(":{}", part(client)),
@@ -51,7 +57,8 @@ pub(in crate::broker) fn session_key(user: Option<&str>, client: &str) -> String
 /// Whether `key` is one that [`session_key`] makes for this user, whatever the client id.
 pub(in crate::broker) fn is_key_of(user: Option<&str>, key: &str) -> bool {
     match user {
-        None => key.starts_with(':'),
+        // The first release knew nobody's ids that begin with a colon as well. One that could be a key is taken for one.
+        None => key.strip_prefix(':').is_some_and(|part| is_plain(part) || is_hash(part)),
         Some(user) => key.strip_prefix(user).is_some_and(|rest| rest.is_empty() || rest.starts_with(':')),
     }
 }
@@ -93,6 +100,12 @@ fn is_own(user: &str, client: &str) -> bool {
 fn is_device(text: &str) -> bool {
     (1..=DEVICE_MAX).contains(&text.len())
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'))
+}
+
+/// Whether this stands in a key in the place of an id that is not plain.
+fn is_hash(part: &str) -> bool {
+    let hash = part.strip_prefix(HASHED).unwrap_or_default();
+    hash.len() == HASH_LEN && hash.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'))
 }
 
 fn is_plain(text: &str) -> bool {

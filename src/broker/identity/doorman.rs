@@ -23,6 +23,7 @@ use crate::mqtt::Role;
 pub(in crate::broker) struct Login<'a> {
     pub(in crate::broker) user: Option<&'a str>,
     pub(in crate::broker) password: Option<&'a [u8]>,
+    /// Where it is: behind a proxy, what that says.
     pub(in crate::broker) address: IpAddr,
 }
 
@@ -110,8 +111,13 @@ impl Doorman {
         let says_nothing = user.is_none() && password.is_none();
         if says_nothing || knows_nobody {
             return match self.anonymous {
-                Anonymous::Welcome => Ok(Caller::Anonymous),
                 Anonymous::Refused => Err(Refusal::NoUser.into()),
+                // The listeners are on loopback, but there may be a proxy in front of them.
+                Anonymous::Welcome if !login.address.to_canonical().is_loopback() => {
+                    let detail = "from outside: anonymous clients come from loopback only".to_owned();
+                    Err(Denied { refusal: Refusal::NoUser, detail })
+                }
+                Anonymous::Welcome => Ok(Caller::Anonymous),
             };
         }
         self.check(user, password.unwrap_or_default(), login.address).await.map_err(|wrong| match wrong {
@@ -154,7 +160,21 @@ impl Doorman {
         }
     }
 
+    /// What somebody who was let in may do by now. Whoever showed a password is what the users file says now, and nobody
+    /// without a line there. A token stands for itself, as at the log-in.
+    pub(in crate::broker) fn rights_now(&self, caller: &Caller) -> Rights {
+        let Caller::Known(identity, proof) = caller else {
+            return Rights::Anonymous;
+        };
+        let role = match proof {
+            Proof::Password(_) => self.passwords.as_ref().and_then(|passwords| passwords.role_of(&identity.user)),
+            Proof::Token { .. } => Some(identity.role).filter(|_| self.stands(identity, proof)),
+        };
+        role.map_or(Rights::Nobody, |role| Rights::Known(Identity { user: Arc::clone(&identity.user), role }))
+    }
+
     /// Whether the users file has this name.
+    #[cfg(test)]
     pub(in crate::broker) fn has(&self, user: &str) -> bool {
         self.passwords.as_ref().is_some_and(|passwords| passwords.role_of(user).is_some())
     }

@@ -1,8 +1,10 @@
 use std::collections::HashSet;
 use std::io;
+use std::time::Duration;
 
 use tracing_subscriber::fmt::MakeWriter;
 
+use super::lines::{FIRSTS_PER_MINUTE, MINUTE, OTHERS_PER_MINUTE, REMEMBERED};
 use super::*;
 
 /// What is logged, in memory.
@@ -94,13 +96,50 @@ async fn each_reason_has_so_many_lines_in_a_minute_and_the_next_one_says_how_man
         refusals.tell(Refusal::Mqtt31, &who, "");
     }
     refusals.tell(Refusal::NoUser, &who, "");
-    assert_eq!(log.text().lines().count(), 1 + LINES_PER_MINUTE as usize, "another reason is told all the same");
-    tokio::time::advance(MINUTE / LINES_PER_MINUTE).await;
+    let told = 1 + OTHERS_PER_MINUTE;
+    assert_eq!(log.text().lines().count(), 1 + told as usize, "another reason is told all the same");
+    tokio::time::advance(MINUTE / OTHERS_PER_MINUTE).await;
     refusals.tell(Refusal::Mqtt31, &who, "");
     drop(guard);
     let last = log.text().lines().last().unwrap().to_owned();
-    assert!(last.contains("mqtt_3_1") && last.contains(&format!("untold={}", 1_000 - LINES_PER_MINUTE)), "{last}");
+    assert!(last.contains("mqtt_3_1") && last.contains(&format!("untold={}", 1_000 - told)), "{last}");
     assert_eq!(refusals.metrics().clients_refused("mqtt_3_1"), 1_001, "all are counted");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_tries_again_and_again_hides_no_other_with_the_same_trouble() {
+    let log = Log::default();
+    let guard = log.listen();
+    let refusals = Refusals::new(Arc::new(Metrics::new()));
+    let at = |host| Who::at(SocketAddr::from(([192, 0, 2, host], 4000)));
+    // A minute of it, and what is left of the lines is always used up.
+    for second in 0..60 {
+        for _ in 0..100 {
+            refusals.tell(Refusal::Credentials, &at(1), "");
+        }
+        if second % 10 == 0 {
+            refusals.tell(Refusal::Credentials, &at(2 + second / 10), "");
+        }
+        tokio::time::advance(Duration::from_secs(1)).await;
+    }
+    drop(guard);
+    for host in 1..8 {
+        assert!(log.text().contains(&format!("address=192.0.2.{host}:")), "{host}: {}", log.text());
+    }
+    let most = FIRSTS_PER_MINUTE + 2 * OTHERS_PER_MINUTE;
+    assert!(log.text().lines().count() <= most as usize, "{}", log.text());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_crowd_of_addresses_has_no_more_lines_than_there_are_and_not_all_are_remembered() {
+    let mut lines = Lines::new(2);
+    let crowd = (0..100_000_u32).filter(|n| lines.take(0, IpAddr::from(n.to_be_bytes())).is_some()).count();
+    assert_eq!(crowd, (FIRSTS_PER_MINUTE + OTHERS_PER_MINUTE) as usize);
+    for n in 0..1_000_u32 {
+        tokio::time::advance(MINUTE).await;
+        lines.take(1, IpAddr::from(n.to_be_bytes())).unwrap();
+    }
+    assert_eq!(lines.remembered(), REMEMBERED);
 }
 
 #[test]
