@@ -1,9 +1,8 @@
 //! `explain FILE`: what FCM HTTP v1 makes of a message: of a BAL, of CCS, or a request of its own.
 
-use super::UsageError;
+use super::{UsageError, legacy};
 use crate::chat::message::{Downstream, Errand, Limits, condition_fault};
 use crate::chat::push::plain;
-use crate::fcm::legacy;
 use crate::fcm::message::Message;
 use crate::fcm::request::translate;
 use crate::fcm::target::Kind;
@@ -264,16 +263,16 @@ mod tests {
 
     #[test]
     fn a_message_of_a_bal_is_weighed_and_confirmed_as_the_bridge_would_send_it() {
-        let explained = |id: &str, room: usize| {
+        let fitted = |id: &str, room: usize| {
             let data = json!({"k": "v".repeat(4096 - 1 - room)});
-            self::explained(json!({"id": id, "token": "T", "data": data})).unwrap()
+            explained(json!({"id": id, "token": "T", "data": data})).unwrap()
         };
         let ours = "mid".len() + 16 + "ack".len() + "self/receipts".len();
         for id in ["a", &"a".repeat(64)] {
-            let (request, losses) = explained(id, ours);
+            let (request, losses) = fitted(id, ours);
             assert_eq!(request["message"]["data"]["ack"], "self/receipts");
             assert_eq!(losses, ["data.mid", "data.ack"]);
-            assert_eq!(explained(id, ours - 1).1, ["data"]);
+            assert_eq!(fitted(id, ours - 1).1, ["data"]);
         }
     }
 

@@ -1,7 +1,7 @@
 //! `data`: text to text, no reserved keys, and how much it weighs.
 
 use super::loss::{Losses, Why};
-use super::request::RequestError;
+use super::request::{Made, RequestError};
 use super::table::path;
 use serde_json::{Map, Value};
 
@@ -19,7 +19,7 @@ pub(super) fn complete(
     (id, receipt, ack): (Option<String>, bool, Option<String>),
     (shown, max): (&Map<String, Value>, usize),
     losses: &mut Losses,
-) -> Result<(), RequestError> {
+) -> Made<()> {
     let ack = ack.filter(|_| receipt && id.is_some());
     if receipt && ack.is_none() {
         losses.note(path("data", ACK_KEY), Why::NO_RECEIPTS);

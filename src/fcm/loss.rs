@@ -35,8 +35,7 @@ impl Why {
     pub const APP_CONFIRMS: Self =
         Self::of(false, "v1 has no delivery receipts: the app has to confirm `data.mid` there");
     /// v1 has no receipts, and there is no address for the app to confirm to.
-    pub const NO_RECEIPTS: Self =
-        Self::of(false, "v1 has no delivery receipts, and no address for the app to confirm to");
+    pub const NO_RECEIPTS: Self = Self::of(false, "v1 has no delivery receipts, and the app no address to confirm to");
     /// Ignored by Google since 2016.
     pub const IGNORED: Self = Self::of(true, "ignored since 2016; the nearest is normal priority");
     /// Means something on Android only.
@@ -49,8 +48,7 @@ impl Why {
     pub const NOT_TO_APPLE: Self =
         Self::of(false, "not for Apple's devices: nothing is shown, and no `content_available`");
     /// A message that shows nothing has one type and priority on Apple's devices.
-    pub const SILENT: Self =
-        Self::of(true, "to Apple's devices a message that shows nothing is a background push with priority 5");
+    pub const SILENT: Self = Self::of(true, "to Apple's devices a silent message is a background push, priority 5");
     /// Changes what is shown, and nothing is.
     pub const NOTHING_SHOWN: Self = Self::of(true, "has a meaning only for what Apple's devices show: nothing");
     /// v1 checks the request, and not whether the token lives.

@@ -1,13 +1,12 @@
 //! What the table cannot say: the rules of Android and of Apple for the fields of a message together.
 
 use super::loss::{Losses, Why};
-use super::request::RequestError;
+use super::request::{Made, RequestError};
 use super::table::{ALERT, ANDROID, ANDROID_V2, APNS, APS, COMMON, Object, SHOWN, once, path, snake, taken, takes};
 use serde_json::{Map, Value, json};
-use std::borrow::Cow;
 
 /// The `notification` of CCS in one spelling, without what no platform knows. Says what only one of them does.
-pub(super) fn notification(given: Object, losses: &mut Losses) -> Result<Object, RequestError> {
+pub(super) fn notification(given: Object, losses: &mut Losses) -> Made<Object> {
     let mut shown = Map::new();
     for (key, value) in given.into_iter().filter(|(_, value)| !value.is_null()) {
         let name = snake(&key);
@@ -40,13 +39,11 @@ pub(super) fn android(
     shown: &Object,
     blocks: &Object,
     losses: &mut Losses,
-) -> Result<(&'static str, Object), RequestError> {
+) -> Made<(&'static str, Object)> {
     const REMOTE: &str = "remote_notification";
     const BACKGROUND: &str = "background_sync";
-    let mut shown = Cow::Borrowed(shown);
-    if shown.get("sound").is_some_and(Value::is_object) {
-        shown.to_mut().shift_remove("sound");
-    }
+    let mut shown = shown.clone();
+    shown.retain(|name, value| name != "sound" || !value.is_object());
     let Some(theirs) = blocks.get("android_v2") else {
         return Ok(("android", taken(ANDROID, ccs, "", &shown, losses)?));
     };
@@ -82,12 +79,7 @@ pub(super) fn android(
 /// `content-available`, or without headers and payload: Google refuses any other with the words for a bad token. It is
 /// one if its sender asks for something of Apple's; else FCM decides how it travels. Returns also whether the request is
 /// within those rules for certain: with an alert, as such a background push, or without a block.
-pub(super) fn apple(
-    ccs: &Object,
-    shown: &Object,
-    theirs: Object,
-    losses: &mut Losses,
-) -> Result<(Object, bool), RequestError> {
+pub(super) fn apple(ccs: &Object, shown: &Object, theirs: Object, losses: &mut Losses) -> Made<(Object, bool)> {
     let mut block = taken(APNS, ccs, "", shown, losses)?;
     let mut aps = taken(ALERT, shown, "notification", shown, losses)?;
     // Of the common title and body FCM makes an alert by itself, as long as nothing else does.

@@ -40,6 +40,9 @@ impl fmt::Debug for Request {
     }
 }
 
+/// What could be made of a part of a message.
+pub(super) type Made<T> = Result<T, RequestError>;
+
 /// Why a message cannot be sent at all; its sender is at fault. Never quotes it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RequestError {
@@ -55,11 +58,8 @@ pub enum RequestError {
         wants: String,
     },
     /// `data` has a key that FCM keeps for itself.
-    #[error("`{path}` belongs to the push service (from, message_type, notification, google..., gcm...)")]
-    ReservedKey {
-        /// Where it stands.
-        path: String,
-    },
+    #[error("`{0}` belongs to the push service (from, message_type, notification, google..., gcm...)")]
+    ReservedKey(String),
     /// `data` and `notification` are too big.
     #[error("keys and values of `{data}` and `{shown}` are longer than {max} bytes")]
     TooBig {
@@ -73,7 +73,8 @@ pub enum RequestError {
 }
 
 impl RequestError {
-    pub(super) fn field(path: &str, wants: &str) -> Self {
+    /// What `path` holds is not what it would have to be.
+    pub(crate) fn field(path: &str, wants: &str) -> Self {
         Self::Field { path: path.to_owned(), wants: wants.to_owned() }
     }
 
@@ -82,7 +83,7 @@ impl RequestError {
     pub const fn code(&self) -> &'static str {
         match self {
             Self::Target(_) | Self::Field { .. } => "INVALID_JSON",
-            Self::ReservedKey { .. } => "RESERVED_KEY",
+            Self::ReservedKey(_) => "RESERVED_KEY",
             Self::TooBig { .. } => "TOO_BIG",
         }
     }

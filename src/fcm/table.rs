@@ -8,7 +8,7 @@
 use super::data::is_reserved;
 use super::limits::{APNS_COLLAPSE_MAX, TTL_MAX, WEBPUSH_TOPIC_MAX};
 use super::loss::{Losses, Why};
-use super::request::RequestError;
+use super::request::{Made, RequestError};
 use super::target::is_topic_name;
 use Kind::{
     Any, Block, Data, Digits, Flag, Form, Headers, Json, Key, Number, Open, Text, Texts, Time, Times, Whole, Word,
@@ -189,7 +189,7 @@ pub(super) fn taken(
     at: &'static str,
     shown: &Object,
     losses: &mut Losses,
-) -> Result<Object, RequestError> {
+) -> Made<Object> {
     let mut out = Map::new();
     for (kind, name, taken_from) in each(fields) {
         let value = match (taken_from.map(|name| (name, from.get(name))), kind) {
@@ -213,12 +213,12 @@ pub(super) fn taken(
 
 impl Kind {
     /// The fields of an object as they have to be written; `at` is where it stands.
-    pub(super) fn object(self, given: Object, at: &str, losses: &mut Losses) -> Result<Object, RequestError> {
+    pub(super) fn object(self, given: Object, at: &str, losses: &mut Losses) -> Made<Object> {
         let mut out = Map::with_capacity(given.len());
         for (key, value) in given {
             let known = self.field(&key);
             match (known, self) {
-                (None, Data) if is_reserved(&key) => return Err(RequestError::ReservedKey { path: path(at, &key) }),
+                (None, Data) if is_reserved(&key) => return Err(RequestError::ReservedKey(path(at, &key))),
                 (None, Data) if value.is_null() => losses.note(path(at, &key), Why::NULL),
                 (None, Block(_)) if !value.is_null() => losses.note(path(at, &key), Why::UNKNOWN),
                 (None, Open(_)) => drop(out.insert(key, value)),
@@ -247,7 +247,7 @@ impl Kind {
     }
 
     /// A value as it has to be written; `at` is where it stands.
-    pub(super) fn shape(self, value: Value, at: &str, losses: &mut Losses) -> Result<Value, RequestError> {
+    pub(super) fn shape(self, value: Value, at: &str, losses: &mut Losses) -> Made<Value> {
         let value = match (self, value) {
             (Texts, Value::String(json)) => serde_json::from_str(&json).unwrap_or_default(),
             (_, value) => value,
@@ -302,7 +302,7 @@ pub(super) fn path(at: &str, name: &str) -> String {
 }
 
 /// Refuses a field that replaced another one: the same in another spelling.
-pub(super) fn once(replaced: Option<Value>, path: &str) -> Result<(), RequestError> {
+pub(super) fn once(replaced: Option<Value>, path: &str) -> Made<()> {
     replaced
         .map_or(Ok(()), |_| Err(RequestError::field(path, "the only one of its name: another spelling is there too")))
 }

@@ -1,5 +1,5 @@
 use super::*;
-use crate::fcm::legacy;
+use crate::cli::legacy;
 use crate::fcm::loss::LOSSES_MAX;
 use crate::fcm::platform::lay_over;
 use proptest::prelude::*;
@@ -579,7 +579,7 @@ fn only_a_request_that_is_within_apples_rules_for_certain_may_cost_a_token() {
 #[test]
 fn what_fcm_would_refuse_is_refused_here() {
     let field = |path: &str| RequestError::field(path, "");
-    let reserved = |path: &str| RequestError::ReservedKey { path: path.to_owned() };
+    let reserved = |path: &str| RequestError::ReservedKey(path.to_owned());
     for (fields, error) in [
         (json!({"data": {"from": "x"}}), reserved("data.from")),
         (json!({"data": {"message_type": "x"}}), reserved("data.message_type")),
@@ -666,7 +666,7 @@ fn what_fcm_would_refuse_is_refused_here() {
             }
             _ => assert_eq!(refused, error, "{ccs}"),
         }
-        assert_eq!(refused.code() == "RESERVED_KEY", matches!(refused, RequestError::ReservedKey { .. }));
+        assert_eq!(refused.code() == "RESERVED_KEY", matches!(refused, RequestError::ReservedKey(_)));
     }
 }
 
