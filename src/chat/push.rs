@@ -52,9 +52,23 @@ pub struct Push {
 /// either spelling.
 pub const CHECK_ONLY: [&str; 4] = ["dry_run", "dryRun", "validate_only", "validateOnly"];
 
-/// Whether `fcm` asks to check a message and not to deliver it. What is not plainly no counts as yes: an earlier release
-/// took any value, and a push that somebody wanted held back must not leave.
+/// Whether a field is one of [`CHECK_ONLY`] in some spelling, be it one that is not taken (any more).
 #[must_use]
-pub fn asks_to_check_only(fcm: &Map<String, Value>) -> bool {
-    CHECK_ONLY.iter().filter_map(|name| fcm.get(*name)).any(|value| !value.is_null() && *value != false)
+pub fn is_check_only(name: &str) -> bool {
+    matches!(&*plain(name), "dryrun" | "validateonly")
+}
+
+/// The field of `fcm` that asks to check a message and not to deliver it, if one does: of several words the strictest
+/// counts. What is not plainly no is yes, in whatever spelling: an earlier release took any, and a push that somebody
+/// wanted held back must not leave.
+#[must_use]
+pub fn asks_to_check_only(fcm: &Map<String, Value>) -> Option<&str> {
+    let asks = |(name, value): &(&String, &Value)| is_check_only(name) && !value.is_null() && **value != false;
+    fcm.iter().find(asks).map(|(name, _)| name.as_str())
+}
+
+/// A name without what its spellings differ in: `time_to_live`, `timeToLive` and `time-to-live` are one.
+#[must_use]
+pub fn plain(name: &str) -> String {
+    name.replace(['_', '-'], "").to_ascii_lowercase()
 }

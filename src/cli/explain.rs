@@ -1,10 +1,10 @@
 //! `explain FILE`: what FCM HTTP v1 makes of a message: of a BAL, of CCS, or a request of its own.
 
-use super::UsageError;
+use super::{UsageError, legacy};
 use crate::chat::message::{Downstream, Errand, Limits, condition_fault};
-use crate::fcm::legacy;
+use crate::chat::push::plain;
 use crate::fcm::message::Message;
-use crate::fcm::request::{Request, translate};
+use crate::fcm::request::translate;
 use crate::fcm::target::Kind;
 use crate::ops::clock::now_ms;
 use crate::transport::fcm::encode;
@@ -16,8 +16,10 @@ use std::path::Path;
 
 /// Longest document that is read; a message has at most 65536 bytes.
 const DOCUMENT_MAX: u64 = 1024 * 1024;
-/// Stands for the id that the bridge would make.
+/// Stands for the id that the bridge makes, whatever the sender's is.
 const NO_ID: &str = "0000000000000000";
+/// Where apps confirm, as the bridge tells them unless `fcm.app_receipts` is false.
+const CONFIRM_TO: &str = "self/receipts";
 
 /// Fields that only a BAL's message has.
 const BAL_ONLY: [&str; 10] = ["id", "token", "topic", "ttl", "collapse", "receipt", "push", "order", "body", "fcm"];
@@ -41,14 +43,13 @@ const CCS_ONLY: [&str; 10] = [
 /// When the document cannot be read, or FCM would refuse what it says.
 pub(super) fn run(path: &Path, ack: Option<&str>) -> anyhow::Result<()> {
     let document = read(path)?;
-    let request = explain(&document, ack, now_ms() / 1000)?;
-    let body: Value = serde_json::from_str(&request.body)?;
+    let Explained { body, notes } = explain(&document, ack, now_ms() / 1000)?;
     println!("{body:#}");
-    if request.losses.is_empty() {
+    if notes.is_empty() {
         eprintln!("nothing is lost");
     }
-    for loss in &request.losses {
-        eprintln!("{loss}");
+    for note in &notes {
+        eprintln!("{note}");
     }
     Ok(())
 }
@@ -68,9 +69,16 @@ fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
     Ok(document)
 }
 
-fn explain(document: &[u8], ack: Option<&str>, now_unix_s: u64) -> anyhow::Result<Request> {
+/// The request, and what there is to say of it.
+struct Explained {
+    body: Value,
+    notes: Vec<String>,
+}
+
+fn explain(document: &[u8], ack: Option<&str>, now_unix_s: u64) -> anyhow::Result<Explained> {
     let fields: Map<String, Value> = serde_json::from_slice(document).context("the document is not a JSON object")?;
-    let message = match Dialect::of(&fields)? {
+    let dialect = Dialect::of(&fields)?;
+    let message = match dialect {
         Dialect::Ccs => legacy::read(document, ack).context("as a message of CCS")?,
         Dialect::V1 => legacy::read(document, ack).context("as a request of FCM HTTP v1")?,
         Dialect::Bal => bal(document, ack)?,
@@ -80,7 +88,42 @@ fn explain(document: &[u8], ack: Option<&str>, now_unix_s: u64) -> anyhow::Resul
     {
         bail!("FCM would refuse it: `condition` {fault}");
     }
-    translate(message, now_unix_s).context("FCM would refuse it")
+    let request = translate(message, now_unix_s).context("FCM would refuse it")?;
+    let body: Value = serde_json::from_str(&request.body)?;
+    let mut notes = request.losses.iter().map(ToString::to_string).collect();
+    if dialect == Dialect::V1 {
+        compare(&Value::Object(fields), &body, "", &mut notes)?;
+    }
+    Ok(Explained { body, notes })
+}
+
+/// Says where the bridge would write a request of v1 in another way than it stands there, which FCM need not take.
+///
+/// # Errors
+/// When a field of it is none of v1's there, which FCM refuses.
+fn compare(given: &Value, sent: &Value, at: &str, notes: &mut Vec<String>) -> anyhow::Result<()> {
+    let (Value::Object(given), Value::Object(sent)) = (given, sent) else {
+        if given != sent {
+            notes.push(format!("`{at}`: written as v1 wants it; as it stands FCM may refuse it"));
+        }
+        return Ok(());
+    };
+    let path = |name: &str| if at.is_empty() { name.to_owned() } else { format!("{at}.{name}") };
+    let is_same = |one: &str, other: &str| plain(one) == plain(other);
+    for (name, value) in given {
+        let same = sent.get(name).or_else(|| Some(sent.iter().find(|(other, _)| is_same(name, other))?.1));
+        match same {
+            Some(same) => compare(value, same, &path(name), notes)?,
+            // What says nothing need not be there.
+            None if value.is_null() || value.as_object().is_some_and(Map::is_empty) => {}
+            None => bail!("FCM refuses it: `{}` is unknown in v1", path(name)),
+        }
+    }
+    let is_new = |name: &&String| given.keys().all(|other| !is_same(name, other));
+    // A request that says nothing of it is no dry run.
+    let added = sent.keys().filter(is_new).filter(|name| !(at.is_empty() && *name == "validate_only"));
+    notes.extend(added.map(|name| format!("`{}`: not there, and added by the bridge", path(name))));
+    Ok(())
 }
 
 fn bal(document: &[u8], ack: Option<&str>) -> anyhow::Result<Message> {
@@ -88,8 +131,8 @@ fn bal(document: &[u8], ack: Option<&str>) -> anyhow::Result<Message> {
     let Errand::Push(push) = &downstream.errand else {
         bail!("`to` is a name, and nobody can register one: use `token` (NO_TOKEN)");
     };
-    let id = downstream.id.as_ref().map_or(NO_ID, |id| id.as_str());
-    encode::message(push, id.to_owned(), downstream.ttl, ack).context("FCM would refuse it")
+    let ack = ack.or(Some(CONFIRM_TO));
+    encode::message(push, NO_ID.to_owned(), downstream.ttl, ack).context("FCM would refuse it")
 }
 
 /// Whose words a document is in.
@@ -124,30 +167,34 @@ mod tests {
     use serde_json::json;
 
     fn explained(document: Value) -> anyhow::Result<(Value, Vec<String>)> {
-        let request = explain(document.to_string().as_bytes(), None, 100)?;
-        let losses = request.losses.iter().map(|loss| loss.field.to_string()).collect();
-        Ok((serde_json::from_str(&request.body)?, losses))
+        let Explained { body, notes } = explain(document.to_string().as_bytes(), None, 100)?;
+        let fields = notes.iter().map(|note| note.split('`').nth(1).unwrap().to_owned()).collect();
+        Ok((body, fields))
     }
 
     #[test]
     fn a_message_of_ccs_and_that_of_a_bal_give_the_same_request() {
-        let ccs = json!({"to": "T", "message_id": "m", "data": {"k": "v"}, "time_to_live": 60, "priority": "high",
+        let ccs = json!({"to": "T", "message_id": NO_ID, "data": {"k": "v"}, "time_to_live": 60, "priority": "high",
             "collapse_key": "c", "delivery_receipt_requested": true, "content_available": true});
         let bal = json!({"token": "T", "id": "m", "data": {"k": "v"}, "ttl": 60, "collapse": "c",
             "fcm": {"content_available": true}});
         let (request, losses) = explained(ccs).unwrap();
-        let (of_bal, names) = explained(bal).unwrap();
+        let (mut of_bal, names) = explained(bal).unwrap();
+        assert_eq!(
+            of_bal["message"]["data"].as_object_mut().unwrap().shift_remove("ack"),
+            Some(json!("self/receipts"))
+        );
         assert_eq!(request, of_bal);
         assert_eq!(request["message"]["token"], "T");
         assert_eq!(losses, ["data.ack", "data.mid", "content_available", "collapse_key"]);
-        assert_eq!(names, ["data.ack", "data.mid", "content_available", "collapse"], "each in its sender's words");
+        assert_eq!(names, ["data.mid", "data.ack", "content_available", "collapse"], "each in its sender's words");
     }
 
     #[test]
     fn no_note_names_a_word_that_nobody_wrote() {
         let losses = |document: Value| explained(document).unwrap().1;
         assert_eq!(losses(json!({"id": "a", "token": "T", "data": {}, "receipt": false})), ["data.mid"]);
-        assert_eq!(losses(json!({"id": "a", "token": "T", "data": {"mid": "mine"}})), ["data.ack", "data.mid"]);
+        assert_eq!(losses(json!({"id": "a", "token": "T", "data": {"mid": "mine"}})), ["data.mid"]);
         let fcm =
             json!({"validateOnly": true, "contentAvailable": true, "androidV2": {"backgroundSync": {}, "oddOne": 1}});
         let document = json!({"id": "a", "token": "T", "data": {}, "receipt": false, "fcm": fcm});
@@ -167,9 +214,66 @@ mod tests {
             json!({"validate_only": true, "message": {"token": "T", "data": {"n": "1"}, "notification": {"title": "t"},
                 "android": {"ttl": "3600s", "collapse_key": "c"}, "apns": {"headers": {"apns-priority": "10"}}}})
         );
-        assert_eq!(losses, ["validateOnly"]);
+        assert_eq!(
+            losses,
+            ["validateOnly", "message.data.n", "message.android.ttl", "message.apns.headers.apns-priority"],
+            "FCM itself would take none of the values"
+        );
         let fid = "cAbCdEfGhIjKlMnOpQrStU";
         assert_eq!(explained(json!({"message": {"fid": fid}})).unwrap().0["message"], json!({"fid": fid}));
+    }
+
+    #[test]
+    fn a_request_of_v1_is_not_read_in_the_words_of_ccs() {
+        for (message, field) in [
+            (json!({"notification": {"title": "t", "sound": "x"}}), "message.notification.sound"),
+            (json!({"priority": "high"}), "message.priority"),
+            (json!({"time_to_live": 5}), "message.time_to_live"),
+            (json!({"collapse_key": "c"}), "message.collapse_key"),
+            (json!({"content_available": true}), "message.content_available"),
+            (json!({"validate_only": true}), "message.validate_only"),
+            (json!({"message_id": "m"}), "message.message_id"),
+            (json!({"android": {"notification": {"badge": 1}}}), "message.android.notification.badge"),
+        ] {
+            let mut message = message;
+            message["token"] = json!("T");
+            let error = format!("{:#}", explained(json!({ "message": message })).unwrap_err());
+            assert_eq!(error, format!("FCM refuses it: `{field}` is unknown in v1"));
+        }
+        let error = explained(json!({"validate_only": true, "message": {"token": "T", "validate_only": false}}));
+        assert!(format!("{:#}", error.unwrap_err()).contains("validate_only"));
+        assert!(explained(json!({"message": {"token": "T"}, "dry_run": true})).is_err());
+        for (message, fields) in [
+            (json!({"token": 5}), vec!["message.token"]),
+            (json!({"token": "T", "data": {"a": {"b": 1}, "b": "x"}}), vec!["message.data.a"]),
+            (json!({"topic": "/topics/a"}), vec!["message.topic"]),
+            (json!({"token": "T", "androidV2": {"backgroundSync": {}}, "notification": {}, "fid": null}), vec![]),
+            (
+                json!({"token": "T", "apns": {"payload": {"mine": 1}}}),
+                vec!["message.apns.payload.aps", "message.apns.headers"],
+            ),
+        ] {
+            let mut notes = explained(json!({"message": message})).unwrap().1;
+            notes.sort();
+            let mut fields = fields;
+            fields.sort_unstable();
+            assert_eq!(notes, fields, "{message}");
+        }
+    }
+
+    #[test]
+    fn a_message_of_a_bal_is_weighed_and_confirmed_as_the_bridge_would_send_it() {
+        let fitted = |id: &str, room: usize| {
+            let data = json!({"k": "v".repeat(4096 - 1 - room)});
+            explained(json!({"id": id, "token": "T", "data": data})).unwrap()
+        };
+        let ours = "mid".len() + 16 + "ack".len() + "self/receipts".len();
+        for id in ["a", &"a".repeat(64)] {
+            let (request, losses) = fitted(id, ours);
+            assert_eq!(request["message"]["data"]["ack"], "self/receipts");
+            assert_eq!(losses, ["data.mid", "data.ack"]);
+            assert_eq!(fitted(id, ours - 1).1, ["data"]);
+        }
     }
 
     #[test]

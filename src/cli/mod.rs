@@ -8,6 +8,7 @@ mod explain;
 mod health;
 #[cfg(feature = "broker")]
 mod init;
+pub(crate) mod legacy;
 mod outbox;
 mod sim;
 mod trace;

@@ -115,6 +115,8 @@ fn refused(answer: &Answer<'_>, asked: &Asked<'_>) -> Refused {
         _ => hold(Cause::NotFcm),
     };
     let is_vague = answer.status == 400 && fault.code.is_none() && fault.violations.is_empty();
+    // Of the text for a bad token it is known what else it is said of.
+    let is_vague = is_vague && !fault.message.contains("registration token");
     let doubt = if is_vague && refused.then == Then::Never { " (perhaps the message is too big)" } else { "" };
     Refused { detail: detail + doubt, ..refused }
 }
@@ -173,12 +175,14 @@ fn without_code(status: u16, fault: &Fault, asked: &Asked<'_>) -> Refused {
     }
 }
 
-/// The token is given up if it is what is wrong: it is named as a field, and no other one is. The words "not a valid FCM
-/// registration token" are no proof: FCM says them of messages to living Apple devices whose `apns` block it refuses.
+/// The token is given up if it is what is wrong: the field that it was sent in is named, no other one is, and the request
+/// was within Apple's rules. The words "not a valid FCM registration token" are no proof: FCM says them of messages to
+/// living Apple devices whose `apns` block it refuses.
 fn wrong_argument(fault: &Fault, asked: &Asked<'_>) -> Refused {
-    let on_token = |one: &Violation| matches!(&*one.field, "message.token" | "message.fid" | "fid");
-    let blames_token = !fault.violations.is_empty() && fault.violations.iter().all(on_token);
-    if blames_token && asked.target.kind().is_device() {
+    let sent = asked.target.kind().field();
+    let on_sent = |one: &Violation| one.field.strip_prefix("message.").unwrap_or(&one.field) == sent;
+    let blames_token = !fault.violations.is_empty() && fault.violations.iter().all(on_sent);
+    if blames_token && asked.is_within_rules && asked.target.kind().is_device() {
         new(Then::Never, code::BAD_REGISTRATION).token(TokenAction::Remove)
     } else {
         new(Then::Never, code::INVALID_JSON)

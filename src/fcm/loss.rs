@@ -35,8 +35,7 @@ impl Why {
     pub const APP_CONFIRMS: Self =
         Self::of(false, "v1 has no delivery receipts: the app has to confirm `data.mid` there");
     /// v1 has no receipts, and there is no address for the app to confirm to.
-    pub const NO_RECEIPTS: Self =
-        Self::of(false, "v1 has no delivery receipts, and no address for the app to confirm to");
+    pub const NO_RECEIPTS: Self = Self::of(false, "v1 has no delivery receipts, and the app no address to confirm to");
     /// Ignored by Google since 2016.
     pub const IGNORED: Self = Self::of(true, "ignored since 2016; the nearest is normal priority");
     /// Means something on Android only.
@@ -48,8 +47,8 @@ impl Why {
     /// To Apple's devices a message that shows nothing goes as FCM decides, unless it is a background push.
     pub const NOT_TO_APPLE: Self =
         Self::of(false, "not for Apple's devices: nothing is shown, and no `content_available`");
-    /// A message that shows nothing has one priority on Apple's devices.
-    pub const SILENT_PRIORITY: Self = Self::of(true, "to Apple's devices a message that shows nothing has priority 5");
+    /// A message that shows nothing has one type and priority on Apple's devices.
+    pub const SILENT: Self = Self::of(true, "to Apple's devices a silent message is a background push, priority 5");
     /// Changes what is shown, and nothing is.
     pub const NOTHING_SHOWN: Self = Self::of(true, "has a meaning only for what Apple's devices show: nothing");
     /// v1 checks the request, and not whether the token lives.
@@ -103,8 +102,18 @@ impl Losses {
     }
 
     /// The sender calls a field of the message by another name, which the application chose.
-    pub(super) fn called(&mut self, field: &'static str, name: &str) {
-        self.names.push((Cow::Borrowed(field), Cow::Owned(name.to_owned())));
+    pub(super) fn called(&mut self, field: &str, name: &str) {
+        self.names.push((Cow::Owned(field.to_owned()), Cow::Owned(name.to_owned())));
+    }
+
+    /// A path with the name that the sender has for the field, or for the object that it stands in.
+    pub(super) fn spelt(&self, path: impl Into<Cow<'static, str>>) -> Cow<'static, str> {
+        let path = path.into();
+        let spelt = self.names.iter().rev().find_map(|(field, name)| {
+            let rest = path.strip_prefix(&**field).filter(|rest| rest.is_empty() || rest.starts_with('.'))?;
+            Some(Cow::Owned(format!("{name}{rest}")))
+        });
+        spelt.unwrap_or(path)
     }
 
     /// Whether the sender has words of his own.
@@ -113,9 +122,7 @@ impl Losses {
     }
 
     pub(super) fn note(&mut self, field: impl Into<Cow<'static, str>>, why: Why) {
-        let field = field.into();
-        let name = self.names.iter().rev().find(|(known, _)| *known == field);
-        let field = name.map_or(field, |(_, name)| name.clone());
+        let field = self.spelt(field);
         if self.list.len() < LOSSES_MAX && self.list.iter().all(|loss| loss.field != field) {
             self.list.push(Loss { field, why });
         }

@@ -2,9 +2,9 @@
 //! follows from it comes out.
 //!
 //! ```text
-//!   CCS downstream JSON ──legacy──▶ ┌─────────┐  request   ┌──────────────────┐
-//!   (or a request of v1)            │ Message │ ─────────▶ │ Request          │ body, and what was lost on the way
-//!   a push of a BAL ──────────────▶ └─────────┘   table    └──────────────────┘
+//!                                   ┌─────────┐  request   ┌──────────────────┐
+//!   a push of a BAL ──────────────▶ │ Message │ ─────────▶ │ Request          │ body, and what was lost on the way
+//!                                   └─────────┘   table    └──────────────────┘
 //!                                   ┌─────────┐   judge    ┌──────────────────┐
 //!   status, headers, body ────────▶ │ Outcome │ ─────────▶ │ Verdict          │ sent; or what to do, and with the token
 //!                                   └─────────┘            └──────────────────┘
@@ -23,7 +23,6 @@ mod detail;
 mod document;
 pub mod fault;
 pub mod judge;
-pub mod legacy;
 pub mod limits;
 pub mod loss;
 pub mod message;

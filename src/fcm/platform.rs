@@ -1,13 +1,12 @@
 //! What the table cannot say: the rules of Android and of Apple for the fields of a message together.
 
 use super::loss::{Losses, Why};
-use super::request::RequestError;
-use super::table::{ALERT, ANDROID, ANDROID_V2, APNS, APS, COMMON, Object, SHOWN, path, snake, taken, takes};
+use super::request::{Made, RequestError};
+use super::table::{ALERT, ANDROID, ANDROID_V2, APNS, APS, COMMON, Object, SHOWN, once, path, snake, taken, takes};
 use serde_json::{Map, Value, json};
-use std::borrow::Cow;
 
 /// The `notification` of CCS in one spelling, without what no platform knows. Says what only one of them does.
-pub(super) fn notification(given: Object, losses: &mut Losses) -> Object {
+pub(super) fn notification(given: Object, losses: &mut Losses) -> Made<Object> {
     let mut shown = Map::new();
     for (key, value) in given.into_iter().filter(|(_, value)| !value.is_null()) {
         let name = snake(&key);
@@ -23,10 +22,12 @@ pub(super) fn notification(given: Object, losses: &mut Losses) -> Object {
             losses.note(path("notification", &key), why);
         }
         if why != Some(Why::UNKNOWN) {
-            shown.insert(name, value);
+            let key = path("notification", &key);
+            losses.called(&path("notification", &name), &key);
+            once(shown.insert(name, value), &key)?;
         }
     }
-    shown
+    Ok(shown)
 }
 
 /// The block for Android, and its name: `android_v2` when the sender hands that one through, for v1 takes one of them.
@@ -38,16 +39,21 @@ pub(super) fn android(
     shown: &Object,
     blocks: &Object,
     losses: &mut Losses,
-) -> Result<(&'static str, Object), RequestError> {
+) -> Made<(&'static str, Object)> {
     const REMOTE: &str = "remote_notification";
     const BACKGROUND: &str = "background_sync";
-    let mut shown = Cow::Borrowed(shown);
-    if shown.get("sound").is_some_and(Value::is_object) {
-        shown.to_mut().shift_remove("sound");
-    }
+    let mut shown = shown.clone();
+    shown.retain(|name, value| name != "sound" || !value.is_object());
     let Some(theirs) = blocks.get("android_v2") else {
         return Ok(("android", taken(ANDROID, ccs, "", &shown, losses)?));
     };
+    let beside = |path: &str, other| Err(RequestError::field(path, &format!("taken beside `{other}`")));
+    if blocks.contains_key("android") {
+        return beside("android", "android_v2");
+    }
+    if theirs.get(BACKGROUND).is_some() && theirs.get(REMOTE).is_some() {
+        return beside("android_v2.background_sync", REMOTE);
+    }
     let mut block = taken(ANDROID_V2, ccs, "", &shown, losses)?;
     let priority = ccs.get("priority").and_then(Value::as_str);
     let quiet = shown.is_empty() && priority != Some("high");
@@ -71,9 +77,9 @@ pub(super) fn android(
 ///
 /// A message that shows nothing goes to Apple's devices as a background push, which is priority 5 and
 /// `content-available`, or without headers and payload: Google refuses any other with the words for a bad token. It is
-/// one if its sender asks for something of Apple's; else FCM decides how it travels.
-pub(super) fn apple(ccs: &Object, shown: &Object, theirs: Object, losses: &mut Losses) -> Result<Object, RequestError> {
-    const PRIORITY: &str = "apns-priority";
+/// one if its sender asks for something of Apple's; else FCM decides how it travels. Returns also whether the request is
+/// within those rules for certain: with an alert, as such a background push, or without a block.
+pub(super) fn apple(ccs: &Object, shown: &Object, theirs: Object, losses: &mut Losses) -> Made<(Object, bool)> {
     let mut block = taken(APNS, ccs, "", shown, losses)?;
     let mut aps = taken(ALERT, shown, "notification", shown, losses)?;
     // Of the common title and body FCM makes an alert by itself, as long as nothing else does.
@@ -88,9 +94,10 @@ pub(super) fn apple(ccs: &Object, shown: &Object, theirs: Object, losses: &mut L
     }
     lay_over(&mut block, theirs.clone());
     let aps = block.get("payload").and_then(|payload| payload.get("aps"));
-    let shows = ["title", "body"].iter().any(|name| shown.contains_key(*name))
-        || ["alert", "badge", "sound"].iter().any(|name| aps.is_some_and(|aps| aps.get(*name).is_some()))
-        || block.contains_key("live_activity_token");
+    let in_aps = |name| aps.and_then(|aps| aps.get(name));
+    let alerts = [shown.get("title"), shown.get("body"), in_aps("alert")].into_iter().flatten().any(is_shown);
+    let others = [in_aps("badge"), in_aps("sound"), block.get("live_activity_token")];
+    let shows = alerts || others.into_iter().flatten().any(is_shown);
     let asked = is_on("content_available") || theirs.contains_key("headers") || theirs.contains_key("payload");
     if is_on("mutable_content") {
         losses.note("mutable_content", if shows { Why::APPLE_ONLY } else { Why::NOTHING_SHOWN });
@@ -99,17 +106,25 @@ pub(super) fn apple(ccs: &Object, shown: &Object, theirs: Object, losses: &mut L
         losses.note("collapse_key", if shows || asked { Why::APPLE_REPLACES_SHOWN } else { Why::NOT_TO_APPLE });
     }
     if shows || !asked {
-        return Ok(if shows { block } else { theirs });
+        let is_within_rules = alerts || (!shows && theirs.is_empty());
+        return Ok((if shows { block } else { theirs }, is_within_rules));
     }
-    if theirs.get("headers").and_then(|headers| headers.get(PRIORITY)).is_some_and(|wished| wished != "5") {
-        losses.note(path("apns.headers", PRIORITY), Why::SILENT_PRIORITY);
+    let headers = [("apns-priority", "5"), ("apns-push-type", "background")];
+    for (name, value) in headers {
+        if theirs.get("headers").and_then(|headers| headers.get(name)).is_some_and(|wished| wished != value) {
+            losses.note(path("apns.headers", name), Why::SILENT);
+        }
     }
-    let push_type = block.get("headers").and_then(|headers| headers.get("apns-push-type"));
-    let push_type = push_type.cloned().unwrap_or_else(|| Value::from("background"));
-    let pair = json!({"headers": {PRIORITY: "5", "apns-push-type": push_type},
-        "payload": {"aps": {"content-available": 1}}});
+    let headers: Object = headers.into_iter().map(|(name, value)| (name.to_owned(), Value::from(value))).collect();
+    let pair = json!({"headers": headers, "payload": {"aps": {"content-available": 1}}});
     lay_over(&mut block, serde_json::from_value(pair).unwrap_or_default());
-    Ok(block)
+    Ok((block, true))
+}
+
+/// Whether a value has something to show: neither empty text nor null, false or an object of such.
+fn is_shown(value: &Value) -> bool {
+    let is_nothing = value.is_null() || value.is_array() || *value == false || *value == "";
+    value.as_object().map_or(!is_nothing, |fields| fields.values().any(is_shown))
 }
 
 /// Lays `over` over `base`: objects field by field, everything else replaces what was there.

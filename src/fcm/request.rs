@@ -22,6 +22,9 @@ pub struct Request {
     pub body: String,
     /// Whether FCM is only asked to check it.
     pub validate_only: bool,
+    /// Whether it is for certain within Google's rules for Apple's devices, which it answers breaches of in the words for
+    /// a bad token.
+    pub is_within_rules: bool,
     /// What v1 has no place for.
     pub losses: Vec<Loss>,
 }
@@ -36,6 +39,9 @@ impl fmt::Debug for Request {
             .finish()
     }
 }
+
+/// What could be made of a part of a message.
+pub(super) type Made<T> = Result<T, RequestError>;
 
 /// Why a message cannot be sent at all; its sender is at fault. Never quotes it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -52,18 +58,23 @@ pub enum RequestError {
         wants: String,
     },
     /// `data` has a key that FCM keeps for itself.
-    #[error("a key of `data` belongs to the push service (from, message_type, notification, google..., gcm...)")]
-    ReservedKey,
+    #[error("`{0}` belongs to the push service (from, message_type, notification, google..., gcm...)")]
+    ReservedKey(String),
     /// `data` and `notification` are too big.
-    #[error("keys and values of `data` and `notification` are longer than {max} bytes")]
+    #[error("keys and values of `{data}` and `{shown}` are longer than {max} bytes")]
     TooBig {
+        /// Where the one stands.
+        data: String,
+        /// Where the other stands, or the heavier part of it.
+        shown: String,
         /// The limit for this kind of target.
         max: usize,
     },
 }
 
 impl RequestError {
-    pub(super) fn field(path: &str, wants: &str) -> Self {
+    /// What `path` holds is not what it would have to be.
+    pub(crate) fn field(path: &str, wants: &str) -> Self {
         Self::Field { path: path.to_owned(), wants: wants.to_owned() }
     }
 
@@ -72,7 +83,7 @@ impl RequestError {
     pub const fn code(&self) -> &'static str {
         match self {
             Self::Target(_) | Self::Field { .. } => "INVALID_JSON",
-            Self::ReservedKey => "RESERVED_KEY",
+            Self::ReservedKey(_) => "RESERVED_KEY",
             Self::TooBig { .. } => "TOO_BIG",
         }
     }
@@ -93,20 +104,21 @@ pub fn translate(message: Message, now_unix_s: u64) -> Result<Request, RequestEr
     }
     let notification = object(&mut ccs, "notification");
     let max = if target.kind().is_device() { PAYLOAD_MAX } else { TOPIC_PAYLOAD_MAX };
-    data::complete(&mut ccs, (id, receipt, ack), (data::weight(&notification), max), &mut losses)?;
+    data::complete(&mut ccs, (id, receipt, ack), (&notification, max), &mut losses)?;
     let validate_only = remark(&ccs, &mut losses);
-    let shown = platform::notification(notification, &mut losses);
+    let shown = platform::notification(notification, &mut losses)?;
     let mut blocks: Map<_, _> =
         HANDED_THROUGH.into_iter().filter_map(|name| Some((name.to_owned(), ccs.shift_remove(name)?))).collect();
     let theirs = object(&mut blocks, "apns");
     let (android, block) = platform::android(&ccs, &shown, &blocks, &mut losses)?;
+    let (apple, is_within_rules) = platform::apple(&ccs, &shown, theirs, &mut losses)?;
     let mut v1 = Map::from_iter([
         (target.kind().field().to_owned(), Value::from(target.reveal())),
         ("data".to_owned(), Value::Object(object(&mut ccs, "data"))),
         ("notification".to_owned(), Value::Object(table::taken(COMMON, &shown, "notification", &shown, &mut losses)?)),
         (android.to_owned(), Value::Object(block)),
         ("webpush".to_owned(), Value::Object(table::taken(table::WEBPUSH, &ccs, "", &shown, &mut losses)?)),
-        ("apns".to_owned(), Value::Object(platform::apple(&ccs, &shown, theirs, &mut losses)?)),
+        ("apns".to_owned(), Value::Object(apple)),
     ]);
     v1.retain(|_, block| block.as_object().is_none_or(|block| !block.is_empty()));
     platform::lay_over(&mut v1, blocks);
@@ -116,7 +128,7 @@ pub fn translate(message: Message, now_unix_s: u64) -> Result<Request, RequestEr
         ("message".to_owned(), Value::Object(v1)),
     ]);
     let body = Value::Object(body).to_string();
-    Ok(Request { body, validate_only, losses: losses.into_vec() })
+    Ok(Request { body, validate_only, is_within_rules, losses: losses.into_vec() })
 }
 
 /// Says what some switches come to. Returns whether FCM is only to check the message.

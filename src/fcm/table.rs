@@ -2,15 +2,17 @@
 //! What is translated, checked or explained is read here.
 //!
 //! A row has the fields of one kind, by their names in snake case; camel case is taken as well, and of two spellings the
-//! later one counts. `a<b` is the field `a`, which CCS calls `b`; `<a` has one name with both. Below `notification` and
-//! `payload` those of CCS are the fields of its `notification`, else those of the message.
+//! they are refused together. `a<b` is the field `a`, which CCS calls `b`; `<a` has one name with both. Below `notification` and
+//! `payload` those of CCS are the fields of its `notification`, else those of the message. A row without a name stands for those of its block.
 
 use super::data::is_reserved;
 use super::limits::{APNS_COLLAPSE_MAX, TTL_MAX, WEBPUSH_TOPIC_MAX};
 use super::loss::{Losses, Why};
-use super::request::RequestError;
+use super::request::{Made, RequestError};
 use super::target::is_topic_name;
-use Kind::{Any, Block, Data, Flag, Form, Headers, Json, Key, Number, Open, Text, Texts, Time, Times, Whole, Word};
+use Kind::{
+    Any, Block, Data, Digits, Flag, Form, Headers, Json, Key, Number, Open, Text, Texts, Time, Times, Whole, Word,
+};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value};
@@ -42,6 +44,8 @@ pub(super) enum Kind {
     Number,
     /// A whole number up to this, or the text of one.
     Whole(u32),
+    /// The text of a whole number.
+    Digits,
     /// A duration, as `"3.5s"`; a number, or the text of one, is in seconds.
     Time,
     /// A list of durations.
@@ -75,38 +79,36 @@ pub(super) const CCS: Kind = Block(&[
 
 pub(super) const COMMON: Fields = &[("<title <body <image", Text)];
 
-pub(super) const ANDROID: Fields = &[
-    ("<collapse_key <restricted_package_name", Text),
-    ("<priority", Word(&["NORMAL", "HIGH"])),
-    ("ttl<time_to_live", Time),
-    ("direct_boot_ok bandwidth_constrained_ok restricted_satellite_ok", Flag),
-    ("data", Data),
-    ("fcm_options", Block(&[LABEL])),
-    ("notification", Block(SHOWN)),
-];
+pub(super) const ANDROID: Fields =
+    &[("", Block(EVERY_ANDROID)), ("<priority", Word(&["NORMAL", "HIGH"])), ("notification", Block(SHOWN))];
 
 /// In the place of `android` (2026, preview): instead of a priority it has kinds of messages.
-pub(super) const ANDROID_V2: Fields = &[
+pub(super) const ANDROID_V2: Fields =
+    &[("", Block(EVERY_ANDROID)), ("remote_notification", Block(REMOTE)), ("background_sync", Block(&[]))];
+
+const EVERY_ANDROID: Fields = &[
     ("<collapse_key <restricted_package_name", Text),
     ("ttl<time_to_live", Time),
     ("direct_boot_ok bandwidth_constrained_ok restricted_satellite_ok", Flag),
     ("data", Data),
     ("fcm_options", Block(&[LABEL])),
-    ("remote_notification", Block(REMOTE)),
-    ("background_sync", Block(&[])),
 ];
 
-const REMOTE: Fields = &[("<mutable_content use_as_v1_data_message", Flag), ("notification", Block(SHOWN))];
+const REMOTE: Fields = &[
+    ("<mutable_content use_as_v1_data_message", Flag),
+    ("notification", Block(&[("", Block(SHOWN)), ("id", Whole(COUNT_MAX))])),
+];
 
 /// What Android shows.
 pub(super) const SHOWN: Fields = &[
-    ("title body image <icon <tag <sound <click_action <title_loc_key <body_loc_key <ticker <event_time", Text),
+    ("title body image <icon <tag <sound <click_action <title_loc_key <body_loc_key <ticker", Text),
+    ("<event_time", Form(is_time, "a time such as 2026-01-31T12:00:00Z")),
     ("<channel_id channel_id<android_channel_id", Text),
     ("<color", Form(is_color, "a colour such as #aabbcc")),
     ("<title_loc_args <body_loc_args", Texts),
     ("<sticky <local_only <default_sound <default_vibrate_timings <default_light_settings", Flag),
     ("<bypass_proxy_notification", Flag),
-    ("<notification_count id", Whole(COUNT_MAX)),
+    ("<notification_count", Whole(COUNT_MAX)),
     ("<vibrate_timings", Times),
     ("<notification_priority", Word(PRIORITIES)),
     ("<visibility", Word(&["PRIVATE", "PUBLIC", "SECRET", "VISIBILITY_UNSPECIFIED"])),
@@ -122,7 +124,8 @@ pub(super) const APNS: Fields = &[
         "headers",
         Headers(&[
             ("apns-priority<priority", Word(&["5", "10", "1"])),
-            ("apns-expiration<expires_at apns-push-type apns-topic apns-id", Text),
+            ("apns-push-type apns-topic apns-id", Text),
+            ("apns-expiration<expires_at", Digits),
             ("apns-collapse-id<collapse_key", Key(APNS_COLLAPSE_MAX, u8::is_ascii_graphic)),
         ]),
     ),
@@ -143,7 +146,7 @@ pub(super) const WEBPUSH: Fields = &[
     (
         "headers",
         Headers(&[
-            ("TTL<time_to_live", Text),
+            ("TTL<time_to_live", Digits),
             ("Urgency<priority", Word(&["normal", "high", "low", "very-low"])),
             ("Topic<collapse_key", Key(WEBPUSH_TOPIC_MAX, is_base64url)),
         ]),
@@ -161,8 +164,12 @@ const COUNT_MAX: u32 = i32::MAX.unsigned_abs();
 
 /// Each field of a table: what it holds, its name, and its name with CCS.
 fn each(fields: Fields) -> impl Iterator<Item = (Kind, &'static str, Option<&'static str>)> {
-    fields.iter().flat_map(|(names, kind)| {
-        names.split(' ').filter(|names| !names.is_empty()).map(|names| match names.split_once('<') {
+    let rows = fields.iter().flat_map(|row| match row {
+        ("", Block(rows)) => *rows,
+        row => std::slice::from_ref(row),
+    });
+    rows.flat_map(|(names, kind)| {
+        names.split(' ').map(|names| match names.split_once('<') {
             None => (*kind, names, None),
             Some(("", both)) => (*kind, both, Some(both)),
             Some((name, from)) => (*kind, name, Some(from)),
@@ -182,11 +189,14 @@ pub(super) fn taken(
     at: &'static str,
     shown: &Object,
     losses: &mut Losses,
-) -> Result<Object, RequestError> {
+) -> Made<Object> {
     let mut out = Map::new();
     for (kind, name, taken_from) in each(fields) {
         let value = match (taken_from.map(|name| (name, from.get(name))), kind) {
-            (Some((name, Some(value))), _) => kind.shape(value.clone(), &path(at, name), losses)?,
+            (Some((name, Some(value))), _) => {
+                let at = losses.spelt(path(at, name));
+                kind.shape(value.clone(), &at, losses)?
+            }
             (None, Block(inner) | Open(inner) | Headers(inner)) => {
                 let below = matches!(name, "notification" | "payload");
                 let (from, at) = if below { (shown, "notification") } else { (from, at) };
@@ -203,23 +213,23 @@ pub(super) fn taken(
 
 impl Kind {
     /// The fields of an object as they have to be written; `at` is where it stands.
-    pub(super) fn object(self, given: Object, at: &str, losses: &mut Losses) -> Result<Object, RequestError> {
+    pub(super) fn object(self, given: Object, at: &str, losses: &mut Losses) -> Made<Object> {
         let mut out = Map::with_capacity(given.len());
         for (key, value) in given {
             let known = self.field(&key);
             match (known, self) {
-                (None, Data) if is_reserved(&key) => return Err(RequestError::ReservedKey),
+                (None, Data) if is_reserved(&key) => return Err(RequestError::ReservedKey(path(at, &key))),
                 (None, Data) if value.is_null() => losses.note(path(at, &key), Why::NULL),
                 (None, Block(_)) if !value.is_null() => losses.note(path(at, &key), Why::UNKNOWN),
                 (None, Open(_)) => drop(out.insert(key, value)),
                 _ if value.is_null() => {}
                 _ => {
-                    let other = if matches!(self, Data) { Json } else { Text };
-                    let value = known.map_or(other, |(kind, _)| kind).shape(value, &path(at, &key), losses)?;
-                    if let Some((_, name)) = known.filter(|(_, name)| at.is_empty() && *name != key) {
+                    let (kind, name) = known.unwrap_or((if matches!(self, Data) { Json } else { Text }, &key));
+                    let value = kind.shape(value, &path(at, &key), losses)?;
+                    if at.is_empty() && name != key {
                         losses.called(name, &key);
                     }
-                    out.insert(known.map_or(key, |(_, name)| name.to_owned()), value);
+                    once(out.insert(name.to_owned(), value), &path(at, &key))?;
                 }
             }
         }
@@ -237,7 +247,7 @@ impl Kind {
     }
 
     /// A value as it has to be written; `at` is where it stands.
-    pub(super) fn shape(self, value: Value, at: &str, losses: &mut Losses) -> Result<Value, RequestError> {
+    pub(super) fn shape(self, value: Value, at: &str, losses: &mut Losses) -> Made<Value> {
         let value = match (self, value) {
             (Texts, Value::String(json)) => serde_json::from_str(&json).unwrap_or_default(),
             (_, value) => value,
@@ -258,7 +268,8 @@ impl Kind {
             (Form(fits, _), value) => text(&value).filter(|text| fits(text)).map(Value::from),
             (Key(max, legal), value) => text(&value).map(|key| Value::from(fitting(key, max, legal))),
             (Word(words), value) => text(&value).and_then(|text| word(&text, words)).map(Value::from),
-            (Whole(max), value) => whole(&value).filter(|number| *number <= max).map(Value::from),
+            (Whole(max), value) => whole(&value).filter(|number| *number <= max.into()).map(Value::from),
+            (Digits, value) => whole(&value).map(|number| Value::from(number.to_string())),
             (Time, value) => duration(&value).map(Value::from),
             _ => None,
         };
@@ -271,6 +282,7 @@ impl Kind {
             Word(words) => format!("one of {}", words.join(", ")),
             Whole(max) => format!("a whole number from 0 to {max}"),
             Time | Times => format!("a duration such as \"3600s\", up to {TTL_MAX} seconds"),
+            Digits => "a whole number of seconds".to_owned(),
             Flag => "true or false".to_owned(),
             Number => "a number".to_owned(),
             Text | Json | Key(..) => "text".to_owned(),
@@ -287,6 +299,12 @@ const NAME_MAX: usize = 64;
 pub(super) fn path(at: &str, name: &str) -> String {
     let name = name.chars().filter(|c| !c.is_control()).take(NAME_MAX);
     at.chars().chain(at.chars().take(1).map(|_| '.')).chain(name).collect()
+}
+
+/// Refuses a field that replaced another one: the same in another spelling.
+pub(super) fn once(replaced: Option<Value>, path: &str) -> Made<()> {
+    replaced
+        .map_or(Ok(()), |_| Err(RequestError::field(path, "the only one of its name: another spelling is there too")))
 }
 
 /// Snake case.
@@ -320,9 +338,10 @@ fn word(text: &str, words: &[&'static str]) -> Option<&'static str> {
     words.iter().copied().find(|word| word.eq_ignore_ascii_case(text) || word.eq_ignore_ascii_case(other))
 }
 
-fn whole(value: &Value) -> Option<u32> {
-    let digits = text(value).filter(|text| text.bytes().all(|c| c.is_ascii_digit()))?;
-    digits.parse().ok()
+fn whole(value: &Value) -> Option<u64> {
+    let text = text(value)?;
+    let digits = text.strip_suffix(".0").unwrap_or(&text);
+    digits.bytes().all(|c| c.is_ascii_digit()).then(|| digits.parse().ok())?
 }
 
 fn duration(value: &Value) -> Option<String> {
@@ -349,6 +368,14 @@ fn is_base64url(byte: &u8) -> bool {
 
 fn is_color(text: &str) -> bool {
     text.strip_prefix('#').is_some_and(|hex| hex.len() == 6 && hex.bytes().all(|c| c.is_ascii_hexdigit()))
+}
+
+/// RFC 3339, with any zone.
+fn is_time(text: &str) -> bool {
+    let is_utc = |text: &str| humantime::parse_rfc3339(text).is_ok();
+    let (time, zone) = text.split_at_checked(text.len().saturating_sub("+00:00".len())).unwrap_or_default();
+    let zone = zone.strip_prefix(['+', '-']).map(|zone| format!("2000-01-01T{zone}:00Z"));
+    is_utc(text) || (zone.is_some_and(|zone| is_utc(&zone)) && is_utc(&format!("{time}Z")))
 }
 
 fn is_label(text: &str) -> bool {

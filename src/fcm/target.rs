@@ -145,7 +145,7 @@ pub fn is_topic_name(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fcm::legacy::LegacyError;
+    use crate::cli::legacy::LegacyError;
     use crate::fcm::request::RequestError;
 
     #[test]
@@ -184,7 +184,7 @@ mod tests {
     fn ccs_names_tokens_and_topics_by_one_field() {
         let of = |to: Option<&str>, condition: Option<&str>| {
             let document = serde_json::json!({"to": to, "condition": condition}).to_string();
-            match crate::fcm::legacy::read(document.as_bytes(), None) {
+            match crate::cli::legacy::read(document.as_bytes(), None) {
                 Ok(message) => Ok((message.target.kind(), message.target.reveal().to_owned())),
                 Err(LegacyError::Message(RequestError::Target(error))) => Err(error),
                 Err(error) => panic!("{error}"),

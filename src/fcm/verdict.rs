@@ -64,6 +64,8 @@ pub enum Ambiguous {
 pub struct Asked<'a> {
     /// Whom it was for.
     pub target: &'a Target,
+    /// Whether it was certainly within Apple's rules, which FCM answers breaches of in the words for a bad token.
+    pub is_within_rules: bool,
     /// With which access token.
     pub access: Access,
     /// When the answer came, in Unix seconds.

@@ -5,7 +5,7 @@ use super::fields::Fields;
 use super::target::{Address, Name, read_address};
 use super::{COLLAPSE_MAX, ErrorCode, Limits, Rejection, Sender};
 use crate::chat::id::MessageId;
-use crate::chat::push::{CHECK_ONLY, Priority, Push, TTL_MAX, Target, asks_to_check_only};
+use crate::chat::push::{CHECK_ONLY, Priority, Push, TTL_MAX, Target, asks_to_check_only, is_check_only, plain};
 use crate::chat::way::Way;
 use serde_json::{Map, Value};
 
@@ -108,6 +108,9 @@ impl Downstream {
 
 fn read(fields: &mut Fields, limits: &Limits) -> Result<Downstream, Rejection> {
     fields.version()?;
+    if let Some(name) = fields.names().find(|name| is_check_only(name)) {
+        return Err(Rejection::bad_field(name, "belongs into `fcm`"));
+    }
     let address = read_address(fields)?;
     let content = Content::read(fields)?;
     let options = Options::read(fields)?;
@@ -186,7 +189,7 @@ impl Options {
             (Policy::Push, priority) => priority.unwrap_or(Priority::High),
         };
         // Nobody answers for a crowd, and nothing arrives of a message that is only to be checked.
-        let answerable = matches!(target, Target::Token(_)) && !asks_to_check_only(&self.fcm);
+        let answerable = matches!(target, Target::Token(_)) && asks_to_check_only(&self.fcm).is_none();
         let receipt = self.receipt.unwrap_or(answerable);
         Ok(Push {
             target,
@@ -203,9 +206,14 @@ impl Options {
 /// What may not stand in `fcm`: what has a field of its own, in whatever spelling, and what holds a message back in a form
 /// that nobody understands.
 fn check_handed_through(fcm: &Map<String, Value>) -> Result<(), Rejection> {
-    let plain = |name: &str| name.replace('_', "").to_ascii_lowercase();
     if let Some(name) = fcm.keys().find(|name| NOT_IN_FCM.iter().any(|own| plain(own) == plain(name))) {
         return Err(Rejection::bad_field("fcm", format_args!("must not have `{name}`")));
+    }
+    if let Some(name) = fcm.keys().find(|name| is_check_only(name) && !CHECK_ONLY.contains(&name.as_str())) {
+        return Err(Rejection::bad_field(
+            "fcm",
+            format_args!("must not have `{name}`: it is spelt {}", CHECK_ONLY.join(", ")),
+        ));
     }
     let unclear = |name: &&str| fcm.get(*name).is_some_and(|value| !value.is_boolean() && !value.is_null());
     match CHECK_ONLY.into_iter().find(unclear) {

@@ -29,6 +29,10 @@ impl Fields {
         self.0.get(name).filter(|value| !value.is_null())
     }
 
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str)
+    }
+
     pub(super) fn has(&self, name: &str) -> bool {
         self.get(name).is_some()
     }

@@ -215,7 +215,8 @@ fn token() -> Target {
 
 fn judged(target: &Target, access: Access, answer: Answer<'_>) -> Verdict {
     // Sun, 06 Nov 1994 08:49:37 GMT
-    judge(&Outcome::Answered(answer), &Asked { target, access, now_unix_s: 784_111_777 })
+    let asked = Asked { target, is_within_rules: true, access, now_unix_s: 784_111_777 };
+    judge(&Outcome::Answered(answer), &asked)
 }
 
 fn answer<'a>(status: u16, content_type: Option<&'a str>, body: &'a str) -> Answer<'a> {
@@ -242,7 +243,6 @@ fn every_answer_has_its_consequence() {
     let rows = [
         (400, JSON, BAD_TOKEN, Then::Never, Keep, code::INVALID_JSON),
         (400, JSON, BAD_TOKEN_FIELD, Then::Never, Remove, code::BAD_REGISTRATION),
-        (400, JSON, BAD_FID, Then::Never, Remove, code::BAD_REGISTRATION),
         (400, JSON, BAD_FIELD, Then::Never, Keep, code::INVALID_JSON),
         (400, JSON, BAD_BOTH, Then::Never, Keep, code::INVALID_JSON),
         (400, JSON, NO_RECIPIENT, Then::Never, Keep, code::INVALID_JSON),
@@ -431,9 +431,13 @@ fn a_token_is_given_up_only_if_it_is_the_one_field_that_is_named() {
     let (token_, ttl) = (("message.token", "Invalid"), ("message.android.ttl", "Illegal duration format"));
     for (status, message, details, bad) in [
         (400, "?", on(&[token_]), true),
-        (400, "?", on(&[("message.fid", "?")]), true),
-        (400, "?", on(&[("fid", "?")]), true),
-        (400, "?", on(&[token_, ("fid", "?")]), true),
+        (400, "?", on(&[("token", "?")]), true),
+        (400, "?", on(&[token_, ("token", "?")]), true),
+        // The other kind of target was not sent.
+        (400, "?", on(&[("message.fid", "?")]), false),
+        (400, "?", on(&[("fid", "?")]), false),
+        (400, "?", on(&[token_, ("fid", "?")]), false),
+        (400, "?", on(&[("message.message.token", "?")]), false),
         (400, WORDS, on(&[]), false),
         (400, "not a valid FCM registration token", on(&[]), false),
         (400, WORDS, on(&[ttl]), false),
@@ -460,6 +464,51 @@ fn a_token_is_given_up_only_if_it_is_the_one_field_that_is_named() {
             assert_eq!(refused.code == code::BAD_REGISTRATION, bad, "{status} {body}");
         }
     }
+}
+
+#[test]
+fn a_violation_on_the_kind_of_target_that_was_not_sent_costs_nothing() {
+    let fid = Target::named("fid", "cAbCdEfGhIjKlMnOpQrStU").unwrap();
+    let refused = refusal(judged(&fid, Access::Cached, answer(400, JSON, BAD_FID)));
+    assert_eq!((refused.code, refused.token), (code::BAD_REGISTRATION, TokenAction::Remove));
+    for (target, field, gone) in [
+        (&fid, "message.fid", true),
+        (&fid, "fid", true),
+        (&fid, "message.token", false),
+        (&fid, "token", false),
+        (&token(), "message.fid", false),
+    ] {
+        let details = json!([{"@type": "google.rpc.BadRequest", "fieldViolations": [{"field": field}]}]);
+        let body = fault(400, "?", details);
+        let refused = refusal(judged(target, Access::Cached, answer(400, JSON, &body)));
+        assert_eq!(refused.token == TokenAction::Remove, gone, "{field}");
+    }
+}
+
+#[test]
+fn a_bad_token_is_no_proof_if_the_request_may_have_broken_apples_rules() {
+    for is_within_rules in [true, false] {
+        let asked = Asked { target: &token(), is_within_rules, access: Access::Cached, now_unix_s: 0 };
+        let refused = refusal(judge(&Outcome::Answered(answer(400, JSON, BAD_TOKEN_FIELD)), &asked));
+        let expected = if is_within_rules {
+            (code::BAD_REGISTRATION, TokenAction::Remove)
+        } else {
+            (code::INVALID_JSON, TokenAction::Keep)
+        };
+        assert_eq!((refused.then, (refused.code, refused.token)), (Then::Never, expected));
+        // That the app was removed is said of the token alone.
+        let gone = refusal(judge(&Outcome::Answered(answer(404, JSON, UNREGISTERED)), &asked));
+        assert_eq!(gone.token, TokenAction::Remove);
+    }
+}
+
+#[test]
+fn only_words_that_may_mean_the_size_are_given_that_doubt() {
+    let detail = |message: &str| {
+        refusal(judged(&token(), Access::Cached, answer(400, JSON, &fault(400, message, json!([]))))).detail
+    };
+    assert!(detail("Request contains an invalid argument.").contains("too big"));
+    assert!(!detail("The registration token is not a valid FCM registration token").contains("too big"));
 }
 
 #[test]
@@ -557,7 +606,7 @@ fn retry_after_is_obeyed_in_both_forms() {
 #[test]
 fn without_an_answer_it_matters_whether_fcm_could_have_seen_it() {
     let target = token();
-    let asked = Asked { target: &target, access: Access::Cached, now_unix_s: 0 };
+    let asked = Asked { target: &target, is_within_rules: true, access: Access::Cached, now_unix_s: 0 };
     for why in [Unprocessed::NotWritten, Unprocessed::RefusedStream, Unprocessed::BeyondGoaway] {
         let refused = refusal(judge(&Outcome::Unprocessed(why), &asked));
         assert_eq!((refused.then, refused.arrival), (Then::Elsewhere, Arrival::No));
@@ -670,7 +719,7 @@ proptest! {
             content_type: content_type.as_deref(),
             body: &body,
         });
-        let verdict = judge(&outcome, &Asked { target: &target, access: Access::Cached, now_unix_s });
+        let verdict = judge(&outcome, &Asked { target: &target, is_within_rules: true, access: Access::Cached, now_unix_s });
         if let Verdict::Refused(refused) = verdict {
             prop_assert!(!refused.detail.contains(TOKEN));
             prop_assert!(refused.token == TokenAction::Keep || (400..500).contains(&status));

@@ -1,5 +1,5 @@
 use super::*;
-use crate::fcm::legacy;
+use crate::cli::legacy;
 use crate::fcm::loss::LOSSES_MAX;
 use crate::fcm::platform::lay_over;
 use proptest::prelude::*;
@@ -21,6 +21,10 @@ fn v1(fields: Value) -> Value {
     lay_over(ccs.as_object_mut().unwrap(), serde_json::from_value(fields).unwrap());
     let request = request(&ccs).unwrap_or_else(|error| panic!("{error}: {ccs}"));
     serde_json::from_str(&request.body).unwrap()
+}
+
+fn too_big(data: &str, shown: &str, max: usize) -> RequestError {
+    RequestError::TooBig { data: data.to_owned(), shown: shown.to_owned(), max }
 }
 
 fn losses(fields: Value) -> Vec<(String, Why)> {
@@ -257,7 +261,7 @@ fn a_message_that_shows_nothing_has_no_block_for_apple_unless_something_of_apple
         assert_eq!(pair(fields.clone()), (json!("background"), json!("5"), json!(1)), "{fields}");
     }
     let theirs = json!({"content_available": true, "apns": {"headers": {"apns-push-type": "voip"}}});
-    assert_eq!(pair(theirs), (json!("voip"), json!("5"), json!(1)));
+    assert_eq!(pair(theirs), (json!("background"), json!("5"), json!(1)));
 }
 
 #[test]
@@ -327,7 +331,12 @@ fn what_is_lost_is_named_with_its_reason() {
         (
             json!({"content_available": true, "apns": {"headers": {"apns-priority": "10"}}}),
             "apns.headers.apns-priority",
-            Why::SILENT_PRIORITY,
+            Why::SILENT,
+        ),
+        (
+            json!({"content_available": true, "apns": {"headers": {"apns-push-type": "voip"}}}),
+            "apns.headers.apns-push-type",
+            Why::SILENT,
         ),
         (json!({"message_type": "akc"}), "message_type", Why::UNKNOWN),
         (json!({"new_field": [1]}), "new_field", Why::UNKNOWN),
@@ -339,6 +348,8 @@ fn what_is_lost_is_named_with_its_reason() {
         (json!({"notification": {"subtitle": "s"}}), "notification.subtitle", Why::APPLE_ONLY),
         (json!({"notification": {"sound": {"critical": 1}}}), "notification.sound", Why::APPLE_ONLY),
         (json!({"notification": {"titel": "t"}}), "notification.titel", Why::UNKNOWN),
+        (json!({"android": {"notification": {"id": 1}}}), "android.notification.id", Why::UNKNOWN),
+        (json!({"androidV2": {"data": {"mid": "mine"}}, "message_id": "m"}), "androidV2.data.mid", Why::KEY_TAKEN),
     ] {
         let lost = losses(fields.clone());
         assert!(lost.contains(&(field.to_owned(), why)), "{fields}: {lost:?}");
@@ -388,10 +399,11 @@ fn the_id_and_where_to_confirm_it_travel_in_the_data_of_each_platform_too() {
     };
     for block in ["android", "android_v2", "androidV2", "webpush"] {
         assert_eq!(sent(block, json!({"n": 1})), Ok((json!({"n": "1", "mid": "m", "ack": "a"}), None)));
-        let path = format!("{}.data.ack", table::snake(block));
+        // As its sender spells it.
+        let path = format!("{block}.data.ack");
         assert_eq!(sent(block, json!({"ack": "x"})), Ok((json!({"ack": "x"}), Some(path))));
         let big = sent(block, json!({"k": "v".repeat(PAYLOAD_MAX)}));
-        assert_eq!(big, Err(RequestError::TooBig { max: PAYLOAD_MAX }));
+        assert_eq!(big, Err(too_big(&format!("{block}.data"), "notification", PAYLOAD_MAX)));
     }
 }
 
@@ -418,6 +430,25 @@ fn what_is_handed_through_is_written_as_fcm_wants_it() {
             json!("10"),
         ),
         (json!({"apns": {"payload": {"aps": {"badge": "3"}}}}), "apns/payload/aps/badge", json!(3)),
+        (json!({"apns": {"payload": {"aps": {"badge": 2.0}}}}), "apns/payload/aps/badge", json!(2)),
+        (json!({"notification": {"notification_count": 3.0}}), "android/notification/notification_count", json!(3)),
+        (json!({"time_to_live": 60.0}), "android/ttl", json!("60s")),
+        (json!({"webpush": {"headers": {"TTL": 60.0}}}), "webpush/headers/TTL", json!("60")),
+        (
+            json!({"android_v2": {"remote_notification": {"notification": {"id": 7}}}}),
+            "android_v2/remote_notification/notification/id",
+            json!(7),
+        ),
+        (
+            json!({"notification": {"event_time": "2026-01-31T12:00:00.5+01:00"}}),
+            "android/notification/event_time",
+            json!("2026-01-31T12:00:00.5+01:00"),
+        ),
+        (
+            json!({"notification": {"event_time": "2026-01-31T12:00:00Z"}}),
+            "android/notification/event_time",
+            json!("2026-01-31T12:00:00Z"),
+        ),
         (
             json!({"android": {"notification": {"vibrateTimings": [0.5, "1s"], "notificationCount": "3"}}}),
             "android/notification",
@@ -464,23 +495,126 @@ fn size_is_keys_and_values_of_data_and_notification() {
     for (to, max) in [("T", PAYLOAD_MAX), ("/topics/t", TOPIC_PAYLOAD_MAX)] {
         // Two bytes for the key `ab`, five for `title`, five for its value; less is counted above.
         assert!(sized(to, max - 2).is_ok());
-        assert_eq!(sized(to, max - 1), Err(RequestError::TooBig { max }));
+        assert_eq!(sized(to, max - 1), Err(too_big("data", "notification", max)));
+    }
+}
+
+#[test]
+fn the_notification_of_a_block_is_weighed_as_the_messages_is() {
+    let long = "x".repeat(5000);
+    for (fields, shown) in [
+        (json!({"android": {"notification": {"title": long}}}), "android.notification"),
+        (
+            json!({"androidV2": {"remoteNotification": {"notification": {"title": long}}}}),
+            "androidV2.remote_notification.notification",
+        ),
+        (json!({"webpush": {"notification": {"title": long}}, "data": {"k": "v"}}), "webpush.notification"),
+    ] {
+        let mut ccs = json!({"to": "T"});
+        lay_over(ccs.as_object_mut().unwrap(), serde_json::from_value(fields).unwrap());
+        assert_eq!(request(&ccs), Err(too_big("data", shown, PAYLOAD_MAX)), "{shown}");
+    }
+    // What takes another's place is not counted beside it.
+    let half = "x".repeat(3000);
+    v1(json!({"notification": {"title": half}, "android": {"notification": {"title": half}}}));
+}
+
+/// Google counts what there is to show, not which fields are there.
+#[test]
+fn what_has_nothing_in_it_shows_nothing_on_apples_devices() {
+    let nothing = [
+        json!({"notification": {"body": ""}}),
+        json!({"notification": {"title": "", "subtitle": ""}}),
+        json!({"notification": {"sound": ""}}),
+        json!({"apns": {"liveActivityToken": ""}}),
+        json!({"apns": {"payload": {"aps": {"alert": null}}}}),
+        json!({"apns": {"payload": {"aps": {"alert": ""}}}}),
+        json!({"apns": {"payload": {"aps": {"alert": false}}}}),
+        json!({"apns": {"payload": {"aps": {"alert": {}}}}}),
+        json!({"apns": {"payload": {"aps": {"alert": {"title": "", "body": null}}}}}),
+        json!({"apns": {"payload": {"aps": {"sound": ""}}}}),
+    ];
+    for more in [json!({}), json!({"content_available": true})] {
+        for fields in &nothing {
+            let mut fields = fields.clone();
+            lay_over(fields.as_object_mut().unwrap(), serde_json::from_value(more.clone()).unwrap());
+            lay_over(
+                fields.as_object_mut().unwrap(),
+                serde_json::from_value(json!({"priority": "high", "time_to_live": 60})).unwrap(),
+            );
+            let v1 = v1(fields.clone());
+            assert!(is_lawful(&v1["message"]), "{fields}: {v1:#}");
+        }
+    }
+}
+
+#[test]
+fn only_a_request_that_is_within_apples_rules_for_certain_may_cost_a_token() {
+    let is_certain = |fields: Value| {
+        let mut ccs = json!({"to": "T", "priority": "high", "time_to_live": 60});
+        lay_over(ccs.as_object_mut().unwrap(), serde_json::from_value(fields).unwrap());
+        request(&ccs).unwrap().is_within_rules
+    };
+    for fields in [
+        json!({"data": {"k": "v"}}),
+        json!({"notification": {"title": "t"}}),
+        json!({"notification": {"body": "b", "sound": "s"}}),
+        json!({"apns": {"payload": {"aps": {"alert": {"title": "t"}}}}}),
+        json!({"content_available": true}),
+        json!({"apns": {"payload": {"mine": 1}}}),
+        json!({"notification": {"body": ""}}),
+    ] {
+        assert!(is_certain(fields.clone()), "{fields}");
+    }
+    for fields in [
+        json!({"notification": {"badge": 1}}),
+        json!({"notification": {"sound": "s"}}),
+        json!({"apns": {"liveActivityToken": "t"}}),
+        json!({"apns": {"fcmOptions": {"analyticsLabel": "l"}}}),
+    ] {
+        assert!(!is_certain(fields.clone()), "{fields}");
     }
 }
 
 #[test]
 fn what_fcm_would_refuse_is_refused_here() {
     let field = |path: &str| RequestError::field(path, "");
+    let reserved = |path: &str| RequestError::ReservedKey(path.to_owned());
     for (fields, error) in [
-        (json!({"data": {"from": "x"}}), RequestError::ReservedKey),
-        (json!({"data": {"message_type": "x"}}), RequestError::ReservedKey),
-        (json!({"data": {"notification": "x"}}), RequestError::ReservedKey),
-        (json!({"data": {"google.c": "x"}}), RequestError::ReservedKey),
-        (json!({"data": {"gcm.n": "x"}}), RequestError::ReservedKey),
+        (json!({"data": {"from": "x"}}), reserved("data.from")),
+        (json!({"data": {"message_type": "x"}}), reserved("data.message_type")),
+        (json!({"data": {"notification": "x"}}), reserved("data.notification")),
+        (json!({"data": {"google.c": "x"}}), reserved("data.google.c")),
+        (json!({"data": {"gcm.n": "x"}}), reserved("data.gcm.n")),
         (json!({"time_to_live": 2_419_201}), field("time_to_live")),
         (json!({"time_to_live": -1}), field("time_to_live")),
         (json!({"time_to_live": 1.5}), field("time_to_live")),
         (json!({"time_to_live": "+5"}), field("time_to_live")),
+        (json!({"dry_run": true, "dryRun": false}), field("dryRun")),
+        (json!({"android_v2": {}, "androidV2": {}}), field("androidV2")),
+        (json!({"android": {"collapseKey": "a", "collapse_key": "b"}}), field("android.collapse_key")),
+        (json!({"notification": {"click_action": "a", "clickAction": "b"}}), field("notification.clickAction")),
+        (json!({"content_available": true, "contentAvailable": false}), field("contentAvailable")),
+        (
+            json!({"apns": {"headers": {"apns-priority": "5", "APNS-PRIORITY": "10"}}}),
+            field("apns.headers.APNS-PRIORITY"),
+        ),
+        (json!({"android": {}, "android_v2": {}}), field("android")),
+        (
+            json!({"android_v2": {"background_sync": {}, "remote_notification": {}}}),
+            field("android_v2.background_sync"),
+        ),
+        (json!({"notification": {"event_time": "soon"}}), field("notification.event_time")),
+        (json!({"notification": {"eventTime": ""}}), field("notification.eventTime")),
+        (json!({"notification": {"titleLocArgs": 1}}), field("notification.titleLocArgs")),
+        (json!({"notification": {"vibrateTimings": 1}}), field("notification.vibrateTimings")),
+        (json!({"android": {"notification": {"event_time": 1_700_000_000}}}), field("android.notification.event_time")),
+        (json!({"apns": {"headers": {"apns-expiration": "x"}}}), field("apns.headers.apns-expiration")),
+        (json!({"apns": {"headers": {"apns-expiration": ""}}}), field("apns.headers.apns-expiration")),
+        (json!({"apns": {"headers": {"apns-expiration": 1.5}}}), field("apns.headers.apns-expiration")),
+        (json!({"apns": {"headers": {"apns-expiration": -1}}}), field("apns.headers.apns-expiration")),
+        (json!({"webpush": {"headers": {"TTL": "abc"}}}), field("webpush.headers.TTL")),
+        (json!({"webpush": {"headers": {"ttl": 1.5}}}), field("webpush.headers.ttl")),
         (json!({"priority": "urgent"}), field("priority")),
         (json!({"content_available": 1}), field("content_available")),
         (json!({"restricted_package_name": {}}), field("restricted_package_name")),
@@ -500,8 +634,9 @@ fn what_fcm_would_refuse_is_refused_here() {
         (json!({"android": {"directBootOk": "yes"}}), field("android.directBootOk")),
         (json!({"android": {"priority": "urgent"}}), field("android.priority")),
         (json!({"android": {"data": "x"}}), field("android.data")),
-        (json!({"android": {"data": {"from": "x"}}}), RequestError::ReservedKey),
-        (json!({"webpush": {"data": {"gcm.x": "x"}}}), RequestError::ReservedKey),
+        (json!({"android": {"data": {"from": "x"}}}), reserved("android.data.from")),
+        (json!({"androidV2": {"data": {"from": "x"}}}), reserved("androidV2.data.from")),
+        (json!({"webpush": {"data": {"gcm.x": "x"}}}), reserved("webpush.data.gcm.x")),
         (json!({"android": {"notification": {"color": "red"}}}), field("android.notification.color")),
         (json!({"android": {"notification": {"visibility": "ALL"}}}), field("android.notification.visibility")),
         (
@@ -531,7 +666,7 @@ fn what_fcm_would_refuse_is_refused_here() {
             }
             _ => assert_eq!(refused, error, "{ccs}"),
         }
-        assert_eq!(refused.code() == "RESERVED_KEY", refused == RequestError::ReservedKey);
+        assert_eq!(refused.code() == "RESERVED_KEY", matches!(refused, RequestError::ReservedKey(_)));
     }
 }
 
@@ -632,13 +767,24 @@ fn is_block(name: &str) -> bool {
 
 /// Whether Google takes the message for an Apple device.
 fn is_lawful(message: &Value) -> bool {
+    fn is_full(value: &Value) -> bool {
+        match value {
+            Value::Null | Value::Array(_) => false,
+            Value::Bool(is_on) => *is_on,
+            Value::Number(_) => true,
+            Value::String(text) => !text.is_empty(),
+            Value::Object(fields) => fields.values().any(is_full),
+        }
+    }
     let apns = &message["apns"];
     let aps = &apns["payload"]["aps"];
-    let shows = ["title", "body"].iter().any(|name| message["notification"].get(*name).is_some())
-        || ["alert", "badge", "sound"].iter().any(|name| aps.get(*name).is_some())
-        || apns.get("live_activity_token").is_some();
+    let shows = ["title", "body"].iter().any(|name| is_full(&message["notification"][*name]))
+        || ["alert", "badge", "sound"].iter().any(|name| is_full(&aps[*name]))
+        || is_full(&apns["live_activity_token"]);
     let bare = apns.get("headers").is_none() && apns.get("payload").is_none();
-    shows || bare || (apns["headers"]["apns-priority"] == "5" && aps["content-available"] == 1)
+    let headers = &apns["headers"];
+    let is_background = headers["apns-priority"] == "5" && headers["apns-push-type"] == "background";
+    shows || bare || (is_background && aps["content-available"] == 1)
 }
 
 proptest! {
@@ -693,7 +839,7 @@ fn a_document_cut_short_at_any_byte_is_an_error() {
 fn losses_are_bounded() {
     let notification: Map<String, Value> = (0..1000).map(|n| (format!("x{n}"), Value::from("y"))).collect();
     let request = request(&json!({"to": "T", "notification": notification}));
-    assert_eq!(request, Err(RequestError::TooBig { max: PAYLOAD_MAX }));
+    assert_eq!(request, Err(too_big("data", "notification", PAYLOAD_MAX)));
     let unknown: Map<String, Value> = (0..1000).map(|n| (format!("x{n}"), Value::from("y"))).collect();
     let mut ccs = json!({"to": "T"});
     ccs.as_object_mut().unwrap().extend(unknown);

@@ -185,9 +185,9 @@ fn check_silent(message: &Map<String, Value>, field: &str) -> Result<(), Reply> 
     let in_aps = |name| aps.and_then(|aps| aps.get(name));
     let told = apns.contains_key("headers") || apns.contains_key("payload");
     let notification = message.get("notification").and_then(Value::as_object);
-    let shown = notification.is_some_and(|fields| !fields.is_empty())
-        || apns.contains_key("live_activity_token")
-        || ["alert", "badge", "sound"].into_iter().any(|name| in_aps(name).is_some());
+    let shown = notification.is_some_and(|fields| fields.values().any(has_content))
+        || apns.get("live_activity_token").is_some_and(has_content)
+        || ["alert", "badge", "sound"].into_iter().any(|name| in_aps(name).is_some_and(has_content));
     let headers = apns.get("headers").and_then(Value::as_object).into_iter().flatten();
     let mut priorities = headers.filter(|(name, _)| name.eq_ignore_ascii_case("apns-priority"));
     let woken = in_aps("content-available").and_then(Value::as_f64) == Some(1.0);
@@ -195,6 +195,17 @@ fn check_silent(message: &Map<String, Value>, field: &str) -> Result<(), Reply> 
         return Ok(());
     }
     Err(Reply::of(super::Mishap::InvalidRegistration, field).unwrap_or_else(Reply::no_recipient))
+}
+
+/// Whether there is anything in it to show or to play. A number is a badge, and 0 takes it away.
+fn has_content(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(false) => false,
+        Value::Bool(true) | Value::Number(_) => true,
+        Value::String(text) => !text.is_empty(),
+        Value::Array(list) => list.iter().any(has_content),
+        Value::Object(fields) => fields.values().any(has_content),
+    }
 }
 
 /// Android's own notification replaces the common one field by field.
@@ -322,6 +333,14 @@ mod tests {
             (json!({"headers": {"APNS-Priority": "10"}, "payload": {"aps": {"content-available": 1}}}), None, false),
             (json!({"headers": {"apns-priority": "5"}, "payload": {"aps": {"mutable-content": 1}}}), None, false),
             (json!({"headers": {"apns-priority": "10"}}), Some(json!({})), false),
+            (json!({"headers": {"apns-priority": "10"}}), Some(json!({"body": ""})), false),
+            (json!({"headers": {"apns-priority": "10"}, "payload": {"aps": {"alert": ""}}}), None, false),
+            (json!({"headers": {"apns-priority": "10"}, "payload": {"aps": {"alert": {}}}}), None, false),
+            (json!({"headers": {"apns-priority": "10"}, "payload": {"aps": {"alert": {"title": ""}}}}), None, false),
+            (json!({"headers": {"apns-priority": "10"}, "payload": {"aps": {"alert": false}}}), None, false),
+            (json!({"headers": {"apns-priority": "10"}, "payload": {"aps": {"alert": null}}}), None, false),
+            (json!({"headers": {"apns-priority": "10"}, "payload": {"aps": {"sound": ""}}}), None, false),
+            (json!({"headers": {"apns-priority": "10"}, "live_activity_token": ""}), None, false),
             (json!({"headers": {"apns-priority": "5"}, "payload": {"aps": {"content-available": 1}}}), None, true),
             (json!({"payload": {"aps": {"content-available": 1}}}), None, true),
             (json!({"headers": {"apns-priority": "10"}, "payload": {"aps": {"badge": 0}}}), None, true),

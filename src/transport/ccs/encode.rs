@@ -1,7 +1,7 @@
 //! A push in the words of CCS.
 
 use crate::ccs::payload::Downstream;
-use crate::chat::push::{CHECK_ONLY, Priority, Target, asks_to_check_only};
+use crate::chat::push::{Priority, Target, asks_to_check_only, is_check_only};
 use crate::transport::Send;
 use serde_json::{Map, Value};
 
@@ -43,11 +43,11 @@ fn fields(send: &Send, now_ms: u64) -> Map<String, Value> {
     if !push.data.is_empty() {
         set("data", Value::Object(push.data.clone()));
     }
-    let handed_through = |name: &str| !PROTECTED.contains(&name) && !CHECK_ONLY.contains(&name);
+    let handed_through = |name: &str| !PROTECTED.contains(&name) && !is_check_only(name);
     for (name, value) in push.fcm.iter().filter(|(name, _)| handed_through(name)) {
         set(name, value.clone());
     }
-    if asks_to_check_only(&push.fcm) {
+    if asks_to_check_only(&push.fcm).is_some() {
         // Its only word for it.
         set("dry_run", Value::Bool(true));
     }
@@ -60,7 +60,7 @@ mod tests {
     use crate::chat::delivery::Tried;
     use crate::chat::id::{SidSource, Token};
     use crate::chat::message::NOW_OR_NEVER_MS;
-    use crate::chat::push::Push;
+    use crate::chat::push::{CHECK_ONLY, Push};
     use serde_json::json;
 
     fn map(value: Value) -> Map<String, Value> {
@@ -125,7 +125,7 @@ mod tests {
 
     #[test]
     fn what_only_checks_says_so_in_the_word_of_ccs() {
-        for name in CHECK_ONLY {
+        for name in CHECK_ONLY.into_iter().chain(["DryRun", "dry-run"]) {
             let mut send = send(Target::Topic("news".to_owned()));
             send.push.fcm = map(json!({ name: true }));
             let fields = downstream(&send, 0).fields;

@@ -1,6 +1,6 @@
 //! A push in the words of FCM.
 
-use crate::chat::push::{Priority, Push, Target};
+use crate::chat::push::{CHECK_ONLY, Priority, Push, Target, asks_to_check_only, is_check_only};
 use crate::fcm::message::Message;
 use crate::fcm::request::RequestError;
 use crate::fcm::target;
@@ -22,6 +22,11 @@ pub fn message(push: &Push, id: String, ttl_s: u32, ack: Option<&str>) -> Result
         Target::Condition(expression) => target::Target::named("condition", expression)?,
     };
     let target = target.as_called_by(&mut fields)?;
+    // One word of them, for of two that contradict each other the later one would count.
+    let word = asks_to_check_only(&push.fcm);
+    fields.retain(|name, _| !is_check_only(name));
+    let known = |word: &str| if CHECK_ONLY.contains(&word) { word.to_owned() } else { CHECK_ONLY[0].to_owned() };
+    fields.extend(word.map(|word| (known(word), Value::Bool(true))));
     let priority = if push.priority == Priority::High { "high" } else { "normal" };
     fields.extend(Map::from_iter([
         ("data".to_owned(), Value::Object(push.data.clone())),
@@ -75,6 +80,27 @@ mod tests {
                 "webpush": {"headers": {"TTL": "60", "Urgency": "normal", "Topic": "chat"}},
             }})
         );
+    }
+
+    #[test]
+    fn a_push_that_one_word_holds_back_is_only_checked_whatever_the_others_say() {
+        for fcm in [
+            json!({"dry_run": true, "dryRun": false}),
+            json!({"dryRun": false, "dry_run": true}),
+            json!({"validate_only": true, "validateOnly": false}),
+            json!({"validateOnly": false, "dry_run": null, "dryRun": true}),
+            // Stored by an earlier release.
+            json!({"dry_run": "yes"}),
+            json!({"DryRun": true, "dry_run": false}),
+        ] {
+            let mut push = push(Target::Topic("news".to_owned()));
+            push.fcm = map(fcm.clone());
+            let request = translate(message(&push, "x".to_owned(), 0, None).unwrap(), 0).unwrap();
+            assert!(request.validate_only && request.body.contains("\"validate_only\":true"), "{fcm}");
+        }
+        let mut push = push(Target::Topic("news".to_owned()));
+        push.fcm = map(json!({"dry_run": false, "dryRun": null}));
+        assert!(!translate(message(&push, "x".to_owned(), 0, None).unwrap(), 0).unwrap().validate_only);
     }
 
     #[test]

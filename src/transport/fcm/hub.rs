@@ -98,6 +98,8 @@ struct Flight {
     /// [`Hub::passed`] when it was sent.
     passed: u64,
     target: target::Target,
+    /// See [`Request::is_within_rules`](crate::fcm::request::Request::is_within_rules).
+    is_within_rules: bool,
     /// What of the message did not travel, for its sender.
     dropped: Option<String>,
     access: Access,

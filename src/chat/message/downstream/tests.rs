@@ -402,6 +402,24 @@ fn fields_handed_through_cannot_pass_by_the_checks() {
 }
 
 #[test]
+fn what_would_hold_a_push_back_in_another_spelling_or_another_place_is_refused() {
+    let spellings =
+        ["DryRun", "Dry_Run", "DRY_RUN", "dryrun", "dry-run", "ValidateOnly", "validate-only", "VALIDATE_ONLY"];
+    for value in [json!(true), json!(false), Value::Null] {
+        for name in spellings {
+            let rejection = parse(&with(json!({"fcm": {name: value}}))).unwrap_err();
+            assert_eq!(rejection.code(), ErrorCode::BadField, "{name}");
+            assert!(rejection.detail().contains(name) && rejection.detail().contains("dry_run"), "{rejection}");
+        }
+        for name in spellings.into_iter().chain(CHECK_ONLY) {
+            let rejection = parse(&with(json!({name: value}))).unwrap_err();
+            assert_eq!(rejection.code(), ErrorCode::BadField, "{name}");
+            assert!(rejection.detail().contains("belongs into `fcm`"), "{rejection}");
+        }
+    }
+}
+
+#[test]
 fn a_detail_names_fields_and_never_values() {
     for payload in [
         with(json!({"token": "secret secret"})),

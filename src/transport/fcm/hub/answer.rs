@@ -30,7 +30,9 @@ impl Hub {
         }
         let efforts = Efforts { tried: pending.send.tried, replays: pending.replays };
         let recipient = pending.send.recipient;
-        let asked = Asked { target: &flight.target, access: flight.access, now_unix_s: now_ms() / 1000 };
+        let Flight { target, is_within_rules, access, .. } = &flight;
+        let (is_within_rules, access) = (*is_within_rules, *access);
+        let asked = Asked { target, is_within_rules, access, now_unix_s: now_ms() / 1000 };
         let mut verdict = judge(&reply.outcome(), &asked);
         if let Verdict::Refused(refused) = &mut verdict {
             refused.detail.truncate(cut_detail(&refused.detail).len());

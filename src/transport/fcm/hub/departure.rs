@@ -164,8 +164,9 @@ impl Hub {
         let dropped = self.remarks.note(request.losses);
         self.ledger.fly(sid);
         let probe = self.breaker.cause().is_some();
-        let (generation, passed) = (bearer.generation, self.passed);
-        self.flights.insert(sid, Flight { ticket, probe, passed, target, dropped, access, generation });
+        let (generation, passed, is_within_rules) = (bearer.generation, self.passed, request.is_within_rules);
+        let flight = Flight { ticket, probe, passed, target, is_within_rules, dropped, access, generation };
+        self.flights.insert(sid, flight);
         self.tally.written += 1;
         tracing::debug!(connection, %sid, "message sent");
         let order = Order { sid, body: request.body.into(), authorization: bearer.header };

@@ -1,14 +1,14 @@
 //! Reads a message that somebody wrote for FCM itself: the downstream JSON of CCS (`{"to": .., "message_id": .., "data": ..}`),
 //! or a request of v1 (`{"message": {"token": .., "data": ..}}`).
 
-use super::message::Message;
-use super::request::RequestError;
-use super::target::{Target, TargetError};
+use crate::fcm::message::Message;
+use crate::fcm::request::RequestError;
+use crate::fcm::target::{Target, TargetError};
 use serde_json::{Map, Value};
 
 /// Why a document could not be read. Never quotes it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum LegacyError {
+pub(crate) enum LegacyError {
     /// Not JSON, or no object.
     #[error("not a JSON object: {0}")]
     Json(String),
@@ -25,7 +25,7 @@ pub enum LegacyError {
 /// # Errors
 /// When it is not an object, or one of the fields that say what it is has the wrong type, or it names no target or
 /// several.
-pub fn read(json: &[u8], ack: Option<&str>) -> Result<Message, LegacyError> {
+pub(crate) fn read(json: &[u8], ack: Option<&str>) -> Result<Message, LegacyError> {
     let mut fields: Map<String, Value> =
         serde_json::from_slice(json).map_err(|error| LegacyError::Json(error.to_string()))?;
     fields.retain(|_, value| !value.is_null());
