@@ -152,7 +152,7 @@ def test_on_an_external_broker_who_is_not_named_pushes_to_nobody_and_the_log_say
         assert status["code"] == "FORBIDDEN"
     assert [error["code"] for error in shop.wait_on("errors", len(MESSAGES))] == ["FORBIDDEN"] * len(MESSAGES)
     warnings = [line for line in bridge.logs().splitlines() if WARNING in line]
-    assert len(warnings) == 1 and "name=shop" in warnings[0] and "[bals.shop]" in warnings[0], warnings
+    assert len(warnings) == 1 and 'name="shop"' in warnings[0] and "[bals.shop]" in warnings[0], warnings
     for name in ["client1", "client2"]:
         bal = join(name)
         bal.push(f"of-{name}", "phone")
