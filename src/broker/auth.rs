@@ -53,11 +53,11 @@ impl Rules {
     }
 
     fn deny(&self, link: &Link, topic: &str) {
-        if topic.split('/').next() == Some(SYS) {
-            return self.tell(link, Refusal::SysTopic, topic);
-        }
-        self.tell(link, Refusal::PublishDenied, topic);
-        if link.version() == Version::V311 {
+        let is_sys = topic.split('/').next() == Some(SYS);
+        let refusal = if is_sys { Refusal::SysTopic } else { Refusal::PublishDenied };
+        self.tell(link, refusal, topic);
+        link.note_denied(refusal);
+        if refusal == Refusal::PublishDenied && link.version() == Version::V311 {
             // For this the connection ends.
             link.note_end();
         }

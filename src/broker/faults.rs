@@ -1,8 +1,8 @@
 //! Packets of clients that the specification forbids and the engine lets pass.
 //!
 //! Most of them would hurt others: a property that does not belong into a PUBLISH, or a will on a wildcard, would be
-//! handed on to subscribers, whose libraries then end *their* connections. What cannot be read at all is left for the
-//! engine to find.
+//! handed on to subscribers, whose libraries then end *their* connections. The others are found here because the engine
+//! ends the connection without a word; left to it are topic aliases, texts in properties and the order of packets.
 
 use bytes::Buf;
 use thiserror::Error;
@@ -59,6 +59,22 @@ pub(super) enum Fault {
     WillTopic,
     #[error("reserved bits of a subscription are set, or its QoS is 3")]
     Options,
+    #[error("a packet without a topic filter")]
+    NoFilter,
+    #[error("a PUBLISH without a topic")]
+    NoTopic,
+    #[error("a wildcard in the topic of a PUBLISH")]
+    Wildcard,
+    #[error("a text that is not UTF-8, or has a NUL in it")]
+    Text,
+    #[error("QoS 3")]
+    Qos,
+    #[error("the flags of the fixed header are not those of packet type {0}")]
+    Flags(u8),
+    #[error("packet type {0} is not expected here")]
+    Type(u8),
+    #[error("a packet ends before its last field")]
+    Short,
     #[error("a share group without a name")]
     ShareName,
     #[error("bytes behind the last field")]
@@ -72,8 +88,9 @@ impl Fault {
     pub(super) fn code(self) -> u8 {
         match self {
             Self::Identifier | Self::Options | Self::Rest | Self::Property(_) | Self::Connect => 0x81,
+            Self::Text | Self::Qos | Self::Flags(_) | Self::Short => 0x81,
             Self::ShareName => 0x8f,
-            Self::WillTopic => 0x90,
+            Self::WillTopic | Self::Wildcard => 0x90,
             _ => 0x82,
         }
     }
@@ -81,8 +98,12 @@ impl Fault {
 
 /// Looks at a packet of a client.
 pub(super) fn check(frame: &Frame, version: Version) -> Result<(), Fault> {
-    let judged = match frame.packet_type() {
-        1 => connect(frame),
+    let kind = frame.packet_type();
+    if !has_flags_of(kind, frame.bytes()[0] & 0x0f) {
+        return Err(Fault::Flags(kind));
+    }
+    let judged = match kind {
+        1 => return connect(frame).unwrap_or(Err(Fault::Connect)),
         3 => publish(frame, version),
         4..=7 => ack(frame.body(), version),
         8 => subscribe(frame.body(), version),
@@ -90,17 +111,29 @@ pub(super) fn check(frame: &Frame, version: Version) -> Result<(), Fault> {
         12 if !frame.body().is_empty() => Some(Err(Fault::Rest)),
         14 => disconnect(frame.body(), version),
         server @ (2 | 9 | 11 | 13) => Some(Err(Fault::Direction(server))),
-        _ => None,
+        // AUTH, too: no authentication method is known here.
+        other @ (0 | 15) => Some(Err(Fault::Type(other))),
+        _ => Some(Ok(())),
     };
-    judged.unwrap_or(Ok(()))
+    judged.unwrap_or(Err(Fault::Short))
+}
+
+/// Whether these can be the flags of a packet of a client (2.1.3). Those of a PUBLISH mean something.
+fn has_flags_of(kind: u8, flags: u8) -> bool {
+    match kind {
+        1 | 4 | 5 | 7 | 12 | 14 => flags == 0,
+        6 | 8 | 10 => flags == 0b0010,
+        _ => true,
+    }
 }
 
 /// In these, `None` means that the packet cannot be read.
 type Judged = Option<Result<(), Fault>>;
 
 fn connect(frame: &Frame) -> Judged {
+    // The others are refused for that.
     let Protocol::Known(version) = frame.protocol() else {
-        return None;
+        return Some(Ok(()));
     };
     let mut body = frame.body();
     take_prefixed(&mut body)?;
@@ -129,20 +162,36 @@ fn connect(frame: &Frame) -> Judged {
 
 fn publish(frame: &Frame, version: Version) -> Judged {
     let mut body = frame.body();
-    take_prefixed(&mut body)?;
-    let qos = (frame.bytes()[0] >> 1) & 0b11;
-    if qos > 0 && body.try_get_u16().ok()? == 0 {
+    let topic = take_prefixed(&mut body)?;
+    if frame.qos() > 2 {
+        return Some(Err(Fault::Qos));
+    }
+    if frame.qos() > 0 && body.try_get_u16().ok()? == 0 {
         return Some(Err(Fault::Identifier));
     }
-    properties(&mut body, version, OF_PUBLISH)
+    let before_properties = body;
+    if let Err(fault) = properties(&mut body, version, OF_PUBLISH)? {
+        return Some(Err(fault));
+    }
+    let has_alias = || version == Version::V5 && has_property(before_properties, TOPIC_ALIAS);
+    Some(match str::from_utf8(topic) {
+        Ok("") if !has_alias() => Err(Fault::NoTopic),
+        Ok(topic) if topic.contains(['+', '#']) => Err(Fault::Wildcard),
+        Ok(topic) if !topic.contains('\0') => Ok(()),
+        _ => Err(Fault::Text),
+    })
+}
+
+fn has_property(mut body: &[u8], wanted: u8) -> bool {
+    let mut properties = take_properties(&mut body).unwrap_or_default();
+    std::iter::from_fn(|| take_property(&mut properties)).any(|(id, _)| id == wanted)
 }
 
 fn ack(mut body: &[u8], version: Version) -> Judged {
     if body.try_get_u16().ok()? == 0 {
         return Some(Err(Fault::Identifier));
     }
-    let _reason = body.try_get_u8().ok()?;
-    properties(&mut body, version, OF_ACKS)
+    reason(&mut body, version, OF_ACKS)
 }
 
 fn subscribe(mut body: &[u8], version: Version) -> Judged {
@@ -152,14 +201,19 @@ fn subscribe(mut body: &[u8], version: Version) -> Judged {
     if let Err(fault) = properties(&mut body, version, OF_SUBSCRIBE)? {
         return Some(Err(fault));
     }
+    if body.is_empty() {
+        return Some(Err(Fault::NoFilter));
+    }
     while !body.is_empty() {
         let filter = take_prefixed(&mut body)?;
+        if !is_text(filter) {
+            return Some(Err(Fault::Text));
+        }
         let options = body.try_get_u8().ok()?;
         if filter.starts_with(NAMELESS_GROUP) {
             return Some(Err(Fault::ShareName));
         }
-        // Of MQTT 5 the engine looks at them.
-        if version == Version::V311 && options > 2 {
+        if !are_options(options, version) {
             return Some(Err(Fault::Options));
         }
     }
@@ -170,12 +224,44 @@ fn unsubscribe(mut body: &[u8], version: Version) -> Judged {
     if body.try_get_u16().ok()? == 0 {
         return Some(Err(Fault::Identifier));
     }
-    properties(&mut body, version, OF_UNSUBSCRIBE)
+    if let Err(fault) = properties(&mut body, version, OF_UNSUBSCRIBE)? {
+        return Some(Err(fault));
+    }
+    if body.is_empty() {
+        return Some(Err(Fault::NoFilter));
+    }
+    while !body.is_empty() {
+        if !is_text(take_prefixed(&mut body)?) {
+            return Some(Err(Fault::Text));
+        }
+    }
+    Some(Ok(()))
+}
+
+/// Whether a subscription can have these (3.8.3.1).
+fn are_options(options: u8, version: Version) -> bool {
+    let (qos, retain_handling, reserved) = (options & 0b11, options >> 4 & 0b11, options & 0b1100_0000);
+    match version {
+        Version::V311 => options <= 2,
+        Version::V5 => qos <= 2 && retain_handling <= 2 && reserved == 0,
+    }
+}
+
+fn is_text(field: &[u8]) -> bool {
+    str::from_utf8(field).is_ok_and(|text| !text.contains('\0'))
 }
 
 fn disconnect(mut body: &[u8], version: Version) -> Judged {
+    reason(&mut body, version, OF_DISCONNECT)
+}
+
+/// A reason code and properties, of which MQTT 5 lets both be left out, or the last.
+fn reason(body: &mut &[u8], version: Version, allowed: &[u8]) -> Judged {
+    if body.is_empty() {
+        return Some(Ok(()));
+    }
     let _reason = body.try_get_u8().ok()?;
-    properties(&mut body, version, OF_DISCONNECT)
+    if body.is_empty() { Some(Ok(())) } else { properties(body, version, allowed) }
 }
 
 /// Looks at the properties of a packet, of which 3.1.1 has none, and steps over them.

@@ -196,7 +196,7 @@ mod tests {
     async fn a_session_that_is_there_under_the_new_key_stays_and_gets_what_waits_under_the_former() {
         let folder = tempfile::tempdir().unwrap();
         let limits = engine::queues(&BrokerLimits::default());
-        let open = async || Disk::open(Some(folder.path()), limits.clone()).await.unwrap().0;
+        let open = async || Disk::open(Some(folder.path()), limits).await.unwrap().0;
         let disk = open().await;
         leave(&disk, ":bal1", None).await;
         let mut own = disk.storage.get_session(":bal1").await.unwrap().unwrap();

@@ -28,6 +28,7 @@ const ID_BYTES: usize = 2;
 const CONNACK: u8 = 2;
 const PUBACK: u8 = 4;
 const PUBCOMP: u8 = 7;
+const SUBACK: u8 = 9;
 const DISCONNECT: u8 = 14;
 /// The flag of a PUBLISH that says that it was sent before (MQTT 5, 3.3.1.1).
 const DUP_FLAG: u8 = 0x08;
@@ -67,6 +68,7 @@ pub(super) enum Kind {
     PubRel,
     PubComp,
     Subscribe,
+    SubAck,
     Unsubscribe,
     PingResp,
     Disconnect,
@@ -172,6 +174,7 @@ impl Frame {
             6 => Kind::PubRel,
             7 => Kind::PubComp,
             8 => Kind::Subscribe,
+            9 => Kind::SubAck,
             10 => Kind::Unsubscribe,
             13 => Kind::PingResp,
             14 => Kind::Disconnect,
@@ -259,9 +262,11 @@ impl Frame {
         let head = match self.packet_type() {
             DISCONNECT => 1,
             CONNACK => CONNACK_HEAD,
+            SUBACK => ID_BYTES,
             _ => ID_BYTES + 1,
         };
-        if self.body().len() > head + 1 {
+        let mut rest = self.body().get(head..).unwrap_or_default();
+        if take_properties(&mut rest).is_some_and(|properties| !properties.is_empty()) {
             return self.clone();
         }
         self.with_property(head, REASON_STRING, reason).unwrap_or_else(|| self.clone())
@@ -278,12 +283,6 @@ impl Frame {
         let mut length = BytesMut::with_capacity(MAX_LENGTH_BYTES);
         put_varint(&mut length, properties.len() + added.len());
         Some(Self::of(self.bytes[0], &[head, &length, properties, &added, rest]))
-    }
-
-    /// The topic of a PUBLISH, for the log; empty if it is none.
-    pub(super) fn topic(&self, version: Version) -> String {
-        let publish = self.publish(version).filter(|_| self.kind() == Kind::Publish);
-        publish.map_or_else(String::new, |publish| String::from_utf8_lossy(publish.topic).into_owned())
     }
 
     /// The reason code of an acknowledgement; 0 if it leaves it out.

@@ -69,6 +69,7 @@ struct State {
     /// On the roster, as long as the connection lives.
     place: Option<Place>,
     end: Option<Refusal>,
+    denied: Option<Refusal>,
     /// It was told why the connection ends.
     end_told: bool,
     /// The task of the connection, which has to see the end and the nudge.

@@ -80,11 +80,12 @@ async fn filters_over_a_limit_are_refused_one_by_one() {
     let limits = BrokerLimits { topic_bytes: 64, topic_levels: 4, ..BrokerLimits::default() };
     let world = World::with(limits).await;
     let long = "x".repeat(65);
-    for (version, codes) in [(V311, &[1, 0x80, 0x80, 1][..]), (V5, &[0, 1, 0x8f, 0x8f, 1])] {
+    let why = [&[36, 0x1f, 0, 33][..], b"a topic or filter is over a limit", &[1, 0x8f, 0x8f, 1]].concat();
+    for (version, rest) in [(V311, &[1, 0x80, 0x80, 1][..]), (V5, &why)] {
         let (mut client, _) = Peer::connect(&world, Connect { version, ..Connect::default() }).await;
         client.say(0x82, &subscribe(version, &["a/b/c/d", "a/b/c/d/e", &long, "$share/g/a/b/c/#"])).await;
         let (first, body) = client.next_raw().await.unwrap();
-        assert_eq!((first, &body[..2], &body[2..]), (0x90, &[0, 1][..], codes));
+        assert_eq!((first, &body[..2], &body[2..]), (0x90, &[0, 1][..], rest));
         client.publish("a/b/c/d", 1, "served").await;
         assert!(matches!(client.next().await, Seen::Publish { .. } | Seen::Ack(..)));
     }

@@ -230,7 +230,7 @@ async fn a_denied_publish_is_told_before_the_connection_of_3_1_1_ends() {
     for (flags, first) in [(0b0010, 0x40), (0b0100, 0x50)] {
         new.publish_with(flags, "bal1/others/messages", 1, &[], "x").await;
         let (seen, head, why) = explained(new.next_raw().await, 3);
-        assert_eq!((seen, head, why.is_empty()), (first, vec![0, 1, 0x87], false));
+        assert_eq!((seen, head, &*why), (first, vec![0, 1, 0x87], "the client may not write this topic"));
     }
     new.publish_with(0, "bal1/others/messages", 0, &[], "x").await;
     new.quiet().await;
@@ -246,7 +246,19 @@ async fn a_denied_subscription_is_told() {
         assert_eq!(peer.try_subscribe("bal1/others/#", 1).await, Seen::SubRefused(1, code));
         peer.disconnect().await;
     }
-    scene.told("subscribe_denied", 2, &[ALICE[0], ALICE[1], "bal1/others/#"]).await;
+    let (mut peer, _) = Peer::connect(&scene.world, alice(V5)).await;
+    for (filter, code, rule) in [
+        ("bal1/others/#", 0x87, "the client may not read what the filter asks for"),
+        ("a/#/b", 0x8f, "the topic filter breaks a rule of MQTT"),
+        (&"x/".repeat(20), 0x8f, "a topic or filter is over a limit"),
+    ] {
+        peer.say_subscribe(filter, 1).await;
+        let (first, body) = peer.next_raw().await.unwrap();
+        let length = u8::try_from(rule.len()).unwrap();
+        let expected = [&[0, 1, length + 3, 0x1f, 0, length], rule.as_bytes(), &[code]].concat();
+        assert_eq!((first, &body[..]), (0x90, &expected[..]), "{filter}");
+    }
+    scene.told("subscribe_denied", 3, &[ALICE[0], ALICE[1], "bal1/others/#"]).await;
     scene.close().await;
 }
 
@@ -296,7 +308,7 @@ async fn a_message_on_the_topic_of_ones_own_denied_will_is_told_like_any_other()
 #[tokio::test]
 async fn a_filter_that_is_none_is_told_as_what_it_is() {
     let (scene, _users) = Scene::with(BrokerLimits { topic_levels: 3, ..BrokerLimits::default() }).await;
-    let invalid = ["a/#/b", "#/", "a+", "", "$share/x", "$share/+/alice/others/x"];
+    let invalid = ["a/#/b", "#/", "", "$share/x", "$share/+/alice/others/x"];
     for (version, code) in [(V311, 0x80), (V5, 0x8f)] {
         let (mut peer, _) = Peer::connect(&scene.world, alice(version)).await;
         for filter in invalid {
@@ -305,7 +317,7 @@ async fn a_filter_that_is_none_is_told_as_what_it_is() {
         assert_eq!(peer.try_subscribe("alice/others/far/away", 1).await, Seen::SubRefused(1, code));
         peer.disconnect().await;
     }
-    scene.told("filter_invalid", 12, &ALICE).await;
+    scene.told("filter_invalid", 10, &ALICE).await;
     for (line, filter) in scene.lines("filter_invalid").iter().zip(invalid.iter().cycle()) {
         assert!(line.contains(&format!("detail=\"{filter}\"")), "{filter}: {line}");
     }
@@ -376,11 +388,29 @@ async fn a_packet_that_is_too_big_or_malformed_is_told() {
     }
     scene.told("packet_size", 2, &[ALICE[0], ALICE[1], "limit of 1024"]).await;
     scene.told("malformed", 2, &[ALICE[0], ALICE[1], "a packet identifier is 0"]).await;
-    // Something that the engine finds: a topic with a wildcard.
-    let (mut wrong, _) = Peer::connect(&scene.world, alice(V5)).await;
-    wrong.publish("alice/self/+", 1, "x").await;
-    while wrong.next().await != Seen::Closed {}
-    scene.told("malformed", 3, &ALICE).await;
+    let mut times = 2;
+    for (first, body, code, words) in [
+        (0x32, &b"\0\x01+\0\x01\0x"[..], 0x90, "a wildcard in the topic of a PUBLISH"),
+        (0x32, b"\0\0\0\x01\0", 0x82, "a PUBLISH without a topic"),
+        (0x36, b"\0\x01a\0\x01\0", 0x81, "QoS 3"),
+        (0x82, b"\0\x01\0", 0x82, "a packet without a topic filter"),
+        (0xf0, b"", 0x82, "packet type 15 is not expected here"),
+        (0x40, b"\0", 0x81, "a packet ends before its last field"),
+    ] {
+        let (mut wrong, _) = Peer::connect(&scene.world, alice(V5)).await;
+        wrong.say(first, body).await;
+        let (seen, head, why) = explained(wrong.next_raw().await, 1);
+        assert_eq!((seen, head, &*why), (0xe0, vec![code], words));
+        assert_eq!(wrong.next().await, Seen::Closed);
+        times += 1;
+        soon(words, async {
+            while scene.lines("malformed").len() < times {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+        assert!(scene.lines("malformed")[times - 1].contains(words), "{}", scene.log.text());
+    }
     scene.close().await;
 }
 

@@ -45,7 +45,7 @@ fn what_clients_send_passes() {
     }
     for (bytes, version) in [
         (&b"\x82\x06\0\x01\0\x01a\x02"[..], Version::V311),
-        (b"\x82\x0c\0\x01\x05\x0b\x01\x26\0\0\0\x01a\x02", Version::V5),
+        (b"\x82\x0e\0\x01\x07\x0b\x01\x26\0\0\0\0\0\x01a\x02", Version::V5),
         (b"\xa2\x05\0\x01\0\x01a", Version::V311),
         (b"\x40\x02\0\x01", Version::V311),
         (b"\x40\x03\0\x01\0", Version::V5),
@@ -90,14 +90,44 @@ fn what_clients_must_not_send_is_named() {
 }
 
 #[test]
-fn what_cannot_be_read_is_for_the_engine() {
-    for whole in
-        [&b"\x10\x13\0\x04MQTT\x05\x06\0\0\0\0\x01c\0\0\x01w\0\0"[..], b"\x82\x0c\0\x01\x05\x0b\x01\x26\0\0\0\x01a\x02"]
-    {
-        for end in 2..whole.len() {
+fn what_the_engine_would_end_without_a_word_is_named() {
+    for (bytes, fault) in [
+        (&b"\x32\x07\0\x01+\0\x01\0x"[..], Fault::Wildcard),
+        (b"\x32\x05\0\0\0\x01\0", Fault::NoTopic),
+        (b"\x32\x06\0\x01\0\0\x01\0", Fault::Text),
+        (b"\x32\x06\0\x01\xff\0\x01\0", Fault::Text),
+        (b"\x36\x06\0\x01a\0\x01\0", Fault::Qos),
+        (b"\x32\x03\0\x01a", Fault::Short),
+        (b"\x32\x01\0", Fault::Short),
+        (b"\x40\x01\0", Fault::Short),
+        (b"\x40\x04\0\x01\0\x05", Fault::Short),
+        (b"\x60\x02\0\x01", Fault::Flags(6)),
+        (b"\x80\x07\0\x01\0\0\x01a\0", Fault::Flags(8)),
+        (b"\xc1\0", Fault::Flags(12)),
+        (b"\x82\x03\0\x01\0", Fault::NoFilter),
+        (b"\xa2\x03\0\x01\0", Fault::NoFilter),
+        (b"\x82\x06\0\x01\0\0\x01a", Fault::Short),
+        (b"\x82\x07\0\x01\0\0\x01a\x03", Fault::Options),
+        (b"\x82\x07\0\x01\0\0\x01a\x30", Fault::Options),
+        (b"\x82\x07\0\x01\0\0\x01a\x40", Fault::Options),
+        (b"\x82\x07\0\x01\0\0\x01\0\0", Fault::Text),
+        (b"\xf0\0", Fault::Type(15)),
+        (b"\0\0", Fault::Type(0)),
+    ] {
+        assert_eq!(judge(bytes, Version::V5), Err(fault), "{bytes:x?}");
+        assert!(fault.code() >= 0x80);
+    }
+    assert_eq!(judge(b"\x32\x08\0\0\0\x01\x03\x23\0\x01", Version::V5), Ok(()), "an alias stands for a topic");
+    assert_eq!(judge(b"\x30\x02\0\0", Version::V311), Err(Fault::NoTopic));
+    for whole in [
+        &b"\x10\x13\0\x04MQTT\x05\x06\0\0\0\0\x01c\0\0\x01w\0\0"[..],
+        b"\x82\x0e\0\x01\x07\x0b\x01\x26\0\0\0\0\0\x01a\x02",
+    ] {
+        // Below that the CONNECT does not say of which protocol it is.
+        for end in 9.min(whole.len())..whole.len() {
             let mut cut = whole[..end].to_vec();
             cut[1] = u8::try_from(end - 2).unwrap();
-            assert_eq!(judge(&cut, Version::V5), Ok(()), "{cut:x?}");
+            assert!(judge(&cut, Version::V5).is_err(), "{cut:x?}");
         }
     }
 }

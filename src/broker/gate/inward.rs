@@ -2,7 +2,7 @@
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::super::frames::{Frame, Kind};
+use super::super::frames::{Frame, Kind, Version};
 use super::super::refusals::Refusal;
 use super::Gate;
 use super::judge::{Verdict, judge};
@@ -25,14 +25,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
                 Some(frame)
             }
             Verdict::Refuse(answer, refusal) => {
-                self.tell(refusal, asked.topic(version));
+                self.tell(refusal, topic(&asked, version));
                 if let Some(answer) = answer {
                     self.acks.push(&self.explained(answer, refusal.rule()), None);
                 }
                 None
             }
             Verdict::End(refusal) => {
-                self.cut(refusal, &asked.topic(version));
+                self.cut(refusal, &topic(&asked, version));
                 None
             }
         }
@@ -56,4 +56,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
             _ => {}
         }
     }
+}
+
+/// The topic of a PUBLISH, for the log; empty if it is none.
+fn topic(frame: &Frame, version: Version) -> String {
+    let publish = frame.publish(version).filter(|_| frame.kind() == Kind::Publish);
+    publish.map_or_else(String::new, |publish| String::from_utf8_lossy(publish.topic).into_owned())
 }

@@ -2,6 +2,7 @@
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use super::super::frames::fields::take_properties;
 use super::super::frames::{Frame, Kind, Version};
 use super::super::link::{Passing, Start};
 use super::super::refusals::Refusal;
@@ -12,6 +13,11 @@ use crate::ops::metrics::Metric;
 
 /// Reason codes from here on are refusals.
 const FAILURE: u8 = 0x80;
+/// "Not authorized" and "topic filter invalid".
+const NOT_AUTHORIZED: u8 = 0x87;
+const FILTER_INVALID: u8 = 0x8f;
+/// The length of a packet identifier.
+const ID_BYTES: usize = 2;
 /// "Quota exceeded": what the engine says of a retained message for which there is no room.
 const QUOTA_EXCEEDED: u8 = 0x97;
 
@@ -44,6 +50,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
             }
         }
         if let Some(frame) = frame.fit(version) {
+            let frame = if version == Version::V5 { self.in_our_words(frame) } else { frame };
             match cut {
                 Some(refusal) => self.pass_out(&self.explained(frame, refusal.rule())),
                 None => self.pass_out(&frame),
@@ -68,6 +75,31 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
             self.link.claimed();
         }
         self.out.push(connack.bytes());
+    }
+
+    /// A refusal of the engine with the rule for a reason string, where it has words of its own; anything else as it is.
+    fn in_our_words(&self, frame: Frame) -> Frame {
+        let body = frame.body();
+        let (id, mut rest) = body.split_at(body.len().min(ID_BYTES));
+        let (plain, refusal) = match frame.kind() {
+            Kind::PubAck | Kind::PubRec => {
+                let code = frame.ack_reason();
+                let refusal = if code == QUOTA_EXCEEDED { Some(Refusal::Retained) } else { self.link.denied() };
+                (Frame::new(frame.bytes()[0], &[id, &[code]].concat()), refusal.filter(|_| code >= FAILURE))
+            }
+            Kind::SubAck if take_properties(&mut rest).is_some() => {
+                let refusal = match rest.iter().find(|code| **code >= FAILURE) {
+                    Some(&NOT_AUTHORIZED) => Some(Refusal::SubscribeDenied),
+                    Some(&QUOTA_EXCEEDED) => Some(Refusal::Subscriptions),
+                    Some(&FILTER_INVALID) if self.link.filters_replaced() > 0 => Some(Refusal::TopicLimit),
+                    Some(&FILTER_INVALID) => Some(Refusal::FilterInvalid),
+                    _ => None,
+                };
+                (Frame::new(frame.bytes()[0], &[id, &[0], rest].concat()), refusal)
+            }
+            _ => return frame,
+        };
+        refusal.map_or(frame, |refusal| self.explained(plain, refusal.rule()))
     }
 
     /// Passes a packet of the engine on, holds it, or drops it.

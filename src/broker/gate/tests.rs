@@ -10,6 +10,7 @@ use mqtt5::transport::packet_io::encode_packet_to_buffer;
 use proptest::prelude::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::runtime::Builder;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
 use super::*;
@@ -472,13 +473,14 @@ async fn refusals_that_the_client_does_not_read_stop_the_reading_until_it_does()
     let flood = encode(Packet::Publish(refused)).repeat(COUNT);
     let answer = Frame::new(0x40, &[0, 9, 0x90]).with_reason_string(Refusal::TopicLimit.rule());
     let (mut inbound, mut outbound) = tokio::io::split(client);
-    let writing = tokio::spawn(async move {
+    let mut writing = JoinSet::new();
+    writing.spawn(async move {
         outbound.write_all(&flood).await.unwrap();
         outbound
     });
     assert_eq!(read(&mut gate).await, None);
     assert!(gate.out.len() < OUT_LIMIT + answer.bytes().len(), "{} bytes wait", gate.out.len());
-    assert!(!writing.is_finished());
+    assert!(writing.try_join_next().is_none());
     let mut connack = [0; 5];
     inbound.read_exact(&mut connack).await.unwrap();
     let mut answers = vec![0; COUNT * answer.bytes().len()];
@@ -487,5 +489,5 @@ async fn refusals_that_the_client_does_not_read_stop_the_reading_until_it_does()
         all = inbound.read_exact(&mut answers) => drop(all.unwrap()),
     }
     assert!(answers.chunks(answer.bytes().len()).all(|chunk| chunk == answer.bytes()));
-    writing.await.unwrap();
+    writing.join_next().await.unwrap().unwrap();
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::super::frames::Version;
 use super::super::frames::connect::{Connect, Reasons};
-use super::super::refusals::Who;
+use super::super::refusals::{Refusal, Who};
 use super::Link;
 
 /// What a client is called, by itself and by everybody but the engine.
@@ -49,6 +49,16 @@ impl Link {
     /// Whether this is the first time that it is told why the connection ends.
     pub(in crate::broker) fn note_end(&self) -> bool {
         !std::mem::replace(&mut self.lock().end_told, true)
+    }
+
+    /// The client is told by the engine that it may not publish something, for this reason.
+    pub(in crate::broker) fn note_denied(&self, refusal: Refusal) {
+        self.lock().denied = Some(refusal);
+    }
+
+    /// Why the last message was denied.
+    pub(in crate::broker) fn denied(&self) -> Option<Refusal> {
+        self.lock().denied
     }
 
     /// What the client is called from now on.
