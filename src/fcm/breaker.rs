@@ -31,24 +31,18 @@ pub const MISMATCHES_MIN: usize = 8;
 /// The breaker.
 #[derive(Debug, Default)]
 pub struct Breaker {
-    state: State,
+    /// Nothing while it is closed.
+    halt: Option<Halt>,
     /// Counts the states, so that an answer to a message of an earlier one is known as such.
     era: u64,
     witnesses: Witnesses,
 }
 
-#[derive(Debug, Default, Clone, Copy)]
-enum State {
-    #[default]
-    Closed,
-    Open(Halt),
-    /// Until then the answer to the probe is waited for.
-    Probing(Halt),
-}
-
 #[derive(Debug, Clone, Copy)]
 struct Halt {
     cause: Cause,
+    /// Whether a probe is on its way: then its answer is waited for until the moment below.
+    probing: bool,
     until: Instant,
     /// How long it was, or is, open.
     wait: Duration,
@@ -84,17 +78,15 @@ pub enum Reaction {
 impl Breaker {
     /// Asks to send one message.
     pub fn admit(&mut self, now: Instant) -> Admission {
-        match self.state {
-            State::Closed => Admission::Go(Ticket(self.era)),
+        match self.halt {
+            Some(Halt { cause, until, .. }) if until > now => {
+                return Admission::Wait { cause, wait: until.duration_since(now) };
+            }
             // Of a probe that is not answered nobody knows what became: the next message is one.
-            State::Open(halt) | State::Probing(halt) if halt.until <= now => {
-                self.enter(State::Probing(Halt { until: now + PROBE_PATIENCE, ..halt }));
-                Admission::Go(Ticket(self.era))
-            }
-            State::Open(Halt { cause, until, .. }) | State::Probing(Halt { cause, until, .. }) => {
-                Admission::Wait { cause, wait: until.duration_since(now) }
-            }
+            Some(halt) => self.enter(Some(Halt { probing: true, until: now + PROBE_PATIENCE, ..halt })),
+            None => {}
         }
+        Admission::Go(Ticket(self.era))
     }
 
     /// Takes notice of the last verdict on a message for `recipient` (a number that is always the same for it). Not of
@@ -102,8 +94,7 @@ impl Breaker {
     pub fn answered(&mut self, ticket: Ticket, verdict: &Verdict, recipient: i64, now: Instant) -> Reaction {
         let current = ticket.0 == self.era;
         let refused = if let Verdict::Refused(refused) = verdict { Some(refused) } else { None };
-        let fault = refused.and_then(|refused| if let Then::Hold(cause) = refused.then { Some(cause) } else { None });
-        if let Some(cause) = fault {
+        if let Some(Then::Hold(cause)) = refused.map(|refused| refused.then) {
             if current {
                 self.open(cause, now);
             }
@@ -117,15 +108,12 @@ impl Breaker {
         if mismatch {
             return self.mismatched(current, now);
         }
-        if let State::Probing(halt) = self.state
-            && current
-        {
+        if let Some(halt) = self.halt.filter(|halt| halt.probing && current) {
             // What FCM itself refuses came past its front. A dead token is refused under any key, so only a message that
             // was taken clears ours of suspicion.
             let answered = refused.is_none_or(|refused| matches!(refused.then, Then::Never | Then::NeverTellOperator));
             let cleared = refused.is_none() || (answered && halt.cause != Cause::SenderMismatch);
-            let open = State::Open(Halt { until: now + halt.wait, ..halt });
-            self.enter(if cleared { State::Closed } else { open });
+            self.enter((!cleared).then(|| Halt { probing: false, until: now + halt.wait, ..halt }));
         }
         Reaction::AsJudged
     }
@@ -133,29 +121,26 @@ impl Breaker {
     /// Something was mended that may be the cause: the next message finds out, and the waits begin anew. A probe that is
     /// on its way went too early to count.
     pub fn hurry(&mut self, now: Instant) {
-        if let State::Open(halt) | State::Probing(halt) = self.state {
-            self.enter(State::Open(Halt { until: now, wait: PROBE_FIRST, ..halt }));
+        if let Some(Halt { cause, .. }) = self.halt {
+            self.enter(Some(Halt { cause, probing: false, until: now, wait: PROBE_FIRST }));
         }
     }
 
     /// Why nothing goes, if that is so.
     #[must_use]
     pub fn cause(&self) -> Option<Cause> {
-        match self.state {
-            State::Closed => None,
-            State::Open(halt) | State::Probing(halt) => Some(halt.cause),
-        }
+        self.halt.map(|halt| halt.cause)
     }
 
     /// A mismatch speaks of the token; unless too many do, or did when this message went out as a probe.
     fn mismatched(&mut self, current: bool, now: Instant) -> Reaction {
-        let probing = current && matches!(self.state, State::Probing(_));
+        let probing = current && self.halt.is_some_and(|halt| halt.probing);
         match self.cause() {
             Some(Cause::SenderMismatch) if probing => self.open(Cause::SenderMismatch, now),
             Some(Cause::SenderMismatch) => {}
             // It came past the front: whatever was wrong there is mended.
             Some(_) if probing => {
-                self.enter(State::Closed);
+                self.enter(None);
                 return Reaction::AsJudged;
             }
             None if self.witnesses.suspect_us() => self.open(Cause::SenderMismatch, now),
@@ -165,20 +150,20 @@ impl Breaker {
     }
 
     fn open(&mut self, cause: Cause, now: Instant) {
-        let wait = match self.state {
-            State::Closed => PROBE_FIRST,
-            State::Open(halt) => halt.wait,
-            State::Probing(halt) => halt.wait.saturating_mul(2).min(PROBE_MAX),
+        let wait = match self.halt {
+            None => PROBE_FIRST,
+            Some(Halt { probing: true, wait, .. }) => wait.saturating_mul(2).min(PROBE_MAX),
+            Some(halt) => halt.wait,
         };
-        self.enter(State::Open(Halt { cause, until: now + wait, wait }));
+        self.enter(Some(Halt { cause, probing: false, until: now + wait, wait }));
     }
 
-    fn enter(&mut self, state: State) {
-        if matches!(state, State::Closed) {
+    fn enter(&mut self, halt: Option<Halt>) {
+        if halt.is_none() {
             // What was seen under the old key says nothing about the new one.
             self.witnesses = Witnesses::default();
         }
-        self.state = state;
+        self.halt = halt;
         self.era += 1;
     }
 }

@@ -43,17 +43,14 @@ impl Rate {
             burst: u32::try_from(burst).unwrap_or(u32::MAX).max(1),
         }
     }
-
-    /// How far ahead of `now` the moment of fullness may be for one more to go.
-    fn tolerance(self) -> Duration {
-        self.interval.saturating_mul(self.burst.saturating_sub(1))
-    }
 }
 
 impl Bucket {
     /// How long until one more may go; zero is now.
     pub(super) fn wait(&self, rate: Rate, now: Instant) -> Duration {
-        self.debt(now).saturating_sub(rate.tolerance())
+        // How far ahead of `now` the moment of fullness may be for one more to go.
+        let tolerance = rate.interval.saturating_mul(rate.burst.saturating_sub(1));
+        self.debt(now).saturating_sub(tolerance)
     }
 
     /// Lets one go, whether or not it may.

@@ -68,39 +68,30 @@ pub enum Grant {
 /// All budgets.
 #[derive(Debug)]
 pub struct Budget {
-    project: Project,
-    rates: [Rate; 2],
-    devices: HashMap<i64, Device>,
-}
-
-#[derive(Debug)]
-struct Project {
     rate: Rate,
-    bucket: Bucket,
+    project: Bucket,
     ramp_from: Option<Instant>,
     last: Option<Instant>,
     paused_until: Option<Instant>,
+    device_rates: [Rate; 2],
+    devices: HashMap<i64, Device>,
 }
 
 /// What one device had of its minute and of its hour.
-#[derive(Debug, Default)]
-struct Device([Bucket; 2]);
+type Device = [Bucket; 2];
 
 impl Budget {
     /// Full budgets, before the ramp.
     #[must_use]
     pub fn new(quotas: &Quotas) -> Self {
-        let part = |limit: u32, part: u32| (limit / part).max(1);
-        let per = |limit, window, burst_part| Rate::new(limit, window, part(limit, burst_part));
+        let per = |limit: u32, window, burst_part: u32| Rate::new(limit, window, (limit / burst_part).max(1));
         Self {
-            project: Project {
-                rate: per(quotas.project_per_minute, MINUTE, PROJECT_BURST_PART),
-                bucket: Bucket::default(),
-                ramp_from: None,
-                last: None,
-                paused_until: None,
-            },
-            rates: [
+            rate: per(quotas.project_per_minute, MINUTE, PROJECT_BURST_PART),
+            project: Bucket::default(),
+            ramp_from: None,
+            last: None,
+            paused_until: None,
+            device_rates: [
                 per(quotas.device_per_minute, MINUTE, MINUTE_BURST_PART),
                 per(quotas.device_per_hour, HOUR, HOUR_BURST_PART),
             ],
@@ -116,34 +107,41 @@ impl Budget {
         }
         if let Charge::Device(recipient) = charge {
             let known = self.devices.get(&recipient);
-            let wait = known.map_or(Duration::ZERO, |device| device.wait(&self.rates, now));
+            let waits = known.into_iter().flatten().zip(self.device_rates).map(|(bucket, rate)| bucket.wait(rate, now));
+            let wait = waits.max().unwrap_or_default();
             if !wait.is_zero() {
                 return Grant::DeviceWaits(wait);
             }
             if known.is_none() {
                 self.make_room(now);
             }
-            self.devices.entry(recipient).or_default().take(&self.rates, now);
+            let buckets = self.devices.entry(recipient).or_default();
+            buckets.iter_mut().zip(self.device_rates).for_each(|(bucket, rate)| bucket.take(rate, now));
         }
-        self.project.take(now);
+        self.project.take(self.rate_at(now), now);
+        if self.is_fresh(now) {
+            self.ramp_from = Some(now);
+        }
+        self.last = Some(now);
         Grant::Go
     }
 
     /// How long until one more message of the project may go, whoever it is for; zero is now.
     #[must_use]
     pub fn project_wait(&self, now: Instant) -> Duration {
-        self.project.wait(now)
+        let paused = self.paused_until.map_or(Duration::ZERO, |until| until.saturating_duration_since(now));
+        paused.max(self.project.wait(self.rate_at(now), now))
     }
 
     /// Lets nothing go before `wait` is over: FCM said that the project's quota is used up.
     pub fn pause(&mut self, wait: Duration, now: Instant) {
-        self.project.paused_until = self.project.paused_until.max(now.checked_add(wait));
+        self.paused_until = self.paused_until.max(now.checked_add(wait));
     }
 
     /// Until when nothing goes, if FCM said so.
     #[must_use]
     pub fn paused_until(&self, now: Instant) -> Option<Instant> {
-        self.project.paused_until.filter(|until| *until > now)
+        self.paused_until.filter(|until| *until > now)
     }
 
     /// Forgets devices when there are too many: those with a full budget lose nothing by it; should they be few, the
@@ -152,36 +150,16 @@ impl Budget {
         if self.devices.len() < DEVICES_MAX {
             return;
         }
-        self.devices.retain(|_, device| !device.debt(now).is_zero());
-        if self.devices.len() <= DEVICES_MAX / 2 {
-            return;
+        let debt = |device: &Device| device.iter().map(|bucket| bucket.debt(now)).max();
+        self.devices.retain(|_, device| debt(device) > Some(Duration::ZERO));
+        if self.devices.len() > DEVICES_MAX / 2 {
+            let mut debts: Vec<_> = self.devices.iter().map(|(recipient, device)| (debt(device), *recipient)).collect();
+            let middle = debts.len() / 2;
+            debts.select_nth_unstable(middle);
+            for (_, recipient) in &debts[..=middle] {
+                self.devices.remove(recipient);
+            }
         }
-        let mut debts: Vec<Duration> = self.devices.values().map(|device| device.debt(now)).collect();
-        let middle = debts.len() / 2;
-        let (.., median, _) = debts.select_nth_unstable(middle);
-        let median = *median;
-        let mut spare = middle + 1;
-        self.devices.retain(|_, device| {
-            let goes = spare > 0 && device.debt(now) <= median;
-            spare -= usize::from(goes);
-            !goes
-        });
-    }
-}
-
-impl Project {
-    fn wait(&self, now: Instant) -> Duration {
-        let paused = self.paused_until.map_or(Duration::ZERO, |until| until.saturating_duration_since(now));
-        paused.max(self.bucket.wait(self.rate_at(now), now))
-    }
-
-    fn take(&mut self, now: Instant) {
-        let rate = self.rate_at(now);
-        if self.is_fresh(now) {
-            self.ramp_from = Some(now);
-        }
-        self.bucket.take(rate, now);
-        self.last = Some(now);
     }
 
     fn is_fresh(&self, now: Instant) -> bool {
@@ -199,20 +177,6 @@ impl Project {
         }
         let percent = since.as_millis() * 100 / RAMP.as_millis();
         self.rate.part(u32::try_from(percent).unwrap_or(100).max(RAMP_START))
-    }
-}
-
-impl Device {
-    fn wait(&self, rates: &[Rate; 2], now: Instant) -> Duration {
-        self.0.iter().zip(rates).map(|(bucket, rate)| bucket.wait(*rate, now)).max().unwrap_or_default()
-    }
-
-    fn take(&mut self, rates: &[Rate; 2], now: Instant) {
-        self.0.iter_mut().zip(rates).for_each(|(bucket, rate)| bucket.take(*rate, now));
-    }
-
-    fn debt(&self, now: Instant) -> Duration {
-        self.0.iter().map(|bucket| bucket.debt(now)).max().unwrap_or_default()
     }
 }
 

@@ -9,8 +9,8 @@ const TOKEN_LIKE: usize = 40;
 const TITLE_WITHIN: usize = 4096;
 const HIDDEN: &str = "<token>";
 
-/// The words of a fault.
-pub(super) fn of_fault(fault: &Fault, target: &Target) -> String {
+/// The words of a fault, if it has any.
+pub(super) fn of_fault(fault: &Fault, target: &Target) -> Option<String> {
     let mut words = fault.message.clone();
     for violation in &fault.violations {
         words.push_str(&format!("; {}: {}", violation.field, violation.description));
@@ -21,7 +21,7 @@ pub(super) fn of_fault(fault: &Fault, target: &Target) -> String {
     for reason in fault.reason.iter().chain(&fault.apns) {
         words.push_str(&format!(" ({reason})"));
     }
-    shown(&words, target)
+    Some(shown(&words, target)).filter(|words| !words.is_empty())
 }
 
 /// The words of a body that is no fault of FCM: the title of a page, or that there is none.
@@ -41,22 +41,17 @@ pub(super) fn of_body(status: u16, content_type: Option<&str>, body: &[u8], targ
 fn shown(text: &str, target: &Target) -> String {
     let known = if target.kind().is_device() { text.replace(target.reveal(), HIDDEN) } else { text.to_owned() };
     let line: String = known.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    let line = without_long_runs(&line);
-    line.trim().to_owned()
+    without_long_runs(&line).trim().to_owned()
 }
 
 fn without_long_runs(text: &str) -> String {
-    let part_of_token = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | ':');
+    let ends_token = |c: char| !c.is_ascii_alphanumeric() && !matches!(c, '-' | '_' | ':');
     let mut out = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(start) = rest.find(part_of_token) {
-        let (before, run) = rest.split_at(start);
-        let end = run.find(|c| !part_of_token(c)).unwrap_or(run.len());
-        out.push_str(before);
-        out.push_str(if end >= TOKEN_LIKE { HIDDEN } else { &run[..end] });
-        rest = &run[end..];
+    for part in text.split_inclusive(ends_token) {
+        let run = part.trim_end_matches(ends_token);
+        out.push_str(if run.len() >= TOKEN_LIKE { HIDDEN } else { run });
+        out.push_str(&part[run.len()..]);
     }
-    out.push_str(rest);
     out
 }
 

@@ -38,7 +38,8 @@ pub struct Violation {
 }
 
 /// FCM's codes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum FcmCode {
     /// Something in the request is wrong.
     InvalidArgument,
@@ -63,19 +64,12 @@ impl FcmCode {
     /// repeat `error.status` where its code should be; that says no more than the HTTP status does.
     #[must_use]
     pub fn of(word: &str) -> Option<Self> {
-        Some(match word {
-            "INVALID_ARGUMENT" => Self::InvalidArgument,
-            "UNREGISTERED" => Self::Unregistered,
-            "SENDER_ID_MISMATCH" => Self::SenderIdMismatch,
-            "QUOTA_EXCEEDED" => Self::QuotaExceeded,
-            "UNAVAILABLE" => Self::Unavailable,
-            "INTERNAL" => Self::Internal,
-            "THIRD_PARTY_AUTH_ERROR" => Self::ThirdPartyAuthError,
-            "CANCELLED" | "DEADLINE_EXCEEDED" | "NOT_FOUND" | "ALREADY_EXISTS" | "PERMISSION_DENIED" => return None,
-            "UNAUTHENTICATED" | "RESOURCE_EXHAUSTED" | "FAILED_PRECONDITION" | "ABORTED" => return None,
-            "OUT_OF_RANGE" | "UNIMPLEMENTED" | "DATA_LOSS" => return None,
-            _ => Self::Unknown,
-        })
+        match word {
+            "CANCELLED" | "DEADLINE_EXCEEDED" | "NOT_FOUND" | "ALREADY_EXISTS" | "PERMISSION_DENIED" => None,
+            "UNAUTHENTICATED" | "RESOURCE_EXHAUSTED" | "FAILED_PRECONDITION" | "ABORTED" => None,
+            "OUT_OF_RANGE" | "UNIMPLEMENTED" | "DATA_LOSS" => None,
+            _ => Some(serde_json::from_value(Value::from(word)).unwrap_or(Self::Unknown)),
+        }
     }
 }
 

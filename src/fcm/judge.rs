@@ -18,7 +18,7 @@ use super::verdict::{
     Access, Ambiguous, Answer, Asked, Cause, Outcome, Refused, Share, Then, TokenAction, Tries, Unprocessed, Verdict,
     code,
 };
-use serde_json::{Map, Value};
+use serde_json::Value;
 use std::time::Duration;
 
 /// First wait after a fault of FCM.
@@ -29,47 +29,43 @@ pub const QUOTA_WAIT: Duration = Duration::from_secs(60);
 /// What follows from `outcome`.
 #[must_use]
 pub fn judge(outcome: &Outcome<'_>, asked: &Asked<'_>) -> Verdict {
-    match outcome {
-        Outcome::Answered(answer) if (200..300).contains(&answer.status) => taken(answer, asked),
-        Outcome::Answered(answer) => Verdict::Refused(refused(answer, asked)),
+    Verdict::Refused(match outcome {
+        Outcome::Answered(answer) if (200..300).contains(&answer.status) => {
+            return taken(answer, asked).map_or_else(Verdict::Refused, |name| Verdict::Sent { name });
+        }
+        Outcome::Answered(answer) => refused(answer, asked),
         Outcome::Unprocessed(why) => {
             let detail = match why {
                 Unprocessed::NotWritten => "the connection ended before the message was written",
                 Unprocessed::RefusedStream => "the connection had no room for the message",
                 Unprocessed::BeyondGoaway => "the connection was ended before the message was looked at",
             };
-            Verdict::Refused(Refused::new(Then::Elsewhere, code::CONNECTION_DRAINING, detail))
+            Refused::new(Then::Elsewhere, code::CONNECTION_DRAINING, detail)
         }
         Outcome::Ambiguous(why) => {
             let detail = match why {
                 Ambiguous::Timeout => "no answer in time",
                 Ambiguous::Reset => "the connection broke before the answer",
             };
-            Verdict::Refused(Refused::new(Then::Undecided, code::SERVICE_UNAVAILABLE, detail).possibly_arrived())
+            Refused::new(Then::Undecided, code::SERVICE_UNAVAILABLE, detail).possibly_arrived()
         }
-    }
+    })
 }
 
-/// A 2xx. Without a name it is as good as cut short.
-fn taken(answer: &Answer<'_>, asked: &Asked<'_>) -> Verdict {
+/// A 2xx: FCM's name for the message. Without one it is as good as cut short.
+fn taken(answer: &Answer<'_>, asked: &Asked<'_>) -> Result<Option<String>, Refused> {
     let detail = || detail::of_body(answer.status, answer.content_type, answer.body, asked.target);
-    match Document::read(answer.body, answer.content_type) {
-        Document::Object(fields) => of_document(&fields, asked, detail),
-        Document::Broken if mentions_error(answer.body) => Verdict::Refused(contradictory(detail())),
-        Document::Empty | Document::Broken => Verdict::Sent { name: None },
-        Document::Other | Document::Words => Verdict::Refused(another_server(detail())),
-    }
-}
-
-/// A 2xx with a whole document.
-fn of_document(fields: &Map<String, Value>, asked: &Asked<'_>, detail: impl Fn() -> String) -> Verdict {
-    if let Some(name) = fields.get("name").and_then(Value::as_str) {
-        return Verdict::Sent { name: Some(name.to_owned()) };
-    }
-    match fields.get("error") {
-        None | Some(Value::Null) => Verdict::Sent { name: None },
-        Some(_) => Verdict::Refused(match Fault::of(fields) {
-            Some(fault) => contradictory(words(&fault, asked.target).unwrap_or_else(detail)),
+    let fields = match Document::read(answer.body, answer.content_type) {
+        Document::Object(fields) => fields,
+        Document::Broken if mentions_error(answer.body) => return Err(contradictory(detail())),
+        Document::Empty | Document::Broken => return Ok(None),
+        Document::Other | Document::Words => return Err(another_server(detail())),
+    };
+    match (fields.get("name"), fields.get("error")) {
+        (Some(Value::String(name)), _) => Ok(Some(name.clone())),
+        (_, None | Some(Value::Null)) => Ok(None),
+        (_, Some(_)) => Err(match Fault::of(&fields) {
+            Some(fault) => contradictory(detail::of_fault(&fault, asked.target).unwrap_or_else(detail)),
             None => another_server(detail()),
         }),
     }
@@ -94,17 +90,22 @@ fn another_server(detail: String) -> Refused {
 
 fn refused(answer: &Answer<'_>, asked: &Asked<'_>) -> Refused {
     let document = Document::read(answer.body, answer.content_type);
-    let unread = unreadable(&document, answer.content_type);
+    // Whether it was meant to be JSON, and is not, or not all of it.
+    let unread = match document {
+        Document::Broken => true,
+        Document::Empty | Document::Words => is_json(answer.content_type),
+        Document::Object(_) | Document::Other => false,
+    };
     let fault = if let Document::Object(fields) = &document { Fault::of(fields) } else { None };
-    let detail = fault.as_ref().and_then(|fault| words(fault, asked.target));
+    let detail = fault.as_ref().and_then(|fault| detail::of_fault(fault, asked.target));
     let detail =
         detail.unwrap_or_else(|| detail::of_body(answer.status, answer.content_type, answer.body, asked.target));
     let fault = fault.unwrap_or_default();
     let wait = answer.retry_after.and_then(|header| retry_after::parse(header, asked.now_unix_s));
     let refused = match (answer.status, code_at(answer.status, &fault)) {
-        (503, _) | (400..500, Some(FcmCode::Unavailable)) => again(wait, FAULT_WAIT, code::SERVICE_UNAVAILABLE),
-        (500.., _) | (400..500, Some(FcmCode::Internal)) => again(wait, FAULT_WAIT, code::INTERNAL_SERVER_ERROR),
-        (429, _) | (400..500, Some(FcmCode::QuotaExceeded)) => quota(&fault, wait, asked.target.kind()),
+        (503, _) | (400..500, Some(FcmCode::Unavailable)) => again(wait, code::SERVICE_UNAVAILABLE),
+        (500.., _) | (400..500, Some(FcmCode::Internal)) => again(wait, code::INTERNAL_SERVER_ERROR),
+        (429, _) | (400..500, Some(FcmCode::QuotaExceeded)) => quota(&fault, wait, asked.target),
         (400..500, Some(code)) => of_code(code, &fault, asked),
         (400 | 403 | 404, None) if unread => unknown(),
         (401, None) if unread && asked.access == Access::Refreshed => unknown(),
@@ -129,20 +130,6 @@ fn code_at(status: u16, fault: &Fault) -> Option<FcmCode> {
         400 => true,
         _ => *code != FcmCode::InvalidArgument,
     })
-}
-
-/// Whether there was more to read than could be read: it was meant to be JSON, and is not, or not all of it.
-fn unreadable(document: &Document, content_type: Option<&str>) -> bool {
-    match document {
-        Document::Broken => true,
-        Document::Empty | Document::Words => is_json(content_type),
-        Document::Object(_) | Document::Other => false,
-    }
-}
-
-/// The words of a fault, if it has any.
-fn words(fault: &Fault, target: &Target) -> Option<String> {
-    Some(detail::of_fault(fault, target)).filter(|words| !words.is_empty())
 }
 
 /// A 4xx in FCM's own words.
@@ -190,9 +177,9 @@ fn wrong_argument(fault: &Fault, asked: &Asked<'_>) -> Refused {
 }
 
 /// Which quota it is, FCM says in words only; without them it is the one of the target.
-fn quota(fault: &Fault, wait: Option<Duration>, kind: Kind) -> Refused {
+fn quota(fault: &Fault, wait: Option<Duration>, target: &Target) -> Refused {
     let words = fault.quotas.iter().chain([&fault.message]).map(|text| text.to_ascii_lowercase()).collect::<String>();
-    let (whose, code) = match kind {
+    let (whose, code) = match target.kind() {
         _ if words.contains("device") => (Share::Recipient, code::DEVICE_MESSAGE_RATE_EXCEEDED),
         _ if words.contains("topic") => (Share::Recipient, code::TOPICS_MESSAGE_RATE_EXCEEDED),
         _ if words.contains("project") || words.contains("per minute") => (Share::Project, code::QUOTA_EXCEEDED),
@@ -203,8 +190,8 @@ fn quota(fault: &Fault, wait: Option<Duration>, kind: Kind) -> Refused {
 }
 
 /// A fault of FCM; some messages were seen on devices all the same.
-fn again(wait: Option<Duration>, first: Duration, code: &'static str) -> Refused {
-    new(later(wait, first, Share::Recipient), code).possibly_arrived()
+fn again(wait: Option<Duration>, code: &'static str) -> Refused {
+    new(later(wait, FAULT_WAIT, Share::Recipient), code).possibly_arrived()
 }
 
 fn later(wait: Option<Duration>, first: Duration, whose: Share) -> Then {

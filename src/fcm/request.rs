@@ -123,11 +123,7 @@ pub fn translate(message: Message, now_unix_s: u64) -> Result<Request, RequestEr
     v1.retain(|_, block| block.as_object().is_none_or(|block| !block.is_empty()));
     platform::lay_over(&mut v1, blocks);
     // Not by `json!`, which would copy them all.
-    let body = Map::from_iter([
-        ("validate_only".to_owned(), Value::Bool(validate_only)),
-        ("message".to_owned(), Value::Object(v1)),
-    ]);
-    let body = Value::Object(body).to_string();
+    let body = format!(r#"{{"validate_only":{validate_only},"message":{}}}"#, Value::Object(v1));
     Ok(Request { body, validate_only, is_within_rules, losses: losses.into_vec() })
 }
 

@@ -9,7 +9,7 @@ use super::data::is_reserved;
 use super::limits::{APNS_COLLAPSE_MAX, TTL_MAX, WEBPUSH_TOPIC_MAX};
 use super::loss::{Losses, Why};
 use super::request::{Made, RequestError};
-use super::target::is_topic_name;
+use super::target::{is_base64url, is_topic_name};
 use Kind::{
     Any, Block, Data, Digits, Flag, Form, Headers, Json, Key, Number, Open, Text, Texts, Time, Times, Whole, Word,
 };
@@ -360,10 +360,6 @@ fn fitting(key: String, max: usize, legal: fn(&u8) -> bool) -> String {
     let mut hash = URL_SAFE_NO_PAD.encode(Sha256::digest(key.as_bytes()));
     hash.truncate(max);
     hash
-}
-
-fn is_base64url(byte: &u8) -> bool {
-    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_')
 }
 
 fn is_color(text: &str) -> bool {

@@ -130,9 +130,12 @@ impl Target {
 /// Whether `text` has the form of an installation id: `^[cdef][\w-]{21}$`.
 #[must_use]
 pub fn is_fid(text: &str) -> bool {
-    text.len() == FID_LEN
-        && text.starts_with(['c', 'd', 'e', 'f'])
-        && text.bytes().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'_' | b'-'))
+    text.len() == FID_LEN && text.starts_with(['c', 'd', 'e', 'f']) && text.bytes().all(|c| is_base64url(&c))
+}
+
+/// Whether it is a character of base64url.
+pub(super) fn is_base64url(byte: &u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_')
 }
 
 /// Whether `name` is one of a topic: `^[a-zA-Z0-9-_.~%]{1,900}$`.
