@@ -7,6 +7,7 @@ use crate::fcm::message::Message;
 use crate::fcm::request::translate;
 use crate::fcm::target::Kind;
 use crate::ops::clock::now_ms;
+use crate::ops::print;
 use crate::transport::fcm::encode;
 use anyhow::{Context, bail};
 use serde_json::{Map, Value};
@@ -44,12 +45,12 @@ const CCS_ONLY: [&str; 10] = [
 pub(super) fn run(path: &Path, ack: Option<&str>) -> anyhow::Result<()> {
     let document = read(path)?;
     let Explained { body, notes } = explain(&document, ack, now_ms() / 1000)?;
-    println!("{body:#}");
+    print::line(format_args!("{body:#}"))?;
     if notes.is_empty() {
-        eprintln!("nothing is lost");
+        print::note("nothing is lost");
     }
     for note in &notes {
-        eprintln!("{note}");
+        print::note(format_args!("{note}"));
     }
     Ok(())
 }

@@ -8,6 +8,7 @@ use crate::app;
 use crate::broker::identity::users::UsersFile;
 use crate::config::Settings;
 use crate::mqtt::Role;
+use crate::ops::print;
 use crate::sim::config::CertificateConfig;
 use crate::sim::v1::V1Config;
 use crate::sim::{self, Prepared};
@@ -59,7 +60,7 @@ pub(super) fn run(what: InitArgs) -> anyhow::Result<()> {
     let push = make(&what, common, &places, &password).inspect_err(|_| {
         let _ = (fs::remove_file(&places.users), fs::remove_dir(&places.data));
     })?;
-    println!("{}", next_steps(common, &places, &push, &password));
+    print::line(next_steps(common, &places, &push, &password))?;
     Ok(())
 }
 

@@ -5,6 +5,7 @@ use super::args::{RoleArg, UserAction, UsersArgs};
 use crate::broker::identity::users::{UsersError, UsersFile, role_word};
 use crate::config::Settings;
 use crate::mqtt::Role;
+use crate::ops::print;
 use std::io::{self, BufRead, IsTerminal};
 use std::path::PathBuf;
 
@@ -24,22 +25,22 @@ pub(super) fn run(action: UserAction) -> anyhow::Result<()> {
             UsersFile::open(&path)?.check_new(&name).map_err(usage)?;
             let password = password(&name)?;
             edit(path, |file| file.add(&name, role.into(), &password))?;
-            eprintln!("added `{name}`");
+            print::note(format_args!("added `{name}`"));
         }
         UserAction::Passwd { name, users } => {
             let path = path(users)?;
             UsersFile::open(&path)?.check_known(&name)?;
             let password = password(&name)?;
             edit(path, |file| file.set_password(&name, &password))?;
-            eprintln!("changed the password of `{name}`");
+            print::note(format_args!("changed the password of `{name}`"));
         }
         UserAction::Remove { name, users } => {
             edit(path(users)?, |file| file.remove(&name))?;
-            eprintln!("removed `{name}`");
+            print::note(format_args!("removed `{name}`"));
         }
         UserAction::List { users } => {
             for user in UsersFile::open(&path(users)?)?.users() {
-                println!("{}\t{}", user.name, role_word(user.role));
+                print::line(format_args!("{}\t{}", user.name, role_word(user.role)))?;
             }
         }
     }

@@ -9,7 +9,7 @@ import subprocess
 
 import paho.mqtt.client as mqtt
 import pytest
-from harness import PATIENCE, Bal, Process, eventually, free_port, run
+from harness import BIN, PATIENCE, Bal, Process, eventually, free_port, run
 
 
 def certificate(folder):
@@ -92,6 +92,40 @@ def test_what_run_cannot_use_is_refused_by_check_config_in_the_same_words(fault,
 def test_the_configuration_of_a_running_bridge_is_right(bridge):
     done = run("check-config", "--config", bridge.config)
     assert done.returncode == 0 and "the configuration is right" in done.stderr, done.stderr
+
+
+@pytest.mark.parametrize("closed", ["stdout", "stderr"])
+def test_a_reader_that_goes_away_early_makes_no_noise(closed, bridge, tmp_path):
+    message = written(tmp_path, "message.json", '{"to":"T","message_id":"m1","data":{"k":1}}')
+    store = tmp_path / "store.db"
+    commands = {
+        "check-config": ["--config", bridge.config],
+        "init": ["sim", "--config", tmp_path / "new" / "bridge.toml"],
+        "explain": [message],
+        "health": ["--ops", bridge.ops],
+        "outbox": ["--config", bridge.config],
+        "user": ["list", "--users-file", written(tmp_path, "users", "")],
+        "trace": ["x", "--store", store],
+        "--help": [],
+    }
+    (tmp_path / "new").mkdir()
+    for command, args in commands.items():
+        reader, writer = os.pipe()
+        os.close(reader)
+        other = "stderr" if closed == "stdout" else "stdout"
+        streams = {closed: writer, other: subprocess.PIPE}
+        done = subprocess.run([BIN, command, *map(str, args)], **streams, timeout=PATIENCE)
+        os.close(writer)
+        heard = getattr(done, other).decode()
+        assert done.returncode == (1 if command == "trace" else 0), (command, done.returncode, heard)
+        assert "panicked" not in heard and "Broken pipe" not in heard, (command, heard)
+
+
+def test_what_cannot_be_written_although_somebody_reads_is_an_error(tmp_path):
+    message = written(tmp_path, "message.json", '{"to":"T","message_id":"m1","data":{"k":1}}')
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run([BIN, "explain", message], stdout=full, stderr=subprocess.PIPE, timeout=PATIENCE)
+    assert done.returncode == 1 and b"error: " in done.stderr and b"panicked" not in done.stderr, done.stderr
 
 
 def without_filter(bridge, level: str) -> Process:
