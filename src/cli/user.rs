@@ -67,7 +67,10 @@ fn path(users: UsersArgs) -> anyhow::Result<PathBuf> {
         return Ok(path);
     }
     let named = Settings::read(users.config.as_deref())?.broker.users_file;
-    let missing = "the configuration names no users file; set `users_file` in [broker], or use --users-file FILE";
+    let missing = match users.config {
+        Some(_) => "the configuration names no users file; set `users_file` in [broker], or use --users-file FILE",
+        None => "no users file is named; use --config FILE (or BRIDGE_CONFIG) or --users-file FILE",
+    };
     named.ok_or_else(|| UsageError(missing.to_owned()).into())
 }
 
@@ -131,6 +134,13 @@ mod tests {
         assert_eq!(path(args(None)).unwrap(), PathBuf::from("here"));
         assert_eq!(path(args(Some("there".into()))).unwrap(), PathBuf::from("there"));
         std::fs::write(&config, "").unwrap();
-        assert!(path(args(None)).unwrap_err().is::<UsageError>());
+        let error = path(args(None)).unwrap_err();
+        assert!(error.is::<UsageError>() && error.to_string().contains("the configuration names no"), "{error}");
+    }
+
+    #[test]
+    fn without_a_configuration_none_is_blamed() {
+        let error = path(UsersArgs { config: None, users_file: None }).unwrap_err();
+        assert!(error.is::<UsageError>() && error.to_string().contains("use --config FILE"), "{error}");
     }
 }
