@@ -7,6 +7,7 @@
 
 mod backdoor;
 mod plan;
+mod warnings;
 
 use crate::bridge::{self, Parts, Stops};
 use crate::chat::way::Way;
@@ -26,6 +27,7 @@ use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+pub use warnings::warnings;
 
 #[cfg(feature = "broker")]
 use crate::broker::{Bound, Broker, BrokerError, Surroundings};

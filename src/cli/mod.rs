@@ -63,6 +63,9 @@ async fn bridge(config: Option<&Path>) -> anyhow::Result<()> {
     for name in Settings::unread_variables() {
         tracing::warn!(name, "a variable of the environment is not read: names of keys are BRIDGE__SECTION__KEY");
     }
+    for warning in app::warnings(&loaded.settings) {
+        tracing::warn!(warning, "the configuration may not mean what it says");
+    }
     let signals = Signals { stop: stop_on_signals()?, reload: reload_on_signal()? };
     Ok(app::run(loaded, signals, None).await?)
 }
