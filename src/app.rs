@@ -11,7 +11,7 @@ mod warnings;
 
 use crate::bridge::{self, Parts, Stops};
 use crate::chat::way::Way;
-use crate::config::{BrokerKind, ConfigError, Loaded, Settings};
+use crate::config::{BrokerKind, ConfigError, Loaded, Settings, section};
 use crate::mqtt::{self, ClientConfig, ClientError};
 use crate::ops::clock::now_ms;
 use crate::ops::health::{ListenError, OpsServer, Readiness};
@@ -46,7 +46,7 @@ pub enum AppError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// The store could not be opened.
-    #[error(transparent)]
+    #[error("[store] path: {0}")]
     Open(#[from] OpenError),
     /// The folder of the store could not be made.
     #[error("cannot make the folder {} for the store ([store] path)", .path.display())]
@@ -63,6 +63,15 @@ pub enum AppError {
     #[cfg(feature = "broker")]
     #[error(transparent)]
     Broker(#[from] BrokerError),
+    /// A file of the embedded broker's cannot be used.
+    #[cfg(feature = "broker")]
+    #[error("`{key}`: {fault}")]
+    BrokerFile {
+        /// The key that names it.
+        key: &'static str,
+        /// Why.
+        fault: BrokerError,
+    },
     /// rumqttd could not start, or ended.
     #[cfg(feature = "rumqttd")]
     #[error(transparent)]
@@ -74,10 +83,10 @@ pub enum AppError {
     #[error("[ccs] {0}")]
     Ccs(#[from] ccs::Fatal),
     /// A transport over FCM HTTP v1 cannot work as configured.
-    #[error("{way}: {fault}")]
+    #[error("{key} {fault}")]
     Fcm {
-        /// Which.
-        way: String,
+        /// The section, as it stands before what the fault is about.
+        key: String,
         /// Why.
         fault: fcm::Fatal,
     },
@@ -105,13 +114,40 @@ impl AppError {
         match self {
             Self::Config(_) | Self::Mqtt(_) | Self::Ccs(_) | Self::Fcm { .. } => true,
             #[cfg(feature = "broker")]
+            Self::BrokerFile { .. } => true,
+            #[cfg(feature = "broker")]
             Self::Broker(BrokerError::Identity(_) | BrokerError::Tls(_) | BrokerError::NoCertificate) => true,
             _ => false,
         }
     }
 
+    /// Names the key of the file that `fault` is about. Its texts name the file alone.
+    #[cfg(feature = "broker")]
+    fn broker(settings: &Settings, fault: BrokerError) -> Self {
+        if !matches!(fault, BrokerError::Identity(_) | BrokerError::Tls(_)) {
+            return fault.into();
+        }
+        let told = fault.to_string();
+        let set = &settings.broker;
+        let files = [
+            ("broker.users_file", &set.users_file),
+            ("broker.jwt_secret_file", &set.jwt_secret_file),
+            ("broker.jwt_key_file", &set.jwt_key_file),
+            ("broker.jwt_jwks_file", &set.jwt_jwks_file),
+            ("broker.cert_file", &set.cert_file),
+            ("broker.key_file", &set.key_file),
+            ("broker.client_ca_file", &set.client_ca_file),
+        ];
+        let named = files.into_iter().filter_map(|(key, file)| Some((key, file.as_ref()?.display().to_string())));
+        // One path may be the beginning of another.
+        match named.filter(|(_, file)| told.contains(file)).max_by_key(|(_, file)| file.len()) {
+            Some((key, _)) => Self::BrokerFile { key, fault },
+            None => fault.into(),
+        }
+    }
+
     fn fcm(way: &Way, fault: fcm::Fatal) -> Self {
-        Self::Fcm { way: way.to_string(), fault }
+        Self::Fcm { key: format!("[{}]", section(way)), fault }
     }
 }
 
@@ -143,7 +179,9 @@ pub fn check(loaded: &Loaded) -> Result<(), AppError> {
     store::check(&settings.store.path)?;
     match (settings.mqtt.broker, settings.broker.engine) {
         #[cfg(feature = "broker")]
-        (BrokerKind::Embedded, crate::config::Engine::Mqtt5) => Broker::check(&plan::broker(settings))?,
+        (BrokerKind::Embedded, crate::config::Engine::Mqtt5) => {
+            Broker::check(&plan::broker(settings)).map_err(|fault| AppError::broker(settings, fault))?
+        }
         (BrokerKind::Embedded, _) => {}
         (BrokerKind::External, _) => plan::client(settings, loaded.mqtt_password.clone(), 0).check()?,
     }
