@@ -99,10 +99,12 @@ fn lists_and_tables_come_from_the_environment_too() {
         ("BRIDGE__BROKER__WS_ORIGINS", "[hush", "wants a list of texts, in TOML and on one line, such as "),
         ("BRIDGE__ROUTES", "hush", "wants a section (a table of keys and values), in TOML and on one line"),
         ("BRIDGE__ROUTES", "{ hush", "wants a section"),
+        ("BRIDGE__ROUTES", "{\"hush\": \"hush\"}", "wants a section"),
         ("BRIDGE__ROUTES", "{}\nhush = 1", "wants a section"),
     ] {
         let refused = load_with(MINIMUM, &[(key, value)]).unwrap_err().to_string();
         assert!(refused.starts_with(&format!("`{key}`: {told}")) && !refused.contains("hush"), "{refused}");
+        assert_eq!(refused.contains("this is JSON"), value.contains(':'), "{value}: {refused}");
     }
 }
 
