@@ -6,112 +6,38 @@
 //! the process at once. Nothing is lost either way: what was acknowledged is on disk.
 
 mod backdoor;
+mod error;
 mod plan;
+mod warnings;
 
 use crate::bridge::{self, Parts, Stops};
-use crate::chat::way::Way;
-use crate::config::{BrokerKind, ConfigError, Loaded, Settings};
-use crate::mqtt::{self, ClientConfig, ClientError};
+use crate::config::{BrokerKind, Loaded, Settings};
+use crate::mqtt::{self, ClientConfig};
 use crate::ops::clock::now_ms;
-use crate::ops::health::{ListenError, OpsServer, Readiness};
+use crate::ops::health::{OpsServer, Readiness};
 use crate::ops::metrics::Metrics;
 use crate::secret::Secret;
-use crate::store::{self, CloseError, OpenError, Store, StoreError};
-use crate::transport::{ccs, fcm};
+use crate::store::{self, Store, StoreError};
 use backdoor::BackDoor;
+pub use error::AppError;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+pub use warnings::warnings;
 
 #[cfg(feature = "broker")]
-use crate::broker::{Bound, Broker, BrokerError, Surroundings};
+use crate::broker::{Bound, Broker, Surroundings};
 #[cfg(feature = "rumqttd")]
-use crate::rumqttd::{self, RumqttdError};
+use crate::rumqttd;
 
 /// Messages on their way from the front door to the intake. Small: the disk is the queue.
 const INBOUND: usize = 256;
 /// Documents on their way to the front door.
 const PUBLISH: usize = 256;
-
-/// Why the bridge could not start, or ended.
-#[derive(Debug, thiserror::Error)]
-pub enum AppError {
-    /// The configuration cannot work.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    /// The store could not be opened.
-    #[error(transparent)]
-    Open(#[from] OpenError),
-    /// The folder of the store could not be made.
-    #[error("cannot make the folder {} for the store ([store] path)", .path.display())]
-    Folder {
-        /// Which folder.
-        path: PathBuf,
-        /// What the system says.
-        source: std::io::Error,
-    },
-    /// The operator's port could not be opened.
-    #[error(transparent)]
-    Ops(#[from] ListenError),
-    /// The embedded broker could not start, or failed.
-    #[cfg(feature = "broker")]
-    #[error(transparent)]
-    Broker(#[from] BrokerError),
-    /// rumqttd could not start, or ended.
-    #[cfg(feature = "rumqttd")]
-    #[error(transparent)]
-    Rumqttd(#[from] RumqttdError),
-    /// The client of the external broker cannot work as configured.
-    #[error(transparent)]
-    Mqtt(#[from] ClientError),
-    /// The transport over CCS cannot work as configured.
-    #[error("[ccs] {0}")]
-    Ccs(#[from] ccs::Fatal),
-    /// A transport over FCM HTTP v1 cannot work as configured.
-    #[error("{way}: {fault}")]
-    Fcm {
-        /// Which.
-        way: String,
-        /// Why.
-        fault: fcm::Fatal,
-    },
-    /// The store's writer ended under the lanes.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// The store did not end well.
-    #[error(transparent)]
-    Close(#[from] CloseError),
-    /// A part ended although nobody asked it to.
-    #[error("the {0} ended early")]
-    Ended(&'static str),
-    /// The system refused something that every program needs.
-    #[error("{0}")]
-    System(#[from] std::io::Error),
-    /// A part of the program panicked; its message is in the log.
-    #[error("a part of the bridge failed: {0}")]
-    Panicked(#[from] tokio::task::JoinError),
-}
-
-impl AppError {
-    /// Whether the configuration is at fault, rather than the world.
-    #[must_use]
-    pub fn is_configuration(&self) -> bool {
-        match self {
-            Self::Config(_) | Self::Mqtt(_) | Self::Ccs(_) | Self::Fcm { .. } => true,
-            #[cfg(feature = "broker")]
-            Self::Broker(BrokerError::Identity(_) | BrokerError::Tls(_) | BrokerError::NoCertificate) => true,
-            _ => false,
-        }
-    }
-
-    fn fcm(way: &Way, fault: fcm::Fatal) -> Self {
-        Self::Fcm { way: way.to_string(), fault }
-    }
-}
 
 /// Where a running bridge can be reached; ports that were 0 in the configuration are the real ones here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -141,7 +67,9 @@ pub fn check(loaded: &Loaded) -> Result<(), AppError> {
     store::check(&settings.store.path)?;
     match (settings.mqtt.broker, settings.broker.engine) {
         #[cfg(feature = "broker")]
-        (BrokerKind::Embedded, crate::config::Engine::Mqtt5) => Broker::check(&plan::broker(settings))?,
+        (BrokerKind::Embedded, crate::config::Engine::Mqtt5) => {
+            Broker::check(&plan::broker(settings)).map_err(|fault| AppError::broker(settings, fault))?
+        }
         (BrokerKind::Embedded, _) => {}
         (BrokerKind::External, _) => plan::client(settings, loaded.mqtt_password.clone(), 0).check()?,
     }

@@ -26,6 +26,7 @@ mod transports;
 pub use address::address;
 pub use broker::{Broker, Engine, Listen};
 pub use check::ConfigError;
+pub(crate) use transports::section;
 pub use transports::{Fcm, FcmProject, GOOGLE_CREDENTIALS, OnAmbiguous, Transport};
 
 /// Everything that can be set.

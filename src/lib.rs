@@ -30,6 +30,8 @@
 //! everything. `tests/architecture.rs` keeps it so.
 
 #![warn(missing_docs)]
+// `println!` panics when its reader has gone; `ops::print` does not.
+#![cfg_attr(not(test), warn(clippy::print_stdout, clippy::print_stderr))]
 
 pub mod app;
 pub mod bridge;

@@ -7,8 +7,11 @@ use fcm_mqtt_bridge::chat::message::{
 };
 use fcm_mqtt_bridge::chat::topic::{BridgeTopic, ClientTopic};
 use serde_json::{Map, Value, json};
+use std::io::Write;
+use std::process::{Command, Stdio};
 
 const TOPICS: &str = include_str!("../topics.md");
+const README: &str = include_str!("../README.md");
 
 /// Every word that a status document may say, now or later.
 const STATUSES: [&str; 7] = ["accepted", "sent", "delivered", "read", "failed", "expired", "cancelled"];
@@ -29,6 +32,25 @@ const STATUS_FIELDS: [&str; 13] = [
     "new_token",
     "corr",
 ];
+
+/// The lines behind `$ COMMAND` in an example of the README are what the command prints.
+#[test]
+fn the_readme_shows_what_explain_prints() {
+    const AFTER: &str = "' | fcm-mqtt-bridge explain - > request.json\n";
+    let (before, behind) = README.split_once(AFTER).expect("there is an example");
+    let (_, document) = before.rsplit_once("$ echo '").expect("it has a document");
+    let (shown, _) = behind.split_once("```").expect("it ends");
+    let shown: Vec<&str> = shown.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let mut explain = Command::new(env!("CARGO_BIN_EXE_fcm-mqtt-bridge"));
+    explain.args(["explain", "-"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = explain.spawn().expect("it starts");
+    child.stdin.take().expect("piped").write_all(document.as_bytes()).expect("it reads");
+    let output = child.wait_with_output().expect("it ends");
+    assert!(output.status.success(), "{output:?}");
+    let told = String::from_utf8(output.stderr).expect("text");
+    assert_eq!(told.lines().collect::<Vec<_>>(), shown);
+    serde_json::from_slice::<Map<String, Value>>(&output.stdout).expect("the request is JSON");
+}
 
 #[test]
 fn every_json_example_is_json_and_says_what_it_is() {

@@ -73,6 +73,7 @@ fn what_is_wrong_is_named_and_changes_nothing() {
         (&["add", "bob", "--role", "user"], "\n", USAGE, "the password is empty"),
         (&["add", "bob", "--role", "user"], "", USAGE, "the password is empty"),
         (&["add", "g-bob", "--role", "user"], "x\n", USAGE, "`g-bob` cannot be a user name: it is reserved"),
+        (&["add", "cert", "--role", "user"], "x\n", USAGE, "`cert` cannot be a user name: it is reserved"),
         (&["add", "bob", "--role", "root"], "x\n", USAGE, "invalid value '(not shown)' for '--role <ROLE>'"),
         (&["add", "bob", "s3cret", "--role", "user"], "", USAGE, "unexpected argument '(not shown)' found"),
         (&["passwd", "bob"], "x\n", FAILED, "there is no user `bob`"),

@@ -1,6 +1,7 @@
 //! The apps on the virtual phones: an MQTT client of a chat user that confirms what they got over FCM HTTP v1, as
 //! topics.md asks of apps.
 
+use crate::chat::topic::ClientTopic;
 use crate::mqtt::{self, ClientConfig, ClientError, ClientLimits, Outbound, Outcome, Senders, Version};
 use crate::secret::Secret;
 use crate::sim::SimHandle;
@@ -95,7 +96,11 @@ impl Confirming<'_> {
                 self.after = last.seq;
             }
             let idle = acks.is_empty();
-            open.extend(acks.into_iter().map(|ack| self.confirm(ack)));
+            open.extend(acks.into_iter().filter_map(|ack| self.confirm(ack)));
+            if !idle && open.is_empty() {
+                // None of these is to be published; there may be more behind them.
+                continue;
+            }
             tokio::select! {
                 () = stop.cancelled() => return,
                 Some(_) = open.next() => {}
@@ -108,12 +113,17 @@ impl Confirming<'_> {
         }
     }
 
-    /// Publishes until the broker has it: the confirmation of a push must not be lost, and may come twice.
-    fn confirm(&self, ack: AppAck) -> impl Future<Output = ()> + use<> {
+    /// Publishes until the broker has it: the confirmation of a push must not be lost, and may come twice. `None` if the
+    /// push names a topic that confirmations do not go to: every broker refuses it, however often it comes.
+    fn confirm(&self, ack: AppAck) -> Option<impl Future<Output = ()> + use<>> {
         let topic = format!("{}/{}", self.user, ack.topic);
+        if !matches!(ClientTopic::parse(&topic), Ok(Some(ClientTopic::Receipts(_)))) {
+            tracing::warn!(?topic, id = ?ack.id, "a push is not confirmed: its `ack` is no place for confirmations");
+            return None;
+        }
         let payload = bytes::Bytes::from(json!({ "id": ack.id, "status": "received" }).to_string());
         let publish = self.publish.clone();
-        async move {
+        Some(async move {
             loop {
                 let (outcome, told) = oneshot::channel();
                 let message = Outbound {
@@ -135,6 +145,6 @@ impl Confirming<'_> {
                     return;
                 }
             }
-        }
+        })
     }
 }

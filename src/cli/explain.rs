@@ -7,6 +7,7 @@ use crate::fcm::message::Message;
 use crate::fcm::request::translate;
 use crate::fcm::target::Kind;
 use crate::ops::clock::now_ms;
+use crate::ops::print;
 use crate::transport::fcm::encode;
 use anyhow::{Context, bail};
 use serde_json::{Map, Value};
@@ -44,12 +45,12 @@ const CCS_ONLY: [&str; 10] = [
 pub(super) fn run(path: &Path, ack: Option<&str>) -> anyhow::Result<()> {
     let document = read(path)?;
     let Explained { body, notes } = explain(&document, ack, now_ms() / 1000)?;
-    println!("{body:#}");
+    print::line(format_args!("{body:#}"))?;
     if notes.is_empty() {
-        eprintln!("nothing is lost");
+        print::note("nothing is lost");
     }
     for note in &notes {
-        eprintln!("{note}");
+        print::note(format_args!("{note}"));
     }
     Ok(())
 }
@@ -78,10 +79,15 @@ struct Explained {
 fn explain(document: &[u8], ack: Option<&str>, now_unix_s: u64) -> anyhow::Result<Explained> {
     let fields: Map<String, Value> = serde_json::from_slice(document).context("the document is not a JSON object")?;
     let dialect = Dialect::of(&fields)?;
+    let mut unread = Vec::new();
     let message = match dialect {
         Dialect::Ccs => legacy::read(document, ack).context("as a message of CCS")?,
         Dialect::V1 => legacy::read(document, ack).context("as a request of FCM HTTP v1")?,
-        Dialect::Bal => bal(document, ack)?,
+        Dialect::Bal => {
+            let (message, ignored) = bal(document, ack)?;
+            unread = ignored;
+            message
+        }
     };
     if message.target.kind() == Kind::Condition
         && let Some(fault) = condition_fault(message.target.reveal())
@@ -90,7 +96,10 @@ fn explain(document: &[u8], ack: Option<&str>, now_unix_s: u64) -> anyhow::Resul
     }
     let request = translate(message, now_unix_s).context("FCM would refuse it")?;
     let body: Value = serde_json::from_str(&request.body)?;
-    let mut notes = request.losses.iter().map(ToString::to_string).collect();
+    let mut notes: Vec<String> = request.losses.iter().map(ToString::to_string).collect();
+    notes.extend(unread.iter().map(|name| {
+        format!("`{name}`: no field of a BAL's message (topics.md), and ignored; fields of FCM's own stand in `fcm`")
+    }));
     if dialect == Dialect::V1 {
         compare(&Value::Object(fields), &body, "", &mut notes)?;
     }
@@ -126,13 +135,16 @@ fn compare(given: &Value, sent: &Value, at: &str, notes: &mut Vec<String>) -> an
     Ok(())
 }
 
-fn bal(document: &[u8], ack: Option<&str>) -> anyhow::Result<Message> {
-    let downstream = Downstream::parse(document, &Limits::default()).context("as a message of a BAL (topics.md)")?;
+/// The message, and the names of the fields that the bridge ignores.
+fn bal(document: &[u8], ack: Option<&str>) -> anyhow::Result<(Message, Vec<String>)> {
+    let (downstream, ignored) =
+        Downstream::parse_naming_ignored(document, &Limits::default()).context("as a message of a BAL (topics.md)")?;
     let Errand::Push(push) = &downstream.errand else {
         bail!("`to` is a name, and nobody can register one: use `token` (NO_TOKEN)");
     };
     let ack = ack.or(Some(CONFIRM_TO));
-    encode::message(push, NO_ID.to_owned(), downstream.ttl, ack).context("FCM would refuse it")
+    let message = encode::message(push, NO_ID.to_owned(), downstream.ttl, ack).context("FCM would refuse it")?;
+    Ok((message, ignored))
 }
 
 /// Whose words a document is in.
@@ -202,6 +214,18 @@ mod tests {
         let notification = json!({"clickAction": "c", "channelId": "c", "tiTle": "t"});
         let document = json!({"id": "a", "token": "T", "receipt": false, "notification": notification});
         assert_eq!(losses(document), ["data.mid", "notification.channelId", "notification.tiTle"]);
+    }
+
+    #[test]
+    fn a_field_that_is_none_of_a_bals_message_is_named() {
+        let document = json!({"id": "a", "token": "T", "data": {}, "receipt": false, "category": "c", "v": 1,
+            "android": {"ttl": "5s"}, "bogus": 1, "nothing": null});
+        assert_eq!(explained(document).unwrap().1, ["data.mid", "android", "bogus"]);
+        let whole = json!({"id": "a", "token": "T", "data": {}, "body": "b", "type": "t", "ttl": 5, "collapse": "c",
+            "receipt": false, "push": "auto", "order": "o", "priority": "high", "notification": {"title": "t"},
+            "category": "c", "fcm": {}});
+        let (_, names) = explained(whole).unwrap();
+        assert!(names.iter().all(|name| ["data.mid", "collapse"].contains(&name.as_str())), "{names:?}");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! `health`: one HTTP request to the operator's port.
 
+use crate::ops::print;
 use anyhow::{Context, bail};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -21,7 +22,7 @@ pub(super) async fn run(ops: SocketAddr, path: &str) -> anyhow::Result<()> {
     }
     let answer = tokio::time::timeout(PATIENCE, ask(ops, path)).await.context("no answer in time")??;
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
-    println!("{}", body.trim());
+    print::line(body.trim())?;
     match head.lines().next().and_then(|line| line.split(' ').nth(1)) {
         Some("200") => Ok(()),
         Some(status) => bail!("{ops}{path} answered {status}"),

@@ -8,6 +8,7 @@ use crate::app;
 use crate::broker::identity::users::UsersFile;
 use crate::config::Settings;
 use crate::mqtt::Role;
+use crate::ops::print;
 use crate::sim::config::CertificateConfig;
 use crate::sim::v1::V1Config;
 use crate::sim::{self, Prepared};
@@ -38,6 +39,8 @@ struct Push {
     sections: String,
     /// A command that has to run before the bridge, and what for.
     first: Option<String>,
+    /// Who gives tokens to apps.
+    service: &'static str,
     /// The token of a first push; not a real one where nobody can know it.
     token: &'static str,
     /// The app of a second push, which goes another way.
@@ -53,14 +56,31 @@ pub(super) fn run(what: InitArgs) -> anyhow::Result<()> {
     let common = match &what {
         InitArgs::FcmV1 { common, .. } | InitArgs::Ccs { common, .. } | InitArgs::Sim { common, .. } => common,
     };
+    known_ports(&what, common)?;
     let places = Places::of(&common.config)?;
     let password = new_password();
     fs::create_dir_all(&places.data).with_context(|| format!("cannot make the folder {}", places.data.display()))?;
     let push = make(&what, common, &places, &password).inspect_err(|_| {
         let _ = (fs::remove_file(&places.users), fs::remove_dir(&places.data));
     })?;
-    println!("{}", next_steps(common, &places, &push, &password));
+    print::line(next_steps(common, &places, &push, &password))?;
     Ok(())
+}
+
+/// What is written and shown has to name the ports, so they cannot be chosen at the start.
+fn known_ports(what: &InitArgs, common: &InitCommon) -> Result<(), UsageError> {
+    let mut named = vec![("--listen", common.listen)];
+    if let InitArgs::Sim { sim_listen, sim_fcm_listen, sim_fcm_token_listen, .. } = what {
+        named.extend([
+            ("--sim-listen", *sim_listen),
+            ("--sim-fcm-listen", *sim_fcm_listen),
+            ("--sim-fcm-token-listen", *sim_fcm_token_listen),
+        ]);
+    }
+    match named.iter().find(|(_, address)| address.port() == 0) {
+        Some((flag, _)) => Err(UsageError(format!("{flag} wants a port: 0 would be another one at each start"))),
+        None => Ok(()),
+    }
 }
 
 fn make(what: &InitArgs, common: &InitCommon, places: &Places, password: &str) -> anyhow::Result<Push> {
@@ -101,7 +121,7 @@ fn push(what: &InitArgs, places: &Places) -> anyhow::Result<Push> {
             line(&mut sections, "credentials_file", Some(&absolute(credentials, "--credentials")?))?;
             line(&mut sections, "base_url", base_url.as_ref())?;
             line(&mut sections, "ca_file", option(ca_file.as_deref(), "--ca-file")?.as_ref())?;
-            Ok(Push { sections, first: None, token: "REGISTRATION-TOKEN", other_app: None })
+            Ok(Push { sections, first: None, service: "Firebase", token: "REGISTRATION-TOKEN", other_app: None })
         }
         InitArgs::Ccs { sender_id, api_key_file, host, port, ca_file, .. } => {
             let mut sections = "[transport]\ndefault = \"ccs\"\n\n[ccs]\n".to_owned();
@@ -110,7 +130,8 @@ fn push(what: &InitArgs, places: &Places) -> anyhow::Result<Push> {
             line(&mut sections, "sender_id", Some(sender_id))?;
             line(&mut sections, "api_key_file", Some(&absolute(api_key_file, "--api-key-file")?))?;
             line(&mut sections, "ca_file", option(ca_file.as_deref(), "--ca-file")?.as_ref())?;
-            Ok(Push { sections, first: None, token: "REGISTRATION-TOKEN", other_app: None })
+            let service = "the push service";
+            Ok(Push { sections, first: None, service, token: "REGISTRATION-TOKEN", other_app: None })
         }
         InitArgs::Sim { sim_listen, sim_fcm_listen, sim_fcm_token_listen, sim_control_listen, .. } => {
             let folder = places.data.join("sim");
@@ -123,7 +144,7 @@ fn push(what: &InitArgs, places: &Places) -> anyhow::Result<Push> {
                 quoted(&folder)
             );
             let sections = simulator(*sim_listen, &folder, prepared)?;
-            Ok(Push { sections, first: Some(first), token: PHONE, other_app: Some(CCS_APP) })
+            Ok(Push { sections, first: Some(first), service: "the simulator", token: PHONE, other_app: Some(CCS_APP) })
         }
     }
 }
@@ -236,7 +257,7 @@ fn next_steps(common: &InitCommon, places: &Places, push: &Push, password: &str)
         format!("\nIn another one, everything that comes in for `{bal}` (mosquitto-clients):"),
         format!("  {} -v -t '{bal}/others/+'", client("mosquitto_sub")),
         match push.other_app {
-            None => format!("\nAnd a push; {} is what the app on the device got from Firebase:", push.token),
+            None => format!("\nAnd a push; {} is what the app on the device got from {}:", push.token, push.service),
             Some(_) => "\nAnd a push to a phone, by FCM HTTP v1:".to_owned(),
         },
         publish("a1", None),

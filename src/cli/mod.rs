@@ -17,7 +17,7 @@ mod user;
 
 use crate::app::{self, Signals};
 use crate::config::{ConfigError, Settings};
-use crate::ops::logs;
+use crate::ops::{logs, print};
 use args::{Cli, Command, StoreArgs};
 use std::path::{Path, PathBuf};
 use tokio::signal::unix::{SignalKind, signal};
@@ -63,6 +63,9 @@ async fn bridge(config: Option<&Path>) -> anyhow::Result<()> {
     for name in Settings::unread_variables() {
         tracing::warn!(name, "a variable of the environment is not read: names of keys are BRIDGE__SECTION__KEY");
     }
+    for warning in app::warnings(&loaded.settings) {
+        tracing::warn!(warning, "the configuration may not mean what it says");
+    }
     let signals = Signals { stop: stop_on_signals()?, reload: reload_on_signal()? };
     Ok(app::run(loaded, signals, None).await?)
 }
@@ -72,10 +75,13 @@ fn check_config(config: Option<&Path>) -> anyhow::Result<()> {
     logs::check(&loaded.settings.log.level).map_err(|e| UsageError(e.to_string()))?;
     app::check(&loaded)?;
     for name in Settings::unread_variables() {
-        eprintln!("warning: the variable {name} is not read: names of keys are BRIDGE__SECTION__KEY");
+        print::note(format_args!("warning: the variable {name} is not read: names of keys are BRIDGE__SECTION__KEY"));
     }
-    println!("{}", loaded.settings.shown());
-    eprintln!("the configuration is right");
+    for warning in app::warnings(&loaded.settings) {
+        print::note(format_args!("warning: {warning}"));
+    }
+    print::line(loaded.settings.shown())?;
+    print::note("the configuration is right");
     Ok(())
 }
 

@@ -1,6 +1,7 @@
 //! `outbox`: the store in numbers, and what is newest in it.
 
 use super::trace;
+use crate::ops::print;
 use crate::store::Inspector;
 use std::path::Path;
 
@@ -13,26 +14,26 @@ pub(super) fn run(path: &Path, limit: usize, json: bool) -> anyhow::Result<()> {
     let counts = inspector.counts()?;
     let newest = if limit == 0 { Vec::new() } else { inspector.list(u32::try_from(limit).unwrap_or(u32::MAX))? };
     if json {
-        println!("{}", serde_json::to_string_pretty(&serde_json::json!({ "counts": counts, "newest": newest }))?);
+        print::line(serde_json::to_string_pretty(&serde_json::json!({ "counts": counts, "newest": newest }))?)?;
         return Ok(());
     }
-    println!("messages to devices, by state:");
+    print::line("messages to devices, by state:")?;
     if counts.deliveries.is_empty() {
-        println!("  none");
+        print::line("  none")?;
     }
     for (state, count) in &counts.deliveries {
-        println!("  {state:<10} {count}");
+        print::line(format_args!("  {state:<10} {count}"))?;
     }
-    println!("messages of devices kept for their BAL: {}", counts.spool);
-    println!("documents that wait to be published:");
+    print::line(format_args!("messages of devices kept for their BAL: {}", counts.spool))?;
+    print::line("documents that wait to be published:")?;
     if counts.outbox.is_empty() {
-        println!("  none");
+        print::line("  none")?;
     }
     for (topic, count) in &counts.outbox {
-        println!("  {:<40} {count}", if topic.is_empty() { "(no route yet)" } else { topic });
+        print::line(format_args!("  {:<40} {count}", if topic.is_empty() { "(no route yet)" } else { topic }))?;
     }
     for message in &newest {
-        println!("{}", trace::line(message));
+        print::line(trace::line(message))?;
     }
     Ok(())
 }

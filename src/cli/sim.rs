@@ -4,6 +4,7 @@ use super::apps::Apps;
 use super::args::SimArgs;
 use super::{UsageError, stop_on_signals};
 use crate::ops::logs::{self, Format};
+use crate::ops::print;
 use crate::secret::Secret;
 use crate::sim::config::{Account, CertificateConfig, Credentials, WireConfig};
 use crate::sim::v1::V1Config;
@@ -42,27 +43,29 @@ pub(super) async fn run(args: SimArgs) -> anyhow::Result<()> {
     let stop = stop_on_signals()?;
     let beside = async {
         if let Ok(handle) = handle.await {
-            println!("ccs {}", handle.address());
-            if let Some(control) = handle.control_address() {
-                println!("control {control}");
-            }
-            println!("ca {}", ca.display());
-            if let Some(v1) = handle.v1() {
-                println!("fcm {}", v1.base_url());
-                println!("fcm-token {}", v1.token_url());
-                if let Some(file) = v1.credentials_file() {
-                    println!("fcm-credentials {}", file.display());
-                }
-            }
+            // Who waits for an address would wait for good.
+            print_addresses(&handle, &ca).inspect_err(|_| stop.cancel())?;
             if let (Some(apps), Some(v1)) = (apps, handle.v1()) {
-                return apps.run(&handle, v1, stop.clone()).await;
+                let ended = apps.run(&handle, v1, stop.clone()).await;
+                return ended.context("the apps on the virtual phones (--app-mqtt)");
             }
         }
         Ok(())
     };
     let (ended, confirmed) = tokio::join!(sim::run(config, ready, stop.clone()), beside);
     ended?;
-    confirmed.context("the apps on the virtual phones (--app-mqtt)")
+    confirmed
+}
+
+fn print_addresses(handle: &SimHandle, ca: &Path) -> anyhow::Result<()> {
+    let mut lines = vec![format!("ccs {}", handle.address())];
+    lines.extend(handle.control_address().map(|control| format!("control {control}")));
+    lines.push(format!("ca {}", ca.display()));
+    if let Some(v1) = handle.v1() {
+        lines.extend([format!("fcm {}", v1.base_url()), format!("fcm-token {}", v1.token_url())]);
+        lines.extend(v1.credentials_file().map(|file| format!("fcm-credentials {}", file.display())));
+    }
+    print::line(lines.join("\n")).context("standard output")
 }
 
 /// The apps that confirm over MQTT, if they are asked for. Checked before anything is opened.

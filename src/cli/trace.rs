@@ -1,6 +1,7 @@
 //! `trace ID`: the whole life of a message, in words.
 
 use crate::chat::delivery::State;
+use crate::ops::print;
 use crate::store::{Inspector, Trace, TraceDelivery, TraceUpstream};
 use anyhow::bail;
 use std::fmt::Write;
@@ -17,13 +18,13 @@ pub(super) fn run(path: &Path, id: &str, json: bool) -> anyhow::Result<()> {
         bail!("{} knows no message `{id}`; settled messages are remembered for a limited time", path.display());
     }
     if json {
-        println!("{}", serde_json::to_string_pretty(&traces)?);
+        print::line(serde_json::to_string_pretty(&traces)?)?;
         return Ok(());
     }
     for trace in &traces {
         match trace {
-            Trace::Delivery(delivery) => print!("{}", delivery_story(delivery)),
-            Trace::Upstream(upstream) => print!("{}", upstream_story(upstream)),
+            Trace::Delivery(delivery) => print::line(delivery_story(delivery).trim_end())?,
+            Trace::Upstream(upstream) => print::line(upstream_story(upstream).trim_end())?,
         }
     }
     Ok(())

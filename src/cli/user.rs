@@ -5,6 +5,7 @@ use super::args::{RoleArg, UserAction, UsersArgs};
 use crate::broker::identity::users::{UsersError, UsersFile, role_word};
 use crate::config::Settings;
 use crate::mqtt::Role;
+use crate::ops::print;
 use std::io::{self, BufRead, IsTerminal};
 use std::path::PathBuf;
 
@@ -24,22 +25,22 @@ pub(super) fn run(action: UserAction) -> anyhow::Result<()> {
             UsersFile::open(&path)?.check_new(&name).map_err(usage)?;
             let password = password(&name)?;
             edit(path, |file| file.add(&name, role.into(), &password))?;
-            eprintln!("added `{name}`");
+            print::note(format_args!("added `{name}`"));
         }
         UserAction::Passwd { name, users } => {
             let path = path(users)?;
             UsersFile::open(&path)?.check_known(&name)?;
             let password = password(&name)?;
             edit(path, |file| file.set_password(&name, &password))?;
-            eprintln!("changed the password of `{name}`");
+            print::note(format_args!("changed the password of `{name}`"));
         }
         UserAction::Remove { name, users } => {
             edit(path(users)?, |file| file.remove(&name))?;
-            eprintln!("removed `{name}`");
+            print::note(format_args!("removed `{name}`"));
         }
         UserAction::List { users } => {
             for user in UsersFile::open(&path(users)?)?.users() {
-                println!("{}\t{}", user.name, role_word(user.role));
+                print::line(format_args!("{}\t{}", user.name, role_word(user.role)))?;
             }
         }
     }
@@ -66,7 +67,10 @@ fn path(users: UsersArgs) -> anyhow::Result<PathBuf> {
         return Ok(path);
     }
     let named = Settings::read(users.config.as_deref())?.broker.users_file;
-    let missing = "the configuration names no users file; set `users_file` in [broker], or use --users-file FILE";
+    let missing = match users.config {
+        Some(_) => "the configuration names no users file; set `users_file` in [broker], or use --users-file FILE",
+        None => "no users file is named; use --config FILE (or BRIDGE_CONFIG) or --users-file FILE",
+    };
     named.ok_or_else(|| UsageError(missing.to_owned()).into())
 }
 
@@ -130,6 +134,13 @@ mod tests {
         assert_eq!(path(args(None)).unwrap(), PathBuf::from("here"));
         assert_eq!(path(args(Some("there".into()))).unwrap(), PathBuf::from("there"));
         std::fs::write(&config, "").unwrap();
-        assert!(path(args(None)).unwrap_err().is::<UsageError>());
+        let error = path(args(None)).unwrap_err();
+        assert!(error.is::<UsageError>() && error.to_string().contains("the configuration names no"), "{error}");
+    }
+
+    #[test]
+    fn without_a_configuration_none_is_blamed() {
+        let error = path(UsersArgs { config: None, users_file: None }).unwrap_err();
+        assert!(error.is::<UsageError>() && error.to_string().contains("use --config FILE"), "{error}");
     }
 }

@@ -70,6 +70,7 @@ fn finish(settings: Settings) -> Result<Loaded, ConfigError> {
         settings.mqtt.password_file.as_ref(),
     )?;
     check_mqtt(&settings)?;
+    front_door::check_apart(&settings)?;
     check_limits(&settings.limits)?;
     owners(&settings.routes)?;
     for bal in settings.bals.keys() {
@@ -93,10 +94,13 @@ fn secret(
     match (value, file) {
         (Some(_), Some(_)) => Err(bad(key, format!("set either this or `{file_key}`, not both"))),
         (Some(value), None) => match without_line_end(value.reveal()) {
-            "" => Err(bad(key, "is empty".into())),
+            text if text.trim().is_empty() => Err(bad(key, "is empty".into())),
             text => Ok(Some(Secret::new(text))),
         },
         (None, Some(path)) => match read_secret(path) {
+            Ok(text) if text.trim().is_empty() => {
+                Err(bad(file_key, "names a file with nothing but blanks in it".into()))
+            }
             Ok(text) => Ok(Some(Secret::new(text))),
             Err(error) => Err(files::unreadable(file_key, path, &error)),
         },

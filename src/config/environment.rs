@@ -79,7 +79,11 @@ fn value_of(kind: Kind, text: &str) -> Result<Value, String> {
         Kind::Section(_) | Kind::Names if start != Some('{') => Err(wanted(kind)),
         Kind::List | Kind::Section(_) | Kind::Names => {
             let mut table = layers::toml(&format!("value = {text}")).unwrap_or_default();
-            table.remove("value").filter(|_| table.is_empty()).ok_or_else(|| wanted(kind))
+            table.remove("value").filter(|_| table.is_empty()).ok_or_else(|| {
+                let is_json = serde_json::from_str::<serde_json::Value>(text).is_ok();
+                wanted(kind)
+                    + if is_json { "; this is JSON: in TOML `=` stands between key and value, not `:`" } else { "" }
+            })
         }
         _ => Ok(Value::new(Some(&origin), ValueKind::String(text.to_owned()))),
     }

@@ -1,19 +1,14 @@
 //! Whether `[broker]` and its limits can work.
 
 use super::check::{ConfigError, bad, within};
-use super::{Broker, Limits};
+use super::{Broker, BrokerKind, Engine, Limits, Listen, Settings};
+use std::net::SocketAddr;
 
 /// Longest time for which a broken connection may count as there, in seconds.
 const PRESENCE_GRACE_MAX: usize = 3_600;
 
 pub(super) fn check(broker: &Broker) -> Result<(), ConfigError> {
-    let listeners = [
-        ("broker.listen", broker.listen),
-        ("broker.listen_tls", broker.listen_tls),
-        ("broker.listen_ws", broker.listen_ws),
-        ("broker.listen_wss", broker.listen_wss),
-    ];
-    let open: Vec<_> = listeners.iter().filter_map(|(key, listen)| Some((*key, listen.address()?))).collect();
+    let open: Vec<_> = listeners(broker).iter().filter_map(|(key, listen)| Some((*key, listen.address()?))).collect();
     if open.is_empty() {
         return Err(bad("broker.listen", "all listeners are off; nobody could connect".into()));
     }
@@ -42,6 +37,44 @@ pub(super) fn check(broker: &Broker) -> Result<(), ConfigError> {
         }
     }
     Ok(())
+}
+
+/// Refuses two listeners for one port: the later one would find it taken, by ourselves.
+pub(super) fn check_apart(settings: &Settings) -> Result<(), ConfigError> {
+    let broker = &settings.broker;
+    let doors = match (settings.mqtt.broker, broker.engine) {
+        (BrokerKind::External, _) => Vec::new(),
+        (BrokerKind::Embedded, Engine::Rumqttd) => vec![("broker.listen", broker.listen)],
+        (BrokerKind::Embedded, Engine::Mqtt5) => listeners(broker).to_vec(),
+    };
+    let mut taken: Vec<(&str, SocketAddr)> = Vec::new();
+    let doors = doors.into_iter().filter_map(|(key, listen)| Some((key, listen.address()?)));
+    for (key, address) in doors.chain([("ops.listen", settings.ops.listen)]) {
+        if let Some((other, _)) = taken.iter().find(|(_, other)| collide(*other, address)) {
+            return Err(bad(
+                key,
+                format!("{address} is taken already, by `{other}`; every listener needs a port of its own"),
+            ));
+        }
+        taken.push((key, address));
+    }
+    Ok(())
+}
+
+/// Whether no two sockets can listen there at once. Port 0 stands for some free one.
+fn collide(one: SocketAddr, other: SocketAddr) -> bool {
+    let is_all = |address: SocketAddr| address.ip().is_unspecified();
+    let same_ip = one.ip() == other.ip() || (one.is_ipv4() == other.is_ipv4() && (is_all(one) || is_all(other)));
+    one.port() != 0 && one.port() == other.port() && same_ip
+}
+
+fn listeners(broker: &Broker) -> [(&'static str, Listen); 4] {
+    [
+        ("broker.listen", broker.listen),
+        ("broker.listen_tls", broker.listen_tls),
+        ("broker.listen_ws", broker.listen_ws),
+        ("broker.listen_wss", broker.listen_wss),
+    ]
 }
 
 fn knows_somebody(broker: &Broker) -> bool {

@@ -195,7 +195,7 @@ pub(super) fn check(settings: &Settings) -> Result<(), ConfigError> {
 }
 
 /// The section of a project.
-pub(super) fn section(way: &Way) -> String {
+pub(crate) fn section(way: &Way) -> String {
     match way {
         Way::FcmV1(Some(project)) => format!("fcm.projects.{}", project.as_str()),
         Way::FcmV1(None) | Way::Ccs => "fcm".to_owned(),

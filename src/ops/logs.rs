@@ -48,7 +48,7 @@ pub fn init(level: &str, format: Format) -> Result<(), FilterError> {
     let builder = tracing_subscriber::fmt().with_env_filter(filter(level)?).with_writer(std::io::stderr);
     // A second call (tests in one process) keeps the first set-up.
     let _ = match format {
-        Format::Text => builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).try_init(),
+        Format::Text => builder.with_ansi(is_terminal()).try_init(),
         Format::Json => builder.json().flatten_event(true).try_init(),
     };
     Ok(())
@@ -60,11 +60,17 @@ pub fn init(level: &str, format: Format) -> Result<(), FilterError> {
 /// # Errors
 /// When the filter is not understood.
 pub fn init_with_story(level: &str, refusals: &'static str) -> Result<(), FilterError> {
-    let log = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_filter(filter(level)?);
+    let log = tracing_subscriber::fmt::layer().with_ansi(is_terminal()).with_writer(std::io::stderr);
+    let log = log.with_filter(filter(level)?);
     let told = Targets::new().with_target(TARGET, tracing::Level::DEBUG).with_target(refusals, tracing::Level::INFO);
     let story = StoryLines { refusals }.with_filter(told);
     let _ = tracing_subscriber::registry().with(log).with(story).try_init();
     Ok(())
+}
+
+/// Whether logs are read on a screen, with colours.
+fn is_terminal() -> bool {
+    std::io::IsTerminal::is_terminal(&std::io::stderr())
 }
 
 /// Checks a filter as [`init`] would.

@@ -5,4 +5,5 @@ pub mod files;
 pub mod health;
 pub mod logs;
 pub mod metrics;
+pub mod print;
 pub mod story;

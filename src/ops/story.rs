@@ -3,6 +3,7 @@
 //! Every room tells its steps as DEBUG events on the target [`TARGET`]. A normal log shows them like any other event;
 //! `demo` prints them through [`StoryLines`].
 
+use super::print;
 use std::fmt::{self, Write as _};
 use std::time::{Duration, UNIX_EPOCH};
 use tracing::field::{Field, Visit};
@@ -27,7 +28,9 @@ impl<S: Subscriber> Layer<S> for StoryLines {
         }
         let mut line = Line::default();
         event.record(&mut line);
-        println!("{}  {:<44}{}", clock(super::clock::now_ms()), line.sentence, line.fields);
+        let time = clock(super::clock::now_ms());
+        // The bridge runs on, whoever reads.
+        let _ = print::line(format_args!("{time}  {:<44}{}", line.sentence, line.fields));
     }
 }
 

@@ -9,7 +9,7 @@ import subprocess
 
 import paho.mqtt.client as mqtt
 import pytest
-from harness import PATIENCE, Bal, Process, eventually, free_port, run
+from harness import BIN, PATIENCE, Bal, Process, eventually, free_port, run
 
 
 def certificate(folder):
@@ -42,29 +42,29 @@ def tls(folder, cert=None, key=None, more=""):
 # What `run` could not use: settings of the bridge, made in a folder, and a word of the error.
 FAULTS = {
     "users file missing": lambda f: ({"broker": f'users_file = "{f}/nowhere"'}, "broker.users_file"),
-    "users file wrong": lambda f: ({"broker": f'users_file = "{written(f, "users", "alice")}"'}, "line 1"),
+    "users file wrong": lambda f: ({"broker": f'users_file = "{written(f, "users", "alice")}"'}, "`broker.users_file`: "),
     "certificate missing": lambda f: ({"broker": tls(f, cert=f / "nowhere")}, "broker.cert_file"),
     "certificate is none": lambda f: ({"broker": tls(f, cert=written(f, "x.pem", "x"))}, "no certificate"),
-    "key is none": lambda f: ({"broker": tls(f, key=written(f, "y.pem", "y"))}, "y.pem"),
+    "key is none": lambda f: ({"broker": tls(f, key=written(f, "y.pem", "y"))}, "`broker.key_file`: "),
     "clients' authority is none": lambda f: (
         {"broker": tls(f, more=f'client_ca_file = "{written(f, "z.pem", "z")}"')},
         "no certificate",
     ),
     "JWT secret too short": lambda f: ({"broker": f'jwt_secret_file = "{written(f, "secret", "short")}"'}, "secret"),
-    "JWT key is none": lambda f: ({"broker": f'jwt_key_file = "{written(f, "jwt.pem", "x")}"'}, "jwt.pem"),
+    "JWT key is none": lambda f: ({"broker": f'jwt_key_file = "{written(f, "jwt.pem", "x")}"'}, "`broker.jwt_key_file`: "),
     "key set is none": lambda f: ({"broker": f'jwt_jwks_file = "{written(f, "jwks", "{}")}"'}, "jwks"),
     "store is newer": lambda f: ({"db": newer_store(f)}, "schema 99"),
-    "store is foreign": lambda f: ({"db": written(f, "notes.db", "notes " * 1000)}, "is not a store"),
+    "store is foreign": lambda f: ({"db": written(f, "notes.db", "notes " * 1000)}, "[store] path: "),
     "store is a folder": lambda f: ({"db": f}, "store"),
     "store in a file": lambda f: ({"db": written(f, "file", "") / "bridge.db"}, "cannot make the folder"),
     "sessions in a file": lambda f: ({"broker": f'anonymous = true\ndata = "{written(f, "data", "")}"'}, "the broker's folder"),
     "service account is none": lambda f: (
         {"extra": f'[fcm]\ncredentials_file = "{written(f, "account.json", "{}")}"'},
-        "account.json",
+        "[fcm] credentials_file",
     ),
     "authority is none": lambda f: (
         {"extra": f'[fcm]\nproject_id = "p"\nca_file = "{written(f, "ca.pem", "x")}"'},
-        "fcm-v1: ca_file: cannot read certificates",
+        "[fcm] ca_file: cannot read certificates",
     ),
     "window too big": lambda f: ({"back_door": '[ccs]\nsender_id = "1"\napi_key = "k"\nwindow = 1001\n'}, "[ccs] window is not from 1 to 1000"),
     "level unknown": lambda f: ({"extra": '[log]\nlevel = "loud"'}, "log.level"),
@@ -85,6 +85,8 @@ def test_what_run_cannot_use_is_refused_by_check_config_in_the_same_words(fault,
     assert checked.returncode == ran.returncode and checked.returncode in (1, 64), checked
     error = checked.stderr.splitlines()[-1]
     assert error.startswith("error: ") and word in error, checked.stderr
+    parts = error.removeprefix("error: ").split(": ")
+    assert len(parts) == len(set(parts)), f"nothing is told twice: {error}"
     assert ran.stderr.splitlines()[-1] == error
     assert sorted(tmp_path.rglob("*")) == before, "not by run, either"
 
@@ -92,6 +94,40 @@ def test_what_run_cannot_use_is_refused_by_check_config_in_the_same_words(fault,
 def test_the_configuration_of_a_running_bridge_is_right(bridge):
     done = run("check-config", "--config", bridge.config)
     assert done.returncode == 0 and "the configuration is right" in done.stderr, done.stderr
+
+
+@pytest.mark.parametrize("closed", ["stdout", "stderr"])
+def test_a_reader_that_goes_away_early_makes_no_noise(closed, bridge, tmp_path):
+    message = written(tmp_path, "message.json", '{"to":"T","message_id":"m1","data":{"k":1}}')
+    store = tmp_path / "store.db"
+    commands = {
+        "check-config": ["--config", bridge.config],
+        "init": ["sim", "--config", tmp_path / "new" / "bridge.toml"],
+        "explain": [message],
+        "health": ["--ops", bridge.ops],
+        "outbox": ["--config", bridge.config],
+        "user": ["list", "--users-file", written(tmp_path, "users", "")],
+        "trace": ["x", "--store", store],
+        "--help": [],
+    }
+    (tmp_path / "new").mkdir()
+    for command, args in commands.items():
+        reader, writer = os.pipe()
+        os.close(reader)
+        other = "stderr" if closed == "stdout" else "stdout"
+        streams = {closed: writer, other: subprocess.PIPE}
+        done = subprocess.run([BIN, command, *map(str, args)], **streams, timeout=PATIENCE)
+        os.close(writer)
+        heard = getattr(done, other).decode()
+        assert done.returncode == (1 if command == "trace" else 0), (command, done.returncode, heard)
+        assert "panicked" not in heard and "Broken pipe" not in heard, (command, heard)
+
+
+def test_what_cannot_be_written_although_somebody_reads_is_an_error(tmp_path):
+    message = written(tmp_path, "message.json", '{"to":"T","message_id":"m1","data":{"k":1}}')
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run([BIN, "explain", message], stdout=full, stderr=subprocess.PIPE, timeout=PATIENCE)
+    assert done.returncode == 1 and b"error: " in done.stderr and b"panicked" not in done.stderr, done.stderr
 
 
 def without_filter(bridge, level: str) -> Process:

@@ -93,6 +93,26 @@ def test_without_passwords_the_printed_lines_push_as_well(tmp_path, way):
     demo.process.close()
 
 
+def test_a_push_whose_own_ack_is_no_place_for_confirmations_stops_no_other(tmp_path):
+    demo = Demo(tmp_path, "--transport", "fcm-v1")
+    inbox = tmp_path / "inbox"
+    subscriber = subprocess.Popen(demo.line("mosquitto_sub", "client1/others"), stdout=open(inbox, "wb"))
+    [*push, _] = demo.line("mosquitto_pub")
+    own = {"id": "own", "token": "phone-1", "data": {"mid": "x", "ack": "y"}}
+    subprocess.run([*push, json.dumps(own)], check=True, timeout=PATIENCE)
+    eventually(lambda: "a push is not confirmed" in demo.process.text(), "it is told")
+    for number in range(3):
+        usual = {"id": f"usual-{number}", "token": "phone-1", "data": {}}
+        subprocess.run([*push, json.dumps(usual)], check=True, timeout=PATIENCE)
+    eventually(lambda: inbox.read_text().count('"delivered"') >= 3, "the others are confirmed")
+    subscriber.kill()
+    subscriber.wait()
+    demo.process.terminate()
+    assert "reason=publish_denied" not in demo.out.read_text()
+    assert demo.process.text().count("a push is not confirmed") == 1
+    assert "\x1b" not in demo.process.text(), "colours are for screens"
+
+
 def test_whoever_is_refused_is_told_on_the_screen(tmp_path):
     demo = Demo(tmp_path)
     push = demo.line("mosquitto_pub")

@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from harness import BIN, PATIENCE, Process, Sim, eventually, free_port
+from harness import BIN, PATIENCE, Process, Sim, eventually, free_port, run
 from ways import FCM_V1
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
@@ -150,6 +150,13 @@ def test_the_steps_of_the_readme_work_with_a_service_account(newcomer, tmp_path)
         assert sim.call("GET", "/devices/phone-1?after=0")["messages"]
     finally:
         sim.close()
+
+
+@pytest.mark.parametrize("flag", ["--listen", "--sim-listen", "--sim-fcm-listen", "--sim-fcm-token-listen"])
+def test_init_wants_ports_that_stay(flag, tmp_path):
+    done = run("init", "sim", flag, "0", "--config", tmp_path / "bridge.toml")
+    assert done.returncode == 64 and f"{flag} wants a port" in done.stderr, done.stderr
+    assert not list(tmp_path.iterdir()), "nothing is made"
 
 
 def test_init_for_ccs_writes_what_a_ccs_server_needs(newcomer, tmp_path):

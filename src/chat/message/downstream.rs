@@ -79,8 +79,23 @@ impl Downstream {
     /// As [`Self::parse`]; [`ErrorCode::Forbidden`] goes before every other fault of a field but the id's.
     pub fn parse_from(sender: Sender, payload: &[u8], limits: &Limits) -> Result<Self, Rejection> {
         let mut fields = Fields::read(payload, limits.payload_bytes)?;
+        Self::read_from(sender, &mut fields, limits)
+    }
+
+    /// As [`Self::parse`], and names the fields that are not known and therefore ignored.
+    ///
+    /// # Errors
+    /// As [`Self::parse`].
+    pub fn parse_naming_ignored(payload: &[u8], limits: &Limits) -> Result<(Self, Vec<String>), Rejection> {
+        let mut fields = Fields::read(payload, limits.payload_bytes)?;
+        let message = Self::read_from(Sender::Bal, &mut fields, limits)?;
+        let ignored = fields.names().filter(|name| fields.has(name)).map(str::to_owned).collect();
+        Ok((message, ignored))
+    }
+
+    fn read_from(sender: Sender, fields: &mut Fields, limits: &Limits) -> Result<Self, Rejection> {
         let id = fields.id()?;
-        let read = sender.check(&fields).and_then(|()| read(&mut fields, limits));
+        let read = sender.check(fields).and_then(|()| read(fields, limits));
         read.map(|read| Self { id: id.clone(), ..read }).map_err(|rejection| rejection.about(id))
     }
 

@@ -4,9 +4,10 @@ use super::cast::{ALICE, BAL, BOB, CAROL, Player, password};
 use super::{APP, PHONES};
 use crate::app::Addresses;
 use crate::broker::identity::users::role_word;
-use crate::ops::story;
+use crate::ops::{print, story};
 use crate::sim::SimHandle;
 use crate::sim::event::SimEvent;
+use std::fmt::Display;
 use std::net::SocketAddr;
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
@@ -14,37 +15,42 @@ use tokio_util::sync::CancellationToken;
 /// Says where everything is, and what to type.
 pub(super) fn welcome(addresses: Addresses, cast: &[Player], sim: &SimHandle) {
     let Some(broker) = addresses.broker else { return };
-    println!("fcm-mqtt-bridge demo: embedded broker on {broker}, simulator with the phones {}.", PHONES.join(", "));
+    say(format_args!(
+        "fcm-mqtt-bridge demo: embedded broker on {broker}, simulator with the phones {}.",
+        PHONES.join(", ")
+    ));
     match sim.v1() {
-        None => println!("Transport ccs: XMPP over TLS with {}.", sim.address()),
+        None => say(format_args!("Transport ccs: XMPP over TLS with {}.", sim.address())),
         Some(v1) => {
-            println!(
+            say(format_args!(
                 "Transport fcm-v1: POST {}/v1/projects/{}/messages:send over HTTP/2.",
                 v1.base_url(),
                 v1.project()
-            );
-            println!("What phones send comes over CCS as before, for v1 has nothing for it; and their apps confirm");
-            println!("over MQTT, as the user {CAROL}, what they get: FCM HTTP v1 tells nothing of deliveries.");
+            ));
+            say("What phones send comes over CCS as before, for v1 has nothing for it; and their apps confirm");
+            say(format_args!(
+                "over MQTT, as the user {CAROL}, what they get: FCM HTTP v1 tells nothing of deliveries."
+            ));
         }
     }
     if let Some(websocket) = addresses.websocket {
-        println!("For web pages (mqtt.js): ws://{websocket}/mqtt");
+        say(format_args!("For web pages (mqtt.js): ws://{websocket}/mqtt"));
     }
     if !cast.is_empty() {
-        println!("\nUsers and passwords, made for this run:");
+        say("\nUsers and passwords, made for this run:");
     }
     for Player { name, role, password } in cast {
-        println!("  {name:<8} {password}   ({})", role_word(*role));
+        say(format_args!("  {name:<8} {password}   ({})", role_word(*role)));
     }
     commands(broker, cast);
-    println!("\nHealth: http://{0}/readyz  numbers: http://{0}/metrics", addresses.ops);
+    say(format_args!("\nHealth: http://{0}/readyz  numbers: http://{0}/metrics", addresses.ops));
     if let Some(control) = sim.control_address() {
-        println!(
+        say(format_args!(
             "A phone sends by itself: curl -X POST http://{control}/devices/phone-2/upstream \
              -d '{{\"category\":\"{APP}\",\"data\":{{\"hello\":\"backend\"}}}}'"
-        );
+        ));
     }
-    println!("Stop with Ctrl-C. Each step of each message follows, and whom the broker refuses.\n");
+    say("Stop with Ctrl-C. Each step of each message follows, and whom the broker refuses.\n");
 }
 
 /// Command lines that work as they are.
@@ -54,23 +60,28 @@ fn commands(broker: SocketAddr, cast: &[Player]) {
         let login = password(cast, user).map(|password| format!(" -u {user} -P {password}")).unwrap_or_default();
         format!("  {program} -h {} -p {}{login}", broker.ip(), broker.port())
     };
-    println!("\nIn a second terminal, everything that comes in for the backend application `{BAL}`:");
-    println!("{} -q 1 -v -t '{BAL}/others/+'", client("mosquitto_sub", BAL));
-    println!("\nIn a third one, a push to a phone (it answers):");
-    println!(
+    say(format_args!("\nIn a second terminal, everything that comes in for the backend application `{BAL}`:"));
+    say(format_args!("{} -q 1 -v -t '{BAL}/others/+'", client("mosquitto_sub", BAL)));
+    say("\nIn a third one, a push to a phone (it answers):");
+    say(format_args!(
         "{} -q 1 -t {BAL}/self/messages -m '{{\"id\":\"a1\",\"token\":\"{}\",\"data\":{{\"hello\":\"world\"}}}}'",
         client("mosquitto_pub", BAL),
         PHONES[0]
-    );
+    ));
     if !cast.is_empty() {
-        println!(
+        say(format_args!(
             "\n`{BOB}` sees when a device of `{ALICE}` comes and goes; then let her come, and stop her with Ctrl-C:"
-        );
-        println!("{} -v -t {ALICE}/self/presence", client("mosquitto_sub", BOB));
-        println!("{} -i {ALICE}:phone -v -t '{ALICE}/#'", client("mosquitto_sub", ALICE));
+        ));
+        say(format_args!("{} -v -t {ALICE}/self/presence", client("mosquitto_sub", BOB)));
+        say(format_args!("{} -i {ALICE}:phone -v -t '{ALICE}/#'", client("mosquitto_sub", ALICE)));
     }
-    println!("\nAnd what the bridge says of itself:");
-    println!("{} -v -t _bridge/status", client("mosquitto_sub", BAL));
+    say("\nAnd what the bridge says of itself:");
+    say(format_args!("{} -v -t _bridge/status", client("mosquitto_sub", BAL)));
+}
+
+/// The demo runs on when nobody reads what it says.
+fn say(text: impl Display) {
+    let _ = print::line(text);
 }
 
 /// The phones' side of the story, until `stop`.

@@ -99,10 +99,12 @@ fn lists_and_tables_come_from_the_environment_too() {
         ("BRIDGE__BROKER__WS_ORIGINS", "[hush", "wants a list of texts, in TOML and on one line, such as "),
         ("BRIDGE__ROUTES", "hush", "wants a section (a table of keys and values), in TOML and on one line"),
         ("BRIDGE__ROUTES", "{ hush", "wants a section"),
+        ("BRIDGE__ROUTES", "{\"hush\": \"hush\"}", "wants a section"),
         ("BRIDGE__ROUTES", "{}\nhush = 1", "wants a section"),
     ] {
         let refused = load_with(MINIMUM, &[(key, value)]).unwrap_err().to_string();
         assert!(refused.starts_with(&format!("`{key}`: {told}")) && !refused.contains("hush"), "{refused}");
+        assert_eq!(refused.contains("this is JSON"), value.contains(':'), "{value}: {refused}");
     }
 }
 
@@ -146,6 +148,41 @@ fn a_secret_comes_from_a_file_without_its_line_end() {
     let relative = refusal("[ccs]\nsender_id = \"1\"\napi_key_file = \"nowhere\"\n");
     assert!(relative.contains("a relative path begins at /"), "{relative}");
     assert!(refusal(&format!("{text}api_key = \"x\"\n")).contains("not both"));
+}
+
+#[test]
+fn a_secret_of_blanks_is_refused_by_the_key_that_it_comes_from() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("key");
+    std::fs::write(&file, "  \n").unwrap();
+    let error = refusal(&format!("[ccs]\nsender_id = \"1\"\napi_key_file = {file:?}"));
+    assert!(error.starts_with("`ccs.api_key_file`: "), "{error}");
+    let error = refusal("[ccs]\nsender_id = \"1\"\napi_key = \" \"");
+    assert!(error.starts_with("`ccs.api_key`: "), "{error}");
+}
+
+#[test]
+fn two_listeners_with_one_address_are_refused() {
+    let with = |broker: &str, ops: &str| {
+        let ccs = "[ccs]\nsender_id = \"1\"\napi_key = \"k\"\n";
+        load_text(&format!("{ccs}[broker]\nusers_file = \"u\"\n{broker}\n[ops]\nlisten = \"{ops}\"\n"))
+    };
+    for (broker, ops, keys) in [
+        ("listen = \"127.0.0.1:9090\"", "127.0.0.1:9090", ["ops.listen", "broker.listen"]),
+        ("listen = \"0.0.0.0:9090\"", "127.0.0.1:9090", ["ops.listen", "broker.listen"]),
+        ("listen_ws = \"127.0.0.1:1883\"", "127.0.0.1:9090", ["broker.listen_ws", "broker.listen"]),
+        ("listen_ws = \"[::1]:7\"", "[::]:7", ["ops.listen", "broker.listen_ws"]),
+    ] {
+        let error = with(broker, ops).unwrap_err().to_string();
+        assert!(keys.iter().all(|key| error.contains(&format!("`{key}`"))), "{broker}: {error}");
+    }
+    for (broker, ops) in [
+        ("listen = \"127.0.0.1:0\"\nlisten_ws = \"127.0.0.1:0\"", "127.0.0.1:0"),
+        ("listen = \"127.0.0.2:9090\"", "127.0.0.1:9090"),
+        ("listen = \"off\"\nlisten_ws = \"127.0.0.1:7\"", "127.0.0.1:1883"),
+    ] {
+        assert!(with(broker, ops).is_ok(), "{broker}");
+    }
 }
 
 #[test]

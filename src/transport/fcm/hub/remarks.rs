@@ -11,6 +11,9 @@ const NAME_MAX: usize = 64;
 /// What the count of the fields that are not named takes at most, in characters.
 const COUNT_MAX: usize = "; and at least 99 more".len();
 
+/// About the keys that the bridge itself adds to `data`: no field of the sender's is concerned.
+const OF_OWN_KEYS: [Why; 3] = [Why::ID_IN_DATA, Why::APP_CONFIRMS, Why::NO_RECEIPTS];
+
 /// What the log has been told already.
 #[derive(Debug, Default)]
 pub(super) struct Remarks {
@@ -21,7 +24,7 @@ impl Remarks {
     /// Takes note of what one message loses. Returns what its sender is to hear of it: what does not travel at all.
     pub(super) fn note(&mut self, losses: Vec<Loss>) -> Option<String> {
         let dropped = summary(&losses);
-        for loss in losses {
+        for loss in losses.into_iter().filter(|loss| !OF_OWN_KEYS.contains(&loss.why)) {
             if self.told.len() < TOLD_MAX && !self.told.contains(&loss) {
                 tracing::info!(field = %loss.field, why = %loss.why, "field of a message without an equal in v1; not said again");
                 self.told.insert(loss);
@@ -87,9 +90,23 @@ mod tests {
             let dropped = remarks.note(losses()).unwrap();
             assert!(dropped.starts_with("`delay_while_idle`: ignored since 2016"), "{dropped}");
             assert!(dropped.contains("; `x`: unknown in v1") && !dropped.contains("message_id"), "{dropped}");
-            assert_eq!(remarks.told.len(), 3);
+            assert_eq!(remarks.told.len(), 2);
         }
         assert_eq!(remarks.note(vec![loss("message_id", Why::ID_IN_DATA)]), None);
+    }
+
+    #[test]
+    fn the_log_hears_nothing_of_the_keys_that_the_bridge_adds() {
+        let mut remarks = Remarks::default();
+        for (field, why) in
+            [("data.mid", Why::ID_IN_DATA), ("data.ack", Why::APP_CONFIRMS), ("data.ack", Why::NO_RECEIPTS)]
+        {
+            assert_eq!(remarks.note(vec![loss(field, why)]), None);
+        }
+        assert!(remarks.told.is_empty());
+        // A key that the sender gave is its own field.
+        assert!(remarks.note(vec![loss("data.mid", Why::KEY_TAKEN)]).is_some());
+        assert_eq!(remarks.told.len(), 1);
     }
 
     #[test]

@@ -43,6 +43,16 @@ pub enum AccountError {
         /// Where it ceases to be.
         column: usize,
     },
+    /// It was saved in another encoding, as editors on Windows do.
+    #[error(
+        "{path} is not plain UTF-8, it begins with the mark of {encoding}: save it again as UTF-8 without such a mark"
+    )]
+    Encoding {
+        /// The file.
+        path: PathBuf,
+        /// Which encoding.
+        encoding: &'static str,
+    },
     /// It is something else that Google gives out.
     #[error(
         "{path} holds {kind}; needed is the key of a service account (Firebase console: Project settings, Service accounts)"
@@ -107,6 +117,13 @@ struct File {
 #[error("the private key cannot sign")]
 pub(super) struct Unsigned;
 
+/// The encoding that the first bytes of a file say it has (byte order mark).
+fn marked(text: &[u8]) -> Option<&'static str> {
+    let marks: [(&[u8], _); 3] =
+        [(b"\xef\xbb\xbf", "UTF-8 with a BOM"), (b"\xff\xfe", "UTF-16"), (b"\xfe\xff", "UTF-16")];
+    marks.into_iter().find(|(mark, _)| text.starts_with(mark)).map(|(_, encoding)| encoding)
+}
+
 impl Account {
     /// Reads the file that Google's console gives out.
     pub(in crate::transport::fcm) fn read(path: &Path) -> Result<Self, AccountError> {
@@ -115,6 +132,9 @@ impl Account {
             Ok(text) => text,
             Err(source) => return Err(AccountError::Unreadable { path, source }),
         };
+        if let Some(encoding) = marked(&text) {
+            return Err(AccountError::Encoding { path, encoding });
+        }
         // The error's own text may quote a value.
         let form = |fault: serde_json::Error| (fault.line(), fault.column());
         let kind: Kind = match serde_json::from_slice(&text).map_err(form) {
@@ -270,6 +290,16 @@ pub(super) mod tests {
         assert!(matches!(cut, AccountError::Key { .. }));
         let odd = fault(|document| document["private_key"] = json!(["hush-hush"]));
         assert!(matches!(odd, AccountError::Form { .. }) && !odd.to_string().contains("hush"), "{odd}");
+        let document = std::fs::read(file(|_| ()).path()).unwrap();
+        for mark in [&b"\xef\xbb\xbf"[..], b"\xff\xfe", b"\xfe\xff"] {
+            let saved = tempfile::NamedTempFile::new().unwrap();
+            std::fs::write(saved.path(), [mark, &document].concat()).unwrap();
+            let marked = Account::read(saved.path()).err().unwrap();
+            assert!(
+                matches!(marked, AccountError::Encoding { .. }) && marked.to_string().contains("as UTF-8"),
+                "{marked}"
+            );
+        }
         let missing = Account::read(Path::new("/nowhere/key.json")).err().unwrap();
         assert!(missing.to_string().contains("/nowhere/key.json"), "{missing}");
     }

@@ -1,0 +1,127 @@
+//! Why the bridge could not start, or ended.
+
+#[cfg(feature = "broker")]
+use crate::broker::BrokerError;
+use crate::chat::way::Way;
+#[cfg(feature = "broker")]
+use crate::config::Settings;
+use crate::config::{ConfigError, section};
+use crate::mqtt::ClientError;
+use crate::ops::health::ListenError;
+#[cfg(feature = "rumqttd")]
+use crate::rumqttd::RumqttdError;
+use crate::store::{CloseError, OpenError, StoreError};
+use crate::transport::{ccs, fcm};
+use std::path::PathBuf;
+
+/// Why the bridge could not start, or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// The configuration cannot work.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The store could not be opened.
+    #[error("[store] path: {0}")]
+    Open(#[from] OpenError),
+    /// The folder of the store could not be made.
+    #[error("cannot make the folder {} for the store ([store] path)", .path.display())]
+    Folder {
+        /// Which folder.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// The operator's port could not be opened.
+    #[error(transparent)]
+    Ops(#[from] ListenError),
+    /// The embedded broker could not start, or failed.
+    #[cfg(feature = "broker")]
+    #[error(transparent)]
+    Broker(#[from] BrokerError),
+    /// A file of the embedded broker's cannot be used.
+    #[cfg(feature = "broker")]
+    #[error("`{key}`: {fault}")]
+    BrokerFile {
+        /// The key that names it.
+        key: &'static str,
+        /// Why.
+        fault: BrokerError,
+    },
+    /// rumqttd could not start, or ended.
+    #[cfg(feature = "rumqttd")]
+    #[error(transparent)]
+    Rumqttd(#[from] RumqttdError),
+    /// The client of the external broker cannot work as configured.
+    #[error(transparent)]
+    Mqtt(#[from] ClientError),
+    /// The transport over CCS cannot work as configured.
+    #[error("[ccs] {0}")]
+    Ccs(#[from] ccs::Fatal),
+    /// A transport over FCM HTTP v1 cannot work as configured.
+    #[error("{key} {fault}")]
+    Fcm {
+        /// The section, as it stands before what the fault is about.
+        key: String,
+        /// Why.
+        fault: fcm::Fatal,
+    },
+    /// The store's writer ended under the lanes.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The store did not end well.
+    #[error(transparent)]
+    Close(#[from] CloseError),
+    /// A part ended although nobody asked it to.
+    #[error("the {0} ended early")]
+    Ended(&'static str),
+    /// The system refused something that every program needs.
+    #[error("{0}")]
+    System(#[from] std::io::Error),
+    /// A part of the program panicked; its message is in the log.
+    #[error("a part of the bridge failed: {0}")]
+    Panicked(#[from] tokio::task::JoinError),
+}
+
+impl AppError {
+    /// Whether the configuration is at fault, rather than the world.
+    #[must_use]
+    pub fn is_configuration(&self) -> bool {
+        match self {
+            Self::Config(_) | Self::Mqtt(_) | Self::Ccs(_) | Self::Fcm { .. } => true,
+            #[cfg(feature = "broker")]
+            Self::BrokerFile { .. } => true,
+            #[cfg(feature = "broker")]
+            Self::Broker(BrokerError::Identity(_) | BrokerError::Tls(_) | BrokerError::NoCertificate) => true,
+            _ => false,
+        }
+    }
+
+    /// Names the key of the file that `fault` is about. Its texts name the file alone.
+    #[cfg(feature = "broker")]
+    pub(super) fn broker(settings: &Settings, fault: BrokerError) -> Self {
+        if !matches!(fault, BrokerError::Identity(_) | BrokerError::Tls(_)) {
+            return fault.into();
+        }
+        let told = fault.to_string();
+        let set = &settings.broker;
+        let files = [
+            ("broker.users_file", &set.users_file),
+            ("broker.jwt_secret_file", &set.jwt_secret_file),
+            ("broker.jwt_key_file", &set.jwt_key_file),
+            ("broker.jwt_jwks_file", &set.jwt_jwks_file),
+            ("broker.cert_file", &set.cert_file),
+            ("broker.key_file", &set.key_file),
+            ("broker.client_ca_file", &set.client_ca_file),
+        ];
+        let named = files.into_iter().filter_map(|(key, file)| Some((key, file.as_ref()?.display().to_string())));
+        // One path may be the beginning of another.
+        match named.filter(|(_, file)| told.contains(file)).max_by_key(|(_, file)| file.len()) {
+            Some((key, _)) => Self::BrokerFile { key, fault },
+            None => fault.into(),
+        }
+    }
+
+    pub(super) fn fcm(way: &Way, fault: fcm::Fatal) -> Self {
+        Self::Fcm { key: format!("[{}]", section(way)), fault }
+    }
+}

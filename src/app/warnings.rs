@@ -1,0 +1,165 @@
+//! What a configuration most likely does not mean, though it works.
+
+use crate::config::{Broker, BrokerKind, Engine, Settings};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use url::{Origin, Url};
+
+/// What to tell the operator, by the names of keys and without values. Nothing of it keeps the bridge from running.
+#[must_use]
+pub fn warnings(settings: &Settings) -> Vec<String> {
+    let broker = &settings.broker;
+    if (settings.mqtt.broker, broker.engine) != (BrokerKind::Embedded, Engine::Mqtt5) {
+        return Vec::new();
+    }
+    [nobody(broker), bare_passwords(broker), files_without_tls(broker), vain_origins(broker)].concat()
+}
+
+/// A users file without users, and no other way in. One that cannot be read is refused elsewhere.
+fn nobody(broker: &Broker) -> Vec<String> {
+    let takes_tokens = [&broker.jwt_secret_file, &broker.jwt_key_file, &broker.jwt_jwks_file];
+    if broker.anonymous
+        || takes_tokens.iter().any(|file| file.is_some())
+        || !broker.users_file.as_ref().is_some_and(is_empty)
+    {
+        return Vec::new();
+    }
+    vec![
+        "`broker.users_file` names a file without users: nobody can log in; add one with `fcm-mqtt-bridge user add`"
+            .to_owned(),
+    ]
+}
+
+#[cfg(feature = "broker")]
+fn is_empty(users: &PathBuf) -> bool {
+    users.exists()
+        && crate::broker::identity::users::UsersFile::open(users).is_ok_and(|file| file.users().next().is_none())
+}
+
+#[cfg(not(feature = "broker"))]
+fn is_empty(_: &PathBuf) -> bool {
+    false
+}
+
+/// Passwords that everybody on their way can read. A proxy in front is taken to speak TLS.
+fn bare_passwords(broker: &Broker) -> Vec<String> {
+    let is_seen = |address: SocketAddr| !address.ip().is_loopback() && !broker.proxy_protocol;
+    [("broker.listen", broker.listen, "broker.listen_tls"), ("broker.listen_ws", broker.listen_ws, "broker.listen_wss")]
+        .into_iter()
+        .filter(|(_, listen, _)| listen.address().is_some_and(is_seen))
+        .map(|(key, _, better)| {
+            format!("`{key}` can be reached from outside, and passwords go there unencrypted; `{better}` encrypts them")
+        })
+        .collect()
+}
+
+fn files_without_tls(broker: &Broker) -> Vec<String> {
+    if [broker.listen_tls, broker.listen_wss].iter().any(|listen| listen.address().is_some()) {
+        return Vec::new();
+    }
+    [
+        ("broker.cert_file", &broker.cert_file),
+        ("broker.key_file", &broker.key_file),
+        ("broker.client_ca_file", &broker.client_ca_file),
+    ]
+    .into_iter()
+    .filter(|(_, file)| file.is_some())
+    .map(|(key, _)| format!("`{key}` is not used: `broker.listen_tls` and `broker.listen_wss` are off"))
+    .collect()
+}
+
+fn vain_origins(broker: &Broker) -> Vec<String> {
+    let vain = broker.ws_origins.iter().filter(|origin| !can_match(origin)).count();
+    let words = "of `broker.ws_origins` match no page; an origin is https://NAME or https://NAME:PORT, without a path and \
+                 without the usual port";
+    if vain == 0 { Vec::new() } else { vec![format!("{vain} {words}")] }
+}
+
+/// Whether a browser can send this as the origin of a page. The slash behind it is forgiven by the broker.
+fn can_match(text: &str) -> bool {
+    let bare = text.trim_end_matches('/');
+    if bare.is_empty() || bare.contains(char::is_whitespace) {
+        return false;
+    }
+    match Url::parse(bare).map(|url| url.origin()) {
+        Ok(origin @ Origin::Tuple(..)) => origin.ascii_serialization().eq_ignore_ascii_case(bare),
+        // Apps have schemes of their own, such as capacitor://localhost.
+        Ok(Origin::Opaque(_)) => true,
+        Err(_) => bare == "null",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Listen;
+
+    fn about(change: impl FnOnce(&mut Broker)) -> Vec<String> {
+        let mut settings = Settings::default();
+        settings.broker.users_file = Some("nowhere".into());
+        change(&mut settings.broker);
+        let all = warnings(&settings);
+        all.iter().map(|told| told.split('`').nth(1).unwrap().to_owned()).collect()
+    }
+
+    fn at(address: &str) -> Listen {
+        Listen::At(address.parse().unwrap())
+    }
+
+    #[test]
+    fn passwords_that_go_bare_over_the_network_are_warned_of() {
+        assert_eq!(about(|_| {}), [""; 0], "the defaults");
+        let open = |broker: &mut Broker| {
+            (broker.listen, broker.listen_ws, broker.listen_wss) = (at("0.0.0.0:1883"), at("[::]:1"), at("0.0.0.0:2"));
+        };
+        assert_eq!(about(open), ["broker.listen", "broker.listen_ws"]);
+        let behind = |broker: &mut Broker| {
+            open(broker);
+            broker.proxy_protocol = true;
+        };
+        assert_eq!(about(behind), [""; 0]);
+    }
+
+    #[test]
+    fn files_of_tls_without_a_listener_for_it_are_warned_of() {
+        let files = |broker: &mut Broker| {
+            broker.cert_file = Some("c".into());
+            broker.key_file = Some("k".into());
+            broker.client_ca_file = Some("a".into());
+        };
+        assert_eq!(about(files), ["broker.cert_file", "broker.key_file", "broker.client_ca_file"]);
+        let used = |broker: &mut Broker| {
+            files(broker);
+            broker.listen_wss = at("0.0.0.0:1");
+        };
+        assert_eq!(about(used), [""; 0]);
+    }
+
+    #[test]
+    fn origins_that_no_page_has_are_warned_of() {
+        for origin in
+            ["https://a.example/path", "https://a.example ", "a.example", "https://a.example:443", "", "https://a b"]
+        {
+            assert_eq!(about(|broker| broker.ws_origins = vec![origin.into()]), ["broker.ws_origins"], "{origin}");
+        }
+        for origin in
+            ["https://a.example", "HTTPS://A.example/", "http://localhost:8080", "capacitor://localhost", "null"]
+        {
+            assert_eq!(about(|broker| broker.ws_origins = vec![origin.into()]), [""; 0], "{origin}");
+        }
+    }
+
+    #[cfg(feature = "broker")]
+    #[test]
+    fn a_users_file_without_users_is_warned_of_where_nothing_else_lets_anybody_in() {
+        let folder = tempfile::tempdir().unwrap();
+        let users = folder.path().join("users");
+        std::fs::write(&users, "# nobody yet\n").unwrap();
+        assert_eq!(about(|broker| broker.users_file = Some(users.clone())), ["broker.users_file"]);
+        let tokens = |broker: &mut Broker| {
+            broker.users_file = Some(users.clone());
+            broker.jwt_key_file = Some("k".into());
+        };
+        assert_eq!(about(tokens), [""; 0]);
+    }
+}
