@@ -2,7 +2,7 @@
 
 use crate::config::{Broker, BrokerKind, Engine, Settings};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::Path;
 use url::{Origin, Url};
 
 /// What to tell the operator, by the names of keys and without values. Nothing of it keeps the bridge from running.
@@ -20,7 +20,7 @@ fn nobody(broker: &Broker) -> Vec<String> {
     let takes_tokens = [&broker.jwt_secret_file, &broker.jwt_key_file, &broker.jwt_jwks_file];
     if broker.anonymous
         || takes_tokens.iter().any(|file| file.is_some())
-        || !broker.users_file.as_ref().is_some_and(is_empty)
+        || !broker.users_file.as_deref().is_some_and(is_empty)
     {
         return Vec::new();
     }
@@ -31,13 +31,13 @@ fn nobody(broker: &Broker) -> Vec<String> {
 }
 
 #[cfg(feature = "broker")]
-fn is_empty(users: &PathBuf) -> bool {
+fn is_empty(users: &Path) -> bool {
     users.exists()
         && crate::broker::identity::users::UsersFile::open(users).is_ok_and(|file| file.users().next().is_none())
 }
 
 #[cfg(not(feature = "broker"))]
-fn is_empty(_: &PathBuf) -> bool {
+fn is_empty(_: &Path) -> bool {
     false
 }
 
