@@ -93,7 +93,7 @@ async fn bare(sim: &SimHandle, folder: &Path, messages: usize, way: Way) -> f64 
                     match port.reports.recv().await.expect("the client runs") {
                         Report::Upstream(upstream) => {
                             got += 1;
-                            port.acks.send(upstream.tag).await.expect("the client runs");
+                            port.acks.send(upstream.ack_ref).await.expect("the client runs");
                         }
                         Report::Connection { .. } => {}
                         other => panic!("unexpected: {other:?}"),
@@ -137,7 +137,7 @@ async fn bare_downstream(port: &mut transport::Port, messages: usize) {
         while accepted < messages || receipts < messages {
             match port.reports.recv().await.expect("the client runs") {
                 Report::Accepted { .. } => accepted += 1,
-                Report::Receipt { tag, .. } => {
+                Report::Receipt { ack_ref: tag, .. } => {
                     receipts += 1;
                     port.acks.send(tag).await.expect("the client runs");
                 }

@@ -5,9 +5,9 @@
 //! Stop: the intake first, then the transport (it drains), then the publications, then the store. A second signal ends
 //! the process at once. Nothing is lost either way: what was acknowledged is on disk.
 
-mod backdoor;
 mod error;
 mod plan;
+mod transports;
 mod warnings;
 
 use crate::bridge::{self, Parts, Stops};
@@ -18,7 +18,6 @@ use crate::ops::health::{OpsServer, Readiness};
 use crate::ops::metrics::Metrics;
 use crate::secret::Secret;
 use crate::store::{self, Store, StoreError};
-use backdoor::BackDoor;
 pub use error::AppError;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -27,6 +26,7 @@ use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use transports::TransportPlan;
 pub use warnings::warnings;
 
 #[cfg(feature = "broker")]
@@ -34,9 +34,9 @@ use crate::broker::{Bound, Broker, Surroundings};
 #[cfg(feature = "rumqttd")]
 use crate::rumqttd;
 
-/// Messages on their way from the front door to the intake. Small: the disk is the queue.
+/// Messages on their way from the broker to the intake. Small: the disk is the queue.
 const INBOUND: usize = 256;
-/// Documents on their way to the front door.
+/// Documents on their way to the broker.
 const PUBLISH: usize = 256;
 
 /// Where a running bridge can be reached; ports that were 0 in the configuration are the real ones here.
@@ -60,8 +60,8 @@ pub fn check(loaded: &Loaded) -> Result<(), AppError> {
     let settings = &loaded.settings;
     settings.check_files()?;
     plan::bridge(settings, 0)?;
-    for door in plan::back_doors(settings, loaded.api_key.clone()) {
-        door.check()?;
+    for broker_link in plan::transport_tasks(settings, loaded.api_key.clone()) {
+        broker_link.check()?;
     }
     check_folder(&settings.store.path)?;
     store::check(&settings.store.path)?;
@@ -113,7 +113,7 @@ pub async fn run(loaded: Loaded, signals: Signals, ready: Option<oneshot::Sender
     check(&loaded)?;
     let Loaded { settings, api_key, mqtt_password } = loaded;
     let started_ms = now_ms();
-    let doors = plan::back_doors(&settings, api_key);
+    let doors = plan::transport_tasks(&settings, api_key);
     let hall = plan::bridge(&settings, started_ms)?;
 
     let (store, keeper, recovery) = open_store(&settings, &doors).await?;
@@ -122,20 +122,21 @@ pub async fn run(loaded: Loaded, signals: Signals, ready: Option<oneshot::Sender
         tracing::warn!(recovery.rerouted, "messages whose way is no longer configured go by another");
     }
     let ops = OpsServer::bind(settings.ops.listen).await?;
-    let (door, addresses) = FrontDoor::open(&settings, mqtt_password, started_ms, ops.local_addr()?).await?;
+    let (broker_link, addresses) = FrontDoor::open(&settings, mqtt_password, started_ms, ops.local_addr()?).await?;
 
-    let metrics = Arc::new(door.metrics());
+    let metrics = Arc::new(broker_link.metrics());
     let (readiness_tx, readiness) = watch::channel(Readiness::starting());
     let (mqtt_port, mqtt_outlet) = mqtt::port(INBOUND, PUBLISH);
     let ends = Ends::default();
-    let (transports, back_doors) = backdoor::start(doors, &mqtt_port.door, &signals.reload, &ends.transport);
+    let (transports, transport_tasks) =
+        transports::start(doors, &mqtt_port.broker_link, &signals.reload, &ends.transport);
     let parts =
         Parts { store, recovery, mqtt: mqtt_port, transports, metrics: Arc::clone(&metrics), readiness: readiness_tx };
     let mut tasks = Tasks {
         ops: spawn(ops.run(Arc::clone(&metrics), readiness, ends.ops.clone())),
         lanes: spawn(bridge::run(hall, parts, ends.lanes.clone())),
-        door: spawn(door.run(mqtt_outlet, metrics, signals.reload, ends.door.clone())),
-        back_doors,
+        broker_link: spawn(broker_link.run(mqtt_outlet, metrics, signals.reload, ends.broker_link.clone())),
+        transport_tasks,
     };
     tracing::info!(broker = ?addresses.broker, ops = %addresses.ops, "bridge started");
     if let Some(ready) = ready {
@@ -160,15 +161,15 @@ pub async fn run(loaded: Loaded, signals: Signals, ready: Option<oneshot::Sender
 struct Ends {
     lanes: Stops,
     transport: CancellationToken,
-    door: CancellationToken,
+    broker_link: CancellationToken,
     ops: CancellationToken,
 }
 
 struct Tasks {
     ops: JoinHandle<std::io::Result<()>>,
     lanes: JoinHandle<Result<(), StoreError>>,
-    door: JoinHandle<Result<(), AppError>>,
-    back_doors: backdoor::Tasks,
+    broker_link: JoinHandle<Result<(), AppError>>,
+    transport_tasks: transports::Tasks,
 }
 
 impl Tasks {
@@ -177,8 +178,8 @@ impl Tasks {
         tokio::select! {
             () = stop.cancelled() => Ok(()),
             ended = &mut self.lanes => { ended??; Err(AppError::Ended("lanes")) }
-            ended = &mut self.door => { ended??; Err(AppError::Ended("MQTT side")) }
-            ended = backdoor::first(&mut self.back_doors) => { ended?; Err(AppError::Ended("transport")) }
+            ended = &mut self.broker_link => { ended??; Err(AppError::Ended("MQTT side")) }
+            ended = transports::first(&mut self.transport_tasks) => { ended?; Err(AppError::Ended("transport")) }
             ended = &mut self.ops => { ended??; Err(AppError::Ended("health port")) }
         }
     }
@@ -186,15 +187,15 @@ impl Tasks {
     async fn wind_up(&mut self, ends: &Ends) {
         ends.lanes.intake.cancel();
         ends.transport.cancel();
-        while self.back_doors.join_next().await.is_some() {}
+        while self.transport_tasks.join_next().await.is_some() {}
         ends.lanes.publish.cancel();
         tokio::select! {
             () = ends.lanes.quiet.cancelled() => {}
             () = finish(&mut self.lanes) => {}
         }
-        ends.door.cancel();
-        // The door's end answers what the lanes still ask.
-        finish(&mut self.door).await;
+        ends.broker_link.cancel();
+        // The door's end answers what the windows still ask.
+        finish(&mut self.broker_link).await;
         finish(&mut self.lanes).await;
         ends.ops.cancel();
         finish(&mut self.ops).await;
@@ -202,8 +203,8 @@ impl Tasks {
 
     fn abort(&mut self) {
         self.lanes.abort();
-        self.door.abort();
-        self.back_doors.abort_all();
+        self.broker_link.abort();
+        self.transport_tasks.abort_all();
         self.ops.abort();
     }
 }
@@ -309,13 +310,13 @@ impl FrontDoor {
 
 async fn open_store(
     settings: &Settings,
-    doors: &[BackDoor],
+    doors: &[TransportPlan],
 ) -> Result<(Store, store::Keeper, store::Recovery), AppError> {
     let path = settings.store.path.clone();
     if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
         std::fs::create_dir_all(folder).map_err(|source| AppError::Folder { path: folder.to_owned(), source })?;
     }
-    let wanted = plan::store(settings, doors.iter().map(BackDoor::way).collect());
+    let wanted = plan::store(settings, doors.iter().map(TransportPlan::transport).collect());
     // It reads the memory of settled messages, which may take a second or two.
     Ok(tokio::task::spawn_blocking(move || Store::open(&wanted, now_ms())).await??)
 }

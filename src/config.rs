@@ -4,7 +4,7 @@
 //! secrets are read from their files, limits are compared with each other.
 
 use crate::chat::id::Owner;
-use crate::chat::way::Way;
+use crate::chat::transport::Transport;
 use crate::ops::logs::Format;
 use crate::secret::Secret;
 use serde::{Deserialize, Serialize};
@@ -27,14 +27,14 @@ pub use address::address;
 pub use broker::{Broker, Engine, Listen};
 pub use check::ConfigError;
 pub(crate) use transports::section;
-pub use transports::{Fcm, FcmProject, GOOGLE_CREDENTIALS, OnAmbiguous, Transport};
+pub use transports::{Fcm, FcmProject, GOOGLE_CREDENTIALS, OnAmbiguous, TransportSection};
 
 /// Everything that can be set.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
     /// By which way messages go to the devices.
-    pub transport: Transport,
+    pub transport: TransportSection,
     /// The CCS session.
     pub ccs: Ccs,
     /// FCM HTTP v1.
@@ -386,8 +386,8 @@ impl Settings {
     ///
     /// # Errors
     /// When a text names no way.
-    pub fn ways(&self) -> Result<(Way, HashMap<String, Way>), ConfigError> {
-        transports::ways(&self.transport)
+    pub fn transports(&self) -> Result<(Transport, HashMap<String, Transport>), ConfigError> {
+        transports::transports(&self.transport)
     }
 
     /// The settings as TOML, with secrets hidden.

@@ -19,7 +19,7 @@
 
 mod wire;
 
-use crate::mqtt::{self, ClientConfig, ClientError, Door, Outlet};
+use crate::mqtt::{self, BrokerLink, ClientConfig, ClientError, Outlet};
 use ::rumqttd::meters::MetersLink;
 use ::rumqttd::{ConnectionSettings, LinkType, Router, RouterConfig, Server, ServerSettings};
 use std::future::ready;
@@ -132,7 +132,7 @@ impl Engine {
     /// When rumqttd ended under the client, or the client's configuration is wrong.
     pub async fn run(self, client: ClientConfig, outlet: Outlet, stop: CancellationToken) -> Result<(), RumqttdError> {
         let Self { mut listener, router, .. } = self;
-        let door = outlet.door.clone();
+        let broker_link = outlet.broker_link.clone();
         let why = tokio::select! {
             worked = mqtt::run(client, outlet, stop) => {
                 listener.close().await;
@@ -142,7 +142,7 @@ impl Engine {
             () = gone(&router) => RumqttdError::Router,
             ended = &mut listener.ended => RumqttdError::Listener(ended.unwrap_or_else(|_| PANICKED.to_owned())),
         };
-        door.send_replace(Door::Closed);
+        broker_link.send_replace(BrokerLink::Down);
         tracing::error!(%why, "the bridge has lost its broker and ends");
         Err(why)
     }

@@ -114,8 +114,8 @@ async fn exchange(street: &mut Street, messages: Vec<Send>, meddle: impl Fn(usiz
         let (sid, taken) = match reports.recv().await.unwrap() {
             Report::Accepted { sid, .. } => (sid, true),
             Report::Refused { sid, .. } => (sid, false),
-            Report::Receipt { original, tag, .. } => {
-                acks.send(tag).await.unwrap();
+            Report::Receipt { original, ack_ref, .. } => {
+                acks.send(ack_ref).await.unwrap();
                 receipts.insert(original);
                 continue;
             }
@@ -241,7 +241,7 @@ async fn messages_of_devices_arrive_until_they_are_acknowledged() {
             if numbers.last() != Some(&number) {
                 numbers.push(number);
             }
-            street.port.acks.send(upstream.tag).await.unwrap();
+            street.port.acks.send(upstream.ack_ref).await.unwrap();
         }
         assert!(seen.values().all(|numbers| *numbers == (1..=50).collect::<Vec<u32>>()));
         // The second copies of the last ones are still to come, and the last acknowledgements to arrive.
@@ -249,7 +249,7 @@ async fn messages_of_devices_arrive_until_they_are_acknowledged() {
         while street.sim.stats().now.unacked > 0 {
             tokio::select! {
                 Some(Report::Upstream(again)) = street.port.reports.recv() => {
-                    street.port.acks.send(again.tag).await.unwrap();
+                    street.port.acks.send(again.ack_ref).await.unwrap();
                 }
                 _ = events.recv() => {}
             }

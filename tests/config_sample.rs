@@ -131,8 +131,8 @@ fn the_page_about_fcm_v1_shows_configurations_that_load() {
         };
         std::fs::write(&file, format!("{text}\n{rest}")).expect("written");
         let loaded = Settings::load(Some(&file)).unwrap_or_else(|error| panic!("{error}:\n{example}"));
-        let ways = loaded.settings.fcm.configured();
-        assert!(!ways.is_empty(), "no project:\n{example}");
+        let transports = loaded.settings.fcm.configured();
+        assert!(!transports.is_empty(), "no project:\n{example}");
     }
 }
 

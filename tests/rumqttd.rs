@@ -6,7 +6,7 @@
 use fcm_mqtt_bridge::app::{self, Addresses, AppError, Signals};
 use fcm_mqtt_bridge::config::{Broker, Ccs, Engine as EngineKind, Listen, Loaded, Ops, Routes, Settings, Store};
 use fcm_mqtt_bridge::mqtt::{
-    self, AckWord, ClientConfig, ClientLimits, Door, Outbound, Outcome, Port, Senders, Version,
+    self, AckWord, BrokerLink, ClientConfig, ClientLimits, Outbound, Outcome, Port, Senders, Version,
 };
 use fcm_mqtt_bridge::rumqttd::{Engine, Limits, RumqttdError};
 use fcm_mqtt_bridge::secret::Secret;
@@ -147,7 +147,7 @@ async fn its_limits_are_told_once_and_its_end_is_an_error() {
 
     let ended = end_it(&world.peers, &mut world.run).await.unwrap_err();
     assert_eq!(ended.to_string(), "rumqttd ended: its router failed");
-    assert_eq!(*world.port.door.borrow(), Door::Closed);
+    assert_eq!(*world.port.broker_link.borrow(), BrokerLink::Down);
     let errors = logs.lines("ERROR");
     assert!(matches!(&errors[..], [line] if line.contains("rumqttd ended: its router failed")), "{errors:?}");
 }
@@ -340,7 +340,7 @@ impl World {
         let stop = CancellationToken::new();
         let mut run = JoinSet::new();
         run.spawn(engine.run(config, outlet, stop.clone()));
-        soon(port.door.wait_for(|door| *door == Door::Open)).await.unwrap();
+        soon(port.broker_link.wait_for(|broker_link| *broker_link == BrokerLink::Up)).await.unwrap();
         Self { address, port, peers: Peers { address, version: "5" }, stop, run }
     }
 

@@ -7,7 +7,7 @@ use fcm_mqtt_bridge::broker::{Broker, BrokerConfig, BrokerLimits, Listen, Surrou
 use fcm_mqtt_bridge::chat::id::Owner;
 use fcm_mqtt_bridge::chat::message::{BrokerKind, Limits};
 use fcm_mqtt_bridge::chat::route::Routes;
-use fcm_mqtt_bridge::chat::way::{Way, Ways};
+use fcm_mqtt_bridge::chat::transport::{Transport, Transports};
 use fcm_mqtt_bridge::mqtt;
 use fcm_mqtt_bridge::ops::clock::now_ms;
 use fcm_mqtt_bridge::ops::health::Readiness;
@@ -45,9 +45,10 @@ impl House {
         for suffix in ["", "-wal", "-shm", ".lock"] {
             let _ = std::fs::remove_file(folder.join(format!("bridge.db{suffix}")));
         }
-        let way = Way::FcmV1(None);
+        let way = Transport::FcmV1(None);
         let unconfirmed = transport.confirm_to.is_none();
-        let wanted = store::Settings { ways: vec![way.clone()], ..store::Settings::new(folder.join("bridge.db")) };
+        let wanted =
+            store::Settings { transports: vec![way.clone()], ..store::Settings::new(folder.join("bridge.db")) };
         let (store, keeper, recovery) = Store::open(&wanted, now_ms()).expect("the store opens");
         let limits = BrokerLimits { unconfirmed: UNCONFIRMED, ..BrokerLimits::default() };
         let listen = Listen::tcp(([127, 0, 0, 1], 0).into());
@@ -93,11 +94,11 @@ impl House {
     }
 }
 
-fn settings(way: Way, unconfirmed: bool) -> bridge::Settings {
+fn settings(way: Transport, unconfirmed: bool) -> bridge::Settings {
     let room = Room { rows: 1_000_000, bytes: 2_000_000_000 };
     let routes = Routes::new(HashMap::new(), Owner::new(BAL).ok());
     bridge::Settings {
-        ways: Ways::new(way.clone(), HashMap::new(), &routes),
+        transports: Transports::new(way.clone(), HashMap::new(), &routes),
         routes,
         unconfirmed: if unconfirmed { HashSet::from([way]) } else { HashSet::new() },
         explicit: HashSet::new(),

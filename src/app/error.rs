@@ -2,7 +2,7 @@
 
 #[cfg(feature = "broker")]
 use crate::broker::BrokerError;
-use crate::chat::way::Way;
+use crate::chat::transport::Transport;
 #[cfg(feature = "broker")]
 use crate::config::Settings;
 use crate::config::{ConfigError, section};
@@ -65,7 +65,7 @@ pub enum AppError {
         /// Why.
         fault: fcm::Fatal,
     },
-    /// The store's writer ended under the lanes.
+    /// The store's writer ended under the windows.
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The store did not end well.
@@ -121,7 +121,7 @@ impl AppError {
         }
     }
 
-    pub(super) fn fcm(way: &Way, fault: fcm::Fatal) -> Self {
-        Self::Fcm { key: format!("[{}]", section(way)), fault }
+    pub(super) fn fcm(transport: &Transport, fault: fcm::Fatal) -> Self {
+        Self::Fcm { key: format!("[{}]", section(transport)), fault }
     }
 }

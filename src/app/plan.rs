@@ -1,12 +1,12 @@
 //! From the settings to what each part is told.
 
-use super::backdoor::{BackDoor, SENDS};
+use super::transports::{SENDS, TransportPlan};
 use crate::bridge;
 use crate::chat::id::Owner;
 use crate::chat::message::{BrokerKind as BrokerWord, Limits as MessageLimits};
 use crate::chat::route::Routes;
 use crate::chat::topic::{BridgeTopic, CLIENT_FILTERS};
-use crate::chat::way::{Way, Ways};
+use crate::chat::transport::{Transport, Transports};
 use crate::config::{AckMode, BrokerKind, ConfigError, Engine, Fcm, MqttVersion, OnAmbiguous, Settings};
 use crate::fcm::budget::Quotas;
 use crate::mqtt::{ClientConfig, ClientLimits, Senders, Version, Will};
@@ -28,7 +28,7 @@ const CLAIMS_MAX: usize = 4_096;
 #[cfg(feature = "broker")]
 const SECONDS_PER_HOUR: u64 = 3_600;
 
-pub(super) fn store(settings: &Settings, ways: Vec<Way>) -> store::Settings {
+pub(super) fn store(settings: &Settings, transports: Vec<Transport>) -> store::Settings {
     let limits = &settings.limits;
     let overshoot = limits.inflight_publishes as u64;
     store::Settings {
@@ -41,7 +41,7 @@ pub(super) fn store(settings: &Settings, ways: Vec<Way>) -> store::Settings {
             history_hours: limits.history_hours,
             history_rows: limits.history_rows,
         },
-        ways,
+        transports,
         ..store::Settings::new(settings.store.path.clone())
     }
 }
@@ -50,13 +50,17 @@ pub(super) fn bridge(settings: &Settings, started_ms: u64) -> Result<bridge::Set
     let (categories, default_bal) = settings.owners()?;
     let limits = &settings.limits;
     let routes = Routes::new(categories.into_iter().collect(), default_bal);
-    let (default_way, by_category) = settings.ways()?;
+    let (default_way, by_category) = settings.transports()?;
     let projects = settings.fcm.configured();
     let streams = projects.iter().map(|(_, fcm)| fcm.connections * fcm::STREAMS_MAX).max().unwrap_or(0);
     let explicit = settings.bals.iter().filter(|(_, bal)| bal.ack == AckMode::Explicit);
     Ok(bridge::Settings {
-        ways: Ways::new(default_way, by_category, &routes),
-        unconfirmed: projects.iter().filter(|(_, fcm)| !fcm.app_receipts).map(|(way, _)| way.clone()).collect(),
+        transports: Transports::new(default_way, by_category, &routes),
+        unconfirmed: projects
+            .iter()
+            .filter(|(_, fcm)| !fcm.app_receipts)
+            .map(|(transport, _)| transport.clone())
+            .collect(),
         routes,
         explicit: explicit.filter_map(|(name, _)| Owner::new(name).ok()).collect(),
         broker: match (settings.mqtt.broker, settings.broker.engine) {
@@ -76,15 +80,15 @@ pub(super) fn bridge(settings: &Settings, started_ms: u64) -> Result<bridge::Set
     })
 }
 
-/// Every way to the devices that is configured; the default one first, which gets what has lost its own.
-pub(super) fn back_doors(settings: &Settings, api_key: Option<Secret>) -> Vec<BackDoor> {
-    let ccs = api_key.map(|key| BackDoor::Ccs(Box::new(ccs(settings, key))));
-    let projects = settings.fcm.configured().into_iter().map(|(way, set)| {
-        let config = fcm(&way, set, keys(settings, &way));
-        BackDoor::Fcm(way, Box::new(config))
+/// Every transport that is configured; the default one first, which gets what has lost its own.
+pub(super) fn transport_tasks(settings: &Settings, api_key: Option<Secret>) -> Vec<TransportPlan> {
+    let ccs = api_key.map(|key| TransportPlan::Ccs(Box::new(ccs(settings, key))));
+    let projects = settings.fcm.configured().into_iter().map(|(transport, set)| {
+        let config = fcm(&transport, set, keys(settings, &transport));
+        TransportPlan::Fcm(transport, Box::new(config))
     });
-    let mut doors: Vec<BackDoor> = ccs.into_iter().chain(projects).collect();
-    doors.sort_by_key(|door| door.way().to_string() != settings.transport.default);
+    let mut doors: Vec<TransportPlan> = ccs.into_iter().chain(projects).collect();
+    doors.sort_by_key(|broker_link| broker_link.transport().to_string() != settings.transport.default);
     doors
 }
 
@@ -92,8 +96,8 @@ pub(super) fn back_doors(settings: &Settings, api_key: Option<Secret>) -> Vec<Ba
 const CONFIRM_TO: &str = "self/receipts";
 
 /// Which keys say where the servers of a project are: its own, or those of `[fcm]` that it takes over.
-fn keys(settings: &Settings, way: &Way) -> fcm::Keys {
-    let Way::FcmV1(Some(name)) = way else { return fcm::Keys::default() };
+fn keys(settings: &Settings, transport: &Transport) -> fcm::Keys {
+    let Transport::FcmV1(Some(name)) = transport else { return fcm::Keys::default() };
     let section = format!("fcm.projects.{}", name.as_str());
     let own_url = settings.fcm.projects.get(name.as_str()).is_some_and(|project| project.base_url.is_some());
     fcm::Keys {
@@ -103,13 +107,13 @@ fn keys(settings: &Settings, way: &Way) -> fcm::Keys {
     }
 }
 
-fn fcm(way: &Way, set: Fcm, keys: fcm::Keys) -> FcmConfig {
+fn fcm(transport: &Transport, set: Fcm, keys: fcm::Keys) -> FcmConfig {
     let credentials = match set.credentials_file {
         Some(path) => Credentials::File(path),
         None => Credentials::Metadata(set.metadata_host),
     };
     FcmConfig {
-        name: way.to_string(),
+        name: transport.to_string(),
         project_id: set.project_id,
         base_url: set.base_url,
         ca_file: set.ca_file,
@@ -207,7 +211,7 @@ pub(super) fn client(settings: &Settings, password: Option<Secret>, started_ms: 
         filters: CLIENT_FILTERS.iter().map(ToString::to_string).collect(),
         will: Some(Will {
             topic: BridgeTopic::Status.to_string(),
-            payload: bridge::offline(started_ms, BrokerWord::External, ways(settings).iter()).to_will().into(),
+            payload: bridge::offline(started_ms, BrokerWord::External, transports(settings).iter()).to_will().into(),
             qos: 1,
             retain: true,
         }),
@@ -225,10 +229,10 @@ fn client_limits(settings: &Settings) -> ClientLimits {
     ClientLimits { max_packet_bytes: limits.max_packet_bytes.max(packet), ..limits }
 }
 
-/// The ways that there will be, for the will. Without CCS's key they are told apart by its sender.
-fn ways(settings: &Settings) -> Vec<Way> {
-    let ccs = (!settings.ccs.sender_id.is_empty()).then_some(Way::Ccs);
-    ccs.into_iter().chain(settings.fcm.configured().into_iter().map(|(way, _)| way)).collect()
+/// The transports that there will be, for the will. Without CCS's key they are told apart by its sender.
+fn transports(settings: &Settings) -> Vec<Transport> {
+    let ccs = (!settings.ccs.sender_id.is_empty()).then_some(Transport::Ccs);
+    ccs.into_iter().chain(settings.fcm.configured().into_iter().map(|(transport, _)| transport)).collect()
 }
 
 #[cfg(feature = "rumqttd")]
@@ -274,11 +278,11 @@ mod tests {
         let own = FcmProject { base_url: Some("https://proxy.example".into()), ..FcmProject::default() };
         settings.fcm.projects.insert("own".into(), own);
         settings.fcm.projects.insert("shop".into(), FcmProject::default());
-        let url_key = |way| keys(&settings, &Way::parse(way).unwrap()).base_url;
+        let url_key = |transport| keys(&settings, &Transport::parse(transport).unwrap()).base_url;
         assert_eq!(url_key("fcm-v1"), "fcm.base_url");
         assert_eq!(url_key("fcm-v1:own"), "fcm.projects.own.base_url");
         assert_eq!(url_key("fcm-v1:shop"), "fcm.base_url");
-        let shop = keys(&settings, &Way::parse("fcm-v1:shop").unwrap());
+        let shop = keys(&settings, &Transport::parse("fcm-v1:shop").unwrap());
         assert_eq!(shop.credentials_file, "fcm.projects.shop.credentials_file");
         assert_eq!(shop.metadata_host, "fcm.metadata_host");
     }
@@ -345,7 +349,7 @@ mod tests {
         };
         let metadata = Credentials::Metadata(fcm::METADATA_HOST.to_owned());
         assert_eq!(
-            planned(&fcm(&Way::FcmV1(None), settings.fcm.clone(), keys(&settings, &Way::FcmV1(None)))),
+            planned(&fcm(&Transport::FcmV1(None), settings.fcm.clone(), keys(&settings, &Transport::FcmV1(None)))),
             planned(&FcmConfig::new(metadata))
         );
         assert_eq!(settings.fcm.metadata_host, fcm::METADATA_HOST);
@@ -358,8 +362,8 @@ mod tests {
             let mut settings = Settings::default();
             (settings.ccs.window, settings.ccs.connections) = (window, connections);
             settings.ccs.sender_id = "1".into();
-            let [door] = &back_doors(&settings, Some(Secret::new("k")))[..] else { panic!() };
-            let refused = door.check().unwrap_err();
+            let [broker_link] = &transport_tasks(&settings, Some(Secret::new("k")))[..] else { panic!() };
+            let refused = broker_link.check().unwrap_err();
             let name = if connections == 1 { "window" } else { "connections" };
             assert!(refused.to_string().starts_with(&format!("[ccs] {name} is not from 1 to ")), "{refused}");
             assert!(refused.is_configuration());
@@ -367,7 +371,7 @@ mod tests {
         let project = |connections| Fcm { project_id: Some("p".into()), connections, ..Fcm::default() };
         for connections in [0, fcm::CONNECTIONS_MAX + 1] {
             let settings = Settings { fcm: project(connections), ..Settings::default() };
-            let refused = back_doors(&settings, None)[0].check().unwrap_err();
+            let refused = transport_tasks(&settings, None)[0].check().unwrap_err();
             assert!(refused.to_string().contains("connections is not from 1 to 100"), "{refused}");
         }
     }

@@ -3,21 +3,21 @@
 //! Publishes are handled in the order of arrival, and many wait for their commit at one time; acknowledgements leave in
 //! the same order. A full queue, a slow disk or a stop all look the same to a publisher: no acknowledgement yet.
 
-use super::attendance::Word;
+use super::context::Context;
 use super::count_status;
-use super::hall::Hall;
 use super::refused_names::RefusedNames;
+use super::user_presence::Word;
 use crate::chat::id::{MessageId, Owner, Sid};
 use crate::chat::message::{
     Acknowledged, Admission, BalReceipt, BrokerKind, Downstream, Errand, ErrorCode, ErrorDocument, ErrorGate,
     ErrorSummary, Presence, Rejection, Sender,
 };
 use crate::chat::topic::{BridgeTopic, ClientTopic, Device, ResponseTopic};
-use crate::chat::way::Way;
+use crate::chat::transport::Transport;
 use crate::mqtt::{Ack, AckWord, Inbound, Principal, Role};
 use crate::ops::clock::now_ms;
+use crate::ops::message_log;
 use crate::ops::metrics::Metric;
-use crate::ops::story;
 use crate::store::{Accepted, Acknowledged as Kept, Committed, NewDelivery, Note, Recorded, Rejected, StoreError};
 use std::collections::VecDeque;
 use std::future::Future;
@@ -34,9 +34,9 @@ const ROOM_CHECK: Duration = Duration::from_millis(100);
 /// What remains to be done for one publish: its commits; then the word for its publisher.
 type Remaining = Pin<Box<dyn Future<Output = Result<Option<AckWord>, StoreError>> + Send>>;
 
-/// The lane's first half.
+/// The window's first half.
 pub(super) struct Intake {
-    hall: Arc<Hall>,
+    context: Arc<Context>,
     words: mpsc::Sender<Word>,
     gate: ErrorGate,
     refused_names: RefusedNames,
@@ -44,9 +44,9 @@ pub(super) struct Intake {
 }
 
 impl Intake {
-    pub(super) fn new(hall: Arc<Hall>, words: mpsc::Sender<Word>) -> Self {
+    pub(super) fn new(context: Arc<Context>, words: mpsc::Sender<Word>) -> Self {
         Self {
-            hall,
+            context,
             words,
             gate: ErrorGate::default(),
             refused_names: RefusedNames::default(),
@@ -62,7 +62,7 @@ impl Intake {
         stop: CancellationToken,
         quiet: CancellationToken,
     ) -> Result<(), StoreError> {
-        let limit = self.hall.settings.inflight_publishes;
+        let limit = self.context.settings.inflight_publishes;
         // A publisher whose acknowledgement is dropped is cut off, and may still have documents of ours to acknowledge.
         let mut unanswered = Vec::new();
         loop {
@@ -107,19 +107,19 @@ impl Intake {
 
     /// Waits while the queue is full; false when the bridge stops meanwhile.
     async fn room(&mut self, stop: &CancellationToken) -> Result<bool, StoreError> {
-        if self.hall.queue_has_room() {
+        if self.context.queue_has_room() {
             return Ok(true);
         }
         tracing::error!("the queue is full: publishes are not acknowledged until the push service has taken some");
-        self.hall.metrics.set(Metric::IntakeStopped, 1);
-        while !self.hall.queue_has_slack() {
+        self.context.metrics.set(Metric::IntakeStopped, 1);
+        while !self.context.queue_has_slack() {
             tokio::select! {
                 () = stop.cancelled() => return Ok(false),
                 done = front(&mut self.waiting), if !self.waiting.is_empty() => self.release(done?),
                 () = tokio::time::sleep(ROOM_CHECK) => {}
             }
         }
-        self.hall.metrics.set(Metric::IntakeStopped, 0);
+        self.context.metrics.set(Metric::IntakeStopped, 0);
         tracing::info!("the queue has room again");
         Ok(true)
     }
@@ -144,7 +144,7 @@ impl Intake {
 
     async fn message(&mut self, owner: Owner, publish: Inbound) -> Result<(), StoreError> {
         let sender = sender(&publish.principal);
-        let message = match Downstream::parse_from(sender, &publish.payload, &self.hall.settings.message) {
+        let message = match Downstream::parse_from(sender, &publish.payload, &self.context.settings.message) {
             Ok(message) => message,
             Err(rejection) => {
                 if rejection.code() == ErrorCode::Forbidden {
@@ -153,8 +153,8 @@ impl Intake {
                 return self.refuse(&owner, &rejection, None, publish).await;
             }
         };
-        let way = self.hall.settings.ways.pick(&owner, message.category.as_deref()).clone();
-        if let Err(rejection) = message.check_for(&way) {
+        let transport = self.context.settings.transports.pick(&owner, message.category.as_deref()).clone();
+        if let Err(rejection) = message.check_for(&transport) {
             return self.refuse(&owner, &rejection, None, publish).await;
         }
         let reply = match reply_topic(&owner, &publish) {
@@ -164,7 +164,7 @@ impl Intake {
         match message.errand {
             Errand::Push(ref push) => {
                 let (body, recipient, receipt) = (push.to_body(), push.target.recipient(), push.receipt);
-                self.accept(&message, Facts { owner, way, body, recipient, receipt, reply }, publish).await
+                self.accept(&message, Facts { owner, transport, body, recipient, receipt, reply }, publish).await
             }
             Errand::Name(_) => {
                 let detail = "`to` names nobody who has registered a device";
@@ -178,7 +178,7 @@ impl Intake {
 /// What the store needs to know of a push beside what the message says.
 struct Facts {
     owner: Owner,
-    way: Way,
+    transport: Transport,
     body: Vec<u8>,
     recipient: i64,
     receipt: bool,
@@ -187,16 +187,16 @@ struct Facts {
 
 impl Intake {
     async fn accept(&mut self, message: &Downstream, facts: Facts, publish: Inbound) -> Result<(), StoreError> {
-        let (sid, now) = self.hall.next_sid();
-        let Facts { owner, way, body, recipient, receipt, reply } = facts;
+        let (sid, now) = self.context.next_sid();
+        let Facts { owner, transport, body, recipient, receipt, reply } = facts;
         let id = message.id.clone().unwrap_or_else(|| MessageId::from(sid));
         let new = NewDelivery {
             sid,
             bal: owner.clone(),
             id: id.clone(),
             recipient,
-            receipt: receipt && !self.hall.settings.unconfirmed.contains(&way),
-            way,
+            receipt: receipt && !self.context.settings.unconfirmed.contains(&transport),
+            transport,
             order: message.order.clone(),
             body: body.into(),
             accepted_at: now,
@@ -204,25 +204,25 @@ impl Intake {
             reply,
             correlation: publish.correlation,
         };
-        let committed = self.hall.store.accept(new).await?;
-        let hall = Arc::clone(&self.hall);
-        let done = async move { Ok(told(&hall, committed.await?, sid, &owner, &id)) };
+        let committed = self.context.store.accept(new).await?;
+        let context = Arc::clone(&self.context);
+        let done = async move { Ok(told(&context, committed.await?, sid, &owner, &id)) };
         self.waiting.push_back((publish.ack, Box::pin(done)));
         Ok(())
     }
 
     async fn receipt(&mut self, owner: Owner, publish: Inbound) -> Result<(), StoreError> {
-        match BalReceipt::parse(&publish.payload, &self.hall.settings.message) {
+        match BalReceipt::parse(&publish.payload, &self.context.settings.message) {
             Ok(receipt) => {
-                let hall = Arc::clone(&self.hall);
+                let context = Arc::clone(&self.context);
                 let done: Remaining = match receipt.messages {
                     // Asked for at once, so that a crowd of apps shares commits.
                     Acknowledged::Each(sids) => {
-                        let committed = hall.store.confirm(&owner, sids, now_ms()).await?;
-                        Box::pin(async move { confirmed(&hall, committed.await?).await })
+                        let committed = context.store.confirm(&owner, sids, now_ms()).await?;
+                        Box::pin(async move { confirmed(&context, committed.await?).await })
                     }
                     Acknowledged::UpTo(sid) => Box::pin(async move {
-                        hall.store.acked(&owner, Kept::UpTo(sid), now_ms()).await?;
+                        context.store.acked(&owner, Kept::UpTo(sid), now_ms()).await?;
                         Ok(Some(AckWord::Done))
                     }),
                 };
@@ -234,7 +234,7 @@ impl Intake {
     }
 
     async fn presence(&mut self, owner: Owner, device: Option<Device>, publish: Inbound) -> Result<(), StoreError> {
-        match Presence::parse(&publish.payload, &self.hall.settings.message) {
+        match Presence::parse(&publish.payload, &self.context.settings.message) {
             Ok(presence) => {
                 let Inbound { topic, ack, .. } = publish;
                 // Nobody to tell means that the bridge stops: without a word the client says it again.
@@ -253,17 +253,17 @@ impl Intake {
         reply: Option<String>,
         publish: Inbound,
     ) -> Result<(), StoreError> {
-        self.hall.metrics.count(Metric::DownstreamRejected);
+        self.context.metrics.count(Metric::DownstreamRejected);
         let (code, detail) = (rejection.code().as_str(), rejection.detail());
         let Principal { role, device, proof, .. } = &publish.principal;
-        tracing::debug!(target: story::TARGET, bal = %owner, ?role, ?device, ?proof, code, detail, "input refused");
+        tracing::debug!(target: message_log::TARGET, bal = %owner, ?role, ?device, ?proof, code, detail, "input refused");
         let at = now_ms();
         // What is refused is not remembered, so only its publisher can know that it was answered before.
         let again = publish.dup;
         let mut commits: Vec<Committed<()>> = Vec::with_capacity(2);
         if self.gate.admit(owner, Instant::now().into_std()) == Admission::Publish {
             let document = ErrorDocument::new(rejection, publish.topic.clone(), &publish.payload, at);
-            commits.push(error(&self.hall, owner.clone(), document.redelivered(again).to_payload(), at).await?);
+            commits.push(error(&self.context, owner.clone(), document.redelivered(again).to_payload(), at).await?);
         }
         if let Some(id) = rejection.ref_id() {
             let rejected = Rejected {
@@ -275,7 +275,7 @@ impl Intake {
                 at,
                 again,
             };
-            commits.push(self.hall.store.reject(rejected).await?);
+            commits.push(self.context.store.reject(rejected).await?);
         }
         let done = async move {
             for commit in commits {
@@ -291,7 +291,7 @@ impl Intake {
     async fn summaries(&mut self) -> Result<(), StoreError> {
         for suppressed in self.gate.finish(Instant::now().into_std()) {
             let at = now_ms();
-            error(&self.hall, suppressed.owner, ErrorSummary::new(suppressed.count, at).to_payload(), at)
+            error(&self.context, suppressed.owner, ErrorSummary::new(suppressed.count, at).to_payload(), at)
                 .await?
                 .await?;
         }
@@ -318,42 +318,42 @@ fn reply_topic(owner: &Owner, publish: &Inbound) -> Result<String, Rejection> {
     }
 }
 
-async fn error(hall: &Hall, owner: Owner, document: Vec<u8>, at: u64) -> Result<Committed<()>, StoreError> {
+async fn error(context: &Context, owner: Owner, document: Vec<u8>, at: u64) -> Result<Committed<()>, StoreError> {
     let topic = BridgeTopic::Errors(owner).to_string();
-    hall.store.tell(Note { topic, payload: document.into(), correlation: None, at }).await
+    context.store.tell(Note { topic, payload: document.into(), correlation: None, at }).await
 }
 
 /// Counts and tells what became of a message; the word for its publisher.
-fn told(hall: &Hall, accepted: Accepted, sid: Sid, owner: &Owner, id: &MessageId) -> Option<AckWord> {
+fn told(context: &Context, accepted: Accepted, sid: Sid, owner: &Owner, id: &MessageId) -> Option<AckWord> {
     match accepted {
         Accepted::Stored => {
-            hall.metrics.count(Metric::DownstreamAccepted);
-            tracing::debug!(target: story::TARGET, bal = %owner, %id, %sid, "message on disk, PUBACK follows");
+            context.metrics.count(Metric::DownstreamAccepted);
+            tracing::debug!(target: message_log::TARGET, bal = %owner, %id, %sid, "message on disk, PUBACK follows");
         }
         Accepted::Repeated(status) => {
-            hall.metrics.count(Metric::DownstreamRepeated);
-            tracing::debug!(target: story::TARGET, bal = %owner, %id, ?status, "known message, its last status is told again");
+            context.metrics.count(Metric::DownstreamRepeated);
+            tracing::debug!(target: message_log::TARGET, bal = %owner, %id, ?status, "known message, its last status is told again");
         }
         // An external broker has acknowledged it long ago and would take a refusal for the end of it; left alone, it
         // keeps the message and sends it again.
-        Accepted::Full if hall.settings.broker == BrokerKind::External => return None,
+        Accepted::Full if context.settings.broker == BrokerKind::External => return None,
         Accepted::Full => return Some(AckWord::Quota),
     }
     Some(AckWord::Done)
 }
 
 /// What follows from the word of an app that it has pushes.
-async fn confirmed(hall: &Hall, pushes: Vec<(Sid, Recorded)>) -> Result<Option<AckWord>, StoreError> {
+async fn confirmed(context: &Context, pushes: Vec<(Sid, Recorded)>) -> Result<Option<AckWord>, StoreError> {
     for (sid, recorded) in pushes {
-        let Recorded::Moved { bal, id, recipient, way, life, told } = recorded else { continue };
-        hall.metrics.count(Metric::Receipts);
+        let Recorded::Moved { bal, id, recipient, transport, life, told } = recorded else { continue };
+        context.metrics.count(Metric::Receipts);
         if !life.unsent() {
             // It may have been waiting for a retry, because its answer was lost.
-            hall.let_pass(&way, recipient, sid).await?;
+            context.let_pass(&transport, recipient, sid).await?;
         }
         for status in told {
-            count_status(&hall.metrics, *status);
-            tracing::debug!(target: story::TARGET, bal, id, ?status, "confirmed by the app: status on disk");
+            count_status(&context.metrics, *status);
+            tracing::debug!(target: message_log::TARGET, bal, id, ?status, "confirmed by the app: status on disk");
         }
     }
     Ok(Some(AckWord::Done))

@@ -1,47 +1,47 @@
-//! The hall: the only place where the domain, the store, the front door and the back door meet.
+//! The bridge: the only place where the domain, the store, the broker and the transport meet.
 //!
 //! ```text
-//!   front door ──Inbound──▶ Intake ──commit──▶ store ──due──▶ Pusher ──Send──▶ back door
+//!   broker ──Inbound──▶ Intake ──commit──▶ store ──due──▶ Dispatcher ──Send──▶ transport
 //!       ▲                                       │ ▲             │  ▲               │
 //!       └───Outbound── Publisher ◀──documents───┘ └───commit────┘  └────Report─────┘
 //! ```
 //!
 //! Invariant: nothing is acknowledged to either side before its commit, and nothing is forgotten before the other side
-//! has confirmed it. Each of the parts is one task and owns its state (there is a `Pusher` for each way to
+//! has confirmed it. Each of the parts is one task and owns its state (there is a `Dispatcher` for each transport to
 //! the devices); they meet only in the store and its watches.
-//! Another one, `attendance`, tells who is there.
+//! Another one, `user_presence`, tells who is there.
 
-mod attendance;
-mod brake;
-mod broom;
+mod announce;
+mod bal_presence;
+mod context;
 mod crowd;
-mod hall;
+mod dispatcher;
+mod expiry;
 mod intake;
-mod lane;
 mod order;
-mod presence;
 mod publisher;
-mod pusher;
 mod refused_names;
-mod steward;
+mod service_backoff;
 #[cfg(test)]
 mod tests;
+mod topic_window;
 mod upstream;
+mod user_presence;
 
-pub use hall::{Room, Settings};
+pub use announce::offline;
+pub use context::{Room, Settings};
 pub use publisher::mark_copy;
-pub use steward::offline;
 
 use crate::chat::status::Status;
-use crate::chat::way::Way;
+use crate::chat::transport::Transport;
 use crate::mqtt;
 use crate::ops::health::Readiness;
 use crate::ops::metrics::{Metric, Metrics};
 use crate::store::{Recovery, Store, StoreError};
 use crate::transport;
-use hall::Hall;
+use announce::{Announcer, Watches};
+use context::Context;
 use std::sync::Arc;
-use steward::{Steward, Watches};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -56,10 +56,10 @@ pub struct Parts {
     pub store: Store,
     /// What it found when it was opened.
     pub recovery: Recovery,
-    /// The front door.
+    /// The broker.
     pub mqtt: mqtt::Port,
-    /// The back doors, one for each way to the devices; at least one.
-    pub transports: Vec<(Way, transport::Port)>,
+    /// The transports, one for each transport to the devices; at least one.
+    pub transports: Vec<(Transport, transport::Port)>,
     /// The numbers.
     pub metrics: Arc<Metrics>,
     /// Where to say how it goes.
@@ -73,50 +73,55 @@ pub struct Stops {
     pub intake: CancellationToken,
     /// Publish nothing more. To be cancelled after the transport has ended.
     pub publish: CancellationToken,
-    /// Given by the lanes: the front door may close. They end once it has.
+    /// Given by the windows: the broker may close. They end once it has.
     pub quiet: CancellationToken,
 }
 
-/// Runs the lanes until both stops are given and the transport has ended.
+/// Runs the windows until both stops are given and the transport has ended.
 ///
 /// # Errors
-/// When the store is closed before the lanes are.
+/// When the store is closed before the windows are.
 pub async fn run(settings: Settings, parts: Parts, stops: Stops) -> Result<(), StoreError> {
     let Parts { store, recovery, mqtt, transports, metrics, readiness } = parts;
     let (events_tx, events) = mpsc::channel(EVENTS);
     let health = store.health();
-    let ways = transports.iter().map(|(way, _)| way.clone());
-    let hall = Arc::new(Hall::new(settings, store, metrics, events_tx, &recovery, ways));
+    let names = transports.iter().map(|(transport, _)| transport.clone());
+    let context = Arc::new(Context::new(settings, store, metrics, events_tx, &recovery, names));
     // Before anything new comes in, which has to line up behind it.
-    let routing = Arc::clone(&hall);
-    let routed = hall.store.route_held(move |category| routing.route(category)).await?;
+    let routing = Arc::clone(&context);
+    let routed = context.store.route_held(move |category| routing.route(category)).await?;
     if routed > 0 {
         tracing::info!(routed, "messages of devices that waited for a route have one now");
     }
-    let presences = presence::Presences::new();
-    let links = transports.iter().map(|(way, port)| (way.clone(), port.link.clone())).collect();
-    let (door, clients) = (mqtt.door.clone(), mqtt.clients.clone());
-    let watches = Watches { links, door, store: health, clients, events };
-    let steward = Steward::new(Arc::clone(&hall), watches, mqtt.publish.clone(), readiness);
-    let mqtt::Port { inbound, publish, former, door, readers, sightings, .. } = mqtt;
-    let attendance = attendance::Attendance::new(Arc::clone(&hall), presences.clone(), publish.clone(), door.clone());
-    let (words_tx, words) = mpsc::channel(attendance::WORDS);
-    let front = publisher::Front { publish, door, readers, former };
-    let publisher = publisher::Publisher::new(Arc::clone(&hall), presences, front, recovery.former);
-    let intake = intake::Intake::new(Arc::clone(&hall), words_tx);
+    let bal_presences = bal_presence::BalPresences::new();
+    let links = transports.iter().map(|(transport, port)| (transport.clone(), port.link.clone())).collect();
+    let (broker_link, clients) = (mqtt.broker_link.clone(), mqtt.clients.clone());
+    let watches = Watches { links, broker_link, store: health, clients, events };
+    let announce = Announcer::new(Arc::clone(&context), watches, mqtt.publish.clone(), readiness);
+    let mqtt::Port { inbound, publish, former, broker_link, readers, sightings, .. } = mqtt;
+    let user_presence = user_presence::UserPresences::new(
+        Arc::clone(&context),
+        bal_presences.clone(),
+        publish.clone(),
+        broker_link.clone(),
+    );
+    let (words_tx, words) = mpsc::channel(user_presence::WORDS);
+    let front = publisher::Front { publish, broker_link, readers, former };
+    let publisher = publisher::Publisher::new(Arc::clone(&context), bal_presences, front, recovery.former);
+    let intake = intake::Intake::new(Arc::clone(&context), words_tx);
 
     let mut tasks = JoinSet::new();
-    for (way, port) in transports {
-        tasks.spawn(pusher::Pusher::new(Arc::clone(&hall), way, port).run(stops.intake.clone()));
+    for (transport, port) in transports {
+        tasks.spawn(dispatcher::Dispatcher::new(Arc::clone(&context), transport, port).run(stops.intake.clone()));
     }
-    tasks.spawn(broom::run(hall, stops.publish.clone()));
+    tasks.spawn(expiry::run(context, stops.publish.clone()));
     tasks.spawn(intake.run(inbound, stops.intake.clone(), stops.quiet.clone()));
     let others = CancellationToken::new();
     let parting = publisher::Parting { stop: stops.publish.clone(), others: others.clone(), quiet: stops.quiet };
     tasks.spawn(publisher.run(parting));
-    tasks.spawn(attendance.run(sightings, words, stops.publish.clone()));
+    tasks.spawn(user_presence.run(sightings, words, stops.publish.clone()));
     tasks.spawn(async move {
-        let ended = steward.run(stops.publish).await;
+        let ended = announce.run(stops.publish).await;
         others.cancel();
         ended
     });

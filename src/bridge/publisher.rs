@@ -1,21 +1,21 @@
 //! Upstream, second half: what the store has for a topic is published in order, and forgotten once it is confirmed.
 //!
 //! Everything that goes to an owner's inbox passes here: messages of devices, statuses, errors. Each topic is a
-//! [`Lane`]; the store holds the documents, a lane only knows how far it is.
+//! [`TopicWindow`]; the store holds the documents, a window only knows how far it is.
 
 mod parting;
 
 pub(super) use parting::Parting;
 
-use super::hall::Hall;
-use super::lane::{Lane, Manner};
-use super::presence::Presences;
+use super::bal_presence::BalPresences;
+use super::context::Context;
+use super::topic_window::{Manner, TopicWindow};
 use crate::chat::message::{BrokerKind, mark_redelivered};
-use crate::mqtt::{Door, Former, Outbound, Outcome};
+use crate::mqtt::{BrokerLink, Former, Outbound, Outcome};
 use crate::ops::clock::now_ms;
+use crate::ops::message_log;
 use crate::ops::metrics::Metric;
-use crate::ops::story;
-use crate::store::{Committed, Seen, Slip, StoreError, Waiting};
+use crate::store::{Committed, DocumentRef, Seen, StoreError, Waiting};
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
@@ -28,20 +28,20 @@ use tokio::time::Instant;
 /// Most documents asked of the store at one time, per topic.
 const FETCH: usize = 256;
 /// Most topics that are worked on; further ones wait until others are done.
-pub(super) const LANES_MAX: usize = if cfg!(test) { 8 } else { 10_000 };
+pub(super) const WINDOWS_MAX: usize = if cfg!(test) { 8 } else { 10_000 };
 /// How long an explicit acknowledgement may take before a newly come reader gets the message again.
 const ACK_PATIENCE: Duration = Duration::from_secs(5);
 /// How long the first document of a topic may be unconfirmed before others follow it. Tests answer when they like.
 const PROBE_PATIENCE: Duration = if cfg!(test) { Duration::from_secs(3_600) } else { Duration::from_millis(100) };
-/// How often it is looked for readers whose time for any of that is over, and for lanes that are free again.
+/// How often it is looked for readers whose time for any of that is over, and for windows that are free again.
 const ROUND_EVERY: Duration = Duration::from_millis(200);
 /// Most confirmed documents whose removal is gathered into one operation.
 const FORGET: usize = 256;
 
-/// One topic's lane, and what is on its way for it.
+/// One topic's window, and what is on its way for it.
 struct Track {
-    lane: Lane,
-    /// The store may have more documents behind the lane's cursor.
+    topic_window: TopicWindow,
+    /// The store may have more documents behind the window's cursor.
     more: bool,
     fetching: bool,
     /// Its documents stay until they are acknowledged explicitly, and are published again to who comes back.
@@ -50,7 +50,7 @@ struct Track {
     repeat: bool,
     /// When something was last confirmed.
     confirmed_at: Instant,
-    /// When the lane last began anew.
+    /// When the window last began anew.
     probed_at: Instant,
 }
 
@@ -63,26 +63,26 @@ enum Arrival {
         documents: Vec<Waiting>,
     },
     Answered {
-        slip: Slip,
+        reference: DocumentRef,
         outcome: Outcome,
     },
 }
 
-/// The lane's task.
+/// The window's task.
 pub(super) struct Publisher {
-    hall: Arc<Hall>,
-    presences: Presences,
+    context: Arc<Context>,
+    bal_presences: BalPresences,
     publish: mpsc::Sender<Outbound>,
-    door: watch::Receiver<Door>,
+    broker_link: watch::Receiver<BrokerLink>,
     readers: watch::Receiver<u64>,
     tracks: HashMap<Arc<str>, Track>,
-    /// Topics with documents for which there was no lane.
+    /// Topics with documents for which there was no window.
     postponed: BTreeSet<Arc<str>>,
-    /// All lanes are taken, as far as is known.
+    /// All windows are taken, as far as is known.
     crowded: bool,
     arrivals: FuturesUnordered<BoxFuture<'static, Result<Arrival, StoreError>>>,
     outgoing: VecDeque<Outbound>,
-    confirmed: Vec<Slip>,
+    confirmed: Vec<DocumentRef>,
     /// Topics of which it is known again how much was handed out: nobody reads them.
     unread: Vec<Arc<str>>,
     forgetting: VecDeque<Committed<()>>,
@@ -90,22 +90,22 @@ pub(super) struct Publisher {
     former: Option<(mpsc::Sender<Former>, Vec<String>)>,
 }
 
-/// The publisher's part of the front door.
+/// The publisher's part of the broker.
 pub(super) struct Front {
     pub(super) publish: mpsc::Sender<Outbound>,
-    pub(super) door: watch::Receiver<Door>,
+    pub(super) broker_link: watch::Receiver<BrokerLink>,
     pub(super) readers: watch::Receiver<u64>,
     pub(super) former: mpsc::Sender<Former>,
 }
 
 impl Publisher {
     /// `former` are the topics with documents that an earlier run may have published.
-    pub(super) fn new(hall: Arc<Hall>, presences: Presences, front: Front, former: Vec<String>) -> Self {
+    pub(super) fn new(context: Arc<Context>, bal_presences: BalPresences, front: Front, former: Vec<String>) -> Self {
         Self {
-            hall,
-            presences,
+            context,
+            bal_presences,
             publish: front.publish,
-            door: front.door,
+            broker_link: front.broker_link,
             readers: front.readers,
             former: Some((front.former, former)),
             tracks: HashMap::new(),
@@ -124,16 +124,16 @@ impl Publisher {
     pub(super) async fn run(mut self, parting: Parting) -> Result<(), StoreError> {
         let stop = &parting.stop;
         self.claim_former().await?;
-        let mut presence = self.presences.changed();
+        let mut presence = self.bal_presences.changed();
         let mut rounds = tokio::time::interval(ROUND_EVERY);
         self.look_at_everything().await?;
         while !stop.is_cancelled() {
             self.forget(false).await?;
             self.unclaim().await?;
             self.fetch().await?;
-            let open = *self.door.borrow_and_update() == Door::Open;
+            let open = *self.broker_link.borrow_and_update() == BrokerLink::Up;
             let publish = self.publish.clone();
-            let hall = Arc::clone(&self.hall);
+            let context = Arc::clone(&self.context);
             tokio::select! {
                 () = stop.cancelled() => break,
                 done = oldest(&mut self.forgetting), if !self.forgetting.is_empty() => {
@@ -147,7 +147,7 @@ impl Publisher {
                         permit.send(outbound);
                     }
                 }
-                topics = hall.store.fresh_topics() => {
+                topics = context.store.fresh_topics() => {
                     for topic in topics {
                         self.look_at(topic.into());
                     }
@@ -156,7 +156,7 @@ impl Publisher {
                     Ok(()) => self.look_at_everything().await?,
                     Err(_) => break,
                 },
-                changed = self.door.changed() => if changed.is_err() { break },
+                changed = self.broker_link.changed() => if changed.is_err() { break },
                 _ = presence.changed() => self.look_at_everything().await?,
                 _ = rounds.tick() => {
                     self.repeat();
@@ -168,25 +168,25 @@ impl Publisher {
         self.wind_up(&parting).await
     }
 
-    /// Asks the front door what it still has of an earlier run, before it serves anybody: a reader gets that from there,
+    /// Asks the broker what it still has of an earlier run, before it serves anybody: a reader gets that from there,
     /// and must not get it from here as well.
     async fn claim_former(&mut self) -> Result<(), StoreError> {
         let Some((former, topics)) = self.former.take() else { return Ok(()) };
         for topic in topics {
             let topic: Arc<str> = topic.into();
             self.look_at(Arc::clone(&topic));
-            let window = self.hall.settings.topic_window;
-            let documents = self.hall.store.next_to_publish(Arc::clone(&topic), 0, window).await?.await?;
+            let window = self.context.settings.topic_window;
+            let documents = self.context.store.next_to_publish(Arc::clone(&topic), 0, window).await?.await?;
             let Some(track) = self.tracks.get_mut(&topic) else { continue };
             for document in documents.into_iter().take_while(|document| document.redelivered) {
-                let Waiting { slip, payload, .. } = document;
-                track.lane.take(slip.seq);
+                let Waiting { reference, payload, .. } = document;
+                track.topic_window.take(reference.seq);
                 let marked = mark_redelivered(&payload).ok().map(Into::into);
                 let (outcome, answer) = oneshot::channel();
                 let payloads = [Some(payload), marked].into_iter().flatten().collect();
                 // A door that has nothing to do with earlier runs drops it: that means `Lost`.
                 let _ = former.send(Former { topic: topic.to_string(), payloads, outcome }).await;
-                self.arrivals.push(answered(slip, answer));
+                self.arrivals.push(answered(reference, answer));
             }
         }
         Ok(())
@@ -194,11 +194,11 @@ impl Publisher {
 
     /// Readers may have come for any topic: all that have documents in the store are looked at.
     async fn look_at_everything(&mut self) -> Result<(), StoreError> {
-        for topic in self.hall.store.topics_to_publish().await?.await? {
+        for topic in self.context.store.topics_to_publish().await?.await? {
             self.look_at(topic.into());
         }
         for track in self.tracks.values_mut() {
-            track.lane.readers_changed();
+            track.topic_window.readers_changed();
             track.repeat |= track.explicit;
         }
         self.repeat();
@@ -208,31 +208,31 @@ impl Publisher {
     /// Begins anew with the topics of those who came back and had time enough to acknowledge what they have.
     fn repeat(&mut self) {
         for track in self.tracks.values_mut().filter(|track| track.repeat) {
-            let quiet = track.lane.idle() && !track.fetching && track.confirmed_at.elapsed() > ACK_PATIENCE;
+            let quiet = track.topic_window.idle() && !track.fetching && track.confirmed_at.elapsed() > ACK_PATIENCE;
             if quiet {
                 track.repeat = false;
                 track.more = true;
-                track.lane.restart();
+                track.topic_window.restart();
             }
         }
     }
 
     /// A reader who acknowledges slowly, or by hand, gets more than one document at a time.
     fn trust_probes(&mut self) {
-        if self.hall.settings.broker == BrokerKind::Embedded {
+        if self.context.settings.broker == BrokerKind::Embedded {
             let slow = |track: &&mut Track| track.probed_at.elapsed() > PROBE_PATIENCE;
-            self.tracks.values_mut().filter(slow).for_each(|track| track.lane.trust_probe());
+            self.tracks.values_mut().filter(slow).for_each(|track| track.topic_window.trust_probe());
         }
     }
 
     fn look_at(&mut self, topic: Arc<str>) {
-        if self.tracks.len() >= LANES_MAX && !self.tracks.contains_key(&topic) && !self.make_place() {
+        if self.tracks.len() >= WINDOWS_MAX && !self.tracks.contains_key(&topic) && !self.make_place() {
             self.postponed.insert(topic);
             return;
         }
-        let settings = &self.hall.settings;
+        let settings = &self.context.settings;
         let track = self.tracks.entry(topic).or_insert_with_key(|topic| Track {
-            lane: Lane::new(settings.topic_window),
+            topic_window: TopicWindow::new(settings.topic_window),
             more: true,
             fetching: false,
             explicit: settings.is_explicit(topic),
@@ -243,21 +243,21 @@ impl Publisher {
         track.more = true;
     }
 
-    /// Lets lanes go that have nothing to do, or wait for a reader or an owner: when one comes, all topics are looked at.
+    /// Lets windows go that have nothing to do, or wait for a reader or an owner: when one comes, all topics are looked at.
     fn make_place(&mut self) -> bool {
         if !self.crowded {
-            let (external, presences) = (self.hall.settings.broker == BrokerKind::External, &self.presences);
+            let (external, bal_presences) = (self.context.settings.broker == BrokerKind::External, &self.bal_presences);
             let done = |topic: &str, track: &Track| {
-                let resting = !track.more || track.lane.held() || external && presences.away(topic);
-                resting && !track.fetching && !track.explicit && track.lane.may_be_forgotten()
+                let resting = !track.more || track.topic_window.held() || external && bal_presences.away(topic);
+                resting && !track.fetching && !track.explicit && track.topic_window.may_be_forgotten()
             };
             self.tracks.retain(|topic, track| !done(topic, track));
-            self.crowded = self.tracks.len() >= LANES_MAX;
+            self.crowded = self.tracks.len() >= WINDOWS_MAX;
         }
         !self.crowded
     }
 
-    /// Looks at the topics for which there was no lane, as far as there is one now.
+    /// Looks at the topics for which there was no window, as far as there is one now.
     fn look_at_postponed(&mut self) {
         self.crowded = false;
         while !self.crowded {
@@ -266,16 +266,16 @@ impl Publisher {
         }
     }
 
-    /// Asks the store for the documents that lanes have room for.
+    /// Asks the store for the documents that windows have room for.
     async fn fetch(&mut self) -> Result<(), StoreError> {
-        let window = self.hall.settings.topic_window.min(FETCH);
+        let window = self.context.settings.topic_window.min(FETCH);
         let wanting: Vec<Arc<str>> = self
             .tracks
             .iter()
             .filter(|(topic, track)| {
-                let room = track.lane.room();
+                let room = track.topic_window.room();
                 // A nearly full window is left until a good part of it is free: fewer and larger looks into the store.
-                let worth_it = room > 0 && (track.lane.idle() || room.min(FETCH) * 4 >= window);
+                let worth_it = room > 0 && (track.topic_window.idle() || room.min(FETCH) * 4 >= window);
                 track.more && !track.fetching && worth_it && !self.held(topic)
             })
             .map(|(topic, _)| topic.clone())
@@ -283,14 +283,14 @@ impl Publisher {
         if wanting.is_empty() {
             return Ok(());
         }
-        // A lane that went back must not be shown again what was confirmed behind the failure.
+        // A window that went back must not be shown again what was confirmed behind the failure.
         self.forget(true).await?;
         for topic in wanting {
             let Some(track) = self.tracks.get_mut(&topic) else { continue };
             track.fetching = true;
             track.more = false;
-            let (after, room) = (track.lane.cursor(), track.lane.room().min(FETCH));
-            let committed = self.hall.store.next_to_publish(Arc::clone(&topic), after, room).await?;
+            let (after, room) = (track.topic_window.cursor(), track.topic_window.room().min(FETCH));
+            let committed = self.context.store.next_to_publish(Arc::clone(&topic), after, room).await?;
             self.arrivals.push(Box::pin(async move {
                 let documents = committed.await?;
                 Ok(Arrival::Fetched { topic, after, documents })
@@ -301,32 +301,32 @@ impl Publisher {
 
     /// Whether the owner said that it is away. The embedded broker knows by itself who reads.
     fn held(&self, topic: &str) -> bool {
-        self.hall.settings.broker == BrokerKind::External && self.presences.away(topic)
+        self.context.settings.broker == BrokerKind::External && self.bal_presences.away(topic)
     }
 
     fn arrived(&mut self, arrival: Arrival) {
         match arrival {
             Arrival::Fetched { topic, after, documents } => self.fetched(&topic, after, documents),
-            Arrival::Answered { slip, outcome } => self.answered(slip, outcome),
+            Arrival::Answered { reference, outcome } => self.answered(reference, outcome),
         }
     }
 
     fn fetched(&mut self, topic: &str, after: u64, documents: Vec<Waiting>) {
         let Some(track) = self.tracks.get_mut(topic) else { return };
         track.fetching = false;
-        if track.lane.cursor() != after {
-            // The lane went back meanwhile: what lies between comes first.
+        if track.topic_window.cursor() != after {
+            // The window went back meanwhile: what lies between comes first.
             track.more = true;
             return;
         }
         let mut outgoing = Vec::with_capacity(documents.len());
         for document in documents {
-            // The lane may have broken while the store was asked.
-            if track.lane.room() == 0 {
+            // The window may have broken while the store was asked.
+            if track.topic_window.room() == 0 {
                 track.more = true;
                 break;
             }
-            let manner = track.lane.take(document.slip.seq);
+            let manner = track.topic_window.take(document.reference.seq);
             if manner.resume {
                 track.probed_at = Instant::now();
             }
@@ -339,16 +339,16 @@ impl Publisher {
     }
 
     fn send(&mut self, document: Waiting, manner: Manner) {
-        let Waiting { slip, payload, correlation, redelivered } = document;
+        let Waiting { reference, payload, correlation, redelivered } = document;
         let again = manner.again || redelivered;
         if again {
-            self.hall.metrics.count(Metric::Republished);
+            self.context.metrics.count(Metric::Republished);
         }
         // Whatever cannot be marked is no JSON object of ours; it is published as it is.
         let marked = if again { mark_redelivered(&payload).ok() } else { None };
         let (tell, outcome) = oneshot::channel();
         self.outgoing.push_back(Outbound {
-            topic: slip.topic.to_string(),
+            topic: reference.topic.to_string(),
             payload: marked.map_or(payload, Into::into),
             qos: 1,
             retain: false,
@@ -358,25 +358,25 @@ impl Publisher {
             resume: manner.resume,
             outcome: tell,
         });
-        self.arrivals.push(answered(slip, outcome));
+        self.arrivals.push(answered(reference, outcome));
     }
 
-    fn answered(&mut self, slip: Slip, outcome: Outcome) {
-        let Some(track) = self.tracks.get_mut(&slip.topic) else { return };
-        if track.lane.answered(slip.seq, outcome) {
+    fn answered(&mut self, reference: DocumentRef, outcome: Outcome) {
+        let Some(track) = self.tracks.get_mut(&reference.topic) else { return };
+        if track.topic_window.answered(reference.seq, outcome) {
             track.confirmed_at = Instant::now();
-            self.hall.metrics.count(Metric::Published);
-            tracing::debug!(target: story::TARGET, topic = &*slip.topic, "published and confirmed");
-            self.confirmed.push(slip);
+            self.context.metrics.count(Metric::Published);
+            tracing::debug!(target: message_log::TARGET, topic = &*reference.topic, "published and confirmed");
+            self.confirmed.push(reference);
             return;
         }
         track.more = true;
-        if track.lane.held() && track.lane.idle() && !track.fetching {
-            self.unread.push(Arc::clone(&slip.topic));
+        if track.topic_window.held() && track.topic_window.idle() && !track.fetching {
+            self.unread.push(Arc::clone(&reference.topic));
         }
         if outcome == Outcome::NoReader {
-            self.hall.metrics.count(Metric::PublishHeld);
-            tracing::debug!(target: story::TARGET, topic = &*slip.topic, "nobody reads the topic: held on disk");
+            self.context.metrics.count(Metric::PublishHeld);
+            tracing::debug!(target: message_log::TARGET, topic = &*reference.topic, "nobody reads the topic: held on disk");
         }
     }
 
@@ -387,9 +387,9 @@ impl Publisher {
             return Ok(());
         }
         let tracks = &self.tracks;
-        let seen = |topic| tracks.get(&topic).map(|track| Seen { seq: track.lane.seen(), topic });
+        let seen = |topic| tracks.get(&topic).map(|track| Seen { seq: track.topic_window.seen(), topic });
         let seen = std::mem::take(&mut self.unread).into_iter().filter_map(seen).collect();
-        self.forgetting.push_back(self.hall.store.parted(seen).await?);
+        self.forgetting.push_back(self.context.store.parted(seen).await?);
         Ok(())
     }
 
@@ -400,15 +400,18 @@ impl Publisher {
             return Ok(());
         }
         let confirmed = std::mem::take(&mut self.confirmed);
-        self.forgetting.push_back(self.hall.store.published(confirmed, now_ms()).await?);
+        self.forgetting.push_back(self.context.store.published(confirmed, now_ms()).await?);
         Ok(())
     }
 }
 
-fn answered(slip: Slip, outcome: oneshot::Receiver<Outcome>) -> BoxFuture<'static, Result<Arrival, StoreError>> {
+fn answered(
+    reference: DocumentRef,
+    outcome: oneshot::Receiver<Outcome>,
+) -> BoxFuture<'static, Result<Arrival, StoreError>> {
     Box::pin(async move {
         let outcome = outcome.await.unwrap_or(Outcome::Lost);
-        Ok(Arrival::Answered { slip, outcome })
+        Ok(Arrival::Answered { reference, outcome })
     })
 }
 

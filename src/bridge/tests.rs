@@ -1,21 +1,21 @@
-//! The lanes with a real store on disk; the test is the other end of both ports.
+//! The tasks with a real store on disk; the test is the other end of both ports.
 
-mod attendance;
 mod downstream;
-mod lines;
 mod principals;
+mod recipient_order;
+mod transports;
 mod upstream;
-mod ways;
+mod user_presence;
 
 use super::*;
 use crate::chat::delivery::Arrival;
 use crate::chat::id::{Owner, Sid, Token};
 use crate::chat::message::{BrokerKind, Limits as MessageLimits};
 use crate::chat::route::Routes;
-use crate::mqtt::{Ack, AckWord, Door, Inbound, Outbound, Outcome, Principal};
+use crate::mqtt::{Ack, AckWord, BrokerLink, Inbound, Outbound, Outcome, Principal};
 use crate::ops::clock::now_ms;
 use crate::store::Keeper;
-use crate::transport::{Link, Refusal, Report, Send, Tag, Upstream};
+use crate::transport::{AckRef, Link, Refusal, Report, Send, Upstream};
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::time::Duration;
@@ -24,13 +24,13 @@ use tokio::sync::oneshot;
 /// Longest wait for something that must happen.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-struct House {
+struct Harness {
     _dir: tempfile::TempDir,
     path: std::path::PathBuf,
     store: Store,
     mqtt: mqtt::Outlet,
     transport: transport::Outlet,
-    /// The ways beside the first one.
+    /// The transports beside the first one.
     others: Vec<transport::Outlet>,
     stops: Stops,
     keeper: Keeper,
@@ -44,7 +44,7 @@ fn settings() -> Settings {
     let room = Room { rows: 10_000, bytes: 100_000_000 };
     Settings {
         routes: Routes::new(chat, None),
-        ways: crate::chat::way::Ways::default(),
+        transports: crate::chat::transport::Transports::default(),
         unconfirmed: std::collections::HashSet::new(),
         explicit: std::iter::once(Owner::new("careful").unwrap()).collect(),
         broker: BrokerKind::Embedded,
@@ -60,7 +60,7 @@ fn settings() -> Settings {
     }
 }
 
-impl House {
+impl Harness {
     fn open() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("store.db");
@@ -72,20 +72,25 @@ impl House {
     }
 
     fn open_with(dir: tempfile::TempDir, path: std::path::PathBuf, settings: Settings) -> Self {
-        Self::open_ways(dir, path, settings, &[Way::Ccs])
+        Self::open_ways(dir, path, settings, &[Transport::Ccs])
     }
 
-    fn open_ways(dir: tempfile::TempDir, path: std::path::PathBuf, settings: Settings, ways: &[Way]) -> Self {
-        let wanted = crate::store::Settings { ways: ways.to_vec(), ..crate::store::Settings::new(&path) };
+    fn open_ways(
+        dir: tempfile::TempDir,
+        path: std::path::PathBuf,
+        settings: Settings,
+        transports: &[Transport],
+    ) -> Self {
+        let wanted = crate::store::Settings { transports: transports.to_vec(), ..crate::store::Settings::new(&path) };
         let (store, keeper, recovery) = Store::open(&wanted, now_ms()).unwrap();
         let (mqtt_port, mut mqtt) = mqtt::port(16, 16);
-        // A front door that keeps nothing over a stop.
+        // A broker that keeps nothing over a stop.
         mqtt.former.close();
-        let (transports, mut outlets): (Vec<_>, Vec<_>) = ways
+        let (transports, mut outlets): (Vec<_>, Vec<_>) = transports
             .iter()
-            .map(|way| {
+            .map(|transport| {
                 let (port, outlet) = transport::port(16, 16, 16);
-                ((way.clone(), port), outlet)
+                ((transport.clone(), port), outlet)
             })
             .unzip();
         let transport = outlets.remove(0);
@@ -105,7 +110,7 @@ impl House {
         for outlet in std::iter::once(&transport).chain(&outlets) {
             outlet.link.send_replace(Link::Up);
         }
-        mqtt.door.send_replace(Door::Open);
+        mqtt.broker_link.send_replace(BrokerLink::Up);
         Self { _dir: dir, path, store, mqtt, transport, others: outlets, stops, keeper, metrics, readiness, running }
     }
 
@@ -193,9 +198,9 @@ impl House {
 
     /// The push service says that the device has it.
     async fn receipt(&self, original: &str) {
-        let tag = Tag { connection: 1, to: "gcm".into(), message_id: format!("dr2:{original}") };
+        let ack_ref = AckRef { connection: 1, to: "gcm".into(), message_id: format!("dr2:{original}") };
         let (original, status) = (original.to_owned(), "MESSAGE_SENT_TO_DEVICE".to_owned());
-        self.report(Report::Receipt { original, status, sent_at_ms: None, copies: 0, tag }).await;
+        self.report(Report::Receipt { original, status, sent_at_ms: None, copies: 0, ack_ref }).await;
     }
 
     async fn report(&self, report: Report) {
@@ -203,14 +208,14 @@ impl House {
     }
 
     async fn upstream(&self, id: &str, category: &str) {
-        let tag = Tag { connection: 1, to: "phone".into(), message_id: id.into() };
+        let ack_ref = AckRef { connection: 1, to: "phone".into(), message_id: id.into() };
         let data = json!({"n": id}).as_object().unwrap().clone();
         let from = Token::new("phone").unwrap();
         let category = Some(category.to_owned());
-        self.report(Report::Upstream(Upstream { from, category, message_id: id.into(), data, tag })).await;
+        self.report(Report::Upstream(Upstream { from, category, message_id: id.into(), data, ack_ref })).await;
     }
 
-    async fn ack(&mut self) -> Tag {
+    async fn ack(&mut self) -> AckRef {
         timeout(self.transport.acks.recv()).await.expect("the lanes run")
     }
 
@@ -238,51 +243,51 @@ fn accepted(sid: Sid) -> Report {
 
 #[tokio::test]
 async fn a_message_goes_out_and_its_statuses_come_back() {
-    let mut house = House::open();
-    let word = house.publish("client1/self/messages", &json!({"id": "a1", "token": "T", "data": {"k": 1}})).await;
+    let mut harness = Harness::open();
+    let word = harness.publish("client1/self/messages", &json!({"id": "a1", "token": "T", "data": {"k": 1}})).await;
     assert_eq!(timeout(word).await, Ok(AckWord::Done));
-    assert_eq!(house.status().await, ("a1".into(), "accepted".into()));
-    let send = house.sent().await;
+    assert_eq!(harness.status().await, ("a1".into(), "accepted".into()));
+    let send = harness.sent().await;
     assert_eq!(send.push.data["k"], "1");
-    house.report(accepted(send.sid)).await;
-    assert_eq!(house.status().await, ("a1".into(), "sent".into()));
-    let tag = Tag { connection: 1, to: "gcm".into(), message_id: format!("dr2:{}", send.sid) };
-    house.receipt(&send.sid.to_string()).await;
-    assert_eq!(house.ack().await, tag);
-    assert_eq!(house.status().await, ("a1".into(), "delivered".into()));
-    house.close().await;
+    harness.report(accepted(send.sid)).await;
+    assert_eq!(harness.status().await, ("a1".into(), "sent".into()));
+    let ack_ref = AckRef { connection: 1, to: "gcm".into(), message_id: format!("dr2:{}", send.sid) };
+    harness.receipt(&send.sid.to_string()).await;
+    assert_eq!(harness.ack().await, ack_ref);
+    assert_eq!(harness.status().await, ("a1".into(), "delivered".into()));
+    harness.close().await;
 }
 
 #[tokio::test]
 async fn the_same_id_again_is_answered_and_not_sent_twice() {
-    let mut house = House::open();
+    let mut harness = Harness::open();
     for mark in [Value::Null, json!(true)] {
-        let word = house.publish("client1/self/messages", &json!({"id": "a1", "token": "T", "data": {}})).await;
+        let word = harness.publish("client1/self/messages", &json!({"id": "a1", "token": "T", "data": {}})).await;
         assert_eq!(timeout(word).await, Ok(AckWord::Done));
-        let (_, status) = house.read().await;
+        let (_, status) = harness.read().await;
         assert_eq!(
             (&status["id"], &status["status"], &status["redelivered"]),
             (&"a1".into(), &"accepted".into(), &mark)
         );
     }
-    let word = house.publish("client1/self/messages", &json!({"id": "a2", "token": "T", "data": {}})).await;
+    let word = harness.publish("client1/self/messages", &json!({"id": "a2", "token": "T", "data": {}})).await;
     timeout(word).await.unwrap();
-    let (first, second) = (house.sent().await, house.sent().await);
+    let (first, second) = (harness.sent().await, harness.sent().await);
     assert!(first.sid < second.sid);
-    assert!(house.transport.sends.try_recv().is_err(), "a third message went out");
-    house.close().await;
+    assert!(harness.transport.sends.try_recv().is_err(), "a third message went out");
+    harness.close().await;
 }
 
 #[tokio::test]
 async fn what_nobody_reads_is_told_once_however_often_its_id_comes_again() {
-    let mut house = House::open();
+    let mut harness = Harness::open();
     let message = json!({"id": "a1", "token": "T", "data": {}});
-    assert_eq!(timeout(house.publish("client1/self/messages", &message).await).await, Ok(AckWord::Done));
-    let unread = house.published().await;
+    assert_eq!(timeout(harness.publish("client1/self/messages", &message).await).await, Ok(AckWord::Done));
+    let unread = harness.published().await;
     unread.outcome.send(Outcome::NoReader).unwrap();
     // The publisher has heard of it when the store is told that nothing was handed out.
     let claims = || {
-        let other = rusqlite::Connection::open(&house.path).unwrap();
+        let other = rusqlite::Connection::open(&harness.path).unwrap();
         other.query_row("SELECT count(*) FROM claims", [], |row| row.get::<_, i64>(0)).unwrap()
     };
     timeout(async {
@@ -292,135 +297,135 @@ async fn what_nobody_reads_is_told_once_however_often_its_id_comes_again() {
     })
     .await;
     for _ in 0..3 {
-        assert_eq!(timeout(house.publish("client1/self/messages", &message).await).await, Ok(AckWord::Done));
+        assert_eq!(timeout(harness.publish("client1/self/messages", &message).await).await, Ok(AckWord::Done));
     }
-    house.mqtt.readers.send_modify(|changes| *changes += 1);
-    let (_, status) = house.read().await;
+    harness.mqtt.readers.send_modify(|changes| *changes += 1);
+    let (_, status) = harness.read().await;
     assert_eq!((&status["status"], &status["redelivered"]), (&json!("accepted"), &Value::Null));
     let other = json!({"id": "a2", "token": "T", "data": {}});
-    assert_eq!(timeout(house.publish("client1/self/messages", &other).await).await, Ok(AckWord::Done));
-    assert_eq!(house.read().await.1["id"], "a2", "nothing came between");
-    house.close().await;
+    assert_eq!(timeout(harness.publish("client1/self/messages", &other).await).await, Ok(AckWord::Done));
+    assert_eq!(harness.read().await.1["id"], "a2", "nothing came between");
+    harness.close().await;
 }
 
 #[tokio::test]
 async fn bad_input_is_answered_twice_if_its_id_could_be_read() {
-    let mut house = House::open();
+    let mut harness = Harness::open();
     let word =
-        house.publish("client1/self/messages", &json!({"id": "a1", "token": "T", "topic": "x", "data": {}})).await;
+        harness.publish("client1/self/messages", &json!({"id": "a1", "token": "T", "topic": "x", "data": {}})).await;
     assert_eq!(timeout(word).await, Ok(AckWord::Done));
-    let mut told = [house.read().await, house.read().await];
+    let mut told = [harness.read().await, harness.read().await];
     told.sort_by(|a, b| a.0.cmp(&b.0));
     let [(errors, error), (receipts, status)] = told;
     assert_eq!((errors.as_str(), &error["code"]), ("client1/others/errors", &json!("BAD_TARGET")));
     assert_eq!((receipts.as_str(), &status["status"]), ("client1/others/receipts", &json!("failed")));
-    house.close().await;
+    harness.close().await;
 }
 
 #[tokio::test]
 async fn bad_input_that_says_that_it_comes_again_is_answered_with_a_mark() {
-    let mut house = House::open();
+    let mut harness = Harness::open();
     let bad = json!({"id": "a1", "token": "T", "topic": "x", "data": {}});
     for (dup, mark) in [(false, Value::Null), (true, json!(true)), (false, Value::Null)] {
         assert_eq!(
-            timeout(house.publish_with(Principal::anonymous("client1"), "client1/self/messages", &bad, dup).await)
+            timeout(harness.publish_with(Principal::anonymous("client1"), "client1/self/messages", &bad, dup).await)
                 .await,
             Ok(AckWord::Done)
         );
         for _ in 0..2 {
-            let (topic, document) = house.read().await;
+            let (topic, document) = harness.read().await;
             assert_eq!(document["redelivered"], mark, "{topic}");
         }
     }
-    house.close().await;
+    harness.close().await;
 }
 
 #[tokio::test]
 async fn a_refused_message_is_tried_again_before_the_recipients_next_one() {
-    let mut house = House::open();
+    let mut harness = Harness::open();
     for id in ["a1", "a2"] {
-        timeout(house.publish("c/self/messages", &json!({"id": id, "token": "T", "data": {}})).await).await.unwrap();
+        timeout(harness.publish("c/self/messages", &json!({"id": id, "token": "T", "data": {}})).await).await.unwrap();
     }
-    let (first, second) = (house.sent().await, house.sent().await);
+    let (first, second) = (harness.sent().await, harness.sent().await);
     for sid in [first.sid, second.sid] {
-        house.refuse(sid, Refusal::RetryAfter(Duration::from_millis(20))).await;
+        harness.refuse(sid, Refusal::RetryAfter(Duration::from_millis(20))).await;
     }
-    let again = house.sent().await;
+    let again = harness.sent().await;
     assert_eq!(again.sid, first.sid);
-    house.report(accepted(again.sid)).await;
-    assert_eq!(house.sent().await.sid, second.sid);
-    house.close().await;
+    harness.report(accepted(again.sid)).await;
+    assert_eq!(harness.sent().await.sid, second.sid);
+    harness.close().await;
 }
 
 #[tokio::test]
 async fn upstream_is_acknowledged_after_the_commit_and_published_once() {
-    let mut house = House::open();
-    house.upstream("7", "com.example.chat").await;
-    assert_eq!(house.ack().await.message_id, "7");
-    let (topic, message) = house.read().await;
+    let mut harness = Harness::open();
+    harness.upstream("7", "com.example.chat").await;
+    assert_eq!(harness.ack().await.message_id, "7");
+    let (topic, message) = harness.read().await;
     assert_eq!(topic, "client1/others/messages");
     assert_eq!((&message["ccs_id"], &message["data"]["n"]), (&json!("7"), &json!("7")));
-    house.upstream("7", "com.example.chat").await;
-    assert_eq!(house.ack().await.message_id, "7", "the repeat is acknowledged as well");
-    house.upstream("8", "com.example.chat").await;
-    assert_eq!(house.read().await.1["ccs_id"], "8");
-    house.close().await;
+    harness.upstream("7", "com.example.chat").await;
+    assert_eq!(harness.ack().await.message_id, "7", "the repeat is acknowledged as well");
+    harness.upstream("8", "com.example.chat").await;
+    assert_eq!(harness.read().await.1["ccs_id"], "8");
+    harness.close().await;
 }
 
 #[tokio::test]
 async fn upstream_for_nobody_waits_for_a_reader_in_order() {
-    let mut house = House::open();
+    let mut harness = Harness::open();
     for n in 0..30 {
-        house.upstream(&n.to_string(), "com.example.chat").await;
-        house.ack().await;
+        harness.upstream(&n.to_string(), "com.example.chat").await;
+        harness.ack().await;
     }
-    let probe = house.published().await;
+    let probe = harness.published().await;
     assert!(probe.resume);
     probe.outcome.send(Outcome::NoReader).unwrap();
     // The probe's answer and the news of a reader may come in any order.
-    house.mqtt.readers.send_modify(|n| *n += 1);
+    harness.mqtt.readers.send_modify(|n| *n += 1);
     let mut got = Vec::new();
     while got.len() < 30 {
-        got.push(house.read().await.1["ccs_id"].as_str().unwrap().to_owned());
+        got.push(harness.read().await.1["ccs_id"].as_str().unwrap().to_owned());
     }
     assert_eq!(got, (0..30).map(|n: u32| n.to_string()).collect::<Vec<_>>());
-    house.close().await;
+    harness.close().await;
 }
 
 #[tokio::test]
 async fn a_lost_confirmation_is_published_again_and_marked() {
-    let mut house = House::open();
-    house.upstream("1", "com.example.chat").await;
-    house.ack().await;
-    house.published().await.outcome.send(Outcome::Lost).unwrap();
-    let (_, again) = house.read().await;
+    let mut harness = Harness::open();
+    harness.upstream("1", "com.example.chat").await;
+    harness.ack().await;
+    harness.published().await.outcome.send(Outcome::Lost).unwrap();
+    let (_, again) = harness.read().await;
     assert_eq!((&again["ccs_id"], &again["redelivered"]), (&json!("1"), &json!(true)));
-    house.close().await;
+    harness.close().await;
 }
 
 #[tokio::test]
 async fn what_was_in_flight_at_the_end_is_sent_again_and_marked() {
-    let mut house = House::open();
-    timeout(house.publish("c/self/messages", &json!({"id": "a1", "token": "T", "data": {}})).await).await.unwrap();
-    assert_eq!(house.status().await.1, "accepted");
-    let sid = house.sent().await.sid;
-    let (dir, path) = house.close().await;
-    let mut house = House::open_at(dir, path);
-    assert_eq!(house.sent().await.sid, sid);
-    house.report(accepted(sid)).await;
-    let (_, status) = house.read().await;
+    let mut harness = Harness::open();
+    timeout(harness.publish("c/self/messages", &json!({"id": "a1", "token": "T", "data": {}})).await).await.unwrap();
+    assert_eq!(harness.status().await.1, "accepted");
+    let sid = harness.sent().await.sid;
+    let (dir, path) = harness.close().await;
+    let mut harness = Harness::open_at(dir, path);
+    assert_eq!(harness.sent().await.sid, sid);
+    harness.report(accepted(sid)).await;
+    let (_, status) = harness.read().await;
     assert_eq!((&status["status"], &status["dup_possible"]), (&json!("sent"), &json!(true)));
-    house.close().await;
+    harness.close().await;
 }
 
 #[tokio::test]
 async fn explicit_acknowledgement_keeps_a_message_until_it_is_given() {
-    let mut house = House::open();
+    let mut harness = Harness::open();
     // No route names `careful`, so this one is only kept; its own test is the end-to-end one.
-    house.upstream("1", "com.example.unknown").await;
-    assert_eq!(house.ack().await.message_id, "1");
-    house.upstream("2", "com.example.chat").await;
-    house.ack().await;
-    assert_eq!(house.read().await.1["ccs_id"], "2", "what has no route holds up nobody");
-    house.close().await;
+    harness.upstream("1", "com.example.unknown").await;
+    assert_eq!(harness.ack().await.message_id, "1");
+    harness.upstream("2", "com.example.chat").await;
+    harness.ack().await;
+    assert_eq!(harness.read().await.1["ccs_id"], "2", "what has no route holds up nobody");
+    harness.close().await;
 }

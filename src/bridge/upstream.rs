@@ -1,12 +1,12 @@
 //! Upstream, first half: a device's message is committed (once, however often it comes) and then acknowledged on the
 //! connection that brought it.
 
-use super::hall::Hall;
+use super::context::Context;
 use crate::chat::message::{BridgeEvent, UpstreamMessage};
+use crate::ops::message_log;
 use crate::ops::metrics::Metric;
-use crate::ops::story;
 use crate::store::{Committed, Received, StoreError, Upstream as NewUpstream};
-use crate::transport::{Tag, Upstream};
+use crate::transport::{AckRef, Upstream};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,10 +22,10 @@ const ROOM_CHECK: Duration = Duration::from_millis(200);
 /// A message on its way to the disk.
 struct Pending {
     committed: Committed<Received>,
-    tag: Tag,
+    ack_ref: AckRef,
 }
 
-/// What [`UpstreamDesk::wait`] found.
+/// What [`DeviceIntake::wait`] found.
 pub(super) enum Ready {
     /// The oldest pending message is on disk.
     Committed(Received),
@@ -34,20 +34,20 @@ pub(super) enum Ready {
 }
 
 /// Takes upstream messages in.
-pub(super) struct UpstreamDesk {
-    hall: Arc<Hall>,
-    acks: mpsc::Sender<Tag>,
+pub(super) struct DeviceIntake {
+    context: Arc<Context>,
+    acks: mpsc::Sender<AckRef>,
     pending: VecDeque<Pending>,
     held: VecDeque<Upstream>,
     /// Goes on across calls of [`Self::wait`], which a busy bridge begins anew all the time.
     look: Interval,
 }
 
-impl UpstreamDesk {
-    pub(super) fn new(hall: Arc<Hall>, acks: mpsc::Sender<Tag>) -> Self {
+impl DeviceIntake {
+    pub(super) fn new(context: Arc<Context>, acks: mpsc::Sender<AckRef>) -> Self {
         let mut look = tokio::time::interval(ROOM_CHECK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Self { hall, acks, pending: VecDeque::new(), held: VecDeque::new(), look }
+        Self { context, acks, pending: VecDeque::new(), held: VecDeque::new(), look }
     }
 
     /// Whether nothing is on its way to the disk and nothing waits for room.
@@ -57,13 +57,13 @@ impl UpstreamDesk {
 
     /// Takes a message. It is acknowledged by a later [`Self::finish`], after its commit.
     pub(super) async fn take(&mut self, upstream: Upstream) -> Result<(), StoreError> {
-        if self.held.is_empty() && self.hall.spool_has_room() {
+        if self.held.is_empty() && self.context.spool_has_room() {
             return self.store(upstream).await;
         }
         if self.held.is_empty() {
-            let rows = self.hall.metrics.get(Metric::SpoolRows);
+            let rows = self.context.metrics.get(Metric::SpoolRows);
             tracing::error!(rows, "the spool is full: messages of devices are not acknowledged until a BAL takes some");
-            self.hall.tell(BridgeEvent::SpoolFull { rows });
+            self.context.tell(BridgeEvent::SpoolFull { rows });
         }
         if self.held.len() < HELD_MAX {
             self.held.push_back(upstream);
@@ -90,23 +90,23 @@ impl UpstreamDesk {
     /// Acknowledges what is committed, or stores what was held if there is room now.
     pub(super) async fn finish(&mut self, ready: Ready) -> Result<(), StoreError> {
         let Ready::Committed(received) = ready else { return self.release_held().await };
-        let Some(Pending { tag, .. }) = self.pending.pop_front() else { return Ok(()) };
+        let Some(Pending { ack_ref, .. }) = self.pending.pop_front() else { return Ok(()) };
         match received {
-            Received::Stored => self.hall.metrics.count(Metric::UpstreamReceived),
+            Received::Stored => self.context.metrics.count(Metric::UpstreamReceived),
             // Nothing was stored, so nothing is acknowledged; it comes again.
             Received::Full => return Ok(()),
             Received::Duplicate => {
-                self.hall.metrics.count(Metric::UpstreamDuplicates);
-                tracing::debug!(target: story::TARGET, ccs_id = tag.message_id, "known message of a device: acknowledged again, not published again");
+                self.context.metrics.count(Metric::UpstreamDuplicates);
+                tracing::debug!(target: message_log::TARGET, ccs_id = ack_ref.message_id, "known message of a device: acknowledged again, not published again");
             }
         }
         // The connection may be gone; the message comes again then, and is recognised.
-        let _ = self.acks.send(tag).await;
+        let _ = self.acks.send(ack_ref).await;
         Ok(())
     }
 
     async fn release_held(&mut self) -> Result<(), StoreError> {
-        while self.hall.spool_has_room() {
+        while self.context.spool_has_room() {
             let Some(upstream) = self.held.pop_front() else { return Ok(()) };
             self.store(upstream).await?;
         }
@@ -114,20 +114,20 @@ impl UpstreamDesk {
     }
 
     async fn store(&mut self, upstream: Upstream) -> Result<(), StoreError> {
-        let (sid, now) = self.hall.next_sid();
-        let route = self.hall.route(upstream.category.as_deref());
-        let Upstream { from, category, message_id, data, tag } = upstream;
-        tracing::debug!(target: story::TARGET, %sid, from = %from, category, "message of a device: to disk, then acknowledged");
+        let (sid, now) = self.context.next_sid();
+        let route = self.context.route(upstream.category.as_deref());
+        let Upstream { from, category, message_id, data, ack_ref } = upstream;
+        tracing::debug!(target: message_log::TARGET, %sid, from = %from, category, "message of a device: to disk, then acknowledged");
         if route.is_none() {
-            self.hall.metrics.count(Metric::UpstreamUnrouted);
-            self.hall.tell(BridgeEvent::NoRoute { id: sid, category: category.clone() });
+            self.context.metrics.count(Metric::UpstreamUnrouted);
+            self.context.tell(BridgeEvent::NoRoute { id: sid, category: category.clone() });
         }
         let message = UpstreamMessage { id: sid, token: from, category, ccs_id: message_id, data, ts: now };
         let payload = message.to_payload().into();
         let UpstreamMessage { token, ccs_id, category, .. } = message;
         let new = NewUpstream { sid, route, token, ccs_id, category, payload, at: now };
-        let committed = self.hall.store.receive(new).await?;
-        self.pending.push_back(Pending { committed, tag });
+        let committed = self.context.store.receive(new).await?;
+        self.pending.push_back(Pending { committed, ack_ref });
         Ok(())
     }
 }

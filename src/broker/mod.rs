@@ -78,7 +78,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use crate::mqtt::{Door, Former, MarkCopy, Outlet};
+use crate::mqtt::{BrokerLink, Former, MarkCopy, Outlet};
 use crate::ops::metrics::Metrics;
 use disk::{Disk, Past};
 use listen::Listeners;
@@ -212,7 +212,7 @@ impl Broker {
         stop: CancellationToken,
     ) -> Result<(), BrokerError> {
         let Self { listeners, doorman, files, config: BrokerConfig { data, limits, .. } } = self;
-        let Outlet { inbound, publish, former, door, readers, clients, sightings } = outlet;
+        let Outlet { inbound, publish, former, broker_link, readers, clients, sightings } = outlet;
         let Surroundings { metrics, reload, mark_copy } = surroundings;
         let (disk, past) = Disk::open(data.as_deref(), engine::queues(&limits)).await?;
         former_keys::adopt(&disk).await;
@@ -242,7 +242,7 @@ impl Broker {
         let rules = auth::Rules { doorman: Arc::clone(&doorman), events, refusals };
         let engine = Arc::new(engine::Engine::new(rules, admission, limits));
 
-        door.send_replace(Door::Open);
+        broker_link.send_replace(BrokerLink::Up);
         info!(addresses = ?listeners.addresses(), "broker is open");
         tokio::join!(
             listeners.run(engine, reload.clone(), stop.clone()),
@@ -252,7 +252,7 @@ impl Broker {
             files.run(&doorman, reload, &stop),
             count(&desk.ledger, clients, &stop)
         );
-        door.send_replace(Door::Closed);
+        broker_link.send_replace(BrokerLink::Down);
         desk.close().await;
         info!("broker is closed");
         Ok(())

@@ -94,7 +94,7 @@ pub enum Event {
         /// The device's new token, if the push service named one.
         canonical: Option<Token>,
     },
-    /// The device got it, says the push service, or the app itself ([`super::way::Way::witness`]).
+    /// The device got it, says the push service, or the app itself ([`super::transport::Transport::witness`]).
     Receipt,
     /// Its transport cannot send it now, and did not try.
     Deferred {

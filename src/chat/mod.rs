@@ -10,4 +10,4 @@ pub mod push;
 pub mod route;
 pub mod status;
 pub mod topic;
-pub mod way;
+pub mod transport;

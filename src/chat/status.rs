@@ -1,7 +1,7 @@
 //! What senders are told of their messages: the words and the document.
 
 use super::delivery::{EXPIRED, Life, State};
-use super::way::Way;
+use super::transport::Transport;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::Serialize;
@@ -42,11 +42,11 @@ impl Status {
         }
     }
 
-    fn source(self, provider_failed: bool, way: &Way) -> Option<Source> {
+    fn source(self, provider_failed: bool, transport: &Transport) -> Option<Source> {
         match self {
             Self::Sent => Some(Source::Provider),
             Self::Failed if provider_failed => Some(Source::Provider),
-            Self::Delivered => Some(way.witness()),
+            Self::Delivered => Some(transport.witness()),
             Self::Read => Some(Source::App),
             Self::Accepted | Self::Failed | Self::Expired | Self::Cancelled => None,
         }
@@ -124,10 +124,10 @@ pub struct StatusDocument<'a> {
 }
 
 impl<'a> StatusDocument<'a> {
-    /// What the sender of the message `id`, which goes by `way`, is told of `status` at the time `ts`.
+    /// What the sender of the message `id`, which goes by `transport`, is told of `status` at the time `ts`.
     #[must_use]
-    pub fn new(id: &'a str, status: Status, ts: u64, life: Life, way: &Way) -> Self {
-        let source = status.source(life.attempt > 0, way);
+    pub fn new(id: &'a str, status: Status, ts: u64, life: Life, transport: &Transport) -> Self {
+        let source = status.source(life.attempt > 0, transport);
         Self {
             id,
             status,
@@ -135,7 +135,7 @@ impl<'a> StatusDocument<'a> {
             code: None,
             detail: None,
             attempt: if status == Status::Accepted { 0 } else { life.attempt },
-            transport: (source.is_some() || status == Status::Expired).then(|| way.protocol()),
+            transport: (source.is_some() || status == Status::Expired).then(|| transport.protocol()),
             source,
             provider_id: None,
             dup_possible: life.dup_possible && status != Status::Accepted,
@@ -150,7 +150,7 @@ impl<'a> StatusDocument<'a> {
     #[must_use]
     pub fn refused(id: &'a str, ts: u64, code: &'a str, detail: &'a str) -> Self {
         let life = Life::new(State::Failed, false);
-        Self::new(id, Status::Failed, ts, life, &Way::default()).reason(Some(code), Some(detail))
+        Self::new(id, Status::Failed, ts, life, &Transport::default()).reason(Some(code), Some(detail))
     }
 
     /// Why it failed or expired, or (without a code) what of it did not travel; kept for these and `sent`.
@@ -230,7 +230,7 @@ mod tests {
     #[test]
     fn the_status_document_has_a_stable_shape() {
         let life = Life { attempt: 1, dup_possible: true, ..Life::new(State::Sent, true) };
-        let document = StatusDocument::new("a1", Status::Sent, 17, life, &Way::Ccs)
+        let document = StatusDocument::new("a1", Status::Sent, 17, life, &Transport::Ccs)
             .reason(Some("IGNORED"), None)
             .token(Some(TokenAction::Replace), Some("new"))
             .correlation(Some(b"\x00\x01"));
@@ -243,7 +243,7 @@ mod tests {
             String::from_utf8(failed.to_bytes()).unwrap(),
             r#"{"id":"a1","status":"failed","ts":18,"code":"TOO_BIG","detail":"data is too big"}"#
         );
-        let expired = StatusDocument::new("a1", Status::Expired, 20, Life::new(State::Expired, true), &Way::Ccs);
+        let expired = StatusDocument::new("a1", Status::Expired, 20, Life::new(State::Expired, true), &Transport::Ccs);
         assert_eq!(
             String::from_utf8(expired.clone().reason(Some(EXPIRED), Some("too late")).to_bytes()).unwrap(),
             r#"{"id":"a1","status":"expired","ts":20,"code":"EXPIRED","detail":"too late","transport":"ccs"}"#
@@ -252,7 +252,7 @@ mod tests {
             String::from_utf8(expired.reason(None, None).to_bytes()).unwrap(),
             r#"{"id":"a1","status":"expired","ts":20,"code":"EXPIRED","transport":"ccs"}"#
         );
-        let accepted = StatusDocument::new("a1", Status::Accepted, 19, life, &Way::Ccs);
+        let accepted = StatusDocument::new("a1", Status::Accepted, 19, life, &Transport::Ccs);
         assert_eq!(String::from_utf8(accepted.to_bytes()).unwrap(), r#"{"id":"a1","status":"accepted","ts":19}"#);
         assert_eq!(
             String::from_utf8(accepted.redelivered(true).to_bytes()).unwrap(),
@@ -263,9 +263,9 @@ mod tests {
     #[test]
     fn a_message_over_v1_is_delivered_on_the_word_of_the_app() {
         let life = Life { attempt: 1, ..Life::new(State::Delivered, true) };
-        let way = Way::parse("fcm-v1:shop").unwrap();
-        let document =
-            StatusDocument::new("a1", Status::Delivered, 20, life, &way).provider_id(Some("projects/p/messages/1"));
+        let transport = Transport::parse("fcm-v1:shop").unwrap();
+        let document = StatusDocument::new("a1", Status::Delivered, 20, life, &transport)
+            .provider_id(Some("projects/p/messages/1"));
         assert_eq!(
             String::from_utf8(document.to_bytes()).unwrap(),
             r#"{"id":"a1","status":"delivered","ts":20,"attempt":1,"transport":"fcm-v1","source":"app","provider_id":"projects/p/messages/1"}"#

@@ -10,7 +10,7 @@ use super::sim::DEFAULT_SENDER;
 use super::{UsageError, stop_on_signals};
 use crate::app::{self, Addresses, AppError, Signals};
 use crate::broker::REFUSALS;
-use crate::config::{Broker, Ccs, Fcm, Listen, Loaded, Ops, Routes, Settings, Store, Transport};
+use crate::config::{Broker, Ccs, Fcm, Listen, Loaded, Ops, Routes, Settings, Store, TransportSection};
 use crate::ops::logs;
 use crate::secret::Secret;
 use crate::sim::config::CertificateConfig;
@@ -133,7 +133,7 @@ fn loaded(args: &DemoArgs, folder: &Path, sim: &SimHandle) -> Loaded {
         ..Fcm::default()
     };
     let settings = Settings {
-        transport: Transport { default: args.transport.as_str().to_owned(), ..Transport::default() },
+        transport: TransportSection { default: args.transport.as_str().to_owned(), ..TransportSection::default() },
         fcm: sim.v1().map(fcm).unwrap_or_default(),
         ccs: Ccs {
             host: ccs.ip().to_string(),

@@ -42,15 +42,16 @@ pub(super) fn line(trace: &Trace) -> String {
 }
 
 fn delivery_story(d: &TraceDelivery) -> String {
-    let mut story = format!("{} of {} to a device (the bridge's id: {})\n", d.id, d.bal, d.sid);
-    let mut step = |at: u64, text: String| writeln!(story, "  {}  {text}", utc(at)).expect("a String takes any text");
+    let mut message_log = format!("{} of {} to a device (the bridge's id: {})\n", d.id, d.bal, d.sid);
+    let mut step =
+        |at: u64, text: String| writeln!(message_log, "  {}  {text}", utc(at)).expect("a String takes any text");
     step(d.accepted_at, "accepted: on disk, acknowledged to the BAL".to_owned());
     for event in d.log.as_array().into_iter().flatten() {
         let at = event["at"].as_u64().unwrap_or(0);
         step(at, unusual(event));
     }
     if let Some(at) = d.claimed_at {
-        step(at, format!("handed to the push service ({}), attempt {}", d.way, d.attempt));
+        step(at, format!("handed to the push service ({}), attempt {}", d.transport, d.attempt));
     }
     if let Some(at) = d.sent_at {
         let name = d.provider_id.as_ref().map(|name| format!(" as {name}")).unwrap_or_default();
@@ -60,17 +61,17 @@ fn delivery_story(d: &TraceDelivery) -> String {
         step(at, last_word(d));
     }
     if d.final_at.is_none() {
-        writeln!(story, "  now: {}", present(d)).expect("a String takes any text");
+        writeln!(message_log, "  now: {}", present(d)).expect("a String takes any text");
     }
     if d.dup_possible {
-        story.push_str("  the device may have got it twice (dup_possible)\n");
+        message_log.push_str("  the device may have got it twice (dup_possible)\n");
     }
     if d.statuses_unread > 0 {
         let unread = d.statuses_unread;
-        writeln!(story, "  {unread} of its statuses wait on {} for a reader", d.reply)
+        writeln!(message_log, "  {unread} of its statuses wait on {} for a reader", d.reply)
             .expect("a String takes any text");
     }
-    story
+    message_log
 }
 
 /// An entry of the store's log, in words.
@@ -121,11 +122,11 @@ fn present(d: &TraceDelivery) -> String {
 }
 
 fn upstream_story(u: &TraceUpstream) -> String {
-    let mut story = format!("{} of a device", u.sid);
+    let mut message_log = format!("{} of a device", u.sid);
     if let Some(category) = &u.category {
-        write!(story, " (app {category})").expect("a String takes any text");
+        write!(message_log, " (app {category})").expect("a String takes any text");
     }
-    let mut step = |text: String| writeln!(story, "{text}").expect("a String takes any text");
+    let mut step = |text: String| writeln!(message_log, "{text}").expect("a String takes any text");
     step(format!("\n  {}  received: on disk, then acknowledged to the push service", utc(u.received_at)));
     if let Some(at) = u.published_at {
         step(format!("  {}  published on {}, confirmed", utc(at), u.topic));
@@ -136,7 +137,7 @@ fn upstream_story(u: &TraceUpstream) -> String {
         (Some(bal), None) if u.published_at.is_some() => step(format!("  now: waits for the acknowledgement of {bal}")),
         (Some(bal), None) => step(format!("  now: waits for {bal} to read it")),
     }
-    story
+    message_log
 }
 
 fn word(state: State) -> &'static str {

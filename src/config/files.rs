@@ -57,8 +57,8 @@ pub(super) fn check(settings: &Settings) -> Result<(), ConfigError> {
         named.extend([("ccs.api_key_file".into(), &ccs.api_key_file), ("ccs.ca_file".into(), &ccs.ca_file)]);
     }
     let projects = settings.fcm.configured();
-    for (way, fcm) in &projects {
-        let section = transports::section(way);
+    for (transport, fcm) in &projects {
+        let section = transports::section(transport);
         named.push((format!("{section}.credentials_file"), &fcm.credentials_file));
         named.push((format!("{section}.ca_file"), &fcm.ca_file));
     }

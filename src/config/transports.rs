@@ -1,8 +1,8 @@
-//! `[transport]` and `[fcm]`: by which way messages go to the devices.
+//! `[transport]` and `[fcm]`: by which transport messages go to the devices.
 
 use super::check::{ConfigError, bad};
 use super::{Ccs, Settings};
-use crate::chat::way::{Project, Way};
+use crate::chat::transport::{Project, Transport};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -13,16 +13,16 @@ pub const GOOGLE_CREDENTIALS: &str = "GOOGLE_APPLICATION_CREDENTIALS";
 /// `[transport]`
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Transport {
-    /// The way of messages that nothing else decides about.
+pub struct TransportSection {
+    /// The transport of messages that nothing else decides about.
     pub default: String,
-    /// App package name to way.
+    /// App package name to transport.
     pub categories: BTreeMap<String, String>,
 }
 
-impl Default for Transport {
+impl Default for TransportSection {
     fn default() -> Self {
-        Self { default: Way::default().to_string(), categories: BTreeMap::new() }
+        Self { default: Transport::default().to_string(), categories: BTreeMap::new() }
     }
 }
 
@@ -59,7 +59,7 @@ pub struct Fcm {
     pub app_receipts: bool,
     /// Where the metadata server is.
     pub metadata_host: String,
-    /// Further projects by name; each is the way `fcm-v1:NAME`.
+    /// Further projects by name; each is the transport `fcm-v1:NAME`.
     pub projects: BTreeMap<String, FcmProject>,
 }
 
@@ -105,12 +105,12 @@ pub struct FcmProject {
 impl Fcm {
     /// Every project that is configured, with the settings that apply to it.
     #[must_use]
-    pub fn configured(&self) -> Vec<(Way, Self)> {
-        let first = (Way::FcmV1(None), self.clone());
+    pub fn configured(&self) -> Vec<(Transport, Self)> {
+        let first = (Transport::FcmV1(None), self.clone());
         let others = self
             .projects
             .iter()
-            .filter_map(|(name, project)| Some((Way::FcmV1(Some(Project::new(name).ok()?)), self.with(project))));
+            .filter_map(|(name, project)| Some((Transport::FcmV1(Some(Project::new(name).ok()?)), self.with(project))));
         let named = |fcm: &Self| fcm.credentials_file.is_some() || fcm.project_id.is_some();
         std::iter::once(first).filter(|(_, fcm)| named(fcm)).chain(others).collect()
     }
@@ -131,29 +131,31 @@ impl Fcm {
     }
 }
 
-/// Which ways are wanted: the default, and those of the categories.
-pub(super) fn ways(transport: &Transport) -> Result<(Way, HashMap<String, Way>), ConfigError> {
-    let way = |key: &str, text: &str| Way::parse(text).map_err(|fault| bad(key, format!("this {fault}")));
-    let categories = transport
+/// Which transports are wanted: the default, and those of the categories.
+pub(super) fn transports(section: &TransportSection) -> Result<(Transport, HashMap<String, Transport>), ConfigError> {
+    let parse = |key: &str, text: &str| Transport::parse(text).map_err(|fault| bad(key, format!("this {fault}")));
+    let categories = section
         .categories
         .iter()
-        .map(|(category, text)| Ok((category.clone(), way(&format!("transport.categories.\"{category}\""), text)?)))
+        .map(|(category, text)| Ok((category.clone(), parse(&format!("transport.categories.\"{category}\""), text)?)))
         .collect::<Result<_, ConfigError>>()?;
-    Ok((way("transport.default", &transport.default)?, categories))
+    Ok((parse("transport.default", &section.default)?, categories))
 }
 
-/// Whether CCS runs: something goes that way, or a sender is named, whose devices may send.
-pub(super) fn runs_ccs(ccs: &Ccs, transport: &Transport) -> Result<bool, ConfigError> {
-    let (default, categories) = ways(transport)?;
-    Ok(!ccs.sender_id.is_empty() || default == Way::Ccs || categories.values().any(|way| *way == Way::Ccs))
+/// Whether CCS runs: something goes by it, or a sender is named, whose devices may send.
+pub(super) fn runs_ccs(ccs: &Ccs, section: &TransportSection) -> Result<bool, ConfigError> {
+    let (default, categories) = transports(section)?;
+    Ok(!ccs.sender_id.is_empty()
+        || default == Transport::Ccs
+        || categories.values().any(|transport| *transport == Transport::Ccs))
 }
 
 /// Gives the service account in `file`, which the environment names, to the projects in use that name none. That one is
 /// there makes no project: many a machine has it for something else.
 pub(super) fn adopt(settings: &mut Settings, file: &Path) -> Result<(), ConfigError> {
-    let (default, categories) = ways(&settings.transport)?;
-    let first = Way::FcmV1(None);
-    let sent = default == first || categories.values().any(|way| *way == first);
+    let (default, categories) = transports(&settings.transport)?;
+    let first = Transport::FcmV1(None);
+    let sent = default == first || categories.values().any(|transport| *transport == first);
     let fcm = &mut settings.fcm;
     let of_first = Some(&mut fcm.credentials_file).filter(|_| sent || fcm.project_id.is_some());
     let of_others = fcm.projects.values_mut().filter(|project| project.project_id.is_some());
@@ -168,8 +170,8 @@ pub(super) fn check(settings: &Settings) -> Result<(), ConfigError> {
         Project::new(name).map_err(|fault| bad(&format!("fcm.projects.{name}"), fault.to_string()))?;
     }
     let configured = settings.fcm.configured();
-    for (way, fcm) in &configured {
-        let key = |name: &str| format!("{}.{name}", section(way));
+    for (transport, fcm) in &configured {
+        let key = |name: &str| format!("{}.{name}", section(transport));
         if fcm.quota_per_minute == 0 {
             return Err(bad(&key("quota_per_minute"), "is 0: nothing would ever be sent".into()));
         }
@@ -177,14 +179,14 @@ pub(super) fn check(settings: &Settings) -> Result<(), ConfigError> {
             return Err(bad(&key("project_id"), "is not set, and no `credentials_file` names a project".into()));
         }
     }
-    let (default, categories) = ways(&settings.transport)?;
+    let (default, categories) = transports(&settings.transport)?;
     let missing = std::iter::once(&default)
         .chain(categories.values())
-        .find(|way| **way != Way::Ccs && !configured.iter().any(|(known, _)| known == *way));
+        .find(|transport| **transport != Transport::Ccs && !configured.iter().any(|(known, _)| known == *transport));
     match missing {
         None => Ok(()),
-        Some(way @ Way::FcmV1(Some(_))) => {
-            Err(bad("transport", format!("names `{way}`, but there is no section `[{}]`", section(way))))
+        Some(transport @ Transport::FcmV1(Some(_))) => {
+            Err(bad("transport", format!("names `{transport}`, but there is no section `[{}]`", section(transport))))
         }
         Some(_) => Err(ConfigError::Missing {
             key: "fcm.credentials_file",
@@ -195,9 +197,9 @@ pub(super) fn check(settings: &Settings) -> Result<(), ConfigError> {
 }
 
 /// The section of a project.
-pub(crate) fn section(way: &Way) -> String {
-    match way {
-        Way::FcmV1(Some(project)) => format!("fcm.projects.{}", project.as_str()),
-        Way::FcmV1(None) | Way::Ccs => "fcm".to_owned(),
+pub(crate) fn section(transport: &Transport) -> String {
+    match transport {
+        Transport::FcmV1(Some(project)) => format!("fcm.projects.{}", project.as_str()),
+        Transport::FcmV1(None) | Transport::Ccs => "fcm".to_owned(),
     }
 }

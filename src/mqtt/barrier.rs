@@ -1,5 +1,5 @@
 //! Keeps a topic in order when one of its publications fails: everything behind the failure fails as well, until the
-//! publisher starts again. Pure; used by both front doors.
+//! publisher starts again. Pure; used by both broker.
 
 use std::collections::HashSet;
 

@@ -1,4 +1,4 @@
-//! The front door: what the bridge needs of an MQTT broker, whichever it is.
+//! The broker: what the bridge needs of an MQTT broker, whichever it is.
 //!
 //! The port moves topics, bytes and acknowledgements and knows no word of the domain. The embedded broker
 //! (`crate::broker`) and the client of an external one (in this folder) each drive an [`Outlet`]; the bridge holds the
@@ -100,10 +100,10 @@ pub struct Outbound {
     /// How the payload is marked when the embedded broker sends it to a reader once more; without it, and if it says
     /// `None`, the payload stays as it is.
     pub mark_copy: Option<MarkCopy>,
-    /// The first one of its topic after a failure. After a failure, the front door answers everything of the topic
+    /// The first one of its topic after a failure. After a failure, the broker answers everything of the topic
     /// with [`Outcome::Unsent`] until it sees one of these, so that order survives ([`barrier::Barrier`]).
     pub resume: bool,
-    /// Where the outcome is told. Dropped by the front door: as [`Outcome::Lost`].
+    /// Where the outcome is told. Dropped by the broker: as [`Outcome::Lost`].
     pub outcome: oneshot::Sender<Outcome>,
 }
 
@@ -118,14 +118,14 @@ pub enum Outcome {
     Unsent,
     /// It was sent, and the connection ended before it was confirmed: publish it again, it may arrive twice.
     Lost,
-    /// It was sent, and the front door closes before it was confirmed. It keeps it over the stop, with the session of
+    /// It was sent, and the broker closes before it was confirmed. It keeps it over the stop, with the session of
     /// its reader, and delivers it again as the protocol has it; the next run claims it as [`Former`].
     Kept,
 }
 
 /// A document that an earlier run may have published and nobody has confirmed.
 ///
-/// If the front door still has it for a reader, it keeps it and answers when the reader confirms it. If not, or if it
+/// If the broker still has it for a reader, it keeps it and answers when the reader confirms it. If not, or if it
 /// cannot be sure of the order, it makes sure that no copy of the earlier run is delivered, and answers
 /// [`Outcome::Lost`].
 #[derive(Debug)]
@@ -167,13 +167,13 @@ pub enum Change {
     Broke,
 }
 
-/// How the front door stands.
+/// How the broker stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Door {
+pub enum BrokerLink {
     /// Not connected to a broker, or not subscribed yet.
-    Closed,
+    Down,
     /// Connected and subscribed.
-    Open,
+    Up,
 }
 
 /// The bridge's end.
@@ -187,7 +187,7 @@ pub struct Port {
     /// dropped.
     pub former: mpsc::Sender<Former>,
     /// How the door stands.
-    pub door: watch::Receiver<Door>,
+    pub broker_link: watch::Receiver<BrokerLink>,
     /// Changes whenever a topic that had no reader may have got one.
     pub readers: watch::Receiver<u64>,
     /// Clients connected to the broker; `None` if it does not say.
@@ -196,7 +196,7 @@ pub struct Port {
     pub sightings: mpsc::Receiver<Sighting>,
 }
 
-/// The front door's end.
+/// The broker's end.
 #[derive(Debug)]
 pub struct Outlet {
     /// What clients published.
@@ -206,7 +206,7 @@ pub struct Outlet {
     /// What an earlier run may have published.
     pub former: mpsc::Receiver<Former>,
     /// How the door stands.
-    pub door: watch::Sender<Door>,
+    pub broker_link: watch::Sender<BrokerLink>,
     /// To be changed whenever a topic that had no reader may have got one.
     pub readers: watch::Sender<u64>,
     /// Clients connected to the broker, if it knows.
@@ -220,7 +220,7 @@ pub struct Outlet {
 pub fn port(inbound: usize, publish: usize) -> (Port, Outlet) {
     let (inbound_tx, inbound_rx) = mpsc::channel(inbound);
     let (publish_tx, publish_rx) = mpsc::channel(publish);
-    let (door_tx, door_rx) = watch::channel(Door::Closed);
+    let (door_tx, door_rx) = watch::channel(BrokerLink::Down);
     let (readers_tx, readers_rx) = watch::channel(0);
     let (clients_tx, clients_rx) = watch::channel(None);
     let (sightings_tx, sightings_rx) = mpsc::channel(SIGHTINGS);
@@ -230,7 +230,7 @@ pub fn port(inbound: usize, publish: usize) -> (Port, Outlet) {
             inbound: inbound_rx,
             publish: publish_tx,
             former: former_tx,
-            door: door_rx,
+            broker_link: door_rx,
             readers: readers_rx,
             clients: clients_rx,
             sightings: sightings_rx,
@@ -239,7 +239,7 @@ pub fn port(inbound: usize, publish: usize) -> (Port, Outlet) {
             inbound: inbound_tx,
             publish: publish_rx,
             former: former_rx,
-            door: door_tx,
+            broker_link: door_tx,
             readers: readers_tx,
             clients: clients_tx,
             sightings: sightings_tx,

@@ -1,6 +1,6 @@
 //! Who published a message. Pure.
 //!
-//! It stands here because both front doors fill it and neither may name `chat`, of which it needs nothing.
+//! It stands here because both broker fill it and neither may name `chat`, of which it needs nothing.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -48,7 +48,7 @@ impl Principal {
     }
 }
 
-/// How a front door knows who publishes that sees topics and no log-ins.
+/// How a broker knows who publishes that sees topics and no log-ins.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Senders {
     /// Everybody is trusted as a BAL: the broker is on loopback and asks nobody who it is.

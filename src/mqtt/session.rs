@@ -14,7 +14,7 @@
 use super::config::Plan;
 use super::link::{Acknowledged, Arrived, Event, Failure, Leave, Protocol, Terms};
 use super::talk::{Close, Flight, Talk};
-use super::{Ack, AckWord, Door, Inbound, Outlet, Senders};
+use super::{Ack, AckWord, BrokerLink, Inbound, Outlet, Senders};
 use std::convert::Infallible;
 use std::future::pending;
 use std::pin::pin;
@@ -107,7 +107,7 @@ pub(super) async fn run<P: Protocol>(
     let ended = session.work::<P>(&client, &mut events, flight, outlet).await;
     // Whatever has no answer now gets none: the library lets go of it.
     drop((client, events));
-    outlet.door.send_replace(Door::Closed);
+    outlet.broker_link.send_replace(BrokerLink::Down);
     flight.land(&session.tally).await;
     session.tally.log(&plan.address);
     let failure = match ended {
@@ -136,12 +136,12 @@ impl Session<'_> {
         outlet: &mut Outlet,
     ) -> Result<Close, Failure> {
         let Self { plan, terms, stop, tally, .. } = self;
-        let Outlet { inbound, publish, door, readers, .. } = outlet;
+        let Outlet { inbound, publish, broker_link, readers, .. } = outlet;
         // Twice the window, because QoS 0 may take one half of it.
         let (held_tx, held) = mpsc::channel(2 * self.window);
         let (acks_tx, acks) = mpsc::channel(MOST_UNACKNOWLEDGED);
         let withheld = Notify::new();
-        let mut talk: Talk<'_, P> = Talk { plan, terms: *terms, client, flight, door, readers, tally };
+        let mut talk: Talk<'_, P> = Talk { plan, terms: *terms, client, flight, broker_link, readers, tally };
         let mut receiving =
             pin!(Intake { held: held_tx, acks: acks_tx, senders: &plan.config.senders, tally }.receive::<P>(events));
         let close = tokio::select! {

@@ -5,7 +5,7 @@ use super::config::{ClientLimits, Plan};
 use super::link::{Answer, Failure, Protocol, Retain, Terms, wire_bytes};
 use super::session::Tally;
 use super::settle::{News, Settling, meaning};
-use super::{Door, Outbound, Outcome};
+use super::{BrokerLink, Outbound, Outcome};
 use std::future::{Future, pending};
 use std::pin::pin;
 use std::time::Duration;
@@ -29,7 +29,7 @@ pub(super) struct Talk<'a, P: Protocol> {
     pub(super) terms: Terms,
     pub(super) client: &'a P::Client,
     pub(super) flight: &'a mut Flight,
-    pub(super) door: &'a watch::Sender<Door>,
+    pub(super) broker_link: &'a watch::Sender<BrokerLink>,
     pub(super) readers: &'a watch::Sender<u64>,
     pub(super) tally: &'a Tally,
 }
@@ -85,7 +85,7 @@ impl<P: Protocol> Talk<'_, P> {
     fn open(&mut self) {
         self.tally.opened.get_or_init(Instant::now);
         info!(broker = self.plan.address, filters = self.plan.config.filters.len(), "subscribed; the door is open");
-        self.door.send_replace(Door::Open);
+        self.broker_link.send_replace(BrokerLink::Up);
         self.readers.send_modify(|changes| *changes = changes.wrapping_add(1));
     }
 

@@ -103,7 +103,7 @@ pub enum Metric {
     /// Messages claimed for the push service and not answered yet.
     InFlight,
     /// 1 when the MQTT side is connected and subscribed.
-    DoorOpen,
+    BrokerUp,
     /// 1 when the disk refuses writes.
     StoreBlocked,
     /// 1 when a limit stops the intake.
@@ -282,7 +282,7 @@ const TABLE: &[(Metric, &str, Kind, &str)] = &[
         "Payload bytes of messages of devices waiting for their BAL",
     ),
     (Metric::InFlight, "bridge_in_flight", Kind::Gauge, "Messages claimed for the push service, unanswered"),
-    (Metric::DoorOpen, "bridge_mqtt_up", Kind::Gauge, "1 when the MQTT side is connected and subscribed"),
+    (Metric::BrokerUp, "bridge_mqtt_up", Kind::Gauge, "1 when the MQTT side is connected and subscribed"),
     (Metric::StoreBlocked, "bridge_store_blocked", Kind::Gauge, "1 when the disk refuses writes"),
     (Metric::IntakeStopped, "bridge_intake_stopped", Kind::Gauge, "1 when a limit stops the intake"),
 ];

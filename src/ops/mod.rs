@@ -4,6 +4,6 @@ pub mod clock;
 pub mod files;
 pub mod health;
 pub mod logs;
+pub mod message_log;
 pub mod metrics;
 pub mod print;
-pub mod story;

@@ -1,13 +1,13 @@
 //! Taking a message of a BAL: remembered and answered `accepted` in one transaction.
 
 use super::delivery::Delivery;
-use super::desk::Desk;
 use super::outbox::{self, Document, Note, Origin};
 use super::sql_ms;
+use super::tx::Tx;
 use crate::chat::delivery::{Life, State};
 use crate::chat::id::{MessageId, Owner, Sid};
 use crate::chat::status::{Status, StatusDocument};
-use crate::chat::way::Way;
+use crate::chat::transport::Transport;
 use bytes::Bytes;
 use rusqlite::{OptionalExtension, params};
 
@@ -29,8 +29,8 @@ pub struct NewDelivery {
     pub id: MessageId,
     /// Messages of one recipient are claimed in the order of their `sid`.
     pub recipient: i64,
-    /// By which way it goes.
-    pub way: Way,
+    /// By which transport it goes.
+    pub transport: Transport,
     /// Messages of one BAL and key go one after the other, each after the final word on the one before.
     pub order: Option<String>,
     /// The push, as the caller will want it back when it is due.
@@ -77,21 +77,21 @@ pub struct Rejected {
     pub again: bool,
 }
 
-pub(super) fn accept(desk: &mut Desk<'_>, new: &NewDelivery) -> rusqlite::Result<Accepted> {
+pub(super) fn accept(tx: &mut Tx<'_>, new: &NewDelivery) -> rusqlite::Result<Accepted> {
     let bytes = new.body.len() as u64;
-    if desk.queue_is_full(bytes) {
-        return Ok(repeat(desk, new)?.map_or(Accepted::Full, Accepted::Repeated));
+    if tx.queue_is_full(bytes) {
+        return Ok(repeat(tx, new)?.map_or(Accepted::Full, Accepted::Repeated));
     }
-    let state = if is_behind(desk, new)? { State::Waiting } else { State::Due };
-    if insert(desk, new, state)? == 0 {
-        return repeat(desk, new)?.map(Accepted::Repeated).ok_or(rusqlite::Error::QueryReturnedNoRows);
+    let state = if is_behind(tx, new)? { State::Waiting } else { State::Due };
+    if insert(tx, new, state)? == 0 {
+        return repeat(tx, new)?.map(Accepted::Repeated).ok_or(rusqlite::Error::QueryReturnedNoRows);
     }
     let payload = StatusDocument::new(
         new.id.as_str(),
         Status::Accepted,
         new.accepted_at,
         Life::new(state, new.receipt),
-        &new.way,
+        &new.transport,
     )
     .correlation(new.correlation.as_deref())
     .to_bytes();
@@ -102,14 +102,14 @@ pub(super) fn accept(desk: &mut Desk<'_>, new: &NewDelivery) -> rusqlite::Result
         correlation: new.correlation.as_deref(),
         payload: &payload,
     };
-    outbox::queue(desk, &document)?;
-    desk.draft.counts.queue_rows += 1;
-    desk.draft.counts.queue_bytes += bytes;
-    desk.draft.due |= state == State::Due;
+    outbox::queue(tx, &document)?;
+    tx.draft.counts.queue_rows += 1;
+    tx.draft.counts.queue_bytes += bytes;
+    tx.draft.due |= state == State::Due;
     Ok(Accepted::Stored)
 }
 
-pub(super) fn reject(desk: &mut Desk<'_>, rejected: &Rejected) -> rusqlite::Result<()> {
+pub(super) fn reject(tx: &mut Tx<'_>, rejected: &Rejected) -> rusqlite::Result<()> {
     let payload = StatusDocument::refused(rejected.id.as_str(), rejected.at, &rejected.code, &rejected.detail)
         .correlation(rejected.correlation.as_deref())
         .redelivered(rejected.again)
@@ -120,23 +120,23 @@ pub(super) fn reject(desk: &mut Desk<'_>, rejected: &Rejected) -> rusqlite::Resu
         correlation: rejected.correlation.clone(),
         at: rejected.at,
     };
-    outbox::tell(desk, &note)
+    outbox::tell(tx, &note)
 }
 
-fn repeat(desk: &mut Desk<'_>, new: &NewDelivery) -> rusqlite::Result<Option<Status>> {
-    let Some(known) = Delivery::by_id(desk, new.bal.as_str(), new.id.as_str())? else { return Ok(None) };
-    known.repeat(desk, &new.reply, new.correlation.as_deref(), new.accepted_at).map(Some)
+fn repeat(tx: &mut Tx<'_>, new: &NewDelivery) -> rusqlite::Result<Option<Status>> {
+    let Some(known) = Delivery::by_id(tx, new.bal.as_str(), new.id.as_str())? else { return Ok(None) };
+    known.repeat(tx, &new.reply, new.correlation.as_deref(), new.accepted_at).map(Some)
 }
 
-fn is_behind(desk: &Desk<'_>, new: &NewDelivery) -> rusqlite::Result<bool> {
+fn is_behind(tx: &Tx<'_>, new: &NewDelivery) -> rusqlite::Result<bool> {
     let Some(key) = &new.order else { return Ok(false) };
-    let mut statement = desk.conn.prepare_cached(UNSETTLED)?;
+    let mut statement = tx.conn.prepare_cached(UNSETTLED)?;
     Ok(statement.query_row([new.bal.as_str(), key], |_| Ok(())).optional()?.is_some())
 }
 
-fn insert(desk: &Desk<'_>, new: &NewDelivery, state: State) -> rusqlite::Result<usize> {
+fn insert(tx: &Tx<'_>, new: &NewDelivery, state: State) -> rusqlite::Result<usize> {
     let (row, tail) = new.sid.parts();
-    desk.execute(
+    tx.execute(
         INSERT,
         params![
             row,
@@ -150,11 +150,11 @@ fn insert(desk: &Desk<'_>, new: &NewDelivery, state: State) -> rusqlite::Result<
             sql_ms(new.accepted_at),
             new.receipt,
             // The number that the status `accepted` gets next; a repeat takes none.
-            desk.draft.counts.next_seq,
+            tx.draft.counts.next_seq,
             new.reply,
             new.correlation.as_deref(),
             &*new.body,
-            new.way.to_string(),
+            new.transport.to_string(),
         ],
     )
 }

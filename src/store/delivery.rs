@@ -1,14 +1,14 @@
 //! One row of `deliveries`: reading it, moving it one step, telling its sender.
 
-use super::desk::{Desk, Settled, bytes_of};
-use super::line;
 use super::outbox::{self, Document, Note, Origin};
+use super::recipient_queue;
 use super::sweep::Overdue;
+use super::tx::{Settled, Tx, bytes_of};
 use super::{from_sql, sql_ms};
 use crate::chat::delivery::{AMBIGUOUS, Due, EXPIRED, Event, Life, State, Tried};
 use crate::chat::id::Sid;
 use crate::chat::status::{Status, StatusDocument, TokenAction, cut_detail};
-use crate::chat::way::Way;
+use crate::chat::transport::Transport;
 use bytes::Bytes;
 use rusqlite::types::{Type, Value};
 use rusqlite::{OptionalExtension, Row, params};
@@ -52,7 +52,7 @@ pub(super) struct Delivery {
     pub(super) bal: String,
     pub(super) id: String,
     pub(super) recipient: i64,
-    pub(super) way: Way,
+    pub(super) transport: Transport,
     pub(super) life: Life,
     order_key: Option<String>,
     accepted_at: u64,
@@ -70,16 +70,16 @@ pub(super) struct Delivery {
 }
 
 impl Delivery {
-    pub(super) fn by_sid(desk: &Desk<'_>, sid: Sid) -> rusqlite::Result<Option<Self>> {
-        Ok(Self::by_row(desk, sid.row())?.filter(|delivery| delivery.sid == sid))
+    pub(super) fn by_sid(tx: &Tx<'_>, sid: Sid) -> rusqlite::Result<Option<Self>> {
+        Ok(Self::by_row(tx, sid.row())?.filter(|delivery| delivery.sid == sid))
     }
 
-    pub(super) fn by_row(desk: &Desk<'_>, row: i64) -> rusqlite::Result<Option<Self>> {
-        desk.conn.prepare_cached(BY_ROW)?.query_row([row], Self::read).optional()
+    pub(super) fn by_row(tx: &Tx<'_>, row: i64) -> rusqlite::Result<Option<Self>> {
+        tx.conn.prepare_cached(BY_ROW)?.query_row([row], Self::read).optional()
     }
 
-    pub(super) fn by_id(desk: &Desk<'_>, bal: &str, id: &str) -> rusqlite::Result<Option<Self>> {
-        desk.conn.prepare_cached(BY_ID)?.query_row([id, bal], Self::read).optional()
+    pub(super) fn by_id(tx: &Tx<'_>, bal: &str, id: &str) -> rusqlite::Result<Option<Self>> {
+        tx.conn.prepare_cached(BY_ID)?.query_row([id, bal], Self::read).optional()
     }
 
     fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
@@ -107,7 +107,7 @@ impl Delivery {
             reply: row.get(18)?,
             corr: row.get(19)?,
             body_bytes: bytes_of(row.get(20)?),
-            way: way(row, 21)?,
+            transport: transport(row, 21)?,
             provider_id: row.get(22)?,
         })
     }
@@ -115,7 +115,7 @@ impl Delivery {
     /// Moves it by `event`. Returns what was told, or `None` when the event means nothing any more.
     pub(super) fn apply(
         &mut self,
-        desk: &mut Desk<'_>,
+        tx: &mut Tx<'_>,
         event: &Event,
         at: u64,
     ) -> rusqlite::Result<Option<&'static [Status]>> {
@@ -124,43 +124,43 @@ impl Delivery {
         self.life = step.life;
         self.note_facts(event);
         if let Event::Expired { copies, held } = event {
-            self.note_expiry(desk, was.expiry(*copies), held.as_deref())?;
+            self.note_expiry(tx, was.expiry(*copies), held.as_deref())?;
         }
         for status in step.tell {
             self.note_time(*status, at);
-            self.told_seq = self.tell(desk, *status, at)?;
+            self.told_seq = self.tell(tx, *status, at)?;
         }
         if self.life.settled() {
             self.final_at = Some(sql_ms(at));
         }
-        self.write(desk, step.due)?;
+        self.write(tx, step.due)?;
         if let Some(entry) = log_entry(event, at) {
-            desk.execute(LOG, params![self.sid.row(), entry, LOG_MAX])?;
+            tx.execute(LOG, params![self.sid.row(), entry, LOG_MAX])?;
         }
         if was.unsent() && !self.life.unsent() {
-            desk.draft.counts.unqueue(self.body_bytes);
+            tx.draft.counts.unqueue(self.body_bytes);
         }
         if was.state == State::Due {
-            desk.draft.due |= line::move_up(desk, self.recipient, &self.way.to_string())?;
+            tx.draft.due |= recipient_queue::move_up(tx, self.recipient, &self.transport.to_string())?;
         }
         if self.life.settled() {
-            desk.draft.deliveries.add(Settled { at, row: self.sid.row() });
-            self.let_next_go(desk, at)?;
+            tx.draft.deliveries.add(Settled { at, row: self.sid.row() });
+            self.let_next_go(tx, at)?;
         }
         Ok(Some(step.tell))
     }
 
     /// Its time to live is over; `None` when that means nothing any more.
-    pub(super) fn expire(&mut self, desk: &mut Desk<'_>, at: u64) -> rusqlite::Result<Option<Overdue>> {
-        let expired = self.apply(desk, &Event::Expired { copies: 0, held: None }, at)?.is_some();
-        Ok(expired.then_some(Overdue { recipient: self.recipient, way: self.way.clone(), sid: self.sid }))
+    pub(super) fn expire(&mut self, tx: &mut Tx<'_>, at: u64) -> rusqlite::Result<Option<Overdue>> {
+        let expired = self.apply(tx, &Event::Expired { copies: 0, held: None }, at)?.is_some();
+        Ok(expired.then_some(Overdue { recipient: self.recipient, transport: self.transport.clone(), sid: self.sid }))
     }
 
     /// Tells the last status again, on the topic of the one who asks, and marked: it was told before. Unless it still
     /// waits to be published there, for then the first telling is the answer to both.
     pub(super) fn repeat(
         &self,
-        desk: &mut Desk<'_>,
+        tx: &mut Tx<'_>,
         topic: &str,
         correlation: Option<&[u8]>,
         at: u64,
@@ -171,29 +171,29 @@ impl Delivery {
         if topic != self.reply || correlation != self.corr.as_deref() {
             // Another question. Clients may ask as many as they like, so its answer is a note, of which few are kept.
             let (topic, correlation) = (topic.to_owned(), correlation.map(Bytes::copy_from_slice));
-            outbox::tell(desk, &Note { topic, payload: payload.into(), correlation, at })?;
+            outbox::tell(tx, &Note { topic, payload: payload.into(), correlation, at })?;
             return Ok(status);
         }
-        let mut unread = desk.conn.prepare_cached(UNREAD)?;
+        let mut unread = tx.conn.prepare_cached(UNREAD)?;
         if unread.query_row(params![topic, self.told_seq], |_| Ok(())).optional()?.is_none() {
             drop(unread);
             let document = Document { topic, origin: Origin::Status(self.sid), at, correlation, payload: &payload };
-            let seq = outbox::queue(desk, &document)?;
-            desk.execute(TOLD, params![self.sid.row(), seq])?;
+            let seq = outbox::queue(tx, &document)?;
+            tx.execute(TOLD, params![self.sid.row(), seq])?;
         }
         Ok(status)
     }
 
-    fn tell(&self, desk: &mut Desk<'_>, status: Status, at: u64) -> rusqlite::Result<i64> {
+    fn tell(&self, tx: &mut Tx<'_>, status: Status, at: u64) -> rusqlite::Result<i64> {
         let correlation = self.corr.as_deref();
         let payload = self.document(status, at).correlation(correlation).to_bytes();
         let document =
             Document { topic: &self.reply, origin: Origin::Status(self.sid), at, correlation, payload: &payload };
-        outbox::queue(desk, &document)
+        outbox::queue(tx, &document)
     }
 
     fn document(&self, status: Status, at: u64) -> StatusDocument<'_> {
-        StatusDocument::new(&self.id, status, at, self.life, &self.way)
+        StatusDocument::new(&self.id, status, at, self.life, &self.transport)
             .provider_id(self.provider_id.as_deref())
             .reason(self.code.as_deref(), self.detail.as_deref())
             .token(self.token_action, self.new_token.as_deref())
@@ -237,9 +237,9 @@ impl Delivery {
     }
 
     /// `why` it expired, and the last refusal: the one for which its transport `held` it comes after those of the log.
-    fn note_expiry(&mut self, desk: &Desk<'_>, why: &str, held: Option<&str>) -> rusqlite::Result<()> {
+    fn note_expiry(&mut self, tx: &Tx<'_>, why: &str, held: Option<&str>) -> rusqlite::Result<()> {
         let last = |row: &Row<'_>| row.get(0);
-        let last: Option<String> = desk.conn.prepare_cached(LAST_REFUSAL)?.query_row([self.sid.row()], last)?;
+        let last: Option<String> = tx.conn.prepare_cached(LAST_REFUSAL)?.query_row([self.sid.row()], last)?;
         let refused = match held.or(last.as_deref()) {
             None => String::new(),
             Some(AMBIGUOUS) => " (no answer to the last try, or none that settles it)".to_owned(),
@@ -250,21 +250,21 @@ impl Delivery {
         Ok(())
     }
 
-    fn write(&self, desk: &mut Desk<'_>, due: Option<Due>) -> rusqlite::Result<()> {
+    fn write(&self, tx: &mut Tx<'_>, due: Option<Due>) -> rusqlite::Result<()> {
         let row = self.sid.row();
         let Life { dup_possible, attempt, tried, .. } = self.life;
         let state = self.life.state.code();
         let action = self.token_action.map(TokenAction::code);
         if let Some(due) = due {
-            desk.draft.due = true;
-            desk.execute(
+            tx.draft.due = true;
+            tx.execute(
                 BACK,
                 params![row, state, due_at(due), dup_possible, attempt, sql_ms(tried.waited_ms), tried.unknown],
             )?;
         } else if self.life.state == State::InFlight {
-            desk.execute(FLYING, params![row, attempt])?;
+            tx.execute(FLYING, params![row, attempt])?;
         } else if self.life.settled() {
-            desk.execute(
+            tx.execute(
                 SETTLED,
                 params![
                     row,
@@ -283,7 +283,7 @@ impl Delivery {
             )?;
         } else {
             let told = self.told_seq;
-            desk.execute(
+            tx.execute(
                 SENT,
                 params![
                     row,
@@ -302,12 +302,12 @@ impl Delivery {
     }
 
     /// The final word on this one is the turn of the next of the same order key.
-    fn let_next_go(&self, desk: &mut Desk<'_>, at: u64) -> rusqlite::Result<()> {
+    fn let_next_go(&self, tx: &mut Tx<'_>, at: u64) -> rusqlite::Result<()> {
         let Some(key) = &self.order_key else { return Ok(()) };
         let next: Option<i64> =
-            desk.conn.prepare_cached(FIRST_OF_ORDER)?.query_row([&self.bal, key], |row| row.get(0)).optional()?;
-        if let Some(mut next) = next.map(|row| Self::by_row(desk, row)).transpose()?.flatten() {
-            next.apply(desk, &Event::Turn, at)?;
+            tx.conn.prepare_cached(FIRST_OF_ORDER)?.query_row([&self.bal, key], |row| row.get(0)).optional()?;
+        if let Some(mut next) = next.map(|row| Self::by_row(tx, row)).transpose()?.flatten() {
+            next.apply(tx, &Event::Turn, at)?;
         }
         Ok(())
     }
@@ -332,9 +332,10 @@ pub(super) fn state(row: &Row<'_>, column: usize) -> rusqlite::Result<State> {
     State::from_code(code).ok_or(rusqlite::Error::IntegralValueOutOfRange(column, code))
 }
 
-pub(super) fn way(row: &Row<'_>, column: usize) -> rusqlite::Result<Way> {
+pub(super) fn transport(row: &Row<'_>, column: usize) -> rusqlite::Result<Transport> {
     let text = row.get_ref(column)?.as_str()?;
-    Way::parse(text).map_err(|fault| rusqlite::Error::FromSqlConversionFailure(column, Type::Text, Box::new(fault)))
+    Transport::parse(text)
+        .map_err(|fault| rusqlite::Error::FromSqlConversionFailure(column, Type::Text, Box::new(fault)))
 }
 
 /// What the log keeps: only what is unusual.

@@ -2,18 +2,18 @@
 //!
 //! What waited for its time (or was on its way once) goes before what never waited, so a backlog cannot starve retries.
 //! Per recipient the order of acceptance holds whatever is put off: nothing overtakes an older message of the same
-//! recipient that waits for its time ([`super::line`]). A message behind another of its order key takes its place when
+//! recipient that waits for its time ([`super::recipient_queue`]). A message behind another of its order key takes its place when
 //! its turn comes; what was due before that may go first.
 
 use super::delivery::{Delivery, sid};
-use super::desk::Desk;
-use super::line::{self, Hold, PARKED};
+use super::recipient_queue::{self, Hold, PARKED};
 use super::sweep::Overdue;
+use super::tx::Tx;
 use super::{from_sql, sql_ms};
 use crate::chat::delivery::{Event, Life, State, Tried};
 use crate::chat::id::Sid;
 use crate::chat::status::{Source, Status};
-use crate::chat::way::Way;
+use crate::chat::transport::Transport;
 use bytes::Bytes;
 use rusqlite::{OptionalExtension, Params, Row, params};
 use std::fmt;
@@ -38,8 +38,8 @@ pub(super) const ANY_FRESH: &str = "SELECT 1 FROM deliveries WHERE state = 0 AND
 /// What to hand out.
 #[derive(Clone)]
 pub struct DueQuery {
-    /// Only what goes this way.
-    pub way: Way,
+    /// Only what goes by this one.
+    pub transport: Transport,
     /// Unix milliseconds.
     pub now: u64,
     /// At most this many.
@@ -51,7 +51,7 @@ pub struct DueQuery {
 impl fmt::Debug for DueQuery {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("DueQuery")
-            .field("way", &self.way)
+            .field("way", &self.transport)
             .field("now", &self.now)
             .field("limit", &self.limit)
             .finish_non_exhaustive()
@@ -121,8 +121,8 @@ pub enum Recorded {
         id: String,
         /// Who gets it.
         recipient: i64,
-        /// By which way it goes.
-        way: Way,
+        /// By which transport it goes.
+        transport: Transport,
         /// Where it stands now.
         life: Life,
         /// What the sender was told.
@@ -130,55 +130,56 @@ pub enum Recorded {
     },
 }
 
-pub(super) fn take_due(desk: &mut Desk<'_>, query: &DueQuery) -> rusqlite::Result<Taken> {
-    let way = query.way.to_string();
-    let lines = any_timed(desk, &way)?.is_some();
-    let mut round = Round { query, way, guard: (query.gate.0)(), claimed: Vec::new(), expired: Vec::new(), lines };
-    round.scan(desk, Queue::Timed)?;
-    round.scan(desk, Queue::Fresh)?;
-    let next_due = next_due(desk, &round.way)?;
+pub(super) fn take_due(tx: &mut Tx<'_>, query: &DueQuery) -> rusqlite::Result<Taken> {
+    let transport = query.transport.to_string();
+    let lines = any_timed(tx, &transport)?.is_some();
+    let mut round =
+        Round { query, transport, guard: (query.gate.0)(), claimed: Vec::new(), expired: Vec::new(), lines };
+    round.scan(tx, Queue::Timed)?;
+    round.scan(tx, Queue::Fresh)?;
+    let next_due = next_due(tx, &round.transport)?;
     Ok(Taken { claimed: round.claimed, expired: round.expired, next_due })
 }
 
-/// The earliest time at which something that goes this way is due; 0 when it is due already.
-fn next_due(desk: &Desk<'_>, way: &str) -> rusqlite::Result<Option<u64>> {
-    if desk.conn.prepare_cached(ANY_FRESH)?.query_row([way], |_| Ok(())).optional()?.is_some() {
+/// The earliest time at which something that goes by this transport is due; 0 when it is due already.
+fn next_due(tx: &Tx<'_>, transport: &str) -> rusqlite::Result<Option<u64>> {
+    if tx.conn.prepare_cached(ANY_FRESH)?.query_row([transport], |_| Ok(())).optional()?.is_some() {
         return Ok(Some(0));
     }
-    Ok(any_timed(desk, way)?.filter(|&due| due != PARKED).map(from_sql))
+    Ok(any_timed(tx, transport)?.filter(|&due| due != PARKED).map(from_sql))
 }
 
-pub(super) fn record(desk: &mut Desk<'_>, sid: Sid, event: &Event, at: u64) -> rusqlite::Result<Recorded> {
-    let Some(mut delivery) = Delivery::by_sid(desk, sid)? else { return Ok(Recorded::Unknown) };
-    move_on(desk, &mut delivery, event, at)
+pub(super) fn record(tx: &mut Tx<'_>, sid: Sid, event: &Event, at: u64) -> rusqlite::Result<Recorded> {
+    let Some(mut delivery) = Delivery::by_sid(tx, sid)? else { return Ok(Recorded::Unknown) };
+    move_on(tx, &mut delivery, event, at)
 }
 
 /// The apps on the devices have these messages, they say; that counts where nobody else can say it.
-pub(super) fn confirm(desk: &mut Desk<'_>, sids: &[Sid], at: u64) -> rusqlite::Result<Vec<(Sid, Recorded)>> {
+pub(super) fn confirm(tx: &mut Tx<'_>, sids: &[Sid], at: u64) -> rusqlite::Result<Vec<(Sid, Recorded)>> {
     let mut recorded = Vec::new();
     for sid in sids {
-        let Some(mut delivery) = Delivery::by_sid(desk, *sid)? else { continue };
-        if delivery.way.witness() == Source::App {
-            recorded.push((*sid, move_on(desk, &mut delivery, &Event::Receipt, at)?));
+        let Some(mut delivery) = Delivery::by_sid(tx, *sid)? else { continue };
+        if delivery.transport.witness() == Source::App {
+            recorded.push((*sid, move_on(tx, &mut delivery, &Event::Receipt, at)?));
         }
     }
     Ok(recorded)
 }
 
 /// The first message that waits for `recipient` is looked at again at once.
-pub(super) fn unpark(desk: &mut Desk<'_>, recipient: i64, way: &str) -> rusqlite::Result<()> {
-    desk.draft.due |= line::move_up(desk, recipient, way)?;
+pub(super) fn unpark(tx: &mut Tx<'_>, recipient: i64, transport: &str) -> rusqlite::Result<()> {
+    tx.draft.due |= recipient_queue::move_up(tx, recipient, transport)?;
     Ok(())
 }
 
-fn move_on(desk: &mut Desk<'_>, delivery: &mut Delivery, event: &Event, at: u64) -> rusqlite::Result<Recorded> {
-    let Some(told) = delivery.apply(desk, event, at)? else { return Ok(Recorded::Swallowed) };
-    let Delivery { bal, id, recipient, way, life, .. } = delivery.clone();
-    Ok(Recorded::Moved { bal, id, recipient, way, life, told })
+fn move_on(tx: &mut Tx<'_>, delivery: &mut Delivery, event: &Event, at: u64) -> rusqlite::Result<Recorded> {
+    let Some(told) = delivery.apply(tx, event, at)? else { return Ok(Recorded::Swallowed) };
+    let Delivery { bal, id, recipient, transport, life, .. } = delivery.clone();
+    Ok(Recorded::Moved { bal, id, recipient, transport, life, told })
 }
 
-fn any_timed(desk: &Desk<'_>, way: &str) -> rusqlite::Result<Option<i64>> {
-    desk.conn.prepare_cached(ANY_TIMED)?.query_row([way], |row| row.get(0)).optional()
+fn any_timed(tx: &Tx<'_>, transport: &str) -> rusqlite::Result<Option<i64>> {
+    tx.conn.prepare_cached(ANY_TIMED)?.query_row([transport], |row| row.get(0)).optional()
 }
 
 /// A row that is due.
@@ -191,8 +192,8 @@ struct Candidate {
     body: Vec<u8>,
 }
 
-fn select(desk: &Desk<'_>, sql: &str, params: impl Params) -> rusqlite::Result<Vec<Candidate>> {
-    desk.conn.prepare_cached(sql)?.query_map(params, candidate)?.collect()
+fn select(tx: &Tx<'_>, sql: &str, params: impl Params) -> rusqlite::Result<Vec<Candidate>> {
+    tx.conn.prepare_cached(sql)?.query_map(params, candidate)?.collect()
 }
 
 fn candidate(row: &Row<'_>) -> rusqlite::Result<Candidate> {
@@ -224,7 +225,7 @@ enum Queue {
 /// One call of [`take_due`].
 struct Round<'a> {
     query: &'a DueQuery,
-    way: String,
+    transport: String,
     guard: Guard,
     claimed: Vec<Claimed>,
     expired: Vec<Overdue>,
@@ -234,19 +235,19 @@ struct Round<'a> {
 
 impl Round<'_> {
     /// Looks at what is due. Every row leaves the range of the scan: claimed, expired, or put off.
-    fn scan(&mut self, desk: &mut Desk<'_>, queue: Queue) -> rusqlite::Result<()> {
+    fn scan(&mut self, tx: &mut Tx<'_>, queue: Queue) -> rusqlite::Result<()> {
         let mut scanned = 0;
         while let Some(room) = self.room(scanned) {
             let rows = match queue {
-                Queue::Timed => select(desk, TIMED, params![sql_ms(self.query.now), room, self.way])?,
-                Queue::Fresh => select(desk, FRESH, params![room, self.way])?,
+                Queue::Timed => select(tx, TIMED, params![sql_ms(self.query.now), room, self.transport])?,
+                Queue::Fresh => select(tx, FRESH, params![room, self.transport])?,
             };
             if rows.is_empty() {
                 break;
             }
             scanned += rows.len();
             for row in rows {
-                self.handle(desk, row, queue)?;
+                self.handle(tx, row, queue)?;
             }
         }
         Ok(())
@@ -258,35 +259,35 @@ impl Round<'_> {
         i64::try_from(room).ok().filter(|&room| room > 0)
     }
 
-    fn handle(&mut self, desk: &mut Desk<'_>, row: Candidate, queue: Queue) -> rusqlite::Result<()> {
+    fn handle(&mut self, tx: &mut Tx<'_>, row: Candidate, queue: Queue) -> rusqlite::Result<()> {
         if row.deadline <= self.query.now {
-            if let Some(mut delivery) = Delivery::by_sid(desk, row.sid)? {
-                self.expired.extend(delivery.expire(desk, self.query.now)?);
+            if let Some(mut delivery) = Delivery::by_sid(tx, row.sid)? {
+                self.expired.extend(delivery.expire(tx, self.query.now)?);
             }
-        } else if let Some(hold) = self.hold(desk, &row)? {
-            line::put_off(desk, row.sid.row(), hold, self.query.now)?;
+        } else if let Some(hold) = self.hold(tx, &row)? {
+            recipient_queue::put_off(tx, row.sid.row(), hold, self.query.now)?;
             self.lines = true;
         } else {
             let recipient = row.recipient;
-            self.claim(desk, row)?;
+            self.claim(tx, row)?;
             if queue == Queue::Timed {
-                line::move_up(desk, recipient, &self.way)?;
+                recipient_queue::move_up(tx, recipient, &self.transport)?;
             }
         }
         Ok(())
     }
 
-    fn hold(&mut self, desk: &Desk<'_>, row: &Candidate) -> rusqlite::Result<Option<Hold>> {
-        if self.lines && line::is_behind(desk, row.recipient, row.sid.row(), &self.way)? {
+    fn hold(&mut self, tx: &Tx<'_>, row: &Candidate) -> rusqlite::Result<Option<Hold>> {
+        if self.lines && recipient_queue::is_behind(tx, row.recipient, row.sid.row(), &self.transport)? {
             return Ok(Some(Hold::UntilCalled));
         }
         Ok((self.guard)(row.recipient, row.sid.row()))
     }
 
-    fn claim(&mut self, desk: &Desk<'_>, row: Candidate) -> rusqlite::Result<()> {
+    fn claim(&mut self, tx: &Tx<'_>, row: Candidate) -> rusqlite::Result<()> {
         let Some(step) = row.life.step(&Event::Claimed) else { return Ok(()) };
         let Life { state, attempt, tried, dup_possible, .. } = step.life;
-        desk.execute(CLAIM, params![row.sid.row(), state.code(), attempt, sql_ms(self.query.now)])?;
+        tx.execute(CLAIM, params![row.sid.row(), state.code(), attempt, sql_ms(self.query.now)])?;
         self.claimed.push(Claimed {
             sid: row.sid,
             recipient: row.recipient,

@@ -1,18 +1,18 @@
 //! The handle: the verbs, as seen by the rest of the house.
 
 use super::accept::{self, Accepted, NewDelivery, Rejected};
-use super::desk::{Desk, Limits};
 use super::dispatch::{self, DueQuery, Recorded, Taken};
 use super::file::{self, OpenError};
 use super::inbox::{self, Acknowledged, Received, Route, Upstream};
-use super::outbox::{self, Note, Seen, Slip, Waiting};
+use super::outbox::{self, DocumentRef, Note, Seen, Waiting};
 use super::presence::{self, LastPresence, PresenceChange};
 use super::recover::{self, Recovery};
 use super::sweep::{self, Swept};
+use super::tx::{Limits, Tx};
 use super::writer::{Board, End, Item, Job, StoreFigures, StoreHealth, Writer};
 use crate::chat::delivery::Event;
 use crate::chat::id::{Owner, Sid};
-use crate::chat::way::Way;
+use crate::chat::transport::Transport;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::path::PathBuf;
@@ -31,8 +31,8 @@ pub struct Settings {
     pub path: PathBuf,
     /// How much it holds.
     pub limits: Limits,
-    /// The ways that there are. What was to go another way, of an earlier configuration, goes by the first of them.
-    pub ways: Vec<Way>,
+    /// The transports that there are. What was to go by another one, of an earlier configuration, goes by the first of them.
+    pub transports: Vec<Transport>,
     /// Verbs that may wait for the writer thread; beyond it, who asks waits.
     pub queue: usize,
     /// How long to wait before trying again when the disk refuses.
@@ -46,7 +46,7 @@ impl Settings {
         Self {
             path: path.into(),
             limits: Limits::default(),
-            ways: vec![Way::default()],
+            transports: vec![Transport::default()],
             queue: 2048,
             retry_pause: Duration::from_secs(1),
         }
@@ -199,7 +199,7 @@ impl Store {
     /// # Errors
     /// When the store is closed; so it is for all verbs.
     pub async fn accept(&self, new: NewDelivery) -> Result<Committed<Accepted>, StoreError> {
-        self.submit(move |desk| accept::accept(desk, &new)).await
+        self.submit(move |tx| accept::accept(tx, &new)).await
     }
 
     /// Queues the status `failed` for a message that never became a delivery.
@@ -207,7 +207,7 @@ impl Store {
     /// # Errors
     /// When the store is closed.
     pub async fn reject(&self, rejected: Rejected) -> Result<Committed<()>, StoreError> {
-        self.submit(move |desk| accept::reject(desk, &rejected)).await
+        self.submit(move |tx| accept::reject(tx, &rejected)).await
     }
 
     /// Queues a document that belongs to no delivery. At most [`super::NOTES_PER_TOPIC`] wait per topic.
@@ -215,7 +215,7 @@ impl Store {
     /// # Errors
     /// When the store is closed.
     pub async fn tell(&self, note: Note) -> Result<Committed<()>, StoreError> {
-        self.submit(move |desk| outbox::tell(desk, &note)).await
+        self.submit(move |tx| outbox::tell(tx, &note)).await
     }
 
     /// Hands out what is due. What has to wait is put off, what is overdue expires.
@@ -223,7 +223,7 @@ impl Store {
     /// # Errors
     /// When the store is closed.
     pub async fn take_due(&self, query: DueQuery) -> Result<Committed<Taken>, StoreError> {
-        self.submit(move |desk| dispatch::take_due(desk, &query)).await
+        self.submit(move |tx| dispatch::take_due(tx, &query)).await
     }
 
     /// Writes down what became of a delivery, queues what its sender is told, and lets the next of its order key go.
@@ -232,17 +232,17 @@ impl Store {
     /// # Errors
     /// When the store is closed.
     pub async fn record(&self, sid: Sid, event: Event, at: u64) -> Result<Committed<Recorded>, StoreError> {
-        self.submit(move |desk| dispatch::record(desk, sid, &event, at)).await
+        self.submit(move |tx| dispatch::record(tx, sid, &event, at)).await
     }
 
-    /// What holds up the messages to `recipient` that go by `way` may be over: the first of them, if it is parked, is due
+    /// What holds up the messages to `recipient` that go by `transport` may be over: the first of them, if it is parked, is due
     /// at once. The commit need not be awaited.
     ///
     /// # Errors
     /// When the store is closed.
-    pub async fn unpark(&self, recipient: i64, way: &Way) -> Result<Committed<()>, StoreError> {
-        let way = way.to_string();
-        self.submit(move |desk| dispatch::unpark(desk, recipient, &way)).await
+    pub async fn unpark(&self, recipient: i64, transport: &Transport) -> Result<Committed<()>, StoreError> {
+        let transport = transport.to_string();
+        self.submit(move |tx| dispatch::unpark(tx, recipient, &transport)).await
     }
 
     /// Somebody says below the topics of `name` that he has these messages: an app that it has a push, which counts where
@@ -257,9 +257,9 @@ impl Store {
         at: u64,
     ) -> Result<Committed<Vec<(Sid, Recorded)>>, StoreError> {
         let (name, what) = (name.clone(), Acknowledged::These(sids.clone()));
-        self.submit(move |desk| {
-            let pushes = dispatch::confirm(desk, &sids, at)?;
-            inbox::acked(desk, name.as_str(), &what, at)?;
+        self.submit(move |tx| {
+            let pushes = dispatch::confirm(tx, &sids, at)?;
+            inbox::acked(tx, name.as_str(), &what, at)?;
             Ok(pushes)
         })
         .await
@@ -270,7 +270,7 @@ impl Store {
     /// # Errors
     /// When the store is closed.
     pub async fn receive(&self, message: Upstream) -> Result<Committed<Received>, StoreError> {
-        self.submit(move |desk| inbox::receive(desk, &message)).await
+        self.submit(move |tx| inbox::receive(tx, &message)).await
     }
 
     /// Gives a route to messages that came when there was none for their category. Returns how many got one.
@@ -286,7 +286,7 @@ impl Store {
         let mut after = Some(0);
         while let Some(from) = after {
             let pick = Arc::clone(&pick);
-            let chunk = self.submit(move |desk| inbox::route_held(desk, from, &*pick)).await?.await?;
+            let chunk = self.submit(move |tx| inbox::route_held(tx, from, &*pick)).await?.await?;
             routed += chunk.routed;
             after = chunk.next;
         }
@@ -301,7 +301,7 @@ impl Store {
         let mut dropped = 0;
         loop {
             let (bal, what) = (bal.clone(), what.clone());
-            let chunk = self.submit(move |desk| inbox::acked(desk, bal.as_str(), &what, at)).await?.await?;
+            let chunk = self.submit(move |tx| inbox::acked(tx, bal.as_str(), &what, at)).await?.await?;
             dropped += chunk.dropped;
             if !chunk.more {
                 return Ok(dropped);
@@ -320,7 +320,7 @@ impl Store {
         after_seq: u64,
         limit: usize,
     ) -> Result<Committed<Vec<Waiting>>, StoreError> {
-        self.submit(move |desk| outbox::next(desk, &topic, after_seq, limit)).await
+        self.submit(move |tx| outbox::next(tx, &topic, after_seq, limit)).await
     }
 
     /// All topics with documents that wait.
@@ -328,15 +328,15 @@ impl Store {
     /// # Errors
     /// When the store is closed.
     pub async fn topics_to_publish(&self) -> Result<Committed<Vec<String>>, StoreError> {
-        self.submit(|desk| outbox::topics(desk)).await
+        self.submit(|tx| outbox::topics(tx)).await
     }
 
     /// The broker, or the reader, has these documents. Slips of one topic side by side cost least.
     ///
     /// # Errors
     /// When the store is closed.
-    pub async fn published(&self, slips: Vec<Slip>, at: u64) -> Result<Committed<()>, StoreError> {
-        self.submit(move |desk| outbox::published(desk, &slips, at)).await
+    pub async fn published(&self, references: Vec<DocumentRef>, at: u64) -> Result<Committed<()>, StoreError> {
+        self.submit(move |tx| outbox::published(tx, &references, at)).await
     }
 
     /// The last verb of a publisher that stops in order: of each of these topics the documents up to the one named may
@@ -345,7 +345,7 @@ impl Store {
     /// # Errors
     /// When the store is closed.
     pub async fn parted(&self, topics: Vec<Seen>) -> Result<Committed<()>, StoreError> {
-        self.submit(move |desk| outbox::parted(desk, &topics)).await
+        self.submit(move |tx| outbox::parted(tx, &topics)).await
     }
 
     /// Notes what is about to be said about a chat user. Returns when the user last went, as far as is known.
@@ -353,7 +353,7 @@ impl Store {
     /// # Errors
     /// When the store is closed.
     pub async fn presence_changed(&self, change: PresenceChange) -> Result<Committed<Option<u64>>, StoreError> {
-        self.submit(move |desk| presence::changed(desk, &change)).await
+        self.submit(move |tx| presence::changed(tx, &change)).await
     }
 
     /// Notes that the bridge runs at `at`: after a crash, users who are online were last seen no earlier than that.
@@ -361,7 +361,7 @@ impl Store {
     /// # Errors
     /// When the store is closed.
     pub async fn still_alive(&self, at: u64) -> Result<Committed<()>, StoreError> {
-        self.submit(move |desk| presence::still_alive(desk, at)).await
+        self.submit(move |tx| presence::still_alive(tx, at)).await
     }
 
     /// What was last said about chat users, as far as it may be wrong after a restart; forgets who has been away too
@@ -370,7 +370,7 @@ impl Store {
     /// # Errors
     /// When the store is closed.
     pub async fn last_presences(&self, now: u64) -> Result<Committed<Vec<LastPresence>>, StoreError> {
-        self.submit(move |desk| presence::last(desk, now)).await
+        self.submit(move |tx| presence::last(tx, now)).await
     }
 
     /// Expires what is overdue and forgets what is settled long enough, a little of it.
@@ -378,7 +378,7 @@ impl Store {
     /// # Errors
     /// When the store is closed.
     pub async fn sweep(&self, now: u64) -> Result<Committed<Swept>, StoreError> {
-        self.submit(move |desk| sweep::sweep(desk, now)).await
+        self.submit(move |tx| sweep::sweep(tx, now)).await
     }
 
     /// Waits until documents were queued; returns their topics. For one caller: two would share the topics.
@@ -413,7 +413,7 @@ impl Store {
 
     async fn submit<T, F>(&self, verb: F) -> Result<Committed<T>, StoreError>
     where
-        F: FnMut(&mut Desk<'_>) -> rusqlite::Result<T> + Send + 'static,
+        F: FnMut(&mut Tx<'_>) -> rusqlite::Result<T> + Send + 'static,
         T: Send + 'static,
     {
         let (job, answer) = Job::new(verb);

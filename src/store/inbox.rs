@@ -1,8 +1,8 @@
 //! The inbox: messages from devices, recognised when the push service repeats them.
 
-use super::desk::{Desk, Settled};
 use super::outbox::{self, Document, NO_TOPIC, Origin};
 use super::sql_ms;
+use super::tx::{Settled, Tx};
 use crate::chat::id::{Owner, Sid, Token};
 use bytes::Bytes;
 use rusqlite::{OptionalExtension, params};
@@ -96,20 +96,20 @@ pub enum Acknowledged {
     UpTo(Sid),
 }
 
-pub(super) fn receive(desk: &mut Desk<'_>, message: &Upstream) -> rusqlite::Result<Received> {
+pub(super) fn receive(tx: &mut Tx<'_>, message: &Upstream) -> rusqlite::Result<Received> {
     let key = key(&message.token, &message.ccs_id);
     let bytes = message.payload.len() as u64;
-    if desk.spool_is_full(bytes) {
-        let known = desk.conn.prepare_cached(KNOWN)?.query_row([key], |_| Ok(())).optional()?.is_some();
+    if tx.spool_is_full(bytes) {
+        let known = tx.conn.prepare_cached(KNOWN)?.query_row([key], |_| Ok(())).optional()?.is_some();
         return Ok(if known { Received::Duplicate } else { Received::Full });
     }
     let (row, tail) = message.sid.parts();
     let topic = message.route.as_ref().map_or(NO_TOPIC, |route| &route.topic);
     let bal = message.route.as_ref().map(|route| route.bal.as_str());
     // The number that the document gets below; a repeat takes none.
-    let seq = desk.draft.counts.next_seq;
+    let seq = tx.draft.counts.next_seq;
     let params = params![row, tail, key, bal, message.category, topic, seq, sql_ms(message.at)];
-    if desk.execute(INSERT, params)? == 0 {
+    if tx.execute(INSERT, params)? == 0 {
         return Ok(Received::Duplicate);
     }
     let acks = message.route.as_ref().map_or(Acks::OnPublish, |route| route.acks);
@@ -120,9 +120,9 @@ pub(super) fn receive(desk: &mut Desk<'_>, message: &Upstream) -> rusqlite::Resu
         correlation: None,
         payload: &message.payload,
     };
-    outbox::queue(desk, &document)?;
-    desk.draft.counts.spool_rows += 1;
-    desk.draft.counts.spool_bytes += bytes;
+    outbox::queue(tx, &document)?;
+    tx.draft.counts.spool_rows += 1;
+    tx.draft.counts.spool_bytes += bytes;
     Ok(Received::Stored)
 }
 
@@ -136,12 +136,12 @@ pub(super) struct RoutedChunk {
 }
 
 pub(super) fn route_held(
-    desk: &mut Desk<'_>,
+    tx: &mut Tx<'_>,
     after: i64,
     pick: &dyn Fn(Option<&str>) -> Option<Route>,
 ) -> rusqlite::Result<RoutedChunk> {
     let held = {
-        let mut statement = desk.conn.prepare_cached(HELD)?;
+        let mut statement = tx.conn.prepare_cached(HELD)?;
         let rows = statement.query_map([after, ROUTE_CHUNK], |row| {
             let seq: i64 = row.get(0)?;
             let sid = Sid::from_parts(row.get(1)?, row.get(2)?);
@@ -153,11 +153,11 @@ pub(super) fn route_held(
     let mut routed = 0;
     for (seq, sid, category) in held {
         let (Some(sid), Some(route)) = (sid, pick(category.as_deref())) else { continue };
-        let new_seq = desk.next_seq()?;
+        let new_seq = tx.next_seq()?;
         let kind = route.acks.origin(sid).code();
-        desk.execute(MOVE, params![seq, route.topic, new_seq, kind])?;
-        desk.execute(ROUTED, params![sid.row(), route.bal.as_str(), route.topic, new_seq])?;
-        outbox::wake(desk, &route.topic);
+        tx.execute(MOVE, params![seq, route.topic, new_seq, kind])?;
+        tx.execute(ROUTED, params![sid.row(), route.bal.as_str(), route.topic, new_seq])?;
+        outbox::wake(tx, &route.topic);
         routed += 1;
     }
     Ok(RoutedChunk { routed, next })
@@ -173,21 +173,21 @@ pub(super) struct AckedChunk {
 }
 
 /// The BAL has them. Ids of others, or of messages that are done, mean nothing.
-pub(super) fn acked(desk: &mut Desk<'_>, bal: &str, what: &Acknowledged, at: u64) -> rusqlite::Result<AckedChunk> {
+pub(super) fn acked(tx: &mut Tx<'_>, bal: &str, what: &Acknowledged, at: u64) -> rusqlite::Result<AckedChunk> {
     let mut chunk = AckedChunk { dropped: 0, more: false };
     match what {
         Acknowledged::These(sids) => {
             for sid in sids {
-                if let Some((topic, seq)) = place(desk, *sid, bal)? {
-                    chunk.dropped += drop_acked(desk, sid.row(), &topic, seq, at)?;
+                if let Some((topic, seq)) = place(tx, *sid, bal)? {
+                    chunk.dropped += drop_acked(tx, sid.row(), &topic, seq, at)?;
                 }
             }
         }
         Acknowledged::UpTo(sid) => {
-            if let Some((topic, last)) = place(desk, *sid, bal)? {
-                let rows = unacked(desk, &topic, last)?;
+            if let Some((topic, last)) = place(tx, *sid, bal)? {
+                let rows = unacked(tx, &topic, last)?;
                 for &(row, seq) in &rows {
-                    chunk.dropped += drop_acked(desk, row, &topic, seq, at)?;
+                    chunk.dropped += drop_acked(tx, row, &topic, seq, at)?;
                 }
                 chunk.more = rows.len() == ACK_CHUNK;
             }
@@ -196,36 +196,36 @@ pub(super) fn acked(desk: &mut Desk<'_>, bal: &str, what: &Acknowledged, at: u64
     Ok(chunk)
 }
 
-fn place(desk: &Desk<'_>, sid: Sid, bal: &str) -> rusqlite::Result<Option<(String, i64)>> {
+fn place(tx: &Tx<'_>, sid: Sid, bal: &str) -> rusqlite::Result<Option<(String, i64)>> {
     let (row, tail) = sid.parts();
-    let mut statement = desk.conn.prepare_cached(PLACE)?;
+    let mut statement = tx.conn.prepare_cached(PLACE)?;
     statement.query_row(params![row, tail, bal], |row| Ok((row.get(0)?, row.get(1)?))).optional()
 }
 
-fn unacked(desk: &Desk<'_>, topic: &str, last: i64) -> rusqlite::Result<Vec<(i64, i64)>> {
-    let mut statement = desk.conn.prepare_cached(UNACKED)?;
+fn unacked(tx: &Tx<'_>, topic: &str, last: i64) -> rusqlite::Result<Vec<(i64, i64)>> {
+    let mut statement = tx.conn.prepare_cached(UNACKED)?;
     let rows = statement.query_map(params![topic, last, ACK_CHUNK as i64], |row| Ok((row.get(0)?, row.get(1)?)))?;
     rows.collect()
 }
 
-fn drop_acked(desk: &mut Desk<'_>, row: i64, topic: &str, seq: i64, at: u64) -> rusqlite::Result<u64> {
-    if !outbox::remove_upstream(desk, topic, seq)? {
+fn drop_acked(tx: &mut Tx<'_>, row: i64, topic: &str, seq: i64, at: u64) -> rusqlite::Result<u64> {
+    if !outbox::remove_upstream(tx, topic, seq)? {
         return Ok(0);
     }
-    done(desk, row, at)?;
+    done(tx, row, at)?;
     Ok(1)
 }
 
 /// It was published; its BAL's acknowledgement is still to come.
-pub(super) fn published(desk: &Desk<'_>, row: i64, at: u64) -> rusqlite::Result<()> {
-    desk.execute(PUBLISHED, params![row, sql_ms(at)])?;
+pub(super) fn published(tx: &Tx<'_>, row: i64, at: u64) -> rusqlite::Result<()> {
+    tx.execute(PUBLISHED, params![row, sql_ms(at)])?;
     Ok(())
 }
 
 /// It is with its BAL; from now on it is only remembered.
-pub(super) fn done(desk: &mut Desk<'_>, row: i64, at: u64) -> rusqlite::Result<()> {
-    desk.execute(DONE, params![row, sql_ms(at)])?;
-    desk.draft.inbox.add(Settled { at, row });
+pub(super) fn done(tx: &mut Tx<'_>, row: i64, at: u64) -> rusqlite::Result<()> {
+    tx.execute(DONE, params![row, sql_ms(at)])?;
+    tx.draft.inbox.add(Settled { at, row });
     Ok(())
 }
 

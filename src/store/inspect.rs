@@ -3,7 +3,7 @@
 use super::delivery::{sid, state};
 use super::file::{self, OpenError};
 use super::from_sql;
-use super::line::PARKED;
+use super::recipient_queue::PARKED;
 use crate::chat::delivery::State;
 use crate::chat::id::Sid;
 use rusqlite::{Connection, OptionalExtension, Row, params};
@@ -44,8 +44,8 @@ pub struct TraceDelivery {
     pub id: String,
     /// A number that stands for the recipient.
     pub recipient: i64,
-    /// By which way it goes.
-    pub way: String,
+    /// By which transport it goes.
+    pub transport: String,
     /// The push service's own name for it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub provider_id: Option<String>,
@@ -182,8 +182,10 @@ impl Inspector {
         }
         let mut statement =
             self.conn.prepare("SELECT topic, count(*), sum(kind IN (1, 2)) FROM outbox GROUP BY topic")?;
-        for line in statement.query_map([], |row| Ok((row.get(0)?, from_sql(row.get(1)?), from_sql(row.get(2)?))))? {
-            let (topic, documents, upstream): (String, u64, u64) = line?;
+        for recipient_queue in
+            statement.query_map([], |row| Ok((row.get(0)?, from_sql(row.get(1)?), from_sql(row.get(2)?))))?
+        {
+            let (topic, documents, upstream): (String, u64, u64) = recipient_queue?;
             summary.outbox.insert(topic, documents);
             summary.spool += upstream;
         }
@@ -226,7 +228,7 @@ fn delivery(row: &Row<'_>) -> rusqlite::Result<TraceDelivery> {
         bal: row.get(2)?,
         id: row.get(3)?,
         recipient: row.get(4)?,
-        way: row.get(22)?,
+        transport: row.get(22)?,
         provider_id: row.get(23)?,
         order: row.get(5)?,
         state,

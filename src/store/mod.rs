@@ -1,4 +1,4 @@
-//! The cellar: the durable outbox and inbox, one SQLite file.
+//! The store: the durable outbox and inbox, one SQLite file.
 //!
 //! Invariant: a verb's answer leaves only after its transaction is on disk. What was answered survives `kill -9`; what
 //! was not answered may be asked again, and is recognised.
@@ -33,33 +33,33 @@
 
 mod accept;
 mod delivery;
-mod desk;
 mod dispatch;
 mod file;
 mod handle;
 mod inbox;
 mod inspect;
-mod line;
 mod outbox;
 mod presence;
+mod recipient_queue;
 mod recover;
 mod sweep;
 #[cfg(test)]
 mod tests;
+mod tx;
 mod writer;
 
 pub use accept::{Accepted, NewDelivery, Rejected};
-pub use desk::Limits;
 pub use dispatch::{Claimed, DueQuery, Gate, Recorded, Taken};
 pub use file::{OpenError, check};
 pub use handle::{CloseError, Committed, Keeper, Settings, Store, StoreError};
 pub use inbox::{Acknowledged, Acks, Received, Route, Upstream};
 pub use inspect::{Inspector, Summary, Trace, TraceDelivery, TraceUpstream};
-pub use line::Hold;
-pub use outbox::{NOTES_PER_TOPIC, Note, Origin, Seen, Slip, Waiting};
+pub use outbox::{DocumentRef, NOTES_PER_TOPIC, Note, Origin, Seen, Waiting};
 pub use presence::{LastPresence, PRESENCE_KEPT_MS, PRESENCE_UNSURE_MS, PresenceChange};
+pub use recipient_queue::Hold;
 pub use recover::{Recovery, Retrying};
 pub use sweep::{Overdue, RECEIPT_GRACE_MS, Swept};
+pub use tx::Limits;
 pub use writer::{BATCH_VERBS, StoreFigures, StoreHealth};
 
 /// A time for SQLite, which knows signed numbers only. Times beyond its range mean "never" anyway.

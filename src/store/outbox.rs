@@ -1,7 +1,7 @@
 //! The outbox: documents that wait to be published over MQTT, in order per topic.
 
-use super::desk::{Desk, bytes_of};
 use super::inbox;
+use super::tx::{Tx, bytes_of};
 use super::{from_sql, sql_ms};
 use crate::chat::id::Sid;
 use bytes::Bytes;
@@ -88,7 +88,7 @@ impl Origin {
 
 /// Names one document of the outbox.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Slip {
+pub struct DocumentRef {
     /// Its topic.
     pub topic: Arc<str>,
     /// Its number: growing, never used twice, not even after a restart.
@@ -101,7 +101,7 @@ pub struct Slip {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Waiting {
     /// Its name, for [`super::Store::published`].
-    pub slip: Slip,
+    pub reference: DocumentRef,
     /// The document.
     pub payload: Bytes,
     /// MQTT 5 correlation data.
@@ -120,45 +120,49 @@ pub(super) struct Document<'a> {
 }
 
 /// Puts a document at the end of its topic; returns its number.
-pub(super) fn queue(desk: &mut Desk<'_>, document: &Document<'_>) -> rusqlite::Result<i64> {
-    let seq = desk.next_seq()?;
+pub(super) fn queue(tx: &mut Tx<'_>, document: &Document<'_>) -> rusqlite::Result<i64> {
+    let seq = tx.next_seq()?;
     let (about, tail) = document.origin.parts();
     let at = sql_ms(document.at);
     let kind = document.origin.code();
     let Document { topic, correlation, payload, .. } = *document;
-    desk.execute(INSERT, params![topic, seq, kind, about, tail, at, correlation, payload])?;
-    wake(desk, topic);
+    tx.execute(INSERT, params![topic, seq, kind, about, tail, at, correlation, payload])?;
+    wake(tx, topic);
     Ok(seq)
 }
 
-pub(super) fn wake(desk: &mut Desk<'_>, topic: &str) {
-    if topic != NO_TOPIC && !desk.draft.topics.contains(topic) {
-        desk.draft.topics.insert(topic.to_owned());
+pub(super) fn wake(tx: &mut Tx<'_>, topic: &str) {
+    if topic != NO_TOPIC && !tx.draft.topics.contains(topic) {
+        tx.draft.topics.insert(topic.to_owned());
     }
 }
 
-pub(super) fn tell(desk: &mut Desk<'_>, note: &Note) -> rusqlite::Result<()> {
+pub(super) fn tell(tx: &mut Tx<'_>, note: &Note) -> rusqlite::Result<()> {
     let (count, oldest): (i64, Option<i64>) =
-        desk.conn.prepare_cached(NOTES)?.query_row([&note.topic], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        tx.conn.prepare_cached(NOTES)?.query_row([&note.topic], |row| Ok((row.get(0)?, row.get(1)?)))?;
     if let Some(oldest) = oldest.filter(|_| count >= NOTES_PER_TOPIC) {
-        desk.execute(DELETE, params![note.topic, oldest])?;
-        desk.draft.counts.notes_dropped += 1;
+        tx.execute(DELETE, params![note.topic, oldest])?;
+        tx.draft.counts.notes_dropped += 1;
     }
     let correlation = note.correlation.as_deref();
     let document =
         Document { topic: &note.topic, origin: Origin::Note, at: note.at, correlation, payload: &note.payload };
-    queue(desk, &document)?;
+    queue(tx, &document)?;
     Ok(())
 }
 
 /// The next documents of a topic. Before they leave, the place up to which they were read is written down: after a
 /// crash everything up to there may have been published.
-pub(super) fn next(desk: &Desk<'_>, topic: &Arc<str>, after_seq: u64, limit: usize) -> rusqlite::Result<Vec<Waiting>> {
-    let mut statement = desk.conn.prepare_cached(PAGE)?;
+pub(super) fn next(tx: &Tx<'_>, topic: &Arc<str>, after_seq: u64, limit: usize) -> rusqlite::Result<Vec<Waiting>> {
+    let mut statement = tx.conn.prepare_cached(PAGE)?;
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let rows = statement.query_map(params![&**topic, sql_ms(after_seq), limit], |row| {
         Ok(Waiting {
-            slip: Slip { topic: topic.clone(), seq: from_sql(row.get(0)?), origin: Origin::read(row, 1, 2, 3)? },
+            reference: DocumentRef {
+                topic: topic.clone(),
+                seq: from_sql(row.get(0)?),
+                origin: Origin::read(row, 1, 2, 3)?,
+            },
             redelivered: row.get(4)?,
             correlation: row.get::<_, Option<Vec<u8>>>(5)?.map(Bytes::from),
             payload: Bytes::from(row.get::<_, Vec<u8>>(6)?),
@@ -166,13 +170,13 @@ pub(super) fn next(desk: &Desk<'_>, topic: &Arc<str>, after_seq: u64, limit: usi
     })?;
     let waiting = rows.collect::<Result<Vec<_>, _>>()?;
     if let Some(last) = waiting.last() {
-        desk.execute(CLAIM, params![&**topic, sql_ms(last.slip.seq)])?;
+        tx.execute(CLAIM, params![&**topic, sql_ms(last.reference.seq)])?;
     }
     Ok(waiting)
 }
 
-pub(super) fn topics(desk: &Desk<'_>) -> rusqlite::Result<Vec<String>> {
-    let mut statement = desk.conn.prepare_cached(NEXT_TOPIC)?;
+pub(super) fn topics(tx: &Tx<'_>) -> rusqlite::Result<Vec<String>> {
+    let mut statement = tx.conn.prepare_cached(NEXT_TOPIC)?;
     let mut topics: Vec<String> = Vec::new();
     loop {
         let last = topics.last().map_or(NO_TOPIC, String::as_str);
@@ -184,41 +188,41 @@ pub(super) fn topics(desk: &Desk<'_>) -> rusqlite::Result<Vec<String>> {
 }
 
 /// The broker has them.
-pub(super) fn published(desk: &mut Desk<'_>, slips: &[Slip], at: u64) -> rusqlite::Result<()> {
-    for slip in slips {
-        match slip.origin {
+pub(super) fn published(tx: &mut Tx<'_>, references: &[DocumentRef], at: u64) -> rusqlite::Result<()> {
+    for reference in references {
+        match reference.origin {
             Origin::Status(_) | Origin::Note => {
-                desk.execute(DELETE, params![&*slip.topic, sql_ms(slip.seq)])?;
+                tx.execute(DELETE, params![&*reference.topic, sql_ms(reference.seq)])?;
             }
             Origin::Upstream(sid) => {
-                if remove_upstream(desk, &slip.topic, sql_ms(slip.seq))? {
-                    inbox::done(desk, sid.row(), at)?;
+                if remove_upstream(tx, &reference.topic, sql_ms(reference.seq))? {
+                    inbox::done(tx, sid.row(), at)?;
                 }
             }
             Origin::UpstreamToAck(sid) => {
-                desk.execute(REDELIVERED, params![&*slip.topic, sql_ms(slip.seq)])?;
-                inbox::published(desk, sid.row(), at)?;
+                tx.execute(REDELIVERED, params![&*reference.topic, sql_ms(reference.seq)])?;
+                inbox::published(tx, sid.row(), at)?;
             }
         }
     }
     let mut last: Option<&str> = None;
-    for slip in slips {
-        if last.replace(&slip.topic) != Some(&*slip.topic)
-            && desk.conn.prepare_cached(ANY)?.query_row([&*slip.topic], |_| Ok(())).optional()?.is_none()
+    for reference in references {
+        if last.replace(&reference.topic) != Some(&*reference.topic)
+            && tx.conn.prepare_cached(ANY)?.query_row([&*reference.topic], |_| Ok(())).optional()?.is_none()
         {
             // Clients may choose endless topics for answers; an empty one leaves no trace.
-            desk.execute(UNCLAIM, params![&*slip.topic])?;
+            tx.execute(UNCLAIM, params![&*reference.topic])?;
         }
     }
     Ok(())
 }
 
 /// Takes an upstream message out of the spool; false if it is not there any more.
-pub(super) fn remove_upstream(desk: &mut Desk<'_>, topic: &str, seq: i64) -> rusqlite::Result<bool> {
-    let length = desk.conn.prepare_cached(LENGTH)?.query_row(params![topic, seq], |row| row.get(0)).optional()?;
+pub(super) fn remove_upstream(tx: &mut Tx<'_>, topic: &str, seq: i64) -> rusqlite::Result<bool> {
+    let length = tx.conn.prepare_cached(LENGTH)?.query_row(params![topic, seq], |row| row.get(0)).optional()?;
     let Some(length) = length else { return Ok(false) };
-    desk.execute(DELETE, params![topic, seq])?;
-    desk.draft.counts.unspool(bytes_of(length));
+    tx.execute(DELETE, params![topic, seq])?;
+    tx.draft.counts.unspool(bytes_of(length));
     Ok(true)
 }
 
@@ -233,10 +237,10 @@ pub struct Seen {
 
 /// At an orderly stop, and where nobody reads: it is known what was handed out and how far it got, so nothing beyond that is
 /// marked, or taken for told.
-pub(super) fn parted(desk: &Desk<'_>, topics: &[Seen]) -> rusqlite::Result<()> {
+pub(super) fn parted(tx: &Tx<'_>, topics: &[Seen]) -> rusqlite::Result<()> {
     for Seen { topic, seq } in topics {
-        desk.execute(SEEN, params![&**topic, sql_ms(*seq)])?;
-        desk.execute(UNCLAIM, params![&**topic])?;
+        tx.execute(SEEN, params![&**topic, sql_ms(*seq)])?;
+        tx.execute(UNCLAIM, params![&**topic])?;
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! What was last said about each chat user, so that it can be put right after a restart.
 
-use super::desk::Desk;
+use super::tx::Tx;
 use super::{from_sql, sql_ms};
 use crate::chat::id::Owner;
 use crate::chat::message::PresenceState;
@@ -47,20 +47,20 @@ pub struct LastPresence {
     pub last_seen: Option<u64>,
 }
 
-pub(super) fn changed(desk: &mut Desk<'_>, change: &PresenceChange) -> rusqlite::Result<Option<u64>> {
+pub(super) fn changed(tx: &mut Tx<'_>, change: &PresenceChange) -> rusqlite::Result<Option<u64>> {
     let online = change.state == PresenceState::Online;
     let given = params![change.user.as_str(), online, sql_ms(change.at), change.last_seen.map(sql_ms)];
-    let last_seen: Option<i64> = desk.conn.prepare_cached(CHANGED)?.query_row(given, |row| row.get(0))?;
+    let last_seen: Option<i64> = tx.conn.prepare_cached(CHANGED)?.query_row(given, |row| row.get(0))?;
     Ok(last_seen.map(from_sql))
 }
 
-pub(super) fn still_alive(desk: &mut Desk<'_>, at: u64) -> rusqlite::Result<()> {
-    desk.execute(STILL_ALIVE, [sql_ms(at)]).map(drop)
+pub(super) fn still_alive(tx: &mut Tx<'_>, at: u64) -> rusqlite::Result<()> {
+    tx.execute(STILL_ALIVE, [sql_ms(at)]).map(drop)
 }
 
-pub(super) fn last(desk: &mut Desk<'_>, now: u64) -> rusqlite::Result<Vec<LastPresence>> {
-    desk.execute(FORGET, [sql_ms(now.saturating_sub(PRESENCE_KEPT_MS))])?;
-    let mut statement = desk.conn.prepare_cached(LAST)?;
+pub(super) fn last(tx: &mut Tx<'_>, now: u64) -> rusqlite::Result<Vec<LastPresence>> {
+    tx.execute(FORGET, [sql_ms(now.saturating_sub(PRESENCE_KEPT_MS))])?;
+    let mut statement = tx.conn.prepare_cached(LAST)?;
     let rows = statement.query_map([sql_ms(PRESENCE_UNSURE_MS)], read)?;
     rows.collect()
 }

@@ -1,12 +1,12 @@
 //! The start: what a stop, however it came about, left behind.
 
-use super::delivery::{Delivery, sid, state, way};
-use super::desk::{Counts, Desk, Draft, Memory, Settled, bytes_of};
-use super::line::PARKED;
+use super::delivery::{Delivery, sid, state, transport};
+use super::recipient_queue::PARKED;
+use super::tx::{Counts, Draft, Memory, Settled, Tx, bytes_of};
 use super::{Settings, from_sql};
 use crate::chat::delivery::{Event, State};
 use crate::chat::id::Sid;
-use crate::chat::way::Way;
+use crate::chat::transport::Transport;
 use rusqlite::{Connection, params};
 use std::fmt;
 
@@ -36,8 +36,8 @@ const SEQ_CEILING: &str = "SELECT seq_ceiling FROM marks";
 pub struct Retrying {
     /// Who gets it.
     pub recipient: i64,
-    /// By which way it goes.
-    pub way: Way,
+    /// By which transport it goes.
+    pub transport: Transport,
     /// The bridge's id of it.
     pub sid: Sid,
 }
@@ -47,7 +47,7 @@ pub struct Retrying {
 pub struct Recovery {
     /// Deliveries that were in flight; they are due again, and marked.
     pub crashed: u64,
-    /// Deliveries whose way is not configured any more; they go the first way that is.
+    /// Deliveries whose transport is not configured any more; they go by the first one that is.
     pub rerouted: u64,
     /// Documents that may have been published already; they are marked.
     pub redelivered: u64,
@@ -83,31 +83,31 @@ impl fmt::Debug for Recovery {
 pub(super) fn recover(conn: &mut Connection, settings: &Settings, now: u64) -> rusqlite::Result<(Memory, Recovery)> {
     let mut memory = Memory::default();
     let mut recovery = Recovery::default();
-    let tx = conn.transaction()?;
-    if let Some(first) = settings.ways.first() {
-        let known = serde_json::json!(settings.ways.iter().map(ToString::to_string).collect::<Vec<_>>());
-        recovery.rerouted = tx.execute(REROUTE, params![first.to_string(), known.to_string()])? as u64;
+    let transaction = conn.transaction()?;
+    if let Some(first) = settings.transports.first() {
+        let known = serde_json::json!(settings.transports.iter().map(ToString::to_string).collect::<Vec<_>>());
+        recovery.rerouted = transaction.execute(REROUTE, params![first.to_string(), known.to_string()])? as u64;
     }
-    tx.execute(LOOK_AGAIN, [PARKED])?;
-    let crashed = read_deliveries(&tx, &mut memory, &mut recovery)?;
-    read_inbox(&tx, &mut memory, &mut recovery)?;
-    read_counts(&tx, &mut memory.counts)?;
+    transaction.execute(LOOK_AGAIN, [PARKED])?;
+    let crashed = read_deliveries(&transaction, &mut memory, &mut recovery)?;
+    read_inbox(&transaction, &mut memory, &mut recovery)?;
+    read_counts(&transaction, &mut memory.counts)?;
 
-    let mut desk = Desk { conn: &tx, limits: &settings.limits, draft: Draft::of(&memory), memory: &memory };
+    let mut tx = Tx { conn: &transaction, limits: &settings.limits, draft: Draft::of(&memory), memory: &memory };
     for &row in &crashed {
-        if let Some(mut delivery) = Delivery::by_row(&desk, row)? {
-            delivery.apply(&mut desk, &Event::Crashed, now)?;
-            let Delivery { recipient, way, sid, .. } = delivery;
-            recovery.retrying.push(Retrying { recipient, way, sid });
+        if let Some(mut delivery) = Delivery::by_row(&tx, row)? {
+            delivery.apply(&mut tx, &Event::Crashed, now)?;
+            let Delivery { recipient, transport, sid, .. } = delivery;
+            recovery.retrying.push(Retrying { recipient, transport, sid });
         }
     }
-    let draft = desk.draft;
+    let draft = tx.draft;
     memory.adopt(draft);
     recovery.crashed = crashed.len() as u64;
-    recovery.redelivered = tx.execute(MAYBE_PUBLISHED, [])? as u64;
-    tx.execute("DELETE FROM claims", [])?;
-    recovery.former = tx.prepare(FORMER)?.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
-    tx.commit()?;
+    recovery.redelivered = transaction.execute(MAYBE_PUBLISHED, [])? as u64;
+    transaction.execute("DELETE FROM claims", [])?;
+    recovery.former = transaction.prepare(FORMER)?.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
+    transaction.commit()?;
 
     recovery.retrying.sort_by_key(|retrying| retrying.sid);
     recovery.queue_rows = memory.counts.queue_rows;
@@ -135,7 +135,7 @@ fn read_deliveries(conn: &Connection, memory: &mut Memory, recovery: &mut Recove
         if state == State::InFlight {
             in_flight.push(sid.row());
         } else if state == State::Due && row.get::<_, u32>(4)? > 0 {
-            recovery.retrying.push(Retrying { recipient: row.get(5)?, way: way(row, 7)?, sid });
+            recovery.retrying.push(Retrying { recipient: row.get(5)?, transport: transport(row, 7)?, sid });
         }
     }
     settled.sort_unstable();

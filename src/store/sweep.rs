@@ -1,13 +1,13 @@
-//! The broom: what is overdue expires, what is settled long enough is forgotten. In small chunks, so that no verb waits
+//! The expiry: what is overdue expires, what is settled long enough is forgotten. In small chunks, so that no verb waits
 //! long behind it.
 
 use super::delivery::Delivery;
-use super::desk::{Desk, HistoryDraft, Settled, Walk};
 use super::outbox::Origin;
 use super::sql_ms;
+use super::tx::{HistoryDraft, Settled, Tx, Walk};
 use crate::chat::delivery::State;
 use crate::chat::id::Sid;
-use crate::chat::way::Way;
+use crate::chat::transport::Transport;
 use rusqlite::params;
 use std::collections::VecDeque;
 
@@ -34,8 +34,8 @@ const DROP: &str = "DELETE FROM outbox WHERE topic = ?1 AND seq = ?2";
 pub struct Overdue {
     /// Who would have got it.
     pub recipient: i64,
-    /// By which way it would have gone.
-    pub way: Way,
+    /// By which transport it would have gone.
+    pub transport: Transport,
     /// The bridge's id of it.
     pub sid: Sid,
 }
@@ -49,20 +49,20 @@ pub struct Swept {
     pub more: bool,
 }
 
-pub(super) fn sweep(desk: &mut Desk<'_>, now: u64) -> rusqlite::Result<Swept> {
+pub(super) fn sweep(tx: &mut Tx<'_>, now: u64) -> rusqlite::Result<Swept> {
     let mut expired = Vec::new();
-    let overdue = expire(desk, now, &mut expired)?;
-    let forgotten = forget(desk, now)?;
-    if forgotten > 0 && desk.draft.walk == Walk::Idle {
-        desk.draft.walk = Walk::After(String::new(), 0);
+    let overdue = expire(tx, now, &mut expired)?;
+    let forgotten = forget(tx, now)?;
+    if forgotten > 0 && tx.draft.walk == Walk::Idle {
+        tx.draft.walk = Walk::After(String::new(), 0);
     }
-    let walked = walk(desk, now)?;
+    let walked = walk(tx, now)?;
     Ok(Swept { expired, more: [overdue, forgotten, walked].contains(&CHUNK) })
 }
 
-fn expire(desk: &mut Desk<'_>, now: u64, expired: &mut Vec<Overdue>) -> rusqlite::Result<usize> {
+fn expire(tx: &mut Tx<'_>, now: u64, expired: &mut Vec<Overdue>) -> rusqlite::Result<usize> {
     let overdue = {
-        let mut statement = desk.conn.prepare_cached(OVERDUE)?;
+        let mut statement = tx.conn.prepare_cached(OVERDUE)?;
         let rows = statement.query_map(params![sql_ms(now), CHUNK as i64], |row| {
             Ok((row.get(0)?, super::delivery::state(row, 1)?, super::from_sql(row.get(2)?)))
         })?;
@@ -71,27 +71,27 @@ fn expire(desk: &mut Desk<'_>, now: u64, expired: &mut Vec<Overdue>) -> rusqlite
     for &(row, state, deadline) in &overdue {
         let end = if state == State::Sent { deadline.saturating_add(RECEIPT_GRACE_MS) } else { deadline };
         if state == State::InFlight {
-            desk.execute(LOOK_LATER, params![row, sql_ms(now + IN_FLIGHT_LOOK_MS)])?;
+            tx.execute(LOOK_LATER, params![row, sql_ms(now + IN_FLIGHT_LOOK_MS)])?;
         } else if end > now {
-            desk.execute(LOOK_LATER, params![row, sql_ms(end)])?;
-        } else if let Some(mut delivery) = Delivery::by_row(desk, row)? {
-            expired.extend(delivery.expire(desk, now)?);
+            tx.execute(LOOK_LATER, params![row, sql_ms(end)])?;
+        } else if let Some(mut delivery) = Delivery::by_row(tx, row)? {
+            expired.extend(delivery.expire(tx, now)?);
         }
     }
     Ok(overdue.len())
 }
 
-fn forget(desk: &mut Desk<'_>, now: u64) -> rusqlite::Result<usize> {
-    let since = now.saturating_sub(desk.limits.history_ms());
-    let rows = desk.limits.history_rows;
-    let memory = desk.memory;
-    let deliveries = oldest(&mut desk.draft.deliveries, &memory.deliveries, rows, since);
-    let upstream = oldest(&mut desk.draft.inbox, &memory.inbox, rows, since);
+fn forget(tx: &mut Tx<'_>, now: u64) -> rusqlite::Result<usize> {
+    let since = now.saturating_sub(tx.limits.history_ms());
+    let rows = tx.limits.history_rows;
+    let memory = tx.memory;
+    let deliveries = oldest(&mut tx.draft.deliveries, &memory.deliveries, rows, since);
+    let upstream = oldest(&mut tx.draft.inbox, &memory.inbox, rows, since);
     for row in &deliveries {
-        desk.execute(FORGET_DELIVERY, [row])?;
+        tx.execute(FORGET_DELIVERY, [row])?;
     }
     for row in &upstream {
-        desk.execute(FORGET_UPSTREAM, [row])?;
+        tx.execute(FORGET_UPSTREAM, [row])?;
     }
     Ok(deliveries.len().max(upstream.len()))
 }
@@ -102,11 +102,11 @@ fn oldest(draft: &mut HistoryDraft, history: &VecDeque<Settled>, rows: u64, sinc
 
 /// Goes on along the outbox and drops what nobody came to read: statuses of forgotten deliveries, old notes. Upstream
 /// messages are never dropped.
-fn walk(desk: &mut Desk<'_>, now: u64) -> rusqlite::Result<usize> {
-    let Walk::After(topic, seq) = &desk.draft.walk else { return Ok(0) };
-    let since = sql_ms(now.saturating_sub(desk.limits.history_ms()));
+fn walk(tx: &mut Tx<'_>, now: u64) -> rusqlite::Result<usize> {
+    let Walk::After(topic, seq) = &tx.draft.walk else { return Ok(0) };
+    let since = sql_ms(now.saturating_sub(tx.limits.history_ms()));
     let steps = {
-        let mut statement = desk.conn.prepare_cached(WALK)?;
+        let mut statement = tx.conn.prepare_cached(WALK)?;
         let rows = statement.query_map(params![topic, seq, CHUNK as i64], |row| {
             let old_note = Origin::read(row, 2, 3, 4)? == Origin::Note && row.get::<_, i64>(5)? < since;
             Ok((row.get(0)?, row.get(1)?, old_note || row.get(6)?))
@@ -114,10 +114,10 @@ fn walk(desk: &mut Desk<'_>, now: u64) -> rusqlite::Result<usize> {
         rows.collect::<Result<Vec<(String, i64, bool)>, _>>()?
     };
     for (topic, seq, _) in steps.iter().filter(|(.., drop)| *drop) {
-        desk.execute(DROP, params![topic, seq])?;
+        tx.execute(DROP, params![topic, seq])?;
     }
     let count = steps.len();
     let last = steps.into_iter().last().filter(|_| count == CHUNK);
-    desk.draft.walk = last.map_or(Walk::Idle, |(topic, seq, _)| Walk::After(topic, seq));
+    tx.draft.walk = last.map_or(Walk::Idle, |(topic, seq, _)| Walk::After(topic, seq));
     Ok(count)
 }

@@ -1,8 +1,8 @@
 //! The writer thread: group commit, and stop-and-resume when the disk refuses.
 
-use super::desk::{Counts, Desk, Draft, Limits, Memory};
 use super::file::Lock;
 use super::handle::StoreError;
+use super::tx::{Counts, Draft, Limits, Memory, Tx};
 use rusqlite::{Connection, ErrorCode};
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -127,7 +127,7 @@ impl Board {
 /// A verb in the queue. It may run several times before its answer is released.
 pub(super) trait Work: Send {
     /// Runs it; keeps the answer.
-    fn run(&mut self, desk: &mut Desk<'_>) -> rusqlite::Result<()>;
+    fn run(&mut self, tx: &mut Tx<'_>) -> rusqlite::Result<()>;
     /// It failed by itself; that is its answer.
     fn fail(&mut self, error: rusqlite::Error);
     /// Whether it still has to run.
@@ -153,11 +153,11 @@ impl<F, T> Job<F, T> {
 
 impl<F, T> Work for Job<F, T>
 where
-    F: FnMut(&mut Desk<'_>) -> rusqlite::Result<T> + Send,
+    F: FnMut(&mut Tx<'_>) -> rusqlite::Result<T> + Send,
     T: Send,
 {
-    fn run(&mut self, desk: &mut Desk<'_>) -> rusqlite::Result<()> {
-        self.answer = Some(Ok((self.verb)(desk)?));
+    fn run(&mut self, tx: &mut Tx<'_>) -> rusqlite::Result<()> {
+        self.answer = Some(Ok((self.verb)(tx)?));
         Ok(())
     }
 
@@ -292,14 +292,14 @@ impl Writer {
     fn transaction(&self, batch: &mut [Box<dyn Work>]) -> Result<Draft, Trouble> {
         let run = |sql| self.conn.prepare_cached(sql)?.execute([]);
         run("BEGIN IMMEDIATE").map_err(Trouble::Disk)?;
-        let mut desk =
-            Desk { conn: &self.conn, limits: &self.limits, memory: &self.memory, draft: Draft::of(&self.memory) };
+        let mut tx =
+            Tx { conn: &self.conn, limits: &self.limits, memory: &self.memory, draft: Draft::of(&self.memory) };
         for (index, work) in batch.iter_mut().enumerate().filter(|(_, work)| work.open()) {
-            work.run(&mut desk).map_err(|error| {
+            work.run(&mut tx).map_err(|error| {
                 if is_own_fault(&error) { Trouble::Verb(index, error) } else { Trouble::Disk(error) }
             })?;
         }
-        let draft = desk.draft;
+        let draft = tx.draft;
         run("COMMIT").map_err(Trouble::Disk)?;
         Ok(draft)
     }

@@ -1,8 +1,8 @@
-//! The back door: shells with outbound sockets, behind one port.
+//! The transport: shells with outbound sockets, behind one port.
 //!
 //! The port is the ends of bounded channels, so a test double is simply the other end of them. A transport takes
 //! [`Send`]s while it has room, answers each with exactly one [`Report`], and hands up what devices send. Reports that
-//! carry a [`Tag`] are to be acknowledged to the push service, after the commit, through [`Port::acks`].
+//! carry a [`AckRef`] are to be acknowledged to the push service, after the commit, through [`Port::acks`].
 
 pub mod backoff;
 pub mod ccs;
@@ -50,7 +50,7 @@ impl Send {
 
 /// Where an acknowledgement of something received has to go: it counts only on the connection it came in on.
 #[derive(Clone, PartialEq, Eq, Hash)]
-pub struct Tag {
+pub struct AckRef {
     /// Which connection, counted from the start of the process.
     pub connection: u64,
     /// The sender to acknowledge to: a registration token, or the push service's own address for a receipt.
@@ -60,7 +60,7 @@ pub struct Tag {
 }
 
 /// Without the token itself.
-impl fmt::Debug for Tag {
+impl fmt::Debug for AckRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Tag")
             .field("connection", &self.connection)
@@ -133,7 +133,7 @@ pub enum Report {
         /// How often the original was written to a connection, if it is unanswered on one; else 0.
         copies: u32,
         /// How to acknowledge it.
-        tag: Tag,
+        ack_ref: AckRef,
     },
     /// A connection stands differently; for operators, nothing follows from it. [`Port::link`] sums all of them up.
     Connection {
@@ -175,7 +175,7 @@ pub struct Upstream {
     /// The application's data, as it came. Empty if there was none.
     pub data: serde_json::Map<String, serde_json::Value>,
     /// How to acknowledge it.
-    pub tag: Tag,
+    pub ack_ref: AckRef,
 }
 
 /// What a refusal means: the only place where nack codes (and later HTTP statuses) become policy.
@@ -276,7 +276,7 @@ pub struct Port {
     /// Messages to send; full means: wait.
     pub sends: mpsc::Sender<Send>,
     /// Acknowledgements of upstream messages and receipts. They pass even when no message does.
-    pub acks: mpsc::Sender<Tag>,
+    pub acks: mpsc::Sender<AckRef>,
     /// What comes back.
     pub reports: mpsc::Receiver<Report>,
     /// How the connection stands.
@@ -289,7 +289,7 @@ pub struct Outlet {
     /// Messages to send.
     pub sends: mpsc::Receiver<Send>,
     /// Acknowledgements to pass on.
-    pub acks: mpsc::Receiver<Tag>,
+    pub acks: mpsc::Receiver<AckRef>,
     /// What to tell the bridge.
     pub reports: mpsc::Sender<Report>,
     /// How the connection stands.

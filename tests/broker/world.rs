@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use fcm_mqtt_bridge::broker::identity::users::{Cost, UsersFile};
 use fcm_mqtt_bridge::broker::{Bound, Broker, BrokerConfig, BrokerError, BrokerLimits, Listen, Surroundings};
-use fcm_mqtt_bridge::mqtt::{self, AckWord, Door, Inbound, Outbound, Outcome, Port, Role};
+use fcm_mqtt_bridge::mqtt::{self, AckWord, BrokerLink, Inbound, Outbound, Outcome, Port, Role};
 use fcm_mqtt_bridge::ops::metrics::Metrics;
 use tempfile::TempDir;
 use tokio::sync::{oneshot, watch};
@@ -63,7 +63,7 @@ impl World {
         let (reload, reloaded) = watch::channel(0);
         let surroundings = Surroundings { metrics: Arc::clone(&metrics), mark_copy: None, reload: reloaded };
         tasks.spawn(broker.run(outlet, surroundings, stop.clone()));
-        soon("the door", port.door.wait_for(|door| *door == Door::Open)).await.unwrap();
+        soon("the door", port.broker_link.wait_for(|broker_link| *broker_link == BrokerLink::Up)).await.unwrap();
         Self { address, bound, port, metrics, reload, stop, broker: tasks }
     }
 
@@ -119,7 +119,7 @@ impl World {
         self.stop.cancel();
         let ended = soon("the end of the broker", self.broker.join_next()).await;
         ended.unwrap().unwrap().unwrap();
-        assert_eq!(*self.port.door.borrow(), Door::Closed);
+        assert_eq!(*self.port.broker_link.borrow(), BrokerLink::Down);
     }
 
     /// As [`Self::close`], with the port left to look at.

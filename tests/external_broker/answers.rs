@@ -3,7 +3,7 @@
 use crate::harness::{BODY, Bridge, Logs, QUEUE, config, outcome, soon};
 use crate::scripted::{Scripted, connack, connack_with};
 use bytes::Bytes;
-use fcm_mqtt_bridge::mqtt::{AckWord, Door, Outcome, Version};
+use fcm_mqtt_bridge::mqtt::{AckWord, BrokerLink, Outcome, Version};
 use rumqttc_v5::QoS;
 use rumqttc_v5::mqttbytes::v5::{Disconnect, DisconnectReasonCode, Packet, PubAckReason, SubscribeReasonCode};
 use std::time::Duration;
@@ -35,12 +35,12 @@ async fn nothing_is_published_before_the_suback() {
     link.publish(1, "queued").await;
     bridge.inbound().await.ack.release(AckWord::Done);
     assert_eq!(link.acknowledged().await, (1, PubAckReason::Success));
-    assert_eq!(*bridge.port.door.borrow(), Door::Closed);
+    assert_eq!(*bridge.port.broker_link.borrow(), BrokerLink::Down);
     link.suback(pkid, vec![SubscribeReasonCode::Success(QoS::AtLeastOnce)]).await;
     let publish = link.published().await;
     link.puback(publish.pkid, PubAckReason::Success).await;
     assert_eq!(outcome(confirmed).await, Outcome::Confirmed);
-    assert_eq!(*bridge.port.door.borrow(), Door::Open);
+    assert_eq!(*bridge.port.broker_link.borrow(), BrokerLink::Up);
 }
 
 #[tokio::test]
@@ -59,9 +59,9 @@ async fn a_refused_filter_is_named_and_the_door_stays_closed_until_it_is_granted
     assert!(!line.contains("+/self/#"), "{line}");
     let (pkid, filters) = link.subscribe().await;
     assert_eq!(filters, 2);
-    assert_eq!(*bridge.port.door.borrow(), Door::Closed);
+    assert_eq!(*bridge.port.broker_link.borrow(), BrokerLink::Down);
     link.suback(pkid, vec![granted, granted]).await;
-    bridge.door(Door::Open).await;
+    bridge.broker_link(BrokerLink::Up).await;
 }
 
 #[tokio::test]
@@ -101,7 +101,7 @@ async fn no_matching_subscriber_means_no_reader_unless_the_broker_keeps_it() {
     let broker = Scripted::listen().await;
     let mut bridge = Bridge::start(config(broker.url(), Version::V5));
     let mut link = broker.welcome(connack(false)).await;
-    bridge.door(Door::Open).await;
+    bridge.broker_link(BrokerLink::Up).await;
     let kept = bridge.send("_bridge/status", BODY, |o| o.retain = true).await;
     let publish = link.published().await;
     link.puback(publish.pkid, PubAckReason::NoMatchingSubscribers).await;

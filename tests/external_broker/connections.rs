@@ -4,7 +4,7 @@ use crate::harness::{BODY, Bridge, Logs, QUEUE, config, outcome};
 use crate::mosquitto::{Mosquitto, Peer};
 use crate::scripted::{Scripted, connack};
 use bytes::Bytes;
-use fcm_mqtt_bridge::mqtt::{AckWord, ClientConfig, Door, Outcome, Version, Will};
+use fcm_mqtt_bridge::mqtt::{AckWord, BrokerLink, ClientConfig, Outcome, Version, Will};
 use fcm_mqtt_bridge::secret::Secret;
 use rumqttc_v5::mqttbytes::v5::{Packet, PubAckReason};
 use std::process::Command;
@@ -25,7 +25,7 @@ async fn what_was_told_as_lost_is_not_sent_again_by_the_library() {
         assert_eq!(outcome(rx).await, Outcome::Lost);
     }
     let mut link = broker.welcome(connack(true)).await;
-    bridge.door(Door::Open).await;
+    bridge.broker_link(BrokerLink::Up).await;
     let again = bridge.publish("new").await;
     let publish = link.published().await;
     assert_eq!((&publish.topic[..], publish.dup), (&b"new"[..], false));
@@ -41,7 +41,7 @@ async fn after_a_failure_nothing_of_the_topic_is_sent_until_the_publisher_resume
     let lost = bridge.publish("t").await;
     link.published().await;
     drop(link);
-    bridge.door(Door::Closed).await;
+    bridge.broker_link(BrokerLink::Down).await;
     let behind = bridge.send("t", "behind", |o| o.resume = false).await;
     let other = bridge.send("other", BODY, |o| o.resume = false).await;
     let resumed = bridge.send("t", "resumed", |o| o.resume = true).await;
@@ -99,7 +99,7 @@ async fn an_acknowledgement_of_an_old_connection_does_not_leave_on_a_new_one() {
     link.publish(7, "m").await;
     let old = bridge.inbound().await;
     drop(link);
-    bridge.door(Door::Closed).await;
+    bridge.broker_link(BrokerLink::Down).await;
     let mut link = broker.welcome(connack(true)).await;
     link.publish(7, "m").await;
     let new = bridge.inbound().await;
@@ -201,11 +201,11 @@ async fn a_broker_killed_in_mid_flow_loses_nothing(version: Version) {
     for rx in outstanding {
         assert_eq!(outcome(rx).await, Outcome::Lost);
     }
-    bridge.door(Door::Closed).await;
+    bridge.broker_link(BrokerLink::Down).await;
     let waiting = bridge.send("_bridge/status", BODY, |o| o.retain = true).await;
     logs.line(&["DEBUG", "still no connection to the broker"]).await;
     broker.restart().await;
-    bridge.door(Door::Open).await;
+    bridge.broker_link(BrokerLink::Up).await;
     assert_eq!(outcome(waiting).await, Outcome::Confirmed);
     let mut peer = Peer::connect(&broker, "bal").await;
     peer.subscribe("bal/others/again").await;
@@ -277,7 +277,7 @@ async fn a_password_in_a_file_is_read_again_before_each_login(version: Version) 
     std::fs::write(&file, "\n").unwrap();
     logs.line(&["ERROR", "mqtt.password_file", "the file is empty"]).await;
     std::fs::write(&file, "right\n").unwrap();
-    bridge.door(Door::Open).await;
+    bridge.broker_link(BrokerLink::Up).await;
     assert!(!logs.text().contains("hunter2"), "{}", logs.text());
     // Host and port, and the key that names them.
     logs.line(&["ERROR", "refused by the broker", &format!("{} (mqtt.url)", broker.url())]).await;
@@ -310,7 +310,7 @@ async fn a_wrong_password_is_an_error_told_once(version: Version) {
     assert_eq!(logs.lines(&["ERROR"]).len(), 1, "{}", logs.text());
     logs.line(&["ERROR", "refused by the broker"]).await;
     assert!(!logs.text().contains("hunter2"));
-    assert_eq!(*bridge.port.door.borrow(), Door::Closed);
+    assert_eq!(*bridge.port.broker_link.borrow(), BrokerLink::Down);
     bridge.stop().await;
     Bridge::open(right).await.stop().await;
 }

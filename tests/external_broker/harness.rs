@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use fcm_mqtt_bridge::mqtt::{
-    ClientConfig, ClientError, ClientLimits, Door, Inbound, Outbound, Outcome, Port, Senders, Version, port, run,
+    BrokerLink, ClientConfig, ClientError, ClientLimits, Inbound, Outbound, Outcome, Port, Senders, Version, port, run,
 };
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
@@ -71,12 +71,12 @@ impl Bridge {
     /// Starts it and waits for the open door.
     pub(crate) async fn open(config: ClientConfig) -> Self {
         let mut bridge = Self::start(config);
-        bridge.door(Door::Open).await;
+        bridge.broker_link(BrokerLink::Up).await;
         bridge
     }
 
-    pub(crate) async fn door(&mut self, wanted: Door) {
-        soon(self.port.door.wait_for(|door| *door == wanted)).await.unwrap();
+    pub(crate) async fn broker_link(&mut self, wanted: BrokerLink) {
+        soon(self.port.broker_link.wait_for(|broker_link| *broker_link == wanted)).await.unwrap();
     }
 
     pub(crate) async fn inbound(&mut self) -> Inbound {

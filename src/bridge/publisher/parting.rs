@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 /// How long a stop waits for outstanding confirmations.
 const LAST_WORDS: Duration = Duration::from_secs(2);
-/// How long it waits for the front door to close, which answers everything.
+/// How long it waits for the broker to close, which answers everything.
 const DOOR_CLOSES: Duration = Duration::from_secs(8);
 
 /// When the publisher stops, and what it tells meanwhile.
@@ -18,15 +18,15 @@ const DOOR_CLOSES: Duration = Duration::from_secs(8);
 pub(in crate::bridge) struct Parting {
     /// Publish nothing more.
     pub(in crate::bridge) stop: CancellationToken,
-    /// Given when the front door has nothing more to do for anybody else.
+    /// Given when the broker has nothing more to do for anybody else.
     pub(in crate::bridge) others: CancellationToken,
-    /// The publisher's word that the front door may close.
+    /// The publisher's word that the broker may close.
     pub(in crate::bridge) quiet: CancellationToken,
 }
 
 impl Publisher {
     /// Hears the last confirmations, so that what was confirmed is not published again after the next start; then lets
-    /// the front door close and hears how far the rest got.
+    /// the broker close and hears how far the rest got.
     pub(super) async fn wind_up(&mut self, parting: &Parting) -> Result<(), StoreError> {
         self.hear(LAST_WORDS).await?;
         parting.others.cancelled().await;
@@ -37,9 +37,10 @@ impl Publisher {
             oldest(&mut self.forgetting).await?;
             self.forgetting.pop_front();
         }
-        let known = self.tracks.iter().filter(|(_, track)| track.lane.idle());
-        let seen = known.map(|(topic, track)| Seen { topic: Arc::clone(topic), seq: track.lane.seen() }).collect();
-        self.hall.store.parted(seen).await?.await
+        let known = self.tracks.iter().filter(|(_, track)| track.topic_window.idle());
+        let seen =
+            known.map(|(topic, track)| Seen { topic: Arc::clone(topic), seq: track.topic_window.seen() }).collect();
+        self.context.store.parted(seen).await?.await
     }
 
     /// Hears answers until all have come or `patience` is over; publishes nothing.

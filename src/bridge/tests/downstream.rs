@@ -9,75 +9,75 @@ const LATER: Refusal = Refusal::RetryAfter(Duration::from_secs(600));
 
 #[tokio::test]
 async fn at_a_stop_publishers_are_neither_answered_nor_cut_off_while_their_documents_are_out() {
-    let mut house = House::open();
-    house.message("a1", "T", 600).await;
-    let document = house.published().await;
-    house.stops.intake.cancel();
+    let mut harness = Harness::open();
+    harness.message("a1", "T", 600).await;
+    let document = harness.published().await;
+    harness.stops.intake.cancel();
     let mut words = Vec::new();
     // More than the way to the intake holds.
     for n in 0..40 {
-        words.push(house.publish("c/self/messages", &json!({"id": format!("b{n}"), "token": "T", "data": {}})).await);
+        words.push(harness.publish("c/self/messages", &json!({"id": format!("b{n}"), "token": "T", "data": {}})).await);
     }
     assert!(words.iter_mut().all(|word| word.try_recv() == Err(oneshot::error::TryRecvError::Empty)));
     let _ = document.outcome.send(Outcome::Confirmed);
-    house.close().await;
+    harness.close().await;
     assert!(words.iter_mut().all(|word| word.try_recv() == Err(oneshot::error::TryRecvError::Closed)));
 }
 
 #[tokio::test]
 async fn what_came_back_while_the_push_service_is_away_is_not_counted_as_in_flight() {
-    let mut house = House::open();
-    house.message("a1", "T", 600).await;
-    let sid = house.sent().await.sid;
-    let in_flight = async |house: &House, count| {
-        while house.metrics.get(Metric::InFlight) != count {
+    let mut harness = Harness::open();
+    harness.message("a1", "T", 600).await;
+    let sid = harness.sent().await.sid;
+    let in_flight = async |harness: &Harness, count| {
+        while harness.metrics.get(Metric::InFlight) != count {
             tokio::task::yield_now().await;
         }
     };
-    timeout(in_flight(&house, 1)).await;
-    house.transport.link.send_replace(Link::Down(transport::Outage::Unconnected));
-    house.report(Report::Lost { sid, copies: 1 }).await;
-    timeout(in_flight(&house, 0)).await;
-    house.close().await;
+    timeout(in_flight(&harness, 1)).await;
+    harness.transport.link.send_replace(Link::Down(transport::Outage::Unconnected));
+    harness.report(Report::Lost { sid, copies: 1 }).await;
+    timeout(in_flight(&harness, 0)).await;
+    harness.close().await;
 }
 
 #[tokio::test]
 async fn a_retry_that_expires_lets_the_recipients_next_message_go() {
-    let mut house = House::open();
-    house.message("a1", "T", 1).await;
-    let sid = house.sent().await.sid;
-    house.refuse(sid, LATER).await;
-    house.message("a2", "T", 600).await;
-    assert!(house.sent().await.sid > sid);
-    assert_eq!(house.metrics.get(Metric::DownstreamExpired), 1);
-    house.close().await;
+    let mut harness = Harness::open();
+    harness.message("a1", "T", 1).await;
+    let sid = harness.sent().await.sid;
+    harness.refuse(sid, LATER).await;
+    harness.message("a2", "T", 600).await;
+    assert!(harness.sent().await.sid > sid);
+    assert_eq!(harness.metrics.get(Metric::DownstreamExpired), 1);
+    harness.close().await;
 }
 
 #[tokio::test]
 async fn a_retry_that_arrived_all_the_same_lets_the_recipients_next_message_go() {
-    let mut house = House::open();
-    house.message("a1", "T", 600).await;
-    let sid = house.sent().await.sid;
-    house.refuse(sid, LATER).await;
-    house.receipt(&sid.to_string()).await;
-    house.message("a2", "T", 600).await;
-    assert!(house.sent().await.sid > sid);
-    house.close().await;
+    let mut harness = Harness::open();
+    harness.message("a1", "T", 600).await;
+    let sid = harness.sent().await.sid;
+    harness.refuse(sid, LATER).await;
+    harness.receipt(&sid.to_string()).await;
+    harness.message("a2", "T", 600).await;
+    assert!(harness.sent().await.sid > sid);
+    harness.close().await;
 }
 
 #[tokio::test]
 async fn what_was_put_off_behind_a_retry_goes_when_the_retry_is_not_needed_any_more() {
-    let mut house = House::open();
-    house.message("a1", "T", 600).await;
-    let first = house.sent().await.sid;
-    house.refuse(first, LATER).await;
-    house.message("a2", "T", 600).await;
-    house.message("b1", "U", 600).await;
+    let mut harness = Harness::open();
+    harness.message("a1", "T", 600).await;
+    let first = harness.sent().await.sid;
+    harness.refuse(first, LATER).await;
+    harness.message("a2", "T", 600).await;
+    harness.message("b1", "U", 600).await;
     // The store hands out in order: `a2` was looked at, and put off, before `b1` went.
-    assert_eq!(house.sent().await.push.target, device("U"));
-    house.receipt(&first.to_string()).await;
-    assert_eq!(house.sent().await.push.target, device("T"));
-    house.close().await;
+    assert_eq!(harness.sent().await.push.target, device("U"));
+    harness.receipt(&first.to_string()).await;
+    assert_eq!(harness.sent().await.push.target, device("T"));
+    harness.close().await;
 }
 
 fn device(token: &str) -> Target {
@@ -86,95 +86,95 @@ fn device(token: &str) -> Target {
 
 #[tokio::test]
 async fn a_refusal_that_comes_after_the_receipt_holds_up_nobody() {
-    let mut house = House::open();
-    house.message("a1", "T", 600).await;
-    let sid = house.sent().await.sid;
-    house.receipt(&sid.to_string()).await;
-    house.refuse(sid, LATER).await;
-    house.message("a2", "T", 600).await;
-    assert!(house.sent().await.sid > sid);
-    house.close().await;
+    let mut harness = Harness::open();
+    harness.message("a1", "T", 600).await;
+    let sid = harness.sent().await.sid;
+    harness.receipt(&sid.to_string()).await;
+    harness.refuse(sid, LATER).await;
+    harness.message("a2", "T", 600).await;
+    assert!(harness.sent().await.sid > sid);
+    harness.close().await;
 }
 
 #[tokio::test]
 async fn what_is_not_handed_over_yet_waits_behind_a_refused_one() {
-    let mut house = House::open();
+    let mut harness = Harness::open();
     for n in 0..40 {
-        house.message(&format!("a{n}"), "T", 600).await;
+        harness.message(&format!("a{n}"), "T", 600).await;
     }
-    let first = house.sent().await.sid;
-    house.refuse(first, Refusal::RetryAfter(Duration::from_millis(300))).await;
+    let first = harness.sent().await.sid;
+    harness.refuse(first, Refusal::RetryAfter(Duration::from_millis(300))).await;
     // The channel is full meanwhile, so the refusal is heard before more is handed over.
     tokio::time::sleep(Duration::from_millis(200)).await;
     let mut order = Vec::new();
     while order.last() != Some(&first) {
-        let sid = house.sent().await.sid;
-        house.report(accepted(sid)).await;
+        let sid = harness.sent().await.sid;
+        harness.report(accepted(sid)).await;
         order.push(sid);
     }
     assert!(order.len() <= 20, "{} messages overtook the refused one", order.len() - 1);
     while order.len() < 40 {
-        let sid = house.sent().await.sid;
-        house.report(accepted(sid)).await;
+        let sid = harness.sent().await.sid;
+        harness.report(accepted(sid)).await;
         order.push(sid);
     }
     order.retain(|sid| *sid != first);
     assert!(order.is_sorted());
-    house.close().await;
+    harness.close().await;
 }
 
 #[tokio::test]
 async fn what_the_transport_never_got_is_not_marked_as_a_possible_duplicate() {
-    let mut house = House::open();
+    let mut harness = Harness::open();
     for n in 0..40 {
-        house.message(&format!("a{n}"), "T", 600).await;
+        harness.message(&format!("a{n}"), "T", 600).await;
     }
-    house.sent().await;
+    harness.sent().await;
     tokio::time::sleep(Duration::from_millis(200)).await;
-    let (dir, path) = house.close().await;
-    let mut house = House::open_at(dir, path);
+    let (dir, path) = harness.close().await;
+    let mut harness = Harness::open_at(dir, path);
     for _ in 0..40 {
-        let sid = house.sent().await.sid;
-        house.report(accepted(sid)).await;
+        let sid = harness.sent().await.sid;
+        harness.report(accepted(sid)).await;
     }
     let marks = loop {
-        let (_, status) = house.read().await;
+        let (_, status) = harness.read().await;
         if status["id"] == "a25" && status["status"] == "sent" {
             break (status["dup_possible"].clone(), status["attempt"].clone());
         }
     };
     assert_eq!(marks, (Value::Null, json!(1)));
-    house.close().await;
+    harness.close().await;
 }
 
 #[tokio::test]
 async fn one_burst_of_refusals_is_one_pause() {
-    let mut house = House::open();
+    let mut harness = Harness::open();
     for n in 0..60 {
-        house.message(&format!("a{n}"), &format!("T{n}"), 600).await;
+        harness.message(&format!("a{n}"), &format!("T{n}"), 600).await;
     }
     for _ in 0..60 {
-        let sid = house.sent().await.sid;
-        house.refuse(sid, Refusal::Backoff(Duration::from_secs(1))).await;
+        let sid = harness.sent().await.sid;
+        harness.refuse(sid, Refusal::Backoff(Duration::from_secs(1))).await;
     }
     let start = Instant::now();
-    house.sent().await;
+    harness.sent().await;
     assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
-    house.close().await;
+    harness.close().await;
 }
 
 #[tokio::test]
 async fn a_disk_that_refuses_is_told_while_it_refuses() {
-    let mut house = House::open();
-    timeout(house.readiness.wait_for(|now| now.ready)).await.unwrap();
-    let other = rusqlite::Connection::open(&house.path).unwrap();
+    let mut harness = Harness::open();
+    timeout(harness.readiness.wait_for(|now| now.ready)).await.unwrap();
+    let other = rusqlite::Connection::open(&harness.path).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
-    let mut word = house.publish("c/self/messages", &json!({"id": "a1", "token": "T", "data": {}})).await;
-    let sick = timeout(house.readiness.wait_for(|now| now.store != "ok")).await.unwrap().clone();
+    let mut word = harness.publish("c/self/messages", &json!({"id": "a1", "token": "T", "data": {}})).await;
+    let sick = timeout(harness.readiness.wait_for(|now| now.store != "ok")).await.unwrap().clone();
     assert!(!sick.ready);
     let status = async {
         loop {
-            let outbound = house.mqtt.publish.recv().await.unwrap();
+            let outbound = harness.mqtt.publish.recv().await.unwrap();
             let document: Value = serde_json::from_slice(&outbound.payload).unwrap();
             if outbound.topic == "_bridge/status" && document["state"] == "degraded" {
                 break;
@@ -185,13 +185,13 @@ async fn a_disk_that_refuses_is_told_while_it_refuses() {
     assert!(word.try_recv().is_err(), "nothing is acknowledged before the disk has it");
     other.execute_batch("ROLLBACK").unwrap();
     assert_eq!(timeout(word).await, Ok(AckWord::Done));
-    timeout(house.readiness.wait_for(|now| now.ready)).await.unwrap();
-    house.close().await;
+    timeout(harness.readiness.wait_for(|now| now.ready)).await.unwrap();
+    harness.close().await;
 }
 
 #[tokio::test]
 async fn operators_hear_of_the_connections() {
-    let mut house = House::open();
+    let mut harness = Harness::open();
     let said = [
         (Change::Up, json!({"event": "connected", "transport": "ccs", "connection": 1})),
         (Change::Draining, json!({"event": "draining", "transport": "ccs", "connection": 1})),
@@ -205,10 +205,10 @@ async fn operators_hear_of_the_connections() {
         ),
     ];
     for (change, mut expected) in said {
-        house.report(Report::Connection { connection: 1, change }).await;
+        harness.report(Report::Connection { connection: 1, change }).await;
         let event = async {
             loop {
-                let outbound = house.mqtt.publish.recv().await.unwrap();
+                let outbound = harness.mqtt.publish.recv().await.unwrap();
                 if outbound.topic == "_bridge/events" {
                     break serde_json::from_slice::<Value>(&outbound.payload).unwrap();
                 }
@@ -218,5 +218,5 @@ async fn operators_hear_of_the_connections() {
         expected["ts"] = event["ts"].clone();
         assert_eq!(event, expected);
     }
-    house.close().await;
+    harness.close().await;
 }

@@ -1,6 +1,6 @@
 //! Who may ask for what.
 
-use super::ways::{both, v1};
+use super::transports::{both, v1};
 use super::*;
 use crate::mqtt::{Principal, Proof, Role};
 
@@ -24,7 +24,7 @@ fn raw() -> [Value; 6] {
     ]
 }
 
-impl House {
+impl Harness {
     /// Publishes on the outbox of its principal, and waits until that is dealt with.
     async fn asked(&self, principal: &Principal, message: &Value) {
         let topic = format!("{}/self/messages", principal.name);
@@ -47,36 +47,36 @@ impl House {
 
 #[tokio::test]
 async fn who_is_no_bal_can_push_to_nobody() {
-    let mut house = House::open();
+    let mut harness = Harness::open();
     let strangers = [logged_in("alice", Role::User), logged_in("root", Role::Admin), by_topic("eve", Role::User)];
     for principal in strangers {
         for (n, mut message) in raw().into_iter().enumerate() {
             let id = format!("{}{n}", principal.name);
             message["id"] = json!(id);
             message["notification"] = json!({"title": "You have won"});
-            house.asked(&principal, &message).await;
-            house.refused(&principal.name, &id).await;
+            harness.asked(&principal, &message).await;
+            harness.refused(&principal.name, &id).await;
         }
     }
-    assert_eq!(house.store.figures().queue_rows, 0);
-    assert_eq!(house.metrics.get(Metric::DownstreamAccepted), 0);
-    house.message("b1", "T", 60).await;
-    let first = house.sent().await;
+    assert_eq!(harness.store.figures().queue_rows, 0);
+    assert_eq!(harness.metrics.get(Metric::DownstreamAccepted), 0);
+    harness.message("b1", "T", 60).await;
+    let first = harness.sent().await;
     assert_eq!(first.push.notification, None, "what goes out first is the BAL's");
-    house.close().await;
+    harness.close().await;
 }
 
 #[tokio::test]
 async fn a_bal_pushes_whatever_proves_that_it_is_one() {
-    let mut house = House::open();
+    let mut harness = Harness::open();
     let anonymous = Principal::anonymous("alice/self/messages");
     assert_eq!((&*anonymous.name, anonymous.proof), ("alice", Proof::Anonymous));
     for principal in [logged_in("bal1", Role::Bal), by_topic("bal2", Role::Bal), anonymous] {
-        house.asked(&principal, &json!({"id": "a1", "token": "T", "data": {}, "fcm": {"x": 1}})).await;
-        assert_eq!(house.status().await, ("a1".into(), "accepted".into()));
-        assert_eq!(house.sent().await.push.fcm["x"], 1);
+        harness.asked(&principal, &json!({"id": "a1", "token": "T", "data": {}, "fcm": {"x": 1}})).await;
+        assert_eq!(harness.status().await, ("a1".into(), "accepted".into()));
+        assert_eq!(harness.sent().await.push.fcm["x"], 1);
     }
-    house.close().await;
+    harness.close().await;
 }
 
 #[tokio::test]
@@ -85,38 +85,38 @@ async fn a_user_still_confirms_the_push_of_a_bal_and_takes_nothing_out_of_its_in
     let path = dir.path().join("store.db");
     let careful = HashMap::from([("com.example.chat".to_owned(), Owner::new("careful").unwrap())]);
     let settings = Settings { routes: Routes::new(careful, None), ..both() };
-    let mut house = House::open_ways(dir, path, settings, &[Way::Ccs, v1()]);
-    house.chat("a1", "T").await;
-    assert_eq!(house.status().await.1, "accepted");
-    let sid = house.sent_by_fcm().await.sid;
-    house.fcm_says(accepted(sid)).await;
-    assert_eq!(house.status().await.1, "sent");
+    let mut harness = Harness::open_ways(dir, path, settings, &[Transport::Ccs, v1()]);
+    harness.chat("a1", "T").await;
+    assert_eq!(harness.status().await.1, "accepted");
+    let sid = harness.sent_by_fcm().await.sid;
+    harness.fcm_says(accepted(sid)).await;
+    assert_eq!(harness.status().await.1, "sent");
     // `careful` acknowledges explicitly; until then the message is its.
-    house.upstream("7", "com.example.chat").await;
-    house.ack().await;
-    let (topic, upstream) = house.read().await;
+    harness.upstream("7", "com.example.chat").await;
+    harness.ack().await;
+    let (topic, upstream) = harness.read().await;
     assert_eq!(topic, "careful/others/messages");
     let alice = logged_in("alice", Role::User);
     for receipt in [
         json!({"ids": [sid.to_string(), upstream["id"]], "status": "received"}),
         json!({"id": upstream["id"], "status": "received", "up_to": true}),
     ] {
-        let word = house.publish_as(alice.clone(), "alice/self/receipts", &receipt).await;
+        let word = harness.publish_as(alice.clone(), "alice/self/receipts", &receipt).await;
         assert_eq!(timeout(word).await, Ok(AckWord::Done));
     }
-    assert_eq!(house.status().await, ("a1".into(), "delivered".into()));
-    assert_eq!(house.store.figures().spool_rows, 1, "the BAL has not said that it has it");
+    assert_eq!(harness.status().await, ("a1".into(), "delivered".into()));
+    assert_eq!(harness.store.figures().spool_rows, 1, "the BAL has not said that it has it");
     let careful = logged_in("careful", Role::Bal);
     let receipt = json!({"id": upstream["id"], "status": "received"});
-    let word = house.publish_as(careful, "careful/self/receipts", &receipt).await;
+    let word = harness.publish_as(careful, "careful/self/receipts", &receipt).await;
     assert_eq!(timeout(word).await, Ok(AckWord::Done));
-    assert_eq!(house.store.figures().spool_rows, 0);
-    house.close().await;
+    assert_eq!(harness.store.figures().spool_rows, 0);
+    harness.close().await;
 }
 
 #[tokio::test]
 async fn a_response_topic_leads_a_users_refusals_to_nobody_else() {
-    let mut house = House::open();
+    let mut harness = Harness::open();
     let (ack, word) = Ack::new();
     let inbound = Inbound {
         principal: logged_in("alice", Role::User),
@@ -129,8 +129,8 @@ async fn a_response_topic_leads_a_users_refusals_to_nobody_else() {
         correlation: None,
         ack,
     };
-    house.mqtt.inbound.send(inbound).await.unwrap();
+    harness.mqtt.inbound.send(inbound).await.unwrap();
     assert_eq!(timeout(word).await, Ok(AckWord::Done));
-    house.refused("alice", "a1").await;
-    house.close().await;
+    harness.refused("alice", "a1").await;
+    harness.close().await;
 }

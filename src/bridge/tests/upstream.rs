@@ -6,13 +6,13 @@ fn small_spool() -> Settings {
     Settings { spool: Room { rows: 2, bytes: 100_000_000 }, ..settings() }
 }
 
-fn open(settings: Settings) -> House {
+fn open(settings: Settings) -> Harness {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("store.db");
-    House::open_with(dir, path, settings)
+    Harness::open_with(dir, path, settings)
 }
 
-impl House {
+impl Harness {
     /// Three messages for two places: the third one is not acknowledged.
     async fn fill_spool(&mut self) {
         for id in ["1", "2"] {
@@ -27,38 +27,38 @@ impl House {
 
 #[tokio::test]
 async fn documents_that_were_asked_for_before_a_failure_do_not_overtake_it() {
-    let mut house = House::open();
+    let mut harness = Harness::open();
     for n in 0..30 {
-        house.upstream(&n.to_string(), "com.example.chat").await;
-        house.ack().await;
+        harness.upstream(&n.to_string(), "com.example.chat").await;
+        harness.ack().await;
     }
-    house.read().await;
+    harness.read().await;
     let mut window = Vec::new();
     for _ in 0..10 {
-        window.push(house.published().await);
+        window.push(harness.published().await);
     }
-    // Enough room for the lane to ask for more, and at once the failure of all the rest.
+    // Enough room for the window to ask for more, and at once the failure of all the rest.
     for (n, outbound) in window.into_iter().enumerate() {
         let outcome = [Outcome::Confirmed, Outcome::Lost, Outcome::Unsent][usize::from(n > 3) + usize::from(n > 4)];
         outbound.outcome.send(outcome).unwrap();
     }
     for n in 5..30 {
-        assert_eq!(house.read().await.1["ccs_id"], n.to_string());
+        assert_eq!(harness.read().await.1["ccs_id"], n.to_string());
     }
-    house.close().await;
+    harness.close().await;
 }
 
 #[tokio::test]
 async fn what_waits_for_room_in_the_spool_is_stored_however_busy_the_bridge_is() {
-    let mut house = open(small_spool());
-    house.fill_spool().await;
+    let mut harness = open(small_spool());
+    harness.fill_spool().await;
     for id in ["1", "2"] {
-        assert_eq!(house.read().await.1["ccs_id"], id);
+        assert_eq!(harness.read().await.1["ccs_id"], id);
     }
     for n in 0..200 {
-        house.receipt(&format!("unknown{n}")).await;
-        if house.ack().await.message_id == "3" {
-            house.close().await;
+        harness.receipt(&format!("unknown{n}")).await;
+        if harness.ack().await.message_id == "3" {
+            harness.close().await;
             return;
         }
         tokio::time::sleep(Duration::from_millis(15)).await;
@@ -68,62 +68,62 @@ async fn what_waits_for_room_in_the_spool_is_stored_however_busy_the_bridge_is()
 
 #[tokio::test]
 async fn a_full_spool_does_not_hold_up_the_stop() {
-    let mut house = open(small_spool());
-    house.fill_spool().await;
-    timeout(house.close()).await;
+    let mut harness = open(small_spool());
+    harness.fill_spool().await;
+    timeout(harness.close()).await;
 }
 
 #[tokio::test]
 async fn a_reader_who_comes_back_at_once_gets_again_what_he_did_not_acknowledge() {
     let careful = HashMap::from([("com.example.careful".to_owned(), Owner::new("careful").unwrap())]);
-    let mut house = open(Settings { routes: Routes::new(careful, None), ..settings() });
-    house.upstream("1", "com.example.careful").await;
-    house.ack().await;
-    let (topic, first) = house.read().await;
+    let mut harness = open(Settings { routes: Routes::new(careful, None), ..settings() });
+    harness.upstream("1", "com.example.careful").await;
+    harness.ack().await;
+    let (topic, first) = harness.read().await;
     assert_eq!((topic.as_str(), &first["redelivered"]), ("careful/others/messages", &Value::Null));
     tokio::time::sleep(Duration::from_millis(200)).await;
-    house.mqtt.readers.send_modify(|n| *n += 1);
-    let (_, again) = house.read().await;
+    harness.mqtt.readers.send_modify(|n| *n += 1);
+    let (_, again) = harness.read().await;
     assert_eq!((&again["id"], &again["redelivered"]), (&first["id"], &json!(true)));
     let receipt = json!({"id": first["id"], "status": "received"});
-    assert_eq!(timeout(house.publish("careful/self/receipts", &receipt).await).await, Ok(AckWord::Done));
-    house.close().await;
+    assert_eq!(timeout(harness.publish("careful/self/receipts", &receipt).await).await, Ok(AckWord::Done));
+    harness.close().await;
 }
 
 #[tokio::test]
 async fn messages_without_a_route_get_the_one_that_is_configured_at_the_next_start() {
-    let mut house = House::open();
+    let mut harness = Harness::open();
     for id in ["1", "2"] {
-        house.upstream(id, "com.example.new").await;
-        house.ack().await;
+        harness.upstream(id, "com.example.new").await;
+        harness.ack().await;
     }
-    let (dir, path) = house.close().await;
+    let (dir, path) = harness.close().await;
     let routes = Routes::new(HashMap::new(), Some(Owner::new("client2").unwrap()));
-    let mut house = House::open_with(dir, path, Settings { routes, ..settings() });
-    house.upstream("3", "com.example.new").await;
+    let mut harness = Harness::open_with(dir, path, Settings { routes, ..settings() });
+    harness.upstream("3", "com.example.new").await;
     for id in ["1", "2", "3"] {
-        let (topic, message) = house.read().await;
+        let (topic, message) = harness.read().await;
         assert_eq!((topic.as_str(), &message["ccs_id"]), ("client2/others/messages", &json!(id)));
     }
-    house.close().await;
+    harness.close().await;
 }
 
 #[tokio::test]
 async fn topics_that_nobody_reads_do_not_keep_others_from_being_published() {
-    let mut house = House::open();
-    let unread = 3 * publisher::LANES_MAX;
+    let mut harness = Harness::open();
+    let unread = 3 * publisher::WINDOWS_MAX;
     for n in 0..unread {
         let message = json!({"id": "a1", "token": "T", "data": {}});
-        timeout(house.publish(&format!("c{n}/self/messages"), &message).await).await.unwrap();
-        house.published().await.outcome.send(Outcome::NoReader).unwrap();
+        timeout(harness.publish(&format!("c{n}/self/messages"), &message).await).await.unwrap();
+        harness.published().await.outcome.send(Outcome::NoReader).unwrap();
     }
-    house.upstream("1", "com.example.chat").await;
-    assert_eq!(house.read().await.0, "client1/others/messages");
+    harness.upstream("1", "com.example.chat").await;
+    assert_eq!(harness.read().await.0, "client1/others/messages");
     // Now everybody reads; and no topic is left out.
-    house.mqtt.readers.send_modify(|n| *n += 1);
+    harness.mqtt.readers.send_modify(|n| *n += 1);
     let mut topics = std::collections::BTreeSet::new();
     while topics.len() < unread {
-        topics.insert(house.read().await.0);
+        topics.insert(harness.read().await.0);
     }
-    house.close().await;
+    harness.close().await;
 }

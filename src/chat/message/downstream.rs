@@ -6,7 +6,7 @@ use super::target::{Address, Name, read_address};
 use super::{COLLAPSE_MAX, ErrorCode, Limits, Rejection, Sender};
 use crate::chat::id::MessageId;
 use crate::chat::push::{CHECK_ONLY, Priority, Push, TTL_MAX, Target, asks_to_check_only, is_check_only, plain};
-use crate::chat::way::Way;
+use crate::chat::transport::Transport;
 use serde_json::{Map, Value};
 
 /// Longest `order`, in characters.
@@ -103,12 +103,12 @@ impl Downstream {
     ///
     /// # Errors
     /// With the code of topics.md, and with the message's id if it has one.
-    pub fn check_for(&self, way: &Way) -> Result<(), Rejection> {
-        match (way, &self.errand) {
-            (Way::FcmV1(_), Errand::Push(push)) if push.data.contains_key(V1_KEY) => {
+    pub fn check_for(&self, transport: &Transport) -> Result<(), Rejection> {
+        match (transport, &self.errand) {
+            (Transport::FcmV1(_), Errand::Push(push)) if push.data.contains_key(V1_KEY) => {
                 Err(reserved(V1_KEY).about(self.id.clone()))
             }
-            (Way::Ccs | Way::FcmV1(_), Errand::Push(_) | Errand::Name(_)) => Ok(()),
+            (Transport::Ccs | Transport::FcmV1(_), Errand::Push(_) | Errand::Name(_)) => Ok(()),
         }
     }
 

@@ -324,8 +324,8 @@ impl Trial {
     }
 
     fn poll(&mut self) -> Result<(), TestCaseError> {
-        let state = if self.stories.iter().any(|story| story.counts(self.now)) { Online } else { Offline };
-        let last_seen = self.stories.iter().flat_map(|story| story.went(self.now)).max();
+        let state = if self.stories.iter().any(|message_log| message_log.counts(self.now)) { Online } else { Offline };
+        let last_seen = self.stories.iter().flat_map(|message_log| message_log.went(self.now)).max();
         let unchanged =
             self.published.is_some_and(|(told, seen)| told == state && (state == Online || seen == last_seen));
         let document = self.user.poll_document(self.now).map(|document| (document.state, document.last_seen));

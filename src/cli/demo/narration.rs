@@ -4,7 +4,7 @@ use super::cast::{ALICE, BAL, BOB, CAROL, Player, password};
 use super::{APP, PHONES};
 use crate::app::Addresses;
 use crate::broker::identity::users::role_word;
-use crate::ops::{print, story};
+use crate::ops::{message_log, print};
 use crate::sim::SimHandle;
 use crate::sim::event::SimEvent;
 use std::fmt::Display;
@@ -102,19 +102,19 @@ pub(super) async fn narrate(mut events: broadcast::Receiver<SimEvent>, stop: &Ca
 fn tell(event: &SimEvent) {
     match event {
         SimEvent::LoggedIn { sender, .. } => {
-            tracing::debug!(target: story::TARGET, %sender, "push service: the bridge has logged in");
+            tracing::debug!(target: message_log::TARGET, %sender, "push service: the bridge has logged in");
         }
         SimEvent::Taken { message_id } => {
-            tracing::debug!(target: story::TARGET, sid = %message_id, "push service: took the message (200)");
+            tracing::debug!(target: message_log::TARGET, sid = %message_id, "push service: took the message (200)");
         }
         SimEvent::Delivered { token, message_id, .. } => {
-            tracing::debug!(target: story::TARGET, phone = %token, sid = %message_id, "push service: the phone has the message");
+            tracing::debug!(target: message_log::TARGET, phone = %token, sid = %message_id, "push service: the phone has the message");
         }
         SimEvent::AppAck { topic, id } => {
-            tracing::debug!(target: story::TARGET, topic = format!("{CAROL}/{topic}"), %id, "app on the phone: confirms over MQTT");
+            tracing::debug!(target: message_log::TARGET, topic = format!("{CAROL}/{topic}"), %id, "app on the phone: confirms over MQTT");
         }
         SimEvent::Acked { message_id, .. } => {
-            tracing::debug!(target: story::TARGET, id = message_id, "push service: the bridge acknowledged");
+            tracing::debug!(target: message_log::TARGET, id = message_id, "push service: the bridge acknowledged");
         }
         _ => {}
     }

@@ -1,5 +1,5 @@
 use super::*;
-use crate::chat::way::Way;
+use crate::chat::transport::Transport;
 use crate::config::Fcm;
 use std::io::Write;
 
@@ -309,11 +309,11 @@ fn every_way_that_is_named_has_its_project() {
     assert!(refusal(&text("")).contains("[fcm.projects.shop]"));
     let shop = "[fcm]\nbase_url = \"https://x\"\nconnections = 3\n[fcm.projects.shop]\nproject_id = \"s\"\n";
     let settings = load_text(&text(shop)).unwrap().settings;
-    let (default, categories) = settings.ways().unwrap();
+    let (default, categories) = settings.transports().unwrap();
     assert_eq!((default.to_string(), categories["com.Example.chat"].to_string()), ("ccs".into(), "fcm-v1:shop".into()));
-    let [(way, project)] = &settings.fcm.configured()[..] else { panic!() };
+    let [(transport, project)] = &settings.fcm.configured()[..] else { panic!() };
     assert_eq!(
-        (way.to_string().as_str(), project.connections, project.base_url.as_str()),
+        (transport.to_string().as_str(), project.connections, project.base_url.as_str()),
         ("fcm-v1:shop", 3, "https://x")
     );
     assert!(refusal(&format!("{MINIMUM}[transport]\ndefault = \"fcm-v1\"\n")).contains("fcm.credentials_file"));
@@ -337,10 +337,12 @@ fn the_service_account_of_the_environment_is_for_projects_that_name_none() {
     let account = ("GOOGLE_APPLICATION_CREDENTIALS", "/run/account.json");
     let files = |text: &str| {
         let settings = load_with(text, &[account]).unwrap().settings;
-        let file = |(way, fcm): (Way, Fcm)| (way.to_string(), fcm.credentials_file.unwrap().display().to_string());
+        let file = |(transport, fcm): (Transport, Fcm)| {
+            (transport.to_string(), fcm.credentials_file.unwrap().display().to_string())
+        };
         settings.fcm.configured().into_iter().map(file).collect::<Vec<_>>()
     };
-    let pair = |way: &str, file: &str| (way.to_owned(), file.to_owned());
+    let pair = |transport: &str, file: &str| (transport.to_owned(), file.to_owned());
     let sent = "[transport]\ndefault = \"fcm-v1\"\n";
     assert_eq!(files(sent), [pair("fcm-v1", account.1)], "it names a project itself");
     assert_eq!(files(&format!("{sent}[fcm]\nproject_id = \"p\"\n")), [pair("fcm-v1", account.1)]);

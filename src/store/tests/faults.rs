@@ -142,8 +142,8 @@ async fn a_full_disk_parks_nobody() {
         let _ = wait.lock().unwrap().recv();
         |_, _| None
     });
-    let way = Way::parse("fcm-v1").unwrap();
-    drop(rig.store.take_due(DueQuery { way, now: NOW, limit: 1, gate: busy }).await.unwrap());
+    let transport = Transport::parse("fcm-v1").unwrap();
+    drop(rig.store.take_due(DueQuery { transport, now: NOW, limit: 1, gate: busy }).await.unwrap());
     inside.wait_for(|inside| *inside).await.unwrap();
     let (posted, mut tries) = watch::channel(0);
     let gate = Gate::new(move || {
@@ -154,7 +154,7 @@ async fn a_full_disk_parks_nobody() {
             (passed > PLACES).then_some(Hold::Until(NOW + 600_000))
         }
     });
-    let taken = rig.store.take_due(DueQuery { way: Way::Ccs, now: NOW, limit: 100, gate }).await.unwrap();
+    let taken = rig.store.take_due(DueQuery { transport: Transport::Ccs, now: NOW, limit: 100, gate }).await.unwrap();
     let mut pending = Vec::new();
     for n in 0..200 {
         let new = big(&mut rig, n);

@@ -1,17 +1,17 @@
 //! The store from outside: its verbs, its promises, its faults.
 
 mod faults;
-mod line;
 mod model;
 mod plans;
 mod presence;
+mod recipient_queue;
 mod speed;
 mod verbs;
 
 use super::*;
 use crate::chat::delivery::{Arrival, Event, Tried};
 use crate::chat::id::{MessageId, Owner, Sid, SidSource, Token};
-use crate::chat::way::Way;
+use crate::chat::transport::Transport;
 use bytes::Bytes;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -70,7 +70,7 @@ impl Rig {
             bal: Owner::new("bal1").unwrap(),
             id: MessageId::new(id).unwrap(),
             recipient: 7,
-            way: Way::Ccs,
+            transport: Transport::Ccs,
             order: None,
             body: Bytes::from(format!("body of {id}")),
             accepted_at: NOW,
@@ -90,11 +90,11 @@ impl Rig {
     }
 
     async fn take_by(&self, now: u64, limit: usize, gate: Gate) -> Taken {
-        self.store.take_due(DueQuery { way: Way::Ccs, now, limit, gate }).await.unwrap().await.unwrap()
+        self.store.take_due(DueQuery { transport: Transport::Ccs, now, limit, gate }).await.unwrap().await.unwrap()
     }
 
     async fn unpark(&self, recipient: i64) {
-        self.store.unpark(recipient, &Way::Ccs).await.unwrap().await.unwrap();
+        self.store.unpark(recipient, &Transport::Ccs).await.unwrap().await.unwrap();
     }
 
     async fn record(&self, sid: Sid, event: Event, at: u64) -> Recorded {
@@ -122,8 +122,8 @@ impl Rig {
     }
 
     async fn publish(&self, waiting: &[Waiting]) {
-        let slips = waiting.iter().map(|w| w.slip.clone()).collect();
-        self.store.published(slips, NOW).await.unwrap().await.unwrap();
+        let references = waiting.iter().map(|w| w.reference.clone()).collect();
+        self.store.published(references, NOW).await.unwrap().await.unwrap();
     }
 
     /// Reads and confirms everything on a topic, as its reader would see it.

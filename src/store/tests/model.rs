@@ -390,13 +390,13 @@ impl World {
     async fn publish(&mut self, topic: usize, read: usize, confirm: usize) {
         let waiting = self.rig.store.next_to_publish(TOPICS[topic].into(), 0, read).await.unwrap().await.unwrap();
         for document in &waiting {
-            let key = (topic, document.slip.seq);
+            let key = (topic, document.reference.seq);
             assert!(topic == 2 || !self.confirmed.contains(&key), "{document:?} was confirmed before");
             assert_eq!(document.redelivered, self.marked.contains(&key), "{document:?}");
             self.read.insert(key);
             self.hand_out(document);
         }
-        assert!(waiting.windows(2).all(|pair| pair[0].slip.seq < pair[1].slip.seq));
+        assert!(waiting.windows(2).all(|pair| pair[0].reference.seq < pair[1].reference.seq));
         let confirmed = &waiting[..confirm.min(waiting.len())];
         self.rig.publish(confirmed).await;
         for document in confirmed {
@@ -406,20 +406,20 @@ impl World {
 
     /// A reader sees it, unless the connection breaks before.
     fn hand_out(&mut self, document: &Waiting) {
-        let Origin::Status(_) = document.slip.origin else { return };
+        let Origin::Status(_) = document.reference.origin else { return };
         let status: Value = serde_json::from_slice(&document.payload).unwrap();
         if document.redelivered || status["redelivered"] == true {
             return;
         }
         let which = (status["id"].as_str().unwrap().to_owned(), status_of(&status) as u8);
-        let first = *self.unmarked.entry(which).or_insert(document.slip.seq);
-        assert_eq!(first, document.slip.seq, "told twice without a mark: {document:?}");
+        let first = *self.unmarked.entry(which).or_insert(document.reference.seq);
+        assert_eq!(first, document.reference.seq, "told twice without a mark: {document:?}");
     }
 
     fn confirm(&mut self, topic: usize, document: &Waiting) {
-        let key = (topic, document.slip.seq);
+        let key = (topic, document.reference.seq);
         self.confirmed.insert(key);
-        match document.slip.origin {
+        match document.reference.origin {
             Origin::Status(_) => {
                 let status: Value = serde_json::from_slice(&document.payload).unwrap();
                 let id = status["id"].as_str().unwrap().to_owned();

@@ -1,6 +1,6 @@
 //! The statements of the hot path find their rows through an index, whatever the planner thinks of an empty file.
 
-use super::super::{accept, delivery, dispatch, file, inbox, line, outbox, recover, sweep};
+use super::super::{accept, delivery, dispatch, file, inbox, outbox, recipient_queue, recover, sweep};
 
 fn plan(conn: &rusqlite::Connection, sql: &str) -> String {
     let mut statement = conn.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
@@ -22,8 +22,8 @@ fn hot_statements_use_their_index_and_sort_nothing() {
         (dispatch::FRESH, "INDEX deliveries_due (way=? AND due_at=?)"),
         (dispatch::ANY_TIMED, "INDEX deliveries_due (way=? AND due_at>?)"),
         (dispatch::ANY_FRESH, "INDEX deliveries_due (way=? AND due_at=?)"),
-        (line::OLDER, "INDEX deliveries_parked (recipient=? AND rowid<?)"),
-        (line::FIRST, "INDEX deliveries_parked (recipient=?)"),
+        (recipient_queue::OLDER, "INDEX deliveries_parked (recipient=? AND rowid<?)"),
+        (recipient_queue::FIRST, "INDEX deliveries_parked (recipient=?)"),
         (sweep::OVERDUE, "INDEX deliveries_look (look_at<?)"),
         (sweep::WALK, "PRIMARY KEY ((topic,seq)>(?,?))"),
         (delivery::BY_ID, "INDEX deliveries_id (id=? AND bal=?)"),

@@ -60,10 +60,10 @@ async fn downstream(rig: &mut Rig, window: usize) {
             }
         }
         let waiting = rig.store.next_to_publish(RECEIPTS.into(), from, 3 * window).await.unwrap().await.unwrap();
-        from = waiting.last().map_or(from, |w| w.slip.seq);
+        from = waiting.last().map_or(from, |w| w.reference.seq);
         for chunk in waiting.chunks(100) {
-            let slips = chunk.iter().map(|w| w.slip.clone()).collect();
-            drop(rig.store.published(slips, NOW).await.unwrap());
+            let references = chunk.iter().map(|w| w.reference.clone()).collect();
+            drop(rig.store.published(references, NOW).await.unwrap());
         }
         drop(rig.store.sweep(NOW).await.unwrap());
         for committed in accepts.drain(..) {
@@ -87,10 +87,10 @@ async fn upstream(rig: &mut Rig, window: usize) {
         }
         let after = from[MESSAGES];
         let waiting = rig.store.next_to_publish(MESSAGES.into(), after, window).await.unwrap().await.unwrap();
-        from.insert(MESSAGES, waiting.last().map_or(after, |w| w.slip.seq));
+        from.insert(MESSAGES, waiting.last().map_or(after, |w| w.reference.seq));
         for chunk in waiting.chunks(100) {
-            let slips = chunk.iter().map(|w| w.slip.clone()).collect();
-            drop(rig.store.published(slips, NOW).await.unwrap());
+            let references = chunk.iter().map(|w| w.reference.clone()).collect();
+            drop(rig.store.published(references, NOW).await.unwrap());
         }
         for committed in pending {
             assert_eq!(committed.await.unwrap(), Received::Stored);

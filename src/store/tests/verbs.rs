@@ -507,7 +507,7 @@ async fn explicit_acks_keep_a_message_until_its_bal_has_it() {
     let first = rig.next(MESSAGES, 0).await;
     assert!(first.iter().all(|w| !w.redelivered));
     rig.publish(&first).await;
-    assert_eq!(rig.next(MESSAGES, first[3].slip.seq).await, [], "not again on the same connection");
+    assert_eq!(rig.next(MESSAGES, first[3].reference.seq).await, [], "not again on the same connection");
     let again = rig.next(MESSAGES, 0).await;
     assert!(again.len() == 4 && again.iter().all(|w| w.redelivered));
 
@@ -545,7 +545,7 @@ async fn an_orderly_stop_marks_only_what_may_have_been_seen() {
         rig.accept(new).await;
     }
     let waiting = rig.next(RECEIPTS, 0).await;
-    let seen = Seen { topic: RECEIPTS.into(), seq: waiting[1].slip.seq };
+    let seen = Seen { topic: RECEIPTS.into(), seq: waiting[1].reference.seq };
     rig.publish(&waiting[..1]).await;
     rig.store.parted(vec![seen]).await.unwrap().await.unwrap();
     let rig = rig.reopen().await;
@@ -559,12 +559,12 @@ async fn document_numbers_never_repeat() {
     let mut rig = Rig::new(Limits::default());
     let new = rig.new_delivery("a1");
     rig.accept(new).await;
-    let before = rig.next(RECEIPTS, 0).await[0].slip.seq;
+    let before = rig.next(RECEIPTS, 0).await[0].reference.seq;
     rig.statuses().await;
     let mut rig = rig.reopen().await;
     let new = rig.new_delivery("a2");
     rig.accept(new).await;
-    assert!(rig.next(RECEIPTS, 0).await[0].slip.seq > before);
+    assert!(rig.next(RECEIPTS, 0).await[0].reference.seq > before);
 }
 
 #[tokio::test]
@@ -584,8 +584,8 @@ async fn what_was_in_flight_at_a_crash_is_due_again_and_marked() {
     assert_eq!(
         rig.recovery.retrying,
         [
-            Retrying { recipient: 7, way: Way::Ccs, sid: sids[0] },
-            Retrying { recipient: 7, way: Way::Ccs, sid: sids[1] }
+            Retrying { recipient: 7, transport: Transport::Ccs, sid: sids[0] },
+            Retrying { recipient: 7, transport: Transport::Ccs, sid: sids[1] }
         ]
     );
     let taken = rig.take(NOW).await;
@@ -702,12 +702,12 @@ async fn a_message_takes_its_place_when_its_turn_comes() {
 #[tokio::test]
 async fn each_way_is_handed_out_by_itself() {
     let mut rig = Rig::new(Limits::default());
-    let v1 = Way::parse("fcm-v1").unwrap();
-    for (id, way) in [("a1", Way::Ccs), ("b1", v1.clone()), ("a2", Way::Ccs)] {
-        let new = NewDelivery { way, ..rig.new_delivery(id) };
+    let v1 = Transport::parse("fcm-v1").unwrap();
+    for (id, transport) in [("a1", Transport::Ccs), ("b1", v1.clone()), ("a2", Transport::Ccs)] {
+        let new = NewDelivery { transport, ..rig.new_delivery(id) };
         rig.accept(new).await;
     }
-    let due = |way: &Way| DueQuery { way: way.clone(), now: NOW, limit: 9, gate: anybody() };
+    let due = |transport: &Transport| DueQuery { transport: transport.clone(), now: NOW, limit: 9, gate: anybody() };
     let taken = rig.store.take_due(due(&v1)).await.unwrap().await.unwrap();
     assert_eq!((ids(&taken), taken.next_due), (vec!["b1".to_owned()], None));
     assert_eq!(ids(&rig.take(NOW).await), ["a1", "a2"]);
@@ -716,22 +716,22 @@ async fn each_way_is_handed_out_by_itself() {
 #[tokio::test]
 async fn only_what_waits_for_the_word_of_an_app_is_confirmed_by_one() {
     let mut rig = Rig::new(Limits::default());
-    let v1 = Way::parse("fcm-v1:shop").unwrap();
+    let v1 = Transport::parse("fcm-v1:shop").unwrap();
     let (mut over_ccs, mut over_v1) = (rig.new_delivery("a1"), rig.new_delivery("b1"));
-    (over_ccs.way, over_v1.way) = (Way::Ccs, v1.clone());
+    (over_ccs.transport, over_v1.transport) = (Transport::Ccs, v1.clone());
     let (ccs, fcm) = (over_ccs.sid, over_v1.sid);
     rig.accept(over_ccs).await;
     rig.accept(over_v1).await;
     let owner = Owner::new("alice").unwrap();
     let confirm = async |at| rig.store.confirm(&owner, vec![ccs, fcm], at).await.unwrap().await.unwrap();
     assert_eq!(confirm(NOW).await, [(fcm, Recorded::Swallowed)], "it was never sent");
-    let query = DueQuery { way: v1.clone(), now: NOW, limit: 9, gate: anybody() };
+    let query = DueQuery { transport: v1.clone(), now: NOW, limit: 9, gate: anybody() };
     rig.store.take_due(query).await.unwrap().await.unwrap();
     let provider_id = Some("projects/p/messages/1".to_owned());
     let detail = Some("`delay_while_idle`: ignored".to_owned());
     rig.record(fcm, Event::Accepted { copies: 1, provider_id, detail, canonical: None }, NOW).await;
-    let [(_, Recorded::Moved { way, told, .. })] = &confirm(NOW + 1).await[..] else { panic!() };
-    assert_eq!((way, *told), (&v1, &[Status::Delivered][..]));
+    let [(_, Recorded::Moved { transport, told, .. })] = &confirm(NOW + 1).await[..] else { panic!() };
+    assert_eq!((transport, *told), (&v1, &[Status::Delivered][..]));
     let mut told = rig.read(RECEIPTS).await;
     let (delivered, sent) = (told.pop().unwrap(), told.pop().unwrap());
     assert_eq!((&sent["status"], &sent["detail"]), (&"sent".into(), &"`delay_while_idle`: ignored".into()));
@@ -743,7 +743,7 @@ async fn only_what_waits_for_the_word_of_an_app_is_confirmed_by_one() {
 #[tokio::test]
 async fn what_has_lost_its_way_goes_by_the_first_of_the_new_ones() {
     let mut rig = Rig::new(Limits::default());
-    let new = NewDelivery { way: Way::parse("fcm-v1:gone").unwrap(), ..rig.new_delivery("a1") };
+    let new = NewDelivery { transport: Transport::parse("fcm-v1:gone").unwrap(), ..rig.new_delivery("a1") };
     rig.accept(new).await;
     let rig = rig.reopen().await;
     assert_eq!(rig.recovery.rerouted, 1);

@@ -17,7 +17,7 @@ use crate::ccs::event::{Counters, Event, Reason};
 use crate::ccs::session::{Input, Output, Session};
 use crate::ccs::settings::SessionConfig;
 use crate::chat::id::Sid;
-use crate::transport::Tag;
+use crate::transport::AckRef;
 use crate::transport::dial::{DialError, Stream};
 use bytes::BytesMut;
 use std::collections::VecDeque;
@@ -42,7 +42,7 @@ pub(super) enum Command {
     /// Send a message.
     Send(Order),
     /// Acknowledge something received.
-    Ack(Tag),
+    Ack(AckRef),
 }
 
 /// What a connection tells the hub.
@@ -313,7 +313,9 @@ impl Talk {
             Command::Send(Order { sid, json }) => {
                 self.handle(Input::Send { message_id: &sid.to_string(), json: &json });
             }
-            Command::Ack(tag) => self.handle(Input::AckUpstream { to: &tag.to, message_id: &tag.message_id }),
+            Command::Ack(ack_ref) => {
+                self.handle(Input::AckUpstream { to: &ack_ref.to, message_id: &ack_ref.message_id })
+            }
         }
     }
 

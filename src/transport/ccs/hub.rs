@@ -9,8 +9,8 @@ use super::access::Access;
 use super::connection::{Command, Note, Word};
 use super::ledger::{Ledger, Settled};
 use super::monitor::{Metric, Monitor};
+use super::pool::{NoTaker, Pool};
 use super::refusal;
-use super::roster::{NoTaker, Roster};
 use crate::ccs::event::{DrainCause, Event};
 use crate::ccs::nack::NackCode;
 use crate::ccs::payload;
@@ -18,7 +18,7 @@ use crate::ccs::window::NotSent;
 use crate::chat::delivery::{Arrival, EXPIRED};
 use crate::chat::id::{Sid, Token};
 use crate::ops::clock::now_ms;
-use crate::transport::{Change, Outlet, Refusal, Report, Send, Tag, Upstream};
+use crate::transport::{AckRef, Change, Outlet, Refusal, Report, Send, Upstream};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,7 +34,7 @@ const EXPIRY_INTERVAL: Duration = Duration::from_secs(1);
 pub(super) struct Hub {
     monitor: Arc<Monitor>,
     ledger: Ledger,
-    roster: Roster,
+    pool: Pool,
     notes: mpsc::Receiver<Note>,
     /// Reports that the bridge has not taken yet; while there are any, little else is done.
     outbox: VecDeque<Report>,
@@ -45,7 +45,7 @@ pub(super) struct Hub {
 /// What happened, for one turn of the hub.
 enum Turn {
     Stop,
-    Ack(Option<Tag>),
+    Ack(Option<AckRef>),
     Reported,
     /// The bridge has gone.
     Deaf,
@@ -62,7 +62,7 @@ impl Hub {
         Self {
             monitor: Arc::clone(&config.monitor),
             ledger: Ledger::new(config.window, config.connections),
-            roster: Roster::new(config, access, notes_tx),
+            pool: Pool::new(config, access, notes_tx),
             notes,
             outbox: VecDeque::new(),
             sends_open: true,
@@ -72,17 +72,17 @@ impl Hub {
 
     /// Runs until `stop`, and then until every connection has ended in good order.
     pub(super) async fn run(mut self, mut outlet: Outlet, stop: CancellationToken) {
-        self.roster.start();
+        self.pool.start();
         self.publish(&outlet);
         let mut ticker = tokio::time::interval(EXPIRY_INTERVAL);
         ticker.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        while !(self.roster.is_stopping() && self.roster.is_empty()) {
+        while !(self.pool.is_stopping() && self.pool.is_empty()) {
             let free = self.outbox.is_empty();
             let room = self.ledger.has_room() || self.ledger.has_room_to_wait(outlet.sends.max_capacity());
             // Not biased: neither direction may starve the other.
             let turn = tokio::select! {
-                () = stop.cancelled(), if !self.roster.is_stopping() => Turn::Stop,
-                tag = outlet.acks.recv(), if self.acks_open => Turn::Ack(tag),
+                () = stop.cancelled(), if !self.pool.is_stopping() => Turn::Stop,
+                ack_ref = outlet.acks.recv(), if self.acks_open => Turn::Ack(ack_ref),
                 permit = outlet.reports.reserve(), if !free => match (permit, self.outbox.pop_front()) {
                     (Ok(permit), Some(report)) => {
                         permit.send(report);
@@ -93,7 +93,7 @@ impl Hub {
                 Some(note) = self.notes.recv(), if free => Turn::Note(note),
                 send = outlet.sends.recv(), if free && self.sends_open && room => Turn::Send(send),
                 _ = ticker.tick(), if free => Turn::Tick,
-                Some(()) = self.roster.join_next() => Turn::TaskEnded,
+                Some(()) = self.pool.join_next() => Turn::TaskEnded,
             };
             self.take(turn, &mut outlet);
             self.dispatch();
@@ -108,7 +108,7 @@ impl Hub {
                 self.outbox.clear();
                 self.stop(outlet);
             }
-            Turn::Ack(Some(tag)) => self.acknowledge(tag),
+            Turn::Ack(Some(ack_ref)) => self.acknowledge(ack_ref),
             Turn::Ack(None) => self.acks_open = false,
             Turn::Note(note) => {
                 let changes_connections = note.changes_connections();
@@ -133,12 +133,12 @@ impl Hub {
     }
 
     fn stop(&mut self, outlet: &mut Outlet) {
-        if !self.roster.is_stopping() {
+        if !self.pool.is_stopping() {
             tracing::info!(pending = self.ledger.pending(), "transport stops");
         }
         self.sends_open = false;
         outlet.sends.close();
-        self.roster.stop();
+        self.pool.stop();
     }
 
     /// Reports what is left, and what was never taken.
@@ -171,7 +171,7 @@ impl Hub {
             Word::Ended(ended) => {
                 let received = self.ledger.close(connection, &ended.unwritten);
                 received.into_iter().for_each(|settled| self.taken(settled));
-                let change = self.roster.ended(connection, &ended);
+                let change = self.pool.ended(connection, &ended);
                 self.outbox.extend(change.map(|change| Report::Connection { connection, change }));
             }
         }
@@ -181,7 +181,7 @@ impl Hub {
         match event {
             Event::Ready { jid } => {
                 self.ledger.open(connection);
-                self.roster.ready(connection, &jid);
+                self.pool.ready(connection, &jid);
                 self.outbox.push_back(Report::Connection { connection, change: Change::Up });
             }
             Event::Draining(cause) => self.on_draining(connection, cause),
@@ -214,7 +214,7 @@ impl Hub {
 
     fn on_draining(&mut self, connection: u64, cause: DrainCause) {
         self.ledger.drain(connection);
-        self.roster.draining(connection, cause);
+        self.pool.draining(connection, cause);
         self.outbox.push_back(Report::Connection { connection, change: Change::Draining });
     }
 
@@ -226,7 +226,7 @@ impl Hub {
     }
 
     fn on_upstream(&mut self, connection: u64, upstream: payload::Upstream) {
-        let tag = Tag { connection, to: upstream.from.clone(), message_id: upstream.message_id.clone() };
+        let ack_ref = AckRef { connection, to: upstream.from.clone(), message_id: upstream.message_id.clone() };
         let Ok(from) = Token::new(upstream.from) else {
             self.monitor.add(Metric::Malformed, 1);
             tracing::warn!(connection, "upstream message from an impossible token left unacknowledged");
@@ -234,7 +234,7 @@ impl Hub {
         };
         self.monitor.add(Metric::Upstream, 1);
         let payload::Upstream { category, message_id, data, .. } = upstream;
-        self.outbox.push_back(Report::Upstream(Upstream { from, category, message_id, data, tag }));
+        self.outbox.push_back(Report::Upstream(Upstream { from, category, message_id, data, ack_ref }));
     }
 
     fn on_receipt(&mut self, connection: u64, receipt: payload::Receipt) {
@@ -251,7 +251,7 @@ impl Hub {
             original,
             status: receipt.status.unwrap_or_default(),
             sent_at_ms: receipt.sent_at_ms,
-            tag: Tag { connection, to: receipt.from, message_id: receipt.message_id },
+            ack_ref: AckRef { connection, to: receipt.from, message_id: receipt.message_id },
         });
     }
 
@@ -262,9 +262,9 @@ impl Hub {
     }
 
     /// An acknowledgement counts only on its own connection; without that, what it is for comes again.
-    fn acknowledge(&mut self, tag: Tag) {
-        let connection = tag.connection;
-        match self.roster.order(connection, Command::Ack(tag)) {
+    fn acknowledge(&mut self, ack_ref: AckRef) {
+        let connection = ack_ref.connection;
+        match self.pool.order(connection, Command::Ack(ack_ref)) {
             Ok(()) => self.monitor.add(Metric::Acks, 1),
             Err(NoTaker) => {
                 self.monitor.add(Metric::StaleAcks, 1);
@@ -274,14 +274,14 @@ impl Hub {
     }
 
     fn dispatch(&mut self) {
-        if !self.roster.is_stopping() {
+        if !self.pool.is_stopping() {
             let dispatch = self.ledger.dispatch(now_ms());
             self.monitor.add(Metric::Sent, dispatch.orders.len() as u64);
             self.monitor.add(Metric::Resent, dispatch.resends);
             for (connection, order) in dispatch.orders {
                 let sid = order.sid;
                 tracing::debug!(connection, %sid, "message sent");
-                if let Err(NoTaker) = self.roster.order(connection, Command::Send(order)) {
+                if let Err(NoTaker) = self.pool.order(connection, Command::Send(order)) {
                     self.ledger.drain(connection);
                     self.ledger.take_back_unwritten(sid);
                 }
@@ -327,9 +327,9 @@ impl Hub {
     }
 
     fn publish(&self, outlet: &Outlet) {
-        let link = self.roster.link();
+        let link = self.pool.link();
         outlet.link.send_if_modified(|old| std::mem::replace(old, link) != link);
-        self.monitor.set_connections(self.roster.states());
+        self.monitor.set_connections(self.pool.states());
     }
 }
 

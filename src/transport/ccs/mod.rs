@@ -3,8 +3,8 @@
 //! ```text
 //!             ┌──────────────── Hub ────────────────┐        ┌─ Connection ─┐
 //!   Send ───► │ Ledger: who is where, in which order │ orders │   Session    │  TLS
-//!   Tag  ───► │                                      ├───────►│              ├──────► CCS
-//!   Report ◄──┤ Roster: which connections, and when  │◄───────┤  one task    │
+//!   AckRef  ───► │                                      ├───────►│              ├──────► CCS
+//!   Report ◄──┤ Pool: which connections, and when  │◄───────┤  one task    │
 //!             └──────────────────────────────────────┘  notes └──────────────┘ × connections (+ draining ones)
 //! ```
 //!
@@ -18,9 +18,9 @@ mod encode;
 mod hub;
 mod ledger;
 mod monitor;
+mod pool;
+mod redial;
 mod refusal;
-mod roster;
-mod slots;
 
 pub use crate::ccs::settings::{Limits, Timing};
 pub use monitor::{ConnectionPhase, ConnectionState, Metric, Monitor};

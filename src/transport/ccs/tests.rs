@@ -10,7 +10,7 @@ use crate::chat::delivery::Tried;
 use crate::chat::id::{Sid, SidSource, Token};
 use crate::chat::push::{Priority, Push, Target};
 use crate::ops::clock::now_ms;
-use crate::transport::{Change, Link, Outage, Port, Refusal, Report, Send, Tag, port};
+use crate::transport::{AckRef, Change, Link, Outage, Port, Refusal, Report, Send, port};
 use base64::Engine as _;
 use serde_json::{Map, Value};
 use std::io::Write as _;
@@ -340,17 +340,17 @@ async fn upstream_and_receipts_are_acknowledged_on_their_connection_and_on_no_ot
     .await;
     let Report::Upstream(message) = bridge.report().await else { panic!() };
     assert_eq!((message.message_id.as_str(), message.category.as_deref()), ("17&\"", Some("app")));
-    let Report::Receipt { original, sent_at_ms, tag, .. } = bridge.report().await else { panic!() };
-    assert_eq!((original.as_str(), sent_at_ms, tag.to.as_str()), ("x", Some(7), "gcm.googleapis.com"));
-    bridge.port.acks.send(tag.clone()).await.unwrap();
+    let Report::Receipt { original, sent_at_ms, ack_ref, .. } = bridge.report().await else { panic!() };
+    assert_eq!((original.as_str(), sent_at_ms, ack_ref.to.as_str()), ("x", Some(7), "gcm.googleapis.com"));
+    bridge.port.acks.send(ack_ref.clone()).await.unwrap();
     assert_eq!(peer.acked_id().await, "dr2:x");
     drop(peer);
     let mut peer = server.login().await;
-    bridge.port.acks.send(message.tag).await.unwrap();
+    bridge.port.acks.send(message.ack_ref).await.unwrap();
     peer.say(upstream("17&\"")).await;
     let Report::Upstream(again) = bridge.report().await else { panic!() };
-    assert_ne!(again.tag.connection, tag.connection);
-    bridge.port.acks.send(again.tag).await.unwrap();
+    assert_ne!(again.ack_ref.connection, ack_ref.connection);
+    bridge.port.acks.send(again.ack_ref).await.unwrap();
     assert_eq!(peer.acked_id().await, "17&\"");
     bridge.send(1, 1).await;
     assert_eq!(peer.messages().await, ids([1]), "the first copy was acknowledged on a foreign connection");
@@ -368,7 +368,7 @@ async fn the_window_holds_messages_back_and_acknowledgements_pass() {
     assert_eq!(peer.messages().await, ids([1, 2, 3]));
     peer.say(upstream("u")).await;
     let Report::Upstream(message) = bridge.report().await else { panic!() };
-    bridge.port.acks.send(message.tag).await.unwrap();
+    bridge.port.acks.send(message.ack_ref).await.unwrap();
     assert_eq!(peer.acked_id().await, "u", "a message went out over the full window");
     peer.ack(&sid(2).to_string()).await;
     assert_eq!(peer.messages().await, ids([4]));
@@ -420,7 +420,7 @@ async fn draining_moves_to_a_new_connection_and_finishes_the_old_one() {
     assert_eq!(bridge.report().await, accepted(1, 1));
     old.say(upstream("u")).await;
     let Report::Upstream(message) = bridge.report().await else { panic!() };
-    bridge.port.acks.send(message.tag).await.unwrap();
+    bridge.port.acks.send(message.ack_ref).await.unwrap();
     assert_eq!(old.acked_id().await, "u");
     // A newer message for the recipient that the old connection still holds must not overtake.
     bridge.send(4, 3).await;
@@ -482,7 +482,7 @@ async fn a_full_report_channel_loses_nothing_and_blocks_no_acknowledgement() {
         for number in 0..COUNT {
             let Report::Upstream(message) = bridge.report().await else { panic!() };
             assert_eq!(message.message_id, number.to_string());
-            bridge.port.acks.send(message.tag).await.unwrap();
+            bridge.port.acks.send(message.ack_ref).await.unwrap();
         }
     };
     let acks = async {
@@ -748,8 +748,8 @@ async fn the_end_does_not_wait_for_a_bridge_that_acknowledges() {
     }
     bridge.stop.cancel();
     // More than the transport still has room for; it must not be necessary to read a report in between.
-    let tag = Tag { connection: 1, to: "device".to_owned(), message_id: "1".to_owned() };
-    while bridge.port.acks.send(tag.clone()).await.is_ok() {}
+    let ack_ref = AckRef { connection: 1, to: "device".to_owned(), message_id: "1".to_owned() };
+    while bridge.port.acks.send(ack_ref.clone()).await.is_ok() {}
     while bridge.port.reports.recv().await.is_some() {}
     bridge.task.await.unwrap().unwrap();
 }

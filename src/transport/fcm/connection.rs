@@ -8,8 +8,8 @@
 //! ```
 
 use super::Timing;
+use super::coalesce::Coalesce;
 use super::exchange::{Order, Reply, exchange};
-use super::gather::Gather;
 use crate::chat::id::Sid;
 use crate::transport::dial::{DialError, Dialer, Stream};
 use bytes::Bytes;
@@ -232,7 +232,7 @@ enum WireEvent {
 
 /// HTTP/2 on one stream of bytes.
 struct Wire {
-    connection: client::Connection<Gather, Bytes>,
+    connection: client::Connection<Coalesce, Bytes>,
     send: SendRequest<Bytes>,
     pings: PingPong,
     told: Told,
@@ -251,7 +251,7 @@ impl Wire {
             .enable_push(false)
             .initial_max_send_streams(STREAMS_BEFORE_SETTINGS)
             .max_header_list_size(HEAD_MAX)
-            .handshake(Gather(stream))
+            .handshake(Coalesce(stream))
             .await?;
         let pings = connection.ping_pong().expect("a new connection has its pings");
         Ok(Self { connection, send, pings, told: Told::Takes(STREAMS_BEFORE_SETTINGS) })

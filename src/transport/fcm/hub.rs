@@ -14,7 +14,7 @@ use super::hearing::Hearing;
 use super::ledger::{Ledger, Pending, Taken};
 use super::pool::Pool;
 use super::renewal::Api;
-use super::token::{self, Wallet};
+use super::token::{self, TokenSource};
 use super::{FcmConfig, NO_TOKEN, OnAmbiguous, QUOTA};
 use crate::chat::delivery::{AMBIGUOUS, Arrival, EXPIRED};
 use crate::chat::id::Sid;
@@ -44,7 +44,7 @@ pub(super) struct Hub {
     config: FcmConfig,
     ledger: Ledger,
     pool: Pool,
-    wallet: Wallet,
+    tokens: TokenSource,
     breaker: Breaker,
     budget: Budget,
     flights: HashMap<Sid, Flight>,
@@ -133,12 +133,12 @@ enum Turn {
 
 impl Hub {
     /// A hub without connections.
-    pub(super) fn new(config: FcmConfig, api: Api, wallet: Wallet) -> Self {
+    pub(super) fn new(config: FcmConfig, api: Api, tokens: TokenSource) -> Self {
         let (notes_tx, notes) = mpsc::channel(NOTES);
         Self {
             ledger: Ledger::default(),
             pool: Pool::new(config.clone(), api, notes_tx),
-            wallet,
+            tokens,
             breaker: Breaker::default(),
             budget: Budget::new(&config.quotas),
             flights: HashMap::new(),
@@ -191,7 +191,7 @@ impl Hub {
                 send = outlet.sends.recv(), if free && self.sends_open && room => Turn::Send(send),
                 _ = ticker.tick(), if free => Turn::Tick,
                 () = at(self.wake), if free => Turn::Woken,
-                () = self.wallet.changed(), if free => Turn::Woken,
+                () = self.tokens.changed(), if free => Turn::Woken,
                 Some(()) = self.pool.join_next() => Turn::Woken,
             };
             self.take(turn, &mut outlet);
@@ -237,7 +237,7 @@ impl Hub {
 
     /// With credentials that were read again it is found out at once whether what was refused for the old ones goes.
     fn hear_credentials(&mut self, now: Instant) {
-        let credentials = self.wallet.credentials();
+        let credentials = self.tokens.credentials();
         if credentials > self.credentials {
             self.credentials = credentials;
             self.breaker.hurry(now.into_std());
@@ -248,7 +248,7 @@ impl Hub {
 
     /// No token means no message, so it is told as any other fault of the credentials is.
     fn tell_denied(&mut self, now: Instant) {
-        let denied = self.wallet.refusal(now);
+        let denied = self.tokens.refusal(now);
         if let (None, Some(words)) = (&self.denied, &denied) {
             let change = Change::AuthFailed { detail: format!("{NO_TOKEN}: {words}") };
             self.outbox.push_back(Report::Connection { connection: NO_CONNECTION, change });
@@ -345,7 +345,7 @@ impl Hub {
         match self.breaker.cause() {
             Some(cause) if self.spare.is_none() => return Link::Down(Outage::Refused(cause.as_str())),
             Some(cause) if self.ledger.len() > 0 && self.is_able(now) => return Link::Probing(cause.as_str()),
-            _ if self.wallet.is_empty_handed(now) => return Link::Down(Outage::Refused(NO_TOKEN)),
+            _ if self.tokens.is_empty_handed(now) => return Link::Down(Outage::Refused(NO_TOKEN)),
             _ if self.budget.paused_until(now.into_std()).is_some() => return Link::Down(Outage::Refused(QUOTA)),
             _ => {}
         }
@@ -353,7 +353,7 @@ impl Hub {
     }
 
     fn is_able(&self, now: Instant) -> bool {
-        self.phase == Phase::Running && self.pool.is_open() && self.wallet.bearer(now).is_some()
+        self.phase == Phase::Running && self.pool.is_open() && self.tokens.bearer(now).is_some()
     }
 }
 

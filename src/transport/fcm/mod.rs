@@ -6,7 +6,7 @@
 //!   Send ───► │ Ledger: whose turn it is                      ├───────►│ HTTP/2       │ TLS
 //!             │ Breaker, Budget: whether any may go           │        │ one task     ├──────► FCM
 //!   Report ◄──┤ Pool: which connection, and when a new one    │◄───────┤              │
-//!             │ Wallet ◄── Keeper: access tokens              │  notes └──────────────┘ × 1 to `connections`
+//!             │ TokenSource ◄── TokenRefresher: access tokens              │  notes └──────────────┘ × 1 to `connections`
 //!             └───────────────────────────────────────────────┘
 //! ```
 //!
@@ -15,10 +15,10 @@
 //! the first time, or marked. What has to wait longer than a moment waits on the bridge's disk, not here.
 
 mod address;
+mod coalesce;
 mod connection;
 pub mod encode;
 mod exchange;
-mod gather;
 mod hearing;
 mod hub;
 mod ledger;
@@ -300,11 +300,11 @@ pub async fn run(config: FcmConfig, outlet: Outlet, stop: CancellationToken) -> 
     };
     let (renewal, api) = Renewal::new(files, config.reload.clone(), read, api);
     let work = async {
-        let (keeper, wallet) = token::keeper(source, tokens, renewal);
-        let hub = Hub::new(config, api, wallet);
+        let (refresher, tokens) = token::refresher(source, tokens, renewal);
+        let hub = Hub::new(config, api, tokens);
         tokio::select! {
             () = hub.run(outlet, stop) => {}
-            never = keeper.run() => match never {},
+            never = refresher.run() => match never {},
         }
     };
     tracing::Instrument::instrument(work, span).await;

@@ -33,7 +33,7 @@ const UNANSWERED_MAX: u32 = 5;
 pub(super) struct Pool {
     config: FcmConfig,
     api: Api,
-    slots: BTreeMap<u64, Slot>,
+    connections: BTreeMap<u64, Slot>,
     last: u64,
     backoff: Backoff,
     /// No connection is dialled before this.
@@ -108,7 +108,7 @@ impl Pool {
         Self {
             config,
             api,
-            slots: BTreeMap::new(),
+            connections: BTreeMap::new(),
             last: 0,
             backoff: Backoff::new(REDIAL_FIRST, REDIAL_MAX),
             redial: Instant::now(),
@@ -121,9 +121,9 @@ impl Pool {
     /// Opens, replaces and retires connections as it is time to.
     pub(super) fn tend(&mut self, demand: Demand, now: Instant) {
         self.retire_stale(now);
-        let fresh = self.slots.values().filter(|slot| slot.fresh(now, &self.config));
+        let fresh = self.connections.values().filter(|slot| slot.fresh(now, &self.config));
         let (open, useful) = fresh.fold((0, 0), |(open, useful), slot| (open + 1, useful + usize::from(slot.takes())));
-        let opening = self.slots.values().any(|slot| slot.phase == Phase::Opening);
+        let opening = self.connections.values().any(|slot| slot.phase == Phase::Opening);
         // Those that take no requests are open, but of no use: one more than is configured may be.
         let useless = useful == 0 && open <= self.config.connections;
         let wanted = open == 0 || useless || (demand == Demand::Waiting && open < self.config.connections);
@@ -134,7 +134,7 @@ impl Pool {
 
     /// A connection with room for a request: the oldest, so that those beyond the need fall idle; but not `shunned`.
     pub(super) fn room(&self, shunned: Option<u64>) -> Room {
-        let mut free = self.slots.iter().filter(|(_, slot)| slot.room() > 0).map(|(id, _)| *id).peekable();
+        let mut free = self.connections.iter().filter(|(_, slot)| slot.room() > 0).map(|(id, _)| *id).peekable();
         match free.peek() {
             None => Room::Nowhere,
             Some(&first) => free.find(|id| Some(*id) != shunned).map_or(Room::OnlyThere(first), Room::On),
@@ -143,12 +143,12 @@ impl Pool {
 
     /// Whether any connection takes requests, now or after an answer.
     pub(super) fn is_open(&self) -> bool {
-        self.slots.values().any(Slot::takes)
+        self.connections.values().any(Slot::takes)
     }
 
     /// Hands a request to a connection.
     pub(super) fn order(&mut self, connection: u64, order: Order, now: Instant) -> Result<(), NoTaker> {
-        let slot = self.slots.get_mut(&connection).ok_or(NoTaker)?;
+        let slot = self.connections.get_mut(&connection).ok_or(NoTaker)?;
         let taken = slot.orders.try_send(order).map_err(|_| NoTaker);
         slot.in_flight += usize::from(taken.is_ok());
         if let Phase::Open { takes, used, .. } = &mut slot.phase {
@@ -163,7 +163,7 @@ impl Pool {
 
     /// A connection says how many requests it takes at a time.
     pub(super) fn takes(&mut self, connection: u64, count: usize, now: Instant) -> Option<Change> {
-        let slot = self.slots.get_mut(&connection)?;
+        let slot = self.connections.get_mut(&connection)?;
         match &mut slot.phase {
             Phase::Opening => {
                 // Spread, so that connections that were opened together do not end together.
@@ -183,7 +183,7 @@ impl Pool {
 
     /// The peer ends a connection.
     pub(super) fn leaves(&mut self, connection: u64) -> Option<Change> {
-        let slot = self.slots.get_mut(&connection)?;
+        let slot = self.connections.get_mut(&connection)?;
         let before = std::mem::replace(&mut slot.phase, Phase::Leaving);
         if before != Phase::Leaving {
             tracing::info!(connection, open = slot.in_flight, "connection is being ended by the push service");
@@ -193,7 +193,7 @@ impl Pool {
 
     /// A request came to its end on a connection.
     pub(super) fn done(&mut self, connection: u64, end: End) {
-        let Some(slot) = self.slots.get_mut(&connection) else { return };
+        let Some(slot) = self.connections.get_mut(&connection) else { return };
         slot.in_flight = slot.in_flight.saturating_sub(1);
         match end {
             End::Answered => {
@@ -217,7 +217,7 @@ impl Pool {
 
     /// A connection is over.
     pub(super) fn ended(&mut self, connection: u64, cause: &Cause, now: Instant) -> Option<Change> {
-        let slot = self.slots.remove(&connection)?;
+        let slot = self.connections.remove(&connection)?;
         if slot.retire.is_cancelled() {
             tracing::info!(connection, "connection replaced");
             return None;
@@ -246,7 +246,7 @@ impl Pool {
 
     /// Opens no more connections, and lets all of them end after their last answers.
     pub(super) fn stop(&self) {
-        for slot in self.slots.values() {
+        for slot in self.connections.values() {
             slot.retire.cancel();
         }
     }
@@ -269,8 +269,8 @@ impl Pool {
 
     /// Connections that FCM would end soon go when there is another; extra ones that idle go as well.
     fn retire_stale(&mut self, now: Instant) {
-        let mut fresh = self.slots.values().filter(|slot| slot.fresh(now, &self.config)).count();
-        for (connection, slot) in &mut self.slots {
+        let mut fresh = self.connections.values().filter(|slot| slot.fresh(now, &self.config)).count();
+        for (connection, slot) in &mut self.connections {
             let Phase::Open { used, .. } = slot.phase else { continue };
             let spare = slot.in_flight == 0 && now >= used + self.config.timing.spare;
             let goes = match slot.fresh(now, &self.config) {
@@ -306,7 +306,7 @@ impl Pool {
         self.tasks.spawn(connection.run().instrument(tracing::info_span!("connection", id)));
         let slot =
             Slot { phase: Phase::Opening, in_flight: 0, served: false, unanswered: 0, orders: orders_tx, retire };
-        self.slots.insert(id, slot);
+        self.connections.insert(id, slot);
     }
 }
 

@@ -238,12 +238,12 @@ fn keys_of_the_push_service_are_reserved() {
 
 #[test]
 fn v1_keeps_one_more_key_than_ccs() {
-    let v1 = ["fcm-v1", "fcm-v1:shop"].map(|way| Way::parse(way).unwrap());
+    let v1 = ["fcm-v1", "fcm-v1:shop"].map(|transport| Transport::parse(transport).unwrap());
     for (key, reserved) in [("notification", true), ("notifications", false), ("Notification", false), ("k", false)] {
         let message = accepted(&with(json!({"id": "a1", "data": {key: "x"}})));
-        assert_eq!(message.check_for(&Way::Ccs), Ok(()), "{key}");
-        for way in &v1 {
-            let checked = message.check_for(way);
+        assert_eq!(message.check_for(&Transport::Ccs), Ok(()), "{key}");
+        for transport in &v1 {
+            let checked = message.check_for(transport);
             assert_eq!(
                 checked.as_ref().err().map(Rejection::code),
                 reserved.then_some(ErrorCode::ReservedKey),

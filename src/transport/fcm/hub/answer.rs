@@ -91,7 +91,7 @@ impl Hub {
         match hitch {
             Hitch::Token => {
                 pending.refused_token = Some(flight.generation);
-                self.wallet.refuse(flight.generation);
+                self.tokens.refuse(flight.generation);
             }
             Hitch::Connection(connection) => {
                 pending.refused_by = Some(connection);

@@ -58,7 +58,7 @@ impl Hub {
                 }
                 Room::Nowhere => return Demand::Waiting,
             };
-            let Some(bearer) = self.wallet.bearer(now) else { return demand };
+            let Some(bearer) = self.tokens.bearer(now) else { return demand };
             let wait = self.project_waits(pending, now);
             if !wait.is_zero() {
                 self.wake_in(wait, now);

@@ -75,12 +75,12 @@ impl House {
         let (reload, asked) = watch::channel(0);
         let Ok(Plan { api, source, tokens }) = plan() else { unreachable!("memory is always there") };
         let (renewal, api) = Renewal::new(FileWatch::new(Vec::new()), asked, plan, api);
-        let (keeper, wallet) = token::keeper(source, tokens, renewal);
-        let hub = Hub::new(config, api, wallet).run(outlet, stop.clone());
+        let (refresher, tokens) = token::refresher(source, tokens, renewal);
+        let hub = Hub::new(config, api, tokens).run(outlet, stop.clone());
         tasks.spawn(async move {
             tokio::select! {
                 () = hub => {}
-                never = keeper.run() => match never {},
+                never = refresher.run() => match never {},
             }
         });
         Self { port, stop, _tasks: tasks, dialled, fetched, token_answer, reload }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!             refusals (generation)                       one request at a time
-//!   hub ───────────────────────────────► Keeper ──────────────────────────────────► Google
+//!   hub ───────────────────────────────► TokenRefresher ──────────────────────────────────► Google
 //!       ◄───────────────────────────────        ◄──────────────────────────────────
 //!             the current token (watch)
 //! ```
@@ -89,7 +89,7 @@ enum Call {
 }
 
 /// The keeper.
-pub(super) struct Keeper {
+pub(super) struct TokenRefresher {
     source: Source,
     address: Address,
     renewal: Renewal,
@@ -103,22 +103,30 @@ pub(super) struct Keeper {
 
 /// What there is of tokens, for the one who sends with them.
 #[derive(Debug)]
-pub(super) struct Wallet {
+pub(super) struct TokenSource {
     supply: watch::Receiver<Supply>,
     refused: watch::Sender<u64>,
 }
 
 /// A keeper that gets its tokens from `source` at `address`, until `renewal` brings others, and the wallet for them.
-pub(super) fn keeper(source: Source, address: Address, renewal: Renewal) -> (Keeper, Wallet) {
+pub(super) fn refresher(source: Source, address: Address, renewal: Renewal) -> (TokenRefresher, TokenSource) {
     let (supply_tx, supply) = watch::channel(Supply::default());
     let (refused_tx, refused) = watch::channel(NONE);
     let backoff = Backoff::new(RETRY_FIRST, RETRY_MAX);
-    let keeper =
-        Keeper { source, address, renewal, supply: supply_tx, refused, backoff, generation: NONE, credentials: FIRST };
-    (keeper, Wallet { supply, refused: refused_tx })
+    let refresher = TokenRefresher {
+        source,
+        address,
+        renewal,
+        supply: supply_tx,
+        refused,
+        backoff,
+        generation: NONE,
+        credentials: FIRST,
+    };
+    (refresher, TokenSource { supply, refused: refused_tx })
 }
 
-impl Wallet {
+impl TokenSource {
     /// The token to send with, if there is one that is good.
     pub(super) fn bearer(&self, now: Instant) -> Option<Bearer> {
         let supply = self.supply.borrow();
@@ -157,7 +165,7 @@ impl Wallet {
     }
 }
 
-impl Keeper {
+impl TokenRefresher {
     /// Keeps a token fresh.
     pub(super) async fn run(mut self) -> Infallible {
         loop {

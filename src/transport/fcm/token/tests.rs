@@ -18,7 +18,7 @@ mod foreign;
 const HOUR: Duration = Duration::from_secs(3600);
 
 struct Rig {
-    wallet: Wallet,
+    tokens: TokenSource,
     answer: watch::Sender<String>,
     fetched: Arc<AtomicUsize>,
     requests: mpsc::Receiver<String>,
@@ -63,14 +63,14 @@ impl Rig {
         };
         let (reload, asked) = watch::channel(0);
         let (renewal, _) = Renewal::new(files, asked, again, api);
-        let (keeper, wallet) = keeper(source, tokens, renewal);
+        let (refresher, tokens) = refresher(source, tokens, renewal);
         let (answer, answers) = watch::channel(answer);
         let (requests_tx, requests) = mpsc::channel(16);
         let fetched = Arc::new(AtomicUsize::new(0));
         let mut tasks = JoinSet::new();
-        tasks.spawn(async move { match keeper.run().await {} });
+        tasks.spawn(async move { match refresher.run().await {} });
         tasks.spawn(serve(dialled, answers, requests_tx, Arc::clone(&fetched)));
-        Self { wallet, answer, fetched, requests, reload, _tasks: tasks }
+        Self { tokens, answer, fetched, requests, reload, _tasks: tasks }
     }
 
     fn fetched(&self) -> usize {
@@ -78,11 +78,11 @@ impl Rig {
     }
 
     fn bearer(&self) -> Option<Bearer> {
-        self.wallet.bearer(Instant::now())
+        self.tokens.bearer(Instant::now())
     }
 
     async fn changed(&mut self) {
-        soon(self.wallet.changed()).await;
+        soon(self.tokens.changed()).await;
     }
 
     /// Who asks for the next token, by the claims of the request.
@@ -155,13 +155,13 @@ async fn a_service_account_that_changes_buys_the_next_token_at_once() {
     let mut rig = Rig::of_file(file.path().to_owned(), token_for(HOUR));
     assert_eq!(rig.asked_by().await, "old@demo-1");
     rig.changed().await;
-    assert_eq!(rig.wallet.credentials(), FIRST);
+    assert_eq!(rig.tokens.credentials(), FIRST);
     let began = Instant::now();
     become_account(&file, "new@demo-1", |_| ());
     assert_eq!(rig.asked_by().await, "new@demo-1");
     rig.changed().await;
     assert!(began.elapsed() <= 2 * LOOK, "{:?}", began.elapsed());
-    assert_eq!((rig.bearer().unwrap().generation, rig.wallet.credentials()), (2, 1));
+    assert_eq!((rig.bearer().unwrap().generation, rig.tokens.credentials()), (2, 1));
 }
 
 #[tokio::test(start_paused = true)]
@@ -173,7 +173,7 @@ async fn a_service_account_that_is_asked_to_be_read_again_is_although_all_attemp
         rig.asked_by().await;
     }
     rig.changed().await;
-    assert!(rig.wallet.refusal(Instant::now()).unwrap().starts_with("memory:0: refused with HTTP status 400"));
+    assert!(rig.tokens.refusal(Instant::now()).unwrap().starts_with("memory:0: refused with HTTP status 400"));
     let began = Instant::now();
     rig.answer.send_replace(token_for(HOUR));
     rig.reload.send_replace(1);
@@ -202,7 +202,7 @@ async fn a_service_account_that_cannot_be_used_changes_nothing_and_is_not_quoted
     let told = logs.take();
     assert!(told.contains("ERROR") && told.contains("another project"), "{told}");
     assert_eq!((rig.fetched(), rig.bearer().unwrap().generation), (1, 1), "the old one holds");
-    rig.wallet.refuse(1);
+    rig.tokens.refuse(1);
     assert_eq!(rig.asked_by().await, "old@demo-1");
     become_account(&file, "new@demo-1", |_| ());
     assert_eq!(rig.asked_by().await, "new@demo-1");
@@ -250,9 +250,9 @@ async fn a_token_is_replaced_early_and_used_on_while_that_fails() {
     let waited = began.elapsed();
     assert!(waited > HOUR - MARGIN - Duration::from_secs(5) && waited < HOUR - MARGIN + Duration::from_secs(5));
     assert_eq!(rig.bearer().unwrap().generation, 1, "the old one is good for another while");
-    assert!(!rig.wallet.is_empty_handed(Instant::now()));
+    assert!(!rig.tokens.is_empty_handed(Instant::now()));
     tokio::time::advance(MARGIN).await;
-    assert!(rig.bearer().is_none() && rig.wallet.is_empty_handed(Instant::now()));
+    assert!(rig.bearer().is_none() && rig.tokens.is_empty_handed(Instant::now()));
     rig.answer.send_replace(token_for(HOUR));
     while rig.bearer().is_none() {
         rig.changed().await;
@@ -267,17 +267,17 @@ async fn a_thousand_refusals_of_one_token_are_one_refresh() {
     let mut rig = Rig::open(Source::Metadata, token_for(HOUR));
     rig.changed().await;
     for _ in 0..500 {
-        rig.wallet.refuse(1);
+        rig.tokens.refuse(1);
     }
     assert!(rig.bearer().is_none(), "a refused token is not used");
     tokio::time::sleep(Duration::from_millis(100)).await;
     for _ in 0..500 {
-        rig.wallet.refuse(1);
+        rig.tokens.refuse(1);
     }
     rig.changed().await;
     assert_eq!(rig.bearer().unwrap().generation, 2);
     // Answers to what went out with the old one, and came late.
-    rig.wallet.refuse(1);
+    rig.tokens.refuse(1);
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert_eq!((rig.fetched(), rig.bearer().unwrap().generation), (2, 2));
 }
@@ -307,7 +307,7 @@ async fn an_answer_without_a_token_is_none() {
     ] {
         let mut rig = Rig::open(Source::Metadata, answer.clone());
         rig.changed().await;
-        assert!(rig.wallet.is_empty_handed(Instant::now()), "{answer}");
+        assert!(rig.tokens.is_empty_handed(Instant::now()), "{answer}");
     }
 }
 

@@ -91,7 +91,9 @@ impl Client {
             Command::Send(Order { sid, json }) => {
                 self.handle(Input::Send { message_id: &sid.to_string(), json: &json }, at)
             }
-            Command::Ack(tag) => self.handle(Input::AckUpstream { to: &tag.to, message_id: &tag.message_id }, at),
+            Command::Ack(ack_ref) => {
+                self.handle(Input::AckUpstream { to: &ack_ref.to, message_id: &ack_ref.message_id }, at)
+            }
         }
     }
 

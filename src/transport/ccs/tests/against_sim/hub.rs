@@ -1,5 +1,5 @@
 //! The hub and the roster without tasks: the real ledger, slots and pacer, and what the two do with them. Mirrors
-//! `hub.rs` and `roster.rs`, whose own logic is bound to channels and sockets.
+//! `hub.rs` and `pool.rs`, whose own logic is bound to channels and sockets.
 
 use super::pipe::Weather;
 use crate::ccs::event::{Event, Reason};
@@ -7,12 +7,12 @@ use crate::ccs::window::NotSent;
 use crate::chat::id::Sid;
 use crate::transport::ccs::connection::Command;
 use crate::transport::ccs::ledger::Ledger;
-use crate::transport::ccs::slots::{Outcome, Pacer, Slot};
-use crate::transport::{Send, Tag};
+use crate::transport::ccs::redial::{Outcome, Pacer, Slot};
+use crate::transport::{AckRef, Send};
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
-/// As in `roster.rs`.
+/// As in `pool.rs`.
 const DRAINING_MAX: usize = 4;
 
 /// What a connection tells the hub.
@@ -33,7 +33,7 @@ pub(super) enum Wish {
 
 /// Something that came in.
 pub(super) struct Arrival {
-    pub(super) tag: Tag,
+    pub(super) ack_ref: AckRef,
     /// The message that a receipt is about.
     pub(super) original: Option<String>,
 }
@@ -132,14 +132,14 @@ impl Hub {
             }
             Event::NotSent { reason: NotSent::Duplicate, .. } => panic!("a message was given to a connection twice"),
             Event::Upstream(upstream) => {
-                let tag = Tag { connection, to: upstream.from, message_id: upstream.message_id };
-                self.wishes.push_back(Wish::Arrived(Arrival { tag, original: None }));
+                let ack_ref = AckRef { connection, to: upstream.from, message_id: upstream.message_id };
+                self.wishes.push_back(Wish::Arrived(Arrival { ack_ref, original: None }));
             }
             Event::Receipt(receipt) => {
-                let tag = Tag { connection, to: receipt.from, message_id: receipt.message_id };
+                let ack_ref = AckRef { connection, to: receipt.from, message_id: receipt.message_id };
                 let original = receipt.original_message_id;
                 assert!(original.is_some(), "the simulator's receipts name their message");
-                self.wishes.push_back(Wish::Arrived(Arrival { tag, original }));
+                self.wishes.push_back(Wish::Arrived(Arrival { ack_ref, original }));
             }
             Event::Closed(_) => {}
         }

@@ -16,7 +16,7 @@ use crate::sim::event::SimEvent;
 use crate::sim::stats::{Stats, Violations};
 use crate::sim::tests::{Bench, Parting};
 use crate::transport::ccs::connection::Command;
-use crate::transport::{Send, Tag};
+use crate::transport::{AckRef, Send};
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
@@ -46,7 +46,7 @@ pub(super) struct Run {
 
     sids: SidSource,
     waiting: VecDeque<Send>,
-    acks: VecDeque<(u64, Tag)>,
+    acks: VecDeque<(u64, AckRef)>,
     /// Everything ever sent, in order, with its device and whether a receipt was asked for.
     sent: Vec<(Sid, u8, bool)>,
     /// The ids handed up, in order, of each device.
@@ -284,9 +284,9 @@ impl Run {
             return true;
         }
         if self.acks.front().is_some_and(|(due, _)| *due <= self.now)
-            && let Some((_, tag)) = self.acks.pop_front()
+            && let Some((_, ack_ref)) = self.acks.pop_front()
         {
-            self.order(tag.connection, Command::Ack(tag));
+            self.order(ack_ref.connection, Command::Ack(ack_ref));
             return true;
         }
         false
@@ -318,15 +318,15 @@ impl Run {
         }
     }
 
-    fn arrived(&mut self, Arrival { tag, original }: Arrival) {
+    fn arrived(&mut self, Arrival { ack_ref, original }: Arrival) {
         match original {
             Some(original) => {
                 self.receipts.insert(original);
             }
-            None => self.upstream.entry(tag.to.clone()).or_default().push(tag.message_id.clone()),
+            None => self.upstream.entry(ack_ref.to.clone()).or_default().push(ack_ref.message_id.clone()),
         }
         let earlier = self.acks.back().map_or(0, |(due, _)| *due);
-        self.acks.push_back((earlier.max(self.now + self.weather.upto(2 * self.case.lag_ms)), tag));
+        self.acks.push_back((earlier.max(self.now + self.weather.upto(2 * self.case.lag_ms)), ack_ref));
     }
 
     // The client's side.

@@ -5,7 +5,7 @@ use crate::chat::id::{Owner, Sid, SidSource};
 use crate::chat::message::{BridgeEvent, BrokerKind, Limits as MessageLimits};
 use crate::chat::route::Routes;
 use crate::chat::topic::BridgeTopic;
-use crate::chat::way::{Way, Ways};
+use crate::chat::transport::{Transport, Transports};
 use crate::ops::clock::now_ms;
 use crate::ops::metrics::Metrics;
 use crate::store::{Acks, Recovery, Route, Store, StoreError};
@@ -19,10 +19,10 @@ use tokio::sync::mpsc;
 pub struct Settings {
     /// Which BAL gets the messages of which app.
     pub routes: Routes,
-    /// By which way messages go.
-    pub ways: Ways,
-    /// Ways on which no app confirms anything: `sent` is the last word there.
-    pub unconfirmed: HashSet<Way>,
+    /// By which transport messages go.
+    pub transports: Transports,
+    /// Transports on which no app confirms anything: `sent` is the last word there.
+    pub unconfirmed: HashSet<Transport>,
     /// BALs that acknowledge upstream messages explicitly.
     pub explicit: HashSet<Owner>,
     /// Which broker is in use.
@@ -66,52 +66,53 @@ pub struct Room {
 
 /// The shared part.
 #[derive(Debug)]
-pub(crate) struct Hall {
+pub(crate) struct Context {
     pub(crate) settings: Settings,
     pub(crate) store: Store,
     pub(crate) metrics: Arc<Metrics>,
     /// What an operator wants to hear of; full means that the newest is left out.
     pub(crate) events: mpsc::Sender<BridgeEvent>,
-    /// Which recipients wait for a retry, on each way. Shared by the lane that sends, the store's writer, which asks while
+    /// Which recipients wait for a retry, on each transport. Shared by the window that sends, the store's writer, which asks while
     /// it looks for due messages, and whoever learns that a message needs no retry; held for one look-up.
-    books: BTreeMap<Way, Arc<Mutex<OrderBook>>>,
-    /// One line, held for the length of an addition: ids must grow across all lanes, so there is one source.
+    books: BTreeMap<Transport, Arc<Mutex<OrderBook>>>,
+    /// One line, held for the length of an addition: ids must grow across all windows, so there is one source.
     sids: Mutex<SidSource>,
 }
 
-impl Hall {
+impl Context {
     pub(crate) fn new(
         settings: Settings,
         store: Store,
         metrics: Arc<Metrics>,
         events: mpsc::Sender<BridgeEvent>,
         recovery: &Recovery,
-        ways: impl Iterator<Item = Way>,
+        transports: impl Iterator<Item = Transport>,
     ) -> Self {
         let sids = Mutex::new(SidSource::after(recovery.last_sid));
-        let mut books: BTreeMap<Way, OrderBook> = ways.map(|way| (way, OrderBook::default())).collect();
+        let mut books: BTreeMap<Transport, OrderBook> =
+            transports.map(|transport| (transport, OrderBook::default())).collect();
         for message in &recovery.retrying {
-            if let Some(book) = books.get_mut(&message.way) {
+            if let Some(book) = books.get_mut(&message.transport) {
                 book.retry(message.recipient, message.sid.row());
             }
         }
-        let books = books.into_iter().map(|(way, book)| (way, Arc::new(Mutex::new(book)))).collect();
+        let books = books.into_iter().map(|(transport, book)| (transport, Arc::new(Mutex::new(book)))).collect();
         Self { settings, store, metrics, events, books, sids }
     }
 
-    /// The book of one way; an empty one for a way that is none of the bridge's.
-    pub(crate) fn book(&self, way: &Way) -> Arc<Mutex<OrderBook>> {
-        self.books.get(way).cloned().unwrap_or_default()
+    /// The book of one transport; an empty one for one that is none of the bridge's.
+    pub(crate) fn book(&self, transport: &Transport) -> Arc<Mutex<OrderBook>> {
+        self.books.get(transport).cloned().unwrap_or_default()
     }
 
     /// Nobody has to wait for this message any more. If it was to be tried again, those behind it were parked; the first of
     /// them is looked at again now.
-    pub(crate) async fn let_pass(&self, way: &Way, recipient: i64, sid: Sid) -> Result<(), StoreError> {
-        let waited_for = locked(&self.book(way)).settled(recipient, sid.row());
+    pub(crate) async fn let_pass(&self, transport: &Transport, recipient: i64, sid: Sid) -> Result<(), StoreError> {
+        let waited_for = locked(&self.book(transport)).settled(recipient, sid.row());
         if waited_for {
             // Only after the book has let go of it, or they would be parked once more.
             // A crash before the commit is no harm: the start looks at the first of all that are parked.
-            let _committed = self.store.unpark(recipient, way).await?;
+            let _committed = self.store.unpark(recipient, transport).await?;
         }
         Ok(())
     }

@@ -1,17 +1,17 @@
 //! What comes back from the transport, and what follows from it.
 
-use super::{After, Flight, Pusher};
-use crate::bridge::brake::Scope;
+use super::{After, Dispatcher, Flight};
 use crate::bridge::count_status;
+use crate::bridge::service_backoff::Scope;
 use crate::chat::delivery::{Arrival, EXPIRED, Event, Tried};
 use crate::chat::id::Sid;
 use crate::chat::message::BridgeEvent;
 use crate::chat::status::TokenAction;
 use crate::ops::clock::now_ms;
+use crate::ops::message_log;
 use crate::ops::metrics::Metric;
-use crate::ops::story;
 use crate::store::{Recorded, StoreError};
-use crate::transport::{Change, Refusal, Report, Tag};
+use crate::transport::{AckRef, Change, Refusal, Report};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -32,12 +32,12 @@ struct Reason {
     arrival: Arrival,
 }
 
-impl Pusher {
+impl Dispatcher {
     /// Takes what comes back from the transport.
     pub(super) async fn report(&mut self, report: Report) -> Result<(), StoreError> {
         match report {
             Report::Accepted { sid, canonical, provider_id, detail, copies, replays } => {
-                self.brake.release();
+                self.service_backoff.release();
                 self.replayed(sid, replays).await?;
                 self.count_copies(sid, copies);
                 let recipient = self.land(sid).map(|flight| flight.recipient);
@@ -48,7 +48,7 @@ impl Pusher {
                 // A time to live that ended in the transport, and what the bridge itself refuses, is no word of the push
                 // service.
                 if !matches!(refusal, Refusal::Expired | Refusal::Unsendable) {
-                    self.hall.metrics.refused(&self.way.to_string(), &code);
+                    self.context.metrics.refused(&self.transport.to_string(), &code);
                 }
                 self.count_copies(sid, copies);
                 let recipient = self.flights.get(&sid.row()).map(|flight| flight.recipient);
@@ -66,10 +66,12 @@ impl Pusher {
                 self.record(sid, recipient, Event::Lost { copies }).await
             }
             Report::Upstream(upstream) => self.desk.take(upstream).await,
-            Report::Receipt { original, status, tag, copies, .. } => self.receipt(original, &status, tag, copies).await,
+            Report::Receipt { original, status, ack_ref, copies, .. } => {
+                self.receipt(original, &status, ack_ref, copies).await
+            }
             Report::Connection { connection, change } => {
-                let transport = self.way.to_string();
-                self.hall.tell(match change {
+                let transport = self.transport.to_string();
+                self.context.tell(match change {
                     Change::Up => BridgeEvent::Connected { transport, connection },
                     Change::Draining => BridgeEvent::Draining { transport, connection },
                     Change::Lost { detail } => BridgeEvent::Reconnect { transport, connection, detail },
@@ -80,8 +82,14 @@ impl Pusher {
         }
     }
 
-    async fn receipt(&mut self, original: String, status: &str, tag: Tag, copies: u32) -> Result<(), StoreError> {
-        self.hall.metrics.count(Metric::Receipts);
+    async fn receipt(
+        &mut self,
+        original: String,
+        status: &str,
+        ack_ref: AckRef,
+        copies: u32,
+    ) -> Result<(), StoreError> {
+        self.context.metrics.count(Metric::Receipts);
         match Sid::parse(&original) {
             Some(sid) if status == DELIVERED => {
                 if copies > 1 {
@@ -93,13 +101,13 @@ impl Pusher {
                     )
                     .await?;
                 }
-                let committed = self.hall.store.record(sid, Event::Receipt, now_ms()).await?;
-                self.commits.push_back((committed, After::Receipt { original, tag }));
+                let committed = self.context.store.record(sid, Event::Receipt, now_ms()).await?;
+                self.commits.push_back((committed, After::Receipt { original, ack_ref }));
             }
             _ => {
-                self.hall.metrics.count(Metric::ReceiptsUnknown);
+                self.context.metrics.count(Metric::ReceiptsUnknown);
                 tracing::debug!(original, status, "receipt that means nothing here, acknowledged");
-                self.acknowledge(tag).await;
+                self.acknowledge(ack_ref).await;
             }
         }
         Ok(())
@@ -118,7 +126,7 @@ impl Pusher {
     fn refused(&mut self, sid: Sid, refusal: Refusal, reason: Reason) -> Event {
         let flight = self.flights.get(&sid.row());
         let (recipient, tried) = flight.map(|flight| (flight.recipient, flight.tried)).unwrap_or_default();
-        let longest = Duration::from_secs(self.hall.settings.retry_max_seconds);
+        let longest = Duration::from_secs(self.context.settings.retry_max_seconds);
         if let Some((wait, tried)) = refusal.again(tried, longest) {
             let (scope, jitter) = match refusal {
                 Refusal::RetryAfter(_) => (Scope::Recipient(recipient), ASKED_JITTER),
@@ -135,7 +143,7 @@ impl Pusher {
         if refusal == Refusal::Unsendable {
             return Event::Unsendable { code, detail };
         }
-        self.brake.release();
+        self.service_backoff.release();
         let token_action = match refusal {
             Refusal::Expired => return Event::Expired { copies, held: (code != EXPIRED).then_some(code) },
             Refusal::BadToken => TokenAction::Remove,
@@ -145,12 +153,12 @@ impl Pusher {
         match refusal {
             Refusal::BadToken => {
                 if let Some(token) = flight.and_then(|flight| flight.token) {
-                    self.hall.tell(BridgeEvent::TokenRemoved { token, code: code.clone() });
+                    self.context.tell(BridgeEvent::TokenRemoved { token, code: code.clone() });
                 }
             }
             Refusal::Operator | Refusal::Quarantine => {
                 tracing::error!(%sid, code, "the push service refuses for a reason that an operator has to mend");
-                self.hall.tell(BridgeEvent::Refused { code: code.clone(), id: sid });
+                self.context.tell(BridgeEvent::Refused { code: code.clone(), id: sid });
             }
             _ => {}
         }
@@ -159,9 +167,9 @@ impl Pusher {
 
     fn again(&mut self, sid: Sid, (delay, tried): (Duration, Tried), reason: Reason) -> Event {
         let Reason { code, copies, arrival, .. } = reason;
-        self.hall.metrics.count(Metric::DownstreamRetries);
+        self.context.metrics.count(Metric::DownstreamRetries);
         let attempt = self.flights.get(&sid.row()).map(|flight| flight.attempt);
-        tracing::debug!(target: story::TARGET, %sid, code, attempt, in_ms = delay.as_millis(), "refused for now: will be tried again");
+        tracing::debug!(target: message_log::TARGET, %sid, code, attempt, in_ms = delay.as_millis(), "refused for now: will be tried again");
         Event::Retry { due_ms: self.later(sid, delay), code, copies, arrival, tried }
     }
 
@@ -181,7 +189,7 @@ impl Pusher {
         if self.is_paused() {
             return;
         }
-        if let Some(pause) = self.brake.refused(scope) {
+        if let Some(pause) = self.service_backoff.refused(scope) {
             tracing::warn!(seconds = pause.as_secs(), "the push service refuses everything: sending pauses");
             self.pause_until = Some(Instant::now() + pause);
         }
@@ -192,7 +200,7 @@ impl Pusher {
     fn count_copies(&self, sid: Sid, copies: u32) {
         let copied = self.flights.get(&sid.row()).is_some_and(|flight| flight.copied);
         let further = if copied { copies } else { copies.saturating_sub(1) };
-        self.hall.metrics.add(Metric::DownstreamResent, u64::from(further));
+        self.context.metrics.add(Metric::DownstreamResent, u64::from(further));
     }
 
     /// The oldest commit is done.
@@ -200,8 +208,8 @@ impl Pusher {
         let Some((_, after)) = self.commits.pop_front() else { return Ok(()) };
         self.let_others_go(&recorded, &after).await?;
         self.told(&recorded, &after);
-        if let After::Receipt { tag, .. } = after {
-            self.acknowledge(tag).await;
+        if let After::Receipt { ack_ref, .. } = after {
+            self.acknowledge(ack_ref).await;
         }
         Ok(())
     }
@@ -210,14 +218,14 @@ impl Pusher {
         match recorded {
             Recorded::Moved { bal, id, told, .. } => {
                 for status in *told {
-                    count_status(&self.hall.metrics, *status);
-                    tracing::debug!(target: story::TARGET, bal, id, ?status, "status on disk");
+                    count_status(&self.context.metrics, *status);
+                    tracing::debug!(target: message_log::TARGET, bal, id, ?status, "status on disk");
                 }
             }
             Recorded::Swallowed => {}
             Recorded::Unknown => match after {
                 After::Receipt { original, .. } => {
-                    self.hall.metrics.count(Metric::ReceiptsUnknown);
+                    self.context.metrics.count(Metric::ReceiptsUnknown);
                     tracing::debug!(original, "receipt for a message that is not remembered");
                 }
                 After::Answer(sid, _) => tracing::warn!(%sid, "answer for a message that is not remembered"),
@@ -238,13 +246,13 @@ impl Pusher {
             _ => None,
         };
         match recipient.zip(sid) {
-            Some((recipient, sid)) => self.hall.let_pass(&self.way, recipient, sid).await,
+            Some((recipient, sid)) => self.context.let_pass(&self.transport, recipient, sid).await,
             None => Ok(()),
         }
     }
 
     /// The transport may have ended, or the connection: the push service repeats what it did not see acknowledged.
-    async fn acknowledge(&self, tag: Tag) {
-        let _ = self.port.acks.send(tag).await;
+    async fn acknowledge(&self, ack_ref: AckRef) {
+        let _ = self.port.acks.send(ack_ref).await;
     }
 }

@@ -15,8 +15,8 @@
 //! So a message is put off once and called once, and what has a time of its own (it was refused, and is tried again then)
 //! keeps it.
 
-use super::desk::Desk;
 use super::sql_ms;
+use super::tx::Tx;
 use rusqlite::{OptionalExtension, params};
 
 /// The due time of what is parked.
@@ -38,28 +38,29 @@ pub enum Hold {
 }
 
 /// Whether anybody stands in the line before `row`.
-pub(super) fn is_behind(desk: &Desk<'_>, recipient: i64, row: i64, way: &str) -> rusqlite::Result<bool> {
-    let older = desk.conn.prepare_cached(OLDER)?.query_row(params![recipient, row, way], |_| Ok(())).optional()?;
+pub(super) fn is_behind(tx: &Tx<'_>, recipient: i64, row: i64, transport: &str) -> rusqlite::Result<bool> {
+    let older = tx.conn.prepare_cached(OLDER)?.query_row(params![recipient, row, transport], |_| Ok(())).optional()?;
     Ok(older.is_some())
 }
 
 /// Puts a message into the line, or back into it.
-pub(super) fn put_off(desk: &Desk<'_>, row: i64, hold: Hold, now: u64) -> rusqlite::Result<()> {
+pub(super) fn put_off(tx: &Tx<'_>, row: i64, hold: Hold, now: u64) -> rusqlite::Result<()> {
     let due_at = match hold {
         Hold::Until(time) => sql_ms(time.max(now + 1)).min(PARKED - 1),
         Hold::UntilCalled => PARKED,
     };
-    desk.execute(DUE, params![row, due_at])?;
+    tx.execute(DUE, params![row, due_at])?;
     Ok(())
 }
 
 /// Somebody has left the line, or need not be waited for any more: the first of those who stand in it is looked at again
 /// if it is parked. True if so.
-pub(super) fn move_up(desk: &Desk<'_>, recipient: i64, way: &str) -> rusqlite::Result<bool> {
-    let mut statement = desk.conn.prepare_cached(FIRST)?;
-    let first =
-        statement.query_row(params![recipient, way], |row| Ok((row.get::<_, i64>(0)?, row.get(1)?))).optional()?;
+pub(super) fn move_up(tx: &Tx<'_>, recipient: i64, transport: &str) -> rusqlite::Result<bool> {
+    let mut statement = tx.conn.prepare_cached(FIRST)?;
+    let first = statement
+        .query_row(params![recipient, transport], |row| Ok((row.get::<_, i64>(0)?, row.get(1)?)))
+        .optional()?;
     let Some((row, PARKED)) = first else { return Ok(false) };
-    desk.execute(DUE, params![row, 0])?;
+    tx.execute(DUE, params![row, 0])?;
     Ok(true)
 }

@@ -5,24 +5,24 @@
 //! One task owns all of it, so the order book needs no thought about who else looks: claims, answers and commits are
 //! handled one at a time, and every commit is awaited in the order in which it was asked for.
 
-mod answer;
 mod ready;
+mod reports;
 
-use super::brake::Brake;
-use super::broom;
+use super::context::{Context, locked};
 use super::crowd::Crowd;
-use super::hall::{Hall, locked};
+use super::expiry;
 use super::order::OrderBook;
-use super::upstream::UpstreamDesk;
+use super::service_backoff::ServiceBackoff;
+use super::upstream::DeviceIntake;
 use crate::chat::delivery::{Event, Tried};
 use crate::chat::id::{Sid, Token};
 use crate::chat::message::ErrorCode;
 use crate::chat::push::{Push, Target};
-use crate::chat::way::Way;
+use crate::chat::transport::Transport;
 use crate::ops::clock::now_ms;
 use crate::ops::metrics::Metric;
 use crate::store::{Claimed, Committed, DueQuery, Gate, Hold, Recorded, StoreError, Taken};
-use crate::transport::{Link, Port, Send, Tag};
+use crate::transport::{AckRef, Link, Port, Send};
 use ready::Ready;
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -55,18 +55,18 @@ enum After {
     /// An answer of the push service to a message, and its recipient if the message was in flight.
     Answer(Sid, Option<i64>),
     /// A receipt of a device; it is acknowledged now.
-    Receipt { original: String, tag: Tag },
+    Receipt { original: String, ack_ref: AckRef },
 }
 
-/// The lane's task.
-pub(super) struct Pusher {
-    hall: Arc<Hall>,
-    way: Way,
+/// The window's task.
+pub(super) struct Dispatcher {
+    context: Arc<Context>,
+    transport: Transport,
     port: Port,
-    desk: UpstreamDesk,
-    /// [`Hall::book`] of the way.
+    desk: DeviceIntake,
+    /// [`Context::book`] of the transport.
     book: Arc<Mutex<OrderBook>>,
-    brake: Brake,
+    service_backoff: ServiceBackoff,
     pause_until: Option<Instant>,
     flights: HashMap<i64, Flight>,
     /// How many of them the metrics know of.
@@ -77,17 +77,17 @@ pub(super) struct Pusher {
     commits: VecDeque<(Committed<Recorded>, After)>,
 }
 
-impl Pusher {
-    /// A lane for what goes by `way`.
-    pub(super) fn new(hall: Arc<Hall>, way: Way, port: Port) -> Self {
-        let book = hall.book(&way);
+impl Dispatcher {
+    /// A window for what goes by `transport`.
+    pub(super) fn new(context: Arc<Context>, transport: Transport, port: Port) -> Self {
+        let book = context.book(&transport);
         Self {
-            desk: UpstreamDesk::new(Arc::clone(&hall), port.acks.clone()),
-            hall,
-            way,
+            desk: DeviceIntake::new(Arc::clone(&context), port.acks.clone()),
+            context,
+            transport,
             port,
             book,
-            brake: Brake::default(),
+            service_backoff: ServiceBackoff::default(),
             pause_until: None,
             flights: HashMap::new(),
             shown: 0,
@@ -102,7 +102,7 @@ impl Pusher {
     pub(super) async fn run(mut self, stop: CancellationToken) -> Result<(), StoreError> {
         let mut look = every(LOOK);
         let mut reports_end = false;
-        let mut due = self.hall.store.due();
+        let mut due = self.context.store.due();
         while !(reports_end && self.is_idle()) {
             self.show_flights();
             self.claim(&stop).await?;
@@ -157,18 +157,18 @@ impl Pusher {
 
     /// Asks the store for due messages, if there is room for them and somebody to send them.
     async fn claim(&mut self, stop: &CancellationToken) -> Result<(), StoreError> {
-        let limit = self.hall.settings.claims.saturating_sub(self.flights.len());
+        let limit = self.context.settings.claims.saturating_sub(self.flights.len());
         // Asking for a handful at a time would make every commit a small one.
-        let enough = limit * 2 >= self.hall.settings.claims;
+        let enough = limit * 2 >= self.context.settings.claims;
         let wanted = self.more && enough && self.taking.is_none();
         if !wanted || self.is_paused() || !self.is_up() || stop.is_cancelled() {
             return Ok(());
         }
         let now = now_ms();
-        let query = DueQuery { way: self.way.clone(), now, limit, gate: self.gate(now) };
+        let query = DueQuery { transport: self.transport.clone(), now, limit, gate: self.gate(now) };
         // Whatever rings from here on is news that the answer may not know of.
         self.more = false;
-        self.taking = Some(self.hall.store.take_due(query).await?);
+        self.taking = Some(self.context.store.take_due(query).await?);
         self.ready.asked();
         Ok(())
     }
@@ -190,14 +190,14 @@ impl Pusher {
 
     /// Over v1 a recipient's messages go one at a time; over CCS many are under way together.
     fn crowd(&self) -> Option<Crowd> {
-        let one_at_a_time = self.way != Way::Ccs;
+        let one_at_a_time = self.transport != Transport::Ccs;
         one_at_a_time.then(|| Crowd::of(self.flights.values().map(|flight| flight.recipient)))
     }
 
     async fn taken(&mut self, taken: Taken) -> Result<(), StoreError> {
         // It hands out, and looks at, so many at a time.
         self.more |= taken.next_due.is_some_and(|due| due <= now_ms());
-        broom::expired(&self.hall, &taken.expired).await?;
+        expiry::expired(&self.context, &taken.expired).await?;
         for message in taken.claimed {
             match Push::from_body(&message.body) {
                 Ok(push) => self.claimed(message, push),
@@ -228,7 +228,7 @@ impl Pusher {
         while let Some((send, passes)) = self.ready.pop() {
             let blocked = self.book().blocks(send.recipient, send.sid.row());
             if !passes && !blocked {
-                self.hall.metrics.count(Metric::DownstreamAttempts);
+                self.context.metrics.count(Metric::DownstreamAttempts);
                 return Ok(Some(send));
             }
             self.put_back(send).await?;
@@ -251,16 +251,16 @@ impl Pusher {
     }
 
     async fn record(&mut self, sid: Sid, recipient: Option<i64>, event: Event) -> Result<(), StoreError> {
-        let committed = self.hall.store.record(sid, event, now_ms()).await?;
+        let committed = self.context.store.record(sid, event, now_ms()).await?;
         self.commits.push_back((committed, After::Answer(sid, recipient)));
         Ok(())
     }
 
-    /// Tells the metrics how many messages are under way: several lanes share the gauge.
+    /// Tells the metrics how many messages are under way: several windows share the gauge.
     fn show_flights(&mut self) {
         let now = self.flights.len();
         if now != self.shown {
-            self.hall.metrics.shift(Metric::InFlight, i64::try_from(now).unwrap_or(i64::MAX) - self.shown as i64);
+            self.context.metrics.shift(Metric::InFlight, i64::try_from(now).unwrap_or(i64::MAX) - self.shown as i64);
             self.shown = now;
         }
     }

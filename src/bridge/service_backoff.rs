@@ -21,14 +21,14 @@ pub(crate) enum Scope {
 
 /// Counts "try again later" answers in a row.
 #[derive(Debug, Default)]
-pub(crate) struct Brake {
+pub(crate) struct ServiceBackoff {
     in_a_row: u32,
     /// Recipients among them that were counted; at most [`AFTER`].
     recipients: HashSet<i64>,
     pause: Option<Duration>,
 }
 
-impl Brake {
+impl ServiceBackoff {
     /// The push service took or finally refused a message: it works.
     pub(crate) fn release(&mut self) {
         *self = Self::default();
@@ -58,29 +58,29 @@ mod tests {
 
     #[test]
     fn it_brakes_after_twenty_in_a_row_and_longer_each_time() {
-        let mut brake = Brake::default();
+        let mut service_backoff = ServiceBackoff::default();
         let mut pauses: Vec<u64> =
-            (0..200).filter_map(|_| brake.refused(Scope::Service)).map(|p| p.as_secs()).collect();
+            (0..200).filter_map(|_| service_backoff.refused(Scope::Service)).map(|p| p.as_secs()).collect();
         assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 60, 60, 60, 60]);
-        brake.release();
-        pauses = (0..20).filter_map(|_| brake.refused(Scope::Service)).map(|p| p.as_secs()).collect();
+        service_backoff.release();
+        pauses = (0..20).filter_map(|_| service_backoff.refused(Scope::Service)).map(|p| p.as_secs()).collect();
         assert_eq!(pauses, [1]);
     }
 
     #[test]
     fn one_recipient_is_not_the_push_service_but_twenty_are() {
-        let mut brake = Brake::default();
-        assert!((0..100).all(|_| brake.refused(Scope::Recipient(1)).is_none()));
-        assert!((2..20).all(|recipient| brake.refused(Scope::Recipient(recipient)).is_none()));
-        assert_eq!(brake.refused(Scope::Recipient(20)), Some(FIRST));
+        let mut service_backoff = ServiceBackoff::default();
+        assert!((0..100).all(|_| service_backoff.refused(Scope::Recipient(1)).is_none()));
+        assert!((2..20).all(|recipient| service_backoff.refused(Scope::Recipient(recipient)).is_none()));
+        assert_eq!(service_backoff.refused(Scope::Recipient(20)), Some(FIRST));
     }
 
     #[test]
     fn one_success_in_between_is_enough() {
-        let mut brake = Brake::default();
+        let mut service_backoff = ServiceBackoff::default();
         for _ in 0..100 {
-            assert!((0..19).all(|_| brake.refused(Scope::Service).is_none()));
-            brake.release();
+            assert!((0..19).all(|_| service_backoff.refused(Scope::Service).is_none()));
+            service_backoff.release();
         }
     }
 }

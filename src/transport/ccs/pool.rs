@@ -4,7 +4,7 @@ use super::CcsConfig;
 use super::access::Access;
 use super::connection::{Cause, Command, Connection, Ended, Note};
 use super::monitor::{ConnectionPhase, ConnectionState, Metric};
-use super::slots::{Outcome, Pacer, Slot};
+use super::redial::{Outcome, Pacer, Slot};
 use crate::ccs::event::{DrainCause, Reason};
 use crate::transport::{Change, Link, Outage};
 use std::collections::HashMap;
@@ -21,7 +21,7 @@ const ACKS: usize = 8192;
 const DRAINING_MAX: usize = 4;
 
 /// The connections that are kept.
-pub(super) struct Roster {
+pub(super) struct Pool {
     config: CcsConfig,
     access: watch::Receiver<Access>,
     /// One for each connection that is to be kept.
@@ -63,7 +63,7 @@ enum Phase {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct NoTaker;
 
-impl Roster {
+impl Pool {
     /// A roster without connections; they report to `notes`.
     pub(super) fn new(config: CcsConfig, access: watch::Receiver<Access>, notes: mpsc::Sender<Note>) -> Self {
         let seat = |_| Seat { slot: Slot::new(), current: None, draining: 0 };
@@ -94,7 +94,7 @@ impl Roster {
         self.stop.cancel();
     }
 
-    /// Whether [`Roster::stop`] was called.
+    /// Whether [`Pool::stop`] was called.
     pub(super) fn is_stopping(&self) -> bool {
         self.stop.is_cancelled()
     }

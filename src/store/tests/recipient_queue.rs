@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 const LONG: usize = 2_500;
 
 impl Rig {
-    async fn line(&mut self, length: usize, recipient: i64) {
+    async fn recipient_queue(&mut self, length: usize, recipient: i64) {
         let mut pending = Vec::new();
         for n in 0..length {
             let mut new = self.new_delivery(&format!("{recipient}-{n}"));
@@ -50,8 +50,8 @@ fn closed_for(recipient: i64, hold: Hold) -> (Gate, Arc<AtomicUsize>) {
 #[tokio::test]
 async fn a_long_line_holds_up_nobody_else_and_is_looked_at_once() {
     let mut rig = Rig::new(Limits::default());
-    rig.line(LONG, 7).await;
-    rig.line(1, 8).await;
+    rig.recipient_queue(LONG, 7).await;
+    rig.recipient_queue(1, 8).await;
     let (gate, asked) = closed_for(7, Hold::UntilCalled);
     let (came, times) = rig.take_all(NOW, &gate).await;
     assert_eq!(came, ["8-0"]);
@@ -64,7 +64,7 @@ async fn a_long_line_holds_up_nobody_else_and_is_looked_at_once() {
 #[tokio::test]
 async fn a_long_line_that_may_go_goes_in_order_and_is_handed_out_at_once() {
     let mut rig = Rig::new(Limits::default());
-    rig.line(LONG, 7).await;
+    rig.recipient_queue(LONG, 7).await;
     let (gate, _) = closed_for(7, Hold::UntilCalled);
     rig.take_all(NOW, &gate).await;
     rig.unpark(7).await;
@@ -76,7 +76,7 @@ async fn a_long_line_that_may_go_goes_in_order_and_is_handed_out_at_once() {
 #[tokio::test]
 async fn of_a_line_that_waits_for_a_place_only_the_first_is_looked_at() {
     let mut rig = Rig::new(Limits::default());
-    rig.line(LONG, 7).await;
+    rig.recipient_queue(LONG, 7).await;
     let (gate, _) = closed_for(7, Hold::Until(NOW + 100));
     rig.take_all(NOW, &gate).await;
     let (gate, asked) = closed_for(7, Hold::Until(NOW + 200));
@@ -88,7 +88,7 @@ async fn of_a_line_that_waits_for_a_place_only_the_first_is_looked_at() {
 async fn whichever_way_the_first_leaves_the_line_the_next_takes_its_place() {
     for leaves in [Event::Receipt, accepted(), Event::Expired { copies: 0, held: None }, Event::Cancelled] {
         let mut rig = Rig::new(Limits::default());
-        rig.line(1, 7).await;
+        rig.recipient_queue(1, 7).await;
         let first = rig.take(NOW).await.claimed[0].sid;
         rig.record(first, retry(NOW + 600_000), NOW).await;
         for id in ["a1", "a2"] {
@@ -104,7 +104,7 @@ async fn whichever_way_the_first_leaves_the_line_the_next_takes_its_place() {
 #[tokio::test]
 async fn after_a_crash_those_behind_a_retry_go_as_soon_as_it_is_over() {
     let mut rig = Rig::new(Limits::default());
-    rig.line(3, 7).await;
+    rig.recipient_queue(3, 7).await;
     assert_eq!(rig.take(NOW).await.claimed.len(), 3);
     let rig = rig.crash();
     assert_eq!(rig.recovery.retrying.len(), 3);
@@ -120,7 +120,7 @@ async fn after_a_crash_those_behind_a_retry_go_as_soon_as_it_is_over() {
 #[tokio::test]
 async fn a_crash_between_the_end_of_a_retry_and_the_call_for_the_next_leaves_nobody_behind() {
     let mut rig = Rig::new(Limits::default());
-    rig.line(3, 7).await;
+    rig.recipient_queue(3, 7).await;
     let (gate, _) = closed_for(7, Hold::UntilCalled);
     assert_eq!(rig.take_by(NOW, 100, gate).await.claimed, []);
     let rig = rig.crash();
@@ -130,7 +130,7 @@ async fn a_crash_between_the_end_of_a_retry_and_the_call_for_the_next_leaves_nob
 #[tokio::test]
 async fn a_parked_message_is_shown_without_a_time() {
     let mut rig = Rig::new(Limits::default());
-    rig.line(1, 7).await;
+    rig.recipient_queue(1, 7).await;
     let (gate, _) = closed_for(7, Hold::UntilCalled);
     assert_eq!(rig.take_by(NOW, 100, gate).await.next_due, None);
     let traces = rig.inspector().trace("7-0").unwrap();
@@ -141,8 +141,8 @@ async fn a_parked_message_is_shown_without_a_time() {
 #[test]
 fn the_log_line_of_a_start_stays_short() {
     let mut sids = SidSource::default();
-    let retrying = |n| Retrying { recipient: n, way: Way::Ccs, sid: sids.next(NOW, 0) };
+    let retrying = |n| Retrying { recipient: n, transport: Transport::Ccs, sid: sids.next(NOW, 0) };
     let recovery = Recovery { retrying: (0..4096).map(retrying).collect(), ..Recovery::default() };
-    let line = format!("{recovery:?}");
-    assert!(line.contains("retrying: 4096") && line.len() < 300, "{line}");
+    let recipient_queue = format!("{recovery:?}");
+    assert!(recipient_queue.contains("retrying: 4096") && recipient_queue.len() < 300, "{recipient_queue}");
 }

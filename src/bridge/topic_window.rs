@@ -9,8 +9,8 @@
 //!            the probe is confirmed, or trusted
 //! ```
 //!
-//! Order survives failure because nothing new is taken until everything outstanding is answered; then the lane goes
-//! back to the first unconfirmed document and sends that one alone. The front door does its part: after a failure it
+//! Order survives failure because nothing new is taken until everything outstanding is answered; then the window goes
+//! back to the first unconfirmed document and sends that one alone. The broker does its part: after a failure it
 //! answers everything of the topic with `Unsent` until it sees one marked `resume`.
 
 use crate::mqtt::Outcome;
@@ -35,12 +35,12 @@ enum Mode {
 
 /// The state of one topic.
 #[derive(Debug)]
-pub(crate) struct Lane {
+pub(crate) struct TopicWindow {
     window: usize,
     mode: Mode,
     /// Last document taken.
     cursor: u64,
-    /// Taken and unanswered, or answered with a failure while the lane breaks.
+    /// Taken and unanswered, or answered with a failure while the window breaks.
     open: BTreeMap<u64, bool>,
     /// Everything up to this one may have been seen by a reader.
     seen: u64,
@@ -48,8 +48,8 @@ pub(crate) struct Lane {
     stirred: bool,
 }
 
-impl Lane {
-    /// A lane that starts with the first document of its topic.
+impl TopicWindow {
+    /// A window that starts with the first document of its topic.
     pub(crate) fn new(window: usize) -> Self {
         Self { window, mode: Mode::Probing, cursor: 0, open: BTreeMap::new(), seen: 0, stirred: false }
     }
@@ -88,12 +88,12 @@ impl Lane {
         self.seen
     }
 
-    /// Whether a lane that starts anew with the first document would mark the same ones as published before.
+    /// Whether a window that starts anew with the first document would mark the same ones as published before.
     pub(crate) fn may_be_forgotten(&self) -> bool {
         self.idle() && self.seen <= self.cursor
     }
 
-    /// Whether the lane waits for a reader.
+    /// Whether the window waits for a reader.
     pub(crate) fn held(&self) -> bool {
         self.mode == Mode::Held
     }
@@ -169,90 +169,90 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn take(lane: &mut Lane, seqs: std::ops::RangeInclusive<u64>) -> Vec<Manner> {
-        seqs.map(|seq| lane.take(seq)).collect()
+    fn take(topic_window: &mut TopicWindow, seqs: std::ops::RangeInclusive<u64>) -> Vec<Manner> {
+        seqs.map(|seq| topic_window.take(seq)).collect()
     }
 
     #[test]
     fn the_first_is_a_probe_and_opens_the_window() {
-        let mut lane = Lane::new(3);
-        assert_eq!(lane.room(), 1);
-        assert!(lane.take(1).resume);
-        assert_eq!(lane.room(), 0);
-        assert!(lane.answered(1, Outcome::Confirmed));
-        assert_eq!(lane.room(), 3);
-        assert!(!lane.take(2).resume);
+        let mut topic_window = TopicWindow::new(3);
+        assert_eq!(topic_window.room(), 1);
+        assert!(topic_window.take(1).resume);
+        assert_eq!(topic_window.room(), 0);
+        assert!(topic_window.answered(1, Outcome::Confirmed));
+        assert_eq!(topic_window.room(), 3);
+        assert!(!topic_window.take(2).resume);
     }
 
     #[test]
     fn a_slow_probe_can_be_trusted_and_may_still_fail() {
-        let mut lane = Lane::new(3);
-        lane.trust_probe();
-        assert_eq!(lane.room(), 1, "nothing was sent yet");
-        lane.take(1);
-        lane.trust_probe();
-        assert_eq!(lane.room(), 2);
-        assert!(!lane.take(2).resume);
-        lane.answered(2, Outcome::Unsent);
-        lane.answered(1, Outcome::Unsent);
-        assert_eq!((lane.room(), lane.cursor()), (1, 0));
+        let mut topic_window = TopicWindow::new(3);
+        topic_window.trust_probe();
+        assert_eq!(topic_window.room(), 1, "nothing was sent yet");
+        topic_window.take(1);
+        topic_window.trust_probe();
+        assert_eq!(topic_window.room(), 2);
+        assert!(!topic_window.take(2).resume);
+        topic_window.answered(2, Outcome::Unsent);
+        topic_window.answered(1, Outcome::Unsent);
+        assert_eq!((topic_window.room(), topic_window.cursor()), (1, 0));
     }
 
     #[test]
     fn without_a_reader_the_lane_is_held_until_one_comes() {
-        let mut lane = Lane::new(3);
-        lane.take(1);
-        assert!(!lane.answered(1, Outcome::NoReader));
-        assert!(lane.held() && lane.room() == 0);
-        lane.readers_changed();
-        assert_eq!((lane.room(), lane.cursor()), (1, 0));
-        assert_eq!(lane.take(1), Manner { resume: true, again: false });
+        let mut topic_window = TopicWindow::new(3);
+        topic_window.take(1);
+        assert!(!topic_window.answered(1, Outcome::NoReader));
+        assert!(topic_window.held() && topic_window.room() == 0);
+        topic_window.readers_changed();
+        assert_eq!((topic_window.room(), topic_window.cursor()), (1, 0));
+        assert_eq!(topic_window.take(1), Manner { resume: true, again: false });
     }
 
     #[test]
     fn a_loss_goes_back_to_the_first_unconfirmed_and_marks_what_may_have_been_seen() {
-        let mut lane = Lane::new(10);
-        lane.take(1);
-        lane.answered(1, Outcome::Confirmed);
-        take(&mut lane, 2..=6);
-        lane.answered(2, Outcome::Confirmed);
-        lane.answered(3, Outcome::Lost);
-        lane.answered(4, Outcome::Confirmed);
-        assert_eq!(lane.room(), 0, "nothing new while the rest is unanswered");
-        lane.answered(5, Outcome::Lost);
-        lane.answered(6, Outcome::NoReader);
-        assert!(lane.held());
-        lane.readers_changed();
-        assert_eq!(lane.cursor(), 2);
-        assert_eq!(lane.take(3), Manner { resume: true, again: true });
-        lane.answered(3, Outcome::Confirmed);
-        assert!(lane.take(5).again);
-        assert!(!lane.take(6).again, "it never went out");
+        let mut topic_window = TopicWindow::new(10);
+        topic_window.take(1);
+        topic_window.answered(1, Outcome::Confirmed);
+        take(&mut topic_window, 2..=6);
+        topic_window.answered(2, Outcome::Confirmed);
+        topic_window.answered(3, Outcome::Lost);
+        topic_window.answered(4, Outcome::Confirmed);
+        assert_eq!(topic_window.room(), 0, "nothing new while the rest is unanswered");
+        topic_window.answered(5, Outcome::Lost);
+        topic_window.answered(6, Outcome::NoReader);
+        assert!(topic_window.held());
+        topic_window.readers_changed();
+        assert_eq!(topic_window.cursor(), 2);
+        assert_eq!(topic_window.take(3), Manner { resume: true, again: true });
+        topic_window.answered(3, Outcome::Confirmed);
+        assert!(topic_window.take(5).again);
+        assert!(!topic_window.take(6).again, "it never went out");
     }
 
     #[test]
     fn news_of_a_reader_that_overtakes_the_answer_is_not_missed() {
-        let mut lane = Lane::new(3);
-        lane.take(1);
-        lane.readers_changed();
-        lane.answered(1, Outcome::NoReader);
-        assert_eq!(lane.room(), 1, "it probes once more");
-        lane.take(1);
-        lane.answered(1, Outcome::NoReader);
-        assert!(lane.held(), "but only once");
+        let mut topic_window = TopicWindow::new(3);
+        topic_window.take(1);
+        topic_window.readers_changed();
+        topic_window.answered(1, Outcome::NoReader);
+        assert_eq!(topic_window.room(), 1, "it probes once more");
+        topic_window.take(1);
+        topic_window.answered(1, Outcome::NoReader);
+        assert!(topic_window.held(), "but only once");
     }
 
     #[test]
     fn a_restart_marks_what_was_published_before() {
-        let mut lane = Lane::new(3);
-        lane.take(4);
-        lane.restart();
-        assert_eq!(lane.cursor(), 4, "not while something is outstanding");
-        lane.answered(4, Outcome::Confirmed);
-        lane.restart();
-        assert_eq!(lane.take(4), Manner { resume: true, again: true });
-        lane.answered(4, Outcome::Confirmed);
-        assert!(!lane.take(5).again);
+        let mut topic_window = TopicWindow::new(3);
+        topic_window.take(4);
+        topic_window.restart();
+        assert_eq!(topic_window.cursor(), 4, "not while something is outstanding");
+        topic_window.answered(4, Outcome::Confirmed);
+        topic_window.restart();
+        assert_eq!(topic_window.take(4), Manner { resume: true, again: true });
+        topic_window.answered(4, Outcome::Confirmed);
+        assert!(!topic_window.take(5).again);
     }
 
     proptest! {
@@ -260,7 +260,7 @@ mod tests {
         /// are in order, and every further copy is marked.
         #[test]
         fn everything_arrives_in_order(outcomes in prop::collection::vec(0u8..6, 0..200), window in 1usize..8) {
-            let mut lane = Lane::new(window);
+            let mut topic_window = TopicWindow::new(window);
             let total = 30u64;
             let mut waiting: Vec<u64> = (1..=total).collect();
             let mut flying: Vec<u64> = Vec::new();
@@ -268,9 +268,9 @@ mod tests {
             let mut first_copies: Vec<u64> = Vec::new();
             let mut outcomes = outcomes.into_iter();
             for _ in 0..10_000 {
-                while lane.room() > 0 {
-                    let Some(&seq) = waiting.iter().find(|&&seq| seq > lane.cursor()) else { break };
-                    let manner = lane.take(seq);
+                while topic_window.room() > 0 {
+                    let Some(&seq) = waiting.iter().find(|&&seq| seq > topic_window.cursor()) else { break };
+                    let manner = topic_window.take(seq);
                     broken &= !manner.resume;
                     flying.push(seq);
                     if first_copies.contains(&seq) {
@@ -278,7 +278,7 @@ mod tests {
                     }
                 }
                 if flying.is_empty() {
-                    if lane.held() { lane.readers_changed(); continue; }
+                    if topic_window.held() { topic_window.readers_changed(); continue; }
                     break;
                 }
                 let seq = flying.remove(0);
@@ -290,7 +290,7 @@ mod tests {
                     first_copies.push(seq);
                 }
                 broken |= outcome != Outcome::Confirmed;
-                if lane.answered(seq, outcome) {
+                if topic_window.answered(seq, outcome) {
                     waiting.retain(|&s| s != seq);
                 }
             }

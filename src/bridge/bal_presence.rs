@@ -16,13 +16,13 @@ const OWNERS_MAX: usize = 100_000;
 
 /// The last words of all owners, shared by the one who hears and the one who publishes.
 #[derive(Debug, Clone)]
-pub(crate) struct Presences {
+pub(crate) struct BalPresences {
     /// Owner to the last word on each of its presence topics. Held for one look-up.
     words: Arc<Mutex<HashMap<String, HashMap<String, Presence>>>>,
     changed: watch::Sender<u64>,
 }
 
-impl Presences {
+impl BalPresences {
     pub(crate) fn new() -> Self {
         Self { words: Arc::default(), changed: watch::channel(0).0 }
     }
@@ -79,12 +79,12 @@ mod tests {
         Some(Presence { state, ts: None, conn: (!conn.is_empty()).then(|| conn.to_owned()) })
     }
 
-    fn told(words: &[(&str, Option<Presence>)]) -> Presences {
-        let presences = Presences::new();
+    fn told(words: &[(&str, Option<Presence>)]) -> BalPresences {
+        let bal_presences = BalPresences::new();
         for (topic, word) in words {
-            presences.tell(Owner::new("bal1").unwrap(), (*topic).to_owned(), word.clone());
+            bal_presences.tell(Owner::new("bal1").unwrap(), (*topic).to_owned(), word.clone());
         }
-        presences
+        bal_presences
     }
 
     #[test]
@@ -107,10 +107,10 @@ mod tests {
 
     #[test]
     fn memory_is_bounded() {
-        let presences = Presences::new();
+        let bal_presences = BalPresences::new();
         for n in 0..2 * DEVICES_MAX {
-            presences.tell(Owner::new("bal1").unwrap(), format!("{TOPIC}/{n}"), word(Offline, ""));
+            bal_presences.tell(Owner::new("bal1").unwrap(), format!("{TOPIC}/{n}"), word(Offline, ""));
         }
-        assert_eq!(presences.words.lock().unwrap()["bal1"].len(), DEVICES_MAX);
+        assert_eq!(bal_presences.words.lock().unwrap()["bal1"].len(), DEVICES_MAX);
     }
 }

@@ -6,7 +6,7 @@ use Change::{Broke, Came, Left};
 use std::sync::mpsc::{SyncSender, sync_channel};
 
 const GRACE: Duration = Duration::from_secs(2);
-/// As in the lane.
+/// As in the window.
 const PAUSE: Duration = Duration::from_secs(1);
 const OVERWRITTEN: Duration = Duration::from_millis(500);
 
@@ -23,7 +23,7 @@ impl Stillness {
 }
 
 struct Scene {
-    house: House,
+    harness: Harness,
     /// Users made up to see that everything before them is dealt with.
     strangers: u64,
     still: Stillness,
@@ -31,11 +31,11 @@ struct Scene {
 
 impl Scene {
     fn open() -> Self {
-        Self::of(House::open())
+        Self::of(Harness::open())
     }
 
-    fn of(house: House) -> Self {
-        Self { house, strangers: 0, still: Stillness::hold() }
+    fn of(harness: Harness) -> Self {
+        Self { harness, strangers: 0, still: Stillness::hold() }
     }
 
     async fn sees(&self, client: &str, connection: u64, change: Change) {
@@ -46,17 +46,17 @@ impl Scene {
         let (user, device) = client.split_once(':').unwrap_or((client, "default"));
         let (user, device, client) = (user.into(), device.into(), client.into());
         let sighting = Sighting { user, role, client, device, connection, change };
-        self.house.mqtt.sightings.send(sighting).await.unwrap();
+        self.harness.mqtt.sightings.send(sighting).await.unwrap();
     }
 
     /// A client says something on a topic, and gets its acknowledgement.
     async fn says(&self, topic: &str, word: Value) {
-        assert_eq!(timeout(self.house.publish(topic, &word).await).await, Ok(AckWord::Done));
+        assert_eq!(timeout(self.harness.publish(topic, &word).await).await, Ok(AckWord::Done));
     }
 
     /// The next document of a user.
     async fn published(&mut self) -> (Outbound, String, Option<u64>) {
-        let outbound = self.house.published().await;
+        let outbound = self.harness.published().await;
         assert_eq!((outbound.qos, outbound.retain, outbound.resume), (1, true, true));
         let document: Value = serde_json::from_slice(&outbound.payload).unwrap();
         assert_eq!(document["v"], 1);
@@ -100,18 +100,18 @@ impl Scene {
 
     async fn close(self) -> (tempfile::TempDir, std::path::PathBuf) {
         drop(self.still);
-        self.house.close().await
+        self.harness.close().await
     }
 
     /// As after `kill -9`, with the same disk.
     async fn crash(self) -> Self {
         let dir = tempfile::tempdir().unwrap();
         for name in ["store.db", "store.db-wal"] {
-            std::fs::copy(self.house.path.with_file_name(name), dir.path().join(name)).unwrap();
+            std::fs::copy(self.harness.path.with_file_name(name), dir.path().join(name)).unwrap();
         }
-        self.house.running.abort();
+        self.harness.running.abort();
         let path = dir.path().join("store.db");
-        Self::of(House::open_at(dir, path))
+        Self::of(Harness::open_at(dir, path))
     }
 }
 
@@ -267,7 +267,7 @@ async fn a_stop_is_put_right_at_the_next_start_and_only_then() {
     let (said, last_seen) = scene.told().await;
     assert_eq!(said, "alice offline");
     let (dir, path) = scene.close().await;
-    let mut scene = Scene::of(House::open_at(dir, path));
+    let mut scene = Scene::of(Harness::open_at(dir, path));
     let again = scene.told().await;
     assert_eq!(again, ("alice offline".to_owned(), last_seen), "the broker may not have had it on disk");
     scene.strangers = 10;
@@ -283,16 +283,16 @@ async fn a_stop_is_put_right_at_the_next_start_and_only_then() {
 async fn on_an_external_broker_words_decide_about_holding_as_ever() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("store.db");
-    let mut house = House::open_with(dir, path, Settings { broker: BrokerKind::External, ..settings() });
+    let mut harness = Harness::open_with(dir, path, Settings { broker: BrokerKind::External, ..settings() });
     let away = json!({"state": "offline"});
-    assert_eq!(timeout(house.publish("client1/self/presence", &away).await).await, Ok(AckWord::Done));
-    house.upstream("1", "com.example.chat").await;
-    house.ack().await;
+    assert_eq!(timeout(harness.publish("client1/self/presence", &away).await).await, Ok(AckWord::Done));
+    harness.upstream("1", "com.example.chat").await;
+    harness.ack().await;
     // Another topic is not held, so it would be second if nothing were.
-    house.message("a1", "T", 60).await;
-    assert_eq!(house.status().await.1, "accepted");
+    harness.message("a1", "T", 60).await;
+    assert_eq!(harness.status().await.1, "accepted");
     let back = json!({"state": "online"});
-    assert_eq!(timeout(house.publish("client1/self/presence", &back).await).await, Ok(AckWord::Done));
-    assert_eq!(house.read().await.1["ccs_id"], "1");
-    house.close().await;
+    assert_eq!(timeout(harness.publish("client1/self/presence", &back).await).await, Ok(AckWord::Done));
+    assert_eq!(harness.read().await.1["ccs_id"], "1");
+    harness.close().await;
 }

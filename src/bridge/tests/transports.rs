@@ -1,30 +1,30 @@
-//! Several ways to the devices at once.
+//! Several transports at once.
 
 use super::*;
 use crate::chat::delivery::Tried;
 use crate::chat::id::SidSource;
 use crate::chat::push::Target;
-use crate::chat::way::Ways;
+use crate::chat::transport::Transports;
 use crate::transport::{Outage, Outlet};
 
-pub(super) fn v1() -> Way {
-    Way::parse("fcm-v1").unwrap()
+pub(super) fn v1() -> Transport {
+    Transport::parse("fcm-v1").unwrap()
 }
 
 /// CCS, and v1 for the app `com.example.chat`.
 pub(super) fn both() -> Settings {
     let settings = settings();
     let chat = HashMap::from([("com.example.chat".to_owned(), v1())]);
-    Settings { ways: Ways::new(Way::Ccs, chat, &Routes::default()), ..settings }
+    Settings { transports: Transports::new(Transport::Ccs, chat, &Routes::default()), ..settings }
 }
 
-fn house() -> House {
+fn harness() -> Harness {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("store.db");
-    House::open_ways(dir, path, both(), &[Way::Ccs, v1()])
+    Harness::open_ways(dir, path, both(), &[Transport::Ccs, v1()])
 }
 
-impl House {
+impl Harness {
     /// A message of `c` to a device with the chat app.
     pub(super) async fn chat(&self, id: &str, token: &str) {
         let message = json!({"id": id, "token": token, "category": "com.example.chat", "data": {}});
@@ -60,121 +60,121 @@ impl House {
 
 #[tokio::test]
 async fn what_went_over_v1_is_delivered_on_the_word_of_the_app() {
-    let mut house = house();
-    house.chat("a1", "T").await;
-    assert_eq!(house.status().await.1, "accepted");
-    let sid = house.sent_by_fcm().await.sid;
+    let mut harness = harness();
+    harness.chat("a1", "T").await;
+    assert_eq!(harness.status().await.1, "accepted");
+    let sid = harness.sent_by_fcm().await.sid;
     let provider_id = Some("projects/p/messages/7".to_owned());
-    house.fcm_says(Report::Accepted { sid, canonical: None, provider_id, detail: None, copies: 1, replays: 0 }).await;
-    let (_, sent) = house.read().await;
+    harness.fcm_says(Report::Accepted { sid, canonical: None, provider_id, detail: None, copies: 1, replays: 0 }).await;
+    let (_, sent) = harness.read().await;
     assert_eq!((&sent["transport"], &sent["source"]), (&json!("fcm-v1"), &json!("provider")));
     assert_eq!(sent["provider_id"], "projects/p/messages/7");
     let receipt = json!({"id": sid.to_string(), "status": "received"});
     for _ in 0..2 {
         // An app may say so twice; the second time it means nothing.
-        assert_eq!(timeout(house.publish("alice/self/receipts", &receipt).await).await, Ok(AckWord::Done));
+        assert_eq!(timeout(harness.publish("alice/self/receipts", &receipt).await).await, Ok(AckWord::Done));
     }
-    let (topic, delivered) = house.read().await;
+    let (topic, delivered) = harness.read().await;
     assert_eq!((topic.as_str(), &delivered["status"]), ("c/others/receipts", &json!("delivered")));
     assert_eq!((&delivered["transport"], &delivered["source"]), (&json!("fcm-v1"), &json!("app")));
-    house.chat("a1", "T").await;
-    let (_, again) = house.read().await;
+    harness.chat("a1", "T").await;
+    let (_, again) = harness.read().await;
     assert_eq!((&again["status"], &again["provider_id"]), (&json!("delivered"), &json!("projects/p/messages/7")));
-    house.close().await;
+    harness.close().await;
 }
 
 #[tokio::test]
 async fn a_key_of_data_that_only_v1_reserves_is_refused_before_it_is_queued() {
-    let mut house = house();
+    let mut harness = harness();
     let data = json!({"notification": "x"});
     let chat = json!({"id": "a1", "token": "T", "category": "com.example.chat", "data": data});
-    assert_eq!(timeout(house.publish("c/self/messages", &chat).await).await, Ok(AckWord::Done));
+    assert_eq!(timeout(harness.publish("c/self/messages", &chat).await).await, Ok(AckWord::Done));
     // Two topics have no order between them.
-    let mut said = [house.read().await, house.read().await];
+    let mut said = [harness.read().await, harness.read().await];
     said.sort_by(|(one, _), (other, _)| one.cmp(other));
     let [(topic, error), (_, failed)] = said;
     assert_eq!((topic.as_str(), &error["code"]), ("c/others/errors", &json!("RESERVED_KEY")));
     let said = (&failed["id"], &failed["status"], &failed["code"]);
     assert_eq!(said, (&json!("a1"), &json!("failed"), &json!("RESERVED_KEY")));
-    assert_eq!(house.store.figures().queue_rows, 0);
+    assert_eq!(harness.store.figures().queue_rows, 0);
     let other = json!({"id": "a2", "token": "T", "data": data});
-    assert_eq!(timeout(house.publish("c/self/messages", &other).await).await, Ok(AckWord::Done));
-    assert_eq!(house.status().await.1, "accepted");
-    assert_eq!(house.sent().await.push.data["notification"], "x");
-    house.close().await;
+    assert_eq!(timeout(harness.publish("c/self/messages", &other).await).await, Ok(AckWord::Done));
+    assert_eq!(harness.status().await.1, "accepted");
+    assert_eq!(harness.sent().await.push.data["notification"], "x");
+    harness.close().await;
 }
 
 #[tokio::test]
 async fn what_many_apps_say_at_a_time_is_written_together() {
     const APPS: usize = 160;
-    let house = house();
+    let harness = harness();
     let mut source = SidSource::default();
-    let before = house.store.figures().commits;
+    let before = harness.store.figures().commits;
     let mut words = Vec::new();
     for _ in 0..APPS {
         let receipt = json!({"id": source.next(now_ms(), 1).to_string(), "status": "received"});
-        words.push(house.publish("alice/self/receipts", &receipt).await);
+        words.push(harness.publish("alice/self/receipts", &receipt).await);
     }
     for word in words {
         assert_eq!(timeout(word).await, Ok(AckWord::Done));
     }
-    let commits = house.store.figures().commits - before;
+    let commits = harness.store.figures().commits - before;
     assert!(commits < APPS as u64, "{commits} commits for {APPS} confirmations");
-    house.close().await;
+    harness.close().await;
 }
 
 #[tokio::test]
 async fn an_app_has_no_say_where_the_push_service_speaks_for_the_device() {
-    let mut house = house();
-    house.message("a1", "T", 600).await;
-    let sid = house.sent().await.sid;
-    house.report(accepted(sid)).await;
+    let mut harness = harness();
+    harness.message("a1", "T", 600).await;
+    let sid = harness.sent().await.sid;
+    harness.report(accepted(sid)).await;
     let receipt = json!({"id": sid.to_string(), "status": "received"});
-    assert_eq!(timeout(house.publish("alice/self/receipts", &receipt).await).await, Ok(AckWord::Done));
-    house.receipt(&sid.to_string()).await;
+    assert_eq!(timeout(harness.publish("alice/self/receipts", &receipt).await).await, Ok(AckWord::Done));
+    harness.receipt(&sid.to_string()).await;
     let mut told = Vec::new();
     for _ in 0..3 {
-        told.push(house.read().await.1);
+        told.push(harness.read().await.1);
     }
     assert_eq!((&told[2]["status"], &told[2]["source"]), (&json!("delivered"), &json!("device")));
-    house.close().await;
+    harness.close().await;
 }
 
 #[tokio::test]
 async fn a_confirmation_ends_the_wait_for_a_retry_and_lets_the_next_go() {
-    let mut house = house();
-    house.chat("a1", "T").await;
-    house.chat("a2", "T").await;
-    let (first, second) = (house.sent_by_fcm().await, house.sent_by_fcm().await);
+    let mut harness = harness();
+    harness.chat("a1", "T").await;
+    harness.chat("a2", "T").await;
+    let (first, second) = (harness.sent_by_fcm().await, harness.sent_by_fcm().await);
     let wait = Duration::from_secs(600);
-    house.fcm_is_busy(first.sid, wait).await;
-    house.fcm_says(Report::Deferred { sid: second.sid, wait: Duration::from_millis(10) }).await;
+    harness.fcm_is_busy(first.sid, wait).await;
+    harness.fcm_says(Report::Deferred { sid: second.sid, wait: Duration::from_millis(10) }).await;
     // It was on the device all the same.
     let receipt = json!({"id": first.sid.to_string(), "status": "received"});
-    assert_eq!(timeout(house.publish("alice/self/receipts", &receipt).await).await, Ok(AckWord::Done));
-    let again = house.sent_by_fcm().await;
+    assert_eq!(timeout(harness.publish("alice/self/receipts", &receipt).await).await, Ok(AckWord::Done));
+    let again = harness.sent_by_fcm().await;
     assert_eq!((again.sid, again.tried), (second.sid, Tried::default()), "what was deferred was not refused");
-    house.close().await;
+    harness.close().await;
 }
 
 #[tokio::test]
 async fn a_way_that_is_down_says_why_and_holds_up_no_other() {
-    let mut house = house();
-    house.fcm().link.send_replace(Link::Down(Outage::Refused("permission_denied")));
-    house.transport.link.send_replace(Link::Up);
+    let mut harness = harness();
+    harness.fcm().link.send_replace(Link::Down(Outage::Refused("permission_denied")));
+    harness.transport.link.send_replace(Link::Up);
     let down = |now: &Readiness| now.transports.get("fcm-v1") == Some(&"permission_denied");
-    let now = timeout(house.readiness.wait_for(down)).await.unwrap().clone();
+    let now = timeout(harness.readiness.wait_for(down)).await.unwrap().clone();
     assert!(!now.ready && now.transports["ccs"] == "up", "{now:?}");
     for n in 0..200 {
-        house.chat(&format!("v{n}"), "T").await;
+        harness.chat(&format!("v{n}"), "T").await;
     }
-    house.message("c1", "T", 600).await;
-    let sid = house.sent().await.sid;
-    house.report(accepted(sid)).await;
-    assert!(house.fcm().sends.try_recv().is_err(), "something went where nothing goes");
+    harness.message("c1", "T", 600).await;
+    let sid = harness.sent().await.sid;
+    harness.report(accepted(sid)).await;
+    assert!(harness.fcm().sends.try_recv().is_err(), "something went where nothing goes");
     let degraded = async {
         loop {
-            let outbound = house.mqtt.publish.recv().await.unwrap();
+            let outbound = harness.mqtt.publish.recv().await.unwrap();
             let document: Value = serde_json::from_slice(&outbound.payload).unwrap();
             if outbound.topic == "_bridge/status" && document["transports"]["fcm-v1"] == "permission_denied" {
                 return document;
@@ -183,19 +183,19 @@ async fn a_way_that_is_down_says_why_and_holds_up_no_other() {
     };
     let document = timeout(degraded).await;
     assert_eq!((&document["state"], &document["ccs"]), (&json!("degraded"), &json!("up")));
-    house.fcm().link.send_replace(Link::Up);
-    house.sent_by_fcm().await;
-    timeout(house.readiness.wait_for(|now| now.ready)).await.unwrap();
-    house.close().await;
+    harness.fcm().link.send_replace(Link::Up);
+    harness.sent_by_fcm().await;
+    timeout(harness.readiness.wait_for(|now| now.ready)).await.unwrap();
+    harness.close().await;
 }
 
 #[tokio::test]
 async fn a_doubtful_token_is_neither_used_nor_forgotten() {
-    let mut house = house();
-    house.chat("a1", "T").await;
-    assert_eq!(house.status().await.1, "accepted");
-    let sid = house.sent_by_fcm().await.sid;
-    house
+    let mut harness = harness();
+    harness.chat("a1", "T").await;
+    assert_eq!(harness.status().await.1, "accepted");
+    let sid = harness.sent_by_fcm().await.sid;
+    harness
         .fcm_says(Report::Refused {
             sid,
             refusal: Refusal::Quarantine,
@@ -206,86 +206,86 @@ async fn a_doubtful_token_is_neither_used_nor_forgotten() {
             arrival: Arrival::No,
         })
         .await;
-    let (_, failed) = house.read().await;
+    let (_, failed) = harness.read().await;
     assert_eq!((&failed["status"], &failed["token_action"]), (&json!("failed"), &json!("quarantine")));
-    house.close().await;
+    harness.close().await;
 }
 
 #[tokio::test]
 async fn what_the_bridge_refuses_itself_is_no_word_and_no_attempt_of_the_push_service() {
-    let mut house = house();
-    house.chat("a1", "T").await;
-    assert_eq!(house.status().await.1, "accepted");
-    let sid = house.sent_by_fcm().await.sid;
+    let mut harness = harness();
+    harness.chat("a1", "T").await;
+    assert_eq!(harness.status().await.1, "accepted");
+    let sid = harness.sent_by_fcm().await.sid;
     let (code, detail) = ("RESERVED_KEY".to_owned(), "no".to_owned());
     let (refusal, arrival) = (Refusal::Unsendable, Arrival::No);
-    house.fcm_says(Report::Refused { sid, refusal, code, detail, copies: 0, replays: 0, arrival }).await;
-    let (_, mut failed) = house.read().await;
+    harness.fcm_says(Report::Refused { sid, refusal, code, detail, copies: 0, replays: 0, arrival }).await;
+    let (_, mut failed) = harness.read().await;
     failed.as_object_mut().unwrap().remove("ts");
     let expected =
         json!({"id": "a1", "status": "failed", "code": "RESERVED_KEY", "detail": "no", "token_action": "keep"});
     assert_eq!(failed, expected);
-    assert_eq!(house.metrics.refusals(), std::collections::BTreeMap::new());
+    assert_eq!(harness.metrics.refusals(), std::collections::BTreeMap::new());
     // What the push service refuses is still its word.
-    house.chat("a2", "T").await;
-    assert_eq!(house.status().await.1, "accepted");
-    let sid = house.sent_by_fcm().await.sid;
+    harness.chat("a2", "T").await;
+    assert_eq!(harness.status().await.1, "accepted");
+    let sid = harness.sent_by_fcm().await.sid;
     let (refusal, code, detail) = (Refusal::Never, "INVALID_JSON".to_owned(), "no".to_owned());
-    house.fcm_says(Report::Refused { sid, refusal, code, detail, copies: 1, replays: 0, arrival }).await;
-    let (_, failed) = house.read().await;
+    harness.fcm_says(Report::Refused { sid, refusal, code, detail, copies: 1, replays: 0, arrival }).await;
+    let (_, failed) = harness.read().await;
     assert_eq!((&failed["source"], &failed["attempt"]), (&json!("provider"), &json!(1)));
-    assert_eq!(house.metrics.refusals().into_values().sum::<u64>(), 1);
-    house.close().await;
+    assert_eq!(harness.metrics.refusals().into_values().sum::<u64>(), 1);
+    harness.close().await;
 }
 
 #[tokio::test]
 async fn a_copy_of_a_later_attempt_is_one_more() {
-    let mut house = house();
-    house.chat("a1", "T").await;
-    assert_eq!(house.status().await.1, "accepted");
-    let sid = house.sent_by_fcm().await.sid;
-    house.fcm_is_busy(sid, Duration::from_millis(1)).await;
-    assert_eq!(house.sent_by_fcm().await.sid, sid);
+    let mut harness = harness();
+    harness.chat("a1", "T").await;
+    assert_eq!(harness.status().await.1, "accepted");
+    let sid = harness.sent_by_fcm().await.sid;
+    harness.fcm_is_busy(sid, Duration::from_millis(1)).await;
+    assert_eq!(harness.sent_by_fcm().await.sid, sid);
     // It was not written this time, which is no copy.
-    house.fcm_says(Report::Lost { sid, copies: 0 }).await;
-    assert_eq!(house.sent_by_fcm().await.sid, sid);
-    assert_eq!(house.metrics.get(Metric::DownstreamResent), 0);
-    house.fcm_says(accepted(sid)).await;
-    assert_eq!(house.read().await.1["dup_possible"], true);
-    assert_eq!(house.metrics.get(Metric::DownstreamResent), 1);
-    house.close().await;
+    harness.fcm_says(Report::Lost { sid, copies: 0 }).await;
+    assert_eq!(harness.sent_by_fcm().await.sid, sid);
+    assert_eq!(harness.metrics.get(Metric::DownstreamResent), 0);
+    harness.fcm_says(accepted(sid)).await;
+    assert_eq!(harness.read().await.1["dup_possible"], true);
+    assert_eq!(harness.metrics.get(Metric::DownstreamResent), 1);
+    harness.close().await;
 }
 
 #[tokio::test]
 async fn nothing_passes_a_message_that_went_back() {
-    let mut house = house();
-    house.chat("a1", "T").await;
-    let first = house.sent_by_fcm().await.sid;
-    // So many fit between the lane and the transport; the next ones wait in the lane.
+    let mut harness = harness();
+    harness.chat("a1", "T").await;
+    let first = harness.sent_by_fcm().await.sid;
+    // So many fit between the window and the transport; the next ones wait in the window.
     for n in 0..16 {
-        house.chat(&format!("f{n}"), &format!("F{n}")).await;
+        harness.chat(&format!("f{n}"), &format!("F{n}")).await;
     }
-    house.chat("a2", "T").await;
-    house.chat("b1", "X").await;
-    house.chat("a3", "T").await;
-    house.fcm_is_busy(first, Duration::from_secs(600)).await;
+    harness.chat("a2", "T").await;
+    harness.chat("b1", "X").await;
+    harness.chat("a3", "T").await;
+    harness.fcm_is_busy(first, Duration::from_secs(600)).await;
     timeout(async {
-        while house.metrics.get(Metric::DownstreamRetries) == 0 {
+        while harness.metrics.get(Metric::DownstreamRetries) == 0 {
             tokio::task::yield_now().await;
         }
     })
     .await;
     // With room for one, `a2` is looked at, and goes back behind `a1`; and then the app has `a1` all the same.
-    house.sent_by_fcm().await;
+    harness.sent_by_fcm().await;
     let receipt = json!({"id": first.to_string(), "status": "received"});
-    assert_eq!(timeout(house.publish("alice/self/receipts", &receipt).await).await, Ok(AckWord::Done));
+    assert_eq!(timeout(harness.publish("alice/self/receipts", &receipt).await).await, Ok(AckWord::Done));
     let mut to_t = Vec::new();
     while to_t.len() < 2 {
-        let send = house.sent_by_fcm().await;
+        let send = harness.sent_by_fcm().await;
         if send.push.target == Target::Token(Token::new("T").unwrap()) {
             to_t.push(send.sid);
         }
     }
     assert!(to_t[0] < to_t[1], "the newer one went first");
-    house.close().await;
+    harness.close().await;
 }

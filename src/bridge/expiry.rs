@@ -1,6 +1,6 @@
 //! Keeps the store tidy: what is overdue expires, what is old enough is forgotten.
 
-use super::hall::Hall;
+use super::context::Context;
 use crate::ops::clock::now_ms;
 use crate::ops::metrics::Metric;
 use crate::store::{Overdue, StoreError};
@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 const SWEEP: Duration = Duration::from_millis(500);
 
 /// Sweeps until `stop`.
-pub(super) async fn run(hall: Arc<Hall>, stop: CancellationToken) -> Result<(), StoreError> {
+pub(super) async fn run(context: Arc<Context>, stop: CancellationToken) -> Result<(), StoreError> {
     let mut ticker = tokio::time::interval(SWEEP);
     ticker.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -21,22 +21,22 @@ pub(super) async fn run(hall: Arc<Hall>, stop: CancellationToken) -> Result<(), 
             () = stop.cancelled() => return Ok(()),
             _ = ticker.tick() => {}
         }
-        while !stop.is_cancelled() && sweep(&hall).await? {}
+        while !stop.is_cancelled() && sweep(&context).await? {}
     }
 }
 
 /// One chunk of the work; true when there is more of it.
-async fn sweep(hall: &Hall) -> Result<bool, StoreError> {
-    let swept = hall.store.sweep(now_ms()).await?.await?;
-    expired(hall, &swept.expired).await?;
+async fn sweep(context: &Context) -> Result<bool, StoreError> {
+    let swept = context.store.sweep(now_ms()).await?.await?;
+    expired(context, &swept.expired).await?;
     Ok(swept.more)
 }
 
 /// Nobody has to wait for these any more.
-pub(super) async fn expired(hall: &Hall, expired: &[Overdue]) -> Result<(), StoreError> {
-    hall.metrics.add(Metric::DownstreamExpired, expired.len() as u64);
-    for Overdue { recipient, way, sid } in expired {
-        hall.let_pass(way, *recipient, *sid).await?;
+pub(super) async fn expired(context: &Context, expired: &[Overdue]) -> Result<(), StoreError> {
+    context.metrics.add(Metric::DownstreamExpired, expired.len() as u64);
+    for Overdue { recipient, transport, sid } in expired {
+        context.let_pass(transport, *recipient, *sid).await?;
     }
     Ok(())
 }

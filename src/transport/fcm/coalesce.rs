@@ -11,15 +11,15 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// A stream that takes one buffer at a time: `is_write_vectored` stays false.
-pub(super) struct Gather(pub(super) Box<dyn Stream>);
+pub(super) struct Coalesce(pub(super) Box<dyn Stream>);
 
-impl AsyncRead for Gather {
+impl AsyncRead for Coalesce {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.0).poll_read(cx, buffer)
     }
 }
 
-impl AsyncWrite for Gather {
+impl AsyncWrite for Coalesce {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.0).poll_write(cx, bytes)
     }

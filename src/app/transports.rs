@@ -1,8 +1,8 @@
-//! The ways to the devices: which there are, and how each runs.
+//! The transports: which there are, and how each runs.
 
 use super::AppError;
-use crate::chat::way::Way;
-use crate::mqtt::Door;
+use crate::chat::transport::Transport;
+use crate::mqtt::BrokerLink;
 use crate::transport::ccs::{self, CcsConfig};
 use crate::transport::fcm::{self, FcmConfig};
 use crate::transport::{self, Outlet, Port};
@@ -23,24 +23,24 @@ const DOOR_PATIENCE: Duration = Duration::from_secs(5);
 /// What runs behind the ports.
 pub(super) type Tasks = JoinSet<Result<(), AppError>>;
 
-/// One way, as configured.
-pub(super) enum BackDoor {
+/// One transport, as configured.
+pub(super) enum TransportPlan {
     Ccs(Box<CcsConfig>),
-    Fcm(Way, Box<FcmConfig>),
+    Fcm(Transport, Box<FcmConfig>),
 }
 
-impl BackDoor {
-    pub(super) fn way(&self) -> Way {
+impl TransportPlan {
+    pub(super) fn transport(&self) -> Transport {
         match self {
-            Self::Ccs(_) => Way::Ccs,
-            Self::Fcm(way, _) => way.clone(),
+            Self::Ccs(_) => Transport::Ccs,
+            Self::Fcm(transport, _) => transport.clone(),
         }
     }
 
     pub(super) fn check(&self) -> Result<(), AppError> {
         match self {
             Self::Ccs(config) => Ok(config.check()?),
-            Self::Fcm(way, config) => config.check().map_err(|fault| AppError::fcm(way, fault)),
+            Self::Fcm(transport, config) => config.check().map_err(|fault| AppError::fcm(transport, fault)),
         }
     }
 
@@ -48,41 +48,43 @@ impl BackDoor {
     fn reloading(self, reload: watch::Receiver<u64>) -> Self {
         match self {
             Self::Ccs(config) => Self::Ccs(Box::new(CcsConfig { reload, ..*config })),
-            Self::Fcm(way, config) => Self::Fcm(way, Box::new(FcmConfig { reload, ..*config })),
+            Self::Fcm(transport, config) => Self::Fcm(transport, Box::new(FcmConfig { reload, ..*config })),
         }
     }
 
     async fn run(
         self,
         outlet: Outlet,
-        mut door: watch::Receiver<Door>,
+        mut broker_link: watch::Receiver<BrokerLink>,
         stop: CancellationToken,
     ) -> Result<(), AppError> {
-        let open = door.wait_for(|door| *door == Door::Open);
+        let open = broker_link.wait_for(|broker_link| *broker_link == BrokerLink::Up);
         tokio::select! {
             _ = tokio::time::timeout(DOOR_PATIENCE, open) => {}
             () = stop.cancelled() => {}
         }
         match self {
             Self::Ccs(config) => Ok(ccs::run(*config, outlet, stop).await?),
-            Self::Fcm(way, config) => fcm::run(*config, outlet, stop).await.map_err(|fault| AppError::fcm(&way, fault)),
+            Self::Fcm(transport, config) => {
+                fcm::run(*config, outlet, stop).await.map_err(|fault| AppError::fcm(&transport, fault))
+            }
         }
     }
 }
 
-/// The ports of all ways, and the tasks behind them.
+/// The ports of all transports, and the tasks behind them.
 pub(super) fn start(
-    doors: Vec<BackDoor>,
-    front: &watch::Receiver<Door>,
+    doors: Vec<TransportPlan>,
+    front: &watch::Receiver<BrokerLink>,
     reload: &watch::Receiver<u64>,
     stop: &CancellationToken,
-) -> (Vec<(Way, Port)>, Tasks) {
+) -> (Vec<(Transport, Port)>, Tasks) {
     let mut tasks = JoinSet::new();
     let mut ports = Vec::with_capacity(doors.len());
-    for door in doors {
+    for broker_link in doors {
         let (port, outlet) = transport::port(SENDS, ACKS, REPORTS);
-        ports.push((door.way(), port));
-        tasks.spawn(door.reloading(reload.clone()).run(outlet, front.clone(), stop.clone()));
+        ports.push((broker_link.transport(), port));
+        tasks.spawn(broker_link.reloading(reload.clone()).run(outlet, front.clone(), stop.clone()));
     }
     (ports, tasks)
 }

@@ -1,11 +1,11 @@
-//! What the bridge says about itself. It waits neither for the store nor for the front door, so that it can say that
+//! What the bridge says about itself. It waits neither for the store nor for the broker, so that it can say that
 //! they do not work.
 
-use super::hall::Hall;
+use super::context::Context;
 use crate::chat::message::{BridgeEvent, BridgeState, BridgeStats, BridgeStatus, BrokerKind, CcsState};
 use crate::chat::topic::BridgeTopic;
-use crate::chat::way::Way;
-use crate::mqtt::{Door, Outbound};
+use crate::chat::transport::Transport;
+use crate::mqtt::{BrokerLink, Outbound};
 use crate::ops::clock::now_ms;
 use crate::ops::health::Readiness;
 use crate::ops::metrics::Metric;
@@ -24,32 +24,32 @@ const STATS_EVERY: Duration = Duration::from_secs(10);
 /// How often gauges and readiness are looked at.
 const ROUND_EVERY: Duration = Duration::from_millis(500);
 
-/// What the steward watches.
+/// What the announcer watches.
 pub(super) struct Watches {
-    pub(super) links: Vec<(Way, watch::Receiver<Link>)>,
-    pub(super) door: watch::Receiver<Door>,
+    pub(super) links: Vec<(Transport, watch::Receiver<Link>)>,
+    pub(super) broker_link: watch::Receiver<BrokerLink>,
     pub(super) store: watch::Receiver<StoreHealth>,
     pub(super) clients: watch::Receiver<Option<usize>>,
     pub(super) events: mpsc::Receiver<BridgeEvent>,
 }
 
 /// The task.
-pub(super) struct Steward {
-    hall: Arc<Hall>,
+pub(super) struct Announcer {
+    context: Arc<Context>,
     watches: Watches,
     publish: mpsc::Sender<Outbound>,
     readiness: watch::Sender<Readiness>,
     said: Option<(BridgeState, BTreeMap<String, &'static str>)>,
 }
 
-impl Steward {
+impl Announcer {
     pub(super) fn new(
-        hall: Arc<Hall>,
+        context: Arc<Context>,
         watches: Watches,
         publish: mpsc::Sender<Outbound>,
         readiness: watch::Sender<Readiness>,
     ) -> Self {
-        Self { hall, watches, publish, readiness, said: None }
+        Self { context, watches, publish, readiness, said: None }
     }
 
     /// Works until `stop`; the last word is the status `offline`.
@@ -65,7 +65,7 @@ impl Steward {
                 _ = stats.tick() => {
                     self.announce(BridgeTopic::Stats, self.stats().to_payload(), 0, false);
                 }
-                changed = self.watches.door.changed() => {
+                changed = self.watches.broker_link.changed() => {
                     // A broker that was away, or another one, may not have the retained status.
                     self.said = None;
                     if changed.is_err() { break }
@@ -85,27 +85,31 @@ impl Steward {
     }
 
     fn measure(&mut self) {
-        let metrics = &self.hall.metrics;
-        let numbers = self.hall.store.figures();
+        let metrics = &self.context.metrics;
+        let numbers = self.context.store.figures();
         metrics.set(Metric::QueueRows, numbers.queue_rows);
         metrics.set(Metric::QueueBytes, numbers.queue_bytes);
         metrics.set(Metric::SpoolRows, numbers.spool_rows);
         metrics.set(Metric::SpoolBytes, numbers.spool_bytes);
         metrics.set(Metric::Commits, numbers.commits);
-        let links: Vec<(Way, Link)> =
-            self.watches.links.iter_mut().map(|(way, link)| (way.clone(), *link.borrow_and_update())).collect();
-        let open = *self.watches.door.borrow() == Door::Open;
+        let links: Vec<(Transport, Link)> = self
+            .watches
+            .links
+            .iter_mut()
+            .map(|(transport, link)| (transport.clone(), *link.borrow_and_update()))
+            .collect();
+        let open = *self.watches.broker_link.borrow() == BrokerLink::Up;
         let store = self.watches.store.borrow_and_update().clone();
-        for (way, link) in &links {
-            metrics.set_up(&way.to_string(), *link == Link::Up);
+        for (transport, link) in &links {
+            metrics.set_up(&transport.to_string(), *link == Link::Up);
         }
-        metrics.set(Metric::DoorOpen, u64::from(open));
+        metrics.set(Metric::BrokerUp, u64::from(open));
         metrics.set(Metric::StoreBlocked, u64::from(store != StoreHealth::Ok));
         let stopped = metrics.get(Metric::IntakeStopped) == 1;
         let ready = open && !links.iter().any(|(_, link)| matches!(link, Link::Down(_) | Link::Probing(_)));
         let now = Readiness {
             ready: ready && store == StoreHealth::Ok && !stopped,
-            transports: links.iter().map(|(way, link)| (way.to_string(), link.as_str())).collect(),
+            transports: links.iter().map(|(transport, link)| (transport.to_string(), link.as_str())).collect(),
             mqtt: if open { "open" } else { "closed" },
             store: match store {
                 StoreHealth::Ok => "ok".to_owned(),
@@ -122,7 +126,7 @@ impl Steward {
 
     /// Publishes the retained status when it has changed.
     fn say(&mut self) {
-        if *self.watches.door.borrow() != Door::Open {
+        if *self.watches.broker_link.borrow() != BrokerLink::Up {
             return;
         }
         let status = self.status();
@@ -138,22 +142,24 @@ impl Steward {
     fn status(&self) -> BridgeStatus {
         let state = if self.readiness.borrow().ready { BridgeState::Online } else { BridgeState::Degraded };
         let links = &self.watches.links;
-        let ccs = links.iter().find(|(way, _)| *way == Way::Ccs).map(|(_, link)| match *link.borrow() {
-            Link::Up => CcsState::Up,
-            Link::Draining => CcsState::Draining,
-            Link::Down(_) | Link::Probing(_) => CcsState::Down,
-        });
-        let transports = links.iter().map(|(way, link)| (way.to_string(), link.borrow().as_str())).collect();
+        let ccs =
+            links.iter().find(|(transport, _)| *transport == Transport::Ccs).map(|(_, link)| match *link.borrow() {
+                Link::Up => CcsState::Up,
+                Link::Draining => CcsState::Draining,
+                Link::Down(_) | Link::Probing(_) => CcsState::Down,
+            });
+        let transports =
+            links.iter().map(|(transport, link)| (transport.to_string(), link.borrow().as_str())).collect();
         BridgeStatus { state, ccs, transports, ..self.offline() }
     }
 
     fn offline(&self) -> BridgeStatus {
-        let settings = &self.hall.settings;
-        offline(settings.started_ms, settings.broker, self.watches.links.iter().map(|(way, _)| way))
+        let settings = &self.context.settings;
+        offline(settings.started_ms, settings.broker, self.watches.links.iter().map(|(transport, _)| transport))
     }
 
     fn stats(&self) -> BridgeStats {
-        let metrics = &self.hall.metrics;
+        let metrics = &self.context.metrics;
         BridgeStats {
             ts: now_ms(),
             upstream: metrics.get(Metric::UpstreamReceived),
@@ -168,7 +174,7 @@ impl Steward {
         }
     }
 
-    /// Publishes without a promise: these are news, not messages. False when the front door has no room for it.
+    /// Publishes without a promise: these are news, not messages. False when the broker has no room for it.
     fn announce(&self, topic: BridgeTopic, payload: Vec<u8>, qos: u8, retain: bool) -> bool {
         let (outbound, _) = plain(topic, payload, qos, retain);
         self.publish.try_send(outbound).is_ok()
@@ -177,14 +183,14 @@ impl Steward {
     async fn farewell(&self) {
         let status = self.offline().to_payload();
         let (outbound, outcome) = plain(BridgeTopic::Status, status, 1, true);
-        if *self.watches.door.borrow() == Door::Open && self.publish.send(outbound).await.is_ok() {
+        if *self.watches.broker_link.borrow() == BrokerLink::Up && self.publish.send(outbound).await.is_ok() {
             let _ = outcome.await;
         }
     }
 }
 
 /// Waits until one of the links changes. A transport that has gone says nothing more.
-async fn news(links: &mut [(Way, watch::Receiver<Link>)]) {
+async fn news(links: &mut [(Transport, watch::Receiver<Link>)]) {
     let change = async |link: &mut watch::Receiver<Link>| {
         if link.changed().await.is_err() {
             std::future::pending().await
@@ -194,13 +200,17 @@ async fn news(links: &mut [(Way, watch::Receiver<Link>)]) {
 }
 
 /// The status of a bridge that is not there: also its will.
-pub fn offline<'a>(started_ms: u64, broker: BrokerKind, ways: impl Iterator<Item = &'a Way> + Clone) -> BridgeStatus {
+pub fn offline<'a>(
+    started_ms: u64,
+    broker: BrokerKind,
+    transports: impl Iterator<Item = &'a Transport> + Clone,
+) -> BridgeStatus {
     BridgeStatus {
         state: BridgeState::Offline,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         started: started_ms,
-        ccs: ways.clone().any(|way| *way == Way::Ccs).then_some(CcsState::Down),
-        transports: ways.map(|way| (way.to_string(), Outage::Unconnected.as_str())).collect(),
+        ccs: transports.clone().any(|transport| *transport == Transport::Ccs).then_some(CcsState::Down),
+        transports: transports.map(|transport| (transport.to_string(), Outage::Unconnected.as_str())).collect(),
         broker,
         ts: now_ms(),
     }

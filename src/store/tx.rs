@@ -155,14 +155,14 @@ impl Draft {
 }
 
 /// What a verb works with.
-pub(super) struct Desk<'a> {
+pub(super) struct Tx<'a> {
     pub(super) conn: &'a Connection,
     pub(super) limits: &'a Limits,
     pub(super) memory: &'a Memory,
     pub(super) draft: Draft,
 }
 
-impl Desk<'_> {
+impl Tx<'_> {
     /// Runs a statement that is kept prepared; returns how many rows it changed.
     pub(super) fn execute(&self, sql: &str, params: impl Params) -> rusqlite::Result<usize> {
         self.conn.prepare_cached(sql)?.execute(params)

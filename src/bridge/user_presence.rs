@@ -2,26 +2,26 @@
 //!
 //! ```text
 //!   broker ──Sighting──▶ ┌────────────┐ ──commit──▶ store
-//!   Intake ────Word────▶ │ Attendance │
-//!                        └────────────┘ ──Outbound, retained──▶ front door
+//!   Intake ────Word────▶ │ UserPresence │
+//!                        └────────────┘ ──Outbound, retained──▶ broker
 //! ```
 //!
 //! The embedded broker says who comes and goes, and clients may say that they hide ([`crate::chat::presence`]). A change
 //! is written down before it is published, so that what a crash cuts off is put right at the next start. Words of
-//! everybody else (BALs, and all clients of an external broker) are passed on to [`Presences`].
+//! everybody else (BALs, and all clients of an external broker) are passed on to [`BalPresences`].
 
 mod book;
 mod clock;
 
 use self::book::{Book, Errand, Fate, Speaker};
 use self::clock::Clock;
-use super::hall::Hall;
-use super::presence::Presences;
+use super::bal_presence::BalPresences;
+use super::context::Context;
 use crate::chat::id::Owner;
 use crate::chat::message::{BrokerKind, Presence, UserPresence};
 use crate::chat::presence::End;
 use crate::chat::topic::{ClientTopic, Device};
-use crate::mqtt::{Ack, AckWord, Change, Door, Outbound, Outcome, Role, Sighting};
+use crate::mqtt::{Ack, AckWord, BrokerLink, Change, Outbound, Outcome, Role, Sighting};
 use crate::store::{LastPresence, PresenceChange, Store, StoreError};
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
@@ -52,11 +52,11 @@ pub(super) struct Word {
 }
 
 /// The task.
-pub(super) struct Attendance {
-    hall: Arc<Hall>,
-    presences: Presences,
+pub(super) struct UserPresences {
+    context: Arc<Context>,
+    bal_presences: BalPresences,
     publish: mpsc::Sender<Outbound>,
-    door: watch::Receiver<Door>,
+    broker_link: watch::Receiver<BrokerLink>,
     book: Book,
     clock: Clock,
     /// What was said before the start. The grace of those who were online begins when they can come back: with the
@@ -66,19 +66,19 @@ pub(super) struct Attendance {
     sign: Option<BoxFuture<'static, Result<(), StoreError>>>,
 }
 
-impl Attendance {
+impl UserPresences {
     pub(super) fn new(
-        hall: Arc<Hall>,
-        presences: Presences,
+        context: Arc<Context>,
+        bal_presences: BalPresences,
         publish: mpsc::Sender<Outbound>,
-        door: watch::Receiver<Door>,
+        broker_link: watch::Receiver<BrokerLink>,
     ) -> Self {
-        let grace = u64::try_from(hall.settings.presence_grace.as_millis()).unwrap_or(u64::MAX);
+        let grace = u64::try_from(context.settings.presence_grace.as_millis()).unwrap_or(u64::MAX);
         Self {
-            hall,
-            presences,
+            context,
+            bal_presences,
             publish,
-            door,
+            broker_link,
             book: Book::new(grace),
             clock: Clock::new(),
             before: None,
@@ -94,9 +94,9 @@ impl Attendance {
         mut words: mpsc::Receiver<Word>,
         stop: CancellationToken,
     ) -> Result<(), StoreError> {
-        if self.hall.settings.broker == BrokerKind::Embedded {
+        if self.context.settings.broker == BrokerKind::Embedded {
             let now = self.clock.now();
-            self.before = Some(self.hall.store.last_presences(now).await?.await?);
+            self.before = Some(self.context.store.last_presences(now).await?.await?);
         }
         let mut signs = tokio::time::interval(SIGN_OF_LIFE);
         signs.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -112,7 +112,7 @@ impl Attendance {
                 }
                 Some(sighting) = sightings.recv() => self.saw(&sighting),
                 Some(word) = words.recv() => self.heard(word),
-                Ok(()) = self.door.changed(), if self.before.is_some() => {}
+                Ok(()) = self.broker_link.changed(), if self.before.is_some() => {}
                 done = pending(&mut self.sign), if self.sign.is_some() => {
                     self.sign = None;
                     done?;
@@ -131,14 +131,14 @@ impl Attendance {
     /// Sends off what is due; when to look again.
     fn begin(&mut self) -> Option<u64> {
         let now = self.clock.now();
-        if *self.door.borrow_and_update() == Door::Open {
+        if *self.broker_link.borrow_and_update() == BrokerLink::Up {
             for last in self.before.take().into_iter().flatten() {
                 self.book.recover(last, now);
             }
         }
         while self.tellings.len() < TELLINGS_MAX {
             let Some(errand) = self.book.next(now) else { return self.book.deadline() };
-            self.tellings.push(Box::pin(tell(self.hall.store.clone(), self.publish.clone(), errand)));
+            self.tellings.push(Box::pin(tell(self.context.store.clone(), self.publish.clone(), errand)));
         }
         None
     }
@@ -158,7 +158,7 @@ impl Attendance {
         let Word { owner, device, topic, presence, ack } = word;
         let now = self.clock.now();
         if self.book.said(&owner, device.as_ref(), presence.as_ref(), now) == Speaker::Stranger {
-            self.presences.tell(owner, topic, presence);
+            self.bal_presences.tell(owner, topic, presence);
         }
         ack.release(AckWord::Done);
     }
@@ -167,7 +167,7 @@ impl Attendance {
         if self.book.is_empty() {
             return;
         }
-        let (store, now) = (self.hall.store.clone(), self.clock.now());
+        let (store, now) = (self.context.store.clone(), self.clock.now());
         self.sign = Some(Box::pin(async move { store.still_alive(now).await?.await }));
     }
 }
@@ -190,7 +190,7 @@ async fn tell(store: Store, publish: mpsc::Sender<Outbound>, errand: Errand) -> 
         mark_copy: None,
         outcome: outcome_tx,
     };
-    // If the front door is gone, the outcome is as well.
+    // If the broker is gone, the outcome is as well.
     let _ = publish.send(outbound).await;
     let fate = match outcome.await {
         Ok(Outcome::Confirmed | Outcome::Kept) => Fate::Published,

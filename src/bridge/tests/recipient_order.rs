@@ -1,6 +1,6 @@
 //! Many messages to one recipient, and one of them in the way of the others.
 
-use super::ways::{both, v1};
+use super::transports::{both, v1};
 use super::*;
 use crate::chat::delivery::{Event, Tried};
 use crate::chat::id::{MessageId, SidSource};
@@ -17,7 +17,7 @@ fn to(token: &str) -> Target {
     Target::Token(Token::new(token).unwrap())
 }
 
-impl House {
+impl Harness {
     /// Nobody reads the statuses here; they are confirmed.
     fn drain(&mut self) -> JoinHandle<()> {
         let mut publish = std::mem::replace(&mut self.mqtt.publish, mpsc::channel(1).1);
@@ -43,25 +43,25 @@ impl House {
 
 #[tokio::test]
 async fn a_long_line_behind_a_retry_starves_nobody_else() {
-    let mut house = House::open();
-    house.message("a0", "T", 600).await;
-    let first = house.sent().await.sid;
-    house.refuse(first, Refusal::RetryAfter(Duration::from_millis(1))).await;
-    let again = house.sent().await;
+    let mut harness = Harness::open();
+    harness.message("a0", "T", 600).await;
+    let first = harness.sent().await.sid;
+    harness.refuse(first, Refusal::RetryAfter(Duration::from_millis(1))).await;
+    let again = harness.sent().await;
     assert_eq!(again.sid, first);
-    let drain = house.drain();
-    house.line(LONG, None).await;
+    let drain = harness.drain();
+    harness.line(LONG, None).await;
     // `a0` is with the transport meanwhile, as it is for up to 20 s when the push service does not answer.
-    house.message("x", "X", 600).await;
-    let sent = tokio::time::timeout(SOON, house.sent()).await.expect("another recipient is held up");
+    harness.message("x", "X", 600).await;
+    let sent = tokio::time::timeout(SOON, harness.sent()).await.expect("another recipient is held up");
     assert_eq!(sent.push.target, to("X"));
-    house.report(accepted(first)).await;
+    harness.report(accepted(first)).await;
     let mut last = first;
     for _ in 0..LONG {
-        let sid = house.sent().await.sid;
+        let sid = harness.sent().await.sid;
         assert!(sid > last, "the line goes in its order");
         last = sid;
-        house.report(accepted(sid)).await;
+        harness.report(accepted(sid)).await;
     }
     drain.abort();
 }
@@ -71,12 +71,12 @@ async fn a_crowd_delays_nobody_else() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("store.db");
     let settings = Settings { claims: 256, ..both() };
-    let mut house = House::open_ways(dir, path, settings, &[Way::Ccs, v1()]);
-    let drain = house.drain();
-    house.line(LONG, Some("com.example.chat")).await;
+    let mut harness = Harness::open_ways(dir, path, settings, &[Transport::Ccs, v1()]);
+    let drain = harness.drain();
+    harness.line(LONG, Some("com.example.chat")).await;
     for n in 0..3 {
-        house.chat(&format!("x{n}"), &format!("X{n}")).await;
-        let to_others = async { while house.sent_by_fcm().await.push.target == to("T") {} };
+        harness.chat(&format!("x{n}"), &format!("X{n}")).await;
+        let to_others = async { while harness.sent_by_fcm().await.push.target == to("T") {} };
         tokio::time::timeout(SOON, to_others).await.expect("other recipients wait for the crowd");
     }
     drain.abort();
@@ -86,23 +86,23 @@ async fn a_crowd_delays_nobody_else() {
 async fn after_a_crash_a_confirmation_lets_the_next_go() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("store.db");
-    let mut house = House::open_ways(dir, path, both(), &[Way::Ccs, v1()]);
-    house.chat("a1", "T").await;
-    house.chat("a2", "T").await;
-    let (first, second) = (house.sent_by_fcm().await.sid, house.sent_by_fcm().await.sid);
-    let (dir, path) = house.close().await;
-    let mut house = House::open_ways(dir, path, both(), &[Way::Ccs, v1()]);
-    let again = house.sent_by_fcm().await;
+    let mut harness = Harness::open_ways(dir, path, both(), &[Transport::Ccs, v1()]);
+    harness.chat("a1", "T").await;
+    harness.chat("a2", "T").await;
+    let (first, second) = (harness.sent_by_fcm().await.sid, harness.sent_by_fcm().await.sid);
+    let (dir, path) = harness.close().await;
+    let mut harness = Harness::open_ways(dir, path, both(), &[Transport::Ccs, v1()]);
+    let again = harness.sent_by_fcm().await;
     assert_eq!(again.sid, first);
-    house.fcm_is_busy(first, Duration::from_secs(600)).await;
+    harness.fcm_is_busy(first, Duration::from_secs(600)).await;
     // What comes after the refusal is on disk: `a2` was looked at and parked before `b1` went.
-    house.chat("b1", "X").await;
-    assert_eq!(house.sent_by_fcm().await.push.target, to("X"));
+    harness.chat("b1", "X").await;
+    assert_eq!(harness.sent_by_fcm().await.push.target, to("X"));
     let receipt = json!({"id": first.to_string(), "status": "received"});
-    assert_eq!(timeout(house.publish("alice/self/receipts", &receipt).await).await, Ok(AckWord::Done));
-    let next = tokio::time::timeout(SOON, house.sent_by_fcm()).await.expect("it waits for what is settled");
+    assert_eq!(timeout(harness.publish("alice/self/receipts", &receipt).await).await, Ok(AckWord::Done));
+    let next = tokio::time::timeout(SOON, harness.sent_by_fcm()).await.expect("it waits for what is settled");
     assert_eq!(next.sid, second);
-    house.close().await;
+    harness.close().await;
 }
 
 #[tokio::test]
@@ -110,12 +110,12 @@ async fn a_retry_that_cannot_be_read_blocks_nobody() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("store.db");
     refused_once(&path, "T").await;
-    let mut house = House::open_at(dir, path);
-    while house.status().await.1 != "failed" {}
-    house.message("a1", "T", 600).await;
-    let sent = tokio::time::timeout(SOON, house.sent()).await.expect("it waits for a message that failed");
+    let mut harness = Harness::open_at(dir, path);
+    while harness.status().await.1 != "failed" {}
+    harness.message("a1", "T", 600).await;
+    let sent = tokio::time::timeout(SOON, harness.sent()).await.expect("it waits for a message that failed");
     assert_eq!(sent.push.target, to("T"));
-    house.close().await;
+    harness.close().await;
 }
 
 /// Leaves a message in the store that is tried again, and whose body is of a later release.
@@ -127,7 +127,7 @@ async fn refused_once(path: &std::path::Path, token: &str) {
         bal: Owner::new("c").unwrap(),
         id: MessageId::new("old").unwrap(),
         recipient: to(token).recipient(),
-        way: Way::Ccs,
+        transport: Transport::Ccs,
         order: None,
         body: bytes::Bytes::from_static(b"of a later release"),
         accepted_at: now_ms(),
@@ -137,7 +137,7 @@ async fn refused_once(path: &std::path::Path, token: &str) {
         correlation: None,
     };
     store.accept(new).await.unwrap().await.unwrap();
-    let query = DueQuery { way: Way::Ccs, now: now_ms(), limit: 10, gate: Gate::new(|| |_, _| None) };
+    let query = DueQuery { transport: Transport::Ccs, now: now_ms(), limit: 10, gate: Gate::new(|| |_, _| None) };
     assert_eq!(store.take_due(query).await.unwrap().await.unwrap().claimed.len(), 1);
     let again =
         Event::Retry { due_ms: now_ms(), code: "X".into(), copies: 1, arrival: Arrival::No, tried: Tried::default() };
