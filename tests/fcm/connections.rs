@@ -168,7 +168,10 @@ async fn on_dark_days_everything_arrives_and_what_may_be_there_twice_is_marked()
     bridge.check(&street.sim);
     let stats = street.v1.stats();
     kept_the_rules(&stats);
-    assert_eq!(bridge.count(End::Accepted), 3_000);
+    // One that meets a fault nine times in a row has waited for an hour, and is given up.
+    let spent = bridge.count(End::Refused(Refusal::Never));
+    assert_eq!(bridge.count(End::Accepted) + spent, 3_000);
+    assert!(spent <= 3, "{spent} of 3000 were given up");
     assert!(stats.duplicates > 50 && stats.mishaps.len() > 12, "{stats:?}");
     street.close().await;
 }
