@@ -12,6 +12,25 @@ const TAIL_BITS: u32 = 17;
 const TAIL_MASK: u128 = (1 << TAIL_BITS) - 1;
 const ROW_RANDOM_BITS: u32 = 21;
 
+/// Whom a message is for, as a number that is always the same for one token, topic or condition; the order of messages is
+/// kept per recipient.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Recipient(i64);
+
+impl Recipient {
+    /// The recipient with this number in the store.
+    #[must_use]
+    pub const fn new(number: i64) -> Self {
+        Self(number)
+    }
+
+    /// The number in the store.
+    #[must_use]
+    pub const fn number(self) -> i64 {
+        self.0
+    }
+}
+
 /// The bridge's own id of a message: 16 characters of lower-case Crockford base32.
 ///
 /// 80 bits: 42 of Unix milliseconds and 38 that keep growing within a millisecond, so that ids sort by the time they
