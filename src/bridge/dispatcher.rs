@@ -127,6 +127,7 @@ impl Dispatcher {
                         self.give_back().await?;
                     }
                 },
+                Some(message) = self.port.device_messages.recv() => self.desk.take(message).await?,
                 Ok(()) = due.changed() => self.more = true,
                 // The transport may have gone; then no further news comes.
                 Ok(()) = self.port.link.changed() => self.more = true,

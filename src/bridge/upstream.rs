@@ -6,7 +6,7 @@ use crate::chat::message::{BridgeEvent, UpstreamMessage};
 use crate::ops::message_log;
 use crate::ops::metrics::Metric;
 use crate::store::{Committed, Received, StoreError, Upstream as NewUpstream};
-use crate::transport::{AckRef, Upstream};
+use crate::transport::{AckRef, DeviceMessage, Upstream};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -56,7 +56,14 @@ impl DeviceIntake {
     }
 
     /// Takes a message. It is acknowledged by a later [`Self::finish`], after its commit.
-    pub(super) async fn take(&mut self, upstream: Upstream) -> Result<(), StoreError> {
+    pub(super) async fn take(&mut self, message: DeviceMessage) -> Result<(), StoreError> {
+        let upstream = match message {
+            DeviceMessage::Upstream(upstream) => upstream,
+            DeviceMessage::Rejected(rejected) => {
+                tracing::warn!(code = rejected.code, "message of a device that cannot be understood");
+                return Ok(());
+            }
+        };
         if self.held.is_empty() && self.context.spool_has_room() {
             return self.store(upstream).await;
         }

@@ -6,9 +6,12 @@
 
 pub mod backoff;
 pub mod ccs;
+pub(crate) mod core;
 mod dial;
+pub(crate) mod driver;
 pub mod fcm;
 
+pub use self::core::snapshot::{ConnectionPhase, ConnectionState, Snapshot};
 use crate::chat::delivery::{Arrival, Tried};
 use crate::chat::id::{Sid, Token, short_hash};
 use crate::chat::push::{Push, TTL_MAX};
@@ -48,11 +51,38 @@ impl Send {
     }
 }
 
+/// A connection of a transport, counted from 1 at the start of the process; 0 is all of them together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConnectionId(u64);
+
+impl ConnectionId {
+    /// What is told of all connections together.
+    pub const ALL: Self = Self(0);
+
+    /// The connection of this number.
+    #[must_use]
+    pub const fn new(number: u64) -> Self {
+        Self(number)
+    }
+
+    /// Its number, for operators.
+    #[must_use]
+    pub const fn number(self) -> u64 {
+        self.0
+    }
+}
+
+impl fmt::Display for ConnectionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
 /// Where an acknowledgement of something received has to go: it counts only on the connection it came in on.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct AckRef {
-    /// Which connection, counted from the start of the process.
-    pub connection: u64,
+    /// Which connection.
+    pub connection: ConnectionId,
     /// The sender to acknowledge to: a registration token, or the push service's own address for a receipt.
     pub to: String,
     /// The id to acknowledge, byte for byte as it was received.
@@ -63,7 +93,7 @@ pub struct AckRef {
 impl fmt::Debug for AckRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Tag")
-            .field("connection", &self.connection)
+            .field("connection", &self.connection.number())
             .field("to", &short_hash(&self.to))
             .field("message_id", &self.message_id)
             .finish()
@@ -120,8 +150,6 @@ pub enum Report {
         /// How often it was written to a connection; 0 means that it certainly did not get out.
         copies: u32,
     },
-    /// A device sent a message.
-    Upstream(Upstream),
     /// The push service says what became of a message on the device.
     Receipt {
         /// The original message's id as the push service gave it; it may be unknown.
@@ -137,11 +165,49 @@ pub enum Report {
     },
     /// A connection stands differently; for operators, nothing follows from it. [`Port::link`] sums all of them up.
     Connection {
-        /// Which connection, counted from the start of the process.
-        connection: u64,
+        /// Which connection.
+        connection: ConnectionId,
         /// What happened to it.
         change: Change,
     },
+}
+
+impl Report {
+    /// A message that the push service, or the transport on its behalf, refused.
+    pub(crate) fn refused(sid: Sid, refusal: crate::chat::refusal::Refusal, copies: u32, replays: u32) -> Self {
+        use crate::chat::refusal::{Arrival as Came, Decision, Fault, TokenFate, Until, Wait};
+        let crate::chat::refusal::Refusal { decision, arrival, code, detail } = refusal;
+        let refusal = match decision {
+            Decision::Retry { wait: Wait::AtLeast(wait), .. } => Refusal::RetryAfter(wait),
+            Decision::Retry { wait: Wait::Backoff(first), until: Until::Tries(_), .. } => Refusal::Few(first),
+            Decision::Retry { wait: Wait::Backoff(first), .. } => Refusal::Backoff(first),
+            Decision::Fail { token: TokenFate::Remove, .. } => Refusal::BadToken,
+            Decision::Fail { token: TokenFate::Quarantine, .. } => Refusal::Quarantine,
+            Decision::Fail { fault: Fault::Operator, .. } => Refusal::Operator,
+            Decision::Fail { .. } => Refusal::Never,
+        };
+        let arrival = if arrival == Came::Maybe { Arrival::Possible } else { Arrival::No };
+        Self::Refused { sid, refusal, code, detail, copies, replays, arrival }
+    }
+
+    /// A message that the bridge itself refuses.
+    pub(crate) fn unsendable(sid: Sid, code: &'static str, detail: String) -> Self {
+        let (refusal, arrival) = (Refusal::Unsendable, Arrival::No);
+        Self::Refused { sid, refusal, code: code.to_owned(), detail, copies: 0, replays: 0, arrival }
+    }
+
+    /// A message whose time to live ended.
+    pub(crate) fn expired(sid: Sid, copies: u32, replays: u32, held: Option<String>) -> Self {
+        Self::Refused {
+            sid,
+            refusal: Refusal::Expired,
+            code: held.unwrap_or_else(|| crate::chat::delivery::EXPIRED.to_owned()),
+            detail: "the time to live ended before the message could be sent".to_owned(),
+            copies,
+            replays,
+            arrival: Arrival::No,
+        }
+    }
 }
 
 /// What happened to a connection.
@@ -162,6 +228,29 @@ pub enum Change {
         detail: String,
     },
 }
+
+/// What a device sent, as far as it can be understood.
+#[derive(Debug, Clone, PartialEq)]
+pub enum DeviceMessage {
+    /// A message.
+    Upstream(Upstream),
+    /// One that cannot be understood. The push service sends it again and again, and counts it, until it is acknowledged.
+    Rejected(RejectedUpstream),
+}
+
+/// A message from a device that cannot be understood. To be acknowledged once it is on disk as rejected.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RejectedUpstream {
+    /// What is wrong with it, in one word for operators.
+    pub code: &'static str,
+    /// The beginning of what came, at most [`SAMPLE_MAX`] characters, without a registration token.
+    pub sample: String,
+    /// How to acknowledge it.
+    pub ack_ref: AckRef,
+}
+
+/// Longest [`RejectedUpstream::sample`], in characters.
+pub const SAMPLE_MAX: usize = 256;
 
 /// A message from a device.
 #[derive(Debug, Clone, PartialEq)]
@@ -221,6 +310,9 @@ impl Refusal {
     }
 }
 
+/// The word for operators where messages are written and none is answered.
+pub const UNANSWERED: &str = "unanswered";
+
 /// How the connection to the push service stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Link {
@@ -246,6 +338,8 @@ pub enum Outage {
 impl Outage {
     /// The push service refused the credentials.
     pub const AUTH_FAILED: Self = Self::Refused("auth_failed");
+    /// Messages are written, and none is answered.
+    pub const UNANSWERED: Self = Self::Refused(UNANSWERED);
 
     /// The word for operators.
     #[must_use]
@@ -279,8 +373,12 @@ pub struct Port {
     pub acks: mpsc::Sender<AckRef>,
     /// What comes back.
     pub reports: mpsc::Receiver<Report>,
+    /// What devices send. A queue of its own: no answer that waits for a commit holds it up.
+    pub device_messages: mpsc::Receiver<DeviceMessage>,
     /// How the connection stands.
     pub link: watch::Receiver<Link>,
+    /// What is counted, a second old at most.
+    pub snapshot: watch::Receiver<Snapshot>,
 }
 
 /// The transport's end of the port.
@@ -292,20 +390,41 @@ pub struct Outlet {
     pub acks: mpsc::Receiver<AckRef>,
     /// What to tell the bridge.
     pub reports: mpsc::Sender<Report>,
+    /// What devices send.
+    pub device_messages: mpsc::Sender<DeviceMessage>,
     /// How the connection stands.
     pub link: watch::Sender<Link>,
+    /// What is counted.
+    pub snapshot: watch::Sender<Snapshot>,
 }
 
-/// Makes both ends. `sends`, `acks` and `reports` are the sizes of the three queues, in messages.
+/// Makes both ends. `sends`, `acks` and `reports` are the sizes of the queues, in messages; that of device messages is as
+/// long as that of reports.
 #[must_use]
 pub fn port(sends: usize, acks: usize, reports: usize) -> (Port, Outlet) {
     let (sends_tx, sends_rx) = mpsc::channel(sends);
     let (acks_tx, acks_rx) = mpsc::channel(acks);
     let (reports_tx, reports_rx) = mpsc::channel(reports);
+    let (device_tx, device_rx) = mpsc::channel(reports);
     let (link_tx, link_rx) = watch::channel(Link::Down(Outage::Unconnected));
+    let (snapshot_tx, snapshot_rx) = watch::channel(Snapshot::default());
     (
-        Port { sends: sends_tx, acks: acks_tx, reports: reports_rx, link: link_rx },
-        Outlet { sends: sends_rx, acks: acks_rx, reports: reports_tx, link: link_tx },
+        Port {
+            sends: sends_tx,
+            acks: acks_tx,
+            reports: reports_rx,
+            device_messages: device_rx,
+            link: link_rx,
+            snapshot: snapshot_rx,
+        },
+        Outlet {
+            sends: sends_rx,
+            acks: acks_rx,
+            reports: reports_tx,
+            device_messages: device_tx,
+            link: link_tx,
+            snapshot: snapshot_tx,
+        },
     )
 }
 

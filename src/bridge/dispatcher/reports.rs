@@ -65,12 +65,11 @@ impl Dispatcher {
                 let recipient = self.flights.remove(&sid.row()).map(|flight| flight.recipient);
                 self.record(sid, recipient, Event::Lost { copies }).await
             }
-            Report::Upstream(upstream) => self.desk.take(upstream).await,
             Report::Receipt { original, status, ack_ref, copies, .. } => {
                 self.receipt(original, &status, ack_ref, copies).await
             }
             Report::Connection { connection, change } => {
-                let transport = self.transport.to_string();
+                let (transport, connection) = (self.transport.to_string(), connection.number());
                 self.context.tell(match change {
                     Change::Up => BridgeEvent::Connected { transport, connection },
                     Change::Draining => BridgeEvent::Draining { transport, connection },

