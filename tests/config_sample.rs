@@ -2,7 +2,7 @@
 
 use fcm_mqtt_bridge::config::{GOOGLE_CREDENTIALS, Settings};
 use fcm_mqtt_bridge::fcm::verdict::Cause;
-use fcm_mqtt_bridge::transport::fcm;
+use fcm_mqtt_bridge::transport::fcm_v1;
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -149,7 +149,7 @@ fn the_places_of_the_service_account_are_told_in_their_order() {
 /// Each word for "nothing goes" is explained to the operator.
 #[test]
 fn the_page_about_fcm_v1_knows_every_word_of_trouble() {
-    let words = Cause::ALL.iter().map(|cause| cause.as_str()).chain([fcm::NO_TOKEN, fcm::QUOTA]);
+    let words = Cause::ALL.iter().map(|cause| cause.as_str()).chain([fcm_v1::NO_TOKEN, fcm_v1::QUOTA]);
     for word in words {
         assert!(FCM_PAGE.contains(&format!("| `{word}` | ")), "{word} is not in config/fcm-v1.md");
         assert!(TOPICS.contains(&format!("`{word}`")), "{word} is not in topics.md");

@@ -13,7 +13,7 @@ use fcm_mqtt_bridge::ops::clock::now_ms;
 use fcm_mqtt_bridge::ops::health::Readiness;
 use fcm_mqtt_bridge::ops::metrics::Metrics;
 use fcm_mqtt_bridge::store::{self, Keeper, Store};
-use fcm_mqtt_bridge::transport::fcm::{self, FcmConfig};
+use fcm_mqtt_bridge::transport::fcm_v1::{self, FcmConfig};
 use fcm_mqtt_bridge::transport::{self, Link};
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
@@ -82,7 +82,7 @@ impl House {
         parts.spawn(async {
             broker.run(mqtt_outlet, surroundings, CancellationToken::new()).await.expect("the broker runs");
         });
-        parts.spawn(async { fcm::run(transport, outlet, CancellationToken::new()).await.expect("the transport runs") });
+        parts.spawn(async { fcm_v1::run(transport, outlet, CancellationToken::new()).await.expect("the transport runs") });
         link.wait_for(|link| *link == Link::Up).await.expect("the transport runs");
         Self { broker: address, parts, keeper }
     }

@@ -28,7 +28,7 @@ use fcm_mqtt_bridge::sim::config::CertificateConfig;
 use fcm_mqtt_bridge::sim::handle::SimHandle;
 use fcm_mqtt_bridge::sim::v1::config::Quotas as SimQuotas;
 use fcm_mqtt_bridge::sim::v1::{V1Config, V1Faults, V1Handle};
-use fcm_mqtt_bridge::transport::fcm::{self, Credentials, FcmConfig, Quotas, encode};
+use fcm_mqtt_bridge::transport::fcm_v1::{self, Credentials, FcmConfig, Quotas, encode};
 use fcm_mqtt_bridge::transport::{self, Link, Report, Send};
 use http::{HeaderValue, Uri};
 use serde_json::{Map, Value};
@@ -235,7 +235,7 @@ async fn alone(sim: &SimHandle, folder: &Path, messages: usize) -> Row {
     let sends: Vec<Send> = (0..messages).map(|n| send(&mut sids, n)).collect();
     let (mut port, outlet) = transport::port(64, 1, 1_024);
     let stop = CancellationToken::new();
-    let running = fcm::run(transport(sim, folder), outlet, stop.clone());
+    let running = fcm_v1::run(transport(sim, folder), outlet, stop.clone());
     let work = async {
         port.link.wait_for(|link| *link == Link::Up).await.expect("the transport runs");
         let meter = Meter::start();

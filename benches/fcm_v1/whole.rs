@@ -5,7 +5,7 @@ use crate::support::{TEXT, bal, connection, document, token};
 use crate::{DEVICES, Meter, Row, side, transport};
 use fcm_mqtt_bridge::chat::id::Sid;
 use fcm_mqtt_bridge::sim::handle::SimHandle;
-use fcm_mqtt_bridge::transport::fcm::FcmConfig;
+use fcm_mqtt_bridge::transport::fcm_v1::FcmConfig;
 use rumqttc_v5::{AsyncClient, PublishOptions, QoS};
 use serde_json::json;
 use std::net::SocketAddr;

@@ -11,7 +11,7 @@ use crate::ops::health::ListenError;
 #[cfg(feature = "rumqttd")]
 use crate::rumqttd::RumqttdError;
 use crate::store::{CloseError, OpenError, StoreError};
-use crate::transport::{ccs, fcm};
+use crate::transport::{ccs, fcm_v1};
 use std::path::PathBuf;
 
 /// Why the bridge could not start, or ended.
@@ -63,7 +63,7 @@ pub enum AppError {
         /// The section, as it stands before what the fault is about.
         key: String,
         /// Why.
-        fault: fcm::Fatal,
+        fault: fcm_v1::Fatal,
     },
     /// The store's writer ended under the windows.
     #[error(transparent)]
@@ -121,7 +121,7 @@ impl AppError {
         }
     }
 
-    pub(super) fn fcm(transport: &Transport, fault: fcm::Fatal) -> Self {
+    pub(super) fn fcm(transport: &Transport, fault: fcm_v1::Fatal) -> Self {
         Self::Fcm { key: format!("[{}]", section(transport)), fault }
     }
 }

@@ -13,7 +13,7 @@ use crate::mqtt::{ClientConfig, ClientLimits, Senders, Version, Will};
 use crate::secret::Secret;
 use crate::store;
 use crate::transport::ccs;
-use crate::transport::fcm::{self, Credentials, FcmConfig};
+use crate::transport::fcm_v1::{self, Credentials, FcmConfig};
 
 #[cfg(feature = "broker")]
 use crate::broker::{BrokerConfig, BrokerLimits, JwtConfig, Listen, TlsFiles};
@@ -52,7 +52,7 @@ pub(super) fn bridge(settings: &Settings, started_ms: u64) -> Result<bridge::Set
     let routes = Routes::new(categories.into_iter().collect(), default_bal);
     let (default_way, by_category) = settings.transports()?;
     let projects = settings.fcm.configured();
-    let streams = projects.iter().map(|(_, fcm)| fcm.connections * fcm::STREAMS_MAX).max().unwrap_or(0);
+    let streams = projects.iter().map(|(_, fcm)| fcm.connections * fcm_v1::STREAMS_MAX).max().unwrap_or(0);
     let explicit = settings.bals.iter().filter(|(_, bal)| bal.ack == AckMode::Explicit);
     Ok(bridge::Settings {
         transports: Transports::new(default_way, by_category, &routes),
@@ -96,18 +96,18 @@ pub(super) fn transport_tasks(settings: &Settings, api_key: Option<Secret>) -> V
 const CONFIRM_TO: &str = "self/receipts";
 
 /// Which keys say where the servers of a project are: its own, or those of `[fcm]` that it takes over.
-fn keys(settings: &Settings, transport: &Transport) -> fcm::Keys {
-    let Transport::FcmV1(Some(name)) = transport else { return fcm::Keys::default() };
+fn keys(settings: &Settings, transport: &Transport) -> fcm_v1::Keys {
+    let Transport::FcmV1(Some(name)) = transport else { return fcm_v1::Keys::default() };
     let section = format!("fcm.projects.{}", name.as_str());
     let own_url = settings.fcm.projects.get(name.as_str()).is_some_and(|project| project.base_url.is_some());
-    fcm::Keys {
+    fcm_v1::Keys {
         base_url: format!("{}.base_url", if own_url { &section } else { "fcm" }),
         credentials_file: format!("{section}.credentials_file"),
-        ..fcm::Keys::default()
+        ..fcm_v1::Keys::default()
     }
 }
 
-fn fcm(transport: &Transport, set: Fcm, keys: fcm::Keys) -> FcmConfig {
+fn fcm(transport: &Transport, set: Fcm, keys: fcm_v1::Keys) -> FcmConfig {
     let credentials = match set.credentials_file {
         Some(path) => Credentials::File(path),
         None => Credentials::Metadata(set.metadata_host),
@@ -119,8 +119,8 @@ fn fcm(transport: &Transport, set: Fcm, keys: fcm::Keys) -> FcmConfig {
         ca_file: set.ca_file,
         connections: set.connections,
         on_ambiguous: match set.on_ambiguous {
-            OnAmbiguous::Retry => fcm::OnAmbiguous::Retry,
-            OnAmbiguous::Report => fcm::OnAmbiguous::Report,
+            OnAmbiguous::Retry => fcm_v1::OnAmbiguous::Retry,
+            OnAmbiguous::Report => fcm_v1::OnAmbiguous::Report,
         },
         quotas: Quotas { project_per_minute: set.quota_per_minute, ..Quotas::default() },
         keys,
@@ -347,12 +347,12 @@ mod tests {
         let planned = |config: &FcmConfig| {
             (config.base_url.clone(), config.connections, config.on_ambiguous, config.quotas.project_per_minute)
         };
-        let metadata = Credentials::Metadata(fcm::METADATA_HOST.to_owned());
+        let metadata = Credentials::Metadata(fcm_v1::METADATA_HOST.to_owned());
         assert_eq!(
             planned(&fcm(&Transport::FcmV1(None), settings.fcm.clone(), keys(&settings, &Transport::FcmV1(None)))),
             planned(&FcmConfig::new(metadata))
         );
-        assert_eq!(settings.fcm.metadata_host, fcm::METADATA_HOST);
+        assert_eq!(settings.fcm.metadata_host, fcm_v1::METADATA_HOST);
     }
 
     /// The ranges of what goes to the push services are known to their transports alone.
@@ -369,7 +369,7 @@ mod tests {
             assert!(refused.is_configuration());
         }
         let project = |connections| Fcm { project_id: Some("p".into()), connections, ..Fcm::default() };
-        for connections in [0, fcm::CONNECTIONS_MAX + 1] {
+        for connections in [0, fcm_v1::CONNECTIONS_MAX + 1] {
             let settings = Settings { fcm: project(connections), ..Settings::default() };
             let refused = transport_tasks(&settings, None)[0].check().unwrap_err();
             assert!(refused.to_string().contains("connections is not from 1 to 100"), "{refused}");

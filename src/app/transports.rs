@@ -4,7 +4,7 @@ use super::AppError;
 use crate::chat::transport::Transport;
 use crate::mqtt::BrokerLink;
 use crate::transport::ccs::{self, CcsConfig};
-use crate::transport::fcm::{self, FcmConfig};
+use crate::transport::fcm_v1::{self, FcmConfig};
 use crate::transport::{self, Outlet, Port};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -66,7 +66,7 @@ impl TransportPlan {
         match self {
             Self::Ccs(config) => Ok(ccs::run(*config, outlet, stop).await?),
             Self::Fcm(transport, config) => {
-                fcm::run(*config, outlet, stop).await.map_err(|fault| AppError::fcm(&transport, fault))
+                fcm_v1::run(*config, outlet, stop).await.map_err(|fault| AppError::fcm(&transport, fault))
             }
         }
     }

@@ -1,8 +1,10 @@
 //! Keeps many messages to one recipient from being claimed before their turn, where a transport sends them one at a
 //! time: they would only come back, and each way costs a write. Pure.
 
-use crate::transport::LINE_MAX;
 use std::collections::HashMap;
+
+/// Messages of one recipient that a transport has which sends them one at a time; the others wait on disk.
+const LINE_MAX: usize = 1;
 
 /// How many messages of each recipient the transport has, or is about to get.
 #[derive(Debug, Clone)]

@@ -8,7 +8,7 @@ use crate::fcm::request::translate;
 use crate::fcm::target::Kind;
 use crate::ops::clock::now_ms;
 use crate::ops::print;
-use crate::transport::fcm::encode;
+use crate::transport::fcm_v1::encode;
 use anyhow::{Context, bail};
 use serde_json::{Map, Value};
 use std::fs::File;

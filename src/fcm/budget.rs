@@ -72,7 +72,6 @@ pub struct Budget {
     project: Bucket,
     ramp_from: Option<Instant>,
     last: Option<Instant>,
-    paused_until: Option<Instant>,
     device_rates: [Rate; 2],
     devices: HashMap<i64, Device>,
 }
@@ -90,7 +89,6 @@ impl Budget {
             project: Bucket::default(),
             ramp_from: None,
             last: None,
-            paused_until: None,
             device_rates: [
                 per(quotas.device_per_minute, MINUTE, MINUTE_BURST_PART),
                 per(quotas.device_per_hour, HOUR, HOUR_BURST_PART),
@@ -129,19 +127,7 @@ impl Budget {
     /// How long until one more message of the project may go, whoever it is for; zero is now.
     #[must_use]
     pub fn project_wait(&self, now: Instant) -> Duration {
-        let paused = self.paused_until.map_or(Duration::ZERO, |until| until.saturating_duration_since(now));
-        paused.max(self.project.wait(self.rate_at(now), now))
-    }
-
-    /// Lets nothing go before `wait` is over: FCM said that the project's quota is used up.
-    pub fn pause(&mut self, wait: Duration, now: Instant) {
-        self.paused_until = self.paused_until.max(now.checked_add(wait));
-    }
-
-    /// Until when nothing goes, if FCM said so.
-    #[must_use]
-    pub fn paused_until(&self, now: Instant) -> Option<Instant> {
-        self.paused_until.filter(|until| *until > now)
+        self.project.wait(self.rate_at(now), now)
     }
 
     /// Forgets devices when there are too many: those with a full budget lose nothing by it; should they be few, the

@@ -22,6 +22,8 @@ pub struct Fault {
     pub violations: Vec<Violation>,
     /// Which quota is used up, in words.
     pub quotas: Vec<String>,
+    /// Whether one of them is the project's: it is named as its subject (`project:...`).
+    pub is_of_project: bool,
     /// Why Google's front refused, for example `SERVICE_DISABLED`.
     pub reason: Option<String>,
     /// Apple's word, for example `InvalidProviderToken`.
@@ -104,6 +106,8 @@ impl Fault {
             }
             Some(QUOTA_FAILURE) => {
                 self.quotas.extend(list("violations").map(|violation| text(violation.get("description"))));
+                let subject = |violation: &Value| text(violation.get("subject")).to_ascii_lowercase();
+                self.is_of_project |= list("violations").any(|violation| subject(violation).starts_with("project"));
             }
             _ => {}
         }
@@ -183,7 +187,8 @@ mod tests {
                 details.push(json!({ "@type": type_url(BAD_REQUEST), "fieldViolations": fields.collect::<Vec<_>>() }));
             }
             if !self.quotas.is_empty() {
-                let quotas = self.quotas.iter().map(|words| json!({ "description": words }));
+                let subject = if self.is_of_project { "project:12345" } else { "device" };
+                let quotas = self.quotas.iter().map(|words| json!({ "subject": subject, "description": words }));
                 details.push(json!({ "@type": type_url(QUOTA_FAILURE), "violations": quotas.collect::<Vec<_>>() }));
             }
             details
@@ -203,11 +208,13 @@ mod tests {
             prop::collection::vec(".{0,9}", 0..3),
             prop::option::of(".{0,9}"),
             prop::option::of(".{0,9}"),
+            any::<bool>(),
         )
-            .prop_map(|((message, code), violations, quotas, reason, apns)| Fault {
+            .prop_map(|((message, code), violations, quotas, reason, apns, is_of_project)| Fault {
                 message,
                 code,
                 violations,
+                is_of_project: is_of_project && !quotas.is_empty(),
                 quotas,
                 reason,
                 apns,

@@ -15,9 +15,9 @@ use super::fault::{Fault, FcmCode, Violation};
 use super::retry_after;
 use super::target::{Kind, Target};
 use super::verdict::{
-    Access, Ambiguous, Answer, Asked, Cause, Outcome, Refused, Share, Then, TokenAction, Tries, Unprocessed, Verdict,
-    code,
+    Access, Ambiguous, Answer, Asked, Cause, OnAmbiguous, Outcome, Replay, Unprocessed, Verdict, code,
 };
+use crate::chat::refusal::{Arrival, Decision, Fault as Whose, Refusal, Scope, TokenFate, Until, Wait};
 use serde_json::Value;
 use std::time::Duration;
 
@@ -25,49 +25,63 @@ use std::time::Duration;
 pub const FAULT_WAIT: Duration = Duration::from_secs(10);
 /// First wait after a quota was used up and FCM does not say for how long.
 pub const QUOTA_WAIT: Duration = Duration::from_secs(60);
+/// How long a message is tried again after refusals that are not about it: Google's own advice.
+pub const RETRY_FOR: Duration = Duration::from_secs(3600);
+/// How often something is tried that nobody has a word for.
+pub const FEW_TRIES: u32 = 3;
+
+const BROKEN: &str = "the connection broke before the answer";
 
 /// What follows from `outcome`.
 #[must_use]
 pub fn judge(outcome: &Outcome<'_>, asked: &Asked<'_>) -> Verdict {
-    Verdict::Refused(match outcome {
-        Outcome::Answered(answer) if (200..300).contains(&answer.status) => {
-            return taken(answer, asked).map_or_else(Verdict::Refused, |name| Verdict::Sent { name });
-        }
+    match outcome {
+        Outcome::Answered(answer) if (200..300).contains(&answer.status) => taken(answer, asked),
         Outcome::Answered(answer) => refused(answer, asked),
         Outcome::Unprocessed(why) => {
             let detail = match why {
-                Unprocessed::NotWritten => "the connection ended before the message was written",
                 Unprocessed::RefusedStream => "the connection had no room for the message",
                 Unprocessed::BeyondGoaway => "the connection was ended before the message was looked at",
             };
-            Refused::new(Then::Elsewhere, code::CONNECTION_DRAINING, detail)
+            Verdict::Replay(Replay::Elsewhere, again(None, code::CONNECTION_DRAINING)).with(detail)
         }
         Outcome::Ambiguous(why) => {
             let detail = match why {
                 Ambiguous::Timeout => "no answer in time",
-                Ambiguous::Reset => "the connection broke before the answer",
+                Ambiguous::Reset => BROKEN,
             };
-            Refused::new(Then::Undecided, code::SERVICE_UNAVAILABLE, detail).possibly_arrived()
+            Verdict::Refused(undecided(asked.on_ambiguous)).with(detail)
         }
-    })
+    }
+}
+
+/// What follows where a connection ended before the answer, or the bridge did.
+#[must_use]
+pub fn unanswered(on_ambiguous: OnAmbiguous) -> Refusal {
+    Refusal { detail: BROKEN.to_owned(), ..undecided(on_ambiguous) }
 }
 
 /// A 2xx: FCM's name for the message. Without one it is as good as cut short.
-fn taken(answer: &Answer<'_>, asked: &Asked<'_>) -> Result<Option<String>, Refused> {
+fn taken(answer: &Answer<'_>, asked: &Asked<'_>) -> Verdict {
     let detail = || detail::of_body(answer.status, answer.content_type, answer.body, asked.target);
+    // The status says that the message was taken, and the document that it was not. Neither is believed: not the document,
+    // which could cost a token, and not the status, which could lose the message.
+    let contradictory = |detail: String| Verdict::Refused(undecided(asked.on_ambiguous)).with(detail);
+    // A page with status 200, from something in between, took no message; but who knows what stands behind it.
+    let another_server = || Verdict::Fault(Cause::NotFcm, undecided(asked.on_ambiguous)).with(detail());
     let fields = match Document::read(answer.body, answer.content_type) {
         Document::Object(fields) => fields,
-        Document::Broken if mentions_error(answer.body) => return Err(contradictory(detail())),
-        Document::Empty | Document::Broken => return Ok(None),
-        Document::Other | Document::Words => return Err(another_server(detail())),
+        Document::Broken if mentions_error(answer.body) => return contradictory(detail()),
+        Document::Empty | Document::Broken => return Verdict::Sent { name: None },
+        Document::Other | Document::Words => return another_server(),
     };
     match (fields.get("name"), fields.get("error")) {
-        (Some(Value::String(name)), _) => Ok(Some(name.clone())),
-        (_, None | Some(Value::Null)) => Ok(None),
-        (_, Some(_)) => Err(match Fault::of(&fields) {
+        (Some(Value::String(name)), _) => Verdict::Sent { name: Some(name.clone()) },
+        (_, None | Some(Value::Null)) => Verdict::Sent { name: None },
+        (_, Some(_)) => match Fault::of(&fields) {
             Some(fault) => contradictory(detail::of_fault(&fault, asked.target).unwrap_or_else(detail)),
-            None => another_server(detail()),
-        }),
+            None => another_server(),
+        },
     }
 }
 
@@ -77,18 +91,7 @@ fn mentions_error(body: &[u8]) -> bool {
     body.windows(FIELD.len()).any(|part| part == FIELD)
 }
 
-/// The status says that the message was taken, and the document that it was not. Neither is believed: not the document,
-/// which could cost a token, and not the status, which could lose the message.
-fn contradictory(detail: String) -> Refused {
-    Refused::new(Then::Undecided, code::INTERNAL_SERVER_ERROR, detail).possibly_arrived()
-}
-
-/// A page with status 200, from something in between, took no message; but who knows what stands behind it.
-fn another_server(detail: String) -> Refused {
-    Refused::new(Then::Hold(Cause::NotFcm), code::AUTHENTICATION_FAILED, detail).possibly_arrived()
-}
-
-fn refused(answer: &Answer<'_>, asked: &Asked<'_>) -> Refused {
+fn refused(answer: &Answer<'_>, asked: &Asked<'_>) -> Verdict {
     let document = Document::read(answer.body, answer.content_type);
     // Whether it was meant to be JSON, and is not, or not all of it.
     let unread = match document {
@@ -102,24 +105,30 @@ fn refused(answer: &Answer<'_>, asked: &Asked<'_>) -> Refused {
         detail.unwrap_or_else(|| detail::of_body(answer.status, answer.content_type, answer.body, asked.target));
     let fault = fault.unwrap_or_default();
     let wait = answer.retry_after.and_then(|header| retry_after::parse(header, asked.now_unix_s));
-    let refused = match (answer.status, code_at(answer.status, &fault)) {
-        (503, _) | (400..500, Some(FcmCode::Unavailable)) => again(wait, code::SERVICE_UNAVAILABLE),
-        (500.., _) | (400..500, Some(FcmCode::Internal)) => again(wait, code::INTERNAL_SERVER_ERROR),
-        (429, _) | (400..500, Some(FcmCode::QuotaExceeded)) => quota(&fault, wait, asked.target),
-        (400..500, Some(code)) => of_code(code, &fault, asked),
-        (400 | 403 | 404, None) if unread => unknown(),
-        (401, None) if unread && asked.access == Access::Refreshed => unknown(),
-        // FCM says in JSON what a key may not do. A page or plain words come from a proxy.
-        (403, None) if document == Document::Words => hold(Cause::NotFcm),
-        (400..500, None) => without_code(answer.status, &fault, asked),
-        // 1xx and 3xx: FCM has none, so this is another server.
-        _ => hold(Cause::NotFcm),
-    };
     let is_vague = answer.status == 400 && fault.code.is_none() && fault.violations.is_empty();
     // Of the text for a bad token it is known what else it is said of.
     let is_vague = is_vague && !fault.message.contains("registration token");
-    let doubt = if is_vague && refused.then == Then::Never { " (perhaps the message is too big)" } else { "" };
-    Refused { detail: detail + doubt, ..refused }
+    let verdict = match (answer.status, code_at(answer.status, &fault)) {
+        (500.., Some(FcmCode::Unknown)) => Verdict::Refused(unknown().maybe_arrived()),
+        (503, _) | (400..500, Some(FcmCode::Unavailable)) => fault_of_fcm(wait, code::SERVICE_UNAVAILABLE),
+        (500.., _) | (400..500, Some(FcmCode::Internal)) => fault_of_fcm(wait, code::INTERNAL_SERVER_ERROR),
+        (429, _) | (400..500, Some(FcmCode::QuotaExceeded)) => Verdict::Refused(quota(&fault, wait, asked.target)),
+        (400..500, Some(code)) => Verdict::Refused(of_code(code, &fault, asked)),
+        (400 | 403 | 404, None) if unread => Verdict::Refused(unknown()),
+        (401, None) if unread && asked.access == Access::Refreshed => Verdict::Refused(unknown()),
+        // FCM says in JSON what a key may not do. A page or plain words come from a proxy.
+        (403, None) if document == Document::Words => of_project(Cause::NotFcm),
+        (400..500, None) => without_code(answer.status, &fault, asked),
+        // 1xx and 3xx: FCM has none, so this is another server.
+        _ => of_project(Cause::NotFcm),
+    };
+    let is_about_message = |refusal: &Refusal| matches!(refusal.decision, Decision::Fail { fault: Whose::Sender, .. });
+    match verdict {
+        Verdict::Refused(refusal) if is_vague && is_about_message(&refusal) => {
+            Verdict::Refused(refusal).with(detail + " (perhaps the message is too big)")
+        }
+        verdict => verdict.with(detail),
+    }
 }
 
 /// FCM's code, where it may say it. A 401 is about the access token whatever else it says, unless it is about another
@@ -133,87 +142,121 @@ fn code_at(status: u16, fault: &Fault) -> Option<FcmCode> {
 }
 
 /// A 4xx in FCM's own words.
-fn of_code(code: FcmCode, fault: &Fault, asked: &Asked<'_>) -> Refused {
+fn of_code(code: FcmCode, fault: &Fault, asked: &Asked<'_>) -> Refusal {
     match code {
         FcmCode::Unregistered if asked.target.kind().is_device() => {
-            new(Then::Never, code::DEVICE_UNREGISTERED).token(TokenAction::Remove)
+            fail(TokenFate::Remove, Whose::Device, code::DEVICE_UNREGISTERED)
         }
-        FcmCode::Unregistered => new(Then::Never, code::DEVICE_UNREGISTERED),
-        FcmCode::SenderIdMismatch => {
-            new(Then::NeverTellOperator, code::SENDER_ID_MISMATCH).token(TokenAction::Quarantine)
-        }
-        FcmCode::ThirdPartyAuthError => new(Then::NeverTellOperator, code::INVALID_APNS_CREDENTIAL),
+        FcmCode::Unregistered => of_message(code::DEVICE_UNREGISTERED),
+        FcmCode::SenderIdMismatch => fail(TokenFate::Quarantine, Whose::Operator, code::SENDER_ID_MISMATCH),
+        FcmCode::ThirdPartyAuthError => fail(TokenFate::Keep, Whose::Operator, code::INVALID_APNS_CREDENTIAL),
         FcmCode::InvalidArgument => wrong_argument(fault, asked),
         FcmCode::QuotaExceeded | FcmCode::Unavailable | FcmCode::Internal | FcmCode::Unknown => unknown(),
     }
 }
 
 /// A 4xx without a word of FCM: its front speaks, or another server.
-fn without_code(status: u16, fault: &Fault, asked: &Asked<'_>) -> Refused {
+fn without_code(status: u16, fault: &Fault, asked: &Asked<'_>) -> Verdict {
     match status {
-        400 => wrong_argument(fault, asked),
-        401 if asked.access == Access::Cached => new(Then::Refresh, code::AUTHENTICATION_FAILED),
-        401 => hold(Cause::Unauthenticated),
-        403 if fault.reason.as_deref() == Some("SERVICE_DISABLED") => hold(Cause::ApiDisabled),
-        403 => hold(Cause::PermissionDenied),
-        404 => hold(Cause::UnknownProject),
-        413 => new(Then::Never, code::TOO_BIG),
-        _ => new(Then::Never, code::INVALID_JSON),
+        400 => Verdict::Refused(wrong_argument(fault, asked)),
+        401 if asked.access == Access::Cached => {
+            Verdict::Replay(Replay::NewToken, again(None, code::INTERNAL_SERVER_ERROR))
+        }
+        401 => of_project(Cause::Unauthenticated),
+        403 if fault.reason.as_deref() == Some("SERVICE_DISABLED") => of_project(Cause::ApiDisabled),
+        403 => of_project(Cause::PermissionDenied),
+        404 => of_project(Cause::UnknownProject),
+        413 => Verdict::Refused(of_message(code::TOO_BIG)),
+        _ => Verdict::Refused(of_message(code::INVALID_JSON)),
     }
 }
 
 /// The token is given up if it is what is wrong: the field that it was sent in is named, no other one is, and the request
 /// was within Apple's rules. The words "not a valid FCM registration token" are no proof: FCM says them of messages to
 /// living Apple devices whose `apns` block it refuses.
-fn wrong_argument(fault: &Fault, asked: &Asked<'_>) -> Refused {
+fn wrong_argument(fault: &Fault, asked: &Asked<'_>) -> Refusal {
     let sent = asked.target.kind().field();
     let on_sent = |one: &Violation| one.field.strip_prefix("message.").unwrap_or(&one.field) == sent;
     let blames_token = !fault.violations.is_empty() && fault.violations.iter().all(on_sent);
     if blames_token && asked.is_within_rules && asked.target.kind().is_device() {
-        new(Then::Never, code::BAD_REGISTRATION).token(TokenAction::Remove)
+        fail(TokenFate::Remove, Whose::Device, code::BAD_REGISTRATION)
     } else {
-        new(Then::Never, code::INVALID_JSON)
+        of_message(code::INVALID_JSON)
     }
 }
 
-/// Which quota it is, FCM says in words only; without them it is the one of the target.
-fn quota(fault: &Fault, wait: Option<Duration>, target: &Target) -> Refused {
+/// Which quota it is, FCM says in words, or it names the project as the subject; without either it is the one of the
+/// target.
+fn quota(fault: &Fault, wait: Option<Duration>, target: &Target) -> Refusal {
     let words = fault.quotas.iter().chain([&fault.message]).map(|text| text.to_ascii_lowercase()).collect::<String>();
-    let (whose, code) = match target.kind() {
-        _ if words.contains("device") => (Share::Recipient, code::DEVICE_MESSAGE_RATE_EXCEEDED),
-        _ if words.contains("topic") => (Share::Recipient, code::TOPICS_MESSAGE_RATE_EXCEEDED),
-        _ if words.contains("project") || words.contains("per minute") => (Share::Project, code::QUOTA_EXCEEDED),
-        Kind::Topic | Kind::Condition => (Share::Recipient, code::TOPICS_MESSAGE_RATE_EXCEEDED),
-        Kind::Token | Kind::Fid => (Share::Recipient, code::QUOTA_EXCEEDED),
+    let is_of_project = fault.is_of_project || words.contains("project") || words.contains("per minute");
+    let (scope, code) = match target.kind() {
+        _ if words.contains("device") => (Scope::Recipient, code::DEVICE_MESSAGE_RATE_EXCEEDED),
+        _ if words.contains("topic") => (Scope::Recipient, code::TOPICS_MESSAGE_RATE_EXCEEDED),
+        _ if is_of_project => (Scope::Service, code::QUOTA_EXCEEDED),
+        Kind::Topic | Kind::Condition => (Scope::Recipient, code::TOPICS_MESSAGE_RATE_EXCEEDED),
+        Kind::Token | Kind::Fid => (Scope::Recipient, code::QUOTA_EXCEEDED),
     };
-    new(later(wait, QUOTA_WAIT, whose), code)
+    let wait = wait.map_or(Wait::Backoff(QUOTA_WAIT), Wait::AtLeast);
+    Refusal::retry(wait, Until::Waited(RETRY_FOR), scope, code, "")
 }
 
 /// A fault of FCM; some messages were seen on devices all the same.
-fn again(wait: Option<Duration>, code: &'static str) -> Refused {
-    new(later(wait, FAULT_WAIT, Share::Recipient), code).possibly_arrived()
+fn fault_of_fcm(wait: Option<Duration>, code: &'static str) -> Verdict {
+    Verdict::Refused(again(wait, code).maybe_arrived())
 }
 
-fn later(wait: Option<Duration>, first: Duration, whose: Share) -> Then {
-    match wait {
-        Some(wait) => Then::After { wait, whose },
-        None => Then::Backoff { first, whose, tries: Tries::UntilExpiry },
-    }
+/// Nothing settles whether the message was taken: the one place where it is decided what follows.
+fn undecided(on_ambiguous: OnAmbiguous) -> Refusal {
+    let refusal = match on_ambiguous {
+        OnAmbiguous::Retry => again(None, code::AMBIGUOUS),
+        OnAmbiguous::Report => of_message(code::AMBIGUOUS),
+    };
+    refusal.maybe_arrived()
+}
+
+/// A fault of the project. A message that meets it alone waits by itself.
+fn of_project(cause: Cause) -> Verdict {
+    Verdict::Fault(cause, again(None, code::INTERNAL_SERVER_ERROR))
 }
 
 /// Nobody has a word for it, or nobody could read it.
-fn unknown() -> Refused {
-    let then = Then::Backoff { first: FAULT_WAIT, whose: Share::Recipient, tries: Tries::Few };
-    new(then, code::INTERNAL_SERVER_ERROR)
+fn unknown() -> Refusal {
+    let wait = Wait::Backoff(FAULT_WAIT);
+    Refusal::retry(wait, Until::Tries(FEW_TRIES), Scope::Message, code::INTERNAL_SERVER_ERROR, "")
 }
 
-fn hold(cause: Cause) -> Refused {
-    new(Then::Hold(cause), code::AUTHENTICATION_FAILED)
+fn again(wait: Option<Duration>, code: &'static str) -> Refusal {
+    let wait = wait.map_or(Wait::Backoff(FAULT_WAIT), Wait::AtLeast);
+    Refusal::retry(wait, Until::Waited(RETRY_FOR), Scope::Message, code, "")
 }
 
-/// The detail is still to come.
-fn new(then: Then, code: &'static str) -> Refused {
-    Refused::new(then, code, String::new())
+fn of_message(code: &'static str) -> Refusal {
+    fail(TokenFate::Keep, Whose::Sender, code)
+}
+
+fn fail(token: TokenFate, fault: Whose, code: &'static str) -> Refusal {
+    Refusal::fail(token, fault, code, "")
+}
+
+impl Verdict {
+    fn with(mut self, words: impl Into<String>) -> Self {
+        if let Self::Replay(_, refusal) | Self::Fault(_, refusal) | Self::Refused(refusal) = &mut self {
+            refusal.detail = words.into();
+        }
+        self
+    }
+
+    /// Whether the project and its credentials are in order, as far as an answer can show it.
+    pub(super) fn shows_all_well(&self) -> bool {
+        match self {
+            Self::Sent { .. } => true,
+            Self::Refused(Refusal { decision, arrival, .. }) => {
+                matches!(decision, Decision::Fail { .. }) && *arrival == Arrival::No
+            }
+            Self::Replay(..) | Self::Fault(..) => false,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -6,22 +6,22 @@
 //!   a push of a BAL ──────────────▶ │ Message │ ─────────▶ │ Request          │ body, and what was lost on the way
 //!                                   └─────────┘   table    └──────────────────┘
 //!                                   ┌─────────┐   judge    ┌──────────────────┐
-//!   status, headers, body ────────▶ │ Outcome │ ─────────▶ │ Verdict          │ sent; or what to do, and with the token
+//!   status, headers, body ────────▶ │ Outcome │ ─────────▶ │ Verdict          │ sent, at once again, or a Refusal
 //!                                   └─────────┘            └──────────────────┘
-//!   may one go now?  budget (quotas)   may any go now?  breaker (credentials)
+//!   may one go now?  budget (quotas)   may any go now, and whom does a verdict concern?  health
 //! ```
 //!
 //! Invariants: no tokio, no clock, no random source; any bytes give a value or a typed error, never a panic; no error
 //! and no detail holds a token or a value out of a message. The transport uses all of it, the simulator only the words
 //! of the wire: [`target`], [`fault`], [`limits`].
 
-pub mod breaker;
 mod bucket;
 pub mod budget;
 mod data;
 mod detail;
 mod document;
 pub mod fault;
+pub mod health;
 pub mod judge;
 pub mod limits;
 pub mod loss;

@@ -1,11 +1,8 @@
 //! The words for what becomes of a request. Which answer means what stands in [`super::judge`].
 
 use super::target::Target;
+use crate::chat::refusal::Refusal;
 use std::fmt;
-use std::time::Duration;
-
-/// How often something is tried that nobody has a word for.
-pub const FEW_TRIES: u32 = 3;
 
 /// What became of a request.
 #[derive(Debug, Clone, Copy)]
@@ -42,8 +39,6 @@ impl fmt::Debug for Answer<'_> {
 /// Why it is certain that a request was not processed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unprocessed {
-    /// No byte of it was written.
-    NotWritten,
     /// The stream was refused (`REFUSED_STREAM`, RFC 9113 section 8.7).
     RefusedStream,
     /// The connection was ended, and the stream is beyond the last one that was looked at (`GOAWAY`).
@@ -68,6 +63,8 @@ pub struct Asked<'a> {
     pub is_within_rules: bool,
     /// With which access token.
     pub access: Access,
+    /// What is wished where no answer settles it.
+    pub on_ambiguous: OnAmbiguous,
     /// When the answer came, in Unix seconds.
     pub now_unix_s: u64,
 }
@@ -77,11 +74,20 @@ pub struct Asked<'a> {
 pub enum Access {
     /// It may have expired on the way.
     Cached,
-    /// It was made for this request, because an older one was refused.
+    /// It was made after an older one was refused, and nobody has passed with it.
     Refreshed,
 }
 
-/// What follows from an answer.
+/// What becomes of a message of which nobody knows whether FCM took it: its request was written, and no answer came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnAmbiguous {
+    /// It is sent again, marked: rather twice than never.
+    Retry,
+    /// It fails, and its sender decides: rather never than twice.
+    Report,
+}
+
+/// What follows from what became of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
     /// FCM took the message.
@@ -89,97 +95,24 @@ pub enum Verdict {
         /// Its name for it (`projects/*/messages/*`); `None` if the answer did not say it.
         name: Option<String>,
     },
-    /// It did not, or nobody knows.
-    Refused(Refused),
+    /// FCM did not process it: it goes again at once. The refusal counts where it may not.
+    Replay(Replay, Refusal),
+    /// The fault is the project's, unless others pass: then the refusal counts.
+    Fault(Cause, Refusal),
+    /// FCM did not take it, or nobody knows.
+    Refused(Refusal),
 }
 
-/// A message that FCM did not take, as far as anybody knows.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refused {
-    /// What to do with the message.
-    pub then: Then,
-    /// What to do with the token.
-    pub token: TokenAction,
-    /// Whether the device may have got it all the same.
-    pub arrival: Arrival,
-    /// The word for the application.
-    pub code: &'static str,
-    /// The explanation for the application: bounded, one line, no token.
-    pub detail: String,
-}
-
-/// What to do with a message.
+/// How a message goes again at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Then {
-    /// Send it at once over another connection.
+pub enum Replay {
+    /// Over another connection.
     Elsewhere,
-    /// Get a new access token and send it at once, once.
-    Refresh,
-    /// Send it again, not sooner than this.
-    After {
-        /// As FCM asked for.
-        wait: Duration,
-        /// Who has to wait.
-        whose: Share,
-    },
-    /// Send it again; the wait doubles with each attempt.
-    Backoff {
-        /// The first wait.
-        first: Duration,
-        /// Who has to wait.
-        whose: Share,
-        /// How often.
-        tries: Tries,
-    },
-    /// Keep it until an operator has mended something: nothing else would go through either.
-    Hold(Cause),
-    /// Whoever owns the policy on duplicates decides; a copy is to be marked as one.
-    Undecided,
-    /// Never send it again.
-    Never,
-    /// Never send it again, and tell an operator: others like it will fail as well.
-    NeverTellOperator,
+    /// With a newer access token.
+    NewToken,
 }
 
-/// Who has to wait.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Share {
-    /// This message's receiver.
-    Recipient,
-    /// Everybody.
-    Project,
-}
-
-/// How often to try again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Tries {
-    /// Until the time to live is over.
-    UntilExpiry,
-    /// [`FEW_TRIES`] in all.
-    Few,
-}
-
-/// What to do with a token.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TokenAction {
-    /// Nothing.
-    Keep,
-    /// Forget it: it is dead.
-    Remove,
-    /// Do not use it, and do not forget it either: the fault may be ours.
-    Quarantine,
-}
-
-/// Whether a message may have reached the device in spite of the answer. v1 has no key against duplicates.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Arrival {
-    /// Certainly not.
-    No,
-    /// Possibly: some that got a 503 were seen on devices.
-    Possible,
-}
-
-/// What an operator has to mend.
+/// Why nothing goes. All but [`Cause::Unavailable`] an operator has to mend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Cause {
     /// A fresh access token is refused: the service account's key was revoked, or the clock is wrong.
@@ -194,17 +127,20 @@ pub enum Cause {
     NotFcm,
     /// So many tokens belong to another sender at once that the key is the wrong one.
     SenderMismatch,
+    /// FCM puts everybody off.
+    Unavailable,
 }
 
 impl Cause {
     /// All of them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Unauthenticated,
         Self::ApiDisabled,
         Self::PermissionDenied,
         Self::UnknownProject,
         Self::NotFcm,
         Self::SenderMismatch,
+        Self::Unavailable,
     ];
 
     /// A bounded label.
@@ -217,11 +153,12 @@ impl Cause {
             Self::UnknownProject => "unknown_project",
             Self::NotFcm => "not_fcm",
             Self::SenderMismatch => "sender_mismatch",
+            Self::Unavailable => "service_unavailable",
         }
     }
 }
 
-/// The words of CCS: what applications were told before v1, and are told still.
+/// The words for the application: those of CCS, which were told before v1, and ours where it has none.
 pub mod code {
     /// The token is none.
     pub const BAD_REGISTRATION: &str = "BAD_REGISTRATION";
@@ -231,7 +168,7 @@ pub mod code {
     pub const SENDER_ID_MISMATCH: &str = "SENDER_ID_MISMATCH";
     /// Something in the message is wrong.
     pub const INVALID_JSON: &str = "INVALID_JSON";
-    /// The message is too big: the bridge's own word, for CCS has none.
+    /// The message is too big: the bridge's own word.
     pub const TOO_BIG: &str = "TOO_BIG";
     /// Too many to this device.
     pub const DEVICE_MESSAGE_RATE_EXCEEDED: &str = "DEVICE_MESSAGE_RATE_EXCEEDED";
@@ -241,26 +178,12 @@ pub mod code {
     pub const QUOTA_EXCEEDED: &str = "QUOTA_EXCEEDED";
     /// The key for Apple's service, or for web push, is wrong.
     pub const INVALID_APNS_CREDENTIAL: &str = "INVALID_APNS_CREDENTIAL";
-    /// The credentials are wrong.
-    pub const AUTHENTICATION_FAILED: &str = "AUTHENTICATION_FAILED";
     /// Overloaded, or out of reach.
     pub const SERVICE_UNAVAILABLE: &str = "SERVICE_UNAVAILABLE";
     /// A fault of FCM.
     pub const INTERNAL_SERVER_ERROR: &str = "INTERNAL_SERVER_ERROR";
+    /// No answer settles whether it was taken: the bridge's own word.
+    pub const AMBIGUOUS: &str = "AMBIGUOUS";
     /// The connection ended first.
     pub const CONNECTION_DRAINING: &str = "CONNECTION_DRAINING";
-}
-
-impl Refused {
-    pub(super) fn new(then: Then, code: &'static str, detail: impl Into<String>) -> Self {
-        Self { then, token: TokenAction::Keep, arrival: Arrival::No, code, detail: detail.into() }
-    }
-
-    pub(super) fn token(self, token: TokenAction) -> Self {
-        Self { token, ..self }
-    }
-
-    pub(super) fn possibly_arrived(self) -> Self {
-        Self { arrival: Arrival::Possible, ..self }
-    }
 }

@@ -9,7 +9,8 @@ pub mod ccs;
 pub(crate) mod core;
 mod dial;
 pub(crate) mod driver;
-pub mod fcm;
+pub mod fcm_v1;
+mod http2;
 
 pub use self::core::snapshot::{ConnectionPhase, ConnectionState, Snapshot};
 use crate::chat::delivery::{Arrival, Tried};
@@ -18,9 +19,6 @@ use crate::chat::push::{Push, TTL_MAX};
 use std::fmt;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
-
-/// Most messages of one recipient that a transport keeps which sends them one at a time; the others wait on disk.
-pub const LINE_MAX: usize = 64;
 
 /// One message to send. Its id at the push service is the text of `sid`.
 #[derive(Debug, Clone, PartialEq)]

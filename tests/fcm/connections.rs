@@ -7,7 +7,7 @@ use fcm_mqtt_bridge::sim::v1::config::ConnectionLimits;
 use fcm_mqtt_bridge::sim::v1::fault::{RetryAfter, Rule};
 use fcm_mqtt_bridge::sim::v1::stats::{V1Stats, V1Violations};
 use fcm_mqtt_bridge::sim::v1::{Mishap, V1Faults};
-use fcm_mqtt_bridge::transport::fcm::{OnAmbiguous, STREAMS_MAX, Timing};
+use fcm_mqtt_bridge::transport::fcm_v1::{OnAmbiguous, STREAMS_MAX, Timing};
 use fcm_mqtt_bridge::transport::{Link, Refusal};
 use std::time::Duration;
 

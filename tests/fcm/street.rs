@@ -9,7 +9,7 @@ use fcm_mqtt_bridge::sim::config::CertificateConfig;
 use fcm_mqtt_bridge::sim::v1::config::{ConnectionLimits, Quotas as Sold, V1Config};
 use fcm_mqtt_bridge::sim::v1::{V1Faults, V1Handle};
 use fcm_mqtt_bridge::sim::{self, SimConfig, SimHandle};
-use fcm_mqtt_bridge::transport::fcm::{self, Credentials, FcmConfig, OnAmbiguous, Quotas};
+use fcm_mqtt_bridge::transport::fcm_v1::{self, Credentials, FcmConfig, OnAmbiguous, Quotas};
 use fcm_mqtt_bridge::transport::{Link, Port, Report, Send, port};
 use serde_json::Map;
 use std::path::Path;
@@ -36,7 +36,7 @@ pub(crate) struct Plan {
     pub(crate) purse: Purse,
     pub(crate) on_ambiguous: OnAmbiguous,
     pub(crate) connections: usize,
-    pub(crate) timing: fcm::Timing,
+    pub(crate) timing: fcm_v1::Timing,
     pub(crate) way: Way,
 }
 
@@ -70,7 +70,7 @@ impl Default for Plan {
             purse: Purse::Metadata,
             on_ambiguous: OnAmbiguous::Retry,
             connections: 4,
-            timing: fcm::Timing::default(),
+            timing: fcm_v1::Timing::default(),
             way: Way::Tls,
         }
     }
@@ -128,7 +128,7 @@ impl Street {
         let (port, outlet) = port(256, 1, 256);
         let stop_transport = CancellationToken::new();
         let (mut transport, stopped) = (JoinSet::new(), stop_transport.clone());
-        transport.spawn(async move { fcm::run(config, outlet, stopped).await.unwrap() });
+        transport.spawn(async move { fcm_v1::run(config, outlet, stopped).await.unwrap() });
         Self { sim, v1, port, stop_transport, stop_sim, transport, simulator, _clock: clock, _folder: folder }
     }
 

@@ -7,7 +7,7 @@ use fcm_mqtt_bridge::ops::clock::now_ms;
 use fcm_mqtt_bridge::sim::v1::V1Faults;
 use fcm_mqtt_bridge::sim::v1::config::Quotas as Sold;
 use fcm_mqtt_bridge::sim::v1::fault::RetryAfter;
-use fcm_mqtt_bridge::transport::fcm::{OnAmbiguous, Timing};
+use fcm_mqtt_bridge::transport::fcm_v1::{OnAmbiguous, Timing};
 use fcm_mqtt_bridge::transport::{Link, Outage, Refusal, Report, Send};
 use serde_json::json;
 use std::time::Duration;

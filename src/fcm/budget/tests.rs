@@ -67,17 +67,6 @@ fn what_does_not_go_is_not_counted() {
 }
 
 #[test]
-fn a_pause_stops_everything_and_the_longest_counts() {
-    let (mut budget, now) = warm(&Quotas::default());
-    budget.pause(Duration::from_secs(30), now);
-    budget.pause(Duration::from_secs(5), now);
-    assert_eq!(budget.take(Charge::Topic, now), Grant::ProjectWaits(Duration::from_secs(30)));
-    assert_eq!(budget.paused_until(now), Some(now + Duration::from_secs(30)));
-    let then = now + Duration::from_secs(30);
-    assert_eq!((budget.paused_until(then), budget.take(to(1), then)), (None, Grant::Go));
-}
-
-#[test]
 fn memory_is_bounded_whatever_the_number_of_devices() {
     let quotas = Quotas { project_per_minute: u32::MAX, ..Quotas::default() };
     let (mut budget, now) = warm(&quotas);

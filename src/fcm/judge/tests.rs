@@ -1,5 +1,4 @@
 use super::*;
-use crate::fcm::verdict::Arrival;
 use proptest::prelude::*;
 use serde_json::json;
 
@@ -203,6 +202,7 @@ const DEVICE_QUOTA: &str = r#"{
 "#;
 const TOPIC_QUOTA: &str = r#"{"error":{"code":429,"message":"Topics message rate exceeded","status":"RESOURCE_EXHAUSTED","details":[{"@type":"type.googleapis.com/google.firebase.fcm.v1.FcmError","errorCode":"QUOTA_EXCEEDED"}]}}"#;
 const PROJECT_QUOTA: &str = r#"{"error":{"code":429,"message":"Quota exceeded for quota metric 'Send requests' and limit 'Send requests per minute' of service 'fcm.googleapis.com' for consumer 'project_number:12345'.","status":"RESOURCE_EXHAUSTED","details":[{"@type":"type.googleapis.com/google.rpc.ErrorInfo","reason":"RATE_LIMIT_EXCEEDED","domain":"googleapis.com"}]}}"#;
+const PROJECT_SUBJECT: &str = r#"{"error":{"code":429,"message":"Resource has been exhausted (e.g. check quota).","status":"RESOURCE_EXHAUSTED","details":[{"@type":"type.googleapis.com/google.firebase.fcm.v1.FcmError","errorCode":"QUOTA_EXCEEDED"},{"@type":"type.googleapis.com/google.rpc.QuotaFailure","violations":[{"subject":"project:my-device-app","description":"Message send rate exceeded"}]}]}}"#;
 const INTERNAL: &str = r#"{"error":{"code":500,"message":"Internal error encountered.","status":"INTERNAL","details":[{"@type":"type.googleapis.com/google.firebase.fcm.v1.FcmError","errorCode":"INTERNAL"}]}}"#;
 const UNAVAILABLE: &str = r#"{"error":{"code":503,"message":"The service is currently unavailable.","status":"UNAVAILABLE","details":[{"@type":"type.googleapis.com/google.firebase.fcm.v1.FcmError","errorCode":"UNAVAILABLE"}]}}"#;
 const PAGE_502: &str = "<!DOCTYPE html>\n<html lang=en>\n  <meta charset=utf-8>\n  <title>Error 502 (Server Error)!!1</title>\n  <p><b>502.</b> <ins>That\u{2019}s an error.</ins>\n  <p>The server encountered a temporary error and could not complete your request.<p>Please try again in 30 seconds.  <ins>That\u{2019}s all we know.</ins>\n";
@@ -213,79 +213,120 @@ fn token() -> Target {
     Target::named("token", TOKEN).unwrap()
 }
 
-fn judged(target: &Target, access: Access, answer: Answer<'_>) -> Verdict {
+fn asked(target: &Target, access: Access) -> Asked<'_> {
     // Sun, 06 Nov 1994 08:49:37 GMT
-    let asked = Asked { target, is_within_rules: true, access, now_unix_s: 784_111_777 };
-    judge(&Outcome::Answered(answer), &asked)
+    Asked { target, is_within_rules: true, access, on_ambiguous: OnAmbiguous::Retry, now_unix_s: 784_111_777 }
+}
+
+fn judged(target: &Target, access: Access, answer: Answer<'_>) -> Verdict {
+    judge(&Outcome::Answered(answer), &asked(target, access))
 }
 
 fn answer<'a>(status: u16, content_type: Option<&'a str>, body: &'a str) -> Answer<'a> {
     Answer { status, retry_after: None, content_type, body: body.as_bytes() }
 }
 
-fn refusal(verdict: Verdict) -> Refused {
-    match verdict {
-        Verdict::Refused(refused) => refused,
-        Verdict::Sent { name } => panic!("sent as {name:?}"),
-    }
+/// What a row of the tables below says of a verdict, but for its words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Says {
+    Elsewhere,
+    NewToken,
+    Fault(Cause),
+    Is(Decision),
 }
 
-fn seconds(first: u64, whose: Share, tries: Tries) -> Then {
-    Then::Backoff { first: Duration::from_secs(first), whose, tries }
+struct Seen {
+    says: Says,
+    token: TokenFate,
+    arrival: Arrival,
+    code: String,
+    detail: String,
 }
+
+/// A verdict that is not "sent".
+fn seen(verdict: Verdict) -> Seen {
+    let (says, refusal) = match verdict {
+        Verdict::Sent { name } => panic!("sent as {name:?}"),
+        Verdict::Replay(Replay::Elsewhere, refusal) => (Says::Elsewhere, refusal),
+        Verdict::Replay(Replay::NewToken, refusal) => (Says::NewToken, refusal),
+        Verdict::Fault(cause, refusal) => (Says::Fault(cause), refusal),
+        Verdict::Refused(refusal) => (Says::Is(refusal.decision), refusal),
+    };
+    let token = if let Decision::Fail { token, .. } = refusal.decision { token } else { TokenFate::Keep };
+    Seen { says, token, arrival: refusal.arrival, code: refusal.code, detail: refusal.detail }
+}
+
+const fn retry(wait: Wait, until: Until, scope: Scope) -> Says {
+    Says::Is(Decision::Retry { wait, until, scope })
+}
+
+const fn fails(token: TokenFate, fault: Whose) -> Says {
+    Says::Is(Decision::Fail { token, fault })
+}
+
+const fn seconds(first: u64, scope: Scope) -> Says {
+    retry(Wait::Backoff(Duration::from_secs(first)), Until::Waited(RETRY_FOR), scope)
+}
+
+const NEVER: Says = fails(TokenFate::Keep, Whose::Sender);
+const GONE: Says = fails(TokenFate::Remove, Whose::Device);
+const OPERATOR: Says = fails(TokenFate::Keep, Whose::Operator);
+const FEW: Says = retry(Wait::Backoff(FAULT_WAIT), Until::Tries(FEW_TRIES), Scope::Message);
+const MINUTE: Says = seconds(60, Scope::Recipient);
+const FAULT: Says = seconds(10, Scope::Message);
 
 /// Every row of the table of answers.
 #[test]
 fn every_answer_has_its_consequence() {
-    use TokenAction::{Keep, Quarantine, Remove};
-    let recipient = |first| seconds(first, Share::Recipient, Tries::UntilExpiry);
-    let few = seconds(10, Share::Recipient, Tries::Few);
     let rows = [
-        (400, JSON, BAD_TOKEN, Then::Never, Keep, code::INVALID_JSON),
-        (400, JSON, BAD_TOKEN_FIELD, Then::Never, Remove, code::BAD_REGISTRATION),
-        (400, JSON, BAD_FIELD, Then::Never, Keep, code::INVALID_JSON),
-        (400, JSON, BAD_BOTH, Then::Never, Keep, code::INVALID_JSON),
-        (400, JSON, NO_RECIPIENT, Then::Never, Keep, code::INVALID_JSON),
-        (400, JSON, NO_DETAILS_400, Then::Never, Keep, code::INVALID_JSON),
-        (400, HTML, PAGE_404, Then::Never, Keep, code::INVALID_JSON),
-        (401, JSON, EXPIRED_ACCESS, Then::Refresh, Keep, code::AUTHENTICATION_FAILED),
-        (401, HTML, PAGE_401, Then::Refresh, Keep, code::AUTHENTICATION_FAILED),
-        (401, JSON, THIRD_PARTY, Then::NeverTellOperator, Keep, code::INVALID_APNS_CREDENTIAL),
-        (403, JSON, MISMATCH, Then::NeverTellOperator, Quarantine, code::SENDER_ID_MISMATCH),
-        (403, JSON, API_DISABLED, Then::Hold(Cause::ApiDisabled), Keep, code::AUTHENTICATION_FAILED),
-        (403, JSON, NO_PERMISSION, Then::Hold(Cause::PermissionDenied), Keep, code::AUTHENTICATION_FAILED),
-        (403, None, "", Then::Hold(Cause::PermissionDenied), Keep, code::AUTHENTICATION_FAILED),
-        (403, HTML, "<html>Blocked by policy", Then::Hold(Cause::NotFcm), Keep, code::AUTHENTICATION_FAILED),
-        (403, None, "blocked by policy", Then::Hold(Cause::NotFcm), Keep, code::AUTHENTICATION_FAILED),
-        (404, JSON, UNREGISTERED, Then::Never, Remove, code::DEVICE_UNREGISTERED),
-        (404, JSON, NO_PROJECT, Then::Hold(Cause::UnknownProject), Keep, code::AUTHENTICATION_FAILED),
-        (404, HTML, PAGE_404, Then::Hold(Cause::UnknownProject), Keep, code::AUTHENTICATION_FAILED),
-        (413, HTML, "<html>", Then::Never, Keep, code::TOO_BIG),
-        (404, JSON, "[]", Then::Hold(Cause::UnknownProject), Keep, code::AUTHENTICATION_FAILED),
-        (405, None, "", Then::Never, Keep, code::INVALID_JSON),
-        (429, JSON, DEVICE_QUOTA, recipient(60), Keep, code::DEVICE_MESSAGE_RATE_EXCEEDED),
-        (429, JSON, TOPIC_QUOTA, recipient(60), Keep, code::TOPICS_MESSAGE_RATE_EXCEEDED),
-        (429, JSON, PROJECT_QUOTA, seconds(60, Share::Project, Tries::UntilExpiry), Keep, code::QUOTA_EXCEEDED),
-        (429, None, "", recipient(60), Keep, code::QUOTA_EXCEEDED),
-        (500, JSON, INTERNAL, recipient(10), Keep, code::INTERNAL_SERVER_ERROR),
-        (500, None, "not JSON", recipient(10), Keep, code::INTERNAL_SERVER_ERROR),
-        (502, HTML, PAGE_502, recipient(10), Keep, code::INTERNAL_SERVER_ERROR),
-        (504, HTML, "", recipient(10), Keep, code::INTERNAL_SERVER_ERROR),
-        (503, JSON, UNAVAILABLE, recipient(10), Keep, code::SERVICE_UNAVAILABLE),
-        (503, HTML, "<html>", recipient(10), Keep, code::SERVICE_UNAVAILABLE),
+        (400, JSON, BAD_TOKEN, NEVER, code::INVALID_JSON),
+        (400, JSON, BAD_TOKEN_FIELD, GONE, code::BAD_REGISTRATION),
+        (400, JSON, BAD_FIELD, NEVER, code::INVALID_JSON),
+        (400, JSON, BAD_BOTH, NEVER, code::INVALID_JSON),
+        (400, JSON, NO_RECIPIENT, NEVER, code::INVALID_JSON),
+        (400, JSON, NO_DETAILS_400, NEVER, code::INVALID_JSON),
+        (400, HTML, PAGE_404, NEVER, code::INVALID_JSON),
+        (401, JSON, EXPIRED_ACCESS, Says::NewToken, code::INTERNAL_SERVER_ERROR),
+        (401, HTML, PAGE_401, Says::NewToken, code::INTERNAL_SERVER_ERROR),
+        (401, JSON, THIRD_PARTY, OPERATOR, code::INVALID_APNS_CREDENTIAL),
+        (403, JSON, MISMATCH, fails(TokenFate::Quarantine, Whose::Operator), code::SENDER_ID_MISMATCH),
+        (403, JSON, API_DISABLED, Says::Fault(Cause::ApiDisabled), code::INTERNAL_SERVER_ERROR),
+        (403, JSON, NO_PERMISSION, Says::Fault(Cause::PermissionDenied), code::INTERNAL_SERVER_ERROR),
+        (403, None, "", Says::Fault(Cause::PermissionDenied), code::INTERNAL_SERVER_ERROR),
+        (403, HTML, "<html>Blocked by policy", Says::Fault(Cause::NotFcm), code::INTERNAL_SERVER_ERROR),
+        (403, None, "blocked by policy", Says::Fault(Cause::NotFcm), code::INTERNAL_SERVER_ERROR),
+        (404, JSON, UNREGISTERED, GONE, code::DEVICE_UNREGISTERED),
+        (404, JSON, NO_PROJECT, Says::Fault(Cause::UnknownProject), code::INTERNAL_SERVER_ERROR),
+        (404, HTML, PAGE_404, Says::Fault(Cause::UnknownProject), code::INTERNAL_SERVER_ERROR),
+        (413, HTML, "<html>", NEVER, code::TOO_BIG),
+        (404, JSON, "[]", Says::Fault(Cause::UnknownProject), code::INTERNAL_SERVER_ERROR),
+        (405, None, "", NEVER, code::INVALID_JSON),
+        (429, JSON, DEVICE_QUOTA, MINUTE, code::DEVICE_MESSAGE_RATE_EXCEEDED),
+        (429, JSON, TOPIC_QUOTA, MINUTE, code::TOPICS_MESSAGE_RATE_EXCEEDED),
+        (429, JSON, PROJECT_QUOTA, seconds(60, Scope::Service), code::QUOTA_EXCEEDED),
+        (429, JSON, PROJECT_SUBJECT, seconds(60, Scope::Service), code::QUOTA_EXCEEDED),
+        (429, None, "", MINUTE, code::QUOTA_EXCEEDED),
+        (500, JSON, INTERNAL, FAULT, code::INTERNAL_SERVER_ERROR),
+        (500, None, "not JSON", FAULT, code::INTERNAL_SERVER_ERROR),
+        (502, HTML, PAGE_502, FAULT, code::INTERNAL_SERVER_ERROR),
+        (504, HTML, "", FAULT, code::INTERNAL_SERVER_ERROR),
+        (503, JSON, UNAVAILABLE, FAULT, code::SERVICE_UNAVAILABLE),
+        (503, HTML, "<html>", FAULT, code::SERVICE_UNAVAILABLE),
         // A word that only a 404 may have, on a fault of the server: the status counts.
-        (500, JSON, UNREGISTERED, recipient(10), Keep, code::INTERNAL_SERVER_ERROR),
-        (400, JSON, UNSPECIFIED, few, Keep, code::INTERNAL_SERVER_ERROR),
-        (403, JSON, NEW_CODE, few, Keep, code::INTERNAL_SERVER_ERROR),
-        (302, HTML, "<html>", Then::Hold(Cause::NotFcm), Keep, code::AUTHENTICATION_FAILED),
-        (200, HTML, "<html>Welcome to our WLAN", Then::Hold(Cause::NotFcm), Keep, code::AUTHENTICATION_FAILED),
+        (500, JSON, UNREGISTERED, FAULT, code::INTERNAL_SERVER_ERROR),
+        (400, JSON, UNSPECIFIED, FEW, code::INTERNAL_SERVER_ERROR),
+        (403, JSON, NEW_CODE, FEW, code::INTERNAL_SERVER_ERROR),
+        (500, JSON, NEW_CODE, FEW, code::INTERNAL_SERVER_ERROR),
+        (503, JSON, UNSPECIFIED, FEW, code::INTERNAL_SERVER_ERROR),
+        (302, HTML, "<html>", Says::Fault(Cause::NotFcm), code::INTERNAL_SERVER_ERROR),
+        (200, HTML, "<html>Welcome to our WLAN", Says::Fault(Cause::NotFcm), code::AMBIGUOUS),
     ];
-    for (status, content_type, body, then, token_action, code) in rows {
-        let refused = refusal(judged(&token(), Access::Cached, answer(status, content_type, body)));
-        assert_eq!((refused.then, refused.token, refused.code), (then, token_action, code), "{status} {body}");
+    for (status, content_type, body, says, code) in rows {
+        let seen = seen(judged(&token(), Access::Cached, answer(status, content_type, body)));
+        assert_eq!((seen.says, &*seen.code), (says, code), "{status} {body}");
         let doubtful = status >= 500 || status == 200;
-        assert_eq!(refused.arrival == Arrival::Possible, doubtful, "{status} {body}");
-        assert!(!refused.detail.is_empty(), "{status} {body}");
+        assert_eq!(seen.arrival == Arrival::Maybe, doubtful, "{status} {body}");
+        assert!(!seen.detail.is_empty(), "{status} {body}");
     }
 }
 
@@ -333,8 +374,8 @@ fn what_was_taken_needs_no_name_and_no_content_type() {
 
 #[test]
 fn a_success_that_speaks_of_an_error_may_be_either() {
-    let undecided = (Then::Undecided, code::INTERNAL_SERVER_ERROR);
-    let foreign = (Then::Hold(Cause::NotFcm), code::AUTHENTICATION_FAILED);
+    let undecided = (FAULT, code::AMBIGUOUS);
+    let foreign = (Says::Fault(Cause::NotFcm), code::AMBIGUOUS);
     for (content_type, body, expected) in [
         (JSON, UNREGISTERED, undecided),
         (None, UNREGISTERED, undecided),
@@ -352,9 +393,9 @@ fn a_success_that_speaks_of_an_error_may_be_either() {
         (JSON, "<html>", foreign),
         (HTML, "<html>{\"name\":\"x\"}", foreign),
     ] {
-        let refused = refusal(judged(&token(), Access::Cached, answer(200, content_type, body)));
-        assert_eq!((refused.then, refused.code), expected, "{body}");
-        assert_eq!((refused.token, refused.arrival), (TokenAction::Keep, Arrival::Possible), "{body}");
+        let refused = seen(judged(&token(), Access::Cached, answer(200, content_type, body)));
+        assert_eq!((refused.says, &*refused.code), expected, "{body}");
+        assert_eq!((refused.token, refused.arrival), (TokenFate::Keep, Arrival::Maybe), "{body}");
         assert!(!refused.detail.is_empty(), "{body}");
     }
 }
@@ -372,33 +413,32 @@ fn a_401_is_about_the_access_token_whatever_its_code() {
     let others = ["UNSPECIFIED_ERROR", "INVALID_ARGUMENT", "UNREGISTERED", "SENDER_ID_MISMATCH", "QUOTA_EXCEEDED"];
     bodies.extend(others.into_iter().chain(["UNAVAILABLE", "INTERNAL", "UNKNOWN"]).map(coded));
     for body in bodies {
-        for (access, then) in [(Access::Cached, Then::Refresh), (Access::Refreshed, Then::Hold(Cause::Unauthenticated))]
+        for (access, then) in [(Access::Cached, Says::NewToken), (Access::Refreshed, Says::Fault(Cause::Unauthenticated))]
         {
-            let refused = refusal(judged(&token(), access, answer(401, JSON, &body)));
-            assert_eq!((refused.then, refused.token), (then, TokenAction::Keep), "{body}");
+            let refused = seen(judged(&token(), access, answer(401, JSON, &body)));
+            assert_eq!((refused.says, refused.token), (then, TokenFate::Keep), "{body}");
         }
     }
-    let refused = refusal(judged(&token(), Access::Cached, answer(401, JSON, &coded("THIRD_PARTY_AUTH_ERROR"))));
-    assert_eq!(refused.then, Then::NeverTellOperator);
+    let refused = seen(judged(&token(), Access::Cached, answer(401, JSON, &coded("THIRD_PARTY_AUTH_ERROR"))));
+    assert_eq!(refused.says, OPERATOR);
 }
 
 #[test]
 fn a_canonical_word_is_no_code_of_fcm() {
-    let few = seconds(10, Share::Recipient, Tries::Few);
     for (status, code, then) in [
-        (400, "FAILED_PRECONDITION", Then::Never),
-        (400, "INVALID_ARGUMENT", Then::Never),
-        (403, "PERMISSION_DENIED", Then::Hold(Cause::PermissionDenied)),
-        (403, "INVALID_ARGUMENT", Then::Hold(Cause::PermissionDenied)),
-        (404, "NOT_FOUND", Then::Hold(Cause::UnknownProject)),
-        (404, "INVALID_ARGUMENT", Then::Hold(Cause::UnknownProject)),
-        (429, "RESOURCE_EXHAUSTED", seconds(60, Share::Recipient, Tries::UntilExpiry)),
-        (404, "MOONLIGHT", few),
-        (404, "UNKNOWN", few),
+        (400, "FAILED_PRECONDITION", NEVER),
+        (400, "INVALID_ARGUMENT", NEVER),
+        (403, "PERMISSION_DENIED", Says::Fault(Cause::PermissionDenied)),
+        (403, "INVALID_ARGUMENT", Says::Fault(Cause::PermissionDenied)),
+        (404, "NOT_FOUND", Says::Fault(Cause::UnknownProject)),
+        (404, "INVALID_ARGUMENT", Says::Fault(Cause::UnknownProject)),
+        (429, "RESOURCE_EXHAUSTED", MINUTE),
+        (404, "MOONLIGHT", FEW),
+        (404, "UNKNOWN", FEW),
     ] {
         let body = fault(status, "?", json!([{"errorCode": code}]));
-        let refused = refusal(judged(&token(), Access::Cached, answer(status, JSON, &body)));
-        assert_eq!((refused.then, refused.token), (then, TokenAction::Keep), "{status} {code}");
+        let refused = seen(judged(&token(), Access::Cached, answer(status, JSON, &body)));
+        assert_eq!((refused.says, refused.token), (then, TokenFate::Keep), "{status} {code}");
     }
 }
 
@@ -413,9 +453,9 @@ fn a_dead_token_is_known_in_the_words_of_other_servers_too() {
         let torn = body.replace("\"?\"", "\"#\"").into_bytes();
         let torn: Vec<u8> = torn.into_iter().map(|byte| if byte == b'#' { 0xe9 } else { byte }).collect();
         for body in [body.as_bytes(), &torn] {
-            let refused = refusal(judged(&token(), Access::Cached, Answer { body, ..answer(404, None, "") }));
-            let expected = (Then::Never, TokenAction::Remove, code::DEVICE_UNREGISTERED);
-            assert_eq!((refused.then, refused.token, refused.code), expected, "{}", String::from_utf8_lossy(body));
+            let refused = seen(judged(&token(), Access::Cached, Answer { body, ..answer(404, None, "") }));
+            let expected = (GONE, code::DEVICE_UNREGISTERED);
+            assert_eq!((refused.says, &*refused.code), expected, "{}", String::from_utf8_lossy(body));
         }
     }
 }
@@ -458,8 +498,8 @@ fn a_token_is_given_up_only_if_it_is_the_one_field_that_is_named() {
             let mut details = details.clone();
             details.as_array_mut().unwrap().extend(code.map(|code| json!({"errorCode": code})));
             let body = fault(status, message, details);
-            let refused = refusal(judged(&token(), Access::Cached, answer(status, JSON, &body)));
-            let token = if bad { TokenAction::Remove } else { TokenAction::Keep };
+            let refused = seen(judged(&token(), Access::Cached, answer(status, JSON, &body)));
+            let token = if bad { TokenFate::Remove } else { TokenFate::Keep };
             assert_eq!(refused.token, token, "{status} {body}");
             assert_eq!(refused.code == code::BAD_REGISTRATION, bad, "{status} {body}");
         }
@@ -469,8 +509,8 @@ fn a_token_is_given_up_only_if_it_is_the_one_field_that_is_named() {
 #[test]
 fn a_violation_on_the_kind_of_target_that_was_not_sent_costs_nothing() {
     let fid = Target::named("fid", "cAbCdEfGhIjKlMnOpQrStU").unwrap();
-    let refused = refusal(judged(&fid, Access::Cached, answer(400, JSON, BAD_FID)));
-    assert_eq!((refused.code, refused.token), (code::BAD_REGISTRATION, TokenAction::Remove));
+    let refused = seen(judged(&fid, Access::Cached, answer(400, JSON, BAD_FID)));
+    assert_eq!((&*refused.code, refused.token), (code::BAD_REGISTRATION, TokenFate::Remove));
     for (target, field, gone) in [
         (&fid, "message.fid", true),
         (&fid, "fid", true),
@@ -480,32 +520,33 @@ fn a_violation_on_the_kind_of_target_that_was_not_sent_costs_nothing() {
     ] {
         let details = json!([{"@type": "google.rpc.BadRequest", "fieldViolations": [{"field": field}]}]);
         let body = fault(400, "?", details);
-        let refused = refusal(judged(target, Access::Cached, answer(400, JSON, &body)));
-        assert_eq!(refused.token == TokenAction::Remove, gone, "{field}");
+        let refused = seen(judged(target, Access::Cached, answer(400, JSON, &body)));
+        assert_eq!(refused.token == TokenFate::Remove, gone, "{field}");
     }
 }
 
 #[test]
 fn a_bad_token_is_no_proof_if_the_request_may_have_broken_apples_rules() {
     for is_within_rules in [true, false] {
-        let asked = Asked { target: &token(), is_within_rules, access: Access::Cached, now_unix_s: 0 };
-        let refused = refusal(judge(&Outcome::Answered(answer(400, JSON, BAD_TOKEN_FIELD)), &asked));
+        let target = token();
+        let asked = Asked { is_within_rules, ..asked(&target, Access::Cached) };
+        let refused = seen(judge(&Outcome::Answered(answer(400, JSON, BAD_TOKEN_FIELD)), &asked));
         let expected = if is_within_rules {
-            (code::BAD_REGISTRATION, TokenAction::Remove)
+            (code::BAD_REGISTRATION, GONE)
         } else {
-            (code::INVALID_JSON, TokenAction::Keep)
+            (code::INVALID_JSON, NEVER)
         };
-        assert_eq!((refused.then, (refused.code, refused.token)), (Then::Never, expected));
+        assert_eq!((&*refused.code, refused.says), expected);
         // That the app was removed is said of the token alone.
-        let gone = refusal(judge(&Outcome::Answered(answer(404, JSON, UNREGISTERED)), &asked));
-        assert_eq!(gone.token, TokenAction::Remove);
+        let gone = seen(judge(&Outcome::Answered(answer(404, JSON, UNREGISTERED)), &asked));
+        assert_eq!(gone.token, TokenFate::Remove);
     }
 }
 
 #[test]
 fn only_words_that_may_mean_the_size_are_given_that_doubt() {
     let detail = |message: &str| {
-        refusal(judged(&token(), Access::Cached, answer(400, JSON, &fault(400, message, json!([]))))).detail
+        seen(judged(&token(), Access::Cached, answer(400, JSON, &fault(400, message, json!([]))))).detail
     };
     assert!(detail("Request contains an invalid argument.").contains("too big"));
     assert!(!detail("The registration token is not a valid FCM registration token").contains("too big"));
@@ -513,7 +554,6 @@ fn only_words_that_may_mean_the_size_are_given_that_doubt() {
 
 #[test]
 fn what_could_not_be_read_stops_nobody_else() {
-    let few = seconds(10, Share::Recipient, Tries::Few);
     let huge = format!("{}{}", UNREGISTERED.trim_end().trim_end_matches('}'), " ".repeat(1 << 20)) + "}";
     let page = format!("<html>{}", "x".repeat(1 << 20));
     for (content_type, body, unread) in [
@@ -533,27 +573,27 @@ fn what_could_not_be_read_stops_nobody_else() {
         (JSON, "{}", false),
     ] {
         for (status, access, by_status) in [
-            (400, Access::Cached, Then::Never),
-            (401, Access::Refreshed, Then::Hold(Cause::Unauthenticated)),
-            (403, Access::Cached, Then::Hold(Cause::PermissionDenied)),
-            (404, Access::Cached, Then::Hold(Cause::UnknownProject)),
+            (400, Access::Cached, NEVER),
+            (401, Access::Refreshed, Says::Fault(Cause::Unauthenticated)),
+            (403, Access::Cached, Says::Fault(Cause::PermissionDenied)),
+            (404, Access::Cached, Says::Fault(Cause::UnknownProject)),
         ] {
-            let refused = refusal(judged(&token(), access, answer(status, content_type, body)));
+            let refused = seen(judged(&token(), access, answer(status, content_type, body)));
             let start: String = body.chars().take(40).collect();
             let page = status == 403 && !body.is_empty() && !body.starts_with(['{', '[']);
-            let by_status = if page { Then::Hold(Cause::NotFcm) } else { by_status };
-            assert_eq!(refused.then, if unread { few } else { by_status }, "{status} {content_type:?} {start}");
-            assert_eq!((refused.token, refused.arrival), (TokenAction::Keep, Arrival::No), "{status} {start}");
+            let by_status = if page { Says::Fault(Cause::NotFcm) } else { by_status };
+            assert_eq!(refused.says, if unread { FEW } else { by_status }, "{status} {content_type:?} {start}");
+            assert_eq!((refused.token, refused.arrival), (TokenFate::Keep, Arrival::No), "{status} {start}");
         }
         // What the status says for certain it says of half an answer, too.
         for (status, then) in [
-            (401, Then::Refresh),
-            (405, Then::Never),
-            (429, seconds(60, Share::Recipient, Tries::UntilExpiry)),
-            (500, seconds(10, Share::Recipient, Tries::UntilExpiry)),
+            (401, Says::NewToken),
+            (405, NEVER),
+            (429, MINUTE),
+            (500, FAULT),
         ] {
-            let refused = refusal(judged(&token(), Access::Cached, answer(status, content_type, body)));
-            assert_eq!(refused.then, then, "{status}");
+            let refused = seen(judged(&token(), Access::Cached, answer(status, content_type, body)));
+            assert_eq!(refused.says, then, "{status}");
         }
     }
 }
@@ -562,15 +602,15 @@ fn what_could_not_be_read_stops_nobody_else() {
 fn an_error_that_is_not_of_googles_form_is_judged_by_its_status() {
     for body in [r#"{"error":"no"}"#, r#"{"error":null}"#, r#"{"message":"no"}"#, "[]", "\u{feff}{}"] {
         for (status, then) in [
-            (400, Then::Never),
-            (401, Then::Refresh),
-            (403, Then::Hold(Cause::PermissionDenied)),
-            (404, Then::Hold(Cause::UnknownProject)),
-            (429, seconds(60, Share::Recipient, Tries::UntilExpiry)),
-            (503, seconds(10, Share::Recipient, Tries::UntilExpiry)),
+            (400, NEVER),
+            (401, Says::NewToken),
+            (403, Says::Fault(Cause::PermissionDenied)),
+            (404, Says::Fault(Cause::UnknownProject)),
+            (429, MINUTE),
+            (503, FAULT),
         ] {
-            let refused = refusal(judged(&token(), Access::Cached, answer(status, JSON, body)));
-            assert_eq!((refused.then, refused.token), (then, TokenAction::Keep), "{status} {body}");
+            let refused = seen(judged(&token(), Access::Cached, answer(status, JSON, body)));
+            assert_eq!((refused.says, refused.token), (then, TokenFate::Keep), "{status} {body}");
         }
     }
 }
@@ -578,8 +618,8 @@ fn an_error_that_is_not_of_googles_form_is_judged_by_its_status() {
 #[test]
 fn a_second_401_needs_an_operator() {
     for (content_type, body) in [(JSON, EXPIRED_ACCESS), (HTML, PAGE_401), (None, "")] {
-        let refused = refusal(judged(&token(), Access::Refreshed, answer(401, content_type, body)));
-        assert_eq!((refused.then, refused.token), (Then::Hold(Cause::Unauthenticated), TokenAction::Keep));
+        let refused = seen(judged(&token(), Access::Refreshed, answer(401, content_type, body)));
+        assert_eq!((refused.says, refused.token), (Says::Fault(Cause::Unauthenticated), TokenFate::Keep));
     }
 }
 
@@ -592,30 +632,34 @@ fn retry_after_is_obeyed_in_both_forms() {
         (503, "soon", None),
     ] {
         let answer = Answer { retry_after: Some(header), ..answer(status, JSON, UNAVAILABLE) };
-        let refused = refusal(judged(&token(), Access::Cached, answer));
-        match (refused.then, wait) {
-            (Then::After { wait, .. }, Some(seconds)) => assert_eq!(wait.as_secs(), seconds, "{header}"),
-            (Then::Backoff { .. }, None) => {}
-            (then, _) => panic!("{header}: {then:?}"),
-        }
+        let refused = seen(judged(&token(), Access::Cached, answer));
+        let Says::Is(Decision::Retry { wait: seen, .. }) = refused.says else { panic!("{header}: {:?}", refused.says) };
+        assert_eq!(seen, wait.map_or(Wait::Backoff(FAULT_WAIT), |wait| Wait::AtLeast(Duration::from_secs(wait))));
     }
     let never = Answer { retry_after: Some("5"), ..answer(404, JSON, UNREGISTERED) };
-    assert_eq!(refusal(judged(&token(), Access::Cached, never)).then, Then::Never);
+    assert_eq!(seen(judged(&token(), Access::Cached, never)).says, GONE);
 }
 
 #[test]
 fn without_an_answer_it_matters_whether_fcm_could_have_seen_it() {
     let target = token();
-    let asked = Asked { target: &target, is_within_rules: true, access: Access::Cached, now_unix_s: 0 };
-    for why in [Unprocessed::NotWritten, Unprocessed::RefusedStream, Unprocessed::BeyondGoaway] {
-        let refused = refusal(judge(&Outcome::Unprocessed(why), &asked));
-        assert_eq!((refused.then, refused.arrival), (Then::Elsewhere, Arrival::No));
-        assert_eq!((refused.code, refused.token), (code::CONNECTION_DRAINING, TokenAction::Keep));
-    }
-    for why in [Ambiguous::Timeout, Ambiguous::Reset] {
-        let refused = refusal(judge(&Outcome::Ambiguous(why), &asked));
-        assert_eq!((refused.then, refused.arrival), (Then::Undecided, Arrival::Possible));
-        assert_eq!(refused.token, TokenAction::Keep);
+    for on_ambiguous in [OnAmbiguous::Retry, OnAmbiguous::Report] {
+        let asked = Asked { on_ambiguous, ..asked(&target, Access::Cached) };
+        for why in [Unprocessed::RefusedStream, Unprocessed::BeyondGoaway] {
+            let seen = seen(judge(&Outcome::Unprocessed(why), &asked));
+            assert_eq!((seen.says, seen.arrival, &*seen.code), (Says::Elsewhere, Arrival::No, code::CONNECTION_DRAINING));
+        }
+        let expected = if on_ambiguous == OnAmbiguous::Retry { FAULT } else { NEVER };
+        for why in [Ambiguous::Timeout, Ambiguous::Reset] {
+            let seen = seen(judge(&Outcome::Ambiguous(why), &asked));
+            assert_eq!((seen.says, seen.arrival, &*seen.code), (expected, Arrival::Maybe, code::AMBIGUOUS));
+        }
+        // Of an answer that contradicts itself, and of one by another server, the same is wished; not of a refusal.
+        let of = |status, body| judge(&Outcome::Answered(answer(status, JSON, body)), &asked);
+        assert_eq!(seen(of(200, UNREGISTERED)).says, expected);
+        let Verdict::Fault(Cause::NotFcm, refusal) = of(200, "OK") else { panic!("{body:?}", body = of(200, "OK")) };
+        assert_eq!((Says::Is(refusal.decision), refusal.arrival), (expected, Arrival::Maybe));
+        assert_eq!(seen(of(503, UNAVAILABLE)).says, FAULT);
     }
 }
 
@@ -623,10 +667,10 @@ fn without_an_answer_it_matters_whether_fcm_could_have_seen_it() {
 fn a_topic_has_no_token_to_lose() {
     for target in [Target::named("topic", "news").unwrap(), Target::named("condition", "'a' in topics").unwrap()] {
         for (status, body) in [(400, BAD_TOKEN), (400, BAD_TOKEN_FIELD), (404, UNREGISTERED)] {
-            let refused = refusal(judged(&target, Access::Cached, answer(status, JSON, body)));
-            assert_eq!((refused.then, refused.token), (Then::Never, TokenAction::Keep), "{body}");
+            let refused = seen(judged(&target, Access::Cached, answer(status, JSON, body)));
+            assert_eq!(refused.says, NEVER, "{body}");
         }
-        let refused = refusal(judged(&target, Access::Cached, answer(429, None, "")));
+        let refused = seen(judged(&target, Access::Cached, answer(429, None, "")));
         assert_eq!(refused.code, code::TOPICS_MESSAGE_RATE_EXCEEDED);
     }
 }
@@ -638,8 +682,8 @@ fn half_an_answer_never_costs_a_token() {
             if !body.is_char_boundary(end) {
                 continue;
             }
-            let refused = refusal(judged(&token(), Access::Cached, answer(status, JSON, &body[..end])));
-            assert_eq!(refused.token, TokenAction::Keep, "{status} cut at {end}");
+            let refused = seen(judged(&token(), Access::Cached, answer(status, JSON, &body[..end])));
+            assert_eq!(refused.token, TokenFate::Keep, "{status} cut at {end}");
         }
     }
 }
@@ -647,13 +691,13 @@ fn half_an_answer_never_costs_a_token() {
 #[test]
 fn a_huge_page_gives_a_short_detail() {
     let page = format!("<html>{}", "x".repeat(1 << 20));
-    assert!(refusal(judged(&token(), Access::Cached, answer(502, HTML, &page))).detail.len() < 300);
+    assert!(seen(judged(&token(), Access::Cached, answer(502, HTML, &page))).detail.len() < 300);
 }
 
 #[test]
 fn a_detail_is_helpful_and_holds_no_token() {
     let detail = |status, content_type, body| {
-        refusal(judged(&token(), Access::Cached, answer(status, content_type, body))).detail
+        seen(judged(&token(), Access::Cached, answer(status, content_type, body))).detail
     };
     assert_eq!(
         detail(400, JSON, BAD_TOKEN_FIELD),
@@ -667,8 +711,9 @@ fn a_detail_is_helpful_and_holds_no_token() {
 }
 
 #[test]
-fn the_words_are_those_of_ccs() {
+fn the_words_are_those_of_ccs_and_of_the_bridge() {
     use crate::ccs::nack::NackCode;
+    assert_eq!(code::AMBIGUOUS, crate::chat::delivery::AMBIGUOUS);
     for code in [
         code::BAD_REGISTRATION,
         code::DEVICE_UNREGISTERED,
@@ -678,7 +723,6 @@ fn the_words_are_those_of_ccs() {
         code::TOPICS_MESSAGE_RATE_EXCEEDED,
         code::QUOTA_EXCEEDED,
         code::INVALID_APNS_CREDENTIAL,
-        code::AUTHENTICATION_FAILED,
         code::SERVICE_UNAVAILABLE,
         code::INTERNAL_SERVER_ERROR,
         code::CONNECTION_DRAINING,
@@ -719,11 +763,12 @@ proptest! {
             content_type: content_type.as_deref(),
             body: &body,
         });
-        let verdict = judge(&outcome, &Asked { target: &target, is_within_rules: true, access: Access::Cached, now_unix_s });
-        if let Verdict::Refused(refused) = verdict {
-            prop_assert!(!refused.detail.contains(TOKEN));
-            prop_assert!(refused.token == TokenAction::Keep || (400..500).contains(&status));
-            let at_once = matches!(refused.then, Then::After { wait, .. } if wait.is_zero());
+        let verdict = judge(&outcome, &Asked { now_unix_s, ..asked(&target, Access::Cached) });
+        if !matches!(verdict, Verdict::Sent { .. }) {
+            let seen = seen(verdict);
+            prop_assert!(!seen.detail.contains(TOKEN));
+            prop_assert!(seen.token == TokenFate::Keep || (400..500).contains(&status));
+            let at_once = matches!(seen.says, Says::Is(Decision::Retry { wait: Wait::AtLeast(Duration::ZERO), .. }));
             prop_assert!(!at_once);
         }
     }

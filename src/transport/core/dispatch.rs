@@ -92,8 +92,14 @@ impl<S: Service> Core<S> {
                 until.into_iter().for_each(|until| self.wake_at(until));
                 Offer::Stop
             }
-            Admission::Refuse(refusal) => {
-                self.refuse(sid, refusal);
+            Admission::GiveBack => {
+                self.messages.remove(sid);
+                self.report(Report::Lost { sid, copies: 0 });
+                Offer::Gone
+            }
+            Admission::Defer(wait) => {
+                self.messages.remove(sid);
+                self.report(Report::Deferred { sid, wait });
                 Offer::Gone
             }
             Admission::Unsendable { code, detail } => {

@@ -124,8 +124,10 @@ pub(crate) enum Admission<R> {
     HoldRecipient(Instant),
     /// Nothing may before this, or before the service wakes the driver.
     Wait(Option<Instant>),
-    /// It goes back to the bridge, untried.
-    Refuse(Refusal),
+    /// It goes back to the bridge, untried: nothing goes for long.
+    GiveBack,
+    /// It goes back to the bridge, untried, for so long; others may go.
+    Defer(Duration),
     /// The bridge itself refuses it: it is none that the push service could take.
     Unsendable {
         /// The bridge's word.

@@ -1,46 +1,44 @@
-//! The transport over FCM HTTP v1. Pure translation and judgement live in [`crate::fcm`]; here they meet sockets, tokens
-//! and the port.
+//! The transport over FCM HTTP v1. Translation, judgement and health are pure and live in [`crate::fcm`]; connections are
+//! those of [`super::http2`]; here both meet access tokens and the skeleton.
 //!
 //! ```text
-//!             ┌──────────────────── Hub ─────────────────────┐ orders ┌─ Connection ─┐
-//!   Send ───► │ Ledger: whose turn it is                      ├───────►│ HTTP/2       │ TLS
-//!             │ Breaker, Budget: whether any may go           │        │ one task     ├──────► FCM
-//!   Report ◄──┤ Pool: which connection, and when a new one    │◄───────┤              │
-//!             │ TokenSource ◄── TokenRefresher: access tokens              │  notes └──────────────┘ × 1 to `connections`
-//!             └───────────────────────────────────────────────┘
+//!             ┌──────────────── Driver, Core ────────────────┐ requests ┌─ http2 ──────┐
+//!   Send ───► │ Service: may it go? Health, Budget, tokens    ├─────────►│ connection,  │ TLS
+//!             │ Service: what does an answer mean?            │          │ one task     ├──────► FCM
+//!   Report ◄──┤ TokenSource ◄── TokenRefresher                │◄─────────┤              │
+//!             └───────────────────────────────────────────────┘ replies  └──────────────┘ × 1 to `connections`
 //! ```
 //!
-//! Invariants: each message taken is answered by exactly one report; a recipient's messages go one after the other; no
-//! connection has more streams than it takes; a message is written a second time only if it certainly was not processed
-//! the first time, or marked. What has to wait longer than a moment waits on the bridge's disk, not here.
+//! What has to wait longer than a moment waits on the bridge's disk, not here.
 
 mod address;
-mod coalesce;
-mod connection;
 pub mod encode;
-mod exchange;
-mod hearing;
-mod hub;
-mod ledger;
-mod policy;
-mod pool;
+mod losses;
 mod renewal;
+mod service;
 mod token;
 
 pub use crate::fcm::budget::Quotas;
+pub use crate::fcm::health::QUOTA;
+pub use crate::fcm::verdict::OnAmbiguous;
 pub use address::AddressError;
 pub use token::AccountError;
 
-use super::Outlet;
+use super::core::{Pool, Replay, Settings};
+use super::driver::{Driver, Nudge};
+use super::{Outlet, http2};
+use crate::fcm::judge::unanswered;
+use crate::fcm::limits::ANSWER_MAX;
 use crate::ops::files::FileWatch;
 use crate::transport::dial::TlsError;
 use address::{API, Address, TOKENS};
-use hub::Hub;
-use renewal::Renewal;
+use renewal::{Api, Renewal};
+use service::FcmService;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
-use token::{Account, Source};
-use tokio::sync::watch;
+use token::{Account, Source, TokenSource};
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 /// Google's own address.
@@ -55,10 +53,11 @@ const CONNECTIONS: usize = 16;
 /// Requests at a time on one connection: what FCM takes.
 pub const STREAMS_MAX: usize = 100;
 
+/// Longest wait between attempts to connect that fail.
+const REDIAL_MAX: Duration = Duration::from_secs(30);
+
 const TOKEN_PATH: &str = "/computeMetadata/v1/instance/service-accounts/default/token";
 
-/// The word for operators when the project's quota is used up ([`crate::transport::Outage::Refused`]).
-pub const QUOTA: &str = "quota_exceeded";
 /// The word for operators when there is no access token.
 pub const NO_TOKEN: &str = "no_access_token";
 
@@ -121,15 +120,6 @@ pub enum Credentials {
     File(PathBuf),
     /// The metadata server of the machine, at this host.
     Metadata(String),
-}
-
-/// What becomes of a message of which nobody knows whether FCM took it: its request was written, and no answer came.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OnAmbiguous {
-    /// It is sent again, marked: rather twice than never.
-    Retry,
-    /// It fails, and its sender decides: rather never than twice.
-    Report,
 }
 
 /// How long to wait for what.
@@ -236,6 +226,26 @@ impl FcmConfig {
         self.plan().map(drop)
     }
 
+    fn settings(&self, server: String) -> Settings {
+        let timing = self.timing;
+        Settings {
+            server,
+            pool: Pool::Elastic {
+                most: self.connections,
+                age: timing.age,
+                idle: timing.idle,
+                spare: timing.spare,
+            },
+            window: self.streams,
+            replay: Replay::Ambiguous(unanswered(self.on_ambiguous)),
+            // Each request has a time limit of its own.
+            answer: None,
+            drain: timing.request * 2,
+            redial_max: REDIAL_MAX,
+            grace: timing.grace,
+        }
+    }
+
     /// Every file that is read.
     fn files(&self) -> FileWatch {
         let credentials = match &self.credentials {
@@ -285,8 +295,9 @@ impl FcmConfig {
     }
 }
 
-/// Keeps the connections to FCM and moves messages until `stop`, and reads its files again when they change; then takes no more, waits for the answers to what is in
-/// flight within the grace period, and closes the connections. What is left is reported as lost.
+/// Keeps the connections to FCM and moves messages until `stop`, and reads its files again when they change; then takes
+/// no more, waits for the answers to what is in flight within the grace period, and closes the connections. What is left
+/// is reported as lost.
 ///
 /// # Errors
 /// When the settings cannot work. Nothing that happens on the network ends it.
@@ -301,14 +312,47 @@ pub async fn run(config: FcmConfig, outlet: Outlet, stop: CancellationToken) -> 
     let (renewal, api) = Renewal::new(files, config.reload.clone(), read, api);
     let work = async {
         let (refresher, tokens) = token::refresher(source, tokens, renewal);
-        let hub = Hub::new(config, api, tokens);
         tokio::select! {
-            () = hub.run(outlet, stop) => {}
+            () = drive(config, api, tokens, outlet, stop) => {}
             never = refresher.run() => match never {},
         }
     };
     tracing::Instrument::instrument(work, span).await;
     Ok(())
+}
+
+/// Runs the skeleton with the tokens that there are.
+async fn drive(config: FcmConfig, api: Api, tokens: TokenSource, outlet: Outlet, stop: CancellationToken) {
+    let (nudges_tx, nudges) = mpsc::channel(1);
+    let mut news = tokens.news();
+    let settings = config.settings(api.dialer.borrow().server().to_owned());
+    let server = http2::Server {
+        dialer: Arc::clone(&api.dialer.borrow()),
+        uri: api.uri.clone(),
+        streams: config.streams,
+        answer_max: ANSWER_MAX,
+        timing: http2::Timing { request: config.timing.request, ping: config.timing.ping, pong: config.timing.pong },
+    };
+    let service = FcmService::new(&config, api.clone(), tokens);
+    // Certificate authorities may be others by then.
+    let connect = move |task| {
+        let dialer = Arc::clone(&api.dialer.borrow());
+        http2::run(task, http2::Server { dialer, ..server.clone() })
+    };
+    let driver = Driver::new(settings, service, nudges, connect);
+    let nudge = async {
+        while let Some(credentials) = news.changed().await {
+            let nudge = if credentials { Nudge::Renewed } else { Nudge::Look };
+            if nudges_tx.send(nudge).await.is_err() {
+                break;
+            }
+        }
+        std::future::pending().await
+    };
+    tokio::select! {
+        () = driver.run(outlet, stop) => {}
+        () = nudge => {}
+    }
 }
 
 #[cfg(test)]

@@ -1,10 +1,10 @@
 //! Access tokens: one task keeps one fresh, everybody else looks.
 //!
 //! ```text
-//!             refusals (generation)                       one request at a time
-//!   hub ───────────────────────────────► TokenRefresher ──────────────────────────────────► Google
-//!       ◄───────────────────────────────        ◄──────────────────────────────────
-//!             the current token (watch)
+//!                 refusals (generation)                       one request at a time
+//!   service ───────────────────────────────► TokenRefresher ──────────────────────────────► Google
+//!           ◄───────────────────────────────                ◄──────────────────────────────
+//!                 the current token (watch)
 //! ```
 //!
 //! That one task asks makes every refresh a single one, however many messages were refused for the old token. It asks
@@ -41,6 +41,9 @@ const LAST_USE: Duration = Duration::from_secs(10);
 /// Waits after failures: the first ceiling, and the last.
 const RETRY_FIRST: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_secs(60);
+/// The last one while a token is needed, because that one was refused or has ended: what waits for it shall not wait much
+/// longer than the failures last.
+const RETRY_NEEDED_MAX: Duration = Duration::from_secs(4);
 
 /// No token: the first one is 1.
 const NONE: u64 = 0;
@@ -60,7 +63,7 @@ pub(super) struct Bearer {
     good_until: Instant,
 }
 
-/// What the keeper has.
+/// What there is.
 #[derive(Debug, Clone, Default)]
 struct Supply {
     bearer: Option<Bearer>,
@@ -79,7 +82,7 @@ enum Attempt {
     Refused(Arc<str>),
 }
 
-/// What the keeper is to do next.
+/// What the refresher is to do next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Call {
     /// Ask for a token.
@@ -88,7 +91,7 @@ enum Call {
     Files,
 }
 
-/// The keeper.
+/// Keeps a token fresh; see the module.
 pub(super) struct TokenRefresher {
     source: Source,
     address: Address,
@@ -108,7 +111,7 @@ pub(super) struct TokenSource {
     refused: watch::Sender<u64>,
 }
 
-/// A keeper that gets its tokens from `source` at `address`, until `renewal` brings others, and the wallet for them.
+/// A refresher that gets its tokens from `source` at `address`, until `renewal` brings others, and where they are then.
 pub(super) fn refresher(source: Source, address: Address, renewal: Renewal) -> (TokenRefresher, TokenSource) {
     let (supply_tx, supply) = watch::channel(Supply::default());
     let (refused_tx, refused) = watch::channel(NONE);
@@ -129,39 +132,56 @@ pub(super) fn refresher(source: Source, address: Address, renewal: Renewal) -> (
 impl TokenSource {
     /// The token to send with, if there is one that is good.
     pub(super) fn bearer(&self, now: Instant) -> Option<Bearer> {
-        let supply = self.supply.borrow();
-        let good = |bearer: &&Bearer| now < bearer.good_until && *self.refused.borrow() != bearer.generation;
-        supply.bearer.as_ref().filter(good).cloned()
+        self.supply.borrow().bearer.as_ref().filter(|bearer| now < bearer.good_until).cloned()
     }
 
     /// The credentials that the last token can have been bought with.
     pub(super) fn credentials(&self) -> u64 {
-        self.supply.borrow().bearer.as_ref().map_or(FIRST, |bearer| bearer.credentials)
+        self.supply.borrow().credentials()
     }
 
-    /// Whether there is no token and the last attempt to get one failed.
-    pub(super) fn is_empty_handed(&self, now: Instant) -> bool {
-        self.supply.borrow().last != Attempt::Well && self.bearer(now).is_none()
+    /// Whether the last attempt to get a token failed.
+    pub(super) fn fails(&self) -> bool {
+        self.supply.borrow().last != Attempt::Well
     }
 
-    /// Why there is no token, if it is because they are refused to us.
-    pub(super) fn refusal(&self, now: Instant) -> Option<Arc<str>> {
+    /// Why it failed, if it is because tokens are refused to us.
+    pub(super) fn refusal(&self) -> Option<Arc<str>> {
         match &self.supply.borrow().last {
-            Attempt::Refused(words) if self.bearer(now).is_none() => Some(Arc::clone(words)),
-            Attempt::Well | Attempt::Failed | Attempt::Refused(_) => None,
+            Attempt::Refused(words) => Some(Arc::clone(words)),
+            Attempt::Well | Attempt::Failed => None,
         }
     }
 
-    /// A token was refused: it is used no more, and another one is asked for.
+    /// A token was refused: another one is asked for.
     pub(super) fn refuse(&self, generation: u64) {
         self.refused.send_if_modified(|last| std::mem::replace(last, generation.max(*last)) < generation);
     }
 
-    /// Waits for news. Cancel-safe.
-    pub(super) async fn changed(&mut self) {
-        if self.supply.changed().await.is_err() {
-            std::future::pending().await
-        }
+    /// Tells of each change.
+    pub(super) fn news(&self) -> News {
+        News { credentials: self.credentials(), supply: self.supply.clone() }
+    }
+}
+
+/// Tells of each change of what there is.
+pub(super) struct News {
+    supply: watch::Receiver<Supply>,
+    credentials: u64,
+}
+
+impl News {
+    /// Waits for news: whether there are other credentials; `None` when there will be none. Cancel-safe.
+    pub(super) async fn changed(&mut self) -> Option<bool> {
+        self.supply.changed().await.ok()?;
+        let now = self.supply.borrow_and_update().credentials();
+        Some(std::mem::replace(&mut self.credentials, now) != now)
+    }
+}
+
+impl Supply {
+    fn credentials(&self) -> u64 {
+        self.bearer.as_ref().map_or(FIRST, |bearer| bearer.credentials)
     }
 }
 
@@ -191,16 +211,15 @@ impl TokenRefresher {
     }
 
     /// Waits until there is something to do.
-    async fn pause(&mut self, until: Instant) -> Call {
+    async fn pause(&mut self, mut until: Instant) -> Call {
         loop {
             tokio::select! {
                 () = tokio::time::sleep_until(until) => return Call::Token,
                 () = self.renewal.due() => return Call::Files,
-                Ok(()) = self.refused.changed() => {
-                    // After a failure the wait is kept; it is short.
-                    if *self.refused.borrow() == self.generation && self.supply.borrow().last == Attempt::Well {
-                        return Call::Token;
-                    }
+                Ok(()) = self.refused.changed() => match self.supply.borrow().last {
+                    _ if *self.refused.borrow() != self.generation => {}
+                    Attempt::Well => return Call::Token,
+                    Attempt::Failed | Attempt::Refused(_) => until = until.min(Instant::now() + RETRY_NEEDED_MAX),
                 }
             }
         }
@@ -243,9 +262,11 @@ impl TokenRefresher {
         let refused = matches!(fault, FetchError::Refused { status: 400..500, .. });
         let last = if refused { Attempt::Refused(format!("{server}: {fault}").into()) } else { Attempt::Failed };
         self.supply.send_modify(|supply| supply.last = last);
-        // Half of the wait is certain: a peer that refuses at once is not asked in a tight loop.
+        let is_needed = left.is_none_or(|left| left.is_zero()) || *self.refused.borrow() == self.generation;
+        let longest = if is_needed { RETRY_NEEDED_MAX } else { RETRY_MAX };
+        // Half of the first wait is certain: a peer that refuses at once is not asked in a tight loop.
         let wait = self.backoff.next(rand::random());
-        now + RETRY_FIRST / 2 + wait
+        now + RETRY_FIRST / 2 + wait.min(longest)
     }
 }
 

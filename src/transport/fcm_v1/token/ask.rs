@@ -4,7 +4,7 @@
 //! hyper would start tasks of its own, which nobody could join.
 
 use crate::transport::dial::{DialError, Stream};
-use crate::transport::fcm::address::{Address, H2};
+use crate::transport::fcm_v1::address::{Address, H2};
 use bytes::{Bytes, BytesMut};
 use http::uri::{PathAndQuery, Uri};
 use http::{HeaderMap, HeaderValue, Request, Response, header};

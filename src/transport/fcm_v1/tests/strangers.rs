@@ -5,7 +5,7 @@ use super::peer::{CANCEL, INITIAL_WINDOW_SIZE, Last, MAX_CONCURRENT_STREAMS, NO_
 use super::{SECOND, accepted, mids, quiet, refusal};
 use crate::chat::delivery::Arrival;
 use crate::chat::id::Sid;
-use crate::transport::fcm::{FcmConfig, OnAmbiguous, Timing};
+use crate::transport::fcm_v1::{FcmConfig, OnAmbiguous, Timing};
 use crate::transport::{Link, Outage, Refusal, Report};
 use bytes::Bytes;
 use std::time::Duration;

@@ -72,9 +72,9 @@ pub enum AccountError {
 }
 
 /// Who we are.
-pub(in crate::transport::fcm) struct Account {
+pub(in crate::transport::fcm_v1) struct Account {
     /// The Firebase project it belongs to.
-    pub(in crate::transport::fcm) project_id: Option<String>,
+    pub(in crate::transport::fcm_v1) project_id: Option<String>,
     token_uri: String,
     email: String,
     key_id: Option<String>,
@@ -126,7 +126,7 @@ fn marked(text: &[u8]) -> Option<&'static str> {
 
 impl Account {
     /// Reads the file that Google's console gives out.
-    pub(in crate::transport::fcm) fn read(path: &Path) -> Result<Self, AccountError> {
+    pub(in crate::transport::fcm_v1) fn read(path: &Path) -> Result<Self, AccountError> {
         let path = path.to_owned();
         let text = match std::fs::read(&path) {
             Ok(text) => text,
@@ -154,7 +154,7 @@ impl Account {
     }
 
     /// Where it gets its access tokens.
-    pub(in crate::transport::fcm) fn token_uri(&self) -> &str {
+    pub(in crate::transport::fcm_v1) fn token_uri(&self) -> &str {
         &self.token_uri
     }
 
@@ -215,7 +215,7 @@ pub(super) mod tests {
         String::from_utf8(made.expect("openssl is installed; tests/run sees to it").stdout).unwrap()
     });
 
-    pub(in crate::transport::fcm) fn file(change: impl FnOnce(&mut Value)) -> tempfile::NamedTempFile {
+    pub(in crate::transport::fcm_v1) fn file(change: impl FnOnce(&mut Value)) -> tempfile::NamedTempFile {
         let mut document = json!({
             "type": "service_account",
             "project_id": "demo-1",
@@ -231,7 +231,7 @@ pub(super) mod tests {
         file
     }
 
-    pub(in crate::transport::fcm) fn account() -> Account {
+    pub(in crate::transport::fcm_v1) fn account() -> Account {
         Account::read(file(|_| ()).path()).unwrap()
     }
 

@@ -1,8 +1,8 @@
 use super::*;
 use crate::ops::files::{FileWatch, LOOK};
 use crate::transport::dial::Dialer;
-use crate::transport::fcm::tests::house::{http_answer, soon, token_for};
-use crate::transport::fcm::{Credentials, Fatal, FcmConfig, Plan};
+use crate::transport::fcm_v1::tests::house::{http_answer, soon, token_for};
+use crate::transport::fcm_v1::{Credentials, Fatal, FcmConfig, Plan};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::Value;

@@ -75,8 +75,8 @@ impl Renewal {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::transport::fcm::token::account_file;
-    use crate::transport::fcm::{Credentials, FcmConfig};
+    use crate::transport::fcm_v1::token::account_file;
+    use crate::transport::fcm_v1::{Credentials, FcmConfig};
     use std::fs;
 
     #[tokio::test(start_paused = true)]

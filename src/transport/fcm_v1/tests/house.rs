@@ -7,11 +7,11 @@ use crate::chat::push::{Priority, Push, Target};
 use crate::ops::clock::now_ms;
 use crate::ops::files::FileWatch;
 use crate::transport::dial::Dialer;
-use crate::transport::fcm::address::Address;
-use crate::transport::fcm::hub::Hub;
-use crate::transport::fcm::renewal::Renewal;
-use crate::transport::fcm::token::{self, Source};
-use crate::transport::fcm::{Credentials, FcmConfig, Plan};
+use crate::transport::fcm_v1::address::Address;
+use crate::transport::fcm_v1::hub::Hub;
+use crate::transport::fcm_v1::renewal::Renewal;
+use crate::transport::fcm_v1::token::{self, Source};
+use crate::transport::fcm_v1::{Credentials, FcmConfig, Plan};
 use crate::transport::{Link, Port, Report, Send, port};
 use serde_json::{Map, json};
 use std::sync::Arc;
@@ -40,17 +40,17 @@ pub(super) struct House {
     pub(super) reload: watch::Sender<u64>,
 }
 
-pub(in crate::transport::fcm) fn config() -> FcmConfig {
+pub(in crate::transport::fcm_v1) fn config() -> FcmConfig {
     FcmConfig { connections: 1, ..FcmConfig::new(Credentials::Metadata("memory".to_owned())) }
 }
 
 /// An answer with a token that is good for so long.
-pub(in crate::transport::fcm) fn token_for(life: Duration) -> String {
+pub(in crate::transport::fcm_v1) fn token_for(life: Duration) -> String {
     let body = json!({"access_token": "ya29.x", "expires_in": life.as_secs(), "token_type": "Bearer"}).to_string();
     http_answer("200 OK", &body)
 }
 
-pub(in crate::transport::fcm) fn http_answer(status: &str, body: &str) -> String {
+pub(in crate::transport::fcm_v1) fn http_answer(status: &str, body: &str) -> String {
     format!("HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}", body.len())
 }
 
@@ -125,16 +125,16 @@ impl House {
     }
 }
 
-pub(in crate::transport::fcm) async fn soon<T>(work: impl Future<Output = T>) -> T {
+pub(in crate::transport::fcm_v1) async fn soon<T>(work: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, work).await.expect("it must happen in time")
 }
 
-pub(in crate::transport::fcm) fn sids(count: usize) -> Vec<Sid> {
+pub(in crate::transport::fcm_v1) fn sids(count: usize) -> Vec<Sid> {
     let mut source = SidSource::default();
     (0..count).map(|_| source.next(1_700_000_000_000, 1)).collect()
 }
 
-pub(in crate::transport::fcm) fn message(sid: Sid, recipient: i64) -> Send {
+pub(in crate::transport::fcm_v1) fn message(sid: Sid, recipient: i64) -> Send {
     let accepted_ms = now_ms();
     Send {
         sid,

@@ -5,7 +5,7 @@ use super::ask::{AskError, ask};
 use crate::chat::status::cut_detail;
 use crate::ops::clock::now_ms;
 use crate::secret::Secret;
-use crate::transport::fcm::address::Address;
+use crate::transport::fcm_v1::address::Address;
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Uri, header};
 use serde::Deserialize;
@@ -28,7 +28,7 @@ const LIFE_MIN: Duration = Duration::from_secs(4);
 const LIFE_MAX: Duration = Duration::from_secs(24 * 3600);
 
 /// Who gives the tokens.
-pub(in crate::transport::fcm) enum Source {
+pub(in crate::transport::fcm_v1) enum Source {
     /// Google's token endpoint, to a service account.
     Account(Box<Account>),
     /// The metadata server of the machine, which is Google's.

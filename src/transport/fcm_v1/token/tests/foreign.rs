@@ -1,7 +1,7 @@
 //! Servers of access tokens that are not Google's, over real sockets and TLS.
 
 use super::*;
-use crate::transport::fcm::{Credentials, FcmConfig, Plan};
+use crate::transport::fcm_v1::{Credentials, FcmConfig, Plan};
 use bytes::Bytes;
 use serde_json::json;
 use std::io::Write;

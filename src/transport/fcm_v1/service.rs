@@ -1,0 +1,248 @@
+//! The decisions of FCM HTTP v1: whether a message may go, and what an answer means for it.
+
+use super::losses::Remarks;
+use super::renewal::Api;
+use super::token::{self, Bearer, TokenSource};
+use super::{FcmConfig, NO_TOKEN, OnAmbiguous, encode};
+use crate::chat::push::Target;
+use crate::fcm::budget::{Budget, Charge, Grant};
+use crate::fcm::health::{self, Health, QUOTA, Ruling, Standing, Ticket};
+use crate::fcm::judge::judge;
+use crate::fcm::request::{Request, RequestError, translate};
+use crate::fcm::target;
+use crate::fcm::verdict::{Ambiguous, Answer, Asked, Cause, Outcome, Replay, Unprocessed, Verdict as Judged};
+use crate::transport::core::{Admission, Message, Now, Service, Verdict};
+use crate::transport::http2::{self, NoAnswer, NotProcessed, Reply};
+use crate::transport::{Change, Link, Outage, Send};
+use http::{HeaderMap, header};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How often in a row a message is sent again at once. A peer that processes nothing must not be asked in a tight loop.
+pub(super) const REPLAYS_MAX: u32 = 5;
+/// Longest wait for a device's budget that is not on the disk.
+const WAIT_HERE_MAX: Duration = Duration::from_secs(1);
+/// How long a message waits on the disk for an access token that nobody else needs, while none is to be had.
+const TOKEN_WAIT: Duration = Duration::from_secs(5);
+
+/// The decisions; see the module.
+pub(super) struct FcmService {
+    confirm_to: Option<String>,
+    on_ambiguous: OnAmbiguous,
+    api: Api,
+    tokens: TokenSource,
+    health: Health,
+    budget: Budget,
+    remarks: Remarks,
+    /// The newest credentials that a token was had with.
+    credentials: u64,
+    /// That access tokens are refused to us, as it was told.
+    denied: Option<Arc<str>>,
+    changes: VecDeque<Change>,
+    /// When it was last asked anything.
+    now: Instant,
+}
+
+/// What is remembered of a message that was written.
+#[derive(Debug)]
+pub(super) struct Flight {
+    ticket: Ticket,
+    target: target::Target,
+    /// See [`Request::is_within_rules`].
+    is_within_rules: bool,
+    /// What of the message did not travel, for its sender.
+    dropped: Option<String>,
+}
+
+impl FcmService {
+    /// With nothing known yet.
+    pub(super) fn new(config: &FcmConfig, api: Api, tokens: TokenSource) -> Self {
+        Self {
+            confirm_to: config.confirm_to.clone(),
+            on_ambiguous: config.on_ambiguous,
+            api,
+            tokens,
+            health: Health::default(),
+            budget: Budget::new(&config.quotas),
+            remarks: Remarks::default(),
+            credentials: token::FIRST,
+            denied: None,
+            changes: VecDeque::new(),
+            now: tokio::time::Instant::now().into_std(),
+        }
+    }
+
+    /// With credentials that were read again it is found out at once whether what was refused for the old ones goes. No
+    /// token means no message, so that it is refused is told as any other fault of the credentials is.
+    fn look(&mut self, now: Instant) {
+        self.now = now;
+        let credentials = self.tokens.credentials();
+        if credentials > self.credentials {
+            self.credentials = credentials;
+            self.health.credentials_changed(now);
+        }
+        let denied = self.tokens.refusal().filter(|_| self.bearer(now).is_none());
+        if let (None, Some(words)) = (&self.denied, &denied) {
+            self.changes.push_back(Change::AuthFailed { detail: format!("{NO_TOKEN}: {words}") });
+        }
+        self.denied = denied;
+    }
+
+    /// The access token to send with, if there is one that is good.
+    fn bearer(&self, now: Instant) -> Option<Bearer> {
+        let bearer = self.tokens.bearer(tokio::time::Instant::from_std(now))?;
+        Some(bearer).filter(|bearer| bearer.generation > self.health.spent_token())
+    }
+
+    fn prepare(&self, send: &Send, now_ms: u64) -> Result<(target::Target, Request), RequestError> {
+        let (ttl_s, id) = (send.ttl_left(now_ms), send.sid.to_string());
+        let message = encode::message(&send.push, id, ttl_s, self.confirm_to.as_deref())?;
+        let target = message.target.clone();
+        Ok((target, translate(message, now_ms / 1000)?))
+    }
+
+    /// Tells operators of what has become of the health.
+    fn tell(&mut self, before: Standing, detail: &str, now: Instant) {
+        let (after, server) = (self.health.standing(now), self.api.dialer.borrow().server().to_owned());
+        match (before, after, self.health.cause()) {
+            (Standing::Well, Standing::Down(QUOTA), _) => {
+                tracing::warn!(detail, "the project's quota is used up: sending pauses");
+            }
+            (Standing::Well, Standing::Down(word), Some(Cause::Unavailable)) => {
+                tracing::warn!(%server, cause = word, detail, "FCM puts everybody off: one message at a time finds out");
+            }
+            (Standing::Well, Standing::Down(word), _) => {
+                tracing::error!(%server, cause = word, detail, "nothing is sent until this is mended");
+                self.changes.push_back(Change::AuthFailed { detail: format!("{word}: {server}: {detail}") });
+            }
+            (Standing::Down(word) | Standing::Probing(word), Standing::Well, _) => {
+                tracing::info!(cause = word, "messages are sent again");
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Service for FcmService {
+    type Memo = Option<Flight>;
+    type Request = http2::Request;
+    type Answer = Reply;
+
+    fn admit(&mut self, message: &mut Message<Self::Memo>, now: Now) -> Admission<Self::Request> {
+        let Now { instant, unix_ms } = now;
+        self.look(instant);
+        let Some(bearer) = self.bearer(instant) else {
+            return if self.tokens.fails() { Admission::GiveBack } else { Admission::Wait(None) };
+        };
+        let is_well = self.health.standing(instant) == Standing::Well;
+        // Asked before the message is translated, which would be in vain each time otherwise.
+        let wait = if is_well { self.budget.project_wait(instant) } else { Duration::ZERO };
+        if !wait.is_zero() {
+            return Admission::Wait(Some(instant + wait));
+        }
+        let (target, request) = match self.prepare(&message.send, unix_ms) {
+            Ok(prepared) => prepared,
+            Err(error) => return Admission::Unsendable { code: error.code(), detail: error.to_string() },
+        };
+        let recipient = message.send.recipient;
+        let ticket = match self.health.admit((message.send.sid.row(), recipient), bearer.generation, instant) {
+            health::Admission::Go(ticket) => ticket,
+            // Others may be the probe.
+            health::Admission::NotBefore(until) if matches!(self.health.standing(instant), Standing::Probing(_)) => {
+                return Admission::Defer(until.saturating_duration_since(instant));
+            }
+            health::Admission::NotBefore(_) => return Admission::GiveBack,
+            health::Admission::NewToken if self.tokens.fails() => return Admission::Defer(TOKEN_WAIT),
+            health::Admission::NewToken => return Admission::Skip,
+        };
+        if is_well {
+            let charge = match message.send.push.target {
+                Target::Token(_) => Charge::Device(recipient),
+                Target::Topic(_) | Target::Condition(_) => Charge::Topic,
+            };
+            match self.budget.take(charge, instant) {
+                Grant::Go => {}
+                Grant::ProjectWaits(wait) => return Admission::Wait(Some(instant + wait)),
+                Grant::DeviceWaits(wait) if wait > WAIT_HERE_MAX => return Admission::Defer(wait),
+                Grant::DeviceWaits(wait) => return Admission::HoldRecipient(instant + wait),
+            }
+        }
+        let (dropped, is_within_rules) = (self.remarks.note(request.losses), request.is_within_rules);
+        message.memo = Some(Flight { ticket, target, is_within_rules, dropped });
+        Admission::Go(http2::Request { body: request.body.into(), authorization: bearer.header })
+    }
+
+    fn judge(&mut self, message: &mut Message<Self::Memo>, reply: Reply, now: Now) -> Verdict {
+        let Some(Flight { ticket, target, is_within_rules, dropped }) = message.memo.take() else {
+            return Verdict::Elsewhere;
+        };
+        let (on_ambiguous, now_unix_s) = (self.on_ambiguous, now.unix_ms / 1000);
+        let asked = Asked { target: &target, is_within_rules, access: ticket.access(), on_ambiguous, now_unix_s };
+        let judged = judge(&outcome(&reply), &asked);
+        let before = self.health.standing(now.instant);
+        let mut ruling = self.health.outcome(&ticket, judged, now.instant);
+        if let Ruling::Replay(_, refusal) = &ruling
+            && message.replays() >= REPLAYS_MAX
+        {
+            let refused = Judged::Refused(refusal.clone());
+            ruling = self.health.outcome(&ticket, refused, now.instant);
+        }
+        self.tokens.refuse(self.health.refused_token());
+        match ruling {
+            Ruling::Sent { name } => {
+                self.tell(before, "", now.instant);
+                Verdict::Accepted { canonical: None, provider_id: name, detail: dropped }
+            }
+            Ruling::Replay(Replay::Elsewhere, _) => Verdict::Elsewhere,
+            Ruling::Replay(Replay::NewToken, _) => Verdict::Again,
+            Ruling::Refused(refusal) => {
+                self.tell(before, &refusal.detail, now.instant);
+                Verdict::Refused(refusal)
+            }
+        }
+    }
+
+    fn is_late(&self, reply: &Reply) -> bool {
+        matches!(reply, Reply::NoAnswer(NoAnswer::Late))
+    }
+
+    fn outage(&self, able: bool, now: Now) -> Option<Link> {
+        let is_armed = self.bearer(now.instant).is_some();
+        match self.health.standing(now.instant) {
+            Standing::Probing(word) if able && is_armed => Some(Link::Probing(word)),
+            Standing::Probing(word) | Standing::Down(word) => Some(Link::Down(Outage::Refused(word))),
+            Standing::Well if is_armed => None,
+            Standing::Well if self.tokens.fails() => Some(Link::Down(Outage::Refused(NO_TOKEN))),
+            Standing::Well => Some(Link::Down(Outage::Unconnected)),
+        }
+    }
+
+    fn take_change(&mut self, now: Now) -> Option<Change> {
+        self.look(now.instant);
+        self.changes.pop_front()
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        self.health.wake(self.now)
+    }
+}
+
+/// The same, for the judge.
+fn outcome(reply: &Reply) -> Outcome<'_> {
+    fn text(headers: &HeaderMap, name: header::HeaderName) -> Option<&str> {
+        headers.get(name)?.to_str().ok()
+    }
+    match reply {
+        Reply::Answered { status, headers, body } => Outcome::Answered(Answer {
+            status: *status,
+            retry_after: text(headers, header::RETRY_AFTER),
+            content_type: text(headers, header::CONTENT_TYPE),
+            body,
+        }),
+        Reply::NotProcessed(NotProcessed::RefusedStream) => Outcome::Unprocessed(Unprocessed::RefusedStream),
+        Reply::NotProcessed(NotProcessed::BeyondGoaway) => Outcome::Unprocessed(Unprocessed::BeyondGoaway),
+        Reply::NoAnswer(NoAnswer::Late) => Outcome::Ambiguous(Ambiguous::Timeout),
+        Reply::NoAnswer(NoAnswer::Broken) => Outcome::Ambiguous(Ambiguous::Reset),
+    }
+}
