@@ -34,7 +34,7 @@ pub(crate) use service::{Admission, Message, Pool, Replay, Service, Settings, Ve
 use super::{AckRef, ConnectionId, DeviceMessage, Link, Outage, Report, Send, UNANSWERED};
 use crate::chat::delivery::AMBIGUOUS;
 use crate::chat::id::Sid;
-use crate::chat::refusal::{Decision, Fault, Refusal, TokenFate};
+use crate::chat::refusal::{Decision, Fault, Refusal};
 use connections::{Connection, Connections, Why};
 use messages::Messages;
 use rand::rngs::Xoshiro256PlusPlus;
@@ -410,7 +410,7 @@ impl<S: Service> Core<S> {
             Replay::Marked if ignored >= IGNORED_MAX => {
                 let detail = "three connections answered others, and never this message";
                 self.snapshot.refused(AMBIGUOUS);
-                self.refuse(sid, Refusal::fail(TokenFate::Keep, Fault::Sender, AMBIGUOUS, detail).maybe_arrived());
+                self.refuse(sid, Refusal::new(Decision::FAIL, AMBIGUOUS, detail).maybe_arrived());
             }
             Replay::Marked => self.messages.put_back(sid),
             Replay::Ambiguous(refusal) if self.phase == Phase::Running => {
