@@ -395,7 +395,7 @@ impl<S: Service> Core<S> {
             tracing::debug!(%sid, code, decision = ?refusal.decision, "message refused");
         }
         let (copies, replays) = (message.copies, message.replays());
-        self.report(Report::refused(sid, refusal, copies, replays));
+        self.report(Report::Refused { sid, refusal, copies, replays });
     }
 
     /// A connection ended with this message unanswered.
@@ -431,7 +431,7 @@ impl<S: Service> Core<S> {
             let report = match &self.settings.replay {
                 Replay::Ambiguous(refusal) if copies > 0 && matches!(refusal.decision, Decision::Fail { .. }) => {
                     let detail = "the bridge stopped before the answer came".to_owned();
-                    Report::refused(sid, Refusal { detail, ..refusal.clone() }, copies, replays)
+                    Report::Refused { sid, refusal: Refusal { detail, ..refusal.clone() }, copies, replays }
                 }
                 _ => Report::Lost { sid, copies },
             };
