@@ -8,7 +8,6 @@
 mod support;
 
 use fcm_mqtt_bridge::app::{self, Addresses, Signals};
-use fcm_mqtt_bridge::chat::delivery::Tried;
 use fcm_mqtt_bridge::chat::id::{SidSource, Token};
 use fcm_mqtt_bridge::chat::push::{Priority, Push, Target};
 use fcm_mqtt_bridge::config::{Broker, Ccs, Listen, Loaded, Ops, Routes, Settings, Store};
@@ -126,9 +125,8 @@ async fn bare_downstream(port: &mut transport::Port, messages: usize) {
                 fcm: Map::new(),
             };
             let (sid, recipient) = (sids.next(now_ms(), 1), push.target.recipient());
-            let (accepted_ms, tried) = (now_ms(), Tried::default());
-            let send =
-                transport::Send { sid, push, recipient, accepted_ms, deadline_ms: accepted_ms + 1_000_000, tried };
+            let accepted_ms = now_ms();
+            let send = transport::Send { sid, push, recipient, accepted_ms, deadline_ms: accepted_ms + 1_000_000 };
             outgoing.send(send).await.expect("the client runs");
         }
     };

@@ -18,7 +18,6 @@ mod support;
 mod whole;
 
 use bytes::Bytes;
-use fcm_mqtt_bridge::chat::delivery::Tried;
 use fcm_mqtt_bridge::chat::id::{SidSource, Token};
 use fcm_mqtt_bridge::chat::push::{Priority, Push, Target};
 use fcm_mqtt_bridge::fcm::request::translate;
@@ -187,14 +186,7 @@ fn send(sids: &mut SidSource, n: usize) -> Send {
     };
     let (sid, recipient) = (sids.next(now_ms(), 1), push.target.recipient());
     let accepted_ms = now_ms();
-    Send {
-        sid,
-        push,
-        recipient,
-        accepted_ms,
-        deadline_ms: accepted_ms + 1_000 * u64::from(A_DAY_S),
-        tried: Tried::default(),
-    }
+    Send { sid, push, recipient, accepted_ms, deadline_ms: accepted_ms + 1_000 * u64::from(A_DAY_S) }
 }
 
 async fn bare(sim: &SimHandle, folder: &Path, messages: usize) -> Row {

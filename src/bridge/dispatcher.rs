@@ -14,10 +14,11 @@ use super::expiry;
 use super::order::OrderBook;
 use super::service_backoff::ServiceBackoff;
 use super::upstream::DeviceIntake;
-use crate::chat::delivery::{Event, Tried};
+use crate::chat::delivery::Event;
 use crate::chat::id::{Sid, Token};
 use crate::chat::message::ErrorCode;
 use crate::chat::push::{Push, Target};
+use crate::chat::refusal::Tried;
 use crate::chat::transport::Transport;
 use crate::ops::clock::now_ms;
 use crate::ops::metrics::Metric;
@@ -221,7 +222,7 @@ impl Dispatcher {
         let copied = message.dup_possible;
         let token = if let Target::Token(token) = &push.target { Some(token.clone()) } else { None };
         self.flights.insert(sid.row(), Flight { recipient, attempt, tried, deadline_ms, token, copied });
-        self.ready.push(Send { sid, push, recipient, accepted_ms, deadline_ms, tried });
+        self.ready.push(Send { sid, push, recipient, accepted_ms, deadline_ms });
     }
 
     /// The next message for the transport. What has come to be behind a refused one meanwhile goes back.

@@ -10,15 +10,6 @@ const FIRST: Duration = Duration::from_secs(1);
 /// The longest pause.
 const LONGEST: Duration = Duration::from_secs(60);
 
-/// Whom a refusal speaks of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Scope {
-    /// The push service as a whole.
-    Service,
-    /// Perhaps only this recipient; many of them one after another are the push service all the same.
-    Recipient(i64),
-}
-
 /// Counts "try again later" answers in a row.
 #[derive(Debug, Default)]
 pub(crate) struct ServiceBackoff {
@@ -34,12 +25,10 @@ impl ServiceBackoff {
         *self = Self::default();
     }
 
-    /// It said "later". Returns how long to send nothing at all, if that is called for; the pause doubles each time.
-    pub(crate) fn refused(&mut self, scope: Scope) -> Option<Duration> {
-        let counts = match scope {
-            Scope::Service => true,
-            Scope::Recipient(recipient) => self.recipients.insert(recipient),
-        };
+    /// It said "later", of everybody or perhaps only of `recipient`: many of those one after another are the push service
+    /// all the same. Returns how long to send nothing at all, if that is called for; the pause doubles each time.
+    pub(crate) fn refused(&mut self, recipient: Option<i64>) -> Option<Duration> {
+        let counts = recipient.is_none_or(|recipient| self.recipients.insert(recipient));
         self.in_a_row += u32::from(counts);
         if self.in_a_row < AFTER {
             return None;
@@ -60,26 +49,26 @@ mod tests {
     fn it_brakes_after_twenty_in_a_row_and_longer_each_time() {
         let mut service_backoff = ServiceBackoff::default();
         let mut pauses: Vec<u64> =
-            (0..200).filter_map(|_| service_backoff.refused(Scope::Service)).map(|p| p.as_secs()).collect();
+            (0..200).filter_map(|_| service_backoff.refused(None)).map(|p| p.as_secs()).collect();
         assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 60, 60, 60, 60]);
         service_backoff.release();
-        pauses = (0..20).filter_map(|_| service_backoff.refused(Scope::Service)).map(|p| p.as_secs()).collect();
+        pauses = (0..20).filter_map(|_| service_backoff.refused(None)).map(|p| p.as_secs()).collect();
         assert_eq!(pauses, [1]);
     }
 
     #[test]
     fn one_recipient_is_not_the_push_service_but_twenty_are() {
         let mut service_backoff = ServiceBackoff::default();
-        assert!((0..100).all(|_| service_backoff.refused(Scope::Recipient(1)).is_none()));
-        assert!((2..20).all(|recipient| service_backoff.refused(Scope::Recipient(recipient)).is_none()));
-        assert_eq!(service_backoff.refused(Scope::Recipient(20)), Some(FIRST));
+        assert!((0..100).all(|_| service_backoff.refused(Some(1)).is_none()));
+        assert!((2..20).all(|recipient| service_backoff.refused(Some(recipient)).is_none()));
+        assert_eq!(service_backoff.refused(Some(20)), Some(FIRST));
     }
 
     #[test]
     fn one_success_in_between_is_enough() {
         let mut service_backoff = ServiceBackoff::default();
         for _ in 0..100 {
-            assert!((0..19).all(|_| service_backoff.refused(Scope::Service).is_none()));
+            assert!((0..19).all(|_| service_backoff.refused(None).is_none()));
             service_backoff.release();
         }
     }

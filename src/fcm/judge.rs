@@ -17,7 +17,7 @@ use super::target::{Kind, Target};
 use super::verdict::{
     Access, Ambiguous, Answer, Asked, Cause, OnAmbiguous, Outcome, Replay, Unprocessed, Verdict, code,
 };
-use crate::chat::refusal::{Arrival, Decision, Fault as Whose, Refusal, Scope, TokenFate, Until, Wait};
+use crate::chat::refusal::{Arrival, Decision, Refusal, Scope, Until, Wait};
 use serde_json::Value;
 use std::time::Duration;
 
@@ -122,9 +122,8 @@ fn refused(answer: &Answer<'_>, asked: &Asked<'_>) -> Verdict {
         // 1xx and 3xx: FCM has none, so this is another server.
         _ => of_project(Cause::NotFcm),
     };
-    let is_about_message = |refusal: &Refusal| matches!(refusal.decision, Decision::Fail { fault: Whose::Sender, .. });
     match verdict {
-        Verdict::Refused(refusal) if is_vague && is_about_message(&refusal) => {
+        Verdict::Refused(refusal) if is_vague && refusal.decision == Decision::FAIL => {
             Verdict::Refused(refusal).with(detail + " (perhaps the message is too big)")
         }
         verdict => verdict.with(detail),
@@ -145,11 +144,11 @@ fn code_at(status: u16, fault: &Fault) -> Option<FcmCode> {
 fn of_code(code: FcmCode, fault: &Fault, asked: &Asked<'_>) -> Refusal {
     match code {
         FcmCode::Unregistered if asked.target.kind().is_device() => {
-            fail(TokenFate::Remove, Whose::Device, code::DEVICE_UNREGISTERED)
+            refusal(Decision::REMOVE_TOKEN, code::DEVICE_UNREGISTERED)
         }
         FcmCode::Unregistered => of_message(code::DEVICE_UNREGISTERED),
-        FcmCode::SenderIdMismatch => fail(TokenFate::Quarantine, Whose::Operator, code::SENDER_ID_MISMATCH),
-        FcmCode::ThirdPartyAuthError => fail(TokenFate::Keep, Whose::Operator, code::INVALID_APNS_CREDENTIAL),
+        FcmCode::SenderIdMismatch => refusal(Decision::QUARANTINE_TOKEN, code::SENDER_ID_MISMATCH),
+        FcmCode::ThirdPartyAuthError => refusal(Decision::FAIL_FOR_OPERATOR, code::INVALID_APNS_CREDENTIAL),
         FcmCode::InvalidArgument => wrong_argument(fault, asked),
         FcmCode::QuotaExceeded | FcmCode::Unavailable | FcmCode::Internal | FcmCode::Unknown => unknown(),
     }
@@ -179,7 +178,7 @@ fn wrong_argument(fault: &Fault, asked: &Asked<'_>) -> Refusal {
     let on_sent = |one: &Violation| one.field.strip_prefix("message.").unwrap_or(&one.field) == sent;
     let blames_token = !fault.violations.is_empty() && fault.violations.iter().all(on_sent);
     if blames_token && asked.is_within_rules && asked.target.kind().is_device() {
-        fail(TokenFate::Remove, Whose::Device, code::BAD_REGISTRATION)
+        refusal(Decision::REMOVE_TOKEN, code::BAD_REGISTRATION)
     } else {
         of_message(code::INVALID_JSON)
     }
@@ -198,7 +197,7 @@ fn quota(fault: &Fault, wait: Option<Duration>, target: &Target) -> Refusal {
         Kind::Token | Kind::Fid => (Scope::Recipient, code::QUOTA_EXCEEDED),
     };
     let wait = wait.map_or(Wait::Backoff(QUOTA_WAIT), Wait::AtLeast);
-    Refusal::retry(wait, Until::Waited(RETRY_FOR), scope, code, "")
+    refusal(Decision::Retry { wait, until: Until::Waited(RETRY_FOR), scope }, code)
 }
 
 /// A fault of FCM; some messages were seen on devices all the same.
@@ -223,20 +222,22 @@ fn of_project(cause: Cause) -> Verdict {
 /// Nobody has a word for it, or nobody could read it.
 fn unknown() -> Refusal {
     let wait = Wait::Backoff(FAULT_WAIT);
-    Refusal::retry(wait, Until::Tries(FEW_TRIES), Scope::Message, code::INTERNAL_SERVER_ERROR, "")
+    let decision = Decision::Retry { wait, until: Until::Tries(FEW_TRIES), scope: Scope::Message };
+    refusal(decision, code::INTERNAL_SERVER_ERROR)
 }
 
 fn again(wait: Option<Duration>, code: &'static str) -> Refusal {
     let wait = wait.map_or(Wait::Backoff(FAULT_WAIT), Wait::AtLeast);
-    Refusal::retry(wait, Until::Waited(RETRY_FOR), Scope::Message, code, "")
+    refusal(Decision::Retry { wait, until: Until::Waited(RETRY_FOR), scope: Scope::Message }, code)
 }
 
 fn of_message(code: &'static str) -> Refusal {
-    fail(TokenFate::Keep, Whose::Sender, code)
+    refusal(Decision::FAIL, code)
 }
 
-fn fail(token: TokenFate, fault: Whose, code: &'static str) -> Refusal {
-    Refusal::fail(token, fault, code, "")
+/// The detail is still to come.
+fn refusal(decision: Decision, code: &'static str) -> Refusal {
+    Refusal::new(decision, code, "")
 }
 
 impl Verdict {

@@ -34,7 +34,7 @@ pub(crate) use service::{Admission, Message, Pool, Replay, Service, Settings, Ve
 use super::{AckRef, ConnectionId, DeviceMessage, Link, Outage, Report, Send, UNANSWERED};
 use crate::chat::delivery::AMBIGUOUS;
 use crate::chat::id::Sid;
-use crate::chat::refusal::{Decision, Fault, Refusal, TokenFate};
+use crate::chat::refusal::{Decision, Fault, Refusal};
 use connections::{Connection, Connections, Why};
 use messages::Messages;
 use rand::rngs::Xoshiro256PlusPlus;
@@ -395,7 +395,7 @@ impl<S: Service> Core<S> {
             tracing::debug!(%sid, code, decision = ?refusal.decision, "message refused");
         }
         let (copies, replays) = (message.copies, message.replays());
-        self.report(Report::refused(sid, refusal, copies, replays));
+        self.report(Report::Refused { sid, refusal, copies, replays });
     }
 
     /// A connection ended with this message unanswered.
@@ -410,7 +410,7 @@ impl<S: Service> Core<S> {
             Replay::Marked if ignored >= IGNORED_MAX => {
                 let detail = "three connections answered others, and never this message";
                 self.snapshot.refused(AMBIGUOUS);
-                self.refuse(sid, Refusal::fail(TokenFate::Keep, Fault::Sender, AMBIGUOUS, detail).maybe_arrived());
+                self.refuse(sid, Refusal::new(Decision::FAIL, AMBIGUOUS, detail).maybe_arrived());
             }
             Replay::Marked => self.messages.put_back(sid),
             Replay::Ambiguous(refusal) if self.phase == Phase::Running => {
@@ -431,7 +431,7 @@ impl<S: Service> Core<S> {
             let report = match &self.settings.replay {
                 Replay::Ambiguous(refusal) if copies > 0 && matches!(refusal.decision, Decision::Fail { .. }) => {
                     let detail = "the bridge stopped before the answer came".to_owned();
-                    Report::refused(sid, Refusal { detail, ..refusal.clone() }, copies, replays)
+                    Report::Refused { sid, refusal: Refusal { detail, ..refusal.clone() }, copies, replays }
                 }
                 _ => Report::Lost { sid, copies },
             };

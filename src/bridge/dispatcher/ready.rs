@@ -53,7 +53,6 @@ impl Ready {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::chat::delivery::Tried;
     use crate::chat::id::{SidSource, Token};
     use crate::chat::push::{Priority, Push, Target};
 
@@ -67,14 +66,7 @@ mod tests {
             receipt: false,
             fcm: serde_json::Map::new(),
         };
-        Send {
-            sid: SidSource::after(None).next(1, 1),
-            push,
-            recipient,
-            accepted_ms: 0,
-            deadline_ms: 1,
-            tried: Tried::default(),
-        }
+        Send { sid: SidSource::after(None).next(1, 1), push, recipient, accepted_ms: 0, deadline_ms: 1 }
     }
 
     fn pops(ready: &mut Ready) -> Vec<(i64, bool)> {

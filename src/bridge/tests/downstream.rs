@@ -5,7 +5,7 @@ use crate::chat::push::Target;
 use crate::transport::Change;
 use tokio::time::Instant;
 
-const LATER: Refusal = Refusal::RetryAfter(Duration::from_secs(600));
+const LATER: Wait = Wait::AtLeast(Duration::from_secs(600));
 
 #[tokio::test]
 async fn at_a_stop_publishers_are_neither_answered_nor_cut_off_while_their_documents_are_out() {
@@ -103,7 +103,7 @@ async fn what_is_not_handed_over_yet_waits_behind_a_refused_one() {
         harness.message(&format!("a{n}"), "T", 600).await;
     }
     let first = harness.sent().await.sid;
-    harness.refuse(first, Refusal::RetryAfter(Duration::from_millis(300))).await;
+    harness.refuse(first, Wait::AtLeast(Duration::from_millis(300))).await;
     // The channel is full meanwhile, so the refusal is heard before more is handed over.
     tokio::time::sleep(Duration::from_millis(200)).await;
     let mut order = Vec::new();
@@ -155,7 +155,7 @@ async fn one_burst_of_refusals_is_one_pause() {
     }
     for _ in 0..60 {
         let sid = harness.sent().await.sid;
-        harness.refuse(sid, Refusal::Backoff(Duration::from_secs(1))).await;
+        harness.refuse(sid, Wait::Backoff(Duration::from_secs(1))).await;
     }
     let start = Instant::now();
     harness.sent().await;

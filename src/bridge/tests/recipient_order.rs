@@ -2,9 +2,10 @@
 
 use super::transports::{both, v1};
 use super::*;
-use crate::chat::delivery::{Event, Tried};
+use crate::chat::delivery::Event;
 use crate::chat::id::{MessageId, SidSource};
 use crate::chat::push::Target;
+use crate::chat::refusal::RetryClock;
 use crate::store::{DueQuery, Gate, NewDelivery};
 use tokio::task::JoinHandle;
 
@@ -46,7 +47,7 @@ async fn a_long_line_behind_a_retry_starves_nobody_else() {
     let mut harness = Harness::open();
     harness.message("a0", "T", 600).await;
     let first = harness.sent().await.sid;
-    harness.refuse(first, Refusal::RetryAfter(Duration::from_millis(1))).await;
+    harness.refuse(first, Wait::AtLeast(Duration::from_millis(1))).await;
     let again = harness.sent().await;
     assert_eq!(again.sid, first);
     let drain = harness.drain();
@@ -139,8 +140,10 @@ async fn refused_once(path: &std::path::Path, token: &str) {
     store.accept(new).await.unwrap().await.unwrap();
     let query = DueQuery { transport: Transport::Ccs, now: now_ms(), limit: 10, gate: Gate::new(|| |_, _| None) };
     assert_eq!(store.take_due(query).await.unwrap().await.unwrap().claimed.len(), 1);
-    let again =
-        Event::Retry { due_ms: now_ms(), code: "X".into(), copies: 1, arrival: Arrival::No, tried: Tried::default() };
+    let decision =
+        Decision::Retry { wait: Wait::AtLeast(Duration::ZERO), until: Until::Deadline, scope: Scope::Message };
+    let clock = RetryClock { now_ms: now_ms(), deadline_ms: u64::MAX, longest: Duration::MAX, permille: 0 };
+    let again = Event::Refused { refusal: Refusal::new(decision, "X", ""), copies: 1, clock };
     store.record(sid, again, now_ms()).await.unwrap().await.unwrap();
     keeper.close().await.unwrap();
 }

@@ -1,7 +1,6 @@
 //! Several transports at once.
 
 use super::*;
-use crate::chat::delivery::Tried;
 use crate::chat::id::SidSource;
 use crate::chat::push::Target;
 use crate::chat::transport::Transports;
@@ -45,16 +44,9 @@ impl Harness {
 
     /// FCM is busy, and may have taken the message all the same.
     pub(super) async fn fcm_is_busy(&mut self, sid: Sid, wait: Duration) {
-        self.fcm_says(Report::Refused {
-            sid,
-            refusal: Refusal::RetryAfter(wait),
-            code: "SERVICE_UNAVAILABLE".into(),
-            detail: String::new(),
-            copies: 1,
-            replays: 0,
-            arrival: Arrival::Possible,
-        })
-        .await;
+        let decision = Decision::Retry { wait: Wait::AtLeast(wait), until: Until::Deadline, scope: Scope::Recipient };
+        let refusal = Refusal::new(decision, "SERVICE_UNAVAILABLE", "").maybe_arrived();
+        self.fcm_says(Report::Refused { sid, refusal, copies: 1, replays: 0 }).await;
     }
 }
 
@@ -153,7 +145,7 @@ async fn a_confirmation_ends_the_wait_for_a_retry_and_lets_the_next_go() {
     let receipt = json!({"id": first.sid.to_string(), "status": "received"});
     assert_eq!(timeout(harness.publish("alice/self/receipts", &receipt).await).await, Ok(AckWord::Done));
     let again = harness.sent_by_fcm().await;
-    assert_eq!((again.sid, again.tried), (second.sid, Tried::default()), "what was deferred was not refused");
+    assert_eq!(again.sid, second.sid);
     harness.close().await;
 }
 
@@ -195,17 +187,8 @@ async fn a_doubtful_token_is_neither_used_nor_forgotten() {
     harness.chat("a1", "T").await;
     assert_eq!(harness.status().await.1, "accepted");
     let sid = harness.sent_by_fcm().await.sid;
-    harness
-        .fcm_says(Report::Refused {
-            sid,
-            refusal: Refusal::Quarantine,
-            code: "SENDER_ID_MISMATCH".into(),
-            detail: "no".into(),
-            copies: 1,
-            replays: 0,
-            arrival: Arrival::No,
-        })
-        .await;
+    let refusal = Refusal::new(Decision::QUARANTINE_TOKEN, "SENDER_ID_MISMATCH", "no");
+    harness.fcm_says(Report::Refused { sid, refusal, copies: 1, replays: 0 }).await;
     let (_, failed) = harness.read().await;
     assert_eq!((&failed["status"], &failed["token_action"]), (&json!("failed"), &json!("quarantine")));
     harness.close().await;
@@ -218,8 +201,7 @@ async fn what_the_bridge_refuses_itself_is_no_word_and_no_attempt_of_the_push_se
     assert_eq!(harness.status().await.1, "accepted");
     let sid = harness.sent_by_fcm().await.sid;
     let (code, detail) = ("RESERVED_KEY".to_owned(), "no".to_owned());
-    let (refusal, arrival) = (Refusal::Unsendable, Arrival::No);
-    harness.fcm_says(Report::Refused { sid, refusal, code, detail, copies: 0, replays: 0, arrival }).await;
+    harness.fcm_says(Report::Unsendable { sid, code, detail }).await;
     let (_, mut failed) = harness.read().await;
     failed.as_object_mut().unwrap().remove("ts");
     let expected =
@@ -230,8 +212,8 @@ async fn what_the_bridge_refuses_itself_is_no_word_and_no_attempt_of_the_push_se
     harness.chat("a2", "T").await;
     assert_eq!(harness.status().await.1, "accepted");
     let sid = harness.sent_by_fcm().await.sid;
-    let (refusal, code, detail) = (Refusal::Never, "INVALID_JSON".to_owned(), "no".to_owned());
-    harness.fcm_says(Report::Refused { sid, refusal, code, detail, copies: 1, replays: 0, arrival }).await;
+    let refusal = Refusal::new(Decision::FAIL, "INVALID_JSON", "no");
+    harness.fcm_says(Report::Refused { sid, refusal, copies: 1, replays: 0 }).await;
     let (_, failed) = harness.read().await;
     assert_eq!((&failed["source"], &failed["attempt"]), (&json!("provider"), &json!(1)));
     assert_eq!(harness.metrics.refusals().into_values().sum::<u64>(), 1);

@@ -1,5 +1,4 @@
 use super::*;
-use crate::chat::refusal::Fault;
 use crate::fcm::judge::{FAULT_WAIT, QUOTA_WAIT, RETRY_FOR};
 use crate::fcm::verdict::code;
 use proptest::prelude::*;
@@ -18,7 +17,8 @@ fn sent() -> Verdict {
 }
 
 fn retry(wait: Wait, scope: Scope) -> Refusal {
-    Refusal::retry(wait, Until::Waited(RETRY_FOR), scope, code::INTERNAL_SERVER_ERROR, "why")
+    let decision = Decision::Retry { wait, until: Until::Waited(RETRY_FOR), scope };
+    Refusal::new(decision, code::INTERNAL_SERVER_ERROR, "why")
 }
 
 /// What becomes of a message that is at fault itself.
@@ -35,11 +35,11 @@ fn unauthorized() -> Verdict {
 }
 
 fn mismatch() -> Verdict {
-    Verdict::Refused(Refusal::fail(TokenFate::Quarantine, Fault::Operator, code::SENDER_ID_MISMATCH, "why"))
+    Verdict::Refused(Refusal::new(Decision::QUARANTINE_TOKEN, code::SENDER_ID_MISMATCH, "why"))
 }
 
 fn dead_token() -> Verdict {
-    Verdict::Refused(Refusal::fail(TokenFate::Remove, Fault::Device, code::DEVICE_UNREGISTERED, "gone"))
+    Verdict::Refused(Refusal::new(Decision::REMOVE_TOKEN, code::DEVICE_UNREGISTERED, "gone"))
 }
 
 fn silence() -> Verdict {
@@ -209,7 +209,7 @@ fn what_may_have_arrived_is_marked_when_it_goes_back_and_fails_where_it_must_not
     let page = |refusal: Refusal| Verdict::Fault(Cause::NotFcm, refusal.maybe_arrived());
     let Ruling::Refused(refusal) = health.outcome(&tickets[0], page(own()), now) else { panic!() };
     assert_eq!((refusal.decision, refusal.arrival), (UNTRIED, Arrival::Maybe));
-    let failed = Refusal::fail(TokenFate::Keep, Fault::Sender, code::AMBIGUOUS, "why");
+    let failed = Refusal::new(Decision::FAIL, code::AMBIGUOUS, "why");
     let ruling = health.outcome(&tickets[1], page(failed.clone()), now);
     assert_eq!(ruling, Ruling::Refused(failed.maybe_arrived()));
     assert_eq!(health.cause(), Some(Cause::NotFcm));

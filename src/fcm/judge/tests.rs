@@ -1,4 +1,5 @@
 use super::*;
+use crate::chat::refusal::TokenFate;
 use proptest::prelude::*;
 use serde_json::json;
 
@@ -260,17 +261,13 @@ const fn retry(wait: Wait, until: Until, scope: Scope) -> Says {
     Says::Is(Decision::Retry { wait, until, scope })
 }
 
-const fn fails(token: TokenFate, fault: Whose) -> Says {
-    Says::Is(Decision::Fail { token, fault })
-}
-
 const fn seconds(first: u64, scope: Scope) -> Says {
     retry(Wait::Backoff(Duration::from_secs(first)), Until::Waited(RETRY_FOR), scope)
 }
 
-const NEVER: Says = fails(TokenFate::Keep, Whose::Sender);
-const GONE: Says = fails(TokenFate::Remove, Whose::Device);
-const OPERATOR: Says = fails(TokenFate::Keep, Whose::Operator);
+const NEVER: Says = Says::Is(Decision::FAIL);
+const GONE: Says = Says::Is(Decision::REMOVE_TOKEN);
+const OPERATOR: Says = Says::Is(Decision::FAIL_FOR_OPERATOR);
 const FEW: Says = retry(Wait::Backoff(FAULT_WAIT), Until::Tries(FEW_TRIES), Scope::Message);
 const MINUTE: Says = seconds(60, Scope::Recipient);
 const FAULT: Says = seconds(10, Scope::Message);
@@ -289,7 +286,7 @@ fn every_answer_has_its_consequence() {
         (401, JSON, EXPIRED_ACCESS, Says::NewToken, code::INTERNAL_SERVER_ERROR),
         (401, HTML, PAGE_401, Says::NewToken, code::INTERNAL_SERVER_ERROR),
         (401, JSON, THIRD_PARTY, OPERATOR, code::INVALID_APNS_CREDENTIAL),
-        (403, JSON, MISMATCH, fails(TokenFate::Quarantine, Whose::Operator), code::SENDER_ID_MISMATCH),
+        (403, JSON, MISMATCH, Says::Is(Decision::QUARANTINE_TOKEN), code::SENDER_ID_MISMATCH),
         (403, JSON, API_DISABLED, Says::Fault(Cause::ApiDisabled), code::INTERNAL_SERVER_ERROR),
         (403, JSON, NO_PERMISSION, Says::Fault(Cause::PermissionDenied), code::INTERNAL_SERVER_ERROR),
         (403, None, "", Says::Fault(Cause::PermissionDenied), code::INTERNAL_SERVER_ERROR),

@@ -104,7 +104,7 @@ impl<S: Service> Core<S> {
             }
             Admission::Unsendable { code, detail } => {
                 self.messages.remove(sid);
-                self.report(Report::unsendable(sid, code, detail));
+                self.report(Report::Unsendable { sid, code: code.to_owned(), detail });
                 Offer::Gone
             }
         }
@@ -174,7 +174,7 @@ impl<S: Service> Core<S> {
             return self.report(report);
         }
         self.snapshot.expired += 1;
-        let held = self.service.held(&message);
-        self.report(Report::expired(sid, message.copies, message.replays(), held));
+        let (copies, replays) = (message.copies, message.replays());
+        self.report(Report::Expired { sid, copies, replays, held: self.service.held(&message) });
     }
 }

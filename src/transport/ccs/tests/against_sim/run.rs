@@ -6,7 +6,6 @@ use super::pipe::{Item, Weather};
 use super::script::{Action, Case, faults};
 use crate::ccs::event::{Event, Reason};
 use crate::ccs::session::Input;
-use crate::chat::delivery::Tried;
 use crate::chat::id::{Sid, SidSource, Token};
 use crate::chat::push::{Priority, Push, Target};
 use crate::sim::SimConfig;
@@ -264,14 +263,7 @@ impl Run {
                 fcm: Map::new(),
             };
             self.sent.push((sid, device, receipt));
-            self.waiting.push_back(Send {
-                sid,
-                push,
-                recipient: device.into(),
-                accepted_ms: 0,
-                deadline_ms: u64::MAX,
-                tried: Tried::default(),
-            });
+            self.waiting.push_back(Send { sid, push, recipient: device.into(), accepted_ms: 0, deadline_ms: u64::MAX });
         }
     }
 
