@@ -82,7 +82,9 @@ impl House {
         parts.spawn(async {
             broker.run(mqtt_outlet, surroundings, CancellationToken::new()).await.expect("the broker runs");
         });
-        parts.spawn(async { fcm_v1::run(transport, outlet, CancellationToken::new()).await.expect("the transport runs") });
+        parts.spawn(async {
+            fcm_v1::run(transport, outlet, CancellationToken::new()).await.expect("the transport runs")
+        });
         link.wait_for(|link| *link == Link::Up).await.expect("the transport runs");
         Self { broker: address, parts, keeper }
     }

@@ -44,6 +44,19 @@ pub(crate) struct Task<R, A> {
     pub(crate) events: EventSender<A>,
 }
 
+#[cfg(test)]
+impl<R, A> Task<R, A> {
+    /// A connection with the test on all its other ends.
+    pub(crate) fn new(
+        id: ConnectionId,
+        orders: mpsc::Receiver<Order<R>>,
+        retire: watch::Receiver<Option<Manner>>,
+        events: mpsc::Sender<(ConnectionId, Event<A>)>,
+    ) -> Self {
+        Self { id, orders, retire, events: EventSender { id, events } }
+    }
+}
+
 /// What is to be written.
 #[derive(Debug)]
 pub(crate) enum Order<R> {

@@ -230,12 +230,7 @@ impl FcmConfig {
         let timing = self.timing;
         Settings {
             server,
-            pool: Pool::Elastic {
-                most: self.connections,
-                age: timing.age,
-                idle: timing.idle,
-                spare: timing.spare,
-            },
+            pool: Pool::Elastic { most: self.connections, age: timing.age, idle: timing.idle, spare: timing.spare },
             window: self.streams,
             replay: Replay::Ambiguous(unanswered(self.on_ambiguous)),
             // Each request has a time limit of its own.
@@ -356,4 +351,4 @@ async fn drive(config: FcmConfig, api: Api, tokens: TokenSource, outlet: Outlet,
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

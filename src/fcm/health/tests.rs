@@ -199,7 +199,10 @@ fn among_answers_that_show_the_project_in_order_a_few_faults_stop_nobody() {
     exchange(&mut health, sent(), 5, now);
     let rulings = tickets.iter().map(|ticket| health.outcome(ticket, fault(Cause::ApiDisabled), now));
     let few = Ruling::Refused(own());
-    assert_eq!(rulings.collect::<Vec<_>>(), [few.clone(), few, untried(Cause::ApiDisabled), untried(Cause::ApiDisabled)]);
+    assert_eq!(
+        rulings.collect::<Vec<_>>(),
+        [few.clone(), few, untried(Cause::ApiDisabled), untried(Cause::ApiDisabled)]
+    );
 }
 
 #[test]
@@ -381,7 +384,8 @@ fn many_mismatches_at_once_are_our_own_keys_fault() {
 fn the_wrong_key_from_the_start_costs_few_messages() {
     let (mut health, now) = (Health::default(), start());
     let Verdict::Refused(quarantine) = mismatch() else { unreachable!() };
-    let pays = |recipient: &i64| exchange(&mut health, mismatch(), *recipient, now) == Ruling::Refused(quarantine.clone());
+    let pays =
+        |recipient: &i64| exchange(&mut health, mismatch(), *recipient, now) == Ruling::Refused(quarantine.clone());
     assert_eq!((0..).take_while(pays).count(), MISMATCHES_MIN - 1);
 }
 

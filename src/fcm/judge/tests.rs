@@ -410,7 +410,8 @@ fn a_401_is_about_the_access_token_whatever_its_code() {
     let others = ["UNSPECIFIED_ERROR", "INVALID_ARGUMENT", "UNREGISTERED", "SENDER_ID_MISMATCH", "QUOTA_EXCEEDED"];
     bodies.extend(others.into_iter().chain(["UNAVAILABLE", "INTERNAL", "UNKNOWN"]).map(coded));
     for body in bodies {
-        for (access, then) in [(Access::Cached, Says::NewToken), (Access::Refreshed, Says::Fault(Cause::Unauthenticated))]
+        for (access, then) in
+            [(Access::Cached, Says::NewToken), (Access::Refreshed, Says::Fault(Cause::Unauthenticated))]
         {
             let refused = seen(judged(&token(), access, answer(401, JSON, &body)));
             assert_eq!((refused.says, refused.token), (then, TokenFate::Keep), "{body}");
@@ -528,11 +529,7 @@ fn a_bad_token_is_no_proof_if_the_request_may_have_broken_apples_rules() {
         let target = token();
         let asked = Asked { is_within_rules, ..asked(&target, Access::Cached) };
         let refused = seen(judge(&Outcome::Answered(answer(400, JSON, BAD_TOKEN_FIELD)), &asked));
-        let expected = if is_within_rules {
-            (code::BAD_REGISTRATION, GONE)
-        } else {
-            (code::INVALID_JSON, NEVER)
-        };
+        let expected = if is_within_rules { (code::BAD_REGISTRATION, GONE) } else { (code::INVALID_JSON, NEVER) };
         assert_eq!((&*refused.code, refused.says), expected);
         // That the app was removed is said of the token alone.
         let gone = seen(judge(&Outcome::Answered(answer(404, JSON, UNREGISTERED)), &asked));
@@ -583,12 +580,7 @@ fn what_could_not_be_read_stops_nobody_else() {
             assert_eq!((refused.token, refused.arrival), (TokenFate::Keep, Arrival::No), "{status} {start}");
         }
         // What the status says for certain it says of half an answer, too.
-        for (status, then) in [
-            (401, Says::NewToken),
-            (405, NEVER),
-            (429, MINUTE),
-            (500, FAULT),
-        ] {
+        for (status, then) in [(401, Says::NewToken), (405, NEVER), (429, MINUTE), (500, FAULT)] {
             let refused = seen(judged(&token(), Access::Cached, answer(status, content_type, body)));
             assert_eq!(refused.says, then, "{status}");
         }
@@ -644,7 +636,10 @@ fn without_an_answer_it_matters_whether_fcm_could_have_seen_it() {
         let asked = Asked { on_ambiguous, ..asked(&target, Access::Cached) };
         for why in [Unprocessed::RefusedStream, Unprocessed::BeyondGoaway] {
             let seen = seen(judge(&Outcome::Unprocessed(why), &asked));
-            assert_eq!((seen.says, seen.arrival, &*seen.code), (Says::Elsewhere, Arrival::No, code::CONNECTION_DRAINING));
+            assert_eq!(
+                (seen.says, seen.arrival, &*seen.code),
+                (Says::Elsewhere, Arrival::No, code::CONNECTION_DRAINING)
+            );
         }
         let expected = if on_ambiguous == OnAmbiguous::Retry { FAULT } else { NEVER };
         for why in [Ambiguous::Timeout, Ambiguous::Reset] {
@@ -693,9 +688,8 @@ fn a_huge_page_gives_a_short_detail() {
 
 #[test]
 fn a_detail_is_helpful_and_holds_no_token() {
-    let detail = |status, content_type, body| {
-        seen(judged(&token(), Access::Cached, answer(status, content_type, body))).detail
-    };
+    let detail =
+        |status, content_type, body| seen(judged(&token(), Access::Cached, answer(status, content_type, body))).detail;
     assert_eq!(
         detail(400, JSON, BAD_TOKEN_FIELD),
         "Request contains an invalid argument.; message.token: Invalid registration token <token>"

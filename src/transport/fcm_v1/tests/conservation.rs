@@ -4,7 +4,7 @@
 use super::house::{House, config, message, sids, soon};
 use super::peer::{CANCEL, Peer, REFUSED_STREAM};
 use super::{FcmConfig, Sid};
-use crate::chat::refusal::{Arrival, Decision, RetryClock, Tried};
+use crate::chat::refusal::{Arrival, Decision, RetryClock, Scope, Tried};
 use crate::transport::Report;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -56,6 +56,8 @@ struct Bridge {
     waiting: VecDeque<(Sid, i64)>,
     tried: HashMap<Sid, Tried>,
     recipients: HashMap<Sid, i64>,
+    /// Recipients of whom a message is with the transport: it gets one of each at a time.
+    out: HashSet<i64>,
     /// What waits for another try, oldest first, by recipient.
     retries: HashMap<i64, BTreeMap<Sid, Instant>>,
     ended: HashMap<Sid, Refused>,
@@ -74,7 +76,8 @@ impl Bridge {
         let waiting: VecDeque<(Sid, i64)> = sids(MESSAGES).into_iter().zip((0..RECIPIENTS).cycle()).collect();
         let recipients = waiting.iter().copied().collect();
         let (tried, retries) = (HashMap::new(), HashMap::new());
-        Self { waiting, tried, recipients, retries, ended: HashMap::new(), doubted: HashSet::new() }
+        let out = HashSet::new();
+        Self { waiting, tried, recipients, out, retries, ended: HashMap::new(), doubted: HashSet::new() }
     }
 
     async fn exchange(&mut self, house: &mut House) {
@@ -99,10 +102,10 @@ impl Bridge {
     fn next(&self) -> Option<(Sid, i64)> {
         let due = |(recipient, line): (&i64, &BTreeMap<Sid, Instant>)| {
             let (sid, at) = line.first_key_value()?;
-            (*at <= Instant::now()).then_some((*sid, *recipient))
+            (*at <= Instant::now() && !self.out.contains(recipient)).then_some((*sid, *recipient))
         };
         let fresh = || {
-            let free = |(_, recipient): &&(Sid, i64)| !self.retries.contains_key(recipient);
+            let free = |(_, of): &&(Sid, i64)| !self.retries.contains_key(of) && !self.out.contains(of);
             self.waiting.iter().find(free).copied()
         };
         self.retries.iter().find_map(due).or_else(fresh)
@@ -110,6 +113,7 @@ impl Bridge {
 
     fn took(&mut self, sid: Sid, recipient: i64) {
         self.waiting.retain(|(waiting, _)| *waiting != sid);
+        self.out.insert(recipient);
         // A retry stays the head of its line until its answer; it only is not due any more.
         if let Some(at) = self.retries.get_mut(&recipient).and_then(|line| line.get_mut(&sid)) {
             *at = Instant::now() + Duration::from_secs(100_000);
@@ -125,6 +129,7 @@ impl Bridge {
             Report::Refused { sid, refusal, copies, .. } => {
                 self.doubt(sid, copies > 1 || refusal.arrival == Arrival::Maybe);
                 let again = match refusal.decision {
+                    Decision::Retry { scope: Scope::Service, .. } => Some((0, self.tried[&sid])),
                     Decision::Retry { wait, until, .. } => self.tried[&sid].again(wait, until, CLOCK),
                     Decision::Fail { .. } => None,
                 };
@@ -137,6 +142,7 @@ impl Bridge {
                 }
             }
             Report::Deferred { sid, wait } => self.later(sid, wait),
+            Report::Lost { sid, copies: 0 } => self.later(sid, LOOK_AGAIN),
             Report::Connection { .. } => {}
             other => panic!("{other:?}"),
         }
@@ -150,12 +156,14 @@ impl Bridge {
 
     fn later(&mut self, sid: Sid, wait: Duration) {
         assert!(!self.ended.contains_key(&sid), "{sid} had ended");
+        self.out.remove(&self.recipients[&sid]);
         self.retries.entry(self.recipients[&sid]).or_default().insert(sid, Instant::now() + wait);
     }
 
     fn end(&mut self, sid: Sid, refused: Refused) {
         assert_eq!(self.ended.insert(sid, refused), None, "{sid} ended twice");
         let recipient = self.recipients[&sid];
+        self.out.remove(&recipient);
         if let Some(line) = self.retries.get_mut(&recipient) {
             line.remove(&sid);
             if line.is_empty() {

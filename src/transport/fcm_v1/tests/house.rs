@@ -1,16 +1,16 @@
-//! The hub with the test on all its other ends: the bridge, FCM, and the server of access tokens.
+//! The transport with the test on all its other ends: the bridge, FCM, and the server of access tokens.
 
 use super::peer::Peer;
 use crate::chat::id::{Sid, SidSource, Token};
 use crate::chat::push::{Priority, Push, Target};
+use crate::chat::refusal::{Decision, Refusal, Scope};
 use crate::ops::clock::now_ms;
 use crate::ops::files::FileWatch;
 use crate::transport::dial::Dialer;
 use crate::transport::fcm_v1::address::Address;
-use crate::transport::fcm_v1::hub::Hub;
 use crate::transport::fcm_v1::renewal::Renewal;
 use crate::transport::fcm_v1::token::{self, Source};
-use crate::transport::fcm_v1::{Credentials, FcmConfig, Plan};
+use crate::transport::fcm_v1::{Credentials, FcmConfig, Plan, drive};
 use crate::transport::{Link, Port, Report, Send, port};
 use serde_json::{Map, json};
 use std::sync::Arc;
@@ -75,10 +75,10 @@ impl House {
         let Ok(Plan { api, source, tokens }) = plan() else { unreachable!("memory is always there") };
         let (renewal, api) = Renewal::new(FileWatch::new(Vec::new()), asked, plan, api);
         let (refresher, tokens) = token::refresher(source, tokens, renewal);
-        let hub = Hub::new(config, api, tokens).run(outlet, stop.clone());
+        let transport = drive(config, api, tokens, outlet, stop.clone());
         tasks.spawn(async move {
             tokio::select! {
-                () = hub => {}
+                () = transport => {}
                 never = refresher.run() => match never {},
             }
         });
@@ -87,33 +87,46 @@ impl House {
 
     /// The next connection that is dialled, with so many streams.
     pub(super) async fn peer(&mut self, streams: u32) -> Peer {
-        let stream = soon(self.dialled.recv()).await.expect("the hub runs");
+        let stream = soon(self.dialled.recv()).await.expect("the transport runs");
         Peer::accept(stream, streams).await
     }
 
     pub(super) async fn send(&self, message: Send) {
-        soon(self.port.sends.send(message)).await.expect("the hub runs");
+        soon(self.port.sends.send(message)).await.expect("the transport runs");
     }
 
     /// The next report that is about a message.
     pub(super) async fn report(&mut self) -> Report {
         loop {
-            let report = soon(self.port.reports.recv()).await.expect("the hub runs");
+            let report = soon(self.port.reports.recv()).await.expect("the transport runs");
             if !matches!(report, Report::Connection { .. }) {
                 return report;
             }
         }
     }
 
+    /// The next one, which says that a message goes back untried.
+    pub(super) async fn back(&mut self) -> (Sid, Option<Refusal>) {
+        match self.report().await {
+            Report::Lost { sid, copies: 0 } => (sid, None),
+            Report::Refused { sid, refusal, .. } => {
+                let is_untried = matches!(refusal.decision, Decision::Retry { scope: Scope::Service, .. });
+                assert!(is_untried, "{refusal:?}");
+                (sid, Some(refusal))
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
     pub(super) async fn link(&mut self, wanted: Link) {
-        soon(self.port.link.wait_for(|link| *link == wanted)).await.expect("the hub runs");
+        soon(self.port.link.wait_for(|link| *link == wanted)).await.expect("the transport runs");
     }
 
     pub(super) fn fetched(&self) -> usize {
         self.fetched.load(Ordering::Relaxed)
     }
 
-    /// Ends the hub; what it says at the end.
+    /// Ends the transport; what it says at the end.
     pub(super) async fn close(mut self) -> Vec<Report> {
         self.stop.cancel();
         let mut last = Vec::new();

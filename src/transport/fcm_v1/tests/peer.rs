@@ -1,6 +1,7 @@
 //! FCM's end of a connection, spoken frame by frame, so that it can do what no server library would.
 
 use super::house::soon;
+use futures_util::FutureExt;
 use serde_json::Value;
 use std::collections::{HashMap, VecDeque};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
@@ -21,17 +22,17 @@ const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 
 /// Error codes of RFC 9113, section 7.
-pub(super) const NO_ERROR: u32 = 0;
-pub(super) const REFUSED_STREAM: u32 = 7;
-pub(super) const CANCEL: u32 = 8;
+pub(in crate::transport) const NO_ERROR: u32 = 0;
+pub(in crate::transport) const REFUSED_STREAM: u32 = 7;
+pub(in crate::transport) const CANCEL: u32 = 8;
 
 /// Names of settings (RFC 9113, section 6.5.2).
-pub(super) const MAX_CONCURRENT_STREAMS: u16 = 3;
-pub(super) const INITIAL_WINDOW_SIZE: u16 = 4;
+pub(in crate::transport) const MAX_CONCURRENT_STREAMS: u16 = 3;
+pub(in crate::transport) const INITIAL_WINDOW_SIZE: u16 = 4;
 
 /// Whether a frame is the last of its stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Last {
+pub(in crate::transport) enum Last {
     No,
     Yes,
 }
@@ -43,42 +44,42 @@ impl Last {
 }
 
 /// One connection.
-pub(super) struct Peer {
+pub(in crate::transport) struct Peer {
     stream: DuplexStream,
     bytes: Vec<u8>,
     bodies: HashMap<u32, Vec<u8>>,
     /// Streams that the other side gave up.
-    pub(super) resets: Vec<u32>,
+    pub(in crate::transport) resets: Vec<u32>,
     /// Pings that came; they are answered unless this peer is mute.
-    pub(super) pings: usize,
-    pub(super) mute: bool,
+    pub(in crate::transport) pings: usize,
+    pub(in crate::transport) mute: bool,
     ready: VecDeque<Asked>,
 }
 
 /// A request.
 #[derive(Debug, Clone)]
-pub(super) struct Asked {
-    pub(super) stream: u32,
-    pub(super) body: Value,
+pub(in crate::transport) struct Asked {
+    pub(in crate::transport) stream: u32,
+    pub(in crate::transport) body: Value,
 }
 
 impl Asked {
     /// The bridge's id of the message.
-    pub(super) fn mid(&self) -> String {
+    pub(in crate::transport) fn mid(&self) -> String {
         self.body["message"]["data"]["mid"].as_str().unwrap().to_owned()
     }
 }
 
 impl Peer {
     /// Takes a connection, and so many streams at a time.
-    pub(super) async fn accept(stream: DuplexStream, streams: u32) -> Self {
+    pub(in crate::transport) async fn accept(stream: DuplexStream, streams: u32) -> Self {
         let mut peer = Self::greet(stream).await;
         peer.settings(&[(MAX_CONCURRENT_STREAMS, streams)]).await;
         peer
     }
 
     /// Takes a connection, and says nothing yet.
-    pub(super) async fn greet(mut stream: DuplexStream) -> Self {
+    pub(in crate::transport) async fn greet(mut stream: DuplexStream) -> Self {
         let mut preface = [0; PREFACE];
         stream.read_exact(&mut preface).await.unwrap();
         assert!(preface.starts_with(b"PRI * HTTP/2.0"));
@@ -86,7 +87,7 @@ impl Peer {
         Self { stream, bytes, bodies, resets: Vec::new(), pings: 0, mute: false, ready }
     }
 
-    pub(super) async fn settings(&mut self, settings: &[(u16, u32)]) {
+    pub(in crate::transport) async fn settings(&mut self, settings: &[(u16, u32)]) {
         let payload: Vec<u8> = settings
             .iter()
             .flat_map(|(name, value)| [&name.to_be_bytes()[..], &value.to_be_bytes()[..]].concat())
@@ -95,12 +96,18 @@ impl Peer {
     }
 
     /// A ping of our own.
-    pub(super) async fn ping(&mut self) {
+    pub(in crate::transport) async fn ping(&mut self) {
         self.frame(PING, 0, 0, &[7; 8]).await;
     }
 
     /// The head of an answer, or with [`Last::Yes`] trailers and the end of it.
-    pub(super) async fn head(&mut self, stream: u32, status: Option<&str>, headers: &[(&str, &str)], last: Last) {
+    pub(in crate::transport) async fn head(
+        &mut self,
+        stream: u32,
+        status: Option<&str>,
+        headers: &[(&str, &str)],
+        last: Last,
+    ) {
         let mut block = status.map_or_else(Vec::new, |status| literal(None, status));
         for (name, value) in headers {
             block.extend(literal(Some(name), value));
@@ -109,16 +116,16 @@ impl Peer {
     }
 
     /// A head as it is on the wire.
-    pub(super) async fn raw_head(&mut self, stream: u32, block: &[u8]) {
+    pub(in crate::transport) async fn raw_head(&mut self, stream: u32, block: &[u8]) {
         self.frame(HEADERS, END_HEADERS, stream, block).await;
     }
 
-    pub(super) async fn data(&mut self, stream: u32, bytes: &[u8], last: Last) {
+    pub(in crate::transport) async fn data(&mut self, stream: u32, bytes: &[u8], last: Last) {
         self.frame(DATA, last.flag(), stream, bytes).await;
     }
 
     /// The next request; `None` when the connection is over. Cancel-safe.
-    pub(super) async fn asked(&mut self) -> Option<Asked> {
+    pub(in crate::transport) async fn asked(&mut self) -> Option<Asked> {
         loop {
             if let Some(asked) = self.ready.pop_front() {
                 return Some(asked);
@@ -134,18 +141,38 @@ impl Peer {
         }
     }
 
+    /// Whether a request is there that was not looked at, or the beginning of one. Nobody else has a turn meanwhile.
+    pub(in crate::transport) fn has_request(&mut self) -> bool {
+        let _ = self.stream.read_buf(&mut self.bytes).now_or_never();
+        let mut rest = &self.bytes[..];
+        while let Some(head) = rest.get(..HEAD) {
+            if head[3] == HEADERS {
+                return true;
+            }
+            let length = usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2]);
+            rest = rest.get(HEAD + length..).unwrap_or_default();
+        }
+        false
+    }
+
     /// What a request was about, when it must come.
-    pub(super) async fn next(&mut self) -> Asked {
+    pub(in crate::transport) async fn next(&mut self) -> Asked {
         soon(self.asked()).await.expect("the connection is open")
     }
 
     /// Taken.
-    pub(super) async fn take(&mut self, stream: u32) {
+    pub(in crate::transport) async fn take(&mut self, stream: u32) {
         self.answer(stream, "200", &[], &format!("{{\"name\":\"projects/p/messages/{stream}\"}}")).await;
     }
 
     /// Any answer.
-    pub(super) async fn answer(&mut self, stream: u32, status: &str, headers: &[(&str, &str)], body: &str) {
+    pub(in crate::transport) async fn answer(
+        &mut self,
+        stream: u32,
+        status: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) {
         let headers = [headers, &[("content-type", "application/json; charset=UTF-8")]].concat();
         self.head(stream, Some(status), &headers, Last::No).await;
         self.data(stream, body.as_bytes(), Last::No).await;
@@ -154,7 +181,13 @@ impl Peer {
     }
 
     /// A fault in FCM's own form.
-    pub(super) async fn fault(&mut self, stream: u32, status: u16, code: Option<&str>, headers: &[(&str, &str)]) {
+    pub(in crate::transport) async fn fault(
+        &mut self,
+        stream: u32,
+        status: u16,
+        code: Option<&str>,
+        headers: &[(&str, &str)],
+    ) {
         let details = code.map_or(serde_json::json!([]), |code| {
             serde_json::json!([{"@type": "type.googleapis.com/google.firebase.fcm.v1.FcmError", "errorCode": code}])
         });
@@ -162,11 +195,11 @@ impl Peer {
         self.answer(stream, &status.to_string(), headers, &body.to_string()).await;
     }
 
-    pub(super) async fn reset(&mut self, stream: u32, code: u32) {
+    pub(in crate::transport) async fn reset(&mut self, stream: u32, code: u32) {
         self.frame(RST_STREAM, 0, stream, &code.to_be_bytes()).await;
     }
 
-    pub(super) async fn go_away(&mut self, last: u32, code: u32) {
+    pub(in crate::transport) async fn go_away(&mut self, last: u32, code: u32) {
         let mut payload = last.to_be_bytes().to_vec();
         payload.extend(code.to_be_bytes());
         self.frame(GOAWAY, 0, 0, &payload).await;

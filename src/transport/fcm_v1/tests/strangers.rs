@@ -160,14 +160,14 @@ async fn a_server_of_somebody_else_takes_nothing_and_loses_nothing() {
         peer.data(stream, body, Last::Yes).await;
         house.link(Link::Down(Outage::Refused("not_fcm"))).await;
         let began = Instant::now();
-        if status == "200" {
-            // It may be on its device: that is written down before it goes again.
-            let report = house.report().await;
-            let expected = Refusal::Backoff(10 * SECOND);
-            assert_eq!(refusal(&report), (sid, expected, "AMBIGUOUS", Arrival::Maybe));
-            house.link(Link::Up).await;
-            house.send(message(sid, 1)).await;
-        }
+        let (which, refusal) = house.back().await;
+        let refusal = refusal.unwrap();
+        // What may be on its device is marked on disk before it goes again.
+        let arrival = if status == "200" { Arrival::Maybe } else { Arrival::No };
+        assert_eq!((which, &*refusal.code, refusal.arrival), (sid, "not_fcm", arrival));
+        house.link(Link::Probing("not_fcm")).await;
+        tokio::time::sleep(SECOND).await;
+        house.send(message(sid, 1)).await;
         let probe = peer.next().await;
         assert!(began.elapsed() >= 10 * SECOND && probe.mid() == sid.to_string());
         peer.take(probe.stream).await;

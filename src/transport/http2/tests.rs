@@ -1,0 +1,158 @@
+//! What a connection does with a GOAWAY, against a peer that speaks frame by frame.
+
+use super::*;
+use crate::chat::id::{Sid, SidSource};
+use crate::transport::ConnectionId;
+use crate::transport::core::{Event, Manner};
+use crate::transport::dial::Dialer;
+use crate::transport::driver::{Order, Task};
+use crate::transport::fcm_v1::tests::peer::{NO_ERROR, Peer};
+use http::HeaderValue;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+/// A shutdown notice rules no stream out (RFC 9113, section 6.8).
+const NO_STREAM: u32 = i32::MAX.unsigned_abs();
+const SECOND: Duration = Duration::from_secs(1);
+
+struct Driven {
+    orders: mpsc::Sender<Order<Request>>,
+    _retire: watch::Sender<Option<Manner>>,
+    events: mpsc::Receiver<(ConnectionId, Event<Reply>)>,
+    peer: Peer,
+    _tasks: JoinSet<()>,
+}
+
+impl Driven {
+    /// A connection that is up, to a peer that takes so many streams.
+    async fn open(streams: u32) -> Self {
+        let (dialled_tx, mut dialled) = mpsc::channel(1);
+        let timing = Timing { request: 20 * SECOND, ping: 10 * SECOND, pong: 10 * SECOND };
+        let server = Server {
+            dialer: Arc::new(Dialer::memory(dialled_tx)),
+            uri: "https://memory/".parse().unwrap(),
+            streams: 100,
+            answer_max: 1024,
+            timing,
+        };
+        let (orders, orders_rx) = mpsc::channel(16);
+        let (retire, retire_rx) = watch::channel(None);
+        let (events_tx, events) = mpsc::channel(16);
+        let task = Task::new(ConnectionId::new(1), orders_rx, retire_rx, events_tx);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(run(task, server));
+        let peer = Peer::accept(dialled.recv().await.unwrap(), streams).await;
+        let mut driven = Self { orders, _retire: retire, events, peer, _tasks: tasks };
+        assert!(matches!(driven.event().await, Event::Up { .. }));
+        // Nothing is under way but what the test begins.
+        assert!(tokio::time::timeout(SECOND, driven.peer.asked()).await.is_err());
+        driven
+    }
+
+    fn order(&self, sid: Sid) {
+        let body = format!(r#"{{"message":{{"data":{{"mid":"{sid}"}}}}}}"#).into();
+        let request = Request { body, authorization: HeaderValue::from_static("Bearer x") };
+        self.orders.try_send(Order::Send(sid, request)).unwrap();
+    }
+
+    async fn event(&mut self) -> Event<Reply> {
+        self.events.recv().await.expect("the connection runs").1
+    }
+
+    /// The next event that is no word about the connection itself.
+    async fn fate(&mut self) -> Event<Reply> {
+        loop {
+            match self.event().await {
+                Event::Draining | Event::Capacity(_) => {}
+                event => return event,
+            }
+        }
+    }
+}
+
+fn sid() -> Sid {
+    SidSource::default().next(1_700_000_000_000, 1)
+}
+
+/// Whatever the connection is doing when the GOAWAY comes: a request is on the wire before it, or never.
+#[tokio::test(start_paused = true)]
+async fn no_request_is_written_after_a_goaway_was_read_and_one_that_was_not_is_no_try() {
+    let (mut before, mut never) = (0, 0);
+    for yields in 0..12 {
+        for first in [false, true] {
+            let mut driven = Driven::open(100).await;
+            let sid = sid();
+            if first {
+                driven.peer.go_away(NO_STREAM, NO_ERROR).await;
+            }
+            driven.order(sid);
+            for _ in 0..yields {
+                tokio::task::yield_now().await;
+            }
+            let written = driven.peer.has_request();
+            if !first {
+                driven.peer.go_away(NO_STREAM, NO_ERROR).await;
+            }
+            let asked = tokio::time::timeout(SECOND, driven.peer.asked()).await;
+            let asked = if let Ok(asked) = asked { asked } else { None };
+            assert_eq!(asked.is_some(), written, "{yields} {first}");
+            match asked {
+                Some(asked) => {
+                    before += 1;
+                    driven.peer.take(asked.stream).await;
+                    assert!(matches!(driven.fate().await, Event::Answered(of, Reply::Answered { .. }) if of == sid));
+                }
+                None => {
+                    never += 1;
+                    let fate = driven.fate().await;
+                    let is_unwritten = match &fate {
+                        Event::Unwritten(of) => *of == sid,
+                        Event::Ended(ended) => ended.unwritten == [sid],
+                        _ => false,
+                    };
+                    assert!(is_unwritten, "{yields} {first}: {fate:?}");
+                }
+            }
+        }
+    }
+    assert!(before > 3 && never > 3, "{before} {never}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_goaway_rules_out_was_not_processed() {
+    let mut driven = Driven::open(100).await;
+    let mut source = SidSource::default();
+    driven.order(source.next(1_700_000_000_000, 1));
+    driven.order(source.next(1_700_000_000_000, 1));
+    let first = driven.peer.next().await;
+    driven.peer.next().await;
+    driven.peer.go_away(first.stream, NO_ERROR).await;
+    let fate = driven.fate().await;
+    let beyond = matches!(fate, Event::Answered(_, Reply::NotProcessed(NotProcessed::BeyondGoaway)));
+    assert!(beyond, "{fate:?}");
+    driven.peer.take(first.stream).await;
+    assert!(matches!(driven.fate().await, Event::Answered(..)));
+    assert!(matches!(driven.event().await, Event::Ended(_)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_more_requests_than_the_peer_takes_none_waits_on_the_connection() {
+    let mut driven = Driven::open(1).await;
+    let mut source = SidSource::default();
+    let sids: Vec<Sid> = (0..3).map(|_| source.next(1_700_000_000_000, 1)).collect();
+    sids.iter().for_each(|sid| driven.order(*sid));
+    let asked = driven.peer.next().await;
+    assert_eq!(asked.mid(), sids[0].to_string());
+    for sid in &sids[1..] {
+        assert!(matches!(driven.fate().await, Event::Unwritten(of) if of == *sid));
+    }
+    driven.peer.take(asked.stream).await;
+    let fate = driven.fate().await;
+    assert!(
+        matches!(&fate, Event::Answered(of, Reply::Answered { status: 200, body, .. })
+        if *of == sids[0] && body.starts_with(b"{\"name\"")),
+        "{fate:?}"
+    );
+}
