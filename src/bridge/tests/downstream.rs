@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::chat::push::Target;
-use crate::transport::Change;
+use crate::transport::{Change, ConnectionId};
 use tokio::time::Instant;
 
 const LATER: Wait = Wait::AtLeast(Duration::from_secs(600));
@@ -205,7 +205,7 @@ async fn operators_hear_of_the_connections() {
         ),
     ];
     for (change, mut expected) in said {
-        harness.report(Report::Connection { connection: 1, change }).await;
+        harness.report(Report::Connection { connection: ConnectionId::new(1), change }).await;
         let event = async {
             loop {
                 let outbound = harness.mqtt.publish.recv().await.unwrap();

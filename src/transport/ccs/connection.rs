@@ -316,7 +316,7 @@ fn sample(json: &str, from: &str) -> String {
     text.chars().take(SAMPLE_MAX).collect()
 }
 
-fn end_of(reason: &Reason, was_open: bool) -> End {
+pub(super) fn end_of(reason: &Reason, was_open: bool) -> End {
     match reason {
         Reason::Shutdown => End::Retired,
         Reason::AuthFailed { .. } => End::AuthFailed,

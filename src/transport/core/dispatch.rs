@@ -1,7 +1,7 @@
 //! What goes, what has to wait, and what goes back.
 
 use super::connections::InFlight;
-use super::service::{Admission, Position, Service};
+use super::service::{Admission, Message, Position, Service};
 use super::{Core, Now, Output};
 use crate::chat::id::{Recipient, Sid};
 use crate::transport::{ConnectionId, Report};
@@ -134,7 +134,15 @@ impl<S: Service> Core<S> {
             return;
         }
         let probe = self.messages.next_waiting(0).map(|(_, sid)| sid).filter(|_| !away && !self.has_probe());
-        for sid in self.messages.waiting_where(|message| message.copies == 0 && Some(message.send.sid) != probe) {
+        // Of whom something may have been taken already, the rest waits behind that.
+        let tried = self.messages.waiting_where(|message| message.copies > 0).into_iter();
+        let stays: HashSet<Recipient> = tried.filter_map(|sid| Some(self.messages.get(sid)?.recipient())).collect();
+        let goes = |message: &Message<S::Memo>| {
+            let (sid, recipient) = (message.send.sid, message.recipient());
+            let under_way = stays.contains(&recipient) || self.messages.connection_of(recipient).is_some();
+            message.copies == 0 && !under_way && Some(sid) != probe
+        };
+        for sid in self.messages.waiting_where(goes) {
             self.messages.remove(sid);
             self.report(Report::Lost { sid, copies: 0 });
         }
