@@ -87,7 +87,7 @@ impl Cause {
     }
 }
 
-type Responses = FuturesUnordered<BoxFuture<'static, (Sid, Reply)>>;
+pub(super) type Responses = FuturesUnordered<BoxFuture<'static, (Sid, Reply)>>;
 
 /// What happened, for one turn.
 enum Turn {
@@ -209,7 +209,8 @@ async fn drain(task: &Task<Request, Reply>, mut open: Responses) {
 }
 
 /// What the connection below the requests does.
-enum WireEvent {
+#[derive(Debug)]
+pub(super) enum WireEvent {
     /// It takes so many requests at a time from now on.
     Takes(usize),
     /// It takes no more.
@@ -221,7 +222,7 @@ enum WireEvent {
 }
 
 /// HTTP/2 on one stream of bytes.
-struct Wire {
+pub(super) struct Wire {
     connection: client::Connection<Coalesce, Bytes>,
     send: SendRequest<Bytes>,
     writes_first: WritesFirst,
@@ -237,7 +238,7 @@ enum Told {
 }
 
 impl Wire {
-    async fn open(stream: Box<dyn Stream>) -> Result<Self, h2::Error> {
+    pub(super) async fn open(stream: Box<dyn Stream>) -> Result<Self, h2::Error> {
         let stream = Coalesce::new(stream);
         let writes_first = stream.writes_first();
         let (send, mut connection) = client::Builder::new()
@@ -253,7 +254,7 @@ impl Wire {
     /// Hands requests over, and sees to it that they are written before anything else is read. Those that do not get to
     /// the peer come back: it is ending the connection, or takes fewer than it did, and what `h2` kept for later it would
     /// write after a GOAWAY.
-    fn post(&mut self, orders: &mut Vec<Order<Request>>, open: &mut Responses, server: &Server) -> Vec<Sid> {
+    pub(super) fn post(&mut self, orders: &mut Vec<Order<Request>>, open: &mut Responses, server: &Server) -> Vec<Sid> {
         let most = if let Told::Takes(most) = self.told { most } else { 0 };
         let mut unwritten = Vec::new();
         for order in orders.drain(..) {
@@ -273,7 +274,7 @@ impl Wire {
     }
 
     /// Moves bytes until something happens. Cancel-safe.
-    async fn event(&mut self, limit: usize) -> WireEvent {
+    pub(super) async fn event(&mut self, limit: usize) -> WireEvent {
         std::future::poll_fn(|cx| self.poll(limit, cx)).await
     }
 

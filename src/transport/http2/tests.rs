@@ -1,15 +1,20 @@
 //! What a connection does with a GOAWAY, against a peer that speaks frame by frame.
 
+use super::connection::{Responses, Wire, WireEvent};
 use super::*;
 use crate::chat::id::{Sid, SidSource};
 use crate::transport::ConnectionId;
 use crate::transport::core::{Event, Manner};
-use crate::transport::dial::Dialer;
+use crate::transport::dial::{Dialer, Stream};
 use crate::transport::driver::{Order, Task};
 use crate::transport::fcm_v1::tests::peer::{NO_ERROR, Peer};
 use http::HeaderValue;
-use std::sync::Arc;
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
@@ -29,20 +34,12 @@ impl Driven {
     /// A connection that is up, to a peer that takes so many streams.
     async fn open(streams: u32) -> Self {
         let (dialled_tx, mut dialled) = mpsc::channel(1);
-        let timing = Timing { request: 20 * SECOND, ping: 10 * SECOND, pong: 10 * SECOND };
-        let server = Server {
-            dialer: Arc::new(Dialer::memory(dialled_tx)),
-            uri: "https://memory/".parse().unwrap(),
-            streams: 100,
-            answer_max: 1024,
-            timing,
-        };
         let (orders, orders_rx) = mpsc::channel(16);
         let (retire, retire_rx) = watch::channel(None);
         let (events_tx, events) = mpsc::channel(16);
         let task = Task::new(ConnectionId::new(1), orders_rx, retire_rx, events_tx);
         let mut tasks = JoinSet::new();
-        tasks.spawn(run(task, server));
+        tasks.spawn(run(task, server(Dialer::memory(dialled_tx))));
         let peer = Peer::accept(dialled.recv().await.unwrap(), streams).await;
         let mut driven = Self { orders, _retire: retire, events, peer, _tasks: tasks };
         assert!(matches!(driven.event().await, Event::Up { .. }));
@@ -52,9 +49,7 @@ impl Driven {
     }
 
     fn order(&self, sid: Sid) {
-        let body = format!(r#"{{"message":{{"data":{{"mid":"{sid}"}}}}}}"#).into();
-        let request = Request { body, authorization: HeaderValue::from_static("Bearer x") };
-        self.orders.try_send(Order::Send(sid, request)).unwrap();
+        self.orders.try_send(Order::Send(sid, request(sid))).unwrap();
     }
 
     async fn event(&mut self) -> Event<Reply> {
@@ -70,6 +65,17 @@ impl Driven {
             }
         }
     }
+}
+
+fn server(dialer: Dialer) -> Server {
+    let timing = Timing { request: 20 * SECOND, ping: 10 * SECOND, pong: 10 * SECOND };
+    let uri = "https://memory/".parse().unwrap();
+    Server { dialer: Arc::new(dialer), uri, streams: 100, answer_max: 1024, timing }
+}
+
+fn request(sid: Sid) -> Request {
+    let body = format!(r#"{{"message":{{"data":{{"mid":"{sid}"}}}}}}"#).into();
+    Request { body, authorization: HeaderValue::from_static("Bearer x") }
 }
 
 fn sid() -> Sid {
@@ -118,6 +124,55 @@ async fn no_request_is_written_after_a_goaway_was_read_and_one_that_was_not_is_n
         }
     }
     assert!(before > 3 && never > 3, "{before} {never}");
+}
+
+/// Writes down what is read and written.
+struct Watched(DuplexStream, Arc<Mutex<Vec<&'static str>>>);
+
+impl Stream for Watched {}
+
+impl AsyncRead for Watched {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let read = Pin::new(&mut self.0).poll_read(cx, buffer);
+        if read.is_ready() {
+            self.1.lock().unwrap().push("read");
+        }
+        read
+    }
+}
+
+impl AsyncWrite for Watched {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.1.lock().unwrap().push("write");
+        Pin::new(&mut self.0).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_handed_over_is_written_before_a_goaway_that_comes_later_is_read() {
+    let (ours, theirs) = tokio::io::duplex(1 << 16);
+    let log = Arc::new(Mutex::new(Vec::new()));
+    let (wire, peer) = tokio::join!(Wire::open(Box::new(Watched(ours, Arc::clone(&log)))), Peer::accept(theirs, 100));
+    let (mut wire, mut peer) = (wire.unwrap(), peer);
+    assert!(matches!(wire.event(100).await, WireEvent::Takes(100)));
+    // The rest of the greetings.
+    let _ = tokio::time::timeout(SECOND, futures_util::future::join(wire.event(100), peer.asked())).await;
+    let mut orders = vec![Order::Send(sid(), request(sid()))];
+    let mut open = Responses::new();
+    assert!(wire.post(&mut orders, &mut open, &server(Dialer::memory(mpsc::channel(1).0))).is_empty());
+    peer.go_away(NO_STREAM, NO_ERROR).await;
+    log.lock().unwrap().clear();
+    assert!(matches!(wire.event(100).await, WireEvent::Leaves));
+    assert_eq!(log.lock().unwrap()[..2], ["write", "read"]);
+    assert!(peer.has_request());
 }
 
 #[tokio::test(start_paused = true)]
