@@ -21,7 +21,7 @@
 //! * An access token that is refused once is used on while another is fetched: the message may be at fault. It is spent
 //!   when it was refused several times in a row, or when its successor is refused as well.
 
-use super::verdict::{Access, Cause, Replay, Verdict};
+use super::verdict::{Access, Cause, Replay, Verdict, code};
 use crate::chat::refusal::{Arrival, Decision, Refusal, Scope, TokenFate, Until, Wait};
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
@@ -287,7 +287,8 @@ impl Health {
                 }
             }
             Decision::Retry { wait, scope: Scope::Service, .. } => self.pause(wait, now),
-            Decision::Retry { wait, .. } => {
+            // A connection that breaks leaves many without an answer, which says nothing of FCM.
+            Decision::Retry { wait, .. } if refusal.code != code::AMBIGUOUS => {
                 if self.put_off.len() < PUT_OFF_MIN {
                     self.put_off.insert(ticket.recipient);
                 }
@@ -300,7 +301,7 @@ impl Health {
                     return refusal;
                 }
             }
-            Decision::Fail { .. } => {}
+            Decision::Retry { .. } | Decision::Fail { .. } => {}
         }
         self.probe_in_vain(ticket, now);
         refusal

@@ -2,7 +2,7 @@
 
 use crate::bridge::{Bridge, End, Refusal};
 use crate::log::Log;
-use crate::street::{Plan, Street, device, message, pause, sids};
+use crate::street::{Plan, Street, device, message, sids};
 use fcm_mqtt_bridge::chat::refusal::Decision;
 use fcm_mqtt_bridge::sim::v1::fault::Rule;
 use fcm_mqtt_bridge::sim::v1::{Mishap, V1Faults, V1Handle};
@@ -16,8 +16,8 @@ fn always(then: Mishap) -> V1Faults {
     V1Faults { rules: vec![Rule::always(then)], ..usual() }
 }
 
-/// Something goes wrong in mid-load and stays so for some minutes. `cost` is how many requests one probe makes.
-async fn outage(then: Mishap, word: &'static str, cost: u64) {
+/// Something goes wrong in mid-load and stays so for some minutes.
+async fn outage(then: Mishap, word: &'static str) {
     let log = Log::listen();
     let mut street = Street::open(Plan { faults: usual(), speed: 200, ..Plan::default() }).await;
     let mut bridge = Bridge::new(1_000, 200);
@@ -29,13 +29,13 @@ async fn outage(then: Mishap, word: &'static str, cost: u64) {
     bridge.exchange(&mut street, 400, meddle).await;
     street.link(Link::Down(Outage::Refused(word))).await;
     // The answers to what was on its way.
-    pause(3).await;
+    bridge.exchange_for(&mut street, 3).await;
     let before = street.v1.stats();
     assert_eq!(before.open_streams, 0);
-    pause(5 * 60).await;
+    bridge.exchange_for(&mut street, 5 * 60).await;
     let since = street.v1.stats();
     // After 10, 20, 40, 80, 160 seconds.
-    let probes = (since.requests - before.requests).div_ceil(cost);
+    let probes = since.requests - before.requests;
     assert!((4..=6).contains(&probes), "{word}: {probes} probes in five minutes");
     assert_eq!(*street.port.link.borrow(), Link::Down(Outage::Refused(word)));
     let errors = log.lines("ERROR");
@@ -51,28 +51,28 @@ async fn outage(then: Mishap, word: &'static str, cost: u64) {
 
 #[tokio::test(start_paused = true)]
 async fn an_api_that_is_off_holds_everything() {
-    outage(Mishap::ApiDisabled, "api_disabled", 1).await;
+    outage(Mishap::ApiDisabled, "api_disabled").await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_permission_that_is_missing_holds_everything() {
-    outage(Mishap::PermissionDenied, "permission_denied", 1).await;
+    outage(Mishap::PermissionDenied, "permission_denied").await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_project_that_does_not_exist_holds_everything() {
-    outage(Mishap::NoProject, "unknown_project", 1).await;
+    outage(Mishap::NoProject, "unknown_project").await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_path_that_does_not_exist_holds_everything() {
-    outage(Mishap::NotFoundPage, "unknown_project", 1).await;
+    outage(Mishap::NotFoundPage, "unknown_project").await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn access_tokens_that_are_refused_again_and_again_hold_everything() {
-    outage(Mishap::Unauthenticated, "unauthenticated", 2).await;
-    outage(Mishap::UnauthenticatedPage, "unauthenticated", 2).await;
+    outage(Mishap::Unauthenticated, "unauthenticated").await;
+    outage(Mishap::UnauthenticatedPage, "unauthenticated").await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -86,6 +86,7 @@ async fn many_mismatches_at_once_are_our_fault_and_cost_few_devices() {
     };
     bridge.exchange(&mut street, 110, meddle).await;
     street.link(Link::Down(Outage::Refused("sender_mismatch"))).await;
+    bridge.exchange_for(&mut street, 3).await;
     street.v1.set_faults(usual()).unwrap();
     bridge.exchange_all(&mut street, |_, _| {}).await;
     street.link(Link::Up).await;

@@ -3,10 +3,10 @@
 
 use crate::street::{Street, device, message, sids};
 use fcm_mqtt_bridge::chat::id::Sid;
-use fcm_mqtt_bridge::chat::refusal::{Arrival, Decision, RetryClock, Tried, Until, Wait};
+use fcm_mqtt_bridge::chat::refusal::{Arrival, Decision, RetryClock, Scope, Tried, Until, Wait};
 use fcm_mqtt_bridge::sim::SimHandle;
 use fcm_mqtt_bridge::sim::v1::V1Handle;
-use fcm_mqtt_bridge::transport::{Report, Send};
+use fcm_mqtt_bridge::transport::{Link, Report, Send};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -75,6 +75,8 @@ pub(crate) struct Bridge {
     pub(crate) released: usize,
     /// Whom to begin with when looking for the next.
     turn: i64,
+    /// What comes back from now on has ended.
+    stopping: bool,
 }
 
 impl Bridge {
@@ -87,7 +89,7 @@ impl Bridge {
             lines.entry(*recipient).or_default().insert(*sid, Stand::Fresh);
         }
         let (tried, ends, doubted) = (HashMap::new(), HashMap::new(), HashSet::new());
-        Self { lines, recipients, tried, ends, doubted, released: messages, turn: 0 }
+        Self { lines, recipients, tried, ends, doubted, released: messages, turn: 0, stopping: false }
     }
 
     /// Exchanges until `enough` messages have ended. Calls `meddle` with how many have, at each of them.
@@ -98,7 +100,7 @@ impl Bridge {
         mut meddle: impl FnMut(usize, &V1Handle),
     ) {
         while self.ends.len() < enough {
-            let (before, next) = (self.ends.len(), self.next());
+            let (before, next) = (self.ends.len(), self.next(*street.port.link.borrow()));
             tokio::select! {
                 permit = street.port.sends.reserve(), if next.is_some() => {
                     let (sid, recipient) = next.unwrap();
@@ -118,9 +120,16 @@ impl Bridge {
         self.exchange(street, self.recipients.len(), meddle).await;
     }
 
+    /// Goes on for so long.
+    pub(crate) async fn exchange_for(&mut self, street: &mut Street, seconds: u64) {
+        let all = self.exchange_all(street, |_, _| {});
+        let _ = tokio::time::timeout(Duration::from_secs(seconds), all).await;
+    }
+
     /// Stops the transport in the midst of it, and hears what it says at the end.
     pub(crate) async fn stop(&mut self, street: &mut Street) {
         street.stop_transport.cancel();
+        self.stopping = true;
         while let Some(report) = crate::street::soon(street.port.reports.recv()).await {
             self.hear(report);
         }
@@ -128,18 +137,21 @@ impl Bridge {
         assert_eq!(out, 0, "given to the transport, and never heard of again");
     }
 
-    /// A retry that is due and the oldest of its recipient, or what was never tried of one who waits for none.
-    fn next(&mut self) -> Option<(Sid, i64)> {
+    /// A retry that is due and the oldest of its recipient, or what was never tried of one who waits for none. Of each
+    /// recipient the transport has one at a time; of all together none while it is down, and one while it is probing.
+    fn next(&mut self, link: Link) -> Option<(Sid, i64)> {
         let (now, released) = (Instant::now(), self.tried.len() < self.released);
-        let first = |line: &BTreeMap<Sid, Stand>| {
-            let retry = line.iter().find(|(_, stand)| matches!(stand, Stand::Due(_)));
-            match retry {
-                // While one is on its way again, those behind it wait.
-                Some((sid, Stand::Due(at))) if *at <= now && line.keys().next() == Some(sid) => Some(*sid),
-                Some(_) => None,
-                None if !released => None,
-                None => line.iter().find(|(_, stand)| **stand == Stand::Fresh).map(|(sid, _)| *sid),
-            }
+        let is_out = |line: &BTreeMap<Sid, Stand>| line.values().any(|stand| *stand == Stand::Out);
+        match link {
+            Link::Up => {}
+            Link::Probing(_) if !self.lines.values().any(is_out) => {}
+            Link::Probing(_) | Link::Down(_) | Link::Draining => return None,
+        }
+        let first = |line: &BTreeMap<Sid, Stand>| match line.first_key_value()? {
+            _ if is_out(line) => None,
+            (sid, Stand::Due(at)) if *at <= now => Some(*sid),
+            (sid, Stand::Fresh) if released => Some(*sid),
+            _ => None,
         };
         let behind = self.lines.range(self.turn..).chain(self.lines.range(..self.turn));
         let found = behind.filter_map(|(recipient, line)| Some((first(line)?, *recipient))).next();
@@ -148,6 +160,7 @@ impl Bridge {
     }
 
     fn hand_over(&mut self, sid: Sid, recipient: i64) -> Send {
+        self.tried.entry(sid).or_default();
         self.lines.get_mut(&recipient).unwrap().insert(sid, Stand::Out);
         message(sid, &device(recipient), recipient)
     }
@@ -163,6 +176,7 @@ impl Bridge {
                 self.doubt(sid, copies > 1 || refusal.arrival == Arrival::Maybe);
                 let tried = self.tried.entry(sid).or_default();
                 let again = match refusal.decision {
+                    Decision::Retry { scope: Scope::Service, .. } => Some((0, *tried)),
                     Decision::Retry { wait, until, .. } => tried.again(wait, until, CLOCK),
                     Decision::Fail { .. } => None,
                 };
@@ -179,6 +193,7 @@ impl Bridge {
                 }
             }
             Report::Deferred { sid, wait } => self.later(sid, wait),
+            Report::Lost { sid, copies: 0 } if !self.stopping => self.later(sid, Duration::ZERO),
             Report::Lost { sid, copies } => {
                 self.doubt(sid, copies > 0);
                 self.end(sid, End::Lost(copies));

@@ -56,7 +56,7 @@ pub(in crate::transport) struct Timing {
 
 /// How a connection ended.
 #[derive(Debug, thiserror::Error)]
-enum Cause {
+pub(super) enum Cause {
     /// It never came to be.
     #[error(transparent)]
     Dial(#[from] DialError),
