@@ -165,14 +165,15 @@ fn action() -> impl Strategy<Value = Action> {
 fn fault() -> impl Strategy<Value = Fault> {
     let messages = 1..=12u64;
     prop_oneof![
-        2 => (0.05..0.5, 0..=1_500u64).prop_map(|(chance, reset_ms)| Fault::LoseAck { chance, reset_ms }),
+        2 => (0.05..0.5, prop_oneof![1 => 0..=1_500u64, 1 => 15_000..=90_000u64])
+            .prop_map(|(chance, reset_ms)| Fault::LoseAck { chance, reset_ms }),
         2 => (prop::sample::select(&CODES[..]), 0.05..=1.0, prop::option::of(1..=5u64))
             .prop_map(|(code, chance, times)| Fault::Nack { code, chance, times }),
         2 => (messages.clone(), plan()).prop_map(|(messages, plan)| Fault::DrainAfter { messages, plan }),
         1 => messages.clone().prop_map(Fault::CloseAfter),
         1 => messages.clone().prop_map(Fault::ResetAfter),
         1 => Just(Fault::Stall),
-        1 => (messages, 1..=8_000u64).prop_map(|(messages, ms)| Fault::StallAfter { messages, ms }),
+        3 => (messages, 1..=8_000u64).prop_map(|(messages, ms)| Fault::StallAfter { messages, ms }),
         2 => (0.1..=1.0).prop_map(Fault::DuplicateUpstream),
         2 => (0.1..=1.0).prop_map(Fault::DuplicateReceipt),
         2 => Just(Fault::SplitWrites),
