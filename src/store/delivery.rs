@@ -120,7 +120,10 @@ impl Delivery {
         event: &Event,
         at: u64,
     ) -> rusqlite::Result<Option<&'static [Status]>> {
-        let Some(step) = self.life.step(event) else { return Ok(None) };
+        let Some(step) = self.life.step(event) else {
+            self.note_late(tx, event)?;
+            return Ok(None);
+        };
         let was = self.life;
         self.life = step.life;
         self.note_facts(event);
@@ -212,6 +215,20 @@ impl Delivery {
         if status == Status::Sent {
             self.sent_at = Some(sql_ms(at));
         }
+    }
+
+    /// The device's word overtook the answer of the push service: no status tells any more what that brings, but who asks
+    /// later hears of it.
+    fn note_late(&mut self, tx: &mut Tx<'_>, event: &Event) -> rusqlite::Result<()> {
+        if !matches!(self.life.state, State::Sent | State::Delivered) {
+            return Ok(());
+        }
+        match event {
+            Event::Replayed { times } => self.life.attempt = self.life.attempt.saturating_add(*times),
+            Event::Accepted { provider_id: Some(_), .. } if self.provider_id.is_none() => self.note_facts(event),
+            _ => return Ok(()),
+        }
+        self.write(tx, None)
     }
 
     fn note_facts(&mut self, event: &Event) {

@@ -744,3 +744,23 @@ async fn what_has_lost_its_way_goes_by_the_first_of_the_new_ones() {
     assert_eq!(rig.recovery.rerouted, 1);
     assert_eq!(ids(&rig.take(NOW).await), ["a1"]);
 }
+
+#[tokio::test]
+async fn what_an_answer_brings_after_the_word_of_the_app_is_kept_for_who_asks_later() {
+    let mut rig = Rig::new(Limits::default());
+    let new = rig.new_delivery("a1");
+    let sid = new.sid;
+    rig.accept(new).await;
+    rig.take(NOW).await;
+    rig.record(sid, Event::Receipt, NOW + 1).await;
+    assert_eq!(rig.statuses().await, ["a1 accepted", "a1 sent", "a1 delivered"]);
+    let (provider_id, detail) = (Some("projects/p/messages/1".to_owned()), Some("`x`: unknown".to_owned()));
+    let late = Event::Accepted { copies: 1, provider_id, detail, canonical: None };
+    assert_eq!(rig.record(sid, Event::Replayed { times: 1 }, NOW + 2).await, Recorded::Swallowed);
+    assert_eq!(rig.record(sid, late, NOW + 2).await, Recorded::Swallowed);
+    let again = rig.new_delivery("a1");
+    assert_eq!(rig.accept(again).await, Accepted::Repeated(Status::Delivered));
+    let told = rig.read(RECEIPTS).await;
+    assert_eq!((&told[0]["provider_id"], &told[0]["attempt"]), (&"projects/p/messages/1".into(), &2.into()));
+    assert_eq!(told.len(), 1);
+}

@@ -31,7 +31,8 @@ enum Hold {
     Skip,
     Until(Instant),
     All(Instant),
-    Refuse(Refusal),
+    GiveBack,
+    Defer(Duration),
     Unsendable,
 }
 
@@ -52,7 +53,8 @@ impl Service for Plain {
             Some(Hold::Skip) => Admission::Skip,
             Some(Hold::Until(moment)) => Admission::HoldRecipient(*moment),
             Some(Hold::All(moment)) => Admission::Wait(Some(*moment)),
-            Some(Hold::Refuse(refusal)) => Admission::Refuse(refusal.clone()),
+            Some(Hold::GiveBack) => Admission::GiveBack,
+            Some(Hold::Defer(wait)) => Admission::Defer(*wait),
             Some(Hold::Unsendable) => Admission::Unsendable { code: "BAD", detail: "no good".to_owned() },
         }
     }

@@ -218,12 +218,14 @@ fn a_service_holds_messages_recipients_or_everybody_back() {
     let hold = |bench: &mut Bench, recipient, hold| bench.core.service.holds.insert(recipient, hold);
     hold(&mut bench, 1, Hold::Skip);
     hold(&mut bench, 2, Hold::Until(later));
-    hold(&mut bench, 3, Hold::Refuse(ambiguous()));
+    hold(&mut bench, 3, Hold::GiveBack);
     hold(&mut bench, 4, Hold::Unsendable);
-    (1..=5).for_each(|number| bench.send(number, number as i64));
+    hold(&mut bench, 7, Hold::Defer(Duration::from_secs(3)));
+    [1, 2, 3, 4, 7, 5].into_iter().for_each(|number| bench.send(number, number as i64));
     assert_eq!(bench.take_sent(), [(1, 5)]);
     let reports = bench.take_reports();
-    assert!(matches!(&reports[0], Report::Refused { copies: 0, refusal, .. } if refusal.code == AMBIGUOUS));
+    assert_eq!(reports[0], lost(3, 0));
+    assert!(matches!(reports[2], Report::Deferred { wait, .. } if wait == Duration::from_secs(3)), "{reports:?}");
     assert!(matches!(&reports[1], Report::Unsendable { code, .. } if code == "BAD"), "{reports:?}");
     bench.core.service.holds.remove(&2);
     bench.pass(Duration::from_millis(700));
