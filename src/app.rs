@@ -129,7 +129,7 @@ pub async fn run(loaded: Loaded, signals: Signals, ready: Option<oneshot::Sender
     let (mqtt_port, mqtt_outlet) = mqtt::port(INBOUND, PUBLISH);
     let ends = Ends::default();
     let (transports, transport_tasks) =
-        transports::start(doors, &mqtt_port.broker_link, &signals.reload, &ends.transport);
+        transports::start(doors, hall.claims, &mqtt_port.broker_link, &signals.reload, &ends.transport);
     let parts =
         Parts { store, recovery, mqtt: mqtt_port, transports, metrics: Arc::clone(&metrics), readiness: readiness_tx };
     let mut tasks = Tasks {

@@ -14,11 +14,9 @@
 mod announce;
 mod bal_presence;
 mod context;
-mod crowd;
 mod dispatcher;
 mod expiry;
 mod intake;
-mod order;
 mod publisher;
 mod refused_names;
 mod service_backoff;
@@ -85,8 +83,8 @@ pub async fn run(settings: Settings, parts: Parts, stops: Stops) -> Result<(), S
     let Parts { store, recovery, mqtt, transports, metrics, readiness } = parts;
     let (events_tx, events) = mpsc::channel(EVENTS);
     let health = store.health();
-    let names = transports.iter().map(|(transport, _)| transport.clone());
-    let context = Arc::new(Context::new(settings, store, metrics, events_tx, &recovery, names));
+    let capabilities = transports.iter().map(|(transport, port)| (transport.clone(), port.capabilities)).collect();
+    let context = Arc::new(Context::new(settings, store, metrics, events_tx, &recovery, capabilities));
     // Before anything new comes in, which has to line up behind it.
     let routing = Arc::clone(&context);
     let routed = context.store.route_held(move |category| routing.route(category)).await?;

@@ -1,5 +1,6 @@
 //! Stops the flow for a while when the push service refuses everything, instead of trying each message once. Pure.
 
+use crate::chat::id::Recipient;
 use std::collections::HashSet;
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ pub(crate) enum Scope {
     /// The push service as a whole.
     Service,
     /// Perhaps only this recipient; many of them one after another are the push service all the same.
-    Recipient(i64),
+    Recipient(Recipient),
 }
 
 /// Counts "try again later" answers in a row.
@@ -24,7 +25,7 @@ pub(crate) enum Scope {
 pub(crate) struct ServiceBackoff {
     in_a_row: u32,
     /// Recipients among them that were counted; at most [`AFTER`].
-    recipients: HashSet<i64>,
+    recipients: HashSet<Recipient>,
     pause: Option<Duration>,
 }
 
@@ -67,12 +68,16 @@ mod tests {
         assert_eq!(pauses, [1]);
     }
 
+    fn one(recipient: i64) -> Scope {
+        Scope::Recipient(Recipient::new(recipient))
+    }
+
     #[test]
     fn one_recipient_is_not_the_push_service_but_twenty_are() {
         let mut service_backoff = ServiceBackoff::default();
-        assert!((0..100).all(|_| service_backoff.refused(Scope::Recipient(1)).is_none()));
-        assert!((2..20).all(|recipient| service_backoff.refused(Scope::Recipient(recipient)).is_none()));
-        assert_eq!(service_backoff.refused(Scope::Recipient(20)), Some(FIRST));
+        assert!((0..100).all(|_| service_backoff.refused(one(1)).is_none()));
+        assert!((2..20).all(|recipient| service_backoff.refused(one(recipient)).is_none()));
+        assert_eq!(service_backoff.refused(one(20)), Some(FIRST));
     }
 
     #[test]

@@ -11,11 +11,12 @@ use super::*;
 use crate::chat::delivery::Arrival;
 use crate::chat::id::{Owner, Sid, Token};
 use crate::chat::message::{BrokerKind, Limits as MessageLimits};
+use crate::chat::recipient_queue::Pace;
 use crate::chat::route::Routes;
 use crate::mqtt::{Ack, AckWord, BrokerLink, Inbound, Outbound, Outcome, Principal};
 use crate::ops::clock::now_ms;
 use crate::store::Keeper;
-use crate::transport::{AckRef, Link, Refusal, Report, Send, Upstream};
+use crate::transport::{AckRef, Capabilities, Link, Port, Refusal, Report, Send, Upstream};
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::time::Duration;
@@ -45,7 +46,6 @@ fn settings() -> Settings {
     Settings {
         routes: Routes::new(chat, None),
         transports: crate::chat::transport::Transports::default(),
-        unconfirmed: std::collections::HashSet::new(),
         explicit: std::iter::once(Owner::new("careful").unwrap()).collect(),
         broker: BrokerKind::Embedded,
         message: MessageLimits::default(),
@@ -89,8 +89,11 @@ impl Harness {
         let (transports, mut outlets): (Vec<_>, Vec<_>) = transports
             .iter()
             .map(|transport| {
-                let (port, outlet) = transport::port(16, 16, 16);
-                ((transport.clone(), port), outlet)
+                let (port, outlet) = transport::port(settings.claims, 16, 16);
+                let pace =
+                    if *transport == Transport::Ccs { Pace::Pipelined(settings.claims) } else { Pace::OneAtATime };
+                let capabilities = Capabilities { pace, ..port.capabilities };
+                ((transport.clone(), Port { capabilities, ..port }), outlet)
             })
             .unzip();
         let transport = outlets.remove(0);

@@ -218,7 +218,8 @@ impl Store {
         self.submit(move |tx| outbox::tell(tx, &note)).await
     }
 
-    /// Hands out what is due. What has to wait is put off, what is overdue expires.
+    /// Hands out what is due, as far as the order of each recipient's messages allows
+    /// ([`crate::chat::recipient_queue`]); what is overdue expires.
     ///
     /// # Errors
     /// When the store is closed.
@@ -226,23 +227,14 @@ impl Store {
         self.submit(move |tx| dispatch::take_due(tx, &query)).await
     }
 
-    /// Writes down what became of a delivery, queues what its sender is told, and lets the next of its order key go.
+    /// Writes down what became of a delivery, queues what its sender is told, and lets go what waited
+    /// for it: the next of its order key, and of its recipient.
     /// `at` is Unix milliseconds.
     ///
     /// # Errors
     /// When the store is closed.
     pub async fn record(&self, sid: Sid, event: Event, at: u64) -> Result<Committed<Recorded>, StoreError> {
         self.submit(move |tx| dispatch::record(tx, sid, &event, at)).await
-    }
-
-    /// What holds up the messages to `recipient` that go by `transport` may be over: the first of them, if it is parked, is due
-    /// at once. The commit need not be awaited.
-    ///
-    /// # Errors
-    /// When the store is closed.
-    pub async fn unpark(&self, recipient: i64, transport: &Transport) -> Result<Committed<()>, StoreError> {
-        let transport = transport.to_string();
-        self.submit(move |tx| dispatch::unpark(tx, recipient, &transport)).await
     }
 
     /// Somebody says below the topics of `name` that he has these messages: an app that it has a push, which counts where

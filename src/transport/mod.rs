@@ -10,8 +10,9 @@ mod dial;
 pub mod fcm;
 
 use crate::chat::delivery::{Arrival, Tried};
-use crate::chat::id::{Sid, Token, short_hash};
+use crate::chat::id::{Recipient, Sid, Token, short_hash};
 use crate::chat::push::{Push, TTL_MAX};
+use crate::chat::recipient_queue::Pace;
 use std::fmt;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
@@ -27,7 +28,7 @@ pub struct Send {
     /// What to send and to whom.
     pub push: Push,
     /// Sends of the same recipient stay in order, on one connection while any of them is unanswered.
-    pub recipient: i64,
+    pub recipient: Recipient,
     /// When the bridge took it, in Unix milliseconds. From then to the deadline is what its sender asked for; "now or
     /// never" is less than a second.
     pub accepted_ms: u64,
@@ -270,9 +271,28 @@ impl Link {
     }
 }
 
+/// What a transport can do, as far as the bridge has to know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Capabilities {
+    /// How many messages of one recipient it takes at a time.
+    pub pace: Pace,
+    /// Whether anybody says that a device has a message: the push service, or the app itself. If not, `sent` is the last
+    /// word.
+    pub delivery: bool,
+}
+
+impl Default for Capabilities {
+    /// What is safe over any transport.
+    fn default() -> Self {
+        Self { pace: Pace::OneAtATime, delivery: true }
+    }
+}
+
 /// The bridge's end of the port.
 #[derive(Debug)]
 pub struct Port {
+    /// What the transport can do.
+    pub capabilities: Capabilities,
     /// Messages to send; full means: wait.
     pub sends: mpsc::Sender<Send>,
     /// Acknowledgements of upstream messages and receipts. They pass even when no message does.
@@ -296,7 +316,8 @@ pub struct Outlet {
     pub link: watch::Sender<Link>,
 }
 
-/// Makes both ends. `sends`, `acks` and `reports` are the sizes of the three queues, in messages.
+/// Makes both ends, of a transport with the least capabilities. `sends`, `acks` and `reports` are the sizes of the three
+/// queues, in messages; the bridge hands over no more than `sends` that the transport has not taken.
 #[must_use]
 pub fn port(sends: usize, acks: usize, reports: usize) -> (Port, Outlet) {
     let (sends_tx, sends_rx) = mpsc::channel(sends);
@@ -304,7 +325,13 @@ pub fn port(sends: usize, acks: usize, reports: usize) -> (Port, Outlet) {
     let (reports_tx, reports_rx) = mpsc::channel(reports);
     let (link_tx, link_rx) = watch::channel(Link::Down(Outage::Unconnected));
     (
-        Port { sends: sends_tx, acks: acks_tx, reports: reports_rx, link: link_rx },
+        Port {
+            capabilities: Capabilities::default(),
+            sends: sends_tx,
+            acks: acks_tx,
+            reports: reports_rx,
+            link: link_rx,
+        },
         Outlet { sends: sends_rx, acks: acks_rx, reports: reports_tx, link: link_tx },
     )
 }
@@ -327,7 +354,7 @@ mod tests {
             fcm: serde_json::Map::new(),
         };
         let sid = SidSource::default().next(1, 1);
-        Send { sid, push, recipient: 1, accepted_ms, deadline_ms, tried: Tried::default() }
+        Send { sid, push, recipient: Recipient::new(1), accepted_ms, deadline_ms, tried: Tried::default() }
     }
 
     #[test]

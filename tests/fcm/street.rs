@@ -2,7 +2,7 @@
 
 use crate::clock::Clock;
 use fcm_mqtt_bridge::chat::delivery::Tried;
-use fcm_mqtt_bridge::chat::id::{Sid, SidSource, Token};
+use fcm_mqtt_bridge::chat::id::{Recipient, Sid, SidSource, Token};
 use fcm_mqtt_bridge::chat::push::{Priority, Push, Target};
 use fcm_mqtt_bridge::ops::clock::now_ms;
 use fcm_mqtt_bridge::sim::config::CertificateConfig;
@@ -225,7 +225,7 @@ pub(crate) fn message(sid: Sid, token: &str, recipient: i64) -> Send {
             receipt: false,
             fcm: Map::new(),
         },
-        recipient,
+        recipient: Recipient::new(recipient),
         accepted_ms,
         deadline_ms: accepted_ms + HOUR_MS,
         tried: Tried::default(),

@@ -1,6 +1,6 @@
 //! What comes back from the transport, and what follows from it.
 
-use super::{After, Dispatcher, Flight};
+use super::{After, Dispatcher};
 use crate::bridge::count_status;
 use crate::bridge::service_backoff::Scope;
 use crate::chat::delivery::{Arrival, EXPIRED, Event, Tried};
@@ -40,8 +40,8 @@ impl Dispatcher {
                 self.service_backoff.release();
                 self.replayed(sid, replays).await?;
                 self.count_copies(sid, copies);
-                let recipient = self.land(sid).map(|flight| flight.recipient);
-                self.record(sid, recipient, Event::Accepted { copies, provider_id, detail, canonical }).await
+                self.flights.remove(&sid);
+                self.record(sid, Event::Accepted { copies, provider_id, detail, canonical }).await
             }
             Report::Refused { sid, refusal, code, detail, copies, replays, arrival } => {
                 self.replayed(sid, replays).await?;
@@ -51,19 +51,17 @@ impl Dispatcher {
                     self.context.metrics.refused(&self.transport.to_string(), &code);
                 }
                 self.count_copies(sid, copies);
-                let recipient = self.flights.get(&sid.row()).map(|flight| flight.recipient);
                 let event = self.refused(sid, refusal, Reason { code, detail, copies, arrival });
-                self.record(sid, recipient, event).await
+                self.record(sid, event).await
             }
             Report::Deferred { sid, wait } => {
-                let recipient = self.flights.get(&sid.row()).map(|flight| flight.recipient);
                 let due_ms = self.later(sid, wait);
-                self.record(sid, recipient, Event::Deferred { due_ms }).await
+                self.record(sid, Event::Deferred { due_ms }).await
             }
             Report::Lost { sid, copies } => {
                 self.count_copies(sid, copies);
-                let recipient = self.flights.remove(&sid.row()).map(|flight| flight.recipient);
-                self.record(sid, recipient, Event::Lost { copies }).await
+                self.flights.remove(&sid);
+                self.record(sid, Event::Lost { copies }).await
             }
             Report::Upstream(upstream) => self.desk.take(upstream).await,
             Report::Receipt { original, status, ack_ref, copies, .. } => {
@@ -94,12 +92,8 @@ impl Dispatcher {
             Some(sid) if status == DELIVERED => {
                 if copies > 1 {
                     // The answer to the first copy is lost, and the one to the next comes too late for the mark.
-                    self.record(
-                        sid,
-                        None,
-                        Event::Accepted { copies, provider_id: None, detail: None, canonical: None },
-                    )
-                    .await?;
+                    self.record(sid, Event::Accepted { copies, provider_id: None, detail: None, canonical: None })
+                        .await?;
                 }
                 let committed = self.context.store.record(sid, Event::Receipt, now_ms()).await?;
                 self.commits.push_back((committed, After::Receipt { original, ack_ref }));
@@ -115,31 +109,28 @@ impl Dispatcher {
 
     /// What its transport sent again at once was tried more often than it was handed over.
     async fn replayed(&mut self, sid: Sid, times: u32) -> Result<(), StoreError> {
-        if times == 0 { Ok(()) } else { self.record(sid, None, Event::Replayed { times }).await }
-    }
-
-    /// Takes the message out of the air, for good. Others may pass it once that is on disk.
-    fn land(&mut self, sid: Sid) -> Option<Flight> {
-        self.flights.remove(&sid.row())
+        if times == 0 { Ok(()) } else { self.record(sid, Event::Replayed { times }).await }
     }
 
     fn refused(&mut self, sid: Sid, refusal: Refusal, reason: Reason) -> Event {
-        let flight = self.flights.get(&sid.row());
-        let (recipient, tried) = flight.map(|flight| (flight.recipient, flight.tried)).unwrap_or_default();
+        let flight = self.flights.get(&sid);
+        let (recipient, tried) = flight.map(|flight| (Some(flight.recipient), flight.tried)).unwrap_or_default();
         let longest = Duration::from_secs(self.context.settings.retry_max_seconds);
         if let Some((wait, tried)) = refusal.again(tried, longest) {
             let (scope, jitter) = match refusal {
-                Refusal::RetryAfter(_) => (Scope::Recipient(recipient), ASKED_JITTER),
+                Refusal::RetryAfter(_) => (recipient.map(Scope::Recipient), ASKED_JITTER),
                 Refusal::Backoff(first) | Refusal::Few(first) if first >= WHOLE_SERVICE => {
-                    (Scope::Recipient(recipient), OWN_JITTER)
+                    (recipient.map(Scope::Recipient), OWN_JITTER)
                 }
-                _ => (Scope::Service, OWN_JITTER),
+                _ => (Some(Scope::Service), OWN_JITTER),
             };
-            self.pause(scope);
+            if let Some(scope) = scope {
+                self.pause(scope);
+            }
             return self.again(sid, (wait + wait.mul_f64(rand::random_range(0.0..jitter)), tried), reason);
         }
         let Reason { code, detail, copies, arrival } = reason;
-        let flight = self.land(sid);
+        let flight = self.flights.remove(&sid);
         if refusal == Refusal::Unsendable {
             return Event::Unsendable { code, detail };
         }
@@ -168,20 +159,17 @@ impl Dispatcher {
     fn again(&mut self, sid: Sid, (delay, tried): (Duration, Tried), reason: Reason) -> Event {
         let Reason { code, copies, arrival, .. } = reason;
         self.context.metrics.count(Metric::DownstreamRetries);
-        let attempt = self.flights.get(&sid.row()).map(|flight| flight.attempt);
+        let attempt = self.flights.get(&sid).map(|flight| flight.attempt);
         tracing::debug!(target: message_log::TARGET, %sid, code, attempt, in_ms = delay.as_millis(), "refused for now: will be tried again");
         Event::Retry { due_ms: self.later(sid, delay), code, copies, arrival, tried }
     }
 
-    /// Takes the message out of the air until `delay` is over, and lets nothing of its recipient pass it. Returns when
-    /// that is, in Unix milliseconds.
+    /// Takes the message out of the air until `delay` is over. Returns when that is, in Unix milliseconds.
     fn later(&mut self, sid: Sid, delay: Duration) -> u64 {
         let due_ms = now_ms().saturating_add(u64::try_from(delay.as_millis()).unwrap_or(u64::MAX / 2));
-        let Some(flight) = self.flights.remove(&sid.row()) else { return due_ms };
+        let Some(flight) = self.flights.remove(&sid) else { return due_ms };
         // At its deadline it is looked at once more, to be found expired.
-        let due_ms = due_ms.min(flight.deadline_ms);
-        self.book().retry(flight.recipient, sid.row());
-        due_ms
+        due_ms.min(flight.deadline_ms)
     }
 
     fn pause(&mut self, scope: Scope) {
@@ -198,7 +186,7 @@ impl Dispatcher {
     /// The first copy of all is none more, unless one of an earlier attempt may be with the push service. To be asked
     /// before the message lands.
     fn count_copies(&self, sid: Sid, copies: u32) {
-        let copied = self.flights.get(&sid.row()).is_some_and(|flight| flight.copied);
+        let copied = self.flights.get(&sid).is_some_and(|flight| flight.copied);
         let further = if copied { copies } else { copies.saturating_sub(1) };
         self.context.metrics.add(Metric::DownstreamResent, u64::from(further));
     }
@@ -206,7 +194,6 @@ impl Dispatcher {
     /// The oldest commit is done.
     pub(super) async fn committed(&mut self, recorded: Recorded) -> Result<(), StoreError> {
         let Some((_, after)) = self.commits.pop_front() else { return Ok(()) };
-        self.let_others_go(&recorded, &after).await?;
         self.told(&recorded, &after);
         if let After::Receipt { ack_ref, .. } = after {
             self.acknowledge(ack_ref).await;
@@ -228,26 +215,8 @@ impl Dispatcher {
                     self.context.metrics.count(Metric::ReceiptsUnknown);
                     tracing::debug!(original, "receipt for a message that is not remembered");
                 }
-                After::Answer(sid, _) => tracing::warn!(%sid, "answer for a message that is not remembered"),
+                After::Answer(sid) => tracing::warn!(%sid, "answer for a message that is not remembered"),
             },
-        }
-    }
-
-    /// Nobody waits for a message that need not be sent any more, however that came about, or that the store does not know
-    /// as one under way: a receipt may have overtaken a refusal.
-    async fn let_others_go(&self, recorded: &Recorded, after: &After) -> Result<(), StoreError> {
-        let sid = match after {
-            After::Answer(sid, _) => Some(*sid),
-            After::Receipt { original, .. } => Sid::parse(original),
-        };
-        let recipient = match (recorded, after) {
-            (Recorded::Moved { recipient, life, .. }, _) if !life.unsent() => Some(*recipient),
-            (Recorded::Swallowed | Recorded::Unknown, After::Answer(_, recipient)) => *recipient,
-            _ => None,
-        };
-        match recipient.zip(sid) {
-            Some((recipient, sid)) => self.context.let_pass(&self.transport, recipient, sid).await,
-            None => Ok(()),
         }
     }
 

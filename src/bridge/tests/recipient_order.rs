@@ -5,7 +5,8 @@ use super::*;
 use crate::chat::delivery::{Event, Tried};
 use crate::chat::id::{MessageId, SidSource};
 use crate::chat::push::Target;
-use crate::store::{DueQuery, Gate, NewDelivery};
+use crate::chat::recipient_queue::Pace;
+use crate::store::{DueQuery, NewDelivery};
 use tokio::task::JoinHandle;
 
 /// More than the store looks at in one call.
@@ -137,7 +138,7 @@ async fn refused_once(path: &std::path::Path, token: &str) {
         correlation: None,
     };
     store.accept(new).await.unwrap().await.unwrap();
-    let query = DueQuery { transport: Transport::Ccs, now: now_ms(), limit: 10, gate: Gate::new(|| |_, _| None) };
+    let query = DueQuery { transport: Transport::Ccs, now: now_ms(), limit: 10, pace: Pace::OneAtATime };
     assert_eq!(store.take_due(query).await.unwrap().await.unwrap().claimed.len(), 1);
     let again =
         Event::Retry { due_ms: now_ms(), code: "X".into(), copies: 1, arrival: Arrival::No, tried: Tried::default() };

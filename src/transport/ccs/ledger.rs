@@ -184,7 +184,7 @@ impl Ledger {
     /// A message is answered.
     pub(super) fn settle(&mut self, sid: Sid) -> Option<Settled> {
         let pending = self.pending.remove(&sid)?;
-        self.leave(pending.link, pending.send.recipient);
+        self.leave(pending.link, pending.send.recipient.number());
         self.backlog.remove(&pending.place);
         Some(settled(sid, pending))
     }
@@ -217,7 +217,7 @@ impl Ledger {
                 dispatch.expired.extend(self.settle(sid));
                 continue;
             }
-            let recipient = pending.send.recipient;
+            let recipient = pending.send.recipient.number();
             match self.route(recipient).filter(|_| !held.contains(&recipient)) {
                 Some(link) => {
                     dispatch.resends += u64::from(pending.copies > 0);
@@ -269,14 +269,15 @@ impl Ledger {
         pending.tries += 1;
         pending.link = Some(link);
         self.links.get_mut(&link).expect("a route leads to a known connection").in_flight += 1;
-        let affinity = self.recipients.entry(pending.send.recipient).or_insert(Affinity { link, in_flight: 0 });
+        let affinity =
+            self.recipients.entry(pending.send.recipient.number()).or_insert(Affinity { link, in_flight: 0 });
         affinity.in_flight += 1;
         Order { sid, json: downstream(&pending.send, now_ms).to_json() }
     }
 
     fn requeue(&mut self, sid: Sid) {
         let Some(pending) = self.pending.get_mut(&sid) else { return };
-        let (link, recipient) = (pending.link.take(), pending.send.recipient);
+        let (link, recipient) = (pending.link.take(), pending.send.recipient.number());
         self.backlog.insert(pending.place, sid);
         self.leave(link, recipient);
     }

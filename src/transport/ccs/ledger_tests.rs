@@ -19,7 +19,7 @@ fn send(number: u64, recipient: i64, deadline_ms: u64) -> Send {
             receipt: false,
             fcm: Map::new(),
         },
-        recipient,
+        recipient: crate::chat::id::Recipient::new(recipient),
         accepted_ms: 0,
         deadline_ms,
         tried: Tried::default(),

@@ -7,7 +7,7 @@ use crate::ccs::stanza::Stanza;
 use crate::ccs::write::{self, Spelling};
 use crate::ccs::xml::{Frame, Framer};
 use crate::chat::delivery::Tried;
-use crate::chat::id::{Sid, SidSource, Token};
+use crate::chat::id::{Recipient, Sid, SidSource, Token};
 use crate::chat::push::{Priority, Push, Target};
 use crate::ops::clock::now_ms;
 use crate::transport::{AckRef, Change, Link, Outage, Port, Refusal, Report, Send, port};
@@ -232,7 +232,14 @@ impl Bridge {
         };
         self.port
             .sends
-            .send(Send { sid: sid(number), push, recipient, accepted_ms: 0, deadline_ms, tried: Tried::default() })
+            .send(Send {
+                sid: sid(number),
+                push,
+                recipient: Recipient::new(recipient),
+                accepted_ms: 0,
+                deadline_ms,
+                tried: Tried::default(),
+            })
             .await
             .unwrap();
     }

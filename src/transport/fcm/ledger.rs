@@ -135,7 +135,7 @@ impl Ledger {
 
     /// Takes a message.
     pub(super) fn accept(&mut self, send: Send, now: Instant, news: News) -> Taken {
-        let (sid, recipient) = (send.sid, send.recipient);
+        let (sid, recipient) = (send.sid, send.recipient.number());
         if self.pending.contains_key(&sid) {
             return Taken::Twice;
         }
@@ -180,7 +180,7 @@ impl Ledger {
         let Some(pending) = self.pending.get_mut(&sid) else { return };
         pending.copies += 1;
         pending.tries += 1;
-        let (recipient, place) = (pending.send.recipient, pending.place);
+        let (recipient, place) = (pending.send.recipient.number(), pending.place);
         self.ready.remove(&place);
         if let Some(line) = self.lines.get_mut(&recipient) {
             line.waiting.remove(&place);
@@ -192,7 +192,7 @@ impl Ledger {
     pub(super) fn back(&mut self, sid: Sid) {
         let Some(pending) = self.pending.get_mut(&sid) else { return };
         pending.copies = pending.copies.saturating_sub(1);
-        let (recipient, place) = (pending.send.recipient, pending.place);
+        let (recipient, place) = (pending.send.recipient.number(), pending.place);
         let line = self.lines.entry(recipient).or_default();
         line.waiting.insert(place, sid);
         line.state = LineState::Free;
@@ -202,7 +202,7 @@ impl Ledger {
     /// A message needs no more care; its line goes on.
     pub(super) fn settle(&mut self, sid: Sid) -> Option<Pending> {
         let pending = self.pending.remove(&sid)?;
-        let recipient = pending.send.recipient;
+        let recipient = pending.send.recipient.number();
         self.ready.remove(&pending.place);
         if let Some(line) = self.lines.get_mut(&recipient) {
             if line.waiting.remove(&pending.place).is_none() {
@@ -259,7 +259,9 @@ impl Ledger {
     /// Takes out what waits and is not worth sending any more, and forgets who has nothing here.
     pub(super) fn expire(&mut self, now_ms: u64, now: Instant, news: News) -> Vec<Pending> {
         let waits = |pending: &Pending| {
-            self.lines.get(&pending.send.recipient).is_some_and(|line| line.waiting.contains_key(&pending.place))
+            self.lines
+                .get(&pending.send.recipient.number())
+                .is_some_and(|line| line.waiting.contains_key(&pending.place))
         };
         let late = |pending: &&Pending| pending.send.deadline_ms < now_ms && waits(pending);
         let mut late: Vec<(u64, Sid)> =

@@ -29,7 +29,7 @@ impl Hub {
             pending.tries = pending.tries.saturating_sub(1);
         }
         let efforts = Efforts { tried: pending.send.tried, replays: pending.replays };
-        let recipient = pending.send.recipient;
+        let recipient = pending.send.recipient.number();
         let Flight { target, is_within_rules, access, .. } = &flight;
         let (is_within_rules, access) = (*is_within_rules, *access);
         let asked = Asked { target, is_within_rules, access, now_unix_s: now_ms() / 1000 };
@@ -141,7 +141,7 @@ impl Hub {
             arrival,
         });
         if let Refusal::RetryAfter(wait) | Refusal::Backoff(wait) | Refusal::Few(wait) = refusal {
-            self.defer_line(send.recipient, sid, wait);
+            self.defer_line(send.recipient.number(), sid, wait);
         }
     }
 

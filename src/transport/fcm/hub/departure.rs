@@ -41,7 +41,7 @@ impl Hub {
         let mut demand = Demand::Met;
         loop {
             let Some(pending) = self.candidate(now) else { return demand };
-            let (sid, recipient) = (pending.send.sid, pending.send.recipient);
+            let (sid, recipient) = (pending.send.sid, pending.send.recipient.number());
             if pending.send.deadline_ms < now_ms() {
                 if let Some(pending) = self.ledger.settle(sid) {
                     self.expired(&pending);
@@ -123,7 +123,7 @@ impl Hub {
             return Permit::Go(ticket);
         }
         if self.breaker.cause().is_none() {
-            match self.budget.take(charge(&pending.send.push, pending.send.recipient), now.into_std()) {
+            match self.budget.take(charge(&pending.send.push, pending.send.recipient.number()), now.into_std()) {
                 Grant::Go => {}
                 Grant::ProjectWaits(wait) => return Permit::Wait(wait),
                 Grant::DeviceWaits(wait) => return Permit::LineWaits(wait),

@@ -2,7 +2,7 @@
 
 use super::peer::Peer;
 use crate::chat::delivery::Tried;
-use crate::chat::id::{Sid, SidSource, Token};
+use crate::chat::id::{Recipient, Sid, SidSource, Token};
 use crate::chat::push::{Priority, Push, Target};
 use crate::ops::clock::now_ms;
 use crate::ops::files::FileWatch;
@@ -147,7 +147,7 @@ pub(in crate::transport::fcm) fn message(sid: Sid, recipient: i64) -> Send {
             receipt: true,
             fcm: Map::new(),
         },
-        recipient,
+        recipient: Recipient::new(recipient),
         accepted_ms,
         deadline_ms: accepted_ms + HOUR_MS,
         tried: Tried::default(),

@@ -7,7 +7,7 @@ use super::script::{Action, Case, faults};
 use crate::ccs::event::{Event, Reason};
 use crate::ccs::session::Input;
 use crate::chat::delivery::Tried;
-use crate::chat::id::{Sid, SidSource, Token};
+use crate::chat::id::{Recipient, Sid, SidSource, Token};
 use crate::chat::push::{Priority, Push, Target};
 use crate::sim::SimConfig;
 use crate::sim::config::{Overrun, WireConfig};
@@ -267,7 +267,7 @@ impl Run {
             self.waiting.push_back(Send {
                 sid,
                 push,
-                recipient: device.into(),
+                recipient: Recipient::new(device.into()),
                 accepted_ms: 0,
                 deadline_ms: u64::MAX,
                 tried: Tried::default(),
