@@ -20,7 +20,7 @@ mod program;
 mod support;
 
 use bytes::Bytes;
-use fcm_mqtt_bridge::config::{Fcm, Settings, Transport};
+use fcm_mqtt_bridge::config::{Fcm, Settings, TransportSection};
 use fcm_mqtt_bridge::sim::SimConfig;
 use fcm_mqtt_bridge::sim::config::{CertificateConfig, WorldConfig};
 use fcm_mqtt_bridge::sim::device::{DevicePatch, Refuse};
@@ -130,7 +130,7 @@ impl Traffic {
             quota_per_minute: u32::MAX,
             ..Fcm::default()
         };
-        let transport = Transport { default: "fcm-v1".to_owned(), ..Transport::default() };
+        let transport = TransportSection { default: "fcm-v1".to_owned(), ..TransportSection::default() };
         Settings { transport, fcm, ..Settings::default() }
     }
 }
