@@ -16,8 +16,8 @@ use syn::{Attribute, Item, ItemMod, UseTree};
 const ROOMS: &[(&str, &[&str], bool)] = &[
     ("chat", &[], true),
     ("secret", &[], true),
-    ("ccs", &["secret"], true),
-    ("fcm", &["secret"], true),
+    ("ccs", &["secret", "chat::refusal"], true),
+    ("fcm", &["secret", "chat::refusal"], true),
     ("ops", &[], false),
     ("config", &["chat", "ops", "secret"], false),
     ("store", &["chat", "ops"], false),
@@ -41,6 +41,7 @@ const IMPURE_CALLS: &[&str] = &["Instant::now", "SystemTime::now"];
 const PRIVATE_TO_THE_CLIENT: &[&str] = &[
     "crate::ccs::session",
     "crate::ccs::login",
+    "crate::ccs::refusal",
     "crate::ccs::window",
     "crate::ccs::timer",
     "crate::fcm::breaker",
@@ -263,8 +264,7 @@ fn foreign(source: &Source) -> Vec<&String> {
     let Some((_, allowed, _)) = ROOMS.iter().find(|(name, ..)| *name == room) else { return Vec::new() };
     let may = |path: &str| {
         let Some(rest) = path.strip_prefix("crate::") else { return path != "crate" };
-        let other = rest.split("::").next().unwrap_or_default();
-        other == room || allowed.contains(&other)
+        is_in(rest, &room) || allowed.iter().any(|other| is_in(rest, other))
     };
     source.paths.iter().filter(|path| !may(path)).collect()
 }

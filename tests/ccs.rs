@@ -2,7 +2,6 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use fcm_mqtt_bridge::chat::delivery::Tried;
 use fcm_mqtt_bridge::chat::id::{Recipient, SidSource, Token};
 use fcm_mqtt_bridge::chat::push::{Priority, Push, Target};
 use fcm_mqtt_bridge::ops::clock::now_ms;
@@ -89,7 +88,6 @@ fn sends(count: usize) -> Vec<Send> {
         recipient: Recipient::new(i64::try_from(n % DEVICES).unwrap()),
         accepted_ms: now_ms(),
         deadline_ms: now_ms() + 600_000,
-        tried: Tried::default(),
     };
     (0..count).map(send).collect()
 }

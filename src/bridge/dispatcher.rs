@@ -10,11 +10,12 @@ mod reports;
 use super::context::Context;
 use super::service_backoff::ServiceBackoff;
 use super::upstream::DeviceIntake;
-use crate::chat::delivery::{Event, Tried};
+use crate::chat::delivery::Event;
 use crate::chat::id::{Recipient, Sid, Token};
 use crate::chat::message::ErrorCode;
 use crate::chat::push::{Push, Target};
 use crate::chat::recipient_queue::Pace;
+use crate::chat::refusal::Tried;
 use crate::chat::transport::Transport;
 use crate::ops::clock::now_ms;
 use crate::ops::metrics::Metric;
@@ -30,6 +31,7 @@ use tokio_util::sync::CancellationToken;
 const COMMITS_MAX: usize = 4_096;
 /// How often the store is asked for work when nothing rings; due times are found by it.
 const LOOK: Duration = Duration::from_millis(250);
+
 /// A message that the transport has.
 #[derive(Debug, Clone)]
 struct Flight {
@@ -122,7 +124,7 @@ impl Dispatcher {
     /// How many messages the transport takes now: all that its channel has room for, or one that finds out whether others
     /// may go again.
     fn room(&self) -> usize {
-        if self.is_paused() {
+        if self.is_paused() || self.port.sends.is_closed() {
             return 0;
         }
         match *self.port.link.borrow() {
@@ -179,7 +181,7 @@ impl Dispatcher {
         let Claimed { sid, recipient, attempt, tried, accepted_at: accepted_ms, deadline_ms, .. } = message;
         let copied = message.dup_possible;
         let token = if let Target::Token(token) = &push.target { Some(token.clone()) } else { None };
-        let send = Send { sid, push, recipient, accepted_ms, deadline_ms, tried };
+        let send = Send { sid, push, recipient, accepted_ms, deadline_ms };
         if self.room() == 0 || self.port.sends.try_send(send).is_err() {
             return self.record(sid, Event::Lost { copies: 0 }).await;
         }

@@ -11,15 +11,6 @@ const FIRST: Duration = Duration::from_secs(1);
 /// The longest pause.
 const LONGEST: Duration = Duration::from_secs(60);
 
-/// Whom a refusal speaks of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Scope {
-    /// The push service as a whole.
-    Service,
-    /// Perhaps only this recipient; many of them one after another are the push service all the same.
-    Recipient(Recipient),
-}
-
 /// Counts "try again later" answers in a row.
 #[derive(Debug, Default)]
 pub(crate) struct ServiceBackoff {
@@ -35,12 +26,10 @@ impl ServiceBackoff {
         *self = Self::default();
     }
 
-    /// It said "later". Returns how long to send nothing at all, if that is called for; the pause doubles each time.
-    pub(crate) fn refused(&mut self, scope: Scope) -> Option<Duration> {
-        let counts = match scope {
-            Scope::Service => true,
-            Scope::Recipient(recipient) => self.recipients.insert(recipient),
-        };
+    /// It said "later", of everybody or perhaps only of `recipient`: many of those one after another are the push service
+    /// all the same. Returns how long to send nothing at all, if that is called for; the pause doubles each time.
+    pub(crate) fn refused(&mut self, recipient: Option<Recipient>) -> Option<Duration> {
+        let counts = recipient.is_none_or(|recipient| self.recipients.insert(recipient));
         self.in_a_row += u32::from(counts);
         if self.in_a_row < AFTER {
             return None;
@@ -61,15 +50,15 @@ mod tests {
     fn it_brakes_after_twenty_in_a_row_and_longer_each_time() {
         let mut service_backoff = ServiceBackoff::default();
         let mut pauses: Vec<u64> =
-            (0..200).filter_map(|_| service_backoff.refused(Scope::Service)).map(|p| p.as_secs()).collect();
+            (0..200).filter_map(|_| service_backoff.refused(None)).map(|p| p.as_secs()).collect();
         assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 60, 60, 60, 60]);
         service_backoff.release();
-        pauses = (0..20).filter_map(|_| service_backoff.refused(Scope::Service)).map(|p| p.as_secs()).collect();
+        pauses = (0..20).filter_map(|_| service_backoff.refused(None)).map(|p| p.as_secs()).collect();
         assert_eq!(pauses, [1]);
     }
 
-    fn one(recipient: i64) -> Scope {
-        Scope::Recipient(Recipient::new(recipient))
+    fn one(recipient: i64) -> Option<Recipient> {
+        Some(Recipient::new(recipient))
     }
 
     #[test]
@@ -84,7 +73,7 @@ mod tests {
     fn one_success_in_between_is_enough() {
         let mut service_backoff = ServiceBackoff::default();
         for _ in 0..100 {
-            assert!((0..19).all(|_| service_backoff.refused(Scope::Service).is_none()));
+            assert!((0..19).all(|_| service_backoff.refused(None).is_none()));
             service_backoff.release();
         }
     }

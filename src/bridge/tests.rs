@@ -8,15 +8,15 @@ mod upstream;
 mod user_presence;
 
 use super::*;
-use crate::chat::delivery::Arrival;
 use crate::chat::id::{Owner, Sid, Token};
 use crate::chat::message::{BrokerKind, Limits as MessageLimits};
 use crate::chat::recipient_queue::Pace;
+use crate::chat::refusal::{Decision, Refusal, Scope, Until, Wait};
 use crate::chat::route::Routes;
 use crate::mqtt::{Ack, AckWord, BrokerLink, Inbound, Outbound, Outcome, Principal};
 use crate::ops::clock::now_ms;
 use crate::store::Keeper;
-use crate::transport::{AckRef, Capabilities, Link, Port, Refusal, Report, Send, Upstream};
+use crate::transport::{AckRef, Capabilities, Link, Port, Report, Send, Upstream};
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::time::Duration;
@@ -65,6 +65,12 @@ impl Harness {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("store.db");
         Self::open_at(dir, path)
+    }
+
+    fn open_for(settings: Settings) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("store.db");
+        Self::open_with(dir, path, settings)
     }
 
     fn open_at(dir: tempfile::TempDir, path: std::path::PathBuf) -> Self {
@@ -186,17 +192,10 @@ impl Harness {
         timeout(self.transport.sends.recv()).await.expect("the lanes run")
     }
 
-    async fn refuse(&self, sid: Sid, refusal: Refusal) {
-        self.report(Report::Refused {
-            sid,
-            refusal,
-            code: "X".into(),
-            detail: String::new(),
-            copies: 1,
-            replays: 0,
-            arrival: Arrival::No,
-        })
-        .await;
+    async fn refuse(&self, sid: Sid, wait: Wait) {
+        let decision = Decision::Retry { wait, until: Until::Deadline, scope: Scope::Message };
+        let refusal = Refusal::new(decision, "X", "");
+        self.report(Report::Refused { sid, refusal, copies: 1, replays: 0 }).await;
     }
 
     /// The push service says that the device has it.
@@ -351,7 +350,7 @@ async fn a_refused_message_is_tried_again_before_the_recipients_next_one() {
     }
     let (first, second) = (harness.sent().await, harness.sent().await);
     for sid in [first.sid, second.sid] {
-        harness.refuse(sid, Refusal::RetryAfter(Duration::from_millis(20))).await;
+        harness.refuse(sid, Wait::AtLeast(Duration::from_millis(20))).await;
     }
     let again = harness.sent().await;
     assert_eq!(again.sid, first.sid);

@@ -13,6 +13,7 @@ mod login;
 pub mod nack;
 pub mod payload;
 mod receive;
+pub mod refusal;
 pub mod session;
 pub mod settings;
 pub mod stanza;

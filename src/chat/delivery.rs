@@ -6,9 +6,9 @@
 //! sender wished no receipt).
 
 use super::id::Token;
-use super::status::{Status, TokenAction};
+use super::refusal::{Arrival, Decision, Refusal, RetryClock, Scope, Tried};
+use super::status::Status;
 use serde::Serialize;
-use std::time::Duration;
 
 /// Where a delivery stands.
 ///
@@ -106,31 +106,14 @@ pub enum Event {
         /// How often.
         times: u32,
     },
-    /// It was refused for now.
-    Retry {
-        /// When to try again, in Unix milliseconds.
-        due_ms: u64,
-        /// The push service's word.
-        code: String,
-        /// How often it was written to a connection.
-        copies: u32,
-        /// Whether the device may have got it all the same.
-        arrival: Arrival,
-        /// What was tried by now, this wait included.
-        tried: Tried,
-    },
-    /// It was refused for good.
+    /// Its push service did not take it, as far as anybody knows.
     Refused {
-        /// The push service's word, or the bridge's.
-        code: String,
-        /// A text for humans; cut to [`super::status::DETAIL_MAX`] when told.
-        detail: String,
-        /// What follows for the token.
-        token_action: TokenAction,
+        /// What follows from it.
+        refusal: Refusal,
         /// How often it was written to a connection.
         copies: u32,
-        /// Whether the device may have got it all the same.
-        arrival: Arrival,
+        /// What a retry takes from outside.
+        clock: RetryClock,
     },
     /// The bridge itself refuses it: it did not go to the push service, and that was no attempt.
     Unsendable {
@@ -163,45 +146,6 @@ pub enum Event {
 pub const EXPIRED: &str = "EXPIRED";
 /// The code of a delivery of which nobody knows what became.
 pub const AMBIGUOUS: &str = "AMBIGUOUS";
-
-/// Whether a message that was not taken, as far as anybody knows, may be on its device.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Arrival {
-    /// Certainly not.
-    No,
-    /// Possibly: the answer was lost, or is known to be wrong at times.
-    Possible,
-}
-
-/// What limits how long a delivery is tried again.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Tried {
-    /// How long it was put off after refusals, all together, in milliseconds; without what was left to chance.
-    pub waited_ms: u64,
-    /// How often it was refused in words that nobody knows.
-    pub unknown: u32,
-}
-
-impl Tried {
-    /// How long it was put off after refusals.
-    #[must_use]
-    pub const fn waited(self) -> Duration {
-        Duration::from_millis(self.waited_ms)
-    }
-
-    /// The next wait, where the first of all is `first` and each of the others doubles the one before.
-    #[must_use]
-    pub const fn next(self, first: Duration) -> Duration {
-        first.saturating_add(self.waited())
-    }
-
-    /// The same after another wait.
-    #[must_use]
-    pub fn and(self, wait: Duration) -> Self {
-        let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
-        Self { waited_ms: self.waited_ms.saturating_add(wait_ms), ..self }
-    }
-}
 
 /// When a delivery that has become [`State::Due`] again is to be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -309,13 +253,8 @@ impl Life {
             (Event::Receipt, State::InFlight) => Some(self.received()),
             (Event::Receipt, State::Due) if self.attempt > 0 => Some(self.received()),
             (Event::Receipt, State::Sent) if self.receipt => Some(self.moved(State::Delivered, &[Status::Delivered])),
-            (Event::Retry { due_ms, copies, arrival, tried, .. }, State::InFlight) => {
-                let life = Self { tried: *tried, ..self };
-                Some(life.doubted(*copies > 1 || *arrival == Arrival::Possible).due(Due::At(*due_ms)))
-            }
-            (Event::Refused { copies, arrival, .. }, State::InFlight) => {
-                let life = self.doubted(*copies > 1 || *arrival == Arrival::Possible);
-                Some(life.moved(State::Failed, &[Status::Failed]))
+            (Event::Refused { refusal, copies, clock }, State::InFlight) => {
+                Some(self.refused(refusal, *copies, *clock))
             }
             (Event::Unsendable { .. }, State::InFlight) => Some(self.untried().moved(State::Failed, &[Status::Failed])),
             (Event::Lost { copies: 0 }, State::InFlight) => Some(self.untried().due(Due::First)),
@@ -328,6 +267,20 @@ impl Life {
             }
             (Event::Cancelled, State::Due | State::Waiting) => Some(self.moved(State::Cancelled, &[Status::Cancelled])),
             _ => None,
+        }
+    }
+
+    /// A message that goes back because the service takes nothing was not tried.
+    fn refused(self, refusal: &Refusal, copies: u32, clock: RetryClock) -> Step {
+        let life = self.doubted(copies > 1 || refusal.arrival == Arrival::Maybe);
+        let again = match refusal.decision {
+            Decision::Retry { scope: Scope::Service, .. } => return life.untried().due(Due::First),
+            Decision::Retry { wait, until, .. } => life.tried.again(wait, until, clock),
+            Decision::Fail { .. } => None,
+        };
+        match again {
+            Some((due_ms, tried)) => Self { tried, ..life }.due(Due::At(due_ms)),
+            None => life.moved(State::Failed, &[Status::Failed]),
         }
     }
 
@@ -360,21 +313,27 @@ impl Life {
 
 #[cfg(test)]
 mod tests {
+    use super::super::refusal::{Until, Wait};
     use super::*;
     use proptest::prelude::*;
+    use std::time::Duration;
 
     fn accepted(copies: u32) -> Event {
         Event::Accepted { copies, provider_id: None, detail: None, canonical: None }
     }
 
+    fn refusal(refusal: Refusal) -> Event {
+        let clock = RetryClock { now_ms: 1_000, deadline_ms: 100_000, longest: Duration::from_secs(60), permille: 0 };
+        Event::Refused { refusal, copies: 1, clock }
+    }
+
     fn refused() -> Event {
-        Event::Refused {
-            code: "DEVICE_UNREGISTERED".into(),
-            detail: "gone".into(),
-            token_action: TokenAction::Remove,
-            copies: 1,
-            arrival: Arrival::No,
-        }
+        refusal(Refusal::new(Decision::REMOVE_TOKEN, "DEVICE_UNREGISTERED", "gone"))
+    }
+
+    fn busy(scope: Scope) -> Refusal {
+        let wait = Wait::Backoff(Duration::from_secs(4));
+        Refusal::new(Decision::Retry { wait, until: Until::Deadline, scope }, "SERVICE_UNAVAILABLE", "")
     }
 
     fn unsendable() -> Event {
@@ -382,13 +341,7 @@ mod tests {
     }
 
     fn retry() -> Event {
-        Event::Retry {
-            due_ms: 5_000,
-            code: "SERVICE_UNAVAILABLE".into(),
-            copies: 1,
-            arrival: Arrival::No,
-            tried: Tried::default(),
-        }
+        refusal(busy(Scope::Message))
     }
 
     /// Runs the events over a new life; returns where it ends and all that was told.
@@ -422,13 +375,7 @@ mod tests {
 
     #[test]
     fn an_answer_that_left_a_doubt_is_not_called_none_when_the_time_is_over() {
-        let doubtful = Event::Retry {
-            due_ms: 5_000,
-            code: "SERVICE_UNAVAILABLE".into(),
-            copies: 1,
-            arrival: Arrival::Possible,
-            tried: Tried::default(),
-        };
+        let doubtful = refusal(busy(Scope::Message).maybe_arrived());
         let (life, _) = run(true, &[Event::Claimed, doubtful]);
         let end = "before the push service took it; it may have arrived all the same";
         assert!(life.expiry(0).ends_with(end), "{}", life.expiry(0));
@@ -513,23 +460,29 @@ mod tests {
 
     #[test]
     fn a_refusal_that_may_be_wrong_leaves_a_doubt() {
-        let retry = Event::Retry {
-            due_ms: 1,
-            code: "X".into(),
-            copies: 1,
-            arrival: Arrival::Possible,
-            tried: Tried::default(),
-        };
+        let retry = refusal(busy(Scope::Message).maybe_arrived());
         let (life, told) = run(true, &[Event::Claimed, retry, Event::Claimed, accepted(1)]);
         assert!(life.dup_possible && told == [Status::Sent]);
-        let lost = Event::Refused {
-            code: "AMBIGUOUS".into(),
-            detail: String::new(),
-            token_action: TokenAction::Keep,
-            copies: 1,
-            arrival: Arrival::Possible,
-        };
+        let lost = refusal(Refusal::new(Decision::FAIL, AMBIGUOUS, "").maybe_arrived());
         assert!(run(true, &[Event::Claimed, lost]).0.dup_possible);
+    }
+
+    #[test]
+    fn a_refusal_of_the_whole_service_was_no_attempt_and_a_spent_one_is_the_end() {
+        let (life, told) = run(true, &[Event::Claimed, refusal(busy(Scope::Service))]);
+        assert_eq!((life.state, life.attempt, life.tried, told), (State::Due, 0, Tried::default(), vec![]));
+        let unknown = || {
+            refusal(Refusal {
+                decision: Decision::Retry {
+                    wait: Wait::Backoff(Duration::from_secs(1)),
+                    until: Until::Tries(2),
+                    scope: Scope::Message,
+                },
+                ..busy(Scope::Message)
+            })
+        };
+        let (life, told) = run(true, &[Event::Claimed, unknown(), Event::Claimed, unknown()]);
+        assert_eq!((life.state, life.attempt, told), (State::Failed, 2, vec![Status::Failed]));
     }
 
     #[test]
@@ -546,6 +499,7 @@ mod tests {
             (1u32..3).prop_map(accepted),
             Just(Event::Receipt),
             Just(retry()),
+            Just(refusal(busy(Scope::Service))),
             Just(refused()),
             (0u32..2).prop_map(|copies| Event::Lost { copies }),
             Just(Event::Deferred { due_ms: 7_000 }),

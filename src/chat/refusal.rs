@@ -132,18 +132,21 @@ const ASKED_JITTER: f64 = 0.2;
 /// The same of a wait that the bridge chose.
 const OWN_JITTER: f64 = 0.5;
 
-impl Refusal {
-    /// A message that is given up.
-    #[must_use]
-    pub fn fail(token: TokenFate, fault: Fault, code: impl Into<String>, detail: impl Into<String>) -> Self {
-        let decision = Decision::Fail { token, fault };
-        Self { decision, arrival: Arrival::No, code: code.into(), detail: detail.into() }
-    }
+impl Decision {
+    /// The sender's fault: the message is given up, and the token stays.
+    pub const FAIL: Self = Self::Fail { token: TokenFate::Keep, fault: Fault::Sender };
+    /// The same where an operator has to act.
+    pub const FAIL_FOR_OPERATOR: Self = Self::Fail { token: TokenFate::Keep, fault: Fault::Operator };
+    /// The token is dead.
+    pub const REMOVE_TOKEN: Self = Self::Fail { token: TokenFate::Remove, fault: Fault::Device };
+    /// The token is not to be used before the device has registered again, and an operator has to look.
+    pub const QUARANTINE_TOKEN: Self = Self::Fail { token: TokenFate::Quarantine, fault: Fault::Operator };
+}
 
-    /// A message that is tried again.
+impl Refusal {
+    /// What follows is `decision`, and the device certainly has not got it.
     #[must_use]
-    pub fn retry(wait: Wait, until: Until, scope: Scope, code: impl Into<String>, detail: impl Into<String>) -> Self {
-        let decision = Decision::Retry { wait, until, scope };
+    pub fn new(decision: Decision, code: impl Into<String>, detail: impl Into<String>) -> Self {
         Self { decision, arrival: Arrival::No, code: code.into(), detail: detail.into() }
     }
 

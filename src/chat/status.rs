@@ -1,6 +1,7 @@
 //! What senders are told of their messages: the words and the document.
 
 use super::delivery::{EXPIRED, Life, State};
+use super::refusal::TokenFate;
 use super::transport::Transport;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -77,6 +78,16 @@ pub enum TokenAction {
     Replace = 2,
     /// Doubtful: do not use it before the device registers again.
     Quarantine = 3,
+}
+
+impl From<TokenFate> for TokenAction {
+    fn from(fate: TokenFate) -> Self {
+        match fate {
+            TokenFate::Keep => Self::Keep,
+            TokenFate::Remove => Self::Remove,
+            TokenFate::Quarantine => Self::Quarantine,
+        }
+    }
 }
 
 impl TokenAction {

@@ -4,8 +4,9 @@ use super::outbox::{self, Document, Note, Origin};
 use super::recipient_queue::{FIRST_OF_ALL, RecipientQueue};
 use super::tx::{Settled, Tx, bytes_of};
 use super::{from_sql, sql_ms};
-use crate::chat::delivery::{AMBIGUOUS, Due, EXPIRED, Event, Life, State, Tried};
+use crate::chat::delivery::{AMBIGUOUS, Due, EXPIRED, Event, Life, State};
 use crate::chat::id::{Row, Sid};
+use crate::chat::refusal::{Decision, Refusal, TokenFate, Tried};
 use crate::chat::status::{Status, StatusDocument, TokenAction, cut_detail};
 use crate::chat::transport::Transport;
 use bytes::Bytes;
@@ -134,7 +135,7 @@ impl Delivery {
         let row = self.sid.row();
         let left = matches!(was.state, State::Due | State::InFlight) && was.state != self.life.state;
         self.write(tx, step.due)?;
-        if let Some(entry) = log_entry(event, at) {
+        if let Some(entry) = log_entry(event, step.due, at) {
             tx.execute(LOG, params![self.sid.row(), entry, LOG_MAX])?;
         }
         if was.unsent() && !self.life.unsent() {
@@ -222,10 +223,11 @@ impl Delivery {
                     self.new_token = Some(token.reveal().to_owned());
                 }
             }
-            Event::Refused { code, detail, token_action, .. } => {
-                self.code = Some(code.clone());
-                self.detail = Some(cut_detail(detail).to_owned());
-                self.token_action = Some(*token_action);
+            Event::Refused { refusal, .. } if self.life.state == State::Failed => {
+                self.code = Some(refusal.code.clone());
+                self.detail = Some(cut_detail(&refusal.detail).to_owned());
+                let fate = if let Decision::Fail { token, .. } = refusal.decision { token } else { TokenFate::Keep };
+                self.token_action = Some(fate.into());
             }
             Event::Unsendable { code, detail } => {
                 self.code = Some(code.clone());
@@ -339,9 +341,12 @@ pub(super) fn transport(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Res
 }
 
 /// What the log keeps: only what is unusual.
-fn log_entry(event: &Event, at: u64) -> Option<Value> {
+fn log_entry(event: &Event, due: Option<Due>, at: u64) -> Option<Value> {
     let entry = match event {
-        Event::Retry { due_ms, code, .. } => json!({"at": at, "event": "retry", "code": code, "due": due_ms}),
+        Event::Refused { refusal: Refusal { code, .. }, .. } => match due? {
+            Due::At(due) => json!({"at": at, "event": "retry", "code": code, "due": due}),
+            Due::InTurn | Due::First => json!({"at": at, "event": "retry", "code": code}),
+        },
         Event::Replayed { times } => json!({"at": at, "event": "replayed", "times": times}),
         Event::Lost { copies } => json!({"at": at, "event": "lost", "copies": copies}),
         Event::Crashed => json!({"at": at, "event": "crash"}),

@@ -9,10 +9,10 @@ pub mod ccs;
 mod dial;
 pub mod fcm;
 
-use crate::chat::delivery::{Arrival, Tried};
 use crate::chat::id::{Recipient, Sid, Token, short_hash};
 use crate::chat::push::{Push, TTL_MAX};
 use crate::chat::recipient_queue::Pace;
+use crate::chat::refusal::Refusal;
 use std::fmt;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
@@ -34,8 +34,6 @@ pub struct Send {
     pub accepted_ms: u64,
     /// When it is not worth sending any more, in Unix milliseconds. The remaining time to live is counted from it.
     pub deadline_ms: u64,
-    /// What was tried before.
-    pub tried: Tried,
 }
 
 impl Send {
@@ -89,23 +87,36 @@ pub enum Report {
         /// How often it was sent again at once before this answer.
         replays: u32,
     },
-    /// The push service, or the transport on its behalf, refused the message.
+    /// The push service did not take the message, as far as anybody knows.
     Refused {
         /// Which message.
         sid: Sid,
         /// What follows from it.
         refusal: Refusal,
-        /// The push service's own word, for example `DEVICE_UNREGISTERED`. With [`Refusal::Expired`] the word of the fault
-        /// for which it was held, if it was refused with one; with [`Refusal::Unsendable`] the bridge's.
-        code: String,
-        /// The push service's text, cut to a sane length. Never holds a token.
-        detail: String,
         /// How often the message was written to a connection.
         copies: u32,
         /// How often it was sent again at once before this answer.
         replays: u32,
-        /// Whether the device may have got it all the same.
-        arrival: Arrival,
+    },
+    /// The bridge itself refuses the message: it is none that the push service could take, which was not asked.
+    Unsendable {
+        /// Which message.
+        sid: Sid,
+        /// The bridge's word.
+        code: String,
+        /// A text for humans.
+        detail: String,
+    },
+    /// The time to live ended before the push service took the message.
+    Expired {
+        /// Which message.
+        sid: Sid,
+        /// How often it was written to a connection.
+        copies: u32,
+        /// How often it was sent again at once.
+        replays: u32,
+        /// The word of the fault for which the transport held it, if it was refused with one.
+        held: Option<String>,
     },
     /// The transport cannot send the message now; it was not tried. The recipient's later ones wait as well.
     Deferred {
@@ -177,49 +188,6 @@ pub struct Upstream {
     pub data: serde_json::Map<String, serde_json::Value>,
     /// How to acknowledge it.
     pub ack_ref: AckRef,
-}
-
-/// What a refusal means: the only place where nack codes (and later HTTP statuses) become policy.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refusal {
-    /// Try again, not sooner than this. The recipient's other messages wait as well.
-    RetryAfter(Duration),
-    /// Try again, after this and as long again as all waits before.
-    Backoff(Duration),
-    /// The same, in words that nobody knows: it is counted ([`Tried::unknown`]).
-    Few(Duration),
-    /// The token is dead: never again, and forget it.
-    BadToken,
-    /// Never again; the token stays.
-    Never,
-    /// Never again; an operator has to act (authentication, wrong sender), the token stays.
-    Operator,
-    /// As [`Refusal::Operator`]; and the token is not to be used before the device has registered again.
-    Quarantine,
-    /// The bridge itself refuses it: it is none that the push service could take, which was not asked. The token stays.
-    Unsendable,
-    /// The time to live ended before it could be sent.
-    Expired,
-}
-
-impl Refusal {
-    /// For a message that is to be tried again: how long it waits at least, and what was tried by then. A wait that the
-    /// push service did not ask for is cut to `longest`.
-    #[must_use]
-    pub fn again(self, tried: Tried, longest: Duration) -> Option<(Duration, Tried)> {
-        let (wait, tried) = match self {
-            Self::RetryAfter(wait) => (wait, tried),
-            Self::Backoff(first) => (tried.next(first).min(longest), tried),
-            Self::Few(first) => {
-                let unknown = tried.unknown.saturating_add(1);
-                (tried.next(first).min(longest), Tried { unknown, ..tried })
-            }
-            Self::BadToken | Self::Never | Self::Operator | Self::Quarantine | Self::Unsendable | Self::Expired => {
-                return None;
-            }
-        };
-        Some((wait, tried.and(wait)))
-    }
 }
 
 /// How the connection to the push service stands.
@@ -354,7 +322,7 @@ mod tests {
             fcm: serde_json::Map::new(),
         };
         let sid = SidSource::default().next(1, 1);
-        Send { sid, push, recipient: Recipient::new(1), accepted_ms, deadline_ms, tried: Tried::default() }
+        Send { sid, push, recipient: Recipient::new(1), accepted_ms, deadline_ms }
     }
 
     #[test]

@@ -1,11 +1,12 @@
 //! Faults of our own side: nothing goes, nothing is lost, no token pays, and it ends by itself once somebody has mended it.
 
-use crate::bridge::{Bridge, End};
+use crate::bridge::{Bridge, End, Refusal};
 use crate::log::Log;
 use crate::street::{Plan, Street, device, message, pause, sids};
+use fcm_mqtt_bridge::chat::refusal::Decision;
 use fcm_mqtt_bridge::sim::v1::fault::Rule;
 use fcm_mqtt_bridge::sim::v1::{Mishap, V1Faults, V1Handle};
-use fcm_mqtt_bridge::transport::{Link, Outage, Refusal, Report};
+use fcm_mqtt_bridge::transport::{Link, Outage, Report};
 
 fn usual() -> V1Faults {
     V1Faults { latency_ms: 50, jitter_ms: 100, ..V1Faults::default() }
@@ -107,7 +108,9 @@ async fn a_bad_key_for_apple_is_a_matter_of_its_devices_only() {
     for _ in &sids {
         match street.report().await {
             Report::Accepted { .. } => accepted += 1,
-            Report::Refused { refusal: Refusal::Operator, code, .. } if code == "INVALID_APNS_CREDENTIAL" => {
+            Report::Refused { refusal, .. }
+                if refusal.decision == Decision::FAIL_FOR_OPERATOR && refusal.code == "INVALID_APNS_CREDENTIAL" =>
+            {
                 refused += 1
             }
             other => panic!("{other:?}"),

@@ -2,17 +2,46 @@
 //! recipient's order while it waits, and at the end looks at the devices.
 
 use crate::street::{Street, device, message, sids};
-use fcm_mqtt_bridge::chat::delivery::{Arrival, Tried};
 use fcm_mqtt_bridge::chat::id::Sid;
+use fcm_mqtt_bridge::chat::refusal::{Arrival, Decision, RetryClock, Tried, Until, Wait};
 use fcm_mqtt_bridge::sim::SimHandle;
 use fcm_mqtt_bridge::sim::v1::V1Handle;
-use fcm_mqtt_bridge::transport::{Refusal, Report, Send};
+use fcm_mqtt_bridge::transport::{Report, Send};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 use tokio::time::Instant;
 
 /// Looks for what is due at least as often as this.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
+
+/// Waits begin at zero here.
+const CLOCK: RetryClock = RetryClock { now_ms: 0, deadline_ms: u64::MAX, longest: Duration::MAX, permille: 0 };
+
+/// A decision, in short: what it asks of the message and of the token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    RetryAfter(Duration),
+    Backoff(Duration),
+    Few(Duration),
+    BadToken,
+    Never,
+    Operator,
+    Quarantine,
+}
+
+impl From<Decision> for Refusal {
+    fn from(decision: Decision) -> Self {
+        match decision {
+            Decision::Retry { wait: Wait::AtLeast(wait), .. } => Self::RetryAfter(wait),
+            Decision::Retry { wait: Wait::Backoff(wait), until: Until::Tries(_), .. } => Self::Few(wait),
+            Decision::Retry { wait: Wait::Backoff(wait), .. } => Self::Backoff(wait),
+            Decision::REMOVE_TOKEN => Self::BadToken,
+            Decision::FAIL_FOR_OPERATOR => Self::Operator,
+            Decision::QUARANTINE_TOKEN => Self::Quarantine,
+            Decision::Fail { .. } => Self::Never,
+        }
+    }
+}
 
 /// How a message ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -119,9 +148,8 @@ impl Bridge {
     }
 
     fn hand_over(&mut self, sid: Sid, recipient: i64) -> Send {
-        let tried = *self.tried.entry(sid).or_default();
         self.lines.get_mut(&recipient).unwrap().insert(sid, Stand::Out);
-        Send { tried, ..message(sid, &device(recipient), recipient) }
+        message(sid, &device(recipient), recipient)
     }
 
     fn hear(&mut self, report: Report) {
@@ -131,14 +159,23 @@ impl Bridge {
                 self.doubt(sid, copies > 1);
                 self.end(sid, End::Accepted);
             }
-            Report::Refused { sid, refusal, copies, arrival, .. } => {
-                self.doubt(sid, copies > 1 || arrival == Arrival::Possible);
-                match refusal.again(self.tried[&sid], Duration::MAX) {
-                    Some((wait, tried)) => {
-                        self.tried.insert(sid, tried);
-                        self.later(sid, wait);
+            Report::Refused { sid, refusal, copies, .. } => {
+                self.doubt(sid, copies > 1 || refusal.arrival == Arrival::Maybe);
+                let tried = self.tried.entry(sid).or_default();
+                let again = match refusal.decision {
+                    Decision::Retry { wait, until, .. } => tried.again(wait, until, CLOCK),
+                    Decision::Fail { .. } => None,
+                };
+                match again {
+                    Some((due_ms, more)) => {
+                        *tried = more;
+                        self.later(sid, Duration::from_millis(due_ms));
                     }
-                    None => self.end(sid, End::Refused(refusal)),
+                    // One that is spent is given up with the token kept.
+                    None if matches!(refusal.decision, Decision::Retry { .. }) => {
+                        self.end(sid, End::Refused(Refusal::Never))
+                    }
+                    None => self.end(sid, End::Refused(refusal.decision.into())),
                 }
             }
             Report::Deferred { sid, wait } => self.later(sid, wait),

@@ -1,14 +1,14 @@
 //! Nothing is lost and nothing is doubled in silence, whatever becomes of the connections.
 
-use crate::bridge::{Bridge, End};
+use crate::bridge::{Bridge, End, Refusal};
 use crate::log::Log;
 use crate::street::{Plan, Street, pause};
 use fcm_mqtt_bridge::sim::v1::config::ConnectionLimits;
 use fcm_mqtt_bridge::sim::v1::fault::{RetryAfter, Rule};
 use fcm_mqtt_bridge::sim::v1::stats::{V1Stats, V1Violations};
 use fcm_mqtt_bridge::sim::v1::{Mishap, V1Faults};
+use fcm_mqtt_bridge::transport::Link;
 use fcm_mqtt_bridge::transport::fcm::{OnAmbiguous, STREAMS_MAX, Timing};
-use fcm_mqtt_bridge::transport::{Link, Refusal};
 use std::time::Duration;
 
 const SECOND: Duration = Duration::from_secs(1);

@@ -1,7 +1,6 @@
 //! Both houses, and the test where the bridge would be.
 
 use crate::clock::Clock;
-use fcm_mqtt_bridge::chat::delivery::Tried;
 use fcm_mqtt_bridge::chat::id::{Recipient, Sid, SidSource, Token};
 use fcm_mqtt_bridge::chat::push::{Priority, Push, Target};
 use fcm_mqtt_bridge::ops::clock::now_ms;
@@ -228,7 +227,6 @@ pub(crate) fn message(sid: Sid, token: &str, recipient: i64) -> Send {
         recipient: Recipient::new(recipient),
         accepted_ms,
         deadline_ms: accepted_ms + HOUR_MS,
-        tried: Tried::default(),
     }
 }
 

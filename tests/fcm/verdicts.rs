@@ -1,14 +1,18 @@
 //! Every row of the table of answers, from the answer on the wire to the report.
 
+use crate::bridge::Refusal;
 use crate::street::{Plan, Street, device, message, pause, sids};
-use fcm_mqtt_bridge::chat::delivery::{Arrival, Tried};
 use fcm_mqtt_bridge::chat::push::{Priority, Target};
+use fcm_mqtt_bridge::chat::{
+    self,
+    refusal::{Arrival, Decision, Until},
+};
 use fcm_mqtt_bridge::ops::clock::now_ms;
 use fcm_mqtt_bridge::sim::v1::V1Faults;
 use fcm_mqtt_bridge::sim::v1::config::Quotas as Sold;
 use fcm_mqtt_bridge::sim::v1::fault::RetryAfter;
 use fcm_mqtt_bridge::transport::fcm::{OnAmbiguous, Timing};
-use fcm_mqtt_bridge::transport::{Link, Outage, Refusal, Report, Send};
+use fcm_mqtt_bridge::transport::{Link, Outage, Report, Send};
 use serde_json::json;
 use std::time::Duration;
 
@@ -24,12 +28,13 @@ async fn table(plan: Plan, rows: &[(&str, Refusal, &str, Arrival)]) {
     let mut street = Street::open(plan).await;
     for (number, ((word, refusal, code, arrival), sid)) in (0..).zip(rows.iter().zip(sids(rows.len()))) {
         street.send(message(sid, &format!("sim-{word}:x"), number)).await;
-        let Report::Refused { sid: which, refusal: was, code: said, arrival: there, detail, copies, .. } =
-            street.report().await
-        else {
-            panic!("{word}")
-        };
-        assert_eq!((which, was, &*said, there), (sid, *refusal, *code, *arrival), "{word}: {detail}");
+        let Report::Refused { sid: which, refusal: said, copies, .. } = street.report().await else { panic!("{word}") };
+        let detail = said.detail;
+        assert_eq!(
+            (which, Refusal::from(said.decision), &*said.code, said.arrival),
+            (sid, *refusal, *code, *arrival),
+            "{word}: {detail}"
+        );
         assert!(!detail.is_empty() && !detail.contains("sim-"), "{word}: {detail}");
         assert!(copies <= 1, "{word}: {copies} copies");
     }
@@ -40,7 +45,7 @@ async fn table(plan: Plan, rows: &[(&str, Refusal, &str, Arrival)]) {
 
 #[tokio::test(start_paused = true)]
 async fn every_answer_has_its_report() {
-    use Arrival::{No, Possible};
+    use Arrival::{Maybe, No};
     use Refusal::{BadToken, Never, Operator, Quarantine};
     let rows = [
         ("invalid-registration", Never, "INVALID_JSON", No),
@@ -55,21 +60,21 @@ async fn every_answer_has_its_report() {
         ("device-quota", backoff(60), "DEVICE_MESSAGE_RATE_EXCEEDED", No),
         ("topic-quota", backoff(60), "TOPICS_MESSAGE_RATE_EXCEEDED", No),
         ("quota-exceeded", backoff(60), "QUOTA_EXCEEDED", No),
-        ("internal", backoff(10), "INTERNAL_SERVER_ERROR", Possible),
-        ("bad-gateway", backoff(10), "INTERNAL_SERVER_ERROR", Possible),
-        ("gateway-timeout", backoff(10), "INTERNAL_SERVER_ERROR", Possible),
-        ("unavailable", backoff(10), "SERVICE_UNAVAILABLE", Possible),
+        ("internal", backoff(10), "INTERNAL_SERVER_ERROR", Maybe),
+        ("bad-gateway", backoff(10), "INTERNAL_SERVER_ERROR", Maybe),
+        ("gateway-timeout", backoff(10), "INTERNAL_SERVER_ERROR", Maybe),
+        ("unavailable", backoff(10), "SERVICE_UNAVAILABLE", Maybe),
         ("unspecified-error", FEW, "INTERNAL_SERVER_ERROR", No),
         ("new-code", FEW, "INTERNAL_SERVER_ERROR", No),
         ("refuse-stream", backoff(10), "CONNECTION_DRAINING", No),
         ("goaway", backoff(10), "CONNECTION_DRAINING", No),
-        ("reset-stream", backoff(10), "AMBIGUOUS", Possible),
-        ("silence", backoff(10), "AMBIGUOUS", Possible),
-        ("accept-reset-stream", backoff(10), "AMBIGUOUS", Possible),
-        ("accept-silence", backoff(10), "AMBIGUOUS", Possible),
-        ("accept-unavailable", backoff(10), "SERVICE_UNAVAILABLE", Possible),
-        ("accept-internal", backoff(10), "INTERNAL_SERVER_ERROR", Possible),
-        ("accept-bad-gateway", backoff(10), "INTERNAL_SERVER_ERROR", Possible),
+        ("reset-stream", backoff(10), "AMBIGUOUS", Maybe),
+        ("silence", backoff(10), "AMBIGUOUS", Maybe),
+        ("accept-reset-stream", backoff(10), "AMBIGUOUS", Maybe),
+        ("accept-silence", backoff(10), "AMBIGUOUS", Maybe),
+        ("accept-unavailable", backoff(10), "SERVICE_UNAVAILABLE", Maybe),
+        ("accept-internal", backoff(10), "INTERNAL_SERVER_ERROR", Maybe),
+        ("accept-bad-gateway", backoff(10), "INTERNAL_SERVER_ERROR", Maybe),
     ];
     table(Plan::default(), &rows).await;
 }
@@ -80,8 +85,9 @@ async fn connections_that_are_reset_are_in_doubt_too() {
     for (number, (word, sid)) in (0..).zip(["reset-connection", "accept-reset-connection"].into_iter().zip(sids(2))) {
         street.send(message(sid, &format!("sim-{word}:x"), number)).await;
         let report = street.report().await;
-        let expected = matches!(&report, Report::Refused { sid: which, code, copies: 1, arrival: Arrival::Possible, refusal, .. }
-            if *which == sid && code == "AMBIGUOUS" && *refusal == backoff(10));
+        let expected = matches!(&report, Report::Refused { sid: which, copies: 1, refusal, .. }
+            if *which == sid && refusal.code == "AMBIGUOUS" && refusal.arrival == Arrival::Maybe
+                && Refusal::from(refusal.decision) == backoff(10));
         assert!(expected, "{word}: {report:?}");
         street.link(Link::Up).await;
     }
@@ -91,7 +97,7 @@ async fn connections_that_are_reset_are_in_doubt_too() {
 #[tokio::test(start_paused = true)]
 async fn what_nobody_knows_is_only_reported_if_that_is_wanted() {
     let rows = ["reset-stream", "silence", "accept-reset-stream", "accept-silence"]
-        .map(|word| (word, Refusal::Never, "AMBIGUOUS", Arrival::Possible));
+        .map(|word| (word, Refusal::Never, "AMBIGUOUS", Arrival::Maybe));
     table(Plan { on_ambiguous: OnAmbiguous::Report, ..Plan::default() }, &rows).await;
 }
 
@@ -114,7 +120,13 @@ async fn a_slow_answer_is_one_within_the_time_for_it_and_none_beyond() {
     assert!(matches!(street.report().await, Report::Accepted { .. }));
     street.send(message(sids[1], "sim-accept~30000:x", 1)).await;
     let report = street.report().await;
-    assert!(matches!(report, Report::Refused { arrival: Arrival::Possible, copies: 1, .. }), "{report:?}");
+    assert!(
+        matches!(
+            report,
+            Report::Refused { refusal: chat::refusal::Refusal { arrival: Arrival::Maybe, .. }, copies: 1, .. }
+        ),
+        "{report:?}"
+    );
     street.close().await;
 }
 
@@ -133,7 +145,8 @@ async fn what_fcm_says_about_trying_again_is_obeyed_in_both_forms() {
     for (number, ((word, seconds), sid)) in (0..).zip(rows.into_iter().zip(sids(6))) {
         street.send(message(sid, &format!("sim-{word}:x"), number)).await;
         let report = street.report().await;
-        let Report::Refused { refusal: Refusal::RetryAfter(wait), .. } = report else { panic!("{word}: {report:?}") };
+        let Report::Refused { refusal, .. } = &report else { panic!("{word}: {report:?}") };
+        let Refusal::RetryAfter(wait) = refusal.decision.into() else { panic!("{word}: {report:?}") };
         assert!(seconds.contains(&wait.as_secs()), "{word}: {wait:?}");
     }
     street.close().await;
@@ -151,8 +164,9 @@ async fn a_used_up_quota_of_the_project_pauses_everybody_and_then_they_go_on() {
         street.send(message(sids[0], &device(1), 1)).await;
         let report = street.report().await;
         let expected = [backoff(seconds), Refusal::RetryAfter(Duration::from_secs(seconds))];
-        let Report::Refused { refusal, code, arrival: Arrival::No, .. } = report else { panic!("{report:?}") };
-        assert!(expected.contains(&refusal) && code == "QUOTA_EXCEEDED", "{refusal:?} {code}");
+        let Report::Refused { refusal, .. } = report else { panic!("{report:?}") };
+        assert!(expected.contains(&refusal.decision.into()) && refusal.arrival == Arrival::No, "{refusal:?}");
+        assert_eq!(refusal.code, "QUOTA_EXCEEDED");
         street.link(Link::Down(Outage::Refused("quota_exceeded"))).await;
         street.v1.set_quotas(usual);
         street.send(message(sids[1], &device(2), 2)).await;
@@ -169,30 +183,23 @@ async fn a_used_up_quota_of_the_project_pauses_everybody_and_then_they_go_on() {
 #[tokio::test(start_paused = true)]
 async fn a_message_is_given_up_after_an_hour_of_tries_or_when_its_time_is_over() {
     let mut street = Street::open(Plan { speed: 100, ..Plan::default() }).await;
-    let sids = sids(8);
-    for (sid, (word, waited_s, unknown, expected)) in sids.iter().zip([
-        // The waits so far: 10 + 20 + ... + 640 seconds, and 1,280 more; short ones that were asked for count little.
-        ("unavailable", 1_270, 0, backoff(10)),
-        ("unavailable", 2_550, 0, Refusal::Never),
-        ("quota-exceeded", 900, 0, backoff(60)),
-        ("quota-exceeded", 1_860, 0, Refusal::Never),
-        ("new-code", 900, 0, FEW),
-        ("new-code", 900, 1, FEW),
-        ("new-code", 30, 2, Refusal::Never),
+    let sids = sids(4);
+    let hour = Duration::from_secs(3_600);
+    for (sid, (word, expected)) in sids.iter().zip([
+        ("unavailable", Until::Waited(hour)),
+        ("quota-exceeded", Until::Waited(hour)),
+        ("new-code", Until::Tries(3)),
     ]) {
-        let tried = Tried { waited_ms: waited_s * 1000, unknown };
-        street.send(Send { tried, ..message(*sid, &format!("sim-{word}:x"), 1) }).await;
+        street.send(message(*sid, &format!("sim-{word}:x"), 1)).await;
         let report = street.report().await;
-        assert!(
-            matches!(report, Report::Refused { refusal, .. } if refusal == expected),
-            "{word} after {waited_s} s: {report:?}"
-        );
+        let Report::Refused { refusal, .. } = &report else { panic!("{word}: {report:?}") };
+        assert!(matches!(refusal.decision, Decision::Retry { until, .. } if until == expected), "{word}: {report:?}");
         // Those behind a message that is to be tried again wait as long.
         pause(61).await;
     }
-    street.send(Send { deadline_ms: now_ms() - 1, ..message(sids[7], &device(2), 2) }).await;
+    street.send(Send { deadline_ms: now_ms() - 1, ..message(sids[3], &device(2), 2) }).await;
     let report = street.report().await;
-    assert!(matches!(report, Report::Refused { refusal: Refusal::Expired, copies: 0, .. }), "{report:?}");
+    assert!(matches!(report, Report::Expired { copies: 0, .. }), "{report:?}");
     street.close().await;
 }
 

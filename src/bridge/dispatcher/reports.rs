@@ -2,35 +2,20 @@
 
 use super::{After, Dispatcher};
 use crate::bridge::count_status;
-use crate::bridge::service_backoff::Scope;
-use crate::chat::delivery::{Arrival, EXPIRED, Event, Tried};
-use crate::chat::id::Sid;
+use crate::chat::delivery::Event;
+use crate::chat::id::{Recipient, Sid, Token};
 use crate::chat::message::BridgeEvent;
-use crate::chat::status::TokenAction;
+use crate::chat::refusal::{Decision, Fault, Refusal, RetryClock, Scope, TokenFate, Wait};
 use crate::ops::clock::now_ms;
 use crate::ops::message_log;
 use crate::ops::metrics::Metric;
 use crate::store::{Recorded, StoreError};
-use crate::transport::{AckRef, Change, Refusal, Report};
+use crate::transport::{AckRef, Change, Report};
 use std::time::Duration;
 use tokio::time::Instant;
 
 /// The only status of a receipt that was ever documented.
 const DELIVERED: &str = "MESSAGE_SENT_TO_DEVICE";
-/// A refusal with a first delay below this concerns the push service as a whole; longer ones concern one device or topic.
-const WHOLE_SERVICE: Duration = Duration::from_secs(30);
-/// So much of a wait that the push service asked for is added by chance, at most: nobody comes sooner, nor all at once.
-const ASKED_JITTER: f64 = 0.2;
-/// The same of a wait that the bridge chose.
-const OWN_JITTER: f64 = 0.5;
-
-/// Why a message was not taken, and what else is known of it.
-struct Reason {
-    code: String,
-    detail: String,
-    copies: u32,
-    arrival: Arrival,
-}
 
 impl Dispatcher {
     /// Takes what comes back from the transport.
@@ -43,16 +28,23 @@ impl Dispatcher {
                 self.flights.remove(&sid);
                 self.record(sid, Event::Accepted { copies, provider_id, detail, canonical }).await
             }
-            Report::Refused { sid, refusal, code, detail, copies, replays, arrival } => {
+            Report::Refused { sid, refusal, copies, replays } => {
                 self.replayed(sid, replays).await?;
-                // A time to live that ended in the transport, and what the bridge itself refuses, is no word of the push
-                // service.
-                if !matches!(refusal, Refusal::Expired | Refusal::Unsendable) {
-                    self.context.metrics.refused(&self.transport.to_string(), &code);
-                }
+                self.context.metrics.refused(&self.transport.to_string(), &refusal.code);
                 self.count_copies(sid, copies);
-                let event = self.refused(sid, refusal, Reason { code, detail, copies, arrival });
-                self.record(sid, event).await
+                let clock = self.refused(sid, &refusal);
+                self.record(sid, Event::Refused { refusal, copies, clock }).await
+            }
+            Report::Unsendable { sid, code, detail } => {
+                self.flights.remove(&sid);
+                self.record(sid, Event::Unsendable { code, detail }).await
+            }
+            Report::Expired { sid, copies, replays, held } => {
+                self.replayed(sid, replays).await?;
+                self.count_copies(sid, copies);
+                self.service_backoff.release();
+                self.flights.remove(&sid);
+                self.record(sid, Event::Expired { copies, held }).await
             }
             Report::Deferred { sid, wait } => {
                 let due_ms = self.later(sid, wait);
@@ -92,8 +84,8 @@ impl Dispatcher {
             Some(sid) if status == DELIVERED => {
                 if copies > 1 {
                     // The answer to the first copy is lost, and the one to the next comes too late for the mark.
-                    self.record(sid, Event::Accepted { copies, provider_id: None, detail: None, canonical: None })
-                        .await?;
+                    let accepted = Event::Accepted { copies, provider_id: None, detail: None, canonical: None };
+                    self.record(sid, accepted).await?;
                 }
                 let committed = self.context.store.record(sid, Event::Receipt, now_ms()).await?;
                 self.commits.push_back((committed, After::Receipt { original, ack_ref }));
@@ -112,56 +104,44 @@ impl Dispatcher {
         if times == 0 { Ok(()) } else { self.record(sid, Event::Replayed { times }).await }
     }
 
-    fn refused(&mut self, sid: Sid, refusal: Refusal, reason: Reason) -> Event {
-        let flight = self.flights.get(&sid);
-        let (recipient, tried) = flight.map(|flight| (Some(flight.recipient), flight.tried)).unwrap_or_default();
-        let longest = Duration::from_secs(self.context.settings.retry_max_seconds);
-        if let Some((wait, tried)) = refusal.again(tried, longest) {
-            let (scope, jitter) = match refusal {
-                Refusal::RetryAfter(_) => (recipient.map(Scope::Recipient), ASKED_JITTER),
-                Refusal::Backoff(first) | Refusal::Few(first) if first >= WHOLE_SERVICE => {
-                    (recipient.map(Scope::Recipient), OWN_JITTER)
-                }
-                _ => (Some(Scope::Service), OWN_JITTER),
-            };
-            if let Some(scope) = scope {
-                self.pause(scope);
-            }
-            return self.again(sid, (wait + wait.mul_f64(rand::random_range(0.0..jitter)), tried), reason);
-        }
-        let Reason { code, detail, copies, arrival } = reason;
+    /// What follows for others from the refusal of a message, and the clock for what follows for itself.
+    fn refused(&mut self, sid: Sid, refusal: &Refusal) -> RetryClock {
         let flight = self.flights.remove(&sid);
-        if refusal == Refusal::Unsendable {
-            return Event::Unsendable { code, detail };
-        }
-        self.service_backoff.release();
-        let token_action = match refusal {
-            Refusal::Expired => return Event::Expired { copies, held: (code != EXPIRED).then_some(code) },
-            Refusal::BadToken => TokenAction::Remove,
-            Refusal::Quarantine => TokenAction::Quarantine,
-            _ => TokenAction::Keep,
+        let clock = RetryClock {
+            now_ms: now_ms(),
+            deadline_ms: flight.as_ref().map_or(u64::MAX, |flight| flight.deadline_ms),
+            longest: Duration::from_secs(self.context.settings.retry_max_seconds),
+            permille: rand::random_range(0..=1000),
         };
-        match refusal {
-            Refusal::BadToken => {
-                if let Some(token) = flight.and_then(|flight| flight.token) {
-                    self.context.tell(BridgeEvent::TokenRemoved { token, code: code.clone() });
+        match (refusal.decision, flight) {
+            (Decision::Retry { scope: Scope::Service, wait: Wait::AtLeast(wait) | Wait::Backoff(wait), .. }, _) => {
+                self.pause_for(wait);
+            }
+            (Decision::Retry { wait, until, scope }, Some(flight)) => {
+                self.back_off((scope == Scope::Recipient).then_some(flight.recipient));
+                if let Some((due_ms, _)) = flight.tried.again(wait, until, clock) {
+                    self.context.metrics.count(Metric::DownstreamRetries);
+                    let (code, attempt, in_ms) = (&refusal.code, flight.attempt, due_ms.saturating_sub(clock.now_ms));
+                    tracing::debug!(target: message_log::TARGET, %sid, code, attempt, in_ms, "refused for now: will be tried again");
                 }
             }
-            Refusal::Operator | Refusal::Quarantine => {
-                tracing::error!(%sid, code, "the push service refuses for a reason that an operator has to mend");
-                self.context.tell(BridgeEvent::Refused { code: code.clone(), id: sid });
+            (Decision::Retry { .. }, None) => {}
+            (Decision::Fail { token, fault }, flight) => {
+                self.service_backoff.release();
+                self.tell_failure(sid, &refusal.code, (token, fault), flight.and_then(|flight| flight.token));
             }
-            _ => {}
         }
-        Event::Refused { code, detail, token_action, copies, arrival }
+        clock
     }
 
-    fn again(&mut self, sid: Sid, (delay, tried): (Duration, Tried), reason: Reason) -> Event {
-        let Reason { code, copies, arrival, .. } = reason;
-        self.context.metrics.count(Metric::DownstreamRetries);
-        let attempt = self.flights.get(&sid).map(|flight| flight.attempt);
-        tracing::debug!(target: message_log::TARGET, %sid, code, attempt, in_ms = delay.as_millis(), "refused for now: will be tried again");
-        Event::Retry { due_ms: self.later(sid, delay), code, copies, arrival, tried }
+    fn tell_failure(&self, sid: Sid, code: &str, (fate, fault): (TokenFate, Fault), token: Option<Token>) {
+        if fault == Fault::Operator {
+            tracing::error!(%sid, code, "the push service refuses for a reason that an operator has to mend");
+            self.context.tell(BridgeEvent::Refused { code: code.to_owned(), id: sid });
+        }
+        if let (TokenFate::Remove, Some(token)) = (fate, token) {
+            self.context.tell(BridgeEvent::TokenRemoved { token, code: code.to_owned() });
+        }
     }
 
     /// Takes the message out of the air until `delay` is over. Returns when that is, in Unix milliseconds.
@@ -172,15 +152,20 @@ impl Dispatcher {
         due_ms.min(flight.deadline_ms)
     }
 
-    fn pause(&mut self, scope: Scope) {
+    /// The service said "later", of everybody or of one recipient.
+    fn back_off(&mut self, recipient: Option<Recipient>) {
         // What is refused during a pause was sent before it, and says nothing new.
         if self.is_paused() {
             return;
         }
-        if let Some(pause) = self.service_backoff.refused(scope) {
+        if let Some(pause) = self.service_backoff.refused(recipient) {
             tracing::warn!(seconds = pause.as_secs(), "the push service refuses everything: sending pauses");
-            self.pause_until = Some(Instant::now() + pause);
+            self.pause_for(pause);
         }
+    }
+
+    fn pause_for(&mut self, pause: Duration) {
+        self.pause_until = self.pause_until.max(Some(Instant::now() + pause));
     }
 
     /// The first copy of all is none more, unless one of an earlier attempt may be with the push service. To be asked

@@ -1,7 +1,6 @@
 //! Several transports at once.
 
 use super::*;
-use crate::chat::delivery::Tried;
 use crate::chat::id::SidSource;
 use crate::chat::push::Target;
 use crate::chat::transport::Transports;
@@ -45,16 +44,9 @@ impl Harness {
 
     /// FCM is busy, and may have taken the message all the same.
     pub(super) async fn fcm_is_busy(&mut self, sid: Sid, wait: Duration) {
-        self.fcm_says(Report::Refused {
-            sid,
-            refusal: Refusal::RetryAfter(wait),
-            code: "SERVICE_UNAVAILABLE".into(),
-            detail: String::new(),
-            copies: 1,
-            replays: 0,
-            arrival: Arrival::Possible,
-        })
-        .await;
+        let decision = Decision::Retry { wait: Wait::AtLeast(wait), until: Until::Deadline, scope: Scope::Recipient };
+        let refusal = Refusal::new(decision, "SERVICE_UNAVAILABLE", "").maybe_arrived();
+        self.fcm_says(Report::Refused { sid, refusal, copies: 1, replays: 0 }).await;
     }
 }
 
@@ -143,17 +135,26 @@ async fn an_app_has_no_say_where_the_push_service_speaks_for_the_device() {
 #[tokio::test]
 async fn a_confirmation_ends_the_wait_for_a_retry_and_lets_the_next_go() {
     let mut harness = harness();
-    harness.chat("a1", "T").await;
-    harness.chat("a2", "T").await;
-    let (first, second) = (harness.sent_by_fcm().await, harness.sent_by_fcm().await);
-    let wait = Duration::from_secs(600);
-    harness.fcm_is_busy(first.sid, wait).await;
-    harness.fcm_says(Report::Deferred { sid: second.sid, wait: Duration::from_millis(10) }).await;
+    for id in ["a1", "a2", "a3"] {
+        harness.chat(id, "T").await;
+    }
+    let first = harness.sent_by_fcm().await.sid;
+    harness.fcm_is_busy(first, Duration::from_secs(600)).await;
+    timeout(async {
+        while harness.metrics.get(Metric::DownstreamRetries) == 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
     // It was on the device all the same.
-    let receipt = json!({"id": first.sid.to_string(), "status": "received"});
+    let receipt = json!({"id": first.to_string(), "status": "received"});
     assert_eq!(timeout(harness.publish("alice/self/receipts", &receipt).await).await, Ok(AckWord::Done));
-    let again = harness.sent_by_fcm().await;
-    assert_eq!((again.sid, again.tried), (second.sid, Tried::default()), "what was deferred was not refused");
+    let second = harness.sent_by_fcm().await.sid;
+    harness.fcm_says(Report::Deferred { sid: second, wait: Duration::from_millis(10) }).await;
+    assert_eq!(harness.sent_by_fcm().await.sid, second, "nothing passes what went back");
+    harness.fcm_says(accepted(second)).await;
+    let third = harness.sent_by_fcm().await.sid;
+    assert!(first < second && second < third);
     harness.close().await;
 }
 
@@ -195,17 +196,8 @@ async fn a_doubtful_token_is_neither_used_nor_forgotten() {
     harness.chat("a1", "T").await;
     assert_eq!(harness.status().await.1, "accepted");
     let sid = harness.sent_by_fcm().await.sid;
-    harness
-        .fcm_says(Report::Refused {
-            sid,
-            refusal: Refusal::Quarantine,
-            code: "SENDER_ID_MISMATCH".into(),
-            detail: "no".into(),
-            copies: 1,
-            replays: 0,
-            arrival: Arrival::No,
-        })
-        .await;
+    let refusal = Refusal::new(Decision::QUARANTINE_TOKEN, "SENDER_ID_MISMATCH", "no");
+    harness.fcm_says(Report::Refused { sid, refusal, copies: 1, replays: 0 }).await;
     let (_, failed) = harness.read().await;
     assert_eq!((&failed["status"], &failed["token_action"]), (&json!("failed"), &json!("quarantine")));
     harness.close().await;
@@ -218,8 +210,7 @@ async fn what_the_bridge_refuses_itself_is_no_word_and_no_attempt_of_the_push_se
     assert_eq!(harness.status().await.1, "accepted");
     let sid = harness.sent_by_fcm().await.sid;
     let (code, detail) = ("RESERVED_KEY".to_owned(), "no".to_owned());
-    let (refusal, arrival) = (Refusal::Unsendable, Arrival::No);
-    harness.fcm_says(Report::Refused { sid, refusal, code, detail, copies: 0, replays: 0, arrival }).await;
+    harness.fcm_says(Report::Unsendable { sid, code, detail }).await;
     let (_, mut failed) = harness.read().await;
     failed.as_object_mut().unwrap().remove("ts");
     let expected =
@@ -230,8 +221,8 @@ async fn what_the_bridge_refuses_itself_is_no_word_and_no_attempt_of_the_push_se
     harness.chat("a2", "T").await;
     assert_eq!(harness.status().await.1, "accepted");
     let sid = harness.sent_by_fcm().await.sid;
-    let (refusal, code, detail) = (Refusal::Never, "INVALID_JSON".to_owned(), "no".to_owned());
-    harness.fcm_says(Report::Refused { sid, refusal, code, detail, copies: 1, replays: 0, arrival }).await;
+    let refusal = Refusal::new(Decision::FAIL, "INVALID_JSON", "no");
+    harness.fcm_says(Report::Refused { sid, refusal, copies: 1, replays: 0 }).await;
     let (_, failed) = harness.read().await;
     assert_eq!((&failed["source"], &failed["attempt"]), (&json!("provider"), &json!(1)));
     assert_eq!(harness.metrics.refusals().into_values().sum::<u64>(), 1);
@@ -253,39 +244,5 @@ async fn a_copy_of_a_later_attempt_is_one_more() {
     harness.fcm_says(accepted(sid)).await;
     assert_eq!(harness.read().await.1["dup_possible"], true);
     assert_eq!(harness.metrics.get(Metric::DownstreamResent), 1);
-    harness.close().await;
-}
-
-#[tokio::test]
-async fn nothing_passes_a_message_that_went_back() {
-    let mut harness = harness();
-    harness.chat("a1", "T").await;
-    let first = harness.sent_by_fcm().await.sid;
-    // So many fit between the window and the transport; the next ones wait in the window.
-    for n in 0..16 {
-        harness.chat(&format!("f{n}"), &format!("F{n}")).await;
-    }
-    harness.chat("a2", "T").await;
-    harness.chat("b1", "X").await;
-    harness.chat("a3", "T").await;
-    harness.fcm_is_busy(first, Duration::from_secs(600)).await;
-    timeout(async {
-        while harness.metrics.get(Metric::DownstreamRetries) == 0 {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
-    // With room for one, `a2` is looked at, and goes back behind `a1`; and then the app has `a1` all the same.
-    harness.sent_by_fcm().await;
-    let receipt = json!({"id": first.to_string(), "status": "received"});
-    assert_eq!(timeout(harness.publish("alice/self/receipts", &receipt).await).await, Ok(AckWord::Done));
-    let mut to_t = Vec::new();
-    while to_t.len() < 2 {
-        let send = harness.sent_by_fcm().await;
-        if send.push.target == Target::Token(Token::new("T").unwrap()) {
-            to_t.push(send.sid);
-        }
-    }
-    assert!(to_t[0] < to_t[1], "the newer one went first");
     harness.close().await;
 }

@@ -9,9 +9,10 @@ mod speed;
 mod verbs;
 
 use super::*;
-use crate::chat::delivery::{Arrival, Event, Tried};
+use crate::chat::delivery::Event;
 use crate::chat::id::{MessageId, Owner, Recipient, Sid, SidSource, Token};
 use crate::chat::recipient_queue::Pace;
+use crate::chat::refusal::{Decision, Refusal, RetryClock, Scope, Until, Wait};
 use crate::chat::transport::Transport;
 use bytes::Bytes;
 use serde_json::Value;
@@ -166,14 +167,17 @@ fn unsendable() -> Event {
     Event::Unsendable { code: "TOO_BIG".to_owned(), detail: "too big".to_owned() }
 }
 
+fn refused(decision: Decision, code: &str) -> Event {
+    let clock = RetryClock { now_ms: NOW, deadline_ms: u64::MAX, longest: Duration::MAX, permille: 0 };
+    Event::Refused { refusal: Refusal::new(decision, code, "gone"), copies: 1, clock }
+}
+
+/// Refused until `due_ms`.
 fn retry(due_ms: u64) -> Event {
-    Event::Retry {
-        due_ms,
-        code: "SERVICE_UNAVAILABLE".to_owned(),
-        copies: 1,
-        arrival: Arrival::No,
-        tried: Tried::default(),
-    }
+    let decision =
+        Decision::Retry { wait: Wait::AtLeast(Duration::ZERO), until: Until::Deadline, scope: Scope::Message };
+    let Event::Refused { refusal, copies, clock } = refused(decision, "SERVICE_UNAVAILABLE") else { unreachable!() };
+    Event::Refused { refusal, copies, clock: RetryClock { now_ms: due_ms, ..clock } }
 }
 
 fn ids(taken: &Taken) -> Vec<String> {

@@ -8,7 +8,7 @@
 use super::*;
 use crate::chat::delivery::{Due, Life, State};
 use crate::chat::recipient_queue::Ahead;
-use crate::chat::status::{Status, TokenAction};
+use crate::chat::status::Status;
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -82,13 +82,7 @@ impl What {
             Self::Receipt => Event::Receipt,
             Self::Retry(delay) => retry(now + delay),
             Self::Replayed(times) => Event::Replayed { times },
-            Self::Refused => Event::Refused {
-                code: "INVALID_JSON".to_owned(),
-                detail: String::new(),
-                token_action: TokenAction::Keep,
-                copies: 1,
-                arrival: Arrival::No,
-            },
+            Self::Refused => refused(Decision::FAIL, "INVALID_JSON"),
             Self::Deferred(delay) => Event::Deferred { due_ms: now + delay },
             Self::Lost(copies) => Event::Lost { copies },
             Self::Cancelled => Event::Cancelled,

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::chat::delivery::{AMBIGUOUS, State};
-use crate::chat::status::{Status, TokenAction};
+use crate::chat::status::Status;
 
 #[tokio::test]
 async fn a_message_goes_its_usual_way() {
@@ -188,13 +188,7 @@ async fn messages_of_one_order_key_go_one_after_the_final_word() {
     assert_eq!(rig.take(NOW).await.claimed, [], "sent is not final when a receipt is wished");
     rig.record(sids[0], Event::Receipt, NOW).await;
     assert_eq!(ids(&rig.take(NOW).await), ["a2"]);
-    let refused = Event::Refused {
-        code: "DEVICE_UNREGISTERED".to_owned(),
-        detail: "gone".to_owned(),
-        token_action: TokenAction::Remove,
-        copies: 1,
-        arrival: Arrival::No,
-    };
+    let refused = refused(Decision::REMOVE_TOKEN, "DEVICE_UNREGISTERED");
     rig.record(sids[1], refused, NOW).await;
     let rig = rig.crash();
     assert_eq!(ids(&rig.take(NOW).await), ["a3", "b1"], "b1 comes back behind it");
@@ -271,8 +265,9 @@ async fn the_sweep_expires_what_waits_and_grants_receipts_their_way_home() {
 
 /// Put off until long after its time, and it may have arrived.
 fn in_doubt(code: &str) -> Event {
-    let Event::Retry { due_ms, copies, tried, .. } = retry(NOW + 900_000) else { unreachable!("it is one") };
-    Event::Retry { due_ms, code: code.to_owned(), copies, arrival: Arrival::Possible, tried }
+    let Event::Refused { refusal, copies, clock } = retry(NOW + 900_000) else { unreachable!("it is one") };
+    let refusal = Refusal { code: code.to_owned(), ..refusal.maybe_arrived() };
+    Event::Refused { refusal, copies, clock }
 }
 
 #[tokio::test]

@@ -57,7 +57,6 @@ fn fields(send: &Send, now_ms: u64) -> Map<String, Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::chat::delivery::Tried;
     use crate::chat::id::{SidSource, Token};
     use crate::chat::message::NOW_OR_NEVER_MS;
     use crate::chat::push::{CHECK_ONLY, Push};
@@ -83,7 +82,6 @@ mod tests {
             recipient: crate::chat::id::Recipient::new(1),
             accepted_ms: 0,
             deadline_ms: 10_001,
-            tried: Tried::default(),
         }
     }
 

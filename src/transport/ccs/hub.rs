@@ -10,15 +10,16 @@ use super::connection::{Command, Note, Word};
 use super::ledger::{Ledger, Settled};
 use super::monitor::{Metric, Monitor};
 use super::pool::{NoTaker, Pool};
-use super::refusal;
 use crate::ccs::event::{DrainCause, Event};
 use crate::ccs::nack::NackCode;
 use crate::ccs::payload;
+use crate::ccs::refusal;
 use crate::ccs::window::NotSent;
-use crate::chat::delivery::{Arrival, EXPIRED};
 use crate::chat::id::{Sid, Token};
+use crate::chat::push::Target;
+use crate::chat::refusal::{Decision, Fault, Refusal};
 use crate::ops::clock::now_ms;
-use crate::transport::{AckRef, Change, Outlet, Refusal, Report, Send, Upstream};
+use crate::transport::{AckRef, Change, Outlet, Report, Send, Upstream};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -189,13 +190,14 @@ impl Hub {
             Event::Nacked { message_id, code, error, description } => {
                 self.monitor.add_nack(code);
                 let Some(settled) = self.settle(&message_id) else { return };
-                let code_text = refusal::code_text(code, &error, &settled.target);
-                self.refuse(settled, refusal::of_nack(code), code_text, &description);
+                let refusal = refusal::of_nack(code, &error, &description, token(&settled.target));
+                self.refuse(&settled, refusal);
             }
             Event::Rejected { message_id, rejection, condition, text } => {
                 self.monitor.add(Metric::Rejected, 1);
                 let Some(settled) = self.settle(&message_id) else { return };
-                self.refuse(settled, refusal::of_rejection(rejection), condition, &text);
+                let refusal = refusal::of_rejection(rejection, condition, &text, token(&settled.target));
+                self.refuse(&settled, refusal);
             }
             Event::Bounced { message_id } => {
                 self.monitor.add_nack(NackCode::ConnectionDraining);
@@ -301,35 +303,33 @@ impl Hub {
         }
     }
 
-    fn refuse(&mut self, settled: Settled, refusal: Refusal, code: String, text: &str) {
-        if refusal == Refusal::Operator {
-            tracing::error!(sid = %settled.sid, code, "message refused, the push service's settings need a look");
+    fn refuse(&mut self, &Settled { sid, copies, replays, .. }: &Settled, refusal: Refusal) {
+        let code = &refusal.code;
+        if matches!(refusal.decision, Decision::Fail { fault: Fault::Operator, .. }) {
+            tracing::error!(%sid, code, "message refused, the push service's settings need a look");
         } else {
-            tracing::debug!(sid = %settled.sid, code, ?refusal, "message refused");
+            tracing::debug!(%sid, code, decision = ?refusal.decision, "message refused");
         }
-        let detail = refusal::detail_text(text, &settled.target);
-        let Settled { sid, copies, replays, .. } = settled;
-        let arrival = Arrival::No;
-        self.outbox.push_back(Report::Refused { sid, refusal, code, detail, copies, replays, arrival });
+        self.outbox.push_back(Report::Refused { sid, refusal, copies, replays });
     }
 
     fn report_expired(&mut self, expired: Vec<Settled>) {
         self.monitor.add(Metric::Expired, expired.len() as u64);
-        self.outbox.extend(expired.into_iter().map(|settled| Report::Refused {
-            sid: settled.sid,
-            refusal: Refusal::Expired,
-            code: EXPIRED.to_owned(),
-            detail: "the time to live ended before the message could be sent".to_owned(),
-            copies: settled.copies,
-            replays: settled.replays,
-            arrival: Arrival::No,
-        }));
+        let report = |Settled { sid, copies, replays, .. }| Report::Expired { sid, copies, replays, held: None };
+        self.outbox.extend(expired.into_iter().map(report));
     }
 
     fn publish(&self, outlet: &Outlet) {
         let link = self.pool.link();
         outlet.link.send_if_modified(|old| std::mem::replace(old, link) != link);
         self.monitor.set_connections(self.pool.states());
+    }
+}
+
+fn token(target: &Target) -> Option<&str> {
+    match target {
+        Target::Token(token) => Some(token.reveal()),
+        Target::Topic(_) | Target::Condition(_) => None,
     }
 }
 

@@ -1,5 +1,4 @@
 use super::*;
-use crate::chat::delivery::Tried;
 use crate::chat::id::{SidSource, Token};
 use crate::chat::push::{Priority, Push};
 use proptest::prelude::*;
@@ -22,7 +21,6 @@ fn send(number: u64, recipient: i64, deadline_ms: u64) -> Send {
         recipient: crate::chat::id::Recipient::new(recipient),
         accepted_ms: 0,
         deadline_ms,
-        tried: Tried::default(),
     }
 }
 

@@ -20,7 +20,6 @@ mod ledger;
 mod monitor;
 mod pool;
 mod redial;
-mod refusal;
 
 pub use crate::ccs::settings::{Limits, Timing};
 pub use monitor::{ConnectionPhase, ConnectionState, Metric, Monitor};

@@ -6,11 +6,11 @@ use crate::ccs::payload::{Downstream, Inbound, Nack, Outbound, Receipt, Upstream
 use crate::ccs::stanza::Stanza;
 use crate::ccs::write::{self, Spelling};
 use crate::ccs::xml::{Frame, Framer};
-use crate::chat::delivery::Tried;
 use crate::chat::id::{Recipient, Sid, SidSource, Token};
 use crate::chat::push::{Priority, Push, Target};
+use crate::chat::refusal::{Decision, Refusal, Scope, Until, Wait};
 use crate::ops::clock::now_ms;
-use crate::transport::{AckRef, Change, Link, Outage, Port, Refusal, Report, Send, port};
+use crate::transport::{AckRef, Change, Link, Outage, Port, Report, Send, port};
 use base64::Engine as _;
 use serde_json::{Map, Value};
 use std::io::Write as _;
@@ -230,18 +230,8 @@ impl Bridge {
             receipt: true,
             fcm: Map::new(),
         };
-        self.port
-            .sends
-            .send(Send {
-                sid: sid(number),
-                push,
-                recipient: Recipient::new(recipient),
-                accepted_ms: 0,
-                deadline_ms,
-                tried: Tried::default(),
-            })
-            .await
-            .unwrap();
+        let recipient = Recipient::new(recipient);
+        self.port.sends.send(Send { sid: sid(number), push, recipient, accepted_ms: 0, deadline_ms }).await.unwrap();
     }
 
     async fn report(&mut self) -> Report {
@@ -313,19 +303,16 @@ async fn messages_go_out_and_answers_come_back() {
         bridge.report().await,
         Report::Accepted { sid: sid(1), canonical, provider_id: None, detail: None, copies: 1, replays: 0 }
     );
-    let refused = |number, refusal, code: &str, detail: &str| Report::Refused {
+    let refused = |number, decision, code: &str| Report::Refused {
         sid: sid(number),
-        refusal,
-        code: code.to_owned(),
-        detail: detail.to_owned(),
+        refusal: Refusal::new(decision, code, "no such token-1"),
         copies: 1,
         replays: 0,
-        arrival: crate::chat::delivery::Arrival::No,
     };
-    let expected = refused(3, Refusal::BadToken, "DEVICE_UNREGISTERED", "no such token-1");
-    assert_eq!(bridge.report().await, expected);
-    let expected = refused(2, Refusal::Backoff(Duration::from_secs(1)), "WHATEVER", "no such token-1");
-    assert_eq!(bridge.report().await, expected);
+    assert_eq!(bridge.report().await, refused(3, Decision::REMOVE_TOKEN, "DEVICE_UNREGISTERED"));
+    let wait = Wait::Backoff(Duration::from_secs(1));
+    let again = Decision::Retry { wait, until: Until::Deadline, scope: Scope::Message };
+    assert_eq!(bridge.report().await, refused(2, again, "WHATEVER"));
     assert_eq!((bridge.monitor.pending(), bridge.monitor.count(Metric::UnknownAnswers)), (0, 1));
 }
 
@@ -611,10 +598,7 @@ async fn messages_expire_while_there_is_no_connection() {
     bridge.send(1, 1).await;
     bridge.send_until(2, 2, now_ms() - 1).await;
     let report = bridge.report().await;
-    assert!(
-        matches!(report, Report::Refused { sid: which, refusal: Refusal::Expired, copies: 0, .. } if which == sid(2)),
-        "{report:?}"
-    );
+    assert!(matches!(report, Report::Expired { sid: which, copies: 0, .. } if which == sid(2)), "{report:?}");
 }
 
 #[tokio::test]
@@ -739,7 +723,7 @@ async fn whatever_was_handed_over_expires_in_time_while_there_is_no_connection()
         bridge.send_until(number, 1, now_ms() + 100).await;
     }
     for number in 4..=9 {
-        let Report::Refused { sid: late, refusal: Refusal::Expired, .. } = bridge.report().await else { panic!() };
+        let Report::Expired { sid: late, .. } = bridge.report().await else { panic!() };
         assert_eq!(late, sid(number));
     }
 }

@@ -16,14 +16,15 @@ use super::pool::Pool;
 use super::renewal::Api;
 use super::token::{self, TokenSource};
 use super::{FcmConfig, NO_TOKEN, OnAmbiguous, QUOTA};
-use crate::chat::delivery::{AMBIGUOUS, Arrival, EXPIRED};
+use crate::chat::delivery::AMBIGUOUS;
 use crate::chat::id::Sid;
+use crate::chat::refusal::{Decision, Refusal};
 use crate::fcm::breaker::{Breaker, Ticket};
 use crate::fcm::budget::Budget;
 use crate::fcm::target;
-use crate::fcm::verdict::{Access, Cause};
+use crate::fcm::verdict::Access;
 use crate::ops::clock::now_ms;
-use crate::transport::{Change, LINE_MAX, Link, Outage, Outlet, Refusal, Report, Send};
+use crate::transport::{Change, LINE_MAX, Link, Outage, Outlet, Report, Send};
 use remarks::Remarks;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -330,14 +331,11 @@ impl Hub {
 
     fn expired(&mut self, pending: &Pending) {
         self.tally.expired += 1;
-        self.outbox.push_back(Report::Refused {
+        self.outbox.push_back(Report::Expired {
             sid: pending.send.sid,
-            refusal: Refusal::Expired,
-            code: pending.held.map_or(EXPIRED, Cause::as_str).to_owned(),
-            detail: "the time to live ended before the message could be sent".to_owned(),
             copies: pending.copies,
             replays: pending.tries.saturating_sub(1),
-            arrival: Arrival::No,
+            held: pending.held.map(|cause| cause.as_str().to_owned()),
         });
     }
 
@@ -363,15 +361,9 @@ fn unanswered(pending: &Pending, on_ambiguous: OnAmbiguous) -> Report {
     if *copies == 0 || on_ambiguous == OnAmbiguous::Retry {
         return Report::Lost { sid: send.sid, copies: *copies };
     }
-    Report::Refused {
-        sid: send.sid,
-        refusal: Refusal::Never,
-        code: AMBIGUOUS.to_owned(),
-        detail: "the bridge stopped before the answer came".to_owned(),
-        copies: *copies,
-        replays: tries.saturating_sub(1),
-        arrival: Arrival::Possible,
-    }
+    let detail = "the bridge stopped before the answer came";
+    let refusal = Refusal::new(Decision::FAIL, AMBIGUOUS, detail).maybe_arrived();
+    Report::Refused { sid: send.sid, refusal, copies: *copies, replays: tries.saturating_sub(1) }
 }
 
 fn std_now() -> std::time::Instant {

@@ -1,8 +1,8 @@
 //! What becomes of a message after its answer.
 
 use super::{Flight, Hub, std_now};
-use crate::chat::delivery::Arrival;
 use crate::chat::id::Sid;
+use crate::chat::refusal::{Arrival, Decision, Refusal, Wait};
 use crate::chat::status::cut_detail;
 use crate::fcm::breaker::Reaction;
 use crate::fcm::judge::{FAULT_WAIT, judge};
@@ -10,8 +10,8 @@ use crate::fcm::verdict::{self, Asked, Cause, Refused, Share, Then, Tries, Unpro
 use crate::ops::clock::now_ms;
 use crate::transport::fcm::exchange::Reply;
 use crate::transport::fcm::ledger::Pending;
-use crate::transport::fcm::policy::{self, Consequence, Efforts, Pause};
-use crate::transport::{Change, Refusal, Report};
+use crate::transport::fcm::policy::{self, Consequence, Pause};
+use crate::transport::{Change, Report};
 use std::time::Duration;
 
 /// Faults of the project in a row that are not those of single messages, whatever passed before.
@@ -28,7 +28,7 @@ impl Hub {
         if matches!(reply, Reply::Unprocessed(Unprocessed::NotWritten)) {
             pending.tries = pending.tries.saturating_sub(1);
         }
-        let efforts = Efforts { tried: pending.send.tried, replays: pending.replays };
+        let replays = pending.replays;
         let recipient = pending.send.recipient.number();
         let Flight { target, is_within_rules, access, .. } = &flight;
         let (is_within_rules, access) = (*is_within_rules, *access);
@@ -50,7 +50,7 @@ impl Hub {
         }
         let consequence = match &verdict {
             Verdict::Sent { .. } => None,
-            Verdict::Refused(refused) => Some(policy::consequence(refused, efforts, self.config.on_ambiguous)),
+            Verdict::Refused(refused) => Some(policy::consequence(refused, replays, self.config.on_ambiguous)),
         };
         // What goes again at once has not had its last word, so the breaker does not hear of it.
         if let Some(Consequence::Replay | Consequence::Refresh) = consequence {
@@ -69,15 +69,15 @@ impl Hub {
         self.tell_breaker(before, &verdict, connection);
         match (verdict, consequence) {
             (Verdict::Sent { name }, _) => self.sent(sid, name, flight.dropped),
-            (Verdict::Refused(refused), Some(Consequence::Report { refusal, project }))
+            (Verdict::Refused(refused), Some(Consequence::Report { decision, project }))
                 if reaction == Reaction::AsJudged =>
             {
-                self.report(sid, &refused, refusal);
+                self.report(sid, &refused, decision);
                 self.pause_project(project);
             }
-            (Verdict::Refused(refused), _) if policy::arrival(&refused) == Arrival::Possible => {
+            (Verdict::Refused(refused), _) if policy::arrival(&refused) == Arrival::Maybe => {
                 // What may have arrived is marked on disk before it goes again.
-                self.report(sid, &refused, policy::undecided(efforts.tried, self.config.on_ambiguous));
+                self.report(sid, &refused, policy::undecided(self.config.on_ambiguous));
             }
             (Verdict::Refused(_), _) => self.keep(sid, reaction),
         }
@@ -123,24 +123,16 @@ impl Hub {
         self.ledger.back(sid);
     }
 
-    fn report(&mut self, sid: Sid, refused: &Refused, refusal: Refusal) {
+    fn report(&mut self, sid: Sid, refused: &Refused, decision: Decision) {
         let Some(Pending { send, copies, tries, .. }) = self.ledger.settle(sid) else { return };
         let replays = tries.saturating_sub(1);
-        let (code, arrival) = (policy::code(refused), policy::arrival(refused));
+        let (code, arrival) = (policy::code_of(refused).to_owned(), policy::arrival(refused));
         self.tally.refused += 1;
         self.tally.ambiguous += u64::from(refused.then == Then::Undecided);
-        tracing::debug!(%sid, code, ?refusal, "message refused");
-        let detail = refused.detail.clone();
-        self.outbox.push_back(Report::Refused {
-            sid,
-            refusal,
-            code: code.to_owned(),
-            detail,
-            copies,
-            replays,
-            arrival,
-        });
-        if let Refusal::RetryAfter(wait) | Refusal::Backoff(wait) | Refusal::Few(wait) = refusal {
+        tracing::debug!(%sid, code, ?decision, "message refused");
+        let refusal = Refusal { decision, arrival, code, detail: refused.detail.clone() };
+        self.outbox.push_back(Report::Refused { sid, refusal, copies, replays });
+        if let Decision::Retry { wait: Wait::AtLeast(wait) | Wait::Backoff(wait), .. } = decision {
             self.defer_line(send.recipient.number(), sid, wait);
         }
     }

@@ -1,7 +1,6 @@
 //! What may go, and goes.
 
 use super::{Flight, Hub, Spare, TICK};
-use crate::chat::delivery::Arrival;
 use crate::chat::id::Sid;
 use crate::chat::push::{Push, Target};
 use crate::fcm::breaker::{Admission, Ticket};
@@ -15,7 +14,7 @@ use crate::transport::fcm::exchange::{Order, Reply};
 use crate::transport::fcm::ledger::Pending;
 use crate::transport::fcm::pool::{Demand, NoTaker, Room};
 use crate::transport::fcm::token::Bearer;
-use crate::transport::{Refusal, Report, Send};
+use crate::transport::{Report, Send};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -137,17 +136,12 @@ impl Hub {
 
     /// The message itself is one that FCM would refuse.
     fn refuse_ourselves(&mut self, sid: Sid, fault: RequestError) {
-        let Some(Pending { copies, tries, .. }) = self.ledger.settle(sid) else { return };
+        if self.ledger.settle(sid).is_none() {
+            return;
+        }
         self.tally.refused += 1;
-        self.outbox.push_back(Report::Refused {
-            sid,
-            refusal: Refusal::Unsendable,
-            code: fault.code().to_owned(),
-            detail: fault.to_string(),
-            copies,
-            replays: tries,
-            arrival: Arrival::No,
-        });
+        let (code, detail) = (fault.code().to_owned(), fault.to_string());
+        self.outbox.push_back(Report::Unsendable { sid, code, detail });
     }
 
     fn send(

@@ -4,7 +4,7 @@
 use super::house::{House, config, message, sids, soon};
 use super::peer::{CANCEL, Peer, REFUSED_STREAM};
 use super::{FcmConfig, Sid};
-use crate::chat::delivery::{Arrival, Tried};
+use crate::chat::refusal::{Arrival, Decision, RetryClock, Tried};
 use crate::transport::Report;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -20,6 +20,9 @@ const MESSAGES: usize = 240;
 const RECIPIENTS: i64 = 12;
 /// How often a retry that is due is looked at while the one before it is not settled.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
+
+/// Waits begin at zero here.
+const CLOCK: RetryClock = RetryClock { now_ms: 0, deadline_ms: u64::MAX, longest: Duration::MAX, permille: 0 };
 
 /// What the devices saw: each copy that FCM processed, in order.
 type World = Arc<Mutex<Vec<String>>>;
@@ -83,8 +86,8 @@ impl Bridge {
                 permit = house.port.sends.reserve(), if next.is_some() => {
                     let (sid, recipient) = next.unwrap();
                     self.took(sid, recipient);
-                    let tried = *self.tried.entry(sid).or_default();
-                    permit.unwrap().send(crate::transport::Send { tried, ..message(sid, recipient) });
+                    self.tried.entry(sid).or_default();
+                    permit.unwrap().send(message(sid, recipient));
                 }
                 report = house.port.reports.recv() => self.hear(report.unwrap()),
                 () = tokio::time::sleep_until(wake.max(Instant::now() + LOOK_AGAIN)), if next.is_none() => {}
@@ -119,12 +122,16 @@ impl Bridge {
                 self.doubt(sid, copies > 1);
                 self.end(sid, Refused::No);
             }
-            Report::Refused { sid, refusal, copies, arrival, .. } => {
-                self.doubt(sid, copies > 1 || arrival == Arrival::Possible);
-                match refusal.again(self.tried[&sid], Duration::MAX) {
-                    Some((wait, tried)) => {
+            Report::Refused { sid, refusal, copies, .. } => {
+                self.doubt(sid, copies > 1 || refusal.arrival == Arrival::Maybe);
+                let again = match refusal.decision {
+                    Decision::Retry { wait, until, .. } => self.tried[&sid].again(wait, until, CLOCK),
+                    Decision::Fail { .. } => None,
+                };
+                match again {
+                    Some((due_ms, tried)) => {
                         self.tried.insert(sid, tried);
-                        self.later(sid, wait);
+                        self.later(sid, Duration::from_millis(due_ms));
                     }
                     None => self.end(sid, Refused::Yes),
                 }

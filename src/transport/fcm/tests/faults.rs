@@ -83,8 +83,8 @@ async fn when_nothing_is_left_for_a_probe_the_next_message_is_one() {
         std::hint::spin_loop();
     }
     let report = house.report().await;
-    let held = (sids[0], Refusal::Expired, "unknown_project", Arrival::No);
-    assert_eq!(refusal(&report), held, "with the word for which it was held");
+    let held = matches!(&report, Report::Expired { sid, held: Some(word), .. } if *sid == sids[0] && word == "unknown_project");
+    assert!(held, "with the word for which it was held: {report:?}");
     house.link(Link::Up).await;
     house.send(message(sids[1], 1)).await;
     let asked = peer.next().await;

@@ -1,7 +1,6 @@
 //! The hub with the test on all its other ends: the bridge, FCM, and the server of access tokens.
 
 use super::peer::Peer;
-use crate::chat::delivery::Tried;
 use crate::chat::id::{Recipient, Sid, SidSource, Token};
 use crate::chat::push::{Priority, Push, Target};
 use crate::ops::clock::now_ms;
@@ -150,7 +149,6 @@ pub(in crate::transport::fcm) fn message(sid: Sid, recipient: i64) -> Send {
         recipient: Recipient::new(recipient),
         accepted_ms,
         deadline_ms: accepted_ms + HOUR_MS,
-        tried: Tried::default(),
     }
 }
 

@@ -2,11 +2,11 @@
 
 use super::house::{House, config, message, sids, soon};
 use super::peer::{CANCEL, INITIAL_WINDOW_SIZE, Last, MAX_CONCURRENT_STREAMS, NO_ERROR, Peer};
-use super::{SECOND, accepted, mids, quiet, refusal};
-use crate::chat::delivery::Arrival;
+use super::{Refusal, SECOND, accepted, mids, quiet, refusal};
 use crate::chat::id::Sid;
+use crate::chat::refusal::Arrival;
 use crate::transport::fcm::{FcmConfig, OnAmbiguous, Timing};
-use crate::transport::{Link, Outage, Refusal, Report};
+use crate::transport::{Link, Outage, Report};
 use bytes::Bytes;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -58,7 +58,7 @@ async fn an_answer_without_a_body_is_one() {
     peer.head(stream, Some("503"), &[("retry-after", "33")], Last::Yes).await;
     let report = report(&mut house, &mut peer).await;
     let expected = Refusal::RetryAfter(Duration::from_secs(33));
-    assert_eq!(refusal(&report), (sid, expected, "SERVICE_UNAVAILABLE", Arrival::Possible));
+    assert_eq!(refusal(&report), (sid, expected, "SERVICE_UNAVAILABLE", Arrival::Maybe));
 }
 
 /// How an answer ends before it is complete.
@@ -108,7 +108,7 @@ async fn taken_is_taken_though_the_rest_of_the_answer_never_comes() {
 
 #[tokio::test(start_paused = true)]
 async fn half_a_refusal_is_judged_by_its_status_and_what_came_of_it() {
-    use Arrival::{No, Possible};
+    use Arrival::{Maybe, No};
     let after = |seconds| Refusal::RetryAfter(Duration::from_secs(seconds));
     let (backoff, few) = (Refusal::Backoff(10 * SECOND), Refusal::Few(10 * SECOND));
     for (status, headers, body, expected) in [
@@ -118,8 +118,8 @@ async fn half_a_refusal_is_judged_by_its_status_and_what_came_of_it() {
         ("404", &[JSON], UNREGISTERED, (Refusal::BadToken, "DEVICE_UNREGISTERED", No)),
         ("413", &[HTML], b"<html>", (Refusal::Never, "TOO_BIG", No)),
         ("429", &[JSON, ("retry-after", "90")], b"{\"error\":", (after(90), "QUOTA_EXCEEDED", No)),
-        ("503", &[JSON, ("retry-after", "33")], b"{\"error\":", (after(33), "SERVICE_UNAVAILABLE", Possible)),
-        ("500", &[], b"", (backoff, "INTERNAL_SERVER_ERROR", Possible)),
+        ("503", &[JSON, ("retry-after", "33")], b"{\"error\":", (after(33), "SERVICE_UNAVAILABLE", Maybe)),
+        ("500", &[], b"", (backoff, "INTERNAL_SERVER_ERROR", Maybe)),
     ] {
         for end in [Cut::Stalls, Cut::Breaks] {
             let (sid, report) = cut(config(), end, status, headers, body).await;
@@ -132,8 +132,8 @@ async fn half_a_refusal_is_judged_by_its_status_and_what_came_of_it() {
 #[tokio::test(start_paused = true)]
 async fn a_success_that_speaks_of_an_error_is_in_doubt_and_stops_nobody() {
     for (on_ambiguous, expected) in [
-        (OnAmbiguous::Retry, (Refusal::Backoff(10 * SECOND), "AMBIGUOUS", Arrival::Possible)),
-        (OnAmbiguous::Report, (Refusal::Never, "AMBIGUOUS", Arrival::Possible)),
+        (OnAmbiguous::Retry, (Refusal::Backoff(10 * SECOND), "AMBIGUOUS", Arrival::Maybe)),
+        (OnAmbiguous::Report, (Refusal::Never, "AMBIGUOUS", Arrival::Maybe)),
     ] {
         let mut house = House::open(FcmConfig { on_ambiguous, ..config() });
         let (mut peer, sid, stream) = asked(&mut house).await;
@@ -164,7 +164,7 @@ async fn a_server_of_somebody_else_takes_nothing_and_loses_nothing() {
             // It may be on its device: that is written down before it goes again.
             let report = house.report().await;
             let expected = Refusal::Backoff(10 * SECOND);
-            assert_eq!(refusal(&report), (sid, expected, "AMBIGUOUS", Arrival::Possible));
+            assert_eq!(refusal(&report), (sid, expected, "AMBIGUOUS", Arrival::Maybe));
             house.link(Link::Up).await;
             house.send(message(sid, 1)).await;
         }
@@ -193,7 +193,7 @@ async fn of_an_answer_without_end_only_the_beginning_is_read() {
     let serve = async { while soon(server.accept()).await.is_some() {} };
     let work = async {
         let report = house.report().await;
-        let expected = (sids[0], Refusal::Backoff(10 * SECOND), "SERVICE_UNAVAILABLE", Arrival::Possible);
+        let expected = (sids[0], Refusal::Backoff(10 * SECOND), "SERVICE_UNAVAILABLE", Arrival::Maybe);
         assert_eq!(refusal(&report), expected);
         // What was left unread takes no room on the connection.
         let mut body = short.send_response(head, false).unwrap();
@@ -224,7 +224,13 @@ async fn a_head_without_end_is_no_answer() {
     bomb.extend([0xbe; 100]);
     peer.raw_head(stream, &bomb).await;
     let report = report(&mut house, &mut peer).await;
-    assert!(matches!(report, Report::Refused { arrival: Arrival::Possible, .. }), "{report:?}");
+    assert!(
+        matches!(
+            report,
+            Report::Refused { refusal: crate::chat::refusal::Refusal { arrival: Arrival::Maybe, .. }, .. }
+        ),
+        "{report:?}"
+    );
 }
 
 #[tokio::test(start_paused = true)]

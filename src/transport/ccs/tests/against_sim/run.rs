@@ -6,7 +6,6 @@ use super::pipe::{Item, Weather};
 use super::script::{Action, Case, faults};
 use crate::ccs::event::{Event, Reason};
 use crate::ccs::session::Input;
-use crate::chat::delivery::Tried;
 use crate::chat::id::{Recipient, Sid, SidSource, Token};
 use crate::chat::push::{Priority, Push, Target};
 use crate::sim::SimConfig;
@@ -270,7 +269,6 @@ impl Run {
                 recipient: Recipient::new(device.into()),
                 accepted_ms: 0,
                 deadline_ms: u64::MAX,
-                tried: Tried::default(),
             });
         }
     }
