@@ -17,7 +17,7 @@ use fcm_mqtt_bridge::secret::Secret;
 use fcm_mqtt_bridge::sim::SimConfig;
 use fcm_mqtt_bridge::sim::config::{CertificateConfig, WorldConfig};
 use fcm_mqtt_bridge::sim::handle::{SimHandle, Speech};
-use fcm_mqtt_bridge::transport::{self, Report, ccs};
+use fcm_mqtt_bridge::transport::{self, DeviceMessage, Report, ccs};
 use rumqttc_v5::{PublishOptions, QoS};
 use serde_json::{Map, json};
 use std::net::SocketAddr;
@@ -92,12 +92,11 @@ async fn bare(sim: &SimHandle, folder: &Path, messages: usize, way: Way) -> f64 
                 speak(sim, messages);
                 let mut got = 0;
                 while got < messages {
-                    match port.reports.recv().await.expect("the client runs") {
-                        Report::Upstream(upstream) => {
+                    match port.device_messages.recv().await.expect("the client runs") {
+                        DeviceMessage::Upstream(upstream) => {
                             got += 1;
                             port.acks.send(upstream.ack_ref).await.expect("the client runs");
                         }
-                        Report::Connection { .. } => {}
                         other => panic!("unexpected: {other:?}"),
                     }
                 }

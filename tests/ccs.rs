@@ -11,7 +11,7 @@ use fcm_mqtt_bridge::sim::fault::{DrainPlan, Faults, NackFault, Notice};
 use fcm_mqtt_bridge::sim::stats::Violations;
 use fcm_mqtt_bridge::sim::{self, SimConfig, SimHandle, Speech};
 use fcm_mqtt_bridge::transport::ccs::{self, CcsConfig};
-use fcm_mqtt_bridge::transport::{Port, Report, Send, port};
+use fcm_mqtt_bridge::transport::{DeviceMessage, Port, Report, Send, port};
 use serde_json::{Map, json};
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -229,9 +229,8 @@ async fn messages_of_devices_arrive_until_they_are_acknowledged() {
         }
         let mut seen: HashMap<String, Vec<u32>> = HashMap::new();
         while seen.values().map(Vec::len).sum::<usize>() < DEVICES * 50 {
-            let upstream = match street.port.reports.recv().await.unwrap() {
-                Report::Upstream(upstream) => upstream,
-                Report::Connection { .. } => continue,
+            let upstream = match street.port.device_messages.recv().await.unwrap() {
+                DeviceMessage::Upstream(upstream) => upstream,
                 other => panic!("{other:?}"),
             };
             let numbers = seen.entry(upstream.from.reveal().to_owned()).or_default();
@@ -246,7 +245,7 @@ async fn messages_of_devices_arrive_until_they_are_acknowledged() {
         let mut events = street.sim.events();
         while street.sim.stats().now.unacked > 0 {
             tokio::select! {
-                Some(Report::Upstream(again)) = street.port.reports.recv() => {
+                Some(DeviceMessage::Upstream(again)) = street.port.device_messages.recv() => {
                     street.port.acks.send(again.ack_ref).await.unwrap();
                 }
                 _ = events.recv() => {}

@@ -2,8 +2,6 @@
 //!
 //! No message waits in here: only as many are claimed as the transport's channel has room for, and what cannot be handed
 //! over all the same goes back to the disk. Commits are awaited in the order in which they were asked for.
-//!
-//! Also upstream, first half, because both come out of the same queue of reports: commit, then acknowledge.
 
 mod reports;
 
@@ -20,10 +18,11 @@ use crate::chat::transport::Transport;
 use crate::ops::clock::now_ms;
 use crate::ops::metrics::Metric;
 use crate::store::{Claimed, Committed, DueQuery, Recorded, StoreError, Taken};
-use crate::transport::{AckRef, Link, Port, Send};
+use crate::transport::{AckRef, Capabilities, Link, Port, Report, Send};
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
@@ -56,8 +55,11 @@ enum After {
 pub(super) struct Dispatcher {
     context: Arc<Context>,
     transport: Transport,
-    port: Port,
-    desk: DeviceIntake,
+    capabilities: Capabilities,
+    sends: mpsc::Sender<Send>,
+    acks: mpsc::Sender<AckRef>,
+    reports: mpsc::Receiver<Report>,
+    link: watch::Receiver<Link>,
     service_backoff: ServiceBackoff,
     pause_until: Option<Instant>,
     flights: HashMap<Sid, Flight>,
@@ -70,13 +72,18 @@ pub(super) struct Dispatcher {
 }
 
 impl Dispatcher {
-    /// A dispatcher for what goes by `transport`.
-    pub(super) fn new(context: Arc<Context>, transport: Transport, port: Port) -> Self {
-        Self {
-            desk: DeviceIntake::new(Arc::clone(&context), port.acks.clone()),
+    /// A dispatcher for what goes by `transport`, and the task beside it for what comes.
+    pub(super) fn new(context: Arc<Context>, transport: Transport, port: Port) -> (Self, DeviceIntake) {
+        let Port { capabilities, sends, acks, reports, device_messages, link, .. } = port;
+        let intake = DeviceIntake::new(Arc::clone(&context), transport.clone(), device_messages, acks.clone());
+        let dispatcher = Self {
             context,
             transport,
-            port,
+            capabilities,
+            sends,
+            acks,
+            reports,
+            link,
             service_backoff: ServiceBackoff::default(),
             pause_until: None,
             flights: HashMap::new(),
@@ -84,7 +91,8 @@ impl Dispatcher {
             taking: None,
             more: true,
             commits: VecDeque::new(),
-        }
+        };
+        (dispatcher, intake)
     }
 
     /// Works until the transport has ended and all its answers are on disk. After `stop` nothing new is claimed.
@@ -95,21 +103,16 @@ impl Dispatcher {
         while !(reports_end && self.is_idle()) {
             self.show_flights();
             self.claim(&stop).await?;
-            let busy = !self.desk.idle();
             tokio::select! {
                 done = front(&mut self.commits), if !self.commits.is_empty() => self.committed(done?).await?,
-                ready = self.desk.wait(), if busy => self.desk.finish(ready?).await?,
                 taken = answer(&mut self.taking) => self.taken(taken?).await?,
-                report = self.port.reports.recv(), if !reports_end && self.commits.len() < COMMITS_MAX => match report {
+                report = self.reports.recv(), if !reports_end && self.commits.len() < COMMITS_MAX => match report {
                     Some(report) => self.report(report).await?,
-                    None => {
-                        reports_end = true;
-                        self.desk.give_up();
-                    }
+                    None => reports_end = true,
                 },
                 Ok(()) = due.changed() => self.more = true,
                 // The transport may have gone; then no further news comes.
-                Ok(()) = self.port.link.changed() => self.more = true,
+                Ok(()) = self.link.changed() => self.more = true,
                 _ = look.tick() => self.more = true,
             }
         }
@@ -118,17 +121,17 @@ impl Dispatcher {
     }
 
     fn is_idle(&self) -> bool {
-        self.commits.is_empty() && self.taking.is_none() && self.desk.idle()
+        self.commits.is_empty() && self.taking.is_none()
     }
 
     /// How many messages the transport takes now: all that its channel has room for, or one that finds out whether others
     /// may go again.
     fn room(&self) -> usize {
-        if self.is_paused() || self.port.sends.is_closed() {
+        if self.is_paused() || self.sends.is_closed() {
             return 0;
         }
-        match *self.port.link.borrow() {
-            Link::Up => self.context.settings.claims.saturating_sub(self.flights.len()).min(self.port.sends.capacity()),
+        match *self.link.borrow() {
+            Link::Up => self.context.settings.claims.saturating_sub(self.flights.len()).min(self.sends.capacity()),
             Link::Probing(_) => 1_usize.saturating_sub(self.flights.len()),
             Link::Down(_) | Link::Draining => 0,
         }
@@ -146,7 +149,7 @@ impl Dispatcher {
         if !self.more || !enough || limit == 0 || self.taking.is_some() || stop.is_cancelled() {
             return Ok(());
         }
-        let pace = self.port.capabilities.pace;
+        let pace = self.capabilities.pace;
         let query = DueQuery { transport: self.transport.clone(), now: now_ms(), limit, pace };
         // Whatever rings from here on is news that the answer may not know of.
         self.more = false;
@@ -182,7 +185,7 @@ impl Dispatcher {
         let copied = message.dup_possible;
         let token = if let Target::Token(token) = &push.target { Some(token.clone()) } else { None };
         let send = Send { sid, push, recipient, accepted_ms, deadline_ms };
-        if self.room() == 0 || self.port.sends.try_send(send).is_err() {
+        if self.room() == 0 || self.sends.try_send(send).is_err() {
             return self.record(sid, Event::Lost { copies: 0 }).await;
         }
         self.context.metrics.count(Metric::DownstreamAttempts);
@@ -194,7 +197,7 @@ impl Dispatcher {
         let committed = self.context.store.record(sid, event, now_ms()).await?;
         self.commits.push_back((committed, After::Answer(sid)));
         // Where an answer makes room for the recipient's next message, it is claimed in the same transaction.
-        self.more |= self.port.capabilities.pace == Pace::OneAtATime;
+        self.more |= self.capabilities.pace == Pace::OneAtATime;
         Ok(())
     }
 

@@ -7,8 +7,8 @@
 //! ```
 //!
 //! Invariant: nothing is acknowledged to either side before its commit, and nothing is forgotten before the other side
-//! has confirmed it. Each of the parts is one task and owns its state (there is a `Dispatcher` for each transport to
-//! the devices); they meet only in the store and its watches.
+//! has confirmed it. Each of the parts is one task and owns its state (there is a `Dispatcher` and, for what devices send,
+//! a `DeviceIntake` for each transport); they meet only in the store and its watches.
 //! Another one, `user_presence`, tells who is there.
 
 mod announce;
@@ -110,7 +110,9 @@ pub async fn run(settings: Settings, parts: Parts, stops: Stops) -> Result<(), S
 
     let mut tasks = JoinSet::new();
     for (transport, port) in transports {
-        tasks.spawn(dispatcher::Dispatcher::new(Arc::clone(&context), transport, port).run(stops.intake.clone()));
+        let (dispatcher, device_intake) = dispatcher::Dispatcher::new(Arc::clone(&context), transport, port);
+        tasks.spawn(dispatcher.run(stops.intake.clone()));
+        tasks.spawn(device_intake.run());
     }
     tasks.spawn(expiry::run(context, stops.publish.clone()));
     tasks.spawn(intake.run(inbound, stops.intake.clone(), stops.quiet.clone()));

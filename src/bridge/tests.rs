@@ -16,7 +16,7 @@ use crate::chat::route::Routes;
 use crate::mqtt::{Ack, AckWord, BrokerLink, Inbound, Outbound, Outcome, Principal};
 use crate::ops::clock::now_ms;
 use crate::store::Keeper;
-use crate::transport::{AckRef, Capabilities, Link, Port, Report, Send, Upstream};
+use crate::transport::{AckRef, Capabilities, ConnectionId, DeviceMessage, Link, Port, Report, Send, Upstream};
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::time::Duration;
@@ -200,7 +200,8 @@ impl Harness {
 
     /// The push service says that the device has it.
     async fn receipt(&self, original: &str) {
-        let ack_ref = AckRef { connection: 1, to: "gcm".into(), message_id: format!("dr2:{original}") };
+        let ack_ref =
+            AckRef { connection: ConnectionId::new(1), to: "gcm".into(), message_id: format!("dr2:{original}") };
         let (original, status) = (original.to_owned(), "MESSAGE_SENT_TO_DEVICE".to_owned());
         self.report(Report::Receipt { original, status, sent_at_ms: None, copies: 0, ack_ref }).await;
     }
@@ -210,11 +211,12 @@ impl Harness {
     }
 
     async fn upstream(&self, id: &str, category: &str) {
-        let ack_ref = AckRef { connection: 1, to: "phone".into(), message_id: id.into() };
+        let ack_ref = AckRef { connection: ConnectionId::new(1), to: "phone".into(), message_id: id.into() };
         let data = json!({"n": id}).as_object().unwrap().clone();
         let from = Token::new("phone").unwrap();
         let category = Some(category.to_owned());
-        self.report(Report::Upstream(Upstream { from, category, message_id: id.into(), data, ack_ref })).await;
+        let message = DeviceMessage::Upstream(Upstream { from, category, message_id: id.into(), data, ack_ref });
+        self.transport.device_messages.send(message).await.expect("the bridge runs");
     }
 
     async fn ack(&mut self) -> AckRef {
@@ -253,7 +255,8 @@ async fn a_message_goes_out_and_its_statuses_come_back() {
     assert_eq!(send.push.data["k"], "1");
     harness.report(accepted(send.sid)).await;
     assert_eq!(harness.status().await, ("a1".into(), "sent".into()));
-    let ack_ref = AckRef { connection: 1, to: "gcm".into(), message_id: format!("dr2:{}", send.sid) };
+    let ack_ref =
+        AckRef { connection: ConnectionId::new(1), to: "gcm".into(), message_id: format!("dr2:{}", send.sid) };
     harness.receipt(&send.sid.to_string()).await;
     assert_eq!(harness.ack().await, ack_ref);
     assert_eq!(harness.status().await, ("a1".into(), "delivered".into()));

@@ -1,7 +1,7 @@
 //! What a session tells its shell.
 
 use super::nack::NackCode;
-use super::payload::{Receipt, Upstream};
+use super::payload::{PayloadError, Receipt, Upstream};
 use super::window::NotSent;
 use super::xml::FramingError;
 
@@ -58,6 +58,17 @@ pub enum Event {
     },
     /// A device sent a message. To be acknowledged on this session, and on no other.
     Upstream(Upstream),
+    /// A device sent a message that cannot be used, but acknowledged; and it comes again until it is.
+    Unusable {
+        /// Its sender, as it came.
+        from: String,
+        /// Its id.
+        message_id: String,
+        /// What is wrong with it.
+        error: PayloadError,
+        /// All of it.
+        json: String,
+    },
     /// A message reached its device. To be acknowledged like one from a device.
     Receipt(Receipt),
     /// The session is over. Comes exactly once, and last.
@@ -127,9 +138,6 @@ pub enum Reason {
     /// The peer is dead: it did not answer a ping.
     #[error("the peer does not answer")]
     PingTimeout,
-    /// The server did not close the draining connection in time.
-    #[error("the draining connection was not closed in time")]
-    DrainTimeout,
     /// We closed it, as asked.
     #[error("shut down")]
     Shutdown,

@@ -217,6 +217,14 @@ impl Inbound {
     }
 }
 
+/// Whom to acknowledge a device's message to, and by which id, where [`Inbound::parse`] can make nothing else of it. What
+/// has the type of an answer is none.
+pub(super) fn sender_of(json: &str) -> Option<(String, String)> {
+    let mut fields = Fields::parse(json).ok()?;
+    let is_answer = matches!(fields.text("message_type").as_deref(), Some("ack" | "nack" | "control"));
+    if is_answer { None } else { Some((fields.text("from")?, fields.id().ok()?)) }
+}
+
 impl Receipt {
     fn data(&self) -> Map<String, Value> {
         let mut data = Builder::default();

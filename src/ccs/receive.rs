@@ -2,7 +2,7 @@
 
 use super::event::{DrainCause, Event, Reason, Rejection};
 use super::nack::NackCode;
-use super::payload::{Accepted, Inbound, Nack, Outbound, Receipt, Upstream};
+use super::payload::{self, Accepted, Inbound, Nack, Outbound, PayloadError, Receipt, Upstream};
 use super::session::{Phase, Session};
 use super::stanza::{Iq, IqKind, IqPayload, MessageError, Stanza};
 use super::write;
@@ -41,6 +41,7 @@ impl Session {
             Err(error) => {
                 self.counters.malformed += 1;
                 tracing::warn!(%error, "unreadable payload");
+                self.handle_unusable(json, error);
             }
         }
     }
@@ -50,6 +51,17 @@ impl Session {
             self.counters.upstream += 1;
             self.owed += 1;
             self.events.push_back(Event::Upstream(upstream));
+        }
+    }
+
+    /// What is not acknowledged is sent again, and takes a place in CCS's window until then: what can be acknowledged has to
+    /// be, whatever is in it.
+    fn handle_unusable(&mut self, json: &str, error: PayloadError) {
+        if let Some((from, message_id)) = payload::sender_of(json)
+            && self.takes_upstream()
+        {
+            self.owed += 1;
+            self.events.push_back(Event::Unusable { from, message_id, error, json: json.to_owned() });
         }
     }
 

@@ -56,6 +56,8 @@ pub enum Input<'a> {
     Resume,
     /// Close the session as soon as everything in flight is answered, or the grace period is over.
     Shutdown,
+    /// Close the session now; what is in flight stays unanswered.
+    Close,
 }
 
 /// What the session wants.
@@ -149,6 +151,11 @@ impl Session {
                 self.heard(now);
             }
             Input::Shutdown => self.handle_shutdown(now),
+            Input::Close => match self.phase {
+                Phase::Login(_) => self.close_stream(Reason::Shutdown),
+                Phase::Open | Phase::Draining | Phase::Finishing => self.begin_close(now),
+                Phase::Closing | Phase::Closed => {}
+            },
         }
         self.finish(now);
     }
@@ -247,7 +254,6 @@ impl Session {
                     write::stream_error(&mut self.out, "connection-timeout", None);
                     self.close_stream(Reason::PingTimeout);
                 }
-                Timer::Drain => self.close_stream(Reason::DrainTimeout),
                 Timer::Shutdown if self.phase == Phase::Finishing => self.begin_close(now),
                 Timer::Shutdown => self.close(Reason::Shutdown),
             }
@@ -282,7 +288,6 @@ impl Session {
             Phase::Login(_) => self.close_stream(Reason::Shutdown),
             Phase::Open | Phase::Draining => {
                 self.phase = Phase::Finishing;
-                self.timers.stop(Timer::Drain);
                 self.timers.start(Timer::Shutdown, now + self.config.timing.grace);
             }
             Phase::Finishing | Phase::Closing | Phase::Closed => {}
@@ -298,9 +303,6 @@ impl Session {
     fn finish(&mut self, now: Instant) {
         if self.phase == Phase::Finishing && self.window.in_flight() == 0 && self.owed == 0 {
             self.begin_close(now);
-        }
-        if self.phase == Phase::Draining && !self.timers.runs(Timer::Drain) {
-            self.timers.start(Timer::Drain, now + self.config.timing.drain);
         }
     }
 

@@ -46,8 +46,6 @@ pub struct Timing {
     pub ping_interval: Duration,
     /// From the question to any sign of life.
     pub ping_timeout: Duration,
-    /// For the peer to close a draining connection. Generous: closing it ourselves loses its answers.
-    pub drain: Duration,
     /// For the answers to what is in flight, when shutting down.
     pub grace: Duration,
     /// For the peer's close tag after ours.
@@ -60,7 +58,6 @@ impl Default for Timing {
             login: Duration::from_secs(30),
             ping_interval: Duration::from_secs(60),
             ping_timeout: Duration::from_secs(30),
-            drain: Duration::from_secs(10 * 60),
             grace: Duration::from_secs(10),
             close: Duration::from_secs(2),
         }

@@ -11,14 +11,12 @@ pub(super) enum Timer {
     Silence,
     /// The peer must have answered.
     Answer,
-    /// The peer must have closed the draining connection.
-    Drain,
     /// The shutdown must be over.
     Shutdown,
 }
 
 impl Timer {
-    const ALL: [Self; 5] = [Self::Login, Self::Silence, Self::Answer, Self::Drain, Self::Shutdown];
+    const ALL: [Self; 4] = [Self::Login, Self::Silence, Self::Answer, Self::Shutdown];
 }
 
 /// When each timer fires, if it runs.
@@ -32,10 +30,6 @@ impl Timers {
 
     pub(super) fn stop(&mut self, timer: Timer) {
         self.0[timer as usize] = None;
-    }
-
-    pub(super) fn runs(&self, timer: Timer) -> bool {
-        self.0[timer as usize].is_some()
     }
 
     pub(super) fn stop_all(&mut self) {
@@ -69,7 +63,7 @@ mod tests {
         let mut timers = Timers::default();
         timers.start(Timer::Login, at(3));
         timers.start(Timer::Silence, at(2));
-        timers.start(Timer::Drain, at(9));
+        timers.start(Timer::Shutdown, at(9));
         timers.start(Timer::Answer, at(1));
         timers.stop(Timer::Answer);
         assert_eq!(timers.next(), Some(at(2)));

@@ -6,9 +6,12 @@
 
 pub mod backoff;
 pub mod ccs;
+pub(crate) mod core;
 mod dial;
+pub(crate) mod driver;
 pub mod fcm;
 
+pub use self::core::snapshot::{ConnectionPhase, ConnectionState, Snapshot};
 use crate::chat::id::{Recipient, Sid, Token, short_hash};
 use crate::chat::push::{Push, TTL_MAX};
 use crate::chat::recipient_queue::Pace;
@@ -47,11 +50,38 @@ impl Send {
     }
 }
 
+/// A connection of a transport, counted from 1 at the start of the process; 0 is all of them together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConnectionId(u64);
+
+impl ConnectionId {
+    /// What is told of all connections together.
+    pub const ALL: Self = Self(0);
+
+    /// The connection of this number.
+    #[must_use]
+    pub const fn new(number: u64) -> Self {
+        Self(number)
+    }
+
+    /// Its number, for operators.
+    #[must_use]
+    pub const fn number(self) -> u64 {
+        self.0
+    }
+}
+
+impl fmt::Display for ConnectionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
 /// Where an acknowledgement of something received has to go: it counts only on the connection it came in on.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct AckRef {
-    /// Which connection, counted from the start of the process.
-    pub connection: u64,
+    /// Which connection.
+    pub connection: ConnectionId,
     /// The sender to acknowledge to: a registration token, or the push service's own address for a receipt.
     pub to: String,
     /// The id to acknowledge, byte for byte as it was received.
@@ -62,7 +92,7 @@ pub struct AckRef {
 impl fmt::Debug for AckRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Tag")
-            .field("connection", &self.connection)
+            .field("connection", &self.connection.number())
             .field("to", &short_hash(&self.to))
             .field("message_id", &self.message_id)
             .finish()
@@ -132,8 +162,6 @@ pub enum Report {
         /// How often it was written to a connection; 0 means that it certainly did not get out.
         copies: u32,
     },
-    /// A device sent a message.
-    Upstream(Upstream),
     /// The push service says what became of a message on the device.
     Receipt {
         /// The original message's id as the push service gave it; it may be unknown.
@@ -149,8 +177,8 @@ pub enum Report {
     },
     /// A connection stands differently; for operators, nothing follows from it. [`Port::link`] sums all of them up.
     Connection {
-        /// Which connection, counted from the start of the process.
-        connection: u64,
+        /// Which connection.
+        connection: ConnectionId,
         /// What happened to it.
         change: Change,
     },
@@ -175,6 +203,29 @@ pub enum Change {
     },
 }
 
+/// What a device sent, as far as it can be understood.
+#[derive(Debug, Clone, PartialEq)]
+pub enum DeviceMessage {
+    /// A message.
+    Upstream(Upstream),
+    /// One that cannot be understood. The push service sends it again and again, and counts it, until it is acknowledged.
+    Rejected(RejectedUpstream),
+}
+
+/// A message from a device that cannot be understood. To be acknowledged once it is on disk as rejected.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RejectedUpstream {
+    /// What is wrong with it, in one word for operators.
+    pub code: &'static str,
+    /// The beginning of what came, at most [`SAMPLE_MAX`] characters, without a registration token.
+    pub sample: String,
+    /// How to acknowledge it.
+    pub ack_ref: AckRef,
+}
+
+/// Longest [`RejectedUpstream::sample`], in characters.
+pub const SAMPLE_MAX: usize = 256;
+
 /// A message from a device.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Upstream {
@@ -189,6 +240,9 @@ pub struct Upstream {
     /// How to acknowledge it.
     pub ack_ref: AckRef,
 }
+
+/// The word for operators where messages are written and none is answered.
+pub const UNANSWERED: &str = "unanswered";
 
 /// How the connection to the push service stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -215,6 +269,8 @@ pub enum Outage {
 impl Outage {
     /// The push service refused the credentials.
     pub const AUTH_FAILED: Self = Self::Refused("auth_failed");
+    /// Messages are written, and none is answered.
+    pub const UNANSWERED: Self = Self::Refused(UNANSWERED);
 
     /// The word for operators.
     #[must_use]
@@ -267,8 +323,12 @@ pub struct Port {
     pub acks: mpsc::Sender<AckRef>,
     /// What comes back.
     pub reports: mpsc::Receiver<Report>,
+    /// What devices send. A queue of its own: no answer that waits for a commit holds it up.
+    pub device_messages: mpsc::Receiver<DeviceMessage>,
     /// How the connection stands.
     pub link: watch::Receiver<Link>,
+    /// What is counted, a second old at most.
+    pub snapshot: watch::Receiver<Snapshot>,
 }
 
 /// The transport's end of the port.
@@ -280,27 +340,43 @@ pub struct Outlet {
     pub acks: mpsc::Receiver<AckRef>,
     /// What to tell the bridge.
     pub reports: mpsc::Sender<Report>,
+    /// What devices send.
+    pub device_messages: mpsc::Sender<DeviceMessage>,
     /// How the connection stands.
     pub link: watch::Sender<Link>,
+    /// What is counted.
+    pub snapshot: watch::Sender<Snapshot>,
 }
 
-/// Makes both ends, of a transport with the least capabilities. `sends`, `acks` and `reports` are the sizes of the three
-/// queues, in messages; the bridge hands over no more than `sends` that the transport has not taken.
+/// Makes both ends, of a transport with the least capabilities. `sends`, `acks` and `reports` are the sizes of the queues, in
+/// messages; that of device messages is as long as that of reports. The bridge hands over no more than `sends` that the
+/// transport has not taken.
 #[must_use]
 pub fn port(sends: usize, acks: usize, reports: usize) -> (Port, Outlet) {
     let (sends_tx, sends_rx) = mpsc::channel(sends);
     let (acks_tx, acks_rx) = mpsc::channel(acks);
     let (reports_tx, reports_rx) = mpsc::channel(reports);
+    let (device_tx, device_rx) = mpsc::channel(reports);
     let (link_tx, link_rx) = watch::channel(Link::Down(Outage::Unconnected));
+    let (snapshot_tx, snapshot_rx) = watch::channel(Snapshot::default());
     (
         Port {
             capabilities: Capabilities::default(),
             sends: sends_tx,
             acks: acks_tx,
             reports: reports_rx,
+            device_messages: device_rx,
             link: link_rx,
+            snapshot: snapshot_rx,
         },
-        Outlet { sends: sends_rx, acks: acks_rx, reports: reports_tx, link: link_tx },
+        Outlet {
+            sends: sends_rx,
+            acks: acks_rx,
+            reports: reports_tx,
+            device_messages: device_tx,
+            link: link_tx,
+            snapshot: snapshot_tx,
+        },
     )
 }
 

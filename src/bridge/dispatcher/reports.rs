@@ -55,12 +55,11 @@ impl Dispatcher {
                 self.flights.remove(&sid);
                 self.record(sid, Event::Lost { copies }).await
             }
-            Report::Upstream(upstream) => self.desk.take(upstream).await,
             Report::Receipt { original, status, ack_ref, copies, .. } => {
                 self.receipt(original, &status, ack_ref, copies).await
             }
             Report::Connection { connection, change } => {
-                let transport = self.transport.to_string();
+                let (transport, connection) = (self.transport.to_string(), connection.number());
                 self.context.tell(match change {
                     Change::Up => BridgeEvent::Connected { transport, connection },
                     Change::Draining => BridgeEvent::Draining { transport, connection },
@@ -207,6 +206,6 @@ impl Dispatcher {
 
     /// The transport may have ended, or the connection: the push service repeats what it did not see acknowledged.
     async fn acknowledge(&self, ack_ref: AckRef) {
-        let _ = self.port.acks.send(ack_ref).await;
+        let _ = self.acks.send(ack_ref).await;
     }
 }

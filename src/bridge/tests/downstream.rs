@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::chat::push::Target;
-use crate::transport::Change;
+use crate::transport::{Change, ConnectionId, Outage};
 use tokio::time::Instant;
 
 const LATER: Wait = Wait::AtLeast(Duration::from_secs(600));
@@ -35,7 +35,7 @@ async fn what_came_back_while_the_push_service_is_away_is_not_counted_as_in_flig
         }
     };
     timeout(in_flight(&harness, 1)).await;
-    harness.transport.link.send_replace(Link::Down(transport::Outage::Unconnected));
+    harness.transport.link.send_replace(Link::Down(Outage::Unconnected));
     harness.report(Report::Lost { sid, copies: 1 }).await;
     timeout(in_flight(&harness, 0)).await;
     harness.close().await;
@@ -214,7 +214,7 @@ async fn operators_hear_of_the_connections() {
         ),
     ];
     for (change, mut expected) in said {
-        harness.report(Report::Connection { connection: 1, change }).await;
+        harness.report(Report::Connection { connection: ConnectionId::new(1), change }).await;
         let event = async {
             loop {
                 let outbound = harness.mqtt.publish.recv().await.unwrap();

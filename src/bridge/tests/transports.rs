@@ -2,7 +2,6 @@
 
 use super::*;
 use crate::chat::id::SidSource;
-use crate::chat::push::Target;
 use crate::chat::transport::Transports;
 use crate::transport::{Outage, Outlet};
 

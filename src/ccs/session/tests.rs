@@ -545,17 +545,20 @@ fn draining_may_show_up_as_a_nack_alone() {
 }
 
 #[test]
-fn a_peer_that_never_closes_a_draining_connection_is_left_in_the_end() {
+fn a_session_that_is_closed_now_waits_for_no_answer_but_takes_those_that_still_come() {
     let mut bench = Bench::open();
-    bench.json("{\"message_type\":\"control\",\"control_type\":\"CONNECTION_DRAINING\"}");
-    bench.take();
+    bench.send("a");
+    bench.send("b");
+    bench.input(Input::Close);
+    assert!(bench.written.ends_with(write::STREAM_CLOSE));
+    bench.ack("a");
+    assert!(matches!(&bench.take()[..], [Event::Acked { message_id, .. }] if message_id == "a"));
     let start = bench.now;
     while bench.events.is_empty() {
         bench.sleep();
-        bench.bytes(" ");
     }
-    assert_eq!(bench.take(), closed(Reason::DrainTimeout));
-    assert_eq!(bench.now - start, Timing::default().drain);
+    assert_eq!(bench.take(), closed(Reason::Shutdown));
+    assert_eq!(bench.now - start, Timing::default().close);
 }
 
 // Whatever the peer says and however it is cut.

@@ -1,31 +1,30 @@
 //! One connection: dials, then moves bytes between the socket and the session until it ends.
 //!
 //! ```text
-//!            orders                        bytes
-//!   hub ───────────────► Connection ───────────────► CCS
-//!       ◄───────────────  (Session)  ◄───────────────
-//!            notes
+//!              orders                        bytes
+//!   driver ───────────────► Connection ───────────────► CCS
+//!          ◄───────────────  (Session)  ◄───────────────
+//!              events
 //! ```
 //!
-//! Back-pressure: while the hub takes no notes, the socket is not read; orders go on being written. A peer that does
-//! not read stops the orders, and the hub gives the connection up when too many of them wait.
+//! Back-pressure: while the driver takes no events, the socket is not read; orders go on being written. A peer that does
+//! not read stops the orders, and the driver gives the connection up when too many of them wait.
 
-use super::access::Access;
-use super::ledger::Order;
-use super::monitor::Monitor;
+use super::Access;
 use crate::ccs::event::{Counters, Event, Reason};
+use crate::ccs::payload::{self, PayloadError};
 use crate::ccs::session::{Input, Output, Session};
 use crate::ccs::settings::SessionConfig;
-use crate::chat::id::Sid;
-use crate::transport::AckRef;
-use crate::transport::dial::{DialError, Stream};
+use crate::chat::id::{Sid, Token};
+use crate::transport::core::{self, Counted, End, Ended, Manner};
+use crate::transport::dial::Stream;
+use crate::transport::driver::{self, EventSender, Order};
+use crate::transport::{AckRef, ConnectionId, DeviceMessage, RejectedUpstream, SAMPLE_MAX, Upstream};
 use bytes::BytesMut;
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::sync::{mpsc, watch};
-use tokio_util::sync::CancellationToken;
+use tokio::sync::watch;
 
 /// Bytes read at once: one TLS record.
 const READ_BYTES: usize = 16 * 1024;
@@ -35,134 +34,52 @@ const OUT_BYTES: usize = 256 * 1024;
 const ORDER_BATCH: usize = 64;
 /// For the last words on a connection that is over.
 const GOODBYE: Duration = Duration::from_secs(2);
+/// The stream errors and binding errors of a server that allows no further connection.
+const TOO_MANY: [&str; 2] = ["policy-violation", "resource-constraint"];
 
-/// What the hub wants of a connection.
-#[derive(Debug)]
-pub(super) enum Command {
-    /// Send a message.
-    Send(Order),
-    /// Acknowledge something received.
-    Ack(AckRef),
-}
-
-/// What a connection tells the hub.
-#[derive(Debug)]
-pub(super) struct Note {
-    /// Which connection.
-    pub(super) connection: u64,
-    /// What it says.
-    pub(super) word: Word,
-}
-
-impl Note {
-    /// Whether the connections stand differently after it.
-    pub(super) fn changes_connections(&self) -> bool {
-        matches!(self.word, Word::Ended(_) | Word::Event(Event::Ready { .. } | Event::Draining(_)))
-    }
-}
-
-/// The content of a [`Note`].
-#[derive(Debug)]
-pub(super) enum Word {
-    /// Something happened in the session; never its end.
-    Event(Event),
-    /// It is over. Comes once and last.
-    Ended(Ended),
-}
-
-/// How a connection ended.
-#[derive(Debug)]
-pub(super) struct Ended {
-    /// Why.
-    pub(super) cause: Cause,
-    /// Whether the server had accepted the credentials.
-    pub(super) authenticated: bool,
-    /// What the session did.
-    pub(super) counters: Counters,
-    /// [`Access::version`] of its log-in.
-    pub(super) access: u64,
-    /// Orders to send that never reached the session.
-    pub(super) unwritten: Vec<Sid>,
-}
-
-/// Why a connection ended.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum Cause {
-    /// It never came to be.
-    #[error(transparent)]
-    Dial(#[from] DialError),
-    /// The session is over.
-    #[error(transparent)]
-    Session(Reason),
-    /// The hub gave it up.
-    #[error("the peer does not read")]
-    GivenUp,
-}
+/// The driver's side of a connection.
+pub(super) type Task = driver::Task<String, Event>;
 
 /// One connection, not dialled yet.
 pub(super) struct Connection {
-    /// Its number, counted from the start of the process.
-    pub(super) id: u64,
-    /// When to dial.
-    pub(super) start: Instant,
-    /// How to log in.
-    pub(super) session: SessionConfig,
-    /// How to get there, and the key. It dials without more waiting when that changes, but for `pace`.
-    pub(super) access: watch::Receiver<Access>,
-    /// Keeps connections apart that stop waiting together.
-    pub(super) pace: Duration,
-    /// [`Access::version`] of the log-in.
-    pub(super) version: u64,
-    /// Where to count.
-    pub(super) monitor: Arc<Monitor>,
-    /// What to do.
-    pub(super) orders: mpsc::Receiver<Command>,
-    /// Where to tell.
-    pub(super) notes: mpsc::Sender<Note>,
-    /// To end it in good order.
-    pub(super) stop: CancellationToken,
-    /// To end it at once.
-    pub(super) kill: CancellationToken,
+    task: Task,
+    session: SessionConfig,
+    access: watch::Receiver<Access>,
+    version: u64,
 }
 
 impl Connection {
+    /// A connection that logs in with the credentials that `access` has now.
+    pub(super) fn new(task: Task, session: SessionConfig, access: watch::Receiver<Access>) -> Self {
+        let version = access.borrow().version;
+        Self { task, session, access, version }
+    }
+
     /// Runs the connection to its end.
     pub(super) async fn run(mut self) {
-        let (kill, stop) = (self.kill.clone(), self.stop.clone());
+        let dialer = self.access.borrow().dialer.clone();
         let dialed = tokio::select! {
             biased;
-            () = kill.cancelled() => Err(Cause::GivenUp),
-            () = stop.cancelled() => Err(Cause::Session(Reason::Shutdown)),
-            dialed = self.dial() => dialed.map_err(Cause::Dial),
+            _ = self.task.retire.changed() => return self.end(End::Retired, "no longer wanted".to_owned()).await,
+            dialed = dialer.dial() => dialed,
         };
         match dialed {
-            Err(cause) => self.end(cause, None).await,
-            Ok(stream) => {
-                let (reader, mut writer) = tokio::io::split(stream);
-                let mut talk = Talk::new(self.session.clone(), Arc::clone(&self.monitor));
-                let cause = self.converse(&mut talk, reader, &mut writer).await;
-                let last_words = std::mem::take(&mut talk.out);
-                for event in std::mem::take(&mut talk.inbox) {
-                    self.note(Word::Event(event)).await;
-                }
-                let speaks = matches!(cause, Cause::Session(ref reason) if !matches!(reason, Reason::Cut));
-                self.end(cause, Some(&talk.session)).await;
-                if speaks {
-                    say_goodbye(writer, last_words).await;
-                }
-            }
+            Err(error) => self.end(End::Failed, error.to_string()).await,
+            Ok(stream) => self.talk(stream).await,
         }
     }
 
-    async fn dial(&mut self) -> Result<Box<dyn Stream>, DialError> {
-        tokio::select! {
-            () = tokio::time::sleep_until(self.start.into()) => {}
-            Ok(()) = self.access.changed() => tokio::time::sleep(self.pace).await,
+    async fn talk(mut self, stream: Box<dyn Stream>) {
+        let (reader, mut writer) = tokio::io::split(stream);
+        let mut talk = Talk::new(self.task.id, self.session.clone());
+        let reason = self.converse(&mut talk, reader, &mut writer).await;
+        for event in std::mem::take(&mut talk.inbox) {
+            self.task.events.send(event).await;
         }
-        let Access { key, dialer, version } = self.access.borrow_and_update().clone();
-        self.session.key = key;
-        self.version = version;
-        dialer.dial().await
+        self.end(end_of(&reason, talk.was_open), reason.to_string()).await;
+        if reason != Reason::Cut {
+            say_goodbye(writer, talk.out).await;
+        }
     }
 
     /// Every future in the `select!` is cancel-safe: what it has taken is in `talk` or still where it was.
@@ -171,24 +88,26 @@ impl Connection {
         talk: &mut Talk,
         mut reader: impl AsyncRead + Unpin,
         writer: &mut (impl AsyncWrite + Unpin),
-    ) -> Cause {
+    ) -> Reason {
         let mut bytes = vec![0; READ_BYTES];
         let mut orders = Vec::with_capacity(ORDER_BATCH);
         loop {
-            talk.pump(&self.notes, self.id);
+            talk.pump(&self.task.events);
             if let Some(reason) = talk.ended.take() {
-                return Cause::Session(reason);
+                return reason;
             }
             tokio::select! {
                 biased;
-                () = self.kill.cancelled() => return Cause::GivenUp,
-                () = self.stop.cancelled(), if !talk.stopping => talk.stop(),
-                _ = self.notes.reserve(), if !talk.inbox.is_empty() => {}
+                changed = self.task.retire.changed(), if !talk.closing => {
+                    let manner = changed.ok().and_then(|()| *self.task.retire.borrow_and_update());
+                    talk.retire(manner.unwrap_or(Manner::Now));
+                }
+                () = self.task.events.ready(), if !talk.inbox.is_empty() => {}
                 () = sleep_until(talk.deadline) => talk.handle(Input::Tick),
-                taken = self.orders.recv_many(&mut orders, ORDER_BATCH), if talk.takes_orders() => {
+                taken = self.task.orders.recv_many(&mut orders, ORDER_BATCH), if talk.takes_orders() => {
                     if taken == 0 {
                         talk.orders_ended = true;
-                        talk.stop();
+                        talk.retire(Manner::Now);
                     }
                     orders.drain(..).for_each(|order| talk.obey(order));
                 }
@@ -210,57 +129,54 @@ impl Connection {
         }
     }
 
-    async fn end(&mut self, cause: Cause, session: Option<&Session>) {
-        self.orders.close();
+    async fn end(&mut self, end: End, detail: String) {
+        self.task.orders.close();
         let mut unwritten = Vec::new();
-        while let Ok(command) = self.orders.try_recv() {
-            if let Command::Send(order) = command {
-                unwritten.push(order.sid);
+        while let Ok(order) = self.task.orders.try_recv() {
+            if let Order::Send(sid, _) = order {
+                unwritten.push(sid);
             }
         }
-        let authenticated = session.is_some_and(Session::was_authenticated);
-        let counters = session.map(Session::counters).unwrap_or_default();
-        let access = self.version;
-        self.note(Word::Ended(Ended { cause, authenticated, counters, access, unwritten })).await;
-    }
-
-    async fn note(&self, word: Word) {
-        // An error means that the hub is gone, and with it everybody who could care.
-        let _ = self.notes.send(Note { connection: self.id, word }).await;
+        let outdated = self.version < self.access.borrow().version;
+        self.task.events.send(core::Event::Ended(Ended { end, detail, unwritten, outdated })).await;
     }
 }
 
 /// A session and what lies between it and its two neighbours.
 struct Talk {
+    id: ConnectionId,
     session: Session,
-    monitor: Arc<Monitor>,
-    /// What the monitor knows of the session's counters.
+    window: usize,
+    /// What the driver knows of the session's counters.
     counted: Counters,
     /// Bytes for the socket.
     out: BytesMut,
     /// Whether the socket has passed on what was written to it.
     flushed: bool,
-    /// Events for the hub. While there are any, nothing is read.
-    inbox: VecDeque<Event>,
+    /// Events for the driver. While there are any, nothing is read.
+    inbox: VecDeque<core::Event<Event>>,
     deadline: Option<Instant>,
     ended: Option<Reason>,
-    stopping: bool,
+    was_open: bool,
+    closing: bool,
     orders_ended: bool,
     paused: bool,
 }
 
 impl Talk {
-    fn new(config: SessionConfig, monitor: Arc<Monitor>) -> Self {
+    fn new(id: ConnectionId, config: SessionConfig) -> Self {
         Self {
+            id,
+            window: config.window,
             session: Session::new(config, now()),
-            monitor,
             counted: Counters::default(),
             out: BytesMut::new(),
             flushed: true,
             inbox: VecDeque::new(),
             deadline: None,
             ended: None,
-            stopping: false,
+            was_open: false,
+            closing: false,
             orders_ended: false,
             paused: false,
         }
@@ -268,8 +184,6 @@ impl Talk {
 
     fn handle(&mut self, input: Input<'_>) {
         self.session.handle(input, now());
-        let counters = self.session.counters();
-        self.monitor.add_session(&std::mem::replace(&mut self.counted, counters), &counters);
         self.poll();
     }
 
@@ -278,27 +192,27 @@ impl Talk {
             match self.session.poll() {
                 Output::Write(bytes) => self.out.extend_from_slice(&bytes),
                 Output::Event(Event::Closed(reason)) => self.ended = Some(reason),
-                Output::Event(event) => self.inbox.push_back(event),
+                Output::Event(event) => {
+                    self.was_open |= matches!(event, Event::Ready { .. });
+                    self.inbox.extend(event_of(self.id, event, self.window));
+                }
                 Output::Wait(deadline) => {
                     self.deadline = deadline;
-                    return;
+                    break;
                 }
             }
         }
+        let counters = self.session.counters();
+        self.inbox.extend(counted(&std::mem::replace(&mut self.counted, counters), &counters));
     }
 
-    /// Brings the events to the hub as far as it takes them.
-    fn pump(&mut self, notes: &mpsc::Sender<Note>, connection: u64) {
+    /// Brings the events to the driver as far as it takes them.
+    fn pump(&mut self, events: &EventSender<Event>) {
         self.poll();
-        while !self.inbox.is_empty() {
-            match notes.try_reserve() {
-                Ok(permit) => {
-                    if let Some(event) = self.inbox.pop_front() {
-                        permit.send(Note { connection, word: Word::Event(event) });
-                    }
-                }
-                Err(mpsc::error::TrySendError::Full(())) => break,
-                Err(mpsc::error::TrySendError::Closed(())) => self.inbox.clear(),
+        while let Some(event) = self.inbox.pop_front() {
+            if let Err(event) = events.try_send(event) {
+                self.inbox.push_front(event);
+                break;
             }
         }
         let paused = !self.inbox.is_empty();
@@ -308,22 +222,18 @@ impl Talk {
         }
     }
 
-    fn obey(&mut self, command: Command) {
-        match command {
-            Command::Send(Order { sid, json }) => {
-                self.handle(Input::Send { message_id: &sid.to_string(), json: &json });
-            }
-            Command::Ack(ack_ref) => {
-                self.handle(Input::AckUpstream { to: &ack_ref.to, message_id: &ack_ref.message_id })
+    fn obey(&mut self, order: Order<String>) {
+        match order {
+            Order::Send(sid, json) => self.handle(Input::Send { message_id: &sid.to_string(), json: &json }),
+            Order::Ack(AckRef { to, message_id, .. }) => {
+                self.handle(Input::AckUpstream { to: &to, message_id: &message_id });
             }
         }
     }
 
-    fn stop(&mut self) {
-        if !self.stopping {
-            self.stopping = true;
-            self.handle(Input::Shutdown);
-        }
+    fn retire(&mut self, manner: Manner) {
+        self.closing = manner == Manner::Now;
+        self.handle(if self.closing { Input::Close } else { Input::Shutdown });
     }
 
     fn takes_orders(&self) -> bool {
@@ -333,6 +243,101 @@ impl Talk {
     fn has_to_write(&self) -> bool {
         !self.out.is_empty() || !self.flushed
     }
+}
+
+/// What an event of a session is to the transport's core. Ids that are not ours were never assigned.
+pub(super) fn event_of(connection: ConnectionId, event: Event, window: usize) -> Option<core::Event<Event>> {
+    let ack_ref = |to: String, message_id: String| AckRef { connection, to, message_id };
+    Some(match event {
+        Event::Ready { jid } => {
+            tracing::info!(jid, "logged in");
+            core::Event::Up { capacity: window }
+        }
+        Event::Draining(cause) => {
+            tracing::debug!(?cause, "the peer drains the connection");
+            core::Event::Draining
+        }
+        Event::Acked { ref message_id, .. }
+        | Event::Nacked { ref message_id, .. }
+        | Event::Rejected { ref message_id, .. } => core::Event::Answered(Sid::parse(message_id)?, event),
+        Event::Bounced { message_id } => core::Event::NotTaken(Sid::parse(&message_id)?),
+        Event::NotSent { message_id, reason } => {
+            tracing::debug!(message_id, %reason, "message not sent");
+            core::Event::Unwritten(Sid::parse(&message_id)?)
+        }
+        Event::Upstream(upstream) => {
+            let ack_ref = ack_ref(upstream.from.clone(), upstream.message_id.clone());
+            core::Event::Device(device_message(upstream, ack_ref))
+        }
+        Event::Unusable { from, message_id, error, json } => {
+            let code = error_code(&error);
+            let sample = sample(&json, &from);
+            let ack_ref = ack_ref(from, message_id);
+            core::Event::Device(DeviceMessage::Rejected(RejectedUpstream { code, sample, ack_ref }))
+        }
+        Event::Receipt(receipt) => {
+            // Its data is optional; the id is then all that is left to tell what it is about.
+            let from_id = receipt.message_id.strip_prefix("dr2:").unwrap_or(&receipt.message_id).to_owned();
+            core::Event::Receipt(core::Receipt {
+                original: receipt.original_message_id.unwrap_or(from_id),
+                status: receipt.status.unwrap_or_default(),
+                sent_at_ms: receipt.sent_at_ms,
+                ack_ref: ack_ref(receipt.from, receipt.message_id),
+            })
+        }
+        Event::Closed(_) => return None,
+    })
+}
+
+fn device_message(upstream: payload::Upstream, ack_ref: AckRef) -> DeviceMessage {
+    match Token::new(upstream.from.clone()) {
+        Ok(from) => {
+            let payload::Upstream { category, message_id, data, .. } = upstream;
+            DeviceMessage::Upstream(Upstream { from, category, message_id, data, ack_ref })
+        }
+        Err(_) => {
+            let from = upstream.from.clone();
+            let sample = sample(&payload::Inbound::Upstream(upstream).to_json(), &from);
+            DeviceMessage::Rejected(RejectedUpstream { code: "bad_from", sample, ack_ref })
+        }
+    }
+}
+
+fn error_code(error: &PayloadError) -> &'static str {
+    match error {
+        PayloadError::Field("data") => "bad_data",
+        _ => "bad_payload",
+    }
+}
+
+/// The beginning of a payload, without its sender: a registration token, if it is anything.
+fn sample(json: &str, from: &str) -> String {
+    let text = if from.is_empty() { json.to_owned() } else { json.replace(from, "<token>") };
+    text.chars().take(SAMPLE_MAX).collect()
+}
+
+pub(super) fn end_of(reason: &Reason, was_open: bool) -> End {
+    match reason {
+        Reason::Shutdown => End::Retired,
+        Reason::AuthFailed { .. } => End::AuthFailed,
+        Reason::StreamError { condition } | Reason::BindFailed { condition }
+            if !was_open && TOO_MANY.contains(&condition.as_str()) =>
+        {
+            End::TooMany
+        }
+        _ => End::Failed,
+    }
+}
+
+fn counted<A>(before: &Counters, after: &Counters) -> Option<core::Event<A>> {
+    let counted = Counted {
+        bad_acks: after.bad_acks - before.bad_acks,
+        unknown_answers: after.unknown_answers - before.unknown_answers,
+        malformed: after.malformed - before.malformed,
+        oversize: after.oversize - before.oversize,
+        pings: after.pings - before.pings,
+    };
+    (counted != Counted::default()).then_some(core::Event::Counted(counted))
 }
 
 /// Writes something, or passes on what was written. A TLS stream holds back a part of it until it is flushed.

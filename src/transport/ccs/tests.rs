@@ -10,7 +10,10 @@ use crate::chat::id::{Recipient, Sid, SidSource, Token};
 use crate::chat::push::{Priority, Push, Target};
 use crate::chat::refusal::{Decision, Refusal, Scope, Until, Wait};
 use crate::ops::clock::now_ms;
-use crate::transport::{AckRef, Change, Link, Outage, Port, Report, Send, port};
+use crate::transport::{
+    self, AckRef, Change, ConnectionId, ConnectionPhase, DeviceMessage, Link, Outage, Port, Report, Send, Snapshot,
+    port,
+};
 use base64::Engine as _;
 use serde_json::{Map, Value};
 use std::io::Write as _;
@@ -198,7 +201,6 @@ impl Peer {
 /// A running transport and the bridge's end of it.
 struct Bridge {
     port: Port,
-    monitor: Arc<Monitor>,
     stop: CancellationToken,
     task: JoinHandle<Result<(), Fatal>>,
 }
@@ -211,9 +213,9 @@ impl Bridge {
     #[expect(clippy::disallowed_methods, reason = "the test owns the task and ends with it")]
     fn with_queues(config: CcsConfig, reports: usize) -> Self {
         let (port, outlet) = port(64, 64, reports);
-        let (monitor, stop) = (Arc::clone(&config.monitor), CancellationToken::new());
+        let stop = CancellationToken::new();
         let task = tokio::spawn(run(config, outlet, stop.clone()));
-        Self { port, monitor, stop, task }
+        Self { port, stop, task }
     }
 
     async fn send(&self, number: u64, recipient: i64) {
@@ -246,6 +248,25 @@ impl Bridge {
     /// What becomes of the connections as well.
     async fn any_report(&mut self) -> Report {
         self.port.reports.recv().await.expect("the transport runs")
+    }
+
+    async fn device_message(&mut self) -> transport::Upstream {
+        match self.port.device_messages.recv().await {
+            Some(DeviceMessage::Upstream(message)) => message,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Waits until the transport has counted so.
+    async fn counted(&mut self, what: impl FnMut(&Snapshot) -> bool) {
+        self.port.snapshot.wait_for(what).await.unwrap();
+    }
+
+    /// Waits until so many connections are up, and so many are draining.
+    async fn connections(&mut self, up: usize, draining: usize) {
+        let count = |snapshot: &Snapshot, phase| snapshot.connections_in(phase);
+        let wanted = (up, draining);
+        self.counted(|now| (count(now, ConnectionPhase::Up), count(now, ConnectionPhase::Draining)) == wanted).await;
     }
 
     async fn link(&mut self, wanted: Link) {
@@ -313,7 +334,7 @@ async fn messages_go_out_and_answers_come_back() {
     let wait = Wait::Backoff(Duration::from_secs(1));
     let again = Decision::Retry { wait, until: Until::Deadline, scope: Scope::Message };
     assert_eq!(bridge.report().await, refused(2, again, "WHATEVER"));
-    assert_eq!((bridge.monitor.pending(), bridge.monitor.count(Metric::UnknownAnswers)), (0, 1));
+    bridge.counted(|now| (now.pending, now.unknown_answers) == (0, 1)).await;
 }
 
 #[tokio::test]
@@ -332,7 +353,7 @@ async fn upstream_and_receipts_are_acknowledged_on_their_connection_and_on_no_ot
         sent_at_ms: Some(7),
     }))
     .await;
-    let Report::Upstream(message) = bridge.report().await else { panic!() };
+    let message = bridge.device_message().await;
     assert_eq!((message.message_id.as_str(), message.category.as_deref()), ("17&\"", Some("app")));
     let Report::Receipt { original, sent_at_ms, ack_ref, .. } = bridge.report().await else { panic!() };
     assert_eq!((original.as_str(), sent_at_ms, ack_ref.to.as_str()), ("x", Some(7), "gcm.googleapis.com"));
@@ -342,13 +363,13 @@ async fn upstream_and_receipts_are_acknowledged_on_their_connection_and_on_no_ot
     let mut peer = server.login().await;
     bridge.port.acks.send(message.ack_ref).await.unwrap();
     peer.say(upstream("17&\"")).await;
-    let Report::Upstream(again) = bridge.report().await else { panic!() };
+    let again = bridge.device_message().await;
     assert_ne!(again.ack_ref.connection, ack_ref.connection);
     bridge.port.acks.send(again.ack_ref).await.unwrap();
     assert_eq!(peer.acked_id().await, "17&\"");
     bridge.send(1, 1).await;
     assert_eq!(peer.messages().await, ids([1]), "the first copy was acknowledged on a foreign connection");
-    assert_eq!(bridge.monitor.count(Metric::StaleAcks), 1);
+    bridge.counted(|now| now.stale_acks == 1).await;
 }
 
 #[tokio::test]
@@ -361,7 +382,7 @@ async fn the_window_holds_messages_back_and_acknowledgements_pass() {
     }
     assert_eq!(peer.messages().await, ids([1, 2, 3]));
     peer.say(upstream("u")).await;
-    let Report::Upstream(message) = bridge.report().await else { panic!() };
+    let message = bridge.device_message().await;
     bridge.port.acks.send(message.ack_ref).await.unwrap();
     assert_eq!(peer.acked_id().await, "u", "a message went out over the full window");
     peer.ack(&sid(2).to_string()).await;
@@ -391,7 +412,7 @@ async fn a_cut_resends_what_is_unanswered_first_and_in_order() {
     for expected in [accepted(2, 1), accepted(1, 2), accepted(3, 2), accepted(4, 2), accepted(5, 1)] {
         assert_eq!(bridge.report().await, expected);
     }
-    assert_eq!(bridge.monitor.count(Metric::Resent), 3);
+    bridge.counted(|now| now.resent == 3).await;
 }
 
 #[tokio::test]
@@ -413,7 +434,7 @@ async fn draining_moves_to_a_new_connection_and_finishes_the_old_one() {
     old.ack(&sid(1).to_string()).await;
     assert_eq!(bridge.report().await, accepted(1, 1));
     old.say(upstream("u")).await;
-    let Report::Upstream(message) = bridge.report().await else { panic!() };
+    let message = bridge.device_message().await;
     bridge.port.acks.send(message.ack_ref).await.unwrap();
     assert_eq!(old.acked_id().await, "u");
     // A newer message for the recipient that the old connection still holds must not overtake.
@@ -428,7 +449,7 @@ async fn draining_moves_to_a_new_connection_and_finishes_the_old_one() {
     assert_eq!(new.messages().await, ids([4]));
     new.ack(&sid(3).to_string()).await;
     assert_eq!(bridge.report().await, accepted(3, 2));
-    assert_eq!(bridge.monitor.count(Metric::Drains), 1);
+    bridge.counted(|now| now.drains == 1).await;
 }
 
 #[tokio::test]
@@ -445,16 +466,14 @@ async fn a_second_drain_may_begin_before_the_first_is_over() {
         }
         peers.push(peer);
     }
-    let state = ConnectionState { phase: ConnectionPhase::Up, draining: 2 };
-    bridge.monitor.connections().wait_for(|states| *states == [state]).await.unwrap();
+    bridge.connections(1, 2).await;
     for (peer, number) in peers.iter_mut().zip(1..) {
         peer.ack(&sid(number).to_string()).await;
         assert_eq!(bridge.report().await, accepted(number, 1));
     }
     peers.remove(0).close().await;
     peers.remove(0).close().await;
-    let state = ConnectionState { phase: ConnectionPhase::Up, draining: 0 };
-    bridge.monitor.connections().wait_for(|states| *states == [state]).await.unwrap();
+    bridge.connections(1, 0).await;
 }
 
 #[tokio::test]
@@ -474,7 +493,7 @@ async fn a_full_report_channel_loses_nothing_and_blocks_no_acknowledgement() {
     };
     let bridge_side = async {
         for number in 0..COUNT {
-            let Report::Upstream(message) = bridge.report().await else { panic!() };
+            let message = bridge.device_message().await;
             assert_eq!(message.message_id, number.to_string());
             bridge.port.acks.send(message.ack_ref).await.unwrap();
         }
@@ -496,10 +515,9 @@ async fn a_full_report_channel_loses_nothing_and_blocks_no_acknowledgement() {
 #[tokio::test]
 async fn two_connections_share_the_load_and_keep_recipients_together() {
     let server = Server::named("localhost").await;
-    let bridge = Bridge::start(CcsConfig { connections: 2, ..server.config() });
+    let mut bridge = Bridge::start(CcsConfig { connections: 2, ..server.config() });
     let mut peers = [server.login().await, server.login().await];
-    let up = ConnectionState { phase: ConnectionPhase::Up, draining: 0 };
-    bridge.monitor.connections().wait_for(|states| *states == [up, up]).await.unwrap();
+    bridge.connections(2, 0).await;
     for (number, recipient) in [(1, 10), (2, 20), (3, 10), (4, 20)] {
         bridge.send(number, recipient).await;
     }
@@ -519,7 +537,7 @@ async fn refused_credentials_are_told_and_never_logged() {
     peer.offer_login().await;
     peer.write(|out| write::failure(out, "not-authorized")).await;
     bridge.link(Link::Down(Outage::AUTH_FAILED)).await;
-    assert_eq!(bridge.monitor.count(Metric::AuthFailures), 1);
+    bridge.counted(|now| now.auth_failures == 1).await;
     let text = logs.text();
     assert!(text.contains("ERROR") && text.contains("not-authorized"), "{text}");
     let mut stanza = String::new();
@@ -586,7 +604,7 @@ async fn a_certificate_for_another_host_is_refused() {
     let mut bridge = Bridge::start(server.config());
     assert!(server.accept().await.is_err());
     assert_eq!(*bridge.port.link.borrow_and_update(), Link::Down(Outage::Unconnected));
-    assert_eq!(bridge.monitor.count(Metric::Connects), 0);
+    assert_eq!(bridge.port.snapshot.borrow().connects, 0);
 }
 
 #[tokio::test]
@@ -700,7 +718,7 @@ async fn operators_hear_how_a_connection_comes_and_goes() {
     let server = Server::named("localhost").await;
     let mut bridge = Bridge::start(server.config());
     let mut peer = server.login().await;
-    let change = |connection, change| Report::Connection { connection, change };
+    let change = |connection, change| Report::Connection { connection: ConnectionId::new(connection), change };
     assert_eq!(bridge.any_report().await, change(1, Change::Up));
     peer.drain().await;
     assert_eq!(bridge.any_report().await, change(1, Change::Draining));
@@ -708,7 +726,7 @@ async fn operators_hear_how_a_connection_comes_and_goes() {
     assert_eq!(bridge.any_report().await, change(2, Change::Up));
     drop(second);
     let lost = bridge.any_report().await;
-    assert!(matches!(&lost, Report::Connection { connection: 2, change: Change::Lost { .. } }), "{lost:?}");
+    assert!(matches!(&lost, Report::Connection { change: Change::Lost { .. }, .. }), "{lost:?}");
     drop(peer);
 }
 
@@ -739,7 +757,7 @@ async fn the_end_does_not_wait_for_a_bridge_that_acknowledges() {
     }
     bridge.stop.cancel();
     // More than the transport still has room for; it must not be necessary to read a report in between.
-    let ack_ref = AckRef { connection: 1, to: "device".to_owned(), message_id: "1".to_owned() };
+    let ack_ref = AckRef { connection: ConnectionId::new(1), to: "device".to_owned(), message_id: "1".to_owned() };
     while bridge.port.acks.send(ack_ref.clone()).await.is_ok() {}
     while bridge.port.reports.recv().await.is_some() {}
     bridge.task.await.unwrap().unwrap();

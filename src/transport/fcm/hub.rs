@@ -24,7 +24,7 @@ use crate::fcm::budget::Budget;
 use crate::fcm::target;
 use crate::fcm::verdict::Access;
 use crate::ops::clock::now_ms;
-use crate::transport::{Change, LINE_MAX, Link, Outage, Outlet, Report, Send};
+use crate::transport::{Change, ConnectionId, LINE_MAX, Link, Outage, Outlet, Report, Send};
 use remarks::Remarks;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -37,8 +37,6 @@ use tokio_util::sync::CancellationToken;
 const NOTES: usize = 1024;
 /// How often everything is looked at that no event announces: ended times to live, the age of connections.
 const TICK: Duration = Duration::from_secs(1);
-/// What is told of all connections together; their own numbers begin with 1.
-const NO_CONNECTION: u64 = 0;
 
 /// The hub; see the module.
 pub(super) struct Hub {
@@ -252,7 +250,7 @@ impl Hub {
         let denied = self.tokens.refusal(now);
         if let (None, Some(words)) = (&self.denied, &denied) {
             let change = Change::AuthFailed { detail: format!("{NO_TOKEN}: {words}") };
-            self.outbox.push_back(Report::Connection { connection: NO_CONNECTION, change });
+            self.outbox.push_back(Report::Connection { connection: ConnectionId::ALL, change });
         }
         self.denied = denied;
     }
@@ -313,6 +311,7 @@ impl Hub {
                 self.pool.ended(connection, &cause, Instant::now())
             }
         };
+        let connection = ConnectionId::new(connection);
         self.outbox.extend(change.map(|change| Report::Connection { connection, change }));
     }
 

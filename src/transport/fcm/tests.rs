@@ -168,7 +168,7 @@ async fn what_a_goaway_leaves_out_goes_at_once_over_another_connection() {
 async fn what_becomes_of_connections_is_told() {
     let mut house = House::open(config());
     let told = async |house: &mut House| match soon(house.port.reports.recv()).await {
-        Some(Report::Connection { connection, change }) => (connection, change),
+        Some(Report::Connection { connection, change }) => (connection.number(), change),
         other => panic!("{other:?}"),
     };
     let mut old = house.peer(100).await;

@@ -1,8 +1,7 @@
-//! The client's core against the simulator's core: no sockets, a clock of numbers, a random schedule, and bytes that
+//! The transport's core and its sessions against the simulator's core: no sockets, a clock of numbers, a random schedule, and bytes that
 //! arrive late and in pieces. A case holds everything that a run depends on, so a failing one can be run again.
 
 mod client;
-mod hub;
 mod pipe;
 mod run;
 mod script;

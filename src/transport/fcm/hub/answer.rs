@@ -11,7 +11,7 @@ use crate::ops::clock::now_ms;
 use crate::transport::fcm::exchange::Reply;
 use crate::transport::fcm::ledger::Pending;
 use crate::transport::fcm::policy::{self, Consequence, Pause};
-use crate::transport::{Change, Report};
+use crate::transport::{Change, ConnectionId, Report};
 use std::time::Duration;
 
 /// Faults of the project in a row that are not those of single messages, whatever passed before.
@@ -166,7 +166,10 @@ impl Hub {
                     "nothing is sent until this is mended"
                 );
                 let detail = format!("{}: {server}: {}", cause.as_str(), refused.detail);
-                self.outbox.push_back(Report::Connection { connection, change: Change::AuthFailed { detail } });
+                self.outbox.push_back(Report::Connection {
+                    connection: ConnectionId::new(connection),
+                    change: Change::AuthFailed { detail },
+                });
             }
             (Some(cause), None, _) => tracing::info!(cause = cause.as_str(), "messages are sent again"),
             _ => {}

@@ -6,8 +6,9 @@ use crate::ccs::session::{Input, Output, Session};
 use crate::ccs::settings::{Limits, SessionConfig, Timing};
 use crate::ccs::window::NotSent;
 use crate::secret::Secret;
-use crate::transport::ccs::connection::Command;
-use crate::transport::ccs::ledger::Order;
+use crate::transport::AckRef;
+use crate::transport::core::Manner;
+use crate::transport::driver::Order;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
@@ -16,18 +17,23 @@ pub(super) const TIMING: Timing = Timing {
     login: Duration::from_secs(5),
     ping_interval: Duration::from_secs(3),
     ping_timeout: Duration::from_secs(2),
-    drain: Duration::from_secs(20),
     grace: Duration::from_secs(5),
     close: Duration::from_secs(2),
 };
+
+/// What the core wants of a connection.
+pub(super) enum Told {
+    Order(Order<String>),
+    Retire(Manner),
+}
 
 /// A client's session on a connection.
 pub(super) struct Client {
     session: Session,
     /// Its connection at the server.
     pub(super) server: u64,
-    /// What the hub wants, with the time at which it gets here.
-    pub(super) orders: VecDeque<(u64, Command)>,
+    /// What the core wants, with the time at which it gets here.
+    pub(super) orders: VecDeque<(u64, Told)>,
     pub(super) deadline: Option<Instant>,
     /// When it reads again.
     pub(super) paused_until: Option<u64>,
@@ -82,18 +88,20 @@ impl Client {
             self.in_flight.push(message_id.to_owned());
             assert!(self.in_flight.len() <= self.window, "the window is exceeded");
         }
-        self.ending |= matches!(input, Input::Shutdown);
+        self.ending |= matches!(input, Input::Shutdown | Input::Close);
         self.take(at)
     }
 
-    pub(super) fn obey(&mut self, command: Command, at: Instant) -> (Vec<u8>, Vec<Event>) {
-        match command {
-            Command::Send(Order { sid, json }) => {
+    pub(super) fn obey(&mut self, told: Told, at: Instant) -> (Vec<u8>, Vec<Event>) {
+        match told {
+            Told::Order(Order::Send(sid, json)) => {
                 self.handle(Input::Send { message_id: &sid.to_string(), json: &json }, at)
             }
-            Command::Ack(ack_ref) => {
-                self.handle(Input::AckUpstream { to: &ack_ref.to, message_id: &ack_ref.message_id }, at)
+            Told::Order(Order::Ack(AckRef { to, message_id, .. })) => {
+                self.handle(Input::AckUpstream { to: &to, message_id: &message_id }, at)
             }
+            Told::Retire(Manner::AfterAnswers) => self.handle(Input::Shutdown, at),
+            Told::Retire(Manner::Now) => self.handle(Input::Close, at),
         }
     }
 
@@ -142,12 +150,13 @@ impl Client {
                 assert!(self.ending || self.pushy, "no room on a connection that takes messages");
             }
             Event::Upstream(_) | Event::Receipt(_) => self.handed += 1,
+            Event::Unusable { .. } => panic!("the simulator speaks well"),
             Event::Closed(reason) => self.closed = Some(reason.clone()),
         }
     }
 
-    pub(super) fn was_authenticated(&self) -> bool {
-        self.session.was_authenticated()
+    pub(super) fn was_open(&self) -> bool {
+        self.ready
     }
 
     /// Whether everything handed up is acknowledged and everything sent is answered.

@@ -1,27 +1,33 @@
 //! The clock, the schedule and the two sides; and what has to be true in the end.
 
-use super::client::{Client, Wire};
-use super::hub::{Arrival, Hub, Report, Wish, Word};
+use super::client::{Client, TIMING, Told, Wire};
 use super::pipe::{Item, Weather};
 use super::script::{Action, Case, faults};
 use crate::ccs::event::{Event, Reason};
 use crate::ccs::session::Input;
 use crate::chat::id::{Recipient, Sid, SidSource, Token};
 use crate::chat::push::{Priority, Push, Target};
+use crate::secret::Secret;
 use crate::sim::SimConfig;
 use crate::sim::config::{Overrun, WireConfig};
 use crate::sim::device::{DEFAULT_CATEGORY, DevicePatch, Presence};
 use crate::sim::event::SimEvent;
 use crate::sim::stats::{Stats, Violations};
 use crate::sim::tests::{Bench, Parting};
-use crate::transport::ccs::connection::Command;
-use crate::transport::{AckRef, Send};
+use crate::transport::ccs::connection::{end_of, event_of};
+use crate::transport::ccs::{Ccs, CcsConfig};
+use crate::transport::core::{Core, End, Ended, Event as CoreEvent, Now, Output};
+use crate::transport::driver::Order;
+use crate::transport::{AckRef, ConnectionId, ConnectionPhase, DeviceMessage, Link, Report, Send};
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 /// The server's patience with a client that does not close its side.
 const PARTING: u64 = 2_000;
+/// How long an answer may take, and how long a connection is kept for those that it owes: short, so that a run sees both.
+const ANSWER: u64 = 12_000;
+const DRAIN: u64 = 20_000;
 /// Steps of one run at most: a run that turns in circles fails.
 const STEPS: usize = 200_000;
 
@@ -38,10 +44,14 @@ pub(super) struct Run {
     world_due: Option<u64>,
     wires: BTreeMap<u64, Wire>,
 
-    hub: Hub,
-    clients: BTreeMap<u64, Client>,
-    dials: BTreeMap<u64, u64>,
-    notes: VecDeque<(u64, u64, Word)>,
+    core: Core<Ccs>,
+    /// When the core wants to be looked at again.
+    core_due: Option<Instant>,
+    clients: BTreeMap<ConnectionId, Client>,
+    dials: VecDeque<ConnectionId>,
+    events: VecDeque<(u64, ConnectionId, CoreEvent<Event>)>,
+    /// The one answer to each message.
+    reports: BTreeMap<Sid, Report>,
 
     sids: SidSource,
     waiting: VecDeque<Send>,
@@ -54,6 +64,7 @@ pub(super) struct Run {
     /// What the server ever refused but for draining: trying such a message again may change the order.
     refused: BTreeSet<String>,
     reasons: Vec<Reason>,
+    stopping: bool,
 }
 
 impl Run {
@@ -71,7 +82,17 @@ impl Run {
         for device in 0..case.devices {
             bench.put(&token(device), DevicePatch::default(), 0);
         }
-        let ledger_window = case.window + if case.pushy { 2 } else { 0 };
+        let window = case.window + if case.pushy { 2 } else { 0 };
+        let config = CcsConfig {
+            window,
+            connections: case.connections,
+            answer: Duration::from_millis(ANSWER),
+            drain: Duration::from_millis(DRAIN),
+            timing: TIMING,
+            ..CcsConfig::new("42", Secret::new("key"))
+        };
+        let now = Now { instant: base, unix_ms: 0 };
+        let core = Core::new(config.settings("sim"), Ccs, case.seed, now);
         let mut run = Self {
             base,
             now: 0,
@@ -82,10 +103,12 @@ impl Run {
             bench,
             world_due: None,
             wires: BTreeMap::new(),
-            hub: Hub::new(ledger_window, case.connections, base),
+            core,
+            core_due: None,
             clients: BTreeMap::new(),
-            dials: BTreeMap::new(),
-            notes: VecDeque::new(),
+            dials: VecDeque::new(),
+            events: VecDeque::new(),
+            reports: BTreeMap::new(),
             sids: SidSource::default(),
             waiting: VecDeque::new(),
             acks: VecDeque::new(),
@@ -94,9 +117,10 @@ impl Run {
             receipts: BTreeSet::new(),
             refused: BTreeSet::new(),
             reasons: Vec::new(),
+            stopping: false,
             case,
         };
-        run.grant();
+        run.obey();
         run
     }
 
@@ -138,21 +162,27 @@ impl Run {
 
     fn is_quiet(&self) -> bool {
         self.waiting.is_empty()
-            && self.notes.is_empty()
+            && self.events.is_empty()
             && self.acks.is_empty()
-            && self.hub.ledger.pending() == 0
-            && self.hub.is_whole()
+            && self.core.snapshot().pending == 0
+            && self.is_whole()
             && self.bench.stats().now.unacked == 0
             && self.wires.len() == self.clients.len()
             && self.clients.values().all(Client::is_quiet)
             && (0..self.case.devices).all(|device| self.bench.device(&token(device)).summary.on_the_way == 0)
     }
 
+    /// Whether there are exactly the connections that are to be kept, and all of them serve.
+    fn is_whole(&self) -> bool {
+        let states = self.core.snapshot().connections;
+        states.len() == self.case.connections && states.iter().all(|state| state.phase == ConnectionPhase::Up)
+    }
+
     fn whats_left(&self) -> String {
         format!(
             "{} waiting, {} pending, {} unacknowledged at the server, {} clients, {} wires",
             self.waiting.len(),
-            self.hub.ledger.pending(),
+            self.core.snapshot().pending,
             self.bench.stats().now.unacked,
             self.clients.len(),
             self.wires.len()
@@ -161,15 +191,22 @@ impl Run {
 
     /// Does something that is due; false if nothing is.
     fn step(&mut self) -> bool {
-        self.act() || self.bridge() || self.dial() || self.listen() || self.talk() || self.network() || self.serve()
+        self.act()
+            || self.bridge()
+            || self.dial()
+            || self.listen()
+            || self.tick()
+            || self.talk()
+            || self.network()
+            || self.serve()
     }
 
     fn next_due(&self) -> Option<u64> {
         let soonest = [
             self.actions.front().map(|(due, _)| *due),
             self.acks.front().map(|(due, _)| *due),
-            self.notes.front().map(|(due, ..)| *due),
-            self.dials.values().min().copied(),
+            self.events.front().map(|(due, ..)| *due),
+            self.core_due.map(|due| self.ms(due)),
             self.world_due,
         ];
         let clients = self.clients.values().flat_map(|client| {
@@ -252,71 +289,103 @@ impl Run {
     fn push(&mut self, device: u8, count: u8, receipt: bool) {
         for _ in 0..count {
             let sid = self.sids.next(1 + self.now, self.sent.len() as u64);
-            let data = Map::from_iter([("k".to_owned(), Value::from("]]>&\u{1F600}"))]);
-            let push = Push {
-                target: Target::Token(Token::new(token(device)).expect("a token")),
-                data,
-                notification: None,
-                priority: Priority::High,
-                collapse: None,
-                receipt,
-                fcm: Map::new(),
-            };
             self.sent.push((sid, device, receipt));
-            self.waiting.push_back(Send {
-                sid,
-                push,
-                recipient: Recipient::new(device.into()),
-                accepted_ms: 0,
-                deadline_ms: u64::MAX,
-            });
+            self.waiting.push_back(send(sid, device, receipt));
         }
     }
 
     fn bridge(&mut self) -> bool {
-        if self.hub.ledger.has_room()
+        if self.core.has_room()
+            && matches!(self.core.link(self.time()), Link::Up | Link::Probing(_))
             && let Some(send) = self.waiting.pop_front()
         {
-            self.hub.accept(send, self.now);
-            self.grant();
+            self.core.handle_send(send, self.time());
+            self.obey();
             return true;
         }
         if self.acks.front().is_some_and(|(due, _)| *due <= self.now)
             && let Some((_, ack_ref)) = self.acks.pop_front()
         {
-            self.order(ack_ref.connection, Command::Ack(ack_ref));
+            self.core.handle_ack(ack_ref, self.time());
+            self.obey();
             return true;
         }
         false
     }
 
-    /// Does what the hub wants.
-    fn grant(&mut self) {
-        while let Some(wish) = self.hub.wishes.pop_front() {
-            match wish {
-                Wish::Dial(connection, at) => {
-                    self.dials.insert(connection, self.ms(at));
+    fn time(&self) -> Now {
+        Now { instant: self.instant(), unix_ms: self.now }
+    }
+
+    fn tick(&mut self) -> bool {
+        let due = self.core_due.is_some_and(|due| due <= self.instant());
+        if due {
+            self.core.handle_tick(self.time());
+            self.obey();
+        }
+        due
+    }
+
+    /// Does what the core wants.
+    fn obey(&mut self) {
+        loop {
+            match self.core.poll() {
+                Output::Dial(id) => self.dials.push_back(id),
+                Output::Assign { connection, sid, request } => {
+                    if !self.tell_later(connection, Told::Order(Order::Send(sid, request))) {
+                        self.core.handle_gone(connection, sid, self.time());
+                    }
                 }
-                Wish::Order(connection, command) => self.order(connection, command),
-                Wish::Arrived(arrival) => self.arrived(arrival),
+                Output::Acknowledge(ack_ref) => {
+                    self.tell_later(ack_ref.connection, Told::Order(Order::Ack(ack_ref)));
+                }
+                Output::Retire { connection, manner } => {
+                    if let Some(place) = self.dials.iter().position(|id| *id == connection) {
+                        self.dials.remove(place);
+                        self.end(connection, End::Retired);
+                    }
+                    self.tell_later(connection, Told::Retire(manner));
+                }
+                Output::Report(report) => self.reported(report),
+                Output::DeviceMessage(DeviceMessage::Upstream(message)) => self.arrived(message.ack_ref, None),
+                Output::DeviceMessage(DeviceMessage::Rejected(rejected)) => panic!("{rejected:?}"),
+                Output::Wait(deadline) => {
+                    self.core_due = deadline;
+                    break;
+                }
             }
         }
     }
 
-    fn order(&mut self, connection: u64, command: Command) {
-        match self.clients.get_mut(&connection) {
-            Some(client) => {
-                let earlier = client.orders.back().map_or(0, |(due, _)| *due);
-                // A pushy hub offers again what was not sent: not in the same instant.
-                let least = if self.case.pushy { 50 } else { 0 };
-                let due = earlier.max(self.now + least + self.weather.upto(self.case.lag_ms));
-                client.orders.push_back((due, command));
-            }
-            None => self.hub.refused(connection, &command),
+    fn reported(&mut self, report: Report) {
+        let sid = match report {
+            Report::Accepted { sid, .. } | Report::Refused { sid, .. } | Report::Lost { sid, .. } => sid,
+            Report::Receipt { original, ack_ref, .. } => return self.arrived(ack_ref, Some(original)),
+            Report::Connection { .. } => return,
+            other => panic!("{other:?}"),
+        };
+        if let (Report::Lost { copies: 0, .. }, false) = (&report, self.stopping) {
+            // Back to the disk, whence it comes again in its turn.
+            let (_, device, receipt) = *self.sent.iter().find(|(sent, ..)| *sent == sid).expect("what was sent");
+            let place = self.waiting.partition_point(|send| send.sid < sid);
+            self.waiting.insert(place, send(sid, device, receipt));
+            return;
         }
+        assert_eq!(self.reports.insert(sid, report), None, "{sid} is reported twice");
     }
 
-    fn arrived(&mut self, Arrival { ack_ref, original }: Arrival) {
+    /// False if the connection is gone.
+    fn tell_later(&mut self, connection: ConnectionId, told: Told) -> bool {
+        let Some(client) = self.clients.get_mut(&connection) else { return false };
+        let earlier = client.orders.back().map_or(0, |(due, _)| *due);
+        // Where the core gives sessions more than they take, it offers again what was not sent: not in the same instant.
+        let least = if self.case.pushy { 50 } else { 0 };
+        let due = earlier.max(self.now + least + self.weather.upto(self.case.lag_ms));
+        client.orders.push_back((due, told));
+        true
+    }
+
+    fn arrived(&mut self, ack_ref: AckRef, original: Option<String>) {
         match original {
             Some(original) => {
                 self.receipts.insert(original);
@@ -330,11 +399,9 @@ impl Run {
     // The client's side.
 
     fn dial(&mut self) -> bool {
-        let due = self.dials.iter().find(|(_, due)| **due <= self.now).map(|(id, _)| *id);
-        let Some(id) = due else { return false };
-        self.dials.remove(&id);
+        let Some(id) = self.dials.pop_front() else { return false };
         if self.now < self.no_route_until {
-            self.note(id, Word::Ended { reason: None, authenticated: false, unwritten: Vec::new() });
+            self.end(id, End::Failed);
             return true;
         }
         let server = self.bench.connect(self.now);
@@ -344,15 +411,20 @@ impl Run {
         true
     }
 
-    /// The hub hears what a connection said.
+    /// A connection that never came to be is over.
+    fn end(&mut self, id: ConnectionId, end: End) {
+        let detail = "no route".to_owned();
+        self.say(id, CoreEvent::Ended(Ended { end, detail, unwritten: Vec::new(), outdated: false }));
+    }
+
+    /// The core hears what a connection said.
     fn listen(&mut self) -> bool {
-        if self.notes.front().is_none_or(|(due, ..)| *due > self.now) {
+        if self.events.front().is_none_or(|(due, ..)| *due > self.now) {
             return false;
         }
-        let Some((_, id, word)) = self.notes.pop_front() else { return false };
-        let at = self.instant();
-        self.hub.hear(id, word, at, self.now, &mut self.weather);
-        self.grant();
+        let Some((_, id, event)) = self.events.pop_front() else { return false };
+        self.core.handle_event(id, event, self.time());
+        self.obey();
         true
     }
 
@@ -370,9 +442,9 @@ impl Run {
                 return true;
             }
             if client.orders.front().is_some_and(|(due, _)| *due <= self.now)
-                && let Some((_, command)) = client.orders.pop_front()
+                && let Some((_, told)) = client.orders.pop_front()
             {
-                let said = client.obey(command, at);
+                let said = client.obey(told, at);
                 self.pass_on(id, said);
                 return true;
             }
@@ -390,20 +462,21 @@ impl Run {
         false
     }
 
-    fn tell(&mut self, id: u64, input: Input<'_>) {
+    fn tell(&mut self, id: ConnectionId, input: Input<'_>) {
         let at = self.instant();
         let said = self.clients.get_mut(&id).expect("a client").handle(input, at);
         self.pass_on(id, said);
     }
 
-    fn pass_on(&mut self, id: u64, (bytes, events): (Vec<u8>, Vec<Event>)) {
+    fn pass_on(&mut self, id: ConnectionId, (bytes, events): (Vec<u8>, Vec<Event>)) {
         let client = self.clients.get_mut(&id).expect("a client");
         let closed = client.closed.clone();
         let wire = self.wires.get_mut(&client.server).expect("a wire");
         wire.up.push(&bytes, self.now, &mut self.weather);
+        let was_open = client.was_open();
         for event in events {
-            if !matches!(event, Event::Closed(_)) {
-                self.note(id, Word::Event(event));
+            if let Some(event) = event_of(id, event, self.case.window + if self.case.pushy { 2 } else { 0 }) {
+                self.say(id, event);
             }
         }
         let Some(reason) = closed else { return };
@@ -413,20 +486,21 @@ impl Run {
         if wire.server_gone {
             self.wires.remove(&client.server);
         }
-        let unwritten = client.orders.iter().filter_map(|(_, command)| match command {
-            Command::Send(order) => Some(order.sid),
-            Command::Ack(_) => None,
+        let unwritten = client.orders.iter().filter_map(|(_, told)| match told {
+            Told::Order(Order::Send(sid, _)) => Some(*sid),
+            Told::Order(Order::Ack(_)) | Told::Retire(_) => None,
         });
-        let (unwritten, authenticated) = (unwritten.collect(), client.was_authenticated());
-        self.reasons.push(reason.clone());
-        self.note(id, Word::Ended { reason: Some(reason), authenticated, unwritten });
+        let unwritten = unwritten.collect();
+        let (end, detail) = (end_of(&reason, was_open), reason.to_string());
+        self.reasons.push(reason);
+        self.say(id, CoreEvent::Ended(Ended { end, detail, unwritten, outdated: false }));
         client.bury(self.instant());
     }
 
-    fn note(&mut self, id: u64, word: Word) {
-        let earlier = self.notes.back().map_or(0, |(due, ..)| *due);
+    fn say(&mut self, id: ConnectionId, event: CoreEvent<Event>) {
+        let earlier = self.events.back().map_or(0, |(due, ..)| *due);
         let due = earlier.max(self.now + self.weather.upto(self.case.lag_ms));
-        self.notes.push_back((due, id, word));
+        self.events.push_back((due, id, event));
     }
 
     // The network and the server's side.
@@ -533,27 +607,23 @@ impl Run {
         }
         let moment = self.now + self.weather.upto(2 * self.case.latency_ms + 20);
         self.until(moment);
-        self.hub.stop();
-        for id in std::mem::take(&mut self.dials).into_keys() {
-            self.note(id, Word::Ended { reason: None, authenticated: false, unwritten: Vec::new() });
-        }
-        let end = self.now + patience;
-        for id in self.clients.keys().copied().collect::<Vec<_>>() {
-            self.tell(id, Input::Shutdown);
-        }
+        self.stopping = true;
         let before = self.reasons.len();
-        self.until(end);
+        self.core.handle_stop(self.time());
+        self.obey();
+        self.until(self.now + patience);
         assert!(self.clients.is_empty(), "a session does not end");
         assert!(self.reasons[before..].iter().all(|reason| *reason == Reason::Shutdown), "{:?}", self.reasons);
-        self.hub.finish();
+        assert!(self.core.is_over());
         for send in std::mem::take(&mut self.waiting) {
-            self.hub.report(send.sid, Report::Lost { copies: 0 });
+            self.core.handle_send(send, self.time());
         }
+        self.obey();
     }
 
     /// What holds once everything is answered and acknowledged.
     pub(super) fn check_quiet(&self) {
-        assert!(self.hub.reports.values().all(|report| !matches!(report, Report::Lost { .. })));
+        assert!(self.reports.values().all(|report| !matches!(report, Report::Lost { .. })));
         self.check_devices();
         let stats = self.bench.stats();
         for device in (0..self.case.devices).map(token) {
@@ -585,21 +655,22 @@ impl Run {
         assert_eq!(stats.violations, Violations::default());
         assert!(stats.most_unanswered <= self.case.window);
         assert_eq!((stats.upstream.dropped, stats.receipts.dropped), (0, 0));
-        assert_eq!(self.hub.reports.len(), self.sent.len(), "each send is reported once");
+        assert_eq!(self.reports.len(), self.sent.len(), "each send is reported once");
         for device in 0..self.case.devices {
             let got = self.bench.device(&token(device)).messages;
             let mine = self.sent.iter().filter(|(_, to, _)| *to == device).map(|(sid, ..)| *sid);
             for sid in mine.clone() {
                 let id = sid.to_string();
                 let copies = got.iter().filter(|message| message.message_id == id).count();
-                let report = self.hub.reports[&sid];
+                let report = &self.reports[&sid];
                 let (least, most) = match report {
-                    Report::Accepted { copies } => (1, copies),
+                    Report::Accepted { copies, .. } => (1, copies),
                     // The last copy was refused.
-                    Report::Refused { copies } => (0, copies - 1),
-                    Report::Lost { copies } => (0, copies),
+                    Report::Refused { copies, .. } => (0, &(copies - 1)),
+                    Report::Lost { copies, .. } => (0, copies),
+                    other => panic!("{other:?}"),
                 };
-                assert!((least..=most as usize).contains(&copies), "{sid}: {report:?}, {copies} at the device");
+                assert!((least..=*most as usize).contains(&copies), "{sid}: {report:?}, {copies} at the device");
             }
             // Copies aside, a device gets what was sent in the order in which it was sent.
             let order: BTreeMap<String, usize> = mine.enumerate().map(|(at, sid)| (sid.to_string(), at)).collect();
@@ -618,6 +689,19 @@ impl Run {
         let micros = at.saturating_duration_since(self.base).as_micros();
         u64::try_from(micros.div_ceil(1_000)).expect("a short run")
     }
+}
+
+fn send(sid: Sid, device: u8, receipt: bool) -> Send {
+    let push = Push {
+        target: Target::Token(Token::new(token(device)).expect("a token")),
+        data: Map::from_iter([("k".to_owned(), Value::from("]]>&\u{1F600}"))]),
+        notification: None,
+        priority: Priority::High,
+        collapse: None,
+        receipt,
+        fcm: Map::new(),
+    };
+    Send { sid, push, recipient: Recipient::new(device.into()), accepted_ms: 0, deadline_ms: u64::MAX }
 }
 
 fn token(device: u8) -> String {

@@ -1,0 +1,299 @@
+//! The transport to CCS: settings, log-ins, and what the [`core`](super::core) has to know of the service. The protocol
+//! itself is in [`crate::ccs`].
+
+mod connection;
+mod encode;
+
+pub use super::dial::TlsError;
+pub use crate::ccs::settings::{Limits, Timing};
+
+use super::core::{Admission, Message, Now, Pool, Replay, Service, Settings, Verdict};
+use super::dial::{Dialer, Inside, Security};
+use super::driver::{Driver, Nudge};
+use super::{Outlet, Send};
+use crate::ccs::event::Event;
+use crate::ccs::refusal;
+use crate::ccs::settings::SessionConfig;
+use crate::chat::id::Token;
+use crate::chat::push::Target;
+use crate::ops::files::{FileWatch, read_secret};
+use crate::secret::Secret;
+use connection::Connection;
+use std::convert::Infallible;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+use tokio::task::spawn_blocking;
+use tokio_util::sync::CancellationToken;
+
+/// Connections that one sender may have at most (CCS refused more).
+pub const CONNECTIONS_MAX: usize = 1000;
+/// Messages in flight that a connection may have at most: what the first CCS allowed.
+pub const WINDOW_MAX: usize = 1000;
+/// Longest wait for an answer that can be configured, in seconds.
+pub const ANSWER_SECONDS_MAX: u64 = 3600;
+/// Longest wait between attempts to connect.
+const REDIAL_MAX: Duration = Duration::from_secs(60);
+/// News of other credentials that the driver has not looked at.
+const NUDGES: usize = 1;
+
+/// Where CCS is, who we are, and the limits.
+#[derive(Debug, Clone)]
+pub struct CcsConfig {
+    /// The host to connect to; its certificate has to be good for this name.
+    pub host: String,
+    /// The port; TLS from the first byte.
+    pub port: u16,
+    /// The XMPP domain, which is not the name of the host.
+    pub xmpp_domain: String,
+    /// The sender id (project number); with an `@` in it, the whole XMPP user.
+    pub sender_id: String,
+    /// The server key.
+    pub api_key: Secret,
+    /// Where the server key is read again.
+    pub api_key_file: Option<PathBuf>,
+    /// Certificates to trust, in PEM; without, those of the machine.
+    pub ca_file: Option<PathBuf>,
+    /// Messages in flight on one connection.
+    pub window: usize,
+    /// Connections to keep.
+    pub connections: usize,
+    /// How long an answer may take before its connection is suspected of losing answers.
+    pub answer: Duration,
+    /// How long a connection that takes nothing new is kept for the answers that it owes. Generous: closing it ourselves
+    /// loses them.
+    pub drain: Duration,
+    /// The beginning of the XMPP resource of every connection.
+    pub resource: String,
+    /// What is accepted from CCS.
+    pub limits: Limits,
+    /// How long to wait for what.
+    pub timing: Timing,
+    /// Asks for the files to be read again, with each change of the number.
+    pub reload: watch::Receiver<u64>,
+}
+
+/// Why the transport cannot run at all.
+#[derive(Debug, thiserror::Error)]
+pub enum Fatal {
+    /// A setting has no value, or one out of range.
+    #[error("{setting} {problem}")]
+    Setting {
+        /// The name of the setting.
+        setting: &'static str,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The TLS settings cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The server key cannot be read again.
+    #[error("ccs.api_key_file names {}: {source}", path.display())]
+    KeyFile {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+}
+
+/// What a log-in needs of the files of the configuration, which are read again while the transport runs. A connection
+/// that stands is left alone: CCS asks for the key only once.
+#[derive(Clone)]
+struct Access {
+    key: Secret,
+    dialer: Arc<Dialer>,
+    /// How often the files were read before.
+    version: u64,
+}
+
+impl CcsConfig {
+    /// The settings of Google's own service for a sender.
+    #[must_use]
+    pub fn new(sender_id: impl Into<String>, api_key: Secret) -> Self {
+        Self {
+            host: "fcm-xmpp.googleapis.com".to_owned(),
+            port: 5235,
+            xmpp_domain: "gcm.googleapis.com".to_owned(),
+            sender_id: sender_id.into(),
+            api_key,
+            api_key_file: None,
+            ca_file: None,
+            window: 100,
+            connections: 1,
+            answer: Duration::from_secs(60),
+            drain: Duration::from_secs(10 * 60),
+            resource: "bridge".to_owned(),
+            limits: Limits::default(),
+            timing: Timing::default(),
+            reload: watch::channel(0).1,
+        }
+    }
+
+    /// Checks the settings, and reads the certificates, without connecting.
+    ///
+    /// # Errors
+    /// When a setting has no value or one out of range, or the TLS settings cannot be used.
+    pub fn check(&self) -> Result<(), Fatal> {
+        self.dialer().map(drop)
+    }
+
+    fn dialer(&self) -> Result<Dialer, Fatal> {
+        let texts = [
+            ("host", self.host.as_str()),
+            ("domain", &self.xmpp_domain),
+            ("sender_id", &self.sender_id),
+            ("api_key", self.api_key.reveal()),
+            ("resource", &self.resource),
+        ];
+        if let Some((setting, _)) = texts.into_iter().find(|(_, text)| text.trim().is_empty()) {
+            return Err(Fatal::Setting { setting, problem: "is empty".to_owned() });
+        }
+        let answer_seconds = usize::try_from(self.answer.as_secs()).unwrap_or(usize::MAX);
+        for (setting, value, max) in [
+            ("window", self.window, WINDOW_MAX),
+            ("connections", self.connections, CONNECTIONS_MAX),
+            ("answer_seconds", answer_seconds, ANSWER_SECONDS_MAX as usize),
+        ] {
+            if !(1..=max).contains(&value) {
+                return Err(Fatal::Setting { setting, problem: format!("is not from 1 to {max}") });
+            }
+        }
+        let security = Security::Tls { ca_file: self.ca_file.as_deref(), inside: Inside::Unsaid };
+        Ok(Dialer::new(&self.host, self.port, &security)?.named_by("ccs.host"))
+    }
+
+    /// Reads the files again.
+    fn access(mut self, version: u64) -> Result<Access, Fatal> {
+        if let Some(path) = self.api_key_file.as_ref().filter(|_| version > 0) {
+            let failed = |source| Fatal::KeyFile { path: path.clone(), source };
+            self.api_key = Secret::new(read_secret(path).map_err(failed)?);
+        }
+        Ok(Access { dialer: Arc::new(self.dialer()?), key: self.api_key, version })
+    }
+
+    fn settings(&self, server: &str) -> Settings {
+        Settings {
+            server: server.to_owned(),
+            pool: Pool::Fixed(self.connections),
+            window: self.window,
+            replay: Replay::Marked,
+            answer: Some(self.answer),
+            drain: self.drain,
+            redial_max: REDIAL_MAX,
+            // The session has the same grace, and then says goodbye.
+            grace: self.timing.grace + self.timing.close,
+        }
+    }
+
+    fn session(&self, key: Secret, resource: String) -> SessionConfig {
+        let user = if self.sender_id.contains('@') {
+            self.sender_id.clone()
+        } else {
+            format!("{}@{}", self.sender_id, self.xmpp_domain)
+        };
+        SessionConfig {
+            xmpp_domain: self.xmpp_domain.clone(),
+            user,
+            key,
+            resource,
+            window: self.window,
+            limits: self.limits,
+            timing: self.timing,
+        }
+    }
+}
+
+/// What CCS means by its answers.
+#[derive(Debug)]
+struct Ccs;
+
+impl Service for Ccs {
+    type Memo = ();
+    /// The JSON of the message.
+    type Request = String;
+    /// [`Event::Acked`], [`Event::Nacked`] or [`Event::Rejected`].
+    type Answer = Event;
+
+    fn admit(&mut self, message: &mut Message<()>, now: Now) -> Admission<String> {
+        Admission::Go(encode::downstream(&message.send, now.unix_ms).to_json())
+    }
+
+    fn judge(&mut self, message: &mut Message<()>, answer: Event, _now: Now) -> Verdict {
+        let token = token(&message.send);
+        match answer {
+            Event::Acked { canonical, .. } => {
+                let canonical = canonical.and_then(|token| Token::new(token).ok());
+                Verdict::Accepted { canonical, provider_id: None, detail: None }
+            }
+            Event::Nacked { code, error, description, .. } => {
+                Verdict::Refused(refusal::of_nack(code, &error, &description, token))
+            }
+            Event::Rejected { rejection, condition, text, .. } => {
+                Verdict::Refused(refusal::of_rejection(rejection, condition, &text, token))
+            }
+            _no_answer => Verdict::Again,
+        }
+    }
+}
+
+fn token(send: &Send) -> Option<&str> {
+    match &send.push.target {
+        Target::Token(token) => Some(token.reveal()),
+        Target::Topic(_) | Target::Condition(_) => None,
+    }
+}
+
+/// Keeps the connections to CCS and moves messages until `stop`, and reads its files again when they change; then takes
+/// no more, waits for the answers to what is in flight within the grace period, and closes the connections. What is left
+/// is reported as lost.
+///
+/// # Errors
+/// When the settings cannot work. Nothing that happens on the network ends it.
+pub async fn run(config: CcsConfig, outlet: Outlet, stop: CancellationToken) -> Result<(), Fatal> {
+    let files = FileWatch::new(config.api_key_file.iter().chain(&config.ca_file).cloned().collect());
+    let first = config.clone().access(0)?;
+    let settings = config.settings(first.dialer.server());
+    let (access_tx, access) = watch::channel(first);
+    let (nudge, nudges) = mpsc::channel(NUDGES);
+    // Part of every resource, so that two bridges do not drive each other out.
+    let mark: u32 = rand::random();
+    let logins = config.clone();
+    let connect = move |task: connection::Task| {
+        let resource = format!("{}-{mark:08x}-{}", logins.resource, task.id);
+        let session = logins.session(access.borrow().key.clone(), resource);
+        Connection::new(task, session, access.clone()).run()
+    };
+    tokio::select! {
+        () = Driver::new(settings, Ccs, nudges, connect).run(outlet, stop) => {}
+        never = renew(config, files, (access_tx, nudge)) => match never {},
+    }
+    Ok(())
+}
+
+/// Reads `files` again when they change and when somebody asks. What cannot be used is told, and changes nothing.
+async fn renew(
+    config: CcsConfig,
+    mut files: FileWatch,
+    (access, nudge): (watch::Sender<Access>, mpsc::Sender<Nudge>),
+) -> Infallible {
+    let mut reload = config.reload.clone();
+    loop {
+        files.changed(&mut reload).await;
+        let (config, version) = (config.clone(), access.borrow().version + 1);
+        match spawn_blocking(move || config.access(version)).await {
+            Ok(Ok(next)) => {
+                access.send_replace(next);
+                tracing::info!("server key and certificate authorities were read again");
+                // A full queue holds the same news.
+                let _ = nudge.try_send(Nudge::Renewed);
+            }
+            Ok(Err(fault)) => tracing::error!(%fault, "the files cannot be used as they are now; those of before hold"),
+            Err(_panicked_or_stopped) => return std::future::pending().await,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

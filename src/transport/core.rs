@@ -1,0 +1,459 @@
+//! The skeleton of every transport, sans-IO: connections, messages and `now` in; what to do and a deadline out.
+//!
+//! ```text
+//!   handle_send, handle_ack ─────────►┌──────────────── Core ────────────────┐
+//!                                     │ Messages: which is where, in order    │──► Dial, Assign, Acknowledge, Retire
+//!   handle_event (from connections) ─►│ Connections, Redial: which there are  │──► Report, DeviceMessage
+//!                                     │ Service: admit, judge                 │──► Wait(deadline)
+//!   handle_tick, handle_stop ────────►└───────────────────────────────────────┘
+//! ```
+//!
+//! One `handle_*`, then [`Core::poll`] until it says [`Output::Wait`]. What differs from one push service to the next is
+//! [`Settings`] and [`Service`]; sockets, tasks and channels are the driver's ([`super::driver`]).
+//!
+//! What it promises:
+//! - Each message taken is answered by exactly one report.
+//! - A recipient's messages are on one connection at a time, and go in the order in which they were taken, also when a
+//!   connection's messages are sent again. Which of them may be under way together is the store's to say.
+//! - No connection has more than its capacity unanswered; an acknowledgement goes to its own connection or nowhere.
+//! - A message is written again only if it was certainly not taken, or is counted as a further copy.
+//! - It has no queue worth the name: what cannot go for long goes back to the bridge untried.
+
+mod connections;
+mod dispatch;
+pub(crate) mod event;
+mod messages;
+mod redial;
+pub(crate) mod service;
+pub(crate) mod snapshot;
+mod tend;
+
+pub(crate) use event::{Counted, End, Ended, Event, Manner, Output, Receipt};
+pub(crate) use service::{Admission, Message, Pool, Replay, Service, Settings, Verdict};
+
+use super::{AckRef, ConnectionId, DeviceMessage, Link, Outage, Report, Send, UNANSWERED};
+use crate::chat::delivery::AMBIGUOUS;
+use crate::chat::id::Sid;
+use crate::chat::refusal::{Decision, Fault, Refusal};
+use connections::{Connection, Connections, Why};
+use messages::Messages;
+use rand::rngs::Xoshiro256PlusPlus;
+use rand::{RngExt, SeedableRng};
+use redial::Redial;
+use service::Position;
+use snapshot::Snapshot;
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+/// How often everything is looked at that no event announces.
+pub(super) const TICK: Duration = Duration::from_secs(1);
+/// How long a message prefers any other connection to the one that would not take it.
+const ELSEWHERE_WAIT: Duration = Duration::from_millis(250);
+/// A message that so many connections left unanswered, while they answered others, is not sent again.
+const IGNORED_MAX: u32 = 3;
+
+/// The time, by both clocks.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Now {
+    /// For waits.
+    pub(crate) instant: Instant,
+    /// For times to live, in Unix milliseconds.
+    pub(crate) unix_ms: u64,
+}
+
+/// The skeleton; see the module.
+#[derive(Debug)]
+pub(crate) struct Core<S: Service> {
+    settings: Settings,
+    service: S,
+    messages: Messages<S::Memo>,
+    connections: Connections,
+    redial: Redial,
+    snapshot: Snapshot,
+    outputs: VecDeque<Output<S::Request>>,
+    phase: Phase,
+    rng: Xoshiro256PlusPlus,
+    /// The last answer on any connection.
+    last_answer: Option<Instant>,
+    /// Messages are written and none is answered: one at a time finds out when that ends.
+    silent: bool,
+    /// The account has as many connections as it may have, those that drain among them.
+    crowded: bool,
+    /// Since when no connection takes messages.
+    unable_since: Option<Instant>,
+    /// Messages wait although all connections are full.
+    demand: bool,
+    /// Messages that wait for one of their recipient.
+    held: usize,
+    /// When something may go that may not now.
+    wake: Option<Instant>,
+    next_tick: Instant,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Running,
+    /// Answers are waited for until then.
+    Stopping(Instant),
+    /// Everything is reported.
+    Over,
+}
+
+impl<S: Service> Core<S> {
+    /// A transport without connections; all of its chance comes from `seed`.
+    pub(crate) fn new(settings: Settings, service: S, seed: u64, now: Now) -> Self {
+        let mut core = Self {
+            messages: Messages::new(),
+            connections: Connections::new(&settings),
+            redial: Redial::new(settings.redial_max),
+            snapshot: Snapshot::default(),
+            outputs: VecDeque::new(),
+            phase: Phase::Running,
+            rng: Xoshiro256PlusPlus::seed_from_u64(seed),
+            last_answer: None,
+            silent: false,
+            crowded: false,
+            unable_since: Some(now.instant),
+            demand: false,
+            held: 0,
+            wake: None,
+            next_tick: now.instant + TICK,
+            settings,
+            service,
+        };
+        core.work(now);
+        core
+    }
+
+    /// Takes a message from the bridge; to be called only while [`Core::has_room`], or after [`Core::handle_stop`].
+    pub(crate) fn handle_send(&mut self, send: Send, now: Now) {
+        let sid = send.sid;
+        if self.phase != Phase::Running {
+            self.snapshot.lost += 1;
+            self.report(Report::Lost { sid, copies: 0 });
+        } else if self.messages.take(send) {
+            self.work(now);
+        } else {
+            tracing::error!(%sid, "message given twice");
+        }
+    }
+
+    /// Passes an acknowledgement to the connection that what it is for came in on; without that one, it comes again.
+    pub(crate) fn handle_ack(&mut self, ack_ref: AckRef, now: Now) {
+        match self.connections.get_mut(ack_ref.connection) {
+            Some(connection) => {
+                connection.owed = connection.owed.saturating_sub(1);
+                self.snapshot.acks += 1;
+                self.outputs.push_back(Output::Acknowledge(ack_ref));
+                self.work(now);
+            }
+            None => {
+                self.snapshot.stale_acks += 1;
+                let connection = ack_ref.connection.number();
+                tracing::debug!(connection, "acknowledgement for a connection that is gone");
+            }
+        }
+    }
+
+    /// Takes what a connection says.
+    pub(crate) fn handle_event(&mut self, connection: ConnectionId, event: Event<S::Answer>, now: Now) {
+        match event {
+            Event::Up { capacity } => self.on_up(connection, capacity, now),
+            Event::Capacity(capacity) => self.connections.set_capacity(connection, capacity),
+            Event::Draining => self.on_draining(connection, now),
+            Event::Answered(sid, answer) => self.on_answered(connection, sid, answer, now),
+            Event::NotTaken(sid) => {
+                self.snapshot.not_taken += 1;
+                self.connections.unassign(connection, sid);
+                self.put_back(sid, Some((connection, now.instant + ELSEWHERE_WAIT)));
+            }
+            Event::Unwritten(sid) => self.on_unwritten(connection, sid),
+            Event::Device(message) => self.on_device_message(connection, message),
+            Event::Receipt(receipt) => self.on_receipt(connection, receipt),
+            Event::Counted(counted) => self.snapshot.add(counted),
+            Event::Ended(ended) => self.on_ended(connection, ended, now),
+        }
+        self.work(now);
+    }
+
+    /// A connection could not be given the message that was assigned to it: it is gone, and will say so.
+    pub(crate) fn handle_gone(&mut self, connection: ConnectionId, sid: Sid, now: Now) {
+        self.on_unwritten(connection, sid);
+        if self.connections.get(connection).is_some_and(Connection::is_open) {
+            self.connections.drain(connection, Why::Retired, now.instant);
+        }
+        self.work(now);
+    }
+
+    /// Time has passed, or the service has heard something.
+    pub(crate) fn handle_tick(&mut self, now: Now) {
+        if now.instant >= self.next_tick {
+            self.next_tick = now.instant + TICK;
+            self.expire(now);
+            self.watch_answers(now);
+        }
+        if let Phase::Stopping(end) = self.phase
+            && now.instant >= end
+        {
+            self.connections.ids(|_| true).into_iter().for_each(|id| self.close(id));
+        }
+        self.work(now);
+    }
+
+    /// Other credentials are there: what was refused for the old ones is tried at once.
+    pub(crate) fn handle_renewed(&mut self, now: Now) {
+        self.redial.renewed();
+        self.work(now);
+    }
+
+    /// Takes no more, and lets every connection end after its answers, or when the grace period is over.
+    pub(crate) fn handle_stop(&mut self, now: Now) {
+        if self.phase != Phase::Running {
+            return;
+        }
+        tracing::info!(pending = self.messages.len(), "transport stops");
+        self.phase = Phase::Stopping(now.instant + self.settings.grace);
+        for id in self.connections.ids(|_| true) {
+            if self.connections.get(id).is_some_and(Connection::is_dialing) {
+                self.close(id);
+            } else {
+                self.connections.drain(id, Why::Retired, now.instant);
+                self.retire(id);
+            }
+        }
+        self.work(now);
+    }
+
+    /// What to do next.
+    pub(crate) fn poll(&mut self) -> Output<S::Request> {
+        self.outputs.pop_front().unwrap_or_else(|| Output::Wait(self.deadline()))
+    }
+
+    /// Whether another message may be taken. Neither what a connection that takes nothing new has in flight counts, nor
+    /// what waits for that: those beside it would stand idle.
+    pub(crate) fn has_room(&self) -> bool {
+        if self.phase != Phase::Running {
+            return false;
+        }
+        // What comes now goes back untried.
+        if self.silent || self.unable_since.is_some() {
+            return true;
+        }
+        let most = self.settings.window * self.settings.pool.most();
+        let ending: usize =
+            self.connections.iter().filter(|(_, one)| one.is_ending()).map(|(_, one)| one.in_flight.len()).sum();
+        let all = self.messages.len();
+        all.saturating_sub(ending + self.held) < most && all < most * dispatch::HELD_FACTOR
+    }
+
+    /// Whether everything is over: no connection is left, and everything is reported.
+    pub(crate) fn is_over(&self) -> bool {
+        self.phase == Phase::Over
+    }
+
+    /// How the connections together stand.
+    pub(crate) fn link(&self, now: Now) -> Link {
+        let able = self.phase == Phase::Running && self.connections.any(Connection::takes);
+        if let Some(link) = self.service.outage(able, now) {
+            return link;
+        }
+        let draining = self.connections.any(Connection::is_draining);
+        if self.silent && (able || draining) {
+            let probes = self.messages.waiting() > 0 || self.has_probe();
+            return if able && !probes { Link::Probing(UNANSWERED) } else { Link::Down(Outage::UNANSWERED) };
+        }
+        match (able, draining) {
+            (true, _) => Link::Up,
+            (false, true) => Link::Draining,
+            (false, false) if self.redial.is_refused() => Link::Down(Outage::AUTH_FAILED),
+            (false, false) => Link::Down(Outage::Unconnected),
+        }
+    }
+
+    /// The counters and the state.
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        Snapshot { pending: self.messages.len(), connections: self.connections.states(), ..self.snapshot.clone() }
+    }
+
+    /// Everything that follows from whatever happened.
+    fn work(&mut self, now: Now) {
+        match self.phase {
+            Phase::Running => {
+                self.wake = None;
+                let able = self.connections.any(Connection::takes);
+                self.unable_since = if able { None } else { self.unable_since.or(Some(now.instant)) };
+                self.dispatch(now);
+                self.tend(now.instant);
+                self.give_back(now.instant);
+            }
+            Phase::Stopping(_) if self.connections.is_empty() => self.finish(),
+            Phase::Stopping(_) | Phase::Over => {}
+        }
+        if let Some(change) = self.service.take_change(now) {
+            self.report(Report::Connection { connection: ConnectionId::ALL, change });
+        }
+    }
+
+    fn on_answered(&mut self, connection: ConnectionId, sid: Sid, answer: S::Answer, now: Now) {
+        let late = self.service.is_late(&answer);
+        self.note_answer(connection, late, now.instant);
+        let there = |message: &&mut Message<S::Memo>| message.is_on(connection);
+        let Some(message) = self.messages.get_mut(sid).filter(there) else {
+            // It has its report already: its time to live ended, or a receipt came.
+            self.connections.unassign(connection, sid);
+            self.snapshot.unknown_answers += 1;
+            return;
+        };
+        if let Position::InFlight { number, .. } = message.position {
+            self.connections.unassign_number(connection, number);
+        }
+        match self.service.judge(message, answer, now) {
+            Verdict::Accepted { canonical, provider_id, detail } => {
+                let Some(message) = self.messages.remove(sid) else { return };
+                self.snapshot.accepted += 1;
+                let (copies, replays) = (message.copies, message.replays());
+                self.report(Report::Accepted { sid, canonical, provider_id, detail, copies, replays });
+            }
+            Verdict::Refused(refusal) => {
+                self.snapshot.refused(&refusal.code);
+                self.refuse(sid, refusal);
+            }
+            Verdict::Again => self.put_back(sid, None),
+            Verdict::Elsewhere => self.put_back(sid, Some((connection, now.instant + ELSEWHERE_WAIT))),
+        }
+    }
+
+    /// A message was certainly not taken: it waits again, as if it had not been sent.
+    fn put_back(&mut self, sid: Sid, refused_by: Option<(ConnectionId, Instant)>) {
+        let Some(message) = self.messages.get_mut(sid).filter(|message| message.position != Position::Waiting) else {
+            return;
+        };
+        message.copies -= 1;
+        message.refused_by = refused_by;
+        self.messages.put_back(sid);
+    }
+
+    fn on_unwritten(&mut self, connection: ConnectionId, sid: Sid) {
+        self.connections.unassign(connection, sid);
+        if let Some(message) = self.messages.get_mut(sid).filter(|message| message.is_on(connection)) {
+            message.tries -= 1;
+            self.put_back(sid, None);
+        }
+    }
+
+    fn on_device_message(&mut self, connection: ConnectionId, message: DeviceMessage) {
+        match &message {
+            DeviceMessage::Upstream(_) => self.snapshot.upstream += 1,
+            DeviceMessage::Rejected(_) => self.snapshot.upstream_rejected += 1,
+        }
+        self.owe(connection);
+        self.outputs.push_back(Output::DeviceMessage(message));
+    }
+
+    /// A device has the message, so the push service took it, whatever became of its answer. If it waits to be sent again
+    /// it is accepted, and needs not be; if its answer is still to come, it is not sent again without it.
+    fn on_receipt(&mut self, connection: ConnectionId, receipt: Receipt) {
+        self.snapshot.receipts += 1;
+        self.owe(connection);
+        let sid = Sid::parse(&receipt.original);
+        let message = sid.and_then(|sid| self.messages.get_mut(sid)).filter(|message| message.copies > 0);
+        let copies = message.as_ref().map_or(0, |message| message.copies);
+        let waits = message.is_some_and(|message| {
+            message.received = true;
+            message.position == Position::Waiting
+        });
+        let gone = sid.filter(|_| waits);
+        if let Some(sid) = gone {
+            self.accept_unanswered(sid);
+        }
+        let Receipt { original, status, sent_at_ms, ack_ref } = receipt;
+        let copies = if gone.is_some() { 0 } else { copies };
+        self.report(Report::Receipt { original, status, sent_at_ms, copies, ack_ref });
+    }
+
+    /// The push service took a message, as a receipt shows; its answer is lost.
+    fn accept_unanswered(&mut self, sid: Sid) {
+        let Some(message) = self.messages.remove(sid) else { return };
+        self.snapshot.accepted += 1;
+        let (copies, replays) = (message.copies, message.replays());
+        self.report(Report::Accepted { sid, canonical: None, provider_id: None, detail: None, copies, replays });
+    }
+
+    fn owe(&mut self, connection: ConnectionId) {
+        if let Some(connection) = self.connections.get_mut(connection) {
+            connection.owed += 1;
+        }
+    }
+
+    /// A message goes back to the bridge with a refusal.
+    fn refuse(&mut self, sid: Sid, refusal: Refusal) {
+        let Some(message) = self.messages.remove(sid) else { return };
+        let code = refusal.code.as_str();
+        if matches!(refusal.decision, Decision::Fail { fault: Fault::Operator, .. }) {
+            tracing::error!(%sid, code, "message refused, the push service's settings need a look");
+        } else {
+            tracing::debug!(%sid, code, decision = ?refusal.decision, "message refused");
+        }
+        let (copies, replays) = (message.copies, message.replays());
+        self.report(Report::Refused { sid, refusal, copies, replays });
+    }
+
+    /// A connection ended with this message unanswered.
+    fn on_unanswered(&mut self, sid: Sid, ignored: bool) {
+        let Some(message) = self.messages.get_mut(sid) else { return };
+        if message.received {
+            return self.accept_unanswered(sid);
+        }
+        message.ignored += u32::from(ignored);
+        let ignored = message.ignored;
+        match &self.settings.replay {
+            Replay::Marked if ignored >= IGNORED_MAX => {
+                let detail = "three connections answered others, and never this message";
+                self.snapshot.refused(AMBIGUOUS);
+                self.refuse(sid, Refusal::new(Decision::FAIL, AMBIGUOUS, detail).maybe_arrived());
+            }
+            Replay::Marked => self.messages.put_back(sid),
+            Replay::Ambiguous(refusal) if self.phase == Phase::Running => {
+                let refusal = refusal.clone();
+                self.snapshot.refused(&refusal.code);
+                self.refuse(sid, refusal);
+            }
+            Replay::Ambiguous(_) => self.messages.put_back(sid),
+        }
+    }
+
+    /// Reports what is left when the last connection is gone.
+    fn finish(&mut self) {
+        self.phase = Phase::Over;
+        for message in self.messages.take_all() {
+            let (sid, copies, replays) = (message.send.sid, message.copies, message.replays());
+            self.snapshot.lost += 1;
+            let report = match &self.settings.replay {
+                Replay::Ambiguous(refusal) if copies > 0 && matches!(refusal.decision, Decision::Fail { .. }) => {
+                    let detail = "the bridge stopped before the answer came".to_owned();
+                    Report::Refused { sid, refusal: Refusal { detail, ..refusal.clone() }, copies, replays }
+                }
+                _ => Report::Lost { sid, copies },
+            };
+            self.report(report);
+        }
+    }
+
+    fn report(&mut self, report: Report) {
+        self.outputs.push_back(Output::Report(report));
+    }
+
+    fn random(&mut self) -> f64 {
+        self.rng.random_range(0.0..1.0)
+    }
+
+    fn wake_at(&mut self, moment: Instant) {
+        self.wake = Some(self.wake.map_or(moment, |wake| wake.min(moment)));
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        let stop = if let Phase::Stopping(end) = self.phase { Some(end) } else { None };
+        let tick = (self.phase != Phase::Over).then_some(self.next_tick);
+        [tick, stop, self.wake, self.service.deadline()].into_iter().flatten().min()
+    }
+}

@@ -1,0 +1,318 @@
+//! The connections that exist, and what each has in flight. Pure.
+//!
+//! ```text
+//!              Up                 drained, suspected, aged, or spare             told to end now
+//!   Dialing ──────────► Open ────────────────────────────────────► Draining ──────────────────────► Closing
+//!      │                  │                                            │                               │
+//!      └──────────────────┴─────────────────── Ended ──────────────────┴───────────────────────────────┘
+//! ```
+
+use super::service::{Pool, Settings};
+use super::snapshot::{ConnectionPhase, ConnectionState};
+use crate::chat::id::Sid;
+use crate::transport::ConnectionId;
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+/// The youngest age at which an old connection is replaced, as a part of the age that is configured: those that were
+/// opened together do not end together.
+const AGE_MIN: f64 = 0.9;
+
+/// The connections.
+#[derive(Debug)]
+pub(super) struct Connections {
+    pool: Pool,
+    window: usize,
+    last: u64,
+    all: BTreeMap<ConnectionId, Connection>,
+}
+
+/// One connection.
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub(super) phase: Phase,
+    /// What was written and is not answered, by its number. Those that have their report all the same stay: at the peer
+    /// they still take a place.
+    pub(super) in_flight: BTreeMap<u64, InFlight>,
+    /// What came in and is not acknowledged.
+    pub(super) owed: usize,
+    pub(super) last_answer: Option<Instant>,
+    /// Answers in a row that did not come in time.
+    pub(super) late: u32,
+    /// It was told to end after its answers.
+    pub(super) retired: bool,
+}
+
+/// A message on a connection.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct InFlight {
+    pub(super) sid: Sid,
+    pub(super) at: Instant,
+}
+
+/// Where a connection stands; see the drawing above.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    Dialing,
+    Open {
+        capacity: usize,
+        since: Instant,
+        /// When it is replaced for its age.
+        stale: Option<Instant>,
+        /// When a message was last given to it.
+        used: Instant,
+    },
+    Draining {
+        since: Instant,
+        why: Why,
+    },
+    Closing(Why),
+}
+
+/// Why a connection takes nothing new.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Why {
+    /// The peer said so.
+    Peer,
+    /// It does not answer.
+    Suspect,
+    /// It is not needed, or too old.
+    Retired,
+}
+
+impl Connections {
+    pub(super) fn new(settings: &Settings) -> Self {
+        Self { pool: settings.pool, window: settings.window, last: 0, all: BTreeMap::new() }
+    }
+
+    /// A connection that is about to be opened.
+    pub(super) fn dial(&mut self) -> ConnectionId {
+        self.last += 1;
+        let id = ConnectionId::new(self.last);
+        let phase = Phase::Dialing;
+        let connection =
+            Connection { phase, in_flight: BTreeMap::new(), owed: 0, last_answer: None, late: 0, retired: false };
+        self.all.insert(id, connection);
+        id
+    }
+
+    /// `random` is drawn evenly from 0 to 1. False if it was to be closed meanwhile.
+    pub(super) fn up(&mut self, id: ConnectionId, capacity: usize, now: Instant, random: f64) -> bool {
+        let stale = match self.pool {
+            Pool::Fixed(_) => None,
+            Pool::Elastic { age, .. } => Some(now + age.mul_f64(AGE_MIN + (1.0 - AGE_MIN) * random)),
+        };
+        match self.all.get_mut(&id) {
+            Some(connection) if connection.phase == Phase::Dialing => {
+                connection.phase = Phase::Open { capacity, since: now, stale, used: now };
+                true
+            }
+            _ => false,
+        }
+    }
+
+    pub(super) fn set_capacity(&mut self, id: ConnectionId, new: usize) {
+        if let Some(Phase::Open { capacity, .. }) = self.all.get_mut(&id).map(|connection| &mut connection.phase) {
+            *capacity = new;
+        }
+    }
+
+    /// A connection takes nothing new from now on. How long it took messages, if it did until now.
+    pub(super) fn drain(&mut self, id: ConnectionId, why: Why, now: Instant) -> Option<Duration> {
+        let connection = self.all.get_mut(&id)?;
+        let Phase::Open { since, .. } = connection.phase else { return None };
+        connection.phase = Phase::Draining { since: now, why };
+        Some(now.saturating_duration_since(since))
+    }
+
+    /// A connection is about to be ended. False if that is known.
+    pub(super) fn close(&mut self, id: ConnectionId) -> bool {
+        let Some(connection) = self.all.get_mut(&id) else { return false };
+        let why = match connection.phase {
+            Phase::Dialing | Phase::Open { .. } => Why::Retired,
+            Phase::Draining { why, .. } => why,
+            Phase::Closing(_) => return false,
+        };
+        connection.phase = Phase::Closing(why);
+        true
+    }
+
+    pub(super) fn remove(&mut self, id: ConnectionId) -> Option<Connection> {
+        self.all.remove(&id)
+    }
+
+    pub(super) fn get(&self, id: ConnectionId) -> Option<&Connection> {
+        self.all.get(&id)
+    }
+
+    pub(super) fn get_mut(&mut self, id: ConnectionId) -> Option<&mut Connection> {
+        self.all.get_mut(&id)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (ConnectionId, &Connection)> {
+        self.all.iter().map(|(id, connection)| (*id, connection))
+    }
+
+    /// Those for which `wanted` holds, oldest first.
+    pub(super) fn ids(&self, wanted: impl Fn(&Connection) -> bool) -> Vec<ConnectionId> {
+        self.iter().filter(|(_, connection)| wanted(connection)).map(|(id, _)| id).collect()
+    }
+
+    pub(super) fn count(&self, wanted: impl Fn(&Connection) -> bool) -> usize {
+        self.all.values().filter(|connection| wanted(connection)).count()
+    }
+
+    pub(super) fn any(&self, wanted: impl Fn(&Connection) -> bool) -> bool {
+        self.all.values().any(wanted)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.all.is_empty()
+    }
+
+    /// How many messages the connections take now.
+    pub(super) fn free(&self) -> usize {
+        self.all.values().map(|connection| connection.room(self.window)).sum()
+    }
+
+    pub(super) fn has_room(&self, id: ConnectionId) -> bool {
+        self.all.get(&id).is_some_and(|connection| connection.room(self.window) > 0)
+    }
+
+    /// The connection for a recipient of whom nothing is in flight: with a fixed pool the one with the least in flight, so
+    /// that they share the load; with an elastic one the oldest, so that those beyond the need fall idle.
+    pub(super) fn choose(&self, shunned: Option<ConnectionId>) -> Option<ConnectionId> {
+        let mut free = self.iter().filter(|(id, one)| Some(*id) != shunned && one.room(self.window) > 0);
+        match self.pool {
+            Pool::Fixed(_) => free.min_by_key(|(_, connection)| connection.in_flight.len()).map(|(id, _)| id),
+            Pool::Elastic { .. } => free.next().map(|(id, _)| id),
+        }
+    }
+
+    pub(super) fn assign(&mut self, id: ConnectionId, number: u64, flight: InFlight) {
+        let Some(connection) = self.all.get_mut(&id) else { return };
+        connection.in_flight.insert(number, flight);
+        if let Phase::Open { used, .. } = &mut connection.phase {
+            *used = flight.at;
+        }
+    }
+
+    /// A message is not on its connection any more. False if it was not.
+    pub(super) fn unassign(&mut self, id: ConnectionId, sid: Sid) -> bool {
+        let Some(connection) = self.all.get_mut(&id) else { return false };
+        let number = connection.in_flight.iter().find(|(_, flight)| flight.sid == sid).map(|(number, _)| *number);
+        number.is_some_and(|number| connection.in_flight.remove(&number).is_some())
+    }
+
+    /// The same, of a message whose number is known.
+    pub(super) fn unassign_number(&mut self, id: ConnectionId, number: u64) {
+        if let Some(connection) = self.all.get_mut(&id) {
+            connection.in_flight.remove(&number);
+        }
+    }
+
+    /// Open, and not about to be replaced for its age or for idling.
+    pub(super) fn is_fresh(&self, connection: &Connection, now: Instant) -> bool {
+        let Phase::Open { stale, used, .. } = connection.phase else { return false };
+        let idles = match self.pool {
+            Pool::Fixed(_) => false,
+            Pool::Elastic { idle, .. } => connection.in_flight.is_empty() && now >= used + idle,
+        };
+        !idles && stale.is_none_or(|stale| now < stale)
+    }
+
+    /// Those of an elastic pool that go: old ones when another is there, and spare ones that idle.
+    pub(super) fn dispensable(&self, now: Instant) -> Vec<ConnectionId> {
+        let Pool::Elastic { spare, .. } = self.pool else { return Vec::new() };
+        let mut fresh = self.count(|connection| self.is_fresh(connection, now));
+        let mut gone = Vec::new();
+        for (id, connection) in self.iter() {
+            let Phase::Open { used, .. } = connection.phase else { continue };
+            let goes = if self.is_fresh(connection, now) {
+                let goes = connection.in_flight.is_empty() && now >= used + spare && fresh > 1;
+                fresh -= usize::from(goes);
+                goes
+            } else {
+                fresh > 0
+            };
+            if goes {
+                gone.push(id);
+            }
+        }
+        gone
+    }
+
+    /// Whether one more is to be opened. `demand` is whether messages wait although all that there are are full.
+    pub(super) fn wants_more(&self, demand: bool, now: Instant) -> bool {
+        let dialing = self.count(Connection::is_dialing);
+        match self.pool {
+            Pool::Fixed(most) => dialing + self.count(Connection::is_open) < most,
+            Pool::Elastic { most, .. } => {
+                let fresh = self.count(|connection| self.is_fresh(connection, now));
+                let useful = self.any(|connection| self.is_fresh(connection, now) && connection.takes());
+                // Those that take no messages are open, but of no use: one more than is configured may be.
+                let useless = !useful && fresh <= most;
+                dialing == 0 && (fresh == 0 || useless || (demand && fresh < most))
+            }
+        }
+    }
+
+    pub(super) fn states(&self) -> Vec<ConnectionState> {
+        let state = |(connection, one): (ConnectionId, &Connection)| ConnectionState {
+            connection,
+            phase: match one.phase {
+                Phase::Dialing => ConnectionPhase::Opening,
+                Phase::Open { .. } => ConnectionPhase::Up,
+                Phase::Draining { .. } => ConnectionPhase::Draining,
+                Phase::Closing(_) => ConnectionPhase::Closing,
+            },
+            unanswered: one.in_flight.len(),
+        };
+        self.iter().map(state).collect()
+    }
+}
+
+impl Connection {
+    pub(super) fn is_dialing(&self) -> bool {
+        self.phase == Phase::Dialing
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        matches!(self.phase, Phase::Open { .. })
+    }
+
+    pub(super) fn is_draining(&self) -> bool {
+        matches!(self.phase, Phase::Draining { .. })
+    }
+
+    pub(super) fn is_ending(&self) -> bool {
+        matches!(self.phase, Phase::Draining { .. } | Phase::Closing(_))
+    }
+
+    /// Whether it was given up because it does not answer.
+    pub(super) fn is_suspect(&self) -> bool {
+        matches!(self.phase, Phase::Draining { why: Why::Suspect, .. } | Phase::Closing(Why::Suspect))
+    }
+
+    /// Whether it takes messages, now or after an answer.
+    pub(super) fn takes(&self) -> bool {
+        matches!(self.phase, Phase::Open { capacity: 1.., .. })
+    }
+
+    /// Whether neither side waits for anything.
+    pub(super) fn owes_nothing(&self) -> bool {
+        self.in_flight.is_empty() && self.owed == 0
+    }
+
+    /// When the oldest message was written that is not answered.
+    pub(super) fn oldest(&self) -> Option<Instant> {
+        self.in_flight.values().next().map(|flight| flight.at)
+    }
+
+    fn room(&self, window: usize) -> usize {
+        match self.phase {
+            Phase::Open { capacity, .. } => capacity.min(window).saturating_sub(self.in_flight.len()),
+            Phase::Dialing | Phase::Draining { .. } | Phase::Closing(_) => 0,
+        }
+    }
+}

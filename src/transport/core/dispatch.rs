@@ -1,0 +1,182 @@
+//! What goes, what has to wait, and what goes back.
+
+use super::connections::InFlight;
+use super::service::{Admission, Message, Position, Service};
+use super::{Core, Now, Output};
+use crate::chat::id::{Recipient, Sid};
+use crate::transport::{ConnectionId, Report};
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
+
+/// How long messages wait here while no connection takes any. Then they go back to the disk, untried.
+const GIVE_BACK_AFTER: Duration = Duration::from_secs(5);
+/// So many times what all connections carry may be here, where the most of it waits for messages of the same recipient
+/// that a connection owes the answers of.
+pub(super) const HELD_FACTOR: usize = 4;
+/// How long a message may be unanswered after its time to live before it is given up. A push service that is slow has
+/// taken it all the same, more often than not.
+const EXPIRED_IN_FLIGHT_AFTER: Duration = Duration::from_secs(10);
+
+/// What became of a message that was offered to the connections.
+enum Offer {
+    Sent,
+    /// It has to wait, and with it all of its recipient.
+    Held,
+    /// It is not here any more.
+    Gone,
+    /// Nothing goes.
+    Stop,
+}
+
+impl<S: Service> Core<S> {
+    /// Gives what waits to the connections that have room, oldest first.
+    pub(super) fn dispatch(&mut self, now: Now) {
+        let mut free = self.connections.free();
+        if self.silent {
+            free = free.min(usize::from(!self.has_probe()));
+        }
+        let mut held: HashSet<Recipient> = HashSet::new();
+        let (mut from, mut waiting) = (0, 0);
+        self.demand = false;
+        while let Some((place, sid)) = self.messages.next_waiting(from) {
+            if free == 0 {
+                self.demand = true;
+                break;
+            }
+            from = place + 1;
+            let Some(recipient) = self.messages.get(sid).map(|message| message.recipient()) else { continue };
+            let offer = if held.contains(&recipient) { Offer::Held } else { self.offer(sid, now) };
+            match offer {
+                Offer::Sent => free -= 1,
+                Offer::Gone => {}
+                Offer::Held => {
+                    waiting += 1;
+                    held.insert(recipient);
+                }
+                Offer::Stop => break,
+            }
+        }
+        self.held = waiting;
+    }
+
+    fn offer(&mut self, sid: Sid, now: Now) -> Offer {
+        let Some(message) = self.messages.get_mut(sid) else { return Offer::Gone };
+        if message.send.deadline_ms < now.unix_ms {
+            self.report_expired(sid);
+            return Offer::Gone;
+        }
+        let (recipient, refused_by) = (message.recipient(), message.refused_by);
+        let shunned = refused_by.filter(|(_, until)| *until > now.instant);
+        let connection = match self.messages.connection_of(recipient) {
+            Some(connection) if self.connections.has_room(connection) => connection,
+            Some(_) => return Offer::Held,
+            None => match (self.connections.choose(shunned.map(|(connection, _)| connection)), shunned) {
+                (Some(connection), _) => connection,
+                (None, Some((_, until))) => {
+                    self.demand = true;
+                    self.wake_at(until);
+                    return Offer::Held;
+                }
+                (None, None) => return Offer::Held,
+            },
+        };
+        let Some(message) = self.messages.get_mut(sid) else { return Offer::Gone };
+        match self.service.admit(message, now) {
+            Admission::Go(request) => self.assign(connection, sid, request, now.instant),
+            Admission::Skip => Offer::Held,
+            Admission::HoldRecipient(until) => {
+                self.wake_at(until);
+                Offer::Held
+            }
+            Admission::Wait(until) => {
+                until.into_iter().for_each(|until| self.wake_at(until));
+                Offer::Stop
+            }
+            Admission::Refuse(refusal) => {
+                self.refuse(sid, refusal);
+                Offer::Gone
+            }
+            Admission::Unsendable { code, detail } => {
+                self.messages.remove(sid);
+                self.report(Report::Unsendable { sid, code: code.to_owned(), detail });
+                Offer::Gone
+            }
+        }
+    }
+
+    fn assign(&mut self, connection: ConnectionId, sid: Sid, request: S::Request, now: Instant) -> Offer {
+        let resent = self.messages.get(sid).is_some_and(|message| message.copies > 0);
+        let Some(number) = self.messages.assign(sid, connection) else { return Offer::Gone };
+        self.connections.assign(connection, number, InFlight { sid, at: now });
+        self.snapshot.sent += 1;
+        self.snapshot.resent += u64::from(resent);
+        tracing::debug!(connection = connection.number(), %sid, "message sent");
+        self.outputs.push_back(Output::Assign { connection, sid, request });
+        Offer::Sent
+    }
+
+    /// Whether the message is under way that finds out whether any is answered again.
+    pub(super) fn has_probe(&self) -> bool {
+        self.connections.iter().any(|(_, connection)| connection.takes() && !connection.in_flight.is_empty())
+    }
+
+    /// The disk is the only queue: what was never written goes back when it cannot go for long, but for the one that finds
+    /// out when that ends.
+    pub(super) fn give_back(&mut self, now: Instant) {
+        let away = self.unable_since.is_some_and(|since| now >= since + GIVE_BACK_AFTER);
+        if !away && !self.silent {
+            return;
+        }
+        let probe = self.messages.next_waiting(0).map(|(_, sid)| sid).filter(|_| !away && !self.has_probe());
+        // Of whom something may have been taken already, the rest waits behind that.
+        let tried = self.messages.waiting_where(|message| message.copies > 0).into_iter();
+        let stays: HashSet<Recipient> = tried.filter_map(|sid| Some(self.messages.get(sid)?.recipient())).collect();
+        let goes = |message: &Message<S::Memo>| {
+            let (sid, recipient) = (message.send.sid, message.recipient());
+            let under_way = stays.contains(&recipient) || self.messages.connection_of(recipient).is_some();
+            message.copies == 0 && !under_way && Some(sid) != probe
+        };
+        for sid in self.messages.waiting_where(goes) {
+            self.messages.remove(sid);
+            self.report(Report::Lost { sid, copies: 0 });
+        }
+    }
+
+    /// Takes out what is not worth sending any more, and what was not answered for long after that.
+    pub(super) fn expire(&mut self, now: Now) {
+        let late = |deadline_ms: u64| deadline_ms < now.unix_ms;
+        for sid in self.messages.waiting_where(|message| late(message.send.deadline_ms)) {
+            self.report_expired(sid);
+        }
+        let Some(answer) = self.settings.answer else { return };
+        let patience = answer.min(EXPIRED_IN_FLIGHT_AFTER);
+        let flights = self.connections.iter().flat_map(|(id, connection)| {
+            let overdue =
+                connection.in_flight.iter().take_while(move |(_, flight)| flight.at + patience <= now.instant);
+            overdue.map(move |(number, flight)| (id, *number, flight.sid))
+        });
+        let ours = |(connection, number, sid): &(ConnectionId, u64, Sid)| {
+            self.messages.get(*sid).is_some_and(|message| {
+                let position = Position::InFlight { connection: *connection, number: *number };
+                late(message.send.deadline_ms) && message.position == position
+            })
+        };
+        // They stay where they are: at the peer they still take a place.
+        let ended: Vec<Sid> = flights.filter(ours).map(|(_, _, sid)| sid).collect();
+        ended.into_iter().for_each(|sid| self.report_expired(sid));
+    }
+
+    fn report_expired(&mut self, sid: Sid) {
+        let Some(message) = self.messages.remove(sid) else { return };
+        if message.received {
+            // A receipt came, so it was taken in time.
+            self.snapshot.accepted += 1;
+            let (copies, replays) = (message.copies, message.replays());
+            let report = Report::Accepted { sid, canonical: None, provider_id: None, detail: None, copies, replays };
+            return self.report(report);
+        }
+        self.snapshot.expired += 1;
+        let (copies, replays) = (message.copies, message.replays());
+        self.report(Report::Expired { sid, copies, replays, held: self.service.held(&message) });
+    }
+}

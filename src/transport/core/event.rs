@@ -1,0 +1,129 @@
+//! What goes between the core and its driver.
+
+use crate::chat::id::Sid;
+use crate::transport::{AckRef, ConnectionId, DeviceMessage, Report};
+use std::time::Instant;
+
+/// What a connection says. The first is [`Event::Up`] or [`Event::Ended`], the last is [`Event::Ended`].
+#[derive(Debug)]
+pub(crate) enum Event<A> {
+    /// It takes so many messages at a time.
+    Up {
+        /// How many; see [`super::Settings::window`] for the other limit.
+        capacity: usize,
+    },
+    /// It takes another number of messages at a time.
+    Capacity(usize),
+    /// The peer is ending it: it takes no more messages, and answers those that it has.
+    Draining,
+    /// An answer to a message.
+    Answered(Sid, A),
+    /// A message was written to it and certainly not taken by the peer.
+    NotTaken(Sid),
+    /// A message was not written to it at all.
+    Unwritten(Sid),
+    /// A device sent something; to be acknowledged on this connection.
+    Device(DeviceMessage),
+    /// The push service says what became of a message on its device; to be acknowledged on this connection.
+    Receipt(Receipt),
+    /// What was counted below the messages since the last time.
+    Counted(Counted),
+    /// It is over.
+    Ended(Ended),
+}
+
+/// What became of a message on its device.
+#[derive(Debug)]
+pub(crate) struct Receipt {
+    /// The message's id as the push service gave it.
+    pub(crate) original: String,
+    /// In the push service's words.
+    pub(crate) status: String,
+    /// When the device got it, in Unix milliseconds.
+    pub(crate) sent_at_ms: Option<u64>,
+    /// How to acknowledge it.
+    pub(crate) ack_ref: AckRef,
+}
+
+/// How a connection ended.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    /// What it was.
+    pub(crate) end: End,
+    /// Why, for operators.
+    pub(crate) detail: String,
+    /// Messages that were assigned and never written.
+    pub(crate) unwritten: Vec<Sid>,
+    /// It began with credentials that were read anew since: its failure says nothing of those.
+    pub(crate) outdated: bool,
+}
+
+/// How a connection ended, as far as the next one is concerned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    /// It broke, or never came to be.
+    Failed,
+    /// The credentials were refused.
+    AuthFailed,
+    /// It never came to be, because the account has as many as it may have.
+    TooMany,
+    /// The peer ended it in good order.
+    Dismissed,
+    /// We ended it, as asked.
+    Retired,
+}
+
+/// What a connection counts below the messages.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Counted {
+    /// Acknowledgements that the peer did not understand.
+    pub(crate) bad_acks: u64,
+    /// Answers to messages that are not in flight.
+    pub(crate) unknown_answers: u64,
+    /// Payloads that could not be used.
+    pub(crate) malformed: u64,
+    /// Pieces over a limit.
+    pub(crate) oversize: u64,
+    /// Pings sent.
+    pub(crate) pings: u64,
+}
+
+/// What the core wants.
+#[derive(Debug)]
+pub(crate) enum Output<R> {
+    /// Open a connection of this number.
+    Dial(ConnectionId),
+    /// Write a message to a connection. If it cannot be handed over, [`Event::Unwritten`].
+    Assign {
+        /// Where.
+        connection: ConnectionId,
+        /// Which message.
+        sid: Sid,
+        /// What to write.
+        request: R,
+    },
+    /// Pass an acknowledgement to its connection.
+    Acknowledge(AckRef),
+    /// End a connection.
+    Retire {
+        /// Which one.
+        connection: ConnectionId,
+        /// How.
+        manner: Manner,
+    },
+    /// Tell the bridge.
+    Report(Report),
+    /// Hand up what a device sent.
+    DeviceMessage(DeviceMessage),
+    /// Nothing more until the next input; [`super::Core::handle_tick`] at this time at the latest.
+    Wait(Option<Instant>),
+}
+
+/// How a connection is ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Manner {
+    /// After the answers to what it has, and the acknowledgements that it waits for.
+    AfterAnswers,
+    /// Now; with a goodbye, if the protocol has one.
+    Now,
+}

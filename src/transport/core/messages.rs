@@ -1,0 +1,144 @@
+//! Which message is where: waiting for a connection, or on one. Pure.
+//!
+//! Every message keeps the place in the order in which it was taken until it has its report, so what comes back from a
+//! connection goes out again before anything newer. A recipient's messages are on one connection at a time: while one of
+//! them is unanswered, the next go to that connection or wait. A draining connection takes nothing, so they wait until it
+//! has answered, refused or ended; sent elsewhere they could overtake.
+
+use super::service::{Message, Position};
+use crate::chat::id::{Recipient, Sid};
+use crate::transport::{ConnectionId, Send};
+use std::collections::{BTreeMap, HashMap};
+
+/// The messages that were taken and have no report yet.
+#[derive(Debug)]
+pub(super) struct Messages<M> {
+    taken: u64,
+    sent: u64,
+    all: HashMap<Sid, Message<M>>,
+    waiting: BTreeMap<u64, Sid>,
+    recipients: HashMap<Recipient, Affinity>,
+}
+
+/// Where a recipient's messages are, and how many.
+#[derive(Debug)]
+struct Affinity {
+    connection: ConnectionId,
+    in_flight: usize,
+}
+
+impl<M: Default> Messages<M> {
+    pub(super) fn new() -> Self {
+        Self { taken: 0, sent: 0, all: HashMap::new(), waiting: BTreeMap::new(), recipients: HashMap::new() }
+    }
+
+    /// Takes a message; false if its id is known already.
+    pub(super) fn take(&mut self, send: Send) -> bool {
+        let sid = send.sid;
+        if self.all.contains_key(&sid) {
+            return false;
+        }
+        self.taken += 1;
+        self.waiting.insert(self.taken, sid);
+        let message = Message {
+            send,
+            copies: 0,
+            tries: 0,
+            memo: M::default(),
+            place: self.taken,
+            position: Position::Waiting,
+            refused_by: None,
+            ignored: 0,
+            received: false,
+        };
+        self.all.insert(sid, message);
+        true
+    }
+
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.all.len()
+    }
+
+    /// How many wait for a connection.
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    pub(super) fn get_mut(&mut self, sid: Sid) -> Option<&mut Message<M>> {
+        self.all.get_mut(&sid)
+    }
+
+    pub(super) fn get(&self, sid: Sid) -> Option<&Message<M>> {
+        self.all.get(&sid)
+    }
+
+    /// The oldest that waits, from a place on.
+    pub(super) fn next_waiting(&self, from: u64) -> Option<(u64, Sid)> {
+        self.waiting.range(from..).next().map(|(place, sid)| (*place, *sid))
+    }
+
+    /// Those that wait and for which `wanted` holds, oldest first.
+    pub(super) fn waiting_where(&self, wanted: impl Fn(&Message<M>) -> bool) -> Vec<Sid> {
+        self.waiting.values().copied().filter(|sid| self.all.get(sid).is_some_and(&wanted)).collect()
+    }
+
+    /// The connection that a recipient's messages are on.
+    pub(super) fn connection_of(&self, recipient: Recipient) -> Option<ConnectionId> {
+        self.recipients.get(&recipient).map(|affinity| affinity.connection)
+    }
+
+    /// A message is written to a connection. Returns its number there.
+    pub(super) fn assign(&mut self, sid: Sid, connection: ConnectionId) -> Option<u64> {
+        let message = self.all.get_mut(&sid)?;
+        self.sent += 1;
+        message.copies += 1;
+        message.tries += 1;
+        message.position = Position::InFlight { connection, number: self.sent };
+        self.waiting.remove(&message.place);
+        let affinity = Affinity { connection, in_flight: 0 };
+        self.recipients.entry(message.recipient()).or_insert(affinity).in_flight += 1;
+        Some(self.sent)
+    }
+
+    /// A message that was on a connection waits again, in its place.
+    pub(super) fn put_back(&mut self, sid: Sid) {
+        let Some(message) = self.all.get_mut(&sid).filter(|message| message.position != Position::Waiting) else {
+            return;
+        };
+        message.position = Position::Waiting;
+        self.waiting.insert(message.place, sid);
+        let recipient = message.recipient();
+        self.leave(recipient);
+    }
+
+    /// A message has its report.
+    pub(super) fn remove(&mut self, sid: Sid) -> Option<Message<M>> {
+        let message = self.all.remove(&sid)?;
+        match message.position {
+            Position::Waiting => {
+                self.waiting.remove(&message.place);
+            }
+            Position::InFlight { .. } => self.leave(message.recipient()),
+        }
+        Some(message)
+    }
+
+    /// Everything, oldest first.
+    pub(super) fn take_all(&mut self) -> Vec<Message<M>> {
+        let mut all: Vec<Message<M>> = self.all.drain().map(|(_, message)| message).collect();
+        all.sort_unstable_by_key(|message| message.place);
+        self.waiting.clear();
+        self.recipients.clear();
+        all
+    }
+
+    fn leave(&mut self, recipient: Recipient) {
+        if let Some(affinity) = self.recipients.get_mut(&recipient) {
+            affinity.in_flight -= 1;
+            if affinity.in_flight == 0 {
+                self.recipients.remove(&recipient);
+            }
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! When the next connection may be begun: one back-off for the whole account.
+//!
+//! ```text
+//!            failed, refused, or the second short life in a row
+//!   Paced ──────────────────────────────────────────────────────► back-off: one attempt at a time
+//!     ▲                                                                 │
+//!     └──────── a connection comes up, one is drained, or new credentials ──┘
+//! ```
+//!
+//! A drain is ordinary life: the push service moves its connections every few minutes, and the next one is wanted at
+//! once. It never counts as a failure, however short the drained connection lived.
+
+use crate::transport::backoff::Backoff;
+use std::time::{Duration, Instant};
+
+/// First ceiling after a failure before the log-in.
+const FAILURE_FIRST: Duration = Duration::from_secs(1);
+/// First and last wait after refused credentials: trying faster helps nobody and looks like an attack.
+const REFUSED: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(600));
+/// So much of that wait is added by chance, at most.
+const REFUSED_JITTER: f64 = 0.1;
+/// A connection that served for less than this did not live. Once is an accident; from the second in a row on it takes
+/// the back-off of a failure, or a server that ends every session would be called without a pause.
+const SHORT_LIFE: Duration = Duration::from_secs(10);
+/// Between two connections that are begun without a back-off: FCM's quota of 400 in a minute.
+const SPACING: Duration = Duration::from_millis(150);
+/// The same after one that was drained at once.
+const SPACING_DRAINED: Duration = Duration::from_secs(1);
+
+/// The history that decides.
+#[derive(Debug)]
+pub(super) struct Redial {
+    failures: Backoff,
+    refusals: Backoff,
+    short_lives: u32,
+    /// Nothing is begun before this, whatever happened.
+    paced: Option<Instant>,
+    /// Nothing is begun before this, because something failed; and then one at a time.
+    backoff: Option<Instant>,
+    refused: bool,
+}
+
+/// Why a connection that was to stay is not there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Failure {
+    /// The credentials were refused.
+    Refused,
+    /// It never took messages.
+    Unconnected,
+    /// It took messages for so long.
+    Lost(Duration),
+}
+
+impl Redial {
+    pub(super) fn new(longest: Duration) -> Self {
+        Self {
+            failures: Backoff::new(FAILURE_FIRST, longest),
+            refusals: Backoff::new(REFUSED.0, REFUSED.1),
+            short_lives: 0,
+            paced: None,
+            backoff: None,
+            refused: false,
+        }
+    }
+
+    /// When the next connection may be begun, if not now.
+    pub(super) fn wait(&self, now: Instant) -> Option<Instant> {
+        self.paced.max(self.backoff).filter(|until| *until > now)
+    }
+
+    /// Whether attempts go one at a time.
+    pub(super) fn is_failing(&self) -> bool {
+        self.backoff.is_some()
+    }
+
+    /// Whether the last word on the credentials was a refusal.
+    pub(super) fn is_refused(&self) -> bool {
+        self.refused
+    }
+
+    pub(super) fn begun(&mut self, now: Instant) {
+        self.paced = Some(now + SPACING);
+    }
+
+    /// A connection takes messages.
+    pub(super) fn up(&mut self) {
+        self.backoff = None;
+        self.refused = false;
+        self.refusals.reset();
+    }
+
+    /// A connection takes no more messages after `served`, for a reason that is nobody's fault.
+    pub(super) fn drained(&mut self, served: Duration, now: Instant) {
+        self.backoff = None;
+        if served < SPACING_DRAINED {
+            self.paced = self.paced.max(Some(now + SPACING_DRAINED));
+        }
+    }
+
+    /// Other credentials are there: what failed with those of before says nothing.
+    pub(super) fn renewed(&mut self) {
+        self.backoff = None;
+        self.failures.reset();
+        self.refusals.reset();
+    }
+
+    /// A connection ended that was to stay. `random` is drawn evenly from 0 to 1.
+    pub(super) fn failed(&mut self, failure: Failure, now: Instant, random: f64) {
+        self.refused |= failure == Failure::Refused;
+        // Those that ended together say the same thing once.
+        if self.backoff.is_some_and(|until| until > now) {
+            return;
+        }
+        let wait = match failure {
+            Failure::Refused => self.refusals.next(1.0).mul_f64(1.0 + REFUSED_JITTER * random),
+            Failure::Unconnected => self.failures.next(random),
+            Failure::Lost(served) => {
+                self.short_lives = if served < SHORT_LIFE { self.short_lives + 1 } else { 0 };
+                if self.short_lives <= 1 {
+                    self.failures.reset();
+                    return;
+                }
+                self.failures.next(random)
+            }
+        };
+        self.backoff = Some(now + wait);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LONGEST: Duration = Duration::from_secs(60);
+
+    #[expect(clippy::disallowed_methods, reason = "an Instant cannot be made otherwise")]
+    fn start() -> (Redial, Instant) {
+        (Redial::new(LONGEST), Instant::now())
+    }
+
+    /// The waits, in seconds, when each attempt ends so as soon as it may be made.
+    fn waits(failures: impl IntoIterator<Item = Failure>) -> Vec<u64> {
+        let (mut redial, mut now) = start();
+        let wait = |failure| {
+            redial.failed(failure, now, 1.0);
+            let wait = redial.wait(now).map_or(Duration::ZERO, |until| until - now);
+            now += wait;
+            wait.as_secs()
+        };
+        failures.into_iter().map(wait).collect()
+    }
+
+    #[test]
+    fn before_the_login_the_ceiling_doubles_and_refusals_are_slow() {
+        assert_eq!(waits([Failure::Unconnected; 8]), [1, 2, 4, 8, 16, 32, 60, 60]);
+        assert_eq!(waits([Failure::Refused; 7]), [33, 66, 132, 264, 528, 660, 660]);
+    }
+
+    #[test]
+    fn a_connection_that_served_is_replaced_at_once_unless_they_keep_dying() {
+        let lost = |seconds| Failure::Lost(Duration::from_secs(seconds));
+        assert_eq!(waits([60, 1, 1, 0, 10, 1].map(lost)), [0, 0, 1, 2, 0, 0]);
+    }
+
+    #[test]
+    fn what_ends_together_counts_once_and_attempts_go_one_at_a_time_until_one_succeeds() {
+        let (mut redial, now) = start();
+        for _ in 0..30 {
+            redial.failed(Failure::Refused, now, 0.0);
+        }
+        assert!(redial.is_failing() && redial.is_refused());
+        assert_eq!(redial.wait(now), Some(now + Duration::from_secs(30)));
+        redial.up();
+        assert!(!redial.is_failing() && !redial.is_refused());
+        assert_eq!(redial.wait(now), None);
+    }
+
+    #[test]
+    fn a_drain_is_no_failure_however_often_it_comes() {
+        let (mut redial, mut now) = start();
+        redial.failed(Failure::Unconnected, now, 1.0);
+        for seconds in [4, 8, 4, 2, 5] {
+            now += Duration::from_secs(seconds);
+            redial.up();
+            redial.drained(Duration::from_secs(seconds), now);
+            assert_eq!(redial.wait(now), None);
+            redial.begun(now);
+        }
+        assert_eq!(redial.wait(now), Some(now + SPACING), "what is begun at once is kept apart");
+        redial.drained(Duration::ZERO, now);
+        assert_eq!(redial.wait(now), Some(now + SPACING_DRAINED));
+    }
+
+    #[test]
+    fn other_credentials_are_tried_at_once() {
+        let (mut redial, now) = start();
+        redial.failed(Failure::Refused, now, 1.0);
+        redial.renewed();
+        assert_eq!(redial.wait(now), None);
+        assert!(redial.is_refused(), "nobody knows yet whether they are good");
+    }
+}

@@ -1,0 +1,199 @@
+//! What differs from one push service to the next: data ([`Settings`]), and a few decisions ([`Service`]).
+
+use super::Now;
+use crate::chat::id::{Recipient, Token};
+use crate::chat::refusal::Refusal;
+use crate::transport::{Change, ConnectionId, Link, Send};
+use std::time::{Duration, Instant};
+
+/// The data of a push service.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    /// The server as operators know it: `host:port (key of the configuration)`.
+    pub(crate) server: String,
+    /// Which connections are kept.
+    pub(crate) pool: Pool,
+    /// Most messages that one connection has unanswered, whatever it says itself.
+    pub(crate) window: usize,
+    /// What becomes of messages that a connection leaves unanswered at its end.
+    pub(crate) replay: Replay,
+    /// How long an answer may take before its connection is suspected of losing answers. `None` where every connection
+    /// ends each wait itself and says so ([`Service::is_late`]).
+    pub(crate) answer: Option<Duration>,
+    /// How long a connection that takes nothing new is kept for the answers that it owes. Generous: ending it ourselves
+    /// loses them.
+    pub(crate) drain: Duration,
+    /// Longest wait between attempts to connect that fail before any log-in.
+    pub(crate) redial_max: Duration,
+    /// For the answers to what is in flight when the transport stops.
+    pub(crate) grace: Duration,
+}
+
+/// Which connections are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Pool {
+    /// So many, with the messages spread among them.
+    Fixed(usize),
+    /// One, and more while all are full. The oldest with room is used, so that those beyond the need fall idle.
+    Elastic {
+        /// Most of them.
+        most: usize,
+        /// How old one gets at most; a tenth less for some, so that those opened together do not end together.
+        age: Duration,
+        /// How long the last one may idle before it is replaced.
+        idle: Duration,
+        /// How long one beyond the first may idle before it is closed.
+        spare: Duration,
+    },
+}
+
+impl Pool {
+    /// Most connections that take messages at a time.
+    pub(crate) fn most(&self) -> usize {
+        match self {
+            Self::Fixed(most) | Self::Elastic { most, .. } => *most,
+        }
+    }
+}
+
+/// What becomes of messages that a connection leaves unanswered at its end: written, and nobody knows whether taken.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Replay {
+    /// They keep their places and go again on the next connection, counted as further copies.
+    Marked,
+    /// They go back to the bridge with this, which is told as "may have arrived".
+    Ambiguous(Refusal),
+}
+
+/// A message that was taken from the bridge and has no report yet.
+#[derive(Debug)]
+pub(crate) struct Message<M> {
+    /// The message.
+    pub(crate) send: Send,
+    /// How often it was written to a connection and may have been taken.
+    pub(crate) copies: u32,
+    /// How often it was written to a connection, taken or not.
+    pub(crate) tries: u32,
+    /// What the service remembers of it.
+    pub(crate) memo: M,
+    /// Its place in the order of being taken.
+    pub(super) place: u64,
+    pub(super) position: Position,
+    /// The connection that would not take it, and until when any other one is preferred.
+    pub(super) refused_by: Option<(ConnectionId, Instant)>,
+    /// Connections that were given up with it unanswered, while others were answered there.
+    pub(super) ignored: u32,
+    /// A receipt came: the device has it, only its answer is missing.
+    pub(super) received: bool,
+}
+
+/// Where a message is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Position {
+    /// Waiting for a connection.
+    Waiting,
+    /// On a connection, as the `number`th that was sent at all.
+    InFlight { connection: ConnectionId, number: u64 },
+}
+
+impl<M> Message<M> {
+    /// How often it was sent again at once.
+    pub(crate) fn replays(&self) -> u32 {
+        self.tries.saturating_sub(1)
+    }
+
+    /// Whether it is on this connection.
+    pub(super) fn is_on(&self, id: ConnectionId) -> bool {
+        matches!(self.position, Position::InFlight { connection, .. } if connection == id)
+    }
+
+    /// Whose it is.
+    pub(crate) fn recipient(&self) -> Recipient {
+        self.send.recipient
+    }
+}
+
+/// Whether a message may go now.
+#[derive(Debug)]
+pub(crate) enum Admission<R> {
+    /// It may; this is what its connection writes.
+    Go(R),
+    /// This one may not, others may.
+    Skip,
+    /// Nothing of its recipient may before this.
+    HoldRecipient(Instant),
+    /// Nothing may before this, or before the service wakes the driver.
+    Wait(Option<Instant>),
+    /// It goes back to the bridge, untried.
+    Refuse(Refusal),
+    /// The bridge itself refuses it: it is none that the push service could take.
+    Unsendable {
+        /// The bridge's word.
+        code: &'static str,
+        /// For humans.
+        detail: String,
+    },
+}
+
+/// What an answer means.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Verdict {
+    /// The push service took the message.
+    Accepted {
+        /// The device's new token, if the push service named one.
+        canonical: Option<Token>,
+        /// The push service's own name for the message.
+        provider_id: Option<String>,
+        /// What of it did not travel, for its sender.
+        detail: Option<String>,
+    },
+    /// It goes back to the bridge with this.
+    Refused(Refusal),
+    /// It was certainly not processed: it keeps its place and goes again as soon as it is admitted.
+    Again,
+    /// The same, and rather on another connection than the one that would not have it.
+    Elsewhere,
+}
+
+/// The decisions of a push service. Pure: what it knows of the world it is told before.
+pub(crate) trait Service {
+    /// What the service remembers of a message while it is here.
+    type Memo: Default;
+    /// A message as its connection writes it.
+    type Request;
+    /// What a connection says of a message.
+    type Answer;
+
+    /// Whether a message may go now. Asked oldest first, with a place on a connection kept for it: after
+    /// [`Admission::Go`] it certainly is handed over.
+    fn admit(&mut self, message: &mut Message<Self::Memo>, now: Now) -> Admission<Self::Request>;
+
+    /// What an answer means for the message. Refusals are counted by their code, so nothing is to be counted here.
+    fn judge(&mut self, message: &mut Message<Self::Memo>, answer: Self::Answer, now: Now) -> Verdict;
+
+    /// Whether an answer says that none came in time. Several in a row, and the connection is replaced.
+    fn is_late(&self, _answer: &Self::Answer) -> bool {
+        false
+    }
+
+    /// The word of a fault for which a message was kept, for the report that its time to live ended meanwhile.
+    fn held(&self, _message: &Message<Self::Memo>) -> Option<String> {
+        None
+    }
+
+    /// Why nothing goes whatever the connections do: [`Link::Down`] or [`Link::Probing`] with the word for it. `able`
+    /// is whether a connection takes messages.
+    fn outage(&self, _able: bool, _now: Now) -> Option<Link> {
+        None
+    }
+
+    /// What operators are to hear, once each.
+    fn take_change(&mut self, _now: Now) -> Option<Change> {
+        None
+    }
+
+    /// When [`Service::outage`] or [`Service::admit`] may answer differently without being told anything.
+    fn deadline(&self) -> Option<Instant> {
+        None
+    }
+}

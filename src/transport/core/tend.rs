@@ -1,0 +1,229 @@
+//! The connections: which are opened, given up and ended, and when.
+
+use super::connections::{Connection, Phase, Why};
+use super::redial::Failure;
+use super::service::{Position, Service};
+use super::{Core, End, Ended, Manner, Now, Output};
+use crate::chat::id::Sid;
+use crate::transport::{Change, ConnectionId, Report};
+use std::time::{Duration, Instant};
+
+/// Connections that may be draining for each one that is kept. Beyond that the oldest is closed for the next.
+const DRAINING_MAX: usize = 4;
+/// After so many answers in a row that did not come in time a connection is replaced, though its peer lives.
+const LATE_MAX: u32 = 5;
+
+impl<S: Service> Core<S> {
+    /// Opens, replaces and ends connections as it is time to.
+    pub(super) fn tend(&mut self, now: Instant) {
+        for id in self.connections.dispensable(now) {
+            self.connections.drain(id, Why::Retired, now);
+            self.retire(id);
+        }
+        if self.crowded {
+            for id in self.connections.ids(|connection| connection.is_draining() && connection.owes_nothing()) {
+                self.retire(id);
+            }
+        }
+        while self.connections.wants_more(self.demand, now) && self.may_dial(now) {
+            let draining = self.connections.count(Connection::is_draining);
+            if draining >= DRAINING_MAX * self.settings.pool.most() {
+                self.close_oldest_draining();
+            }
+            self.redial.begun(now);
+            self.snapshot.dials += 1;
+            let id = self.connections.dial();
+            self.outputs.push_back(Output::Dial(id));
+        }
+    }
+
+    /// While no connection is up, or one has failed, attempts go one at a time: the limits are the account's.
+    fn may_dial(&mut self, now: Instant) -> bool {
+        let alone = self.redial.is_failing() || !self.connections.any(Connection::is_open);
+        if alone && self.connections.any(Connection::is_dialing) {
+            return false;
+        }
+        if self.crowded && self.connections.any(Connection::is_ending) {
+            return false;
+        }
+        match self.redial.wait(now) {
+            Some(until) => {
+                self.wake_at(until);
+                false
+            }
+            None => true,
+        }
+    }
+
+    fn close_oldest_draining(&mut self) {
+        let since = |connection: &Connection| match connection.phase {
+            Phase::Draining { since, .. } => Some(since),
+            Phase::Dialing | Phase::Open { .. } | Phase::Closing(_) => None,
+        };
+        let draining = self.connections.iter().filter_map(|(id, connection)| Some((since(connection)?, id)));
+        if let Some((_, oldest)) = draining.min() {
+            tracing::info!(connection = oldest.number(), "too many connections are draining: the oldest is closed");
+            self.close(oldest);
+        }
+    }
+
+    /// A connection is to end after its answers.
+    pub(super) fn retire(&mut self, id: ConnectionId) {
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        if !std::mem::replace(&mut connection.retired, true) {
+            self.outputs.push_back(Output::Retire { connection: id, manner: Manner::AfterAnswers });
+        }
+    }
+
+    /// A connection is to end now.
+    pub(super) fn close(&mut self, id: ConnectionId) {
+        if self.connections.close(id) {
+            self.outputs.push_back(Output::Retire { connection: id, manner: Manner::Now });
+        }
+    }
+
+    pub(super) fn on_up(&mut self, id: ConnectionId, capacity: usize, now: Now) {
+        let random = self.random();
+        if self.connections.up(id, capacity, now.instant, random) {
+            self.redial.up();
+            self.crowded = false;
+            self.snapshot.connects += 1;
+            tracing::info!(connection = id.number(), capacity, "connection takes messages");
+            self.report(Report::Connection { connection: id, change: Change::Up });
+        }
+    }
+
+    pub(super) fn on_draining(&mut self, id: ConnectionId, now: Now) {
+        let Some(served) = self.connections.drain(id, Why::Peer, now.instant) else { return };
+        self.snapshot.drains += 1;
+        self.redial.drained(served, now.instant);
+        tracing::info!(connection = id.number(), "connection is draining");
+        self.report(Report::Connection { connection: id, change: Change::Draining });
+    }
+
+    /// Notes that an answer came, or that one did not come in time.
+    pub(super) fn note_answer(&mut self, id: ConnectionId, late: bool, now: Instant) {
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        if late {
+            connection.late += 1;
+            if connection.late >= LATE_MAX {
+                self.suspect(id, now, "answers do not come in time".to_owned());
+                self.retire(id);
+            }
+            return;
+        }
+        connection.late = 0;
+        connection.last_answer = Some(now);
+        self.last_answer = Some(now);
+        if std::mem::take(&mut self.silent) {
+            tracing::info!("messages are answered again");
+        }
+    }
+
+    /// Gives up connections that owe an answer for too long, and ends those that were waited for long enough.
+    pub(super) fn watch_answers(&mut self, now: Now) {
+        let now = now.instant;
+        let overdue = |since: Option<Instant>, limit: Duration| since.is_some_and(|since| now >= since + limit);
+        if let Some(answer) = self.settings.answer {
+            for id in self.connections.ids(|one| one.is_open() && overdue(one.oldest(), answer)) {
+                self.suspect(id, now, format!("no answer to a message within {} s", answer.as_secs()));
+            }
+            let suspects = self.connections.ids(|one| one.is_draining() && one.is_suspect());
+            for id in suspects {
+                if !self.is_waited_for(id) {
+                    self.retire(id);
+                }
+            }
+        }
+        let drain = self.settings.drain;
+        let ends = |one: &Connection| matches!(one.phase, Phase::Draining { since, .. } if now >= since + drain);
+        self.connections.ids(ends).into_iter().for_each(|id| self.close(id));
+    }
+
+    /// A connection that loses answers takes nothing new, and another is opened beside it.
+    fn suspect(&mut self, id: ConnectionId, now: Instant, why: String) {
+        let Some(oldest) = self.connections.get(id).map(Connection::oldest) else { return };
+        let Some(served) = self.connections.drain(id, Why::Suspect, now) else { return };
+        self.snapshot.suspects += 1;
+        self.redial.drained(served, now);
+        tracing::warn!(connection = id.number(), server = %self.settings.server, why, "connection takes no more messages: another one is opened");
+        let detail = format!("{}: {why}", self.settings.server);
+        self.report(Report::Connection { connection: id, change: Change::Lost { detail } });
+        let nothing_answered = oldest.is_some_and(|oldest| self.last_answer.is_none_or(|last| last < oldest));
+        if self.settings.answer.is_some() && nothing_answered && !std::mem::replace(&mut self.silent, true) {
+            tracing::error!(server = %self.settings.server, "no message is answered: one at a time finds out when that ends");
+        }
+    }
+
+    /// Whether a message waits for its answer on a connection.
+    fn is_waited_for(&self, id: ConnectionId) -> bool {
+        self.connections.get(id).is_some_and(|connection| {
+            let ours = |sid: Sid| self.messages.get(sid).is_some_and(|message| message.is_on(id));
+            connection.in_flight.values().any(|flight| ours(flight.sid))
+        })
+    }
+
+    pub(super) fn on_ended(&mut self, id: ConnectionId, ended: Ended, now: Now) {
+        ended.unwritten.iter().for_each(|sid| self.on_unwritten(id, *sid));
+        let Some(connection) = self.connections.remove(id) else { return };
+        let answer = self.settings.answer.unwrap_or_default();
+        for (number, flight) in &connection.in_flight {
+            let position = Position::InFlight { connection: id, number: *number };
+            if self.messages.get(flight.sid).is_some_and(|message| message.position == position) {
+                let others = connection.last_answer.is_some_and(|last| last >= flight.at);
+                let ignored = connection.is_suspect() && others && now.instant >= flight.at + answer;
+                self.on_unanswered(flight.sid, ignored);
+            }
+        }
+        self.snapshot.disconnects += 1;
+        self.snapshot.auth_failures += u64::from(ended.end == End::AuthFailed);
+        let change = self.redial_after(id, connection.phase, &ended, now.instant);
+        if self.phase == super::Phase::Running
+            && let Some(change) = change
+        {
+            self.report(Report::Connection { connection: id, change });
+        }
+    }
+
+    /// What an end means for the next connection, and what operators are to hear of it: attempts that fail before the
+    /// log-in are in the log, and a drain was told.
+    fn redial_after(&mut self, id: ConnectionId, phase: Phase, ended: &Ended, now: Instant) -> Option<Change> {
+        let Ended { end, detail, outdated, .. } = ended;
+        let (connection, server) = (id.number(), &self.settings.server);
+        let detail = format!("{server}: {detail}");
+        let (failure, change) = match (phase, end) {
+            (_, End::AuthFailed) => {
+                tracing::error!(connection, detail, "the push service refuses the login");
+                (Failure::Refused, Some(Change::AuthFailed { detail }))
+            }
+            (Phase::Draining { .. } | Phase::Closing(_), _) | (_, End::Retired) => {
+                tracing::info!(connection, detail, "connection closed");
+                self.crowded = false;
+                return None;
+            }
+            (Phase::Dialing, End::TooMany) if self.connections.any(Connection::is_ending) => {
+                tracing::info!(connection, detail, "the next connection waits for the end of a draining one");
+                self.crowded = true;
+                return None;
+            }
+            (Phase::Open { since, .. }, End::Dismissed) => {
+                tracing::info!(connection, detail, "connection was ended by the push service");
+                self.redial.drained(now.saturating_duration_since(since), now);
+                return Some(Change::Draining);
+            }
+            (Phase::Open { since, .. }, _) => {
+                tracing::warn!(connection, detail, "connection lost");
+                (Failure::Lost(now.saturating_duration_since(since)), Some(Change::Lost { detail }))
+            }
+            (Phase::Dialing, _) => {
+                tracing::warn!(connection, detail, "connection failed");
+                (Failure::Unconnected, None)
+            }
+        };
+        if !outdated {
+            let random = self.random();
+            self.redial.failed(failure, now, random);
+        }
+        change
+    }
+}

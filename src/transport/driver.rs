@@ -1,0 +1,332 @@
+//! Runs a [`Core`]: every connection is a task of its own behind two bounded channels, so one slow socket or one TLS
+//! handshake holds nobody up.
+//!
+//! ```text
+//!             sends, acks                     orders
+//!   bridge ──────────────► driver (Core) ───────────────► task of a connection ◄──► push service
+//!          ◄──────────────               ◄───────────────
+//!             reports, device messages        events
+//! ```
+//!
+//! Nothing in here waits for the bridge: while a report has no place in its queue, the driver takes neither messages nor
+//! events, and goes on passing acknowledgements. So the two sides cannot wait for each other.
+
+use super::core::{Core, Event, Manner, Now, Output, Service, Settings};
+use super::{AckRef, ConnectionId, DeviceMessage, Outlet, Report, Send};
+use crate::chat::id::Sid;
+use crate::ops::clock::now_ms;
+use std::collections::{HashMap, VecDeque};
+use std::future::Future;
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
+
+/// Events that the connections may have waiting for the driver.
+const EVENTS: usize = 1024;
+/// Acknowledgements that may wait for one connection; with more, its peer does not read and it is given up.
+const ACKS: usize = 8192;
+/// Device messages that may wait for the bridge before events are not taken any more: the spool may be full while
+/// answers still find their place.
+const DEVICE_MESSAGES: usize = 256;
+
+/// A connection's end of its two channels. Its task dials, and says [`Event::Up`] or [`Event::Ended`].
+pub(crate) struct Task<R, A> {
+    /// Which connection.
+    pub(crate) id: ConnectionId,
+    /// What to write. Closed only together with the driver.
+    pub(crate) orders: mpsc::Receiver<Order<R>>,
+    /// How to end, once that is known; it may change from [`Manner::AfterAnswers`] to [`Manner::Now`].
+    pub(crate) retire: watch::Receiver<Option<Manner>>,
+    /// Where to tell. [`Event::Ended`] is the last.
+    pub(crate) events: EventSender<A>,
+}
+
+/// What is to be written.
+#[derive(Debug)]
+pub(crate) enum Order<R> {
+    /// A message.
+    Send(Sid, R),
+    /// An acknowledgement.
+    Ack(AckRef),
+}
+
+/// Tells the driver what a connection says.
+pub(crate) struct EventSender<A> {
+    id: ConnectionId,
+    events: mpsc::Sender<(ConnectionId, Event<A>)>,
+}
+
+impl<A> EventSender<A> {
+    /// Waits for room. An error means that the driver is gone, and with it everybody who could care.
+    pub(crate) async fn send(&self, event: Event<A>) {
+        let _ = self.events.send((self.id, event)).await;
+    }
+
+    /// Tells it if there is room; else gives it back.
+    pub(crate) fn try_send(&self, event: Event<A>) -> Result<(), Event<A>> {
+        match self.events.try_send((self.id, event)) {
+            Err(TrySendError::Full((_, event))) => Err(event),
+            Ok(()) | Err(TrySendError::Closed(_)) => Ok(()),
+        }
+    }
+
+    /// Waits until there is room. Cancel-safe.
+    pub(crate) async fn ready(&self) {
+        let _ = self.events.reserve().await;
+    }
+}
+
+/// News for the core that come from neither side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Nudge {
+    /// The service has heard something: what was not admitted may be now.
+    Look,
+    /// Other credentials are there.
+    Renewed,
+}
+
+/// Runs a core.
+pub(crate) struct Driver<S: Service, C> {
+    core: Core<S>,
+    connect: C,
+    events: mpsc::Receiver<(ConnectionId, Event<S::Answer>)>,
+    events_tx: mpsc::Sender<(ConnectionId, Event<S::Answer>)>,
+    nudges: mpsc::Receiver<Nudge>,
+    orders_max: usize,
+    connections: HashMap<ConnectionId, Ends<S::Request>>,
+    tasks: JoinSet<()>,
+    /// What the bridge has not taken yet.
+    reports: VecDeque<Report>,
+    device_messages: VecDeque<DeviceMessage>,
+    deadline: Option<Instant>,
+    published: Option<Instant>,
+    sends_open: bool,
+    acks_open: bool,
+    nudges_open: bool,
+}
+
+/// The driver's end of a connection.
+struct Ends<R> {
+    orders: mpsc::Sender<Order<R>>,
+    retire: watch::Sender<Option<Manner>>,
+}
+
+/// What happened, for one turn.
+enum Turn<A> {
+    Stop,
+    Ack(Option<AckRef>),
+    Told,
+    /// The bridge has gone.
+    Deaf,
+    Event(ConnectionId, Event<A>),
+    Send(Option<Send>),
+    Tick,
+    Nudge(Option<Nudge>),
+    TaskEnded,
+}
+
+impl<S, C, F> Driver<S, C>
+where
+    S: Service,
+    C: FnMut(Task<S::Request, S::Answer>) -> F,
+    F: Future<Output = ()> + std::marker::Send + 'static,
+{
+    /// A driver for a core that opens its connections with `connect`.
+    pub(crate) fn new(settings: Settings, service: S, nudges: mpsc::Receiver<Nudge>, connect: C) -> Self {
+        let (events_tx, events) = mpsc::channel(EVENTS);
+        let orders_max = settings.window + ACKS;
+        Self {
+            core: Core::new(settings, service, rand::random(), now()),
+            connect,
+            events,
+            events_tx,
+            nudges,
+            orders_max,
+            connections: HashMap::new(),
+            tasks: JoinSet::new(),
+            reports: VecDeque::new(),
+            device_messages: VecDeque::new(),
+            deadline: None,
+            published: None,
+            sends_open: true,
+            acks_open: true,
+            nudges_open: true,
+        }
+    }
+
+    /// Runs until `stop`, and then until every connection has ended in good order and everything is reported.
+    pub(crate) async fn run(mut self, mut outlet: Outlet, stop: CancellationToken) {
+        let mut stopping = false;
+        loop {
+            self.obey();
+            self.publish(&outlet);
+            if self.core.is_over() {
+                break;
+            }
+            let free = self.reports.is_empty() && self.device_messages.len() <= DEVICE_MESSAGES;
+            let room = free && self.sends_open && self.core.has_room();
+            // Not biased: neither direction may starve the other.
+            let turn = tokio::select! {
+                () = stop.cancelled(), if !stopping => Turn::Stop,
+                ack_ref = outlet.acks.recv(), if self.acks_open => Turn::Ack(ack_ref),
+                permit = outlet.reports.reserve(), if !self.reports.is_empty() => {
+                    tell(permit, self.reports.pop_front())
+                }
+                permit = outlet.device_messages.reserve(), if !self.device_messages.is_empty() => {
+                    tell(permit, self.device_messages.pop_front())
+                }
+                Some((connection, event)) = self.events.recv(), if free => Turn::Event(connection, event),
+                send = outlet.sends.recv(), if room => Turn::Send(send),
+                () = at(self.deadline), if free => Turn::Tick,
+                nudge = self.nudges.recv(), if free && self.nudges_open => Turn::Nudge(nudge),
+                Some(ended) = self.tasks.join_next() => {
+                    // A connection does not panic; if it does, so does the transport.
+                    ended.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
+                    Turn::TaskEnded
+                }
+            };
+            match turn {
+                Turn::Stop | Turn::Deaf => {
+                    stopping = true;
+                    self.sends_open = false;
+                    outlet.sends.close();
+                    if matches!(turn, Turn::Deaf) {
+                        self.reports.clear();
+                        self.device_messages.clear();
+                    }
+                    self.core.handle_stop(now());
+                }
+                turn => self.take(turn),
+            }
+        }
+        self.finish(outlet).await;
+    }
+
+    fn take(&mut self, turn: Turn<S::Answer>) {
+        match turn {
+            Turn::Ack(Some(ack_ref)) => self.core.handle_ack(ack_ref, now()),
+            Turn::Ack(None) => self.acks_open = false,
+            Turn::Event(connection, event) => {
+                if let Event::Ended(_) = event {
+                    self.connections.remove(&connection);
+                }
+                self.core.handle_event(connection, event, now());
+            }
+            Turn::Send(Some(send)) => self.core.handle_send(send, now()),
+            Turn::Send(None) => self.sends_open = false,
+            Turn::Tick | Turn::Nudge(Some(Nudge::Look)) => self.core.handle_tick(now()),
+            Turn::Nudge(Some(Nudge::Renewed)) => self.core.handle_renewed(now()),
+            Turn::Nudge(None) => self.nudges_open = false,
+            Turn::Told | Turn::TaskEnded | Turn::Stop | Turn::Deaf => {}
+        }
+    }
+
+    /// Does what the core wants.
+    fn obey(&mut self) {
+        loop {
+            match self.core.poll() {
+                Output::Dial(id) => self.dial(id),
+                Output::Assign { connection, sid, request } => {
+                    if !self.order(connection, Order::Send(sid, request)) {
+                        self.core.handle_gone(connection, sid, now());
+                    }
+                }
+                Output::Acknowledge(ack_ref) => {
+                    self.order(ack_ref.connection, Order::Ack(ack_ref));
+                }
+                Output::Retire { connection, manner } => self.retire(connection, manner),
+                Output::Report(report) => self.reports.push_back(report),
+                Output::DeviceMessage(message) => self.device_messages.push_back(message),
+                Output::Wait(deadline) => {
+                    self.deadline = deadline.map(Instant::from_std);
+                    return;
+                }
+            }
+        }
+    }
+
+    fn dial(&mut self, id: ConnectionId) {
+        let (orders, orders_rx) = mpsc::channel(self.orders_max);
+        let (retire, retire_rx) = watch::channel(None);
+        let events = EventSender { id, events: self.events_tx.clone() };
+        let task = (self.connect)(Task { id, orders: orders_rx, retire: retire_rx, events });
+        self.tasks.spawn(task.instrument(tracing::info_span!("connection", id = id.number())));
+        self.connections.insert(id, Ends { orders, retire });
+    }
+
+    /// False if nobody takes the order: the connection is gone, or as good as gone.
+    fn order(&mut self, connection: ConnectionId, order: Order<S::Request>) -> bool {
+        let Some(ends) = self.connections.get(&connection) else { return false };
+        let sent = ends.orders.try_send(order);
+        if let Err(TrySendError::Full(_)) = sent {
+            tracing::warn!(connection = connection.number(), "the peer does not read: its connection is given up");
+            self.retire(connection, Manner::Now);
+        }
+        sent.is_ok()
+    }
+
+    fn retire(&mut self, connection: ConnectionId, manner: Manner) {
+        if let Some(ends) = self.connections.get(&connection) {
+            ends.retire.send_if_modified(|old| *old != Some(Manner::Now) && old.replace(manner) != Some(manner));
+        }
+    }
+
+    /// Tells how the connections stand; the counters with a change of that, and else at most once a second.
+    fn publish(&mut self, outlet: &Outlet) {
+        let time = now();
+        let link = self.core.link(time);
+        let changed = outlet.link.send_if_modified(|old| std::mem::replace(old, link) != link);
+        let instant = Instant::from_std(time.instant);
+        if changed || self.published.is_none_or(|last| instant >= last + super::core::TICK) {
+            self.published = Some(instant);
+            outlet.snapshot.send_replace(self.core.snapshot());
+        }
+    }
+
+    /// Reports what was never taken, and waits for the last words of the connections.
+    async fn finish(mut self, mut outlet: Outlet) {
+        // The bridge may wait for room for an acknowledgement; it would never read what is reported below.
+        outlet.acks.close();
+        while let Some(send) = outlet.sends.recv().await {
+            self.core.handle_send(send, now());
+        }
+        self.obey();
+        while let Some(ended) = self.tasks.join_next().await {
+            ended.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
+        }
+        self.published = None;
+        self.publish(&outlet);
+        // What devices sent and nobody took is not acknowledged: it comes again.
+        let lost = self.reports.iter().filter(|report| matches!(report, Report::Lost { .. })).count();
+        for report in self.reports {
+            if outlet.reports.send(report).await.is_err() {
+                break;
+            }
+        }
+        tracing::info!(lost, counted = ?self.core.snapshot(), "transport stopped");
+    }
+}
+
+fn tell<T, A>(permit: Result<mpsc::Permit<'_, T>, mpsc::error::SendError<()>>, told: Option<T>) -> Turn<A> {
+    match (permit, told) {
+        (Ok(permit), Some(told)) => {
+            permit.send(told);
+            Turn::Told
+        }
+        _ => Turn::Deaf,
+    }
+}
+
+async fn at(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn now() -> Now {
+    Now { instant: Instant::now().into_std(), unix_ms: now_ms() }
+}
