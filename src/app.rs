@@ -311,7 +311,7 @@ impl FrontDoor {
 async fn open_store(
     settings: &Settings,
     doors: &[TransportPlan],
-) -> Result<(Store, store::Keeper, store::Recovery), AppError> {
+) -> Result<(Store, store::WriterThread, store::Recovery), AppError> {
     let path = settings.store.path.clone();
     if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
         std::fs::create_dir_all(folder).map_err(|source| AppError::Folder { path: folder.to_owned(), source })?;

@@ -13,7 +13,7 @@ use fcm_mqtt_bridge::mqtt;
 use fcm_mqtt_bridge::ops::clock::now_ms;
 use fcm_mqtt_bridge::ops::health::Readiness;
 use fcm_mqtt_bridge::ops::metrics::Metrics;
-use fcm_mqtt_bridge::store::{self, Keeper, Store};
+use fcm_mqtt_bridge::store::{self, Store, WriterThread};
 use fcm_mqtt_bridge::transport::fcm::{self, FcmConfig};
 use fcm_mqtt_bridge::transport::{self, Capabilities, Link, Port};
 use std::collections::{HashMap, HashSet};
@@ -36,7 +36,7 @@ pub(crate) struct House {
     /// Where its broker is.
     pub(crate) broker: SocketAddr,
     parts: JoinSet<()>,
-    keeper: Keeper,
+    keeper: WriterThread,
 }
 
 impl House {

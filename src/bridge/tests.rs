@@ -15,7 +15,7 @@ use crate::chat::refusal::{Decision, Refusal, Scope, Until, Wait};
 use crate::chat::route::Routes;
 use crate::mqtt::{Ack, AckWord, BrokerLink, Inbound, Outbound, Outcome, Principal};
 use crate::ops::clock::now_ms;
-use crate::store::Keeper;
+use crate::store::WriterThread;
 use crate::transport::{AckRef, Capabilities, ConnectionId, DeviceMessage, Link, Port, Report, Send, Upstream};
 use serde_json::{Value, json};
 use std::collections::HashMap;
@@ -34,7 +34,7 @@ struct Harness {
     /// The transports beside the first one.
     others: Vec<transport::Outlet>,
     stops: Stops,
-    keeper: Keeper,
+    keeper: WriterThread,
     metrics: Arc<Metrics>,
     readiness: watch::Receiver<Readiness>,
     running: tokio::task::JoinHandle<Result<(), StoreError>>,

@@ -154,8 +154,8 @@ impl DeviceIntake {
         }
         let message = UpstreamMessage { id: sid, token: from, category, ccs_id: message_id, data, ts: now };
         let payload = message.to_payload().into();
-        let UpstreamMessage { token, ccs_id, category, .. } = message;
-        let new = NewUpstream { sid, route, token, ccs_id, category, payload, at: now };
+        let UpstreamMessage { token, ccs_id: message_id, category, .. } = message;
+        let new = NewUpstream { sid, route, token, message_id, category, payload, at: now };
         let committed = self.context.store.receive(new).await?;
         self.pending.push_back((Asked::Message(committed), ack_ref));
         Ok(())

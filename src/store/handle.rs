@@ -116,7 +116,7 @@ impl fmt::Debug for Store {
 
 /// Owns the writer thread. Whoever opened the store closes it, after everybody who writes has stopped.
 #[derive(Debug)]
-pub struct Keeper {
+pub struct WriterThread {
     queue: mpsc::Sender<Item>,
     stop: SyncSender<()>,
     ended: oneshot::Receiver<End>,
@@ -124,7 +124,7 @@ pub struct Keeper {
     health: watch::Receiver<StoreHealth>,
 }
 
-impl Keeper {
+impl WriterThread {
     /// Finishes what is queued, folds the write-ahead log in, ends the thread. Verbs asked from now on are answered
     /// [`StoreError::Closed`].
     ///
@@ -153,7 +153,7 @@ impl Store {
     ///
     /// # Errors
     /// When the file is in use, foreign, newer than this program, damaged, or cannot be opened.
-    pub fn open(settings: &Settings, now_ms: u64) -> Result<(Self, Keeper, Recovery), OpenError> {
+    pub fn open(settings: &Settings, now_ms: u64) -> Result<(Self, WriterThread, Recovery), OpenError> {
         Self::open_with(
             settings,
             now_ms,
@@ -166,7 +166,7 @@ impl Store {
         settings: &Settings,
         now_ms: u64,
         #[cfg(test)] hook: super::writer::Hook,
-    ) -> Result<(Self, Keeper, Recovery), OpenError> {
+    ) -> Result<(Self, WriterThread, Recovery), OpenError> {
         let (mut conn, lock) = file::open(&settings.path)?;
         let (memory, recovery) =
             recover::recover(&mut conn, settings, now_ms).map_err(|error| OpenError::sorted(&settings.path, error))?;
@@ -190,7 +190,7 @@ impl Store {
         let thread = std::thread::Builder::new().name("store".to_owned()).spawn(move || {
             let _ = end.send(writer.run());
         })?;
-        let keeper = Keeper { queue: queue.clone(), stop, ended, thread, health: board.health.subscribe() };
+        let keeper = WriterThread { queue: queue.clone(), stop, ended, thread, health: board.health.subscribe() };
         Ok((Self { queue, board }, keeper, recovery))
     }
 

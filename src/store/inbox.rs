@@ -67,7 +67,7 @@ pub struct Upstream {
     /// The device.
     pub token: Token,
     /// The device's id of it.
-    pub ccs_id: String,
+    pub message_id: String,
     /// The app.
     pub category: Option<String>,
     /// The document to publish.
@@ -97,7 +97,7 @@ pub enum Acknowledged {
 }
 
 pub(super) fn receive(tx: &mut Tx<'_>, message: &Upstream) -> rusqlite::Result<Received> {
-    let key = key(&message.token, &message.ccs_id);
+    let key = key(&message.token, &message.message_id);
     let bytes = message.payload.len() as u64;
     if tx.spool_is_full(bytes) {
         let known = tx.conn.prepare_cached(KNOWN)?.query_row([key], |_| Ok(())).optional()?.is_some();
@@ -230,11 +230,11 @@ pub(super) fn done(tx: &mut Tx<'_>, row: Row, at: u64) -> rusqlite::Result<()> {
 }
 
 /// What recognises a message: the device's id is unique only per device. The length keeps the two parts apart.
-fn key(token: &Token, ccs_id: &str) -> [u8; KEY_BYTES] {
+fn key(token: &Token, message_id: &str) -> [u8; KEY_BYTES] {
     let mut digest = Sha256::new();
     digest.update((token.reveal().len() as u64).to_be_bytes());
     digest.update(token.reveal());
-    digest.update(ccs_id);
+    digest.update(message_id);
     let mut key = [0; KEY_BYTES];
     key.copy_from_slice(&digest.finalize()[..KEY_BYTES]);
     key

@@ -51,7 +51,7 @@ mod writer;
 pub use accept::{Accepted, NewDelivery, Rejected};
 pub use dispatch::{Claimed, DueQuery, Recorded, Taken};
 pub use file::{OpenError, check};
-pub use handle::{CloseError, Committed, Keeper, Settings, Store, StoreError};
+pub use handle::{CloseError, Committed, Settings, Store, StoreError, WriterThread};
 pub use inbox::{Acknowledged, Acks, Received, Route, Upstream};
 pub use inspect::{Inspector, Summary, Trace, TraceDelivery, TraceUpstream};
 pub use outbox::{DocumentRef, NOTES_PER_TOPIC, Note, Origin, Seen, Waiting};

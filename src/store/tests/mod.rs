@@ -29,7 +29,7 @@ struct Rig {
     dir: tempfile::TempDir,
     settings: Settings,
     store: Store,
-    keeper: Keeper,
+    keeper: WriterThread,
     recovery: Recovery,
     sids: SidSource,
 }
@@ -105,7 +105,7 @@ impl Rig {
             sid: self.sid(),
             route: acks.map(|acks| Route { bal: Owner::new("bal1").unwrap(), topic: MESSAGES.to_owned(), acks }),
             token: Token::new("device-1").unwrap(),
-            ccs_id: ccs_id.to_owned(),
+            message_id: ccs_id.to_owned(),
             category: Some("com.example".to_owned()),
             payload: Bytes::from(format!("{{\"ccs_id\":\"{ccs_id}\"}}")),
             at: NOW,

@@ -178,7 +178,7 @@ impl ModelUpstream {
 }
 
 /// The real store and what it should be.
-struct World {
+struct Harness {
     rig: Rig,
     now: u64,
     deliveries: Vec<ModelDelivery>,
@@ -195,7 +195,7 @@ struct World {
     paces: [Pace; 2],
 }
 
-impl World {
+impl Harness {
     fn new() -> Self {
         Self {
             rig: Rig::new(Limits::default()),
@@ -551,7 +551,7 @@ proptest! {
     #[test]
     fn the_store_keeps_its_promises(ops in prop::collection::vec(any_op(), 1..120)) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(World::new().run(ops));
+        runtime.block_on(Harness::new().run(ops));
     }
 
     #[test]
@@ -559,6 +559,6 @@ proptest! {
         ops in prop::collection::vec(any_op_of_queues(), 1..160),
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(World::new().run(ops));
+        runtime.block_on(Harness::new().run(ops));
     }
 }
