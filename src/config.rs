@@ -79,6 +79,8 @@ pub struct Ccs {
     pub window: usize,
     /// Connections in parallel.
     pub connections: usize,
+    /// Seconds that an answer may take before its connection is suspected of losing answers.
+    pub answer_seconds: u64,
 }
 
 impl Default for Ccs {
@@ -93,6 +95,7 @@ impl Default for Ccs {
             ca_file: None,
             window: 100,
             connections: 1,
+            answer_seconds: 60,
         }
     }
 }

@@ -136,6 +136,7 @@ fn ccs(settings: &Settings, api_key: Secret) -> ccs::CcsConfig {
         ca_file: set.ca_file.clone(),
         window: set.window,
         connections: set.connections,
+        answer: Duration::from_secs(set.answer_seconds),
         ..ccs::CcsConfig::new(set.sender_id.clone(), api_key)
     }
 }

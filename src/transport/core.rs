@@ -93,8 +93,8 @@ pub(crate) struct Core<S: Service> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     Running,
-    /// Answers are waited for until then.
-    Stopping(Instant),
+    /// Answers are waited for until then, and after that for nothing but the ends of the connections.
+    Stopping(Option<Instant>),
     /// Everything is reported.
     Over,
 }
@@ -192,9 +192,10 @@ impl<S: Service> Core<S> {
             self.expire(now);
             self.watch_answers(now);
         }
-        if let Phase::Stopping(end) = self.phase
+        if let Phase::Stopping(Some(end)) = self.phase
             && now.instant >= end
         {
+            self.phase = Phase::Stopping(None);
             self.connections.ids(|_| true).into_iter().for_each(|id| self.close(id));
         }
         self.work(now);
@@ -212,7 +213,7 @@ impl<S: Service> Core<S> {
             return;
         }
         tracing::info!(pending = self.messages.len(), "transport stops");
-        self.phase = Phase::Stopping(now.instant + self.settings.grace);
+        self.phase = Phase::Stopping(Some(now.instant + self.settings.grace));
         for id in self.connections.ids(|_| true) {
             if self.connections.get(id).is_some_and(Connection::is_dialing) {
                 self.close(id);
@@ -259,8 +260,8 @@ impl<S: Service> Core<S> {
         }
         let draining = self.connections.any(Connection::is_draining);
         if self.silent && (able || draining) {
-            let probes = self.messages.waiting() > 0 || self.has_probe();
-            return if able && !probes { Link::Probing(UNANSWERED) } else { Link::Down(Outage::UNANSWERED) };
+            let asks = able && !self.has_probe();
+            return if asks { Link::Probing(UNANSWERED) } else { Link::Down(Outage::UNANSWERED) };
         }
         match (able, draining) {
             (true, _) => Link::Up,
@@ -452,8 +453,11 @@ impl<S: Service> Core<S> {
     }
 
     fn deadline(&self) -> Option<Instant> {
-        let stop = if let Phase::Stopping(end) = self.phase { Some(end) } else { None };
+        let stop = if let Phase::Stopping(end) = self.phase { end } else { None };
         let tick = (self.phase != Phase::Over).then_some(self.next_tick);
         [tick, stop, self.wake, self.service.deadline()].into_iter().flatten().min()
     }
 }
+
+#[cfg(test)]
+mod tests;

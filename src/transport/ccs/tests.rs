@@ -762,3 +762,100 @@ async fn the_end_does_not_wait_for_a_bridge_that_acknowledges() {
     while bridge.port.reports.recv().await.is_some() {}
     bridge.task.await.unwrap().unwrap();
 }
+
+#[tokio::test]
+async fn what_devices_send_and_nobody_understands_is_handed_up_as_rejected_and_can_be_acknowledged() {
+    let server = Server::named("localhost").await;
+    let mut bridge = Bridge::start(server.config());
+    let mut peer = server.login().await;
+    // A real CCS stops at 100 that are not acknowledged.
+    for number in 0..100 {
+        let upstream = Upstream {
+            from: "a token with blanks".to_owned(),
+            category: Some("app".to_owned()),
+            message_id: number.to_string(),
+            data: Map::new(),
+            extra: Map::new(),
+        };
+        peer.say(Inbound::Upstream(upstream)).await;
+    }
+    for json in [r#"{"from":"tok","message_id":"x","data":7}"#, r#"{"from":"tok","message_id":"y","message_type":{}}"#]
+    {
+        peer.write(|out| write::server_message(out, &[], Spelling::DataGcm, json)).await;
+    }
+    let ids: Vec<String> = (0..100).map(|number| number.to_string()).chain(["x".to_owned(), "y".to_owned()]).collect();
+    for id in &ids {
+        let Some(DeviceMessage::Rejected(rejected)) = bridge.port.device_messages.recv().await else { panic!() };
+        let code = match id.as_str() {
+            "x" => "bad_data",
+            "y" => "bad_payload",
+            _ => "bad_from",
+        };
+        assert_eq!((rejected.code, rejected.ack_ref.message_id.as_str()), (code, id.as_str()));
+        let sample = &rejected.sample;
+        assert!(sample.starts_with("{\"from\":\"<token>\"") && !sample.contains("blanks"), "{sample}");
+        bridge.port.acks.send(rejected.ack_ref).await.unwrap();
+        assert_eq!(peer.acked_id().await, *id);
+    }
+    bridge.counted(|now| (now.upstream, now.upstream_rejected, now.malformed) == (0, 102, 2)).await;
+    peer.say(upstream("good")).await;
+    assert_eq!(bridge.device_message().await.message_id, "good");
+}
+
+#[tokio::test]
+async fn a_second_connection_that_the_account_does_not_allow_waits_for_the_end_of_the_drained_one() {
+    let logs = Logs::default();
+    let subscriber = tracing_subscriber::fmt().with_max_level(tracing::Level::WARN).with_writer(logs.clone()).finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let server = Server::named("localhost").await;
+    let mut bridge = Bridge::start(server.config());
+    let mut old = server.login().await;
+    bridge.send(1, 1).await;
+    assert_eq!(old.messages().await, ids([1]));
+    let drained = tokio::time::Instant::now();
+    old.drain().await;
+    let mut second = server.accept().await.unwrap();
+    second.offer_login().await;
+    second.write(|out| write::stream_error(out, "policy-violation", None)).await;
+    second.write(|out| out.push_str(write::STREAM_CLOSE)).await;
+    old.ack(&sid(1).to_string()).await;
+    assert_eq!(bridge.report().await, accepted(1, 1));
+    assert_eq!(old.frame().await, Some(Frame::Close), "it owes nothing any more");
+    old.close().await;
+    let mut new = server.login().await;
+    bridge.send(2, 2).await;
+    assert_eq!(new.messages().await, ids([2]));
+    assert!(drained.elapsed() < Duration::from_secs(3), "{:?}", drained.elapsed());
+    assert_eq!(logs.text(), "", "it is ordinary life");
+}
+
+#[tokio::test]
+async fn a_message_that_is_never_answered_moves_the_traffic_to_another_connection() {
+    let server = Server::named("localhost").await;
+    let config = CcsConfig { answer: Duration::from_secs(1), drain: Duration::from_secs(1), ..server.config() };
+    let mut bridge = Bridge::start(config);
+    let mut old = server.login().await;
+    bridge.send(1, 1).await;
+    assert_eq!(old.messages().await, ids([1]));
+    bridge.send(2, 2).await;
+    assert_eq!(old.messages().await, ids([2]));
+    old.ack(&sid(2).to_string()).await;
+    // A nack without an id is none.
+    old.write(|out| {
+        write::server_message(
+            out,
+            &[],
+            Spelling::DataGcm,
+            r#"{"message_type":"nack","error":"INTERNAL_SERVER_ERROR"}"#,
+        );
+    })
+    .await;
+    let mut new = server.login().await;
+    assert_eq!(bridge.report().await, accepted(2, 1));
+    bridge.send(3, 3).await;
+    assert_eq!(new.messages().await, ids([3]));
+    old.close().await;
+    assert_eq!(new.messages().await, ids([1]), "it is sent again when its connection is given up");
+    new.ack(&sid(1).to_string()).await;
+    assert_eq!(bridge.report().await, accepted(1, 2));
+}

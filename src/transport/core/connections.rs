@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 /// The youngest age at which an old connection is replaced, as a part of the age that is configured: those that were
 /// opened together do not end together.
-const AGE_MIN: f64 = 0.9;
+pub(super) const AGE_MIN: f64 = 0.9;
 
 /// The connections.
 #[derive(Debug)]

@@ -120,21 +120,19 @@ impl<S: Service> Core<S> {
         self.connections.iter().any(|(_, connection)| connection.takes() && !connection.in_flight.is_empty())
     }
 
-    /// The disk is the only queue: what was never written goes back when it cannot go for long, but for the one that finds
-    /// out when that ends.
+    /// The disk is the only queue: what was never written goes back when it cannot go for long.
     pub(super) fn give_back(&mut self, now: Instant) {
         let away = self.unable_since.is_some_and(|since| now >= since + GIVE_BACK_AFTER);
         if !away && !self.silent {
             return;
         }
-        let probe = self.messages.next_waiting(0).map(|(_, sid)| sid).filter(|_| !away && !self.has_probe());
         // Of whom something may have been taken already, the rest waits behind that.
         let tried = self.messages.waiting_where(|message| message.copies > 0).into_iter();
         let stays: HashSet<Recipient> = tried.filter_map(|sid| Some(self.messages.get(sid)?.recipient())).collect();
         let goes = |message: &Message<S::Memo>| {
-            let (sid, recipient) = (message.send.sid, message.recipient());
+            let recipient = message.recipient();
             let under_way = stays.contains(&recipient) || self.messages.connection_of(recipient).is_some();
-            message.copies == 0 && !under_way && Some(sid) != probe
+            message.copies == 0 && !under_way
         };
         for sid in self.messages.waiting_where(goes) {
             self.messages.remove(sid);

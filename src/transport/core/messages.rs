@@ -60,11 +60,6 @@ impl<M: Default> Messages<M> {
         self.all.len()
     }
 
-    /// How many wait for a connection.
-    pub(super) fn waiting(&self) -> usize {
-        self.waiting.len()
-    }
-
     pub(super) fn get_mut(&mut self, sid: Sid) -> Option<&mut Message<M>> {
         self.all.get_mut(&sid)
     }

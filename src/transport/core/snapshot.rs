@@ -5,9 +5,9 @@ use crate::transport::ConnectionId;
 use std::collections::BTreeMap;
 
 /// Most different codes of refusal that are counted under their own name; some services let the peer invent them.
-pub const REFUSAL_CODES_MAX: usize = 64;
+const REFUSAL_CODES_MAX: usize = 64;
 /// What the others are counted as.
-pub const OTHER_CODES: &str = "other";
+const OTHER_CODES: &str = "other";
 
 /// The counters since the start, and the state.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -58,7 +58,7 @@ pub struct Snapshot {
     pub suspects: u64,
     /// Pings sent.
     pub pings: u64,
-    /// Refusals by code, at most [`REFUSAL_CODES_MAX`] and [`OTHER_CODES`].
+    /// Refusals by code, the rarest of too many as `other`.
     pub refusals: BTreeMap<String, u64>,
     /// Messages taken from the bridge and without a report.
     pub pending: usize,

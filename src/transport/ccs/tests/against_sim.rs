@@ -7,6 +7,7 @@ mod run;
 mod script;
 
 use crate::sim::stats::Stats;
+use crate::transport::Snapshot;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, TestRunner};
@@ -31,9 +32,9 @@ proptest! {
 #[test]
 fn the_schedules_reach_every_fault() {
     let mut runner = TestRunner::deterministic();
-    let mut all = Stats::default();
-    for _ in 0..64 {
-        let stats = check(case().new_tree(&mut runner).expect("a case").current());
+    let (mut all, mut suspects) = (Stats::default(), 0);
+    for _ in 0..160 {
+        let (stats, counted) = check(case().new_tree(&mut runner).expect("a case").current());
         let (sum, faults) = (&mut all.faults, stats.faults);
         sum.lost_acks += faults.lost_acks;
         sum.nacks += faults.nacks;
@@ -47,6 +48,7 @@ fn the_schedules_reach_every_fault() {
         all.duplicates += stats.duplicates;
         all.upstream.resent += stats.upstream.resent;
         all.receipts.resent += stats.receipts.resent;
+        suspects += counted.suspects;
         *all.nacks.entry("CONNECTION_DRAINING".to_owned()).or_insert(0) +=
             stats.nacks.get("CONNECTION_DRAINING").copied().unwrap_or(0);
     }
@@ -64,6 +66,7 @@ fn the_schedules_reach_every_fault() {
         ("duplicates", all.duplicates),
         ("upstream sent again", all.upstream.resent),
         ("receipts sent again", all.receipts.resent),
+        ("connections that do not answer", suspects),
         ("nacks for draining", all.nacks["CONNECTION_DRAINING"]),
     ];
     for (what, count) in often {
@@ -72,15 +75,15 @@ fn the_schedules_reach_every_fault() {
 }
 
 /// Runs a case: trouble, then calm, then a burst in the middle of which everything is shut down.
-fn check(case: Case) -> Stats {
+fn check(case: Case) -> (Stats, Snapshot) {
     let mut run = Run::new(case);
     run.until(TROUBLE);
     run.calm_down();
     run.until(TROUBLE + script::AFTERMATH);
     run.until_quiet(TROUBLE + CALM);
     run.check_quiet();
-    let stats = run.stats();
+    let seen = run.stats();
     run.shut_down(STOP);
     run.check_end();
-    stats
+    seen
 }

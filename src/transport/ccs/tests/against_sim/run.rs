@@ -18,7 +18,7 @@ use crate::transport::ccs::connection::{end_of, event_of};
 use crate::transport::ccs::{Ccs, CcsConfig};
 use crate::transport::core::{Core, End, Ended, Event as CoreEvent, Now, Output};
 use crate::transport::driver::Order;
-use crate::transport::{AckRef, ConnectionId, ConnectionPhase, DeviceMessage, Link, Report, Send};
+use crate::transport::{AckRef, ConnectionId, ConnectionPhase, DeviceMessage, Link, Report, Send, Snapshot};
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
@@ -26,7 +26,7 @@ use std::time::{Duration, Instant};
 /// The server's patience with a client that does not close its side.
 const PARTING: u64 = 2_000;
 /// How long an answer may take, and how long a connection is kept for those that it owes: short, so that a run sees both.
-const ANSWER: u64 = 12_000;
+const ANSWER: u64 = 9_000;
 const DRAIN: u64 = 20_000;
 /// Steps of one run at most: a run that turns in circles fails.
 const STEPS: usize = 200_000;
@@ -124,8 +124,8 @@ impl Run {
         run
     }
 
-    pub(super) fn stats(&self) -> Stats {
-        self.bench.stats()
+    pub(super) fn stats(&self) -> (Stats, Snapshot) {
+        (self.bench.stats(), self.core.snapshot())
     }
 
     /// Lets time pass.

@@ -165,7 +165,8 @@ fn action() -> impl Strategy<Value = Action> {
 fn fault() -> impl Strategy<Value = Fault> {
     let messages = 1..=12u64;
     prop_oneof![
-        2 => (0.05..0.5, 0..=1_500u64).prop_map(|(chance, reset_ms)| Fault::LoseAck { chance, reset_ms }),
+        2 => (0.05..0.5, prop_oneof![1 => 0..=1_500u64, 2 => 15_000..=90_000u64])
+            .prop_map(|(chance, reset_ms)| Fault::LoseAck { chance, reset_ms }),
         2 => (prop::sample::select(&CODES[..]), 0.05..=1.0, prop::option::of(1..=5u64))
             .prop_map(|(code, chance, times)| Fault::Nack { code, chance, times }),
         2 => (messages.clone(), plan()).prop_map(|(messages, plan)| Fault::DrainAfter { messages, plan }),

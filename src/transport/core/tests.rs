@@ -1,0 +1,257 @@
+//! The core in virtual time: every connection is played by the test.
+
+use super::connections::AGE_MIN;
+use super::*;
+use crate::chat::id::{SidSource, Token};
+use crate::chat::push::{Priority, Push, Target};
+use crate::chat::refusal::{Scope, Until, Wait};
+use crate::transport::Change;
+use serde_json::Map;
+use std::collections::BTreeMap;
+
+mod answers;
+mod order;
+mod pool;
+mod promises;
+
+const NEVER: u64 = u64::MAX;
+const ANSWER: Duration = Duration::from_secs(60);
+const DRAIN: Duration = Duration::from_secs(600);
+
+/// A service that admits everything but what it is told not to, and whose answers are verdicts.
+#[derive(Debug, Default)]
+struct Plain {
+    /// What becomes of the messages of a recipient.
+    holds: BTreeMap<i64, Hold>,
+}
+
+/// Why a recipient's messages are not admitted.
+#[derive(Debug, Clone)]
+enum Hold {
+    Skip,
+    Until(Instant),
+    All(Instant),
+    Refuse(Refusal),
+    Unsendable,
+}
+
+#[derive(Debug, Clone)]
+enum Answer {
+    Is(Verdict),
+    Late,
+}
+
+impl Service for Plain {
+    type Memo = ();
+    type Request = ();
+    type Answer = Answer;
+
+    fn admit(&mut self, message: &mut Message<()>, _now: Now) -> Admission<()> {
+        match self.holds.get(&message.send.recipient) {
+            None => Admission::Go(()),
+            Some(Hold::Skip) => Admission::Skip,
+            Some(Hold::Until(moment)) => Admission::HoldRecipient(*moment),
+            Some(Hold::All(moment)) => Admission::Wait(Some(*moment)),
+            Some(Hold::Refuse(refusal)) => Admission::Refuse(refusal.clone()),
+            Some(Hold::Unsendable) => Admission::Unsendable { code: "BAD", detail: "no good".to_owned() },
+        }
+    }
+
+    fn judge(&mut self, _message: &mut Message<()>, answer: Answer, _now: Now) -> Verdict {
+        match answer {
+            Answer::Is(verdict) => verdict,
+            Answer::Late => Verdict::Refused(ambiguous()),
+        }
+    }
+
+    fn is_late(&self, answer: &Answer) -> bool {
+        matches!(answer, Answer::Late)
+    }
+}
+
+fn ambiguous() -> Refusal {
+    let decision = Decision::Retry { wait: Wait::Backoff(TICK), until: Until::Deadline, scope: Scope::Message };
+    Refusal::new(decision, AMBIGUOUS, "no answer").maybe_arrived()
+}
+
+fn taken() -> Verdict {
+    Verdict::Accepted { canonical: None, provider_id: None, detail: None }
+}
+
+fn sid(number: u64) -> Sid {
+    SidSource::default().next(number, 0)
+}
+
+fn settings(pool: Pool, window: usize) -> Settings {
+    Settings {
+        server: "server".to_owned(),
+        pool,
+        window,
+        replay: Replay::Marked,
+        answer: Some(ANSWER),
+        drain: DRAIN,
+        redial_max: Duration::from_secs(60),
+        grace: Duration::from_secs(10),
+    }
+}
+
+/// A core, and what it wanted. Connections and messages are called by their numbers.
+struct Bench {
+    core: Core<Plain>,
+    start: Instant,
+    time: Duration,
+    dials: Vec<(u64, Duration)>,
+    /// Which message went to which connection.
+    sent: Vec<(u64, u64)>,
+    retired: Vec<(u64, Manner)>,
+    reports: Vec<Report>,
+    changes: Vec<(u64, Change)>,
+    acks: Vec<AckRef>,
+    deadline: Option<Instant>,
+}
+
+impl Bench {
+    fn fixed(connections: usize, window: usize) -> Self {
+        Self::new(settings(Pool::Fixed(connections), window))
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "an Instant cannot be made otherwise")]
+    fn new(settings: Settings) -> Self {
+        let start = Instant::now();
+        let core = Core::new(settings, Plain::default(), 7, Now { instant: start, unix_ms: 0 });
+        let mut bench = Self {
+            core,
+            start,
+            time: Duration::ZERO,
+            dials: Vec::new(),
+            sent: Vec::new(),
+            retired: Vec::new(),
+            reports: Vec::new(),
+            changes: Vec::new(),
+            acks: Vec::new(),
+            deadline: None,
+        };
+        bench.drain();
+        bench
+    }
+
+    fn now(&self) -> Now {
+        let unix_ms = u64::try_from(self.time.as_millis()).unwrap();
+        Now { instant: self.start + self.time, unix_ms }
+    }
+
+    fn drain(&mut self) {
+        loop {
+            match self.core.poll() {
+                Output::Dial(id) => self.dials.push((id.number(), self.time)),
+                Output::Assign { connection, sid, .. } => self.sent.push((connection.number(), sid.millis())),
+                Output::Acknowledge(ack_ref) => self.acks.push(ack_ref),
+                Output::Retire { connection, manner } => self.retired.push((connection.number(), manner)),
+                Output::Report(Report::Connection { connection, change }) => {
+                    self.changes.push((connection.number(), change));
+                }
+                Output::Report(report) => self.reports.push(report),
+                Output::DeviceMessage(_) => {}
+                Output::Wait(deadline) => {
+                    self.deadline = deadline;
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Lets time pass, with a look at the core whenever it asks for one.
+    fn pass(&mut self, time: Duration) {
+        let end = self.time + time;
+        while let Some(next) = self.deadline.map(|at| at.saturating_duration_since(self.start)).filter(|at| *at <= end)
+        {
+            self.time = next.max(self.time);
+            self.core.handle_tick(self.now());
+            self.drain();
+            let later = self.deadline.is_none_or(|at| at > self.start + self.time);
+            assert!(later, "the core asks for a time that is over");
+        }
+        self.time = end;
+    }
+
+    fn pass_secs(&mut self, seconds: u64) {
+        self.pass(Duration::from_secs(seconds));
+    }
+
+    fn send(&mut self, number: u64, recipient: i64) {
+        self.send_until(number, recipient, NEVER);
+    }
+
+    fn send_until(&mut self, number: u64, recipient: i64, deadline_ms: u64) {
+        let push = Push {
+            target: Target::Token(Token::new(format!("token-{recipient}")).unwrap()),
+            data: Map::new(),
+            notification: None,
+            priority: Priority::High,
+            collapse: None,
+            receipt: false,
+            fcm: Map::new(),
+        };
+        self.core.handle_send(Send { sid: sid(number), push, recipient, accepted_ms: 0, deadline_ms }, self.now());
+        self.drain();
+    }
+
+    fn event(&mut self, connection: u64, event: Event<Answer>) {
+        self.core.handle_event(ConnectionId::new(connection), event, self.now());
+        self.drain();
+    }
+
+    fn up(&mut self, connection: u64) {
+        self.event(connection, Event::Up { capacity: 1_000 });
+    }
+
+    fn answer(&mut self, connection: u64, number: u64) {
+        self.event(connection, Event::Answered(sid(number), Answer::Is(taken())));
+    }
+
+    fn bounce(&mut self, connection: u64, number: u64) {
+        self.event(connection, Event::NotTaken(sid(number)));
+    }
+
+    fn end(&mut self, connection: u64, end: End) {
+        self.end_unwritten(connection, end, &[]);
+    }
+
+    fn end_unwritten(&mut self, connection: u64, end: End, unwritten: &[u64]) {
+        let unwritten = unwritten.iter().map(|number| sid(*number)).collect();
+        let ended = Ended { end, detail: "over".to_owned(), unwritten, outdated: false };
+        self.event(connection, Event::Ended(ended));
+    }
+
+    /// What went where since the last time.
+    fn take_sent(&mut self) -> Vec<(u64, u64)> {
+        std::mem::take(&mut self.sent)
+    }
+
+    fn take_reports(&mut self) -> Vec<Report> {
+        std::mem::take(&mut self.reports)
+    }
+
+    fn link(&self) -> Link {
+        self.core.link(self.now())
+    }
+}
+
+fn accepted(number: u64, copies: u32, replays: u32) -> Report {
+    Report::Accepted { sid: sid(number), canonical: None, provider_id: None, detail: None, copies, replays }
+}
+
+fn lost(number: u64, copies: u32) -> Report {
+    Report::Lost { sid: sid(number), copies }
+}
+
+fn expired(number: u64, copies: u32) -> Report {
+    Report::Expired { sid: sid(number), copies, replays: copies.saturating_sub(1), held: None }
+}
+
+fn receipt(number: u64) -> Event<Answer> {
+    let ack_ref =
+        AckRef { connection: ConnectionId::new(1), to: "gcm".to_owned(), message_id: format!("dr2:{number}") };
+    let (original, status) = (sid(number).to_string(), "SENT".to_owned());
+    Event::Receipt(Receipt { original, status, sent_at_ms: None, ack_ref })
+}

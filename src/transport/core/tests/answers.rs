@@ -1,0 +1,175 @@
+//! Answers that do not come.
+
+use super::*;
+
+/// A connection that never answers message 1, and the number of the one that is opened beside it.
+fn ignore(bench: &mut Bench, connection: u64) -> u64 {
+    bench.pass(ANSWER + TICK);
+    assert_eq!(bench.changes.last().map(|(id, _)| *id), Some(connection));
+    let detail = "server: no answer to a message within 60 s".to_owned();
+    assert_eq!(bench.changes.pop(), Some((connection, Change::Lost { detail })));
+    bench.dials.last().expect("another one").0
+}
+
+#[test]
+fn a_connection_that_does_not_answer_a_message_takes_nothing_new_and_another_is_opened_beside_it() {
+    let mut bench = Bench::fixed(1, 3);
+    bench.up(1);
+    bench.send(1, 1);
+    bench.pass_secs(1);
+    bench.send(2, 2);
+    bench.answer(1, 2);
+    assert_eq!(ignore(&mut bench, 1), 2);
+    bench.up(2);
+    assert_eq!(bench.link(), Link::Up, "others are answered");
+    bench.take_sent();
+    bench.send(3, 3);
+    bench.send(4, 1);
+    assert_eq!(bench.take_sent(), [(2, 3)], "the recipient's next one does not overtake");
+    bench.answer(2, 3);
+    bench.take_reports();
+    bench.answer(1, 1);
+    assert_eq!(bench.take_reports(), [accepted(1, 1, 0)], "a late answer counts");
+    assert_eq!(bench.take_sent(), [(2, 4)]);
+    bench.pass_secs(1);
+    assert_eq!(bench.retired, [(1, Manner::AfterAnswers)], "nobody waits for it any more");
+    assert_eq!(bench.core.snapshot().suspects, 1);
+}
+
+#[test]
+fn what_is_not_answered_until_the_drain_limit_is_sent_again_and_counted() {
+    let mut bench = Bench::fixed(1, 3);
+    bench.up(1);
+    bench.send(1, 1);
+    bench.pass_secs(1);
+    bench.send(2, 2);
+    bench.answer(1, 2);
+    ignore(&mut bench, 1);
+    bench.up(2);
+    bench.pass(DRAIN + TICK);
+    assert_eq!(bench.retired, [(1, Manner::Now)]);
+    bench.take_sent();
+    bench.end(1, End::Retired);
+    assert_eq!(bench.take_sent(), [(2, 1)]);
+    bench.take_reports();
+    bench.answer(2, 1);
+    assert_eq!(bench.take_reports(), [accepted(1, 2, 1)]);
+}
+
+#[test]
+fn a_message_that_three_connections_ignored_while_they_answered_others_is_ambiguous() {
+    let mut bench = Bench::fixed(1, 3);
+    let mut other = 2;
+    bench.up(1);
+    bench.send(1, 1);
+    for connection in 1..=3 {
+        bench.pass_secs(1);
+        bench.send(other, 2);
+        bench.answer(connection, other);
+        other += 1;
+        assert_eq!(ignore(&mut bench, connection), connection + 1);
+        bench.up(connection + 1);
+        bench.take_reports();
+        // It ends before its time: it was given up already.
+        bench.end(connection, End::Failed);
+    }
+    let reports = bench.take_reports();
+    let [Report::Refused { refusal, copies: 3, replays: 2, .. }] = &reports[..] else { panic!("{reports:?}") };
+    assert_eq!((refusal.code.as_str(), refusal.decision), (AMBIGUOUS, Decision::FAIL));
+    assert_eq!(refusal.arrival, crate::chat::refusal::Arrival::Maybe);
+    assert_eq!(bench.link(), Link::Up);
+}
+
+#[test]
+fn where_nothing_is_answered_nothing_fails_and_one_message_at_a_time_finds_out_when_that_ends() {
+    let mut bench = Bench::fixed(1, 9);
+    bench.up(1);
+    (1..=3).for_each(|number| bench.send(number, number as i64));
+    bench.take_sent();
+    ignore(&mut bench, 1);
+    assert_eq!(bench.link(), Link::Down(Outage::UNANSWERED));
+    bench.up(2);
+    assert_eq!(bench.link(), Link::Probing(UNANSWERED), "it asks for a message");
+    assert!(bench.core.has_room());
+    (4..=6).for_each(|number| bench.send(number, number as i64));
+    assert_eq!(bench.take_sent(), [(2, 4)]);
+    assert_eq!(bench.take_reports(), [lost(5, 0), lost(6, 0)], "the disk is the only queue");
+    assert_eq!(bench.link(), Link::Down(Outage::UNANSWERED));
+    for connection in 2..=30 {
+        assert_eq!(ignore(&mut bench, connection), connection + 1);
+        bench.up(connection + 1);
+        if bench.link() == Link::Probing(UNANSWERED) {
+            bench.send(100 + connection, 100 + connection as i64);
+        }
+        for (closed, _) in std::mem::take(&mut bench.retired) {
+            bench.end(closed, End::Retired);
+        }
+    }
+    assert_eq!(bench.take_reports(), [], "nobody knows anything of any of them");
+    let sent = bench.take_sent();
+    let twice = sent.windows(2).any(|pair| pair[0].0 == pair[1].0);
+    assert!(!twice && sent.len() > 20, "one at a time: {sent:?}");
+    let probe = sent.last().unwrap().1;
+    bench.answer(31, probe);
+    assert_eq!(bench.link(), Link::Up);
+    assert!(bench.take_sent().len() > 1, "and all go again");
+}
+
+#[test]
+fn the_time_to_live_ends_the_wait_for_an_answer_and_the_recipient_goes_on() {
+    let mut bench = Bench::fixed(1, 2);
+    bench.up(1);
+    bench.send_until(1, 1, 5_000);
+    bench.send(2, 1);
+    bench.send(3, 1);
+    bench.answer(1, 2);
+    bench.take_reports();
+    bench.pass_secs(9);
+    assert_eq!(bench.take_reports(), [], "a push service that is slow has taken it all the same");
+    bench.pass_secs(2);
+    assert_eq!(bench.take_reports(), [expired(1, 1)]);
+    assert_eq!(bench.take_sent(), [(1, 1), (1, 2), (1, 3)]);
+    bench.send(4, 1);
+    assert_eq!(bench.take_sent(), [], "at the peer it still takes a place");
+    bench.answer(1, 1);
+    assert_eq!(bench.take_reports(), [], "it has its report");
+    assert_eq!(bench.take_sent(), [(1, 4)]);
+}
+
+#[test]
+fn a_window_full_of_messages_that_are_never_answered_blocks_nothing_for_long() {
+    let mut bench = Bench::fixed(1, 100);
+    bench.up(1);
+    (1..=100).for_each(|number| bench.send_until(number, number as i64, 5_000));
+    bench.pass_secs(11);
+    assert_eq!(bench.take_reports().len(), 100);
+    bench.send(101, 7);
+    bench.pass(ANSWER - Duration::from_secs(11) + TICK);
+    bench.take_sent();
+    bench.up(2);
+    assert_eq!((bench.take_reports(), bench.link()), (vec![lost(101, 0)], Link::Probing(UNANSWERED)));
+    bench.send(101, 7);
+    assert_eq!(bench.take_sent(), [(2, 101)]);
+}
+
+#[test]
+fn answers_that_keep_coming_too_late_replace_the_connection() {
+    let late = |number| Event::Answered(sid(number), Answer::Late);
+    let mut bench = Bench::new(Settings { answer: None, ..settings(Pool::Fixed(1), 99) });
+    bench.up(1);
+    bench.pass_secs(1);
+    for number in [1, 2, 3, 4] {
+        bench.send(number, number as i64);
+        bench.event(1, late(number));
+    }
+    bench.send(5, 5);
+    bench.answer(1, 5);
+    for number in [6, 7, 8, 9, 10] {
+        assert_eq!(bench.retired, []);
+        bench.send(number, number as i64);
+        bench.event(1, late(number));
+    }
+    assert_eq!(bench.retired, [(1, Manner::AfterAnswers)], "five in a row");
+    assert_eq!(bench.dials.len(), 2);
+    assert_ne!(bench.link(), Link::Down(Outage::UNANSWERED));
+}
