@@ -124,17 +124,26 @@ impl Dispatcher {
         self.commits.is_empty() && self.taking.is_none()
     }
 
-    /// How many messages the transport takes now: all that its channel has room for, or one that finds out whether others
-    /// may go again.
+    /// How many messages to claim: as many as the transport's channel has room for. While it probes, one, as soon as it has
+    /// taken the last one; it knows how many it needs to find out.
     fn room(&self) -> usize {
-        if self.is_paused() || self.sends.is_closed() {
+        if !self.is_open() {
             return 0;
         }
-        match *self.link.borrow() {
-            Link::Up => self.context.settings.claims.saturating_sub(self.flights.len()).min(self.sends.capacity()),
-            Link::Probing(_) => 1_usize.saturating_sub(self.flights.len()),
-            Link::Down(_) | Link::Draining => 0,
+        let claims = self.context.settings.claims;
+        let free = self.sends.capacity();
+        if let Link::Probing(_) = *self.link.borrow() {
+            return usize::from(free == self.sends.max_capacity());
         }
+        let room = claims.saturating_sub(self.flights.len()).min(free);
+        // Asking for a handful at a time would make every commit a small one.
+        if room * 2 >= claims { room } else { 0 }
+    }
+
+    /// Whether the transport takes messages now.
+    fn is_open(&self) -> bool {
+        let takes = matches!(*self.link.borrow(), Link::Up | Link::Probing(_));
+        takes && !self.is_paused() && !self.sends.is_closed()
     }
 
     fn is_paused(&self) -> bool {
@@ -144,9 +153,7 @@ impl Dispatcher {
     /// Asks the store for due messages, if there is room for them.
     async fn claim(&mut self, stop: &CancellationToken) -> Result<(), StoreError> {
         let limit = self.room();
-        // Asking for a handful at a time would make every commit a small one.
-        let enough = limit * 2 >= self.context.settings.claims || self.flights.is_empty();
-        if !self.more || !enough || limit == 0 || self.taking.is_some() || stop.is_cancelled() {
+        if !self.more || limit == 0 || self.taking.is_some() || stop.is_cancelled() {
             return Ok(());
         }
         let pace = self.capabilities.pace;
@@ -185,7 +192,7 @@ impl Dispatcher {
         let copied = message.dup_possible;
         let token = if let Target::Token(token) = &push.target { Some(token.clone()) } else { None };
         let send = Send { sid, push, recipient, accepted_ms, deadline_ms };
-        if self.room() == 0 || self.sends.try_send(send).is_err() {
+        if !self.is_open() || self.sends.try_send(send).is_err() {
             return self.record(sid, Event::Lost { copies: 0 }).await;
         }
         self.context.metrics.count(Metric::DownstreamAttempts);

@@ -22,6 +22,12 @@
 //! order per topic. Bodies are dropped as soon as a message is sent; a settled row is about 200 bytes. `presence` is what
 //! was last said about each chat user.
 //!
+//! # Order
+//!
+//! Which of a recipient's messages may be handed out is decided here ([`crate::chat::recipient_queue`]): from the rows that
+//! were put off, and from what is in flight, which is few and kept in memory. After a restart nothing is in flight, so nothing
+//! of it is on disk.
+//!
 //! # Why so few indexes
 //!
 //! Each message costs about ten row operations; each index adds two to four more, and the writer thread has half a core.

@@ -35,6 +35,9 @@ pub(super) const FIRST: &str = "SELECT row, due_at FROM deliveries
     WHERE recipient = ?1 AND way = ?2 AND state = 0 AND due_at IS NOT NULL ORDER BY row LIMIT 1";
 const DUE: &str = "UPDATE deliveries SET due_at = ?2 WHERE row = ?1";
 
+/// Older than all: only what is in flight may be in its way.
+const OLDEST: Row = Row::new(0);
+
 /// The name of a queue.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct RecipientQueue {
@@ -59,6 +62,11 @@ impl InFlight {
     fn ahead(flights: Option<&Self>, row: Row) -> Ahead {
         let again = flights.and_then(|flights| flights.again.first()).is_some_and(|first| *first < row);
         Ahead { waiting: false, again, in_flight: flights.map_or(0, |flights| flights.count) }
+    }
+
+    /// Whether a message may go of whose queue nothing older waits.
+    fn may_go(&self, row: Row) -> bool {
+        self.pace.behind(Self::ahead(Some(self), row)).is_none()
     }
 
     /// Whether nothing is known any more that is worth keeping.
@@ -116,11 +124,16 @@ impl RecipientQueue {
 
     /// Makes the first of the queue due if it is parked and may go now. True if so.
     pub(super) fn advance(&self, tx: &mut Tx<'_>) -> rusqlite::Result<bool> {
+        if let Some(flights) = tx.in_flight_mut(self)
+            && !flights.may_go(OLDEST)
+        {
+            // Whichever is the first, it has to wait.
+            flights.parked = true;
+            return Ok(false);
+        }
         let parked = self.first(tx)?.filter(|(_, due_at)| *due_at == PARKED).map(|(row, _)| row);
         let flights = tx.in_flight(self);
-        let goes = parked.filter(|row| {
-            flights.is_none_or(|flights| flights.pace.behind(InFlight::ahead(Some(flights), *row)).is_none())
-        });
+        let goes = parked.filter(|row| flights.is_none_or(|flights| flights.may_go(*row)));
         if let Some(flights) = tx.in_flight_mut(self) {
             flights.parked = parked.is_some() && goes.is_none();
         }

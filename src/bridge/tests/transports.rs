@@ -190,6 +190,22 @@ async fn a_way_that_is_down_says_why_and_holds_up_no_other() {
 }
 
 #[tokio::test]
+async fn while_a_transport_probes_one_message_goes_at_a_time() {
+    let mut harness = harness();
+    harness.fcm().link.send_replace(Link::Probing("quota"));
+    for token in ["T", "U", "V"] {
+        harness.chat(token, token).await;
+    }
+    for _ in 0..3 {
+        // The dispatcher looks at what is due several times meanwhile.
+        tokio::time::sleep(Duration::from_millis(600)).await;
+        assert_eq!(harness.fcm().sends.len(), 1, "only when the transport has taken one comes the next");
+        harness.sent_by_fcm().await;
+    }
+    harness.close().await;
+}
+
+#[tokio::test]
 async fn a_doubtful_token_is_neither_used_nor_forgotten() {
     let mut harness = harness();
     harness.chat("a1", "T").await;

@@ -275,14 +275,15 @@ impl Harness {
         }
     }
 
-    /// What the rule says of a delivery that is due, from the facts of the model.
-    fn may_go(&self, index: usize) -> bool {
+    /// What the rule says of a delivery that is due, from the facts of the model; `later` may not have been due yet.
+    fn may_go(&self, index: usize, later: &BTreeSet<usize>) -> bool {
         let this = &self.deliveries[index];
         let queue = |d: &&ModelDelivery| d.recipient == this.recipient && d.way == this.way;
         let in_flight = |d: &&ModelDelivery| d.life.state == State::InFlight;
         let older = || self.deliveries[..index].iter().filter(queue);
+        let waiting = self.deliveries[..index].iter().enumerate().filter(|(at, _)| !later.contains(at));
         let ahead = Ahead {
-            waiting: older().any(|d| d.life.state == State::Due),
+            waiting: waiting.map(|(_, d)| d).filter(queue).any(|d| d.life.state == State::Due),
             again: older().filter(in_flight).any(|d| d.again),
             in_flight: self.deliveries.iter().filter(queue).filter(in_flight).count(),
         };
@@ -308,13 +309,16 @@ impl Harness {
 
     async fn taken(&mut self, way: usize, limit: usize, taken: Taken) {
         let (now, count) = (self.now, taken.claimed.len());
+        // What expires on the way may give a turn, before or after something else is handed out.
+        let behind = |(index, d): (usize, &ModelDelivery)| (d.life.state == State::Waiting).then_some(index);
+        let later = self.deliveries.iter().enumerate().filter_map(behind).collect();
         self.expire(|d| d.deadline > now).await;
         assert!(taken.claimed.len() <= limit);
         for claimed in taken.claimed {
             let index = self.deliveries.iter().position(|d| d.sid == claimed.sid).expect("known");
             let this = &self.deliveries[index];
             assert!(this.deadline > now && !matches!(this.due, Due::At(due) if due > now), "{this:?} at {now}");
-            assert!(this.way == way && self.may_go(index), "{this:?} passed another: {:?}", self.deliveries);
+            assert!(this.way == way && self.may_go(index, &later), "{this:?} passed another: {:?}", self.deliveries);
             let unsettled = self.deliveries[..index]
                 .iter()
                 .find(|d| d.order.is_some() && d.order == this.order && !d.life.settled());
@@ -328,7 +332,7 @@ impl Harness {
         let left = (0..self.deliveries.len()).find(|&index| {
             let this = &self.deliveries[index];
             let due = this.life.state == State::Due && !matches!(this.due, Due::At(due) if due > now);
-            due && this.way == way && self.may_go(index)
+            due && this.way == way && self.may_go(index, &BTreeSet::new())
         });
         assert!(
             count == limit || left.is_none(),
