@@ -129,7 +129,7 @@ pub async fn run(loaded: Loaded, signals: Signals, ready: Option<oneshot::Sender
     let (mqtt_port, mqtt_outlet) = mqtt::port(INBOUND, PUBLISH);
     let ends = Ends::default();
     let (transports, transport_tasks) =
-        transports::start(doors, &mqtt_port.broker_link, &signals.reload, &ends.transport);
+        transports::start(doors, hall.claims, &mqtt_port.broker_link, &signals.reload, &ends.transport);
     let parts =
         Parts { store, recovery, mqtt: mqtt_port, transports, metrics: Arc::clone(&metrics), readiness: readiness_tx };
     let mut tasks = Tasks {
@@ -311,7 +311,7 @@ impl FrontDoor {
 async fn open_store(
     settings: &Settings,
     doors: &[TransportPlan],
-) -> Result<(Store, store::Keeper, store::Recovery), AppError> {
+) -> Result<(Store, store::WriterThread, store::Recovery), AppError> {
     let path = settings.store.path.clone();
     if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
         std::fs::create_dir_all(folder).map_err(|source| AppError::Folder { path: folder.to_owned(), source })?;

@@ -4,7 +4,10 @@
 //! `#[cfg(test)]`, wherever in a file that stands. `use` trees are flattened, `self` and `super` are resolved, and the
 //! arguments of macros are read as well.
 
+mod source;
+
 use proc_macro2::{TokenStream, TokenTree};
+use source::{parse, src};
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -52,10 +55,24 @@ const PRIVATE_TO_THE_CLIENT: &[&str] = &[
     "crate::transport",
 ];
 
+/// Rooms that know no push service by name, neither in identifiers nor in paths.
+const FOR_ANY_SERVICE: &[&str] = &["bridge", "store", "ops"];
+/// Push services, as parts of names.
+const SERVICES: &[&str] = &["ccs", "fcm", "webpush", "apns"];
+/// What stands in a contract with users all the same, by file: words that [`SERVICES`] would forbid.
+const IN_CONTRACTS: &[(&str, &[&str])] = &[
+    // `ccs` of `_bridge/status` is older than the other transports.
+    ("bridge/announce.rs", &["ccs", "Ccs", "CcsState"]),
+    // `ccs_id` of a device's message.
+    ("bridge/upstream.rs", &["ccs_id"]),
+];
+
 /// A production file and every path it names, in full: `crate::chat::id::Owner`, `tokio::sync::mpsc`.
 struct Source {
     file: PathBuf,
     paths: BTreeSet<String>,
+    /// Every identifier.
+    words: BTreeSet<String>,
 }
 
 impl Source {
@@ -72,10 +89,6 @@ fn is_in(path: &str, beginning: &str) -> bool {
     path.strip_prefix(beginning).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
 }
 
-fn src() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
-}
-
 /// What is compiled into the program, file by file.
 static PRODUCTION: LazyLock<Vec<Source>> = LazyLock::new(|| {
     let mut found = Vec::new();
@@ -87,12 +100,10 @@ static PRODUCTION: LazyLock<Vec<Source>> = LazyLock::new(|| {
 
 /// Reads `file`, which is the module `module`, and the files of its modules.
 fn read(file: &Path, module: Vec<String>, found: &mut Vec<Source>) {
-    let text = fs::read_to_string(file).expect("a source file can be read");
-    let parsed = syn::parse_file(&text).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
     let mut reader = Reader { module, ..Reader::default() };
-    reader.visit_file(&parsed);
-    let Reader { paths, files, .. } = reader;
-    found.push(Source { file: file.to_owned(), paths });
+    reader.visit_file(&parse(file));
+    let Reader { paths, words, files, .. } = reader;
+    found.push(Source { file: file.to_owned(), paths, words });
     for module in files {
         let below = src().join(module.iter().collect::<PathBuf>());
         let candidates = [below.with_extension("rs"), below.join("mod.rs")];
@@ -107,6 +118,7 @@ struct Reader {
     /// Where it is: `["chat", "message"]`.
     module: Vec<String>,
     paths: BTreeSet<String>,
+    words: BTreeSet<String>,
     /// Modules that have a file of their own.
     files: Vec<Vec<String>>,
 }
@@ -171,6 +183,7 @@ impl Reader {
         for token in tokens {
             match token {
                 TokenTree::Ident(ident) => {
+                    self.words.insert(ident.to_string());
                     if colons != 2 {
                         self.keep(&std::mem::take(&mut path));
                     }
@@ -241,6 +254,7 @@ impl<'ast> Visit<'ast> for Reader {
 
     fn visit_item_use(&mut self, item: &'ast syn::ItemUse) {
         self.flatten(&item.tree, &mut Vec::new());
+        visit::visit_item_use(self, item);
     }
 
     // `pub(crate)` and `pub(in ..)` name who may see something, not what is used.
@@ -250,6 +264,10 @@ impl<'ast> Visit<'ast> for Reader {
         let segments: Vec<String> = path.segments.iter().map(|segment| segment.ident.to_string()).collect();
         self.keep(&segments);
         visit::visit_path(self, path);
+    }
+
+    fn visit_ident(&mut self, ident: &'ast syn::Ident) {
+        self.words.insert(ident.to_string());
     }
 
     fn visit_macro(&mut self, invoked: &'ast syn::Macro) {
@@ -278,6 +296,14 @@ fn impure(source: &Source) -> Vec<&String> {
     source.paths.iter().filter(|path| wrong(path)).collect()
 }
 
+/// Words of `source` that name a push service and are in no contract.
+fn services(source: &Source) -> Vec<&String> {
+    let place = source.file.strip_prefix(src()).expect("a file below src");
+    let contract = IN_CONTRACTS.iter().find(|(file, _)| place == Path::new(file)).map_or(&[][..], |(_, words)| words);
+    let names = |word: &str| SERVICES.iter().any(|service| word.to_lowercase().contains(service));
+    source.words.iter().filter(|word| names(word) && !contract.contains(&word.as_str())).collect()
+}
+
 fn complain(rule: &str, wrong: Vec<(&Path, Vec<&String>)>) {
     let lines: Vec<String> = wrong
         .into_iter()
@@ -295,6 +321,32 @@ fn rooms_name_only_the_rooms_they_may() {
 fn pure_rooms_have_no_runtime_no_clock_and_no_chance() {
     let pure = |source: &&Source| ROOMS.iter().any(|(room, _, pure)| *pure && *room == source.room());
     complain("not pure:", PRODUCTION.iter().filter(pure).map(|s| (s.file.as_path(), impure(s))).collect());
+}
+
+#[test]
+fn no_push_service_is_named_where_it_could_be_any() {
+    let rooms = PRODUCTION.iter().filter(|source| FOR_ANY_SERVICE.contains(&source.room().as_str()));
+    complain("for any push service:", rooms.map(|s| (s.file.as_path(), services(s))).collect());
+    for (file, words) in IN_CONTRACTS {
+        let source =
+            PRODUCTION.iter().find(|source| source.file == src().join(file)).expect("a file with an exception");
+        assert!(words.iter().all(|word| source.words.contains(*word)), "{file} needs no such exception: {words:?}");
+    }
+}
+
+#[test]
+fn a_push_service_is_found_however_it_is_named() {
+    for text in [
+        "use crate::chat::transport::Transport::Ccs;",
+        "fn f(x: Transport) -> bool { x == Transport::Ccs }",
+        "struct Fcm;",
+        "fn f() { debug!(apns_id = 1); }",
+        "fn f(x: X) { x.webpush.len(); }",
+    ] {
+        assert!(!services(&sample(text)).is_empty(), "not found in {text:?}");
+    }
+    let harmless = "#[cfg(test)] mod tests { struct Ccs; } // ccs\nconst WAY: &str = \"ccs\";";
+    assert!(services(&sample(harmless)).is_empty());
 }
 
 #[test]
@@ -327,7 +379,7 @@ fn all_production_files_are_read() {
 fn sample(text: &str) -> Source {
     let mut reader = Reader { module: vec!["fcm".to_owned(), "data".to_owned()], ..Reader::default() };
     reader.visit_file(&syn::parse_file(text).expect("the sample is Rust"));
-    Source { file: src().join("fcm/data.rs"), paths: reader.paths }
+    Source { file: src().join("fcm/data.rs"), paths: reader.paths, words: reader.words }
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use fcm_mqtt_bridge::chat::id::{SidSource, Token};
+use fcm_mqtt_bridge::chat::id::{Recipient, SidSource, Token};
 use fcm_mqtt_bridge::chat::push::{Priority, Push, Target};
 use fcm_mqtt_bridge::ops::clock::now_ms;
 use fcm_mqtt_bridge::secret::Secret;
@@ -85,7 +85,7 @@ fn sends(count: usize) -> Vec<Send> {
             receipt: true,
             fcm: Map::new(),
         },
-        recipient: i64::try_from(n % DEVICES).unwrap(),
+        recipient: Recipient::new(i64::try_from(n % DEVICES).unwrap()),
         accepted_ms: now_ms(),
         deadline_ms: now_ms() + 600_000,
     };

@@ -225,6 +225,7 @@ fn every_event_is_listed_with_its_fields() {
         BridgeEvent::Refused { code: text(), id },
         BridgeEvent::TokenRemoved { token: Token::new("x").unwrap(), code: text() },
         BridgeEvent::SpoolFull { rows: 1 },
+        BridgeEvent::UpstreamRejected { transport: text(), code: "x", sample: text(), connection: 1 },
         BridgeEvent::NoRoute { id, category: Some(text()) },
     ] {
         let document: Map<String, Value> = serde_json::from_slice(&event.to_payload(1)).unwrap();

@@ -6,15 +6,16 @@ use fcm_mqtt_bridge::bridge::{self, Parts, Room, Stops};
 use fcm_mqtt_bridge::broker::{Broker, BrokerConfig, BrokerLimits, Listen, Surroundings};
 use fcm_mqtt_bridge::chat::id::Owner;
 use fcm_mqtt_bridge::chat::message::{BrokerKind, Limits};
+use fcm_mqtt_bridge::chat::recipient_queue::Pace;
 use fcm_mqtt_bridge::chat::route::Routes;
 use fcm_mqtt_bridge::chat::transport::{Transport, Transports};
 use fcm_mqtt_bridge::mqtt;
 use fcm_mqtt_bridge::ops::clock::now_ms;
 use fcm_mqtt_bridge::ops::health::Readiness;
 use fcm_mqtt_bridge::ops::metrics::Metrics;
-use fcm_mqtt_bridge::store::{self, Keeper, Store};
+use fcm_mqtt_bridge::store::{self, Store, WriterThread};
 use fcm_mqtt_bridge::transport::fcm_v1::{self, FcmConfig};
-use fcm_mqtt_bridge::transport::{self, Link};
+use fcm_mqtt_bridge::transport::{self, Capabilities, Link, Port};
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::path::Path;
@@ -26,7 +27,6 @@ use tokio_util::sync::CancellationToken;
 
 // As `app` has them.
 const CLAIMS: usize = 4_096;
-const SENDS: usize = 64;
 const REPORTS: usize = 1_024;
 const DOOR: usize = 256;
 const UNCONFIRMED: usize = 65_536;
@@ -36,7 +36,7 @@ pub(crate) struct House {
     /// Where its broker is.
     pub(crate) broker: SocketAddr,
     parts: JoinSet<()>,
-    keeper: Keeper,
+    keeper: WriterThread,
 }
 
 impl House {
@@ -46,7 +46,7 @@ impl House {
             let _ = std::fs::remove_file(folder.join(format!("bridge.db{suffix}")));
         }
         let way = Transport::FcmV1(None);
-        let unconfirmed = transport.confirm_to.is_none();
+        let delivery = transport.confirm_to.is_some();
         let wanted =
             store::Settings { transports: vec![way.clone()], ..store::Settings::new(folder.join("bridge.db")) };
         let (store, keeper, recovery) = Store::open(&wanted, now_ms()).expect("the store opens");
@@ -66,7 +66,8 @@ impl House {
 
         let metrics = Arc::new(Metrics::new());
         let (mqtt_port, mqtt_outlet) = mqtt::port(DOOR, DOOR);
-        let (port, outlet) = transport::port(SENDS, REPORTS, REPORTS);
+        let (port, outlet) = transport::port(CLAIMS, REPORTS, REPORTS);
+        let port = Port { capabilities: Capabilities { pace: Pace::OneAtATime, delivery }, ..port };
         let (readiness, _) = watch::channel(Readiness::starting());
         let mut link = port.link.clone();
         let surroundings = Surroundings {
@@ -74,8 +75,8 @@ impl House {
             mark_copy: Some(bridge::mark_copy),
             reload: watch::channel(0).1,
         };
-        let transports = vec![(way.clone(), port)];
-        let settings = settings(way, unconfirmed);
+        let settings = settings(way.clone());
+        let transports = vec![(way, port)];
         let lanes = Parts { store, recovery, mqtt: mqtt_port, transports, metrics, readiness };
         let mut parts = JoinSet::new();
         parts.spawn(async { bridge::run(settings, lanes, Stops::default()).await.expect("the lanes run") });
@@ -96,13 +97,12 @@ impl House {
     }
 }
 
-fn settings(way: Transport, unconfirmed: bool) -> bridge::Settings {
+fn settings(way: Transport) -> bridge::Settings {
     let room = Room { rows: 1_000_000, bytes: 2_000_000_000 };
     let routes = Routes::new(HashMap::new(), Owner::new(BAL).ok());
     bridge::Settings {
-        transports: Transports::new(way.clone(), HashMap::new(), &routes),
+        transports: Transports::new(way, HashMap::new(), &routes),
         routes,
-        unconfirmed: if unconfirmed { HashSet::from([way]) } else { HashSet::new() },
         explicit: HashSet::new(),
         broker: BrokerKind::Embedded,
         message: Limits::default(),

@@ -1,6 +1,6 @@
 //! From the settings to what each part is told.
 
-use super::transports::{SENDS, TransportPlan};
+use super::transports::TransportPlan;
 use crate::bridge;
 use crate::chat::id::Owner;
 use crate::chat::message::{BrokerKind as BrokerWord, Limits as MessageLimits};
@@ -25,6 +25,8 @@ use std::time::Duration;
 
 /// Most messages claimed from the store and not answered yet, whatever windows are configured.
 const CLAIMS_MAX: usize = 4_096;
+/// The same, at least: fewer would make every commit a small one.
+const CLAIMS_MIN: usize = 256;
 #[cfg(feature = "broker")]
 const SECONDS_PER_HOUR: u64 = 3_600;
 
@@ -56,11 +58,6 @@ pub(super) fn bridge(settings: &Settings, started_ms: u64) -> Result<bridge::Set
     let explicit = settings.bals.iter().filter(|(_, bal)| bal.ack == AckMode::Explicit);
     Ok(bridge::Settings {
         transports: Transports::new(default_way, by_category, &routes),
-        unconfirmed: projects
-            .iter()
-            .filter(|(_, fcm)| !fcm.app_receipts)
-            .map(|(transport, _)| transport.clone())
-            .collect(),
         routes,
         explicit: explicit.filter_map(|(name, _)| Owner::new(name).ok()).collect(),
         broker: match (settings.mqtt.broker, settings.broker.engine) {
@@ -71,7 +68,7 @@ pub(super) fn bridge(settings: &Settings, started_ms: u64) -> Result<bridge::Set
         message: MessageLimits { payload_bytes: limits.payload_bytes, ..MessageLimits::default() },
         inflight_publishes: limits.inflight_publishes,
         topic_window: limits.topic_window,
-        claims: ((settings.ccs.window * settings.ccs.connections).max(streams) * 4).clamp(SENDS * 4, CLAIMS_MAX),
+        claims: ((settings.ccs.window * settings.ccs.connections).max(streams) * 4).clamp(CLAIMS_MIN, CLAIMS_MAX),
         queue: bridge::Room { rows: limits.queue_rows, bytes: limits.queue_bytes },
         spool: bridge::Room { rows: limits.spool_rows, bytes: limits.spool_bytes },
         retry_max_seconds: limits.retry_max_seconds,

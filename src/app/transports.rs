@@ -1,18 +1,17 @@
 //! The transports: which there are, and how each runs.
 
 use super::AppError;
+use crate::chat::recipient_queue::Pace;
 use crate::chat::transport::Transport;
 use crate::mqtt::BrokerLink;
 use crate::transport::ccs::{self, CcsConfig};
 use crate::transport::fcm_v1::{self, FcmConfig};
-use crate::transport::{self, Outlet, Port};
+use crate::transport::{self, Capabilities, Outlet, Port};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-/// Messages on their way to a transport.
-pub(super) const SENDS: usize = 64;
 /// Acknowledgements on their way to a transport.
 const ACKS: usize = 1_024;
 /// Answers on their way from a transport.
@@ -41,6 +40,15 @@ impl TransportPlan {
         match self {
             Self::Ccs(config) => Ok(config.check()?),
             Self::Fcm(transport, config) => config.check().map_err(|fault| AppError::fcm(transport, fault)),
+        }
+    }
+
+    /// What it can do; `claims` is the most that it is ever given.
+    fn capabilities(&self, claims: usize) -> Capabilities {
+        match self {
+            Self::Ccs(_) => Capabilities { pace: Pace::Pipelined(claims), delivery: true },
+            // Its answers come from the app, where that is what the apps do.
+            Self::Fcm(_, config) => Capabilities { pace: Pace::OneAtATime, delivery: config.confirm_to.is_some() },
         }
     }
 
@@ -74,17 +82,19 @@ impl TransportPlan {
 
 /// The ports of all transports, and the tasks behind them.
 pub(super) fn start(
-    doors: Vec<TransportPlan>,
+    plans: Vec<TransportPlan>,
+    claims: usize,
     front: &watch::Receiver<BrokerLink>,
     reload: &watch::Receiver<u64>,
     stop: &CancellationToken,
 ) -> (Vec<(Transport, Port)>, Tasks) {
     let mut tasks = JoinSet::new();
-    let mut ports = Vec::with_capacity(doors.len());
-    for broker_link in doors {
-        let (port, outlet) = transport::port(SENDS, ACKS, REPORTS);
-        ports.push((broker_link.transport(), port));
-        tasks.spawn(broker_link.reloading(reload.clone()).run(outlet, front.clone(), stop.clone()));
+    let mut ports = Vec::with_capacity(plans.len());
+    for plan in plans {
+        // All that may be claimed finds room.
+        let (port, outlet) = transport::port(claims, ACKS, REPORTS);
+        ports.push((plan.transport(), Port { capabilities: plan.capabilities(claims), ..port }));
+        tasks.spawn(plan.reloading(reload.clone()).run(outlet, front.clone(), stop.clone()));
     }
     (ports, tasks)
 }

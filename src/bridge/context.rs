@@ -1,6 +1,5 @@
 //! What all parts of the bridge share.
 
-use super::order::OrderBook;
 use crate::chat::id::{Owner, Sid, SidSource};
 use crate::chat::message::{BridgeEvent, BrokerKind, Limits as MessageLimits};
 use crate::chat::route::Routes;
@@ -8,9 +7,10 @@ use crate::chat::topic::BridgeTopic;
 use crate::chat::transport::{Transport, Transports};
 use crate::ops::clock::now_ms;
 use crate::ops::metrics::Metrics;
-use crate::store::{Acks, Recovery, Route, Store, StoreError};
+use crate::store::{Acks, Recovery, Route, Store};
+use crate::transport::Capabilities;
 use std::collections::{BTreeMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::mpsc;
 
@@ -21,8 +21,6 @@ pub struct Settings {
     pub routes: Routes,
     /// By which transport messages go.
     pub transports: Transports,
-    /// Transports on which no app confirms anything: `sent` is the last word there.
-    pub unconfirmed: HashSet<Transport>,
     /// BALs that acknowledge upstream messages explicitly.
     pub explicit: HashSet<Owner>,
     /// Which broker is in use.
@@ -72,10 +70,9 @@ pub(crate) struct Context {
     pub(crate) metrics: Arc<Metrics>,
     /// What an operator wants to hear of; full means that the newest is left out.
     pub(crate) events: mpsc::Sender<BridgeEvent>,
-    /// Which recipients wait for a retry, on each transport. Shared by the window that sends, the store's writer, which asks while
-    /// it looks for due messages, and whoever learns that a message needs no retry; held for one look-up.
-    books: BTreeMap<Transport, Arc<Mutex<OrderBook>>>,
-    /// One line, held for the length of an addition: ids must grow across all windows, so there is one source.
+    /// What each transport can do.
+    capabilities: BTreeMap<Transport, Capabilities>,
+    /// Locked for an addition only: ids must grow across all tasks, so there is one source.
     sids: Mutex<SidSource>,
 }
 
@@ -86,35 +83,15 @@ impl Context {
         metrics: Arc<Metrics>,
         events: mpsc::Sender<BridgeEvent>,
         recovery: &Recovery,
-        transports: impl Iterator<Item = Transport>,
+        capabilities: BTreeMap<Transport, Capabilities>,
     ) -> Self {
         let sids = Mutex::new(SidSource::after(recovery.last_sid));
-        let mut books: BTreeMap<Transport, OrderBook> =
-            transports.map(|transport| (transport, OrderBook::default())).collect();
-        for message in &recovery.retrying {
-            if let Some(book) = books.get_mut(&message.transport) {
-                book.retry(message.recipient, message.sid.row());
-            }
-        }
-        let books = books.into_iter().map(|(transport, book)| (transport, Arc::new(Mutex::new(book)))).collect();
-        Self { settings, store, metrics, events, books, sids }
+        Self { settings, store, metrics, events, capabilities, sids }
     }
 
-    /// The book of one transport; an empty one for one that is none of the bridge's.
-    pub(crate) fn book(&self, transport: &Transport) -> Arc<Mutex<OrderBook>> {
-        self.books.get(transport).cloned().unwrap_or_default()
-    }
-
-    /// Nobody has to wait for this message any more. If it was to be tried again, those behind it were parked; the first of
-    /// them is looked at again now.
-    pub(crate) async fn let_pass(&self, transport: &Transport, recipient: i64, sid: Sid) -> Result<(), StoreError> {
-        let waited_for = locked(&self.book(transport)).settled(recipient, sid.row());
-        if waited_for {
-            // Only after the book has let go of it, or they would be parked once more.
-            // A crash before the commit is no harm: the start looks at the first of all that are parked.
-            let _committed = self.store.unpark(recipient, transport).await?;
-        }
-        Ok(())
+    /// Whether anybody says of a message by this transport that its device has it.
+    pub(crate) fn hears_of_delivery(&self, transport: &Transport) -> bool {
+        self.capabilities.get(transport).is_none_or(|capabilities| capabilities.delivery)
     }
 
     /// Whether another message for the push service may be taken. Those on their way to the disk are not counted yet, so
@@ -154,9 +131,4 @@ impl Context {
     pub(crate) fn tell(&self, event: BridgeEvent) {
         let _ = self.events.try_send(event);
     }
-}
-
-/// A book is consistent between any two of its calls, whoever panicked.
-pub(crate) fn locked<T>(book: &Mutex<T>) -> MutexGuard<'_, T> {
-    book.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,33 +1,28 @@
 //! Downstream, second half: what is due goes to the transport, and its answers go into the store.
 //!
-//! Also upstream, first half, because both come out of the same queue of reports: commit, then acknowledge.
-//!
-//! One task owns all of it, so the order book needs no thought about who else looks: claims, answers and commits are
-//! handled one at a time, and every commit is awaited in the order in which it was asked for.
+//! No message waits in here: only as many are claimed as the transport's channel has room for, and what cannot be handed
+//! over all the same goes back to the disk. Commits are awaited in the order in which they were asked for.
 
-mod ready;
 mod reports;
 
-use super::context::{Context, locked};
-use super::crowd::Crowd;
-use super::expiry;
-use super::order::OrderBook;
+use super::context::Context;
 use super::service_backoff::ServiceBackoff;
 use super::upstream::DeviceIntake;
 use crate::chat::delivery::Event;
-use crate::chat::id::{Sid, Token};
+use crate::chat::id::{Recipient, Sid, Token};
 use crate::chat::message::ErrorCode;
 use crate::chat::push::{Push, Target};
+use crate::chat::recipient_queue::Pace;
 use crate::chat::refusal::Tried;
 use crate::chat::transport::Transport;
 use crate::ops::clock::now_ms;
 use crate::ops::metrics::Metric;
-use crate::store::{Claimed, Committed, DueQuery, Gate, Hold, Recorded, StoreError, Taken};
-use crate::transport::{AckRef, Link, Port, Send};
-use ready::Ready;
+use crate::store::{Claimed, Committed, DueQuery, Recorded, StoreError, Taken};
+use crate::transport::{AckRef, Capabilities, Link, Port, Report, Send};
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
@@ -35,14 +30,11 @@ use tokio_util::sync::CancellationToken;
 const COMMITS_MAX: usize = 4_096;
 /// How often the store is asked for work when nothing rings; due times are found by it.
 const LOOK: Duration = Duration::from_millis(250);
-/// How long the next message of a crowd waits for a place, in milliseconds. A device takes a few in a second (fcm-v1.md
-/// 3.5), a topic as many as there are round trips.
-const PACE_MS: u64 = 100;
 
 /// A message that the transport has.
 #[derive(Debug, Clone)]
 struct Flight {
-    recipient: i64,
+    recipient: Recipient,
     attempt: u32,
     tried: Tried,
     deadline_ms: u64,
@@ -53,50 +45,54 @@ struct Flight {
 
 /// What a commit was for, and what follows from it.
 enum After {
-    /// An answer of the push service to a message, and its recipient if the message was in flight.
-    Answer(Sid, Option<i64>),
+    /// An answer of the push service to a message.
+    Answer(Sid),
     /// A receipt of a device; it is acknowledged now.
     Receipt { original: String, ack_ref: AckRef },
 }
 
-/// The window's task.
+/// The task of one transport.
 pub(super) struct Dispatcher {
     context: Arc<Context>,
     transport: Transport,
-    port: Port,
-    desk: DeviceIntake,
-    /// [`Context::book`] of the transport.
-    book: Arc<Mutex<OrderBook>>,
+    capabilities: Capabilities,
+    sends: mpsc::Sender<Send>,
+    acks: mpsc::Sender<AckRef>,
+    reports: mpsc::Receiver<Report>,
+    link: watch::Receiver<Link>,
     service_backoff: ServiceBackoff,
     pause_until: Option<Instant>,
-    flights: HashMap<i64, Flight>,
+    flights: HashMap<Sid, Flight>,
     /// How many of them the metrics know of.
     shown: usize,
-    ready: Ready,
     taking: Option<Committed<Taken>>,
+    /// Whether something may be due that the store was not asked for yet.
     more: bool,
     commits: VecDeque<(Committed<Recorded>, After)>,
 }
 
 impl Dispatcher {
-    /// A window for what goes by `transport`.
-    pub(super) fn new(context: Arc<Context>, transport: Transport, port: Port) -> Self {
-        let book = context.book(&transport);
-        Self {
-            desk: DeviceIntake::new(Arc::clone(&context), port.acks.clone()),
+    /// A dispatcher for what goes by `transport`, and the task beside it for what comes.
+    pub(super) fn new(context: Arc<Context>, transport: Transport, port: Port) -> (Self, DeviceIntake) {
+        let Port { capabilities, sends, acks, reports, device_messages, link, .. } = port;
+        let intake = DeviceIntake::new(Arc::clone(&context), transport.clone(), device_messages, acks.clone());
+        let dispatcher = Self {
             context,
             transport,
-            port,
-            book,
+            capabilities,
+            sends,
+            acks,
+            reports,
+            link,
             service_backoff: ServiceBackoff::default(),
             pause_until: None,
             flights: HashMap::new(),
             shown: 0,
-            ready: Ready::default(),
             taking: None,
             more: true,
             commits: VecDeque::new(),
-        }
+        };
+        (dispatcher, intake)
     }
 
     /// Works until the transport has ended and all its answers are on disk. After `stop` nothing new is claimed.
@@ -107,38 +103,17 @@ impl Dispatcher {
         while !(reports_end && self.is_idle()) {
             self.show_flights();
             self.claim(&stop).await?;
-            let sends = self.port.sends.clone();
-            let busy = !self.desk.idle();
-            let flows = self.is_up() && !self.is_paused();
             tokio::select! {
                 done = front(&mut self.commits), if !self.commits.is_empty() => self.committed(done?).await?,
-                ready = self.desk.wait(), if busy => self.desk.finish(ready?).await?,
                 taken = answer(&mut self.taking) => self.taken(taken?).await?,
-                permit = sends.reserve(), if flows && !self.ready.is_empty() => match permit {
-                    Ok(permit) => if let Some(send) = self.next_ready().await? {
-                        permit.send(send);
-                    },
-                    Err(_) => self.give_back().await?,
-                },
-                report = self.port.reports.recv(), if !reports_end && self.commits.len() < COMMITS_MAX => match report {
+                report = self.reports.recv(), if !reports_end && self.commits.len() < COMMITS_MAX => match report {
                     Some(report) => self.report(report).await?,
-                    None => {
-                        reports_end = true;
-                        self.desk.give_up();
-                        self.give_back().await?;
-                    }
+                    None => reports_end = true,
                 },
-                Some(message) = self.port.device_messages.recv() => self.desk.take(message).await?,
                 Ok(()) = due.changed() => self.more = true,
                 // The transport may have gone; then no further news comes.
-                Ok(()) = self.port.link.changed() => self.more = true,
-                _ = look.tick() => {
-                    self.more = true;
-                    if !self.is_up() {
-                        // Nobody knows for how long; in the store they expire in time.
-                        self.give_back().await?;
-                    }
-                }
+                Ok(()) = self.link.changed() => self.more = true,
+                _ = look.tick() => self.more = true,
             }
         }
         self.show_flights();
@@ -146,63 +121,56 @@ impl Dispatcher {
     }
 
     fn is_idle(&self) -> bool {
-        self.commits.is_empty() && self.ready.is_empty() && self.taking.is_none() && self.desk.idle()
+        self.commits.is_empty() && self.taking.is_none()
     }
 
-    fn is_up(&self) -> bool {
-        matches!(*self.port.link.borrow(), Link::Up | Link::Probing(_))
+    /// How many messages to claim: as many as the transport's channel has room for. While it probes, one, as soon as it has
+    /// taken the last one; it knows how many it needs to find out.
+    fn room(&self) -> usize {
+        if !self.is_open() {
+            return 0;
+        }
+        let claims = self.context.settings.claims;
+        let free = self.sends.capacity();
+        if let Link::Probing(_) = *self.link.borrow() {
+            return usize::from(free == self.sends.max_capacity());
+        }
+        let room = claims.saturating_sub(self.flights.len()).min(free);
+        // Asking for a handful at a time would make every commit a small one.
+        if room * 2 >= claims { room } else { 0 }
+    }
+
+    /// Whether the transport takes messages now.
+    fn is_open(&self) -> bool {
+        let takes = matches!(*self.link.borrow(), Link::Up | Link::Probing(_));
+        takes && !self.is_paused() && !self.sends.is_closed()
     }
 
     fn is_paused(&self) -> bool {
         self.pause_until.is_some_and(|until| Instant::now() < until)
     }
 
-    /// Asks the store for due messages, if there is room for them and somebody to send them.
+    /// Asks the store for due messages, if there is room for them.
     async fn claim(&mut self, stop: &CancellationToken) -> Result<(), StoreError> {
-        let limit = self.context.settings.claims.saturating_sub(self.flights.len());
-        // Asking for a handful at a time would make every commit a small one.
-        let enough = limit * 2 >= self.context.settings.claims;
-        let wanted = self.more && enough && self.taking.is_none();
-        if !wanted || self.is_paused() || !self.is_up() || stop.is_cancelled() {
+        let limit = self.room();
+        if !self.more || limit == 0 || self.taking.is_some() || stop.is_cancelled() {
             return Ok(());
         }
-        let now = now_ms();
-        let query = DueQuery { transport: self.transport.clone(), now, limit, gate: self.gate(now) };
+        let pace = self.capabilities.pace;
+        let query = DueQuery { transport: self.transport.clone(), now: now_ms(), limit, pace };
         // Whatever rings from here on is news that the answer may not know of.
         self.more = false;
         self.taking = Some(self.context.store.take_due(query).await?);
-        self.ready.asked();
         Ok(())
-    }
-
-    /// Who has to wait: what is behind a retry for the end of it, what finds no place with the transport for a moment.
-    fn gate(&self, now: u64) -> Gate {
-        let (book, crowd) = (Arc::clone(&self.book), self.crowd());
-        Gate::new(move || {
-            let (book, mut crowd) = (Arc::clone(&book), crowd.clone());
-            move |recipient, row| {
-                if locked(&book).blocks(recipient, row) {
-                    return Some(Hold::UntilCalled);
-                }
-                let full = crowd.as_mut().is_some_and(|crowd| !crowd.takes(recipient));
-                full.then(|| Hold::Until(now.saturating_add(PACE_MS)))
-            }
-        })
-    }
-
-    /// Over v1 a recipient's messages go one at a time; over CCS many are under way together.
-    fn crowd(&self) -> Option<Crowd> {
-        let one_at_a_time = self.transport != Transport::Ccs;
-        one_at_a_time.then(|| Crowd::of(self.flights.values().map(|flight| flight.recipient)))
     }
 
     async fn taken(&mut self, taken: Taken) -> Result<(), StoreError> {
         // It hands out, and looks at, so many at a time.
         self.more |= taken.next_due.is_some_and(|due| due <= now_ms());
-        expiry::expired(&self.context, &taken.expired).await?;
+        self.context.metrics.add(Metric::DownstreamExpired, taken.expired);
         for message in taken.claimed {
             match Push::from_body(&message.body) {
-                Ok(push) => self.claimed(message, push),
+                Ok(push) => self.claimed(message, push).await?,
                 Err(error) => {
                     // Written by a later release, or damaged. Its sender is told, and can send it again.
                     tracing::error!(sid = %message.sid, %error, "a stored message cannot be read");
@@ -210,51 +178,33 @@ impl Dispatcher {
                         code: ErrorCode::BadJson.as_str().to_owned(),
                         detail: "the bridge cannot read the stored message".to_owned(),
                     };
-                    self.record(message.sid, Some(message.recipient), event).await?;
+                    self.record(message.sid, event).await?;
                 }
             }
         }
         Ok(())
     }
 
-    fn claimed(&mut self, message: Claimed, push: Push) {
+    /// Hands a message over. It goes back to the disk where the transport has gone, or takes nothing any more: nobody knows
+    /// for how long, and there it expires in time.
+    async fn claimed(&mut self, message: Claimed, push: Push) -> Result<(), StoreError> {
         let Claimed { sid, recipient, attempt, tried, accepted_at: accepted_ms, deadline_ms, .. } = message;
         let copied = message.dup_possible;
         let token = if let Target::Token(token) = &push.target { Some(token.clone()) } else { None };
-        self.flights.insert(sid.row(), Flight { recipient, attempt, tried, deadline_ms, token, copied });
-        self.ready.push(Send { sid, push, recipient, accepted_ms, deadline_ms });
-    }
-
-    /// The next message for the transport. What has come to be behind a refused one meanwhile goes back.
-    async fn next_ready(&mut self) -> Result<Option<Send>, StoreError> {
-        while let Some((send, passes)) = self.ready.pop() {
-            let blocked = self.book().blocks(send.recipient, send.sid.row());
-            if !passes && !blocked {
-                self.context.metrics.count(Metric::DownstreamAttempts);
-                return Ok(Some(send));
-            }
-            self.put_back(send).await?;
+        let send = Send { sid, push, recipient, accepted_ms, deadline_ms };
+        if !self.is_open() || self.sends.try_send(send).is_err() {
+            return self.record(sid, Event::Lost { copies: 0 }).await;
         }
-        Ok(None)
-    }
-
-    /// Everything that is claimed and not handed over goes back to the store.
-    async fn give_back(&mut self) -> Result<(), StoreError> {
-        while let Some((send, _)) = self.ready.pop() {
-            self.put_back(send).await?;
-        }
+        self.context.metrics.count(Metric::DownstreamAttempts);
+        self.flights.insert(sid, Flight { recipient, attempt, tried, deadline_ms, token, copied });
         Ok(())
     }
 
-    async fn put_back(&mut self, Send { sid, recipient, .. }: Send) -> Result<(), StoreError> {
-        self.flights.remove(&sid.row());
-        self.ready.went_back(recipient);
-        self.record(sid, Some(recipient), Event::Lost { copies: 0 }).await
-    }
-
-    async fn record(&mut self, sid: Sid, recipient: Option<i64>, event: Event) -> Result<(), StoreError> {
+    async fn record(&mut self, sid: Sid, event: Event) -> Result<(), StoreError> {
         let committed = self.context.store.record(sid, event, now_ms()).await?;
-        self.commits.push_back((committed, After::Answer(sid, recipient)));
+        self.commits.push_back((committed, After::Answer(sid)));
+        // Where an answer makes room for the recipient's next message, it is claimed in the same transaction.
+        self.more |= self.capabilities.pace == Pace::OneAtATime;
         Ok(())
     }
 
@@ -265,10 +215,6 @@ impl Dispatcher {
             self.context.metrics.shift(Metric::InFlight, i64::try_from(now).unwrap_or(i64::MAX) - self.shown as i64);
             self.shown = now;
         }
-    }
-
-    fn book(&self) -> MutexGuard<'_, OrderBook> {
-        locked(&self.book)
     }
 }
 

@@ -3,7 +3,7 @@
 use super::context::Context;
 use crate::ops::clock::now_ms;
 use crate::ops::metrics::Metric;
-use crate::store::{Overdue, StoreError};
+use crate::store::StoreError;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::MissedTickBehavior;
@@ -28,15 +28,6 @@ pub(super) async fn run(context: Arc<Context>, stop: CancellationToken) -> Resul
 /// One chunk of the work; true when there is more of it.
 async fn sweep(context: &Context) -> Result<bool, StoreError> {
     let swept = context.store.sweep(now_ms()).await?.await?;
-    expired(context, &swept.expired).await?;
+    context.metrics.add(Metric::DownstreamExpired, swept.expired);
     Ok(swept.more)
-}
-
-/// Nobody has to wait for these any more.
-pub(super) async fn expired(context: &Context, expired: &[Overdue]) -> Result<(), StoreError> {
-    context.metrics.add(Metric::DownstreamExpired, expired.len() as u64);
-    for Overdue { recipient, transport, sid } in expired {
-        context.let_pass(transport, *recipient, *sid).await?;
-    }
-    Ok(())
 }

@@ -7,7 +7,7 @@ use super::context::Context;
 use super::count_status;
 use super::refused_names::RefusedNames;
 use super::user_presence::Word;
-use crate::chat::id::{MessageId, Owner, Sid};
+use crate::chat::id::{MessageId, Owner, Recipient, Sid};
 use crate::chat::message::{
     Acknowledged, Admission, BalReceipt, BrokerKind, Downstream, Errand, ErrorCode, ErrorDocument, ErrorGate,
     ErrorSummary, Presence, Rejection, Sender,
@@ -180,7 +180,7 @@ struct Facts {
     owner: Owner,
     transport: Transport,
     body: Vec<u8>,
-    recipient: i64,
+    recipient: Recipient,
     receipt: bool,
     reply: String,
 }
@@ -195,7 +195,7 @@ impl Intake {
             bal: owner.clone(),
             id: id.clone(),
             recipient,
-            receipt: receipt && !self.context.settings.unconfirmed.contains(&transport),
+            receipt: receipt && self.context.hears_of_delivery(&transport),
             transport,
             order: message.order.clone(),
             body: body.into(),
@@ -219,7 +219,7 @@ impl Intake {
                     // Asked for at once, so that a crowd of apps shares commits.
                     Acknowledged::Each(sids) => {
                         let committed = context.store.confirm(&owner, sids, now_ms()).await?;
-                        Box::pin(async move { confirmed(&context, committed.await?).await })
+                        Box::pin(async move { Ok(confirmed(&context, &committed.await?)) })
                     }
                     Acknowledged::UpTo(sid) => Box::pin(async move {
                         context.store.acked(&owner, Kept::UpTo(sid), now_ms()).await?;
@@ -343,20 +343,16 @@ fn told(context: &Context, accepted: Accepted, sid: Sid, owner: &Owner, id: &Mes
 }
 
 /// What follows from the word of an app that it has pushes.
-async fn confirmed(context: &Context, pushes: Vec<(Sid, Recorded)>) -> Result<Option<AckWord>, StoreError> {
-    for (sid, recorded) in pushes {
-        let Recorded::Moved { bal, id, recipient, transport, life, told } = recorded else { continue };
+fn confirmed(context: &Context, pushes: &[(Sid, Recorded)]) -> Option<AckWord> {
+    for (_, recorded) in pushes {
+        let Recorded::Moved { bal, id, told, .. } = recorded else { continue };
         context.metrics.count(Metric::Receipts);
-        if !life.unsent() {
-            // It may have been waiting for a retry, because its answer was lost.
-            context.let_pass(&transport, recipient, sid).await?;
-        }
-        for status in told {
+        for status in *told {
             count_status(&context.metrics, *status);
             tracing::debug!(target: message_log::TARGET, bal, id, ?status, "confirmed by the app: status on disk");
         }
     }
-    Ok(Some(AckWord::Done))
+    Some(AckWord::Done)
 }
 
 async fn front(waiting: &mut VecDeque<(Ack, Remaining)>) -> Result<Option<AckWord>, StoreError> {

@@ -7,18 +7,16 @@
 //! ```
 //!
 //! Invariant: nothing is acknowledged to either side before its commit, and nothing is forgotten before the other side
-//! has confirmed it. Each of the parts is one task and owns its state (there is a `Dispatcher` for each transport to
-//! the devices); they meet only in the store and its watches.
+//! has confirmed it. Each of the parts is one task and owns its state (there is a `Dispatcher` and, for what devices send,
+//! a `DeviceIntake` for each transport); they meet only in the store and its watches.
 //! Another one, `user_presence`, tells who is there.
 
 mod announce;
 mod bal_presence;
 mod context;
-mod crowd;
 mod dispatcher;
 mod expiry;
 mod intake;
-mod order;
 mod publisher;
 mod refused_names;
 mod service_backoff;
@@ -85,8 +83,8 @@ pub async fn run(settings: Settings, parts: Parts, stops: Stops) -> Result<(), S
     let Parts { store, recovery, mqtt, transports, metrics, readiness } = parts;
     let (events_tx, events) = mpsc::channel(EVENTS);
     let health = store.health();
-    let names = transports.iter().map(|(transport, _)| transport.clone());
-    let context = Arc::new(Context::new(settings, store, metrics, events_tx, &recovery, names));
+    let capabilities = transports.iter().map(|(transport, port)| (transport.clone(), port.capabilities)).collect();
+    let context = Arc::new(Context::new(settings, store, metrics, events_tx, &recovery, capabilities));
     // Before anything new comes in, which has to line up behind it.
     let routing = Arc::clone(&context);
     let routed = context.store.route_held(move |category| routing.route(category)).await?;
@@ -112,7 +110,9 @@ pub async fn run(settings: Settings, parts: Parts, stops: Stops) -> Result<(), S
 
     let mut tasks = JoinSet::new();
     for (transport, port) in transports {
-        tasks.spawn(dispatcher::Dispatcher::new(Arc::clone(&context), transport, port).run(stops.intake.clone()));
+        let (dispatcher, device_intake) = dispatcher::Dispatcher::new(Arc::clone(&context), transport, port);
+        tasks.spawn(dispatcher.run(stops.intake.clone()));
+        tasks.spawn(device_intake.run());
     }
     tasks.spawn(expiry::run(context, stops.publish.clone()));
     tasks.spawn(intake.run(inbound, stops.intake.clone(), stops.quiet.clone()));

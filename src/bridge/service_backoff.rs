@@ -1,5 +1,6 @@
 //! Stops the flow for a while when the push service refuses everything, instead of trying each message once. Pure.
 
+use crate::chat::id::Recipient;
 use std::collections::HashSet;
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ const LONGEST: Duration = Duration::from_secs(60);
 pub(crate) struct ServiceBackoff {
     in_a_row: u32,
     /// Recipients among them that were counted; at most [`AFTER`].
-    recipients: HashSet<i64>,
+    recipients: HashSet<Recipient>,
     pause: Option<Duration>,
 }
 
@@ -27,7 +28,7 @@ impl ServiceBackoff {
 
     /// It said "later", of everybody or perhaps only of `recipient`: many of those one after another are the push service
     /// all the same. Returns how long to send nothing at all, if that is called for; the pause doubles each time.
-    pub(crate) fn refused(&mut self, recipient: Option<i64>) -> Option<Duration> {
+    pub(crate) fn refused(&mut self, recipient: Option<Recipient>) -> Option<Duration> {
         let counts = recipient.is_none_or(|recipient| self.recipients.insert(recipient));
         self.in_a_row += u32::from(counts);
         if self.in_a_row < AFTER {
@@ -56,12 +57,16 @@ mod tests {
         assert_eq!(pauses, [1]);
     }
 
+    fn one(recipient: i64) -> Option<Recipient> {
+        Some(Recipient::new(recipient))
+    }
+
     #[test]
     fn one_recipient_is_not_the_push_service_but_twenty_are() {
         let mut service_backoff = ServiceBackoff::default();
-        assert!((0..100).all(|_| service_backoff.refused(Some(1)).is_none()));
-        assert!((2..20).all(|recipient| service_backoff.refused(Some(recipient)).is_none()));
-        assert_eq!(service_backoff.refused(Some(20)), Some(FIRST));
+        assert!((0..100).all(|_| service_backoff.refused(one(1)).is_none()));
+        assert!((2..20).all(|recipient| service_backoff.refused(one(recipient)).is_none()));
+        assert_eq!(service_backoff.refused(one(20)), Some(FIRST));
     }
 
     #[test]

@@ -10,12 +10,13 @@ mod user_presence;
 use super::*;
 use crate::chat::id::{Owner, Sid, Token};
 use crate::chat::message::{BrokerKind, Limits as MessageLimits};
+use crate::chat::recipient_queue::Pace;
 use crate::chat::refusal::{Decision, Refusal, Scope, Until, Wait};
 use crate::chat::route::Routes;
 use crate::mqtt::{Ack, AckWord, BrokerLink, Inbound, Outbound, Outcome, Principal};
 use crate::ops::clock::now_ms;
-use crate::store::Keeper;
-use crate::transport::{AckRef, ConnectionId, DeviceMessage, Link, Report, Send, Upstream};
+use crate::store::WriterThread;
+use crate::transport::{AckRef, Capabilities, ConnectionId, DeviceMessage, Link, Port, Report, Send, Upstream};
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::time::Duration;
@@ -33,7 +34,7 @@ struct Harness {
     /// The transports beside the first one.
     others: Vec<transport::Outlet>,
     stops: Stops,
-    keeper: Keeper,
+    keeper: WriterThread,
     metrics: Arc<Metrics>,
     readiness: watch::Receiver<Readiness>,
     running: tokio::task::JoinHandle<Result<(), StoreError>>,
@@ -45,7 +46,6 @@ fn settings() -> Settings {
     Settings {
         routes: Routes::new(chat, None),
         transports: crate::chat::transport::Transports::default(),
-        unconfirmed: std::collections::HashSet::new(),
         explicit: std::iter::once(Owner::new("careful").unwrap()).collect(),
         broker: BrokerKind::Embedded,
         message: MessageLimits::default(),
@@ -65,6 +65,12 @@ impl Harness {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("store.db");
         Self::open_at(dir, path)
+    }
+
+    fn open_for(settings: Settings) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("store.db");
+        Self::open_with(dir, path, settings)
     }
 
     fn open_at(dir: tempfile::TempDir, path: std::path::PathBuf) -> Self {
@@ -89,8 +95,11 @@ impl Harness {
         let (transports, mut outlets): (Vec<_>, Vec<_>) = transports
             .iter()
             .map(|transport| {
-                let (port, outlet) = transport::port(16, 16, 16);
-                ((transport.clone(), port), outlet)
+                let (port, outlet) = transport::port(settings.claims, 16, 16);
+                let pace =
+                    if *transport == Transport::Ccs { Pace::Pipelined(settings.claims) } else { Pace::OneAtATime };
+                let capabilities = Capabilities { pace, ..port.capabilities };
+                ((transport.clone(), Port { capabilities, ..port }), outlet)
             })
             .unzip();
         let transport = outlets.remove(0);

@@ -1,69 +1,88 @@
 //! Upstream, first half: a device's message is committed (once, however often it comes) and then acknowledged on the
 //! connection that brought it.
+//!
+//! A task of its own for each transport: no answer to a push that waits for its commit holds up a device's message, nor
+//! the reverse.
 
 use super::context::Context;
 use crate::chat::message::{BridgeEvent, UpstreamMessage};
+use crate::chat::topic::BridgeTopic;
+use crate::chat::transport::Transport;
+use crate::ops::clock::now_ms;
 use crate::ops::message_log;
 use crate::ops::metrics::Metric;
-use crate::store::{Committed, Received, StoreError, Upstream as NewUpstream};
-use crate::transport::{AckRef, DeviceMessage, Upstream};
+use crate::store::{Committed, Note, Received, StoreError, Upstream as NewUpstream};
+use crate::transport::{AckRef, DeviceMessage, RejectedUpstream, Upstream};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
-use tokio::time::{Interval, MissedTickBehavior};
+use tokio::time::MissedTickBehavior;
 
 /// Messages kept in memory, unacknowledged, while the spool is full. The push service stops sending at 100 unanswered
 /// per connection; whatever is beyond this limit is forgotten here and comes again.
 const HELD_MAX: usize = 1_000;
+/// Most messages that wait for their commit at one time.
+const COMMITS_MAX: usize = 4_096;
 /// How often a full spool is looked at again.
 const ROOM_CHECK: Duration = Duration::from_millis(200);
 
-/// A message on its way to the disk.
-struct Pending {
-    committed: Committed<Received>,
-    ack_ref: AckRef,
+/// What is on its way to the disk.
+enum Asked {
+    Message(Committed<Received>),
+    /// The event that tells of a message that cannot be understood.
+    Rejection(Committed<()>),
 }
 
-/// What [`DeviceIntake::wait`] found.
-pub(super) enum Ready {
-    /// The oldest pending message is on disk.
-    Committed(Received),
-    /// Time to see whether the spool has room again.
-    Look,
+/// What is on the disk now.
+enum Done {
+    Message(Received),
+    Rejection,
 }
 
-/// Takes upstream messages in.
+/// Takes in what devices send by one transport.
 pub(super) struct DeviceIntake {
     context: Arc<Context>,
+    transport: Transport,
+    messages: mpsc::Receiver<DeviceMessage>,
     acks: mpsc::Sender<AckRef>,
-    pending: VecDeque<Pending>,
+    /// In the order in which they were asked for.
+    pending: VecDeque<(Asked, AckRef)>,
     held: VecDeque<Upstream>,
-    /// Goes on across calls of [`Self::wait`], which a busy bridge begins anew all the time.
-    look: Interval,
 }
 
 impl DeviceIntake {
-    pub(super) fn new(context: Arc<Context>, acks: mpsc::Sender<AckRef>) -> Self {
+    pub(super) fn new(
+        context: Arc<Context>,
+        transport: Transport,
+        messages: mpsc::Receiver<DeviceMessage>,
+        acks: mpsc::Sender<AckRef>,
+    ) -> Self {
+        Self { context, transport, messages, acks, pending: VecDeque::new(), held: VecDeque::new() }
+    }
+
+    /// Works until the transport has ended and all its messages are on disk. What is held for want of room by then was not
+    /// acknowledged, and comes again.
+    pub(super) async fn run(mut self) -> Result<(), StoreError> {
         let mut look = tokio::time::interval(ROOM_CHECK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Self { context, acks, pending: VecDeque::new(), held: VecDeque::new(), look }
-    }
-
-    /// Whether nothing is on its way to the disk and nothing waits for room.
-    pub(super) fn idle(&self) -> bool {
-        self.pending.is_empty() && self.held.is_empty()
-    }
-
-    /// Takes a message. It is acknowledged by a later [`Self::finish`], after its commit.
-    pub(super) async fn take(&mut self, message: DeviceMessage) -> Result<(), StoreError> {
-        let upstream = match message {
-            DeviceMessage::Upstream(upstream) => upstream,
-            DeviceMessage::Rejected(rejected) => {
-                tracing::warn!(code = rejected.code, "message of a device that cannot be understood");
-                return Ok(());
+        let mut ended = false;
+        while !(ended && self.pending.is_empty()) {
+            let room = self.pending.len() < COMMITS_MAX;
+            tokio::select! {
+                done = front(&mut self.pending), if !self.pending.is_empty() => self.committed(done?).await,
+                message = self.messages.recv(), if !ended && room => match message {
+                    Some(DeviceMessage::Upstream(upstream)) => self.take(upstream).await?,
+                    Some(DeviceMessage::Rejected(rejected)) => self.reject(rejected).await?,
+                    None => ended = true,
+                },
+                _ = look.tick(), if !ended && !self.held.is_empty() => self.release_held().await?,
             }
-        };
+        }
+        Ok(())
+    }
+
+    async fn take(&mut self, upstream: Upstream) -> Result<(), StoreError> {
         if self.held.is_empty() && self.context.spool_has_room() {
             return self.store(upstream).await;
         }
@@ -78,38 +97,42 @@ impl DeviceIntake {
         Ok(())
     }
 
-    /// The connections are gone: what was not acknowledged comes again.
-    pub(super) fn give_up(&mut self) {
-        self.held.clear();
+    /// The event goes by the disk, unlike all others: when the message is acknowledged nobody else knows of it any more.
+    async fn reject(&mut self, rejected: RejectedUpstream) -> Result<(), StoreError> {
+        let RejectedUpstream { code, sample, ack_ref } = rejected;
+        let (transport, connection) = (self.transport.to_string(), ack_ref.connection.number());
+        tracing::warn!(
+            transport,
+            connection,
+            code,
+            "message of a device that cannot be understood: told, then acknowledged"
+        );
+        self.context.metrics.upstream_rejected(&transport, code);
+        let at = now_ms();
+        let event = BridgeEvent::UpstreamRejected { transport, code, sample, connection };
+        let topic = BridgeTopic::Events.to_string();
+        let note = Note { topic, payload: event.to_payload(at).into(), correlation: None, at };
+        let committed = self.context.store.tell(note).await?;
+        self.pending.push_back((Asked::Rejection(committed), ack_ref));
+        Ok(())
     }
 
-    /// Waits until something can be done. Cancel-safe; what is to be done is for [`Self::finish`].
-    pub(super) async fn wait(&mut self) -> Result<Ready, StoreError> {
-        match self.pending.front_mut() {
-            Some(front) => (&mut front.committed).await.map(Ready::Committed),
-            None => {
-                self.look.tick().await;
-                Ok(Ready::Look)
-            }
-        }
-    }
-
-    /// Acknowledges what is committed, or stores what was held if there is room now.
-    pub(super) async fn finish(&mut self, ready: Ready) -> Result<(), StoreError> {
-        let Ready::Committed(received) = ready else { return self.release_held().await };
-        let Some(Pending { ack_ref, .. }) = self.pending.pop_front() else { return Ok(()) };
-        match received {
-            Received::Stored => self.context.metrics.count(Metric::UpstreamReceived),
+    /// Acknowledges the oldest of what was asked for.
+    async fn committed(&mut self, done: Done) {
+        let Some((_, ack_ref)) = self.pending.pop_front() else { return };
+        match done {
+            Done::Message(Received::Stored) => self.context.metrics.count(Metric::UpstreamReceived),
             // Nothing was stored, so nothing is acknowledged; it comes again.
-            Received::Full => return Ok(()),
-            Received::Duplicate => {
+            Done::Message(Received::Full) => return,
+            Done::Message(Received::Duplicate) => {
                 self.context.metrics.count(Metric::UpstreamDuplicates);
-                tracing::debug!(target: message_log::TARGET, ccs_id = ack_ref.message_id, "known message of a device: acknowledged again, not published again");
+                let message_id = &ack_ref.message_id;
+                tracing::debug!(target: message_log::TARGET, message_id, "known message of a device: acknowledged again, not published again");
             }
+            Done::Rejection => {}
         }
         // The connection may be gone; the message comes again then, and is recognised.
         let _ = self.acks.send(ack_ref).await;
-        Ok(())
     }
 
     async fn release_held(&mut self) -> Result<(), StoreError> {
@@ -131,10 +154,18 @@ impl DeviceIntake {
         }
         let message = UpstreamMessage { id: sid, token: from, category, ccs_id: message_id, data, ts: now };
         let payload = message.to_payload().into();
-        let UpstreamMessage { token, ccs_id, category, .. } = message;
-        let new = NewUpstream { sid, route, token, ccs_id, category, payload, at: now };
+        let UpstreamMessage { token, ccs_id: message_id, category, .. } = message;
+        let new = NewUpstream { sid, route, token, message_id, category, payload, at: now };
         let committed = self.context.store.receive(new).await?;
-        self.pending.push_back(Pending { committed, ack_ref });
+        self.pending.push_back((Asked::Message(committed), ack_ref));
         Ok(())
+    }
+}
+
+async fn front(pending: &mut VecDeque<(Asked, AckRef)>) -> Result<Done, StoreError> {
+    match pending.front_mut() {
+        Some((Asked::Message(committed), _)) => committed.await.map(Done::Message),
+        Some((Asked::Rejection(committed), _)) => committed.await.map(|()| Done::Rejection),
+        None => std::future::pending().await,
     }
 }

@@ -31,6 +31,24 @@ impl Recipient {
     }
 }
 
+/// Where a message stands in the store: the upper 63 bits of its [`Sid`], growing with the time of acceptance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Row(i64);
+
+impl Row {
+    /// The row with this number.
+    #[must_use]
+    pub const fn new(number: i64) -> Self {
+        Self(number)
+    }
+
+    /// The number, as the store writes it.
+    #[must_use]
+    pub const fn number(self) -> i64 {
+        self.0
+    }
+}
+
 /// The bridge's own id of a message: 16 characters of lower-case Crockford base32.
 ///
 /// 80 bits: 42 of Unix milliseconds and 38 that keep growing within a millisecond, so that ids sort by the time they
@@ -53,22 +71,22 @@ impl Sid {
         (bits >> 79 == 0).then_some(Self(bits))
     }
 
-    /// The row number in the store: positive, and growing with time.
+    /// The row in the store: its number is positive, and grows with time.
     #[must_use]
-    pub fn row(self) -> i64 {
-        i64::try_from(self.0 >> TAIL_BITS).expect("79 bits less a tail of 17 fit in 63")
+    pub fn row(self) -> Row {
+        Row(i64::try_from(self.0 >> TAIL_BITS).expect("79 bits less a tail of 17 fit in 63"))
     }
 
     /// The id in two parts, as the store keeps it: [`Sid::row`] and the 17 bits below it.
     #[must_use]
-    pub fn parts(self) -> (i64, u32) {
+    pub fn parts(self) -> (Row, u32) {
         (self.row(), u32::try_from(self.0 & TAIL_MASK).expect("17 bits"))
     }
 
     /// The id with these parts; `None` if they are not the parts of any.
     #[must_use]
-    pub fn from_parts(row: i64, tail: u32) -> Option<Self> {
-        let row = u128::try_from(row).ok()?;
+    pub fn from_parts(row: Row, tail: u32) -> Option<Self> {
+        let row = u128::try_from(row.0).ok()?;
         (row >> (79 - TAIL_BITS) == 0 && u128::from(tail) <= TAIL_MASK)
             .then_some(Self((row << TAIL_BITS) | u128::from(tail)))
     }

@@ -7,6 +7,7 @@ pub mod id;
 pub mod message;
 pub mod presence;
 pub mod push;
+pub mod recipient_queue;
 pub mod refusal;
 pub mod route;
 pub mod status;

@@ -357,6 +357,11 @@ impl Metrics {
         self.transports.refused(transport, code);
     }
 
+    /// Counts a message of a device that could not be understood, by what is wrong with it.
+    pub fn upstream_rejected(&self, transport: &str, code: &'static str) {
+        self.transports.upstream_rejected(transport, code);
+    }
+
     /// Says of a transport, named as it is configured, whether it takes messages.
     pub fn set_up(&self, transport: &str, up: bool) {
         self.transports.set_up(transport, up);

@@ -5,7 +5,7 @@ use super::outbox::{self, Document, Note, Origin};
 use super::sql_ms;
 use super::tx::Tx;
 use crate::chat::delivery::{Life, State};
-use crate::chat::id::{MessageId, Owner, Sid};
+use crate::chat::id::{MessageId, Owner, Recipient, Sid};
 use crate::chat::status::{Status, StatusDocument};
 use crate::chat::transport::Transport;
 use bytes::Bytes;
@@ -28,7 +28,7 @@ pub struct NewDelivery {
     /// The sender's id of it.
     pub id: MessageId,
     /// Messages of one recipient are claimed in the order of their `sid`.
-    pub recipient: i64,
+    pub recipient: Recipient,
     /// By which transport it goes.
     pub transport: Transport,
     /// Messages of one BAL and key go one after the other, each after the final word on the one before.

@@ -1,18 +1,17 @@
 //! One row of `deliveries`: reading it, moving it one step, telling its sender.
 
 use super::outbox::{self, Document, Note, Origin};
-use super::recipient_queue;
-use super::sweep::Overdue;
+use super::recipient_queue::{FIRST_OF_ALL, RecipientQueue};
 use super::tx::{Settled, Tx, bytes_of};
 use super::{from_sql, sql_ms};
 use crate::chat::delivery::{AMBIGUOUS, Due, EXPIRED, Event, Life, State};
-use crate::chat::id::Sid;
+use crate::chat::id::{Row, Sid};
 use crate::chat::refusal::{Decision, Refusal, TokenFate, Tried};
 use crate::chat::status::{Status, StatusDocument, TokenAction, cut_detail};
 use crate::chat::transport::Transport;
 use bytes::Bytes;
 use rusqlite::types::{Type, Value};
-use rusqlite::{OptionalExtension, Row, params};
+use rusqlite::{OptionalExtension, params};
 use serde_json::json;
 
 /// Entries in the log of one delivery; the first ones tell the story, `attempt` counts the rest.
@@ -52,8 +51,8 @@ pub(super) struct Delivery {
     pub(super) sid: Sid,
     pub(super) bal: String,
     pub(super) id: String,
-    pub(super) recipient: i64,
-    pub(super) transport: Transport,
+    /// The queue in which it has its place.
+    pub(super) queue: RecipientQueue,
     pub(super) life: Life,
     order_key: Option<String>,
     accepted_at: u64,
@@ -75,7 +74,7 @@ impl Delivery {
         Ok(Self::by_row(tx, sid.row())?.filter(|delivery| delivery.sid == sid))
     }
 
-    pub(super) fn by_row(tx: &Tx<'_>, row: i64) -> rusqlite::Result<Option<Self>> {
+    pub(super) fn by_row(tx: &Tx<'_>, row: Row) -> rusqlite::Result<Option<Self>> {
         tx.conn.prepare_cached(BY_ROW)?.query_row([row], Self::read).optional()
     }
 
@@ -83,12 +82,12 @@ impl Delivery {
         tx.conn.prepare_cached(BY_ID)?.query_row([id, bal], Self::read).optional()
     }
 
-    fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
+    fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<Self> {
         Ok(Self {
             sid: sid(row, 0, 1)?,
             bal: row.get(2)?,
             id: row.get(3)?,
-            recipient: row.get(4)?,
+            queue: RecipientQueue { recipient: row.get(4)?, transport: transport(row, 21)? },
             order_key: row.get(5)?,
             life: Life {
                 state: state(row, 6)?,
@@ -108,7 +107,6 @@ impl Delivery {
             reply: row.get(18)?,
             corr: row.get(19)?,
             body_bytes: bytes_of(row.get(20)?),
-            transport: transport(row, 21)?,
             provider_id: row.get(22)?,
         })
     }
@@ -137,6 +135,8 @@ impl Delivery {
         if self.life.settled() {
             self.final_at = Some(sql_ms(at));
         }
+        let row = self.sid.row();
+        let left = matches!(was.state, State::Due | State::InFlight) && was.state != self.life.state;
         self.write(tx, step.due)?;
         if let Some(entry) = log_entry(event, step.due, at) {
             tx.execute(LOG, params![self.sid.row(), entry, LOG_MAX])?;
@@ -144,8 +144,8 @@ impl Delivery {
         if was.unsent() && !self.life.unsent() {
             tx.draft.counts.unqueue(self.body_bytes);
         }
-        if was.state == State::Due {
-            tx.draft.due |= recipient_queue::move_up(tx, self.recipient, &self.transport.to_string())?;
+        if left {
+            tx.draft.due |= self.queue.left(tx, row, was.state)?;
         }
         if self.life.settled() {
             tx.draft.deliveries.add(Settled { at, row: self.sid.row() });
@@ -154,10 +154,9 @@ impl Delivery {
         Ok(Some(step.tell))
     }
 
-    /// Its time to live is over; `None` when that means nothing any more.
-    pub(super) fn expire(&mut self, tx: &mut Tx<'_>, at: u64) -> rusqlite::Result<Option<Overdue>> {
-        let expired = self.apply(tx, &Event::Expired { copies: 0, held: None }, at)?.is_some();
-        Ok(expired.then_some(Overdue { recipient: self.recipient, transport: self.transport.clone(), sid: self.sid }))
+    /// Its time to live is over; false when that means nothing any more.
+    pub(super) fn expire(&mut self, tx: &mut Tx<'_>, at: u64) -> rusqlite::Result<bool> {
+        Ok(self.apply(tx, &Event::Expired { copies: 0, held: None }, at)?.is_some())
     }
 
     /// Tells the last status again, on the topic of the one who asks, and marked: it was told before. Unless it still
@@ -197,7 +196,7 @@ impl Delivery {
     }
 
     fn document(&self, status: Status, at: u64) -> StatusDocument<'_> {
-        StatusDocument::new(&self.id, status, at, self.life, &self.transport)
+        StatusDocument::new(&self.id, status, at, self.life, &self.queue.transport)
             .provider_id(self.provider_id.as_deref())
             .reason(self.code.as_deref(), self.detail.as_deref())
             .token(self.token_action, self.new_token.as_deref())
@@ -257,7 +256,7 @@ impl Delivery {
 
     /// `why` it expired, and the last refusal: the one for which its transport `held` it comes after those of the log.
     fn note_expiry(&mut self, tx: &Tx<'_>, why: &str, held: Option<&str>) -> rusqlite::Result<()> {
-        let last = |row: &Row<'_>| row.get(0);
+        let last = |row: &rusqlite::Row<'_>| row.get(0);
         let last: Option<String> = tx.conn.prepare_cached(LAST_REFUSAL)?.query_row([self.sid.row()], last)?;
         let refused = match held.or(last.as_deref()) {
             None => String::new(),
@@ -276,9 +275,10 @@ impl Delivery {
         let action = self.token_action.map(TokenAction::code);
         if let Some(due) = due {
             tx.draft.due = true;
+            let due_at = self.due_at(tx, due)?;
             tx.execute(
                 BACK,
-                params![row, state, due_at(due), dup_possible, attempt, sql_ms(tried.waited_ms), tried.unknown],
+                params![row, state, due_at, dup_possible, attempt, sql_ms(tried.waited_ms), tried.unknown],
             )?;
         } else if self.life.state == State::InFlight {
             tx.execute(FLYING, params![row, attempt])?;
@@ -320,10 +320,19 @@ impl Delivery {
         Ok(())
     }
 
+    /// How a due time is written. What was never put off has none; it must not be older than what is put off or in flight.
+    fn due_at(&self, tx: &Tx<'_>, due: Due) -> rusqlite::Result<Option<i64>> {
+        Ok(match due {
+            Due::InTurn => self.queue.is_in_use(tx)?.then_some(FIRST_OF_ALL),
+            Due::First => Some(FIRST_OF_ALL),
+            Due::At(ms) => Some(sql_ms(ms).max(1)),
+        })
+    }
+
     /// The final word on this one is the turn of the next of the same order key.
     fn let_next_go(&self, tx: &mut Tx<'_>, at: u64) -> rusqlite::Result<()> {
         let Some(key) = &self.order_key else { return Ok(()) };
-        let next: Option<i64> =
+        let next: Option<Row> =
             tx.conn.prepare_cached(FIRST_OF_ORDER)?.query_row([&self.bal, key], |row| row.get(0)).optional()?;
         if let Some(mut next) = next.map(|row| Self::by_row(tx, row)).transpose()?.flatten() {
             next.apply(tx, &Event::Turn, at)?;
@@ -332,26 +341,17 @@ impl Delivery {
     }
 }
 
-/// How the store writes a due time. What was never put off has none.
-fn due_at(due: Due) -> Option<i64> {
-    match due {
-        Due::InTurn => None,
-        Due::First => Some(0),
-        Due::At(ms) => Some(sql_ms(ms).max(1)),
-    }
+pub(super) fn sid(row: &rusqlite::Row<'_>, number: usize, tail: usize) -> rusqlite::Result<Sid> {
+    let value: Row = row.get(number)?;
+    Sid::from_parts(value, row.get(tail)?).ok_or(rusqlite::Error::IntegralValueOutOfRange(number, value.number()))
 }
 
-pub(super) fn sid(row: &Row<'_>, number: usize, tail: usize) -> rusqlite::Result<Sid> {
-    let value = row.get(number)?;
-    Sid::from_parts(value, row.get(tail)?).ok_or(rusqlite::Error::IntegralValueOutOfRange(number, value))
-}
-
-pub(super) fn state(row: &Row<'_>, column: usize) -> rusqlite::Result<State> {
+pub(super) fn state(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<State> {
     let code = row.get(column)?;
     State::from_code(code).ok_or(rusqlite::Error::IntegralValueOutOfRange(column, code))
 }
 
-pub(super) fn transport(row: &Row<'_>, column: usize) -> rusqlite::Result<Transport> {
+pub(super) fn transport(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<Transport> {
     let text = row.get_ref(column)?.as_str()?;
     Transport::parse(text)
         .map_err(|fault| rusqlite::Error::FromSqlConversionFailure(column, Type::Text, Box::new(fault)))

@@ -1,24 +1,20 @@
 //! Handing out what is due, and writing down what became of it.
 //!
-//! What waited for its time (or was on its way once) goes before what never waited, so a backlog cannot starve retries.
-//! Per recipient the order of acceptance holds whatever is put off: nothing overtakes an older message of the same
-//! recipient that waits for its time ([`super::recipient_queue`]). A message behind another of its order key takes its place when
-//! its turn comes; what was due before that may go first.
+//! What was put off (or was on its way once) goes before what never was, so a backlog cannot starve retries. Which of a
+//! recipient's messages may go is decided in [`super::recipient_queue`].
 
 use super::delivery::{Delivery, sid};
-use super::recipient_queue::{self, Hold, PARKED};
-use super::sweep::Overdue;
+use super::recipient_queue::{PARKED, RecipientQueue};
 use super::tx::Tx;
 use super::{from_sql, sql_ms};
 use crate::chat::delivery::{Event, Life, State};
-use crate::chat::id::Sid;
+use crate::chat::id::{Recipient, Sid};
+use crate::chat::recipient_queue::Pace;
 use crate::chat::refusal::Tried;
 use crate::chat::status::{Source, Status};
 use crate::chat::transport::Transport;
 use bytes::Bytes;
 use rusqlite::{OptionalExtension, Params, Row, params};
-use std::fmt;
-use std::sync::Arc;
 
 /// Rows of each queue looked at by one call, so that a long line of blocked messages does not hold up the writer thread.
 const SCAN_MAX: usize = 1000;
@@ -32,12 +28,12 @@ pub(super) const FRESH: &str =
     body FROM deliveries
     WHERE state = 0 AND way = ?2 AND due_at IS NULL ORDER BY row LIMIT ?1";
 const CLAIM: &str = "UPDATE deliveries SET state = ?2, attempt = ?3, claimed_at = ?4 WHERE row = ?1";
-pub(super) const ANY_TIMED: &str =
+pub(super) const ANY_PUT_OFF: &str =
     "SELECT due_at FROM deliveries WHERE state = 0 AND way = ?1 AND due_at >= 0 ORDER BY due_at LIMIT 1";
 pub(super) const ANY_FRESH: &str = "SELECT 1 FROM deliveries WHERE state = 0 AND way = ?1 AND due_at IS NULL LIMIT 1";
 
 /// What to hand out.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct DueQuery {
     /// Only what goes by this one.
     pub transport: Transport,
@@ -45,34 +41,8 @@ pub struct DueQuery {
     pub now: u64,
     /// At most this many.
     pub limit: usize,
-    /// Who has to wait.
-    pub gate: Gate,
-}
-
-impl fmt::Debug for DueQuery {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("DueQuery")
-            .field("way", &self.transport)
-            .field("now", &self.now)
-            .field("limit", &self.limit)
-            .finish_non_exhaustive()
-    }
-}
-
-/// Says of each message that could go whether it has to wait. It is asked on the writer thread, in the order in which they
-/// go, and what it lets through is handed out.
-#[derive(Clone)]
-pub struct Gate(Arc<dyn Fn() -> Guard + Send + Sync>);
-
-/// `guard(recipient, row)`.
-type Guard = Box<dyn FnMut(i64, i64) -> Option<Hold>>;
-
-impl Gate {
-    /// `post` posts a guard. A batch that the disk refuses runs again, each time with a new one, so a guard may count whom
-    /// it lets through.
-    pub fn new<G: FnMut(i64, i64) -> Option<Hold> + 'static>(post: impl Fn() -> G + Send + Sync + 'static) -> Self {
-        Self(Arc::new(move || Box::new(post())))
-    }
+    /// How many of one recipient the transport may have at a time.
+    pub pace: Pace,
 }
 
 /// A message to be sent now. It is in flight until [`super::Store::record`] says otherwise.
@@ -81,7 +51,7 @@ pub struct Claimed {
     /// The bridge's id of it.
     pub sid: Sid,
     /// Who gets it.
-    pub recipient: i64,
+    pub recipient: Recipient,
     /// What was given to [`super::Store::accept`].
     pub body: Bytes,
     /// When it was accepted, in Unix milliseconds.
@@ -101,8 +71,8 @@ pub struct Claimed {
 pub struct Taken {
     /// What to send, in this order.
     pub claimed: Vec<Claimed>,
-    /// What was found overdue instead, and expired.
-    pub expired: Vec<Overdue>,
+    /// How many were found overdue instead, and expired.
+    pub expired: u64,
     /// When to ask again, in Unix milliseconds; not after `now` when more is due already, `None` when nothing waits.
     pub next_due: Option<u64>,
 }
@@ -120,10 +90,6 @@ pub enum Recorded {
         bal: String,
         /// Its sender's id of it.
         id: String,
-        /// Who gets it.
-        recipient: i64,
-        /// By which transport it goes.
-        transport: Transport,
         /// Where it stands now.
         life: Life,
         /// What the sender was told.
@@ -133,9 +99,8 @@ pub enum Recorded {
 
 pub(super) fn take_due(tx: &mut Tx<'_>, query: &DueQuery) -> rusqlite::Result<Taken> {
     let transport = query.transport.to_string();
-    let lines = any_timed(tx, &transport)?.is_some();
-    let mut round =
-        Round { query, transport, guard: (query.gate.0)(), claimed: Vec::new(), expired: Vec::new(), lines };
+    let put_off = any_put_off(tx, &transport)?.is_some();
+    let mut round = Round { query, transport, claimed: Vec::new(), expired: 0, put_off };
     round.scan(tx, Queue::Timed)?;
     round.scan(tx, Queue::Fresh)?;
     let next_due = next_due(tx, &round.transport)?;
@@ -147,7 +112,7 @@ fn next_due(tx: &Tx<'_>, transport: &str) -> rusqlite::Result<Option<u64>> {
     if tx.conn.prepare_cached(ANY_FRESH)?.query_row([transport], |_| Ok(())).optional()?.is_some() {
         return Ok(Some(0));
     }
-    Ok(any_timed(tx, transport)?.filter(|&due| due != PARKED).map(from_sql))
+    Ok(any_put_off(tx, transport)?.filter(|&due| due != PARKED).map(from_sql))
 }
 
 pub(super) fn record(tx: &mut Tx<'_>, sid: Sid, event: &Event, at: u64) -> rusqlite::Result<Recorded> {
@@ -160,33 +125,27 @@ pub(super) fn confirm(tx: &mut Tx<'_>, sids: &[Sid], at: u64) -> rusqlite::Resul
     let mut recorded = Vec::new();
     for sid in sids {
         let Some(mut delivery) = Delivery::by_sid(tx, *sid)? else { continue };
-        if delivery.transport.witness() == Source::App {
+        if delivery.queue.transport.witness() == Source::App {
             recorded.push((*sid, move_on(tx, &mut delivery, &Event::Receipt, at)?));
         }
     }
     Ok(recorded)
 }
 
-/// The first message that waits for `recipient` is looked at again at once.
-pub(super) fn unpark(tx: &mut Tx<'_>, recipient: i64, transport: &str) -> rusqlite::Result<()> {
-    tx.draft.due |= recipient_queue::move_up(tx, recipient, transport)?;
-    Ok(())
-}
-
 fn move_on(tx: &mut Tx<'_>, delivery: &mut Delivery, event: &Event, at: u64) -> rusqlite::Result<Recorded> {
     let Some(told) = delivery.apply(tx, event, at)? else { return Ok(Recorded::Swallowed) };
-    let Delivery { bal, id, recipient, transport, life, .. } = delivery.clone();
-    Ok(Recorded::Moved { bal, id, recipient, transport, life, told })
+    let Delivery { bal, id, life, .. } = delivery.clone();
+    Ok(Recorded::Moved { bal, id, life, told })
 }
 
-fn any_timed(tx: &Tx<'_>, transport: &str) -> rusqlite::Result<Option<i64>> {
-    tx.conn.prepare_cached(ANY_TIMED)?.query_row([transport], |row| row.get(0)).optional()
+fn any_put_off(tx: &Tx<'_>, transport: &str) -> rusqlite::Result<Option<i64>> {
+    tx.conn.prepare_cached(ANY_PUT_OFF)?.query_row([transport], |row| row.get(0)).optional()
 }
 
 /// A row that is due.
 struct Candidate {
     sid: Sid,
-    recipient: i64,
+    recipient: Recipient,
     accepted_at: u64,
     deadline: u64,
     life: Life,
@@ -217,7 +176,7 @@ fn candidate(row: &Row<'_>) -> rusqlite::Result<Candidate> {
 /// Where a message that is due comes from.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Queue {
-    /// It stands in its recipient's line.
+    /// It was put off.
     Timed,
     /// It was never put off.
     Fresh,
@@ -227,15 +186,14 @@ enum Queue {
 struct Round<'a> {
     query: &'a DueQuery,
     transport: String,
-    guard: Guard,
     claimed: Vec<Claimed>,
-    expired: Vec<Overdue>,
-    /// Whether anybody stands in a line; if not, there is no need to look for older ones.
-    lines: bool,
+    expired: u64,
+    /// Whether any message may be put off; if not, there is no need to look for older ones.
+    put_off: bool,
 }
 
 impl Round<'_> {
-    /// Looks at what is due. Every row leaves the range of the scan: claimed, expired, or put off.
+    /// Looks at what is due. Every row leaves the range of the scan: claimed, expired, or parked.
     fn scan(&mut self, tx: &mut Tx<'_>, queue: Queue) -> rusqlite::Result<()> {
         let mut scanned = 0;
         while let Some(room) = self.room(scanned) {
@@ -246,9 +204,26 @@ impl Round<'_> {
             if rows.is_empty() {
                 break;
             }
-            scanned += rows.len();
-            for row in rows {
-                self.handle(tx, row, queue)?;
+            let overdue: Vec<_> = rows.iter().filter(|row| row.deadline <= self.query.now).map(|row| row.sid).collect();
+            if overdue.is_empty() {
+                scanned += rows.len();
+                for row in rows {
+                    self.handle(tx, row, queue)?;
+                }
+            } else {
+                // First of all, and then the rows anew: the end of one may be the turn of another that is older than these.
+                scanned += overdue.len();
+                self.expire(tx, &overdue)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn expire(&mut self, tx: &mut Tx<'_>, overdue: &[Sid]) -> rusqlite::Result<()> {
+        self.put_off = true;
+        for sid in overdue {
+            if let Some(mut delivery) = Delivery::by_sid(tx, *sid)? {
+                self.expired += u64::from(delivery.expire(tx, self.query.now)?);
             }
         }
         Ok(())
@@ -260,35 +235,26 @@ impl Round<'_> {
         i64::try_from(room).ok().filter(|&room| room > 0)
     }
 
-    fn handle(&mut self, tx: &mut Tx<'_>, row: Candidate, queue: Queue) -> rusqlite::Result<()> {
-        if row.deadline <= self.query.now {
-            if let Some(mut delivery) = Delivery::by_sid(tx, row.sid)? {
-                self.expired.extend(delivery.expire(tx, self.query.now)?);
-            }
-        } else if let Some(hold) = self.hold(tx, &row)? {
-            recipient_queue::put_off(tx, row.sid.row(), hold, self.query.now)?;
-            self.lines = true;
-        } else {
-            let recipient = row.recipient;
-            self.claim(tx, row)?;
-            if queue == Queue::Timed {
-                recipient_queue::move_up(tx, recipient, &self.transport)?;
-            }
+    fn handle(&mut self, tx: &mut Tx<'_>, row: Candidate, from: Queue) -> rusqlite::Result<()> {
+        let DueQuery { transport, pace, .. } = self.query;
+        let queue = RecipientQueue { recipient: row.recipient, transport: transport.clone() };
+        if let Some(behind) = queue.behind(tx, row.sid.row(), *pace, self.put_off)? {
+            queue.park(tx, row.sid.row(), behind)?;
+            self.put_off = true;
+            return Ok(());
+        }
+        self.claim(tx, &queue, row)?;
+        if from == Queue::Timed {
+            queue.advance(tx)?;
         }
         Ok(())
     }
 
-    fn hold(&mut self, tx: &Tx<'_>, row: &Candidate) -> rusqlite::Result<Option<Hold>> {
-        if self.lines && recipient_queue::is_behind(tx, row.recipient, row.sid.row(), &self.transport)? {
-            return Ok(Some(Hold::UntilCalled));
-        }
-        Ok((self.guard)(row.recipient, row.sid.row()))
-    }
-
-    fn claim(&mut self, tx: &Tx<'_>, row: Candidate) -> rusqlite::Result<()> {
+    fn claim(&mut self, tx: &mut Tx<'_>, queue: &RecipientQueue, row: Candidate) -> rusqlite::Result<()> {
         let Some(step) = row.life.step(&Event::Claimed) else { return Ok(()) };
         let Life { state, attempt, tried, dup_possible, .. } = step.life;
         tx.execute(CLAIM, params![row.sid.row(), state.code(), attempt, sql_ms(self.query.now)])?;
+        queue.claimed(tx, row.sid.row(), attempt > 1, self.query.pace);
         self.claimed.push(Claimed {
             sid: row.sid,
             recipient: row.recipient,

@@ -116,7 +116,7 @@ impl fmt::Debug for Store {
 
 /// Owns the writer thread. Whoever opened the store closes it, after everybody who writes has stopped.
 #[derive(Debug)]
-pub struct Keeper {
+pub struct WriterThread {
     queue: mpsc::Sender<Item>,
     stop: SyncSender<()>,
     ended: oneshot::Receiver<End>,
@@ -124,7 +124,7 @@ pub struct Keeper {
     health: watch::Receiver<StoreHealth>,
 }
 
-impl Keeper {
+impl WriterThread {
     /// Finishes what is queued, folds the write-ahead log in, ends the thread. Verbs asked from now on are answered
     /// [`StoreError::Closed`].
     ///
@@ -153,7 +153,7 @@ impl Store {
     ///
     /// # Errors
     /// When the file is in use, foreign, newer than this program, damaged, or cannot be opened.
-    pub fn open(settings: &Settings, now_ms: u64) -> Result<(Self, Keeper, Recovery), OpenError> {
+    pub fn open(settings: &Settings, now_ms: u64) -> Result<(Self, WriterThread, Recovery), OpenError> {
         Self::open_with(
             settings,
             now_ms,
@@ -166,7 +166,7 @@ impl Store {
         settings: &Settings,
         now_ms: u64,
         #[cfg(test)] hook: super::writer::Hook,
-    ) -> Result<(Self, Keeper, Recovery), OpenError> {
+    ) -> Result<(Self, WriterThread, Recovery), OpenError> {
         let (mut conn, lock) = file::open(&settings.path)?;
         let (memory, recovery) =
             recover::recover(&mut conn, settings, now_ms).map_err(|error| OpenError::sorted(&settings.path, error))?;
@@ -190,7 +190,7 @@ impl Store {
         let thread = std::thread::Builder::new().name("store".to_owned()).spawn(move || {
             let _ = end.send(writer.run());
         })?;
-        let keeper = Keeper { queue: queue.clone(), stop, ended, thread, health: board.health.subscribe() };
+        let keeper = WriterThread { queue: queue.clone(), stop, ended, thread, health: board.health.subscribe() };
         Ok((Self { queue, board }, keeper, recovery))
     }
 
@@ -218,7 +218,8 @@ impl Store {
         self.submit(move |tx| outbox::tell(tx, &note)).await
     }
 
-    /// Hands out what is due. What has to wait is put off, what is overdue expires.
+    /// Hands out what is due, as far as the order of each recipient's messages allows
+    /// ([`crate::chat::recipient_queue`]); what is overdue expires.
     ///
     /// # Errors
     /// When the store is closed.
@@ -226,23 +227,14 @@ impl Store {
         self.submit(move |tx| dispatch::take_due(tx, &query)).await
     }
 
-    /// Writes down what became of a delivery, queues what its sender is told, and lets the next of its order key go.
+    /// Writes down what became of a delivery, queues what its sender is told, and lets go what waited
+    /// for it: the next of its order key, and of its recipient.
     /// `at` is Unix milliseconds.
     ///
     /// # Errors
     /// When the store is closed.
     pub async fn record(&self, sid: Sid, event: Event, at: u64) -> Result<Committed<Recorded>, StoreError> {
         self.submit(move |tx| dispatch::record(tx, sid, &event, at)).await
-    }
-
-    /// What holds up the messages to `recipient` that go by `transport` may be over: the first of them, if it is parked, is due
-    /// at once. The commit need not be awaited.
-    ///
-    /// # Errors
-    /// When the store is closed.
-    pub async fn unpark(&self, recipient: i64, transport: &Transport) -> Result<Committed<()>, StoreError> {
-        let transport = transport.to_string();
-        self.submit(move |tx| dispatch::unpark(tx, recipient, &transport)).await
     }
 
     /// Somebody says below the topics of `name` that he has these messages: an app that it has a push, which counts where

@@ -3,7 +3,7 @@
 use super::outbox::{self, Document, NO_TOPIC, Origin};
 use super::sql_ms;
 use super::tx::{Settled, Tx};
-use crate::chat::id::{Owner, Sid, Token};
+use crate::chat::id::{Owner, Row, Sid, Token};
 use bytes::Bytes;
 use rusqlite::{OptionalExtension, params};
 use sha2::{Digest, Sha256};
@@ -67,7 +67,7 @@ pub struct Upstream {
     /// The device.
     pub token: Token,
     /// The device's id of it.
-    pub ccs_id: String,
+    pub message_id: String,
     /// The app.
     pub category: Option<String>,
     /// The document to publish.
@@ -97,7 +97,7 @@ pub enum Acknowledged {
 }
 
 pub(super) fn receive(tx: &mut Tx<'_>, message: &Upstream) -> rusqlite::Result<Received> {
-    let key = key(&message.token, &message.ccs_id);
+    let key = key(&message.token, &message.message_id);
     let bytes = message.payload.len() as u64;
     if tx.spool_is_full(bytes) {
         let known = tx.conn.prepare_cached(KNOWN)?.query_row([key], |_| Ok(())).optional()?.is_some();
@@ -202,13 +202,13 @@ fn place(tx: &Tx<'_>, sid: Sid, bal: &str) -> rusqlite::Result<Option<(String, i
     statement.query_row(params![row, tail, bal], |row| Ok((row.get(0)?, row.get(1)?))).optional()
 }
 
-fn unacked(tx: &Tx<'_>, topic: &str, last: i64) -> rusqlite::Result<Vec<(i64, i64)>> {
+fn unacked(tx: &Tx<'_>, topic: &str, last: i64) -> rusqlite::Result<Vec<(Row, i64)>> {
     let mut statement = tx.conn.prepare_cached(UNACKED)?;
     let rows = statement.query_map(params![topic, last, ACK_CHUNK as i64], |row| Ok((row.get(0)?, row.get(1)?)))?;
     rows.collect()
 }
 
-fn drop_acked(tx: &mut Tx<'_>, row: i64, topic: &str, seq: i64, at: u64) -> rusqlite::Result<u64> {
+fn drop_acked(tx: &mut Tx<'_>, row: Row, topic: &str, seq: i64, at: u64) -> rusqlite::Result<u64> {
     if !outbox::remove_upstream(tx, topic, seq)? {
         return Ok(0);
     }
@@ -217,24 +217,24 @@ fn drop_acked(tx: &mut Tx<'_>, row: i64, topic: &str, seq: i64, at: u64) -> rusq
 }
 
 /// It was published; its BAL's acknowledgement is still to come.
-pub(super) fn published(tx: &Tx<'_>, row: i64, at: u64) -> rusqlite::Result<()> {
+pub(super) fn published(tx: &Tx<'_>, row: Row, at: u64) -> rusqlite::Result<()> {
     tx.execute(PUBLISHED, params![row, sql_ms(at)])?;
     Ok(())
 }
 
 /// It is with its BAL; from now on it is only remembered.
-pub(super) fn done(tx: &mut Tx<'_>, row: i64, at: u64) -> rusqlite::Result<()> {
+pub(super) fn done(tx: &mut Tx<'_>, row: Row, at: u64) -> rusqlite::Result<()> {
     tx.execute(DONE, params![row, sql_ms(at)])?;
     tx.draft.inbox.add(Settled { at, row });
     Ok(())
 }
 
 /// What recognises a message: the device's id is unique only per device. The length keeps the two parts apart.
-fn key(token: &Token, ccs_id: &str) -> [u8; KEY_BYTES] {
+fn key(token: &Token, message_id: &str) -> [u8; KEY_BYTES] {
     let mut digest = Sha256::new();
     digest.update((token.reveal().len() as u64).to_be_bytes());
     digest.update(token.reveal());
-    digest.update(ccs_id);
+    digest.update(message_id);
     let mut key = [0; KEY_BYTES];
     key.copy_from_slice(&digest.finalize()[..KEY_BYTES]);
     key

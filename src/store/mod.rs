@@ -22,6 +22,12 @@
 //! order per topic. Bodies are dropped as soon as a message is sent; a settled row is about 200 bytes. `presence` is what
 //! was last said about each chat user.
 //!
+//! # Order
+//!
+//! Which of a recipient's messages may be handed out is decided here ([`crate::chat::recipient_queue`]): from the rows that
+//! were put off, and from what is in flight, which is few and kept in memory. After a restart nothing is in flight, so nothing
+//! of it is on disk.
+//!
 //! # Why so few indexes
 //!
 //! Each message costs about ten row operations; each index adds two to four more, and the writer thread has half a core.
@@ -49,18 +55,44 @@ mod tx;
 mod writer;
 
 pub use accept::{Accepted, NewDelivery, Rejected};
-pub use dispatch::{Claimed, DueQuery, Gate, Recorded, Taken};
+pub use dispatch::{Claimed, DueQuery, Recorded, Taken};
 pub use file::{OpenError, check};
-pub use handle::{CloseError, Committed, Keeper, Settings, Store, StoreError};
+pub use handle::{CloseError, Committed, Settings, Store, StoreError, WriterThread};
 pub use inbox::{Acknowledged, Acks, Received, Route, Upstream};
 pub use inspect::{Inspector, Summary, Trace, TraceDelivery, TraceUpstream};
 pub use outbox::{DocumentRef, NOTES_PER_TOPIC, Note, Origin, Seen, Waiting};
 pub use presence::{LastPresence, PRESENCE_KEPT_MS, PRESENCE_UNSURE_MS, PresenceChange};
-pub use recipient_queue::Hold;
-pub use recover::{Recovery, Retrying};
-pub use sweep::{Overdue, RECEIPT_GRACE_MS, Swept};
+pub use recover::Recovery;
+pub use sweep::{RECEIPT_GRACE_MS, Swept};
 pub use tx::Limits;
 pub use writer::{BATCH_VERBS, StoreFigures, StoreHealth};
+
+use crate::chat::id::{Recipient, Row};
+use rusqlite::types::{FromSql, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
+
+impl ToSql for Row {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(self.number().into())
+    }
+}
+
+impl FromSql for Row {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        i64::column_result(value).map(Self::new)
+    }
+}
+
+impl ToSql for Recipient {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(self.number().into())
+    }
+}
+
+impl FromSql for Recipient {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        i64::column_result(value).map(Self::new)
+    }
+}
 
 /// A time for SQLite, which knows signed numbers only. Times beyond its range mean "never" anyway.
 fn sql_ms(ms: u64) -> i64 {

@@ -3,9 +3,9 @@
 use super::inbox;
 use super::tx::{Tx, bytes_of};
 use super::{from_sql, sql_ms};
-use crate::chat::id::Sid;
+use crate::chat::id::{Row, Sid};
 use bytes::Bytes;
-use rusqlite::{OptionalExtension, Row, params};
+use rusqlite::{OptionalExtension, params};
 use std::sync::Arc;
 
 /// Unread notes (errors, refusals before any delivery, events) kept per topic; beyond it the oldest is dropped and
@@ -66,14 +66,14 @@ impl Origin {
         }
     }
 
-    fn parts(self) -> (i64, u32) {
+    fn parts(self) -> (Row, u32) {
         match self {
             Self::Status(sid) | Self::Upstream(sid) | Self::UpstreamToAck(sid) => sid.parts(),
-            Self::Note => (0, 0),
+            Self::Note => (Row::new(0), 0),
         }
     }
 
-    pub(super) fn read(row: &Row<'_>, kind: usize, about: usize, tail: usize) -> rusqlite::Result<Self> {
+    pub(super) fn read(row: &rusqlite::Row<'_>, kind: usize, about: usize, tail: usize) -> rusqlite::Result<Self> {
         let code = row.get(kind)?;
         let sid = Sid::from_parts(row.get(about)?, row.get(tail)?);
         match (code, sid) {

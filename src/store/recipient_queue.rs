@@ -1,26 +1,33 @@
-//! The line of a recipient: what is to go to it by one way and was put off, in the order of acceptance.
+//! The SQL form of [`crate::chat::recipient_queue`]: the queue of a recipient on one transport.
 //!
 //! ```text
-//!   never put off ── has to wait ──► the line:   first   │ second   third   fourth ...
+//!   never put off ── may not go ──► put off:   first   │ second   third   fourth ...
 //!    (due_at NULL)                               a time  │ parked
 //!          │                                       │     ▲
-//!          └────── claimed ◄── its time has come ──┘     └── the first has gone: the next one takes its place
+//!          └────── claimed ◄── its time has come ──┘     └── a message has gone: the first one is looked at again
 //! ```
 //!
-//! Nobody passes anybody in it, so only the first can have anything to gain from being looked at. The others are parked:
-//! their due time never comes, and no look at what is due finds them, however many they are. In return, whoever leaves
-//! the line, whichever way, calls the next one ([`move_up`]). The first is parked as well while the bridge has somebody
-//! else of the recipient under way; then [`super::Store::unpark`] calls it.
+//! A message that may not go is parked: its due time never comes, and no look at what is due finds it. In return, whenever
+//! a message leaves the queue or its transport, the first of the queue is looked at, if it is parked ([`RecipientQueue::advance`]).
+//! So a message is parked once and unparked once, however long the queue is, and what has a time of its own keeps it.
 //!
-//! So a message is put off once and called once, and what has a time of its own (it was refused, and is tried again then)
-//! keeps it.
+//! What is in flight is few, and nothing is after a restart, so it is kept in memory ([`InFlight`]); only rows that were
+//! put off are asked for with SQL, through an index over them. That is enough, because **what was never put off is younger
+//! than all of its queue that is in flight or put off**: messages are claimed in the order of their rows, and one whose
+//! turn of its `order` key comes late is written as put off ([`RecipientQueue::is_in_use`]).
 
-use super::sql_ms;
 use super::tx::Tx;
+use crate::chat::delivery::State;
+use crate::chat::id::{Recipient, Row};
+use crate::chat::recipient_queue::{Ahead, Behind, Pace};
+use crate::chat::transport::Transport;
 use rusqlite::{OptionalExtension, params};
+use std::collections::BTreeSet;
 
 /// The due time of what is parked.
 pub(super) const PARKED: i64 = i64::MAX;
+/// The due time of what goes before all others.
+pub(super) const FIRST_OF_ALL: i64 = 0;
 
 pub(super) const OLDER: &str = "SELECT 1 FROM deliveries
     WHERE recipient = ?1 AND row < ?2 AND way = ?3 AND state = 0 AND due_at IS NOT NULL LIMIT 1";
@@ -28,39 +35,123 @@ pub(super) const FIRST: &str = "SELECT row, due_at FROM deliveries
     WHERE recipient = ?1 AND way = ?2 AND state = 0 AND due_at IS NOT NULL ORDER BY row LIMIT 1";
 const DUE: &str = "UPDATE deliveries SET due_at = ?2 WHERE row = ?1";
 
-/// How long a message has to wait.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Hold {
-    /// Until this time, in Unix milliseconds.
-    Until(u64),
-    /// As long as nobody calls it: whoever leaves the line before it, or [`super::Store::unpark`].
-    UntilCalled,
+/// Older than all: only what is in flight may be in its way.
+const OLDEST: Row = Row::new(0);
+
+/// The name of a queue.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct RecipientQueue {
+    pub(super) recipient: Recipient,
+    pub(super) transport: Transport,
 }
 
-/// Whether anybody stands in the line before `row`.
-pub(super) fn is_behind(tx: &Tx<'_>, recipient: i64, row: i64, transport: &str) -> rusqlite::Result<bool> {
-    let older = tx.conn.prepare_cached(OLDER)?.query_row(params![recipient, row, transport], |_| Ok(())).optional()?;
-    Ok(older.is_some())
+/// What of a queue is in flight.
+#[derive(Debug, Clone)]
+pub(super) struct InFlight {
+    /// With which they were claimed.
+    pace: Pace,
+    count: usize,
+    /// Those of them that were tried before.
+    again: BTreeSet<Row>,
+    /// Whether the first of the queue may be parked behind them.
+    parked: bool,
 }
 
-/// Puts a message into the line, or back into it.
-pub(super) fn put_off(tx: &Tx<'_>, row: i64, hold: Hold, now: u64) -> rusqlite::Result<()> {
-    let due_at = match hold {
-        Hold::Until(time) => sql_ms(time.max(now + 1)).min(PARKED - 1),
-        Hold::UntilCalled => PARKED,
-    };
-    tx.execute(DUE, params![row, due_at])?;
-    Ok(())
+impl InFlight {
+    /// What is in flight ahead of a message. Whether another one waits is for the caller to say.
+    fn ahead(flights: Option<&Self>, row: Row) -> Ahead {
+        let again = flights.and_then(|flights| flights.again.first()).is_some_and(|first| *first < row);
+        Ahead { waiting: false, again, in_flight: flights.map_or(0, |flights| flights.count) }
+    }
+
+    /// Whether a message may go of whose queue nothing older waits.
+    fn may_go(&self, row: Row) -> bool {
+        self.pace.behind(Self::ahead(Some(self), row)).is_none()
+    }
+
+    /// Whether nothing is known any more that is worth keeping.
+    pub(super) fn is_over(&self) -> bool {
+        self.count == 0
+    }
 }
 
-/// Somebody has left the line, or need not be waited for any more: the first of those who stand in it is looked at again
-/// if it is parked. True if so.
-pub(super) fn move_up(tx: &Tx<'_>, recipient: i64, transport: &str) -> rusqlite::Result<bool> {
-    let mut statement = tx.conn.prepare_cached(FIRST)?;
-    let first = statement
-        .query_row(params![recipient, transport], |row| Ok((row.get::<_, i64>(0)?, row.get(1)?)))
-        .optional()?;
-    let Some((row, PARKED)) = first else { return Ok(false) };
-    tx.execute(DUE, params![row, 0])?;
-    Ok(true)
+impl RecipientQueue {
+    /// What a message that is due has to wait for. `put_off`: whether any message of the transport is.
+    pub(super) fn behind(&self, tx: &Tx<'_>, row: Row, pace: Pace, put_off: bool) -> rusqlite::Result<Option<Behind>> {
+        let waiting = put_off && self.has_older(tx, row)?;
+        Ok(pace.behind(Ahead { waiting, ..InFlight::ahead(tx.in_flight(self), row) }))
+    }
+
+    fn has_older(&self, tx: &Tx<'_>, row: Row) -> rusqlite::Result<bool> {
+        let mut statement = tx.conn.prepare_cached(OLDER)?;
+        let older = statement.query_row(params![self.recipient, row, self.transport.to_string()], |_| Ok(()));
+        Ok(older.optional()?.is_some())
+    }
+
+    /// Puts a message off until what it waits for has gone.
+    pub(super) fn park(&self, tx: &mut Tx<'_>, row: Row, behind: Behind) -> rusqlite::Result<()> {
+        if let (Behind::InFlight, Some(flights)) = (behind, tx.in_flight_mut(self)) {
+            flights.parked = true;
+        }
+        tx.execute(DUE, params![row, PARKED])?;
+        Ok(())
+    }
+
+    /// A message is handed out; `again` if it was tried before.
+    pub(super) fn claimed(&self, tx: &mut Tx<'_>, row: Row, again: bool, pace: Pace) {
+        let fresh = || InFlight { pace, count: 0, again: BTreeSet::new(), parked: false };
+        let flights = tx.in_flight_or(self, fresh);
+        flights.pace = pace;
+        flights.count += 1;
+        if again {
+            flights.again.insert(row);
+        }
+    }
+
+    /// A message was `state`, and is so no more. True if another one is due now.
+    pub(super) fn left(&self, tx: &mut Tx<'_>, row: Row, state: State) -> rusqlite::Result<bool> {
+        if state == State::InFlight {
+            // After a restart nothing is known to be in flight, and nothing is parked behind it.
+            let Some(flights) = tx.in_flight_mut(self) else { return Ok(false) };
+            flights.count = flights.count.saturating_sub(1);
+            flights.again.remove(&row);
+            if !flights.parked {
+                return Ok(false);
+            }
+        }
+        self.advance(tx)
+    }
+
+    /// Makes the first of the queue due if it is parked and may go now. True if so.
+    pub(super) fn advance(&self, tx: &mut Tx<'_>) -> rusqlite::Result<bool> {
+        if let Some(flights) = tx.in_flight_mut(self)
+            && !flights.may_go(OLDEST)
+        {
+            // Whichever is the first, it has to wait.
+            flights.parked = true;
+            return Ok(false);
+        }
+        let parked = self.first(tx)?.filter(|(_, due_at)| *due_at == PARKED).map(|(row, _)| row);
+        let flights = tx.in_flight(self);
+        let goes = parked.filter(|row| flights.is_none_or(|flights| flights.may_go(*row)));
+        if let Some(flights) = tx.in_flight_mut(self) {
+            flights.parked = parked.is_some() && goes.is_none();
+        }
+        if let Some(row) = goes {
+            tx.execute(DUE, params![row, FIRST_OF_ALL])?;
+        }
+        Ok(goes.is_some())
+    }
+
+    /// Whether anything of it is in flight or put off: then what was never put off must not be older.
+    pub(super) fn is_in_use(&self, tx: &Tx<'_>) -> rusqlite::Result<bool> {
+        Ok(tx.in_flight(self).is_some_and(|flights| !flights.is_over()) || self.first(tx)?.is_some())
+    }
+
+    /// The oldest message that is put off, and its due time.
+    fn first(&self, tx: &Tx<'_>) -> rusqlite::Result<Option<(Row, i64)>> {
+        let mut statement = tx.conn.prepare_cached(FIRST)?;
+        let first = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?));
+        statement.query_row(params![self.recipient, self.transport.to_string()], first).optional()
+    }
 }

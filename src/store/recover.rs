@@ -1,46 +1,36 @@
 //! The start: what a stop, however it came about, left behind.
 
-use super::delivery::{Delivery, sid, state, transport};
+use super::delivery::{Delivery, sid, state};
 use super::recipient_queue::PARKED;
 use super::tx::{Counts, Draft, Memory, Settled, Tx, bytes_of};
 use super::{Settings, from_sql};
 use crate::chat::delivery::{Event, State};
-use crate::chat::id::Sid;
-use crate::chat::transport::Transport;
+use crate::chat::id::{Row, Sid};
 use rusqlite::{Connection, params};
 use std::fmt;
 
 /// One pass over all rows. A settled row is short, so this reads a million of them in about a second; an index over what
 /// is unsettled would cost every message two writes to save it.
-const DELIVERIES: &str = "SELECT row, tail, state, final_at, attempt, recipient, length(body), way
-    FROM deliveries";
+const DELIVERIES: &str = "SELECT row, tail, state, final_at, length(body) FROM deliveries";
 const INBOX: &str = "SELECT row, tail, final_at FROM inbox";
 const SPOOL: &str = "SELECT count(*), coalesce(sum(length(payload)), 0) FROM outbox WHERE kind IN (1, 2)";
 const MAYBE_PUBLISHED: &str = "UPDATE outbox SET redelivered = 1
     WHERE redelivered = 0 AND EXISTS (SELECT 1 FROM claims c WHERE c.topic = outbox.topic AND c.seq >= outbox.seq)";
-/// The first of each line, if it is parked: whether what it waited for is still in its way will be seen. And what was
-/// never refused by the push service but put off for a time: nobody is under way any more who could be in its way.
+/// The first of each queue, if it is parked: whether what it waited for is still there will be seen.
 pub(super) const LOOK_AGAIN: &str = "UPDATE deliveries SET due_at = 0
-    WHERE state = 0 AND due_at > 0 AND CASE due_at WHEN ?1 THEN NOT EXISTS (
+    WHERE state = 0 AND due_at = ?1 AND NOT EXISTS (
         SELECT 1 FROM deliveries older WHERE older.recipient = deliveries.recipient AND older.row < deliveries.row
-            AND older.way = deliveries.way AND older.state = 0 AND older.due_at IS NOT NULL
-    ) ELSE attempt = 0 END";
+            AND older.way = deliveries.way AND older.state = 0 AND older.due_at IS NOT NULL)";
+/// Two queues that became one: what was never put off must not be older than what was.
+pub(super) const KEEP_PLACES: &str = "UPDATE deliveries SET due_at = 0
+    WHERE state = 0 AND due_at IS NULL AND EXISTS (
+        SELECT 1 FROM deliveries younger WHERE younger.recipient = deliveries.recipient AND younger.row > deliveries.row
+            AND younger.way = deliveries.way AND younger.state = 0 AND younger.due_at IS NOT NULL)";
 /// Runs before the pass over all rows, so that the pass sees where everything goes now.
 const REROUTE: &str = "UPDATE deliveries SET way = ?1
     WHERE state IN (0, 1, 2) AND way NOT IN (SELECT value FROM json_each(?2))";
 const FORMER: &str = "SELECT DISTINCT topic FROM outbox WHERE redelivered = 1 AND topic <> ''";
 const SEQ_CEILING: &str = "SELECT seq_ceiling FROM marks";
-
-/// A message that was handed out before and is not settled. Nothing younger may go to its recipient first.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Retrying {
-    /// Who gets it.
-    pub recipient: i64,
-    /// By which transport it goes.
-    pub transport: Transport,
-    /// The bridge's id of it.
-    pub sid: Sid,
-}
 
 /// What was found at the start.
 #[derive(Clone, PartialEq, Eq, Default)]
@@ -53,8 +43,6 @@ pub struct Recovery {
     pub redelivered: u64,
     /// Topics with documents that may have been published by an earlier run.
     pub former: Vec<String>,
-    /// Messages that were handed out before and are due again.
-    pub retrying: Vec<Retrying>,
     /// Downstream messages not sent yet.
     pub queue_rows: u64,
     /// Upstream messages not yet with their BAL.
@@ -71,7 +59,6 @@ impl fmt::Debug for Recovery {
             .field("rerouted", &self.rerouted)
             .field("redelivered", &self.redelivered)
             .field("former", &self.former.len())
-            .field("retrying", &self.retrying.len())
             .field("queue_rows", &self.queue_rows)
             .field("spool_rows", &self.spool_rows)
             .field("last_sid", &self.last_sid)
@@ -88,7 +75,6 @@ pub(super) fn recover(conn: &mut Connection, settings: &Settings, now: u64) -> r
         let known = serde_json::json!(settings.transports.iter().map(ToString::to_string).collect::<Vec<_>>());
         recovery.rerouted = transaction.execute(REROUTE, params![first.to_string(), known.to_string()])? as u64;
     }
-    transaction.execute(LOOK_AGAIN, [PARKED])?;
     let crashed = read_deliveries(&transaction, &mut memory, &mut recovery)?;
     read_inbox(&transaction, &mut memory, &mut recovery)?;
     read_counts(&transaction, &mut memory.counts)?;
@@ -97,26 +83,27 @@ pub(super) fn recover(conn: &mut Connection, settings: &Settings, now: u64) -> r
     for &row in &crashed {
         if let Some(mut delivery) = Delivery::by_row(&tx, row)? {
             delivery.apply(&mut tx, &Event::Crashed, now)?;
-            let Delivery { recipient, transport, sid, .. } = delivery;
-            recovery.retrying.push(Retrying { recipient, transport, sid });
         }
     }
     let draft = tx.draft;
     memory.adopt(draft);
     recovery.crashed = crashed.len() as u64;
+    if recovery.rerouted > 0 {
+        transaction.execute(KEEP_PLACES, [])?;
+    }
+    transaction.execute(LOOK_AGAIN, [PARKED])?;
     recovery.redelivered = transaction.execute(MAYBE_PUBLISHED, [])? as u64;
     transaction.execute("DELETE FROM claims", [])?;
     recovery.former = transaction.prepare(FORMER)?.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
     transaction.commit()?;
 
-    recovery.retrying.sort_by_key(|retrying| retrying.sid);
     recovery.queue_rows = memory.counts.queue_rows;
     recovery.spool_rows = memory.counts.spool_rows;
     Ok((memory, recovery))
 }
 
 /// Counts and sorts; returns the rows that were in flight.
-fn read_deliveries(conn: &Connection, memory: &mut Memory, recovery: &mut Recovery) -> rusqlite::Result<Vec<i64>> {
+fn read_deliveries(conn: &Connection, memory: &mut Memory, recovery: &mut Recovery) -> rusqlite::Result<Vec<Row>> {
     let mut in_flight = Vec::new();
     let mut settled = Vec::new();
     let mut statement = conn.prepare(DELIVERIES)?;
@@ -130,12 +117,10 @@ fn read_deliveries(conn: &Connection, memory: &mut Memory, recovery: &mut Recove
         }
         if matches!(state, State::Due | State::Waiting | State::InFlight) {
             memory.counts.queue_rows += 1;
-            memory.counts.queue_bytes += bytes_of(row.get(6)?);
+            memory.counts.queue_bytes += bytes_of(row.get(4)?);
         }
         if state == State::InFlight {
             in_flight.push(sid.row());
-        } else if state == State::Due && row.get::<_, u32>(4)? > 0 {
-            recovery.retrying.push(Retrying { recipient: row.get(5)?, transport: transport(row, 7)?, sid });
         }
     }
     settled.sort_unstable();

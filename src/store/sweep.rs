@@ -6,8 +6,7 @@ use super::outbox::Origin;
 use super::sql_ms;
 use super::tx::{HistoryDraft, Settled, Tx, Walk};
 use crate::chat::delivery::State;
-use crate::chat::id::Sid;
-use crate::chat::transport::Transport;
+use crate::chat::id::Row;
 use rusqlite::params;
 use std::collections::VecDeque;
 
@@ -29,28 +28,17 @@ pub(super) const WALK: &str = "SELECT topic, seq, kind, about, tail, queued_at,
     FROM outbox WHERE (topic, seq) > (?1, ?2) ORDER BY topic, seq LIMIT ?3";
 const DROP: &str = "DELETE FROM outbox WHERE topic = ?1 AND seq = ?2";
 
-/// A delivery that expired.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Overdue {
-    /// Who would have got it.
-    pub recipient: i64,
-    /// By which transport it would have gone.
-    pub transport: Transport,
-    /// The bridge's id of it.
-    pub sid: Sid,
-}
-
 /// What one call of [`super::Store::sweep`] did.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Swept {
-    /// What expired.
-    pub expired: Vec<Overdue>,
+    /// How many expired.
+    pub expired: u64,
     /// There is more to do at once.
     pub more: bool,
 }
 
 pub(super) fn sweep(tx: &mut Tx<'_>, now: u64) -> rusqlite::Result<Swept> {
-    let mut expired = Vec::new();
+    let mut expired = 0;
     let overdue = expire(tx, now, &mut expired)?;
     let forgotten = forget(tx, now)?;
     if forgotten > 0 && tx.draft.walk == Walk::Idle {
@@ -60,13 +48,13 @@ pub(super) fn sweep(tx: &mut Tx<'_>, now: u64) -> rusqlite::Result<Swept> {
     Ok(Swept { expired, more: [overdue, forgotten, walked].contains(&CHUNK) })
 }
 
-fn expire(tx: &mut Tx<'_>, now: u64, expired: &mut Vec<Overdue>) -> rusqlite::Result<usize> {
+fn expire(tx: &mut Tx<'_>, now: u64, expired: &mut u64) -> rusqlite::Result<usize> {
     let overdue = {
         let mut statement = tx.conn.prepare_cached(OVERDUE)?;
         let rows = statement.query_map(params![sql_ms(now), CHUNK as i64], |row| {
             Ok((row.get(0)?, super::delivery::state(row, 1)?, super::from_sql(row.get(2)?)))
         })?;
-        rows.collect::<Result<Vec<(i64, State, u64)>, _>>()?
+        rows.collect::<Result<Vec<(Row, State, u64)>, _>>()?
     };
     for &(row, state, deadline) in &overdue {
         let end = if state == State::Sent { deadline.saturating_add(RECEIPT_GRACE_MS) } else { deadline };
@@ -75,7 +63,7 @@ fn expire(tx: &mut Tx<'_>, now: u64, expired: &mut Vec<Overdue>) -> rusqlite::Re
         } else if end > now {
             tx.execute(LOOK_LATER, params![row, sql_ms(end)])?;
         } else if let Some(mut delivery) = Delivery::by_row(tx, row)? {
-            expired.extend(delivery.expire(tx, now)?);
+            *expired += u64::from(delivery.expire(tx, now)?);
         }
     }
     Ok(overdue.len())
@@ -96,7 +84,7 @@ fn forget(tx: &mut Tx<'_>, now: u64) -> rusqlite::Result<usize> {
     Ok(deliveries.len().max(upstream.len()))
 }
 
-fn oldest(draft: &mut HistoryDraft, history: &VecDeque<Settled>, rows: u64, since: u64) -> Vec<i64> {
+fn oldest(draft: &mut HistoryDraft, history: &VecDeque<Settled>, rows: u64, since: u64) -> Vec<Row> {
     std::iter::from_fn(|| draft.forget(history, rows, since)).take(CHUNK).collect()
 }
 

@@ -1,8 +1,10 @@
 //! What a verb works with: the connection inside a transaction, the limits, and the counters as they would be.
 
 use super::from_sql;
+use super::recipient_queue::{InFlight, RecipientQueue};
+use crate::chat::id::Row;
 use rusqlite::{Connection, Params};
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 
 /// Document numbers reserved with one write.
 const SEQ_BLOCK: i64 = 100_000;
@@ -72,7 +74,7 @@ impl Counts {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Settled {
     pub(super) at: u64,
-    pub(super) row: i64,
+    pub(super) row: Row,
 }
 
 /// Where the walk over old documents stands (see `sweep`).
@@ -94,6 +96,8 @@ pub(super) struct Memory {
     /// Settled upstream messages, oldest first.
     pub(super) inbox: VecDeque<Settled>,
     pub(super) walk: Walk,
+    /// What each recipient's transport has; at most what was claimed and not recorded.
+    in_flight: HashMap<RecipientQueue, InFlight>,
 }
 
 impl Memory {
@@ -103,6 +107,13 @@ impl Memory {
         self.walk = draft.walk;
         draft.deliveries.join(&mut self.deliveries);
         draft.inbox.join(&mut self.inbox);
+        for (queue, flights) in draft.in_flight {
+            if flights.is_over() {
+                self.in_flight.remove(&queue);
+            } else {
+                self.in_flight.insert(queue, flights);
+            }
+        }
     }
 }
 
@@ -119,7 +130,7 @@ impl HistoryDraft {
     }
 
     /// Takes the oldest entry out if there are more than `rows` of them or it is from before `since`.
-    pub(super) fn forget(&mut self, history: &VecDeque<Settled>, rows: u64, since: u64) -> Option<i64> {
+    pub(super) fn forget(&mut self, history: &VecDeque<Settled>, rows: u64, since: u64) -> Option<Row> {
         let left = history.len() - self.forgotten + self.added.len();
         let oldest = history.get(self.forgotten)?;
         let too_many = u64::try_from(left).is_ok_and(|left| left > rows);
@@ -146,6 +157,8 @@ pub(super) struct Draft {
     pub(super) topics: HashSet<String>,
     /// Whether a delivery became due.
     pub(super) due: bool,
+    /// Of the queues that changed.
+    in_flight: HashMap<RecipientQueue, InFlight>,
 }
 
 impl Draft {
@@ -166,6 +179,27 @@ impl Tx<'_> {
     /// Runs a statement that is kept prepared; returns how many rows it changed.
     pub(super) fn execute(&self, sql: &str, params: impl Params) -> rusqlite::Result<usize> {
         self.conn.prepare_cached(sql)?.execute(params)
+    }
+
+    /// What of this queue is in flight.
+    pub(super) fn in_flight(&self, queue: &RecipientQueue) -> Option<&InFlight> {
+        self.draft.in_flight.get(queue).or_else(|| self.memory.in_flight.get(queue))
+    }
+
+    /// The same, to be changed.
+    pub(super) fn in_flight_mut(&mut self, queue: &RecipientQueue) -> Option<&mut InFlight> {
+        if !self.draft.in_flight.contains_key(queue) {
+            let flights = self.memory.in_flight.get(queue)?.clone();
+            self.draft.in_flight.insert(queue.clone(), flights);
+        }
+        self.draft.in_flight.get_mut(queue)
+    }
+
+    /// The same; `fresh` if nothing is.
+    pub(super) fn in_flight_or(&mut self, queue: &RecipientQueue, fresh: impl FnOnce() -> InFlight) -> &mut InFlight {
+        let memory = self.memory;
+        let known = || memory.in_flight.get(queue).cloned().unwrap_or_else(fresh);
+        self.draft.in_flight.entry(queue.clone()).or_insert_with(known)
     }
 
     /// The next document number. Numbers never repeat, not even after a restart, because whole blocks are reserved.

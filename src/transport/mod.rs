@@ -13,8 +13,9 @@ pub mod fcm_v1;
 mod http2;
 
 pub use self::core::snapshot::{ConnectionPhase, ConnectionState, Snapshot};
-use crate::chat::id::{Sid, Token, short_hash};
+use crate::chat::id::{Recipient, Sid, Token, short_hash};
 use crate::chat::push::{Push, TTL_MAX};
+use crate::chat::recipient_queue::Pace;
 use crate::chat::refusal::Refusal;
 use std::fmt;
 use std::time::Duration;
@@ -28,7 +29,7 @@ pub struct Send {
     /// What to send and to whom.
     pub push: Push,
     /// Sends of the same recipient stay in order, on one connection while any of them is unanswered.
-    pub recipient: i64,
+    pub recipient: Recipient,
     /// When the bridge took it, in Unix milliseconds. From then to the deadline is what its sender asked for; "now or
     /// never" is less than a second.
     pub accepted_ms: u64,
@@ -292,9 +293,28 @@ impl Link {
     }
 }
 
+/// What a transport can do, as far as the bridge has to know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Capabilities {
+    /// How many messages of one recipient it takes at a time.
+    pub pace: Pace,
+    /// Whether anybody says that a device has a message: the push service, or the app itself. If not, `sent` is the last
+    /// word.
+    pub delivery: bool,
+}
+
+impl Default for Capabilities {
+    /// What is safe over any transport.
+    fn default() -> Self {
+        Self { pace: Pace::OneAtATime, delivery: true }
+    }
+}
+
 /// The bridge's end of the port.
 #[derive(Debug)]
 pub struct Port {
+    /// What the transport can do.
+    pub capabilities: Capabilities,
     /// Messages to send; full means: wait.
     pub sends: mpsc::Sender<Send>,
     /// Acknowledgements of upstream messages and receipts. They pass even when no message does.
@@ -326,8 +346,9 @@ pub struct Outlet {
     pub snapshot: watch::Sender<Snapshot>,
 }
 
-/// Makes both ends. `sends`, `acks` and `reports` are the sizes of the queues, in messages; that of device messages is as
-/// long as that of reports.
+/// Makes both ends, of a transport with the least capabilities. `sends`, `acks` and `reports` are the sizes of the queues, in
+/// messages; that of device messages is as long as that of reports. The bridge hands over no more than `sends` that the
+/// transport has not taken.
 #[must_use]
 pub fn port(sends: usize, acks: usize, reports: usize) -> (Port, Outlet) {
     let (sends_tx, sends_rx) = mpsc::channel(sends);
@@ -338,6 +359,7 @@ pub fn port(sends: usize, acks: usize, reports: usize) -> (Port, Outlet) {
     let (snapshot_tx, snapshot_rx) = watch::channel(Snapshot::default());
     (
         Port {
+            capabilities: Capabilities::default(),
             sends: sends_tx,
             acks: acks_tx,
             reports: reports_rx,
@@ -374,7 +396,7 @@ mod tests {
             fcm: serde_json::Map::new(),
         };
         let sid = SidSource::default().next(1, 1);
-        Send { sid, push, recipient: 1, accepted_ms, deadline_ms }
+        Send { sid, push, recipient: Recipient::new(1), accepted_ms, deadline_ms }
     }
 
     #[test]

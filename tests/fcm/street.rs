@@ -1,7 +1,7 @@
 //! Both houses, and the test where the bridge would be.
 
 use crate::clock::Clock;
-use fcm_mqtt_bridge::chat::id::{Sid, SidSource, Token};
+use fcm_mqtt_bridge::chat::id::{Recipient, Sid, SidSource, Token};
 use fcm_mqtt_bridge::chat::push::{Priority, Push, Target};
 use fcm_mqtt_bridge::ops::clock::now_ms;
 use fcm_mqtt_bridge::sim::config::CertificateConfig;
@@ -224,7 +224,7 @@ pub(crate) fn message(sid: Sid, token: &str, recipient: i64) -> Send {
             receipt: false,
             fcm: Map::new(),
         },
-        recipient,
+        recipient: Recipient::new(recipient),
         accepted_ms,
         deadline_ms: accepted_ms + HOUR_MS,
     }

@@ -1,9 +1,9 @@
 //! What comes back from the transport, and what follows from it.
 
-use super::{After, Dispatcher, Flight};
+use super::{After, Dispatcher};
 use crate::bridge::count_status;
 use crate::chat::delivery::Event;
-use crate::chat::id::{Sid, Token};
+use crate::chat::id::{Recipient, Sid, Token};
 use crate::chat::message::BridgeEvent;
 use crate::chat::refusal::{Decision, Fault, Refusal, RetryClock, Scope, TokenFate, Wait};
 use crate::ops::clock::now_ms;
@@ -16,6 +16,7 @@ use tokio::time::Instant;
 
 /// The only status of a receipt that was ever documented.
 const DELIVERED: &str = "MESSAGE_SENT_TO_DEVICE";
+
 impl Dispatcher {
     /// Takes what comes back from the transport.
     pub(super) async fn report(&mut self, report: Report) -> Result<(), StoreError> {
@@ -24,37 +25,35 @@ impl Dispatcher {
                 self.service_backoff.release();
                 self.replayed(sid, replays).await?;
                 self.count_copies(sid, copies);
-                let recipient = self.land(sid).map(|flight| flight.recipient);
-                self.record(sid, recipient, Event::Accepted { copies, provider_id, detail, canonical }).await
+                self.flights.remove(&sid);
+                self.record(sid, Event::Accepted { copies, provider_id, detail, canonical }).await
             }
             Report::Refused { sid, refusal, copies, replays } => {
                 self.replayed(sid, replays).await?;
                 self.context.metrics.refused(&self.transport.to_string(), &refusal.code);
                 self.count_copies(sid, copies);
-                let recipient = self.flights.get(&sid.row()).map(|flight| flight.recipient);
                 let clock = self.refused(sid, &refusal);
-                self.record(sid, recipient, Event::Refused { refusal, copies, clock }).await
+                self.record(sid, Event::Refused { refusal, copies, clock }).await
             }
             Report::Unsendable { sid, code, detail } => {
-                let recipient = self.land(sid).map(|flight| flight.recipient);
-                self.record(sid, recipient, Event::Unsendable { code, detail }).await
+                self.flights.remove(&sid);
+                self.record(sid, Event::Unsendable { code, detail }).await
             }
             Report::Expired { sid, copies, replays, held } => {
                 self.replayed(sid, replays).await?;
                 self.count_copies(sid, copies);
                 self.service_backoff.release();
-                let recipient = self.land(sid).map(|flight| flight.recipient);
-                self.record(sid, recipient, Event::Expired { copies, held }).await
+                self.flights.remove(&sid);
+                self.record(sid, Event::Expired { copies, held }).await
             }
             Report::Deferred { sid, wait } => {
-                let recipient = self.flights.get(&sid.row()).map(|flight| flight.recipient);
                 let due_ms = self.later(sid, wait);
-                self.record(sid, recipient, Event::Deferred { due_ms }).await
+                self.record(sid, Event::Deferred { due_ms }).await
             }
             Report::Lost { sid, copies } => {
                 self.count_copies(sid, copies);
-                let recipient = self.flights.remove(&sid.row()).map(|flight| flight.recipient);
-                self.record(sid, recipient, Event::Lost { copies }).await
+                self.flights.remove(&sid);
+                self.record(sid, Event::Lost { copies }).await
             }
             Report::Receipt { original, status, ack_ref, copies, .. } => {
                 self.receipt(original, &status, ack_ref, copies).await
@@ -84,12 +83,8 @@ impl Dispatcher {
             Some(sid) if status == DELIVERED => {
                 if copies > 1 {
                     // The answer to the first copy is lost, and the one to the next comes too late for the mark.
-                    self.record(
-                        sid,
-                        None,
-                        Event::Accepted { copies, provider_id: None, detail: None, canonical: None },
-                    )
-                    .await?;
+                    let accepted = Event::Accepted { copies, provider_id: None, detail: None, canonical: None };
+                    self.record(sid, accepted).await?;
                 }
                 let committed = self.context.store.record(sid, Event::Receipt, now_ms()).await?;
                 self.commits.push_back((committed, After::Receipt { original, ack_ref }));
@@ -105,17 +100,12 @@ impl Dispatcher {
 
     /// What its transport sent again at once was tried more often than it was handed over.
     async fn replayed(&mut self, sid: Sid, times: u32) -> Result<(), StoreError> {
-        if times == 0 { Ok(()) } else { self.record(sid, None, Event::Replayed { times }).await }
-    }
-
-    /// Takes the message out of the air, for good. Others may pass it once that is on disk.
-    fn land(&mut self, sid: Sid) -> Option<Flight> {
-        self.flights.remove(&sid.row())
+        if times == 0 { Ok(()) } else { self.record(sid, Event::Replayed { times }).await }
     }
 
     /// What follows for others from the refusal of a message, and the clock for what follows for itself.
     fn refused(&mut self, sid: Sid, refusal: &Refusal) -> RetryClock {
-        let flight = self.land(sid);
+        let flight = self.flights.remove(&sid);
         let clock = RetryClock {
             now_ms: now_ms(),
             deadline_ms: flight.as_ref().map_or(u64::MAX, |flight| flight.deadline_ms),
@@ -132,7 +122,6 @@ impl Dispatcher {
                     self.context.metrics.count(Metric::DownstreamRetries);
                     let (code, attempt, in_ms) = (&refusal.code, flight.attempt, due_ms.saturating_sub(clock.now_ms));
                     tracing::debug!(target: message_log::TARGET, %sid, code, attempt, in_ms, "refused for now: will be tried again");
-                    self.book().retry(flight.recipient, sid.row());
                 }
             }
             (Decision::Retry { .. }, None) => {}
@@ -154,19 +143,16 @@ impl Dispatcher {
         }
     }
 
-    /// Takes the message out of the air until `delay` is over, and lets nothing of its recipient pass it. Returns when
-    /// that is, in Unix milliseconds.
+    /// Takes the message out of the air until `delay` is over. Returns when that is, in Unix milliseconds.
     fn later(&mut self, sid: Sid, delay: Duration) -> u64 {
         let due_ms = now_ms().saturating_add(u64::try_from(delay.as_millis()).unwrap_or(u64::MAX / 2));
-        let Some(flight) = self.flights.remove(&sid.row()) else { return due_ms };
+        let Some(flight) = self.flights.remove(&sid) else { return due_ms };
         // At its deadline it is looked at once more, to be found expired.
-        let due_ms = due_ms.min(flight.deadline_ms);
-        self.book().retry(flight.recipient, sid.row());
-        due_ms
+        due_ms.min(flight.deadline_ms)
     }
 
     /// The service said "later", of everybody or of one recipient.
-    fn back_off(&mut self, recipient: Option<i64>) {
+    fn back_off(&mut self, recipient: Option<Recipient>) {
         // What is refused during a pause was sent before it, and says nothing new.
         if self.is_paused() {
             return;
@@ -184,7 +170,7 @@ impl Dispatcher {
     /// The first copy of all is none more, unless one of an earlier attempt may be with the push service. To be asked
     /// before the message lands.
     fn count_copies(&self, sid: Sid, copies: u32) {
-        let copied = self.flights.get(&sid.row()).is_some_and(|flight| flight.copied);
+        let copied = self.flights.get(&sid).is_some_and(|flight| flight.copied);
         let further = if copied { copies } else { copies.saturating_sub(1) };
         self.context.metrics.add(Metric::DownstreamResent, u64::from(further));
     }
@@ -192,7 +178,6 @@ impl Dispatcher {
     /// The oldest commit is done.
     pub(super) async fn committed(&mut self, recorded: Recorded) -> Result<(), StoreError> {
         let Some((_, after)) = self.commits.pop_front() else { return Ok(()) };
-        self.let_others_go(&recorded, &after).await?;
         self.told(&recorded, &after);
         if let After::Receipt { ack_ref, .. } = after {
             self.acknowledge(ack_ref).await;
@@ -214,31 +199,13 @@ impl Dispatcher {
                     self.context.metrics.count(Metric::ReceiptsUnknown);
                     tracing::debug!(original, "receipt for a message that is not remembered");
                 }
-                After::Answer(sid, _) => tracing::warn!(%sid, "answer for a message that is not remembered"),
+                After::Answer(sid) => tracing::warn!(%sid, "answer for a message that is not remembered"),
             },
-        }
-    }
-
-    /// Nobody waits for a message that need not be sent any more, however that came about, or that the store does not know
-    /// as one under way: a receipt may have overtaken a refusal.
-    async fn let_others_go(&self, recorded: &Recorded, after: &After) -> Result<(), StoreError> {
-        let sid = match after {
-            After::Answer(sid, _) => Some(*sid),
-            After::Receipt { original, .. } => Sid::parse(original),
-        };
-        let recipient = match (recorded, after) {
-            (Recorded::Moved { recipient, life, .. }, _) if !life.unsent() => Some(*recipient),
-            (Recorded::Swallowed | Recorded::Unknown, After::Answer(_, recipient)) => *recipient,
-            _ => None,
-        };
-        match recipient.zip(sid) {
-            Some((recipient, sid)) => self.context.let_pass(&self.transport, recipient, sid).await,
-            None => Ok(()),
         }
     }
 
     /// The transport may have ended, or the connection: the push service repeats what it did not see acknowledged.
     async fn acknowledge(&self, ack_ref: AckRef) {
-        let _ = self.port.acks.send(ack_ref).await;
+        let _ = self.acks.send(ack_ref).await;
     }
 }

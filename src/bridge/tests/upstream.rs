@@ -1,6 +1,7 @@
 //! The way in, where it is rough.
 
 use super::*;
+use crate::transport::RejectedUpstream;
 
 fn small_spool() -> Settings {
     Settings { spool: Room { rows: 2, bytes: 100_000_000 }, ..settings() }
@@ -64,6 +65,63 @@ async fn what_waits_for_room_in_the_spool_is_stored_however_busy_the_bridge_is()
         tokio::time::sleep(Duration::from_millis(15)).await;
     }
     panic!("it is still not on disk");
+}
+
+impl Harness {
+    async fn rejected(&self, id: &str) {
+        let ack_ref = AckRef { connection: ConnectionId::new(3), to: "no token".into(), message_id: id.into() };
+        let (code, sample) = ("bad_from", r#"{"from":""#.to_owned());
+        let rejected = RejectedUpstream { code, sample, ack_ref };
+        self.transport.device_messages.send(DeviceMessage::Rejected(rejected)).await.unwrap();
+    }
+
+    async fn event(&mut self) -> Value {
+        loop {
+            let outbound = timeout(self.mqtt.publish.recv()).await.unwrap();
+            let _ = outbound.outcome.send(Outcome::Confirmed);
+            if outbound.topic == "_bridge/events" {
+                return serde_json::from_slice(&outbound.payload).unwrap();
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_understood_is_told_on_disk_and_then_acknowledged() {
+    let mut harness = Harness::open();
+    let other = rusqlite::Connection::open(&harness.path).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    harness.rejected("1").await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert!(harness.transport.acks.try_recv().is_err(), "it is not on disk yet");
+    other.execute_batch("ROLLBACK").unwrap();
+    assert_eq!(harness.ack().await.message_id, "1");
+    // Nobody has read it yet; it is still there after a stop.
+    let (dir, path) = harness.close().await;
+    let mut harness = Harness::open_at(dir, path);
+    let mut event = harness.event().await;
+    event.as_object_mut().unwrap().remove("ts");
+    event.as_object_mut().unwrap().remove("redelivered");
+    let expected = json!({
+        "event": "upstream_rejected", "transport": "ccs", "code": "bad_from", "sample": "{\"from\":\"", "connection": 3,
+    });
+    assert_eq!(event, expected);
+    harness.close().await;
+}
+
+#[tokio::test]
+async fn a_hundred_messages_that_cannot_be_understood_do_not_end_the_way_in() {
+    let mut harness = Harness::open();
+    for n in 0..100 {
+        harness.rejected(&n.to_string()).await;
+        assert_eq!(harness.ack().await.message_id, n.to_string());
+    }
+    harness.upstream("100", "com.example.chat").await;
+    assert_eq!(harness.ack().await.message_id, "100");
+    let text = String::from_utf8(harness.metrics.render()).unwrap();
+    let line = r#"bridge_upstream_rejected_total{code="bad_from",transport="ccs"} 100"#;
+    assert!(text.contains(line), "{text}");
+    harness.close().await;
 }
 
 #[tokio::test]

@@ -34,7 +34,7 @@ pub(super) struct Book {
 #[derive(Debug)]
 struct Entry {
     aggregate: Aggregate,
-    stage: Stage,
+    phase: Phase,
     /// When the next document may go.
     rested_at: u64,
     /// When to publish again because the client has overwritten the document.
@@ -46,7 +46,7 @@ struct Entry {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stage {
+enum Phase {
     Quiet,
     /// A document is on its way.
     Telling,
@@ -131,7 +131,7 @@ impl Book {
 
     pub(super) fn told(&mut self, user: &Owner, fate: Fate, now: u64) {
         let Some(entry) = self.users.get_mut(user) else { return };
-        entry.stage = Stage::Quiet;
+        entry.phase = Phase::Quiet;
         entry.rested_at = now + PUBLICATION_PAUSE_MS;
         if fate == Fate::Failed {
             entry.aggregate.handle_loss();
@@ -147,7 +147,7 @@ impl Book {
         let grace_ms = self.grace_ms;
         self.users.entry(user.clone()).or_insert_with(|| Entry {
             aggregate: Aggregate::new(grace_ms),
-            stage: Stage::Quiet,
+            phase: Phase::Quiet,
             rested_at: 0,
             repeat_at: None,
             touched_at: now,
@@ -158,7 +158,7 @@ impl Book {
     fn touch(&mut self, user: &Owner, now: u64) {
         let Some(entry) = self.users.get_mut(user) else { return };
         entry.touched_at = now;
-        if entry.stage == Stage::Quiet {
+        if entry.phase == Phase::Quiet {
             entry.place(&mut self.agenda, user, Some(now.max(entry.rested_at)));
         }
     }
@@ -172,7 +172,7 @@ impl Book {
         let document = entry.aggregate.poll_document(now);
         let next = match (document, entry.aggregate.deadline().into_iter().chain(entry.repeat_at).min()) {
             (Some(_), _) => {
-                entry.stage = Stage::Telling;
+                entry.phase = Phase::Telling;
                 None
             }
             (None, None) if entry.aggregate.is_idle() => Some(entry.touched_at + LINGER_MS),

@@ -141,6 +141,17 @@ pub enum BridgeEvent {
         /// Documents in it.
         rows: u64,
     },
+    /// A message from a device could not be understood, and was acknowledged all the same.
+    UpstreamRejected {
+        /// By which way.
+        transport: String,
+        /// What is wrong with it.
+        code: &'static str,
+        /// The beginning of what came, without the device's token.
+        sample: String,
+        /// Which connection brought it, counted from the start.
+        connection: u64,
+    },
     /// A message from a device waits, because no BAL is configured for its app.
     NoRoute {
         /// The bridge's id of the message.

@@ -3,7 +3,7 @@
 use super::condition::condition_fault;
 use super::fields::Fields;
 use super::{ErrorCode, Rejection};
-use crate::chat::id::{ID_MAX, NameError, Owner, Token};
+use crate::chat::id::{ID_MAX, NameError, Owner, Recipient, Token};
 use crate::chat::push::Target;
 use sha2::{Digest, Sha256};
 use std::fmt;
@@ -79,11 +79,11 @@ impl Target {
     /// A number that is the same for the same recipient, always: it is kept in the store, and order is kept per
     /// recipient. 64 bits of SHA-256 over the kind and the text; it must never change.
     #[must_use]
-    pub fn recipient(&self) -> i64 {
+    pub fn recipient(&self) -> Recipient {
         match self {
-            Self::Token(token) => recipient_number("token", token.reveal()),
-            Self::Topic(name) => recipient_number("topic", name),
-            Self::Condition(text) => recipient_number("condition", text),
+            Self::Token(token) => recipient("token", token.reveal()),
+            Self::Topic(name) => recipient("topic", name),
+            Self::Condition(text) => recipient("condition", text),
         }
     }
 }
@@ -127,9 +127,9 @@ fn condition(text: String) -> Result<String, Rejection> {
     condition_fault(&text).map_or_else(|| Ok(text), |fault| Err(Rejection::bad_field("condition", fault)))
 }
 
-fn recipient_number(kind: &str, text: &str) -> i64 {
+fn recipient(kind: &str, text: &str) -> Recipient {
     let digest = Sha256::new().chain_update(kind).chain_update([0]).chain_update(text).finalize();
-    digest.iter().take(8).fold(0i64, |number, &byte| (number << 8) | i64::from(byte))
+    Recipient::new(digest.iter().take(8).fold(0i64, |number, &byte| (number << 8) | i64::from(byte)))
 }
 
 #[cfg(test)]
@@ -142,9 +142,9 @@ mod tests {
         let topic = Target::Topic("news".to_owned()).recipient();
         let condition = Target::Condition("news".to_owned()).recipient();
         // The first 8 bytes of `printf 'token\0news' | sha256sum`, and so on.
-        assert_eq!(token, -338_835_443_892_079_747);
-        assert_eq!(topic, 6_529_645_349_848_541_127);
-        assert_eq!(condition, -556_084_682_996_939_983);
+        assert_eq!(token.number(), -338_835_443_892_079_747);
+        assert_eq!(topic.number(), 6_529_645_349_848_541_127);
+        assert_eq!(condition.number(), -556_084_682_996_939_983);
     }
 
     #[test]

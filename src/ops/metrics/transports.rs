@@ -33,6 +33,7 @@ const OTHER_CODE: &str = "OTHER";
 /// The numbers of all transports.
 pub(super) struct Transports {
     refusals: IntCounterVec,
+    upstream_rejected: IntCounterVec,
     up: IntGaugeVec,
 }
 
@@ -40,15 +41,23 @@ impl Transports {
     pub(super) fn new(registry: &Registry) -> Self {
         let help = "Messages that a transport came back with untaken, by code";
         let refusals = labelled_counter(Some(registry), "bridge_refusals_total", help, &["transport", "code"]);
+        let name = "bridge_upstream_rejected_total";
+        let help = "Messages of devices that could not be understood, acknowledged all the same, by code";
+        let upstream_rejected = labelled_counter(Some(registry), name, help, &["transport", "code"]);
         let up = Opts::new("bridge_transport_up", "1 when the transport takes messages");
         let up = IntGaugeVec::new(up, &["transport"]).expect(WELL_FORMED);
         registry.register(Box::new(up.clone())).expect(UNIQUE);
-        Self { refusals, up }
+        Self { refusals, upstream_rejected, up }
     }
 
     pub(super) fn refused(&self, transport: &str, code: &str) {
         let label = REFUSAL_CODES.iter().find(|&&known| known == code).copied().unwrap_or(OTHER_CODE);
         self.refusals.with_label_values(&[transport, label]).inc();
+    }
+
+    /// The codes are the transport's own words, hence few.
+    pub(super) fn upstream_rejected(&self, transport: &str, code: &'static str) {
+        self.upstream_rejected.with_label_values(&[transport, code]).inc();
     }
 
     pub(super) fn set_up(&self, transport: &str, up: bool) {

@@ -1,8 +1,8 @@
 //! A disk that is full, and verbs that cannot be done.
 
 use super::*;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
-use std::sync::{Mutex, mpsc};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+use std::sync::mpsc;
 use tokio::sync::watch;
 
 /// Pages of a small disk: enough for the schema and a few messages.
@@ -10,6 +10,11 @@ const SMALL: u32 = 40;
 
 /// A store on a disk whose size, in pages, can be changed.
 fn on_small_disk(queue: usize) -> (Rig, Arc<AtomicU32>) {
+    with_hook(queue, || {})
+}
+
+/// The same; `before` runs before each try of a batch.
+fn with_hook(queue: usize, mut before: impl FnMut() + Send + 'static) -> (Rig, Arc<AtomicU32>) {
     let dir = tempfile::tempdir().unwrap();
     let mut settings = Settings::new(dir.path().join("store.db"));
     settings.retry_pause = Duration::from_millis(1);
@@ -17,6 +22,7 @@ fn on_small_disk(queue: usize) -> (Rig, Arc<AtomicU32>) {
     let pages = Arc::new(AtomicU32::new(SMALL));
     let disk = pages.clone();
     let hook = Box::new(move |conn: &rusqlite::Connection| {
+        before();
         conn.pragma_update(None, "max_page_count", disk.load(Relaxed)).unwrap();
     });
     let (store, keeper, recovery) = Store::open_with(&settings, NOW, hook).unwrap();
@@ -125,45 +131,41 @@ async fn a_verb_that_cannot_be_done_does_not_harm_its_batch() {
     assert_eq!(rig.store.figures().queue_rows, 2);
 }
 
-/// Its guard counts whom it lets through, and would let nobody through at the second try if it went on counting.
+/// What a try has handed out is forgotten with it, or the next one would find everything in flight.
 #[tokio::test]
 async fn a_full_disk_parks_nobody() {
-    const PLACES: u32 = 10;
-    let (mut rig, pages) = on_small_disk(1000);
+    const PLACES: usize = 10;
+    let hold = Arc::new(AtomicBool::new(false));
+    let ((begin, wait), (tried, mut tries)) = (mpsc::channel(), watch::channel(0));
+    let held = hold.clone();
+    let (mut rig, pages) = with_hook(1000, move || {
+        tried.send_modify(|tries| *tries += 1);
+        if held.swap(false, Relaxed) {
+            let _ = wait.recv();
+        }
+    });
     for n in 0..PLACES {
         let new = rig.new_delivery(&format!("m{n}"));
         rig.accept(new).await;
     }
     // Keeps the writer busy until everything else is queued, so that it becomes one batch.
-    let ((begin, wait), (enter, mut inside)) = (mpsc::sync_channel(1), watch::channel(false));
-    let wait = Mutex::new(wait);
-    let busy = Gate::new(move || {
-        enter.send_replace(true);
-        let _ = wait.lock().unwrap().recv();
-        |_, _| None
-    });
-    let transport = Transport::parse("fcm-v1").unwrap();
-    drop(rig.store.take_due(DueQuery { transport, now: NOW, limit: 1, gate: busy }).await.unwrap());
-    inside.wait_for(|inside| *inside).await.unwrap();
-    let (posted, mut tries) = watch::channel(0);
-    let gate = Gate::new(move || {
-        posted.send_modify(|tries| *tries += 1);
-        let mut passed = 0;
-        move |_, _| {
-            passed += 1;
-            (passed > PLACES).then_some(Hold::Until(NOW + 600_000))
-        }
-    });
-    let taken = rig.store.take_due(DueQuery { transport: Transport::Ccs, now: NOW, limit: 100, gate }).await.unwrap();
+    hold.store(true, Relaxed);
+    tries.mark_unchanged();
+    drop(rig.store.sweep(NOW).await.unwrap());
+    tries.changed().await.unwrap();
+    let pace = Pace::Pipelined(PLACES);
+    let query = DueQuery { transport: Transport::Ccs, now: NOW, limit: 100, pace };
+    let taken = rig.store.take_due(query).await.unwrap();
     let mut pending = Vec::new();
     for n in 0..200 {
         let new = big(&mut rig, n);
         pending.push(rig.store.accept(new).await.unwrap());
     }
+    let before = *tries.borrow();
     begin.send(()).unwrap();
-    tries.wait_for(|tries| *tries >= 5).await.unwrap();
+    tries.wait_for(|tries| *tries >= before + 5).await.unwrap();
     pages.store(1_000_000, Relaxed);
-    assert_eq!(taken.await.unwrap().claimed.len(), PLACES as usize);
+    assert_eq!(taken.await.unwrap().claimed.len(), PLACES);
     for committed in pending {
         assert_eq!(committed.await.unwrap(), Accepted::Stored);
     }

@@ -10,7 +10,8 @@ mod verbs;
 
 use super::*;
 use crate::chat::delivery::Event;
-use crate::chat::id::{MessageId, Owner, Sid, SidSource, Token};
+use crate::chat::id::{MessageId, Owner, Recipient, Sid, SidSource, Token};
+use crate::chat::recipient_queue::Pace;
 use crate::chat::refusal::{Decision, Refusal, RetryClock, Scope, Until, Wait};
 use crate::chat::transport::Transport;
 use bytes::Bytes;
@@ -28,7 +29,7 @@ struct Rig {
     dir: tempfile::TempDir,
     settings: Settings,
     store: Store,
-    keeper: Keeper,
+    keeper: WriterThread,
     recovery: Recovery,
     sids: SidSource,
 }
@@ -38,6 +39,7 @@ impl Rig {
         let dir = tempfile::tempdir().unwrap();
         let mut settings = Settings::new(dir.path().join("store.db"));
         settings.limits = limits;
+        settings.transports = vec![Transport::Ccs, Transport::FcmV1(None)];
         Self::open(dir, settings, SidSource::default())
     }
 
@@ -70,7 +72,7 @@ impl Rig {
             sid: self.sid(),
             bal: Owner::new("bal1").unwrap(),
             id: MessageId::new(id).unwrap(),
-            recipient: 7,
+            recipient: Recipient::new(7),
             transport: Transport::Ccs,
             order: None,
             body: Bytes::from(format!("body of {id}")),
@@ -87,15 +89,11 @@ impl Rig {
     }
 
     async fn take(&self, now: u64) -> Taken {
-        self.take_by(now, 100, anybody()).await
+        self.take_by(now, 100, MANY).await
     }
 
-    async fn take_by(&self, now: u64, limit: usize, gate: Gate) -> Taken {
-        self.store.take_due(DueQuery { transport: Transport::Ccs, now, limit, gate }).await.unwrap().await.unwrap()
-    }
-
-    async fn unpark(&self, recipient: i64) {
-        self.store.unpark(recipient, &Transport::Ccs).await.unwrap().await.unwrap();
+    async fn take_by(&self, now: u64, limit: usize, pace: Pace) -> Taken {
+        self.store.take_due(DueQuery { transport: Transport::Ccs, now, limit, pace }).await.unwrap().await.unwrap()
     }
 
     async fn record(&self, sid: Sid, event: Event, at: u64) -> Recorded {
@@ -107,7 +105,7 @@ impl Rig {
             sid: self.sid(),
             route: acks.map(|acks| Route { bal: Owner::new("bal1").unwrap(), topic: MESSAGES.to_owned(), acks }),
             token: Token::new("device-1").unwrap(),
-            ccs_id: ccs_id.to_owned(),
+            message_id: ccs_id.to_owned(),
             category: Some("com.example".to_owned()),
             payload: Bytes::from(format!("{{\"ccs_id\":\"{ccs_id}\"}}")),
             at: NOW,
@@ -158,13 +156,15 @@ fn copy_files(from: &Path, to: &Path) {
     }
 }
 
-/// Nobody has to wait.
-fn anybody() -> Gate {
-    Gate::new(|| |_, _| None)
-}
+/// As many of a recipient as there are.
+const MANY: Pace = Pace::Pipelined(usize::MAX);
 
 fn accepted() -> Event {
     Event::Accepted { copies: 1, provider_id: None, detail: None, canonical: None }
+}
+
+fn unsendable() -> Event {
+    Event::Unsendable { code: "TOO_BIG".to_owned(), detail: "too big".to_owned() }
 }
 
 fn refused(decision: Decision, code: &str) -> Event {

@@ -1,15 +1,16 @@
 //! Random work with crashes in between, against a model in memory.
 //!
-//! What must hold: nothing that was answered is lost, statuses rise and end once, nothing overtakes an older message of
-//! the same recipient or order key, no upstream message is published twice after it was confirmed, what may be a
-//! repetition is marked, and no status is told twice without a mark.
+//! What must hold: nothing that was answered is lost, statuses rise and end once, what is handed out is exactly what the
+//! rule of [`crate::chat::recipient_queue`] lets go, nothing overtakes an older message of the same order key, nobody
+//! starves, no upstream message is published twice after it was confirmed, what may be a repetition is marked, and no
+//! status is told twice without a mark.
 
 use super::*;
 use crate::chat::delivery::{Due, Life, State};
+use crate::chat::recipient_queue::Ahead;
 use crate::chat::status::Status;
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Mutex;
 
 const HOUR: u64 = 3_600_000;
 
@@ -18,16 +19,17 @@ enum Op {
     Accept {
         id: u8,
         recipient: i64,
+        way: usize,
         order: Option<u8>,
         receipt: bool,
         ttl: u64,
     },
-    /// Some of the messages have to wait, which ones `park` says; none if it is 0.
+    /// In one breath with what happened to a delivery.
     Take {
+        way: usize,
         limit: usize,
-        park: u64,
+        answer: Option<(usize, What)>,
     },
-    Unpark(i64),
     /// What happens to the n-th delivery.
     Record {
         which: usize,
@@ -52,8 +54,13 @@ enum Op {
         ms: u64,
     },
     Sweep,
-    Crash,
-    Reopen,
+    /// From then on CCS takes so many messages of a recipient at a time.
+    Crash {
+        most: usize,
+    },
+    Reopen {
+        most: usize,
+    },
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -83,8 +90,8 @@ impl What {
     }
 }
 
-fn any_op() -> impl Strategy<Value = Op> {
-    let what = prop_oneof![
+fn any_what() -> impl Strategy<Value = What> + Clone {
+    prop_oneof![
         4 => Just(What::Accepted),
         3 => Just(What::Receipt),
         3 => (1u64..5000).prop_map(What::Retry),
@@ -93,15 +100,38 @@ fn any_op() -> impl Strategy<Value = Op> {
         1 => Just(What::Refused),
         2 => (0u32..2).prop_map(What::Lost),
         1 => Just(What::Cancelled),
-    ];
+    ]
+}
+
+/// What the dispatcher and its transports do, as often as it takes to fill queues of a few recipients.
+fn any_op_of_queues() -> impl Strategy<Value = Op> {
+    let order = prop::option::weighted(0.2, 0u8..2);
+    let ttl = prop_oneof![1 => Just(4000), 9 => Just(10 * HOUR)];
+    let answer = prop::option::of((0usize..40, any_what()));
+    prop_oneof![
+        8 => (any::<u8>(), 0i64..2, 0usize..2, order, ttl).prop_map(|(id, recipient, way, order, ttl)| {
+            Op::Accept { id, recipient, way, order, receipt: false, ttl }
+        }),
+        8 => (0usize..2, prop_oneof![1usize..3, Just(20)], answer)
+            .prop_map(|(way, limit, answer)| Op::Take { way, limit, answer }),
+        12 => (0usize..40, any_what()).prop_map(|(which, what)| Op::Record { which, what }),
+        4 => (1u64..3000).prop_map(|ms| Op::Pass { ms }),
+        1 => Just(Op::Sweep),
+        1 => (1usize..5).prop_map(|most| Op::Crash { most }),
+        1 => (1usize..5).prop_map(|most| Op::Reopen { most }),
+    ]
+}
+
+fn any_op() -> impl Strategy<Value = Op> {
+    let what = any_what();
     let order = prop::option::weighted(0.3, 0u8..2);
     let ttl = prop_oneof![1 => Just(2000), 4 => Just(10 * HOUR)];
     let acks = prop_oneof![3 => Just(Some(Acks::OnPublish)), 2 => Just(Some(Acks::Explicit)), 1 => Just(None)];
     prop_oneof![
-        6 => (0u8..20, 0i64..3, order, any::<bool>(), ttl)
-            .prop_map(|(id, recipient, order, receipt, ttl)| Op::Accept { id, recipient, order, receipt, ttl }),
-        4 => (1usize..4, prop_oneof![Just(0), any::<u64>()]).prop_map(|(limit, park)| Op::Take { limit, park }),
-        2 => (0i64..3).prop_map(Op::Unpark),
+        6 => (0u8..20, 0i64..3, 0usize..2, order, any::<bool>(), ttl).prop_map(|(id, recipient, way, order, receipt, ttl)| {
+            Op::Accept { id, recipient, way, order, receipt, ttl }
+        }),
+        4 => (0usize..2, 1usize..4).prop_map(|(way, limit)| Op::Take { way, limit, answer: None }),
         8 => (0usize..20, what).prop_map(|(which, what)| Op::Record { which, what }),
         4 => (0u8..12, acks).prop_map(|(ccs_id, acks)| Op::Receive { ccs_id, acks }),
         1 => Just(Op::Route),
@@ -110,8 +140,8 @@ fn any_op() -> impl Strategy<Value = Op> {
         1 => (0usize..12, any::<bool>()).prop_map(|(which, up_to)| Op::Ack { which, up_to }),
         2 => (1u64..3000).prop_map(|ms| Op::Pass { ms }),
         2 => Just(Op::Sweep),
-        1 => Just(Op::Crash),
-        1 => Just(Op::Reopen),
+        1 => (1usize..5).prop_map(|most| Op::Crash { most }),
+        1 => (1usize..5).prop_map(|most| Op::Reopen { most }),
     ]
 }
 
@@ -123,12 +153,13 @@ struct ModelDelivery {
     id: String,
     sid: Sid,
     recipient: i64,
+    way: usize,
     order: Option<String>,
     deadline: u64,
     life: Life,
     due: Due,
-    /// Since when it stands in its recipient's line.
-    in_line_ms: u64,
+    /// Whether it was tried before it was handed out.
+    again: bool,
 }
 
 #[derive(Debug)]
@@ -147,7 +178,7 @@ impl ModelUpstream {
 }
 
 /// The real store and what it should be.
-struct World {
+struct Harness {
     rig: Rig,
     now: u64,
     deliveries: Vec<ModelDelivery>,
@@ -160,11 +191,11 @@ struct World {
     told: BTreeMap<String, Vec<Status>>,
     /// The statuses that were handed out without a mark, by message; and as which document.
     unmarked: BTreeMap<(String, u8), u64>,
-    /// Whose messages the gate has held, and what for.
-    held: Arc<Mutex<Vec<(i64, Hold)>>>,
+    /// Each transport's.
+    paces: [Pace; 2],
 }
 
-impl World {
+impl Harness {
     fn new() -> Self {
         Self {
             rig: Rig::new(Limits::default()),
@@ -176,7 +207,7 @@ impl World {
             confirmed: BTreeSet::new(),
             told: BTreeMap::new(),
             unmarked: BTreeMap::new(),
-            held: Arc::default(),
+            paces: [Pace::Pipelined(2), Pace::OneAtATime],
         }
     }
 
@@ -194,17 +225,17 @@ impl World {
 
     async fn apply(mut self, op: Op) -> Self {
         match op {
-            Op::Accept { id, recipient, order, receipt, ttl } => {
+            Op::Accept { id, recipient, way, order, receipt, ttl } => {
                 let mut new = self.rig.new_delivery(&format!("a{id}"));
-                new.recipient = recipient;
+                new.recipient = Recipient::new(recipient);
+                new.transport = transport(way);
                 new.order = order.map(|key| key.to_string());
                 new.receipt = receipt;
                 new.accepted_at = self.now;
                 new.deadline_ms = self.now + ttl;
                 self.accept(new).await;
             }
-            Op::Take { limit, park } => self.take(limit, park).await,
-            Op::Unpark(recipient) => self.unpark(recipient).await,
+            Op::Take { way, limit, answer } => self.take(way, limit, answer).await,
             Op::Record { which, what } => self.record(which, what).await,
             Op::Receive { ccs_id, acks } => self.receive(ccs_id, acks).await,
             Op::Route => self.route().await,
@@ -216,13 +247,13 @@ impl World {
                 let now = self.now;
                 self.expire(|d| d.life.state == State::Sent && d.deadline + RECEIPT_GRACE_MS > now).await;
             }
-            Op::Crash => {
+            Op::Crash { most } => {
                 self.rig = self.rig.crash();
-                self.restarted();
+                self.restarted(most);
             }
-            Op::Reopen => {
+            Op::Reopen { most } => {
                 self.rig = self.rig.reopen().await;
-                self.restarted();
+                self.restarted(most);
             }
         }
         self
@@ -232,90 +263,98 @@ impl World {
         let id = new.id.to_string();
         let known = self.deliveries.iter().find(|d| d.id == id).map(|d| d.life.status());
         let behind = new.order.is_some() && self.deliveries.iter().any(|d| d.order == new.order && !d.life.settled());
-        let (sid, recipient, order) = (new.sid, new.recipient, new.order.clone());
+        let (sid, recipient, order) = (new.sid, new.recipient.number(), new.order.clone());
+        let way = usize::from(new.transport != Transport::Ccs);
         let life = Life::new(if behind { State::Waiting } else { State::Due }, new.receipt);
         let deadline = new.deadline_ms;
         let outcome = self.rig.accept(new).await;
         assert_eq!(outcome, known.map_or(Accepted::Stored, Accepted::Repeated));
         if known.is_none() {
-            let (due, in_line_ms) = (Due::InTurn, self.now);
-            self.deliveries.push(ModelDelivery { id, sid, recipient, order, deadline, life, due, in_line_ms });
+            let (due, again) = (Due::InTurn, false);
+            self.deliveries.push(ModelDelivery { id, sid, recipient, way, order, deadline, life, due, again });
         }
     }
 
-    /// Holds a third of what it is asked about, if `park` is not 0: half of that for up to four seconds.
-    fn gate(&self, park: u64) -> Gate {
-        let (now, held) = (self.now, self.held.clone());
-        Gate::new(move || {
-            let held = held.clone();
-            move |recipient: i64, row: i64| {
-                let chance = (park ^ row.cast_unsigned()).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20;
-                let until = now + 1 + (chance >> 8) % 4000;
-                let hold = if chance.is_multiple_of(2) { Hold::Until(until) } else { Hold::UntilCalled };
-                (park != 0 && chance.is_multiple_of(3)).then(|| {
-                    held.lock().unwrap().push((recipient, hold));
-                    hold
-                })
+    /// What the rule says of a delivery that is due, from the facts of the model; `later` may not have been due yet.
+    fn may_go(&self, index: usize, later: &BTreeSet<usize>) -> bool {
+        let this = &self.deliveries[index];
+        let queue = |d: &&ModelDelivery| d.recipient == this.recipient && d.way == this.way;
+        let in_flight = |d: &&ModelDelivery| d.life.state == State::InFlight;
+        let older = || self.deliveries[..index].iter().filter(queue);
+        let waiting = self.deliveries[..index].iter().enumerate().filter(|(at, _)| !later.contains(at));
+        let ahead = Ahead {
+            waiting: waiting.map(|(_, d)| d).filter(queue).any(|d| d.life.state == State::Due),
+            again: older().filter(in_flight).any(|d| d.again),
+            in_flight: self.deliveries.iter().filter(queue).filter(in_flight).count(),
+        };
+        self.paces[this.way].behind(ahead).is_none()
+    }
+
+    async fn take(&mut self, way: usize, limit: usize, answer: Option<(usize, What)>) {
+        let answer = answer.filter(|(which, _)| *which < self.deliveries.len());
+        let answer = answer.map(|(which, what)| (which, what.event(self.now)));
+        let recorded = match &answer {
+            Some((which, event)) => {
+                Some(self.rig.store.record(self.deliveries[*which].sid, event.clone(), self.now).await.unwrap())
             }
-        })
+            None => None,
+        };
+        let query = DueQuery { transport: transport(way), now: self.now, limit, pace: self.paces[way] };
+        let taken = self.rig.store.take_due(query).await.unwrap();
+        if let Some(((which, event), recorded)) = answer.zip(recorded) {
+            self.recorded(which, &event, recorded.await.unwrap());
+        }
+        self.taken(way, limit, taken.await.unwrap()).await;
     }
 
-    async fn unpark(&mut self, recipient: i64) {
-        self.rig.unpark(recipient).await;
-        self.held.lock().unwrap().retain(|held| *held != (recipient, Hold::UntilCalled));
-    }
-
-    async fn take(&mut self, limit: usize, park: u64) {
-        let taken = self.rig.take_by(self.now, limit, self.gate(park)).await;
+    async fn taken(&mut self, way: usize, limit: usize, taken: Taken) {
         let (now, count) = (self.now, taken.claimed.len());
+        // What expires on the way may give a turn, before or after something else is handed out.
+        let behind = |(index, d): (usize, &ModelDelivery)| (d.life.state == State::Waiting).then_some(index);
+        let later = self.deliveries.iter().enumerate().filter_map(behind).collect();
         self.expire(|d| d.deadline > now).await;
         assert!(taken.claimed.len() <= limit);
         for claimed in taken.claimed {
             let index = self.deliveries.iter().position(|d| d.sid == claimed.sid).expect("known");
-            let older = &self.deliveries[..index];
             let this = &self.deliveries[index];
             assert!(this.deadline > now && !matches!(this.due, Due::At(due) if due > now), "{this:?} at {now}");
-            let overtaken = older.iter().find(|d| {
-                d.recipient == this.recipient && d.life.state == State::Due && d.in_line_ms <= this.in_line_ms
-            });
-            assert!(overtaken.is_none(), "{this:?} overtook {overtaken:?}");
-            let unsettled = older.iter().find(|d| d.order.is_some() && d.order == this.order && !d.life.settled());
+            assert!(this.way == way && self.may_go(index, &later), "{this:?} passed another: {:?}", self.deliveries);
+            let unsettled = self.deliveries[..index]
+                .iter()
+                .find(|d| d.order.is_some() && d.order == this.order && !d.life.settled());
             assert!(unsettled.is_none(), "{this:?} did not wait for {unsettled:?}");
             let step = this.life.step(&Event::Claimed).expect("was due");
             assert_eq!(claimed.attempt, step.life.attempt);
             assert_eq!(claimed.body, format!("body of {}", this.id));
-            self.deliveries[index].life = step.life;
+            let delivery = &mut self.deliveries[index];
+            (delivery.life, delivery.again) = (step.life, claimed.attempt > 1);
         }
-        if count < limit {
-            self.nobody_is_forgotten();
-        }
-    }
-
-    /// What is due and was not handed out stands behind somebody who waits for his time, or is held.
-    fn nobody_is_forgotten(&self) {
-        let now = self.now;
-        let held = self.held.lock().unwrap();
-        let is_held = |recipient| {
-            held.iter().any(|(whose, hold)| *whose == recipient && !matches!(hold, Hold::Until(time) if *time <= now))
-        };
-        let waits = |d: &ModelDelivery| matches!(d.due, Due::At(due) if due > now);
-        for (index, this) in self.deliveries.iter().enumerate() {
-            let due = |d: &ModelDelivery| d.life.state == State::Due && d.recipient == this.recipient;
-            let behind = || self.deliveries[..=index].iter().any(|d| due(d) && waits(d));
-            assert!(!due(this) || is_held(this.recipient) || behind(), "{this:?} was forgotten at {now}");
-        }
+        let left = (0..self.deliveries.len()).find(|&index| {
+            let this = &self.deliveries[index];
+            let due = this.life.state == State::Due && !matches!(this.due, Due::At(due) if due > now);
+            due && this.way == way && self.may_go(index, &BTreeSet::new())
+        });
+        assert!(
+            count == limit || left.is_none(),
+            "forgotten at {now}: {:?}",
+            left.map(|index| &self.deliveries[index])
+        );
     }
 
     async fn record(&mut self, which: usize, what: What) {
         let Some(delivery) = self.deliveries.get(which) else { return };
         let event = what.event(self.now);
         let recorded = self.rig.record(delivery.sid, event.clone(), self.now).await;
-        match delivery.life.step(&event) {
+        self.recorded(which, &event, recorded);
+    }
+
+    fn recorded(&mut self, which: usize, event: &Event, recorded: Recorded) {
+        match self.deliveries[which].life.step(event) {
             None => assert_eq!(recorded, Recorded::Swallowed),
             Some(step) => {
                 let Recorded::Moved { told, life, .. } = recorded else { panic!("{recorded:?}, not {step:?}") };
                 assert_eq!((told, life), (step.tell, step.life));
-                self.step(which, &event);
+                self.step(which, event);
             }
         }
     }
@@ -326,9 +365,6 @@ impl World {
         let delivery = &mut self.deliveries[index];
         delivery.life = step.life;
         delivery.due = step.due.unwrap_or(delivery.due);
-        if *event == Event::Turn {
-            delivery.in_line_ms = self.now;
-        }
         let order = delivery.order.clone();
         if step.life.settled() && order.is_some() {
             let next = self.deliveries.iter().position(|d| d.order == order && !d.life.settled());
@@ -446,7 +482,8 @@ impl World {
         assert_eq!(dropped, covered.map(|u| u.acked = true).count() as u64);
     }
 
-    fn restarted(&mut self) {
+    fn restarted(&mut self, most: usize) {
+        self.paces[0] = Pace::Pipelined(most);
         self.marked.append(&mut self.read);
         let mut crashed = 0;
         for index in 0..self.deliveries.len() {
@@ -456,32 +493,26 @@ impl World {
             }
         }
         assert_eq!(self.rig.recovery.crashed, crashed);
-        self.held.lock().unwrap().retain(|(_, hold)| *hold != Hold::UntilCalled);
-        for delivery in self.deliveries.iter_mut().filter(|d| d.life.attempt == 0) {
-            // Whatever it was put off for, it is looked at again.
-            if let Due::At(_) = delivery.due {
-                delivery.due = Due::First;
-            }
-        }
-        let retrying = self.deliveries.iter().filter(|d| d.life.state == State::Due && d.life.attempt > 0);
-        assert!(self.rig.recovery.retrying.iter().map(|r| r.sid).eq(retrying.map(|d| d.sid)));
     }
 
     /// Lets everything come to its end, and looks back.
     async fn finish(mut self) {
         self.route().await;
-        for recipient in 0..3 {
-            self.unpark(recipient).await;
-        }
-        for _ in 0..100 {
+        for _ in 0..self.deliveries.len() + 1 {
             self.now += 6000;
-            self.take(100, 0).await;
+            for way in 0..2 {
+                self.take(way, 100, None).await;
+            }
             for index in 0..self.deliveries.len() {
                 if matches!(self.deliveries[index].life.state, State::InFlight | State::Sent) {
                     self.record(index, What::Receipt).await;
                 }
             }
+            if self.deliveries.iter().all(|delivery| delivery.life.settled()) {
+                break;
+            }
         }
+        assert!(self.deliveries.iter().all(|delivery| delivery.life.settled()), "starved: {:?}", self.deliveries);
         self.now += 11 * HOUR;
         self.rig.sweep_all(self.now).await;
         self.expire(|_| false).await;
@@ -499,6 +530,10 @@ impl World {
         }
         assert!(self.upstream.iter().all(|u| u.confirmed || u.acked), "{:?}", self.upstream);
     }
+}
+
+fn transport(way: usize) -> Transport {
+    Transport::parse(["ccs", "fcm-v1"][way]).unwrap()
 }
 
 fn status_of(document: &Value) -> Status {
@@ -520,6 +555,14 @@ proptest! {
     #[test]
     fn the_store_keeps_its_promises(ops in prop::collection::vec(any_op(), 1..120)) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(World::new().run(ops));
+        runtime.block_on(Harness::new().run(ops));
+    }
+
+    #[test]
+    fn a_recipients_messages_go_as_the_rule_says_and_nobody_starves(
+        ops in prop::collection::vec(any_op_of_queues(), 1..160),
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(Harness::new().run(ops));
     }
 }

@@ -20,7 +20,7 @@ fn hot_statements_use_their_index_and_sort_nothing() {
     let expected = [
         (dispatch::TIMED, "INDEX deliveries_due (way=? AND due_at<?)"),
         (dispatch::FRESH, "INDEX deliveries_due (way=? AND due_at=?)"),
-        (dispatch::ANY_TIMED, "INDEX deliveries_due (way=? AND due_at>?)"),
+        (dispatch::ANY_PUT_OFF, "INDEX deliveries_due (way=? AND due_at>?)"),
         (dispatch::ANY_FRESH, "INDEX deliveries_due (way=? AND due_at=?)"),
         (recipient_queue::OLDER, "INDEX deliveries_parked (recipient=? AND rowid<?)"),
         (recipient_queue::FIRST, "INDEX deliveries_parked (recipient=?)"),
@@ -43,10 +43,12 @@ fn hot_statements_use_their_index_and_sort_nothing() {
 }
 
 #[test]
-fn a_start_with_a_long_memory_reads_only_what_waits_to_find_the_first_of_each_line() {
+fn a_start_with_a_long_memory_reads_only_what_waits_to_find_the_first_of_each_queue() {
     let dir = tempfile::tempdir().unwrap();
     let (conn, _lock) = file::open(&dir.path().join("store.db")).unwrap();
     let plan = plan(&conn, recover::LOOK_AGAIN);
     assert!(plan.contains("SCAN deliveries USING INDEX deliveries_parked"), "{plan}");
     assert!(plan.contains("SEARCH older USING INDEX deliveries_parked (recipient=? AND rowid<?)"), "{plan}");
+    let plan = self::plan(&conn, recover::KEEP_PLACES);
+    assert!(plan.contains("SEARCH younger USING INDEX deliveries_parked (recipient=? AND rowid>?)"), "{plan}");
 }

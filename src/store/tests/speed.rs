@@ -48,11 +48,11 @@ async fn downstream(rig: &mut Rig, window: usize) {
             let mut new =
                 rig.new_delivery(&format!("{:x}", u64::from(accepted_so_far).wrapping_mul(0x9e37_79b9_7f4a_7c15)));
             new.body = Bytes::from(vec![b'x'; BODY]);
-            new.recipient = i64::from(accepted_so_far);
+            new.recipient = Recipient::new(accepted_so_far.into());
             accepts.push(rig.store.accept(new).await.unwrap());
             accepted_so_far += 1;
         }
-        let taken = rig.take_by(NOW, window, anybody()).await;
+        let taken = rig.take_by(NOW, window, MANY).await;
         let mut records = Vec::new();
         for event in [accepted(), Event::Receipt] {
             for claimed in &taken.claimed {

@@ -6,7 +6,7 @@ use crate::ccs::payload::{Downstream, Inbound, Nack, Outbound, Receipt, Upstream
 use crate::ccs::stanza::Stanza;
 use crate::ccs::write::{self, Spelling};
 use crate::ccs::xml::{Frame, Framer};
-use crate::chat::id::{Sid, SidSource, Token};
+use crate::chat::id::{Recipient, Sid, SidSource, Token};
 use crate::chat::push::{Priority, Push, Target};
 use crate::chat::refusal::{Decision, Refusal, Scope, Until, Wait};
 use crate::ops::clock::now_ms;
@@ -232,6 +232,7 @@ impl Bridge {
             receipt: true,
             fcm: Map::new(),
         };
+        let recipient = Recipient::new(recipient);
         self.port.sends.send(Send { sid: sid(number), push, recipient, accepted_ms: 0, deadline_ms }).await.unwrap();
     }
 

@@ -109,7 +109,7 @@ impl<M> Message<M> {
 
     /// Whose it is.
     pub(crate) fn recipient(&self) -> Recipient {
-        Recipient::new(self.send.recipient)
+        self.send.recipient
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::connections::AGE_MIN;
 use super::*;
-use crate::chat::id::{SidSource, Token};
+use crate::chat::id::{Recipient, SidSource, Token};
 use crate::chat::push::{Priority, Push, Target};
 use crate::chat::refusal::{Scope, Until, Wait};
 use crate::transport::Change;
@@ -48,7 +48,7 @@ impl Service for Plain {
     type Answer = Answer;
 
     fn admit(&mut self, message: &mut Message<()>, _now: Now) -> Admission<()> {
-        match self.holds.get(&message.send.recipient) {
+        match self.holds.get(&message.send.recipient.number()) {
             None => Admission::Go(()),
             Some(Hold::Skip) => Admission::Skip,
             Some(Hold::Until(moment)) => Admission::HoldRecipient(*moment),
@@ -194,7 +194,10 @@ impl Bench {
             receipt: false,
             fcm: Map::new(),
         };
-        self.core.handle_send(Send { sid: sid(number), push, recipient, accepted_ms: 0, deadline_ms }, self.now());
+        self.core.handle_send(
+            Send { sid: sid(number), push, recipient: Recipient::new(recipient), accepted_ms: 0, deadline_ms },
+            self.now(),
+        );
         self.drain();
     }
 

@@ -145,8 +145,8 @@ impl Service for FcmService {
             Ok(prepared) => prepared,
             Err(error) => return Admission::Unsendable { code: error.code(), detail: error.to_string() },
         };
-        let recipient = message.send.recipient;
-        let ticket = match self.health.admit((message.send.sid.row(), recipient), bearer.generation, instant) {
+        let (row, recipient) = (message.send.sid.row().number(), message.send.recipient.number());
+        let ticket = match self.health.admit((row, recipient), bearer.generation, instant) {
             health::Admission::Go(ticket) => ticket,
             // Others may be the probe.
             health::Admission::NotBefore(until) if matches!(self.health.standing(instant), Standing::Probing(_)) => {

@@ -1,7 +1,7 @@
 //! The transport with the test on all its other ends: the bridge, FCM, and the server of access tokens.
 
 use super::peer::Peer;
-use crate::chat::id::{Sid, SidSource, Token};
+use crate::chat::id::{Recipient, Sid, SidSource, Token};
 use crate::chat::push::{Priority, Push, Target};
 use crate::chat::refusal::{Decision, Refusal, Scope};
 use crate::ops::clock::now_ms;
@@ -159,7 +159,7 @@ pub(in crate::transport::fcm_v1) fn message(sid: Sid, recipient: i64) -> Send {
             receipt: true,
             fcm: Map::new(),
         },
-        recipient,
+        recipient: Recipient::new(recipient),
         accepted_ms,
         deadline_ms: accepted_ms + HOUR_MS,
     }

@@ -5,7 +5,7 @@ use super::pipe::{Item, Weather};
 use super::script::{Action, Case, faults};
 use crate::ccs::event::{Event, Reason};
 use crate::ccs::session::Input;
-use crate::chat::id::{Sid, SidSource, Token};
+use crate::chat::id::{Recipient, Sid, SidSource, Token};
 use crate::chat::push::{Priority, Push, Target};
 use crate::secret::Secret;
 use crate::sim::SimConfig;
@@ -701,7 +701,7 @@ fn send(sid: Sid, device: u8, receipt: bool) -> Send {
         receipt,
         fcm: Map::new(),
     };
-    Send { sid, push, recipient: device.into(), accepted_ms: 0, deadline_ms: u64::MAX }
+    Send { sid, push, recipient: Recipient::new(device.into()), accepted_ms: 0, deadline_ms: u64::MAX }
 }
 
 fn token(device: u8) -> String {
