@@ -275,6 +275,13 @@ impl Health {
         self.tokens.spent
     }
 
+    /// Whether the last word on the access token of this generation was a refusal: where no other is to be had, nobody
+    /// knows whether anything goes.
+    #[must_use]
+    pub const fn doubts_token(&self, generation: u64) -> bool {
+        self.tokens.refused >= generation && self.tokens.refusals > 0
+    }
+
     fn refused(&mut self, ticket: &Ticket, refusal: Refusal, now: Instant) -> Refusal {
         match refusal.decision {
             Decision::Fail { token: TokenFate::Quarantine, .. } => return self.mismatched(ticket, refusal, now),

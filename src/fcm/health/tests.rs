@@ -246,11 +246,14 @@ fn a_token_that_is_refused_is_replaced_and_no_message_goes_with_it_again() {
 fn a_401_that_persists_with_one_message_stops_nobody_and_costs_one_token() {
     let (mut health, now) = (Health::default(), start());
     exchange(&mut health, sent(), 1, now);
+    assert!(!health.doubts_token(1));
     assert_eq!(exchange(&mut health, unauthorized(), 2, now), Ruling::Replay(Replay::NewToken, own()));
+    assert!(health.doubts_token(1) && !health.doubts_token(2));
     // The old token lives, and others go on with it while the new one is fetched.
     for message in 3..10 {
         assert_eq!(exchange(&mut health, sent(), message, now), Ruling::Sent { name: None });
     }
+    assert!(!health.doubts_token(1));
     let ticket = goes(&mut health, 2, 2, now);
     let ruling = health.outcome(&ticket, fault(Cause::Unauthenticated), now);
     assert_eq!((ruling, health.cause(), health.refused_token()), (Ruling::Refused(own()), None, 1));

@@ -82,7 +82,7 @@ impl FcmService {
             self.credentials = credentials;
             self.health.credentials_changed(now);
         }
-        let denied = self.tokens.refusal().filter(|_| self.bearer(now).is_none());
+        let denied = self.tokens.refusal().filter(|_| !self.is_armed(now));
         if let (None, Some(words)) = (&self.denied, &denied) {
             self.changes.push_back(Change::AuthFailed { detail: format!("{NO_TOKEN}: {words}") });
         }
@@ -93,6 +93,12 @@ impl FcmService {
     fn bearer(&self, now: Instant) -> Option<Bearer> {
         let bearer = self.tokens.bearer(tokio::time::Instant::from_std(now))?;
         Some(bearer).filter(|bearer| bearer.generation > self.health.spent_token())
+    }
+
+    /// Whether there is a token that is good as far as anybody knows: none that was refused while no other is to be had.
+    fn is_armed(&self, now: Instant) -> bool {
+        let is_doubted = |bearer: &Bearer| self.tokens.fails() && self.health.doubts_token(bearer.generation);
+        self.bearer(now).is_some_and(|bearer| !is_doubted(&bearer))
     }
 
     fn prepare(&self, send: &Send, now_ms: u64) -> Result<(target::Target, Request), RequestError> {
@@ -208,11 +214,13 @@ impl Service for FcmService {
     }
 
     fn outage(&self, able: bool, now: Now) -> Option<Link> {
-        let is_armed = self.bearer(now.instant).is_some();
+        let (has_token, is_armed) = (self.bearer(now.instant).is_some(), self.is_armed(now.instant));
         match self.health.standing(now.instant) {
-            Standing::Probing(word) if able && is_armed => Some(Link::Probing(word)),
+            Standing::Probing(word) if able && has_token => Some(Link::Probing(word)),
             Standing::Probing(word) | Standing::Down(word) => Some(Link::Down(Outage::Refused(word))),
             Standing::Well if is_armed => None,
+            // One message at a time finds out whether the token that was refused is good for others.
+            Standing::Well if has_token && able => Some(Link::Probing(NO_TOKEN)),
             Standing::Well if self.tokens.fails() => Some(Link::Down(Outage::Refused(NO_TOKEN))),
             Standing::Well => Some(Link::Down(Outage::Unconnected)),
         }

@@ -544,9 +544,11 @@ async fn a_401_that_persists_with_one_message_stops_nobody_though_no_new_token_i
     peer.fault(asked.stream, 401, None, &[]).await;
     let Report::Deferred { sid, .. } = house.report().await else { panic!() };
     assert_eq!(sid, sids[0]);
+    assert_eq!(*house.port.link.borrow(), Link::Probing(NO_TOKEN), "it may be dead, and no other is to be had");
     // The old token lives, and others go on with it, for as long as the server of tokens is down.
     for which in 2..10 {
         pass(&mut house, &mut peer, which).await;
+        assert_eq!(*house.port.link.borrow(), Link::Up);
         tokio::time::sleep(4 * SECOND).await;
     }
     house.token_answer.send_replace(token_for(Duration::from_secs(3599)));

@@ -16,10 +16,10 @@ pub(super) struct Case {
     pub(super) window: usize,
     pub(super) connections: usize,
     pub(super) devices: u8,
-    /// The ledger gives sessions more than they take, so that they have to refuse.
+    /// The core gives sessions more than they take, so that they have to refuse.
     pub(super) pushy: bool,
     pub(super) latency_ms: u64,
-    /// Between a session and the hub, and between the hub and the bridge's commit.
+    /// Between a session and the core, and between the core and the bridge's commit.
     pub(super) lag_ms: u64,
     pub(super) piece: usize,
     /// By the time.
