@@ -33,9 +33,6 @@ const WORDS: &[(&str, &[&str])] = &[
 /// Where the words may not stand: folders of `src`.
 const FOLDERS: &[&str] = &["bridge", "store", "transport"];
 
-/// Files whose names are still to go, with the files.
-const LEAVING: &[&str] = &["transport/fcm"];
-
 /// A name that was declared, and where.
 struct Declared {
     file: PathBuf,
@@ -118,10 +115,6 @@ fn better(name: &str) -> Option<&'static str> {
     WORDS.iter().find(|(_, former)| former.iter().any(|former| is_in(&former))).map(|(word, _)| *word)
 }
 
-fn is_leaving(file: &Path) -> bool {
-    LEAVING.iter().any(|folder| file.starts_with(src().join(folder)))
-}
-
 /// Every name with a word that was replaced.
 fn wrong() -> Vec<(Declared, &'static str)> {
     let files = FOLDERS.iter().flat_map(|folder| files(&src().join(folder)));
@@ -133,20 +126,9 @@ fn wrong() -> Vec<(Declared, &'static str)> {
 fn modules_and_types_are_called_by_the_fields_words() {
     let lines: Vec<String> = wrong()
         .into_iter()
-        .filter(|(declared, _)| !is_leaving(&declared.file))
         .map(|(declared, word)| format!("{}: {} (use: {word})", declared.file.display(), declared.name))
         .collect();
     assert!(lines.is_empty(), "names that were given up:\n{}", lines.join("\n"));
-}
-
-#[test]
-fn no_exception_outlives_its_names() {
-    let wrong = wrong();
-    for folder in LEAVING {
-        let place = src().join(folder);
-        let needed = wrong.iter().any(|(declared, _)| declared.file.starts_with(&place));
-        assert!(needed, "{folder} needs no exception any more");
-    }
 }
 
 #[test]

@@ -1,14 +1,14 @@
 //! Nothing is lost and nothing is doubled in silence, whatever becomes of the connections.
 
-use crate::bridge::{Bridge, End, Refusal};
+use crate::bridge::{Bridge, End};
 use crate::log::Log;
 use crate::street::{Plan, Street, pause};
 use fcm_mqtt_bridge::sim::v1::config::ConnectionLimits;
-use fcm_mqtt_bridge::sim::v1::fault::{RetryAfter, Rule};
+use fcm_mqtt_bridge::sim::v1::fault::Rule;
 use fcm_mqtt_bridge::sim::v1::stats::{V1Stats, V1Violations};
 use fcm_mqtt_bridge::sim::v1::{Mishap, V1Faults};
 use fcm_mqtt_bridge::transport::Link;
-use fcm_mqtt_bridge::transport::fcm_v1::{OnAmbiguous, STREAMS_MAX, Timing};
+use fcm_mqtt_bridge::transport::fcm_v1::{STREAMS_MAX, Timing};
 use std::time::Duration;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -134,62 +134,6 @@ async fn answers_that_take_longer_than_a_ping_keep_their_connection() {
     let stats = street.v1.stats();
     kept_the_rules(&stats);
     assert_eq!((bridge.count(End::Accepted), bridge.doubted(), stats.duplicates), (200, 0, 0));
-    street.close().await;
-}
-
-/// Everything that leaves the bridge in the dark, and some that does not.
-fn dark_days() -> V1Faults {
-    let rules = vec![
-        seldom(Mishap::AcceptResetStream, 0.02),
-        seldom(Mishap::AcceptResetConnection, 0.003),
-        seldom(Mishap::AcceptSilence, 0.005),
-        seldom(Mishap::AcceptUnavailable, 0.02),
-        seldom(Mishap::AcceptInternal, 0.02),
-        seldom(Mishap::AcceptBadGateway, 0.02),
-        seldom(Mishap::AcceptCut, 0.02),
-        seldom(Mishap::ResetStream, 0.02),
-        seldom(Mishap::ResetConnection, 0.003),
-        seldom(Mishap::Silence, 0.005),
-        seldom(Mishap::RefuseStream, 0.03),
-        seldom(Mishap::Goaway, 0.005),
-        seldom(Mishap::Unavailable, 0.02),
-        seldom(Mishap::BadGateway, 0.02),
-        Rule { retry_after: RetryAfter::Seconds(7), ..seldom(Mishap::DeviceQuota, 0.02) },
-        Rule { retry_after: RetryAfter::Date(9), ..seldom(Mishap::Unavailable, 0.02) },
-    ];
-    V1Faults { rules, latency_ms: 50, jitter_ms: 200, ..V1Faults::default() }
-}
-
-#[tokio::test(start_paused = true)]
-async fn on_dark_days_everything_arrives_and_what_may_be_there_twice_is_marked() {
-    let mut street = Street::open(Plan { faults: dark_days(), speed: 50, ..Plan::default() }).await;
-    let mut bridge = Bridge::new(3_000, 300);
-    bridge.exchange_all(&mut street, |_, _| {}).await;
-    bridge.check(&street.sim);
-    let stats = street.v1.stats();
-    kept_the_rules(&stats);
-    // One that meets a fault nine times in a row has waited for an hour, and is given up.
-    let spent = bridge.count(End::Refused(Refusal::Never));
-    assert_eq!(bridge.count(End::Accepted) + spent, 3_000);
-    assert!(spent <= 3, "{spent} of 3000 were given up");
-    assert!(stats.duplicates > 50 && stats.mishaps.len() > 12, "{stats:?}");
-    street.close().await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn on_dark_days_what_is_only_reported_is_never_sent_again() {
-    let plan = Plan { faults: dark_days(), on_ambiguous: OnAmbiguous::Report, speed: 50, ..Plan::default() };
-    let mut street = Street::open(plan).await;
-    let mut bridge = Bridge::new(2_000, 300);
-    bridge.exchange_all(&mut street, |_, _| {}).await;
-    bridge.check(&street.sim);
-    let stats = street.v1.stats();
-    kept_the_rules(&stats);
-    let failed = bridge.count(End::Refused(Refusal::Never));
-    assert_eq!(bridge.count(End::Accepted) + failed, 2_000);
-    let count = |mishap: Mishap| stats.mishaps.get(mishap.as_str()).copied().unwrap_or(0);
-    let silent = [Mishap::AcceptResetStream, Mishap::ResetStream, Mishap::AcceptSilence, Mishap::Silence].map(count);
-    assert!(u64::try_from(failed).unwrap() >= silent.iter().sum(), "{failed} failed, {silent:?}");
     street.close().await;
 }
 

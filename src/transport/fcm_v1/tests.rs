@@ -2,7 +2,7 @@
 
 mod conservation;
 mod faults;
-pub(super) mod house;
+pub(super) mod harness;
 pub(in crate::transport) mod peer;
 mod strangers;
 
@@ -11,7 +11,7 @@ use crate::chat::id::Sid;
 use crate::chat::refusal::{Arrival, Decision, Until, Wait};
 use crate::ops::clock::now_ms;
 use crate::transport::{Change, Link, Outage, Report};
-use house::{House, config, http_answer, message, sids, soon, token_for};
+use harness::{Harness, config, http_answer, message, sids, soon, token_for};
 use peer::{CANCEL, MAX_CONCURRENT_STREAMS, NO_ERROR, Peer, REFUSED_STREAM};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -82,12 +82,12 @@ async fn quiet(peer: &mut Peer) {
 
 #[tokio::test(start_paused = true)]
 async fn a_message_is_accepted_under_googles_name_with_what_is_left_of_its_time() {
-    let mut house = House::open(FcmConfig { confirm_to: Some("self/receipts".to_owned()), ..config() });
+    let mut harness = Harness::open(FcmConfig { confirm_to: Some("self/receipts".to_owned()), ..config() });
     let send = message(sids(1)[0], 1);
     let (sid, deadline_ms, began_ms) = (send.sid, send.deadline_ms, now_ms());
-    house.link(Link::Down(Outage::Unconnected)).await;
-    house.send(send).await;
-    let mut peer = house.peer(100).await;
+    harness.link(Link::Down(Outage::Unconnected)).await;
+    harness.send(send).await;
+    let mut peer = harness.peer(100).await;
     let asked = peer.next().await;
     let message = &asked.body["message"];
     assert_eq!((&message["token"], &message["data"]["ack"]), (&"token-1".into(), &"self/receipts".into()));
@@ -95,55 +95,55 @@ async fn a_message_is_accepted_under_googles_name_with_what_is_left_of_its_time(
     // Written between these two moments, which are usually in the same second.
     let left = |at_ms: u64| (deadline_ms - at_ms).div_ceil(1000);
     assert!((left(now_ms())..=left(began_ms)).contains(&ttl), "{ttl}");
-    house.link(Link::Up).await;
+    harness.link(Link::Up).await;
     peer.take(asked.stream).await;
-    assert_eq!(house.report().await, accepted(sid, asked.stream));
-    assert_eq!(house.close().await, []);
+    assert_eq!(harness.report().await, accepted(sid, asked.stream));
+    assert_eq!(harness.close().await, []);
 }
 
 #[tokio::test(start_paused = true)]
 async fn streams_are_capped_and_further_connections_open_when_all_are_full() {
-    let mut house = House::open(FcmConfig { connections: 2, ..config() });
-    let mut first = house.peer(3).await;
+    let mut harness = Harness::open(FcmConfig { connections: 2, ..config() });
+    let mut first = harness.peer(3).await;
     let sids = sids(8);
     // The settings of the peer are known once a request has gone and come.
-    house.send(message(sids[7], 100)).await;
+    harness.send(message(sids[7], 100)).await;
     let asked = first.next().await;
     first.take(asked.stream).await;
-    house.report().await;
+    harness.report().await;
     for (number, sid) in sids[..7].iter().enumerate() {
-        house.send(message(*sid, i64::try_from(number).unwrap())).await;
+        harness.send(message(*sid, i64::try_from(number).unwrap())).await;
     }
     assert_eq!(mids(&mut first, 3).await.len(), 3);
-    let mut second = house.peer(3).await;
+    let mut second = harness.peer(3).await;
     assert_eq!(mids(&mut second, 3).await.len(), 3);
     quiet(&mut first).await;
     quiet(&mut second).await;
-    assert!(house.dialled.try_recv().is_err(), "a third connection");
+    assert!(harness.dialled.try_recv().is_err(), "a third connection");
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_a_goaway_leaves_out_goes_at_once_over_another_connection() {
-    let mut house = House::open(config());
-    let mut old = house.peer(100).await;
+    let mut harness = Harness::open(config());
+    let mut old = harness.peer(100).await;
     let sids = sids(3);
     for (sid, recipient) in sids.iter().zip(1..) {
-        house.send(message(*sid, recipient)).await;
+        harness.send(message(*sid, recipient)).await;
     }
     let asked = [old.next().await, old.next().await, old.next().await];
     tokio::time::sleep(2 * SECOND).await;
     old.go_away(asked[0].stream, NO_ERROR).await;
     let began = Instant::now();
-    let mut new = house.peer(100).await;
+    let mut new = harness.peer(100).await;
     let [second, third] = [new.next().await, new.next().await];
     assert_eq!([second.mid(), third.mid()], [sids[1].to_string(), sids[2].to_string()]);
     assert!(began.elapsed() < SECOND, "a connection that lived needs no pause before the next");
     // The one that was looked at is answered on the old connection.
     old.take(asked[0].stream).await;
-    assert_eq!(house.report().await, accepted(sids[0], asked[0].stream));
+    assert_eq!(harness.report().await, accepted(sids[0], asked[0].stream));
     new.take(second.stream).await;
     assert_eq!(
-        house.report().await,
+        harness.report().await,
         accepted_after(1, sids[1], second.stream),
         "a copy that was not processed is none"
     );
@@ -151,35 +151,35 @@ async fn what_a_goaway_leaves_out_goes_at_once_over_another_connection() {
 
 #[tokio::test(start_paused = true)]
 async fn what_becomes_of_connections_is_told() {
-    let mut house = House::open(config());
-    let told = async |house: &mut House| match soon(house.port.reports.recv()).await {
+    let mut harness = Harness::open(config());
+    let told = async |harness: &mut Harness| match soon(harness.port.reports.recv()).await {
         Some(Report::Connection { connection, change }) => (connection.number(), change),
         other => panic!("{other:?}"),
     };
-    let mut old = house.peer(100).await;
-    assert_eq!(told(&mut house).await, (1, Change::Up));
+    let mut old = harness.peer(100).await;
+    assert_eq!(told(&mut harness).await, (1, Change::Up));
     old.go_away(0, NO_ERROR).await;
-    assert_eq!(told(&mut house).await, (1, Change::Draining));
-    let new = house.peer(100).await;
-    assert_eq!(told(&mut house).await, (2, Change::Up));
+    assert_eq!(told(&mut harness).await, (1, Change::Draining));
+    let new = harness.peer(100).await;
+    assert_eq!(told(&mut harness).await, (2, Change::Up));
     drop(new);
-    let (connection, change) = told(&mut house).await;
+    let (connection, change) = told(&mut harness).await;
     let named = matches!(&change, Change::Lost { detail } if detail.starts_with("memory:0: "));
     assert!(connection == 2 && named, "{change:?}");
-    assert_eq!(house.close().await, [], "the orderly end of the old one is no news");
+    assert_eq!(harness.close().await, [], "the orderly end of the old one is no news");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_refused_stream_is_sent_again_at_once_but_not_for_ever() {
-    let mut house = House::open(config());
-    let mut peer = house.peer(100).await;
+    let mut harness = Harness::open(config());
+    let mut peer = harness.peer(100).await;
     let sid = sids(1)[0];
-    house.send(message(sid, 1)).await;
+    harness.send(message(sid, 1)).await;
     for _ in 0..=service::REPLAYS_MAX {
         let asked = peer.next().await;
         peer.reset(asked.stream, REFUSED_STREAM).await;
     }
-    let report = house.report().await;
+    let report = harness.report().await;
     let expected = (sid, Refusal::Backoff(Duration::from_secs(10)), "CONNECTION_DRAINING", Arrival::No);
     assert_eq!(refusal(&report), expected);
     assert!(matches!(report, Report::Refused { replays: service::REPLAYS_MAX, .. }), "{report:?}");
@@ -187,45 +187,45 @@ async fn a_refused_stream_is_sent_again_at_once_but_not_for_ever() {
 
 #[tokio::test(start_paused = true)]
 async fn a_connection_that_refuses_streams_is_not_asked_again_where_there_is_another() {
-    let mut house = House::open(FcmConfig { connections: 2, ..config() });
-    let mut old = house.peer(100).await;
+    let mut harness = Harness::open(FcmConfig { connections: 2, ..config() });
+    let mut old = harness.peer(100).await;
     let sid = sids(1)[0];
-    house.send(message(sid, 1)).await;
+    harness.send(message(sid, 1)).await;
     let asked = old.next().await;
     old.reset(asked.stream, REFUSED_STREAM).await;
-    let mut new = house.peer(100).await;
+    let mut new = harness.peer(100).await;
     let asked = new.next().await;
     assert_eq!(asked.mid(), sid.to_string());
     new.take(asked.stream).await;
-    let report = house.report().await;
+    let report = harness.report().await;
     assert!(matches!(report, Report::Accepted { replays: 1, copies: 1, .. }), "{report:?}");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_connection_that_takes_no_requests_any_more_gets_company() {
-    let mut house = House::open(config());
-    let mut old = house.peer(100).await;
-    house.link(Link::Up).await;
+    let mut harness = Harness::open(config());
+    let mut old = harness.peer(100).await;
+    harness.link(Link::Up).await;
     old.settings(&[(MAX_CONCURRENT_STREAMS, 0)]).await;
-    house.link(Link::Down(Outage::Unconnected)).await;
-    let mut new = house.peer(100).await;
-    house.link(Link::Up).await;
+    harness.link(Link::Down(Outage::Unconnected)).await;
+    let mut new = harness.peer(100).await;
+    harness.link(Link::Up).await;
     let sid = sids(1)[0];
-    house.send(message(sid, 1)).await;
+    harness.send(message(sid, 1)).await;
     let asked = new.next().await;
     new.take(asked.stream).await;
-    assert_eq!(house.report().await, accepted(sid, asked.stream));
+    assert_eq!(harness.report().await, accepted(sid, asked.stream));
 }
 
 #[tokio::test(start_paused = true)]
 async fn at_a_stop_what_is_unanswered_is_not_sent_again_where_that_is_not_wanted() {
     for (on_ambiguous, lost) in [(OnAmbiguous::Retry, true), (OnAmbiguous::Report, false)] {
-        let mut house = House::open(FcmConfig { on_ambiguous, ..config() });
-        let mut peer = house.peer(100).await;
+        let mut harness = Harness::open(FcmConfig { on_ambiguous, ..config() });
+        let mut peer = harness.peer(100).await;
         let sid = sids(1)[0];
-        house.send(message(sid, 1)).await;
+        harness.send(message(sid, 1)).await;
         peer.next().await;
-        let last = house.close().await;
+        let last = harness.close().await;
         match last.last() {
             Some(Report::Lost { sid: which, copies: 1 }) => assert!(lost && *which == sid),
             Some(report) => {
@@ -239,13 +239,13 @@ async fn at_a_stop_what_is_unanswered_is_not_sent_again_where_that_is_not_wanted
 
 #[tokio::test(start_paused = true)]
 async fn what_fcm_would_refuse_for_certain_is_refused_as_the_bridges_own() {
-    let mut house = House::open(config());
-    let mut peer = house.peer(100).await;
+    let mut harness = Harness::open(config());
+    let mut peer = harness.peer(100).await;
     let sid = sids(1)[0];
     let mut send = message(sid, 1);
     send.push.data.insert("from".to_owned(), "me".into());
-    house.send(send).await;
-    let report = house.report().await;
+    harness.send(send).await;
+    let report = harness.report().await;
     assert!(
         matches!(&report, Report::Unsendable { sid: which, code, .. } if *which == sid && code == "RESERVED_KEY"),
         "{report:?}"
@@ -255,16 +255,16 @@ async fn what_fcm_would_refuse_for_certain_is_refused_as_the_bridges_own() {
 
 #[tokio::test(start_paused = true)]
 async fn messages_that_replace_each_other_are_not_held_back() {
-    let mut house = House::open(config());
-    let mut peer = house.peer(100).await;
+    let mut harness = Harness::open(config());
+    let mut peer = harness.peer(100).await;
     let began = Instant::now();
     for sid in sids(40) {
         let mut send = message(sid, 1);
         send.push.collapse = Some("score".to_owned());
-        house.send(send).await;
+        harness.send(send).await;
         let asked = peer.next().await;
         peer.take(asked.stream).await;
-        assert_eq!(house.report().await, accepted(sid, asked.stream));
+        assert_eq!(harness.report().await, accepted(sid, asked.stream));
     }
     assert!(began.elapsed() < 2 * SECOND, "{:?}", began.elapsed());
 }
@@ -275,19 +275,19 @@ async fn a_reset_or_a_cut_after_the_request_is_ambiguous() {
         (OnAmbiguous::Retry, (Refusal::Backoff(Duration::from_secs(10)), "AMBIGUOUS", Arrival::Maybe)),
         (OnAmbiguous::Report, (Refusal::Never, "AMBIGUOUS", Arrival::Maybe)),
     ] {
-        let mut house = House::open(FcmConfig { on_ambiguous, ..config() });
-        let mut peer = house.peer(100).await;
+        let mut harness = Harness::open(FcmConfig { on_ambiguous, ..config() });
+        let mut peer = harness.peer(100).await;
         let sids = sids(2);
-        house.send(message(sids[0], 1)).await;
+        harness.send(message(sids[0], 1)).await;
         let asked = peer.next().await;
         peer.reset(asked.stream, CANCEL).await;
-        let report = house.report().await;
+        let report = harness.report().await;
         let (sid, refusal_, code, arrival) = refusal(&report);
         assert_eq!((sid, (refusal_, code, arrival)), (sids[0], expected));
-        house.send(message(sids[1], 2)).await;
+        harness.send(message(sids[1], 2)).await;
         peer.next().await;
         drop(peer);
-        let report = house.report().await;
+        let report = harness.report().await;
         let (sid, refusal_, code, arrival) = refusal(&report);
         assert_eq!((sid, (refusal_, code, arrival)), (sids[1], expected));
     }
@@ -295,16 +295,16 @@ async fn a_reset_or_a_cut_after_the_request_is_ambiguous() {
 
 #[tokio::test(start_paused = true)]
 async fn an_answer_that_does_not_come_is_ambiguous_after_the_time_for_it() {
-    let mut house = House::open(config());
-    let mut peer = house.peer(100).await;
+    let mut harness = Harness::open(config());
+    let mut peer = harness.peer(100).await;
     let sid = sids(1)[0];
-    house.send(message(sid, 1)).await;
+    harness.send(message(sid, 1)).await;
     peer.next().await;
     let began = Instant::now();
     let report = async {
         let answering = async { while peer.asked().await.is_some() {} };
         tokio::select! {
-            report = house.report() => report,
+            report = harness.report() => report,
             () = answering => panic!("the connection was given up"),
         }
     }
@@ -315,33 +315,33 @@ async fn an_answer_that_does_not_come_is_ambiguous_after_the_time_for_it() {
 
 #[tokio::test(start_paused = true)]
 async fn pings_go_only_while_a_request_is_open_and_a_mute_peer_is_left() {
-    let mut house = House::open(config());
-    let mut peer = house.peer(100).await;
+    let mut harness = Harness::open(config());
+    let mut peer = harness.peer(100).await;
     let idle = tokio::time::timeout(Duration::from_secs(120), peer.asked()).await;
     assert!(idle.is_err() && peer.pings == 0, "{} pings", peer.pings);
     let sids = sids(2);
-    house.send(message(sids[0], 1)).await;
+    harness.send(message(sids[0], 1)).await;
     let asked = peer.next().await;
     let waiting = tokio::time::timeout(Duration::from_secs(15), peer.asked()).await;
     assert!(waiting.is_err() && peer.pings == 1, "{} pings", peer.pings);
     peer.take(asked.stream).await;
-    house.report().await;
+    harness.report().await;
     peer.mute = true;
-    house.send(message(sids[1], 1)).await;
+    harness.send(message(sids[1], 1)).await;
     peer.next().await;
     let began = Instant::now();
     soon(async { while peer.asked().await.is_some() {} }).await;
     assert_eq!(began.elapsed().as_secs(), 20, "ten to the ping, ten for its answer");
-    assert_eq!(refusal(&house.report().await).3, Arrival::Maybe);
+    assert_eq!(refusal(&harness.report().await).3, Arrival::Maybe);
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_idle_connection_is_replaced_before_fcm_ends_it_and_the_successor_comes_first() {
-    let mut house = House::open(config());
-    let mut old = house.peer(100).await;
-    house.link(Link::Up).await;
+    let mut harness = Harness::open(config());
+    let mut old = harness.peer(100).await;
+    harness.link(Link::Up).await;
     let began = Instant::now();
-    let new = soon(house.dialled.recv()).await.unwrap();
+    let new = soon(harness.dialled.recv()).await.unwrap();
     let waited = began.elapsed();
     assert!(waited > Duration::from_secs(180) && waited < Duration::from_secs(240), "{waited:?}");
     let still = tokio::time::timeout(Duration::from_millis(10), old.asked()).await;
@@ -349,9 +349,9 @@ async fn an_idle_connection_is_replaced_before_fcm_ends_it_and_the_successor_com
     let mut new = Peer::accept(new, 100).await;
     let gone = async { while old.asked().await.is_some() {} };
     soon(gone).await;
-    assert_eq!(*house.port.link.borrow(), Link::Up);
+    assert_eq!(*harness.port.link.borrow(), Link::Up);
     let sid = sids(1)[0];
-    house.send(message(sid, 1)).await;
+    harness.send(message(sid, 1)).await;
     assert_eq!(mids(&mut new, 1).await, [sid.to_string()]);
 }
 
@@ -365,84 +365,84 @@ const PROJECT_QUOTAS: [&str; 2] = [
 #[tokio::test(start_paused = true)]
 async fn a_used_up_quota_of_the_project_pauses_everybody_for_as_long_as_fcm_says_also_what_is_claimed_already() {
     for body in PROJECT_QUOTAS {
-        let mut house = House::open(FcmConfig { streams: 2, ..config() });
-        let mut peer = house.peer(100).await;
+        let mut harness = Harness::open(FcmConfig { streams: 2, ..config() });
+        let mut peer = harness.peer(100).await;
         let sids = sids(5);
         for (sid, recipient) in sids.iter().zip(1..) {
-            house.send(message(*sid, recipient)).await;
+            harness.send(message(*sid, recipient)).await;
         }
         let [first, second] = [peer.next().await, peer.next().await];
         peer.answer(first.stream, "429", &[("retry-after", "90")], body).await;
         let began = Instant::now();
-        let (sid, refusal) = house.back().await;
+        let (sid, refusal) = harness.back().await;
         assert_eq!((sid, refusal.map(|refusal| refusal.code).as_deref()), (sids[0], Some("QUOTA_EXCEEDED")));
-        house.link(Link::Down(Outage::Refused(QUOTA))).await;
+        harness.link(Link::Down(Outage::Refused(QUOTA))).await;
         // What was claimed and not written goes back.
         for sid in &sids[2..] {
-            assert_eq!(house.back().await, (*sid, None));
+            assert_eq!(harness.back().await, (*sid, None));
         }
         peer.take(second.stream).await;
-        assert_eq!(house.report().await, accepted(sids[1], second.stream));
+        assert_eq!(harness.report().await, accepted(sids[1], second.stream));
         quiet(&mut peer).await;
-        house.link(Link::Up).await;
+        harness.link(Link::Up).await;
         assert!(began.elapsed() >= 90 * SECOND, "{:?}", began.elapsed());
-        house.send(message(sids[0], 1)).await;
+        harness.send(message(sids[0], 1)).await;
         assert_eq!(mids(&mut peer, 1).await, [sids[0].to_string()]);
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn when_fcm_puts_everybody_off_what_is_claimed_goes_back_and_one_at_a_time_finds_out() {
-    let mut house = House::open(FcmConfig { streams: 25, ..config() });
-    let mut peer = house.peer(100).await;
+    let mut harness = Harness::open(FcmConfig { streams: 25, ..config() });
+    let mut peer = harness.peer(100).await;
     let sids = sids(60);
     for (sid, recipient) in sids.iter().zip(1..) {
-        house.send(message(*sid, recipient)).await;
+        harness.send(message(*sid, recipient)).await;
     }
     for _ in 0..20 {
         let asked = peer.next().await;
         peer.fault(asked.stream, 503, Some("UNAVAILABLE"), &[]).await;
-        let report = house.report().await;
+        let report = harness.report().await;
         assert_eq!(refusal(&report).1, Refusal::Backoff(10 * SECOND), "{report:?}");
     }
-    house.link(Link::Down(Outage::Refused("service_unavailable"))).await;
+    harness.link(Link::Down(Outage::Refused("service_unavailable"))).await;
     // What is on its way is judged as ever; what was claimed and not written goes back.
     let (mut late, mut back) = (0, 0);
     while let Ok(Some(asked)) = tokio::time::timeout(SECOND, peer.asked()).await {
         peer.fault(asked.stream, 503, Some("UNAVAILABLE"), &[]).await;
         late += 1;
     }
-    while let Ok(report) = tokio::time::timeout(SECOND, house.report()).await {
+    while let Ok(report) = tokio::time::timeout(SECOND, harness.report()).await {
         match report {
             Report::Lost { copies: 0, .. } => back += 1,
             report => assert_eq!(refusal(&report).1, Refusal::Backoff(10 * SECOND), "{report:?}"),
         }
     }
     assert!(back > 10 && 20 + late + back == 60, "{late} {back}");
-    house.link(Link::Probing("service_unavailable")).await;
-    house.send(message(sids[59], 60)).await;
+    harness.link(Link::Probing("service_unavailable")).await;
+    harness.send(message(sids[59], 60)).await;
     let probe = peer.next().await;
-    house.send(message(sids[58], 59)).await;
-    assert_eq!(house.back().await, (sids[58], None), "one at a time");
+    harness.send(message(sids[58], 59)).await;
+    assert_eq!(harness.back().await, (sids[58], None), "one at a time");
     peer.take(probe.stream).await;
-    assert_eq!(house.report().await, accepted(sids[59], probe.stream));
-    house.link(Link::Up).await;
+    assert_eq!(harness.report().await, accepted(sids[59], probe.stream));
+    harness.link(Link::Up).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn tokens_are_given_up_only_for_a_word_about_the_token() {
-    let mut house = House::open(config());
-    let mut peer = house.peer(100).await;
+    let mut harness = Harness::open(config());
+    let mut peer = harness.peer(100).await;
     for (sid, (status, code, expected)) in sids(4).into_iter().zip([
         (404, "UNREGISTERED", (Refusal::BadToken, "DEVICE_UNREGISTERED")),
         (403, "SENDER_ID_MISMATCH", (Refusal::Quarantine, "SENDER_ID_MISMATCH")),
         (401, "THIRD_PARTY_AUTH_ERROR", (Refusal::Operator, "INVALID_APNS_CREDENTIAL")),
         (400, "INVALID_ARGUMENT", (Refusal::Never, "INVALID_JSON")),
     ]) {
-        house.send(message(sid, 1)).await;
+        harness.send(message(sid, 1)).await;
         let asked = peer.next().await;
         peer.fault(asked.stream, status, Some(code), &[]).await;
-        let report = house.report().await;
+        let report = harness.report().await;
         let (_, refusal_, code, arrival) = refusal(&report);
         assert_eq!(((refusal_, code), arrival), (expected, Arrival::No));
     }
@@ -451,32 +451,32 @@ async fn tokens_are_given_up_only_for_a_word_about_the_token() {
 #[tokio::test(start_paused = true)]
 async fn a_device_over_its_budget_waits_on_the_disk_and_others_go_on() {
     let quotas = Quotas { device_per_minute: 8, ..Quotas::default() };
-    let mut house = House::open(FcmConfig { quotas, ..config() });
-    let mut peer = house.peer(100).await;
+    let mut harness = Harness::open(FcmConfig { quotas, ..config() });
+    let mut peer = harness.peer(100).await;
     let sids = sids(5);
     // The ramp lets the first second through slowly; it is not what is tried here.
     for sid in &sids[..2] {
-        house.send(message(*sid, 1)).await;
+        harness.send(message(*sid, 1)).await;
         let asked = peer.next().await;
         peer.take(asked.stream).await;
-        house.report().await;
+        harness.report().await;
     }
     for sid in &sids[2..4] {
-        house.send(message(*sid, 1)).await;
-        let Report::Deferred { sid: which, wait } = house.report().await else { panic!() };
+        harness.send(message(*sid, 1)).await;
+        let Report::Deferred { sid: which, wait } = harness.report().await else { panic!() };
         assert!(which == *sid && wait > SECOND, "{wait:?}");
     }
-    house.send(message(sids[4], 2)).await;
+    harness.send(message(sids[4], 2)).await;
     assert_eq!(mids(&mut peer, 1).await, [sids[4].to_string()]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn one_new_access_token_serves_all_that_the_old_one_was_refused_for() {
-    let mut house = House::open(config());
-    let mut peer = house.peer(100).await;
+    let mut harness = Harness::open(config());
+    let mut peer = harness.peer(100).await;
     let sids = sids(5);
     for (sid, recipient) in sids.iter().zip(1..) {
-        house.send(message(*sid, recipient)).await;
+        harness.send(message(*sid, recipient)).await;
     }
     for _ in &sids {
         let asked = peer.next().await;
@@ -485,138 +485,142 @@ async fn one_new_access_token_serves_all_that_the_old_one_was_refused_for() {
     for _ in &sids {
         let asked = peer.next().await;
         peer.take(asked.stream).await;
-        assert!(matches!(house.report().await, Report::Accepted { copies: 1, replays: 1, .. }));
+        assert!(matches!(harness.report().await, Report::Accepted { copies: 1, replays: 1, .. }));
     }
-    assert_eq!(house.fetched(), 2, "the first one, and one refresh");
+    assert_eq!(harness.fetched(), 2, "the first one, and one refresh");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_new_access_token_that_is_refused_as_well_stops_everything_and_the_probe_takes_another() {
-    let mut house = House::open(config());
-    let mut peer = house.peer(100).await;
+    let mut harness = Harness::open(config());
+    let mut peer = harness.peer(100).await;
     let sids = sids(3);
     let sid = sids[0];
-    house.send(message(sid, 1)).await;
+    harness.send(message(sid, 1)).await;
     for _ in 0..2 {
         let asked = peer.next().await;
         peer.fault(asked.stream, 401, None, &[]).await;
     }
-    let (which, refusal) = house.back().await;
+    let (which, refusal) = harness.back().await;
     assert_eq!((which, refusal.map(|refusal| refusal.code).as_deref()), (sid, Some("unauthenticated")));
     for (other, fetched, wait) in [(1, 3, 10), (2, 4, 20)] {
         let began = Instant::now();
-        house.link(Link::Probing("unauthenticated")).await;
-        assert_eq!((began.elapsed().as_secs(), house.fetched()), (wait, fetched), "one more for each that was refused");
-        house.send(message(sids[other], 2)).await;
+        harness.link(Link::Probing("unauthenticated")).await;
+        assert_eq!(
+            (began.elapsed().as_secs(), harness.fetched()),
+            (wait, fetched),
+            "one more for each that was refused"
+        );
+        harness.send(message(sids[other], 2)).await;
         let probe = peer.next().await;
         peer.fault(probe.stream, 401, None, &[]).await;
-        house.back().await;
+        harness.back().await;
     }
-    house.link(Link::Probing("unauthenticated")).await;
-    house.send(message(sid, 1)).await;
-    let Report::Deferred { sid: which, wait } = house.report().await else { panic!("rather another one") };
+    harness.link(Link::Probing("unauthenticated")).await;
+    harness.send(message(sid, 1)).await;
+    let Report::Deferred { sid: which, wait } = harness.report().await else { panic!("rather another one") };
     assert!(which == sid && wait <= SECOND, "{wait:?}");
     tokio::time::sleep(wait).await;
-    house.send(message(sid, 1)).await;
+    harness.send(message(sid, 1)).await;
     let probe = peer.next().await;
     peer.take(probe.stream).await;
-    assert_eq!(house.report().await, accepted(sid, probe.stream));
-    house.link(Link::Up).await;
+    assert_eq!(harness.report().await, accepted(sid, probe.stream));
+    harness.link(Link::Up).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_401_that_persists_with_one_message_stops_nobody_though_no_new_token_is_to_be_had() {
-    let mut house = House::open(config());
-    let mut peer = house.peer(100).await;
+    let mut harness = Harness::open(config());
+    let mut peer = harness.peer(100).await;
     let sids = sids(20);
-    let pass = async |house: &mut House, peer: &mut Peer, which: usize| {
+    let pass = async |harness: &mut Harness, peer: &mut Peer, which: usize| {
         let began = Instant::now();
-        house.send(message(sids[which], 100 + i64::try_from(which).unwrap())).await;
+        harness.send(message(sids[which], 100 + i64::try_from(which).unwrap())).await;
         let asked = peer.next().await;
         peer.take(asked.stream).await;
-        assert_eq!(house.report().await, accepted(sids[which], asked.stream));
+        assert_eq!(harness.report().await, accepted(sids[which], asked.stream));
         assert!(began.elapsed() < SECOND, "{which} waited {:?}", began.elapsed());
     };
-    pass(&mut house, &mut peer, 1).await;
-    house.token_answer.send_replace(http_answer("503 Service Unavailable", "{}"));
-    house.send(message(sids[0], 1)).await;
+    pass(&mut harness, &mut peer, 1).await;
+    harness.token_answer.send_replace(http_answer("503 Service Unavailable", "{}"));
+    harness.send(message(sids[0], 1)).await;
     let asked = peer.next().await;
     peer.fault(asked.stream, 401, None, &[]).await;
-    let Report::Deferred { sid, .. } = house.report().await else { panic!() };
+    let Report::Deferred { sid, .. } = harness.report().await else { panic!() };
     assert_eq!(sid, sids[0]);
-    assert_eq!(*house.port.link.borrow(), Link::Probing(NO_TOKEN), "it may be dead, and no other is to be had");
+    assert_eq!(*harness.port.link.borrow(), Link::Probing(NO_TOKEN), "it may be dead, and no other is to be had");
     // The old token lives, and others go on with it, for as long as the server of tokens is down.
     for which in 2..10 {
-        pass(&mut house, &mut peer, which).await;
-        assert_eq!(*house.port.link.borrow(), Link::Up);
+        pass(&mut harness, &mut peer, which).await;
+        assert_eq!(*harness.port.link.borrow(), Link::Up);
         tokio::time::sleep(4 * SECOND).await;
     }
-    house.token_answer.send_replace(token_for(Duration::from_secs(3599)));
-    let (began, before) = (Instant::now(), house.fetched());
-    while house.fetched() == before {
+    harness.token_answer.send_replace(token_for(Duration::from_secs(3599)));
+    let (began, before) = (Instant::now(), harness.fetched());
+    while harness.fetched() == before {
         tokio::time::sleep(SECOND / 4).await;
     }
     assert!(began.elapsed() <= 5 * SECOND, "{:?} longer than the failures", began.elapsed());
     for which in 10..14 {
-        let fetched = house.fetched();
-        house.send(message(sids[0], 1)).await;
+        let fetched = harness.fetched();
+        harness.send(message(sids[0], 1)).await;
         let asked = peer.next().await;
         assert_eq!(asked.mid(), sids[0].to_string());
         peer.fault(asked.stream, 401, None, &[]).await;
-        let report = house.report().await;
+        let report = harness.report().await;
         assert_eq!(refusal(&report).1, Refusal::Backoff(10 * SECOND), "{report:?}");
-        assert_eq!((*house.port.link.borrow(), house.fetched()), (Link::Up, fetched));
-        pass(&mut house, &mut peer, which).await;
+        assert_eq!((*harness.port.link.borrow(), harness.fetched()), (Link::Up, fetched));
+        pass(&mut harness, &mut peer, which).await;
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn without_a_token_nothing_goes_and_it_says_so() {
-    let mut house = House::open(config());
-    house.token_answer.send_replace(http_answer("400 Bad Request", r#"{"error":"invalid_grant"}"#));
-    let mut peer = house.peer(100).await;
+    let mut harness = Harness::open(config());
+    harness.token_answer.send_replace(http_answer("400 Bad Request", r#"{"error":"invalid_grant"}"#));
+    let mut peer = harness.peer(100).await;
     let sid = sids(1)[0];
-    house.send(message(sid, 1)).await;
-    house.link(Link::Down(Outage::Refused("no_access_token"))).await;
+    harness.send(message(sid, 1)).await;
+    harness.link(Link::Down(Outage::Refused("no_access_token"))).await;
     let denied = |report: &Report| matches!(report, Report::Connection { change: Change::AuthFailed { detail }, .. } if detail.contains("invalid_grant"));
-    while !denied(&soon(house.port.reports.recv()).await.unwrap()) {}
-    assert_eq!(house.back().await, (sid, None));
+    while !denied(&soon(harness.port.reports.recv()).await.unwrap()) {}
+    assert_eq!(harness.back().await, (sid, None));
     quiet(&mut peer).await;
-    house.token_answer.send_replace(token_for(Duration::from_secs(3599)));
-    house.link(Link::Up).await;
-    house.send(message(sid, 1)).await;
+    harness.token_answer.send_replace(token_for(Duration::from_secs(3599)));
+    harness.link(Link::Up).await;
+    harness.send(message(sid, 1)).await;
     assert_eq!(mids(&mut peer, 1).await, [sid.to_string()]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_push_service_out_of_reach_is_dialled_ever_more_slowly() {
-    let mut house = House::open(config());
+    let mut harness = Harness::open(config());
     let mut times = Vec::new();
     for _ in 0..12 {
-        drop(soon(house.dialled.recv()).await.unwrap());
+        drop(soon(harness.dialled.recv()).await.unwrap());
         times.push(Instant::now());
     }
     let waits: Vec<Duration> = times.windows(2).map(|pair| pair[1] - pair[0]).collect();
     assert!(waits.iter().all(|wait| *wait <= Duration::from_secs(32)), "{waits:?}");
     assert!(times[11] - times[0] > Duration::from_secs(20), "{waits:?}");
-    assert_eq!(*house.port.link.borrow(), Link::Down(Outage::Unconnected));
+    assert_eq!(*harness.port.link.borrow(), Link::Down(Outage::Unconnected));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_stop_waits_for_answers_and_reports_what_is_left() {
-    let mut house = House::open(FcmConfig { streams: 3, ..config() });
-    let mut peer = house.peer(100).await;
+    let mut harness = Harness::open(FcmConfig { streams: 3, ..config() });
+    let mut peer = harness.peer(100).await;
     let sids = sids(4);
     for (sid, recipient) in sids.iter().zip(1..) {
-        house.send(message(*sid, recipient)).await;
+        harness.send(message(*sid, recipient)).await;
     }
     let asked = [peer.next().await, peer.next().await, peer.next().await];
-    house.stop.cancel();
+    harness.stop.cancel();
     tokio::task::yield_now().await;
     peer.take(asked[0].stream).await;
-    assert_eq!(house.report().await, accepted(sids[0], asked[0].stream));
+    assert_eq!(harness.report().await, accepted(sids[0], asked[0].stream));
     let quiet = async { while peer.asked().await.is_some() {} };
-    let (last, ()) = tokio::join!(house.close(), quiet);
+    let (last, ()) = tokio::join!(harness.close(), quiet);
     let lost = |sid, copies| Report::Lost { sid, copies };
     assert_eq!(last, [lost(sids[1], 1), lost(sids[2], 1), lost(sids[3], 0)]);
 }

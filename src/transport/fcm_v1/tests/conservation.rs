@@ -1,9 +1,9 @@
 //! Bad days drawn from a seed: whatever FCM does, each message ends once, in its recipient's order, and a device sees a
 //! second copy only of a message that is marked.
 
-use super::house::{House, config, message, sids, soon};
+use super::harness::{Harness, config, message, sids, soon};
 use super::peer::{CANCEL, Peer, REFUSED_STREAM};
-use super::{FcmConfig, Sid};
+use super::{FcmConfig, OnAmbiguous, Sid};
 use crate::chat::refusal::{Arrival, Decision, RetryClock, Scope, Tried};
 use crate::transport::Report;
 use rand::rngs::StdRng;
@@ -28,31 +28,40 @@ const CLOCK: RetryClock = RetryClock { now_ms: 0, deadline_ms: u64::MAX, longest
 type World = Arc<Mutex<Vec<String>>>;
 
 /// One bad day.
-async fn day(seed: u64) {
+async fn day(seed: u64, on_ambiguous: OnAmbiguous) {
     let quotas = super::Quotas { device_per_minute: 1_000, device_per_hour: 1_000_000, ..super::Quotas::default() };
-    let mut house = House::open(FcmConfig { connections: 3, streams: 20, quotas, ..config() });
+    let mut harness = Harness::open(FcmConfig { connections: 3, streams: 20, quotas, on_ambiguous, ..config() });
     let world = World::default();
     let (_, replacement) = mpsc::channel(1);
-    let dialled = std::mem::replace(&mut house.dialled, replacement);
+    let dialled = std::mem::replace(&mut harness.dialled, replacement);
     let mut fcm = JoinSet::new();
     fcm.spawn(serve(dialled, Arc::clone(&world), seed));
-    let mut bridge = Bridge::new();
-    soon(bridge.exchange(&mut house)).await;
+    let mut bridge = Bridge::new(on_ambiguous);
+    soon(bridge.exchange(&mut harness)).await;
     bridge.check(&world.lock().unwrap(), seed);
     fcm.abort_all();
-    let last = house.close().await;
+    let last = harness.close().await;
     assert!(last.iter().all(|report| matches!(report, Report::Connection { .. })), "{last:?}");
 }
 
 #[tokio::test(start_paused = true)]
 async fn each_message_ends_once_and_only_a_marked_one_is_seen_twice() {
     for seed in 0..12 {
-        day(seed).await;
+        day(seed, OnAmbiguous::Retry).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_no_duplicate_is_wanted_what_nobody_answered_fails() {
+    for seed in 100..112 {
+        day(seed, OnAmbiguous::Report).await;
     }
 }
 
 /// The bridge's part: it sends again what is to be sent again, and keeps a recipient's order while it waits.
 struct Bridge {
+    on_ambiguous: OnAmbiguous,
+    unanswered: usize,
     waiting: VecDeque<(Sid, i64)>,
     tried: HashMap<Sid, Tried>,
     recipients: HashMap<Sid, i64>,
@@ -72,27 +81,37 @@ enum Refused {
 }
 
 impl Bridge {
-    fn new() -> Self {
+    fn new(on_ambiguous: OnAmbiguous) -> Self {
         let waiting: VecDeque<(Sid, i64)> = sids(MESSAGES).into_iter().zip((0..RECIPIENTS).cycle()).collect();
         let recipients = waiting.iter().copied().collect();
         let (tried, retries) = (HashMap::new(), HashMap::new());
         let out = HashSet::new();
-        Self { waiting, tried, recipients, out, retries, ended: HashMap::new(), doubted: HashSet::new() }
+        Self {
+            on_ambiguous,
+            unanswered: 0,
+            waiting,
+            tried,
+            recipients,
+            out,
+            retries,
+            ended: HashMap::new(),
+            doubted: HashSet::new(),
+        }
     }
 
-    async fn exchange(&mut self, house: &mut House) {
+    async fn exchange(&mut self, harness: &mut Harness) {
         while self.ended.len() < MESSAGES {
             let next = self.next();
             let wake = self.retries.values().flat_map(BTreeMap::values).min().copied();
             let wake = wake.unwrap_or_else(|| Instant::now() + Duration::from_secs(3600));
             tokio::select! {
-                permit = house.port.sends.reserve(), if next.is_some() => {
+                permit = harness.port.sends.reserve(), if next.is_some() => {
                     let (sid, recipient) = next.unwrap();
                     self.took(sid, recipient);
                     self.tried.entry(sid).or_default();
                     permit.unwrap().send(message(sid, recipient));
                 }
-                report = house.port.reports.recv() => self.hear(report.unwrap()),
+                report = harness.port.reports.recv() => self.hear(report.unwrap()),
                 () = tokio::time::sleep_until(wake.max(Instant::now() + LOOK_AGAIN)), if next.is_none() => {}
             }
         }
@@ -128,6 +147,11 @@ impl Bridge {
             }
             Report::Refused { sid, refusal, copies, .. } => {
                 self.doubt(sid, copies > 1 || refusal.arrival == Arrival::Maybe);
+                if refusal.code == "AMBIGUOUS" {
+                    self.unanswered += 1;
+                    let fails = refusal.decision == Decision::FAIL;
+                    assert_eq!(fails, self.on_ambiguous == OnAmbiguous::Report, "{refusal:?}");
+                }
                 let again = match refusal.decision {
                     Decision::Retry { scope: Scope::Service, .. } => Some((0, self.tried[&sid])),
                     Decision::Retry { wait, until, .. } => self.tried[&sid].again(wait, until, CLOCK),
@@ -173,6 +197,7 @@ impl Bridge {
     }
 
     fn check(&self, world: &[String], seed: u64) {
+        assert!(self.unanswered > 0, "seed {seed}: a day without darkness");
         let mut seen: HashMap<Sid, usize> = HashMap::new();
         let mut last: HashMap<i64, Sid> = HashMap::new();
         for mid in world {

@@ -1,6 +1,6 @@
 //! FCM's end of a connection, spoken frame by frame, so that it can do what no server library would.
 
-use super::house::soon;
+use super::harness::soon;
 use futures_util::FutureExt;
 use serde_json::Value;
 use std::collections::{HashMap, VecDeque};

@@ -1,7 +1,7 @@
 use super::*;
 use crate::ops::files::{FileWatch, LOOK};
 use crate::transport::dial::Dialer;
-use crate::transport::fcm_v1::tests::house::{http_answer, soon, token_for};
+use crate::transport::fcm_v1::tests::harness::{http_answer, soon, token_for};
 use crate::transport::fcm_v1::{Credentials, Fatal, FcmConfig, Plan};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;

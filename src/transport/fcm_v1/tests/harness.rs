@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 const PATIENCE: Duration = Duration::from_secs(100_000);
 const HOUR_MS: u64 = 3_600_000;
 
-pub(super) struct House {
+pub(super) struct Harness {
     pub(super) port: Port,
     pub(super) stop: CancellationToken,
     _tasks: JoinSet<()>,
@@ -53,7 +53,7 @@ pub(in crate::transport::fcm_v1) fn http_answer(status: &str, body: &str) -> Str
     format!("HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}", body.len())
 }
 
-impl House {
+impl Harness {
     pub(super) fn open(config: FcmConfig) -> Self {
         let (dialled_tx, dialled) = mpsc::channel(64);
         let (tokens_tx, tokens) = mpsc::channel(64);
