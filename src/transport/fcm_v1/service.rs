@@ -110,7 +110,11 @@ impl FcmService {
 
     /// Tells operators of what has become of the health.
     fn tell(&mut self, before: Standing, detail: &str, now: Instant) {
-        let (after, server) = (self.health.standing(now), self.api.dialer.borrow().server().to_owned());
+        let after = self.health.standing(now);
+        if before == after {
+            return;
+        }
+        let server = self.api.dialer.borrow().server().to_owned();
         match (before, after, self.health.cause()) {
             (Standing::Well, Standing::Down(QUOTA), _) => {
                 tracing::warn!(detail, "the project's quota is used up: sending pauses");

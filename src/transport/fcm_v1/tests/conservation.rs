@@ -25,20 +25,20 @@ const LOOK_AGAIN: Duration = Duration::from_millis(250);
 const CLOCK: RetryClock = RetryClock { now_ms: 0, deadline_ms: u64::MAX, longest: Duration::MAX, permille: 0 };
 
 /// What the devices saw: each copy that FCM processed, in order.
-type World = Arc<Mutex<Vec<String>>>;
+type Devices = Arc<Mutex<Vec<String>>>;
 
 /// One bad day.
 async fn day(seed: u64, on_ambiguous: OnAmbiguous) {
     let quotas = super::Quotas { device_per_minute: 1_000, device_per_hour: 1_000_000, ..super::Quotas::default() };
     let mut harness = Harness::open(FcmConfig { connections: 3, streams: 20, quotas, on_ambiguous, ..config() });
-    let world = World::default();
+    let devices = Devices::default();
     let (_, replacement) = mpsc::channel(1);
     let dialled = std::mem::replace(&mut harness.dialled, replacement);
     let mut fcm = JoinSet::new();
-    fcm.spawn(serve(dialled, Arc::clone(&world), seed));
+    fcm.spawn(serve(dialled, Arc::clone(&devices), seed));
     let mut bridge = Bridge::new(on_ambiguous);
     soon(bridge.exchange(&mut harness)).await;
-    bridge.check(&world.lock().unwrap(), seed);
+    bridge.check(&devices.lock().unwrap(), seed);
     fcm.abort_all();
     let last = harness.close().await;
     assert!(last.iter().all(|report| matches!(report, Report::Connection { .. })), "{last:?}");
@@ -196,11 +196,11 @@ impl Bridge {
         }
     }
 
-    fn check(&self, world: &[String], seed: u64) {
+    fn check(&self, devices: &[String], seed: u64) {
         assert!(self.unanswered > 0, "seed {seed}: a day without darkness");
         let mut seen: HashMap<Sid, usize> = HashMap::new();
         let mut last: HashMap<i64, Sid> = HashMap::new();
-        for mid in world {
+        for mid in devices {
             let sid = Sid::parse(mid).unwrap();
             let copies = seen.entry(sid).or_default();
             *copies += 1;
@@ -217,20 +217,20 @@ impl Bridge {
     }
 }
 
-async fn serve(mut dialled: mpsc::Receiver<DuplexStream>, world: World, seed: u64) {
+async fn serve(mut dialled: mpsc::Receiver<DuplexStream>, devices: Devices, seed: u64) {
     let mut rng = StdRng::seed_from_u64(seed);
     let mut connections = JoinSet::new();
     while let Some(stream) = dialled.recv().await {
         if rng.random_bool(0.1) {
             continue;
         }
-        let (world, rng) = (Arc::clone(&world), StdRng::seed_from_u64(rng.random()));
-        connections.spawn(connection(stream, world, rng));
+        let (devices, rng) = (Arc::clone(&devices), StdRng::seed_from_u64(rng.random()));
+        connections.spawn(connection(stream, devices, rng));
     }
 }
 
 /// Works on the requests in any order, as FCM does.
-async fn connection(stream: DuplexStream, world: World, mut rng: StdRng) {
+async fn connection(stream: DuplexStream, devices: Devices, mut rng: StdRng) {
     let mut peer = Peer::accept(stream, rng.random_range(1..30)).await;
     let mut open: Vec<super::peer::Asked> = Vec::new();
     let end = rng.random_range(5..60);
@@ -245,7 +245,7 @@ async fn connection(stream: DuplexStream, world: World, mut rng: StdRng) {
                 let asked = open.swap_remove(rng.random_range(0..open.len()));
                 served += 1;
                 looked_at = asked.stream.max(looked_at);
-                answer(&mut peer, &asked, &world, &mut rng).await;
+                answer(&mut peer, &asked, &devices, &mut rng).await;
             }
         }
         if served == end {
@@ -256,7 +256,7 @@ async fn connection(stream: DuplexStream, world: World, mut rng: StdRng) {
             open.retain(|asked| asked.stream <= last);
             for asked in &open {
                 if rng.random_bool(0.7) {
-                    answer(&mut peer, asked, &world, &mut rng).await;
+                    answer(&mut peer, asked, &devices, &mut rng).await;
                 }
             }
             return;
@@ -264,8 +264,8 @@ async fn connection(stream: DuplexStream, world: World, mut rng: StdRng) {
     }
 }
 
-async fn answer(peer: &mut Peer, asked: &super::peer::Asked, world: &World, rng: &mut StdRng) {
-    let process = || world.lock().unwrap().push(asked.mid());
+async fn answer(peer: &mut Peer, asked: &super::peer::Asked, devices: &Devices, rng: &mut StdRng) {
+    let process = || devices.lock().unwrap().push(asked.mid());
     let stream = asked.stream;
     match rng.random_range(0..100) {
         0..70 => {
