@@ -60,20 +60,18 @@ impl<S: Service> Core<S> {
         }
     }
 
-    pub(super) fn on_device_message(&mut self, connection: ConnectionId, message: DeviceMessage) {
+    pub(super) fn on_device_message(&mut self, message: DeviceMessage) {
         match &message {
             DeviceMessage::Upstream(_) => self.snapshot.upstream += 1,
             DeviceMessage::Rejected(_) => self.snapshot.upstream_rejected += 1,
         }
-        self.owe(connection);
         self.outputs.push_back(Output::DeviceMessage(message));
     }
 
     /// A device has the message, so the push service took it, whatever became of its answer. If it waits to be sent again
     /// it is accepted, and needs not be; if its answer is still to come, it is not sent again without it.
-    pub(super) fn on_receipt(&mut self, connection: ConnectionId, receipt: Receipt) {
+    pub(super) fn on_receipt(&mut self, receipt: Receipt) {
         self.snapshot.receipts += 1;
-        self.owe(connection);
         let sid = Sid::parse(&receipt.original);
         let message = sid.and_then(|sid| self.messages.get_mut(sid)).filter(|message| message.copies > 0);
         let copies = message.as_ref().map_or(0, |message| message.copies);
@@ -96,12 +94,6 @@ impl<S: Service> Core<S> {
         self.snapshot.accepted += 1;
         let (copies, replays) = (message.copies, message.replays());
         self.report(Report::Accepted { sid, canonical: None, provider_id: None, detail: None, copies, replays });
-    }
-
-    fn owe(&mut self, connection: ConnectionId) {
-        if let Some(connection) = self.connections.get_mut(connection) {
-            connection.owed += 1;
-        }
     }
 
     /// A message goes back to the bridge with a refusal.

@@ -202,7 +202,7 @@ impl Bystander {
             }
             Step::Ack(index) if !self.acks.is_empty() => {
                 let ack_ref = self.acks.remove(index.index(self.acks.len()));
-                self.bench.core.handle_ack(ack_ref, self.bench.now());
+                self.bench.core.handle_ack(ack_ref);
                 self.bench.drain();
             }
             Step::Pass(ms) => self.bench.pass(Duration::from_millis(ms)),
