@@ -2,15 +2,16 @@
 //! pipelined CCS client reaches on the same simulator in the same run. Everything is in this one process: simulator,
 //! bridge with the embedded broker, and the BAL as an MQTT client over TCP.
 //!
-//! `cargo bench` runs it; `cargo bench -- 50000` with another number of messages, `cargo bench -- dir=/some/disk` with
-//! the store elsewhere.
+//! `cargo bench --bench throughput` runs it; `-- 50000` with another number of messages, `-- dir=/some/disk` with the store
+//! elsewhere, `-- upstream` only the row with that word.
 
 mod support;
 
-use fcm_mqtt_bridge::app::{self, Addresses, Signals};
+#[path = "support/program.rs"]
+mod program;
+
 use fcm_mqtt_bridge::chat::id::{SidSource, Token};
 use fcm_mqtt_bridge::chat::push::{Priority, Push, Target};
-use fcm_mqtt_bridge::config::{Broker, Ccs, Listen, Loaded, Ops, Routes, Settings, Store};
 use fcm_mqtt_bridge::ops::clock::now_ms;
 use fcm_mqtt_bridge::secret::Secret;
 use fcm_mqtt_bridge::sim::SimConfig;
@@ -19,30 +20,32 @@ use fcm_mqtt_bridge::sim::handle::{SimHandle, Speech};
 use fcm_mqtt_bridge::transport::{self, DeviceMessage, Report, ccs};
 use rumqttc_v5::{PublishOptions, QoS};
 use serde_json::{Map, json};
+use std::net::SocketAddr;
 use std::path::Path;
-use support::{Arguments, BAL, TEXT, bal, document, per_second};
-use tokio::sync::oneshot;
+use support::{Arguments, TEXT, bal, document, per_second};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 const DEVICES: usize = 1_000;
-const SENDER: &str = "1234567890";
+const MESSAGES: usize = 20_000;
 
 fn main() {
-    let arguments = Arguments::read(20_000, "throughput");
+    let arguments = Arguments::read("throughput");
     support::block_on(&arguments.folder, measure(&arguments));
 }
 
-async fn measure(Arguments { messages, folder, only }: &Arguments) {
+async fn measure(arguments: &Arguments) {
+    let (folder, messages) = (&arguments.folder, arguments.messages.unwrap_or(MESSAGES));
     println!(
-        "{messages} messages each way, {DEVICES} devices, window 100, one connection; store in {}",
-        folder.display()
+        "{messages} messages each way, {DEVICES} devices, window 100, one connection; store in {}, fdatasync {:.2?}",
+        folder.display(),
+        support::fdatasync(folder)
     );
     println!("\n{:<12}{:>21}{:>21}{:>8}", "", "bridge, durable", "bare CCS client", "ratio");
     for (name, way) in [("downstream", Way::Down), ("upstream", Way::Up)] {
-        if only.as_ref().is_none_or(|word| name.contains(word)) {
-            let bare = with_sim(folder, async |sim| bare(sim, folder, *messages, way).await).await;
-            let bridge = with_sim(folder, async |sim| bridge(sim, folder, *messages, way).await).await;
+        if arguments.wants(name) {
+            let bare = with_sim(folder, async |sim| bare(sim, folder, messages, way).await).await;
+            let bridge = with_sim(folder, async |sim| bridge(sim, folder, messages, way).await).await;
             println!("{name:<12}{bridge:>18.0} /s{bare:>18.0} /s{:>8.2}", bridge / bare);
         }
     }
@@ -75,7 +78,7 @@ async fn bare(sim: &SimHandle, folder: &Path, messages: usize, way: Way) -> f64 
         host: sim.address().ip().to_string(),
         port: sim.address().port(),
         ca_file: Some(folder.join("tls/ca.pem")),
-        ..ccs::CcsConfig::new(SENDER, Secret::new("key"))
+        ..ccs::CcsConfig::new(program::SENDER, Secret::new("key"))
     };
     let (mut port, outlet) = transport::port(256, 1_024, 1_024);
     let stop = CancellationToken::new();
@@ -158,44 +161,14 @@ fn speak(sim: &SimHandle, messages: usize) {
 
 /// The whole way: a BAL over TCP, the broker, the store on disk, the transport.
 async fn bridge(sim: &SimHandle, folder: &Path, messages: usize, way: Way) -> f64 {
-    for suffix in ["", "-wal", "-shm", ".lock"] {
-        let _ = std::fs::remove_file(folder.join(format!("bridge.db{suffix}")));
-    }
-    let any = ([127, 0, 0, 1], 0).into();
-    let settings = Settings {
-        ccs: Ccs {
-            host: sim.address().ip().to_string(),
-            port: sim.address().port(),
-            sender_id: SENDER.to_owned(),
-            ca_file: Some(folder.join("tls/ca.pem")),
-            ..Ccs::default()
-        },
-        broker: Broker { listen: Listen::At(any), anonymous: true, ..Broker::default() },
-        store: Store { path: folder.join("bridge.db") },
-        routes: Routes { default_bal: Some(BAL.to_owned()), ..Routes::default() },
-        ops: Ops { listen: any },
-        ..Settings::default()
+    let work = async |broker: SocketAddr| match way {
+        Way::Down => bridge_downstream(broker, messages).await,
+        Way::Up => bridge_upstream(broker, sim, messages).await,
     };
-    let loaded = Loaded { settings, api_key: Some(Secret::new("key")), mqtt_password: None };
-    let stop = CancellationToken::new();
-    let (ready, addresses) = oneshot::channel();
-    let running = app::run(loaded, Signals::stop_only(stop.clone()), Some(ready));
-    let work = async {
-        let addresses = addresses.await.expect("the bridge starts");
-        let rate = match way {
-            Way::Down => bridge_downstream(addresses, messages).await,
-            Way::Up => bridge_upstream(addresses, sim, messages).await,
-        };
-        stop.cancel();
-        rate
-    };
-    let (ended, rate) = tokio::join!(running, work);
-    ended.expect("the bridge ends well");
-    rate
+    program::run(program::over_ccs(sim, folder), folder, work).await
 }
 
-async fn bridge_downstream(addresses: Addresses, messages: usize) -> f64 {
-    let broker = addresses.broker.expect("the broker is embedded");
+async fn bridge_downstream(broker: SocketAddr, messages: usize) -> f64 {
     let (client, mut events) = bal(broker, "client1/others/receipts").await;
     let start = Instant::now();
     let publishes = async {
@@ -216,8 +189,7 @@ async fn bridge_downstream(addresses: Addresses, messages: usize) -> f64 {
     per_second(messages, start)
 }
 
-async fn bridge_upstream(addresses: Addresses, sim: &SimHandle, messages: usize) -> f64 {
-    let broker = addresses.broker.expect("the broker is embedded");
+async fn bridge_upstream(broker: SocketAddr, sim: &SimHandle, messages: usize) -> f64 {
     let (_client, mut events) = bal(broker, "client1/others/messages").await;
     let start = Instant::now();
     speak(sim, messages);

@@ -1,33 +1,39 @@
 //! `fcm-mqtt-bridge`: keeps the push-service session and lets everybody else be a plain MQTT client.
 //!
 //! ```text
-//!          MQTT clients (paho, mqtt.js, mosquitto_pub)                         CCS, FCM
-//!                  │                                                               ▲
-//!   ┌──────────────▼────────────┐                                  ┌───────────────┴─────────────┐
-//!   │ broker/   gate + engine   │  (embedded, or an external       │ transport/                  │
-//!   │ mqtt/     front door      │   broker: mosquitto, EMQX, ...)  │ sockets, TLS, timers        │
-//!   └──────┬───────────────▲────┘                                  └──────▲───────────────┬──────┘
-//!          │ Inbound + Ack │ Outbound + Outcome             Send, Tag     │               │ Report
-//!   ┌──────▼───────────────┴──────────────────────────────────────────────┴───────────────▼──────┐
-//!   │ bridge/   downstream: parse -> route -> COMMIT -> ack MQTT ;  due -> send -> report -> mark │
-//!   │           upstream:   COMMIT (dedupe) -> ack CCS ;  due -> publish -> confirm -> mark       │
-//!   └──────┬──────────────────────────────┬──────────────────────────────────────────────────────┘
-//!          │ uses words of                │ writes through
+//!          MQTT clients (paho, mqtt.js, mosquitto_pub)                           CCS, FCM v1
+//!                  │                                                                 ▲
+//!   ┌──────────────▼────────────┐                                    ┌───────────────┴──────────────┐
+//!   │ broker/   embedded, or    │                                    │ transport/  port, core,      │
+//!   │ mqtt/     client of       │                                    │             driver, http2    │
+//!   │           another one     │                                    └──────▲───────────────┬───────┘
+//!   └──────┬───────────────▲────┘                                      Send │               │ Report{Refusal}
+//!          │ Inbound       │ Outbound                               AckRef  │               │ DeviceMessage
+//!   ┌──────▼───────────────┴────────────────────────────────────────────────┴───────────────▼──────┐
+//!   │ bridge/   intake: decode -> route -> decide (pure) -> COMMIT -> ack                           │
+//!   │           dispatcher: due -> send -> report -> record     upstream: COMMIT (dedupe) -> ack    │
+//!   │           publisher: due -> publish -> confirm -> record                                      │
+//!   └──────┬──────────────────────────────┬─────────────────────────────────────────────────────────┘
+//!          │ words of                     │ verbs of
 //!   ┌──────▼─────┐                  ┌─────▼─────┐        ┌───────────┐        ┌───────────┐
 //!   │ chat/      │ pure domain      │ store/    │        │ ccs/ fcm/ │ pure   │ sim/      │ the peer's side
 //!   └────────────┘                  └───────────┘        └───────────┘        └───────────┘
 //! ```
 //!
-//! Both lanes have the same steps in the same order: *receive, decode, decide (pure), commit, ack the source*; then a
-//! pump: *due, send, report, mark*. Know one lane and you know the other.
+//! Every direction has the same steps in the same order: *receive, decode, decide (pure), commit, ack the source*; then a
+//! pump: *due, send, report, record*. Know one and you know the others.
+//!
+//! Who keeps the order of a recipient's messages: the store, by the one rule of [`chat::recipient_queue`]. What a refusal
+//! means: [`chat::refusal`], made by the pure folder of each service and carried unchanged to
+//! [`chat::delivery::Life::step`].
 //!
 //! # Which way dependencies point
 //!
-//! `chat`, `ccs` and `fcm` use nothing of ours, no tokio, no clock and no random source. `store` uses `chat`.
-//! `transport` uses `ccs`, `fcm` and the words of `chat`. `mqtt`, `broker` and `rumqttd` move topics and bytes and know no word of
-//! `chat`. `bridge` uses `chat`, `store` and the ports of the doors, never a wire format. `sim` shares only the codecs of `ccs`
-//! and `fcm`. `ops` is a leaf that all shells may use, `secret` one that everybody may; `app` and `main` know
-//! everything. `tests/architecture.rs` keeps it so.
+//! `chat` uses nothing of ours, `ccs` and `fcm` only `secret` and [`chat::refusal`]; these three have no tokio, no clock and
+//! no random source. `store` uses `chat`. `transport` uses `ccs`, `fcm` and the words of `chat`. `mqtt`, `broker` and
+//! `rumqttd` move topics and bytes and know no word of `chat`. `bridge` uses `chat`, `store` and the ports, never a wire
+//! format. `sim` shares only the codecs of `ccs` and `fcm`. `ops` is a leaf that all shells may use, `secret` one that
+//! everybody may; `app` and `main` know everything. `tests/architecture.rs` keeps it so.
 
 #![warn(missing_docs)]
 // `println!` panics when its reader has gone; `ops::print` does not.

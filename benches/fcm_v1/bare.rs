@@ -5,8 +5,10 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use h2::client::{self, Connection, ResponseFuture, SendRequest};
 use http::{HeaderValue, Method, Request, Uri, header};
+use serde_json::Value;
 use std::path::Path;
 use std::sync::Arc;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
@@ -33,7 +35,7 @@ pub(crate) struct Client {
 
 impl Client {
     pub(crate) async fn connect(errand: Errand, ca_file: &Path) -> Self {
-        let connector = connector(ca_file);
+        let connector = connector(ca_file, &[b"h2"]);
         let mut wires = Vec::new();
         for _ in 0..errand.connections {
             wires.push(client::handshake(dial(&connector, &errand.uri).await).await.expect("HTTP/2"));
@@ -101,7 +103,21 @@ async fn answer(response: ResponseFuture) {
     }
 }
 
-async fn dial(connector: &TlsConnector, uri: &Uri) -> TlsStream<TcpStream> {
+/// An access token, as a metadata server gives it; the simulator is one at the address of its `token_url`.
+pub(crate) async fn bearer(token_url: &str) -> HeaderValue {
+    let host: Uri = token_url.parse().expect("a URI");
+    let mut stream = TcpStream::connect(host.authority().expect("an address").as_str()).await.expect("the authority");
+    let path = "/computeMetadata/v1/instance/service-accounts/default/token";
+    let request = format!("GET {path} HTTP/1.0\r\nMetadata-Flavor: Google\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.expect("the authority reads");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.expect("the authority answers");
+    let (_, body) = answer.split_once("\r\n\r\n").expect("an answer");
+    let body: Value = serde_json::from_str(body).expect("JSON");
+    HeaderValue::try_from(format!("Bearer {}", body["access_token"].as_str().expect("a token"))).expect("a header")
+}
+
+pub(crate) async fn dial(connector: &TlsConnector, uri: &Uri) -> TlsStream<TcpStream> {
     let (host, port) = (uri.host().expect("a host"), uri.port_u16().expect("a port"));
     let stream = TcpStream::connect((host, port)).await.expect("the simulator listens");
     stream.set_nodelay(true).expect("a socket");
@@ -109,10 +125,11 @@ async fn dial(connector: &TlsConnector, uri: &Uri) -> TlsStream<TcpStream> {
     connector.connect(name, stream).await.expect("TLS")
 }
 
-fn connector(ca_file: &Path) -> TlsConnector {
+/// Trusts the authority in `ca_file` alone, and offers these protocols.
+pub(crate) fn connector(ca_file: &Path, protocols: &[&[u8]]) -> TlsConnector {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(ca_file).expect("the simulator's authority")).expect("a certificate");
     let mut config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
-    config.alpn_protocols = vec![b"h2".to_vec()];
+    config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
     TlsConnector::from(Arc::new(config))
 }

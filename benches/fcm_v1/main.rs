@@ -4,7 +4,7 @@
 //! process: simulator, bridge with the embedded broker, and the BAL as an MQTT client over TCP.
 //!
 //! `cargo bench --bench fcm_v1` runs it; `-- 50000` with another number of messages, `-- dir=/some/disk` with the store
-//! elsewhere, `-- only=alone` only the rows with that word.
+//! elsewhere, `-- alone` only the rows with that word.
 //!
 //! CPU is the processor time of the whole process for each message. The time from the queue to the request is that from
 //! the message's id, which the bridge makes when it takes the message, before its commit, to the simulator's record of
@@ -29,19 +29,18 @@ use fcm_mqtt_bridge::sim::v1::config::Quotas as SimQuotas;
 use fcm_mqtt_bridge::sim::v1::{V1Config, V1Faults, V1Handle};
 use fcm_mqtt_bridge::transport::fcm::{self, Credentials, FcmConfig, Quotas, encode};
 use fcm_mqtt_bridge::transport::{self, Link, Report, Send};
-use http::{HeaderValue, Uri};
-use serde_json::{Map, Value};
+use http::Uri;
+use serde_json::Map;
 use std::path::Path;
 use std::time::Duration;
 use support::{Arguments, TEXT, per_second, token};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use whole::Load;
 
 /// More than are open at a time: a device's messages go one after the other.
 const DEVICES: usize = 10_000;
+const MESSAGES: usize = 30_000;
 /// How long the simulator takes for an answer, in milliseconds.
 const LATENCIES_MS: [u64; 2] = [0, 100];
 /// No quota: what is measured must not be one.
@@ -49,16 +48,18 @@ const ENDLESS: u32 = u32::MAX;
 const A_DAY_S: u32 = 86_400;
 
 fn main() {
-    let arguments = Arguments::read(30_000, "fcm_v1");
+    let arguments = Arguments::read("fcm_v1");
     support::block_on(&arguments.folder, measure(&arguments));
 }
 
 async fn measure(arguments: &Arguments) {
-    let Arguments { messages, folder, only } = arguments;
+    let (folder, messages) = (&arguments.folder, arguments.messages.unwrap_or(MESSAGES));
     let FcmConfig { connections, streams, .. } = FcmConfig::new(Credentials::Metadata(String::new()));
     println!(
-        "{messages} messages, {DEVICES} devices, up to {connections} connections of {streams} streams; store in {}",
-        folder.display()
+        "{messages} messages, {DEVICES} devices, up to {connections} connections of {streams} streams; store in {}, \
+         fdatasync {:.2?}",
+        folder.display(),
+        support::fdatasync(folder)
     );
     for latency_ms in LATENCIES_MS {
         let answers = format!("answers after {latency_ms} ms");
@@ -68,13 +69,13 @@ async fn measure(arguments: &Arguments) {
         );
         let mut bare = None;
         for (name, run) in [
-            ("bare HTTP/2 client", Run::Bare(*messages)),
-            ("transport alone", Run::Alone(*messages)),
-            ("bridge, durable", Run::Bridge(Load::Full(*messages))),
-            ("  its apps confirming", Run::Bridge(Load::Confirmed(*messages))),
+            ("bare HTTP/2 client", Run::Bare(messages)),
+            ("transport alone", Run::Alone(messages)),
+            ("bridge, durable", Run::Bridge(Load::Full(messages))),
+            ("  its apps confirming", Run::Bridge(Load::Confirmed(messages))),
             ("  at a steady pace", Run::Bridge(Load::Paced)),
         ] {
-            if only.as_ref().is_none_or(|word| name.contains(word)) {
+            if arguments.wants(name) {
                 let row = with_sim(folder, latency_ms, run).await;
                 println!("{name:<24}{}", row.line(*bare.get_or_insert(row.rate)));
             }
@@ -200,25 +201,17 @@ async fn bare(sim: &SimHandle, folder: &Path, messages: usize) -> Row {
     });
     let uri: Uri = format!("{}/v1/projects/{}/messages:send", v1.base_url(), v1.project()).parse().expect("a URI");
     let (connections, streams) = (config.connections, config.streams);
-    let errand = bare::Errand { uri, authorization: bearer(&v1).await, connections, streams, bodies: bodies.collect() };
+    let errand = bare::Errand {
+        uri,
+        authorization: bare::bearer(v1.token_url()).await,
+        connections,
+        streams,
+        bodies: bodies.collect(),
+    };
     let client = bare::Client::connect(errand, &folder.join("tls/ca.pem")).await;
     let meter = Meter::start();
     client.run().await;
     meter.stop(sim, messages)
-}
-
-/// An access token, as a metadata server gives it.
-async fn bearer(v1: &V1Handle) -> HeaderValue {
-    let host: Uri = v1.token_url().parse().expect("a URI");
-    let mut stream = TcpStream::connect(host.authority().expect("an address").as_str()).await.expect("the authority");
-    let path = "/computeMetadata/v1/instance/service-accounts/default/token";
-    let request = format!("GET {path} HTTP/1.0\r\nMetadata-Flavor: Google\r\n\r\n");
-    stream.write_all(request.as_bytes()).await.expect("the authority reads");
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.expect("the authority answers");
-    let (_, body) = answer.split_once("\r\n\r\n").expect("an answer");
-    let body: Value = serde_json::from_str(body).expect("JSON");
-    HeaderValue::try_from(format!("Bearer {}", body["access_token"].as_str().expect("a token"))).expect("a header")
 }
 
 /// The transport with its port: no broker, no store.

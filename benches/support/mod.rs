@@ -6,6 +6,7 @@ use fcm_mqtt_bridge::sim::{self, SimConfig};
 use rumqttc_v5::mqttbytes::v5::Packet;
 use rumqttc_v5::{AsyncClient, Event, EventLoop, MqttOptions, QoS};
 use serde_json::Value;
+use std::io::Write;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -27,29 +28,38 @@ const PATIENCE: Duration = Duration::from_secs(300);
 /// Publishes of the BAL that are not acknowledged.
 const INFLIGHT: u16 = 500;
 
-/// What the command line says: a number of messages, `dir=` for the folder of the store, and `only=` for a part.
+/// What the command line says: a number of messages, `dir=` for the folder of the store, and a word (also as `only=`) for
+/// a part.
 pub(crate) struct Arguments {
-    pub(crate) messages: usize,
+    /// How many messages, if it says so.
+    pub(crate) messages: Option<usize>,
     pub(crate) folder: PathBuf,
-    /// Measure only what has this word in its name.
-    pub(crate) only: Option<String>,
+    /// Measure only what has this in its name.
+    only: Option<String>,
 }
 
 impl Arguments {
     /// Reads them; `name` is that of the benchmark.
-    pub(crate) fn read(messages: usize, name: &str) -> Self {
-        let mut read = Self { messages, folder: PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name), only: None };
+    pub(crate) fn read(name: &str) -> Self {
+        let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
+        let mut read = Self { messages: None, folder, only: None };
         // Cargo hands over `--bench`; everything else is ours.
-        for argument in std::env::args().skip(1) {
+        for argument in std::env::args().skip(1).filter(|argument| argument != "--bench") {
             if let Some(path) = argument.strip_prefix("dir=") {
                 read.folder = PathBuf::from(path).join(name);
-            } else if let Some(word) = argument.strip_prefix("only=") {
-                read.only = Some(word.to_owned());
             } else if let Ok(number) = argument.parse() {
-                read.messages = number;
+                read.messages = Some(number);
+            } else {
+                // A hyphen stands for a blank, so that no shell needs quotes.
+                read.only = Some(argument.strip_prefix("only=").unwrap_or(&argument).replace('-', " "));
             }
         }
         read
+    }
+
+    /// Whether the part with this name is to be measured.
+    pub(crate) fn wants(&self, name: &str) -> bool {
+        self.only.as_ref().is_none_or(|word| name.contains(word))
     }
 }
 
@@ -59,6 +69,24 @@ pub(crate) fn block_on(folder: &Path, benchmark: impl Future<Output = ()>) {
     std::fs::create_dir_all(folder).expect("the folder can be made");
     tokio::runtime::Runtime::new().expect("a runtime").block_on(benchmark);
     let _ = std::fs::remove_dir_all(folder);
+}
+
+/// How long the disk below `folder` takes for one `fdatasync` of a page that was appended: the median.
+pub(crate) fn fdatasync(folder: &Path) -> Duration {
+    const TIMES: usize = 101;
+    let path = folder.join("fdatasync");
+    let mut file = std::fs::File::create(&path).expect("the folder takes files");
+    let mut took: Vec<Duration> = std::iter::repeat_with(|| {
+        file.write_all(&[0; 4_096]).expect("the disk has room");
+        let start = Instant::now();
+        file.sync_data().expect("the disk works");
+        start.elapsed()
+    })
+    .take(TIMES)
+    .collect();
+    let _ = std::fs::remove_file(path);
+    took.sort_unstable();
+    took[TIMES / 2]
 }
 
 /// Measures with a simulator that has so many devices.
