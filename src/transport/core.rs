@@ -154,11 +154,7 @@ impl<S: Service> Core<S> {
             Event::Capacity(capacity) => self.connections.set_capacity(connection, capacity),
             Event::Draining => self.on_draining(connection, now),
             Event::Answered(sid, answer) => self.on_answered(connection, sid, answer, now),
-            Event::NotTaken(sid) => {
-                self.snapshot.not_taken += 1;
-                self.connections.unassign(connection, sid);
-                self.put_back(sid, Some((connection, now.instant + ELSEWHERE_WAIT)));
-            }
+            Event::NotTaken(sid) => self.on_not_taken(connection, sid, now.instant),
             Event::Unwritten(sid) => self.on_unwritten(connection, sid),
             Event::Device(message) => self.on_device_message(message),
             Event::Receipt(receipt) => self.on_receipt(receipt),

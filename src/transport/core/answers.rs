@@ -42,8 +42,17 @@ impl<S: Service> Core<S> {
         }
     }
 
-    /// A message was certainly not taken: it waits again, as if it had not been sent.
-    pub(super) fn put_back(&mut self, sid: Sid, refused_by: Option<(ConnectionId, Instant)>) {
+    /// A message was written to a connection that certainly did not take it.
+    pub(super) fn on_not_taken(&mut self, connection: ConnectionId, sid: Sid, now: Instant) {
+        self.snapshot.not_taken += 1;
+        self.connections.unassign(connection, sid);
+        if self.messages.get(sid).is_some_and(|message| message.is_on(connection)) {
+            self.put_back(sid, Some((connection, now + ELSEWHERE_WAIT)));
+        }
+    }
+
+    /// It waits again, as if it had not been sent.
+    fn put_back(&mut self, sid: Sid, refused_by: Option<(ConnectionId, Instant)>) {
         let Some(message) = self.messages.get_mut(sid).filter(|message| message.position != Position::Waiting) else {
             return;
         };
