@@ -14,7 +14,7 @@ use fcm_mqtt_bridge::transport::ccs::{self, CcsConfig};
 use fcm_mqtt_bridge::transport::{DeviceMessage, Port, Report, Send, port};
 use serde_json::{Map, json};
 use std::collections::{HashMap, HashSet};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -183,7 +183,7 @@ async fn draining_as_a_nack_on_one_connection_after_the_other_stops_nothing_alth
         let drain = DrainPlan { notice: Notice::Nack, close_ms: None };
         let faults = Faults { drain_after: Some(30), drain, latency_ms: 1, ..Faults::default() };
         let mut street = Street::open(faults, 1).await;
-        let began = Instant::now();
+        let began = tokio::time::Instant::now();
         let taken = exchange(&mut street, sends(470), |_, _| {}).await;
         assert_eq!(taken.len(), 470);
         assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());

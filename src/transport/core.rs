@@ -136,19 +136,14 @@ impl<S: Service> Core<S> {
     }
 
     /// Passes an acknowledgement to the connection that what it is for came in on; without that one, it comes again.
-    pub(crate) fn handle_ack(&mut self, ack_ref: AckRef, now: Now) {
-        match self.connections.get_mut(ack_ref.connection) {
-            Some(connection) => {
-                connection.owed = connection.owed.saturating_sub(1);
-                self.snapshot.acks += 1;
-                self.outputs.push_back(Output::Acknowledge(ack_ref));
-                self.work(now);
-            }
-            None => {
-                self.snapshot.stale_acks += 1;
-                let connection = ack_ref.connection.number();
-                tracing::debug!(connection, "acknowledgement for a connection that is gone");
-            }
+    pub(crate) fn handle_ack(&mut self, ack_ref: AckRef) {
+        let connection = ack_ref.connection;
+        if self.connections.get(connection).is_some() {
+            self.snapshot.acks += 1;
+            self.outputs.push_back(Output::Acknowledge(ack_ref));
+        } else {
+            self.snapshot.stale_acks += 1;
+            tracing::debug!(connection = connection.number(), "acknowledgement for a connection that is gone");
         }
     }
 
@@ -159,14 +154,10 @@ impl<S: Service> Core<S> {
             Event::Capacity(capacity) => self.connections.set_capacity(connection, capacity),
             Event::Draining => self.on_draining(connection, now),
             Event::Answered(sid, answer) => self.on_answered(connection, sid, answer, now),
-            Event::NotTaken(sid) => {
-                self.snapshot.not_taken += 1;
-                self.connections.unassign(connection, sid);
-                self.put_back(sid, Some((connection, now.instant + ELSEWHERE_WAIT)));
-            }
+            Event::NotTaken(sid) => self.on_not_taken(connection, sid, now.instant),
             Event::Unwritten(sid) => self.on_unwritten(connection, sid),
-            Event::Device(message) => self.on_device_message(connection, message),
-            Event::Receipt(receipt) => self.on_receipt(connection, receipt),
+            Event::Device(message) => self.on_device_message(message),
+            Event::Receipt(receipt) => self.on_receipt(receipt),
             Event::Counted(counted) => self.snapshot.add(counted),
             Event::Ended(ended) => self.on_ended(connection, ended, now),
         }
@@ -233,11 +224,11 @@ impl<S: Service> Core<S> {
         if self.phase != Phase::Running {
             return false;
         }
-        // What comes now goes back untried.
-        if self.silent || self.unable_since.is_some() {
-            return true;
-        }
         let most = self.settings.window * self.settings.pool.most();
+        // What comes now goes back untried, or its time to live is watched at least.
+        if self.silent || self.unable_since.is_some() {
+            return self.messages.len() < most * dispatch::HELD_FACTOR;
+        }
         let ending: usize =
             self.connections.iter().filter(|(_, one)| one.is_ending()).map(|(_, one)| one.in_flight.len()).sum();
         let all = self.messages.len();

@@ -78,11 +78,14 @@ impl<A> EventSender<A> {
         let _ = self.events.send((self.id, event)).await;
     }
 
-    /// Tells it if there is room; else gives it back.
-    pub(crate) fn try_send(&self, event: Event<A>) -> Result<(), Event<A>> {
-        match self.events.try_send((self.id, event)) {
-            Err(TrySendError::Full((_, event))) => Err(event),
-            Ok(()) | Err(TrySendError::Closed(_)) => Ok(()),
+    /// Tells what there is as long as there is room. If the driver is gone, nobody is left to tell.
+    pub(crate) fn send_some(&self, events: &mut VecDeque<Event<A>>) {
+        while let Some(event) = events.pop_front() {
+            match self.events.try_send((self.id, event)) {
+                Ok(()) => {}
+                Err(TrySendError::Full((_, event))) => return events.push_front(event),
+                Err(TrySendError::Closed(_)) => events.clear(),
+            }
         }
     }
 
@@ -220,7 +223,7 @@ where
 
     fn take(&mut self, turn: Turn<S::Answer>) {
         match turn {
-            Turn::Ack(Some(ack_ref)) => self.core.handle_ack(ack_ref, now()),
+            Turn::Ack(Some(ack_ref)) => self.core.handle_ack(ack_ref),
             Turn::Ack(None) => self.acks_open = false,
             Turn::Event(connection, event) => {
                 if let Event::Ended(_) = event {

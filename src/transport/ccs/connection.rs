@@ -209,12 +209,7 @@ impl Talk {
     /// Brings the events to the driver as far as it takes them.
     fn pump(&mut self, events: &EventSender<Event>) {
         self.poll();
-        while let Some(event) = self.inbox.pop_front() {
-            if let Err(event) = events.try_send(event) {
-                self.inbox.push_front(event);
-                break;
-            }
-        }
+        events.send_some(&mut self.inbox);
         let paused = !self.inbox.is_empty();
         if paused != self.paused {
             self.paused = paused;

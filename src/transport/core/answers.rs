@@ -42,8 +42,17 @@ impl<S: Service> Core<S> {
         }
     }
 
-    /// A message was certainly not taken: it waits again, as if it had not been sent.
-    pub(super) fn put_back(&mut self, sid: Sid, refused_by: Option<(ConnectionId, Instant)>) {
+    /// A message was written to a connection that certainly did not take it.
+    pub(super) fn on_not_taken(&mut self, connection: ConnectionId, sid: Sid, now: Instant) {
+        self.snapshot.not_taken += 1;
+        self.connections.unassign(connection, sid);
+        if self.messages.get(sid).is_some_and(|message| message.is_on(connection)) {
+            self.put_back(sid, Some((connection, now + ELSEWHERE_WAIT)));
+        }
+    }
+
+    /// It waits again, as if it had not been sent.
+    fn put_back(&mut self, sid: Sid, refused_by: Option<(ConnectionId, Instant)>) {
         let Some(message) = self.messages.get_mut(sid).filter(|message| message.position != Position::Waiting) else {
             return;
         };
@@ -60,20 +69,18 @@ impl<S: Service> Core<S> {
         }
     }
 
-    pub(super) fn on_device_message(&mut self, connection: ConnectionId, message: DeviceMessage) {
+    pub(super) fn on_device_message(&mut self, message: DeviceMessage) {
         match &message {
             DeviceMessage::Upstream(_) => self.snapshot.upstream += 1,
             DeviceMessage::Rejected(_) => self.snapshot.upstream_rejected += 1,
         }
-        self.owe(connection);
         self.outputs.push_back(Output::DeviceMessage(message));
     }
 
     /// A device has the message, so the push service took it, whatever became of its answer. If it waits to be sent again
     /// it is accepted, and needs not be; if its answer is still to come, it is not sent again without it.
-    pub(super) fn on_receipt(&mut self, connection: ConnectionId, receipt: Receipt) {
+    pub(super) fn on_receipt(&mut self, receipt: Receipt) {
         self.snapshot.receipts += 1;
-        self.owe(connection);
         let sid = Sid::parse(&receipt.original);
         let message = sid.and_then(|sid| self.messages.get_mut(sid)).filter(|message| message.copies > 0);
         let copies = message.as_ref().map_or(0, |message| message.copies);
@@ -96,12 +103,6 @@ impl<S: Service> Core<S> {
         self.snapshot.accepted += 1;
         let (copies, replays) = (message.copies, message.replays());
         self.report(Report::Accepted { sid, canonical: None, provider_id: None, detail: None, copies, replays });
-    }
-
-    fn owe(&mut self, connection: ConnectionId) {
-        if let Some(connection) = self.connections.get_mut(connection) {
-            connection.owed += 1;
-        }
     }
 
     /// A message goes back to the bridge with a refusal.

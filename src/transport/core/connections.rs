@@ -34,8 +34,6 @@ pub(super) struct Connection {
     /// What was written and is not answered, by its number. Those that have their report all the same stay: at the peer
     /// they still take a place.
     pub(super) in_flight: BTreeMap<u64, InFlight>,
-    /// What came in and is not acknowledged.
-    pub(super) owed: usize,
     pub(super) last_answer: Option<Instant>,
     /// Answers in a row that did not come in time.
     pub(super) late: u32,
@@ -90,8 +88,7 @@ impl Connections {
         self.last += 1;
         let id = ConnectionId::new(self.last);
         let phase = Phase::Dialing;
-        let connection =
-            Connection { phase, in_flight: BTreeMap::new(), owed: 0, last_answer: None, late: 0, retired: false };
+        let connection = Connection { phase, in_flight: BTreeMap::new(), last_answer: None, late: 0, retired: false };
         self.all.insert(id, connection);
         id
     }
@@ -296,11 +293,6 @@ impl Connection {
     /// Whether it takes messages, now or after an answer.
     pub(super) fn takes(&self) -> bool {
         matches!(self.phase, Phase::Open { capacity: 1.., .. })
-    }
-
-    /// Whether neither side waits for anything.
-    pub(super) fn owes_nothing(&self) -> bool {
-        self.in_flight.is_empty() && self.owed == 0
     }
 
     /// When the oldest message was written that is not answered.

@@ -21,9 +21,7 @@ impl<S: Service> Core<S> {
             self.retire(id);
         }
         if self.crowded {
-            for id in self.connections.ids(|connection| connection.is_draining() && connection.owes_nothing()) {
-                self.retire(id);
-            }
+            self.make_way(now);
         }
         while self.connections.wants_more(self.demand, now) && self.may_dial(now) {
             let draining = self.connections.count(Connection::is_draining);
@@ -34,6 +32,18 @@ impl<S: Service> Core<S> {
             self.snapshot.dials += 1;
             let id = self.connections.dial();
             self.outputs.push_back(Output::Dial(id));
+        }
+    }
+
+    /// The account allows no connection beside those that take nothing new: each ends as soon as it owes no answer, and for
+    /// an answer that is overdue nobody waits.
+    fn make_way(&mut self, now: Instant) {
+        for id in self.connections.ids(Connection::is_draining) {
+            match (self.connections.get(id).and_then(Connection::oldest), self.settings.answer) {
+                (None, _) => self.retire(id),
+                (Some(oldest), Some(answer)) if now >= oldest + answer => self.close(id),
+                (Some(_), _) => {}
+            }
         }
     }
 

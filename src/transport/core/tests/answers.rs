@@ -59,14 +59,12 @@ fn what_is_not_answered_until_the_drain_limit_is_sent_again_and_counted() {
 #[test]
 fn a_message_that_three_connections_ignored_while_they_answered_others_is_ambiguous() {
     let mut bench = Bench::fixed(1, 3);
-    let mut other = 2;
     bench.up(1);
     bench.send(1, 1);
     for connection in 1..=3 {
         bench.pass_secs(1);
-        bench.send(other, 2);
-        bench.answer(connection, other);
-        other += 1;
+        bench.send(1 + connection, 2);
+        bench.answer(connection, 1 + connection);
         assert_eq!(ignore(&mut bench, connection), connection + 1);
         bench.up(connection + 1);
         bench.take_reports();

@@ -119,6 +119,10 @@ impl Bystander {
                 assert!(*other == connection || there == 0, "{recipient} is on two connections");
             }
             let seen = self.connections.get_mut(&connection).expect("a connection");
+            let older = self.recipients.range(..number).filter(|(_, of)| **of == recipient);
+            for (older, _) in older.filter(|(older, _)| !self.reported.contains(older)) {
+                assert!(seen.in_flight.contains(older), "{number} overtakes {older}");
+            }
             assert!(seen.up && seen.takes, "{number} went to a connection that takes nothing");
             assert!(!seen.in_flight.contains(&number), "{number} is there already");
             seen.in_flight.push(number);
@@ -202,7 +206,7 @@ impl Bystander {
             }
             Step::Ack(index) if !self.acks.is_empty() => {
                 let ack_ref = self.acks.remove(index.index(self.acks.len()));
-                self.bench.core.handle_ack(ack_ref, self.bench.now());
+                self.bench.core.handle_ack(ack_ref);
                 self.bench.drain();
             }
             Step::Pass(ms) => self.bench.pass(Duration::from_millis(ms)),

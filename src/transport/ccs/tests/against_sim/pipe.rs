@@ -35,11 +35,6 @@ impl Weather {
     pub(super) fn upto(&mut self, limit: u64) -> u64 {
         self.rng.random_range(0..=limit)
     }
-
-    /// A number from 0 to 1.
-    pub(super) fn part(&mut self) -> f64 {
-        self.rng.random_range(0.0..1.0)
-    }
 }
 
 impl Pipe {

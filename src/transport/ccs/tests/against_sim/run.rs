@@ -306,7 +306,7 @@ impl Run {
         if self.acks.front().is_some_and(|(due, _)| *due <= self.now)
             && let Some((_, ack_ref)) = self.acks.pop_front()
         {
-            self.core.handle_ack(ack_ref, self.time());
+            self.core.handle_ack(ack_ref);
             self.obey();
             return true;
         }
