@@ -14,7 +14,7 @@ use fcm_mqtt_bridge::transport::ccs::{self, CcsConfig};
 use fcm_mqtt_bridge::transport::{DeviceMessage, Port, Report, Send, port};
 use serde_json::{Map, json};
 use std::collections::{HashMap, HashSet};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -175,6 +175,24 @@ async fn nothing_is_lost_and_no_rule_broken_through_drains_resets_and_refusals()
 #[tokio::test]
 async fn the_order_at_each_device_survives_drains_and_resets() {
     interrupted(Vec::new(), Order::Kept).await;
+}
+
+#[tokio::test]
+async fn draining_as_a_nack_on_one_connection_after_the_other_stops_nothing_although_none_is_closed() {
+    let work = async {
+        let drain = DrainPlan { notice: Notice::Nack, close_ms: None };
+        let faults = Faults { drain_after: Some(30), drain, latency_ms: 1, ..Faults::default() };
+        let mut street = Street::open(faults, 1).await;
+        let began = Instant::now();
+        let taken = exchange(&mut street, sends(470), |_, _| {}).await;
+        assert_eq!(taken.len(), 470);
+        assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+        check_devices(&street.sim, &taken, Order::Kept);
+        assert!(street.sim.stats().faults.drains >= 10);
+        assert_eq!(street.sim.stats().violations, Violations::default());
+        street.close().await;
+    };
+    tokio::time::timeout(PATIENCE, work).await.unwrap();
 }
 
 async fn interrupted(nack: Vec<NackFault>, order: Order) {

@@ -19,6 +19,7 @@
 //! - A message is written again only if it was certainly not taken, or is counted as a further copy.
 //! - It has no queue worth the name: what cannot go for long goes back to the bridge untried.
 
+mod answers;
 mod connections;
 mod dispatch;
 pub(crate) mod event;
@@ -31,16 +32,14 @@ mod tend;
 pub(crate) use event::{Counted, End, Ended, Event, Manner, Output, Receipt};
 pub(crate) use service::{Admission, Message, Pool, Replay, Service, Settings, Verdict};
 
-use super::{AckRef, ConnectionId, DeviceMessage, Link, Outage, Report, Send, UNANSWERED};
-use crate::chat::delivery::AMBIGUOUS;
+use super::{AckRef, ConnectionId, Link, Outage, Report, Send, UNANSWERED};
 use crate::chat::id::Sid;
-use crate::chat::refusal::{Decision, Fault, Refusal};
+use crate::chat::refusal::{Decision, Refusal};
 use connections::{Connection, Connections, Why};
 use messages::Messages;
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{RngExt, SeedableRng};
 use redial::Redial;
-use service::Position;
 use snapshot::Snapshot;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -49,8 +48,6 @@ use std::time::{Duration, Instant};
 pub(super) const TICK: Duration = Duration::from_secs(1);
 /// How long a message prefers any other connection to the one that would not take it.
 const ELSEWHERE_WAIT: Duration = Duration::from_millis(250);
-/// A message that so many connections left unanswered, while they answered others, is not sent again.
-const IGNORED_MAX: u32 = 3;
 
 /// The time, by both clocks.
 #[derive(Debug, Clone, Copy)]
@@ -292,134 +289,6 @@ impl<S: Service> Core<S> {
         }
         if let Some(change) = self.service.take_change(now) {
             self.report(Report::Connection { connection: ConnectionId::ALL, change });
-        }
-    }
-
-    fn on_answered(&mut self, connection: ConnectionId, sid: Sid, answer: S::Answer, now: Now) {
-        let late = self.service.is_late(&answer);
-        self.note_answer(connection, late, now.instant);
-        let there = |message: &&mut Message<S::Memo>| message.is_on(connection);
-        let Some(message) = self.messages.get_mut(sid).filter(there) else {
-            // It has its report already: its time to live ended, or a receipt came.
-            self.connections.unassign(connection, sid);
-            self.snapshot.unknown_answers += 1;
-            return;
-        };
-        if let Position::InFlight { number, .. } = message.position {
-            self.connections.unassign_number(connection, number);
-        }
-        match self.service.judge(message, answer, now) {
-            Verdict::Accepted { canonical, provider_id, detail } => {
-                let Some(message) = self.messages.remove(sid) else { return };
-                self.snapshot.accepted += 1;
-                let (copies, replays) = (message.copies, message.replays());
-                self.report(Report::Accepted { sid, canonical, provider_id, detail, copies, replays });
-            }
-            Verdict::Refused(refusal) => {
-                self.snapshot.refused(&refusal.code);
-                self.refuse(sid, refusal);
-            }
-            Verdict::Again => self.put_back(sid, None),
-            Verdict::Elsewhere => self.put_back(sid, Some((connection, now.instant + ELSEWHERE_WAIT))),
-        }
-    }
-
-    /// A message was certainly not taken: it waits again, as if it had not been sent.
-    fn put_back(&mut self, sid: Sid, refused_by: Option<(ConnectionId, Instant)>) {
-        let Some(message) = self.messages.get_mut(sid).filter(|message| message.position != Position::Waiting) else {
-            return;
-        };
-        message.copies -= 1;
-        message.refused_by = refused_by;
-        self.messages.put_back(sid);
-    }
-
-    fn on_unwritten(&mut self, connection: ConnectionId, sid: Sid) {
-        self.connections.unassign(connection, sid);
-        if let Some(message) = self.messages.get_mut(sid).filter(|message| message.is_on(connection)) {
-            message.tries -= 1;
-            self.put_back(sid, None);
-        }
-    }
-
-    fn on_device_message(&mut self, connection: ConnectionId, message: DeviceMessage) {
-        match &message {
-            DeviceMessage::Upstream(_) => self.snapshot.upstream += 1,
-            DeviceMessage::Rejected(_) => self.snapshot.upstream_rejected += 1,
-        }
-        self.owe(connection);
-        self.outputs.push_back(Output::DeviceMessage(message));
-    }
-
-    /// A device has the message, so the push service took it, whatever became of its answer. If it waits to be sent again
-    /// it is accepted, and needs not be; if its answer is still to come, it is not sent again without it.
-    fn on_receipt(&mut self, connection: ConnectionId, receipt: Receipt) {
-        self.snapshot.receipts += 1;
-        self.owe(connection);
-        let sid = Sid::parse(&receipt.original);
-        let message = sid.and_then(|sid| self.messages.get_mut(sid)).filter(|message| message.copies > 0);
-        let copies = message.as_ref().map_or(0, |message| message.copies);
-        let waits = message.is_some_and(|message| {
-            message.received = true;
-            message.position == Position::Waiting
-        });
-        let gone = sid.filter(|_| waits);
-        if let Some(sid) = gone {
-            self.accept_unanswered(sid);
-        }
-        let Receipt { original, status, sent_at_ms, ack_ref } = receipt;
-        let copies = if gone.is_some() { 0 } else { copies };
-        self.report(Report::Receipt { original, status, sent_at_ms, copies, ack_ref });
-    }
-
-    /// The push service took a message, as a receipt shows; its answer is lost.
-    fn accept_unanswered(&mut self, sid: Sid) {
-        let Some(message) = self.messages.remove(sid) else { return };
-        self.snapshot.accepted += 1;
-        let (copies, replays) = (message.copies, message.replays());
-        self.report(Report::Accepted { sid, canonical: None, provider_id: None, detail: None, copies, replays });
-    }
-
-    fn owe(&mut self, connection: ConnectionId) {
-        if let Some(connection) = self.connections.get_mut(connection) {
-            connection.owed += 1;
-        }
-    }
-
-    /// A message goes back to the bridge with a refusal.
-    fn refuse(&mut self, sid: Sid, refusal: Refusal) {
-        let Some(message) = self.messages.remove(sid) else { return };
-        let code = refusal.code.as_str();
-        if matches!(refusal.decision, Decision::Fail { fault: Fault::Operator, .. }) {
-            tracing::error!(%sid, code, "message refused, the push service's settings need a look");
-        } else {
-            tracing::debug!(%sid, code, decision = ?refusal.decision, "message refused");
-        }
-        let (copies, replays) = (message.copies, message.replays());
-        self.report(Report::Refused { sid, refusal, copies, replays });
-    }
-
-    /// A connection ended with this message unanswered.
-    fn on_unanswered(&mut self, sid: Sid, ignored: bool) {
-        let Some(message) = self.messages.get_mut(sid) else { return };
-        if message.received {
-            return self.accept_unanswered(sid);
-        }
-        message.ignored += u32::from(ignored);
-        let ignored = message.ignored;
-        match &self.settings.replay {
-            Replay::Marked if ignored >= IGNORED_MAX => {
-                let detail = "three connections answered others, and never this message";
-                self.snapshot.refused(AMBIGUOUS);
-                self.refuse(sid, Refusal::new(Decision::FAIL, AMBIGUOUS, detail).maybe_arrived());
-            }
-            Replay::Marked => self.messages.put_back(sid),
-            Replay::Ambiguous(refusal) if self.phase == Phase::Running => {
-                let refusal = refusal.clone();
-                self.snapshot.refused(&refusal.code);
-                self.refuse(sid, refusal);
-            }
-            Replay::Ambiguous(_) => self.messages.put_back(sid),
         }
     }
 

@@ -8,7 +8,7 @@ import time
 
 import paho.mqtt.client as mqtt
 import pytest
-from harness import PATIENCE, Bal, Bridge, Sim, eventually, mine
+from harness import PATIENCE, Bal, Bridge, Sim, ccs_section, eventually, mine
 
 TOLD = ["accepted", "sent", "delivered"]
 
@@ -292,6 +292,27 @@ class TestPushes:
         bal.push("a2", "new")
         bal.wait_words("a2", TOLD)
         assert mine(sim.got("new")) == ["a1", "a2"]
+
+    @pytest.mark.ccs_only("over v1 each request has a time limit of its own")
+    def test_a_push_that_is_never_answered_expires_and_its_order_group_goes_on(self, sim, make_bridge):
+        bridge = make_bridge(back_door=ccs_section(sim) + "answer_seconds = 1\n").start()
+        bal = Bal("client1", bridge.port).connect()
+        operator = Bal("ops", bridge.port, clean=True, filters=["_bridge/#"]).connect()
+        sim.faults(lose_ack=1.0, lose_ack_reset_ms=600_000)
+        bal.push("never", "phone", ttl=8, order="chat-7", receipt=False)
+        bal.push("next", "tablet", order="chat-7")
+        # Nothing is answered, so nothing fails; and readiness says so.
+        eventually(lambda: bridge.readyz()[1].get("ccs") == "unanswered", "/readyz says unanswered")
+        assert bridge.readyz()[0] == 503
+        operator.wait(lambda: events(operator, "reconnect"), "the event reconnect")
+        assert events(operator, "reconnect")[0]["detail"].endswith("(ccs.host): no answer to a message within 1 s")
+        sim.faults()
+        last = bal.wait_words("never", ["accepted", "expired"])
+        assert last["dup_possible"] and last["detail"] == "the time to live ended before the push service answered"
+        bal.wait_words("next", TOLD)
+        bridge.wait_ready(200)
+        bal.close()
+        operator.close()
 
     @pytest.mark.ccs_only("the window of one XMPP session; over v1 a recipient's messages go one at a time")
     def test_never_more_than_a_hundred_are_unanswered(self, sim, bal):

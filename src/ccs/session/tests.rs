@@ -508,6 +508,37 @@ fn a_refused_acknowledgement_is_counted_and_nothing_follows() {
     assert_eq!(bench.session.counters().bad_acks, 1);
 }
 
+#[test]
+fn what_a_device_sends_and_nobody_can_use_is_told_and_acknowledged_if_it_can_be() {
+    let mut bench = Bench::open();
+    for json in [
+        r#"{"from":"T","message_id":"1","data":[]}"#,
+        r#"{"from":"T","message_id":2,"message_type":{}}"#,
+        r#"{"message_id":"3","data":{}}"#,
+        r#"{"from":"T","data":{}}"#,
+        r#"{"from":"T","message_type":"nack","error":"SERVICE_UNAVAILABLE"}"#,
+        r#"{"from":"T","message_id":"4""#,
+    ] {
+        bench.json(json);
+    }
+    let told: Vec<String> = bench
+        .take()
+        .into_iter()
+        .map(|event| match event {
+            Event::Unusable { from, message_id, .. } => format!("{from} {message_id}"),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(told, ["T 1", "T 2"]);
+    assert_eq!(bench.session.counters().malformed, 6);
+    bench.input(Input::Shutdown);
+    assert!(!bench.written.ends_with(write::STREAM_CLOSE), "they are owed an acknowledgement");
+    for message_id in ["1", "2"] {
+        bench.input(Input::AckUpstream { to: "T", message_id });
+    }
+    assert!(bench.written.ends_with(write::STREAM_CLOSE));
+}
+
 // Draining: checklist 83-93.
 
 #[test]

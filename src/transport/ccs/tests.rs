@@ -671,6 +671,8 @@ fn settings_out_of_range_are_named() {
         (CcsConfig { api_key: Secret::new(""), ..good.clone() }, "api_key"),
         (CcsConfig { window: 0, ..good.clone() }, "window"),
         (CcsConfig { connections: 1001, ..good.clone() }, "connections"),
+        (CcsConfig { answer: Duration::ZERO, ..good.clone() }, "answer_seconds"),
+        (CcsConfig { answer: Duration::from_secs(3_601), ..good.clone() }, "answer_seconds"),
     ] {
         assert!(config.check().unwrap_err().to_string().starts_with(setting));
     }

@@ -12,7 +12,7 @@ use super::snapshot::{ConnectionPhase, ConnectionState};
 use crate::chat::id::Sid;
 use crate::transport::ConnectionId;
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// The youngest age at which an old connection is replaced, as a part of the age that is configured: those that were
 /// opened together do not end together.
@@ -117,12 +117,11 @@ impl Connections {
         }
     }
 
-    /// A connection takes nothing new from now on. How long it took messages, if it did until now.
-    pub(super) fn drain(&mut self, id: ConnectionId, why: Why, now: Instant) -> Option<Duration> {
-        let connection = self.all.get_mut(&id)?;
-        let Phase::Open { since, .. } = connection.phase else { return None };
+    /// A connection takes nothing new from now on. False if it did not before.
+    pub(super) fn drain(&mut self, id: ConnectionId, why: Why, now: Instant) -> bool {
+        let Some(connection) = self.all.get_mut(&id).filter(|connection| connection.is_open()) else { return false };
         connection.phase = Phase::Draining { since: now, why };
-        Some(now.saturating_duration_since(since))
+        true
     }
 
     /// A connection is about to be ended. False if that is known.

@@ -24,8 +24,6 @@ const REFUSED_JITTER: f64 = 0.1;
 const SHORT_LIFE: Duration = Duration::from_secs(10);
 /// Between two connections that are begun without a back-off: FCM's quota of 400 in a minute.
 const SPACING: Duration = Duration::from_millis(150);
-/// The same after one that was drained at once.
-const SPACING_DRAINED: Duration = Duration::from_secs(1);
 
 /// The history that decides.
 #[derive(Debug)]
@@ -89,12 +87,9 @@ impl Redial {
         self.refusals.reset();
     }
 
-    /// A connection takes no more messages after `served`, for a reason that is nobody's fault.
-    pub(super) fn drained(&mut self, served: Duration, now: Instant) {
+    /// A connection takes no more messages, for a reason that is nobody's fault.
+    pub(super) fn drained(&mut self) {
         self.backoff = None;
-        if served < SPACING_DRAINED {
-            self.paced = self.paced.max(Some(now + SPACING_DRAINED));
-        }
     }
 
     /// Other credentials are there: what failed with those of before says nothing.
@@ -182,13 +177,13 @@ mod tests {
         for seconds in [4, 8, 4, 2, 5] {
             now += Duration::from_secs(seconds);
             redial.up();
-            redial.drained(Duration::from_secs(seconds), now);
+            redial.drained();
             assert_eq!(redial.wait(now), None);
             redial.begun(now);
         }
         assert_eq!(redial.wait(now), Some(now + SPACING), "what is begun at once is kept apart");
-        redial.drained(Duration::ZERO, now);
-        assert_eq!(redial.wait(now), Some(now + SPACING_DRAINED));
+        redial.drained();
+        assert_eq!(redial.wait(now), Some(now + SPACING));
     }
 
     #[test]

@@ -94,9 +94,11 @@ impl<S: Service> Core<S> {
     }
 
     pub(super) fn on_draining(&mut self, id: ConnectionId, now: Now) {
-        let Some(served) = self.connections.drain(id, Why::Peer, now.instant) else { return };
+        if !self.connections.drain(id, Why::Peer, now.instant) {
+            return;
+        }
         self.snapshot.drains += 1;
-        self.redial.drained(served, now.instant);
+        self.redial.drained();
         tracing::info!(connection = id.number(), "connection is draining");
         self.report(Report::Connection { connection: id, change: Change::Draining });
     }
@@ -143,9 +145,11 @@ impl<S: Service> Core<S> {
     /// A connection that loses answers takes nothing new, and another is opened beside it.
     fn suspect(&mut self, id: ConnectionId, now: Instant, why: String) {
         let Some(oldest) = self.connections.get(id).map(Connection::oldest) else { return };
-        let Some(served) = self.connections.drain(id, Why::Suspect, now) else { return };
+        if !self.connections.drain(id, Why::Suspect, now) {
+            return;
+        }
         self.snapshot.suspects += 1;
-        self.redial.drained(served, now);
+        self.redial.drained();
         tracing::warn!(connection = id.number(), server = %self.settings.server, why, "connection takes no more messages: another one is opened");
         let detail = format!("{}: {why}", self.settings.server);
         self.report(Report::Connection { connection: id, change: Change::Lost { detail } });
@@ -206,9 +210,9 @@ impl<S: Service> Core<S> {
                 self.crowded = true;
                 return None;
             }
-            (Phase::Open { since, .. }, End::Dismissed) => {
+            (Phase::Open { .. }, End::Dismissed) => {
                 tracing::info!(connection, detail, "connection was ended by the push service");
-                self.redial.drained(now.saturating_duration_since(since), now);
+                self.redial.drained();
                 return Some(Change::Draining);
             }
             (Phase::Open { since, .. }, _) => {

@@ -2,6 +2,7 @@
 
 use super::connections::AGE_MIN;
 use super::*;
+use crate::chat::delivery::AMBIGUOUS;
 use crate::chat::id::{Recipient, SidSource, Token};
 use crate::chat::push::{Priority, Push, Target};
 use crate::chat::refusal::{Scope, Until, Wait};

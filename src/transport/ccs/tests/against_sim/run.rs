@@ -686,8 +686,8 @@ impl Run {
 
     /// Rounded up: nothing happens before its time.
     fn ms(&self, at: Instant) -> u64 {
-        let micros = at.saturating_duration_since(self.base).as_micros();
-        u64::try_from(micros.div_ceil(1_000)).expect("a short run")
+        let nanos = at.saturating_duration_since(self.base).as_nanos();
+        u64::try_from(nanos.div_ceil(1_000_000)).expect("a short run")
     }
 }
 
