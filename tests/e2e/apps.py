@@ -32,6 +32,8 @@ class Apps:
         self.acked: set[int] = set()
         self.connected = threading.Event()
         self.stopped = threading.Event()
+        # While it is set the apps say nothing: their word may overtake the push service's answer, and what it brings.
+        self.silent = threading.Event()
         self.client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, f"{self.user}:apps", protocol=mqtt.MQTTv5)
         if login:
             self.client.username_pw_set(*login)
@@ -53,7 +55,8 @@ class Apps:
                 again = list(self.recent)
                 self.recent.clear()
                 self._confirm(again)
-            self._confirm([one["id"] for one in self._said()])
+            if not self.silent.is_set():
+                self._confirm([one["id"] for one in self._said()])
             while self.flying and self.flying[0][1] in self.acked:
                 message, packet = self.flying.popleft()
                 self.acked.remove(packet)
