@@ -136,7 +136,7 @@ async fn a_verb_that_cannot_be_done_does_not_harm_its_batch() {
 async fn a_full_disk_parks_nobody() {
     const PLACES: usize = 10;
     let hold = Arc::new(AtomicBool::new(false));
-    let ((begin, wait), (tried, mut tries)) = (mpsc::channel(), watch::channel(0));
+    let ((begin, wait), (tried, mut tries)) = (mpsc::sync_channel(1), watch::channel(0));
     let held = hold.clone();
     let (mut rig, pages) = with_hook(1000, move || {
         tried.send_modify(|tries| *tries += 1);
