@@ -112,7 +112,7 @@ fn parts(name: &str) -> String {
 fn better(name: &str) -> Option<&'static str> {
     let parts = parts(name);
     let is_in = |former: &&str| parts.contains(&format!("_{former}_"));
-    WORDS.iter().find(|(_, former)| former.iter().any(|former| is_in(former))).map(|(word, _)| *word)
+    WORDS.iter().find(|(_, former)| former.iter().any(&is_in)).map(|(word, _)| *word)
 }
 
 /// Every name with a word that was replaced.
