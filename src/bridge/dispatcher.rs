@@ -68,6 +68,8 @@ pub(super) struct Dispatcher {
     taking: Option<Committed<Taken>>,
     /// Whether something may be due that the store was not asked for yet.
     more: bool,
+    /// When it was last asked.
+    asked_at: Instant,
     commits: VecDeque<(Committed<Recorded>, After)>,
 }
 
@@ -90,6 +92,7 @@ impl Dispatcher {
             shown: 0,
             taking: None,
             more: true,
+            asked_at: Instant::now(),
             commits: VecDeque::new(),
         };
         (dispatcher, intake)
@@ -136,8 +139,9 @@ impl Dispatcher {
             return usize::from(free == self.sends.max_capacity());
         }
         let room = claims.saturating_sub(self.flights.len()).min(free);
-        // Asking for a handful at a time would make every commit a small one.
-        if room * 2 >= claims { room } else { 0 }
+        // Asking for a handful at a time would make every commit a small one. Where many wait long for their answers, the
+        // others are not to wait as long: what room there is is used at each look.
+        if room * 2 >= claims || self.asked_at.elapsed() >= LOOK { room } else { 0 }
     }
 
     /// Whether the transport takes messages now.
@@ -160,6 +164,7 @@ impl Dispatcher {
         let query = DueQuery { transport: self.transport.clone(), now: now_ms(), limit, pace };
         // Whatever rings from here on is news that the answer may not know of.
         self.more = false;
+        self.asked_at = Instant::now();
         self.taking = Some(self.context.store.take_due(query).await?);
         Ok(())
     }
@@ -168,9 +173,11 @@ impl Dispatcher {
         // It hands out, and looks at, so many at a time.
         self.more |= taken.next_due.is_some_and(|due| due <= now_ms());
         self.context.metrics.add(Metric::DownstreamExpired, taken.expired);
+        // Asked once: of what is claimed together nothing may pass what goes back.
+        let mut open = self.is_open();
         for message in taken.claimed {
             match Push::from_body(&message.body) {
-                Ok(push) => self.claimed(message, push).await?,
+                Ok(push) => open = self.claimed(message, push, open).await?,
                 Err(error) => {
                     // Written by a later release, or damaged. Its sender is told, and can send it again.
                     tracing::error!(sid = %message.sid, %error, "a stored message cannot be read");
@@ -185,19 +192,20 @@ impl Dispatcher {
         Ok(())
     }
 
-    /// Hands a message over. It goes back to the disk where the transport has gone, or takes nothing any more: nobody knows
+    /// Hands a message over; false if that is not possible any more. It goes back to the disk where the transport has gone, or takes nothing any more: nobody knows
     /// for how long, and there it expires in time.
-    async fn claimed(&mut self, message: Claimed, push: Push) -> Result<(), StoreError> {
+    async fn claimed(&mut self, message: Claimed, push: Push, open: bool) -> Result<bool, StoreError> {
         let Claimed { sid, recipient, attempt, tried, accepted_at: accepted_ms, deadline_ms, .. } = message;
         let copied = message.dup_possible;
         let token = if let Target::Token(token) = &push.target { Some(token.clone()) } else { None };
         let send = Send { sid, push, recipient, accepted_ms, deadline_ms };
-        if !self.is_open() || self.sends.try_send(send).is_err() {
-            return self.record(sid, Event::Lost { copies: 0 }).await;
+        if !open || self.sends.try_send(send).is_err() {
+            self.record(sid, Event::Lost { copies: 0 }).await?;
+            return Ok(false);
         }
         self.context.metrics.count(Metric::DownstreamAttempts);
         self.flights.insert(sid, Flight { recipient, attempt, tried, deadline_ms, token, copied });
-        Ok(())
+        Ok(true)
     }
 
     async fn record(&mut self, sid: Sid, event: Event) -> Result<(), StoreError> {

@@ -91,7 +91,12 @@ impl DeviceIntake {
             tracing::error!(rows, "the spool is full: messages of devices are not acknowledged until a BAL takes some");
             self.context.tell(BridgeEvent::SpoolFull { rows });
         }
-        if self.held.len() < HELD_MAX {
+        // One that came again is acknowledged on the connection that brought it last.
+        let same = |one: &Upstream| one.message_id == upstream.message_id && one.from == upstream.from;
+        let known = self.held.iter().position(same).and_then(|place| self.held.get_mut(place));
+        if let Some(known) = known {
+            known.ack_ref = upstream.ack_ref;
+        } else if self.held.len() < HELD_MAX {
             self.held.push_back(upstream);
         }
         Ok(())

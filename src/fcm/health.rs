@@ -251,7 +251,10 @@ impl Health {
         match self.state {
             _ if self.paused_until.is_some_and(|until| until > now) => Standing::Down(QUOTA),
             State::Well => Standing::Well,
-            State::Halted(halt) if halt.until <= now => Standing::Probing(halt.cause.as_str()),
+            // Also where nothing came of a probe: the next message is one.
+            State::Halted(halt) | State::Probing(halt, _) if halt.until <= now => {
+                Standing::Probing(halt.cause.as_str())
+            }
             State::Halted(halt) | State::Probing(halt, _) => Standing::Down(halt.cause.as_str()),
         }
     }
@@ -259,7 +262,10 @@ impl Health {
     /// When [`Health::standing`] changes by itself, if it does.
     #[must_use]
     pub fn wake(&self, now: Instant) -> Option<Instant> {
-        let halted = if let State::Halted(halt) = self.state { Some(halt.until) } else { None };
+        let halted = match self.state {
+            State::Well => None,
+            State::Halted(halt) | State::Probing(halt, _) => Some(halt.until),
+        };
         [self.paused_until, halted].into_iter().flatten().filter(|until| *until > now).min()
     }
 

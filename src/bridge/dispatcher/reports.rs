@@ -2,7 +2,7 @@
 
 use super::{After, Dispatcher};
 use crate::bridge::count_status;
-use crate::chat::delivery::Event;
+use crate::chat::delivery::{AMBIGUOUS, Event};
 use crate::chat::id::{Recipient, Sid, Token};
 use crate::chat::message::BridgeEvent;
 use crate::chat::refusal::{Decision, Fault, Refusal, RetryClock, Scope, TokenFate, Wait};
@@ -42,7 +42,6 @@ impl Dispatcher {
             Report::Expired { sid, copies, replays, held } => {
                 self.replayed(sid, replays).await?;
                 self.count_copies(sid, copies);
-                self.service_backoff.release();
                 self.flights.remove(&sid);
                 self.record(sid, Event::Expired { copies, held }).await
             }
@@ -117,7 +116,10 @@ impl Dispatcher {
                 self.pause_for(wait);
             }
             (Decision::Retry { wait, until, scope }, Some(flight)) => {
-                self.back_off((scope == Scope::Recipient).then_some(flight.recipient));
+                // A connection that breaks leaves many without an answer, which says nothing of the service.
+                if refusal.code != AMBIGUOUS {
+                    self.back_off((scope == Scope::Recipient).then_some(flight.recipient));
+                }
                 if let Some((due_ms, _)) = flight.tried.again(wait, until, clock) {
                     self.context.metrics.count(Metric::DownstreamRetries);
                     let (code, attempt, in_ms) = (&refusal.code, flight.attempt, due_ms.saturating_sub(clock.now_ms));

@@ -157,6 +157,30 @@ async fn what_the_transport_never_got_is_not_marked_as_a_possible_duplicate() {
 }
 
 #[tokio::test]
+async fn a_connection_that_breaks_with_many_open_pauses_nobody() {
+    let mut harness = Harness::open();
+    for n in 0..31 {
+        harness.message(&format!("a{n}"), &format!("T{n}"), 600).await;
+    }
+    for _ in 0..30 {
+        let sid = harness.sent().await.sid;
+        let decision = Decision::Retry {
+            wait: Wait::Backoff(Duration::from_secs(600)),
+            until: Until::Deadline,
+            scope: Scope::Message,
+        };
+        let refusal = Refusal::new(decision, "AMBIGUOUS", "").maybe_arrived();
+        harness.report(Report::Refused { sid, refusal, copies: 1, replays: 0 }).await;
+    }
+    harness.sent().await;
+    let start = Instant::now();
+    harness.message("b", "U", 600).await;
+    harness.sent().await;
+    assert!(start.elapsed() < Duration::from_millis(900), "{:?}", start.elapsed());
+    harness.close().await;
+}
+
+#[tokio::test]
 async fn one_burst_of_refusals_is_one_pause() {
     let mut harness = Harness::open();
     for n in 0..60 {

@@ -125,6 +125,22 @@ async fn a_hundred_messages_that_cannot_be_understood_do_not_end_the_way_in() {
 }
 
 #[tokio::test]
+async fn what_a_full_spool_holds_is_acknowledged_on_the_connection_that_brought_it_last() {
+    let mut harness = open(small_spool());
+    harness.fill_spool().await;
+    for connection in [3, 4, 5] {
+        let ack_ref = AckRef { connection: ConnectionId::new(connection), to: "phone".into(), message_id: "3".into() };
+        let (from, category) = (Token::new("phone").unwrap(), Some("com.example.chat".to_owned()));
+        let upstream = Upstream { from, category, message_id: "3".into(), data: serde_json::Map::new(), ack_ref };
+        harness.transport.device_messages.send(DeviceMessage::Upstream(upstream)).await.unwrap();
+    }
+    harness.read().await;
+    let ack_ref = harness.ack().await;
+    assert_eq!((ack_ref.message_id.as_str(), ack_ref.connection), ("3", ConnectionId::new(5)));
+    harness.close().await;
+}
+
+#[tokio::test]
 async fn a_full_spool_does_not_hold_up_the_stop() {
     let mut harness = open(small_spool());
     harness.fill_spool().await;

@@ -128,7 +128,12 @@ fn a_probe_without_an_answer_is_followed_by_another() {
     exchange(&mut health, fault(Cause::UnknownProject), 1, now);
     let now = now + PROBE_FIRST;
     let lost = goes(&mut health, 2, 1, now);
+    let word = Cause::UnknownProject.as_str();
+    assert_eq!(health.standing(now), Standing::Down(word));
+    // Whoever hands out messages hears of it: without that nobody would come.
+    assert_eq!(health.wake(now), Some(now + PROBE_PATIENCE));
     let now = now + PROBE_PATIENCE;
+    assert_eq!(health.standing(now), Standing::Probing(word));
     let second = goes(&mut health, 3, 1, now);
     health.outcome(&lost, sent(), now);
     assert_eq!(health.cause(), Some(Cause::UnknownProject), "the lost one came too late");

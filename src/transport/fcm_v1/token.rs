@@ -265,8 +265,9 @@ impl TokenRefresher {
         let is_needed = left.is_none_or(|left| left.is_zero()) || *self.refused.borrow() == self.generation;
         let longest = if is_needed { RETRY_NEEDED_MAX } else { RETRY_MAX };
         // Half of the first wait is certain: a peer that refuses at once is not asked in a tight loop.
-        let wait = self.backoff.next(rand::random());
-        now + RETRY_FIRST / 2 + wait.min(longest)
+        let wait = RETRY_FIRST / 2 + self.backoff.next(rand::random()).min(longest);
+        // When the old token ends, another one is needed at once.
+        now + left.filter(|left| !left.is_zero()).map_or(wait, |left| wait.min(left))
     }
 }
 
