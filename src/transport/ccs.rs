@@ -1,4 +1,4 @@
-//! The transport to CCS: settings, log-ins, and what the [`core`](super::core) has to know of the service. The protocol
+//! The transport to CCS: settings, log-ins, and what the `core` has to know of the service. The protocol
 //! itself is in [`crate::ccs`].
 
 mod connection;

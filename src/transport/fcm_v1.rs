@@ -1,5 +1,5 @@
 //! The transport over FCM HTTP v1. Translation, judgement and health are pure and live in [`crate::fcm`]; connections are
-//! those of [`super::http2`]; here both meet access tokens and the skeleton.
+//! those of `http2`; here both meet access tokens and the skeleton.
 //!
 //! ```text
 //!             ┌──────────────── Driver, Core ────────────────┐ requests ┌─ http2 ──────┐

@@ -4,9 +4,9 @@
 //! [`Send`]s while it has room, answers each with exactly one [`Report`], and hands up what devices send. What carries an
 //! [`AckRef`] is to be acknowledged to the push service, after the commit, through [`Port::acks`].
 //!
-//! Every transport is the same skeleton: the [`mod@core`], which decides and knows neither bytes nor a clock, and the
-//! [`driver`], which runs it. What differs is a file (and a folder) per push service: its settings, the task of one
-//! connection, and the decisions of [`core::Service`].
+//! Every transport is the same skeleton: the `core`, which decides and knows neither bytes nor a clock, and the
+//! `driver`, which runs it. What differs is a file (and a folder) per push service: its settings, the task of one
+//! connection, and the decisions of `core::Service`.
 
 pub mod backoff;
 pub mod ccs;
