@@ -18,6 +18,7 @@ impl<S: Service> Core<S> {
     pub(super) fn tend(&mut self, now: Instant) {
         for id in self.connections.dispensable(now) {
             self.connections.drain(id, Why::Retired, now);
+            self.redial.served();
             self.retire(id);
         }
         if self.crowded {
@@ -213,12 +214,17 @@ impl<S: Service> Core<S> {
             (Phase::Draining { .. } | Phase::Closing(_), _) | (_, End::Retired) => {
                 tracing::info!(connection, detail, "connection closed");
                 self.crowded = false;
+                self.redial.ended(now);
                 return None;
             }
             (Phase::Dialing, End::TooMany) if self.connections.any(Connection::is_ending) => {
                 tracing::info!(connection, detail, "the next connection waits for the end of a draining one");
                 self.crowded = true;
                 return None;
+            }
+            (Phase::Dialing, End::TooMany) if self.redial.may_count_ended(now) => {
+                tracing::info!(connection, detail, "the push service counts a connection that has ended");
+                (Failure::Crowded, None)
             }
             (Phase::Open { .. }, End::Dismissed) => {
                 tracing::info!(connection, detail, "connection was ended by the push service");

@@ -239,3 +239,72 @@ fn one_more_than_configured_is_opened_where_none_takes_messages() {
     assert_eq!(bench.dials.len(), 4);
     assert_eq!(bench.link(), Link::Down(Outage::Unconnected));
 }
+
+#[test]
+fn a_connection_that_served_and_was_drained_ends_the_back_off_of_those_before_it() {
+    let mut bench = Bench::fixed(1, 3);
+    for connection in 1..=8 {
+        bench.end(connection, End::Failed);
+        bench.pass_secs(61);
+    }
+    for served in [9, 11, 13, 15] {
+        bench.up(served);
+        bench.pass_secs(5);
+        bench.event(served, Event::Draining);
+        bench.end(served, End::Dismissed);
+        bench.end(served + 1, End::Failed);
+        let failed = bench.time;
+        bench.pass_secs(60);
+        let (next, at) = *bench.dials.last().unwrap();
+        assert_eq!(next, served + 2);
+        assert!(at - failed <= Duration::from_secs(1), "it waits for {:?}", at - failed);
+    }
+}
+
+#[test]
+fn a_connection_that_served_and_was_replaced_for_its_age_ends_the_back_off_of_those_before_it() {
+    let mut bench = Bench::new(settings(POOL, 1));
+    for connection in 1..=8 {
+        bench.end(connection, End::Failed);
+        bench.pass_secs(61);
+    }
+    bench.up(9);
+    bench.pass_secs(211);
+    bench.up(10);
+    assert_eq!(bench.retired, [(9, Manner::AfterAnswers)]);
+    bench.send(1, 1);
+    bench.send(2, 2);
+    bench.pass_secs(1);
+    let failed = bench.time;
+    bench.end(11, End::Failed);
+    bench.pass_secs(60);
+    let (next, at) = *bench.dials.last().unwrap();
+    assert_eq!(next, 12);
+    assert!(at - failed <= Duration::from_secs(1), "it waits for {:?}", at - failed);
+}
+
+#[test]
+fn an_account_that_still_counts_the_drained_connection_for_a_while_is_asked_every_second() {
+    let mut bench = Bench::fixed(1, 3);
+    bench.up(1);
+    bench.pass_secs(30);
+    bench.event(1, Event::Draining);
+    bench.end(2, End::TooMany);
+    bench.pass_secs(1);
+    bench.end(1, End::Retired);
+    for connection in 3..=20 {
+        assert_eq!(bench.dials.len() as u64, connection);
+        bench.end(connection, End::TooMany);
+        bench.pass_secs(1);
+    }
+    // If that goes on, it is a failure like any other.
+    bench.pass_secs(30);
+    let mut waits = Vec::new();
+    for _ in 0..10 {
+        let failed = bench.time;
+        bench.end(bench.dials.last().unwrap().0, End::TooMany);
+        bench.pass_secs(61);
+        waits.push((bench.dials.last().unwrap().1 - failed).as_secs());
+    }
+    assert!(waits.iter().any(|wait| *wait > 20), "{waits:?}");
+}
