@@ -181,13 +181,13 @@ impl<S: Service> Core<S> {
     pub(super) fn on_ended(&mut self, id: ConnectionId, ended: Ended, now: Now) {
         ended.unwritten.iter().for_each(|sid| self.on_unwritten(id, *sid));
         let Some(connection) = self.connections.remove(id) else { return };
-        let answer = self.settings.answer.unwrap_or_default();
+        let answer = self.settings.answer;
+        let had_time = |at: Instant| answer.is_some_and(|answer| now.instant >= at + answer);
         for (number, flight) in &connection.in_flight {
             let position = Position::InFlight { connection: id, number: *number };
             if self.messages.get(flight.sid).is_some_and(|message| message.position == position) {
                 let others = connection.last_answer.is_some_and(|last| last >= flight.at);
-                let ignored = connection.is_suspect() && others && now.instant >= flight.at + answer;
-                self.on_unanswered(flight.sid, ignored);
+                self.on_unanswered(flight.sid, connection.is_ending() && others && had_time(flight.at));
             }
         }
         self.snapshot.disconnects += 1;

@@ -171,3 +171,34 @@ fn answers_that_keep_coming_too_late_replace_the_connection() {
     assert_eq!(bench.dials.len(), 2);
     assert_ne!(bench.link(), Link::Down(Outage::UNANSWERED));
 }
+
+#[test]
+fn a_message_that_three_drained_connections_ignored_while_they_answered_others_is_ambiguous() {
+    let mut bench = Bench::fixed(1, 3);
+    bench.up(1);
+    bench.send(1, 1);
+    let mut others = 100;
+    let mut drained = |bench: &mut Bench, connection: u64, wait: Duration| {
+        bench.pass_secs(1);
+        others += 1;
+        bench.send(others, 2);
+        bench.answer(connection, others);
+        bench.event(connection, Event::Draining);
+        bench.up(connection + 1);
+        bench.take_reports();
+        bench.pass(wait);
+        bench.end(connection, End::Failed);
+    };
+    // It may not have had the time.
+    for connection in 1..=5 {
+        drained(&mut bench, connection, Duration::from_secs(30));
+        assert_eq!(bench.take_reports(), []);
+    }
+    for connection in 6..=8 {
+        assert_eq!(bench.take_reports(), []);
+        drained(&mut bench, connection, ANSWER);
+    }
+    let reports = bench.take_reports();
+    let [Report::Refused { refusal, copies: 8, .. }] = &reports[..] else { panic!("{reports:?}") };
+    assert_eq!((refusal.code.as_str(), refusal.decision), (AMBIGUOUS, Decision::FAIL));
+}
