@@ -202,6 +202,8 @@ impl<S: Service> Core<S> {
         }
         tracing::info!(pending = self.messages.len(), "transport stops");
         self.phase = Phase::Stopping(Some(now.instant + self.settings.grace));
+        // Nothing goes any more.
+        self.wake = None;
         for id in self.connections.ids(|_| true) {
             if self.connections.get(id).is_some_and(Connection::is_dialing) {
                 self.close(id);
@@ -315,7 +317,8 @@ impl<S: Service> Core<S> {
     fn deadline(&self) -> Option<Instant> {
         let stop = if let Phase::Stopping(end) = self.phase { end } else { None };
         let tick = (self.phase != Phase::Over).then_some(self.next_tick);
-        [tick, stop, self.wake, self.service.deadline()].into_iter().flatten().min()
+        let service = if self.phase == Phase::Running { self.service.deadline() } else { None };
+        [tick, stop, self.wake, service].into_iter().flatten().min()
     }
 }
 

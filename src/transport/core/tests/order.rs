@@ -268,3 +268,20 @@ fn a_stop_takes_nothing_waits_for_answers_and_reports_the_rest() {
     assert_eq!(bench.take_reports(), [lost(2, 1), lost(3, 0)]);
     assert_eq!(bench.dials.len(), 1);
 }
+
+#[test]
+fn a_stop_while_the_next_connection_waits_for_its_time_only_waits_for_answers() {
+    let mut bench = Bench::fixed(2, 2);
+    bench.up(1);
+    bench.send(1, 1);
+    bench.pass_secs(1);
+    bench.end(2, End::AuthFailed);
+    bench.pass_secs(27);
+    bench.core.handle_stop(bench.now());
+    bench.drain();
+    // Passing time fails where the core asks to be looked at in vain.
+    bench.pass_secs(9);
+    bench.answer(1, 1);
+    bench.end(1, End::Retired);
+    assert!(bench.core.is_over());
+}
