@@ -223,18 +223,18 @@ impl<S: Service> Core<S> {
     /// Whether another message may be taken. Neither what a connection that takes nothing new has in flight counts, nor
     /// what waits for that: those beside it would stand idle.
     pub(crate) fn has_room(&self) -> bool {
-        if self.phase != Phase::Running {
+        let most = self.settings.window * self.settings.pool.most();
+        let all = self.messages.len();
+        if self.phase != Phase::Running || all >= most * dispatch::TAKEN_FACTOR {
             return false;
         }
-        let most = self.settings.window * self.settings.pool.most();
         // What comes now goes back untried, or its time to live is watched at least.
         if self.silent || self.unable_since.is_some() {
-            return self.messages.len() < most * dispatch::HELD_FACTOR;
+            return true;
         }
         let ending: usize =
             self.connections.iter().filter(|(_, one)| one.is_ending()).map(|(_, one)| one.in_flight.len()).sum();
-        let all = self.messages.len();
-        all.saturating_sub(ending + self.held) < most && all < most * dispatch::HELD_FACTOR
+        all.saturating_sub(ending + self.held) < most
     }
 
     /// Whether everything is over: no connection is left, and everything is reported.

@@ -9,7 +9,7 @@ use crate::transport::{Change, ConnectionId, Report};
 use std::time::{Duration, Instant};
 
 /// Connections that may be draining for each one that is kept. Beyond that the oldest is closed for the next.
-const DRAINING_MAX: usize = 4;
+pub(super) const DRAINING_MAX: usize = 4;
 /// After so many answers in a row that did not come in time a connection is replaced, though its peer lives.
 const LATE_MAX: u32 = 5;
 
