@@ -248,7 +248,9 @@ impl<S: Service> Core<S> {
         if let Some(link) = self.service.outage(able, now) {
             return link;
         }
-        let draining = self.connections.any(Connection::is_draining);
+        // A connection is replaced in less. What takes longer is no replacement.
+        let replaced = self.unable_since.is_none_or(|since| now.instant < since + dispatch::GIVE_BACK_AFTER);
+        let draining = replaced && self.connections.any(Connection::is_draining);
         if self.silent && (able || draining) {
             let asks = able && !self.has_probe();
             return if asks { Link::Probing(UNANSWERED) } else { Link::Down(Outage::UNANSWERED) };

@@ -308,3 +308,22 @@ fn an_account_that_still_counts_the_drained_connection_for_a_while_is_asked_ever
     }
     assert!(waits.iter().any(|wait| *wait > 20), "{waits:?}");
 }
+
+#[test]
+fn a_draining_connection_stands_for_the_next_one_only_as_long_as_messages_wait_for_that() {
+    for (end, outage) in [(End::AuthFailed, Outage::AUTH_FAILED), (End::Failed, Outage::Unconnected)] {
+        let mut bench = Bench::fixed(1, 3);
+        bench.up(1);
+        bench.send(1, 1);
+        bench.event(1, Event::Draining);
+        bench.pass_secs(1);
+        bench.end(2, end);
+        bench.pass_secs(3);
+        assert_eq!(bench.link(), Link::Draining, "a connection is replaced in less");
+        bench.pass_secs(1);
+        assert_eq!(bench.link(), Link::Down(outage));
+        bench.pass_secs(60);
+        bench.up(bench.dials.last().unwrap().0);
+        assert_eq!(bench.link(), Link::Up);
+    }
+}
