@@ -164,12 +164,18 @@ impl<S: Service> Core<S> {
         self.work(now);
     }
 
+    /// A connection was given up, since its peer does not read: it takes nothing new, and another is opened.
+    pub(crate) fn handle_given_up(&mut self, connection: ConnectionId, now: Now) {
+        if self.connections.drain(connection, Why::Retired, now.instant) {
+            tracing::warn!(connection = connection.number(), "the peer does not read: its connection is given up");
+        }
+        self.work(now);
+    }
+
     /// A connection could not be given the message that was assigned to it: it is gone, and will say so.
     pub(crate) fn handle_gone(&mut self, connection: ConnectionId, sid: Sid, now: Now) {
+        self.connections.set_capacity(connection, 0);
         self.on_unwritten(connection, sid);
-        if self.connections.get(connection).is_some_and(Connection::is_open) {
-            self.connections.drain(connection, Why::Retired, now.instant);
-        }
         self.work(now);
     }
 

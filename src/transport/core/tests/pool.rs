@@ -172,6 +172,19 @@ fn a_connection_that_cannot_be_given_a_message_is_given_no_other() {
 }
 
 #[test]
+fn a_connection_that_is_given_up_because_its_peer_does_not_read_is_replaced_and_given_nothing_more() {
+    let mut bench = Bench::fixed(1, 3);
+    bench.up(1);
+    bench.pass_secs(1);
+    bench.core.handle_given_up(ConnectionId::new(1), bench.now());
+    bench.drain();
+    bench.send(1, 1);
+    assert_eq!((bench.take_sent(), bench.dials.len(), bench.link()), (vec![], 2, Link::Draining));
+    bench.up(2);
+    assert_eq!(bench.take_sent(), [(2, 1)]);
+}
+
+#[test]
 fn an_elastic_pool_opens_connections_when_all_are_full_and_closes_those_that_idle() {
     let mut bench = Bench::new(settings(POOL, 1));
     bench.up(1);
