@@ -43,10 +43,13 @@ impl TransportPlan {
         }
     }
 
-    /// What it can do; `claims` is the most that it is ever given.
-    fn capabilities(&self, claims: usize) -> Capabilities {
+    /// What it can do.
+    fn capabilities(&self) -> Capabilities {
         match self {
-            Self::Ccs(_) => Capabilities { pace: Pace::Pipelined(claims), delivery: true },
+            // One recipient fills its connection, and never all that may be claimed: others go beside it.
+            Self::Ccs(config) => {
+                Capabilities { pace: Pace::Pipelined(config.window + config.window / 2), delivery: true }
+            }
             // Its answers come from the app, where that is what the apps do.
             Self::Fcm(_, config) => Capabilities { pace: Pace::OneAtATime, delivery: config.confirm_to.is_some() },
         }
@@ -93,7 +96,7 @@ pub(super) fn start(
     for plan in plans {
         // All that may be claimed finds room.
         let (port, outlet) = transport::port(claims, ACKS, REPORTS);
-        ports.push((plan.transport(), Port { capabilities: plan.capabilities(claims), ..port }));
+        ports.push((plan.transport(), Port { capabilities: plan.capabilities(), ..port }));
         tasks.spawn(plan.reloading(reload.clone()).run(outlet, front.clone(), stop.clone()));
     }
     (ports, tasks)
@@ -104,5 +107,20 @@ pub(super) async fn first(tasks: &mut Tasks) -> Result<(), AppError> {
     match tasks.join_next().await {
         Some(ended) => ended?,
         None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::secret::Secret;
+
+    #[test]
+    fn a_recipient_fills_the_window_of_its_connection_and_leaves_claims_to_others() {
+        for (window, pace) in [(100, 150), (1, 1)] {
+            let config = CcsConfig { window, ..CcsConfig::new("1", Secret::new("k")) };
+            let capabilities = TransportPlan::Ccs(Box::new(config)).capabilities();
+            assert_eq!(capabilities.pace, Pace::Pipelined(pace));
+        }
     }
 }

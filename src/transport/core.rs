@@ -164,12 +164,18 @@ impl<S: Service> Core<S> {
         self.work(now);
     }
 
+    /// A connection was given up, since its peer does not read: it takes nothing new, and another is opened.
+    pub(crate) fn handle_given_up(&mut self, connection: ConnectionId, now: Now) {
+        if self.connections.drain(connection, Why::Retired, now.instant) {
+            tracing::warn!(connection = connection.number(), "the peer does not read: its connection is given up");
+        }
+        self.work(now);
+    }
+
     /// A connection could not be given the message that was assigned to it: it is gone, and will say so.
     pub(crate) fn handle_gone(&mut self, connection: ConnectionId, sid: Sid, now: Now) {
+        self.connections.set_capacity(connection, 0);
         self.on_unwritten(connection, sid);
-        if self.connections.get(connection).is_some_and(Connection::is_open) {
-            self.connections.drain(connection, Why::Retired, now.instant);
-        }
         self.work(now);
     }
 
@@ -202,6 +208,8 @@ impl<S: Service> Core<S> {
         }
         tracing::info!(pending = self.messages.len(), "transport stops");
         self.phase = Phase::Stopping(Some(now.instant + self.settings.grace));
+        // Nothing goes any more.
+        self.wake = None;
         for id in self.connections.ids(|_| true) {
             if self.connections.get(id).is_some_and(Connection::is_dialing) {
                 self.close(id);
@@ -221,18 +229,18 @@ impl<S: Service> Core<S> {
     /// Whether another message may be taken. Neither what a connection that takes nothing new has in flight counts, nor
     /// what waits for that: those beside it would stand idle.
     pub(crate) fn has_room(&self) -> bool {
-        if self.phase != Phase::Running {
+        let most = self.settings.window * self.settings.pool.most();
+        let all = self.messages.len();
+        if self.phase != Phase::Running || all >= most * dispatch::TAKEN_FACTOR {
             return false;
         }
-        let most = self.settings.window * self.settings.pool.most();
         // What comes now goes back untried, or its time to live is watched at least.
         if self.silent || self.unable_since.is_some() {
-            return self.messages.len() < most * dispatch::HELD_FACTOR;
+            return true;
         }
         let ending: usize =
             self.connections.iter().filter(|(_, one)| one.is_ending()).map(|(_, one)| one.in_flight.len()).sum();
-        let all = self.messages.len();
-        all.saturating_sub(ending + self.held) < most && all < most * dispatch::HELD_FACTOR
+        all.saturating_sub(ending + self.held) < most
     }
 
     /// Whether everything is over: no connection is left, and everything is reported.
@@ -246,7 +254,9 @@ impl<S: Service> Core<S> {
         if let Some(link) = self.service.outage(able, now) {
             return link;
         }
-        let draining = self.connections.any(Connection::is_draining);
+        // A connection is replaced in less. What takes longer is no replacement.
+        let replaced = self.unable_since.is_none_or(|since| now.instant < since + dispatch::GIVE_BACK_AFTER);
+        let draining = replaced && self.connections.any(Connection::is_draining);
         if self.silent && (able || draining) {
             let asks = able && !self.has_probe();
             return if asks { Link::Probing(UNANSWERED) } else { Link::Down(Outage::UNANSWERED) };
@@ -315,7 +325,8 @@ impl<S: Service> Core<S> {
     fn deadline(&self) -> Option<Instant> {
         let stop = if let Phase::Stopping(end) = self.phase { end } else { None };
         let tick = (self.phase != Phase::Over).then_some(self.next_tick);
-        [tick, stop, self.wake, self.service.deadline()].into_iter().flatten().min()
+        let service = if self.phase == Phase::Running { self.service.deadline() } else { None };
+        [tick, stop, self.wake, service].into_iter().flatten().min()
     }
 }
 

@@ -278,8 +278,8 @@ where
         let Some(ends) = self.connections.get(&connection) else { return false };
         let sent = ends.orders.try_send(order);
         if let Err(TrySendError::Full(_)) = sent {
-            tracing::warn!(connection = connection.number(), "the peer does not read: its connection is given up");
             self.retire(connection, Manner::Now);
+            self.core.handle_given_up(connection, now());
         }
         sent.is_ok()
     }
@@ -346,3 +346,6 @@ async fn at(moment: Option<Instant>) {
 fn now() -> Now {
     Now { instant: Instant::now().into_std(), unix_ms: now_ms() }
 }
+
+#[cfg(test)]
+mod tests;

@@ -255,7 +255,7 @@ pub enum Link {
     Probing(&'static str),
     /// At least one connection takes messages.
     Up,
-    /// Connections exist, but all of them are draining.
+    /// Connections exist, but all of them are draining; another one is about to take over.
     Draining,
 }
 

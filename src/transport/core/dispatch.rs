@@ -2,6 +2,7 @@
 
 use super::connections::InFlight;
 use super::service::{Admission, Message, Position, Service};
+use super::tend::DRAINING_MAX;
 use super::{Core, Now, Output};
 use crate::chat::id::{Recipient, Sid};
 use crate::transport::{ConnectionId, Report};
@@ -9,10 +10,13 @@ use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 /// How long messages wait here while no connection takes any. Then they go back to the disk, untried.
-const GIVE_BACK_AFTER: Duration = Duration::from_secs(5);
-/// So many times what all connections carry may be here, where the most of it waits for messages of the same recipient
-/// that a connection owes the answers of.
-pub(super) const HELD_FACTOR: usize = 4;
+pub(super) const GIVE_BACK_AFTER: Duration = Duration::from_secs(5);
+/// So many times what the connections carry may be here in all: what they carry, what those carry that drain beside them,
+/// and as much again that waits for messages of the same recipient on those.
+pub(super) const TAKEN_FACTOR: usize = 1 + 2 * DRAINING_MAX;
+/// While no message is answered, how long a recipient is let alone whose earlier message is unanswered: meanwhile one of
+/// another recipient can find out whether messages are answered again.
+pub(super) const BEHIND_UNANSWERED_WAIT: Duration = Duration::from_secs(5);
 /// How long a message may be unanswered after its time to live before it is given up. A push service that is slow has
 /// taken it all the same, more often than not.
 const EXPIRED_IN_FLIGHT_AFTER: Duration = Duration::from_secs(10);
@@ -129,7 +133,9 @@ impl<S: Service> Core<S> {
     /// The disk is the only queue: what was never written goes back when it cannot go for long.
     pub(super) fn give_back(&mut self, now: Instant) {
         let away = self.unable_since.is_some_and(|since| now >= since + GIVE_BACK_AFTER);
-        if !away && !self.silent {
+        if self.silent {
+            self.give_back_behind_unanswered();
+        } else if !away {
             return;
         }
         // Of whom something may have been taken already, the rest waits behind that.
@@ -143,6 +149,19 @@ impl<S: Service> Core<S> {
         for sid in self.messages.waiting_where(goes) {
             self.messages.remove(sid);
             self.report(Report::Lost { sid, copies: 0 });
+        }
+    }
+
+    /// What waits behind an unanswered message of its recipient takes no room from those that could find out. A message
+    /// that was taken before the unanswered one stays: that one may have to go again, and then after it.
+    fn give_back_behind_unanswered(&mut self) {
+        let tried = self.messages.newest_tried();
+        let behind = |message: &Message<S::Memo>| {
+            message.copies == 0 && tried.get(&message.recipient()).is_some_and(|tried| message.place > *tried)
+        };
+        for sid in self.messages.waiting_where(behind) {
+            self.messages.remove(sid);
+            self.report(Report::Deferred { sid, wait: BEHIND_UNANSWERED_WAIT });
         }
     }
 

@@ -83,6 +83,16 @@ impl<M: Default> Messages<M> {
         self.recipients.get(&recipient).map(|affinity| affinity.connection)
     }
 
+    /// The place of each recipient's newest message that may have been taken.
+    pub(super) fn newest_tried(&self) -> HashMap<Recipient, u64> {
+        let mut newest = HashMap::new();
+        for message in self.all.values().filter(|message| message.copies > 0) {
+            let place: &mut u64 = newest.entry(message.recipient()).or_default();
+            *place = message.place.max(*place);
+        }
+        newest
+    }
+
     /// A message is written to a connection. Returns its number there.
     pub(super) fn assign(&mut self, sid: Sid, connection: ConnectionId) -> Option<u64> {
         let message = self.all.get_mut(&sid)?;

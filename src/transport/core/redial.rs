@@ -8,7 +8,7 @@
 //! ```
 //!
 //! A drain is ordinary life: the push service moves its connections every few minutes, and the next one is wanted at
-//! once. It never counts as a failure, however short the drained connection lived.
+//! once. It never counts as a failure, however short the drained connection lived, and the failures before it are over.
 
 use crate::transport::backoff::Backoff;
 use std::time::{Duration, Instant};
@@ -22,6 +22,10 @@ const REFUSED_JITTER: f64 = 0.1;
 /// A connection that served for less than this did not live. Once is an accident; from the second in a row on it takes
 /// the back-off of a failure, or a server that ends every session would be called without a pause.
 const SHORT_LIFE: Duration = Duration::from_secs(10);
+/// How long the push service may count a connection that has ended, where it allows no further one.
+const COUNTED_AFTER_END: Duration = Duration::from_secs(30);
+/// How often it is asked meanwhile.
+const CROWDED_WAIT: Duration = Duration::from_secs(1);
 /// Between two connections that are begun without a back-off: FCM's quota of 400 in a minute.
 const SPACING: Duration = Duration::from_millis(150);
 
@@ -36,6 +40,8 @@ pub(super) struct Redial {
     /// Nothing is begun before this, because something failed; and then one at a time.
     backoff: Option<Instant>,
     refused: bool,
+    /// When a connection ended that took nothing new.
+    ended: Option<Instant>,
 }
 
 /// Why a connection that was to stay is not there.
@@ -45,6 +51,8 @@ pub(super) enum Failure {
     Refused,
     /// It never took messages.
     Unconnected,
+    /// It never took messages, because one that has just ended is counted still.
+    Crowded,
     /// It took messages for so long.
     Lost(Duration),
 }
@@ -58,6 +66,7 @@ impl Redial {
             paced: None,
             backoff: None,
             refused: false,
+            ended: None,
         }
     }
 
@@ -90,6 +99,23 @@ impl Redial {
     /// A connection takes no more messages, for a reason that is nobody's fault.
     pub(super) fn drained(&mut self) {
         self.backoff = None;
+        self.served();
+    }
+
+    /// A connection took messages as long as it was to: what failed before it is over.
+    pub(super) fn served(&mut self) {
+        self.failures.reset();
+        self.short_lives = 0;
+    }
+
+    /// A connection ended that took nothing new.
+    pub(super) fn ended(&mut self, now: Instant) {
+        self.ended = Some(now);
+    }
+
+    /// Whether the push service may still count a connection that ended.
+    pub(super) fn may_count_ended(&self, now: Instant) -> bool {
+        self.ended.is_some_and(|ended| now < ended + COUNTED_AFTER_END)
     }
 
     /// Other credentials are there: what failed with those of before says nothing.
@@ -109,6 +135,7 @@ impl Redial {
         let wait = match failure {
             Failure::Refused => self.refusals.next(1.0).mul_f64(1.0 + REFUSED_JITTER * random),
             Failure::Unconnected => self.failures.next(random),
+            Failure::Crowded => CROWDED_WAIT,
             Failure::Lost(served) => {
                 self.short_lives = if served < SHORT_LIFE { self.short_lives + 1 } else { 0 };
                 if self.short_lives <= 1 {
@@ -184,6 +211,9 @@ mod tests {
         assert_eq!(redial.wait(now), Some(now + SPACING), "what is begun at once is kept apart");
         redial.drained();
         assert_eq!(redial.wait(now), Some(now + SPACING));
+        now += Duration::from_secs(1);
+        redial.failed(Failure::Unconnected, now, 1.0);
+        assert_eq!(redial.wait(now), Some(now + FAILURE_FIRST), "the failures before it are over");
     }
 
     #[test]

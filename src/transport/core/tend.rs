@@ -9,7 +9,7 @@ use crate::transport::{Change, ConnectionId, Report};
 use std::time::{Duration, Instant};
 
 /// Connections that may be draining for each one that is kept. Beyond that the oldest is closed for the next.
-const DRAINING_MAX: usize = 4;
+pub(super) const DRAINING_MAX: usize = 4;
 /// After so many answers in a row that did not come in time a connection is replaced, though its peer lives.
 const LATE_MAX: u32 = 5;
 
@@ -18,6 +18,7 @@ impl<S: Service> Core<S> {
     pub(super) fn tend(&mut self, now: Instant) {
         for id in self.connections.dispensable(now) {
             self.connections.drain(id, Why::Retired, now);
+            self.redial.served();
             self.retire(id);
         }
         if self.crowded {
@@ -180,13 +181,13 @@ impl<S: Service> Core<S> {
     pub(super) fn on_ended(&mut self, id: ConnectionId, ended: Ended, now: Now) {
         ended.unwritten.iter().for_each(|sid| self.on_unwritten(id, *sid));
         let Some(connection) = self.connections.remove(id) else { return };
-        let answer = self.settings.answer.unwrap_or_default();
+        let answer = self.settings.answer;
+        let had_time = |at: Instant| answer.is_some_and(|answer| now.instant >= at + answer);
         for (number, flight) in &connection.in_flight {
             let position = Position::InFlight { connection: id, number: *number };
             if self.messages.get(flight.sid).is_some_and(|message| message.position == position) {
                 let others = connection.last_answer.is_some_and(|last| last >= flight.at);
-                let ignored = connection.is_suspect() && others && now.instant >= flight.at + answer;
-                self.on_unanswered(flight.sid, ignored);
+                self.on_unanswered(flight.sid, connection.is_ending() && others && had_time(flight.at));
             }
         }
         self.snapshot.disconnects += 1;
@@ -213,12 +214,17 @@ impl<S: Service> Core<S> {
             (Phase::Draining { .. } | Phase::Closing(_), _) | (_, End::Retired) => {
                 tracing::info!(connection, detail, "connection closed");
                 self.crowded = false;
+                self.redial.ended(now);
                 return None;
             }
             (Phase::Dialing, End::TooMany) if self.connections.any(Connection::is_ending) => {
                 tracing::info!(connection, detail, "the next connection waits for the end of a draining one");
                 self.crowded = true;
                 return None;
+            }
+            (Phase::Dialing, End::TooMany) if self.redial.may_count_ended(now) => {
+                tracing::info!(connection, detail, "the push service counts a connection that has ended");
+                (Failure::Crowded, None)
             }
             (Phase::Open { .. }, End::Dismissed) => {
                 tracing::info!(connection, detail, "connection was ended by the push service");

@@ -171,3 +171,76 @@ fn answers_that_keep_coming_too_late_replace_the_connection() {
     assert_eq!(bench.dials.len(), 2);
     assert_ne!(bench.link(), Link::Down(Outage::UNANSWERED));
 }
+
+#[test]
+fn a_message_that_three_drained_connections_ignored_while_they_answered_others_is_ambiguous() {
+    let mut bench = Bench::fixed(1, 3);
+    bench.up(1);
+    bench.send(1, 1);
+    let mut others = 100;
+    let mut drained = |bench: &mut Bench, connection: u64, wait: Duration| {
+        bench.pass_secs(1);
+        others += 1;
+        bench.send(others, 2);
+        bench.answer(connection, others);
+        bench.event(connection, Event::Draining);
+        bench.up(connection + 1);
+        bench.take_reports();
+        bench.pass(wait);
+        bench.end(connection, End::Failed);
+    };
+    // It may not have had the time.
+    for connection in 1..=5 {
+        drained(&mut bench, connection, Duration::from_secs(30));
+        assert_eq!(bench.take_reports(), []);
+    }
+    for connection in 6..=8 {
+        assert_eq!(bench.take_reports(), []);
+        drained(&mut bench, connection, ANSWER);
+    }
+    let reports = bench.take_reports();
+    let [Report::Refused { refusal, copies: 8, .. }] = &reports[..] else { panic!("{reports:?}") };
+    assert_eq!((refusal.code.as_str(), refusal.decision), (AMBIGUOUS, Decision::FAIL));
+}
+
+#[test]
+fn while_nothing_is_answered_what_is_behind_an_unanswered_message_goes_back_so_that_others_can_find_out() {
+    let mut bench = Bench::fixed(1, 2);
+    bench.up(1);
+    bench.send(1, 1);
+    bench.send(2, 2);
+    ignore(&mut bench, 1);
+    bench.up(2);
+    bench.take_reports();
+    for number in 3..=40 {
+        assert!(bench.core.has_room(), "{number}");
+        assert_eq!(bench.link(), Link::Probing(UNANSWERED));
+        bench.send(number, 1 + (number % 2) as i64);
+        let deferred = Report::Deferred { sid: sid(number), wait: dispatch::BEHIND_UNANSWERED_WAIT };
+        assert_eq!(bench.take_reports(), [deferred], "its recipient does not ask again at once");
+    }
+    bench.take_sent();
+    bench.send(41, 3);
+    assert_eq!(bench.take_sent(), [(2, 41)]);
+    bench.answer(2, 41);
+    assert_eq!(bench.link(), Link::Up);
+}
+
+#[test]
+fn what_was_not_taken_stays_before_a_later_one_that_may_have_been_while_nothing_is_answered() {
+    let mut bench = Bench::fixed(1, 3);
+    bench.up(1);
+    (1..=3).for_each(|number| bench.send(number, 1));
+    ignore(&mut bench, 1);
+    bench.up(2);
+    bench.take_reports();
+    bench.take_sent();
+    bench.bounce(1, 1);
+    bench.bounce(1, 3);
+    let deferred = Report::Deferred { sid: sid(3), wait: dispatch::BEHIND_UNANSWERED_WAIT };
+    assert_eq!(bench.take_reports(), [deferred]);
+    bench.end(1, End::Failed);
+    assert_eq!(bench.take_sent(), [(2, 1)]);
+    bench.answer(2, 1);
+    assert_eq!(bench.take_sent(), [(2, 2)]);
+}

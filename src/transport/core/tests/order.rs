@@ -113,7 +113,7 @@ fn what_waits_behind_a_draining_connection_leaves_room_for_others() {
     while bench.core.has_room() {
         bench.send(6 + bench.core.snapshot().pending as u64, 50);
     }
-    assert_eq!(bench.core.snapshot().pending, 2 * dispatch::HELD_FACTOR, "and there is an end of it");
+    assert_eq!(bench.core.snapshot().pending, 2 * dispatch::TAKEN_FACTOR, "and there is an end of it");
 }
 
 #[test]
@@ -267,4 +267,51 @@ fn a_stop_takes_nothing_waits_for_answers_and_reports_the_rest() {
     assert!(bench.core.is_over());
     assert_eq!(bench.take_reports(), [lost(2, 1), lost(3, 0)]);
     assert_eq!(bench.dials.len(), 1);
+}
+
+#[test]
+fn connections_that_end_with_all_their_answers_owed_leave_room_for_others() {
+    let mut bench = Bench::fixed(1, 2);
+    let mut number = 0;
+    let mut send = |bench: &mut Bench, recipient: i64| {
+        number += 1;
+        bench.send(number, recipient);
+        number
+    };
+    for connection in 1..=4 {
+        bench.up(connection);
+        send(&mut bench, connection as i64);
+        send(&mut bench, 10 + connection as i64);
+        bench.event(connection, Event::Draining);
+        bench.pass_secs(1);
+    }
+    bench.up(5);
+    bench.take_sent();
+    // Three for each of two recipients, as many as there may be of one.
+    for recipient in [1, 2, 1, 2, 1, 2] {
+        assert!(bench.core.has_room());
+        send(&mut bench, recipient);
+    }
+    assert!(bench.core.has_room(), "the new connection stands idle");
+    let first = send(&mut bench, 50);
+    let second = send(&mut bench, 51);
+    assert_eq!(bench.take_sent(), [(5, first), (5, second)]);
+    assert!(!bench.core.has_room(), "it is full");
+}
+
+#[test]
+fn a_stop_while_the_next_connection_waits_for_its_time_only_waits_for_answers() {
+    let mut bench = Bench::fixed(2, 2);
+    bench.up(1);
+    bench.send(1, 1);
+    bench.pass_secs(1);
+    bench.end(2, End::AuthFailed);
+    bench.pass_secs(27);
+    bench.core.handle_stop(bench.now());
+    bench.drain();
+    // Passing time fails where the core asks to be looked at in vain.
+    bench.pass_secs(9);
+    bench.answer(1, 1);
+    bench.end(1, End::Retired);
+    assert!(bench.core.is_over());
 }

@@ -172,6 +172,19 @@ fn a_connection_that_cannot_be_given_a_message_is_given_no_other() {
 }
 
 #[test]
+fn a_connection_that_is_given_up_because_its_peer_does_not_read_is_replaced_and_given_nothing_more() {
+    let mut bench = Bench::fixed(1, 3);
+    bench.up(1);
+    bench.pass_secs(1);
+    bench.core.handle_given_up(ConnectionId::new(1), bench.now());
+    bench.drain();
+    bench.send(1, 1);
+    assert_eq!((bench.take_sent(), bench.dials.len(), bench.link()), (vec![], 2, Link::Draining));
+    bench.up(2);
+    assert_eq!(bench.take_sent(), [(2, 1)]);
+}
+
+#[test]
 fn an_elastic_pool_opens_connections_when_all_are_full_and_closes_those_that_idle() {
     let mut bench = Bench::new(settings(POOL, 1));
     bench.up(1);
@@ -238,4 +251,92 @@ fn one_more_than_configured_is_opened_where_none_takes_messages() {
     bench.pass_secs(10);
     assert_eq!(bench.dials.len(), 4);
     assert_eq!(bench.link(), Link::Down(Outage::Unconnected));
+}
+
+#[test]
+fn a_connection_that_served_and_was_drained_ends_the_back_off_of_those_before_it() {
+    let mut bench = Bench::fixed(1, 3);
+    for connection in 1..=8 {
+        bench.end(connection, End::Failed);
+        bench.pass_secs(61);
+    }
+    for served in [9, 11, 13, 15] {
+        bench.up(served);
+        bench.pass_secs(5);
+        bench.event(served, Event::Draining);
+        bench.end(served, End::Dismissed);
+        bench.end(served + 1, End::Failed);
+        let failed = bench.time;
+        bench.pass_secs(60);
+        let (next, at) = *bench.dials.last().unwrap();
+        assert_eq!(next, served + 2);
+        assert!(at - failed <= Duration::from_secs(1), "it waits for {:?}", at - failed);
+    }
+}
+
+#[test]
+fn a_connection_that_served_and_was_replaced_for_its_age_ends_the_back_off_of_those_before_it() {
+    let mut bench = Bench::new(settings(POOL, 1));
+    for connection in 1..=8 {
+        bench.end(connection, End::Failed);
+        bench.pass_secs(61);
+    }
+    bench.up(9);
+    bench.pass_secs(211);
+    bench.up(10);
+    assert_eq!(bench.retired, [(9, Manner::AfterAnswers)]);
+    bench.send(1, 1);
+    bench.send(2, 2);
+    bench.pass_secs(1);
+    let failed = bench.time;
+    bench.end(11, End::Failed);
+    bench.pass_secs(60);
+    let (next, at) = *bench.dials.last().unwrap();
+    assert_eq!(next, 12);
+    assert!(at - failed <= Duration::from_secs(1), "it waits for {:?}", at - failed);
+}
+
+#[test]
+fn an_account_that_still_counts_the_drained_connection_for_a_while_is_asked_every_second() {
+    let mut bench = Bench::fixed(1, 3);
+    bench.up(1);
+    bench.pass_secs(30);
+    bench.event(1, Event::Draining);
+    bench.end(2, End::TooMany);
+    bench.pass_secs(1);
+    bench.end(1, End::Retired);
+    for connection in 3..=20 {
+        assert_eq!(bench.dials.len() as u64, connection);
+        bench.end(connection, End::TooMany);
+        bench.pass_secs(1);
+    }
+    // If that goes on, it is a failure like any other.
+    bench.pass_secs(30);
+    let mut waits = Vec::new();
+    for _ in 0..10 {
+        let failed = bench.time;
+        bench.end(bench.dials.last().unwrap().0, End::TooMany);
+        bench.pass_secs(61);
+        waits.push((bench.dials.last().unwrap().1 - failed).as_secs());
+    }
+    assert!(waits.iter().any(|wait| *wait > 20), "{waits:?}");
+}
+
+#[test]
+fn a_draining_connection_stands_for_the_next_one_only_as_long_as_messages_wait_for_that() {
+    for (end, outage) in [(End::AuthFailed, Outage::AUTH_FAILED), (End::Failed, Outage::Unconnected)] {
+        let mut bench = Bench::fixed(1, 3);
+        bench.up(1);
+        bench.send(1, 1);
+        bench.event(1, Event::Draining);
+        bench.pass_secs(1);
+        bench.end(2, end);
+        bench.pass_secs(3);
+        assert_eq!(bench.link(), Link::Draining, "a connection is replaced in less");
+        bench.pass_secs(1);
+        assert_eq!(bench.link(), Link::Down(outage));
+        bench.pass_secs(60);
+        bench.up(bench.dials.last().unwrap().0);
+        assert_eq!(bench.link(), Link::Up);
+    }
 }

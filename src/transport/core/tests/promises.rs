@@ -106,6 +106,7 @@ impl Bystander {
                 Report::Accepted { sid, .. }
                 | Report::Refused { sid, .. }
                 | Report::Expired { sid, .. }
+                | Report::Deferred { sid, .. }
                 | Report::Lost { sid, .. } => sid,
                 other => panic!("{other:?}"),
             };

@@ -55,6 +55,8 @@ pub(super) struct Run {
 
     sids: SidSource,
     waiting: VecDeque<Send>,
+    /// Until when the messages of a device wait.
+    deferred: BTreeMap<Recipient, u64>,
     acks: VecDeque<(u64, AckRef)>,
     /// Everything ever sent, in order, with its device and whether a receipt was asked for.
     sent: Vec<(Sid, u8, bool)>,
@@ -111,6 +113,7 @@ impl Run {
             reports: BTreeMap::new(),
             sids: SidSource::default(),
             waiting: VecDeque::new(),
+            deferred: BTreeMap::new(),
             acks: VecDeque::new(),
             sent: Vec::new(),
             upstream: BTreeMap::new(),
@@ -297,7 +300,7 @@ impl Run {
     fn bridge(&mut self) -> bool {
         if self.core.has_room()
             && matches!(self.core.link(self.time()), Link::Up | Link::Probing(_))
-            && let Some(send) = self.waiting.pop_front()
+            && let Some(send) = self.next_due_send()
         {
             self.core.handle_send(send, self.time());
             self.obey();
@@ -311,6 +314,13 @@ impl Run {
             return true;
         }
         false
+    }
+
+    /// The first that waits for nothing but the transport.
+    fn next_due_send(&mut self) -> Option<Send> {
+        self.deferred.retain(|_, until| *until > self.now);
+        let place = self.waiting.iter().position(|send| !self.deferred.contains_key(&send.recipient))?;
+        self.waiting.remove(place)
     }
 
     fn time(&self) -> Now {
@@ -359,16 +369,23 @@ impl Run {
 
     fn reported(&mut self, report: Report) {
         let sid = match report {
-            Report::Accepted { sid, .. } | Report::Refused { sid, .. } | Report::Lost { sid, .. } => sid,
+            Report::Accepted { sid, .. }
+            | Report::Refused { sid, .. }
+            | Report::Deferred { sid, .. }
+            | Report::Lost { sid, .. } => sid,
             Report::Receipt { original, ack_ref, .. } => return self.arrived(ack_ref, Some(original)),
             Report::Connection { .. } => return,
             other => panic!("{other:?}"),
         };
-        if let (Report::Lost { copies: 0, .. }, false) = (&report, self.stopping) {
+        if let (Report::Lost { copies: 0, .. } | Report::Deferred { .. }, false) = (&report, self.stopping) {
             // Back to the disk, whence it comes again in its turn.
             let (_, device, receipt) = *self.sent.iter().find(|(sent, ..)| *sent == sid).expect("what was sent");
+            let send = send(sid, device, receipt);
+            if let Report::Deferred { wait, .. } = report {
+                self.deferred.insert(send.recipient, self.now + u64::try_from(wait.as_millis()).expect("a short wait"));
+            }
             let place = self.waiting.partition_point(|send| send.sid < sid);
-            self.waiting.insert(place, send(sid, device, receipt));
+            self.waiting.insert(place, send);
             return;
         }
         assert_eq!(self.reports.insert(sid, report), None, "{sid} is reported twice");
