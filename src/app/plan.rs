@@ -25,6 +25,8 @@ use std::time::Duration;
 
 /// Most messages claimed from the store and not answered yet, whatever windows are configured.
 const CLAIMS_MAX: usize = 4_096;
+/// Claims for each place on a connection: those beside it may be ending with all their answers owed, and leave room.
+const CLAIMS_FACTOR: usize = 9;
 /// The same, at least: fewer would make every commit a small one.
 const CLAIMS_MIN: usize = 256;
 #[cfg(feature = "broker")]
@@ -68,7 +70,8 @@ pub(super) fn bridge(settings: &Settings, started_ms: u64) -> Result<bridge::Set
         message: MessageLimits { payload_bytes: limits.payload_bytes, ..MessageLimits::default() },
         inflight_publishes: limits.inflight_publishes,
         topic_window: limits.topic_window,
-        claims: ((settings.ccs.window * settings.ccs.connections).max(streams) * 4).clamp(CLAIMS_MIN, CLAIMS_MAX),
+        claims: ((settings.ccs.window * settings.ccs.connections).max(streams) * CLAIMS_FACTOR)
+            .clamp(CLAIMS_MIN, CLAIMS_MAX),
         queue: bridge::Room { rows: limits.queue_rows, bytes: limits.queue_bytes },
         spool: bridge::Room { rows: limits.spool_rows, bytes: limits.spool_bytes },
         retry_max_seconds: limits.retry_max_seconds,
