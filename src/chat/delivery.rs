@@ -133,8 +133,6 @@ pub enum Event {
     Expired {
         /// How often it was written to a connection in this attempt.
         copies: u32,
-        /// The word of the fault for which its transport held it in this attempt, if it was refused with one.
-        held: Option<String>,
     },
     /// Its sender took it back.
     Cancelled,
@@ -360,7 +358,7 @@ mod tests {
     #[test]
     fn what_expires_after_a_copy_left_is_marked() {
         for (copies, marked) in [(0, false), (1, true)] {
-            let (life, told) = run(true, &[Event::Claimed, Event::Expired { copies, held: None }]);
+            let (life, told) = run(true, &[Event::Claimed, Event::Expired { copies }]);
             assert_eq!((life.state, life.dup_possible, told), (State::Expired, marked, vec![Status::Expired]));
         }
     }
@@ -392,7 +390,7 @@ mod tests {
 
     #[test]
     fn without_a_receipt_wish_sent_is_the_end() {
-        let late = Event::Expired { copies: 0, held: None };
+        let late = Event::Expired { copies: 0 };
         let (life, told) = run(false, &[Event::Claimed, accepted(1), Event::Receipt, late]);
         assert_eq!(told, [Status::Sent]);
         assert!(life.settled());
@@ -505,7 +503,7 @@ mod tests {
             Just(Event::Deferred { due_ms: 7_000 }),
             (1u32..3).prop_map(|times| Event::Replayed { times }),
             Just(Event::Turn),
-            Just(Event::Expired { copies: 0, held: None }),
+            Just(Event::Expired { copies: 0 }),
             Just(unsendable()),
             Just(Event::Cancelled),
             Just(Event::Crashed),

@@ -125,8 +125,8 @@ impl Delivery {
         let was = self.life;
         self.life = step.life;
         self.note_facts(event);
-        if let Event::Expired { copies, held } = event {
-            self.note_expiry(tx, was.expiry(*copies), held.as_deref())?;
+        if let Event::Expired { copies } = event {
+            self.note_expiry(tx, was.expiry(*copies))?;
         }
         for status in step.tell {
             self.note_time(*status, at);
@@ -156,7 +156,7 @@ impl Delivery {
 
     /// Its time to live is over; false when that means nothing any more.
     pub(super) fn expire(&mut self, tx: &mut Tx<'_>, at: u64) -> rusqlite::Result<bool> {
-        Ok(self.apply(tx, &Event::Expired { copies: 0, held: None }, at)?.is_some())
+        Ok(self.apply(tx, &Event::Expired { copies: 0 }, at)?.is_some())
     }
 
     /// Tells the last status again, on the topic of the one who asks, and marked: it was told before. Unless it still
@@ -254,11 +254,11 @@ impl Delivery {
         }
     }
 
-    /// `why` it expired, and the last refusal: the one for which its transport `held` it comes after those of the log.
-    fn note_expiry(&mut self, tx: &Tx<'_>, why: &str, held: Option<&str>) -> rusqlite::Result<()> {
+    /// `why` it expired, and the last refusal that the log has.
+    fn note_expiry(&mut self, tx: &Tx<'_>, why: &str) -> rusqlite::Result<()> {
         let last = |row: &rusqlite::Row<'_>| row.get(0);
         let last: Option<String> = tx.conn.prepare_cached(LAST_REFUSAL)?.query_row([self.sid.row()], last)?;
-        let refused = match held.or(last.as_deref()) {
+        let refused = match last.as_deref() {
             None => String::new(),
             Some(AMBIGUOUS) => " (no answer to the last try, or none that settles it)".to_owned(),
             Some(code) => format!(" (last refused with {code})"),

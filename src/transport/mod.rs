@@ -147,8 +147,6 @@ pub enum Report {
         copies: u32,
         /// How often it was sent again at once.
         replays: u32,
-        /// The word of the fault for which the transport held it, if it was refused with one.
-        held: Option<String>,
     },
     /// The transport cannot send the message now; it was not tried. The recipient's later ones wait as well.
     Deferred {

@@ -39,11 +39,11 @@ impl Dispatcher {
                 self.flights.remove(&sid);
                 self.record(sid, Event::Unsendable { code, detail }).await
             }
-            Report::Expired { sid, copies, replays, held } => {
+            Report::Expired { sid, copies, replays } => {
                 self.replayed(sid, replays).await?;
                 self.count_copies(sid, copies);
                 self.flights.remove(&sid);
-                self.record(sid, Event::Expired { copies, held }).await
+                self.record(sid, Event::Expired { copies }).await
             }
             Report::Deferred { sid, wait } => {
                 let due_ms = self.later(sid, wait);

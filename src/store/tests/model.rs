@@ -387,7 +387,7 @@ impl Harness {
             let [Trace::Delivery(life)] = &trace[..] else { panic!("{delivery:?} is gone") };
             if life.state == State::Expired {
                 assert!(delivery.deadline <= self.now && !must_not(delivery), "{delivery:?} at {}", self.now);
-                self.step(index, &Event::Expired { copies: 0, held: None });
+                self.step(index, &Event::Expired { copies: 0 });
             }
         }
     }

@@ -317,10 +317,11 @@ async fn what_expired_says_why_and_by_which_way_it_went() {
             "doubtful" => drop(rig.record(sid, in_doubt("SERVICE_UNAVAILABLE"), NOW).await),
             "unanswered" => drop(rig.record(sid, in_doubt(AMBIGUOUS), NOW).await),
             "held" => {
-                let held = Some("permission_denied".to_owned());
-                rig.record(sid, Event::Expired { copies: 0, held }, NOW + 1).await;
+                let (wait, until) = (Wait::Backoff(Duration::from_secs(10)), Until::Deadline);
+                let decision = Decision::Retry { wait, until, scope: Scope::Service };
+                rig.record(sid, refused(decision, "permission_denied"), NOW).await;
             }
-            "cut" => drop(rig.record(sid, Event::Expired { copies: 1, held: None }, NOW + 1).await),
+            "cut" => drop(rig.record(sid, Event::Expired { copies: 1 }, NOW + 1).await),
             _ => {}
         }
     }
@@ -342,7 +343,7 @@ async fn what_expired_says_why_and_by_which_way_it_went() {
     ] {
         assert!(detail(id).ends_with(&format!("{doubt}{last}")), "{}", detail(id));
     }
-    assert!(detail("held").ends_with("took it (last refused with permission_denied)"), "{}", detail("held"));
+    assert!(detail("held").ends_with("be sent (last refused with permission_denied)"), "{}", detail("held"));
     assert!(detail("behind").contains("`order`"));
     assert!(detail("sent").starts_with("no word of its delivery"));
     assert!(detail("cut").ends_with("before the push service answered"));

@@ -200,6 +200,6 @@ impl<S: Service> Core<S> {
         }
         self.snapshot.expired += 1;
         let (copies, replays) = (message.copies, message.replays());
-        self.report(Report::Expired { sid, copies, replays, held: self.service.held(&message) });
+        self.report(Report::Expired { sid, copies, replays });
     }
 }

@@ -178,11 +178,6 @@ pub(crate) trait Service {
         false
     }
 
-    /// The word of a fault for which a message was kept, for the report that its time to live ended meanwhile.
-    fn held(&self, _message: &Message<Self::Memo>) -> Option<String> {
-        None
-    }
-
     /// Why nothing goes whatever the connections do: [`Link::Down`] or [`Link::Probing`] with the word for it. `able`
     /// is whether a connection takes messages.
     fn outage(&self, _able: bool, _now: Now) -> Option<Link> {

@@ -252,7 +252,7 @@ fn lost(number: u64, copies: u32) -> Report {
 }
 
 fn expired(number: u64, copies: u32) -> Report {
-    Report::Expired { sid: sid(number), copies, replays: copies.saturating_sub(1), held: None }
+    Report::Expired { sid: sid(number), copies, replays: copies.saturating_sub(1) }
 }
 
 fn receipt(number: u64) -> Event<Answer> {
