@@ -323,7 +323,7 @@ impl Delivery {
     /// How a due time is written. What was never put off has none; it must not be older than what is put off or in flight.
     fn due_at(&self, tx: &Tx<'_>, due: Due) -> rusqlite::Result<Option<i64>> {
         Ok(match due {
-            Due::InTurn => self.queue.is_in_use(tx)?.then_some(FIRST_OF_ALL),
+            Due::InTurn => self.queue.has_younger(tx, self.sid.row())?.then_some(FIRST_OF_ALL),
             Due::First => Some(FIRST_OF_ALL),
             Due::At(ms) => Some(sql_ms(ms).max(1)),
         })

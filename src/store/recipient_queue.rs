@@ -14,7 +14,7 @@
 //! What is in flight is few, and nothing is after a restart, so it is kept in memory ([`InFlight`]); only rows that were
 //! put off are asked for with SQL, through an index over them. That is enough, because **what was never put off is younger
 //! than all of its queue that is in flight or put off**: messages are claimed in the order of their rows, and one whose
-//! turn of its `order` key comes late is written as put off ([`RecipientQueue::is_in_use`]).
+//! turn of its `order` key comes late is written as put off where it has to be ([`RecipientQueue::has_younger`]).
 
 use super::tx::Tx;
 use crate::chat::delivery::State;
@@ -33,6 +33,8 @@ pub(super) const OLDER: &str = "SELECT 1 FROM deliveries
     WHERE recipient = ?1 AND row < ?2 AND way = ?3 AND state = 0 AND due_at IS NOT NULL LIMIT 1";
 pub(super) const FIRST: &str = "SELECT row, due_at FROM deliveries
     WHERE recipient = ?1 AND way = ?2 AND state = 0 AND due_at IS NOT NULL ORDER BY row LIMIT 1";
+pub(super) const YOUNGER: &str = "SELECT 1 FROM deliveries
+    WHERE recipient = ?1 AND row > ?2 AND way = ?3 AND state = 0 AND due_at IS NOT NULL LIMIT 1";
 const DUE: &str = "UPDATE deliveries SET due_at = ?2 WHERE row = ?1";
 
 /// Older than all: only what is in flight may be in its way.
@@ -51,6 +53,8 @@ pub(super) struct InFlight {
     /// With which they were claimed.
     pace: Pace,
     count: usize,
+    /// The youngest that was claimed since there was nothing in flight.
+    youngest: Row,
     /// Those of them that were tried before.
     again: BTreeSet<Row>,
     /// Whether the first of the queue may be parked behind them.
@@ -78,14 +82,14 @@ impl InFlight {
 impl RecipientQueue {
     /// What a message that is due has to wait for. `put_off`: whether any message of the transport is.
     pub(super) fn behind(&self, tx: &Tx<'_>, row: Row, pace: Pace, put_off: bool) -> rusqlite::Result<Option<Behind>> {
-        let waiting = put_off && self.has_older(tx, row)?;
+        let waiting = put_off && self.is_put_off(tx, OLDER, row)?;
         Ok(pace.behind(Ahead { waiting, ..InFlight::ahead(tx.in_flight(self), row) }))
     }
 
-    fn has_older(&self, tx: &Tx<'_>, row: Row) -> rusqlite::Result<bool> {
-        let mut statement = tx.conn.prepare_cached(OLDER)?;
-        let older = statement.query_row(params![self.recipient, row, self.transport.to_string()], |_| Ok(()));
-        Ok(older.optional()?.is_some())
+    /// Whether any message on that side of `row` is put off.
+    fn is_put_off(&self, tx: &Tx<'_>, side: &str, row: Row) -> rusqlite::Result<bool> {
+        let mut statement = tx.conn.prepare_cached(side)?;
+        statement.exists(params![self.recipient, row, self.transport.to_string()])
     }
 
     /// Puts a message off until what it waits for has gone.
@@ -99,9 +103,10 @@ impl RecipientQueue {
 
     /// A message is handed out; `again` if it was tried before.
     pub(super) fn claimed(&self, tx: &mut Tx<'_>, row: Row, again: bool, pace: Pace) {
-        let fresh = || InFlight { pace, count: 0, again: BTreeSet::new(), parked: false };
+        let fresh = || InFlight { pace, count: 0, youngest: row, again: BTreeSet::new(), parked: false };
         let flights = tx.in_flight_or(self, fresh);
         flights.pace = pace;
+        flights.youngest = if flights.is_over() { row } else { flights.youngest.max(row) };
         flights.count += 1;
         if again {
             flights.again.insert(row);
@@ -143,9 +148,13 @@ impl RecipientQueue {
         Ok(goes.is_some())
     }
 
-    /// Whether anything of it is in flight or put off: then what was never put off must not be older.
-    pub(super) fn is_in_use(&self, tx: &Tx<'_>) -> rusqlite::Result<bool> {
-        Ok(tx.in_flight(self).is_some_and(|flights| !flights.is_over()) || self.first(tx)?.is_some())
+    /// Whether anything that is younger is in flight or put off: then what was never put off must not be older. Where
+    /// nothing is, an older one may never have been put off, and goes first.
+    pub(super) fn has_younger(&self, tx: &Tx<'_>, row: Row) -> rusqlite::Result<bool> {
+        if tx.in_flight(self).is_some_and(|flights| !flights.is_over() && flights.youngest > row) {
+            return Ok(true);
+        }
+        self.is_put_off(tx, YOUNGER, row)
     }
 
     /// The oldest message that is put off, and its due time.

@@ -23,6 +23,7 @@ fn hot_statements_use_their_index_and_sort_nothing() {
         (dispatch::ANY_PUT_OFF, "INDEX deliveries_due (way=? AND due_at>?)"),
         (dispatch::ANY_FRESH, "INDEX deliveries_due (way=? AND due_at=?)"),
         (recipient_queue::OLDER, "INDEX deliveries_parked (recipient=? AND rowid<?)"),
+        (recipient_queue::YOUNGER, "INDEX deliveries_parked (recipient=? AND rowid>?)"),
         (recipient_queue::FIRST, "INDEX deliveries_parked (recipient=?)"),
         (sweep::OVERDUE, "INDEX deliveries_look (look_at<?)"),
         (sweep::WALK, "PRIMARY KEY ((topic,seq)>(?,?))"),

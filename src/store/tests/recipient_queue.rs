@@ -103,7 +103,7 @@ async fn a_long_queue_that_may_go_goes_in_order_and_is_handed_out_at_once() {
 
 #[tokio::test]
 async fn whichever_way_the_first_leaves_the_queue_the_next_takes_its_place() {
-    for leaves in [Event::Receipt, accepted(), Event::Expired { copies: 0, held: None }, Event::Cancelled] {
+    for leaves in [Event::Receipt, accepted(), Event::Expired { copies: 0 }, Event::Cancelled] {
         let mut rig = Rig::new(Limits::default());
         rig.queue(1, 7).await;
         let first = rig.take_one(NOW).await;
@@ -120,7 +120,7 @@ async fn whichever_way_the_first_leaves_the_queue_the_next_takes_its_place() {
 
 #[tokio::test]
 async fn whichever_way_the_first_leaves_its_transport_the_next_takes_its_place() {
-    for leaves in [Event::Receipt, accepted(), Event::Expired { copies: 1, held: None }, unsendable()] {
+    for leaves in [Event::Receipt, accepted(), Event::Expired { copies: 1 }, unsendable()] {
         let mut rig = Rig::new(Limits::default());
         rig.queue(3, 7).await;
         let first = rig.take_by(NOW, 9, Pace::OneAtATime).await.claimed[0].sid;
@@ -217,6 +217,23 @@ async fn a_message_whose_turn_comes_late_takes_its_place_before_younger_ones() {
         rig.record(sids[1], again, NOW).await;
         assert_eq!(ids(&rig.take(NOW).await), ["a2", "a3"]);
     }
+}
+
+#[tokio::test]
+async fn a_message_whose_turn_comes_while_others_are_in_flight_passes_no_older_one_that_never_waited() {
+    let mut rig = Rig::new(Limits::default());
+    let (mut before, flying) = (rig.new_delivery("a1"), rig.new_delivery("a2"));
+    (before.recipient, before.receipt, before.order) = (Recipient::new(8), false, Some("k".to_owned()));
+    let sid = before.sid;
+    rig.accept(before).await;
+    rig.accept(flying).await;
+    assert_eq!(ids(&rig.take(NOW).await), ["a1", "a2"]);
+    let (older, mut behind) = (rig.new_delivery("a3"), rig.new_delivery("a4"));
+    behind.order = Some("k".to_owned());
+    rig.accept(older).await;
+    rig.accept(behind).await;
+    rig.record(sid, accepted(), NOW).await;
+    assert_eq!(ids(&rig.take(NOW).await), ["a3", "a4"]);
 }
 
 #[tokio::test]
