@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import random
 import re
 import signal
 import socket
 import subprocess
+import tempfile
 import threading
 import time
 import urllib.error
@@ -31,11 +34,31 @@ WAY = ways.CCS
 PATIENCE = 30.0
 
 
+# Ports that no system hands out by itself: a server that is down for a moment would else lose its port to any connection.
+PORTS = range(20_000, 32_000)
+# The locks of the ports that this process was given; they end with it.
+_held: list = []
+
+
 def free_port() -> int:
-    """A port that is free now. The bridge must come back on the same one after a kill, so it cannot choose itself."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """A port that is free now and that no other test is given. The bridge must come back on the same one after a kill, so
+    it cannot choose itself."""
+    folder = Path(tempfile.gettempdir()) / "fcm-mqtt-bridge-test-ports"
+    folder.mkdir(exist_ok=True)
+    for port in random.sample(PORTS, len(PORTS)):
+        lock = open(folder / str(port), "w")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with socket.socket() as probe:
+                # As a server does: the connections of one that ran here before may linger.
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(("127.0.0.1", port))
+        except OSError:
+            lock.close()
+            continue
+        _held.append(lock)
+        return port
+    raise AssertionError(f"all of {PORTS} are taken")
 
 
 def eventually(condition, what: str, patience: float = PATIENCE):
