@@ -98,7 +98,6 @@ pub struct Signals {
 
 impl Signals {
     /// Only `stop` will ever be asked.
-    #[must_use]
     pub fn stop_only(stop: CancellationToken) -> Self {
         Self { stop, reload: watch::channel(0).1 }
     }

@@ -365,7 +365,6 @@ impl Settings {
     }
 
     /// Variables of the environment that begin like one of ours and are not read.
-    #[must_use]
     pub fn unread_variables() -> Vec<String> {
         environment::unread(environment::variables().keys())
     }
@@ -379,7 +378,6 @@ impl Settings {
     }
 
     /// Everybody who is a BAL by the configuration: the names of `[bals]` and the targets of `[routes]`.
-    #[must_use]
     pub fn bals(&self) -> BTreeSet<String> {
         let Routes { default_bal, categories } = &self.routes;
         self.bals.keys().chain(categories.values()).chain(default_bal).cloned().collect()
@@ -394,7 +392,6 @@ impl Settings {
     }
 
     /// The settings as TOML, with secrets hidden.
-    #[must_use]
     pub fn shown(&self) -> String {
         check::shown(self)
     }

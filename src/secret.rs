@@ -10,13 +10,11 @@ pub struct Secret(String);
 
 impl Secret {
     /// Keeps `text`.
-    #[must_use]
     pub fn new(text: impl Into<String>) -> Self {
         Self(text.into())
     }
 
     /// The secret itself; for the wire only.
-    #[must_use]
     pub fn reveal(&self) -> &str {
         &self.0
     }

@@ -84,7 +84,6 @@ pub enum AppError {
 
 impl AppError {
     /// Whether the configuration is at fault, rather than the world.
-    #[must_use]
     pub fn is_configuration(&self) -> bool {
         match self {
             Self::Config(_) | Self::Mqtt(_) | Self::Ccs(_) | Self::Fcm { .. } => true,

@@ -6,7 +6,6 @@ use std::path::Path;
 use url::{Origin, Url};
 
 /// What to tell the operator, by the names of keys and without values. Nothing of it keeps the bridge from running.
-#[must_use]
 pub fn warnings(settings: &Settings) -> Vec<String> {
     let broker = &settings.broker;
     if (settings.mqtt.broker, broker.engine) != (BrokerKind::Embedded, Engine::Mqtt5) {

@@ -38,7 +38,6 @@ const OTHER: &str = " ";
 
 impl Rights {
     /// Whether a message, or a will, may be published on `topic`.
-    #[must_use]
     pub fn may_publish(&self, topic: &str) -> bool {
         if topic.is_empty() || topic.contains(['+', '#', '\0']) {
             return false;
@@ -54,13 +53,11 @@ impl Rights {
     }
 
     /// Whether a message on `topic` may be delivered.
-    #[must_use]
     pub fn may_read(&self, topic: &str) -> bool {
         self.reads(levels(topic))
     }
 
     /// Whether a subscription to `filter` is granted. The filter is well-formed.
-    #[must_use]
     pub fn may_subscribe(&self, filter: &str) -> bool {
         match filter.strip_prefix("$share/") {
             None => self.samples(filter).into_iter().any(|topic| self.reads(topic)),

@@ -195,7 +195,6 @@ impl Broker {
     }
 
     /// The addresses.
-    #[must_use]
     pub fn addresses(&self) -> Bound {
         self.listeners.addresses()
     }

@@ -49,7 +49,6 @@ pub struct Listen {
 
 impl Listen {
     /// MQTT over TCP only.
-    #[must_use]
     pub fn tcp(address: SocketAddr) -> Self {
         Self { tcp: Some(address), ..Self::default() }
     }

@@ -27,43 +27,36 @@ struct Attribute {
 
 impl Element {
     /// The namespace URI; empty if the element is in none.
-    #[must_use]
     pub fn namespace(&self) -> &str {
         &self.namespace
     }
 
     /// The name without its prefix.
-    #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
     /// Whether it is the element `name` of `namespace`.
-    #[must_use]
     pub fn is(&self, namespace: &str, name: &str) -> bool {
         self.namespace == namespace && self.name == name
     }
 
     /// The value of an attribute that has no prefix.
-    #[must_use]
     pub fn attribute(&self, name: &str) -> Option<&str> {
         self.attributes.iter().find(|a| a.namespace.is_empty() && a.name == name).map(|a| a.value.as_str())
     }
 
     /// The elements directly inside.
-    #[must_use]
     pub fn children(&self) -> &[Self] {
         &self.children
     }
 
     /// The first element directly inside that is `name` of `namespace`.
-    #[must_use]
     pub fn child(&self, namespace: &str, name: &str) -> Option<&Self> {
         self.children.iter().find(|child| child.is(namespace, name))
     }
 
     /// The text directly inside, whatever mixture of raw text, references and CDATA it was written in.
-    #[must_use]
     pub fn text(&self) -> &str {
         &self.text
     }

@@ -60,7 +60,6 @@ impl NackCode {
 
     /// What `error` means. The form of 2013 put a sentence there, which begins with the code in one of two spellings
     /// (`InvalidJson : INVALID_TTL : ...`).
-    #[must_use]
     pub fn of(error: &str) -> Self {
         let word = error.trim_start().split(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).next();
         let plain = |word: &str| word.chars().filter(|c| *c != '_').collect::<String>().to_ascii_lowercase();
@@ -69,7 +68,6 @@ impl NackCode {
     }
 
     /// CCS's word for it; a bounded label for counters.
-    #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::InvalidJson => "INVALID_JSON",

@@ -89,13 +89,11 @@ pub struct Nack {
 
 impl Nack {
     /// What the code means.
-    #[must_use]
     pub fn code(&self) -> NackCode {
         NackCode::of(&self.error)
     }
 
     /// CCS's explanation, wherever its age has put it.
-    #[must_use]
     pub fn description(&self) -> &str {
         self.error_description.as_deref().unwrap_or(&self.error)
     }
@@ -182,7 +180,6 @@ impl Inbound {
     }
 
     /// The JSON as CCS writes it.
-    #[must_use]
     pub fn to_json(&self) -> String {
         let mut json = Builder::default();
         match self {
@@ -260,7 +257,6 @@ impl Outbound {
 
 impl Downstream {
     /// The JSON as a client writes it.
-    #[must_use]
     pub fn to_json(&self) -> String {
         let mut json = Builder::default();
         json.optional("to", self.to.as_deref()).optional("condition", self.condition.as_deref());
@@ -271,7 +267,6 @@ impl Downstream {
 
 impl Ack {
     /// The JSON as a client writes it.
-    #[must_use]
     pub fn to_json(&self) -> String {
         let mut json = Builder::default();
         json.text("to", &self.to).text("message_id", &self.message_id).text("message_type", "ack");

@@ -15,7 +15,6 @@ const CODE_MAX: usize = 64;
 /// What follows from a nack, whose `error` and `description` are in CCS's words; those like to repeat the `token`, which is
 /// taken out. [`NackCode::ConnectionDraining`] and [`NackCode::BadAck`] never get here from a session; should they, the
 /// message is as good as with any fault.
-#[must_use]
 pub fn of_nack(code: NackCode, error: &str, description: &str, token: Option<&str>) -> Refusal {
     let text = match code {
         NackCode::Unknown => scrub(error, token).chars().take(CODE_MAX).collect(),
@@ -25,7 +24,6 @@ pub fn of_nack(code: NackCode, error: &str, description: &str, token: Option<&st
 }
 
 /// What follows from a stanza error.
-#[must_use]
 pub fn of_rejection(rejection: Rejection, condition: String, text: &str, token: Option<&str>) -> Refusal {
     let decision = match rejection {
         Rejection::Permanent => Decision::FAIL,

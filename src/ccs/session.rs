@@ -108,7 +108,6 @@ enum Hearing {
 
 impl Session {
     /// A session on a connection that has just been made; the first output is the stream header.
-    #[must_use]
     pub fn new(config: SessionConfig, now: Instant) -> Self {
         let mut out = String::new();
         write::client_header(&mut out, &config.xmpp_domain);
@@ -178,13 +177,11 @@ impl Session {
     }
 
     /// Whether the server has accepted the credentials in this session: then the next one may begin at once.
-    #[must_use]
     pub fn was_authenticated(&self) -> bool {
         self.authenticated
     }
 
     /// What the session has done so far.
-    #[must_use]
     pub fn counters(&self) -> Counters {
         self.counters
     }

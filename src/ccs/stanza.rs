@@ -156,7 +156,6 @@ pub struct MessageError {
 
 impl Stanza {
     /// What `element` is. Never fails: what nobody knows is [`Stanza::Other`].
-    #[must_use]
     pub fn read(element: &Element) -> Self {
         match (element.namespace(), element.name()) {
             (ns::STREAMS, "features") => Self::Features(features(element)),

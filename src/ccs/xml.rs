@@ -149,7 +149,6 @@ const CDATA: &[u8] = b"[CDATA[";
 impl Framer {
     /// A framer at the beginning of a stream. A stanza may have `max_stanza_bytes` bytes and `max_depth` elements
     /// inside each other.
-    #[must_use]
     pub fn new(max_stanza_bytes: usize, max_depth: usize) -> Self {
         Self {
             buffer: BytesMut::new(),

@@ -66,13 +66,11 @@ impl State {
     ];
 
     /// The number on disk.
-    #[must_use]
     pub fn code(self) -> i64 {
         self as i64
     }
 
     /// The state with this number on disk.
-    #[must_use]
     pub fn from_code(code: i64) -> Option<Self> {
         Self::ALL.into_iter().find(|state| state.code() == code)
     }
@@ -184,13 +182,11 @@ pub struct Step {
 
 impl Life {
     /// A new delivery; `state` is [`State::Due`] or [`State::Waiting`].
-    #[must_use]
     pub fn new(state: State, receipt: bool) -> Self {
         Self { state, attempt: 0, dup_possible: false, receipt, tried: Tried::default() }
     }
 
     /// Whether the final word is spoken. `sent` is final when no receipt was wished.
-    #[must_use]
     pub fn settled(self) -> bool {
         match self.state {
             State::Due | State::Waiting | State::InFlight => false,
@@ -200,13 +196,11 @@ impl Life {
     }
 
     /// Whether the message may still have to be sent.
-    #[must_use]
     pub fn unsent(self) -> bool {
         matches!(self.state, State::Due | State::Waiting | State::InFlight)
     }
 
     /// The highest status that was told.
-    #[must_use]
     pub fn status(self) -> Status {
         match self.state {
             State::Due | State::Waiting | State::InFlight => Status::Accepted,
@@ -219,7 +213,6 @@ impl Life {
     }
 
     /// Why it expires now, for its sender; `copies` as in [`Event::Expired`].
-    #[must_use]
     pub const fn expiry(self, copies: u32) -> &'static str {
         match self.state {
             State::Sent => "no word of its delivery came before the time to live, and ten minutes more, ended",

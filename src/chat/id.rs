@@ -19,13 +19,11 @@ pub struct Recipient(i64);
 
 impl Recipient {
     /// The recipient with this number in the store.
-    #[must_use]
     pub const fn new(number: i64) -> Self {
         Self(number)
     }
 
     /// The number in the store.
-    #[must_use]
     pub const fn number(self) -> i64 {
         self.0
     }
@@ -37,13 +35,11 @@ pub struct Row(i64);
 
 impl Row {
     /// The row with this number.
-    #[must_use]
     pub const fn new(number: i64) -> Self {
         Self(number)
     }
 
     /// The number, as the store writes it.
-    #[must_use]
     pub const fn number(self) -> i64 {
         self.0
     }
@@ -58,7 +54,6 @@ pub struct Sid(u128);
 
 impl Sid {
     /// Reads the 16-character form; `None` if it is anything else.
-    #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         if text.len() != 16 {
             return None;
@@ -72,19 +67,16 @@ impl Sid {
     }
 
     /// The row in the store: its number is positive, and grows with time.
-    #[must_use]
     pub fn row(self) -> Row {
         Row(i64::try_from(self.0 >> TAIL_BITS).expect("79 bits less a tail of 17 fit in 63"))
     }
 
     /// The id in two parts, as the store keeps it: [`Sid::row`] and the 17 bits below it.
-    #[must_use]
     pub fn parts(self) -> (Row, u32) {
         (self.row(), u32::try_from(self.0 & TAIL_MASK).expect("17 bits"))
     }
 
     /// The id with these parts; `None` if they are not the parts of any.
-    #[must_use]
     pub fn from_parts(row: Row, tail: u32) -> Option<Self> {
         let row = u128::try_from(row.0).ok()?;
         (row >> (79 - TAIL_BITS) == 0 && u128::from(tail) <= TAIL_MASK)
@@ -92,13 +84,11 @@ impl Sid {
     }
 
     /// When the id was made, in Unix milliseconds.
-    #[must_use]
     pub fn millis(self) -> u64 {
         u64::try_from(self.0 >> (TAIL_BITS + ROW_RANDOM_BITS)).expect("42 bits")
     }
 
     /// All 80 bits, as they are kept in the store beside the row number.
-    #[must_use]
     pub fn bits(self) -> u128 {
         self.0
     }
@@ -131,7 +121,6 @@ pub struct SidSource {
 
 impl SidSource {
     /// Continues after `last`, the newest id that was ever given out.
-    #[must_use]
     pub fn after(last: Option<Sid>) -> Self {
         Self { last: last.map_or(0, |sid| sid.0) }
     }
@@ -183,7 +172,6 @@ impl MessageId {
     }
 
     /// The text.
-    #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -221,7 +209,6 @@ impl Owner {
     }
 
     /// The text.
-    #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -249,7 +236,6 @@ impl Token {
     }
 
     /// The token itself. For the wire and the owner's topics only; never for a log or an error text.
-    #[must_use]
     pub fn reveal(&self) -> &str {
         &self.0
     }
@@ -268,7 +254,6 @@ impl fmt::Debug for Token {
 }
 
 /// The first 8 hexadecimal digits of SHA-256: how a token is named where the token itself must not appear.
-#[must_use]
 pub fn short_hash(secret: &str) -> String {
     use sha2::{Digest, Sha256};
     let digest = Sha256::digest(secret.as_bytes());

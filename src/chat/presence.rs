@@ -84,7 +84,6 @@ struct Absence {
 
 impl Aggregate {
     /// A user of whom nothing is known, whose devices have `grace_ms` to come back.
-    #[must_use]
     pub fn new(grace_ms: u64) -> Self {
         Self { grace_ms, devices: BTreeMap::new(), unaccounted: None, last_seen: None, told: None }
     }
@@ -178,14 +177,12 @@ impl Aggregate {
     }
 
     /// When to poll again although nothing happened.
-    #[must_use]
     pub fn deadline(&self) -> Option<u64> {
         let devices = self.devices.values().filter_map(Device::deadline);
         devices.chain(self.unaccounted.map(|absence| absence.until)).min()
     }
 
     /// Whether nothing is left that could still change by itself or by the end of a connection.
-    #[must_use]
     pub fn is_idle(&self) -> bool {
         self.devices.is_empty() && self.unaccounted.is_none()
     }

@@ -53,7 +53,6 @@ pub struct Push {
 pub const CHECK_ONLY: [&str; 4] = ["dry_run", "dryRun", "validate_only", "validateOnly"];
 
 /// Whether a field is one of [`CHECK_ONLY`] in some spelling, be it one that is not taken (any more).
-#[must_use]
 pub fn is_check_only(name: &str) -> bool {
     matches!(&*plain(name), "dryrun" | "validateonly")
 }
@@ -61,14 +60,12 @@ pub fn is_check_only(name: &str) -> bool {
 /// The field of `fcm` that asks to check a message and not to deliver it, if one does: of several words the strictest
 /// counts. What is not plainly no is yes, in whatever spelling: an earlier release took any, and a push that somebody
 /// wanted held back must not leave.
-#[must_use]
 pub fn asks_to_check_only(fcm: &Map<String, Value>) -> Option<&str> {
     let asks = |(name, value): &(&String, &Value)| is_check_only(name) && !value.is_null() && **value != false;
     fcm.iter().find(asks).map(|(name, _)| name.as_str())
 }
 
 /// A name without what its spellings differ in: `time_to_live`, `timeToLive` and `time-to-live` are one.
-#[must_use]
 pub fn plain(name: &str) -> String {
     name.replace(['_', '-'], "").to_ascii_lowercase()
 }

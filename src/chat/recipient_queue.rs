@@ -50,7 +50,6 @@ pub enum Behind {
 
 impl Pace {
     /// What a message has to wait for; `None` when it may be handed out.
-    #[must_use]
     pub const fn behind(self, ahead: Ahead) -> Option<Behind> {
         if ahead.waiting {
             Some(Behind::Waiting)
@@ -62,7 +61,6 @@ impl Pace {
     }
 
     /// The number *k*.
-    #[must_use]
     pub const fn most(self) -> usize {
         match self {
             Self::OneAtATime => 1,

@@ -145,13 +145,11 @@ impl Decision {
 
 impl Refusal {
     /// What follows is `decision`, and the device certainly has not got it.
-    #[must_use]
     pub fn new(decision: Decision, code: impl Into<String>, detail: impl Into<String>) -> Self {
         Self { decision, arrival: Arrival::No, code: code.into(), detail: detail.into() }
     }
 
     /// The same, where the device may have got it.
-    #[must_use]
     pub fn maybe_arrived(self) -> Self {
         Self { arrival: Arrival::Maybe, ..self }
     }

@@ -12,7 +12,6 @@ pub struct Routes {
 
 impl Routes {
     /// `by_category` is asked first; `default_bal` gets what no category matches.
-    #[must_use]
     pub fn new(by_category: HashMap<String, Owner>, default_bal: Option<Owner>) -> Self {
         Self { by_category, default_bal }
     }
@@ -23,19 +22,16 @@ impl Routes {
     }
 
     /// Whether `category` is named.
-    #[must_use]
     pub fn names(&self, category: &str) -> bool {
         self.by_category.contains_key(category)
     }
 
     /// Who gets what is not named.
-    #[must_use]
     pub fn default_bal(&self) -> Option<&Owner> {
         self.default_bal.as_ref()
     }
 
     /// The BAL of `category`, the app's package name. `None` means that the message has to wait for a route.
-    #[must_use]
     pub fn route(&self, category: Option<&str>) -> Option<&Owner> {
         category.and_then(|name| self.by_category.get(name)).or(self.default_bal.as_ref())
     }

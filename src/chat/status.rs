@@ -33,7 +33,6 @@ pub enum Status {
 impl Status {
     /// Statuses of one delivery are told in rising rank only. The final words share one: after any of them no other
     /// is told, but `read` may follow `delivered`.
-    #[must_use]
     pub fn rank(self) -> u8 {
         match self {
             Self::Accepted => 0,
@@ -92,13 +91,11 @@ impl From<TokenFate> for TokenAction {
 
 impl TokenAction {
     /// The number on disk.
-    #[must_use]
     pub fn code(self) -> i64 {
         self as i64
     }
 
     /// The action with this number on disk.
-    #[must_use]
     pub fn from_code(code: i64) -> Option<Self> {
         [Self::Keep, Self::Remove, Self::Replace, Self::Quarantine].into_iter().find(|action| action.code() == code)
     }
@@ -136,7 +133,6 @@ pub struct StatusDocument<'a> {
 
 impl<'a> StatusDocument<'a> {
     /// What the sender of the message `id`, which goes by `transport`, is told of `status` at the time `ts`.
-    #[must_use]
     pub fn new(id: &'a str, status: Status, ts: u64, life: Life, transport: &Transport) -> Self {
         let source = status.source(life.attempt > 0, transport);
         Self {
@@ -158,14 +154,12 @@ impl<'a> StatusDocument<'a> {
     }
 
     /// A message that was refused by the bridge itself, before any delivery began.
-    #[must_use]
     pub fn refused(id: &'a str, ts: u64, code: &'a str, detail: &'a str) -> Self {
         let life = Life::new(State::Failed, false);
         Self::new(id, Status::Failed, ts, life, &Transport::default()).reason(Some(code), Some(detail))
     }
 
     /// Why it failed or expired, or (without a code) what of it did not travel; kept for these and `sent`.
-    #[must_use]
     pub fn reason(mut self, code: Option<&'a str>, detail: Option<&'a str>) -> Self {
         self.code = match self.status {
             Status::Failed => code,
@@ -180,7 +174,6 @@ impl<'a> StatusDocument<'a> {
     }
 
     /// The push service's own name for the message; kept for the statuses from its taking on.
-    #[must_use]
     pub fn provider_id(mut self, name: Option<&'a str>) -> Self {
         if matches!(self.status, Status::Sent | Status::Delivered) {
             self.provider_id = name;
@@ -189,7 +182,6 @@ impl<'a> StatusDocument<'a> {
     }
 
     /// What follows for the token; kept for the statuses that speak of it (`sent` and `failed`).
-    #[must_use]
     pub fn token(mut self, action: Option<TokenAction>, new_token: Option<&'a str>) -> Self {
         if matches!(self.status, Status::Sent | Status::Failed) {
             self.token_action = action;
@@ -204,28 +196,24 @@ impl<'a> StatusDocument<'a> {
     }
 
     /// The MQTT 5 correlation data of the request, for those who read only the body.
-    #[must_use]
     pub fn correlation(mut self, data: Option<&[u8]>) -> Self {
         self.corr = data.map(|bytes| BASE64.encode(bytes));
         self
     }
 
     /// Whether its reader may know it already, because the message it answers was published before.
-    #[must_use]
     pub fn redelivered(mut self, redelivered: bool) -> Self {
         self.redelivered = redelivered;
         self
     }
 
     /// The JSON text.
-    #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
         serde_json::to_vec(self).expect("a struct of strings and numbers is always JSON")
     }
 }
 
 /// `detail`, cut to [`DETAIL_MAX`] characters.
-#[must_use]
 pub fn cut_detail(detail: &str) -> &str {
     detail.char_indices().nth(DETAIL_MAX).map_or(detail, |(end, _)| &detail[..end])
 }

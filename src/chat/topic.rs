@@ -43,7 +43,6 @@ impl ClientTopic {
     }
 
     /// Whose topic it is.
-    #[must_use]
     pub fn owner(&self) -> &Owner {
         let (Self::Messages(owner) | Self::Receipts(owner) | Self::Presence(owner, _)) = self;
         owner
@@ -136,7 +135,6 @@ impl Device {
     }
 
     /// The text.
-    #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -175,7 +173,6 @@ impl ResponseTopic {
     }
 
     /// The text.
-    #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }

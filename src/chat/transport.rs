@@ -49,7 +49,6 @@ impl Project {
     }
 
     /// The text.
-    #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -70,7 +69,6 @@ impl Transport {
     }
 
     /// The word of status documents: which protocol, not which project.
-    #[must_use]
     pub const fn protocol(&self) -> &'static str {
         match self {
             Self::Ccs => CCS,
@@ -79,7 +77,6 @@ impl Transport {
     }
 
     /// On whose word a message that went by this transport counts as delivered: v1 tells nothing of devices.
-    #[must_use]
     pub const fn witness(&self) -> Source {
         match self {
             Self::Ccs => Source::Device,
@@ -108,7 +105,6 @@ pub struct Transports {
 impl Transports {
     /// `by_category` is asked first. A message that names no category goes by the transport that all apps of its BAL share, if
     /// they do, else by `default`.
-    #[must_use]
     pub fn new(default: Transport, by_category: HashMap<String, Transport>, routes: &Routes) -> Self {
         let mut shared: HashMap<Owner, Option<Transport>> = HashMap::new();
         let mut note = |bal: &Owner, transport: &Transport| {
@@ -131,7 +127,6 @@ impl Transports {
     }
 
     /// The transport of a message of `bal` to the app `category`, if it names one.
-    #[must_use]
     pub fn pick(&self, bal: &Owner, category: Option<&str>) -> &Transport {
         let known = match category {
             Some(category) => self.by_category.get(category),

@@ -162,7 +162,6 @@ pub enum TransportArg {
 #[cfg(feature = "broker")]
 impl TransportArg {
     /// As it stands in the configuration.
-    #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Ccs => "ccs",

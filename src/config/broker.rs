@@ -97,7 +97,6 @@ pub enum Listen {
 
 impl Listen {
     /// The address, if there is one.
-    #[must_use]
     pub fn address(self) -> Option<SocketAddr> {
         match self {
             Self::Off => None,

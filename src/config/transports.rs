@@ -104,7 +104,6 @@ pub struct FcmProject {
 
 impl Fcm {
     /// Every project that is configured, with the settings that apply to it.
-    #[must_use]
     pub fn configured(&self) -> Vec<(Transport, Self)> {
         let first = (Transport::FcmV1(None), self.clone());
         let others = self

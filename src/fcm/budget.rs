@@ -81,7 +81,6 @@ type Device = [Bucket; 2];
 
 impl Budget {
     /// Full budgets, before the ramp.
-    #[must_use]
     pub fn new(quotas: &Quotas) -> Self {
         let per = |limit: u32, window, burst_part: u32| Rate::new(limit, window, (limit / burst_part).max(1));
         Self {
@@ -125,7 +124,6 @@ impl Budget {
     }
 
     /// How long until one more message of the project may go, whoever it is for; zero is now.
-    #[must_use]
     pub fn project_wait(&self, now: Instant) -> Duration {
         self.project.wait(self.rate_at(now), now)
     }

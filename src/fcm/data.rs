@@ -70,13 +70,11 @@ fn heaviest(fields: &Map<String, Value>, shown: &Map<String, Value>) -> (String,
 
 /// Whether FCM keeps a key of `data` for itself. Its documents of different years differ in what follows `google` and
 /// `gcm`; this is the widest reading, and that of topics.md.
-#[must_use]
 pub fn is_reserved(key: &str) -> bool {
     matches!(key, "from" | "message_type" | "notification") || key.starts_with("google") || key.starts_with("gcm")
 }
 
 /// The UTF-8 bytes of all keys and values; a value that is not text counts as its JSON text.
-#[must_use]
 pub(super) fn weight(map: &Map<String, Value>) -> usize {
     map.iter().map(|(key, value)| key.len() + value.as_str().map_or_else(|| value.to_string().len(), str::len)).sum()
 }

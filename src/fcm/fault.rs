@@ -64,7 +64,6 @@ pub enum FcmCode {
 impl FcmCode {
     /// What `word` means; `None` if it is one of `google.rpc.Code` that FCM does not use. Servers that stand in for FCM
     /// repeat `error.status` where its code should be; that says no more than the HTTP status does.
-    #[must_use]
     pub fn of(word: &str) -> Option<Self> {
         match word {
             "CANCELLED" | "DEADLINE_EXCEEDED" | "NOT_FOUND" | "ALREADY_EXISTS" | "PERMISSION_DENIED" => None,
@@ -77,7 +76,6 @@ impl FcmCode {
 
 impl Fault {
     /// Takes it from a document; `None` if that does not speak of an error in Google's form.
-    #[must_use]
     pub fn of(document: &Map<String, Value>) -> Option<Self> {
         let error = document.get("error")?.as_object()?;
         let mut fault = Self { message: text(error.get("message")), ..Self::default() };

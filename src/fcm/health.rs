@@ -165,7 +165,6 @@ pub enum Standing {
 
 impl Ticket {
     /// How fresh the access token was.
-    #[must_use]
     pub const fn access(&self) -> Access {
         self.access
     }
@@ -237,7 +236,6 @@ impl Health {
     }
 
     /// Why nothing goes, if that is so, but for the quota.
-    #[must_use]
     pub fn cause(&self) -> Option<Cause> {
         match self.state {
             State::Well => None,
@@ -246,7 +244,6 @@ impl Health {
     }
 
     /// How it stands.
-    #[must_use]
     pub fn standing(&self, now: Instant) -> Standing {
         match self.state {
             _ if self.paused_until.is_some_and(|until| until > now) => Standing::Down(QUOTA),
@@ -260,7 +257,6 @@ impl Health {
     }
 
     /// When [`Health::standing`] changes by itself, if it does.
-    #[must_use]
     pub fn wake(&self, now: Instant) -> Option<Instant> {
         let halted = match self.state {
             State::Well => None,
@@ -270,20 +266,17 @@ impl Health {
     }
 
     /// The newest access token that was refused, by its generation: another one is needed. 0 is none.
-    #[must_use]
     pub const fn refused_token(&self) -> u64 {
         self.tokens.refused
     }
 
     /// This access token and those before it are not used any more.
-    #[must_use]
     pub const fn spent_token(&self) -> u64 {
         self.tokens.spent
     }
 
     /// Whether the last word on the access token of this generation was a refusal: where no other is to be had, nobody
     /// knows whether anything goes.
-    #[must_use]
     pub const fn doubts_token(&self, generation: u64) -> bool {
         self.tokens.refused >= generation && self.tokens.refusals > 0
     }

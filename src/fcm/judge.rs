@@ -33,7 +33,6 @@ pub const FEW_TRIES: u32 = 3;
 const BROKEN: &str = "the connection broke before the answer";
 
 /// What follows from `outcome`.
-#[must_use]
 pub fn judge(outcome: &Outcome<'_>, asked: &Asked<'_>) -> Verdict {
     match outcome {
         Outcome::Answered(answer) if (200..300).contains(&answer.status) => taken(answer, asked),
@@ -56,7 +55,6 @@ pub fn judge(outcome: &Outcome<'_>, asked: &Asked<'_>) -> Verdict {
 }
 
 /// What follows where a connection ended before the answer, or the bridge did.
-#[must_use]
 pub fn unanswered(on_ambiguous: OnAmbiguous) -> Refusal {
     Refusal { detail: BROKEN.to_owned(), ..undecided(on_ambiguous) }
 }

@@ -68,7 +68,6 @@ impl Why {
     }
 
     /// Whether something of the message does not travel at all. The others say what it means over there.
-    #[must_use]
     pub const fn is_dropped(self) -> bool {
         self.dropped
     }

@@ -79,7 +79,6 @@ impl RequestError {
     }
 
     /// The code for its sender.
-    #[must_use]
     pub const fn code(&self) -> &'static str {
         match self {
             Self::Target(_) | Self::Field { .. } => "INVALID_JSON",

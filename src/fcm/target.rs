@@ -54,7 +54,6 @@ pub enum TargetError {
 
 impl Kind {
     /// The field of the v1 message.
-    #[must_use]
     pub const fn field(self) -> &'static str {
         match self {
             Self::Token => "token",
@@ -65,7 +64,6 @@ impl Kind {
     }
 
     /// Whether it is one device (or a group of them under one key).
-    #[must_use]
     pub const fn is_device(self) -> bool {
         matches!(self, Self::Token | Self::Fid)
     }
@@ -107,13 +105,11 @@ impl Target {
     }
 
     /// Which kind it is.
-    #[must_use]
     pub fn kind(&self) -> Kind {
         self.kind
     }
 
     /// The text itself, for the wire only.
-    #[must_use]
     pub fn reveal(&self) -> &str {
         self.text.reveal()
     }
@@ -128,7 +124,6 @@ impl Target {
 }
 
 /// Whether `text` has the form of an installation id: `^[cdef][\w-]{21}$`.
-#[must_use]
 pub fn is_fid(text: &str) -> bool {
     text.len() == FID_LEN && text.starts_with(['c', 'd', 'e', 'f']) && text.bytes().all(|c| is_base64url(&c))
 }
@@ -139,7 +134,6 @@ pub(super) fn is_base64url(byte: &u8) -> bool {
 }
 
 /// Whether `name` is one of a topic: `^[a-zA-Z0-9-_.~%]{1,900}$`.
-#[must_use]
 pub fn is_topic_name(name: &str) -> bool {
     (1..=TOPIC_NAME_MAX).contains(&name.len())
         && name.bytes().all(|c| c.is_ascii_alphanumeric() || b"-_.~%".contains(&c))

@@ -144,7 +144,6 @@ impl Cause {
     ];
 
     /// A bounded label.
-    #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Unauthenticated => "unauthenticated",

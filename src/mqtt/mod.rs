@@ -67,7 +67,6 @@ pub enum AckWord {
 
 impl Ack {
     /// An acknowledgement and the end on which its word arrives.
-    #[must_use]
     pub fn new() -> (Self, oneshot::Receiver<AckWord>) {
         let (tx, rx) = oneshot::channel();
         (Self(tx), rx)
@@ -216,7 +215,6 @@ pub struct Outlet {
 }
 
 /// Makes both ends. `inbound` and `publish` are the sizes of the two queues, in messages.
-#[must_use]
 pub fn port(inbound: usize, publish: usize) -> (Port, Outlet) {
     let (inbound_tx, inbound_rx) = mpsc::channel(inbound);
     let (publish_tx, publish_rx) = mpsc::channel(publish);

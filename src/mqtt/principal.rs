@@ -42,7 +42,6 @@ pub enum Proof {
 
 impl Principal {
     /// Whoever is trusted without a log-in, as a BAL, under the first level of the topic.
-    #[must_use]
     pub fn anonymous(topic: &str) -> Self {
         Self { name: first_level(topic).into(), role: Role::Bal, device: None, proof: Proof::Anonymous }
     }
@@ -62,7 +61,6 @@ pub enum Senders {
 
 impl Senders {
     /// Who published a message on `topic`.
-    #[must_use]
     pub fn principal(&self, topic: &str) -> Principal {
         let Self::TopicRules { bals } = self else { return Principal::anonymous(topic) };
         let name = first_level(topic);

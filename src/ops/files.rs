@@ -25,7 +25,6 @@ pub struct FileWatch {
 
 impl FileWatch {
     /// To be made before the files are read for the first time: what changes meanwhile is seen at the next look.
-    #[must_use]
     pub fn new(paths: Vec<PathBuf>) -> Self {
         let seen = stamps(&paths);
         Self { paths, seen, next_look: Instant::now() + LOOK, asked: false, deaf: false }
@@ -61,7 +60,6 @@ impl FileWatch {
 }
 
 /// A secret without the line end that editors and `echo` leave behind it.
-#[must_use]
 pub fn without_line_end(text: &str) -> &str {
     text.trim_end_matches(['\r', '\n'])
 }

@@ -32,7 +32,6 @@ pub struct Readiness {
 
 impl Readiness {
     /// Before anything is known of any part.
-    #[must_use]
     pub fn starting() -> Self {
         Self {
             ready: false,

@@ -297,14 +297,12 @@ pub struct Metrics {
 
 impl Metrics {
     /// All metrics, at zero.
-    #[must_use]
     pub fn new() -> Self {
         Self::showing(|_| true)
     }
 
     /// The metrics of a bridge in which the embedded broker does not run: without those that only it counts, which would
     /// stand at zero whatever the other broker does.
-    #[must_use]
     pub fn without_broker() -> Self {
         Self::showing(|name| !OF_BROKER.iter().any(|prefix| name.starts_with(prefix)))
     }
@@ -373,13 +371,11 @@ impl Metrics {
     }
 
     /// How many were refused for a reason since the start.
-    #[must_use]
     pub fn clients_refused(&self, reason: &'static str) -> u64 {
         self.clients_refused.with_label_values(&[reason]).get()
     }
 
     /// The present value.
-    #[must_use]
     pub fn get(&self, metric: Metric) -> u64 {
         match &self.cells[metric as usize] {
             Cell::Counter(counter) => counter.get(),
@@ -388,13 +384,11 @@ impl Metrics {
     }
 
     /// Refusals of all transports since the start, by code; only codes that occurred.
-    #[must_use]
     pub fn refusals(&self) -> BTreeMap<String, u64> {
         self.transports.refusals()
     }
 
     /// The Prometheus text format, version 0.0.4.
-    #[must_use]
     pub fn render(&self) -> Vec<u8> {
         let mut out = Vec::new();
         TextEncoder::new().encode(&self.registry.gather(), &mut out).expect("writing to memory does not fail");

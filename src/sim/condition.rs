@@ -61,7 +61,6 @@ impl Condition {
     }
 
     /// The topics it names.
-    #[must_use]
     pub fn topics(&self) -> Vec<&str> {
         match self {
             Self::In(topic) => vec![topic],
@@ -72,7 +71,6 @@ impl Condition {
 }
 
 /// Whether `name` can be a topic (`[a-zA-Z0-9-_.~%]+`).
-#[must_use]
 pub fn is_topic(name: &str) -> bool {
     !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.~%".contains(&byte))
 }

@@ -43,25 +43,21 @@ impl std::fmt::Debug for SimHandle {
 
 impl SimHandle {
     /// Where the TLS port is.
-    #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
     /// Where the control port is, if there is one.
-    #[must_use]
     pub fn control_address(&self) -> Option<SocketAddr> {
         self.control
     }
 
     /// The certificate of the authority that clients have to trust.
-    #[must_use]
     pub fn ca_pem(&self) -> &str {
         &self.ca_pem
     }
 
     /// The side of FCM HTTP v1, if there is one.
-    #[must_use]
     pub fn v1(&self) -> Option<V1Handle> {
         self.v1.as_ref().map(|ports| V1Handle { shared: self.shared.clone(), ports: ports.clone() })
     }
@@ -75,19 +71,16 @@ impl SimHandle {
     }
 
     /// A device, and up to `limit` of its deliveries behind number `after` (0 for all).
-    #[must_use]
     pub fn device(&self, token: &str, after: u64, limit: usize) -> Option<DeviceView> {
         self.shared.with(|service, _| service.world.device(token, after, limit))
     }
 
     /// What a device got, in order, as far as it is remembered.
-    #[must_use]
     pub fn received(&self, token: &str) -> Vec<RecordView> {
         self.device(token, 0, usize::MAX).map_or_else(Vec::new, |device| device.messages)
     }
 
     /// Up to `limit` devices, without the first `skip`.
-    #[must_use]
     pub fn devices(&self, skip: usize, limit: usize) -> Vec<DeviceSummary> {
         self.shared.with(|service, _| service.world.list(skip, limit).collect())
     }
@@ -107,7 +100,6 @@ impl SimHandle {
     }
 
     /// The plan of faults as it stands; counted faults shrink as they are used.
-    #[must_use]
     pub fn faults(&self) -> Faults {
         self.shared.with(|service, _| service.faults.clone())
     }
@@ -138,13 +130,11 @@ impl SimHandle {
     }
 
     /// The counters.
-    #[must_use]
     pub fn stats(&self) -> Stats {
         self.shared.with(|service, _| service.stats())
     }
 
     /// What happens from now on. A subscriber that is too slow loses the oldest events and is told so.
-    #[must_use]
     pub fn events(&self) -> broadcast::Receiver<SimEvent> {
         self.shared.events.subscribe()
     }

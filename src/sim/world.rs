@@ -135,7 +135,6 @@ const AGES_SLACK: usize = 64;
 
 impl World {
     /// An empty world.
-    #[must_use]
     pub fn new(config: WorldConfig) -> Self {
         Self {
             config,
@@ -202,19 +201,16 @@ impl World {
     }
 
     /// When [`World::tick`] is due.
-    #[must_use]
     pub fn next_due(&self) -> Option<u64> {
         self.arrivals.peek().map(|Reverse((due, _))| *due)
     }
 
     /// How many devices there are.
-    #[must_use]
     pub fn len(&self) -> usize {
         self.devices.len()
     }
 
     /// Whether there is no device yet.
-    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.devices.is_empty()
     }

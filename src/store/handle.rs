@@ -41,7 +41,6 @@ pub struct Settings {
 
 impl Settings {
     /// A store at `path` with the default limits.
-    #[must_use]
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self {
             path: path.into(),
@@ -386,19 +385,16 @@ impl Store {
     }
 
     /// Changes whenever a message became due.
-    #[must_use]
     pub fn due(&self) -> watch::Receiver<u64> {
         self.board.due.subscribe()
     }
 
     /// Whether the disk takes what it is given.
-    #[must_use]
     pub fn health(&self) -> watch::Receiver<StoreHealth> {
         self.board.health.subscribe()
     }
 
     /// Figures for metrics.
-    #[must_use]
     pub fn figures(&self) -> StoreFigures {
         self.board.figures()
     }

@@ -13,7 +13,6 @@ pub struct Backoff {
 
 impl Backoff {
     /// A back-off whose first ceiling is `first` and whose last is `cap`.
-    #[must_use]
     pub fn new(first: Duration, cap: Duration) -> Self {
         Self { first, cap, attempts: 0 }
     }

@@ -110,7 +110,6 @@ struct Access {
 
 impl CcsConfig {
     /// The settings of Google's own service for a sender.
-    #[must_use]
     pub fn new(sender_id: impl Into<String>, api_key: Secret) -> Self {
         Self {
             host: "fcm-xmpp.googleapis.com".to_owned(),

@@ -199,7 +199,6 @@ struct Plan {
 
 impl FcmConfig {
     /// The settings of Google's own service.
-    #[must_use]
     pub fn new(credentials: Credentials) -> Self {
         Self {
             name: "fcm-v1".to_owned(),

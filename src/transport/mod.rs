@@ -44,7 +44,6 @@ pub struct Send {
 impl Send {
     /// What is left of the time to live, in seconds. Rounded up, because 0 is "now or never", which is only for a message
     /// that was meant so; and never more than its sender asked for.
-    #[must_use]
     pub fn ttl_left(&self, now_ms: u64) -> u32 {
         let asked_s = self.deadline_ms.saturating_sub(self.accepted_ms) / 1000;
         let left_s = self.deadline_ms.saturating_sub(now_ms).div_ceil(1000);
@@ -61,13 +60,11 @@ impl ConnectionId {
     pub const ALL: Self = Self(0);
 
     /// The connection of this number.
-    #[must_use]
     pub const fn new(number: u64) -> Self {
         Self(number)
     }
 
     /// Its number, for operators.
-    #[must_use]
     pub const fn number(self) -> u64 {
         self.0
     }
@@ -273,7 +270,6 @@ impl Outage {
     pub const UNANSWERED: Self = Self::Refused(UNANSWERED);
 
     /// The word for operators.
-    #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Unconnected => "down",
@@ -284,7 +280,6 @@ impl Outage {
 
 impl Link {
     /// The word for operators.
-    #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Up => "up",
@@ -351,7 +346,6 @@ pub struct Outlet {
 /// Makes both ends, of a transport with the least capabilities. `sends`, `acks` and `reports` are the sizes of the queues, in
 /// messages; that of device messages is as long as that of reports. The bridge hands over no more than `sends` that the
 /// transport has not taken.
-#[must_use]
 pub fn port(sends: usize, acks: usize, reports: usize) -> (Port, Outlet) {
     let (sends_tx, sends_rx) = mpsc::channel(sends);
     let (acks_tx, acks_rx) = mpsc::channel(acks);

@@ -281,7 +281,6 @@ impl std::fmt::Display for UsersFile {
 }
 
 /// The word for a role, in the users file, in tokens and on the command line.
-#[must_use]
 pub fn role_word(role: Role) -> &'static str {
     match role {
         Role::Bal => "bal",
@@ -291,7 +290,6 @@ pub fn role_word(role: Role) -> &'static str {
 }
 
 /// The role that a word stands for.
-#[must_use]
 pub fn role_of_word(word: &str) -> Option<Role> {
     [Role::Bal, Role::User, Role::Admin].into_iter().find(|role| role_word(*role) == word)
 }

@@ -34,7 +34,6 @@ impl From<serde_json::Error> for BodyError {
 
 impl Push {
     /// The bytes to keep.
-    #[must_use]
     pub fn to_body(&self) -> Vec<u8> {
         super::json(&Stored {
             target: match &self.target {

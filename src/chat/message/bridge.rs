@@ -165,13 +165,11 @@ pub enum BridgeEvent {
 
 impl BridgeStatus {
     /// The document to publish.
-    #[must_use]
     pub fn to_payload(&self) -> Vec<u8> {
         super::json(self)
     }
 
     /// The same, as the broker shall publish it when the bridge is gone.
-    #[must_use]
     pub fn to_will(&self) -> Vec<u8> {
         let transports = self.transports.keys().map(|name| (name.clone(), "down")).collect();
         let ccs = self.ccs.map(|_| CcsState::Down);
@@ -181,7 +179,6 @@ impl BridgeStatus {
 
 impl BridgeStats {
     /// The document to publish.
-    #[must_use]
     pub fn to_payload(&self) -> Vec<u8> {
         super::json(self)
     }
@@ -189,7 +186,6 @@ impl BridgeStats {
 
 impl BridgeEvent {
     /// The document to publish, said at `ts` (Unix milliseconds).
-    #[must_use]
     pub fn to_payload(&self, ts: u64) -> Vec<u8> {
         let code = matches!(self, Self::NoRoute { .. }).then_some(ErrorCode::NoRoute);
         super::json(&Dated { event: self, code, ts })

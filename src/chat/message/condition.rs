@@ -8,7 +8,6 @@
 use super::target::{CONDITION_TOPICS_MAX, topic_name_fault};
 
 /// What is wrong with `text`, if anything.
-#[must_use]
 pub fn condition_fault(text: &str) -> Option<&'static str> {
     let mut expect = Expect::Operand;
     let mut open = 0usize;

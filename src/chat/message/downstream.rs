@@ -114,7 +114,6 @@ impl Downstream {
 
     /// When it is not worth sending any more, in Unix milliseconds: after `ttl` or the MQTT 5 message expiry,
     /// whichever ends first.
-    #[must_use]
     pub fn deadline_ms(&self, accepted_ms: u64, mqtt_expiry: Option<u32>) -> u64 {
         let seconds = mqtt_expiry.map_or(self.ttl, |expiry| expiry.min(self.ttl));
         accepted_ms.saturating_add((u64::from(seconds) * 1000).max(NOW_OR_NEVER_MS))

@@ -23,7 +23,6 @@ pub struct ErrorDocument {
 
 impl ErrorDocument {
     /// The error of `payload`, published on `topic` and rejected at `ts` (Unix milliseconds).
-    #[must_use]
     pub fn new(rejection: &Rejection, topic: impl Into<String>, payload: &[u8], ts: u64) -> Self {
         Self {
             code: rejection.code(),
@@ -37,14 +36,12 @@ impl ErrorDocument {
     }
 
     /// Whether its reader may know it already, because the input was published before.
-    #[must_use]
     pub fn redelivered(mut self, redelivered: bool) -> Self {
         self.redelivered = redelivered;
         self
     }
 
     /// The document to publish.
-    #[must_use]
     pub fn to_payload(&self) -> Vec<u8> {
         super::json(self)
     }
@@ -61,14 +58,12 @@ pub struct ErrorSummary {
 
 impl ErrorSummary {
     /// `count` errors were left out until `ts` (Unix milliseconds).
-    #[must_use]
     pub fn new(count: u64, ts: u64) -> Self {
         let detail = format!("more than {ERRORS_PER_SECOND} errors in a second; `count` of them were left out");
         Self { code: ErrorCode::RateLimited, detail, count, ts }
     }
 
     /// The document to publish.
-    #[must_use]
     pub fn to_payload(&self) -> Vec<u8> {
         super::json(self)
     }

@@ -63,7 +63,6 @@ impl ErrorGate {
     }
 
     /// When [`ErrorGate::finish`] has something to do next.
-    #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
         self.windows.values().map(|window| window.ends).min()
     }

@@ -41,7 +41,6 @@ pub struct UserPresence {
 
 impl UserPresence {
     /// The document to publish.
-    #[must_use]
     pub fn to_payload(&self) -> Vec<u8> {
         #[derive(Serialize)]
         struct Document {

@@ -68,7 +68,6 @@ impl ErrorCode {
     ];
 
     /// The word in documents. It never changes.
-    #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::BadJson => "BAD_JSON",
@@ -109,7 +108,6 @@ pub struct Rejection {
 
 impl Rejection {
     /// A rejection; `detail` is cut by [`cut_detail`] and must not hold a value out of the payload.
-    #[must_use]
     pub fn new(code: ErrorCode, detail: impl Into<String>) -> Self {
         let mut detail = detail.into();
         detail.truncate(cut_detail(&detail).len());
@@ -117,25 +115,21 @@ impl Rejection {
     }
 
     /// The same, of the message with this id.
-    #[must_use]
     pub fn about(self, ref_id: Option<MessageId>) -> Self {
         Self { ref_id, ..self }
     }
 
     /// The code.
-    #[must_use]
     pub fn code(&self) -> ErrorCode {
         self.code
     }
 
     /// What exactly is wrong, for a person.
-    #[must_use]
     pub fn detail(&self) -> &str {
         &self.detail
     }
 
     /// The message's id, if one could be read: then its sender gets a `failed` status as well.
-    #[must_use]
     pub fn ref_id(&self) -> Option<&MessageId> {
         self.ref_id.as_ref()
     }

@@ -35,7 +35,6 @@ impl Name {
     }
 
     /// The text.
-    #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -78,7 +77,6 @@ pub(super) fn read_address(fields: &mut Fields) -> Result<Address, Rejection> {
 impl Target {
     /// A number that is the same for the same recipient, always: it is kept in the store, and order is kept per
     /// recipient. 64 bits of SHA-256 over the kind and the text; it must never change.
-    #[must_use]
     pub fn recipient(&self) -> Recipient {
         match self {
             Self::Token(token) => recipient("token", token.reveal()),

@@ -24,7 +24,6 @@ pub struct UpstreamMessage {
 
 impl UpstreamMessage {
     /// The document to publish.
-    #[must_use]
     pub fn to_payload(&self) -> Vec<u8> {
         let data: Map<String, Value> = self.data.iter().map(|(key, value)| (key.clone(), text_of(value))).collect();
         super::json(&Document {

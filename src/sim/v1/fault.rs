@@ -60,14 +60,12 @@ pub struct Rule {
 
 impl Rule {
     /// `then`, always.
-    #[must_use]
     pub fn always(then: Mishap) -> Self {
         let (times, prefix, retry_after) = (None, String::new(), RetryAfter::Absent);
         Self { then, chance: 1.0, times, prefix, retry_after, delay_ms: 0 }
     }
 
     /// `then`, with the next requests.
-    #[must_use]
     pub fn times(then: Mishap, times: u64) -> Self {
         Self { times: Some(times), ..Self::always(then) }
     }

@@ -43,44 +43,37 @@ impl std::fmt::Debug for V1Handle {
 
 impl V1Handle {
     /// Where messages go: `https://HOST:PORT`.
-    #[must_use]
     pub fn base_url(&self) -> &str {
         &self.ports.base_url
     }
 
     /// The same port as an address. It also speaks HTTP/2 in the clear.
-    #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.ports.address
     }
 
     /// Where access tokens are to be had, as in the service account: `http://HOST:PORT/token` on a loopback address,
     /// otherwise `https`. The port speaks both.
-    #[must_use]
     pub fn token_url(&self) -> &str {
         &self.ports.token_url
     }
 
     /// The project.
-    #[must_use]
     pub fn project(&self) -> &str {
         &self.ports.project
     }
 
     /// The JSON of the service account, with its private key.
-    #[must_use]
     pub fn credentials(&self) -> &str {
         &self.ports.credentials
     }
 
     /// The file with the same, if the simulator has a folder.
-    #[must_use]
     pub fn credentials_file(&self) -> Option<&Path> {
         self.ports.credentials_file.as_deref()
     }
 
     /// The counters.
-    #[must_use]
     pub fn stats(&self) -> V1Stats {
         self.shared.with(|service, _| {
             let (delivered, duplicates) = (service.stats.delivered, service.stats.duplicates);
@@ -89,7 +82,6 @@ impl V1Handle {
     }
 
     /// The plan of faults as it stands; rules that count shrink as they are used.
-    #[must_use]
     pub fn faults(&self) -> V1Faults {
         self.shared.with(|service, _| service.v1.faults.clone())
     }
@@ -105,7 +97,6 @@ impl V1Handle {
     }
 
     /// How many messages are taken.
-    #[must_use]
     pub fn quotas(&self) -> Quotas {
         self.shared.with(|service, _| service.v1.quota.quotas)
     }
@@ -116,13 +107,11 @@ impl V1Handle {
     }
 
     /// Up to `limit` confirmations of apps behind number `after` (0 for all).
-    #[must_use]
     pub fn app_acks(&self, after: u64, limit: usize) -> Vec<AppAck> {
         self.shared.with(|service, now| service.v1.confirmations(after, limit, now))
     }
 
     /// The access tokens that were sold, without the tokens.
-    #[must_use]
     pub fn tokens(&self) -> Vec<TokenView> {
         self.shared.with(|service, _| service.v1.tokens.list())
     }

@@ -129,20 +129,17 @@ impl Mishap {
     ];
 
     /// What `word` means: one of ours, or one of FCM's such as `SENDER_ID_MISMATCH`.
-    #[must_use]
     pub fn of(word: &str) -> Option<Self> {
         let word = word.to_ascii_lowercase().replace('_', "-");
         Self::ALL.into_iter().find(|(_, name)| *name == word).map(|(mishap, _)| mishap)
     }
 
     /// Its word.
-    #[must_use]
     pub fn as_str(self) -> &'static str {
         Self::ALL.into_iter().find(|(mishap, _)| *mishap == self).map_or("accept", |(_, name)| name)
     }
 
     /// Whether the message is delivered all the same.
-    #[must_use]
     pub const fn is_taken(self) -> bool {
         matches!(
             self,

@@ -22,7 +22,6 @@ pub struct Script {
 
 impl Script {
     /// What `token` says; `None` for an ordinary one.
-    #[must_use]
     pub fn of(token: &str) -> Option<Self> {
         let (head, _) = token.strip_prefix(MARK)?.split_once(':')?;
         let (head, delay_ms) = match head.split_once('~') {

@@ -222,7 +222,6 @@ impl World {
     }
 
     /// A device, and up to `limit` of the deliveries behind number `after`.
-    #[must_use]
     pub fn device(&self, token: &str, after: u64, limit: usize) -> Option<DeviceView> {
         let at = *self.tokens.get(token)?;
         let device = &self.devices[at];

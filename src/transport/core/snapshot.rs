@@ -92,7 +92,6 @@ pub enum ConnectionPhase {
 
 impl Snapshot {
     /// How many connections stand so.
-    #[must_use]
     pub fn connections_in(&self, phase: ConnectionPhase) -> usize {
         self.connections.iter().filter(|state| state.phase == phase).count()
     }
