@@ -25,9 +25,9 @@ const ROOMS: &[(&str, &[&str], bool)] = &[
     ("config", &["chat", "ops", "secret"], false),
     ("store", &["chat", "ops"], false),
     ("transport", &["ccs", "chat", "fcm", "ops", "secret"], false),
-    ("mqtt", &["ops", "secret"], false),
-    ("broker", &["mqtt", "ops"], false),
-    ("rumqttd", &["mqtt"], false),
+    ("mqtt", &["chat", "ops", "secret"], false),
+    ("broker", &["chat", "mqtt", "ops"], false),
+    ("rumqttd", &["chat", "mqtt"], false),
     ("bridge", &["chat", "store", "mqtt", "transport", "ops"], false),
     ("sim", &["ccs", "fcm", "ops"], false),
 ];

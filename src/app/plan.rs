@@ -4,12 +4,13 @@ use super::transports::TransportPlan;
 use crate::bridge;
 use crate::chat::id::Owner;
 use crate::chat::message::{BrokerKind as BrokerWord, Limits as MessageLimits};
+use crate::chat::principal::Senders;
 use crate::chat::route::Routes;
 use crate::chat::topic::{BridgeTopic, CLIENT_FILTERS};
 use crate::chat::transport::{Transport, Transports};
 use crate::config::{AckMode, BrokerKind, ConfigError, Engine, Fcm, MqttVersion, OnAmbiguous, Settings};
 use crate::fcm::budget::Quotas;
-use crate::mqtt::{ClientConfig, ClientLimits, Senders, Version, Will};
+use crate::mqtt::{ClientConfig, ClientLimits, Version, Will};
 use crate::secret::Secret;
 use crate::store;
 use crate::transport::ccs;
@@ -270,8 +271,8 @@ pub(super) fn rumqttd_client(settings: &Settings, address: SocketAddr, started_m
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::chat::principal::Role;
     use crate::config::{Bal, FcmProject, Mqtt};
-    use crate::mqtt::Role;
 
     #[test]
     fn a_server_is_known_by_the_key_that_names_it_also_where_a_project_takes_it_over() {

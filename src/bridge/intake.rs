@@ -12,9 +12,10 @@ use crate::chat::message::{
     Acknowledged, Admission, BalReceipt, BrokerKind, Downstream, Errand, ErrorCode, ErrorDocument, ErrorGate,
     ErrorSummary, Presence, Rejection, Sender,
 };
+use crate::chat::principal::{Principal, Role};
 use crate::chat::topic::{BridgeTopic, ClientTopic, Device, ResponseTopic};
 use crate::chat::transport::Transport;
-use crate::mqtt::{Ack, AckWord, Inbound, Principal, Role};
+use crate::mqtt::{Ack, AckWord, Inbound};
 use crate::ops::clock::now_ms;
 use crate::ops::message_log;
 use crate::ops::metrics::Metric;

@@ -9,13 +9,13 @@ use mqtt5::broker::storage::{ClientSession, QueueHandle, QueuedMessage, StorageB
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use super::access::Rights;
 use super::confirm::{Forget, Ledger, Rest, mark};
 use super::disk::{Disk, Past};
 use super::link::Link;
 use super::readers::Reader;
 use super::sessions::{Lasting, is_for_several};
 use super::wills::DelayedWill;
+use crate::chat::access::Rights;
 
 /// The user property that the engine gives to every message, and every will, of a client.
 const PUBLISHER: &str = "x-mqtt-client-id";

@@ -15,11 +15,11 @@ use mqtt5::protocol::v5::reason_codes::ReasonCode;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::access::Rights;
 use super::desk::Desk;
 use super::gate::REFUSED_FILTER;
 use super::link::{self, InHand, Link};
 use super::refusals::{Refusal, Refusals};
+use crate::chat::access::Rights;
 use crate::mqtt::{Ack, Change, Inbound, Sighting};
 
 /// The event handler of all connections.

@@ -6,12 +6,12 @@ use std::sync::{Arc, Weak};
 
 use mqtt5::broker::storage::{ClientSession, QueueHandle, QueuedMessage};
 
-use super::access::Rights;
 use super::filters::Filters;
 use super::link::Link;
 use super::outgoing::{packet, size_of_packet};
 use super::readers::{Delivery, Reader, Sharing};
 use super::wills::DelayedWill;
+use crate::chat::access::Rights;
 use crate::mqtt::Outbound;
 
 /// One session.

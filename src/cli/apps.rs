@@ -1,8 +1,9 @@
 //! The apps on the virtual phones: an MQTT client of a chat user that confirms what they got over FCM HTTP v1, as
 //! topics.md asks of apps.
 
+use crate::chat::principal::Senders;
 use crate::chat::topic::ClientTopic;
-use crate::mqtt::{self, ClientConfig, ClientError, ClientLimits, Outbound, Outcome, Senders, Version};
+use crate::mqtt::{self, ClientConfig, ClientError, ClientLimits, Outbound, Outcome, Version};
 use crate::secret::Secret;
 use crate::sim::SimHandle;
 use crate::sim::v1::V1Handle;

@@ -1,6 +1,7 @@
 //! What the client of an external broker is told, and the check of it before anything is opened.
 
-use super::{Senders, tls};
+use super::tls;
+use crate::chat::principal::Senders;
 use crate::ops::files::read_secret;
 use crate::secret::Secret;
 use bytes::Bytes;

@@ -8,7 +8,6 @@ pub mod barrier;
 mod client;
 mod config;
 mod link;
-mod principal;
 mod retry;
 mod session;
 mod settle;
@@ -17,9 +16,9 @@ mod tls;
 mod v311;
 mod v5;
 
+use crate::chat::principal::{Principal, Role};
 pub use client::run;
 pub use config::{ClientConfig, ClientError, ClientLimits, Version, Will};
-pub use principal::{Principal, Proof, Role, Senders};
 
 use bytes::Bytes;
 use std::sync::Arc;

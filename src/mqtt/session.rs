@@ -14,7 +14,8 @@
 use super::config::Plan;
 use super::link::{Acknowledged, Arrived, Event, Failure, Leave, Protocol, Terms};
 use super::talk::{Close, Flight, Talk};
-use super::{Ack, AckWord, BrokerLink, Inbound, Outlet, Senders};
+use super::{Ack, AckWord, BrokerLink, Inbound, Outlet};
+use crate::chat::principal::Senders;
 use std::convert::Infallible;
 use std::future::pending;
 use std::pin::pin;

@@ -1,8 +1,9 @@
 //! The bridge's end of the port, and its log.
 
 use bytes::Bytes;
+use fcm_mqtt_bridge::chat::principal::Senders;
 use fcm_mqtt_bridge::mqtt::{
-    BrokerLink, ClientConfig, ClientError, ClientLimits, Inbound, Outbound, Outcome, Port, Senders, Version, port, run,
+    BrokerLink, ClientConfig, ClientError, ClientLimits, Inbound, Outbound, Outcome, Port, Version, port, run,
 };
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex};

@@ -2,7 +2,8 @@
 
 use crate::harness::{BODY, Bridge, Logs, config, outcome, soon};
 use crate::mosquitto::{Mosquitto, Peer};
-use fcm_mqtt_bridge::mqtt::{AckWord, ClientConfig, Inbound, Outcome, Principal, Proof, Role, Senders, Version};
+use fcm_mqtt_bridge::chat::principal::{Principal, Proof, Role, Senders};
+use fcm_mqtt_bridge::mqtt::{AckWord, ClientConfig, Inbound, Outcome, Version};
 use rumqttc_v5::PublishOptions;
 
 async fn messages_pass_both_ways(version: Version) {
