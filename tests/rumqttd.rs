@@ -331,6 +331,7 @@ impl World {
             version: Version::V5,
             ca_file: None,
             filters: vec!["+/self/#".into()],
+            former_filters: Vec::new(),
             will: None,
             senders: Senders::Anonymous,
             limits: client,

@@ -6,7 +6,7 @@ use crate::chat::id::Owner;
 use crate::chat::message::{BrokerKind as BrokerWord, Limits as MessageLimits};
 use crate::chat::principal::Senders;
 use crate::chat::route::Routes;
-use crate::chat::topic::{BridgeTopic, CLIENT_FILTERS};
+use crate::chat::topic::{BridgeTopic, CLIENT_FILTERS, FORMER_FILTERS};
 use crate::chat::transport::{Transport, Transports};
 use crate::config::{AckMode, BrokerKind, ConfigError, Engine, Fcm, MqttVersion, OnAmbiguous, Settings};
 use crate::fcm::budget::Quotas;
@@ -210,7 +210,8 @@ pub(super) fn client(settings: &Settings, password: Option<Secret>, started_ms: 
             MqttVersion::V311 => Version::V311,
         },
         ca_file: set.ca_file.clone(),
-        filters: CLIENT_FILTERS.iter().map(ToString::to_string).collect(),
+        filters: CLIENT_FILTERS.map(str::to_owned).to_vec(),
+        former_filters: FORMER_FILTERS.map(str::to_owned).to_vec(),
         will: Some(Will {
             topic: BridgeTopic::Status.to_string(),
             payload: bridge::offline(started_ms, BrokerWord::External, transports(settings).iter()).to_will().into(),

@@ -13,7 +13,7 @@ use crate::chat::message::{
     ErrorSummary, Presence, Rejection, Sender,
 };
 use crate::chat::principal::{Principal, Role};
-use crate::chat::topic::{BridgeTopic, ClientTopic, Device, ResponseTopic};
+use crate::chat::topic::{BridgeTopic, ClientTopic, Device, ResponseTopic, Suffix};
 use crate::chat::transport::Transport;
 use crate::mqtt::{Ack, AckWord, Inbound};
 use crate::ops::clock::now_ms;
@@ -126,20 +126,21 @@ impl Intake {
     }
 
     async fn take(&mut self, publish: Inbound) -> Result<(), StoreError> {
-        let topic = match ClientTopic::parse(&publish.topic) {
-            // A retained copy is an old message that was dealt with when it was new; presence is meant to be retained.
-            Ok(Some(topic)) if !publish.retain || matches!(topic, ClientTopic::Presence(..)) => topic,
-            // Suffixes that nobody knows belong to somebody else. A name that cannot be a topic level has no inbox
-            // that an error could go to.
-            _ => {
-                publish.ack.release(AckWord::Done);
-                return Ok(());
+        match ClientTopic::parse(&publish.topic) {
+            Ok(Some(ClientTopic::Presence(owner, device))) => self.presence(owner, device, publish).await,
+            // Of any other topic a retained copy is an old message that was dealt with when it was new.
+            Ok(Some(ClientTopic::Messages(owner))) if !publish.retain => self.message(owner, publish).await,
+            Ok(Some(ClientTopic::Receipts(owner))) if !publish.retain => self.receipt(owner, publish).await,
+            Ok(Some(ClientTopic::Other(owner, suffix))) if !publish.retain && concerns(&publish.principal, &suffix) => {
+                self.context.metrics.count(Metric::UnknownTopics);
+                let rejection = Rejection::new(ErrorCode::UnknownTopic, suffix.fault());
+                self.refuse(&owner, &rejection, None, publish).await
             }
-        };
-        match topic {
-            ClientTopic::Messages(owner) => self.message(owner, publish).await,
-            ClientTopic::Receipts(owner) => self.receipt(owner, publish).await,
-            ClientTopic::Presence(owner, device) => self.presence(owner, device, publish).await,
+            // A name that cannot be a topic level has no inbox that an error could go to.
+            Ok(_) | Err(_) => {
+                publish.ack.release(AckWord::Done);
+                Ok(())
+            }
         }
     }
 
@@ -278,11 +279,12 @@ impl Intake {
             };
             commits.push(self.context.store.reject(rejected).await?);
         }
+        let word = if rejection.code() == ErrorCode::UnknownTopic { AckWord::NoSuchTopic } else { AckWord::Done };
         let done = async move {
             for commit in commits {
                 commit.await?;
             }
-            Ok(Some(AckWord::Done))
+            Ok(Some(word))
         };
         self.waiting.push_back((publish.ack, Box::pin(done)));
         Ok(())
@@ -298,6 +300,12 @@ impl Intake {
         }
         Ok(())
     }
+}
+
+/// Whether a publish below `self/` that has no meaning is an error. A BAL writes nothing there but for the bridge; what chat
+/// users tell each other there is their own, unless it looks like a slip.
+fn concerns(principal: &Principal, suffix: &Suffix) -> bool {
+    !suffix.is_reserved() && (principal.role == Role::Bal || suffix.nearest().is_some())
 }
 
 /// What the sender may ask for. An admin is no BAL: it reads everything and commands the bridge, and has no outbox.

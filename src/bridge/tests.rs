@@ -4,6 +4,7 @@ mod downstream;
 mod principals;
 mod recipient_order;
 mod transports;
+mod unknown_topics;
 mod upstream;
 mod user_presence;
 

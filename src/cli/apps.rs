@@ -44,6 +44,7 @@ impl Apps {
             version: Version::V5,
             ca_file: self.ca_file.clone(),
             filters: vec![format!("{}/others/+", self.user)],
+            former_filters: Vec::new(),
             will: None,
             senders: Senders::Anonymous,
             limits: ClientLimits::default(),

@@ -27,6 +27,9 @@ pub(super) trait Protocol {
     /// Subscribes all filters with QoS 1; answers, filter by filter, why it is refused.
     async fn subscribe(client: &Self::Client, filters: &[String]) -> Result<Vec<Option<String>>, Gone>;
 
+    /// Takes subscriptions back that an earlier connection of the session may have left.
+    async fn unsubscribe(client: &Self::Client, filters: &[String]) -> Result<(), Gone>;
+
     /// Hands `outbound` over at once, in the order of the calls; the future waits for the broker's answer.
     fn publish(client: &Self::Client, outbound: &Outbound) -> impl Future<Output = Answer> + Send + 'static;
 

@@ -60,6 +60,9 @@ pub struct Ack(oneshot::Sender<AckWord>);
 pub enum AckWord {
     /// The message is dealt with: on disk, or answered by an error document.
     Done,
+    /// The message is dealt with, but the bridge has no such topic (MQTT 5: reason 0x10, "no matching subscribers").
+    /// MQTT 3.1.1 has no such word; the publisher gets a plain PUBACK.
+    NoSuchTopic,
     /// The quota is used up (MQTT 5: reason 0x97). MQTT 3.1.1 has no such word; the publisher gets no PUBACK.
     Quota,
 }

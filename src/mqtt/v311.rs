@@ -52,6 +52,11 @@ impl Protocol for V311 {
         Ok(suback.return_codes.into_iter().map(refusal).collect())
     }
 
+    async fn unsubscribe(client: &AsyncClient, filters: &[String]) -> Result<(), Gone> {
+        let notice = client.unsubscribe_many_tracked(filters).await.map_err(|_| Gone)?;
+        notice.wait_async().await.map(drop).map_err(|_| Gone)
+    }
+
     fn publish(client: &AsyncClient, outbound: &Outbound) -> impl Future<Output = Answer> + Send + 'static {
         let options = PublishOptions::new(qos(outbound.qos)).retain(outbound.retain);
         let handed = client.try_publish_tracked(outbound.topic.as_str(), outbound.payload.clone(), options);
@@ -68,7 +73,7 @@ impl Protocol for V311 {
     async fn acknowledge(client: &AsyncClient, ack: ManualAck, word: AckWord) -> Acknowledged {
         match word {
             AckWord::Quota => Acknowledged::Withheld,
-            AckWord::Done => {
+            AckWord::Done | AckWord::NoSuchTopic => {
                 // It fails only when the link has ended; the broker sends the message again on the next one.
                 _ = client.manual_ack(ack).await;
                 Acknowledged::Sent

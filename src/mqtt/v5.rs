@@ -56,6 +56,11 @@ impl Protocol for V5 {
         Ok(suback.return_codes.into_iter().map(refusal).collect())
     }
 
+    async fn unsubscribe(client: &AsyncClient, filters: &[String]) -> Result<(), Gone> {
+        let notice = client.unsubscribe_many_tracked(filters).await.map_err(|_| Gone)?;
+        notice.wait_async().await.map(drop).map_err(|_| Gone)
+    }
+
     fn publish(client: &AsyncClient, outbound: &Outbound) -> impl Future<Output = Answer> + Send + 'static {
         let properties = PublishProperties {
             payload_format_indicator: Some(1),

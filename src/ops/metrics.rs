@@ -28,6 +28,8 @@ pub enum Metric {
     DownstreamRepeated,
     /// Inputs that were refused with an error document.
     DownstreamRejected,
+    /// Publishes on a topic below `self/` that is none of the bridge's.
+    UnknownTopics,
     /// Messages given to a transport, each time.
     DownstreamAttempts,
     /// Messages that the push service took.
@@ -129,6 +131,12 @@ const TABLE: &[(Metric, &str, Kind, &str)] = &[
         "bridge_downstream_rejected_total",
         Kind::Counter,
         "Inputs refused with an error document",
+    ),
+    (
+        Metric::UnknownTopics,
+        "bridge_unknown_topics_total",
+        Kind::Counter,
+        "Publishes on a topic that the bridge does not have, probably misspelt",
     ),
     (
         Metric::DownstreamAttempts,

@@ -41,6 +41,7 @@ pub(crate) fn config(url: impl Into<String>, version: Version) -> ClientConfig {
         version,
         ca_file: None,
         filters: vec!["+/self/#".into()],
+        former_filters: Vec::new(),
         will: None,
         senders: Senders::Anonymous,
         limits: ClientLimits {
