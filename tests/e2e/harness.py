@@ -36,28 +36,27 @@ PATIENCE = 30.0
 
 # Ports that no system hands out by itself: a server that is down for a moment would else lose its port to any connection.
 PORTS = range(20_000, 32_000)
-# The locks of the ports that this process was given; they end with it.
-_held: list = []
+# Byte `n` of this file is the lock of port `n`: one descriptor for all, since `select` in the clients takes no number over 1023.
+_locks = open(Path(tempfile.gettempdir()) / "fcm-mqtt-bridge-test-ports", "a")
+# What this process was given: its own locks are none to itself.
+_given: set[int] = set()
 
 
 def free_port() -> int:
     """A port that is free now and that no other test is given. The bridge must come back on the same one after a kill, so
     it cannot choose itself."""
-    folder = Path(tempfile.gettempdir()) / "fcm-mqtt-bridge-test-ports"
-    folder.mkdir(exist_ok=True)
     for port in random.sample(PORTS, len(PORTS)):
-        lock = open(folder / str(port), "w")
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.lockf(_locks, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
             with socket.socket() as probe:
                 # As a server does: the connections of one that ran here before may linger.
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 probe.bind(("127.0.0.1", port))
         except OSError:
-            lock.close()
             continue
-        _held.append(lock)
-        return port
+        if port not in _given:
+            _given.add(port)
+            return port
     raise AssertionError(f"all of {PORTS} are taken")
 
 
