@@ -34,7 +34,12 @@ const fn all(filter: &'static str) -> Grant {
 /// A BAL. Below its own name it reads all but its outbox: inbox and response topics.
 pub const BAL: Rules = Rules {
     publish: &[all("%u/self/#")],
-    read: &[Grant { filter: "%u/+/#", but: &["%u/self/#"] }, all("+/self/presence"), all("_bridge/status")],
+    read: &[
+        all("%u/others/#"),
+        Grant { filter: "%u/+/#", but: &["%u/self/#"] },
+        all("+/self/presence"),
+        all("_bridge/status"),
+    ],
 };
 /// A chat user.
 pub const USER: Rules = Rules {
@@ -201,6 +206,11 @@ enum Rest {
 fn levels(topic: &str) -> Levels<'_> {
     let mut levels = topic.split('/');
     std::array::from_fn(|_| levels.next())
+}
+
+/// Whether the filter of a rule grants all that another one grants.
+pub fn covers(filter: &str, other: &str) -> bool {
+    matches(filter, "%u", levels(other))
 }
 
 /// Whether the filter of a rule matches a topic. No rule names [`DEPTH`] levels.
