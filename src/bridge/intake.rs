@@ -205,6 +205,7 @@ impl Intake {
             deadline_ms: message.deadline_ms(now, publish.expiry),
             reply,
             correlation: publish.correlation,
+            notice: message.notice(),
         };
         let committed = self.context.store.accept(new).await?;
         let context = Arc::clone(&self.context);

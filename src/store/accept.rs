@@ -45,6 +45,8 @@ pub struct NewDelivery {
     pub reply: String,
     /// MQTT 5 correlation data of the request.
     pub correlation: Option<Bytes>,
+    /// What `accepted` says of the document beside that. It is not kept.
+    pub notice: Option<String>,
 }
 
 /// What became of a [`NewDelivery`].
@@ -93,6 +95,7 @@ pub(super) fn accept(tx: &mut Tx<'_>, new: &NewDelivery) -> rusqlite::Result<Acc
         Life::new(state, new.receipt),
         &new.transport,
     )
+    .notice(new.notice.as_deref())
     .correlation(new.correlation.as_deref())
     .to_bytes();
     let document = Document {
@@ -125,7 +128,7 @@ pub(super) fn reject(tx: &mut Tx<'_>, rejected: &Rejected) -> rusqlite::Result<(
 
 fn repeat(tx: &mut Tx<'_>, new: &NewDelivery) -> rusqlite::Result<Option<Status>> {
     let Some(known) = Delivery::by_id(tx, new.bal.as_str(), new.id.as_str())? else { return Ok(None) };
-    known.repeat(tx, &new.reply, new.correlation.as_deref(), new.accepted_at).map(Some)
+    known.repeat(tx, new).map(Some)
 }
 
 fn is_behind(tx: &Tx<'_>, new: &NewDelivery) -> rusqlite::Result<bool> {

@@ -31,6 +31,34 @@ async fn a_misspelt_topic_of_a_bal_is_an_error_that_names_the_right_one() {
 }
 
 #[tokio::test]
+async fn fields_that_nobody_knows_are_named_when_a_message_is_accepted_and_when_that_is_told_again() {
+    let mut harness = Harness::open();
+    let message = json!({"id": "a1", "token": "T", "data": {}, "time_to_live": 60, "colour": "red"});
+    for mark in [Value::Null, json!(true)] {
+        assert_eq!(timeout(harness.publish("bal1/self/messages", &message).await).await, Ok(AckWord::Done));
+        let (_, status) = harness.read().await;
+        assert_eq!((&status["status"], &status["redelivered"]), (&json!("accepted"), &mark));
+        assert_eq!(status["detail"], "unknown and ignored: \"time_to_live\", \"colour\"");
+    }
+    harness.close().await;
+}
+
+#[tokio::test]
+async fn a_document_in_the_form_of_ccs_is_a_message_under_its_message_id() {
+    let mut harness = Harness::open();
+    let message = json!({"to": "T", "message_id": "m-1", "data": {"k": 1}, "delivery_receipt_requested": true});
+    assert_eq!(timeout(harness.publish("bal1/self/messages", &message).await).await, Ok(AckWord::Done));
+    assert_eq!(harness.status().await, ("m-1".into(), "accepted".into()));
+    let send = harness.sent().await;
+    assert_eq!((&send.push.data["k"], send.push.receipt), (&json!("1"), true));
+    harness.report(accepted(send.sid)).await;
+    assert_eq!(harness.status().await, ("m-1".into(), "sent".into()));
+    harness.receipt(&send.sid.to_string()).await;
+    assert_eq!(harness.status().await, ("m-1".into(), "delivered".into()));
+    harness.close().await;
+}
+
+#[tokio::test]
 async fn what_a_user_publishes_is_its_own_unless_it_looks_like_a_slip() {
     let mut harness = Harness::open();
     let hello = json!({"hello": 1});
