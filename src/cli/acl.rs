@@ -56,7 +56,7 @@ fn sections(bridge: &str, admin: Option<&str>) -> Vec<Section> {
 /// what another filter covers.
 fn lines(rules: &[Rules]) -> Vec<(Access, &'static str)> {
     let filters = |grants: fn(&Rules) -> &'static [Grant]| {
-        let all = rules.iter().flat_map(move |rules| grants(rules)).filter(|grant| grant.but.is_empty());
+        let all = rules.iter().flat_map(grants).filter(|grant| grant.but.is_empty());
         let mut filters: Vec<&'static str> = Vec::new();
         for filter in all.map(|grant| grant.filter) {
             if !filters.iter().any(|other| covers(other, filter)) {

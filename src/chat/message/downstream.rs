@@ -86,8 +86,9 @@ impl Downstream {
     pub fn parse_from(sender: Sender, payload: &[u8], limits: &Limits) -> Result<Self, Rejection> {
         let mut fields = Fields::read(payload, limits.payload_bytes)?;
         let allowed = sender.check(&fields);
-        let (id, read): (_, fn(&mut Fields, &Limits) -> Result<Self, Rejection>) =
-            if fields.has(MESSAGE_ID) { (ccs_form::id(&mut fields)?, ccs_form::read) } else { (fields.id()?, read) };
+        let of_ccs = fields.has(MESSAGE_ID);
+        let id = if of_ccs { ccs_form::id(&mut fields)? } else { fields.id()? };
+        let read = if of_ccs { ccs_form::read } else { read };
         match allowed.and_then(|()| read(&mut fields, limits)) {
             Ok(read) => {
                 let ignored = fields.names().filter(|name| fields.has(name)).map(str::to_owned).collect();
