@@ -259,6 +259,8 @@ pub(super) fn rumqttd_client(settings: &Settings, address: SocketAddr, started_m
     ClientConfig {
         url: format!("mqtt://{address}"),
         url_key: "broker.listen",
+        // It begins anew with each process.
+        former_filters: Vec::new(),
         password_file: None,
         version: Version::V5,
         username: None,

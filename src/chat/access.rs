@@ -221,7 +221,11 @@ fn matches(filter: &str, user: &str, topic: Levels<'_>) -> bool {
         match (level, found) {
             ("#", _) => return is_for_all,
             ("+", Some(_)) if is_for_all => {}
-            ("%u", Some(found)) if found == user => {}
+            ("%u", found) => {
+                if found != Some(user) {
+                    return false;
+                }
+            }
             (word, Some(found)) if word == found => {}
             _ => return false,
         }
@@ -237,7 +241,8 @@ mod tests {
     use super::*;
 
     /// Every word of the rules, a user of whom they speak, one of whom they do not, and a reserved one.
-    const WORDS: [&str; 9] = ["alice", "bob", "self", "others", "presence", "profile", "status", "_bridge", "$SYS"];
+    const WORDS: [&str; 10] =
+        ["alice", "bob", "self", "others", "presence", "profile", "status", "_bridge", "$SYS", "%u"];
 
     fn known(user: &str, role: Role) -> Rights {
         Rights::Known(Identity { user: user.into(), role })
@@ -299,9 +304,14 @@ mod tests {
         for topic in ["bob/self/messages", "others/self/x", "a", "a/b/others", "x/_bridge"] {
             assert!(anonymous.may_publish(topic), "{topic}");
         }
-        for topic in
-            ["bob/self/messages", "alice", "alice/my/answers", "alice/others/messages", "alice//self", "Alice/self/x"]
-        {
+        for topic in [
+            "bob/self/messages",
+            "alice",
+            "alice/my/answers",
+            "alice/others/messages",
+            "alice//self",
+            "%u/self/messages",
+        ] {
             assert!(![&bal, &user, &admin, &nobody].iter().any(|rights| rights.may_publish(topic)), "{topic}");
         }
         for topic in

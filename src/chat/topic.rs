@@ -19,8 +19,19 @@ pub const FORMER_FILTERS: [&str; 4] = ["+/self/messages", "+/self/receipts", "+/
 /// What an owner may write below its `self/`, as far as the bridge reads it.
 const SUFFIXES: [&str; 3] = ["messages", "receipts", "presence"];
 /// First levels below `self/` that a later release gives a meaning (topics.md, "Reserved for later").
-const RESERVED: [&str; 10] =
-    ["chatstate", "invitations", "state", "devices", "profile", "read", "groups", "history", "calls", "requests"];
+const RESERVED: [&str; 11] = [
+    "chatstate",
+    "invitations",
+    "state",
+    "devices",
+    "profile",
+    "read",
+    "groups",
+    "history",
+    "calls",
+    "requests",
+    "replies",
+];
 /// So many wrong, missing or surplus letters are still a slip of the pen.
 const SLIP_MAX: usize = 2;
 
@@ -96,7 +107,7 @@ impl ClientTopic {
             ("receipts", _) => Self::Receipts(owner),
             ("presence", _) => Self::Presence(owner, None),
             (_, Some(Ok(device))) => Self::Presence(owner, Some(device)),
-            _ => Self::Other(owner, Suffix(suffix.to_owned())),
+            _ => Self::Other(owner, Suffix(topic.split_once("/self").map_or("", |(_, rest)| rest).to_owned())),
         }))
     }
 
@@ -114,13 +125,12 @@ impl fmt::Display for ClientTopic {
             Self::Receipts(owner) => write!(f, "{owner}/self/receipts"),
             Self::Presence(owner, None) => write!(f, "{owner}/self/presence"),
             Self::Presence(owner, Some(device)) => write!(f, "{owner}/self/presence/{device}"),
-            Self::Other(owner, suffix) if suffix.0.is_empty() => write!(f, "{owner}/self"),
-            Self::Other(owner, suffix) => write!(f, "{owner}/self/{}", suffix.0),
+            Self::Other(owner, suffix) => write!(f, "{owner}/self{}", suffix.0),
         }
     }
 }
 
-/// What follows `self/` where the bridge knows no such topic.
+/// What follows `self` where the bridge knows no such topic: nothing, or a slash and more.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Suffix(String);
 
@@ -139,7 +149,7 @@ impl Suffix {
 
     /// What is wrong with it, for a person.
     pub fn fault(&self) -> String {
-        match (self.0.strip_prefix("presence/").map(Device::new), self.nearest()) {
+        match (self.0.strip_prefix("/presence/").map(Device::new), self.nearest()) {
             (Some(Err(fault)), _) => fault.to_string(),
             (_, Some(name)) => format!("there is no such topic; did you mean `self/{name}`?"),
             (_, None) => format!("there is no such topic; below `self/` there are `{}`", SUFFIXES.join("`, `")),
@@ -147,7 +157,7 @@ impl Suffix {
     }
 
     fn first_level(&self) -> &str {
-        self.0.split('/').next().unwrap_or_default()
+        self.0.split('/').nth(1).unwrap_or_default()
     }
 }
 

@@ -61,25 +61,30 @@ impl<P: Protocol> Talk<'_, P> {
         }
     }
 
-    /// Subscribes until every filter is granted.
+    /// Subscribes until every filter is granted. What the session has besides is taken back afterwards: before, a message
+    /// would find no subscription for a moment and be lost.
     async fn subscribe(&self) -> Result<(), Failure> {
         let config = &self.plan.config;
         let former = &config.former_filters;
+        let mut has_former = self.terms.session_present;
         loop {
             if self.ask_for(&config.filters).await? {
-                if self.terms.session_present && !former.is_empty() {
-                    // After the new ones: between the two a message would find no subscription and be lost.
+                if has_former {
                     self.answered(P::unsubscribe(self.client, former)).await?;
                 }
                 return Ok(());
             }
-            if !former.is_empty() && self.ask_for(former).await? {
-                warn!(
-                    broker = self.plan.address,
-                    filters = ?config.filters,
-                    "the broker grants only the subscriptions of an earlier release: misspelt topics cannot be told"
-                );
-                return Ok(());
+            if !former.is_empty() {
+                has_former = true;
+                if self.ask_for(former).await? {
+                    self.answered(P::unsubscribe(self.client, &config.filters)).await?;
+                    warn!(
+                        broker = self.plan.address,
+                        filters = ?config.filters,
+                        "the broker grants only the subscriptions of an earlier release: misspelt topics cannot be told"
+                    );
+                    return Ok(());
+                }
             }
             sleep(config.limits.retry_max).await;
         }

@@ -53,8 +53,10 @@ impl Protocol for V311 {
     }
 
     async fn unsubscribe(client: &AsyncClient, filters: &[String]) -> Result<(), Gone> {
-        let notice = client.unsubscribe_many_tracked(filters).await.map_err(|_| Gone)?;
-        notice.wait_async().await.map(drop).map_err(|_| Gone)
+        for filter in filters {
+            client.unsubscribe(filter).await.map_err(|_| Gone)?;
+        }
+        Ok(())
     }
 
     fn publish(client: &AsyncClient, outbound: &Outbound) -> impl Future<Output = Answer> + Send + 'static {
@@ -93,10 +95,11 @@ impl Protocol for V311 {
 fn options(plan: &Plan) -> MqttOptions {
     let (config, limits) = (&plan.config, &plan.config.limits);
     let mut options = addressed(plan);
-    let incoming = usize::try_from(limits.max_packet_bytes).unwrap_or(LARGEST_PACKET);
     options
         .set_clean_session(false)
-        .set_max_packet_size(incoming, LARGEST_PACKET)
+        // This version cannot tell the broker how much the bridge takes. What is larger would end each connection anew, as it
+        // stays first in the broker's queue; so it is read, one at a time, and cut before it is kept.
+        .set_max_packet_size(LARGEST_PACKET, LARGEST_PACKET)
         .set_inflight(limits.inflight)
         .set_ack_mode(AckMode::Manual)
         .set_keep_alive(limits.keep_alive_secs())

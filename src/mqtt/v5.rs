@@ -57,8 +57,10 @@ impl Protocol for V5 {
     }
 
     async fn unsubscribe(client: &AsyncClient, filters: &[String]) -> Result<(), Gone> {
-        let notice = client.unsubscribe_many_tracked(filters).await.map_err(|_| Gone)?;
-        notice.wait_async().await.map(drop).map_err(|_| Gone)
+        for filter in filters {
+            client.unsubscribe(filter).await.map_err(|_| Gone)?;
+        }
+        Ok(())
     }
 
     fn publish(client: &AsyncClient, outbound: &Outbound) -> impl Future<Output = Answer> + Send + 'static {

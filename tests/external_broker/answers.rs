@@ -5,9 +5,7 @@ use crate::scripted::{Scripted, connack, connack_with};
 use bytes::Bytes;
 use fcm_mqtt_bridge::mqtt::{AckWord, BrokerLink, ClientConfig, Outcome, Version};
 use rumqttc_v5::QoS;
-use rumqttc_v5::mqttbytes::v5::{
-    Disconnect, DisconnectReasonCode, Packet, PubAckReason, SubscribeReasonCode, UnsubAck, UnsubAckReason,
-};
+use rumqttc_v5::mqttbytes::v5::{Disconnect, DisconnectReasonCode, Packet, PubAckReason, SubscribeReasonCode};
 use std::time::Duration;
 
 #[tokio::test]
@@ -81,12 +79,10 @@ async fn the_subscriptions_of_an_earlier_release_are_taken_back_from_a_session_t
         let mut link = broker.accept().await;
         link.connect(connack(session_present)).await;
         link.grant().await;
-        if session_present {
+        // One by one, and nobody waits for an answer: rumqttd has none for what it does not know.
+        for filter in ["+/self/messages", "+/self/receipts"].into_iter().filter(|_| session_present) {
             let Some(Packet::Unsubscribe(taken_back)) = link.packet().await else { panic!("no UNSUBSCRIBE") };
-            assert_eq!(taken_back.filters, ["+/self/messages", "+/self/receipts"]);
-            assert_eq!(*bridge.port.broker_link.borrow(), BrokerLink::Down);
-            let reasons = vec![UnsubAckReason::Success, UnsubAckReason::NoSubscriptionExisted];
-            link.send(Packet::UnsubAck(UnsubAck { pkid: taken_back.pkid, reasons, properties: None })).await;
+            assert_eq!(taken_back.filters, [filter]);
         }
         bridge.broker_link(BrokerLink::Up).await;
         drop(link);
@@ -106,6 +102,8 @@ async fn a_broker_that_grants_only_the_former_subscriptions_is_used_with_them() 
     let (pkid, filters) = link.subscribe().await;
     assert_eq!(filters, 2);
     link.suback(pkid, vec![SubscribeReasonCode::Success(QoS::AtLeastOnce); 2]).await;
+    let Some(Packet::Unsubscribe(taken_back)) = link.packet().await else { panic!("no UNSUBSCRIBE") };
+    assert_eq!(taken_back.filters, ["+/self/#"], "an earlier connection may have been granted it");
     bridge.broker_link(BrokerLink::Up).await;
     logs.line(&["WARN", "misspelt topics cannot be told"]).await;
 }

@@ -16,15 +16,23 @@ use serde_json::{Map, Value};
 /// The field that makes a document one of CCS.
 pub(super) const MESSAGE_ID: &str = "message_id";
 /// Fields of a BAL's own form. Beside `message_id` nobody can say which of the two is meant.
-const OF_THE_OTHER_FORM: [&str; 11] =
-    ["id", "token", "topic", "ttl", "collapse", "receipt", "push", "order", "category", "body", "fcm"];
+const OF_THE_OTHER_FORM: [&str; 12] =
+    ["id", "token", "topic", "ttl", "collapse", "receipt", "push", "order", "category", "body", "type", "fcm"];
 /// What is handed to the push service under the same name.
 const HANDED_THROUGH: [&str; 4] = ["content_available", "mutable_content", PACKAGE, DRY_RUN];
 const PACKAGE: &str = "restricted_package_name";
 const DRY_RUN: &str = "dry_run";
 
-/// `message_id`. CCS takes a number as well, as its text.
+/// `message_id`. CCS takes a number as well, as its text. What is no message is refused before: its `message_id` is that of
+/// somebody else's, whose sender must not hear that it failed.
 pub(super) fn id(fields: &mut Fields) -> Result<Option<MessageId>, Rejection> {
+    match fields.get("message_type").map(Value::as_str) {
+        None => {}
+        Some(Some("ack")) => {
+            return Err(Rejection::bad_field("message_type", "is ack: acknowledge on `self/receipts`"));
+        }
+        Some(_) => return Err(Rejection::bad_field("message_type", "is not for messages to devices")),
+    }
     let text = match fields.take(MESSAGE_ID) {
         None => return Ok(None),
         Some(Value::String(text)) => text,
@@ -66,13 +74,6 @@ pub(super) fn read(fields: &mut Fields, limits: &Limits) -> Result<Downstream, R
 fn refuse_what_is_no_message(fields: &Fields) -> Result<(), Rejection> {
     if let Some(name) = OF_THE_OTHER_FORM.into_iter().find(|name| fields.has(name)) {
         return Err(Rejection::bad_field(name, "and `message_id` are both given: it is a field of the other form"));
-    }
-    match fields.get("message_type").map(|kind| kind.as_str()) {
-        None => {}
-        Some(Some("ack")) => {
-            return Err(Rejection::bad_field("message_type", "is ack: acknowledge on `self/receipts`"));
-        }
-        Some(_) => return Err(Rejection::bad_field("message_type", "is not for messages to devices")),
     }
     if fields.has("registration_ids") {
         return Err(Rejection::bad_field("registration_ids", "is not for CCS: send one message to each token"));
@@ -199,6 +200,12 @@ mod tests {
         let (code, detail) = refused(&ack);
         assert_eq!(code, ErrorCode::BadField);
         assert!(detail.contains("self/receipts"), "{detail}");
+        let rejection = parse(&ack).unwrap_err();
+        assert_eq!(
+            rejection.ref_id(),
+            None,
+            "the id is that of a device's message: nothing of the sender's has failed"
+        );
         assert_eq!(refused(&json!({"to": "T", "message_id": "1", "message_type": 5})).0, ErrorCode::BadField);
     }
 
