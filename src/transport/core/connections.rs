@@ -46,6 +46,8 @@ pub(super) struct Connection {
 pub(super) struct InFlight {
     pub(super) sid: Sid,
     pub(super) at: Instant,
+    /// It was written before, and not answered.
+    pub(super) again: bool,
 }
 
 /// Where a connection stands; see the drawing above.
