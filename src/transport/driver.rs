@@ -24,7 +24,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
-/// Events that the connections may have waiting for the driver.
+/// Events that the connections may have waiting for the driver, and reports that may come of them at once.
 const EVENTS: usize = 1024;
 /// Acknowledgements that may wait for one connection; with more, its peer does not read and it is given up.
 const ACKS: usize = 8192;
@@ -225,18 +225,33 @@ where
         match turn {
             Turn::Ack(Some(ack_ref)) => self.core.handle_ack(ack_ref),
             Turn::Ack(None) => self.acks_open = false,
-            Turn::Event(connection, event) => {
-                if let Event::Ended(_) = event {
-                    self.connections.remove(&connection);
-                }
-                self.core.handle_event(connection, event, now());
-            }
+            Turn::Event(connection, event) => self.take_event(connection, event),
             Turn::Send(Some(send)) => self.core.handle_send(send, now()),
             Turn::Send(None) => self.sends_open = false,
-            Turn::Tick | Turn::Nudge(Some(Nudge::Look)) => self.core.handle_tick(now()),
+            Turn::Tick => {
+                self.take_waiting_events();
+                self.core.handle_tick(now());
+            }
+            Turn::Nudge(Some(Nudge::Look)) => self.core.handle_tick(now()),
             Turn::Nudge(Some(Nudge::Renewed)) => self.core.handle_renewed(now()),
             Turn::Nudge(None) => self.nudges_open = false,
             Turn::Told | Turn::TaskEnded | Turn::Stop | Turn::Deaf => {}
+        }
+    }
+
+    fn take_event(&mut self, connection: ConnectionId, event: Event<S::Answer>) {
+        if let Event::Ended(_) = event {
+            self.connections.remove(&connection);
+        }
+        self.core.handle_event(connection, event, now());
+    }
+
+    /// Takes what came in before now: an answer that waits here is not to be found missing.
+    fn take_waiting_events(&mut self) {
+        for _ in 0..self.events.len() {
+            let Ok((connection, event)) = self.events.try_recv() else { return };
+            self.take_event(connection, event);
+            self.obey();
         }
     }
 
