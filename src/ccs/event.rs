@@ -2,7 +2,6 @@
 
 use super::nack::NackCode;
 use super::payload::{PayloadError, Receipt, Upstream};
-use super::window::NotSent;
 use super::xml::FramingError;
 
 /// Something that happened in a session.
@@ -49,12 +48,11 @@ pub enum Event {
         /// CCS's words.
         text: String,
     },
-    /// A message was not sent.
+    /// A message was not sent: the session takes none now, or one of this id is in flight, and the answer would be
+    /// ambiguous.
     NotSent {
         /// Which one.
         message_id: String,
-        /// Why.
-        reason: NotSent,
     },
     /// A device sent a message. To be acknowledged on this session, and on no other.
     Upstream(Upstream),

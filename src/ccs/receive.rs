@@ -124,7 +124,7 @@ impl Session {
             Some(Outbound::Downstream(downstream)) => Some(downstream.message_id),
             _ => None,
         };
-        let ours = error.id.into_iter().chain(echoed).find(|id| self.window.settle(id));
+        let ours = error.id.into_iter().chain(echoed).find(|id| self.sent.remove(id));
         let Some(message_id) = ours else {
             self.counters.unknown_answers += 1;
             return;
@@ -140,7 +140,7 @@ impl Session {
     }
 
     fn settle(&mut self, message_id: &str) -> bool {
-        let known = self.window.settle(message_id);
+        let known = self.sent.remove(message_id);
         if !known {
             self.counters.unknown_answers += 1;
         }

@@ -256,8 +256,8 @@ pub(super) fn event_of(connection: ConnectionId, event: Event, window: usize) ->
         | Event::Nacked { ref message_id, .. }
         | Event::Rejected { ref message_id, .. } => core::Event::Answered(Sid::parse(message_id)?, event),
         Event::Bounced { message_id } => core::Event::NotTaken(Sid::parse(&message_id)?),
-        Event::NotSent { message_id, reason } => {
-            tracing::debug!(message_id, %reason, "message not sent");
+        Event::NotSent { message_id } => {
+            tracing::debug!(message_id, "message not sent");
             core::Event::Unwritten(Sid::parse(&message_id)?)
         }
         Event::Upstream(upstream) => {
