@@ -18,10 +18,7 @@ impl Session {
             },
             Stanza::MessageError(error) => self.handle_rejection(error),
             Stanza::Iq(iq) => self.handle_iq(&iq),
-            Stanza::StreamError { condition, text } => {
-                tracing::debug!(condition, has_text = text.is_some(), "stream error");
-                self.close_stream(Reason::StreamError { condition });
-            }
+            Stanza::StreamError { condition } => self.close_stream(Reason::StreamError { condition }),
             Stanza::Features(_) | Stanza::Auth { .. } | Stanza::Success | Stanza::Failure { .. } | Stanza::Other => {
                 self.counters.ignored += 1
             }
@@ -152,9 +149,7 @@ impl Session {
         let (id, to) = (iq.id.as_deref(), iq.from.as_deref());
         match (iq.kind, &iq.payload) {
             (IqKind::Get, IqPayload::Ping) => write::iq_result(&mut self.out, id, to),
-            (IqKind::Get | IqKind::Set, _) => {
-                write::iq_error(&mut self.out, id, to, "cancel", "service-unavailable");
-            }
+            (IqKind::Get | IqKind::Set, _) => write::iq_error(&mut self.out, id, to, "service-unavailable"),
             // The answer to a ping of ours; that something came is all that counts.
             (IqKind::Result | IqKind::Error, _) => {}
         }

@@ -82,7 +82,6 @@ pub struct Session {
     pub(super) out: String,
     pub(super) events: VecDeque<Event>,
     pub(super) counters: Counters,
-    authenticated: bool,
     /// Messages and receipts handed up and not acknowledged yet.
     pub(super) owed: usize,
 }
@@ -133,7 +132,6 @@ impl Session {
             out,
             events: VecDeque::new(),
             counters: Counters::default(),
-            authenticated: false,
             owed: 0,
         }
     }
@@ -186,11 +184,6 @@ impl Session {
         self.sent.len()
     }
 
-    /// Whether the server has accepted the credentials in this session: then the next one may begin at once.
-    pub fn was_authenticated(&self) -> bool {
-        self.authenticated
-    }
-
     /// What the session has done so far.
     pub fn counters(&self) -> Counters {
         self.counters
@@ -233,7 +226,6 @@ impl Session {
             Step::Wait(login) => self.phase = Phase::Login(login),
             Step::Ignore(_) => self.counters.ignored += 1,
             Step::Restart(login) => {
-                self.authenticated = login.is_authenticated();
                 self.framer.restart();
                 self.phase = Phase::Login(login);
             }
@@ -258,7 +250,7 @@ impl Session {
                     self.timers.insert(Timer::Answer, now + self.config.timing.ping_timeout);
                 }
                 Timer::Answer => {
-                    write::stream_error(&mut self.out, "connection-timeout", None);
+                    write::stream_error(&mut self.out, "connection-timeout");
                     self.close_stream(Reason::PingTimeout);
                 }
                 Timer::Shutdown if self.phase == Phase::Finishing => self.begin_close(now),
@@ -340,7 +332,7 @@ impl Session {
             return self.close(Reason::Shutdown);
         }
         if !matches!(self.phase, Phase::Login(_)) {
-            write::stream_error(&mut self.out, "not-well-formed", None);
+            write::stream_error(&mut self.out, "not-well-formed");
         }
         self.close_stream(Reason::Malformed(error));
     }

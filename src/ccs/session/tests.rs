@@ -190,10 +190,8 @@ fn the_handshake_is_written_step_by_step_and_nothing_else_before_it_ends() {
          </mechanisms></str:features>",
     );
     assert!(matches!(&bench.stanzas()[..], [Stanza::Auth { mechanism, .. }] if mechanism == "PLAIN"));
-    assert!(!bench.session.was_authenticated());
     bench.server(write::success);
     assert!(bench.written.starts_with("<stream:stream to="));
-    assert!(bench.session.was_authenticated());
     bench.written.clear();
     bench.server(|out| {
         out.push_str("<?xml version='1.0'?>");
@@ -229,9 +227,8 @@ fn a_login_fails_with_its_reason() {
         out.push_str(write::STREAM_CLOSE);
     });
     assert_eq!(bench.take(), closed(Reason::AuthFailed { condition: "not-authorized".to_owned() }));
-    assert!(!bench.session.was_authenticated());
 
-    let mut bench = with_header(&|out| write::stream_error(out, "host-unknown", None));
+    let mut bench = with_header(&|out| write::stream_error(out, "host-unknown"));
     assert_eq!(bench.take(), closed(Reason::StreamError { condition: "host-unknown".to_owned() }));
 
     let mut bench = Bench::new();
@@ -248,7 +245,7 @@ fn a_login_fails_with_its_reason() {
 }
 
 #[test]
-fn a_refused_resource_is_reported_after_the_login() {
+fn a_refused_resource_is_reported() {
     let mut bench = Bench::new();
     bench.server(|out| {
         write::server_header(out, DOMAIN, "1");
@@ -258,10 +255,9 @@ fn a_refused_resource_is_reported_after_the_login() {
     bench.server(|out| {
         write::server_header(out, DOMAIN, "2");
         write::bind_features(out);
-        write::iq_error(out, Some("bind-1"), None, "cancel", "conflict");
+        write::iq_error(out, Some("bind-1"), None, "conflict");
     });
     assert_eq!(bench.take(), closed(Reason::BindFailed { condition: "conflict".to_owned() }));
-    assert!(bench.session.was_authenticated());
 }
 
 #[test]
@@ -348,7 +344,6 @@ fn every_end_comes_once_and_last_and_keeps_what_is_unanswered() {
         bench.input(Input::Eof);
         bench.input(Input::Shutdown);
         assert_eq!((bench.take(), bench.written.as_str(), bench.capacity()), (vec![], "", 0));
-        assert!(bench.session.was_authenticated());
         assert_eq!(bench.unanswered(&["a", "b", "c"]), ["a", "c"]);
     }
 }

@@ -95,9 +95,9 @@ impl<S: Service> Core<S> {
         if let Some(sid) = gone {
             self.accept_unanswered(sid);
         }
-        let Receipt { original, status, sent_at_ms, ack_ref } = receipt;
+        let Receipt { original, status, ack_ref } = receipt;
         let copies = if gone.is_some() { 0 } else { copies };
-        self.report(Report::Receipt { original, status, sent_at_ms, copies, ack_ref });
+        self.report(Report::Receipt { original, status, copies, ack_ref });
     }
 
     /// The push service took a message, as a receipt shows; its answer is lost.

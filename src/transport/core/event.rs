@@ -39,8 +39,6 @@ pub(crate) struct Receipt {
     pub(crate) original: String,
     /// In the push service's words.
     pub(crate) status: String,
-    /// When the device got it, in Unix milliseconds.
-    pub(crate) sent_at_ms: Option<u64>,
     /// How to acknowledge it.
     pub(crate) ack_ref: AckRef,
 }

@@ -259,5 +259,5 @@ fn receipt(number: u64) -> Event<Answer> {
     let ack_ref =
         AckRef { connection: ConnectionId::new(1), to: "gcm".to_owned(), message_id: format!("dr2:{number}") };
     let (original, status) = (sid(number).to_string(), "SENT".to_owned());
-    Event::Receipt(Receipt { original, status, sent_at_ms: None, ack_ref })
+    Event::Receipt(Receipt { original, status, ack_ref })
 }
