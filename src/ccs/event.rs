@@ -141,21 +141,9 @@ pub enum Reason {
     Shutdown,
 }
 
-/// What a session did: its summary, and the source of metrics.
+/// What a session counts that is no event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counters {
-    /// Messages sent.
-    pub sent: u64,
-    /// Messages that CCS took.
-    pub acked: u64,
-    /// Messages that CCS refused, by nack or by stanza error.
-    pub refused: u64,
-    /// Messages from devices.
-    pub upstream: u64,
-    /// Receipts.
-    pub receipts: u64,
-    /// Acknowledgements sent.
-    pub acks: u64,
     /// Acknowledgements that CCS did not understand (`BAD_ACK`, stanza error 406).
     pub bad_acks: u64,
     /// Answers to messages that are not in flight.

@@ -45,7 +45,6 @@ impl Session {
 
     fn handle_upstream(&mut self, upstream: Upstream) {
         if self.takes_upstream() {
-            self.counters.upstream += 1;
             self.owed += 1;
             self.events.push_back(Event::Upstream(upstream));
         }
@@ -64,7 +63,6 @@ impl Session {
 
     fn handle_receipt(&mut self, receipt: Receipt) {
         if self.takes_upstream() {
-            self.counters.receipts += 1;
             self.owed += 1;
             self.events.push_back(Event::Receipt(receipt));
         }
@@ -81,7 +79,6 @@ impl Session {
 
     fn handle_accepted(&mut self, ack: Accepted) {
         if self.settle(&ack.message_id) {
-            self.counters.acked += 1;
             self.events.push_back(Event::Acked { message_id: ack.message_id, canonical: ack.registration_id });
         }
     }
@@ -103,7 +100,6 @@ impl Session {
         self.events.push_back(if code == NackCode::ConnectionDraining {
             Event::Bounced { message_id: nack.message_id }
         } else {
-            self.counters.refused += 1;
             let description = nack.description().to_owned();
             Event::Nacked { message_id: nack.message_id, code, error: nack.error, description }
         });
@@ -126,7 +122,6 @@ impl Session {
             self.counters.unknown_answers += 1;
             return;
         };
-        self.counters.refused += 1;
         let temporary = error.kind == "wait" || error.code.is_some_and(|code| code >= 500);
         self.events.push_back(Event::Rejected {
             message_id,

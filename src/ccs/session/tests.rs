@@ -406,7 +406,7 @@ fn what_cannot_be_used_is_counted_and_the_stream_goes_on() {
     bench.json("{\"message_type\":\"news\",\"message_id\":\"1\",\"from\":\"T\"}");
     bench.json("{\"message_type\":\"control\",\"control_type\":\"NEWS\"}");
     assert_eq!((bench.take(), bench.written.as_str()), (vec![], ""));
-    let counters = bench.session.counters();
+    let counters = bench.session.counters;
     assert_eq!((counters.malformed, counters.ignored, counters.oversize), (1, 5, 1));
     bench.inbound(&upstream("1"));
     assert_eq!(bench.take().len(), 1);
@@ -471,7 +471,7 @@ fn answers_settle_their_message_once() {
     bench.nack("a", "DEVICE_UNREGISTERED");
     bench.ack("never-sent");
     assert_eq!(bench.take(), [Event::Acked { message_id: "a".to_owned(), canonical: Some("NEW".to_owned()) }]);
-    assert_eq!(bench.session.counters().unknown_answers, 3);
+    assert_eq!(bench.session.counters.unknown_answers, 3);
     bench.nack("b", "InvalidJson : INVALID_TTL : x");
     let error = "InvalidJson : INVALID_TTL : x".to_owned();
     let nacked =
@@ -479,7 +479,7 @@ fn answers_settle_their_message_once() {
     assert_eq!(bench.take(), [nacked]);
     bench.nack("c", "BAD_ACK");
     assert_eq!((bench.take(), bench.session.in_flight()), (vec![], 1));
-    assert_eq!(bench.session.counters().bad_acks, 1);
+    assert_eq!(bench.session.counters.bad_acks, 1);
 }
 
 #[test]
@@ -500,7 +500,7 @@ fn a_stanza_error_settles_the_message_it_is_about() {
     });
     let expected = [("a", Rejection::Permanent), ("b", Rejection::Permanent), ("c", Rejection::Temporary)];
     assert_eq!(got.collect::<Vec<_>>(), expected.map(|(id, rejection)| (id.to_owned(), rejection)));
-    assert_eq!((bench.session.in_flight(), bench.session.counters().unknown_answers), (0, 1));
+    assert_eq!((bench.session.in_flight(), bench.session.counters.unknown_answers), (0, 1));
 }
 
 #[test]
@@ -512,7 +512,7 @@ fn a_refused_acknowledgement_is_counted_and_nothing_follows() {
     let echo = "{\"to\":\"T\",\"message_id\":\"a\",\"message_type\":\"ack\"}";
     bench.server(|out| write::message_error(out, "", JID, echo, &words));
     assert_eq!((bench.take(), bench.written.as_str(), bench.session.in_flight()), (vec![], "", 1));
-    assert_eq!(bench.session.counters().bad_acks, 1);
+    assert_eq!(bench.session.counters.bad_acks, 1);
 }
 
 #[test]
@@ -537,7 +537,7 @@ fn what_a_device_sends_and_nobody_can_use_is_told_and_acknowledged_if_it_can_be(
         })
         .collect();
     assert_eq!(told, ["T 1", "T 2"]);
-    assert_eq!(bench.session.counters().malformed, 6);
+    assert_eq!(bench.session.counters.malformed, 6);
     bench.input(Input::Shutdown);
     assert!(!bench.written.ends_with(write::STREAM_CLOSE), "they are owed an acknowledgement");
     for message_id in ["1", "2"] {

@@ -147,8 +147,6 @@ struct Talk {
     id: ConnectionId,
     session: Session,
     window: usize,
-    /// What the driver knows of the session's counters.
-    counted: Counters,
     /// Bytes for the socket.
     out: BytesMut,
     /// Whether the socket has passed on what was written to it.
@@ -169,7 +167,6 @@ impl Talk {
             id,
             window: config.window,
             session: Session::new(config, now()),
-            counted: Counters::default(),
             out: BytesMut::new(),
             flushed: true,
             inbox: VecDeque::new(),
@@ -202,8 +199,11 @@ impl Talk {
                 }
             }
         }
-        let counters = self.session.counters();
-        self.inbox.extend(counted(&std::mem::replace(&mut self.counted, counters), &counters));
+        let Counters { bad_acks, unknown_answers, malformed, oversize, pings, .. } = self.session.take_counters();
+        let counted = Counted { bad_acks, unknown_answers, malformed, oversize, pings };
+        if counted != Counted::default() {
+            self.inbox.push_back(core::Event::Counted(counted));
+        }
     }
 
     /// Brings the events to the driver as far as it takes them.
@@ -321,17 +321,6 @@ pub(super) fn end_of(reason: &Reason, was_open: bool) -> End {
         }
         _ => End::Failed,
     }
-}
-
-fn counted<A>(before: &Counters, after: &Counters) -> Option<core::Event<A>> {
-    let counted = Counted {
-        bad_acks: after.bad_acks - before.bad_acks,
-        unknown_answers: after.unknown_answers - before.unknown_answers,
-        malformed: after.malformed - before.malformed,
-        oversize: after.oversize - before.oversize,
-        pings: after.pings - before.pings,
-    };
-    (counted != Counted::default()).then_some(core::Event::Counted(counted))
 }
 
 /// Writes something, or passes on what was written. A TLS stream holds back a part of it until it is flushed.
