@@ -1,8 +1,9 @@
 //! What a session does with the stanzas that come in after the login.
 
-use super::event::{DrainCause, Event, Reason, Rejection};
+use super::event::{Answer, Event, Reason};
 use super::nack::NackCode;
 use super::payload::{self, Accepted, Inbound, Nack, Outbound, PayloadError, Receipt, Upstream};
+use super::refusal;
 use super::session::{Phase, Session};
 use super::stanza::{Iq, IqKind, IqPayload, MessageError, Stanza};
 use super::write;
@@ -31,9 +32,7 @@ impl Session {
             Ok(Inbound::Receipt(receipt)) => self.handle_receipt(receipt),
             Ok(Inbound::Ack(ack)) => self.handle_accepted(ack),
             Ok(Inbound::Nack(nack)) => self.handle_nack(nack),
-            Ok(Inbound::Control { control_type }) if control_type == DRAINING => {
-                self.begin_draining(DrainCause::Control);
-            }
+            Ok(Inbound::Control { control_type }) if control_type == DRAINING => self.begin_draining(),
             Ok(Inbound::Control { .. } | Inbound::Unknown { .. }) => self.counters.ignored += 1,
             Err(error) => {
                 self.counters.malformed += 1;
@@ -79,7 +78,8 @@ impl Session {
 
     fn handle_accepted(&mut self, ack: Accepted) {
         if self.settle(&ack.message_id) {
-            self.events.push_back(Event::Acked { message_id: ack.message_id, canonical: ack.registration_id });
+            let answer = Answer::Taken(ack.registration_id);
+            self.events.push_back(Event::Answered { message_id: ack.message_id, answer });
         }
     }
 
@@ -92,7 +92,7 @@ impl Session {
             return;
         }
         if code == NackCode::ConnectionDraining {
-            self.begin_draining(DrainCause::Nack);
+            self.begin_draining();
         }
         if !self.settle(&nack.message_id) {
             return;
@@ -100,8 +100,8 @@ impl Session {
         self.events.push_back(if code == NackCode::ConnectionDraining {
             Event::Bounced { message_id: nack.message_id }
         } else {
-            let description = nack.description().to_owned();
-            Event::Nacked { message_id: nack.message_id, code, error: nack.error, description }
+            let answer = Answer::Refused(refusal::of_nack(&nack));
+            Event::Answered { message_id: nack.message_id, answer }
         });
     }
 
@@ -122,13 +122,10 @@ impl Session {
             self.counters.unknown_answers += 1;
             return;
         };
+        // The peer had a fault or asks to wait (RFC 6120, 8.3.2).
         let temporary = error.kind == "wait" || error.code.is_some_and(|code| code >= 500);
-        self.events.push_back(Event::Rejected {
-            message_id,
-            rejection: if temporary { Rejection::Temporary } else { Rejection::Permanent },
-            condition: error.condition,
-            text: error.text,
-        });
+        let answer = Answer::Refused(refusal::of_rejection(temporary, error.condition, error.text));
+        self.events.push_back(Event::Answered { message_id, answer });
     }
 
     fn settle(&mut self, message_id: &str) -> bool {

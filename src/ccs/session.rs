@@ -14,7 +14,7 @@
 //! the session ends with [`Event::Closed`], once and last, and ignores what comes after. What was
 //! never answered by then, its shell knows: it keeps what it sent until it is answered.
 
-use super::event::{Counters, DrainCause, Event, Reason};
+use super::event::{Counters, Event, Reason};
 use super::login::{Login, Step};
 use super::payload::Ack;
 use super::settings::SessionConfig;
@@ -319,10 +319,10 @@ impl Session {
         }
     }
 
-    pub(super) fn begin_draining(&mut self, cause: DrainCause) {
+    pub(super) fn begin_draining(&mut self) {
         if self.phase == Phase::Open {
             self.phase = Phase::Draining;
-            self.events.push_back(Event::Draining(cause));
+            self.events.push_back(Event::Draining);
         }
     }
 

@@ -7,11 +7,11 @@ mod encode;
 pub use super::dial::TlsError;
 pub use crate::ccs::settings::{Limits, Timing};
 
+use super::Outlet;
 use super::core::{Admission, Message, Now, Pool, Replay, Service, Settings, Verdict};
 use super::dial::{Dialer, Inside, Security};
 use super::driver::{Driver, Nudge};
-use super::{Outlet, Send};
-use crate::ccs::event::Event;
+use crate::ccs::event::Answer;
 use crate::ccs::refusal;
 use crate::ccs::settings::SessionConfig;
 use crate::chat::id::Token;
@@ -212,35 +212,24 @@ impl Service for Ccs {
     type Memo = ();
     /// The JSON of the message.
     type Request = String;
-    /// [`Event::Acked`], [`Event::Nacked`] or [`Event::Rejected`].
-    type Answer = Event;
+    type Answer = Answer;
 
     fn admit(&mut self, message: &mut Message<()>, now: Now) -> Admission<String> {
         Admission::Go(encode::downstream(&message.send, now.unix_ms).to_json())
     }
 
-    fn judge(&mut self, message: &mut Message<()>, answer: Event, _now: Now) -> Verdict {
-        let token = token(&message.send);
+    fn judge(&mut self, message: &mut Message<()>, answer: Answer, _now: Now) -> Verdict {
         match answer {
-            Event::Acked { canonical, .. } => {
+            Answer::Taken(canonical) => {
                 let canonical = canonical.and_then(|token| Token::new(token).ok());
                 Verdict::Accepted { canonical, provider_id: None, detail: None }
             }
-            Event::Nacked { code, error, description, .. } => {
-                Verdict::Refused(refusal::of_nack(code, &error, &description, token))
+            Answer::Refused(refusal) => {
+                let token =
+                    if let Target::Token(token) = &message.send.push.target { Some(token.reveal()) } else { None };
+                Verdict::Refused(refusal::without_token(refusal, token))
             }
-            Event::Rejected { rejection, condition, text, .. } => {
-                Verdict::Refused(refusal::of_rejection(rejection, condition, &text, token))
-            }
-            _no_answer => Verdict::Again,
         }
-    }
-}
-
-fn token(send: &Send) -> Option<&str> {
-    match &send.push.target {
-        Target::Token(token) => Some(token.reveal()),
-        Target::Topic(_) | Target::Condition(_) => None,
     }
 }
 

@@ -1,10 +1,10 @@
 use super::*;
-use crate::ccs::event::Rejection;
-use crate::ccs::nack::NackCode;
+use crate::ccs::event::Answer;
 use crate::ccs::payload::{self, Inbound, Outbound};
 use crate::ccs::settings::{Limits, Timing};
 use crate::ccs::stanza::{IqKind, IqPayload};
 use crate::ccs::write::Spelling;
+use crate::chat::refusal::{Decision, Refusal};
 use crate::secret::Secret;
 use proptest::prelude::*;
 use std::time::Duration;
@@ -162,6 +162,10 @@ fn upstream(message_id: &str) -> Inbound {
         data: serde_json::Map::new(),
         extra: serde_json::Map::new(),
     })
+}
+
+fn answered(message_id: &str, answer: Answer) -> Event {
+    Event::Answered { message_id: message_id.to_owned(), answer }
 }
 
 fn closed(reason: Reason) -> [Event; 1] {
@@ -470,13 +474,11 @@ fn answers_settle_their_message_once() {
     bench.ack("a");
     bench.nack("a", "DEVICE_UNREGISTERED");
     bench.ack("never-sent");
-    assert_eq!(bench.take(), [Event::Acked { message_id: "a".to_owned(), canonical: Some("NEW".to_owned()) }]);
+    assert_eq!(bench.take(), [answered("a", Answer::Taken(Some("NEW".to_owned())))]);
     assert_eq!(bench.session.counters.unknown_answers, 3);
     bench.nack("b", "InvalidJson : INVALID_TTL : x");
-    let error = "InvalidJson : INVALID_TTL : x".to_owned();
-    let nacked =
-        Event::Nacked { message_id: "b".to_owned(), code: NackCode::InvalidJson, description: error.clone(), error };
-    assert_eq!(bench.take(), [nacked]);
+    let refusal = Refusal::new(Decision::FAIL, "INVALID_JSON", "InvalidJson : INVALID_TTL : x");
+    assert_eq!(bench.take(), [answered("b", Answer::Refused(refusal))]);
     bench.nack("c", "BAD_ACK");
     assert_eq!((bench.take(), bench.session.in_flight()), (vec![], 1));
     assert_eq!(bench.session.counters.bad_acks, 1);
@@ -495,11 +497,13 @@ fn a_stanza_error_settles_the_message_it_is_about() {
     bench.server(|out| write::message_error(out, "c", JID, "{}", &wait));
     bench.server(|out| write::message_error(out, "nobody", JID, "{\"from\":\"T\",\"message_id\":\"u\"}", &words));
     let got = bench.take().into_iter().map(|event| match event {
-        Event::Rejected { message_id, rejection, .. } => (message_id, rejection),
+        Event::Answered { message_id, answer: Answer::Refused(refusal) } => {
+            (message_id, matches!(refusal.decision, Decision::Fail { .. }))
+        }
         other => panic!("{other:?}"),
     });
-    let expected = [("a", Rejection::Permanent), ("b", Rejection::Permanent), ("c", Rejection::Temporary)];
-    assert_eq!(got.collect::<Vec<_>>(), expected.map(|(id, rejection)| (id.to_owned(), rejection)));
+    let expected = [("a", true), ("b", true), ("c", false)];
+    assert_eq!(got.collect::<Vec<_>>(), expected.map(|(id, is_final)| (id.to_owned(), is_final)));
     assert_eq!((bench.session.in_flight(), bench.session.counters.unknown_answers), (0, 1));
 }
 
@@ -556,12 +560,12 @@ fn a_draining_session_answers_the_old_and_takes_nothing_new() {
     }
     bench.json("{\"message_type\":\"control\",\"control_type\":\"CONNECTION_DRAINING\"}");
     bench.json("{\"message_type\":\"control\",\"control_type\":\"CONNECTION_DRAINING\"}");
-    assert_eq!(bench.take(), [Event::Draining(DrainCause::Control)]);
+    assert_eq!(bench.take(), [Event::Draining]);
     bench.written.clear();
     bench.ack("a");
     bench.nack("b", "CONNECTION_DRAINING");
     bench.inbound(&upstream("u"));
-    assert!(matches!(&bench.take()[..], [Event::Acked { .. }, Event::Bounced { message_id }, Event::Upstream(_)]
+    assert!(matches!(&bench.take()[..], [Event::Answered { .. }, Event::Bounced { message_id }, Event::Upstream(_)]
         if message_id == "b"));
     bench.input(Input::AckUpstream { to: "T", message_id: "u" });
     assert_eq!(bench.payloads().len(), 1);
@@ -578,7 +582,7 @@ fn draining_may_show_up_as_a_nack_alone() {
     let mut bench = Bench::open();
     bench.send("a");
     bench.nack("a", "CONNECTION_DRAINING");
-    assert_eq!(bench.take(), [Event::Draining(DrainCause::Nack), Event::Bounced { message_id: "a".to_owned() }]);
+    assert_eq!(bench.take(), [Event::Draining, Event::Bounced { message_id: "a".to_owned() }]);
     assert_eq!(bench.capacity(), 0);
 }
 
@@ -590,7 +594,7 @@ fn a_session_that_is_closed_now_waits_for_no_answer_but_takes_those_that_still_c
     bench.input(Input::Close);
     assert!(bench.written.ends_with(write::STREAM_CLOSE));
     bench.ack("a");
-    assert!(matches!(&bench.take()[..], [Event::Acked { message_id, .. }] if message_id == "a"));
+    assert!(matches!(&bench.take()[..], [Event::Answered { message_id, .. }] if message_id == "a"));
     let start = bench.now;
     while bench.events.is_empty() {
         bench.sleep();
@@ -648,9 +652,7 @@ proptest! {
         prop_assert!(matches!(events.last(), Some(Event::Closed(_))));
         for event in events {
             match event {
-                Event::Acked { message_id, .. } | Event::Nacked { message_id, .. } | Event::Bounced { message_id } => {
-                    settled.push(message_id);
-                }
+                Event::Answered { message_id, .. } | Event::Bounced { message_id } => settled.push(message_id),
                 _ => {}
             }
         }

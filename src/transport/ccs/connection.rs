@@ -11,7 +11,7 @@
 //! not read stops the orders, and the driver gives the connection up when too many of them wait.
 
 use super::Access;
-use crate::ccs::event::{Counters, Event, Reason};
+use crate::ccs::event::{Answer, Counters, Event, Reason};
 use crate::ccs::payload::{self, PayloadError};
 use crate::ccs::session::{Input, Output, Session};
 use crate::ccs::settings::SessionConfig;
@@ -38,7 +38,7 @@ const GOODBYE: Duration = Duration::from_secs(2);
 const TOO_MANY: [&str; 2] = ["policy-violation", "resource-constraint"];
 
 /// The driver's side of a connection.
-pub(super) type Task = driver::Task<String, Event>;
+pub(super) type Task = driver::Task<String, Answer>;
 
 /// One connection, not dialled yet.
 pub(super) struct Connection {
@@ -152,7 +152,7 @@ struct Talk {
     /// Whether the socket has passed on what was written to it.
     flushed: bool,
     /// Events for the driver. While there are any, nothing is read.
-    inbox: VecDeque<core::Event<Event>>,
+    inbox: VecDeque<core::Event<Answer>>,
     deadline: Option<Instant>,
     ended: Option<Reason>,
     was_open: bool,
@@ -207,7 +207,7 @@ impl Talk {
     }
 
     /// Brings the events to the driver as far as it takes them.
-    fn pump(&mut self, events: &EventSender<Event>) {
+    fn pump(&mut self, events: &EventSender<Answer>) {
         self.poll();
         events.send_some(&mut self.inbox);
         let paused = !self.inbox.is_empty();
@@ -241,20 +241,15 @@ impl Talk {
 }
 
 /// What an event of a session is to the transport's core. Ids that are not ours were never assigned.
-pub(super) fn event_of(connection: ConnectionId, event: Event, window: usize) -> Option<core::Event<Event>> {
+pub(super) fn event_of(connection: ConnectionId, event: Event, window: usize) -> Option<core::Event<Answer>> {
     let ack_ref = |to: String, message_id: String| AckRef { connection, to, message_id };
     Some(match event {
         Event::Ready { jid } => {
             tracing::info!(jid, "logged in");
             core::Event::Up { capacity: window }
         }
-        Event::Draining(cause) => {
-            tracing::debug!(?cause, "the peer drains the connection");
-            core::Event::Draining
-        }
-        Event::Acked { ref message_id, .. }
-        | Event::Nacked { ref message_id, .. }
-        | Event::Rejected { ref message_id, .. } => core::Event::Answered(Sid::parse(message_id)?, event),
+        Event::Draining => core::Event::Draining,
+        Event::Answered { message_id, answer } => core::Event::Answered(Sid::parse(&message_id)?, answer),
         Event::Bounced { message_id } => core::Event::NotTaken(Sid::parse(&message_id)?),
         Event::NotSent { message_id } => {
             tracing::debug!(message_id, "message not sent");

@@ -129,13 +129,10 @@ impl Client {
     fn hear(&mut self, event: &Event) {
         match event {
             Event::Ready { .. } => assert!(!std::mem::replace(&mut self.ready, true), "ready twice"),
-            Event::Draining(_) => {
+            Event::Draining => {
                 assert!(!std::mem::replace(&mut self.ending, true), "draining twice, or while ending")
             }
-            Event::Acked { message_id, .. }
-            | Event::Nacked { message_id, .. }
-            | Event::Bounced { message_id }
-            | Event::Rejected { message_id, .. } => {
+            Event::Answered { message_id, .. } | Event::Bounced { message_id } => {
                 let at = self.in_flight.iter().position(|id| id == message_id);
                 self.in_flight.remove(at.expect("an answer to what is in flight"));
             }

@@ -3,7 +3,7 @@
 use super::client::{Client, TIMING, Told, Wire};
 use super::pipe::{Item, Weather};
 use super::script::{Action, Case, faults};
-use crate::ccs::event::{Event, Reason};
+use crate::ccs::event::{Answer, Event, Reason};
 use crate::ccs::session::Input;
 use crate::chat::id::{Recipient, Sid, SidSource, Token};
 use crate::chat::push::{Priority, Push, Target};
@@ -49,7 +49,7 @@ pub(super) struct Run {
     core_due: Option<Instant>,
     clients: BTreeMap<ConnectionId, Client>,
     dials: VecDeque<ConnectionId>,
-    events: VecDeque<(u64, ConnectionId, CoreEvent<Event>)>,
+    events: VecDeque<(u64, ConnectionId, CoreEvent<Answer>)>,
     /// The one answer to each message.
     reports: BTreeMap<Sid, Report>,
 
@@ -514,7 +514,7 @@ impl Run {
         client.bury(self.instant());
     }
 
-    fn say(&mut self, id: ConnectionId, event: CoreEvent<Event>) {
+    fn say(&mut self, id: ConnectionId, event: CoreEvent<Answer>) {
         let earlier = self.events.back().map_or(0, |(due, ..)| *due);
         let due = earlier.max(self.now + self.weather.upto(self.case.lag_ms));
         self.events.push_back((due, id, event));
