@@ -16,8 +16,8 @@ const CODE_MAX: usize = 64;
 /// session; should they, the message is as good as with any fault.
 pub fn of_nack(nack: &Nack) -> Refusal {
     let code = match nack.code() {
-        NackCode::Unknown => &nack.error,
-        known => known.as_str(),
+        NackCode::Unknown => nack.error.clone(),
+        known => known.to_string(),
     };
     Refusal::new(decision(nack.code()), code, nack.description())
 }
