@@ -18,7 +18,6 @@ use crate::chat::id::Token;
 use crate::chat::push::Target;
 use crate::ops::files::{FileWatch, read_secret};
 use crate::secret::Secret;
-use connection::Connection;
 use std::convert::Infallible;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -104,8 +103,6 @@ pub enum Fatal {
 struct Access {
     key: Secret,
     dialer: Arc<Dialer>,
-    /// How often the files were read before.
-    version: u64,
 }
 
 impl CcsConfig {
@@ -163,13 +160,17 @@ impl CcsConfig {
         Ok(Dialer::new(&self.host, self.port, &security)?.named_by("ccs.host"))
     }
 
+    fn access(self) -> Result<Access, Fatal> {
+        Ok(Access { dialer: Arc::new(self.dialer()?), key: self.api_key })
+    }
+
     /// Reads the files again.
-    fn access(mut self, version: u64) -> Result<Access, Fatal> {
-        if let Some(path) = self.api_key_file.as_ref().filter(|_| version > 0) {
+    fn read_again(mut self) -> Result<Access, Fatal> {
+        if let Some(path) = &self.api_key_file {
             let failed = |source| Fatal::KeyFile { path: path.clone(), source };
             self.api_key = Secret::new(read_secret(path).map_err(failed)?);
         }
-        Ok(Access { dialer: Arc::new(self.dialer()?), key: self.api_key, version })
+        self.access()
     }
 
     fn settings(&self, server: &str) -> Settings {
@@ -241,7 +242,7 @@ impl Service for Ccs {
 /// When the settings cannot work. Nothing that happens on the network ends it.
 pub async fn run(config: CcsConfig, outlet: Outlet, stop: CancellationToken) -> Result<(), Fatal> {
     let files = FileWatch::new(config.api_key_file.iter().chain(&config.ca_file).cloned().collect());
-    let first = config.clone().access(0)?;
+    let first = config.clone().access()?;
     let settings = config.settings(first.dialer.server());
     let (access_tx, access) = watch::channel(first);
     let (nudge, nudges) = mpsc::channel(NUDGES);
@@ -250,8 +251,8 @@ pub async fn run(config: CcsConfig, outlet: Outlet, stop: CancellationToken) -> 
     let logins = config.clone();
     let connect = move |task: connection::Task| {
         let resource = format!("{}-{mark:08x}-{}", logins.resource, task.id);
-        let session = logins.session(access.borrow().key.clone(), resource);
-        Connection::new(task, session, access.clone()).run()
+        let Access { key, dialer } = access.borrow().clone();
+        connection::run(task, logins.session(key, resource), dialer)
     };
     tokio::select! {
         () = Driver::new(settings, Ccs, nudges, connect).run(outlet, stop) => {}
@@ -269,8 +270,8 @@ async fn renew(
     let mut reload = config.reload.clone();
     loop {
         files.changed(&mut reload).await;
-        let (config, version) = (config.clone(), access.borrow().version + 1);
-        match spawn_blocking(move || config.access(version)).await {
+        let config = config.clone();
+        match spawn_blocking(move || config.read_again()).await {
             Ok(Ok(next)) => {
                 access.send_replace(next);
                 tracing::info!("server key and certificate authorities were read again");

@@ -81,6 +81,8 @@ pub(crate) struct Core<S: Service> {
     listening: Instant,
     /// The account has as many connections as it may have, those that drain among them.
     crowded: bool,
+    /// Connections up to this one began with credentials that were read anew since: how they end says nothing of those.
+    outdated: ConnectionId,
     /// Since when no connection takes messages.
     unable_since: Option<Instant>,
     /// Messages wait although all connections are full.
@@ -116,6 +118,7 @@ impl<S: Service> Core<S> {
             silent: None,
             listening: now.instant,
             crowded: false,
+            outdated: ConnectionId::ALL,
             unable_since: Some(now.instant),
             demand: false,
             held: 0,
@@ -206,6 +209,7 @@ impl<S: Service> Core<S> {
 
     /// Other credentials are there: what was refused for the old ones is tried at once.
     pub(crate) fn handle_renewed(&mut self, now: Now) {
+        self.outdated = self.connections.newest();
         self.redial.renewed();
         self.work(now);
     }

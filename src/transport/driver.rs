@@ -11,7 +11,8 @@
 //! Nothing in here waits for the bridge: while a report has no place in its queue, the driver takes neither messages nor
 //! events, and goes on passing acknowledgements. So the two sides cannot wait for each other.
 
-use super::core::{Core, Event, Manner, Now, Output, Service, Settings};
+use super::core::{Core, End, Ended, Event, Manner, Now, Output, Service, Settings};
+use super::dial::{Dialer, Stream};
 use super::{AckRef, ConnectionId, DeviceMessage, Outlet, Report, Send};
 use crate::chat::id::Sid;
 use crate::ops::clock::now_ms;
@@ -42,6 +43,29 @@ pub(crate) struct Task<R, A> {
     pub(crate) retire: watch::Receiver<Option<Manner>>,
     /// Where to tell. [`Event::Ended`] is the last.
     pub(crate) events: EventSender<A>,
+}
+
+impl<R, A> Task<R, A> {
+    /// Dials, unless the connection is to end before.
+    pub(crate) async fn dial(&mut self, dialer: &Dialer) -> Result<Box<dyn Stream>, (End, String)> {
+        tokio::select! {
+            biased;
+            _ = self.retire.changed() => Err((End::Retired, "no longer needed".to_owned())),
+            dialed = dialer.dial() => dialed.map_err(|error| (End::Failed, error.to_string())),
+        }
+    }
+
+    /// Says how the connection ended, and what it has not written.
+    pub(crate) async fn end(mut self, end: End, detail: String) {
+        self.orders.close();
+        let mut unwritten = Vec::new();
+        while let Some(order) = self.orders.recv().await {
+            if let Order::Send(sid, _) = order {
+                unwritten.push(sid);
+            }
+        }
+        self.events.send(Event::Ended(Ended { end, detail, unwritten })).await;
+    }
 }
 
 #[cfg(test)]

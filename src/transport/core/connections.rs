@@ -95,6 +95,11 @@ impl Connections {
         id
     }
 
+    /// The last that was begun.
+    pub(super) fn newest(&self) -> ConnectionId {
+        ConnectionId::new(self.last)
+    }
+
     /// `random` is drawn evenly from 0 to 1. False if it was to be closed meanwhile.
     pub(super) fn up(&mut self, id: ConnectionId, capacity: usize, now: Instant, random: f64) -> bool {
         let stale = match self.pool {

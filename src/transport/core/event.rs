@@ -52,8 +52,6 @@ pub(crate) struct Ended {
     pub(crate) detail: String,
     /// Messages that were assigned and never written.
     pub(crate) unwritten: Vec<Sid>,
-    /// It began with credentials that were read anew since: its failure says nothing of those.
-    pub(crate) outdated: bool,
 }
 
 /// How a connection ended, as far as the next one is concerned.

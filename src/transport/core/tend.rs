@@ -235,7 +235,7 @@ impl<S: Service> Core<S> {
     /// What an end means for the next connection, and what operators are to hear of it: attempts that fail before the
     /// log-in are in the log, and a drain was told.
     fn redial_after(&mut self, id: ConnectionId, phase: Phase, ended: &Ended, now: Instant) -> Option<Change> {
-        let Ended { end, detail, outdated, .. } = ended;
+        let Ended { end, detail, .. } = ended;
         let (connection, server) = (id.number(), &self.settings.server);
         let detail = format!("{server}: {detail}");
         let (failure, change) = match (phase, end) {
@@ -272,7 +272,7 @@ impl<S: Service> Core<S> {
                 (Failure::Unconnected, None)
             }
         };
-        if !outdated {
+        if id > self.outdated {
             let random = self.random();
             self.redial.failed(failure, now, random);
         }

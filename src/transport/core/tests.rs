@@ -225,7 +225,7 @@ impl Bench {
 
     fn end_unwritten(&mut self, connection: u64, end: End, unwritten: &[u64]) {
         let unwritten = unwritten.iter().map(|number| sid(*number)).collect();
-        let ended = Ended { end, detail: "over".to_owned(), unwritten, outdated: false };
+        let ended = Ended { end, detail: "over".to_owned(), unwritten };
         self.event(connection, Event::Ended(ended));
     }
 

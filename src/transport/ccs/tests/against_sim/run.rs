@@ -431,7 +431,7 @@ impl Run {
     /// A connection that never came to be is over.
     fn end(&mut self, id: ConnectionId, end: End) {
         let detail = "no route".to_owned();
-        self.say(id, CoreEvent::Ended(Ended { end, detail, unwritten: Vec::new(), outdated: false }));
+        self.say(id, CoreEvent::Ended(Ended { end, detail, unwritten: Vec::new() }));
     }
 
     /// The core hears what a connection said.
@@ -510,7 +510,7 @@ impl Run {
         let unwritten = unwritten.collect();
         let (end, detail) = (end_of(&reason, was_open), reason.to_string());
         self.reasons.push(reason);
-        self.say(id, CoreEvent::Ended(Ended { end, detail, unwritten, outdated: false }));
+        self.say(id, CoreEvent::Ended(Ended { end, detail, unwritten }));
         client.bury(self.instant());
     }
 
