@@ -345,31 +345,23 @@ pub struct Outlet {
 /// messages; that of device messages is as long as that of reports. The bridge hands over no more than `sends` that the
 /// transport has not taken.
 pub fn port(sends: usize, acks: usize, reports: usize) -> (Port, Outlet) {
-    let (sends_tx, sends_rx) = mpsc::channel(sends);
-    let (acks_tx, acks_rx) = mpsc::channel(acks);
-    let (reports_tx, reports_rx) = mpsc::channel(reports);
-    let (device_tx, device_rx) = mpsc::channel(reports);
-    let (link_tx, link_rx) = watch::channel(Link::Down(Outage::Unconnected));
-    let (snapshot_tx, snapshot_rx) = watch::channel(Snapshot::default());
-    (
-        Port {
-            capabilities: Capabilities::default(),
-            sends: sends_tx,
-            acks: acks_tx,
-            reports: reports_rx,
-            device_messages: device_rx,
-            link: link_rx,
-            snapshot: snapshot_rx,
-        },
-        Outlet {
-            sends: sends_rx,
-            acks: acks_rx,
-            reports: reports_tx,
-            device_messages: device_tx,
-            link: link_tx,
-            snapshot: snapshot_tx,
-        },
-    )
+    let (sends, sends_out) = mpsc::channel(sends);
+    let (acks, acks_out) = mpsc::channel(acks);
+    let (reports_in, reports_out) = mpsc::channel(reports);
+    let (device_messages_in, device_messages) = mpsc::channel(reports);
+    let (link_in, link) = watch::channel(Link::Down(Outage::Unconnected));
+    let (snapshot_in, snapshot) = watch::channel(Snapshot::default());
+    let capabilities = Capabilities::default();
+    let port = Port { capabilities, sends, acks, reports: reports_out, device_messages, link, snapshot };
+    let outlet = Outlet {
+        sends: sends_out,
+        acks: acks_out,
+        reports: reports_in,
+        device_messages: device_messages_in,
+        link: link_in,
+        snapshot: snapshot_in,
+    };
+    (port, outlet)
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use super::super::core::{Admission, Message, Pool, Replay, Verdict};
 use super::*;
 use crate::chat::id::{Recipient, SidSource, Token};
 use crate::chat::push::{Priority, Push, Target};
-use crate::transport::port;
+use crate::transport::{Send, port};
 use serde_json::Map;
 use std::time::Duration;
 
