@@ -155,7 +155,7 @@ impl<S, C, F> Driver<S, C>
 where
     S: Service,
     C: FnMut(Task<S::Request, S::Answer>) -> F,
-    F: Future<Output = ()> + std::marker::Send + 'static,
+    F: Future<Output = ()> + Send + 'static,
 {
     /// A driver for a core that opens its connections with `connect`.
     pub(crate) fn new(settings: Settings, service: S, nudges: mpsc::Receiver<Nudge>, connect: C) -> Self {

@@ -16,16 +16,13 @@ impl<S: Service> Core<S> {
     pub(super) fn on_answered(&mut self, connection: ConnectionId, sid: Sid, answer: S::Answer, now: Now) {
         let late = self.service.is_late(&answer);
         self.note_answer(connection, late, now.instant);
+        self.connections.unassign(connection, sid);
         let there = |message: &&mut Message<S::Memo>| message.is_on(connection);
-        let Some(message) = self.messages.get_mut(sid).filter(there) else {
+        let Some(message) = self.messages.all.get_mut(&sid).filter(there) else {
             // It has its report already: its time to live ended, or a receipt came.
-            self.connections.unassign(connection, sid);
             self.snapshot.unknown_answers += 1;
             return;
         };
-        if let Position::InFlight { number, .. } = message.position {
-            self.connections.unassign_number(connection, number);
-        }
         match self.service.judge(message, answer, now) {
             Verdict::Accepted { canonical, provider_id, detail } => {
                 let Some(message) = self.messages.remove(sid) else { return };
@@ -46,14 +43,15 @@ impl<S: Service> Core<S> {
     pub(super) fn on_not_taken(&mut self, connection: ConnectionId, sid: Sid, now: Instant) {
         self.snapshot.not_taken += 1;
         self.connections.unassign(connection, sid);
-        if self.messages.get(sid).is_some_and(|message| message.is_on(connection)) {
+        if self.messages.all.get(&sid).is_some_and(|message| message.is_on(connection)) {
             self.put_back(sid, Some((connection, now + ELSEWHERE_WAIT)));
         }
     }
 
     /// It waits again, as if it had not been sent.
     fn put_back(&mut self, sid: Sid, refused_by: Option<(ConnectionId, Instant)>) {
-        let Some(message) = self.messages.get_mut(sid).filter(|message| message.position != Position::Waiting) else {
+        let Some(message) = self.messages.all.get_mut(&sid).filter(|message| message.position != Position::Waiting)
+        else {
             return;
         };
         message.copies -= 1;
@@ -63,7 +61,7 @@ impl<S: Service> Core<S> {
 
     pub(super) fn on_unwritten(&mut self, connection: ConnectionId, sid: Sid) {
         self.connections.unassign(connection, sid);
-        if let Some(message) = self.messages.get_mut(sid).filter(|message| message.is_on(connection)) {
+        if let Some(message) = self.messages.all.get_mut(&sid).filter(|message| message.is_on(connection)) {
             message.tries -= 1;
             self.put_back(sid, None);
         }
@@ -82,7 +80,7 @@ impl<S: Service> Core<S> {
     pub(super) fn on_receipt(&mut self, receipt: Receipt, now: Instant) {
         self.snapshot.receipts += 1;
         let sid = Sid::parse(&receipt.original);
-        let message = sid.and_then(|sid| self.messages.get_mut(sid)).filter(|message| message.copies > 0);
+        let message = sid.and_then(|sid| self.messages.all.get_mut(&sid)).filter(|message| message.copies > 0);
         let copies = message.as_ref().map_or(0, |message| message.copies);
         let waits = message.is_some_and(|message| {
             message.received = true;
@@ -123,7 +121,7 @@ impl<S: Service> Core<S> {
 
     /// A connection ended with this message unanswered.
     pub(super) fn on_unanswered(&mut self, sid: Sid, ignored: bool) {
-        let Some(message) = self.messages.get_mut(sid) else { return };
+        let Some(message) = self.messages.all.get_mut(&sid) else { return };
         if message.received {
             return self.accept_unanswered(sid);
         }
