@@ -199,6 +199,9 @@ impl Service for FcmService {
             ruling = self.health.outcome(&ticket, refused, now.instant);
         }
         self.tokens.refuse(self.health.refused_token());
+        if self.health.standing(now.instant) != Standing::Well {
+            self.budget.begin_anew();
+        }
         match ruling {
             Ruling::Sent { name } => {
                 self.tell(before, "", now.instant);
