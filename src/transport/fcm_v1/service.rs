@@ -6,7 +6,7 @@ use super::token::{self, Bearer, TokenSource};
 use super::{FcmConfig, NO_TOKEN, OnAmbiguous, encode};
 use crate::chat::push::Target;
 use crate::fcm::budget::{Budget, Charge, Grant};
-use crate::fcm::health::{self, Health, QUOTA, Ruling, Standing, Ticket};
+use crate::fcm::health::{self, Health, QUOTA, Standing, Ticket};
 use crate::fcm::judge::judge;
 use crate::fcm::request::{Request, RequestError, translate};
 use crate::fcm::target;
@@ -191,25 +191,25 @@ impl Service for FcmService {
         let asked = Asked { target: &target, is_within_rules, access: ticket.access(), on_ambiguous, now_unix_s };
         let judged = judge(&outcome(&reply), &asked);
         let before = self.health.standing(now.instant);
-        let mut ruling = self.health.outcome(&ticket, judged, now.instant);
-        if let Ruling::Replay(_, refusal) = &ruling
+        let mut judged = self.health.outcome(&ticket, judged, now.instant);
+        if let Judged::Replay(_, refusal) = &judged
             && message.replays() >= REPLAYS_MAX
         {
             let refused = Judged::Refused(refusal.clone());
-            ruling = self.health.outcome(&ticket, refused, now.instant);
+            judged = self.health.outcome(&ticket, refused, now.instant);
         }
         self.tokens.refuse(self.health.refused_token());
         if self.health.standing(now.instant) != Standing::Well {
             self.budget.begin_anew();
         }
-        match ruling {
-            Ruling::Sent { name } => {
+        match judged {
+            Judged::Sent { name } => {
                 self.tell(before, "", now.instant);
                 Verdict::Accepted { canonical: None, provider_id: name, detail: dropped }
             }
-            Ruling::Replay(Replay::Elsewhere, _) => Verdict::Elsewhere,
-            Ruling::Replay(Replay::NewToken, _) => Verdict::Again,
-            Ruling::Refused(refusal) => {
+            Judged::Replay(Replay::Elsewhere, _) => Verdict::Elsewhere,
+            Judged::Replay(Replay::NewToken, _) => Verdict::Again,
+            Judged::Refused(refusal) | Judged::Fault(_, refusal) => {
                 self.tell(before, &refusal.detail, now.instant);
                 Verdict::Refused(refusal)
             }
