@@ -7,12 +7,12 @@ use super::{FcmConfig, NO_TOKEN, OnAmbiguous, encode};
 use crate::chat::push::Target;
 use crate::fcm::budget::{Budget, Charge, Grant};
 use crate::fcm::health::{self, Health, QUOTA, Standing, Ticket};
-use crate::fcm::judge::judge;
+use crate::fcm::judge::{BROKEN, judge};
 use crate::fcm::request::{Request, RequestError, translate};
 use crate::fcm::target;
-use crate::fcm::verdict::{Ambiguous, Answer, Asked, Cause, Outcome, Replay, Unprocessed, Verdict as Judged};
+use crate::fcm::verdict::{Answer, Asked, Cause, Outcome, Replay, Verdict as Judged};
 use crate::transport::core::{Admission, Message, Now, Service, Verdict};
-use crate::transport::http2::{self, NoAnswer, NotProcessed, Reply};
+use crate::transport::http2::{self, Reply};
 use crate::transport::{Change, Link, Outage, Send};
 use http::{HeaderMap, header};
 use std::collections::VecDeque;
@@ -217,7 +217,7 @@ impl Service for FcmService {
     }
 
     fn is_late(&self, reply: &Reply) -> bool {
-        matches!(reply, Reply::NoAnswer(NoAnswer::Late))
+        matches!(reply, Reply::Late)
     }
 
     fn outage(&self, able: bool, now: Now) -> Option<Link> {
@@ -255,9 +255,9 @@ fn outcome(reply: &Reply) -> Outcome<'_> {
             content_type: text(headers, header::CONTENT_TYPE),
             body,
         }),
-        Reply::NotProcessed(NotProcessed::RefusedStream) => Outcome::Unprocessed(Unprocessed::RefusedStream),
-        Reply::NotProcessed(NotProcessed::BeyondGoaway) => Outcome::Unprocessed(Unprocessed::BeyondGoaway),
-        Reply::NoAnswer(NoAnswer::Late) => Outcome::Ambiguous(Ambiguous::Timeout),
-        Reply::NoAnswer(NoAnswer::Broken) => Outcome::Ambiguous(Ambiguous::Reset),
+        Reply::RefusedStream => Outcome::Unprocessed("the connection had no room for the message"),
+        Reply::BeyondGoaway => Outcome::Unprocessed("the connection was ended before the message was looked at"),
+        Reply::Late => Outcome::Ambiguous("no answer in time"),
+        Reply::Broken => Outcome::Ambiguous(BROKEN),
     }
 }
