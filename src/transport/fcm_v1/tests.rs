@@ -680,15 +680,11 @@ fn the_servers_are_known_by_the_keys_of_the_configuration() {
     assert_eq!(servers(on_google), expected);
     let account = token::account_file(|_| ());
     let path = account.path().display().to_string();
-    let keys = Keys {
-        base_url: "fcm.projects.shop.base_url".to_owned(),
-        credentials_file: "fcm.projects.shop.credentials_file".to_owned(),
-        ..Keys::default()
-    };
     let shop = FcmConfig {
         base_url: "https://fcm.example:8443/deep".to_owned(),
         credentials: Credentials::File(account.path().to_owned()),
-        keys,
+        base_url_key: "fcm.projects.shop.base_url".to_owned(),
+        credentials_key: "fcm.projects.shop.credentials_file".to_owned(),
         ..config()
     };
     let expected = (
