@@ -6,7 +6,7 @@ use crate::chat::message::{BridgeEvent, BridgeState, BridgeStats, BridgeStatus, 
 use crate::chat::topic::BridgeTopic;
 use crate::chat::transport::Transport;
 use crate::mqtt::{BrokerLink, Outbound};
-use crate::ops::clock::now_ms;
+use crate::ops::clock::{every, now_ms};
 use crate::ops::health::Readiness;
 use crate::ops::metrics::Metric;
 use crate::store::{StoreError, StoreHealth};
@@ -16,7 +16,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 /// How often counters are published (topics.md, topic 28).
@@ -54,10 +53,7 @@ impl Announcer {
 
     /// Works until `stop`; the last word is the status `offline`.
     pub(super) async fn run(mut self, stop: CancellationToken) -> Result<(), StoreError> {
-        let mut stats = tokio::time::interval(STATS_EVERY);
-        let mut round = tokio::time::interval(ROUND_EVERY);
-        stats.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        round.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (mut stats, mut round) = (every(STATS_EVERY), every(ROUND_EVERY));
         loop {
             tokio::select! {
                 () = stop.cancelled() => break,

@@ -9,7 +9,8 @@ use crate::ops::clock::now_ms;
 use crate::ops::metrics::Metrics;
 use crate::store::{Acks, Recovery, Route, Store};
 use crate::transport::Capabilities;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::future::pending;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -131,4 +132,13 @@ impl Context {
     pub(crate) fn tell(&self, event: BridgeEvent) {
         let _ = self.events.try_send(event);
     }
+}
+
+/// Waits for the oldest of a queue and takes it out; while the queue is empty, for ever. Cancel-safe: it is taken out only
+/// when it is done.
+pub(super) async fn oldest<F: Future + Unpin, T>(queue: &mut VecDeque<(F, T)>) -> (F::Output, T) {
+    let Some((first, _)) = queue.front_mut() else { return pending().await };
+    let output = first.await;
+    let (_, of) = queue.pop_front().expect("the one that was waited for is still there");
+    (output, of)
 }

@@ -5,7 +5,7 @@
 
 mod reports;
 
-use super::context::Context;
+use super::context::{Context, oldest};
 use super::service_backoff::ServiceBackoff;
 use super::upstream::DeviceIntake;
 use crate::chat::delivery::Event;
@@ -15,15 +15,16 @@ use crate::chat::push::{Push, Target};
 use crate::chat::recipient_queue::Pace;
 use crate::chat::refusal::Tried;
 use crate::chat::transport::Transport;
-use crate::ops::clock::now_ms;
+use crate::ops::clock::{every, now_ms};
 use crate::ops::metrics::Metric;
 use crate::store::{Claimed, Committed, DueQuery, Recorded, StoreError, Taken};
 use crate::transport::{AckRef, Capabilities, Link, Port, Report, Send};
+use futures_util::future::OptionFuture;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, Interval, MissedTickBehavior};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// Most answers that wait for their commit at one time.
@@ -107,8 +108,11 @@ impl Dispatcher {
             self.show_flights();
             self.claim(&stop).await?;
             tokio::select! {
-                done = front(&mut self.commits), if !self.commits.is_empty() => self.committed(done?).await?,
-                taken = answer(&mut self.taking) => self.taken(taken?).await?,
+                (recorded, after) = oldest(&mut self.commits) => self.committed(&recorded?, after).await,
+                Some(taken) = OptionFuture::from(self.taking.as_mut()) => {
+                    self.taking = None;
+                    self.taken(taken?).await?;
+                }
                 report = self.reports.recv(), if !reports_end && self.commits.len() < COMMITS_MAX => match report {
                     Some(report) => self.report(report).await?,
                     None => reports_end = true,
@@ -224,24 +228,4 @@ impl Dispatcher {
             self.shown = now;
         }
     }
-}
-
-async fn front(commits: &mut VecDeque<(Committed<Recorded>, After)>) -> Result<Recorded, StoreError> {
-    match commits.front_mut() {
-        Some((committed, _)) => committed.await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn answer<T>(asked: &mut Option<Committed<T>>) -> Result<T, StoreError> {
-    let Some(committed) = asked else { return std::future::pending().await };
-    let answer = committed.await;
-    *asked = None;
-    answer
-}
-
-fn every(period: Duration) -> Interval {
-    let mut interval = tokio::time::interval(period);
-    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    interval
 }

@@ -3,7 +3,7 @@
 //! Publishes are handled in the order of arrival, and many wait for their commit at one time; acknowledgements leave in
 //! the same order. A full queue, a slow disk or a stop all look the same to a publisher: no acknowledgement yet.
 
-use super::context::Context;
+use super::context::{Context, oldest};
 use super::count_status;
 use super::refused_names::RefusedNames;
 use super::user_presence::Word;
@@ -15,7 +15,7 @@ use crate::chat::message::{
 use crate::chat::topic::{BridgeTopic, ClientTopic, Device, ResponseTopic};
 use crate::chat::transport::Transport;
 use crate::mqtt::{Ack, AckWord, Inbound, Principal, Role};
-use crate::ops::clock::now_ms;
+use crate::ops::clock::{at, now_ms};
 use crate::ops::message_log;
 use crate::ops::metrics::Metric;
 use crate::store::{Accepted, Acknowledged as Kept, Committed, NewDelivery, Note, Recorded, Rejected, StoreError};
@@ -40,7 +40,7 @@ pub(super) struct Intake {
     words: mpsc::Sender<Word>,
     gate: ErrorGate,
     refused_names: RefusedNames,
-    waiting: VecDeque<(Ack, Remaining)>,
+    waiting: VecDeque<(Remaining, Ack)>,
 }
 
 impl Intake {
@@ -70,7 +70,7 @@ impl Intake {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
-                done = front(&mut self.waiting), if !self.waiting.is_empty() => self.release(done?),
+                (word, ack) = oldest(&mut self.waiting) => release(word?, ack),
                 () = at(summaries) => self.summaries().await?,
                 next = inbound.recv(), if self.waiting.len() < limit => match next {
                     Some(publish) => {
@@ -85,8 +85,8 @@ impl Intake {
             }
         }
         while !self.waiting.is_empty() {
-            let done = front(&mut self.waiting).await;
-            self.release(done?);
+            let (word, ack) = oldest(&mut self.waiting).await;
+            release(word?, ack);
         }
         loop {
             tokio::select! {
@@ -96,12 +96,6 @@ impl Intake {
                     None => return Ok(()),
                 },
             }
-        }
-    }
-
-    fn release(&mut self, word: Option<AckWord>) {
-        if let (Some((ack, _)), Some(word)) = (self.waiting.pop_front(), word) {
-            ack.release(word);
         }
     }
 
@@ -115,7 +109,7 @@ impl Intake {
         while !self.context.queue_has_slack() {
             tokio::select! {
                 () = stop.cancelled() => return Ok(false),
-                done = front(&mut self.waiting), if !self.waiting.is_empty() => self.release(done?),
+                (word, ack) = oldest(&mut self.waiting) => release(word?, ack),
                 () = tokio::time::sleep(ROOM_CHECK) => {}
             }
         }
@@ -207,7 +201,7 @@ impl Intake {
         let committed = self.context.store.accept(new).await?;
         let context = Arc::clone(&self.context);
         let done = async move { Ok(told(&context, committed.await?, sid, &owner, &id)) };
-        self.waiting.push_back((publish.ack, Box::pin(done)));
+        self.waiting.push_back((Box::pin(done), publish.ack));
         Ok(())
     }
 
@@ -226,7 +220,7 @@ impl Intake {
                         Ok(Some(AckWord::Done))
                     }),
                 };
-                self.waiting.push_back((publish.ack, done));
+                self.waiting.push_back((done, publish.ack));
                 Ok(())
             }
             Err(rejection) => self.refuse(&owner, &rejection, None, publish).await,
@@ -283,7 +277,7 @@ impl Intake {
             }
             Ok(Some(AckWord::Done))
         };
-        self.waiting.push_back((publish.ack, Box::pin(done)));
+        self.waiting.push_back((Box::pin(done), publish.ack));
         Ok(())
     }
 
@@ -296,6 +290,12 @@ impl Intake {
                 .await?;
         }
         Ok(())
+    }
+}
+
+fn release(word: Option<AckWord>, ack: Ack) {
+    if let Some(word) = word {
+        ack.release(word);
     }
 }
 
@@ -353,18 +353,4 @@ fn confirmed(context: &Context, pushes: &[(Sid, Recorded)]) -> Option<AckWord> {
         }
     }
     Some(AckWord::Done)
-}
-
-async fn front(waiting: &mut VecDeque<(Ack, Remaining)>) -> Result<Option<AckWord>, StoreError> {
-    match waiting.front_mut() {
-        Some((_, done)) => done.as_mut().await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn at(deadline: Option<Instant>) {
-    match deadline {
-        Some(deadline) => tokio::time::sleep_until(deadline).await,
-        None => std::future::pending().await,
-    }
 }

@@ -8,11 +8,11 @@ mod parting;
 pub(super) use parting::Parting;
 
 use super::bal_presence::BalPresences;
-use super::context::Context;
+use super::context::{Context, oldest};
 use super::topic_window::{Manner, TopicWindow};
 use crate::chat::message::{BrokerKind, mark_redelivered};
 use crate::mqtt::{BrokerLink, Former, Outbound, Outcome};
-use crate::ops::clock::now_ms;
+use crate::ops::clock::{every, now_ms};
 use crate::ops::message_log;
 use crate::ops::metrics::Metric;
 use crate::store::{Committed, DocumentRef, Seen, StoreError, Waiting};
@@ -85,7 +85,7 @@ pub(super) struct Publisher {
     confirmed: Vec<DocumentRef>,
     /// Topics of which it is known again how much was handed out: nobody reads them.
     unread: Vec<Arc<str>>,
-    forgetting: VecDeque<Committed<()>>,
+    forgetting: VecDeque<(Committed<()>, ())>,
     /// Where to ask for what an earlier run may have published, and on which topics that is.
     former: Option<(mpsc::Sender<Former>, Vec<String>)>,
 }
@@ -125,7 +125,7 @@ impl Publisher {
         let stop = &parting.stop;
         self.claim_former().await?;
         let mut presence = self.bal_presences.changed();
-        let mut rounds = tokio::time::interval(ROUND_EVERY);
+        let mut rounds = every(ROUND_EVERY);
         self.look_at_everything().await?;
         while !stop.is_cancelled() {
             self.forget(false).await?;
@@ -136,10 +136,7 @@ impl Publisher {
             let context = Arc::clone(&self.context);
             tokio::select! {
                 () = stop.cancelled() => break,
-                done = oldest(&mut self.forgetting), if !self.forgetting.is_empty() => {
-                    self.forgetting.pop_front();
-                    done?;
-                }
+                (forgotten, ()) = oldest(&mut self.forgetting) => forgotten?,
                 Some(arrival) = self.arrivals.next() => self.arrived(arrival?),
                 permit = publish.reserve(), if open && !self.outgoing.is_empty() => {
                     let Ok(permit) = permit else { break };
@@ -389,7 +386,7 @@ impl Publisher {
         let tracks = &self.tracks;
         let seen = |topic| tracks.get(&topic).map(|track| Seen { seq: track.topic_window.seen(), topic });
         let seen = std::mem::take(&mut self.unread).into_iter().filter_map(seen).collect();
-        self.forgetting.push_back(self.context.store.parted(seen).await?);
+        self.forgetting.push_back((self.context.store.parted(seen).await?, ()));
         Ok(())
     }
 
@@ -400,7 +397,7 @@ impl Publisher {
             return Ok(());
         }
         let confirmed = std::mem::take(&mut self.confirmed);
-        self.forgetting.push_back(self.context.store.published(confirmed, now_ms()).await?);
+        self.forgetting.push_back((self.context.store.published(confirmed, now_ms()).await?, ()));
         Ok(())
     }
 }
@@ -418,11 +415,4 @@ fn answered(
 /// Marks a document that its reader may have already. Whatever is no JSON object of ours stays as it is.
 pub fn mark_copy(payload: &[u8]) -> Option<Vec<u8>> {
     mark_redelivered(payload).ok()
-}
-
-async fn oldest(forgetting: &mut VecDeque<Committed<()>>) -> Result<(), StoreError> {
-    match forgetting.front_mut() {
-        Some(committed) => committed.await,
-        None => std::future::pending().await,
-    }
 }

@@ -203,7 +203,7 @@ impl Harness {
         let ack_ref =
             AckRef { connection: ConnectionId::new(1), to: "gcm".into(), message_id: format!("dr2:{original}") };
         let (original, status) = (original.to_owned(), "MESSAGE_SENT_TO_DEVICE".to_owned());
-        self.report(Report::Receipt { original, status, sent_at_ms: None, copies: 0, ack_ref }).await;
+        self.report(Report::Receipt { original, status, copies: 0, ack_ref }).await;
     }
 
     async fn report(&self, report: Report) {

@@ -22,6 +22,7 @@ use crate::chat::message::{BrokerKind, Presence, UserPresence};
 use crate::chat::presence::End;
 use crate::chat::topic::{ClientTopic, Device};
 use crate::mqtt::{Ack, AckWord, BrokerLink, Change, Outbound, Outcome, Role, Sighting};
+use crate::ops::clock::{at, every};
 use crate::store::{LastPresence, PresenceChange, Store, StoreError};
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
@@ -29,7 +30,6 @@ use futures_util::stream::FuturesUnordered;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 /// Words that may wait; beyond it the intake waits.
@@ -98,8 +98,7 @@ impl UserPresences {
             let now = self.clock.now();
             self.before = Some(self.context.store.last_presences(now).await?.await?);
         }
-        let mut signs = tokio::time::interval(SIGN_OF_LIFE);
-        signs.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut signs = every(SIGN_OF_LIFE);
         loop {
             let deadline = self.begin();
             tokio::select! {
@@ -203,13 +202,6 @@ async fn tell(store: Store, publish: mpsc::Sender<Outbound>, errand: Errand) -> 
 async fn pending(sign: &mut Option<BoxFuture<'static, Result<(), StoreError>>>) -> Result<(), StoreError> {
     match sign {
         Some(sign) => sign.await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn at(deadline: Option<tokio::time::Instant>) {
-    match deadline {
-        Some(deadline) => tokio::time::sleep_until(deadline).await,
         None => std::future::pending().await,
     }
 }

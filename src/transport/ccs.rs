@@ -7,19 +7,18 @@ mod encode;
 pub use super::dial::TlsError;
 pub use crate::ccs::settings::{Limits, Timing};
 
+use super::Outlet;
 use super::core::{Admission, Message, Now, Pool, Replay, Service, Settings, Verdict};
 use super::dial::{Dialer, Security};
 use super::driver::{Driver, Nudge};
 use super::setting::{SettingError, within};
-use super::{Outlet, Send};
-use crate::ccs::event::Event;
+use crate::ccs::event::Answer;
 use crate::ccs::refusal;
 use crate::ccs::settings::SessionConfig;
 use crate::chat::id::Token;
 use crate::chat::push::Target;
 use crate::ops::files::{FileWatch, read_secret};
 use crate::secret::Secret;
-use connection::Connection;
 use std::convert::Infallible;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -100,8 +99,6 @@ pub enum Fatal {
 struct Access {
     key: Secret,
     dialer: Arc<Dialer>,
-    /// How often the files were read before.
-    version: u64,
 }
 
 impl CcsConfig {
@@ -155,13 +152,17 @@ impl CcsConfig {
         Ok(Dialer::new(&self.host, self.port, &security, "ccs.host")?)
     }
 
+    fn access(self) -> Result<Access, Fatal> {
+        Ok(Access { dialer: Arc::new(self.dialer()?), key: self.api_key })
+    }
+
     /// Reads the files again.
-    fn access(mut self, version: u64) -> Result<Access, Fatal> {
-        if let Some(path) = self.api_key_file.as_ref().filter(|_| version > 0) {
+    fn read_again(mut self) -> Result<Access, Fatal> {
+        if let Some(path) = &self.api_key_file {
             let failed = |source| Fatal::KeyFile { path: path.clone(), source };
             self.api_key = Secret::new(read_secret(path).map_err(failed)?);
         }
-        Ok(Access { dialer: Arc::new(self.dialer()?), key: self.api_key, version })
+        self.access()
     }
 
     fn settings(&self, server: &str) -> Settings {
@@ -204,35 +205,24 @@ impl Service for Ccs {
     type Memo = ();
     /// The JSON of the message.
     type Request = String;
-    /// [`Event::Acked`], [`Event::Nacked`] or [`Event::Rejected`].
-    type Answer = Event;
+    type Answer = Answer;
 
     fn admit(&mut self, message: &mut Message<()>, now: Now) -> Admission<String> {
         Admission::Go(encode::downstream(&message.send, now.unix_ms).to_json())
     }
 
-    fn judge(&mut self, message: &mut Message<()>, answer: Event, _now: Now) -> Verdict {
-        let token = token(&message.send);
+    fn judge(&mut self, message: &mut Message<()>, answer: Answer, _now: Now) -> Verdict {
         match answer {
-            Event::Acked { canonical, .. } => {
+            Answer::Taken(canonical) => {
                 let canonical = canonical.and_then(|token| Token::new(token).ok());
                 Verdict::Accepted { canonical, provider_id: None, detail: None }
             }
-            Event::Nacked { code, error, description, .. } => {
-                Verdict::Refused(refusal::of_nack(code, &error, &description, token))
+            Answer::Refused(refusal) => {
+                let token =
+                    if let Target::Token(token) = &message.send.push.target { Some(token.reveal()) } else { None };
+                Verdict::Refused(refusal::without_token(refusal, token))
             }
-            Event::Rejected { rejection, condition, text, .. } => {
-                Verdict::Refused(refusal::of_rejection(rejection, condition, &text, token))
-            }
-            _no_answer => Verdict::Again,
         }
-    }
-}
-
-fn token(send: &Send) -> Option<&str> {
-    match &send.push.target {
-        Target::Token(token) => Some(token.reveal()),
-        Target::Topic(_) | Target::Condition(_) => None,
     }
 }
 
@@ -244,7 +234,7 @@ fn token(send: &Send) -> Option<&str> {
 /// When the settings cannot work. Nothing that happens on the network ends it.
 pub async fn run(config: CcsConfig, outlet: Outlet, stop: CancellationToken) -> Result<(), Fatal> {
     let files = FileWatch::new(config.api_key_file.iter().chain(&config.ca_file).cloned().collect());
-    let first = config.clone().access(0)?;
+    let first = config.clone().access()?;
     let settings = config.settings(first.dialer.server());
     let (access_tx, access) = watch::channel(first);
     let (nudge, nudges) = mpsc::channel(NUDGES);
@@ -253,8 +243,8 @@ pub async fn run(config: CcsConfig, outlet: Outlet, stop: CancellationToken) -> 
     let logins = config.clone();
     let connect = move |task: connection::Task| {
         let resource = format!("{}-{mark:08x}-{}", logins.resource, task.id);
-        let session = logins.session(access.borrow().key.clone(), resource);
-        Connection::new(task, session, access.clone()).run()
+        let Access { key, dialer } = access.borrow().clone();
+        connection::run(task, logins.session(key, resource), dialer)
     };
     tokio::select! {
         () = Driver::new(settings, Ccs, nudges, connect).run(outlet, stop) => {}
@@ -272,8 +262,8 @@ async fn renew(
     let mut reload = config.reload.clone();
     loop {
         files.changed(&mut reload).await;
-        let (config, version) = (config.clone(), access.borrow().version + 1);
-        match spawn_blocking(move || config.access(version)).await {
+        let config = config.clone();
+        match spawn_blocking(move || config.read_again()).await {
             Ok(Ok(next)) => {
                 access.send_replace(next);
                 tracing::info!("server key and certificate authorities were read again");

@@ -46,6 +46,8 @@ use std::time::{Duration, Instant};
 
 /// How often everything is looked at that no event announces.
 pub(super) const TICK: Duration = Duration::from_secs(1);
+/// A look at the core that comes so much later than it asked for was held up, and with it what came in meanwhile.
+const HELD_UP: Duration = Duration::from_secs(5);
 /// How long a message prefers any other connection to the one that would not take it.
 const ELSEWHERE_WAIT: Duration = Duration::from_millis(250);
 
@@ -70,12 +72,17 @@ pub(crate) struct Core<S: Service> {
     outputs: VecDeque<Output<S::Request>>,
     phase: Phase,
     rng: Xoshiro256PlusPlus,
-    /// The last answer on any connection.
+    /// The last answer on any connection, or another sign that a message was taken.
     last_answer: Option<Instant>,
-    /// Messages are written and none is answered: one at a time finds out when that ends.
-    silent: bool,
+    /// When last a message was found that was written for the first time and that nobody answers, as nothing is since. While
+    /// that is known one message at a time finds out when it ends; see [`Core::watch_answers`].
+    silent: Option<Instant>,
+    /// Since when everything that comes in is taken at once. What came before may have waited.
+    listening: Instant,
     /// The account has as many connections as it may have, those that drain among them.
     crowded: bool,
+    /// Connections up to this one began with credentials that were read anew since: how they end says nothing of those.
+    outdated: ConnectionId,
     /// Since when no connection takes messages.
     unable_since: Option<Instant>,
     /// Messages wait although all connections are full.
@@ -108,8 +115,10 @@ impl<S: Service> Core<S> {
             phase: Phase::Running,
             rng: Xoshiro256PlusPlus::seed_from_u64(seed),
             last_answer: None,
-            silent: false,
+            silent: None,
+            listening: now.instant,
             crowded: false,
+            outdated: ConnectionId::ALL,
             unable_since: Some(now.instant),
             demand: false,
             held: 0,
@@ -157,7 +166,7 @@ impl<S: Service> Core<S> {
             Event::NotTaken(sid) => self.on_not_taken(connection, sid, now.instant),
             Event::Unwritten(sid) => self.on_unwritten(connection, sid),
             Event::Device(message) => self.on_device_message(message),
-            Event::Receipt(receipt) => self.on_receipt(receipt),
+            Event::Receipt(receipt) => self.on_receipt(receipt, now.instant),
             Event::Counted(counted) => self.snapshot.add(counted),
             Event::Ended(ended) => self.on_ended(connection, ended, now),
         }
@@ -182,6 +191,9 @@ impl<S: Service> Core<S> {
     /// Time has passed, or the service has heard something.
     pub(crate) fn handle_tick(&mut self, now: Now) {
         if now.instant >= self.next_tick {
+            if now.instant >= self.next_tick + HELD_UP {
+                self.listening = now.instant;
+            }
             self.next_tick = now.instant + TICK;
             self.expire(now);
             self.watch_answers(now);
@@ -197,6 +209,7 @@ impl<S: Service> Core<S> {
 
     /// Other credentials are there: what was refused for the old ones is tried at once.
     pub(crate) fn handle_renewed(&mut self, now: Now) {
+        self.outdated = self.connections.newest();
         self.redial.renewed();
         self.work(now);
     }
@@ -235,7 +248,7 @@ impl<S: Service> Core<S> {
             return false;
         }
         // What comes now goes back untried, or its time to live is watched at least.
-        if self.silent || self.unable_since.is_some() {
+        if self.silent.is_some() || self.unable_since.is_some() {
             return true;
         }
         let ending: usize =
@@ -257,7 +270,7 @@ impl<S: Service> Core<S> {
         // A connection is replaced in less. What takes longer is no replacement.
         let replaced = self.unable_since.is_none_or(|since| now.instant < since + dispatch::GIVE_BACK_AFTER);
         let draining = replaced && self.connections.any(Connection::is_draining);
-        if self.silent && (able || draining) {
+        if self.silent.is_some() && (able || draining) {
             let asks = able && !self.has_probe();
             return if asks { Link::Probing(UNANSWERED) } else { Link::Down(Outage::UNANSWERED) };
         }

@@ -11,7 +11,8 @@
 //! Nothing in here waits for the bridge: while a report has no place in its queue, the driver takes neither messages nor
 //! events, and goes on passing acknowledgements. So the two sides cannot wait for each other.
 
-use super::core::{Core, Event, Manner, Now, Output, Service, Settings};
+use super::core::{Core, End, Ended, Event, Manner, Now, Output, Service, Settings};
+use super::dial::{Dialer, Stream};
 use super::{AckRef, ConnectionId, DeviceMessage, Outlet, Report, Send};
 use crate::chat::id::Sid;
 use crate::ops::clock::now_ms;
@@ -24,7 +25,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
-/// Events that the connections may have waiting for the driver.
+/// Events that the connections may have waiting for the driver, and reports that may come of them at once.
 const EVENTS: usize = 1024;
 /// Acknowledgements that may wait for one connection; with more, its peer does not read and it is given up.
 const ACKS: usize = 8192;
@@ -42,6 +43,29 @@ pub(crate) struct Task<R, A> {
     pub(crate) retire: watch::Receiver<Option<Manner>>,
     /// Where to tell. [`Event::Ended`] is the last.
     pub(crate) events: EventSender<A>,
+}
+
+impl<R, A> Task<R, A> {
+    /// Dials, unless the connection is to end before.
+    pub(crate) async fn dial(&mut self, dialer: &Dialer) -> Result<Box<dyn Stream>, (End, String)> {
+        tokio::select! {
+            biased;
+            _ = self.retire.changed() => Err((End::Retired, "no longer needed".to_owned())),
+            dialed = dialer.dial() => dialed.map_err(|error| (End::Failed, error.to_string())),
+        }
+    }
+
+    /// Says how the connection ended, and what it has not written.
+    pub(crate) async fn end(mut self, end: End, detail: String) {
+        self.orders.close();
+        let mut unwritten = Vec::new();
+        while let Some(order) = self.orders.recv().await {
+            if let Order::Send(sid, _) = order {
+                unwritten.push(sid);
+            }
+        }
+        self.events.send(Event::Ended(Ended { end, detail, unwritten })).await;
+    }
 }
 
 #[cfg(test)]
@@ -225,18 +249,33 @@ where
         match turn {
             Turn::Ack(Some(ack_ref)) => self.core.handle_ack(ack_ref),
             Turn::Ack(None) => self.acks_open = false,
-            Turn::Event(connection, event) => {
-                if let Event::Ended(_) = event {
-                    self.connections.remove(&connection);
-                }
-                self.core.handle_event(connection, event, now());
-            }
+            Turn::Event(connection, event) => self.take_event(connection, event),
             Turn::Send(Some(send)) => self.core.handle_send(send, now()),
             Turn::Send(None) => self.sends_open = false,
-            Turn::Tick | Turn::Nudge(Some(Nudge::Look)) => self.core.handle_tick(now()),
+            Turn::Tick => {
+                self.take_waiting_events();
+                self.core.handle_tick(now());
+            }
+            Turn::Nudge(Some(Nudge::Look)) => self.core.handle_tick(now()),
             Turn::Nudge(Some(Nudge::Renewed)) => self.core.handle_renewed(now()),
             Turn::Nudge(None) => self.nudges_open = false,
             Turn::Told | Turn::TaskEnded | Turn::Stop | Turn::Deaf => {}
+        }
+    }
+
+    fn take_event(&mut self, connection: ConnectionId, event: Event<S::Answer>) {
+        if let Event::Ended(_) = event {
+            self.connections.remove(&connection);
+        }
+        self.core.handle_event(connection, event, now());
+    }
+
+    /// Takes what came in before now: an answer that waits here is not to be found missing.
+    fn take_waiting_events(&mut self) {
+        for _ in 0..self.events.len() {
+            let Ok((connection, event)) = self.events.try_recv() else { return };
+            self.take_event(connection, event);
+            self.obey();
         }
     }
 

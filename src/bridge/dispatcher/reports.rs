@@ -177,14 +177,12 @@ impl Dispatcher {
         self.context.metrics.add(Metric::DownstreamResent, u64::from(further));
     }
 
-    /// The oldest commit is done.
-    pub(super) async fn committed(&mut self, recorded: Recorded) -> Result<(), StoreError> {
-        let Some((_, after)) = self.commits.pop_front() else { return Ok(()) };
-        self.told(&recorded, &after);
+    /// A commit is done.
+    pub(super) async fn committed(&self, recorded: &Recorded, after: After) {
+        self.told(recorded, &after);
         if let After::Receipt { ack_ref, .. } = after {
             self.acknowledge(ack_ref).await;
         }
-        Ok(())
     }
 
     fn told(&self, recorded: &Recorded, after: &After) {

@@ -1,6 +1,7 @@
 //! The orderly end of the publisher: what was confirmed is forgotten, and what was handed out is marked.
 
-use super::{Publisher, oldest};
+use super::Publisher;
+use crate::bridge::context::oldest;
 use crate::mqtt::Outcome;
 use crate::store::{Seen, StoreError};
 use futures_util::StreamExt;
@@ -34,8 +35,7 @@ impl Publisher {
         self.hear(DOOR_CLOSES).await?;
         self.forget(true).await?;
         while !self.forgetting.is_empty() {
-            oldest(&mut self.forgetting).await?;
-            self.forgetting.pop_front();
+            oldest(&mut self.forgetting).await.0?;
         }
         let known = self.tracks.iter().filter(|(_, track)| track.topic_window.idle());
         let seen =

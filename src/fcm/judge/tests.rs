@@ -713,7 +713,7 @@ fn the_words_are_those_of_ccs_and_of_the_bridge() {
         code::INTERNAL_SERVER_ERROR,
         code::CONNECTION_DRAINING,
     ] {
-        assert_eq!(NackCode::of(code).as_str(), code);
+        assert_eq!(NackCode::of(code).to_string(), code);
     }
 }
 

@@ -79,7 +79,7 @@ impl<S: Service> Core<S> {
 
     /// A device has the message, so the push service took it, whatever became of its answer. If it waits to be sent again
     /// it is accepted, and needs not be; if its answer is still to come, it is not sent again without it.
-    pub(super) fn on_receipt(&mut self, receipt: Receipt) {
+    pub(super) fn on_receipt(&mut self, receipt: Receipt, now: Instant) {
         self.snapshot.receipts += 1;
         let sid = Sid::parse(&receipt.original);
         let message = sid.and_then(|sid| self.messages.get_mut(sid)).filter(|message| message.copies > 0);
@@ -88,13 +88,16 @@ impl<S: Service> Core<S> {
             message.received = true;
             message.position == Position::Waiting
         });
+        if copies > 0 {
+            self.note_taken(now);
+        }
         let gone = sid.filter(|_| waits);
         if let Some(sid) = gone {
             self.accept_unanswered(sid);
         }
-        let Receipt { original, status, sent_at_ms, ack_ref } = receipt;
+        let Receipt { original, status, ack_ref } = receipt;
         let copies = if gone.is_some() { 0 } else { copies };
-        self.report(Report::Receipt { original, status, sent_at_ms, copies, ack_ref });
+        self.report(Report::Receipt { original, status, copies, ack_ref });
     }
 
     /// The push service took a message, as a receipt shows; its answer is lost.

@@ -46,6 +46,8 @@ pub(super) struct Connection {
 pub(super) struct InFlight {
     pub(super) sid: Sid,
     pub(super) at: Instant,
+    /// It was written before, and not answered.
+    pub(super) again: bool,
 }
 
 /// Where a connection stands; see the drawing above.
@@ -91,6 +93,11 @@ impl Connections {
         let connection = Connection { phase, in_flight: BTreeMap::new(), last_answer: None, late: 0, retired: false };
         self.all.insert(id, connection);
         id
+    }
+
+    /// The last that was begun.
+    pub(super) fn newest(&self) -> ConnectionId {
+        ConnectionId::new(self.last)
     }
 
     /// `random` is drawn evenly from 0 to 1. False if it was to be closed meanwhile.

@@ -36,7 +36,7 @@ impl<S: Service> Core<S> {
     /// Gives what waits to the connections that have room, oldest first.
     pub(super) fn dispatch(&mut self, now: Now) {
         let mut free = self.connections.free();
-        if self.silent {
+        if self.silent.is_some() {
             free = free.min(usize::from(!self.has_probe()));
         }
         let mut held: HashSet<Recipient> = HashSet::new();
@@ -115,11 +115,11 @@ impl<S: Service> Core<S> {
     }
 
     fn assign(&mut self, connection: ConnectionId, sid: Sid, request: S::Request, now: Instant) -> Offer {
-        let resent = self.messages.get(sid).is_some_and(|message| message.copies > 0);
+        let again = self.messages.get(sid).is_some_and(|message| message.copies > 0);
         let Some(number) = self.messages.assign(sid, connection) else { return Offer::Gone };
-        self.connections.assign(connection, number, InFlight { sid, at: now });
+        self.connections.assign(connection, number, InFlight { sid, at: now, again });
         self.snapshot.sent += 1;
-        self.snapshot.resent += u64::from(resent);
+        self.snapshot.resent += u64::from(again);
         tracing::debug!(connection = connection.number(), %sid, "message sent");
         self.outputs.push_back(Output::Assign { connection, sid, request });
         Offer::Sent
@@ -133,7 +133,7 @@ impl<S: Service> Core<S> {
     /// The disk is the only queue: what was never written goes back when it cannot go for long.
     pub(super) fn give_back(&mut self, now: Instant) {
         let away = self.unable_since.is_some_and(|since| now >= since + GIVE_BACK_AFTER);
-        if self.silent {
+        if self.silent.is_some() {
             self.give_back_behind_unanswered();
         } else if !away {
             return;
@@ -175,7 +175,7 @@ impl<S: Service> Core<S> {
         let patience = answer.min(EXPIRED_IN_FLIGHT_AFTER);
         let flights = self.connections.iter().flat_map(|(id, connection)| {
             let overdue =
-                connection.in_flight.iter().take_while(move |(_, flight)| flight.at + patience <= now.instant);
+                connection.in_flight.iter().take_while(|(_, flight)| self.is_overdue(flight.at, patience, now.instant));
             overdue.map(move |(number, flight)| (id, *number, flight.sid))
         });
         let ours = |(connection, number, sid): &(ConnectionId, u64, Sid)| {

@@ -225,7 +225,7 @@ impl Bench {
 
     fn end_unwritten(&mut self, connection: u64, end: End, unwritten: &[u64]) {
         let unwritten = unwritten.iter().map(|number| sid(*number)).collect();
-        let ended = Ended { end, detail: "over".to_owned(), unwritten, outdated: false };
+        let ended = Ended { end, detail: "over".to_owned(), unwritten };
         self.event(connection, Event::Ended(ended));
     }
 
@@ -259,5 +259,5 @@ fn receipt(number: u64) -> Event<Answer> {
     let ack_ref =
         AckRef { connection: ConnectionId::new(1), to: "gcm".to_owned(), message_id: format!("dr2:{number}") };
     let (original, status) = (sid(number).to_string(), "SENT".to_owned());
-    Event::Receipt(Receipt { original, status, sent_at_ms: None, ack_ref })
+    Event::Receipt(Receipt { original, status, ack_ref })
 }

@@ -3,7 +3,7 @@
 use super::coalesce::{Coalesce, WritesFirst};
 use super::exchange::{Reply, Request, hear, post};
 use crate::chat::id::Sid;
-use crate::transport::core::{End, Ended, Event, Manner};
+use crate::transport::core::{End, Event, Manner};
 use crate::transport::dial::{DialError, Dialer, Stream};
 use crate::transport::driver::{Order, Task};
 use bytes::Bytes;
@@ -107,15 +107,7 @@ pub(in crate::transport) async fn run(mut task: Task<Request, Reply>, server: Se
         () = told(&mut kill, |manner| manner == Manner::Now) => Cause::Retired,
         cause = live(&mut task, &server) => cause,
     };
-    task.orders.close();
-    let mut unwritten = Vec::new();
-    while let Some(order) = task.orders.recv().await {
-        if let Order::Send(sid, _) = order {
-            unwritten.push(sid);
-        }
-    }
-    let ended = Ended { end: cause.end(), detail: cause.to_string(), unwritten, outdated: false };
-    task.events.send(Event::Ended(ended)).await;
+    task.end(cause.end(), cause.to_string()).await;
 }
 
 /// Waits for the word to end in a certain manner. Cancel-safe.

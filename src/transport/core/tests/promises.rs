@@ -200,8 +200,7 @@ impl Bystander {
                     let connection = ConnectionId::new(id);
                     let ack_ref = AckRef { connection, to: "gcm".to_owned(), message_id: "dr2:x".to_owned() };
                     self.acks.push(ack_ref.clone());
-                    let receipt =
-                        Receipt { original: "x".to_owned(), status: String::new(), sent_at_ms: None, ack_ref };
+                    let receipt = Receipt { original: "x".to_owned(), status: String::new(), ack_ref };
                     self.bench.event(id, Event::Receipt(receipt));
                 }
             }

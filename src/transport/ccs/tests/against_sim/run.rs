@@ -3,7 +3,7 @@
 use super::client::{Client, TIMING, Told, Wire};
 use super::pipe::{Item, Weather};
 use super::script::{Action, Case, faults};
-use crate::ccs::event::{Event, Reason};
+use crate::ccs::event::{Answer, Event, Reason};
 use crate::ccs::session::Input;
 use crate::chat::id::{Recipient, Sid, SidSource, Token};
 use crate::chat::push::{Priority, Push, Target};
@@ -49,7 +49,7 @@ pub(super) struct Run {
     core_due: Option<Instant>,
     clients: BTreeMap<ConnectionId, Client>,
     dials: VecDeque<ConnectionId>,
-    events: VecDeque<(u64, ConnectionId, CoreEvent<Event>)>,
+    events: VecDeque<(u64, ConnectionId, CoreEvent<Answer>)>,
     /// The one answer to each message.
     reports: BTreeMap<Sid, Report>,
 
@@ -431,7 +431,7 @@ impl Run {
     /// A connection that never came to be is over.
     fn end(&mut self, id: ConnectionId, end: End) {
         let detail = "no route".to_owned();
-        self.say(id, CoreEvent::Ended(Ended { end, detail, unwritten: Vec::new(), outdated: false }));
+        self.say(id, CoreEvent::Ended(Ended { end, detail, unwritten: Vec::new() }));
     }
 
     /// The core hears what a connection said.
@@ -510,11 +510,11 @@ impl Run {
         let unwritten = unwritten.collect();
         let (end, detail) = (end_of(&reason, was_open), reason.to_string());
         self.reasons.push(reason);
-        self.say(id, CoreEvent::Ended(Ended { end, detail, unwritten, outdated: false }));
+        self.say(id, CoreEvent::Ended(Ended { end, detail, unwritten }));
         client.bury(self.instant());
     }
 
-    fn say(&mut self, id: ConnectionId, event: CoreEvent<Event>) {
+    fn say(&mut self, id: ConnectionId, event: CoreEvent<Answer>) {
         let earlier = self.events.back().map_or(0, |(due, ..)| *due);
         let due = earlier.max(self.now + self.weather.upto(self.case.lag_ms));
         self.events.push_back((due, id, event));
