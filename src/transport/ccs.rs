@@ -9,8 +9,9 @@ pub use crate::ccs::settings::{Limits, Timing};
 
 use super::Outlet;
 use super::core::{Admission, Message, Now, Pool, Replay, Service, Settings, Verdict};
-use super::dial::{Dialer, Inside, Security};
+use super::dial::{Dialer, Security};
 use super::driver::{Driver, Nudge};
+use super::setting::{SettingError, within};
 use crate::ccs::event::Answer;
 use crate::ccs::refusal;
 use crate::ccs::settings::SessionConfig;
@@ -77,13 +78,8 @@ pub struct CcsConfig {
 #[derive(Debug, thiserror::Error)]
 pub enum Fatal {
     /// A setting has no value, or one out of range.
-    #[error("{setting} {problem}")]
-    Setting {
-        /// The name of the setting.
-        setting: &'static str,
-        /// What is wrong with it.
-        problem: String,
-    },
+    #[error(transparent)]
+    Setting(#[from] SettingError),
     /// The TLS settings cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -144,20 +140,16 @@ impl CcsConfig {
             ("resource", &self.resource),
         ];
         if let Some((setting, _)) = texts.into_iter().find(|(_, text)| text.trim().is_empty()) {
-            return Err(Fatal::Setting { setting, problem: "is empty".to_owned() });
+            return Err(SettingError::new(setting, "is empty").into());
         }
         let answer_seconds = usize::try_from(self.answer.as_secs()).unwrap_or(usize::MAX);
-        for (setting, value, max) in [
+        within(&[
             ("window", self.window, WINDOW_MAX),
             ("connections", self.connections, CONNECTIONS_MAX),
             ("answer_seconds", answer_seconds, ANSWER_SECONDS_MAX as usize),
-        ] {
-            if !(1..=max).contains(&value) {
-                return Err(Fatal::Setting { setting, problem: format!("is not from 1 to {max}") });
-            }
-        }
-        let security = Security::Tls { ca_file: self.ca_file.as_deref(), inside: Inside::Unsaid };
-        Ok(Dialer::new(&self.host, self.port, &security)?.named_by("ccs.host"))
+        ])?;
+        let security = Security::Tls { ca_file: self.ca_file.as_deref(), alpn: &[] };
+        Ok(Dialer::new(&self.host, self.port, &security, "ccs.host")?)
     }
 
     fn access(self) -> Result<Access, Fatal> {

@@ -15,7 +15,7 @@ mod connection;
 mod exchange;
 
 pub(super) use connection::{Server, Timing, run};
-pub(super) use exchange::{NoAnswer, NotProcessed, Reply, Request};
+pub(super) use exchange::{Reply, Request};
 
 #[cfg(test)]
 mod tests;

@@ -15,8 +15,10 @@ mod dial;
 pub(crate) mod driver;
 pub mod fcm_v1;
 mod http2;
+mod setting;
 
 pub use self::core::snapshot::{ConnectionPhase, ConnectionState, Snapshot};
+pub use self::setting::SettingError;
 use crate::chat::id::{Recipient, Sid, Token, short_hash};
 use crate::chat::push::{Push, TTL_MAX};
 use crate::chat::recipient_queue::Pace;

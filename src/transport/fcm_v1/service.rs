@@ -6,13 +6,13 @@ use super::token::{self, Bearer, TokenSource};
 use super::{FcmConfig, NO_TOKEN, OnAmbiguous, encode};
 use crate::chat::push::Target;
 use crate::fcm::budget::{Budget, Charge, Grant};
-use crate::fcm::health::{self, Health, QUOTA, Ruling, Standing, Ticket};
-use crate::fcm::judge::judge;
+use crate::fcm::health::{self, Health, QUOTA, Standing, Ticket};
+use crate::fcm::judge::{BROKEN, judge};
 use crate::fcm::request::{Request, RequestError, translate};
 use crate::fcm::target;
-use crate::fcm::verdict::{Ambiguous, Answer, Asked, Cause, Outcome, Replay, Unprocessed, Verdict as Judged};
+use crate::fcm::verdict::{Answer, Asked, Cause, Outcome, Replay, Verdict as Judged};
 use crate::transport::core::{Admission, Message, Now, Service, Verdict};
-use crate::transport::http2::{self, NoAnswer, NotProcessed, Reply};
+use crate::transport::http2::{self, Reply};
 use crate::transport::{Change, Link, Outage, Send};
 use http::{HeaderMap, header};
 use std::collections::VecDeque;
@@ -191,22 +191,25 @@ impl Service for FcmService {
         let asked = Asked { target: &target, is_within_rules, access: ticket.access(), on_ambiguous, now_unix_s };
         let judged = judge(&outcome(&reply), &asked);
         let before = self.health.standing(now.instant);
-        let mut ruling = self.health.outcome(&ticket, judged, now.instant);
-        if let Ruling::Replay(_, refusal) = &ruling
+        let mut judged = self.health.outcome(&ticket, judged, now.instant);
+        if let Judged::Replay(_, refusal) = &judged
             && message.replays() >= REPLAYS_MAX
         {
             let refused = Judged::Refused(refusal.clone());
-            ruling = self.health.outcome(&ticket, refused, now.instant);
+            judged = self.health.outcome(&ticket, refused, now.instant);
         }
         self.tokens.refuse(self.health.refused_token());
-        match ruling {
-            Ruling::Sent { name } => {
+        if self.health.standing(now.instant) != Standing::Well {
+            self.budget.begin_anew();
+        }
+        match judged {
+            Judged::Sent { name } => {
                 self.tell(before, "", now.instant);
                 Verdict::Accepted { canonical: None, provider_id: name, detail: dropped }
             }
-            Ruling::Replay(Replay::Elsewhere, _) => Verdict::Elsewhere,
-            Ruling::Replay(Replay::NewToken, _) => Verdict::Again,
-            Ruling::Refused(refusal) => {
+            Judged::Replay(Replay::Elsewhere, _) => Verdict::Elsewhere,
+            Judged::Replay(Replay::NewToken, _) => Verdict::Again,
+            Judged::Refused(refusal) | Judged::Fault(_, refusal) => {
                 self.tell(before, &refusal.detail, now.instant);
                 Verdict::Refused(refusal)
             }
@@ -214,7 +217,7 @@ impl Service for FcmService {
     }
 
     fn is_late(&self, reply: &Reply) -> bool {
-        matches!(reply, Reply::NoAnswer(NoAnswer::Late))
+        matches!(reply, Reply::Late)
     }
 
     fn outage(&self, able: bool, now: Now) -> Option<Link> {
@@ -252,9 +255,9 @@ fn outcome(reply: &Reply) -> Outcome<'_> {
             content_type: text(headers, header::CONTENT_TYPE),
             body,
         }),
-        Reply::NotProcessed(NotProcessed::RefusedStream) => Outcome::Unprocessed(Unprocessed::RefusedStream),
-        Reply::NotProcessed(NotProcessed::BeyondGoaway) => Outcome::Unprocessed(Unprocessed::BeyondGoaway),
-        Reply::NoAnswer(NoAnswer::Late) => Outcome::Ambiguous(Ambiguous::Timeout),
-        Reply::NoAnswer(NoAnswer::Broken) => Outcome::Ambiguous(Ambiguous::Reset),
+        Reply::RefusedStream => Outcome::Unprocessed("the connection had no room for the message"),
+        Reply::BeyondGoaway => Outcome::Unprocessed("the connection was ended before the message was looked at"),
+        Reply::Late => Outcome::Ambiguous("no answer in time"),
+        Reply::Broken => Outcome::Ambiguous(BROKEN),
     }
 }

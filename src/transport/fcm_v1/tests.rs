@@ -392,6 +392,50 @@ async fn a_used_up_quota_of_the_project_pauses_everybody_for_as_long_as_fcm_says
 }
 
 #[tokio::test(start_paused = true)]
+async fn after_fcm_stopped_the_project_for_a_few_seconds_it_begins_slowly_again() {
+    // Ten at once when all of the share is reached, and one at the beginning.
+    let quotas = Quotas { project_per_minute: 600, ..Quotas::default() };
+    for (status, headers, body, word) in [
+        ("429", &[("retry-after", "5")][..], PROJECT_QUOTAS[0], QUOTA),
+        ("403", &[], r#"{"error":{"code":403,"message":"no","status":"PERMISSION_DENIED"}}"#, "permission_denied"),
+    ] {
+        let mut harness = Harness::open(FcmConfig { quotas, ..config() });
+        let mut peer = harness.peer(100).await;
+        let mut sids = sids(200).into_iter().zip(1..);
+        let began = Instant::now();
+        while began.elapsed() < Duration::from_secs(70) {
+            let (sid, recipient) = sids.next().unwrap();
+            harness.send(message(sid, recipient)).await;
+            let asked = peer.next().await;
+            peer.take(asked.stream).await;
+            harness.report().await;
+            tokio::time::sleep(SECOND).await;
+        }
+        let mut send_ten = async |harness: &mut Harness| {
+            for (sid, recipient) in sids.by_ref().take(10) {
+                harness.send(message(sid, recipient)).await;
+            }
+        };
+        send_ten(&mut harness).await;
+        let asked = peer.next().await;
+        mids(&mut peer, 9).await;
+        peer.answer(asked.stream, status, headers, body).await;
+        harness.link(Link::Down(Outage::Refused(word))).await;
+        harness.port.link.wait_for(|link| matches!(link, Link::Up | Link::Probing(_))).await.unwrap();
+        send_ten(&mut harness).await;
+        // Of a fault of the project one finds out whether it is over, and is not counted.
+        if word != QUOTA {
+            let probe = peer.next().await;
+            peer.take(probe.stream).await;
+            harness.link(Link::Up).await;
+            send_ten(&mut harness).await;
+        }
+        mids(&mut peer, 1).await;
+        quiet(&mut peer).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn when_fcm_puts_everybody_off_what_is_claimed_goes_back_and_one_at_a_time_finds_out() {
     let mut harness = Harness::open(FcmConfig { streams: 25, ..config() });
     let mut peer = harness.peer(100).await;
@@ -636,15 +680,11 @@ fn the_servers_are_known_by_the_keys_of_the_configuration() {
     assert_eq!(servers(on_google), expected);
     let account = token::account_file(|_| ());
     let path = account.path().display().to_string();
-    let keys = Keys {
-        base_url: "fcm.projects.shop.base_url".to_owned(),
-        credentials_file: "fcm.projects.shop.credentials_file".to_owned(),
-        ..Keys::default()
-    };
     let shop = FcmConfig {
         base_url: "https://fcm.example:8443/deep".to_owned(),
         credentials: Credentials::File(account.path().to_owned()),
-        keys,
+        base_url_key: "fcm.projects.shop.base_url".to_owned(),
+        credentials_key: "fcm.projects.shop.credentials_file".to_owned(),
         ..config()
     };
     let expected = (

@@ -185,7 +185,7 @@ async fn what_a_goaway_rules_out_was_not_processed() {
     driven.peer.next().await;
     driven.peer.go_away(first.stream, NO_ERROR).await;
     let fate = driven.fate().await;
-    let beyond = matches!(fate, Event::Answered(_, Reply::NotProcessed(NotProcessed::BeyondGoaway)));
+    let beyond = matches!(fate, Event::Answered(_, Reply::BeyondGoaway));
     assert!(beyond, "{fate:?}");
     driven.peer.take(first.stream).await;
     assert!(matches!(driven.fate().await, Event::Answered(..)));
