@@ -8,7 +8,7 @@ mod reports;
 use super::context::{Context, oldest};
 use super::service_backoff::ServiceBackoff;
 use super::upstream::DeviceIntake;
-use crate::chat::delivery::Event;
+use crate::chat::delivery::{Event, Life};
 use crate::chat::id::{Recipient, Sid, Token};
 use crate::chat::message::ErrorCode;
 use crate::chat::push::{Push, Target};
@@ -199,8 +199,8 @@ impl Dispatcher {
     /// Hands a message over; false if that is not possible any more. It goes back to the disk where the transport has gone, or takes nothing any more: nobody knows
     /// for how long, and there it expires in time.
     async fn claimed(&mut self, message: Claimed, push: Push, open: bool) -> Result<bool, StoreError> {
-        let Claimed { sid, recipient, attempt, tried, accepted_at: accepted_ms, deadline_ms, .. } = message;
-        let copied = message.dup_possible;
+        let Claimed { sid, recipient, accepted_at: accepted_ms, deadline_ms, .. } = message;
+        let Life { attempt, tried, dup_possible: copied, .. } = message.life;
         let token = if let Target::Token(token) = &push.target { Some(token.clone()) } else { None };
         let send = Send { sid, push, recipient, accepted_ms, deadline_ms };
         if !open || self.sends.try_send(send).is_err() {

@@ -18,7 +18,7 @@ use crate::mqtt::{Ack, AckWord, Inbound, Principal, Role};
 use crate::ops::clock::{at, now_ms};
 use crate::ops::message_log;
 use crate::ops::metrics::Metric;
-use crate::store::{Accepted, Acknowledged as Kept, Committed, NewDelivery, Note, Recorded, Rejected, StoreError};
+use crate::store::{Accepted, Committed, NewDelivery, Note, Recorded, Rejected, StoreError};
 use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
@@ -216,7 +216,7 @@ impl Intake {
                         Box::pin(async move { Ok(confirmed(&context, &committed.await?)) })
                     }
                     Acknowledged::UpTo(sid) => Box::pin(async move {
-                        context.store.acked(&owner, Kept::UpTo(sid), now_ms()).await?;
+                        context.store.acked_up_to(&owner, sid, now_ms()).await?;
                         Ok(Some(AckWord::Done))
                     }),
                 };

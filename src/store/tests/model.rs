@@ -325,10 +325,10 @@ impl Harness {
                 .find(|d| d.order.is_some() && d.order == this.order && !d.life.settled());
             assert!(unsettled.is_none(), "{this:?} did not wait for {unsettled:?}");
             let step = this.life.step(&Event::Claimed).expect("was due");
-            assert_eq!(claimed.attempt, step.life.attempt);
+            assert_eq!(claimed.life, step.life);
             assert_eq!(claimed.body, format!("body of {}", this.id));
             let delivery = &mut self.deliveries[index];
-            (delivery.life, delivery.again) = (step.life, claimed.attempt > 1);
+            (delivery.life, delivery.again) = (step.life, claimed.life.attempt > 1);
         }
         let left = (0..self.deliveries.len()).find(|&index| {
             let this = &self.deliveries[index];
@@ -471,11 +471,16 @@ impl Harness {
     async fn ack(&mut self, which: usize, up_to: bool) {
         let Some(upstream) = self.upstream.get(which) else { return };
         let (sid, topic) = (upstream.sid, upstream.topic);
-        let what = if up_to { Acknowledged::UpTo(sid) } else { Acknowledged::These(vec![sid]) };
         if topic != Some(EXPLICIT) {
             return;
         }
-        let dropped = self.rig.store.acked(&Owner::new("bal1").unwrap(), what, self.now).await.unwrap();
+        let (bal, spool) = (Owner::new("bal1").unwrap(), self.rig.store.figures().spool_rows);
+        if up_to {
+            self.rig.store.acked_up_to(&bal, sid, self.now).await.unwrap();
+        } else {
+            self.rig.store.confirm(&bal, vec![sid], self.now).await.unwrap().await.unwrap();
+        }
+        let dropped = spool - self.rig.store.figures().spool_rows;
         let covered = self
             .upstream
             .iter_mut()

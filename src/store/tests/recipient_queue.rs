@@ -260,10 +260,3 @@ async fn a_parked_message_is_shown_without_a_time() {
     let [Trace::Delivery(life)] = &traces[..] else { panic!("{traces:?}") };
     assert_eq!(life.due_at, None);
 }
-
-#[test]
-fn the_log_line_of_a_start_stays_short() {
-    let recovery = Recovery { former: vec!["bal1/others/receipts".to_owned(); 4096], ..Recovery::default() };
-    let line = format!("{recovery:?}");
-    assert!(line.contains("former: 4096") && line.len() < 300, "{line}");
-}

@@ -13,7 +13,7 @@ async fn a_message_goes_its_usual_way() {
     assert_eq!(rig.store.figures().queue_rows, 1);
     let taken = rig.take(NOW).await;
     assert_eq!(ids(&taken), ["a1"]);
-    assert_eq!((taken.claimed[0].attempt, taken.next_due), (1, None));
+    assert_eq!((taken.claimed[0].life.attempt, taken.next_due), (1, None));
     assert!(matches!(rig.record(sid, accepted(), NOW + 1).await, Recorded::Moved { told: [Status::Sent], .. }));
     assert_eq!((rig.store.figures().queue_rows, rig.store.figures().queue_bytes), (0, 0));
     assert!(matches!(
@@ -215,7 +215,7 @@ async fn a_retry_waits_for_its_time_and_nothing_overtakes_it() {
     let late = rig.new_delivery("a3");
     rig.accept(late).await;
     let taken = rig.take(NOW + 1000).await;
-    assert_eq!((ids(&taken), taken.claimed[0].attempt), (vec!["a1".to_owned()], 2));
+    assert_eq!((ids(&taken), taken.claimed[0].life.attempt), (vec!["a1".to_owned()], 2));
     rig.record(first.unwrap(), accepted(), NOW + 1000).await;
     assert_eq!(ids(&rig.take(NOW + 1000).await), ["a2", "a3"]);
 }
@@ -493,11 +493,17 @@ async fn explicit_acks_keep_a_message_until_its_bal_has_it() {
     assert!(again.len() == 4 && again.iter().all(|w| w.redelivered));
 
     let (bal, other) = (Owner::new("bal1").unwrap(), Owner::new("bal2").unwrap());
-    let these = Acknowledged::These(vec![sids[0]]);
-    assert_eq!(rig.store.acked(&other, these.clone(), NOW).await.unwrap(), 0, "another BAL's word means nothing");
-    assert_eq!(rig.store.acked(&bal, these.clone(), NOW).await.unwrap(), 1);
-    assert_eq!(rig.store.acked(&bal, these, NOW).await.unwrap(), 0);
-    assert_eq!(rig.store.acked(&bal, Acknowledged::UpTo(sids[2]), NOW).await.unwrap(), 2);
+    let confirm = async |name| rig.store.confirm(name, vec![sids[0]], NOW).await.unwrap().await.unwrap();
+    let kept = || rig.store.figures().spool_rows;
+    confirm(&other).await;
+    rig.store.acked_up_to(&other, sids[2], NOW).await.unwrap();
+    assert_eq!(kept(), 4, "another BAL's word means nothing");
+    confirm(&bal).await;
+    assert_eq!(kept(), 3);
+    confirm(&bal).await;
+    assert_eq!(kept(), 3);
+    rig.store.acked_up_to(&bal, sids[2], NOW).await.unwrap();
+    assert_eq!(kept(), 1);
     let rig = rig.crash();
     assert_eq!(rig.next(MESSAGES, 0).await.len(), 1);
     assert_eq!(rig.store.figures().spool_rows, 1);
