@@ -8,7 +8,7 @@ mod reports;
 use super::context::{Context, oldest};
 use super::service_backoff::ServiceBackoff;
 use super::upstream::DeviceIntake;
-use crate::chat::delivery::{Event, Life};
+use crate::chat::delivery::{Event, Fate, Life};
 use crate::chat::id::{Recipient, Sid, Token};
 use crate::chat::message::ErrorCode;
 use crate::chat::push::{Push, Target};
@@ -185,11 +185,9 @@ impl Dispatcher {
                 Err(error) => {
                     // Written by a later release, or damaged. Its sender is told, and can send it again.
                     tracing::error!(sid = %message.sid, %error, "a stored message cannot be read");
-                    let event = Event::Unsendable {
-                        code: ErrorCode::BadJson.as_str().to_owned(),
-                        detail: "the bridge cannot read the stored message".to_owned(),
-                    };
-                    self.record(message.sid, event).await?;
+                    let code = ErrorCode::BadJson.as_str().to_owned();
+                    let detail = "the bridge cannot read the stored message".to_owned();
+                    self.record(message.sid, self.back(Fate::Unsendable { code, detail }, 0)).await?;
                 }
             }
         }
@@ -204,7 +202,7 @@ impl Dispatcher {
         let token = if let Target::Token(token) = &push.target { Some(token.clone()) } else { None };
         let send = Send { sid, push, recipient, accepted_ms, deadline_ms };
         if !open || self.sends.try_send(send).is_err() {
-            self.record(sid, Event::Lost { copies: 0 }).await?;
+            self.record(sid, self.back(Fate::Lost, 0)).await?;
             return Ok(false);
         }
         self.context.metrics.count(Metric::DownstreamAttempts);

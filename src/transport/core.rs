@@ -33,6 +33,7 @@ pub(crate) use event::{Counted, End, Ended, Event, Manner, Output, Receipt};
 pub(crate) use service::{Admission, Message, Pool, Replay, Service, Settings, Verdict};
 
 use super::{AckRef, ConnectionId, Link, Outage, Report, Send, UNANSWERED};
+use crate::chat::delivery::Fate;
 use crate::chat::id::Sid;
 use crate::chat::refusal::{Decision, Refusal};
 use connections::{Connection, Connections, Why};
@@ -134,13 +135,12 @@ impl<S: Service> Core<S> {
     /// Takes a message from the bridge; to be called only while [`Core::has_room`], or after [`Core::handle_stop`].
     pub(crate) fn handle_send(&mut self, send: Send, now: Now) {
         let sid = send.sid;
-        if self.phase != Phase::Running {
-            self.snapshot.lost += 1;
-            self.report(Report::Lost { sid, copies: 0 });
-        } else if self.messages.take(send) {
+        if !self.messages.take(send) {
+            tracing::error!(%sid, "message given twice");
+        } else if self.phase == Phase::Running {
             self.work(now);
         } else {
-            tracing::error!(%sid, "message given twice");
+            self.back(sid, Fate::Lost);
         }
     }
 
@@ -309,17 +309,15 @@ impl<S: Service> Core<S> {
     /// Reports what is left when the last connection is gone.
     fn finish(&mut self) {
         self.phase = Phase::Over;
-        for message in self.messages.take_all() {
-            let (sid, copies, replays) = (message.send.sid, message.copies, message.replays());
-            self.snapshot.lost += 1;
-            let report = match &self.settings.replay {
+        for (sid, copies) in self.messages.oldest_first() {
+            let fate = match &self.settings.replay {
                 Replay::Ambiguous(refusal) if copies > 0 && matches!(refusal.decision, Decision::Fail { .. }) => {
                     let detail = "the bridge stopped before the answer came".to_owned();
-                    Report::Refused { sid, refusal: Refusal { detail, ..refusal.clone() }, copies, replays }
+                    Fate::Refused(Refusal { detail, ..refusal.clone() })
                 }
-                _ => Report::Lost { sid, copies },
+                _ => Fate::Lost,
             };
-            self.report(report);
+            self.back(sid, fate);
         }
     }
 

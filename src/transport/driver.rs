@@ -14,6 +14,7 @@
 use super::core::{Core, End, Ended, Event, Manner, Now, Output, Service, Settings};
 use super::dial::{Dialer, Stream};
 use super::{AckRef, ConnectionId, DeviceMessage, Outlet, Report};
+use crate::chat::delivery::Fate;
 use crate::chat::id::Sid;
 use crate::ops::clock::{at, now_ms};
 use std::collections::{HashMap, VecDeque};
@@ -317,7 +318,7 @@ where
         self.published = None;
         self.publish(&outlet);
         // What devices sent and nobody took is not acknowledged: it comes again.
-        let lost = self.reports.iter().filter(|report| matches!(report, Report::Lost { .. })).count();
+        let lost = self.reports.iter().filter(|report| matches!(report, Report::Back { fate: Fate::Lost, .. })).count();
         for report in self.reports {
             if outlet.reports.send(report).await.is_err() {
                 break;

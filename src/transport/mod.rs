@@ -19,12 +19,11 @@ mod setting;
 
 pub use self::core::snapshot::{ConnectionPhase, ConnectionState, Snapshot};
 pub use self::setting::SettingError;
+use crate::chat::delivery::Fate;
 use crate::chat::id::{Recipient, Sid, Token, short_hash};
 use crate::chat::push::{Push, TTL_MAX};
 use crate::chat::recipient_queue::Pace;
-use crate::chat::refusal::Refusal;
 use std::fmt;
-use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
 /// One message to send. Its id at the push service is the text of `sid`.
@@ -103,63 +102,16 @@ impl fmt::Debug for AckRef {
 /// What a transport tells the bridge.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Report {
-    /// The push service took the message.
-    Accepted {
+    /// A message that was taken comes back.
+    Back {
         /// Which message.
         sid: Sid,
-        /// The device's new token, if the push service named one (canonical id).
-        canonical: Option<Token>,
-        /// The push service's own name for it, if it gave one.
-        provider_id: Option<String>,
-        /// What of the message did not travel, for its sender.
-        detail: Option<String>,
-        /// How often the message was written to a connection; above 1 the device may see it twice.
+        /// What became of it.
+        fate: Fate,
+        /// How often it was written to a connection and may have been taken; above 1 the device may see it twice.
         copies: u32,
-        /// How often it was sent again at once before this answer.
+        /// How often it was sent again at once, not having been processed.
         replays: u32,
-    },
-    /// The push service did not take the message, as far as anybody knows.
-    Refused {
-        /// Which message.
-        sid: Sid,
-        /// What follows from it.
-        refusal: Refusal,
-        /// How often the message was written to a connection.
-        copies: u32,
-        /// How often it was sent again at once before this answer.
-        replays: u32,
-    },
-    /// The bridge itself refuses the message: it is none that the push service could take, which was not asked.
-    Unsendable {
-        /// Which message.
-        sid: Sid,
-        /// The bridge's word.
-        code: String,
-        /// A text for humans.
-        detail: String,
-    },
-    /// The time to live ended before the push service took the message.
-    Expired {
-        /// Which message.
-        sid: Sid,
-        /// How often it was written to a connection.
-        copies: u32,
-        /// How often it was sent again at once.
-        replays: u32,
-    },
-    /// The transport cannot send the message now; it was not tried. The recipient's later ones wait as well.
-    Deferred {
-        /// Which message.
-        sid: Sid,
-        /// Not sooner than this.
-        wait: Duration,
-    },
-    /// The transport stops with the message unanswered; nobody knows whether the push service took it.
-    Lost {
-        /// Which message.
-        sid: Sid,
-        /// How often it was written to a connection; 0 means that it certainly did not get out.
-        copies: u32,
     },
     /// The push service says what became of a message on the device.
     Receipt {

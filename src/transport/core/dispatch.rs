@@ -4,8 +4,9 @@ use super::connections::InFlight;
 use super::service::{Admission, Message, Position, Service};
 use super::tend::DRAINING_MAX;
 use super::{Core, Now, Output};
+use crate::chat::delivery::Fate;
 use crate::chat::id::{Recipient, Sid};
-use crate::transport::{ConnectionId, Report};
+use crate::transport::ConnectionId;
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
@@ -96,19 +97,8 @@ impl<S: Service> Core<S> {
                 until.into_iter().for_each(|until| self.wake_at(until));
                 Offer::Stop
             }
-            Admission::GiveBack => {
-                self.messages.remove(sid);
-                self.report(Report::Lost { sid, copies: 0 });
-                Offer::Gone
-            }
-            Admission::Defer(wait) => {
-                self.messages.remove(sid);
-                self.report(Report::Deferred { sid, wait });
-                Offer::Gone
-            }
-            Admission::Unsendable { code, detail } => {
-                self.messages.remove(sid);
-                self.report(Report::Unsendable { sid, code: code.to_owned(), detail });
+            Admission::Back(fate) => {
+                self.back(sid, fate);
                 Offer::Gone
             }
         }
@@ -148,8 +138,7 @@ impl<S: Service> Core<S> {
             message.copies == 0 && !under_way
         };
         for sid in self.messages.waiting_where(goes) {
-            self.messages.remove(sid);
-            self.report(Report::Lost { sid, copies: 0 });
+            self.back(sid, Fate::Lost);
         }
     }
 
@@ -161,8 +150,7 @@ impl<S: Service> Core<S> {
             message.copies == 0 && tried.get(&message.recipient()).is_some_and(|tried| message.place > *tried)
         };
         for sid in self.messages.waiting_where(behind) {
-            self.messages.remove(sid);
-            self.report(Report::Deferred { sid, wait: BEHIND_UNANSWERED_WAIT });
+            self.back(sid, Fate::Deferred(BEHIND_UNANSWERED_WAIT));
         }
     }
 
@@ -191,16 +179,8 @@ impl<S: Service> Core<S> {
     }
 
     fn report_expired(&mut self, sid: Sid) {
-        let Some(message) = self.messages.remove(sid) else { return };
-        if message.received {
-            // A receipt came, so it was taken in time.
-            self.snapshot.accepted += 1;
-            let (copies, replays) = (message.copies, message.replays());
-            let report = Report::Accepted { sid, canonical: None, provider_id: None, detail: None, copies, replays };
-            return self.report(report);
-        }
-        self.snapshot.expired += 1;
-        let (copies, replays) = (message.copies, message.replays());
-        self.report(Report::Expired { sid, copies, replays });
+        // A receipt came, so it was taken in time.
+        let received = self.messages.all.get(&sid).is_some_and(|message| message.received);
+        self.back(sid, if received { Fate::ACCEPTED } else { Fate::Expired });
     }
 }

@@ -116,13 +116,11 @@ impl<M: Default> Messages<M> {
         Some(message)
     }
 
-    /// Everything, oldest first.
-    pub(super) fn take_all(&mut self) -> Vec<Message<M>> {
-        let mut all: Vec<Message<M>> = self.all.drain().map(|(_, message)| message).collect();
+    /// Everything with its copies, oldest first.
+    pub(super) fn oldest_first(&self) -> Vec<(Sid, u32)> {
+        let mut all: Vec<&Message<M>> = self.all.values().collect();
         all.sort_unstable_by_key(|message| message.place);
-        self.waiting.clear();
-        self.recipients.clear();
-        all
+        all.into_iter().map(|message| (message.send.sid, message.copies)).collect()
     }
 
     fn leave(&mut self, recipient: Recipient) {
