@@ -91,7 +91,7 @@ pub struct AckRef {
 /// Without the token itself.
 impl fmt::Debug for AckRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Tag")
+        f.debug_struct("AckRef")
             .field("connection", &self.connection.number())
             .field("to", &short_hash(&self.to))
             .field("message_id", &self.message_id)

@@ -66,7 +66,7 @@ pub(super) enum Phase {
         since: Instant,
         why: Why,
     },
-    Closing(Why),
+    Closing,
 }
 
 /// Why a connection takes nothing new.
@@ -130,13 +130,8 @@ impl Connections {
 
     /// A connection is about to be ended. False if that is known.
     pub(super) fn close(&mut self, id: ConnectionId) -> bool {
-        let Some(connection) = self.all.get_mut(&id) else { return false };
-        let why = match connection.phase {
-            Phase::Dialing | Phase::Open { .. } => Why::Retired,
-            Phase::Draining { why, .. } => why,
-            Phase::Closing(_) => return false,
-        };
-        connection.phase = Phase::Closing(why);
+        let Some(connection) = self.all.get_mut(&id).filter(|one| one.phase != Phase::Closing) else { return false };
+        connection.phase = Phase::Closing;
         true
     }
 
@@ -241,7 +236,7 @@ impl Connections {
                 Phase::Dialing => ConnectionPhase::Opening,
                 Phase::Open { .. } => ConnectionPhase::Up,
                 Phase::Draining { .. } => ConnectionPhase::Draining,
-                Phase::Closing(_) => ConnectionPhase::Closing,
+                Phase::Closing => ConnectionPhase::Closing,
             },
             unanswered: one.in_flight.len(),
         };
@@ -263,12 +258,12 @@ impl Connection {
     }
 
     pub(super) fn is_ending(&self) -> bool {
-        matches!(self.phase, Phase::Draining { .. } | Phase::Closing(_))
+        matches!(self.phase, Phase::Draining { .. } | Phase::Closing)
     }
 
-    /// Whether it was given up because it does not answer.
+    /// Whether it is kept only for the answers that it did not give in time.
     pub(super) fn is_suspect(&self) -> bool {
-        matches!(self.phase, Phase::Draining { why: Why::Suspect, .. } | Phase::Closing(Why::Suspect))
+        matches!(self.phase, Phase::Draining { why: Why::Suspect, .. })
     }
 
     /// Whether it takes messages, now or after an answer.
@@ -284,7 +279,7 @@ impl Connection {
     fn room(&self, window: usize) -> usize {
         match self.phase {
             Phase::Open { capacity, .. } => capacity.min(window).saturating_sub(self.in_flight.len()),
-            Phase::Dialing | Phase::Draining { .. } | Phase::Closing(_) => 0,
+            Phase::Dialing | Phase::Draining { .. } | Phase::Closing => 0,
         }
     }
 }

@@ -69,7 +69,7 @@ impl<S: Service> Core<S> {
     fn close_oldest_draining(&mut self) {
         let since = |connection: &Connection| match connection.phase {
             Phase::Draining { since, .. } => Some(since),
-            Phase::Dialing | Phase::Open { .. } | Phase::Closing(_) => None,
+            Phase::Dialing | Phase::Open { .. } | Phase::Closing => None,
         };
         let draining = self.connections.all.iter().filter_map(|(id, connection)| Some((since(connection)?, *id)));
         if let Some((_, oldest)) = draining.min() {
@@ -161,8 +161,7 @@ impl<S: Service> Core<S> {
             for id in self.connections.ids(|one| one.is_open() && owes(one)) {
                 self.suspect(id, now, format!("no answer to a message within {} s", answer.as_secs()));
             }
-            let suspects = self.connections.ids(|one| one.is_draining() && one.is_suspect());
-            for id in suspects {
+            for id in self.connections.ids(Connection::is_suspect) {
                 if !self.is_waited_for(id) {
                     self.retire(id);
                 }
@@ -243,7 +242,7 @@ impl<S: Service> Core<S> {
                 tracing::error!(connection, detail, "the push service refuses the login");
                 (Failure::Refused, Some(Change::AuthFailed { detail }))
             }
-            (Phase::Draining { .. } | Phase::Closing(_), _) | (_, End::Retired) => {
+            (Phase::Draining { .. } | Phase::Closing, _) | (_, End::Retired) => {
                 tracing::info!(connection, detail, "connection closed");
                 self.crowded = false;
                 self.redial.ended(now);

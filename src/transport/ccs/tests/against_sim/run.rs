@@ -176,10 +176,12 @@ impl Run {
             && (0..self.case.devices).all(|device| self.bench.device(&token(device)).summary.on_the_way == 0)
     }
 
-    /// Whether there are exactly the connections that are to be kept, and all of them serve.
+    /// Whether there are exactly the connections that are to be kept, and all of them serve, and operators are told so.
     fn is_whole(&self) -> bool {
         let states = self.core.snapshot().connections;
-        states.len() == self.case.connections && states.iter().all(|state| state.phase == ConnectionPhase::Up)
+        self.core.link(self.time()) == Link::Up
+            && states.len() == self.case.connections
+            && states.iter().all(|state| state.phase == ConnectionPhase::Up)
     }
 
     fn whats_left(&self) -> String {
