@@ -13,7 +13,6 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 /// Where the API is, for the connections to it.
-#[derive(Clone)]
 pub(super) struct Api {
     /// How to get there; another one when the certificate authorities were read again.
     pub(super) dialer: watch::Receiver<Arc<Dialer>>,
