@@ -18,14 +18,13 @@ use crate::ccs::settings::SessionConfig;
 use crate::chat::delivery::Fate;
 use crate::chat::id::Token;
 use crate::chat::push::Target;
-use crate::ops::files::{FileWatch, read_secret};
+use crate::ops::files::{FileWatch, read_secret, reread};
 use crate::secret::Secret;
 use std::convert::Infallible;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
-use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 
 /// Connections that one sender may have at most (CCS refused more).
@@ -264,15 +263,11 @@ async fn renew(
     loop {
         files.changed(&mut reload).await;
         let config = config.clone();
-        match spawn_blocking(move || config.read_again()).await {
-            Ok(Ok(next)) => {
-                access.send_replace(next);
-                tracing::info!("server key and certificate authorities were read again");
-                // A full queue holds the same news.
-                let _ = nudge.try_send(Nudge::Renewed);
-            }
-            Ok(Err(fault)) => tracing::error!(%fault, "the files cannot be used as they are now; those of before hold"),
-            Err(_panicked_or_stopped) => return std::future::pending().await,
+        if let Some(next) = reread(move || config.read_again()).await {
+            access.send_replace(next);
+            tracing::info!("server key and certificate authorities were read again");
+            // A full queue holds the same news.
+            let _ = nudge.try_send(Nudge::Renewed);
         }
     }
 }

@@ -36,7 +36,6 @@ use address::{API, Address, TOKENS};
 use renewal::{Api, Renewal};
 use service::FcmService;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 use token::{Account, Source, TokenSource};
 use tokio::sync::{mpsc, watch};
@@ -288,25 +287,19 @@ pub async fn run(config: FcmConfig, outlet: Outlet, stop: CancellationToken) -> 
 /// Runs the skeleton with the tokens that there are.
 async fn drive(config: FcmConfig, api: Api, tokens: TokenSource, outlet: Outlet, stop: CancellationToken) {
     let (nudges_tx, nudges) = mpsc::channel(1);
-    let mut news = tokens.news();
-    let settings = config.settings(api.dialer.borrow().server().to_owned());
-    let server = http2::Server {
-        dialer: Arc::clone(&api.dialer.borrow()),
-        uri: api.uri.clone(),
-        streams: config.streams,
-        answer_max: ANSWER_MAX,
-        timing: http2::Timing { request: config.timing.request, ping: config.timing.ping, pong: config.timing.pong },
-    };
-    let service = FcmService::new(&config, api.clone(), tokens);
-    // Certificate authorities may be others by then.
-    let connect = move |task| {
-        let dialer = Arc::clone(&api.dialer.borrow());
-        http2::run(task, http2::Server { dialer, ..server.clone() })
-    };
-    let driver = Driver::new(settings, service, nudges, connect);
+    let mut news = tokens.clone();
+    let address = api.dialer.borrow().server().to_owned();
+    let settings = config.settings(address.clone());
+    let service = FcmService::new(&config, address, tokens);
+    let Timing { request, ping, pong, .. } = config.timing;
+    let (Api { dialer, uri }, streams, answer_max) = (api, config.streams, ANSWER_MAX);
+    let server = http2::Server { dialer, uri, streams, answer_max, request, ping, pong };
+    let driver = Driver::new(settings, service, nudges, move |task| http2::run(task, server.clone()));
     let nudge = async {
-        while let Some(credentials) = news.changed().await {
-            let nudge = if credentials { Nudge::Renewed } else { Nudge::Look };
+        let mut credentials = news.credentials();
+        while news.changed().await.is_ok() {
+            let before = std::mem::replace(&mut credentials, news.credentials());
+            let nudge = if credentials == before { Nudge::Look } else { Nudge::Renewed };
             if nudges_tx.send(nudge).await.is_err() {
                 break;
             }

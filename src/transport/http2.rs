@@ -14,7 +14,7 @@ mod coalesce;
 mod connection;
 mod exchange;
 
-pub(super) use connection::{Server, Timing, run};
+pub(super) use connection::{Server, run};
 pub(super) use exchange::{Reply, Request};
 
 #[cfg(test)]

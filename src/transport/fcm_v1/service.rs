@@ -1,7 +1,6 @@
 //! The decisions of FCM HTTP v1: whether a message may go, and what an answer means for it.
 
 use super::losses::Remarks;
-use super::renewal::Api;
 use super::token::{self, Bearer, TokenSource};
 use super::{FcmConfig, NO_TOKEN, OnAmbiguous, encode};
 use crate::chat::delivery::Fate;
@@ -31,7 +30,8 @@ const TOKEN_WAIT: Duration = Duration::from_secs(5);
 pub(super) struct FcmService {
     confirm_to: Option<String>,
     on_ambiguous: OnAmbiguous,
-    api: Api,
+    /// Where the API is, for operators.
+    server: String,
     tokens: TokenSource,
     health: Health,
     budget: Budget,
@@ -58,11 +58,11 @@ pub(super) struct Flight {
 
 impl FcmService {
     /// With nothing known yet.
-    pub(super) fn new(config: &FcmConfig, api: Api, tokens: TokenSource) -> Self {
+    pub(super) fn new(config: &FcmConfig, server: String, tokens: TokenSource) -> Self {
         Self {
             confirm_to: config.confirm_to.clone(),
             on_ambiguous: config.on_ambiguous,
-            api,
+            server,
             tokens,
             health: Health::default(),
             budget: Budget::new(&config.quotas),
@@ -115,7 +115,7 @@ impl FcmService {
         if before == after {
             return;
         }
-        let server = self.api.dialer.borrow().server().to_owned();
+        let server = &self.server;
         match (before, after, self.health.cause()) {
             (Standing::Well, Standing::Down(QUOTA), _) => {
                 tracing::warn!(detail, "the project's quota is used up: sending pauses");

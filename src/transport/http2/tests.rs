@@ -68,9 +68,15 @@ impl Driven {
 }
 
 fn server(dialer: Dialer) -> Server {
-    let timing = Timing { request: 20 * SECOND, ping: 10 * SECOND, pong: 10 * SECOND };
-    let uri = "https://memory/".parse().unwrap();
-    Server { dialer: Arc::new(dialer), uri, streams: 100, answer_max: 1024, timing }
+    Server {
+        dialer: watch::channel(Arc::new(dialer)).1,
+        uri: "https://memory/".parse().unwrap(),
+        streams: 100,
+        answer_max: 1024,
+        request: 20 * SECOND,
+        ping: 10 * SECOND,
+        pong: 10 * SECOND,
+    }
 }
 
 fn request(sid: Sid) -> Request {
