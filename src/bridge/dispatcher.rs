@@ -182,7 +182,7 @@ impl Dispatcher {
                     // Written by a later release, or damaged. Its sender is told, and can send it again.
                     tracing::error!(sid = %message.sid, %error, "a stored message cannot be read");
                     let event = Event::Unsendable {
-                        code: ErrorCode::BadJson.as_str().to_owned(),
+                        code: ErrorCode::BadJson.to_string(),
                         detail: "the bridge cannot read the stored message".to_owned(),
                     };
                     self.record(message.sid, event).await?;
