@@ -185,7 +185,7 @@ impl Dispatcher {
                 Err(error) => {
                     // Written by a later release, or damaged. Its sender is told, and can send it again.
                     tracing::error!(sid = %message.sid, %error, "a stored message cannot be read");
-                    let code = ErrorCode::BadJson.as_str().to_owned();
+                    let code = ErrorCode::BadJson.to_string();
                     let detail = "the bridge cannot read the stored message".to_owned();
                     self.record(message.sid, self.back(Fate::Unsendable { code, detail }, 0)).await?;
                 }
