@@ -6,12 +6,13 @@ use super::link::{Answer, Failure, Protocol, Retain, Terms, wire_bytes};
 use super::session::Tally;
 use super::settle::{News, Settling, meaning};
 use super::{BrokerLink, Outbound, Outcome};
+use crate::ops::clock::at;
 use std::future::{Future, pending};
 use std::pin::pin;
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info};
 
@@ -147,13 +148,6 @@ impl<P: Protocol> Talk<'_, P> {
         if self.flight.settling.tick(Instant::now()) {
             self.readers.send_modify(|changes| *changes = changes.wrapping_add(1));
         }
-    }
-}
-
-async fn at(deadline: Option<Instant>) {
-    match deadline {
-        Some(deadline) => sleep_until(deadline).await,
-        None => pending().await,
     }
 }
 

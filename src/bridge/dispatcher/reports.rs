@@ -1,7 +1,7 @@
 //! What comes back from the transport, and what follows from it.
 
 use super::{After, Dispatcher};
-use crate::bridge::count_status;
+use crate::bridge::count_told;
 use crate::chat::delivery::{AMBIGUOUS, Event};
 use crate::chat::id::{Recipient, Sid, Token};
 use crate::chat::message::BridgeEvent;
@@ -179,28 +179,18 @@ impl Dispatcher {
 
     /// A commit is done.
     pub(super) async fn committed(&self, recorded: &Recorded, after: After) {
-        self.told(recorded, &after);
-        if let After::Receipt { ack_ref, .. } = after {
-            self.acknowledge(ack_ref).await;
-        }
-    }
-
-    fn told(&self, recorded: &Recorded, after: &After) {
-        match recorded {
-            Recorded::Moved { bal, id, told, .. } => {
-                for status in *told {
-                    count_status(&self.context.metrics, *status);
-                    tracing::debug!(target: message_log::TARGET, bal, id, ?status, "status on disk");
-                }
-            }
-            Recorded::Swallowed => {}
-            Recorded::Unknown => match after {
-                After::Receipt { original, .. } => {
+        count_told(&self.context.metrics, recorded);
+        let unknown = matches!(recorded, Recorded::Unknown);
+        match after {
+            After::Receipt { original, ack_ref } => {
+                if unknown {
                     self.context.metrics.count(Metric::ReceiptsUnknown);
                     tracing::debug!(original, "receipt for a message that is not remembered");
                 }
-                After::Answer(sid) => tracing::warn!(%sid, "answer for a message that is not remembered"),
-            },
+                self.acknowledge(ack_ref).await;
+            }
+            After::Answer(sid) if unknown => tracing::warn!(%sid, "answer for a message that is not remembered"),
+            After::Answer(_) => {}
         }
     }
 
