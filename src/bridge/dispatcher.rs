@@ -207,7 +207,6 @@ impl Dispatcher {
             self.record(sid, Event::Lost { copies: 0 }).await?;
             return Ok(false);
         }
-        self.context.metrics.count(Metric::DownstreamAttempts);
         self.flights.insert(sid, Flight { recipient, attempt, tried, deadline_ms, token, copied });
         Ok(true)
     }

@@ -38,7 +38,7 @@ metrics! {
     DownstreamRepeated(Counter, "bridge_downstream_repeated_total",
         "Messages whose id was known already: their last status is told again");
     DownstreamRejected(Counter, "bridge_downstream_rejected_total", "Inputs refused with an error document");
-    DownstreamAttempts(Counter, "bridge_downstream_attempts_total", "Messages given to a transport, each time");
+    DownstreamAttempts(Counter, "bridge_downstream_attempts_total", "Tries to send a message, once each has ended");
     DownstreamSent(Counter, "bridge_downstream_sent_total", "Messages that the push service took");
     DownstreamDelivered(Counter, "bridge_downstream_delivered_total", "Messages that a device confirmed");
     DownstreamFailed(Counter, "bridge_downstream_failed_total", "Messages that ended as failed");

@@ -20,6 +20,7 @@ const DELIVERED: &str = "MESSAGE_SENT_TO_DEVICE";
 impl Dispatcher {
     /// Takes what comes back from the transport.
     pub(super) async fn report(&mut self, report: Report) -> Result<(), StoreError> {
+        self.context.metrics.add(Metric::DownstreamAttempts, attempts(&report));
         match report {
             Report::Accepted { sid, canonical, provider_id, detail, copies, replays } => {
                 self.service_backoff.release();
@@ -198,4 +199,18 @@ impl Dispatcher {
     async fn acknowledge(&self, ack_ref: AckRef) {
         let _ = self.acks.send(ack_ref).await;
     }
+}
+
+/// How often the message was tried, as `attempt` of a status counts: what goes back untried was not.
+fn attempts(report: &Report) -> u64 {
+    let tries = match report {
+        Report::Accepted { replays, .. } | Report::Expired { replays, .. } => 1 + replays,
+        Report::Refused { refusal, replays, .. } => {
+            let untried = matches!(refusal.decision, Decision::Retry { scope: Scope::Service, .. });
+            replays + u32::from(!untried)
+        }
+        Report::Lost { copies, .. } => u32::from(*copies > 0),
+        Report::Unsendable { .. } | Report::Deferred { .. } | Report::Receipt { .. } | Report::Connection { .. } => 0,
+    };
+    u64::from(tries)
 }
