@@ -1,4 +1,4 @@
-//! The speaking side of one connection: subscribe, open the door, publish.
+//! The speaking side of one connection: subscribe, say that the broker is up, publish.
 
 use super::barrier::Barrier;
 use super::config::{ClientLimits, Plan};
@@ -85,7 +85,7 @@ impl<P: Protocol> Talk<'_, P> {
 
     fn open(&mut self) {
         self.tally.opened.get_or_init(Instant::now);
-        info!(broker = self.plan.address, filters = self.plan.config.filters.len(), "subscribed; the door is open");
+        info!(broker = self.plan.address, filters = self.plan.config.filters.len(), "subscribed; the broker is up");
         self.broker_link.send_replace(BrokerLink::Up);
         self.readers.send_modify(|changes| *changes = changes.wrapping_add(1));
     }
@@ -151,7 +151,7 @@ impl<P: Protocol> Talk<'_, P> {
     }
 }
 
-/// Publications that wait for the broker's answer. It outlives the links: what one had heard at its end still counts,
+/// Publications that wait for the broker's answer. It outlives the links: what was answered on one of them still counts,
 /// and what was behind a failure in the bridge's queue meets the next one.
 #[derive(Debug)]
 pub(super) struct Flight {

@@ -23,7 +23,7 @@ impl Dispatcher {
         self.context.metrics.add(Metric::DownstreamAttempts, attempts(&report));
         match report {
             Report::Accepted { sid, canonical, provider_id, detail, copies, replays } => {
-                self.service_backoff.release();
+                self.service_backoff.reset();
                 self.replayed(sid, replays).await?;
                 self.count_copies(sid, copies);
                 self.flights.remove(&sid);
@@ -129,7 +129,7 @@ impl Dispatcher {
             }
             (Decision::Retry { .. }, None) => {}
             (Decision::Fail { token, fault }, flight) => {
-                self.service_backoff.release();
+                self.service_backoff.reset();
                 self.tell_failure(sid, &refusal.code, (token, fault), flight.and_then(|flight| flight.token));
             }
         }
@@ -146,7 +146,7 @@ impl Dispatcher {
         }
     }
 
-    /// Takes the message out of the air until `delay` is over. Returns when that is, in Unix milliseconds.
+    /// The message is not in flight until `delay` is over. Returns when that is, in Unix milliseconds.
     fn later(&mut self, sid: Sid, delay: Duration) -> u64 {
         let due_ms = now_ms().saturating_add(u64::try_from(delay.as_millis()).unwrap_or(u64::MAX / 2));
         let Some(flight) = self.flights.remove(&sid) else { return due_ms };
@@ -171,7 +171,7 @@ impl Dispatcher {
     }
 
     /// The first copy of all is none more, unless one of an earlier attempt may be with the push service. To be asked
-    /// before the message lands.
+    /// while the message is in flight.
     fn count_copies(&self, sid: Sid, copies: u32) {
         let copied = self.flights.get(&sid).is_some_and(|flight| flight.copied);
         let further = if copied { copies } else { copies.saturating_sub(1) };

@@ -85,7 +85,7 @@ async fn a_user_still_confirms_the_push_of_a_bal_and_takes_nothing_out_of_its_in
     let path = dir.path().join("store.db");
     let careful = HashMap::from([("com.example.chat".to_owned(), Owner::new("careful").unwrap())]);
     let settings = Settings { routes: Routes::new(careful, None), ..both() };
-    let mut harness = Harness::open_ways(dir, path, settings, &[Transport::Ccs, v1()]);
+    let mut harness = Harness::open_by(dir, path, settings, &[Transport::Ccs, v1()]);
     harness.chat("a1", "T").await;
     assert_eq!(harness.status().await.1, "accepted");
     let sid = harness.sent_by_fcm().await.sid;

@@ -19,7 +19,7 @@ pub(super) fn both() -> Settings {
 fn harness() -> Harness {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("store.db");
-    Harness::open_ways(dir, path, both(), &[Transport::Ccs, v1()])
+    Harness::open_by(dir, path, both(), &[Transport::Ccs, v1()])
 }
 
 impl Harness {
@@ -34,7 +34,7 @@ impl Harness {
     }
 
     pub(super) async fn sent_by_fcm(&mut self) -> Send {
-        timeout(self.fcm().sends.recv()).await.expect("the lanes run")
+        timeout(self.fcm().sends.recv()).await.expect("the bridge runs")
     }
 
     pub(super) async fn fcm_says(&mut self, report: Report) {
