@@ -87,40 +87,34 @@ impl Announcer {
         let links = self.watches.links.iter_mut();
         let links: BTreeMap<String, Link> =
             links.map(|(transport, link)| (transport.to_string(), *link.borrow_and_update())).collect();
-        let open = *self.watches.broker_link.borrow() == BrokerLink::Up;
+        let up = *self.watches.broker_link.borrow() == BrokerLink::Up;
         let store = self.watches.store.borrow_and_update().clone();
         for (transport, link) in &links {
             metrics.set_up(transport, *link == Link::Up);
         }
-        metrics.set(Metric::BrokerUp, u64::from(open));
+        metrics.set(Metric::BrokerUp, u64::from(up));
         metrics.set(Metric::StoreBlocked, u64::from(store != StoreHealth::Ok));
         let stopped = metrics.get(Metric::IntakeStopped) == 1;
-        let ready = open && !links.values().any(|link| matches!(link, Link::Down(_) | Link::Probing(_)));
+        let ready = up && !links.values().any(|link| matches!(link, Link::Down(_) | Link::Probing(_)));
         let now = Readiness {
             ready: ready && store == StoreHealth::Ok && !stopped,
             transports: links.into_iter().map(|(transport, link)| (transport, link.as_str())).collect(),
-            mqtt: if open { "open" } else { "closed" },
+            mqtt: if up { "open" } else { "closed" },
             store: match store {
                 StoreHealth::Ok => "ok".to_owned(),
                 StoreHealth::Blocked { reason } => reason,
             },
             intake: if stopped { "stopped: limits.queue_rows or queue_bytes is reached" } else { "taking" }.to_owned(),
         };
-        self.readiness.send_if_modified(|before| {
-            let changed = *before != now;
-            *before = now;
-            changed
-        });
+        self.readiness.send_if_modified(|before| std::mem::replace(before, now.clone()) != now);
     }
 
     /// Publishes the retained status when it has changed.
     fn say(&mut self) {
-        if *self.watches.broker_link.borrow() != BrokerLink::Up {
-            return;
-        }
+        let up = *self.watches.broker_link.borrow() == BrokerLink::Up;
         let status = self.status();
         let said = Some((status.state, status.transports.clone()));
-        if self.said != said && self.announce(retained(&status).0) {
+        if up && self.said != said && self.announce(retained(&status).0) {
             self.said = said;
         }
     }

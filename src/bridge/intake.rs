@@ -18,7 +18,8 @@ use crate::ops::clock::{at, now_ms};
 use crate::ops::message_log;
 use crate::ops::metrics::Metric;
 use crate::store::{Accepted, Acknowledged as Kept, Committed, NewDelivery, Note, Recorded, Rejected, StoreError};
-use futures_util::future::BoxFuture;
+use futures_util::TryFutureExt;
+use futures_util::future::{BoxFuture, try_join_all};
 use std::collections::VecDeque;
 use std::future::ready;
 use std::sync::Arc;
@@ -245,12 +246,7 @@ impl Intake {
             };
             commits.push(self.context.store.reject(rejected).await?);
         }
-        Ok(Box::pin(async move {
-            for commit in commits {
-                commit.await?;
-            }
-            Ok(Some(AckWord::Done))
-        }))
+        Ok(Box::pin(try_join_all(commits).map_ok(|_| Some(AckWord::Done))))
     }
 
     /// Tells owners with more errors than fit into a second how many were left out.

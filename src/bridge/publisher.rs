@@ -29,9 +29,9 @@ const FETCH: usize = 256;
 /// Most topics that are worked on; further ones wait until others are done.
 pub(super) const WINDOWS_MAX: usize = if cfg!(test) { 8 } else { 10_000 };
 /// How long an explicit acknowledgement may take before a newly come reader gets the message again.
-const ACK_PATIENCE: Duration = Duration::from_secs(5);
+const ACK_WAIT: Duration = Duration::from_secs(5);
 /// How long the first document of a topic may be unconfirmed before others follow it. Tests answer when they like.
-const PROBE_PATIENCE: Duration = if cfg!(test) { Duration::from_secs(3_600) } else { Duration::from_millis(100) };
+const PROBE_WAIT: Duration = if cfg!(test) { Duration::from_secs(3_600) } else { Duration::from_millis(100) };
 /// How often it is looked for readers whose time for any of that is over, and for windows that are free again.
 const ROUND_EVERY: Duration = Duration::from_millis(200);
 /// Most confirmed documents whose removal is gathered into one operation.
@@ -196,7 +196,7 @@ impl Publisher {
     /// Begins anew with the topics of those who came back and had time enough to acknowledge what they have.
     fn repeat(&mut self) {
         for track in self.tracks.values_mut().filter(|track| track.repeat) {
-            let quiet = track.topic_window.idle() && !track.fetching && track.confirmed_at.elapsed() > ACK_PATIENCE;
+            let quiet = track.topic_window.idle() && !track.fetching && track.confirmed_at.elapsed() > ACK_WAIT;
             if quiet {
                 track.repeat = false;
                 track.more = true;
@@ -208,7 +208,7 @@ impl Publisher {
     /// A reader who acknowledges slowly, or by hand, gets more than one document at a time.
     fn trust_probes(&mut self) {
         if self.context.settings.broker == BrokerKind::Embedded {
-            let slow = |track: &&mut Track| track.probed_at.elapsed() > PROBE_PATIENCE;
+            let slow = |track: &&mut Track| track.probed_at.elapsed() > PROBE_WAIT;
             self.tracks.values_mut().filter(slow).for_each(|track| track.topic_window.trust_probe());
         }
     }
@@ -301,21 +301,14 @@ impl Publisher {
             track.more = true;
             return;
         }
-        let mut outgoing = Vec::with_capacity(documents.len());
+        track.more |= !documents.is_empty();
         for document in documents {
             // The window may have broken while the store was asked.
-            if track.topic_window.room() == 0 {
-                track.more = true;
-                break;
-            }
+            let Some(track) = self.tracks.get_mut(topic).filter(|track| track.topic_window.room() > 0) else { return };
             let manner = track.topic_window.take(document.reference.seq);
             if manner.resume {
                 track.probed_at = Instant::now();
             }
-            outgoing.push((document, manner));
-            track.more = true;
-        }
-        for (document, manner) in outgoing {
             self.send(document, manner);
         }
     }
