@@ -29,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 
 /// Most answers that wait for their commit at one time.
 const COMMITS_MAX: usize = 4_096;
-/// How often the store is asked for work when nothing rings; due times are found by it.
+/// How often the store is asked for work when no watch changes; due times are found by it.
 const LOOK: Duration = Duration::from_millis(250);
 
 /// A message that the transport has.
@@ -104,7 +104,7 @@ impl Dispatcher {
         let mut look = every(LOOK);
         let mut reports_end = false;
         let mut due = self.context.store.due();
-        while !(reports_end && self.is_idle()) {
+        while !(reports_end && self.commits.is_empty() && self.taking.is_none()) {
             self.show_flights();
             self.claim(&stop).await?;
             tokio::select! {
@@ -125,10 +125,6 @@ impl Dispatcher {
         }
         self.show_flights();
         Ok(())
-    }
-
-    fn is_idle(&self) -> bool {
-        self.commits.is_empty() && self.taking.is_none()
     }
 
     /// How many messages to claim: as many as the transport's channel has room for. While it probes, one, as soon as it has
@@ -166,7 +162,7 @@ impl Dispatcher {
         }
         let pace = self.capabilities.pace;
         let query = DueQuery { transport: self.transport.clone(), now: now_ms(), limit, pace };
-        // Whatever rings from here on is news that the answer may not know of.
+        // Whatever changes from here on, the answer may not know of.
         self.more = false;
         self.asked_at = Instant::now();
         self.taking = Some(self.context.store.take_due(query).await?);
@@ -194,8 +190,8 @@ impl Dispatcher {
         Ok(())
     }
 
-    /// Hands a message over; false if that is not possible any more. It goes back to the disk where the transport has gone, or takes nothing any more: nobody knows
-    /// for how long, and there it expires in time.
+    /// Hands a message over; false if that is not possible any more. It goes back to the disk where the transport has gone,
+    /// or takes nothing any more: nobody knows for how long, and there it expires in time.
     async fn claimed(&mut self, message: Claimed, push: Push, open: bool) -> Result<bool, StoreError> {
         let Claimed { sid, recipient, accepted_at: accepted_ms, deadline_ms, .. } = message;
         let Life { attempt, tried, dup_possible: copied, .. } = message.life;
@@ -205,7 +201,6 @@ impl Dispatcher {
             self.record(sid, self.back(Fate::Lost, 0)).await?;
             return Ok(false);
         }
-        self.context.metrics.count(Metric::DownstreamAttempts);
         self.flights.insert(sid, Flight { recipient, attempt, tried, deadline_ms, token, copied });
         Ok(true)
     }
@@ -218,7 +213,7 @@ impl Dispatcher {
         Ok(())
     }
 
-    /// Tells the metrics how many messages are under way: several windows share the gauge.
+    /// Tells the metrics how many messages are in flight: several dispatchers share the gauge.
     fn show_flights(&mut self) {
         let now = self.flights.len();
         if now != self.shown {

@@ -1,6 +1,7 @@
 //! The orderly end of the publisher: what was confirmed is forgotten, and what was handed out is marked.
 
 use super::Publisher;
+use crate::bridge::Stops;
 use crate::bridge::context::oldest;
 use crate::mqtt::Outcome;
 use crate::store::{Seen, StoreError};
@@ -10,29 +11,18 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 /// How long a stop waits for outstanding confirmations.
-const LAST_WORDS: Duration = Duration::from_secs(2);
+const CONFIRMATIONS_WAIT: Duration = Duration::from_secs(2);
 /// How long it waits for the broker to close, which answers everything.
-const DOOR_CLOSES: Duration = Duration::from_secs(8);
-
-/// When the publisher stops, and what it tells meanwhile.
-#[derive(Debug, Clone)]
-pub(in crate::bridge) struct Parting {
-    /// Publish nothing more.
-    pub(in crate::bridge) stop: CancellationToken,
-    /// Given when the broker has nothing more to do for anybody else.
-    pub(in crate::bridge) others: CancellationToken,
-    /// The publisher's word that the broker may close.
-    pub(in crate::bridge) quiet: CancellationToken,
-}
+const CLOSE_WAIT: Duration = Duration::from_secs(8);
 
 impl Publisher {
-    /// Hears the last confirmations, so that what was confirmed is not published again after the next start; then lets
-    /// the broker close and hears how far the rest got.
-    pub(super) async fn wind_up(&mut self, parting: &Parting) -> Result<(), StoreError> {
-        self.hear(LAST_WORDS).await?;
-        parting.others.cancelled().await;
-        parting.quiet.cancel();
-        self.hear(DOOR_CLOSES).await?;
+    /// Takes the last confirmations, so that what was confirmed is not published again after the next start; then lets
+    /// the broker close and takes its answers for the rest.
+    pub(super) async fn wind_up(&mut self, stops: Stops, announced: CancellationToken) -> Result<(), StoreError> {
+        self.take_answers(CONFIRMATIONS_WAIT).await?;
+        announced.cancelled().await;
+        stops.quiet.cancel();
+        self.take_answers(CLOSE_WAIT).await?;
         self.forget(true).await?;
         while !self.forgetting.is_empty() {
             oldest(&mut self.forgetting).await.0?;
@@ -43,10 +33,10 @@ impl Publisher {
         self.context.store.parted(seen).await?.await
     }
 
-    /// Hears answers until all have come or `patience` is over; publishes nothing.
-    async fn hear(&mut self, patience: Duration) -> Result<(), StoreError> {
-        let patience = tokio::time::sleep(patience);
-        tokio::pin!(patience);
+    /// Takes answers until all have come or `longest` is over; publishes nothing.
+    async fn take_answers(&mut self, longest: Duration) -> Result<(), StoreError> {
+        let over = tokio::time::sleep(longest);
+        tokio::pin!(over);
         loop {
             for outbound in self.outgoing.drain(..) {
                 let _ = outbound.outcome.send(Outcome::Unsent);
@@ -57,7 +47,7 @@ impl Publisher {
                     Some(arrival) => self.arrived(arrival?),
                     None => return Ok(()),
                 },
-                () = &mut patience => return Ok(()),
+                () = &mut over => return Ok(()),
             }
         }
     }
