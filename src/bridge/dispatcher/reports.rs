@@ -101,9 +101,10 @@ impl Dispatcher {
                 if refusal.code != AMBIGUOUS {
                     self.back_off((scope == Scope::Recipient).then_some(flight.recipient));
                 }
-                if let Some((due_ms, _)) = flight.tried.again(wait, until, clock) {
+                if let Some((due_ms, _)) = flight.life.tried.again(wait, until, clock) {
                     self.context.metrics.count(Metric::DownstreamRetries);
-                    let (code, attempt, in_ms) = (&refusal.code, flight.attempt, due_ms.saturating_sub(clock.now_ms));
+                    let (code, attempt) = (&refusal.code, flight.life.attempt);
+                    let in_ms = due_ms.saturating_sub(clock.now_ms);
                     tracing::debug!(target: message_log::TARGET, %sid, code, attempt, in_ms, "refused for now: will be tried again");
                 }
             }
@@ -143,7 +144,7 @@ impl Dispatcher {
 
     /// The first copy of all is none more, unless one of an earlier attempt may be with the push service.
     fn count_copies(&self, flight: Option<&Flight>, copies: u32) {
-        let copied = flight.is_some_and(|flight| flight.copied);
+        let copied = flight.is_some_and(|flight| flight.life.dup_possible);
         let further = if copied { copies } else { copies.saturating_sub(1) };
         self.context.metrics.add(Metric::DownstreamResent, u64::from(further));
     }
