@@ -116,7 +116,11 @@ pub async fn run(loaded: Loaded, signals: Signals, ready: Option<oneshot::Sender
     let hall = plan::bridge(&settings, started_ms)?;
 
     let (store, keeper, recovery) = open_store(&settings, &doors).await?;
-    tracing::info!(path = %settings.store.path.display(), ?recovery, "store open");
+    let (figures, former) = (store.figures(), recovery.former.len());
+    tracing::info!(
+        path = %settings.store.path.display(), recovery.crashed, recovery.rerouted, recovery.redelivered, former,
+        ?recovery.last_sid, figures.queue_rows, figures.spool_rows, "store open"
+    );
     if recovery.rerouted > 0 {
         tracing::warn!(recovery.rerouted, "messages whose way is no longer configured go by another");
     }

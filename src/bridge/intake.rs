@@ -9,16 +9,16 @@ use super::refused_names::RefusedNames;
 use super::user_presence::Word;
 use crate::chat::id::{MessageId, Owner, Recipient, Sid};
 use crate::chat::message::{
-    Acknowledged, Admission, BalReceipt, BrokerKind, Downstream, Errand, ErrorCode, ErrorDocument, ErrorGate,
-    ErrorSummary, Presence, Rejection, Sender,
+    Admission, BalReceipt, BrokerKind, Downstream, Errand, ErrorCode, ErrorDocument, ErrorGate, Presence, Rejection,
+    Sender, error_summary,
 };
-use crate::chat::topic::{BridgeTopic, ClientTopic, Device, ResponseTopic};
+use crate::chat::topic::{BridgeTopic, ClientTopic, Device, check_response_topic};
 use crate::chat::transport::Transport;
 use crate::mqtt::{Ack, AckWord, Inbound, Principal, Role};
 use crate::ops::clock::{at, now_ms};
 use crate::ops::message_log;
 use crate::ops::metrics::Metric;
-use crate::store::{Accepted, Acknowledged as Kept, Committed, NewDelivery, Note, Recorded, Rejected, StoreError};
+use crate::store::{Accepted, Committed, NewDelivery, Note, Recorded, Rejected, StoreError};
 use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
@@ -138,7 +138,7 @@ impl Intake {
 
     async fn message(&mut self, owner: Owner, publish: Inbound) -> Result<(), StoreError> {
         let sender = sender(&publish.principal);
-        let message = match Downstream::parse_from(sender, &publish.payload, &self.context.settings.message) {
+        let message = match Downstream::parse(sender, &publish.payload, &self.context.settings.message) {
             Ok(message) => message,
             Err(rejection) => {
                 if rejection.code() == ErrorCode::Forbidden {
@@ -160,7 +160,7 @@ impl Intake {
                 let (body, recipient, receipt) = (push.to_body(), push.target.recipient(), push.receipt);
                 self.accept(&message, Facts { owner, transport, body, recipient, receipt, reply }, publish).await
             }
-            Errand::Name(_) => {
+            Errand::Name => {
                 let detail = "`to` names nobody who has registered a device";
                 let rejection = Rejection::new(ErrorCode::NoToken, detail).about(message.id);
                 self.refuse(&owner, &rejection, Some(reply), publish).await
@@ -209,14 +209,14 @@ impl Intake {
         match BalReceipt::parse(&publish.payload, &self.context.settings.message) {
             Ok(receipt) => {
                 let context = Arc::clone(&self.context);
-                let done: Remaining = match receipt.messages {
+                let done: Remaining = match receipt {
                     // Asked for at once, so that a crowd of apps shares commits.
-                    Acknowledged::Each(sids) => {
+                    BalReceipt::Each(sids) => {
                         let committed = context.store.confirm(&owner, sids, now_ms()).await?;
                         Box::pin(async move { Ok(confirmed(&context, &committed.await?)) })
                     }
-                    Acknowledged::UpTo(sid) => Box::pin(async move {
-                        context.store.acked(&owner, Kept::UpTo(sid), now_ms()).await?;
+                    BalReceipt::UpTo(sid) => Box::pin(async move {
+                        context.store.acked_up_to(&owner, sid, now_ms()).await?;
                         Ok(Some(AckWord::Done))
                     }),
                 };
@@ -248,7 +248,7 @@ impl Intake {
         publish: Inbound,
     ) -> Result<(), StoreError> {
         self.context.metrics.count(Metric::DownstreamRejected);
-        let (code, detail) = (rejection.code().as_str(), rejection.detail());
+        let (code, detail) = (rejection.code().to_string(), rejection.detail());
         let Principal { role, device, proof, .. } = &publish.principal;
         tracing::debug!(target: message_log::TARGET, bal = %owner, ?role, ?device, ?proof, code, detail, "input refused");
         let at = now_ms();
@@ -264,7 +264,7 @@ impl Intake {
                 id: id.clone(),
                 reply: reply.unwrap_or_else(|| BridgeTopic::Receipts(owner.clone()).to_string()),
                 correlation: publish.correlation,
-                code: code.to_owned(),
+                code,
                 detail: detail.to_owned(),
                 at,
                 again,
@@ -285,9 +285,7 @@ impl Intake {
     async fn summaries(&mut self) -> Result<(), StoreError> {
         for suppressed in self.gate.finish(Instant::now().into_std()) {
             let at = now_ms();
-            error(&self.context, suppressed.owner, ErrorSummary::new(suppressed.count, at).to_payload(), at)
-                .await?
-                .await?;
+            error(&self.context, suppressed.owner, error_summary(suppressed.count, at), at).await?.await?;
         }
         Ok(())
     }
@@ -311,8 +309,8 @@ fn sender(principal: &Principal) -> Sender {
 /// leave the inbox: all devices read them there.
 fn reply_topic(owner: &Owner, publish: &Inbound) -> Result<String, Rejection> {
     match publish.response_topic.as_ref().filter(|_| publish.principal.role == Role::Bal) {
-        Some(wish) => ResponseTopic::new(owner, wish)
-            .map(|topic| topic.as_str().to_owned())
+        Some(wish) => check_response_topic(owner, wish)
+            .map(|()| wish.clone())
             .map_err(|e| Rejection::new(ErrorCode::Forbidden, format!("the response topic {e}"))),
         None => Ok(BridgeTopic::Receipts(owner.clone()).to_string()),
     }

@@ -48,7 +48,6 @@ use tokio_util::sync::CancellationToken;
 const EVENTS: usize = 64;
 
 /// What a bridge is made of.
-#[derive(Debug)]
 pub struct Parts {
     /// The queue on disk.
     pub store: Store,

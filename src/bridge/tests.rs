@@ -8,6 +8,7 @@ mod upstream;
 mod user_presence;
 
 use super::*;
+use crate::chat::delivery::Fate;
 use crate::chat::id::{Owner, Sid, Token};
 use crate::chat::message::{BrokerKind, Limits as MessageLimits};
 use crate::chat::recipient_queue::Pace;
@@ -195,7 +196,7 @@ impl Harness {
     async fn refuse(&self, sid: Sid, wait: Wait) {
         let decision = Decision::Retry { wait, until: Until::Deadline, scope: Scope::Message };
         let refusal = Refusal::new(decision, "X", "");
-        self.report(Report::Refused { sid, refusal, copies: 1, replays: 0 }).await;
+        self.report(Report::Back { sid, fate: Fate::Refused(refusal), copies: 1, replays: 0 }).await;
     }
 
     /// The push service says that the device has it.
@@ -242,7 +243,7 @@ async fn timeout<T>(future: impl Future<Output = T>) -> T {
 }
 
 fn accepted(sid: Sid) -> Report {
-    Report::Accepted { sid, canonical: None, provider_id: None, detail: None, copies: 1, replays: 0 }
+    Report::Back { sid, fate: Fate::ACCEPTED, copies: 1, replays: 0 }
 }
 
 #[tokio::test]

@@ -78,7 +78,8 @@ pub struct Session {
     /// Messages in flight: sent, and neither taken nor refused yet.
     pub(super) sent: HashSet<String>,
     timers: BTreeMap<Timer, Instant>,
-    hearing: Hearing,
+    /// The shell does not read: silence says nothing about the peer.
+    paused: bool,
     pub(super) out: String,
     pub(super) events: VecDeque<Event>,
     pub(super) counters: Counters,
@@ -112,13 +113,6 @@ enum Timer {
     Shutdown,
 }
 
-/// Whether the shell reads.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Hearing {
-    Listening,
-    Paused,
-}
-
 impl Session {
     /// A session on a connection that has just been made; the first output is the stream header.
     pub fn new(config: SessionConfig, now: Instant) -> Self {
@@ -130,7 +124,7 @@ impl Session {
             timers: BTreeMap::from([(Timer::Login, now + config.timing.login)]),
             config,
             phase: Phase::Login(Login::Header),
-            hearing: Hearing::Listening,
+            paused: false,
             out,
             events: VecDeque::new(),
             counters: Counters::default(),
@@ -152,12 +146,12 @@ impl Session {
             Input::Send { message_id, json } => self.handle_send(message_id, json),
             Input::AckUpstream { to, message_id } => self.handle_ack(to, message_id),
             Input::Pause => {
-                self.hearing = Hearing::Paused;
+                self.paused = true;
                 self.timers.remove(&Timer::Silence);
                 self.timers.remove(&Timer::Answer);
             }
             Input::Resume => {
-                self.hearing = Hearing::Listening;
+                self.paused = false;
                 self.heard(now);
             }
             Input::Shutdown => self.handle_shutdown(now),
@@ -330,7 +324,7 @@ impl Session {
     fn heard(&mut self, now: Instant) {
         self.timers.remove(&Timer::Answer);
         let pings = matches!(self.phase, Phase::Open | Phase::Draining | Phase::Finishing);
-        if pings && self.hearing == Hearing::Listening {
+        if pings && !self.paused {
             self.timers.insert(Timer::Silence, now + self.config.timing.ping_interval);
         }
     }

@@ -87,11 +87,6 @@ impl Sid {
     pub fn millis(self) -> u64 {
         u64::try_from(self.0 >> (TAIL_BITS + ROW_RANDOM_BITS)).expect("42 bits")
     }
-
-    /// All 80 bits, as they are kept in the store beside the row number.
-    pub fn bits(self) -> u128 {
-        self.0
-    }
 }
 
 impl fmt::Display for Sid {
@@ -260,7 +255,8 @@ pub fn short_hash(secret: &str) -> String {
     digest.iter().take(4).map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn check(text: &str, max: usize, allowed: impl Fn(char) -> bool) -> Result<(), NameError> {
+/// Whether a name has 1 to `max` characters, all of them allowed.
+pub(super) fn check(text: &str, max: usize, allowed: impl Fn(char) -> bool) -> Result<(), NameError> {
     if text.is_empty() {
         return Err(NameError::Empty);
     }

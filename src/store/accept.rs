@@ -9,7 +9,7 @@ use crate::chat::id::{MessageId, Owner, Recipient, Sid};
 use crate::chat::status::{Status, StatusDocument};
 use crate::chat::transport::Transport;
 use bytes::Bytes;
-use rusqlite::{OptionalExtension, params};
+use rusqlite::params;
 
 pub(super) const UNSETTLED: &str =
     "SELECT 1 FROM deliveries WHERE bal = ?1 AND order_key = ?2 AND final_at IS NULL LIMIT 1";
@@ -103,8 +103,8 @@ pub(super) fn accept(tx: &mut Tx<'_>, new: &NewDelivery) -> rusqlite::Result<Acc
         payload: &payload,
     };
     outbox::queue(tx, &document)?;
-    tx.draft.counts.queue_rows += 1;
-    tx.draft.counts.queue_bytes += bytes;
+    tx.draft.figures.queue_rows += 1;
+    tx.draft.figures.queue_bytes += bytes;
     tx.draft.due |= state == State::Due;
     Ok(Accepted::Stored)
 }
@@ -129,9 +129,7 @@ fn repeat(tx: &mut Tx<'_>, new: &NewDelivery) -> rusqlite::Result<Option<Status>
 }
 
 fn is_behind(tx: &Tx<'_>, new: &NewDelivery) -> rusqlite::Result<bool> {
-    let Some(key) = &new.order else { return Ok(false) };
-    let mut statement = tx.conn.prepare_cached(UNSETTLED)?;
-    Ok(statement.query_row([new.bal.as_str(), key], |_| Ok(())).optional()?.is_some())
+    new.order.as_ref().map_or(Ok(false), |key| tx.exists(UNSETTLED, [new.bal.as_str(), key]))
 }
 
 fn insert(tx: &Tx<'_>, new: &NewDelivery, state: State) -> rusqlite::Result<usize> {
@@ -150,7 +148,7 @@ fn insert(tx: &Tx<'_>, new: &NewDelivery, state: State) -> rusqlite::Result<usiz
             sql_ms(new.accepted_at),
             new.receipt,
             // The number that the status `accepted` gets next; a repeat takes none.
-            tx.draft.counts.next_seq,
+            tx.draft.numbers.next,
             new.reply,
             new.correlation.as_deref(),
             &*new.body,

@@ -209,14 +209,9 @@ pub fn check(path: &Path) -> Result<(), OpenError> {
     }
     let sorted = |e| OpenError::sorted(path, e);
     let mut flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let beside = |end: &str| {
-        let mut name = path.as_os_str().to_owned();
-        name.push(end);
-        PathBuf::from(name)
-    };
     // SQLite makes files beside the store even for a reader. Without a write-ahead log nothing writes, and the file alone
     // is all there is: then it may be read as one that never changes.
-    let conn = match (beside("-wal").exists(), url::Url::from_file_path(std::path::absolute(path)?)) {
+    let conn = match (beside(path, "-wal").exists(), url::Url::from_file_path(std::path::absolute(path)?)) {
         (false, Ok(mut url)) => {
             url.set_query(Some("immutable=1"));
             flags |= OpenFlags::SQLITE_OPEN_URI;
@@ -230,14 +225,18 @@ pub fn check(path: &Path) -> Result<(), OpenError> {
 }
 
 fn lock(path: &Path) -> Result<Lock, OpenError> {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".lock");
-    let file = private_file().open(PathBuf::from(name))?;
+    let file = private_file().open(beside(path, ".lock"))?;
     match file.try_lock() {
         Ok(()) => Ok(Lock { _file: file }),
         Err(TryLockError::WouldBlock) => Err(OpenError::InUse(path.to_owned())),
         Err(TryLockError::Error(error)) => Err(error.into()),
     }
+}
+
+fn beside(path: &Path, end: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(end);
+    name.into()
 }
 
 /// Makes a file that only its owner may read: there are registration tokens in the store.

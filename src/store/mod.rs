@@ -58,14 +58,14 @@ pub use accept::{Accepted, NewDelivery, Rejected};
 pub use dispatch::{Claimed, DueQuery, Recorded, Taken};
 pub use file::{OpenError, check};
 pub use handle::{CloseError, Committed, Settings, Store, StoreError, WriterThread};
-pub use inbox::{Acknowledged, Acks, Received, Route, Upstream};
+pub use inbox::{Acks, Received, Route, Upstream};
 pub use inspect::{Inspector, Summary, Trace, TraceDelivery, TraceUpstream};
 pub use outbox::{DocumentRef, NOTES_PER_TOPIC, Note, Origin, Seen, Waiting};
 pub use presence::{LastPresence, PRESENCE_KEPT_MS, PRESENCE_UNSURE_MS, PresenceChange};
 pub use recover::Recovery;
 pub use sweep::{RECEIPT_GRACE_MS, Swept};
-pub use tx::Limits;
-pub use writer::{BATCH_VERBS, StoreFigures, StoreHealth};
+pub use tx::{Limits, StoreFigures};
+pub use writer::{BATCH_VERBS, StoreHealth};
 
 use crate::chat::id::{Recipient, Row};
 use rusqlite::types::{FromSql, FromSqlResult, ToSql, ToSqlOutput, ValueRef};

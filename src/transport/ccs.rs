@@ -15,6 +15,7 @@ use super::setting::{SettingError, within};
 use crate::ccs::event::Answer;
 use crate::ccs::refusal;
 use crate::ccs::settings::SessionConfig;
+use crate::chat::delivery::Fate;
 use crate::chat::id::Token;
 use crate::chat::push::Target;
 use crate::ops::files::{FileWatch, read_secret, reread};
@@ -214,12 +215,12 @@ impl Service for Ccs {
         match answer {
             Answer::Taken(canonical) => {
                 let canonical = canonical.and_then(|token| Token::new(token).ok());
-                Verdict::Accepted { canonical, provider_id: None, detail: None }
+                Verdict::Back(Fate::Accepted { canonical, provider_id: None, detail: None })
             }
             Answer::Refused(refusal) => {
                 let token =
                     if let Target::Token(token) = &message.send.push.target { Some(token.reveal()) } else { None };
-                Verdict::Refused(refusal::without_token(refusal, token))
+                Verdict::Back(Fate::Refused(refusal::without_token(refusal, token)))
             }
         }
     }

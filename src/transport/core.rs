@@ -33,6 +33,7 @@ pub(crate) use event::{Counted, End, Ended, Event, Manner, Output, Receipt};
 pub(crate) use service::{Admission, Message, Pool, Replay, Service, Settings, Verdict};
 
 use super::{AckRef, ConnectionId, Link, Outage, Report, Send, UNANSWERED};
+use crate::chat::delivery::Fate;
 use crate::chat::id::Sid;
 use crate::chat::refusal::{Decision, Refusal};
 use connections::{Connection, Connections, Why};
@@ -134,20 +135,19 @@ impl<S: Service> Core<S> {
     /// Takes a message from the bridge; to be called only while [`Core::has_room`], or after [`Core::handle_stop`].
     pub(crate) fn handle_send(&mut self, send: Send, now: Now) {
         let sid = send.sid;
-        if self.phase != Phase::Running {
-            self.snapshot.lost += 1;
-            self.report(Report::Lost { sid, copies: 0 });
-        } else if self.messages.take(send) {
+        if !self.messages.take(send) {
+            tracing::error!(%sid, "message given twice");
+        } else if self.phase == Phase::Running {
             self.work(now);
         } else {
-            tracing::error!(%sid, "message given twice");
+            self.back(sid, Fate::Lost);
         }
     }
 
     /// Passes an acknowledgement to the connection that what it is for came in on; without that one, it comes again.
     pub(crate) fn handle_ack(&mut self, ack_ref: AckRef) {
         let connection = ack_ref.connection;
-        if self.connections.get(connection).is_some() {
+        if self.connections.all.contains_key(&connection) {
             self.snapshot.acks += 1;
             self.outputs.push_back(Output::Acknowledge(ack_ref));
         } else {
@@ -219,12 +219,12 @@ impl<S: Service> Core<S> {
         if self.phase != Phase::Running {
             return;
         }
-        tracing::info!(pending = self.messages.len(), "transport stops");
+        tracing::info!(pending = self.messages.all.len(), "transport stops");
         self.phase = Phase::Stopping(Some(now.instant + self.settings.grace));
         // Nothing goes any more.
         self.wake = None;
         for id in self.connections.ids(|_| true) {
-            if self.connections.get(id).is_some_and(Connection::is_dialing) {
+            if self.connections.all.get(&id).is_some_and(Connection::is_dialing) {
                 self.close(id);
             } else {
                 self.connections.drain(id, Why::Retired, now.instant);
@@ -243,7 +243,7 @@ impl<S: Service> Core<S> {
     /// what waits for that: those beside it would stand idle.
     pub(crate) fn has_room(&self) -> bool {
         let most = self.settings.window * self.settings.pool.most();
-        let all = self.messages.len();
+        let all = self.messages.all.len();
         if self.phase != Phase::Running || all >= most * dispatch::TAKEN_FACTOR {
             return false;
         }
@@ -252,7 +252,7 @@ impl<S: Service> Core<S> {
             return true;
         }
         let ending: usize =
-            self.connections.iter().filter(|(_, one)| one.is_ending()).map(|(_, one)| one.in_flight.len()).sum();
+            self.connections.all.values().filter(|one| one.is_ending()).map(|one| one.in_flight.len()).sum();
         all.saturating_sub(ending + self.held) < most
     }
 
@@ -284,7 +284,7 @@ impl<S: Service> Core<S> {
 
     /// The counters and the state.
     pub(crate) fn snapshot(&self) -> Snapshot {
-        Snapshot { pending: self.messages.len(), connections: self.connections.states(), ..self.snapshot.clone() }
+        Snapshot { pending: self.messages.all.len(), connections: self.connections.states(), ..self.snapshot.clone() }
     }
 
     /// Everything that follows from whatever happened.
@@ -298,7 +298,7 @@ impl<S: Service> Core<S> {
                 self.tend(now.instant);
                 self.give_back(now.instant);
             }
-            Phase::Stopping(_) if self.connections.is_empty() => self.finish(),
+            Phase::Stopping(_) if self.connections.all.is_empty() => self.finish(),
             Phase::Stopping(_) | Phase::Over => {}
         }
         if let Some(change) = self.service.take_change(now) {
@@ -309,17 +309,15 @@ impl<S: Service> Core<S> {
     /// Reports what is left when the last connection is gone.
     fn finish(&mut self) {
         self.phase = Phase::Over;
-        for message in self.messages.take_all() {
-            let (sid, copies, replays) = (message.send.sid, message.copies, message.replays());
-            self.snapshot.lost += 1;
-            let report = match &self.settings.replay {
+        for (sid, copies) in self.messages.oldest_first() {
+            let fate = match &self.settings.replay {
                 Replay::Ambiguous(refusal) if copies > 0 && matches!(refusal.decision, Decision::Fail { .. }) => {
                     let detail = "the bridge stopped before the answer came".to_owned();
-                    Report::Refused { sid, refusal: Refusal { detail, ..refusal.clone() }, copies, replays }
+                    Fate::Refused(Refusal { detail, ..refusal.clone() })
                 }
-                _ => Report::Lost { sid, copies },
+                _ => Fate::Lost,
             };
-            self.report(report);
+            self.back(sid, fate);
         }
     }
 

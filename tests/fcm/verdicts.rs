@@ -1,6 +1,7 @@
 //! Every row of the table of answers, from the answer on the wire to the report.
 
 use crate::harness::{Harness, Plan, device, message, sids};
+use fcm_mqtt_bridge::chat::delivery::Fate;
 use fcm_mqtt_bridge::chat::push::{Priority, Target};
 use fcm_mqtt_bridge::chat::refusal::{Arrival, Decision, Refusal, Scope, Until, Wait};
 use fcm_mqtt_bridge::ops::clock::now_ms;
@@ -35,7 +36,7 @@ async fn table(plan: Plan, rows: &[(&str, Decision, &str, Arrival)]) {
     let mut harness = Harness::open(plan).await;
     for (number, ((word, decision, code, arrival), sid)) in (0..).zip(rows.iter().zip(sids(rows.len()))) {
         harness.send(message(sid, &format!("sim-{word}:x"), number)).await;
-        let Report::Refused { sid: which, refusal: said, copies, .. } = harness.report().await else {
+        let Report::Back { sid: which, fate: Fate::Refused(said), copies, .. } = harness.report().await else {
             panic!("{word}")
         };
         let detail = said.detail;
@@ -93,7 +94,7 @@ async fn connections_that_are_reset_are_in_doubt_too() {
     for (number, (word, sid)) in (0..).zip(["reset-connection", "accept-reset-connection"].into_iter().zip(sids(2))) {
         harness.send(message(sid, &format!("sim-{word}:x"), number)).await;
         let report = harness.report().await;
-        let expected = matches!(&report, Report::Refused { sid: which, copies: 1, refusal, .. }
+        let expected = matches!(&report, Report::Back { sid: which, fate: Fate::Refused(refusal), copies: 1, .. }
             if *which == sid && refusal.code == "AMBIGUOUS" && refusal.arrival == Arrival::Maybe
                 && refusal.decision == backoff(10));
         assert!(expected, "{word}: {report:?}");
@@ -114,7 +115,7 @@ async fn an_answer_that_breaks_off_after_its_status_was_one() {
     let mut harness = Harness::open(Plan::default()).await;
     let sid = sids(1)[0];
     harness.send(message(sid, "sim-accept-cut:x", 1)).await;
-    let expected = Report::Accepted { sid, canonical: None, provider_id: None, copies: 1, replays: 0, detail: None };
+    let expected = Report::Back { sid, fate: Fate::ACCEPTED, copies: 1, replays: 0 };
     assert_eq!(harness.report().await, expected);
     harness.close().await;
 }
@@ -125,11 +126,11 @@ async fn a_slow_answer_is_one_within_the_time_for_it_and_none_beyond() {
     let mut harness = Harness::open(Plan { timing, speed: 50, ..Plan::default() }).await;
     let sids = sids(2);
     harness.send(message(sids[0], "sim-accept~9000:x", 1)).await;
-    assert!(matches!(harness.report().await, Report::Accepted { .. }));
+    assert!(matches!(harness.report().await, Report::Back { fate: Fate::Accepted { .. }, .. }));
     harness.send(message(sids[1], "sim-accept~30000:x", 1)).await;
     let report = harness.report().await;
     assert!(
-        matches!(report, Report::Refused { refusal: Refusal { arrival: Arrival::Maybe, .. }, copies: 1, .. }),
+        matches!(report, Report::Back { fate: Fate::Refused(Refusal { arrival: Arrival::Maybe, .. }), copies: 1, .. }),
         "{report:?}"
     );
     harness.close().await;
@@ -150,7 +151,7 @@ async fn what_fcm_says_about_trying_again_is_obeyed_in_both_forms() {
     for (number, ((word, seconds), sid)) in (0..).zip(rows.into_iter().zip(sids(6))) {
         harness.send(message(sid, &format!("sim-{word}:x"), number)).await;
         let report = harness.report().await;
-        let Report::Refused { refusal, .. } = &report else { panic!("{word}: {report:?}") };
+        let Report::Back { fate: Fate::Refused(refusal), .. } = &report else { panic!("{word}: {report:?}") };
         let Decision::Retry { wait: Wait::AtLeast(wait), .. } = refusal.decision else { panic!("{word}: {report:?}") };
         assert!(seconds.contains(&wait.as_secs()), "{word}: {wait:?}");
     }
@@ -168,22 +169,26 @@ async fn a_used_up_quota_of_the_project_pauses_everybody_and_then_they_go_on() {
         let (sids, usual) = (sids(3), harness.v1.quotas());
         harness.v1.set_quotas(Sold { project_per_minute: 1, ..usual });
         harness.send(message(sids[2], &device(3), 3)).await;
-        assert!(matches!(harness.report().await, Report::Accepted { .. }));
+        assert!(matches!(harness.report().await, Report::Back { fate: Fate::Accepted { .. }, .. }));
         harness.send(message(sids[0], &device(1), 1)).await;
         let report = harness.report().await;
-        let Report::Refused { refusal, .. } = report else { panic!("{report:?}") };
+        let Report::Back { fate: Fate::Refused(refusal), .. } = report else { panic!("{report:?}") };
         assert_eq!((refusal.decision, refusal.arrival), (retry(wait, Scope::Service), Arrival::No));
         assert_eq!(refusal.code, "QUOTA_EXCEEDED");
         harness.link(Link::Down(Outage::Refused("quota_exceeded"))).await;
         harness.v1.set_quotas(usual);
         let (before, began) = (harness.v1.stats().requests, tokio::time::Instant::now());
         harness.send(message(sids[1], &device(2), 2)).await;
-        assert_eq!(harness.report().await, Report::Lost { sid: sids[1], copies: 0 }, "everybody waits");
+        assert_eq!(
+            harness.report().await,
+            Report::Back { sid: sids[1], fate: Fate::Lost, copies: 0, replays: 0 },
+            "everybody waits"
+        );
         harness.link(Link::Up).await;
         assert!((seconds - 5..seconds + 5).contains(&began.elapsed().as_secs()), "{:?}", began.elapsed());
         assert_eq!(harness.v1.stats().requests, before);
         harness.send(message(sids[1], &device(2), 2)).await;
-        assert!(matches!(harness.report().await, Report::Accepted { .. }));
+        assert!(matches!(harness.report().await, Report::Back { fate: Fate::Accepted { .. }, .. }));
         harness.close().await;
     }
 }
@@ -200,12 +205,12 @@ async fn a_message_is_given_up_after_an_hour_of_tries_or_when_its_time_is_over()
     ]) {
         harness.send(message(*sid, &format!("sim-{word}:x"), 1)).await;
         let report = harness.report().await;
-        let Report::Refused { refusal, .. } = &report else { panic!("{word}: {report:?}") };
+        let Report::Back { fate: Fate::Refused(refusal), .. } = &report else { panic!("{word}: {report:?}") };
         assert!(matches!(refusal.decision, Decision::Retry { until, .. } if until == expected), "{word}: {report:?}");
     }
     harness.send(Send { deadline_ms: now_ms() - 1, ..message(sids[3], &device(2), 2) }).await;
     let report = harness.report().await;
-    assert!(matches!(report, Report::Expired { copies: 0, .. }), "{report:?}");
+    assert!(matches!(report, Report::Back { fate: Fate::Expired, copies: 0, .. }), "{report:?}");
     harness.close().await;
 }
 
@@ -218,7 +223,7 @@ async fn topics_and_conditions_have_no_token_to_lose() {
         let mut send = message(sid, "unused", 1);
         send.push.target = target;
         harness.send(send).await;
-        assert!(matches!(harness.report().await, Report::Accepted { .. }));
+        assert!(matches!(harness.report().await, Report::Back { fate: Fate::Accepted { .. }, .. }));
     }
     harness.close().await;
 }
@@ -243,7 +248,7 @@ async fn a_message_with_all_that_apple_browsers_and_android_have_is_in_order() {
     }));
     harness.send(Send { push, ..message(sid, &device(1), 1) }).await;
     let report = harness.report().await;
-    assert!(matches!(report, Report::Accepted { .. }), "{report:?}");
+    assert!(matches!(report, Report::Back { fate: Fate::Accepted { .. }, .. }), "{report:?}");
     harness.close().await;
 }
 
@@ -267,7 +272,7 @@ async fn no_message_that_shows_nothing_is_refused_for_what_it_says_to_apple() {
         send.push.fcm = serde_json::from_value(fcm.clone()).unwrap();
         harness.send(send).await;
         let report = harness.report().await;
-        assert!(matches!(report, Report::Accepted { .. }), "{fcm}: {report:?}");
+        assert!(matches!(report, Report::Back { fate: Fate::Accepted { .. }, .. }), "{fcm}: {report:?}");
     }
     harness.close().await;
 }

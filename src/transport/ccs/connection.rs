@@ -82,7 +82,6 @@ async fn converse(
             () = at(talk.deadline.map(Into::into)) => talk.handle(Input::Tick),
             taken = task.orders.recv_many(&mut orders, ORDER_BATCH), if talk.takes_orders() => {
                 if taken == 0 {
-                    talk.orders_ended = true;
                     talk.retire(Manner::Now);
                 }
                 orders.drain(..).for_each(|order| talk.obey(order));
@@ -120,7 +119,6 @@ struct Talk {
     ended: Option<Reason>,
     was_open: bool,
     closing: bool,
-    orders_ended: bool,
     paused: bool,
 }
 
@@ -137,7 +135,6 @@ impl Talk {
             ended: None,
             was_open: false,
             closing: false,
-            orders_ended: false,
             paused: false,
         }
     }
@@ -195,7 +192,7 @@ impl Talk {
     }
 
     fn takes_orders(&self) -> bool {
-        !self.orders_ended && self.out.len() < OUT_BYTES
+        !self.closing && self.out.len() < OUT_BYTES
     }
 
     fn has_to_write(&self) -> bool {

@@ -40,7 +40,7 @@ impl<S: Service> Core<S> {
     /// an answer that is overdue nobody waits.
     fn make_way(&mut self, now: Instant) {
         for id in self.connections.ids(Connection::is_draining) {
-            match (self.connections.get(id).and_then(Connection::oldest), self.settings.answer) {
+            match (self.connections.all.get(&id).and_then(Connection::oldest), self.settings.answer) {
                 (None, _) => self.retire(id),
                 (Some(oldest), Some(answer)) if now >= oldest + answer => self.close(id),
                 (Some(_), _) => {}
@@ -69,9 +69,9 @@ impl<S: Service> Core<S> {
     fn close_oldest_draining(&mut self) {
         let since = |connection: &Connection| match connection.phase {
             Phase::Draining { since, .. } => Some(since),
-            Phase::Dialing | Phase::Open { .. } | Phase::Closing(_) => None,
+            Phase::Dialing | Phase::Open { .. } | Phase::Closing => None,
         };
-        let draining = self.connections.iter().filter_map(|(id, connection)| Some((since(connection)?, id)));
+        let draining = self.connections.all.iter().filter_map(|(id, connection)| Some((since(connection)?, *id)));
         if let Some((_, oldest)) = draining.min() {
             tracing::info!(connection = oldest.number(), "too many connections are draining: the oldest is closed");
             self.close(oldest);
@@ -80,7 +80,7 @@ impl<S: Service> Core<S> {
 
     /// A connection is to end after its answers.
     pub(super) fn retire(&mut self, id: ConnectionId) {
-        let Some(connection) = self.connections.get_mut(id) else { return };
+        let Some(connection) = self.connections.all.get_mut(&id) else { return };
         if !std::mem::replace(&mut connection.retired, true) {
             self.outputs.push_back(Output::Retire { connection: id, manner: Manner::AfterAnswers });
         }
@@ -116,7 +116,7 @@ impl<S: Service> Core<S> {
 
     /// Notes that an answer came, or that one did not come in time.
     pub(super) fn note_answer(&mut self, id: ConnectionId, late: bool, now: Instant) {
-        let Some(connection) = self.connections.get_mut(id) else { return };
+        let Some(connection) = self.connections.all.get_mut(&id) else { return };
         if late {
             connection.late += 1;
             if connection.late >= LATE_MAX {
@@ -161,8 +161,7 @@ impl<S: Service> Core<S> {
             for id in self.connections.ids(|one| one.is_open() && owes(one)) {
                 self.suspect(id, now, format!("no answer to a message within {} s", answer.as_secs()));
             }
-            let suspects = self.connections.ids(|one| one.is_draining() && one.is_suspect());
-            for id in suspects {
+            for id in self.connections.ids(Connection::is_suspect) {
                 if !self.is_waited_for(id) {
                     self.retire(id);
                 }
@@ -196,7 +195,7 @@ impl<S: Service> Core<S> {
 
     /// Whether a message that was written to a connection for the first time is overdue, and nothing was answered since.
     fn is_nothing_answered(&self, id: ConnectionId, now: Instant) -> bool {
-        let first = self.connections.get(id).and_then(|one| one.in_flight.values().find(|flight| !flight.again));
+        let first = self.connections.all.get(&id).and_then(|one| one.in_flight.values().find(|flight| !flight.again));
         first.zip(self.settings.answer).is_some_and(|(flight, answer)| {
             self.is_overdue(flight.at, answer, now) && self.last_answer.is_none_or(|last| last < flight.at)
         })
@@ -204,20 +203,20 @@ impl<S: Service> Core<S> {
 
     /// Whether a message waits for its answer on a connection.
     fn is_waited_for(&self, id: ConnectionId) -> bool {
-        self.connections.get(id).is_some_and(|connection| {
-            let ours = |sid: Sid| self.messages.get(sid).is_some_and(|message| message.is_on(id));
+        self.connections.all.get(&id).is_some_and(|connection| {
+            let ours = |sid: Sid| self.messages.all.get(&sid).is_some_and(|message| message.is_on(id));
             connection.in_flight.values().any(|flight| ours(flight.sid))
         })
     }
 
     pub(super) fn on_ended(&mut self, id: ConnectionId, ended: Ended, now: Now) {
         ended.unwritten.iter().for_each(|sid| self.on_unwritten(id, *sid));
-        let Some(connection) = self.connections.remove(id) else { return };
+        let Some(connection) = self.connections.all.remove(&id) else { return };
         let answer = self.settings.answer;
         let had_time = |at: Instant| answer.is_some_and(|answer| now.instant >= at + answer);
         for (number, flight) in &connection.in_flight {
             let position = Position::InFlight { connection: id, number: *number };
-            if self.messages.get(flight.sid).is_some_and(|message| message.position == position) {
+            if self.messages.all.get(&flight.sid).is_some_and(|message| message.position == position) {
                 let others = connection.last_answer.is_some_and(|last| last >= flight.at);
                 self.on_unanswered(flight.sid, connection.is_ending() && others && had_time(flight.at));
             }
@@ -243,7 +242,7 @@ impl<S: Service> Core<S> {
                 tracing::error!(connection, detail, "the push service refuses the login");
                 (Failure::Refused, Some(Change::AuthFailed { detail }))
             }
-            (Phase::Draining { .. } | Phase::Closing(_), _) | (_, End::Retired) => {
+            (Phase::Draining { .. } | Phase::Closing, _) | (_, End::Retired) => {
                 tracing::info!(connection, detail, "connection closed");
                 self.crowded = false;
                 self.redial.ended(now);

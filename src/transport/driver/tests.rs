@@ -4,7 +4,7 @@ use super::super::core::{Admission, Message, Pool, Replay, Verdict};
 use super::*;
 use crate::chat::id::{Recipient, SidSource, Token};
 use crate::chat::push::{Priority, Push, Target};
-use crate::transport::port;
+use crate::transport::{Send, port};
 use serde_json::Map;
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ impl Service for Plain {
     }
 
     fn judge(&mut self, _message: &mut Message<()>, _answer: (), _now: Now) -> Verdict {
-        Verdict::Accepted { canonical: None, provider_id: None, detail: None }
+        Verdict::Back(Fate::ACCEPTED)
     }
 }
 
@@ -115,7 +115,10 @@ async fn an_answer_that_waits_for_the_driver_is_not_missing() {
         assert!(matches!(port.reports.recv().await, Some(Report::Connection { .. })));
         for sid in sids {
             let report = port.reports.recv().await;
-            assert!(matches!(report, Some(Report::Accepted { sid: which, .. }) if which == sid), "{report:?}");
+            assert!(
+                matches!(report, Some(Report::Back { sid: which, fate: Fate::Accepted { .. }, .. }) if which == sid),
+                "{report:?}"
+            );
         }
         tokio::time::sleep(MINUTE).await;
         assert!(dialed.try_recv().is_err(), "nothing is wrong with the connection");

@@ -3,6 +3,7 @@
 use super::losses::Remarks;
 use super::token::{self, Bearer, TokenSource};
 use super::{FcmConfig, NO_TOKEN, OnAmbiguous, encode};
+use crate::chat::delivery::Fate;
 use crate::chat::push::Target;
 use crate::fcm::budget::{Budget, Charge, Grant};
 use crate::fcm::health::{self, Health, QUOTA, Standing, Ticket};
@@ -143,7 +144,7 @@ impl Service for FcmService {
         let Now { instant, unix_ms } = now;
         self.look(instant);
         let Some(bearer) = self.bearer(instant) else {
-            return if self.tokens.fails() { Admission::GiveBack } else { Admission::Wait(None) };
+            return if self.tokens.fails() { Admission::Back(Fate::Lost) } else { Admission::Wait(None) };
         };
         let is_well = self.health.standing(instant) == Standing::Well;
         // Asked before the message is translated, which would be in vain each time otherwise.
@@ -153,17 +154,20 @@ impl Service for FcmService {
         }
         let (target, request) = match self.prepare(&message.send, unix_ms) {
             Ok(prepared) => prepared,
-            Err(error) => return Admission::Unsendable { code: error.code(), detail: error.to_string() },
+            Err(error) => {
+                let (code, detail) = (error.code().to_owned(), error.to_string());
+                return Admission::Back(Fate::Unsendable { code, detail });
+            }
         };
         let (row, recipient) = (message.send.sid.row().number(), message.send.recipient.number());
         let ticket = match self.health.admit((row, recipient), bearer.generation, instant) {
             health::Admission::Go(ticket) => ticket,
             // Others may be the probe.
             health::Admission::NotBefore(until) if matches!(self.health.standing(instant), Standing::Probing(_)) => {
-                return Admission::Defer(until.saturating_duration_since(instant));
+                return Admission::Back(Fate::Deferred(until.saturating_duration_since(instant)));
             }
-            health::Admission::NotBefore(_) => return Admission::GiveBack,
-            health::Admission::NewToken if self.tokens.fails() => return Admission::Defer(TOKEN_WAIT),
+            health::Admission::NotBefore(_) => return Admission::Back(Fate::Lost),
+            health::Admission::NewToken if self.tokens.fails() => return Admission::Back(Fate::Deferred(TOKEN_WAIT)),
             health::Admission::NewToken => return Admission::Skip,
         };
         if is_well {
@@ -174,7 +178,7 @@ impl Service for FcmService {
             match self.budget.take(charge, instant) {
                 Grant::Go => {}
                 Grant::ProjectWaits(wait) => return Admission::Wait(Some(instant + wait)),
-                Grant::DeviceWaits(wait) if wait > WAIT_HERE_MAX => return Admission::Defer(wait),
+                Grant::DeviceWaits(wait) if wait > WAIT_HERE_MAX => return Admission::Back(Fate::Deferred(wait)),
                 Grant::DeviceWaits(wait) => return Admission::HoldRecipient(instant + wait),
             }
         }
@@ -205,13 +209,13 @@ impl Service for FcmService {
         match judged {
             Judged::Sent { name } => {
                 self.tell(before, "", now.instant);
-                Verdict::Accepted { canonical: None, provider_id: name, detail: dropped }
+                Verdict::Back(Fate::Accepted { canonical: None, provider_id: name, detail: dropped })
             }
             Judged::Replay(Replay::Elsewhere, _) => Verdict::Elsewhere,
             Judged::Replay(Replay::NewToken, _) => Verdict::Again,
             Judged::Refused(refusal) | Judged::Fault(_, refusal) => {
                 self.tell(before, &refusal.detail, now.instant);
-                Verdict::Refused(refusal)
+                Verdict::Back(Fate::Refused(refusal))
             }
         }
     }

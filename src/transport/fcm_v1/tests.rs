@@ -7,6 +7,7 @@ pub(in crate::transport) mod peer;
 mod strangers;
 
 use super::*;
+use crate::chat::delivery::Fate;
 use crate::chat::id::Sid;
 use crate::chat::refusal::{Arrival, Decision, Scope, Until, Wait};
 use crate::ops::clock::now_ms;
@@ -19,11 +20,13 @@ use tokio::time::Instant;
 const SECOND: Duration = Duration::from_secs(1);
 
 fn accepted(sid: Sid, name: u32) -> Report {
-    Report::Accepted {
+    Report::Back {
         sid,
-        canonical: None,
-        provider_id: Some(format!("projects/p/messages/{name}")),
-        detail: None,
+        fate: Fate::Accepted {
+            canonical: None,
+            provider_id: Some(format!("projects/p/messages/{name}")),
+            detail: None,
+        },
         copies: 1,
         replays: 0,
     }
@@ -31,8 +34,11 @@ fn accepted(sid: Sid, name: u32) -> Report {
 
 /// The same after it was sent again at once, so often.
 fn accepted_after(replays: u32, sid: Sid, name: u32) -> Report {
-    let Report::Accepted { canonical, provider_id, detail, copies, .. } = accepted(sid, name) else { unreachable!() };
-    Report::Accepted { sid, canonical, provider_id, detail, copies, replays }
+    let Report::Back { fate: Fate::Accepted { canonical, provider_id, detail }, copies, .. } = accepted(sid, name)
+    else {
+        unreachable!()
+    };
+    Report::Back { sid, fate: Fate::Accepted { canonical, provider_id, detail }, copies, replays }
 }
 
 /// It goes again after so many seconds, and then after ever longer, for an hour of waiting.
@@ -54,7 +60,7 @@ const FEW: Decision =
     Decision::Retry { wait: Wait::Backoff(Duration::from_secs(10)), until: Until::Tries(3), scope: Scope::Message };
 
 fn refusal(report: &Report) -> (Sid, Decision, &str, Arrival) {
-    let Report::Refused { sid, refusal, .. } = report else { panic!("{report:?}") };
+    let Report::Back { sid, fate: Fate::Refused(refusal), .. } = report else { panic!("{report:?}") };
     (*sid, refusal.decision, &refusal.code, refusal.arrival)
 }
 
@@ -174,7 +180,7 @@ async fn a_refused_stream_is_sent_again_at_once_but_not_for_ever() {
     let report = harness.report().await;
     let expected = (sid, backoff(10), "CONNECTION_DRAINING", Arrival::No);
     assert_eq!(refusal(&report), expected);
-    assert!(matches!(report, Report::Refused { replays: service::REPLAYS_MAX, .. }), "{report:?}");
+    assert!(matches!(report, Report::Back { fate: Fate::Refused(_), replays: service::REPLAYS_MAX, .. }), "{report:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -190,7 +196,7 @@ async fn a_connection_that_refuses_streams_is_not_asked_again_where_there_is_ano
     assert_eq!(asked.mid(), sid.to_string());
     new.take(asked.stream).await;
     let report = harness.report().await;
-    assert!(matches!(report, Report::Accepted { replays: 1, copies: 1, .. }), "{report:?}");
+    assert!(matches!(report, Report::Back { fate: Fate::Accepted { .. }, copies: 1, replays: 1, .. }), "{report:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -219,7 +225,7 @@ async fn at_a_stop_what_is_unanswered_is_not_sent_again_where_that_is_not_wanted
         peer.next().await;
         let last = harness.close().await;
         match last.last() {
-            Some(Report::Lost { sid: which, copies: 1 }) => assert!(lost && *which == sid),
+            Some(Report::Back { sid: which, fate: Fate::Lost, copies: 1, .. }) => assert!(lost && *which == sid),
             Some(report) => {
                 assert_eq!(refusal(report), (sid, Decision::FAIL, "AMBIGUOUS", Arrival::Maybe));
                 assert!(!lost);
@@ -239,7 +245,7 @@ async fn what_fcm_would_refuse_for_certain_is_refused_as_the_bridges_own() {
     harness.send(send).await;
     let report = harness.report().await;
     assert!(
-        matches!(&report, Report::Unsendable { sid: which, code, .. } if *which == sid && code == "RESERVED_KEY"),
+        matches!(&report, Report::Back { sid: which, fate: Fate::Unsendable { code, .. }, .. } if *which == sid && code == "RESERVED_KEY"),
         "{report:?}"
     );
     quiet(&mut peer).await;
@@ -450,7 +456,7 @@ async fn when_fcm_puts_everybody_off_what_is_claimed_goes_back_and_one_at_a_time
     }
     while let Ok(report) = tokio::time::timeout(SECOND, harness.report()).await {
         match report {
-            Report::Lost { copies: 0, .. } => back += 1,
+            Report::Back { fate: Fate::Lost, copies: 0, .. } => back += 1,
             report => assert_eq!(refusal(&report).1, backoff(10), "{report:?}"),
         }
     }
@@ -499,7 +505,7 @@ async fn a_device_over_its_budget_waits_on_the_disk_and_others_go_on() {
     }
     for sid in &sids[2..4] {
         harness.send(message(*sid, 1)).await;
-        let Report::Deferred { sid: which, wait } = harness.report().await else { panic!() };
+        let Report::Back { sid: which, fate: Fate::Deferred(wait), .. } = harness.report().await else { panic!() };
         assert!(which == *sid && wait > SECOND, "{wait:?}");
     }
     harness.send(message(sids[4], 2)).await;
@@ -521,7 +527,10 @@ async fn one_new_access_token_serves_all_that_the_old_one_was_refused_for() {
     for _ in &sids {
         let asked = peer.next().await;
         peer.take(asked.stream).await;
-        assert!(matches!(harness.report().await, Report::Accepted { copies: 1, replays: 1, .. }));
+        assert!(matches!(
+            harness.report().await,
+            Report::Back { fate: Fate::Accepted { .. }, copies: 1, replays: 1, .. }
+        ));
     }
     assert_eq!(harness.fetched(), 2, "the first one, and one refresh");
 }
@@ -554,7 +563,9 @@ async fn a_new_access_token_that_is_refused_as_well_stops_everything_and_the_pro
     }
     harness.link(Link::Probing("unauthenticated")).await;
     harness.send(message(sid, 1)).await;
-    let Report::Deferred { sid: which, wait } = harness.report().await else { panic!("rather another one") };
+    let Report::Back { sid: which, fate: Fate::Deferred(wait), .. } = harness.report().await else {
+        panic!("rather another one")
+    };
     assert!(which == sid && wait <= SECOND, "{wait:?}");
     tokio::time::sleep(wait).await;
     harness.send(message(sid, 1)).await;
@@ -582,7 +593,7 @@ async fn a_401_that_persists_with_one_message_stops_nobody_though_no_new_token_i
     harness.send(message(sids[0], 1)).await;
     let asked = peer.next().await;
     peer.fault(asked.stream, 401, None, &[]).await;
-    let Report::Deferred { sid, .. } = harness.report().await else { panic!() };
+    let Report::Back { sid, fate: Fate::Deferred(_), .. } = harness.report().await else { panic!() };
     assert_eq!(sid, sids[0]);
     assert_eq!(*harness.port.link.borrow(), Link::Probing(NO_TOKEN), "it may be dead, and no other is to be had");
     // The old token lives, and others go on with it, for as long as the server of tokens is down.
@@ -657,7 +668,7 @@ async fn a_stop_waits_for_answers_and_reports_what_is_left() {
     assert_eq!(harness.report().await, accepted(sids[0], asked[0].stream));
     let quiet = async { while peer.asked().await.is_some() {} };
     let (last, ()) = tokio::join!(harness.close(), quiet);
-    let lost = |sid, copies| Report::Lost { sid, copies };
+    let lost = |sid, copies| Report::Back { sid, fate: Fate::Lost, copies, replays: 0 };
     assert_eq!(last, [lost(sids[1], 1), lost(sids[2], 1), lost(sids[3], 0)]);
 }
 

@@ -2,6 +2,11 @@
 
 use super::*;
 
+fn deferred(number: u64) -> Report {
+    let fate = Fate::Deferred(dispatch::BEHIND_UNANSWERED_WAIT);
+    Report::Back { sid: sid(number), fate, copies: 0, replays: 0 }
+}
+
 /// A connection that never answers message 1, and the number of the one that is opened beside it.
 fn ignore(bench: &mut Bench, connection: u64) -> u64 {
     bench.pass(ANSWER + TICK);
@@ -72,7 +77,9 @@ fn a_message_that_three_connections_ignored_while_they_answered_others_is_ambigu
         bench.end(connection, End::Failed);
     }
     let reports = bench.take_reports();
-    let [Report::Refused { refusal, copies: 3, replays: 2, .. }] = &reports[..] else { panic!("{reports:?}") };
+    let [Report::Back { fate: Fate::Refused(refusal), copies: 3, replays: 2, .. }] = &reports[..] else {
+        panic!("{reports:?}")
+    };
     assert_eq!((refusal.code.as_str(), refusal.decision), (AMBIGUOUS, Decision::FAIL));
     assert_eq!(refusal.arrival, crate::chat::refusal::Arrival::Maybe);
     assert_eq!(bench.link(), Link::Up);
@@ -199,7 +206,7 @@ fn a_message_that_three_drained_connections_ignored_while_they_answered_others_i
         drained(&mut bench, connection, ANSWER);
     }
     let reports = bench.take_reports();
-    let [Report::Refused { refusal, copies: 8, .. }] = &reports[..] else { panic!("{reports:?}") };
+    let [Report::Back { fate: Fate::Refused(refusal), copies: 8, .. }] = &reports[..] else { panic!("{reports:?}") };
     assert_eq!((refusal.code.as_str(), refusal.decision), (AMBIGUOUS, Decision::FAIL));
 }
 
@@ -216,8 +223,7 @@ fn while_nothing_is_answered_what_is_behind_an_unanswered_message_goes_back_so_t
         assert!(bench.core.has_room(), "{number}");
         assert_eq!(bench.link(), Link::Probing(UNANSWERED));
         bench.send(number, 1 + (number % 2) as i64);
-        let deferred = Report::Deferred { sid: sid(number), wait: dispatch::BEHIND_UNANSWERED_WAIT };
-        assert_eq!(bench.take_reports(), [deferred], "its recipient does not ask again at once");
+        assert_eq!(bench.take_reports(), [deferred(number)], "its recipient does not ask again at once");
     }
     bench.take_sent();
     bench.send(41, 3);
@@ -237,8 +243,7 @@ fn what_was_not_taken_stays_before_a_later_one_that_may_have_been_while_nothing_
     bench.take_sent();
     bench.bounce(1, 1);
     bench.bounce(1, 3);
-    let deferred = Report::Deferred { sid: sid(3), wait: dispatch::BEHIND_UNANSWERED_WAIT };
-    assert_eq!(bench.take_reports(), [deferred]);
+    assert_eq!(bench.take_reports(), [deferred(3)]);
     bench.end(1, End::Failed);
     assert_eq!(bench.take_sent(), [(2, 1)]);
     bench.answer(2, 1);

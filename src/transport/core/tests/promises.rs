@@ -103,11 +103,7 @@ impl Bystander {
         for report in self.bench.take_reports() {
             let sid = match report {
                 Report::Receipt { .. } => continue,
-                Report::Accepted { sid, .. }
-                | Report::Refused { sid, .. }
-                | Report::Expired { sid, .. }
-                | Report::Deferred { sid, .. }
-                | Report::Lost { sid, .. } => sid,
+                Report::Back { sid, .. } => sid,
                 other => panic!("{other:?}"),
             };
             assert!(self.reported.insert(sid.millis()), "{sid} is reported twice");
@@ -222,7 +218,7 @@ impl Bystander {
         let answered = |verdict| Event::Answered(sid(number), Answer::Is(verdict));
         let event = match kind {
             Kind::Taken => answered(taken()),
-            Kind::Refused => answered(Verdict::Refused(ambiguous())),
+            Kind::Refused => answered(Verdict::Back(Fate::Refused(ambiguous()))),
             Kind::Again => answered(Verdict::Again),
             Kind::Elsewhere => answered(Verdict::Elsewhere),
             Kind::NotTaken => Event::NotTaken(sid(number)),

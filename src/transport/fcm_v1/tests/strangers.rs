@@ -3,6 +3,7 @@
 use super::harness::{Harness, config, message, sids, soon};
 use super::peer::{CANCEL, INITIAL_WINDOW_SIZE, Last, MAX_CONCURRENT_STREAMS, NO_ERROR, Peer};
 use super::{FEW, SECOND, accepted, backoff, mids, quiet, refusal, retry_after};
+use crate::chat::delivery::Fate;
 use crate::chat::id::Sid;
 use crate::chat::refusal::{Arrival, Decision, Refusal, Scope};
 use crate::transport::fcm_v1::{FcmConfig, OnAmbiguous, Timing};
@@ -99,8 +100,7 @@ async fn taken_is_taken_though_the_rest_of_the_answer_never_comes() {
     ] {
         for end in [Cut::Stalls, Cut::Breaks] {
             let (sid, report) = cut(config(), end, "200", headers, body).await;
-            let expected =
-                Report::Accepted { sid, canonical: None, provider_id: None, copies: 1, replays: 0, detail: None };
+            let expected = Report::Back { sid, fate: Fate::ACCEPTED, copies: 1, replays: 0 };
             assert_eq!(report, expected, "{headers:?} {end:?}");
         }
     }
@@ -170,7 +170,9 @@ async fn a_server_of_somebody_else_takes_nothing_and_loses_nothing() {
         let probe = peer.next().await;
         assert!(began.elapsed() >= 10 * SECOND && probe.mid() == sid.to_string());
         peer.take(probe.stream).await;
-        assert!(matches!(harness.report().await, Report::Accepted { sid: which, .. } if which == sid));
+        assert!(
+            matches!(harness.report().await, Report::Back { sid: which, fate: Fate::Accepted { .. }, .. } if which == sid)
+        );
         harness.link(Link::Up).await;
     }
 }
@@ -223,7 +225,10 @@ async fn a_head_without_end_is_no_answer() {
     bomb.extend([0xbe; 100]);
     peer.raw_head(stream, &bomb).await;
     let report = report(&mut harness, &mut peer).await;
-    assert!(matches!(report, Report::Refused { refusal: Refusal { arrival: Arrival::Maybe, .. }, .. }), "{report:?}");
+    assert!(
+        matches!(report, Report::Back { fate: Fate::Refused(Refusal { arrival: Arrival::Maybe, .. }), .. }),
+        "{report:?}"
+    );
 }
 
 #[tokio::test(start_paused = true)]
