@@ -74,7 +74,7 @@ impl Intake {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
-                (word, ack) = oldest(&mut self.waiting) => release(word?, ack),
+                (done, ack) = oldest(&mut self.waiting) => release(done?, ack),
                 () = at(summaries) => self.summaries().await?,
                 next = inbound.recv(), if self.waiting.len() < limit => match next {
                     Some(publish) => {
@@ -165,12 +165,13 @@ impl Intake {
 
     async fn message(&mut self, owner: &Owner, publish: &Inbound) -> Result<Remaining, Fault> {
         let Context { settings, store, .. } = &*self.context;
-        let message = Downstream::parse_from(sender(&publish.principal), &publish.payload, &settings.message)
-            .inspect_err(|rejection| {
-                if rejection.code() == ErrorCode::Forbidden {
-                    self.refused_names.tell(&publish.principal);
-                }
-            })?;
+        // An admin is no BAL: it reads everything and commands the bridge, and has no outbox.
+        let sender = if publish.principal.role == Role::Bal { Sender::Bal } else { Sender::User };
+        let message = Downstream::parse_from(sender, &publish.payload, &settings.message).inspect_err(|rejection| {
+            if rejection.code() == ErrorCode::Forbidden {
+                self.refused_names.tell(&publish.principal);
+            }
+        })?;
         let transport = settings.transports.pick(owner, message.category.as_deref()).clone();
         message.check_for(&transport)?;
         let reply = reply_topic(owner, publish).map_err(|rejection| rejection.about(message.id.clone()))?;
@@ -262,14 +263,6 @@ impl Intake {
 fn release(word: Option<AckWord>, ack: Ack) {
     if let Some(word) = word {
         ack.release(word);
-    }
-}
-
-/// What the sender may ask for. An admin is no BAL: it reads everything and commands the bridge, and has no outbox.
-fn sender(principal: &Principal) -> Sender {
-    match principal.role {
-        Role::Bal => Sender::Bal,
-        Role::User | Role::Admin => Sender::User,
     }
 }
 
