@@ -21,7 +21,6 @@ use crate::store::{Accepted, Acknowledged as Kept, Committed, NewDelivery, Note,
 use futures_util::TryFutureExt;
 use futures_util::future::{BoxFuture, try_join_all};
 use std::collections::VecDeque;
-use std::future::ready;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -140,8 +139,8 @@ impl Intake {
                 match Presence::parse(&publish.payload, &self.context.settings.message) {
                     Ok(presence) if self.context.settings.broker == BrokerKind::External => {
                         self.context.bal_presences.tell(owner, &publish.topic, presence);
-                        let done: Remaining = Box::pin(ready(Ok(Some(AckWord::Done))));
-                        Ok(done)
+                        publish.ack.release(AckWord::Done);
+                        return Ok(());
                     }
                     Ok(presence) => {
                         let (owner, device, ack) = (owner.clone(), device.clone(), publish.ack);
