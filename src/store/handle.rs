@@ -14,7 +14,6 @@ use crate::chat::delivery::Event;
 use crate::chat::id::{Owner, Sid};
 use crate::chat::transport::Transport;
 use std::collections::BTreeSet;
-use std::fmt;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -100,16 +99,10 @@ impl<T> Future for Committed<T> {
 /// let outcome = committed.await?;           // on disk
 /// # Ok(()) }
 /// ```
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct Store {
     queue: mpsc::Sender<Item>,
     board: Arc<Board>,
-}
-
-impl fmt::Debug for Store {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Store").field("figures", &self.figures()).finish_non_exhaustive()
-    }
 }
 
 /// Owns the writer thread. Whoever opened the store closes it, after everybody who writes has stopped.
