@@ -69,7 +69,7 @@ impl Origin {
     fn parts(self) -> (Row, u32) {
         match self {
             Self::Status(sid) | Self::Upstream(sid) | Self::UpstreamToAck(sid) => sid.parts(),
-            Self::Note => (Row::new(0), 0),
+            Self::Note => (Row(0), 0),
         }
     }
 

@@ -51,7 +51,7 @@ fn send() -> Send {
         fcm: Map::new(),
     };
     let sid = SidSource::default().next(1, 1);
-    Send { sid, push, recipient: Recipient::new(1), accepted_ms: 0, deadline_ms: u64::MAX }
+    Send { sid, push, recipient: Recipient(1), accepted_ms: 0, deadline_ms: u64::MAX }
 }
 
 #[tokio::test(start_paused = true)]

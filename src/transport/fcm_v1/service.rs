@@ -155,7 +155,7 @@ impl Service for FcmService {
             Ok(prepared) => prepared,
             Err(error) => return Admission::Unsendable { code: error.code(), detail: error.to_string() },
         };
-        let (row, recipient) = (message.send.sid.row().number(), message.send.recipient.number());
+        let (row, recipient) = (message.send.sid.row().0, message.send.recipient.0);
         let ticket = match self.health.admit((row, recipient), bearer.generation, instant) {
             health::Admission::Go(ticket) => ticket,
             // Others may be the probe.
