@@ -5,7 +5,7 @@
 
 mod reports;
 
-use super::context::Context;
+use super::context::{Context, oldest};
 use super::service_backoff::ServiceBackoff;
 use super::upstream::DeviceIntake;
 use crate::chat::delivery::{Event, Life};
@@ -15,20 +15,21 @@ use crate::chat::push::{Push, Target};
 use crate::chat::recipient_queue::Pace;
 use crate::chat::refusal::Tried;
 use crate::chat::transport::Transport;
-use crate::ops::clock::now_ms;
+use crate::ops::clock::{every, now_ms};
 use crate::ops::metrics::Metric;
 use crate::store::{Claimed, Committed, DueQuery, Recorded, StoreError, Taken};
 use crate::transport::{AckRef, Capabilities, Link, Port, Report, Send};
+use futures_util::future::OptionFuture;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, Interval, MissedTickBehavior};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// Most answers that wait for their commit at one time.
 const COMMITS_MAX: usize = 4_096;
-/// How often the store is asked for work when nothing rings; due times are found by it.
+/// How often the store is asked for work when no watch changes; due times are found by it.
 const LOOK: Duration = Duration::from_millis(250);
 
 /// A message that the transport has.
@@ -103,12 +104,15 @@ impl Dispatcher {
         let mut look = every(LOOK);
         let mut reports_end = false;
         let mut due = self.context.store.due();
-        while !(reports_end && self.is_idle()) {
+        while !(reports_end && self.commits.is_empty() && self.taking.is_none()) {
             self.show_flights();
             self.claim(&stop).await?;
             tokio::select! {
-                done = front(&mut self.commits), if !self.commits.is_empty() => self.committed(done?).await?,
-                taken = answer(&mut self.taking) => self.taken(taken?).await?,
+                (recorded, after) = oldest(&mut self.commits) => self.committed(&recorded?, after).await,
+                Some(taken) = OptionFuture::from(self.taking.as_mut()) => {
+                    self.taking = None;
+                    self.taken(taken?).await?;
+                }
                 report = self.reports.recv(), if !reports_end && self.commits.len() < COMMITS_MAX => match report {
                     Some(report) => self.report(report).await?,
                     None => reports_end = true,
@@ -121,10 +125,6 @@ impl Dispatcher {
         }
         self.show_flights();
         Ok(())
-    }
-
-    fn is_idle(&self) -> bool {
-        self.commits.is_empty() && self.taking.is_none()
     }
 
     /// How many messages to claim: as many as the transport's channel has room for. While it probes, one, as soon as it has
@@ -162,7 +162,7 @@ impl Dispatcher {
         }
         let pace = self.capabilities.pace;
         let query = DueQuery { transport: self.transport.clone(), now: now_ms(), limit, pace };
-        // Whatever rings from here on is news that the answer may not know of.
+        // Whatever changes from here on, the answer may not know of.
         self.more = false;
         self.asked_at = Instant::now();
         self.taking = Some(self.context.store.take_due(query).await?);
@@ -192,8 +192,8 @@ impl Dispatcher {
         Ok(())
     }
 
-    /// Hands a message over; false if that is not possible any more. It goes back to the disk where the transport has gone, or takes nothing any more: nobody knows
-    /// for how long, and there it expires in time.
+    /// Hands a message over; false if that is not possible any more. It goes back to the disk where the transport has gone,
+    /// or takes nothing any more: nobody knows for how long, and there it expires in time.
     async fn claimed(&mut self, message: Claimed, push: Push, open: bool) -> Result<bool, StoreError> {
         let Claimed { sid, recipient, accepted_at: accepted_ms, deadline_ms, .. } = message;
         let Life { attempt, tried, dup_possible: copied, .. } = message.life;
@@ -203,7 +203,6 @@ impl Dispatcher {
             self.record(sid, Event::Lost { copies: 0 }).await?;
             return Ok(false);
         }
-        self.context.metrics.count(Metric::DownstreamAttempts);
         self.flights.insert(sid, Flight { recipient, attempt, tried, deadline_ms, token, copied });
         Ok(true)
     }
@@ -216,7 +215,7 @@ impl Dispatcher {
         Ok(())
     }
 
-    /// Tells the metrics how many messages are under way: several windows share the gauge.
+    /// Tells the metrics how many messages are in flight: several dispatchers share the gauge.
     fn show_flights(&mut self) {
         let now = self.flights.len();
         if now != self.shown {
@@ -224,24 +223,4 @@ impl Dispatcher {
             self.shown = now;
         }
     }
-}
-
-async fn front(commits: &mut VecDeque<(Committed<Recorded>, After)>) -> Result<Recorded, StoreError> {
-    match commits.front_mut() {
-        Some((committed, _)) => committed.await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn answer<T>(asked: &mut Option<Committed<T>>) -> Result<T, StoreError> {
-    let Some(committed) = asked else { return std::future::pending().await };
-    let answer = committed.await;
-    *asked = None;
-    answer
-}
-
-fn every(period: Duration) -> Interval {
-    let mut interval = tokio::time::interval(period);
-    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    interval
 }

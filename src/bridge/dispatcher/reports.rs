@@ -1,7 +1,7 @@
 //! What comes back from the transport, and what follows from it.
 
 use super::{After, Dispatcher};
-use crate::bridge::count_status;
+use crate::bridge::count_told;
 use crate::chat::delivery::{AMBIGUOUS, Event};
 use crate::chat::id::{Recipient, Sid, Token};
 use crate::chat::message::BridgeEvent;
@@ -20,9 +20,10 @@ const DELIVERED: &str = "MESSAGE_SENT_TO_DEVICE";
 impl Dispatcher {
     /// Takes what comes back from the transport.
     pub(super) async fn report(&mut self, report: Report) -> Result<(), StoreError> {
+        self.context.metrics.add(Metric::DownstreamAttempts, attempts(&report));
         match report {
             Report::Accepted { sid, canonical, provider_id, detail, copies, replays } => {
-                self.service_backoff.release();
+                self.service_backoff.reset();
                 self.replayed(sid, replays).await?;
                 self.count_copies(sid, copies);
                 self.flights.remove(&sid);
@@ -128,7 +129,7 @@ impl Dispatcher {
             }
             (Decision::Retry { .. }, None) => {}
             (Decision::Fail { token, fault }, flight) => {
-                self.service_backoff.release();
+                self.service_backoff.reset();
                 self.tell_failure(sid, &refusal.code, (token, fault), flight.and_then(|flight| flight.token));
             }
         }
@@ -145,7 +146,7 @@ impl Dispatcher {
         }
     }
 
-    /// Takes the message out of the air until `delay` is over. Returns when that is, in Unix milliseconds.
+    /// The message is not in flight until `delay` is over. Returns when that is, in Unix milliseconds.
     fn later(&mut self, sid: Sid, delay: Duration) -> u64 {
         let due_ms = now_ms().saturating_add(u64::try_from(delay.as_millis()).unwrap_or(u64::MAX / 2));
         let Some(flight) = self.flights.remove(&sid) else { return due_ms };
@@ -170,39 +171,27 @@ impl Dispatcher {
     }
 
     /// The first copy of all is none more, unless one of an earlier attempt may be with the push service. To be asked
-    /// before the message lands.
+    /// while the message is in flight.
     fn count_copies(&self, sid: Sid, copies: u32) {
         let copied = self.flights.get(&sid).is_some_and(|flight| flight.copied);
         let further = if copied { copies } else { copies.saturating_sub(1) };
         self.context.metrics.add(Metric::DownstreamResent, u64::from(further));
     }
 
-    /// The oldest commit is done.
-    pub(super) async fn committed(&mut self, recorded: Recorded) -> Result<(), StoreError> {
-        let Some((_, after)) = self.commits.pop_front() else { return Ok(()) };
-        self.told(&recorded, &after);
-        if let After::Receipt { ack_ref, .. } = after {
-            self.acknowledge(ack_ref).await;
-        }
-        Ok(())
-    }
-
-    fn told(&self, recorded: &Recorded, after: &After) {
-        match recorded {
-            Recorded::Moved { bal, id, told, .. } => {
-                for status in *told {
-                    count_status(&self.context.metrics, *status);
-                    tracing::debug!(target: message_log::TARGET, bal, id, ?status, "status on disk");
-                }
-            }
-            Recorded::Swallowed => {}
-            Recorded::Unknown => match after {
-                After::Receipt { original, .. } => {
+    /// A commit is done.
+    pub(super) async fn committed(&self, recorded: &Recorded, after: After) {
+        count_told(&self.context.metrics, recorded);
+        let unknown = matches!(recorded, Recorded::Unknown);
+        match after {
+            After::Receipt { original, ack_ref } => {
+                if unknown {
                     self.context.metrics.count(Metric::ReceiptsUnknown);
                     tracing::debug!(original, "receipt for a message that is not remembered");
                 }
-                After::Answer(sid) => tracing::warn!(%sid, "answer for a message that is not remembered"),
-            },
+                self.acknowledge(ack_ref).await;
+            }
+            After::Answer(sid) if unknown => tracing::warn!(%sid, "answer for a message that is not remembered"),
+            After::Answer(_) => {}
         }
     }
 
@@ -210,4 +199,18 @@ impl Dispatcher {
     async fn acknowledge(&self, ack_ref: AckRef) {
         let _ = self.acks.send(ack_ref).await;
     }
+}
+
+/// How often the message was tried, as `attempt` of a status counts: what goes back untried was not.
+fn attempts(report: &Report) -> u64 {
+    let tries = match report {
+        Report::Accepted { replays, .. } | Report::Expired { replays, .. } => 1 + replays,
+        Report::Refused { refusal, replays, .. } => {
+            let untried = matches!(refusal.decision, Decision::Retry { scope: Scope::Service, .. });
+            replays + u32::from(!untried)
+        }
+        Report::Lost { copies, .. } => u32::from(*copies > 0),
+        Report::Unsendable { .. } | Report::Deferred { .. } | Report::Receipt { .. } | Report::Connection { .. } => 0,
+    };
+    u64::from(tries)
 }
