@@ -1,6 +1,6 @@
 //! The handle: the verbs, as seen by the rest of the house.
 
-use super::accept::{self, Accepted, NewDelivery, Rejected};
+use super::accept::{self, Accepted, NewDelivery};
 use super::dispatch::{self, DueQuery, Recorded, Taken};
 use super::file::{self, OpenError};
 use super::inbox::{self, Received, Route, Upstream};
@@ -176,11 +176,6 @@ impl Store {
     /// Takes a message of a BAL and queues its status `accepted`.
     pub async fn accept(&self, new: NewDelivery) -> Result<Committed<Accepted>, StoreError> {
         self.submit(move |tx| accept::accept(tx, &new)).await
-    }
-
-    /// Queues the status `failed` for a message that never became a delivery.
-    pub async fn reject(&self, rejected: Rejected) -> Result<Committed<()>, StoreError> {
-        self.submit(move |tx| accept::reject(tx, &rejected)).await
     }
 
     /// Queues a document that belongs to no delivery. At most [`super::NOTES_PER_TOPIC`] wait per topic.

@@ -54,7 +54,7 @@ mod tests;
 mod tx;
 mod writer;
 
-pub use accept::{Accepted, NewDelivery, Rejected};
+pub use accept::{Accepted, NewDelivery};
 pub use dispatch::{Claimed, DueQuery, Recorded, Taken};
 pub use file::{OpenError, check};
 pub use handle::{CloseError, Committed, Settings, Store, StoreError, WriterThread};

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::chat::delivery::{AMBIGUOUS, State};
-use crate::chat::status::Status;
+use crate::chat::status::{Status, StatusDocument};
 
 #[tokio::test]
 async fn a_message_goes_its_usual_way() {
@@ -384,17 +384,12 @@ async fn a_canonical_id_is_told_with_the_status() {
 #[tokio::test]
 async fn rejected_ids_are_not_remembered() {
     let mut rig = Rig::new(Limits::default());
-    let rejected = Rejected {
-        id: MessageId::new("a1").unwrap(),
-        reply: RECEIPTS.to_owned(),
-        correlation: None,
-        code: "TOO_BIG".to_owned(),
-        detail: "data has 4097 bytes".to_owned(),
-        at: NOW,
-        again: false,
-    };
-    rig.store.reject(rejected.clone()).await.unwrap().await.unwrap();
-    rig.store.reject(Rejected { again: true, ..rejected }).await.unwrap().await.unwrap();
+    for again in [false, true] {
+        let payload =
+            StatusDocument::refused("a1", NOW, "TOO_BIG", "data has 4097 bytes").redelivered(again).to_bytes();
+        let note = Note { topic: RECEIPTS.to_owned(), payload: payload.into(), correlation: None, at: NOW };
+        rig.store.tell(note).await.unwrap().await.unwrap();
+    }
     let corrected = rig.new_delivery("a1");
     assert_eq!(rig.accept(corrected).await, Accepted::Stored);
     let told = rig.read(RECEIPTS).await;
