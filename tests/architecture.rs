@@ -45,8 +45,6 @@ const PRIVATE_TO_THE_CLIENT: &[&str] = &[
     "crate::ccs::session",
     "crate::ccs::login",
     "crate::ccs::refusal",
-    "crate::ccs::window",
-    "crate::ccs::timer",
     "crate::fcm::budget",
     "crate::fcm::health",
     "crate::fcm::judge",

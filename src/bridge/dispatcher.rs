@@ -8,12 +8,11 @@ mod reports;
 use super::context::{Context, oldest};
 use super::service_backoff::ServiceBackoff;
 use super::upstream::DeviceIntake;
-use crate::chat::delivery::{Event, Life};
+use crate::chat::delivery::{Event, Fate, Life};
 use crate::chat::id::{Recipient, Sid, Token};
 use crate::chat::message::ErrorCode;
 use crate::chat::push::{Push, Target};
 use crate::chat::recipient_queue::Pace;
-use crate::chat::refusal::Tried;
 use crate::chat::transport::Transport;
 use crate::ops::clock::{every, now_ms};
 use crate::ops::metrics::Metric;
@@ -36,12 +35,10 @@ const LOOK: Duration = Duration::from_millis(250);
 #[derive(Debug, Clone)]
 struct Flight {
     recipient: Recipient,
-    attempt: u32,
-    tried: Tried,
+    /// As it was when the message was handed over.
+    life: Life,
     deadline_ms: u64,
     token: Option<Token>,
-    /// Whether a copy of it may be with the push service already.
-    copied: bool,
 }
 
 /// What a commit was for, and what follows from it.
@@ -181,11 +178,9 @@ impl Dispatcher {
                 Err(error) => {
                     // Written by a later release, or damaged. Its sender is told, and can send it again.
                     tracing::error!(sid = %message.sid, %error, "a stored message cannot be read");
-                    let event = Event::Unsendable {
-                        code: ErrorCode::BadJson.to_string(),
-                        detail: "the bridge cannot read the stored message".to_owned(),
-                    };
-                    self.record(message.sid, event).await?;
+                    let code = ErrorCode::BadJson.to_string();
+                    let detail = "the bridge cannot read the stored message".to_owned();
+                    self.record(message.sid, self.back(Fate::Unsendable { code, detail }, 0)).await?;
                 }
             }
         }
@@ -195,15 +190,14 @@ impl Dispatcher {
     /// Hands a message over; false if that is not possible any more. It goes back to the disk where the transport has gone,
     /// or takes nothing any more: nobody knows for how long, and there it expires in time.
     async fn claimed(&mut self, message: Claimed, push: Push, open: bool) -> Result<bool, StoreError> {
-        let Claimed { sid, recipient, accepted_at: accepted_ms, deadline_ms, .. } = message;
-        let Life { attempt, tried, dup_possible: copied, .. } = message.life;
+        let Claimed { sid, recipient, life, accepted_at: accepted_ms, deadline_ms, .. } = message;
         let token = if let Target::Token(token) = &push.target { Some(token.clone()) } else { None };
         let send = Send { sid, push, recipient, accepted_ms, deadline_ms };
         if !open || self.sends.try_send(send).is_err() {
-            self.record(sid, Event::Lost { copies: 0 }).await?;
+            self.record(sid, self.back(Fate::Lost, 0)).await?;
             return Ok(false);
         }
-        self.flights.insert(sid, Flight { recipient, attempt, tried, deadline_ms, token, copied });
+        self.flights.insert(sid, Flight { recipient, life, deadline_ms, token });
         Ok(true)
     }
 

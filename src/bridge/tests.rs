@@ -8,6 +8,7 @@ mod upstream;
 mod user_presence;
 
 use super::*;
+use crate::chat::delivery::Fate;
 use crate::chat::id::{Owner, Sid, Token};
 use crate::chat::message::{BrokerKind, Limits as MessageLimits};
 use crate::chat::recipient_queue::Pace;
@@ -190,7 +191,7 @@ impl Harness {
     async fn refuse(&self, sid: Sid, wait: Wait) {
         let decision = Decision::Retry { wait, until: Until::Deadline, scope: Scope::Message };
         let refusal = Refusal::new(decision, "X", "");
-        self.report(Report::Refused { sid, refusal, copies: 1, replays: 0 }).await;
+        self.report(Report::Back { sid, fate: Fate::Refused(refusal), copies: 1, replays: 0 }).await;
     }
 
     /// The push service says that the device has it.
@@ -198,7 +199,7 @@ impl Harness {
         let ack_ref =
             AckRef { connection: ConnectionId::new(1), to: "gcm".into(), message_id: format!("dr2:{original}") };
         let (original, status) = (original.to_owned(), "MESSAGE_SENT_TO_DEVICE".to_owned());
-        self.report(Report::Receipt { original, status, sent_at_ms: None, copies: 0, ack_ref }).await;
+        self.report(Report::Receipt { original, status, copies: 0, ack_ref }).await;
     }
 
     async fn report(&self, report: Report) {
@@ -237,7 +238,7 @@ async fn timeout<T>(future: impl Future<Output = T>) -> T {
 }
 
 fn accepted(sid: Sid) -> Report {
-    Report::Accepted { sid, canonical: None, provider_id: None, detail: None, copies: 1, replays: 0 }
+    Report::Back { sid, fate: Fate::ACCEPTED, copies: 1, replays: 0 }
 }
 
 #[tokio::test]

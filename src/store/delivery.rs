@@ -4,15 +4,15 @@ use super::outbox::{self, Document, Note, Origin};
 use super::recipient_queue::{FIRST_OF_ALL, RecipientQueue};
 use super::tx::{Settled, Tx, bytes_of};
 use super::{from_sql, sql_ms};
-use crate::chat::delivery::{AMBIGUOUS, Due, EXPIRED, Event, Life, State};
+use crate::chat::delivery::{AMBIGUOUS, Due, EXPIRED, Event, Fate, Life, State};
 use crate::chat::id::{Row, Sid};
 use crate::chat::refusal::{Decision, Refusal, TokenFate, Tried};
 use crate::chat::status::{Status, StatusDocument, TokenAction, cut_detail};
 use crate::chat::transport::Transport;
 use bytes::Bytes;
-use rusqlite::types::{Type, Value};
+use rusqlite::types::Type;
 use rusqlite::{Params, params};
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// Entries in the log of one delivery; the first ones tell the story, `attempt` counts the rest.
 const LOG_MAX: i64 = 32;
@@ -21,13 +21,11 @@ const BY_ROW: &str = "SELECT row, tail, bal, id, recipient, order_key, state, at
     accepted_at, sent_at, final_at, told_seq, code, detail, token_action, new_token, reply, corr, length(body),
     way, provider_id, waited_ms, unknown FROM deliveries WHERE row = ?1";
 pub(super) const BY_ID: &str = "SELECT row FROM deliveries WHERE id = ?1 AND bal = ?2";
-/// Still to be sent: the body stays. A number stands for the same value here and in the next three.
+/// Still to be sent: the body stays. A number stands for the same value here and in the next two.
 const BACK: &str = "UPDATE deliveries SET state = ?1, attempt = ?2, dup_possible = ?3, due_at = ?4, waited_ms = ?5,
     unknown = ?6 WHERE row = ?15";
-/// Still with its transport.
-const FLYING: &str = "UPDATE deliveries SET attempt = ?2 WHERE row = ?15";
 /// Sent, not settled: none of the columns that decide about `deliveries_look` is named, so that index is not touched.
-const SENT: &str = "UPDATE deliveries SET state = ?1, dup_possible = ?3, sent_at = ?7, told_seq = ?8,
+const SENT: &str = "UPDATE deliveries SET state = ?1, attempt = ?2, dup_possible = ?3, sent_at = ?7, told_seq = ?8,
     token_action = ?9, new_token = ?10, provider_id = ?11, detail = ?12, body = NULL WHERE row = ?15";
 const SETTLED: &str = "UPDATE deliveries SET state = ?1, attempt = ?2, dup_possible = ?3, sent_at = ?7, told_seq = ?8,
     token_action = ?9, new_token = ?10, provider_id = ?11, detail = ?12, code = ?13, final_at = ?14, body = NULL
@@ -127,9 +125,13 @@ impl Delivery {
         };
         let was = self.life;
         self.life = step.life;
+        if let (Event::Back { replays: times @ 1.., .. }, State::InFlight) = (event, was.state) {
+            self.log(tx, &json!({"at": at, "event": "replayed", "times": times}))?;
+        }
         self.note_facts(event);
-        if let Event::Expired { copies } = event {
-            self.note_expiry(tx, was.expiry(*copies))?;
+        if self.life.state == State::Expired {
+            let copies = if let Event::Back { copies, .. } = event { *copies } else { 0 };
+            self.note_expiry(tx, was.expiry(copies))?;
         }
         for status in step.tell {
             if *status == Status::Sent {
@@ -143,7 +145,7 @@ impl Delivery {
         let row = self.sid.row();
         self.write(tx, step.due)?;
         if let Some(entry) = log_entry(event, step.due, at) {
-            tx.execute(LOG, params![row, entry, LOG_MAX])?;
+            self.log(tx, &entry)?;
         }
         if was.unsent() && !self.life.unsent() {
             tx.draft.figures.unqueue(self.body_bytes);
@@ -160,7 +162,7 @@ impl Delivery {
 
     /// Its time to live is over; false when that means nothing any more.
     pub(super) fn expire(&mut self, tx: &mut Tx<'_>, at: u64) -> rusqlite::Result<bool> {
-        Ok(self.apply(tx, &Event::Expired { copies: 0 }, at)?.is_some())
+        Ok(self.apply(tx, &Event::Expired, at)?.is_some())
     }
 
     /// Tells the last status again, on the topic of the one who asks, and marked: it was told before. Unless it still
@@ -218,17 +220,20 @@ impl Delivery {
         if !matches!(self.life.state, State::Sent | State::Delivered) {
             return Ok(());
         }
-        match event {
-            Event::Replayed { times } => self.life.attempt = self.life.attempt.saturating_add(*times),
-            Event::Accepted { provider_id: Some(_), .. } if self.provider_id.is_none() => self.note_facts(event),
-            _ => return Ok(()),
+        let Event::Back { fate, replays, .. } = event else { return Ok(()) };
+        self.life.attempt = self.life.attempt.saturating_add(*replays);
+        match fate {
+            Fate::Accepted { provider_id: Some(_), .. } if self.provider_id.is_none() => self.note_facts(event),
+            _ if *replays == 0 => return Ok(()),
+            _ => {}
         }
         self.write(tx, None)
     }
 
     fn note_facts(&mut self, event: &Event) {
-        match event {
-            Event::Accepted { canonical, provider_id, detail, .. } => {
+        let Event::Back { fate, .. } = event else { return };
+        match fate {
+            Fate::Accepted { canonical, provider_id, detail } => {
                 self.provider_id.clone_from(provider_id);
                 self.detail = detail.as_deref().map(|text| cut_detail(text).to_owned());
                 if let Some(token) = canonical {
@@ -236,13 +241,13 @@ impl Delivery {
                     self.new_token = Some(token.reveal().to_owned());
                 }
             }
-            Event::Refused { refusal, .. } if self.life.state == State::Failed => {
+            Fate::Refused(refusal) if self.life.state == State::Failed => {
                 self.code = Some(refusal.code.clone());
                 self.detail = Some(cut_detail(&refusal.detail).to_owned());
                 let fate = if let Decision::Fail { token, .. } = refusal.decision { token } else { TokenFate::Keep };
                 self.token_action = Some(fate.into());
             }
-            Event::Unsendable { code, detail } => {
+            Fate::Unsendable { code, detail } => {
                 self.code = Some(code.clone());
                 self.detail = Some(cut_detail(detail).to_owned());
             }
@@ -263,12 +268,15 @@ impl Delivery {
         Ok(())
     }
 
+    fn log(&self, tx: &Tx<'_>, entry: &Value) -> rusqlite::Result<()> {
+        tx.execute(LOG, params![self.sid.row(), entry.to_string(), LOG_MAX]).map(drop)
+    }
+
     fn write(&self, tx: &mut Tx<'_>, due: Option<Due>) -> rusqlite::Result<()> {
         let Life { state, attempt, dup_possible, tried, .. } = self.life;
         tx.draft.due |= due.is_some();
         let sql = match state {
             State::Due => BACK,
-            State::InFlight => FLYING,
             _ if self.life.settled() => SETTLED,
             _ => SENT,
         };
@@ -329,19 +337,19 @@ pub(super) fn transport(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Res
 
 /// What the log keeps: only what is unusual.
 fn log_entry(event: &Event, due: Option<Due>, at: u64) -> Option<Value> {
-    let entry = match event {
-        Event::Refused { refusal: Refusal { code, .. }, .. } => match due? {
+    Some(match event {
+        Event::Crashed => json!({"at": at, "event": "crash"}),
+        Event::Back { fate: Fate::Refused(Refusal { code, .. }), .. } => match due? {
             Due::At(due) => json!({"at": at, "event": "retry", "code": code, "due": due}),
             Due::InTurn | Due::First => json!({"at": at, "event": "retry", "code": code}),
         },
-        Event::Replayed { times } => json!({"at": at, "event": "replayed", "times": times}),
-        Event::Lost { copies } => json!({"at": at, "event": "lost", "copies": copies}),
-        Event::Crashed => json!({"at": at, "event": "crash"}),
-        Event::Accepted { canonical: Some(token), .. } => {
+        Event::Back { fate: Fate::Lost, copies, .. } => json!({"at": at, "event": "lost", "copies": copies}),
+        Event::Back { fate: Fate::Accepted { canonical: Some(token), .. }, .. } => {
             json!({"at": at, "event": "canonical_id", "token": token.to_string()})
         }
-        Event::Accepted { copies, .. } if *copies > 1 => json!({"at": at, "event": "copies", "copies": copies}),
+        Event::Back { fate: Fate::Accepted { .. }, copies: copies @ 2.., .. } => {
+            json!({"at": at, "event": "copies", "copies": copies})
+        }
         _ => return None,
-    };
-    Some(Value::Text(entry.to_string()))
+    })
 }

@@ -3,6 +3,7 @@
 use crate::bridge::{Bridge, End, Refusal};
 use crate::log::Log;
 use crate::street::{Plan, Street, device, message, sids};
+use fcm_mqtt_bridge::chat::delivery::Fate;
 use fcm_mqtt_bridge::chat::refusal::Decision;
 use fcm_mqtt_bridge::sim::v1::fault::Rule;
 use fcm_mqtt_bridge::sim::v1::{Mishap, V1Faults, V1Handle};
@@ -108,8 +109,8 @@ async fn a_bad_key_for_apple_is_a_matter_of_its_devices_only() {
     let (mut refused, mut accepted) = (0, 0);
     for _ in &sids {
         match street.report().await {
-            Report::Accepted { .. } => accepted += 1,
-            Report::Refused { refusal, .. }
+            Report::Back { fate: Fate::Accepted { .. }, .. } => accepted += 1,
+            Report::Back { fate: Fate::Refused(refusal), .. }
                 if refusal.decision == Decision::FAIL_FOR_OPERATOR && refusal.code == "INVALID_APNS_CREDENTIAL" =>
             {
                 refused += 1

@@ -2,6 +2,7 @@
 //! recipient's order while it waits, and at the end looks at the devices.
 
 use crate::street::{Street, device, message, sids};
+use fcm_mqtt_bridge::chat::delivery::Fate;
 use fcm_mqtt_bridge::chat::id::Sid;
 use fcm_mqtt_bridge::chat::refusal::{Arrival, Decision, RetryClock, Scope, Tried, Until, Wait};
 use fcm_mqtt_bridge::sim::SimHandle;
@@ -167,12 +168,12 @@ impl Bridge {
 
     fn hear(&mut self, report: Report) {
         match report {
-            Report::Accepted { sid, copies, provider_id, .. } => {
+            Report::Back { sid, fate: Fate::Accepted { provider_id, .. }, copies, .. } => {
                 assert!(provider_id.is_none_or(|name| name.starts_with("projects/demo-project/messages/")));
                 self.doubt(sid, copies > 1);
                 self.end(sid, End::Accepted);
             }
-            Report::Refused { sid, refusal, copies, .. } => {
+            Report::Back { sid, fate: Fate::Refused(refusal), copies, .. } => {
                 self.doubt(sid, copies > 1 || refusal.arrival == Arrival::Maybe);
                 let tried = self.tried.entry(sid).or_default();
                 let again = match refusal.decision {
@@ -192,9 +193,9 @@ impl Bridge {
                     None => self.end(sid, End::Refused(refusal.decision.into())),
                 }
             }
-            Report::Deferred { sid, wait } => self.later(sid, wait),
-            Report::Lost { sid, copies: 0 } if !self.stopping => self.later(sid, Duration::ZERO),
-            Report::Lost { sid, copies } => {
+            Report::Back { sid, fate: Fate::Deferred(wait), .. } => self.later(sid, wait),
+            Report::Back { sid, fate: Fate::Lost, copies: 0, .. } if !self.stopping => self.later(sid, Duration::ZERO),
+            Report::Back { sid, fate: Fate::Lost, copies, .. } => {
                 self.doubt(sid, copies > 0);
                 self.end(sid, End::Lost(copies));
             }

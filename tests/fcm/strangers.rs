@@ -2,6 +2,7 @@
 
 use crate::log::Log;
 use crate::street::{Plan, Street, Way, device, message, pause, sids};
+use fcm_mqtt_bridge::chat::delivery::Fate;
 use fcm_mqtt_bridge::sim::v1::stats::V1Violations;
 use fcm_mqtt_bridge::transport::{Link, Outage, Report};
 use std::sync::Arc;
@@ -16,7 +17,11 @@ async fn in_vain(way: Way, words: &str) {
     let mut street = Street::open(Plan { way, speed: 100, ..Plan::default() }).await;
     let sid = sids(1)[0];
     street.send(message(sid, &device(1), 1)).await;
-    assert_eq!(street.report().await, Report::Lost { sid, copies: 0 }, "it waits on the disk");
+    assert_eq!(
+        street.report().await,
+        Report::Back { sid, fate: Fate::Lost, copies: 0, replays: 0 },
+        "it waits on the disk"
+    );
     pause(300).await;
     street.link(Link::Down(Outage::Unconnected)).await;
     let warnings = log.lines("WARN");
@@ -70,7 +75,7 @@ async fn http_2_in_the_clear_is_spoken_within_this_machine() {
         street.send(message(*sid, &device(number), number)).await;
     }
     for _ in &sids {
-        assert!(matches!(street.report().await, Report::Accepted { copies: 1, .. }));
+        assert!(matches!(street.report().await, Report::Back { fate: Fate::Accepted { .. }, copies: 1, .. }));
     }
     assert_eq!(street.v1.stats().violations, V1Violations::default());
     street.close().await;

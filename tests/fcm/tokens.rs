@@ -3,6 +3,7 @@
 use crate::bridge::{Bridge, End};
 use crate::log::Log;
 use crate::street::{Plan, Purse, Street, device, message, pause, sids};
+use fcm_mqtt_bridge::chat::delivery::Fate;
 use fcm_mqtt_bridge::sim::v1::fault::{AuthorityFault, Shape};
 use fcm_mqtt_bridge::sim::v1::{V1Faults, V1Handle};
 use fcm_mqtt_bridge::transport::{Link, Outage, Report};
@@ -70,7 +71,11 @@ async fn while_the_authority_is_down_the_old_token_is_used_and_then_messages_wai
     let before = street.v1.stats();
     let late = sids(1)[0];
     street.send(message(late, &device(1_000), 1_000)).await;
-    assert_eq!(street.report().await, Report::Lost { sid: late, copies: 0 }, "it waits on the disk");
+    assert_eq!(
+        street.report().await,
+        Report::Back { sid: late, fate: Fate::Lost, copies: 0, replays: 0 },
+        "it waits on the disk"
+    );
     pause(60).await;
     let since = street.v1.stats();
     assert_eq!(since.requests, before.requests, "nothing goes without a token");
@@ -82,7 +87,9 @@ async fn while_the_authority_is_down_the_old_token_is_used_and_then_messages_wai
     street.link(Link::Up).await;
     assert!(mended.elapsed().as_secs() <= 6, "{:?} longer than the outage", mended.elapsed());
     street.send(message(late, &device(1_000), 1_000)).await;
-    assert!(matches!(street.report().await, Report::Accepted { sid, copies: 1, .. } if sid == late));
+    assert!(
+        matches!(street.report().await, Report::Back { sid, fate: Fate::Accepted { .. }, copies: 1, .. } if sid == late)
+    );
     bridge.released = 600;
     bridge.exchange_all(&mut street, |_, _| {}).await;
     bridge.check(&street.sim);
@@ -99,7 +106,7 @@ async fn a_clock_that_is_wrong_is_named_and_mended_nothing_was_lost() {
     let sid = sids(1)[0];
     street.link(NO_TOKEN).await;
     street.send(message(sid, &device(1), 1)).await;
-    assert_eq!(street.report().await, Report::Lost { sid, copies: 0 });
+    assert_eq!(street.report().await, Report::Back { sid, fate: Fate::Lost, copies: 0, replays: 0 });
     assert!(street.v1.stats().token_refusals["invalid_grant"] > 0);
     let errors = log.lines("ERROR");
     assert!(errors.iter().all(|line| line.contains("the clock of this machine is wrong")), "{errors:?}");
@@ -107,7 +114,9 @@ async fn a_clock_that_is_wrong_is_named_and_mended_nothing_was_lost() {
     street.v1.set_faults(usual()).unwrap();
     street.link(Link::Up).await;
     street.send(message(sid, &device(1), 1)).await;
-    assert!(matches!(street.report().await, Report::Accepted { sid: which, copies: 1, .. } if which == sid));
+    assert!(
+        matches!(street.report().await, Report::Back { sid: which, fate: Fate::Accepted { .. }, copies: 1, .. } if which == sid)
+    );
     street.close().await;
 }
 

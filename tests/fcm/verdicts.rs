@@ -2,6 +2,7 @@
 
 use crate::bridge::Refusal;
 use crate::street::{Plan, Street, device, message, sids};
+use fcm_mqtt_bridge::chat::delivery::Fate;
 use fcm_mqtt_bridge::chat::push::{Priority, Target};
 use fcm_mqtt_bridge::chat::{
     self,
@@ -28,7 +29,9 @@ async fn table(plan: Plan, rows: &[(&str, Refusal, &str, Arrival)]) {
     let mut street = Street::open(plan).await;
     for (number, ((word, refusal, code, arrival), sid)) in (0..).zip(rows.iter().zip(sids(rows.len()))) {
         street.send(message(sid, &format!("sim-{word}:x"), number)).await;
-        let Report::Refused { sid: which, refusal: said, copies, .. } = street.report().await else { panic!("{word}") };
+        let Report::Back { sid: which, fate: Fate::Refused(said), copies, .. } = street.report().await else {
+            panic!("{word}")
+        };
         let detail = said.detail;
         assert_eq!(
             (which, Refusal::from(said.decision), &*said.code, said.arrival),
@@ -85,7 +88,7 @@ async fn connections_that_are_reset_are_in_doubt_too() {
     for (number, (word, sid)) in (0..).zip(["reset-connection", "accept-reset-connection"].into_iter().zip(sids(2))) {
         street.send(message(sid, &format!("sim-{word}:x"), number)).await;
         let report = street.report().await;
-        let expected = matches!(&report, Report::Refused { sid: which, copies: 1, refusal, .. }
+        let expected = matches!(&report, Report::Back { sid: which, fate: Fate::Refused(refusal), copies: 1, .. }
             if *which == sid && refusal.code == "AMBIGUOUS" && refusal.arrival == Arrival::Maybe
                 && Refusal::from(refusal.decision) == backoff(10));
         assert!(expected, "{word}: {report:?}");
@@ -106,7 +109,7 @@ async fn an_answer_that_breaks_off_after_its_status_was_one() {
     let mut street = Street::open(Plan::default()).await;
     let sid = sids(1)[0];
     street.send(message(sid, "sim-accept-cut:x", 1)).await;
-    let expected = Report::Accepted { sid, canonical: None, provider_id: None, copies: 1, replays: 0, detail: None };
+    let expected = Report::Back { sid, fate: Fate::ACCEPTED, copies: 1, replays: 0 };
     assert_eq!(street.report().await, expected);
     street.close().await;
 }
@@ -117,13 +120,13 @@ async fn a_slow_answer_is_one_within_the_time_for_it_and_none_beyond() {
     let mut street = Street::open(Plan { timing, speed: 50, ..Plan::default() }).await;
     let sids = sids(2);
     street.send(message(sids[0], "sim-accept~9000:x", 1)).await;
-    assert!(matches!(street.report().await, Report::Accepted { .. }));
+    assert!(matches!(street.report().await, Report::Back { fate: Fate::Accepted { .. }, .. }));
     street.send(message(sids[1], "sim-accept~30000:x", 1)).await;
     let report = street.report().await;
     assert!(
         matches!(
             report,
-            Report::Refused { refusal: chat::refusal::Refusal { arrival: Arrival::Maybe, .. }, copies: 1, .. }
+            Report::Back { fate: Fate::Refused(chat::refusal::Refusal { arrival: Arrival::Maybe, .. }), copies: 1, .. }
         ),
         "{report:?}"
     );
@@ -145,7 +148,7 @@ async fn what_fcm_says_about_trying_again_is_obeyed_in_both_forms() {
     for (number, ((word, seconds), sid)) in (0..).zip(rows.into_iter().zip(sids(6))) {
         street.send(message(sid, &format!("sim-{word}:x"), number)).await;
         let report = street.report().await;
-        let Report::Refused { refusal, .. } = &report else { panic!("{word}: {report:?}") };
+        let Report::Back { fate: Fate::Refused(refusal), .. } = &report else { panic!("{word}: {report:?}") };
         let Refusal::RetryAfter(wait) = refusal.decision.into() else { panic!("{word}: {report:?}") };
         assert!(seconds.contains(&wait.as_secs()), "{word}: {wait:?}");
     }
@@ -160,11 +163,11 @@ async fn a_used_up_quota_of_the_project_pauses_everybody_and_then_they_go_on() {
         let (sids, usual) = (sids(3), street.v1.quotas());
         street.v1.set_quotas(Sold { project_per_minute: 1, ..usual });
         street.send(message(sids[2], &device(3), 3)).await;
-        assert!(matches!(street.report().await, Report::Accepted { .. }));
+        assert!(matches!(street.report().await, Report::Back { fate: Fate::Accepted { .. }, .. }));
         street.send(message(sids[0], &device(1), 1)).await;
         let report = street.report().await;
         let expected = [backoff(seconds), Refusal::RetryAfter(Duration::from_secs(seconds))];
-        let Report::Refused { refusal, .. } = report else { panic!("{report:?}") };
+        let Report::Back { fate: Fate::Refused(refusal), .. } = report else { panic!("{report:?}") };
         assert!(expected.contains(&refusal.decision.into()) && refusal.arrival == Arrival::No, "{refusal:?}");
         assert_eq!(refusal.code, "QUOTA_EXCEEDED");
         assert!(matches!(refusal.decision, Decision::Retry { scope: Scope::Service, .. }), "{refusal:?}");
@@ -172,12 +175,16 @@ async fn a_used_up_quota_of_the_project_pauses_everybody_and_then_they_go_on() {
         street.v1.set_quotas(usual);
         let (before, began) = (street.v1.stats().requests, tokio::time::Instant::now());
         street.send(message(sids[1], &device(2), 2)).await;
-        assert_eq!(street.report().await, Report::Lost { sid: sids[1], copies: 0 }, "everybody waits");
+        assert_eq!(
+            street.report().await,
+            Report::Back { sid: sids[1], fate: Fate::Lost, copies: 0, replays: 0 },
+            "everybody waits"
+        );
         street.link(Link::Up).await;
         assert!((seconds - 5..seconds + 5).contains(&began.elapsed().as_secs()), "{:?}", began.elapsed());
         assert_eq!(street.v1.stats().requests, before);
         street.send(message(sids[1], &device(2), 2)).await;
-        assert!(matches!(street.report().await, Report::Accepted { .. }));
+        assert!(matches!(street.report().await, Report::Back { fate: Fate::Accepted { .. }, .. }));
         street.close().await;
     }
 }
@@ -194,12 +201,12 @@ async fn a_message_is_given_up_after_an_hour_of_tries_or_when_its_time_is_over()
     ]) {
         street.send(message(*sid, &format!("sim-{word}:x"), 1)).await;
         let report = street.report().await;
-        let Report::Refused { refusal, .. } = &report else { panic!("{word}: {report:?}") };
+        let Report::Back { fate: Fate::Refused(refusal), .. } = &report else { panic!("{word}: {report:?}") };
         assert!(matches!(refusal.decision, Decision::Retry { until, .. } if until == expected), "{word}: {report:?}");
     }
     street.send(Send { deadline_ms: now_ms() - 1, ..message(sids[3], &device(2), 2) }).await;
     let report = street.report().await;
-    assert!(matches!(report, Report::Expired { copies: 0, .. }), "{report:?}");
+    assert!(matches!(report, Report::Back { fate: Fate::Expired, copies: 0, .. }), "{report:?}");
     street.close().await;
 }
 
@@ -212,7 +219,7 @@ async fn topics_and_conditions_have_no_token_to_lose() {
         let mut send = message(sid, "unused", 1);
         send.push.target = target;
         street.send(send).await;
-        assert!(matches!(street.report().await, Report::Accepted { .. }));
+        assert!(matches!(street.report().await, Report::Back { fate: Fate::Accepted { .. }, .. }));
     }
     street.close().await;
 }
@@ -237,7 +244,7 @@ async fn a_message_with_all_that_apple_browsers_and_android_have_is_in_order() {
     }));
     street.send(Send { push, ..message(sid, &device(1), 1) }).await;
     let report = street.report().await;
-    assert!(matches!(report, Report::Accepted { .. }), "{report:?}");
+    assert!(matches!(report, Report::Back { fate: Fate::Accepted { .. }, .. }), "{report:?}");
     street.close().await;
 }
 
@@ -261,7 +268,7 @@ async fn no_message_that_shows_nothing_is_refused_for_what_it_says_to_apple() {
         send.push.fcm = serde_json::from_value(fcm.clone()).unwrap();
         street.send(send).await;
         let report = street.report().await;
-        assert!(matches!(report, Report::Accepted { .. }), "{fcm}: {report:?}");
+        assert!(matches!(report, Report::Back { fate: Fate::Accepted { .. }, .. }), "{fcm}: {report:?}");
     }
     street.close().await;
 }

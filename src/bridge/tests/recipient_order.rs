@@ -2,7 +2,7 @@
 
 use super::transports::{both, v1};
 use super::*;
-use crate::chat::delivery::Event;
+use crate::chat::delivery::{Event, Fate};
 use crate::chat::id::{MessageId, SidSource};
 use crate::chat::push::Target;
 use crate::chat::recipient_queue::Pace;
@@ -144,7 +144,7 @@ async fn refused_once(path: &std::path::Path, token: &str) {
     let decision =
         Decision::Retry { wait: Wait::AtLeast(Duration::ZERO), until: Until::Deadline, scope: Scope::Message };
     let clock = RetryClock { now_ms: now_ms(), deadline_ms: u64::MAX, longest: Duration::MAX, permille: 0 };
-    let again = Event::Refused { refusal: Refusal::new(decision, "X", ""), copies: 1, clock };
+    let again = Event::Back { fate: Fate::Refused(Refusal::new(decision, "X", "")), copies: 1, replays: 0, clock };
     store.record(sid, again, now_ms()).await.unwrap().await.unwrap();
     writer.close().await.unwrap();
 }

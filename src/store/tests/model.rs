@@ -68,7 +68,7 @@ enum What {
     Accepted,
     Receipt,
     Retry(u64),
-    Replayed(u32),
+    Replayed(u32, u64),
     Refused,
     Deferred(u64),
     Lost(u32),
@@ -81,10 +81,10 @@ impl What {
             Self::Accepted => accepted(),
             Self::Receipt => Event::Receipt,
             Self::Retry(delay) => retry(now + delay),
-            Self::Replayed(times) => Event::Replayed { times },
+            Self::Replayed(times, delay) => after(times, retry(now + delay)),
             Self::Refused => refused(Decision::FAIL, "INVALID_JSON"),
-            Self::Deferred(delay) => Event::Deferred { due_ms: now + delay },
-            Self::Lost(copies) => Event::Lost { copies },
+            Self::Deferred(delay) => at(now, back(Fate::Deferred(Duration::from_millis(delay)), 0)),
+            Self::Lost(copies) => back(Fate::Lost, copies),
             Self::Cancelled => Event::Cancelled,
         }
     }
@@ -96,7 +96,7 @@ fn any_what() -> impl Strategy<Value = What> + Clone {
         3 => Just(What::Receipt),
         3 => (1u64..5000).prop_map(What::Retry),
         2 => (1u64..5000).prop_map(What::Deferred),
-        1 => (1u32..3).prop_map(What::Replayed),
+        1 => (1u32..3, 1u64..5000).prop_map(|(times, delay)| What::Replayed(times, delay)),
         1 => Just(What::Refused),
         2 => (0u32..2).prop_map(What::Lost),
         1 => Just(What::Cancelled),
@@ -387,7 +387,7 @@ impl Harness {
             let [Trace::Delivery(life)] = &trace[..] else { panic!("{delivery:?} is gone") };
             if life.state == State::Expired {
                 assert!(delivery.deadline <= self.now && !must_not(delivery), "{delivery:?} at {}", self.now);
-                self.step(index, &Event::Expired { copies: 0 });
+                self.step(index, &Event::Expired);
             }
         }
     }

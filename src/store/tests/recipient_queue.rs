@@ -103,7 +103,7 @@ async fn a_long_queue_that_may_go_goes_in_order_and_is_handed_out_at_once() {
 
 #[tokio::test]
 async fn whichever_way_the_first_leaves_the_queue_the_next_takes_its_place() {
-    for leaves in [Event::Receipt, accepted(), Event::Expired { copies: 0 }, Event::Cancelled] {
+    for leaves in [Event::Receipt, accepted(), Event::Expired, Event::Cancelled] {
         let mut rig = Rig::new(Limits::default());
         rig.queue(1, 7).await;
         let first = rig.take_one(NOW).await;
@@ -120,14 +120,14 @@ async fn whichever_way_the_first_leaves_the_queue_the_next_takes_its_place() {
 
 #[tokio::test]
 async fn whichever_way_the_first_leaves_its_transport_the_next_takes_its_place() {
-    for leaves in [Event::Receipt, accepted(), Event::Expired { copies: 1 }, unsendable()] {
+    for leaves in [Event::Receipt, accepted(), back(Fate::Expired, 1), unsendable()] {
         let mut rig = Rig::new(Limits::default());
         rig.queue(3, 7).await;
         let first = rig.take_by(NOW, 9, Pace::OneAtATime).await.claimed[0].sid;
         rig.record(first, leaves, NOW).await;
         assert_eq!(ids(&rig.take_by(NOW, 9, Pace::OneAtATime).await), ["7-1"]);
     }
-    for back in [Event::Lost { copies: 0 }, Event::Lost { copies: 1 }, retry(NOW)] {
+    for back in [back(Fate::Lost, 0), back(Fate::Lost, 1), retry(NOW)] {
         let mut rig = Rig::new(Limits::default());
         rig.queue(3, 7).await;
         let first = rig.take_by(NOW, 9, Pace::OneAtATime).await.claimed[0].sid;
@@ -153,7 +153,7 @@ async fn what_was_not_tried_is_not_tried_again() {
     let mut rig = Rig::new(Limits::default());
     rig.queue(3, 7).await;
     let first = rig.take_one(NOW).await;
-    rig.record(first, Event::Lost { copies: 0 }, NOW).await;
+    rig.record(first, back(Fate::Lost, 0), NOW).await;
     assert_eq!(ids(&rig.take(NOW).await), ["7-0", "7-1", "7-2"]);
 }
 
@@ -192,7 +192,7 @@ async fn a_start_leaves_the_time_of_what_was_put_off() {
     let mut rig = Rig::new(Limits::default());
     rig.queue(2, 7).await;
     let first = rig.take_one(NOW).await;
-    rig.record(first, Event::Deferred { due_ms: NOW + 5_000 }, NOW).await;
+    rig.record(first, back(Fate::Deferred(Duration::from_secs(5)), 0), NOW).await;
     assert_eq!(rig.take(NOW).await.claimed, []);
     let rig = rig.crash();
     let taken = rig.take(NOW + 4_999).await;
@@ -202,7 +202,7 @@ async fn a_start_leaves_the_time_of_what_was_put_off() {
 
 #[tokio::test]
 async fn a_message_whose_turn_comes_late_takes_its_place_before_younger_ones() {
-    for again in [Event::Lost { copies: 0 }, retry(NOW)] {
+    for again in [back(Fate::Lost, 0), retry(NOW)] {
         let mut rig = Rig::new(Limits::default());
         let (mut first, mut second, third) = (rig.new_delivery("a1"), rig.new_delivery("a2"), rig.new_delivery("a3"));
         first.recipient = Recipient(8);

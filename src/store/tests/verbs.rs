@@ -258,16 +258,16 @@ async fn the_sweep_expires_what_waits_and_grants_receipts_their_way_home() {
     assert_eq!(rig.statuses().await, ["due expired"]);
     rig.sweep_all(NOW + 2000 + RECEIPT_GRACE_MS).await;
     assert_eq!(rig.statuses().await, ["sent expired"], "what is in flight is left to its transport");
-    rig.record(sids[2], Event::Lost { copies: 1 }, NOW + 3000).await;
+    rig.record(sids[2], back(Fate::Lost, 1), NOW + 3000).await;
     rig.take(NOW + 3000).await;
     assert_eq!(rig.statuses().await, ["flying expired"]);
 }
 
 /// Put off until long after its time, and it may have arrived.
 fn in_doubt(code: &str) -> Event {
-    let Event::Refused { refusal, copies, clock } = retry(NOW + 900_000) else { unreachable!("it is one") };
+    let Event::Back { fate: Fate::Refused(refusal), copies, .. } = retry(NOW) else { unreachable!("it is one") };
     let refusal = Refusal { code: code.to_owned(), ..refusal.maybe_arrived() };
-    Event::Refused { refusal, copies, clock }
+    at(NOW + 900_000, back(Fate::Refused(refusal), copies))
 }
 
 #[tokio::test]
@@ -321,7 +321,7 @@ async fn what_expired_says_why_and_by_which_way_it_went() {
                 let decision = Decision::Retry { wait, until, scope: Scope::Service };
                 rig.record(sid, refused(decision, "permission_denied"), NOW).await;
             }
-            "cut" => drop(rig.record(sid, Event::Expired { copies: 1 }, NOW + 1).await),
+            "cut" => drop(rig.record(sid, back(Fate::Expired, 1), NOW + 1).await),
             _ => {}
         }
     }
@@ -350,14 +350,13 @@ async fn what_expired_says_why_and_by_which_way_it_went() {
 }
 
 #[tokio::test]
-async fn what_was_sent_again_at_once_counts_as_tried_and_stays_with_its_transport() {
+async fn what_was_sent_again_at_once_counts_as_tried() {
     let mut rig = Rig::new(Limits::default());
     let new = rig.new_delivery("a1");
     let sid = new.sid;
     rig.accept(new).await;
     rig.take(NOW).await;
-    rig.record(sid, Event::Replayed { times: 2 }, NOW).await;
-    rig.record(sid, retry(NOW + 1), NOW).await;
+    rig.record(sid, after(2, retry(NOW + 1)), NOW).await;
     assert_eq!(ids(&rig.take(NOW + 1).await), ["a1"], "its body is still there");
     rig.record(sid, accepted(), NOW + 2).await;
     let told = rig.read(RECEIPTS).await;
@@ -372,7 +371,7 @@ async fn a_canonical_id_is_told_with_the_status() {
     rig.accept(new).await;
     rig.take(NOW).await;
     let canonical = Some(Token::new("the-new-token").unwrap());
-    rig.record(sid, Event::Accepted { copies: 2, provider_id: None, detail: None, canonical }, NOW).await;
+    rig.record(sid, back(Fate::Accepted { canonical, provider_id: None, detail: None }, 2), NOW).await;
     let sent = rig.read(RECEIPTS).await.pop().unwrap();
     assert_eq!(sent["token_action"], "replace");
     assert_eq!(sent["new_token"], "the-new-token");
@@ -704,7 +703,7 @@ async fn only_what_waits_for_the_word_of_an_app_is_confirmed_by_one() {
     rig.store.take_due(query).await.unwrap().await.unwrap();
     let provider_id = Some("projects/p/messages/1".to_owned());
     let detail = Some("`delay_while_idle`: ignored".to_owned());
-    rig.record(fcm, Event::Accepted { copies: 1, provider_id, detail, canonical: None }, NOW).await;
+    rig.record(fcm, back(Fate::Accepted { canonical: None, provider_id, detail }, 1), NOW).await;
     let [(_, Recorded::Moved { told, .. })] = &confirm(NOW + 1).await[..] else { panic!() };
     assert_eq!(*told, [Status::Delivered]);
     let mut told = rig.read(RECEIPTS).await;
@@ -735,8 +734,7 @@ async fn what_an_answer_brings_after_the_word_of_the_app_is_kept_for_who_asks_la
     rig.record(sid, Event::Receipt, NOW + 1).await;
     assert_eq!(rig.statuses().await, ["a1 accepted", "a1 sent", "a1 delivered"]);
     let (provider_id, detail) = (Some("projects/p/messages/1".to_owned()), Some("`x`: unknown".to_owned()));
-    let late = Event::Accepted { copies: 1, provider_id, detail, canonical: None };
-    assert_eq!(rig.record(sid, Event::Replayed { times: 1 }, NOW + 2).await, Recorded::Swallowed);
+    let late = after(1, back(Fate::Accepted { canonical: None, provider_id, detail }, 1));
     assert_eq!(rig.record(sid, late, NOW + 2).await, Recorded::Swallowed);
     let again = rig.new_delivery("a1");
     assert_eq!(rig.accept(again).await, Accepted::Repeated(Status::Delivered));

@@ -6,6 +6,7 @@ use crate::ccs::payload::{Downstream, Inbound, Nack, Outbound, Receipt, Upstream
 use crate::ccs::stanza::Stanza;
 use crate::ccs::write::{self, Spelling};
 use crate::ccs::xml::{Frame, Framer};
+use crate::chat::delivery::Fate;
 use crate::chat::id::{Recipient, Sid, SidSource, Token};
 use crate::chat::push::{Priority, Push, Target};
 use crate::chat::refusal::{Decision, Refusal, Scope, Until, Wait};
@@ -283,7 +284,7 @@ fn ids<const N: usize>(numbers: [u64; N]) -> [String; N] {
 }
 
 fn accepted(number: u64, copies: u32) -> Report {
-    Report::Accepted { sid: sid(number), canonical: None, provider_id: None, detail: None, copies, replays: copies - 1 }
+    Report::Back { sid: sid(number), fate: Fate::ACCEPTED, copies, replays: copies - 1 }
 }
 
 fn upstream(message_id: &str) -> Inbound {
@@ -322,11 +323,16 @@ async fn messages_go_out_and_answers_come_back() {
     let canonical = Some(Token::new("new").unwrap());
     assert_eq!(
         bridge.report().await,
-        Report::Accepted { sid: sid(1), canonical, provider_id: None, detail: None, copies: 1, replays: 0 }
+        Report::Back {
+            sid: sid(1),
+            fate: Fate::Accepted { canonical, provider_id: None, detail: None },
+            copies: 1,
+            replays: 0
+        }
     );
-    let refused = |number, decision, code: &str| Report::Refused {
+    let refused = |number, decision, code: &str| Report::Back {
         sid: sid(number),
-        refusal: Refusal::new(decision, code, "no such token-1"),
+        fate: Fate::Refused(Refusal::new(decision, code, "no such token-1")),
         copies: 1,
         replays: 0,
     };
@@ -355,8 +361,8 @@ async fn upstream_and_receipts_are_acknowledged_on_their_connection_and_on_no_ot
     .await;
     let message = bridge.device_message().await;
     assert_eq!((message.message_id.as_str(), message.category.as_deref()), ("17&\"", Some("app")));
-    let Report::Receipt { original, sent_at_ms, ack_ref, .. } = bridge.report().await else { panic!() };
-    assert_eq!((original.as_str(), sent_at_ms, ack_ref.to.as_str()), ("x", Some(7), "gcm.googleapis.com"));
+    let Report::Receipt { original, ack_ref, .. } = bridge.report().await else { panic!() };
+    assert_eq!((original.as_str(), ack_ref.to.as_str()), ("x", "gcm.googleapis.com"));
     bridge.port.acks.send(ack_ref.clone()).await.unwrap();
     assert_eq!(peer.acked_id().await, "dr2:x");
     drop(peer);
@@ -445,7 +451,7 @@ async fn draining_moves_to_a_new_connection_and_finishes_the_old_one() {
     assert_eq!(new.messages().await, ids([3]));
     new.ack(&sid(2).to_string()).await;
     let report = bridge.report().await;
-    assert!(matches!(report, Report::Accepted { copies: 1, replays: 1, .. }), "{report:?}");
+    assert!(matches!(report, Report::Back { fate: Fate::Accepted { .. }, copies: 1, replays: 1, .. }), "{report:?}");
     assert_eq!(new.messages().await, ids([4]));
     new.ack(&sid(3).to_string()).await;
     assert_eq!(bridge.report().await, accepted(3, 2));
@@ -616,7 +622,10 @@ async fn messages_expire_while_there_is_no_connection() {
     bridge.send(1, 1).await;
     bridge.send_until(2, 2, now_ms() - 1).await;
     let report = bridge.report().await;
-    assert!(matches!(report, Report::Expired { sid: which, copies: 0, .. } if which == sid(2)), "{report:?}");
+    assert!(
+        matches!(report, Report::Back { sid: which, fate: Fate::Expired, copies: 0, .. } if which == sid(2)),
+        "{report:?}"
+    );
 }
 
 #[tokio::test]
@@ -636,7 +645,7 @@ async fn a_stop_waits_for_answers_and_reports_what_is_left() {
     assert!(peer.stanza().await.is_none(), "something was sent after the stop");
     peer.close().await;
     for (number, copies) in [(1, 1), (3, 1), (4, 0)] {
-        assert_eq!(bridge.report().await, Report::Lost { sid: sid(number), copies });
+        assert_eq!(bridge.report().await, Report::Back { sid: sid(number), fate: Fate::Lost, copies, replays: 0 });
     }
     bridge.task.await.unwrap().unwrap();
     assert!(bridge.port.sends.is_closed());
@@ -743,7 +752,7 @@ async fn whatever_was_handed_over_expires_in_time_while_there_is_no_connection()
         bridge.send_until(number, 1, now_ms() + 100).await;
     }
     for number in 4..=9 {
-        let Report::Expired { sid: late, .. } = bridge.report().await else { panic!() };
+        let Report::Back { sid: late, fate: Fate::Expired, .. } = bridge.report().await else { panic!() };
         assert_eq!(late, sid(number));
     }
 }
@@ -818,7 +827,7 @@ async fn a_second_connection_that_the_account_does_not_allow_waits_for_the_end_o
     old.drain().await;
     let mut second = server.accept().await.unwrap();
     second.offer_login().await;
-    second.write(|out| write::stream_error(out, "policy-violation", None)).await;
+    second.write(|out| write::stream_error(out, "policy-violation")).await;
     second.write(|out| out.push_str(write::STREAM_CLOSE)).await;
     old.ack(&sid(1).to_string()).await;
     assert_eq!(bridge.report().await, accepted(1, 1));

@@ -7,6 +7,7 @@ pub(in crate::transport) mod peer;
 mod strangers;
 
 use super::*;
+use crate::chat::delivery::Fate;
 use crate::chat::id::Sid;
 use crate::chat::refusal::{Arrival, Decision, Until, Wait};
 use crate::ops::clock::now_ms;
@@ -19,11 +20,13 @@ use tokio::time::Instant;
 const SECOND: Duration = Duration::from_secs(1);
 
 fn accepted(sid: Sid, name: u32) -> Report {
-    Report::Accepted {
+    Report::Back {
         sid,
-        canonical: None,
-        provider_id: Some(format!("projects/p/messages/{name}")),
-        detail: None,
+        fate: Fate::Accepted {
+            canonical: None,
+            provider_id: Some(format!("projects/p/messages/{name}")),
+            detail: None,
+        },
         copies: 1,
         replays: 0,
     }
@@ -31,8 +34,11 @@ fn accepted(sid: Sid, name: u32) -> Report {
 
 /// The same after it was sent again at once, so often.
 fn accepted_after(replays: u32, sid: Sid, name: u32) -> Report {
-    let Report::Accepted { canonical, provider_id, detail, copies, .. } = accepted(sid, name) else { unreachable!() };
-    Report::Accepted { sid, canonical, provider_id, detail, copies, replays }
+    let Report::Back { fate: Fate::Accepted { canonical, provider_id, detail }, copies, .. } = accepted(sid, name)
+    else {
+        unreachable!()
+    };
+    Report::Back { sid, fate: Fate::Accepted { canonical, provider_id, detail }, copies, replays }
 }
 
 /// A decision, in short: what it asks of the message and of the token.
@@ -62,7 +68,7 @@ impl From<Decision> for Refusal {
 }
 
 fn refusal(report: &Report) -> (Sid, Refusal, &str, Arrival) {
-    let Report::Refused { sid, refusal, .. } = report else { panic!("{report:?}") };
+    let Report::Back { sid, fate: Fate::Refused(refusal), .. } = report else { panic!("{report:?}") };
     (*sid, refusal.decision.into(), &refusal.code, refusal.arrival)
 }
 
@@ -182,7 +188,7 @@ async fn a_refused_stream_is_sent_again_at_once_but_not_for_ever() {
     let report = harness.report().await;
     let expected = (sid, Refusal::Backoff(Duration::from_secs(10)), "CONNECTION_DRAINING", Arrival::No);
     assert_eq!(refusal(&report), expected);
-    assert!(matches!(report, Report::Refused { replays: service::REPLAYS_MAX, .. }), "{report:?}");
+    assert!(matches!(report, Report::Back { fate: Fate::Refused(_), replays: service::REPLAYS_MAX, .. }), "{report:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -198,7 +204,7 @@ async fn a_connection_that_refuses_streams_is_not_asked_again_where_there_is_ano
     assert_eq!(asked.mid(), sid.to_string());
     new.take(asked.stream).await;
     let report = harness.report().await;
-    assert!(matches!(report, Report::Accepted { replays: 1, copies: 1, .. }), "{report:?}");
+    assert!(matches!(report, Report::Back { fate: Fate::Accepted { .. }, copies: 1, replays: 1, .. }), "{report:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -227,7 +233,7 @@ async fn at_a_stop_what_is_unanswered_is_not_sent_again_where_that_is_not_wanted
         peer.next().await;
         let last = harness.close().await;
         match last.last() {
-            Some(Report::Lost { sid: which, copies: 1 }) => assert!(lost && *which == sid),
+            Some(Report::Back { sid: which, fate: Fate::Lost, copies: 1, .. }) => assert!(lost && *which == sid),
             Some(report) => {
                 assert_eq!(refusal(report), (sid, Refusal::Never, "AMBIGUOUS", Arrival::Maybe));
                 assert!(!lost);
@@ -247,7 +253,7 @@ async fn what_fcm_would_refuse_for_certain_is_refused_as_the_bridges_own() {
     harness.send(send).await;
     let report = harness.report().await;
     assert!(
-        matches!(&report, Report::Unsendable { sid: which, code, .. } if *which == sid && code == "RESERVED_KEY"),
+        matches!(&report, Report::Back { sid: which, fate: Fate::Unsendable { code, .. }, .. } if *which == sid && code == "RESERVED_KEY"),
         "{report:?}"
     );
     quiet(&mut peer).await;
@@ -392,6 +398,50 @@ async fn a_used_up_quota_of_the_project_pauses_everybody_for_as_long_as_fcm_says
 }
 
 #[tokio::test(start_paused = true)]
+async fn after_fcm_stopped_the_project_for_a_few_seconds_it_begins_slowly_again() {
+    // Ten at once when all of the share is reached, and one at the beginning.
+    let quotas = Quotas { project_per_minute: 600, ..Quotas::default() };
+    for (status, headers, body, word) in [
+        ("429", &[("retry-after", "5")][..], PROJECT_QUOTAS[0], QUOTA),
+        ("403", &[], r#"{"error":{"code":403,"message":"no","status":"PERMISSION_DENIED"}}"#, "permission_denied"),
+    ] {
+        let mut harness = Harness::open(FcmConfig { quotas, ..config() });
+        let mut peer = harness.peer(100).await;
+        let mut sids = sids(200).into_iter().zip(1..);
+        let began = Instant::now();
+        while began.elapsed() < Duration::from_secs(70) {
+            let (sid, recipient) = sids.next().unwrap();
+            harness.send(message(sid, recipient)).await;
+            let asked = peer.next().await;
+            peer.take(asked.stream).await;
+            harness.report().await;
+            tokio::time::sleep(SECOND).await;
+        }
+        let mut send_ten = async |harness: &mut Harness| {
+            for (sid, recipient) in sids.by_ref().take(10) {
+                harness.send(message(sid, recipient)).await;
+            }
+        };
+        send_ten(&mut harness).await;
+        let asked = peer.next().await;
+        mids(&mut peer, 9).await;
+        peer.answer(asked.stream, status, headers, body).await;
+        harness.link(Link::Down(Outage::Refused(word))).await;
+        harness.port.link.wait_for(|link| matches!(link, Link::Up | Link::Probing(_))).await.unwrap();
+        send_ten(&mut harness).await;
+        // Of a fault of the project one finds out whether it is over, and is not counted.
+        if word != QUOTA {
+            let probe = peer.next().await;
+            peer.take(probe.stream).await;
+            harness.link(Link::Up).await;
+            send_ten(&mut harness).await;
+        }
+        mids(&mut peer, 1).await;
+        quiet(&mut peer).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn when_fcm_puts_everybody_off_what_is_claimed_goes_back_and_one_at_a_time_finds_out() {
     let mut harness = Harness::open(FcmConfig { streams: 25, ..config() });
     let mut peer = harness.peer(100).await;
@@ -414,7 +464,7 @@ async fn when_fcm_puts_everybody_off_what_is_claimed_goes_back_and_one_at_a_time
     }
     while let Ok(report) = tokio::time::timeout(SECOND, harness.report()).await {
         match report {
-            Report::Lost { copies: 0, .. } => back += 1,
+            Report::Back { fate: Fate::Lost, copies: 0, .. } => back += 1,
             report => assert_eq!(refusal(&report).1, Refusal::Backoff(10 * SECOND), "{report:?}"),
         }
     }
@@ -463,7 +513,7 @@ async fn a_device_over_its_budget_waits_on_the_disk_and_others_go_on() {
     }
     for sid in &sids[2..4] {
         harness.send(message(*sid, 1)).await;
-        let Report::Deferred { sid: which, wait } = harness.report().await else { panic!() };
+        let Report::Back { sid: which, fate: Fate::Deferred(wait), .. } = harness.report().await else { panic!() };
         assert!(which == *sid && wait > SECOND, "{wait:?}");
     }
     harness.send(message(sids[4], 2)).await;
@@ -485,7 +535,10 @@ async fn one_new_access_token_serves_all_that_the_old_one_was_refused_for() {
     for _ in &sids {
         let asked = peer.next().await;
         peer.take(asked.stream).await;
-        assert!(matches!(harness.report().await, Report::Accepted { copies: 1, replays: 1, .. }));
+        assert!(matches!(
+            harness.report().await,
+            Report::Back { fate: Fate::Accepted { .. }, copies: 1, replays: 1, .. }
+        ));
     }
     assert_eq!(harness.fetched(), 2, "the first one, and one refresh");
 }
@@ -518,7 +571,9 @@ async fn a_new_access_token_that_is_refused_as_well_stops_everything_and_the_pro
     }
     harness.link(Link::Probing("unauthenticated")).await;
     harness.send(message(sid, 1)).await;
-    let Report::Deferred { sid: which, wait } = harness.report().await else { panic!("rather another one") };
+    let Report::Back { sid: which, fate: Fate::Deferred(wait), .. } = harness.report().await else {
+        panic!("rather another one")
+    };
     assert!(which == sid && wait <= SECOND, "{wait:?}");
     tokio::time::sleep(wait).await;
     harness.send(message(sid, 1)).await;
@@ -546,7 +601,7 @@ async fn a_401_that_persists_with_one_message_stops_nobody_though_no_new_token_i
     harness.send(message(sids[0], 1)).await;
     let asked = peer.next().await;
     peer.fault(asked.stream, 401, None, &[]).await;
-    let Report::Deferred { sid, .. } = harness.report().await else { panic!() };
+    let Report::Back { sid, fate: Fate::Deferred(_), .. } = harness.report().await else { panic!() };
     assert_eq!(sid, sids[0]);
     assert_eq!(*harness.port.link.borrow(), Link::Probing(NO_TOKEN), "it may be dead, and no other is to be had");
     // The old token lives, and others go on with it, for as long as the server of tokens is down.
@@ -621,7 +676,7 @@ async fn a_stop_waits_for_answers_and_reports_what_is_left() {
     assert_eq!(harness.report().await, accepted(sids[0], asked[0].stream));
     let quiet = async { while peer.asked().await.is_some() {} };
     let (last, ()) = tokio::join!(harness.close(), quiet);
-    let lost = |sid, copies| Report::Lost { sid, copies };
+    let lost = |sid, copies| Report::Back { sid, fate: Fate::Lost, copies, replays: 0 };
     assert_eq!(last, [lost(sids[1], 1), lost(sids[2], 1), lost(sids[3], 0)]);
 }
 
@@ -636,15 +691,11 @@ fn the_servers_are_known_by_the_keys_of_the_configuration() {
     assert_eq!(servers(on_google), expected);
     let account = token::account_file(|_| ());
     let path = account.path().display().to_string();
-    let keys = Keys {
-        base_url: "fcm.projects.shop.base_url".to_owned(),
-        credentials_file: "fcm.projects.shop.credentials_file".to_owned(),
-        ..Keys::default()
-    };
     let shop = FcmConfig {
         base_url: "https://fcm.example:8443/deep".to_owned(),
         credentials: Credentials::File(account.path().to_owned()),
-        keys,
+        base_url_key: "fcm.projects.shop.base_url".to_owned(),
+        credentials_key: "fcm.projects.shop.credentials_file".to_owned(),
         ..config()
     };
     let expected = (

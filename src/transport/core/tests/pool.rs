@@ -111,8 +111,8 @@ fn the_first_refusal_is_followed_by_half_a_minute_and_other_credentials_by_nothi
     bench.drain();
     assert_eq!(bench.dials.last(), Some(&(3, bench.time)));
     // It began with the key of before.
-    let ended = Ended { end: End::AuthFailed, detail: String::new(), unwritten: Vec::new(), outdated: true };
-    bench.event(3, Event::Ended(ended));
+    bench.core.handle_renewed(bench.now());
+    bench.end(3, End::AuthFailed);
     bench.pass_secs(1);
     assert_eq!(bench.dials.len(), 4);
     bench.up(4);

@@ -28,7 +28,10 @@ async fn a_fault_of_ours_stops_everything_costs_nothing_and_ends_by_itself() {
     assert_eq!(began.elapsed().as_secs(), 10);
     // Another would rather be asked, but there is none.
     harness.send(message(sids[0], 1)).await;
-    assert_eq!(harness.report().await, Report::Deferred { sid: sids[0], wait: SECOND });
+    assert_eq!(
+        harness.report().await,
+        Report::Back { sid: sids[0], fate: Fate::Deferred(SECOND), copies: 0, replays: 0 }
+    );
     tokio::time::sleep(SECOND).await;
     harness.send(message(sids[0], 1)).await;
     let probe = peer.next().await;
@@ -101,7 +104,10 @@ async fn a_fault_that_only_one_message_meets_stops_nobody_else() {
     assert_eq!(back(&mut harness).await, (sids[0], "unknown_project".to_owned()));
     harness.link(Link::Probing("unknown_project")).await;
     harness.send(message(sids[0], 1)).await;
-    assert!(matches!(harness.report().await, Report::Deferred { sid, .. } if sid == sids[0]), "another is the probe");
+    assert!(
+        matches!(harness.report().await, Report::Back { sid, fate: Fate::Deferred(_), .. } if sid == sids[0]),
+        "another is the probe"
+    );
     harness.send(message(sids[1], 2)).await;
     let probe = peer.next().await;
     assert_eq!(probe.mid(), sids[1].to_string());

@@ -3,6 +3,7 @@
 use super::harness::{Harness, config, message, sids, soon};
 use super::peer::{CANCEL, INITIAL_WINDOW_SIZE, Last, MAX_CONCURRENT_STREAMS, NO_ERROR, Peer};
 use super::{Refusal, SECOND, accepted, mids, quiet, refusal};
+use crate::chat::delivery::Fate;
 use crate::chat::id::Sid;
 use crate::chat::refusal::Arrival;
 use crate::transport::fcm_v1::{FcmConfig, OnAmbiguous, Timing};
@@ -99,8 +100,7 @@ async fn taken_is_taken_though_the_rest_of_the_answer_never_comes() {
     ] {
         for end in [Cut::Stalls, Cut::Breaks] {
             let (sid, report) = cut(config(), end, "200", headers, body).await;
-            let expected =
-                Report::Accepted { sid, canonical: None, provider_id: None, copies: 1, replays: 0, detail: None };
+            let expected = Report::Back { sid, fate: Fate::ACCEPTED, copies: 1, replays: 0 };
             assert_eq!(report, expected, "{headers:?} {end:?}");
         }
     }
@@ -171,7 +171,9 @@ async fn a_server_of_somebody_else_takes_nothing_and_loses_nothing() {
         let probe = peer.next().await;
         assert!(began.elapsed() >= 10 * SECOND && probe.mid() == sid.to_string());
         peer.take(probe.stream).await;
-        assert!(matches!(harness.report().await, Report::Accepted { sid: which, .. } if which == sid));
+        assert!(
+            matches!(harness.report().await, Report::Back { sid: which, fate: Fate::Accepted { .. }, .. } if which == sid)
+        );
         harness.link(Link::Up).await;
     }
 }
@@ -227,7 +229,7 @@ async fn a_head_without_end_is_no_answer() {
     assert!(
         matches!(
             report,
-            Report::Refused { refusal: crate::chat::refusal::Refusal { arrival: Arrival::Maybe, .. }, .. }
+            Report::Back { fate: Fate::Refused(crate::chat::refusal::Refusal { arrival: Arrival::Maybe, .. }), .. }
         ),
         "{report:?}"
     );

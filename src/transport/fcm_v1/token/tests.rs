@@ -19,7 +19,6 @@ const HOUR: Duration = Duration::from_secs(3600);
 
 struct Rig {
     tokens: TokenSource,
-    news: News,
     answer: watch::Sender<String>,
     fetched: Arc<AtomicUsize>,
     requests: mpsc::Receiver<String>,
@@ -71,8 +70,7 @@ impl Rig {
         let mut tasks = JoinSet::new();
         tasks.spawn(async move { match refresher.run().await {} });
         tasks.spawn(serve(dialled, answers, requests_tx, Arc::clone(&fetched)));
-        let news = tokens.news();
-        Self { tokens, news, answer, fetched, requests, reload, _tasks: tasks }
+        Self { tokens, answer, fetched, requests, reload, _tasks: tasks }
     }
 
     fn fetched(&self) -> usize {
@@ -84,7 +82,7 @@ impl Rig {
     }
 
     async fn changed(&mut self) {
-        soon(self.news.changed()).await.expect("the refresher runs");
+        soon(self.tokens.changed()).await.expect("the refresher runs");
     }
 
     /// Who asks for the next token, by the claims of the request.
