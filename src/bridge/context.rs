@@ -73,7 +73,7 @@ pub(crate) struct Context {
     pub(crate) metrics: Arc<Metrics>,
     /// What an operator wants to hear of; full means that the newest is left out.
     pub(crate) events: mpsc::Sender<BridgeEvent>,
-    /// The way to the broker.
+    /// What the broker is to publish.
     pub(crate) publish: mpsc::Sender<Outbound>,
     pub(crate) bal_presences: BalPresences,
     /// What each transport can do.

@@ -22,7 +22,6 @@ use crate::store::{Accepted, Committed, NewDelivery, Note, Recorded, StoreError}
 use futures_util::TryFutureExt;
 use futures_util::future::{BoxFuture, try_join_all};
 use std::collections::VecDeque;
-use std::future::ready;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -75,7 +74,7 @@ impl Intake {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
-                (word, ack) = oldest(&mut self.waiting) => release(word?, ack),
+                (done, ack) = oldest(&mut self.waiting) => release(done?, ack),
                 () = at(summaries) => self.summaries().await?,
                 next = inbound.recv(), if self.waiting.len() < limit => match next {
                     Some(publish) => {
@@ -141,8 +140,8 @@ impl Intake {
                 match Presence::parse(&publish.payload, &self.context.settings.message) {
                     Ok(presence) if self.context.settings.broker == BrokerKind::External => {
                         self.context.bal_presences.tell(owner, &publish.topic, presence);
-                        let done: Remaining = Box::pin(ready(Ok(Some(AckWord::Done))));
-                        Ok(done)
+                        publish.ack.release(AckWord::Done);
+                        return Ok(());
                     }
                     Ok(presence) => {
                         let (owner, device, ack) = (owner.clone(), device.clone(), publish.ack);
@@ -166,13 +165,13 @@ impl Intake {
 
     async fn message(&mut self, owner: &Owner, publish: &Inbound) -> Result<Remaining, Fault> {
         let Context { settings, store, .. } = &*self.context;
-        let message = Downstream::parse(sender(&publish.principal), &publish.payload, &settings.message).inspect_err(
-            |rejection| {
-                if rejection.code() == ErrorCode::Forbidden {
-                    self.refused_names.tell(&publish.principal);
-                }
-            },
-        )?;
+        // An admin is no BAL: it reads everything and commands the bridge, and has no outbox.
+        let sender = if publish.principal.role == Role::Bal { Sender::Bal } else { Sender::User };
+        let message = Downstream::parse(sender, &publish.payload, &settings.message).inspect_err(|rejection| {
+            if rejection.code() == ErrorCode::Forbidden {
+                self.refused_names.tell(&publish.principal);
+            }
+        })?;
         let transport = settings.transports.pick(owner, message.category.as_deref()).clone();
         message.check_for(&transport)?;
         let reply = reply_topic(owner, publish).map_err(|rejection| rejection.about(message.id.clone()))?;
@@ -260,14 +259,6 @@ impl Intake {
 fn release(word: Option<AckWord>, ack: Ack) {
     if let Some(word) = word {
         ack.release(word);
-    }
-}
-
-/// What the sender may ask for. An admin is no BAL: it reads everything and commands the bridge, and has no outbox.
-fn sender(principal: &Principal) -> Sender {
-    match principal.role {
-        Role::Bal => Sender::Bal,
-        Role::User | Role::Admin => Sender::User,
     }
 }
 

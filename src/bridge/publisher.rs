@@ -3,8 +3,6 @@
 //! Everything that goes to an owner's inbox passes here: messages of devices, statuses, errors. Each topic is a
 //! [`TopicWindow`]; the store holds the documents, a window only knows how far it is.
 
-mod stop;
-
 use super::Stops;
 use super::context::{Context, oldest};
 use super::topic_window::{Manner, TopicWindow};
@@ -14,14 +12,14 @@ use crate::ops::clock::{every, now_ms};
 use crate::ops::message_log;
 use crate::ops::metrics::Metric;
 use crate::store::{Committed, DocumentRef, Seen, StoreError, Waiting};
-use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
+use futures_util::{StreamExt, TryFutureExt};
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 /// Most documents asked of the store at one time, per topic.
@@ -34,8 +32,12 @@ const ACK_WAIT: Duration = Duration::from_secs(5);
 const PROBE_WAIT: Duration = if cfg!(test) { Duration::from_secs(3_600) } else { Duration::from_millis(100) };
 /// How often it is looked for readers whose time for any of that is over, and for windows that are free again.
 const ROUND_EVERY: Duration = Duration::from_millis(200);
-/// Most confirmed documents whose removal is gathered into one operation.
+/// Most confirmed documents whose removal is put into one operation.
 const FORGET: usize = 256;
+/// How long a stop waits for outstanding confirmations.
+const CONFIRMATIONS_WAIT: Duration = Duration::from_secs(2);
+/// How long it waits for the broker to close, which answers everything.
+const CLOSE_WAIT: Duration = Duration::from_secs(8);
 
 /// One topic's window, and what is on its way for it.
 struct Track {
@@ -53,18 +55,11 @@ struct Track {
     probed_at: Instant,
 }
 
-/// What comes in while the publisher waits.
-enum Arrival {
-    /// What the store has on a topic behind document `after`.
-    Fetched {
-        topic: Arc<str>,
-        after: u64,
-        documents: Vec<Waiting>,
-    },
-    Answered {
-        reference: DocumentRef,
-        outcome: Outcome,
-    },
+/// What the store has on a topic behind document `after`.
+struct Fetched {
+    topic: Arc<str>,
+    after: u64,
+    documents: Vec<Waiting>,
 }
 
 /// The task.
@@ -77,7 +72,8 @@ pub(super) struct Publisher {
     postponed: BTreeSet<Arc<str>>,
     /// All windows are taken, as far as is known.
     full: bool,
-    arrivals: FuturesUnordered<BoxFuture<'static, Result<Arrival, StoreError>>>,
+    fetches: FuturesUnordered<BoxFuture<'static, Result<Fetched, StoreError>>>,
+    answers: FuturesUnordered<BoxFuture<'static, (DocumentRef, Outcome)>>,
     outgoing: VecDeque<Outbound>,
     confirmed: Vec<DocumentRef>,
     /// Topics of which it is known again how much was handed out: nobody reads them.
@@ -98,7 +94,8 @@ impl Publisher {
             tracks: HashMap::new(),
             postponed: BTreeSet::new(),
             full: false,
-            arrivals: FuturesUnordered::new(),
+            fetches: FuturesUnordered::new(),
+            answers: FuturesUnordered::new(),
             outgoing: VecDeque::new(),
             confirmed: Vec::new(),
             unread: Vec::new(),
@@ -129,7 +126,8 @@ impl Publisher {
             tokio::select! {
                 () = stops.publish.cancelled() => break,
                 (forgotten, ()) = oldest(&mut self.forgetting) => forgotten?,
-                Some(arrival) = self.arrivals.next() => self.arrived(arrival?),
+                Some(fetched) = self.fetches.next() => self.fetched(fetched?),
+                Some((reference, outcome)) = self.answers.next() => self.answered(reference, outcome),
                 permit = context.publish.reserve(), if open && !self.outgoing.is_empty() => {
                     let Ok(permit) = permit else { break };
                     if let Some(outbound) = self.outgoing.pop_front() {
@@ -170,11 +168,11 @@ impl Publisher {
                 let Waiting { reference, payload, .. } = document;
                 track.topic_window.take(reference.seq);
                 let marked = mark_redelivered(&payload).map(Into::into);
-                let (outcome, answer) = oneshot::channel();
+                let (outcome, answered) = oneshot::channel();
                 let payloads = [Some(payload), marked].into_iter().flatten().collect();
                 // A broker that has nothing to do with earlier runs drops it: that means `Lost`.
                 let _ = former.send(Former { topic: topic.to_string(), payloads, outcome }).await;
-                self.arrivals.push(answered(reference, answer));
+                self.answers.push(Box::pin(answer(reference, answered)));
             }
         }
         Ok(())
@@ -278,23 +276,14 @@ impl Publisher {
             track.more = false;
             let (after, room) = (track.topic_window.cursor(), track.topic_window.room().min(FETCH));
             let committed = self.context.store.next_to_publish(Arc::clone(&topic), after, room).await?;
-            self.arrivals.push(Box::pin(async move {
-                let documents = committed.await?;
-                Ok(Arrival::Fetched { topic, after, documents })
-            }));
+            self.fetches.push(Box::pin(committed.map_ok(move |documents| Fetched { topic, after, documents })));
         }
         Ok(())
     }
 
-    fn arrived(&mut self, arrival: Arrival) {
-        match arrival {
-            Arrival::Fetched { topic, after, documents } => self.fetched(&topic, after, documents),
-            Arrival::Answered { reference, outcome } => self.answered(reference, outcome),
-        }
-    }
-
-    fn fetched(&mut self, topic: &str, after: u64, documents: Vec<Waiting>) {
-        let Some(track) = self.tracks.get_mut(topic) else { return };
+    fn fetched(&mut self, fetched: Fetched) {
+        let Fetched { topic, after, documents } = fetched;
+        let Some(track) = self.tracks.get_mut(&topic) else { return };
         track.fetching = false;
         if track.topic_window.cursor() != after {
             // The window went back meanwhile: what lies between comes first.
@@ -304,7 +293,7 @@ impl Publisher {
         track.more |= !documents.is_empty();
         for document in documents {
             // The window may have broken while the store was asked.
-            let Some(track) = self.tracks.get_mut(topic).filter(|track| track.topic_window.room() > 0) else { return };
+            let Some(track) = self.tracks.get_mut(&topic).filter(|track| track.topic_window.room() > 0) else { return };
             let manner = track.topic_window.take(document.reference.seq);
             if manner.resume {
                 track.probed_at = Instant::now();
@@ -324,7 +313,7 @@ impl Publisher {
         let (outbound, outcome) = Outbound::new(&reference.topic, marked.map_or(payload, Into::into));
         let (mark_copy, resume) = (Some(mark_redelivered as MarkCopy), manner.resume);
         self.outgoing.push_back(Outbound { correlation, mark_copy, resume, ..outbound });
-        self.arrivals.push(answered(reference, outcome));
+        self.answers.push(Box::pin(answer(reference, outcome)));
     }
 
     fn answered(&mut self, reference: DocumentRef, outcome: Outcome) {
@@ -359,7 +348,7 @@ impl Publisher {
         Ok(())
     }
 
-    /// Has the store forget what is confirmed, gathered while an earlier removal is on its way.
+    /// Has the store forget what is confirmed: together what was, while an earlier removal is on its way.
     async fn forget(&mut self, all: bool) -> Result<(), StoreError> {
         let quiet = self.forgetting.is_empty();
         if self.confirmed.is_empty() || !(quiet || all || self.confirmed.len() >= FORGET) {
@@ -369,14 +358,37 @@ impl Publisher {
         self.forgetting.push_back((self.context.store.published(confirmed, now_ms()).await?, ()));
         Ok(())
     }
+
+    /// Takes the last confirmations, so that what was confirmed is not published again after the next start; then lets the
+    /// broker close and takes its answers for the rest.
+    async fn wind_up(&mut self, stops: Stops, announced: CancellationToken) -> Result<(), StoreError> {
+        for outbound in self.outgoing.drain(..) {
+            let _ = outbound.outcome.send(Outcome::Unsent);
+        }
+        self.take_answers(CONFIRMATIONS_WAIT).await;
+        announced.cancelled().await;
+        stops.quiet.cancel();
+        self.take_answers(CLOSE_WAIT).await;
+        self.forget(true).await?;
+        while !self.forgetting.is_empty() {
+            oldest(&mut self.forgetting).await.0?;
+        }
+        let known = self.tracks.iter().filter(|(_, track)| track.topic_window.idle());
+        let seen = known.map(|(topic, track)| Seen { topic: topic.clone(), seq: track.topic_window.seen() }).collect();
+        self.context.store.parted(seen).await?.await
+    }
+
+    /// Takes answers until all have come or `longest` is over.
+    async fn take_answers(&mut self, longest: Duration) {
+        let _ = timeout(longest, async {
+            while let Some((reference, outcome)) = self.answers.next().await {
+                self.answered(reference, outcome);
+            }
+        })
+        .await;
+    }
 }
 
-fn answered(
-    reference: DocumentRef,
-    outcome: oneshot::Receiver<Outcome>,
-) -> BoxFuture<'static, Result<Arrival, StoreError>> {
-    Box::pin(async move {
-        let outcome = outcome.await.unwrap_or(Outcome::Lost);
-        Ok(Arrival::Answered { reference, outcome })
-    })
+async fn answer(reference: DocumentRef, outcome: oneshot::Receiver<Outcome>) -> (DocumentRef, Outcome) {
+    (reference, outcome.await.unwrap_or(Outcome::Lost))
 }

@@ -24,7 +24,7 @@ use crate::mqtt::{Ack, AckWord, BrokerLink, Change, Outbound, Outcome, Role, Sig
 use crate::ops::clock::{at, every};
 use crate::store::{LastPresence, PresenceChange, StoreError};
 use futures_util::StreamExt;
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, OptionFuture};
 use futures_util::stream::FuturesUnordered;
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,8 +33,8 @@ use tokio_util::sync::CancellationToken;
 
 /// What clients say that may wait to be taken in; beyond it the intake waits.
 pub(super) const PRESENCES: usize = 256;
-/// Most documents (one per user) and signs of life on their way.
-const UNDER_WAY_MAX: usize = 256;
+/// Most documents on their way, one per user.
+const PENDING_MAX: usize = 256;
 /// How often it is written down that the bridge runs, while there is somebody to be seen: that is by how much `last_seen`
 /// may be too early after a crash.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(15);
@@ -49,9 +49,6 @@ pub(super) struct PresencePublish {
     pub(super) ack: Ack,
 }
 
-/// Something on its way: the document of a user, and whether it is published in the end; or (`None`) a sign of life.
-type UnderWay = BoxFuture<'static, Result<Option<(Owner, bool)>, StoreError>>;
-
 /// The task.
 pub(super) struct UserPresences {
     context: Arc<Context>,
@@ -61,14 +58,16 @@ pub(super) struct UserPresences {
     /// What was said before the start. The grace of those who were online begins when they can come back: when the
     /// embedded broker is up.
     before: Option<Vec<LastPresence>>,
-    under_way: FuturesUnordered<UnderWay>,
+    /// Documents on their way: of whom, and whether each is published in the end.
+    pending: FuturesUnordered<BoxFuture<'static, Result<(Owner, bool), StoreError>>>,
+    sign: Option<BoxFuture<'static, Result<(), StoreError>>>,
 }
 
 impl UserPresences {
     pub(super) fn new(context: Arc<Context>, broker_link: watch::Receiver<BrokerLink>) -> Self {
         let grace = u64::try_from(context.settings.presence_grace.as_millis()).unwrap_or(u64::MAX);
-        let (schedule, clock, under_way) = (Schedule::new(grace), Clock::new(), FuturesUnordered::new());
-        Self { context, broker_link, schedule, clock, before: None, under_way }
+        let (schedule, clock, pending) = (Schedule::new(grace), Clock::new(), FuturesUnordered::new());
+        Self { context, broker_link, schedule, clock, before: None, pending, sign: None }
     }
 
     /// Works until `stop`. What is not published by then is published after the next start.
@@ -85,22 +84,25 @@ impl UserPresences {
         let mut signs = every(SIGN_OF_LIFE);
         loop {
             let deadline = self.begin();
-            let sign = self.under_way.len() < UNDER_WAY_MAX && !self.schedule.is_empty();
+            let sign = self.sign.is_none() && !self.schedule.is_empty();
             tokio::select! {
                 // Sightings before what clients say: a client speaks only after its coming was told, and is known by then.
                 biased;
                 () = stop.cancelled() => break,
-                Some(done) = self.under_way.next() => if let Some((user, published)) = done? {
-                    let now = self.clock.now();
+                Some(done) = self.pending.next() => {
+                    let ((user, published), now) = (done?, self.clock.now());
                     self.schedule.told(&user, published, now);
-                },
+                }
                 Some(sighting) = sightings.recv() => self.saw(&sighting),
                 Some(publish) = presences.recv() => self.take(publish),
                 Ok(()) = self.broker_link.changed(), if self.before.is_some() => {}
+                Some(done) = OptionFuture::from(self.sign.as_mut()) => {
+                    self.sign = None;
+                    done?;
+                }
                 _ = signs.tick(), if sign => {
                     let (context, now) = (Arc::clone(&self.context), self.clock.now());
-                    let alive = async move { context.store.still_alive(now).await?.await.map(|()| None) };
-                    self.under_way.push(Box::pin(alive));
+                    self.sign = Some(Box::pin(async move { context.store.still_alive(now).await?.await }));
                 }
                 () = at(deadline.map(|ms| self.clock.instant(ms))) => {}
             }
@@ -120,9 +122,9 @@ impl UserPresences {
                 self.schedule.recover(last, now);
             }
         }
-        while self.under_way.len() < UNDER_WAY_MAX {
+        while self.pending.len() < PENDING_MAX {
             let Some((user, document)) = self.schedule.next(now) else { return self.schedule.deadline() };
-            self.under_way.push(Box::pin(tell(Arc::clone(&self.context), user, document)));
+            self.pending.push(Box::pin(tell(Arc::clone(&self.context), user, document)));
         }
         None
     }
@@ -147,7 +149,7 @@ impl UserPresences {
 }
 
 /// Writes a document down and publishes it.
-async fn tell(context: Arc<Context>, user: Owner, document: UserPresence) -> Result<Option<(Owner, bool)>, StoreError> {
+async fn tell(context: Arc<Context>, user: Owner, document: UserPresence) -> Result<(Owner, bool), StoreError> {
     let UserPresence { state, ts: at, last_seen } = document;
     let change = PresenceChange { user: user.clone(), state, last_seen, at };
     let last_seen = context.store.presence_changed(change).await?.await?;
@@ -157,5 +159,5 @@ async fn tell(context: Arc<Context>, user: Owner, document: UserPresence) -> Res
     let _ = context.publish.send(Outbound { retain: true, ..outbound }).await;
     let published = matches!(outcome.await, Ok(Outcome::Confirmed | Outcome::Kept));
     tracing::debug!(%user, ?state, published, "presence of a user told");
-    Ok(Some((user, published)))
+    Ok((user, published))
 }
