@@ -12,7 +12,7 @@
 //! what the bridge needs. The ratio is to the first row.
 
 mod bare;
-mod house;
+mod harness;
 #[path = "../support/mod.rs"]
 mod support;
 mod whole;

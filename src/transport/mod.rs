@@ -320,6 +320,8 @@ pub fn port(sends: usize, acks: usize, reports: usize) -> (Port, Outlet) {
 
 #[cfg(test)]
 mod tests {
+    pub(super) mod log;
+
     use super::*;
     use crate::chat::id::SidSource;
     use crate::chat::message::NOW_OR_NEVER_MS;

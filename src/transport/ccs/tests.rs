@@ -11,6 +11,7 @@ use crate::chat::id::{Recipient, Sid, SidSource, Token};
 use crate::chat::push::{Priority, Push, Target};
 use crate::chat::refusal::{Decision, Refusal, Scope, Until, Wait};
 use crate::ops::clock::now_ms;
+use crate::transport::tests::log::Log;
 use crate::transport::{
     self, AckRef, Change, ConnectionId, ConnectionPhase, DeviceMessage, Link, Outage, Port, Report, Send, Snapshot,
     port,
@@ -18,7 +19,6 @@ use crate::transport::{
 use base64::Engine as _;
 use serde_json::{Map, Value};
 use std::io::Write as _;
-use std::sync::Mutex;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -27,6 +27,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::server::TlsStream;
+use tracing::Level;
 
 mod against_sim;
 
@@ -534,9 +535,7 @@ async fn two_connections_share_the_load_and_keep_recipients_together() {
 
 #[tokio::test]
 async fn refused_credentials_are_told_and_never_logged() {
-    let logs = Logs::default();
-    let subscriber = tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_writer(logs.clone()).finish();
-    let _guard = tracing::subscriber::set_default(subscriber);
+    let (log, _guard) = Log::listen(Level::TRACE);
     let server = Server::named("localhost").await;
     let mut bridge = Bridge::start(server.config());
     let mut peer = server.accept().await.unwrap();
@@ -544,7 +543,7 @@ async fn refused_credentials_are_told_and_never_logged() {
     peer.write(|out| write::failure(out, "not-authorized")).await;
     bridge.link(Link::Down(Outage::AUTH_FAILED)).await;
     bridge.counted(|now| now.auth_failures == 1).await;
-    let text = logs.text();
+    let text = log.text();
     assert!(text.contains("ERROR") && text.contains("not-authorized"), "{text}");
     let mut stanza = String::new();
     write::auth_plain(&mut stanza, "12345@gcm.googleapis.com", KEY);
@@ -554,9 +553,7 @@ async fn refused_credentials_are_told_and_never_logged() {
 
 #[tokio::test]
 async fn a_key_that_is_read_again_is_tried_at_once_and_one_that_cannot_be_read_changes_nothing() {
-    let logs = Logs::default();
-    let subscriber = tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_writer(logs.clone()).finish();
-    let _guard = tracing::subscriber::set_default(subscriber);
+    let (log, _guard) = Log::listen(Level::TRACE);
     let server = Server::named("localhost").await;
     let mut file = tempfile::NamedTempFile::new().unwrap();
     file.write_all(b"\n").unwrap();
@@ -569,22 +566,20 @@ async fn a_key_that_is_read_again_is_tried_at_once_and_one_that_cannot_be_read_c
     // A refusal is followed by a wait of up to half a minute.
     bridge.link(Link::Down(Outage::AUTH_FAILED)).await;
     ask.send_replace(1);
-    logs.wait("ccs.api_key_file names").await;
+    log.wait("ccs.api_key_file names").await;
     std::fs::write(file.path(), "AIzaSyAnotherKey\n").unwrap();
     let asked = tokio::time::Instant::now();
     ask.send_replace(2);
     let mut peer = server.accept().await.unwrap();
     assert_eq!(peer.asked_to_login().await, "AIzaSyAnotherKey");
     assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
-    let text = logs.text();
+    let text = log.text();
     assert!(!text.contains(KEY) && !text.contains("AIzaSyAnotherKey"), "{text}");
 }
 
 #[tokio::test]
 async fn an_error_of_a_connection_names_the_server_and_the_key_of_the_configuration() {
-    let logs = Logs::default();
-    let subscriber = tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_writer(logs.clone()).finish();
-    let _guard = tracing::subscriber::set_default(subscriber);
+    let (log, _guard) = Log::listen(Level::TRACE);
     let server = Server::named("localhost").await;
     let named = format!("localhost:{} (ccs.host)", server.listener.local_addr().unwrap().port());
     let mut bridge = Bridge::start(server.config());
@@ -598,8 +593,8 @@ async fn an_error_of_a_connection_names_the_server_and_the_key_of_the_configurat
         }
     };
     assert!(lost.starts_with(&format!("{named}: ")), "{lost}");
-    logs.wait("cannot connect").await;
-    let text = logs.text();
+    log.wait("cannot connect").await;
+    let text = log.text();
     let failed = text.lines().find(|line| line.contains("cannot connect")).unwrap();
     assert!(failed.contains("WARN") && failed.contains(&named), "{failed}");
 }
@@ -653,9 +648,7 @@ async fn a_stop_waits_for_answers_and_reports_what_is_left() {
 
 #[tokio::test]
 async fn a_drain_and_a_stop_are_a_normal_run_and_log_no_warning() {
-    let logs = Logs::default();
-    let subscriber = tracing_subscriber::fmt().with_max_level(tracing::Level::WARN).with_writer(logs.clone()).finish();
-    let _guard = tracing::subscriber::set_default(subscriber);
+    let (log, _guard) = Log::listen(Level::WARN);
     let server = Server::named("localhost").await;
     let mut bridge = Bridge::start(server.config());
     let mut peer = server.login().await;
@@ -668,7 +661,7 @@ async fn a_drain_and_a_stop_are_a_normal_run_and_log_no_warning() {
     assert_eq!(next.frame().await, Some(Frame::Close), "nothing is in flight, so nothing is waited for");
     next.close().await;
     bridge.task.await.unwrap().unwrap();
-    assert_eq!(logs.text(), "");
+    assert_eq!(log.text(), "");
 }
 
 #[test]
@@ -686,42 +679,6 @@ fn settings_out_of_range_are_named() {
         assert!(config.check().unwrap_err().to_string().starts_with(setting));
     }
     assert!(!format!("{good:?}").contains(KEY));
-}
-
-/// Everything that is logged, as text.
-#[derive(Clone, Default)]
-struct Logs(Arc<Mutex<Vec<u8>>>);
-
-impl Logs {
-    fn text(&self) -> String {
-        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
-    }
-
-    /// Waits until `words` are logged.
-    async fn wait(&self, words: &str) {
-        while !self.text().contains(words) {
-            tokio::task::yield_now().await;
-        }
-    }
-}
-
-impl std::io::Write for Logs {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-impl tracing_subscriber::fmt::MakeWriter<'_> for Logs {
-    type Writer = Self;
-
-    fn make_writer(&self) -> Self {
-        self.clone()
-    }
 }
 
 #[tokio::test]
@@ -815,9 +772,7 @@ async fn what_devices_send_and_nobody_understands_is_handed_up_as_rejected_and_c
 
 #[tokio::test]
 async fn a_second_connection_that_the_account_does_not_allow_waits_for_the_end_of_the_drained_one() {
-    let logs = Logs::default();
-    let subscriber = tracing_subscriber::fmt().with_max_level(tracing::Level::WARN).with_writer(logs.clone()).finish();
-    let _guard = tracing::subscriber::set_default(subscriber);
+    let (log, _guard) = Log::listen(Level::WARN);
     let server = Server::named("localhost").await;
     let mut bridge = Bridge::start(server.config());
     let mut old = server.login().await;
@@ -837,7 +792,7 @@ async fn a_second_connection_that_the_account_does_not_allow_waits_for_the_end_o
     bridge.send(2, 2).await;
     assert_eq!(new.messages().await, ids([2]));
     assert!(drained.elapsed() < Duration::from_secs(3), "{:?}", drained.elapsed());
-    assert_eq!(logs.text(), "", "it is ordinary life");
+    assert_eq!(log.text(), "", "it is ordinary life");
 }
 
 #[tokio::test]

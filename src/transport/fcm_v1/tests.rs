@@ -9,7 +9,7 @@ mod strangers;
 use super::*;
 use crate::chat::delivery::Fate;
 use crate::chat::id::Sid;
-use crate::chat::refusal::{Arrival, Decision, Until, Wait};
+use crate::chat::refusal::{Arrival, Decision, Scope, Until, Wait};
 use crate::ops::clock::now_ms;
 use crate::transport::{Change, Link, Outage, Report};
 use harness::{Harness, config, http_answer, message, sids, soon, token_for};
@@ -41,35 +41,27 @@ fn accepted_after(replays: u32, sid: Sid, name: u32) -> Report {
     Report::Back { sid, fate: Fate::Accepted { canonical, provider_id, detail }, copies, replays }
 }
 
-/// A decision, in short: what it asks of the message and of the token.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Refusal {
-    RetryAfter(Duration),
-    Backoff(Duration),
-    Few(Duration),
-    BadToken,
-    Never,
-    Operator,
-    Quarantine,
+/// It goes again after so many seconds, and then after ever longer, for an hour of waiting.
+const fn backoff(seconds: u64) -> Decision {
+    retry(Wait::Backoff(Duration::from_secs(seconds)), Scope::Message)
 }
 
-impl From<Decision> for Refusal {
-    fn from(decision: Decision) -> Self {
-        match decision {
-            Decision::Retry { wait: Wait::AtLeast(wait), .. } => Self::RetryAfter(wait),
-            Decision::Retry { wait: Wait::Backoff(wait), until: Until::Tries(_), .. } => Self::Few(wait),
-            Decision::Retry { wait: Wait::Backoff(wait), .. } => Self::Backoff(wait),
-            Decision::REMOVE_TOKEN => Self::BadToken,
-            Decision::FAIL_FOR_OPERATOR => Self::Operator,
-            Decision::QUARANTINE_TOKEN => Self::Quarantine,
-            Decision::Fail { .. } => Self::Never,
-        }
-    }
+/// It goes again when FCM says.
+const fn retry_after(seconds: u64, scope: Scope) -> Decision {
+    retry(Wait::AtLeast(Duration::from_secs(seconds)), scope)
 }
 
-fn refusal(report: &Report) -> (Sid, Refusal, &str, Arrival) {
+const fn retry(wait: Wait, scope: Scope) -> Decision {
+    Decision::Retry { wait, until: Until::Waited(Duration::from_secs(3_600)), scope }
+}
+
+/// Nobody knows what it means.
+const FEW: Decision =
+    Decision::Retry { wait: Wait::Backoff(Duration::from_secs(10)), until: Until::Tries(3), scope: Scope::Message };
+
+fn refusal(report: &Report) -> (Sid, Decision, &str, Arrival) {
     let Report::Back { sid, fate: Fate::Refused(refusal), .. } = report else { panic!("{report:?}") };
-    (*sid, refusal.decision.into(), &refusal.code, refusal.arrival)
+    (*sid, refusal.decision, &refusal.code, refusal.arrival)
 }
 
 async fn mids(peer: &mut Peer, count: usize) -> Vec<String> {
@@ -186,7 +178,7 @@ async fn a_refused_stream_is_sent_again_at_once_but_not_for_ever() {
         peer.reset(asked.stream, REFUSED_STREAM).await;
     }
     let report = harness.report().await;
-    let expected = (sid, Refusal::Backoff(Duration::from_secs(10)), "CONNECTION_DRAINING", Arrival::No);
+    let expected = (sid, backoff(10), "CONNECTION_DRAINING", Arrival::No);
     assert_eq!(refusal(&report), expected);
     assert!(matches!(report, Report::Back { fate: Fate::Refused(_), replays: service::REPLAYS_MAX, .. }), "{report:?}");
 }
@@ -235,7 +227,7 @@ async fn at_a_stop_what_is_unanswered_is_not_sent_again_where_that_is_not_wanted
         match last.last() {
             Some(Report::Back { sid: which, fate: Fate::Lost, copies: 1, .. }) => assert!(lost && *which == sid),
             Some(report) => {
-                assert_eq!(refusal(report), (sid, Refusal::Never, "AMBIGUOUS", Arrival::Maybe));
+                assert_eq!(refusal(report), (sid, Decision::FAIL, "AMBIGUOUS", Arrival::Maybe));
                 assert!(!lost);
             }
             None => panic!("it is not forgotten"),
@@ -278,8 +270,8 @@ async fn messages_that_replace_each_other_are_not_held_back() {
 #[tokio::test(start_paused = true)]
 async fn a_reset_or_a_cut_after_the_request_is_ambiguous() {
     for (on_ambiguous, expected) in [
-        (OnAmbiguous::Retry, (Refusal::Backoff(Duration::from_secs(10)), "AMBIGUOUS", Arrival::Maybe)),
-        (OnAmbiguous::Report, (Refusal::Never, "AMBIGUOUS", Arrival::Maybe)),
+        (OnAmbiguous::Retry, (backoff(10), "AMBIGUOUS", Arrival::Maybe)),
+        (OnAmbiguous::Report, (Decision::FAIL, "AMBIGUOUS", Arrival::Maybe)),
     ] {
         let mut harness = Harness::open(FcmConfig { on_ambiguous, ..config() });
         let mut peer = harness.peer(100).await;
@@ -288,14 +280,14 @@ async fn a_reset_or_a_cut_after_the_request_is_ambiguous() {
         let asked = peer.next().await;
         peer.reset(asked.stream, CANCEL).await;
         let report = harness.report().await;
-        let (sid, refusal_, code, arrival) = refusal(&report);
-        assert_eq!((sid, (refusal_, code, arrival)), (sids[0], expected));
+        let (sid, decision, code, arrival) = refusal(&report);
+        assert_eq!((sid, (decision, code, arrival)), (sids[0], expected));
         harness.send(message(sids[1], 2)).await;
         peer.next().await;
         drop(peer);
         let report = harness.report().await;
-        let (sid, refusal_, code, arrival) = refusal(&report);
-        assert_eq!((sid, (refusal_, code, arrival)), (sids[1], expected));
+        let (sid, decision, code, arrival) = refusal(&report);
+        assert_eq!((sid, (decision, code, arrival)), (sids[1], expected));
     }
 }
 
@@ -453,7 +445,7 @@ async fn when_fcm_puts_everybody_off_what_is_claimed_goes_back_and_one_at_a_time
         let asked = peer.next().await;
         peer.fault(asked.stream, 503, Some("UNAVAILABLE"), &[]).await;
         let report = harness.report().await;
-        assert_eq!(refusal(&report).1, Refusal::Backoff(10 * SECOND), "{report:?}");
+        assert_eq!(refusal(&report).1, backoff(10), "{report:?}");
     }
     harness.link(Link::Down(Outage::Refused("service_unavailable"))).await;
     // What is on its way is judged as ever; what was claimed and not written goes back.
@@ -465,7 +457,7 @@ async fn when_fcm_puts_everybody_off_what_is_claimed_goes_back_and_one_at_a_time
     while let Ok(report) = tokio::time::timeout(SECOND, harness.report()).await {
         match report {
             Report::Back { fate: Fate::Lost, copies: 0, .. } => back += 1,
-            report => assert_eq!(refusal(&report).1, Refusal::Backoff(10 * SECOND), "{report:?}"),
+            report => assert_eq!(refusal(&report).1, backoff(10), "{report:?}"),
         }
     }
     assert!(back > 10 && 20 + late + back == 60, "{late} {back}");
@@ -484,17 +476,17 @@ async fn tokens_are_given_up_only_for_a_word_about_the_token() {
     let mut harness = Harness::open(config());
     let mut peer = harness.peer(100).await;
     for (sid, (status, code, expected)) in sids(4).into_iter().zip([
-        (404, "UNREGISTERED", (Refusal::BadToken, "DEVICE_UNREGISTERED")),
-        (403, "SENDER_ID_MISMATCH", (Refusal::Quarantine, "SENDER_ID_MISMATCH")),
-        (401, "THIRD_PARTY_AUTH_ERROR", (Refusal::Operator, "INVALID_APNS_CREDENTIAL")),
-        (400, "INVALID_ARGUMENT", (Refusal::Never, "INVALID_JSON")),
+        (404, "UNREGISTERED", (Decision::REMOVE_TOKEN, "DEVICE_UNREGISTERED")),
+        (403, "SENDER_ID_MISMATCH", (Decision::QUARANTINE_TOKEN, "SENDER_ID_MISMATCH")),
+        (401, "THIRD_PARTY_AUTH_ERROR", (Decision::FAIL_FOR_OPERATOR, "INVALID_APNS_CREDENTIAL")),
+        (400, "INVALID_ARGUMENT", (Decision::FAIL, "INVALID_JSON")),
     ]) {
         harness.send(message(sid, 1)).await;
         let asked = peer.next().await;
         peer.fault(asked.stream, status, Some(code), &[]).await;
         let report = harness.report().await;
-        let (_, refusal_, code, arrival) = refusal(&report);
-        assert_eq!(((refusal_, code), arrival), (expected, Arrival::No));
+        let (_, decision, code, arrival) = refusal(&report);
+        assert_eq!(((decision, code), arrival), (expected, Arrival::No));
     }
 }
 
@@ -623,7 +615,7 @@ async fn a_401_that_persists_with_one_message_stops_nobody_though_no_new_token_i
         assert_eq!(asked.mid(), sids[0].to_string());
         peer.fault(asked.stream, 401, None, &[]).await;
         let report = harness.report().await;
-        assert_eq!(refusal(&report).1, Refusal::Backoff(10 * SECOND), "{report:?}");
+        assert_eq!(refusal(&report).1, backoff(10), "{report:?}");
         assert_eq!((*harness.port.link.borrow(), harness.fetched()), (Link::Up, fetched));
         pass(&mut harness, &mut peer, which).await;
     }

@@ -2,10 +2,10 @@
 
 use super::harness::{Harness, config, message, sids, soon};
 use super::peer::{CANCEL, INITIAL_WINDOW_SIZE, Last, MAX_CONCURRENT_STREAMS, NO_ERROR, Peer};
-use super::{Refusal, SECOND, accepted, mids, quiet, refusal};
+use super::{FEW, SECOND, accepted, backoff, mids, quiet, refusal, retry_after};
 use crate::chat::delivery::Fate;
 use crate::chat::id::Sid;
-use crate::chat::refusal::Arrival;
+use crate::chat::refusal::{Arrival, Decision, Refusal, Scope};
 use crate::transport::fcm_v1::{FcmConfig, OnAmbiguous, Timing};
 use crate::transport::{Link, Outage, Report};
 use bytes::Bytes;
@@ -49,7 +49,7 @@ async fn an_answer_may_come_in_pieces_with_words_before_and_after() {
     }
     peer.head(stream, None, &[("grpc-status", "5")], Last::Yes).await;
     let report = report(&mut harness, &mut peer).await;
-    assert_eq!(refusal(&report), (sid, Refusal::BadToken, "DEVICE_UNREGISTERED", Arrival::No));
+    assert_eq!(refusal(&report), (sid, Decision::REMOVE_TOKEN, "DEVICE_UNREGISTERED", Arrival::No));
 }
 
 #[tokio::test(start_paused = true)]
@@ -58,7 +58,7 @@ async fn an_answer_without_a_body_is_one() {
     let (mut peer, sid, stream) = asked(&mut harness).await;
     peer.head(stream, Some("503"), &[("retry-after", "33")], Last::Yes).await;
     let report = report(&mut harness, &mut peer).await;
-    let expected = Refusal::RetryAfter(Duration::from_secs(33));
+    let expected = retry_after(33, Scope::Message);
     assert_eq!(refusal(&report), (sid, expected, "SERVICE_UNAVAILABLE", Arrival::Maybe));
 }
 
@@ -109,17 +109,16 @@ async fn taken_is_taken_though_the_rest_of_the_answer_never_comes() {
 #[tokio::test(start_paused = true)]
 async fn half_a_refusal_is_judged_by_its_status_and_what_came_of_it() {
     use Arrival::{Maybe, No};
-    let after = |seconds| Refusal::RetryAfter(Duration::from_secs(seconds));
-    let (backoff, few) = (Refusal::Backoff(10 * SECOND), Refusal::Few(10 * SECOND));
+    let (of_device, of_fcm) = (retry_after(90, Scope::Recipient), retry_after(33, Scope::Message));
     for (status, headers, body, expected) in [
-        ("404", &[JSON][..], &UNREGISTERED[..30], (few, "INTERNAL_SERVER_ERROR", No)),
-        ("403", &[JSON], b"", (few, "INTERNAL_SERVER_ERROR", No)),
+        ("404", &[JSON][..], &UNREGISTERED[..30], (FEW, "INTERNAL_SERVER_ERROR", No)),
+        ("403", &[JSON], b"", (FEW, "INTERNAL_SERVER_ERROR", No)),
         // All of it but its end.
-        ("404", &[JSON], UNREGISTERED, (Refusal::BadToken, "DEVICE_UNREGISTERED", No)),
-        ("413", &[HTML], b"<html>", (Refusal::Never, "TOO_BIG", No)),
-        ("429", &[JSON, ("retry-after", "90")], b"{\"error\":", (after(90), "QUOTA_EXCEEDED", No)),
-        ("503", &[JSON, ("retry-after", "33")], b"{\"error\":", (after(33), "SERVICE_UNAVAILABLE", Maybe)),
-        ("500", &[], b"", (backoff, "INTERNAL_SERVER_ERROR", Maybe)),
+        ("404", &[JSON], UNREGISTERED, (Decision::REMOVE_TOKEN, "DEVICE_UNREGISTERED", No)),
+        ("413", &[HTML], b"<html>", (Decision::FAIL, "TOO_BIG", No)),
+        ("429", &[JSON, ("retry-after", "90")], b"{\"error\":", (of_device, "QUOTA_EXCEEDED", No)),
+        ("503", &[JSON, ("retry-after", "33")], b"{\"error\":", (of_fcm, "SERVICE_UNAVAILABLE", Maybe)),
+        ("500", &[], b"", (backoff(10), "INTERNAL_SERVER_ERROR", Maybe)),
     ] {
         for end in [Cut::Stalls, Cut::Breaks] {
             let (sid, report) = cut(config(), end, status, headers, body).await;
@@ -132,8 +131,8 @@ async fn half_a_refusal_is_judged_by_its_status_and_what_came_of_it() {
 #[tokio::test(start_paused = true)]
 async fn a_success_that_speaks_of_an_error_is_in_doubt_and_stops_nobody() {
     for (on_ambiguous, expected) in [
-        (OnAmbiguous::Retry, (Refusal::Backoff(10 * SECOND), "AMBIGUOUS", Arrival::Maybe)),
-        (OnAmbiguous::Report, (Refusal::Never, "AMBIGUOUS", Arrival::Maybe)),
+        (OnAmbiguous::Retry, (backoff(10), "AMBIGUOUS", Arrival::Maybe)),
+        (OnAmbiguous::Report, (Decision::FAIL, "AMBIGUOUS", Arrival::Maybe)),
     ] {
         let mut harness = Harness::open(FcmConfig { on_ambiguous, ..config() });
         let (mut peer, sid, stream) = asked(&mut harness).await;
@@ -195,7 +194,7 @@ async fn of_an_answer_without_end_only_the_beginning_is_read() {
     let serve = async { while soon(server.accept()).await.is_some() {} };
     let work = async {
         let report = harness.report().await;
-        let expected = (sids[0], Refusal::Backoff(10 * SECOND), "SERVICE_UNAVAILABLE", Arrival::Maybe);
+        let expected = (sids[0], backoff(10), "SERVICE_UNAVAILABLE", Arrival::Maybe);
         assert_eq!(refusal(&report), expected);
         // What was left unread takes no room on the connection.
         let mut body = short.send_response(head, false).unwrap();
@@ -227,10 +226,7 @@ async fn a_head_without_end_is_no_answer() {
     peer.raw_head(stream, &bomb).await;
     let report = report(&mut harness, &mut peer).await;
     assert!(
-        matches!(
-            report,
-            Report::Back { fate: Fate::Refused(crate::chat::refusal::Refusal { arrival: Arrival::Maybe, .. }), .. }
-        ),
+        matches!(report, Report::Back { fate: Fate::Refused(Refusal { arrival: Arrival::Maybe, .. }), .. }),
         "{report:?}"
     );
 }
@@ -300,7 +296,7 @@ async fn a_window_that_stays_shut_costs_a_connection_and_no_message() {
     for sid in &sids {
         let report = report(&mut harness, &mut peer).await;
         assert_eq!(refusal(&report).0, *sid);
-        assert_eq!(refusal(&report).1, Refusal::Backoff(10 * SECOND));
+        assert_eq!(refusal(&report).1, backoff(10));
     }
     // It answers pings and nothing else: another one is opened.
     let mut next = harness.peer(100).await;
