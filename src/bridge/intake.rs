@@ -12,12 +12,13 @@ use crate::chat::message::{
     BalReceipt, BrokerKind, Downstream, Errand, ErrorCode, ErrorDocument, ErrorGate, Presence, Rejection, Sender,
     error_summary,
 };
+use crate::chat::status::StatusDocument;
 use crate::chat::topic::{BridgeTopic, ClientTopic, check_response_topic};
 use crate::mqtt::{Ack, AckWord, Inbound, Principal, Role};
 use crate::ops::clock::{at, now_ms};
 use crate::ops::message_log;
 use crate::ops::metrics::Metric;
-use crate::store::{Accepted, Committed, NewDelivery, Note, Recorded, Rejected, StoreError};
+use crate::store::{Accepted, Committed, NewDelivery, Note, Recorded, StoreError};
 use futures_util::TryFutureExt;
 use futures_util::future::{BoxFuture, try_join_all};
 use std::collections::VecDeque;
@@ -235,16 +236,12 @@ impl Intake {
             commits.push(error(&self.context, owner, document.redelivered(again).to_payload(), at).await?);
         }
         if let Some(id) = rejection.ref_id() {
-            let rejected = Rejected {
-                id: id.clone(),
-                reply: reply_topic(owner, publish).unwrap_or_else(|_| inbox(owner)),
-                correlation: publish.correlation.clone(),
-                code,
-                detail: detail.to_owned(),
-                at,
-                again,
-            };
-            commits.push(self.context.store.reject(rejected).await?);
+            let (topic, correlation) =
+                (reply_topic(owner, publish).unwrap_or_else(|_| inbox(owner)), &publish.correlation);
+            let status = StatusDocument::refused(id.as_str(), at, &code, detail).redelivered(again);
+            let payload = status.correlation(correlation.as_deref()).to_bytes().into();
+            let note = Note { topic, payload, correlation: correlation.clone(), at };
+            commits.push(self.context.store.tell(note).await?);
         }
         Ok(Box::pin(try_join_all(commits).map_ok(|_| Some(AckWord::Done))))
     }

@@ -58,7 +58,7 @@ mod tests {
     }
 
     fn one(recipient: i64) -> Option<Recipient> {
-        Some(Recipient::new(recipient))
+        Some(Recipient(recipient))
     }
 
     #[test]
