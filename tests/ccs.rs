@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use fcm_mqtt_bridge::chat::delivery::Fate;
 use fcm_mqtt_bridge::chat::id::{Recipient, SidSource, Token};
 use fcm_mqtt_bridge::chat::push::{Priority, Push, Target};
 use fcm_mqtt_bridge::ops::clock::now_ms;
@@ -85,7 +86,7 @@ fn sends(count: usize) -> Vec<Send> {
             receipt: true,
             fcm: Map::new(),
         },
-        recipient: Recipient::new(i64::try_from(n % DEVICES).unwrap()),
+        recipient: Recipient(i64::try_from(n % DEVICES).unwrap()),
         accepted_ms: now_ms(),
         deadline_ms: now_ms() + 600_000,
     };
@@ -110,8 +111,8 @@ async fn exchange(street: &mut Street, messages: Vec<Send>, meddle: impl Fn(usiz
             return taken.cloned().collect();
         }
         let (sid, taken) = match reports.recv().await.unwrap() {
-            Report::Accepted { sid, .. } => (sid, true),
-            Report::Refused { sid, .. } => (sid, false),
+            Report::Back { sid, fate: Fate::Accepted { .. }, .. } => (sid, true),
+            Report::Back { sid, fate: Fate::Refused(_), .. } => (sid, false),
             Report::Receipt { original, ack_ref, .. } => {
                 acks.send(ack_ref).await.unwrap();
                 receipts.insert(original);

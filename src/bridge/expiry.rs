@@ -1,12 +1,11 @@
 //! Keeps the store tidy: what is overdue expires, what is old enough is forgotten.
 
 use super::context::Context;
-use crate::ops::clock::now_ms;
+use crate::ops::clock::{every, now_ms};
 use crate::ops::metrics::Metric;
 use crate::store::StoreError;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 /// How often the store is asked for what is overdue or old enough to be forgotten.
@@ -14,8 +13,7 @@ const SWEEP: Duration = Duration::from_millis(500);
 
 /// Sweeps until `stop`.
 pub(super) async fn run(context: Arc<Context>, stop: CancellationToken) -> Result<(), StoreError> {
-    let mut ticker = tokio::time::interval(SWEEP);
-    ticker.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut ticker = every(SWEEP);
     loop {
         tokio::select! {
             () = stop.cancelled() => return Ok(()),

@@ -1,7 +1,7 @@
 //! `explain FILE`: what FCM HTTP v1 makes of a message: of a BAL, of CCS, or a request of its own.
 
 use super::{UsageError, legacy};
-use crate::chat::message::{Downstream, Errand, Limits, condition_fault};
+use crate::chat::message::{Downstream, Errand, Limits, Sender, condition_fault};
 use crate::chat::push::plain;
 use crate::fcm::message::Message;
 use crate::fcm::request::translate;
@@ -137,7 +137,8 @@ fn compare(given: &Value, sent: &Value, at: &str, notes: &mut Vec<String>) -> an
 
 /// The message, and the names of the fields that the bridge ignores.
 fn bal(document: &[u8], ack: Option<&str>) -> anyhow::Result<(Message, Vec<String>)> {
-    let downstream = Downstream::parse(document, &Limits::default()).context("as a message of a BAL (topics.md)")?;
+    let downstream =
+        Downstream::parse(Sender::Bal, document, &Limits::default()).context("as a message of a BAL (topics.md)")?;
     let Errand::Push(push) = &downstream.errand else {
         bail!("`to` is a name, and nobody can register one: use `token` (NO_TOKEN)");
     };

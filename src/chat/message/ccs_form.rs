@@ -119,14 +119,14 @@ mod tests {
     use serde_json::json;
 
     fn parse(document: &Value) -> Result<Downstream, Rejection> {
-        Downstream::parse(document.to_string().as_bytes(), &Limits::default())
+        Downstream::parse(Sender::Bal, document.to_string().as_bytes(), &Limits::default())
     }
 
     fn taken(document: &Value) -> (Downstream, Push) {
         let message = parse(document).unwrap_or_else(|rejection| panic!("{document}: {rejection}"));
         match &message.errand {
             Errand::Push(push) => (message.clone(), (**push).clone()),
-            Errand::Name(name) => panic!("for {name}"),
+            Errand::Name => panic!("for a name"),
         }
     }
 
@@ -244,7 +244,7 @@ mod tests {
     #[test]
     fn only_a_bal_speaks_it() {
         let document = json!({"to": "bob", "message_id": "1"}).to_string();
-        let refused = Downstream::parse_from(Sender::User, document.as_bytes(), &Limits::default()).unwrap_err();
+        let refused = Downstream::parse(Sender::User, document.as_bytes(), &Limits::default()).unwrap_err();
         assert_eq!(refused.code(), ErrorCode::Forbidden);
         assert_eq!(refused.ref_id().map(MessageId::as_str), Some("1"));
     }

@@ -3,7 +3,7 @@
 use super::ccs_form::{self, MESSAGE_ID};
 use super::content::{Content, reserved, shown};
 use super::fields::Fields;
-use super::target::{Address, Name, read_address};
+use super::target::{Address, read_address};
 use super::{COLLAPSE_MAX, ErrorCode, Limits, Rejection, Sender};
 use crate::chat::id::MessageId;
 use crate::chat::push::{CHECK_ONLY, Priority, Push, TTL_MAX, Target, asks_to_check_only, is_check_only, plain};
@@ -67,23 +67,16 @@ pub enum Errand {
     Push(Box<Push>),
     /// A message to whoever is registered under a name. In this release nobody can be: the answer is
     /// [`ErrorCode::NoToken`].
-    Name(Name),
+    Name,
 }
 
 impl Downstream {
-    /// Reads and checks a payload of a BAL.
+    /// Reads and checks a payload, and refuses what `sender` may not ask for.
     ///
     /// # Errors
-    /// With the code of topics.md, and with the message's id if that could be read.
-    pub fn parse(payload: &[u8], limits: &Limits) -> Result<Self, Rejection> {
-        Self::parse_from(Sender::Bal, payload, limits)
-    }
-
-    /// As [`Self::parse`], and refuses what `sender` may not ask for.
-    ///
-    /// # Errors
-    /// As [`Self::parse`]; [`ErrorCode::Forbidden`] goes before every other fault of a field but the id's.
-    pub fn parse_from(sender: Sender, payload: &[u8], limits: &Limits) -> Result<Self, Rejection> {
+    /// With the code of topics.md, and with the message's id if that could be read. [`ErrorCode::Forbidden`] goes before
+    /// every other fault of a field but the id's.
+    pub fn parse(sender: Sender, payload: &[u8], limits: &Limits) -> Result<Self, Rejection> {
         let mut fields = Fields::read(payload, limits.payload_bytes)?;
         let allowed = sender.check(&fields);
         let of_ccs = fields.has(MESSAGE_ID);
@@ -122,7 +115,7 @@ impl Downstream {
             (Transport::FcmV1(_), Errand::Push(push)) if push.data.contains_key(V1_KEY) => {
                 Err(reserved(V1_KEY).about(self.id.clone()))
             }
-            (Transport::Ccs | Transport::FcmV1(_), Errand::Push(_) | Errand::Name(_)) => Ok(()),
+            (Transport::Ccs | Transport::FcmV1(_), Errand::Push(_) | Errand::Name) => Ok(()),
         }
     }
 
@@ -146,9 +139,9 @@ fn read(fields: &mut Fields, limits: &Limits) -> Result<Downstream, Rejection> {
     let order = fields.word("order", ORDER_MAX)?;
     let category = fields.word("category", CATEGORY_MAX)?;
     let errand = match address {
-        Address::Name(name) => {
+        Address::Name => {
             check_bytes(&content, limits.push_bytes)?;
-            Errand::Name(name)
+            Errand::Name
         }
         Address::Push(target) => {
             check_weight(&content, &target, limits)?;
