@@ -11,6 +11,7 @@ mod transports;
 mod warnings;
 
 use crate::bridge::{self, Parts, Stops};
+use crate::chat::message::mark_redelivered;
 use crate::config::{BrokerKind, Loaded, Settings};
 use crate::mqtt::{self, ClientConfig};
 use crate::ops::clock::now_ms;
@@ -296,7 +297,7 @@ impl FrontDoor {
         match self {
             #[cfg(feature = "broker")]
             Self::Embedded(broker) => Ok(broker
-                .run(outlet, Surroundings { metrics, mark_copy: Some(bridge::mark_copy), reload }, stop)
+                .run(outlet, Surroundings { metrics, mark_copy: Some(mark_redelivered), reload }, stop)
                 .await?),
             #[cfg(feature = "rumqttd")]
             Self::Rumqttd(engine, config) => {

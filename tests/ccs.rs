@@ -86,7 +86,7 @@ fn sends(count: usize) -> Vec<Send> {
             receipt: true,
             fcm: Map::new(),
         },
-        recipient: Recipient::new(i64::try_from(n % DEVICES).unwrap()),
+        recipient: Recipient(i64::try_from(n % DEVICES).unwrap()),
         accepted_ms: now_ms(),
         deadline_ms: now_ms() + 600_000,
     };

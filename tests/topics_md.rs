@@ -2,8 +2,8 @@
 
 use fcm_mqtt_bridge::chat::id::{MessageId, Sid, Token};
 use fcm_mqtt_bridge::chat::message::{
-    BalReceipt, BridgeEvent, BridgeState, BridgeStats, BridgeStatus, BrokerKind, CcsState, Downstream, ErrorCode,
-    ErrorDocument, Limits, Presence, PresenceState, Rejection, Sender, UpstreamMessage, UserPresence, error_summary,
+    BalReceipt, BridgeEvent, BridgeState, BridgeStats, BridgeStatus, BrokerKind, Downstream, ErrorCode, ErrorDocument,
+    Limits, Presence, PresenceState, Rejection, Sender, UpstreamMessage, UserPresence, error_summary,
 };
 use fcm_mqtt_bridge::chat::topic::{BridgeTopic, ClientTopic};
 use serde_json::{Map, Value, json};
@@ -191,7 +191,6 @@ fn what_the_bridge_writes_has_the_fields_of_its_example() {
         state: BridgeState::Online,
         version: "0.2.0".to_owned(),
         started: 1_767_225_600_123,
-        ccs: Some(CcsState::Up),
         transports: [("ccs".to_owned(), "up"), ("fcm-v1".to_owned(), "up")].into(),
         broker: BrokerKind::Embedded,
         ts: 1_767_225_600_456,

@@ -5,7 +5,7 @@ use crate::support::BAL;
 use fcm_mqtt_bridge::bridge::{self, Parts, Room, Stops};
 use fcm_mqtt_bridge::broker::{Broker, BrokerConfig, BrokerLimits, Listen, Surroundings};
 use fcm_mqtt_bridge::chat::id::Owner;
-use fcm_mqtt_bridge::chat::message::{BrokerKind, Limits};
+use fcm_mqtt_bridge::chat::message::{BrokerKind, Limits, mark_redelivered};
 use fcm_mqtt_bridge::chat::recipient_queue::Pace;
 use fcm_mqtt_bridge::chat::route::Routes;
 use fcm_mqtt_bridge::chat::transport::{Transport, Transports};
@@ -72,7 +72,7 @@ impl Harness {
         let mut link = port.link.clone();
         let surroundings = Surroundings {
             metrics: Arc::clone(&metrics),
-            mark_copy: Some(bridge::mark_copy),
+            mark_copy: Some(mark_redelivered),
             reload: watch::channel(0).1,
         };
         let settings = settings(name.clone());

@@ -209,7 +209,7 @@ pub(super) fn client(settings: &Settings, password: Option<Secret>, started_ms: 
         filters: CLIENT_FILTERS.iter().map(ToString::to_string).collect(),
         will: Some(Will {
             topic: BridgeTopic::Status.to_string(),
-            payload: bridge::offline(started_ms, BrokerWord::External, transports(settings).iter()).to_will().into(),
+            payload: bridge::offline(started_ms, BrokerWord::External, transports(settings).iter()).to_payload().into(),
             qos: 1,
             retain: true,
         }),

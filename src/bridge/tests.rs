@@ -35,7 +35,7 @@ struct Harness {
     /// The transports beside the first one.
     others: Vec<transport::Outlet>,
     stops: Stops,
-    keeper: WriterThread,
+    writer: WriterThread,
     metrics: Arc<Metrics>,
     readiness: watch::Receiver<Readiness>,
     running: tokio::task::JoinHandle<Result<(), StoreError>>,
@@ -79,17 +79,12 @@ impl Harness {
     }
 
     fn open_with(dir: tempfile::TempDir, path: std::path::PathBuf, settings: Settings) -> Self {
-        Self::open_ways(dir, path, settings, &[Transport::Ccs])
+        Self::open_by(dir, path, settings, &[Transport::Ccs])
     }
 
-    fn open_ways(
-        dir: tempfile::TempDir,
-        path: std::path::PathBuf,
-        settings: Settings,
-        transports: &[Transport],
-    ) -> Self {
+    fn open_by(dir: tempfile::TempDir, path: std::path::PathBuf, settings: Settings, transports: &[Transport]) -> Self {
         let wanted = crate::store::Settings { transports: transports.to_vec(), ..crate::store::Settings::new(&path) };
-        let (store, keeper, recovery) = Store::open(&wanted, now_ms()).unwrap();
+        let (store, writer, recovery) = Store::open(&wanted, now_ms()).unwrap();
         let (mqtt_port, mut mqtt) = mqtt::port(16, 16);
         // A broker that keeps nothing over a stop.
         mqtt.former.close();
@@ -121,7 +116,7 @@ impl Harness {
             outlet.link.send_replace(Link::Up);
         }
         mqtt.broker_link.send_replace(BrokerLink::Up);
-        Self { _dir: dir, path, store, mqtt, transport, others: outlets, stops, keeper, metrics, readiness, running }
+        Self { _dir: dir, path, store, mqtt, transport, others: outlets, stops, writer, metrics, readiness, running }
     }
 
     async fn publish(&self, topic: &str, payload: &Value) -> oneshot::Receiver<AckWord> {
@@ -159,7 +154,7 @@ impl Harness {
     async fn published(&mut self) -> Outbound {
         let next = async {
             loop {
-                let outbound = self.mqtt.publish.recv().await.expect("the lanes run");
+                let outbound = self.mqtt.publish.recv().await.expect("the bridge runs");
                 if !outbound.topic.starts_with("_bridge/") {
                     return outbound;
                 }
@@ -190,7 +185,7 @@ impl Harness {
     }
 
     async fn sent(&mut self) -> Send {
-        timeout(self.transport.sends.recv()).await.expect("the lanes run")
+        timeout(self.transport.sends.recv()).await.expect("the bridge runs")
     }
 
     async fn refuse(&self, sid: Sid, wait: Wait) {
@@ -221,7 +216,7 @@ impl Harness {
     }
 
     async fn ack(&mut self) -> AckRef {
-        timeout(self.transport.acks.recv()).await.expect("the lanes run")
+        timeout(self.transport.acks.recv()).await.expect("the bridge runs")
     }
 
     /// Stops in order; returns where the store is.
@@ -233,7 +228,7 @@ impl Harness {
         let drain = async { while publish.recv().await.is_some() {} };
         let (ended, ()) = tokio::join!(self.running, drain);
         ended.unwrap().unwrap();
-        self.keeper.close().await.unwrap();
+        self.writer.close().await.unwrap();
         (self._dir, self.path)
     }
 }

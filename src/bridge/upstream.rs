@@ -82,9 +82,8 @@ impl DeviceIntake {
             self.context.tell(BridgeEvent::SpoolFull { rows });
         }
         // One that came again is acknowledged on the connection that brought it last.
-        let same = |one: &Upstream| one.message_id == upstream.message_id && one.from == upstream.from;
-        let known = self.held.iter().position(same).and_then(|place| self.held.get_mut(place));
-        if let Some(known) = known {
+        let same = |one: &&mut Upstream| one.message_id == upstream.message_id && one.from == upstream.from;
+        if let Some(known) = self.held.iter_mut().find(same) {
             known.ack_ref = upstream.ack_ref;
         } else if self.held.len() < HELD_MAX {
             self.held.push_back(upstream);
@@ -96,12 +95,7 @@ impl DeviceIntake {
     async fn reject(&mut self, rejected: RejectedUpstream) -> Result<(), StoreError> {
         let RejectedUpstream { code, sample, ack_ref } = rejected;
         let (transport, connection) = (self.transport.to_string(), ack_ref.connection.number());
-        tracing::warn!(
-            transport,
-            connection,
-            code,
-            "message of a device that cannot be understood: told, then acknowledged"
-        );
+        tracing::warn!(transport, connection, code, "a device's message cannot be understood: told and acknowledged");
         self.context.metrics.upstream_rejected(&transport, code);
         let at = now_ms();
         let event = BridgeEvent::UpstreamRejected { transport, code, sample, connection };

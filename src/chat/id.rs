@@ -15,35 +15,11 @@ const ROW_RANDOM_BITS: u32 = 21;
 /// Whom a message is for, as a number that is always the same for one token, topic or condition; the order of messages is
 /// kept per recipient.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Recipient(i64);
-
-impl Recipient {
-    /// The recipient with this number in the store.
-    pub const fn new(number: i64) -> Self {
-        Self(number)
-    }
-
-    /// The number in the store.
-    pub const fn number(self) -> i64 {
-        self.0
-    }
-}
+pub struct Recipient(pub i64);
 
 /// Where a message stands in the store: the upper 63 bits of its [`Sid`], growing with the time of acceptance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Row(i64);
-
-impl Row {
-    /// The row with this number.
-    pub const fn new(number: i64) -> Self {
-        Self(number)
-    }
-
-    /// The number, as the store writes it.
-    pub const fn number(self) -> i64 {
-        self.0
-    }
-}
+pub struct Row(pub i64);
 
 /// The bridge's own id of a message: 16 characters of lower-case Crockford base32.
 ///

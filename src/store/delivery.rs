@@ -321,7 +321,7 @@ impl Delivery {
 
 pub(super) fn sid(row: &rusqlite::Row<'_>, number: usize, tail: usize) -> rusqlite::Result<Sid> {
     let value: Row = row.get(number)?;
-    Sid::from_parts(value, row.get(tail)?).ok_or(rusqlite::Error::IntegralValueOutOfRange(number, value.number()))
+    Sid::from_parts(value, row.get(tail)?).ok_or(rusqlite::Error::IntegralValueOutOfRange(number, value.0))
 }
 
 pub(super) fn state(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<State> {

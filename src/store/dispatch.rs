@@ -96,11 +96,10 @@ pub enum Recorded {
 pub(super) fn take_due(tx: &mut Tx<'_>, query: &DueQuery) -> rusqlite::Result<Taken> {
     let transport = query.transport.to_string();
     let put_off = any_put_off(tx, &transport)?.is_some();
-    let mut round = Round { query, transport, claimed: Vec::new(), expired: 0, put_off };
+    let mut round = Round { query, transport, put_off, taken: Taken::default() };
     round.scan(tx, Queue::Timed)?;
     round.scan(tx, Queue::Fresh)?;
-    let next_due = next_due(tx, &round.transport)?;
-    Ok(Taken { claimed: round.claimed, expired: round.expired, next_due })
+    Ok(Taken { next_due: next_due(tx, &round.transport)?, ..round.taken })
 }
 
 /// The earliest time at which something that goes by this transport is due; 0 when it is due already.
@@ -169,10 +168,9 @@ enum Queue {
 struct Round<'a> {
     query: &'a DueQuery,
     transport: String,
-    claimed: Vec<Claimed>,
-    expired: u64,
     /// Whether any message may be put off; if not, there is no need to look for older ones.
     put_off: bool,
+    taken: Taken,
 }
 
 impl Round<'_> {
@@ -207,7 +205,7 @@ impl Round<'_> {
         self.put_off = true;
         for sid in overdue {
             if let Some(mut delivery) = Delivery::by_sid(tx, *sid)? {
-                self.expired += u64::from(delivery.expire(tx, self.query.now)?);
+                self.taken.expired += u64::from(delivery.expire(tx, self.query.now)?);
             }
         }
         Ok(())
@@ -215,7 +213,7 @@ impl Round<'_> {
 
     /// How many rows to look at next; `None` when this scan has done enough.
     fn room(&self, scanned: usize) -> Option<i64> {
-        let room = (self.query.limit - self.claimed.len()).min(SCAN_MAX.saturating_sub(scanned));
+        let room = (self.query.limit - self.taken.claimed.len()).min(SCAN_MAX.saturating_sub(scanned));
         i64::try_from(room).ok().filter(|&room| room > 0)
     }
 
@@ -239,7 +237,7 @@ impl Round<'_> {
         let Life { state, attempt, .. } = step.life;
         tx.execute(CLAIM, params![row.sid.row(), state.code(), attempt, sql_ms(self.query.now)])?;
         queue.claimed(tx, row.sid.row(), attempt > 1, self.query.pace);
-        self.claimed.push(Claimed { life: step.life, ..row });
+        self.taken.claimed.push(Claimed { life: step.life, ..row });
         Ok(())
     }
 }

@@ -1,6 +1,6 @@
 //! The handle: the verbs, as seen by the rest of the house.
 
-use super::accept::{self, Accepted, NewDelivery, Rejected};
+use super::accept::{self, Accepted, NewDelivery};
 use super::dispatch::{self, DueQuery, Recorded, Taken};
 use super::file::{self, OpenError};
 use super::inbox::{self, Received, Route, Upstream};
@@ -14,7 +14,6 @@ use crate::chat::delivery::Event;
 use crate::chat::id::{Owner, Sid};
 use crate::chat::transport::Transport;
 use std::collections::BTreeSet;
-use std::fmt;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -100,16 +99,10 @@ impl<T> Future for Committed<T> {
 /// let outcome = committed.await?;           // on disk
 /// # Ok(()) }
 /// ```
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct Store {
     queue: mpsc::Sender<Item>,
     board: Arc<Board>,
-}
-
-impl fmt::Debug for Store {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Store").field("figures", &self.figures()).finish_non_exhaustive()
-    }
 }
 
 /// Owns the writer thread. Whoever opened the store closes it, after everybody who writes has stopped.
@@ -183,11 +176,6 @@ impl Store {
     /// Takes a message of a BAL and queues its status `accepted`.
     pub async fn accept(&self, new: NewDelivery) -> Result<Committed<Accepted>, StoreError> {
         self.submit(move |tx| accept::accept(tx, &new)).await
-    }
-
-    /// Queues the status `failed` for a message that never became a delivery.
-    pub async fn reject(&self, rejected: Rejected) -> Result<Committed<()>, StoreError> {
-        self.submit(move |tx| accept::reject(tx, &rejected)).await
     }
 
     /// Queues a document that belongs to no delivery. At most [`super::NOTES_PER_TOPIC`] wait per topic.

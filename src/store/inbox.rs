@@ -103,14 +103,8 @@ pub(super) fn receive(tx: &mut Tx<'_>, message: &Upstream) -> rusqlite::Result<R
         return Ok(Received::Duplicate);
     }
     let acks = message.route.as_ref().map_or(Acks::OnPublish, |route| route.acks);
-    let document = Document {
-        topic,
-        origin: acks.origin(message.sid),
-        at: message.at,
-        correlation: None,
-        payload: &message.payload,
-    };
-    outbox::queue(tx, &document)?;
+    let (origin, at) = (acks.origin(message.sid), message.at);
+    outbox::queue(tx, &Document { topic, origin, at, correlation: None, payload: &message.payload })?;
     tx.draft.figures.spool_rows += 1;
     tx.draft.figures.spool_bytes += bytes;
     Ok(Received::Stored)

@@ -54,7 +54,7 @@ mod tests;
 mod tx;
 mod writer;
 
-pub use accept::{Accepted, NewDelivery, Rejected};
+pub use accept::{Accepted, NewDelivery};
 pub use dispatch::{Claimed, DueQuery, Recorded, Taken};
 pub use file::{OpenError, check};
 pub use handle::{CloseError, Committed, Settings, Store, StoreError, WriterThread};
@@ -72,25 +72,25 @@ use rusqlite::types::{FromSql, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
 
 impl ToSql for Row {
     fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
-        Ok(self.number().into())
+        Ok(self.0.into())
     }
 }
 
 impl FromSql for Row {
     fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
-        i64::column_result(value).map(Self::new)
+        i64::column_result(value).map(Self)
     }
 }
 
 impl ToSql for Recipient {
     fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
-        Ok(self.number().into())
+        Ok(self.0.into())
     }
 }
 
 impl FromSql for Recipient {
     fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
-        i64::column_result(value).map(Self::new)
+        i64::column_result(value).map(Self)
     }
 }
 

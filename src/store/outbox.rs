@@ -30,7 +30,8 @@ const UNCLAIM: &str = "DELETE FROM claims WHERE topic = ?1";
 /// The topic of what has no route yet. No MQTT topic is empty.
 pub(super) const NO_TOPIC: &str = "";
 
-/// A document that belongs to no delivery: an error, an event, the refusal of a message that never became a delivery.
+/// A document that belongs to no delivery: an error, an event, the refusal of a message that never became a delivery. The
+/// id of such a message is not remembered: it may come again, corrected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Note {
     /// Where it goes.
@@ -69,7 +70,7 @@ impl Origin {
     fn parts(self) -> (Row, u32) {
         match self {
             Self::Status(sid) | Self::Upstream(sid) | Self::UpstreamToAck(sid) => sid.parts(),
-            Self::Note => (Row::new(0), 0),
+            Self::Note => (Row(0), 0),
         }
     }
 
@@ -142,11 +143,9 @@ pub(super) fn tell(tx: &mut Tx<'_>, note: &Note) -> rusqlite::Result<()> {
         tx.execute(DELETE, params![note.topic, oldest])?;
         tx.draft.figures.notes_dropped += 1;
     }
-    let correlation = note.correlation.as_deref();
-    let document =
-        Document { topic: &note.topic, origin: Origin::Note, at: note.at, correlation, payload: &note.payload };
-    queue(tx, &document)?;
-    Ok(())
+    let Note { topic, payload, correlation, at } = note;
+    let correlation = correlation.as_deref();
+    queue(tx, &Document { topic, origin: Origin::Note, at: *at, correlation, payload }).map(drop)
 }
 
 /// The next documents of a topic. Before they leave, the place up to which they were read is written down: after a
@@ -182,15 +181,12 @@ pub(super) fn topics(tx: &Tx<'_>) -> rusqlite::Result<Vec<String>> {
 /// The broker has them.
 pub(super) fn published(tx: &mut Tx<'_>, references: &[DocumentRef], at: u64) -> rusqlite::Result<()> {
     for reference in references {
+        let (topic, seq) = (&*reference.topic, sql_ms(reference.seq));
         match reference.origin {
-            Origin::Status(_) | Origin::Note => {
-                tx.execute(DELETE, params![&*reference.topic, sql_ms(reference.seq)])?;
-            }
-            Origin::Upstream(sid) => {
-                inbox::done(tx, sid.row(), &reference.topic, sql_ms(reference.seq), at)?;
-            }
+            Origin::Status(_) | Origin::Note => _ = tx.execute(DELETE, params![topic, seq])?,
+            Origin::Upstream(sid) => inbox::done(tx, sid.row(), topic, seq, at)?,
             Origin::UpstreamToAck(sid) => {
-                tx.execute(REDELIVERED, params![&*reference.topic, sql_ms(reference.seq)])?;
+                tx.execute(REDELIVERED, params![topic, seq])?;
                 inbox::published(tx, sid.row(), at)?;
             }
         }

@@ -38,7 +38,7 @@ pub(super) const YOUNGER: &str = "SELECT 1 FROM deliveries
 const DUE: &str = "UPDATE deliveries SET due_at = ?2 WHERE row = ?1";
 
 /// Older than all: only what is in flight may be in its way.
-const OLDEST: Row = Row::new(0);
+const OLDEST: Row = Row(0);
 
 /// The name of a queue.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

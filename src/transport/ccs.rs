@@ -93,14 +93,6 @@ pub enum Fatal {
     },
 }
 
-/// What a log-in needs of the files of the configuration, which are read again while the transport runs. A connection
-/// that stands is left alone: CCS asks for the key only once.
-#[derive(Clone)]
-struct Access {
-    key: Secret,
-    dialer: Arc<Dialer>,
-}
-
 impl CcsConfig {
     /// The settings of Google's own service for a sender.
     pub fn new(sender_id: impl Into<String>, api_key: Secret) -> Self {
@@ -152,17 +144,14 @@ impl CcsConfig {
         Ok(Dialer::new(&self.host, self.port, &security, "ccs.host")?)
     }
 
-    fn access(self) -> Result<Access, Fatal> {
-        Ok(Access { dialer: Arc::new(self.dialer()?), key: self.api_key })
-    }
-
-    /// Reads the files again.
-    fn read_again(mut self) -> Result<Access, Fatal> {
+    /// Reads the files again, for the next log-ins. A connection that stands is left alone: CCS asks for the key only once.
+    fn read_again(mut self) -> Result<(Self, Arc<Dialer>), Fatal> {
         if let Some(path) = &self.api_key_file {
             let failed = |source| Fatal::KeyFile { path: path.clone(), source };
             self.api_key = Secret::new(read_secret(path).map_err(failed)?);
         }
-        self.access()
+        let dialer = Arc::new(self.dialer()?);
+        Ok((self, dialer))
     }
 
     fn settings(&self, server: &str) -> Settings {
@@ -179,7 +168,7 @@ impl CcsConfig {
         }
     }
 
-    fn session(&self, key: Secret, resource: String) -> SessionConfig {
+    fn session(&self, resource: String) -> SessionConfig {
         let user = if self.sender_id.contains('@') {
             self.sender_id.clone()
         } else {
@@ -188,7 +177,7 @@ impl CcsConfig {
         SessionConfig {
             xmpp_domain: self.xmpp_domain.clone(),
             user,
-            key,
+            key: self.api_key.clone(),
             resource,
             window: self.window,
             limits: self.limits,
@@ -234,17 +223,16 @@ impl Service for Ccs {
 /// When the settings cannot work. Nothing that happens on the network ends it.
 pub async fn run(config: CcsConfig, outlet: Outlet, stop: CancellationToken) -> Result<(), Fatal> {
     let files = FileWatch::new(config.api_key_file.iter().chain(&config.ca_file).cloned().collect());
-    let first = config.clone().access()?;
-    let settings = config.settings(first.dialer.server());
-    let (access_tx, access) = watch::channel(first);
+    let dialer = Arc::new(config.dialer()?);
+    let settings = config.settings(dialer.server());
+    let (access_tx, access) = watch::channel((config.clone(), dialer));
     let (nudge, nudges) = mpsc::channel(NUDGES);
     // Part of every resource, so that two bridges do not drive each other out.
     let mark: u32 = rand::random();
-    let logins = config.clone();
     let connect = move |task: connection::Task| {
-        let resource = format!("{}-{mark:08x}-{}", logins.resource, task.id);
-        let Access { key, dialer } = access.borrow().clone();
-        connection::run(task, logins.session(key, resource), dialer)
+        let (config, dialer) = access.borrow().clone();
+        let session = config.session(format!("{}-{mark:08x}-{}", config.resource, task.id));
+        connection::run(task, session, dialer)
     };
     tokio::select! {
         () = Driver::new(settings, Ccs, nudges, connect).run(outlet, stop) => {}
@@ -257,7 +245,7 @@ pub async fn run(config: CcsConfig, outlet: Outlet, stop: CancellationToken) -> 
 async fn renew(
     config: CcsConfig,
     mut files: FileWatch,
-    (access, nudge): (watch::Sender<Access>, mpsc::Sender<Nudge>),
+    (access, nudge): (watch::Sender<(CcsConfig, Arc<Dialer>)>, mpsc::Sender<Nudge>),
 ) -> Infallible {
     let mut reload = config.reload.clone();
     loop {

@@ -211,12 +211,9 @@ where
                 }
                 Some((connection, event)) = self.events.recv(), if free => self.take_event(connection, event),
                 Some(send) = outlet.sends.recv(), if room => self.core.handle_send(send, now()),
-                () = at(self.deadline), if free => {
-                    self.take_waiting_events();
-                    self.core.handle_tick(now());
-                }
+                () = at(self.deadline), if free => self.look(),
                 Some(nudge) = self.nudges.recv(), if free => match nudge {
-                    Nudge::Look => self.core.handle_tick(now()),
+                    Nudge::Look => self.look(),
                     Nudge::Renewed => self.core.handle_renewed(now()),
                 },
                 // A connection does not panic; if it does, so does the transport.
@@ -233,13 +230,14 @@ where
         self.core.handle_event(connection, event, now());
     }
 
-    /// Takes what came in before now: an answer that waits here is not to be found missing.
-    fn take_waiting_events(&mut self) {
+    /// Looks at what no event announces, after what came in before now: an answer that waits here is not to be found missing.
+    fn look(&mut self) {
         for _ in 0..self.events.len() {
-            let Ok((connection, event)) = self.events.try_recv() else { return };
+            let Ok((connection, event)) = self.events.try_recv() else { break };
             self.take_event(connection, event);
             self.obey();
         }
+        self.core.handle_tick(now());
     }
 
     /// Does what the core wants.

@@ -338,7 +338,7 @@ mod tests {
             fcm: serde_json::Map::new(),
         };
         let sid = SidSource::default().next(1, 1);
-        Send { sid, push, recipient: Recipient::new(1), accepted_ms, deadline_ms }
+        Send { sid, push, recipient: Recipient(1), accepted_ms, deadline_ms }
     }
 
     #[test]

@@ -224,7 +224,7 @@ pub(crate) fn message(sid: Sid, token: &str, recipient: i64) -> Send {
             receipt: false,
             fcm: Map::new(),
         },
-        recipient: Recipient::new(recipient),
+        recipient: Recipient(recipient),
         accepted_ms,
         deadline_ms: accepted_ms + HOUR_MS,
     }

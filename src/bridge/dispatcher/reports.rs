@@ -1,7 +1,7 @@
 //! What comes back from the transport, and what follows from it.
 
 use super::{After, Dispatcher, Flight};
-use crate::bridge::count_status;
+use crate::bridge::count_told;
 use crate::chat::delivery::{AMBIGUOUS, Event, Fate};
 use crate::chat::id::{Recipient, Sid, Token};
 use crate::chat::message::BridgeEvent;
@@ -24,9 +24,10 @@ impl Dispatcher {
             Report::Back { sid, fate, copies, replays } => {
                 let flight = self.flights.remove(&sid);
                 self.count_copies(flight.as_ref(), copies);
+                self.context.metrics.add(Metric::DownstreamAttempts, attempts(&fate, copies, replays));
                 let clock = self.clock(flight.as_ref());
                 match &fate {
-                    Fate::Accepted { .. } => self.service_backoff.release(),
+                    Fate::Accepted { .. } => self.service_backoff.reset(),
                     Fate::Refused(refusal) => self.refused(sid, refusal, flight, clock),
                     Fate::Unsendable { .. } | Fate::Expired | Fate::Deferred(_) | Fate::Lost => {}
                 }
@@ -100,15 +101,16 @@ impl Dispatcher {
                 if refusal.code != AMBIGUOUS {
                     self.back_off((scope == Scope::Recipient).then_some(flight.recipient));
                 }
-                if let Some((due_ms, _)) = flight.tried.again(wait, until, clock) {
+                if let Some((due_ms, _)) = flight.life.tried.again(wait, until, clock) {
                     self.context.metrics.count(Metric::DownstreamRetries);
-                    let (code, attempt, in_ms) = (&refusal.code, flight.attempt, due_ms.saturating_sub(clock.now_ms));
+                    let (code, attempt) = (&refusal.code, flight.life.attempt);
+                    let in_ms = due_ms.saturating_sub(clock.now_ms);
                     tracing::debug!(target: message_log::TARGET, %sid, code, attempt, in_ms, "refused for now: will be tried again");
                 }
             }
             (Decision::Retry { .. }, None) => {}
             (Decision::Fail { token, fault }, flight) => {
-                self.service_backoff.release();
+                self.service_backoff.reset();
                 self.tell_failure(sid, &refusal.code, (token, fault), flight.and_then(|flight| flight.token));
             }
         }
@@ -142,35 +144,25 @@ impl Dispatcher {
 
     /// The first copy of all is none more, unless one of an earlier attempt may be with the push service.
     fn count_copies(&self, flight: Option<&Flight>, copies: u32) {
-        let copied = flight.is_some_and(|flight| flight.copied);
+        let copied = flight.is_some_and(|flight| flight.life.dup_possible);
         let further = if copied { copies } else { copies.saturating_sub(1) };
         self.context.metrics.add(Metric::DownstreamResent, u64::from(further));
     }
 
     /// A commit is done.
     pub(super) async fn committed(&self, recorded: &Recorded, after: After) {
-        self.told(recorded, &after);
-        if let After::Receipt { ack_ref, .. } = after {
-            self.acknowledge(ack_ref).await;
-        }
-    }
-
-    fn told(&self, recorded: &Recorded, after: &After) {
-        match recorded {
-            Recorded::Moved { bal, id, told, .. } => {
-                for status in *told {
-                    count_status(&self.context.metrics, *status);
-                    tracing::debug!(target: message_log::TARGET, bal, id, ?status, "status on disk");
-                }
-            }
-            Recorded::Swallowed => {}
-            Recorded::Unknown => match after {
-                After::Receipt { original, .. } => {
+        count_told(&self.context.metrics, recorded);
+        let unknown = matches!(recorded, Recorded::Unknown);
+        match after {
+            After::Receipt { original, ack_ref } => {
+                if unknown {
                     self.context.metrics.count(Metric::ReceiptsUnknown);
                     tracing::debug!(original, "receipt for a message that is not remembered");
                 }
-                After::Answer(sid) => tracing::warn!(%sid, "answer for a message that is not remembered"),
-            },
+                self.acknowledge(ack_ref).await;
+            }
+            After::Answer(sid) if unknown => tracing::warn!(%sid, "answer for a message that is not remembered"),
+            After::Answer(_) => {}
         }
     }
 
@@ -178,4 +170,16 @@ impl Dispatcher {
     async fn acknowledge(&self, ack_ref: AckRef) {
         let _ = self.acks.send(ack_ref).await;
     }
+}
+
+/// How often the message was tried, as `attempt` of a status counts: what goes back untried was not.
+fn attempts(fate: &Fate, copies: u32, replays: u32) -> u64 {
+    let tries = match fate {
+        Fate::Accepted { .. } | Fate::Expired => 1 + replays,
+        Fate::Refused(Refusal { decision: Decision::Retry { scope: Scope::Service, .. }, .. }) => replays,
+        Fate::Refused(_) => 1 + replays,
+        Fate::Lost => u32::from(copies > 0),
+        Fate::Unsendable { .. } | Fate::Deferred(_) => 0,
+    };
+    u64::from(tries)
 }

@@ -19,11 +19,11 @@ mod target;
 mod upstream;
 
 pub use body::BodyError;
-pub use bridge::{BridgeEvent, BridgeState, BridgeStats, BridgeStatus, BrokerKind, CcsState};
+pub use bridge::{BridgeEvent, BridgeState, BridgeStats, BridgeStatus, BrokerKind};
 pub use condition::condition_fault;
 pub use downstream::{Downstream, Errand, NOW_OR_NEVER_MS, ORDER_MAX};
 pub use error::{ErrorDocument, SAMPLE_BYTES, error_summary};
-pub use gate::{Admission, ERRORS_PER_SECOND, ErrorGate, GATE_OWNERS_MAX, Suppressed};
+pub use gate::{ERRORS_PER_SECOND, ErrorGate, GATE_OWNERS_MAX};
 pub use presence::{CONN_MAX, Presence, PresenceState, UserPresence};
 pub use receipt::{BalReceipt, RECEIPT_IDS_MAX};
 pub use reject::{ErrorCode, Rejection};

@@ -101,7 +101,7 @@ fn condition(text: String) -> Result<String, Rejection> {
 
 fn recipient(kind: &str, text: &str) -> Recipient {
     let digest = Sha256::new().chain_update(kind).chain_update([0]).chain_update(text).finalize();
-    Recipient::new(digest.iter().take(8).fold(0i64, |number, &byte| (number << 8) | i64::from(byte)))
+    Recipient(digest.iter().take(8).fold(0i64, |number, &byte| (number << 8) | i64::from(byte)))
 }
 
 #[cfg(test)]
@@ -114,8 +114,8 @@ mod tests {
         let topic = Target::Topic("news".to_owned()).recipient();
         let condition = Target::Condition("news".to_owned()).recipient();
         // The first 8 bytes of `printf 'token\0news' | sha256sum`, and so on.
-        assert_eq!(token.number(), -338_835_443_892_079_747);
-        assert_eq!(topic.number(), 6_529_645_349_848_541_127);
-        assert_eq!(condition.number(), -556_084_682_996_939_983);
+        assert_eq!(token.0, -338_835_443_892_079_747);
+        assert_eq!(topic.0, 6_529_645_349_848_541_127);
+        assert_eq!(condition.0, -556_084_682_996_939_983);
     }
 }

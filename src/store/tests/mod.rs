@@ -72,7 +72,7 @@ impl Rig {
             sid: self.sid(),
             bal: Owner::new("bal1").unwrap(),
             id: MessageId::new(id).unwrap(),
-            recipient: Recipient::new(7),
+            recipient: Recipient(7),
             transport: Transport::Ccs,
             order: None,
             body: Bytes::from(format!("body of {id}")),

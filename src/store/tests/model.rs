@@ -227,7 +227,7 @@ impl Harness {
         match op {
             Op::Accept { id, recipient, way, order, receipt, ttl } => {
                 let mut new = self.rig.new_delivery(&format!("a{id}"));
-                new.recipient = Recipient::new(recipient);
+                new.recipient = Recipient(recipient);
                 new.transport = transport(way);
                 new.order = order.map(|key| key.to_string());
                 new.receipt = receipt;
@@ -263,7 +263,7 @@ impl Harness {
         let id = new.id.to_string();
         let known = self.deliveries.iter().find(|d| d.id == id).map(|d| d.life.status());
         let behind = new.order.is_some() && self.deliveries.iter().any(|d| d.order == new.order && !d.life.settled());
-        let (sid, recipient, order) = (new.sid, new.recipient.number(), new.order.clone());
+        let (sid, recipient, order) = (new.sid, new.recipient.0, new.order.clone());
         let way = usize::from(new.transport != Transport::Ccs);
         let life = Life::new(if behind { State::Waiting } else { State::Due }, new.receipt);
         let deadline = new.deadline_ms;

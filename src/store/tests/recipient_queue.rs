@@ -11,7 +11,7 @@ impl Rig {
         let mut pending = Vec::new();
         for n in 0..length {
             let mut new = self.new_delivery(&format!("{recipient}-{n}"));
-            new.recipient = Recipient::new(recipient);
+            new.recipient = Recipient(recipient);
             pending.push(self.store.accept(new).await.unwrap());
         }
         for committed in pending {
@@ -205,7 +205,7 @@ async fn a_message_whose_turn_comes_late_takes_its_place_before_younger_ones() {
     for again in [back(Fate::Lost, 0), retry(NOW)] {
         let mut rig = Rig::new(Limits::default());
         let (mut first, mut second, third) = (rig.new_delivery("a1"), rig.new_delivery("a2"), rig.new_delivery("a3"));
-        first.recipient = Recipient::new(8);
+        first.recipient = Recipient(8);
         first.receipt = false;
         (first.order, second.order) = (Some("k".to_owned()), Some("k".to_owned()));
         let sids = [first.sid, third.sid];
@@ -223,7 +223,7 @@ async fn a_message_whose_turn_comes_late_takes_its_place_before_younger_ones() {
 async fn a_message_whose_turn_comes_while_others_are_in_flight_passes_no_older_one_that_never_waited() {
     let mut rig = Rig::new(Limits::default());
     let (mut before, flying) = (rig.new_delivery("a1"), rig.new_delivery("a2"));
-    (before.recipient, before.receipt, before.order) = (Recipient::new(8), false, Some("k".to_owned()));
+    (before.recipient, before.receipt, before.order) = (Recipient(8), false, Some("k".to_owned()));
     let sid = before.sid;
     rig.accept(before).await;
     rig.accept(flying).await;

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::chat::delivery::{AMBIGUOUS, State};
-use crate::chat::status::Status;
+use crate::chat::status::{Status, StatusDocument};
 
 #[tokio::test]
 async fn a_message_goes_its_usual_way() {
@@ -207,7 +207,7 @@ async fn a_retry_waits_for_its_time_and_nothing_overtakes_it() {
     assert_eq!((ids(&one), one.next_due), (vec!["a1".to_owned()], Some(0)));
     rig.record(first.unwrap(), retry(NOW + 1000), NOW).await;
     let mut other = rig.new_delivery("b1");
-    other.recipient = Recipient::new(8);
+    other.recipient = Recipient(8);
     rig.accept(other).await;
     let taken = rig.take(NOW).await;
     assert_eq!(ids(&taken), ["b1"], "another recipient is not held up");
@@ -246,7 +246,7 @@ async fn the_sweep_expires_what_waits_and_grants_receipts_their_way_home() {
             rig.take(NOW).await;
             rig.record(sids[0], retry(NOW + 900_000), NOW).await;
         } else {
-            new.recipient = Recipient::new(8);
+            new.recipient = Recipient(8);
             rig.accept(new).await;
         }
     }
@@ -305,7 +305,7 @@ async fn what_expired_says_why_and_by_which_way_it_went() {
         ("queued", 1, None),
     ] {
         let mut new = rig.new_delivery(id);
-        (new.deadline_ms, new.recipient, new.order) = (NOW + 2000, Recipient::new(recipient), order.map(str::to_owned));
+        (new.deadline_ms, new.recipient, new.order) = (NOW + 2000, Recipient(recipient), order.map(str::to_owned));
         let sid = new.sid;
         rig.accept(new).await;
         if !matches!(id, "queued" | "behind") {
@@ -383,17 +383,12 @@ async fn a_canonical_id_is_told_with_the_status() {
 #[tokio::test]
 async fn rejected_ids_are_not_remembered() {
     let mut rig = Rig::new(Limits::default());
-    let rejected = Rejected {
-        id: MessageId::new("a1").unwrap(),
-        reply: RECEIPTS.to_owned(),
-        correlation: None,
-        code: "TOO_BIG".to_owned(),
-        detail: "data has 4097 bytes".to_owned(),
-        at: NOW,
-        again: false,
-    };
-    rig.store.reject(rejected.clone()).await.unwrap().await.unwrap();
-    rig.store.reject(Rejected { again: true, ..rejected }).await.unwrap().await.unwrap();
+    for again in [false, true] {
+        let payload =
+            StatusDocument::refused("a1", NOW, "TOO_BIG", "data has 4097 bytes").redelivered(again).to_bytes();
+        let note = Note { topic: RECEIPTS.to_owned(), payload: payload.into(), correlation: None, at: NOW };
+        rig.store.tell(note).await.unwrap().await.unwrap();
+    }
     let corrected = rig.new_delivery("a1");
     assert_eq!(rig.accept(corrected).await, Accepted::Stored);
     let told = rig.read(RECEIPTS).await;

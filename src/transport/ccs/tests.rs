@@ -234,7 +234,7 @@ impl Bridge {
             receipt: true,
             fcm: Map::new(),
         };
-        let recipient = Recipient::new(recipient);
+        let recipient = Recipient(recipient);
         self.port.sends.send(Send { sid: sid(number), push, recipient, accepted_ms: 0, deadline_ms }).await.unwrap();
     }
 

@@ -254,7 +254,11 @@ impl Connection {
     }
 
     pub(super) fn is_draining(&self) -> bool {
-        matches!(self.phase, Phase::Draining { .. })
+        self.draining_since().is_some()
+    }
+
+    pub(super) fn draining_since(&self) -> Option<Instant> {
+        if let Phase::Draining { since, .. } = self.phase { Some(since) } else { None }
     }
 
     pub(super) fn is_ending(&self) -> bool {

@@ -67,11 +67,7 @@ impl<S: Service> Core<S> {
     }
 
     fn close_oldest_draining(&mut self) {
-        let since = |connection: &Connection| match connection.phase {
-            Phase::Draining { since, .. } => Some(since),
-            Phase::Dialing | Phase::Open { .. } | Phase::Closing => None,
-        };
-        let draining = self.connections.all.iter().filter_map(|(id, connection)| Some((since(connection)?, *id)));
+        let draining = self.connections.all.iter().filter_map(|(id, one)| Some((one.draining_since()?, *id)));
         if let Some((_, oldest)) = draining.min() {
             tracing::info!(connection = oldest.number(), "too many connections are draining: the oldest is closed");
             self.close(oldest);
@@ -173,7 +169,7 @@ impl<S: Service> Core<S> {
             }
         }
         let drain = self.settings.drain;
-        let ends = |one: &Connection| matches!(one.phase, Phase::Draining { since, .. } if now >= since + drain);
+        let ends = |one: &Connection| one.draining_since().is_some_and(|since| now >= since + drain);
         self.connections.ids(ends).into_iter().for_each(|id| self.close(id));
     }
 

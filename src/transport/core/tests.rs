@@ -47,7 +47,7 @@ impl Service for Plain {
     type Answer = Answer;
 
     fn admit(&mut self, message: &mut Message<()>, _now: Now) -> Admission<()> {
-        match self.holds.get(&message.send.recipient.number()) {
+        match self.holds.get(&message.send.recipient.0) {
             None => Admission::Go(()),
             Some(Hold::Skip) => Admission::Skip,
             Some(Hold::Until(moment)) => Admission::HoldRecipient(*moment),
@@ -192,7 +192,7 @@ impl Bench {
             fcm: Map::new(),
         };
         self.core.handle_send(
-            Send { sid: sid(number), push, recipient: Recipient::new(recipient), accepted_ms: 0, deadline_ms },
+            Send { sid: sid(number), push, recipient: Recipient(recipient), accepted_ms: 0, deadline_ms },
             self.now(),
         );
         self.drain();

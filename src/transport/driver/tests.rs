@@ -51,7 +51,7 @@ fn send(number: i64) -> Send {
         fcm: Map::new(),
     };
     let sid = SidSource::default().next(number.unsigned_abs(), 1);
-    Send { sid, push, recipient: Recipient::new(number), accepted_ms: 0, deadline_ms: u64::MAX }
+    Send { sid, push, recipient: Recipient(number), accepted_ms: 0, deadline_ms: u64::MAX }
 }
 
 #[tokio::test(start_paused = true)]

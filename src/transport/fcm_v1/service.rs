@@ -159,7 +159,7 @@ impl Service for FcmService {
                 return Admission::Back(Fate::Unsendable { code, detail });
             }
         };
-        let (row, recipient) = (message.send.sid.row().number(), message.send.recipient.number());
+        let (row, recipient) = (message.send.sid.row().0, message.send.recipient.0);
         let ticket = match self.health.admit((row, recipient), bearer.generation, instant) {
             health::Admission::Go(ticket) => ticket,
             // Others may be the probe.

@@ -160,7 +160,7 @@ pub(in crate::transport::fcm_v1) fn message(sid: Sid, recipient: i64) -> Send {
             receipt: true,
             fcm: Map::new(),
         },
-        recipient: Recipient::new(recipient),
+        recipient: Recipient(recipient),
         accepted_ms,
         deadline_ms: accepted_ms + HOUR_MS,
     }

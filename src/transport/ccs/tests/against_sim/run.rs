@@ -718,7 +718,7 @@ fn send(sid: Sid, device: u8, receipt: bool) -> Send {
         receipt,
         fcm: Map::new(),
     };
-    Send { sid, push, recipient: Recipient::new(device.into()), accepted_ms: 0, deadline_ms: u64::MAX }
+    Send { sid, push, recipient: Recipient(device.into()), accepted_ms: 0, deadline_ms: u64::MAX }
 }
 
 fn token(device: u8) -> String {
