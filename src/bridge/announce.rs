@@ -10,7 +10,7 @@ use crate::ops::clock::{every, now_ms};
 use crate::ops::health::Readiness;
 use crate::ops::metrics::Metric;
 use crate::store::{StoreError, StoreHealth};
-use crate::transport::{Link, Outage};
+use crate::transport::Link;
 use futures_util::future::select_all;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -185,7 +185,7 @@ pub fn offline<'a>(
         state: BridgeState::Offline,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         started: started_ms,
-        transports: transports.map(|transport| (transport.to_string(), Outage::Unconnected.as_str())).collect(),
+        transports: transports.map(|transport| (transport.to_string(), Link::UNCONNECTED.as_str())).collect(),
         broker,
         ts: now_ms(),
     }

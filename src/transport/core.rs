@@ -32,7 +32,7 @@ mod tend;
 pub(crate) use event::{Counted, End, Ended, Event, Manner, Output, Receipt};
 pub(crate) use service::{Admission, Message, Pool, Replay, Service, Settings, Verdict};
 
-use super::{AckRef, ConnectionId, Link, Outage, Report, Send, UNANSWERED};
+use super::{AckRef, ConnectionId, Link, Report, Send, UNANSWERED};
 use crate::chat::delivery::Fate;
 use crate::chat::id::Sid;
 use crate::chat::refusal::{Decision, Refusal};
@@ -272,13 +272,13 @@ impl<S: Service> Core<S> {
         let draining = replaced && self.connections.any(Connection::is_draining);
         if self.silent.is_some() && (able || draining) {
             let asks = able && !self.has_probe();
-            return if asks { Link::Probing(UNANSWERED) } else { Link::Down(Outage::UNANSWERED) };
+            return if asks { Link::Probing(UNANSWERED) } else { Link::UNANSWERED };
         }
         match (able, draining) {
             (true, _) => Link::Up,
             (false, true) => Link::Draining,
-            (false, false) if self.redial.is_refused() => Link::Down(Outage::AUTH_FAILED),
-            (false, false) => Link::Down(Outage::Unconnected),
+            (false, false) if self.redial.is_refused() => Link::AUTH_FAILED,
+            (false, false) => Link::UNCONNECTED,
         }
     }
 

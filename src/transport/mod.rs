@@ -196,9 +196,9 @@ pub const UNANSWERED: &str = "unanswered";
 /// How the connection to the push service stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Link {
-    /// No message goes.
-    Down(Outage),
-    /// No message goes but for one that finds out whether others may again; the word is that of the [`Outage`].
+    /// No message goes; with the word for operators why. It is tried again, slowly.
+    Down(&'static str),
+    /// No message goes but for one that finds out whether others may again; the word is that of [`Link::Down`].
     Probing(&'static str),
     /// At least one connection takes messages.
     Up,
@@ -206,38 +206,20 @@ pub enum Link {
     Draining,
 }
 
-/// Why no message goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outage {
-    /// There is no connection.
-    Unconnected,
-    /// The push service takes nothing, for a reason with this word; it is tried again, slowly.
-    Refused(&'static str),
-}
-
-impl Outage {
-    /// The push service refused the credentials.
-    pub const AUTH_FAILED: Self = Self::Refused("auth_failed");
-    /// Messages are written, and none is answered.
-    pub const UNANSWERED: Self = Self::Refused(UNANSWERED);
-
-    /// The word for operators.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Unconnected => "down",
-            Self::Refused(word) => word,
-        }
-    }
-}
-
 impl Link {
+    /// There is no connection.
+    pub const UNCONNECTED: Self = Self::Down("down");
+    /// The push service refused the credentials.
+    pub const AUTH_FAILED: Self = Self::Down("auth_failed");
+    /// Messages are written, and none is answered.
+    pub const UNANSWERED: Self = Self::Down(UNANSWERED);
+
     /// The word for operators.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Up => "up",
             Self::Draining => "draining",
-            Self::Probing(word) => word,
-            Self::Down(outage) => outage.as_str(),
+            Self::Probing(word) | Self::Down(word) => word,
         }
     }
 }
@@ -303,7 +285,7 @@ pub fn port(sends: usize, acks: usize, reports: usize) -> (Port, Outlet) {
     let (acks, acks_out) = mpsc::channel(acks);
     let (reports_in, reports_out) = mpsc::channel(reports);
     let (device_messages_in, device_messages) = mpsc::channel(reports);
-    let (link_in, link) = watch::channel(Link::Down(Outage::Unconnected));
+    let (link_in, link) = watch::channel(Link::UNCONNECTED);
     let (snapshot_in, snapshot) = watch::channel(Snapshot::default());
     let capabilities = Capabilities::default();
     let port = Port { capabilities, sends, acks, reports: reports_out, device_messages, link, snapshot };

@@ -7,7 +7,7 @@ use fcm_mqtt_bridge::chat::delivery::Fate;
 use fcm_mqtt_bridge::chat::refusal::Decision;
 use fcm_mqtt_bridge::sim::v1::fault::Rule;
 use fcm_mqtt_bridge::sim::v1::{Mishap, V1Faults, V1Handle};
-use fcm_mqtt_bridge::transport::{Link, Outage, Report};
+use fcm_mqtt_bridge::transport::{Link, Report};
 
 fn usual() -> V1Faults {
     V1Faults { latency_ms: 50, jitter_ms: 100, ..V1Faults::default() }
@@ -28,7 +28,7 @@ async fn outage(then: Mishap, word: &'static str) {
         }
     };
     bridge.exchange(&mut harness, 400, meddle).await;
-    harness.link(Link::Down(Outage::Refused(word))).await;
+    harness.link(Link::Down(word)).await;
     // The answers to what was on its way.
     bridge.exchange_for(&mut harness, 3).await;
     let before = harness.v1.stats();
@@ -38,7 +38,7 @@ async fn outage(then: Mishap, word: &'static str) {
     // After 10, 20, 40, 80, 160 seconds.
     let probes = since.requests - before.requests;
     assert!((4..=6).contains(&probes), "{word}: {probes} probes in five minutes");
-    assert_eq!(*harness.port.link.borrow(), Link::Down(Outage::Refused(word)));
+    assert_eq!(*harness.port.link.borrow(), Link::Down(word));
     let errors = log.lines("ERROR");
     assert!(errors.len() == 1 && errors[0].contains(word), "{errors:?}");
     harness.v1.set_faults(usual()).unwrap();
@@ -86,7 +86,7 @@ async fn many_mismatches_at_once_are_our_fault_and_cost_few_devices() {
         }
     };
     bridge.exchange(&mut harness, 110, meddle).await;
-    harness.link(Link::Down(Outage::Refused("sender_mismatch"))).await;
+    harness.link(Link::Down("sender_mismatch")).await;
     bridge.exchange_for(&mut harness, 3).await;
     harness.v1.set_faults(usual()).unwrap();
     bridge.exchange_all(&mut harness, |_, _| {}).await;

@@ -4,7 +4,7 @@ use crate::harness::{Harness, Plan, Route, device, message, pause, sids};
 use crate::log::Log;
 use fcm_mqtt_bridge::chat::delivery::Fate;
 use fcm_mqtt_bridge::sim::v1::stats::V1Violations;
-use fcm_mqtt_bridge::transport::{Link, Outage, Report};
+use fcm_mqtt_bridge::transport::{Link, Report};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::io::AsyncWriteExt;
@@ -23,7 +23,7 @@ async fn in_vain(route: Route, words: &str) {
         "it waits on the disk"
     );
     pause(300).await;
-    harness.link(Link::Down(Outage::Unconnected)).await;
+    harness.link(Link::UNCONNECTED).await;
     let warnings = log.lines("WARN");
     // With the longest wait of half a minute, and half of each on average.
     assert!((6..40).contains(&warnings.len()), "{} warnings in five minutes", warnings.len());

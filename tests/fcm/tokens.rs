@@ -6,9 +6,9 @@ use crate::log::Log;
 use fcm_mqtt_bridge::chat::delivery::Fate;
 use fcm_mqtt_bridge::sim::v1::fault::{AuthorityFault, Shape};
 use fcm_mqtt_bridge::sim::v1::{V1Faults, V1Handle};
-use fcm_mqtt_bridge::transport::{Link, Outage, Report};
+use fcm_mqtt_bridge::transport::{Link, Report};
 
-const NO_TOKEN: Link = Link::Down(Outage::Refused("no_access_token"));
+const NO_TOKEN: Link = Link::Down("no_access_token");
 
 fn usual() -> V1Faults {
     V1Faults { latency_ms: 50, jitter_ms: 150, ..V1Faults::default() }

@@ -9,7 +9,7 @@ use fcm_mqtt_bridge::sim::v1::V1Faults;
 use fcm_mqtt_bridge::sim::v1::config::Quotas as Sold;
 use fcm_mqtt_bridge::sim::v1::fault::RetryAfter;
 use fcm_mqtt_bridge::transport::fcm_v1::{OnAmbiguous, Timing};
-use fcm_mqtt_bridge::transport::{Link, Outage, Report, Send};
+use fcm_mqtt_bridge::transport::{Link, Report, Send};
 use serde_json::json;
 use std::time::Duration;
 
@@ -175,7 +175,7 @@ async fn a_used_up_quota_of_the_project_pauses_everybody_and_then_they_go_on() {
         let Report::Back { fate: Fate::Refused(refusal), .. } = report else { panic!("{report:?}") };
         assert_eq!((refusal.decision, refusal.arrival), (retry(wait, Scope::Service), Arrival::No));
         assert_eq!(refusal.code, "QUOTA_EXCEEDED");
-        harness.link(Link::Down(Outage::Refused("quota_exceeded"))).await;
+        harness.link(Link::Down("quota_exceeded")).await;
         harness.v1.set_quotas(usual);
         let (before, began) = (harness.v1.stats().requests, tokio::time::Instant::now());
         harness.send(message(sids[1], &device(2), 2)).await;

@@ -3,7 +3,7 @@
 use super::*;
 use crate::chat::delivery::Fate;
 use crate::chat::push::Target;
-use crate::transport::{Change, ConnectionId, Outage};
+use crate::transport::{Change, ConnectionId};
 use tokio::time::Instant;
 
 const LATER: Wait = Wait::AtLeast(Duration::from_secs(600));
@@ -36,7 +36,7 @@ async fn what_came_back_while_the_push_service_is_away_is_not_counted_as_in_flig
         }
     };
     timeout(in_flight(&harness, 1)).await;
-    harness.transport.link.send_replace(Link::Down(Outage::Unconnected));
+    harness.transport.link.send_replace(Link::UNCONNECTED);
     harness.report(Report::Back { sid, fate: Fate::Lost, copies: 1, replays: 0 }).await;
     timeout(in_flight(&harness, 0)).await;
     harness.close().await;
@@ -130,7 +130,7 @@ fn settings_of(claims: usize) -> Settings {
 #[tokio::test]
 async fn what_the_transport_never_got_is_not_marked_as_a_possible_duplicate() {
     let mut harness = Harness::open_for(settings_of(64));
-    harness.transport.link.send_replace(Link::Down(Outage::Unconnected));
+    harness.transport.link.send_replace(Link::UNCONNECTED);
     for n in 0..40 {
         harness.message(&format!("a{n}"), "T", 600).await;
     }

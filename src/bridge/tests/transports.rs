@@ -4,7 +4,7 @@ use super::*;
 use crate::chat::delivery::Fate;
 use crate::chat::id::SidSource;
 use crate::chat::transport::Transports;
-use crate::transport::{Outage, Outlet};
+use crate::transport::Outlet;
 
 pub(super) fn v1() -> Transport {
     Transport::parse("fcm-v1").unwrap()
@@ -170,7 +170,7 @@ async fn a_confirmation_ends_the_wait_for_a_retry_and_lets_the_next_go() {
 #[tokio::test]
 async fn a_way_that_is_down_says_why_and_holds_up_no_other() {
     let mut harness = harness();
-    harness.fcm().link.send_replace(Link::Down(Outage::Refused("permission_denied")));
+    harness.fcm().link.send_replace(Link::Down("permission_denied"));
     harness.transport.link.send_replace(Link::Up);
     let down = |now: &Readiness| now.transports.get("fcm-v1") == Some(&"permission_denied");
     let now = timeout(harness.readiness.wait_for(down)).await.unwrap().clone();

@@ -13,8 +13,7 @@ use crate::chat::refusal::{Decision, Refusal, Scope, Until, Wait};
 use crate::ops::clock::now_ms;
 use crate::transport::tests::log::Log;
 use crate::transport::{
-    self, AckRef, Change, ConnectionId, ConnectionPhase, DeviceMessage, Link, Outage, Port, Report, Send, Snapshot,
-    port,
+    self, AckRef, Change, ConnectionId, ConnectionPhase, DeviceMessage, Link, Port, Report, Send, Snapshot, port,
 };
 use base64::Engine as _;
 use serde_json::{Map, Value};
@@ -541,7 +540,7 @@ async fn refused_credentials_are_told_and_never_logged() {
     let mut peer = server.accept().await.unwrap();
     peer.offer_login().await;
     peer.write(|out| write::failure(out, "not-authorized")).await;
-    bridge.link(Link::Down(Outage::AUTH_FAILED)).await;
+    bridge.link(Link::AUTH_FAILED).await;
     bridge.counted(|now| now.auth_failures == 1).await;
     let text = log.text();
     assert!(text.contains("ERROR") && text.contains("not-authorized"), "{text}");
@@ -564,7 +563,7 @@ async fn a_key_that_is_read_again_is_tried_at_once_and_one_that_cannot_be_read_c
     assert_eq!(peer.asked_to_login().await, KEY);
     peer.write(|out| write::failure(out, "not-authorized")).await;
     // A refusal is followed by a wait of up to half a minute.
-    bridge.link(Link::Down(Outage::AUTH_FAILED)).await;
+    bridge.link(Link::AUTH_FAILED).await;
     ask.send_replace(1);
     log.wait("ccs.api_key_file names").await;
     std::fs::write(file.path(), "AIzaSyAnotherKey\n").unwrap();
@@ -604,7 +603,7 @@ async fn a_certificate_for_another_host_is_refused() {
     let server = Server::named("other.example").await;
     let mut bridge = Bridge::start(server.config());
     assert!(server.accept().await.is_err());
-    assert_eq!(*bridge.port.link.borrow_and_update(), Link::Down(Outage::Unconnected));
+    assert_eq!(*bridge.port.link.borrow_and_update(), Link::UNCONNECTED);
     assert_eq!(bridge.port.snapshot.borrow().connects, 0);
 }
 

@@ -13,7 +13,7 @@ use crate::fcm::target;
 use crate::fcm::verdict::{Answer, Asked, Cause, Outcome, Replay, Verdict as Judged};
 use crate::transport::core::{Admission, Message, Now, Service, Verdict};
 use crate::transport::http2::{self, Reply};
-use crate::transport::{Change, Link, Outage, Send};
+use crate::transport::{Change, Link, Send};
 use http::{HeaderMap, header};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -228,12 +228,12 @@ impl Service for FcmService {
         let (has_token, is_armed) = (self.bearer(now.instant).is_some(), self.is_armed(now.instant));
         match self.health.standing(now.instant) {
             Standing::Probing(word) if able && has_token => Some(Link::Probing(word)),
-            Standing::Probing(word) | Standing::Down(word) => Some(Link::Down(Outage::Refused(word))),
+            Standing::Probing(word) | Standing::Down(word) => Some(Link::Down(word)),
             Standing::Well if is_armed => None,
             // One message at a time finds out whether the token that was refused is good for others.
             Standing::Well if has_token && able => Some(Link::Probing(NO_TOKEN)),
-            Standing::Well if self.tokens.fails() => Some(Link::Down(Outage::Refused(NO_TOKEN))),
-            Standing::Well => Some(Link::Down(Outage::Unconnected)),
+            Standing::Well if self.tokens.fails() => Some(Link::Down(NO_TOKEN)),
+            Standing::Well => Some(Link::UNCONNECTED),
         }
     }
 

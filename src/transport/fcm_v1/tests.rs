@@ -11,7 +11,7 @@ use crate::chat::delivery::Fate;
 use crate::chat::id::Sid;
 use crate::chat::refusal::{Arrival, Decision, Scope, Until, Wait};
 use crate::ops::clock::now_ms;
-use crate::transport::{Change, Link, Outage, Report};
+use crate::transport::{Change, Link, Report};
 use harness::{Harness, config, http_answer, message, sids, soon, token_for};
 use peer::{CANCEL, MAX_CONCURRENT_STREAMS, NO_ERROR, Peer, REFUSED_STREAM};
 use std::time::Duration;
@@ -83,7 +83,7 @@ async fn a_message_is_accepted_under_googles_name_with_what_is_left_of_its_time(
     let mut harness = Harness::open(FcmConfig { confirm_to: Some("self/receipts".to_owned()), ..config() });
     let send = message(sids(1)[0], 1);
     let (sid, deadline_ms, began_ms) = (send.sid, send.deadline_ms, now_ms());
-    harness.link(Link::Down(Outage::Unconnected)).await;
+    harness.link(Link::UNCONNECTED).await;
     harness.send(send).await;
     let mut peer = harness.peer(100).await;
     let asked = peer.next().await;
@@ -205,7 +205,7 @@ async fn a_connection_that_takes_no_requests_any_more_gets_company() {
     let mut old = harness.peer(100).await;
     harness.link(Link::Up).await;
     old.settings(&[(MAX_CONCURRENT_STREAMS, 0)]).await;
-    harness.link(Link::Down(Outage::Unconnected)).await;
+    harness.link(Link::UNCONNECTED).await;
     let mut new = harness.peer(100).await;
     harness.link(Link::Up).await;
     let sid = sids(1)[0];
@@ -374,7 +374,7 @@ async fn a_used_up_quota_of_the_project_pauses_everybody_for_as_long_as_fcm_says
         let began = Instant::now();
         let (sid, refusal) = harness.back().await;
         assert_eq!((sid, refusal.map(|refusal| refusal.code).as_deref()), (sids[0], Some("QUOTA_EXCEEDED")));
-        harness.link(Link::Down(Outage::Refused(QUOTA))).await;
+        harness.link(Link::Down(QUOTA)).await;
         // What was claimed and not written goes back.
         for sid in &sids[2..] {
             assert_eq!(harness.back().await, (*sid, None));
@@ -418,7 +418,7 @@ async fn after_fcm_stopped_the_project_for_a_few_seconds_it_begins_slowly_again(
         let asked = peer.next().await;
         mids(&mut peer, 9).await;
         peer.answer(asked.stream, status, headers, body).await;
-        harness.link(Link::Down(Outage::Refused(word))).await;
+        harness.link(Link::Down(word)).await;
         harness.port.link.wait_for(|link| matches!(link, Link::Up | Link::Probing(_))).await.unwrap();
         send_ten(&mut harness).await;
         // Of a fault of the project one finds out whether it is over, and is not counted.
@@ -447,7 +447,7 @@ async fn when_fcm_puts_everybody_off_what_is_claimed_goes_back_and_one_at_a_time
         let report = harness.report().await;
         assert_eq!(refusal(&report).1, backoff(10), "{report:?}");
     }
-    harness.link(Link::Down(Outage::Refused("service_unavailable"))).await;
+    harness.link(Link::Down("service_unavailable")).await;
     // What is on its way is judged as ever; what was claimed and not written goes back.
     let (mut late, mut back) = (0, 0);
     while let Ok(Some(asked)) = tokio::time::timeout(SECOND, peer.asked()).await {
@@ -628,7 +628,7 @@ async fn without_a_token_nothing_goes_and_it_says_so() {
     let mut peer = harness.peer(100).await;
     let sid = sids(1)[0];
     harness.send(message(sid, 1)).await;
-    harness.link(Link::Down(Outage::Refused("no_access_token"))).await;
+    harness.link(Link::Down("no_access_token")).await;
     let denied = |report: &Report| matches!(report, Report::Connection { change: Change::AuthFailed { detail }, .. } if detail.contains("invalid_grant"));
     while !denied(&soon(harness.port.reports.recv()).await.unwrap()) {}
     assert_eq!(harness.back().await, (sid, None));
@@ -650,7 +650,7 @@ async fn a_push_service_out_of_reach_is_dialled_ever_more_slowly() {
     let waits: Vec<Duration> = times.windows(2).map(|pair| pair[1] - pair[0]).collect();
     assert!(waits.iter().all(|wait| *wait <= Duration::from_secs(32)), "{waits:?}");
     assert!(times[11] - times[0] > Duration::from_secs(20), "{waits:?}");
-    assert_eq!(*harness.port.link.borrow(), Link::Down(Outage::Unconnected));
+    assert_eq!(*harness.port.link.borrow(), Link::UNCONNECTED);
 }
 
 #[tokio::test(start_paused = true)]

@@ -92,14 +92,14 @@ fn where_nothing_is_answered_nothing_fails_and_one_message_at_a_time_finds_out_w
     (1..=3).for_each(|number| bench.send(number, number as i64));
     bench.take_sent();
     ignore(&mut bench, 1);
-    assert_eq!(bench.link(), Link::Down(Outage::UNANSWERED));
+    assert_eq!(bench.link(), Link::UNANSWERED);
     bench.up(2);
     assert_eq!(bench.link(), Link::Probing(UNANSWERED), "it asks for a message");
     assert!(bench.core.has_room());
     (4..=6).for_each(|number| bench.send(number, number as i64));
     assert_eq!(bench.take_sent(), [(2, 4)]);
     assert_eq!(bench.take_reports(), [lost(5, 0), lost(6, 0)], "the disk is the only queue");
-    assert_eq!(bench.link(), Link::Down(Outage::UNANSWERED));
+    assert_eq!(bench.link(), Link::UNANSWERED);
     for connection in 2..=30 {
         assert_eq!(ignore(&mut bench, connection), connection + 1);
         bench.up(connection + 1);
@@ -176,7 +176,7 @@ fn answers_that_keep_coming_too_late_replace_the_connection() {
     }
     assert_eq!(bench.retired, [(1, Manner::AfterAnswers)], "five in a row");
     assert_eq!(bench.dials.len(), 2);
-    assert_ne!(bench.link(), Link::Down(Outage::UNANSWERED));
+    assert_ne!(bench.link(), Link::UNANSWERED);
 }
 
 #[test]
@@ -283,7 +283,7 @@ fn one_message_without_an_answer_on_a_quiet_service_says_nothing_for_ever() {
     assert_eq!(bench.take_reports(), []);
     bench.send(2, 2);
     bench.pass(ANSWER + TICK);
-    assert_eq!(bench.link(), Link::Down(Outage::UNANSWERED), "another one that is not answered either does");
+    assert_eq!(bench.link(), Link::UNANSWERED, "another one that is not answered either does");
 }
 
 #[test]
@@ -291,7 +291,7 @@ fn a_message_that_finds_out_and_is_not_answered_says_it_for_as_long_again() {
     let mut bench = quiet(NEVER);
     bench.pass(ANSWER / 2);
     bench.send(2, 2);
-    assert_eq!(bench.link(), Link::Down(Outage::UNANSWERED));
+    assert_eq!(bench.link(), Link::UNANSWERED);
     ignore(&mut bench, 2);
     bench.up(3);
     bench.pass(ANSWER - TICK * 2);

@@ -90,7 +90,7 @@ fn a_refused_key_is_tried_by_one_connection_at_a_time_however_many_there_are() {
         let (connection, _) = *bench.dials.last().unwrap();
         bench.end(connection, End::AuthFailed);
         bench.pass_secs(5);
-        assert_eq!(bench.link(), Link::Down(Outage::AUTH_FAILED));
+        assert_eq!(bench.link(), Link::AUTH_FAILED);
         bench.pass_secs(25 * 60);
     }
     let waits: Vec<u64> = bench.dials.windows(2).map(|pair| (pair[1].1 - pair[0].1).as_secs()).collect();
@@ -250,7 +250,7 @@ fn one_more_than_configured_is_opened_where_none_takes_messages() {
     }
     bench.pass_secs(10);
     assert_eq!(bench.dials.len(), 4);
-    assert_eq!(bench.link(), Link::Down(Outage::Unconnected));
+    assert_eq!(bench.link(), Link::UNCONNECTED);
 }
 
 #[test]
@@ -324,7 +324,7 @@ fn an_account_that_still_counts_the_drained_connection_for_a_while_is_asked_ever
 
 #[test]
 fn a_draining_connection_stands_for_the_next_one_only_as_long_as_messages_wait_for_that() {
-    for (end, outage) in [(End::AuthFailed, Outage::AUTH_FAILED), (End::Failed, Outage::Unconnected)] {
+    for (end, outage) in [(End::AuthFailed, Link::AUTH_FAILED), (End::Failed, Link::UNCONNECTED)] {
         let mut bench = Bench::fixed(1, 3);
         bench.up(1);
         bench.send(1, 1);
@@ -334,7 +334,7 @@ fn a_draining_connection_stands_for_the_next_one_only_as_long_as_messages_wait_f
         bench.pass_secs(3);
         assert_eq!(bench.link(), Link::Draining, "a connection is replaced in less");
         bench.pass_secs(1);
-        assert_eq!(bench.link(), Link::Down(outage));
+        assert_eq!(bench.link(), outage);
         bench.pass_secs(60);
         bench.up(bench.dials.last().unwrap().0);
         assert_eq!(bench.link(), Link::Up);

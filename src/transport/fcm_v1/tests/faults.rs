@@ -19,7 +19,7 @@ async fn a_fault_of_ours_stops_everything_costs_nothing_and_ends_by_itself() {
     harness.send(message(sids[0], 1)).await;
     let asked = peer.next().await;
     peer.fault(asked.stream, 403, None, &[]).await;
-    harness.link(Link::Down(Outage::Refused(DENIED))).await;
+    harness.link(Link::Down(DENIED)).await;
     assert_eq!(back(&mut harness).await, (sids[0], DENIED.to_owned()));
     let began = Instant::now();
     harness.send(message(sids[1], 2)).await;
@@ -35,7 +35,7 @@ async fn a_fault_of_ours_stops_everything_costs_nothing_and_ends_by_itself() {
     tokio::time::sleep(SECOND).await;
     harness.send(message(sids[0], 1)).await;
     let probe = peer.next().await;
-    harness.link(Link::Down(Outage::Refused(DENIED))).await;
+    harness.link(Link::Down(DENIED)).await;
     peer.fault(probe.stream, 403, None, &[]).await;
     assert_eq!(back(&mut harness).await, (sids[0], DENIED.to_owned()));
     let began = Instant::now();
@@ -61,7 +61,7 @@ async fn a_page_that_forbids_is_no_word_of_fcm_about_the_key() {
     let html = [("content-type", "text/html; charset=UTF-8")];
     peer.head(asked.stream, Some("403"), &html, Last::No).await;
     peer.data(asked.stream, b"<html><title>Blocked by policy</title>", Last::Yes).await;
-    harness.link(Link::Down(Outage::Refused("not_fcm"))).await;
+    harness.link(Link::Down("not_fcm")).await;
 }
 
 #[tokio::test(start_paused = true)]

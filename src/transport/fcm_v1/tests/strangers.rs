@@ -7,7 +7,7 @@ use crate::chat::delivery::Fate;
 use crate::chat::id::Sid;
 use crate::chat::refusal::{Arrival, Decision, Refusal, Scope};
 use crate::transport::fcm_v1::{FcmConfig, OnAmbiguous, Timing};
-use crate::transport::{Link, Outage, Report};
+use crate::transport::{Link, Report};
 use bytes::Bytes;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -157,7 +157,7 @@ async fn a_server_of_somebody_else_takes_nothing_and_loses_nothing() {
         let (mut peer, sid, stream) = asked(&mut harness).await;
         peer.head(stream, Some(status), &headers, Last::No).await;
         peer.data(stream, body, Last::Yes).await;
-        harness.link(Link::Down(Outage::Refused("not_fcm"))).await;
+        harness.link(Link::Down("not_fcm")).await;
         let began = Instant::now();
         let (which, refusal) = harness.back().await;
         let refusal = refusal.unwrap();
@@ -257,7 +257,7 @@ async fn settings_that_shrink_in_mid_connection_are_kept() {
     peer.settings(&[(MAX_CONCURRENT_STREAMS, 0)]).await;
     peer.take(stream).await;
     harness.report().await;
-    harness.link(Link::Down(Outage::Unconnected)).await;
+    harness.link(Link::UNCONNECTED).await;
     harness.send(message(sids[4], 9)).await;
     quiet(&mut peer).await;
     peer.settings(&[(MAX_CONCURRENT_STREAMS, 2)]).await;
@@ -280,7 +280,7 @@ async fn a_server_that_takes_no_streams_is_not_dialled_in_a_tight_loop() {
     }
     // Three at a time, of which the spare ones live for a minute, even if none of the waits between them is drawn long.
     assert!(peers.len() < 30, "{} connections in ten minutes", peers.len());
-    assert_eq!(*harness.port.link.borrow(), Link::Down(Outage::Unconnected));
+    assert_eq!(*harness.port.link.borrow(), Link::UNCONNECTED);
 }
 
 #[tokio::test(start_paused = true)]
