@@ -10,6 +10,7 @@ mod support;
 #[path = "support/program.rs"]
 mod program;
 
+use fcm_mqtt_bridge::chat::delivery::Fate;
 use fcm_mqtt_bridge::chat::id::{SidSource, Token};
 use fcm_mqtt_bridge::chat::push::{Priority, Push, Target};
 use fcm_mqtt_bridge::ops::clock::now_ms;
@@ -136,7 +137,7 @@ async fn bare_downstream(port: &mut transport::Port, messages: usize) {
         let (mut accepted, mut receipts) = (0, 0);
         while accepted < messages || receipts < messages {
             match port.reports.recv().await.expect("the client runs") {
-                Report::Accepted { .. } => accepted += 1,
+                Report::Back { fate: Fate::Accepted { .. }, .. } => accepted += 1,
                 Report::Receipt { ack_ref: tag, .. } => {
                     receipts += 1;
                     port.acks.send(tag).await.expect("the client runs");

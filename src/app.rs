@@ -11,6 +11,7 @@ mod transports;
 mod warnings;
 
 use crate::bridge::{self, Parts, Stops};
+use crate::chat::message::mark_redelivered;
 use crate::config::{BrokerKind, Loaded, Settings};
 use crate::mqtt::{self, ClientConfig};
 use crate::ops::clock::now_ms;
@@ -116,7 +117,11 @@ pub async fn run(loaded: Loaded, signals: Signals, ready: Option<oneshot::Sender
     let hall = plan::bridge(&settings, started_ms)?;
 
     let (store, keeper, recovery) = open_store(&settings, &doors).await?;
-    tracing::info!(path = %settings.store.path.display(), ?recovery, "store open");
+    let (figures, former) = (store.figures(), recovery.former.len());
+    tracing::info!(
+        path = %settings.store.path.display(), recovery.crashed, recovery.rerouted, recovery.redelivered, former,
+        ?recovery.last_sid, figures.queue_rows, figures.spool_rows, "store open"
+    );
     if recovery.rerouted > 0 {
         tracing::warn!(recovery.rerouted, "messages whose way is no longer configured go by another");
     }
@@ -292,7 +297,7 @@ impl FrontDoor {
         match self {
             #[cfg(feature = "broker")]
             Self::Embedded(broker) => Ok(broker
-                .run(outlet, Surroundings { metrics, mark_copy: Some(bridge::mark_copy), reload }, stop)
+                .run(outlet, Surroundings { metrics, mark_copy: Some(mark_redelivered), reload }, stop)
                 .await?),
             #[cfg(feature = "rumqttd")]
             Self::Rumqttd(engine, config) => {

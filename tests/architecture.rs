@@ -45,8 +45,6 @@ const PRIVATE_TO_THE_CLIENT: &[&str] = &[
     "crate::ccs::session",
     "crate::ccs::login",
     "crate::ccs::refusal",
-    "crate::ccs::window",
-    "crate::ccs::timer",
     "crate::fcm::budget",
     "crate::fcm::health",
     "crate::fcm::judge",
@@ -61,8 +59,6 @@ const FOR_ANY_SERVICE: &[&str] = &["bridge", "store", "ops"];
 const SERVICES: &[&str] = &["ccs", "fcm", "webpush", "apns"];
 /// What stands in a contract with users all the same, by file: words that [`SERVICES`] would forbid.
 const IN_CONTRACTS: &[(&str, &[&str])] = &[
-    // `ccs` of `_bridge/status` is older than the other transports.
-    ("bridge/announce.rs", &["ccs", "Ccs", "CcsState"]),
     // `ccs_id` of a device's message.
     ("bridge/upstream.rs", &["ccs_id"]),
 ];

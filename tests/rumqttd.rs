@@ -345,18 +345,7 @@ impl World {
     }
 
     async fn publish(&self, topic: &str, body: &str) -> Outcome {
-        let (outcome, told) = oneshot::channel();
-        let outbound = Outbound {
-            topic: topic.into(),
-            payload: body.to_owned().into(),
-            qos: 1,
-            retain: false,
-            expiry: Some(3_600),
-            correlation: None,
-            resume: true,
-            mark_copy: None,
-            outcome,
-        };
+        let (outbound, told) = Outbound::new(topic, body.to_owned());
         soon(self.port.publish.send(outbound)).await.unwrap();
         soon(told).await.unwrap()
     }

@@ -2,8 +2,8 @@
 
 use fcm_mqtt_bridge::chat::id::{MessageId, Sid, Token};
 use fcm_mqtt_bridge::chat::message::{
-    BalReceipt, BridgeEvent, BridgeState, BridgeStats, BridgeStatus, BrokerKind, CcsState, Downstream, ErrorCode,
-    ErrorDocument, ErrorSummary, Limits, Presence, PresenceState, Rejection, Sender, UpstreamMessage, UserPresence,
+    BalReceipt, BridgeEvent, BridgeState, BridgeStats, BridgeStatus, BrokerKind, Downstream, ErrorCode, ErrorDocument,
+    Limits, Presence, PresenceState, Rejection, Sender, UpstreamMessage, UserPresence, error_summary,
 };
 use fcm_mqtt_bridge::chat::topic::{BridgeTopic, ClientTopic};
 use serde_json::{Map, Value, json};
@@ -82,7 +82,7 @@ fn every_json_example_is_json_and_says_what_it_is() {
 fn every_example_that_a_client_would_publish_is_taken() {
     let limits = Limits::default();
     for text in examples("downstream") {
-        Downstream::parse(text.as_bytes(), &limits).unwrap_or_else(|fault| panic!("{fault}: {text}"));
+        Downstream::parse(Sender::Bal, text.as_bytes(), &limits).unwrap_or_else(|fault| panic!("{fault}: {text}"));
     }
     for text in examples("receipt") {
         BalReceipt::parse(text.as_bytes(), &limits).unwrap_or_else(|fault| panic!("{fault}: {text}"));
@@ -101,7 +101,7 @@ fn every_command_to_copy_publishes_something_that_is_taken() {
         let payload = option(&command, "-m");
         let limits = Limits::default();
         let rejection = match ClientTopic::parse(&topic).unwrap().expect("a topic of the bridge") {
-            ClientTopic::Messages(_) => Downstream::parse(payload.as_bytes(), &limits).err(),
+            ClientTopic::Messages(_) => Downstream::parse(Sender::Bal, payload.as_bytes(), &limits).err(),
             ClientTopic::Receipts(_) => BalReceipt::parse(payload.as_bytes(), &limits).err(),
             ClientTopic::Presence(..) => Presence::parse(payload.as_bytes(), &limits).err(),
         };
@@ -148,7 +148,7 @@ fn every_error_code_and_every_status_is_explained() {
 #[test]
 fn what_only_a_bal_may_give_is_named_with_the_topic_and_with_the_code() {
     let limits = Limits::default();
-    let of_user = |text: &str| Downstream::parse_from(Sender::User, text.as_bytes(), &limits).unwrap_err();
+    let of_user = |text: &str| Downstream::parse(Sender::User, text.as_bytes(), &limits).unwrap_err();
     for text in examples("downstream") {
         assert_eq!(of_user(&text).code(), ErrorCode::Forbidden, "{text}");
     }
@@ -179,10 +179,10 @@ fn what_the_bridge_writes_has_the_fields_of_its_example() {
     assert_same("upstream", &upstream.to_payload());
 
     let about = br#"{"id":"a1","data":{}}"#;
-    let rejection = Downstream::parse(about, &Limits::default()).unwrap_err();
+    let rejection = Downstream::parse(Sender::Bal, about, &Limits::default()).unwrap_err();
     assert_eq!(rejection.ref_id(), MessageId::new("a1").ok().as_ref());
     assert_same("error", &ErrorDocument::new(&rejection, "bal1/self/messages", about, 1_767_225_600_123).to_payload());
-    assert_same("summary", &ErrorSummary::new(990, 1_767_225_601_123).to_payload());
+    assert_same("summary", &error_summary(990, 1_767_225_601_123));
 
     let (ts, last_seen) = (1_767_225_602_456, Some(1_767_225_600_123));
     assert_same("user-presence", &UserPresence { state: PresenceState::Offline, ts, last_seen }.to_payload());
@@ -191,7 +191,6 @@ fn what_the_bridge_writes_has_the_fields_of_its_example() {
         state: BridgeState::Online,
         version: "0.2.0".to_owned(),
         started: 1_767_225_600_123,
-        ccs: Some(CcsState::Up),
         transports: [("ccs".to_owned(), "up"), ("fcm-v1".to_owned(), "up")].into(),
         broker: BrokerKind::Embedded,
         ts: 1_767_225_600_456,

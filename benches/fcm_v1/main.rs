@@ -12,12 +12,13 @@
 //! what the bridge needs. The ratio is to the first row.
 
 mod bare;
-mod house;
+mod harness;
 #[path = "../support/mod.rs"]
 mod support;
 mod whole;
 
 use bytes::Bytes;
+use fcm_mqtt_bridge::chat::delivery::Fate;
 use fcm_mqtt_bridge::chat::id::{SidSource, Token};
 use fcm_mqtt_bridge::chat::push::{Priority, Push, Target};
 use fcm_mqtt_bridge::fcm::request::translate;
@@ -234,7 +235,7 @@ async fn alone(sim: &SimHandle, folder: &Path, messages: usize) -> Row {
             let mut accepted = 0;
             while accepted < messages {
                 match port.reports.recv().await.expect("the transport runs") {
-                    Report::Accepted { .. } => accepted += 1,
+                    Report::Back { fate: Fate::Accepted { .. }, .. } => accepted += 1,
                     Report::Connection { .. } => {}
                     other => panic!("{other:?}"),
                 }

@@ -1,6 +1,6 @@
-//! The whole way: a BAL over TCP, the broker, the store on disk, the transport; and the statuses back.
+//! The whole bridge: a BAL over TCP, the broker, the store on disk, the transport; and the statuses back.
 
-use crate::house::House;
+use crate::harness::Harness;
 use crate::support::{TEXT, bal, connection, document, token};
 use crate::{DEVICES, Meter, Row, side, transport};
 use fcm_mqtt_bridge::chat::id::Sid;
@@ -49,8 +49,8 @@ impl Load {
 pub(crate) async fn run(sim: &SimHandle, folder: &Path, load: Load) -> Row {
     let confirm_to = matches!(load, Load::Confirmed(_)).then(|| "self/receipts".to_owned());
     let confirms = confirm_to.is_some();
-    let house = House::open(folder, FcmConfig { confirm_to, ..transport(sim, folder) }).await;
-    let (client, mut events) = bal(house.broker, "client1/others/receipts").await;
+    let harness = Harness::open(folder, FcmConfig { confirm_to, ..transport(sim, folder) }).await;
+    let (client, mut events) = bal(harness.broker, "client1/others/receipts").await;
     let messages = load.messages();
     let meter = Meter::start();
     let statuses = async {
@@ -63,10 +63,10 @@ pub(crate) async fn run(sim: &SimHandle, folder: &Path, load: Load) -> Row {
     let bal = async { tokio::join!(publish(&client, load), statuses) };
     tokio::select! {
         _ = bal => {}
-        () = confirm(sim, house.broker), if confirms => {}
+        () = confirm(sim, harness.broker), if confirms => {}
     }
     let row = meter.stop(sim, messages);
-    house.close().await;
+    harness.close().await;
     Row { waits_ms: waits(sim), ..row }
 }
 

@@ -7,7 +7,7 @@ use crate::chat::message::{BrokerKind as BrokerWord, Limits as MessageLimits};
 use crate::chat::route::Routes;
 use crate::chat::topic::{BridgeTopic, CLIENT_FILTERS};
 use crate::chat::transport::{Transport, Transports};
-use crate::config::{AckMode, BrokerKind, ConfigError, Engine, Fcm, MqttVersion, OnAmbiguous, Settings};
+use crate::config::{AckMode, BrokerKind, ConfigError, Engine, Fcm, MqttVersion, OnAmbiguous, Settings, section};
 use crate::fcm::budget::Quotas;
 use crate::mqtt::{ClientConfig, ClientLimits, Senders, Version, Will};
 use crate::secret::Secret;
@@ -84,7 +84,7 @@ pub(super) fn bridge(settings: &Settings, started_ms: u64) -> Result<bridge::Set
 pub(super) fn transport_tasks(settings: &Settings, api_key: Option<Secret>) -> Vec<TransportPlan> {
     let ccs = api_key.map(|key| TransportPlan::Ccs(Box::new(ccs(settings, key))));
     let projects = settings.fcm.configured().into_iter().map(|(transport, set)| {
-        let config = fcm(&transport, set, keys(settings, &transport));
+        let config = fcm(settings, &transport, set);
         TransportPlan::Fcm(transport, Box::new(config))
     });
     let mut doors: Vec<TransportPlan> = ccs.into_iter().chain(projects).collect();
@@ -95,19 +95,15 @@ pub(super) fn transport_tasks(settings: &Settings, api_key: Option<Secret>) -> V
 /// Where an app confirms: below its own user's name, which it knows and the bridge does not.
 const CONFIRM_TO: &str = "self/receipts";
 
-/// Which keys say where the servers of a project are: its own, or those of `[fcm]` that it takes over.
-fn keys(settings: &Settings, transport: &Transport) -> fcm_v1::Keys {
-    let Transport::FcmV1(Some(name)) = transport else { return fcm_v1::Keys::default() };
-    let section = format!("fcm.projects.{}", name.as_str());
-    let own_url = settings.fcm.projects.get(name.as_str()).is_some_and(|project| project.base_url.is_some());
-    fcm_v1::Keys {
-        base_url: format!("{}.base_url", if own_url { &section } else { "fcm" }),
-        credentials_file: format!("{section}.credentials_file"),
-        ..fcm_v1::Keys::default()
-    }
-}
-
-fn fcm(transport: &Transport, set: Fcm, keys: fcm_v1::Keys) -> FcmConfig {
+/// The transport to a project, whose settings are `set`: its own, and those of `[fcm]` that it takes over.
+fn fcm(settings: &Settings, transport: &Transport, set: Fcm) -> FcmConfig {
+    let section = section(transport);
+    let takes_url = match transport {
+        Transport::FcmV1(Some(name)) => {
+            settings.fcm.projects.get(name.as_str()).is_some_and(|own| own.base_url.is_none())
+        }
+        Transport::FcmV1(None) | Transport::Ccs => false,
+    };
     let credentials = match set.credentials_file {
         Some(path) => Credentials::File(path),
         None => Credentials::Metadata(set.metadata_host),
@@ -123,7 +119,8 @@ fn fcm(transport: &Transport, set: Fcm, keys: fcm_v1::Keys) -> FcmConfig {
             OnAmbiguous::Report => fcm_v1::OnAmbiguous::Report,
         },
         quotas: Quotas { project_per_minute: set.quota_per_minute, ..Quotas::default() },
-        keys,
+        base_url_key: format!("{}.base_url", if takes_url { "fcm" } else { &section }),
+        credentials_key: format!("{section}.credentials_file"),
         confirm_to: set.app_receipts.then(|| CONFIRM_TO.to_owned()),
         ..FcmConfig::new(credentials)
     }
@@ -212,7 +209,7 @@ pub(super) fn client(settings: &Settings, password: Option<Secret>, started_ms: 
         filters: CLIENT_FILTERS.iter().map(ToString::to_string).collect(),
         will: Some(Will {
             topic: BridgeTopic::Status.to_string(),
-            payload: bridge::offline(started_ms, BrokerWord::External, transports(settings).iter()).to_will().into(),
+            payload: bridge::offline(started_ms, BrokerWord::External, transports(settings).iter()).to_payload().into(),
             qos: 1,
             retain: true,
         }),
@@ -279,13 +276,14 @@ mod tests {
         let own = FcmProject { base_url: Some("https://proxy.example".into()), ..FcmProject::default() };
         settings.fcm.projects.insert("own".into(), own);
         settings.fcm.projects.insert("shop".into(), FcmProject::default());
-        let url_key = |transport| keys(&settings, &Transport::parse(transport).unwrap()).base_url;
-        assert_eq!(url_key("fcm-v1"), "fcm.base_url");
-        assert_eq!(url_key("fcm-v1:own"), "fcm.projects.own.base_url");
-        assert_eq!(url_key("fcm-v1:shop"), "fcm.base_url");
-        let shop = keys(&settings, &Transport::parse("fcm-v1:shop").unwrap());
-        assert_eq!(shop.credentials_file, "fcm.projects.shop.credentials_file");
-        assert_eq!(shop.metadata_host, "fcm.metadata_host");
+        for (transport, url_key, credentials_key) in [
+            ("fcm-v1", "fcm.base_url", "fcm.credentials_file"),
+            ("fcm-v1:own", "fcm.projects.own.base_url", "fcm.projects.own.credentials_file"),
+            ("fcm-v1:shop", "fcm.base_url", "fcm.projects.shop.credentials_file"),
+        ] {
+            let config = fcm(&settings, &Transport::parse(transport).unwrap(), settings.fcm.clone());
+            assert_eq!((&*config.base_url_key, &*config.credentials_key), (url_key, credentials_key), "{transport}");
+        }
     }
 
     fn external() -> Settings {
@@ -348,12 +346,11 @@ mod tests {
         let planned = |config: &FcmConfig| {
             (config.base_url.clone(), config.connections, config.on_ambiguous, config.quotas.project_per_minute)
         };
-        let metadata = Credentials::Metadata(fcm_v1::METADATA_HOST.to_owned());
+        let metadata = Credentials::Metadata(settings.fcm.metadata_host.clone());
         assert_eq!(
-            planned(&fcm(&Transport::FcmV1(None), settings.fcm.clone(), keys(&settings, &Transport::FcmV1(None)))),
+            planned(&fcm(&settings, &Transport::FcmV1(None), settings.fcm.clone())),
             planned(&FcmConfig::new(metadata))
         );
-        assert_eq!(settings.fcm.metadata_host, fcm_v1::METADATA_HOST);
     }
 
     /// The ranges of what goes to the push services are known to their transports alone.

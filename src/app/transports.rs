@@ -16,8 +16,8 @@ use tokio_util::sync::CancellationToken;
 const ACKS: usize = 1_024;
 /// Answers on their way from a transport.
 const REPORTS: usize = 1_024;
-/// How long a transport waits for an external broker at the start, before it connects all the same.
-const DOOR_PATIENCE: Duration = Duration::from_secs(5);
+/// How long a transport waits for the broker at the start, before it connects all the same.
+const BROKER_WAIT: Duration = Duration::from_secs(5);
 
 /// What runs behind the ports.
 pub(super) type Tasks = JoinSet<Result<(), AppError>>;
@@ -69,9 +69,9 @@ impl TransportPlan {
         mut broker_link: watch::Receiver<BrokerLink>,
         stop: CancellationToken,
     ) -> Result<(), AppError> {
-        let open = broker_link.wait_for(|broker_link| *broker_link == BrokerLink::Up);
+        let up = broker_link.wait_for(|broker_link| *broker_link == BrokerLink::Up);
         tokio::select! {
-            _ = tokio::time::timeout(DOOR_PATIENCE, open) => {}
+            _ = tokio::time::timeout(BROKER_WAIT, up) => {}
             () = stop.cancelled() => {}
         }
         match self {
@@ -87,7 +87,7 @@ impl TransportPlan {
 pub(super) fn start(
     plans: Vec<TransportPlan>,
     claims: usize,
-    front: &watch::Receiver<BrokerLink>,
+    broker_link: &watch::Receiver<BrokerLink>,
     reload: &watch::Receiver<u64>,
     stop: &CancellationToken,
 ) -> (Vec<(Transport, Port)>, Tasks) {
@@ -97,7 +97,7 @@ pub(super) fn start(
         // All that may be claimed finds room.
         let (port, outlet) = transport::port(claims, ACKS, REPORTS);
         ports.push((plan.transport(), Port { capabilities: plan.capabilities(), ..port }));
-        tasks.spawn(plan.reloading(reload.clone()).run(outlet, front.clone(), stop.clone()));
+        tasks.spawn(plan.reloading(reload.clone()).run(outlet, broker_link.clone(), stop.clone()));
     }
     (ports, tasks)
 }

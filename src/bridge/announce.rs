@@ -2,21 +2,20 @@
 //! they do not work.
 
 use super::context::Context;
-use crate::chat::message::{BridgeEvent, BridgeState, BridgeStats, BridgeStatus, BrokerKind, CcsState};
+use crate::chat::message::{BridgeEvent, BridgeState, BridgeStats, BridgeStatus, BrokerKind};
 use crate::chat::topic::BridgeTopic;
 use crate::chat::transport::Transport;
-use crate::mqtt::{BrokerLink, Outbound};
-use crate::ops::clock::now_ms;
+use crate::mqtt::{BrokerLink, Outbound, Outcome};
+use crate::ops::clock::{every, now_ms};
 use crate::ops::health::Readiness;
 use crate::ops::metrics::Metric;
 use crate::store::{StoreError, StoreHealth};
-use crate::transport::{Link, Outage};
+use crate::transport::Link;
 use futures_util::future::select_all;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 /// How often counters are published (topics.md, topic 28).
@@ -37,33 +36,25 @@ pub(super) struct Watches {
 pub(super) struct Announcer {
     context: Arc<Context>,
     watches: Watches,
-    publish: mpsc::Sender<Outbound>,
     readiness: watch::Sender<Readiness>,
     said: Option<(BridgeState, BTreeMap<String, &'static str>)>,
 }
 
 impl Announcer {
-    pub(super) fn new(
-        context: Arc<Context>,
-        watches: Watches,
-        publish: mpsc::Sender<Outbound>,
-        readiness: watch::Sender<Readiness>,
-    ) -> Self {
-        Self { context, watches, publish, readiness, said: None }
+    pub(super) fn new(context: Arc<Context>, watches: Watches, readiness: watch::Sender<Readiness>) -> Self {
+        Self { context, watches, readiness, said: None }
     }
 
     /// Works until `stop`; the last word is the status `offline`.
     pub(super) async fn run(mut self, stop: CancellationToken) -> Result<(), StoreError> {
-        let mut stats = tokio::time::interval(STATS_EVERY);
-        let mut round = tokio::time::interval(ROUND_EVERY);
-        stats.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        round.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (mut stats, mut round) = (every(STATS_EVERY), every(ROUND_EVERY));
         loop {
             tokio::select! {
                 () = stop.cancelled() => break,
                 _ = round.tick() => {}
                 _ = stats.tick() => {
-                    self.announce(BridgeTopic::Stats, self.stats().to_payload(), 0, false);
+                    let (stats, _) = Outbound::new(BridgeTopic::Stats, self.stats().to_payload());
+                    self.announce(Outbound { qos: 0, ..stats });
                 }
                 changed = self.watches.broker_link.changed() => {
                     // A broker that was away, or another one, may not have the retained status.
@@ -74,13 +65,14 @@ impl Announcer {
                 () = news(&mut self.watches.links) => {}
                 Ok(()) = self.watches.store.changed() => {}
                 Some(event) = self.watches.events.recv() => {
-                    self.announce(BridgeTopic::Events, event.to_payload(now_ms()), 1, false);
+                    let (event, _) = Outbound::new(BridgeTopic::Events, event.to_payload(now_ms()));
+                    self.announce(event);
                 }
             }
             self.measure();
             self.say();
         }
-        self.farewell().await;
+        self.announce_end().await;
         Ok(())
     }
 
@@ -92,65 +84,45 @@ impl Announcer {
         metrics.set(Metric::SpoolRows, numbers.spool_rows);
         metrics.set(Metric::SpoolBytes, numbers.spool_bytes);
         metrics.set(Metric::Commits, numbers.commits);
-        let links: Vec<(Transport, Link)> = self
-            .watches
-            .links
-            .iter_mut()
-            .map(|(transport, link)| (transport.clone(), *link.borrow_and_update()))
-            .collect();
-        let open = *self.watches.broker_link.borrow() == BrokerLink::Up;
+        let links = self.watches.links.iter_mut();
+        let links: BTreeMap<String, Link> =
+            links.map(|(transport, link)| (transport.to_string(), *link.borrow_and_update())).collect();
+        let up = *self.watches.broker_link.borrow() == BrokerLink::Up;
         let store = self.watches.store.borrow_and_update().clone();
         for (transport, link) in &links {
-            metrics.set_up(&transport.to_string(), *link == Link::Up);
+            metrics.set_up(transport, *link == Link::Up);
         }
-        metrics.set(Metric::BrokerUp, u64::from(open));
+        metrics.set(Metric::BrokerUp, u64::from(up));
         metrics.set(Metric::StoreBlocked, u64::from(store != StoreHealth::Ok));
         let stopped = metrics.get(Metric::IntakeStopped) == 1;
-        let ready = open && !links.iter().any(|(_, link)| matches!(link, Link::Down(_) | Link::Probing(_)));
+        let ready = up && !links.values().any(|link| matches!(link, Link::Down(_) | Link::Probing(_)));
         let now = Readiness {
             ready: ready && store == StoreHealth::Ok && !stopped,
-            transports: links.iter().map(|(transport, link)| (transport.to_string(), link.as_str())).collect(),
-            mqtt: if open { "open" } else { "closed" },
+            transports: links.into_iter().map(|(transport, link)| (transport, link.as_str())).collect(),
+            mqtt: if up { "open" } else { "closed" },
             store: match store {
                 StoreHealth::Ok => "ok".to_owned(),
                 StoreHealth::Blocked { reason } => reason,
             },
             intake: if stopped { "stopped: limits.queue_rows or queue_bytes is reached" } else { "taking" }.to_owned(),
         };
-        self.readiness.send_if_modified(|before| {
-            let changed = *before != now;
-            *before = now;
-            changed
-        });
+        self.readiness.send_if_modified(|before| std::mem::replace(before, now.clone()) != now);
     }
 
     /// Publishes the retained status when it has changed.
     fn say(&mut self) {
-        if *self.watches.broker_link.borrow() != BrokerLink::Up {
-            return;
-        }
+        let up = *self.watches.broker_link.borrow() == BrokerLink::Up;
         let status = self.status();
         let said = Some((status.state, status.transports.clone()));
-        if self.said == said {
-            return;
-        }
-        if self.announce(BridgeTopic::Status, status.to_payload(), 1, true) {
+        if up && self.said != said && self.announce(retained(&status).0) {
             self.said = said;
         }
     }
 
     fn status(&self) -> BridgeStatus {
-        let state = if self.readiness.borrow().ready { BridgeState::Online } else { BridgeState::Degraded };
-        let links = &self.watches.links;
-        let ccs =
-            links.iter().find(|(transport, _)| *transport == Transport::Ccs).map(|(_, link)| match *link.borrow() {
-                Link::Up => CcsState::Up,
-                Link::Draining => CcsState::Draining,
-                Link::Down(_) | Link::Probing(_) => CcsState::Down,
-            });
-        let transports =
-            links.iter().map(|(transport, link)| (transport.to_string(), link.borrow().as_str())).collect();
-        BridgeStatus { state, ccs, transports, ..self.offline() }
+        let now = self.readiness.borrow();
+        let state = if now.ready { BridgeState::Online } else { BridgeState::Degraded };
+        BridgeStatus { state, transports: now.transports.clone(), ..self.offline() }
     }
 
     fn offline(&self) -> BridgeStatus {
@@ -175,18 +147,22 @@ impl Announcer {
     }
 
     /// Publishes without a promise: these are news, not messages. False when the broker has no room for it.
-    fn announce(&self, topic: BridgeTopic, payload: Vec<u8>, qos: u8, retain: bool) -> bool {
-        let (outbound, _) = plain(topic, payload, qos, retain);
-        self.publish.try_send(outbound).is_ok()
+    fn announce(&self, outbound: Outbound) -> bool {
+        self.context.publish.try_send(outbound).is_ok()
     }
 
-    async fn farewell(&self) {
-        let status = self.offline().to_payload();
-        let (outbound, outcome) = plain(BridgeTopic::Status, status, 1, true);
-        if *self.watches.broker_link.borrow() == BrokerLink::Up && self.publish.send(outbound).await.is_ok() {
+    async fn announce_end(&self) {
+        let (outbound, outcome) = retained(&self.offline());
+        if *self.watches.broker_link.borrow() == BrokerLink::Up && self.context.publish.send(outbound).await.is_ok() {
             let _ = outcome.await;
         }
     }
+}
+
+/// The status, for who subscribes later as well.
+fn retained(status: &BridgeStatus) -> (Outbound, oneshot::Receiver<Outcome>) {
+    let (outbound, outcome) = Outbound::new(BridgeTopic::Status, status.to_payload());
+    (Outbound { retain: true, ..outbound }, outcome)
 }
 
 /// Waits until one of the links changes. A transport that has gone says nothing more.
@@ -203,36 +179,29 @@ async fn news(links: &mut [(Transport, watch::Receiver<Link>)]) {
 pub fn offline<'a>(
     started_ms: u64,
     broker: BrokerKind,
-    transports: impl Iterator<Item = &'a Transport> + Clone,
+    transports: impl Iterator<Item = &'a Transport>,
 ) -> BridgeStatus {
     BridgeStatus {
         state: BridgeState::Offline,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         started: started_ms,
-        ccs: transports.clone().any(|transport| *transport == Transport::Ccs).then_some(CcsState::Down),
-        transports: transports.map(|transport| (transport.to_string(), Outage::Unconnected.as_str())).collect(),
+        transports: transports.map(|transport| (transport.to_string(), Link::UNCONNECTED.as_str())).collect(),
         broker,
         ts: now_ms(),
     }
 }
 
-fn plain(
-    topic: BridgeTopic,
-    payload: Vec<u8>,
-    qos: u8,
-    retain: bool,
-) -> (Outbound, oneshot::Receiver<crate::mqtt::Outcome>) {
-    let (tell, outcome) = oneshot::channel();
-    let outbound = Outbound {
-        topic: topic.to_string(),
-        payload: payload.into(),
-        qos,
-        retain,
-        expiry: None,
-        correlation: None,
-        mark_copy: None,
-        resume: true,
-        outcome: tell,
-    };
-    (outbound, outcome)
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    #[test]
+    fn in_the_will_no_transport_is_up() {
+        let transports = [Transport::Ccs, Transport::parse("fcm-v1").unwrap()];
+        let will = offline(1, BrokerKind::External, transports.iter()).to_payload();
+        let will: Value = serde_json::from_slice(&will).unwrap();
+        assert_eq!((&will["state"], &will["ccs"]), (&json!("offline"), &json!("down")));
+        assert_eq!(will["transports"], json!({"ccs": "down", "fcm-v1": "down"}));
+    }
 }

@@ -1,70 +1,63 @@
-//! Who is away, by his own word: `{bal}/self/presence`.
+//! Which BALs say that they are away: `{bal}/self/presence`.
 //!
-//! With an external broker this decides whether messages are published or held (topics.md, "A BAL that is away"). The
-//! embedded broker knows better who reads what, and does not ask.
+//! With an external broker this decides whether messages are published or held (topics.md, "When a BAL is away"). The
+//! embedded broker knows better who reads what: with it nobody counts as away.
 
 use crate::chat::id::Owner;
 use crate::chat::message::{Presence, PresenceState};
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::watch;
 
-/// Most devices of one owner whose words are kept; further ones count as silent.
+/// Most devices of one owner whose presence is kept; further ones count as silent.
 const DEVICES_MAX: usize = 1_000;
-/// Most owners whose words are kept; of further ones the broker queues.
+/// Most owners whose presence is kept; of further ones the broker queues.
 const OWNERS_MAX: usize = 100_000;
 
-/// The last words of all owners, shared by the one who hears and the one who publishes.
-#[derive(Debug, Clone)]
-pub(crate) struct BalPresences {
-    /// Owner to the last word on each of its presence topics. Held for one look-up.
-    words: Arc<Mutex<HashMap<String, HashMap<String, Presence>>>>,
-    changed: watch::Sender<u64>,
-}
+/// Owner to what was last said on each of its presence topics.
+type Owners = HashMap<String, HashMap<String, Presence>>;
+
+/// What all owners last said, shared by the task that takes it in and the one that publishes.
+#[derive(Debug, Default)]
+pub(crate) struct BalPresences(watch::Sender<Owners>);
 
 impl BalPresences {
-    pub(crate) fn new() -> Self {
-        Self { words: Arc::default(), changed: watch::channel(0).0 }
+    /// The owner (or one of its devices, by topic) said how it is; `None` when that was taken back.
+    pub(crate) fn tell(&self, owner: &Owner, topic: &str, presence: Option<Presence>) {
+        self.0.send_if_modified(|owners| {
+            if owners.len() >= OWNERS_MAX && !owners.contains_key(owner.as_str()) {
+                return false;
+            }
+            let topics = owners.entry(owner.to_string()).or_default();
+            match presence {
+                Some(said) if topics.get(topic).is_some_and(|last| is_late_will(&said, last)) => return false,
+                Some(_) if topics.len() >= DEVICES_MAX && !topics.contains_key(topic) => return false,
+                Some(said) => topics.insert(topic.to_owned(), said),
+                None => topics.remove(topic),
+            };
+            if topics.is_empty() {
+                owners.remove(owner.as_str());
+            }
+            true
+        });
     }
 
-    /// The owner (or one of its devices, by topic) said how it is; `None` when the word was taken back.
-    pub(crate) fn tell(&self, owner: Owner, topic: String, presence: Option<Presence>) {
-        let mut owners = self.words.lock().unwrap_or_else(PoisonError::into_inner);
-        if owners.len() >= OWNERS_MAX && !owners.contains_key(owner.as_str()) {
-            return;
-        }
-        let words = owners.entry(owner.to_string()).or_default();
-        match presence {
-            Some(word) if words.get(&topic).is_some_and(|last| is_late_will(&word, last)) => return,
-            Some(_) if words.len() >= DEVICES_MAX && !words.contains_key(&topic) => return,
-            Some(word) => words.insert(topic, word),
-            None => words.remove(&topic),
-        };
-        if words.is_empty() {
-            owners.remove(owner.as_str());
-        }
-        drop(owners);
-        self.changed.send_modify(|n| *n += 1);
-    }
-
-    /// Whether the owner of `topic` said that it is away: it spoke, and no device of it is online.
+    /// Whether the owner of `topic` said that it is away: it said something, and no device of it is online.
     pub(crate) fn away(&self, topic: &str) -> bool {
         let owner = topic.split('/').next().unwrap_or_default();
-        let owners = self.words.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(words) = owners.get(owner) else { return false };
-        !words.values().any(|word| word.state == PresenceState::Online)
+        let owners = self.0.borrow();
+        owners.get(owner).is_some_and(|topics| !topics.values().any(|said| said.state == PresenceState::Online))
     }
 
-    /// Changes whenever somebody said something.
-    pub(crate) fn changed(&self) -> watch::Receiver<u64> {
-        self.changed.subscribe()
+    /// Changes whenever an owner said something new.
+    pub(crate) fn changed(&self) -> watch::Receiver<Owners> {
+        self.0.subscribe()
     }
 }
 
 /// A will of a connection that another one has replaced since.
-fn is_late_will(word: &Presence, last: &Presence) -> bool {
-    let replaced = matches!((&word.conn, &last.conn), (Some(old), Some(new)) if old != new);
-    word.state == PresenceState::Offline && last.state == PresenceState::Online && replaced
+fn is_late_will(said: &Presence, last: &Presence) -> bool {
+    let replaced = matches!((&said.conn, &last.conn), (Some(old), Some(new)) if old != new);
+    said.state == PresenceState::Offline && last.state == PresenceState::Online && replaced
 }
 
 #[cfg(test)]
@@ -80,9 +73,9 @@ mod tests {
     }
 
     fn told(words: &[(&str, Option<Presence>)]) -> BalPresences {
-        let bal_presences = BalPresences::new();
+        let bal_presences = BalPresences::default();
         for (topic, word) in words {
-            bal_presences.tell(Owner::new("bal1").unwrap(), (*topic).to_owned(), word.clone());
+            bal_presences.tell(&Owner::new("bal1").unwrap(), topic, word.clone());
         }
         bal_presences
     }
@@ -107,10 +100,10 @@ mod tests {
 
     #[test]
     fn memory_is_bounded() {
-        let bal_presences = BalPresences::new();
+        let bal_presences = BalPresences::default();
         for n in 0..2 * DEVICES_MAX {
-            bal_presences.tell(Owner::new("bal1").unwrap(), format!("{TOPIC}/{n}"), word(Offline, ""));
+            bal_presences.tell(&Owner::new("bal1").unwrap(), &format!("{TOPIC}/{n}"), word(Offline, ""));
         }
-        assert_eq!(bal_presences.words.lock().unwrap()["bal1"].len(), DEVICES_MAX);
+        assert_eq!(bal_presences.0.borrow()["bal1"].len(), DEVICES_MAX);
     }
 }

@@ -1,15 +1,18 @@
 //! What all parts of the bridge share.
 
+use super::bal_presence::BalPresences;
 use crate::chat::id::{Owner, Sid, SidSource};
 use crate::chat::message::{BridgeEvent, BrokerKind, Limits as MessageLimits};
 use crate::chat::route::Routes;
 use crate::chat::topic::BridgeTopic;
 use crate::chat::transport::{Transport, Transports};
+use crate::mqtt::Outbound;
 use crate::ops::clock::now_ms;
 use crate::ops::metrics::Metrics;
-use crate::store::{Acks, Recovery, Route, Store};
+use crate::store::{Acks, Route, Store};
 use crate::transport::Capabilities;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::future::pending;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -70,27 +73,18 @@ pub(crate) struct Context {
     pub(crate) metrics: Arc<Metrics>,
     /// What an operator wants to hear of; full means that the newest is left out.
     pub(crate) events: mpsc::Sender<BridgeEvent>,
+    /// What the broker is to publish.
+    pub(crate) publish: mpsc::Sender<Outbound>,
+    pub(crate) bal_presences: BalPresences,
     /// What each transport can do.
-    capabilities: BTreeMap<Transport, Capabilities>,
+    pub(crate) capabilities: BTreeMap<Transport, Capabilities>,
     /// Locked for an addition only: ids must grow across all tasks, so there is one source.
-    sids: Mutex<SidSource>,
+    pub(crate) sids: Mutex<SidSource>,
 }
 
 impl Context {
-    pub(crate) fn new(
-        settings: Settings,
-        store: Store,
-        metrics: Arc<Metrics>,
-        events: mpsc::Sender<BridgeEvent>,
-        recovery: &Recovery,
-        capabilities: BTreeMap<Transport, Capabilities>,
-    ) -> Self {
-        let sids = Mutex::new(SidSource::after(recovery.last_sid));
-        Self { settings, store, metrics, events, capabilities, sids }
-    }
-
-    /// Whether anybody says of a message by this transport that its device has it.
-    pub(crate) fn hears_of_delivery(&self, transport: &Transport) -> bool {
+    /// Whether anybody says of a message that goes by `transport` that its device has it.
+    pub(crate) fn tells_delivery(&self, transport: &Transport) -> bool {
         self.capabilities.get(transport).is_none_or(|capabilities| capabilities.delivery)
     }
 
@@ -131,4 +125,13 @@ impl Context {
     pub(crate) fn tell(&self, event: BridgeEvent) {
         let _ = self.events.try_send(event);
     }
+}
+
+/// Waits for the oldest of a queue and takes it out; while the queue is empty, for ever. Cancel-safe: it is taken out only
+/// when it is done.
+pub(super) async fn oldest<F: Future + Unpin, T>(queue: &mut VecDeque<(F, T)>) -> (F::Output, T) {
+    let Some((first, _)) = queue.front_mut() else { return pending().await };
+    let output = first.await;
+    let (_, of) = queue.pop_front().expect("the one that was waited for is still there");
+    (output, of)
 }

@@ -5,42 +5,40 @@
 
 mod reports;
 
-use super::context::Context;
+use super::context::{Context, oldest};
 use super::service_backoff::ServiceBackoff;
 use super::upstream::DeviceIntake;
-use crate::chat::delivery::Event;
+use crate::chat::delivery::{Event, Fate, Life};
 use crate::chat::id::{Recipient, Sid, Token};
 use crate::chat::message::ErrorCode;
 use crate::chat::push::{Push, Target};
 use crate::chat::recipient_queue::Pace;
-use crate::chat::refusal::Tried;
 use crate::chat::transport::Transport;
-use crate::ops::clock::now_ms;
+use crate::ops::clock::{every, now_ms};
 use crate::ops::metrics::Metric;
 use crate::store::{Claimed, Committed, DueQuery, Recorded, StoreError, Taken};
 use crate::transport::{AckRef, Capabilities, Link, Port, Report, Send};
+use futures_util::future::OptionFuture;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, Interval, MissedTickBehavior};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// Most answers that wait for their commit at one time.
 const COMMITS_MAX: usize = 4_096;
-/// How often the store is asked for work when nothing rings; due times are found by it.
+/// How often the store is asked for work when no watch changes; due times are found by it.
 const LOOK: Duration = Duration::from_millis(250);
 
 /// A message that the transport has.
 #[derive(Debug, Clone)]
 struct Flight {
     recipient: Recipient,
-    attempt: u32,
-    tried: Tried,
+    /// As it was when the message was handed over.
+    life: Life,
     deadline_ms: u64,
     token: Option<Token>,
-    /// Whether a copy of it may be with the push service already.
-    copied: bool,
 }
 
 /// What a commit was for, and what follows from it.
@@ -103,12 +101,15 @@ impl Dispatcher {
         let mut look = every(LOOK);
         let mut reports_end = false;
         let mut due = self.context.store.due();
-        while !(reports_end && self.is_idle()) {
+        while !(reports_end && self.commits.is_empty() && self.taking.is_none()) {
             self.show_flights();
             self.claim(&stop).await?;
             tokio::select! {
-                done = front(&mut self.commits), if !self.commits.is_empty() => self.committed(done?).await?,
-                taken = answer(&mut self.taking) => self.taken(taken?).await?,
+                (recorded, after) = oldest(&mut self.commits) => self.committed(&recorded?, after).await,
+                Some(taken) = OptionFuture::from(self.taking.as_mut()) => {
+                    self.taking = None;
+                    self.taken(taken?).await?;
+                }
                 report = self.reports.recv(), if !reports_end && self.commits.len() < COMMITS_MAX => match report {
                     Some(report) => self.report(report).await?,
                     None => reports_end = true,
@@ -121,10 +122,6 @@ impl Dispatcher {
         }
         self.show_flights();
         Ok(())
-    }
-
-    fn is_idle(&self) -> bool {
-        self.commits.is_empty() && self.taking.is_none()
     }
 
     /// How many messages to claim: as many as the transport's channel has room for. While it probes, one, as soon as it has
@@ -162,7 +159,7 @@ impl Dispatcher {
         }
         let pace = self.capabilities.pace;
         let query = DueQuery { transport: self.transport.clone(), now: now_ms(), limit, pace };
-        // Whatever rings from here on is news that the answer may not know of.
+        // Whatever changes from here on, the answer may not know of.
         self.more = false;
         self.asked_at = Instant::now();
         self.taking = Some(self.context.store.take_due(query).await?);
@@ -181,30 +178,26 @@ impl Dispatcher {
                 Err(error) => {
                     // Written by a later release, or damaged. Its sender is told, and can send it again.
                     tracing::error!(sid = %message.sid, %error, "a stored message cannot be read");
-                    let event = Event::Unsendable {
-                        code: ErrorCode::BadJson.as_str().to_owned(),
-                        detail: "the bridge cannot read the stored message".to_owned(),
-                    };
-                    self.record(message.sid, event).await?;
+                    let code = ErrorCode::BadJson.to_string();
+                    let detail = "the bridge cannot read the stored message".to_owned();
+                    self.record(message.sid, self.back(Fate::Unsendable { code, detail }, 0)).await?;
                 }
             }
         }
         Ok(())
     }
 
-    /// Hands a message over; false if that is not possible any more. It goes back to the disk where the transport has gone, or takes nothing any more: nobody knows
-    /// for how long, and there it expires in time.
+    /// Hands a message over; false if that is not possible any more. It goes back to the disk where the transport has gone,
+    /// or takes nothing any more: nobody knows for how long, and there it expires in time.
     async fn claimed(&mut self, message: Claimed, push: Push, open: bool) -> Result<bool, StoreError> {
-        let Claimed { sid, recipient, attempt, tried, accepted_at: accepted_ms, deadline_ms, .. } = message;
-        let copied = message.dup_possible;
+        let Claimed { sid, recipient, life, accepted_at: accepted_ms, deadline_ms, .. } = message;
         let token = if let Target::Token(token) = &push.target { Some(token.clone()) } else { None };
         let send = Send { sid, push, recipient, accepted_ms, deadline_ms };
         if !open || self.sends.try_send(send).is_err() {
-            self.record(sid, Event::Lost { copies: 0 }).await?;
+            self.record(sid, self.back(Fate::Lost, 0)).await?;
             return Ok(false);
         }
-        self.context.metrics.count(Metric::DownstreamAttempts);
-        self.flights.insert(sid, Flight { recipient, attempt, tried, deadline_ms, token, copied });
+        self.flights.insert(sid, Flight { recipient, life, deadline_ms, token });
         Ok(true)
     }
 
@@ -216,7 +209,7 @@ impl Dispatcher {
         Ok(())
     }
 
-    /// Tells the metrics how many messages are under way: several windows share the gauge.
+    /// Tells the metrics how many messages are in flight: several dispatchers share the gauge.
     fn show_flights(&mut self) {
         let now = self.flights.len();
         if now != self.shown {
@@ -224,24 +217,4 @@ impl Dispatcher {
             self.shown = now;
         }
     }
-}
-
-async fn front(commits: &mut VecDeque<(Committed<Recorded>, After)>) -> Result<Recorded, StoreError> {
-    match commits.front_mut() {
-        Some((committed, _)) => committed.await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn answer<T>(asked: &mut Option<Committed<T>>) -> Result<T, StoreError> {
-    let Some(committed) = asked else { return std::future::pending().await };
-    let answer = committed.await;
-    *asked = None;
-    answer
-}
-
-fn every(period: Duration) -> Interval {
-    let mut interval = tokio::time::interval(period);
-    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    interval
 }

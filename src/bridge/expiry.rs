@@ -1,12 +1,11 @@
 //! Keeps the store tidy: what is overdue expires, what is old enough is forgotten.
 
 use super::context::Context;
-use crate::ops::clock::now_ms;
+use crate::ops::clock::{every, now_ms};
 use crate::ops::metrics::Metric;
 use crate::store::StoreError;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 /// How often the store is asked for what is overdue or old enough to be forgotten.
@@ -14,20 +13,18 @@ const SWEEP: Duration = Duration::from_millis(500);
 
 /// Sweeps until `stop`.
 pub(super) async fn run(context: Arc<Context>, stop: CancellationToken) -> Result<(), StoreError> {
-    let mut ticker = tokio::time::interval(SWEEP);
-    ticker.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut ticker = every(SWEEP);
     loop {
         tokio::select! {
             () = stop.cancelled() => return Ok(()),
             _ = ticker.tick() => {}
         }
-        while !stop.is_cancelled() && sweep(&context).await? {}
+        // One sweep does a chunk of the work.
+        let mut more = true;
+        while more && !stop.is_cancelled() {
+            let swept = context.store.sweep(now_ms()).await?.await?;
+            context.metrics.add(Metric::DownstreamExpired, swept.expired);
+            more = swept.more;
+        }
     }
-}
-
-/// One chunk of the work; true when there is more of it.
-async fn sweep(context: &Context) -> Result<bool, StoreError> {
-    let swept = context.store.sweep(now_ms()).await?.await?;
-    context.metrics.add(Metric::DownstreamExpired, swept.expired);
-    Ok(swept.more)
 }

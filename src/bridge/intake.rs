@@ -3,25 +3,25 @@
 //! Publishes are handled in the order of arrival, and many wait for their commit at one time; acknowledgements leave in
 //! the same order. A full queue, a slow disk or a stop all look the same to a publisher: no acknowledgement yet.
 
-use super::context::Context;
-use super::count_status;
+use super::context::{Context, oldest};
+use super::count_told;
 use super::refused_names::RefusedNames;
-use super::user_presence::Word;
-use crate::chat::id::{MessageId, Owner, Recipient, Sid};
+use super::user_presence::PresencePublish;
+use crate::chat::id::{MessageId, Owner, Sid};
 use crate::chat::message::{
-    Acknowledged, Admission, BalReceipt, BrokerKind, Downstream, Errand, ErrorCode, ErrorDocument, ErrorGate,
-    ErrorSummary, Presence, Rejection, Sender,
+    BalReceipt, BrokerKind, Downstream, Errand, ErrorCode, ErrorDocument, ErrorGate, Presence, Rejection, Sender,
+    error_summary,
 };
-use crate::chat::topic::{BridgeTopic, ClientTopic, Device, ResponseTopic};
-use crate::chat::transport::Transport;
+use crate::chat::status::StatusDocument;
+use crate::chat::topic::{BridgeTopic, ClientTopic, check_response_topic};
 use crate::mqtt::{Ack, AckWord, Inbound, Principal, Role};
-use crate::ops::clock::now_ms;
+use crate::ops::clock::{at, now_ms};
 use crate::ops::message_log;
 use crate::ops::metrics::Metric;
-use crate::store::{Accepted, Acknowledged as Kept, Committed, NewDelivery, Note, Recorded, Rejected, StoreError};
+use crate::store::{Accepted, Committed, NewDelivery, Note, Recorded, StoreError};
+use futures_util::TryFutureExt;
+use futures_util::future::{BoxFuture, try_join_all};
 use std::collections::VecDeque;
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -32,26 +32,30 @@ use tokio_util::sync::CancellationToken;
 const ROOM_CHECK: Duration = Duration::from_millis(100);
 
 /// What remains to be done for one publish: its commits; then the word for its publisher.
-type Remaining = Pin<Box<dyn Future<Output = Result<Option<AckWord>, StoreError>> + Send>>;
+type Remaining = BoxFuture<'static, Result<Option<AckWord>, StoreError>>;
 
-/// The window's first half.
+/// Why a publish is not taken.
+#[derive(Debug, thiserror::Error)]
+enum Fault {
+    #[error(transparent)]
+    Input(#[from] Rejection),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// The task.
 pub(super) struct Intake {
     context: Arc<Context>,
-    words: mpsc::Sender<Word>,
+    presences: mpsc::Sender<PresencePublish>,
     gate: ErrorGate,
     refused_names: RefusedNames,
-    waiting: VecDeque<(Ack, Remaining)>,
+    waiting: VecDeque<(Remaining, Ack)>,
 }
 
 impl Intake {
-    pub(super) fn new(context: Arc<Context>, words: mpsc::Sender<Word>) -> Self {
-        Self {
-            context,
-            words,
-            gate: ErrorGate::default(),
-            refused_names: RefusedNames::default(),
-            waiting: VecDeque::new(),
-        }
+    pub(super) fn new(context: Arc<Context>, presences: mpsc::Sender<PresencePublish>) -> Self {
+        let (gate, refused_names) = (ErrorGate::default(), RefusedNames::default());
+        Self { context, presences, gate, refused_names, waiting: VecDeque::new() }
     }
 
     /// Works until `stop`, then finishes what is on its way to the disk. What is still in `inbound`, and comes until
@@ -70,7 +74,7 @@ impl Intake {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
-                done = front(&mut self.waiting), if !self.waiting.is_empty() => self.release(done?),
+                (done, ack) = oldest(&mut self.waiting) => release(done?, ack),
                 () = at(summaries) => self.summaries().await?,
                 next = inbound.recv(), if self.waiting.len() < limit => match next {
                     Some(publish) => {
@@ -85,8 +89,8 @@ impl Intake {
             }
         }
         while !self.waiting.is_empty() {
-            let done = front(&mut self.waiting).await;
-            self.release(done?);
+            let (word, ack) = oldest(&mut self.waiting).await;
+            release(word?, ack);
         }
         loop {
             tokio::select! {
@@ -96,12 +100,6 @@ impl Intake {
                     None => return Ok(()),
                 },
             }
-        }
-    }
-
-    fn release(&mut self, word: Option<AckWord>) {
-        if let (Some((ack, _)), Some(word)) = (self.waiting.pop_front(), word) {
-            ack.release(word);
         }
     }
 
@@ -115,7 +113,7 @@ impl Intake {
         while !self.context.queue_has_slack() {
             tokio::select! {
                 () = stop.cancelled() => return Ok(false),
-                done = front(&mut self.waiting), if !self.waiting.is_empty() => self.release(done?),
+                (word, ack) = oldest(&mut self.waiting) => release(word?, ack),
                 () = tokio::time::sleep(ROOM_CHECK) => {}
             }
         }
@@ -135,114 +133,87 @@ impl Intake {
                 return Ok(());
             }
         };
-        match topic {
-            ClientTopic::Messages(owner) => self.message(owner, publish).await,
-            ClientTopic::Receipts(owner) => self.receipt(owner, publish).await,
-            ClientTopic::Presence(owner, device) => self.presence(owner, device, publish).await,
-        }
-    }
-
-    async fn message(&mut self, owner: Owner, publish: Inbound) -> Result<(), StoreError> {
-        let sender = sender(&publish.principal);
-        let message = match Downstream::parse_from(sender, &publish.payload, &self.context.settings.message) {
-            Ok(message) => message,
-            Err(rejection) => {
-                if rejection.code() == ErrorCode::Forbidden {
-                    self.refused_names.tell(&publish.principal);
+        let taken = match &topic {
+            ClientTopic::Messages(owner) => self.message(owner, &publish).await,
+            ClientTopic::Receipts(owner) => self.receipt(owner, &publish).await,
+            ClientTopic::Presence(owner, device) => {
+                match Presence::parse(&publish.payload, &self.context.settings.message) {
+                    Ok(presence) if self.context.settings.broker == BrokerKind::External => {
+                        self.context.bal_presences.tell(owner, &publish.topic, presence);
+                        publish.ack.release(AckWord::Done);
+                        return Ok(());
+                    }
+                    Ok(presence) => {
+                        let (owner, device, ack) = (owner.clone(), device.clone(), publish.ack);
+                        // Nobody to tell means that the bridge stops: without a word the client says it again.
+                        let _ = self.presences.send(PresencePublish { owner, device, presence, ack }).await;
+                        return Ok(());
+                    }
+                    Err(rejection) => Err(rejection.into()),
                 }
-                return self.refuse(&owner, &rejection, None, publish).await;
             }
         };
-        let transport = self.context.settings.transports.pick(&owner, message.category.as_deref()).clone();
-        if let Err(rejection) = message.check_for(&transport) {
-            return self.refuse(&owner, &rejection, None, publish).await;
-        }
-        let reply = match reply_topic(&owner, &publish) {
-            Ok(reply) => reply,
-            Err(rejection) => return self.refuse(&owner, &rejection.about(message.id), None, publish).await,
+        let (ClientTopic::Messages(owner) | ClientTopic::Receipts(owner) | ClientTopic::Presence(owner, _)) = &topic;
+        let remaining = match taken {
+            Ok(remaining) => remaining,
+            Err(Fault::Input(rejection)) => self.refuse(owner, &rejection, &publish).await?,
+            Err(Fault::Store(error)) => return Err(error),
         };
-        match message.errand {
-            Errand::Push(ref push) => {
-                let (body, recipient, receipt) = (push.to_body(), push.target.recipient(), push.receipt);
-                self.accept(&message, Facts { owner, transport, body, recipient, receipt, reply }, publish).await
-            }
-            Errand::Name(_) => {
-                let detail = "`to` names nobody who has registered a device";
-                let rejection = Rejection::new(ErrorCode::NoToken, detail).about(message.id);
-                self.refuse(&owner, &rejection, Some(reply), publish).await
-            }
-        }
+        self.waiting.push_back((remaining, publish.ack));
+        Ok(())
     }
-}
 
-/// What the store needs to know of a push beside what the message says.
-struct Facts {
-    owner: Owner,
-    transport: Transport,
-    body: Vec<u8>,
-    recipient: Recipient,
-    receipt: bool,
-    reply: String,
-}
-
-impl Intake {
-    async fn accept(&mut self, message: &Downstream, facts: Facts, publish: Inbound) -> Result<(), StoreError> {
+    async fn message(&mut self, owner: &Owner, publish: &Inbound) -> Result<Remaining, Fault> {
+        let Context { settings, store, .. } = &*self.context;
+        // An admin is no BAL: it reads everything and commands the bridge, and has no outbox.
+        let sender = if publish.principal.role == Role::Bal { Sender::Bal } else { Sender::User };
+        let message = Downstream::parse(sender, &publish.payload, &settings.message).inspect_err(|rejection| {
+            if rejection.code() == ErrorCode::Forbidden {
+                self.refused_names.tell(&publish.principal);
+            }
+        })?;
+        let transport = settings.transports.pick(owner, message.category.as_deref()).clone();
+        message.check_for(&transport)?;
+        let reply = reply_topic(owner, publish).map_err(|rejection| rejection.about(message.id.clone()))?;
+        let Errand::Push(push) = &message.errand else {
+            let detail = "`to` names nobody who has registered a device";
+            return Err(Rejection::new(ErrorCode::NoToken, detail).about(message.id).into());
+        };
         let (sid, now) = self.context.next_sid();
-        let Facts { owner, transport, body, recipient, receipt, reply } = facts;
         let id = message.id.clone().unwrap_or_else(|| MessageId::from(sid));
         let new = NewDelivery {
             sid,
             bal: owner.clone(),
             id: id.clone(),
-            recipient,
-            receipt: receipt && self.context.hears_of_delivery(&transport),
+            recipient: push.target.recipient(),
+            receipt: push.receipt && self.context.tells_delivery(&transport),
             transport,
             order: message.order.clone(),
-            body: body.into(),
+            body: push.to_body().into(),
             accepted_at: now,
             deadline_ms: message.deadline_ms(now, publish.expiry),
             reply,
-            correlation: publish.correlation,
+            correlation: publish.correlation.clone(),
         };
-        let committed = self.context.store.accept(new).await?;
-        let context = Arc::clone(&self.context);
-        let done = async move { Ok(told(&context, committed.await?, sid, &owner, &id)) };
-        self.waiting.push_back((publish.ack, Box::pin(done)));
-        Ok(())
+        let committed = store.accept(new).await?;
+        let (context, owner) = (Arc::clone(&self.context), owner.clone());
+        Ok(Box::pin(async move { Ok(accepted(&context, committed.await?, sid, &owner, &id)) }))
     }
 
-    async fn receipt(&mut self, owner: Owner, publish: Inbound) -> Result<(), StoreError> {
-        match BalReceipt::parse(&publish.payload, &self.context.settings.message) {
-            Ok(receipt) => {
-                let context = Arc::clone(&self.context);
-                let done: Remaining = match receipt.messages {
-                    // Asked for at once, so that a crowd of apps shares commits.
-                    Acknowledged::Each(sids) => {
-                        let committed = context.store.confirm(&owner, sids, now_ms()).await?;
-                        Box::pin(async move { Ok(confirmed(&context, &committed.await?)) })
-                    }
-                    Acknowledged::UpTo(sid) => Box::pin(async move {
-                        context.store.acked(&owner, Kept::UpTo(sid), now_ms()).await?;
-                        Ok(Some(AckWord::Done))
-                    }),
-                };
-                self.waiting.push_back((publish.ack, done));
-                Ok(())
+    async fn receipt(&mut self, owner: &Owner, publish: &Inbound) -> Result<Remaining, Fault> {
+        let receipt = BalReceipt::parse(&publish.payload, &self.context.settings.message)?;
+        let (context, owner) = (Arc::clone(&self.context), owner.clone());
+        Ok(match receipt {
+            // Asked for at once, so that many apps share commits.
+            BalReceipt::Each(sids) => {
+                let committed = context.store.confirm(&owner, sids, now_ms()).await?;
+                Box::pin(async move { Ok(confirmed(&context, &committed.await?)) })
             }
-            Err(rejection) => self.refuse(&owner, &rejection, None, publish).await,
-        }
-    }
-
-    async fn presence(&mut self, owner: Owner, device: Option<Device>, publish: Inbound) -> Result<(), StoreError> {
-        match Presence::parse(&publish.payload, &self.context.settings.message) {
-            Ok(presence) => {
-                let Inbound { topic, ack, .. } = publish;
-                // Nobody to tell means that the bridge stops: without a word the client says it again.
-                let _ = self.words.send(Word { owner, device, topic, presence, ack }).await;
-                Ok(())
-            }
-            Err(rejection) => self.refuse(&owner, &rejection, None, publish).await,
-        }
+            BalReceipt::UpTo(sid) => Box::pin(async move {
+                context.store.acked_up_to(&owner, sid, now_ms()).await?;
+                Ok(Some(AckWord::Done))
+            }),
+        })
     }
 
     /// Answers input that cannot be taken: an error document, and a `failed` status if its id could be read.
@@ -250,60 +221,44 @@ impl Intake {
         &mut self,
         owner: &Owner,
         rejection: &Rejection,
-        reply: Option<String>,
-        publish: Inbound,
-    ) -> Result<(), StoreError> {
+        publish: &Inbound,
+    ) -> Result<Remaining, StoreError> {
         self.context.metrics.count(Metric::DownstreamRejected);
-        let (code, detail) = (rejection.code().as_str(), rejection.detail());
+        let (code, detail) = (rejection.code().to_string(), rejection.detail());
         let Principal { role, device, proof, .. } = &publish.principal;
         tracing::debug!(target: message_log::TARGET, bal = %owner, ?role, ?device, ?proof, code, detail, "input refused");
         let at = now_ms();
         // What is refused is not remembered, so only its publisher can know that it was answered before.
         let again = publish.dup;
         let mut commits: Vec<Committed<()>> = Vec::with_capacity(2);
-        if self.gate.admit(owner, Instant::now().into_std()) == Admission::Publish {
+        if self.gate.admit(owner, Instant::now().into_std()) {
             let document = ErrorDocument::new(rejection, publish.topic.clone(), &publish.payload, at);
-            commits.push(error(&self.context, owner.clone(), document.redelivered(again).to_payload(), at).await?);
+            commits.push(error(&self.context, owner, document.redelivered(again).to_payload(), at).await?);
         }
         if let Some(id) = rejection.ref_id() {
-            let rejected = Rejected {
-                id: id.clone(),
-                reply: reply.unwrap_or_else(|| BridgeTopic::Receipts(owner.clone()).to_string()),
-                correlation: publish.correlation,
-                code: code.to_owned(),
-                detail: detail.to_owned(),
-                at,
-                again,
-            };
-            commits.push(self.context.store.reject(rejected).await?);
+            let (topic, correlation) =
+                (reply_topic(owner, publish).unwrap_or_else(|_| inbox(owner)), &publish.correlation);
+            let status = StatusDocument::refused(id.as_str(), at, &code, detail).redelivered(again);
+            let payload = status.correlation(correlation.as_deref()).to_bytes().into();
+            let note = Note { topic, payload, correlation: correlation.clone(), at };
+            commits.push(self.context.store.tell(note).await?);
         }
-        let done = async move {
-            for commit in commits {
-                commit.await?;
-            }
-            Ok(Some(AckWord::Done))
-        };
-        self.waiting.push_back((publish.ack, Box::pin(done)));
-        Ok(())
+        Ok(Box::pin(try_join_all(commits).map_ok(|_| Some(AckWord::Done))))
     }
 
     /// Tells owners with more errors than fit into a second how many were left out.
     async fn summaries(&mut self) -> Result<(), StoreError> {
-        for suppressed in self.gate.finish(Instant::now().into_std()) {
+        for (owner, count) in self.gate.finish(Instant::now().into_std()) {
             let at = now_ms();
-            error(&self.context, suppressed.owner, ErrorSummary::new(suppressed.count, at).to_payload(), at)
-                .await?
-                .await?;
+            error(&self.context, &owner, error_summary(count, at), at).await?.await?;
         }
         Ok(())
     }
 }
 
-/// What the sender may ask for. An admin is no BAL: it reads everything and commands the bridge, and has no outbox.
-fn sender(principal: &Principal) -> Sender {
-    match principal.role {
-        Role::Bal => Sender::Bal,
-        Role::User | Role::Admin => Sender::User,
+fn release(word: Option<AckWord>, ack: Ack) {
+    if let Some(word) = word {
+        ack.release(word);
     }
 }
 
@@ -311,20 +266,24 @@ fn sender(principal: &Principal) -> Sender {
 /// leave the inbox: all devices read them there.
 fn reply_topic(owner: &Owner, publish: &Inbound) -> Result<String, Rejection> {
     match publish.response_topic.as_ref().filter(|_| publish.principal.role == Role::Bal) {
-        Some(wish) => ResponseTopic::new(owner, wish)
-            .map(|topic| topic.as_str().to_owned())
+        Some(wish) => check_response_topic(owner, wish)
+            .map(|()| wish.clone())
             .map_err(|e| Rejection::new(ErrorCode::Forbidden, format!("the response topic {e}"))),
-        None => Ok(BridgeTopic::Receipts(owner.clone()).to_string()),
+        None => Ok(inbox(owner)),
     }
 }
 
-async fn error(context: &Context, owner: Owner, document: Vec<u8>, at: u64) -> Result<Committed<()>, StoreError> {
-    let topic = BridgeTopic::Errors(owner).to_string();
+fn inbox(owner: &Owner) -> String {
+    BridgeTopic::Receipts(owner.clone()).to_string()
+}
+
+async fn error(context: &Context, owner: &Owner, document: Vec<u8>, at: u64) -> Result<Committed<()>, StoreError> {
+    let topic = BridgeTopic::Errors(owner.clone()).to_string();
     context.store.tell(Note { topic, payload: document.into(), correlation: None, at }).await
 }
 
-/// Counts and tells what became of a message; the word for its publisher.
-fn told(context: &Context, accepted: Accepted, sid: Sid, owner: &Owner, id: &MessageId) -> Option<AckWord> {
+/// Counts and logs what became of a message; the word for its publisher.
+fn accepted(context: &Context, accepted: Accepted, sid: Sid, owner: &Owner, id: &MessageId) -> Option<AckWord> {
     match accepted {
         Accepted::Stored => {
             context.metrics.count(Metric::DownstreamAccepted);
@@ -342,29 +301,13 @@ fn told(context: &Context, accepted: Accepted, sid: Sid, owner: &Owner, id: &Mes
     Some(AckWord::Done)
 }
 
-/// What follows from the word of an app that it has pushes.
+/// What follows when an app says that it has pushes.
 fn confirmed(context: &Context, pushes: &[(Sid, Recorded)]) -> Option<AckWord> {
     for (_, recorded) in pushes {
-        let Recorded::Moved { bal, id, told, .. } = recorded else { continue };
-        context.metrics.count(Metric::Receipts);
-        for status in *told {
-            count_status(&context.metrics, *status);
-            tracing::debug!(target: message_log::TARGET, bal, id, ?status, "confirmed by the app: status on disk");
+        if let Recorded::Moved { .. } = recorded {
+            context.metrics.count(Metric::Receipts);
         }
+        count_told(&context.metrics, recorded);
     }
     Some(AckWord::Done)
-}
-
-async fn front(waiting: &mut VecDeque<(Ack, Remaining)>) -> Result<Option<AckWord>, StoreError> {
-    match waiting.front_mut() {
-        Some((_, done)) => done.as_mut().await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn at(deadline: Option<Instant>) {
-    match deadline {
-        Some(deadline) => tokio::time::sleep_until(deadline).await,
-        None => std::future::pending().await,
-    }
 }

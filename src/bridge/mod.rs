@@ -28,27 +28,32 @@ mod user_presence;
 
 pub use announce::offline;
 pub use context::{Room, Settings};
-pub use publisher::mark_copy;
 
+use crate::chat::id::SidSource;
 use crate::chat::status::Status;
 use crate::chat::transport::Transport;
 use crate::mqtt;
 use crate::ops::health::Readiness;
+use crate::ops::message_log;
 use crate::ops::metrics::{Metric, Metrics};
-use crate::store::{Recovery, Store, StoreError};
+use crate::store::{Recorded, Recovery, Store, StoreError};
 use crate::transport;
 use announce::{Announcer, Watches};
+use bal_presence::BalPresences;
 use context::Context;
-use std::sync::Arc;
+use dispatcher::Dispatcher;
+use intake::Intake;
+use publisher::Publisher;
+use std::sync::{Arc, Mutex};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use user_presence::UserPresences;
 
 /// Most events for an operator that wait to be published.
 const EVENTS: usize = 64;
 
 /// What a bridge is made of.
-#[derive(Debug)]
 pub struct Parts {
     /// The queue on disk.
     pub store: Store,
@@ -71,58 +76,50 @@ pub struct Stops {
     pub intake: CancellationToken,
     /// Publish nothing more. To be cancelled after the transport has ended.
     pub publish: CancellationToken,
-    /// Given by the windows: the broker may close. They end once it has.
+    /// Given by the bridge: the broker may close. The bridge ends once it has.
     pub quiet: CancellationToken,
 }
 
-/// Runs the windows until both stops are given and the transport has ended.
+/// Runs the bridge until both stops are given and the transport has ended.
 ///
 /// # Errors
-/// When the store is closed before the windows are.
+/// When the store is closed before the bridge has ended.
 pub async fn run(settings: Settings, parts: Parts, stops: Stops) -> Result<(), StoreError> {
     let Parts { store, recovery, mqtt, transports, metrics, readiness } = parts;
+    let mqtt::Port { inbound, publish, former, broker_link, readers, clients, sightings } = mqtt;
     let (events_tx, events) = mpsc::channel(EVENTS);
-    let health = store.health();
+    let links = transports.iter().map(|(transport, port)| (transport.clone(), port.link.clone())).collect();
+    let watches = Watches { links, broker_link: broker_link.clone(), store: store.health(), clients, events };
     let capabilities = transports.iter().map(|(transport, port)| (transport.clone(), port.capabilities)).collect();
-    let context = Arc::new(Context::new(settings, store, metrics, events_tx, &recovery, capabilities));
+    let sids = Mutex::new(SidSource::after(recovery.last_sid));
+    let (bal_presences, events) = (BalPresences::default(), events_tx);
+    let context = Arc::new(Context { settings, store, metrics, events, publish, bal_presences, capabilities, sids });
     // Before anything new comes in, which has to line up behind it.
     let routing = Arc::clone(&context);
     let routed = context.store.route_held(move |category| routing.route(category)).await?;
     if routed > 0 {
         tracing::info!(routed, "messages of devices that waited for a route have one now");
     }
-    let bal_presences = bal_presence::BalPresences::new();
-    let links = transports.iter().map(|(transport, port)| (transport.clone(), port.link.clone())).collect();
-    let (broker_link, clients) = (mqtt.broker_link.clone(), mqtt.clients.clone());
-    let watches = Watches { links, broker_link, store: health, clients, events };
-    let announce = Announcer::new(Arc::clone(&context), watches, mqtt.publish.clone(), readiness);
-    let mqtt::Port { inbound, publish, former, broker_link, readers, sightings, .. } = mqtt;
-    let user_presence = user_presence::UserPresences::new(
-        Arc::clone(&context),
-        bal_presences.clone(),
-        publish.clone(),
-        broker_link.clone(),
-    );
-    let (words_tx, words) = mpsc::channel(user_presence::WORDS);
-    let front = publisher::Front { publish, broker_link, readers, former };
-    let publisher = publisher::Publisher::new(Arc::clone(&context), bal_presences, front, recovery.former);
-    let intake = intake::Intake::new(Arc::clone(&context), words_tx);
+    let announce = Announcer::new(Arc::clone(&context), watches, readiness);
+    let user_presences = UserPresences::new(Arc::clone(&context), broker_link.clone());
+    let publisher = Publisher::new(Arc::clone(&context), broker_link, readers);
+    let (presences_tx, presences) = mpsc::channel(user_presence::PRESENCES);
+    let intake = Intake::new(Arc::clone(&context), presences_tx);
 
     let mut tasks = JoinSet::new();
     for (transport, port) in transports {
-        let (dispatcher, device_intake) = dispatcher::Dispatcher::new(Arc::clone(&context), transport, port);
+        let (dispatcher, device_intake) = Dispatcher::new(Arc::clone(&context), transport, port);
         tasks.spawn(dispatcher.run(stops.intake.clone()));
         tasks.spawn(device_intake.run());
     }
     tasks.spawn(expiry::run(context, stops.publish.clone()));
     tasks.spawn(intake.run(inbound, stops.intake.clone(), stops.quiet.clone()));
-    let others = CancellationToken::new();
-    let parting = publisher::Parting { stop: stops.publish.clone(), others: others.clone(), quiet: stops.quiet };
-    tasks.spawn(publisher.run(parting));
-    tasks.spawn(user_presence.run(sightings, words, stops.publish.clone()));
+    tasks.spawn(user_presences.run(sightings, presences, stops.publish.clone()));
+    let announced = CancellationToken::new();
+    tasks.spawn(publisher.run(former, recovery.former, stops.clone(), announced.clone()));
     tasks.spawn(async move {
         let ended = announce.run(stops.publish).await;
-        others.cancel();
+        announced.cancel();
         ended
     });
     while let Some(ended) = tasks.join_next().await {
@@ -135,12 +132,17 @@ pub async fn run(settings: Settings, parts: Parts, stops: Stops) -> Result<(), S
     Ok(())
 }
 
-fn count_status(metrics: &Metrics, status: Status) {
-    match status {
-        Status::Sent => metrics.count(Metric::DownstreamSent),
-        Status::Delivered => metrics.count(Metric::DownstreamDelivered),
-        Status::Failed => metrics.count(Metric::DownstreamFailed),
-        Status::Expired => metrics.count(Metric::DownstreamExpired),
-        Status::Accepted | Status::Read | Status::Cancelled => {}
+/// Counts and logs the statuses that are on disk now.
+fn count_told(metrics: &Metrics, recorded: &Recorded) {
+    let Recorded::Moved { bal, id, told, .. } = recorded else { return };
+    for status in *told {
+        match status {
+            Status::Sent => metrics.count(Metric::DownstreamSent),
+            Status::Delivered => metrics.count(Metric::DownstreamDelivered),
+            Status::Failed => metrics.count(Metric::DownstreamFailed),
+            Status::Expired => metrics.count(Metric::DownstreamExpired),
+            Status::Accepted | Status::Read | Status::Cancelled => {}
+        }
+        tracing::debug!(target: message_log::TARGET, bal, id, ?status, "status on disk");
     }
 }

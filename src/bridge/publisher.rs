@@ -3,40 +3,41 @@
 //! Everything that goes to an owner's inbox passes here: messages of devices, statuses, errors. Each topic is a
 //! [`TopicWindow`]; the store holds the documents, a window only knows how far it is.
 
-mod parting;
-
-pub(super) use parting::Parting;
-
-use super::bal_presence::BalPresences;
-use super::context::Context;
+use super::Stops;
+use super::context::{Context, oldest};
 use super::topic_window::{Manner, TopicWindow};
 use crate::chat::message::{BrokerKind, mark_redelivered};
-use crate::mqtt::{BrokerLink, Former, Outbound, Outcome};
-use crate::ops::clock::now_ms;
+use crate::mqtt::{BrokerLink, Former, MarkCopy, Outbound, Outcome};
+use crate::ops::clock::{every, now_ms};
 use crate::ops::message_log;
 use crate::ops::metrics::Metric;
 use crate::store::{Committed, DocumentRef, Seen, StoreError, Waiting};
-use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
+use futures_util::{StreamExt, TryFutureExt};
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
 
 /// Most documents asked of the store at one time, per topic.
 const FETCH: usize = 256;
 /// Most topics that are worked on; further ones wait until others are done.
 pub(super) const WINDOWS_MAX: usize = if cfg!(test) { 8 } else { 10_000 };
 /// How long an explicit acknowledgement may take before a newly come reader gets the message again.
-const ACK_PATIENCE: Duration = Duration::from_secs(5);
+const ACK_WAIT: Duration = Duration::from_secs(5);
 /// How long the first document of a topic may be unconfirmed before others follow it. Tests answer when they like.
-const PROBE_PATIENCE: Duration = if cfg!(test) { Duration::from_secs(3_600) } else { Duration::from_millis(100) };
+const PROBE_WAIT: Duration = if cfg!(test) { Duration::from_secs(3_600) } else { Duration::from_millis(100) };
 /// How often it is looked for readers whose time for any of that is over, and for windows that are free again.
 const ROUND_EVERY: Duration = Duration::from_millis(200);
-/// Most confirmed documents whose removal is gathered into one operation.
+/// Most confirmed documents whose removal is put into one operation.
 const FORGET: usize = 256;
+/// How long a stop waits for outstanding confirmations.
+const CONFIRMATIONS_WAIT: Duration = Duration::from_secs(2);
+/// How long it waits for the broker to close, which answers everything.
+const CLOSE_WAIT: Duration = Duration::from_secs(8);
 
 /// One topic's window, and what is on its way for it.
 struct Track {
@@ -54,64 +55,47 @@ struct Track {
     probed_at: Instant,
 }
 
-/// What comes in while the publisher waits.
-enum Arrival {
-    /// What the store has on a topic behind document `after`.
-    Fetched {
-        topic: Arc<str>,
-        after: u64,
-        documents: Vec<Waiting>,
-    },
-    Answered {
-        reference: DocumentRef,
-        outcome: Outcome,
-    },
+/// What the store has on a topic behind document `after`.
+struct Fetched {
+    topic: Arc<str>,
+    after: u64,
+    documents: Vec<Waiting>,
 }
 
-/// The window's task.
+/// The task.
 pub(super) struct Publisher {
     context: Arc<Context>,
-    bal_presences: BalPresences,
-    publish: mpsc::Sender<Outbound>,
     broker_link: watch::Receiver<BrokerLink>,
     readers: watch::Receiver<u64>,
     tracks: HashMap<Arc<str>, Track>,
     /// Topics with documents for which there was no window.
     postponed: BTreeSet<Arc<str>>,
     /// All windows are taken, as far as is known.
-    crowded: bool,
-    arrivals: FuturesUnordered<BoxFuture<'static, Result<Arrival, StoreError>>>,
+    full: bool,
+    fetches: FuturesUnordered<BoxFuture<'static, Result<Fetched, StoreError>>>,
+    answers: FuturesUnordered<BoxFuture<'static, (DocumentRef, Outcome)>>,
     outgoing: VecDeque<Outbound>,
     confirmed: Vec<DocumentRef>,
     /// Topics of which it is known again how much was handed out: nobody reads them.
     unread: Vec<Arc<str>>,
-    forgetting: VecDeque<Committed<()>>,
-    /// Where to ask for what an earlier run may have published, and on which topics that is.
-    former: Option<(mpsc::Sender<Former>, Vec<String>)>,
-}
-
-/// The publisher's part of the broker.
-pub(super) struct Front {
-    pub(super) publish: mpsc::Sender<Outbound>,
-    pub(super) broker_link: watch::Receiver<BrokerLink>,
-    pub(super) readers: watch::Receiver<u64>,
-    pub(super) former: mpsc::Sender<Former>,
+    forgetting: VecDeque<(Committed<()>, ())>,
 }
 
 impl Publisher {
-    /// `former` are the topics with documents that an earlier run may have published.
-    pub(super) fn new(context: Arc<Context>, bal_presences: BalPresences, front: Front, former: Vec<String>) -> Self {
+    pub(super) fn new(
+        context: Arc<Context>,
+        broker_link: watch::Receiver<BrokerLink>,
+        readers: watch::Receiver<u64>,
+    ) -> Self {
         Self {
             context,
-            bal_presences,
-            publish: front.publish,
-            broker_link: front.broker_link,
-            readers: front.readers,
-            former: Some((front.former, former)),
+            broker_link,
+            readers,
             tracks: HashMap::new(),
             postponed: BTreeSet::new(),
-            crowded: false,
-            arrivals: FuturesUnordered::new(),
+            full: false,
+            fetches: FuturesUnordered::new(),
+            answers: FuturesUnordered::new(),
             outgoing: VecDeque::new(),
             confirmed: Vec::new(),
             unread: Vec::new(),
@@ -120,28 +104,31 @@ impl Publisher {
     }
 
     /// Publishes until it is stopped, then waits until what is confirmed is forgotten as well. What is not confirmed
-    /// stays in the store.
-    pub(super) async fn run(mut self, parting: Parting) -> Result<(), StoreError> {
-        let stop = &parting.stop;
-        self.claim_former().await?;
-        let mut presence = self.bal_presences.changed();
-        let mut rounds = tokio::time::interval(ROUND_EVERY);
+    /// stays in the store. `topics` are those with documents that an earlier run may have published; `announced` is given
+    /// when nobody else publishes any more.
+    pub(super) async fn run(
+        mut self,
+        former: mpsc::Sender<Former>,
+        topics: Vec<String>,
+        stops: Stops,
+        announced: CancellationToken,
+    ) -> Result<(), StoreError> {
+        self.claim_former(former, topics).await?;
+        let context = Arc::clone(&self.context);
+        let mut presences = context.bal_presences.changed();
+        let mut rounds = every(ROUND_EVERY);
         self.look_at_everything().await?;
-        while !stop.is_cancelled() {
+        while !stops.publish.is_cancelled() {
             self.forget(false).await?;
             self.unclaim().await?;
             self.fetch().await?;
             let open = *self.broker_link.borrow_and_update() == BrokerLink::Up;
-            let publish = self.publish.clone();
-            let context = Arc::clone(&self.context);
             tokio::select! {
-                () = stop.cancelled() => break,
-                done = oldest(&mut self.forgetting), if !self.forgetting.is_empty() => {
-                    self.forgetting.pop_front();
-                    done?;
-                }
-                Some(arrival) = self.arrivals.next() => self.arrived(arrival?),
-                permit = publish.reserve(), if open && !self.outgoing.is_empty() => {
+                () = stops.publish.cancelled() => break,
+                (forgotten, ()) = oldest(&mut self.forgetting) => forgotten?,
+                Some(fetched) = self.fetches.next() => self.fetched(fetched?),
+                Some((reference, outcome)) = self.answers.next() => self.answered(reference, outcome),
+                permit = context.publish.reserve(), if open && !self.outgoing.is_empty() => {
                     let Ok(permit) = permit else { break };
                     if let Some(outbound) = self.outgoing.pop_front() {
                         permit.send(outbound);
@@ -157,7 +144,7 @@ impl Publisher {
                     Err(_) => break,
                 },
                 changed = self.broker_link.changed() => if changed.is_err() { break },
-                _ = presence.changed() => self.look_at_everything().await?,
+                _ = presences.changed() => self.look_at_everything().await?,
                 _ = rounds.tick() => {
                     self.repeat();
                     self.trust_probes();
@@ -165,13 +152,12 @@ impl Publisher {
                 }
             }
         }
-        self.wind_up(&parting).await
+        self.wind_up(stops, announced).await
     }
 
     /// Asks the broker what it still has of an earlier run, before it serves anybody: a reader gets that from there,
     /// and must not get it from here as well.
-    async fn claim_former(&mut self) -> Result<(), StoreError> {
-        let Some((former, topics)) = self.former.take() else { return Ok(()) };
+    async fn claim_former(&mut self, former: mpsc::Sender<Former>, topics: Vec<String>) -> Result<(), StoreError> {
         for topic in topics {
             let topic: Arc<str> = topic.into();
             self.look_at(Arc::clone(&topic));
@@ -181,12 +167,12 @@ impl Publisher {
             for document in documents.into_iter().take_while(|document| document.redelivered) {
                 let Waiting { reference, payload, .. } = document;
                 track.topic_window.take(reference.seq);
-                let marked = mark_redelivered(&payload).ok().map(Into::into);
-                let (outcome, answer) = oneshot::channel();
+                let marked = mark_redelivered(&payload).map(Into::into);
+                let (outcome, answered) = oneshot::channel();
                 let payloads = [Some(payload), marked].into_iter().flatten().collect();
-                // A door that has nothing to do with earlier runs drops it: that means `Lost`.
+                // A broker that has nothing to do with earlier runs drops it: that means `Lost`.
                 let _ = former.send(Former { topic: topic.to_string(), payloads, outcome }).await;
-                self.arrivals.push(answered(reference, answer));
+                self.answers.push(Box::pin(answer(reference, answered)));
             }
         }
         Ok(())
@@ -208,7 +194,7 @@ impl Publisher {
     /// Begins anew with the topics of those who came back and had time enough to acknowledge what they have.
     fn repeat(&mut self) {
         for track in self.tracks.values_mut().filter(|track| track.repeat) {
-            let quiet = track.topic_window.idle() && !track.fetching && track.confirmed_at.elapsed() > ACK_PATIENCE;
+            let quiet = track.topic_window.idle() && !track.fetching && track.confirmed_at.elapsed() > ACK_WAIT;
             if quiet {
                 track.repeat = false;
                 track.more = true;
@@ -220,7 +206,7 @@ impl Publisher {
     /// A reader who acknowledges slowly, or by hand, gets more than one document at a time.
     fn trust_probes(&mut self) {
         if self.context.settings.broker == BrokerKind::Embedded {
-            let slow = |track: &&mut Track| track.probed_at.elapsed() > PROBE_PATIENCE;
+            let slow = |track: &&mut Track| track.probed_at.elapsed() > PROBE_WAIT;
             self.tracks.values_mut().filter(slow).for_each(|track| track.topic_window.trust_probe());
         }
     }
@@ -245,22 +231,21 @@ impl Publisher {
 
     /// Lets windows go that have nothing to do, or wait for a reader or an owner: when one comes, all topics are looked at.
     fn make_place(&mut self) -> bool {
-        if !self.crowded {
-            let (external, bal_presences) = (self.context.settings.broker == BrokerKind::External, &self.bal_presences);
+        if !self.full {
             let done = |topic: &str, track: &Track| {
-                let resting = !track.more || track.topic_window.held() || external && bal_presences.away(topic);
+                let resting = !track.more || track.topic_window.held() || self.context.bal_presences.away(topic);
                 resting && !track.fetching && !track.explicit && track.topic_window.may_be_forgotten()
             };
             self.tracks.retain(|topic, track| !done(topic, track));
-            self.crowded = self.tracks.len() >= WINDOWS_MAX;
+            self.full = self.tracks.len() >= WINDOWS_MAX;
         }
-        !self.crowded
+        !self.full
     }
 
     /// Looks at the topics for which there was no window, as far as there is one now.
     fn look_at_postponed(&mut self) {
-        self.crowded = false;
-        while !self.crowded {
+        self.full = false;
+        while !self.full {
             let Some(topic) = self.postponed.pop_first() else { return };
             self.look_at(topic);
         }
@@ -276,7 +261,7 @@ impl Publisher {
                 let room = track.topic_window.room();
                 // A nearly full window is left until a good part of it is free: fewer and larger looks into the store.
                 let worth_it = room > 0 && (track.topic_window.idle() || room.min(FETCH) * 4 >= window);
-                track.more && !track.fetching && worth_it && !self.held(topic)
+                track.more && !track.fetching && worth_it && !self.context.bal_presences.away(topic)
             })
             .map(|(topic, _)| topic.clone())
             .collect();
@@ -291,49 +276,28 @@ impl Publisher {
             track.more = false;
             let (after, room) = (track.topic_window.cursor(), track.topic_window.room().min(FETCH));
             let committed = self.context.store.next_to_publish(Arc::clone(&topic), after, room).await?;
-            self.arrivals.push(Box::pin(async move {
-                let documents = committed.await?;
-                Ok(Arrival::Fetched { topic, after, documents })
-            }));
+            self.fetches.push(Box::pin(committed.map_ok(move |documents| Fetched { topic, after, documents })));
         }
         Ok(())
     }
 
-    /// Whether the owner said that it is away. The embedded broker knows by itself who reads.
-    fn held(&self, topic: &str) -> bool {
-        self.context.settings.broker == BrokerKind::External && self.bal_presences.away(topic)
-    }
-
-    fn arrived(&mut self, arrival: Arrival) {
-        match arrival {
-            Arrival::Fetched { topic, after, documents } => self.fetched(&topic, after, documents),
-            Arrival::Answered { reference, outcome } => self.answered(reference, outcome),
-        }
-    }
-
-    fn fetched(&mut self, topic: &str, after: u64, documents: Vec<Waiting>) {
-        let Some(track) = self.tracks.get_mut(topic) else { return };
+    fn fetched(&mut self, fetched: Fetched) {
+        let Fetched { topic, after, documents } = fetched;
+        let Some(track) = self.tracks.get_mut(&topic) else { return };
         track.fetching = false;
         if track.topic_window.cursor() != after {
             // The window went back meanwhile: what lies between comes first.
             track.more = true;
             return;
         }
-        let mut outgoing = Vec::with_capacity(documents.len());
+        track.more |= !documents.is_empty();
         for document in documents {
             // The window may have broken while the store was asked.
-            if track.topic_window.room() == 0 {
-                track.more = true;
-                break;
-            }
+            let Some(track) = self.tracks.get_mut(&topic).filter(|track| track.topic_window.room() > 0) else { return };
             let manner = track.topic_window.take(document.reference.seq);
             if manner.resume {
                 track.probed_at = Instant::now();
             }
-            outgoing.push((document, manner));
-            track.more = true;
-        }
-        for (document, manner) in outgoing {
             self.send(document, manner);
         }
     }
@@ -344,21 +308,12 @@ impl Publisher {
         if again {
             self.context.metrics.count(Metric::Republished);
         }
-        // Whatever cannot be marked is no JSON object of ours; it is published as it is.
-        let marked = if again { mark_redelivered(&payload).ok() } else { None };
-        let (tell, outcome) = oneshot::channel();
-        self.outgoing.push_back(Outbound {
-            topic: reference.topic.to_string(),
-            payload: marked.map_or(payload, Into::into),
-            qos: 1,
-            retain: false,
-            expiry: None,
-            correlation,
-            mark_copy: Some(mark_copy),
-            resume: manner.resume,
-            outcome: tell,
-        });
-        self.arrivals.push(answered(reference, outcome));
+        // Whatever cannot be marked is published as it is.
+        let marked = if again { mark_redelivered(&payload) } else { None };
+        let (outbound, outcome) = Outbound::new(&reference.topic, marked.map_or(payload, Into::into));
+        let (mark_copy, resume) = (Some(mark_redelivered as MarkCopy), manner.resume);
+        self.outgoing.push_back(Outbound { correlation, mark_copy, resume, ..outbound });
+        self.answers.push(Box::pin(answer(reference, outcome)));
     }
 
     fn answered(&mut self, reference: DocumentRef, outcome: Outcome) {
@@ -389,40 +344,51 @@ impl Publisher {
         let tracks = &self.tracks;
         let seen = |topic| tracks.get(&topic).map(|track| Seen { seq: track.topic_window.seen(), topic });
         let seen = std::mem::take(&mut self.unread).into_iter().filter_map(seen).collect();
-        self.forgetting.push_back(self.context.store.parted(seen).await?);
+        self.forgetting.push_back((self.context.store.parted(seen).await?, ()));
         Ok(())
     }
 
-    /// Has the store forget what is confirmed, gathered while an earlier removal is on its way.
+    /// Has the store forget what is confirmed: together what was, while an earlier removal is on its way.
     async fn forget(&mut self, all: bool) -> Result<(), StoreError> {
         let quiet = self.forgetting.is_empty();
         if self.confirmed.is_empty() || !(quiet || all || self.confirmed.len() >= FORGET) {
             return Ok(());
         }
         let confirmed = std::mem::take(&mut self.confirmed);
-        self.forgetting.push_back(self.context.store.published(confirmed, now_ms()).await?);
+        self.forgetting.push_back((self.context.store.published(confirmed, now_ms()).await?, ()));
         Ok(())
     }
-}
 
-fn answered(
-    reference: DocumentRef,
-    outcome: oneshot::Receiver<Outcome>,
-) -> BoxFuture<'static, Result<Arrival, StoreError>> {
-    Box::pin(async move {
-        let outcome = outcome.await.unwrap_or(Outcome::Lost);
-        Ok(Arrival::Answered { reference, outcome })
-    })
-}
-
-/// Marks a document that its reader may have already. Whatever is no JSON object of ours stays as it is.
-pub fn mark_copy(payload: &[u8]) -> Option<Vec<u8>> {
-    mark_redelivered(payload).ok()
-}
-
-async fn oldest(forgetting: &mut VecDeque<Committed<()>>) -> Result<(), StoreError> {
-    match forgetting.front_mut() {
-        Some(committed) => committed.await,
-        None => std::future::pending().await,
+    /// Takes the last confirmations, so that what was confirmed is not published again after the next start; then lets the
+    /// broker close and takes its answers for the rest.
+    async fn wind_up(&mut self, stops: Stops, announced: CancellationToken) -> Result<(), StoreError> {
+        for outbound in self.outgoing.drain(..) {
+            let _ = outbound.outcome.send(Outcome::Unsent);
+        }
+        self.take_answers(CONFIRMATIONS_WAIT).await;
+        announced.cancelled().await;
+        stops.quiet.cancel();
+        self.take_answers(CLOSE_WAIT).await;
+        self.forget(true).await?;
+        while !self.forgetting.is_empty() {
+            oldest(&mut self.forgetting).await.0?;
+        }
+        let known = self.tracks.iter().filter(|(_, track)| track.topic_window.idle());
+        let seen = known.map(|(topic, track)| Seen { topic: topic.clone(), seq: track.topic_window.seen() }).collect();
+        self.context.store.parted(seen).await?.await
     }
+
+    /// Takes answers until all have come or `longest` is over.
+    async fn take_answers(&mut self, longest: Duration) {
+        let _ = timeout(longest, async {
+            while let Some((reference, outcome)) = self.answers.next().await {
+                self.answered(reference, outcome);
+            }
+        })
+        .await;
+    }
+}
+
+async fn answer(reference: DocumentRef, outcome: oneshot::Receiver<Outcome>) -> (DocumentRef, Outcome) {
+    (reference, outcome.await.unwrap_or(Outcome::Lost))
 }

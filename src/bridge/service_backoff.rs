@@ -4,7 +4,7 @@ use crate::chat::id::Recipient;
 use std::collections::HashSet;
 use std::time::Duration;
 
-/// Refusals in a row after which it brakes.
+/// Refusals in a row after which sending pauses.
 const AFTER: u32 = 20;
 /// The first pause.
 const FIRST: Duration = Duration::from_secs(1);
@@ -22,7 +22,7 @@ pub(crate) struct ServiceBackoff {
 
 impl ServiceBackoff {
     /// The push service took or finally refused a message: it works.
-    pub(crate) fn release(&mut self) {
+    pub(crate) fn reset(&mut self) {
         *self = Self::default();
     }
 
@@ -47,18 +47,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_brakes_after_twenty_in_a_row_and_longer_each_time() {
+    fn sending_pauses_after_twenty_in_a_row_and_longer_each_time() {
         let mut service_backoff = ServiceBackoff::default();
         let mut pauses: Vec<u64> =
             (0..200).filter_map(|_| service_backoff.refused(None)).map(|p| p.as_secs()).collect();
         assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 60, 60, 60, 60]);
-        service_backoff.release();
+        service_backoff.reset();
         pauses = (0..20).filter_map(|_| service_backoff.refused(None)).map(|p| p.as_secs()).collect();
         assert_eq!(pauses, [1]);
     }
 
     fn one(recipient: i64) -> Option<Recipient> {
-        Some(Recipient::new(recipient))
+        Some(Recipient(recipient))
     }
 
     #[test]
@@ -74,7 +74,7 @@ mod tests {
         let mut service_backoff = ServiceBackoff::default();
         for _ in 0..100 {
             assert!((0..19).all(|_| service_backoff.refused(None).is_none()));
-            service_backoff.release();
+            service_backoff.reset();
         }
     }
 }

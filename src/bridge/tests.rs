@@ -8,6 +8,7 @@ mod upstream;
 mod user_presence;
 
 use super::*;
+use crate::chat::delivery::Fate;
 use crate::chat::id::{Owner, Sid, Token};
 use crate::chat::message::{BrokerKind, Limits as MessageLimits};
 use crate::chat::recipient_queue::Pace;
@@ -34,7 +35,7 @@ struct Harness {
     /// The transports beside the first one.
     others: Vec<transport::Outlet>,
     stops: Stops,
-    keeper: WriterThread,
+    writer: WriterThread,
     metrics: Arc<Metrics>,
     readiness: watch::Receiver<Readiness>,
     running: tokio::task::JoinHandle<Result<(), StoreError>>,
@@ -78,17 +79,12 @@ impl Harness {
     }
 
     fn open_with(dir: tempfile::TempDir, path: std::path::PathBuf, settings: Settings) -> Self {
-        Self::open_ways(dir, path, settings, &[Transport::Ccs])
+        Self::open_by(dir, path, settings, &[Transport::Ccs])
     }
 
-    fn open_ways(
-        dir: tempfile::TempDir,
-        path: std::path::PathBuf,
-        settings: Settings,
-        transports: &[Transport],
-    ) -> Self {
+    fn open_by(dir: tempfile::TempDir, path: std::path::PathBuf, settings: Settings, transports: &[Transport]) -> Self {
         let wanted = crate::store::Settings { transports: transports.to_vec(), ..crate::store::Settings::new(&path) };
-        let (store, keeper, recovery) = Store::open(&wanted, now_ms()).unwrap();
+        let (store, writer, recovery) = Store::open(&wanted, now_ms()).unwrap();
         let (mqtt_port, mut mqtt) = mqtt::port(16, 16);
         // A broker that keeps nothing over a stop.
         mqtt.former.close();
@@ -120,7 +116,7 @@ impl Harness {
             outlet.link.send_replace(Link::Up);
         }
         mqtt.broker_link.send_replace(BrokerLink::Up);
-        Self { _dir: dir, path, store, mqtt, transport, others: outlets, stops, keeper, metrics, readiness, running }
+        Self { _dir: dir, path, store, mqtt, transport, others: outlets, stops, writer, metrics, readiness, running }
     }
 
     async fn publish(&self, topic: &str, payload: &Value) -> oneshot::Receiver<AckWord> {
@@ -158,7 +154,7 @@ impl Harness {
     async fn published(&mut self) -> Outbound {
         let next = async {
             loop {
-                let outbound = self.mqtt.publish.recv().await.expect("the lanes run");
+                let outbound = self.mqtt.publish.recv().await.expect("the bridge runs");
                 if !outbound.topic.starts_with("_bridge/") {
                     return outbound;
                 }
@@ -189,21 +185,20 @@ impl Harness {
     }
 
     async fn sent(&mut self) -> Send {
-        timeout(self.transport.sends.recv()).await.expect("the lanes run")
+        timeout(self.transport.sends.recv()).await.expect("the bridge runs")
     }
 
     async fn refuse(&self, sid: Sid, wait: Wait) {
         let decision = Decision::Retry { wait, until: Until::Deadline, scope: Scope::Message };
         let refusal = Refusal::new(decision, "X", "");
-        self.report(Report::Refused { sid, refusal, copies: 1, replays: 0 }).await;
+        self.report(Report::Back { sid, fate: Fate::Refused(refusal), copies: 1, replays: 0 }).await;
     }
 
     /// The push service says that the device has it.
     async fn receipt(&self, original: &str) {
-        let ack_ref =
-            AckRef { connection: ConnectionId::new(1), to: "gcm".into(), message_id: format!("dr2:{original}") };
+        let ack_ref = AckRef { connection: ConnectionId(1), to: "gcm".into(), message_id: format!("dr2:{original}") };
         let (original, status) = (original.to_owned(), "MESSAGE_SENT_TO_DEVICE".to_owned());
-        self.report(Report::Receipt { original, status, sent_at_ms: None, copies: 0, ack_ref }).await;
+        self.report(Report::Receipt { original, status, copies: 0, ack_ref }).await;
     }
 
     async fn report(&self, report: Report) {
@@ -211,7 +206,7 @@ impl Harness {
     }
 
     async fn upstream(&self, id: &str, category: &str) {
-        let ack_ref = AckRef { connection: ConnectionId::new(1), to: "phone".into(), message_id: id.into() };
+        let ack_ref = AckRef { connection: ConnectionId(1), to: "phone".into(), message_id: id.into() };
         let data = json!({"n": id}).as_object().unwrap().clone();
         let from = Token::new("phone").unwrap();
         let category = Some(category.to_owned());
@@ -220,7 +215,7 @@ impl Harness {
     }
 
     async fn ack(&mut self) -> AckRef {
-        timeout(self.transport.acks.recv()).await.expect("the lanes run")
+        timeout(self.transport.acks.recv()).await.expect("the bridge runs")
     }
 
     /// Stops in order; returns where the store is.
@@ -232,7 +227,7 @@ impl Harness {
         let drain = async { while publish.recv().await.is_some() {} };
         let (ended, ()) = tokio::join!(self.running, drain);
         ended.unwrap().unwrap();
-        self.keeper.close().await.unwrap();
+        self.writer.close().await.unwrap();
         (self._dir, self.path)
     }
 }
@@ -242,7 +237,7 @@ async fn timeout<T>(future: impl Future<Output = T>) -> T {
 }
 
 fn accepted(sid: Sid) -> Report {
-    Report::Accepted { sid, canonical: None, provider_id: None, detail: None, copies: 1, replays: 0 }
+    Report::Back { sid, fate: Fate::ACCEPTED, copies: 1, replays: 0 }
 }
 
 #[tokio::test]
@@ -255,8 +250,7 @@ async fn a_message_goes_out_and_its_statuses_come_back() {
     assert_eq!(send.push.data["k"], "1");
     harness.report(accepted(send.sid)).await;
     assert_eq!(harness.status().await, ("a1".into(), "sent".into()));
-    let ack_ref =
-        AckRef { connection: ConnectionId::new(1), to: "gcm".into(), message_id: format!("dr2:{}", send.sid) };
+    let ack_ref = AckRef { connection: ConnectionId(1), to: "gcm".into(), message_id: format!("dr2:{}", send.sid) };
     harness.receipt(&send.sid.to_string()).await;
     assert_eq!(harness.ack().await, ack_ref);
     assert_eq!(harness.status().await, ("a1".into(), "delivered".into()));

@@ -132,8 +132,8 @@ impl TopicWindow {
         confirmed
     }
 
-    /// The probe has been taken by a reader who is slow to confirm it: opens the window all the same. Only for a front
-    /// door that knows its readers; another one may still answer that nobody is there, and by then a reader may have come
+    /// The probe has been taken by a reader who is slow to confirm it: opens the window all the same. Only for a
+    /// broker that knows its readers; another one may still answer that nobody is there, and by then a reader may have come
     /// and got what was sent behind the probe.
     pub(crate) fn trust_probe(&mut self) {
         if self.mode == Mode::Probing && !self.open.is_empty() {
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_reader_the_lane_is_held_until_one_comes() {
+    fn without_a_reader_the_topic_is_held_until_one_comes() {
         let mut topic_window = TopicWindow::new(3);
         topic_window.take(1);
         assert!(!topic_window.answered(1, Outcome::NoReader));
@@ -285,7 +285,7 @@ mod tests {
                 let outcome = if broken { Outcome::Unsent } else {
                     match outcomes.next() { Some(0) => Outcome::Lost, Some(1) => Outcome::NoReader, _ => Outcome::Confirmed }
                 };
-                // A reader may have seen a document whose confirmation was lost, unless the door failed it unsent.
+                // A reader may have seen a document whose confirmation was lost, unless the broker failed it unsent.
                 if outcome != Outcome::NoReader && !broken && !first_copies.contains(&seq) {
                     first_copies.push(seq);
                 }

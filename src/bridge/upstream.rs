@@ -4,20 +4,21 @@
 //! A task of its own for each transport: no answer to a push that waits for its commit holds up a device's message, nor
 //! the reverse.
 
-use super::context::Context;
+use super::context::{Context, oldest};
 use crate::chat::message::{BridgeEvent, UpstreamMessage};
 use crate::chat::topic::BridgeTopic;
 use crate::chat::transport::Transport;
-use crate::ops::clock::now_ms;
+use crate::ops::clock::{every, now_ms};
 use crate::ops::message_log;
 use crate::ops::metrics::Metric;
-use crate::store::{Committed, Note, Received, StoreError, Upstream as NewUpstream};
+use crate::store::{Note, Received, StoreError, Upstream as NewUpstream};
 use crate::transport::{AckRef, DeviceMessage, RejectedUpstream, Upstream};
+use futures_util::TryFutureExt;
+use futures_util::future::BoxFuture;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
-use tokio::time::MissedTickBehavior;
 
 /// Messages kept in memory, unacknowledged, while the spool is full. The push service stops sending at 100 unanswered
 /// per connection; whatever is beyond this limit is forgotten here and comes again.
@@ -27,18 +28,8 @@ const COMMITS_MAX: usize = 4_096;
 /// How often a full spool is looked at again.
 const ROOM_CHECK: Duration = Duration::from_millis(200);
 
-/// What is on its way to the disk.
-enum Asked {
-    Message(Committed<Received>),
-    /// The event that tells of a message that cannot be understood.
-    Rejection(Committed<()>),
-}
-
-/// What is on the disk now.
-enum Done {
-    Message(Received),
-    Rejection,
-}
+/// What is on its way to the disk: a message, or the event that tells of one that cannot be understood (`None`).
+type Pending = BoxFuture<'static, Result<Option<Received>, StoreError>>;
 
 /// Takes in what devices send by one transport.
 pub(super) struct DeviceIntake {
@@ -47,7 +38,7 @@ pub(super) struct DeviceIntake {
     messages: mpsc::Receiver<DeviceMessage>,
     acks: mpsc::Sender<AckRef>,
     /// In the order in which they were asked for.
-    pending: VecDeque<(Asked, AckRef)>,
+    pending: VecDeque<(Pending, AckRef)>,
     held: VecDeque<Upstream>,
 }
 
@@ -64,13 +55,12 @@ impl DeviceIntake {
     /// Works until the transport has ended and all its messages are on disk. What is held for want of room by then was not
     /// acknowledged, and comes again.
     pub(super) async fn run(mut self) -> Result<(), StoreError> {
-        let mut look = tokio::time::interval(ROOM_CHECK);
-        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut look = every(ROOM_CHECK);
         let mut ended = false;
         while !(ended && self.pending.is_empty()) {
             let room = self.pending.len() < COMMITS_MAX;
             tokio::select! {
-                done = front(&mut self.pending), if !self.pending.is_empty() => self.committed(done?).await,
+                (received, ack_ref) = oldest(&mut self.pending) => self.committed(received?, ack_ref).await,
                 message = self.messages.recv(), if !ended && room => match message {
                     Some(DeviceMessage::Upstream(upstream)) => self.take(upstream).await?,
                     Some(DeviceMessage::Rejected(rejected)) => self.reject(rejected).await?,
@@ -92,9 +82,8 @@ impl DeviceIntake {
             self.context.tell(BridgeEvent::SpoolFull { rows });
         }
         // One that came again is acknowledged on the connection that brought it last.
-        let same = |one: &Upstream| one.message_id == upstream.message_id && one.from == upstream.from;
-        let known = self.held.iter().position(same).and_then(|place| self.held.get_mut(place));
-        if let Some(known) = known {
+        let same = |one: &&mut Upstream| one.message_id == upstream.message_id && one.from == upstream.from;
+        if let Some(known) = self.held.iter_mut().find(same) {
             known.ack_ref = upstream.ack_ref;
         } else if self.held.len() < HELD_MAX {
             self.held.push_back(upstream);
@@ -105,36 +94,30 @@ impl DeviceIntake {
     /// The event goes by the disk, unlike all others: when the message is acknowledged nobody else knows of it any more.
     async fn reject(&mut self, rejected: RejectedUpstream) -> Result<(), StoreError> {
         let RejectedUpstream { code, sample, ack_ref } = rejected;
-        let (transport, connection) = (self.transport.to_string(), ack_ref.connection.number());
-        tracing::warn!(
-            transport,
-            connection,
-            code,
-            "message of a device that cannot be understood: told, then acknowledged"
-        );
+        let (transport, connection) = (self.transport.to_string(), ack_ref.connection.0);
+        tracing::warn!(transport, connection, code, "a device's message cannot be understood: told and acknowledged");
         self.context.metrics.upstream_rejected(&transport, code);
         let at = now_ms();
         let event = BridgeEvent::UpstreamRejected { transport, code, sample, connection };
         let topic = BridgeTopic::Events.to_string();
         let note = Note { topic, payload: event.to_payload(at).into(), correlation: None, at };
         let committed = self.context.store.tell(note).await?;
-        self.pending.push_back((Asked::Rejection(committed), ack_ref));
+        self.pending.push_back((Box::pin(committed.map_ok(|()| None)), ack_ref));
         Ok(())
     }
 
-    /// Acknowledges the oldest of what was asked for.
-    async fn committed(&mut self, done: Done) {
-        let Some((_, ack_ref)) = self.pending.pop_front() else { return };
-        match done {
-            Done::Message(Received::Stored) => self.context.metrics.count(Metric::UpstreamReceived),
+    /// Acknowledges what is on disk.
+    async fn committed(&mut self, received: Option<Received>, ack_ref: AckRef) {
+        match received {
+            Some(Received::Stored) => self.context.metrics.count(Metric::UpstreamReceived),
             // Nothing was stored, so nothing is acknowledged; it comes again.
-            Done::Message(Received::Full) => return,
-            Done::Message(Received::Duplicate) => {
+            Some(Received::Full) => return,
+            Some(Received::Duplicate) => {
                 self.context.metrics.count(Metric::UpstreamDuplicates);
                 let message_id = &ack_ref.message_id;
                 tracing::debug!(target: message_log::TARGET, message_id, "known message of a device: acknowledged again, not published again");
             }
-            Done::Rejection => {}
+            None => {}
         }
         // The connection may be gone; the message comes again then, and is recognised.
         let _ = self.acks.send(ack_ref).await;
@@ -162,15 +145,7 @@ impl DeviceIntake {
         let UpstreamMessage { token, ccs_id: message_id, category, .. } = message;
         let new = NewUpstream { sid, route, token, message_id, category, payload, at: now };
         let committed = self.context.store.receive(new).await?;
-        self.pending.push_back((Asked::Message(committed), ack_ref));
+        self.pending.push_back((Box::pin(committed.map_ok(Some)), ack_ref));
         Ok(())
-    }
-}
-
-async fn front(pending: &mut VecDeque<(Asked, AckRef)>) -> Result<Done, StoreError> {
-    match pending.front_mut() {
-        Some((Asked::Message(committed), _)) => committed.await.map(Done::Message),
-        Some((Asked::Rejection(committed), _)) => committed.await.map(|()| Done::Rejection),
-        None => std::future::pending().await,
     }
 }

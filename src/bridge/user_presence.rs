@@ -1,51 +1,49 @@
 //! Who of the chat users is there: `{user}/self/presence`, retained, written by the bridge for all devices of a user.
 //!
 //! ```text
-//!   broker ──Sighting──▶ ┌────────────┐ ──commit──▶ store
-//!   Intake ────Word────▶ │ UserPresence │
-//!                        └────────────┘ ──Outbound, retained──▶ broker
+//!   broker ──Sighting──▶ ┌───────────────┐ ──commit──▶ store
+//!   Intake ─Presence───▶ │ UserPresences │
+//!                        └───────────────┘ ──Outbound, retained──▶ broker
 //! ```
 //!
 //! The embedded broker says who comes and goes, and clients may say that they hide ([`crate::chat::presence`]). A change
-//! is written down before it is published, so that what a crash cuts off is put right at the next start. Words of
-//! everybody else (BALs, and all clients of an external broker) are passed on to [`BalPresences`].
+//! is written down before it is published, so that what a crash cuts off is put right at the next start. An external
+//! broker says nothing of its clients; what they say of themselves goes to [`super::bal_presence`].
 
-mod book;
 mod clock;
+mod schedule;
 
-use self::book::{Book, Errand, Fate, Speaker};
 use self::clock::Clock;
-use super::bal_presence::BalPresences;
+use self::schedule::Schedule;
 use super::context::Context;
 use crate::chat::id::Owner;
 use crate::chat::message::{BrokerKind, Presence, UserPresence};
 use crate::chat::presence::End;
 use crate::chat::topic::{ClientTopic, Device};
 use crate::mqtt::{Ack, AckWord, BrokerLink, Change, Outbound, Outcome, Role, Sighting};
-use crate::store::{LastPresence, PresenceChange, Store, StoreError};
+use crate::ops::clock::{at, every};
+use crate::store::{LastPresence, PresenceChange, StoreError};
 use futures_util::StreamExt;
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, OptionFuture};
 use futures_util::stream::FuturesUnordered;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::MissedTickBehavior;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-/// Words that may wait; beyond it the intake waits.
-pub(super) const WORDS: usize = 256;
+/// What clients say that may wait to be taken in; beyond it the intake waits.
+pub(super) const PRESENCES: usize = 256;
 /// Most documents on their way, one per user.
-const TELLINGS_MAX: usize = 256;
+const PENDING_MAX: usize = 256;
 /// How often it is written down that the bridge runs, while there is somebody to be seen: that is by how much `last_seen`
 /// may be too early after a crash.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(15);
 
-/// What somebody said about itself on a presence topic.
+/// What a client published about itself on a presence topic.
 #[derive(Debug)]
-pub(super) struct Word {
+pub(super) struct PresencePublish {
     pub(super) owner: Owner,
     pub(super) device: Option<Device>,
-    pub(super) topic: String,
     /// None: it takes back what it said.
     pub(super) presence: Option<Presence>,
     pub(super) ack: Ack,
@@ -54,78 +52,66 @@ pub(super) struct Word {
 /// The task.
 pub(super) struct UserPresences {
     context: Arc<Context>,
-    bal_presences: BalPresences,
-    publish: mpsc::Sender<Outbound>,
     broker_link: watch::Receiver<BrokerLink>,
-    book: Book,
+    schedule: Schedule,
     clock: Clock,
-    /// What was said before the start. The grace of those who were online begins when they can come back: with the
-    /// door of the embedded broker.
+    /// What was said before the start. The grace of those who were online begins when they can come back: when the
+    /// embedded broker is up.
     before: Option<Vec<LastPresence>>,
-    tellings: FuturesUnordered<BoxFuture<'static, Result<(Owner, Fate), StoreError>>>,
+    /// Documents on their way: of whom, and whether each is published in the end.
+    pending: FuturesUnordered<BoxFuture<'static, Result<(Owner, bool), StoreError>>>,
     sign: Option<BoxFuture<'static, Result<(), StoreError>>>,
 }
 
 impl UserPresences {
-    pub(super) fn new(
-        context: Arc<Context>,
-        bal_presences: BalPresences,
-        publish: mpsc::Sender<Outbound>,
-        broker_link: watch::Receiver<BrokerLink>,
-    ) -> Self {
+    pub(super) fn new(context: Arc<Context>, broker_link: watch::Receiver<BrokerLink>) -> Self {
         let grace = u64::try_from(context.settings.presence_grace.as_millis()).unwrap_or(u64::MAX);
-        Self {
-            context,
-            bal_presences,
-            publish,
-            broker_link,
-            book: Book::new(grace),
-            clock: Clock::new(),
-            before: None,
-            tellings: FuturesUnordered::new(),
-            sign: None,
-        }
+        let (schedule, clock, pending) = (Schedule::new(grace), Clock::new(), FuturesUnordered::new());
+        Self { context, broker_link, schedule, clock, before: None, pending, sign: None }
     }
 
     /// Works until `stop`. What is not published by then is published after the next start.
     pub(super) async fn run(
         mut self,
         mut sightings: mpsc::Receiver<Sighting>,
-        mut words: mpsc::Receiver<Word>,
+        mut presences: mpsc::Receiver<PresencePublish>,
         stop: CancellationToken,
     ) -> Result<(), StoreError> {
         if self.context.settings.broker == BrokerKind::Embedded {
             let now = self.clock.now();
             self.before = Some(self.context.store.last_presences(now).await?.await?);
         }
-        let mut signs = tokio::time::interval(SIGN_OF_LIFE);
-        signs.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut signs = every(SIGN_OF_LIFE);
         loop {
             let deadline = self.begin();
+            let sign = self.sign.is_none() && !self.schedule.is_empty();
             tokio::select! {
-                // Sightings before words: a client speaks only after its coming was told, and is known by then.
+                // Sightings before what clients say: a client speaks only after its coming was told, and is known by then.
                 biased;
                 () = stop.cancelled() => break,
-                Some(told) = self.tellings.next() => {
-                    let ((user, fate), now) = (told?, self.clock.now());
-                    self.book.told(&user, fate, now);
+                Some(done) = self.pending.next() => {
+                    let ((user, published), now) = (done?, self.clock.now());
+                    self.schedule.told(&user, published, now);
                 }
                 Some(sighting) = sightings.recv() => self.saw(&sighting),
-                Some(word) = words.recv() => self.heard(word),
+                Some(publish) = presences.recv() => self.take(publish),
                 Ok(()) = self.broker_link.changed(), if self.before.is_some() => {}
-                done = pending(&mut self.sign), if self.sign.is_some() => {
+                Some(done) = OptionFuture::from(self.sign.as_mut()) => {
                     self.sign = None;
                     done?;
                 }
-                _ = signs.tick(), if self.sign.is_none() => self.show_life(),
+                _ = signs.tick(), if sign => {
+                    let (context, now) = (Arc::clone(&self.context), self.clock.now());
+                    self.sign = Some(Box::pin(async move { context.store.still_alive(now).await?.await }));
+                }
                 () = at(deadline.map(|ms| self.clock.instant(ms))) => {}
             }
         }
-        self.show_life();
-        if self.sign.is_some() {
-            pending(&mut self.sign).await?;
+        if self.schedule.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        let now = self.clock.now();
+        self.context.store.still_alive(now).await?.await
     }
 
     /// Sends off what is due; when to look again.
@@ -133,12 +119,12 @@ impl UserPresences {
         let now = self.clock.now();
         if *self.broker_link.borrow_and_update() == BrokerLink::Up {
             for last in self.before.take().into_iter().flatten() {
-                self.book.recover(last, now);
+                self.schedule.recover(last, now);
             }
         }
-        while self.tellings.len() < TELLINGS_MAX {
-            let Some(errand) = self.book.next(now) else { return self.book.deadline() };
-            self.tellings.push(Box::pin(tell(self.context.store.clone(), self.publish.clone(), errand)));
+        while self.pending.len() < PENDING_MAX {
+            let Some((user, document)) = self.schedule.next(now) else { return self.schedule.deadline() };
+            self.pending.push(Box::pin(tell(Arc::clone(&self.context), user, document)));
         }
         None
     }
@@ -148,68 +134,30 @@ impl UserPresences {
         let (Role::User, Ok(user)) = (sighting.role, Owner::new(&*sighting.user)) else { return };
         let (device, connection, now) = (&*sighting.device, sighting.connection, self.clock.now());
         match sighting.change {
-            Change::Came => self.book.came(&user, device, connection, now),
-            Change::Left => self.book.gone(&user, device, connection, End::Left, now),
-            Change::Broke => self.book.gone(&user, device, connection, End::Broke, now),
+            Change::Came => self.schedule.came(&user, device, connection, now),
+            Change::Left => self.schedule.gone(&user, device, connection, End::Left, now),
+            Change::Broke => self.schedule.gone(&user, device, connection, End::Broke, now),
         }
     }
 
-    fn heard(&mut self, word: Word) {
-        let Word { owner, device, topic, presence, ack } = word;
+    fn take(&mut self, publish: PresencePublish) {
+        let PresencePublish { owner, device, presence, ack } = publish;
         let now = self.clock.now();
-        if self.book.said(&owner, device.as_ref(), presence.as_ref(), now) == Speaker::Stranger {
-            self.bal_presences.tell(owner, topic, presence);
-        }
+        self.schedule.said(&owner, device.as_ref(), presence.as_ref(), now);
         ack.release(AckWord::Done);
-    }
-
-    fn show_life(&mut self) {
-        if self.book.is_empty() {
-            return;
-        }
-        let (store, now) = (self.context.store.clone(), self.clock.now());
-        self.sign = Some(Box::pin(async move { store.still_alive(now).await?.await }));
     }
 }
 
 /// Writes a document down and publishes it.
-async fn tell(store: Store, publish: mpsc::Sender<Outbound>, errand: Errand) -> Result<(Owner, Fate), StoreError> {
-    let Errand { user, document } = errand;
+async fn tell(context: Arc<Context>, user: Owner, document: UserPresence) -> Result<(Owner, bool), StoreError> {
     let UserPresence { state, ts: at, last_seen } = document;
     let change = PresenceChange { user: user.clone(), state, last_seen, at };
-    let last_seen = store.presence_changed(change).await?.await?;
-    let (outcome_tx, outcome) = oneshot::channel();
-    let outbound = Outbound {
-        topic: ClientTopic::Presence(user.clone(), None).to_string(),
-        payload: UserPresence { last_seen, ..document }.to_payload().into(),
-        qos: 1,
-        retain: true,
-        expiry: None,
-        correlation: None,
-        resume: true,
-        mark_copy: None,
-        outcome: outcome_tx,
-    };
+    let last_seen = context.store.presence_changed(change).await?.await?;
+    let topic = ClientTopic::Presence(user.clone(), None);
+    let (outbound, outcome) = Outbound::new(topic, UserPresence { last_seen, ..document }.to_payload());
     // If the broker is gone, the outcome is as well.
-    let _ = publish.send(outbound).await;
-    let fate = match outcome.await {
-        Ok(Outcome::Confirmed | Outcome::Kept) => Fate::Published,
-        Ok(Outcome::NoReader | Outcome::Unsent | Outcome::Lost) | Err(_) => Fate::Failed,
-    };
-    tracing::debug!(%user, ?state, ?fate, "presence of a user told");
-    Ok((user, fate))
-}
-
-async fn pending(sign: &mut Option<BoxFuture<'static, Result<(), StoreError>>>) -> Result<(), StoreError> {
-    match sign {
-        Some(sign) => sign.await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn at(deadline: Option<tokio::time::Instant>) {
-    match deadline {
-        Some(deadline) => tokio::time::sleep_until(deadline).await,
-        None => std::future::pending().await,
-    }
+    let _ = context.publish.send(Outbound { retain: true, ..outbound }).await;
+    let published = matches!(outcome.await, Ok(Outcome::Confirmed | Outcome::Kept));
+    tracing::debug!(%user, ?state, published, "presence of a user told");
+    Ok((user, published))
 }

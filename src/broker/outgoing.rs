@@ -42,9 +42,6 @@ pub(super) async fn run(
 pub(super) fn packet(message: &Outbound, qos: QoS) -> PublishPacket {
     let mut packet =
         PublishPacket::new(message.topic.as_str(), message.payload.clone(), qos).with_retain(message.retain);
-    if let Some(expiry) = message.expiry {
-        packet.properties.set_message_expiry_interval(expiry);
-    }
     if let Some(correlation) = &message.correlation {
         packet.properties.set_correlation_data(correlation.clone());
     }

@@ -13,16 +13,10 @@ use quick_xml::reader::NsReader;
 pub struct Element {
     namespace: String,
     name: String,
-    attributes: Vec<Attribute>,
+    /// Those without a prefix.
+    attributes: Vec<(String, String)>,
     children: Vec<Self>,
     text: String,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Attribute {
-    namespace: String,
-    name: String,
-    value: String,
 }
 
 impl Element {
@@ -43,7 +37,7 @@ impl Element {
 
     /// The value of an attribute that has no prefix.
     pub fn attribute(&self, name: &str) -> Option<&str> {
-        self.attributes.iter().find(|a| a.namespace.is_empty() && a.name == name).map(|a| a.value.as_str())
+        self.attributes.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 
     /// The elements directly inside.
@@ -73,11 +67,9 @@ impl Element {
             }
             let (namespace, name) = reader.resolver().resolve_attribute(attribute.key);
             let value = attribute.normalized_value(XmlVersion::Implicit1_0).map_err(|_| IllFormed::Reference)?;
-            attributes.push(Attribute {
-                namespace: bound(namespace)?,
-                name: name.into_inner().to_owned(),
-                value: value.into_owned(),
-            });
+            if bound(namespace)?.is_empty() {
+                attributes.push((name.into_inner().to_owned(), value.into_owned()));
+            }
         }
         Ok(Self { namespace, name, attributes, children: Vec::new(), text: String::new() })
     }

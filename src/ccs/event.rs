@@ -1,9 +1,8 @@
 //! What a session tells its shell.
 
-use super::nack::NackCode;
 use super::payload::{PayloadError, Receipt, Upstream};
-use super::window::NotSent;
 use super::xml::FramingError;
+use crate::chat::refusal::Refusal;
 
 /// Something that happened in a session.
 #[derive(Debug, Clone, PartialEq)]
@@ -14,47 +13,24 @@ pub enum Event {
         jid: String,
     },
     /// The connection takes no new messages. It goes on answering old ones until the peer closes it.
-    Draining(DrainCause),
-    /// CCS took a message.
-    Acked {
+    Draining,
+    /// CCS answered a message.
+    Answered {
         /// Which one.
         message_id: String,
-        /// The token to use from now on (canonical id).
-        canonical: Option<String>,
-    },
-    /// CCS refused a message.
-    Nacked {
-        /// Which one.
-        message_id: String,
-        /// What the code means.
-        code: NackCode,
-        /// The code as it came.
-        error: String,
-        /// The explanation.
-        description: String,
+        /// What it says.
+        answer: Answer,
     },
     /// CCS did not look at a message because the connection is draining: it belongs on another connection.
     Bounced {
         /// Which one.
         message_id: String,
     },
-    /// CCS refused the stanza that a message was in.
-    Rejected {
-        /// Which message.
-        message_id: String,
-        /// Whether the same stanza may pass later.
-        rejection: Rejection,
-        /// The condition, for example `bad-request`.
-        condition: String,
-        /// CCS's words.
-        text: String,
-    },
-    /// A message was not sent.
+    /// A message was not sent: the session takes none now, or one of this id is in flight, and the answer would be
+    /// ambiguous.
     NotSent {
         /// Which one.
         message_id: String,
-        /// Why.
-        reason: NotSent,
     },
     /// A device sent a message. To be acknowledged on this session, and on no other.
     Upstream(Upstream),
@@ -75,22 +51,13 @@ pub enum Event {
     Closed(Reason),
 }
 
-/// How the peer let us know that a connection is draining.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DrainCause {
-    /// By the control message.
-    Control,
-    /// Only by refusing a message for it.
-    Nack,
-}
-
-/// What a stanza error means for the message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Rejection {
-    /// The stanza will never pass.
-    Permanent,
-    /// The peer had a fault or asks to wait (RFC 6120, 8.3.2).
-    Temporary,
+/// What CCS says of a message.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Answer {
+    /// It took it. With the token to use from now on, if that is another one (canonical id).
+    Taken(Option<String>),
+    /// It refused it, or the stanza that it was in. The texts may hold the token.
+    Refused(Refusal),
 }
 
 /// Why a session is over.
@@ -143,21 +110,9 @@ pub enum Reason {
     Shutdown,
 }
 
-/// What a session did: its summary, and the source of metrics.
+/// What a session counts that is no event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counters {
-    /// Messages sent.
-    pub sent: u64,
-    /// Messages that CCS took.
-    pub acked: u64,
-    /// Messages that CCS refused, by nack or by stanza error.
-    pub refused: u64,
-    /// Messages from devices.
-    pub upstream: u64,
-    /// Receipts.
-    pub receipts: u64,
-    /// Acknowledgements sent.
-    pub acks: u64,
     /// Acknowledgements that CCS did not understand (`BAD_ACK`, stanza error 406).
     pub bad_acks: u64,
     /// Answers to messages that are not in flight.

@@ -41,11 +41,6 @@ pub(super) enum Step {
 }
 
 impl Login {
-    /// Whether the server has accepted the credentials.
-    pub(super) fn is_authenticated(self) -> bool {
-        matches!(self, Self::Reheader | Self::Bind | Self::Address)
-    }
-
     pub(super) fn header(self, header: &Element) -> Step {
         if !header.is(ns::STREAMS, "stream") {
             return Step::Fail(Reason::Protocol("the root element is no stream"));
@@ -59,7 +54,7 @@ impl Login {
 
     pub(super) fn stanza(self, stanza: Stanza, config: &SessionConfig, out: &mut String) -> Step {
         match (self, stanza) {
-            (_, Stanza::StreamError { condition, .. }) => Step::Fail(Reason::StreamError { condition }),
+            (_, Stanza::StreamError { condition }) => Step::Fail(Reason::StreamError { condition }),
             (Self::Mechanisms, Stanza::Features(features)) => authenticate(features, config, out),
             (Self::Outcome, Stanza::Failure { condition }) => Step::Fail(Reason::AuthFailed { condition }),
             (Self::Outcome, Stanza::Success) => {

@@ -1,8 +1,8 @@
 //! CCS (XMPP over TLS with JSON inside), sans-IO: bytes, events and `now` go in; bytes, events and a deadline come out.
 //!
 //! Two floors. The codec serves both sides of a stream and is what the simulator shares: [`xml`] (framing), [`stanza`]
-//! and [`mod@write`], [`payload`] and [`nack`]. The session is the client's side only: [`session`] with its login, window
-//! and timers, its [`settings`] and its words in [`event`].
+//! and [`mod@write`], [`payload`] and [`nack`]. The session is the client's side only: [`session`] with its login, its
+//! [`settings`] and its words in [`event`].
 //!
 //! Invariant: no tokio, no clock and no random source in here, so that a session can be run on virtual time, byte by
 //! byte, from a seed.
@@ -17,7 +17,5 @@ pub mod refusal;
 pub mod session;
 pub mod settings;
 pub mod stanza;
-mod timer;
-pub mod window;
 pub mod write;
 pub mod xml;

@@ -1,7 +1,12 @@
 //! The codes with which CCS refuses a message.
 
-/// A code, as far as anybody has written one down.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::fmt;
+
+/// A code, as far as anybody has written one down. It is written as CCS writes it, and read as [`NackCode::of`] spells it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all(serialize = "SCREAMING_SNAKE_CASE", deserialize = "lowercase"))]
 pub enum NackCode {
     /// The JSON, a type in it, its size, a reserved key or the time to live is wrong.
     InvalidJson,
@@ -38,55 +43,19 @@ pub enum NackCode {
 }
 
 impl NackCode {
-    /// All of them, for counters.
-    pub const ALL: [Self; 16] = [
-        Self::InvalidJson,
-        Self::BadRegistration,
-        Self::SenderIdMismatch,
-        Self::DeviceUnregistered,
-        Self::BadAck,
-        Self::ServiceUnavailable,
-        Self::InternalServerError,
-        Self::DeviceMessageRateExceeded,
-        Self::TopicsMessageRateExceeded,
-        Self::ConnectionDraining,
-        Self::InvalidApnsCredential,
-        Self::QuotaExceeded,
-        Self::AuthenticationFailed,
-        Self::InvalidTtl,
-        Self::JsonTypeError,
-        Self::Unknown,
-    ];
-
     /// What `error` means. The form of 2013 put a sentence there, which begins with the code in one of two spellings
     /// (`InvalidJson : INVALID_TTL : ...`).
     pub fn of(error: &str) -> Self {
         let word = error.trim_start().split(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).next();
-        let plain = |word: &str| word.chars().filter(|c| *c != '_').collect::<String>().to_ascii_lowercase();
-        let word = plain(word.unwrap_or_default());
-        Self::ALL.into_iter().find(|code| plain(code.as_str()) == word).unwrap_or(Self::Unknown)
+        let plain = word.unwrap_or_default().replace('_', "").to_ascii_lowercase();
+        serde_json::from_value(Value::from(plain)).unwrap_or(Self::Unknown)
     }
+}
 
-    /// CCS's word for it; a bounded label for counters.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::InvalidJson => "INVALID_JSON",
-            Self::BadRegistration => "BAD_REGISTRATION",
-            Self::SenderIdMismatch => "SENDER_ID_MISMATCH",
-            Self::DeviceUnregistered => "DEVICE_UNREGISTERED",
-            Self::BadAck => "BAD_ACK",
-            Self::ServiceUnavailable => "SERVICE_UNAVAILABLE",
-            Self::InternalServerError => "INTERNAL_SERVER_ERROR",
-            Self::DeviceMessageRateExceeded => "DEVICE_MESSAGE_RATE_EXCEEDED",
-            Self::TopicsMessageRateExceeded => "TOPICS_MESSAGE_RATE_EXCEEDED",
-            Self::ConnectionDraining => "CONNECTION_DRAINING",
-            Self::InvalidApnsCredential => "INVALID_APNS_CREDENTIAL",
-            Self::QuotaExceeded => "QUOTA_EXCEEDED",
-            Self::AuthenticationFailed => "AUTHENTICATION_FAILED",
-            Self::InvalidTtl => "INVALID_TTL",
-            Self::JsonTypeError => "JSON_TYPE_ERROR",
-            Self::Unknown => "UNKNOWN",
-        }
+/// CCS's word for it.
+impl fmt::Display for NackCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.serialize(f)
     }
 }
 
@@ -95,9 +64,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_code_is_read_back_from_its_word() {
-        for code in NackCode::ALL {
-            assert_eq!(NackCode::of(code.as_str()), code);
+    fn every_code_is_read_from_its_word_and_written_back() {
+        for word in [
+            "INVALID_JSON",
+            "BAD_REGISTRATION",
+            "SENDER_ID_MISMATCH",
+            "DEVICE_UNREGISTERED",
+            "BAD_ACK",
+            "SERVICE_UNAVAILABLE",
+            "INTERNAL_SERVER_ERROR",
+            "DEVICE_MESSAGE_RATE_EXCEEDED",
+            "TOPICS_MESSAGE_RATE_EXCEEDED",
+            "CONNECTION_DRAINING",
+            "INVALID_APNS_CREDENTIAL",
+            "QUOTA_EXCEEDED",
+            "AUTHENTICATION_FAILED",
+            "INVALID_TTL",
+            "JSON_TYPE_ERROR",
+        ] {
+            assert_ne!(NackCode::of(word), NackCode::Unknown);
+            assert_eq!(NackCode::of(word).to_string(), word);
         }
         assert_eq!(NackCode::of("SOMETHING_NEW"), NackCode::Unknown);
         assert_eq!(NackCode::of(""), NackCode::Unknown);
@@ -114,7 +100,7 @@ mod tests {
             ("BadRegistration", "BAD_REGISTRATION"),
             ("  DEVICE_UNREGISTERED: gone", "DEVICE_UNREGISTERED"),
         ] {
-            assert_eq!(NackCode::of(sentence).as_str(), code);
+            assert_eq!(NackCode::of(sentence).to_string(), code);
         }
     }
 }

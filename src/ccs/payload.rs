@@ -2,7 +2,7 @@
 //! [`Outbound`]. Each type parses and builds.
 
 use super::nack::NackCode;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 /// Why a payload was refused. Never quotes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -181,36 +181,26 @@ impl Inbound {
 
     /// The JSON as CCS writes it.
     pub fn to_json(&self) -> String {
-        let mut json = Builder::default();
-        match self {
-            Self::Upstream(upstream) => {
-                json.text("from", &upstream.from).text("message_id", &upstream.message_id);
-                json.optional("category", upstream.category.as_deref());
-                json.value("data", Value::Object(upstream.data.clone())).merge(&upstream.extra);
+        let fields = match self {
+            Self::Upstream(Upstream { from, category, message_id, data, extra }) => {
+                let known = json!({"from": from, "message_id": message_id, "category": category, "data": data});
+                return text_of(known, extra);
             }
-            Self::Ack(ack) => {
-                json.optional("from", ack.from.as_deref()).text("message_id", &ack.message_id);
-                json.text("message_type", "ack").optional("registration_id", ack.registration_id.as_deref());
-            }
-            Self::Nack(nack) => {
-                json.text("message_type", "nack").text("message_id", &nack.message_id);
-                json.optional("from", nack.from.as_deref()).text("error", &nack.error);
-                json.optional("error_description", nack.error_description.as_deref());
-                json.optional("registration_id", nack.registration_id.as_deref());
-            }
-            Self::Receipt(receipt) => {
-                json.text("message_type", "receipt").text("message_id", &receipt.message_id);
-                json.text("from", &receipt.from).optional("category", receipt.category.as_deref());
-                json.value("data", Value::Object(receipt.data())).value("time_to_live", Value::from(0));
-            }
-            Self::Control { control_type } => {
-                json.text("message_type", "control").text("control_type", control_type);
-            }
-            Self::Unknown { message_type } => {
-                json.text("message_type", message_type);
-            }
-        }
-        json.finish()
+            Self::Ack(Accepted { message_id, from, registration_id }) => json!({
+                "from": from, "message_id": message_id, "message_type": "ack", "registration_id": registration_id,
+            }),
+            Self::Nack(Nack { message_id, from, error, error_description, registration_id }) => json!({
+                "message_type": "nack", "message_id": message_id, "from": from, "error": error,
+                "error_description": error_description, "registration_id": registration_id,
+            }),
+            Self::Receipt(receipt @ Receipt { from, message_id, category, .. }) => json!({
+                "message_type": "receipt", "message_id": message_id, "from": from, "category": category,
+                "data": receipt.data(), "time_to_live": 0,
+            }),
+            Self::Control { control_type } => json!({"message_type": "control", "control_type": control_type}),
+            Self::Unknown { message_type } => json!({ "message_type": message_type }),
+        };
+        text_of(fields, &Map::new())
     }
 }
 
@@ -224,12 +214,11 @@ pub(super) fn sender_of(json: &str) -> Option<(String, String)> {
 
 impl Receipt {
     fn data(&self) -> Map<String, Value> {
-        let mut data = Builder::default();
-        data.optional("message_status", self.status.as_deref());
-        data.optional("original_message_id", self.original_message_id.as_deref());
-        data.optional("device_registration_id", self.device_registration_id.as_deref());
-        data.optional("message_sent_timestamp", self.sent_at_ms.map(|ms| ms.to_string()).as_deref());
-        data.0
+        object(json!({
+            "message_status": self.status, "original_message_id": self.original_message_id,
+            "device_registration_id": self.device_registration_id,
+            "message_sent_timestamp": self.sent_at_ms.map(|ms| ms.to_string()),
+        }))
     }
 }
 
@@ -258,19 +247,14 @@ impl Outbound {
 impl Downstream {
     /// The JSON as a client writes it.
     pub fn to_json(&self) -> String {
-        let mut json = Builder::default();
-        json.optional("to", self.to.as_deref()).optional("condition", self.condition.as_deref());
-        json.text("message_id", &self.message_id).merge(&self.fields);
-        json.finish()
+        text_of(json!({"to": self.to, "condition": self.condition, "message_id": self.message_id}), &self.fields)
     }
 }
 
 impl Ack {
     /// The JSON as a client writes it.
     pub fn to_json(&self) -> String {
-        let mut json = Builder::default();
-        json.text("to", &self.to).text("message_id", &self.message_id).text("message_type", "ack");
-        json.finish()
+        json!({"to": self.to, "message_id": self.message_id, "message_type": "ack"}).to_string()
     }
 }
 
@@ -342,40 +326,20 @@ impl Fields {
     }
 }
 
-/// An object that is being written, in the order of the calls.
-#[derive(Default)]
-struct Builder(Map<String, Value>);
-
-impl Builder {
-    fn value(&mut self, name: &str, value: Value) -> &mut Self {
-        self.0.insert(name.to_owned(), value);
-        self
+/// The JSON of an object, and of `more` behind it; what is there already stays.
+fn text_of(json: Value, more: &Map<String, Value>) -> String {
+    let mut fields = object(json);
+    for (name, value) in more {
+        fields.entry(name).or_insert_with(|| value.clone());
     }
+    Value::Object(fields).to_string()
+}
 
-    fn text(&mut self, name: &str, value: &str) -> &mut Self {
-        self.value(name, Value::from(value))
-    }
-
-    fn optional(&mut self, name: &str, value: Option<&str>) -> &mut Self {
-        match value {
-            Some(value) => self.text(name, value),
-            None => self,
-        }
-    }
-
-    /// Adds fields; what is there already stays.
-    fn merge(&mut self, fields: &Map<String, Value>) -> &mut Self {
-        for (name, value) in fields {
-            if !self.0.contains_key(name) {
-                self.0.insert(name.clone(), value.clone());
-            }
-        }
-        self
-    }
-
-    fn finish(self) -> String {
-        Value::Object(self.0).to_string()
-    }
+/// An object without what is null: that is absent.
+fn object(json: Value) -> Map<String, Value> {
+    let Value::Object(mut fields) = json else { return Map::new() };
+    fields.retain(|_, value| !value.is_null());
+    fields
 }
 
 #[cfg(test)]

@@ -1,8 +1,9 @@
 //! What a session does with the stanzas that come in after the login.
 
-use super::event::{DrainCause, Event, Reason, Rejection};
+use super::event::{Answer, Event, Reason};
 use super::nack::NackCode;
 use super::payload::{self, Accepted, Inbound, Nack, Outbound, PayloadError, Receipt, Upstream};
+use super::refusal;
 use super::session::{Phase, Session};
 use super::stanza::{Iq, IqKind, IqPayload, MessageError, Stanza};
 use super::write;
@@ -18,10 +19,7 @@ impl Session {
             },
             Stanza::MessageError(error) => self.handle_rejection(error),
             Stanza::Iq(iq) => self.handle_iq(&iq),
-            Stanza::StreamError { condition, text } => {
-                tracing::debug!(condition, has_text = text.is_some(), "stream error");
-                self.close_stream(Reason::StreamError { condition });
-            }
+            Stanza::StreamError { condition } => self.close_stream(Reason::StreamError { condition }),
             Stanza::Features(_) | Stanza::Auth { .. } | Stanza::Success | Stanza::Failure { .. } | Stanza::Other => {
                 self.counters.ignored += 1
             }
@@ -34,9 +32,7 @@ impl Session {
             Ok(Inbound::Receipt(receipt)) => self.handle_receipt(receipt),
             Ok(Inbound::Ack(ack)) => self.handle_accepted(ack),
             Ok(Inbound::Nack(nack)) => self.handle_nack(nack),
-            Ok(Inbound::Control { control_type }) if control_type == DRAINING => {
-                self.begin_draining(DrainCause::Control);
-            }
+            Ok(Inbound::Control { control_type }) if control_type == DRAINING => self.begin_draining(),
             Ok(Inbound::Control { .. } | Inbound::Unknown { .. }) => self.counters.ignored += 1,
             Err(error) => {
                 self.counters.malformed += 1;
@@ -48,7 +44,6 @@ impl Session {
 
     fn handle_upstream(&mut self, upstream: Upstream) {
         if self.takes_upstream() {
-            self.counters.upstream += 1;
             self.owed += 1;
             self.events.push_back(Event::Upstream(upstream));
         }
@@ -67,7 +62,6 @@ impl Session {
 
     fn handle_receipt(&mut self, receipt: Receipt) {
         if self.takes_upstream() {
-            self.counters.receipts += 1;
             self.owed += 1;
             self.events.push_back(Event::Receipt(receipt));
         }
@@ -84,8 +78,8 @@ impl Session {
 
     fn handle_accepted(&mut self, ack: Accepted) {
         if self.settle(&ack.message_id) {
-            self.counters.acked += 1;
-            self.events.push_back(Event::Acked { message_id: ack.message_id, canonical: ack.registration_id });
+            let answer = Answer::Taken(ack.registration_id);
+            self.events.push_back(Event::Answered { message_id: ack.message_id, answer });
         }
     }
 
@@ -98,7 +92,7 @@ impl Session {
             return;
         }
         if code == NackCode::ConnectionDraining {
-            self.begin_draining(DrainCause::Nack);
+            self.begin_draining();
         }
         if !self.settle(&nack.message_id) {
             return;
@@ -106,9 +100,8 @@ impl Session {
         self.events.push_back(if code == NackCode::ConnectionDraining {
             Event::Bounced { message_id: nack.message_id }
         } else {
-            self.counters.refused += 1;
-            let description = nack.description().to_owned();
-            Event::Nacked { message_id: nack.message_id, code, error: nack.error, description }
+            let answer = Answer::Refused(refusal::of_nack(&nack));
+            Event::Answered { message_id: nack.message_id, answer }
         });
     }
 
@@ -124,23 +117,19 @@ impl Session {
             Some(Outbound::Downstream(downstream)) => Some(downstream.message_id),
             _ => None,
         };
-        let ours = error.id.into_iter().chain(echoed).find(|id| self.window.settle(id));
+        let ours = error.id.into_iter().chain(echoed).find(|id| self.sent.remove(id));
         let Some(message_id) = ours else {
             self.counters.unknown_answers += 1;
             return;
         };
-        self.counters.refused += 1;
+        // The peer had a fault or asks to wait (RFC 6120, 8.3.2).
         let temporary = error.kind == "wait" || error.code.is_some_and(|code| code >= 500);
-        self.events.push_back(Event::Rejected {
-            message_id,
-            rejection: if temporary { Rejection::Temporary } else { Rejection::Permanent },
-            condition: error.condition,
-            text: error.text,
-        });
+        let answer = Answer::Refused(refusal::of_rejection(temporary, error.condition, error.text));
+        self.events.push_back(Event::Answered { message_id, answer });
     }
 
     fn settle(&mut self, message_id: &str) -> bool {
-        let known = self.window.settle(message_id);
+        let known = self.sent.remove(message_id);
         if !known {
             self.counters.unknown_answers += 1;
         }
@@ -152,9 +141,7 @@ impl Session {
         let (id, to) = (iq.id.as_deref(), iq.from.as_deref());
         match (iq.kind, &iq.payload) {
             (IqKind::Get, IqPayload::Ping) => write::iq_result(&mut self.out, id, to),
-            (IqKind::Get | IqKind::Set, _) => {
-                write::iq_error(&mut self.out, id, to, "cancel", "service-unavailable");
-            }
+            (IqKind::Get | IqKind::Set, _) => write::iq_error(&mut self.out, id, to, "service-unavailable"),
             // The answer to a ping of ours; that something came is all that counts.
             (IqKind::Result | IqKind::Error, _) => {}
         }

@@ -1,7 +1,7 @@
 //! What a refusal of CCS means for the message: the one place where nack codes become decisions.
 
-use super::event::Rejection;
 use super::nack::NackCode;
+use super::payload::Nack;
 use crate::chat::refusal::{Decision, Refusal, Scope, Until, Wait};
 use std::time::Duration;
 
@@ -12,24 +12,29 @@ const RATE: Duration = Duration::from_secs(60);
 /// Longest code that is passed on, in characters; the sentences of 2013 are longer and are in the detail as well.
 const CODE_MAX: usize = 64;
 
-/// What follows from a nack, whose `error` and `description` are in CCS's words; those like to repeat the `token`, which is
-/// taken out. [`NackCode::ConnectionDraining`] and [`NackCode::BadAck`] never get here from a session; should they, the
-/// message is as good as with any fault.
-pub fn of_nack(code: NackCode, error: &str, description: &str, token: Option<&str>) -> Refusal {
-    let text = match code {
-        NackCode::Unknown => scrub(error, token).chars().take(CODE_MAX).collect(),
-        known => known.as_str().to_owned(),
+/// What follows from a nack, in CCS's words. [`NackCode::ConnectionDraining`] and [`NackCode::BadAck`] never get here from a
+/// session; should they, the message is as good as with any fault.
+pub fn of_nack(nack: &Nack) -> Refusal {
+    let code = match nack.code() {
+        NackCode::Unknown => nack.error.clone(),
+        known => known.to_string(),
     };
-    refusal(decision(code), text, description, token)
+    Refusal::new(decision(nack.code()), code, nack.description())
 }
 
-/// What follows from a stanza error.
-pub fn of_rejection(rejection: Rejection, condition: String, text: &str, token: Option<&str>) -> Refusal {
-    let decision = match rejection {
-        Rejection::Permanent => Decision::FAIL,
-        Rejection::Temporary => again(FAULT, Scope::Message),
-    };
-    refusal(decision, condition, text, token)
+/// What follows from a stanza error; one that is temporary may pass later.
+pub fn of_rejection(temporary: bool, condition: String, text: String) -> Refusal {
+    Refusal::new(if temporary { again(FAULT, Scope::Message) } else { Decision::FAIL }, condition, text)
+}
+
+/// CCS likes to repeat the token: the same without it, and with a code that is not too long.
+pub fn without_token(mut refusal: Refusal, token: Option<&str>) -> Refusal {
+    if let Some(token) = token {
+        refusal.code = refusal.code.replace(token, "<token>");
+        refusal.detail = refusal.detail.replace(token, "<token>");
+    }
+    refusal.code = refusal.code.chars().take(CODE_MAX).collect();
+    refusal
 }
 
 fn decision(code: NackCode) -> Decision {
@@ -51,14 +56,6 @@ fn decision(code: NackCode) -> Decision {
 
 fn again(first: Duration, scope: Scope) -> Decision {
     Decision::Retry { wait: Wait::Backoff(first), until: Until::Deadline, scope }
-}
-
-fn refusal(decision: Decision, code: String, text: &str, token: Option<&str>) -> Refusal {
-    Refusal::new(decision, code, scrub(text, token))
-}
-
-fn scrub(text: &str, token: Option<&str>) -> String {
-    token.map_or_else(|| text.to_owned(), |token| text.replace(token, "<token>"))
 }
 
 #[cfg(test)]
@@ -85,17 +82,28 @@ mod tests {
             ("JSON_TYPE_ERROR", Decision::FAIL),
             ("A_NEW_CODE", again(FAULT, Scope::Message)),
         ] {
-            assert_eq!(of_nack(NackCode::of(code), code, "", None).decision, expected, "{code}");
+            assert_eq!(of_nack(&nack(code, "")).decision, expected, "{code}");
         }
     }
 
     #[test]
     fn neither_code_nor_detail_holds_the_token() {
-        let of = |code, error, text| of_nack(code, error, text, Some("APA91b-secret"));
-        let refusal = of(NackCode::BadRegistration, "BAD_REGISTRATION", "Invalid token on 'to' field: APA91b-secret!");
+        let of = |error: &str, text| without_token(of_nack(&nack(error, text)), Some("APA91b-secret"));
+        let refusal = of("BAD_REGISTRATION", "Invalid token on 'to' field: APA91b-secret!");
         assert_eq!(refusal.detail, "Invalid token on 'to' field: <token>!");
-        assert_eq!(of(NackCode::Unknown, "NEW for APA91b-secret", "").code, "NEW for <token>");
-        assert_eq!(of(NackCode::InvalidJson, "InvalidJson : x", "").code, "INVALID_JSON");
-        assert_eq!(of(NackCode::Unknown, &"é".repeat(1000), "").code.chars().count(), CODE_MAX);
+        assert_eq!(of("NEW for APA91b-secret", "").code, "NEW for <token>");
+        assert_eq!(of("InvalidJson : x", "").code, "INVALID_JSON");
+        assert_eq!(of(&"é".repeat(1000), "").code.chars().count(), CODE_MAX);
+        assert_eq!(of(&format!("{} APA91b-secret", "x".repeat(CODE_MAX - 5)), "").code.find("APA"), None);
+    }
+
+    fn nack(error: &str, description: &str) -> Nack {
+        Nack {
+            message_id: "m".to_owned(),
+            from: None,
+            error: error.to_owned(),
+            error_description: Some(description.to_owned()),
+            registration_id: None,
+        }
     }
 }

@@ -14,17 +14,15 @@
 //! the session ends with [`Event::Closed`], once and last, and ignores what comes after. What was
 //! never answered by then, its shell knows: it keeps what it sent until it is answered.
 
-use super::event::{Counters, DrainCause, Event, Reason};
+use super::event::{Counters, Event, Reason};
 use super::login::{Login, Step};
 use super::payload::Ack;
 use super::settings::SessionConfig;
 use super::stanza::Stanza;
-use super::timer::{Timer, Timers};
-use super::window::{NotSent, Window};
 use super::write;
 use super::xml::{Frame, Framer, FramingError};
 use bytes::Bytes;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::time::Instant;
 
 /// What happened to the session.
@@ -77,13 +75,16 @@ pub struct Session {
     pub(super) config: SessionConfig,
     pub(super) phase: Phase,
     framer: Framer,
-    pub(super) window: Window,
-    timers: Timers,
-    hearing: Hearing,
+    /// Messages in flight: sent, and neither taken nor refused yet.
+    pub(super) sent: HashSet<String>,
+    timers: BTreeMap<Timer, Instant>,
+    /// The shell does not read: silence says nothing about the peer.
+    paused: bool,
     pub(super) out: String,
     pub(super) events: VecDeque<Event>,
     pub(super) counters: Counters,
-    authenticated: bool,
+    /// Pings sent; the number of one is its id.
+    pings: u64,
     /// Messages and receipts handed up and not acknowledged yet.
     pub(super) owed: usize,
 }
@@ -99,11 +100,17 @@ pub(super) enum Phase {
     Closed,
 }
 
-/// Whether the shell reads.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Hearing {
-    Listening,
-    Paused,
+/// What the session may be waiting for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Timer {
+    /// The login must be over.
+    Login,
+    /// Nothing was heard: time to ask.
+    Silence,
+    /// The peer must have answered.
+    Answer,
+    /// The shutdown must be over.
+    Shutdown,
 }
 
 impl Session {
@@ -111,19 +118,17 @@ impl Session {
     pub fn new(config: SessionConfig, now: Instant) -> Self {
         let mut out = String::new();
         write::client_header(&mut out, &config.xmpp_domain);
-        let mut timers = Timers::default();
-        timers.start(Timer::Login, now + config.timing.login);
         Self {
             framer: Framer::new(config.limits.stanza_bytes, config.limits.depth),
-            window: Window::new(config.window),
+            sent: HashSet::new(),
+            timers: BTreeMap::from([(Timer::Login, now + config.timing.login)]),
             config,
             phase: Phase::Login(Login::Header),
-            timers,
-            hearing: Hearing::Listening,
+            paused: false,
             out,
             events: VecDeque::new(),
             counters: Counters::default(),
-            authenticated: false,
+            pings: 0,
             owed: 0,
         }
     }
@@ -141,12 +146,12 @@ impl Session {
             Input::Send { message_id, json } => self.handle_send(message_id, json),
             Input::AckUpstream { to, message_id } => self.handle_ack(to, message_id),
             Input::Pause => {
-                self.hearing = Hearing::Paused;
-                self.timers.stop(Timer::Silence);
-                self.timers.stop(Timer::Answer);
+                self.paused = true;
+                self.timers.remove(&Timer::Silence);
+                self.timers.remove(&Timer::Answer);
             }
             Input::Resume => {
-                self.hearing = Hearing::Listening;
+                self.paused = false;
                 self.heard(now);
             }
             Input::Shutdown => self.handle_shutdown(now),
@@ -166,24 +171,25 @@ impl Session {
         }
         match self.events.pop_front() {
             Some(event) => Output::Event(event),
-            None => Output::Wait(self.timers.next()),
+            None => Output::Wait(self.timers.values().min().copied()),
         }
     }
 
     /// How many messages are sent and not answered.
     #[cfg(test)]
     pub(crate) fn in_flight(&self) -> usize {
-        self.window.in_flight()
+        self.sent.len()
     }
 
-    /// Whether the server has accepted the credentials in this session: then the next one may begin at once.
-    pub fn was_authenticated(&self) -> bool {
-        self.authenticated
+    /// How much that was handed up is not acknowledged.
+    #[cfg(test)]
+    pub(crate) fn owed(&self) -> usize {
+        self.owed
     }
 
-    /// What the session has done so far.
-    pub fn counters(&self) -> Counters {
-        self.counters
+    /// What was counted since the last time.
+    pub fn take_counters(&mut self) -> Counters {
+        std::mem::take(&mut self.counters)
     }
 
     fn handle_bytes(&mut self, bytes: &[u8], now: Instant) {
@@ -223,12 +229,11 @@ impl Session {
             Step::Wait(login) => self.phase = Phase::Login(login),
             Step::Ignore(_) => self.counters.ignored += 1,
             Step::Restart(login) => {
-                self.authenticated = login.is_authenticated();
                 self.framer.restart();
                 self.phase = Phase::Login(login);
             }
             Step::Bound { jid } => {
-                self.timers.stop(Timer::Login);
+                self.timers.remove(&Timer::Login);
                 self.phase = Phase::Open;
                 self.heard(now);
                 self.events.push_back(Event::Ready { jid });
@@ -238,17 +243,18 @@ impl Session {
     }
 
     fn handle_tick(&mut self, now: Instant) {
-        while let Some(timer) = self.timers.pop_fired(now) {
+        while let Some(timer) = self.pop_fired(now) {
             match timer {
                 Timer::Login => self.close_stream(Reason::LoginTimeout),
                 Timer::Silence => {
                     self.counters.pings += 1;
-                    let id = format!("ping-{}", self.counters.pings);
+                    self.pings += 1;
+                    let id = format!("ping-{}", self.pings);
                     write::ping(&mut self.out, &id, Some(&self.config.xmpp_domain));
-                    self.timers.start(Timer::Answer, now + self.config.timing.ping_timeout);
+                    self.timers.insert(Timer::Answer, now + self.config.timing.ping_timeout);
                 }
                 Timer::Answer => {
-                    write::stream_error(&mut self.out, "connection-timeout", None);
+                    write::stream_error(&mut self.out, "connection-timeout");
                     self.close_stream(Reason::PingTimeout);
                 }
                 Timer::Shutdown if self.phase == Phase::Finishing => self.begin_close(now),
@@ -257,14 +263,19 @@ impl Session {
         }
     }
 
+    /// Takes out a timer that has fired, the earliest first.
+    fn pop_fired(&mut self, now: Instant) -> Option<Timer> {
+        let (&timer, _) = self.timers.iter().filter(|(_, at)| **at <= now).min_by_key(|(_, at)| **at)?;
+        self.timers.remove(&timer);
+        Some(timer)
+    }
+
     fn handle_send(&mut self, message_id: &str, json: &str) {
-        let room = if self.phase == Phase::Open { Ok(()) } else { Err(NotSent::NoRoom) };
-        match room.and_then(|()| self.window.insert(message_id)) {
-            Ok(()) => {
-                self.counters.sent += 1;
-                write::message(&mut self.out, message_id, json);
-            }
-            Err(reason) => self.events.push_back(Event::NotSent { message_id: message_id.to_owned(), reason }),
+        let takes = self.phase == Phase::Open && self.sent.len() < self.config.window;
+        if takes && self.sent.insert(message_id.to_owned()) {
+            write::message(&mut self.out, message_id, json);
+        } else {
+            self.events.push_back(Event::NotSent { message_id: message_id.to_owned() });
         }
     }
 
@@ -274,7 +285,6 @@ impl Session {
             self.counters.ignored += 1;
             return;
         }
-        self.counters.acks += 1;
         self.owed = self.owed.saturating_sub(1);
         let ack = Ack { to: to.to_owned(), message_id: message_id.to_owned() };
         write::message(&mut self.out, "", &ack.to_json());
@@ -285,7 +295,7 @@ impl Session {
             Phase::Login(_) => self.close_stream(Reason::Shutdown),
             Phase::Open | Phase::Draining => {
                 self.phase = Phase::Finishing;
-                self.timers.start(Timer::Shutdown, now + self.config.timing.grace);
+                self.timers.insert(Timer::Shutdown, now + self.config.timing.grace);
             }
             Phase::Finishing | Phase::Closing | Phase::Closed => {}
         }
@@ -298,24 +308,24 @@ impl Session {
 
     /// What follows from the input just handled, whatever it was.
     fn finish(&mut self, now: Instant) {
-        if self.phase == Phase::Finishing && self.window.in_flight() == 0 && self.owed == 0 {
+        if self.phase == Phase::Finishing && self.sent.is_empty() && self.owed == 0 {
             self.begin_close(now);
         }
     }
 
-    pub(super) fn begin_draining(&mut self, cause: DrainCause) {
+    pub(super) fn begin_draining(&mut self) {
         if self.phase == Phase::Open {
             self.phase = Phase::Draining;
-            self.events.push_back(Event::Draining(cause));
+            self.events.push_back(Event::Draining);
         }
     }
 
     /// Every byte is a sign of life.
     fn heard(&mut self, now: Instant) {
-        self.timers.stop(Timer::Answer);
+        self.timers.remove(&Timer::Answer);
         let pings = matches!(self.phase, Phase::Open | Phase::Draining | Phase::Finishing);
-        if pings && self.hearing == Hearing::Listening {
-            self.timers.start(Timer::Silence, now + self.config.timing.ping_interval);
+        if pings && !self.paused {
+            self.timers.insert(Timer::Silence, now + self.config.timing.ping_interval);
         }
     }
 
@@ -324,7 +334,7 @@ impl Session {
             return self.close(Reason::Shutdown);
         }
         if !matches!(self.phase, Phase::Login(_)) {
-            write::stream_error(&mut self.out, "not-well-formed", None);
+            write::stream_error(&mut self.out, "not-well-formed");
         }
         self.close_stream(Reason::Malformed(error));
     }
@@ -333,8 +343,7 @@ impl Session {
     fn begin_close(&mut self, now: Instant) {
         self.out.push_str(write::STREAM_CLOSE);
         self.phase = Phase::Closing;
-        self.timers.stop_all();
-        self.timers.start(Timer::Shutdown, now + self.config.timing.close);
+        self.timers = BTreeMap::from([(Timer::Shutdown, now + self.config.timing.close)]);
     }
 
     /// Says goodbye and is gone. During the login it just goes: the peer may have begun a new stream already, of which
@@ -348,7 +357,7 @@ impl Session {
 
     fn close(&mut self, reason: Reason) {
         self.phase = Phase::Closed;
-        self.timers.stop_all();
+        self.timers.clear();
         self.events.push_back(Event::Closed(reason));
     }
 }

@@ -59,8 +59,6 @@ pub enum Stanza {
     StreamError {
         /// For example `conflict`.
         condition: String,
-        /// The server's words, if any.
-        text: Option<String>,
     },
     /// Anything else.
     Other,
@@ -159,10 +157,7 @@ impl Stanza {
     pub fn read(element: &Element) -> Self {
         match (element.namespace(), element.name()) {
             (ns::STREAMS, "features") => Self::Features(features(element)),
-            (ns::STREAMS, "error") => Self::StreamError {
-                condition: condition(element, ns::STREAM_ERRORS),
-                text: element.child(ns::STREAM_ERRORS, "text").map(|text| text.text().to_owned()),
-            },
+            (ns::STREAMS, "error") => Self::StreamError { condition: condition(element, ns::STREAM_ERRORS) },
             (ns::SASL, "auth") => Self::Auth {
                 mechanism: element.attribute("mechanism").unwrap_or_default().to_owned(),
                 payload: element.text().to_owned(),

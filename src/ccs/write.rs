@@ -94,12 +94,12 @@ pub fn iq_result(out: &mut String, id: Option<&str>, to: Option<&str>) {
     out.push_str("/>");
 }
 
-/// Refuses an IQ. `kind` is the error's type, `condition` an element name.
-pub fn iq_error(out: &mut String, id: Option<&str>, to: Option<&str>, kind: &str, condition: &str) {
+/// Refuses an IQ, whatever it is tried again with. `condition` is an element name.
+pub fn iq_error(out: &mut String, id: Option<&str>, to: Option<&str>, condition: &str) {
     out.push_str("<iq type=\"error\"");
     optional(out, "id", id);
     optional(out, "to", to);
-    push(out, &["><error type=\"", kind, "\"><", condition, " xmlns=\"", ns::STANZAS, "\"/></error></iq>"]);
+    push(out, &["><error type=\"cancel\"><", condition, " xmlns=\"", ns::STANZAS, "\"/></error></iq>"]);
 }
 
 /// A message as clients send it. CCS repeats `id` in stanza errors.
@@ -143,12 +143,8 @@ pub fn message_error(out: &mut String, id: &str, to: &str, echo: &str, error: &E
 }
 
 /// A stream error; the close tag follows by [`STREAM_CLOSE`]. `condition` is an element name.
-pub fn stream_error(out: &mut String, condition: &str, words: Option<&str>) {
-    push(out, &["<stream:error><", condition, " xmlns=\"", ns::STREAM_ERRORS, "\"/>"]);
-    if let Some(words) = words {
-        push(out, &["<text xmlns=\"", ns::STREAM_ERRORS, "\">", &text(words), "</text>"]);
-    }
-    out.push_str("</stream:error>");
+pub fn stream_error(out: &mut String, condition: &str) {
+    push(out, &["<stream:error><", condition, " xmlns=\"", ns::STREAM_ERRORS, "\"/></stream:error>"]);
 }
 
 fn envelope(out: &mut String, spelling: Spelling, json: &str) {

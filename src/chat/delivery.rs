@@ -9,6 +9,7 @@ use super::id::Token;
 use super::refusal::{Arrival, Decision, Refusal, RetryClock, Scope, Tried};
 use super::status::Status;
 use serde::Serialize;
+use std::time::Duration;
 
 /// Where a delivery stands.
 ///
@@ -81,38 +82,43 @@ impl State {
 pub enum Event {
     /// It is handed to a transport.
     Claimed,
-    /// The push service took it.
-    Accepted {
-        /// How often it was written to a connection.
+    /// Its transport gives it back.
+    Back {
+        /// What became of it there.
+        fate: Fate,
+        /// How often it was written to a connection and may have been taken.
         copies: u32,
-        /// The push service's own name for it, if it gave one.
-        provider_id: Option<String>,
-        /// What of the message did not travel.
-        detail: Option<String>,
-        /// The device's new token, if the push service named one.
-        canonical: Option<Token>,
+        /// How often it was sent again at once, not having been processed.
+        replays: u32,
+        /// What a further try takes from outside.
+        clock: RetryClock,
     },
     /// The device got it, says the push service, or the app itself ([`super::transport::Transport::witness`]).
     Receipt,
-    /// Its transport cannot send it now, and did not try.
-    Deferred {
-        /// When to try, in Unix milliseconds.
-        due_ms: u64,
+    /// The delivery of the same order key before it is settled.
+    Turn,
+    /// Its time to live ended while no transport had it.
+    Expired,
+    /// Its sender took it back.
+    Cancelled,
+    /// It was found in flight at the start: nobody knows what became of it.
+    Crashed,
+}
+
+/// What became of a message that a transport was handed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fate {
+    /// The push service took it.
+    Accepted {
+        /// The device's new token, if the push service named one (canonical id).
+        canonical: Option<Token>,
+        /// The push service's own name for it, if it gave one.
+        provider_id: Option<String>,
+        /// What of the message did not travel, for its sender.
+        detail: Option<String>,
     },
-    /// It was not processed, and its transport sent it again at once.
-    Replayed {
-        /// How often.
-        times: u32,
-    },
-    /// Its push service did not take it, as far as anybody knows.
-    Refused {
-        /// What follows from it.
-        refusal: Refusal,
-        /// How often it was written to a connection.
-        copies: u32,
-        /// What a retry takes from outside.
-        clock: RetryClock,
-    },
+    /// The push service did not take it, as far as anybody knows.
+    Refused(Refusal),
     /// The bridge itself refuses it: it did not go to the push service, and that was no attempt.
     Unsendable {
         /// The bridge's word.
@@ -120,22 +126,17 @@ pub enum Event {
         /// A text for humans; cut to [`super::status::DETAIL_MAX`] when told.
         detail: String,
     },
-    /// The transport ended without an answer.
-    Lost {
-        /// How often it was written to a connection; 0 means that it certainly did not get out: that was no attempt.
-        copies: u32,
-    },
-    /// The delivery of the same order key before it is settled.
-    Turn,
-    /// Its time to live ended.
-    Expired {
-        /// How often it was written to a connection in this attempt.
-        copies: u32,
-    },
-    /// Its sender took it back.
-    Cancelled,
-    /// It was found in flight at the start: nobody knows what became of it.
-    Crashed,
+    /// Its time to live ended before the push service took it.
+    Expired,
+    /// It cannot be sent sooner than this, and was not tried. The recipient's later ones wait as well.
+    Deferred(Duration),
+    /// The transport ended, or nothing goes for long. Without a copy it certainly did not get out: that was no attempt.
+    Lost,
+}
+
+impl Fate {
+    /// The push service took it, and nothing is to be said of it.
+    pub const ACCEPTED: Self = Self::Accepted { canonical: None, provider_id: None, detail: None };
 }
 
 /// The code of a delivery whose time to live ended.
@@ -212,7 +213,7 @@ impl Life {
         }
     }
 
-    /// Why it expires now, for its sender; `copies` as in [`Event::Expired`].
+    /// Why it expires now, for its sender; `copies` as in [`Event::Back`].
     pub const fn expiry(self, copies: u32) -> &'static str {
         match self.state {
             State::Sent => "no word of its delivery came before the time to live, and ten minutes more, ended",
@@ -234,31 +235,39 @@ impl Life {
                 let life = Self { attempt: self.attempt.saturating_add(1), ..self };
                 Some(life.moved(State::InFlight, &[]))
             }
-            (Event::Replayed { times }, State::InFlight) => {
-                Some(Self { attempt: self.attempt.saturating_add(*times), ..self }.moved(State::InFlight, &[]))
+            (Event::Back { fate, copies, replays, clock }, State::InFlight) => {
+                let life = Self { attempt: self.attempt.saturating_add(*replays), ..self };
+                Some(life.back(fate, *copies, *clock))
             }
-            (Event::Accepted { copies, .. }, State::InFlight) => {
-                Some(self.doubted(*copies > 1).moved(State::Sent, &[Status::Sent]))
+            (Event::Back { fate: Fate::Expired, copies, .. }, _) if !self.settled() => Some(self.expired(*copies)),
+            (Event::Back { fate: Fate::Accepted { .. }, .. }, State::Due) if self.attempt > 0 => {
+                Some(self.moved(State::Sent, &[Status::Sent]))
             }
-            (Event::Accepted { .. }, State::Due) if self.attempt > 0 => Some(self.moved(State::Sent, &[Status::Sent])),
             (Event::Receipt, State::InFlight) => Some(self.received()),
             (Event::Receipt, State::Due) if self.attempt > 0 => Some(self.received()),
             (Event::Receipt, State::Sent) if self.receipt => Some(self.moved(State::Delivered, &[Status::Delivered])),
-            (Event::Refused { refusal, copies, clock }, State::InFlight) => {
-                Some(self.refused(refusal, *copies, *clock))
-            }
-            (Event::Unsendable { .. }, State::InFlight) => Some(self.untried().moved(State::Failed, &[Status::Failed])),
-            (Event::Lost { copies: 0 }, State::InFlight) => Some(self.untried().due(Due::First)),
-            (Event::Deferred { due_ms }, State::InFlight) => Some(self.untried().due(Due::At(*due_ms))),
-            (Event::Lost { copies }, State::InFlight) => Some(self.doubted(*copies > 0).due(Due::First)),
             (Event::Crashed, State::InFlight) => Some(self.doubted(true).due(Due::First)),
             (Event::Turn, State::Waiting) => Some(self.due(Due::InTurn)),
-            (Event::Expired { copies, .. }, _) if !self.settled() => {
-                Some(self.doubted(*copies > 0).moved(State::Expired, &[Status::Expired]))
-            }
+            (Event::Expired, _) if !self.settled() => Some(self.expired(0)),
             (Event::Cancelled, State::Due | State::Waiting) => Some(self.moved(State::Cancelled, &[Status::Cancelled])),
             _ => None,
         }
+    }
+
+    fn back(self, fate: &Fate, copies: u32, clock: RetryClock) -> Step {
+        match fate {
+            Fate::Accepted { .. } => self.doubted(copies > 1).moved(State::Sent, &[Status::Sent]),
+            Fate::Refused(refusal) => self.refused(refusal, copies, clock),
+            Fate::Unsendable { .. } => self.untried().moved(State::Failed, &[Status::Failed]),
+            Fate::Expired => self.expired(copies),
+            Fate::Deferred(wait) => self.untried().due(Due::At(clock.after(*wait))),
+            Fate::Lost if copies == 0 => self.untried().due(Due::First),
+            Fate::Lost => self.doubted(true).due(Due::First),
+        }
+    }
+
+    fn expired(self, copies: u32) -> Step {
+        self.doubted(copies > 0).moved(State::Expired, &[Status::Expired])
     }
 
     /// A message that goes back because the service takes nothing was not tried.
@@ -307,15 +316,22 @@ mod tests {
     use super::super::refusal::{Until, Wait};
     use super::*;
     use proptest::prelude::*;
-    use std::time::Duration;
+
+    fn back(fate: Fate, copies: u32, replays: u32) -> Event {
+        let clock = RetryClock { now_ms: 1_000, deadline_ms: 100_000, longest: Duration::from_secs(60), permille: 0 };
+        Event::Back { fate, copies, replays, clock }
+    }
 
     fn accepted(copies: u32) -> Event {
-        Event::Accepted { copies, provider_id: None, detail: None, canonical: None }
+        back(Fate::ACCEPTED, copies, 0)
+    }
+
+    fn lost(copies: u32) -> Event {
+        back(Fate::Lost, copies, 0)
     }
 
     fn refusal(refusal: Refusal) -> Event {
-        let clock = RetryClock { now_ms: 1_000, deadline_ms: 100_000, longest: Duration::from_secs(60), permille: 0 };
-        Event::Refused { refusal, copies: 1, clock }
+        back(Fate::Refused(refusal), 1, 0)
     }
 
     fn refused() -> Event {
@@ -328,7 +344,7 @@ mod tests {
     }
 
     fn unsendable() -> Event {
-        Event::Unsendable { code: "RESERVED_KEY".into(), detail: "no".into() }
+        back(Fate::Unsendable { code: "RESERVED_KEY".into(), detail: "no".into() }, 0, 0)
     }
 
     fn retry() -> Event {
@@ -351,7 +367,7 @@ mod tests {
     #[test]
     fn what_expires_after_a_copy_left_is_marked() {
         for (copies, marked) in [(0, false), (1, true)] {
-            let (life, told) = run(true, &[Event::Claimed, Event::Expired { copies }]);
+            let (life, told) = run(true, &[Event::Claimed, back(Fate::Expired, copies, 0)]);
             assert_eq!((life.state, life.dup_possible, told), (State::Expired, marked, vec![Status::Expired]));
         }
     }
@@ -383,8 +399,7 @@ mod tests {
 
     #[test]
     fn without_a_receipt_wish_sent_is_the_end() {
-        let late = Event::Expired { copies: 0 };
-        let (life, told) = run(false, &[Event::Claimed, accepted(1), Event::Receipt, late]);
+        let (life, told) = run(false, &[Event::Claimed, accepted(1), Event::Receipt, Event::Expired]);
         assert_eq!(told, [Status::Sent]);
         assert!(life.settled());
     }
@@ -398,7 +413,7 @@ mod tests {
 
     #[test]
     fn a_receipt_after_a_lost_answer_ends_the_retrying() {
-        let (life, told) = run(true, &[Event::Claimed, Event::Lost { copies: 1 }, Event::Receipt]);
+        let (life, told) = run(true, &[Event::Claimed, lost(1), Event::Receipt]);
         assert_eq!(told, [Status::Sent, Status::Delivered]);
         assert!(life.dup_possible);
     }
@@ -419,17 +434,18 @@ mod tests {
 
     #[test]
     fn doubt_comes_from_what_may_have_got_out() {
-        assert!(!run(true, &[Event::Claimed, Event::Lost { copies: 0 }]).0.dup_possible);
-        assert!(run(true, &[Event::Claimed, Event::Lost { copies: 1 }]).0.dup_possible);
+        assert!(!run(true, &[Event::Claimed, lost(0)]).0.dup_possible);
+        assert!(run(true, &[Event::Claimed, lost(1)]).0.dup_possible);
         assert!(run(true, &[Event::Claimed, Event::Crashed]).0.dup_possible);
         assert!(run(true, &[Event::Claimed, accepted(2)]).0.dup_possible);
     }
 
     #[test]
     fn what_was_sent_again_at_once_was_tried_more_than_once() {
-        let (life, told) = run(true, &[Event::Claimed, Event::Replayed { times: 2 }, accepted(1)]);
+        let (life, told) = run(true, &[Event::Claimed, back(Fate::ACCEPTED, 1, 2)]);
         assert_eq!((life.attempt, life.dup_possible, told), (3, false, vec![Status::Sent]));
-        assert_eq!(run(true, &[Event::Replayed { times: 1 }]).0.attempt, 0);
+        assert_eq!(run(true, &[Event::Claimed, back(Fate::Expired, 1, 2)]).0.attempt, 3);
+        assert_eq!(run(true, &[back(Fate::ACCEPTED, 1, 1)]).0.attempt, 0);
     }
 
     #[test]
@@ -439,14 +455,19 @@ mod tests {
         assert!(Life::new(State::Waiting, true).expiry(0).contains("`order`"));
         assert!(after(&[Event::Claimed, retry()], 0).contains("took it"));
         assert!(after(&[Event::Claimed], 1).contains("answered"));
-        assert!(after(&[Event::Claimed, Event::Lost { copies: 1 }], 0).ends_with("arrived all the same"));
+        assert!(after(&[Event::Claimed, lost(1)], 0).ends_with("arrived all the same"));
         assert!(after(&[Event::Claimed, accepted(1)], 0).contains("no word of its delivery"));
     }
 
     #[test]
     fn a_deferred_message_was_not_tried() {
-        let (life, told) = run(true, &[Event::Claimed, Event::Deferred { due_ms: 5_000 }]);
+        let deferred = |seconds| back(Fate::Deferred(Duration::from_secs(seconds)), 0, 0);
+        let (life, told) = run(true, &[Event::Claimed, deferred(4)]);
         assert_eq!((life.state, life.attempt, life.dup_possible, told), (State::Due, 0, false, vec![]));
+        let claimed = Life { state: State::InFlight, attempt: 1, ..life };
+        let due = |seconds| claimed.step(&deferred(seconds)).and_then(|step| step.due);
+        assert_eq!(due(4), Some(Due::At(5_000)));
+        assert_eq!(due(100), Some(Due::At(100_000)), "at its deadline it is looked at once more");
     }
 
     #[test]
@@ -487,16 +508,16 @@ mod tests {
     fn any_event() -> impl Strategy<Value = Event> {
         prop_oneof![
             Just(Event::Claimed),
-            (1u32..3).prop_map(accepted),
+            (1u32..3, 0u32..3).prop_map(|(copies, replays)| back(Fate::ACCEPTED, copies, replays)),
             Just(Event::Receipt),
             Just(retry()),
             Just(refusal(busy(Scope::Service))),
             Just(refused()),
-            (0u32..2).prop_map(|copies| Event::Lost { copies }),
-            Just(Event::Deferred { due_ms: 7_000 }),
-            (1u32..3).prop_map(|times| Event::Replayed { times }),
+            (0u32..2).prop_map(lost),
+            Just(back(Fate::Deferred(Duration::from_secs(7)), 0, 0)),
+            (0u32..2, 0u32..2).prop_map(|(copies, replays)| back(Fate::Expired, copies, replays)),
             Just(Event::Turn),
-            Just(Event::Expired { copies: 0 }),
+            Just(Event::Expired),
             Just(unsendable()),
             Just(Event::Cancelled),
             Just(Event::Crashed),

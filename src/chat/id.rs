@@ -15,35 +15,11 @@ const ROW_RANDOM_BITS: u32 = 21;
 /// Whom a message is for, as a number that is always the same for one token, topic or condition; the order of messages is
 /// kept per recipient.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Recipient(i64);
-
-impl Recipient {
-    /// The recipient with this number in the store.
-    pub const fn new(number: i64) -> Self {
-        Self(number)
-    }
-
-    /// The number in the store.
-    pub const fn number(self) -> i64 {
-        self.0
-    }
-}
+pub struct Recipient(pub i64);
 
 /// Where a message stands in the store: the upper 63 bits of its [`Sid`], growing with the time of acceptance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Row(i64);
-
-impl Row {
-    /// The row with this number.
-    pub const fn new(number: i64) -> Self {
-        Self(number)
-    }
-
-    /// The number, as the store writes it.
-    pub const fn number(self) -> i64 {
-        self.0
-    }
-}
+pub struct Row(pub i64);
 
 /// The bridge's own id of a message: 16 characters of lower-case Crockford base32.
 ///
@@ -86,11 +62,6 @@ impl Sid {
     /// When the id was made, in Unix milliseconds.
     pub fn millis(self) -> u64 {
         u64::try_from(self.0 >> (TAIL_BITS + ROW_RANDOM_BITS)).expect("42 bits")
-    }
-
-    /// All 80 bits, as they are kept in the store beside the row number.
-    pub fn bits(self) -> u128 {
-        self.0
     }
 }
 
@@ -260,7 +231,8 @@ pub fn short_hash(secret: &str) -> String {
     digest.iter().take(4).map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn check(text: &str, max: usize, allowed: impl Fn(char) -> bool) -> Result<(), NameError> {
+/// Whether a name has 1 to `max` characters, all of them allowed.
+pub(super) fn check(text: &str, max: usize, allowed: impl Fn(char) -> bool) -> Result<(), NameError> {
     if text.is_empty() {
         return Err(NameError::Empty);
     }

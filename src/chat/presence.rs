@@ -6,11 +6,11 @@
 //!
 //! ```text
 //!              came                         came
-//!   (nothing) ──────▶ Here(Visible) ◀──────────────┐
+//!   (nothing) ──────▶ Here(visible) ◀──────────────┐
 //!                      │        ▲ │ broke          │
 //!              offline │ online │ └──────▶ Awaited ┘
 //!                      ▼        │             │ its time is over
-//!                     Here(Hidden) ─────▶   Gone
+//!                     Here(hidden) ─────▶   Gone
 //! ```
 //!
 //! A device that left in an orderly way is forgotten at once. One whose connection broke is awaited for a grace period,
@@ -61,18 +61,15 @@ struct Device {
 #[derive(Debug)]
 enum Standing {
     /// Connected. At a take-over the old connection may still be among the numbers.
-    Here { connections: Vec<u64>, showing: Showing },
+    Here {
+        connections: Vec<u64>,
+        /// By its own word.
+        hidden: bool,
+    },
     /// The connection broke.
     Awaited(Absence),
     /// Nothing but memory.
     Gone,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Showing {
-    Visible,
-    /// By its own word.
-    Hidden,
 }
 
 /// A time away that does not count if it ends soon enough.
@@ -105,7 +102,7 @@ impl Aggregate {
             known.connect(connection);
             return;
         }
-        let standing = Standing::Here { connections: vec![connection], showing: Showing::Visible };
+        let standing = Standing::Here { connections: vec![connection], hidden: false };
         let new = Device { standing, conn: None, former: None, broke_at: None };
         self.devices.insert(device.to_owned(), new);
     }
@@ -114,7 +111,7 @@ impl Aggregate {
     pub fn handle_gone(&mut self, device: &str, connection: u64, end: End, now_ms: u64) {
         self.expire(now_ms);
         let Some(known) = self.devices.get_mut(device) else { return };
-        let Standing::Here { connections, showing } = &mut known.standing else { return };
+        let Standing::Here { connections, hidden } = &mut known.standing else { return };
         connections.retain(|&live| live != connection);
         if end == End::Broke {
             known.broke_at = Some(now_ms);
@@ -122,7 +119,7 @@ impl Aggregate {
         if !connections.is_empty() {
             return;
         }
-        let visible = *showing == Showing::Visible;
+        let visible = !*hidden;
         match end {
             End::Left => {
                 self.devices.remove(device);
@@ -146,7 +143,7 @@ impl Aggregate {
             return;
         };
         let Some(known) = self.devices.get_mut(&name) else { return };
-        if known.hears(word, now_ms) == Heard::Hides {
+        if known.hides(word, now_ms) {
             self.went(now_ms);
         }
     }
@@ -217,14 +214,6 @@ impl Aggregate {
     }
 }
 
-/// What a word of a client changed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Heard {
-    /// The device was visible and no longer is.
-    Hides,
-    Nothing,
-}
-
 impl Device {
     /// A new connection starts visible, and with a name of its own.
     fn connect(&mut self, connection: u64) {
@@ -234,24 +223,22 @@ impl Device {
             Standing::Awaited(_) | Standing::Gone => Vec::with_capacity(1),
         };
         connections.push(connection);
-        self.standing = Standing::Here { connections, showing: Showing::Visible };
+        self.standing = Standing::Here { connections, hidden: false };
     }
 
-    fn hears(&mut self, word: Option<&Presence>, now_ms: u64) -> Heard {
+    /// Takes what its client says. Whether it was visible until then, and no longer is.
+    fn hides(&mut self, word: Option<&Presence>, now_ms: u64) -> bool {
         let late = word.is_some_and(|word| self.is_late_will(word, now_ms));
-        let Standing::Here { showing, .. } = &mut self.standing else { return Heard::Nothing };
+        let Standing::Here { hidden, .. } = &mut self.standing else { return false };
         if late {
-            return Heard::Nothing;
+            return false;
         }
         if let Some(conn) = word.and_then(|word| word.conn.clone()) {
             self.conn = Some(conn);
         }
-        let next = match word {
-            Some(Presence { state: PresenceState::Offline, .. }) => Showing::Hidden,
-            Some(_) | None => Showing::Visible,
-        };
-        let before = std::mem::replace(showing, next);
-        if before == Showing::Visible && next == Showing::Hidden { Heard::Hides } else { Heard::Nothing }
+        let before = *hidden;
+        *hidden = word.is_some_and(|word| word.state == PresenceState::Offline);
+        *hidden && !before
     }
 
     /// Whether this is the will of a connection that another one has replaced.
@@ -272,7 +259,7 @@ impl Device {
     /// Whether the user is there because of this device.
     fn counts(&self) -> bool {
         match self.standing {
-            Standing::Here { showing, .. } => showing == Showing::Visible,
+            Standing::Here { hidden, .. } => !hidden,
             Standing::Awaited(_) => true,
             Standing::Gone => false,
         }

@@ -1,17 +1,19 @@
 //! What is pushed: the part of a BAL's message that goes to a device, in words that no transport owns.
 
 use super::id::Token;
-use serde::{Deserialize, Serialize};
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 
 /// Longest time to live: four weeks, in seconds (CCS and FCM agree on it).
 pub const TTL_MAX: u32 = 2_419_200;
 
 /// Where a push goes.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Target {
     /// One device.
-    Token(Token),
+    Token(#[serde(serialize_with = "reveal", deserialize_with = "token")] Token),
     /// All devices subscribed to an FCM topic; the name has no `/topics/` in front.
     Topic(String),
     /// All devices that an expression over topics matches.
@@ -28,24 +30,35 @@ pub enum Priority {
     Normal,
 }
 
-/// One push, checked: what a transport translates to its own wire format.
-#[derive(Debug, Clone, PartialEq)]
+/// One push, checked: what a transport translates to its own wire format. Its JSON is its form on disk, with the token in it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Push {
     /// Who gets it.
     pub target: Target,
     /// The application's data; every value is a string by now.
     pub data: Map<String, Value>,
     /// What the device shows by itself, field by field as in topics.md.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub notification: Option<Map<String, Value>>,
     /// How urgent it is.
     pub priority: Priority,
     /// Messages with the same key replace each other while the device is away.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub collapse: Option<String>,
     /// Whether the sender asked to hear of the delivery.
     pub receipt: bool,
     /// Fields handed through to the push service (`content_available`, `mutable_content`, `restricted_package_name`,
     /// `dry_run`, ...), merged last.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub fcm: Map<String, Value>,
+}
+
+fn reveal<S: Serializer>(token: &Token, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(token.reveal())
+}
+
+fn token<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Token, D::Error> {
+    Token::new(String::deserialize(deserializer)?).map_err(D::Error::custom)
 }
 
 /// The words of `fcm` by which the push service is to check a message and not to deliver it: those of CCS and of v1, in

@@ -127,6 +127,13 @@ pub struct RetryClock {
     pub permille: u16,
 }
 
+impl RetryClock {
+    /// When a wait is over, in Unix milliseconds.
+    pub fn after(self, wait: Duration) -> u64 {
+        self.now_ms.saturating_add(millis(wait)).min(self.deadline_ms)
+    }
+}
+
 /// So much of a wait that the service asked for is added by chance, at most: nobody comes sooner, nor all at once.
 const ASKED_JITTER: f64 = 0.2;
 /// The same of a wait that the bridge chose.
@@ -177,8 +184,8 @@ impl Tried {
         let pause = if let Wait::Backoff(_) = wait { pause.min(clock.longest) } else { pause };
         let waited_ms = self.waited_ms.saturating_add(millis(pause));
         let chance = f64::from(clock.permille.min(1000)) / 1000.0;
-        let due_ms = clock.now_ms.saturating_add(millis(pause.saturating_add(pause.mul_f64(jitter * chance))));
-        Some((due_ms.min(clock.deadline_ms), Self { waited_ms, unknown }))
+        let due_ms = clock.after(pause.saturating_add(pause.mul_f64(jitter * chance)));
+        Some((due_ms, Self { waited_ms, unknown }))
     }
 
     /// How long it was put off after refusals.

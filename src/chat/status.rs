@@ -31,17 +31,6 @@ pub enum Status {
 }
 
 impl Status {
-    /// Statuses of one delivery are told in rising rank only. The final words share one: after any of them no other
-    /// is told, but `read` may follow `delivered`.
-    pub fn rank(self) -> u8 {
-        match self {
-            Self::Accepted => 0,
-            Self::Sent => 1,
-            Self::Delivered | Self::Failed | Self::Expired | Self::Cancelled => 2,
-            Self::Read => 3,
-        }
-    }
-
     fn source(self, provider_failed: bool, transport: &Transport) -> Option<Source> {
         match self {
             Self::Sent => Some(Source::Provider),
@@ -225,6 +214,19 @@ fn is_zero(n: &u32) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    impl Status {
+        /// Statuses of one delivery are told in rising rank only. The final words share one: after any of them no other
+        /// is told, but `read` may follow `delivered`.
+        pub(crate) fn rank(self) -> u8 {
+            match self {
+                Self::Accepted => 0,
+                Self::Sent => 1,
+                Self::Delivered | Self::Failed | Self::Expired | Self::Cancelled => 2,
+                Self::Read => 3,
+            }
+        }
+    }
 
     #[test]
     fn the_status_document_has_a_stable_shape() {

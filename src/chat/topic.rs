@@ -4,7 +4,7 @@
 //! `_bridge/...` are written by the bridge alone ([`BridgeTopic`]). Suffixes that nobody knows are not an error: they
 //! belong to somebody else, or to a later release.
 
-use super::id::{NameError, Owner};
+use super::id::{NameError, Owner, check};
 use std::fmt;
 
 /// Longest name of a device, in characters (topics.md, "Vocabulary").
@@ -41,12 +41,6 @@ impl ClientTopic {
             _ => return Ok(None),
         }))
     }
-
-    /// Whose topic it is.
-    pub fn owner(&self) -> &Owner {
-        let (Self::Messages(owner) | Self::Receipts(owner) | Self::Presence(owner, _)) = self;
-        owner
-    }
 }
 
 impl fmt::Display for ClientTopic {
@@ -55,7 +49,7 @@ impl fmt::Display for ClientTopic {
             Self::Messages(owner) => write!(f, "{owner}/self/messages"),
             Self::Receipts(owner) => write!(f, "{owner}/self/receipts"),
             Self::Presence(owner, None) => write!(f, "{owner}/self/presence"),
-            Self::Presence(owner, Some(device)) => write!(f, "{owner}/self/presence/{device}"),
+            Self::Presence(owner, Some(device)) => write!(f, "{owner}/self/presence/{}", device.as_str()),
         }
     }
 }
@@ -125,13 +119,8 @@ impl Device {
     pub fn new(text: impl Into<String>) -> Result<Self, TopicError> {
         let text = text.into();
         let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
-        let fault = match text.chars().find(|&c| !legal(c)) {
-            _ if text.is_empty() => Some(NameError::Empty),
-            Some(c) => Some(NameError::Character(c)),
-            None if text.len() > DEVICE_MAX => Some(NameError::TooLong(DEVICE_MAX)),
-            None => None,
-        };
-        fault.map_or(Ok(Self(text)), |fault| Err(TopicError::Device(fault)))
+        check(&text, DEVICE_MAX, legal).map_err(TopicError::Device)?;
+        Ok(Self(text))
     }
 
     /// The text.
@@ -140,48 +129,25 @@ impl Device {
     }
 }
 
-impl fmt::Display for Device {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+/// Checks an MQTT 5 response topic, as named by `owner`: below the owner's own name, and not where the bridge listens.
+///
+/// # Errors
+/// When it does not lie below `{owner}/`, lies below `{owner}/self/`, is longer than [`RESPONSE_TOPIC_MAX`], or
+/// has a wildcard, an empty level or a control character.
+pub fn check_response_topic(owner: &Owner, topic: &str) -> Result<(), TopicError> {
+    let rest = topic.strip_prefix(owner.as_str()).and_then(|rest| rest.strip_prefix('/'));
+    let rest = rest.ok_or(TopicError::Foreign)?;
+    // A status published into an outbox would come back to the bridge as a message.
+    if rest == "self" || rest.starts_with("self/") {
+        return Err(TopicError::Outbox);
     }
-}
-
-/// An MQTT 5 response topic that its sender may use: below the sender's own name, and not where the bridge listens.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct ResponseTopic(String);
-
-impl ResponseTopic {
-    /// Checks and keeps `topic`, as named by `owner`.
-    ///
-    /// # Errors
-    /// When it does not lie below `{owner}/`, lies below `{owner}/self/`, is longer than [`RESPONSE_TOPIC_MAX`], or
-    /// has a wildcard, an empty level or a control character.
-    pub fn new(owner: &Owner, topic: &str) -> Result<Self, TopicError> {
-        let rest = topic.strip_prefix(owner.as_str()).and_then(|rest| rest.strip_prefix('/'));
-        let rest = rest.ok_or(TopicError::Foreign)?;
-        // A status published into an outbox would come back to the bridge as a message.
-        if rest == "self" || rest.starts_with("self/") {
-            return Err(TopicError::Outbox);
-        }
-        if topic.len() > RESPONSE_TOPIC_MAX {
-            return Err(TopicError::TooLong(RESPONSE_TOPIC_MAX));
-        }
-        if rest.chars().any(|c| matches!(c, '+' | '#') || c.is_control()) || rest.split('/').any(str::is_empty) {
-            return Err(TopicError::Form);
-        }
-        Ok(Self(topic.to_owned()))
+    if topic.len() > RESPONSE_TOPIC_MAX {
+        return Err(TopicError::TooLong(RESPONSE_TOPIC_MAX));
     }
-
-    /// The text.
-    pub fn as_str(&self) -> &str {
-        &self.0
+    if rest.chars().any(|c| matches!(c, '+' | '#') || c.is_control()) || rest.split('/').any(str::is_empty) {
+        return Err(TopicError::Form);
     }
-}
-
-impl fmt::Display for ResponseTopic {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
+    Ok(())
 }
 
 /// Why a topic was refused.
@@ -265,8 +231,7 @@ mod tests {
         #[test]
         fn an_accepted_response_topic_is_its_owners_and_no_client_topic(owner in owner(), rest in "[a-z/+#$]{0,300}") {
             let topic = format!("{owner}/{rest}");
-            if let Ok(response) = ResponseTopic::new(&owner, &topic) {
-                prop_assert_eq!(response.as_str(), &topic);
+            if check_response_topic(&owner, &topic).is_ok() {
                 prop_assert!(topic.len() <= RESPONSE_TOPIC_MAX && !topic.contains(['+', '#']));
                 prop_assert_eq!(ClientTopic::parse(&topic), Ok(None));
             }
@@ -309,9 +274,9 @@ mod tests {
     #[test]
     fn response_topics_stay_in_the_senders_own_space() {
         let bal = Owner::new("bal1").unwrap();
-        let check = |topic: &str| ResponseTopic::new(&bal, topic).map(|topic| topic.to_string());
-        assert_eq!(check("bal1/my/answers"), Ok("bal1/my/answers".to_owned()));
-        assert_eq!(check("bal1/selfish"), Ok("bal1/selfish".to_owned()));
+        let check = |topic: &str| check_response_topic(&bal, topic);
+        assert_eq!(check("bal1/my/answers"), Ok(()));
+        assert_eq!(check("bal1/selfish"), Ok(()));
         for foreign in ["other/x", "bal11/x", "bal1", "", "$SYS/x", "_bridge/status", "/bal1/x"] {
             assert_eq!(check(foreign), Err(TopicError::Foreign), "{foreign}");
         }

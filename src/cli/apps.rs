@@ -11,7 +11,7 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use serde_json::json;
 use std::path::PathBuf;
-use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::sync::{broadcast, mpsc};
 use tokio_util::sync::CancellationToken;
 
 /// Confirmations that may be without a PUBACK.
@@ -125,19 +125,7 @@ impl Confirming<'_> {
         let publish = self.publish.clone();
         Some(async move {
             loop {
-                let (outcome, told) = oneshot::channel();
-                let message = Outbound {
-                    topic: topic.clone(),
-                    payload: payload.clone(),
-                    qos: 1,
-                    retain: false,
-                    expiry: None,
-                    correlation: None,
-                    mark_copy: None,
-                    // Their order does not matter.
-                    resume: true,
-                    outcome,
-                };
+                let (message, told) = Outbound::new(&topic, payload.clone());
                 if publish.send(message).await.is_err() {
                     return;
                 }

@@ -14,6 +14,7 @@ pub(super) fn run(path: &Path, limit: usize, json: bool) -> anyhow::Result<()> {
     let counts = inspector.counts()?;
     let newest = if limit == 0 { Vec::new() } else { inspector.list(u32::try_from(limit).unwrap_or(u32::MAX))? };
     if json {
+        let newest = trace::json_of(&newest)?;
         print::line(serde_json::to_string_pretty(&serde_json::json!({ "counts": counts, "newest": newest }))?)?;
         return Ok(());
     }

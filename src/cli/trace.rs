@@ -4,6 +4,7 @@ use crate::chat::delivery::State;
 use crate::ops::print;
 use crate::store::{Inspector, Trace, TraceDelivery, TraceUpstream};
 use anyhow::bail;
+use serde_json::{Map, Value};
 use std::fmt::Write;
 use std::path::Path;
 use std::time::{Duration, UNIX_EPOCH};
@@ -18,7 +19,7 @@ pub(super) fn run(path: &Path, id: &str, json: bool) -> anyhow::Result<()> {
         bail!("{} knows no message `{id}`; settled messages are remembered for a limited time", path.display());
     }
     if json {
-        print::line(serde_json::to_string_pretty(&traces)?)?;
+        print::line(serde_json::to_string_pretty(&json_of(&traces)?)?)?;
         return Ok(());
     }
     for trace in &traces {
@@ -28,6 +29,18 @@ pub(super) fn run(path: &Path, id: &str, json: bool) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+/// The JSON form of messages: what is not known of one is left out.
+pub(super) fn json_of(traces: &[Trace]) -> serde_json::Result<Vec<Map<String, Value>>> {
+    traces
+        .iter()
+        .map(|trace| {
+            let mut fields: Map<String, Value> = serde_json::from_value(serde_json::to_value(trace)?)?;
+            fields.retain(|_, value| !value.is_null());
+            Ok(fields)
+        })
+        .collect()
 }
 
 /// One line about a message, for lists.
@@ -75,7 +88,7 @@ fn delivery_story(d: &TraceDelivery) -> String {
 }
 
 /// An entry of the store's log, in words.
-fn unusual(event: &serde_json::Value) -> String {
+fn unusual(event: &Value) -> String {
     let text = |key: &str| event[key].as_str().unwrap_or("?").to_owned();
     match event["event"].as_str() {
         Some("retry") => {
@@ -159,7 +172,26 @@ fn utc(ms: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::utc;
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn the_json_of_a_message_leaves_out_what_is_not_known_of_it() {
+        let upstream = TraceUpstream {
+            sid: "06dmzkt000000000".to_owned(),
+            bal: None,
+            category: Some("com.example".to_owned()),
+            topic: String::new(),
+            received_at: 1,
+            published_at: None,
+            final_at: None,
+            kept: true,
+        };
+        let expected = json!([{
+            "kind": "upstream", "sid": "06dmzkt000000000", "category": "com.example", "topic": "", "received_at": 1, "kept": true,
+        }]);
+        assert_eq!(json!(json_of(&[Trace::Upstream(upstream)]).unwrap()), expected);
+    }
 
     #[test]
     fn times_are_utc_dates() {

@@ -2,7 +2,8 @@
 //!
 //! A request that FCM would refuse with 429 costs a round trip and a minute; one that is held back here goes as soon as
 //! it may. Collapsible messages have no budget here: FCM takes all of them, and delivers those beyond 20 late, the newest of
-//! each key. The project's share grows from little to all of it within a minute after a start or a pause, as Google asks.
+//! each key. The project's share grows from little to all of it within a minute, as Google asks: after a start, after a pause,
+//! and after FCM itself stopped it, however short that was.
 
 use super::bucket::{Bucket, Rate};
 use std::collections::HashMap;
@@ -121,6 +122,11 @@ impl Budget {
         }
         self.last = Some(now);
         Grant::Go
+    }
+
+    /// FCM stopped the project: from its next message on the share grows anew.
+    pub fn begin_anew(&mut self) {
+        self.last = None;
     }
 
     /// How long until one more message of the project may go, whoever it is for; zero is now.

@@ -10,20 +10,17 @@
 //! ```
 //!
 //! A message that meets a fault of the project goes back untried ([`Scope::Service`]), and so does what comes while FCM
-//! says that the project's quota is used up. Three things keep that from costing more than it must:
+//! says that the project's quota is used up. What keeps that from costing more than it must:
 //!
-//! * A fault that shows with one message while others pass is the message's, which waits by itself; from then on its
-//!   faults say nothing of the project. Whether others pass a probe finds out, for which a message that was not refused
-//!   itself is preferred.
-//! * One `SENDER_ID_MISMATCH` speaks of a token; many at once, from different recipients, speak of our own key, and then
-//!   no token is to pay for it. One recipient who is put off speaks of himself; many in a row, while nobody passes, speak
-//!   of FCM.
-//! * An access token that is refused once is used on while another is fetched: the message may be at fault. It is spent
-//!   when it was refused several times in a row, or when its successor is refused as well.
+//! * [`evidence`] tells the faults of single messages, recipients and access tokens from those of everybody. A message that
+//!   is at fault itself waits by itself; where our own key is, no token pays for it.
+//! * Whether others pass a probe finds out, for which a message that was not refused itself is preferred.
+
+mod evidence;
 
 use super::verdict::{Access, Cause, Replay, Verdict, code};
 use crate::chat::refusal::{Arrival, Decision, Refusal, Scope, TokenFate, Until, Wait};
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use evidence::Evidence;
 use std::time::{Duration, Instant};
 
 /// First wait before one message is tried again.
@@ -38,19 +35,6 @@ pub const PROBE_PATIENCE: Duration = Duration::from_secs(60);
 pub const STRANGER_WAIT: Duration = Duration::from_secs(1);
 /// Longest pause of a project that FCM did not ask for in so many words.
 pub const PAUSE_MAX: Duration = Duration::from_secs(3600);
-/// The last answers of so many different recipients are looked at for mismatches.
-pub const WITNESSES_MAX: usize = 64;
-/// Fewer mismatches than this prove nothing.
-pub const MISMATCHES_MIN: usize = 8;
-/// So many recipients in a row that are put off are FCM's fault.
-pub const PUT_OFF_MIN: usize = 20;
-/// Faults of the project in a row that are not those of single messages, whatever passed before.
-pub const FAULTS_MIN: u32 = 3;
-/// So many refusals of an access token in a row are the token's fault.
-pub const TOKEN_REFUSALS_MIN: u32 = 3;
-/// Most messages that were refused for a fault of the project and are remembered; beyond it the oldest are forgotten, and
-/// may be a probe like any other.
-pub const SUSPECTS_MAX: usize = 1024;
 /// The word for operators when the project's quota is used up.
 pub const QUOTA: &str = "quota_exceeded";
 
@@ -60,15 +44,7 @@ pub struct Health {
     state: State,
     /// Counts the states, so that an answer to a message of an earlier one is known as such.
     era: u64,
-    /// Answers so far that only a project gets that is in order.
-    passed: u64,
-    /// Faults of the project since the last of them.
-    faults: u32,
-    /// Recipients that were put off since the last of them; at most [`PUT_OFF_MIN`].
-    put_off: HashSet<i64>,
-    witnesses: Witnesses,
-    suspects: BTreeMap<i64, Suspect>,
-    tokens: Tokens,
+    evidence: Evidence,
     paused_until: Option<Instant>,
     /// Pauses in a row that FCM set no time for.
     pauses: u32,
@@ -92,30 +68,6 @@ struct Halt {
     wait: Duration,
 }
 
-/// A message that was refused for a fault of the project.
-#[derive(Debug, Clone, Copy)]
-struct Suspect {
-    /// [`Health::passed`] when it was refused.
-    passed: u64,
-    /// The access token that was refused with it, by its generation; 0 is none.
-    token: u64,
-    /// Others passed: the fault is its own.
-    alone: bool,
-}
-
-/// What is known of access tokens, by their generations: each is higher than those before it, and 0 is none.
-#[derive(Debug, Default)]
-struct Tokens {
-    /// The newest with which a message passed.
-    proven: u64,
-    /// The newest that was refused.
-    refused: u64,
-    /// How often in a row it was.
-    refusals: u32,
-    /// This one and those before it are not used any more.
-    spent: u64,
-}
-
 /// Whether a message may go.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Admission {
@@ -135,21 +87,8 @@ pub struct Ticket {
     generation: u64,
     access: Access,
     era: u64,
+    /// How many messages had passed.
     passed: u64,
-}
-
-/// What becomes of a message.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Ruling {
-    /// FCM took it.
-    Sent {
-        /// Its name for it.
-        name: Option<String>,
-    },
-    /// It goes again at once. The refusal counts where it may not.
-    Replay(Replay, Refusal),
-    /// It was refused; with [`Scope::Service`] it goes back untried.
-    Refused(Refusal),
 }
 
 /// How it stands, for operators.
@@ -177,9 +116,11 @@ impl Health {
         if let Some(until) = self.paused_until.filter(|until| *until > now) {
             return Admission::NotBefore(until);
         }
-        let suspect = self.suspects.get(&message).copied();
+        let Evidence { suspects, tokens, .. } = &self.evidence;
+        let suspect = suspects.get(&message);
         let refused = suspect.map_or(0, |suspect| suspect.token);
-        if generation <= self.tokens.spent.max(refused) {
+        let access = tokens.access(generation, refused);
+        if generation <= tokens.spent.max(refused) {
             return Admission::NewToken;
         }
         match self.state {
@@ -197,88 +138,89 @@ impl Health {
                 self.enter(State::Probing(Halt { until: now + PROBE_PATIENCE, ..halt }, message));
             }
         }
-        let is_fresh = refused > 0 || (generation > self.tokens.refused && self.tokens.refused > self.tokens.proven);
-        let access = if is_fresh { Access::Refreshed } else { Access::Cached };
-        Admission::Go(Ticket { message, recipient, generation, access, era: self.era, passed: self.passed })
+        let (era, passed) = (self.era, self.evidence.passed);
+        Admission::Go(Ticket { message, recipient, generation, access, era, passed })
     }
 
-    /// Takes notice of what became of a message.
-    pub fn outcome(&mut self, ticket: &Ticket, verdict: Verdict, now: Instant) -> Ruling {
+    /// Takes notice of what became of a message. Returns what follows for the message itself, which is no
+    /// [`Verdict::Fault`]; with [`Scope::Service`] it goes back untried.
+    pub fn outcome(&mut self, ticket: &Ticket, verdict: Verdict, now: Instant) -> Verdict {
         if verdict.shows_all_well() {
-            self.passed += 1;
-            self.faults = 0;
-            self.put_off.clear();
-            self.suspects.remove(&ticket.message);
-            self.tokens.pass(ticket.generation);
+            self.evidence.pass(ticket.message, ticket.generation);
         }
         match verdict {
-            Verdict::Sent { name } => {
+            Verdict::Sent { .. } => {
                 self.pauses = 0;
-                self.witnesses.note(ticket.recipient, false);
+                self.evidence.witness(ticket.recipient, false);
                 if self.is_probe(ticket) {
                     self.enter(State::Well);
                 }
-                Ruling::Sent { name }
+                verdict
             }
-            Verdict::Replay(Replay::NewToken, refusal) => self.token_refused(ticket, refusal, now),
-            Verdict::Replay(how, refusal) => Ruling::Replay(how, refusal),
-            Verdict::Fault(cause, refusal) => self.fault(ticket, cause, refusal, now),
-            Verdict::Refused(refusal) => Ruling::Refused(self.refused(ticket, refusal, now)),
+            Verdict::Replay(Replay::NewToken, refusal) => {
+                if self.evidence.token_refused(ticket.message, ticket.passed, ticket.generation) {
+                    self.probe_in_vain(ticket, now);
+                    return Verdict::Refused(refusal);
+                }
+                Verdict::Replay(Replay::NewToken, refusal)
+            }
+            Verdict::Replay(Replay::Elsewhere, _) => verdict,
+            Verdict::Fault(cause, refusal) => Verdict::Refused(self.fault(ticket, cause, refusal, now)),
+            Verdict::Refused(refusal) => Verdict::Refused(self.refused(ticket, refusal, now)),
         }
     }
 
     /// Something was mended that may be the cause: the next message finds out, and the waits begin anew. A probe that is on
     /// its way went too early to count.
     pub fn credentials_changed(&mut self, now: Instant) {
-        if let State::Halted(halt) | State::Probing(halt, _) = self.state {
+        if let Some(halt) = self.halted() {
             self.enter(State::Halted(Halt { until: now, wait: PROBE_FIRST, ..halt }));
         }
     }
 
     /// Why nothing goes, if that is so, but for the quota.
     pub fn cause(&self) -> Option<Cause> {
-        match self.state {
-            State::Well => None,
-            State::Halted(halt) | State::Probing(halt, _) => Some(halt.cause),
-        }
+        self.halted().map(|halt| halt.cause)
     }
 
     /// How it stands.
     pub fn standing(&self, now: Instant) -> Standing {
-        match self.state {
+        match self.halted() {
             _ if self.paused_until.is_some_and(|until| until > now) => Standing::Down(QUOTA),
-            State::Well => Standing::Well,
+            None => Standing::Well,
             // Also where nothing came of a probe: the next message is one.
-            State::Halted(halt) | State::Probing(halt, _) if halt.until <= now => {
-                Standing::Probing(halt.cause.as_str())
-            }
-            State::Halted(halt) | State::Probing(halt, _) => Standing::Down(halt.cause.as_str()),
+            Some(halt) if halt.until <= now => Standing::Probing(halt.cause.as_str()),
+            Some(halt) => Standing::Down(halt.cause.as_str()),
         }
     }
 
     /// When [`Health::standing`] changes by itself, if it does.
     pub fn wake(&self, now: Instant) -> Option<Instant> {
-        let halted = match self.state {
-            State::Well => None,
-            State::Halted(halt) | State::Probing(halt, _) => Some(halt.until),
-        };
-        [self.paused_until, halted].into_iter().flatten().filter(|until| *until > now).min()
+        let until = self.halted().map(|halt| halt.until);
+        [self.paused_until, until].into_iter().flatten().filter(|until| *until > now).min()
     }
 
     /// The newest access token that was refused, by its generation: another one is needed. 0 is none.
     pub const fn refused_token(&self) -> u64 {
-        self.tokens.refused
+        self.evidence.tokens.refused
     }
 
     /// This access token and those before it are not used any more.
     pub const fn spent_token(&self) -> u64 {
-        self.tokens.spent
+        self.evidence.tokens.spent
     }
 
     /// Whether the last word on the access token of this generation was a refusal: where no other is to be had, nobody
     /// knows whether anything goes.
     pub const fn doubts_token(&self, generation: u64) -> bool {
-        self.tokens.refused >= generation && self.tokens.refusals > 0
+        self.evidence.tokens.refused >= generation && self.evidence.tokens.refusals > 0
+    }
+
+    fn halted(&self) -> Option<Halt> {
+        match self.state {
+            State::Well => None,
+            State::Halted(halt) | State::Probing(halt, _) => Some(halt),
+        }
     }
 
     fn refused(&mut self, ticket: &Ticket, refusal: Refusal, now: Instant) -> Refusal {
@@ -295,11 +237,8 @@ impl Health {
             Decision::Retry { wait, scope: Scope::Service, .. } => self.pause(wait, now),
             // A connection that breaks leaves many without an answer, which says nothing of FCM.
             Decision::Retry { wait, .. } if refusal.code != code::AMBIGUOUS => {
-                if self.put_off.len() < PUT_OFF_MIN {
-                    self.put_off.insert(ticket.recipient);
-                }
-                let is_of_fcm = self.cause().map_or(self.put_off.len() >= PUT_OFF_MIN, |it| it == Cause::Unavailable);
-                if is_of_fcm {
+                let are_many = self.evidence.put_off(ticket.recipient);
+                if self.cause().map_or(are_many, |cause| cause == Cause::Unavailable) {
                     self.halt(ticket, Cause::Unavailable, now);
                     if let (State::Halted(halt), Wait::AtLeast(wait)) = (&mut self.state, wait) {
                         halt.until = halt.until.max(now + wait);
@@ -315,7 +254,7 @@ impl Health {
 
     /// A mismatch speaks of the token; unless too many do, or did when this message went out as a probe.
     fn mismatched(&mut self, ticket: &Ticket, refusal: Refusal, now: Instant) -> Refusal {
-        self.witnesses.note(ticket.recipient, true);
+        self.evidence.witness(ticket.recipient, true);
         match self.cause() {
             Some(Cause::SenderMismatch) => self.halt(ticket, Cause::SenderMismatch, now),
             // It came past the front: whatever was wrong there is mended.
@@ -323,56 +262,22 @@ impl Health {
                 self.enter(State::Well);
                 return refusal;
             }
-            None if self.witnesses.suspect_us() => self.halt(ticket, Cause::SenderMismatch, now),
+            None if self.evidence.is_against_our_key() => self.halt(ticket, Cause::SenderMismatch, now),
             Some(_) | None => return refusal,
         }
         back(Cause::SenderMismatch, Refusal { decision: UNTRIED, ..refusal })
     }
 
-    fn fault(&mut self, ticket: &Ticket, cause: Cause, refusal: Refusal, now: Instant) -> Ruling {
-        self.faults = self.faults.saturating_add(1);
-        if self.is_alone(ticket) {
-            return self.by_itself(ticket, refusal, now);
+    fn fault(&mut self, ticket: &Ticket, cause: Cause, refusal: Refusal, now: Instant) -> Refusal {
+        if self.evidence.fault(ticket.message, ticket.passed) {
+            self.probe_in_vain(ticket, now);
+            return refusal;
         }
-        self.suspect(ticket, Suspect { passed: self.passed, token: 0, alone: false });
         if cause == Cause::Unauthenticated {
-            self.tokens.refuse(ticket.generation);
-            self.tokens.spent = self.tokens.spent.max(ticket.generation);
+            self.evidence.tokens.spend(ticket.generation);
         }
         self.halt(ticket, cause, now);
-        Ruling::Refused(back(cause, refusal))
-    }
-
-    fn token_refused(&mut self, ticket: &Ticket, refusal: Refusal, now: Instant) -> Ruling {
-        if self.suspects.contains_key(&ticket.message) && self.is_alone(ticket) {
-            return self.by_itself(ticket, refusal, now);
-        }
-        self.tokens.refuse(ticket.generation);
-        self.suspect(ticket, Suspect { passed: self.passed, token: ticket.generation, alone: false });
-        Ruling::Replay(Replay::NewToken, refusal)
-    }
-
-    /// Whether a fault that a message meets is its own: others passed since it was refused before, or while it was on its
-    /// way.
-    fn is_alone(&self, ticket: &Ticket) -> bool {
-        let (alone, passed) = match self.suspects.get(&ticket.message) {
-            Some(suspect) => (suspect.alone, suspect.passed),
-            None => (false, ticket.passed),
-        };
-        alone || (self.passed > passed && self.faults < FAULTS_MIN)
-    }
-
-    fn by_itself(&mut self, ticket: &Ticket, refusal: Refusal, now: Instant) -> Ruling {
-        self.suspect(ticket, Suspect { passed: self.passed, token: 0, alone: true });
-        self.probe_in_vain(ticket, now);
-        Ruling::Refused(refusal)
-    }
-
-    fn suspect(&mut self, ticket: &Ticket, suspect: Suspect) {
-        self.suspects.insert(ticket.message, suspect);
-        if self.suspects.len() > SUSPECTS_MAX {
-            self.suspects.pop_first();
-        }
+        back(cause, refusal)
     }
 
     /// FCM said that the project's quota is used up.
@@ -416,9 +321,7 @@ impl Health {
 
     fn enter(&mut self, state: State) {
         if matches!(state, State::Well) {
-            // What was seen under the old key says nothing about the new one.
-            self.witnesses = Witnesses::default();
-            self.put_off.clear();
+            self.evidence.forget_recipients();
         }
         self.state = state;
         self.era += 1;
@@ -434,46 +337,6 @@ fn back(cause: Cause, refusal: Refusal) -> Refusal {
     match refusal.decision {
         Decision::Fail { .. } => refusal,
         Decision::Retry { .. } => Refusal { decision: UNTRIED, code: cause.as_str().to_owned(), ..refusal },
-    }
-}
-
-impl Tokens {
-    fn pass(&mut self, generation: u64) {
-        self.proven = self.proven.max(generation);
-        if generation == self.refused {
-            self.refusals = 0;
-        }
-    }
-
-    fn refuse(&mut self, generation: u64) {
-        if generation > self.refused {
-            (self.refused, self.refusals) = (generation, 0);
-        }
-        self.refusals += u32::from(generation == self.refused);
-        if self.refusals >= TOKEN_REFUSALS_MIN {
-            self.spent = self.spent.max(self.refused);
-        }
-    }
-}
-
-/// The last answer of each of the last recipients: one recipient that is tried again and again is still one.
-#[derive(Debug, Default)]
-struct Witnesses(VecDeque<(i64, bool)>);
-
-impl Witnesses {
-    fn note(&mut self, recipient: i64, mismatch: bool) {
-        if let Some(known) = self.0.iter().position(|(one, _)| *one == recipient) {
-            self.0.remove(known);
-        } else if self.0.len() == WITNESSES_MAX {
-            self.0.pop_front();
-        }
-        self.0.push_back((recipient, mismatch));
-    }
-
-    /// Whether at least half of them, and enough, speak against our key.
-    fn suspect_us(&self) -> bool {
-        let against = self.0.iter().filter(|(_, mismatch)| *mismatch).count();
-        against >= MISMATCHES_MIN && against * 2 >= self.0.len()
     }
 }
 

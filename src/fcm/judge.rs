@@ -14,9 +14,7 @@ use super::document::{Document, is_json};
 use super::fault::{Fault, FcmCode, Violation};
 use super::retry_after;
 use super::target::{Kind, Target};
-use super::verdict::{
-    Access, Ambiguous, Answer, Asked, Cause, OnAmbiguous, Outcome, Replay, Unprocessed, Verdict, code,
-};
+use super::verdict::{Access, Answer, Asked, Cause, OnAmbiguous, Outcome, Replay, Verdict, code};
 use crate::chat::refusal::{Arrival, Decision, Refusal, Scope, Until, Wait};
 use serde_json::Value;
 use std::time::Duration;
@@ -30,7 +28,8 @@ pub const RETRY_FOR: Duration = Duration::from_secs(3600);
 /// How often something is tried that nobody has a word for.
 pub const FEW_TRIES: u32 = 3;
 
-const BROKEN: &str = "the connection broke before the answer";
+/// For humans: why there is no answer, where the connection or the stream ended first.
+pub const BROKEN: &str = "the connection broke before the answer";
 
 /// What follows from `outcome`.
 pub fn judge(outcome: &Outcome<'_>, asked: &Asked<'_>) -> Verdict {
@@ -38,19 +37,9 @@ pub fn judge(outcome: &Outcome<'_>, asked: &Asked<'_>) -> Verdict {
         Outcome::Answered(answer) if (200..300).contains(&answer.status) => taken(answer, asked),
         Outcome::Answered(answer) => refused(answer, asked),
         Outcome::Unprocessed(why) => {
-            let detail = match why {
-                Unprocessed::RefusedStream => "the connection had no room for the message",
-                Unprocessed::BeyondGoaway => "the connection was ended before the message was looked at",
-            };
-            Verdict::Replay(Replay::Elsewhere, again(None, code::CONNECTION_DRAINING)).with(detail)
+            Verdict::Replay(Replay::Elsewhere, again(None, code::CONNECTION_DRAINING)).with(*why)
         }
-        Outcome::Ambiguous(why) => {
-            let detail = match why {
-                Ambiguous::Timeout => "no answer in time",
-                Ambiguous::Reset => BROKEN,
-            };
-            Verdict::Refused(undecided(asked.on_ambiguous)).with(detail)
-        }
+        Outcome::Ambiguous(why) => Verdict::Refused(undecided(asked.on_ambiguous)).with(*why),
     }
 }
 

@@ -9,10 +9,10 @@ use std::fmt;
 pub enum Outcome<'a> {
     /// An answer came.
     Answered(Answer<'a>),
-    /// None came, and FCM has certainly not processed the request.
-    Unprocessed(Unprocessed),
-    /// None came, and nobody knows.
-    Ambiguous(Ambiguous),
+    /// None came, and FCM has certainly not processed the request: why, for humans.
+    Unprocessed(&'static str),
+    /// None came, and nobody knows: why, for humans.
+    Ambiguous(&'static str),
 }
 
 /// An answer.
@@ -34,24 +34,6 @@ impl fmt::Debug for Answer<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Answer").field("status", &self.status).field("bytes", &self.body.len()).finish_non_exhaustive()
     }
-}
-
-/// Why it is certain that a request was not processed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Unprocessed {
-    /// The stream was refused (`REFUSED_STREAM`, RFC 9113 section 8.7).
-    RefusedStream,
-    /// The connection was ended, and the stream is beyond the last one that was looked at (`GOAWAY`).
-    BeyondGoaway,
-}
-
-/// Why nobody knows whether a request was processed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ambiguous {
-    /// No answer in time.
-    Timeout,
-    /// The connection or the stream broke after the request was written.
-    Reset,
 }
 
 /// What is known of the request.

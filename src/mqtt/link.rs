@@ -165,8 +165,8 @@ pub(super) fn qos(level: u8) -> QoS {
 ///
 /// The library ends the connection when it is given a packet above the broker's limit, so it must not come so far.
 pub(super) fn wire_bytes(outbound: &Outbound) -> usize {
-    /// Fixed header 5, topic length 2, packet id 2, property length 4, format 2, content type 19, expiry 5, correlation 3.
-    const AROUND: usize = 42;
+    /// Fixed header 5, topic length 2, packet id 2, property length 4, format 2, content type 19, correlation 3.
+    const AROUND: usize = 37;
     AROUND + outbound.topic.len() + outbound.payload.len() + outbound.correlation.as_ref().map_or(0, Bytes::len)
 }
 
@@ -174,27 +174,15 @@ pub(super) fn wire_bytes(outbound: &Outbound) -> usize {
 mod tests {
     use super::*;
     use rumqttc_v5::{Packet, Publish, PublishProperties};
-    use tokio::sync::oneshot;
 
     #[test]
     fn a_publication_is_never_larger_than_estimated() {
         for payload in [0, 1, 127, 128, 16_384, 3_000_000] {
-            let (outcome, _) = oneshot::channel();
-            let outbound = Outbound {
-                topic: "bal/others/messages".into(),
-                payload: Bytes::from(vec![0; payload]),
-                qos: 1,
-                retain: false,
-                expiry: Some(1),
-                correlation: Some(Bytes::from_static(b"c1")),
-                mark_copy: None,
-                resume: false,
-                outcome,
-            };
+            let (outbound, _) = Outbound::new("bal/others/messages", vec![0; payload]);
+            let outbound = Outbound { correlation: Some(Bytes::from_static(b"c1")), ..outbound };
             let properties = PublishProperties {
                 payload_format_indicator: Some(1),
                 content_type: Some("application/json".into()),
-                message_expiry_interval: outbound.expiry,
                 correlation_data: outbound.correlation.clone(),
                 ..PublishProperties::default()
             };

@@ -92,8 +92,6 @@ pub struct Outbound {
     pub qos: u8,
     /// Whether the broker keeps it for later subscribers.
     pub retain: bool,
-    /// MQTT 5 message expiry, in seconds.
-    pub expiry: Option<u32>,
     /// MQTT 5 correlation data.
     pub correlation: Option<Bytes>,
     /// How the payload is marked when the embedded broker sends it to a reader once more; without it, and if it says
@@ -104,6 +102,26 @@ pub struct Outbound {
     pub resume: bool,
     /// Where the outcome is told. Dropped by the broker: as [`Outcome::Lost`].
     pub outcome: oneshot::Sender<Outcome>,
+}
+
+impl Outbound {
+    /// A publication at QoS 1 that waits for none before it, and the end on which its outcome arrives. It is not retained
+    /// and has no correlation data, and further copies of it get no mark.
+    pub fn new(topic: impl ToString, payload: impl Into<Bytes>) -> (Self, oneshot::Receiver<Outcome>) {
+        let (topic, payload) = (topic.to_string(), payload.into());
+        let (tell, outcome) = oneshot::channel();
+        let outbound = Self {
+            topic,
+            payload,
+            qos: 1,
+            retain: false,
+            correlation: None,
+            mark_copy: None,
+            resume: true,
+            outcome: tell,
+        };
+        (outbound, outcome)
+    }
 }
 
 /// What became of an [`Outbound`].
@@ -185,7 +203,7 @@ pub struct Port {
     /// What an earlier run may have published, in order per topic. The embedded broker serves nobody before this end is
     /// dropped.
     pub former: mpsc::Sender<Former>,
-    /// How the door stands.
+    /// Whether the broker is there.
     pub broker_link: watch::Receiver<BrokerLink>,
     /// Changes whenever a topic that had no reader may have got one.
     pub readers: watch::Receiver<u64>,
@@ -204,7 +222,7 @@ pub struct Outlet {
     pub publish: mpsc::Receiver<Outbound>,
     /// What an earlier run may have published.
     pub former: mpsc::Receiver<Former>,
-    /// How the door stands.
+    /// Whether the broker is there.
     pub broker_link: watch::Sender<BrokerLink>,
     /// To be changed whenever a topic that had no reader may have got one.
     pub readers: watch::Sender<u64>,
@@ -218,7 +236,7 @@ pub struct Outlet {
 pub fn port(inbound: usize, publish: usize) -> (Port, Outlet) {
     let (inbound_tx, inbound_rx) = mpsc::channel(inbound);
     let (publish_tx, publish_rx) = mpsc::channel(publish);
-    let (door_tx, door_rx) = watch::channel(BrokerLink::Down);
+    let (link_tx, link_rx) = watch::channel(BrokerLink::Down);
     let (readers_tx, readers_rx) = watch::channel(0);
     let (clients_tx, clients_rx) = watch::channel(None);
     let (sightings_tx, sightings_rx) = mpsc::channel(SIGHTINGS);
@@ -228,7 +246,7 @@ pub fn port(inbound: usize, publish: usize) -> (Port, Outlet) {
             inbound: inbound_rx,
             publish: publish_tx,
             former: former_tx,
-            broker_link: door_rx,
+            broker_link: link_rx,
             readers: readers_rx,
             clients: clients_rx,
             sightings: sightings_rx,
@@ -237,7 +255,7 @@ pub fn port(inbound: usize, publish: usize) -> (Port, Outlet) {
             inbound: inbound_tx,
             publish: publish_rx,
             former: former_rx,
-            broker_link: door_tx,
+            broker_link: link_tx,
             readers: readers_tx,
             clients: clients_tx,
             sightings: sightings_tx,

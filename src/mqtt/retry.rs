@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reason_is_told_once_until_it_changes_or_the_door_was_open() {
+    fn a_reason_is_told_once_until_it_changes_or_the_broker_was_up() {
         let mut retry = Retry::new(MIN, MAX);
         let mut tell = |failure: Failure, open| retry.failed(&failure, open, WHOLE).1;
         assert_eq!(tell(down(), None), Tell::Warn);

@@ -4,7 +4,7 @@
 //!              ┌─ receive ──► held ──► forward ──► Outlet::inbound ──► bridge
 //!   library ◄──┤                │
 //!   (socket)   ├─ acknowledge ◄─┘ in the order of arrival, each when its word comes
-//!              └─ talk: SUBSCRIBE, open the door, publish ◄── Outlet::publish
+//!              └─ talk: SUBSCRIBE, link up, publish ◄── Outlet::publish
 //! ```
 //!
 //! The four run side by side in one task. Each has its own loop, so that none is cancelled in the middle of
@@ -39,7 +39,7 @@ pub(super) enum End {
     Failed {
         /// Why.
         failure: Failure,
-        /// How long the door was open, if it ever was.
+        /// How long the broker was up, if it ever was.
         open: Option<Duration>,
     },
 }

@@ -1,4 +1,4 @@
-//! The speaking side of one connection: subscribe, open the door, publish.
+//! The speaking side of one connection: subscribe, say that the broker is up, publish.
 
 use super::barrier::Barrier;
 use super::config::{ClientLimits, Plan};
@@ -6,12 +6,13 @@ use super::link::{Answer, Failure, Protocol, Retain, Terms, wire_bytes};
 use super::session::Tally;
 use super::settle::{News, Settling, meaning};
 use super::{BrokerLink, Outbound, Outcome};
+use crate::ops::clock::at;
 use std::future::{Future, pending};
 use std::pin::pin;
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info};
 
@@ -84,7 +85,7 @@ impl<P: Protocol> Talk<'_, P> {
 
     fn open(&mut self) {
         self.tally.opened.get_or_init(Instant::now);
-        info!(broker = self.plan.address, filters = self.plan.config.filters.len(), "subscribed; the door is open");
+        info!(broker = self.plan.address, filters = self.plan.config.filters.len(), "subscribed; the broker is up");
         self.broker_link.send_replace(BrokerLink::Up);
         self.readers.send_modify(|changes| *changes = changes.wrapping_add(1));
     }
@@ -150,14 +151,7 @@ impl<P: Protocol> Talk<'_, P> {
     }
 }
 
-async fn at(deadline: Option<Instant>) {
-    match deadline {
-        Some(deadline) => sleep_until(deadline).await,
-        None => pending().await,
-    }
-}
-
-/// Publications that wait for the broker's answer. It outlives the links: what one had heard at its end still counts,
+/// Publications that wait for the broker's answer. It outlives the links: what was answered on one of them still counts,
 /// and what was behind a failure in the bridge's queue meets the next one.
 #[derive(Debug)]
 pub(super) struct Flight {

@@ -60,7 +60,6 @@ impl Protocol for V5 {
         let properties = PublishProperties {
             payload_format_indicator: Some(1),
             content_type: Some(CONTENT_TYPE.into()),
-            message_expiry_interval: outbound.expiry,
             correlation_data: outbound.correlation.clone(),
             ..PublishProperties::default()
         };

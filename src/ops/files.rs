@@ -1,5 +1,6 @@
 //! Files that are read again while the program runs.
 
+use std::fmt::Display;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -56,6 +57,20 @@ impl FileWatch {
                 return;
             }
         }
+    }
+}
+
+/// Reads files again with `read`. What cannot be used is told, and `None`: what was read before holds.
+pub async fn reread<T: Send + 'static, E: Display + Send + 'static>(
+    read: impl FnOnce() -> Result<T, E> + Send + 'static,
+) -> Option<T> {
+    match spawn_blocking(read).await {
+        Ok(Ok(found)) => Some(found),
+        Ok(Err(fault)) => {
+            tracing::error!(%fault, "the files cannot be used as they are now; those of before hold");
+            None
+        }
+        Err(_panicked_or_stopped) => None,
     }
 }
 

@@ -19,273 +19,76 @@ const OF_BROKER: &[&str] = &[
     "bridge_deliveries_filtered_",
 ];
 
-/// What is counted or measured.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Metric {
-    /// Messages of BALs that are on disk for the first time.
-    DownstreamAccepted,
-    /// Messages of BALs whose id was known; their last status was repeated.
-    DownstreamRepeated,
-    /// Inputs that were refused with an error document.
-    DownstreamRejected,
-    /// Messages given to a transport, each time.
-    DownstreamAttempts,
-    /// Messages that the push service took.
-    DownstreamSent,
-    /// Messages that a device confirmed.
-    DownstreamDelivered,
-    /// Messages that ended as `failed`.
-    DownstreamFailed,
-    /// Messages that ended as `expired`.
-    DownstreamExpired,
-    /// Refusals after which a message is tried again.
-    DownstreamRetries,
-    /// Copies of messages that were written to the push service after the first one.
-    DownstreamResent,
-    /// Upstream messages on disk for the first time.
-    UpstreamReceived,
-    /// Upstream messages that were known already: acknowledged again, not published again.
-    UpstreamDuplicates,
-    /// Upstream messages for which no route exists; kept.
-    UpstreamUnrouted,
-    /// Delivery receipts, from the push service or (FCM HTTP v1) from the app.
-    Receipts,
-    /// Delivery receipts from the push service for messages that nobody here sent.
-    ReceiptsUnknown,
-    /// Documents that the next hop confirmed.
-    Published,
-    /// Documents that were published again because their confirmation was lost.
-    Republished,
-    /// Documents held because nobody reads their topic (each time one is found so).
-    PublishHeld,
-    /// Log-ins with wrong credentials.
-    LoginsFailed,
-    /// Log-ins refused unchecked, because too many from their address had failed.
-    LoginsLimited,
-    /// Messages and wills of clients on topics that they may not write.
-    PublishesDenied,
-    /// Subscriptions that could never have got anything, or shared ones that would have got too much.
-    SubscriptionsDenied,
-    /// Messages withheld from a subscriber who may not read their topic.
-    DeliveriesFiltered,
-    /// Connections that the embedded broker accepted.
-    BrokerAccepted,
-    /// Times that it accepted no more because all places were taken.
-    BrokerFull,
-    /// Connections closed at once because their address had too many.
-    BrokerAddressRefused,
-    /// Log-ins refused because their user had too many connections.
-    BrokerUserRefused,
-    /// Connections that did not come to a CONNECT in time.
-    BrokerConnectTimeouts,
-    /// Connections that failed before: PROXY header, TLS, WebSocket, or a first packet that is no CONNECT.
-    BrokerHandshakesFailed,
-    /// Connections closed because a packet was over the limit.
-    BrokerPacketsTooBig,
-    /// Packets with topics or filters over a limit.
-    BrokerTopicsRefused,
-    /// Messages of clients that had to wait because they came too fast.
-    BrokerPublishSlowed,
-    /// Connections closed because the client did not read.
-    BrokerStalled,
-    /// Transactions on disk.
-    Commits,
-    /// Connections of the embedded broker, whatever they have come to.
-    BrokerConnections,
-    /// Messages waiting for the push service.
-    QueueRows,
-    /// Their payload bytes.
-    QueueBytes,
-    /// Messages of devices waiting for their BAL.
-    SpoolRows,
-    /// Their payload bytes.
-    SpoolBytes,
-    /// Messages claimed for the push service and not answered yet.
-    InFlight,
-    /// 1 when the MQTT side is connected and subscribed.
-    BrokerUp,
-    /// 1 when the disk refuses writes.
-    StoreBlocked,
-    /// 1 when a limit stops the intake.
-    IntakeStopped,
+/// Declares [`Metric`] and its table in one place: variant, kind, name, and what is counted, for operators and readers.
+macro_rules! metrics {
+    ($($variant:ident($kind:ident, $name:literal, $help:literal);)+) => {
+        /// What is counted or measured.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum Metric {
+            $(#[doc = $help] $variant,)+
+        }
+
+        /// All metrics, in the order of the enum: name, kind, help.
+        const TABLE: &[(&str, Kind, &str)] = &[$(($name, Kind::$kind, $help)),+];
+    };
 }
 
-/// All metrics, in the order of the enum: name, kind, help.
-const TABLE: &[(Metric, &str, Kind, &str)] = &[
-    (
-        Metric::DownstreamAccepted,
-        "bridge_downstream_accepted_total",
-        Kind::Counter,
-        "Messages of BALs accepted (on disk)",
-    ),
-    (
-        Metric::DownstreamRepeated,
-        "bridge_downstream_repeated_total",
-        Kind::Counter,
-        "Messages whose id was known already",
-    ),
-    (
-        Metric::DownstreamRejected,
-        "bridge_downstream_rejected_total",
-        Kind::Counter,
-        "Inputs refused with an error document",
-    ),
-    (
-        Metric::DownstreamAttempts,
-        "bridge_downstream_attempts_total",
-        Kind::Counter,
-        "Messages given to a transport, each time",
-    ),
-    (Metric::DownstreamSent, "bridge_downstream_sent_total", Kind::Counter, "Messages that the push service took"),
-    (
-        Metric::DownstreamDelivered,
-        "bridge_downstream_delivered_total",
-        Kind::Counter,
-        "Messages that a device confirmed",
-    ),
-    (Metric::DownstreamFailed, "bridge_downstream_failed_total", Kind::Counter, "Messages that ended as failed"),
-    (Metric::DownstreamExpired, "bridge_downstream_expired_total", Kind::Counter, "Messages that ended as expired"),
-    (
-        Metric::DownstreamRetries,
-        "bridge_downstream_retries_total",
-        Kind::Counter,
-        "Refusals after which a message is tried again",
-    ),
-    (
-        Metric::DownstreamResent,
-        "bridge_downstream_resent_total",
-        Kind::Counter,
-        "Further copies of messages written to the push service",
-    ),
-    (Metric::UpstreamReceived, "bridge_upstream_received_total", Kind::Counter, "Messages of devices stored (on disk)"),
-    (
-        Metric::UpstreamDuplicates,
-        "bridge_upstream_duplicates_total",
-        Kind::Counter,
-        "Messages of devices that were known already",
-    ),
-    (
-        Metric::UpstreamUnrouted,
-        "bridge_upstream_unrouted_total",
-        Kind::Counter,
-        "Messages of devices kept without a route",
-    ),
-    (
-        Metric::Receipts,
-        "bridge_receipts_total",
-        Kind::Counter,
-        "Delivery receipts, from the push service or from the app",
-    ),
-    (
-        Metric::ReceiptsUnknown,
-        "bridge_receipts_unknown_total",
-        Kind::Counter,
-        "Delivery receipts from the push service for unknown messages",
-    ),
-    (Metric::Published, "bridge_published_total", Kind::Counter, "Documents confirmed by the next hop"),
-    (
-        Metric::Republished,
-        "bridge_republished_total",
-        Kind::Counter,
-        "Documents published again after a lost confirmation",
-    ),
-    (Metric::PublishHeld, "bridge_publish_held_total", Kind::Counter, "Times a topic was found to have no reader"),
-    (Metric::LoginsFailed, "bridge_logins_failed_total", Kind::Counter, "Log-ins with wrong credentials"),
-    (
-        Metric::LoginsLimited,
-        "bridge_logins_limited_total",
-        Kind::Counter,
-        "Log-ins refused unchecked after too many failures from their address",
-    ),
-    (
-        Metric::PublishesDenied,
-        "bridge_publishes_denied_total",
-        Kind::Counter,
-        "Messages of clients on topics that they may not write",
-    ),
-    (
-        Metric::SubscriptionsDenied,
-        "bridge_subscriptions_denied_total",
-        Kind::Counter,
-        "Subscriptions to topics that their client may not read",
-    ),
-    (
-        Metric::DeliveriesFiltered,
-        "bridge_deliveries_filtered_total",
-        Kind::Counter,
-        "Messages withheld from subscribers who may not read their topic",
-    ),
-    (
-        Metric::BrokerAccepted,
-        "bridge_broker_accepted_total",
-        Kind::Counter,
-        "Connections accepted by the embedded broker",
-    ),
-    (Metric::BrokerFull, "bridge_broker_full_total", Kind::Counter, "Times that all places for connections were taken"),
-    (
-        Metric::BrokerAddressRefused,
-        "bridge_broker_address_refused_total",
-        Kind::Counter,
-        "Connections closed at once: too many from their address",
-    ),
-    (
-        Metric::BrokerUserRefused,
-        "bridge_broker_user_refused_total",
-        Kind::Counter,
-        "Log-ins refused: too many connections of their user",
-    ),
-    (
-        Metric::BrokerConnectTimeouts,
-        "bridge_broker_connect_timeouts_total",
-        Kind::Counter,
-        "Connections that did not come to a CONNECT in time",
-    ),
-    (
-        Metric::BrokerHandshakesFailed,
-        "bridge_broker_handshakes_failed_total",
-        Kind::Counter,
-        "Connections that failed before a CONNECT",
-    ),
-    (
-        Metric::BrokerPacketsTooBig,
-        "bridge_broker_packets_too_big_total",
-        Kind::Counter,
-        "Connections closed: a packet over the limit",
-    ),
-    (
-        Metric::BrokerTopicsRefused,
-        "bridge_broker_topics_refused_total",
-        Kind::Counter,
-        "Packets with topics or filters over a limit",
-    ),
-    (
-        Metric::BrokerPublishSlowed,
-        "bridge_broker_publish_slowed_total",
-        Kind::Counter,
-        "Messages that had to wait because they came too fast",
-    ),
-    (
-        Metric::BrokerStalled,
-        "bridge_broker_stalled_total",
-        Kind::Counter,
-        "Connections closed: the client did not read",
-    ),
-    (Metric::Commits, "bridge_store_commits", Kind::Gauge, "Transactions on disk since the start"),
-    (Metric::BrokerConnections, "bridge_broker_connections", Kind::Gauge, "Connections of the embedded broker"),
-    (Metric::QueueRows, "bridge_queue_rows", Kind::Gauge, "Messages waiting for the push service"),
-    (Metric::QueueBytes, "bridge_queue_bytes", Kind::Gauge, "Payload bytes of messages waiting for the push service"),
-    (Metric::SpoolRows, "bridge_spool_rows", Kind::Gauge, "Messages of devices waiting for their BAL"),
-    (
-        Metric::SpoolBytes,
-        "bridge_spool_bytes",
-        Kind::Gauge,
-        "Payload bytes of messages of devices waiting for their BAL",
-    ),
-    (Metric::InFlight, "bridge_in_flight", Kind::Gauge, "Messages claimed for the push service, unanswered"),
-    (Metric::BrokerUp, "bridge_mqtt_up", Kind::Gauge, "1 when the MQTT side is connected and subscribed"),
-    (Metric::StoreBlocked, "bridge_store_blocked", Kind::Gauge, "1 when the disk refuses writes"),
-    (Metric::IntakeStopped, "bridge_intake_stopped", Kind::Gauge, "1 when a limit stops the intake"),
-];
+metrics! {
+    DownstreamAccepted(Counter, "bridge_downstream_accepted_total", "Messages of BALs accepted (on disk)");
+    DownstreamRepeated(Counter, "bridge_downstream_repeated_total",
+        "Messages whose id was known already: their last status is told again");
+    DownstreamRejected(Counter, "bridge_downstream_rejected_total", "Inputs refused with an error document");
+    DownstreamAttempts(Counter, "bridge_downstream_attempts_total", "Tries to send a message, once each has ended");
+    DownstreamSent(Counter, "bridge_downstream_sent_total", "Messages that the push service took");
+    DownstreamDelivered(Counter, "bridge_downstream_delivered_total", "Messages that a device confirmed");
+    DownstreamFailed(Counter, "bridge_downstream_failed_total", "Messages that ended as failed");
+    DownstreamExpired(Counter, "bridge_downstream_expired_total", "Messages that ended as expired");
+    DownstreamRetries(Counter, "bridge_downstream_retries_total", "Refusals after which a message is tried again");
+    DownstreamResent(Counter, "bridge_downstream_resent_total",
+        "Further copies of messages written to the push service");
+    UpstreamReceived(Counter, "bridge_upstream_received_total", "Messages of devices stored (on disk)");
+    UpstreamDuplicates(Counter, "bridge_upstream_duplicates_total", "Messages of devices that were known already");
+    UpstreamUnrouted(Counter, "bridge_upstream_unrouted_total", "Messages of devices kept without a route");
+    Receipts(Counter, "bridge_receipts_total", "Delivery receipts, from the push service or from the app");
+    ReceiptsUnknown(Counter, "bridge_receipts_unknown_total",
+        "Delivery receipts from the push service for unknown messages");
+    Published(Counter, "bridge_published_total", "Documents confirmed by the next hop");
+    Republished(Counter, "bridge_republished_total", "Documents published again after a lost confirmation");
+    PublishHeld(Counter, "bridge_publish_held_total", "Times a topic was found to have no reader");
+    LoginsFailed(Counter, "bridge_logins_failed_total", "Log-ins with wrong credentials");
+    LoginsLimited(Counter, "bridge_logins_limited_total",
+        "Log-ins refused unchecked after too many failures from their address");
+    PublishesDenied(Counter, "bridge_publishes_denied_total", "Messages of clients on topics that they may not write");
+    SubscriptionsDenied(Counter, "bridge_subscriptions_denied_total",
+        "Subscriptions that their client may not read, or shared ones that would have got too much");
+    DeliveriesFiltered(Counter, "bridge_deliveries_filtered_total",
+        "Messages withheld from subscribers who may not read their topic");
+    BrokerAccepted(Counter, "bridge_broker_accepted_total", "Connections accepted by the embedded broker");
+    BrokerFull(Counter, "bridge_broker_full_total", "Times that all places for connections were taken");
+    BrokerAddressRefused(Counter, "bridge_broker_address_refused_total",
+        "Connections closed at once: too many from their address");
+    BrokerUserRefused(Counter, "bridge_broker_user_refused_total",
+        "Log-ins refused: too many connections of their user");
+    BrokerConnectTimeouts(Counter, "bridge_broker_connect_timeouts_total",
+        "Connections that did not come to a CONNECT in time");
+    BrokerHandshakesFailed(Counter, "bridge_broker_handshakes_failed_total",
+        "Connections that failed before a CONNECT: PROXY header, TLS, WebSocket, or another packet first");
+    BrokerPacketsTooBig(Counter, "bridge_broker_packets_too_big_total", "Connections closed: a packet over the limit");
+    BrokerTopicsRefused(Counter, "bridge_broker_topics_refused_total", "Packets with topics or filters over a limit");
+    BrokerPublishSlowed(Counter, "bridge_broker_publish_slowed_total",
+        "Messages that had to wait because they came too fast");
+    BrokerStalled(Counter, "bridge_broker_stalled_total", "Connections closed: the client did not read");
+    Commits(Gauge, "bridge_store_commits", "Transactions on disk since the start");
+    BrokerConnections(Gauge, "bridge_broker_connections", "Connections of the embedded broker");
+    QueueRows(Gauge, "bridge_queue_rows", "Messages waiting for the push service");
+    QueueBytes(Gauge, "bridge_queue_bytes", "Payload bytes of messages waiting for the push service");
+    SpoolRows(Gauge, "bridge_spool_rows", "Messages of devices waiting for their BAL");
+    SpoolBytes(Gauge, "bridge_spool_bytes", "Payload bytes of messages of devices waiting for their BAL");
+    InFlight(Gauge, "bridge_in_flight", "Messages claimed for the push service, unanswered");
+    BrokerUp(Gauge, "bridge_mqtt_up", "1 when the MQTT side is connected and subscribed");
+    StoreBlocked(Gauge, "bridge_store_blocked", "1 when the disk refuses writes");
+    IntakeStopped(Gauge, "bridge_intake_stopped", "1 when a limit stops the intake");
+}
 
 /// The numbers of one bridge.
 pub struct Metrics {
@@ -311,7 +114,7 @@ impl Metrics {
         let registry = Registry::new();
         let cells = TABLE
             .iter()
-            .map(|&(_, name, kind, help)| Cell::new(shown(name).then_some(&registry), name, kind, help))
+            .map(|&(name, kind, help)| Cell::new(shown(name).then_some(&registry), name, kind, help))
             .collect();
         let transports = Transports::new(&registry);
         let clients_refused = labelled_counter(
@@ -412,14 +215,6 @@ impl std::fmt::Debug for Metrics {
 mod tests {
     use super::*;
 
-    #[test]
-    fn the_table_is_in_the_order_of_the_enum() {
-        for (i, (metric, name, ..)) in TABLE.iter().enumerate() {
-            assert_eq!(*metric as usize, i, "{name} is out of place");
-        }
-        assert_eq!(TABLE.len(), Metric::IntakeStopped as usize + 1);
-    }
-
     fn text(metrics: &Metrics) -> String {
         String::from_utf8(metrics.render()).unwrap()
     }
@@ -444,7 +239,7 @@ mod tests {
         let text = text(&metrics);
         assert!(text.contains("bridge_downstream_accepted_total 1\n"), "{text}");
         assert!(text.contains("bridge_queue_rows 7\n"), "{text}");
-        for (_, name, ..) in TABLE {
+        for (name, ..) in TABLE {
             assert!(text.contains(&format!("# TYPE {name} ")), "{name} is missing");
         }
     }

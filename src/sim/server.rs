@@ -215,7 +215,7 @@ impl Connection {
         if matches!(self.phase, Phase::Login(Login::Greeting | Login::Restarting { .. })) {
             write::server_header(&mut self.out, &profile.wire.domain, &format!("{:016X}", self.dice.any()));
         }
-        write::stream_error(&mut self.out, condition, None);
+        write::stream_error(&mut self.out, condition);
         self.close();
     }
 

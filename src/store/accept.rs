@@ -1,7 +1,7 @@
 //! Taking a message of a BAL: remembered and answered `accepted` in one transaction.
 
 use super::delivery::Delivery;
-use super::outbox::{self, Document, Note, Origin};
+use super::outbox::{self, Document, Origin};
 use super::sql_ms;
 use super::tx::Tx;
 use crate::chat::delivery::{Life, State};
@@ -9,7 +9,7 @@ use crate::chat::id::{MessageId, Owner, Recipient, Sid};
 use crate::chat::status::{Status, StatusDocument};
 use crate::chat::transport::Transport;
 use bytes::Bytes;
-use rusqlite::{OptionalExtension, params};
+use rusqlite::params;
 
 pub(super) const UNSETTLED: &str =
     "SELECT 1 FROM deliveries WHERE bal = ?1 AND order_key = ?2 AND final_at IS NULL LIMIT 1";
@@ -58,25 +58,6 @@ pub enum Accepted {
     Full,
 }
 
-/// A message that is refused by the bridge itself. Its id is not remembered: it may come again, corrected.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Rejected {
-    /// The sender's id of it.
-    pub id: MessageId,
-    /// The topic of the status document.
-    pub reply: String,
-    /// MQTT 5 correlation data of the request.
-    pub correlation: Option<Bytes>,
-    /// The bridge's word, for example `TOO_BIG`.
-    pub code: String,
-    /// A text for humans.
-    pub detail: String,
-    /// When it came, in Unix milliseconds.
-    pub at: u64,
-    /// Whether it may have been refused before: then the status is marked.
-    pub again: bool,
-}
-
 pub(super) fn accept(tx: &mut Tx<'_>, new: &NewDelivery) -> rusqlite::Result<Accepted> {
     let bytes = new.body.len() as u64;
     if tx.queue_is_full(bytes) {
@@ -86,41 +67,15 @@ pub(super) fn accept(tx: &mut Tx<'_>, new: &NewDelivery) -> rusqlite::Result<Acc
     if insert(tx, new, state)? == 0 {
         return repeat(tx, new)?.map(Accepted::Repeated).ok_or(rusqlite::Error::QueryReturnedNoRows);
     }
-    let payload = StatusDocument::new(
-        new.id.as_str(),
-        Status::Accepted,
-        new.accepted_at,
-        Life::new(state, new.receipt),
-        &new.transport,
-    )
-    .correlation(new.correlation.as_deref())
-    .to_bytes();
-    let document = Document {
-        topic: &new.reply,
-        origin: Origin::Status(new.sid),
-        at: new.accepted_at,
-        correlation: new.correlation.as_deref(),
-        payload: &payload,
-    };
-    outbox::queue(tx, &document)?;
-    tx.draft.counts.queue_rows += 1;
-    tx.draft.counts.queue_bytes += bytes;
+    let (origin, at, correlation) = (Origin::Status(new.sid), new.accepted_at, new.correlation.as_deref());
+    let life = Life::new(state, new.receipt);
+    let document = StatusDocument::new(new.id.as_str(), Status::Accepted, at, life, &new.transport);
+    let payload = document.correlation(correlation).to_bytes();
+    outbox::queue(tx, &Document { topic: &new.reply, origin, at, correlation, payload: &payload })?;
+    tx.draft.figures.queue_rows += 1;
+    tx.draft.figures.queue_bytes += bytes;
     tx.draft.due |= state == State::Due;
     Ok(Accepted::Stored)
-}
-
-pub(super) fn reject(tx: &mut Tx<'_>, rejected: &Rejected) -> rusqlite::Result<()> {
-    let payload = StatusDocument::refused(rejected.id.as_str(), rejected.at, &rejected.code, &rejected.detail)
-        .correlation(rejected.correlation.as_deref())
-        .redelivered(rejected.again)
-        .to_bytes();
-    let note = Note {
-        topic: rejected.reply.clone(),
-        payload: payload.into(),
-        correlation: rejected.correlation.clone(),
-        at: rejected.at,
-    };
-    outbox::tell(tx, &note)
 }
 
 fn repeat(tx: &mut Tx<'_>, new: &NewDelivery) -> rusqlite::Result<Option<Status>> {
@@ -129,9 +84,7 @@ fn repeat(tx: &mut Tx<'_>, new: &NewDelivery) -> rusqlite::Result<Option<Status>
 }
 
 fn is_behind(tx: &Tx<'_>, new: &NewDelivery) -> rusqlite::Result<bool> {
-    let Some(key) = &new.order else { return Ok(false) };
-    let mut statement = tx.conn.prepare_cached(UNSETTLED)?;
-    Ok(statement.query_row([new.bal.as_str(), key], |_| Ok(())).optional()?.is_some())
+    new.order.as_ref().map_or(Ok(false), |key| tx.exists(UNSETTLED, [new.bal.as_str(), key]))
 }
 
 fn insert(tx: &Tx<'_>, new: &NewDelivery, state: State) -> rusqlite::Result<usize> {
@@ -150,7 +103,7 @@ fn insert(tx: &Tx<'_>, new: &NewDelivery, state: State) -> rusqlite::Result<usiz
             sql_ms(new.accepted_at),
             new.receipt,
             // The number that the status `accepted` gets next; a repeat takes none.
-            tx.draft.counts.next_seq,
+            tx.draft.numbers.next,
             new.reply,
             new.correlation.as_deref(),
             &*new.body,

@@ -4,15 +4,15 @@ use super::outbox::{self, Document, Note, Origin};
 use super::recipient_queue::{FIRST_OF_ALL, RecipientQueue};
 use super::tx::{Settled, Tx, bytes_of};
 use super::{from_sql, sql_ms};
-use crate::chat::delivery::{AMBIGUOUS, Due, EXPIRED, Event, Life, State};
+use crate::chat::delivery::{AMBIGUOUS, Due, EXPIRED, Event, Fate, Life, State};
 use crate::chat::id::{Row, Sid};
 use crate::chat::refusal::{Decision, Refusal, TokenFate, Tried};
 use crate::chat::status::{Status, StatusDocument, TokenAction, cut_detail};
 use crate::chat::transport::Transport;
 use bytes::Bytes;
-use rusqlite::types::{Type, Value};
-use rusqlite::{OptionalExtension, params};
-use serde_json::json;
+use rusqlite::types::Type;
+use rusqlite::{Params, params};
+use serde_json::{Value, json};
 
 /// Entries in the log of one delivery; the first ones tell the story, `attempt` counts the rest.
 const LOG_MAX: i64 = 32;
@@ -20,20 +20,16 @@ const LOG_MAX: i64 = 32;
 const BY_ROW: &str = "SELECT row, tail, bal, id, recipient, order_key, state, attempt, dup_possible, receipt,
     accepted_at, sent_at, final_at, told_seq, code, detail, token_action, new_token, reply, corr, length(body),
     way, provider_id, waited_ms, unknown FROM deliveries WHERE row = ?1";
-pub(super) const BY_ID: &str = "SELECT row, tail, bal, id, recipient, order_key, state, attempt, dup_possible, receipt,
-    accepted_at, sent_at, final_at, told_seq, code, detail, token_action, new_token, reply, corr, length(body),
-    way, provider_id, waited_ms, unknown FROM deliveries WHERE id = ?1 AND bal = ?2";
-/// Still to be sent: the body stays.
-const BACK: &str = "UPDATE deliveries SET state = ?2, due_at = ?3, dup_possible = ?4, attempt = ?5,
-    waited_ms = ?6, unknown = ?7 WHERE row = ?1";
-/// Still with its transport.
-const FLYING: &str = "UPDATE deliveries SET attempt = ?2 WHERE row = ?1";
+pub(super) const BY_ID: &str = "SELECT row FROM deliveries WHERE id = ?1 AND bal = ?2";
+/// Still to be sent: the body stays. A number stands for the same value here and in the next two.
+const BACK: &str = "UPDATE deliveries SET state = ?1, attempt = ?2, dup_possible = ?3, due_at = ?4, waited_ms = ?5,
+    unknown = ?6 WHERE row = ?15";
 /// Sent, not settled: none of the columns that decide about `deliveries_look` is named, so that index is not touched.
-const SENT: &str = "UPDATE deliveries SET state = ?2, sent_at = ?3, dup_possible = ?4, told_seq = ?5,
-    token_action = ?6, new_token = ?7, provider_id = ?8, detail = ?9, body = NULL WHERE row = ?1";
-const SETTLED: &str = "UPDATE deliveries SET state = ?2, sent_at = ?3, final_at = ?4, dup_possible = ?5, told_seq = ?6,
-    code = ?7, detail = ?8, token_action = ?9, new_token = ?10, provider_id = ?11, attempt = ?12, body = NULL
-    WHERE row = ?1";
+const SENT: &str = "UPDATE deliveries SET state = ?1, attempt = ?2, dup_possible = ?3, sent_at = ?7, told_seq = ?8,
+    token_action = ?9, new_token = ?10, provider_id = ?11, detail = ?12, body = NULL WHERE row = ?15";
+const SETTLED: &str = "UPDATE deliveries SET state = ?1, attempt = ?2, dup_possible = ?3, sent_at = ?7, told_seq = ?8,
+    token_action = ?9, new_token = ?10, provider_id = ?11, detail = ?12, code = ?13, final_at = ?14, body = NULL
+    WHERE row = ?15";
 const LOG: &str = "UPDATE deliveries SET log = json_insert(coalesce(log, '[]'), '$[#]', json(?2))
     WHERE row = ?1 AND coalesce(json_array_length(log), 0) < ?3";
 /// The word of the last refusal for now, if nothing else became of it since.
@@ -75,11 +71,16 @@ impl Delivery {
     }
 
     pub(super) fn by_row(tx: &Tx<'_>, row: Row) -> rusqlite::Result<Option<Self>> {
-        tx.conn.prepare_cached(BY_ROW)?.query_row([row], Self::read).optional()
+        tx.one(BY_ROW, [row], Self::read)
     }
 
     pub(super) fn by_id(tx: &Tx<'_>, bal: &str, id: &str) -> rusqlite::Result<Option<Self>> {
-        tx.conn.prepare_cached(BY_ID)?.query_row([id, bal], Self::read).optional()
+        Self::found(tx, BY_ID, [id, bal])
+    }
+
+    /// The one whose row a statement finds.
+    fn found(tx: &Tx<'_>, sql: &str, params: impl Params) -> rusqlite::Result<Option<Self>> {
+        tx.one(sql, params, |row| row.get(0))?.map_or(Ok(None), |row| Self::by_row(tx, row))
     }
 
     fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<Self> {
@@ -124,31 +125,36 @@ impl Delivery {
         };
         let was = self.life;
         self.life = step.life;
+        if let (Event::Back { replays: times @ 1.., .. }, State::InFlight) = (event, was.state) {
+            self.log(tx, &json!({"at": at, "event": "replayed", "times": times}))?;
+        }
         self.note_facts(event);
-        if let Event::Expired { copies } = event {
-            self.note_expiry(tx, was.expiry(*copies))?;
+        if self.life.state == State::Expired {
+            let copies = if let Event::Back { copies, .. } = event { *copies } else { 0 };
+            self.note_expiry(tx, was.expiry(copies))?;
         }
         for status in step.tell {
-            self.note_time(*status, at);
+            if *status == Status::Sent {
+                self.sent_at = Some(sql_ms(at));
+            }
             self.told_seq = self.tell(tx, *status, at)?;
         }
         if self.life.settled() {
             self.final_at = Some(sql_ms(at));
         }
         let row = self.sid.row();
-        let left = matches!(was.state, State::Due | State::InFlight) && was.state != self.life.state;
         self.write(tx, step.due)?;
         if let Some(entry) = log_entry(event, step.due, at) {
-            tx.execute(LOG, params![self.sid.row(), entry, LOG_MAX])?;
+            self.log(tx, &entry)?;
         }
         if was.unsent() && !self.life.unsent() {
-            tx.draft.counts.unqueue(self.body_bytes);
+            tx.draft.figures.unqueue(self.body_bytes);
         }
-        if left {
+        if matches!(was.state, State::Due | State::InFlight) && was.state != self.life.state {
             tx.draft.due |= self.queue.left(tx, row, was.state)?;
         }
         if self.life.settled() {
-            tx.draft.deliveries.add(Settled { at, row: self.sid.row() });
+            tx.draft.deliveries.add(Settled { at, row });
             self.let_next_go(tx, at)?;
         }
         Ok(Some(step.tell))
@@ -156,7 +162,7 @@ impl Delivery {
 
     /// Its time to live is over; false when that means nothing any more.
     pub(super) fn expire(&mut self, tx: &mut Tx<'_>, at: u64) -> rusqlite::Result<bool> {
-        Ok(self.apply(tx, &Event::Expired { copies: 0 }, at)?.is_some())
+        Ok(self.apply(tx, &Event::Expired, at)?.is_some())
     }
 
     /// Tells the last status again, on the topic of the one who asks, and marked: it was told before. Unless it still
@@ -177,9 +183,7 @@ impl Delivery {
             outbox::tell(tx, &Note { topic, payload: payload.into(), correlation, at })?;
             return Ok(status);
         }
-        let mut unread = tx.conn.prepare_cached(UNREAD)?;
-        if unread.query_row(params![topic, self.told_seq], |_| Ok(())).optional()?.is_none() {
-            drop(unread);
+        if !tx.exists(UNREAD, params![topic, self.told_seq])? {
             let document = Document { topic, origin: Origin::Status(self.sid), at, correlation, payload: &payload };
             let seq = outbox::queue(tx, &document)?;
             tx.execute(TOLD, params![self.sid.row(), seq])?;
@@ -210,29 +214,26 @@ impl Delivery {
         }
     }
 
-    fn note_time(&mut self, status: Status, at: u64) {
-        if status == Status::Sent {
-            self.sent_at = Some(sql_ms(at));
-        }
-    }
-
     /// The device's word overtook the answer of the push service: no status tells any more what that brings, but who asks
     /// later hears of it.
     fn note_late(&mut self, tx: &mut Tx<'_>, event: &Event) -> rusqlite::Result<()> {
         if !matches!(self.life.state, State::Sent | State::Delivered) {
             return Ok(());
         }
-        match event {
-            Event::Replayed { times } => self.life.attempt = self.life.attempt.saturating_add(*times),
-            Event::Accepted { provider_id: Some(_), .. } if self.provider_id.is_none() => self.note_facts(event),
-            _ => return Ok(()),
+        let Event::Back { fate, replays, .. } = event else { return Ok(()) };
+        self.life.attempt = self.life.attempt.saturating_add(*replays);
+        match fate {
+            Fate::Accepted { provider_id: Some(_), .. } if self.provider_id.is_none() => self.note_facts(event),
+            _ if *replays == 0 => return Ok(()),
+            _ => {}
         }
         self.write(tx, None)
     }
 
     fn note_facts(&mut self, event: &Event) {
-        match event {
-            Event::Accepted { canonical, provider_id, detail, .. } => {
+        let Event::Back { fate, .. } = event else { return };
+        match fate {
+            Fate::Accepted { canonical, provider_id, detail } => {
                 self.provider_id.clone_from(provider_id);
                 self.detail = detail.as_deref().map(|text| cut_detail(text).to_owned());
                 if let Some(token) = canonical {
@@ -240,13 +241,13 @@ impl Delivery {
                     self.new_token = Some(token.reveal().to_owned());
                 }
             }
-            Event::Refused { refusal, .. } if self.life.state == State::Failed => {
+            Fate::Refused(refusal) if self.life.state == State::Failed => {
                 self.code = Some(refusal.code.clone());
                 self.detail = Some(cut_detail(&refusal.detail).to_owned());
                 let fate = if let Decision::Fail { token, .. } = refusal.decision { token } else { TokenFate::Keep };
                 self.token_action = Some(fate.into());
             }
-            Event::Unsendable { code, detail } => {
+            Fate::Unsendable { code, detail } => {
                 self.code = Some(code.clone());
                 self.detail = Some(cut_detail(detail).to_owned());
             }
@@ -256,8 +257,7 @@ impl Delivery {
 
     /// `why` it expired, and the last refusal that the log has.
     fn note_expiry(&mut self, tx: &Tx<'_>, why: &str) -> rusqlite::Result<()> {
-        let last = |row: &rusqlite::Row<'_>| row.get(0);
-        let last: Option<String> = tx.conn.prepare_cached(LAST_REFUSAL)?.query_row([self.sid.row()], last)?;
+        let last: Option<String> = tx.one(LAST_REFUSAL, [self.sid.row()], |row| row.get(0))?.flatten();
         let refused = match last.as_deref() {
             None => String::new(),
             Some(AMBIGUOUS) => " (no answer to the last try, or none that settles it)".to_owned(),
@@ -268,56 +268,36 @@ impl Delivery {
         Ok(())
     }
 
+    fn log(&self, tx: &Tx<'_>, entry: &Value) -> rusqlite::Result<()> {
+        tx.execute(LOG, params![self.sid.row(), entry.to_string(), LOG_MAX]).map(drop)
+    }
+
     fn write(&self, tx: &mut Tx<'_>, due: Option<Due>) -> rusqlite::Result<()> {
-        let row = self.sid.row();
-        let Life { dup_possible, attempt, tried, .. } = self.life;
-        let state = self.life.state.code();
-        let action = self.token_action.map(TokenAction::code);
-        if let Some(due) = due {
-            tx.draft.due = true;
-            let due_at = self.due_at(tx, due)?;
-            tx.execute(
-                BACK,
-                params![row, state, due_at, dup_possible, attempt, sql_ms(tried.waited_ms), tried.unknown],
-            )?;
-        } else if self.life.state == State::InFlight {
-            tx.execute(FLYING, params![row, attempt])?;
-        } else if self.life.settled() {
-            tx.execute(
-                SETTLED,
-                params![
-                    row,
-                    state,
-                    self.sent_at,
-                    self.final_at,
-                    dup_possible,
-                    self.told_seq,
-                    self.code,
-                    self.detail,
-                    action,
-                    self.new_token,
-                    self.provider_id,
-                    attempt
-                ],
-            )?;
-        } else {
-            let told = self.told_seq;
-            tx.execute(
-                SENT,
-                params![
-                    row,
-                    state,
-                    self.sent_at,
-                    dup_possible,
-                    told,
-                    action,
-                    self.new_token,
-                    self.provider_id,
-                    self.detail
-                ],
-            )?;
-        }
-        Ok(())
+        let Life { state, attempt, dup_possible, tried, .. } = self.life;
+        tx.draft.due |= due.is_some();
+        let sql = match state {
+            State::Due => BACK,
+            _ if self.life.settled() => SETTLED,
+            _ => SENT,
+        };
+        let values = params![
+            state.code(),
+            attempt,
+            dup_possible,
+            due.map_or(Ok(None), |due| self.due_at(tx, due))?,
+            sql_ms(tried.waited_ms),
+            tried.unknown,
+            self.sent_at,
+            self.told_seq,
+            self.token_action.map(TokenAction::code),
+            self.new_token,
+            self.provider_id,
+            self.detail,
+            self.code,
+            self.final_at,
+            self.sid.row(),
+        ];
+        tx.execute(sql, values).map(drop)
     }
 
     /// How a due time is written. What was never put off has none; it must not be older than what is put off or in flight.
@@ -332,9 +312,7 @@ impl Delivery {
     /// The final word on this one is the turn of the next of the same order key.
     fn let_next_go(&self, tx: &mut Tx<'_>, at: u64) -> rusqlite::Result<()> {
         let Some(key) = &self.order_key else { return Ok(()) };
-        let next: Option<Row> =
-            tx.conn.prepare_cached(FIRST_OF_ORDER)?.query_row([&self.bal, key], |row| row.get(0)).optional()?;
-        if let Some(mut next) = next.map(|row| Self::by_row(tx, row)).transpose()?.flatten() {
+        if let Some(mut next) = Self::found(tx, FIRST_OF_ORDER, [&self.bal, key])? {
             next.apply(tx, &Event::Turn, at)?;
         }
         Ok(())
@@ -343,7 +321,7 @@ impl Delivery {
 
 pub(super) fn sid(row: &rusqlite::Row<'_>, number: usize, tail: usize) -> rusqlite::Result<Sid> {
     let value: Row = row.get(number)?;
-    Sid::from_parts(value, row.get(tail)?).ok_or(rusqlite::Error::IntegralValueOutOfRange(number, value.number()))
+    Sid::from_parts(value, row.get(tail)?).ok_or(rusqlite::Error::IntegralValueOutOfRange(number, value.0))
 }
 
 pub(super) fn state(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<State> {
@@ -359,19 +337,19 @@ pub(super) fn transport(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Res
 
 /// What the log keeps: only what is unusual.
 fn log_entry(event: &Event, due: Option<Due>, at: u64) -> Option<Value> {
-    let entry = match event {
-        Event::Refused { refusal: Refusal { code, .. }, .. } => match due? {
+    Some(match event {
+        Event::Crashed => json!({"at": at, "event": "crash"}),
+        Event::Back { fate: Fate::Refused(Refusal { code, .. }), .. } => match due? {
             Due::At(due) => json!({"at": at, "event": "retry", "code": code, "due": due}),
             Due::InTurn | Due::First => json!({"at": at, "event": "retry", "code": code}),
         },
-        Event::Replayed { times } => json!({"at": at, "event": "replayed", "times": times}),
-        Event::Lost { copies } => json!({"at": at, "event": "lost", "copies": copies}),
-        Event::Crashed => json!({"at": at, "event": "crash"}),
-        Event::Accepted { canonical: Some(token), .. } => {
+        Event::Back { fate: Fate::Lost, copies, .. } => json!({"at": at, "event": "lost", "copies": copies}),
+        Event::Back { fate: Fate::Accepted { canonical: Some(token), .. }, .. } => {
             json!({"at": at, "event": "canonical_id", "token": token.to_string()})
         }
-        Event::Accepted { copies, .. } if *copies > 1 => json!({"at": at, "event": "copies", "copies": copies}),
+        Event::Back { fate: Fate::Accepted { .. }, copies: copies @ 2.., .. } => {
+            json!({"at": at, "event": "copies", "copies": copies})
+        }
         _ => return None,
-    };
-    Some(Value::Text(entry.to_string()))
+    })
 }

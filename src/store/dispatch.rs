@@ -14,7 +14,7 @@ use crate::chat::refusal::Tried;
 use crate::chat::status::{Source, Status};
 use crate::chat::transport::Transport;
 use bytes::Bytes;
-use rusqlite::{OptionalExtension, Params, Row, params};
+use rusqlite::{Row, params};
 
 /// Rows of each queue looked at by one call, so that a long line of blocked messages does not hold up the writer thread.
 const SCAN_MAX: usize = 1000;
@@ -58,12 +58,8 @@ pub struct Claimed {
     pub accepted_at: u64,
     /// When it is not worth sending any more, in Unix milliseconds.
     pub deadline_ms: u64,
-    /// How often it was handed out, this time included.
-    pub attempt: u32,
-    /// What was tried before.
-    pub tried: Tried,
-    /// Whether the device may have it already.
-    pub dup_possible: bool,
+    /// Its life, this attempt included.
+    pub life: Life,
 }
 
 /// The answer to a [`DueQuery`].
@@ -100,68 +96,54 @@ pub enum Recorded {
 pub(super) fn take_due(tx: &mut Tx<'_>, query: &DueQuery) -> rusqlite::Result<Taken> {
     let transport = query.transport.to_string();
     let put_off = any_put_off(tx, &transport)?.is_some();
-    let mut round = Round { query, transport, claimed: Vec::new(), expired: 0, put_off };
+    let mut round = Round { query, transport, put_off, taken: Taken::default() };
     round.scan(tx, Queue::Timed)?;
     round.scan(tx, Queue::Fresh)?;
-    let next_due = next_due(tx, &round.transport)?;
-    Ok(Taken { claimed: round.claimed, expired: round.expired, next_due })
+    Ok(Taken { next_due: next_due(tx, &round.transport)?, ..round.taken })
 }
 
 /// The earliest time at which something that goes by this transport is due; 0 when it is due already.
 fn next_due(tx: &Tx<'_>, transport: &str) -> rusqlite::Result<Option<u64>> {
-    if tx.conn.prepare_cached(ANY_FRESH)?.query_row([transport], |_| Ok(())).optional()?.is_some() {
+    if tx.exists(ANY_FRESH, [transport])? {
         return Ok(Some(0));
     }
     Ok(any_put_off(tx, transport)?.filter(|&due| due != PARKED).map(from_sql))
 }
 
 pub(super) fn record(tx: &mut Tx<'_>, sid: Sid, event: &Event, at: u64) -> rusqlite::Result<Recorded> {
-    let Some(mut delivery) = Delivery::by_sid(tx, sid)? else { return Ok(Recorded::Unknown) };
-    move_on(tx, &mut delivery, event, at)
+    let Some(delivery) = Delivery::by_sid(tx, sid)? else { return Ok(Recorded::Unknown) };
+    move_on(tx, delivery, event, at)
 }
 
 /// The apps on the devices have these messages, they say; that counts where nobody else can say it.
 pub(super) fn confirm(tx: &mut Tx<'_>, sids: &[Sid], at: u64) -> rusqlite::Result<Vec<(Sid, Recorded)>> {
     let mut recorded = Vec::new();
     for sid in sids {
-        let Some(mut delivery) = Delivery::by_sid(tx, *sid)? else { continue };
+        let Some(delivery) = Delivery::by_sid(tx, *sid)? else { continue };
         if delivery.queue.transport.witness() == Source::App {
-            recorded.push((*sid, move_on(tx, &mut delivery, &Event::Receipt, at)?));
+            recorded.push((*sid, move_on(tx, delivery, &Event::Receipt, at)?));
         }
     }
     Ok(recorded)
 }
 
-fn move_on(tx: &mut Tx<'_>, delivery: &mut Delivery, event: &Event, at: u64) -> rusqlite::Result<Recorded> {
+fn move_on(tx: &mut Tx<'_>, mut delivery: Delivery, event: &Event, at: u64) -> rusqlite::Result<Recorded> {
     let Some(told) = delivery.apply(tx, event, at)? else { return Ok(Recorded::Swallowed) };
-    let Delivery { bal, id, life, .. } = delivery.clone();
+    let Delivery { bal, id, life, .. } = delivery;
     Ok(Recorded::Moved { bal, id, life, told })
 }
 
 fn any_put_off(tx: &Tx<'_>, transport: &str) -> rusqlite::Result<Option<i64>> {
-    tx.conn.prepare_cached(ANY_PUT_OFF)?.query_row([transport], |row| row.get(0)).optional()
+    tx.one(ANY_PUT_OFF, [transport], |row| row.get(0))
 }
 
-/// A row that is due.
-struct Candidate {
-    sid: Sid,
-    recipient: Recipient,
-    accepted_at: u64,
-    deadline: u64,
-    life: Life,
-    body: Vec<u8>,
-}
-
-fn select(tx: &Tx<'_>, sql: &str, params: impl Params) -> rusqlite::Result<Vec<Candidate>> {
-    tx.conn.prepare_cached(sql)?.query_map(params, candidate)?.collect()
-}
-
-fn candidate(row: &Row<'_>) -> rusqlite::Result<Candidate> {
-    Ok(Candidate {
+/// A row that is due, before it is claimed.
+fn read(row: &Row<'_>) -> rusqlite::Result<Claimed> {
+    Ok(Claimed {
         sid: sid(row, 0, 1)?,
         recipient: row.get(2)?,
         accepted_at: from_sql(row.get(3)?),
-        deadline: from_sql(row.get(4)?),
+        deadline_ms: from_sql(row.get(4)?),
         life: Life {
             state: State::Due,
             attempt: row.get(5)?,
@@ -169,7 +151,7 @@ fn candidate(row: &Row<'_>) -> rusqlite::Result<Candidate> {
             receipt: row.get(7)?,
             tried: Tried { waited_ms: from_sql(row.get(8)?), unknown: row.get(9)? },
         },
-        body: row.get(10)?,
+        body: row.get::<_, Vec<u8>>(10)?.into(),
     })
 }
 
@@ -186,10 +168,9 @@ enum Queue {
 struct Round<'a> {
     query: &'a DueQuery,
     transport: String,
-    claimed: Vec<Claimed>,
-    expired: u64,
     /// Whether any message may be put off; if not, there is no need to look for older ones.
     put_off: bool,
+    taken: Taken,
 }
 
 impl Round<'_> {
@@ -198,13 +179,14 @@ impl Round<'_> {
         let mut scanned = 0;
         while let Some(room) = self.room(scanned) {
             let rows = match queue {
-                Queue::Timed => select(tx, TIMED, params![sql_ms(self.query.now), room, self.transport])?,
-                Queue::Fresh => select(tx, FRESH, params![room, self.transport])?,
+                Queue::Timed => tx.all(TIMED, params![sql_ms(self.query.now), room, self.transport], read)?,
+                Queue::Fresh => tx.all(FRESH, params![room, self.transport], read)?,
             };
             if rows.is_empty() {
                 break;
             }
-            let overdue: Vec<_> = rows.iter().filter(|row| row.deadline <= self.query.now).map(|row| row.sid).collect();
+            let overdue: Vec<_> =
+                rows.iter().filter(|row| row.deadline_ms <= self.query.now).map(|row| row.sid).collect();
             if overdue.is_empty() {
                 scanned += rows.len();
                 for row in rows {
@@ -223,7 +205,7 @@ impl Round<'_> {
         self.put_off = true;
         for sid in overdue {
             if let Some(mut delivery) = Delivery::by_sid(tx, *sid)? {
-                self.expired += u64::from(delivery.expire(tx, self.query.now)?);
+                self.taken.expired += u64::from(delivery.expire(tx, self.query.now)?);
             }
         }
         Ok(())
@@ -231,11 +213,11 @@ impl Round<'_> {
 
     /// How many rows to look at next; `None` when this scan has done enough.
     fn room(&self, scanned: usize) -> Option<i64> {
-        let room = (self.query.limit - self.claimed.len()).min(SCAN_MAX.saturating_sub(scanned));
+        let room = (self.query.limit - self.taken.claimed.len()).min(SCAN_MAX.saturating_sub(scanned));
         i64::try_from(room).ok().filter(|&room| room > 0)
     }
 
-    fn handle(&mut self, tx: &mut Tx<'_>, row: Candidate, from: Queue) -> rusqlite::Result<()> {
+    fn handle(&mut self, tx: &mut Tx<'_>, row: Claimed, from: Queue) -> rusqlite::Result<()> {
         let DueQuery { transport, pace, .. } = self.query;
         let queue = RecipientQueue { recipient: row.recipient, transport: transport.clone() };
         if let Some(behind) = queue.behind(tx, row.sid.row(), *pace, self.put_off)? {
@@ -250,21 +232,12 @@ impl Round<'_> {
         Ok(())
     }
 
-    fn claim(&mut self, tx: &mut Tx<'_>, queue: &RecipientQueue, row: Candidate) -> rusqlite::Result<()> {
+    fn claim(&mut self, tx: &mut Tx<'_>, queue: &RecipientQueue, row: Claimed) -> rusqlite::Result<()> {
         let Some(step) = row.life.step(&Event::Claimed) else { return Ok(()) };
-        let Life { state, attempt, tried, dup_possible, .. } = step.life;
+        let Life { state, attempt, .. } = step.life;
         tx.execute(CLAIM, params![row.sid.row(), state.code(), attempt, sql_ms(self.query.now)])?;
         queue.claimed(tx, row.sid.row(), attempt > 1, self.query.pace);
-        self.claimed.push(Claimed {
-            sid: row.sid,
-            recipient: row.recipient,
-            body: row.body.into(),
-            accepted_at: row.accepted_at,
-            deadline_ms: row.deadline,
-            attempt,
-            tried,
-            dup_possible,
-        });
+        self.taken.claimed.push(Claimed { life: step.life, ..row });
         Ok(())
     }
 }

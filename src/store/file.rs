@@ -186,14 +186,20 @@ pub(super) fn open(path: &Path) -> Result<(Connection, Lock), OpenError> {
 
 /// Opens the file for reading only, also while the bridge writes.
 pub(super) fn open_read_only(path: &Path) -> Result<Connection, OpenError> {
-    let sorted = |e| OpenError::sorted(path, e);
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let conn = Connection::open_with_flags(path, flags).map_err(sorted)?;
-    conn.busy_timeout(READER_PATIENCE).map_err(sorted)?;
-    if schema(&conn, path)? == 0 {
-        return Err(OpenError::Foreign(path.to_owned()));
+    match read_only(path, path, OpenFlags::empty())? {
+        (_, 0) => Err(OpenError::Foreign(path.to_owned())),
+        (conn, _) => Ok(conn),
     }
-    Ok(conn)
+}
+
+/// The connection to `path`, which SQLite knows by `name`, and its schema, 0 for an empty file.
+fn read_only(path: &Path, name: impl AsRef<Path>, more: OpenFlags) -> Result<(Connection, i32), OpenError> {
+    let sorted = |e| OpenError::sorted(path, e);
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | more;
+    let conn = Connection::open_with_flags(name, flags).map_err(sorted)?;
+    conn.busy_timeout(READER_PATIENCE).map_err(sorted)?;
+    let found = schema(&conn, path)?;
+    Ok((conn, found))
 }
 
 /// Checks that opening could use what is at `path`, if anything is, and changes nothing. Whether another process has it is
@@ -207,37 +213,31 @@ pub fn check(path: &Path) -> Result<(), OpenError> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(error.into()),
     }
-    let sorted = |e| OpenError::sorted(path, e);
-    let mut flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let beside = |end: &str| {
-        let mut name = path.as_os_str().to_owned();
-        name.push(end);
-        PathBuf::from(name)
-    };
     // SQLite makes files beside the store even for a reader. Without a write-ahead log nothing writes, and the file alone
     // is all there is: then it may be read as one that never changes.
-    let conn = match (beside("-wal").exists(), url::Url::from_file_path(std::path::absolute(path)?)) {
+    match (beside(path, "-wal").exists(), url::Url::from_file_path(std::path::absolute(path)?)) {
         (false, Ok(mut url)) => {
             url.set_query(Some("immutable=1"));
-            flags |= OpenFlags::SQLITE_OPEN_URI;
-            Connection::open_with_flags(url.as_str(), flags)
+            read_only(path, url.as_str(), OpenFlags::SQLITE_OPEN_URI)
         }
-        _ => Connection::open_with_flags(path, flags),
+        _ => read_only(path, path, OpenFlags::empty()),
     }
-    .map_err(sorted)?;
-    conn.busy_timeout(READER_PATIENCE).map_err(sorted)?;
-    schema(&conn, path).map(drop)
+    .map(drop)
 }
 
 fn lock(path: &Path) -> Result<Lock, OpenError> {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".lock");
-    let file = private_file().open(PathBuf::from(name))?;
+    let file = private_file().open(beside(path, ".lock"))?;
     match file.try_lock() {
         Ok(()) => Ok(Lock { _file: file }),
         Err(TryLockError::WouldBlock) => Err(OpenError::InUse(path.to_owned())),
         Err(TryLockError::Error(error)) => Err(error.into()),
     }
+}
+
+fn beside(path: &Path, end: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(end);
+    name.into()
 }
 
 /// Makes a file that only its owner may read: there are registration tokens in the store.

@@ -1,26 +1,24 @@
 //! The handle: the verbs, as seen by the rest of the house.
 
-use super::accept::{self, Accepted, NewDelivery, Rejected};
+use super::accept::{self, Accepted, NewDelivery};
 use super::dispatch::{self, DueQuery, Recorded, Taken};
 use super::file::{self, OpenError};
-use super::inbox::{self, Acknowledged, Received, Route, Upstream};
+use super::inbox::{self, Received, Route, Upstream};
 use super::outbox::{self, DocumentRef, Note, Seen, Waiting};
 use super::presence::{self, LastPresence, PresenceChange};
 use super::recover::{self, Recovery};
 use super::sweep::{self, Swept};
-use super::tx::{Limits, Tx};
-use super::writer::{Board, End, Item, Job, StoreFigures, StoreHealth, Writer};
+use super::tx::{Limits, StoreFigures, Tx};
+use super::writer::{Board, Item, Job, StoreHealth, Writer};
 use crate::chat::delivery::Event;
 use crate::chat::id::{Owner, Sid};
 use crate::chat::transport::Transport;
 use std::collections::BTreeSet;
-use std::fmt;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 use std::task::{Context, Poll};
-use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -93,7 +91,7 @@ impl<T> Future for Committed<T> {
 /// The store. Cheap to clone.
 ///
 /// Every verb has two steps: the first waits for room in the queue, the second for the disk. Verbs are done in the
-/// order in which their first step ended.
+/// order in which their first step ended. The first step fails when the store is closed, and with nothing else.
 ///
 /// ```no_run
 /// # async fn f(store: fcm_mqtt_bridge::store::Store, new: fcm_mqtt_bridge::store::NewDelivery) -> anyhow::Result<()> {
@@ -101,16 +99,10 @@ impl<T> Future for Committed<T> {
 /// let outcome = committed.await?;           // on disk
 /// # Ok(()) }
 /// ```
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct Store {
     queue: mpsc::Sender<Item>,
     board: Arc<Board>,
-}
-
-impl fmt::Debug for Store {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Store").field("figures", &self.figures()).finish_non_exhaustive()
-    }
 }
 
 /// Owns the writer thread. Whoever opened the store closes it, after everybody who writes has stopped.
@@ -118,9 +110,8 @@ impl fmt::Debug for Store {
 pub struct WriterThread {
     queue: mpsc::Sender<Item>,
     stop: SyncSender<()>,
-    ended: oneshot::Receiver<End>,
-    thread: JoinHandle<()>,
-    health: watch::Receiver<StoreHealth>,
+    /// Dropped unsent if the thread panics.
+    ended: oneshot::Receiver<Result<(), CloseError>>,
 }
 
 impl WriterThread {
@@ -133,16 +124,7 @@ impl WriterThread {
         // Only looked at while blocked; the order of the two matters, for then the queue may be full for ever.
         let _ = self.stop.try_send(());
         let _ = self.queue.send(Item::Close).await;
-        let end = self.ended.await;
-        let joined = self.thread.join();
-        match (end, joined) {
-            (Ok(End::Drained), Ok(())) => Ok(()),
-            (Ok(End::Blocked), Ok(())) => match &*self.health.borrow() {
-                StoreHealth::Blocked { reason } => Err(CloseError::Blocked { reason: reason.clone() }),
-                StoreHealth::Ok => Err(CloseError::Failed),
-            },
-            _ => Err(CloseError::Failed),
-        }
+        self.ended.await.unwrap_or(Err(CloseError::Failed))
     }
 }
 
@@ -169,8 +151,8 @@ impl Store {
         let (mut conn, lock) = file::open(&settings.path)?;
         let (memory, recovery) =
             recover::recover(&mut conn, settings, now_ms).map_err(|error| OpenError::sorted(&settings.path, error))?;
-        let board = Arc::new(Board::new());
-        board.show(&memory);
+        let board = Arc::new(Board::default());
+        board.show(memory.figures);
         let (queue, queued) = mpsc::channel(settings.queue);
         let (stop, stopped) = std::sync::mpsc::sync_channel(1);
         let writer = Writer {
@@ -186,42 +168,23 @@ impl Store {
             hook,
         };
         let (end, ended) = oneshot::channel();
-        let thread = std::thread::Builder::new().name("store".to_owned()).spawn(move || {
-            let _ = end.send(writer.run());
-        })?;
-        let keeper = WriterThread { queue: queue.clone(), stop, ended, thread, health: board.health.subscribe() };
-        Ok((Self { queue, board }, keeper, recovery))
+        // It tells its end by the channel, when it has closed the file and let go of the lock.
+        std::thread::Builder::new().name("store".to_owned()).spawn(move || end.send(writer.run()))?;
+        Ok((Self { queue: queue.clone(), board }, WriterThread { queue, stop, ended }, recovery))
     }
 
     /// Takes a message of a BAL and queues its status `accepted`.
-    ///
-    /// # Errors
-    /// When the store is closed; so it is for all verbs.
     pub async fn accept(&self, new: NewDelivery) -> Result<Committed<Accepted>, StoreError> {
         self.submit(move |tx| accept::accept(tx, &new)).await
     }
 
-    /// Queues the status `failed` for a message that never became a delivery.
-    ///
-    /// # Errors
-    /// When the store is closed.
-    pub async fn reject(&self, rejected: Rejected) -> Result<Committed<()>, StoreError> {
-        self.submit(move |tx| accept::reject(tx, &rejected)).await
-    }
-
     /// Queues a document that belongs to no delivery. At most [`super::NOTES_PER_TOPIC`] wait per topic.
-    ///
-    /// # Errors
-    /// When the store is closed.
     pub async fn tell(&self, note: Note) -> Result<Committed<()>, StoreError> {
         self.submit(move |tx| outbox::tell(tx, &note)).await
     }
 
     /// Hands out what is due, as far as the order of each recipient's messages allows
     /// ([`crate::chat::recipient_queue`]); what is overdue expires.
-    ///
-    /// # Errors
-    /// When the store is closed.
     pub async fn take_due(&self, query: DueQuery) -> Result<Committed<Taken>, StoreError> {
         self.submit(move |tx| dispatch::take_due(tx, &query)).await
     }
@@ -229,37 +192,27 @@ impl Store {
     /// Writes down what became of a delivery, queues what its sender is told, and lets go what waited
     /// for it: the next of its order key, and of its recipient.
     /// `at` is Unix milliseconds.
-    ///
-    /// # Errors
-    /// When the store is closed.
     pub async fn record(&self, sid: Sid, event: Event, at: u64) -> Result<Committed<Recorded>, StoreError> {
         self.submit(move |tx| dispatch::record(tx, sid, &event, at)).await
     }
 
     /// Somebody says below the topics of `name` that he has these messages: an app that it has a push, which counts where
     /// nobody else can say so, or a BAL that it has a message of a device. Returns what became of the pushes.
-    ///
-    /// # Errors
-    /// When the store is closed.
     pub async fn confirm(
         &self,
         name: &Owner,
         sids: Vec<Sid>,
         at: u64,
     ) -> Result<Committed<Vec<(Sid, Recorded)>>, StoreError> {
-        let (name, what) = (name.clone(), Acknowledged::These(sids.clone()));
+        let name = name.clone();
         self.submit(move |tx| {
-            let pushes = dispatch::confirm(tx, &sids, at)?;
-            inbox::acked(tx, name.as_str(), &what, at)?;
-            Ok(pushes)
+            inbox::acked(tx, name.as_str(), &sids, at)?;
+            dispatch::confirm(tx, &sids, at)
         })
         .await
     }
 
     /// Takes a message from a device, unless it is known.
-    ///
-    /// # Errors
-    /// When the store is closed.
     pub async fn receive(&self, message: Upstream) -> Result<Committed<Received>, StoreError> {
         self.submit(move |tx| inbox::receive(tx, &message)).await
     }
@@ -277,34 +230,28 @@ impl Store {
         let mut after = Some(0);
         while let Some(from) = after {
             let pick = Arc::clone(&pick);
-            let chunk = self.submit(move |tx| inbox::route_held(tx, from, &*pick)).await?.await?;
-            routed += chunk.routed;
-            after = chunk.next;
+            let (chunk, next) = self.submit(move |tx| inbox::route_held(tx, from, &*pick)).await?.await?;
+            routed += chunk;
+            after = next;
         }
         Ok(routed)
     }
 
-    /// A BAL says that it has these upstream messages. Returns how many of them were still kept for it.
+    /// A BAL says that it has this upstream message, and all before it that were published.
     ///
     /// # Errors
     /// When the store is closed, or fails on the way; what was dropped so far is.
-    pub async fn acked(&self, bal: &Owner, what: Acknowledged, at: u64) -> Result<u64, StoreError> {
-        let mut dropped = 0;
-        loop {
-            let (bal, what) = (bal.clone(), what.clone());
-            let chunk = self.submit(move |tx| inbox::acked(tx, bal.as_str(), &what, at)).await?.await?;
-            dropped += chunk.dropped;
-            if !chunk.more {
-                return Ok(dropped);
-            }
+    pub async fn acked_up_to(&self, bal: &Owner, last: Sid, at: u64) -> Result<(), StoreError> {
+        let mut more = true;
+        while more {
+            let bal = bal.clone();
+            more = self.submit(move |tx| inbox::acked_up_to(tx, bal.as_str(), last, at)).await?.await?;
         }
+        Ok(())
     }
 
     /// The next documents of a topic behind `after_seq`, at most `limit`. What waits for its BAL's acknowledgement is
     /// among them: start at 0 after a reconnect, else behind the last one that was published.
-    ///
-    /// # Errors
-    /// When the store is closed.
     pub async fn next_to_publish(
         &self,
         topic: Arc<str>,
@@ -315,59 +262,38 @@ impl Store {
     }
 
     /// All topics with documents that wait.
-    ///
-    /// # Errors
-    /// When the store is closed.
     pub async fn topics_to_publish(&self) -> Result<Committed<Vec<String>>, StoreError> {
         self.submit(|tx| outbox::topics(tx)).await
     }
 
-    /// The broker, or the reader, has these documents. Slips of one topic side by side cost least.
-    ///
-    /// # Errors
-    /// When the store is closed.
+    /// The broker, or the reader, has these documents. References of one topic side by side cost least.
     pub async fn published(&self, references: Vec<DocumentRef>, at: u64) -> Result<Committed<()>, StoreError> {
         self.submit(move |tx| outbox::published(tx, &references, at)).await
     }
 
     /// The last verb of a publisher that stops in order: of each of these topics the documents up to the one named may
     /// have been seen and are marked the next time; what lies behind them was not.
-    ///
-    /// # Errors
-    /// When the store is closed.
     pub async fn parted(&self, topics: Vec<Seen>) -> Result<Committed<()>, StoreError> {
         self.submit(move |tx| outbox::parted(tx, &topics)).await
     }
 
     /// Notes what is about to be said about a chat user. Returns when the user last went, as far as is known.
-    ///
-    /// # Errors
-    /// When the store is closed.
     pub async fn presence_changed(&self, change: PresenceChange) -> Result<Committed<Option<u64>>, StoreError> {
         self.submit(move |tx| presence::changed(tx, &change)).await
     }
 
     /// Notes that the bridge runs at `at`: after a crash, users who are online were last seen no earlier than that.
-    ///
-    /// # Errors
-    /// When the store is closed.
     pub async fn still_alive(&self, at: u64) -> Result<Committed<()>, StoreError> {
         self.submit(move |tx| presence::still_alive(tx, at)).await
     }
 
     /// What was last said about chat users, as far as it may be wrong after a restart; forgets who has been away too
     /// long. For the start, before anything changes.
-    ///
-    /// # Errors
-    /// When the store is closed.
     pub async fn last_presences(&self, now: u64) -> Result<Committed<Vec<LastPresence>>, StoreError> {
         self.submit(move |tx| presence::last(tx, now)).await
     }
 
     /// Expires what is overdue and forgets what is settled long enough, a little of it.
-    ///
-    /// # Errors
-    /// When the store is closed.
     pub async fn sweep(&self, now: u64) -> Result<Committed<Swept>, StoreError> {
         self.submit(move |tx| sweep::sweep(tx, now)).await
     }

@@ -5,13 +5,13 @@ use super::sql_ms;
 use super::tx::{Settled, Tx};
 use crate::chat::id::{Owner, Row, Sid, Token};
 use bytes::Bytes;
-use rusqlite::{OptionalExtension, params};
+use rusqlite::params;
 use sha2::{Digest, Sha256};
 
 /// Held messages given a route per transaction.
 const ROUTE_CHUNK: i64 = 200;
 /// Messages dropped by one acknowledgement "up to", per transaction.
-const ACK_CHUNK: usize = 500;
+const ACK_CHUNK: i64 = 500;
 /// Bytes of SHA-256 that recognise a message. At a million remembered ones, 128 bits make a false repeat one in 10^26.
 const KEY_BYTES: usize = 16;
 
@@ -87,68 +87,38 @@ pub enum Received {
     Full,
 }
 
-/// Which upstream messages a BAL acknowledges.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Acknowledged {
-    /// These.
-    These(Vec<Sid>),
-    /// This one and all before it that were published.
-    UpTo(Sid),
-}
-
 pub(super) fn receive(tx: &mut Tx<'_>, message: &Upstream) -> rusqlite::Result<Received> {
     let key = key(&message.token, &message.message_id);
     let bytes = message.payload.len() as u64;
     if tx.spool_is_full(bytes) {
-        let known = tx.conn.prepare_cached(KNOWN)?.query_row([key], |_| Ok(())).optional()?.is_some();
-        return Ok(if known { Received::Duplicate } else { Received::Full });
+        return Ok(if tx.exists(KNOWN, [key])? { Received::Duplicate } else { Received::Full });
     }
     let (row, tail) = message.sid.parts();
     let topic = message.route.as_ref().map_or(NO_TOPIC, |route| &route.topic);
     let bal = message.route.as_ref().map(|route| route.bal.as_str());
     // The number that the document gets below; a repeat takes none.
-    let seq = tx.draft.counts.next_seq;
+    let seq = tx.draft.numbers.next;
     let params = params![row, tail, key, bal, message.category, topic, seq, sql_ms(message.at)];
     if tx.execute(INSERT, params)? == 0 {
         return Ok(Received::Duplicate);
     }
     let acks = message.route.as_ref().map_or(Acks::OnPublish, |route| route.acks);
-    let document = Document {
-        topic,
-        origin: acks.origin(message.sid),
-        at: message.at,
-        correlation: None,
-        payload: &message.payload,
-    };
-    outbox::queue(tx, &document)?;
-    tx.draft.counts.spool_rows += 1;
-    tx.draft.counts.spool_bytes += bytes;
+    let (origin, at) = (acks.origin(message.sid), message.at);
+    outbox::queue(tx, &Document { topic, origin, at, correlation: None, payload: &message.payload })?;
+    tx.draft.figures.spool_rows += 1;
+    tx.draft.figures.spool_bytes += bytes;
     Ok(Received::Stored)
 }
 
-/// One chunk of [`super::Store::route_held`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct RoutedChunk {
-    /// How many got a route.
-    pub(super) routed: u64,
-    /// Go on behind this one; `None` at the end.
-    pub(super) next: Option<i64>,
-}
-
+/// One chunk of [`super::Store::route_held`]: how many got a route, and behind which one to go on; `None` at the end.
 pub(super) fn route_held(
     tx: &mut Tx<'_>,
     after: i64,
     pick: &dyn Fn(Option<&str>) -> Option<Route>,
-) -> rusqlite::Result<RoutedChunk> {
-    let held = {
-        let mut statement = tx.conn.prepare_cached(HELD)?;
-        let rows = statement.query_map([after, ROUTE_CHUNK], |row| {
-            let seq: i64 = row.get(0)?;
-            let sid = Sid::from_parts(row.get(1)?, row.get(2)?);
-            Ok((seq, sid, row.get::<_, Option<String>>(3)?))
-        })?;
-        rows.collect::<Result<Vec<_>, _>>()?
-    };
+) -> rusqlite::Result<(u64, Option<i64>)> {
+    let held: Vec<(i64, Option<Sid>, Option<String>)> = tx.all(HELD, [after, ROUTE_CHUNK], |row| {
+        Ok((row.get(0)?, Sid::from_parts(row.get(1)?, row.get(2)?), row.get(3)?))
+    })?;
     let next = held.last().map(|(seq, ..)| *seq);
     let mut routed = 0;
     for (seq, sid, category) in held {
@@ -160,60 +130,33 @@ pub(super) fn route_held(
         outbox::wake(tx, &route.topic);
         routed += 1;
     }
-    Ok(RoutedChunk { routed, next })
-}
-
-/// One chunk of [`super::Store::acked`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct AckedChunk {
-    /// How many were dropped from the spool.
-    pub(super) dropped: u64,
-    /// Whether the same acknowledgement covers more.
-    pub(super) more: bool,
+    Ok((routed, next))
 }
 
 /// The BAL has them. Ids of others, or of messages that are done, mean nothing.
-pub(super) fn acked(tx: &mut Tx<'_>, bal: &str, what: &Acknowledged, at: u64) -> rusqlite::Result<AckedChunk> {
-    let mut chunk = AckedChunk { dropped: 0, more: false };
-    match what {
-        Acknowledged::These(sids) => {
-            for sid in sids {
-                if let Some((topic, seq)) = place(tx, *sid, bal)? {
-                    chunk.dropped += drop_acked(tx, sid.row(), &topic, seq, at)?;
-                }
-            }
-        }
-        Acknowledged::UpTo(sid) => {
-            if let Some((topic, last)) = place(tx, *sid, bal)? {
-                let rows = unacked(tx, &topic, last)?;
-                for &(row, seq) in &rows {
-                    chunk.dropped += drop_acked(tx, row, &topic, seq, at)?;
-                }
-                chunk.more = rows.len() == ACK_CHUNK;
-            }
+pub(super) fn acked(tx: &mut Tx<'_>, bal: &str, sids: &[Sid], at: u64) -> rusqlite::Result<()> {
+    for sid in sids {
+        if let Some((topic, seq)) = place(tx, *sid, bal)? {
+            done(tx, sid.row(), &topic, seq, at)?;
         }
     }
-    Ok(chunk)
+    Ok(())
+}
+
+/// The BAL has this one and all before it, of which this is a chunk. Whether there may be more.
+pub(super) fn acked_up_to(tx: &mut Tx<'_>, bal: &str, last: Sid, at: u64) -> rusqlite::Result<bool> {
+    let Some((topic, last)) = place(tx, last, bal)? else { return Ok(false) };
+    let unacked: Vec<(Row, i64)> =
+        tx.all(UNACKED, params![topic, last, ACK_CHUNK], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    for &(row, seq) in &unacked {
+        done(tx, row, &topic, seq, at)?;
+    }
+    Ok(unacked.len() as i64 == ACK_CHUNK)
 }
 
 fn place(tx: &Tx<'_>, sid: Sid, bal: &str) -> rusqlite::Result<Option<(String, i64)>> {
     let (row, tail) = sid.parts();
-    let mut statement = tx.conn.prepare_cached(PLACE)?;
-    statement.query_row(params![row, tail, bal], |row| Ok((row.get(0)?, row.get(1)?))).optional()
-}
-
-fn unacked(tx: &Tx<'_>, topic: &str, last: i64) -> rusqlite::Result<Vec<(Row, i64)>> {
-    let mut statement = tx.conn.prepare_cached(UNACKED)?;
-    let rows = statement.query_map(params![topic, last, ACK_CHUNK as i64], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    rows.collect()
-}
-
-fn drop_acked(tx: &mut Tx<'_>, row: Row, topic: &str, seq: i64, at: u64) -> rusqlite::Result<u64> {
-    if !outbox::remove_upstream(tx, topic, seq)? {
-        return Ok(0);
-    }
-    done(tx, row, at)?;
-    Ok(1)
+    tx.one(PLACE, params![row, tail, bal], |row| Ok((row.get(0)?, row.get(1)?)))
 }
 
 /// It was published; its BAL's acknowledgement is still to come.
@@ -222,8 +165,10 @@ pub(super) fn published(tx: &Tx<'_>, row: Row, at: u64) -> rusqlite::Result<()> 
     Ok(())
 }
 
-/// It is with its BAL; from now on it is only remembered.
-pub(super) fn done(tx: &mut Tx<'_>, row: Row, at: u64) -> rusqlite::Result<()> {
+/// It is with its BAL: it leaves the spool, and from now on it is only remembered. Nothing if it was so before.
+pub(super) fn done(tx: &mut Tx<'_>, row: Row, topic: &str, seq: i64, at: u64) -> rusqlite::Result<()> {
+    let Some(bytes) = outbox::remove(tx, topic, seq)? else { return Ok(()) };
+    tx.draft.figures.unspool(bytes);
     tx.execute(DONE, params![row, sql_ms(at)])?;
     tx.draft.inbox.add(Settled { at, row });
     Ok(())

@@ -4,6 +4,7 @@ use super::delivery::{sid, state};
 use super::file::{self, OpenError};
 use super::from_sql;
 use super::recipient_queue::PARKED;
+use super::tx::bytes_of;
 use crate::chat::delivery::State;
 use crate::chat::id::Sid;
 use rusqlite::{Connection, OptionalExtension, Row, params};
@@ -13,15 +14,15 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 /// Deliveries that share one id (of different BALs) shown by one trace.
-const TRACES_MAX: usize = 20;
+const TRACES_MAX: i64 = 20;
 
 const DELIVERY: &str =
-    "SELECT row, tail, bal, id, recipient, order_key, state, due_at, deadline, accepted_at, claimed_at,
-    sent_at, final_at, attempt, dup_possible, receipt, code, detail, token_action, reply, log, length(body),
-    way, provider_id FROM deliveries";
+    "SELECT row, tail, bal, id, recipient, way, provider_id, order_key, state, due_at, deadline, accepted_at, claimed_at,
+    sent_at, final_at, attempt, dup_possible, receipt, code, detail, reply,
+    (SELECT count(*) FROM outbox WHERE topic = reply AND kind = 0 AND about = deliveries.row), log, length(body)
+    FROM deliveries";
 const UPSTREAM: &str = "SELECT row, tail, bal, category, topic, received_at, published_at, final_at,
-    EXISTS (SELECT 1 FROM outbox o WHERE o.topic = inbox.topic AND o.seq = inbox.seq) FROM inbox WHERE row = ?1";
-const UNREAD: &str = "SELECT count(*) FROM outbox WHERE topic = ?1 AND kind = 0 AND about = ?2";
+    EXISTS (SELECT 1 FROM outbox o WHERE o.topic = inbox.topic AND o.seq = inbox.seq) FROM inbox WHERE row = ?1 AND tail = ?2";
 
 /// What is known of one id.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -47,28 +48,22 @@ pub struct TraceDelivery {
     /// By which transport it goes.
     pub transport: String,
     /// The push service's own name for it.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub provider_id: Option<String>,
     /// Its order key.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub order: Option<String>,
     /// Where it stands.
     pub state: State,
     /// When it is due, if it has to wait.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub due_at: Option<u64>,
     /// When it is not worth sending any more.
     pub deadline: u64,
     /// When it was taken.
     pub accepted_at: u64,
     /// When it was last handed to a transport.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub claimed_at: Option<u64>,
     /// When the push service took it.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub sent_at: Option<u64>,
     /// When the final word was spoken.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub final_at: Option<u64>,
     /// How often it was handed to a transport.
     pub attempt: u32,
@@ -77,10 +72,8 @@ pub struct TraceDelivery {
     /// Whether the sender wishes to hear of the delivery.
     pub receipt: bool,
     /// Why it failed.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub code: Option<String>,
     /// The same, for humans.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
     /// Where its statuses go.
     pub reply: String,
@@ -98,20 +91,16 @@ pub struct TraceUpstream {
     /// The bridge's id.
     pub sid: String,
     /// The BAL; absent without a route.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub bal: Option<String>,
     /// The app.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub category: Option<String>,
     /// Its topic.
     pub topic: String,
     /// When it came.
     pub received_at: u64,
     /// When it was published first.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub published_at: Option<u64>,
     /// When it was done.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub final_at: Option<u64>,
     /// Whether it is still kept for its BAL.
     pub kept: bool,
@@ -149,14 +138,12 @@ impl Inspector {
     /// When the file cannot be read.
     pub fn trace(&self, id: &str) -> rusqlite::Result<Vec<Trace>> {
         let mut traces = Vec::new();
-        if let Some(sid) = Sid::parse(id) {
-            traces.extend(self.deliveries("WHERE row = ?1", params![sid.row()])?);
-            let upstream = self.conn.query_row(UPSTREAM, [sid.row()], upstream).optional()?;
+        if let Some((row, tail)) = Sid::parse(id).map(Sid::parts) {
+            traces.extend(self.deliveries("WHERE row = ?1 AND tail = ?2", params![row, tail])?);
+            let upstream = self.conn.query_row(UPSTREAM, params![row, tail], upstream).optional()?;
             traces.extend(upstream.map(Trace::Upstream));
-            traces.retain(|trace| trace.sid() == id);
         }
-        let limit = i64::try_from(TRACES_MAX).unwrap_or(i64::MAX);
-        traces.extend(self.deliveries("WHERE id = ?1 LIMIT ?2", params![id, limit])?);
+        traces.extend(self.deliveries("WHERE id = ?1 LIMIT ?2", params![id, TRACES_MAX])?);
         Ok(traces)
     }
 
@@ -182,37 +169,18 @@ impl Inspector {
         }
         let mut statement =
             self.conn.prepare("SELECT topic, count(*), sum(kind IN (1, 2)) FROM outbox GROUP BY topic")?;
-        for recipient_queue in
-            statement.query_map([], |row| Ok((row.get(0)?, from_sql(row.get(1)?), from_sql(row.get(2)?))))?
-        {
-            let (topic, documents, upstream): (String, u64, u64) = recipient_queue?;
-            summary.outbox.insert(topic, documents);
-            summary.spool += upstream;
+        let mut topics = statement.query([])?;
+        while let Some(topic) = topics.next()? {
+            summary.outbox.insert(topic.get(0)?, from_sql(topic.get(1)?));
+            summary.spool += from_sql(topic.get(2)?);
         }
         Ok(summary)
     }
 
     fn deliveries(&self, clause: &str, params: impl rusqlite::Params) -> rusqlite::Result<Vec<Trace>> {
         let mut statement = self.conn.prepare(&format!("{DELIVERY} {clause}"))?;
-        let rows = statement.query_map(params, delivery)?;
-        rows.map(|trace| {
-            let mut trace = trace?;
-            if let Some(sid) = Sid::parse(&trace.sid) {
-                let count = self.conn.query_row(UNREAD, params![trace.reply, sid.row()], |row| row.get(0))?;
-                trace.statuses_unread = from_sql(count);
-            }
-            Ok(Trace::Delivery(Box::new(trace)))
-        })
-        .collect()
-    }
-}
-
-impl Trace {
-    fn sid(&self) -> &str {
-        match self {
-            Self::Delivery(delivery) => &delivery.sid,
-            Self::Upstream(upstream) => &upstream.sid,
-        }
+        let traces = statement.query_map(params, |row| Ok(Trace::Delivery(Box::new(delivery(row)?))))?;
+        traces.collect()
     }
 }
 
@@ -221,33 +189,33 @@ fn time(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<u64>> {
 }
 
 fn delivery(row: &Row<'_>) -> rusqlite::Result<TraceDelivery> {
-    let state = state(row, 6)?;
-    let log: Option<String> = row.get(20)?;
+    let state = state(row, 8)?;
+    let log: Option<String> = row.get(22)?;
     Ok(TraceDelivery {
         sid: sid(row, 0, 1)?.to_string(),
         bal: row.get(2)?,
         id: row.get(3)?,
         recipient: row.get(4)?,
-        transport: row.get(22)?,
-        provider_id: row.get(23)?,
-        order: row.get(5)?,
+        transport: row.get(5)?,
+        provider_id: row.get(6)?,
+        order: row.get(7)?,
         state,
         // Left over from the last time it was due, in every other state; what is parked has none.
-        due_at: time(row, 7)?.filter(|at| state == State::Due && *at != from_sql(PARKED)),
-        deadline: from_sql(row.get(8)?),
-        accepted_at: from_sql(row.get(9)?),
-        claimed_at: time(row, 10)?,
-        sent_at: time(row, 11)?,
-        final_at: time(row, 12)?,
-        attempt: row.get(13)?,
-        dup_possible: row.get(14)?,
-        receipt: row.get(15)?,
-        code: row.get(16)?,
-        detail: row.get(17)?,
-        reply: row.get(19)?,
-        statuses_unread: 0,
+        due_at: time(row, 9)?.filter(|at| state == State::Due && *at != from_sql(PARKED)),
+        deadline: from_sql(row.get(10)?),
+        accepted_at: from_sql(row.get(11)?),
+        claimed_at: time(row, 12)?,
+        sent_at: time(row, 13)?,
+        final_at: time(row, 14)?,
+        attempt: row.get(15)?,
+        dup_possible: row.get(16)?,
+        receipt: row.get(17)?,
+        code: row.get(18)?,
+        detail: row.get(19)?,
+        reply: row.get(20)?,
+        statuses_unread: from_sql(row.get(21)?),
         log: log.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_else(|| Value::Array(Vec::new())),
-        body_bytes: row.get::<_, Option<i64>>(21)?.map_or(0, from_sql),
+        body_bytes: bytes_of(row.get(23)?),
     })
 }
 

@@ -54,43 +54,43 @@ mod tests;
 mod tx;
 mod writer;
 
-pub use accept::{Accepted, NewDelivery, Rejected};
+pub use accept::{Accepted, NewDelivery};
 pub use dispatch::{Claimed, DueQuery, Recorded, Taken};
 pub use file::{OpenError, check};
 pub use handle::{CloseError, Committed, Settings, Store, StoreError, WriterThread};
-pub use inbox::{Acknowledged, Acks, Received, Route, Upstream};
+pub use inbox::{Acks, Received, Route, Upstream};
 pub use inspect::{Inspector, Summary, Trace, TraceDelivery, TraceUpstream};
 pub use outbox::{DocumentRef, NOTES_PER_TOPIC, Note, Origin, Seen, Waiting};
 pub use presence::{LastPresence, PRESENCE_KEPT_MS, PRESENCE_UNSURE_MS, PresenceChange};
 pub use recover::Recovery;
 pub use sweep::{RECEIPT_GRACE_MS, Swept};
-pub use tx::Limits;
-pub use writer::{BATCH_VERBS, StoreFigures, StoreHealth};
+pub use tx::{Limits, StoreFigures};
+pub use writer::{BATCH_VERBS, StoreHealth};
 
 use crate::chat::id::{Recipient, Row};
 use rusqlite::types::{FromSql, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
 
 impl ToSql for Row {
     fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
-        Ok(self.number().into())
+        Ok(self.0.into())
     }
 }
 
 impl FromSql for Row {
     fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
-        i64::column_result(value).map(Self::new)
+        i64::column_result(value).map(Self)
     }
 }
 
 impl ToSql for Recipient {
     fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
-        Ok(self.number().into())
+        Ok(self.0.into())
     }
 }
 
 impl FromSql for Recipient {
     fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
-        i64::column_result(value).map(Self::new)
+        i64::column_result(value).map(Self)
     }
 }
 

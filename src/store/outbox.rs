@@ -1,11 +1,11 @@
 //! The outbox: documents that wait to be published over MQTT, in order per topic.
 
 use super::inbox;
-use super::tx::{Tx, bytes_of};
+use super::tx::Tx;
 use super::{from_sql, sql_ms};
 use crate::chat::id::{Row, Sid};
 use bytes::Bytes;
-use rusqlite::{OptionalExtension, params};
+use rusqlite::params;
 use std::sync::Arc;
 
 /// Unread notes (errors, refusals before any delivery, events) kept per topic; beyond it the oldest is dropped and
@@ -14,7 +14,7 @@ pub const NOTES_PER_TOPIC: i64 = 1000;
 
 const INSERT: &str = "INSERT INTO outbox (topic, seq, kind, about, tail, queued_at, redelivered, corr, payload)
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, 0, ?7, ?8)";
-pub(super) const NOTES: &str = "SELECT count(*), min(seq) FROM outbox WHERE kind = 3 AND topic = ?1";
+pub(super) const OLDEST_NOTE: &str = "SELECT min(seq) FROM outbox WHERE kind = 3 AND topic = ?1 HAVING count(*) >= ?2";
 pub(super) const PAGE: &str = "SELECT seq, kind, about, tail, redelivered, corr, payload FROM outbox
     WHERE topic = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3";
 const CLAIM: &str = "INSERT INTO claims (topic, seq) VALUES (?1, ?2)
@@ -30,7 +30,8 @@ const UNCLAIM: &str = "DELETE FROM claims WHERE topic = ?1";
 /// The topic of what has no route yet. No MQTT topic is empty.
 pub(super) const NO_TOPIC: &str = "";
 
-/// A document that belongs to no delivery: an error, an event, the refusal of a message that never became a delivery.
+/// A document that belongs to no delivery: an error, an event, the refusal of a message that never became a delivery. The
+/// id of such a message is not remembered: it may come again, corrected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Note {
     /// Where it goes.
@@ -69,7 +70,7 @@ impl Origin {
     fn parts(self) -> (Row, u32) {
         match self {
             Self::Status(sid) | Self::Upstream(sid) | Self::UpstreamToAck(sid) => sid.parts(),
-            Self::Note => (Row::new(0), 0),
+            Self::Note => (Row(0), 0),
         }
     }
 
@@ -138,25 +139,20 @@ pub(super) fn wake(tx: &mut Tx<'_>, topic: &str) {
 }
 
 pub(super) fn tell(tx: &mut Tx<'_>, note: &Note) -> rusqlite::Result<()> {
-    let (count, oldest): (i64, Option<i64>) =
-        tx.conn.prepare_cached(NOTES)?.query_row([&note.topic], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    if let Some(oldest) = oldest.filter(|_| count >= NOTES_PER_TOPIC) {
+    if let Some(oldest) = tx.one(OLDEST_NOTE, params![note.topic, NOTES_PER_TOPIC], |row| row.get::<_, i64>(0))? {
         tx.execute(DELETE, params![note.topic, oldest])?;
-        tx.draft.counts.notes_dropped += 1;
+        tx.draft.figures.notes_dropped += 1;
     }
-    let correlation = note.correlation.as_deref();
-    let document =
-        Document { topic: &note.topic, origin: Origin::Note, at: note.at, correlation, payload: &note.payload };
-    queue(tx, &document)?;
-    Ok(())
+    let Note { topic, payload, correlation, at } = note;
+    let correlation = correlation.as_deref();
+    queue(tx, &Document { topic, origin: Origin::Note, at: *at, correlation, payload }).map(drop)
 }
 
 /// The next documents of a topic. Before they leave, the place up to which they were read is written down: after a
 /// crash everything up to there may have been published.
 pub(super) fn next(tx: &Tx<'_>, topic: &Arc<str>, after_seq: u64, limit: usize) -> rusqlite::Result<Vec<Waiting>> {
-    let mut statement = tx.conn.prepare_cached(PAGE)?;
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    let rows = statement.query_map(params![&**topic, sql_ms(after_seq), limit], |row| {
+    let waiting = tx.all(PAGE, params![&**topic, sql_ms(after_seq), limit], |row| {
         Ok(Waiting {
             reference: DocumentRef {
                 topic: topic.clone(),
@@ -168,7 +164,6 @@ pub(super) fn next(tx: &Tx<'_>, topic: &Arc<str>, after_seq: u64, limit: usize) 
             payload: Bytes::from(row.get::<_, Vec<u8>>(6)?),
         })
     })?;
-    let waiting = rows.collect::<Result<Vec<_>, _>>()?;
     if let Some(last) = waiting.last() {
         tx.execute(CLAIM, params![&**topic, sql_ms(last.reference.seq)])?;
     }
@@ -176,54 +171,41 @@ pub(super) fn next(tx: &Tx<'_>, topic: &Arc<str>, after_seq: u64, limit: usize) 
 }
 
 pub(super) fn topics(tx: &Tx<'_>) -> rusqlite::Result<Vec<String>> {
-    let mut statement = tx.conn.prepare_cached(NEXT_TOPIC)?;
     let mut topics: Vec<String> = Vec::new();
-    loop {
-        let last = topics.last().map_or(NO_TOPIC, String::as_str);
-        match statement.query_row([last], |row| row.get(0)).optional()? {
-            Some(topic) => topics.push(topic),
-            None => return Ok(topics),
-        }
+    while let Some(topic) = tx.one(NEXT_TOPIC, [topics.last().map_or(NO_TOPIC, String::as_str)], |row| row.get(0))? {
+        topics.push(topic);
     }
+    Ok(topics)
 }
 
 /// The broker has them.
 pub(super) fn published(tx: &mut Tx<'_>, references: &[DocumentRef], at: u64) -> rusqlite::Result<()> {
     for reference in references {
+        let (topic, seq) = (&*reference.topic, sql_ms(reference.seq));
         match reference.origin {
-            Origin::Status(_) | Origin::Note => {
-                tx.execute(DELETE, params![&*reference.topic, sql_ms(reference.seq)])?;
-            }
-            Origin::Upstream(sid) => {
-                if remove_upstream(tx, &reference.topic, sql_ms(reference.seq))? {
-                    inbox::done(tx, sid.row(), at)?;
-                }
-            }
+            Origin::Status(_) | Origin::Note => _ = tx.execute(DELETE, params![topic, seq])?,
+            Origin::Upstream(sid) => inbox::done(tx, sid.row(), topic, seq, at)?,
             Origin::UpstreamToAck(sid) => {
-                tx.execute(REDELIVERED, params![&*reference.topic, sql_ms(reference.seq)])?;
+                tx.execute(REDELIVERED, params![topic, seq])?;
                 inbox::published(tx, sid.row(), at)?;
             }
         }
     }
-    let mut last: Option<&str> = None;
-    for reference in references {
-        if last.replace(&reference.topic) != Some(&*reference.topic)
-            && tx.conn.prepare_cached(ANY)?.query_row([&*reference.topic], |_| Ok(())).optional()?.is_none()
-        {
+    for of_topic in references.chunk_by(|one, next| one.topic == next.topic) {
+        let topic = &*of_topic[0].topic;
+        if !tx.exists(ANY, [topic])? {
             // Clients may choose endless topics for answers; an empty one leaves no trace.
-            tx.execute(UNCLAIM, params![&*reference.topic])?;
+            tx.execute(UNCLAIM, [topic])?;
         }
     }
     Ok(())
 }
 
-/// Takes an upstream message out of the spool; false if it is not there any more.
-pub(super) fn remove_upstream(tx: &mut Tx<'_>, topic: &str, seq: i64) -> rusqlite::Result<bool> {
-    let length = tx.conn.prepare_cached(LENGTH)?.query_row(params![topic, seq], |row| row.get(0)).optional()?;
-    let Some(length) = length else { return Ok(false) };
+/// Takes a document out; returns its bytes, `None` if it is not there any more.
+pub(super) fn remove(tx: &Tx<'_>, topic: &str, seq: i64) -> rusqlite::Result<Option<u64>> {
+    let bytes = tx.one(LENGTH, params![topic, seq], |row| row.get(0).map(from_sql))?;
     tx.execute(DELETE, params![topic, seq])?;
-    tx.draft.counts.unspool(bytes_of(length));
-    Ok(true)
+    Ok(bytes)
 }
 
 /// How far the documents of a topic may have been seen by a reader.

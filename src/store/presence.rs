@@ -60,9 +60,7 @@ pub(super) fn still_alive(tx: &mut Tx<'_>, at: u64) -> rusqlite::Result<()> {
 
 pub(super) fn last(tx: &mut Tx<'_>, now: u64) -> rusqlite::Result<Vec<LastPresence>> {
     tx.execute(FORGET, [sql_ms(now.saturating_sub(PRESENCE_KEPT_MS))])?;
-    let mut statement = tx.conn.prepare_cached(LAST)?;
-    let rows = statement.query_map([sql_ms(PRESENCE_UNSURE_MS)], read)?;
-    rows.collect()
+    tx.all(LAST, [sql_ms(PRESENCE_UNSURE_MS)], read)
 }
 
 fn read(row: &Row<'_>) -> rusqlite::Result<LastPresence> {

@@ -21,7 +21,7 @@ use crate::chat::delivery::State;
 use crate::chat::id::{Recipient, Row};
 use crate::chat::recipient_queue::{Ahead, Behind, Pace};
 use crate::chat::transport::Transport;
-use rusqlite::{OptionalExtension, params};
+use rusqlite::params;
 use std::collections::BTreeSet;
 
 /// The due time of what is parked.
@@ -38,7 +38,7 @@ pub(super) const YOUNGER: &str = "SELECT 1 FROM deliveries
 const DUE: &str = "UPDATE deliveries SET due_at = ?2 WHERE row = ?1";
 
 /// Older than all: only what is in flight may be in its way.
-const OLDEST: Row = Row::new(0);
+const OLDEST: Row = Row(0);
 
 /// The name of a queue.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -61,16 +61,18 @@ pub(super) struct InFlight {
     parked: bool,
 }
 
+pub(super) static NOTHING: InFlight =
+    InFlight { pace: Pace::OneAtATime, count: 0, youngest: OLDEST, again: BTreeSet::new(), parked: false };
+
 impl InFlight {
-    /// What is in flight ahead of a message. Whether another one waits is for the caller to say.
-    fn ahead(flights: Option<&Self>, row: Row) -> Ahead {
-        let again = flights.and_then(|flights| flights.again.first()).is_some_and(|first| *first < row);
-        Ahead { waiting: false, again, in_flight: flights.map_or(0, |flights| flights.count) }
+    /// What is in flight ahead of a message; `waiting`: whether an older one waits.
+    fn ahead(&self, row: Row, waiting: bool) -> Ahead {
+        Ahead { waiting, again: self.again.first().is_some_and(|first| *first < row), in_flight: self.count }
     }
 
     /// Whether a message may go of whose queue nothing older waits.
     fn may_go(&self, row: Row) -> bool {
-        self.pace.behind(Self::ahead(Some(self), row)).is_none()
+        self.pace.behind(self.ahead(row, false)).is_none()
     }
 
     /// Whether nothing is known any more that is worth keeping.
@@ -83,19 +85,18 @@ impl RecipientQueue {
     /// What a message that is due has to wait for. `put_off`: whether any message of the transport is.
     pub(super) fn behind(&self, tx: &Tx<'_>, row: Row, pace: Pace, put_off: bool) -> rusqlite::Result<Option<Behind>> {
         let waiting = put_off && self.is_put_off(tx, OLDER, row)?;
-        Ok(pace.behind(Ahead { waiting, ..InFlight::ahead(tx.in_flight(self), row) }))
+        Ok(pace.behind(tx.in_flight(self).ahead(row, waiting)))
     }
 
     /// Whether any message on that side of `row` is put off.
     fn is_put_off(&self, tx: &Tx<'_>, side: &str, row: Row) -> rusqlite::Result<bool> {
-        let mut statement = tx.conn.prepare_cached(side)?;
-        statement.exists(params![self.recipient, row, self.transport.to_string()])
+        tx.exists(side, params![self.recipient, row, self.transport.to_string()])
     }
 
     /// Puts a message off until what it waits for has gone.
     pub(super) fn park(&self, tx: &mut Tx<'_>, row: Row, behind: Behind) -> rusqlite::Result<()> {
-        if let (Behind::InFlight, Some(flights)) = (behind, tx.in_flight_mut(self)) {
-            flights.parked = true;
+        if behind == Behind::InFlight {
+            tx.in_flight_mut(self).parked = true;
         }
         tx.execute(DUE, params![row, PARKED])?;
         Ok(())
@@ -103,8 +104,7 @@ impl RecipientQueue {
 
     /// A message is handed out; `again` if it was tried before.
     pub(super) fn claimed(&self, tx: &mut Tx<'_>, row: Row, again: bool, pace: Pace) {
-        let fresh = || InFlight { pace, count: 0, youngest: row, again: BTreeSet::new(), parked: false };
-        let flights = tx.in_flight_or(self, fresh);
+        let flights = tx.in_flight_mut(self);
         flights.pace = pace;
         flights.youngest = if flights.is_over() { row } else { flights.youngest.max(row) };
         flights.count += 1;
@@ -117,7 +117,7 @@ impl RecipientQueue {
     pub(super) fn left(&self, tx: &mut Tx<'_>, row: Row, state: State) -> rusqlite::Result<bool> {
         if state == State::InFlight {
             // After a restart nothing is known to be in flight, and nothing is parked behind it.
-            let Some(flights) = tx.in_flight_mut(self) else { return Ok(false) };
+            let flights = tx.in_flight_mut(self);
             flights.count = flights.count.saturating_sub(1);
             flights.again.remove(&row);
             if !flights.parked {
@@ -129,19 +129,16 @@ impl RecipientQueue {
 
     /// Makes the first of the queue due if it is parked and may go now. True if so.
     pub(super) fn advance(&self, tx: &mut Tx<'_>) -> rusqlite::Result<bool> {
-        if let Some(flights) = tx.in_flight_mut(self)
-            && !flights.may_go(OLDEST)
-        {
+        if !tx.in_flight(self).may_go(OLDEST) {
             // Whichever is the first, it has to wait.
-            flights.parked = true;
+            tx.in_flight_mut(self).parked = true;
             return Ok(false);
         }
-        let parked = self.first(tx)?.filter(|(_, due_at)| *due_at == PARKED).map(|(row, _)| row);
-        let flights = tx.in_flight(self);
-        let goes = parked.filter(|row| flights.is_none_or(|flights| flights.may_go(*row)));
-        if let Some(flights) = tx.in_flight_mut(self) {
-            flights.parked = parked.is_some() && goes.is_none();
-        }
+        let first: Option<(Row, i64)> =
+            tx.one(FIRST, params![self.recipient, self.transport.to_string()], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        let parked = first.filter(|(_, due_at)| *due_at == PARKED).map(|(row, _)| row);
+        let goes = parked.filter(|row| tx.in_flight(self).may_go(*row));
+        tx.in_flight_mut(self).parked = parked.is_some() && goes.is_none();
         if let Some(row) = goes {
             tx.execute(DUE, params![row, FIRST_OF_ALL])?;
         }
@@ -151,16 +148,7 @@ impl RecipientQueue {
     /// Whether anything that is younger is in flight or put off: then what was never put off must not be older. Where
     /// nothing is, an older one may never have been put off, and goes first.
     pub(super) fn has_younger(&self, tx: &Tx<'_>, row: Row) -> rusqlite::Result<bool> {
-        if tx.in_flight(self).is_some_and(|flights| !flights.is_over() && flights.youngest > row) {
-            return Ok(true);
-        }
-        self.is_put_off(tx, YOUNGER, row)
-    }
-
-    /// The oldest message that is put off, and its due time.
-    fn first(&self, tx: &Tx<'_>) -> rusqlite::Result<Option<(Row, i64)>> {
-        let mut statement = tx.conn.prepare_cached(FIRST)?;
-        let first = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?));
-        statement.query_row(params![self.recipient, self.transport.to_string()], first).optional()
+        let flights = tx.in_flight(self);
+        Ok(!flights.is_over() && flights.youngest > row || self.is_put_off(tx, YOUNGER, row)?)
     }
 }

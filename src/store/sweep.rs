@@ -1,10 +1,9 @@
 //! The expiry: what is overdue expires, what is settled long enough is forgotten. In small chunks, so that no verb waits
 //! long behind it.
 
-use super::delivery::Delivery;
-use super::outbox::Origin;
-use super::sql_ms;
+use super::delivery::{Delivery, state};
 use super::tx::{HistoryDraft, Settled, Tx, Walk};
+use super::{from_sql, sql_ms};
 use crate::chat::delivery::State;
 use crate::chat::id::Row;
 use rusqlite::params;
@@ -23,8 +22,8 @@ pub(super) const OVERDUE: &str = "SELECT row, state, deadline FROM deliveries
 const LOOK_LATER: &str = "UPDATE deliveries SET look_at = ?2 WHERE row = ?1";
 const FORGET_DELIVERY: &str = "DELETE FROM deliveries WHERE row = ?1 AND final_at IS NOT NULL";
 const FORGET_UPSTREAM: &str = "DELETE FROM inbox WHERE row = ?1 AND final_at IS NOT NULL";
-pub(super) const WALK: &str = "SELECT topic, seq, kind, about, tail, queued_at,
-    kind = 0 AND NOT EXISTS (SELECT 1 FROM deliveries WHERE row = about)
+pub(super) const WALK: &str = "SELECT topic, seq, kind = 3 AND queued_at < ?4
+        OR kind = 0 AND NOT EXISTS (SELECT 1 FROM deliveries WHERE row = about)
     FROM outbox WHERE (topic, seq) > (?1, ?2) ORDER BY topic, seq LIMIT ?3";
 const DROP: &str = "DELETE FROM outbox WHERE topic = ?1 AND seq = ?2";
 
@@ -49,13 +48,9 @@ pub(super) fn sweep(tx: &mut Tx<'_>, now: u64) -> rusqlite::Result<Swept> {
 }
 
 fn expire(tx: &mut Tx<'_>, now: u64, expired: &mut u64) -> rusqlite::Result<usize> {
-    let overdue = {
-        let mut statement = tx.conn.prepare_cached(OVERDUE)?;
-        let rows = statement.query_map(params![sql_ms(now), CHUNK as i64], |row| {
-            Ok((row.get(0)?, super::delivery::state(row, 1)?, super::from_sql(row.get(2)?)))
-        })?;
-        rows.collect::<Result<Vec<(Row, State, u64)>, _>>()?
-    };
+    let overdue: Vec<(Row, State, u64)> = tx.all(OVERDUE, params![sql_ms(now), CHUNK as i64], |row| {
+        Ok((row.get(0)?, state(row, 1)?, from_sql(row.get(2)?)))
+    })?;
     for &(row, state, deadline) in &overdue {
         let end = if state == State::Sent { deadline.saturating_add(RECEIPT_GRACE_MS) } else { deadline };
         if state == State::InFlight {
@@ -93,14 +88,8 @@ fn oldest(draft: &mut HistoryDraft, history: &VecDeque<Settled>, rows: u64, sinc
 fn walk(tx: &mut Tx<'_>, now: u64) -> rusqlite::Result<usize> {
     let Walk::After(topic, seq) = &tx.draft.walk else { return Ok(0) };
     let since = sql_ms(now.saturating_sub(tx.limits.history_ms()));
-    let steps = {
-        let mut statement = tx.conn.prepare_cached(WALK)?;
-        let rows = statement.query_map(params![topic, seq, CHUNK as i64], |row| {
-            let old_note = Origin::read(row, 2, 3, 4)? == Origin::Note && row.get::<_, i64>(5)? < since;
-            Ok((row.get(0)?, row.get(1)?, old_note || row.get(6)?))
-        })?;
-        rows.collect::<Result<Vec<(String, i64, bool)>, _>>()?
-    };
+    let steps: Vec<(String, i64, bool)> =
+        tx.all(WALK, params![topic, seq, CHUNK as i64, since], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
     for (topic, seq, _) in steps.iter().filter(|(.., drop)| *drop) {
         tx.execute(DROP, params![topic, seq])?;
     }

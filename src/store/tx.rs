@@ -1,9 +1,9 @@
 //! What a verb works with: the connection inside a transaction, the limits, and the counters as they would be.
 
 use super::from_sql;
-use super::recipient_queue::{InFlight, RecipientQueue};
+use super::recipient_queue::{InFlight, NOTHING, RecipientQueue};
 use crate::chat::id::Row;
-use rusqlite::{Connection, Params};
+use rusqlite::{Connection, OptionalExtension, Params};
 use std::collections::{HashMap, HashSet, VecDeque};
 
 /// Document numbers reserved with one write.
@@ -45,20 +45,28 @@ impl Limits {
     }
 }
 
-/// Counters that follow the tables.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Counts {
-    pub(super) queue_rows: u64,
-    pub(super) queue_bytes: u64,
-    pub(super) spool_rows: u64,
-    pub(super) spool_bytes: u64,
-    pub(super) notes_dropped: u64,
-    /// The next document number, and the first that is not reserved.
-    pub(super) next_seq: i64,
-    pub(super) seq_ceiling: i64,
+/// Figures for metrics, at one moment: they follow the tables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct StoreFigures {
+    /// Downstream messages not sent yet.
+    pub queue_rows: u64,
+    /// Their bytes.
+    pub queue_bytes: u64,
+    /// Upstream messages not yet with their BAL.
+    pub spool_rows: u64,
+    /// Their bytes.
+    pub spool_bytes: u64,
+    /// Settled messages that are remembered, both ways.
+    pub history_rows: u64,
+    /// Notes dropped because nobody read them, since the start.
+    pub notes_dropped: u64,
+    /// Transactions since the start.
+    pub commits: u64,
+    /// Verbs since the start; divided by `commits`, the size of a batch.
+    pub verbs: u64,
 }
 
-impl Counts {
+impl StoreFigures {
     pub(super) fn unqueue(&mut self, bytes: u64) {
         self.queue_rows = self.queue_rows.saturating_sub(1);
         self.queue_bytes = self.queue_bytes.saturating_sub(bytes);
@@ -68,6 +76,13 @@ impl Counts {
         self.spool_rows = self.spool_rows.saturating_sub(1);
         self.spool_bytes = self.spool_bytes.saturating_sub(bytes);
     }
+}
+
+/// The next document number, and the first that is not reserved.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct DocumentNumbers {
+    pub(super) next: i64,
+    pub(super) ceiling: i64,
 }
 
 /// A settled row and when it was settled, in Unix milliseconds.
@@ -90,7 +105,8 @@ pub(super) enum Walk {
 /// What is known without asking the file. Changes only after a commit.
 #[derive(Debug, Default)]
 pub(super) struct Memory {
-    pub(super) counts: Counts,
+    pub(super) figures: StoreFigures,
+    pub(super) numbers: DocumentNumbers,
     /// Settled deliveries, oldest first.
     pub(super) deliveries: VecDeque<Settled>,
     /// Settled upstream messages, oldest first.
@@ -103,10 +119,12 @@ pub(super) struct Memory {
 impl Memory {
     /// What the batch changed, after its commit.
     pub(super) fn adopt(&mut self, draft: Draft) {
-        self.counts = draft.counts;
+        self.figures = draft.figures;
+        self.numbers = draft.numbers;
         self.walk = draft.walk;
         draft.deliveries.join(&mut self.deliveries);
         draft.inbox.join(&mut self.inbox);
+        self.figures.history_rows = (self.deliveries.len() + self.inbox.len()) as u64;
         for (queue, flights) in draft.in_flight {
             if flights.is_over() {
                 self.in_flight.remove(&queue);
@@ -149,7 +167,8 @@ impl HistoryDraft {
 /// Changes of one batch, thrown away when it is rolled back.
 #[derive(Debug, Default)]
 pub(super) struct Draft {
-    pub(super) counts: Counts,
+    pub(super) figures: StoreFigures,
+    pub(super) numbers: DocumentNumbers,
     pub(super) deliveries: HistoryDraft,
     pub(super) inbox: HistoryDraft,
     pub(super) walk: Walk,
@@ -163,7 +182,7 @@ pub(super) struct Draft {
 
 impl Draft {
     pub(super) fn of(memory: &Memory) -> Self {
-        Self { counts: memory.counts, walk: memory.walk.clone(), ..Self::default() }
+        Self { figures: memory.figures, numbers: memory.numbers, walk: memory.walk.clone(), ..Self::default() }
     }
 }
 
@@ -181,48 +200,62 @@ impl Tx<'_> {
         self.conn.prepare_cached(sql)?.execute(params)
     }
 
+    /// The first row that a statement finds, which is kept prepared.
+    pub(super) fn one<T>(
+        &self,
+        sql: &str,
+        params: impl Params,
+        read: impl FnOnce(&rusqlite::Row<'_>) -> rusqlite::Result<T>,
+    ) -> rusqlite::Result<Option<T>> {
+        self.conn.prepare_cached(sql)?.query_row(params, read).optional()
+    }
+
+    /// All rows that it finds.
+    pub(super) fn all<T>(
+        &self,
+        sql: &str,
+        params: impl Params,
+        read: impl FnMut(&rusqlite::Row<'_>) -> rusqlite::Result<T>,
+    ) -> rusqlite::Result<Vec<T>> {
+        self.conn.prepare_cached(sql)?.query_map(params, read)?.collect()
+    }
+
+    /// Whether it finds any.
+    pub(super) fn exists(&self, sql: &str, params: impl Params) -> rusqlite::Result<bool> {
+        self.conn.prepare_cached(sql)?.exists(params)
+    }
+
     /// What of this queue is in flight.
-    pub(super) fn in_flight(&self, queue: &RecipientQueue) -> Option<&InFlight> {
-        self.draft.in_flight.get(queue).or_else(|| self.memory.in_flight.get(queue))
+    pub(super) fn in_flight(&self, queue: &RecipientQueue) -> &InFlight {
+        self.draft.in_flight.get(queue).or_else(|| self.memory.in_flight.get(queue)).unwrap_or(&NOTHING)
     }
 
     /// The same, to be changed.
-    pub(super) fn in_flight_mut(&mut self, queue: &RecipientQueue) -> Option<&mut InFlight> {
-        if !self.draft.in_flight.contains_key(queue) {
-            let flights = self.memory.in_flight.get(queue)?.clone();
-            self.draft.in_flight.insert(queue.clone(), flights);
-        }
-        self.draft.in_flight.get_mut(queue)
-    }
-
-    /// The same; `fresh` if nothing is.
-    pub(super) fn in_flight_or(&mut self, queue: &RecipientQueue, fresh: impl FnOnce() -> InFlight) -> &mut InFlight {
+    pub(super) fn in_flight_mut(&mut self, queue: &RecipientQueue) -> &mut InFlight {
         let memory = self.memory;
-        let known = || memory.in_flight.get(queue).cloned().unwrap_or_else(fresh);
+        let known = || memory.in_flight.get(queue).unwrap_or(&NOTHING).clone();
         self.draft.in_flight.entry(queue.clone()).or_insert_with(known)
     }
 
     /// The next document number. Numbers never repeat, not even after a restart, because whole blocks are reserved.
     pub(super) fn next_seq(&mut self) -> rusqlite::Result<i64> {
-        let counts = &mut self.draft.counts;
-        if counts.next_seq >= counts.seq_ceiling {
-            let ceiling = counts.next_seq + SEQ_BLOCK;
-            self.conn.prepare_cached("UPDATE marks SET seq_ceiling = ?1")?.execute([ceiling])?;
-            counts.seq_ceiling = ceiling;
+        let seq = self.draft.numbers.next;
+        if seq >= self.draft.numbers.ceiling {
+            self.draft.numbers.ceiling = seq + SEQ_BLOCK;
+            self.execute("UPDATE marks SET seq_ceiling = ?1", [seq + SEQ_BLOCK])?;
         }
-        let seq = counts.next_seq;
-        counts.next_seq += 1;
+        self.draft.numbers.next += 1;
         Ok(seq)
     }
 
     pub(super) fn queue_is_full(&self, bytes: u64) -> bool {
-        let counts = &self.draft.counts;
-        counts.queue_rows >= self.limits.queue_rows || counts.queue_bytes + bytes > self.limits.queue_bytes
+        let figures = &self.draft.figures;
+        figures.queue_rows >= self.limits.queue_rows || figures.queue_bytes + bytes > self.limits.queue_bytes
     }
 
     pub(super) fn spool_is_full(&self, bytes: u64) -> bool {
-        let counts = &self.draft.counts;
-        counts.spool_rows >= self.limits.spool_rows || counts.spool_bytes + bytes > self.limits.spool_bytes
+        let figures = &self.draft.figures;
+        figures.spool_rows >= self.limits.spool_rows || figures.spool_bytes + bytes > self.limits.spool_bytes
     }
 }
 

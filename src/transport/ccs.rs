@@ -7,24 +7,24 @@ mod encode;
 pub use super::dial::TlsError;
 pub use crate::ccs::settings::{Limits, Timing};
 
+use super::Outlet;
 use super::core::{Admission, Message, Now, Pool, Replay, Service, Settings, Verdict};
-use super::dial::{Dialer, Inside, Security};
+use super::dial::{Dialer, Security};
 use super::driver::{Driver, Nudge};
-use super::{Outlet, Send};
-use crate::ccs::event::Event;
+use super::setting::{SettingError, within};
+use crate::ccs::event::Answer;
 use crate::ccs::refusal;
 use crate::ccs::settings::SessionConfig;
+use crate::chat::delivery::Fate;
 use crate::chat::id::Token;
 use crate::chat::push::Target;
-use crate::ops::files::{FileWatch, read_secret};
+use crate::ops::files::{FileWatch, read_secret, reread};
 use crate::secret::Secret;
-use connection::Connection;
 use std::convert::Infallible;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
-use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 
 /// Connections that one sender may have at most (CCS refused more).
@@ -78,13 +78,8 @@ pub struct CcsConfig {
 #[derive(Debug, thiserror::Error)]
 pub enum Fatal {
     /// A setting has no value, or one out of range.
-    #[error("{setting} {problem}")]
-    Setting {
-        /// The name of the setting.
-        setting: &'static str,
-        /// What is wrong with it.
-        problem: String,
-    },
+    #[error(transparent)]
+    Setting(#[from] SettingError),
     /// The TLS settings cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -96,16 +91,6 @@ pub enum Fatal {
         /// What the system says.
         source: std::io::Error,
     },
-}
-
-/// What a log-in needs of the files of the configuration, which are read again while the transport runs. A connection
-/// that stands is left alone: CCS asks for the key only once.
-#[derive(Clone)]
-struct Access {
-    key: Secret,
-    dialer: Arc<Dialer>,
-    /// How often the files were read before.
-    version: u64,
 }
 
 impl CcsConfig {
@@ -147,29 +132,26 @@ impl CcsConfig {
             ("resource", &self.resource),
         ];
         if let Some((setting, _)) = texts.into_iter().find(|(_, text)| text.trim().is_empty()) {
-            return Err(Fatal::Setting { setting, problem: "is empty".to_owned() });
+            return Err(SettingError::new(setting, "is empty").into());
         }
         let answer_seconds = usize::try_from(self.answer.as_secs()).unwrap_or(usize::MAX);
-        for (setting, value, max) in [
+        within(&[
             ("window", self.window, WINDOW_MAX),
             ("connections", self.connections, CONNECTIONS_MAX),
             ("answer_seconds", answer_seconds, ANSWER_SECONDS_MAX as usize),
-        ] {
-            if !(1..=max).contains(&value) {
-                return Err(Fatal::Setting { setting, problem: format!("is not from 1 to {max}") });
-            }
-        }
-        let security = Security::Tls { ca_file: self.ca_file.as_deref(), inside: Inside::Unsaid };
-        Ok(Dialer::new(&self.host, self.port, &security)?.named_by("ccs.host"))
+        ])?;
+        let security = Security::Tls { ca_file: self.ca_file.as_deref(), alpn: &[] };
+        Ok(Dialer::new(&self.host, self.port, &security, "ccs.host")?)
     }
 
-    /// Reads the files again.
-    fn access(mut self, version: u64) -> Result<Access, Fatal> {
-        if let Some(path) = self.api_key_file.as_ref().filter(|_| version > 0) {
+    /// Reads the files again, for the next log-ins. A connection that stands is left alone: CCS asks for the key only once.
+    fn read_again(mut self) -> Result<(Self, Arc<Dialer>), Fatal> {
+        if let Some(path) = &self.api_key_file {
             let failed = |source| Fatal::KeyFile { path: path.clone(), source };
             self.api_key = Secret::new(read_secret(path).map_err(failed)?);
         }
-        Ok(Access { dialer: Arc::new(self.dialer()?), key: self.api_key, version })
+        let dialer = Arc::new(self.dialer()?);
+        Ok((self, dialer))
     }
 
     fn settings(&self, server: &str) -> Settings {
@@ -186,7 +168,7 @@ impl CcsConfig {
         }
     }
 
-    fn session(&self, key: Secret, resource: String) -> SessionConfig {
+    fn session(&self, resource: String) -> SessionConfig {
         let user = if self.sender_id.contains('@') {
             self.sender_id.clone()
         } else {
@@ -195,7 +177,7 @@ impl CcsConfig {
         SessionConfig {
             xmpp_domain: self.xmpp_domain.clone(),
             user,
-            key,
+            key: self.api_key.clone(),
             resource,
             window: self.window,
             limits: self.limits,
@@ -212,35 +194,24 @@ impl Service for Ccs {
     type Memo = ();
     /// The JSON of the message.
     type Request = String;
-    /// [`Event::Acked`], [`Event::Nacked`] or [`Event::Rejected`].
-    type Answer = Event;
+    type Answer = Answer;
 
     fn admit(&mut self, message: &mut Message<()>, now: Now) -> Admission<String> {
         Admission::Go(encode::downstream(&message.send, now.unix_ms).to_json())
     }
 
-    fn judge(&mut self, message: &mut Message<()>, answer: Event, _now: Now) -> Verdict {
-        let token = token(&message.send);
+    fn judge(&mut self, message: &mut Message<()>, answer: Answer, _now: Now) -> Verdict {
         match answer {
-            Event::Acked { canonical, .. } => {
+            Answer::Taken(canonical) => {
                 let canonical = canonical.and_then(|token| Token::new(token).ok());
-                Verdict::Accepted { canonical, provider_id: None, detail: None }
+                Verdict::Back(Fate::Accepted { canonical, provider_id: None, detail: None })
             }
-            Event::Nacked { code, error, description, .. } => {
-                Verdict::Refused(refusal::of_nack(code, &error, &description, token))
+            Answer::Refused(refusal) => {
+                let token =
+                    if let Target::Token(token) = &message.send.push.target { Some(token.reveal()) } else { None };
+                Verdict::Back(Fate::Refused(refusal::without_token(refusal, token)))
             }
-            Event::Rejected { rejection, condition, text, .. } => {
-                Verdict::Refused(refusal::of_rejection(rejection, condition, &text, token))
-            }
-            _no_answer => Verdict::Again,
         }
-    }
-}
-
-fn token(send: &Send) -> Option<&str> {
-    match &send.push.target {
-        Target::Token(token) => Some(token.reveal()),
-        Target::Topic(_) | Target::Condition(_) => None,
     }
 }
 
@@ -252,17 +223,16 @@ fn token(send: &Send) -> Option<&str> {
 /// When the settings cannot work. Nothing that happens on the network ends it.
 pub async fn run(config: CcsConfig, outlet: Outlet, stop: CancellationToken) -> Result<(), Fatal> {
     let files = FileWatch::new(config.api_key_file.iter().chain(&config.ca_file).cloned().collect());
-    let first = config.clone().access(0)?;
-    let settings = config.settings(first.dialer.server());
-    let (access_tx, access) = watch::channel(first);
+    let dialer = Arc::new(config.dialer()?);
+    let settings = config.settings(dialer.server());
+    let (access_tx, access) = watch::channel((config.clone(), dialer));
     let (nudge, nudges) = mpsc::channel(NUDGES);
     // Part of every resource, so that two bridges do not drive each other out.
     let mark: u32 = rand::random();
-    let logins = config.clone();
     let connect = move |task: connection::Task| {
-        let resource = format!("{}-{mark:08x}-{}", logins.resource, task.id);
-        let session = logins.session(access.borrow().key.clone(), resource);
-        Connection::new(task, session, access.clone()).run()
+        let (config, dialer) = access.borrow().clone();
+        let session = config.session(format!("{}-{mark:08x}-{}", config.resource, task.id));
+        connection::run(task, session, dialer)
     };
     tokio::select! {
         () = Driver::new(settings, Ccs, nudges, connect).run(outlet, stop) => {}
@@ -275,21 +245,17 @@ pub async fn run(config: CcsConfig, outlet: Outlet, stop: CancellationToken) -> 
 async fn renew(
     config: CcsConfig,
     mut files: FileWatch,
-    (access, nudge): (watch::Sender<Access>, mpsc::Sender<Nudge>),
+    (access, nudge): (watch::Sender<(CcsConfig, Arc<Dialer>)>, mpsc::Sender<Nudge>),
 ) -> Infallible {
     let mut reload = config.reload.clone();
     loop {
         files.changed(&mut reload).await;
-        let (config, version) = (config.clone(), access.borrow().version + 1);
-        match spawn_blocking(move || config.access(version)).await {
-            Ok(Ok(next)) => {
-                access.send_replace(next);
-                tracing::info!("server key and certificate authorities were read again");
-                // A full queue holds the same news.
-                let _ = nudge.try_send(Nudge::Renewed);
-            }
-            Ok(Err(fault)) => tracing::error!(%fault, "the files cannot be used as they are now; those of before hold"),
-            Err(_panicked_or_stopped) => return std::future::pending().await,
+        let config = config.clone();
+        if let Some(next) = reread(move || config.read_again()).await {
+            access.send_replace(next);
+            tracing::info!("server key and certificate authorities were read again");
+            // A full queue holds the same news.
+            let _ = nudge.try_send(Nudge::Renewed);
         }
     }
 }

@@ -32,7 +32,8 @@ mod tend;
 pub(crate) use event::{Counted, End, Ended, Event, Manner, Output, Receipt};
 pub(crate) use service::{Admission, Message, Pool, Replay, Service, Settings, Verdict};
 
-use super::{AckRef, ConnectionId, Link, Outage, Report, Send, UNANSWERED};
+use super::{AckRef, ConnectionId, Link, Report, Send, UNANSWERED};
+use crate::chat::delivery::Fate;
 use crate::chat::id::Sid;
 use crate::chat::refusal::{Decision, Refusal};
 use connections::{Connection, Connections, Why};
@@ -46,6 +47,8 @@ use std::time::{Duration, Instant};
 
 /// How often everything is looked at that no event announces.
 pub(super) const TICK: Duration = Duration::from_secs(1);
+/// A look at the core that comes so much later than it asked for was held up, and with it what came in meanwhile.
+const HELD_UP: Duration = Duration::from_secs(5);
 /// How long a message prefers any other connection to the one that would not take it.
 const ELSEWHERE_WAIT: Duration = Duration::from_millis(250);
 
@@ -70,12 +73,17 @@ pub(crate) struct Core<S: Service> {
     outputs: VecDeque<Output<S::Request>>,
     phase: Phase,
     rng: Xoshiro256PlusPlus,
-    /// The last answer on any connection.
+    /// The last answer on any connection, or another sign that a message was taken.
     last_answer: Option<Instant>,
-    /// Messages are written and none is answered: one at a time finds out when that ends.
-    silent: bool,
+    /// When last a message was found that was written for the first time and that nobody answers, as nothing is since. While
+    /// that is known one message at a time finds out when it ends; see [`Core::watch_answers`].
+    silent: Option<Instant>,
+    /// Since when everything that comes in is taken at once. What came before may have waited.
+    listening: Instant,
     /// The account has as many connections as it may have, those that drain among them.
     crowded: bool,
+    /// Connections up to this one began with credentials that were read anew since: how they end says nothing of those.
+    outdated: ConnectionId,
     /// Since when no connection takes messages.
     unable_since: Option<Instant>,
     /// Messages wait although all connections are full.
@@ -108,8 +116,10 @@ impl<S: Service> Core<S> {
             phase: Phase::Running,
             rng: Xoshiro256PlusPlus::seed_from_u64(seed),
             last_answer: None,
-            silent: false,
+            silent: None,
+            listening: now.instant,
             crowded: false,
+            outdated: ConnectionId::ALL,
             unable_since: Some(now.instant),
             demand: false,
             held: 0,
@@ -125,25 +135,24 @@ impl<S: Service> Core<S> {
     /// Takes a message from the bridge; to be called only while [`Core::has_room`], or after [`Core::handle_stop`].
     pub(crate) fn handle_send(&mut self, send: Send, now: Now) {
         let sid = send.sid;
-        if self.phase != Phase::Running {
-            self.snapshot.lost += 1;
-            self.report(Report::Lost { sid, copies: 0 });
-        } else if self.messages.take(send) {
+        if !self.messages.take(send) {
+            tracing::error!(%sid, "message given twice");
+        } else if self.phase == Phase::Running {
             self.work(now);
         } else {
-            tracing::error!(%sid, "message given twice");
+            self.back(sid, Fate::Lost);
         }
     }
 
     /// Passes an acknowledgement to the connection that what it is for came in on; without that one, it comes again.
     pub(crate) fn handle_ack(&mut self, ack_ref: AckRef) {
         let connection = ack_ref.connection;
-        if self.connections.get(connection).is_some() {
+        if self.connections.all.contains_key(&connection) {
             self.snapshot.acks += 1;
             self.outputs.push_back(Output::Acknowledge(ack_ref));
         } else {
             self.snapshot.stale_acks += 1;
-            tracing::debug!(connection = connection.number(), "acknowledgement for a connection that is gone");
+            tracing::debug!(connection = connection.0, "acknowledgement for a connection that is gone");
         }
     }
 
@@ -157,7 +166,7 @@ impl<S: Service> Core<S> {
             Event::NotTaken(sid) => self.on_not_taken(connection, sid, now.instant),
             Event::Unwritten(sid) => self.on_unwritten(connection, sid),
             Event::Device(message) => self.on_device_message(message),
-            Event::Receipt(receipt) => self.on_receipt(receipt),
+            Event::Receipt(receipt) => self.on_receipt(receipt, now.instant),
             Event::Counted(counted) => self.snapshot.add(counted),
             Event::Ended(ended) => self.on_ended(connection, ended, now),
         }
@@ -167,7 +176,7 @@ impl<S: Service> Core<S> {
     /// A connection was given up, since its peer does not read: it takes nothing new, and another is opened.
     pub(crate) fn handle_given_up(&mut self, connection: ConnectionId, now: Now) {
         if self.connections.drain(connection, Why::Retired, now.instant) {
-            tracing::warn!(connection = connection.number(), "the peer does not read: its connection is given up");
+            tracing::warn!(connection = connection.0, "the peer does not read: its connection is given up");
         }
         self.work(now);
     }
@@ -182,6 +191,9 @@ impl<S: Service> Core<S> {
     /// Time has passed, or the service has heard something.
     pub(crate) fn handle_tick(&mut self, now: Now) {
         if now.instant >= self.next_tick {
+            if now.instant >= self.next_tick + HELD_UP {
+                self.listening = now.instant;
+            }
             self.next_tick = now.instant + TICK;
             self.expire(now);
             self.watch_answers(now);
@@ -197,6 +209,7 @@ impl<S: Service> Core<S> {
 
     /// Other credentials are there: what was refused for the old ones is tried at once.
     pub(crate) fn handle_renewed(&mut self, now: Now) {
+        self.outdated = self.connections.last;
         self.redial.renewed();
         self.work(now);
     }
@@ -206,12 +219,12 @@ impl<S: Service> Core<S> {
         if self.phase != Phase::Running {
             return;
         }
-        tracing::info!(pending = self.messages.len(), "transport stops");
+        tracing::info!(pending = self.messages.all.len(), "transport stops");
         self.phase = Phase::Stopping(Some(now.instant + self.settings.grace));
         // Nothing goes any more.
         self.wake = None;
         for id in self.connections.ids(|_| true) {
-            if self.connections.get(id).is_some_and(Connection::is_dialing) {
+            if self.connections.all.get(&id).is_some_and(Connection::is_dialing) {
                 self.close(id);
             } else {
                 self.connections.drain(id, Why::Retired, now.instant);
@@ -230,16 +243,16 @@ impl<S: Service> Core<S> {
     /// what waits for that: those beside it would stand idle.
     pub(crate) fn has_room(&self) -> bool {
         let most = self.settings.window * self.settings.pool.most();
-        let all = self.messages.len();
+        let all = self.messages.all.len();
         if self.phase != Phase::Running || all >= most * dispatch::TAKEN_FACTOR {
             return false;
         }
         // What comes now goes back untried, or its time to live is watched at least.
-        if self.silent || self.unable_since.is_some() {
+        if self.silent.is_some() || self.unable_since.is_some() {
             return true;
         }
         let ending: usize =
-            self.connections.iter().filter(|(_, one)| one.is_ending()).map(|(_, one)| one.in_flight.len()).sum();
+            self.connections.all.values().filter(|one| one.is_ending()).map(|one| one.in_flight.len()).sum();
         all.saturating_sub(ending + self.held) < most
     }
 
@@ -257,21 +270,21 @@ impl<S: Service> Core<S> {
         // A connection is replaced in less. What takes longer is no replacement.
         let replaced = self.unable_since.is_none_or(|since| now.instant < since + dispatch::GIVE_BACK_AFTER);
         let draining = replaced && self.connections.any(Connection::is_draining);
-        if self.silent && (able || draining) {
+        if self.silent.is_some() && (able || draining) {
             let asks = able && !self.has_probe();
-            return if asks { Link::Probing(UNANSWERED) } else { Link::Down(Outage::UNANSWERED) };
+            return if asks { Link::Probing(UNANSWERED) } else { Link::UNANSWERED };
         }
         match (able, draining) {
             (true, _) => Link::Up,
             (false, true) => Link::Draining,
-            (false, false) if self.redial.is_refused() => Link::Down(Outage::AUTH_FAILED),
-            (false, false) => Link::Down(Outage::Unconnected),
+            (false, false) if self.redial.is_refused() => Link::AUTH_FAILED,
+            (false, false) => Link::UNCONNECTED,
         }
     }
 
     /// The counters and the state.
     pub(crate) fn snapshot(&self) -> Snapshot {
-        Snapshot { pending: self.messages.len(), connections: self.connections.states(), ..self.snapshot.clone() }
+        Snapshot { pending: self.messages.all.len(), connections: self.connections.states(), ..self.snapshot.clone() }
     }
 
     /// Everything that follows from whatever happened.
@@ -285,7 +298,7 @@ impl<S: Service> Core<S> {
                 self.tend(now.instant);
                 self.give_back(now.instant);
             }
-            Phase::Stopping(_) if self.connections.is_empty() => self.finish(),
+            Phase::Stopping(_) if self.connections.all.is_empty() => self.finish(),
             Phase::Stopping(_) | Phase::Over => {}
         }
         if let Some(change) = self.service.take_change(now) {
@@ -296,17 +309,15 @@ impl<S: Service> Core<S> {
     /// Reports what is left when the last connection is gone.
     fn finish(&mut self) {
         self.phase = Phase::Over;
-        for message in self.messages.take_all() {
-            let (sid, copies, replays) = (message.send.sid, message.copies, message.replays());
-            self.snapshot.lost += 1;
-            let report = match &self.settings.replay {
+        for (sid, copies) in self.messages.oldest_first() {
+            let fate = match &self.settings.replay {
                 Replay::Ambiguous(refusal) if copies > 0 && matches!(refusal.decision, Decision::Fail { .. }) => {
                     let detail = "the bridge stopped before the answer came".to_owned();
-                    Report::Refused { sid, refusal: Refusal { detail, ..refusal.clone() }, copies, replays }
+                    Fate::Refused(Refusal { detail, ..refusal.clone() })
                 }
-                _ => Report::Lost { sid, copies },
+                _ => Fate::Lost,
             };
-            self.report(report);
+            self.back(sid, fate);
         }
     }
 

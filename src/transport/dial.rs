@@ -79,41 +79,12 @@ pub(super) enum Security<'a> {
     Tls {
         /// The file, PEM.
         ca_file: Option<&'a Path>,
-        /// What is to be spoken inside.
-        inside: Inside,
+        /// The protocols that are offered for the inside (ALPN, RFC 7301). Of several the server chooses, and one that knows
+        /// nothing of ALPN is welcome; one that does not agree to the only one is of no use.
+        alpn: &'static [&'static str],
     },
     /// Nothing. Only for this machine.
     Plain,
-}
-
-/// What is to be spoken inside of TLS, and what is said about it beforehand (ALPN, RFC 7301).
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Inside {
-    /// Nothing is said: the port has but one protocol.
-    Unsaid,
-    /// This one. A server that does not agree to it is of no use.
-    Only(&'static str),
-    /// One of these; the server chooses. One that knows nothing of ALPN chooses none, and is welcome.
-    AnyOf(&'static [&'static str]),
-}
-
-impl Inside {
-    fn offered(self) -> Vec<Vec<u8>> {
-        let bytes = |name: &&str| name.as_bytes().to_vec();
-        match self {
-            Self::Unsaid => Vec::new(),
-            Self::Only(name) => vec![bytes(&name)],
-            Self::AnyOf(names) => names.iter().map(bytes).collect(),
-        }
-    }
-
-    /// The TLS library itself refuses what was not offered.
-    fn check(self, agreed: Option<&[u8]>) -> Result<(), DialError> {
-        match self {
-            Self::Only(wanted) if agreed != Some(wanted.as_bytes()) => Err(DialError::Protocol(wanted)),
-            Self::Unsaid | Self::Only(_) | Self::AnyOf(_) => Ok(()),
-        }
-    }
 }
 
 /// Opens connections to one host.
@@ -129,7 +100,7 @@ enum Lock {
     Tls {
         connector: TlsConnector,
         name: ServerName<'static>,
-        inside: Inside,
+        alpn: &'static [&'static str],
     },
     Plain,
     /// Hands the other end of each connection to a test.
@@ -138,21 +109,15 @@ enum Lock {
 }
 
 impl Dialer {
-    /// A dialer for a host.
-    pub(super) fn new(host: &str, port: u16, security: &Security<'_>) -> Result<Self, TlsError> {
+    /// A dialer for a host that the key `named_by` of the configuration says.
+    pub(super) fn new(host: &str, port: u16, security: &Security<'_>, named_by: &str) -> Result<Self, TlsError> {
         let name = ServerName::try_from(host.to_owned()).map_err(|_| TlsError::Host(host.to_owned()))?;
         let lock = match security {
             Security::Plain => Lock::Plain,
-            Security::Tls { ca_file, inside } => {
-                Lock::Tls { connector: connector(*ca_file, *inside)?, name, inside: *inside }
-            }
+            Security::Tls { ca_file, alpn } => Lock::Tls { connector: connector(*ca_file, alpn)?, name, alpn },
         };
-        Ok(Self { host: host.to_owned(), port, lock, server: address(host, port) })
-    }
-
-    /// Names the key of the configuration that says where this dialer goes to.
-    pub(super) fn named_by(self, key: &str) -> Self {
-        Self { server: format!("{} ({key})", address(&self.host, self.port)), ..self }
+        let shown = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
+        Ok(Self { host: host.to_owned(), port, lock, server: format!("{shown}:{port} ({named_by})") })
     }
 
     /// Host and port, and which key of the configuration names them: for whoever has to mend a connection that fails.
@@ -169,10 +134,13 @@ impl Dialer {
     async fn connect(&self, end: Instant) -> Result<Box<dyn Stream>, DialError> {
         match &self.lock {
             Lock::Plain => Ok(Box::new(self.tcp(end).await?)),
-            Lock::Tls { connector, name, inside } => {
+            Lock::Tls { connector, name, alpn } => {
                 let stream = connector.connect(name.clone(), self.tcp(end).await?).await.map_err(DialError::Tls)?;
-                inside.check(stream.protocol())?;
-                Ok(Box::new(stream))
+                // The TLS library itself refuses what was not offered.
+                match alpn {
+                    [wanted] if stream.protocol() != Some(wanted.as_bytes()) => Err(DialError::Protocol(wanted)),
+                    _ => Ok(Box::new(stream)),
+                }
             }
             #[cfg(test)]
             Lock::Memory(peers) => memory::connect(peers).await,
@@ -187,10 +155,6 @@ impl Dialer {
         stream.set_nodelay(true).map_err(DialError::Connect)?;
         Ok(stream)
     }
-}
-
-fn address(host: &str, port: u16) -> String {
-    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
 /// The first of `addresses` that connects, one after the other. Each has a fair share of the time until `end`: one that
@@ -212,7 +176,7 @@ where
     Err(failure)
 }
 
-fn connector(ca_file: Option<&Path>, inside: Inside) -> Result<TlsConnector, TlsError> {
+fn connector(ca_file: Option<&Path>, alpn: &[&str]) -> Result<TlsConnector, TlsError> {
     let roots = match ca_file {
         Some(path) => roots_from(path)?,
         None => platform_roots(),
@@ -222,7 +186,7 @@ fn connector(ca_file: Option<&Path>, inside: Inside) -> Result<TlsConnector, Tls
         .with_safe_default_protocol_versions()?
         .with_root_certificates(roots)
         .with_no_client_auth();
-    config.alpn_protocols = inside.offered();
+    config.alpn_protocols = alpn.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
     Ok(TlsConnector::from(Arc::new(config)))
 }
 
@@ -288,9 +252,8 @@ mod tests {
 
     #[test]
     fn settings_that_cannot_work_are_refused_with_the_reason() {
-        assert!(matches!(Dialer::new("not a host", 1, &Security::Plain), Err(TlsError::Host(_))));
-        let trusting =
-            |path| Dialer::new("localhost", 1, &Security::Tls { ca_file: Some(path), inside: Inside::Unsaid });
+        assert!(matches!(Dialer::new("not a host", 1, &Security::Plain, "key"), Err(TlsError::Host(_))));
+        let trusting = |path| Dialer::new("localhost", 1, &Security::Tls { ca_file: Some(path), alpn: &[] }, "key");
         assert!(matches!(trusting(Path::new("/nonexistent/ca.pem")), Err(TlsError::CaFile { .. })));
         let file = tempfile::NamedTempFile::new().unwrap();
         let empty = trusting(file.path()).err().unwrap();
@@ -299,7 +262,7 @@ mod tests {
 
     #[test]
     fn a_dialer_says_where_it_goes_and_who_said_so() {
-        let server = |host| Dialer::new(host, 5235, &Security::Plain).unwrap().named_by("ccs.host").server().to_owned();
+        let server = |host| Dialer::new(host, 5235, &Security::Plain, "ccs.host").unwrap().server().to_owned();
         assert_eq!(server("fcm-xmpp.googleapis.com"), "fcm-xmpp.googleapis.com:5235 (ccs.host)");
         assert_eq!(server("::1"), "[::1]:5235 (ccs.host)");
     }
@@ -307,8 +270,8 @@ mod tests {
     #[test]
     fn names_and_addresses_are_hosts() {
         for host in ["localhost", "fcm-xmpp.googleapis.com", "127.0.0.1", "::1"] {
-            let security = Security::Tls { ca_file: None, inside: Inside::Unsaid };
-            assert!(Dialer::new(host, 5235, &security).is_ok(), "{host}");
+            let security = Security::Tls { ca_file: None, alpn: &[] };
+            assert!(Dialer::new(host, 5235, &security, "key").is_ok(), "{host}");
         }
     }
     /// What the addresses do, by their ports: they say nothing, refuse, or connect after so many seconds.

@@ -11,20 +11,22 @@
 //! Nothing in here waits for the bridge: while a report has no place in its queue, the driver takes neither messages nor
 //! events, and goes on passing acknowledgements. So the two sides cannot wait for each other.
 
-use super::core::{Core, Event, Manner, Now, Output, Service, Settings};
-use super::{AckRef, ConnectionId, DeviceMessage, Outlet, Report, Send};
+use super::core::{Core, End, Ended, Event, Manner, Now, Output, Service, Settings};
+use super::dial::{Dialer, Stream};
+use super::{AckRef, ConnectionId, DeviceMessage, Outlet, Report};
+use crate::chat::delivery::Fate;
 use crate::chat::id::Sid;
-use crate::ops::clock::now_ms;
+use crate::ops::clock::{at, now_ms};
 use std::collections::{HashMap, VecDeque};
 use std::future::Future;
-use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::mpsc::error::{SendError, TrySendError};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
-/// Events that the connections may have waiting for the driver.
+/// Events that the connections may have waiting for the driver, and reports that may come of them at once.
 const EVENTS: usize = 1024;
 /// Acknowledgements that may wait for one connection; with more, its peer does not read and it is given up.
 const ACKS: usize = 8192;
@@ -42,6 +44,29 @@ pub(crate) struct Task<R, A> {
     pub(crate) retire: watch::Receiver<Option<Manner>>,
     /// Where to tell. [`Event::Ended`] is the last.
     pub(crate) events: EventSender<A>,
+}
+
+impl<R, A> Task<R, A> {
+    /// Dials, unless the connection is to end before.
+    pub(super) async fn dial(&mut self, dialer: &Dialer) -> Result<Box<dyn Stream>, (End, String)> {
+        tokio::select! {
+            biased;
+            _ = self.retire.changed() => Err((End::Retired, "no longer needed".to_owned())),
+            dialed = dialer.dial() => dialed.map_err(|error| (End::Failed, error.to_string())),
+        }
+    }
+
+    /// Says how the connection ended, and what it has not written.
+    pub(crate) async fn end(mut self, end: End, detail: String) {
+        self.orders.close();
+        let mut unwritten = Vec::new();
+        while let Some(order) = self.orders.recv().await {
+            if let Order::Send(sid, _) = order {
+                unwritten.push(sid);
+            }
+        }
+        self.events.send(Event::Ended(Ended { end, detail, unwritten })).await;
+    }
 }
 
 #[cfg(test)]
@@ -119,9 +144,6 @@ pub(crate) struct Driver<S: Service, C> {
     device_messages: VecDeque<DeviceMessage>,
     deadline: Option<Instant>,
     published: Option<Instant>,
-    sends_open: bool,
-    acks_open: bool,
-    nudges_open: bool,
 }
 
 /// The driver's end of a connection.
@@ -130,25 +152,11 @@ struct Ends<R> {
     retire: watch::Sender<Option<Manner>>,
 }
 
-/// What happened, for one turn.
-enum Turn<A> {
-    Stop,
-    Ack(Option<AckRef>),
-    Told,
-    /// The bridge has gone.
-    Deaf,
-    Event(ConnectionId, Event<A>),
-    Send(Option<Send>),
-    Tick,
-    Nudge(Option<Nudge>),
-    TaskEnded,
-}
-
 impl<S, C, F> Driver<S, C>
 where
     S: Service,
     C: FnMut(Task<S::Request, S::Answer>) -> F,
-    F: Future<Output = ()> + std::marker::Send + 'static,
+    F: Future<Output = ()> + Send + 'static,
 {
     /// A driver for a core that opens its connections with `connect`.
     pub(crate) fn new(settings: Settings, service: S, nudges: mpsc::Receiver<Nudge>, connect: C) -> Self {
@@ -167,77 +175,69 @@ where
             device_messages: VecDeque::new(),
             deadline: None,
             published: None,
-            sends_open: true,
-            acks_open: true,
-            nudges_open: true,
         }
     }
 
     /// Runs until `stop`, and then until every connection has ended in good order and everything is reported.
     pub(crate) async fn run(mut self, mut outlet: Outlet, stop: CancellationToken) {
-        let mut stopping = false;
+        let (mut stopping, mut gone) = (false, false);
         loop {
+            if stopping || gone {
+                outlet.sends.close();
+                self.core.handle_stop(now());
+            }
             self.obey();
+            if gone {
+                // The bridge is: nobody takes what is told.
+                self.reports.clear();
+                self.device_messages.clear();
+            }
             self.publish(&outlet);
             if self.core.is_over() {
                 break;
             }
             let free = self.reports.is_empty() && self.device_messages.len() <= DEVICE_MESSAGES;
-            let room = free && self.sends_open && self.core.has_room();
-            // Not biased: neither direction may starve the other.
-            let turn = tokio::select! {
-                () = stop.cancelled(), if !stopping => Turn::Stop,
-                ack_ref = outlet.acks.recv(), if self.acks_open => Turn::Ack(ack_ref),
+            let room = free && self.core.has_room();
+            // Not biased: neither direction may starve the other. There is always something to wait for: the events, whose
+            // channel ends here, or somebody to take what is told.
+            tokio::select! {
+                () = stop.cancelled(), if !stopping => stopping = true,
+                Some(ack_ref) = outlet.acks.recv() => self.core.handle_ack(ack_ref),
                 permit = outlet.reports.reserve(), if !self.reports.is_empty() => {
-                    tell(permit, self.reports.pop_front())
+                    gone |= !hand_over(permit, &mut self.reports);
                 }
                 permit = outlet.device_messages.reserve(), if !self.device_messages.is_empty() => {
-                    tell(permit, self.device_messages.pop_front())
+                    gone |= !hand_over(permit, &mut self.device_messages);
                 }
-                Some((connection, event)) = self.events.recv(), if free => Turn::Event(connection, event),
-                send = outlet.sends.recv(), if room => Turn::Send(send),
-                () = at(self.deadline), if free => Turn::Tick,
-                nudge = self.nudges.recv(), if free && self.nudges_open => Turn::Nudge(nudge),
-                Some(ended) = self.tasks.join_next() => {
-                    // A connection does not panic; if it does, so does the transport.
-                    ended.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
-                    Turn::TaskEnded
-                }
-            };
-            match turn {
-                Turn::Stop | Turn::Deaf => {
-                    stopping = true;
-                    self.sends_open = false;
-                    outlet.sends.close();
-                    if matches!(turn, Turn::Deaf) {
-                        self.reports.clear();
-                        self.device_messages.clear();
-                    }
-                    self.core.handle_stop(now());
-                }
-                turn => self.take(turn),
+                Some((connection, event)) = self.events.recv(), if free => self.take_event(connection, event),
+                Some(send) = outlet.sends.recv(), if room => self.core.handle_send(send, now()),
+                () = at(self.deadline), if free => self.look(),
+                Some(nudge) = self.nudges.recv(), if free => match nudge {
+                    Nudge::Look => self.look(),
+                    Nudge::Renewed => self.core.handle_renewed(now()),
+                },
+                // A connection does not panic; if it does, so does the transport.
+                Some(Err(error)) = self.tasks.join_next() => std::panic::resume_unwind(error.into_panic()),
             }
         }
         self.finish(outlet).await;
     }
 
-    fn take(&mut self, turn: Turn<S::Answer>) {
-        match turn {
-            Turn::Ack(Some(ack_ref)) => self.core.handle_ack(ack_ref),
-            Turn::Ack(None) => self.acks_open = false,
-            Turn::Event(connection, event) => {
-                if let Event::Ended(_) = event {
-                    self.connections.remove(&connection);
-                }
-                self.core.handle_event(connection, event, now());
-            }
-            Turn::Send(Some(send)) => self.core.handle_send(send, now()),
-            Turn::Send(None) => self.sends_open = false,
-            Turn::Tick | Turn::Nudge(Some(Nudge::Look)) => self.core.handle_tick(now()),
-            Turn::Nudge(Some(Nudge::Renewed)) => self.core.handle_renewed(now()),
-            Turn::Nudge(None) => self.nudges_open = false,
-            Turn::Told | Turn::TaskEnded | Turn::Stop | Turn::Deaf => {}
+    fn take_event(&mut self, connection: ConnectionId, event: Event<S::Answer>) {
+        if let Event::Ended(_) = event {
+            self.connections.remove(&connection);
         }
+        self.core.handle_event(connection, event, now());
+    }
+
+    /// Looks at what no event announces, after what came in before now: an answer that waits here is not to be found missing.
+    fn look(&mut self) {
+        for _ in 0..self.events.len() {
+            let Ok((connection, event)) = self.events.try_recv() else { break };
+            self.take_event(connection, event);
+            self.obey();
+        }
+        self.core.handle_tick(now());
     }
 
     /// Does what the core wants.
@@ -269,7 +269,7 @@ where
         let (retire, retire_rx) = watch::channel(None);
         let events = EventSender { id, events: self.events_tx.clone() };
         let task = (self.connect)(Task { id, orders: orders_rx, retire: retire_rx, events });
-        self.tasks.spawn(task.instrument(tracing::info_span!("connection", id = id.number())));
+        self.tasks.spawn(task.instrument(tracing::info_span!("connection", id = id.0)));
         self.connections.insert(id, Ends { orders, retire });
     }
 
@@ -316,7 +316,7 @@ where
         self.published = None;
         self.publish(&outlet);
         // What devices sent and nobody took is not acknowledged: it comes again.
-        let lost = self.reports.iter().filter(|report| matches!(report, Report::Lost { .. })).count();
+        let lost = self.reports.iter().filter(|report| matches!(report, Report::Back { fate: Fate::Lost, .. })).count();
         for report in self.reports {
             if outlet.reports.send(report).await.is_err() {
                 break;
@@ -326,20 +326,14 @@ where
     }
 }
 
-fn tell<T, A>(permit: Result<mpsc::Permit<'_, T>, mpsc::error::SendError<()>>, told: Option<T>) -> Turn<A> {
-    match (permit, told) {
-        (Ok(permit), Some(told)) => {
-            permit.send(told);
-            Turn::Told
+/// Hands over the next; false if nobody is there to take it.
+fn hand_over<T>(permit: Result<mpsc::Permit<'_, T>, SendError<()>>, queue: &mut VecDeque<T>) -> bool {
+    match (permit, queue.pop_front()) {
+        (Ok(permit), Some(next)) => {
+            permit.send(next);
+            true
         }
-        _ => Turn::Deaf,
-    }
-}
-
-async fn at(moment: Option<Instant>) {
-    match moment {
-        Some(moment) => tokio::time::sleep_until(moment).await,
-        None => std::future::pending().await,
+        _ => false,
     }
 }
 

@@ -26,6 +26,7 @@ pub use token::AccountError;
 
 use super::core::{Pool, Replay, Settings};
 use super::driver::{Driver, Nudge};
+use super::setting::{SettingError, within};
 use super::{Outlet, http2};
 use crate::fcm::judge::unanswered;
 use crate::fcm::limits::ANSWER_MAX;
@@ -35,7 +36,6 @@ use address::{API, Address, TOKENS};
 use renewal::{Api, Renewal};
 use service::FcmService;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 use token::{Account, Source, TokenSource};
 use tokio::sync::{mpsc, watch};
@@ -43,8 +43,8 @@ use tokio_util::sync::CancellationToken;
 
 /// Google's own address.
 pub const BASE_URL: &str = "https://fcm.googleapis.com";
-/// Google's metadata server, seen from a machine of Google's.
-pub const METADATA_HOST: &str = "metadata.google.internal";
+/// The key of the configuration that says where the metadata server is.
+const METADATA_HOST_KEY: &str = "fcm.metadata_host";
 /// Most connections that may be asked for.
 pub const CONNECTIONS_MAX: usize = 100;
 /// Most connections, if nothing else is said: they carry the default quota of 10 000/s at up to 160 ms for each answer.
@@ -86,31 +86,12 @@ pub struct FcmConfig {
     pub quotas: Quotas,
     /// How long to wait for what.
     pub timing: Timing,
-    /// Which keys of the configuration say where the servers are.
-    pub keys: Keys,
+    /// The key of the configuration that says where the API is, for log lines and errors.
+    pub base_url_key: String,
+    /// The same for the service account, which names the server of access tokens.
+    pub credentials_key: String,
     /// Asks for the files to be read again, with each change of the number.
     pub reload: watch::Receiver<u64>,
-}
-
-/// The keys of the configuration that say where the servers are, for log lines and errors.
-#[derive(Debug, Clone)]
-pub struct Keys {
-    /// For the API.
-    pub base_url: String,
-    /// For the server of access tokens, which the service account names.
-    pub credentials_file: String,
-    /// For the metadata server.
-    pub metadata_host: String,
-}
-
-impl Default for Keys {
-    fn default() -> Self {
-        Self {
-            base_url: "fcm.base_url".to_owned(),
-            credentials_file: "fcm.credentials_file".to_owned(),
-            metadata_host: "fcm.metadata_host".to_owned(),
-        }
-    }
 }
 
 /// Where the access tokens come from.
@@ -159,13 +140,8 @@ impl Default for Timing {
 #[derive(Debug, thiserror::Error)]
 pub enum Fatal {
     /// A setting has no value, or one out of range.
-    #[error("{setting} {problem}")]
-    Setting {
-        /// The name of the setting.
-        setting: &'static str,
-        /// What is wrong with it.
-        problem: String,
-    },
+    #[error(transparent)]
+    Setting(#[from] SettingError),
     /// The service account cannot be used.
     #[error("credentials_file (or GOOGLE_APPLICATION_CREDENTIALS): {0}")]
     Account(#[from] AccountError),
@@ -212,7 +188,8 @@ impl FcmConfig {
             confirm_to: None,
             quotas: Quotas::default(),
             timing: Timing::default(),
-            keys: Keys::default(),
+            base_url_key: "fcm.base_url".to_owned(),
+            credentials_key: "fcm.credentials_file".to_owned(),
             reload: watch::channel(0).1,
         }
     }
@@ -250,42 +227,32 @@ impl FcmConfig {
     }
 
     fn plan(&self) -> Result<Plan, Fatal> {
-        for (setting, value, max) in
-            [("connections", self.connections, CONNECTIONS_MAX), ("streams", self.streams, STREAMS_MAX)]
-        {
-            if !(1..=max).contains(&value) {
-                return Err(Fatal::Setting { setting, problem: format!("is not from 1 to {max}") });
-            }
-        }
+        within(&[("connections", self.connections, CONNECTIONS_MAX), ("streams", self.streams, STREAMS_MAX)])?;
         let ca_file = self.ca_file.as_deref();
         let (source, tokens, of_account) = match &self.credentials {
             Credentials::File(path) => {
                 let account = Account::read(path)?;
-                let key = format!("token_uri in {}, {}", path.display(), self.keys.credentials_file);
-                let tokens = Address::new(account.token_uri(), "", ca_file, TOKENS).map(|found| found.named_by(&key));
+                let key = format!("token_uri in {}, {}", path.display(), self.credentials_key);
+                let tokens = Address::new(account.token_uri(), "", ca_file, TOKENS, &key);
                 let project = account.project_id.clone();
                 (Source::Account(Box::new(account)), tokens, project)
             }
             Credentials::Metadata(host) => {
-                let tokens = Address::metadata(host, TOKEN_PATH).map(|found| found.named_by(&self.keys.metadata_host));
-                (Source::Metadata, tokens, None)
+                (Source::Metadata, Address::metadata(host, TOKEN_PATH, METADATA_HOST_KEY), None)
             }
         };
-        let missing = || Fatal::Setting {
-            setting: "project_id",
-            problem: "is not set, and no service account names a project".to_owned(),
-        };
-        let project = self.project_id.clone().or(of_account).ok_or_else(missing)?;
+        let missing = "is not set, and no service account names a project";
+        let found = self.project_id.clone().or(of_account);
+        let project = found.ok_or_else(|| SettingError::new("project_id", missing))?;
         let legal = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'.' | b':');
         if project.is_empty() || !project.bytes().all(legal) {
-            let problem = "is neither a project's id nor its number".to_owned();
-            return Err(Fatal::Setting { setting: "project_id", problem });
+            return Err(SettingError::new("project_id", "is neither a project's id nor its number").into());
         }
         let path = format!("/v1/projects/{project}/messages:send");
-        let api = Address::new(&self.base_url, &path, ca_file, API)
+        let api = Address::new(&self.base_url, &path, ca_file, API, &self.base_url_key)
             .map_err(|error| Fatal::of_address(error, Fatal::BaseUrl))?;
         let tokens = tokens.map_err(|error| Fatal::of_address(error, Fatal::TokenUrl))?;
-        Ok(Plan { api: api.named_by(&self.keys.base_url), source, tokens })
+        Ok(Plan { api, source, tokens })
     }
 }
 
@@ -318,25 +285,19 @@ pub async fn run(config: FcmConfig, outlet: Outlet, stop: CancellationToken) -> 
 /// Runs the skeleton with the tokens that there are.
 async fn drive(config: FcmConfig, api: Api, tokens: TokenSource, outlet: Outlet, stop: CancellationToken) {
     let (nudges_tx, nudges) = mpsc::channel(1);
-    let mut news = tokens.news();
-    let settings = config.settings(api.dialer.borrow().server().to_owned());
-    let server = http2::Server {
-        dialer: Arc::clone(&api.dialer.borrow()),
-        uri: api.uri.clone(),
-        streams: config.streams,
-        answer_max: ANSWER_MAX,
-        timing: http2::Timing { request: config.timing.request, ping: config.timing.ping, pong: config.timing.pong },
-    };
-    let service = FcmService::new(&config, api.clone(), tokens);
-    // Certificate authorities may be others by then.
-    let connect = move |task| {
-        let dialer = Arc::clone(&api.dialer.borrow());
-        http2::run(task, http2::Server { dialer, ..server.clone() })
-    };
-    let driver = Driver::new(settings, service, nudges, connect);
+    let mut news = tokens.clone();
+    let address = api.dialer.borrow().server().to_owned();
+    let settings = config.settings(address.clone());
+    let service = FcmService::new(&config, address, tokens);
+    let Timing { request, ping, pong, .. } = config.timing;
+    let (Api { dialer, uri }, streams, answer_max) = (api, config.streams, ANSWER_MAX);
+    let server = http2::Server { dialer, uri, streams, answer_max, request, ping, pong };
+    let driver = Driver::new(settings, service, nudges, move |task| http2::run(task, server.clone()));
     let nudge = async {
-        while let Some(credentials) = news.changed().await {
-            let nudge = if credentials { Nudge::Renewed } else { Nudge::Look };
+        let mut credentials = news.credentials();
+        while news.changed().await.is_ok() {
+            let before = std::mem::replace(&mut credentials, news.credentials());
+            let nudge = if credentials == before { Nudge::Look } else { Nudge::Renewed };
             if nudges_tx.send(nudge).await.is_err() {
                 break;
             }

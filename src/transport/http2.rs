@@ -14,8 +14,8 @@ mod coalesce;
 mod connection;
 mod exchange;
 
-pub(super) use connection::{Server, Timing, run};
-pub(super) use exchange::{NoAnswer, NotProcessed, Reply, Request};
+pub(super) use connection::{Server, run};
+pub(super) use exchange::{Reply, Request};
 
 #[cfg(test)]
 mod tests;

@@ -15,14 +15,15 @@ mod dial;
 pub(crate) mod driver;
 pub mod fcm_v1;
 mod http2;
+mod setting;
 
 pub use self::core::snapshot::{ConnectionPhase, ConnectionState, Snapshot};
+pub use self::setting::SettingError;
+use crate::chat::delivery::Fate;
 use crate::chat::id::{Recipient, Sid, Token, short_hash};
 use crate::chat::push::{Push, TTL_MAX};
 use crate::chat::recipient_queue::Pace;
-use crate::chat::refusal::Refusal;
 use std::fmt;
-use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
 /// One message to send. Its id at the push service is the text of `sid`.
@@ -53,21 +54,11 @@ impl Send {
 
 /// A connection of a transport, counted from 1 at the start of the process; 0 is all of them together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ConnectionId(u64);
+pub struct ConnectionId(pub u64);
 
 impl ConnectionId {
     /// What is told of all connections together.
     pub const ALL: Self = Self(0);
-
-    /// The connection of this number.
-    pub const fn new(number: u64) -> Self {
-        Self(number)
-    }
-
-    /// Its number, for operators.
-    pub const fn number(self) -> u64 {
-        self.0
-    }
 }
 
 impl fmt::Display for ConnectionId {
@@ -90,8 +81,8 @@ pub struct AckRef {
 /// Without the token itself.
 impl fmt::Debug for AckRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Tag")
-            .field("connection", &self.connection.number())
+        f.debug_struct("AckRef")
+            .field("connection", &self.connection.0)
             .field("to", &short_hash(&self.to))
             .field("message_id", &self.message_id)
             .finish()
@@ -101,63 +92,16 @@ impl fmt::Debug for AckRef {
 /// What a transport tells the bridge.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Report {
-    /// The push service took the message.
-    Accepted {
+    /// A message that was taken comes back.
+    Back {
         /// Which message.
         sid: Sid,
-        /// The device's new token, if the push service named one (canonical id).
-        canonical: Option<Token>,
-        /// The push service's own name for it, if it gave one.
-        provider_id: Option<String>,
-        /// What of the message did not travel, for its sender.
-        detail: Option<String>,
-        /// How often the message was written to a connection; above 1 the device may see it twice.
+        /// What became of it.
+        fate: Fate,
+        /// How often it was written to a connection and may have been taken; above 1 the device may see it twice.
         copies: u32,
-        /// How often it was sent again at once before this answer.
+        /// How often it was sent again at once, not having been processed.
         replays: u32,
-    },
-    /// The push service did not take the message, as far as anybody knows.
-    Refused {
-        /// Which message.
-        sid: Sid,
-        /// What follows from it.
-        refusal: Refusal,
-        /// How often the message was written to a connection.
-        copies: u32,
-        /// How often it was sent again at once before this answer.
-        replays: u32,
-    },
-    /// The bridge itself refuses the message: it is none that the push service could take, which was not asked.
-    Unsendable {
-        /// Which message.
-        sid: Sid,
-        /// The bridge's word.
-        code: String,
-        /// A text for humans.
-        detail: String,
-    },
-    /// The time to live ended before the push service took the message.
-    Expired {
-        /// Which message.
-        sid: Sid,
-        /// How often it was written to a connection.
-        copies: u32,
-        /// How often it was sent again at once.
-        replays: u32,
-    },
-    /// The transport cannot send the message now; it was not tried. The recipient's later ones wait as well.
-    Deferred {
-        /// Which message.
-        sid: Sid,
-        /// Not sooner than this.
-        wait: Duration,
-    },
-    /// The transport stops with the message unanswered; nobody knows whether the push service took it.
-    Lost {
-        /// Which message.
-        sid: Sid,
-        /// How often it was written to a connection; 0 means that it certainly did not get out.
-        copies: u32,
     },
     /// The push service says what became of a message on the device.
     Receipt {
@@ -165,8 +109,6 @@ pub enum Report {
         original: String,
         /// `MESSAGE_SENT_TO_DEVICE` is the only one ever documented.
         status: String,
-        /// When the push service handed it to the device, in Unix milliseconds, if it said so.
-        sent_at_ms: Option<u64>,
         /// How often the original was written to a connection, if it is unanswered on one; else 0.
         copies: u32,
         /// How to acknowledge it.
@@ -244,9 +186,9 @@ pub const UNANSWERED: &str = "unanswered";
 /// How the connection to the push service stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Link {
-    /// No message goes.
-    Down(Outage),
-    /// No message goes but for one that finds out whether others may again; the word is that of the [`Outage`].
+    /// No message goes; with the word for operators why. It is tried again, slowly.
+    Down(&'static str),
+    /// No message goes but for one that finds out whether others may again; the word is that of [`Link::Down`].
     Probing(&'static str),
     /// At least one connection takes messages.
     Up,
@@ -254,38 +196,20 @@ pub enum Link {
     Draining,
 }
 
-/// Why no message goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outage {
-    /// There is no connection.
-    Unconnected,
-    /// The push service takes nothing, for a reason with this word; it is tried again, slowly.
-    Refused(&'static str),
-}
-
-impl Outage {
-    /// The push service refused the credentials.
-    pub const AUTH_FAILED: Self = Self::Refused("auth_failed");
-    /// Messages are written, and none is answered.
-    pub const UNANSWERED: Self = Self::Refused(UNANSWERED);
-
-    /// The word for operators.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Unconnected => "down",
-            Self::Refused(word) => word,
-        }
-    }
-}
-
 impl Link {
+    /// There is no connection.
+    pub const UNCONNECTED: Self = Self::Down("down");
+    /// The push service refused the credentials.
+    pub const AUTH_FAILED: Self = Self::Down("auth_failed");
+    /// Messages are written, and none is answered.
+    pub const UNANSWERED: Self = Self::Down(UNANSWERED);
+
     /// The word for operators.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Up => "up",
             Self::Draining => "draining",
-            Self::Probing(word) => word,
-            Self::Down(outage) => outage.as_str(),
+            Self::Probing(word) | Self::Down(word) => word,
         }
     }
 }
@@ -347,35 +271,29 @@ pub struct Outlet {
 /// messages; that of device messages is as long as that of reports. The bridge hands over no more than `sends` that the
 /// transport has not taken.
 pub fn port(sends: usize, acks: usize, reports: usize) -> (Port, Outlet) {
-    let (sends_tx, sends_rx) = mpsc::channel(sends);
-    let (acks_tx, acks_rx) = mpsc::channel(acks);
-    let (reports_tx, reports_rx) = mpsc::channel(reports);
-    let (device_tx, device_rx) = mpsc::channel(reports);
-    let (link_tx, link_rx) = watch::channel(Link::Down(Outage::Unconnected));
-    let (snapshot_tx, snapshot_rx) = watch::channel(Snapshot::default());
-    (
-        Port {
-            capabilities: Capabilities::default(),
-            sends: sends_tx,
-            acks: acks_tx,
-            reports: reports_rx,
-            device_messages: device_rx,
-            link: link_rx,
-            snapshot: snapshot_rx,
-        },
-        Outlet {
-            sends: sends_rx,
-            acks: acks_rx,
-            reports: reports_tx,
-            device_messages: device_tx,
-            link: link_tx,
-            snapshot: snapshot_tx,
-        },
-    )
+    let (sends, sends_out) = mpsc::channel(sends);
+    let (acks, acks_out) = mpsc::channel(acks);
+    let (reports_in, reports_out) = mpsc::channel(reports);
+    let (device_messages_in, device_messages) = mpsc::channel(reports);
+    let (link_in, link) = watch::channel(Link::UNCONNECTED);
+    let (snapshot_in, snapshot) = watch::channel(Snapshot::default());
+    let capabilities = Capabilities::default();
+    let port = Port { capabilities, sends, acks, reports: reports_out, device_messages, link, snapshot };
+    let outlet = Outlet {
+        sends: sends_out,
+        acks: acks_out,
+        reports: reports_in,
+        device_messages: device_messages_in,
+        link: link_in,
+        snapshot: snapshot_in,
+    };
+    (port, outlet)
 }
 
 #[cfg(test)]
 mod tests {
+    pub(super) mod log;
+
     use super::*;
     use crate::chat::id::SidSource;
     use crate::chat::message::NOW_OR_NEVER_MS;
@@ -392,7 +310,7 @@ mod tests {
             fcm: serde_json::Map::new(),
         };
         let sid = SidSource::default().next(1, 1);
-        Send { sid, push, recipient: Recipient::new(1), accepted_ms, deadline_ms }
+        Send { sid, push, recipient: Recipient(1), accepted_ms, deadline_ms }
     }
 
     #[test]

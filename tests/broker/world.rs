@@ -166,19 +166,7 @@ pub(crate) fn password(user: &str) -> String {
 }
 
 pub(crate) fn outbound(topic: &str, payload: &str) -> (Outbound, oneshot::Receiver<Outcome>) {
-    let (tx, rx) = oneshot::channel();
-    let message = Outbound {
-        topic: topic.to_owned(),
-        payload: payload.to_owned().into(),
-        qos: 1,
-        retain: false,
-        expiry: None,
-        correlation: None,
-        mark_copy: None,
-        resume: true,
-        outcome: tx,
-    };
-    (message, rx)
+    Outbound::new(topic, payload.to_owned())
 }
 
 pub(crate) async fn outcome(answer: oneshot::Receiver<Outcome>) -> Outcome {

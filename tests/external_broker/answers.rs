@@ -120,22 +120,18 @@ async fn properties_go_with_a_publication_and_come_with_a_message() {
     let broker = Scripted::listen().await;
     let mut bridge = Bridge::start(config(broker.url(), Version::V5));
     let mut link = broker.welcome(connack(false)).await;
-    let rx = bridge
-        .send("bal/others/messages", BODY, |o| {
-            o.expiry = Some(60);
-            o.correlation = Some(Bytes::from_static(b"c1"));
-        })
-        .await;
+    let rx = bridge.send("bal/others/messages", BODY, |o| o.correlation = Some(Bytes::from_static(b"c1"))).await;
     let mut publish = link.published().await;
     let properties = publish.properties.clone().unwrap();
-    assert_eq!(properties.message_expiry_interval, Some(60));
     assert_eq!(properties.correlation_data.as_deref(), Some(&b"c1"[..]));
     assert_eq!(properties.content_type.as_deref(), Some("application/json"));
     assert_eq!(properties.payload_format_indicator, Some(1));
     link.puback(publish.pkid, PubAckReason::Success).await;
     assert_eq!(outcome(rx).await, Outcome::Confirmed);
 
-    publish.properties.as_mut().unwrap().response_topic = Some("bal/my/answers".into());
+    let properties = publish.properties.as_mut().unwrap();
+    properties.response_topic = Some("bal/my/answers".into());
+    properties.message_expiry_interval = Some(60);
     publish.retain = true;
     link.send(Packet::Publish(publish)).await;
     let inbound = bridge.inbound().await;

@@ -1,6 +1,5 @@
 //! The bridge's end of the port, and its log.
 
-use bytes::Bytes;
 use fcm_mqtt_bridge::mqtt::{
     BrokerLink, ClientConfig, ClientError, ClientLimits, Inbound, Outbound, Outcome, Port, Senders, Version, port, run,
 };
@@ -93,19 +92,7 @@ impl Bridge {
         payload: &str,
         change: impl FnOnce(&mut Outbound),
     ) -> oneshot::Receiver<Outcome> {
-        let (outcome, rx) = oneshot::channel();
-        let mut outbound = Outbound {
-            topic: topic.into(),
-            payload: Bytes::from(payload.to_owned()),
-            qos: 1,
-            retain: false,
-            expiry: None,
-            correlation: None,
-            mark_copy: None,
-            // Each stands alone.
-            resume: true,
-            outcome,
-        };
+        let (mut outbound, rx) = Outbound::new(topic, payload.to_owned());
         change(&mut outbound);
         soon(self.port.publish.send(outbound)).await.unwrap();
         rx

@@ -1,9 +1,10 @@
 //! The bridge's part, and its book-keeping: it hands messages over, sends again what is to be sent again, keeps each
 //! recipient's order while it waits, and at the end looks at the devices.
 
-use crate::street::{Street, device, message, sids};
+use crate::harness::{Harness, device, message, sids};
+use fcm_mqtt_bridge::chat::delivery::Fate;
 use fcm_mqtt_bridge::chat::id::Sid;
-use fcm_mqtt_bridge::chat::refusal::{Arrival, Decision, RetryClock, Scope, Tried, Until, Wait};
+use fcm_mqtt_bridge::chat::refusal::{Arrival, Decision, RetryClock, Scope, Tried};
 use fcm_mqtt_bridge::sim::SimHandle;
 use fcm_mqtt_bridge::sim::v1::V1Handle;
 use fcm_mqtt_bridge::transport::{Link, Report, Send};
@@ -17,38 +18,12 @@ const LOOK_AGAIN: Duration = Duration::from_millis(250);
 /// Waits begin at zero here.
 const CLOCK: RetryClock = RetryClock { now_ms: 0, deadline_ms: u64::MAX, longest: Duration::MAX, permille: 0 };
 
-/// A decision, in short: what it asks of the message and of the token.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Refusal {
-    RetryAfter(Duration),
-    Backoff(Duration),
-    Few(Duration),
-    BadToken,
-    Never,
-    Operator,
-    Quarantine,
-}
-
-impl From<Decision> for Refusal {
-    fn from(decision: Decision) -> Self {
-        match decision {
-            Decision::Retry { wait: Wait::AtLeast(wait), .. } => Self::RetryAfter(wait),
-            Decision::Retry { wait: Wait::Backoff(wait), until: Until::Tries(_), .. } => Self::Few(wait),
-            Decision::Retry { wait: Wait::Backoff(wait), .. } => Self::Backoff(wait),
-            Decision::REMOVE_TOKEN => Self::BadToken,
-            Decision::FAIL_FOR_OPERATOR => Self::Operator,
-            Decision::QUARANTINE_TOKEN => Self::Quarantine,
-            Decision::Fail { .. } => Self::Never,
-        }
-    }
-}
-
 /// How a message ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum End {
     Accepted,
     /// For good.
-    Refused(Refusal),
+    Refused(Decision),
     /// With the transport; written to a connection so often.
     Lost(u32),
 }
@@ -65,7 +40,7 @@ enum Stand {
 
 pub(crate) struct Bridge {
     /// By recipient, oldest first.
-    lines: BTreeMap<i64, BTreeMap<Sid, Stand>>,
+    queues: BTreeMap<i64, BTreeMap<Sid, Stand>>,
     recipients: HashMap<Sid, i64>,
     tried: HashMap<Sid, Tried>,
     pub(crate) ends: HashMap<Sid, End>,
@@ -84,56 +59,56 @@ impl Bridge {
     pub(crate) fn new(messages: usize, devices: usize) -> Self {
         let recipients: HashMap<Sid, i64> =
             sids(messages).into_iter().zip((0..i64::try_from(devices).unwrap()).cycle()).collect();
-        let mut lines: BTreeMap<i64, BTreeMap<Sid, Stand>> = BTreeMap::new();
+        let mut queues: BTreeMap<i64, BTreeMap<Sid, Stand>> = BTreeMap::new();
         for (sid, recipient) in &recipients {
-            lines.entry(*recipient).or_default().insert(*sid, Stand::Fresh);
+            queues.entry(*recipient).or_default().insert(*sid, Stand::Fresh);
         }
         let (tried, ends, doubted) = (HashMap::new(), HashMap::new(), HashSet::new());
-        Self { lines, recipients, tried, ends, doubted, released: messages, turn: 0, stopping: false }
+        Self { queues, recipients, tried, ends, doubted, released: messages, turn: 0, stopping: false }
     }
 
     /// Exchanges until `enough` messages have ended. Calls `meddle` with how many have, at each of them.
     pub(crate) async fn exchange(
         &mut self,
-        street: &mut Street,
+        harness: &mut Harness,
         enough: usize,
         mut meddle: impl FnMut(usize, &V1Handle),
     ) {
         while self.ends.len() < enough {
-            let (before, next) = (self.ends.len(), self.next(*street.port.link.borrow()));
+            let (before, next) = (self.ends.len(), self.next(*harness.port.link.borrow()));
             tokio::select! {
-                permit = street.port.sends.reserve(), if next.is_some() => {
+                permit = harness.port.sends.reserve(), if next.is_some() => {
                     let (sid, recipient) = next.unwrap();
                     permit.unwrap().send(self.hand_over(sid, recipient));
                 }
-                report = street.port.reports.recv() => self.hear(report.unwrap()),
+                report = harness.port.reports.recv() => self.take(report.unwrap()),
                 () = tokio::time::sleep(LOOK_AGAIN), if next.is_none() => {}
             }
             if self.ends.len() > before {
-                meddle(self.ends.len(), &street.v1);
+                meddle(self.ends.len(), &harness.v1);
             }
         }
     }
 
     /// All of them.
-    pub(crate) async fn exchange_all(&mut self, street: &mut Street, meddle: impl FnMut(usize, &V1Handle)) {
-        self.exchange(street, self.recipients.len(), meddle).await;
+    pub(crate) async fn exchange_all(&mut self, harness: &mut Harness, meddle: impl FnMut(usize, &V1Handle)) {
+        self.exchange(harness, self.recipients.len(), meddle).await;
     }
 
     /// Goes on for so long.
-    pub(crate) async fn exchange_for(&mut self, street: &mut Street, seconds: u64) {
-        let all = self.exchange_all(street, |_, _| {});
+    pub(crate) async fn exchange_for(&mut self, harness: &mut Harness, seconds: u64) {
+        let all = self.exchange_all(harness, |_, _| {});
         let _ = tokio::time::timeout(Duration::from_secs(seconds), all).await;
     }
 
     /// Stops the transport in the midst of it, and hears what it says at the end.
-    pub(crate) async fn stop(&mut self, street: &mut Street) {
-        street.stop_transport.cancel();
+    pub(crate) async fn stop(&mut self, harness: &mut Harness) {
+        harness.stop_transport.cancel();
         self.stopping = true;
-        while let Some(report) = crate::street::soon(street.port.reports.recv()).await {
-            self.hear(report);
+        while let Some(report) = crate::harness::soon(harness.port.reports.recv()).await {
+            self.take(report);
         }
-        let out = self.lines.values().flat_map(BTreeMap::values).filter(|stand| **stand == Stand::Out).count();
+        let out = self.queues.values().flat_map(BTreeMap::values).filter(|stand| **stand == Stand::Out).count();
         assert_eq!(out, 0, "given to the transport, and never heard of again");
     }
 
@@ -141,38 +116,38 @@ impl Bridge {
     /// recipient the transport has one at a time; of all together none while it is down, and one while it is probing.
     fn next(&mut self, link: Link) -> Option<(Sid, i64)> {
         let (now, released) = (Instant::now(), self.tried.len() < self.released);
-        let is_out = |line: &BTreeMap<Sid, Stand>| line.values().any(|stand| *stand == Stand::Out);
+        let is_out = |queue: &BTreeMap<Sid, Stand>| queue.values().any(|stand| *stand == Stand::Out);
         match link {
             Link::Up => {}
-            Link::Probing(_) if !self.lines.values().any(is_out) => {}
+            Link::Probing(_) if !self.queues.values().any(is_out) => {}
             Link::Probing(_) | Link::Down(_) | Link::Draining => return None,
         }
-        let first = |line: &BTreeMap<Sid, Stand>| match line.first_key_value()? {
-            _ if is_out(line) => None,
+        let first = |queue: &BTreeMap<Sid, Stand>| match queue.first_key_value()? {
+            _ if is_out(queue) => None,
             (sid, Stand::Due(at)) if *at <= now => Some(*sid),
             (sid, Stand::Fresh) if released => Some(*sid),
             _ => None,
         };
-        let behind = self.lines.range(self.turn..).chain(self.lines.range(..self.turn));
-        let found = behind.filter_map(|(recipient, line)| Some((first(line)?, *recipient))).next();
+        let behind = self.queues.range(self.turn..).chain(self.queues.range(..self.turn));
+        let found = behind.filter_map(|(recipient, queue)| Some((first(queue)?, *recipient))).next();
         self.turn = found.map_or(self.turn, |(_, recipient)| recipient + 1);
         found
     }
 
     fn hand_over(&mut self, sid: Sid, recipient: i64) -> Send {
         self.tried.entry(sid).or_default();
-        self.lines.get_mut(&recipient).unwrap().insert(sid, Stand::Out);
+        self.queues.get_mut(&recipient).unwrap().insert(sid, Stand::Out);
         message(sid, &device(recipient), recipient)
     }
 
-    fn hear(&mut self, report: Report) {
+    fn take(&mut self, report: Report) {
         match report {
-            Report::Accepted { sid, copies, provider_id, .. } => {
+            Report::Back { sid, fate: Fate::Accepted { provider_id, .. }, copies, .. } => {
                 assert!(provider_id.is_none_or(|name| name.starts_with("projects/demo-project/messages/")));
                 self.doubt(sid, copies > 1);
                 self.end(sid, End::Accepted);
             }
-            Report::Refused { sid, refusal, copies, .. } => {
+            Report::Back { sid, fate: Fate::Refused(refusal), copies, .. } => {
                 self.doubt(sid, copies > 1 || refusal.arrival == Arrival::Maybe);
                 let tried = self.tried.entry(sid).or_default();
                 let again = match refusal.decision {
@@ -187,14 +162,14 @@ impl Bridge {
                     }
                     // One that is spent is given up with the token kept.
                     None if matches!(refusal.decision, Decision::Retry { .. }) => {
-                        self.end(sid, End::Refused(Refusal::Never))
+                        self.end(sid, End::Refused(Decision::FAIL));
                     }
-                    None => self.end(sid, End::Refused(refusal.decision.into())),
+                    None => self.end(sid, End::Refused(refusal.decision)),
                 }
             }
-            Report::Deferred { sid, wait } => self.later(sid, wait),
-            Report::Lost { sid, copies: 0 } if !self.stopping => self.later(sid, Duration::ZERO),
-            Report::Lost { sid, copies } => {
+            Report::Back { sid, fate: Fate::Deferred(wait), .. } => self.later(sid, wait),
+            Report::Back { sid, fate: Fate::Lost, copies: 0, .. } if !self.stopping => self.later(sid, Duration::ZERO),
+            Report::Back { sid, fate: Fate::Lost, copies, .. } => {
                 self.doubt(sid, copies > 0);
                 self.end(sid, End::Lost(copies));
             }
@@ -210,13 +185,14 @@ impl Bridge {
     }
 
     fn later(&mut self, sid: Sid, wait: Duration) {
-        let before = self.lines.get_mut(&self.recipients[&sid]).unwrap().insert(sid, Stand::Due(Instant::now() + wait));
+        let before =
+            self.queues.get_mut(&self.recipients[&sid]).unwrap().insert(sid, Stand::Due(Instant::now() + wait));
         assert_eq!(before, Some(Stand::Out), "a report on {sid}, which the transport did not have");
     }
 
     fn end(&mut self, sid: Sid, end: End) {
-        let line = self.lines.get_mut(&self.recipients[&sid]).unwrap();
-        assert_eq!(line.remove(&sid), Some(Stand::Out), "a report on {sid}, which the transport did not have");
+        let queue = self.queues.get_mut(&self.recipients[&sid]).unwrap();
+        assert_eq!(queue.remove(&sid), Some(Stand::Out), "a report on {sid}, which the transport did not have");
         assert_eq!(self.ends.insert(sid, end), None, "{sid} ended twice");
     }
 
@@ -228,7 +204,7 @@ impl Bridge {
     /// that was not marked, and what is there is in order.
     pub(crate) fn check(&self, sim: &SimHandle) {
         let mut seen: HashMap<Sid, usize> = HashMap::new();
-        for recipient in self.lines.keys() {
+        for recipient in self.queues.keys() {
             let mut last = None;
             for record in sim.received(&device(*recipient)) {
                 let sid = Sid::parse(record.data["mid"].as_str().unwrap()).unwrap();

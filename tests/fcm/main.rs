@@ -1,4 +1,4 @@
-//! The transport over FCM HTTP v1 against the simulator: two houses that share only the words of the wire.
+//! The transport over FCM HTTP v1 against the simulator: the two share only the words of the wire.
 //!
 //! The sockets are real and the clock is not: [`clock::Clock`] moves it, some times faster than the world's, so that
 //! pauses of minutes take seconds.
@@ -9,8 +9,8 @@ mod breaker;
 mod bridge;
 mod clock;
 mod connections;
+mod harness;
 mod log;
 mod strangers;
-mod street;
 mod tokens;
 mod verdicts;

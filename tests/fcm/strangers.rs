@@ -1,9 +1,10 @@
 //! What is at the other end is no FCM, or nothing is: it is named in the log, asked ever more slowly, and costs nothing.
 
+use crate::harness::{Harness, Plan, Route, device, message, pause, sids};
 use crate::log::Log;
-use crate::street::{Plan, Street, Way, device, message, pause, sids};
+use fcm_mqtt_bridge::chat::delivery::Fate;
 use fcm_mqtt_bridge::sim::v1::stats::V1Violations;
-use fcm_mqtt_bridge::transport::{Link, Outage, Report};
+use fcm_mqtt_bridge::transport::{Link, Report};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::io::AsyncWriteExt;
@@ -11,36 +12,40 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
 /// A message comes back, and what is said in five minutes.
-async fn in_vain(way: Way, words: &str) {
+async fn in_vain(route: Route, words: &str) {
     let log = Log::listen();
-    let mut street = Street::open(Plan { way, speed: 100, ..Plan::default() }).await;
+    let mut harness = Harness::open(Plan { route, speed: 100, ..Plan::default() }).await;
     let sid = sids(1)[0];
-    street.send(message(sid, &device(1), 1)).await;
-    assert_eq!(street.report().await, Report::Lost { sid, copies: 0 }, "it waits on the disk");
+    harness.send(message(sid, &device(1), 1)).await;
+    assert_eq!(
+        harness.report().await,
+        Report::Back { sid, fate: Fate::Lost, copies: 0, replays: 0 },
+        "it waits on the disk"
+    );
     pause(300).await;
-    street.link(Link::Down(Outage::Unconnected)).await;
+    harness.link(Link::UNCONNECTED).await;
     let warnings = log.lines("WARN");
     // With the longest wait of half a minute, and half of each on average.
     assert!((6..40).contains(&warnings.len()), "{} warnings in five minutes", warnings.len());
     assert!(warnings.iter().all(|line| line.contains(words)), "{warnings:?}");
-    assert_eq!(street.v1.stats().requests, 0);
-    assert_eq!(street.close().await, []);
+    assert_eq!(harness.v1.stats().requests, 0);
+    assert_eq!(harness.close().await, []);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_certificate_of_somebody_else_is_refused() {
-    in_vain(Way::Mistrusted, "TLS handshake: invalid peer certificate").await;
+    in_vain(Route::Mistrusted, "TLS handshake: invalid peer certificate").await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_server_without_http_2_is_refused() {
-    in_vain(Way::Authority, "the server does not offer the protocol h2").await;
+    in_vain(Route::Authority, "the server does not offer the protocol h2").await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_port_that_nobody_listens_at_is_tried_again() {
     let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
-    in_vain(Way::Astray(port), "cannot connect").await;
+    in_vain(Route::Astray(port), "cannot connect").await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -56,7 +61,7 @@ async fn a_server_without_tls_is_refused() {
                 let _ = socket.write_all(greeting.as_bytes()).await;
             }
         });
-        in_vain(Way::Astray(port), "TLS handshake").await;
+        in_vain(Route::Astray(port), "TLS handshake").await;
         let came = came.load(Ordering::Relaxed);
         assert!((6..40).contains(&came), "{came} connections in five minutes");
     }
@@ -64,14 +69,14 @@ async fn a_server_without_tls_is_refused() {
 
 #[tokio::test(start_paused = true)]
 async fn http_2_in_the_clear_is_spoken_within_this_machine() {
-    let mut street = Street::open(Plan { way: Way::Clear, ..Plan::default() }).await;
+    let mut harness = Harness::open(Plan { route: Route::Clear, ..Plan::default() }).await;
     let sids = sids(50);
     for (number, sid) in (0..).zip(&sids) {
-        street.send(message(*sid, &device(number), number)).await;
+        harness.send(message(*sid, &device(number), number)).await;
     }
     for _ in &sids {
-        assert!(matches!(street.report().await, Report::Accepted { copies: 1, .. }));
+        assert!(matches!(harness.report().await, Report::Back { fate: Fate::Accepted { .. }, copies: 1, .. }));
     }
-    assert_eq!(street.v1.stats().violations, V1Violations::default());
-    street.close().await;
+    assert_eq!(harness.v1.stats().violations, V1Violations::default());
+    harness.close().await;
 }

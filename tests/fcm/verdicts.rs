@@ -1,65 +1,74 @@
 //! Every row of the table of answers, from the answer on the wire to the report.
 
-use crate::bridge::Refusal;
-use crate::street::{Plan, Street, device, message, sids};
+use crate::harness::{Harness, Plan, device, message, sids};
+use fcm_mqtt_bridge::chat::delivery::Fate;
 use fcm_mqtt_bridge::chat::push::{Priority, Target};
-use fcm_mqtt_bridge::chat::{
-    self,
-    refusal::{Arrival, Decision, Scope, Until},
-};
+use fcm_mqtt_bridge::chat::refusal::{Arrival, Decision, Refusal, Scope, Until, Wait};
 use fcm_mqtt_bridge::ops::clock::now_ms;
 use fcm_mqtt_bridge::sim::v1::V1Faults;
 use fcm_mqtt_bridge::sim::v1::config::Quotas as Sold;
 use fcm_mqtt_bridge::sim::v1::fault::RetryAfter;
 use fcm_mqtt_bridge::transport::fcm_v1::{OnAmbiguous, Timing};
-use fcm_mqtt_bridge::transport::{Link, Outage, Report, Send};
+use fcm_mqtt_bridge::transport::{Link, Report, Send};
 use serde_json::json;
 use std::time::Duration;
 
-const fn backoff(seconds: u64) -> Refusal {
-    Refusal::Backoff(Duration::from_secs(seconds))
+/// It goes again after so many seconds, and then after ever longer, for an hour of waiting.
+const fn backoff(seconds: u64) -> Decision {
+    retry(Wait::Backoff(Duration::from_secs(seconds)), Scope::Message)
+}
+
+/// The same where a quota is used up, for those who have to wait.
+const fn over_quota(scope: Scope) -> Decision {
+    retry(Wait::Backoff(Duration::from_secs(60)), scope)
+}
+
+const fn retry(wait: Wait, scope: Scope) -> Decision {
+    Decision::Retry { wait, until: Until::Waited(Duration::from_secs(3_600)), scope }
 }
 
 /// Nobody knows what it means.
-const FEW: Refusal = Refusal::Few(Duration::from_secs(10));
+const FEW: Decision =
+    Decision::Retry { wait: Wait::Backoff(Duration::from_secs(10)), until: Until::Tries(3), scope: Scope::Message };
 
 /// What is reported of a message to each token, in the order of the table.
-async fn table(plan: Plan, rows: &[(&str, Refusal, &str, Arrival)]) {
-    let mut street = Street::open(plan).await;
-    for (number, ((word, refusal, code, arrival), sid)) in (0..).zip(rows.iter().zip(sids(rows.len()))) {
-        street.send(message(sid, &format!("sim-{word}:x"), number)).await;
-        let Report::Refused { sid: which, refusal: said, copies, .. } = street.report().await else { panic!("{word}") };
+async fn table(plan: Plan, rows: &[(&str, Decision, &str, Arrival)]) {
+    let mut harness = Harness::open(plan).await;
+    for (number, ((word, decision, code, arrival), sid)) in (0..).zip(rows.iter().zip(sids(rows.len()))) {
+        harness.send(message(sid, &format!("sim-{word}:x"), number)).await;
+        let Report::Back { sid: which, fate: Fate::Refused(said), copies, .. } = harness.report().await else {
+            panic!("{word}")
+        };
         let detail = said.detail;
         assert_eq!(
-            (which, Refusal::from(said.decision), &*said.code, said.arrival),
-            (sid, *refusal, *code, *arrival),
+            (which, said.decision, &*said.code, said.arrival),
+            (sid, *decision, *code, *arrival),
             "{word}: {detail}"
         );
         assert!(!detail.is_empty() && !detail.contains("sim-"), "{word}: {detail}");
         assert!(copies <= 1, "{word}: {copies} copies");
     }
-    assert_eq!(*street.port.link.borrow(), Link::Up);
+    assert_eq!(*harness.port.link.borrow(), Link::Up);
     // A mishap is heard of by all who are on its connection, and nobody else was.
-    assert_eq!(street.close().await, []);
+    assert_eq!(harness.close().await, []);
 }
 
 #[tokio::test(start_paused = true)]
 async fn every_answer_has_its_report() {
     use Arrival::{Maybe, No};
-    use Refusal::{BadToken, Never, Operator, Quarantine};
     let rows = [
-        ("invalid-registration", Never, "INVALID_JSON", No),
-        ("invalid-token-field", BadToken, "BAD_REGISTRATION", No),
-        ("invalid-field", Never, "INVALID_JSON", No),
-        ("invalid-argument", Never, "INVALID_JSON", No),
-        ("no-details", Never, "INVALID_JSON", No),
-        ("third-party-auth-error", Operator, "INVALID_APNS_CREDENTIAL", No),
-        ("sender-id-mismatch", Quarantine, "SENDER_ID_MISMATCH", No),
-        ("unregistered", BadToken, "DEVICE_UNREGISTERED", No),
-        ("too-large", Never, "TOO_BIG", No),
-        ("device-quota", backoff(60), "DEVICE_MESSAGE_RATE_EXCEEDED", No),
-        ("topic-quota", backoff(60), "TOPICS_MESSAGE_RATE_EXCEEDED", No),
-        ("quota-exceeded", backoff(60), "QUOTA_EXCEEDED", No),
+        ("invalid-registration", Decision::FAIL, "INVALID_JSON", No),
+        ("invalid-token-field", Decision::REMOVE_TOKEN, "BAD_REGISTRATION", No),
+        ("invalid-field", Decision::FAIL, "INVALID_JSON", No),
+        ("invalid-argument", Decision::FAIL, "INVALID_JSON", No),
+        ("no-details", Decision::FAIL, "INVALID_JSON", No),
+        ("third-party-auth-error", Decision::FAIL_FOR_OPERATOR, "INVALID_APNS_CREDENTIAL", No),
+        ("sender-id-mismatch", Decision::QUARANTINE_TOKEN, "SENDER_ID_MISMATCH", No),
+        ("unregistered", Decision::REMOVE_TOKEN, "DEVICE_UNREGISTERED", No),
+        ("too-large", Decision::FAIL, "TOO_BIG", No),
+        ("device-quota", over_quota(Scope::Recipient), "DEVICE_MESSAGE_RATE_EXCEEDED", No),
+        ("topic-quota", over_quota(Scope::Recipient), "TOPICS_MESSAGE_RATE_EXCEEDED", No),
+        ("quota-exceeded", over_quota(Scope::Recipient), "QUOTA_EXCEEDED", No),
         ("internal", backoff(10), "INTERNAL_SERVER_ERROR", Maybe),
         ("bad-gateway", backoff(10), "INTERNAL_SERVER_ERROR", Maybe),
         ("gateway-timeout", backoff(10), "INTERNAL_SERVER_ERROR", Maybe),
@@ -81,58 +90,55 @@ async fn every_answer_has_its_report() {
 
 #[tokio::test(start_paused = true)]
 async fn connections_that_are_reset_are_in_doubt_too() {
-    let mut street = Street::open(Plan::default()).await;
+    let mut harness = Harness::open(Plan::default()).await;
     for (number, (word, sid)) in (0..).zip(["reset-connection", "accept-reset-connection"].into_iter().zip(sids(2))) {
-        street.send(message(sid, &format!("sim-{word}:x"), number)).await;
-        let report = street.report().await;
-        let expected = matches!(&report, Report::Refused { sid: which, copies: 1, refusal, .. }
+        harness.send(message(sid, &format!("sim-{word}:x"), number)).await;
+        let report = harness.report().await;
+        let expected = matches!(&report, Report::Back { sid: which, fate: Fate::Refused(refusal), copies: 1, .. }
             if *which == sid && refusal.code == "AMBIGUOUS" && refusal.arrival == Arrival::Maybe
-                && Refusal::from(refusal.decision) == backoff(10));
+                && refusal.decision == backoff(10));
         assert!(expected, "{word}: {report:?}");
-        street.link(Link::Up).await;
+        harness.link(Link::Up).await;
     }
-    street.close().await;
+    harness.close().await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_nobody_knows_is_only_reported_if_that_is_wanted() {
     let rows = ["reset-stream", "silence", "accept-reset-stream", "accept-silence"]
-        .map(|word| (word, Refusal::Never, "AMBIGUOUS", Arrival::Maybe));
+        .map(|word| (word, Decision::FAIL, "AMBIGUOUS", Arrival::Maybe));
     table(Plan { on_ambiguous: OnAmbiguous::Report, ..Plan::default() }, &rows).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_answer_that_breaks_off_after_its_status_was_one() {
-    let mut street = Street::open(Plan::default()).await;
+    let mut harness = Harness::open(Plan::default()).await;
     let sid = sids(1)[0];
-    street.send(message(sid, "sim-accept-cut:x", 1)).await;
-    let expected = Report::Accepted { sid, canonical: None, provider_id: None, copies: 1, replays: 0, detail: None };
-    assert_eq!(street.report().await, expected);
-    street.close().await;
+    harness.send(message(sid, "sim-accept-cut:x", 1)).await;
+    let expected = Report::Back { sid, fate: Fate::ACCEPTED, copies: 1, replays: 0 };
+    assert_eq!(harness.report().await, expected);
+    harness.close().await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_slow_answer_is_one_within_the_time_for_it_and_none_beyond() {
     let timing = Timing { request: Duration::from_secs(12), ..Timing::default() };
-    let mut street = Street::open(Plan { timing, speed: 50, ..Plan::default() }).await;
+    let mut harness = Harness::open(Plan { timing, speed: 50, ..Plan::default() }).await;
     let sids = sids(2);
-    street.send(message(sids[0], "sim-accept~9000:x", 1)).await;
-    assert!(matches!(street.report().await, Report::Accepted { .. }));
-    street.send(message(sids[1], "sim-accept~30000:x", 1)).await;
-    let report = street.report().await;
+    harness.send(message(sids[0], "sim-accept~9000:x", 1)).await;
+    assert!(matches!(harness.report().await, Report::Back { fate: Fate::Accepted { .. }, .. }));
+    harness.send(message(sids[1], "sim-accept~30000:x", 1)).await;
+    let report = harness.report().await;
     assert!(
-        matches!(
-            report,
-            Report::Refused { refusal: chat::refusal::Refusal { arrival: Arrival::Maybe, .. }, copies: 1, .. }
-        ),
+        matches!(report, Report::Back { fate: Fate::Refused(Refusal { arrival: Arrival::Maybe, .. }), copies: 1, .. }),
         "{report:?}"
     );
-    street.close().await;
+    harness.close().await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_fcm_says_about_trying_again_is_obeyed_in_both_forms() {
-    let mut street = Street::open(Plan::default()).await;
+    let mut harness = Harness::open(Plan::default()).await;
     let rows = [
         ("unavailable+7", 7..=7),
         // Dates are in whole seconds, of two clocks.
@@ -143,48 +149,53 @@ async fn what_fcm_says_about_trying_again_is_obeyed_in_both_forms() {
         ("quota-exceeded+0", 1..=1),
     ];
     for (number, ((word, seconds), sid)) in (0..).zip(rows.into_iter().zip(sids(6))) {
-        street.send(message(sid, &format!("sim-{word}:x"), number)).await;
-        let report = street.report().await;
-        let Report::Refused { refusal, .. } = &report else { panic!("{word}: {report:?}") };
-        let Refusal::RetryAfter(wait) = refusal.decision.into() else { panic!("{word}: {report:?}") };
+        harness.send(message(sid, &format!("sim-{word}:x"), number)).await;
+        let report = harness.report().await;
+        let Report::Back { fate: Fate::Refused(refusal), .. } = &report else { panic!("{word}: {report:?}") };
+        let Decision::Retry { wait: Wait::AtLeast(wait), .. } = refusal.decision else { panic!("{word}: {report:?}") };
         assert!(seconds.contains(&wait.as_secs()), "{word}: {wait:?}");
     }
-    street.close().await;
+    harness.close().await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_used_up_quota_of_the_project_pauses_everybody_and_then_they_go_on() {
-    for (quota_retry_after, seconds) in [(Some(RetryAfter::Absent), 60), (Some(RetryAfter::Seconds(90)), 90)] {
-        let faults = V1Faults { quota_retry_after, ..V1Faults::default() };
-        let mut street = Street::open(Plan { faults, speed: 50, ..Plan::default() }).await;
-        let (sids, usual) = (sids(3), street.v1.quotas());
-        street.v1.set_quotas(Sold { project_per_minute: 1, ..usual });
-        street.send(message(sids[2], &device(3), 3)).await;
-        assert!(matches!(street.report().await, Report::Accepted { .. }));
-        street.send(message(sids[0], &device(1), 1)).await;
-        let report = street.report().await;
-        let expected = [backoff(seconds), Refusal::RetryAfter(Duration::from_secs(seconds))];
-        let Report::Refused { refusal, .. } = report else { panic!("{report:?}") };
-        assert!(expected.contains(&refusal.decision.into()) && refusal.arrival == Arrival::No, "{refusal:?}");
+    for (quota_retry_after, wait, seconds) in [
+        (RetryAfter::Absent, Wait::Backoff(Duration::from_secs(60)), 60),
+        (RetryAfter::Seconds(90), Wait::AtLeast(Duration::from_secs(90)), 90),
+    ] {
+        let faults = V1Faults { quota_retry_after: Some(quota_retry_after), ..V1Faults::default() };
+        let mut harness = Harness::open(Plan { faults, speed: 50, ..Plan::default() }).await;
+        let (sids, usual) = (sids(3), harness.v1.quotas());
+        harness.v1.set_quotas(Sold { project_per_minute: 1, ..usual });
+        harness.send(message(sids[2], &device(3), 3)).await;
+        assert!(matches!(harness.report().await, Report::Back { fate: Fate::Accepted { .. }, .. }));
+        harness.send(message(sids[0], &device(1), 1)).await;
+        let report = harness.report().await;
+        let Report::Back { fate: Fate::Refused(refusal), .. } = report else { panic!("{report:?}") };
+        assert_eq!((refusal.decision, refusal.arrival), (retry(wait, Scope::Service), Arrival::No));
         assert_eq!(refusal.code, "QUOTA_EXCEEDED");
-        assert!(matches!(refusal.decision, Decision::Retry { scope: Scope::Service, .. }), "{refusal:?}");
-        street.link(Link::Down(Outage::Refused("quota_exceeded"))).await;
-        street.v1.set_quotas(usual);
-        let (before, began) = (street.v1.stats().requests, tokio::time::Instant::now());
-        street.send(message(sids[1], &device(2), 2)).await;
-        assert_eq!(street.report().await, Report::Lost { sid: sids[1], copies: 0 }, "everybody waits");
-        street.link(Link::Up).await;
+        harness.link(Link::Down("quota_exceeded")).await;
+        harness.v1.set_quotas(usual);
+        let (before, began) = (harness.v1.stats().requests, tokio::time::Instant::now());
+        harness.send(message(sids[1], &device(2), 2)).await;
+        assert_eq!(
+            harness.report().await,
+            Report::Back { sid: sids[1], fate: Fate::Lost, copies: 0, replays: 0 },
+            "everybody waits"
+        );
+        harness.link(Link::Up).await;
         assert!((seconds - 5..seconds + 5).contains(&began.elapsed().as_secs()), "{:?}", began.elapsed());
-        assert_eq!(street.v1.stats().requests, before);
-        street.send(message(sids[1], &device(2), 2)).await;
-        assert!(matches!(street.report().await, Report::Accepted { .. }));
-        street.close().await;
+        assert_eq!(harness.v1.stats().requests, before);
+        harness.send(message(sids[1], &device(2), 2)).await;
+        assert!(matches!(harness.report().await, Report::Back { fate: Fate::Accepted { .. }, .. }));
+        harness.close().await;
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_message_is_given_up_after_an_hour_of_tries_or_when_its_time_is_over() {
-    let mut street = Street::open(Plan { speed: 100, ..Plan::default() }).await;
+    let mut harness = Harness::open(Plan { speed: 100, ..Plan::default() }).await;
     let sids = sids(4);
     let hour = Duration::from_secs(3_600);
     for (sid, (word, expected)) in sids.iter().zip([
@@ -192,34 +203,34 @@ async fn a_message_is_given_up_after_an_hour_of_tries_or_when_its_time_is_over()
         ("quota-exceeded", Until::Waited(hour)),
         ("new-code", Until::Tries(3)),
     ]) {
-        street.send(message(*sid, &format!("sim-{word}:x"), 1)).await;
-        let report = street.report().await;
-        let Report::Refused { refusal, .. } = &report else { panic!("{word}: {report:?}") };
+        harness.send(message(*sid, &format!("sim-{word}:x"), 1)).await;
+        let report = harness.report().await;
+        let Report::Back { fate: Fate::Refused(refusal), .. } = &report else { panic!("{word}: {report:?}") };
         assert!(matches!(refusal.decision, Decision::Retry { until, .. } if until == expected), "{word}: {report:?}");
     }
-    street.send(Send { deadline_ms: now_ms() - 1, ..message(sids[3], &device(2), 2) }).await;
-    let report = street.report().await;
-    assert!(matches!(report, Report::Expired { copies: 0, .. }), "{report:?}");
-    street.close().await;
+    harness.send(Send { deadline_ms: now_ms() - 1, ..message(sids[3], &device(2), 2) }).await;
+    let report = harness.report().await;
+    assert!(matches!(report, Report::Back { fate: Fate::Expired, copies: 0, .. }), "{report:?}");
+    harness.close().await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn topics_and_conditions_have_no_token_to_lose() {
-    let mut street = Street::open(Plan::default()).await;
+    let mut harness = Harness::open(Plan::default()).await;
     for (target, sid) in
         [Target::Topic("news".to_owned()), Target::Condition("'news' in topics".to_owned())].into_iter().zip(sids(2))
     {
         let mut send = message(sid, "unused", 1);
         send.push.target = target;
-        street.send(send).await;
-        assert!(matches!(street.report().await, Report::Accepted { .. }));
+        harness.send(send).await;
+        assert!(matches!(harness.report().await, Report::Back { fate: Fate::Accepted { .. }, .. }));
     }
-    street.close().await;
+    harness.close().await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_message_with_all_that_apple_browsers_and_android_have_is_in_order() {
-    let mut street = Street::open(Plan::default()).await;
+    let mut harness = Harness::open(Plan::default()).await;
     let (sid, mut push) = (sids(1)[0], message(sids(1)[0], &device(1), 1).push);
     let object = |value: serde_json::Value| serde_json::from_value(value).unwrap();
     push.notification = Some(object(json!({"title": "t", "body": "b", "subtitle": "s", "badge": "3", "icon": "i",
@@ -235,16 +246,16 @@ async fn a_message_with_all_that_apple_browsers_and_android_have_is_in_order() {
             "fcm_options": {"link": "https://example.com/"}},
         "fcmOptions": {"analyticsLabel": "label"},
     }));
-    street.send(Send { push, ..message(sid, &device(1), 1) }).await;
-    let report = street.report().await;
-    assert!(matches!(report, Report::Accepted { .. }), "{report:?}");
-    street.close().await;
+    harness.send(Send { push, ..message(sid, &device(1), 1) }).await;
+    let report = harness.report().await;
+    assert!(matches!(report, Report::Back { fate: Fate::Accepted { .. }, .. }), "{report:?}");
+    harness.close().await;
 }
 
 /// The simulator keeps Google's rule, and refuses what is against it in the words for a bad token.
 #[tokio::test(start_paused = true)]
 async fn no_message_that_shows_nothing_is_refused_for_what_it_says_to_apple() {
-    let mut street = Street::open(Plan::default()).await;
+    let mut harness = Harness::open(Plan::default()).await;
     let blocks = [
         json!({}),
         json!({"content_available": true}),
@@ -259,9 +270,9 @@ async fn no_message_that_shows_nothing_is_refused_for_what_it_says_to_apple() {
         send.push.priority = Priority::High;
         send.push.collapse = Some("chat".to_owned());
         send.push.fcm = serde_json::from_value(fcm.clone()).unwrap();
-        street.send(send).await;
-        let report = street.report().await;
-        assert!(matches!(report, Report::Accepted { .. }), "{fcm}: {report:?}");
+        harness.send(send).await;
+        let report = harness.report().await;
+        assert!(matches!(report, Report::Back { fate: Fate::Accepted { .. }, .. }), "{fcm}: {report:?}");
     }
-    street.close().await;
+    harness.close().await;
 }

@@ -141,7 +141,7 @@ impl Present {
         let store = Connection::open(self.past.path("bridge.db")).unwrap();
         let sql = "SELECT row, tail FROM deliveries WHERE id = ?1";
         let (row, tail) = store.query_row(sql, [id], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
-        Sid::from_parts(Row::new(row), tail).unwrap().to_string()
+        Sid::from_parts(Row(row), tail).unwrap().to_string()
     }
 
     /// Waits until nothing waits for a BAL any more.

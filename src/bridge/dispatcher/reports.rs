@@ -1,8 +1,8 @@
 //! What comes back from the transport, and what follows from it.
 
-use super::{After, Dispatcher};
-use crate::bridge::count_status;
-use crate::chat::delivery::{AMBIGUOUS, Event};
+use super::{After, Dispatcher, Flight};
+use crate::bridge::count_told;
+use crate::chat::delivery::{AMBIGUOUS, Event, Fate};
 use crate::chat::id::{Recipient, Sid, Token};
 use crate::chat::message::BridgeEvent;
 use crate::chat::refusal::{Decision, Fault, Refusal, RetryClock, Scope, TokenFate, Wait};
@@ -21,44 +21,23 @@ impl Dispatcher {
     /// Takes what comes back from the transport.
     pub(super) async fn report(&mut self, report: Report) -> Result<(), StoreError> {
         match report {
-            Report::Accepted { sid, canonical, provider_id, detail, copies, replays } => {
-                self.service_backoff.release();
-                self.replayed(sid, replays).await?;
-                self.count_copies(sid, copies);
-                self.flights.remove(&sid);
-                self.record(sid, Event::Accepted { copies, provider_id, detail, canonical }).await
-            }
-            Report::Refused { sid, refusal, copies, replays } => {
-                self.replayed(sid, replays).await?;
-                self.context.metrics.refused(&self.transport.to_string(), &refusal.code);
-                self.count_copies(sid, copies);
-                let clock = self.refused(sid, &refusal);
-                self.record(sid, Event::Refused { refusal, copies, clock }).await
-            }
-            Report::Unsendable { sid, code, detail } => {
-                self.flights.remove(&sid);
-                self.record(sid, Event::Unsendable { code, detail }).await
-            }
-            Report::Expired { sid, copies, replays } => {
-                self.replayed(sid, replays).await?;
-                self.count_copies(sid, copies);
-                self.flights.remove(&sid);
-                self.record(sid, Event::Expired { copies }).await
-            }
-            Report::Deferred { sid, wait } => {
-                let due_ms = self.later(sid, wait);
-                self.record(sid, Event::Deferred { due_ms }).await
-            }
-            Report::Lost { sid, copies } => {
-                self.count_copies(sid, copies);
-                self.flights.remove(&sid);
-                self.record(sid, Event::Lost { copies }).await
+            Report::Back { sid, fate, copies, replays } => {
+                let flight = self.flights.remove(&sid);
+                self.count_copies(flight.as_ref(), copies);
+                self.context.metrics.add(Metric::DownstreamAttempts, attempts(&fate, copies, replays));
+                let clock = self.clock(flight.as_ref());
+                match &fate {
+                    Fate::Accepted { .. } => self.service_backoff.reset(),
+                    Fate::Refused(refusal) => self.refused(sid, refusal, flight, clock),
+                    Fate::Unsendable { .. } | Fate::Expired | Fate::Deferred(_) | Fate::Lost => {}
+                }
+                self.record(sid, Event::Back { fate, copies, replays, clock }).await
             }
             Report::Receipt { original, status, ack_ref, copies, .. } => {
                 self.receipt(original, &status, ack_ref, copies).await
             }
             Report::Connection { connection, change } => {
-                let (transport, connection) = (self.transport.to_string(), connection.number());
+                let (transport, connection) = (self.transport.to_string(), connection.0);
                 self.context.tell(match change {
                     Change::Up => BridgeEvent::Connected { transport, connection },
                     Change::Draining => BridgeEvent::Draining { transport, connection },
@@ -82,8 +61,7 @@ impl Dispatcher {
             Some(sid) if status == DELIVERED => {
                 if copies > 1 {
                     // The answer to the first copy is lost, and the one to the next comes too late for the mark.
-                    let accepted = Event::Accepted { copies, provider_id: None, detail: None, canonical: None };
-                    self.record(sid, accepted).await?;
+                    self.record(sid, self.back(Fate::ACCEPTED, copies)).await?;
                 }
                 let committed = self.context.store.record(sid, Event::Receipt, now_ms()).await?;
                 self.commits.push_back((committed, After::Receipt { original, ack_ref }));
@@ -97,20 +75,23 @@ impl Dispatcher {
         Ok(())
     }
 
-    /// What its transport sent again at once was tried more often than it was handed over.
-    async fn replayed(&mut self, sid: Sid, times: u32) -> Result<(), StoreError> {
-        if times == 0 { Ok(()) } else { self.record(sid, Event::Replayed { times }).await }
+    /// A message comes back that the transport does not have, so that nothing is known of its deadline.
+    pub(super) fn back(&self, fate: Fate, copies: u32) -> Event {
+        Event::Back { fate, copies, replays: 0, clock: self.clock(None) }
     }
 
-    /// What follows for others from the refusal of a message, and the clock for what follows for itself.
-    fn refused(&mut self, sid: Sid, refusal: &Refusal) -> RetryClock {
-        let flight = self.flights.remove(&sid);
-        let clock = RetryClock {
+    fn clock(&self, flight: Option<&Flight>) -> RetryClock {
+        RetryClock {
             now_ms: now_ms(),
-            deadline_ms: flight.as_ref().map_or(u64::MAX, |flight| flight.deadline_ms),
+            deadline_ms: flight.map_or(u64::MAX, |flight| flight.deadline_ms),
             longest: Duration::from_secs(self.context.settings.retry_max_seconds),
             permille: rand::random_range(0..=1000),
-        };
+        }
+    }
+
+    /// What follows for others from the refusal of a message.
+    fn refused(&mut self, sid: Sid, refusal: &Refusal, flight: Option<Flight>, clock: RetryClock) {
+        self.context.metrics.refused(&self.transport.to_string(), &refusal.code);
         match (refusal.decision, flight) {
             (Decision::Retry { scope: Scope::Service, wait: Wait::AtLeast(wait) | Wait::Backoff(wait), .. }, _) => {
                 self.pause_for(wait);
@@ -120,19 +101,19 @@ impl Dispatcher {
                 if refusal.code != AMBIGUOUS {
                     self.back_off((scope == Scope::Recipient).then_some(flight.recipient));
                 }
-                if let Some((due_ms, _)) = flight.tried.again(wait, until, clock) {
+                if let Some((due_ms, _)) = flight.life.tried.again(wait, until, clock) {
                     self.context.metrics.count(Metric::DownstreamRetries);
-                    let (code, attempt, in_ms) = (&refusal.code, flight.attempt, due_ms.saturating_sub(clock.now_ms));
+                    let (code, attempt) = (&refusal.code, flight.life.attempt);
+                    let in_ms = due_ms.saturating_sub(clock.now_ms);
                     tracing::debug!(target: message_log::TARGET, %sid, code, attempt, in_ms, "refused for now: will be tried again");
                 }
             }
             (Decision::Retry { .. }, None) => {}
             (Decision::Fail { token, fault }, flight) => {
-                self.service_backoff.release();
+                self.service_backoff.reset();
                 self.tell_failure(sid, &refusal.code, (token, fault), flight.and_then(|flight| flight.token));
             }
         }
-        clock
     }
 
     fn tell_failure(&self, sid: Sid, code: &str, (fate, fault): (TokenFate, Fault), token: Option<Token>) {
@@ -143,14 +124,6 @@ impl Dispatcher {
         if let (TokenFate::Remove, Some(token)) = (fate, token) {
             self.context.tell(BridgeEvent::TokenRemoved { token, code: code.to_owned() });
         }
-    }
-
-    /// Takes the message out of the air until `delay` is over. Returns when that is, in Unix milliseconds.
-    fn later(&mut self, sid: Sid, delay: Duration) -> u64 {
-        let due_ms = now_ms().saturating_add(u64::try_from(delay.as_millis()).unwrap_or(u64::MAX / 2));
-        let Some(flight) = self.flights.remove(&sid) else { return due_ms };
-        // At its deadline it is looked at once more, to be found expired.
-        due_ms.min(flight.deadline_ms)
     }
 
     /// The service said "later", of everybody or of one recipient.
@@ -169,40 +142,27 @@ impl Dispatcher {
         self.pause_until = self.pause_until.max(Some(Instant::now() + pause));
     }
 
-    /// The first copy of all is none more, unless one of an earlier attempt may be with the push service. To be asked
-    /// before the message lands.
-    fn count_copies(&self, sid: Sid, copies: u32) {
-        let copied = self.flights.get(&sid).is_some_and(|flight| flight.copied);
+    /// The first copy of all is none more, unless one of an earlier attempt may be with the push service.
+    fn count_copies(&self, flight: Option<&Flight>, copies: u32) {
+        let copied = flight.is_some_and(|flight| flight.life.dup_possible);
         let further = if copied { copies } else { copies.saturating_sub(1) };
         self.context.metrics.add(Metric::DownstreamResent, u64::from(further));
     }
 
-    /// The oldest commit is done.
-    pub(super) async fn committed(&mut self, recorded: Recorded) -> Result<(), StoreError> {
-        let Some((_, after)) = self.commits.pop_front() else { return Ok(()) };
-        self.told(&recorded, &after);
-        if let After::Receipt { ack_ref, .. } = after {
-            self.acknowledge(ack_ref).await;
-        }
-        Ok(())
-    }
-
-    fn told(&self, recorded: &Recorded, after: &After) {
-        match recorded {
-            Recorded::Moved { bal, id, told, .. } => {
-                for status in *told {
-                    count_status(&self.context.metrics, *status);
-                    tracing::debug!(target: message_log::TARGET, bal, id, ?status, "status on disk");
-                }
-            }
-            Recorded::Swallowed => {}
-            Recorded::Unknown => match after {
-                After::Receipt { original, .. } => {
+    /// A commit is done.
+    pub(super) async fn committed(&self, recorded: &Recorded, after: After) {
+        count_told(&self.context.metrics, recorded);
+        let unknown = matches!(recorded, Recorded::Unknown);
+        match after {
+            After::Receipt { original, ack_ref } => {
+                if unknown {
                     self.context.metrics.count(Metric::ReceiptsUnknown);
                     tracing::debug!(original, "receipt for a message that is not remembered");
                 }
-                After::Answer(sid) => tracing::warn!(%sid, "answer for a message that is not remembered"),
-            },
+                self.acknowledge(ack_ref).await;
+            }
+            After::Answer(sid) if unknown => tracing::warn!(%sid, "answer for a message that is not remembered"),
+            After::Answer(_) => {}
         }
     }
 
@@ -210,4 +170,16 @@ impl Dispatcher {
     async fn acknowledge(&self, ack_ref: AckRef) {
         let _ = self.acks.send(ack_ref).await;
     }
+}
+
+/// How often the message was tried, as `attempt` of a status counts: what goes back untried was not.
+fn attempts(fate: &Fate, copies: u32, replays: u32) -> u64 {
+    let tries = match fate {
+        Fate::Accepted { .. } | Fate::Expired => 1 + replays,
+        Fate::Refused(Refusal { decision: Decision::Retry { scope: Scope::Service, .. }, .. }) => replays,
+        Fate::Refused(_) => 1 + replays,
+        Fate::Lost => u32::from(copies > 0),
+        Fate::Unsendable { .. } | Fate::Deferred(_) => 0,
+    };
+    u64::from(tries)
 }

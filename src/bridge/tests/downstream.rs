@@ -1,8 +1,9 @@
 //! The way out, where it is rough.
 
 use super::*;
+use crate::chat::delivery::Fate;
 use crate::chat::push::Target;
-use crate::transport::{Change, ConnectionId, Outage};
+use crate::transport::{Change, ConnectionId};
 use tokio::time::Instant;
 
 const LATER: Wait = Wait::AtLeast(Duration::from_secs(600));
@@ -35,8 +36,8 @@ async fn what_came_back_while_the_push_service_is_away_is_not_counted_as_in_flig
         }
     };
     timeout(in_flight(&harness, 1)).await;
-    harness.transport.link.send_replace(Link::Down(Outage::Unconnected));
-    harness.report(Report::Lost { sid, copies: 1 }).await;
+    harness.transport.link.send_replace(Link::UNCONNECTED);
+    harness.report(Report::Back { sid, fate: Fate::Lost, copies: 1, replays: 0 }).await;
     timeout(in_flight(&harness, 0)).await;
     harness.close().await;
 }
@@ -129,7 +130,7 @@ fn settings_of(claims: usize) -> Settings {
 #[tokio::test]
 async fn what_the_transport_never_got_is_not_marked_as_a_possible_duplicate() {
     let mut harness = Harness::open_for(settings_of(64));
-    harness.transport.link.send_replace(Link::Down(Outage::Unconnected));
+    harness.transport.link.send_replace(Link::UNCONNECTED);
     for n in 0..40 {
         harness.message(&format!("a{n}"), "T", 600).await;
     }
@@ -170,7 +171,7 @@ async fn a_connection_that_breaks_with_many_open_pauses_nobody() {
             scope: Scope::Message,
         };
         let refusal = Refusal::new(decision, "AMBIGUOUS", "").maybe_arrived();
-        harness.report(Report::Refused { sid, refusal, copies: 1, replays: 0 }).await;
+        harness.report(Report::Back { sid, fate: Fate::Refused(refusal), copies: 1, replays: 0 }).await;
     }
     harness.sent().await;
     let start = Instant::now();
@@ -238,7 +239,7 @@ async fn operators_hear_of_the_connections() {
         ),
     ];
     for (change, mut expected) in said {
-        harness.report(Report::Connection { connection: ConnectionId::new(1), change }).await;
+        harness.report(Report::Connection { connection: ConnectionId(1), change }).await;
         let event = async {
             loop {
                 let outbound = harness.mqtt.publish.recv().await.unwrap();

@@ -85,7 +85,7 @@ async fn a_user_still_confirms_the_push_of_a_bal_and_takes_nothing_out_of_its_in
     let path = dir.path().join("store.db");
     let careful = HashMap::from([("com.example.chat".to_owned(), Owner::new("careful").unwrap())]);
     let settings = Settings { routes: Routes::new(careful, None), ..both() };
-    let mut harness = Harness::open_ways(dir, path, settings, &[Transport::Ccs, v1()]);
+    let mut harness = Harness::open_by(dir, path, settings, &[Transport::Ccs, v1()]);
     harness.chat("a1", "T").await;
     assert_eq!(harness.status().await.1, "accepted");
     let sid = harness.sent_by_fcm().await.sid;
@@ -114,23 +114,51 @@ async fn a_user_still_confirms_the_push_of_a_bal_and_takes_nothing_out_of_its_in
     harness.close().await;
 }
 
+impl Harness {
+    /// The same as [`Self::asked`], with an MQTT 5 response topic.
+    async fn asked_by(&self, principal: Principal, message: &Value, response_topic: &str) {
+        let (ack, word) = Ack::new();
+        let inbound = Inbound {
+            topic: format!("{}/self/messages", principal.name),
+            principal,
+            payload: message.to_string().into(),
+            retain: false,
+            dup: false,
+            expiry: None,
+            response_topic: Some(response_topic.into()),
+            correlation: None,
+            ack,
+        };
+        self.mqtt.inbound.send(inbound).await.unwrap();
+        assert_eq!(timeout(word).await, Ok(AckWord::Done));
+    }
+}
+
 #[tokio::test]
 async fn a_response_topic_leads_a_users_refusals_to_nobody_else() {
     let mut harness = Harness::open();
-    let (ack, word) = Ack::new();
-    let inbound = Inbound {
-        principal: logged_in("alice", Role::User),
-        topic: "alice/self/messages".into(),
-        payload: json!({"id": "a1", "token": "T", "data": {}}).to_string().into(),
-        retain: false,
-        dup: false,
-        expiry: None,
-        response_topic: Some("bal1/others/messages".into()),
-        correlation: None,
-        ack,
-    };
-    harness.mqtt.inbound.send(inbound).await.unwrap();
-    assert_eq!(timeout(word).await, Ok(AckWord::Done));
+    let message = json!({"id": "a1", "token": "T", "data": {}});
+    harness.asked_by(logged_in("alice", Role::User), &message, "bal1/others/messages").await;
     harness.refused("alice", "a1").await;
+    harness.close().await;
+}
+
+#[tokio::test]
+async fn a_refused_message_fails_where_its_response_topic_says_if_that_is_one() {
+    let mut harness = Harness::open();
+    let bal = logged_in("bal1", Role::Bal);
+    let nobody = json!({"id": "a1", "to": "alice", "data": {}});
+    let unreadable = json!({"id": "a1", "token": "T", "ttl": "long"});
+    for (message, wish, reply) in [
+        (&nobody, "bal1/answers", "bal1/answers"),
+        (&unreadable, "bal1/answers", "bal1/answers"),
+        (&unreadable, "bal2/answers", "bal1/others/receipts"),
+    ] {
+        harness.asked_by(bal.clone(), message, wish).await;
+        let mut told = [harness.read().await, harness.read().await];
+        told.sort_by_key(|(topic, _)| topic == "bal1/others/errors");
+        let [(topic, failed), (_, error)] = told;
+        assert_eq!((&*topic, &failed["status"], &failed["code"]), (reply, &json!("failed"), &error["code"]));
+    }
     harness.close().await;
 }

@@ -2,7 +2,7 @@
 
 use super::transports::{both, v1};
 use super::*;
-use crate::chat::delivery::Event;
+use crate::chat::delivery::{Event, Fate};
 use crate::chat::id::{MessageId, SidSource};
 use crate::chat::push::Target;
 use crate::chat::recipient_queue::Pace;
@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 
 /// More than the store looks at in one call.
 const LONG: usize = 3_000;
-/// Much less than it takes to find by and by, one look after the other, what is behind a long line.
+/// Much less than it takes to find by and by, one look after the other, what is behind a long queue.
 const SOON: Duration = Duration::from_secs(5);
 
 fn to(token: &str) -> Target {
@@ -23,7 +23,7 @@ impl Harness {
     /// Nobody reads the statuses here; they are confirmed.
     fn drain(&mut self) -> JoinHandle<()> {
         let mut publish = std::mem::replace(&mut self.mqtt.publish, mpsc::channel(1).1);
-        #[expect(clippy::disallowed_methods, reason = "ends with the house")]
+        #[expect(clippy::disallowed_methods, reason = "ends with the test")]
         tokio::spawn(async move {
             while let Some(outbound) = publish.recv().await {
                 let _ = outbound.outcome.send(Outcome::Confirmed);
@@ -31,7 +31,7 @@ impl Harness {
         })
     }
 
-    async fn line(&self, length: usize, category: Option<&str>) {
+    async fn queue(&self, length: usize, category: Option<&str>) {
         let mut words = Vec::new();
         for n in 0..length {
             let message = json!({"id": format!("b{n}"), "token": "T", "category": category, "ttl": 600, "data": {}});
@@ -52,7 +52,7 @@ async fn a_long_line_behind_a_retry_starves_nobody_else() {
     let again = harness.sent().await;
     assert_eq!(again.sid, first);
     let drain = harness.drain();
-    harness.line(LONG, None).await;
+    harness.queue(LONG, None).await;
     // `a0` is with the transport meanwhile, as it is for up to 20 s when the push service does not answer.
     harness.message("x", "X", 600).await;
     let sent = tokio::time::timeout(SOON, harness.sent()).await.expect("another recipient is held up");
@@ -61,7 +61,7 @@ async fn a_long_line_behind_a_retry_starves_nobody_else() {
     let mut last = first;
     for _ in 0..LONG {
         let sid = harness.sent().await.sid;
-        assert!(sid > last, "the line goes in its order");
+        assert!(sid > last, "the queue goes in its order");
         last = sid;
         harness.report(accepted(sid)).await;
     }
@@ -69,17 +69,17 @@ async fn a_long_line_behind_a_retry_starves_nobody_else() {
 }
 
 #[tokio::test]
-async fn a_crowd_delays_nobody_else() {
+async fn a_long_recipient_queue_delays_nobody_else() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("store.db");
     let settings = Settings { claims: 256, ..both() };
-    let mut harness = Harness::open_ways(dir, path, settings, &[Transport::Ccs, v1()]);
+    let mut harness = Harness::open_by(dir, path, settings, &[Transport::Ccs, v1()]);
     let drain = harness.drain();
-    harness.line(LONG, Some("com.example.chat")).await;
+    harness.queue(LONG, Some("com.example.chat")).await;
     for n in 0..3 {
         harness.chat(&format!("x{n}"), &format!("X{n}")).await;
         let to_others = async { while harness.sent_by_fcm().await.push.target == to("T") {} };
-        tokio::time::timeout(SOON, to_others).await.expect("other recipients wait for the crowd");
+        tokio::time::timeout(SOON, to_others).await.expect("other recipients wait for it");
     }
     drain.abort();
 }
@@ -88,12 +88,12 @@ async fn a_crowd_delays_nobody_else() {
 async fn after_a_crash_a_confirmation_lets_the_next_go() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("store.db");
-    let mut harness = Harness::open_ways(dir, path, both(), &[Transport::Ccs, v1()]);
+    let mut harness = Harness::open_by(dir, path, both(), &[Transport::Ccs, v1()]);
     harness.chat("a1", "T").await;
     harness.chat("a2", "T").await;
     let first = harness.sent_by_fcm().await.sid;
     let (dir, path) = harness.close().await;
-    let mut harness = Harness::open_ways(dir, path, both(), &[Transport::Ccs, v1()]);
+    let mut harness = Harness::open_by(dir, path, both(), &[Transport::Ccs, v1()]);
     let again = harness.sent_by_fcm().await;
     assert_eq!(again.sid, first);
     harness.fcm_is_busy(first, Duration::from_secs(600)).await;
@@ -122,7 +122,7 @@ async fn a_retry_that_cannot_be_read_blocks_nobody() {
 
 /// Leaves a message in the store that is tried again, and whose body is of a later release.
 async fn refused_once(path: &std::path::Path, token: &str) {
-    let (store, keeper, _) = Store::open(&crate::store::Settings::new(path), now_ms()).unwrap();
+    let (store, writer, _) = Store::open(&crate::store::Settings::new(path), now_ms()).unwrap();
     let sid = SidSource::default().next(now_ms(), 1);
     let new = NewDelivery {
         sid,
@@ -144,7 +144,7 @@ async fn refused_once(path: &std::path::Path, token: &str) {
     let decision =
         Decision::Retry { wait: Wait::AtLeast(Duration::ZERO), until: Until::Deadline, scope: Scope::Message };
     let clock = RetryClock { now_ms: now_ms(), deadline_ms: u64::MAX, longest: Duration::MAX, permille: 0 };
-    let again = Event::Refused { refusal: Refusal::new(decision, "X", ""), copies: 1, clock };
+    let again = Event::Back { fate: Fate::Refused(Refusal::new(decision, "X", "")), copies: 1, replays: 0, clock };
     store.record(sid, again, now_ms()).await.unwrap().await.unwrap();
-    keeper.close().await.unwrap();
+    writer.close().await.unwrap();
 }

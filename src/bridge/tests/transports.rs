@@ -1,9 +1,10 @@
 //! Several transports at once.
 
 use super::*;
+use crate::chat::delivery::Fate;
 use crate::chat::id::SidSource;
 use crate::chat::transport::Transports;
-use crate::transport::{Outage, Outlet};
+use crate::transport::Outlet;
 
 pub(super) fn v1() -> Transport {
     Transport::parse("fcm-v1").unwrap()
@@ -19,7 +20,7 @@ pub(super) fn both() -> Settings {
 fn harness() -> Harness {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("store.db");
-    Harness::open_ways(dir, path, both(), &[Transport::Ccs, v1()])
+    Harness::open_by(dir, path, both(), &[Transport::Ccs, v1()])
 }
 
 impl Harness {
@@ -34,7 +35,7 @@ impl Harness {
     }
 
     pub(super) async fn sent_by_fcm(&mut self) -> Send {
-        timeout(self.fcm().sends.recv()).await.expect("the lanes run")
+        timeout(self.fcm().sends.recv()).await.expect("the bridge runs")
     }
 
     pub(super) async fn fcm_says(&mut self, report: Report) {
@@ -45,7 +46,7 @@ impl Harness {
     pub(super) async fn fcm_is_busy(&mut self, sid: Sid, wait: Duration) {
         let decision = Decision::Retry { wait: Wait::AtLeast(wait), until: Until::Deadline, scope: Scope::Recipient };
         let refusal = Refusal::new(decision, "SERVICE_UNAVAILABLE", "").maybe_arrived();
-        self.fcm_says(Report::Refused { sid, refusal, copies: 1, replays: 0 }).await;
+        self.fcm_says(Report::Back { sid, fate: Fate::Refused(refusal), copies: 1, replays: 0 }).await;
     }
 }
 
@@ -56,7 +57,14 @@ async fn what_went_over_v1_is_delivered_on_the_word_of_the_app() {
     assert_eq!(harness.status().await.1, "accepted");
     let sid = harness.sent_by_fcm().await.sid;
     let provider_id = Some("projects/p/messages/7".to_owned());
-    harness.fcm_says(Report::Accepted { sid, canonical: None, provider_id, detail: None, copies: 1, replays: 0 }).await;
+    harness
+        .fcm_says(Report::Back {
+            sid,
+            fate: Fate::Accepted { canonical: None, provider_id, detail: None },
+            copies: 1,
+            replays: 0,
+        })
+        .await;
     let (_, sent) = harness.read().await;
     assert_eq!((&sent["transport"], &sent["source"]), (&json!("fcm-v1"), &json!("provider")));
     assert_eq!(sent["provider_id"], "projects/p/messages/7");
@@ -149,7 +157,9 @@ async fn a_confirmation_ends_the_wait_for_a_retry_and_lets_the_next_go() {
     let receipt = json!({"id": first.to_string(), "status": "received"});
     assert_eq!(timeout(harness.publish("alice/self/receipts", &receipt).await).await, Ok(AckWord::Done));
     let second = harness.sent_by_fcm().await.sid;
-    harness.fcm_says(Report::Deferred { sid: second, wait: Duration::from_millis(10) }).await;
+    harness
+        .fcm_says(Report::Back { sid: second, fate: Fate::Deferred(Duration::from_millis(10)), copies: 0, replays: 0 })
+        .await;
     assert_eq!(harness.sent_by_fcm().await.sid, second, "nothing passes what went back");
     harness.fcm_says(accepted(second)).await;
     let third = harness.sent_by_fcm().await.sid;
@@ -160,7 +170,7 @@ async fn a_confirmation_ends_the_wait_for_a_retry_and_lets_the_next_go() {
 #[tokio::test]
 async fn a_way_that_is_down_says_why_and_holds_up_no_other() {
     let mut harness = harness();
-    harness.fcm().link.send_replace(Link::Down(Outage::Refused("permission_denied")));
+    harness.fcm().link.send_replace(Link::Down("permission_denied"));
     harness.transport.link.send_replace(Link::Up);
     let down = |now: &Readiness| now.transports.get("fcm-v1") == Some(&"permission_denied");
     let now = timeout(harness.readiness.wait_for(down)).await.unwrap().clone();
@@ -212,7 +222,7 @@ async fn a_doubtful_token_is_neither_used_nor_forgotten() {
     assert_eq!(harness.status().await.1, "accepted");
     let sid = harness.sent_by_fcm().await.sid;
     let refusal = Refusal::new(Decision::QUARANTINE_TOKEN, "SENDER_ID_MISMATCH", "no");
-    harness.fcm_says(Report::Refused { sid, refusal, copies: 1, replays: 0 }).await;
+    harness.fcm_says(Report::Back { sid, fate: Fate::Refused(refusal), copies: 1, replays: 0 }).await;
     let (_, failed) = harness.read().await;
     assert_eq!((&failed["status"], &failed["token_action"]), (&json!("failed"), &json!("quarantine")));
     harness.close().await;
@@ -225,7 +235,7 @@ async fn what_the_bridge_refuses_itself_is_no_word_and_no_attempt_of_the_push_se
     assert_eq!(harness.status().await.1, "accepted");
     let sid = harness.sent_by_fcm().await.sid;
     let (code, detail) = ("RESERVED_KEY".to_owned(), "no".to_owned());
-    harness.fcm_says(Report::Unsendable { sid, code, detail }).await;
+    harness.fcm_says(Report::Back { sid, fate: Fate::Unsendable { code, detail }, copies: 0, replays: 0 }).await;
     let (_, mut failed) = harness.read().await;
     failed.as_object_mut().unwrap().remove("ts");
     let expected =
@@ -237,7 +247,7 @@ async fn what_the_bridge_refuses_itself_is_no_word_and_no_attempt_of_the_push_se
     assert_eq!(harness.status().await.1, "accepted");
     let sid = harness.sent_by_fcm().await.sid;
     let refusal = Refusal::new(Decision::FAIL, "INVALID_JSON", "no");
-    harness.fcm_says(Report::Refused { sid, refusal, copies: 1, replays: 0 }).await;
+    harness.fcm_says(Report::Back { sid, fate: Fate::Refused(refusal), copies: 1, replays: 0 }).await;
     let (_, failed) = harness.read().await;
     assert_eq!((&failed["source"], &failed["attempt"]), (&json!("provider"), &json!(1)));
     assert_eq!(harness.metrics.refusals().into_values().sum::<u64>(), 1);
@@ -253,11 +263,102 @@ async fn a_copy_of_a_later_attempt_is_one_more() {
     harness.fcm_is_busy(sid, Duration::from_millis(1)).await;
     assert_eq!(harness.sent_by_fcm().await.sid, sid);
     // It was not written this time, which is no copy.
-    harness.fcm_says(Report::Lost { sid, copies: 0 }).await;
+    harness.fcm_says(Report::Back { sid, fate: Fate::Lost, copies: 0, replays: 0 }).await;
     assert_eq!(harness.sent_by_fcm().await.sid, sid);
     assert_eq!(harness.metrics.get(Metric::DownstreamResent), 0);
     harness.fcm_says(accepted(sid)).await;
     assert_eq!(harness.read().await.1["dup_possible"], true);
     assert_eq!(harness.metrics.get(Metric::DownstreamResent), 1);
+    harness.close().await;
+}
+
+#[tokio::test]
+async fn what_goes_back_untried_is_no_attempt() {
+    const SOON: Duration = Duration::from_millis(1);
+    let mut harness = harness();
+    harness.chat("a1", "T").await;
+    assert_eq!(harness.status().await.1, "accepted");
+    let service = Decision::Retry { wait: Wait::AtLeast(SOON), until: Until::Deadline, scope: Scope::Service };
+    let refusal = Refusal::new(service, "QUOTA_EXCEEDED", "");
+    let went_back: [fn(Sid, Refusal) -> Report; 3] = [
+        |sid, _| Report::Back { sid, fate: Fate::Deferred(SOON), copies: 0, replays: 0 },
+        |sid, _| Report::Back { sid, fate: Fate::Lost, copies: 0, replays: 0 },
+        |sid, refusal| Report::Back { sid, fate: Fate::Refused(refusal), copies: 1, replays: 0 },
+    ];
+    for report in went_back {
+        let sid = harness.sent_by_fcm().await.sid;
+        harness.fcm_says(report(sid, refusal.clone())).await;
+    }
+    let sid = harness.sent_by_fcm().await.sid;
+    assert_eq!(harness.metrics.get(Metric::DownstreamAttempts), 0);
+    let (canonical, provider_id, detail) = (None, None, None);
+    harness
+        .fcm_says(Report::Back { sid, fate: Fate::Accepted { canonical, provider_id, detail }, copies: 2, replays: 1 })
+        .await;
+    let (_, sent) = harness.read().await;
+    assert_eq!((&sent["status"], &sent["attempt"]), (&json!("sent"), &json!(2)));
+    assert_eq!(harness.metrics.get(Metric::DownstreamAttempts), 2, "what was sent again at once counts each time");
+    harness.chat("a2", "T").await;
+    assert_eq!(harness.status().await.1, "accepted");
+    let sid = harness.sent_by_fcm().await.sid;
+    harness
+        .fcm_says(Report::Back {
+            sid,
+            fate: Fate::Unsendable { code: "RESERVED_KEY".to_owned(), detail: "no".to_owned() },
+            copies: 0,
+            replays: 0,
+        })
+        .await;
+    assert_eq!(harness.status().await.1, "failed");
+    assert_eq!(harness.metrics.get(Metric::DownstreamAttempts), 2);
+    harness.close().await;
+}
+
+#[tokio::test]
+async fn a_device_that_is_faster_than_the_answer_is_told_of_without_what_only_the_answer_brings() {
+    let mut harness = harness();
+    for (id, receipt) in [("a1", true), ("a2", false)] {
+        let message = json!({
+            "id": id, "token": "T", "category": "com.example.chat", "receipt": receipt, "data": {},
+        });
+        assert_eq!(timeout(harness.publish("c/self/messages", &message).await).await, Ok(AckWord::Done));
+        assert_eq!(harness.status().await.1, "accepted");
+        let sid = harness.sent_by_fcm().await.sid;
+        let confirmation = json!({"id": sid.to_string(), "status": "received"});
+        assert_eq!(timeout(harness.publish("alice/self/receipts", &confirmation).await).await, Ok(AckWord::Done));
+        for word in ["sent", "delivered"].into_iter().take(1 + usize::from(receipt)) {
+            let (_, told) = harness.read().await;
+            assert_eq!(
+                (&told["status"], &told["provider_id"], &told["detail"]),
+                (&json!(word), &Value::Null, &Value::Null)
+            );
+        }
+        let (name, lost) = ("projects/p/messages/7", "`x` did not travel");
+        let (provider_id, detail) = (Some(name.to_owned()), Some(lost.to_owned()));
+        harness
+            .fcm_says(Report::Back {
+                sid,
+                fate: Fate::Accepted { canonical: None, provider_id, detail },
+                copies: 1,
+                replays: 0,
+            })
+            .await;
+        timeout(async {
+            while harness.metrics.get(Metric::InFlight) > 0 {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+        assert_eq!(timeout(harness.publish("c/self/messages", &message).await).await, Ok(AckWord::Done));
+        let (_, again) = harness.read().await;
+        assert_eq!((&again["provider_id"], &again["redelivered"]), (&json!(name), &json!(true)), "who asks is told");
+        assert_eq!(again["detail"], if receipt { Value::Null } else { json!(lost) });
+    }
+    harness.message("b1", "T", 600).await;
+    assert_eq!(harness.status().await.1, "accepted");
+    let sid = harness.sent().await.sid;
+    harness.receipt(&sid.to_string()).await;
+    let (_, sent) = harness.read().await;
+    assert_eq!((&sent["status"], &sent["new_token"]), (&json!("sent"), &Value::Null));
     harness.close().await;
 }

@@ -45,19 +45,7 @@ impl World {
     }
 
     fn publish(&self, payload: &str) -> oneshot::Receiver<Outcome> {
-        let (outcome, answer) = oneshot::channel();
-        let (topic, payload) = (TOPIC.to_owned(), payload.to_owned().into());
-        let message = Outbound {
-            topic,
-            payload,
-            qos: 1,
-            retain: false,
-            expiry: None,
-            correlation: None,
-            mark_copy: None,
-            resume: true,
-            outcome,
-        };
+        let (message, answer) = Outbound::new(TOPIC, payload.to_owned());
         let room = Arc::clone(&self.room).try_acquire_owned().unwrap();
         self.ledger.publish(message, room);
         answer

@@ -22,19 +22,7 @@ async fn connected() -> (Desk, Arc<str>, Arc<Link>, oneshot::Receiver<Outcome>) 
     let link = Link::of_anybody(Arc::clone(&desk.ledger));
     desk.attach(&client, &link).await;
 
-    let (outcome, answer) = oneshot::channel();
-    let (topic, payload) = (TOPIC.to_owned(), "x".into());
-    let message = Outbound {
-        topic,
-        payload,
-        qos: 1,
-        retain: false,
-        expiry: None,
-        correlation: None,
-        mark_copy: None,
-        resume: true,
-        outcome,
-    };
+    let (message, answer) = Outbound::new(TOPIC, "x");
     desk.ledger.publish(message, Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap());
     (desk, client, link, answer)
 }

@@ -1,6 +1,5 @@
 use super::*;
 use proptest::prelude::*;
-use serde_json::json;
 
 fn inbound(value: &Value) -> Inbound {
     Inbound::parse(&value.to_string()).unwrap()

@@ -14,10 +14,9 @@ pub struct BridgeStatus {
     pub version: String,
     /// When it started, in Unix milliseconds.
     pub started: u64,
-    /// How the connection to CCS stands, if there is one.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub ccs: Option<CcsState>,
-    /// Every way to the devices, and how it stands: `up`, `draining`, `down`, or why no message goes.
+    /// Every transport, and how it stands: `up`, `draining`, `down`, or why no message goes. What the document says of CCS
+    /// alone follows from it.
+    #[serde(flatten, serialize_with = "transports")]
     pub transports: BTreeMap<String, &'static str>,
     /// Which kind of broker is in use.
     pub broker: BrokerKind,
@@ -35,18 +34,6 @@ pub enum BridgeState {
     Degraded,
     /// Not there.
     Offline,
-}
-
-/// The connection to the push service.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum CcsState {
-    /// At least one connection takes messages.
-    Up,
-    /// None does.
-    Down,
-    /// There are connections, but the push service is ending all of them.
-    Draining,
 }
 
 /// The kind of broker in use.
@@ -168,13 +155,6 @@ impl BridgeStatus {
     pub fn to_payload(&self) -> Vec<u8> {
         super::json(self)
     }
-
-    /// The same, as the broker shall publish it when the bridge is gone.
-    pub fn to_will(&self) -> Vec<u8> {
-        let transports = self.transports.keys().map(|name| (name.clone(), "down")).collect();
-        let ccs = self.ccs.map(|_| CcsState::Down);
-        super::json(&Self { state: BridgeState::Offline, ccs, transports, ..self.clone() })
-    }
 }
 
 impl BridgeStats {
@@ -201,6 +181,18 @@ struct Dated<'a> {
     ts: u64,
 }
 
+/// `ccs` is older than `transports`, and has three words only.
+fn transports<S: Serializer>(transports: &BTreeMap<String, &'static str>, serializer: S) -> Result<S::Ok, S::Error> {
+    #[derive(Serialize)]
+    struct Transports<'a> {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        ccs: Option<&'static str>,
+        transports: &'a BTreeMap<String, &'static str>,
+    }
+    let known = |word: &&'static str| if matches!(*word, "up" | "draining") { *word } else { "down" };
+    Transports { ccs: transports.get("ccs").map(known), transports }.serialize(serializer)
+}
+
 fn text<S: Serializer>(value: &impl ToString, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&value.to_string())
 }
@@ -216,26 +208,26 @@ mod tests {
     }
 
     #[test]
-    fn the_will_is_the_status_gone_offline() {
-        let status = BridgeStatus {
-            state: BridgeState::Degraded,
-            version: "0.1.0".to_owned(),
-            started: 1,
-            ccs: Some(CcsState::Draining),
-            transports: BTreeMap::from([("ccs".to_owned(), "draining")]),
-            broker: BrokerKind::External,
-            ts: 2,
-        };
-        let said = json!({
-            "state": "degraded", "version": "0.1.0", "started": 1, "ccs": "draining", "transports": {"ccs": "draining"},
-            "broker": "external", "ts": 2,
-        });
-        assert_eq!(read(&status.to_payload()), said);
-        let mut gone = said;
-        gone["state"] = json!("offline");
-        gone["ccs"] = json!("down");
-        gone["transports"]["ccs"] = json!("down");
-        assert_eq!(read(&status.to_will()), gone);
+    fn the_status_says_of_ccs_whether_it_is_up_down_or_draining() {
+        for (word, ccs) in [("up", "up"), ("draining", "draining"), ("down", "down"), ("auth_failed", "down")] {
+            let status = BridgeStatus {
+                state: BridgeState::Degraded,
+                version: "0.1.0".to_owned(),
+                started: 1,
+                transports: BTreeMap::from([("ccs".to_owned(), word)]),
+                broker: BrokerKind::External,
+                ts: 2,
+            };
+            let mut said = json!({
+                "state": "degraded", "version": "0.1.0", "started": 1, "ccs": ccs, "transports": {"ccs": word},
+                "broker": "external", "ts": 2,
+            });
+            assert_eq!(read(&status.to_payload()), said);
+            let status = BridgeStatus { transports: BTreeMap::from([("fcm-v1".to_owned(), word)]), ..status };
+            said["transports"] = json!({"fcm-v1": word});
+            said.as_object_mut().unwrap().remove("ccs");
+            assert_eq!(read(&status.to_payload()), said, "where CCS is not spoken nothing is said of it");
+        }
     }
 
     #[test]

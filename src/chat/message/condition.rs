@@ -5,7 +5,7 @@
 //! operand   := "!"* ( "(" condition ")" | quoted-name "in" "topics" )
 //! ```
 
-use super::target::{CONDITION_TOPICS_MAX, topic_name_fault};
+use super::target::{CONDITION_TOPICS_MAX, check_topic_name};
 
 /// What is wrong with `text`, if anything.
 pub fn condition_fault(text: &str) -> Option<&'static str> {
@@ -23,7 +23,7 @@ pub fn condition_fault(text: &str) -> Option<&'static str> {
                 Expect::Operand
             }
             (Expect::Operand, Word::Quoted(name)) => {
-                if topic_name_fault(name).is_some() {
+                if check_topic_name(name).is_err() {
                     return Some("names a topic that is not a legal one");
                 }
                 topics += 1;

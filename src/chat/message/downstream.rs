@@ -2,7 +2,7 @@
 
 use super::content::{Content, reserved};
 use super::fields::Fields;
-use super::target::{Address, Name, read_address};
+use super::target::{Address, read_address};
 use super::{COLLAPSE_MAX, ErrorCode, Limits, Rejection, Sender};
 use crate::chat::id::MessageId;
 use crate::chat::push::{CHECK_ONLY, Priority, Push, TTL_MAX, Target, asks_to_check_only, is_check_only, plain};
@@ -61,28 +61,21 @@ pub enum Errand {
     Push(Box<Push>),
     /// A message to whoever is registered under a name. In this release nobody can be: the answer is
     /// [`ErrorCode::NoToken`].
-    Name(Name),
+    Name,
 }
 
 impl Downstream {
-    /// Reads and checks a payload of a BAL.
+    /// Reads and checks a payload, and refuses what `sender` may not ask for.
     ///
     /// # Errors
-    /// With the code of topics.md, and with the message's id if that could be read.
-    pub fn parse(payload: &[u8], limits: &Limits) -> Result<Self, Rejection> {
-        Self::parse_from(Sender::Bal, payload, limits)
-    }
-
-    /// As [`Self::parse`], and refuses what `sender` may not ask for.
-    ///
-    /// # Errors
-    /// As [`Self::parse`]; [`ErrorCode::Forbidden`] goes before every other fault of a field but the id's.
-    pub fn parse_from(sender: Sender, payload: &[u8], limits: &Limits) -> Result<Self, Rejection> {
+    /// With the code of topics.md, and with the message's id if that could be read. [`ErrorCode::Forbidden`] goes before
+    /// every other fault of a field but the id's.
+    pub fn parse(sender: Sender, payload: &[u8], limits: &Limits) -> Result<Self, Rejection> {
         let mut fields = Fields::read(payload, limits.payload_bytes)?;
         Self::read_from(sender, &mut fields, limits)
     }
 
-    /// As [`Self::parse`], and names the fields that are not known and therefore ignored.
+    /// As [`Self::parse`] of a BAL, and names the fields that are not known and therefore ignored.
     ///
     /// # Errors
     /// As [`Self::parse`].
@@ -108,7 +101,7 @@ impl Downstream {
             (Transport::FcmV1(_), Errand::Push(push)) if push.data.contains_key(V1_KEY) => {
                 Err(reserved(V1_KEY).about(self.id.clone()))
             }
-            (Transport::Ccs | Transport::FcmV1(_), Errand::Push(_) | Errand::Name(_)) => Ok(()),
+            (Transport::Ccs | Transport::FcmV1(_), Errand::Push(_) | Errand::Name) => Ok(()),
         }
     }
 
@@ -133,14 +126,14 @@ fn read(fields: &mut Fields, limits: &Limits) -> Result<Downstream, Rejection> {
     let category = fields.word("category", CATEGORY_MAX)?;
     let max = match &address {
         Address::Push(Target::Topic(_) | Target::Condition(_)) => limits.topic_push_bytes,
-        Address::Push(Target::Token(_)) | Address::Name(_) => limits.push_bytes,
+        Address::Push(Target::Token(_)) | Address::Name => limits.push_bytes,
     };
     if content.weight() > max {
         let detail = format!("keys and values of `data` and `notification` are longer than {max} bytes");
         return Err(Rejection::new(ErrorCode::TooBig, detail));
     }
     let errand = match address {
-        Address::Name(name) => Errand::Name(name),
+        Address::Name => Errand::Name,
         Address::Push(target) => Errand::Push(Box::new(options.push(target, content)?)),
     };
     Ok(Downstream { id: None, errand, ttl, order, category })

@@ -2,6 +2,7 @@
 
 use super::{ERRORS_PER_SECOND, ErrorCode, Rejection};
 use serde::Serialize;
+use serde_json::json;
 use std::fmt::Write;
 
 /// How much of a rejected payload is shown, in bytes.
@@ -47,26 +48,10 @@ impl ErrorDocument {
     }
 }
 
-/// Instead of errors that came too fast: how many were left out.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct ErrorSummary {
-    code: ErrorCode,
-    detail: String,
-    count: u64,
-    ts: u64,
-}
-
-impl ErrorSummary {
-    /// `count` errors were left out until `ts` (Unix milliseconds).
-    pub fn new(count: u64, ts: u64) -> Self {
-        let detail = format!("more than {ERRORS_PER_SECOND} errors in a second; `count` of them were left out");
-        Self { code: ErrorCode::RateLimited, detail, count, ts }
-    }
-
-    /// The document to publish.
-    pub fn to_payload(&self) -> Vec<u8> {
-        super::json(self)
-    }
+/// The document instead of errors that came too fast: `count` were left out until `ts` (Unix milliseconds).
+pub fn error_summary(count: u64, ts: u64) -> Vec<u8> {
+    let detail = format!("more than {ERRORS_PER_SECOND} errors in a second; `count` of them were left out");
+    super::json(&json!({ "code": ErrorCode::RateLimited, "detail": detail, "count": count, "ts": ts }))
 }
 
 /// The first bytes as text; what is not UTF-8, or was cut in two, as `\xNN`. JSON escapes the rest.
@@ -86,7 +71,7 @@ mod tests {
     use super::*;
     use crate::chat::id::MessageId;
     use proptest::prelude::*;
-    use serde_json::{Value, json};
+    use serde_json::Value;
 
     #[test]
     fn an_error_says_what_was_wrong_with_which_input() {
@@ -110,7 +95,7 @@ mod tests {
 
     #[test]
     fn a_summary_counts() {
-        let document: Value = serde_json::from_slice(&ErrorSummary::new(990, 7).to_payload()).unwrap();
+        let document: Value = serde_json::from_slice(&error_summary(990, 7)).unwrap();
         assert_eq!(document["code"], "RATE_LIMITED");
         assert_eq!((&document["count"], &document["ts"]), (&json!(990), &json!(7)));
         assert_eq!(document.get("sample"), None);

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 /// Most errors that one owner is told of within a second; then one summary follows.
-pub const ERRORS_PER_SECOND: u32 = 10;
+pub const ERRORS_PER_SECOND: u64 = 10;
 /// Most owners whose errors are counted at the same time. Errors of further ones are left out for that second.
 pub const GATE_OWNERS_MAX: usize = 10_000;
 
@@ -21,45 +21,27 @@ pub struct ErrorGate {
 #[derive(Debug)]
 struct Window {
     ends: Instant,
-    published: u32,
+    published: u64,
     left_out: u64,
 }
 
-/// Whether an error is to be told.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Admission {
-    /// Tell it.
-    Publish,
-    /// Leave it out.
-    LeaveOut,
-}
-
-/// Errors of one owner that were left out.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Suppressed {
-    /// Whose.
-    pub owner: Owner,
-    /// How many.
-    pub count: u64,
-}
-
 impl ErrorGate {
-    /// Counts one error of `owner`. Call [`ErrorGate::finish`] first if its time has come.
-    pub fn admit(&mut self, owner: &Owner, now: Instant) -> Admission {
+    /// Counts one error of `owner`; whether it is to be told. Call [`ErrorGate::finish`] first if its time has come.
+    pub fn admit(&mut self, owner: &Owner, now: Instant) -> bool {
         if let Some(window) = self.windows.get_mut(owner) {
             return window.admit();
         }
         if self.windows.len() >= GATE_OWNERS_MAX {
-            return Admission::LeaveOut;
+            return false;
         }
-        self.windows.entry(owner.clone()).or_insert_with(|| Window::opened(now)).admit()
+        let opened = || Window { ends: now + WINDOW, published: 0, left_out: 0 };
+        self.windows.entry(owner.clone()).or_insert_with(opened).admit()
     }
 
-    /// Ends the windows whose second is over, and says what they left out.
-    pub fn finish(&mut self, now: Instant) -> Vec<Suppressed> {
+    /// Ends the windows whose second is over, and says of whom they left out how many.
+    pub fn finish(&mut self, now: Instant) -> Vec<(Owner, u64)> {
         let over = self.windows.extract_if(|_, window| window.ends <= now);
-        let left_out = over.filter(|(_, window)| window.left_out > 0);
-        left_out.map(|(owner, window)| Suppressed { owner, count: window.left_out }).collect()
+        over.filter(|(_, window)| window.left_out > 0).map(|(owner, window)| (owner, window.left_out)).collect()
     }
 
     /// When [`ErrorGate::finish`] has something to do next.
@@ -69,18 +51,11 @@ impl ErrorGate {
 }
 
 impl Window {
-    fn opened(now: Instant) -> Self {
-        Self { ends: now + WINDOW, published: 0, left_out: 0 }
-    }
-
-    fn admit(&mut self) -> Admission {
-        if self.published < ERRORS_PER_SECOND {
-            self.published += 1;
-            Admission::Publish
-        } else {
-            self.left_out += 1;
-            Admission::LeaveOut
-        }
+    fn admit(&mut self) -> bool {
+        let room = self.published < ERRORS_PER_SECOND;
+        let count = if room { &mut self.published } else { &mut self.left_out };
+        *count += 1;
+        room
     }
 }
 
@@ -101,20 +76,20 @@ mod tests {
     #[test]
     fn a_thousand_errors_in_a_second_are_ten_and_a_summary() {
         let (mut gate, now, bal) = (ErrorGate::default(), start(), owner("bal1"));
-        let published = (0..1000).filter(|_| gate.admit(&bal, now) == Admission::Publish).count();
+        let published = (0..1000).filter(|_| gate.admit(&bal, now)).count();
         assert_eq!(published, 10);
         assert_eq!(gate.finish(now + WINDOW / 2), []);
         assert_eq!(gate.deadline(), Some(now + WINDOW));
-        assert_eq!(gate.finish(now + WINDOW), [Suppressed { owner: bal.clone(), count: 990 }]);
+        assert_eq!(gate.finish(now + WINDOW), [(bal.clone(), 990)]);
         assert_eq!(gate.deadline(), None);
-        assert_eq!(gate.admit(&bal, now + WINDOW), Admission::Publish);
+        assert!(gate.admit(&bal, now + WINDOW));
     }
 
     #[test]
     fn a_few_errors_need_no_summary() {
         let (mut gate, now) = (ErrorGate::default(), start());
         for _ in 0..10 {
-            assert_eq!(gate.admit(&owner("bal1"), now), Admission::Publish);
+            assert!(gate.admit(&owner("bal1"), now));
         }
         assert_eq!(gate.finish(now + WINDOW), []);
     }
@@ -125,18 +100,18 @@ mod tests {
         for _ in 0..50 {
             gate.admit(&owner("bal1"), now);
         }
-        assert_eq!(gate.admit(&owner("bal2"), now), Admission::Publish);
+        assert!(gate.admit(&owner("bal2"), now));
     }
 
     #[test]
     fn memory_is_bounded_whatever_the_number_of_owners() {
         let (mut gate, now) = (ErrorGate::default(), start());
         for n in 0..GATE_OWNERS_MAX {
-            assert_eq!(gate.admit(&owner(&n.to_string()), now), Admission::Publish);
+            assert!(gate.admit(&owner(&n.to_string()), now));
         }
-        assert_eq!(gate.admit(&owner("one-more"), now), Admission::LeaveOut);
+        assert!(!gate.admit(&owner("one-more"), now));
         gate.finish(now + WINDOW);
-        assert_eq!(gate.admit(&owner("one-more"), now + WINDOW), Admission::Publish);
+        assert!(gate.admit(&owner("one-more"), now + WINDOW));
     }
 
     proptest! {
@@ -146,10 +121,10 @@ mod tests {
             let (mut published, mut counted) = (0u64, 0u64);
             for &(who, pause_ms) in &steps {
                 now += Duration::from_millis(pause_ms);
-                counted += gate.finish(now).iter().map(|one| one.count).sum::<u64>();
-                published += u64::from(gate.admit(&owner(&who.to_string()), now) == Admission::Publish);
+                counted += gate.finish(now).iter().map(|(_, count)| count).sum::<u64>();
+                published += u64::from(gate.admit(&owner(&who.to_string()), now));
             }
-            counted += gate.finish(now + WINDOW).iter().map(|one| one.count).sum::<u64>();
+            counted += gate.finish(now + WINDOW).iter().map(|(_, count)| count).sum::<u64>();
             prop_assert_eq!(published + counted, steps.len() as u64);
             prop_assert_eq!(gate.deadline(), None);
         }

@@ -19,16 +19,16 @@ mod target;
 mod upstream;
 
 pub use body::BodyError;
-pub use bridge::{BridgeEvent, BridgeState, BridgeStats, BridgeStatus, BrokerKind, CcsState};
+pub use bridge::{BridgeEvent, BridgeState, BridgeStats, BridgeStatus, BrokerKind};
 pub use condition::condition_fault;
 pub use downstream::{Downstream, Errand, NOW_OR_NEVER_MS, ORDER_MAX};
-pub use error::{ErrorDocument, ErrorSummary, SAMPLE_BYTES};
-pub use gate::{Admission, ERRORS_PER_SECOND, ErrorGate, GATE_OWNERS_MAX, Suppressed};
+pub use error::{ErrorDocument, SAMPLE_BYTES, error_summary};
+pub use gate::{ERRORS_PER_SECOND, ErrorGate, GATE_OWNERS_MAX};
 pub use presence::{CONN_MAX, Presence, PresenceState, UserPresence};
-pub use receipt::{Acknowledged, BalReceipt, Progress, RECEIPT_IDS_MAX};
+pub use receipt::{BalReceipt, RECEIPT_IDS_MAX};
 pub use reject::{ErrorCode, Rejection};
 pub use sender::Sender;
-pub use target::{CONDITION_MAX, CONDITION_TOPICS_MAX, Name, TOPIC_NAME_MAX};
+pub use target::{CONDITION_MAX, CONDITION_TOPICS_MAX, TOPIC_NAME_MAX};
 pub use upstream::{UpstreamMessage, mark_redelivered};
 
 /// Longest `collapse`, in characters.

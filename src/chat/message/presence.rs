@@ -3,6 +3,7 @@
 use super::fields::Fields;
 use super::{ErrorCode, Limits, Rejection};
 use serde::Serialize;
+use serde_json::json;
 
 /// Longest `conn`, in characters.
 pub const CONN_MAX: usize = 64;
@@ -42,16 +43,11 @@ pub struct UserPresence {
 impl UserPresence {
     /// The document to publish.
     pub fn to_payload(&self) -> Vec<u8> {
-        #[derive(Serialize)]
-        struct Document {
-            v: u8,
-            state: PresenceState,
-            ts: u64,
-            #[serde(skip_serializing_if = "Option::is_none")]
-            last_seen: Option<u64>,
+        let mut document = json!({ "v": 1, "state": self.state, "ts": self.ts });
+        if let Some(last_seen) = self.last_seen {
+            document["last_seen"] = last_seen.into();
         }
-        let Self { state, ts, last_seen } = *self;
-        super::json(&Document { v: 1, state, ts, last_seen })
+        super::json(&document)
     }
 }
 

@@ -8,31 +8,13 @@ use serde_json::Value;
 /// Most ids in one receipt.
 pub const RECEIPT_IDS_MAX: usize = 100;
 
-/// A BAL's word about messages in its inbox.
+/// Which messages in its inbox a BAL has. Those that somebody has read are among them.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BalReceipt {
-    /// Which messages.
-    pub messages: Acknowledged,
-    /// What became of them.
-    pub progress: Progress,
-}
-
-/// Which messages a receipt is about.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Acknowledged {
+pub enum BalReceipt {
     /// These, 1 to [`RECEIPT_IDS_MAX`].
     Each(Vec<Sid>),
     /// This one and all before it: the bridge's ids grow with time.
     UpTo(Sid),
-}
-
-/// How far a message has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Progress {
-    /// The BAL has it.
-    Received,
-    /// Somebody has read it. For the bridge that includes [`Progress::Received`].
-    Read,
 }
 
 impl BalReceipt {
@@ -44,18 +26,16 @@ impl BalReceipt {
         let mut fields = Fields::read(payload, limits.payload_bytes)?;
         fields.version()?;
         let ids = ids(&mut fields)?;
-        let messages = match (fields.flag("up_to")?.unwrap_or(false), ids.as_slice()) {
-            (false, _) => Acknowledged::Each(ids),
-            (true, &[last]) => Acknowledged::UpTo(last),
+        let receipt = match (fields.flag("up_to")?.unwrap_or(false), ids.as_slice()) {
+            (false, _) => Self::Each(ids),
+            (true, &[last]) => Self::UpTo(last),
             (true, _) => return Err(Rejection::bad_field("up_to", "goes with one id")),
         };
-        let progress = match fields.string("status")?.as_deref() {
-            Some("received") => Progress::Received,
-            Some("read") => Progress::Read,
-            Some(_) => return Err(Rejection::bad_field("status", "is not received or read")),
-            None => return Err(Rejection::new(ErrorCode::MissingField, "`status` is missing")),
-        };
-        Ok(Self { messages, progress })
+        match fields.string("status")?.as_deref() {
+            Some("received" | "read") => Ok(receipt),
+            Some(_) => Err(Rejection::bad_field("status", "is not received or read")),
+            None => Err(Rejection::new(ErrorCode::MissingField, "`status` is missing")),
+        }
     }
 }
 
@@ -102,20 +82,12 @@ mod tests {
     #[test]
     fn one_or_several_or_all_up_to_one() {
         let sids = sids(100);
-        let receipt = |messages, progress| Ok(BalReceipt { messages, progress });
         let one = texts(&sids[..1]).remove(0);
-        assert_eq!(
-            parse(&json!({"id": one, "status": "received"})),
-            receipt(Acknowledged::Each(vec![sids[0]]), Progress::Received)
-        );
-        assert_eq!(
-            parse(&json!({"id": one, "status": "read", "up_to": true})),
-            receipt(Acknowledged::UpTo(sids[0]), Progress::Read)
-        );
-        assert_eq!(
-            parse(&json!({"ids": texts(&sids), "status": "received", "up_to": false})),
-            receipt(Acknowledged::Each(sids), Progress::Received)
-        );
+        assert_eq!(parse(&json!({"id": one, "status": "received"})), Ok(BalReceipt::Each(vec![sids[0]])));
+        assert_eq!(parse(&json!({"id": one, "status": "read"})), Ok(BalReceipt::Each(vec![sids[0]])));
+        assert_eq!(parse(&json!({"id": one, "status": "read", "up_to": true})), Ok(BalReceipt::UpTo(sids[0])));
+        let several = json!({"ids": texts(&sids), "status": "received", "up_to": false});
+        assert_eq!(parse(&several), Ok(BalReceipt::Each(sids)));
     }
 
     #[test]

@@ -66,34 +66,12 @@ impl ErrorCode {
         Self::NotFound,
         Self::Version,
     ];
-
-    /// The word in documents. It never changes.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::BadJson => "BAD_JSON",
-            Self::NotObject => "NOT_OBJECT",
-            Self::MissingField => "MISSING_FIELD",
-            Self::BadField => "BAD_FIELD",
-            Self::BadId => "BAD_ID",
-            Self::BadTarget => "BAD_TARGET",
-            Self::ReservedKey => "RESERVED_KEY",
-            Self::TooBig => "TOO_BIG",
-            Self::NoRoute => "NO_ROUTE",
-            Self::NoToken => "NO_TOKEN",
-            Self::NotMember => "NOT_MEMBER",
-            Self::Forbidden => "FORBIDDEN",
-            Self::Duplicate => "DUPLICATE",
-            Self::RateLimited => "RATE_LIMITED",
-            Self::QueueFull => "QUEUE_FULL",
-            Self::NotFound => "NOT_FOUND",
-            Self::Version => "VERSION",
-        }
-    }
 }
 
+/// The word in documents. It never changes.
 impl fmt::Display for ErrorCode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
+        self.serialize(f)
     }
 }
 

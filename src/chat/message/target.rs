@@ -3,10 +3,9 @@
 use super::condition::condition_fault;
 use super::fields::Fields;
 use super::{ErrorCode, Rejection};
-use crate::chat::id::{ID_MAX, NameError, Owner, Recipient, Token};
+use crate::chat::id::{self, ID_MAX, NameError, Owner, Recipient, Token};
 use crate::chat::push::Target;
 use sha2::{Digest, Sha256};
-use std::fmt;
 
 /// Longest name of an FCM topic, in characters.
 pub const TOPIC_NAME_MAX: usize = 900;
@@ -19,40 +18,14 @@ const TOPIC_PREFIX: &str = "/topics/";
 const GROUP_PREFIX: &str = "g-";
 const FORMS: [&str; 4] = ["to", "token", "topic", "condition"];
 
-/// The name of a user, a group or a BAL, as in `to`.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Name(String);
-
-impl Name {
-    /// Checks and keeps `text`: an owner's name, or a group's, which is one with `g-` in front.
-    ///
-    /// # Errors
-    /// When it is neither.
-    pub fn new(text: impl Into<String>) -> Result<Self, NameError> {
-        let text = text.into();
-        Owner::new(text.strip_prefix(GROUP_PREFIX).unwrap_or(&text))?;
-        Ok(Self(text))
-    }
-
-    /// The text.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for Name {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
 /// Who gets a message.
 pub(super) enum Address {
-    Name(Name),
+    /// A user, a group or a BAL.
+    Name,
     Push(Target),
 }
 
-/// Whether `to` is what CCS has there, a token or a topic with its prefix, and can be no [`Name`].
+/// Whether `to` is what CCS has there, a token or a topic with its prefix, and can be no name.
 pub(super) fn names_a_device(to: &str) -> bool {
     to.starts_with(TOPIC_PREFIX) || to.contains(':') || to.chars().count() > GROUP_PREFIX.len() + ID_MAX
 }
@@ -67,7 +40,7 @@ pub(super) fn read_address(fields: &mut Fields) -> Result<Address, Rejection> {
     };
     let serde_json::Value::String(text) = value else { return Err(Rejection::bad_field(form, "is not a string")) };
     match form {
-        "to" => Name::new(text).map(Address::Name).map_err(|fault| Rejection::bad_field(form, fault)),
+        "to" => name(&text),
         "token" => token(text).map(|token| Address::Push(Target::Token(token))),
         "topic" => topic(&text).map(|name| Address::Push(Target::Topic(name))),
         _ => condition(text).map(|text| Address::Push(Target::Condition(text))),
@@ -86,15 +59,9 @@ impl Target {
     }
 }
 
-/// What is wrong with the name of an FCM topic, if anything.
-pub(super) fn topic_name_fault(name: &str) -> Option<NameError> {
-    let legal = |c: char| c.is_ascii_alphanumeric() || "-_.~%".contains(c);
-    match name.chars().find(|&c| !legal(c)) {
-        _ if name.is_empty() => Some(NameError::Empty),
-        Some(c) => Some(NameError::Character(c)),
-        None if name.len() > TOPIC_NAME_MAX => Some(NameError::TooLong(TOPIC_NAME_MAX)),
-        None => None,
-    }
+/// Checks the name of an FCM topic.
+pub(super) fn check_topic_name(name: &str) -> Result<(), NameError> {
+    id::check(name, TOPIC_NAME_MAX, |c| c.is_ascii_alphanumeric() || "-_.~%".contains(c))
 }
 
 fn bad_target(how_many: &str) -> Rejection {
@@ -102,6 +69,12 @@ fn bad_target(how_many: &str) -> Rejection {
         ErrorCode::BadTarget,
         format!("{how_many} `to`, `token`, `topic`, `condition`; exactly one is needed"),
     )
+}
+
+/// An owner's name, or a group's, which is one with `g-` in front.
+fn name(text: &str) -> Result<Address, Rejection> {
+    let name = text.strip_prefix(GROUP_PREFIX).unwrap_or(text);
+    Owner::new(name).map(|_| Address::Name).map_err(|fault| Rejection::bad_field("to", fault))
 }
 
 fn token(text: String) -> Result<Token, Rejection> {
@@ -115,7 +88,8 @@ fn token(text: String) -> Result<Token, Rejection> {
 /// The wire's prefix is taken off: `/` is not in the alphabet of names, so nothing else can be meant.
 fn topic(text: &str) -> Result<String, Rejection> {
     let name = text.strip_prefix(TOPIC_PREFIX).unwrap_or(text);
-    topic_name_fault(name).map_or_else(|| Ok(name.to_owned()), |fault| Err(Rejection::bad_field("topic", fault)))
+    check_topic_name(name).map_err(|fault| Rejection::bad_field("topic", fault))?;
+    Ok(name.to_owned())
 }
 
 fn condition(text: String) -> Result<String, Rejection> {
@@ -127,7 +101,7 @@ fn condition(text: String) -> Result<String, Rejection> {
 
 fn recipient(kind: &str, text: &str) -> Recipient {
     let digest = Sha256::new().chain_update(kind).chain_update([0]).chain_update(text).finalize();
-    Recipient::new(digest.iter().take(8).fold(0i64, |number, &byte| (number << 8) | i64::from(byte)))
+    Recipient(digest.iter().take(8).fold(0i64, |number, &byte| (number << 8) | i64::from(byte)))
 }
 
 #[cfg(test)]
@@ -140,17 +114,8 @@ mod tests {
         let topic = Target::Topic("news".to_owned()).recipient();
         let condition = Target::Condition("news".to_owned()).recipient();
         // The first 8 bytes of `printf 'token\0news' | sha256sum`, and so on.
-        assert_eq!(token.number(), -338_835_443_892_079_747);
-        assert_eq!(topic.number(), 6_529_645_349_848_541_127);
-        assert_eq!(condition.number(), -556_084_682_996_939_983);
-    }
-
-    #[test]
-    fn names_are_owners_or_groups() {
-        assert_eq!(Name::new("alice").unwrap().as_str(), "alice");
-        assert_eq!(Name::new("g-1").unwrap().as_str(), "g-1");
-        for bad in ["", "g-", "g-g-1", "_bridge", "self", "a/b", "g-a b"] {
-            assert!(Name::new(bad).is_err(), "{bad:?} was taken");
-        }
+        assert_eq!(token.0, -338_835_443_892_079_747);
+        assert_eq!(topic.0, 6_529_645_349_848_541_127);
+        assert_eq!(condition.0, -556_084_682_996_939_983);
     }
 }

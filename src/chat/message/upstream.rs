@@ -1,6 +1,5 @@
 //! A message of a device to a BAL: `{bal}/others/messages`.
 
-use super::BodyError;
 use crate::chat::id::{Sid, Token};
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -39,14 +38,12 @@ impl UpstreamMessage {
     }
 }
 
-/// The same document, with the word that it was published before and may arrive twice.
-///
-/// # Errors
-/// When `payload` is not a JSON object.
-pub fn mark_redelivered(payload: &[u8]) -> Result<Vec<u8>, BodyError> {
-    let mut document: Map<String, Value> = serde_json::from_slice(payload)?;
+/// The same document, marked as published before: it may arrive twice. `None` if `payload` is no JSON object, hence no
+/// document of ours.
+pub fn mark_redelivered(payload: &[u8]) -> Option<Vec<u8>> {
+    let mut document: Map<String, Value> = serde_json::from_slice(payload).ok()?;
     document.insert("redelivered".to_owned(), Value::Bool(true));
-    Ok(super::json(&document))
+    Some(super::json(&document))
 }
 
 #[derive(Serialize)]
@@ -135,7 +132,7 @@ mod tests {
         expected["redelivered"] = json!(true);
         assert_eq!(serde_json::from_slice::<Value>(&again).unwrap(), expected);
         assert_eq!(mark_redelivered(&again).unwrap(), again);
-        assert!(mark_redelivered(b"[]").is_err());
+        assert_eq!(mark_redelivered(b"[]"), None);
     }
 
     proptest! {

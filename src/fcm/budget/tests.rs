@@ -45,6 +45,17 @@ fn the_project_gets_faster_from_second_to_second_for_a_minute() {
 }
 
 #[test]
+fn after_fcm_stopped_the_project_it_begins_slowly_however_short_that_was() {
+    let (mut budget, now) = warm(&Quotas::default());
+    // In a second after a rest a second's worth goes at once, and as much again meanwhile.
+    assert!(second(&mut budget, Charge::Topic, now) > 19_000);
+    budget.begin_anew();
+    let rates: Vec<u32> =
+        [5, 35, 70].into_iter().map(|s| second(&mut budget, Charge::Topic, now + Duration::from_secs(s))).collect();
+    assert!((100..=300).contains(&rates[0]) && (9_000..=11_000).contains(&rates[1]) && rates[2] > 19_000, "{rates:?}");
+}
+
+#[test]
 fn one_device_does_not_hold_up_another() {
     let (mut budget, now) = warm(&Quotas::default());
     let burst = (0..).take_while(|_| budget.take(to(1), now) == Grant::Go).count();

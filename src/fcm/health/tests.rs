@@ -1,3 +1,4 @@
+use super::evidence::{MISMATCHES_MIN, PUT_OFF_MIN, SUSPECTS_MAX, WITNESSES_MAX};
 use super::*;
 use crate::fcm::judge::{FAULT_WAIT, QUOTA_WAIT, RETRY_FOR};
 use crate::fcm::verdict::code;
@@ -52,8 +53,8 @@ fn quota(wait: Wait) -> Verdict {
 }
 
 /// It goes back because of this.
-fn untried(cause: Cause) -> Ruling {
-    Ruling::Refused(Refusal { decision: UNTRIED, code: cause.as_str().to_owned(), ..own() })
+fn untried(cause: Cause) -> Verdict {
+    Verdict::Refused(Refusal { decision: UNTRIED, code: cause.as_str().to_owned(), ..own() })
 }
 
 fn goes(health: &mut Health, message: i64, token: u64, now: Instant) -> Ticket {
@@ -71,7 +72,7 @@ fn waits(health: &mut Health, message: i64, now: Instant) -> u64 {
 }
 
 /// Sends one message to a recipient of its own, and answers it at once.
-fn exchange(health: &mut Health, verdict: Verdict, message: i64, now: Instant) -> Ruling {
+fn exchange(health: &mut Health, verdict: Verdict, message: i64, now: Instant) -> Verdict {
     let ticket = goes(health, message, 1, now);
     health.outcome(&ticket, verdict, now)
 }
@@ -95,7 +96,7 @@ fn a_fault_of_the_project_stops_everything_until_a_probe_goes_through() {
     }
     assert_eq!(waited, [10, 20, 40, 80, 160, 320, 600, 600, 600]);
     now += PROBE_MAX;
-    assert_eq!(exchange(&mut health, sent(), 20, now), Ruling::Sent { name: None });
+    assert_eq!(exchange(&mut health, sent(), 20, now), Verdict::Sent { name: None });
     assert_eq!((health.standing(now), health.wake(now)), (Standing::Well, None));
     // The next time it begins with the short wait again.
     exchange(&mut health, fault(Cause::ApiDisabled), 21, now);
@@ -110,7 +111,7 @@ fn late_answers_neither_end_a_halt_nor_make_the_wait_longer() {
     health.outcome(&late.remove(0), denied(), start);
     let now = start + seconds(4);
     assert_eq!(health.outcome(&late.remove(0), denied(), now), untried(Cause::PermissionDenied));
-    assert!(matches!(health.outcome(&late.remove(0), silence(), now), Ruling::Refused(_)));
+    assert!(matches!(health.outcome(&late.remove(0), silence(), now), Verdict::Refused(_)));
     assert_eq!((health.cause(), waits(&mut health, 9, now)), (Some(Cause::PermissionDenied), 6));
     let now = start + PROBE_FIRST;
     let probe = goes(&mut health, 9, 1, now);
@@ -118,7 +119,7 @@ fn late_answers_neither_end_a_halt_nor_make_the_wait_longer() {
     assert_eq!(waits(&mut health, 10, now), PROBE_PATIENCE.as_secs(), "the probe is still on its way");
     health.outcome(&probe, sent(), now);
     assert_eq!(health.cause(), None);
-    assert_eq!(health.outcome(&late.remove(0), denied(), now), Ruling::Refused(own()), "others passed since");
+    assert_eq!(health.outcome(&late.remove(0), denied(), now), Verdict::Refused(own()), "others passed since");
     assert_eq!(health.cause(), None, "what was sent before it was mended does not halt it again");
 }
 
@@ -151,9 +152,9 @@ fn a_probe_that_was_not_processed_goes_again_at_once() {
     let now = now + PROBE_FIRST;
     let probe = goes(&mut health, 2, 1, now);
     let again = Verdict::Replay(Replay::Elsewhere, own());
-    assert_eq!(health.outcome(&probe, again, now), Ruling::Replay(Replay::Elsewhere, own()));
+    assert_eq!(health.outcome(&probe, again, now), Verdict::Replay(Replay::Elsewhere, own()));
     assert_eq!(waits(&mut health, 3, now), PROBE_PATIENCE.as_secs());
-    assert_eq!(exchange(&mut health, sent(), 2, now), Ruling::Sent { name: None });
+    assert_eq!(exchange(&mut health, sent(), 2, now), Verdict::Sent { name: None });
     assert_eq!(health.cause(), None);
 }
 
@@ -184,10 +185,10 @@ fn a_probe_is_rather_a_message_that_was_not_refused_itself() {
     exchange(&mut health, fault(Cause::UnknownProject), 1, now);
     let now = now + PROBE_FIRST;
     assert_eq!(health.admit((1, 1), 1, now), Admission::NotBefore(now + STRANGER_WAIT));
-    assert_eq!(exchange(&mut health, sent(), 2, now), Ruling::Sent { name: None });
+    assert_eq!(exchange(&mut health, sent(), 2, now), Verdict::Sent { name: None });
     // It is refused again, though others are not: it waits by itself, and so it does from then on.
     for _ in 0..3 {
-        assert_eq!(exchange(&mut health, fault(Cause::UnknownProject), 1, now), Ruling::Refused(own()));
+        assert_eq!(exchange(&mut health, fault(Cause::UnknownProject), 1, now), Verdict::Refused(own()));
         assert_eq!(health.standing(now), Standing::Well);
     }
     // Where nobody else is there, it has to do.
@@ -204,7 +205,7 @@ fn among_answers_that_show_the_project_in_order_a_few_faults_stop_nobody() {
     let tickets: Vec<Ticket> = (1..=4).map(|message| goes(&mut health, message, 1, now)).collect();
     exchange(&mut health, sent(), 5, now);
     let rulings = tickets.iter().map(|ticket| health.outcome(ticket, fault(Cause::ApiDisabled), now));
-    let few = Ruling::Refused(own());
+    let few = Verdict::Refused(own());
     assert_eq!(
         rulings.collect::<Vec<_>>(),
         [few.clone(), few, untried(Cause::ApiDisabled), untried(Cause::ApiDisabled)]
@@ -216,11 +217,11 @@ fn what_may_have_arrived_is_marked_when_it_goes_back_and_fails_where_it_must_not
     let (mut health, now) = (Health::default(), start());
     let tickets = [goes(&mut health, 1, 1, now), goes(&mut health, 2, 1, now)];
     let page = |refusal: Refusal| Verdict::Fault(Cause::NotFcm, refusal.maybe_arrived());
-    let Ruling::Refused(refusal) = health.outcome(&tickets[0], page(own()), now) else { panic!() };
+    let Verdict::Refused(refusal) = health.outcome(&tickets[0], page(own()), now) else { panic!() };
     assert_eq!((refusal.decision, refusal.arrival), (UNTRIED, Arrival::Maybe));
     let failed = Refusal::new(Decision::FAIL, code::AMBIGUOUS, "why");
     let ruling = health.outcome(&tickets[1], page(failed.clone()), now);
-    assert_eq!(ruling, Ruling::Refused(failed.maybe_arrived()));
+    assert_eq!(ruling, Verdict::Refused(failed.maybe_arrived()));
     assert_eq!(health.cause(), Some(Cause::NotFcm));
 }
 
@@ -229,7 +230,7 @@ fn a_token_that_is_refused_is_replaced_and_no_message_goes_with_it_again() {
     let (mut health, now) = (Health::default(), start());
     exchange(&mut health, sent(), 1, now);
     let tickets: Vec<Ticket> = (2..=5).map(|message| goes(&mut health, message, 1, now)).collect();
-    let again = Ruling::Replay(Replay::NewToken, own());
+    let again = Verdict::Replay(Replay::NewToken, own());
     assert_eq!(health.outcome(&tickets[0], unauthorized(), now), again);
     assert_eq!((health.refused_token(), health.spent_token()), (1, 0));
     assert_eq!(health.admit((2, 2), 1, now), Admission::NewToken, "not this message");
@@ -242,7 +243,7 @@ fn a_token_that_is_refused_is_replaced_and_no_message_goes_with_it_again() {
     for message in 2..=5 {
         let ticket = goes(&mut health, message, 2, now);
         assert_eq!(ticket.access(), Access::Refreshed);
-        assert_eq!(health.outcome(&ticket, sent(), now), Ruling::Sent { name: None });
+        assert_eq!(health.outcome(&ticket, sent(), now), Verdict::Sent { name: None });
     }
     assert_eq!((health.cause(), goes(&mut health, 7, 2, now).access()), (None, Access::Cached));
 }
@@ -252,20 +253,20 @@ fn a_401_that_persists_with_one_message_stops_nobody_and_costs_one_token() {
     let (mut health, now) = (Health::default(), start());
     exchange(&mut health, sent(), 1, now);
     assert!(!health.doubts_token(1));
-    assert_eq!(exchange(&mut health, unauthorized(), 2, now), Ruling::Replay(Replay::NewToken, own()));
+    assert_eq!(exchange(&mut health, unauthorized(), 2, now), Verdict::Replay(Replay::NewToken, own()));
     assert!(health.doubts_token(1) && !health.doubts_token(2));
     // The old token lives, and others go on with it while the new one is fetched.
     for message in 3..10 {
-        assert_eq!(exchange(&mut health, sent(), message, now), Ruling::Sent { name: None });
+        assert_eq!(exchange(&mut health, sent(), message, now), Verdict::Sent { name: None });
     }
     assert!(!health.doubts_token(1));
     let ticket = goes(&mut health, 2, 2, now);
     let ruling = health.outcome(&ticket, fault(Cause::Unauthenticated), now);
-    assert_eq!((ruling, health.cause(), health.refused_token()), (Ruling::Refused(own()), None, 1));
+    assert_eq!((ruling, health.cause(), health.refused_token()), (Verdict::Refused(own()), None, 1));
     // At each further try, also while nobody else sends anything.
     for _ in 0..9 {
         let ticket = goes(&mut health, 2, 2, now);
-        assert_eq!(health.outcome(&ticket, unauthorized(), now), Ruling::Refused(own()));
+        assert_eq!(health.outcome(&ticket, unauthorized(), now), Verdict::Refused(own()));
     }
     assert_eq!((health.standing(now), health.refused_token(), health.spent_token()), (Standing::Well, 1, 0));
 }
@@ -299,7 +300,7 @@ fn a_used_up_quota_of_the_project_pauses_everybody() {
     let late = goes(&mut health, 1, 1, now);
     let as_asked = quota(Wait::AtLeast(seconds(90)));
     let Verdict::Refused(refusal) = as_asked.clone() else { unreachable!() };
-    assert_eq!(exchange(&mut health, as_asked, 2, now), Ruling::Refused(refusal));
+    assert_eq!(exchange(&mut health, as_asked, 2, now), Verdict::Refused(refusal));
     assert_eq!((health.standing(now), waits(&mut health, 3, now)), (Standing::Down(QUOTA), 90));
     // What was on its way says nothing new.
     health.outcome(&late, quota(Wait::Backoff(QUOTA_WAIT)), now);
@@ -330,7 +331,7 @@ fn when_everybody_is_put_off_one_message_at_a_time_finds_out() {
     }
     let late = goes(&mut health, 50, 1, now);
     assert_eq!(health.standing(now), Standing::Well);
-    assert_eq!(exchange(&mut health, busy(fault), many, now), Ruling::Refused(own()));
+    assert_eq!(exchange(&mut health, busy(fault), many, now), Verdict::Refused(own()));
     assert_eq!(health.standing(now), Standing::Down("service_unavailable"));
     for wait in [10, 20, 40, 60, 60] {
         assert_eq!(waits(&mut health, 100, now), wait);
@@ -361,11 +362,11 @@ fn a_few_mismatches_are_the_tokens_fault() {
     for recipient in 0..1000 {
         let verdict = if recipient % 10 == 0 { mismatch() } else { sent() };
         let ruling = exchange(&mut health, verdict, recipient, now);
-        assert!(matches!(&ruling, Ruling::Sent { .. }) || ruling == Ruling::Refused(quarantine.clone()));
+        assert!(matches!(&ruling, Verdict::Sent { .. }) || ruling == Verdict::Refused(quarantine.clone()));
     }
     // One recipient again and again is one witness.
     for _ in 0..1000 {
-        assert_eq!(exchange(&mut health, mismatch(), 7, now), Ruling::Refused(quarantine.clone()));
+        assert_eq!(exchange(&mut health, mismatch(), 7, now), Verdict::Refused(quarantine.clone()));
     }
 }
 
@@ -376,7 +377,7 @@ fn many_mismatches_at_once_are_our_own_keys_fault() {
         exchange(&mut health, sent(), recipient, now);
     }
     let in_flight = goes(&mut health, 50, 1, now);
-    let is_back = |ruling: &Ruling| matches!(ruling, Ruling::Refused(refusal) if refusal.decision == UNTRIED);
+    let is_back = |ruling: &Verdict| matches!(ruling, Verdict::Refused(refusal) if refusal.decision == UNTRIED);
     let settled = (100..).take_while(|recipient| !is_back(&exchange(&mut health, mismatch(), *recipient, now))).count();
     assert_eq!(health.cause(), Some(Cause::SenderMismatch));
     assert!(settled < WITNESSES_MAX / 2, "{settled} tokens paid for it");
@@ -399,7 +400,7 @@ fn the_wrong_key_from_the_start_costs_few_messages() {
     let (mut health, now) = (Health::default(), start());
     let Verdict::Refused(quarantine) = mismatch() else { unreachable!() };
     let pays =
-        |recipient: &i64| exchange(&mut health, mismatch(), *recipient, now) == Ruling::Refused(quarantine.clone());
+        |recipient: &i64| exchange(&mut health, mismatch(), *recipient, now) == Verdict::Refused(quarantine.clone());
     assert_eq!((0..).take_while(pays).count(), MISMATCHES_MIN - 1);
 }
 
@@ -466,13 +467,13 @@ proptest! {
                     let ticket = tickets.remove(which.index(tickets.len()));
                     let verdict = verdicts()[what].clone();
                     match (health.outcome(&ticket, verdict.clone(), now), verdict) {
-                        (Ruling::Sent { .. }, Verdict::Sent { .. }) => {}
-                        (Ruling::Replay(how, _), Verdict::Replay(asked, _)) => prop_assert_eq!(how, asked),
-                        (Ruling::Refused(refusal), Verdict::Fault(cause, own)) => {
+                        (Verdict::Sent { .. }, Verdict::Sent { .. }) => {}
+                        (Verdict::Replay(how, _), Verdict::Replay(asked, _)) => prop_assert_eq!(how, asked),
+                        (Verdict::Refused(refusal), Verdict::Fault(cause, own)) => {
                             prop_assert!(refusal == own || refusal.code == cause.as_str());
                         }
-                        (Ruling::Refused(refusal), Verdict::Replay(_, own)) => prop_assert_eq!(refusal, own),
-                        (Ruling::Refused(refusal), Verdict::Refused(judged)) => {
+                        (Verdict::Refused(refusal), Verdict::Replay(_, own)) => prop_assert_eq!(refusal, own),
+                        (Verdict::Refused(refusal), Verdict::Refused(judged)) => {
                             prop_assert!(refusal == judged || refusal.code == Cause::SenderMismatch.as_str());
                         }
                         other => prop_assert!(false, "{other:?}"),
@@ -483,7 +484,7 @@ proptest! {
                 Op::Refresh => token += 1,
                 Op::Credentials => health.credentials_changed(now),
             }
-            prop_assert!(health.suspects.len() <= SUSPECTS_MAX && health.put_off.len() <= PUT_OFF_MIN);
+            prop_assert!(health.evidence.suspects.len() <= SUSPECTS_MAX && health.evidence.put_off.len() <= PUT_OFF_MIN);
         }
         token += 1;
         let probe = loop {
@@ -506,5 +507,5 @@ fn no_more_suspects_are_remembered_than_there_is_room_for() {
     for ticket in &tickets {
         health.outcome(ticket, fault(Cause::ApiDisabled), now);
     }
-    assert_eq!(health.suspects.len(), SUSPECTS_MAX);
+    assert_eq!(health.evidence.suspects.len(), SUSPECTS_MAX);
 }

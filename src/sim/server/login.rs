@@ -128,7 +128,7 @@ impl Desk<'_> {
             }
             (IqPayload::Session | IqPayload::Ping, IqKind::Get | IqKind::Set) => write::iq_result(self.out, id, None),
             (_, IqKind::Get | IqKind::Set) => {
-                write::iq_error(self.out, id, None, "cancel", "service-unavailable");
+                write::iq_error(self.out, id, None, "service-unavailable");
             }
             (_, IqKind::Result | IqKind::Error) => {}
         }
@@ -136,7 +136,7 @@ impl Desk<'_> {
     }
 
     fn early(&mut self) -> Step {
-        write::stream_error(self.out, "not-authorized", None);
+        write::stream_error(self.out, "not-authorized");
         self.out.push_str(write::STREAM_CLOSE);
         Step::Over(Fault::Early)
     }

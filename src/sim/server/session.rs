@@ -235,7 +235,7 @@ impl Session {
         let id = iq.id.as_deref();
         match iq.payload {
             IqPayload::Ping | IqPayload::Session => write::iq_result(room.out, id, Some(&self.jid)),
-            _ => write::iq_error(room.out, id, Some(&self.jid), "cancel", "service-unavailable"),
+            _ => write::iq_error(room.out, id, Some(&self.jid), "service-unavailable"),
         }
     }
 
@@ -317,6 +317,6 @@ fn refuse(refusal: Refusal, room: &mut Room<'_>) -> Word {
 }
 
 fn end_with(room: &mut Room<'_>, condition: &str) -> End {
-    write::stream_error(room.out, condition, None);
+    write::stream_error(room.out, condition);
     End::Close
 }

@@ -60,7 +60,7 @@ async fn a_full_disk_stops_everything_and_loses_nothing() {
     assert_eq!(*rig.store.health().borrow(), StoreHealth::Ok);
     assert_eq!(rig.store.figures().queue_rows, 200, "what ran several times is counted once");
     let rig = rig.crash();
-    assert_eq!(rig.recovery.queue_rows, 200);
+    assert_eq!(rig.store.figures().queue_rows, 200);
     assert_eq!(rig.statuses().await.len(), 200, "one status each");
 }
 
@@ -110,7 +110,7 @@ async fn closing_while_the_disk_refuses_answers_nobody_falsely() {
     }
     assert!(stored < 200);
     let rig = Rig::open(dir, settings, sids);
-    assert_eq!(rig.recovery.queue_rows, stored, "exactly what was answered is there");
+    assert_eq!(rig.store.figures().queue_rows, stored, "exactly what was answered is there");
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ mod speed;
 mod verbs;
 
 use super::*;
-use crate::chat::delivery::Event;
+use crate::chat::delivery::{Event, Fate};
 use crate::chat::id::{MessageId, Owner, Recipient, Sid, SidSource, Token};
 use crate::chat::recipient_queue::Pace;
 use crate::chat::refusal::{Decision, Refusal, RetryClock, Scope, Until, Wait};
@@ -72,7 +72,7 @@ impl Rig {
             sid: self.sid(),
             bal: Owner::new("bal1").unwrap(),
             id: MessageId::new(id).unwrap(),
-            recipient: Recipient::new(7),
+            recipient: Recipient(7),
             transport: Transport::Ccs,
             order: None,
             body: Bytes::from(format!("body of {id}")),
@@ -159,25 +159,41 @@ fn copy_files(from: &Path, to: &Path) {
 /// As many of a recipient as there are.
 const MANY: Pace = Pace::Pipelined(usize::MAX);
 
+/// What a transport gives back at [`NOW`].
+fn back(fate: Fate, copies: u32) -> Event {
+    let clock = RetryClock { now_ms: NOW, deadline_ms: u64::MAX, longest: Duration::MAX, permille: 0 };
+    Event::Back { fate, copies, replays: 0, clock }
+}
+
+/// The same at another time.
+fn at(now_ms: u64, event: Event) -> Event {
+    let Event::Back { fate, copies, replays, clock } = event else { unreachable!() };
+    Event::Back { fate, copies, replays, clock: RetryClock { now_ms, ..clock } }
+}
+
+/// The same after it was sent again at once, so often.
+fn after(replays: u32, event: Event) -> Event {
+    let Event::Back { fate, copies, clock, .. } = event else { unreachable!() };
+    Event::Back { fate, copies, replays, clock }
+}
+
 fn accepted() -> Event {
-    Event::Accepted { copies: 1, provider_id: None, detail: None, canonical: None }
+    back(Fate::ACCEPTED, 1)
 }
 
 fn unsendable() -> Event {
-    Event::Unsendable { code: "TOO_BIG".to_owned(), detail: "too big".to_owned() }
+    back(Fate::Unsendable { code: "TOO_BIG".to_owned(), detail: "too big".to_owned() }, 0)
 }
 
 fn refused(decision: Decision, code: &str) -> Event {
-    let clock = RetryClock { now_ms: NOW, deadline_ms: u64::MAX, longest: Duration::MAX, permille: 0 };
-    Event::Refused { refusal: Refusal::new(decision, code, "gone"), copies: 1, clock }
+    back(Fate::Refused(Refusal::new(decision, code, "gone")), 1)
 }
 
 /// Refused until `due_ms`.
 fn retry(due_ms: u64) -> Event {
     let decision =
         Decision::Retry { wait: Wait::AtLeast(Duration::ZERO), until: Until::Deadline, scope: Scope::Message };
-    let Event::Refused { refusal, copies, clock } = refused(decision, "SERVICE_UNAVAILABLE") else { unreachable!() };
-    Event::Refused { refusal, copies, clock: RetryClock { now_ms: due_ms, ..clock } }
+    at(due_ms, refused(decision, "SERVICE_UNAVAILABLE"))
 }
 
 fn ids(taken: &Taken) -> Vec<String> {

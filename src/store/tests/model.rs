@@ -68,7 +68,7 @@ enum What {
     Accepted,
     Receipt,
     Retry(u64),
-    Replayed(u32),
+    Replayed(u32, u64),
     Refused,
     Deferred(u64),
     Lost(u32),
@@ -81,10 +81,10 @@ impl What {
             Self::Accepted => accepted(),
             Self::Receipt => Event::Receipt,
             Self::Retry(delay) => retry(now + delay),
-            Self::Replayed(times) => Event::Replayed { times },
+            Self::Replayed(times, delay) => after(times, retry(now + delay)),
             Self::Refused => refused(Decision::FAIL, "INVALID_JSON"),
-            Self::Deferred(delay) => Event::Deferred { due_ms: now + delay },
-            Self::Lost(copies) => Event::Lost { copies },
+            Self::Deferred(delay) => at(now, back(Fate::Deferred(Duration::from_millis(delay)), 0)),
+            Self::Lost(copies) => back(Fate::Lost, copies),
             Self::Cancelled => Event::Cancelled,
         }
     }
@@ -96,7 +96,7 @@ fn any_what() -> impl Strategy<Value = What> + Clone {
         3 => Just(What::Receipt),
         3 => (1u64..5000).prop_map(What::Retry),
         2 => (1u64..5000).prop_map(What::Deferred),
-        1 => (1u32..3).prop_map(What::Replayed),
+        1 => (1u32..3, 1u64..5000).prop_map(|(times, delay)| What::Replayed(times, delay)),
         1 => Just(What::Refused),
         2 => (0u32..2).prop_map(What::Lost),
         1 => Just(What::Cancelled),
@@ -227,7 +227,7 @@ impl Harness {
         match op {
             Op::Accept { id, recipient, way, order, receipt, ttl } => {
                 let mut new = self.rig.new_delivery(&format!("a{id}"));
-                new.recipient = Recipient::new(recipient);
+                new.recipient = Recipient(recipient);
                 new.transport = transport(way);
                 new.order = order.map(|key| key.to_string());
                 new.receipt = receipt;
@@ -263,7 +263,7 @@ impl Harness {
         let id = new.id.to_string();
         let known = self.deliveries.iter().find(|d| d.id == id).map(|d| d.life.status());
         let behind = new.order.is_some() && self.deliveries.iter().any(|d| d.order == new.order && !d.life.settled());
-        let (sid, recipient, order) = (new.sid, new.recipient.number(), new.order.clone());
+        let (sid, recipient, order) = (new.sid, new.recipient.0, new.order.clone());
         let way = usize::from(new.transport != Transport::Ccs);
         let life = Life::new(if behind { State::Waiting } else { State::Due }, new.receipt);
         let deadline = new.deadline_ms;
@@ -325,10 +325,10 @@ impl Harness {
                 .find(|d| d.order.is_some() && d.order == this.order && !d.life.settled());
             assert!(unsettled.is_none(), "{this:?} did not wait for {unsettled:?}");
             let step = this.life.step(&Event::Claimed).expect("was due");
-            assert_eq!(claimed.attempt, step.life.attempt);
+            assert_eq!(claimed.life, step.life);
             assert_eq!(claimed.body, format!("body of {}", this.id));
             let delivery = &mut self.deliveries[index];
-            (delivery.life, delivery.again) = (step.life, claimed.attempt > 1);
+            (delivery.life, delivery.again) = (step.life, claimed.life.attempt > 1);
         }
         let left = (0..self.deliveries.len()).find(|&index| {
             let this = &self.deliveries[index];
@@ -387,7 +387,7 @@ impl Harness {
             let [Trace::Delivery(life)] = &trace[..] else { panic!("{delivery:?} is gone") };
             if life.state == State::Expired {
                 assert!(delivery.deadline <= self.now && !must_not(delivery), "{delivery:?} at {}", self.now);
-                self.step(index, &Event::Expired { copies: 0 });
+                self.step(index, &Event::Expired);
             }
         }
     }
@@ -471,11 +471,16 @@ impl Harness {
     async fn ack(&mut self, which: usize, up_to: bool) {
         let Some(upstream) = self.upstream.get(which) else { return };
         let (sid, topic) = (upstream.sid, upstream.topic);
-        let what = if up_to { Acknowledged::UpTo(sid) } else { Acknowledged::These(vec![sid]) };
         if topic != Some(EXPLICIT) {
             return;
         }
-        let dropped = self.rig.store.acked(&Owner::new("bal1").unwrap(), what, self.now).await.unwrap();
+        let (bal, spool) = (Owner::new("bal1").unwrap(), self.rig.store.figures().spool_rows);
+        if up_to {
+            self.rig.store.acked_up_to(&bal, sid, self.now).await.unwrap();
+        } else {
+            self.rig.store.confirm(&bal, vec![sid], self.now).await.unwrap().await.unwrap();
+        }
+        let dropped = spool - self.rig.store.figures().spool_rows;
         let covered = self
             .upstream
             .iter_mut()

@@ -31,7 +31,7 @@ fn hot_statements_use_their_index_and_sort_nothing() {
         (delivery::FIRST_OF_ORDER, "INDEX deliveries_order (bal=? AND order_key=?)"),
         (accept::UNSETTLED, "INDEX deliveries_order (bal=? AND order_key=?)"),
         (outbox::PAGE, "PRIMARY KEY (topic=? AND seq>?)"),
-        (outbox::NOTES, "INDEX outbox_notes (topic=?)"),
+        (outbox::OLDEST_NOTE, "INDEX outbox_notes (topic=?)"),
         (outbox::NEXT_TOPIC, "PRIMARY KEY (topic>?)"),
         (inbox::UNACKED, "PRIMARY KEY (topic=? AND seq<?)"),
         (inbox::HELD, "PRIMARY KEY (topic=? AND seq>?)"),

@@ -48,7 +48,7 @@ async fn downstream(rig: &mut Rig, window: usize) {
             let mut new =
                 rig.new_delivery(&format!("{:x}", u64::from(accepted_so_far).wrapping_mul(0x9e37_79b9_7f4a_7c15)));
             new.body = Bytes::from(vec![b'x'; BODY]);
-            new.recipient = Recipient::new(accepted_so_far.into());
+            new.recipient = Recipient(accepted_so_far.into());
             accepts.push(rig.store.accept(new).await.unwrap());
             accepted_so_far += 1;
         }

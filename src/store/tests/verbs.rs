@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::chat::delivery::{AMBIGUOUS, State};
-use crate::chat::status::Status;
+use crate::chat::status::{Status, StatusDocument};
 
 #[tokio::test]
 async fn a_message_goes_its_usual_way() {
@@ -13,7 +13,7 @@ async fn a_message_goes_its_usual_way() {
     assert_eq!(rig.store.figures().queue_rows, 1);
     let taken = rig.take(NOW).await;
     assert_eq!(ids(&taken), ["a1"]);
-    assert_eq!((taken.claimed[0].attempt, taken.next_due), (1, None));
+    assert_eq!((taken.claimed[0].life.attempt, taken.next_due), (1, None));
     assert!(matches!(rig.record(sid, accepted(), NOW + 1).await, Recorded::Moved { told: [Status::Sent], .. }));
     assert_eq!((rig.store.figures().queue_rows, rig.store.figures().queue_bytes), (0, 0));
     assert!(matches!(
@@ -207,7 +207,7 @@ async fn a_retry_waits_for_its_time_and_nothing_overtakes_it() {
     assert_eq!((ids(&one), one.next_due), (vec!["a1".to_owned()], Some(0)));
     rig.record(first.unwrap(), retry(NOW + 1000), NOW).await;
     let mut other = rig.new_delivery("b1");
-    other.recipient = Recipient::new(8);
+    other.recipient = Recipient(8);
     rig.accept(other).await;
     let taken = rig.take(NOW).await;
     assert_eq!(ids(&taken), ["b1"], "another recipient is not held up");
@@ -215,7 +215,7 @@ async fn a_retry_waits_for_its_time_and_nothing_overtakes_it() {
     let late = rig.new_delivery("a3");
     rig.accept(late).await;
     let taken = rig.take(NOW + 1000).await;
-    assert_eq!((ids(&taken), taken.claimed[0].attempt), (vec!["a1".to_owned()], 2));
+    assert_eq!((ids(&taken), taken.claimed[0].life.attempt), (vec!["a1".to_owned()], 2));
     rig.record(first.unwrap(), accepted(), NOW + 1000).await;
     assert_eq!(ids(&rig.take(NOW + 1000).await), ["a2", "a3"]);
 }
@@ -246,7 +246,7 @@ async fn the_sweep_expires_what_waits_and_grants_receipts_their_way_home() {
             rig.take(NOW).await;
             rig.record(sids[0], retry(NOW + 900_000), NOW).await;
         } else {
-            new.recipient = Recipient::new(8);
+            new.recipient = Recipient(8);
             rig.accept(new).await;
         }
     }
@@ -258,16 +258,16 @@ async fn the_sweep_expires_what_waits_and_grants_receipts_their_way_home() {
     assert_eq!(rig.statuses().await, ["due expired"]);
     rig.sweep_all(NOW + 2000 + RECEIPT_GRACE_MS).await;
     assert_eq!(rig.statuses().await, ["sent expired"], "what is in flight is left to its transport");
-    rig.record(sids[2], Event::Lost { copies: 1 }, NOW + 3000).await;
+    rig.record(sids[2], back(Fate::Lost, 1), NOW + 3000).await;
     rig.take(NOW + 3000).await;
     assert_eq!(rig.statuses().await, ["flying expired"]);
 }
 
 /// Put off until long after its time, and it may have arrived.
 fn in_doubt(code: &str) -> Event {
-    let Event::Refused { refusal, copies, clock } = retry(NOW + 900_000) else { unreachable!("it is one") };
+    let Event::Back { fate: Fate::Refused(refusal), copies, .. } = retry(NOW) else { unreachable!("it is one") };
     let refusal = Refusal { code: code.to_owned(), ..refusal.maybe_arrived() };
-    Event::Refused { refusal, copies, clock }
+    at(NOW + 900_000, back(Fate::Refused(refusal), copies))
 }
 
 #[tokio::test]
@@ -305,7 +305,7 @@ async fn what_expired_says_why_and_by_which_way_it_went() {
         ("queued", 1, None),
     ] {
         let mut new = rig.new_delivery(id);
-        (new.deadline_ms, new.recipient, new.order) = (NOW + 2000, Recipient::new(recipient), order.map(str::to_owned));
+        (new.deadline_ms, new.recipient, new.order) = (NOW + 2000, Recipient(recipient), order.map(str::to_owned));
         let sid = new.sid;
         rig.accept(new).await;
         if !matches!(id, "queued" | "behind") {
@@ -321,7 +321,7 @@ async fn what_expired_says_why_and_by_which_way_it_went() {
                 let decision = Decision::Retry { wait, until, scope: Scope::Service };
                 rig.record(sid, refused(decision, "permission_denied"), NOW).await;
             }
-            "cut" => drop(rig.record(sid, Event::Expired { copies: 1 }, NOW + 1).await),
+            "cut" => drop(rig.record(sid, back(Fate::Expired, 1), NOW + 1).await),
             _ => {}
         }
     }
@@ -350,14 +350,13 @@ async fn what_expired_says_why_and_by_which_way_it_went() {
 }
 
 #[tokio::test]
-async fn what_was_sent_again_at_once_counts_as_tried_and_stays_with_its_transport() {
+async fn what_was_sent_again_at_once_counts_as_tried() {
     let mut rig = Rig::new(Limits::default());
     let new = rig.new_delivery("a1");
     let sid = new.sid;
     rig.accept(new).await;
     rig.take(NOW).await;
-    rig.record(sid, Event::Replayed { times: 2 }, NOW).await;
-    rig.record(sid, retry(NOW + 1), NOW).await;
+    rig.record(sid, after(2, retry(NOW + 1)), NOW).await;
     assert_eq!(ids(&rig.take(NOW + 1).await), ["a1"], "its body is still there");
     rig.record(sid, accepted(), NOW + 2).await;
     let told = rig.read(RECEIPTS).await;
@@ -372,7 +371,7 @@ async fn a_canonical_id_is_told_with_the_status() {
     rig.accept(new).await;
     rig.take(NOW).await;
     let canonical = Some(Token::new("the-new-token").unwrap());
-    rig.record(sid, Event::Accepted { copies: 2, provider_id: None, detail: None, canonical }, NOW).await;
+    rig.record(sid, back(Fate::Accepted { canonical, provider_id: None, detail: None }, 2), NOW).await;
     let sent = rig.read(RECEIPTS).await.pop().unwrap();
     assert_eq!(sent["token_action"], "replace");
     assert_eq!(sent["new_token"], "the-new-token");
@@ -384,17 +383,12 @@ async fn a_canonical_id_is_told_with_the_status() {
 #[tokio::test]
 async fn rejected_ids_are_not_remembered() {
     let mut rig = Rig::new(Limits::default());
-    let rejected = Rejected {
-        id: MessageId::new("a1").unwrap(),
-        reply: RECEIPTS.to_owned(),
-        correlation: None,
-        code: "TOO_BIG".to_owned(),
-        detail: "data has 4097 bytes".to_owned(),
-        at: NOW,
-        again: false,
-    };
-    rig.store.reject(rejected.clone()).await.unwrap().await.unwrap();
-    rig.store.reject(Rejected { again: true, ..rejected }).await.unwrap().await.unwrap();
+    for again in [false, true] {
+        let payload =
+            StatusDocument::refused("a1", NOW, "TOO_BIG", "data has 4097 bytes").redelivered(again).to_bytes();
+        let note = Note { topic: RECEIPTS.to_owned(), payload: payload.into(), correlation: None, at: NOW };
+        rig.store.tell(note).await.unwrap().await.unwrap();
+    }
     let corrected = rig.new_delivery("a1");
     assert_eq!(rig.accept(corrected).await, Accepted::Stored);
     let told = rig.read(RECEIPTS).await;
@@ -493,11 +487,17 @@ async fn explicit_acks_keep_a_message_until_its_bal_has_it() {
     assert!(again.len() == 4 && again.iter().all(|w| w.redelivered));
 
     let (bal, other) = (Owner::new("bal1").unwrap(), Owner::new("bal2").unwrap());
-    let these = Acknowledged::These(vec![sids[0]]);
-    assert_eq!(rig.store.acked(&other, these.clone(), NOW).await.unwrap(), 0, "another BAL's word means nothing");
-    assert_eq!(rig.store.acked(&bal, these.clone(), NOW).await.unwrap(), 1);
-    assert_eq!(rig.store.acked(&bal, these, NOW).await.unwrap(), 0);
-    assert_eq!(rig.store.acked(&bal, Acknowledged::UpTo(sids[2]), NOW).await.unwrap(), 2);
+    let confirm = async |name| rig.store.confirm(name, vec![sids[0]], NOW).await.unwrap().await.unwrap();
+    let kept = || rig.store.figures().spool_rows;
+    confirm(&other).await;
+    rig.store.acked_up_to(&other, sids[2], NOW).await.unwrap();
+    assert_eq!(kept(), 4, "another BAL's word means nothing");
+    confirm(&bal).await;
+    assert_eq!(kept(), 3);
+    confirm(&bal).await;
+    assert_eq!(kept(), 3);
+    rig.store.acked_up_to(&bal, sids[2], NOW).await.unwrap();
+    assert_eq!(kept(), 1);
     let rig = rig.crash();
     assert_eq!(rig.next(MESSAGES, 0).await.len(), 1);
     assert_eq!(rig.store.figures().spool_rows, 1);
@@ -703,7 +703,7 @@ async fn only_what_waits_for_the_word_of_an_app_is_confirmed_by_one() {
     rig.store.take_due(query).await.unwrap().await.unwrap();
     let provider_id = Some("projects/p/messages/1".to_owned());
     let detail = Some("`delay_while_idle`: ignored".to_owned());
-    rig.record(fcm, Event::Accepted { copies: 1, provider_id, detail, canonical: None }, NOW).await;
+    rig.record(fcm, back(Fate::Accepted { canonical: None, provider_id, detail }, 1), NOW).await;
     let [(_, Recorded::Moved { told, .. })] = &confirm(NOW + 1).await[..] else { panic!() };
     assert_eq!(*told, [Status::Delivered]);
     let mut told = rig.read(RECEIPTS).await;
@@ -734,8 +734,7 @@ async fn what_an_answer_brings_after_the_word_of_the_app_is_kept_for_who_asks_la
     rig.record(sid, Event::Receipt, NOW + 1).await;
     assert_eq!(rig.statuses().await, ["a1 accepted", "a1 sent", "a1 delivered"]);
     let (provider_id, detail) = (Some("projects/p/messages/1".to_owned()), Some("`x`: unknown".to_owned()));
-    let late = Event::Accepted { copies: 1, provider_id, detail, canonical: None };
-    assert_eq!(rig.record(sid, Event::Replayed { times: 1 }, NOW + 2).await, Recorded::Swallowed);
+    let late = after(1, back(Fate::Accepted { canonical: None, provider_id, detail }, 1));
     assert_eq!(rig.record(sid, late, NOW + 2).await, Recorded::Swallowed);
     let again = rig.new_delivery("a1");
     assert_eq!(rig.accept(again).await, Accepted::Repeated(Status::Delivered));

@@ -10,21 +10,21 @@
 //! Back-pressure: while the driver takes no events, the socket is not read; orders go on being written. A peer that does
 //! not read stops the orders, and the driver gives the connection up when too many of them wait.
 
-use super::Access;
-use crate::ccs::event::{Counters, Event, Reason};
+use crate::ccs::event::{Answer, Counters, Event, Reason};
 use crate::ccs::payload::{self, PayloadError};
 use crate::ccs::session::{Input, Output, Session};
 use crate::ccs::settings::SessionConfig;
 use crate::chat::id::{Sid, Token};
-use crate::transport::core::{self, Counted, End, Ended, Manner};
-use crate::transport::dial::Stream;
+use crate::ops::clock::at;
+use crate::transport::core::{self, Counted, End, Manner};
+use crate::transport::dial::Dialer;
 use crate::transport::driver::{self, EventSender, Order};
 use crate::transport::{AckRef, ConnectionId, DeviceMessage, RejectedUpstream, SAMPLE_MAX, Upstream};
 use bytes::BytesMut;
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::sync::watch;
 
 /// Bytes read at once: one TLS record.
 const READ_BYTES: usize = 16 * 1024;
@@ -38,107 +38,69 @@ const GOODBYE: Duration = Duration::from_secs(2);
 const TOO_MANY: [&str; 2] = ["policy-violation", "resource-constraint"];
 
 /// The driver's side of a connection.
-pub(super) type Task = driver::Task<String, Event>;
+pub(super) type Task = driver::Task<String, Answer>;
 
-/// One connection, not dialled yet.
-pub(super) struct Connection {
-    task: Task,
-    session: SessionConfig,
-    access: watch::Receiver<Access>,
-    version: u64,
+/// Runs a connection to its end.
+pub(super) async fn run(mut task: Task, session: SessionConfig, dialer: Arc<Dialer>) {
+    let stream = match task.dial(&dialer).await {
+        Ok(stream) => stream,
+        Err((end, detail)) => return task.end(end, detail).await,
+    };
+    let (reader, mut writer) = tokio::io::split(stream);
+    let mut talk = Talk::new(task.id, session);
+    let reason = converse(&mut task, &mut talk, reader, &mut writer).await;
+    for event in std::mem::take(&mut talk.inbox) {
+        task.events.send(event).await;
+    }
+    task.end(end_of(&reason, talk.was_open), reason.to_string()).await;
+    if reason != Reason::Cut {
+        say_goodbye(writer, talk.out).await;
+    }
 }
 
-impl Connection {
-    /// A connection that logs in with the credentials that `access` has now.
-    pub(super) fn new(task: Task, session: SessionConfig, access: watch::Receiver<Access>) -> Self {
-        let version = access.borrow().version;
-        Self { task, session, access, version }
-    }
-
-    /// Runs the connection to its end.
-    pub(super) async fn run(mut self) {
-        let dialer = self.access.borrow().dialer.clone();
-        let dialed = tokio::select! {
+/// Every future in the `select!` is cancel-safe: what it has taken is in `talk` or still where it was.
+async fn converse(
+    task: &mut Task,
+    talk: &mut Talk,
+    mut reader: impl AsyncRead + Unpin,
+    writer: &mut (impl AsyncWrite + Unpin),
+) -> Reason {
+    let mut bytes = vec![0; READ_BYTES];
+    let mut orders = Vec::with_capacity(ORDER_BATCH);
+    loop {
+        talk.pump(&task.events);
+        if let Some(reason) = talk.ended.take() {
+            return reason;
+        }
+        tokio::select! {
             biased;
-            _ = self.task.retire.changed() => return self.end(End::Retired, "no longer wanted".to_owned()).await,
-            dialed = dialer.dial() => dialed,
-        };
-        match dialed {
-            Err(error) => self.end(End::Failed, error.to_string()).await,
-            Ok(stream) => self.talk(stream).await,
-        }
-    }
-
-    async fn talk(mut self, stream: Box<dyn Stream>) {
-        let (reader, mut writer) = tokio::io::split(stream);
-        let mut talk = Talk::new(self.task.id, self.session.clone());
-        let reason = self.converse(&mut talk, reader, &mut writer).await;
-        for event in std::mem::take(&mut talk.inbox) {
-            self.task.events.send(event).await;
-        }
-        self.end(end_of(&reason, talk.was_open), reason.to_string()).await;
-        if reason != Reason::Cut {
-            say_goodbye(writer, talk.out).await;
-        }
-    }
-
-    /// Every future in the `select!` is cancel-safe: what it has taken is in `talk` or still where it was.
-    async fn converse(
-        &mut self,
-        talk: &mut Talk,
-        mut reader: impl AsyncRead + Unpin,
-        writer: &mut (impl AsyncWrite + Unpin),
-    ) -> Reason {
-        let mut bytes = vec![0; READ_BYTES];
-        let mut orders = Vec::with_capacity(ORDER_BATCH);
-        loop {
-            talk.pump(&self.task.events);
-            if let Some(reason) = talk.ended.take() {
-                return reason;
+            changed = task.retire.changed(), if !talk.closing => {
+                let manner = changed.ok().and_then(|()| *task.retire.borrow_and_update());
+                talk.retire(manner.unwrap_or(Manner::Now));
             }
-            tokio::select! {
-                biased;
-                changed = self.task.retire.changed(), if !talk.closing => {
-                    let manner = changed.ok().and_then(|()| *self.task.retire.borrow_and_update());
-                    talk.retire(manner.unwrap_or(Manner::Now));
+            () = task.events.ready(), if !talk.inbox.is_empty() => {}
+            () = at(talk.deadline.map(Into::into)) => talk.handle(Input::Tick),
+            taken = task.orders.recv_many(&mut orders, ORDER_BATCH), if talk.takes_orders() => {
+                if taken == 0 {
+                    talk.retire(Manner::Now);
                 }
-                () = self.task.events.ready(), if !talk.inbox.is_empty() => {}
-                () = sleep_until(talk.deadline) => talk.handle(Input::Tick),
-                taken = self.task.orders.recv_many(&mut orders, ORDER_BATCH), if talk.takes_orders() => {
-                    if taken == 0 {
-                        talk.orders_ended = true;
-                        talk.retire(Manner::Now);
-                    }
-                    orders.drain(..).for_each(|order| talk.obey(order));
-                }
-                written = write_some(writer, &mut talk.out, &mut talk.flushed), if talk.has_to_write() => {
-                    if let Err(error) = written {
-                        tracing::debug!(kind = ?error.kind(), "write failed");
-                        talk.handle(Input::Eof);
-                    }
-                }
-                read = reader.read(&mut bytes), if talk.inbox.is_empty() => match read {
-                    Ok(0) => talk.handle(Input::Eof),
-                    Ok(count) => talk.handle(Input::Bytes(&bytes[..count])),
-                    Err(error) => {
-                        tracing::debug!(kind = ?error.kind(), "read failed");
-                        talk.handle(Input::Eof);
-                    }
-                },
+                orders.drain(..).for_each(|order| talk.obey(order));
             }
-        }
-    }
-
-    async fn end(&mut self, end: End, detail: String) {
-        self.task.orders.close();
-        let mut unwritten = Vec::new();
-        while let Ok(order) = self.task.orders.try_recv() {
-            if let Order::Send(sid, _) = order {
-                unwritten.push(sid);
+            written = write_some(writer, &mut talk.out, &mut talk.flushed), if talk.has_to_write() => {
+                if let Err(error) = written {
+                    tracing::debug!(kind = ?error.kind(), "write failed");
+                    talk.handle(Input::Eof);
+                }
             }
+            read = reader.read(&mut bytes), if talk.inbox.is_empty() => match read {
+                Ok(0) => talk.handle(Input::Eof),
+                Ok(count) => talk.handle(Input::Bytes(&bytes[..count])),
+                Err(error) => {
+                    tracing::debug!(kind = ?error.kind(), "read failed");
+                    talk.handle(Input::Eof);
+                }
+            },
         }
-        let outdated = self.version < self.access.borrow().version;
-        self.task.events.send(core::Event::Ended(Ended { end, detail, unwritten, outdated })).await;
     }
 }
 
@@ -147,19 +109,16 @@ struct Talk {
     id: ConnectionId,
     session: Session,
     window: usize,
-    /// What the driver knows of the session's counters.
-    counted: Counters,
     /// Bytes for the socket.
     out: BytesMut,
     /// Whether the socket has passed on what was written to it.
     flushed: bool,
     /// Events for the driver. While there are any, nothing is read.
-    inbox: VecDeque<core::Event<Event>>,
+    inbox: VecDeque<core::Event<Answer>>,
     deadline: Option<Instant>,
     ended: Option<Reason>,
     was_open: bool,
     closing: bool,
-    orders_ended: bool,
     paused: bool,
 }
 
@@ -169,7 +128,6 @@ impl Talk {
             id,
             window: config.window,
             session: Session::new(config, now()),
-            counted: Counters::default(),
             out: BytesMut::new(),
             flushed: true,
             inbox: VecDeque::new(),
@@ -177,7 +135,6 @@ impl Talk {
             ended: None,
             was_open: false,
             closing: false,
-            orders_ended: false,
             paused: false,
         }
     }
@@ -202,12 +159,15 @@ impl Talk {
                 }
             }
         }
-        let counters = self.session.counters();
-        self.inbox.extend(counted(&std::mem::replace(&mut self.counted, counters), &counters));
+        let Counters { bad_acks, unknown_answers, malformed, oversize, pings, .. } = self.session.take_counters();
+        let counted = Counted { bad_acks, unknown_answers, malformed, oversize, pings };
+        if counted != Counted::default() {
+            self.inbox.push_back(core::Event::Counted(counted));
+        }
     }
 
     /// Brings the events to the driver as far as it takes them.
-    fn pump(&mut self, events: &EventSender<Event>) {
+    fn pump(&mut self, events: &EventSender<Answer>) {
         self.poll();
         events.send_some(&mut self.inbox);
         let paused = !self.inbox.is_empty();
@@ -232,7 +192,7 @@ impl Talk {
     }
 
     fn takes_orders(&self) -> bool {
-        !self.orders_ended && self.out.len() < OUT_BYTES
+        !self.closing && self.out.len() < OUT_BYTES
     }
 
     fn has_to_write(&self) -> bool {
@@ -241,23 +201,18 @@ impl Talk {
 }
 
 /// What an event of a session is to the transport's core. Ids that are not ours were never assigned.
-pub(super) fn event_of(connection: ConnectionId, event: Event, window: usize) -> Option<core::Event<Event>> {
+pub(super) fn event_of(connection: ConnectionId, event: Event, window: usize) -> Option<core::Event<Answer>> {
     let ack_ref = |to: String, message_id: String| AckRef { connection, to, message_id };
     Some(match event {
         Event::Ready { jid } => {
             tracing::info!(jid, "logged in");
             core::Event::Up { capacity: window }
         }
-        Event::Draining(cause) => {
-            tracing::debug!(?cause, "the peer drains the connection");
-            core::Event::Draining
-        }
-        Event::Acked { ref message_id, .. }
-        | Event::Nacked { ref message_id, .. }
-        | Event::Rejected { ref message_id, .. } => core::Event::Answered(Sid::parse(message_id)?, event),
+        Event::Draining => core::Event::Draining,
+        Event::Answered { message_id, answer } => core::Event::Answered(Sid::parse(&message_id)?, answer),
         Event::Bounced { message_id } => core::Event::NotTaken(Sid::parse(&message_id)?),
-        Event::NotSent { message_id, reason } => {
-            tracing::debug!(message_id, %reason, "message not sent");
+        Event::NotSent { message_id } => {
+            tracing::debug!(message_id, "message not sent");
             core::Event::Unwritten(Sid::parse(&message_id)?)
         }
         Event::Upstream(upstream) => {
@@ -276,7 +231,6 @@ pub(super) fn event_of(connection: ConnectionId, event: Event, window: usize) ->
             core::Event::Receipt(core::Receipt {
                 original: receipt.original_message_id.unwrap_or(from_id),
                 status: receipt.status.unwrap_or_default(),
-                sent_at_ms: receipt.sent_at_ms,
                 ack_ref: ack_ref(receipt.from, receipt.message_id),
             })
         }
@@ -324,17 +278,6 @@ pub(super) fn end_of(reason: &Reason, was_open: bool) -> End {
     }
 }
 
-fn counted<A>(before: &Counters, after: &Counters) -> Option<core::Event<A>> {
-    let counted = Counted {
-        bad_acks: after.bad_acks - before.bad_acks,
-        unknown_answers: after.unknown_answers - before.unknown_answers,
-        malformed: after.malformed - before.malformed,
-        oversize: after.oversize - before.oversize,
-        pings: after.pings - before.pings,
-    };
-    (counted != Counted::default()).then_some(core::Event::Counted(counted))
-}
-
 /// Writes something, or passes on what was written. A TLS stream holds back a part of it until it is flushed.
 async fn write_some(
     writer: &mut (impl AsyncWrite + Unpin),
@@ -360,13 +303,6 @@ async fn say_goodbye(mut writer: impl AsyncWrite + Unpin, mut out: BytesMut) {
     };
     // The connection is over either way.
     let _ = tokio::time::timeout(GOODBYE, goodbye).await;
-}
-
-async fn sleep_until(deadline: Option<Instant>) {
-    match deadline {
-        Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
-        None => std::future::pending().await,
-    }
 }
 
 fn now() -> Instant {

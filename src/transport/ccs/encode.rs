@@ -79,7 +79,7 @@ mod tests {
                 fcm: map(json!({"dry_run": true, "priority": "normal", "to": "thief", "message_type": "ack",
                     "message_id": "x", "condition": "c"})),
             },
-            recipient: crate::chat::id::Recipient::new(1),
+            recipient: crate::chat::id::Recipient(1),
             accepted_ms: 0,
             deadline_ms: 10_001,
         }

@@ -6,18 +6,18 @@ use crate::ccs::payload::{Downstream, Inbound, Nack, Outbound, Receipt, Upstream
 use crate::ccs::stanza::Stanza;
 use crate::ccs::write::{self, Spelling};
 use crate::ccs::xml::{Frame, Framer};
+use crate::chat::delivery::Fate;
 use crate::chat::id::{Recipient, Sid, SidSource, Token};
 use crate::chat::push::{Priority, Push, Target};
 use crate::chat::refusal::{Decision, Refusal, Scope, Until, Wait};
 use crate::ops::clock::now_ms;
+use crate::transport::tests::log::Log;
 use crate::transport::{
-    self, AckRef, Change, ConnectionId, ConnectionPhase, DeviceMessage, Link, Outage, Port, Report, Send, Snapshot,
-    port,
+    self, AckRef, Change, ConnectionId, ConnectionPhase, DeviceMessage, Link, Port, Report, Send, Snapshot, port,
 };
 use base64::Engine as _;
 use serde_json::{Map, Value};
 use std::io::Write as _;
-use std::sync::Mutex;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -26,6 +26,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::server::TlsStream;
+use tracing::Level;
 
 mod against_sim;
 
@@ -232,7 +233,7 @@ impl Bridge {
             receipt: true,
             fcm: Map::new(),
         };
-        let recipient = Recipient::new(recipient);
+        let recipient = Recipient(recipient);
         self.port.sends.send(Send { sid: sid(number), push, recipient, accepted_ms: 0, deadline_ms }).await.unwrap();
     }
 
@@ -283,7 +284,7 @@ fn ids<const N: usize>(numbers: [u64; N]) -> [String; N] {
 }
 
 fn accepted(number: u64, copies: u32) -> Report {
-    Report::Accepted { sid: sid(number), canonical: None, provider_id: None, detail: None, copies, replays: copies - 1 }
+    Report::Back { sid: sid(number), fate: Fate::ACCEPTED, copies, replays: copies - 1 }
 }
 
 fn upstream(message_id: &str) -> Inbound {
@@ -322,11 +323,16 @@ async fn messages_go_out_and_answers_come_back() {
     let canonical = Some(Token::new("new").unwrap());
     assert_eq!(
         bridge.report().await,
-        Report::Accepted { sid: sid(1), canonical, provider_id: None, detail: None, copies: 1, replays: 0 }
+        Report::Back {
+            sid: sid(1),
+            fate: Fate::Accepted { canonical, provider_id: None, detail: None },
+            copies: 1,
+            replays: 0
+        }
     );
-    let refused = |number, decision, code: &str| Report::Refused {
+    let refused = |number, decision, code: &str| Report::Back {
         sid: sid(number),
-        refusal: Refusal::new(decision, code, "no such token-1"),
+        fate: Fate::Refused(Refusal::new(decision, code, "no such token-1")),
         copies: 1,
         replays: 0,
     };
@@ -355,8 +361,8 @@ async fn upstream_and_receipts_are_acknowledged_on_their_connection_and_on_no_ot
     .await;
     let message = bridge.device_message().await;
     assert_eq!((message.message_id.as_str(), message.category.as_deref()), ("17&\"", Some("app")));
-    let Report::Receipt { original, sent_at_ms, ack_ref, .. } = bridge.report().await else { panic!() };
-    assert_eq!((original.as_str(), sent_at_ms, ack_ref.to.as_str()), ("x", Some(7), "gcm.googleapis.com"));
+    let Report::Receipt { original, ack_ref, .. } = bridge.report().await else { panic!() };
+    assert_eq!((original.as_str(), ack_ref.to.as_str()), ("x", "gcm.googleapis.com"));
     bridge.port.acks.send(ack_ref.clone()).await.unwrap();
     assert_eq!(peer.acked_id().await, "dr2:x");
     drop(peer);
@@ -445,7 +451,7 @@ async fn draining_moves_to_a_new_connection_and_finishes_the_old_one() {
     assert_eq!(new.messages().await, ids([3]));
     new.ack(&sid(2).to_string()).await;
     let report = bridge.report().await;
-    assert!(matches!(report, Report::Accepted { copies: 1, replays: 1, .. }), "{report:?}");
+    assert!(matches!(report, Report::Back { fate: Fate::Accepted { .. }, copies: 1, replays: 1, .. }), "{report:?}");
     assert_eq!(new.messages().await, ids([4]));
     new.ack(&sid(3).to_string()).await;
     assert_eq!(bridge.report().await, accepted(3, 2));
@@ -528,17 +534,15 @@ async fn two_connections_share_the_load_and_keep_recipients_together() {
 
 #[tokio::test]
 async fn refused_credentials_are_told_and_never_logged() {
-    let logs = Logs::default();
-    let subscriber = tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_writer(logs.clone()).finish();
-    let _guard = tracing::subscriber::set_default(subscriber);
+    let (log, _guard) = Log::listen(Level::TRACE);
     let server = Server::named("localhost").await;
     let mut bridge = Bridge::start(server.config());
     let mut peer = server.accept().await.unwrap();
     peer.offer_login().await;
     peer.write(|out| write::failure(out, "not-authorized")).await;
-    bridge.link(Link::Down(Outage::AUTH_FAILED)).await;
+    bridge.link(Link::AUTH_FAILED).await;
     bridge.counted(|now| now.auth_failures == 1).await;
-    let text = logs.text();
+    let text = log.text();
     assert!(text.contains("ERROR") && text.contains("not-authorized"), "{text}");
     let mut stanza = String::new();
     write::auth_plain(&mut stanza, "12345@gcm.googleapis.com", KEY);
@@ -548,9 +552,7 @@ async fn refused_credentials_are_told_and_never_logged() {
 
 #[tokio::test]
 async fn a_key_that_is_read_again_is_tried_at_once_and_one_that_cannot_be_read_changes_nothing() {
-    let logs = Logs::default();
-    let subscriber = tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_writer(logs.clone()).finish();
-    let _guard = tracing::subscriber::set_default(subscriber);
+    let (log, _guard) = Log::listen(Level::TRACE);
     let server = Server::named("localhost").await;
     let mut file = tempfile::NamedTempFile::new().unwrap();
     file.write_all(b"\n").unwrap();
@@ -561,24 +563,22 @@ async fn a_key_that_is_read_again_is_tried_at_once_and_one_that_cannot_be_read_c
     assert_eq!(peer.asked_to_login().await, KEY);
     peer.write(|out| write::failure(out, "not-authorized")).await;
     // A refusal is followed by a wait of up to half a minute.
-    bridge.link(Link::Down(Outage::AUTH_FAILED)).await;
+    bridge.link(Link::AUTH_FAILED).await;
     ask.send_replace(1);
-    logs.wait("ccs.api_key_file names").await;
+    log.wait("ccs.api_key_file names").await;
     std::fs::write(file.path(), "AIzaSyAnotherKey\n").unwrap();
     let asked = tokio::time::Instant::now();
     ask.send_replace(2);
     let mut peer = server.accept().await.unwrap();
     assert_eq!(peer.asked_to_login().await, "AIzaSyAnotherKey");
     assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
-    let text = logs.text();
+    let text = log.text();
     assert!(!text.contains(KEY) && !text.contains("AIzaSyAnotherKey"), "{text}");
 }
 
 #[tokio::test]
 async fn an_error_of_a_connection_names_the_server_and_the_key_of_the_configuration() {
-    let logs = Logs::default();
-    let subscriber = tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_writer(logs.clone()).finish();
-    let _guard = tracing::subscriber::set_default(subscriber);
+    let (log, _guard) = Log::listen(Level::TRACE);
     let server = Server::named("localhost").await;
     let named = format!("localhost:{} (ccs.host)", server.listener.local_addr().unwrap().port());
     let mut bridge = Bridge::start(server.config());
@@ -592,8 +592,8 @@ async fn an_error_of_a_connection_names_the_server_and_the_key_of_the_configurat
         }
     };
     assert!(lost.starts_with(&format!("{named}: ")), "{lost}");
-    logs.wait("cannot connect").await;
-    let text = logs.text();
+    log.wait("cannot connect").await;
+    let text = log.text();
     let failed = text.lines().find(|line| line.contains("cannot connect")).unwrap();
     assert!(failed.contains("WARN") && failed.contains(&named), "{failed}");
 }
@@ -603,7 +603,7 @@ async fn a_certificate_for_another_host_is_refused() {
     let server = Server::named("other.example").await;
     let mut bridge = Bridge::start(server.config());
     assert!(server.accept().await.is_err());
-    assert_eq!(*bridge.port.link.borrow_and_update(), Link::Down(Outage::Unconnected));
+    assert_eq!(*bridge.port.link.borrow_and_update(), Link::UNCONNECTED);
     assert_eq!(bridge.port.snapshot.borrow().connects, 0);
 }
 
@@ -616,7 +616,10 @@ async fn messages_expire_while_there_is_no_connection() {
     bridge.send(1, 1).await;
     bridge.send_until(2, 2, now_ms() - 1).await;
     let report = bridge.report().await;
-    assert!(matches!(report, Report::Expired { sid: which, copies: 0, .. } if which == sid(2)), "{report:?}");
+    assert!(
+        matches!(report, Report::Back { sid: which, fate: Fate::Expired, copies: 0, .. } if which == sid(2)),
+        "{report:?}"
+    );
 }
 
 #[tokio::test]
@@ -636,7 +639,7 @@ async fn a_stop_waits_for_answers_and_reports_what_is_left() {
     assert!(peer.stanza().await.is_none(), "something was sent after the stop");
     peer.close().await;
     for (number, copies) in [(1, 1), (3, 1), (4, 0)] {
-        assert_eq!(bridge.report().await, Report::Lost { sid: sid(number), copies });
+        assert_eq!(bridge.report().await, Report::Back { sid: sid(number), fate: Fate::Lost, copies, replays: 0 });
     }
     bridge.task.await.unwrap().unwrap();
     assert!(bridge.port.sends.is_closed());
@@ -644,9 +647,7 @@ async fn a_stop_waits_for_answers_and_reports_what_is_left() {
 
 #[tokio::test]
 async fn a_drain_and_a_stop_are_a_normal_run_and_log_no_warning() {
-    let logs = Logs::default();
-    let subscriber = tracing_subscriber::fmt().with_max_level(tracing::Level::WARN).with_writer(logs.clone()).finish();
-    let _guard = tracing::subscriber::set_default(subscriber);
+    let (log, _guard) = Log::listen(Level::WARN);
     let server = Server::named("localhost").await;
     let mut bridge = Bridge::start(server.config());
     let mut peer = server.login().await;
@@ -659,7 +660,7 @@ async fn a_drain_and_a_stop_are_a_normal_run_and_log_no_warning() {
     assert_eq!(next.frame().await, Some(Frame::Close), "nothing is in flight, so nothing is waited for");
     next.close().await;
     bridge.task.await.unwrap().unwrap();
-    assert_eq!(logs.text(), "");
+    assert_eq!(log.text(), "");
 }
 
 #[test]
@@ -679,48 +680,12 @@ fn settings_out_of_range_are_named() {
     assert!(!format!("{good:?}").contains(KEY));
 }
 
-/// Everything that is logged, as text.
-#[derive(Clone, Default)]
-struct Logs(Arc<Mutex<Vec<u8>>>);
-
-impl Logs {
-    fn text(&self) -> String {
-        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
-    }
-
-    /// Waits until `words` are logged.
-    async fn wait(&self, words: &str) {
-        while !self.text().contains(words) {
-            tokio::task::yield_now().await;
-        }
-    }
-}
-
-impl std::io::Write for Logs {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-impl tracing_subscriber::fmt::MakeWriter<'_> for Logs {
-    type Writer = Self;
-
-    fn make_writer(&self) -> Self {
-        self.clone()
-    }
-}
-
 #[tokio::test]
 async fn operators_hear_how_a_connection_comes_and_goes() {
     let server = Server::named("localhost").await;
     let mut bridge = Bridge::start(server.config());
     let mut peer = server.login().await;
-    let change = |connection, change| Report::Connection { connection: ConnectionId::new(connection), change };
+    let change = |connection, change| Report::Connection { connection: ConnectionId(connection), change };
     assert_eq!(bridge.any_report().await, change(1, Change::Up));
     peer.drain().await;
     assert_eq!(bridge.any_report().await, change(1, Change::Draining));
@@ -743,7 +708,7 @@ async fn whatever_was_handed_over_expires_in_time_while_there_is_no_connection()
         bridge.send_until(number, 1, now_ms() + 100).await;
     }
     for number in 4..=9 {
-        let Report::Expired { sid: late, .. } = bridge.report().await else { panic!() };
+        let Report::Back { sid: late, fate: Fate::Expired, .. } = bridge.report().await else { panic!() };
         assert_eq!(late, sid(number));
     }
 }
@@ -759,7 +724,7 @@ async fn the_end_does_not_wait_for_a_bridge_that_acknowledges() {
     }
     bridge.stop.cancel();
     // More than the transport still has room for; it must not be necessary to read a report in between.
-    let ack_ref = AckRef { connection: ConnectionId::new(1), to: "device".to_owned(), message_id: "1".to_owned() };
+    let ack_ref = AckRef { connection: ConnectionId(1), to: "device".to_owned(), message_id: "1".to_owned() };
     while bridge.port.acks.send(ack_ref.clone()).await.is_ok() {}
     while bridge.port.reports.recv().await.is_some() {}
     bridge.task.await.unwrap().unwrap();
@@ -806,9 +771,7 @@ async fn what_devices_send_and_nobody_understands_is_handed_up_as_rejected_and_c
 
 #[tokio::test]
 async fn a_second_connection_that_the_account_does_not_allow_waits_for_the_end_of_the_drained_one() {
-    let logs = Logs::default();
-    let subscriber = tracing_subscriber::fmt().with_max_level(tracing::Level::WARN).with_writer(logs.clone()).finish();
-    let _guard = tracing::subscriber::set_default(subscriber);
+    let (log, _guard) = Log::listen(Level::WARN);
     let server = Server::named("localhost").await;
     let mut bridge = Bridge::start(server.config());
     let mut old = server.login().await;
@@ -818,7 +781,7 @@ async fn a_second_connection_that_the_account_does_not_allow_waits_for_the_end_o
     old.drain().await;
     let mut second = server.accept().await.unwrap();
     second.offer_login().await;
-    second.write(|out| write::stream_error(out, "policy-violation", None)).await;
+    second.write(|out| write::stream_error(out, "policy-violation")).await;
     second.write(|out| out.push_str(write::STREAM_CLOSE)).await;
     old.ack(&sid(1).to_string()).await;
     assert_eq!(bridge.report().await, accepted(1, 1));
@@ -828,7 +791,7 @@ async fn a_second_connection_that_the_account_does_not_allow_waits_for_the_end_o
     bridge.send(2, 2).await;
     assert_eq!(new.messages().await, ids([2]));
     assert!(drained.elapsed() < Duration::from_secs(3), "{:?}", drained.elapsed());
-    assert_eq!(logs.text(), "", "it is ordinary life");
+    assert_eq!(log.text(), "", "it is ordinary life");
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use super::service::{Message, Position, Service};
 use super::{Core, ELSEWHERE_WAIT, Now, Output, Phase, Receipt, Replay, Verdict};
-use crate::chat::delivery::AMBIGUOUS;
+use crate::chat::delivery::{AMBIGUOUS, Fate};
 use crate::chat::id::Sid;
 use crate::chat::refusal::{Decision, Fault, Refusal};
 use crate::transport::{ConnectionId, DeviceMessage, Report};
@@ -16,27 +16,15 @@ impl<S: Service> Core<S> {
     pub(super) fn on_answered(&mut self, connection: ConnectionId, sid: Sid, answer: S::Answer, now: Now) {
         let late = self.service.is_late(&answer);
         self.note_answer(connection, late, now.instant);
+        self.connections.unassign(connection, sid);
         let there = |message: &&mut Message<S::Memo>| message.is_on(connection);
-        let Some(message) = self.messages.get_mut(sid).filter(there) else {
+        let Some(message) = self.messages.all.get_mut(&sid).filter(there) else {
             // It has its report already: its time to live ended, or a receipt came.
-            self.connections.unassign(connection, sid);
             self.snapshot.unknown_answers += 1;
             return;
         };
-        if let Position::InFlight { number, .. } = message.position {
-            self.connections.unassign_number(connection, number);
-        }
         match self.service.judge(message, answer, now) {
-            Verdict::Accepted { canonical, provider_id, detail } => {
-                let Some(message) = self.messages.remove(sid) else { return };
-                self.snapshot.accepted += 1;
-                let (copies, replays) = (message.copies, message.replays());
-                self.report(Report::Accepted { sid, canonical, provider_id, detail, copies, replays });
-            }
-            Verdict::Refused(refusal) => {
-                self.snapshot.refused(&refusal.code);
-                self.refuse(sid, refusal);
-            }
+            Verdict::Back(fate) => self.back(sid, fate),
             Verdict::Again => self.put_back(sid, None),
             Verdict::Elsewhere => self.put_back(sid, Some((connection, now.instant + ELSEWHERE_WAIT))),
         }
@@ -46,14 +34,15 @@ impl<S: Service> Core<S> {
     pub(super) fn on_not_taken(&mut self, connection: ConnectionId, sid: Sid, now: Instant) {
         self.snapshot.not_taken += 1;
         self.connections.unassign(connection, sid);
-        if self.messages.get(sid).is_some_and(|message| message.is_on(connection)) {
+        if self.messages.all.get(&sid).is_some_and(|message| message.is_on(connection)) {
             self.put_back(sid, Some((connection, now + ELSEWHERE_WAIT)));
         }
     }
 
     /// It waits again, as if it had not been sent.
     fn put_back(&mut self, sid: Sid, refused_by: Option<(ConnectionId, Instant)>) {
-        let Some(message) = self.messages.get_mut(sid).filter(|message| message.position != Position::Waiting) else {
+        let Some(message) = self.messages.all.get_mut(&sid).filter(|message| message.position != Position::Waiting)
+        else {
             return;
         };
         message.copies -= 1;
@@ -63,7 +52,7 @@ impl<S: Service> Core<S> {
 
     pub(super) fn on_unwritten(&mut self, connection: ConnectionId, sid: Sid) {
         self.connections.unassign(connection, sid);
-        if let Some(message) = self.messages.get_mut(sid).filter(|message| message.is_on(connection)) {
+        if let Some(message) = self.messages.all.get_mut(&sid).filter(|message| message.is_on(connection)) {
             message.tries -= 1;
             self.put_back(sid, None);
         }
@@ -79,66 +68,73 @@ impl<S: Service> Core<S> {
 
     /// A device has the message, so the push service took it, whatever became of its answer. If it waits to be sent again
     /// it is accepted, and needs not be; if its answer is still to come, it is not sent again without it.
-    pub(super) fn on_receipt(&mut self, receipt: Receipt) {
+    pub(super) fn on_receipt(&mut self, receipt: Receipt, now: Instant) {
         self.snapshot.receipts += 1;
         let sid = Sid::parse(&receipt.original);
-        let message = sid.and_then(|sid| self.messages.get_mut(sid)).filter(|message| message.copies > 0);
+        let message = sid.and_then(|sid| self.messages.all.get_mut(&sid)).filter(|message| message.copies > 0);
         let copies = message.as_ref().map_or(0, |message| message.copies);
         let waits = message.is_some_and(|message| {
             message.received = true;
             message.position == Position::Waiting
         });
+        if copies > 0 {
+            self.note_taken(now);
+        }
         let gone = sid.filter(|_| waits);
         if let Some(sid) = gone {
-            self.accept_unanswered(sid);
+            self.back(sid, Fate::ACCEPTED);
         }
-        let Receipt { original, status, sent_at_ms, ack_ref } = receipt;
+        let Receipt { original, status, ack_ref } = receipt;
         let copies = if gone.is_some() { 0 } else { copies };
-        self.report(Report::Receipt { original, status, sent_at_ms, copies, ack_ref });
+        self.report(Report::Receipt { original, status, copies, ack_ref });
     }
 
-    /// The push service took a message, as a receipt shows; its answer is lost.
-    fn accept_unanswered(&mut self, sid: Sid) {
+    /// A message goes back to the bridge.
+    pub(super) fn back(&mut self, sid: Sid, fate: Fate) {
         let Some(message) = self.messages.remove(sid) else { return };
-        self.snapshot.accepted += 1;
-        let (copies, replays) = (message.copies, message.replays());
-        self.report(Report::Accepted { sid, canonical: None, provider_id: None, detail: None, copies, replays });
+        match &fate {
+            Fate::Accepted { .. } => self.snapshot.accepted += 1,
+            Fate::Expired => self.snapshot.expired += 1,
+            Fate::Lost if self.phase != Phase::Running => self.snapshot.lost += 1,
+            Fate::Refused(refusal) => self.note_refusal(sid, refusal),
+            Fate::Lost | Fate::Deferred(_) | Fate::Unsendable { .. } => {}
+        }
+        let replays = match fate {
+            // It was not tried, or begins anew.
+            Fate::Lost | Fate::Deferred(_) | Fate::Unsendable { .. } => 0,
+            Fate::Accepted { .. } | Fate::Refused(_) | Fate::Expired => message.replays(),
+        };
+        self.report(Report::Back { sid, fate, copies: message.copies, replays });
     }
 
-    /// A message goes back to the bridge with a refusal.
-    pub(super) fn refuse(&mut self, sid: Sid, refusal: Refusal) {
-        let Some(message) = self.messages.remove(sid) else { return };
+    fn note_refusal(&mut self, sid: Sid, refusal: &Refusal) {
         let code = refusal.code.as_str();
+        self.snapshot.refused(code);
         if matches!(refusal.decision, Decision::Fail { fault: Fault::Operator, .. }) {
             tracing::error!(%sid, code, "message refused, the push service's settings need a look");
         } else {
             tracing::debug!(%sid, code, decision = ?refusal.decision, "message refused");
         }
-        let (copies, replays) = (message.copies, message.replays());
-        self.report(Report::Refused { sid, refusal, copies, replays });
     }
 
     /// A connection ended with this message unanswered.
     pub(super) fn on_unanswered(&mut self, sid: Sid, ignored: bool) {
-        let Some(message) = self.messages.get_mut(sid) else { return };
+        let Some(message) = self.messages.all.get_mut(&sid) else { return };
         if message.received {
-            return self.accept_unanswered(sid);
+            return self.back(sid, Fate::ACCEPTED);
         }
         message.ignored += u32::from(ignored);
         let ignored = message.ignored;
         match &self.settings.replay {
             Replay::Marked if ignored >= IGNORED_MAX => {
                 let detail = "three connections answered others, and never this message";
-                self.snapshot.refused(AMBIGUOUS);
-                self.refuse(sid, Refusal::new(Decision::FAIL, AMBIGUOUS, detail).maybe_arrived());
+                self.back(sid, Fate::Refused(Refusal::new(Decision::FAIL, AMBIGUOUS, detail).maybe_arrived()));
             }
-            Replay::Marked => self.messages.put_back(sid),
             Replay::Ambiguous(refusal) if self.phase == Phase::Running => {
-                let refusal = refusal.clone();
-                self.snapshot.refused(&refusal.code);
-                self.refuse(sid, refusal);
+                let fate = Fate::Refused(refusal.clone());
+                self.back(sid, fate);
             }
-            Replay::Ambiguous(_) => self.messages.put_back(sid),
+            Replay::Marked | Replay::Ambiguous(_) => self.messages.put_back(sid),
         }
     }
 }

@@ -23,8 +23,9 @@ pub(super) const AGE_MIN: f64 = 0.9;
 pub(super) struct Connections {
     pool: Pool,
     window: usize,
-    last: u64,
-    all: BTreeMap<ConnectionId, Connection>,
+    /// The last that was begun.
+    pub(super) last: ConnectionId,
+    pub(super) all: BTreeMap<ConnectionId, Connection>,
 }
 
 /// One connection.
@@ -46,6 +47,8 @@ pub(super) struct Connection {
 pub(super) struct InFlight {
     pub(super) sid: Sid,
     pub(super) at: Instant,
+    /// It was written before, and not answered.
+    pub(super) again: bool,
 }
 
 /// Where a connection stands; see the drawing above.
@@ -64,7 +67,7 @@ pub(super) enum Phase {
         since: Instant,
         why: Why,
     },
-    Closing(Why),
+    Closing,
 }
 
 /// Why a connection takes nothing new.
@@ -80,13 +83,13 @@ pub(super) enum Why {
 
 impl Connections {
     pub(super) fn new(settings: &Settings) -> Self {
-        Self { pool: settings.pool, window: settings.window, last: 0, all: BTreeMap::new() }
+        Self { pool: settings.pool, window: settings.window, last: ConnectionId::ALL, all: BTreeMap::new() }
     }
 
     /// A connection that is about to be opened.
     pub(super) fn dial(&mut self) -> ConnectionId {
-        self.last += 1;
-        let id = ConnectionId::new(self.last);
+        let id = ConnectionId(self.last.0 + 1);
+        self.last = id;
         let phase = Phase::Dialing;
         let connection = Connection { phase, in_flight: BTreeMap::new(), last_answer: None, late: 0, retired: false };
         self.all.insert(id, connection);
@@ -123,35 +126,14 @@ impl Connections {
 
     /// A connection is about to be ended. False if that is known.
     pub(super) fn close(&mut self, id: ConnectionId) -> bool {
-        let Some(connection) = self.all.get_mut(&id) else { return false };
-        let why = match connection.phase {
-            Phase::Dialing | Phase::Open { .. } => Why::Retired,
-            Phase::Draining { why, .. } => why,
-            Phase::Closing(_) => return false,
-        };
-        connection.phase = Phase::Closing(why);
+        let Some(connection) = self.all.get_mut(&id).filter(|one| one.phase != Phase::Closing) else { return false };
+        connection.phase = Phase::Closing;
         true
-    }
-
-    pub(super) fn remove(&mut self, id: ConnectionId) -> Option<Connection> {
-        self.all.remove(&id)
-    }
-
-    pub(super) fn get(&self, id: ConnectionId) -> Option<&Connection> {
-        self.all.get(&id)
-    }
-
-    pub(super) fn get_mut(&mut self, id: ConnectionId) -> Option<&mut Connection> {
-        self.all.get_mut(&id)
-    }
-
-    pub(super) fn iter(&self) -> impl Iterator<Item = (ConnectionId, &Connection)> {
-        self.all.iter().map(|(id, connection)| (*id, connection))
     }
 
     /// Those for which `wanted` holds, oldest first.
     pub(super) fn ids(&self, wanted: impl Fn(&Connection) -> bool) -> Vec<ConnectionId> {
-        self.iter().filter(|(_, connection)| wanted(connection)).map(|(id, _)| id).collect()
+        self.all.iter().filter(|(_, connection)| wanted(connection)).map(|(id, _)| *id).collect()
     }
 
     pub(super) fn count(&self, wanted: impl Fn(&Connection) -> bool) -> usize {
@@ -160,10 +142,6 @@ impl Connections {
 
     pub(super) fn any(&self, wanted: impl Fn(&Connection) -> bool) -> bool {
         self.all.values().any(wanted)
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.all.is_empty()
     }
 
     /// How many messages the connections take now.
@@ -178,11 +156,12 @@ impl Connections {
     /// The connection for a recipient of whom nothing is in flight: with a fixed pool the one with the least in flight, so
     /// that they share the load; with an elastic one the oldest, so that those beyond the need fall idle.
     pub(super) fn choose(&self, shunned: Option<ConnectionId>) -> Option<ConnectionId> {
-        let mut free = self.iter().filter(|(id, one)| Some(*id) != shunned && one.room(self.window) > 0);
-        match self.pool {
-            Pool::Fixed(_) => free.min_by_key(|(_, connection)| connection.in_flight.len()).map(|(id, _)| id),
-            Pool::Elastic { .. } => free.next().map(|(id, _)| id),
-        }
+        let mut free = self.all.iter().filter(|(id, one)| Some(**id) != shunned && one.room(self.window) > 0);
+        let chosen = match self.pool {
+            Pool::Fixed(_) => free.min_by_key(|(_, connection)| connection.in_flight.len()),
+            Pool::Elastic { .. } => free.next(),
+        };
+        chosen.map(|(id, _)| *id)
     }
 
     pub(super) fn assign(&mut self, id: ConnectionId, number: u64, flight: InFlight) {
@@ -193,18 +172,11 @@ impl Connections {
         }
     }
 
-    /// A message is not on its connection any more. False if it was not.
-    pub(super) fn unassign(&mut self, id: ConnectionId, sid: Sid) -> bool {
-        let Some(connection) = self.all.get_mut(&id) else { return false };
+    /// A message is not on its connection any more.
+    pub(super) fn unassign(&mut self, id: ConnectionId, sid: Sid) {
+        let Some(connection) = self.all.get_mut(&id) else { return };
         let number = connection.in_flight.iter().find(|(_, flight)| flight.sid == sid).map(|(number, _)| *number);
-        number.is_some_and(|number| connection.in_flight.remove(&number).is_some())
-    }
-
-    /// The same, of a message whose number is known.
-    pub(super) fn unassign_number(&mut self, id: ConnectionId, number: u64) {
-        if let Some(connection) = self.all.get_mut(&id) {
-            connection.in_flight.remove(&number);
-        }
+        number.map(|number| connection.in_flight.remove(&number));
     }
 
     /// Open, and not about to be replaced for its age or for idling.
@@ -222,7 +194,7 @@ impl Connections {
         let Pool::Elastic { spare, .. } = self.pool else { return Vec::new() };
         let mut fresh = self.count(|connection| self.is_fresh(connection, now));
         let mut gone = Vec::new();
-        for (id, connection) in self.iter() {
+        for (id, connection) in &self.all {
             let Phase::Open { used, .. } = connection.phase else { continue };
             let goes = if self.is_fresh(connection, now) {
                 let goes = connection.in_flight.is_empty() && now >= used + spare && fresh > 1;
@@ -232,7 +204,7 @@ impl Connections {
                 fresh > 0
             };
             if goes {
-                gone.push(id);
+                gone.push(*id);
             }
         }
         gone
@@ -254,17 +226,17 @@ impl Connections {
     }
 
     pub(super) fn states(&self) -> Vec<ConnectionState> {
-        let state = |(connection, one): (ConnectionId, &Connection)| ConnectionState {
-            connection,
+        let state = |(connection, one): (&ConnectionId, &Connection)| ConnectionState {
+            connection: *connection,
             phase: match one.phase {
                 Phase::Dialing => ConnectionPhase::Opening,
                 Phase::Open { .. } => ConnectionPhase::Up,
                 Phase::Draining { .. } => ConnectionPhase::Draining,
-                Phase::Closing(_) => ConnectionPhase::Closing,
+                Phase::Closing => ConnectionPhase::Closing,
             },
             unanswered: one.in_flight.len(),
         };
-        self.iter().map(state).collect()
+        self.all.iter().map(state).collect()
     }
 }
 
@@ -278,16 +250,20 @@ impl Connection {
     }
 
     pub(super) fn is_draining(&self) -> bool {
-        matches!(self.phase, Phase::Draining { .. })
+        self.draining_since().is_some()
+    }
+
+    pub(super) fn draining_since(&self) -> Option<Instant> {
+        if let Phase::Draining { since, .. } = self.phase { Some(since) } else { None }
     }
 
     pub(super) fn is_ending(&self) -> bool {
-        matches!(self.phase, Phase::Draining { .. } | Phase::Closing(_))
+        matches!(self.phase, Phase::Draining { .. } | Phase::Closing)
     }
 
-    /// Whether it was given up because it does not answer.
+    /// Whether it is kept only for the answers that it did not give in time.
     pub(super) fn is_suspect(&self) -> bool {
-        matches!(self.phase, Phase::Draining { why: Why::Suspect, .. } | Phase::Closing(Why::Suspect))
+        matches!(self.phase, Phase::Draining { why: Why::Suspect, .. })
     }
 
     /// Whether it takes messages, now or after an answer.
@@ -303,7 +279,7 @@ impl Connection {
     fn room(&self, window: usize) -> usize {
         match self.phase {
             Phase::Open { capacity, .. } => capacity.min(window).saturating_sub(self.in_flight.len()),
-            Phase::Dialing | Phase::Draining { .. } | Phase::Closing(_) => 0,
+            Phase::Dialing | Phase::Draining { .. } | Phase::Closing => 0,
         }
     }
 }

@@ -4,8 +4,9 @@ use super::connections::InFlight;
 use super::service::{Admission, Message, Position, Service};
 use super::tend::DRAINING_MAX;
 use super::{Core, Now, Output};
+use crate::chat::delivery::Fate;
 use crate::chat::id::{Recipient, Sid};
-use crate::transport::{ConnectionId, Report};
+use crate::transport::ConnectionId;
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
@@ -36,7 +37,7 @@ impl<S: Service> Core<S> {
     /// Gives what waits to the connections that have room, oldest first.
     pub(super) fn dispatch(&mut self, now: Now) {
         let mut free = self.connections.free();
-        if self.silent {
+        if self.silent.is_some() {
             free = free.min(usize::from(!self.has_probe()));
         }
         let mut held: HashSet<Recipient> = HashSet::new();
@@ -48,7 +49,7 @@ impl<S: Service> Core<S> {
                 break;
             }
             from = place + 1;
-            let Some(recipient) = self.messages.get(sid).map(|message| message.recipient()) else { continue };
+            let Some(recipient) = self.messages.all.get(&sid).map(|message| message.recipient()) else { continue };
             let offer = if held.contains(&recipient) { Offer::Held } else { self.offer(sid, now) };
             match offer {
                 Offer::Sent => free -= 1,
@@ -64,7 +65,7 @@ impl<S: Service> Core<S> {
     }
 
     fn offer(&mut self, sid: Sid, now: Now) -> Offer {
-        let Some(message) = self.messages.get_mut(sid) else { return Offer::Gone };
+        let Some(message) = self.messages.all.get_mut(&sid) else { return Offer::Gone };
         if message.send.deadline_ms < now.unix_ms {
             self.report_expired(sid);
             return Offer::Gone;
@@ -84,7 +85,7 @@ impl<S: Service> Core<S> {
                 (None, None) => return Offer::Held,
             },
         };
-        let Some(message) = self.messages.get_mut(sid) else { return Offer::Gone };
+        let Some(message) = self.messages.all.get_mut(&sid) else { return Offer::Gone };
         match self.service.admit(message, now) {
             Admission::Go(request) => self.assign(connection, sid, request, now.instant),
             Admission::Skip => Offer::Held,
@@ -96,59 +97,48 @@ impl<S: Service> Core<S> {
                 until.into_iter().for_each(|until| self.wake_at(until));
                 Offer::Stop
             }
-            Admission::GiveBack => {
-                self.messages.remove(sid);
-                self.report(Report::Lost { sid, copies: 0 });
-                Offer::Gone
-            }
-            Admission::Defer(wait) => {
-                self.messages.remove(sid);
-                self.report(Report::Deferred { sid, wait });
-                Offer::Gone
-            }
-            Admission::Unsendable { code, detail } => {
-                self.messages.remove(sid);
-                self.report(Report::Unsendable { sid, code: code.to_owned(), detail });
+            Admission::Back(fate) => {
+                self.back(sid, fate);
                 Offer::Gone
             }
         }
     }
 
     fn assign(&mut self, connection: ConnectionId, sid: Sid, request: S::Request, now: Instant) -> Offer {
-        let resent = self.messages.get(sid).is_some_and(|message| message.copies > 0);
+        let again = self.messages.all.get(&sid).is_some_and(|message| message.copies > 0);
         let Some(number) = self.messages.assign(sid, connection) else { return Offer::Gone };
-        self.connections.assign(connection, number, InFlight { sid, at: now });
+        self.connections.assign(connection, number, InFlight { sid, at: now, again });
         self.snapshot.sent += 1;
-        self.snapshot.resent += u64::from(resent);
-        tracing::debug!(connection = connection.number(), %sid, "message sent");
+        self.snapshot.resent += u64::from(again);
+        tracing::debug!(connection = connection.0, %sid, "message sent");
         self.outputs.push_back(Output::Assign { connection, sid, request });
         Offer::Sent
     }
 
     /// Whether the message is under way that finds out whether any is answered again.
     pub(super) fn has_probe(&self) -> bool {
-        self.connections.iter().any(|(_, connection)| connection.takes() && !connection.in_flight.is_empty())
+        self.connections.any(|connection| connection.takes() && !connection.in_flight.is_empty())
     }
 
     /// The disk is the only queue: what was never written goes back when it cannot go for long.
     pub(super) fn give_back(&mut self, now: Instant) {
         let away = self.unable_since.is_some_and(|since| now >= since + GIVE_BACK_AFTER);
-        if self.silent {
+        if self.silent.is_some() {
             self.give_back_behind_unanswered();
         } else if !away {
             return;
         }
         // Of whom something may have been taken already, the rest waits behind that.
         let tried = self.messages.waiting_where(|message| message.copies > 0).into_iter();
-        let stays: HashSet<Recipient> = tried.filter_map(|sid| Some(self.messages.get(sid)?.recipient())).collect();
+        let stays: HashSet<Recipient> =
+            tried.filter_map(|sid| Some(self.messages.all.get(&sid)?.recipient())).collect();
         let goes = |message: &Message<S::Memo>| {
             let recipient = message.recipient();
             let under_way = stays.contains(&recipient) || self.messages.connection_of(recipient).is_some();
             message.copies == 0 && !under_way
         };
         for sid in self.messages.waiting_where(goes) {
-            self.messages.remove(sid);
-            self.report(Report::Lost { sid, copies: 0 });
+            self.back(sid, Fate::Lost);
         }
     }
 
@@ -160,8 +150,7 @@ impl<S: Service> Core<S> {
             message.copies == 0 && tried.get(&message.recipient()).is_some_and(|tried| message.place > *tried)
         };
         for sid in self.messages.waiting_where(behind) {
-            self.messages.remove(sid);
-            self.report(Report::Deferred { sid, wait: BEHIND_UNANSWERED_WAIT });
+            self.back(sid, Fate::Deferred(BEHIND_UNANSWERED_WAIT));
         }
     }
 
@@ -173,13 +162,13 @@ impl<S: Service> Core<S> {
         }
         let Some(answer) = self.settings.answer else { return };
         let patience = answer.min(EXPIRED_IN_FLIGHT_AFTER);
-        let flights = self.connections.iter().flat_map(|(id, connection)| {
+        let flights = self.connections.all.iter().flat_map(|(id, connection)| {
             let overdue =
-                connection.in_flight.iter().take_while(move |(_, flight)| flight.at + patience <= now.instant);
-            overdue.map(move |(number, flight)| (id, *number, flight.sid))
+                connection.in_flight.iter().take_while(|(_, flight)| self.is_overdue(flight.at, patience, now.instant));
+            overdue.map(move |(number, flight)| (*id, *number, flight.sid))
         });
         let ours = |(connection, number, sid): &(ConnectionId, u64, Sid)| {
-            self.messages.get(*sid).is_some_and(|message| {
+            self.messages.all.get(sid).is_some_and(|message| {
                 let position = Position::InFlight { connection: *connection, number: *number };
                 late(message.send.deadline_ms) && message.position == position
             })
@@ -190,16 +179,8 @@ impl<S: Service> Core<S> {
     }
 
     fn report_expired(&mut self, sid: Sid) {
-        let Some(message) = self.messages.remove(sid) else { return };
-        if message.received {
-            // A receipt came, so it was taken in time.
-            self.snapshot.accepted += 1;
-            let (copies, replays) = (message.copies, message.replays());
-            let report = Report::Accepted { sid, canonical: None, provider_id: None, detail: None, copies, replays };
-            return self.report(report);
-        }
-        self.snapshot.expired += 1;
-        let (copies, replays) = (message.copies, message.replays());
-        self.report(Report::Expired { sid, copies, replays });
+        // A receipt came, so it was taken in time.
+        let received = self.messages.all.get(&sid).is_some_and(|message| message.received);
+        self.back(sid, if received { Fate::ACCEPTED } else { Fate::Expired });
     }
 }

@@ -39,8 +39,6 @@ pub(crate) struct Receipt {
     pub(crate) original: String,
     /// In the push service's words.
     pub(crate) status: String,
-    /// When the device got it, in Unix milliseconds.
-    pub(crate) sent_at_ms: Option<u64>,
     /// How to acknowledge it.
     pub(crate) ack_ref: AckRef,
 }
@@ -54,8 +52,6 @@ pub(crate) struct Ended {
     pub(crate) detail: String,
     /// Messages that were assigned and never written.
     pub(crate) unwritten: Vec<Sid>,
-    /// It began with credentials that were read anew since: its failure says nothing of those.
-    pub(crate) outdated: bool,
 }
 
 /// How a connection ended, as far as the next one is concerned.

@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, HashMap};
 pub(super) struct Messages<M> {
     taken: u64,
     sent: u64,
-    all: HashMap<Sid, Message<M>>,
+    pub(super) all: HashMap<Sid, Message<M>>,
     waiting: BTreeMap<u64, Sid>,
     recipients: HashMap<Recipient, Affinity>,
 }
@@ -53,19 +53,6 @@ impl<M: Default> Messages<M> {
         };
         self.all.insert(sid, message);
         true
-    }
-
-    /// How many there are.
-    pub(super) fn len(&self) -> usize {
-        self.all.len()
-    }
-
-    pub(super) fn get_mut(&mut self, sid: Sid) -> Option<&mut Message<M>> {
-        self.all.get_mut(&sid)
-    }
-
-    pub(super) fn get(&self, sid: Sid) -> Option<&Message<M>> {
-        self.all.get(&sid)
     }
 
     /// The oldest that waits, from a place on.
@@ -129,13 +116,11 @@ impl<M: Default> Messages<M> {
         Some(message)
     }
 
-    /// Everything, oldest first.
-    pub(super) fn take_all(&mut self) -> Vec<Message<M>> {
-        let mut all: Vec<Message<M>> = self.all.drain().map(|(_, message)| message).collect();
+    /// Everything with its copies, oldest first.
+    pub(super) fn oldest_first(&self) -> Vec<(Sid, u32)> {
+        let mut all: Vec<&Message<M>> = self.all.values().collect();
         all.sort_unstable_by_key(|message| message.place);
-        self.waiting.clear();
-        self.recipients.clear();
-        all
+        all.into_iter().map(|message| (message.send.sid, message.copies)).collect()
     }
 
     fn leave(&mut self, recipient: Recipient) {

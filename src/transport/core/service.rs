@@ -1,7 +1,8 @@
 //! What differs from one push service to the next: data ([`Settings`]), and a few decisions ([`Service`]).
 
 use super::Now;
-use crate::chat::id::{Recipient, Token};
+use crate::chat::delivery::Fate;
+use crate::chat::id::Recipient;
 use crate::chat::refusal::Refusal;
 use crate::transport::{Change, ConnectionId, Link, Send};
 use std::time::{Duration, Instant};
@@ -124,33 +125,15 @@ pub(crate) enum Admission<R> {
     HoldRecipient(Instant),
     /// Nothing may before this, or before the service wakes the driver.
     Wait(Option<Instant>),
-    /// It goes back to the bridge, untried: nothing goes for long.
-    GiveBack,
-    /// It goes back to the bridge, untried, for so long; others may go.
-    Defer(Duration),
-    /// The bridge itself refuses it: it is none that the push service could take.
-    Unsendable {
-        /// The bridge's word.
-        code: &'static str,
-        /// For humans.
-        detail: String,
-    },
+    /// It goes back to the bridge with this, untried; others may go.
+    Back(Fate),
 }
 
 /// What an answer means.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Verdict {
-    /// The push service took the message.
-    Accepted {
-        /// The device's new token, if the push service named one.
-        canonical: Option<Token>,
-        /// The push service's own name for the message.
-        provider_id: Option<String>,
-        /// What of it did not travel, for its sender.
-        detail: Option<String>,
-    },
-    /// It goes back to the bridge with this.
-    Refused(Refusal),
+    /// The message goes back to the bridge with this.
+    Back(Fate),
     /// It was certainly not processed: it keeps its place and goes again as soon as it is admitted.
     Again,
     /// The same, and rather on another connection than the one that would not have it.

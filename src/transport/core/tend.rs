@@ -40,7 +40,7 @@ impl<S: Service> Core<S> {
     /// an answer that is overdue nobody waits.
     fn make_way(&mut self, now: Instant) {
         for id in self.connections.ids(Connection::is_draining) {
-            match (self.connections.get(id).and_then(Connection::oldest), self.settings.answer) {
+            match (self.connections.all.get(&id).and_then(Connection::oldest), self.settings.answer) {
                 (None, _) => self.retire(id),
                 (Some(oldest), Some(answer)) if now >= oldest + answer => self.close(id),
                 (Some(_), _) => {}
@@ -67,20 +67,16 @@ impl<S: Service> Core<S> {
     }
 
     fn close_oldest_draining(&mut self) {
-        let since = |connection: &Connection| match connection.phase {
-            Phase::Draining { since, .. } => Some(since),
-            Phase::Dialing | Phase::Open { .. } | Phase::Closing(_) => None,
-        };
-        let draining = self.connections.iter().filter_map(|(id, connection)| Some((since(connection)?, id)));
+        let draining = self.connections.all.iter().filter_map(|(id, one)| Some((one.draining_since()?, *id)));
         if let Some((_, oldest)) = draining.min() {
-            tracing::info!(connection = oldest.number(), "too many connections are draining: the oldest is closed");
+            tracing::info!(connection = oldest.0, "too many connections are draining: the oldest is closed");
             self.close(oldest);
         }
     }
 
     /// A connection is to end after its answers.
     pub(super) fn retire(&mut self, id: ConnectionId) {
-        let Some(connection) = self.connections.get_mut(id) else { return };
+        let Some(connection) = self.connections.all.get_mut(&id) else { return };
         if !std::mem::replace(&mut connection.retired, true) {
             self.outputs.push_back(Output::Retire { connection: id, manner: Manner::AfterAnswers });
         }
@@ -99,7 +95,7 @@ impl<S: Service> Core<S> {
             self.redial.up();
             self.crowded = false;
             self.snapshot.connects += 1;
-            tracing::info!(connection = id.number(), capacity, "connection takes messages");
+            tracing::info!(connection = id.0, capacity, "connection takes messages");
             self.report(Report::Connection { connection: id, change: Change::Up });
         }
     }
@@ -110,13 +106,13 @@ impl<S: Service> Core<S> {
         }
         self.snapshot.drains += 1;
         self.redial.drained();
-        tracing::info!(connection = id.number(), "connection is draining");
+        tracing::info!(connection = id.0, "connection is draining");
         self.report(Report::Connection { connection: id, change: Change::Draining });
     }
 
     /// Notes that an answer came, or that one did not come in time.
     pub(super) fn note_answer(&mut self, id: ConnectionId, late: bool, now: Instant) {
-        let Some(connection) = self.connections.get_mut(id) else { return };
+        let Some(connection) = self.connections.all.get_mut(&id) else { return };
         if late {
             connection.late += 1;
             if connection.late >= LATE_MAX {
@@ -127,65 +123,96 @@ impl<S: Service> Core<S> {
         }
         connection.late = 0;
         connection.last_answer = Some(now);
+        self.note_taken(now);
+    }
+
+    /// Notes that the push service takes messages.
+    pub(super) fn note_taken(&mut self, now: Instant) {
         self.last_answer = Some(now);
-        if std::mem::take(&mut self.silent) {
+        if self.silent.take().is_some() {
             tracing::info!("messages are answered again");
         }
     }
 
+    /// Whether something written at a time waits for its answer for longer than it may. While the driver was held up no
+    /// answer could be seen, so that time does not count.
+    pub(super) fn is_overdue(&self, written: Instant, limit: Duration, now: Instant) -> bool {
+        now >= written.max(self.listening) + limit
+    }
+
     /// Gives up connections that owe an answer for too long, and ends those that were waited for long enough.
+    ///
+    /// Whether the push service answers at all is in question from when a message that is written for the first time is
+    /// overdue and nothing was answered since it was written, until
+    /// - any message is answered, however late, or a receipt comes for one that is not; or
+    /// - a connection takes messages and has none unanswered, and the last such finding is as old as an answer may get:
+    ///   there is nothing to find out with, and a service is not down because nobody uses it.
+    ///
+    /// A message that was ignored before says nothing new when it is ignored again, and one whose time to live ended is
+    /// unanswered like any other.
     pub(super) fn watch_answers(&mut self, now: Now) {
         let now = now.instant;
-        let overdue = |since: Option<Instant>, limit: Duration| since.is_some_and(|since| now >= since + limit);
         if let Some(answer) = self.settings.answer {
-            for id in self.connections.ids(|one| one.is_open() && overdue(one.oldest(), answer)) {
+            let owes = |one: &Connection| one.oldest().is_some_and(|written| self.is_overdue(written, answer, now));
+            for id in self.connections.ids(|one| one.is_open() && owes(one)) {
                 self.suspect(id, now, format!("no answer to a message within {} s", answer.as_secs()));
             }
-            let suspects = self.connections.ids(|one| one.is_draining() && one.is_suspect());
-            for id in suspects {
+            for id in self.connections.ids(Connection::is_suspect) {
                 if !self.is_waited_for(id) {
                     self.retire(id);
                 }
             }
+            let unused = self.connections.any(Connection::takes) && !self.has_probe();
+            if unused && self.silent.is_some_and(|since| now >= since + answer) {
+                self.silent = None;
+                tracing::info!("there is no message to find out with whether any is answered again");
+            }
         }
         let drain = self.settings.drain;
-        let ends = |one: &Connection| matches!(one.phase, Phase::Draining { since, .. } if now >= since + drain);
+        let ends = |one: &Connection| one.draining_since().is_some_and(|since| now >= since + drain);
         self.connections.ids(ends).into_iter().for_each(|id| self.close(id));
     }
 
     /// A connection that loses answers takes nothing new, and another is opened beside it.
     fn suspect(&mut self, id: ConnectionId, now: Instant, why: String) {
-        let Some(oldest) = self.connections.get(id).map(Connection::oldest) else { return };
+        let nothing_answered = self.is_nothing_answered(id, now);
         if !self.connections.drain(id, Why::Suspect, now) {
             return;
         }
         self.snapshot.suspects += 1;
         self.redial.drained();
-        tracing::warn!(connection = id.number(), server = %self.settings.server, why, "connection takes no more messages: another one is opened");
+        tracing::warn!(connection = id.0, server = %self.settings.server, why, "connection takes no more messages: another one is opened");
         let detail = format!("{}: {why}", self.settings.server);
         self.report(Report::Connection { connection: id, change: Change::Lost { detail } });
-        let nothing_answered = oldest.is_some_and(|oldest| self.last_answer.is_none_or(|last| last < oldest));
-        if self.settings.answer.is_some() && nothing_answered && !std::mem::replace(&mut self.silent, true) {
+        if nothing_answered && self.silent.replace(now).is_none() {
             tracing::error!(server = %self.settings.server, "no message is answered: one at a time finds out when that ends");
         }
     }
 
+    /// Whether a message that was written to a connection for the first time is overdue, and nothing was answered since.
+    fn is_nothing_answered(&self, id: ConnectionId, now: Instant) -> bool {
+        let first = self.connections.all.get(&id).and_then(|one| one.in_flight.values().find(|flight| !flight.again));
+        first.zip(self.settings.answer).is_some_and(|(flight, answer)| {
+            self.is_overdue(flight.at, answer, now) && self.last_answer.is_none_or(|last| last < flight.at)
+        })
+    }
+
     /// Whether a message waits for its answer on a connection.
     fn is_waited_for(&self, id: ConnectionId) -> bool {
-        self.connections.get(id).is_some_and(|connection| {
-            let ours = |sid: Sid| self.messages.get(sid).is_some_and(|message| message.is_on(id));
+        self.connections.all.get(&id).is_some_and(|connection| {
+            let ours = |sid: Sid| self.messages.all.get(&sid).is_some_and(|message| message.is_on(id));
             connection.in_flight.values().any(|flight| ours(flight.sid))
         })
     }
 
     pub(super) fn on_ended(&mut self, id: ConnectionId, ended: Ended, now: Now) {
         ended.unwritten.iter().for_each(|sid| self.on_unwritten(id, *sid));
-        let Some(connection) = self.connections.remove(id) else { return };
+        let Some(connection) = self.connections.all.remove(&id) else { return };
         let answer = self.settings.answer;
         let had_time = |at: Instant| answer.is_some_and(|answer| now.instant >= at + answer);
         for (number, flight) in &connection.in_flight {
             let position = Position::InFlight { connection: id, number: *number };
-            if self.messages.get(flight.sid).is_some_and(|message| message.position == position) {
+            if self.messages.all.get(&flight.sid).is_some_and(|message| message.position == position) {
                 let others = connection.last_answer.is_some_and(|last| last >= flight.at);
                 self.on_unanswered(flight.sid, connection.is_ending() && others && had_time(flight.at));
             }
@@ -203,15 +230,15 @@ impl<S: Service> Core<S> {
     /// What an end means for the next connection, and what operators are to hear of it: attempts that fail before the
     /// log-in are in the log, and a drain was told.
     fn redial_after(&mut self, id: ConnectionId, phase: Phase, ended: &Ended, now: Instant) -> Option<Change> {
-        let Ended { end, detail, outdated, .. } = ended;
-        let (connection, server) = (id.number(), &self.settings.server);
+        let Ended { end, detail, .. } = ended;
+        let (connection, server) = (id.0, &self.settings.server);
         let detail = format!("{server}: {detail}");
         let (failure, change) = match (phase, end) {
             (_, End::AuthFailed) => {
                 tracing::error!(connection, detail, "the push service refuses the login");
                 (Failure::Refused, Some(Change::AuthFailed { detail }))
             }
-            (Phase::Draining { .. } | Phase::Closing(_), _) | (_, End::Retired) => {
+            (Phase::Draining { .. } | Phase::Closing, _) | (_, End::Retired) => {
                 tracing::info!(connection, detail, "connection closed");
                 self.crowded = false;
                 self.redial.ended(now);
@@ -240,7 +267,7 @@ impl<S: Service> Core<S> {
                 (Failure::Unconnected, None)
             }
         };
-        if !outdated {
+        if id > self.outdated {
             let random = self.random();
             self.redial.failed(failure, now, random);
         }

@@ -2,7 +2,7 @@
 
 use super::connections::AGE_MIN;
 use super::*;
-use crate::chat::delivery::AMBIGUOUS;
+use crate::chat::delivery::{AMBIGUOUS, Fate};
 use crate::chat::id::{Recipient, SidSource, Token};
 use crate::chat::push::{Priority, Push, Target};
 use crate::chat::refusal::{Scope, Until, Wait};
@@ -32,9 +32,7 @@ enum Hold {
     Skip,
     Until(Instant),
     All(Instant),
-    GiveBack,
-    Defer(Duration),
-    Unsendable,
+    Back(Fate),
 }
 
 #[derive(Debug, Clone)]
@@ -49,21 +47,19 @@ impl Service for Plain {
     type Answer = Answer;
 
     fn admit(&mut self, message: &mut Message<()>, _now: Now) -> Admission<()> {
-        match self.holds.get(&message.send.recipient.number()) {
+        match self.holds.get(&message.send.recipient.0) {
             None => Admission::Go(()),
             Some(Hold::Skip) => Admission::Skip,
             Some(Hold::Until(moment)) => Admission::HoldRecipient(*moment),
             Some(Hold::All(moment)) => Admission::Wait(Some(*moment)),
-            Some(Hold::GiveBack) => Admission::GiveBack,
-            Some(Hold::Defer(wait)) => Admission::Defer(*wait),
-            Some(Hold::Unsendable) => Admission::Unsendable { code: "BAD", detail: "no good".to_owned() },
+            Some(Hold::Back(fate)) => Admission::Back(fate.clone()),
         }
     }
 
     fn judge(&mut self, _message: &mut Message<()>, answer: Answer, _now: Now) -> Verdict {
         match answer {
             Answer::Is(verdict) => verdict,
-            Answer::Late => Verdict::Refused(ambiguous()),
+            Answer::Late => Verdict::Back(Fate::Refused(ambiguous())),
         }
     }
 
@@ -78,7 +74,7 @@ fn ambiguous() -> Refusal {
 }
 
 fn taken() -> Verdict {
-    Verdict::Accepted { canonical: None, provider_id: None, detail: None }
+    Verdict::Back(Fate::ACCEPTED)
 }
 
 fn sid(number: u64) -> Sid {
@@ -146,12 +142,12 @@ impl Bench {
     fn drain(&mut self) {
         loop {
             match self.core.poll() {
-                Output::Dial(id) => self.dials.push((id.number(), self.time)),
-                Output::Assign { connection, sid, .. } => self.sent.push((connection.number(), sid.millis())),
+                Output::Dial(id) => self.dials.push((id.0, self.time)),
+                Output::Assign { connection, sid, .. } => self.sent.push((connection.0, sid.millis())),
                 Output::Acknowledge(ack_ref) => self.acks.push(ack_ref),
-                Output::Retire { connection, manner } => self.retired.push((connection.number(), manner)),
+                Output::Retire { connection, manner } => self.retired.push((connection.0, manner)),
                 Output::Report(Report::Connection { connection, change }) => {
-                    self.changes.push((connection.number(), change));
+                    self.changes.push((connection.0, change));
                 }
                 Output::Report(report) => self.reports.push(report),
                 Output::DeviceMessage(_) => {}
@@ -196,14 +192,14 @@ impl Bench {
             fcm: Map::new(),
         };
         self.core.handle_send(
-            Send { sid: sid(number), push, recipient: Recipient::new(recipient), accepted_ms: 0, deadline_ms },
+            Send { sid: sid(number), push, recipient: Recipient(recipient), accepted_ms: 0, deadline_ms },
             self.now(),
         );
         self.drain();
     }
 
     fn event(&mut self, connection: u64, event: Event<Answer>) {
-        self.core.handle_event(ConnectionId::new(connection), event, self.now());
+        self.core.handle_event(ConnectionId(connection), event, self.now());
         self.drain();
     }
 
@@ -225,7 +221,7 @@ impl Bench {
 
     fn end_unwritten(&mut self, connection: u64, end: End, unwritten: &[u64]) {
         let unwritten = unwritten.iter().map(|number| sid(*number)).collect();
-        let ended = Ended { end, detail: "over".to_owned(), unwritten, outdated: false };
+        let ended = Ended { end, detail: "over".to_owned(), unwritten };
         self.event(connection, Event::Ended(ended));
     }
 
@@ -244,20 +240,19 @@ impl Bench {
 }
 
 fn accepted(number: u64, copies: u32, replays: u32) -> Report {
-    Report::Accepted { sid: sid(number), canonical: None, provider_id: None, detail: None, copies, replays }
+    Report::Back { sid: sid(number), fate: Fate::ACCEPTED, copies, replays }
 }
 
 fn lost(number: u64, copies: u32) -> Report {
-    Report::Lost { sid: sid(number), copies }
+    Report::Back { sid: sid(number), fate: Fate::Lost, copies, replays: 0 }
 }
 
 fn expired(number: u64, copies: u32) -> Report {
-    Report::Expired { sid: sid(number), copies, replays: copies.saturating_sub(1) }
+    Report::Back { sid: sid(number), fate: Fate::Expired, copies, replays: copies.saturating_sub(1) }
 }
 
 fn receipt(number: u64) -> Event<Answer> {
-    let ack_ref =
-        AckRef { connection: ConnectionId::new(1), to: "gcm".to_owned(), message_id: format!("dr2:{number}") };
+    let ack_ref = AckRef { connection: ConnectionId(1), to: "gcm".to_owned(), message_id: format!("dr2:{number}") };
     let (original, status) = (sid(number).to_string(), "SENT".to_owned());
-    Event::Receipt(Receipt { original, status, sent_at_ms: None, ack_ref })
+    Event::Receipt(Receipt { original, status, ack_ref })
 }

@@ -4,13 +4,13 @@ use super::super::core::{Admission, Message, Pool, Replay, Verdict};
 use super::*;
 use crate::chat::id::{Recipient, SidSource, Token};
 use crate::chat::push::{Priority, Push, Target};
-use crate::transport::port;
+use crate::transport::{Send, port};
 use serde_json::Map;
 use std::time::Duration;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// A service that admits everything.
+/// A service that admits everything, and takes it.
 struct Plain;
 
 impl Service for Plain {
@@ -23,7 +23,7 @@ impl Service for Plain {
     }
 
     fn judge(&mut self, _message: &mut Message<()>, _answer: (), _now: Now) -> Verdict {
-        Verdict::Again
+        Verdict::Back(Fate::ACCEPTED)
     }
 }
 
@@ -40,7 +40,7 @@ fn settings() -> Settings {
     }
 }
 
-fn send() -> Send {
+fn send(number: i64) -> Send {
     let push = Push {
         target: Target::Token(Token::new("token").unwrap()),
         data: Map::new(),
@@ -50,8 +50,8 @@ fn send() -> Send {
         receipt: false,
         fcm: Map::new(),
     };
-    let sid = SidSource::default().next(1, 1);
-    Send { sid, push, recipient: Recipient::new(1), accepted_ms: 0, deadline_ms: u64::MAX }
+    let sid = SidSource::default().next(number.unsigned_abs(), 1);
+    Send { sid, push, recipient: Recipient(number), accepted_ms: 0, deadline_ms: u64::MAX }
 }
 
 #[tokio::test(start_paused = true)]
@@ -76,10 +76,51 @@ async fn a_connection_whose_peer_does_not_read_is_replaced_and_given_no_message_
     assert_eq!(*first.retire.borrow(), Some(Manner::Now));
     // It has not ended yet, and there is room for orders again.
     while first.orders.try_recv().is_ok() {}
-    port.sends.send(send()).await.unwrap();
+    port.sends.send(send(1)).await.unwrap();
     let next = tokio::time::timeout(MINUTE, dialed.recv()).await;
     let mut second = next.expect("another connection is opened").unwrap();
     second.events.send(Event::Up { capacity: 3 }).await;
     assert!(matches!(second.orders.recv().await, Some(Order::Send(..))));
     assert!(first.orders.try_recv().is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_waits_for_the_driver_is_not_missing() {
+    // Which of several things that are there it takes first is chance.
+    for _ in 0..20 {
+        let (dialed_tx, mut dialed) = mpsc::channel(2);
+        let connect = move |task: Task<(), ()>| {
+            let dialed_tx = dialed_tx.clone();
+            async move { dialed_tx.send(task).await.unwrap() }
+        };
+        let (mut port, outlet) = port(16, 16, 1);
+        let (_nudge, nudges) = mpsc::channel(1);
+        let mut driver = JoinSet::new();
+        driver.spawn(Driver::new(settings(), Plain, nudges, connect).run(outlet, CancellationToken::new()));
+
+        let mut connection = dialed.recv().await.unwrap();
+        connection.events.send(Event::Up { capacity: 3 }).await;
+        let mut sids = Vec::new();
+        for number in 1..=2 {
+            port.sends.send(send(number)).await.unwrap();
+            let Some(Order::Send(sid, ())) = connection.orders.recv().await else { panic!("an order") };
+            sids.push(sid);
+        }
+        // The bridge has not taken the news of the connection yet, so the first answer waits, and what is behind it.
+        tokio::time::sleep(MINUTE - Duration::from_millis(600)).await;
+        connection.events.send(Event::Answered(sids[0], ())).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        connection.events.send(Event::Answered(sids[1], ())).await;
+        tokio::time::sleep(Duration::from_millis(800)).await;
+        assert!(matches!(port.reports.recv().await, Some(Report::Connection { .. })));
+        for sid in sids {
+            let report = port.reports.recv().await;
+            assert!(
+                matches!(report, Some(Report::Back { sid: which, fate: Fate::Accepted { .. }, .. }) if which == sid),
+                "{report:?}"
+            );
+        }
+        tokio::time::sleep(MINUTE).await;
+        assert!(dialed.try_recv().is_err(), "nothing is wrong with the connection");
+    }
 }

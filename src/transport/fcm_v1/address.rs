@@ -1,6 +1,6 @@
 //! From a URL to what is needed to talk to it.
 
-use crate::transport::dial::{Dialer, Inside, Security, TlsError};
+use crate::transport::dial::{Dialer, Security, TlsError};
 use http::Uri;
 use std::path::Path;
 use url::{Host, Url};
@@ -10,9 +10,9 @@ pub(super) const H2: &str = "h2";
 const HTTP_1: &str = "http/1.1";
 
 /// What the API speaks; the bridge relies on it (fcm-v1.md 3.6).
-pub(super) const API: Inside = Inside::Only(H2);
+pub(super) const API: &[&str] = &[H2];
 /// What servers of access tokens speak. One that says nothing about it speaks HTTP/1.1, as those did that knew no other.
-pub(super) const TOKENS: Inside = Inside::AnyOf(&[H2, HTTP_1]);
+pub(super) const TOKENS: &[&str] = &[H2, HTTP_1];
 
 /// Why a URL cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -37,8 +37,14 @@ pub(super) struct Address {
 }
 
 impl Address {
-    /// `url` with `path` behind it, where `inside` is spoken.
-    pub(super) fn new(url: &str, path: &str, ca_file: Option<&Path>, inside: Inside) -> Result<Self, AddressError> {
+    /// `url` with `path` behind it, which the key `named_by` of the configuration says.
+    pub(super) fn new(
+        url: &str,
+        path: &str,
+        ca_file: Option<&Path>,
+        alpn: &'static [&'static str],
+        named_by: &str,
+    ) -> Result<Self, AddressError> {
         let parsed = Url::parse(url).map_err(|_| AddressError::Form)?;
         let plain = match parsed.scheme() {
             "https" => false,
@@ -46,23 +52,18 @@ impl Address {
             "http" => return Err(AddressError::Unprotected),
             _ => return Err(AddressError::Form),
         };
-        let security = if plain { Security::Plain } else { Security::Tls { ca_file, inside } };
-        Self::with(&parsed, path, &security)
-    }
-
-    /// Names the key of the configuration that says where the server is.
-    pub(super) fn named_by(self, key: &str) -> Self {
-        Self { dialer: self.dialer.named_by(key), ..self }
+        let security = if plain { Security::Plain } else { Security::Tls { ca_file, alpn } };
+        Self::with(&parsed, path, &security, named_by)
     }
 
     /// `http://host` with `path` behind it, wherever it is: Google's metadata server, which only a machine of Google's
     /// can reach.
-    pub(super) fn metadata(host: &str, path: &str) -> Result<Self, AddressError> {
+    pub(super) fn metadata(host: &str, path: &str, named_by: &str) -> Result<Self, AddressError> {
         let parsed = Url::parse(&format!("http://{host}")).map_err(|_| AddressError::Form)?;
-        Self::with(&parsed, path, &Security::Plain)
+        Self::with(&parsed, path, &Security::Plain, named_by)
     }
 
-    fn with(url: &Url, path: &str, security: &Security<'_>) -> Result<Self, AddressError> {
+    fn with(url: &Url, path: &str, security: &Security<'_>, named_by: &str) -> Result<Self, AddressError> {
         let extra = url.query().is_some() || url.fragment().is_some() || !url.username().is_empty();
         let (Some(host), Some(port), false) = (url.host(), url.port_or_known_default(), extra) else {
             return Err(AddressError::Form);
@@ -73,7 +74,7 @@ impl Address {
             Host::Ipv4(address) => address.to_string(),
             Host::Ipv6(address) => address.to_string(),
         };
-        let dialer = Dialer::new(&name, port, security)?;
+        let dialer = Dialer::new(&name, port, security, named_by)?;
         let text = format!("{}{path}", url.as_str().trim_end_matches('/'));
         Ok(Self { dialer, uri: text.parse().map_err(|_| AddressError::Form)? })
     }
@@ -93,7 +94,7 @@ mod tests {
     use super::*;
 
     fn address(url: &str) -> Result<String, String> {
-        Address::new(url, "/v1", None, API).map(|found| found.uri.to_string()).map_err(|fault| fault.to_string())
+        Address::new(url, "/v1", None, API, "key").map(|found| found.uri.to_string()).map_err(|fault| fault.to_string())
     }
 
     #[test]

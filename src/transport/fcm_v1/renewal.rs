@@ -6,15 +6,13 @@
 use super::address::Address;
 use super::token::Source;
 use super::{Fatal, Plan};
-use crate::ops::files::FileWatch;
+use crate::ops::files::{FileWatch, reread};
 use crate::transport::dial::Dialer;
 use http::Uri;
 use std::sync::Arc;
 use tokio::sync::watch;
-use tokio::task::spawn_blocking;
 
 /// Where the API is, for the connections to it.
-#[derive(Clone)]
 pub(super) struct Api {
     /// How to get there; another one when the certificate authorities were read again.
     pub(super) dialer: watch::Receiver<Arc<Dialer>>,
@@ -52,14 +50,7 @@ impl Renewal {
     /// Reads them. Returns where the access tokens come from now; `None` if that stays as it was.
     pub(super) async fn read(&self) -> Option<(Source, Address)> {
         let read = Arc::clone(&self.read);
-        let Plan { api, source, tokens } = match spawn_blocking(move || read()).await {
-            Ok(Ok(plan)) => plan,
-            Ok(Err(fault)) => {
-                tracing::error!(%fault, "the files cannot be used as they are now; those of before hold");
-                return None;
-            }
-            Err(_panicked_or_stopped) => return None,
-        };
+        let Plan { api, source, tokens } = reread(move || read()).await?;
         if api.uri != self.uri {
             tracing::error!(
                 "the service account is now that of another project; the one of before holds (another project needs a restart)"

@@ -1,19 +1,19 @@
 //! The decisions of FCM HTTP v1: whether a message may go, and what an answer means for it.
 
 use super::losses::Remarks;
-use super::renewal::Api;
 use super::token::{self, Bearer, TokenSource};
 use super::{FcmConfig, NO_TOKEN, OnAmbiguous, encode};
+use crate::chat::delivery::Fate;
 use crate::chat::push::Target;
 use crate::fcm::budget::{Budget, Charge, Grant};
-use crate::fcm::health::{self, Health, QUOTA, Ruling, Standing, Ticket};
-use crate::fcm::judge::judge;
+use crate::fcm::health::{self, Health, QUOTA, Standing, Ticket};
+use crate::fcm::judge::{BROKEN, judge};
 use crate::fcm::request::{Request, RequestError, translate};
 use crate::fcm::target;
-use crate::fcm::verdict::{Ambiguous, Answer, Asked, Cause, Outcome, Replay, Unprocessed, Verdict as Judged};
+use crate::fcm::verdict::{Answer, Asked, Cause, Outcome, Replay, Verdict as Judged};
 use crate::transport::core::{Admission, Message, Now, Service, Verdict};
-use crate::transport::http2::{self, NoAnswer, NotProcessed, Reply};
-use crate::transport::{Change, Link, Outage, Send};
+use crate::transport::http2::{self, Reply};
+use crate::transport::{Change, Link, Send};
 use http::{HeaderMap, header};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -30,7 +30,8 @@ const TOKEN_WAIT: Duration = Duration::from_secs(5);
 pub(super) struct FcmService {
     confirm_to: Option<String>,
     on_ambiguous: OnAmbiguous,
-    api: Api,
+    /// Where the API is, for operators.
+    server: String,
     tokens: TokenSource,
     health: Health,
     budget: Budget,
@@ -57,11 +58,11 @@ pub(super) struct Flight {
 
 impl FcmService {
     /// With nothing known yet.
-    pub(super) fn new(config: &FcmConfig, api: Api, tokens: TokenSource) -> Self {
+    pub(super) fn new(config: &FcmConfig, server: String, tokens: TokenSource) -> Self {
         Self {
             confirm_to: config.confirm_to.clone(),
             on_ambiguous: config.on_ambiguous,
-            api,
+            server,
             tokens,
             health: Health::default(),
             budget: Budget::new(&config.quotas),
@@ -114,7 +115,7 @@ impl FcmService {
         if before == after {
             return;
         }
-        let server = self.api.dialer.borrow().server().to_owned();
+        let server = &self.server;
         match (before, after, self.health.cause()) {
             (Standing::Well, Standing::Down(QUOTA), _) => {
                 tracing::warn!(detail, "the project's quota is used up: sending pauses");
@@ -143,7 +144,7 @@ impl Service for FcmService {
         let Now { instant, unix_ms } = now;
         self.look(instant);
         let Some(bearer) = self.bearer(instant) else {
-            return if self.tokens.fails() { Admission::GiveBack } else { Admission::Wait(None) };
+            return if self.tokens.fails() { Admission::Back(Fate::Lost) } else { Admission::Wait(None) };
         };
         let is_well = self.health.standing(instant) == Standing::Well;
         // Asked before the message is translated, which would be in vain each time otherwise.
@@ -153,17 +154,20 @@ impl Service for FcmService {
         }
         let (target, request) = match self.prepare(&message.send, unix_ms) {
             Ok(prepared) => prepared,
-            Err(error) => return Admission::Unsendable { code: error.code(), detail: error.to_string() },
+            Err(error) => {
+                let (code, detail) = (error.code().to_owned(), error.to_string());
+                return Admission::Back(Fate::Unsendable { code, detail });
+            }
         };
-        let (row, recipient) = (message.send.sid.row().number(), message.send.recipient.number());
+        let (row, recipient) = (message.send.sid.row().0, message.send.recipient.0);
         let ticket = match self.health.admit((row, recipient), bearer.generation, instant) {
             health::Admission::Go(ticket) => ticket,
             // Others may be the probe.
             health::Admission::NotBefore(until) if matches!(self.health.standing(instant), Standing::Probing(_)) => {
-                return Admission::Defer(until.saturating_duration_since(instant));
+                return Admission::Back(Fate::Deferred(until.saturating_duration_since(instant)));
             }
-            health::Admission::NotBefore(_) => return Admission::GiveBack,
-            health::Admission::NewToken if self.tokens.fails() => return Admission::Defer(TOKEN_WAIT),
+            health::Admission::NotBefore(_) => return Admission::Back(Fate::Lost),
+            health::Admission::NewToken if self.tokens.fails() => return Admission::Back(Fate::Deferred(TOKEN_WAIT)),
             health::Admission::NewToken => return Admission::Skip,
         };
         if is_well {
@@ -174,7 +178,7 @@ impl Service for FcmService {
             match self.budget.take(charge, instant) {
                 Grant::Go => {}
                 Grant::ProjectWaits(wait) => return Admission::Wait(Some(instant + wait)),
-                Grant::DeviceWaits(wait) if wait > WAIT_HERE_MAX => return Admission::Defer(wait),
+                Grant::DeviceWaits(wait) if wait > WAIT_HERE_MAX => return Admission::Back(Fate::Deferred(wait)),
                 Grant::DeviceWaits(wait) => return Admission::HoldRecipient(instant + wait),
             }
         }
@@ -191,42 +195,45 @@ impl Service for FcmService {
         let asked = Asked { target: &target, is_within_rules, access: ticket.access(), on_ambiguous, now_unix_s };
         let judged = judge(&outcome(&reply), &asked);
         let before = self.health.standing(now.instant);
-        let mut ruling = self.health.outcome(&ticket, judged, now.instant);
-        if let Ruling::Replay(_, refusal) = &ruling
+        let mut judged = self.health.outcome(&ticket, judged, now.instant);
+        if let Judged::Replay(_, refusal) = &judged
             && message.replays() >= REPLAYS_MAX
         {
             let refused = Judged::Refused(refusal.clone());
-            ruling = self.health.outcome(&ticket, refused, now.instant);
+            judged = self.health.outcome(&ticket, refused, now.instant);
         }
         self.tokens.refuse(self.health.refused_token());
-        match ruling {
-            Ruling::Sent { name } => {
+        if self.health.standing(now.instant) != Standing::Well {
+            self.budget.begin_anew();
+        }
+        match judged {
+            Judged::Sent { name } => {
                 self.tell(before, "", now.instant);
-                Verdict::Accepted { canonical: None, provider_id: name, detail: dropped }
+                Verdict::Back(Fate::Accepted { canonical: None, provider_id: name, detail: dropped })
             }
-            Ruling::Replay(Replay::Elsewhere, _) => Verdict::Elsewhere,
-            Ruling::Replay(Replay::NewToken, _) => Verdict::Again,
-            Ruling::Refused(refusal) => {
+            Judged::Replay(Replay::Elsewhere, _) => Verdict::Elsewhere,
+            Judged::Replay(Replay::NewToken, _) => Verdict::Again,
+            Judged::Refused(refusal) | Judged::Fault(_, refusal) => {
                 self.tell(before, &refusal.detail, now.instant);
-                Verdict::Refused(refusal)
+                Verdict::Back(Fate::Refused(refusal))
             }
         }
     }
 
     fn is_late(&self, reply: &Reply) -> bool {
-        matches!(reply, Reply::NoAnswer(NoAnswer::Late))
+        matches!(reply, Reply::Late)
     }
 
     fn outage(&self, able: bool, now: Now) -> Option<Link> {
         let (has_token, is_armed) = (self.bearer(now.instant).is_some(), self.is_armed(now.instant));
         match self.health.standing(now.instant) {
             Standing::Probing(word) if able && has_token => Some(Link::Probing(word)),
-            Standing::Probing(word) | Standing::Down(word) => Some(Link::Down(Outage::Refused(word))),
+            Standing::Probing(word) | Standing::Down(word) => Some(Link::Down(word)),
             Standing::Well if is_armed => None,
             // One message at a time finds out whether the token that was refused is good for others.
             Standing::Well if has_token && able => Some(Link::Probing(NO_TOKEN)),
-            Standing::Well if self.tokens.fails() => Some(Link::Down(Outage::Refused(NO_TOKEN))),
-            Standing::Well => Some(Link::Down(Outage::Unconnected)),
+            Standing::Well if self.tokens.fails() => Some(Link::Down(NO_TOKEN)),
+            Standing::Well => Some(Link::UNCONNECTED),
         }
     }
 
@@ -252,9 +259,9 @@ fn outcome(reply: &Reply) -> Outcome<'_> {
             content_type: text(headers, header::CONTENT_TYPE),
             body,
         }),
-        Reply::NotProcessed(NotProcessed::RefusedStream) => Outcome::Unprocessed(Unprocessed::RefusedStream),
-        Reply::NotProcessed(NotProcessed::BeyondGoaway) => Outcome::Unprocessed(Unprocessed::BeyondGoaway),
-        Reply::NoAnswer(NoAnswer::Late) => Outcome::Ambiguous(Ambiguous::Timeout),
-        Reply::NoAnswer(NoAnswer::Broken) => Outcome::Ambiguous(Ambiguous::Reset),
+        Reply::RefusedStream => Outcome::Unprocessed("the connection had no room for the message"),
+        Reply::BeyondGoaway => Outcome::Unprocessed("the connection was ended before the message was looked at"),
+        Reply::Late => Outcome::Ambiguous("no answer in time"),
+        Reply::Broken => Outcome::Ambiguous(BROKEN),
     }
 }

@@ -7,10 +7,11 @@ pub(in crate::transport) mod peer;
 mod strangers;
 
 use super::*;
+use crate::chat::delivery::Fate;
 use crate::chat::id::Sid;
-use crate::chat::refusal::{Arrival, Decision, Until, Wait};
+use crate::chat::refusal::{Arrival, Decision, Scope, Until, Wait};
 use crate::ops::clock::now_ms;
-use crate::transport::{Change, Link, Outage, Report};
+use crate::transport::{Change, Link, Report};
 use harness::{Harness, config, http_answer, message, sids, soon, token_for};
 use peer::{CANCEL, MAX_CONCURRENT_STREAMS, NO_ERROR, Peer, REFUSED_STREAM};
 use std::time::Duration;
@@ -19,11 +20,13 @@ use tokio::time::Instant;
 const SECOND: Duration = Duration::from_secs(1);
 
 fn accepted(sid: Sid, name: u32) -> Report {
-    Report::Accepted {
+    Report::Back {
         sid,
-        canonical: None,
-        provider_id: Some(format!("projects/p/messages/{name}")),
-        detail: None,
+        fate: Fate::Accepted {
+            canonical: None,
+            provider_id: Some(format!("projects/p/messages/{name}")),
+            detail: None,
+        },
         copies: 1,
         replays: 0,
     }
@@ -31,39 +34,34 @@ fn accepted(sid: Sid, name: u32) -> Report {
 
 /// The same after it was sent again at once, so often.
 fn accepted_after(replays: u32, sid: Sid, name: u32) -> Report {
-    let Report::Accepted { canonical, provider_id, detail, copies, .. } = accepted(sid, name) else { unreachable!() };
-    Report::Accepted { sid, canonical, provider_id, detail, copies, replays }
+    let Report::Back { fate: Fate::Accepted { canonical, provider_id, detail }, copies, .. } = accepted(sid, name)
+    else {
+        unreachable!()
+    };
+    Report::Back { sid, fate: Fate::Accepted { canonical, provider_id, detail }, copies, replays }
 }
 
-/// A decision, in short: what it asks of the message and of the token.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Refusal {
-    RetryAfter(Duration),
-    Backoff(Duration),
-    Few(Duration),
-    BadToken,
-    Never,
-    Operator,
-    Quarantine,
+/// It goes again after so many seconds, and then after ever longer, for an hour of waiting.
+const fn backoff(seconds: u64) -> Decision {
+    retry(Wait::Backoff(Duration::from_secs(seconds)), Scope::Message)
 }
 
-impl From<Decision> for Refusal {
-    fn from(decision: Decision) -> Self {
-        match decision {
-            Decision::Retry { wait: Wait::AtLeast(wait), .. } => Self::RetryAfter(wait),
-            Decision::Retry { wait: Wait::Backoff(wait), until: Until::Tries(_), .. } => Self::Few(wait),
-            Decision::Retry { wait: Wait::Backoff(wait), .. } => Self::Backoff(wait),
-            Decision::REMOVE_TOKEN => Self::BadToken,
-            Decision::FAIL_FOR_OPERATOR => Self::Operator,
-            Decision::QUARANTINE_TOKEN => Self::Quarantine,
-            Decision::Fail { .. } => Self::Never,
-        }
-    }
+/// It goes again when FCM says.
+const fn retry_after(seconds: u64, scope: Scope) -> Decision {
+    retry(Wait::AtLeast(Duration::from_secs(seconds)), scope)
 }
 
-fn refusal(report: &Report) -> (Sid, Refusal, &str, Arrival) {
-    let Report::Refused { sid, refusal, .. } = report else { panic!("{report:?}") };
-    (*sid, refusal.decision.into(), &refusal.code, refusal.arrival)
+const fn retry(wait: Wait, scope: Scope) -> Decision {
+    Decision::Retry { wait, until: Until::Waited(Duration::from_secs(3_600)), scope }
+}
+
+/// Nobody knows what it means.
+const FEW: Decision =
+    Decision::Retry { wait: Wait::Backoff(Duration::from_secs(10)), until: Until::Tries(3), scope: Scope::Message };
+
+fn refusal(report: &Report) -> (Sid, Decision, &str, Arrival) {
+    let Report::Back { sid, fate: Fate::Refused(refusal), .. } = report else { panic!("{report:?}") };
+    (*sid, refusal.decision, &refusal.code, refusal.arrival)
 }
 
 async fn mids(peer: &mut Peer, count: usize) -> Vec<String> {
@@ -85,7 +83,7 @@ async fn a_message_is_accepted_under_googles_name_with_what_is_left_of_its_time(
     let mut harness = Harness::open(FcmConfig { confirm_to: Some("self/receipts".to_owned()), ..config() });
     let send = message(sids(1)[0], 1);
     let (sid, deadline_ms, began_ms) = (send.sid, send.deadline_ms, now_ms());
-    harness.link(Link::Down(Outage::Unconnected)).await;
+    harness.link(Link::UNCONNECTED).await;
     harness.send(send).await;
     let mut peer = harness.peer(100).await;
     let asked = peer.next().await;
@@ -153,7 +151,7 @@ async fn what_a_goaway_leaves_out_goes_at_once_over_another_connection() {
 async fn what_becomes_of_connections_is_told() {
     let mut harness = Harness::open(config());
     let told = async |harness: &mut Harness| match soon(harness.port.reports.recv()).await {
-        Some(Report::Connection { connection, change }) => (connection.number(), change),
+        Some(Report::Connection { connection, change }) => (connection.0, change),
         other => panic!("{other:?}"),
     };
     let mut old = harness.peer(100).await;
@@ -180,9 +178,9 @@ async fn a_refused_stream_is_sent_again_at_once_but_not_for_ever() {
         peer.reset(asked.stream, REFUSED_STREAM).await;
     }
     let report = harness.report().await;
-    let expected = (sid, Refusal::Backoff(Duration::from_secs(10)), "CONNECTION_DRAINING", Arrival::No);
+    let expected = (sid, backoff(10), "CONNECTION_DRAINING", Arrival::No);
     assert_eq!(refusal(&report), expected);
-    assert!(matches!(report, Report::Refused { replays: service::REPLAYS_MAX, .. }), "{report:?}");
+    assert!(matches!(report, Report::Back { fate: Fate::Refused(_), replays: service::REPLAYS_MAX, .. }), "{report:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -198,7 +196,7 @@ async fn a_connection_that_refuses_streams_is_not_asked_again_where_there_is_ano
     assert_eq!(asked.mid(), sid.to_string());
     new.take(asked.stream).await;
     let report = harness.report().await;
-    assert!(matches!(report, Report::Accepted { replays: 1, copies: 1, .. }), "{report:?}");
+    assert!(matches!(report, Report::Back { fate: Fate::Accepted { .. }, copies: 1, replays: 1, .. }), "{report:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -207,7 +205,7 @@ async fn a_connection_that_takes_no_requests_any_more_gets_company() {
     let mut old = harness.peer(100).await;
     harness.link(Link::Up).await;
     old.settings(&[(MAX_CONCURRENT_STREAMS, 0)]).await;
-    harness.link(Link::Down(Outage::Unconnected)).await;
+    harness.link(Link::UNCONNECTED).await;
     let mut new = harness.peer(100).await;
     harness.link(Link::Up).await;
     let sid = sids(1)[0];
@@ -227,9 +225,9 @@ async fn at_a_stop_what_is_unanswered_is_not_sent_again_where_that_is_not_wanted
         peer.next().await;
         let last = harness.close().await;
         match last.last() {
-            Some(Report::Lost { sid: which, copies: 1 }) => assert!(lost && *which == sid),
+            Some(Report::Back { sid: which, fate: Fate::Lost, copies: 1, .. }) => assert!(lost && *which == sid),
             Some(report) => {
-                assert_eq!(refusal(report), (sid, Refusal::Never, "AMBIGUOUS", Arrival::Maybe));
+                assert_eq!(refusal(report), (sid, Decision::FAIL, "AMBIGUOUS", Arrival::Maybe));
                 assert!(!lost);
             }
             None => panic!("it is not forgotten"),
@@ -247,7 +245,7 @@ async fn what_fcm_would_refuse_for_certain_is_refused_as_the_bridges_own() {
     harness.send(send).await;
     let report = harness.report().await;
     assert!(
-        matches!(&report, Report::Unsendable { sid: which, code, .. } if *which == sid && code == "RESERVED_KEY"),
+        matches!(&report, Report::Back { sid: which, fate: Fate::Unsendable { code, .. }, .. } if *which == sid && code == "RESERVED_KEY"),
         "{report:?}"
     );
     quiet(&mut peer).await;
@@ -272,8 +270,8 @@ async fn messages_that_replace_each_other_are_not_held_back() {
 #[tokio::test(start_paused = true)]
 async fn a_reset_or_a_cut_after_the_request_is_ambiguous() {
     for (on_ambiguous, expected) in [
-        (OnAmbiguous::Retry, (Refusal::Backoff(Duration::from_secs(10)), "AMBIGUOUS", Arrival::Maybe)),
-        (OnAmbiguous::Report, (Refusal::Never, "AMBIGUOUS", Arrival::Maybe)),
+        (OnAmbiguous::Retry, (backoff(10), "AMBIGUOUS", Arrival::Maybe)),
+        (OnAmbiguous::Report, (Decision::FAIL, "AMBIGUOUS", Arrival::Maybe)),
     ] {
         let mut harness = Harness::open(FcmConfig { on_ambiguous, ..config() });
         let mut peer = harness.peer(100).await;
@@ -282,14 +280,14 @@ async fn a_reset_or_a_cut_after_the_request_is_ambiguous() {
         let asked = peer.next().await;
         peer.reset(asked.stream, CANCEL).await;
         let report = harness.report().await;
-        let (sid, refusal_, code, arrival) = refusal(&report);
-        assert_eq!((sid, (refusal_, code, arrival)), (sids[0], expected));
+        let (sid, decision, code, arrival) = refusal(&report);
+        assert_eq!((sid, (decision, code, arrival)), (sids[0], expected));
         harness.send(message(sids[1], 2)).await;
         peer.next().await;
         drop(peer);
         let report = harness.report().await;
-        let (sid, refusal_, code, arrival) = refusal(&report);
-        assert_eq!((sid, (refusal_, code, arrival)), (sids[1], expected));
+        let (sid, decision, code, arrival) = refusal(&report);
+        assert_eq!((sid, (decision, code, arrival)), (sids[1], expected));
     }
 }
 
@@ -376,7 +374,7 @@ async fn a_used_up_quota_of_the_project_pauses_everybody_for_as_long_as_fcm_says
         let began = Instant::now();
         let (sid, refusal) = harness.back().await;
         assert_eq!((sid, refusal.map(|refusal| refusal.code).as_deref()), (sids[0], Some("QUOTA_EXCEEDED")));
-        harness.link(Link::Down(Outage::Refused(QUOTA))).await;
+        harness.link(Link::Down(QUOTA)).await;
         // What was claimed and not written goes back.
         for sid in &sids[2..] {
             assert_eq!(harness.back().await, (*sid, None));
@@ -392,6 +390,50 @@ async fn a_used_up_quota_of_the_project_pauses_everybody_for_as_long_as_fcm_says
 }
 
 #[tokio::test(start_paused = true)]
+async fn after_fcm_stopped_the_project_for_a_few_seconds_it_begins_slowly_again() {
+    // Ten at once when all of the share is reached, and one at the beginning.
+    let quotas = Quotas { project_per_minute: 600, ..Quotas::default() };
+    for (status, headers, body, word) in [
+        ("429", &[("retry-after", "5")][..], PROJECT_QUOTAS[0], QUOTA),
+        ("403", &[], r#"{"error":{"code":403,"message":"no","status":"PERMISSION_DENIED"}}"#, "permission_denied"),
+    ] {
+        let mut harness = Harness::open(FcmConfig { quotas, ..config() });
+        let mut peer = harness.peer(100).await;
+        let mut sids = sids(200).into_iter().zip(1..);
+        let began = Instant::now();
+        while began.elapsed() < Duration::from_secs(70) {
+            let (sid, recipient) = sids.next().unwrap();
+            harness.send(message(sid, recipient)).await;
+            let asked = peer.next().await;
+            peer.take(asked.stream).await;
+            harness.report().await;
+            tokio::time::sleep(SECOND).await;
+        }
+        let mut send_ten = async |harness: &mut Harness| {
+            for (sid, recipient) in sids.by_ref().take(10) {
+                harness.send(message(sid, recipient)).await;
+            }
+        };
+        send_ten(&mut harness).await;
+        let asked = peer.next().await;
+        mids(&mut peer, 9).await;
+        peer.answer(asked.stream, status, headers, body).await;
+        harness.link(Link::Down(word)).await;
+        harness.port.link.wait_for(|link| matches!(link, Link::Up | Link::Probing(_))).await.unwrap();
+        send_ten(&mut harness).await;
+        // Of a fault of the project one finds out whether it is over, and is not counted.
+        if word != QUOTA {
+            let probe = peer.next().await;
+            peer.take(probe.stream).await;
+            harness.link(Link::Up).await;
+            send_ten(&mut harness).await;
+        }
+        mids(&mut peer, 1).await;
+        quiet(&mut peer).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn when_fcm_puts_everybody_off_what_is_claimed_goes_back_and_one_at_a_time_finds_out() {
     let mut harness = Harness::open(FcmConfig { streams: 25, ..config() });
     let mut peer = harness.peer(100).await;
@@ -403,9 +445,9 @@ async fn when_fcm_puts_everybody_off_what_is_claimed_goes_back_and_one_at_a_time
         let asked = peer.next().await;
         peer.fault(asked.stream, 503, Some("UNAVAILABLE"), &[]).await;
         let report = harness.report().await;
-        assert_eq!(refusal(&report).1, Refusal::Backoff(10 * SECOND), "{report:?}");
+        assert_eq!(refusal(&report).1, backoff(10), "{report:?}");
     }
-    harness.link(Link::Down(Outage::Refused("service_unavailable"))).await;
+    harness.link(Link::Down("service_unavailable")).await;
     // What is on its way is judged as ever; what was claimed and not written goes back.
     let (mut late, mut back) = (0, 0);
     while let Ok(Some(asked)) = tokio::time::timeout(SECOND, peer.asked()).await {
@@ -414,8 +456,8 @@ async fn when_fcm_puts_everybody_off_what_is_claimed_goes_back_and_one_at_a_time
     }
     while let Ok(report) = tokio::time::timeout(SECOND, harness.report()).await {
         match report {
-            Report::Lost { copies: 0, .. } => back += 1,
-            report => assert_eq!(refusal(&report).1, Refusal::Backoff(10 * SECOND), "{report:?}"),
+            Report::Back { fate: Fate::Lost, copies: 0, .. } => back += 1,
+            report => assert_eq!(refusal(&report).1, backoff(10), "{report:?}"),
         }
     }
     assert!(back > 10 && 20 + late + back == 60, "{late} {back}");
@@ -434,17 +476,17 @@ async fn tokens_are_given_up_only_for_a_word_about_the_token() {
     let mut harness = Harness::open(config());
     let mut peer = harness.peer(100).await;
     for (sid, (status, code, expected)) in sids(4).into_iter().zip([
-        (404, "UNREGISTERED", (Refusal::BadToken, "DEVICE_UNREGISTERED")),
-        (403, "SENDER_ID_MISMATCH", (Refusal::Quarantine, "SENDER_ID_MISMATCH")),
-        (401, "THIRD_PARTY_AUTH_ERROR", (Refusal::Operator, "INVALID_APNS_CREDENTIAL")),
-        (400, "INVALID_ARGUMENT", (Refusal::Never, "INVALID_JSON")),
+        (404, "UNREGISTERED", (Decision::REMOVE_TOKEN, "DEVICE_UNREGISTERED")),
+        (403, "SENDER_ID_MISMATCH", (Decision::QUARANTINE_TOKEN, "SENDER_ID_MISMATCH")),
+        (401, "THIRD_PARTY_AUTH_ERROR", (Decision::FAIL_FOR_OPERATOR, "INVALID_APNS_CREDENTIAL")),
+        (400, "INVALID_ARGUMENT", (Decision::FAIL, "INVALID_JSON")),
     ]) {
         harness.send(message(sid, 1)).await;
         let asked = peer.next().await;
         peer.fault(asked.stream, status, Some(code), &[]).await;
         let report = harness.report().await;
-        let (_, refusal_, code, arrival) = refusal(&report);
-        assert_eq!(((refusal_, code), arrival), (expected, Arrival::No));
+        let (_, decision, code, arrival) = refusal(&report);
+        assert_eq!(((decision, code), arrival), (expected, Arrival::No));
     }
 }
 
@@ -463,7 +505,7 @@ async fn a_device_over_its_budget_waits_on_the_disk_and_others_go_on() {
     }
     for sid in &sids[2..4] {
         harness.send(message(*sid, 1)).await;
-        let Report::Deferred { sid: which, wait } = harness.report().await else { panic!() };
+        let Report::Back { sid: which, fate: Fate::Deferred(wait), .. } = harness.report().await else { panic!() };
         assert!(which == *sid && wait > SECOND, "{wait:?}");
     }
     harness.send(message(sids[4], 2)).await;
@@ -485,7 +527,10 @@ async fn one_new_access_token_serves_all_that_the_old_one_was_refused_for() {
     for _ in &sids {
         let asked = peer.next().await;
         peer.take(asked.stream).await;
-        assert!(matches!(harness.report().await, Report::Accepted { copies: 1, replays: 1, .. }));
+        assert!(matches!(
+            harness.report().await,
+            Report::Back { fate: Fate::Accepted { .. }, copies: 1, replays: 1, .. }
+        ));
     }
     assert_eq!(harness.fetched(), 2, "the first one, and one refresh");
 }
@@ -518,7 +563,9 @@ async fn a_new_access_token_that_is_refused_as_well_stops_everything_and_the_pro
     }
     harness.link(Link::Probing("unauthenticated")).await;
     harness.send(message(sid, 1)).await;
-    let Report::Deferred { sid: which, wait } = harness.report().await else { panic!("rather another one") };
+    let Report::Back { sid: which, fate: Fate::Deferred(wait), .. } = harness.report().await else {
+        panic!("rather another one")
+    };
     assert!(which == sid && wait <= SECOND, "{wait:?}");
     tokio::time::sleep(wait).await;
     harness.send(message(sid, 1)).await;
@@ -546,7 +593,7 @@ async fn a_401_that_persists_with_one_message_stops_nobody_though_no_new_token_i
     harness.send(message(sids[0], 1)).await;
     let asked = peer.next().await;
     peer.fault(asked.stream, 401, None, &[]).await;
-    let Report::Deferred { sid, .. } = harness.report().await else { panic!() };
+    let Report::Back { sid, fate: Fate::Deferred(_), .. } = harness.report().await else { panic!() };
     assert_eq!(sid, sids[0]);
     assert_eq!(*harness.port.link.borrow(), Link::Probing(NO_TOKEN), "it may be dead, and no other is to be had");
     // The old token lives, and others go on with it, for as long as the server of tokens is down.
@@ -568,7 +615,7 @@ async fn a_401_that_persists_with_one_message_stops_nobody_though_no_new_token_i
         assert_eq!(asked.mid(), sids[0].to_string());
         peer.fault(asked.stream, 401, None, &[]).await;
         let report = harness.report().await;
-        assert_eq!(refusal(&report).1, Refusal::Backoff(10 * SECOND), "{report:?}");
+        assert_eq!(refusal(&report).1, backoff(10), "{report:?}");
         assert_eq!((*harness.port.link.borrow(), harness.fetched()), (Link::Up, fetched));
         pass(&mut harness, &mut peer, which).await;
     }
@@ -581,7 +628,7 @@ async fn without_a_token_nothing_goes_and_it_says_so() {
     let mut peer = harness.peer(100).await;
     let sid = sids(1)[0];
     harness.send(message(sid, 1)).await;
-    harness.link(Link::Down(Outage::Refused("no_access_token"))).await;
+    harness.link(Link::Down("no_access_token")).await;
     let denied = |report: &Report| matches!(report, Report::Connection { change: Change::AuthFailed { detail }, .. } if detail.contains("invalid_grant"));
     while !denied(&soon(harness.port.reports.recv()).await.unwrap()) {}
     assert_eq!(harness.back().await, (sid, None));
@@ -603,7 +650,7 @@ async fn a_push_service_out_of_reach_is_dialled_ever_more_slowly() {
     let waits: Vec<Duration> = times.windows(2).map(|pair| pair[1] - pair[0]).collect();
     assert!(waits.iter().all(|wait| *wait <= Duration::from_secs(32)), "{waits:?}");
     assert!(times[11] - times[0] > Duration::from_secs(20), "{waits:?}");
-    assert_eq!(*harness.port.link.borrow(), Link::Down(Outage::Unconnected));
+    assert_eq!(*harness.port.link.borrow(), Link::UNCONNECTED);
 }
 
 #[tokio::test(start_paused = true)]
@@ -621,7 +668,7 @@ async fn a_stop_waits_for_answers_and_reports_what_is_left() {
     assert_eq!(harness.report().await, accepted(sids[0], asked[0].stream));
     let quiet = async { while peer.asked().await.is_some() {} };
     let (last, ()) = tokio::join!(harness.close(), quiet);
-    let lost = |sid, copies| Report::Lost { sid, copies };
+    let lost = |sid, copies| Report::Back { sid, fate: Fate::Lost, copies, replays: 0 };
     assert_eq!(last, [lost(sids[1], 1), lost(sids[2], 1), lost(sids[3], 0)]);
 }
 
@@ -636,15 +683,11 @@ fn the_servers_are_known_by_the_keys_of_the_configuration() {
     assert_eq!(servers(on_google), expected);
     let account = token::account_file(|_| ());
     let path = account.path().display().to_string();
-    let keys = Keys {
-        base_url: "fcm.projects.shop.base_url".to_owned(),
-        credentials_file: "fcm.projects.shop.credentials_file".to_owned(),
-        ..Keys::default()
-    };
     let shop = FcmConfig {
         base_url: "https://fcm.example:8443/deep".to_owned(),
         credentials: Credentials::File(account.path().to_owned()),
-        keys,
+        base_url_key: "fcm.projects.shop.base_url".to_owned(),
+        credentials_key: "fcm.projects.shop.credentials_file".to_owned(),
         ..config()
     };
     let expected = (

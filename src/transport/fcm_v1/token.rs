@@ -32,6 +32,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
+use tokio::sync::watch::error::RecvError;
 use tokio::time::Instant;
 
 /// How long before its end a token is replaced, if it lives long enough for that.
@@ -82,15 +83,6 @@ enum Attempt {
     Refused(Arc<str>),
 }
 
-/// What the refresher is to do next.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Call {
-    /// Ask for a token.
-    Token,
-    /// Read the files again.
-    Files,
-}
-
 /// Keeps a token fresh; see the module.
 pub(super) struct TokenRefresher {
     source: Source,
@@ -105,7 +97,7 @@ pub(super) struct TokenRefresher {
 }
 
 /// What there is of tokens, for the one who sends with them.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct TokenSource {
     supply: watch::Receiver<Supply>,
     refused: watch::Sender<u64>,
@@ -137,7 +129,7 @@ impl TokenSource {
 
     /// The credentials that the last token can have been bought with.
     pub(super) fn credentials(&self) -> u64 {
-        self.supply.borrow().credentials()
+        self.supply.borrow().bearer.as_ref().map_or(FIRST, |bearer| bearer.credentials)
     }
 
     /// Whether the last attempt to get a token failed.
@@ -158,30 +150,9 @@ impl TokenSource {
         self.refused.send_if_modified(|last| std::mem::replace(last, generation.max(*last)) < generation);
     }
 
-    /// Tells of each change.
-    pub(super) fn news(&self) -> News {
-        News { credentials: self.credentials(), supply: self.supply.clone() }
-    }
-}
-
-/// Tells of each change of what there is.
-pub(super) struct News {
-    supply: watch::Receiver<Supply>,
-    credentials: u64,
-}
-
-impl News {
-    /// Waits for news: whether there are other credentials; `None` when there will be none. Cancel-safe.
-    pub(super) async fn changed(&mut self) -> Option<bool> {
-        self.supply.changed().await.ok()?;
-        let now = self.supply.borrow_and_update().credentials();
-        Some(std::mem::replace(&mut self.credentials, now) != now)
-    }
-}
-
-impl Supply {
-    fn credentials(&self) -> u64 {
-        self.bearer.as_ref().map_or(FIRST, |bearer| bearer.credentials)
+    /// Waits for a change of what there is; an error when there will be none. Cancel-safe.
+    pub(super) async fn changed(&mut self) -> Result<(), RecvError> {
+        self.supply.changed().await
     }
 }
 
@@ -197,7 +168,7 @@ impl TokenRefresher {
                 }
                 Err(fault) => self.fail(&fault),
             };
-            while self.pause(next).await == Call::Files && !self.renew().await {}
+            self.pause(next).await;
         }
     }
 
@@ -210,15 +181,17 @@ impl TokenRefresher {
         true
     }
 
-    /// Waits until there is something to do.
-    async fn pause(&mut self, mut until: Instant) -> Call {
+    /// Waits until a token is to be asked for.
+    async fn pause(&mut self, mut until: Instant) {
         loop {
             tokio::select! {
-                () = tokio::time::sleep_until(until) => return Call::Token,
-                () = self.renewal.due() => return Call::Files,
+                () = tokio::time::sleep_until(until) => return,
+                () = self.renewal.due() => if self.renew().await {
+                    return;
+                },
                 Ok(()) = self.refused.changed() => match self.supply.borrow().last {
                     _ if *self.refused.borrow() != self.generation => {}
-                    Attempt::Well => return Call::Token,
+                    Attempt::Well => return,
                     Attempt::Failed | Attempt::Refused(_) => until = until.min(Instant::now() + RETRY_NEEDED_MAX),
                 }
             }

@@ -3,8 +3,9 @@
 use super::coalesce::{Coalesce, WritesFirst};
 use super::exchange::{Reply, Request, hear, post};
 use crate::chat::id::Sid;
-use crate::transport::core::{End, Ended, Event, Manner};
-use crate::transport::dial::{DialError, Dialer, Stream};
+use crate::ops::clock::at;
+use crate::transport::core::{End, Event, Manner};
+use crate::transport::dial::{Dialer, Stream};
 use crate::transport::driver::{Order, Task};
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -31,21 +32,14 @@ const ORDERS: usize = 32;
 /// Where requests go, and the limits.
 #[derive(Clone)]
 pub(in crate::transport) struct Server {
-    /// How to get there.
-    pub(in crate::transport) dialer: Arc<Dialer>,
+    /// How to get there, for the connections that are still to be opened.
+    pub(in crate::transport) dialer: watch::Receiver<Arc<Dialer>>,
     /// What to post to.
     pub(in crate::transport) uri: Uri,
     /// Most requests at a time on one connection.
     pub(in crate::transport) streams: usize,
     /// Most bytes of an answer that are looked at.
     pub(in crate::transport) answer_max: usize,
-    /// How long to wait for what.
-    pub(in crate::transport) timing: Timing,
-}
-
-/// How long to wait for what.
-#[derive(Debug, Clone, Copy)]
-pub(in crate::transport) struct Timing {
     /// For an answer, and for the peer's settings.
     pub(in crate::transport) request: Duration,
     /// Between pings on a connection with open requests.
@@ -54,68 +48,31 @@ pub(in crate::transport) struct Timing {
     pub(in crate::transport) pong: Duration,
 }
 
-/// How a connection ended.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum Cause {
-    /// It never came to be.
-    #[error(transparent)]
-    Dial(#[from] DialError),
-    /// HTTP/2 did not come about, or broke.
-    #[error("HTTP/2: {0}")]
-    Http(#[from] h2::Error),
-    /// The peer closed it.
-    #[error("closed by the peer")]
-    Closed,
-    /// The peer ended it in good order (GOAWAY) while nothing was open.
-    #[error("ended by the peer")]
-    Dismissed,
-    /// The peer does not answer: its settings did not come, or no answer to a ping.
-    #[error("no word from the peer within {} s", .0.as_secs())]
-    Silent(Duration),
-    /// It is not needed any more.
-    #[error("no longer needed")]
-    Retired,
-}
-
-impl Cause {
-    fn end(&self) -> End {
-        match self {
-            Self::Dial(_) | Self::Http(_) | Self::Closed | Self::Silent(_) => End::Failed,
-            Self::Dismissed => End::Dismissed,
-            Self::Retired => End::Retired,
-        }
-    }
-}
-
 pub(super) type Responses = FuturesUnordered<BoxFuture<'static, (Sid, Reply)>>;
-
-/// What happened, for one turn.
-enum Turn {
-    Wire(WireEvent),
-    Reply(Sid, Reply),
-    /// So many orders came; none means that there will be no more.
-    Orders(usize),
-    Tick,
-    Retire,
-}
 
 /// Runs a connection to its end.
 pub(in crate::transport) async fn run(mut task: Task<Request, Reply>, server: Server) {
     let mut kill = task.retire.clone();
-    let cause = tokio::select! {
+    let (end, detail) = tokio::select! {
         biased;
-        () = told(&mut kill, |manner| manner == Manner::Now) => Cause::Retired,
-        cause = live(&mut task, &server) => cause,
+        () = told(&mut kill, |manner| manner == Manner::Now) => retired(),
+        ended = live(&mut task, &server) => ended,
     };
-    task.orders.close();
-    let mut unwritten = Vec::new();
-    while let Some(order) = task.orders.recv().await {
-        if let Order::Send(sid, _) = order {
-            unwritten.push(sid);
-        }
-    }
-    let ended = Ended { end: cause.end(), detail: cause.to_string(), unwritten, outdated: false };
-    task.events.send(Event::Ended(ended)).await;
+    task.end(end, detail).await;
+}
+
+fn retired() -> (End, String) {
+    (End::Retired, "no longer needed".to_owned())
+}
+
+/// HTTP/2 did not come about, or broke.
+fn broken(error: &h2::Error) -> (End, String) {
+    (End::Failed, format!("HTTP/2: {error}"))
+}
+
+/// The peer's settings did not come, or no answer to a ping.
+fn silent(waited: Duration) -> (End, String) {
+    (End::Failed, format!("no word from the peer within {} s", waited.as_secs()))
 }
 
 /// Waits for the word to end in a certain manner. Cancel-safe.
@@ -126,86 +83,63 @@ async fn told(retire: &mut watch::Receiver<Option<Manner>>, wanted: impl Fn(Mann
     }
 }
 
-async fn live(task: &mut Task<Request, Reply>, server: &Server) -> Cause {
-    let mut retire = task.retire.clone();
-    let dialed = tokio::select! {
-        () = told(&mut retire, |_| true) => return Cause::Retired,
-        dialed = server.dialer.dial() => dialed,
-    };
-    match dialed {
-        Err(error) => Cause::Dial(error),
+async fn live(task: &mut Task<Request, Reply>, server: &Server) -> (End, String) {
+    let dialer = Arc::clone(&server.dialer.borrow());
+    match task.dial(&dialer).await {
+        Err(ended) => ended,
         Ok(stream) => match Wire::open(stream).await {
-            Err(error) => Cause::Http(error),
+            Err(error) => broken(&error),
             Ok(wire) => converse(task, server, wire).await,
         },
     }
 }
 
 /// Every future in the `select!` is cancel-safe: requests live in `open`, the wire in `wire`.
-async fn converse(task: &mut Task<Request, Reply>, server: &Server, mut wire: Wire) -> Cause {
-    let timing = server.timing;
+async fn converse(task: &mut Task<Request, Reply>, server: &Server, mut wire: Wire) -> (End, String) {
     let mut open = Responses::new();
-    let mut pulse = Pulse::new(timing);
+    let mut pulse = Pulse::new(server);
     let mut takes = true;
-    let mut settled = Settled::Until(Instant::now() + timing.request);
+    let mut settings_due = Some(Instant::now() + server.request);
     let mut orders = Vec::with_capacity(ORDERS);
-    loop {
+    let ended = loop {
         if !takes && open.is_empty() {
-            return Cause::Retired;
+            break retired();
         }
         let quiet = open.is_empty();
         // The wire comes first: an answer that is in the socket must not lose against its time limit, and what is known
         // of a GOAWAY is known before another request is handed over.
-        let turn = tokio::select! {
+        tokio::select! {
             biased;
-            event = wire.event(server.streams) => Turn::Wire(event),
-            Some((sid, reply)) = open.next() => Turn::Reply(sid, reply),
-            () = pulse.next(quiet) => Turn::Tick,
-            () = settled.overdue() => return Cause::Silent(timing.request),
-            // What was ordered before the retirement is still done.
-            count = task.orders.recv_many(&mut orders, ORDERS), if takes => Turn::Orders(count),
-            () = told(&mut task.retire, |_| true), if takes => Turn::Retire,
-        };
-        match turn {
-            Turn::Wire(WireEvent::Takes(capacity)) => {
-                let event = match std::mem::replace(&mut settled, Settled::Yes) {
-                    Settled::Until(_) => Event::Up { capacity },
-                    Settled::Yes => Event::Capacity(capacity),
-                };
-                task.events.send(event).await;
-            }
-            Turn::Wire(WireEvent::Leaves) => task.events.send(Event::Draining).await,
-            Turn::Wire(WireEvent::Pong) => pulse.pong(),
-            Turn::Wire(WireEvent::Ended(cause)) => {
-                drop(wire);
-                drain(task, open).await;
-                return cause;
-            }
-            Turn::Reply(sid, reply) => task.events.send(Event::Answered(sid, reply)).await,
-            Turn::Orders(0) | Turn::Retire => takes = false,
-            Turn::Orders(_) => {
-                for sid in wire.post(&mut orders, &mut open, server) {
-                    task.events.send(Event::Unwritten(sid)).await;
+            event = wire.event(server.streams) => match event {
+                WireEvent::Takes(capacity) => {
+                    let is_first = settings_due.take().is_some();
+                    task.events.send(if is_first { Event::Up { capacity } } else { Event::Capacity(capacity) }).await;
                 }
-            }
-            Turn::Tick => match pulse.beat(&mut wire.pings) {
-                Beat::Going => {}
-                Beat::Lost => {
-                    // Nothing more will come: what is open is as good as reset.
-                    drop(wire);
-                    drain(task, open).await;
-                    return Cause::Silent(timing.pong);
-                }
+                WireEvent::Leaves => task.events.send(Event::Draining).await,
+                WireEvent::Pong => pulse.pong(),
+                WireEvent::Ended(ended) => break ended,
             },
+            Some((sid, reply)) = open.next() => task.events.send(Event::Answered(sid, reply)).await,
+            () = pulse.next(quiet) => if !pulse.beat(&mut wire.pings) {
+                break silent(server.pong);
+            },
+            () = at(settings_due) => break silent(server.request),
+            // What was ordered before the retirement is still done.
+            count = task.orders.recv_many(&mut orders, ORDERS), if takes => match count {
+                0 => takes = false,
+                _ => for sid in wire.post(&mut orders, &mut open, server) {
+                    task.events.send(Event::Unwritten(sid)).await;
+                },
+            },
+            () = told(&mut task.retire, |_| true), if takes => takes = false,
         }
-    }
-}
-
-/// The wire is gone, so each open request has its end already.
-async fn drain(task: &Task<Request, Reply>, mut open: Responses) {
+    };
+    // Without the wire each open request has its end: what is not answered by now is as good as reset.
+    drop(wire);
     while let Some((sid, reply)) = open.next().await {
         task.events.send(Event::Answered(sid, reply)).await;
     }
+    ended
 }
 
 /// What the connection below the requests does.
@@ -218,7 +152,7 @@ pub(super) enum WireEvent {
     /// A ping was answered.
     Pong,
     /// It is over.
-    Ended(Cause),
+    Ended((End, String)),
 }
 
 /// HTTP/2 on one stream of bytes.
@@ -227,14 +161,8 @@ pub(super) struct Wire {
     send: SendRequest<Bytes>,
     writes_first: WritesFirst,
     pings: PingPong,
-    told: Told,
-}
-
-/// What was told of the wire.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Told {
-    Takes(usize),
-    Leaves,
+    /// How many requests it takes at a time, as it was told; `None` is no more at all.
+    takes: Option<usize>,
 }
 
 impl Wire {
@@ -248,14 +176,14 @@ impl Wire {
             .handshake(stream)
             .await?;
         let pings = connection.ping_pong().expect("a new connection has its pings");
-        Ok(Self { connection, send, writes_first, pings, told: Told::Takes(STREAMS_BEFORE_SETTINGS) })
+        Ok(Self { connection, send, writes_first, pings, takes: Some(STREAMS_BEFORE_SETTINGS) })
     }
 
     /// Hands requests over, and sees to it that they are written before anything else is read. Those that do not get to
     /// the peer come back: it is ending the connection, or takes fewer than it did, and what `h2` kept for later it would
     /// write after a GOAWAY.
     pub(super) fn post(&mut self, orders: &mut Vec<Order<Request>>, open: &mut Responses, server: &Server) -> Vec<Sid> {
-        let most = if let Told::Takes(most) = self.told { most } else { 0 };
+        let most = self.takes.unwrap_or(0);
         let mut unwritten = Vec::new();
         for order in orders.drain(..) {
             // Nothing comes in that would have to be acknowledged.
@@ -263,7 +191,7 @@ impl Wire {
             let posted = (open.len() < most).then(|| post(self.send.clone(), server.uri.clone(), request));
             match posted {
                 Some(Ok(response)) => {
-                    let (end, longest) = (Instant::now() + server.timing.request, server.answer_max);
+                    let (end, longest) = (Instant::now() + server.request, server.answer_max);
                     open.push(Box::pin(async move { (sid, hear(response, end, longest).await) }));
                 }
                 Some(Err(_)) | None => unwritten.push(sid),
@@ -280,26 +208,23 @@ impl Wire {
 
     fn poll(&mut self, limit: usize, cx: &mut Context<'_>) -> Poll<WireEvent> {
         if let Poll::Ready(ended) = Pin::new(&mut self.connection).poll(cx) {
-            let cause = match ended {
-                Err(error) => Cause::Http(error),
-                Ok(()) if self.is_dismissed(cx) => Cause::Dismissed,
-                Ok(()) => Cause::Closed,
+            let ended = match ended {
+                Err(error) => broken(&error),
+                Ok(()) if self.is_dismissed(cx) => (End::Dismissed, "ended by the peer".to_owned()),
+                Ok(()) => (End::Failed, "closed by the peer".to_owned()),
             };
-            return Poll::Ready(WireEvent::Ended(cause));
+            return Poll::Ready(WireEvent::Ended(ended));
         }
         // `h2` says of a GOAWAY only that no further request can be made.
         let leaves = matches!(self.send.poll_ready(cx), Poll::Ready(Err(_)));
-        let news = if leaves { Told::Leaves } else { Told::Takes(self.send.current_max_send_streams().min(limit)) };
-        if self.told != news {
-            self.told = news;
-            return Poll::Ready(match news {
-                Told::Leaves => WireEvent::Leaves,
-                Told::Takes(count) => WireEvent::Takes(count),
-            });
+        let takes = (!leaves).then(|| self.send.current_max_send_streams().min(limit));
+        if self.takes != takes {
+            self.takes = takes;
+            return Poll::Ready(takes.map_or(WireEvent::Leaves, WireEvent::Takes));
         }
         self.pings.poll_pong(cx).map(|pong| match pong {
             Ok(_) => WireEvent::Pong,
-            Err(error) => WireEvent::Ended(Cause::Http(error)),
+            Err(error) => WireEvent::Ended(broken(&error)),
         })
     }
 
@@ -309,39 +234,18 @@ impl Wire {
     }
 }
 
-/// Whether the peer's settings have come.
-#[derive(Debug, Clone, Copy)]
-enum Settled {
-    /// They have to, until then.
-    Until(Instant),
-    Yes,
-}
-
-impl Settled {
-    async fn overdue(self) {
-        match self {
-            Self::Until(end) => tokio::time::sleep_until(end).await,
-            Self::Yes => std::future::pending().await,
-        }
-    }
-}
-
 /// When to ping: only while a request is open, for some servers end a connection for the pings.
 struct Pulse {
-    timing: Timing,
+    ping: Duration,
+    pong: Duration,
     next: Option<Instant>,
     /// Until when the ping that is on its way has to be answered.
     due: Option<Instant>,
 }
 
-enum Beat {
-    Going,
-    Lost,
-}
-
 impl Pulse {
-    fn new(timing: Timing) -> Self {
-        Self { timing, next: None, due: None }
+    fn new(server: &Server) -> Self {
+        Self { ping: server.ping, pong: server.pong, next: None, due: None }
     }
 
     /// Waits until a ping is to be sent, or to be missed. Cancel-safe.
@@ -350,19 +254,20 @@ impl Pulse {
             self.next = None;
             return std::future::pending().await;
         }
-        let at = self.due.unwrap_or_else(|| *self.next.get_or_insert_with(|| Instant::now() + self.timing.ping));
+        let at = self.due.unwrap_or_else(|| *self.next.get_or_insert_with(|| Instant::now() + self.ping));
         tokio::time::sleep_until(at).await;
     }
 
-    fn beat(&mut self, pings: &mut PingPong) -> Beat {
+    /// Sends the ping. False if the last one was missed.
+    fn beat(&mut self, pings: &mut PingPong) -> bool {
         if self.due.is_some() {
-            return Beat::Lost;
+            return false;
         }
         self.next = None;
         if pings.send_ping(Ping::opaque()).is_ok() {
-            self.due = Some(Instant::now() + self.timing.pong);
+            self.due = Some(Instant::now() + self.pong);
         }
-        Beat::Going
+        true
     }
 
     fn pong(&mut self) {

@@ -29,27 +29,14 @@ pub(in crate::transport) enum Reply {
         /// Its body, or the beginning of a long one.
         body: Bytes,
     },
-    /// None came, and the server has certainly not processed the request.
-    NotProcessed(NotProcessed),
-    /// None came, and nobody knows.
-    NoAnswer(NoAnswer),
-}
-
-/// Why it is certain that a request was not processed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::transport) enum NotProcessed {
-    /// The stream was refused (`REFUSED_STREAM`, RFC 9113 section 8.7).
+    /// None came, and the server has not processed the request: the stream was refused (`REFUSED_STREAM`, RFC 9113
+    /// section 8.7).
     RefusedStream,
-    /// The connection was ended, and the stream is beyond the last one that was looked at (`GOAWAY`).
+    /// The same: the connection was ended, and the stream is beyond the last one that was looked at (`GOAWAY`).
     BeyondGoaway,
-}
-
-/// Why nobody knows whether a request was processed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::transport) enum NoAnswer {
-    /// No answer came in time.
+    /// None came in time. Nobody knows whether the request was processed.
     Late,
-    /// The connection or the stream broke.
+    /// The connection or the stream broke. Nobody knows either.
     Broken,
 }
 
@@ -72,7 +59,7 @@ pub(super) async fn hear(response: ResponseFuture, end: Instant, longest: usize)
     let (head, stream) = match timeout_at(end, response).await {
         Ok(Ok(response)) => response.into_parts(),
         Ok(Err(error)) => return failure(&error),
-        Err(_) => return Reply::NoAnswer(NoAnswer::Late),
+        Err(_) => return Reply::Late,
     };
     let body = body(stream, end, longest).await;
     Reply::Answered { status: head.status.as_u16(), headers: head.headers, body }
@@ -98,10 +85,10 @@ async fn body(mut stream: RecvStream, end: Instant, longest: usize) -> Bytes {
 fn failure(error: &h2::Error) -> Reply {
     if error.is_go_away() && error.is_remote() {
         // `h2` ends with this only the streams beyond the last one that the GOAWAY names (RFC 9113, section 6.8).
-        return Reply::NotProcessed(NotProcessed::BeyondGoaway);
+        return Reply::BeyondGoaway;
     }
     if error.is_reset() && error.is_remote() && error.reason() == Some(Reason::REFUSED_STREAM) {
-        return Reply::NotProcessed(NotProcessed::RefusedStream);
+        return Reply::RefusedStream;
     }
-    Reply::NoAnswer(NoAnswer::Broken)
+    Reply::Broken
 }

@@ -37,7 +37,7 @@ impl Driven {
         let (orders, orders_rx) = mpsc::channel(16);
         let (retire, retire_rx) = watch::channel(None);
         let (events_tx, events) = mpsc::channel(16);
-        let task = Task::new(ConnectionId::new(1), orders_rx, retire_rx, events_tx);
+        let task = Task::new(ConnectionId(1), orders_rx, retire_rx, events_tx);
         let mut tasks = JoinSet::new();
         tasks.spawn(run(task, server(Dialer::memory(dialled_tx))));
         let peer = Peer::accept(dialled.recv().await.unwrap(), streams).await;
@@ -68,9 +68,15 @@ impl Driven {
 }
 
 fn server(dialer: Dialer) -> Server {
-    let timing = Timing { request: 20 * SECOND, ping: 10 * SECOND, pong: 10 * SECOND };
-    let uri = "https://memory/".parse().unwrap();
-    Server { dialer: Arc::new(dialer), uri, streams: 100, answer_max: 1024, timing }
+    Server {
+        dialer: watch::channel(Arc::new(dialer)).1,
+        uri: "https://memory/".parse().unwrap(),
+        streams: 100,
+        answer_max: 1024,
+        request: 20 * SECOND,
+        ping: 10 * SECOND,
+        pong: 10 * SECOND,
+    }
 }
 
 fn request(sid: Sid) -> Request {
@@ -185,7 +191,7 @@ async fn what_a_goaway_rules_out_was_not_processed() {
     driven.peer.next().await;
     driven.peer.go_away(first.stream, NO_ERROR).await;
     let fate = driven.fate().await;
-    let beyond = matches!(fate, Event::Answered(_, Reply::NotProcessed(NotProcessed::BeyondGoaway)));
+    let beyond = matches!(fate, Event::Answered(_, Reply::BeyondGoaway));
     assert!(beyond, "{fate:?}");
     driven.peer.take(first.stream).await;
     assert!(matches!(driven.fate().await, Event::Answered(..)));

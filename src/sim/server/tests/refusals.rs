@@ -174,7 +174,7 @@ fn a_client_may_end_the_stream_with_an_error() {
     let mut sim = Sim::new(SimConfig::default());
     let mut client = sim.login();
     let mut text = String::new();
-    write::stream_error(&mut text, "connection-timeout", None);
+    write::stream_error(&mut text, "connection-timeout");
     assert_eq!(brief(&client.write(&mut sim, &text)), ["close"]);
     assert_eq!((sim.stats().violations.out_of_place, client.server.end()), (0, Some(End::Close)));
 }

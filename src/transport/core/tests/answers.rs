@@ -2,6 +2,11 @@
 
 use super::*;
 
+fn deferred(number: u64) -> Report {
+    let fate = Fate::Deferred(dispatch::BEHIND_UNANSWERED_WAIT);
+    Report::Back { sid: sid(number), fate, copies: 0, replays: 0 }
+}
+
 /// A connection that never answers message 1, and the number of the one that is opened beside it.
 fn ignore(bench: &mut Bench, connection: u64) -> u64 {
     bench.pass(ANSWER + TICK);
@@ -72,7 +77,9 @@ fn a_message_that_three_connections_ignored_while_they_answered_others_is_ambigu
         bench.end(connection, End::Failed);
     }
     let reports = bench.take_reports();
-    let [Report::Refused { refusal, copies: 3, replays: 2, .. }] = &reports[..] else { panic!("{reports:?}") };
+    let [Report::Back { fate: Fate::Refused(refusal), copies: 3, replays: 2, .. }] = &reports[..] else {
+        panic!("{reports:?}")
+    };
     assert_eq!((refusal.code.as_str(), refusal.decision), (AMBIGUOUS, Decision::FAIL));
     assert_eq!(refusal.arrival, crate::chat::refusal::Arrival::Maybe);
     assert_eq!(bench.link(), Link::Up);
@@ -85,14 +92,14 @@ fn where_nothing_is_answered_nothing_fails_and_one_message_at_a_time_finds_out_w
     (1..=3).for_each(|number| bench.send(number, number as i64));
     bench.take_sent();
     ignore(&mut bench, 1);
-    assert_eq!(bench.link(), Link::Down(Outage::UNANSWERED));
+    assert_eq!(bench.link(), Link::UNANSWERED);
     bench.up(2);
     assert_eq!(bench.link(), Link::Probing(UNANSWERED), "it asks for a message");
     assert!(bench.core.has_room());
     (4..=6).for_each(|number| bench.send(number, number as i64));
     assert_eq!(bench.take_sent(), [(2, 4)]);
     assert_eq!(bench.take_reports(), [lost(5, 0), lost(6, 0)], "the disk is the only queue");
-    assert_eq!(bench.link(), Link::Down(Outage::UNANSWERED));
+    assert_eq!(bench.link(), Link::UNANSWERED);
     for connection in 2..=30 {
         assert_eq!(ignore(&mut bench, connection), connection + 1);
         bench.up(connection + 1);
@@ -169,7 +176,7 @@ fn answers_that_keep_coming_too_late_replace_the_connection() {
     }
     assert_eq!(bench.retired, [(1, Manner::AfterAnswers)], "five in a row");
     assert_eq!(bench.dials.len(), 2);
-    assert_ne!(bench.link(), Link::Down(Outage::UNANSWERED));
+    assert_ne!(bench.link(), Link::UNANSWERED);
 }
 
 #[test]
@@ -199,7 +206,7 @@ fn a_message_that_three_drained_connections_ignored_while_they_answered_others_i
         drained(&mut bench, connection, ANSWER);
     }
     let reports = bench.take_reports();
-    let [Report::Refused { refusal, copies: 8, .. }] = &reports[..] else { panic!("{reports:?}") };
+    let [Report::Back { fate: Fate::Refused(refusal), copies: 8, .. }] = &reports[..] else { panic!("{reports:?}") };
     assert_eq!((refusal.code.as_str(), refusal.decision), (AMBIGUOUS, Decision::FAIL));
 }
 
@@ -216,8 +223,7 @@ fn while_nothing_is_answered_what_is_behind_an_unanswered_message_goes_back_so_t
         assert!(bench.core.has_room(), "{number}");
         assert_eq!(bench.link(), Link::Probing(UNANSWERED));
         bench.send(number, 1 + (number % 2) as i64);
-        let deferred = Report::Deferred { sid: sid(number), wait: dispatch::BEHIND_UNANSWERED_WAIT };
-        assert_eq!(bench.take_reports(), [deferred], "its recipient does not ask again at once");
+        assert_eq!(bench.take_reports(), [deferred(number)], "its recipient does not ask again at once");
     }
     bench.take_sent();
     bench.send(41, 3);
@@ -237,10 +243,98 @@ fn what_was_not_taken_stays_before_a_later_one_that_may_have_been_while_nothing_
     bench.take_sent();
     bench.bounce(1, 1);
     bench.bounce(1, 3);
-    let deferred = Report::Deferred { sid: sid(3), wait: dispatch::BEHIND_UNANSWERED_WAIT };
-    assert_eq!(bench.take_reports(), [deferred]);
+    assert_eq!(bench.take_reports(), [deferred(3)]);
     bench.end(1, End::Failed);
     assert_eq!(bench.take_sent(), [(2, 1)]);
     bench.answer(2, 1);
     assert_eq!(bench.take_sent(), [(2, 2)]);
+}
+
+/// A service over which nothing else is sent, and that does not answer message 1, on its second connection.
+fn quiet(deadline_ms: u64) -> Bench {
+    let mut bench = Bench::fixed(1, 3);
+    bench.up(1);
+    bench.send_until(1, 1, deadline_ms);
+    ignore(&mut bench, 1);
+    bench.up(2);
+    assert_eq!(bench.link(), Link::Probing(UNANSWERED));
+    bench
+}
+
+#[test]
+fn one_message_without_an_answer_on_a_quiet_service_says_nothing_for_ever() {
+    let mut bench = quiet(NEVER);
+    bench.pass(ANSWER - TICK * 2);
+    assert_eq!(bench.link(), Link::Probing(UNANSWERED), "another one may come to find out with");
+    bench.pass(TICK * 2);
+    let mut up = 2;
+    for _ in 0..7_200 {
+        assert_eq!(bench.link(), Link::Up, "the same message says nothing new");
+        bench.pass_secs(1);
+        for (closed, _) in std::mem::take(&mut bench.retired) {
+            bench.end(closed, End::Retired);
+        }
+        let (last, _) = *bench.dials.last().unwrap();
+        if std::mem::replace(&mut up, last) < last {
+            bench.up(last);
+        }
+    }
+    assert!(bench.take_sent().len() > 5, "it is sent again and again");
+    assert_eq!(bench.take_reports(), []);
+    bench.send(2, 2);
+    bench.pass(ANSWER + TICK);
+    assert_eq!(bench.link(), Link::UNANSWERED, "another one that is not answered either does");
+}
+
+#[test]
+fn a_message_that_finds_out_and_is_not_answered_says_it_for_as_long_again() {
+    let mut bench = quiet(NEVER);
+    bench.pass(ANSWER / 2);
+    bench.send(2, 2);
+    assert_eq!(bench.link(), Link::UNANSWERED);
+    ignore(&mut bench, 2);
+    bench.up(3);
+    bench.pass(ANSWER - TICK * 2);
+    assert_eq!(bench.link(), Link::Probing(UNANSWERED));
+    bench.pass(TICK * 2);
+    assert_eq!(bench.link(), Link::Up);
+}
+
+#[test]
+fn the_end_of_the_message_that_finds_out_ends_the_question_as_well() {
+    let mut bench = quiet(5_000);
+    let expires = bench.now().unix_ms + 5_000;
+    bench.send_until(2, 2, expires);
+    ignore(&mut bench, 2);
+    assert_eq!(bench.take_reports(), [expired(1, 1), expired(2, 1)]);
+    bench.up(3);
+    bench.pass(ANSWER);
+    assert_eq!(bench.link(), Link::Up);
+}
+
+#[test]
+fn a_receipt_for_a_message_that_is_not_answered_shows_that_messages_are_taken() {
+    let mut bench = quiet(NEVER);
+    bench.event(2, receipt(9));
+    assert_eq!(bench.link(), Link::Probing(UNANSWERED), "it is none of those");
+    bench.event(2, receipt(1));
+    assert_eq!(bench.link(), Link::Up);
+}
+
+#[test]
+fn after_a_driver_was_held_up_the_answers_that_it_has_not_seen_have_their_time_again() {
+    let mut bench = Bench::fixed(1, 3);
+    bench.up(1);
+    bench.send_until(1, 1, 5_000);
+    bench.send(2, 2);
+    bench.pass_secs(1);
+    bench.time += ANSWER;
+    bench.pass_secs(9);
+    bench.answer(1, 1);
+    assert_eq!(bench.take_reports(), [accepted(1, 1, 0)]);
+    assert_eq!((bench.changes.len(), bench.link()), (1, Link::Up));
+    bench.pass(ANSWER - Duration::from_secs(10));
+    assert_eq!(bench.changes.len(), 1);
+    bench.pass_secs(2);
+    assert_eq!(bench.changes.len(), 2, "and no more than that");
 }

@@ -218,15 +218,15 @@ fn a_service_holds_messages_recipients_or_everybody_back() {
     let hold = |bench: &mut Bench, recipient, hold| bench.core.service.holds.insert(recipient, hold);
     hold(&mut bench, 1, Hold::Skip);
     hold(&mut bench, 2, Hold::Until(later));
-    hold(&mut bench, 3, Hold::GiveBack);
-    hold(&mut bench, 4, Hold::Unsendable);
-    hold(&mut bench, 7, Hold::Defer(Duration::from_secs(3)));
+    let unsendable = Fate::Unsendable { code: "BAD".to_owned(), detail: "no good".to_owned() };
+    hold(&mut bench, 3, Hold::Back(Fate::Lost));
+    hold(&mut bench, 4, Hold::Back(unsendable.clone()));
+    hold(&mut bench, 7, Hold::Back(Fate::Deferred(Duration::from_secs(3))));
     [1, 2, 3, 4, 7, 5].into_iter().for_each(|number| bench.send(number, number as i64));
     assert_eq!(bench.take_sent(), [(1, 5)]);
-    let reports = bench.take_reports();
-    assert_eq!(reports[0], lost(3, 0));
-    assert!(matches!(reports[2], Report::Deferred { wait, .. } if wait == Duration::from_secs(3)), "{reports:?}");
-    assert!(matches!(&reports[1], Report::Unsendable { code, .. } if code == "BAD"), "{reports:?}");
+    let back = |number, fate| Report::Back { sid: sid(number), fate, copies: 0, replays: 0 };
+    let deferred = Fate::Deferred(Duration::from_secs(3));
+    assert_eq!(bench.take_reports(), [lost(3, 0), back(4, unsendable), back(7, deferred)]);
     bench.core.service.holds.remove(&2);
     bench.pass(Duration::from_millis(700));
     assert_eq!(bench.take_sent(), [(1, 2)], "the core looks when the time is over");
@@ -246,7 +246,10 @@ fn what_is_ambiguous_by_the_services_rule_is_reported_and_not_sent_again() {
     bench.send(1, 1);
     bench.end(1, End::Failed);
     let refusal = ambiguous();
-    assert_eq!(bench.take_reports(), [Report::Refused { sid: sid(1), refusal, copies: 1, replays: 0 }]);
+    assert_eq!(
+        bench.take_reports(),
+        [Report::Back { sid: sid(1), fate: Fate::Refused(refusal), copies: 1, replays: 0 }]
+    );
 }
 
 #[test]

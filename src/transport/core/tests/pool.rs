@@ -90,7 +90,7 @@ fn a_refused_key_is_tried_by_one_connection_at_a_time_however_many_there_are() {
         let (connection, _) = *bench.dials.last().unwrap();
         bench.end(connection, End::AuthFailed);
         bench.pass_secs(5);
-        assert_eq!(bench.link(), Link::Down(Outage::AUTH_FAILED));
+        assert_eq!(bench.link(), Link::AUTH_FAILED);
         bench.pass_secs(25 * 60);
     }
     let waits: Vec<u64> = bench.dials.windows(2).map(|pair| (pair[1].1 - pair[0].1).as_secs()).collect();
@@ -111,8 +111,8 @@ fn the_first_refusal_is_followed_by_half_a_minute_and_other_credentials_by_nothi
     bench.drain();
     assert_eq!(bench.dials.last(), Some(&(3, bench.time)));
     // It began with the key of before.
-    let ended = Ended { end: End::AuthFailed, detail: String::new(), unwritten: Vec::new(), outdated: true };
-    bench.event(3, Event::Ended(ended));
+    bench.core.handle_renewed(bench.now());
+    bench.end(3, End::AuthFailed);
     bench.pass_secs(1);
     assert_eq!(bench.dials.len(), 4);
     bench.up(4);
@@ -142,8 +142,7 @@ fn thirty_connections_that_break_together_come_back_one_after_the_other() {
 fn an_acknowledgement_goes_to_its_own_connection_or_nowhere() {
     let mut bench = Bench::fixed(1, 3);
     bench.up(1);
-    let ack_ref =
-        |connection| AckRef { connection: ConnectionId::new(connection), to: "t".into(), message_id: "m".into() };
+    let ack_ref = |connection| AckRef { connection: ConnectionId(connection), to: "t".into(), message_id: "m".into() };
     bench.core.handle_ack(ack_ref(1));
     bench.core.handle_ack(ack_ref(2));
     bench.drain();
@@ -161,7 +160,7 @@ fn a_connection_that_cannot_be_given_a_message_is_given_no_other() {
     let mut bench = Bench::fixed(1, 3);
     bench.up(1);
     bench.send(1, 1);
-    bench.core.handle_gone(ConnectionId::new(1), sid(1), bench.now());
+    bench.core.handle_gone(ConnectionId(1), sid(1), bench.now());
     bench.drain();
     assert_eq!(bench.take_sent(), [(1, 1)]);
     bench.end(1, End::Failed);
@@ -176,7 +175,7 @@ fn a_connection_that_is_given_up_because_its_peer_does_not_read_is_replaced_and_
     let mut bench = Bench::fixed(1, 3);
     bench.up(1);
     bench.pass_secs(1);
-    bench.core.handle_given_up(ConnectionId::new(1), bench.now());
+    bench.core.handle_given_up(ConnectionId(1), bench.now());
     bench.drain();
     bench.send(1, 1);
     assert_eq!((bench.take_sent(), bench.dials.len(), bench.link()), (vec![], 2, Link::Draining));
@@ -250,7 +249,7 @@ fn one_more_than_configured_is_opened_where_none_takes_messages() {
     }
     bench.pass_secs(10);
     assert_eq!(bench.dials.len(), 4);
-    assert_eq!(bench.link(), Link::Down(Outage::Unconnected));
+    assert_eq!(bench.link(), Link::UNCONNECTED);
 }
 
 #[test]
@@ -324,7 +323,7 @@ fn an_account_that_still_counts_the_drained_connection_for_a_while_is_asked_ever
 
 #[test]
 fn a_draining_connection_stands_for_the_next_one_only_as_long_as_messages_wait_for_that() {
-    for (end, outage) in [(End::AuthFailed, Outage::AUTH_FAILED), (End::Failed, Outage::Unconnected)] {
+    for (end, outage) in [(End::AuthFailed, Link::AUTH_FAILED), (End::Failed, Link::UNCONNECTED)] {
         let mut bench = Bench::fixed(1, 3);
         bench.up(1);
         bench.send(1, 1);
@@ -334,7 +333,7 @@ fn a_draining_connection_stands_for_the_next_one_only_as_long_as_messages_wait_f
         bench.pass_secs(3);
         assert_eq!(bench.link(), Link::Draining, "a connection is replaced in less");
         bench.pass_secs(1);
-        assert_eq!(bench.link(), Link::Down(outage));
+        assert_eq!(bench.link(), outage);
         bench.pass_secs(60);
         bench.up(bench.dials.last().unwrap().0);
         assert_eq!(bench.link(), Link::Up);

@@ -103,11 +103,7 @@ impl Bystander {
         for report in self.bench.take_reports() {
             let sid = match report {
                 Report::Receipt { .. } => continue,
-                Report::Accepted { sid, .. }
-                | Report::Refused { sid, .. }
-                | Report::Expired { sid, .. }
-                | Report::Deferred { sid, .. }
-                | Report::Lost { sid, .. } => sid,
+                Report::Back { sid, .. } => sid,
                 other => panic!("{other:?}"),
             };
             assert!(self.reported.insert(sid.millis()), "{sid} is reported twice");
@@ -131,10 +127,7 @@ impl Bystander {
         }
         for ack_ref in std::mem::take(&mut self.bench.acks) {
             self.acked += 1;
-            assert!(
-                self.connections.contains_key(&ack_ref.connection.number()),
-                "acknowledged on a foreign connection"
-            );
+            assert!(self.connections.contains_key(&ack_ref.connection.0), "acknowledged on a foreign connection");
         }
         // What is to end takes nothing from then on; the test plays the rest.
         let retired: Vec<u64> = std::mem::take(&mut self.bench.retired).into_iter().map(|(id, _)| id).collect();
@@ -197,11 +190,10 @@ impl Bystander {
             }
             Step::Device(index) => {
                 if let Some(id) = self.pick(index, |seen| seen.up) {
-                    let connection = ConnectionId::new(id);
+                    let connection = ConnectionId(id);
                     let ack_ref = AckRef { connection, to: "gcm".to_owned(), message_id: "dr2:x".to_owned() };
                     self.acks.push(ack_ref.clone());
-                    let receipt =
-                        Receipt { original: "x".to_owned(), status: String::new(), sent_at_ms: None, ack_ref };
+                    let receipt = Receipt { original: "x".to_owned(), status: String::new(), ack_ref };
                     self.bench.event(id, Event::Receipt(receipt));
                 }
             }
@@ -223,7 +215,7 @@ impl Bystander {
         let answered = |verdict| Event::Answered(sid(number), Answer::Is(verdict));
         let event = match kind {
             Kind::Taken => answered(taken()),
-            Kind::Refused => answered(Verdict::Refused(ambiguous())),
+            Kind::Refused => answered(Verdict::Back(Fate::Refused(ambiguous()))),
             Kind::Again => answered(Verdict::Again),
             Kind::Elsewhere => answered(Verdict::Elsewhere),
             Kind::NotTaken => Event::NotTaken(sid(number)),

@@ -4,6 +4,7 @@
 use super::harness::{Harness, config, message, sids, soon};
 use super::peer::{CANCEL, Peer, REFUSED_STREAM};
 use super::{FcmConfig, OnAmbiguous, Sid};
+use crate::chat::delivery::Fate;
 use crate::chat::refusal::{Arrival, Decision, RetryClock, Scope, Tried};
 use crate::transport::Report;
 use rand::rngs::StdRng;
@@ -141,11 +142,11 @@ impl Bridge {
 
     fn hear(&mut self, report: Report) {
         match report {
-            Report::Accepted { sid, copies, .. } => {
+            Report::Back { sid, fate: Fate::Accepted { .. }, copies, .. } => {
                 self.doubt(sid, copies > 1);
                 self.end(sid, Refused::No);
             }
-            Report::Refused { sid, refusal, copies, .. } => {
+            Report::Back { sid, fate: Fate::Refused(refusal), copies, .. } => {
                 self.doubt(sid, copies > 1 || refusal.arrival == Arrival::Maybe);
                 if refusal.code == "AMBIGUOUS" {
                     self.unanswered += 1;
@@ -165,8 +166,8 @@ impl Bridge {
                     None => self.end(sid, Refused::Yes),
                 }
             }
-            Report::Deferred { sid, wait } => self.later(sid, wait),
-            Report::Lost { sid, copies: 0 } => self.later(sid, LOOK_AGAIN),
+            Report::Back { sid, fate: Fate::Deferred(wait), .. } => self.later(sid, wait),
+            Report::Back { sid, fate: Fate::Lost, copies: 0, .. } => self.later(sid, LOOK_AGAIN),
             Report::Connection { .. } => {}
             other => panic!("{other:?}"),
         }

@@ -19,7 +19,7 @@ async fn a_fault_of_ours_stops_everything_costs_nothing_and_ends_by_itself() {
     harness.send(message(sids[0], 1)).await;
     let asked = peer.next().await;
     peer.fault(asked.stream, 403, None, &[]).await;
-    harness.link(Link::Down(Outage::Refused(DENIED))).await;
+    harness.link(Link::Down(DENIED)).await;
     assert_eq!(back(&mut harness).await, (sids[0], DENIED.to_owned()));
     let began = Instant::now();
     harness.send(message(sids[1], 2)).await;
@@ -28,11 +28,14 @@ async fn a_fault_of_ours_stops_everything_costs_nothing_and_ends_by_itself() {
     assert_eq!(began.elapsed().as_secs(), 10);
     // Another would rather be asked, but there is none.
     harness.send(message(sids[0], 1)).await;
-    assert_eq!(harness.report().await, Report::Deferred { sid: sids[0], wait: SECOND });
+    assert_eq!(
+        harness.report().await,
+        Report::Back { sid: sids[0], fate: Fate::Deferred(SECOND), copies: 0, replays: 0 }
+    );
     tokio::time::sleep(SECOND).await;
     harness.send(message(sids[0], 1)).await;
     let probe = peer.next().await;
-    harness.link(Link::Down(Outage::Refused(DENIED))).await;
+    harness.link(Link::Down(DENIED)).await;
     peer.fault(probe.stream, 403, None, &[]).await;
     assert_eq!(back(&mut harness).await, (sids[0], DENIED.to_owned()));
     let began = Instant::now();
@@ -58,7 +61,7 @@ async fn a_page_that_forbids_is_no_word_of_fcm_about_the_key() {
     let html = [("content-type", "text/html; charset=UTF-8")];
     peer.head(asked.stream, Some("403"), &html, Last::No).await;
     peer.data(asked.stream, b"<html><title>Blocked by policy</title>", Last::Yes).await;
-    harness.link(Link::Down(Outage::Refused("not_fcm"))).await;
+    harness.link(Link::Down("not_fcm")).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -101,7 +104,10 @@ async fn a_fault_that_only_one_message_meets_stops_nobody_else() {
     assert_eq!(back(&mut harness).await, (sids[0], "unknown_project".to_owned()));
     harness.link(Link::Probing("unknown_project")).await;
     harness.send(message(sids[0], 1)).await;
-    assert!(matches!(harness.report().await, Report::Deferred { sid, .. } if sid == sids[0]), "another is the probe");
+    assert!(
+        matches!(harness.report().await, Report::Back { sid, fate: Fate::Deferred(_), .. } if sid == sids[0]),
+        "another is the probe"
+    );
     harness.send(message(sids[1], 2)).await;
     let probe = peer.next().await;
     assert_eq!(probe.mid(), sids[1].to_string());
@@ -113,7 +119,7 @@ async fn a_fault_that_only_one_message_meets_stops_nobody_else() {
         let asked = peer.next().await;
         peer.fault(asked.stream, 404, None, &[]).await;
         let report = harness.report().await;
-        let expected = (sids[0], Refusal::Backoff(10 * SECOND), "INTERNAL_SERVER_ERROR", Arrival::No);
+        let expected = (sids[0], backoff(10), "INTERNAL_SERVER_ERROR", Arrival::No);
         assert_eq!(refusal(&report), expected);
         assert_eq!(*harness.port.link.borrow(), Link::Up);
     }
@@ -134,6 +140,6 @@ async fn among_answers_that_show_the_project_in_order_one_fault_stops_nobody() {
     peer.take(good.stream).await;
     assert_eq!(harness.report().await, accepted(sids[1], good.stream));
     peer.fault(faulty.stream, 403, None, &[]).await;
-    assert!(matches!(refusal(&harness.report().await).1, Refusal::Backoff(_)));
+    assert_eq!(refusal(&harness.report().await).1, backoff(10));
     assert_eq!(*harness.port.link.borrow(), Link::Up);
 }

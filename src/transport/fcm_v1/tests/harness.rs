@@ -1,6 +1,7 @@
 //! The transport with the test on all its other ends: the bridge, FCM, and the server of access tokens.
 
 use super::peer::Peer;
+use crate::chat::delivery::Fate;
 use crate::chat::id::{Recipient, Sid, SidSource, Token};
 use crate::chat::push::{Priority, Push, Target};
 use crate::chat::refusal::{Decision, Refusal, Scope};
@@ -108,8 +109,8 @@ impl Harness {
     /// The next one, which says that a message goes back untried.
     pub(super) async fn back(&mut self) -> (Sid, Option<Refusal>) {
         match self.report().await {
-            Report::Lost { sid, copies: 0 } => (sid, None),
-            Report::Refused { sid, refusal, .. } => {
+            Report::Back { sid, fate: Fate::Lost, copies: 0, .. } => (sid, None),
+            Report::Back { sid, fate: Fate::Refused(refusal), .. } => {
                 let is_untried = matches!(refusal.decision, Decision::Retry { scope: Scope::Service, .. });
                 assert!(is_untried, "{refusal:?}");
                 (sid, Some(refusal))
@@ -159,7 +160,7 @@ pub(in crate::transport::fcm_v1) fn message(sid: Sid, recipient: i64) -> Send {
             receipt: true,
             fcm: Map::new(),
         },
-        recipient: Recipient::new(recipient),
+        recipient: Recipient(recipient),
         accepted_ms,
         deadline_ms: accepted_ms + HOUR_MS,
     }

@@ -2,11 +2,12 @@
 
 use super::harness::{Harness, config, message, sids, soon};
 use super::peer::{CANCEL, INITIAL_WINDOW_SIZE, Last, MAX_CONCURRENT_STREAMS, NO_ERROR, Peer};
-use super::{Refusal, SECOND, accepted, mids, quiet, refusal};
+use super::{FEW, SECOND, accepted, backoff, mids, quiet, refusal, retry_after};
+use crate::chat::delivery::Fate;
 use crate::chat::id::Sid;
-use crate::chat::refusal::Arrival;
+use crate::chat::refusal::{Arrival, Decision, Refusal, Scope};
 use crate::transport::fcm_v1::{FcmConfig, OnAmbiguous, Timing};
-use crate::transport::{Link, Outage, Report};
+use crate::transport::{Link, Report};
 use bytes::Bytes;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -48,7 +49,7 @@ async fn an_answer_may_come_in_pieces_with_words_before_and_after() {
     }
     peer.head(stream, None, &[("grpc-status", "5")], Last::Yes).await;
     let report = report(&mut harness, &mut peer).await;
-    assert_eq!(refusal(&report), (sid, Refusal::BadToken, "DEVICE_UNREGISTERED", Arrival::No));
+    assert_eq!(refusal(&report), (sid, Decision::REMOVE_TOKEN, "DEVICE_UNREGISTERED", Arrival::No));
 }
 
 #[tokio::test(start_paused = true)]
@@ -57,7 +58,7 @@ async fn an_answer_without_a_body_is_one() {
     let (mut peer, sid, stream) = asked(&mut harness).await;
     peer.head(stream, Some("503"), &[("retry-after", "33")], Last::Yes).await;
     let report = report(&mut harness, &mut peer).await;
-    let expected = Refusal::RetryAfter(Duration::from_secs(33));
+    let expected = retry_after(33, Scope::Message);
     assert_eq!(refusal(&report), (sid, expected, "SERVICE_UNAVAILABLE", Arrival::Maybe));
 }
 
@@ -99,8 +100,7 @@ async fn taken_is_taken_though_the_rest_of_the_answer_never_comes() {
     ] {
         for end in [Cut::Stalls, Cut::Breaks] {
             let (sid, report) = cut(config(), end, "200", headers, body).await;
-            let expected =
-                Report::Accepted { sid, canonical: None, provider_id: None, copies: 1, replays: 0, detail: None };
+            let expected = Report::Back { sid, fate: Fate::ACCEPTED, copies: 1, replays: 0 };
             assert_eq!(report, expected, "{headers:?} {end:?}");
         }
     }
@@ -109,17 +109,16 @@ async fn taken_is_taken_though_the_rest_of_the_answer_never_comes() {
 #[tokio::test(start_paused = true)]
 async fn half_a_refusal_is_judged_by_its_status_and_what_came_of_it() {
     use Arrival::{Maybe, No};
-    let after = |seconds| Refusal::RetryAfter(Duration::from_secs(seconds));
-    let (backoff, few) = (Refusal::Backoff(10 * SECOND), Refusal::Few(10 * SECOND));
+    let (of_device, of_fcm) = (retry_after(90, Scope::Recipient), retry_after(33, Scope::Message));
     for (status, headers, body, expected) in [
-        ("404", &[JSON][..], &UNREGISTERED[..30], (few, "INTERNAL_SERVER_ERROR", No)),
-        ("403", &[JSON], b"", (few, "INTERNAL_SERVER_ERROR", No)),
+        ("404", &[JSON][..], &UNREGISTERED[..30], (FEW, "INTERNAL_SERVER_ERROR", No)),
+        ("403", &[JSON], b"", (FEW, "INTERNAL_SERVER_ERROR", No)),
         // All of it but its end.
-        ("404", &[JSON], UNREGISTERED, (Refusal::BadToken, "DEVICE_UNREGISTERED", No)),
-        ("413", &[HTML], b"<html>", (Refusal::Never, "TOO_BIG", No)),
-        ("429", &[JSON, ("retry-after", "90")], b"{\"error\":", (after(90), "QUOTA_EXCEEDED", No)),
-        ("503", &[JSON, ("retry-after", "33")], b"{\"error\":", (after(33), "SERVICE_UNAVAILABLE", Maybe)),
-        ("500", &[], b"", (backoff, "INTERNAL_SERVER_ERROR", Maybe)),
+        ("404", &[JSON], UNREGISTERED, (Decision::REMOVE_TOKEN, "DEVICE_UNREGISTERED", No)),
+        ("413", &[HTML], b"<html>", (Decision::FAIL, "TOO_BIG", No)),
+        ("429", &[JSON, ("retry-after", "90")], b"{\"error\":", (of_device, "QUOTA_EXCEEDED", No)),
+        ("503", &[JSON, ("retry-after", "33")], b"{\"error\":", (of_fcm, "SERVICE_UNAVAILABLE", Maybe)),
+        ("500", &[], b"", (backoff(10), "INTERNAL_SERVER_ERROR", Maybe)),
     ] {
         for end in [Cut::Stalls, Cut::Breaks] {
             let (sid, report) = cut(config(), end, status, headers, body).await;
@@ -132,8 +131,8 @@ async fn half_a_refusal_is_judged_by_its_status_and_what_came_of_it() {
 #[tokio::test(start_paused = true)]
 async fn a_success_that_speaks_of_an_error_is_in_doubt_and_stops_nobody() {
     for (on_ambiguous, expected) in [
-        (OnAmbiguous::Retry, (Refusal::Backoff(10 * SECOND), "AMBIGUOUS", Arrival::Maybe)),
-        (OnAmbiguous::Report, (Refusal::Never, "AMBIGUOUS", Arrival::Maybe)),
+        (OnAmbiguous::Retry, (backoff(10), "AMBIGUOUS", Arrival::Maybe)),
+        (OnAmbiguous::Report, (Decision::FAIL, "AMBIGUOUS", Arrival::Maybe)),
     ] {
         let mut harness = Harness::open(FcmConfig { on_ambiguous, ..config() });
         let (mut peer, sid, stream) = asked(&mut harness).await;
@@ -158,7 +157,7 @@ async fn a_server_of_somebody_else_takes_nothing_and_loses_nothing() {
         let (mut peer, sid, stream) = asked(&mut harness).await;
         peer.head(stream, Some(status), &headers, Last::No).await;
         peer.data(stream, body, Last::Yes).await;
-        harness.link(Link::Down(Outage::Refused("not_fcm"))).await;
+        harness.link(Link::Down("not_fcm")).await;
         let began = Instant::now();
         let (which, refusal) = harness.back().await;
         let refusal = refusal.unwrap();
@@ -171,7 +170,9 @@ async fn a_server_of_somebody_else_takes_nothing_and_loses_nothing() {
         let probe = peer.next().await;
         assert!(began.elapsed() >= 10 * SECOND && probe.mid() == sid.to_string());
         peer.take(probe.stream).await;
-        assert!(matches!(harness.report().await, Report::Accepted { sid: which, .. } if which == sid));
+        assert!(
+            matches!(harness.report().await, Report::Back { sid: which, fate: Fate::Accepted { .. }, .. } if which == sid)
+        );
         harness.link(Link::Up).await;
     }
 }
@@ -193,7 +194,7 @@ async fn of_an_answer_without_end_only_the_beginning_is_read() {
     let serve = async { while soon(server.accept()).await.is_some() {} };
     let work = async {
         let report = harness.report().await;
-        let expected = (sids[0], Refusal::Backoff(10 * SECOND), "SERVICE_UNAVAILABLE", Arrival::Maybe);
+        let expected = (sids[0], backoff(10), "SERVICE_UNAVAILABLE", Arrival::Maybe);
         assert_eq!(refusal(&report), expected);
         // What was left unread takes no room on the connection.
         let mut body = short.send_response(head, false).unwrap();
@@ -225,10 +226,7 @@ async fn a_head_without_end_is_no_answer() {
     peer.raw_head(stream, &bomb).await;
     let report = report(&mut harness, &mut peer).await;
     assert!(
-        matches!(
-            report,
-            Report::Refused { refusal: crate::chat::refusal::Refusal { arrival: Arrival::Maybe, .. }, .. }
-        ),
+        matches!(report, Report::Back { fate: Fate::Refused(Refusal { arrival: Arrival::Maybe, .. }), .. }),
         "{report:?}"
     );
 }
@@ -259,7 +257,7 @@ async fn settings_that_shrink_in_mid_connection_are_kept() {
     peer.settings(&[(MAX_CONCURRENT_STREAMS, 0)]).await;
     peer.take(stream).await;
     harness.report().await;
-    harness.link(Link::Down(Outage::Unconnected)).await;
+    harness.link(Link::UNCONNECTED).await;
     harness.send(message(sids[4], 9)).await;
     quiet(&mut peer).await;
     peer.settings(&[(MAX_CONCURRENT_STREAMS, 2)]).await;
@@ -282,7 +280,7 @@ async fn a_server_that_takes_no_streams_is_not_dialled_in_a_tight_loop() {
     }
     // Three at a time, of which the spare ones live for a minute, even if none of the waits between them is drawn long.
     assert!(peers.len() < 30, "{} connections in ten minutes", peers.len());
-    assert_eq!(*harness.port.link.borrow(), Link::Down(Outage::Unconnected));
+    assert_eq!(*harness.port.link.borrow(), Link::UNCONNECTED);
 }
 
 #[tokio::test(start_paused = true)]
@@ -298,7 +296,7 @@ async fn a_window_that_stays_shut_costs_a_connection_and_no_message() {
     for sid in &sids {
         let report = report(&mut harness, &mut peer).await;
         assert_eq!(refusal(&report).0, *sid);
-        assert_eq!(refusal(&report).1, Refusal::Backoff(10 * SECOND));
+        assert_eq!(refusal(&report).1, backoff(10));
     }
     // It answers pings and nothing else: another one is opened.
     let mut next = harness.peer(100).await;

@@ -127,28 +127,22 @@ fn marked(text: &[u8]) -> Option<&'static str> {
 impl Account {
     /// Reads the file that Google's console gives out.
     pub(in crate::transport::fcm_v1) fn read(path: &Path) -> Result<Self, AccountError> {
-        let path = path.to_owned();
-        let text = match std::fs::read(&path) {
-            Ok(text) => text,
-            Err(source) => return Err(AccountError::Unreadable { path, source }),
-        };
+        let path = || path.to_owned();
+        let text = std::fs::read(path()).map_err(|source| AccountError::Unreadable { path: path(), source })?;
         if let Some(encoding) = marked(&text) {
-            return Err(AccountError::Encoding { path, encoding });
+            return Err(AccountError::Encoding { path: path(), encoding });
         }
         // The error's own text may quote a value.
-        let form = |fault: serde_json::Error| (fault.line(), fault.column());
-        let kind: Kind = match serde_json::from_slice(&text).map_err(form) {
-            Ok(kind) => kind,
-            Err((line, column)) => return Err(AccountError::Form { path, line, column }),
+        let form = |fault: serde_json::Error| {
+            let (line, column) = (fault.line(), fault.column());
+            AccountError::Form { path: path(), line, column }
         };
+        let kind: Kind = serde_json::from_slice(&text).map_err(form)?;
         if let Some(kind) = kind.mistaken() {
-            return Err(AccountError::Kind { path, kind });
+            return Err(AccountError::Kind { path: path(), kind });
         }
-        let file: File = match serde_json::from_slice(&text).map_err(form) {
-            Ok(file) => file,
-            Err((line, column)) => return Err(AccountError::Form { path, line, column }),
-        };
-        let Some(key) = key(&file.private_key) else { return Err(AccountError::Key { path }) };
+        let file: File = serde_json::from_slice(&text).map_err(form)?;
+        let key = key(&file.private_key).ok_or_else(|| AccountError::Key { path: path() })?;
         let File { project_id, private_key_id: key_id, client_email: email, token_uri, .. } = file;
         Ok(Self { project_id, token_uri: token_uri.unwrap_or_else(|| TOKEN_URI.to_owned()), email, key_id, key })
     }

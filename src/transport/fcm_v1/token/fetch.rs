@@ -10,7 +10,6 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Uri, header};
 use serde::Deserialize;
 use serde_json::Value;
-use std::fmt;
 use std::time::{Duration, UNIX_EPOCH};
 use url::Url;
 
@@ -61,7 +60,7 @@ pub(super) enum FetchError {
         /// The HTTP status.
         status: u16,
         /// Where to.
-        to: Place,
+        to: String,
     },
     /// The answer is a refusal.
     #[error("refused with HTTP status {status}: {detail}")]
@@ -78,17 +77,7 @@ pub(super) enum FetchError {
     NoToken,
 }
 
-/// Scheme, host and port alone: what follows them in a URL may be secret.
-#[derive(Debug)]
-pub(super) struct Place(Option<String>);
-
 const NOWHERE: &str = "a place that cannot be read";
-
-impl fmt::Display for Place {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.0.as_deref().unwrap_or(NOWHERE))
-    }
-}
 
 /// `token_type` is not looked at: to the request that was made a bearer token is the only answer.
 #[derive(Deserialize)]
@@ -112,10 +101,8 @@ impl Source {
         let work = tokio::time::timeout(TIMEOUT, ask(address, request));
         let (head, body) = work.await.map_err(|_| FetchError::TimedOut)??.into_parts();
         if head.status.is_redirection() {
-            return Err(FetchError::Redirected {
-                status: head.status.as_u16(),
-                to: place(&address.uri, &head.headers),
-            });
+            let (status, to) = (head.status.as_u16(), place(&address.uri, &head.headers));
+            return Err(FetchError::Redirected { status, to });
         }
         if head.status != http::StatusCode::OK {
             return Err(refused(head.status.as_u16(), &head.headers, &body));
@@ -155,14 +142,14 @@ fn life(expires_in: &Value) -> Duration {
     seconds.filter(|seconds| !seconds.is_nan()).map_or(LIFE_USUAL, |seconds| Duration::from_secs_f64(believed(seconds)))
 }
 
-/// Where a redirection from `uri` leads to.
-fn place(uri: &Uri, headers: &HeaderMap) -> Place {
+/// Where a redirection from `uri` leads to: scheme, host and port alone, for what follows them in a URL may be secret.
+fn place(uri: &Uri, headers: &HeaderMap) -> String {
     let found = || {
         let location = headers.get(header::LOCATION)?.to_str().ok()?;
         let url = Url::parse(&uri.to_string()).ok()?.join(location).ok()?;
         Some(url.origin().ascii_serialization()).filter(|_| url.has_host())
     };
-    Place(found())
+    found().unwrap_or_else(|| NOWHERE.to_owned())
 }
 
 fn refused(status: u16, headers: &HeaderMap, body: &[u8]) -> FetchError {
@@ -244,8 +231,8 @@ mod tests {
             ("https://[hush", NOWHERE),
         ] {
             let headers = HeaderMap::from_iter([(header::LOCATION, location.parse().unwrap())]);
-            assert_eq!(place(&uri, &headers).to_string(), told, "{location}");
+            assert_eq!(place(&uri, &headers), told, "{location}");
         }
-        assert_eq!(place(&uri, &HeaderMap::new()).to_string(), NOWHERE);
+        assert_eq!(place(&uri, &HeaderMap::new()), NOWHERE);
     }
 }

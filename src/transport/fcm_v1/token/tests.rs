@@ -3,15 +3,16 @@ use crate::ops::files::{FileWatch, LOOK};
 use crate::transport::dial::Dialer;
 use crate::transport::fcm_v1::tests::harness::{http_answer, soon, token_for};
 use crate::transport::fcm_v1::{Credentials, Fatal, FcmConfig, Plan};
+use crate::transport::tests::log::Log;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::Value;
 use std::path::PathBuf;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tracing::Level;
 
 mod foreign;
 
@@ -19,7 +20,6 @@ const HOUR: Duration = Duration::from_secs(3600);
 
 struct Rig {
     tokens: TokenSource,
-    news: News,
     answer: watch::Sender<String>,
     fetched: Arc<AtomicUsize>,
     requests: mpsc::Receiver<String>,
@@ -71,8 +71,7 @@ impl Rig {
         let mut tasks = JoinSet::new();
         tasks.spawn(async move { match refresher.run().await {} });
         tasks.spawn(serve(dialled, answers, requests_tx, Arc::clone(&fetched)));
-        let news = tokens.news();
-        Self { tokens, news, answer, fetched, requests, reload, _tasks: tasks }
+        Self { tokens, answer, fetched, requests, reload, _tasks: tasks }
     }
 
     fn fetched(&self) -> usize {
@@ -84,7 +83,7 @@ impl Rig {
     }
 
     async fn changed(&mut self) {
-        soon(self.news.changed()).await.expect("the refresher runs");
+        soon(self.tokens.changed()).await.expect("the refresher runs");
     }
 
     /// Who asks for the next token, by the claims of the request.
@@ -187,59 +186,31 @@ async fn a_service_account_that_is_asked_to_be_read_again_is_although_all_attemp
 
 #[tokio::test(start_paused = true)]
 async fn a_service_account_that_cannot_be_used_changes_nothing_and_is_not_quoted() {
-    let logs = Logs::default();
-    let subscriber = tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_writer(logs.clone()).finish();
-    let _guard = tracing::subscriber::set_default(subscriber);
+    let (log, _guard) = Log::listen(Level::TRACE);
     let file = account::tests::file(|document| document["client_email"] = "old@demo-1".into());
     let mut rig = Rig::of_file(file.path().to_owned(), token_for(HOUR));
     assert_eq!(rig.asked_by().await, "old@demo-1");
     rig.changed().await;
+    // No part of a broken file may be in it.
+    let told = || {
+        let text = log.take();
+        assert!(!text.contains("hush") && !text.contains("PRIVATE KEY"), "{text}");
+        text
+    };
     for broken in ["hush hush", r#"{"type":"service_account","private_key":"hush","client_email":"hush"}"#] {
         std::fs::write(file.path(), broken).unwrap();
         tokio::time::sleep(2 * LOOK).await;
-        assert!(logs.take().contains("ERROR"), "{broken}");
+        assert!(told().contains("ERROR"), "{broken}");
     }
     become_account(&file, "hush@demo-2", |document| document["project_id"] = "demo-2".into());
     tokio::time::sleep(2 * LOOK).await;
-    let told = logs.take();
+    let told = told();
     assert!(told.contains("ERROR") && told.contains("another project"), "{told}");
     assert_eq!((rig.fetched(), rig.bearer().unwrap().generation), (1, 1), "the old one holds");
     rig.tokens.refuse(1);
     assert_eq!(rig.asked_by().await, "old@demo-1");
     become_account(&file, "new@demo-1", |_| ());
     assert_eq!(rig.asked_by().await, "new@demo-1");
-}
-
-/// What is logged.
-#[derive(Clone, Default)]
-struct Logs(Arc<Mutex<Vec<u8>>>);
-
-impl Logs {
-    /// All of it since the last call. No part of a broken file may be in it.
-    fn take(&self) -> String {
-        let text = String::from_utf8(std::mem::take(&mut self.0.lock().unwrap())).unwrap();
-        assert!(!text.contains("hush") && !text.contains("PRIVATE KEY"), "{text}");
-        text
-    }
-}
-
-impl std::io::Write for Logs {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-impl tracing_subscriber::fmt::MakeWriter<'_> for Logs {
-    type Writer = Self;
-
-    fn make_writer(&self) -> Self {
-        self.clone()
-    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -3,8 +3,9 @@
 use super::client::{Client, TIMING, Told, Wire};
 use super::pipe::{Item, Weather};
 use super::script::{Action, Case, faults};
-use crate::ccs::event::{Event, Reason};
+use crate::ccs::event::{Answer, Event, Reason};
 use crate::ccs::session::Input;
+use crate::chat::delivery::Fate;
 use crate::chat::id::{Recipient, Sid, SidSource, Token};
 use crate::chat::push::{Priority, Push, Target};
 use crate::secret::Secret;
@@ -49,7 +50,7 @@ pub(super) struct Run {
     core_due: Option<Instant>,
     clients: BTreeMap<ConnectionId, Client>,
     dials: VecDeque<ConnectionId>,
-    events: VecDeque<(u64, ConnectionId, CoreEvent<Event>)>,
+    events: VecDeque<(u64, ConnectionId, CoreEvent<Answer>)>,
     /// The one answer to each message.
     reports: BTreeMap<Sid, Report>,
 
@@ -175,10 +176,12 @@ impl Run {
             && (0..self.case.devices).all(|device| self.bench.device(&token(device)).summary.on_the_way == 0)
     }
 
-    /// Whether there are exactly the connections that are to be kept, and all of them serve.
+    /// Whether there are exactly the connections that are to be kept, and all of them serve, and operators are told so.
     fn is_whole(&self) -> bool {
         let states = self.core.snapshot().connections;
-        states.len() == self.case.connections && states.iter().all(|state| state.phase == ConnectionPhase::Up)
+        self.core.link(self.time()) == Link::Up
+            && states.len() == self.case.connections
+            && states.iter().all(|state| state.phase == ConnectionPhase::Up)
     }
 
     fn whats_left(&self) -> String {
@@ -369,19 +372,16 @@ impl Run {
 
     fn reported(&mut self, report: Report) {
         let sid = match report {
-            Report::Accepted { sid, .. }
-            | Report::Refused { sid, .. }
-            | Report::Deferred { sid, .. }
-            | Report::Lost { sid, .. } => sid,
+            Report::Back { sid, .. } => sid,
             Report::Receipt { original, ack_ref, .. } => return self.arrived(ack_ref, Some(original)),
             Report::Connection { .. } => return,
-            other => panic!("{other:?}"),
         };
-        if let (Report::Lost { copies: 0, .. } | Report::Deferred { .. }, false) = (&report, self.stopping) {
+        let untried = matches!(report, Report::Back { fate: Fate::Lost | Fate::Deferred(_), copies: 0, .. });
+        if untried && !self.stopping {
             // Back to the disk, whence it comes again in its turn.
             let (_, device, receipt) = *self.sent.iter().find(|(sent, ..)| *sent == sid).expect("what was sent");
             let send = send(sid, device, receipt);
-            if let Report::Deferred { wait, .. } = report {
+            if let Report::Back { fate: Fate::Deferred(wait), .. } = report {
                 self.deferred.insert(send.recipient, self.now + u64::try_from(wait.as_millis()).expect("a short wait"));
             }
             let place = self.waiting.partition_point(|send| send.sid < sid);
@@ -431,7 +431,7 @@ impl Run {
     /// A connection that never came to be is over.
     fn end(&mut self, id: ConnectionId, end: End) {
         let detail = "no route".to_owned();
-        self.say(id, CoreEvent::Ended(Ended { end, detail, unwritten: Vec::new(), outdated: false }));
+        self.say(id, CoreEvent::Ended(Ended { end, detail, unwritten: Vec::new() }));
     }
 
     /// The core hears what a connection said.
@@ -510,11 +510,11 @@ impl Run {
         let unwritten = unwritten.collect();
         let (end, detail) = (end_of(&reason, was_open), reason.to_string());
         self.reasons.push(reason);
-        self.say(id, CoreEvent::Ended(Ended { end, detail, unwritten, outdated: false }));
+        self.say(id, CoreEvent::Ended(Ended { end, detail, unwritten }));
         client.bury(self.instant());
     }
 
-    fn say(&mut self, id: ConnectionId, event: CoreEvent<Event>) {
+    fn say(&mut self, id: ConnectionId, event: CoreEvent<Answer>) {
         let earlier = self.events.back().map_or(0, |(due, ..)| *due);
         let due = earlier.max(self.now + self.weather.upto(self.case.lag_ms));
         self.events.push_back((due, id, event));
@@ -640,7 +640,7 @@ impl Run {
 
     /// What holds once everything is answered and acknowledged.
     pub(super) fn check_quiet(&self) {
-        assert!(self.reports.values().all(|report| !matches!(report, Report::Lost { .. })));
+        assert!(self.reports.values().all(|report| !matches!(report, Report::Back { fate: Fate::Lost, .. })));
         self.check_devices();
         let stats = self.bench.stats();
         for device in (0..self.case.devices).map(token) {
@@ -681,10 +681,10 @@ impl Run {
                 let copies = got.iter().filter(|message| message.message_id == id).count();
                 let report = &self.reports[&sid];
                 let (least, most) = match report {
-                    Report::Accepted { copies, .. } => (1, copies),
+                    Report::Back { fate: Fate::Accepted { .. }, copies, .. } => (1, copies),
                     // The last copy was refused.
-                    Report::Refused { copies, .. } => (0, &(copies - 1)),
-                    Report::Lost { copies, .. } => (0, copies),
+                    Report::Back { fate: Fate::Refused(_), copies, .. } => (0, &(copies - 1)),
+                    Report::Back { fate: Fate::Lost, copies, .. } => (0, copies),
                     other => panic!("{other:?}"),
                 };
                 assert!((least..=*most as usize).contains(&copies), "{sid}: {report:?}, {copies} at the device");
@@ -718,7 +718,7 @@ fn send(sid: Sid, device: u8, receipt: bool) -> Send {
         receipt,
         fcm: Map::new(),
     };
-    Send { sid, push, recipient: Recipient::new(device.into()), accepted_ms: 0, deadline_ms: u64::MAX }
+    Send { sid, push, recipient: Recipient(device.into()), accepted_ms: 0, deadline_ms: u64::MAX }
 }
 
 fn token(device: u8) -> String {

@@ -1,11 +1,11 @@
-//! A bridge with the embedded broker and one way to the devices, put together as `app` does it, but with a transport of
+//! A bridge with the embedded broker and one transport, put together as `app` does it, but with a transport of
 //! the benchmark's own settings: the whole of a short run would fall into the minute in which the project's share grows.
 
 use crate::support::BAL;
 use fcm_mqtt_bridge::bridge::{self, Parts, Room, Stops};
 use fcm_mqtt_bridge::broker::{Broker, BrokerConfig, BrokerLimits, Listen, Surroundings};
 use fcm_mqtt_bridge::chat::id::Owner;
-use fcm_mqtt_bridge::chat::message::{BrokerKind, Limits};
+use fcm_mqtt_bridge::chat::message::{BrokerKind, Limits, mark_redelivered};
 use fcm_mqtt_bridge::chat::recipient_queue::Pace;
 use fcm_mqtt_bridge::chat::route::Routes;
 use fcm_mqtt_bridge::chat::transport::{Transport, Transports};
@@ -28,28 +28,28 @@ use tokio_util::sync::CancellationToken;
 // As `app` has them.
 const CLAIMS: usize = 4_096;
 const REPORTS: usize = 1_024;
-const DOOR: usize = 256;
+const PUBLICATIONS: usize = 256;
 const UNCONFIRMED: usize = 65_536;
 
 /// A running bridge.
-pub(crate) struct House {
+pub(crate) struct Harness {
     /// Where its broker is.
     pub(crate) broker: SocketAddr,
     parts: JoinSet<()>,
-    keeper: WriterThread,
+    writer: WriterThread,
 }
 
-impl House {
+impl Harness {
     /// Opens one with an empty store, and waits until messages go.
     pub(crate) async fn open(folder: &Path, transport: FcmConfig) -> Self {
         for suffix in ["", "-wal", "-shm", ".lock"] {
             let _ = std::fs::remove_file(folder.join(format!("bridge.db{suffix}")));
         }
-        let way = Transport::FcmV1(None);
+        let name = Transport::FcmV1(None);
         let delivery = transport.confirm_to.is_some();
         let wanted =
-            store::Settings { transports: vec![way.clone()], ..store::Settings::new(folder.join("bridge.db")) };
-        let (store, keeper, recovery) = Store::open(&wanted, now_ms()).expect("the store opens");
+            store::Settings { transports: vec![name.clone()], ..store::Settings::new(folder.join("bridge.db")) };
+        let (store, writer, recovery) = Store::open(&wanted, now_ms()).expect("the store opens");
         let limits = BrokerLimits { unconfirmed: UNCONFIRMED, ..BrokerLimits::default() };
         let listen = Listen::tcp(([127, 0, 0, 1], 0).into());
         let config = BrokerConfig {
@@ -65,21 +65,21 @@ impl House {
         let address = broker.addresses().tcp.expect("it listens on TCP");
 
         let metrics = Arc::new(Metrics::new());
-        let (mqtt_port, mqtt_outlet) = mqtt::port(DOOR, DOOR);
+        let (mqtt_port, mqtt_outlet) = mqtt::port(PUBLICATIONS, PUBLICATIONS);
         let (port, outlet) = transport::port(CLAIMS, REPORTS, REPORTS);
         let port = Port { capabilities: Capabilities { pace: Pace::OneAtATime, delivery }, ..port };
         let (readiness, _) = watch::channel(Readiness::starting());
         let mut link = port.link.clone();
         let surroundings = Surroundings {
             metrics: Arc::clone(&metrics),
-            mark_copy: Some(bridge::mark_copy),
+            mark_copy: Some(mark_redelivered),
             reload: watch::channel(0).1,
         };
-        let settings = settings(way.clone());
-        let transports = vec![(way, port)];
-        let lanes = Parts { store, recovery, mqtt: mqtt_port, transports, metrics, readiness };
+        let settings = settings(name.clone());
+        let transports = vec![(name, port)];
+        let bridge = Parts { store, recovery, mqtt: mqtt_port, transports, metrics, readiness };
         let mut parts = JoinSet::new();
-        parts.spawn(async { bridge::run(settings, lanes, Stops::default()).await.expect("the lanes run") });
+        parts.spawn(async { bridge::run(settings, bridge, Stops::default()).await.expect("the bridge runs") });
         parts.spawn(async {
             broker.run(mqtt_outlet, surroundings, CancellationToken::new()).await.expect("the broker runs");
         });
@@ -87,21 +87,21 @@ impl House {
             fcm_v1::run(transport, outlet, CancellationToken::new()).await.expect("the transport runs")
         });
         link.wait_for(|link| *link == Link::Up).await.expect("the transport runs");
-        Self { broker: address, parts, keeper }
+        Self { broker: address, parts, writer }
     }
 
     /// Ends it at once; the store is closed in order.
     pub(crate) async fn close(mut self) {
         self.parts.shutdown().await;
-        self.keeper.close().await.expect("the store closes");
+        self.writer.close().await.expect("the store closes");
     }
 }
 
-fn settings(way: Transport) -> bridge::Settings {
+fn settings(name: Transport) -> bridge::Settings {
     let room = Room { rows: 1_000_000, bytes: 2_000_000_000 };
     let routes = Routes::new(HashMap::new(), Owner::new(BAL).ok());
     bridge::Settings {
-        transports: Transports::new(way, HashMap::new(), &routes),
+        transports: Transports::new(name, HashMap::new(), &routes),
         routes,
         explicit: HashSet::new(),
         broker: BrokerKind::Embedded,

@@ -1,4 +1,4 @@
-//! Both houses, and the test where the bridge would be.
+//! The transport and the simulator, with the test where the bridge would be.
 
 use crate::clock::Clock;
 use fcm_mqtt_bridge::chat::id::{Recipient, Sid, SidSource, Token};
@@ -32,15 +32,15 @@ pub(crate) struct Plan {
     pub(crate) faults: V1Faults,
     pub(crate) limits: ConnectionLimits,
     pub(crate) token_life_s: u64,
-    pub(crate) purse: Purse,
+    pub(crate) tokens_from: TokensFrom,
     pub(crate) on_ambiguous: OnAmbiguous,
     pub(crate) connections: usize,
     pub(crate) timing: fcm_v1::Timing,
-    pub(crate) way: Way,
+    pub(crate) route: Route,
 }
 
 /// How the transport gets to the simulator.
-pub(crate) enum Way {
+pub(crate) enum Route {
     /// As to FCM.
     Tls,
     /// HTTP/2 in the clear.
@@ -54,7 +54,7 @@ pub(crate) enum Way {
 }
 
 /// Where the access tokens come from.
-pub(crate) enum Purse {
+pub(crate) enum TokensFrom {
     ServiceAccount,
     Metadata,
 }
@@ -66,16 +66,16 @@ impl Default for Plan {
             faults: V1Faults::default(),
             limits: ConnectionLimits::default(),
             token_life_s: 3_599,
-            purse: Purse::Metadata,
+            tokens_from: TokensFrom::Metadata,
             on_ambiguous: OnAmbiguous::Retry,
             connections: 4,
             timing: fcm_v1::Timing::default(),
-            way: Way::Tls,
+            route: Route::Tls,
         }
     }
 }
 
-pub(crate) struct Street {
+pub(crate) struct Harness {
     pub(crate) sim: SimHandle,
     pub(crate) v1: V1Handle,
     pub(crate) port: Port,
@@ -87,23 +87,23 @@ pub(crate) struct Street {
     _folder: TempDir,
 }
 
-impl Street {
+impl Harness {
     pub(crate) async fn open(plan: Plan) -> Self {
         let clock = Clock::start(plan.speed);
         let folder = tempfile::tempdir().unwrap();
         let (sim, stop_sim, simulator) = simulate(&plan, folder.path()).await;
         let v1 = sim.v1().unwrap();
-        let credentials = match plan.purse {
-            Purse::ServiceAccount => Credentials::File(v1.credentials_file().unwrap().to_owned()),
-            Purse::Metadata => Credentials::Metadata(v1.token_url()["http://".len()..].replace("/token", "")),
+        let credentials = match plan.tokens_from {
+            TokensFrom::ServiceAccount => Credentials::File(v1.credentials_file().unwrap().to_owned()),
+            TokensFrom::Metadata => Credentials::Metadata(v1.token_url()["http://".len()..].replace("/token", "")),
         };
         let mut ca_file = folder.path().join("ca.pem");
-        let base_url = match plan.way {
-            Way::Tls => v1.base_url().to_owned(),
-            Way::Clear => format!("http://{}", v1.address()),
-            Way::Astray(port) => format!("https://127.0.0.1:{port}"),
-            Way::Authority => v1.token_url().replace("http://", "https://").replace("/token", ""),
-            Way::Mistrusted => {
+        let base_url = match plan.route {
+            Route::Tls => v1.base_url().to_owned(),
+            Route::Clear => format!("http://{}", v1.address()),
+            Route::Astray(port) => format!("https://127.0.0.1:{port}"),
+            Route::Authority => v1.token_url().replace("http://", "https://").replace("/token", ""),
+            Route::Mistrusted => {
                 let other = folder.path().join("other");
                 std::fs::create_dir(&other).unwrap();
                 let (_, stop, mut tasks) = simulate(&plan, &other).await;
@@ -224,7 +224,7 @@ pub(crate) fn message(sid: Sid, token: &str, recipient: i64) -> Send {
             receipt: false,
             fcm: Map::new(),
         },
-        recipient: Recipient::new(recipient),
+        recipient: Recipient(recipient),
         accepted_ms,
         deadline_ms: accepted_ms + HOUR_MS,
     }

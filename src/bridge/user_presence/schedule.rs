@@ -1,0 +1,294 @@
+//! Which chat users there is something to tell about, and when. Pure: the task around it has the clock and the channels.
+//!
+//! A user is known from the first connection until everything is told and no late will is to be expected. At most one
+//! document of a user is on its way; what happens meanwhile is summed up in the next one.
+
+use crate::chat::id::Owner;
+use crate::chat::message::{Presence, PresenceState, UserPresence};
+use crate::chat::presence::{Aggregate, End};
+use crate::chat::topic::Device;
+use crate::store::LastPresence;
+use std::collections::{BTreeSet, HashMap};
+
+/// Shortest time between two documents of one user, however wildly its connections come and go; also the pause before
+/// one that failed is published again. In milliseconds.
+pub(super) const PUBLICATION_PAUSE_MS: u64 = 1_000;
+/// The broker tells of a client's own word on the aggregate's topic before it keeps it as the retained one. After this
+/// time it has, and the bridge's document replaces it. In milliseconds.
+pub(super) const OVERWRITTEN_MS: u64 = 500;
+/// How long a user of whom all is told stays known, in milliseconds: a will may be on its way, which the contract advises
+/// to delay by up to 10 seconds.
+pub(super) const LINGER_MS: u64 = 15_000;
+/// Most users who are known for any of them to linger.
+const LINGERING_MAX: usize = 20_000;
+
+/// All users of whom something may be to be told.
+#[derive(Debug)]
+pub(super) struct Schedule {
+    grace_ms: u64,
+    users: HashMap<Owner, User>,
+    /// When to look at whom; each user once at most.
+    times: BTreeSet<(u64, Owner)>,
+}
+
+#[derive(Debug)]
+struct User {
+    aggregate: Aggregate,
+    /// A document is on its way.
+    telling: bool,
+    /// When the next document may go.
+    rested_at: u64,
+    /// When to publish again because the client has overwritten the document.
+    repeat_at: Option<u64>,
+    /// When the user was last heard of.
+    touched_at: u64,
+    /// Its place in the times.
+    look_at: Option<u64>,
+}
+
+impl Schedule {
+    pub(super) fn new(grace_ms: u64) -> Self {
+        Self { grace_ms, users: HashMap::new(), times: BTreeSet::new() }
+    }
+
+    /// What was last said before the restart: it is said anew, once it is known.
+    pub(super) fn recover(&mut self, last: LastPresence, now: u64) {
+        let LastPresence { user, state, last_seen } = last;
+        self.ensure(&user);
+        self.change(&user, now, |user| match state {
+            PresenceState::Online => user.aggregate.handle_restart(last_seen.unwrap_or(now), now),
+            PresenceState::Offline => user.aggregate.handle_memory(last_seen),
+        });
+    }
+
+    pub(super) fn came(&mut self, user: &Owner, device: &str, connection: u64, now: u64) {
+        self.ensure(user);
+        self.change(user, now, |user| user.aggregate.handle_came(device, connection, now));
+    }
+
+    pub(super) fn gone(&mut self, user: &Owner, device: &str, connection: u64, end: End, now: u64) {
+        self.change(user, now, |user| user.aggregate.handle_gone(device, connection, end, now));
+    }
+
+    /// A client said how it is, on its device's topic or on that of the aggregate. It may be no chat user.
+    pub(super) fn said(&mut self, user: &Owner, device: Option<&Device>, said: Option<&Presence>, now: u64) {
+        self.change(user, now, |user| {
+            user.aggregate.handle_said(device, said, now);
+            if device.is_none() {
+                user.repeat_at = Some(now + OVERWRITTEN_MS);
+            }
+        });
+    }
+
+    /// The next document that is due, and of whom. What becomes of it is to be [told](Self::told).
+    pub(super) fn next(&mut self, now: u64) -> Option<(Owner, UserPresence)> {
+        while let Some((_, user)) = self.times.first().filter(|(at, _)| *at <= now).cloned() {
+            if let Some(document) = self.look(&user, now) {
+                return Some((user, document));
+            }
+        }
+        None
+    }
+
+    /// When to ask for the next one.
+    pub(super) fn deadline(&self) -> Option<u64> {
+        self.times.first().map(|(at, _)| *at)
+    }
+
+    /// Whether the document of `user` that was on its way is published.
+    pub(super) fn told(&mut self, user: &Owner, published: bool, now: u64) {
+        self.change(user, now, |user| {
+            user.telling = false;
+            user.rested_at = now + PUBLICATION_PAUSE_MS;
+            if !published {
+                user.aggregate.handle_loss();
+            }
+        });
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.users.is_empty()
+    }
+
+    /// Makes a user known who is not.
+    fn ensure(&mut self, user: &Owner) {
+        self.users.entry(user.clone()).or_insert_with(|| User {
+            aggregate: Aggregate::new(self.grace_ms),
+            telling: false,
+            rested_at: 0,
+            repeat_at: None,
+            touched_at: 0,
+            look_at: None,
+        });
+    }
+
+    /// Something happened to a user, who is looked at when its pause is over. Nothing follows if it is not known.
+    fn change(&mut self, name: &Owner, now: u64, change: impl FnOnce(&mut User)) {
+        let Some(user) = self.users.get_mut(name) else { return };
+        change(user);
+        user.touched_at = now;
+        if !user.telling {
+            user.place(&mut self.times, name, Some(now.max(user.rested_at)));
+        }
+    }
+
+    fn look(&mut self, name: &Owner, now: u64) -> Option<UserPresence> {
+        let full = self.users.len() > LINGERING_MAX;
+        let user = self.users.get_mut(name)?;
+        if user.repeat_at.take_if(|at| *at <= now).is_some() {
+            user.aggregate.handle_loss();
+        }
+        let document = user.aggregate.poll_document(now);
+        user.telling = document.is_some();
+        let done = !user.telling && user.aggregate.is_idle() && user.repeat_at.is_none();
+        let forget_at = if full { now } else { user.touched_at + LINGER_MS };
+        if done && forget_at <= now {
+            user.place(&mut self.times, name, None);
+            self.users.remove(name);
+            return None;
+        }
+        let next = user.aggregate.deadline().into_iter().chain(user.repeat_at).chain(done.then_some(forget_at)).min();
+        let next = next.filter(|_| !user.telling).map(|at| at.max(user.rested_at));
+        user.place(&mut self.times, name, next);
+        document
+    }
+}
+
+impl User {
+    fn place(&mut self, times: &mut BTreeSet<(u64, Owner)>, name: &Owner, at: Option<u64>) {
+        if self.look_at == at {
+            return;
+        }
+        if let Some(before) = self.look_at {
+            times.remove(&(before, name.clone()));
+        }
+        if let Some(at) = at {
+            times.insert((at, name.clone()));
+        }
+        self.look_at = at;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use PresenceState::{Offline, Online};
+
+    const GRACE: u64 = 2_000;
+    const START: u64 = 1_000_000;
+
+    fn alice() -> Owner {
+        Owner::new("alice").unwrap()
+    }
+
+    /// A schedule with alice online, told, and rested.
+    fn schedule() -> Schedule {
+        let mut schedule = Schedule::new(GRACE);
+        schedule.came(&alice(), "phone", 1, START - PUBLICATION_PAUSE_MS);
+        assert_eq!(due(&mut schedule, START - PUBLICATION_PAUSE_MS), [(Online, None)]);
+        schedule.told(&alice(), true, START - PUBLICATION_PAUSE_MS);
+        assert_eq!(due(&mut schedule, START), []);
+        schedule
+    }
+
+    fn due(schedule: &mut Schedule, now: u64) -> Vec<(PresenceState, Option<u64>)> {
+        let documents = std::iter::from_fn(|| schedule.next(now));
+        documents.map(|(_, document)| (document.state, document.last_seen)).collect()
+    }
+
+    fn legacy(schedule: &mut Schedule, state: PresenceState, now: u64) {
+        schedule.said(&alice(), None, Some(&Presence { state, ts: None, conn: None }), now);
+    }
+
+    #[test]
+    fn one_document_is_on_its_way_at_a_time_and_the_next_has_the_latest() {
+        let mut schedule = schedule();
+        schedule.gone(&alice(), "phone", 1, End::Left, START);
+        assert_eq!(due(&mut schedule, START), [(Offline, Some(START))]);
+        schedule.came(&alice(), "phone", 2, START + 10);
+        schedule.gone(&alice(), "phone", 2, End::Left, START + 20);
+        schedule.came(&alice(), "phone", 3, START + 30);
+        assert_eq!((due(&mut schedule, START + 5_000), schedule.deadline()), (vec![], None));
+        schedule.told(&alice(), true, START + 6_000);
+        assert_eq!(due(&mut schedule, START + 5_999 + PUBLICATION_PAUSE_MS), []);
+        assert_eq!(due(&mut schedule, START + 6_000 + PUBLICATION_PAUSE_MS), [(Online, Some(START + 20))]);
+    }
+
+    #[test]
+    fn a_flapping_client_costs_one_document_per_pause() {
+        let mut schedule = Schedule::new(GRACE);
+        let mut documents = 0;
+        for n in 0..200 {
+            let now = START + n * 50;
+            schedule.came(&alice(), "phone", n, now);
+            schedule.gone(&alice(), "phone", n, End::Left, now + 20);
+            for _ in due(&mut schedule, now + 25) {
+                documents += 1;
+                schedule.told(&alice(), true, now + 25);
+            }
+        }
+        assert_eq!(documents, 200 * 50 / PUBLICATION_PAUSE_MS);
+        let end = START + 100 * PUBLICATION_PAUSE_MS;
+        assert_eq!(due(&mut schedule, end), [(Offline, Some(START + 199 * 50 + 20))]);
+    }
+
+    #[test]
+    fn what_failed_is_told_again_as_it_is_by_then() {
+        let mut schedule = schedule();
+        schedule.gone(&alice(), "phone", 1, End::Left, START);
+        assert_eq!(due(&mut schedule, START).len(), 1);
+        schedule.told(&alice(), false, START + 1);
+        assert_eq!(schedule.deadline(), Some(START + 1 + PUBLICATION_PAUSE_MS));
+        assert_eq!(due(&mut schedule, START + 1 + PUBLICATION_PAUSE_MS), [(Offline, Some(START))]);
+        schedule.came(&alice(), "phone", 2, START + 1_500);
+        schedule.told(&alice(), false, START + 2_000);
+        assert_eq!(due(&mut schedule, START + 2_000 + PUBLICATION_PAUSE_MS), [(Online, Some(START))]);
+    }
+
+    #[test]
+    fn a_clients_own_word_on_the_topic_is_replaced() {
+        let mut schedule = schedule();
+        legacy(&mut schedule, Online, START);
+        assert_eq!(due(&mut schedule, START + OVERWRITTEN_MS - 1), []);
+        assert_eq!(due(&mut schedule, START + OVERWRITTEN_MS), [(Online, None)]);
+        schedule.told(&alice(), true, START + OVERWRITTEN_MS);
+        let later = START + 10_000;
+        legacy(&mut schedule, Offline, later);
+        assert_eq!(due(&mut schedule, later), [(Offline, Some(later))], "at once, because it is news");
+        schedule.told(&alice(), true, later);
+        assert_eq!(due(&mut schedule, later + PUBLICATION_PAUSE_MS), [(Offline, Some(later))], "and over the word");
+        schedule.told(&alice(), true, later + PUBLICATION_PAUSE_MS);
+        assert_eq!(due(&mut schedule, later + 100_000), []);
+    }
+
+    #[test]
+    fn who_is_gone_is_forgotten_when_no_late_word_can_come() {
+        let mut schedule = schedule();
+        schedule.gone(&alice(), "phone", 1, End::Broke, START);
+        assert_eq!(due(&mut schedule, START + GRACE), [(Offline, Some(START))]);
+        schedule.told(&alice(), true, START + GRACE);
+        let will = START + GRACE + LINGER_MS - 1;
+        assert_eq!(due(&mut schedule, will), []);
+        legacy(&mut schedule, Offline, will);
+        assert_eq!(due(&mut schedule, will + OVERWRITTEN_MS), [(Offline, Some(START))], "its late will is replaced");
+        schedule.told(&alice(), true, will + OVERWRITTEN_MS);
+        let end = will + OVERWRITTEN_MS + LINGER_MS;
+        assert_eq!(due(&mut schedule, end), []);
+        assert!(schedule.is_empty() && schedule.deadline().is_none());
+        legacy(&mut schedule, Offline, end);
+        assert!(schedule.is_empty() && schedule.deadline().is_none(), "a later word makes nobody known");
+    }
+
+    #[test]
+    fn who_was_online_before_a_restart_is_told_about_when_it_is_known() {
+        let mut schedule = Schedule::new(GRACE);
+        let last = |user: &str, state, last_seen| LastPresence { user: Owner::new(user).unwrap(), state, last_seen };
+        schedule.recover(last("alice", Online, Some(START - 9)), START);
+        schedule.recover(last("bob", Online, Some(START - 9)), START);
+        schedule.recover(last("carol", Offline, Some(START - 7)), START);
+        assert_eq!(due(&mut schedule, START), [(Offline, Some(START - 7))], "carol: the broker may not have kept it");
+        schedule.came(&alice(), "phone", 1, START + 10);
+        assert_eq!(due(&mut schedule, START + 10), [(Online, None)]);
+        assert_eq!(due(&mut schedule, START + GRACE), [(Offline, Some(START - 9))], "bob");
+    }
+}
