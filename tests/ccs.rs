@@ -1,4 +1,4 @@
-//! The transport to CCS against the simulator: two houses that share only the codec.
+//! The transport to CCS against the simulator: the two share only the codec.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -25,7 +25,7 @@ const DEVICES: usize = 20;
 /// Far more than any of these takes; a test that hangs is a failure.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-struct Street {
+struct Harness {
     sim: SimHandle,
     port: Port,
     stop_transport: CancellationToken,
@@ -35,7 +35,7 @@ struct Street {
     _ca: tempfile::TempDir,
 }
 
-impl Street {
+impl Harness {
     async fn open(faults: Faults, connections: usize) -> Self {
         let ca = tempfile::tempdir().unwrap();
         let mut config = SimConfig { faults, control: None, ..SimConfig::default() };
@@ -95,10 +95,10 @@ fn sends(count: usize) -> Vec<Send> {
 
 /// Sends everything and acknowledges everything until each message has its report, and each that was taken its receipt.
 /// Calls `meddle` with the number of reports at each of them. Gives back which messages were taken.
-async fn exchange(street: &mut Street, messages: Vec<Send>, meddle: impl Fn(usize, &SimHandle)) -> HashSet<String> {
+async fn exchange(harness: &mut Harness, messages: Vec<Send>, meddle: impl Fn(usize, &SimHandle)) -> HashSet<String> {
     let (total, mut reported) = (messages.len(), HashMap::new());
     let mut receipts = HashSet::new();
-    let (outgoing, Port { reports, acks, .. }) = (street.port.sends.clone(), &mut street.port);
+    let (outgoing, Port { reports, acks, .. }) = (harness.port.sends.clone(), &mut harness.port);
     let mut feeder = JoinSet::new();
     feeder.spawn(async move {
         for message in messages {
@@ -122,7 +122,7 @@ async fn exchange(street: &mut Street, messages: Vec<Send>, meddle: impl Fn(usiz
             other => panic!("{other:?}"),
         };
         assert_eq!(reported.insert(sid.to_string(), taken), None, "one report for each message");
-        meddle(reported.len(), &street.sim);
+        meddle(reported.len(), &harness.sim);
     }
 }
 
@@ -154,15 +154,15 @@ fn check_devices(sim: &SimHandle, taken: &HashSet<String>, order: Order) {
 #[tokio::test]
 async fn nothing_is_lost_and_no_rule_broken_in_quiet_times() {
     let work = async {
-        let mut street = Street::open(Faults { latency_ms: 2, ..Faults::default() }, 2).await;
-        let taken = exchange(&mut street, sends(2_000), |_, _| {}).await;
+        let mut harness = Harness::open(Faults { latency_ms: 2, ..Faults::default() }, 2).await;
+        let taken = exchange(&mut harness, sends(2_000), |_, _| {}).await;
         assert_eq!(taken.len(), 2_000);
-        check_devices(&street.sim, &taken, Order::Kept);
-        let stats = street.sim.stats();
+        check_devices(&harness.sim, &taken, Order::Kept);
+        let stats = harness.sim.stats();
         assert_eq!((stats.delivered, stats.duplicates), (2_000, 0));
         assert_eq!(stats.violations, Violations::default());
         assert!(stats.most_unanswered > 50, "the window was used: {}", stats.most_unanswered);
-        street.close().await;
+        harness.close().await;
     };
     tokio::time::timeout(PATIENCE, work).await.unwrap();
 }
@@ -183,15 +183,15 @@ async fn draining_as_a_nack_on_one_connection_after_the_other_stops_nothing_alth
     let work = async {
         let drain = DrainPlan { notice: Notice::Nack, close_ms: None };
         let faults = Faults { drain_after: Some(30), drain, latency_ms: 1, ..Faults::default() };
-        let mut street = Street::open(faults, 1).await;
+        let mut harness = Harness::open(faults, 1).await;
         let began = tokio::time::Instant::now();
-        let taken = exchange(&mut street, sends(470), |_, _| {}).await;
+        let taken = exchange(&mut harness, sends(470), |_, _| {}).await;
         assert_eq!(taken.len(), 470);
         assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
-        check_devices(&street.sim, &taken, Order::Kept);
-        assert!(street.sim.stats().faults.drains >= 10);
-        assert_eq!(street.sim.stats().violations, Violations::default());
-        street.close().await;
+        check_devices(&harness.sim, &taken, Order::Kept);
+        assert!(harness.sim.stats().faults.drains >= 10);
+        assert_eq!(harness.sim.stats().violations, Violations::default());
+        harness.close().await;
     };
     tokio::time::timeout(PATIENCE, work).await.unwrap();
 }
@@ -219,21 +219,21 @@ async fn interrupted(nack: Vec<NackFault>, order: Order) {
             900 => sim.set_faults(Faults { lose_ack: 0.5, lose_ack_reset_ms: 2, ..usual.clone() }).unwrap(),
             _ => {}
         };
-        let mut street = Street::open(faults.clone(), 2).await;
-        let (sim, mut events, mut peacemaker) = (street.sim.clone(), street.sim.events(), JoinSet::new());
+        let mut harness = Harness::open(faults.clone(), 2).await;
+        let (sim, mut events, mut peacemaker) = (harness.sim.clone(), harness.sim.events(), JoinSet::new());
         peacemaker.spawn(async move {
             while sim.stats().faults.resets == 0 {
                 let _ = events.recv().await;
             }
             sim.set_faults(faults).unwrap();
         });
-        let taken = exchange(&mut street, sends(2_000), meddle).await;
-        check_devices(&street.sim, &taken, order);
-        let stats = street.sim.stats();
+        let taken = exchange(&mut harness, sends(2_000), meddle).await;
+        check_devices(&harness.sim, &taken, order);
+        let stats = harness.sim.stats();
         assert!(stats.faults.lost_acks > 0 && stats.faults.resets > 0 && stats.faults.drains > 0, "{:?}", stats.faults);
         assert_eq!(stats.violations, Violations::default());
         assert!(taken.len() > 1_800, "{} of 2000", taken.len());
-        street.close().await;
+        harness.close().await;
     };
     tokio::time::timeout(PATIENCE, work).await.unwrap();
 }
@@ -241,14 +241,14 @@ async fn interrupted(nack: Vec<NackFault>, order: Order) {
 #[tokio::test]
 async fn messages_of_devices_arrive_until_they_are_acknowledged() {
     let work = async {
-        let mut street = Street::open(Faults { duplicate_upstream: 0.1, ..Faults::default() }, 2).await;
+        let mut harness = Harness::open(Faults { duplicate_upstream: 0.1, ..Faults::default() }, 2).await;
         let speech = Speech { category: Some("com.app".into()), data: json!({"k": "v"}), count: 50, message_id: None };
         for n in 0..DEVICES {
-            street.sim.upstream(&device(n), &speech).unwrap();
+            harness.sim.upstream(&device(n), &speech).unwrap();
         }
         let mut seen: HashMap<String, Vec<u32>> = HashMap::new();
         while seen.values().map(Vec::len).sum::<usize>() < DEVICES * 50 {
-            let upstream = match street.port.device_messages.recv().await.unwrap() {
+            let upstream = match harness.port.device_messages.recv().await.unwrap() {
                 DeviceMessage::Upstream(upstream) => upstream,
                 other => panic!("{other:?}"),
             };
@@ -257,21 +257,21 @@ async fn messages_of_devices_arrive_until_they_are_acknowledged() {
             if numbers.last() != Some(&number) {
                 numbers.push(number);
             }
-            street.port.acks.send(upstream.ack_ref).await.unwrap();
+            harness.port.acks.send(upstream.ack_ref).await.unwrap();
         }
         assert!(seen.values().all(|numbers| *numbers == (1..=50).collect::<Vec<u32>>()));
         // The second copies of the last ones are still to come, and the last acknowledgements to arrive.
-        let mut events = street.sim.events();
-        while street.sim.stats().now.unacked > 0 {
+        let mut events = harness.sim.events();
+        while harness.sim.stats().now.unacked > 0 {
             tokio::select! {
-                Some(DeviceMessage::Upstream(again)) = street.port.device_messages.recv() => {
-                    street.port.acks.send(again.ack_ref).await.unwrap();
+                Some(DeviceMessage::Upstream(again)) = harness.port.device_messages.recv() => {
+                    harness.port.acks.send(again.ack_ref).await.unwrap();
                 }
                 _ = events.recv() => {}
             }
         }
-        assert_eq!(street.sim.stats().violations, Violations::default());
-        street.close().await;
+        assert_eq!(harness.sim.stats().violations, Violations::default());
+        harness.close().await;
     };
     tokio::time::timeout(PATIENCE, work).await.unwrap();
 }

@@ -19,13 +19,12 @@ pub(super) async fn run(context: Arc<Context>, stop: CancellationToken) -> Resul
             () = stop.cancelled() => return Ok(()),
             _ = ticker.tick() => {}
         }
-        while !stop.is_cancelled() && sweep(&context).await? {}
+        // One sweep does a chunk of the work.
+        let mut more = true;
+        while more && !stop.is_cancelled() {
+            let swept = context.store.sweep(now_ms()).await?.await?;
+            context.metrics.add(Metric::DownstreamExpired, swept.expired);
+            more = swept.more;
+        }
     }
-}
-
-/// One chunk of the work; true when there is more of it.
-async fn sweep(context: &Context) -> Result<bool, StoreError> {
-    let swept = context.store.sweep(now_ms()).await?.await?;
-    context.metrics.add(Metric::DownstreamExpired, swept.expired);
-    Ok(swept.more)
 }

@@ -198,8 +198,7 @@ impl Harness {
 
     /// The push service says that the device has it.
     async fn receipt(&self, original: &str) {
-        let ack_ref =
-            AckRef { connection: ConnectionId::new(1), to: "gcm".into(), message_id: format!("dr2:{original}") };
+        let ack_ref = AckRef { connection: ConnectionId(1), to: "gcm".into(), message_id: format!("dr2:{original}") };
         let (original, status) = (original.to_owned(), "MESSAGE_SENT_TO_DEVICE".to_owned());
         self.report(Report::Receipt { original, status, copies: 0, ack_ref }).await;
     }
@@ -209,7 +208,7 @@ impl Harness {
     }
 
     async fn upstream(&self, id: &str, category: &str) {
-        let ack_ref = AckRef { connection: ConnectionId::new(1), to: "phone".into(), message_id: id.into() };
+        let ack_ref = AckRef { connection: ConnectionId(1), to: "phone".into(), message_id: id.into() };
         let data = json!({"n": id}).as_object().unwrap().clone();
         let from = Token::new("phone").unwrap();
         let category = Some(category.to_owned());
@@ -253,8 +252,7 @@ async fn a_message_goes_out_and_its_statuses_come_back() {
     assert_eq!(send.push.data["k"], "1");
     harness.report(accepted(send.sid)).await;
     assert_eq!(harness.status().await, ("a1".into(), "sent".into()));
-    let ack_ref =
-        AckRef { connection: ConnectionId::new(1), to: "gcm".into(), message_id: format!("dr2:{}", send.sid) };
+    let ack_ref = AckRef { connection: ConnectionId(1), to: "gcm".into(), message_id: format!("dr2:{}", send.sid) };
     harness.receipt(&send.sid.to_string()).await;
     assert_eq!(harness.ack().await, ack_ref);
     assert_eq!(harness.status().await, ("a1".into(), "delivered".into()));

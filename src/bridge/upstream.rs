@@ -94,7 +94,7 @@ impl DeviceIntake {
     /// The event goes by the disk, unlike all others: when the message is acknowledged nobody else knows of it any more.
     async fn reject(&mut self, rejected: RejectedUpstream) -> Result<(), StoreError> {
         let RejectedUpstream { code, sample, ack_ref } = rejected;
-        let (transport, connection) = (self.transport.to_string(), ack_ref.connection.number());
+        let (transport, connection) = (self.transport.to_string(), ack_ref.connection.0);
         tracing::warn!(transport, connection, code, "a device's message cannot be understood: told and acknowledged");
         self.context.metrics.upstream_rejected(&transport, code);
         let at = now_ms();

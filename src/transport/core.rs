@@ -152,7 +152,7 @@ impl<S: Service> Core<S> {
             self.outputs.push_back(Output::Acknowledge(ack_ref));
         } else {
             self.snapshot.stale_acks += 1;
-            tracing::debug!(connection = connection.number(), "acknowledgement for a connection that is gone");
+            tracing::debug!(connection = connection.0, "acknowledgement for a connection that is gone");
         }
     }
 
@@ -176,7 +176,7 @@ impl<S: Service> Core<S> {
     /// A connection was given up, since its peer does not read: it takes nothing new, and another is opened.
     pub(crate) fn handle_given_up(&mut self, connection: ConnectionId, now: Now) {
         if self.connections.drain(connection, Why::Retired, now.instant) {
-            tracing::warn!(connection = connection.number(), "the peer does not read: its connection is given up");
+            tracing::warn!(connection = connection.0, "the peer does not read: its connection is given up");
         }
         self.work(now);
     }
@@ -209,7 +209,7 @@ impl<S: Service> Core<S> {
 
     /// Other credentials are there: what was refused for the old ones is tried at once.
     pub(crate) fn handle_renewed(&mut self, now: Now) {
-        self.outdated = self.connections.newest();
+        self.outdated = self.connections.last;
         self.redial.renewed();
         self.work(now);
     }

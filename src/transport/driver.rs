@@ -269,7 +269,7 @@ where
         let (retire, retire_rx) = watch::channel(None);
         let events = EventSender { id, events: self.events_tx.clone() };
         let task = (self.connect)(Task { id, orders: orders_rx, retire: retire_rx, events });
-        self.tasks.spawn(task.instrument(tracing::info_span!("connection", id = id.number())));
+        self.tasks.spawn(task.instrument(tracing::info_span!("connection", id = id.0)));
         self.connections.insert(id, Ends { orders, retire });
     }
 

@@ -43,9 +43,7 @@ use tokio_util::sync::CancellationToken;
 
 /// Google's own address.
 pub const BASE_URL: &str = "https://fcm.googleapis.com";
-/// Google's metadata server, seen from a machine of Google's.
-pub const METADATA_HOST: &str = "metadata.google.internal";
-/// The key of the configuration that says another one.
+/// The key of the configuration that says where the metadata server is.
 const METADATA_HOST_KEY: &str = "fcm.metadata_host";
 /// Most connections that may be asked for.
 pub const CONNECTIONS_MAX: usize = 100;

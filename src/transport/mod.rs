@@ -54,21 +54,11 @@ impl Send {
 
 /// A connection of a transport, counted from 1 at the start of the process; 0 is all of them together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ConnectionId(u64);
+pub struct ConnectionId(pub u64);
 
 impl ConnectionId {
     /// What is told of all connections together.
     pub const ALL: Self = Self(0);
-
-    /// The connection of this number.
-    pub const fn new(number: u64) -> Self {
-        Self(number)
-    }
-
-    /// Its number, for operators.
-    pub const fn number(self) -> u64 {
-        self.0
-    }
 }
 
 impl fmt::Display for ConnectionId {
@@ -92,7 +82,7 @@ pub struct AckRef {
 impl fmt::Debug for AckRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AckRef")
-            .field("connection", &self.connection.number())
+            .field("connection", &self.connection.0)
             .field("to", &short_hash(&self.to))
             .field("message_id", &self.message_id)
             .finish()

@@ -37,7 +37,7 @@ impl Dispatcher {
                 self.receipt(original, &status, ack_ref, copies).await
             }
             Report::Connection { connection, change } => {
-                let (transport, connection) = (self.transport.to_string(), connection.number());
+                let (transport, connection) = (self.transport.to_string(), connection.0);
                 self.context.tell(match change {
                     Change::Up => BridgeEvent::Connected { transport, connection },
                     Change::Draining => BridgeEvent::Draining { transport, connection },

@@ -239,7 +239,7 @@ async fn operators_hear_of_the_connections() {
         ),
     ];
     for (change, mut expected) in said {
-        harness.report(Report::Connection { connection: ConnectionId::new(1), change }).await;
+        harness.report(Report::Connection { connection: ConnectionId(1), change }).await;
         let event = async {
             loop {
                 let outbound = harness.mqtt.publish.recv().await.unwrap();

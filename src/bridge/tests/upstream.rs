@@ -69,7 +69,7 @@ async fn what_waits_for_room_in_the_spool_is_stored_however_busy_the_bridge_is()
 
 impl Harness {
     async fn rejected(&self, id: &str) {
-        let ack_ref = AckRef { connection: ConnectionId::new(3), to: "no token".into(), message_id: id.into() };
+        let ack_ref = AckRef { connection: ConnectionId(3), to: "no token".into(), message_id: id.into() };
         let (code, sample) = ("bad_from", r#"{"from":""#.to_owned());
         let rejected = RejectedUpstream { code, sample, ack_ref };
         self.transport.device_messages.send(DeviceMessage::Rejected(rejected)).await.unwrap();
@@ -129,14 +129,14 @@ async fn what_a_full_spool_holds_is_acknowledged_on_the_connection_that_brought_
     let mut harness = open(small_spool());
     harness.fill_spool().await;
     for connection in [3, 4, 5] {
-        let ack_ref = AckRef { connection: ConnectionId::new(connection), to: "phone".into(), message_id: "3".into() };
+        let ack_ref = AckRef { connection: ConnectionId(connection), to: "phone".into(), message_id: "3".into() };
         let (from, category) = (Token::new("phone").unwrap(), Some("com.example.chat".to_owned()));
         let upstream = Upstream { from, category, message_id: "3".into(), data: serde_json::Map::new(), ack_ref };
         harness.transport.device_messages.send(DeviceMessage::Upstream(upstream)).await.unwrap();
     }
     harness.read().await;
     let ack_ref = harness.ack().await;
-    assert_eq!((ack_ref.message_id.as_str(), ack_ref.connection), ("3", ConnectionId::new(5)));
+    assert_eq!((ack_ref.message_id.as_str(), ack_ref.connection), ("3", ConnectionId(5)));
     harness.close().await;
 }
 

@@ -350,8 +350,15 @@ impl Harness {
     }
 
     fn recorded(&mut self, which: usize, event: &Event, recorded: Recorded) {
-        match self.deliveries[which].life.step(event) {
-            None => assert_eq!(recorded, Recorded::Swallowed),
+        let life = &mut self.deliveries[which].life;
+        match life.step(event) {
+            None => {
+                assert_eq!(recorded, Recorded::Swallowed);
+                // Tries count, also where their answer comes too late for anything else.
+                if let (Event::Back { replays, .. }, State::Sent | State::Delivered) = (event, life.state) {
+                    life.attempt += replays;
+                }
+            }
             Some(step) => {
                 let Recorded::Moved { told, life, .. } = recorded else { panic!("{recorded:?}, not {step:?}") };
                 assert_eq!((told, life), (step.tell, step.life));

@@ -685,7 +685,7 @@ async fn operators_hear_how_a_connection_comes_and_goes() {
     let server = Server::named("localhost").await;
     let mut bridge = Bridge::start(server.config());
     let mut peer = server.login().await;
-    let change = |connection, change| Report::Connection { connection: ConnectionId::new(connection), change };
+    let change = |connection, change| Report::Connection { connection: ConnectionId(connection), change };
     assert_eq!(bridge.any_report().await, change(1, Change::Up));
     peer.drain().await;
     assert_eq!(bridge.any_report().await, change(1, Change::Draining));
@@ -724,7 +724,7 @@ async fn the_end_does_not_wait_for_a_bridge_that_acknowledges() {
     }
     bridge.stop.cancel();
     // More than the transport still has room for; it must not be necessary to read a report in between.
-    let ack_ref = AckRef { connection: ConnectionId::new(1), to: "device".to_owned(), message_id: "1".to_owned() };
+    let ack_ref = AckRef { connection: ConnectionId(1), to: "device".to_owned(), message_id: "1".to_owned() };
     while bridge.port.acks.send(ack_ref.clone()).await.is_ok() {}
     while bridge.port.reports.recv().await.is_some() {}
     bridge.task.await.unwrap().unwrap();

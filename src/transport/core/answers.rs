@@ -130,12 +130,11 @@ impl<S: Service> Core<S> {
                 let detail = "three connections answered others, and never this message";
                 self.back(sid, Fate::Refused(Refusal::new(Decision::FAIL, AMBIGUOUS, detail).maybe_arrived()));
             }
-            Replay::Marked => self.messages.put_back(sid),
             Replay::Ambiguous(refusal) if self.phase == Phase::Running => {
                 let fate = Fate::Refused(refusal.clone());
                 self.back(sid, fate);
             }
-            Replay::Ambiguous(_) => self.messages.put_back(sid),
+            Replay::Marked | Replay::Ambiguous(_) => self.messages.put_back(sid),
         }
     }
 }

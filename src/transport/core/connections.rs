@@ -23,7 +23,8 @@ pub(super) const AGE_MIN: f64 = 0.9;
 pub(super) struct Connections {
     pool: Pool,
     window: usize,
-    last: u64,
+    /// The last that was begun.
+    pub(super) last: ConnectionId,
     pub(super) all: BTreeMap<ConnectionId, Connection>,
 }
 
@@ -82,22 +83,17 @@ pub(super) enum Why {
 
 impl Connections {
     pub(super) fn new(settings: &Settings) -> Self {
-        Self { pool: settings.pool, window: settings.window, last: 0, all: BTreeMap::new() }
+        Self { pool: settings.pool, window: settings.window, last: ConnectionId::ALL, all: BTreeMap::new() }
     }
 
     /// A connection that is about to be opened.
     pub(super) fn dial(&mut self) -> ConnectionId {
-        self.last += 1;
-        let id = ConnectionId::new(self.last);
+        let id = ConnectionId(self.last.0 + 1);
+        self.last = id;
         let phase = Phase::Dialing;
         let connection = Connection { phase, in_flight: BTreeMap::new(), last_answer: None, late: 0, retired: false };
         self.all.insert(id, connection);
         id
-    }
-
-    /// The last that was begun.
-    pub(super) fn newest(&self) -> ConnectionId {
-        ConnectionId::new(self.last)
     }
 
     /// `random` is drawn evenly from 0 to 1. False if it was to be closed meanwhile.

@@ -110,7 +110,7 @@ impl<S: Service> Core<S> {
         self.connections.assign(connection, number, InFlight { sid, at: now, again });
         self.snapshot.sent += 1;
         self.snapshot.resent += u64::from(again);
-        tracing::debug!(connection = connection.number(), %sid, "message sent");
+        tracing::debug!(connection = connection.0, %sid, "message sent");
         self.outputs.push_back(Output::Assign { connection, sid, request });
         Offer::Sent
     }

@@ -69,7 +69,7 @@ impl<S: Service> Core<S> {
     fn close_oldest_draining(&mut self) {
         let draining = self.connections.all.iter().filter_map(|(id, one)| Some((one.draining_since()?, *id)));
         if let Some((_, oldest)) = draining.min() {
-            tracing::info!(connection = oldest.number(), "too many connections are draining: the oldest is closed");
+            tracing::info!(connection = oldest.0, "too many connections are draining: the oldest is closed");
             self.close(oldest);
         }
     }
@@ -95,7 +95,7 @@ impl<S: Service> Core<S> {
             self.redial.up();
             self.crowded = false;
             self.snapshot.connects += 1;
-            tracing::info!(connection = id.number(), capacity, "connection takes messages");
+            tracing::info!(connection = id.0, capacity, "connection takes messages");
             self.report(Report::Connection { connection: id, change: Change::Up });
         }
     }
@@ -106,7 +106,7 @@ impl<S: Service> Core<S> {
         }
         self.snapshot.drains += 1;
         self.redial.drained();
-        tracing::info!(connection = id.number(), "connection is draining");
+        tracing::info!(connection = id.0, "connection is draining");
         self.report(Report::Connection { connection: id, change: Change::Draining });
     }
 
@@ -181,7 +181,7 @@ impl<S: Service> Core<S> {
         }
         self.snapshot.suspects += 1;
         self.redial.drained();
-        tracing::warn!(connection = id.number(), server = %self.settings.server, why, "connection takes no more messages: another one is opened");
+        tracing::warn!(connection = id.0, server = %self.settings.server, why, "connection takes no more messages: another one is opened");
         let detail = format!("{}: {why}", self.settings.server);
         self.report(Report::Connection { connection: id, change: Change::Lost { detail } });
         if nothing_answered && self.silent.replace(now).is_none() {
@@ -231,7 +231,7 @@ impl<S: Service> Core<S> {
     /// log-in are in the log, and a drain was told.
     fn redial_after(&mut self, id: ConnectionId, phase: Phase, ended: &Ended, now: Instant) -> Option<Change> {
         let Ended { end, detail, .. } = ended;
-        let (connection, server) = (id.number(), &self.settings.server);
+        let (connection, server) = (id.0, &self.settings.server);
         let detail = format!("{server}: {detail}");
         let (failure, change) = match (phase, end) {
             (_, End::AuthFailed) => {

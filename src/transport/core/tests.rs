@@ -142,12 +142,12 @@ impl Bench {
     fn drain(&mut self) {
         loop {
             match self.core.poll() {
-                Output::Dial(id) => self.dials.push((id.number(), self.time)),
-                Output::Assign { connection, sid, .. } => self.sent.push((connection.number(), sid.millis())),
+                Output::Dial(id) => self.dials.push((id.0, self.time)),
+                Output::Assign { connection, sid, .. } => self.sent.push((connection.0, sid.millis())),
                 Output::Acknowledge(ack_ref) => self.acks.push(ack_ref),
-                Output::Retire { connection, manner } => self.retired.push((connection.number(), manner)),
+                Output::Retire { connection, manner } => self.retired.push((connection.0, manner)),
                 Output::Report(Report::Connection { connection, change }) => {
-                    self.changes.push((connection.number(), change));
+                    self.changes.push((connection.0, change));
                 }
                 Output::Report(report) => self.reports.push(report),
                 Output::DeviceMessage(_) => {}
@@ -199,7 +199,7 @@ impl Bench {
     }
 
     fn event(&mut self, connection: u64, event: Event<Answer>) {
-        self.core.handle_event(ConnectionId::new(connection), event, self.now());
+        self.core.handle_event(ConnectionId(connection), event, self.now());
         self.drain();
     }
 
@@ -252,8 +252,7 @@ fn expired(number: u64, copies: u32) -> Report {
 }
 
 fn receipt(number: u64) -> Event<Answer> {
-    let ack_ref =
-        AckRef { connection: ConnectionId::new(1), to: "gcm".to_owned(), message_id: format!("dr2:{number}") };
+    let ack_ref = AckRef { connection: ConnectionId(1), to: "gcm".to_owned(), message_id: format!("dr2:{number}") };
     let (original, status) = (sid(number).to_string(), "SENT".to_owned());
     Event::Receipt(Receipt { original, status, ack_ref })
 }

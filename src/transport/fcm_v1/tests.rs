@@ -151,7 +151,7 @@ async fn what_a_goaway_leaves_out_goes_at_once_over_another_connection() {
 async fn what_becomes_of_connections_is_told() {
     let mut harness = Harness::open(config());
     let told = async |harness: &mut Harness| match soon(harness.port.reports.recv()).await {
-        Some(Report::Connection { connection, change }) => (connection.number(), change),
+        Some(Report::Connection { connection, change }) => (connection.0, change),
         other => panic!("{other:?}"),
     };
     let mut old = harness.peer(100).await;

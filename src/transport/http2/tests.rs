@@ -37,7 +37,7 @@ impl Driven {
         let (orders, orders_rx) = mpsc::channel(16);
         let (retire, retire_rx) = watch::channel(None);
         let (events_tx, events) = mpsc::channel(16);
-        let task = Task::new(ConnectionId::new(1), orders_rx, retire_rx, events_tx);
+        let task = Task::new(ConnectionId(1), orders_rx, retire_rx, events_tx);
         let mut tasks = JoinSet::new();
         tasks.spawn(run(task, server(Dialer::memory(dialled_tx))));
         let peer = Peer::accept(dialled.recv().await.unwrap(), streams).await;

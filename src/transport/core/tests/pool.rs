@@ -142,8 +142,7 @@ fn thirty_connections_that_break_together_come_back_one_after_the_other() {
 fn an_acknowledgement_goes_to_its_own_connection_or_nowhere() {
     let mut bench = Bench::fixed(1, 3);
     bench.up(1);
-    let ack_ref =
-        |connection| AckRef { connection: ConnectionId::new(connection), to: "t".into(), message_id: "m".into() };
+    let ack_ref = |connection| AckRef { connection: ConnectionId(connection), to: "t".into(), message_id: "m".into() };
     bench.core.handle_ack(ack_ref(1));
     bench.core.handle_ack(ack_ref(2));
     bench.drain();
@@ -161,7 +160,7 @@ fn a_connection_that_cannot_be_given_a_message_is_given_no_other() {
     let mut bench = Bench::fixed(1, 3);
     bench.up(1);
     bench.send(1, 1);
-    bench.core.handle_gone(ConnectionId::new(1), sid(1), bench.now());
+    bench.core.handle_gone(ConnectionId(1), sid(1), bench.now());
     bench.drain();
     assert_eq!(bench.take_sent(), [(1, 1)]);
     bench.end(1, End::Failed);
@@ -176,7 +175,7 @@ fn a_connection_that_is_given_up_because_its_peer_does_not_read_is_replaced_and_
     let mut bench = Bench::fixed(1, 3);
     bench.up(1);
     bench.pass_secs(1);
-    bench.core.handle_given_up(ConnectionId::new(1), bench.now());
+    bench.core.handle_given_up(ConnectionId(1), bench.now());
     bench.drain();
     bench.send(1, 1);
     assert_eq!((bench.take_sent(), bench.dials.len(), bench.link()), (vec![], 2, Link::Draining));

@@ -127,10 +127,7 @@ impl Bystander {
         }
         for ack_ref in std::mem::take(&mut self.bench.acks) {
             self.acked += 1;
-            assert!(
-                self.connections.contains_key(&ack_ref.connection.number()),
-                "acknowledged on a foreign connection"
-            );
+            assert!(self.connections.contains_key(&ack_ref.connection.0), "acknowledged on a foreign connection");
         }
         // What is to end takes nothing from then on; the test plays the rest.
         let retired: Vec<u64> = std::mem::take(&mut self.bench.retired).into_iter().map(|(id, _)| id).collect();
@@ -193,7 +190,7 @@ impl Bystander {
             }
             Step::Device(index) => {
                 if let Some(id) = self.pick(index, |seen| seen.up) {
-                    let connection = ConnectionId::new(id);
+                    let connection = ConnectionId(id);
                     let ack_ref = AckRef { connection, to: "gcm".to_owned(), message_id: "dr2:x".to_owned() };
                     self.acks.push(ack_ref.clone());
                     let receipt = Receipt { original: "x".to_owned(), status: String::new(), ack_ref };
