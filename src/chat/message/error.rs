@@ -25,7 +25,7 @@ pub struct ErrorDocument {
 }
 
 impl ErrorDocument {
-    /// The error of `payload`, published on `topic` (cut to [`TOPIC_SHOWN`]) and rejected at `ts` (Unix milliseconds).
+    /// The error of `payload`, published on `topic` (cut to 256 characters) and rejected at `ts` (Unix milliseconds).
     pub fn new(rejection: &Rejection, topic: impl Into<String>, payload: &[u8], ts: u64) -> Self {
         Self {
             code: rejection.code(),
