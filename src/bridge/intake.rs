@@ -9,8 +9,7 @@ use super::refused_names::RefusedNames;
 use super::user_presence::PresencePublish;
 use crate::chat::id::{MessageId, Owner, Sid};
 use crate::chat::message::{
-    BalReceipt, BrokerKind, Downstream, Errand, ErrorCode, ErrorDocument, ErrorGate, Presence, Rejection, Sender,
-    error_summary,
+    BalReceipt, Downstream, Errand, ErrorCode, ErrorDocument, ErrorGate, Presence, Rejection, Sender, error_summary,
 };
 use crate::chat::principal::{Principal, Role};
 use crate::chat::status::StatusDocument;
@@ -146,7 +145,7 @@ impl Intake {
             }
             ClientTopic::Presence(owner, device) => {
                 match Presence::parse(&publish.payload, &self.context.settings.message) {
-                    Ok(presence) if self.context.settings.broker == BrokerKind::External => {
+                    Ok(presence) if !self.context.broker.sees_clients => {
                         self.context.bal_presences.tell(owner, &publish.topic, presence);
                         publish.ack.release(AckWord::Done);
                         return Ok(());
@@ -310,7 +309,7 @@ fn accepted(context: &Context, accepted: Accepted, sid: Sid, owner: &Owner, id: 
         }
         // An external broker has acknowledged it long ago and would take a refusal for the end of it; left alone, it
         // keeps the message and sends it again.
-        Accepted::Full if context.settings.broker == BrokerKind::External => return None,
+        Accepted::Full if !context.broker.answers_publishers => return None,
         Accepted::Full => return Some(AckWord::Quota),
     }
     Some(AckWord::Done)

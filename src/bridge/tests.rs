@@ -87,7 +87,10 @@ impl Harness {
     fn open_by(dir: tempfile::TempDir, path: std::path::PathBuf, settings: Settings, transports: &[Transport]) -> Self {
         let wanted = crate::store::Settings { transports: transports.to_vec(), ..crate::store::Settings::new(&path) };
         let (store, writer, recovery) = Store::open(&wanted, now_ms()).unwrap();
-        let (mqtt_port, mut mqtt) = mqtt::port(16, 16);
+        let (mut mqtt_port, mut mqtt) = mqtt::port(16, 16);
+        if settings.broker == BrokerKind::External {
+            mqtt_port.capabilities = mqtt::Capabilities::EXTERNAL;
+        }
         // A broker that keeps nothing over a stop.
         mqtt.former.close();
         let (transports, mut outlets): (Vec<_>, Vec<_>) = transports

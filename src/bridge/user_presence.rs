@@ -17,7 +17,7 @@ use self::clock::Clock;
 use self::schedule::Schedule;
 use super::context::Context;
 use crate::chat::id::Owner;
-use crate::chat::message::{BrokerKind, Presence, UserPresence};
+use crate::chat::message::{Presence, UserPresence};
 use crate::chat::presence::End;
 use crate::chat::principal::Role;
 use crate::chat::topic::{ClientTopic, Device};
@@ -78,7 +78,7 @@ impl UserPresences {
         mut presences: mpsc::Receiver<PresencePublish>,
         stop: CancellationToken,
     ) -> Result<(), StoreError> {
-        if self.context.settings.broker == BrokerKind::Embedded {
+        if self.context.broker.sees_clients {
             let now = self.clock.now();
             self.before = Some(self.context.store.last_presences(now).await?.await?);
         }

@@ -18,7 +18,7 @@
 //!   bigger than all its readers take, as MQTT 5 wants it (3.1.2.11.4).
 //! * What comes in on `{user}/...` comes from that user, unless anonymous clients are allowed, and says who that is
 //!   ([`Principal`](crate::chat::principal::Principal)): by the log-in of the connection, of a will by that of who left it. Nobody is delivered what
-//!   [`access`] does not let them read, and who may not read a publication is no reader of it.
+//!   the access rules ([`Rights`](crate::chat::access::Rights)) do not let them read, and who may not read a publication is no reader of it.
 //! * A session belongs to a user and a client id. Only the engine knows it by one key ([`identity`]).
 //! * A will on a topic of the bridge comes in like any message, when the engine publishes it.
 //! * Each connection of somebody who logged in is told when it begins, before anything it says, and once when it ends,

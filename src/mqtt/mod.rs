@@ -195,9 +195,31 @@ pub enum BrokerLink {
     Up,
 }
 
+/// What the bridge can count on with a broker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Capabilities {
+    /// It knows whether anybody reads a topic now, and a confirmation is a reader's. Otherwise it is the broker's own, and who
+    /// is away has to say so.
+    pub knows_readers: bool,
+    /// It sees clients come and go ([`Sighting`]).
+    pub sees_clients: bool,
+    /// The word for a publish is told to its publisher, who may hear that there is no room. Otherwise the broker has taken the
+    /// publish long ago, and a refusal would be the end of it.
+    pub answers_publishers: bool,
+}
+
+impl Capabilities {
+    /// Those of the embedded broker.
+    pub const EMBEDDED: Self = Self { knows_readers: true, sees_clients: true, answers_publishers: true };
+    /// Those of a broker that the bridge is a client of.
+    pub const EXTERNAL: Self = Self { knows_readers: false, sees_clients: false, answers_publishers: false };
+}
+
 /// The bridge's end.
 #[derive(Debug)]
 pub struct Port {
+    /// What the broker can do.
+    pub capabilities: Capabilities,
     /// What clients published.
     pub inbound: mpsc::Receiver<Inbound>,
     /// What to publish; full means: wait. Publications of one topic keep their order.
@@ -234,7 +256,7 @@ pub struct Outlet {
     pub sightings: mpsc::Sender<Sighting>,
 }
 
-/// Makes both ends. `inbound` and `publish` are the sizes of the two queues, in messages.
+/// Makes both ends, for the embedded broker. `inbound` and `publish` are the sizes of the two queues, in messages.
 pub fn port(inbound: usize, publish: usize) -> (Port, Outlet) {
     let (inbound_tx, inbound_rx) = mpsc::channel(inbound);
     let (publish_tx, publish_rx) = mpsc::channel(publish);
@@ -245,6 +267,7 @@ pub fn port(inbound: usize, publish: usize) -> (Port, Outlet) {
     let (former_tx, former_rx) = mpsc::channel(publish);
     (
         Port {
+            capabilities: Capabilities::EMBEDDED,
             inbound: inbound_rx,
             publish: publish_tx,
             former: former_tx,
