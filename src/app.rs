@@ -130,7 +130,8 @@ pub async fn run(loaded: Loaded, signals: Signals, ready: Option<oneshot::Sender
 
     let metrics = Arc::new(broker_link.metrics());
     let (readiness_tx, readiness) = watch::channel(Readiness::starting());
-    let (mqtt_port, mqtt_outlet) = mqtt::port(INBOUND, PUBLISH);
+    let (mut mqtt_port, mqtt_outlet) = mqtt::port(INBOUND, PUBLISH);
+    mqtt_port.capabilities = broker_link.capabilities();
     let ends = Ends::default();
     let (transports, transport_tasks) =
         transports::start(doors, hall.claims, &mqtt_port.broker_link, &signals.reload, &ends.transport);
@@ -273,6 +274,18 @@ impl FrontDoor {
                 }
                 Ok((Self::External(Box::new(config)), Addresses { broker: None, websocket: None, ops }))
             }
+        }
+    }
+
+    /// What the bridge can count on. rumqttd is in this process, but what its clients are promised is what an external broker
+    /// promises.
+    fn capabilities(&self) -> mqtt::Capabilities {
+        match self {
+            #[cfg(feature = "broker")]
+            Self::Embedded(_) => mqtt::Capabilities::EMBEDDED,
+            #[cfg(feature = "rumqttd")]
+            Self::Rumqttd(..) => mqtt::Capabilities::EXTERNAL,
+            Self::External(_) => mqtt::Capabilities::EXTERNAL,
         }
     }
 

@@ -25,9 +25,9 @@ const ROOMS: &[(&str, &[&str], bool)] = &[
     ("config", &["chat", "ops", "secret"], false),
     ("store", &["chat", "ops"], false),
     ("transport", &["ccs", "chat", "fcm", "ops", "secret"], false),
-    ("mqtt", &["ops", "secret"], false),
-    ("broker", &["mqtt", "ops"], false),
-    ("rumqttd", &["mqtt"], false),
+    ("mqtt", &["chat", "ops", "secret"], false),
+    ("broker", &["chat", "mqtt", "ops"], false),
+    ("rumqttd", &["chat", "mqtt"], false),
     ("bridge", &["chat", "store", "mqtt", "transport", "ops"], false),
     ("sim", &["ccs", "fcm", "ops"], false),
 ];
@@ -63,12 +63,20 @@ const IN_CONTRACTS: &[(&str, &[&str])] = &[
     ("bridge/upstream.rs", &["ccs_id"]),
 ];
 
+/// Levels of topics. Where they stand is the grammar's affair, and who may use which topic that of the access table.
+const LEVELS: &[&str] = &["self", "others", "_bridge"];
+const GRAMMAR: &[&str] = &["chat/topic.rs", "chat/access.rs"];
+/// Who names such a level all the same: names of users that would read like one.
+const NAMES_LEVELS: &[&str] = &["chat/id.rs", "broker/identity/name.rs"];
+
 /// A production file and every path it names, in full: `crate::chat::id::Owner`, `tokio::sync::mpsc`.
 struct Source {
     file: PathBuf,
     paths: BTreeSet<String>,
     /// Every identifier.
     words: BTreeSet<String>,
+    /// Every text.
+    texts: BTreeSet<String>,
 }
 
 impl Source {
@@ -98,8 +106,8 @@ static PRODUCTION: LazyLock<Vec<Source>> = LazyLock::new(|| {
 fn read(file: &Path, module: Vec<String>, found: &mut Vec<Source>) {
     let mut reader = Reader { module, ..Reader::default() };
     reader.visit_file(&parse(file));
-    let Reader { paths, words, files, .. } = reader;
-    found.push(Source { file: file.to_owned(), paths, words });
+    let Reader { paths, words, texts, files, .. } = reader;
+    found.push(Source { file: file.to_owned(), paths, words, texts });
     for module in files {
         let below = src().join(module.iter().collect::<PathBuf>());
         let candidates = [below.with_extension("rs"), below.join("mod.rs")];
@@ -115,6 +123,7 @@ struct Reader {
     module: Vec<String>,
     paths: BTreeSet<String>,
     words: BTreeSet<String>,
+    texts: BTreeSet<String>,
     /// Modules that have a file of their own.
     files: Vec<Vec<String>>,
 }
@@ -190,8 +199,14 @@ impl Reader {
                 other => {
                     self.keep(&std::mem::take(&mut path));
                     colons = 0;
-                    if let TokenTree::Group(group) = other {
-                        self.scan(group.stream());
+                    match other {
+                        TokenTree::Group(group) => self.scan(group.stream()),
+                        TokenTree::Literal(literal) => {
+                            if let syn::Lit::Str(text) = syn::Lit::new(literal) {
+                                self.texts.insert(text.value());
+                            }
+                        }
+                        _ => {}
                     }
                 }
             }
@@ -262,6 +277,10 @@ impl<'ast> Visit<'ast> for Reader {
         visit::visit_path(self, path);
     }
 
+    fn visit_lit_str(&mut self, text: &'ast syn::LitStr) {
+        self.texts.insert(text.value());
+    }
+
     fn visit_ident(&mut self, ident: &'ast syn::Ident) {
         self.words.insert(ident.to_string());
     }
@@ -298,6 +317,12 @@ fn services(source: &Source) -> Vec<&String> {
     let contract = IN_CONTRACTS.iter().find(|(file, _)| place == Path::new(file)).map_or(&[][..], |(_, words)| words);
     let names = |word: &str| SERVICES.iter().any(|service| word.to_lowercase().contains(service));
     source.words.iter().filter(|word| names(word) && !contract.contains(&word.as_str())).collect()
+}
+
+/// Texts of `source` that are topics, or levels of them. What has a space is written for people.
+fn topics(source: &Source) -> Vec<&String> {
+    let is_topic = |text: &str| !text.contains(' ') && text.split('/').any(|level| LEVELS.contains(&level));
+    source.texts.iter().filter(|text| is_topic(text)).collect()
 }
 
 fn complain(rule: &str, wrong: Vec<(&Path, Vec<&String>)>) {
@@ -346,6 +371,34 @@ fn a_push_service_is_found_however_it_is_named() {
 }
 
 #[test]
+fn the_grammar_of_topics_stands_in_one_file() {
+    let is_in = |source: &Source, files: &[&str]| files.iter().any(|file| source.file == src().join(file));
+    let others = PRODUCTION.iter().filter(|source| !TOP.contains(&source.room().as_str()));
+    let others: Vec<_> = others.filter(|source| !is_in(source, GRAMMAR)).collect();
+    let wrong = others.iter().filter(|source| !is_in(source, NAMES_LEVELS));
+    complain("a topic outside of the grammar:", wrong.map(|s| (s.file.as_path(), topics(s))).collect());
+    for source in others.iter().filter(|source| is_in(source, NAMES_LEVELS)) {
+        let only_names = topics(source).iter().all(|text| LEVELS.contains(&text.as_str()));
+        assert!(only_names && !topics(source).is_empty(), "{}: {:?}", source.file.display(), topics(source));
+    }
+}
+
+#[test]
+fn a_topic_is_found_however_it_is_written() {
+    for text in [
+        "fn f(owner: &str) { format!(\"{owner}/others/messages\") }",
+        "const X: &str = \"_bridge/status\";",
+        "fn f(level: &str) -> bool { level == \"self\" }",
+        "fn f(t: &str) -> bool { matches!(t.split('/').nth(1), Some(\"others\")) }",
+    ] {
+        assert!(!topics(&sample(text)).is_empty(), "not found in {text:?}");
+    }
+    let harmless =
+        "#[cfg(test)] mod tests { const X: &str = \"a/self/x\"; } fn f() { err(\"ask on `self/messages` again\") }";
+    assert!(topics(&sample(harmless)).is_empty());
+}
+
+#[test]
 fn the_simulator_shares_only_the_codec() {
     let private = |path: &&String| PRIVATE_TO_THE_CLIENT.iter().any(|beginning| is_in(path, beginning));
     let wrong = PRODUCTION.iter().filter(|source| source.room() == "sim");
@@ -375,7 +428,7 @@ fn all_production_files_are_read() {
 fn sample(text: &str) -> Source {
     let mut reader = Reader { module: vec!["fcm".to_owned(), "data".to_owned()], ..Reader::default() };
     reader.visit_file(&syn::parse_file(text).expect("the sample is Rust"));
-    Source { file: src().join("fcm/data.rs"), paths: reader.paths, words: reader.words }
+    Source { file: src().join("fcm/data.rs"), paths: reader.paths, words: reader.words, texts: reader.texts }
 }
 
 #[test]

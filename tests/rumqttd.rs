@@ -4,10 +4,9 @@
 #![expect(clippy::unwrap_used, reason = "a test stops where it goes wrong, its helpers too")]
 
 use fcm_mqtt_bridge::app::{self, Addresses, AppError, Signals};
+use fcm_mqtt_bridge::chat::principal::Senders;
 use fcm_mqtt_bridge::config::{Broker, Ccs, Engine as EngineKind, Listen, Loaded, Ops, Routes, Settings, Store};
-use fcm_mqtt_bridge::mqtt::{
-    self, AckWord, BrokerLink, ClientConfig, ClientLimits, Outbound, Outcome, Port, Senders, Version,
-};
+use fcm_mqtt_bridge::mqtt::{self, AckWord, BrokerLink, ClientConfig, ClientLimits, Outbound, Outcome, Port, Version};
 use fcm_mqtt_bridge::rumqttd::{Engine, Limits, RumqttdError};
 use fcm_mqtt_bridge::secret::Secret;
 use fcm_mqtt_bridge::sim::config::CertificateConfig;
@@ -332,6 +331,7 @@ impl World {
             version: Version::V5,
             ca_file: None,
             filters: vec!["+/self/#".into()],
+            former_filters: Vec::new(),
             will: None,
             senders: Senders::Anonymous,
             limits: client,

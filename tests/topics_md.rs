@@ -53,6 +53,17 @@ fn the_readme_shows_what_explain_prints() {
 }
 
 #[test]
+fn both_pages_show_the_rules_that_acl_prints_for_mosquitto() {
+    let mut acl = Command::new(env!("CARGO_BIN_EXE_fcm-mqtt-bridge"));
+    let output = acl.args(["acl", "--for", "mosquitto"]).output().expect("it starts");
+    assert!(output.status.success(), "{output:?}");
+    let rules = String::from_utf8(output.stdout).expect("text");
+    for (page, text) in [("README.md", README), ("topics.md", TOPICS)] {
+        assert!(text.contains(&format!("```text\n{rules}```\n")), "{page} shows other rules than\n{rules}");
+    }
+}
+
+#[test]
 fn every_json_example_is_json_and_says_what_it_is() {
     let known = [
         "downstream",
@@ -104,6 +115,7 @@ fn every_command_to_copy_publishes_something_that_is_taken() {
             ClientTopic::Messages(_) => Downstream::parse(Sender::Bal, payload.as_bytes(), &limits).err(),
             ClientTopic::Receipts(_) => BalReceipt::parse(payload.as_bytes(), &limits).err(),
             ClientTopic::Presence(..) => Presence::parse(payload.as_bytes(), &limits).err(),
+            ClientTopic::Other(_, suffix) => panic!("{suffix}: {command}"),
         };
         // The one that shows what an error looks like.
         let expected = (payload == "this is not JSON").then_some(ErrorCode::BadJson);

@@ -4,12 +4,13 @@ use super::transports::TransportPlan;
 use crate::bridge;
 use crate::chat::id::Owner;
 use crate::chat::message::{BrokerKind as BrokerWord, Limits as MessageLimits};
+use crate::chat::principal::Senders;
 use crate::chat::route::Routes;
-use crate::chat::topic::{BridgeTopic, CLIENT_FILTERS};
+use crate::chat::topic::{BridgeTopic, CLIENT_FILTERS, FORMER_FILTERS};
 use crate::chat::transport::{Transport, Transports};
 use crate::config::{AckMode, BrokerKind, ConfigError, Engine, Fcm, MqttVersion, OnAmbiguous, Settings, section};
 use crate::fcm::budget::Quotas;
-use crate::mqtt::{ClientConfig, ClientLimits, Senders, Version, Will};
+use crate::mqtt::{ClientConfig, ClientLimits, Version, Will};
 use crate::secret::Secret;
 use crate::store;
 use crate::transport::ccs;
@@ -206,7 +207,8 @@ pub(super) fn client(settings: &Settings, password: Option<Secret>, started_ms: 
             MqttVersion::V311 => Version::V311,
         },
         ca_file: set.ca_file.clone(),
-        filters: CLIENT_FILTERS.iter().map(ToString::to_string).collect(),
+        filters: CLIENT_FILTERS.map(str::to_owned).to_vec(),
+        former_filters: FORMER_FILTERS.map(str::to_owned).to_vec(),
         will: Some(Will {
             topic: BridgeTopic::Status.to_string(),
             payload: bridge::offline(started_ms, BrokerWord::External, transports(settings).iter()).to_payload().into(),
@@ -254,6 +256,8 @@ pub(super) fn rumqttd_client(settings: &Settings, address: SocketAddr, started_m
     ClientConfig {
         url: format!("mqtt://{address}"),
         url_key: "broker.listen",
+        // It begins anew with each process.
+        former_filters: Vec::new(),
         password_file: None,
         version: Version::V5,
         username: None,
@@ -267,8 +271,8 @@ pub(super) fn rumqttd_client(settings: &Settings, address: SocketAddr, started_m
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::chat::principal::Role;
     use crate::config::{Bal, FcmProject, Mqtt};
-    use crate::mqtt::Role;
 
     #[test]
     fn a_server_is_known_by_the_key_that_names_it_also_where_a_project_takes_it_over() {

@@ -6,7 +6,7 @@ use crate::chat::message::{BridgeEvent, BrokerKind, Limits as MessageLimits};
 use crate::chat::route::Routes;
 use crate::chat::topic::BridgeTopic;
 use crate::chat::transport::{Transport, Transports};
-use crate::mqtt::Outbound;
+use crate::mqtt::{self, Outbound};
 use crate::ops::clock::now_ms;
 use crate::ops::metrics::Metrics;
 use crate::store::{Acks, Route, Store};
@@ -76,6 +76,8 @@ pub(crate) struct Context {
     /// What the broker is to publish.
     pub(crate) publish: mpsc::Sender<Outbound>,
     pub(crate) bal_presences: BalPresences,
+    /// What the broker can do.
+    pub(crate) broker: mqtt::Capabilities,
     /// What each transport can do.
     pub(crate) capabilities: BTreeMap<Transport, Capabilities>,
     /// Locked for an addition only: ids must grow across all tasks, so there is one source.

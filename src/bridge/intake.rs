@@ -9,12 +9,12 @@ use super::refused_names::RefusedNames;
 use super::user_presence::PresencePublish;
 use crate::chat::id::{MessageId, Owner, Sid};
 use crate::chat::message::{
-    BalReceipt, BrokerKind, Downstream, Errand, ErrorCode, ErrorDocument, ErrorGate, Presence, Rejection, Sender,
-    error_summary,
+    BalReceipt, Downstream, Errand, ErrorCode, ErrorDocument, ErrorGate, Presence, Rejection, Sender, error_summary,
 };
+use crate::chat::principal::{Principal, Role};
 use crate::chat::status::StatusDocument;
-use crate::chat::topic::{BridgeTopic, ClientTopic, check_response_topic};
-use crate::mqtt::{Ack, AckWord, Inbound, Principal, Role};
+use crate::chat::topic::{BridgeTopic, ClientTopic, Suffix, check_response_topic};
+use crate::mqtt::{Ack, AckWord, Inbound};
 use crate::ops::clock::{at, now_ms};
 use crate::ops::message_log;
 use crate::ops::metrics::Metric;
@@ -126,8 +126,7 @@ impl Intake {
         let topic = match ClientTopic::parse(&publish.topic) {
             // A retained copy is an old message that was dealt with when it was new; presence is meant to be retained.
             Ok(Some(topic)) if !publish.retain || matches!(topic, ClientTopic::Presence(..)) => topic,
-            // Suffixes that nobody knows belong to somebody else. A name that cannot be a topic level has no inbox
-            // that an error could go to.
+            // A name that cannot be a topic level has no inbox that an error could go to.
             _ => {
                 publish.ack.release(AckWord::Done);
                 return Ok(());
@@ -136,9 +135,17 @@ impl Intake {
         let taken = match &topic {
             ClientTopic::Messages(owner) => self.message(owner, &publish).await,
             ClientTopic::Receipts(owner) => self.receipt(owner, &publish).await,
+            ClientTopic::Other(_, suffix) if concerns(&publish.principal, suffix) => {
+                self.context.metrics.count(Metric::UnknownTopics);
+                Err(Rejection::new(ErrorCode::UnknownTopic, suffix.fault()).into())
+            }
+            ClientTopic::Other(..) => {
+                publish.ack.release(AckWord::Done);
+                return Ok(());
+            }
             ClientTopic::Presence(owner, device) => {
                 match Presence::parse(&publish.payload, &self.context.settings.message) {
-                    Ok(presence) if self.context.settings.broker == BrokerKind::External => {
+                    Ok(presence) if !self.context.broker.sees_clients => {
                         self.context.bal_presences.tell(owner, &publish.topic, presence);
                         publish.ack.release(AckWord::Done);
                         return Ok(());
@@ -153,10 +160,9 @@ impl Intake {
                 }
             }
         };
-        let (ClientTopic::Messages(owner) | ClientTopic::Receipts(owner) | ClientTopic::Presence(owner, _)) = &topic;
         let remaining = match taken {
             Ok(remaining) => remaining,
-            Err(Fault::Input(rejection)) => self.refuse(owner, &rejection, &publish).await?,
+            Err(Fault::Input(rejection)) => self.refuse(topic.owner(), &rejection, &publish).await?,
             Err(Fault::Store(error)) => return Err(error),
         };
         self.waiting.push_back((remaining, publish.ack));
@@ -194,6 +200,7 @@ impl Intake {
             deadline_ms: message.deadline_ms(now, publish.expiry),
             reply,
             correlation: publish.correlation.clone(),
+            notice: message.notice(),
         };
         let committed = store.accept(new).await?;
         let (context, owner) = (Arc::clone(&self.context), owner.clone());
@@ -243,7 +250,8 @@ impl Intake {
             let note = Note { topic, payload, correlation: correlation.clone(), at };
             commits.push(self.context.store.tell(note).await?);
         }
-        Ok(Box::pin(try_join_all(commits).map_ok(|_| Some(AckWord::Done))))
+        let word = if rejection.code() == ErrorCode::UnknownTopic { AckWord::NoSuchTopic } else { AckWord::Done };
+        Ok(Box::pin(try_join_all(commits).map_ok(move |_| Some(word))))
     }
 
     /// Tells owners with more errors than fit into a second how many were left out.
@@ -254,6 +262,12 @@ impl Intake {
         }
         Ok(())
     }
+}
+
+/// Whether a publish below `self/` that has no meaning is an error. A BAL writes nothing there but for the bridge; what chat
+/// users tell each other there is their own, unless it looks like a slip.
+fn concerns(principal: &Principal, suffix: &Suffix) -> bool {
+    !suffix.is_reserved() && (principal.role == Role::Bal || suffix.nearest().is_some())
 }
 
 fn release(word: Option<AckWord>, ack: Ack) {
@@ -295,7 +309,7 @@ fn accepted(context: &Context, accepted: Accepted, sid: Sid, owner: &Owner, id: 
         }
         // An external broker has acknowledged it long ago and would take a refusal for the end of it; left alone, it
         // keeps the message and sends it again.
-        Accepted::Full if context.settings.broker == BrokerKind::External => return None,
+        Accepted::Full if !context.broker.answers_publishers => return None,
         Accepted::Full => return Some(AckWord::Quota),
     }
     Some(AckWord::Done)

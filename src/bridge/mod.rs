@@ -86,14 +86,15 @@ pub struct Stops {
 /// When the store is closed before the bridge has ended.
 pub async fn run(settings: Settings, parts: Parts, stops: Stops) -> Result<(), StoreError> {
     let Parts { store, recovery, mqtt, transports, metrics, readiness } = parts;
-    let mqtt::Port { inbound, publish, former, broker_link, readers, clients, sightings } = mqtt;
+    let mqtt::Port { capabilities: broker, inbound, publish, former, broker_link, readers, clients, sightings } = mqtt;
     let (events_tx, events) = mpsc::channel(EVENTS);
     let links = transports.iter().map(|(transport, port)| (transport.clone(), port.link.clone())).collect();
     let watches = Watches { links, broker_link: broker_link.clone(), store: store.health(), clients, events };
     let capabilities = transports.iter().map(|(transport, port)| (transport.clone(), port.capabilities)).collect();
     let sids = Mutex::new(SidSource::after(recovery.last_sid));
     let (bal_presences, events) = (BalPresences::default(), events_tx);
-    let context = Arc::new(Context { settings, store, metrics, events, publish, bal_presences, capabilities, sids });
+    let context =
+        Arc::new(Context { settings, store, metrics, events, publish, bal_presences, broker, capabilities, sids });
     // Before anything new comes in, which has to line up behind it.
     let routing = Arc::clone(&context);
     let routed = context.store.route_held(move |category| routing.route(category)).await?;

@@ -6,7 +6,7 @@
 use super::Stops;
 use super::context::{Context, oldest};
 use super::topic_window::{Manner, TopicWindow};
-use crate::chat::message::{BrokerKind, mark_redelivered};
+use crate::chat::message::mark_redelivered;
 use crate::mqtt::{BrokerLink, Former, MarkCopy, Outbound, Outcome};
 use crate::ops::clock::{every, now_ms};
 use crate::ops::message_log;
@@ -205,7 +205,7 @@ impl Publisher {
 
     /// A reader who acknowledges slowly, or by hand, gets more than one document at a time.
     fn trust_probes(&mut self) {
-        if self.context.settings.broker == BrokerKind::Embedded {
+        if self.context.broker.knows_readers {
             let slow = |track: &&mut Track| track.probed_at.elapsed() > PROBE_WAIT;
             self.tracks.values_mut().filter(slow).for_each(|track| track.topic_window.trust_probe());
         }

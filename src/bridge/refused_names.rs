@@ -1,6 +1,6 @@
 //! Names on an external broker that sent what only BALs may, and are no BALs: each is told to the operator once.
 
-use crate::mqtt::{Principal, Proof};
+use crate::chat::principal::{Principal, Proof};
 use std::collections::HashSet;
 use std::sync::Arc;
 

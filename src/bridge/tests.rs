@@ -4,6 +4,7 @@ mod downstream;
 mod principals;
 mod recipient_order;
 mod transports;
+mod unknown_topics;
 mod upstream;
 mod user_presence;
 
@@ -11,10 +12,11 @@ use super::*;
 use crate::chat::delivery::Fate;
 use crate::chat::id::{Owner, Sid, Token};
 use crate::chat::message::{BrokerKind, Limits as MessageLimits};
+use crate::chat::principal::Principal;
 use crate::chat::recipient_queue::Pace;
 use crate::chat::refusal::{Decision, Refusal, Scope, Until, Wait};
 use crate::chat::route::Routes;
-use crate::mqtt::{Ack, AckWord, BrokerLink, Inbound, Outbound, Outcome, Principal};
+use crate::mqtt::{Ack, AckWord, BrokerLink, Inbound, Outbound, Outcome};
 use crate::ops::clock::now_ms;
 use crate::store::WriterThread;
 use crate::transport::{AckRef, Capabilities, ConnectionId, DeviceMessage, Link, Port, Report, Send, Upstream};
@@ -85,7 +87,10 @@ impl Harness {
     fn open_by(dir: tempfile::TempDir, path: std::path::PathBuf, settings: Settings, transports: &[Transport]) -> Self {
         let wanted = crate::store::Settings { transports: transports.to_vec(), ..crate::store::Settings::new(&path) };
         let (store, writer, recovery) = Store::open(&wanted, now_ms()).unwrap();
-        let (mqtt_port, mut mqtt) = mqtt::port(16, 16);
+        let (mut mqtt_port, mut mqtt) = mqtt::port(16, 16);
+        if settings.broker == BrokerKind::External {
+            mqtt_port.capabilities = mqtt::Capabilities::EXTERNAL;
+        }
         // A broker that keeps nothing over a stop.
         mqtt.former.close();
         let (transports, mut outlets): (Vec<_>, Vec<_>) = transports

@@ -17,10 +17,11 @@ use self::clock::Clock;
 use self::schedule::Schedule;
 use super::context::Context;
 use crate::chat::id::Owner;
-use crate::chat::message::{BrokerKind, Presence, UserPresence};
+use crate::chat::message::{Presence, UserPresence};
 use crate::chat::presence::End;
+use crate::chat::principal::Role;
 use crate::chat::topic::{ClientTopic, Device};
-use crate::mqtt::{Ack, AckWord, BrokerLink, Change, Outbound, Outcome, Role, Sighting};
+use crate::mqtt::{Ack, AckWord, BrokerLink, Change, Outbound, Outcome, Sighting};
 use crate::ops::clock::{at, every};
 use crate::store::{LastPresence, PresenceChange, StoreError};
 use futures_util::StreamExt;
@@ -77,7 +78,7 @@ impl UserPresences {
         mut presences: mpsc::Receiver<PresencePublish>,
         stop: CancellationToken,
     ) -> Result<(), StoreError> {
-        if self.context.settings.broker == BrokerKind::Embedded {
+        if self.context.broker.sees_clients {
             let now = self.clock.now();
             self.before = Some(self.context.store.last_presences(now).await?.await?);
         }

@@ -11,6 +11,8 @@ use tokio::sync::oneshot;
 use super::frames::{Frame, Kind, Version};
 use crate::mqtt::AckWord;
 
+/// MQTT 5 reason code "no matching subscribers".
+const NO_MATCHING_SUBSCRIBERS: u8 = 0x10;
 /// MQTT 5 reason code "quota exceeded".
 const QUOTA_EXCEEDED: u8 = 0x97;
 /// MQTT 5 reason code "not authorized".
@@ -46,6 +48,13 @@ struct Entry {
 }
 
 impl Entry {
+    /// The acknowledgement with another reason code (MQTT 5), and no properties.
+    fn with_reason(&self, reason: u8) -> Bytes {
+        let [high, low] = self.id.to_be_bytes();
+        let kind = if self.kind == Kind::PubRec { PUBREC } else { PUBACK };
+        Bytes::copy_from_slice(&[kind, 3, high, low, reason])
+    }
+
     /// Whether this PUBREC says that the message is here.
     fn promises(&self) -> bool {
         self.kind == Kind::PubRec && self.reason < FIRST_ERROR
@@ -92,11 +101,12 @@ impl Acks {
             return Poll::Pending;
         };
         Poll::Ready(match (word, version) {
-            (Ok(AckWord::Done), _) => {
+            (Ok(word @ (AckWord::Done | AckWord::NoSuchTopic)), version) => {
                 if entry.promises() {
                     self.received.insert(entry.id);
                 }
-                Release::Send(entry.frame)
+                let says_so = word == AckWord::NoSuchTopic && version == Version::V5 && entry.reason < FIRST_ERROR;
+                Release::Send(if says_so { entry.with_reason(NO_MATCHING_SUBSCRIBERS) } else { entry.frame })
             }
             (Ok(AckWord::Quota), Version::V5) => Release::Full(Some(self.refuse(&entry))),
             (Ok(AckWord::Quota), Version::V311) => Release::Full(None),
@@ -150,16 +160,13 @@ impl Acks {
     }
 
     fn refuse(&mut self, entry: &Entry) -> Bytes {
-        let [high, low] = entry.id.to_be_bytes();
-        let kind = if entry.kind == Kind::PubRec {
+        if entry.kind == Kind::PubRec {
             // A PUBREC of 0x80 or above ends the exchange, and the client may use the identifier again at once
             // (MQTT 5, 4.3.3). The engine still waits for a PUBREL, so it gets one.
+            let [high, low] = entry.id.to_be_bytes();
             self.for_engine.push_back(Bytes::copy_from_slice(&[PUBREL, 2, high, low]));
             self.unasked.push_back(entry.id);
-            PUBREC
-        } else {
-            PUBACK
-        };
-        Bytes::copy_from_slice(&[kind, 3, high, low, QUOTA_EXCEEDED])
+        }
+        entry.with_reason(QUOTA_EXCEEDED)
     }
 }

@@ -7,15 +7,15 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-use super::access::Rights;
 use super::confirm::Ledger;
 use super::frames::Version;
 use super::frames::connect::Hello;
-use super::identity::{CLIENT_ID_MAX, Caller, Denied, Doorman, Identity, Login, assigned, device_of, session_key};
+use super::identity::{CLIENT_ID_MAX, Caller, Denied, Doorman, Login, assigned, device_of, session_key};
 use super::link::{ChosenBy, Link, Name};
 use super::refusals::{Refusal, Refusals};
 use super::turns::Turns;
-use crate::mqtt::Role;
+use crate::chat::access::Rights;
+use crate::chat::principal::{Identity, Role};
 
 /// How long a log-in may take, with everything for which it has to wait.
 const PATIENCE: Duration = Duration::from_secs(10);

@@ -9,13 +9,13 @@ use mqtt5::broker::auth::{AuthProvider, AuthResult};
 use mqtt5::packet::connect::ConnectPacket;
 use mqtt5::protocol::v5::reason_codes::ReasonCode;
 
-use super::access::Rights;
 use super::events::Events;
 use super::frames::Version;
 use super::identity::Doorman;
 use super::link::{self, Link};
 use super::refusals::{Refusal, Refusals};
 use super::wills::{DelayedWill, rights_for_will};
+use crate::chat::access::Rights;
 
 /// The first level of the broker's own topics.
 const SYS: &str = "$SYS";

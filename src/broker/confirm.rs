@@ -55,12 +55,12 @@ use mqtt5::broker::storage::QueueHandle;
 use tokio::sync::{Notify, OwnedSemaphorePermit, oneshot};
 use tracing::warn;
 
-use super::access::Rights;
 use super::link::{Link, Start};
 use super::parked::ParkedLimits;
 use super::readers::{Delivery, Reader};
 use super::sessions::{Lasting, Readers, Sent};
 use super::wills::DelayedWill;
+use crate::chat::access::Rights;
 use crate::mqtt::{Former, MarkCopy, Outbound, Outcome};
 use state::{Open, Progress, Proof, State};
 

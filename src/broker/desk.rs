@@ -9,13 +9,14 @@ use mqtt5::broker::storage::{ClientSession, QueueHandle, QueuedMessage, StorageB
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use super::access::Rights;
 use super::confirm::{Forget, Ledger, Rest, mark};
 use super::disk::{Disk, Past};
 use super::link::Link;
 use super::readers::Reader;
 use super::sessions::{Lasting, is_for_several};
 use super::wills::DelayedWill;
+use crate::chat::access::Rights;
+use crate::chat::topic::Side;
 
 /// The user property that the engine gives to every message, and every will, of a client.
 const PUBLISHER: &str = "x-mqtt-client-id";
@@ -250,11 +251,10 @@ fn kind(topic: &str, properties: &[(String, String)]) -> Kind {
     if properties.iter().any(|(name, _)| name == PUBLISHER) {
         return Kind::OfClient;
     }
-    let mut levels = topic.split('/');
-    match (levels.next(), levels.next()) {
-        (Some("_bridge"), Some("events")) => Kind::Event,
-        (Some("_bridge"), _) | (_, Some("self")) => Kind::State,
-        _ => Kind::Document,
+    match Side::of(topic) {
+        Side::Bridge { suffix: "events" } => Kind::Event,
+        Side::Bridge { .. } | Side::Outbox { .. } => Kind::State,
+        Side::Inbox { .. } | Side::Elsewhere => Kind::Document,
     }
 }
 

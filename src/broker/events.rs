@@ -15,11 +15,12 @@ use mqtt5::protocol::v5::reason_codes::ReasonCode;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::access::Rights;
 use super::desk::Desk;
 use super::gate::REFUSED_FILTER;
 use super::link::{self, InHand, Link};
 use super::refusals::{Refusal, Refusals};
+use crate::chat::access::Rights;
+use crate::chat::topic::Side;
 use crate::mqtt::{Ack, Change, Inbound, Sighting};
 
 /// The event handler of all connections.
@@ -33,14 +34,8 @@ pub(super) struct Events {
     pub(super) stop: CancellationToken,
 }
 
-/// Topics that the bridge listens to: `{owner}/self/...`.
 fn is_for_bridge(topic: &str) -> bool {
-    topic.split('/').nth(1) == Some("self")
-}
-
-/// An outbox must not have retained messages: they would come again with every subscription.
-fn is_outbox(topic: &str) -> bool {
-    topic.split_once('/').is_some_and(|(_, rest)| rest == "self/messages")
+    matches!(Side::of(topic), Side::Outbox { .. })
 }
 
 impl Events {
@@ -62,8 +57,8 @@ impl Events {
         if !is_for_bridge(&event.topic) {
             return PublishAction::Continue;
         }
-        let action =
-            if event.retain && is_outbox(&event.topic) { PublishAction::Handled } else { PublishAction::Continue };
+        let is_kept = !event.retain || Side::of(&event.topic).may_be_retained();
+        let action = if is_kept { PublishAction::Continue } else { PublishAction::Handled };
         // The engine has asked for every message whether its client may publish it, and without a connection it raises
         // no event, so nothing is swallowed here.
         let Some(link) = link::current() else {

@@ -12,15 +12,16 @@ use std::task::{Context, Waker};
 use mqtt5::WillMessage;
 use tokio::sync::{SetOnce, oneshot};
 
-use super::access::Rights;
 use super::confirm::{Ledger, mark};
 use super::frames::connect::Connect;
 use super::frames::{Frame, Version};
 #[cfg(test)]
 use super::identity::Proof;
-use super::identity::{Caller, Identity, Place};
+use super::identity::{Caller, Place};
 use super::refusals::{Refusal, Who};
 use super::turns::Turn;
+use crate::chat::access::Rights;
+use crate::chat::principal::Identity;
 use crate::mqtt::{AckWord, Change, MarkCopy, Sighting};
 
 mod naming;

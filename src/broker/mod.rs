@@ -17,8 +17,8 @@
 //!   that had a copy went. Retained publications and those at QoS 0 are `Confirmed` at once, and so is one that is
 //!   bigger than all its readers take, as MQTT 5 wants it (3.1.2.11.4).
 //! * What comes in on `{user}/...` comes from that user, unless anonymous clients are allowed, and says who that is
-//!   ([`Principal`](crate::mqtt::Principal)): by the log-in of the connection, of a will by that of who left it. Nobody is delivered what
-//!   [`access`] does not let them read, and who may not read a publication is no reader of it.
+//!   ([`Principal`](crate::chat::principal::Principal)): by the log-in of the connection, of a will by that of who left it. Nobody is delivered what
+//!   the access rules ([`Rights`](crate::chat::access::Rights)) do not let them read, and who may not read a publication is no reader of it.
 //! * A session belongs to a user and a client id. Only the engine knows it by one key ([`identity`]).
 //! * A will on a topic of the bridge comes in like any message, when the engine publishes it.
 //! * Each connection of somebody who logged in is told when it begins, before anything it says, and once when it ends,
@@ -34,7 +34,6 @@
 //! The engine logs under the target `mqtt5`. Connecting, publishing and disconnecting in an orderly way, or by closing
 //! the socket, it warns of nothing; it warns of clients that break rules, fall silent or stop reading.
 
-pub mod access;
 mod acks;
 mod admission;
 mod auth;

@@ -10,11 +10,11 @@ use std::sync::{Arc, Weak};
 
 use mqtt5::broker::storage::{ClientSession, QueueHandle};
 
-use super::access::Rights;
 use super::filters::Filters;
 use super::link::Link;
 use super::readers::Reader;
 use super::wills::DelayedWill;
+use crate::chat::access::Rights;
 
 /// One session.
 #[derive(Debug)]

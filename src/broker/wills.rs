@@ -7,10 +7,10 @@ use std::sync::Arc;
 
 use mqtt5::WillMessage;
 
-use super::access::Rights;
 use super::identity::{Caller, Doorman};
 use super::link::Link;
 use super::refusals::{Refusal, Refusals, Who};
+use crate::chat::access::Rights;
 
 /// A will that the engine publishes some time after the connection broke.
 #[derive(Debug)]

@@ -2,10 +2,12 @@
 //!
 //! Invariant: a value of a type in here is a valid value; the limits are checked when it is made.
 
+pub mod access;
 pub mod delivery;
 pub mod id;
 pub mod message;
 pub mod presence;
+pub mod principal;
 pub mod push;
 pub mod recipient_queue;
 pub mod refusal;

@@ -162,6 +162,14 @@ impl<'a> StatusDocument<'a> {
         self
     }
 
+    /// What of the message was not understood; kept for `accepted`.
+    pub fn notice(mut self, notice: Option<&'a str>) -> Self {
+        if self.status == Status::Accepted {
+            self.detail = notice.map(cut_detail);
+        }
+        self
+    }
+
     /// The push service's own name for the message; kept for the statuses from its taking on.
     pub fn provider_id(mut self, name: Option<&'a str>) -> Self {
         if matches!(self.status, Status::Sent | Status::Delivered) {

@@ -1,8 +1,8 @@
-//! The grammar of topics: text to meaning and back.
+//! The grammar of topics: text to meaning and back. No other file knows where the levels stand; who may use which topic
+//! is said in [`super::access`].
 //!
 //! `{owner}/self/...` is written by the owner and read by the bridge ([`ClientTopic`]); `{owner}/others/...` and
-//! `_bridge/...` are written by the bridge alone ([`BridgeTopic`]). Suffixes that nobody knows are not an error: they
-//! belong to somebody else, or to a later release.
+//! `_bridge/...` are written by the bridge alone ([`BridgeTopic`]).
 
 use super::id::{NameError, Owner, check};
 use std::fmt;
@@ -12,7 +12,74 @@ pub const DEVICE_MAX: usize = 32;
 /// Longest MQTT 5 response topic that is taken, in bytes.
 pub const RESPONSE_TOPIC_MAX: usize = 256;
 /// What the bridge subscribes to, to hear every [`ClientTopic`].
-pub const CLIENT_FILTERS: [&str; 4] = ["+/self/messages", "+/self/receipts", "+/self/presence", "+/self/presence/+"];
+pub const CLIENT_FILTERS: [&str; 1] = ["+/self/#"];
+/// What earlier releases subscribed to instead. A broker keeps it in the bridge's session until it is taken back, and may
+/// deliver a message once for each filter that matches.
+pub const FORMER_FILTERS: [&str; 4] = ["+/self/messages", "+/self/receipts", "+/self/presence", "+/self/presence/+"];
+/// What an owner may write below its `self/`, as far as the bridge reads it.
+const SUFFIXES: [&str; 3] = ["messages", "receipts", "presence"];
+/// First levels below `self/` that a later release gives a meaning (topics.md, "Reserved for later").
+const RESERVED: [&str; 11] = [
+    "chatstate",
+    "invitations",
+    "state",
+    "devices",
+    "profile",
+    "read",
+    "groups",
+    "history",
+    "calls",
+    "requests",
+    "replies",
+];
+/// So many wrong, missing or surplus letters are still a slip of the pen.
+const SLIP_MAX: usize = 2;
+
+/// On which side of the bridge a topic lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side<'a> {
+    /// `{owner}/self`, or something below it: written by the owner.
+    Outbox {
+        /// The first level.
+        owner: &'a str,
+        /// What follows `self/`; empty if nothing does.
+        suffix: &'a str,
+    },
+    /// `{owner}/others`, or something below it: written by the bridge.
+    Inbox {
+        /// The first level.
+        owner: &'a str,
+        /// What follows `others/`; empty if nothing does.
+        suffix: &'a str,
+    },
+    /// `_bridge`, or something below it: what the bridge says of itself.
+    Bridge {
+        /// What follows `_bridge/`; empty if nothing does.
+        suffix: &'a str,
+    },
+    /// Anything else.
+    Elsewhere,
+}
+
+impl<'a> Side<'a> {
+    /// That of a topic.
+    pub fn of(topic: &'a str) -> Self {
+        let (owner, rest) = topic.split_once('/').unwrap_or((topic, ""));
+        let (second, suffix) = rest.split_once('/').unwrap_or((rest, ""));
+        match (owner, second) {
+            ("_bridge", _) => Self::Bridge { suffix: rest },
+            (_, "self") => Self::Outbox { owner, suffix },
+            (_, "others") => Self::Inbox { owner, suffix },
+            _ => Self::Elsewhere,
+        }
+    }
+
+    /// Whether a broker may keep what is published there as retained. Messages and receipts would come again with every
+    /// subscription.
+    pub fn may_be_retained(self) -> bool {
+        !matches!(self, Self::Outbox { suffix: "messages", .. })
+    }
+}
 
 /// A topic that a client writes and the bridge reads.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -23,23 +90,31 @@ pub enum ClientTopic {
     Receipts(Owner),
     /// `{owner}/self/presence`, or `{owner}/self/presence/{device}`: whether the owner is there.
     Presence(Owner, Option<Device>),
+    /// `{owner}/self/...` with another suffix: of a later release, somebody else's, or misspelt.
+    Other(Owner, Suffix),
 }
 
 impl ClientTopic {
-    /// Reads a topic; `Ok(None)` if it is none of the forms above, whatever stands in front of the suffix.
+    /// Reads a topic; `Ok(None)` if it is in no outbox.
     ///
     /// # Errors
-    /// When the suffix is known but the owner or the device is not a legal name.
+    /// When the owner is not a legal name: it has no inbox that a fault could be told in.
     pub fn parse(topic: &str) -> Result<Option<Self>, TopicError> {
-        let Some((owner, suffix)) = topic.split_once("/self/") else { return Ok(None) };
-        let owner = || Owner::new(owner).map_err(TopicError::Owner);
-        Ok(Some(match suffix.split_once('/') {
-            None if suffix == "messages" => Self::Messages(owner()?),
-            None if suffix == "receipts" => Self::Receipts(owner()?),
-            None if suffix == "presence" => Self::Presence(owner()?, None),
-            Some(("presence", device)) => Self::Presence(owner()?, Some(Device::new(device)?)),
-            _ => return Ok(None),
+        let Side::Outbox { owner, suffix } = Side::of(topic) else { return Ok(None) };
+        let owner = Owner::new(owner).map_err(TopicError::Owner)?;
+        Ok(Some(match (suffix, suffix.strip_prefix("presence/").map(Device::new)) {
+            ("messages", _) => Self::Messages(owner),
+            ("receipts", _) => Self::Receipts(owner),
+            ("presence", _) => Self::Presence(owner, None),
+            (_, Some(Ok(device))) => Self::Presence(owner, Some(device)),
+            _ => Self::Other(owner, Suffix(topic.split_once("/self").map_or("", |(_, rest)| rest).to_owned())),
         }))
+    }
+
+    /// Whose topic it is.
+    pub fn owner(&self) -> &Owner {
+        let (Self::Messages(owner) | Self::Receipts(owner) | Self::Presence(owner, _) | Self::Other(owner, _)) = self;
+        owner
     }
 }
 
@@ -50,7 +125,45 @@ impl fmt::Display for ClientTopic {
             Self::Receipts(owner) => write!(f, "{owner}/self/receipts"),
             Self::Presence(owner, None) => write!(f, "{owner}/self/presence"),
             Self::Presence(owner, Some(device)) => write!(f, "{owner}/self/presence/{}", device.as_str()),
+            Self::Other(owner, suffix) => write!(f, "{owner}/self{}", suffix.0),
         }
+    }
+}
+
+/// What follows `self` where the bridge knows no such topic: nothing, or a slash and more.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Suffix(String);
+
+impl Suffix {
+    /// Whether topics.md keeps it for a later release.
+    pub fn is_reserved(&self) -> bool {
+        RESERVED.contains(&self.first_level())
+    }
+
+    /// The suffix that was most likely meant, if this one looks like a slip: of letters, or of what follows a suffix.
+    pub fn nearest(&self) -> Option<&'static str> {
+        let level = self.first_level().to_lowercase();
+        let distance = |name: &&str| strsim::osa_distance(&level, name);
+        SUFFIXES.into_iter().min_by_key(distance).filter(|name| distance(name) <= SLIP_MAX)
+    }
+
+    /// What is wrong with it, for a person.
+    pub fn fault(&self) -> String {
+        match (self.0.strip_prefix("/presence/").map(Device::new), self.nearest()) {
+            (Some(Err(fault)), _) => fault.to_string(),
+            (_, Some(name)) => format!("there is no such topic; did you mean `self/{name}`?"),
+            (_, None) => format!("there is no such topic; below `self/` there are `{}`", SUFFIXES.join("`, `")),
+        }
+    }
+
+    fn first_level(&self) -> &str {
+        self.0.split('/').nth(1).unwrap_or_default()
+    }
+}
+
+impl fmt::Display for Suffix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
     }
 }
 
@@ -77,19 +190,19 @@ impl BridgeTopic {
     /// # Errors
     /// When the suffix is known but the owner is not a legal name.
     pub fn parse(topic: &str) -> Result<Option<Self>, TopicError> {
-        match topic {
-            "_bridge/status" => return Ok(Some(Self::Status)),
-            "_bridge/stats" => return Ok(Some(Self::Stats)),
-            "_bridge/events" => return Ok(Some(Self::Events)),
-            _ => {}
-        }
-        let Some((owner, suffix)) = topic.split_once("/others/") else { return Ok(None) };
-        let form = match suffix {
-            "messages" => Self::Messages,
-            "receipts" => Self::Receipts,
-            "errors" => Self::Errors,
+        let form = match Side::of(topic) {
+            Side::Bridge { suffix: "status" } => return Ok(Some(Self::Status)),
+            Side::Bridge { suffix: "stats" } => return Ok(Some(Self::Stats)),
+            Side::Bridge { suffix: "events" } => return Ok(Some(Self::Events)),
+            Side::Inbox { owner, suffix } => match suffix {
+                "messages" => (owner, Self::Messages as fn(Owner) -> Self),
+                "receipts" => (owner, Self::Receipts as fn(Owner) -> Self),
+                "errors" => (owner, Self::Errors as fn(Owner) -> Self),
+                _ => return Ok(None),
+            },
             _ => return Ok(None),
         };
+        let (owner, form) = form;
         Owner::new(owner).map(|owner| Some(form(owner))).map_err(TopicError::Owner)
     }
 }
@@ -190,6 +303,10 @@ mod tests {
         prop_oneof![
             owner().prop_map(ClientTopic::Messages),
             owner().prop_map(ClientTopic::Receipts),
+            (owner(), "[a-z]{0,9}(/[a-z/]{0,9})?").prop_filter_map("another form", |(owner, suffix)| {
+                let topic = ClientTopic::parse(&format!("{owner}/self/{suffix}")).unwrap();
+                topic.filter(|topic| matches!(topic, ClientTopic::Other(..)) && !suffix.is_empty())
+            }),
             (owner(), prop::option::of(device())).prop_map(|(o, d)| ClientTopic::Presence(o, d)),
         ]
     }
@@ -233,42 +350,77 @@ mod tests {
             let topic = format!("{owner}/{rest}");
             if check_response_topic(&owner, &topic).is_ok() {
                 prop_assert!(topic.len() <= RESPONSE_TOPIC_MAX && !topic.contains(['+', '#']));
-                prop_assert_eq!(ClientTopic::parse(&topic), Ok(None));
+                let in_outbox = matches!(Side::of(&topic), Side::Outbox { .. });
+                prop_assert!(!in_outbox);
             }
         }
     }
 
     #[test]
-    fn an_unknown_suffix_is_nobodys_error() {
-        for topic in [
-            "bal1/self/foo",
-            "bal1/self/messages/x",
-            "bal1/self/",
-            "bal1/self",
-            "bal1",
-            "",
-            "_bridge/commands",
-            "bal1/others/messages",
-            "$SYS/self/foo",
-        ] {
+    fn only_what_lies_in_an_outbox_is_for_the_bridge() {
+        for topic in
+            ["bal1", "", "_bridge/commands", "_bridge/self/messages", "bal1/others/messages", "a/b/self/messages"]
+        {
             assert_eq!(ClientTopic::parse(topic), Ok(None), "{topic}");
         }
-        for topic in ["bal1/others/devices", "_bridge/ccs/1", "bal1/self/messages", ""] {
+        for topic in ["bal1/others/devices", "_bridge/ccs/1", "bal1/self/messages", "bal1/others", ""] {
             assert_eq!(BridgeTopic::parse(topic), Ok(None), "{topic}");
         }
     }
 
     #[test]
-    fn a_bad_name_before_or_behind_a_known_suffix_is_told() {
+    fn a_bad_name_before_a_known_suffix_is_told() {
         let parse = |topic: &str| ClientTopic::parse(topic).unwrap_err();
         assert_eq!(parse("/self/messages"), TopicError::Owner(NameError::Empty));
         assert_eq!(parse("g-1/self/messages"), TopicError::Owner(NameError::Reserved));
-        assert_eq!(parse("a/b/self/presence"), TopicError::Owner(NameError::Character('/')));
-        assert_eq!(parse("bal1/self/presence/"), TopicError::Device(NameError::Empty));
-        assert_eq!(parse("bal1/self/presence/a/b"), TopicError::Device(NameError::Character('/')));
-        let long = format!("bal1/self/presence/{}", "x".repeat(33));
-        assert_eq!(parse(&long), TopicError::Device(NameError::TooLong(32)));
+        assert_eq!(parse("$SYS/self/foo"), TopicError::Owner(NameError::Reserved));
         assert_eq!(BridgeTopic::parse("self/others/errors"), Err(TopicError::Owner(NameError::Reserved)));
+    }
+
+    fn suffix(text: &str) -> Suffix {
+        match ClientTopic::parse(&format!("bal1/self/{text}")) {
+            Ok(Some(ClientTopic::Other(_, suffix))) => suffix,
+            known => panic!("{text}: {known:?}"),
+        }
+    }
+
+    #[test]
+    fn a_slip_of_the_pen_is_told_with_the_nearest_name() {
+        for (text, nearest) in [
+            ("message", "messages"),
+            ("Messages", "messages"),
+            ("mesages", "messages"),
+            ("messages/", "messages"),
+            ("messages/x", "messages"),
+            ("receipt", "receipts"),
+            ("reciepts", "receipts"),
+            ("presense", "presence"),
+            ("presence/", "presence"),
+        ] {
+            assert_eq!(suffix(text).nearest(), Some(nearest), "{text}");
+        }
+        for text in ["", "foo", "read", "devices/phone", "profile", "statuses", "masses"] {
+            assert_eq!(suffix(text).nearest(), None, "{text}");
+        }
+        assert_eq!(suffix("message").fault(), "there is no such topic; did you mean `self/messages`?");
+        assert_eq!(
+            suffix("push").fault(),
+            "there is no such topic; below `self/` there are `messages`, `receipts`, `presence`"
+        );
+        assert_eq!(suffix("presence/").fault(), "the device in the topic is empty");
+        assert_eq!(suffix("presence/a/b").fault(), "the device in the topic has a character that is not allowed: '/'");
+        let long = format!("presence/{}", "x".repeat(33));
+        assert_eq!(suffix(&long).fault(), "the device in the topic is longer than 32 characters");
+    }
+
+    #[test]
+    fn what_a_later_release_gives_a_meaning_is_reserved() {
+        for text in ["devices/phone", "read", "requests/phone", "chatstate"] {
+            assert!(suffix(text).is_reserved(), "{text}");
+        }
+        for text in ["device", "foo", ""] {
+            assert!(!suffix(text).is_reserved(), "{text}");
+        }
     }
 
     #[test]

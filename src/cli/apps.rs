@@ -1,8 +1,9 @@
 //! The apps on the virtual phones: an MQTT client of a chat user that confirms what they got over FCM HTTP v1, as
 //! topics.md asks of apps.
 
+use crate::chat::principal::Senders;
 use crate::chat::topic::ClientTopic;
-use crate::mqtt::{self, ClientConfig, ClientError, ClientLimits, Outbound, Outcome, Senders, Version};
+use crate::mqtt::{self, ClientConfig, ClientError, ClientLimits, Outbound, Outcome, Version};
 use crate::secret::Secret;
 use crate::sim::SimHandle;
 use crate::sim::v1::V1Handle;
@@ -43,6 +44,7 @@ impl Apps {
             version: Version::V5,
             ca_file: self.ca_file.clone(),
             filters: vec![format!("{}/others/+", self.user)],
+            former_filters: Vec::new(),
             will: None,
             senders: Senders::Anonymous,
             limits: ClientLimits::default(),

@@ -111,6 +111,21 @@ pub enum Command {
         #[command(subcommand)]
         action: UserAction,
     },
+    /// Prints who may write and read which topic, as a file of rules for another broker.
+    ///
+    /// Such a broker knows no roles, so everybody who logs in gets what backend applications and chat users need; what that
+    /// cannot express stands in topics.md. The rules for VerneMQ and EMQX are written after their documentation.
+    Acl {
+        /// Which broker's language to speak.
+        #[arg(long = "for", value_enum, value_name = "BROKER")]
+        broker: AclBroker,
+        /// The user as which the bridge logs in (`mqtt.username`).
+        #[arg(long, default_value = "bridge", value_name = "NAME")]
+        bridge: String,
+        /// A user that may read everything and command the bridge.
+        #[arg(long, value_name = "NAME")]
+        admin: Option<String>,
+    },
     /// Asks a running bridge (or simulator) whether it is well: exit code 0 if so. For health checks of containers.
     Health {
         /// Its `[ops] listen` address.
@@ -120,6 +135,17 @@ pub enum Command {
         #[arg(long, default_value = "/readyz", value_name = "PATH")]
         path: String,
     },
+}
+
+/// A broker whose rules `acl` can write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum AclBroker {
+    /// `acl_file` of mosquitto 2.
+    Mosquitto,
+    /// `vmq_acl.acl_file` of VerneMQ.
+    Vernemq,
+    /// `acl.conf` of EMQX 5.
+    Emqx,
 }
 
 /// Options of `demo`.

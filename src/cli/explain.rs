@@ -1,7 +1,7 @@
 //! `explain FILE`: what FCM HTTP v1 makes of a message: of a BAL, of CCS, or a request of its own.
 
 use super::{UsageError, legacy};
-use crate::chat::message::{Downstream, Errand, Limits, condition_fault};
+use crate::chat::message::{Downstream, Errand, Limits, Sender, condition_fault};
 use crate::chat::push::plain;
 use crate::fcm::message::Message;
 use crate::fcm::request::translate;
@@ -137,14 +137,14 @@ fn compare(given: &Value, sent: &Value, at: &str, notes: &mut Vec<String>) -> an
 
 /// The message, and the names of the fields that the bridge ignores.
 fn bal(document: &[u8], ack: Option<&str>) -> anyhow::Result<(Message, Vec<String>)> {
-    let (downstream, ignored) =
-        Downstream::parse_naming_ignored(document, &Limits::default()).context("as a message of a BAL (topics.md)")?;
+    let downstream =
+        Downstream::parse(Sender::Bal, document, &Limits::default()).context("as a message of a BAL (topics.md)")?;
     let Errand::Push(push) = &downstream.errand else {
         bail!("`to` is a name, and nobody can register one: use `token` (NO_TOKEN)");
     };
     let ack = ack.or(Some(CONFIRM_TO));
     let message = encode::message(push, NO_ID.to_owned(), downstream.ttl, ack).context("FCM would refuse it")?;
-    Ok((message, ignored))
+    Ok((message, downstream.ignored))
 }
 
 /// Whose words a document is in.

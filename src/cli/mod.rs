@@ -1,5 +1,6 @@
 //! The commands behind the command line, one file each.
 
+mod acl;
 mod apps;
 pub mod args;
 #[cfg(feature = "broker")]
@@ -53,6 +54,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Explain { file, ack } => explain::run(&file, ack.as_deref()),
         #[cfg(feature = "broker")]
         Command::User { action } => user::run(action),
+        Command::Acl { broker, bridge, admin } => acl::run(broker, &bridge, admin.as_deref()),
         Command::Health { ops, path } => health::run(ops, &path).await,
     }
 }

@@ -3,8 +3,8 @@
 use super::UsageError;
 use super::args::{RoleArg, UserAction, UsersArgs};
 use crate::broker::identity::users::{UsersError, UsersFile, role_word};
+use crate::chat::principal::Role;
 use crate::config::Settings;
-use crate::mqtt::Role;
 use crate::ops::print;
 use std::io::{self, BufRead, IsTerminal};
 use std::path::PathBuf;

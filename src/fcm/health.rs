@@ -12,7 +12,7 @@
 //! A message that meets a fault of the project goes back untried ([`Scope::Service`]), and so does what comes while FCM
 //! says that the project's quota is used up. What keeps that from costing more than it must:
 //!
-//! * [`evidence`] tells the faults of single messages, recipients and access tokens from those of everybody. A message that
+//! * `evidence` tells the faults of single messages, recipients and access tokens from those of everybody. A message that
 //!   is at fault itself waits by itself; where our own key is, no token pays for it.
 //! * Whether others pass a probe finds out, for which a message that was not refused itself is preferred.
 

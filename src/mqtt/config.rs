@@ -1,6 +1,7 @@
 //! What the client of an external broker is told, and the check of it before anything is opened.
 
-use super::{Senders, tls};
+use super::tls;
+use crate::chat::principal::Senders;
 use crate::ops::files::read_secret;
 use crate::secret::Secret;
 use bytes::Bytes;
@@ -33,6 +34,9 @@ pub struct ClientConfig {
     pub ca_file: Option<PathBuf>,
     /// Topic filters to subscribe, each with QoS 1.
     pub filters: Vec<String>,
+    /// Filters that an earlier release subscribed to under this client id: taken back, because a broker may deliver a
+    /// message once for each filter that matches. They stand in where the broker refuses [`Self::filters`].
+    pub former_filters: Vec<String>,
     /// What the broker publishes when the connection ends without a DISCONNECT.
     pub will: Option<Will>,
     /// Who publishes what comes from the broker.
@@ -369,6 +373,7 @@ mod tests {
             version: Version::V5,
             ca_file: None,
             filters: vec!["+/self/#".into()],
+            former_filters: Vec::new(),
             will: None,
             senders: Senders::Anonymous,
             limits: ClientLimits::default(),

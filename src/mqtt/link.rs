@@ -27,6 +27,10 @@ pub(super) trait Protocol {
     /// Subscribes all filters with QoS 1; answers, filter by filter, why it is refused.
     async fn subscribe(client: &Self::Client, filters: &[String]) -> Result<Vec<Option<String>>, Gone>;
 
+    /// Takes subscriptions back that an earlier connection of the session may have left, each in a packet of its own. Nobody
+    /// waits for the answers: rumqttd gives none where there is nothing to take back.
+    async fn unsubscribe(client: &Self::Client, filters: &[String]) -> Result<(), Gone>;
+
     /// Hands `outbound` over at once, in the order of the calls; the future waits for the broker's answer.
     fn publish(client: &Self::Client, outbound: &Outbound) -> impl Future<Output = Answer> + Send + 'static;
 
@@ -136,7 +140,7 @@ pub(super) enum Failure {
     /// The certificate, or the TLS version.
     #[error("TLS: {0}")]
     Tls(String),
-    /// A packet above `max_packet_bytes`. It stays first in the broker's queue.
+    /// A packet above `max_packet_bytes`, which an MQTT 5 broker was told of.
     #[error("the broker sends a packet of {bytes} bytes; the limit max_packet_bytes is lower")]
     TooLarge {
         /// What it would have been.

@@ -8,7 +8,6 @@ pub mod barrier;
 mod client;
 mod config;
 mod link;
-mod principal;
 mod retry;
 mod session;
 mod settle;
@@ -17,9 +16,9 @@ mod tls;
 mod v311;
 mod v5;
 
+use crate::chat::principal::{Principal, Role};
 pub use client::run;
 pub use config::{ClientConfig, ClientError, ClientLimits, Version, Will};
-pub use principal::{Principal, Proof, Role, Senders};
 
 use bytes::Bytes;
 use std::sync::Arc;
@@ -61,6 +60,9 @@ pub struct Ack(oneshot::Sender<AckWord>);
 pub enum AckWord {
     /// The message is dealt with: on disk, or answered by an error document.
     Done,
+    /// The message is dealt with, but the bridge has no such topic (MQTT 5: reason 0x10, "no matching subscribers").
+    /// MQTT 3.1.1 has no such word; the publisher gets a plain PUBACK.
+    NoSuchTopic,
     /// The quota is used up (MQTT 5: reason 0x97). MQTT 3.1.1 has no such word; the publisher gets no PUBACK.
     Quota,
 }
@@ -193,9 +195,31 @@ pub enum BrokerLink {
     Up,
 }
 
+/// What the bridge can count on with a broker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Capabilities {
+    /// It knows whether anybody reads a topic now, and a confirmation is a reader's. Otherwise it is the broker's own, and who
+    /// is away has to say so.
+    pub knows_readers: bool,
+    /// It sees clients come and go ([`Sighting`]).
+    pub sees_clients: bool,
+    /// The word for a publish is told to its publisher, who may hear that there is no room. Otherwise the broker has taken the
+    /// publish long ago, and a refusal would be the end of it.
+    pub answers_publishers: bool,
+}
+
+impl Capabilities {
+    /// Those of the embedded broker.
+    pub const EMBEDDED: Self = Self { knows_readers: true, sees_clients: true, answers_publishers: true };
+    /// Those of a broker that the bridge is a client of.
+    pub const EXTERNAL: Self = Self { knows_readers: false, sees_clients: false, answers_publishers: false };
+}
+
 /// The bridge's end.
 #[derive(Debug)]
 pub struct Port {
+    /// What the broker can do.
+    pub capabilities: Capabilities,
     /// What clients published.
     pub inbound: mpsc::Receiver<Inbound>,
     /// What to publish; full means: wait. Publications of one topic keep their order.
@@ -232,7 +256,7 @@ pub struct Outlet {
     pub sightings: mpsc::Sender<Sighting>,
 }
 
-/// Makes both ends. `inbound` and `publish` are the sizes of the two queues, in messages.
+/// Makes both ends, for the embedded broker. `inbound` and `publish` are the sizes of the two queues, in messages.
 pub fn port(inbound: usize, publish: usize) -> (Port, Outlet) {
     let (inbound_tx, inbound_rx) = mpsc::channel(inbound);
     let (publish_tx, publish_rx) = mpsc::channel(publish);
@@ -243,6 +267,7 @@ pub fn port(inbound: usize, publish: usize) -> (Port, Outlet) {
     let (former_tx, former_rx) = mpsc::channel(publish);
     (
         Port {
+            capabilities: Capabilities::EMBEDDED,
             inbound: inbound_rx,
             publish: publish_tx,
             former: former_tx,

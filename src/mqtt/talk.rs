@@ -2,7 +2,7 @@
 
 use super::barrier::Barrier;
 use super::config::{ClientLimits, Plan};
-use super::link::{Answer, Failure, Protocol, Retain, Terms, wire_bytes};
+use super::link::{Answer, Failure, Gone, Protocol, Retain, Terms, wire_bytes};
 use super::session::Tally;
 use super::settle::{News, Settling, meaning};
 use super::{BrokerLink, Outbound, Outcome};
@@ -14,7 +14,7 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, error, info};
+use tracing::{debug, error, info, warn};
 
 /// Why this side closes a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,24 +62,54 @@ impl<P: Protocol> Talk<'_, P> {
         }
     }
 
-    /// Subscribes until every filter is granted.
+    /// Subscribes until every filter is granted. What the session has besides is taken back afterwards: before, a message
+    /// would find no subscription for a moment and be lost.
     async fn subscribe(&self) -> Result<(), Failure> {
         let config = &self.plan.config;
+        let former = &config.former_filters;
+        let mut has_former = self.terms.session_present;
         loop {
-            let asked = timeout(config.limits.answer, P::subscribe(self.client, &config.filters)).await;
-            let Ok(refused) = asked.map_err(|_| Failure::Silent(config.limits.answer))? else {
-                // The link is gone; its receiving half knows why, and ends it all.
-                return pending().await;
-            };
-            if refused.iter().all(Option::is_none) {
+            if self.ask_for(&config.filters).await? {
+                if has_former {
+                    self.answered(P::unsubscribe(self.client, former)).await?;
+                }
                 return Ok(());
             }
-            for (filter, reason) in config.filters.iter().zip(refused) {
-                if let Some(reason) = reason {
-                    error!(broker = self.plan.address, filter, reason, "the broker refuses a subscription");
+            if !former.is_empty() {
+                has_former = true;
+                if self.ask_for(former).await? {
+                    self.answered(P::unsubscribe(self.client, &config.filters)).await?;
+                    warn!(
+                        broker = self.plan.address,
+                        filters = ?config.filters,
+                        "the broker grants only the subscriptions of an earlier release: misspelt topics cannot be told"
+                    );
+                    return Ok(());
                 }
             }
             sleep(config.limits.retry_max).await;
+        }
+    }
+
+    /// Subscribes `filters`; whether all are granted.
+    async fn ask_for(&self, filters: &[String]) -> Result<bool, Failure> {
+        let refused = self.answered(P::subscribe(self.client, filters)).await?;
+        for (filter, reason) in filters.iter().zip(&refused) {
+            if let Some(reason) = reason {
+                error!(broker = self.plan.address, filter, reason, "the broker refuses a subscription");
+            }
+        }
+        Ok(refused.iter().all(Option::is_none))
+    }
+
+    /// Waits for an answer of the broker.
+    async fn answered<T>(&self, asked: impl Future<Output = Result<T, Gone>>) -> Result<T, Failure> {
+        let limit = self.plan.config.limits.answer;
+        match timeout(limit, asked).await {
+            Ok(Ok(answer)) => Ok(answer),
+            // The link is gone; its receiving half knows why, and ends it all.
+            Ok(Err(Gone)) => pending().await,
+            Err(_) => Err(Failure::Silent(limit)),
         }
     }
 

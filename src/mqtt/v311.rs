@@ -52,6 +52,13 @@ impl Protocol for V311 {
         Ok(suback.return_codes.into_iter().map(refusal).collect())
     }
 
+    async fn unsubscribe(client: &AsyncClient, filters: &[String]) -> Result<(), Gone> {
+        for filter in filters {
+            client.unsubscribe(filter).await.map_err(|_| Gone)?;
+        }
+        Ok(())
+    }
+
     fn publish(client: &AsyncClient, outbound: &Outbound) -> impl Future<Output = Answer> + Send + 'static {
         let options = PublishOptions::new(qos(outbound.qos)).retain(outbound.retain);
         let handed = client.try_publish_tracked(outbound.topic.as_str(), outbound.payload.clone(), options);
@@ -68,7 +75,7 @@ impl Protocol for V311 {
     async fn acknowledge(client: &AsyncClient, ack: ManualAck, word: AckWord) -> Acknowledged {
         match word {
             AckWord::Quota => Acknowledged::Withheld,
-            AckWord::Done => {
+            AckWord::Done | AckWord::NoSuchTopic => {
                 // It fails only when the link has ended; the broker sends the message again on the next one.
                 _ = client.manual_ack(ack).await;
                 Acknowledged::Sent
@@ -88,10 +95,11 @@ impl Protocol for V311 {
 fn options(plan: &Plan) -> MqttOptions {
     let (config, limits) = (&plan.config, &plan.config.limits);
     let mut options = addressed(plan);
-    let incoming = usize::try_from(limits.max_packet_bytes).unwrap_or(LARGEST_PACKET);
     options
         .set_clean_session(false)
-        .set_max_packet_size(incoming, LARGEST_PACKET)
+        // This version cannot tell the broker how much the bridge takes. What is larger would end each connection anew, as it
+        // stays first in the broker's queue; so it is read, one at a time, and cut before it is kept.
+        .set_max_packet_size(LARGEST_PACKET, LARGEST_PACKET)
         .set_inflight(limits.inflight)
         .set_ack_mode(AckMode::Manual)
         .set_keep_alive(limits.keep_alive_secs())

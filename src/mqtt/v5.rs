@@ -56,6 +56,13 @@ impl Protocol for V5 {
         Ok(suback.return_codes.into_iter().map(refusal).collect())
     }
 
+    async fn unsubscribe(client: &AsyncClient, filters: &[String]) -> Result<(), Gone> {
+        for filter in filters {
+            client.unsubscribe(filter).await.map_err(|_| Gone)?;
+        }
+        Ok(())
+    }
+
     fn publish(client: &AsyncClient, outbound: &Outbound) -> impl Future<Output = Answer> + Send + 'static {
         let properties = PublishProperties {
             payload_format_indicator: Some(1),

@@ -38,6 +38,7 @@ metrics! {
     DownstreamRepeated(Counter, "bridge_downstream_repeated_total",
         "Messages whose id was known already: their last status is told again");
     DownstreamRejected(Counter, "bridge_downstream_rejected_total", "Inputs refused with an error document");
+    UnknownTopics(Counter, "bridge_unknown_topics_total", "Publishes on a topic below self/ that the bridge does not have");
     DownstreamAttempts(Counter, "bridge_downstream_attempts_total", "Tries to send a message, once each has ended");
     DownstreamSent(Counter, "bridge_downstream_sent_total", "Messages that the push service took");
     DownstreamDelivered(Counter, "bridge_downstream_delivered_total", "Messages that a device confirmed");

@@ -45,6 +45,8 @@ pub struct NewDelivery {
     pub reply: String,
     /// MQTT 5 correlation data of the request.
     pub correlation: Option<Bytes>,
+    /// What `accepted` says of the document beside that. It is not kept.
+    pub notice: Option<String>,
 }
 
 /// What became of a [`NewDelivery`].
@@ -70,7 +72,7 @@ pub(super) fn accept(tx: &mut Tx<'_>, new: &NewDelivery) -> rusqlite::Result<Acc
     let (origin, at, correlation) = (Origin::Status(new.sid), new.accepted_at, new.correlation.as_deref());
     let life = Life::new(state, new.receipt);
     let document = StatusDocument::new(new.id.as_str(), Status::Accepted, at, life, &new.transport);
-    let payload = document.correlation(correlation).to_bytes();
+    let payload = document.notice(new.notice.as_deref()).correlation(correlation).to_bytes();
     outbox::queue(tx, &Document { topic: &new.reply, origin, at, correlation, payload: &payload })?;
     tx.draft.figures.queue_rows += 1;
     tx.draft.figures.queue_bytes += bytes;
@@ -80,7 +82,7 @@ pub(super) fn accept(tx: &mut Tx<'_>, new: &NewDelivery) -> rusqlite::Result<Acc
 
 fn repeat(tx: &mut Tx<'_>, new: &NewDelivery) -> rusqlite::Result<Option<Status>> {
     let Some(known) = Delivery::by_id(tx, new.bal.as_str(), new.id.as_str())? else { return Ok(None) };
-    known.repeat(tx, &new.reply, new.correlation.as_deref(), new.accepted_at).map(Some)
+    known.repeat(tx, new).map(Some)
 }
 
 fn is_behind(tx: &Tx<'_>, new: &NewDelivery) -> rusqlite::Result<bool> {

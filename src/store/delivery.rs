@@ -1,5 +1,6 @@
 //! One row of `deliveries`: reading it, moving it one step, telling its sender.
 
+use super::accept::NewDelivery;
 use super::outbox::{self, Document, Note, Origin};
 use super::recipient_queue::{FIRST_OF_ALL, RecipientQueue};
 use super::tx::{Settled, Tx, bytes_of};
@@ -167,15 +168,11 @@ impl Delivery {
 
     /// Tells the last status again, on the topic of the one who asks, and marked: it was told before. Unless it still
     /// waits to be published there, for then the first telling is the answer to both.
-    pub(super) fn repeat(
-        &self,
-        tx: &mut Tx<'_>,
-        topic: &str,
-        correlation: Option<&[u8]>,
-        at: u64,
-    ) -> rusqlite::Result<Status> {
+    pub(super) fn repeat(&self, tx: &mut Tx<'_>, asked: &NewDelivery) -> rusqlite::Result<Status> {
+        let (topic, correlation, at) = (&*asked.reply, asked.correlation.as_deref(), asked.accepted_at);
         let status = self.life.status();
         let document = self.document(status, self.time_of(status));
+        let document = document.notice(asked.notice.as_deref());
         let payload = document.correlation(correlation).redelivered(true).to_bytes();
         if topic != self.reply || correlation != self.corr.as_deref() {
             // Another question. Clients may ask as many as they like, so its answer is a note, of which few are kept.

@@ -1,7 +1,8 @@
 //! Who may write, subscribe to and read what: topics-contract, section 8, over the wire.
 
 use fcm_mqtt_bridge::broker::{BrokerConfig, BrokerLimits};
-use fcm_mqtt_bridge::mqtt::{AckWord, Outcome, Role};
+use fcm_mqtt_bridge::chat::principal::Role;
+use fcm_mqtt_bridge::mqtt::{AckWord, Outcome};
 use fcm_mqtt_bridge::ops::metrics::Metric;
 
 use super::peer::{Connect, PUBACK, PUBCOMP, PUBREC, PUBREL, Peer, Seen, V5, V311};

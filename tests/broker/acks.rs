@@ -36,6 +36,24 @@ async fn a_puback_waits_for_its_word_and_keeps_its_place() {
 }
 
 #[tokio::test]
+async fn a_topic_that_the_bridge_does_not_have_is_told_in_the_acknowledgement_where_there_is_a_word_for_it() {
+    const NO_MATCHING_SUBSCRIBERS: u8 = 0x10;
+    for (version, reason) in [(V5, NO_MATCHING_SUBSCRIBERS), (V311, 0)] {
+        let mut world = World::open().await;
+        let (mut bal, _) = Peer::connect(&world, Connect { version, ..Connect::default() }).await;
+        bal.publish("bal1/self/message", 1, "x").await;
+        world.inbound().await.ack.release(AckWord::NoSuchTopic);
+        assert_eq!(bal.next().await, Seen::Ack(PUBACK, 1, reason));
+        bal.publish_with(0b0100, "bal1/self/message", 2, &[], "x").await;
+        world.inbound().await.ack.release(AckWord::NoSuchTopic);
+        assert_eq!(bal.next().await, Seen::Ack(PUBREC, 2, reason));
+        bal.ack(PUBREL, 2).await;
+        assert_eq!(bal.next().await, Seen::Ack(PUBCOMP, 2, 0), "a success: the exchange goes on");
+        world.close().await;
+    }
+}
+
+#[tokio::test]
 async fn the_bridge_sees_which_messages_come_again() {
     for version in [V311, V5] {
         let mut world = World::open().await;

@@ -3,7 +3,8 @@
 use std::net::TcpListener;
 use std::process::Stdio;
 
-use fcm_mqtt_bridge::mqtt::{Outcome, Role};
+use fcm_mqtt_bridge::chat::principal::Role;
+use fcm_mqtt_bridge::mqtt::Outcome;
 use fcm_mqtt_bridge::ops::metrics::Metric;
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};

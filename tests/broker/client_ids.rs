@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use fcm_mqtt_bridge::broker::BrokerConfig;
-use fcm_mqtt_bridge::mqtt::{AckWord, Outcome, Role};
+use fcm_mqtt_bridge::chat::principal::Role;
+use fcm_mqtt_bridge::mqtt::{AckWord, Outcome};
 use mqtt5::QoS;
 use mqtt5::broker::storage::{ClientSession, FileBackend, QueuedMessage, StorageBackend, StoredSubscription};
 use mqtt5::packet::publish::PublishPacket;

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use fcm_mqtt_bridge::broker::{Broker, BrokerConfig, BrokerError, BrokerLimits, JwtConfig};
-use fcm_mqtt_bridge::mqtt::Role;
+use fcm_mqtt_bridge::chat::principal::Role;
 use fcm_mqtt_bridge::ops::clock::now_ms;
 use fcm_mqtt_bridge::ops::metrics::Metric;
 use serde_json::json;

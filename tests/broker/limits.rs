@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use fcm_mqtt_bridge::broker::{Broker, BrokerConfig, BrokerError, BrokerLimits, Listen};
-use fcm_mqtt_bridge::mqtt::Role;
+use fcm_mqtt_bridge::chat::principal::Role;
 use fcm_mqtt_bridge::ops::metrics::Metric;
 
 use super::peer::{Connect, Peer, Seen, V5, V311};

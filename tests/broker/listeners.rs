@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use fcm_mqtt_bridge::broker::{Broker, BrokerConfig, BrokerError, BrokerLimits, Listen, TlsFiles};
-use fcm_mqtt_bridge::mqtt::Role;
+use fcm_mqtt_bridge::chat::principal::Role;
 use fcm_mqtt_bridge::ops::metrics::Metric;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;

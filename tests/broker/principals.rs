@@ -1,7 +1,8 @@
 //! As whom the bridge is told of what clients publish, and of what they leave behind.
 
 use fcm_mqtt_bridge::broker::BrokerConfig;
-use fcm_mqtt_bridge::mqtt::{AckWord, Inbound, Principal, Proof, Role};
+use fcm_mqtt_bridge::chat::principal::{Principal, Proof, Role};
+use fcm_mqtt_bridge::mqtt::{AckWord, Inbound};
 use serde_json::json;
 
 use super::identity::{Tokens, in_seconds};

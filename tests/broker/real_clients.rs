@@ -2,7 +2,8 @@
 
 use std::process::Stdio;
 
-use fcm_mqtt_bridge::mqtt::{Outcome, Role};
+use fcm_mqtt_bridge::chat::principal::Role;
+use fcm_mqtt_bridge::mqtt::Outcome;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Command;
 use tokio::task::JoinSet;

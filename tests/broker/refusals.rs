@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use fcm_mqtt_bridge::broker::{BrokerConfig, BrokerLimits, JwtConfig, Listen};
-use fcm_mqtt_bridge::mqtt::{AckWord, Role};
+use fcm_mqtt_bridge::chat::principal::Role;
+use fcm_mqtt_bridge::mqtt::AckWord;
 use fcm_mqtt_bridge::ops::clock::now_ms;
 use fcm_mqtt_bridge::ops::metrics::Metric;
 use serde_json::json;

@@ -3,8 +3,9 @@
 use std::collections::HashSet;
 
 use fcm_mqtt_bridge::broker::BrokerConfig;
+use fcm_mqtt_bridge::chat::principal::Role;
 use fcm_mqtt_bridge::mqtt::Change::{Broke, Came, Left};
-use fcm_mqtt_bridge::mqtt::{Change, Role, Sighting};
+use fcm_mqtt_bridge::mqtt::{Change, Sighting};
 
 use super::peer::{Connect, Peer, V5, V311};
 use super::world::{Users, World, config, password, soon};

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use fcm_mqtt_bridge::broker::identity::users::{Cost, UsersFile};
 use fcm_mqtt_bridge::broker::{Bound, Broker, BrokerConfig, BrokerError, BrokerLimits, Listen, Surroundings};
-use fcm_mqtt_bridge::mqtt::{self, AckWord, BrokerLink, Inbound, Outbound, Outcome, Port, Role};
+use fcm_mqtt_bridge::chat::principal::Role;
+use fcm_mqtt_bridge::mqtt::{self, AckWord, BrokerLink, Inbound, Outbound, Outcome, Port};
 use fcm_mqtt_bridge::ops::metrics::Metrics;
 use tempfile::TempDir;
 use tokio::sync::{oneshot, watch};

@@ -3,7 +3,7 @@
 use crate::harness::{BODY, Bridge, Logs, QUEUE, config, outcome, soon};
 use crate::scripted::{Scripted, connack, connack_with};
 use bytes::Bytes;
-use fcm_mqtt_bridge::mqtt::{AckWord, BrokerLink, Outcome, Version};
+use fcm_mqtt_bridge::mqtt::{AckWord, BrokerLink, ClientConfig, Outcome, Version};
 use rumqttc_v5::QoS;
 use rumqttc_v5::mqttbytes::v5::{Disconnect, DisconnectReasonCode, Packet, PubAckReason, SubscribeReasonCode};
 use std::time::Duration;
@@ -62,6 +62,50 @@ async fn a_refused_filter_is_named_and_the_door_stays_closed_until_it_is_granted
     assert_eq!(*bridge.port.broker_link.borrow(), BrokerLink::Down);
     link.suback(pkid, vec![granted, granted]).await;
     bridge.broker_link(BrokerLink::Up).await;
+}
+
+fn upgraded(url: String) -> ClientConfig {
+    ClientConfig {
+        former_filters: vec!["+/self/messages".into(), "+/self/receipts".into()],
+        ..config(url, Version::V5)
+    }
+}
+
+#[tokio::test]
+async fn the_subscriptions_of_an_earlier_release_are_taken_back_from_a_session_that_was_kept() {
+    let broker = Scripted::listen().await;
+    let mut bridge = Bridge::start(upgraded(broker.url()));
+    for session_present in [true, false] {
+        let mut link = broker.accept().await;
+        link.connect(connack(session_present)).await;
+        link.grant().await;
+        // One by one, and nobody waits for an answer: rumqttd has none for what it does not know.
+        for filter in ["+/self/messages", "+/self/receipts"].into_iter().filter(|_| session_present) {
+            let Some(Packet::Unsubscribe(taken_back)) = link.packet().await else { panic!("no UNSUBSCRIBE") };
+            assert_eq!(taken_back.filters, [filter]);
+        }
+        bridge.broker_link(BrokerLink::Up).await;
+        drop(link);
+        bridge.broker_link(BrokerLink::Down).await;
+    }
+}
+
+#[tokio::test]
+async fn a_broker_that_grants_only_the_former_subscriptions_is_used_with_them() {
+    let (logs, _guard) = Logs::collect();
+    let broker = Scripted::listen().await;
+    let mut bridge = Bridge::start(upgraded(broker.url()));
+    let mut link = broker.accept().await;
+    link.connect(connack(true)).await;
+    let (pkid, _) = link.subscribe().await;
+    link.suback(pkid, vec![SubscribeReasonCode::NotAuthorized]).await;
+    let (pkid, filters) = link.subscribe().await;
+    assert_eq!(filters, 2);
+    link.suback(pkid, vec![SubscribeReasonCode::Success(QoS::AtLeastOnce); 2]).await;
+    let Some(Packet::Unsubscribe(taken_back)) = link.packet().await else { panic!("no UNSUBSCRIBE") };
+    assert_eq!(taken_back.filters, ["+/self/#"], "an earlier connection may have been granted it");
+    bridge.broker_link(BrokerLink::Up).await;
+    logs.line(&["WARN", "misspelt topics cannot be told"]).await;
 }
 
 #[tokio::test]

@@ -1,7 +1,8 @@
 //! The bridge's end of the port, and its log.
 
+use fcm_mqtt_bridge::chat::principal::Senders;
 use fcm_mqtt_bridge::mqtt::{
-    BrokerLink, ClientConfig, ClientError, ClientLimits, Inbound, Outbound, Outcome, Port, Senders, Version, port, run,
+    BrokerLink, ClientConfig, ClientError, ClientLimits, Inbound, Outbound, Outcome, Port, Version, port, run,
 };
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
@@ -39,6 +40,7 @@ pub(crate) fn config(url: impl Into<String>, version: Version) -> ClientConfig {
         version,
         ca_file: None,
         filters: vec!["+/self/#".into()],
+        former_filters: Vec::new(),
         will: None,
         senders: Senders::Anonymous,
         limits: ClientLimits {

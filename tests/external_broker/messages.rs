@@ -2,7 +2,9 @@
 
 use crate::harness::{BODY, Bridge, Logs, config, outcome, soon};
 use crate::mosquitto::{Mosquitto, Peer};
-use fcm_mqtt_bridge::mqtt::{AckWord, ClientConfig, Inbound, Outcome, Principal, Proof, Role, Senders, Version};
+use crate::scripted::{Scripted, connack};
+use fcm_mqtt_bridge::chat::principal::{Principal, Proof, Role, Senders};
+use fcm_mqtt_bridge::mqtt::{AckWord, ClientConfig, Inbound, Outcome, Version};
 use rumqttc_v5::PublishOptions;
 
 async fn messages_pass_both_ways(version: Version) {
@@ -170,13 +172,29 @@ async fn large_payloads_pass_up_to_the_limit_with_mqtt_3_1_1() {
 }
 
 #[tokio::test]
-async fn a_packet_above_the_limit_is_an_error_with_the_name_of_the_limit() {
+async fn a_packet_above_the_limit_is_an_error_with_the_name_of_the_limit_where_the_broker_was_told_of_it() {
     let (logs, _guard) = Logs::collect();
+    let broker = Scripted::listen().await;
+    let mut config = config(broker.url(), Version::V5);
+    config.limits.max_packet_bytes = 2_000;
+    let _bridge = Bridge::start(config);
+    broker.welcome(connack(false)).await.publish(1, &"x".repeat(5_000)).await;
+    let line = logs.line(&["ERROR", "max_packet_bytes"]).await;
+    assert!(line.contains("50"), "{line}");
+}
+
+#[tokio::test]
+async fn a_packet_above_the_limit_stops_nothing_where_the_broker_cannot_be_told_of_it() {
     let broker = Mosquitto::start().await;
     let mut config = config(broker.url(), Version::V311);
     config.limits.max_packet_bytes = 2_000;
-    let _bridge = Bridge::open(config).await;
-    Peer::connect(&broker, "bal").await.publish("bal/self/messages", &"x".repeat(5_000)).await;
-    let line = logs.line(&["ERROR", "max_packet_bytes"]).await;
-    assert!(line.contains("50"), "{line}");
+    let mut bridge = Bridge::open(config).await;
+    let peer = Peer::connect(&broker, "bal").await;
+    for (payload, comes) in [("x".repeat(3_000_000), 2_001), ("y".repeat(2_000), 2_000)] {
+        peer.publish("bal/self/messages", &payload).await;
+        let inbound = bridge.inbound().await;
+        assert_eq!(inbound.payload, payload[..comes], "cut to one byte more than is taken");
+        inbound.ack.release(AckWord::Done);
+    }
+    bridge.stop().await;
 }

@@ -2,7 +2,7 @@
 
 use super::transports::{both, v1};
 use super::*;
-use crate::mqtt::{Principal, Proof, Role};
+use crate::chat::principal::{Principal, Proof, Role};
 
 fn logged_in(name: &str, role: Role) -> Principal {
     Principal { name: name.into(), role, device: Some("phone".into()), proof: Proof::Login }

@@ -137,6 +137,7 @@ async fn refused_once(path: &std::path::Path, token: &str) {
         receipt: true,
         reply: "c/others/receipts".into(),
         correlation: None,
+        notice: None,
     };
     store.accept(new).await.unwrap().await.unwrap();
     let query = DueQuery { transport: Transport::Ccs, now: now_ms(), limit: 10, pace: Pace::OneAtATime };

@@ -1,7 +1,8 @@
 //! Who is there, with the time standing still unless a test moves it.
 
 use super::*;
-use crate::mqtt::{Change, Role, Sighting};
+use crate::chat::principal::Role;
+use crate::mqtt::{Change, Sighting};
 use Change::{Broke, Came, Left};
 use std::sync::mpsc::{SyncSender, sync_channel};
 

@@ -1,9 +1,10 @@
 use super::*;
 use crate::broker::disk::Disk;
-use crate::broker::identity::Identity;
 use crate::broker::link::{ChosenBy, Name};
 use crate::broker::{BrokerLimits, engine};
-use crate::mqtt::{self, Role};
+use crate::chat::principal::Identity;
+use crate::chat::principal::Role;
+use crate::mqtt;
 
 /// How sightings look to clients is tested from outside, in `tests/broker`; this end nobody can bring about from there.
 #[tokio::test]

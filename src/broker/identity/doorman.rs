@@ -11,12 +11,12 @@ use super::brake::Brake;
 use super::passwords::{Passwords, Proven};
 use super::roster::{Place, Proof, Roster};
 use super::tokens::{Keys, Token, looks_like_token};
-use super::{Identity, IdentityError, users};
-use crate::broker::access::Rights;
+use super::{IdentityError, users};
 use crate::broker::link::Link;
 use crate::broker::refusals::Refusal;
 use crate::broker::{BrokerConfig, JwtConfig};
-use crate::mqtt::Role;
+use crate::chat::access::Rights;
+use crate::chat::principal::{Identity, Role};
 
 /// What a client shows.
 #[derive(Clone, Copy)]

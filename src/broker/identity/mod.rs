@@ -21,11 +21,7 @@ mod roster;
 mod tokens;
 pub mod users;
 
-use std::sync::Arc;
-
 use thiserror::Error;
-
-use crate::mqtt::Role;
 
 pub(super) use client_id::{CLIENT_ID_MAX, SESSION_KEY_ROOM, assigned, device_of, is_key_of, session_key};
 pub(super) use doorman::{Caller, Denied, Doorman, Login};
@@ -36,15 +32,6 @@ pub(super) use roster::Place;
 pub(super) use roster::Proof;
 pub use tokens::KeysError;
 pub use users::UsersError;
-
-/// Somebody who logged in.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Identity {
-    /// The user name, which is the first level of their topics.
-    pub user: Arc<str>,
-    /// What they are.
-    pub role: Role,
-}
 
 /// Why nobody could be identified: a file is missing or wrong.
 #[derive(Debug, Error)]

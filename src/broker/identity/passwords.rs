@@ -11,9 +11,8 @@ use argon2::{Argon2, PasswordHash, PasswordVerifier};
 use ring::hmac;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::Identity;
 use super::users::User;
-use crate::mqtt::Role;
+use crate::chat::principal::{Identity, Role};
 
 /// Checks at a time: half of the processors, within these. Each takes 19 MiB.
 const AT_ONCE: std::ops::RangeInclusive<usize> = 1..=4;

@@ -68,7 +68,7 @@ mod tests {
 
     use super::*;
     use crate::broker::identity::users::{Cost, UsersFile};
-    use crate::mqtt::Role;
+    use crate::chat::principal::Role;
     use crate::ops::files::LOOK;
 
     const CHEAP: Cost = Cost { memory_kib: 8, rounds: 1 };

@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use super::Identity;
 use crate::broker::link::Link;
 use crate::broker::refusals::Refusal;
+use crate::chat::principal::Identity;
 
 /// What somebody showed to log in.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -117,7 +117,7 @@ mod tests {
     use super::*;
     use crate::broker::confirm::{Keeping, Ledger};
     use crate::broker::parked::ParkedLimits;
-    use crate::mqtt::Role;
+    use crate::chat::principal::Role;
 
     fn link() -> Arc<Link> {
         let parked = ParkedLimits { publications: 1, topics: 1 };

@@ -15,11 +15,11 @@ use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
 use serde::Deserialize;
 use thiserror::Error;
 
+use super::crypto;
 use super::name::{self, NameError};
 use super::users::role_of_word;
-use super::{Identity, crypto};
 use crate::broker::JwtConfig;
-use crate::mqtt::Role;
+use crate::chat::principal::{Identity, Role};
 use crate::ops::clock::now_ms;
 
 /// Clocks may differ by this, in seconds: a token holds that long after `exp` and before `nbf`.

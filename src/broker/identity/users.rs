@@ -20,7 +20,7 @@ use argon2::{ARGON2ID_IDENT, Algorithm, Argon2, Params, Version};
 use thiserror::Error;
 
 use super::name::{self, NameError};
-use crate::mqtt::Role;
+use crate::chat::principal::Role;
 
 /// What a new file begins with.
 const HEADER: &str = "# Users of fcm-mqtt-bridge, one `name:role:hash` a line; roles: bal, user, admin.\n\

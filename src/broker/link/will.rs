@@ -2,9 +2,9 @@
 
 use mqtt5::WillMessage;
 
-use super::super::access::Rights;
 use super::super::identity::Caller;
 use super::Link;
+use crate::chat::access::Rights;
 
 impl Link {
     /// Who was let in; none before.

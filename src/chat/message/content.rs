@@ -37,6 +37,12 @@ impl Content {
         Ok(Self { data, notification })
     }
 
+    /// Reads it where there may be nothing, and without the short forms.
+    pub(super) fn given(fields: &mut Fields) -> Result<Self, Rejection> {
+        let data = strings(fields.object("data")?.unwrap_or_default())?;
+        Ok(Self { data, notification: fields.object("notification")? })
+    }
+
     /// The bytes that count against the push service's limit.
     pub(super) fn weight(&self) -> usize {
         weight(&self.data) + self.notification.as_ref().map_or(0, weight)
@@ -71,6 +77,7 @@ pub(super) fn reserved(key: &str) -> Rejection {
     Rejection::new(ErrorCode::ReservedKey, format!("the data key {} belongs to the push service", shown(key)))
 }
 
-fn shown(key: &str) -> String {
+/// A key, as far as a text for people repeats it.
+pub(super) fn shown(key: &str) -> String {
     format!("{:?}", key.chars().take(KEY_SHOWN).collect::<String>())
 }

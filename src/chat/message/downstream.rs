@@ -1,6 +1,7 @@
 //! A message of a BAL to devices: `{bal}/self/messages`.
 
-use super::content::{Content, reserved};
+use super::ccs_form::{self, MESSAGE_ID};
+use super::content::{Content, reserved, shown};
 use super::fields::Fields;
 use super::target::{Address, read_address};
 use super::{COLLAPSE_MAX, ErrorCode, Limits, Rejection, Sender};
@@ -17,6 +18,9 @@ const CATEGORY_MAX: usize = 255;
 ///
 /// It is less than a second, the shortest `ttl` that is not 0, so that the two are told apart by how long a message lives.
 pub const NOW_OR_NEVER_MS: u64 = 999;
+
+/// Most unknown fields that are told by name.
+const IGNORED_SHOWN: usize = 5;
 
 /// A key of `data` that FCM HTTP v1 keeps for itself beside those of CCS, where it is the application's.
 const V1_KEY: &str = "notification";
@@ -52,6 +56,8 @@ pub struct Downstream {
     pub order: Option<String>,
     /// The app it is for (package name), which may decide by which way it goes.
     pub category: Option<String>,
+    /// The names of the fields that nobody knows, and that are ignored.
+    pub ignored: Vec<String>,
 }
 
 /// What a sender asks for.
@@ -72,24 +78,32 @@ impl Downstream {
     /// every other fault of a field but the id's.
     pub fn parse(sender: Sender, payload: &[u8], limits: &Limits) -> Result<Self, Rejection> {
         let mut fields = Fields::read(payload, limits.payload_bytes)?;
-        Self::read_from(sender, &mut fields, limits)
+        let allowed = sender.check(&fields);
+        let of_ccs = fields.has(MESSAGE_ID);
+        let id = if of_ccs { ccs_form::id(&mut fields)? } else { fields.id()? };
+        let read = if of_ccs { ccs_form::read } else { read };
+        match allowed.and_then(|()| read(&mut fields, limits)) {
+            Ok(read) => {
+                let ignored = fields.names().filter(|name| fields.has(name)).map(str::to_owned).collect();
+                Ok(Self { id, ignored, ..read })
+            }
+            Err(rejection) => Err(rejection.about(id)),
+        }
     }
 
-    /// As [`Self::parse`] of a BAL, and names the fields that are not known and therefore ignored.
-    ///
-    /// # Errors
-    /// As [`Self::parse`].
-    pub fn parse_naming_ignored(payload: &[u8], limits: &Limits) -> Result<(Self, Vec<String>), Rejection> {
-        let mut fields = Fields::read(payload, limits.payload_bytes)?;
-        let message = Self::read_from(Sender::Bal, &mut fields, limits)?;
-        let ignored = fields.names().filter(|name| fields.has(name)).map(str::to_owned).collect();
-        Ok((message, ignored))
+    /// A message with nothing but what must be there.
+    pub(super) fn new(errand: Errand, ttl: u32) -> Self {
+        Self { id: None, errand, ttl, order: None, category: None, ignored: Vec::new() }
     }
 
-    fn read_from(sender: Sender, fields: &mut Fields, limits: &Limits) -> Result<Self, Rejection> {
-        let id = fields.id()?;
-        let read = sender.check(fields).and_then(|()| read(fields, limits));
-        read.map(|read| Self { id: id.clone(), ..read }).map_err(|rejection| rejection.about(id))
+    /// What of the document nobody knows, as the `detail` of `accepted`.
+    pub fn notice(&self) -> Option<String> {
+        let shown: Vec<_> = self.ignored.iter().take(IGNORED_SHOWN).map(|name| shown(name)).collect();
+        let more = match self.ignored.len().saturating_sub(IGNORED_SHOWN) {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        (!shown.is_empty()).then(|| format!("unknown and ignored: {}{more}", shown.join(", ")))
     }
 
     /// Checks what depends on the way, which is known by the sender and the app.
@@ -121,22 +135,37 @@ fn read(fields: &mut Fields, limits: &Limits) -> Result<Downstream, Rejection> {
     let address = read_address(fields)?;
     let content = Content::read(fields)?;
     let options = Options::read(fields)?;
-    let ttl = ttl(fields)?;
+    let ttl = whole_seconds(fields, "ttl")?.unwrap_or(TTL_MAX);
     let order = fields.word("order", ORDER_MAX)?;
     let category = fields.word("category", CATEGORY_MAX)?;
-    let max = match &address {
-        Address::Push(Target::Topic(_) | Target::Condition(_)) => limits.topic_push_bytes,
-        Address::Push(Target::Token(_)) | Address::Name => limits.push_bytes,
-    };
-    if content.weight() > max {
-        let detail = format!("keys and values of `data` and `notification` are longer than {max} bytes");
-        return Err(Rejection::new(ErrorCode::TooBig, detail));
-    }
     let errand = match address {
-        Address::Name => Errand::Name,
-        Address::Push(target) => Errand::Push(Box::new(options.push(target, content)?)),
+        Address::Name => {
+            check_bytes(&content, limits.push_bytes)?;
+            Errand::Name
+        }
+        Address::Push(target) => {
+            check_weight(&content, &target, limits)?;
+            Errand::Push(Box::new(options.push(target, content)?))
+        }
     };
-    Ok(Downstream { id: None, errand, ttl, order, category })
+    Ok(Downstream { order, category, ..Downstream::new(errand, ttl) })
+}
+
+/// Whether the content is small enough for its target.
+pub(super) fn check_weight(content: &Content, target: &Target, limits: &Limits) -> Result<(), Rejection> {
+    let max = match target {
+        Target::Topic(_) | Target::Condition(_) => limits.topic_push_bytes,
+        Target::Token(_) => limits.push_bytes,
+    };
+    check_bytes(content, max)
+}
+
+fn check_bytes(content: &Content, max: usize) -> Result<(), Rejection> {
+    if content.weight() <= max {
+        return Ok(());
+    }
+    let detail = format!("keys and values of `data` and `notification` are longer than {max} bytes");
+    Err(Rejection::new(ErrorCode::TooBig, detail))
 }
 
 /// How a message is to be delivered.
@@ -229,8 +258,9 @@ fn check_handed_through(fcm: &Map<String, Value>) -> Result<(), Rejection> {
     }
 }
 
-fn ttl(fields: &mut Fields) -> Result<u32, Rejection> {
-    let Some(value) = fields.take("ttl") else { return Ok(TTL_MAX) };
+/// A time to live: a number of seconds, or the text of one.
+pub(super) fn whole_seconds(fields: &mut Fields, name: &str) -> Result<Option<u32>, Rejection> {
+    let Some(value) = fields.take(name) else { return Ok(None) };
     let seconds = match &value {
         Value::Number(number) => number.as_u64().and_then(|seconds| u32::try_from(seconds).ok()),
         Value::String(text) if text.bytes().all(|c| c.is_ascii_digit()) => text.parse().ok(),
@@ -238,7 +268,8 @@ fn ttl(fields: &mut Fields) -> Result<u32, Rejection> {
     };
     seconds
         .filter(|&seconds| seconds <= TTL_MAX)
-        .ok_or_else(|| Rejection::bad_field("ttl", format_args!("is not a whole number of seconds, 0 to {TTL_MAX}")))
+        .ok_or_else(|| Rejection::bad_field(name, format_args!("is not a whole number of seconds, 0 to {TTL_MAX}")))
+        .map(Some)
 }
 
 #[cfg(test)]

@@ -7,6 +7,8 @@ use std::fmt::Write;
 
 /// How much of a rejected payload is shown, in bytes.
 pub const SAMPLE_BYTES: usize = 64;
+/// Most characters of the topic that an error document repeats; a topic may have 65535 bytes.
+const TOPIC_SHOWN: usize = 256;
 
 /// One rejected input. It goes to nobody but the input's own owner: the sample may show part of a token.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -23,12 +25,12 @@ pub struct ErrorDocument {
 }
 
 impl ErrorDocument {
-    /// The error of `payload`, published on `topic` and rejected at `ts` (Unix milliseconds).
+    /// The error of `payload`, published on `topic` (cut to 256 characters) and rejected at `ts` (Unix milliseconds).
     pub fn new(rejection: &Rejection, topic: impl Into<String>, payload: &[u8], ts: u64) -> Self {
         Self {
             code: rejection.code(),
             detail: rejection.detail().to_owned(),
-            topic: topic.into(),
+            topic: topic.into().chars().take(TOPIC_SHOWN).collect(),
             ref_id: rejection.ref_id().map(ToString::to_string),
             ts,
             sample: sample(payload),
@@ -91,6 +93,15 @@ mod tests {
         let cut_in_two = "x".repeat(63) + "é";
         assert_eq!(sample(cut_in_two.as_bytes()), "x".repeat(63) + "\\xc3");
         assert_eq!(sample(&[b'x'; 100]).len(), SAMPLE_BYTES);
+    }
+
+    #[test]
+    fn a_long_topic_is_cut_between_characters() {
+        let rejection = Rejection::new(ErrorCode::UnknownTopic, "x");
+        let topic = format!("bal1/self/{}", "é".repeat(30_000));
+        let document = ErrorDocument::new(&rejection, topic, b"", 0).to_payload();
+        let document: Value = serde_json::from_slice(&document).unwrap();
+        assert_eq!(document["topic"], format!("bal1/self/{}", "é".repeat(TOPIC_SHOWN - 10)));
     }
 
     #[test]

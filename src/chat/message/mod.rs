@@ -5,6 +5,7 @@
 
 mod body;
 mod bridge;
+mod ccs_form;
 mod condition;
 mod content;
 mod downstream;

@@ -43,11 +43,13 @@ pub enum ErrorCode {
     NotFound,
     /// The version of the payload is not known.
     Version,
+    /// There is no such topic below `self/`.
+    UnknownTopic,
 }
 
 impl ErrorCode {
     /// Every code.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::BadJson,
         Self::NotObject,
         Self::MissingField,
@@ -65,6 +67,7 @@ impl ErrorCode {
         Self::QueueFull,
         Self::NotFound,
         Self::Version,
+        Self::UnknownTopic,
     ];
 }
 

@@ -1,12 +1,13 @@
 //! What a sender may ask for.
 
+use super::ccs_form::MESSAGE_ID;
 use super::fields::Fields;
 use super::target::names_a_device;
 use super::{ErrorCode, Rejection};
 use serde_json::Value;
 
 /// Fields that reach devices past everything that is known of their users.
-const RAW: [&str; 4] = ["token", "topic", "condition", "fcm"];
+const RAW: [&str; 5] = ["token", "topic", "condition", "fcm", MESSAGE_ID];
 
 /// Who sends a message, as far as it decides what may be in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,7 +32,10 @@ impl Sender {
 }
 
 fn forbidden(field: &str) -> Rejection {
-    let what =
-        if field == "fcm" { "give `fcm`".to_owned() } else { format!("name a device or an FCM topic in `{field}`") };
+    let what = match field {
+        "fcm" => "give `fcm`".to_owned(),
+        MESSAGE_ID => "send in the form of CCS, which is what `message_id` means".to_owned(),
+        _ => format!("name a device or an FCM topic in `{field}`"),
+    };
     Rejection::new(ErrorCode::Forbidden, format!("only a BAL may {what}"))
 }

@@ -14,7 +14,7 @@ pub const CONDITION_TOPICS_MAX: usize = 5;
 /// Longest condition, in characters: its topics and what stands around them.
 pub const CONDITION_MAX: usize = CONDITION_TOPICS_MAX * (TOPIC_NAME_MAX + 32);
 
-const TOPIC_PREFIX: &str = "/topics/";
+pub(super) const TOPIC_PREFIX: &str = "/topics/";
 const GROUP_PREFIX: &str = "g-";
 const FORMS: [&str; 4] = ["to", "token", "topic", "condition"];
 
@@ -41,8 +41,8 @@ pub(super) fn read_address(fields: &mut Fields) -> Result<Address, Rejection> {
     let serde_json::Value::String(text) = value else { return Err(Rejection::bad_field(form, "is not a string")) };
     match form {
         "to" => name(&text),
-        "token" => token(text).map(|token| Address::Push(Target::Token(token))),
-        "topic" => topic(&text).map(|name| Address::Push(Target::Topic(name))),
+        "token" => token(form, text).map(|token| Address::Push(Target::Token(token))),
+        "topic" => topic(form, &text).map(|name| Address::Push(Target::Topic(name))),
         _ => condition(text).map(|text| Address::Push(Target::Condition(text))),
     }
 }
@@ -77,22 +77,22 @@ fn name(text: &str) -> Result<Address, Rejection> {
     Owner::new(name).map(|_| Address::Name).map_err(|fault| Rejection::bad_field("to", fault))
 }
 
-fn token(text: String) -> Result<Token, Rejection> {
+pub(super) fn token(field: &str, text: String) -> Result<Token, Rejection> {
     // CCS has one field for tokens and topics; a topic in the clothes of a token would pass by the topic's limits.
     if text.starts_with(TOPIC_PREFIX) {
-        return Err(Rejection::bad_field("token", "names a topic; use `topic`"));
+        return Err(Rejection::bad_field(field, "names a topic; use `topic`"));
     }
-    Token::new(text).map_err(|fault| Rejection::bad_field("token", fault))
+    Token::new(text).map_err(|fault| Rejection::bad_field(field, fault))
 }
 
 /// The wire's prefix is taken off: `/` is not in the alphabet of names, so nothing else can be meant.
-fn topic(text: &str) -> Result<String, Rejection> {
+pub(super) fn topic(field: &str, text: &str) -> Result<String, Rejection> {
     let name = text.strip_prefix(TOPIC_PREFIX).unwrap_or(text);
-    check_topic_name(name).map_err(|fault| Rejection::bad_field("topic", fault))?;
+    check_topic_name(name).map_err(|fault| Rejection::bad_field(field, fault))?;
     Ok(name.to_owned())
 }
 
-fn condition(text: String) -> Result<String, Rejection> {
+pub(super) fn condition(text: String) -> Result<String, Rejection> {
     if text.chars().count() > CONDITION_MAX {
         return Err(Rejection::bad_field("condition", NameError::TooLong(CONDITION_MAX)));
     }

@@ -1,7 +1,7 @@
 //! Who takes part in the demo.
 
 use crate::broker::identity::users::UsersFile;
-use crate::mqtt::Role;
+use crate::chat::principal::Role;
 use anyhow::Context;
 use rand::distr::{Alphanumeric, SampleString};
 use std::path::Path;

@@ -81,6 +81,7 @@ impl Rig {
             receipt: true,
             reply: RECEIPTS.to_owned(),
             correlation: None,
+            notice: None,
         }
     }
 

@@ -1,6 +1,4 @@
-//! Who published a message. Pure.
-//!
-//! It stands here because both broker fill it and neither may name `chat`, of which it needs nothing.
+//! Who published a message, and how that is known.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -14,6 +12,15 @@ pub enum Role {
     User,
     /// May read everything and give the bridge orders.
     Admin,
+}
+
+/// Somebody who logged in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// The user name, which is the first level of their topics.
+    pub user: Arc<str>,
+    /// What they are.
+    pub role: Role,
 }
 
 /// Who published a message, and how that is known. A will has the principal of its session.

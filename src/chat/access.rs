@@ -1,21 +1,76 @@
-//! The access rules: who may write and read which topic. Pure.
-//!
-//! | role | publish | read |
-//! | --- | --- | --- |
-//! | BAL `b` | `b/self/#` | `b/<anything but self>/#`, `+/self/presence`, `_bridge/status` |
-//! | user `u` | `u/self/#` | `u/#`, `+/self/presence`, `+/self/profile`, `_bridge/status` |
-//! | admin | `_bridge/commands` | `#` |
-//! | anonymous (loopback only) | all but `+/others/#`, `_bridge/#` and `$...` | everything |
+//! The access rules: who may write and read which topic. One table, which the embedded broker keeps and which
+//! `fcm-mqtt-bridge acl` prints for other brokers.
 //!
 //! A subscription is granted if its filter matches any topic that may be read, and then every delivery is checked: who
 //! subscribes to `#` sees what the table allows and nothing else. A shared subscription is granted only if *every* topic
 //! that it matches may be read, because what is withheld from one member no other member gets.
 
+use super::principal::{Identity, Principal, Proof, Role};
 use std::sync::Arc;
 
-use crate::mqtt::{Principal, Proof, Role};
+/// Topics that a rule speaks of: those that an MQTT filter matches, but for some. The level `%u` stands for the user's own
+/// name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Grant {
+    /// The filter.
+    pub filter: &'static str,
+    /// What it matches and does not grant, as filters.
+    pub but: &'static [&'static str],
+}
 
-use super::identity::Identity;
+/// What a role may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rules {
+    /// Where it publishes.
+    pub publish: &'static [Grant],
+    /// What it reads.
+    pub read: &'static [Grant],
+}
+
+const fn all(filter: &'static str) -> Grant {
+    Grant { filter, but: &[] }
+}
+
+/// A BAL. Below its own name it reads all but its outbox: inbox and response topics.
+pub const BAL: Rules = Rules {
+    publish: &[all("%u/self/#")],
+    read: &[
+        all("%u/others/#"),
+        Grant { filter: "%u/+/#", but: &["%u/self/#"] },
+        all("+/self/presence"),
+        all("_bridge/status"),
+    ],
+};
+/// A chat user.
+pub const USER: Rules = Rules {
+    publish: &[all("%u/self/#")],
+    read: &[all("%u/#"), all("+/self/presence"), all("+/self/profile"), all("_bridge/status")],
+};
+/// Who commands the bridge.
+pub const ADMIN: Rules = Rules { publish: &[all("_bridge/commands")], read: &[all("#")] };
+/// Whoever reaches the loopback address where nobody logs in. Even friends leave alone what is the bridge's and the
+/// broker's, and what has no owner has no outbox.
+pub const ANONYMOUS: Rules = Rules {
+    publish: &[Grant { filter: "#", but: &["+/others/#", "_bridge/#", "/self/#"] }],
+    read: &[all("#"), all("$SYS/#")],
+};
+/// The bridge itself, as a client of another broker. (The embedded one is the bridge.)
+pub const BRIDGE: Rules = Rules {
+    publish: &[all("+/others/#"), all("+/self/#"), all("_bridge/#")],
+    read: &[all("+/others/#"), all("+/self/#"), all("_bridge/#")],
+};
+const NOBODY: Rules = Rules { publish: &[], read: &[] };
+
+impl Rules {
+    /// Those of a role.
+    pub fn of(role: Role) -> Self {
+        match role {
+            Role::Bal => BAL,
+            Role::User => USER,
+            Role::Admin => ADMIN,
+        }
+    }
+}
 
 /// What one client may do.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -39,36 +94,28 @@ const OTHER: &str = " ";
 impl Rights {
     /// Whether a message, or a will, may be published on `topic`.
     pub fn may_publish(&self, topic: &str) -> bool {
-        if topic.is_empty() || topic.contains(['+', '#', '\0']) {
-            return false;
-        }
-        match self {
-            Self::Nobody => false,
-            Self::Anonymous => is_open_to_clients(topic),
-            Self::Known(Identity { role: Role::Admin, .. }) => topic == "_bridge/commands",
-            Self::Known(Identity { user, role: Role::Bal | Role::User }) => {
-                matches!(levels(topic), [Some(owner), Some("self"), ..] if owner == &**user)
-            }
-        }
+        let is_topic = !topic.is_empty() && !topic.contains(['+', '#', '\0']);
+        is_topic && self.allow(self.rules().publish, levels(topic))
     }
 
     /// Whether a message on `topic` may be delivered.
     pub fn may_read(&self, topic: &str) -> bool {
-        self.reads(levels(topic))
+        self.allow(self.rules().read, levels(topic))
     }
 
     /// Whether a subscription to `filter` is granted. The filter is well-formed.
     pub fn may_subscribe(&self, filter: &str) -> bool {
+        let reads = |topic: Levels<'_>| self.allow(self.rules().read, topic);
         match filter.strip_prefix("$share/") {
-            None => self.samples(filter).into_iter().any(|topic| self.reads(topic)),
-            Some(shared) => shared
-                .split_once('/')
-                .is_some_and(|(_name, filter)| self.samples(filter).into_iter().all(|topic| self.reads(topic))),
+            None => self.samples(filter).into_iter().any(reads),
+            Some(shared) => {
+                shared.split_once('/').is_some_and(|(_name, filter)| self.samples(filter).into_iter().all(reads))
+            }
         }
     }
 
     /// As whom a client publishes on `topic`, if it may. `device` is which of its user's devices it is.
-    pub(super) fn principal(&self, device: Option<Arc<str>>, topic: &str) -> Option<Principal> {
+    pub fn principal(&self, device: Option<Arc<str>>, topic: &str) -> Option<Principal> {
         match self {
             Self::Nobody => None,
             Self::Anonymous => Some(Principal::anonymous(topic)),
@@ -78,26 +125,25 @@ impl Rights {
         }
     }
 
-    fn reads(&self, topic: Levels<'_>) -> bool {
-        let identity = match self {
-            Self::Nobody => return false,
-            Self::Anonymous => return true,
-            Self::Known(identity) => identity,
-        };
-        let [Some(first), second, ..] = topic else {
-            return false;
-        };
-        if first.starts_with('$') {
-            return false;
+    fn rules(&self) -> Rules {
+        match self {
+            Self::Nobody => NOBODY,
+            Self::Anonymous => ANONYMOUS,
+            Self::Known(identity) => Rules::of(identity.role),
         }
-        let own = first == &*identity.user;
-        let public =
-            matches!(topic, [_, Some("self"), Some("presence"), None] | [Some("_bridge"), Some("status"), None, None]);
-        match identity.role {
-            Role::Admin => true,
-            Role::Bal => public || own && second.is_some_and(|second| second != "self"),
-            Role::User => public || own || matches!(topic, [_, Some("self"), Some("profile"), None]),
+    }
+
+    /// The name that `%u` stands for; that of somebody without a name is no level of a topic.
+    fn user(&self) -> &str {
+        match self {
+            Self::Known(identity) => &identity.user,
+            Self::Nobody | Self::Anonymous => OTHER,
         }
+    }
+
+    fn allow(&self, grants: &[Grant], topic: Levels<'_>) -> bool {
+        let matches = |filter: &&str| matches(filter, self.user(), topic);
+        grants.iter().any(|grant| matches(&grant.filter) && !grant.but.iter().any(matches))
     }
 
     /// Topics that `filter` matches: one for each way in which the rules can tell them apart. A wildcard stands for the
@@ -133,15 +179,20 @@ impl Rights {
         samples
     }
 
-    /// The words that [`Self::reads`] looks for at one place, and one that it does not look for. At the first place a
+    /// The words that the rules of reading have at one place, and one that they do not have. At the first place a
     /// wildcard does not stand for what starts with `$` (MQTT 5, 4.7.2).
     fn words(&self, place: usize) -> Vec<Option<&str>> {
-        match (place, self) {
-            (0, Self::Known(identity)) => vec![Some(&*identity.user), Some("_bridge"), Some(OTHER)],
-            (1, Self::Known(_)) => vec![Some("self"), Some("status"), Some(OTHER)],
-            (2, Self::Known(_)) => vec![Some("presence"), Some("profile"), Some(OTHER)],
-            _ => vec![Some(OTHER)],
-        }
+        let filters = self.rules().read.iter().flat_map(|grant| grant.but.iter().chain([&grant.filter]));
+        let named = filters.filter_map(|filter| match filter.split('/').nth(place)? {
+            "+" | "#" => None,
+            "%u" => Some(self.user()),
+            word => Some(word),
+        });
+        let mut words: Vec<_> =
+            named.filter(|word| !(place == 0 && word.starts_with('$'))).chain([OTHER]).map(Some).collect();
+        words.sort_unstable();
+        words.dedup();
+        words
     }
 }
 
@@ -157,15 +208,29 @@ fn levels(topic: &str) -> Levels<'_> {
     std::array::from_fn(|_| levels.next())
 }
 
-/// What even friends leave alone: `{user}/others/...` and `_bridge/...` are the bridge's, `$...` the broker's, and what
-/// has no owner has no outbox.
-fn is_open_to_clients(topic: &str) -> bool {
-    let [owner, suffix, ..] = levels(topic);
-    let owner = owner.unwrap_or_default();
-    owner != "_bridge"
-        && !owner.starts_with('$')
-        && suffix != Some("others")
-        && !(owner.is_empty() && suffix == Some("self"))
+/// Whether the filter of a rule grants all that another one grants.
+pub fn covers(filter: &str, other: &str) -> bool {
+    matches(filter, "%u", levels(other))
+}
+
+/// Whether the filter of a rule matches a topic. No rule names [`DEPTH`] levels.
+fn matches(filter: &str, user: &str, topic: Levels<'_>) -> bool {
+    for (place, level) in filter.split('/').enumerate() {
+        let found = topic[place];
+        let is_for_all = place > 0 || found.is_some_and(|first| !first.starts_with('$'));
+        match (level, found) {
+            ("#", _) => return is_for_all,
+            ("+", Some(_)) if is_for_all => {}
+            ("%u", found) => {
+                if found != Some(user) {
+                    return false;
+                }
+            }
+            (word, Some(found)) if word == found => {}
+            _ => return false,
+        }
+    }
+    topic[filter.split('/').count()].is_none()
 }
 
 #[cfg(test)]
@@ -176,7 +241,8 @@ mod tests {
     use super::*;
 
     /// Every word of the rules, a user of whom they speak, one of whom they do not, and a reserved one.
-    const WORDS: [&str; 9] = ["alice", "bob", "self", "others", "presence", "profile", "status", "_bridge", "$x"];
+    const WORDS: [&str; 10] =
+        ["alice", "bob", "self", "others", "presence", "profile", "status", "_bridge", "$SYS", "%u"];
 
     fn known(user: &str, role: Role) -> Rights {
         Rights::Known(Identity { user: user.into(), role })
@@ -238,9 +304,14 @@ mod tests {
         for topic in ["bob/self/messages", "others/self/x", "a", "a/b/others", "x/_bridge"] {
             assert!(anonymous.may_publish(topic), "{topic}");
         }
-        for topic in
-            ["bob/self/messages", "alice", "alice/my/answers", "alice/others/messages", "alice//self", "Alice/self/x"]
-        {
+        for topic in [
+            "bob/self/messages",
+            "alice",
+            "alice/my/answers",
+            "alice/others/messages",
+            "alice//self",
+            "%u/self/messages",
+        ] {
             assert!(![&bal, &user, &admin, &nobody].iter().any(|rights| rights.may_publish(topic)), "{topic}");
         }
         for topic in
