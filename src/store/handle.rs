@@ -1,15 +1,15 @@
 //! The handle: the verbs, as seen by the rest of the house.
 
-use super::accept::{self, Accepted, NewDelivery};
-use super::dispatch::{self, DueQuery, Recorded, Taken};
-use super::file::{self, OpenError};
-use super::inbox::{self, Received, Route, Upstream};
-use super::outbox::{self, DocumentRef, Note, Seen, Waiting};
-use super::presence::{self, LastPresence, PresenceChange};
-use super::recover::{self, Recovery};
-use super::sweep::{self, Swept};
-use super::tx::{Limits, StoreFigures, Tx};
-use super::writer::{Board, Item, Job, StoreHealth, Writer};
+use super::sqlite::accept::{self, Accepted, NewDelivery};
+use super::sqlite::dispatch::{self, DueQuery, Recorded, Taken};
+use super::sqlite::file::{self, OpenError};
+use super::sqlite::inbox::{self, Received, Route, Upstream};
+use super::sqlite::outbox::{self, DocumentRef, Note, Seen, Waiting};
+use super::sqlite::presence::{self, LastPresence, PresenceChange};
+use super::sqlite::recover::{self, Recovery};
+use super::sqlite::sweep::{self, Swept};
+use super::sqlite::tx::{Limits, StoreFigures, Tx};
+use super::sqlite::writer::{Board, Item, Job, StoreHealth, Writer};
 use crate::chat::delivery::Event;
 use crate::chat::id::{Owner, Sid};
 use crate::chat::transport::Transport;
@@ -146,7 +146,7 @@ impl Store {
     pub(super) fn open_with(
         settings: &Settings,
         now_ms: u64,
-        #[cfg(test)] hook: super::writer::Hook,
+        #[cfg(test)] hook: super::sqlite::writer::Hook,
     ) -> Result<(Self, WriterThread, Recovery), OpenError> {
         let (mut conn, lock) = file::open(&settings.path)?;
         let (memory, recovery) =

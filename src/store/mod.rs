@@ -37,69 +37,20 @@
 //!
 //! Only the bridge writes here. Operators read through [`Inspector`], also while the bridge runs.
 
-mod accept;
-mod delivery;
-mod dispatch;
-mod file;
 mod handle;
-mod inbox;
-mod inspect;
-mod outbox;
-mod presence;
-mod recipient_queue;
-mod recover;
-mod sweep;
+mod sqlite;
 #[cfg(test)]
 mod tests;
-mod tx;
-mod writer;
 
-pub use accept::{Accepted, NewDelivery};
-pub use dispatch::{Claimed, DueQuery, Recorded, Taken};
-pub use file::{OpenError, check};
 pub use handle::{CloseError, Committed, Settings, Store, StoreError, WriterThread};
-pub use inbox::{Acks, Received, Route, Upstream};
-pub use inspect::{Inspector, Summary, Trace, TraceDelivery, TraceUpstream};
-pub use outbox::{DocumentRef, NOTES_PER_TOPIC, Note, Origin, Seen, Waiting};
-pub use presence::{LastPresence, PRESENCE_KEPT_MS, PRESENCE_UNSURE_MS, PresenceChange};
-pub use recover::Recovery;
-pub use sweep::{RECEIPT_GRACE_MS, Swept};
-pub use tx::{Limits, StoreFigures};
-pub use writer::{BATCH_VERBS, StoreHealth};
-
-use crate::chat::id::{Recipient, Row};
-use rusqlite::types::{FromSql, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
-
-impl ToSql for Row {
-    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
-        Ok(self.0.into())
-    }
-}
-
-impl FromSql for Row {
-    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
-        i64::column_result(value).map(Self)
-    }
-}
-
-impl ToSql for Recipient {
-    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
-        Ok(self.0.into())
-    }
-}
-
-impl FromSql for Recipient {
-    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
-        i64::column_result(value).map(Self)
-    }
-}
-
-/// A time for SQLite, which knows signed numbers only. Times beyond its range mean "never" anyway.
-fn sql_ms(ms: u64) -> i64 {
-    i64::try_from(ms).unwrap_or(i64::MAX)
-}
-
-/// A number that was written as a non-negative one.
-fn from_sql(n: i64) -> u64 {
-    u64::try_from(n).unwrap_or(0)
-}
+pub use sqlite::accept::{Accepted, NewDelivery};
+pub use sqlite::dispatch::{Claimed, DueQuery, Recorded, Taken};
+pub use sqlite::file::{OpenError, check};
+pub use sqlite::inbox::{Acks, Received, Route, Upstream};
+pub use sqlite::inspect::{Inspector, Summary, Trace, TraceDelivery, TraceUpstream};
+pub use sqlite::outbox::{DocumentRef, NOTES_PER_TOPIC, Note, Origin, Seen, Waiting};
+pub use sqlite::presence::{LastPresence, PRESENCE_KEPT_MS, PRESENCE_UNSURE_MS, PresenceChange};
+pub use sqlite::recover::Recovery;
+pub use sqlite::sweep::{RECEIPT_GRACE_MS, Swept};
+pub use sqlite::tx::{Limits, StoreFigures};
+pub use sqlite::writer::{BATCH_VERBS, StoreHealth};

@@ -1,8 +1,6 @@
-//! The store from outside: its verbs, its promises, its faults.
+//! The store from outside: its verbs and its promises.
 
-mod faults;
 mod model;
-mod plans;
 mod presence;
 mod recipient_queue;
 mod speed;
@@ -17,25 +15,24 @@ use crate::chat::transport::Transport;
 use bytes::Bytes;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
-const NOW: u64 = 1_700_000_000_000;
+pub(super) const NOW: u64 = 1_700_000_000_000;
 const RECEIPTS: &str = "bal1/others/receipts";
 const MESSAGES: &str = "bal1/others/messages";
 
 /// A store in a directory of its own.
-struct Rig {
-    dir: tempfile::TempDir,
-    settings: Settings,
-    store: Store,
-    keeper: WriterThread,
-    recovery: Recovery,
-    sids: SidSource,
+pub(super) struct Rig {
+    pub(super) dir: tempfile::TempDir,
+    pub(super) settings: Settings,
+    pub(super) store: Store,
+    pub(super) keeper: WriterThread,
+    pub(super) recovery: Recovery,
+    pub(super) sids: SidSource,
 }
 
 impl Rig {
-    fn new(limits: Limits) -> Self {
+    pub(super) fn new(limits: Limits) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let mut settings = Settings::new(dir.path().join("store.db"));
         settings.limits = limits;
@@ -43,13 +40,13 @@ impl Rig {
         Self::open(dir, settings, SidSource::default())
     }
 
-    fn open(dir: tempfile::TempDir, settings: Settings, sids: SidSource) -> Self {
+    pub(super) fn open(dir: tempfile::TempDir, settings: Settings, sids: SidSource) -> Self {
         let (store, keeper, recovery) = Store::open(&settings, NOW).unwrap();
         Self { dir, settings, store, keeper, recovery, sids }
     }
 
     /// As after `kill -9`: the files as they are now, without any closing.
-    fn crash(self) -> Self {
+    pub(super) fn crash(self) -> Self {
         let dir = tempfile::tempdir().unwrap();
         copy_files(self.dir.path(), dir.path());
         let mut settings = self.settings;
@@ -67,7 +64,7 @@ impl Rig {
         self.sids.next(NOW, 0)
     }
 
-    fn new_delivery(&mut self, id: &str) -> NewDelivery {
+    pub(super) fn new_delivery(&mut self, id: &str) -> NewDelivery {
         NewDelivery {
             sid: self.sid(),
             bal: Owner::new("bal1").unwrap(),
@@ -85,7 +82,7 @@ impl Rig {
         }
     }
 
-    async fn accept(&self, new: NewDelivery) -> Accepted {
+    pub(super) async fn accept(&self, new: NewDelivery) -> Accepted {
         self.store.accept(new).await.unwrap().await.unwrap()
     }
 
@@ -133,7 +130,7 @@ impl Rig {
         waiting.iter().map(|w| serde_json::from_slice(&w.payload).unwrap()).collect()
     }
 
-    async fn statuses(&self) -> Vec<String> {
+    pub(super) async fn statuses(&self) -> Vec<String> {
         let documents = self.read(RECEIPTS).await;
         documents.iter().map(|d| format!("{} {}", d["id"].as_str().unwrap(), d["status"].as_str().unwrap())).collect()
     }

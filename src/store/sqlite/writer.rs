@@ -1,8 +1,8 @@
 //! The writer thread: group commit, and stop-and-resume when the disk refuses.
 
 use super::file::Lock;
-use super::handle::{CloseError, StoreError};
 use super::tx::{Draft, Limits, Memory, StoreFigures, Tx};
+use crate::store::{CloseError, StoreError};
 use rusqlite::{Connection, ErrorCode};
 use std::collections::BTreeSet;
 use std::sync::mpsc::{Receiver as StopSignal, RecvTimeoutError};
@@ -28,27 +28,27 @@ pub enum StoreHealth {
 
 /// What the writer thread shows to the handles.
 #[derive(Debug, Default)]
-pub(super) struct Board {
+pub(in crate::store) struct Board {
     /// Under a mutex like the topics below; held for a copy only.
     figures: Mutex<StoreFigures>,
     /// A set shared under a mutex, because a topic that gets a thousand documents is to be looked at once: a channel
     /// would have to be unbounded or make the writer wait for the reader. Held for an insert or a take only.
     fresh_topics: Mutex<BTreeSet<String>>,
-    pub(super) fresh: Notify,
-    pub(super) health: watch::Sender<StoreHealth>,
-    pub(super) due: watch::Sender<u64>,
+    pub(in crate::store) fresh: Notify,
+    pub(in crate::store) health: watch::Sender<StoreHealth>,
+    pub(in crate::store) due: watch::Sender<u64>,
 }
 
 impl Board {
-    pub(super) fn figures(&self) -> StoreFigures {
+    pub(in crate::store) fn figures(&self) -> StoreFigures {
         *lock(&self.figures)
     }
 
-    pub(super) fn show(&self, figures: StoreFigures) {
+    pub(in crate::store) fn show(&self, figures: StoreFigures) {
         *lock(&self.figures) = figures;
     }
 
-    pub(super) fn take_fresh_topics(&self) -> BTreeSet<String> {
+    pub(in crate::store) fn take_fresh_topics(&self) -> BTreeSet<String> {
         std::mem::take(&mut *lock(&self.fresh_topics))
     }
 
@@ -68,7 +68,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// A verb in the queue. It may run several times before its answer is released.
-pub(super) trait Work: Send {
+pub(in crate::store) trait Work: Send {
     /// Runs it, unless it failed by itself before; keeps the answer.
     fn run(&mut self, tx: &mut Tx<'_>) -> rusqlite::Result<()>;
     /// It failed by itself; that is its answer.
@@ -78,14 +78,14 @@ pub(super) trait Work: Send {
 }
 
 /// A verb with its answer.
-pub(super) struct Job<F, T> {
+pub(in crate::store) struct Job<F, T> {
     verb: F,
     answer: Option<Result<T, StoreError>>,
     reply: oneshot::Sender<Result<T, StoreError>>,
 }
 
 impl<F, T> Job<F, T> {
-    pub(super) fn new(verb: F) -> (Self, oneshot::Receiver<Result<T, StoreError>>) {
+    pub(in crate::store) fn new(verb: F) -> (Self, oneshot::Receiver<Result<T, StoreError>>) {
         let (reply, answer) = oneshot::channel();
         (Self { verb, answer: None, reply }, answer)
     }
@@ -116,7 +116,7 @@ where
 }
 
 /// What goes through the queue.
-pub(super) enum Item {
+pub(in crate::store) enum Item {
     Work(Box<dyn Work>),
     /// Finish what is queued, then end.
     Close,
@@ -124,20 +124,20 @@ pub(super) enum Item {
 
 /// Runs a piece of test set-up on the connection before each try of a batch.
 #[cfg(test)]
-pub(super) type Hook = Box<dyn FnMut(&Connection) + Send>;
+pub(in crate::store) type Hook = Box<dyn FnMut(&Connection) + Send>;
 
 /// The thread's belongings.
-pub(super) struct Writer {
-    pub(super) conn: Connection,
-    pub(super) lock: Lock,
-    pub(super) limits: Limits,
-    pub(super) memory: Memory,
-    pub(super) queue: mpsc::Receiver<Item>,
-    pub(super) stop: StopSignal<()>,
-    pub(super) retry_pause: Duration,
-    pub(super) board: Arc<Board>,
+pub(in crate::store) struct Writer {
+    pub(in crate::store) conn: Connection,
+    pub(in crate::store) lock: Lock,
+    pub(in crate::store) limits: Limits,
+    pub(in crate::store) memory: Memory,
+    pub(in crate::store) queue: mpsc::Receiver<Item>,
+    pub(in crate::store) stop: StopSignal<()>,
+    pub(in crate::store) retry_pause: Duration,
+    pub(in crate::store) board: Arc<Board>,
     #[cfg(test)]
-    pub(super) hook: Hook,
+    pub(in crate::store) hook: Hook,
 }
 
 /// Why a batch was rolled back.
@@ -153,7 +153,7 @@ impl Writer {
     ///
     /// # Errors
     /// When it was told to stop while the disk refused: what was queued is not done, and nobody was answered.
-    pub(super) fn run(mut self) -> Result<(), CloseError> {
+    pub(in crate::store) fn run(mut self) -> Result<(), CloseError> {
         let mut batch = Vec::new();
         while let Some(item) = self.queue.blocking_recv() {
             self.gather(item, &mut batch);

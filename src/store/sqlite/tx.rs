@@ -104,8 +104,8 @@ pub(super) enum Walk {
 
 /// What is known without asking the file. Changes only after a commit.
 #[derive(Debug, Default)]
-pub(super) struct Memory {
-    pub(super) figures: StoreFigures,
+pub(in crate::store) struct Memory {
+    pub(in crate::store) figures: StoreFigures,
     pub(super) numbers: DocumentNumbers,
     /// Settled deliveries, oldest first.
     pub(super) deliveries: VecDeque<Settled>,
@@ -187,7 +187,7 @@ impl Draft {
 }
 
 /// What a verb works with.
-pub(super) struct Tx<'a> {
+pub(in crate::store) struct Tx<'a> {
     pub(super) conn: &'a Connection,
     pub(super) limits: &'a Limits,
     pub(super) memory: &'a Memory,

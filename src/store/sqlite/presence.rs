@@ -47,18 +47,18 @@ pub struct LastPresence {
     pub last_seen: Option<u64>,
 }
 
-pub(super) fn changed(tx: &mut Tx<'_>, change: &PresenceChange) -> rusqlite::Result<Option<u64>> {
+pub(in crate::store) fn changed(tx: &mut Tx<'_>, change: &PresenceChange) -> rusqlite::Result<Option<u64>> {
     let online = change.state == PresenceState::Online;
     let given = params![change.user.as_str(), online, sql_ms(change.at), change.last_seen.map(sql_ms)];
     let last_seen: Option<i64> = tx.conn.prepare_cached(CHANGED)?.query_row(given, |row| row.get(0))?;
     Ok(last_seen.map(from_sql))
 }
 
-pub(super) fn still_alive(tx: &mut Tx<'_>, at: u64) -> rusqlite::Result<()> {
+pub(in crate::store) fn still_alive(tx: &mut Tx<'_>, at: u64) -> rusqlite::Result<()> {
     tx.execute(STILL_ALIVE, [sql_ms(at)]).map(drop)
 }
 
-pub(super) fn last(tx: &mut Tx<'_>, now: u64) -> rusqlite::Result<Vec<LastPresence>> {
+pub(in crate::store) fn last(tx: &mut Tx<'_>, now: u64) -> rusqlite::Result<Vec<LastPresence>> {
     tx.execute(FORGET, [sql_ms(now.saturating_sub(PRESENCE_KEPT_MS))])?;
     tx.all(LAST, [sql_ms(PRESENCE_UNSURE_MS)], read)
 }

@@ -62,7 +62,7 @@ impl Acks {
 pub struct Upstream {
     /// The bridge's id of it.
     pub sid: Sid,
-    /// Where it goes; `None` keeps it until [`super::Store::route_held`] finds a route.
+    /// Where it goes; `None` keeps it until [`crate::store::Store::route_held`] finds a route.
     pub route: Option<Route>,
     /// The device.
     pub token: Token,
@@ -87,7 +87,7 @@ pub enum Received {
     Full,
 }
 
-pub(super) fn receive(tx: &mut Tx<'_>, message: &Upstream) -> rusqlite::Result<Received> {
+pub(in crate::store) fn receive(tx: &mut Tx<'_>, message: &Upstream) -> rusqlite::Result<Received> {
     let key = key(&message.token, &message.message_id);
     let bytes = message.payload.len() as u64;
     if tx.spool_is_full(bytes) {
@@ -110,8 +110,8 @@ pub(super) fn receive(tx: &mut Tx<'_>, message: &Upstream) -> rusqlite::Result<R
     Ok(Received::Stored)
 }
 
-/// One chunk of [`super::Store::route_held`]: how many got a route, and behind which one to go on; `None` at the end.
-pub(super) fn route_held(
+/// One chunk of [`crate::store::Store::route_held`]: how many got a route, and behind which one to go on; `None` at the end.
+pub(in crate::store) fn route_held(
     tx: &mut Tx<'_>,
     after: i64,
     pick: &dyn Fn(Option<&str>) -> Option<Route>,
@@ -134,7 +134,7 @@ pub(super) fn route_held(
 }
 
 /// The BAL has them. Ids of others, or of messages that are done, mean nothing.
-pub(super) fn acked(tx: &mut Tx<'_>, bal: &str, sids: &[Sid], at: u64) -> rusqlite::Result<()> {
+pub(in crate::store) fn acked(tx: &mut Tx<'_>, bal: &str, sids: &[Sid], at: u64) -> rusqlite::Result<()> {
     for sid in sids {
         if let Some((topic, seq)) = place(tx, *sid, bal)? {
             done(tx, sid.row(), &topic, seq, at)?;
@@ -144,7 +144,7 @@ pub(super) fn acked(tx: &mut Tx<'_>, bal: &str, sids: &[Sid], at: u64) -> rusqli
 }
 
 /// The BAL has this one and all before it, of which this is a chunk. Whether there may be more.
-pub(super) fn acked_up_to(tx: &mut Tx<'_>, bal: &str, last: Sid, at: u64) -> rusqlite::Result<bool> {
+pub(in crate::store) fn acked_up_to(tx: &mut Tx<'_>, bal: &str, last: Sid, at: u64) -> rusqlite::Result<bool> {
     let Some((topic, last)) = place(tx, last, bal)? else { return Ok(false) };
     let unacked: Vec<(Row, i64)> =
         tx.all(UNACKED, params![topic, last, ACK_CHUNK], |row| Ok((row.get(0)?, row.get(1)?)))?;

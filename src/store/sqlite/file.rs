@@ -158,7 +158,7 @@ pub enum OpenError {
 
 impl OpenError {
     /// Sorts SQLite's failure by what an operator has to do.
-    pub(super) fn sorted(path: &Path, error: rusqlite::Error) -> Self {
+    pub(in crate::store) fn sorted(path: &Path, error: rusqlite::Error) -> Self {
         match error.sqlite_error_code() {
             Some(ErrorCode::NotADatabase) => Self::Foreign(path.to_owned()),
             Some(ErrorCode::DatabaseCorrupt) => Self::Corrupt { path: path.to_owned(), source: error },
@@ -169,12 +169,12 @@ impl OpenError {
 
 /// Held while the store is open. The kernel gives it back when the process ends, however it ends.
 #[derive(Debug)]
-pub(super) struct Lock {
+pub(in crate::store) struct Lock {
     _file: File,
 }
 
 /// Takes the lock and opens the file for writing; makes it if it is missing.
-pub(super) fn open(path: &Path) -> Result<(Connection, Lock), OpenError> {
+pub(in crate::store) fn open(path: &Path) -> Result<(Connection, Lock), OpenError> {
     let lock = lock(path)?;
     // Made by hand, because SQLite would let others read it. The write-ahead log takes over its mode.
     private_file().open(path)?;

@@ -60,7 +60,7 @@ pub enum Accepted {
     Full,
 }
 
-pub(super) fn accept(tx: &mut Tx<'_>, new: &NewDelivery) -> rusqlite::Result<Accepted> {
+pub(in crate::store) fn accept(tx: &mut Tx<'_>, new: &NewDelivery) -> rusqlite::Result<Accepted> {
     let bytes = new.body.len() as u64;
     if tx.queue_is_full(bytes) {
         return Ok(repeat(tx, new)?.map_or(Accepted::Full, Accepted::Repeated));

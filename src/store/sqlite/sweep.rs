@@ -27,7 +27,7 @@ pub(super) const WALK: &str = "SELECT topic, seq, kind = 3 AND queued_at < ?4
     FROM outbox WHERE (topic, seq) > (?1, ?2) ORDER BY topic, seq LIMIT ?3";
 const DROP: &str = "DELETE FROM outbox WHERE topic = ?1 AND seq = ?2";
 
-/// What one call of [`super::Store::sweep`] did.
+/// What one call of [`crate::store::Store::sweep`] did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Swept {
     /// How many expired.
@@ -36,7 +36,7 @@ pub struct Swept {
     pub more: bool,
 }
 
-pub(super) fn sweep(tx: &mut Tx<'_>, now: u64) -> rusqlite::Result<Swept> {
+pub(in crate::store) fn sweep(tx: &mut Tx<'_>, now: u64) -> rusqlite::Result<Swept> {
     let mut expired = 0;
     let overdue = expire(tx, now, &mut expired)?;
     let forgotten = forget(tx, now)?;

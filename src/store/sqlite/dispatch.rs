@@ -45,14 +45,14 @@ pub struct DueQuery {
     pub pace: Pace,
 }
 
-/// A message to be sent now. It is in flight until [`super::Store::record`] says otherwise.
+/// A message to be sent now. It is in flight until [`crate::store::Store::record`] says otherwise.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claimed {
     /// The bridge's id of it.
     pub sid: Sid,
     /// Who gets it.
     pub recipient: Recipient,
-    /// What was given to [`super::Store::accept`].
+    /// What was given to [`crate::store::Store::accept`].
     pub body: Bytes,
     /// When it was accepted, in Unix milliseconds.
     pub accepted_at: u64,
@@ -93,7 +93,7 @@ pub enum Recorded {
     },
 }
 
-pub(super) fn take_due(tx: &mut Tx<'_>, query: &DueQuery) -> rusqlite::Result<Taken> {
+pub(in crate::store) fn take_due(tx: &mut Tx<'_>, query: &DueQuery) -> rusqlite::Result<Taken> {
     let transport = query.transport.to_string();
     let put_off = any_put_off(tx, &transport)?.is_some();
     let mut round = Round { query, transport, put_off, taken: Taken::default() };
@@ -110,13 +110,13 @@ fn next_due(tx: &Tx<'_>, transport: &str) -> rusqlite::Result<Option<u64>> {
     Ok(any_put_off(tx, transport)?.filter(|&due| due != PARKED).map(from_sql))
 }
 
-pub(super) fn record(tx: &mut Tx<'_>, sid: Sid, event: &Event, at: u64) -> rusqlite::Result<Recorded> {
+pub(in crate::store) fn record(tx: &mut Tx<'_>, sid: Sid, event: &Event, at: u64) -> rusqlite::Result<Recorded> {
     let Some(delivery) = Delivery::by_sid(tx, sid)? else { return Ok(Recorded::Unknown) };
     move_on(tx, delivery, event, at)
 }
 
 /// The apps on the devices have these messages, they say; that counts where nobody else can say it.
-pub(super) fn confirm(tx: &mut Tx<'_>, sids: &[Sid], at: u64) -> rusqlite::Result<Vec<(Sid, Recorded)>> {
+pub(in crate::store) fn confirm(tx: &mut Tx<'_>, sids: &[Sid], at: u64) -> rusqlite::Result<Vec<(Sid, Recorded)>> {
     let mut recorded = Vec::new();
     for sid in sids {
         let Some(delivery) = Delivery::by_sid(tx, *sid)? else { continue };

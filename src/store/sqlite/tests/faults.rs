@@ -1,8 +1,17 @@
 //! A disk that is full, and verbs that cannot be done.
 
-use super::*;
+use crate::chat::id::SidSource;
+use crate::chat::recipient_queue::Pace;
+use crate::chat::transport::Transport;
+use crate::store::tests::{NOW, Rig};
+use crate::store::{
+    Accepted, CloseError, Committed, DueQuery, Limits, NewDelivery, Settings, Store, StoreError, StoreHealth,
+};
+use bytes::Bytes;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::sync::mpsc;
+use std::time::Duration;
 use tokio::sync::watch;
 
 /// Pages of a small disk: enough for the schema and a few messages.

@@ -101,7 +101,7 @@ pub struct DocumentRef {
 /// A document that waits to be published.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Waiting {
-    /// Its name, for [`super::Store::published`].
+    /// Its name, for [`crate::store::Store::published`].
     pub reference: DocumentRef,
     /// The document.
     pub payload: Bytes,
@@ -138,7 +138,7 @@ pub(super) fn wake(tx: &mut Tx<'_>, topic: &str) {
     }
 }
 
-pub(super) fn tell(tx: &mut Tx<'_>, note: &Note) -> rusqlite::Result<()> {
+pub(in crate::store) fn tell(tx: &mut Tx<'_>, note: &Note) -> rusqlite::Result<()> {
     if let Some(oldest) = tx.one(OLDEST_NOTE, params![note.topic, NOTES_PER_TOPIC], |row| row.get::<_, i64>(0))? {
         tx.execute(DELETE, params![note.topic, oldest])?;
         tx.draft.figures.notes_dropped += 1;
@@ -150,7 +150,12 @@ pub(super) fn tell(tx: &mut Tx<'_>, note: &Note) -> rusqlite::Result<()> {
 
 /// The next documents of a topic. Before they leave, the place up to which they were read is written down: after a
 /// crash everything up to there may have been published.
-pub(super) fn next(tx: &Tx<'_>, topic: &Arc<str>, after_seq: u64, limit: usize) -> rusqlite::Result<Vec<Waiting>> {
+pub(in crate::store) fn next(
+    tx: &Tx<'_>,
+    topic: &Arc<str>,
+    after_seq: u64,
+    limit: usize,
+) -> rusqlite::Result<Vec<Waiting>> {
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let waiting = tx.all(PAGE, params![&**topic, sql_ms(after_seq), limit], |row| {
         Ok(Waiting {
@@ -170,7 +175,7 @@ pub(super) fn next(tx: &Tx<'_>, topic: &Arc<str>, after_seq: u64, limit: usize) 
     Ok(waiting)
 }
 
-pub(super) fn topics(tx: &Tx<'_>) -> rusqlite::Result<Vec<String>> {
+pub(in crate::store) fn topics(tx: &Tx<'_>) -> rusqlite::Result<Vec<String>> {
     let mut topics: Vec<String> = Vec::new();
     while let Some(topic) = tx.one(NEXT_TOPIC, [topics.last().map_or(NO_TOPIC, String::as_str)], |row| row.get(0))? {
         topics.push(topic);
@@ -179,7 +184,7 @@ pub(super) fn topics(tx: &Tx<'_>) -> rusqlite::Result<Vec<String>> {
 }
 
 /// The broker has them.
-pub(super) fn published(tx: &mut Tx<'_>, references: &[DocumentRef], at: u64) -> rusqlite::Result<()> {
+pub(in crate::store) fn published(tx: &mut Tx<'_>, references: &[DocumentRef], at: u64) -> rusqlite::Result<()> {
     for reference in references {
         let (topic, seq) = (&*reference.topic, sql_ms(reference.seq));
         match reference.origin {
@@ -219,7 +224,7 @@ pub struct Seen {
 
 /// At an orderly stop, and where nobody reads: it is known what was handed out and how far it got, so nothing beyond that is
 /// marked, or taken for told.
-pub(super) fn parted(tx: &Tx<'_>, topics: &[Seen]) -> rusqlite::Result<()> {
+pub(in crate::store) fn parted(tx: &Tx<'_>, topics: &[Seen]) -> rusqlite::Result<()> {
     for Seen { topic, seq } in topics {
         tx.execute(SEEN, params![&**topic, sql_ms(*seq)])?;
         tx.execute(UNCLAIM, params![&**topic])?;

@@ -1,0 +1,86 @@
+//! The store in one SQLite file.
+//!
+//! ```text
+//!   verb ──► bounded queue ──► writer thread:  BEGIN · verb · verb · ... · COMMIT (fdatasync) ── answers ──►
+//!            (full: wait)          ▲                              │
+//!                                  └── the same batch again ◄── disk full, I/O error: rolled back, nobody
+//!                                                               is answered, `StoreHealth::Blocked`
+//! ```
+//!
+//! One thread owns the only writing connection. It takes whatever verbs are queued (at most [`writer::BATCH_VERBS`]) into
+//! one transaction, so the price of an `fdatasync` is shared, while a verb that comes alone is committed at once. A verb
+//! must therefore be repeatable: it changes the file and a draft of the counters, and the draft becomes memory only
+//! after the commit.
+//!
+//! # The tables
+//!
+//! `deliveries` is the life of each downstream message ([`crate::chat::delivery`]) and, once settled, the memory that
+//! recognises a repeated id. `inbox` is the same for upstream. `outbox` is what waits to be published over MQTT, in
+//! order per topic. Bodies are dropped as soon as a message is sent; a settled row is about 200 bytes. `presence` is what
+//! was last said about each chat user.
+//!
+//! # Order
+//!
+//! Which of a recipient's messages may be handed out is decided in [`recipient_queue`]: from the rows that were put off, and
+//! from what is in flight, which is few and kept in memory. After a restart nothing is in flight, so nothing of it is on
+//! disk.
+//!
+//! # Why so few indexes
+//!
+//! Each message costs about ten row operations; each index adds two to four more, and the writer thread has half a core.
+//! So the age of settled rows is kept in memory (16 bytes per row, at most [`super::Limits::history_rows`]), unread
+//! documents of forgotten deliveries are found by a slow walk, and whatever is rare is a partial index. Rejected: an index
+//! over settled rows by age, an index over documents by delivery, a table of topics with numbers for names.
+
+pub(super) mod accept;
+mod delivery;
+pub(super) mod dispatch;
+pub(super) mod file;
+pub(super) mod inbox;
+pub(super) mod inspect;
+pub(super) mod outbox;
+pub(super) mod presence;
+mod recipient_queue;
+pub(super) mod recover;
+pub(super) mod sweep;
+#[cfg(test)]
+mod tests;
+pub(super) mod tx;
+pub(super) mod writer;
+
+use crate::chat::id::{Recipient, Row};
+use rusqlite::types::{FromSql, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
+
+impl ToSql for Row {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(self.0.into())
+    }
+}
+
+impl FromSql for Row {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        i64::column_result(value).map(Self)
+    }
+}
+
+impl ToSql for Recipient {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(self.0.into())
+    }
+}
+
+impl FromSql for Recipient {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        i64::column_result(value).map(Self)
+    }
+}
+
+/// A time for SQLite, which knows signed numbers only. Times beyond its range mean "never" anyway.
+fn sql_ms(ms: u64) -> i64 {
+    i64::try_from(ms).unwrap_or(i64::MAX)
+}
+
+/// A number that was written as a non-negative one.
+fn from_sql(n: i64) -> u64 {
+    u64::try_from(n).unwrap_or(0)
+}

@@ -1,0 +1,4 @@
+//! What only this store has: a disk that is full, and plans of statements.
+
+mod faults;
+mod plans;
