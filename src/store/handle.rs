@@ -1,15 +1,14 @@
 //! The handle: the verbs, as seen by the rest of the house.
 
-use super::sqlite::accept::{self, Accepted, NewDelivery};
-use super::sqlite::dispatch::{self, DueQuery, Recorded, Taken};
+use super::documents::{DocumentRef, Note, Seen, Waiting};
+use super::downstream::{Accepted, DueQuery, NewDelivery, Recorded, Taken};
+use super::figures::{Limits, Recovery, StoreFigures, Swept};
+use super::presence::{LastPresence, PresenceChange};
 use super::sqlite::file::{self, OpenError};
-use super::sqlite::inbox::{self, Received, Route, Upstream};
-use super::sqlite::outbox::{self, DocumentRef, Note, Seen, Waiting};
-use super::sqlite::presence::{self, LastPresence, PresenceChange};
-use super::sqlite::recover::{self, Recovery};
-use super::sqlite::sweep::{self, Swept};
-use super::sqlite::tx::{Limits, StoreFigures, Tx};
+use super::sqlite::tx::Tx;
 use super::sqlite::writer::{Board, Item, Job, StoreHealth, Writer};
+use super::sqlite::{accept, dispatch, inbox, outbox, presence, recover, sweep};
+use super::upstream::{Received, Route, Upstream};
 use crate::chat::delivery::Event;
 use crate::chat::id::{Owner, Sid};
 use crate::chat::transport::Transport;

@@ -37,20 +37,24 @@
 //!
 //! Only the bridge writes here. Operators read through [`Inspector`], also while the bridge runs.
 
+mod documents;
+mod downstream;
+mod figures;
 mod handle;
+mod presence;
 mod sqlite;
 #[cfg(test)]
 mod tests;
+mod trace;
+mod upstream;
 
+pub use documents::{DocumentRef, NOTES_PER_TOPIC, Note, Origin, Seen, Waiting};
+pub use downstream::{Accepted, Claimed, DueQuery, NewDelivery, Recorded, Taken};
+pub use figures::{Limits, RECEIPT_GRACE_MS, Recovery, StoreFigures, Swept};
 pub use handle::{CloseError, Committed, Settings, Store, StoreError, WriterThread};
-pub use sqlite::accept::{Accepted, NewDelivery};
-pub use sqlite::dispatch::{Claimed, DueQuery, Recorded, Taken};
+pub use presence::{LastPresence, PRESENCE_KEPT_MS, PRESENCE_UNSURE_MS, PresenceChange};
 pub use sqlite::file::{OpenError, check};
-pub use sqlite::inbox::{Acks, Received, Route, Upstream};
-pub use sqlite::inspect::{Inspector, Summary, Trace, TraceDelivery, TraceUpstream};
-pub use sqlite::outbox::{DocumentRef, NOTES_PER_TOPIC, Note, Origin, Seen, Waiting};
-pub use sqlite::presence::{LastPresence, PRESENCE_KEPT_MS, PRESENCE_UNSURE_MS, PresenceChange};
-pub use sqlite::recover::Recovery;
-pub use sqlite::sweep::{RECEIPT_GRACE_MS, Swept};
-pub use sqlite::tx::{Limits, StoreFigures};
+pub use sqlite::inspect::Inspector;
 pub use sqlite::writer::{BATCH_VERBS, StoreHealth};
+pub use trace::{Summary, Trace, TraceDelivery, TraceUpstream};
+pub use upstream::{Acks, Received, Route, Upstream};

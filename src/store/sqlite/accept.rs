@@ -1,14 +1,12 @@
 //! Taking a message of a BAL: remembered and answered `accepted` in one transaction.
 
 use super::delivery::Delivery;
-use super::outbox::{self, Document, Origin};
+use super::outbox::{self, Document};
 use super::sql_ms;
 use super::tx::Tx;
 use crate::chat::delivery::{Life, State};
-use crate::chat::id::{MessageId, Owner, Recipient, Sid};
 use crate::chat::status::{Status, StatusDocument};
-use crate::chat::transport::Transport;
-use bytes::Bytes;
+use crate::store::{Accepted, NewDelivery, Origin};
 use rusqlite::params;
 
 pub(super) const UNSETTLED: &str =
@@ -17,48 +15,6 @@ const INSERT: &str = "INSERT INTO deliveries (row, tail, bal, id, recipient, ord
     accepted_at, attempt, dup_possible, receipt, told_seq, reply, corr, body, way)
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?8, ?9, 0, 0, ?10, ?11, ?12, ?13, ?14, ?15)
     ON CONFLICT (id, bal) DO NOTHING";
-
-/// A message to be sent.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NewDelivery {
-    /// The bridge's id of it.
-    pub sid: Sid,
-    /// Who sends it.
-    pub bal: Owner,
-    /// The sender's id of it.
-    pub id: MessageId,
-    /// Messages of one recipient are claimed in the order of their `sid`.
-    pub recipient: Recipient,
-    /// By which transport it goes.
-    pub transport: Transport,
-    /// Messages of one BAL and key go one after the other, each after the final word on the one before.
-    pub order: Option<String>,
-    /// The push, as the caller will want it back when it is due.
-    pub body: Bytes,
-    /// When it came, in Unix milliseconds.
-    pub accepted_at: u64,
-    /// When it is not worth sending any more, in Unix milliseconds.
-    pub deadline_ms: u64,
-    /// Whether the sender wishes to hear of the delivery to the device.
-    pub receipt: bool,
-    /// The topic of the status documents.
-    pub reply: String,
-    /// MQTT 5 correlation data of the request.
-    pub correlation: Option<Bytes>,
-    /// What `accepted` says of the document beside that. It is not kept.
-    pub notice: Option<String>,
-}
-
-/// What became of a [`NewDelivery`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Accepted {
-    /// It is on disk, and so is the status `accepted`.
-    Stored,
-    /// The same id of the same BAL is known; this status is told again, marked, unless its first telling is unread.
-    Repeated(Status),
-    /// The queue is full; nothing was stored.
-    Full,
-}
 
 pub(in crate::store) fn accept(tx: &mut Tx<'_>, new: &NewDelivery) -> rusqlite::Result<Accepted> {
     let bytes = new.body.len() as u64;

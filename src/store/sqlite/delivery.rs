@@ -1,7 +1,6 @@
 //! One row of `deliveries`: reading it, moving it one step, telling its sender.
 
-use super::accept::NewDelivery;
-use super::outbox::{self, Document, Note, Origin};
+use super::outbox::{self, Document};
 use super::recipient_queue::{FIRST_OF_ALL, RecipientQueue};
 use super::tx::{Settled, Tx, bytes_of};
 use super::{from_sql, sql_ms};
@@ -10,6 +9,7 @@ use crate::chat::id::{Row, Sid};
 use crate::chat::refusal::{Decision, Refusal, TokenFate, Tried};
 use crate::chat::status::{Status, StatusDocument, TokenAction, cut_detail};
 use crate::chat::transport::Transport;
+use crate::store::{NewDelivery, Note, Origin};
 use bytes::Bytes;
 use rusqlite::types::Type;
 use rusqlite::{Params, params};

@@ -8,12 +8,10 @@ use super::recipient_queue::{PARKED, RecipientQueue};
 use super::tx::Tx;
 use super::{from_sql, sql_ms};
 use crate::chat::delivery::{Event, Life, State};
-use crate::chat::id::{Recipient, Sid};
-use crate::chat::recipient_queue::Pace;
+use crate::chat::id::Sid;
 use crate::chat::refusal::Tried;
-use crate::chat::status::{Source, Status};
-use crate::chat::transport::Transport;
-use bytes::Bytes;
+use crate::chat::status::Source;
+use crate::store::{Claimed, DueQuery, Recorded, Taken};
 use rusqlite::{Row, params};
 
 /// Rows of each queue looked at by one call, so that a long line of blocked messages does not hold up the writer thread.
@@ -31,67 +29,6 @@ const CLAIM: &str = "UPDATE deliveries SET state = ?2, attempt = ?3, claimed_at 
 pub(super) const ANY_PUT_OFF: &str =
     "SELECT due_at FROM deliveries WHERE state = 0 AND way = ?1 AND due_at >= 0 ORDER BY due_at LIMIT 1";
 pub(super) const ANY_FRESH: &str = "SELECT 1 FROM deliveries WHERE state = 0 AND way = ?1 AND due_at IS NULL LIMIT 1";
-
-/// What to hand out.
-#[derive(Debug, Clone)]
-pub struct DueQuery {
-    /// Only what goes by this one.
-    pub transport: Transport,
-    /// Unix milliseconds.
-    pub now: u64,
-    /// At most this many.
-    pub limit: usize,
-    /// How many of one recipient the transport may have at a time.
-    pub pace: Pace,
-}
-
-/// A message to be sent now. It is in flight until [`crate::store::Store::record`] says otherwise.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Claimed {
-    /// The bridge's id of it.
-    pub sid: Sid,
-    /// Who gets it.
-    pub recipient: Recipient,
-    /// What was given to [`crate::store::Store::accept`].
-    pub body: Bytes,
-    /// When it was accepted, in Unix milliseconds.
-    pub accepted_at: u64,
-    /// When it is not worth sending any more, in Unix milliseconds.
-    pub deadline_ms: u64,
-    /// Its life, this attempt included.
-    pub life: Life,
-}
-
-/// The answer to a [`DueQuery`].
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Taken {
-    /// What to send, in this order.
-    pub claimed: Vec<Claimed>,
-    /// How many were found overdue instead, and expired.
-    pub expired: u64,
-    /// When to ask again, in Unix milliseconds; not after `now` when more is due already, `None` when nothing waits.
-    pub next_due: Option<u64>,
-}
-
-/// What an event did.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Recorded {
-    /// No such delivery, or not any more.
-    Unknown,
-    /// It means nothing (any more).
-    Swallowed,
-    /// The delivery moved.
-    Moved {
-        /// Its sender.
-        bal: String,
-        /// Its sender's id of it.
-        id: String,
-        /// Where it stands now.
-        life: Life,
-        /// What the sender was told.
-        told: &'static [Status],
-    },
-}
 
 pub(in crate::store) fn take_due(tx: &mut Tx<'_>, query: &DueQuery) -> rusqlite::Result<Taken> {
     let transport = query.transport.to_string();

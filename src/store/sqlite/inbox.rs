@@ -1,10 +1,10 @@
 //! The inbox: messages from devices, recognised when the push service repeats them.
 
-use super::outbox::{self, Document, NO_TOPIC, Origin};
+use super::outbox::{self, Document, NO_TOPIC};
 use super::sql_ms;
 use super::tx::{Settled, Tx};
-use crate::chat::id::{Owner, Row, Sid, Token};
-use bytes::Bytes;
+use crate::chat::id::{Row, Sid, Token};
+use crate::store::{Acks, Received, Route, Upstream};
 use rusqlite::params;
 use sha2::{Digest, Sha256};
 
@@ -27,65 +27,6 @@ const DONE: &str = "UPDATE inbox SET published_at = coalesce(published_at, ?2), 
 const PLACE: &str = "SELECT topic, seq FROM inbox WHERE row = ?1 AND tail = ?2 AND bal = ?3";
 pub(super) const UNACKED: &str =
     "SELECT about, seq FROM outbox WHERE topic = ?1 AND seq <= ?2 AND kind = 2 ORDER BY seq LIMIT ?3";
-
-/// Where upstream messages go.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Route {
-    /// The BAL.
-    pub bal: Owner,
-    /// Its topic.
-    pub topic: String,
-    /// What makes a message done.
-    pub acks: Acks,
-}
-
-/// What makes an upstream message done.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Acks {
-    /// That the broker, or the subscriber, has it.
-    OnPublish,
-    /// That the BAL says so (`ack = explicit`).
-    Explicit,
-}
-
-impl Acks {
-    fn origin(self, sid: Sid) -> Origin {
-        match self {
-            Self::OnPublish => Origin::Upstream(sid),
-            Self::Explicit => Origin::UpstreamToAck(sid),
-        }
-    }
-}
-
-/// A message from a device.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Upstream {
-    /// The bridge's id of it.
-    pub sid: Sid,
-    /// Where it goes; `None` keeps it until [`crate::store::Store::route_held`] finds a route.
-    pub route: Option<Route>,
-    /// The device.
-    pub token: Token,
-    /// The device's id of it.
-    pub message_id: String,
-    /// The app.
-    pub category: Option<String>,
-    /// The document to publish.
-    pub payload: Bytes,
-    /// When it came, in Unix milliseconds.
-    pub at: u64,
-}
-
-/// What became of an upstream message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Received {
-    /// It is on disk; acknowledge it.
-    Stored,
-    /// It was on disk already; acknowledge it again.
-    Duplicate,
-    /// The spool is full: do not acknowledge it.
-    Full,
-}
 
 pub(in crate::store) fn receive(tx: &mut Tx<'_>, message: &Upstream) -> rusqlite::Result<Received> {
     let key = key(&message.token, &message.message_id);

@@ -4,13 +4,10 @@ use super::inbox;
 use super::tx::Tx;
 use super::{from_sql, sql_ms};
 use crate::chat::id::{Row, Sid};
+use crate::store::{DocumentRef, NOTES_PER_TOPIC, Note, Origin, Seen, Waiting};
 use bytes::Bytes;
 use rusqlite::params;
 use std::sync::Arc;
-
-/// Unread notes (errors, refusals before any delivery, events) kept per topic; beyond it the oldest is dropped and
-/// counted.
-pub const NOTES_PER_TOPIC: i64 = 1000;
 
 const INSERT: &str = "INSERT INTO outbox (topic, seq, kind, about, tail, queued_at, redelivered, corr, payload)
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, 0, ?7, ?8)";
@@ -29,33 +26,6 @@ const UNCLAIM: &str = "DELETE FROM claims WHERE topic = ?1";
 
 /// The topic of what has no route yet. No MQTT topic is empty.
 pub(super) const NO_TOPIC: &str = "";
-
-/// A document that belongs to no delivery: an error, an event, the refusal of a message that never became a delivery. The
-/// id of such a message is not remembered: it may come again, corrected.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Note {
-    /// Where it goes.
-    pub topic: String,
-    /// The document.
-    pub payload: Bytes,
-    /// MQTT 5 correlation data of what it answers.
-    pub correlation: Option<Bytes>,
-    /// When it was written, in Unix milliseconds.
-    pub at: u64,
-}
-
-/// What a document is about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Origin {
-    /// The status of this delivery.
-    Status(Sid),
-    /// This upstream message; done when it is published.
-    Upstream(Sid),
-    /// This upstream message; done when its BAL acknowledges it.
-    UpstreamToAck(Sid),
-    /// Nothing the store knows of.
-    Note,
-}
 
 impl Origin {
     pub(super) fn code(self) -> i64 {
@@ -85,30 +55,6 @@ impl Origin {
             _ => Err(rusqlite::Error::IntegralValueOutOfRange(kind, code)),
         }
     }
-}
-
-/// Names one document of the outbox.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DocumentRef {
-    /// Its topic.
-    pub topic: Arc<str>,
-    /// Its number: growing, never used twice, not even after a restart.
-    pub seq: u64,
-    /// What it is about.
-    pub origin: Origin,
-}
-
-/// A document that waits to be published.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Waiting {
-    /// Its name, for [`crate::store::Store::published`].
-    pub reference: DocumentRef,
-    /// The document.
-    pub payload: Bytes,
-    /// MQTT 5 correlation data.
-    pub correlation: Option<Bytes>,
-    /// Whether it may have been published before.
-    pub redelivered: bool,
 }
 
 /// A document on its way into the outbox.
@@ -211,15 +157,6 @@ pub(super) fn remove(tx: &Tx<'_>, topic: &str, seq: i64) -> rusqlite::Result<Opt
     let bytes = tx.one(LENGTH, params![topic, seq], |row| row.get(0).map(from_sql))?;
     tx.execute(DELETE, params![topic, seq])?;
     Ok(bytes)
-}
-
-/// How far the documents of a topic may have been seen by a reader.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Seen {
-    /// The topic.
-    pub topic: Arc<str>,
-    /// Up to this document, included.
-    pub seq: u64,
 }
 
 /// At an orderly stop, and where nobody reads: it is known what was handed out and how far it got, so nothing beyond that is

@@ -4,13 +4,9 @@ use super::tx::Tx;
 use super::{from_sql, sql_ms};
 use crate::chat::id::Owner;
 use crate::chat::message::PresenceState;
+use crate::store::{LastPresence, PRESENCE_KEPT_MS, PRESENCE_UNSURE_MS, PresenceChange};
 use rusqlite::types::Type;
 use rusqlite::{Row, params};
-
-/// How long who is away is remembered, in milliseconds: a year. The broker's retained document outlives it.
-pub const PRESENCE_KEPT_MS: u64 = 365 * 24 * 3_600_000;
-/// What was said so shortly before the last sign of life may not have reached the broker's disk, in milliseconds.
-pub const PRESENCE_UNSURE_MS: u64 = 60_000;
 
 const CHANGED: &str = "INSERT INTO presence (user, online, changed_at, last_seen) VALUES (?1, ?2, ?3, ?4)
     ON CONFLICT (user) DO UPDATE SET online = excluded.online, changed_at = excluded.changed_at,
@@ -22,30 +18,6 @@ const FORGET: &str = "DELETE FROM presence WHERE online = 0 AND changed_at < ?1"
 /// too early by the time between two signs of life, at most.
 const LAST: &str = "SELECT user, online, CASE online WHEN 1 THEN max(changed_at, alive_at) ELSE last_seen END
     FROM presence, marks WHERE online = 1 OR changed_at > alive_at - ?1";
-
-/// What is about to be said about a chat user.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PresenceChange {
-    /// Who.
-    pub user: Owner,
-    /// There or not.
-    pub state: PresenceState,
-    /// When the last device went, in Unix milliseconds, if one went since the bridge knows of the user.
-    pub last_seen: Option<u64>,
-    /// When it is said, in Unix milliseconds.
-    pub at: u64,
-}
-
-/// What was last said about a chat user.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LastPresence {
-    /// Who.
-    pub user: Owner,
-    /// There or not.
-    pub state: PresenceState,
-    /// The last time, in Unix milliseconds, at which the user is known to have been there.
-    pub last_seen: Option<u64>,
-}
 
 pub(in crate::store) fn changed(tx: &mut Tx<'_>, change: &PresenceChange) -> rusqlite::Result<Option<u64>> {
     let online = change.state == PresenceState::Online;

@@ -6,7 +6,7 @@ use super::recipient_queue::PARKED;
 use super::tx::{DocumentNumbers, Draft, Memory, Settled, Tx, bytes_of};
 use crate::chat::delivery::{Event, State};
 use crate::chat::id::Sid;
-use crate::store::Settings;
+use crate::store::{Recovery, Settings};
 use rusqlite::{Connection, params};
 use std::collections::VecDeque;
 
@@ -32,21 +32,6 @@ const REROUTE: &str = "UPDATE deliveries SET way = ?1
     WHERE state IN (0, 1, 2) AND way NOT IN (SELECT value FROM json_each(?2))";
 const FORMER: &str = "SELECT DISTINCT topic FROM outbox WHERE redelivered = 1 AND topic <> ''";
 const SEQ_CEILING: &str = "SELECT seq_ceiling FROM marks";
-
-/// What was found at the start. It cannot be printed as a whole: of `former` there may be many.
-#[derive(Clone, PartialEq, Eq, Default)]
-pub struct Recovery {
-    /// Deliveries that were in flight; they are due again, and marked.
-    pub crashed: u64,
-    /// Deliveries whose transport is not configured any more; they go by the first one that is.
-    pub rerouted: u64,
-    /// Documents that may have been published already; they are marked.
-    pub redelivered: u64,
-    /// Topics with documents that may have been published by an earlier run.
-    pub former: Vec<String>,
-    /// The newest id on disk: new ones must be greater.
-    pub last_sid: Option<Sid>,
-}
 
 /// Puts the file in order and reads what is kept in memory.
 pub(in crate::store) fn recover(

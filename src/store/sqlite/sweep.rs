@@ -6,14 +6,12 @@ use super::tx::{HistoryDraft, Settled, Tx, Walk};
 use super::{from_sql, sql_ms};
 use crate::chat::delivery::State;
 use crate::chat::id::Row;
+use crate::store::{RECEIPT_GRACE_MS, Swept};
 use rusqlite::params;
 use std::collections::VecDeque;
 
 /// Rows of one kind handled per call.
 const CHUNK: usize = 250;
-/// How long after its deadline a sent message may still be confirmed by the device: the receipt of a message that was
-/// handed over in its last second travels, too.
-pub const RECEIPT_GRACE_MS: u64 = 10 * 60 * 1000;
 /// What is in flight at its deadline is left to its transport, and looked at again after this time.
 const IN_FLIGHT_LOOK_MS: u64 = 60 * 1000;
 
@@ -26,15 +24,6 @@ pub(super) const WALK: &str = "SELECT topic, seq, kind = 3 AND queued_at < ?4
         OR kind = 0 AND NOT EXISTS (SELECT 1 FROM deliveries WHERE row = about)
     FROM outbox WHERE (topic, seq) > (?1, ?2) ORDER BY topic, seq LIMIT ?3";
 const DROP: &str = "DELETE FROM outbox WHERE topic = ?1 AND seq = ?2";
-
-/// What one call of [`crate::store::Store::sweep`] did.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Swept {
-    /// How many expired.
-    pub expired: u64,
-    /// There is more to do at once.
-    pub more: bool,
-}
 
 pub(in crate::store) fn sweep(tx: &mut Tx<'_>, now: u64) -> rusqlite::Result<Swept> {
     let mut expired = 0;

@@ -3,80 +3,12 @@
 use super::from_sql;
 use super::recipient_queue::{InFlight, NOTHING, RecipientQueue};
 use crate::chat::id::Row;
+use crate::store::{Limits, StoreFigures};
 use rusqlite::{Connection, OptionalExtension, Params};
 use std::collections::{HashMap, HashSet, VecDeque};
 
 /// Document numbers reserved with one write.
 const SEQ_BLOCK: i64 = 100_000;
-
-/// How much the store holds.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Limits {
-    /// Downstream messages not sent yet.
-    pub queue_rows: u64,
-    /// Their bytes.
-    pub queue_bytes: u64,
-    /// Upstream messages not yet with their BAL.
-    pub spool_rows: u64,
-    /// Their bytes.
-    pub spool_bytes: u64,
-    /// How long what is settled is remembered, in hours.
-    pub history_hours: u64,
-    /// How many settled messages are remembered, each way. Costs 16 bytes of memory each.
-    pub history_rows: u64,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            queue_rows: 1_000_000,
-            queue_bytes: 2_000_000_000,
-            spool_rows: 1_000_000,
-            spool_bytes: 2_000_000_000,
-            history_hours: 24,
-            history_rows: 1_000_000,
-        }
-    }
-}
-
-impl Limits {
-    pub(super) fn history_ms(&self) -> u64 {
-        self.history_hours.saturating_mul(3_600_000)
-    }
-}
-
-/// Figures for metrics, at one moment: they follow the tables.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct StoreFigures {
-    /// Downstream messages not sent yet.
-    pub queue_rows: u64,
-    /// Their bytes.
-    pub queue_bytes: u64,
-    /// Upstream messages not yet with their BAL.
-    pub spool_rows: u64,
-    /// Their bytes.
-    pub spool_bytes: u64,
-    /// Settled messages that are remembered, both ways.
-    pub history_rows: u64,
-    /// Notes dropped because nobody read them, since the start.
-    pub notes_dropped: u64,
-    /// Transactions since the start.
-    pub commits: u64,
-    /// Verbs since the start; divided by `commits`, the size of a batch.
-    pub verbs: u64,
-}
-
-impl StoreFigures {
-    pub(super) fn unqueue(&mut self, bytes: u64) {
-        self.queue_rows = self.queue_rows.saturating_sub(1);
-        self.queue_bytes = self.queue_bytes.saturating_sub(bytes);
-    }
-
-    pub(super) fn unspool(&mut self, bytes: u64) {
-        self.spool_rows = self.spool_rows.saturating_sub(1);
-        self.spool_bytes = self.spool_bytes.saturating_sub(bytes);
-    }
-}
 
 /// The next document number, and the first that is not reserved.
 #[derive(Debug, Clone, Copy, Default)]

@@ -1,8 +1,8 @@
 //! The writer thread: group commit, and stop-and-resume when the disk refuses.
 
 use super::file::Lock;
-use super::tx::{Draft, Limits, Memory, StoreFigures, Tx};
-use crate::store::{CloseError, StoreError};
+use super::tx::{Draft, Memory, Tx};
+use crate::store::{CloseError, Limits, StoreError, StoreFigures};
 use rusqlite::{Connection, ErrorCode};
 use std::collections::BTreeSet;
 use std::sync::mpsc::{Receiver as StopSignal, RecvTimeoutError};

@@ -1,0 +1,69 @@
+//! What is said with the store about documents that wait to be published.
+
+use crate::chat::id::Sid;
+use bytes::Bytes;
+use std::sync::Arc;
+
+/// Unread notes (errors, refusals before any delivery, events) kept per topic; beyond it the oldest is dropped and
+/// counted.
+pub const NOTES_PER_TOPIC: i64 = 1000;
+
+/// A document that belongs to no delivery: an error, an event, the refusal of a message that never became a delivery. The
+/// id of such a message is not remembered: it may come again, corrected.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Note {
+    /// Where it goes.
+    pub topic: String,
+    /// The document.
+    pub payload: Bytes,
+    /// MQTT 5 correlation data of what it answers.
+    pub correlation: Option<Bytes>,
+    /// When it was written, in Unix milliseconds.
+    pub at: u64,
+}
+
+/// What a document is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// The status of this delivery.
+    Status(Sid),
+    /// This upstream message; done when it is published.
+    Upstream(Sid),
+    /// This upstream message; done when its BAL acknowledges it.
+    UpstreamToAck(Sid),
+    /// Nothing the store knows of.
+    Note,
+}
+
+/// Names one document of the outbox.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DocumentRef {
+    /// Its topic.
+    pub topic: Arc<str>,
+    /// Its number: growing, never used twice, not even after a restart.
+    pub seq: u64,
+    /// What it is about.
+    pub origin: Origin,
+}
+
+/// A document that waits to be published.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Waiting {
+    /// Its name, for [`super::Store::published`].
+    pub reference: DocumentRef,
+    /// The document.
+    pub payload: Bytes,
+    /// MQTT 5 correlation data.
+    pub correlation: Option<Bytes>,
+    /// Whether it may have been published before.
+    pub redelivered: bool,
+}
+
+/// How far the documents of a topic may have been seen by a reader.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seen {
+    /// The topic.
+    pub topic: Arc<str>,
+    /// Up to this document, included.
+    pub seq: u64,
+}

@@ -1,0 +1,100 @@
+//! How much the store holds, and for how long.
+
+use crate::chat::id::Sid;
+
+/// How long after its deadline a sent message may still be confirmed by the device: the receipt of a message that was
+/// handed over in its last second travels, too.
+pub const RECEIPT_GRACE_MS: u64 = 10 * 60 * 1000;
+
+/// How much the store holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Downstream messages not sent yet.
+    pub queue_rows: u64,
+    /// Their bytes.
+    pub queue_bytes: u64,
+    /// Upstream messages not yet with their BAL.
+    pub spool_rows: u64,
+    /// Their bytes.
+    pub spool_bytes: u64,
+    /// How long what is settled is remembered, in hours.
+    pub history_hours: u64,
+    /// How many settled messages are remembered, each way. Costs 16 bytes of memory each.
+    pub history_rows: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            queue_rows: 1_000_000,
+            queue_bytes: 2_000_000_000,
+            spool_rows: 1_000_000,
+            spool_bytes: 2_000_000_000,
+            history_hours: 24,
+            history_rows: 1_000_000,
+        }
+    }
+}
+
+impl Limits {
+    pub(super) fn history_ms(&self) -> u64 {
+        self.history_hours.saturating_mul(3_600_000)
+    }
+}
+
+/// Figures for metrics, at one moment: they follow the tables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct StoreFigures {
+    /// Downstream messages not sent yet.
+    pub queue_rows: u64,
+    /// Their bytes.
+    pub queue_bytes: u64,
+    /// Upstream messages not yet with their BAL.
+    pub spool_rows: u64,
+    /// Their bytes.
+    pub spool_bytes: u64,
+    /// Settled messages that are remembered, both ways.
+    pub history_rows: u64,
+    /// Notes dropped because nobody read them, since the start.
+    pub notes_dropped: u64,
+    /// Transactions since the start.
+    pub commits: u64,
+    /// Verbs since the start; divided by `commits`, the size of a batch.
+    pub verbs: u64,
+}
+
+impl StoreFigures {
+    pub(super) fn unqueue(&mut self, bytes: u64) {
+        self.queue_rows = self.queue_rows.saturating_sub(1);
+        self.queue_bytes = self.queue_bytes.saturating_sub(bytes);
+    }
+
+    pub(super) fn unspool(&mut self, bytes: u64) {
+        self.spool_rows = self.spool_rows.saturating_sub(1);
+        self.spool_bytes = self.spool_bytes.saturating_sub(bytes);
+    }
+}
+
+/// What was found at the start. It cannot be printed as a whole: of `former` there may be many.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct Recovery {
+    /// Deliveries that were in flight; they are due again, and marked.
+    pub crashed: u64,
+    /// Deliveries whose transport is not configured any more; they go by the first one that is.
+    pub rerouted: u64,
+    /// Documents that may have been published already; they are marked.
+    pub redelivered: u64,
+    /// Topics with documents that may have been published by an earlier run.
+    pub former: Vec<String>,
+    /// The newest id on disk: new ones must be greater.
+    pub last_sid: Option<Sid>,
+}
+
+/// What one call of [`super::Store::sweep`] did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Swept {
+    /// How many expired.
+    pub expired: u64,
+    /// There is more to do at once.
+    pub more: bool,
+}

@@ -1,0 +1,99 @@
+//! What operators are shown of the store.
+
+use crate::chat::delivery::State;
+use serde::Serialize;
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+/// What is known of one id.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+pub enum Trace {
+    /// A message of a BAL.
+    Delivery(Box<TraceDelivery>),
+    /// A message from a device.
+    Upstream(TraceUpstream),
+}
+
+/// The life of a message of a BAL. Times are Unix milliseconds.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct TraceDelivery {
+    /// The bridge's id.
+    pub sid: String,
+    /// The sender.
+    pub bal: String,
+    /// The sender's id.
+    pub id: String,
+    /// A number that stands for the recipient.
+    pub recipient: i64,
+    /// By which transport it goes.
+    pub transport: String,
+    /// The push service's own name for it.
+    pub provider_id: Option<String>,
+    /// Its order key.
+    pub order: Option<String>,
+    /// Where it stands.
+    pub state: State,
+    /// When it is due, if it has to wait.
+    pub due_at: Option<u64>,
+    /// When it is not worth sending any more.
+    pub deadline: u64,
+    /// When it was taken.
+    pub accepted_at: u64,
+    /// When it was last handed to a transport.
+    pub claimed_at: Option<u64>,
+    /// When the push service took it.
+    pub sent_at: Option<u64>,
+    /// When the final word was spoken.
+    pub final_at: Option<u64>,
+    /// How often it was handed to a transport.
+    pub attempt: u32,
+    /// Whether the device may have got it twice.
+    pub dup_possible: bool,
+    /// Whether the sender wishes to hear of the delivery.
+    pub receipt: bool,
+    /// Why it failed.
+    pub code: Option<String>,
+    /// The same, for humans.
+    pub detail: Option<String>,
+    /// Where its statuses go.
+    pub reply: String,
+    /// Status documents that nobody has read yet.
+    pub statuses_unread: u64,
+    /// What was unusual: retries, losses, crashes, new tokens (as hashes).
+    pub log: Value,
+    /// The bytes that are still kept to be sent.
+    pub body_bytes: u64,
+}
+
+/// The life of a message from a device. Times are Unix milliseconds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct TraceUpstream {
+    /// The bridge's id.
+    pub sid: String,
+    /// The BAL; absent without a route.
+    pub bal: Option<String>,
+    /// The app.
+    pub category: Option<String>,
+    /// Its topic.
+    pub topic: String,
+    /// When it came.
+    pub received_at: u64,
+    /// When it was published first.
+    pub published_at: Option<u64>,
+    /// When it was done.
+    pub final_at: Option<u64>,
+    /// Whether it is still kept for its BAL.
+    pub kept: bool,
+}
+
+/// The store in numbers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Default)]
+pub struct Summary {
+    /// Deliveries by state.
+    pub deliveries: BTreeMap<String, u64>,
+    /// Upstream messages kept for their BALs.
+    pub spool: u64,
+    /// Documents that wait to be published, by topic; the spool's topics are among them.
+    pub outbox: BTreeMap<String, u64>,
+}
