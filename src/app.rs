@@ -18,7 +18,7 @@ use crate::ops::clock::now_ms;
 use crate::ops::health::{OpsServer, Readiness};
 use crate::ops::metrics::Metrics;
 use crate::secret::Secret;
-use crate::store::{self, Store, StoreError};
+use crate::store::{Recovery, Store, StoreError, sqlite};
 pub use error::AppError;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -65,7 +65,7 @@ pub fn check(loaded: &Loaded) -> Result<(), AppError> {
         broker_link.check()?;
     }
     check_folder(&settings.store.path)?;
-    store::check(&settings.store.path)?;
+    sqlite::check(&settings.store.path)?;
     match (settings.mqtt.broker, settings.broker.engine) {
         #[cfg(feature = "broker")]
         (BrokerKind::Embedded, crate::config::Engine::Mqtt5) => {
@@ -328,12 +328,12 @@ impl FrontDoor {
 async fn open_store(
     settings: &Settings,
     doors: &[TransportPlan],
-) -> Result<(Store, store::WriterThread, store::Recovery), AppError> {
+) -> Result<(Store, sqlite::WriterThread, Recovery), AppError> {
     let path = settings.store.path.clone();
     if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
         std::fs::create_dir_all(folder).map_err(|source| AppError::Folder { path: folder.to_owned(), source })?;
     }
     let wanted = plan::store(settings, doors.iter().map(TransportPlan::transport).collect());
     // It reads the memory of settled messages, which may take a second or two.
-    Ok(tokio::task::spawn_blocking(move || Store::open(&wanted, now_ms())).await??)
+    Ok(tokio::task::spawn_blocking(move || sqlite::open(&wanted, now_ms())).await??)
 }

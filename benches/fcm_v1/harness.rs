@@ -13,7 +13,7 @@ use fcm_mqtt_bridge::mqtt;
 use fcm_mqtt_bridge::ops::clock::now_ms;
 use fcm_mqtt_bridge::ops::health::Readiness;
 use fcm_mqtt_bridge::ops::metrics::Metrics;
-use fcm_mqtt_bridge::store::{self, Store, WriterThread};
+use fcm_mqtt_bridge::store::sqlite::{self, WriterThread};
 use fcm_mqtt_bridge::transport::fcm_v1::{self, FcmConfig};
 use fcm_mqtt_bridge::transport::{self, Capabilities, Link, Port};
 use std::collections::{HashMap, HashSet};
@@ -48,8 +48,8 @@ impl Harness {
         let name = Transport::FcmV1(None);
         let delivery = transport.confirm_to.is_some();
         let wanted =
-            store::Settings { transports: vec![name.clone()], ..store::Settings::new(folder.join("bridge.db")) };
-        let (store, writer, recovery) = Store::open(&wanted, now_ms()).expect("the store opens");
+            sqlite::Settings { transports: vec![name.clone()], ..sqlite::Settings::new(folder.join("bridge.db")) };
+        let (store, writer, recovery) = sqlite::open(&wanted, now_ms()).expect("the store opens");
         let limits = BrokerLimits { unconfirmed: UNCONFIRMED, ..BrokerLimits::default() };
         let listen = Listen::tcp(([127, 0, 0, 1], 0).into());
         let config = BrokerConfig {

@@ -12,7 +12,7 @@ use crate::config::{AckMode, BrokerKind, ConfigError, Engine, Fcm, MqttVersion, 
 use crate::fcm::budget::Quotas;
 use crate::mqtt::{ClientConfig, ClientLimits, Version, Will};
 use crate::secret::Secret;
-use crate::store;
+use crate::store::{self, sqlite};
 use crate::transport::ccs;
 use crate::transport::fcm_v1::{self, Credentials, FcmConfig};
 
@@ -33,10 +33,10 @@ const CLAIMS_MIN: usize = 256;
 #[cfg(feature = "broker")]
 const SECONDS_PER_HOUR: u64 = 3_600;
 
-pub(super) fn store(settings: &Settings, transports: Vec<Transport>) -> store::Settings {
+pub(super) fn store(settings: &Settings, transports: Vec<Transport>) -> sqlite::Settings {
     let limits = &settings.limits;
     let overshoot = limits.inflight_publishes as u64;
-    store::Settings {
+    sqlite::Settings {
         limits: store::Limits {
             // The intake stops at the limits; what is on its way to the disk by then must still be taken.
             queue_rows: limits.queue_rows.saturating_add(overshoot),
@@ -47,7 +47,7 @@ pub(super) fn store(settings: &Settings, transports: Vec<Transport>) -> store::S
             history_rows: limits.history_rows,
         },
         transports,
-        ..store::Settings::new(settings.store.path.clone())
+        ..sqlite::Settings::new(settings.store.path.clone())
     }
 }
 

@@ -18,7 +18,7 @@ use crate::chat::refusal::{Decision, Refusal, Scope, Until, Wait};
 use crate::chat::route::Routes;
 use crate::mqtt::{Ack, AckWord, BrokerLink, Inbound, Outbound, Outcome};
 use crate::ops::clock::now_ms;
-use crate::store::WriterThread;
+use crate::store::sqlite::{self, WriterThread};
 use crate::transport::{AckRef, Capabilities, ConnectionId, DeviceMessage, Link, Port, Report, Send, Upstream};
 use serde_json::{Value, json};
 use std::collections::HashMap;
@@ -85,8 +85,8 @@ impl Harness {
     }
 
     fn open_by(dir: tempfile::TempDir, path: std::path::PathBuf, settings: Settings, transports: &[Transport]) -> Self {
-        let wanted = crate::store::Settings { transports: transports.to_vec(), ..crate::store::Settings::new(&path) };
-        let (store, writer, recovery) = Store::open(&wanted, now_ms()).unwrap();
+        let wanted = sqlite::Settings { transports: transports.to_vec(), ..sqlite::Settings::new(&path) };
+        let (store, writer, recovery) = sqlite::open(&wanted, now_ms()).unwrap();
         let (mut mqtt_port, mut mqtt) = mqtt::port(16, 16);
         if settings.broker == BrokerKind::External {
             mqtt_port.capabilities = mqtt::Capabilities::EXTERNAL;

@@ -37,12 +37,14 @@
 //!
 //! Only the bridge writes here. Operators read through [`Inspector`], also while the bridge runs.
 
+mod board;
 mod documents;
 mod downstream;
+mod error;
 mod figures;
 mod handle;
 mod presence;
-mod sqlite;
+pub mod sqlite;
 #[cfg(test)]
 mod tests;
 mod trace;
@@ -50,11 +52,10 @@ mod upstream;
 
 pub use documents::{DocumentRef, NOTES_PER_TOPIC, Note, Origin, Seen, Waiting};
 pub use downstream::{Accepted, Claimed, DueQuery, NewDelivery, Recorded, Taken};
+pub use error::{CloseError, OpenError, StoreError, StoreHealth};
 pub use figures::{Limits, RECEIPT_GRACE_MS, Recovery, StoreFigures, Swept};
-pub use handle::{CloseError, Committed, Settings, Store, StoreError, WriterThread};
+pub use handle::{Committed, Store};
 pub use presence::{LastPresence, PRESENCE_KEPT_MS, PRESENCE_UNSURE_MS, PresenceChange};
-pub use sqlite::file::{OpenError, check};
-pub use sqlite::inspect::Inspector;
-pub use sqlite::writer::{BATCH_VERBS, StoreHealth};
+pub use sqlite::Inspector;
 pub use trace::{Summary, Trace, TraceDelivery, TraceUpstream};
 pub use upstream::{Acks, Received, Route, Upstream};

@@ -122,7 +122,7 @@ async fn a_retry_that_cannot_be_read_blocks_nobody() {
 
 /// Leaves a message in the store that is tried again, and whose body is of a later release.
 async fn refused_once(path: &std::path::Path, token: &str) {
-    let (store, writer, _) = Store::open(&crate::store::Settings::new(path), now_ms()).unwrap();
+    let (store, writer, _) = sqlite::open(&sqlite::Settings::new(path), now_ms()).unwrap();
     let sid = SidSource::default().next(now_ms(), 1);
     let new = NewDelivery {
         sid,

@@ -1,7 +1,9 @@
 //! The file: opening, locking, schema.
 
+use super::fault;
+use crate::store::OpenError;
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, ErrorCode, OpenFlags};
+use rusqlite::{Connection, OpenFlags};
 use std::fs::{File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -123,64 +125,20 @@ ALTER TABLE deliveries ADD COLUMN waited_ms INTEGER NOT NULL DEFAULT 0;  -- afte
 ALTER TABLE deliveries ADD COLUMN unknown INTEGER NOT NULL DEFAULT 0;    -- refusals in words that nobody knows
 ";
 
-/// Why the store could not be opened.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// Another process has it.
-    #[error("the store {0} is in use by another process")]
-    InUse(PathBuf),
-    /// It is not a store of this program.
-    #[error("{0} is not a store of fcm-mqtt-bridge")]
-    Foreign(PathBuf),
-    /// It was written by a newer version.
-    #[error("the store has schema {found}, this version knows {known}: use the newer program")]
-    TooNew {
-        /// The file's schema.
-        found: i32,
-        /// The newest schema this program knows.
-        known: i32,
-    },
-    /// The file is damaged.
-    #[error("the store {path} is damaged: {source}")]
-    Corrupt {
-        /// Which file.
-        path: PathBuf,
-        /// SQLite's words.
-        source: rusqlite::Error,
-    },
-    /// Any other failure of SQLite.
-    #[error("the store could not be opened")]
-    Sqlite(#[source] rusqlite::Error),
-    /// The lock file or the writer thread could not be made.
-    #[error("the store could not be set up")]
-    Io(#[from] std::io::Error),
-}
-
-impl OpenError {
-    /// Sorts SQLite's failure by what an operator has to do.
-    pub(in crate::store) fn sorted(path: &Path, error: rusqlite::Error) -> Self {
-        match error.sqlite_error_code() {
-            Some(ErrorCode::NotADatabase) => Self::Foreign(path.to_owned()),
-            Some(ErrorCode::DatabaseCorrupt) => Self::Corrupt { path: path.to_owned(), source: error },
-            _ => Self::Sqlite(error),
-        }
-    }
-}
-
 /// Held while the store is open. The kernel gives it back when the process ends, however it ends.
 #[derive(Debug)]
-pub(in crate::store) struct Lock {
+pub(super) struct Lock {
     _file: File,
 }
 
 /// Takes the lock and opens the file for writing; makes it if it is missing.
-pub(in crate::store) fn open(path: &Path) -> Result<(Connection, Lock), OpenError> {
+pub(super) fn open(path: &Path) -> Result<(Connection, Lock), OpenError> {
     let lock = lock(path)?;
     // Made by hand, because SQLite would let others read it. The write-ahead log takes over its mode.
     private_file().open(path)?;
-    let mut conn = Connection::open(path).map_err(|e| OpenError::sorted(path, e))?;
+    let mut conn = Connection::open(path).map_err(|e| fault::of_opening(path, e))?;
     schema(&conn, path)?;
-    prepare(&mut conn).map_err(|e| OpenError::sorted(path, e))?;
+    prepare(&mut conn).map_err(|e| fault::of_opening(path, e))?;
     Ok((conn, lock))
 }
 
@@ -194,7 +152,7 @@ pub(super) fn open_read_only(path: &Path) -> Result<Connection, OpenError> {
 
 /// The connection to `path`, which SQLite knows by `name`, and its schema, 0 for an empty file.
 fn read_only(path: &Path, name: impl AsRef<Path>, more: OpenFlags) -> Result<(Connection, i32), OpenError> {
-    let sorted = |e| OpenError::sorted(path, e);
+    let sorted = |e| fault::of_opening(path, e);
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | more;
     let conn = Connection::open_with_flags(name, flags).map_err(sorted)?;
     conn.busy_timeout(READER_PATIENCE).map_err(sorted)?;
@@ -251,7 +209,7 @@ fn private_file() -> OpenOptions {
 
 /// Whose file it is; returns its schema, 0 for an empty file.
 fn schema(conn: &Connection, path: &Path) -> Result<i32, OpenError> {
-    let sorted = |e| OpenError::sorted(path, e);
+    let sorted = |e| fault::of_opening(path, e);
     let pragma = |name| conn.pragma_query_value(None, name, |row| row.get::<_, i32>(0)).map_err(sorted);
     let tables: i64 = conn.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(sorted)?;
     if tables == 0 {
@@ -373,7 +331,7 @@ mod tests {
         let mut bytes = std::fs::read(&path).unwrap();
         bytes[100..4096].fill(0x5a);
         std::fs::write(&path, bytes).unwrap();
-        assert!(matches!(open(&path), Err(OpenError::Corrupt { .. })));
+        assert!(matches!(open(&path), Err(OpenError::Damaged { .. })));
     }
 
     #[cfg(unix)]

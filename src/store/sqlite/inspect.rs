@@ -1,13 +1,12 @@
 //! Reading for operators, on a connection of its own: works while the bridge runs, and never disturbs it.
 
 use super::delivery::{sid, state};
-use super::file::{self, OpenError};
-use super::from_sql;
 use super::recipient_queue::PARKED;
 use super::tx::bytes_of;
+use super::{fault, file, from_sql};
 use crate::chat::delivery::State;
 use crate::chat::id::Sid;
-use crate::store::{Summary, Trace, TraceDelivery, TraceUpstream};
+use crate::store::{OpenError, StoreError, Summary, Trace, TraceDelivery, TraceUpstream};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde_json::Value;
 use std::path::Path;
@@ -42,7 +41,27 @@ impl Inspector {
     ///
     /// # Errors
     /// When the file cannot be read.
-    pub fn trace(&self, id: &str) -> rusqlite::Result<Vec<Trace>> {
+    pub fn trace(&self, id: &str) -> Result<Vec<Trace>, StoreError> {
+        self.traces(id).map_err(fault::of_look)
+    }
+
+    /// The newest deliveries, newest first.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn list(&self, limit: u32) -> Result<Vec<Trace>, StoreError> {
+        self.deliveries("ORDER BY row DESC LIMIT ?1", params![limit]).map_err(fault::of_look)
+    }
+
+    /// How many there are of what. Reads the whole file.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn counts(&self) -> Result<Summary, StoreError> {
+        self.summary().map_err(fault::of_look)
+    }
+
+    fn traces(&self, id: &str) -> rusqlite::Result<Vec<Trace>> {
         let mut traces = Vec::new();
         if let Some((row, tail)) = Sid::parse(id).map(Sid::parts) {
             traces.extend(self.deliveries("WHERE row = ?1 AND tail = ?2", params![row, tail])?);
@@ -53,19 +72,7 @@ impl Inspector {
         Ok(traces)
     }
 
-    /// The newest deliveries, newest first.
-    ///
-    /// # Errors
-    /// When the file cannot be read.
-    pub fn list(&self, limit: u32) -> rusqlite::Result<Vec<Trace>> {
-        self.deliveries("ORDER BY row DESC LIMIT ?1", params![limit])
-    }
-
-    /// How many there are of what. Reads the whole file.
-    ///
-    /// # Errors
-    /// When the file cannot be read.
-    pub fn counts(&self) -> rusqlite::Result<Summary> {
+    fn summary(&self) -> rusqlite::Result<Summary> {
         let mut summary = Summary::default();
         let mut statement = self.conn.prepare("SELECT state, count(*) FROM deliveries GROUP BY state")?;
         for pair in statement.query_map([], |row| Ok((state(row, 0)?, from_sql(row.get(1)?))))? {

@@ -35,18 +35,24 @@
 pub(super) mod accept;
 mod delivery;
 pub(super) mod dispatch;
-pub(super) mod file;
+mod fault;
+mod file;
 pub(super) mod inbox;
-pub(super) mod inspect;
+mod inspect;
+mod open;
 pub(super) mod outbox;
 pub(super) mod presence;
 mod recipient_queue;
-pub(super) mod recover;
+mod recover;
 pub(super) mod sweep;
 #[cfg(test)]
 mod tests;
-pub(super) mod tx;
+mod tx;
 pub(super) mod writer;
+
+pub use file::check;
+pub use inspect::Inspector;
+pub use open::{Settings, WriterThread, open};
 
 use crate::chat::id::{Recipient, Row};
 use rusqlite::types::{FromSql, FromSqlResult, ToSql, ToSqlOutput, ValueRef};

@@ -1,12 +1,12 @@
 //! The start: what a stop, however it came about, left behind.
 
 use super::delivery::{Delivery, sid, state};
-use super::from_sql;
 use super::recipient_queue::PARKED;
 use super::tx::{DocumentNumbers, Draft, Memory, Settled, Tx, bytes_of};
+use super::{Settings, from_sql};
 use crate::chat::delivery::{Event, State};
 use crate::chat::id::Sid;
-use crate::store::{Recovery, Settings};
+use crate::store::Recovery;
 use rusqlite::{Connection, params};
 use std::collections::VecDeque;
 
@@ -34,11 +34,7 @@ const FORMER: &str = "SELECT DISTINCT topic FROM outbox WHERE redelivered = 1 AN
 const SEQ_CEILING: &str = "SELECT seq_ceiling FROM marks";
 
 /// Puts the file in order and reads what is kept in memory.
-pub(in crate::store) fn recover(
-    conn: &mut Connection,
-    settings: &Settings,
-    now: u64,
-) -> rusqlite::Result<(Memory, Recovery)> {
+pub(super) fn recover(conn: &mut Connection, settings: &Settings, now: u64) -> rusqlite::Result<(Memory, Recovery)> {
     let mut memory = Memory::default();
     let mut recovery = Recovery::default();
     let transaction = conn.transaction()?;

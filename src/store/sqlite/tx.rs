@@ -36,8 +36,8 @@ pub(super) enum Walk {
 
 /// What is known without asking the file. Changes only after a commit.
 #[derive(Debug, Default)]
-pub(in crate::store) struct Memory {
-    pub(in crate::store) figures: StoreFigures,
+pub(super) struct Memory {
+    pub(super) figures: StoreFigures,
     pub(super) numbers: DocumentNumbers,
     /// Settled deliveries, oldest first.
     pub(super) deliveries: VecDeque<Settled>,

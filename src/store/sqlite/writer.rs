@@ -1,91 +1,38 @@
 //! The writer thread: group commit, and stop-and-resume when the disk refuses.
 
+use super::fault;
 use super::file::Lock;
 use super::tx::{Draft, Memory, Tx};
-use crate::store::{CloseError, Limits, StoreError, StoreFigures};
-use rusqlite::{Connection, ErrorCode};
-use std::collections::BTreeSet;
+use crate::store::board::Board;
+use crate::store::{CloseError, Committed, Limits, StoreError, StoreHealth};
+use rusqlite::Connection;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver as StopSignal, RecvTimeoutError};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 
 /// Verbs per transaction, at most.
-pub const BATCH_VERBS: usize = 512;
-
-/// Whether the store takes what it is given.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub enum StoreHealth {
-    /// It does.
-    #[default]
-    Ok,
-    /// The disk is full or refuses: nothing is lost, nothing is answered, and the same work is tried again.
-    Blocked {
-        /// SQLite's words.
-        reason: String,
-    },
-}
-
-/// What the writer thread shows to the handles.
-#[derive(Debug, Default)]
-pub(in crate::store) struct Board {
-    /// Under a mutex like the topics below; held for a copy only.
-    figures: Mutex<StoreFigures>,
-    /// A set shared under a mutex, because a topic that gets a thousand documents is to be looked at once: a channel
-    /// would have to be unbounded or make the writer wait for the reader. Held for an insert or a take only.
-    fresh_topics: Mutex<BTreeSet<String>>,
-    pub(in crate::store) fresh: Notify,
-    pub(in crate::store) health: watch::Sender<StoreHealth>,
-    pub(in crate::store) due: watch::Sender<u64>,
-}
-
-impl Board {
-    pub(in crate::store) fn figures(&self) -> StoreFigures {
-        *lock(&self.figures)
-    }
-
-    pub(in crate::store) fn show(&self, figures: StoreFigures) {
-        *lock(&self.figures) = figures;
-    }
-
-    pub(in crate::store) fn take_fresh_topics(&self) -> BTreeSet<String> {
-        std::mem::take(&mut *lock(&self.fresh_topics))
-    }
-
-    fn announce(&self, draft: &mut Draft) {
-        if !draft.topics.is_empty() {
-            lock(&self.fresh_topics).extend(draft.topics.drain());
-            self.fresh.notify_one();
-        }
-        if draft.due {
-            self.due.send_modify(|n| *n = n.wrapping_add(1));
-        }
-    }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
+const BATCH_VERBS: usize = 512;
 
 /// A verb in the queue. It may run several times before its answer is released.
-pub(in crate::store) trait Work: Send {
+pub(super) trait Work: Send {
     /// Runs it, unless it failed by itself before; keeps the answer.
     fn run(&mut self, tx: &mut Tx<'_>) -> rusqlite::Result<()>;
     /// It failed by itself; that is its answer.
-    fn fail(&mut self, error: rusqlite::Error);
+    fn fail(&mut self, error: StoreError);
     /// Lets the answer go, after the commit.
     fn release(self: Box<Self>);
 }
 
 /// A verb with its answer.
-pub(in crate::store) struct Job<F, T> {
+pub(super) struct Job<F, T> {
     verb: F,
     answer: Option<Result<T, StoreError>>,
     reply: oneshot::Sender<Result<T, StoreError>>,
 }
 
 impl<F, T> Job<F, T> {
-    pub(in crate::store) fn new(verb: F) -> (Self, oneshot::Receiver<Result<T, StoreError>>) {
+    pub(super) fn new(verb: F) -> (Self, oneshot::Receiver<Result<T, StoreError>>) {
         let (reply, answer) = oneshot::channel();
         (Self { verb, answer: None, reply }, answer)
     }
@@ -103,8 +50,8 @@ where
         Ok(())
     }
 
-    fn fail(&mut self, error: rusqlite::Error) {
-        self.answer = Some(Err(StoreError::Sqlite(error)));
+    fn fail(&mut self, error: StoreError) {
+        self.answer = Some(Err(error));
     }
 
     fn release(self: Box<Self>) {
@@ -116,28 +63,56 @@ where
 }
 
 /// What goes through the queue.
-pub(in crate::store) enum Item {
+pub(super) enum Item {
     Work(Box<dyn Work>),
     /// Finish what is queued, then end.
     Close,
 }
 
+/// The way to the thread.
+#[derive(Debug, Clone)]
+pub(in crate::store) struct Queue(mpsc::Sender<Item>);
+
+impl Queue {
+    /// One with room for so many verbs, and its end at the thread.
+    pub(super) fn new(room: usize) -> (Self, mpsc::Receiver<Item>) {
+        let (queue, queued) = mpsc::channel(room);
+        (Self(queue), queued)
+    }
+
+    /// Asks for what `verb` does. It may be done several times, until one of them is on disk.
+    pub(in crate::store) async fn submit<T, F>(&self, verb: F) -> Result<Committed<T>, StoreError>
+    where
+        F: FnMut(&mut Tx<'_>) -> rusqlite::Result<T> + Send + 'static,
+        T: Send + 'static,
+    {
+        let (job, answer) = Job::new(verb);
+        self.0.send(Item::Work(Box::new(job))).await.map_err(|_| StoreError::Closed)?;
+        Ok(Committed::new(answer))
+    }
+
+    /// Lets the thread end when everything before this is done.
+    pub(super) async fn close(&self) {
+        let _ = self.0.send(Item::Close).await;
+    }
+}
+
 /// Runs a piece of test set-up on the connection before each try of a batch.
 #[cfg(test)]
-pub(in crate::store) type Hook = Box<dyn FnMut(&Connection) + Send>;
+pub(super) type Hook = Box<dyn FnMut(&Connection) + Send>;
 
 /// The thread's belongings.
-pub(in crate::store) struct Writer {
-    pub(in crate::store) conn: Connection,
-    pub(in crate::store) lock: Lock,
-    pub(in crate::store) limits: Limits,
-    pub(in crate::store) memory: Memory,
-    pub(in crate::store) queue: mpsc::Receiver<Item>,
-    pub(in crate::store) stop: StopSignal<()>,
-    pub(in crate::store) retry_pause: Duration,
-    pub(in crate::store) board: Arc<Board>,
+pub(super) struct Writer {
+    pub(super) conn: Connection,
+    pub(super) lock: Lock,
+    pub(super) limits: Limits,
+    pub(super) memory: Memory,
+    pub(super) queue: mpsc::Receiver<Item>,
+    pub(super) stop: StopSignal<()>,
+    pub(super) retry_pause: Duration,
+    pub(super) board: Arc<Board>,
     #[cfg(test)]
-    pub(in crate::store) hook: Hook,
+    pub(super) hook: Hook,
 }
 
 /// Why a batch was rolled back.
@@ -153,7 +128,7 @@ impl Writer {
     ///
     /// # Errors
     /// When it was told to stop while the disk refused: what was queued is not done, and nobody was answered.
-    pub(in crate::store) fn run(mut self) -> Result<(), CloseError> {
+    pub(super) fn run(mut self) -> Result<(), CloseError> {
         let mut batch = Vec::new();
         while let Some(item) = self.queue.blocking_recv() {
             self.gather(item, &mut batch);
@@ -184,10 +159,10 @@ impl Writer {
         loop {
             match self.attempt(batch) {
                 Ok(mut draft) => {
-                    if self.turned(StoreHealth::Ok) {
+                    if self.board.turned(StoreHealth::Ok) {
                         tracing::info!("the store works again");
                     }
-                    self.board.announce(&mut draft);
+                    self.board.announce(std::mem::take(&mut draft.topics), draft.due);
                     draft.figures.commits += 1;
                     draft.figures.verbs += batch.len() as u64;
                     self.memory.adopt(draft);
@@ -196,11 +171,11 @@ impl Writer {
                 }
                 Err(Trouble::Verb(index, error)) => {
                     tracing::warn!(%error, "a verb of the store failed");
-                    batch[index].fail(error);
+                    batch[index].fail(fault::of_verb(error));
                 }
                 Err(Trouble::Disk(error)) => {
                     let reason = error.to_string();
-                    if self.turned(StoreHealth::Blocked { reason: reason.clone() }) {
+                    if self.board.turned(StoreHealth::Blocked { reason: reason.clone() }) {
                         tracing::error!(%error, "the disk refuses the store; everything waits until it works again");
                     }
                     if self.stop.recv_timeout(self.retry_pause) != Err(RecvTimeoutError::Timeout) {
@@ -231,21 +206,12 @@ impl Writer {
             Tx { conn: &self.conn, limits: &self.limits, memory: &self.memory, draft: Draft::of(&self.memory) };
         for (index, work) in batch.iter_mut().enumerate() {
             work.run(&mut tx).map_err(|error| {
-                if is_own_fault(&error) { Trouble::Verb(index, error) } else { Trouble::Disk(error) }
+                if fault::is_of_the_verb(&error) { Trouble::Verb(index, error) } else { Trouble::Disk(error) }
             })?;
         }
         let draft = tx.draft;
         run("COMMIT").map_err(Trouble::Disk)?;
         Ok(draft)
-    }
-
-    /// Shows how the disk is. True if it is news: another reason of the same trouble is none.
-    fn turned(&self, now: StoreHealth) -> bool {
-        self.board.health.send_if_modified(|health| {
-            let news = (*health == StoreHealth::Ok) != (now == StoreHealth::Ok);
-            *health = now;
-            news
-        })
     }
 
     /// Leaves one tidy file behind. If that fails, the write-ahead log stays, and the next start reads it.
@@ -259,25 +225,4 @@ impl Writer {
         drop(conn);
         drop(lock);
     }
-}
-
-/// Whether the verb itself is at fault, so that it would fail again on a healthy disk.
-fn is_own_fault(error: &rusqlite::Error) -> bool {
-    !matches!(
-        error.sqlite_error_code(),
-        Some(
-            ErrorCode::DiskFull
-                | ErrorCode::SystemIoFailure
-                | ErrorCode::ReadOnly
-                | ErrorCode::CannotOpen
-                | ErrorCode::DatabaseBusy
-                | ErrorCode::DatabaseLocked
-                | ErrorCode::DatabaseCorrupt
-                | ErrorCode::NotADatabase
-                | ErrorCode::OutOfMemory
-                | ErrorCode::PermissionDenied
-                | ErrorCode::FileLockingProtocolFailed
-                | ErrorCode::NoLargeFileSupport
-        )
-    )
 }

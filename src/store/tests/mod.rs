@@ -6,6 +6,7 @@ mod recipient_queue;
 mod speed;
 mod verbs;
 
+use super::sqlite::{self, Settings, WriterThread};
 use super::*;
 use crate::chat::delivery::{Event, Fate};
 use crate::chat::id::{MessageId, Owner, Recipient, Sid, SidSource, Token};
@@ -41,7 +42,7 @@ impl Rig {
     }
 
     pub(super) fn open(dir: tempfile::TempDir, settings: Settings, sids: SidSource) -> Self {
-        let (store, keeper, recovery) = Store::open(&settings, NOW).unwrap();
+        let (store, keeper, recovery) = sqlite::open(&settings, NOW).unwrap();
         Self { dir, settings, store, keeper, recovery, sids }
     }
 

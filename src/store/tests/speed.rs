@@ -114,7 +114,7 @@ async fn messages_per_second() {
         report("upstream", &rig, started, cpu, before);
         let started = tokio::time::Instant::now();
         rig.keeper.close().await.unwrap();
-        let (_, _, recovery) = Store::open(&rig.settings, NOW).unwrap();
+        let (_, _, recovery) = sqlite::open(&rig.settings, NOW).unwrap();
         println!("close and open: {:?}, last {:?}", started.elapsed(), recovery.last_sid);
     }
 }

@@ -3,10 +3,9 @@
 use crate::chat::id::SidSource;
 use crate::chat::recipient_queue::Pace;
 use crate::chat::transport::Transport;
+use crate::store::sqlite::{Settings, open};
 use crate::store::tests::{NOW, Rig};
-use crate::store::{
-    Accepted, CloseError, Committed, DueQuery, Limits, NewDelivery, Settings, Store, StoreError, StoreHealth,
-};
+use crate::store::{Accepted, CloseError, Committed, DueQuery, Limits, NewDelivery, StoreError, StoreHealth};
 use bytes::Bytes;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
@@ -34,7 +33,7 @@ fn with_hook(queue: usize, mut before: impl FnMut() + Send + 'static) -> (Rig, A
         before();
         conn.pragma_update(None, "max_page_count", disk.load(Relaxed)).unwrap();
     });
-    let (store, keeper, recovery) = Store::open_with(&settings, NOW, hook).unwrap();
+    let (store, keeper, recovery) = open::open_with(&settings, NOW, hook).unwrap();
     (Rig { dir, settings, store, keeper, recovery, sids: SidSource::default() }, pages)
 }
 
@@ -135,7 +134,7 @@ async fn a_verb_that_cannot_be_done_does_not_harm_its_batch() {
     for committed in pending {
         outcomes.push(committed.await);
     }
-    assert!(matches!(outcomes[..], [Ok(Accepted::Stored), Err(StoreError::Sqlite(_)), Ok(Accepted::Stored)]));
+    assert!(matches!(outcomes[..], [Ok(Accepted::Stored), Err(StoreError::Failed { .. }), Ok(Accepted::Stored)]));
     assert_eq!(rig.statuses().await, ["a1 accepted", "a3 accepted"]);
     assert_eq!(rig.store.figures().queue_rows, 2);
 }

@@ -1,0 +1,107 @@
+//! Opening: the file, and the thread that writes it until it is told to end.
+
+use super::writer::{Queue, Writer};
+use super::{fault, file, recover};
+use crate::chat::transport::Transport;
+use crate::store::board::Board;
+use crate::store::{CloseError, Limits, OpenError, Recovery, Store};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
+use std::time::Duration;
+use tokio::sync::oneshot;
+
+/// Where the store is and how much it holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// The file. Beside it SQLite keeps `-wal` and `-shm`, and the store a `.lock`.
+    pub path: PathBuf,
+    /// How much it holds.
+    pub limits: Limits,
+    /// The transports that there are. What was to go by another one, of an earlier configuration, goes by the first of them.
+    pub transports: Vec<Transport>,
+    /// Verbs that may wait for the writer thread; beyond it, who asks waits.
+    pub queue: usize,
+    /// How long to wait before trying again when the disk refuses.
+    pub retry_pause: Duration,
+}
+
+impl Settings {
+    /// A store at `path` with the default limits.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self {
+            path: path.into(),
+            limits: Limits::default(),
+            transports: vec![Transport::default()],
+            queue: 2048,
+            retry_pause: Duration::from_secs(1),
+        }
+    }
+}
+
+/// Owns the writer thread. Whoever opened the store closes it, after everybody who writes has stopped.
+#[derive(Debug)]
+pub struct WriterThread {
+    queue: Queue,
+    stop: SyncSender<()>,
+    /// Dropped unsent if the thread panics.
+    ended: oneshot::Receiver<Result<(), CloseError>>,
+}
+
+impl WriterThread {
+    /// Finishes what is queued, folds the write-ahead log in, ends the thread. Verbs asked from now on are answered
+    /// [`crate::store::StoreError::Closed`].
+    ///
+    /// # Errors
+    /// When the disk refused to the end, or the thread failed.
+    pub async fn close(self) -> Result<(), CloseError> {
+        // Only looked at while blocked; the order of the two matters, for then the queue may be full for ever.
+        let _ = self.stop.try_send(());
+        self.queue.close().await;
+        self.ended.await.unwrap_or(Err(CloseError::Failed))
+    }
+}
+
+/// Opens the store, makes it if it is missing, and puts in order what the last stop left behind. `now_ms` is Unix
+/// milliseconds. Reads the whole memory of settled messages, so it may take a second or two: not for an async task.
+///
+/// # Errors
+/// When the file is in use, foreign, newer than this program, damaged, or cannot be opened.
+pub fn open(settings: &Settings, now_ms: u64) -> Result<(Store, WriterThread, Recovery), OpenError> {
+    open_with(
+        settings,
+        now_ms,
+        #[cfg(test)]
+        Box::new(|_| ()),
+    )
+}
+
+pub(super) fn open_with(
+    settings: &Settings,
+    now_ms: u64,
+    #[cfg(test)] hook: super::writer::Hook,
+) -> Result<(Store, WriterThread, Recovery), OpenError> {
+    let (mut conn, lock) = file::open(&settings.path)?;
+    let (memory, recovery) =
+        recover::recover(&mut conn, settings, now_ms).map_err(|error| fault::of_opening(&settings.path, error))?;
+    let board = Arc::new(Board::default());
+    board.show(memory.figures);
+    let (queue, queued) = Queue::new(settings.queue);
+    let (stop, stopped) = std::sync::mpsc::sync_channel(1);
+    let writer = Writer {
+        conn,
+        lock,
+        limits: settings.limits.clone(),
+        memory,
+        queue: queued,
+        stop: stopped,
+        retry_pause: settings.retry_pause,
+        board: board.clone(),
+        #[cfg(test)]
+        hook,
+    };
+    let (end, ended) = oneshot::channel();
+    // It tells its end by the channel, when it has closed the file and let go of the lock.
+    std::thread::Builder::new().name("store".to_owned()).spawn(move || end.send(writer.run()))?;
+    Ok((Store::new(queue.clone(), board), WriterThread { queue, stop, ended }, recovery))
+}
