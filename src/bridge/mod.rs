@@ -95,9 +95,7 @@ pub async fn run(settings: Settings, parts: Parts, stops: Stops) -> Result<(), S
     let (bal_presences, events) = (BalPresences::default(), events_tx);
     let context =
         Arc::new(Context { settings, store, metrics, events, publish, bal_presences, broker, capabilities, sids });
-    // Before anything new comes in, which has to line up behind it.
-    let routing = Arc::clone(&context);
-    let routed = context.store.route_held(move |category| routing.route(category)).await?;
+    let routed = upstream::route_held(&context).await?;
     if routed > 0 {
         tracing::info!(routed, "messages of devices that waited for a route have one now");
     }

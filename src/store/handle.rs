@@ -8,7 +8,7 @@ use super::figures::{StoreFigures, Swept};
 use super::presence::{LastPresence, PresenceChange};
 use super::sqlite::writer::Queue;
 use super::sqlite::{accept, dispatch, inbox, outbox, presence, sweep};
-use super::upstream::{Received, Route, Upstream};
+use super::upstream::{Held, Received, Route, Upstream};
 use crate::chat::delivery::Event;
 use crate::chat::id::{Owner, Sid};
 use std::collections::BTreeSet;
@@ -103,24 +103,16 @@ impl Store {
         self.queue.submit(move |tx| inbox::receive(tx, &message)).await
     }
 
-    /// Gives a route to messages that came when there was none for their category. Returns how many got one.
-    ///
-    /// # Errors
-    /// When the store is closed, or fails on the way; what was routed so far is.
-    pub async fn route_held<F>(&self, pick: F) -> Result<u64, StoreError>
-    where
-        F: Fn(Option<&str>) -> Option<Route> + Send + Sync + 'static,
-    {
-        let pick = Arc::new(pick);
-        let mut routed = 0;
-        let mut after = Some(0);
-        while let Some(from) = after {
-            let pick = Arc::clone(&pick);
-            let (chunk, next) = self.queue.submit(move |tx| inbox::route_held(tx, from, &*pick)).await?.await?;
-            routed += chunk;
-            after = next;
-        }
-        Ok(routed)
+    /// Messages of devices that came when there was no route for their category, oldest first: the next behind
+    /// `after_seq`, at most `limit`. Changes nothing.
+    pub async fn held(&self, after_seq: u64, limit: usize) -> Result<Committed<Vec<Held>>, StoreError> {
+        self.queue.submit(move |tx| inbox::held(tx, after_seq, limit)).await
+    }
+
+    /// Gives routes to messages without one; from then on they wait at the end of their topics, in this order. Returns how
+    /// many got one: who has a route, because somebody else was faster or this is asked again, keeps it.
+    pub async fn route_held(&self, routes: Vec<(Sid, Route)>) -> Result<Committed<u64>, StoreError> {
+        self.queue.submit(move |tx| inbox::route_held(tx, &routes)).await
     }
 
     /// A BAL says that it has this upstream message, and all before it that were published.

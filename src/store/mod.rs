@@ -58,4 +58,4 @@ pub use handle::{Committed, Store};
 pub use presence::{LastPresence, PRESENCE_KEPT_MS, PRESENCE_UNSURE_MS, PresenceChange};
 pub use sqlite::Inspector;
 pub use trace::{Summary, Trace, TraceDelivery, TraceUpstream};
-pub use upstream::{Acks, Received, Route, Upstream};
+pub use upstream::{Acks, Held, Received, Route, Upstream};

@@ -62,3 +62,14 @@ pub enum Received {
     /// The spool is full: do not acknowledge it.
     Full,
 }
+
+/// A message that waits for a route.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Held {
+    /// Its place among those that wait.
+    pub seq: u64,
+    /// The bridge's id of it.
+    pub sid: Sid,
+    /// The app.
+    pub category: Option<String>,
+}

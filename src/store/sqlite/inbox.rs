@@ -1,15 +1,14 @@
 //! The inbox: messages from devices, recognised when the push service repeats them.
 
+use super::delivery::sid;
 use super::outbox::{self, Document, NO_TOPIC};
-use super::sql_ms;
 use super::tx::{Settled, Tx};
+use super::{from_sql, sql_ms};
 use crate::chat::id::{Row, Sid, Token};
-use crate::store::{Acks, Received, Route, Upstream};
+use crate::store::{Acks, Held, Received, Route, Upstream};
 use rusqlite::params;
 use sha2::{Digest, Sha256};
 
-/// Held messages given a route per transaction.
-const ROUTE_CHUNK: i64 = 200;
 /// Messages dropped by one acknowledgement "up to", per transaction.
 const ACK_CHUNK: i64 = 500;
 /// Bytes of SHA-256 that recognise a message. At a million remembered ones, 128 bits make a false repeat one in 10^26.
@@ -20,6 +19,7 @@ const INSERT: &str = "INSERT INTO inbox (row, tail, key, bal, category, topic, s
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT (key) DO NOTHING";
 pub(super) const HELD: &str = "SELECT o.seq, o.about, o.tail, i.category FROM outbox o JOIN inbox i ON i.row = o.about
     WHERE o.topic = '' AND o.seq > ?1 ORDER BY o.seq LIMIT ?2";
+const HELD_AT: &str = "SELECT seq FROM inbox WHERE row = ?1 AND tail = ?2 AND topic = ''";
 const MOVE: &str = "UPDATE outbox SET topic = ?2, seq = ?3, kind = ?4 WHERE topic = '' AND seq = ?1";
 const ROUTED: &str = "UPDATE inbox SET bal = ?2, topic = ?3, seq = ?4 WHERE row = ?1";
 const PUBLISHED: &str = "UPDATE inbox SET published_at = ?2 WHERE row = ?1 AND published_at IS NULL";
@@ -51,27 +51,28 @@ pub(in crate::store) fn receive(tx: &mut Tx<'_>, message: &Upstream) -> rusqlite
     Ok(Received::Stored)
 }
 
-/// One chunk of [`crate::store::Store::route_held`]: how many got a route, and behind which one to go on; `None` at the end.
-pub(in crate::store) fn route_held(
-    tx: &mut Tx<'_>,
-    after: i64,
-    pick: &dyn Fn(Option<&str>) -> Option<Route>,
-) -> rusqlite::Result<(u64, Option<i64>)> {
-    let held: Vec<(i64, Option<Sid>, Option<String>)> = tx.all(HELD, [after, ROUTE_CHUNK], |row| {
-        Ok((row.get(0)?, Sid::from_parts(row.get(1)?, row.get(2)?), row.get(3)?))
-    })?;
-    let next = held.last().map(|(seq, ..)| *seq);
+/// The next messages without a route, oldest first.
+pub(in crate::store) fn held(tx: &Tx<'_>, after_seq: u64, limit: usize) -> rusqlite::Result<Vec<Held>> {
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    tx.all(HELD, params![sql_ms(after_seq), limit], |row| {
+        Ok(Held { seq: from_sql(row.get(0)?), sid: sid(row, 1, 2)?, category: row.get(3)? })
+    })
+}
+
+/// Moves messages to the end of their topics, in this order; those that have a route by now stay where they are.
+pub(in crate::store) fn route_held(tx: &mut Tx<'_>, routes: &[(Sid, Route)]) -> rusqlite::Result<u64> {
     let mut routed = 0;
-    for (seq, sid, category) in held {
-        let (Some(sid), Some(route)) = (sid, pick(category.as_deref())) else { continue };
+    for (sid, route) in routes {
+        let (row, tail) = sid.parts();
+        let Some(seq) = tx.one(HELD_AT, params![row, tail], |row| row.get::<_, i64>(0))? else { continue };
         let new_seq = tx.next_seq()?;
-        let kind = route.acks.origin(sid).code();
+        let kind = route.acks.origin(*sid).code();
         tx.execute(MOVE, params![seq, route.topic, new_seq, kind])?;
-        tx.execute(ROUTED, params![sid.row(), route.bal.as_str(), route.topic, new_seq])?;
+        tx.execute(ROUTED, params![row, route.bal.as_str(), route.topic, new_seq])?;
         outbox::wake(tx, &route.topic);
         routed += 1;
     }
-    Ok((routed, next))
+    Ok(routed)
 }
 
 /// The BAL has them. Ids of others, or of messages that are done, mean nothing.

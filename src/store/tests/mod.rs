@@ -102,7 +102,7 @@ impl Rig {
     fn upstream(&mut self, ccs_id: &str, acks: Option<Acks>) -> Upstream {
         Upstream {
             sid: self.sid(),
-            route: acks.map(|acks| Route { bal: Owner::new("bal1").unwrap(), topic: MESSAGES.to_owned(), acks }),
+            route: acks.map(|acks| route(MESSAGES, acks)),
             token: Token::new("device-1").unwrap(),
             message_id: ccs_id.to_owned(),
             category: Some("com.example".to_owned()),
@@ -113,6 +113,22 @@ impl Rig {
 
     async fn receive(&self, message: Upstream) -> Received {
         self.store.receive(message).await.unwrap().await.unwrap()
+    }
+
+    async fn held(&self) -> Vec<Held> {
+        self.store.held(0, 1000).await.unwrap().await.unwrap()
+    }
+
+    /// Routes what is held, where `pick` knows a route, as the bridge does at its start, but in pages of `page`.
+    async fn route_held(&self, page: usize, pick: impl Fn(Option<&str>) -> Option<Route>) -> u64 {
+        let (mut routed, mut after) = (0, 0);
+        loop {
+            let held = self.store.held(after, page).await.unwrap().await.unwrap();
+            let Some(last) = held.last() else { return routed };
+            after = last.seq;
+            let routes = held.iter().filter_map(|held| Some((held.sid, pick(held.category.as_deref())?))).collect();
+            routed += self.store.route_held(routes).await.unwrap().await.unwrap();
+        }
     }
 
     async fn next(&self, topic: &str, after: u64) -> Vec<Waiting> {
@@ -143,6 +159,13 @@ impl Rig {
     fn inspector(&self) -> Inspector {
         Inspector::open(&self.settings.path).unwrap()
     }
+
+    /// How many messages no look at what is due finds.
+    fn parked(&self) -> i64 {
+        let file = rusqlite::Connection::open(&self.settings.path).unwrap();
+        let parked = "SELECT count(*) FROM deliveries WHERE state = 0 AND due_at = ?1";
+        file.query_row(parked, [i64::MAX], |row| row.get(0)).unwrap()
+    }
 }
 
 /// The database and its write-ahead log; the shared-memory file is rebuilt by whoever opens them.
@@ -153,6 +176,10 @@ fn copy_files(from: &Path, to: &Path) {
             std::fs::copy(source, to.join(name)).unwrap();
         }
     }
+}
+
+fn route(topic: &str, acks: Acks) -> Route {
+    Route { bal: Owner::new("bal1").unwrap(), topic: topic.to_owned(), acks }
 }
 
 /// As many of a recipient as there are.

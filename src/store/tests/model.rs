@@ -416,8 +416,7 @@ impl Harness {
     }
 
     async fn route(&mut self) {
-        let route = Route { bal: Owner::new("bal1").unwrap(), topic: MESSAGES.to_owned(), acks: Acks::OnPublish };
-        let routed = self.rig.store.route_held(move |_| Some(route.clone())).await.unwrap();
+        let routed = self.rig.route_held(2, |_| Some(route(MESSAGES, Acks::OnPublish))).await;
         let held: Vec<_> = self.upstream.iter_mut().filter(|u| u.topic.is_none()).collect();
         assert_eq!(routed, held.len() as u64);
         for upstream in held {

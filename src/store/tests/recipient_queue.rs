@@ -46,10 +46,7 @@ async fn a_long_queue_holds_up_nobody_else_and_is_looked_at_once() {
     let (came, times) = rig.take_all(NOW, Pace::OneAtATime).await;
     assert_eq!(came, ["7-0", "8-0"]);
     assert!(times <= 3, "asked {times} times for what a call looks at in three");
-    let file = rusqlite::Connection::open(&rig.settings.path).unwrap();
-    let parked = "SELECT count(*) FROM deliveries WHERE state = 0 AND due_at = ?1";
-    let parked: i64 = file.query_row(parked, [i64::MAX], |row| row.get(0)).unwrap();
-    assert_eq!(parked, LONG as i64 - 1);
+    assert_eq!(rig.parked(), LONG as i64 - 1);
     assert_eq!(rig.take_all(NOW + 60_000, Pace::OneAtATime).await, (vec![], 1));
 }
 
