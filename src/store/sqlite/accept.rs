@@ -1,8 +1,8 @@
 //! Taking a message of a BAL: remembered and answered `accepted` in one transaction.
 
+use super::column::sql_ms;
 use super::delivery::Delivery;
 use super::outbox::{self, Document};
-use super::sql_ms;
 use super::tx::Tx;
 use crate::chat::delivery::{Life, State};
 use crate::chat::status::{Status, StatusDocument};

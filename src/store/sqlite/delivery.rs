@@ -1,17 +1,15 @@
 //! One row of `deliveries`: reading it, moving it one step, telling its sender.
 
+use super::column::{bytes_of, from_sql, sid, sql_ms, state, transport};
 use super::outbox::{self, Document};
 use super::recipient_queue::{FIRST_OF_ALL, RecipientQueue};
-use super::tx::{Settled, Tx, bytes_of};
-use super::{from_sql, sql_ms};
+use super::tx::{Settled, Tx};
 use crate::chat::delivery::{AMBIGUOUS, Due, EXPIRED, Event, Fate, Life, State};
 use crate::chat::id::{Row, Sid};
 use crate::chat::refusal::{Decision, Refusal, TokenFate, Tried};
 use crate::chat::status::{Status, StatusDocument, TokenAction, cut_detail};
-use crate::chat::transport::Transport;
 use crate::store::{NewDelivery, Note, Origin};
 use bytes::Bytes;
-use rusqlite::types::Type;
 use rusqlite::{Params, params};
 use serde_json::{Value, json};
 
@@ -314,22 +312,6 @@ impl Delivery {
         }
         Ok(())
     }
-}
-
-pub(super) fn sid(row: &rusqlite::Row<'_>, number: usize, tail: usize) -> rusqlite::Result<Sid> {
-    let value: Row = row.get(number)?;
-    Sid::from_parts(value, row.get(tail)?).ok_or(rusqlite::Error::IntegralValueOutOfRange(number, value.0))
-}
-
-pub(super) fn state(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<State> {
-    let code = row.get(column)?;
-    State::from_code(code).ok_or(rusqlite::Error::IntegralValueOutOfRange(column, code))
-}
-
-pub(super) fn transport(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<Transport> {
-    let text = row.get_ref(column)?.as_str()?;
-    Transport::parse(text)
-        .map_err(|fault| rusqlite::Error::FromSqlConversionFailure(column, Type::Text, Box::new(fault)))
 }
 
 /// What the log keeps: only what is unusual.

@@ -3,10 +3,10 @@
 //! What was put off (or was on its way once) goes before what never was, so a backlog cannot starve retries. Which of a
 //! recipient's messages may go is decided in [`super::recipient_queue`].
 
-use super::delivery::{Delivery, sid};
+use super::column::{from_sql, sid, sql_ms};
+use super::delivery::Delivery;
 use super::recipient_queue::{PARKED, RecipientQueue};
 use super::tx::Tx;
-use super::{from_sql, sql_ms};
 use crate::chat::delivery::{Event, Life, State};
 use crate::chat::id::Sid;
 use crate::chat::refusal::Tried;

@@ -1,9 +1,8 @@
 //! The inbox: messages from devices, recognised when the push service repeats them.
 
-use super::delivery::sid;
+use super::column::{from_sql, sid, sql_ms};
 use super::outbox::{self, Document, NO_TOPIC};
 use super::tx::{Settled, Tx};
-use super::{from_sql, sql_ms};
 use crate::chat::id::{Row, Sid, Token};
 use crate::store::{Acks, Held, Received, Route, Upstream};
 use rusqlite::params;
@@ -59,7 +58,7 @@ pub(in crate::store) fn held(tx: &Tx<'_>, after_seq: u64, limit: usize) -> rusql
     })
 }
 
-/// Moves messages to the end of their topics, in this order; those that have a route by now stay where they are.
+/// Moves held messages to the end of their topics, in this order.
 pub(in crate::store) fn route_held(tx: &mut Tx<'_>, routes: &[(Sid, Route)]) -> rusqlite::Result<u64> {
     let mut routed = 0;
     for (sid, route) in routes {

@@ -1,9 +1,8 @@
 //! Reading for operators, on a connection of its own: works while the bridge runs, and never disturbs it.
 
-use super::delivery::{sid, state};
+use super::column::{bytes_of, from_sql, sid, state};
 use super::recipient_queue::PARKED;
-use super::tx::bytes_of;
-use super::{fault, file, from_sql};
+use super::{fault, file};
 use crate::chat::delivery::State;
 use crate::chat::id::Sid;
 use crate::store::{OpenError, StoreError, Summary, Trace, TraceDelivery, TraceUpstream};

@@ -7,7 +7,7 @@
 //!                                                               is answered, `StoreHealth::Blocked`
 //! ```
 //!
-//! One thread owns the only writing connection. It takes whatever verbs are queued (at most [`writer::BATCH_VERBS`]) into
+//! One thread owns the only writing connection. It takes whatever verbs are queued (at most `BATCH_VERBS`) into
 //! one transaction, so the price of an `fdatasync` is shared, while a verb that comes alone is committed at once. A verb
 //! must therefore be repeatable: it changes the file and a draft of the counters, and the draft becomes memory only
 //! after the commit.
@@ -21,7 +21,7 @@
 //!
 //! # Order
 //!
-//! Which of a recipient's messages may be handed out is decided in [`recipient_queue`]: from the rows that were put off, and
+//! Which of a recipient's messages may be handed out is decided in `recipient_queue`: from the rows that were put off, and
 //! from what is in flight, which is few and kept in memory. After a restart nothing is in flight, so nothing of it is on
 //! disk.
 //!
@@ -33,6 +33,7 @@
 //! over settled rows by age, an index over documents by delivery, a table of topics with numbers for names.
 
 pub(super) mod accept;
+mod column;
 mod delivery;
 pub(super) mod dispatch;
 mod fault;
@@ -53,40 +54,3 @@ pub(super) mod writer;
 pub use file::check;
 pub use inspect::Inspector;
 pub use open::{Settings, WriterThread, open};
-
-use crate::chat::id::{Recipient, Row};
-use rusqlite::types::{FromSql, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
-
-impl ToSql for Row {
-    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
-        Ok(self.0.into())
-    }
-}
-
-impl FromSql for Row {
-    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
-        i64::column_result(value).map(Self)
-    }
-}
-
-impl ToSql for Recipient {
-    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
-        Ok(self.0.into())
-    }
-}
-
-impl FromSql for Recipient {
-    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
-        i64::column_result(value).map(Self)
-    }
-}
-
-/// A time for SQLite, which knows signed numbers only. Times beyond its range mean "never" anyway.
-fn sql_ms(ms: u64) -> i64 {
-    i64::try_from(ms).unwrap_or(i64::MAX)
-}
-
-/// A number that was written as a non-negative one.
-fn from_sql(n: i64) -> u64 {
-    u64::try_from(n).unwrap_or(0)
-}

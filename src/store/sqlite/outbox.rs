@@ -1,8 +1,8 @@
 //! The outbox: documents that wait to be published over MQTT, in order per topic.
 
+use super::column::{from_sql, sql_ms};
 use super::inbox;
 use super::tx::Tx;
-use super::{from_sql, sql_ms};
 use crate::chat::id::{Row, Sid};
 use crate::store::{DocumentRef, NOTES_PER_TOPIC, Note, Origin, Seen, Waiting};
 use bytes::Bytes;

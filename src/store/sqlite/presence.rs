@@ -1,7 +1,7 @@
 //! What was last said about each chat user, so that it can be put right after a restart.
 
+use super::column::{from_sql, sql_ms};
 use super::tx::Tx;
-use super::{from_sql, sql_ms};
 use crate::chat::id::Owner;
 use crate::chat::message::PresenceState;
 use crate::store::{LastPresence, PRESENCE_KEPT_MS, PRESENCE_UNSURE_MS, PresenceChange};

@@ -1,9 +1,10 @@
 //! The start: what a stop, however it came about, left behind.
 
-use super::delivery::{Delivery, sid, state};
+use super::Settings;
+use super::column::{bytes_of, from_sql, sid, state};
+use super::delivery::Delivery;
 use super::recipient_queue::PARKED;
-use super::tx::{DocumentNumbers, Draft, Memory, Settled, Tx, bytes_of};
-use super::{Settings, from_sql};
+use super::tx::{DocumentNumbers, Draft, Memory, Settled, Tx};
 use crate::chat::delivery::{Event, State};
 use crate::chat::id::Sid;
 use crate::store::Recovery;

@@ -1,9 +1,9 @@
 //! The expiry: what is overdue expires, what is settled long enough is forgotten. In small chunks, so that no verb waits
 //! long behind it.
 
-use super::delivery::{Delivery, state};
+use super::column::{from_sql, sql_ms, state};
+use super::delivery::Delivery;
 use super::tx::{HistoryDraft, Settled, Tx, Walk};
-use super::{from_sql, sql_ms};
 use crate::chat::delivery::State;
 use crate::chat::id::Row;
 use crate::store::{RECEIPT_GRACE_MS, Swept};

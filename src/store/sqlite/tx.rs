@@ -1,6 +1,5 @@
 //! What a verb works with: the connection inside a transaction, the limits, and the counters as they would be.
 
-use super::from_sql;
 use super::recipient_queue::{InFlight, NOTHING, RecipientQueue};
 use crate::chat::id::Row;
 use crate::store::{Limits, StoreFigures};
@@ -189,9 +188,4 @@ impl Tx<'_> {
         let figures = &self.draft.figures;
         figures.spool_rows >= self.limits.spool_rows || figures.spool_bytes + bytes > self.limits.spool_bytes
     }
-}
-
-/// The length of a body that is there, of one that is not: 0.
-pub(super) fn bytes_of(length: Option<i64>) -> u64 {
-    length.map_or(0, from_sql)
 }
