@@ -30,9 +30,9 @@
 //! # Which way dependencies point
 //!
 //! `chat` uses nothing of ours, `ccs` and `fcm` only `secret` and [`chat::refusal`]; these three have no tokio, no clock and
-//! no random source. `store` uses `chat`. `transport` uses `ccs`, `fcm` and the words of `chat`. `mqtt`, `broker` and
-//! `rumqttd` use the grammar of topics, the access rules and the principals of `chat`. `bridge` uses `chat`, `store` and the ports, never a wire
-//! format. `sim` shares only the codecs of `ccs` and `fcm`. `ops` is a leaf that all shells may use, `secret` one that
+//! no random source. `store` uses `chat`; `store/sqlite` alone knows SQL, and only `app` chooses it. `transport` uses `ccs`,
+//! `fcm` and the words of `chat`. `mqtt`, `broker` and `rumqttd` use the grammar of topics, the access rules and the
+//! principals of `chat`. `bridge` uses `chat`, `store` and the ports, never a wire format. `sim` shares only the codecs of `ccs` and `fcm`. `ops` is a leaf that all shells may use, `secret` one that
 //! everybody may; `app` and `main` know everything. `tests/architecture.rs` keeps it so.
 
 #![warn(missing_docs)]

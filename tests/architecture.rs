@@ -63,6 +63,13 @@ const IN_CONTRACTS: &[(&str, &[&str])] = &[
     ("bridge/upstream.rs", &["ccs_id"]),
 ];
 
+/// The store's database: who knows it, by the library's name.
+const LIBRARY: &str = "rusqlite";
+const DATABASE: &str = "store/sqlite";
+/// The store's back end, by the name of its folder, and who names it: who chooses it, and the verbs that it does.
+const BACK_END: &str = "sqlite";
+const NAMES_THE_BACK_END: &[&str] = &["app.rs", "app/plan.rs", "store/mod.rs", "store/handle.rs"];
+
 /// Levels of topics. Where they stand is the grammar's affair, and who may use which topic that of the access table.
 const LEVELS: &[&str] = &["self", "others", "_bridge"];
 const GRAMMAR: &[&str] = &["chat/topic.rs", "chat/access.rs"];
@@ -325,6 +332,70 @@ fn topics(source: &Source) -> Vec<&String> {
     source.texts.iter().filter(|text| is_topic(text)).collect()
 }
 
+/// The word, if `source` has it in a name.
+fn word<'a>(source: &'a Source, wanted: &str) -> Vec<&'a String> {
+    source.words.get(wanted).into_iter().collect()
+}
+
+/// What a file says to everybody: the words of its `pub` signatures and fields. And the names it has of the database.
+#[derive(Default)]
+struct Offer {
+    words: BTreeSet<String>,
+    names: BTreeSet<String>,
+}
+
+impl Offer {
+    fn of(file: &syn::File) -> Self {
+        let mut offer = Self::default();
+        offer.visit_file(file);
+        offer
+    }
+
+    fn keep(&mut self, visibility: &syn::Visibility, read: impl FnOnce(&mut Reader)) {
+        if matches!(visibility, syn::Visibility::Public(_)) {
+            let mut reader = Reader::default();
+            read(&mut reader);
+            self.words.extend(reader.words);
+        }
+    }
+
+    /// What it offers of the database.
+    fn leaks(&self) -> Vec<&String> {
+        self.words.iter().filter(|word| *word == LIBRARY || self.names.contains(*word)).collect()
+    }
+}
+
+impl<'ast> Visit<'ast> for Offer {
+    fn visit_item_use(&mut self, item: &'ast syn::ItemUse) {
+        let mut reader = Reader::default();
+        reader.visit_item_use(item);
+        if reader.words.contains(LIBRARY) {
+            self.names.extend(reader.words.iter().cloned());
+        }
+        self.keep(&item.vis, |offered| offered.visit_item_use(item));
+    }
+
+    fn visit_item_fn(&mut self, item: &'ast syn::ItemFn) {
+        self.keep(&item.vis, |offered| offered.visit_signature(&item.sig));
+    }
+
+    fn visit_impl_item_fn(&mut self, item: &'ast syn::ImplItemFn) {
+        self.keep(&item.vis, |offered| offered.visit_signature(&item.sig));
+    }
+
+    fn visit_item_enum(&mut self, item: &'ast syn::ItemEnum) {
+        self.keep(&item.vis, |offered| item.variants.iter().for_each(|variant| offered.visit_variant(variant)));
+    }
+
+    fn visit_item_type(&mut self, item: &'ast syn::ItemType) {
+        self.keep(&item.vis, |offered| offered.visit_type(&item.ty));
+    }
+
+    fn visit_field(&mut self, field: &'ast syn::Field) {
+        self.keep(&field.vis, |offered| offered.visit_type(&field.ty));
+    }
+}
+
 fn complain(rule: &str, wrong: Vec<(&Path, Vec<&String>)>) {
     let lines: Vec<String> = wrong
         .into_iter()
@@ -368,6 +439,64 @@ fn a_push_service_is_found_however_it_is_named() {
     }
     let harmless = "#[cfg(test)] mod tests { struct Ccs; } // ccs\nconst WAY: &str = \"ccs\";";
     assert!(services(&sample(harmless)).is_empty());
+}
+
+#[test]
+fn the_database_is_known_to_the_stores_back_end_alone() {
+    let (inside, outside): (Vec<_>, Vec<_>) =
+        PRODUCTION.iter().partition(|source| source.file.starts_with(src().join(DATABASE)));
+    let named = outside.iter().map(|s| (s.file.as_path(), word(s, LIBRARY)));
+    complain("the database is named outside of its folder:", named.collect());
+    let (choosers, others): (Vec<_>, Vec<_>) =
+        outside.into_iter().partition(|source| NAMES_THE_BACK_END.iter().any(|file| source.file == src().join(file)));
+    let named = others.iter().map(|s| (s.file.as_path(), word(s, BACK_END)));
+    complain("the store has verbs for whatever this needs of its back end:", named.collect());
+    assert_eq!(choosers.len(), NAMES_THE_BACK_END.len());
+    for source in choosers {
+        assert!(!word(source, BACK_END).is_empty(), "{} needs no such exception", source.file.display());
+    }
+    assert!(inside.iter().any(|source| !word(source, LIBRARY).is_empty()));
+    let offers: Vec<_> = inside.iter().map(|source| (source.file.as_path(), Offer::of(&parse(&source.file)))).collect();
+    complain("the store offers its database:", offers.iter().map(|(file, offer)| (*file, offer.leaks())).collect());
+}
+
+#[test]
+fn a_database_is_found_however_it_is_named() {
+    for text in [
+        "use rusqlite::Connection;",
+        "use rusqlite as sql;",
+        "extern crate rusqlite;",
+        "fn f() -> ::rusqlite::Result<()> { todo!() }",
+        "impl rusqlite::ToSql for X {}",
+        "fn f() { println!(\"{}\", rusqlite::version()); }",
+    ] {
+        assert!(!word(&sample(text), LIBRARY).is_empty(), "not found in {text:?}");
+    }
+    let harmless = "#[cfg(test)] use rusqlite::Connection; // rusqlite\nconst X: &str = \"rusqlite\";";
+    assert!(word(&sample(harmless), LIBRARY).is_empty());
+}
+
+#[test]
+fn an_offer_of_the_database_is_found_wherever_it_is_made() {
+    let leaks = |text: &str| !Offer::of(&syn::parse_file(text).expect("the sample is Rust")).leaks().is_empty();
+    for text in [
+        "use rusqlite::{params, Connection}; pub fn f(conn: &Connection) {}",
+        "use rusqlite::Error as Fault; pub struct S { pub fault: Fault }",
+        "pub enum E { Sql(#[source] rusqlite::Error) }",
+        "impl X { pub fn f(&self) -> rusqlite::Result<()> { Ok(()) } }",
+        "pub fn f(read: impl Fn(&rusqlite::Row<'_>)) {}",
+        "pub type Result<T> = std::result::Result<T, rusqlite::Error>;",
+        "pub use rusqlite::Error;",
+    ] {
+        assert!(leaks(text), "not found in {text:?}");
+    }
+    for text in [
+        "use rusqlite::Connection; pub struct S { conn: Connection } fn f(conn: Connection) {}",
+        "pub(super) fn f() -> rusqlite::Result<()> { Ok(()) }",
+        "pub fn f() -> Result<(), X> { rusqlite::version(); Ok(()) }",
+    ] {
+        assert!(!leaks(text), "found in {text:?}");
+    }
 }
 
 #[test]

@@ -16,7 +16,7 @@
 //! comes it takes its place by the time of its acceptance: before what is younger and not in flight.
 //!
 //! The store applies the rule where the queue is, to facts from its rows and to what it has handed out
-//! (`store/recipient_queue.rs`). Nobody else decides about order; a transport keeps the order in which it is given a
+//! (`store/sqlite/recipient_queue.rs`). Nobody else decides about order; a transport keeps the order in which it is given a
 //! recipient's messages.
 
 /// How many messages of one recipient a transport may have at a time.

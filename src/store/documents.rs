@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 /// Unread notes (errors, refusals before any delivery, events) kept per topic; beyond it the oldest is dropped and
 /// counted.
-pub const NOTES_PER_TOPIC: i64 = 1000;
+pub const NOTES_PER_TOPIC: u32 = 1000;
 
 /// A document that belongs to no delivery: an error, an event, the refusal of a message that never became a delivery. The
 /// id of such a message is not remembered: it may come again, corrected.

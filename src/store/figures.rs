@@ -1,4 +1,4 @@
-//! How much the store holds, and for how long.
+//! How much the store holds, what it found at the start, and what it let go.
 
 use crate::chat::id::Sid;
 

@@ -1,4 +1,4 @@
-//! The handle: the verbs, as seen by the rest of the house.
+//! The handle: the verbs, as the rest of the program sees them.
 
 use super::board::Board;
 use super::documents::{DocumentRef, Note, Seen, Waiting};
@@ -39,7 +39,8 @@ impl<T> Future for Committed<T> {
 /// The store. Cheap to clone.
 ///
 /// Every verb has two steps: the first waits for room in the queue, the second for the disk. Verbs are done in the
-/// order in which their first step ended. The first step fails when the store is closed, and with nothing else.
+/// order in which their first step ended. The first step fails when the store is closed, and with nothing else. What it
+/// means to ask again stands in the [room's own words](crate::store).
 ///
 /// ```no_run
 /// # async fn f(store: fcm_mqtt_bridge::store::Store, new: fcm_mqtt_bridge::store::NewDelivery) -> anyhow::Result<()> {
@@ -75,8 +76,7 @@ impl Store {
     }
 
     /// Writes down what became of a delivery, queues what its sender is told, and lets go what waited
-    /// for it: the next of its order key, and of its recipient.
-    /// `at` is Unix milliseconds.
+    /// for it: the next of its order key, and of its recipient. `at` is Unix milliseconds.
     pub async fn record(&self, sid: Sid, event: Event, at: u64) -> Result<Committed<Recorded>, StoreError> {
         self.queue.submit(move |tx| dispatch::record(tx, sid, &event, at)).await
     }
@@ -103,14 +103,14 @@ impl Store {
         self.queue.submit(move |tx| inbox::receive(tx, &message)).await
     }
 
-    /// Messages of devices that came when there was no route for their category, oldest first: the next behind
-    /// `after_seq`, at most `limit`. Changes nothing.
+    /// Messages of devices that came when there was no route for their app, oldest first: the next behind `after_seq`, at
+    /// most `limit`. Changes nothing.
     pub async fn held(&self, after_seq: u64, limit: usize) -> Result<Committed<Vec<Held>>, StoreError> {
         self.queue.submit(move |tx| inbox::held(tx, after_seq, limit)).await
     }
 
-    /// Gives routes to messages without one; from then on they wait at the end of their topics, in this order. Returns how
-    /// many got one: who has a route, because somebody else was faster or this is asked again, keeps it.
+    /// Gives routes to messages that are held; from then on they wait at the end of their topics, in this order. Returns how
+    /// many got one: a message that has a route by now keeps it.
     pub async fn route_held(&self, routes: Vec<(Sid, Route)>) -> Result<Committed<u64>, StoreError> {
         self.queue.submit(move |tx| inbox::route_held(tx, &routes)).await
     }

@@ -1,41 +1,42 @@
-//! The store: the durable outbox and inbox, one SQLite file.
+//! The store: the durable outbox and inbox, asked and told in words of the domain.
 //!
 //! Invariant: a verb's answer leaves only after its transaction is on disk. What was answered survives `kill -9`; what
 //! was not answered may be asked again, and is recognised.
 //!
 //! ```text
-//!   bridge ── verb ──► bounded queue ──► writer thread:  BEGIN · verb · verb · ... · COMMIT (fdatasync) ── answers ──►
-//!                      (full: wait)          ▲                              │
-//!                                            └── the same batch again ◄── disk full, I/O error: rolled back, nobody
-//!                                                                         is answered, `StoreHealth::Blocked`
+//!   bridge ── verb ──► Store ──► bounded queue ──► sqlite/  many verbs, one transaction ── answers, after the commit ──►
+//!                                (full: wait)
 //! ```
 //!
-//! One thread owns the only writing connection. It takes whatever verbs are queued (at most [`BATCH_VERBS`]) into one
-//! transaction, so the price of an `fdatasync` is shared, while a verb that comes alone is committed at once. A verb must
-//! therefore be repeatable: it changes the file and a draft of the counters, and the draft becomes memory only
-//! after the commit.
+//! [`Store`] has the verbs. What they take and give is data: no function crosses this border, and nothing of SQL. Only the
+//! bridge writes here. Operators read through [`Inspector`], also while the bridge runs.
 //!
-//! # The tables
+//! # What each verb promises
 //!
-//! `deliveries` is the life of each downstream message ([`crate::chat::delivery`]) and, once settled, the memory that
-//! recognises a repeated id. `inbox` is the same for upstream. `outbox` is what waits to be published over MQTT, in
-//! order per topic. Bodies are dropped as soon as a message is sent; a settled row is about 200 bytes. `presence` is what
-//! was last said about each chat user.
+//! It is answered after its commit, done in the order in which it was queued, and leaves nothing behind if it fails. This
+//! is what becomes of one that is asked twice, after a crash or by two processes:
 //!
-//! # Order
+//! | verb | asked again |
+//! | --- | --- |
+//! | `accept`, `receive` | the message is recognised by its sender's id and not stored again |
+//! | `tell` | writes a second note |
+//! | `take_due` | gives nobody what is in flight, until `record` or a start says what became of it |
+//! | `record`, `confirm` | do nothing: the event means nothing any more |
+//! | `held`, `next_to_publish` | give the same again; documents that were given count as read after a crash |
+//! | `route_held` | leaves what has a route by now |
+//! | `acked_up_to`, `sweep`, `last_presences` | go on where they stopped: each part is a transaction |
+//! | `published`, `parted` | do nothing more |
+//! | `presence_changed`, `still_alive` | the later time stays |
 //!
-//! Which of a recipient's messages may be handed out is decided here ([`crate::chat::recipient_queue`]): from the rows that
-//! were put off, and from what is in flight, which is few and kept in memory. After a restart nothing is in flight, so nothing
-//! of it is on disk.
+//! # A second back end
 //!
-//! # Why so few indexes
-//!
-//! Each message costs about ten row operations; each index adds two to four more, and the writer thread has half a core.
-//! So the age of settled rows is kept in memory (16 bytes per row, at most [`Limits::history_rows`]), unread documents of
-//! forgotten deliveries are found by a slow walk, and whatever is rare is a partial index. Rejected: an index over
-//! settled rows by age, an index over documents by delivery, a table of topics with numbers for names.
-//!
-//! Only the bridge writes here. Operators read through [`Inspector`], also while the bridge runs.
+//! It is a folder beside `sqlite/` with an `open` of its own, which `app` chooses. It replaces what [`Store`] and
+//! [`Inspector`] do inside, verb by verb; the types, the errors, the wake-ups (`board`) and the tests in `tests/` stay. A
+//! trait has no place here before there are two. Where several processes share a store, each has a part of the recipients,
+//! and these verbs speak of that part alone: `take_due`, `next_to_publish` and `topics_to_publish` give what no other process has,
+//! [`Store::due`] and [`Store::fresh_topics`] tell what others brought as well, and what `record` or `confirm` says of a
+//! message of another process is passed on to it. A process whose part may be taken from it while it sleeps has to look
+//! once more before each send: then a [`Claimed`] says until when it may be sent.
 
 mod board;
 mod documents;

@@ -48,3 +48,36 @@ pub(super) fn of_opening(path: &Path, error: Error) -> OpenError {
         _ => OpenError::Refused { reason: error.to_string() },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rusqlite::ffi;
+
+    fn failure(code: i32) -> Error {
+        Error::SqliteFailure(ffi::Error::new(code), None)
+    }
+
+    #[test]
+    fn a_look_that_fails_tells_what_is_to_be_done() {
+        for code in [ffi::SQLITE_FULL, ffi::SQLITE_IOERR, ffi::SQLITE_CANTOPEN, ffi::SQLITE_BUSY, ffi::SQLITE_READONLY]
+        {
+            assert!(matches!(of_look(failure(code)), StoreError::Blocked { .. }), "{code}");
+        }
+        for code in [ffi::SQLITE_CORRUPT, ffi::SQLITE_NOTADB] {
+            assert!(matches!(of_look(failure(code)), StoreError::Damaged { .. }), "{code}");
+        }
+        for error in [failure(ffi::SQLITE_ERROR), failure(ffi::SQLITE_CONSTRAINT), Error::QueryReturnedNoRows] {
+            assert!(matches!(of_look(error), StoreError::Failed { .. }));
+        }
+    }
+
+    #[test]
+    fn a_store_that_does_not_open_tells_why() {
+        let path = Path::new("store.db");
+        let told = |code| of_opening(path, failure(code)).to_string();
+        assert_eq!(told(ffi::SQLITE_NOTADB), "store.db is not a store of fcm-mqtt-bridge");
+        assert!(told(ffi::SQLITE_CORRUPT).starts_with("the store store.db is damaged: "));
+        assert!(told(ffi::SQLITE_FULL).starts_with("the store could not be opened: "));
+    }
+}

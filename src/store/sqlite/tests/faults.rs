@@ -5,7 +5,9 @@ use crate::chat::recipient_queue::Pace;
 use crate::chat::transport::Transport;
 use crate::store::sqlite::{Settings, open};
 use crate::store::tests::{NOW, Rig};
-use crate::store::{Accepted, CloseError, Committed, DueQuery, Limits, NewDelivery, StoreError, StoreHealth};
+use crate::store::{
+    Accepted, CloseError, Committed, DueQuery, Inspector, Limits, NewDelivery, StoreError, StoreHealth,
+};
 use bytes::Bytes;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
@@ -137,6 +139,25 @@ async fn a_verb_that_cannot_be_done_does_not_harm_its_batch() {
     assert!(matches!(outcomes[..], [Ok(Accepted::Stored), Err(StoreError::Failed { .. }), Ok(Accepted::Stored)]));
     assert_eq!(rig.statuses().await, ["a1 accepted", "a3 accepted"]);
     assert_eq!(rig.store.figures().queue_rows, 2);
+}
+
+#[tokio::test]
+async fn a_look_at_a_damaged_store_says_that_it_is_damaged() {
+    let mut rig = Rig::new(Limits::default());
+    for n in 0..200 {
+        let new = big(&mut rig, n);
+        rig.accept(new).await;
+    }
+    let Rig { dir: _dir, settings, keeper, .. } = rig;
+    keeper.close().await.unwrap();
+    let mut bytes = std::fs::read(&settings.path).unwrap();
+    let half = bytes.len() / 2;
+    bytes[half..].fill(0x5a);
+    std::fs::write(&settings.path, bytes).unwrap();
+    let inspector = Inspector::open(&settings.path).unwrap();
+    for failed in [inspector.counts().map(drop), inspector.list(1000).map(drop)] {
+        assert!(matches!(failed, Err(StoreError::Damaged { .. })), "{failed:?}");
+    }
 }
 
 /// What a try has handed out is forgotten with it, or the next one would find everything in flight.
