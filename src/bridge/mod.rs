@@ -95,7 +95,7 @@ pub async fn run(settings: Settings, parts: Parts, stops: Stops) -> Result<(), S
     let (bal_presences, events) = (BalPresences::default(), events_tx);
     let context =
         Arc::new(Context { settings, store, metrics, events, publish, bal_presences, broker, capabilities, sids });
-    let routed = upstream::route_held(&context).await?;
+    let routed = upstream::give_routes(&context).await?;
     if routed > 0 {
         tracing::info!(routed, "messages of devices that waited for a route have one now");
     }

@@ -11,7 +11,7 @@ use crate::chat::transport::Transport;
 use crate::ops::clock::{every, now_ms};
 use crate::ops::message_log;
 use crate::ops::metrics::Metric;
-use crate::store::{Held, Note, Received, StoreError, Upstream as NewUpstream};
+use crate::store::{Note, Received, StoreError, Unrouted, Upstream as NewUpstream};
 use crate::transport::{AckRef, DeviceMessage, RejectedUpstream, Upstream};
 use futures_util::TryFutureExt;
 use futures_util::future::BoxFuture;
@@ -27,9 +27,8 @@ const HELD_MAX: usize = 1_000;
 const COMMITS_MAX: usize = 4_096;
 /// How often a full spool is looked at again.
 const ROOM_CHECK: Duration = Duration::from_millis(200);
-
 /// Messages without a route looked at in one go.
-const HELD_PAGE: usize = 200;
+const UNROUTED_PAGE: usize = 200;
 
 /// What is on its way to the disk: a message, or the event that tells of one that cannot be understood (`None`).
 type Pending = BoxFuture<'static, Result<Option<Received>, StoreError>>;
@@ -45,18 +44,18 @@ pub(super) struct DeviceIntake {
     held: VecDeque<Upstream>,
 }
 
-/// Gives routes to messages that came when there was none for their app; returns how many got one. One page is routed
+/// Gives routes to messages that came when there was none for their app; returns how many got one. One page has its routes
 /// before the next is looked at, so they keep their order also when another process does the same, and after a crash the
-/// rest is still held. For the start: what comes in has to line up behind them.
-pub(super) async fn route_held(context: &Context) -> Result<u64, StoreError> {
+/// rest still waits. For the start: what comes in has to line up behind them.
+pub(super) async fn give_routes(context: &Context) -> Result<u64, StoreError> {
     let (mut routed, mut after) = (0, 0);
     loop {
-        let held = context.store.held(after, HELD_PAGE).await?.await?;
-        let Some(last) = held.last() else { return Ok(routed) };
+        let unrouted = context.store.unrouted(after, UNROUTED_PAGE).await?.await?;
+        let Some(last) = unrouted.last() else { return Ok(routed) };
         after = last.seq;
-        let route = |held: Held| Some((held.sid, context.route(held.category.as_deref())?));
-        let routes: Vec<_> = held.into_iter().filter_map(route).collect();
-        routed += context.store.route_held(routes).await?.await?;
+        let route = |message: Unrouted| Some((message.sid, context.route(message.category.as_deref())?));
+        let routes = unrouted.into_iter().filter_map(route).collect();
+        routed += context.store.give_routes(routes).await?.await?;
     }
 }
 

@@ -1,4 +1,4 @@
-//! What the writer shows to the handles.
+//! Figures, health and wake-ups: what the handles see without asking the writer.
 
 use super::error::StoreHealth;
 use super::figures::StoreFigures;

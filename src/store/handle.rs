@@ -8,7 +8,7 @@ use super::figures::{StoreFigures, Swept};
 use super::presence::{LastPresence, PresenceChange};
 use super::sqlite::writer::Queue;
 use super::sqlite::{accept, dispatch, inbox, outbox, presence, sweep};
-use super::upstream::{Held, Received, Route, Upstream};
+use super::upstream::{Received, Route, Unrouted, Upstream};
 use crate::chat::delivery::Event;
 use crate::chat::id::{Owner, Sid};
 use std::collections::BTreeSet;
@@ -103,16 +103,16 @@ impl Store {
         self.queue.submit(move |tx| inbox::receive(tx, &message)).await
     }
 
-    /// Messages of devices that came when there was no route for their app, oldest first: the next behind `after_seq`, at
-    /// most `limit`. Changes nothing.
-    pub async fn held(&self, after_seq: u64, limit: usize) -> Result<Committed<Vec<Held>>, StoreError> {
-        self.queue.submit(move |tx| inbox::held(tx, after_seq, limit)).await
+    /// Messages of devices that wait for a route, oldest first: the next behind `after_seq`, at most `limit`. Changes
+    /// nothing.
+    pub async fn unrouted(&self, after_seq: u64, limit: usize) -> Result<Committed<Vec<Unrouted>>, StoreError> {
+        self.queue.submit(move |tx| inbox::unrouted(tx, after_seq, limit)).await
     }
 
-    /// Gives routes to messages that are held; from then on they wait at the end of their topics, in this order. Returns how
+    /// Gives routes to messages that wait for one; from then on they wait at the end of their topics, in this order. Returns how
     /// many got one: a message that has a route by now keeps it.
-    pub async fn route_held(&self, routes: Vec<(Sid, Route)>) -> Result<Committed<u64>, StoreError> {
-        self.queue.submit(move |tx| inbox::route_held(tx, &routes)).await
+    pub async fn give_routes(&self, routes: Vec<(Sid, Route)>) -> Result<Committed<u64>, StoreError> {
+        self.queue.submit(move |tx| inbox::give_routes(tx, &routes)).await
     }
 
     /// A BAL says that it has this upstream message, and all before it that were published.

@@ -22,8 +22,8 @@
 //! | `tell` | writes a second note |
 //! | `take_due` | gives nobody what is in flight, until `record` or a start says what became of it |
 //! | `record`, `confirm` | do nothing: the event means nothing any more |
-//! | `held`, `next_to_publish` | give the same again; documents that were given count as read after a crash |
-//! | `route_held` | leaves what has a route by now |
+//! | `unrouted`, `next_to_publish` | give the same again; documents that were given count as read after a crash |
+//! | `give_routes` | leaves what has a route by now |
 //! | `acked_up_to`, `sweep`, `last_presences` | go on where they stopped: each part is a transaction |
 //! | `published`, `parted` | do nothing more |
 //! | `presence_changed`, `still_alive` | the later time stays |
@@ -59,4 +59,4 @@ pub use handle::{Committed, Store};
 pub use presence::{LastPresence, PRESENCE_KEPT_MS, PRESENCE_UNSURE_MS, PresenceChange};
 pub use sqlite::Inspector;
 pub use trace::{Summary, Trace, TraceDelivery, TraceUpstream};
-pub use upstream::{Acks, Held, Received, Route, Upstream};
+pub use upstream::{Acks, Received, Route, Unrouted, Upstream};

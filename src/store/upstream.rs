@@ -38,7 +38,7 @@ impl Acks {
 pub struct Upstream {
     /// The bridge's id of it.
     pub sid: Sid,
-    /// Where it goes; `None` keeps it until [`super::Store::route_held`] finds a route.
+    /// Where it goes; `None` keeps it until [`super::Store::give_routes`] finds a route.
     pub route: Option<Route>,
     /// The device.
     pub token: Token,
@@ -63,9 +63,9 @@ pub enum Received {
     Full,
 }
 
-/// A message that waits for a route.
+/// A message of a device that came when there was no route for its app, and waits for one.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Held {
+pub struct Unrouted {
     /// Its place among those that wait.
     pub seq: u64,
     /// The bridge's id of it.

@@ -4,7 +4,7 @@ use super::column::{from_sql, sid, sql_ms};
 use super::outbox::{self, Document, NO_TOPIC};
 use super::tx::{Settled, Tx};
 use crate::chat::id::{Row, Sid, Token};
-use crate::store::{Acks, Held, Received, Route, Upstream};
+use crate::store::{Acks, Received, Route, Unrouted, Upstream};
 use rusqlite::params;
 use sha2::{Digest, Sha256};
 
@@ -16,9 +16,10 @@ const KEY_BYTES: usize = 16;
 const KNOWN: &str = "SELECT 1 FROM inbox WHERE key = ?1";
 const INSERT: &str = "INSERT INTO inbox (row, tail, key, bal, category, topic, seq, received_at)
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT (key) DO NOTHING";
-pub(super) const HELD: &str = "SELECT o.seq, o.about, o.tail, i.category FROM outbox o JOIN inbox i ON i.row = o.about
+pub(super) const UNROUTED: &str =
+    "SELECT o.seq, o.about, o.tail, i.category FROM outbox o JOIN inbox i ON i.row = o.about
     WHERE o.topic = '' AND o.seq > ?1 ORDER BY o.seq LIMIT ?2";
-const HELD_AT: &str = "SELECT seq FROM inbox WHERE row = ?1 AND tail = ?2 AND topic = ''";
+const UNROUTED_AT: &str = "SELECT seq FROM inbox WHERE row = ?1 AND tail = ?2 AND topic = ''";
 const MOVE: &str = "UPDATE outbox SET topic = ?2, seq = ?3, kind = ?4 WHERE topic = '' AND seq = ?1";
 const ROUTED: &str = "UPDATE inbox SET bal = ?2, topic = ?3, seq = ?4 WHERE row = ?1";
 const PUBLISHED: &str = "UPDATE inbox SET published_at = ?2 WHERE row = ?1 AND published_at IS NULL";
@@ -51,19 +52,19 @@ pub(in crate::store) fn receive(tx: &mut Tx<'_>, message: &Upstream) -> rusqlite
 }
 
 /// The next messages without a route, oldest first.
-pub(in crate::store) fn held(tx: &Tx<'_>, after_seq: u64, limit: usize) -> rusqlite::Result<Vec<Held>> {
+pub(in crate::store) fn unrouted(tx: &Tx<'_>, after_seq: u64, limit: usize) -> rusqlite::Result<Vec<Unrouted>> {
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    tx.all(HELD, params![sql_ms(after_seq), limit], |row| {
-        Ok(Held { seq: from_sql(row.get(0)?), sid: sid(row, 1, 2)?, category: row.get(3)? })
+    tx.all(UNROUTED, params![sql_ms(after_seq), limit], |row| {
+        Ok(Unrouted { seq: from_sql(row.get(0)?), sid: sid(row, 1, 2)?, category: row.get(3)? })
     })
 }
 
-/// Moves held messages to the end of their topics, in this order.
-pub(in crate::store) fn route_held(tx: &mut Tx<'_>, routes: &[(Sid, Route)]) -> rusqlite::Result<u64> {
+/// Moves messages without a route to the end of their topics, in this order.
+pub(in crate::store) fn give_routes(tx: &mut Tx<'_>, routes: &[(Sid, Route)]) -> rusqlite::Result<u64> {
     let mut routed = 0;
     for (sid, route) in routes {
         let (row, tail) = sid.parts();
-        let Some(seq) = tx.one(HELD_AT, params![row, tail], |row| row.get::<_, i64>(0))? else { continue };
+        let Some(seq) = tx.one(UNROUTED_AT, params![row, tail], |row| row.get::<_, i64>(0))? else { continue };
         let new_seq = tx.next_seq()?;
         let kind = route.acks.origin(*sid).code();
         tx.execute(MOVE, params![seq, route.topic, new_seq, kind])?;

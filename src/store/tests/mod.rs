@@ -115,19 +115,20 @@ impl Rig {
         self.store.receive(message).await.unwrap().await.unwrap()
     }
 
-    async fn held(&self) -> Vec<Held> {
-        self.store.held(0, 1000).await.unwrap().await.unwrap()
+    async fn unrouted(&self) -> Vec<Unrouted> {
+        self.store.unrouted(0, 1000).await.unwrap().await.unwrap()
     }
 
-    /// Routes what is held, where `pick` knows a route, as the bridge does at its start, but in pages of `page`.
-    async fn route_held(&self, page: usize, pick: impl Fn(Option<&str>) -> Option<Route>) -> u64 {
+    /// Gives the routes that `pick` knows, as the bridge does at its start, but in pages of `page`.
+    async fn give_routes(&self, page: usize, pick: impl Fn(Option<&str>) -> Option<Route>) -> u64 {
         let (mut routed, mut after) = (0, 0);
         loop {
-            let held = self.store.held(after, page).await.unwrap().await.unwrap();
-            let Some(last) = held.last() else { return routed };
+            let unrouted = self.store.unrouted(after, page).await.unwrap().await.unwrap();
+            let Some(last) = unrouted.last() else { return routed };
             after = last.seq;
-            let routes = held.iter().filter_map(|held| Some((held.sid, pick(held.category.as_deref())?))).collect();
-            routed += self.store.route_held(routes).await.unwrap().await.unwrap();
+            let route = |message: &Unrouted| Some((message.sid, pick(message.category.as_deref())?));
+            let routes = unrouted.iter().filter_map(route).collect();
+            routed += self.store.give_routes(routes).await.unwrap().await.unwrap();
         }
     }
 

@@ -416,7 +416,7 @@ impl Harness {
     }
 
     async fn route(&mut self) {
-        let routed = self.rig.route_held(2, |_| Some(route(MESSAGES, Acks::OnPublish))).await;
+        let routed = self.rig.give_routes(2, |_| Some(route(MESSAGES, Acks::OnPublish))).await;
         let held: Vec<_> = self.upstream.iter_mut().filter(|u| u.topic.is_none()).collect();
         assert_eq!(routed, held.len() as u64);
         for upstream in held {

@@ -458,8 +458,8 @@ async fn messages_without_a_route_wait_for_one() {
     assert_eq!(rig.store.topics_to_publish().await.unwrap().await.unwrap(), Vec::<String>::new());
     let rig = rig.crash();
     let pick = |category: Option<&str>| category.map(|_| route(MESSAGES, Acks::OnPublish));
-    assert_eq!(rig.route_held(200, pick).await, 449);
-    assert_eq!(rig.route_held(200, pick).await, 0);
+    assert_eq!(rig.give_routes(200, pick).await, 449);
+    assert_eq!(rig.give_routes(200, pick).await, 0);
     assert!(rig.store.fresh_topics().await.contains(MESSAGES));
     let published = rig.read(MESSAGES).await;
     assert_eq!(published.len(), 449);
@@ -474,10 +474,12 @@ async fn a_message_that_two_processes_route_keeps_the_first_route_and_its_place(
         let message = rig.upstream(id, None);
         rig.receive(message).await;
     }
-    let routes = |held: &[Held], topic| held.iter().map(|held| (held.sid, route(topic, Acks::OnPublish))).collect();
-    let give = async |routes| rig.store.route_held(routes).await.unwrap().await.unwrap();
+    let routes = |messages: &[Unrouted], topic| {
+        messages.iter().map(|message| (message.sid, route(topic, Acks::OnPublish))).collect()
+    };
+    let give = async |routes| rig.store.give_routes(routes).await.unwrap().await.unwrap();
     // Both look before either of them routes.
-    let (one, other) = (rig.held().await, rig.held().await);
+    let (one, other) = (rig.unrouted().await, rig.unrouted().await);
     assert_eq!(give(routes(&one[..2], MESSAGES)).await, 2);
     assert_eq!(give(routes(&other, "bal1/others/elsewhere")).await, 1);
     assert_eq!(give(routes(&one[2..], MESSAGES)).await, 0);
@@ -489,18 +491,18 @@ async fn a_message_that_two_processes_route_keeps_the_first_route_and_its_place(
 }
 
 #[tokio::test]
-async fn after_a_crash_on_the_way_to_the_routes_the_rest_is_still_held() {
+async fn after_a_crash_on_the_way_to_the_routes_the_rest_still_waits_for_one() {
     let mut rig = Rig::new(Limits::default());
     for id in ["m1", "m2", "m3"] {
         let message = rig.upstream(id, None);
         rig.receive(message).await;
     }
-    let held = rig.held().await;
-    let first = vec![(held[0].sid, route(MESSAGES, Acks::OnPublish))];
-    assert_eq!(rig.store.route_held(first).await.unwrap().await.unwrap(), 1);
+    let unrouted = rig.unrouted().await;
+    let first = vec![(unrouted[0].sid, route(MESSAGES, Acks::OnPublish))];
+    assert_eq!(rig.store.give_routes(first).await.unwrap().await.unwrap(), 1);
     let rig = rig.crash();
-    assert_eq!(rig.held().await, held[1..]);
-    assert_eq!(rig.route_held(1, |_| Some(route(MESSAGES, Acks::OnPublish))).await, 2);
+    assert_eq!(rig.unrouted().await, unrouted[1..]);
+    assert_eq!(rig.give_routes(1, |_| Some(route(MESSAGES, Acks::OnPublish))).await, 2);
     let published = rig.read(MESSAGES).await;
     let ids: Vec<_> = published.iter().map(|d| d["ccs_id"].as_str().unwrap()).collect();
     assert_eq!(ids, ["m1", "m2", "m3"]);

@@ -34,7 +34,7 @@ fn hot_statements_use_their_index_and_sort_nothing() {
         (outbox::OLDEST_NOTE, "INDEX outbox_notes (topic=?)"),
         (outbox::NEXT_TOPIC, "PRIMARY KEY (topic>?)"),
         (inbox::UNACKED, "PRIMARY KEY (topic=? AND seq<?)"),
-        (inbox::HELD, "PRIMARY KEY (topic=? AND seq>?)"),
+        (inbox::UNROUTED, "PRIMARY KEY (topic=? AND seq>?)"),
     ];
     for (sql, index) in expected {
         let plan = plan(&conn, sql);
