@@ -113,10 +113,10 @@ pub async fn run(loaded: Loaded, signals: Signals, ready: Option<oneshot::Sender
     check(&loaded)?;
     let Loaded { settings, api_key, mqtt_password } = loaded;
     let started_ms = now_ms();
-    let doors = plan::transport_tasks(&settings, api_key);
-    let hall = plan::bridge(&settings, started_ms)?;
+    let plans = plan::transport_tasks(&settings, api_key);
+    let bridge_settings = plan::bridge(&settings, started_ms)?;
 
-    let (store, keeper, recovery) = open_store(&settings, &doors).await?;
+    let (store, writer, recovery) = open_store(&settings, &plans).await?;
     let (figures, former) = (store.figures(), recovery.former.len());
     tracing::info!(
         path = %settings.store.path.display(), recovery.crashed, recovery.rerouted, recovery.redelivered, former,
@@ -126,21 +126,21 @@ pub async fn run(loaded: Loaded, signals: Signals, ready: Option<oneshot::Sender
         tracing::warn!(recovery.rerouted, "messages whose way is no longer configured go by another");
     }
     let ops = OpsServer::bind(settings.ops.listen).await?;
-    let (broker_link, addresses) = FrontDoor::open(&settings, mqtt_password, started_ms, ops.local_addr()?).await?;
+    let (mqtt_side, addresses) = MqttSide::open(&settings, mqtt_password, started_ms, ops.local_addr()?).await?;
 
-    let metrics = Arc::new(broker_link.metrics());
+    let metrics = Arc::new(mqtt_side.metrics());
     let (readiness_tx, readiness) = watch::channel(Readiness::starting());
     let (mut mqtt_port, mqtt_outlet) = mqtt::port(INBOUND, PUBLISH);
-    mqtt_port.capabilities = broker_link.capabilities();
+    mqtt_port.capabilities = mqtt_side.capabilities();
     let ends = Ends::default();
     let (transports, transport_tasks) =
-        transports::start(doors, hall.claims, &mqtt_port.broker_link, &signals.reload, &ends.transport);
+        transports::start(plans, bridge_settings.claims, &mqtt_port.broker_link, &signals.reload, &ends.transport);
     let parts =
         Parts { store, recovery, mqtt: mqtt_port, transports, metrics: Arc::clone(&metrics), readiness: readiness_tx };
     let mut tasks = Tasks {
         ops: spawn(ops.run(Arc::clone(&metrics), readiness, ends.ops.clone())),
-        lanes: spawn(bridge::run(hall, parts, ends.lanes.clone())),
-        broker_link: spawn(broker_link.run(mqtt_outlet, metrics, signals.reload, ends.broker_link.clone())),
+        bridge: spawn(bridge::run(bridge_settings, parts, ends.bridge.clone())),
+        broker: spawn(mqtt_side.run(mqtt_outlet, metrics, signals.reload, ends.broker.clone())),
         transport_tasks,
     };
     tracing::info!(broker = ?addresses.broker, ops = %addresses.ops, "bridge started");
@@ -154,7 +154,7 @@ pub async fn run(loaded: Loaded, signals: Signals, ready: Option<oneshot::Sender
         tracing::warn!(seconds = grace.as_secs(), "the stop took too long; what is left is done after the next start");
         tasks.abort();
     }
-    let closed = keeper.close().await;
+    let closed = writer.close().await;
     early?;
     closed?;
     tracing::info!("bridge stopped");
@@ -164,16 +164,16 @@ pub async fn run(loaded: Loaded, signals: Signals, ready: Option<oneshot::Sender
 /// The stops of all parts, in the order in which they are given.
 #[derive(Default)]
 struct Ends {
-    lanes: Stops,
+    bridge: Stops,
     transport: CancellationToken,
-    broker_link: CancellationToken,
+    broker: CancellationToken,
     ops: CancellationToken,
 }
 
 struct Tasks {
     ops: JoinHandle<std::io::Result<()>>,
-    lanes: JoinHandle<Result<(), StoreError>>,
-    broker_link: JoinHandle<Result<(), AppError>>,
+    bridge: JoinHandle<Result<(), StoreError>>,
+    broker: JoinHandle<Result<(), AppError>>,
     transport_tasks: transports::Tasks,
 }
 
@@ -182,33 +182,33 @@ impl Tasks {
     async fn until(&mut self, stop: &CancellationToken) -> Result<(), AppError> {
         tokio::select! {
             () = stop.cancelled() => Ok(()),
-            ended = &mut self.lanes => { ended??; Err(AppError::Ended("lanes")) }
-            ended = &mut self.broker_link => { ended??; Err(AppError::Ended("MQTT side")) }
+            ended = &mut self.bridge => { ended??; Err(AppError::Ended("bridge")) }
+            ended = &mut self.broker => { ended??; Err(AppError::Ended("MQTT side")) }
             ended = transports::first(&mut self.transport_tasks) => { ended?; Err(AppError::Ended("transport")) }
             ended = &mut self.ops => { ended??; Err(AppError::Ended("health port")) }
         }
     }
 
     async fn wind_up(&mut self, ends: &Ends) {
-        ends.lanes.intake.cancel();
+        ends.bridge.intake.cancel();
         ends.transport.cancel();
         while self.transport_tasks.join_next().await.is_some() {}
-        ends.lanes.publish.cancel();
+        ends.bridge.publish.cancel();
         tokio::select! {
-            () = ends.lanes.quiet.cancelled() => {}
-            () = finish(&mut self.lanes) => {}
+            () = ends.bridge.quiet.cancelled() => {}
+            () = finish(&mut self.bridge) => {}
         }
-        ends.broker_link.cancel();
-        // The door's end answers what the windows still ask.
-        finish(&mut self.broker_link).await;
-        finish(&mut self.lanes).await;
+        ends.broker.cancel();
+        // The end of the broker answers what the bridge still asks of it.
+        finish(&mut self.broker).await;
+        finish(&mut self.bridge).await;
         ends.ops.cancel();
         finish(&mut self.ops).await;
     }
 
     fn abort(&mut self) {
-        self.lanes.abort();
-        self.broker_link.abort();
+        self.bridge.abort();
+        self.broker.abort();
         self.transport_tasks.abort_all();
         self.ops.abort();
     }
@@ -230,7 +230,7 @@ where
 }
 
 /// Whichever broker is used.
-enum FrontDoor {
+enum MqttSide {
     #[cfg(feature = "broker")]
     Embedded(Box<Broker>),
     #[cfg(feature = "rumqttd")]
@@ -238,7 +238,7 @@ enum FrontDoor {
     External(Box<ClientConfig>),
 }
 
-impl FrontDoor {
+impl MqttSide {
     async fn open(
         settings: &Settings,
         password: Option<Secret>,
@@ -327,13 +327,13 @@ impl FrontDoor {
 
 async fn open_store(
     settings: &Settings,
-    doors: &[TransportPlan],
+    plans: &[TransportPlan],
 ) -> Result<(Store, sqlite::WriterThread, Recovery), AppError> {
     let path = settings.store.path.clone();
     if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
         std::fs::create_dir_all(folder).map_err(|source| AppError::Folder { path: folder.to_owned(), source })?;
     }
-    let wanted = plan::store(settings, doors.iter().map(TransportPlan::transport).collect());
+    let wanted = plan::store(settings, plans.iter().map(TransportPlan::transport).collect());
     // It reads the memory of settled messages, which may take a second or two.
     Ok(tokio::task::spawn_blocking(move || sqlite::open(&wanted, now_ms())).await??)
 }

@@ -18,8 +18,8 @@ mod check;
 mod environment;
 mod fields;
 mod files;
-mod front_door;
 mod layers;
+mod listeners;
 mod rumqttd;
 mod transports;
 

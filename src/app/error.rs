@@ -11,7 +11,6 @@ use crate::ops::health::ListenError;
 #[cfg(feature = "rumqttd")]
 use crate::rumqttd::RumqttdError;
 use crate::store::{CloseError, OpenError, StoreError};
-use crate::transport::{ccs, fcm_v1};
 use std::path::PathBuf;
 
 /// Why the bridge could not start, or ended.
@@ -54,16 +53,13 @@ pub enum AppError {
     /// The client of the external broker cannot work as configured.
     #[error(transparent)]
     Mqtt(#[from] ClientError),
-    /// The transport over CCS cannot work as configured.
-    #[error("[ccs] {0}")]
-    Ccs(#[from] ccs::Fatal),
-    /// A transport over FCM HTTP v1 cannot work as configured.
-    #[error("{key} {fault}")]
-    Fcm {
-        /// The section, as it stands before what the fault is about.
-        key: String,
-        /// Why.
-        fault: fcm_v1::Fatal,
+    /// A transport cannot work as configured.
+    #[error("[{section}] {fault}")]
+    Transport {
+        /// The section of its settings.
+        section: String,
+        /// Why; it begins with the setting.
+        fault: Box<dyn std::error::Error + Send + Sync>,
     },
     /// The store's writer ended under the windows.
     #[error(transparent)]
@@ -86,7 +82,7 @@ impl AppError {
     /// Whether the configuration is at fault, rather than the world.
     pub fn is_configuration(&self) -> bool {
         match self {
-            Self::Config(_) | Self::Mqtt(_) | Self::Ccs(_) | Self::Fcm { .. } => true,
+            Self::Config(_) | Self::Mqtt(_) | Self::Transport { .. } => true,
             #[cfg(feature = "broker")]
             Self::BrokerFile { .. } => true,
             #[cfg(feature = "broker")]
@@ -120,7 +116,7 @@ impl AppError {
         }
     }
 
-    pub(super) fn fcm(transport: &Transport, fault: fcm_v1::Fatal) -> Self {
-        Self::Fcm { key: format!("[{}]", section(transport)), fault }
+    pub(super) fn transport(transport: &Transport, fault: impl std::error::Error + Send + Sync + 'static) -> Self {
+        Self::Transport { section: section(transport), fault: Box::new(fault) }
     }
 }

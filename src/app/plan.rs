@@ -88,9 +88,9 @@ pub(super) fn transport_tasks(settings: &Settings, api_key: Option<Secret>) -> V
         let config = fcm(settings, &transport, set);
         TransportPlan::Fcm(transport, Box::new(config))
     });
-    let mut doors: Vec<TransportPlan> = ccs.into_iter().chain(projects).collect();
-    doors.sort_by_key(|broker_link| broker_link.transport().to_string() != settings.transport.default);
-    doors
+    let mut plans: Vec<TransportPlan> = ccs.into_iter().chain(projects).collect();
+    plans.sort_by_key(|plan| plan.transport().to_string() != settings.transport.default);
+    plans
 }
 
 /// Where an app confirms: below its own user's name, which it knows and the bridge does not.

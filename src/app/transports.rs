@@ -38,8 +38,8 @@ impl TransportPlan {
 
     pub(super) fn check(&self) -> Result<(), AppError> {
         match self {
-            Self::Ccs(config) => Ok(config.check()?),
-            Self::Fcm(transport, config) => config.check().map_err(|fault| AppError::fcm(transport, fault)),
+            Self::Ccs(config) => config.check().map_err(|fault| AppError::transport(&Transport::Ccs, fault)),
+            Self::Fcm(transport, config) => config.check().map_err(|fault| AppError::transport(transport, fault)),
         }
     }
 
@@ -75,9 +75,11 @@ impl TransportPlan {
             () = stop.cancelled() => {}
         }
         match self {
-            Self::Ccs(config) => Ok(ccs::run(*config, outlet, stop).await?),
+            Self::Ccs(config) => {
+                ccs::run(*config, outlet, stop).await.map_err(|fault| AppError::transport(&Transport::Ccs, fault))
+            }
             Self::Fcm(transport, config) => {
-                fcm_v1::run(*config, outlet, stop).await.map_err(|fault| AppError::fcm(&transport, fault))
+                fcm_v1::run(*config, outlet, stop).await.map_err(|fault| AppError::transport(&transport, fault))
             }
         }
     }

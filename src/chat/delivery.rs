@@ -239,7 +239,9 @@ impl Life {
                 let life = Self { attempt: self.attempt.saturating_add(*replays), ..self };
                 Some(life.back(fate, *copies, *clock))
             }
-            (Event::Back { fate: Fate::Expired, copies, .. }, _) if !self.settled() => Some(self.expired(*copies)),
+            (Event::Back { fate: Fate::Expired, copies, replays, .. }, _) if !self.settled() => {
+                Some(Self { attempt: self.attempt.saturating_add(*replays), ..self }.expired(*copies))
+            }
             (Event::Back { fate: Fate::Accepted { .. }, .. }, State::Due) if self.attempt > 0 => {
                 Some(self.moved(State::Sent, &[Status::Sent]))
             }

@@ -76,6 +76,14 @@ impl Transport {
         }
     }
 
+    /// A key of `data` that the push service keeps for itself, beside those that any does.
+    pub const fn reserved_key(&self) -> Option<&'static str> {
+        match self {
+            Self::Ccs => None,
+            Self::FcmV1(_) => Some("notification"),
+        }
+    }
+
     /// On whose word a message that went by this transport counts as delivered: v1 tells nothing of devices.
     pub const fn witness(&self) -> Source {
         match self {

@@ -1,8 +1,6 @@
 //! Reading the layers and checking them.
 
-use super::{
-    BrokerKind, Ccs, Engine, Limits, Loaded, Routes, Settings, files, front_door, layers, rumqttd, transports,
-};
+use super::{BrokerKind, Ccs, Engine, Limits, Loaded, Routes, Settings, files, layers, listeners, rumqttd, transports};
 use crate::chat::id::{NameError, Owner};
 use crate::ops::files::{read_secret, without_line_end};
 use crate::secret::Secret;
@@ -70,7 +68,7 @@ fn finish(settings: Settings) -> Result<Loaded, ConfigError> {
         settings.mqtt.password_file.as_ref(),
     )?;
     check_mqtt(&settings)?;
-    front_door::check_apart(&settings)?;
+    listeners::check_apart(&settings)?;
     check_limits(&settings.limits)?;
     owners(&settings.routes)?;
     for bal in settings.bals.keys() {
@@ -130,7 +128,7 @@ fn check_mqtt(settings: &Settings) -> Result<(), ConfigError> {
             if cfg!(not(feature = "broker")) {
                 return Err(bad("mqtt.broker", "this build has no embedded broker; use \"external\"".into()));
             }
-            front_door::check(&settings.broker)?;
+            listeners::check(&settings.broker)?;
         }
         BrokerKind::External => {
             if settings.mqtt.client_id.is_empty() {
@@ -146,7 +144,7 @@ fn check_limits(limits: &Limits) -> Result<(), ConfigError> {
     within("limits.payload_bytes", limits.payload_bytes, 1_024, 1_048_576)?;
     within("limits.inflight_publishes", limits.inflight_publishes, 1, 60_000)?;
     within("limits.topic_window", limits.topic_window, 1, 10_000)?;
-    front_door::check_limits(limits)?;
+    listeners::check_limits(limits)?;
     for (key, value) in [
         ("limits.queue_rows", limits.queue_rows),
         ("limits.queue_bytes", limits.queue_bytes),

@@ -195,10 +195,11 @@ pub(super) fn check(settings: &Settings) -> Result<(), ConfigError> {
     }
 }
 
-/// The section of a project.
+/// The section of a transport's settings.
 pub(crate) fn section(transport: &Transport) -> String {
     match transport {
         Transport::FcmV1(Some(project)) => format!("fcm.projects.{}", project.as_str()),
-        Transport::FcmV1(None) | Transport::Ccs => "fcm".to_owned(),
+        Transport::FcmV1(None) => "fcm".to_owned(),
+        Transport::Ccs => "ccs".to_owned(),
     }
 }

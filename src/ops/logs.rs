@@ -1,6 +1,6 @@
 //! Log set-up.
 
-use super::message_log::{StoryLines, TARGET};
+use super::message_log::{MessageLog, TARGET};
 use serde::{Deserialize, Serialize};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
@@ -63,7 +63,7 @@ pub fn init_with_story(level: &str, refusals: &'static str) -> Result<(), Filter
     let log = tracing_subscriber::fmt::layer().with_ansi(is_terminal()).with_writer(std::io::stderr);
     let log = log.with_filter(filter(level)?);
     let told = Targets::new().with_target(TARGET, tracing::Level::DEBUG).with_target(refusals, tracing::Level::INFO);
-    let message_log = StoryLines { refusals }.with_filter(told);
+    let message_log = MessageLog { refusals }.with_filter(told);
     let _ = tracing_subscriber::registry().with(log).with(message_log).try_init();
     Ok(())
 }

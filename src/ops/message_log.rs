@@ -1,7 +1,7 @@
-//! The story of each message, one readable line per step: the per-message log events with a friendlier face.
+//! The log of each message, one readable line per step: the per-message log events with a friendlier face.
 //!
 //! Every room tells its steps as DEBUG events on the target [`TARGET`]. A normal log shows them like any other event;
-//! `demo` prints them through [`StoryLines`].
+//! `demo` prints them through [`MessageLog`].
 
 use super::print;
 use std::fmt::{self, Write as _};
@@ -12,16 +12,16 @@ use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
 
 /// The target of the events that tell a message's steps.
-pub const TARGET: &str = "story";
+pub const TARGET: &str = "message_log";
 
 /// A layer that prints [`TARGET`] events to standard output as `HH:MM:SS.mmm sentence  key=value ...`.
 #[derive(Debug)]
-pub struct StoryLines {
-    /// The target of other events that belong to the story: whom the broker refused.
+pub struct MessageLog {
+    /// The target of other events that belong to it: whom the broker refused.
     pub refusals: &'static str,
 }
 
-impl<S: Subscriber> Layer<S> for StoryLines {
+impl<S: Subscriber> Layer<S> for MessageLog {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         if ![TARGET, self.refusals].contains(&event.metadata().target()) {
             return;

@@ -40,7 +40,7 @@ use connections::{Connection, Connections, Why};
 use messages::Messages;
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{RngExt, SeedableRng};
-use redial::Redial;
+use redial::{ELASTIC_BURST, Redial};
 use snapshot::Snapshot;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -78,6 +78,8 @@ pub(crate) struct Core<S: Service> {
     /// When last a message was found that was written for the first time and that nobody answers, as nothing is since. While
     /// that is known one message at a time finds out when it ends; see [`Core::watch_answers`].
     silent: Option<Instant>,
+    /// When a message last went back because it is behind one that is not answered.
+    held_back: Option<Instant>,
     /// Since when everything that comes in is taken at once. What came before may have waited.
     listening: Instant,
     /// The account has as many connections as it may have, those that drain among them.
@@ -107,16 +109,18 @@ enum Phase {
 impl<S: Service> Core<S> {
     /// A transport without connections; all of its chance comes from `seed`.
     pub(crate) fn new(settings: Settings, service: S, seed: u64, now: Now) -> Self {
+        let is_elastic = matches!(settings.pool, Pool::Elastic { .. });
         let mut core = Self {
             messages: Messages::new(),
             connections: Connections::new(&settings),
-            redial: Redial::new(settings.redial_max),
+            redial: Redial::new(settings.redial_max, if is_elastic { ELASTIC_BURST } else { 1 }),
             snapshot: Snapshot::default(),
             outputs: VecDeque::new(),
             phase: Phase::Running,
             rng: Xoshiro256PlusPlus::seed_from_u64(seed),
             last_answer: None,
             silent: None,
+            held_back: None,
             listening: now.instant,
             crowded: false,
             outdated: ConnectionId::ALL,

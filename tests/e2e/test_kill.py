@@ -43,8 +43,8 @@ def test_kills_in_mid_flow_lose_no_push_and_double_none_without_a_mark(sim, brid
     figures = check_settled(bal, sim, ids, DEVICES)
     assert figures["delivered"] == ROUNDS * PER_ROUND
     assert all(in_order_but_for_copies(sim.got(token)) for token in DEVICES)
-    recoveries = [line for line in bridge.logs().splitlines() if "recovery=" in line]
-    assert len(recoveries) == ROUNDS + 1 and any("crashed: 0" not in line for line in recoveries)
+    recoveries = [line for line in bridge.logs().splitlines() if "recovery.crashed=" in line]
+    assert len(recoveries) == ROUNDS + 1 and any("recovery.crashed=0 " not in line for line in recoveries)
 
 
 def test_kills_in_mid_flow_lose_no_message_of_a_device(sim, bridge, bal):

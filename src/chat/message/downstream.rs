@@ -22,9 +22,6 @@ pub const NOW_OR_NEVER_MS: u64 = 999;
 /// Most unknown fields that are told by name.
 const IGNORED_SHOWN: usize = 5;
 
-/// A key of `data` that FCM HTTP v1 keeps for itself beside those of CCS, where it is the application's.
-const V1_KEY: &str = "notification";
-
 /// Fields of the push service that have a checked field of ours, or that would change who is meant. `fcm` is merged
 /// last, so any of them in there would pass by the checks.
 const NOT_IN_FCM: [&str; 13] = [
@@ -111,11 +108,10 @@ impl Downstream {
     /// # Errors
     /// With the code of topics.md, and with the message's id if it has one.
     pub fn check_for(&self, transport: &Transport) -> Result<(), Rejection> {
-        match (transport, &self.errand) {
-            (Transport::FcmV1(_), Errand::Push(push)) if push.data.contains_key(V1_KEY) => {
-                Err(reserved(V1_KEY).about(self.id.clone()))
-            }
-            (Transport::Ccs | Transport::FcmV1(_), Errand::Push(_) | Errand::Name) => Ok(()),
+        let Errand::Push(push) = &self.errand else { return Ok(()) };
+        match transport.reserved_key().filter(|key| push.data.contains_key(*key)) {
+            Some(key) => Err(reserved(key).about(self.id.clone())),
+            None => Ok(()),
         }
     }
 

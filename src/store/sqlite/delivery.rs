@@ -271,7 +271,8 @@ impl Delivery {
         let Life { state, attempt, dup_possible, tried, .. } = self.life;
         tx.draft.due |= due.is_some();
         let sql = match state {
-            State::Due => BACK,
+            // What may have to be sent keeps its body.
+            State::Due | State::Waiting | State::InFlight => BACK,
             _ if self.life.settled() => SETTLED,
             _ => SENT,
         };

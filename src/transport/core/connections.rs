@@ -47,8 +47,8 @@ pub(super) struct Connection {
 pub(super) struct InFlight {
     pub(super) sid: Sid,
     pub(super) at: Instant,
-    /// It was written before, and not answered.
-    pub(super) again: bool,
+    /// It had its whole time for an answer, here or on a connection before.
+    pub(super) had_time: bool,
 }
 
 /// Where a connection stands; see the drawing above.

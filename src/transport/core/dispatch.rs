@@ -105,9 +105,10 @@ impl<S: Service> Core<S> {
     }
 
     fn assign(&mut self, connection: ConnectionId, sid: Sid, request: S::Request, now: Instant) -> Offer {
-        let again = self.messages.all.get(&sid).is_some_and(|message| message.copies > 0);
+        let known = self.messages.all.get(&sid);
+        let (again, had_time) = known.map_or((false, false), |message| (message.copies > 0, message.had_time));
         let Some(number) = self.messages.assign(sid, connection) else { return Offer::Gone };
-        self.connections.assign(connection, number, InFlight { sid, at: now, again });
+        self.connections.assign(connection, number, InFlight { sid, at: now, had_time });
         self.snapshot.sent += 1;
         self.snapshot.resent += u64::from(again);
         tracing::debug!(connection = connection.0, %sid, "message sent");
@@ -124,7 +125,7 @@ impl<S: Service> Core<S> {
     pub(super) fn give_back(&mut self, now: Instant) {
         let away = self.unable_since.is_some_and(|since| now >= since + GIVE_BACK_AFTER);
         if self.silent.is_some() {
-            self.give_back_behind_unanswered();
+            self.give_back_behind_unanswered(now);
         } else if !away {
             return;
         }
@@ -144,12 +145,13 @@ impl<S: Service> Core<S> {
 
     /// What waits behind an unanswered message of its recipient takes no room from those that could find out. A message
     /// that was taken before the unanswered one stays: that one may have to go again, and then after it.
-    fn give_back_behind_unanswered(&mut self) {
+    fn give_back_behind_unanswered(&mut self, now: Instant) {
         let tried = self.messages.newest_tried();
         let behind = |message: &Message<S::Memo>| {
             message.copies == 0 && tried.get(&message.recipient()).is_some_and(|tried| message.place > *tried)
         };
         for sid in self.messages.waiting_where(behind) {
+            self.held_back = Some(now);
             self.back(sid, Fate::Deferred(BEHIND_UNANSWERED_WAIT));
         }
     }

@@ -49,6 +49,7 @@ impl<M: Default> Messages<M> {
             position: Position::Waiting,
             refused_by: None,
             ignored: 0,
+            had_time: false,
             received: false,
         };
         self.all.insert(sid, message);

@@ -26,8 +26,12 @@ const SHORT_LIFE: Duration = Duration::from_secs(10);
 const COUNTED_AFTER_END: Duration = Duration::from_secs(30);
 /// How often it is asked meanwhile.
 const CROWDED_WAIT: Duration = Duration::from_secs(1);
-/// Between two connections that are begun without a back-off: FCM's quota of 400 in a minute.
-const SPACING: Duration = Duration::from_millis(150);
+/// Between two connections that are begun without a back-off, once a burst of them was: with those fewer than FCM's quota of
+/// 400 in a minute.
+const SPACING: Duration = Duration::from_millis(160);
+/// So many connections of an elastic pool may be begun without a pause: they are opened one after the other, as what waits
+/// needs them. Those of a fixed pool are kept apart, since they may all be missing at once.
+pub(super) const ELASTIC_BURST: u32 = 16;
 
 /// The history that decides.
 #[derive(Debug)]
@@ -35,8 +39,10 @@ pub(super) struct Redial {
     failures: Backoff,
     refusals: Backoff,
     short_lives: u32,
-    /// Nothing is begun before this, whatever happened.
-    paced: Option<Instant>,
+    /// So many may be begun without a pause.
+    burst: u32,
+    /// When a whole burst may be begun again.
+    rested: Option<Instant>,
     /// Nothing is begun before this, because something failed; and then one at a time.
     backoff: Option<Instant>,
     refused: bool,
@@ -58,12 +64,13 @@ pub(super) enum Failure {
 }
 
 impl Redial {
-    pub(super) fn new(longest: Duration) -> Self {
+    pub(super) fn new(longest: Duration, burst: u32) -> Self {
         Self {
             failures: Backoff::new(FAILURE_FIRST, longest),
             refusals: Backoff::new(REFUSED.0, REFUSED.1),
             short_lives: 0,
-            paced: None,
+            burst,
+            rested: None,
             backoff: None,
             refused: false,
             ended: None,
@@ -72,7 +79,8 @@ impl Redial {
 
     /// When the next connection may be begun, if not now.
     pub(super) fn wait(&self, now: Instant) -> Option<Instant> {
-        self.paced.max(self.backoff).filter(|until| *until > now)
+        let spaced = self.rested.and_then(|rested| rested.checked_sub(SPACING * (self.burst - 1)));
+        spaced.max(self.backoff).filter(|until| *until > now)
     }
 
     /// Whether attempts go one at a time.
@@ -86,7 +94,7 @@ impl Redial {
     }
 
     pub(super) fn begun(&mut self, now: Instant) {
-        self.paced = Some(now + SPACING);
+        self.rested = Some(self.rested.map_or(now, |rested| rested.max(now)) + SPACING);
     }
 
     /// A connection takes messages.
@@ -157,7 +165,7 @@ mod tests {
 
     #[expect(clippy::disallowed_methods, reason = "an Instant cannot be made otherwise")]
     fn start() -> (Redial, Instant) {
-        (Redial::new(LONGEST), Instant::now())
+        (Redial::new(LONGEST, 1), Instant::now())
     }
 
     /// The waits, in seconds, when each attempt ends so as soon as it may be made.
@@ -214,6 +222,25 @@ mod tests {
         now += Duration::from_secs(1);
         redial.failed(Failure::Unconnected, now, 1.0);
         assert_eq!(redial.wait(now), Some(now + FAILURE_FIRST), "the failures before it are over");
+    }
+
+    #[test]
+    fn an_elastic_pool_is_filled_without_a_pause_and_what_is_begun_after_that_is_kept_apart() {
+        let (_, start) = start();
+        let mut redial = Redial::new(LONGEST, ELASTIC_BURST);
+        let (mut now, mut begun) = (start, Vec::new());
+        while now < start + Duration::from_secs(60) {
+            match redial.wait(now) {
+                Some(until) => now = until,
+                None => {
+                    redial.begun(now);
+                    redial.drained();
+                    begun.push(now - start);
+                }
+            }
+        }
+        assert_eq!(begun[15..18], [Duration::ZERO, SPACING, SPACING * 2]);
+        assert!((380..400).contains(&begun.len()), "{}", begun.len());
     }
 
     #[test]

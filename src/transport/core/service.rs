@@ -84,6 +84,8 @@ pub(crate) struct Message<M> {
     pub(super) refused_by: Option<(ConnectionId, Instant)>,
     /// Connections that were given up with it unanswered, while others were answered there.
     pub(super) ignored: u32,
+    /// It had its whole time for an answer on some connection, so it says nothing new when that happens again.
+    pub(super) had_time: bool,
     /// A receipt came: the device has it, only its answer is missing.
     pub(super) received: bool,
 }

@@ -1,6 +1,6 @@
 //! The connections: which are opened, given up and ended, and when.
 
-use super::connections::{Connection, Phase, Why};
+use super::connections::{Connection, InFlight, Phase, Why};
 use super::redial::Failure;
 use super::service::{Position, Service};
 use super::{Core, End, Ended, Manner, Now, Output};
@@ -42,7 +42,7 @@ impl<S: Service> Core<S> {
         for id in self.connections.ids(Connection::is_draining) {
             match (self.connections.all.get(&id).and_then(Connection::oldest), self.settings.answer) {
                 (None, _) => self.retire(id),
-                (Some(oldest), Some(answer)) if now >= oldest + answer => self.close(id),
+                (Some(oldest), Some(answer)) if self.is_overdue(oldest, answer, now) => self.close(id),
                 (Some(_), _) => {}
             }
         }
@@ -142,17 +142,21 @@ impl<S: Service> Core<S> {
 
     /// Gives up connections that owe an answer for too long, and ends those that were waited for long enough.
     ///
-    /// Whether the push service answers at all is in question from when a message that is written for the first time is
-    /// overdue and nothing was answered since it was written, until
+    /// Whether the push service answers at all is in question from when a message has had its whole time for the first time
+    /// and nothing was answered since it was written, until
     /// - any message is answered, however late, or a receipt comes for one that is not; or
-    /// - a connection takes messages and has none unanswered, and the last such finding is as old as an answer may get:
-    ///   there is nothing to find out with, and a service is not down because nobody uses it.
+    /// - a connection takes messages and has none unanswered, nothing waits behind an unanswered one, and the last such
+    ///   finding is as old as an answer may get: there is nothing to find out with, and a service is not down because
+    ///   nobody uses it.
     ///
     /// A message that was ignored before says nothing new when it is ignored again, and one whose time to live ended is
     /// unanswered like any other.
     pub(super) fn watch_answers(&mut self, now: Now) {
         let now = now.instant;
         if let Some(answer) = self.settings.answer {
+            if self.note_overdue(answer, now) && self.silent.replace(now).is_none() {
+                tracing::error!(server = %self.settings.server, "no message is answered: one at a time finds out when that ends");
+            }
             let owes = |one: &Connection| one.oldest().is_some_and(|written| self.is_overdue(written, answer, now));
             for id in self.connections.ids(|one| one.is_open() && owes(one)) {
                 self.suspect(id, now, format!("no answer to a message within {} s", answer.as_secs()));
@@ -162,20 +166,41 @@ impl<S: Service> Core<S> {
                     self.retire(id);
                 }
             }
-            let unused = self.connections.any(Connection::takes) && !self.has_probe();
-            if unused && self.silent.is_some_and(|since| now >= since + answer) {
+            let is_old = |at: Option<Instant>| at.is_none_or(|at| now >= at + answer);
+            let unused = self.connections.any(Connection::takes) && !self.has_probe() && is_old(self.held_back);
+            if unused && self.silent.is_some() && is_old(self.silent) {
                 self.silent = None;
                 tracing::info!("there is no message to find out with whether any is answered again");
             }
         }
-        let drain = self.settings.drain;
-        let ends = |one: &Connection| one.draining_since().is_some_and(|since| now >= since + drain);
+        let ends = |one: &Connection| {
+            one.draining_since().is_some_and(|since| self.is_overdue(since, self.settings.drain, now))
+        };
         self.connections.ids(ends).into_iter().for_each(|id| self.close(id));
+    }
+
+    /// Marks what has had its whole time for an answer by now. Whether any of it says that nothing is answered: it had not had
+    /// its time before, and nothing was answered since it was written.
+    fn note_overdue(&mut self, answer: Duration, now: Instant) -> bool {
+        let (listening, last_answer) = (self.listening, self.last_answer);
+        let mut nothing_answered = false;
+        for connection in self.connections.all.values_mut().filter(|one| one.is_open() || one.is_suspect()) {
+            let overdue = |flight: &&mut InFlight| now >= flight.at.max(listening) + answer;
+            for flight in connection.in_flight.values_mut().take_while(overdue) {
+                if std::mem::replace(&mut flight.had_time, true) {
+                    continue;
+                }
+                nothing_answered |= last_answer.is_none_or(|last| last < flight.at);
+                if let Some(message) = self.messages.all.get_mut(&flight.sid) {
+                    message.had_time = true;
+                }
+            }
+        }
+        nothing_answered
     }
 
     /// A connection that loses answers takes nothing new, and another is opened beside it.
     fn suspect(&mut self, id: ConnectionId, now: Instant, why: String) {
-        let nothing_answered = self.is_nothing_answered(id, now);
         if !self.connections.drain(id, Why::Suspect, now) {
             return;
         }
@@ -184,17 +209,6 @@ impl<S: Service> Core<S> {
         tracing::warn!(connection = id.0, server = %self.settings.server, why, "connection takes no more messages: another one is opened");
         let detail = format!("{}: {why}", self.settings.server);
         self.report(Report::Connection { connection: id, change: Change::Lost { detail } });
-        if nothing_answered && self.silent.replace(now).is_none() {
-            tracing::error!(server = %self.settings.server, "no message is answered: one at a time finds out when that ends");
-        }
-    }
-
-    /// Whether a message that was written to a connection for the first time is overdue, and nothing was answered since.
-    fn is_nothing_answered(&self, id: ConnectionId, now: Instant) -> bool {
-        let first = self.connections.all.get(&id).and_then(|one| one.in_flight.values().find(|flight| !flight.again));
-        first.zip(self.settings.answer).is_some_and(|(flight, answer)| {
-            self.is_overdue(flight.at, answer, now) && self.last_answer.is_none_or(|last| last < flight.at)
-        })
     }
 
     /// Whether a message waits for its answer on a connection.

@@ -338,3 +338,49 @@ fn after_a_driver_was_held_up_the_answers_that_it_has_not_seen_have_their_time_a
     bench.pass_secs(2);
     assert_eq!(bench.changes.len(), 2, "and no more than that");
 }
+
+#[test]
+fn a_message_whose_connection_was_only_cut_asks_like_any_other() {
+    let mut bench = Bench::fixed(1, 3);
+    bench.up(1);
+    (1..=3).for_each(|number| bench.send(number, number as i64));
+    bench.pass_secs(10);
+    bench.end(1, End::Failed);
+    bench.pass_secs(10);
+    bench.up(2);
+    bench.take_sent();
+    ignore(&mut bench, 2);
+    assert_eq!(bench.link(), Link::UNANSWERED, "they had no time for an answer before");
+}
+
+#[test]
+fn a_message_that_is_overdue_after_its_connection_was_given_up_for_an_older_one_asks_as_well() {
+    let mut bench = quiet(NEVER);
+    bench.pass(ANSWER + TICK);
+    assert_eq!(bench.link(), Link::Up, "nothing to find out with");
+    bench.pass(DRAIN);
+    bench.end(1, End::Retired);
+    assert_eq!(bench.take_sent().last(), Some(&(2, 1)));
+    bench.pass(ANSWER / 2);
+    bench.send(2, 2);
+    bench.pass(ANSWER / 2 + TICK);
+    let (last, _) = *bench.dials.last().unwrap();
+    assert_eq!((last, bench.link()), (3, Link::Draining), "given up for what was ignored before");
+    bench.up(3);
+    assert_eq!(bench.link(), Link::Up);
+    bench.pass(ANSWER / 2);
+    assert_eq!(bench.link(), Link::Probing(UNANSWERED));
+}
+
+#[test]
+fn while_messages_wait_behind_an_unanswered_one_the_question_stays() {
+    let mut bench = quiet(NEVER);
+    for n in 0..30 {
+        bench.send(2 + n, 1);
+        assert_eq!(bench.take_reports(), [deferred(2 + n)]);
+        assert_eq!(bench.link(), Link::Probing(UNANSWERED), "after {n} times 5 s");
+        bench.pass_secs(5);
+    }
+    bench.pass(ANSWER);
+    assert_eq!(bench.link(), Link::Up, "nobody uses it any more");
+}

@@ -42,14 +42,14 @@ pub(super) fn check(broker: &Broker) -> Result<(), ConfigError> {
 /// Refuses two listeners for one port: the later one would find it taken, by ourselves.
 pub(super) fn check_apart(settings: &Settings) -> Result<(), ConfigError> {
     let broker = &settings.broker;
-    let doors = match (settings.mqtt.broker, broker.engine) {
+    let addresses = match (settings.mqtt.broker, broker.engine) {
         (BrokerKind::External, _) => Vec::new(),
         (BrokerKind::Embedded, Engine::Rumqttd) => vec![("broker.listen", broker.listen)],
         (BrokerKind::Embedded, Engine::Mqtt5) => listeners(broker).to_vec(),
     };
     let mut taken: Vec<(&str, SocketAddr)> = Vec::new();
-    let doors = doors.into_iter().filter_map(|(key, listen)| Some((key, listen.address()?)));
-    for (key, address) in doors.chain([("ops.listen", settings.ops.listen)]) {
+    let addresses = addresses.into_iter().filter_map(|(key, listen)| Some((key, listen.address()?)));
+    for (key, address) in addresses.chain([("ops.listen", settings.ops.listen)]) {
         if let Some((other, _)) = taken.iter().find(|(_, other)| collide(*other, address)) {
             return Err(bad(
                 key,
