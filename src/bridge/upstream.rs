@@ -28,7 +28,7 @@ const COMMITS_MAX: usize = 4_096;
 /// How often a full spool is looked at again.
 const ROOM_CHECK: Duration = Duration::from_millis(200);
 /// Messages without a route looked at in one go.
-const UNROUTED_PAGE: usize = 200;
+pub(super) const UNROUTED_PAGE: usize = 200;
 
 /// What is on its way to the disk: a message, or the event that tells of one that cannot be understood (`None`).
 type Pending = BoxFuture<'static, Result<Option<Received>, StoreError>>;

@@ -183,6 +183,27 @@ async fn messages_without_a_route_get_the_one_that_is_configured_at_the_next_sta
 }
 
 #[tokio::test]
+async fn more_messages_without_a_route_than_are_looked_at_in_one_go_do_not_hide_those_that_get_one() {
+    let mut harness = Harness::open();
+    let unrouted = super::super::upstream::UNROUTED_PAGE + 1;
+    for n in 0..unrouted + 2 {
+        let category = if n < unrouted { "com.example.unknown" } else { "com.example.new" };
+        harness.upstream(&n.to_string(), category).await;
+        harness.ack().await;
+    }
+    let (dir, path) = harness.close().await;
+    let new = HashMap::from([("com.example.new".to_owned(), Owner::new("client2").unwrap())]);
+    let mut harness = Harness::open_with(dir, path, Settings { routes: Routes::new(new, None), ..settings() });
+    for n in unrouted..unrouted + 2 {
+        let (topic, message) = harness.read().await;
+        assert_eq!((topic.as_str(), &message["ccs_id"]), ("client2/others/messages", &json!(n.to_string())));
+    }
+    let store = harness.store.clone();
+    harness.close().await;
+    assert_eq!(store.figures().spool_rows, unrouted as u64, "the others still wait for a route");
+}
+
+#[tokio::test]
 async fn topics_that_nobody_reads_do_not_keep_others_from_being_published() {
     let mut harness = Harness::open();
     let unread = 3 * publisher::WINDOWS_MAX;
