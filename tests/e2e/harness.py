@@ -37,7 +37,7 @@ PATIENCE = 30.0
 # Ports that no system hands out by itself: a server that is down for a moment would else lose its port to any connection.
 PORTS = range(20_000, 32_000)
 # Byte `n` of this file is the lock of port `n`: one descriptor for all, since `select` in the clients takes no number over 1023.
-_locks = open(Path(tempfile.gettempdir()) / "fcm-mqtt-bridge-test-ports", "a")
+_locks = open(Path(tempfile.gettempdir()) / f"fcm-mqtt-bridge-test-ports-{os.getuid()}", "a")
 # What this process was given: its own locks are none to itself.
 _given: set[int] = set()
 
