@@ -18,6 +18,8 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
+/// How long the stop waits for the broker to confirm that the bridge is offline.
+const END_WAIT: Duration = Duration::from_secs(2);
 /// How often counters are published (topics.md, topic 28).
 const STATS_EVERY: Duration = Duration::from_secs(10);
 /// How often gauges and readiness are looked at.
@@ -151,10 +153,17 @@ impl Announcer {
         self.context.publish.try_send(outbound).is_ok()
     }
 
+    /// Waits for the broker's word, but not so long that the stop has no time left to write what was confirmed.
     async fn announce_end(&self) {
         let (outbound, outcome) = retained(&self.offline());
-        if *self.watches.broker_link.borrow() == BrokerLink::Up && self.context.publish.send(outbound).await.is_ok() {
-            let _ = outcome.await;
+        let told = async {
+            if *self.watches.broker_link.borrow() == BrokerLink::Up && self.context.publish.send(outbound).await.is_ok()
+            {
+                let _ = outcome.await;
+            }
+        };
+        if tokio::time::timeout(END_WAIT, told).await.is_err() {
+            tracing::warn!("the broker did not confirm that the bridge is offline");
         }
     }
 }

@@ -50,7 +50,7 @@ pub const USER: Rules = Rules {
 pub const ADMIN: Rules = Rules { publish: &[all("_bridge/commands")], read: &[all("#")] };
 /// Whoever reaches the loopback address where nobody logs in. Even friends leave alone what is the bridge's and the
 /// broker's, and what has no owner has no outbox.
-pub const ANONYMOUS: Rules = Rules {
+const ANONYMOUS: Rules = Rules {
     publish: &[Grant { filter: "#", but: &["+/others/#", "_bridge/#", "/self/#"] }],
     read: &[all("#"), all("$SYS/#")],
 };

@@ -74,7 +74,7 @@ impl<'a> Side<'a> {
         }
     }
 
-    /// Whether a broker may keep what is published there as retained. Messages and receipts would come again with every
+    /// Whether a broker may keep what is published there as retained. Messages would come again with every
     /// subscription.
     pub fn may_be_retained(self) -> bool {
         !matches!(self, Self::Outbox { suffix: "messages", .. })

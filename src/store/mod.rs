@@ -22,9 +22,9 @@
 //! | `tell` | writes a second note |
 //! | `take_due` | gives nobody what is in flight, until `record` or a start says what became of it |
 //! | `record`, `confirm` | do nothing: the event means nothing any more |
-//! | `unrouted`, `next_to_publish` | give the same again; documents that were given count as read after a crash |
+//! | `unrouted`, `next_to_publish`, `last_presences` | give the same again; documents that were given count as read after a crash |
 //! | `give_routes` | leaves what has a route by now |
-//! | `acked_up_to`, `sweep`, `last_presences` | go on where they stopped: each part is a transaction |
+//! | `acked_up_to`, `sweep` | go on where they stopped: each part is a transaction |
 //! | `published`, `parted` | do nothing more |
 //! | `presence_changed`, `still_alive` | the later time stays |
 //!

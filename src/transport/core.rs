@@ -179,7 +179,7 @@ impl<S: Service> Core<S> {
 
     /// A connection was given up, since its peer does not read: it takes nothing new, and another is opened.
     pub(crate) fn handle_given_up(&mut self, connection: ConnectionId, now: Now) {
-        if self.connections.drain(connection, Why::Retired, now.instant) {
+        if self.connections.drain(connection, Why::Ordinary, now.instant) {
             tracing::warn!(connection = connection.0, "the peer does not read: its connection is given up");
         }
         self.work(now);
@@ -231,7 +231,7 @@ impl<S: Service> Core<S> {
             if self.connections.all.get(&id).is_some_and(Connection::is_dialing) {
                 self.close(id);
             } else {
-                self.connections.drain(id, Why::Retired, now.instant);
+                self.connections.drain(id, Why::Ordinary, now.instant);
                 self.retire(id);
             }
         }

@@ -145,6 +145,7 @@ def test_a_mosquitto_with_the_printed_rules_lets_through_what_the_embedded_broke
         with_us, with_mosquitto = seen(here, "bal1/my/answers"), seen(there, "bal1/others/answers")
         for who in WHO:
             assert with_us[who] - with_mosquitto[who] == set(ONLY_EMBEDDED[who]), who
+            assert ("bal1/others/answers" in with_mosquitto[who]) == (who != "alice"), who
             with_mosquitto[who].discard("bal1/others/answers")
             assert with_mosquitto[who] - with_us[who] == set(ONLY_MOSQUITTO[who]), who
         for who in ["bal1", "alice"]:

@@ -73,12 +73,10 @@ pub(super) enum Phase {
 /// Why a connection takes nothing new.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Why {
-    /// The peer said so.
-    Peer,
+    /// The peer said so, or it is not needed, or too old.
+    Ordinary,
     /// It does not answer.
     Suspect,
-    /// It is not needed, or too old.
-    Retired,
 }
 
 impl Connections {

@@ -17,7 +17,7 @@ impl<S: Service> Core<S> {
     /// Opens, replaces and ends connections as it is time to.
     pub(super) fn tend(&mut self, now: Instant) {
         for id in self.connections.dispensable(now) {
-            self.connections.drain(id, Why::Retired, now);
+            self.connections.drain(id, Why::Ordinary, now);
             self.redial.served();
             self.retire(id);
         }
@@ -101,7 +101,7 @@ impl<S: Service> Core<S> {
     }
 
     pub(super) fn on_draining(&mut self, id: ConnectionId, now: Now) {
-        if !self.connections.drain(id, Why::Peer, now.instant) {
+        if !self.connections.drain(id, Why::Ordinary, now.instant) {
             return;
         }
         self.snapshot.drains += 1;
@@ -223,12 +223,12 @@ impl<S: Service> Core<S> {
         ended.unwritten.iter().for_each(|sid| self.on_unwritten(id, *sid));
         let Some(connection) = self.connections.all.remove(&id) else { return };
         let answer = self.settings.answer;
-        let had_time = |at: Instant| answer.is_some_and(|answer| now.instant >= at + answer);
         for (number, flight) in &connection.in_flight {
             let position = Position::InFlight { connection: id, number: *number };
             if self.messages.all.get(&flight.sid).is_some_and(|message| message.position == position) {
                 let others = connection.last_answer.is_some_and(|last| last >= flight.at);
-                self.on_unanswered(flight.sid, connection.is_ending() && others && had_time(flight.at));
+                let had_time = answer.is_some_and(|answer| self.is_overdue(flight.at, answer, now.instant));
+                self.on_unanswered(flight.sid, connection.is_ending() && others && had_time);
             }
         }
         self.snapshot.disconnects += 1;
