@@ -4,6 +4,7 @@
 
 pub mod access;
 pub mod delivery;
+pub mod fan_out;
 pub mod id;
 pub mod message;
 pub mod presence;

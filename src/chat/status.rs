@@ -5,13 +5,13 @@ use super::refusal::TokenFate;
 use super::transport::Transport;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Longest `detail` in a status, an error document or an event, in characters; what is longer is cut.
 pub const DETAIL_MAX: usize = 256;
 
 /// What a sender is told (topics.md, "Delivery status").
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
     /// Stored by the bridge.
@@ -125,16 +125,26 @@ impl<'a> StatusDocument<'a> {
     pub fn new(id: &'a str, status: Status, ts: u64, life: Life, transport: &Transport) -> Self {
         let source = status.source(life.attempt > 0, transport);
         Self {
+            attempt: if status == Status::Accepted { 0 } else { life.attempt },
+            transport: (source.is_some() || status == Status::Expired).then(|| transport.protocol()),
+            source,
+            ..Self::of_several(id, status, ts, life.dup_possible)
+        }
+    }
+
+    /// The same of a message with several deliveries, where no transport and no token is the one to speak of.
+    pub fn of_several(id: &'a str, status: Status, ts: u64, dup_possible: bool) -> Self {
+        Self {
             id,
             status,
             ts,
             code: None,
             detail: None,
-            attempt: if status == Status::Accepted { 0 } else { life.attempt },
-            transport: (source.is_some() || status == Status::Expired).then(|| transport.protocol()),
-            source,
+            attempt: 0,
+            transport: None,
+            source: None,
             provider_id: None,
-            dup_possible: life.dup_possible && status != Status::Accepted,
+            dup_possible: dup_possible && status != Status::Accepted,
             token_action: None,
             new_token: None,
             corr: None,
@@ -278,6 +288,15 @@ mod tests {
         assert_eq!(
             String::from_utf8(document.to_bytes()).unwrap(),
             r#"{"id":"a1","status":"delivered","ts":20,"attempt":1,"transport":"fcm-v1","source":"app","provider_id":"projects/p/messages/1"}"#
+        );
+    }
+
+    #[test]
+    fn a_message_with_several_deliveries_names_none_of_them() {
+        let document = StatusDocument::of_several("a1", Status::Failed, 20, true).reason(Some("X"), Some("2 failed"));
+        assert_eq!(
+            String::from_utf8(document.to_bytes()).unwrap(),
+            r#"{"id":"a1","status":"failed","ts":20,"code":"X","detail":"2 failed","dup_possible":true}"#
         );
     }
 

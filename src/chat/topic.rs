@@ -207,11 +207,21 @@ impl BridgeTopic {
     }
 }
 
+/// Where the statuses of `owner`'s messages go, unless it names another topic.
+pub fn status_topic(owner: &str) -> String {
+    format!("{owner}/others/receipts")
+}
+
+/// Whether `topic` is the [`status_topic`] of `owner`.
+pub fn is_status_topic(owner: &str, topic: &str) -> bool {
+    topic.strip_prefix(owner) == Some("/others/receipts")
+}
+
 impl fmt::Display for BridgeTopic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Messages(owner) => write!(f, "{owner}/others/messages"),
-            Self::Receipts(owner) => write!(f, "{owner}/others/receipts"),
+            Self::Receipts(owner) => f.write_str(&status_topic(owner.as_str())),
             Self::Errors(owner) => write!(f, "{owner}/others/errors"),
             Self::Status => f.write_str("_bridge/status"),
             Self::Stats => f.write_str("_bridge/stats"),
@@ -290,6 +300,15 @@ pub enum TopicError {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn the_topic_of_statuses_is_known_again() {
+        assert_eq!(status_topic("bal1"), BridgeTopic::Receipts(Owner::new("bal1").unwrap()).to_string());
+        assert!(is_status_topic("bal1", &status_topic("bal1")));
+        for other in ["bal2/others/receipts", "bal1/others/receipts/x", "bal1/others/messages", "bal1", ""] {
+            assert!(!is_status_topic("bal1", other), "{other}");
+        }
+    }
 
     fn owner() -> impl Strategy<Value = Owner> {
         "[^\\p{C}\\p{Z}/+#:_$][^\\p{C}\\p{Z}/+#:]{0,63}".prop_filter_map("reserved", |name| Owner::new(name).ok())

@@ -1,6 +1,6 @@
 //! The stored form of a push: the store keeps bytes and knows nothing of what is in them.
 
-use crate::chat::push::Push;
+use crate::chat::push::{Push, Target};
 use serde_json::Value;
 
 /// Why stored bytes are not a push. The text repeats nothing of what is stored.
@@ -39,6 +39,26 @@ impl Push {
     pub fn from_body(body: &[u8]) -> Result<Self, BodyError> {
         let push: Self = serde_json::from_slice(body)?;
         if push.data.values().all(Value::is_string) { Ok(push) } else { Err(BodyError::Data) }
+    }
+
+    /// The same for one recipient of several: what all of them get, and in place of its target the one that
+    /// [`Target::to_address`] wrote.
+    ///
+    /// # Errors
+    /// When the bytes are something else.
+    pub fn from_body_for(body: &[u8], address: Option<&[u8]>) -> Result<Self, BodyError> {
+        let push = Self::from_body(body)?;
+        Ok(match address {
+            Some(address) => Self { target: serde_json::from_slice(address)?, ..push },
+            None => push,
+        })
+    }
+}
+
+impl Target {
+    /// The bytes to keep for one recipient of several.
+    pub fn to_address(&self) -> Vec<u8> {
+        super::json(self)
     }
 }
 
@@ -110,6 +130,17 @@ mod tests {
         fn no_bytes_panic(bytes: Vec<u8>) {
             let _ = Push::from_body(&bytes);
         }
+    }
+
+    #[test]
+    fn each_recipient_of_several_has_its_own_target_in_what_all_of_them_get() {
+        let shared = br#"{"target":{"topic":"all"},"data":{"k":"v"},"priority":"high","receipt":true}"#;
+        let target = Target::Token(Token::new("T").unwrap());
+        assert_eq!(target.to_address(), br#"{"token":"T"}"#);
+        let push = Push::from_body_for(shared, Some(&target.to_address())).unwrap();
+        assert_eq!((&push.target, push.data["k"].as_str()), (&target, Some("v")));
+        assert_eq!(Push::from_body_for(shared, None), Push::from_body(shared));
+        assert!(matches!(Push::from_body_for(shared, Some(b"T")), Err(BodyError::Form { .. })));
     }
 
     #[test]
