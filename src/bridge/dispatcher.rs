@@ -173,7 +173,7 @@ impl Dispatcher {
         // Asked once: of what is claimed together nothing may pass what goes back.
         let mut open = self.is_open();
         for message in taken.claimed {
-            match Push::from_body(&message.body) {
+            match Push::from_body_for(&message.body, message.address.as_deref()) {
                 Ok(push) => open = self.claimed(message, push, open).await?,
                 Err(error) => {
                     // Written by a later release, or damaged. Its sender is told, and can send it again.

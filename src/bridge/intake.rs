@@ -18,7 +18,7 @@ use crate::mqtt::{Ack, AckWord, Inbound};
 use crate::ops::clock::{at, now_ms};
 use crate::ops::message_log;
 use crate::ops::metrics::Metric;
-use crate::store::{Accepted, Committed, NewDelivery, Note, Recorded, StoreError};
+use crate::store::{Accepted, Committed, Deliveries, NewMessage, NewPush, Note, Recorded, StoreError};
 use futures_util::TryFutureExt;
 use futures_util::future::{BoxFuture, try_join_all};
 use std::collections::VecDeque;
@@ -187,20 +187,22 @@ impl Intake {
         };
         let (sid, now) = self.context.next_sid();
         let id = message.id.clone().unwrap_or_else(|| MessageId::from(sid));
-        let new = NewDelivery {
+        let new = NewMessage {
             sid,
             bal: owner.clone(),
             id: id.clone(),
-            recipient: push.target.recipient(),
-            receipt: push.receipt && self.context.tells_delivery(&transport),
-            transport,
             order: message.order.clone(),
             body: push.to_body().into(),
             accepted_at: now,
-            deadline_ms: message.deadline_ms(now, publish.expiry),
+            receipt: push.receipt && self.context.tells_delivery(&transport),
             reply,
             correlation: publish.correlation.clone(),
             notice: message.notice(),
+            deliveries: Deliveries::Only(NewPush {
+                recipient: push.target.recipient(),
+                transport,
+                deadline_ms: message.deadline_ms(now, publish.expiry),
+            }),
         };
         let committed = store.accept(new).await?;
         let (context, owner) = (Arc::clone(&self.context), owner.clone());

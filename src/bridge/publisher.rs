@@ -11,7 +11,7 @@ use crate::mqtt::{BrokerLink, Former, MarkCopy, Outbound, Outcome};
 use crate::ops::clock::{every, now_ms};
 use crate::ops::message_log;
 use crate::ops::metrics::Metric;
-use crate::store::{Committed, DocumentRef, Seen, StoreError, Waiting};
+use crate::store::{Committed, DocumentRef, Seen, StoreError, TakenBy, Waiting};
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{StreamExt, TryFutureExt};
@@ -355,7 +355,8 @@ impl Publisher {
             return Ok(());
         }
         let confirmed = std::mem::take(&mut self.confirmed);
-        self.forgetting.push_back((self.context.store.published(confirmed, now_ms()).await?, ()));
+        let by = if self.context.broker.knows_readers { TakenBy::Reader } else { TakenBy::Broker };
+        self.forgetting.push_back((self.context.store.published(confirmed, by, now_ms()).await?, ()));
         Ok(())
     }
 

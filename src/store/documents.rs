@@ -33,6 +33,17 @@ pub enum Origin {
     UpstreamToAck(Sid),
     /// Nothing the store knows of.
     Note,
+    /// This delivery into an inbox: the document is what its message says.
+    Delivery(Sid),
+}
+
+/// Who has a document that was published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TakenBy {
+    /// The broker, for its readers.
+    Broker,
+    /// A reader.
+    Reader,
 }
 
 /// Names one document of the outbox.

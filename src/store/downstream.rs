@@ -7,27 +7,24 @@ use crate::chat::status::Status;
 use crate::chat::transport::Transport;
 use bytes::Bytes;
 
-/// A message to be sent.
+/// Most deliveries of one message.
+pub const DELIVERIES_MAX: usize = 1_000;
+
+/// A message to be sent, to one recipient or to several.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NewDelivery {
+pub struct NewMessage {
     /// The bridge's id of it.
     pub sid: Sid,
     /// Who sends it.
     pub bal: Owner,
     /// The sender's id of it.
     pub id: MessageId,
-    /// Messages of one recipient are claimed in the order of their `sid`.
-    pub recipient: Recipient,
-    /// By which transport it goes.
-    pub transport: Transport,
     /// Messages of one BAL and key go one after the other, each after the final word on the one before.
     pub order: Option<String>,
-    /// The push, as the caller will want it back when it is due.
+    /// What each recipient gets, as the caller will want it back when it is due.
     pub body: Bytes,
     /// When it came, in Unix milliseconds.
     pub accepted_at: u64,
-    /// When it is not worth sending any more, in Unix milliseconds.
-    pub deadline_ms: u64,
     /// Whether the sender wishes to hear of the delivery to the device.
     pub receipt: bool,
     /// The topic of the status documents.
@@ -36,9 +33,93 @@ pub struct NewDelivery {
     pub correlation: Option<Bytes>,
     /// What `accepted` says of the document beside that. It is not kept.
     pub notice: Option<String>,
+    /// Who gets it.
+    pub deliveries: Deliveries,
 }
 
-/// What became of a [`NewDelivery`].
+/// Whom a message goes to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Deliveries {
+    /// The only recipient, who is named in the body. The delivery goes by the message's own id.
+    Only(NewPush),
+    /// Recipients with a delivery each.
+    Several(Several),
+}
+
+/// A message to be pushed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewPush {
+    /// Messages of one recipient are claimed in the order of their `sid`.
+    pub recipient: Recipient,
+    /// By which transport it goes.
+    pub transport: Transport,
+    /// When it is not worth sending any more, in Unix milliseconds.
+    pub deadline_ms: u64,
+}
+
+/// 1 to [`DELIVERIES_MAX`] deliveries of one message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Several {
+    deliveries: Vec<NewDelivery>,
+    kept_until: Option<u64>,
+}
+
+/// A message has no delivery, or more than [`DELIVERIES_MAX`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a message cannot have {0} deliveries")]
+pub struct DeliveriesError(usize);
+
+impl Several {
+    /// Checks how many there are.
+    ///
+    /// # Errors
+    /// When there is none, or there are too many.
+    pub fn new(deliveries: Vec<NewDelivery>) -> Result<Self, DeliveriesError> {
+        match deliveries.len() {
+            1..=DELIVERIES_MAX => Ok(Self { deliveries, kept_until: None }),
+            count => Err(DeliveriesError(count)),
+        }
+    }
+
+    /// The message stays after its end, with its body, until this time (Unix milliseconds), and at least as long as any.
+    pub fn kept_until(self, at: u64) -> Self {
+        Self { kept_until: Some(at), ..self }
+    }
+
+    pub(super) fn parts(&self) -> (&[NewDelivery], Option<u64>) {
+        (&self.deliveries, self.kept_until)
+    }
+}
+
+/// One of several deliveries of a message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewDelivery {
+    /// The bridge's id of it: greater than the message's, and than those of the deliveries before it.
+    pub sid: Sid,
+    /// Where it goes.
+    pub destination: Destination,
+}
+
+/// Where one of several deliveries goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Destination {
+    /// To a push service.
+    Push {
+        /// When, and to whom.
+        push: NewPush,
+        /// What of the message is this recipient's alone, as the caller will want it back with the body.
+        address: Bytes,
+    },
+    /// Into an inbox: the body is published there as it is.
+    Inbox {
+        /// The topic.
+        topic: String,
+        /// When it is not worth reading any more, in Unix milliseconds; [`u64::MAX`] never comes.
+        deadline_ms: u64,
+    },
+}
+
+/// What became of a [`NewMessage`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Accepted {
     /// It is on disk, and so is the status `accepted`.
@@ -62,7 +143,7 @@ pub struct DueQuery {
     pub pace: Pace,
 }
 
-/// A message to be sent now. It is in flight until [`super::Store::record`] says otherwise.
+/// A delivery to be sent now. It is in flight until [`super::Store::record`] says otherwise.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claimed {
     /// The bridge's id of it.
@@ -71,6 +152,8 @@ pub struct Claimed {
     pub recipient: Recipient,
     /// What was given to [`super::Store::accept`].
     pub body: Bytes,
+    /// Likewise, of one of several deliveries.
+    pub address: Option<Bytes>,
     /// When it was accepted, in Unix milliseconds.
     pub accepted_at: u64,
     /// When it is not worth sending any more, in Unix milliseconds.
@@ -84,7 +167,7 @@ pub struct Claimed {
 pub struct Taken {
     /// What to send, in this order.
     pub claimed: Vec<Claimed>,
-    /// How many were found overdue instead, and expired.
+    /// How many messages were found overdue instead, and expired.
     pub expired: u64,
     /// When to ask again, in Unix milliseconds; not after `now` when more is due already, `None` when nothing waits.
     pub next_due: Option<u64>,
@@ -99,13 +182,13 @@ pub enum Recorded {
     Swallowed,
     /// The delivery moved.
     Moved {
-        /// Its sender.
+        /// The sender of its message.
         bal: String,
-        /// Its sender's id of it.
+        /// The sender's id of the message.
         id: String,
-        /// Where it stands now.
+        /// Where the delivery stands now.
         life: Life,
-        /// What the sender was told.
+        /// What the sender was told of the message.
         told: &'static [Status],
     },
 }

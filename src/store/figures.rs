@@ -9,7 +9,7 @@ pub const RECEIPT_GRACE_MS: u64 = 10 * 60 * 1000;
 /// How much the store holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
-    /// Downstream messages not sent yet.
+    /// Deliveries of downstream messages that are still to be pushed. All of a message are taken, or none.
     pub queue_rows: u64,
     /// Their bytes.
     pub queue_bytes: u64,
@@ -45,15 +45,15 @@ impl Limits {
 /// Figures for metrics, at one moment: they follow the tables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct StoreFigures {
-    /// Downstream messages not sent yet.
+    /// Deliveries of downstream messages that are still to be pushed.
     pub queue_rows: u64,
-    /// Their bytes.
+    /// The bytes that are kept for them; what several recipients get is there once.
     pub queue_bytes: u64,
     /// Upstream messages not yet with their BAL.
     pub spool_rows: u64,
     /// Their bytes.
     pub spool_bytes: u64,
-    /// Settled messages that are remembered, both ways.
+    /// Settled messages that are remembered, both ways; not those that are kept.
     pub history_rows: u64,
     /// Notes dropped because nobody read them, since the start.
     pub notes_dropped: u64,
@@ -93,7 +93,7 @@ pub struct Recovery {
 /// What one call of [`super::Store::sweep`] did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Swept {
-    /// How many expired.
+    /// How many messages expired.
     pub expired: u64,
     /// There is more to do at once.
     pub more: bool,

@@ -1,8 +1,8 @@
 //! The handle: the verbs, as the rest of the program sees them.
 
 use super::board::Board;
-use super::documents::{DocumentRef, Note, Seen, Waiting};
-use super::downstream::{Accepted, DueQuery, NewDelivery, Recorded, Taken};
+use super::documents::{DocumentRef, Note, Seen, TakenBy, Waiting};
+use super::downstream::{Accepted, DueQuery, NewMessage, Recorded, Taken};
 use super::error::{StoreError, StoreHealth};
 use super::figures::{StoreFigures, Swept};
 use super::presence::{LastPresence, PresenceChange};
@@ -43,7 +43,7 @@ impl<T> Future for Committed<T> {
 /// means to ask again stands in the [room's own words](crate::store).
 ///
 /// ```no_run
-/// # async fn f(store: fcm_mqtt_bridge::store::Store, new: fcm_mqtt_bridge::store::NewDelivery) -> anyhow::Result<()> {
+/// # async fn f(store: fcm_mqtt_bridge::store::Store, new: fcm_mqtt_bridge::store::NewMessage) -> anyhow::Result<()> {
 /// let committed = store.accept(new).await?; // queued; its place in the order is fixed
 /// let outcome = committed.await?;           // on disk
 /// # Ok(()) }
@@ -60,7 +60,7 @@ impl Store {
     }
 
     /// Takes a message of a BAL and queues its status `accepted`.
-    pub async fn accept(&self, new: NewDelivery) -> Result<Committed<Accepted>, StoreError> {
+    pub async fn accept(&self, new: NewMessage) -> Result<Committed<Accepted>, StoreError> {
         self.queue.submit(move |tx| accept::accept(tx, &new)).await
     }
 
@@ -82,7 +82,8 @@ impl Store {
     }
 
     /// Somebody says below the topics of `name` that he has these messages: an app that it has a push, which counts where
-    /// nobody else can say so, or a BAL that it has a message of a device. Returns what became of the pushes.
+    /// nobody else can say so, or what lay in the inbox of `name`; or a BAL that it has a message of a device. Returns what
+    /// became of the deliveries.
     pub async fn confirm(
         &self,
         name: &Owner,
@@ -93,7 +94,7 @@ impl Store {
         self.queue
             .submit(move |tx| {
                 inbox::acked(tx, name.as_str(), &sids, at)?;
-                dispatch::confirm(tx, &sids, at)
+                dispatch::confirm(tx, &name, &sids, at)
             })
             .await
     }
@@ -145,8 +146,13 @@ impl Store {
     }
 
     /// The broker, or the reader, has these documents. References of one topic side by side cost least.
-    pub async fn published(&self, references: Vec<DocumentRef>, at: u64) -> Result<Committed<()>, StoreError> {
-        self.queue.submit(move |tx| outbox::published(tx, &references, at)).await
+    pub async fn published(
+        &self,
+        references: Vec<DocumentRef>,
+        by: TakenBy,
+        at: u64,
+    ) -> Result<Committed<()>, StoreError> {
+        self.queue.submit(move |tx| outbox::published(tx, &references, by, at)).await
     }
 
     /// The last verb of a publisher that stops in order: of each of these topics the documents up to the one named may

@@ -11,6 +11,13 @@
 //! [`Store`] has the verbs. What they take and give is data: no function crosses this border, and nothing of SQL. Only the
 //! bridge writes here. Operators read through [`Inspector`], also while the bridge runs.
 //!
+//! # Messages and deliveries
+//!
+//! A message has one delivery or several ([`Deliveries`]), each with a life of its own ([`crate::chat::delivery`]): a fault of
+//! one changes nothing for the others. Its sender is told of the message alone, what its deliveries have come to together
+//! ([`crate::chat::fan_out`]). What is claimed, recorded and confirmed is a delivery; what is accepted and repeated, a
+//! message.
+//!
 //! # What each verb promises
 //!
 //! It is answered after its commit, done in the order in which it was queued, and leaves nothing behind if it fails. This
@@ -51,12 +58,15 @@ mod tests;
 mod trace;
 mod upstream;
 
-pub use documents::{DocumentRef, NOTES_PER_TOPIC, Note, Origin, Seen, Waiting};
-pub use downstream::{Accepted, Claimed, DueQuery, NewDelivery, Recorded, Taken};
+pub use documents::{DocumentRef, NOTES_PER_TOPIC, Note, Origin, Seen, TakenBy, Waiting};
+pub use downstream::{
+    Accepted, Claimed, DELIVERIES_MAX, Deliveries, DeliveriesError, Destination, DueQuery, NewDelivery, NewMessage,
+    NewPush, Recorded, Several, Taken,
+};
 pub use error::{CloseError, OpenError, StoreError, StoreHealth};
 pub use figures::{Limits, RECEIPT_GRACE_MS, Recovery, StoreFigures, Swept};
 pub use handle::{Committed, Store};
 pub use presence::{LastPresence, PRESENCE_KEPT_MS, PRESENCE_UNSURE_MS, PresenceChange};
 pub use sqlite::Inspector;
-pub use trace::{Summary, Trace, TraceDelivery, TraceUpstream};
+pub use trace::{INBOX, Summary, Trace, TraceDelivery, TraceMessage, TraceUpstream};
 pub use upstream::{Acks, Received, Route, Unrouted, Upstream};

@@ -1,16 +1,22 @@
 //! What operators are shown of the store.
 
 use crate::chat::delivery::State;
+use crate::chat::status::Status;
 use serde::Serialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
+
+/// What stands in the place of a transport where a delivery goes into an inbox.
+pub const INBOX: &str = "inbox";
 
 /// What is known of one id.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 pub enum Trace {
-    /// A message of a BAL.
+    /// A message of a BAL with one delivery.
     Delivery(Box<TraceDelivery>),
+    /// A message with several.
+    Message(Box<TraceMessage>),
     /// A message from a device.
     Upstream(TraceUpstream),
 }
@@ -66,6 +72,46 @@ pub struct TraceDelivery {
     pub body_bytes: u64,
 }
 
+/// A message with several deliveries. Times are Unix milliseconds.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct TraceMessage {
+    /// The bridge's id.
+    pub sid: String,
+    /// The sender.
+    pub bal: String,
+    /// The sender's id.
+    pub id: String,
+    /// Its order key.
+    pub order: Option<String>,
+    /// The last status that was told.
+    pub status: Status,
+    /// When it was taken.
+    pub accepted_at: u64,
+    /// When the first of its deliveries was taken by whom it was handed to.
+    pub sent_at: Option<u64>,
+    /// When the last status was told.
+    pub told_at: u64,
+    /// When the final word on the last of its deliveries was spoken.
+    pub final_at: Option<u64>,
+    /// Until when it is kept after that, if it is.
+    pub kept_until: Option<u64>,
+    /// Whether a device may have got it twice.
+    pub dup_possible: bool,
+    /// Whether the sender wishes to hear of the delivery.
+    pub receipt: bool,
+    /// Why the last of those that failed did.
+    pub code: Option<String>,
+    /// Where its statuses go.
+    pub reply: String,
+    /// Status documents that nobody has read yet.
+    pub statuses_unread: u64,
+    /// The bytes that are still kept, to be sent or after its end.
+    pub body_bytes: u64,
+    /// Its deliveries, in the order of their ids. `bal` and `id` of each are those of the message. One into an inbox has the
+    /// transport [`INBOX`], and its topic as `reply`.
+    pub deliveries: Vec<TraceDelivery>,
+}
+
 /// The life of a message from a device. Times are Unix milliseconds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct TraceUpstream {
@@ -90,7 +136,7 @@ pub struct TraceUpstream {
 /// The store in numbers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Default)]
 pub struct Summary {
-    /// Deliveries by state.
+    /// Deliveries to devices by state.
     pub deliveries: BTreeMap<String, u64>,
     /// Upstream messages kept for their BALs.
     pub spool: u64,

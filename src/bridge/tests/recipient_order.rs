@@ -7,7 +7,7 @@ use crate::chat::id::{MessageId, SidSource};
 use crate::chat::push::Target;
 use crate::chat::recipient_queue::Pace;
 use crate::chat::refusal::RetryClock;
-use crate::store::{DueQuery, NewDelivery};
+use crate::store::{Deliveries, DueQuery, NewMessage, NewPush};
 use tokio::task::JoinHandle;
 
 /// More than the store looks at in one call.
@@ -124,20 +124,19 @@ async fn a_retry_that_cannot_be_read_blocks_nobody() {
 async fn refused_once(path: &std::path::Path, token: &str) {
     let (store, writer, _) = sqlite::open(&sqlite::Settings::new(path), now_ms()).unwrap();
     let sid = SidSource::default().next(now_ms(), 1);
-    let new = NewDelivery {
+    let (recipient, transport, deadline_ms) = (to(token).recipient(), Transport::Ccs, now_ms() + 600_000);
+    let new = NewMessage {
         sid,
         bal: Owner::new("c").unwrap(),
         id: MessageId::new("old").unwrap(),
-        recipient: to(token).recipient(),
-        transport: Transport::Ccs,
         order: None,
         body: bytes::Bytes::from_static(b"of a later release"),
         accepted_at: now_ms(),
-        deadline_ms: now_ms() + 600_000,
         receipt: true,
         reply: "c/others/receipts".into(),
         correlation: None,
         notice: None,
+        deliveries: Deliveries::Only(NewPush { recipient, transport, deadline_ms }),
     };
     store.accept(new).await.unwrap().await.unwrap();
     let query = DueQuery { transport: Transport::Ccs, now: now_ms(), limit: 10, pace: Pace::OneAtATime };

@@ -1,12 +1,18 @@
-//! Taking a message of a BAL: remembered and answered `accepted` in one transaction.
+//! Taking a message: remembered and answered `accepted` in one transaction.
 
-use super::column::sql_ms;
+use super::column::{fan_out_text, sql_ms};
 use super::delivery::Delivery;
+use super::message::{Message, SEVERAL};
 use super::outbox::{self, Document};
+use super::request::BY_ID;
 use super::tx::Tx;
-use crate::chat::delivery::{Life, State};
+use crate::chat::delivery::{Event, Life, State};
+use crate::chat::fan_out::FanOut;
+use crate::chat::id::{Recipient, Row, Sid};
 use crate::chat::status::{Status, StatusDocument};
-use crate::store::{Accepted, NewDelivery, Origin};
+use crate::chat::topic::is_status_topic;
+use crate::chat::transport::Transport;
+use crate::store::{Accepted, Deliveries, Destination, INBOX, NewMessage, NewPush, Origin, Several};
 use rusqlite::params;
 
 pub(super) const UNSETTLED: &str =
@@ -15,37 +21,77 @@ const INSERT: &str = "INSERT INTO deliveries (row, tail, bal, id, recipient, ord
     accepted_at, attempt, dup_possible, receipt, told_seq, reply, corr, body, way)
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?8, ?9, 0, 0, ?10, ?11, ?12, ?13, ?14, ?15)
     ON CONFLICT (id, bal) DO NOTHING";
+/// A delivery of several has its own id where a message has its sender's, so that these stay unique.
+const INSERT_PART: &str =
+    "INSERT INTO deliveries (row, tail, bal, id, recipient, state, deadline, look_at, accepted_at,
+    claimed_at, attempt, dup_possible, receipt, told_seq, reply, body, way, message)
+    VALUES (?1, ?2, '', ?3, ?4, ?5, ?6, ?6, ?7, ?8, ?9, 0, ?10, ?11, ?12, ?13, ?14, ?15)";
+const INSERT_SEVERAL: &str = "INSERT INTO messages (row, fan_out, told_at, kept_until) VALUES (?1, ?2, ?3, ?4)";
 
-pub(in crate::store) fn accept(tx: &mut Tx<'_>, new: &NewDelivery) -> rusqlite::Result<Accepted> {
-    let bytes = new.body.len() as u64;
-    if tx.queue_is_full(bytes) {
+pub(in crate::store) fn accept(tx: &mut Tx<'_>, new: &NewMessage) -> rusqlite::Result<Accepted> {
+    let (rows, bytes) = size(new);
+    if tx.queue_is_full(rows, bytes) {
         return Ok(repeat(tx, new)?.map_or(Accepted::Full, Accepted::Repeated));
     }
     let state = if is_behind(tx, new)? { State::Waiting } else { State::Due };
-    if insert(tx, new, state)? == 0 {
+    let inserted = match &new.deliveries {
+        Deliveries::Only(push) => insert(tx, new, state.code(), push, &push.transport.to_string())?,
+        Deliveries::Several(_) => {
+            let nobody = NewPush { recipient: Recipient(0), transport: Transport::default(), deadline_ms: u64::MAX };
+            insert(tx, new, SEVERAL, &nobody, "")?
+        }
+    };
+    if inserted == 0 {
         return repeat(tx, new)?.map(Accepted::Repeated).ok_or(rusqlite::Error::QueryReturnedNoRows);
     }
     let (origin, at, correlation) = (Origin::Status(new.sid), new.accepted_at, new.correlation.as_deref());
-    let life = Life::new(state, new.receipt);
-    let document = StatusDocument::new(new.id.as_str(), Status::Accepted, at, life, &new.transport);
+    let document = StatusDocument::of_several(new.id.as_str(), Status::Accepted, at, false);
     let payload = document.notice(new.notice.as_deref()).correlation(correlation).to_bytes();
     outbox::queue(tx, &Document { topic: &new.reply, origin, at, correlation, payload: &payload })?;
-    tx.draft.figures.queue_rows += 1;
-    tx.draft.figures.queue_bytes += bytes;
-    tx.draft.due |= state == State::Due;
+    match &new.deliveries {
+        Deliveries::Only(_) => queued(tx, bytes, state),
+        Deliveries::Several(several) => insert_several(tx, new, several, state)?,
+    }
     Ok(Accepted::Stored)
 }
 
-fn repeat(tx: &mut Tx<'_>, new: &NewDelivery) -> rusqlite::Result<Option<Status>> {
-    let Some(known) = Delivery::by_id(tx, new.bal.as_str(), new.id.as_str())? else { return Ok(None) };
-    known.repeat(tx, new).map(Some)
+/// The rows and bytes that it takes in the queue: what is to be pushed, and what is kept for that.
+fn size(new: &NewMessage) -> (u64, u64) {
+    let body = new.body.len() as u64;
+    match &new.deliveries {
+        Deliveries::Only(_) => (1, body),
+        Deliveries::Several(several) => {
+            let addresses = several.parts().0.iter().filter_map(|delivery| match &delivery.destination {
+                Destination::Push { address, .. } => Some(address.len() as u64),
+                Destination::Inbox { .. } => None,
+            });
+            addresses.fold((0, body), |(rows, bytes), address| (rows + 1, bytes + address))
+        }
+    }
 }
 
-fn is_behind(tx: &Tx<'_>, new: &NewDelivery) -> rusqlite::Result<bool> {
+/// A delivery is to be pushed, and so much is kept for it alone.
+fn queued(tx: &mut Tx<'_>, bytes: u64, state: State) {
+    tx.draft.figures.queue_rows += 1;
+    tx.draft.figures.queue_bytes += bytes;
+    tx.draft.due |= state == State::Due;
+}
+
+fn repeat(tx: &mut Tx<'_>, new: &NewMessage) -> rusqlite::Result<Option<Status>> {
+    let found = tx.one(BY_ID, [new.id.as_str(), new.bal.as_str()], |row| row.get::<_, Row>(0))?;
+    let Some(row) = found else { return Ok(None) };
+    if let Some(known) = Delivery::by_row(tx, row)? {
+        return known.repeat(tx, new).map(Some);
+    }
+    Message::by_row(tx, row)?.map(|known| known.repeat(tx, new)).transpose()
+}
+
+fn is_behind(tx: &Tx<'_>, new: &NewMessage) -> rusqlite::Result<bool> {
     new.order.as_ref().map_or(Ok(false), |key| tx.exists(UNSETTLED, [new.bal.as_str(), key]))
 }
 
-fn insert(tx: &Tx<'_>, new: &NewDelivery, state: State) -> rusqlite::Result<usize> {
+/// The message's own row.
+fn insert(tx: &Tx<'_>, new: &NewMessage, state: i64, push: &NewPush, transport: &str) -> rusqlite::Result<usize> {
     let (row, tail) = new.sid.parts();
     tx.execute(
         INSERT,
@@ -54,18 +100,93 @@ fn insert(tx: &Tx<'_>, new: &NewDelivery, state: State) -> rusqlite::Result<usiz
             tail,
             new.bal.as_str(),
             new.id.as_str(),
-            new.recipient,
+            push.recipient,
             new.order,
-            state.code(),
-            sql_ms(new.deadline_ms),
+            state,
+            sql_ms(push.deadline_ms),
             sql_ms(new.accepted_at),
             new.receipt,
             // The number that the status `accepted` gets next; a repeat takes none.
             tx.draft.numbers.next,
-            new.reply,
+            if is_status_topic(new.bal.as_str(), &new.reply) { "" } else { &new.reply },
             new.correlation.as_deref(),
             &*new.body,
-            new.transport.to_string(),
+            transport,
         ],
     )
+}
+
+/// What a message with several deliveries has beside its row. All of them wait for their turn together.
+fn insert_several(tx: &mut Tx<'_>, new: &NewMessage, several: &Several, state: State) -> rusqlite::Result<()> {
+    let (deliveries, kept_until) = several.parts();
+    let mut pushes = 0;
+    for delivery in deliveries {
+        match &delivery.destination {
+            Destination::Push { push, address } => {
+                pushes += 1;
+                queued(tx, address.len() as u64, state);
+                let (recipient, transport, deadline_ms) =
+                    (push.recipient, &*push.transport.to_string(), push.deadline_ms);
+                let (sid, life, body) = (delivery.sid, Life::new(state, new.receipt), Some(&**address));
+                let part = Part { sid, life, recipient, transport, deadline_ms, told_seq: 0, topic: "", body };
+                part.insert(tx, new)?;
+            }
+            Destination::Inbox { topic, deadline_ms } => {
+                let mut life = Life::new(state, new.receipt);
+                let mut told_seq = 0;
+                // There is nothing that an inbox could wait for but its turn.
+                if let Some(step) = life.step(&Event::Claimed) {
+                    life = step.life;
+                    told_seq = outbox::put_in(tx, topic, delivery.sid, new.accepted_at)?;
+                }
+                let (sid, recipient, transport, deadline_ms) = (delivery.sid, Recipient(0), INBOX, *deadline_ms);
+                let part = Part { sid, life, recipient, transport, deadline_ms, told_seq, topic, body: None };
+                part.insert(tx, new)?;
+            }
+        }
+    }
+    if pushes > 0 {
+        tx.draft.figures.queue_bytes += new.body.len() as u64;
+    }
+    let inboxes = u32::try_from(deliveries.len()).unwrap_or(u32::MAX) - pushes;
+    let fan_out = FanOut::new(pushes, inboxes, new.receipt);
+    let (row, at) = (new.sid.row(), sql_ms(new.accepted_at));
+    tx.execute(INSERT_SEVERAL, params![row, fan_out_text(&fan_out)?, at, kept_until.map(sql_ms)]).map(drop)
+}
+
+/// One of several deliveries, on its way to its row.
+struct Part<'a> {
+    sid: Sid,
+    life: Life,
+    recipient: Recipient,
+    transport: &'a str,
+    deadline_ms: u64,
+    told_seq: i64,
+    topic: &'a str,
+    body: Option<&'a [u8]>,
+}
+
+impl Part<'_> {
+    fn insert(&self, tx: &Tx<'_>, new: &NewMessage) -> rusqlite::Result<()> {
+        let (row, tail) = self.sid.parts();
+        let at = sql_ms(new.accepted_at);
+        let values = params![
+            row,
+            tail,
+            self.sid.to_string(),
+            self.recipient,
+            self.life.state.code(),
+            sql_ms(self.deadline_ms),
+            at,
+            (self.life.attempt > 0).then_some(at),
+            self.life.attempt,
+            new.receipt,
+            self.told_seq,
+            self.topic,
+            self.body,
+            self.transport,
+            new.sid.row(),
+        ];
+        tx.execute(INSERT_PART, values).map(drop)
+    }
 }

@@ -1,6 +1,7 @@
 //! How values of ours stand in columns.
 
 use crate::chat::delivery::State;
+use crate::chat::fan_out::FanOut;
 use crate::chat::id::{Recipient, Row, Sid};
 use crate::chat::transport::Transport;
 use rusqlite::types::{FromSql, FromSqlResult, ToSql, ToSqlOutput, Type, ValueRef};
@@ -34,6 +35,15 @@ pub(super) fn transport(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Res
     let text = row.get_ref(column)?.as_str()?;
     Transport::parse(text)
         .map_err(|fault| rusqlite::Error::FromSqlConversionFailure(column, Type::Text, Box::new(fault)))
+}
+
+pub(super) fn fan_out(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<FanOut> {
+    serde_json::from_str(row.get_ref(column)?.as_str()?)
+        .map_err(|fault| rusqlite::Error::FromSqlConversionFailure(column, Type::Text, Box::new(fault)))
+}
+
+pub(super) fn fan_out_text(fan_out: &FanOut) -> rusqlite::Result<String> {
+    serde_json::to_string(fan_out).map_err(|fault| rusqlite::Error::ToSqlConversionFailure(Box::new(fault)))
 }
 
 impl ToSql for Row {

@@ -1,25 +1,30 @@
-//! One row of `deliveries`: reading it, moving it one step, telling its sender.
+//! The life of one delivery, in its row of `deliveries`: reading it, moving it one step, and what follows.
 
-use super::column::{bytes_of, from_sql, sid, sql_ms, state, transport};
-use super::outbox::{self, Document};
+use super::column::{bytes_of, from_sql, sql_ms, state, transport};
+use super::message::{Message, SEVERAL};
+use super::outbox;
 use super::recipient_queue::{FIRST_OF_ALL, RecipientQueue};
+use super::request::Request;
 use super::tx::{Settled, Tx};
-use crate::chat::delivery::{AMBIGUOUS, Due, EXPIRED, Event, Fate, Life, State};
-use crate::chat::id::{Row, Sid};
+use crate::chat::delivery::{AMBIGUOUS, Due, EXPIRED, Event, Fate, Life, State, Step};
+use crate::chat::fan_out::By;
+use crate::chat::id::{Owner, Row, Sid};
 use crate::chat::refusal::{Decision, Refusal, TokenFate, Tried};
-use crate::chat::status::{Status, StatusDocument, TokenAction, cut_detail};
-use crate::store::{NewDelivery, Note, Origin};
-use bytes::Bytes;
-use rusqlite::{Params, params};
+use crate::chat::status::{Source, Status, StatusDocument, TokenAction, cut_detail};
+use crate::chat::topic::Side;
+use crate::store::{INBOX, NewMessage};
+use rusqlite::params;
 use serde_json::{Value, json};
 
+/// Why what lay in an inbox to the end expired.
+const UNREAD: &str = "the time to live ended before it was read";
 /// Entries in the log of one delivery; the first ones tell the story, `attempt` counts the rest.
 const LOG_MAX: i64 = 32;
 
-const BY_ROW: &str = "SELECT row, tail, bal, id, recipient, order_key, state, attempt, dup_possible, receipt,
-    accepted_at, sent_at, final_at, told_seq, code, detail, token_action, new_token, reply, corr, length(body),
-    way, provider_id, waited_ms, unknown FROM deliveries WHERE row = ?1";
-pub(super) const BY_ID: &str = "SELECT row FROM deliveries WHERE id = ?1 AND bal = ?2";
+const BY_ROW: &str =
+    "SELECT row, tail, bal, id, order_key, accepted_at, told_seq, reply, corr, recipient, state, attempt,
+    dup_possible, receipt, sent_at, final_at, code, detail, token_action, new_token, length(body), way, provider_id,
+    waited_ms, unknown, message FROM deliveries WHERE row = ?1";
 /// Still to be sent: the body stays. A number stands for the same value here and in the next two.
 const BACK: &str = "UPDATE deliveries SET state = ?1, attempt = ?2, dup_possible = ?3, due_at = ?4, waited_ms = ?5,
     unknown = ?6 WHERE row = ?15";
@@ -33,92 +38,93 @@ const LOG: &str = "UPDATE deliveries SET log = json_insert(coalesce(log, '[]'), 
     WHERE row = ?1 AND coalesce(json_array_length(log), 0) < ?3";
 /// The word of the last refusal for now, if nothing else became of it since.
 const LAST_REFUSAL: &str = "SELECT json_extract(log, '$[#-1].code') FROM deliveries WHERE row = ?1";
-pub(super) const FIRST_OF_ORDER: &str = "SELECT row FROM deliveries
-    WHERE bal = ?1 AND order_key = ?2 AND final_at IS NULL ORDER BY row LIMIT 1";
-const TOLD: &str = "UPDATE deliveries SET told_seq = ?2 WHERE row = ?1";
-/// A document that was handed out may have been read already, so it is not unread for certain.
-const UNREAD: &str = "SELECT 1 FROM outbox WHERE topic = ?1 AND seq = ?2
-    AND NOT EXISTS (SELECT 1 FROM claims WHERE claims.topic = ?1 AND claims.seq >= ?2)";
+const IN_INBOX: &str = "UPDATE deliveries SET told_seq = ?2, claimed_at = ?3 WHERE row = ?1";
 
-/// A row, without its body.
+/// Where a delivery goes.
+#[derive(Debug, Clone)]
+pub(super) enum Place {
+    /// To a transport, from a place in this queue.
+    Queue(RecipientQueue),
+    /// Into an inbox, the topic of which stands in the place of the statuses'.
+    Inbox,
+}
+
+impl Place {
+    pub(super) fn by(&self) -> By {
+        match self {
+            Self::Queue(_) => By::Push,
+            Self::Inbox => By::Inbox,
+        }
+    }
+}
+
+/// A delivery, without its body.
 #[derive(Debug, Clone)]
 pub(super) struct Delivery {
-    pub(super) sid: Sid,
-    pub(super) bal: String,
-    pub(super) id: String,
-    /// The queue in which it has its place.
-    pub(super) queue: RecipientQueue,
+    /// What its sender said, where it is all of its message.
+    pub(super) request: Request,
+    pub(super) place: Place,
     pub(super) life: Life,
-    order_key: Option<String>,
-    accepted_at: u64,
+    /// The message that it is one of several deliveries of.
+    message: Option<Row>,
     sent_at: Option<i64>,
     final_at: Option<i64>,
-    told_seq: i64,
-    code: Option<String>,
+    pub(super) code: Option<String>,
     detail: Option<String>,
     token_action: Option<TokenAction>,
     new_token: Option<String>,
-    reply: String,
-    corr: Option<Vec<u8>>,
     body_bytes: u64,
     provider_id: Option<String>,
 }
 
 impl Delivery {
     pub(super) fn by_sid(tx: &Tx<'_>, sid: Sid) -> rusqlite::Result<Option<Self>> {
-        Ok(Self::by_row(tx, sid.row())?.filter(|delivery| delivery.sid == sid))
+        Ok(Self::by_row(tx, sid.row())?.filter(|delivery| delivery.request.sid == sid))
     }
 
+    /// The delivery in this row, unless it is that of a message with several.
     pub(super) fn by_row(tx: &Tx<'_>, row: Row) -> rusqlite::Result<Option<Self>> {
-        tx.one(BY_ROW, [row], Self::read)
+        Ok(tx.one(BY_ROW, [row], Self::read)?.flatten())
     }
 
-    pub(super) fn by_id(tx: &Tx<'_>, bal: &str, id: &str) -> rusqlite::Result<Option<Self>> {
-        Self::found(tx, BY_ID, [id, bal])
-    }
-
-    /// The one whose row a statement finds.
-    fn found(tx: &Tx<'_>, sql: &str, params: impl Params) -> rusqlite::Result<Option<Self>> {
-        tx.one(sql, params, |row| row.get(0))?.map_or(Ok(None), |row| Self::by_row(tx, row))
-    }
-
-    fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<Self> {
-        Ok(Self {
-            sid: sid(row, 0, 1)?,
-            bal: row.get(2)?,
-            id: row.get(3)?,
-            queue: RecipientQueue { recipient: row.get(4)?, transport: transport(row, 21)? },
-            order_key: row.get(5)?,
+    fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<Option<Self>> {
+        if row.get::<_, i64>(10)? == SEVERAL {
+            return Ok(None);
+        }
+        let place = match row.get_ref(21)?.as_str()? {
+            INBOX => Place::Inbox,
+            _ => Place::Queue(RecipientQueue { recipient: row.get(9)?, transport: transport(row, 21)? }),
+        };
+        Ok(Some(Self {
+            request: Request::read(row)?,
+            place,
             life: Life {
-                state: state(row, 6)?,
-                attempt: row.get(7)?,
-                dup_possible: row.get(8)?,
-                receipt: row.get(9)?,
+                state: state(row, 10)?,
+                attempt: row.get(11)?,
+                dup_possible: row.get(12)?,
+                receipt: row.get(13)?,
                 tried: Tried { waited_ms: from_sql(row.get(23)?), unknown: row.get(24)? },
             },
-            accepted_at: from_sql(row.get(10)?),
-            sent_at: row.get(11)?,
-            final_at: row.get(12)?,
-            told_seq: row.get(13)?,
-            code: row.get(14)?,
-            detail: row.get(15)?,
-            token_action: row.get::<_, Option<i64>>(16)?.and_then(TokenAction::from_code),
-            new_token: row.get(17)?,
-            reply: row.get(18)?,
-            corr: row.get(19)?,
+            message: row.get(25)?,
+            sent_at: row.get(14)?,
+            final_at: row.get(15)?,
+            code: row.get(16)?,
+            detail: row.get(17)?,
+            token_action: row.get::<_, Option<i64>>(18)?.and_then(TokenAction::from_code),
+            new_token: row.get(19)?,
             body_bytes: bytes_of(row.get(20)?),
             provider_id: row.get(22)?,
-        })
+        }))
     }
 
-    /// Moves it by `event`. Returns what was told, or `None` when the event means nothing any more.
+    /// Moves it by `event`. Returns what was told of its message, or `None` when the event means nothing any more.
     pub(super) fn apply(
         &mut self,
         tx: &mut Tx<'_>,
         event: &Event,
         at: u64,
     ) -> rusqlite::Result<Option<&'static [Status]>> {
-        let Some(step) = self.life.step(event) else {
+        let Some(step) = self.step(event) else {
             self.note_late(tx, event)?;
             return Ok(None);
         };
@@ -130,72 +136,108 @@ impl Delivery {
         self.note_facts(event);
         if self.life.state == State::Expired {
             let copies = if let Event::Back { copies, .. } = event { *copies } else { 0 };
-            self.note_expiry(tx, was.expiry(copies))?;
+            let unread = matches!(self.place, Place::Inbox) && was.state == State::InFlight;
+            self.note_expiry(tx, if unread { UNREAD } else { was.expiry(copies) })?;
         }
         for status in step.tell {
             if *status == Status::Sent {
                 self.sent_at = Some(sql_ms(at));
             }
-            self.told_seq = self.tell(tx, *status, at)?;
+            if self.message.is_none() {
+                self.request.told_seq = self.request.tell(tx, self.document(*status, at), at)?;
+            }
         }
         if self.life.settled() {
             self.final_at = Some(sql_ms(at));
         }
-        let row = self.sid.row();
         self.write(tx, step.due)?;
         if let Some(entry) = log_entry(event, step.due, at) {
             self.log(tx, &entry)?;
         }
-        if was.unsent() && !self.life.unsent() {
-            tx.draft.figures.unqueue(self.body_bytes);
-        }
-        if matches!(was.state, State::Due | State::InFlight) && was.state != self.life.state {
-            tx.draft.due |= self.queue.left(tx, row, was.state)?;
-        }
-        if self.life.settled() {
-            tx.draft.deliveries.add(Settled { at, row });
-            self.let_next_go(tx, at)?;
-        }
-        Ok(Some(step.tell))
+        self.left(tx, was, at)?;
+        self.message_moved(tx, was, step.tell, at).map(Some)
     }
 
-    /// Its time to live is over; false when that means nothing any more.
+    fn step(&self, event: &Event) -> Option<Step> {
+        let step = self.life.step(event)?;
+        match self.place {
+            // There is nothing that an inbox could wait for.
+            Place::Inbox if step.due.is_some() => step.life.step(&Event::Claimed),
+            _ => Some(step),
+        }
+    }
+
+    /// What its place makes of a step.
+    fn left(&mut self, tx: &mut Tx<'_>, was: Life, at: u64) -> rusqlite::Result<()> {
+        let (row, state, done) = (self.request.sid.row(), self.life.state, was.unsent() && !self.life.unsent());
+        match &self.place {
+            Place::Queue(queue) => {
+                if done {
+                    tx.draft.figures.unqueue(self.body_bytes);
+                }
+                if matches!(was.state, State::Due | State::InFlight) && was.state != state {
+                    tx.draft.due |= queue.left(tx, row, was.state)?;
+                }
+            }
+            Place::Inbox if done => outbox::withdraw(tx, &self.request.reply, self.request.told_seq)?,
+            Place::Inbox if was.state == State::Waiting => {
+                self.request.told_seq = outbox::put_in(tx, &self.request.reply, self.request.sid, at)?;
+                tx.execute(IN_INBOX, params![row, self.request.told_seq, sql_ms(at)])?;
+            }
+            Place::Inbox => {}
+        }
+        Ok(())
+    }
+
+    /// What a step comes to for the message; `tell` is what is told if this is its only delivery. Returns what was told.
+    fn message_moved(
+        &mut self,
+        tx: &mut Tx<'_>,
+        was: Life,
+        tell: &'static [Status],
+        at: u64,
+    ) -> rusqlite::Result<&'static [Status]> {
+        let Some(message) = self.message else {
+            if self.life.settled() {
+                tx.draft.deliveries.add(Settled { at, row: self.request.sid.row() });
+                self.request.let_next_go(tx, at)?;
+            }
+            return Ok(tell);
+        };
+        let (request, told) = Message::moved(tx, message, self, was, at)?;
+        self.request = request;
+        Ok(told)
+    }
+
+    /// Its time to live is over; true when the sender of its message is told so.
     pub(super) fn expire(&mut self, tx: &mut Tx<'_>, at: u64) -> rusqlite::Result<bool> {
-        Ok(self.apply(tx, &Event::Expired, at)?.is_some())
+        Ok(self.apply(tx, &Event::Expired, at)?.is_some_and(|told| told.contains(&Status::Expired)))
     }
 
-    /// Tells the last status again, on the topic of the one who asks, and marked: it was told before. Unless it still
-    /// waits to be published there, for then the first telling is the answer to both.
-    pub(super) fn repeat(&self, tx: &mut Tx<'_>, asked: &NewDelivery) -> rusqlite::Result<Status> {
-        let (topic, correlation, at) = (&*asked.reply, asked.correlation.as_deref(), asked.accepted_at);
+    /// Tells the last status of its message again ([`Request::repeat`]).
+    pub(super) fn repeat(&self, tx: &mut Tx<'_>, asked: &NewMessage) -> rusqlite::Result<Status> {
         let status = self.life.status();
-        let document = self.document(status, self.time_of(status));
-        let document = document.notice(asked.notice.as_deref());
-        let payload = document.correlation(correlation).redelivered(true).to_bytes();
-        if topic != self.reply || correlation != self.corr.as_deref() {
-            // Another question. Clients may ask as many as they like, so its answer is a note, of which few are kept.
-            let (topic, correlation) = (topic.to_owned(), correlation.map(Bytes::copy_from_slice));
-            outbox::tell(tx, &Note { topic, payload: payload.into(), correlation, at })?;
-            return Ok(status);
-        }
-        if !tx.exists(UNREAD, params![topic, self.told_seq])? {
-            let document = Document { topic, origin: Origin::Status(self.sid), at, correlation, payload: &payload };
-            let seq = outbox::queue(tx, &document)?;
-            tx.execute(TOLD, params![self.sid.row(), seq])?;
-        }
+        self.request.repeat(tx, self.document(status, self.time_of(status)), asked)?;
         Ok(status)
     }
 
-    fn tell(&self, tx: &mut Tx<'_>, status: Status, at: u64) -> rusqlite::Result<i64> {
-        let correlation = self.corr.as_deref();
-        let payload = self.document(status, at).correlation(correlation).to_bytes();
-        let document =
-            Document { topic: &self.reply, origin: Origin::Status(self.sid), at, correlation, payload: &payload };
-        outbox::queue(tx, &document)
+    /// Whether it is for `name` to say that it has arrived.
+    pub(super) fn is_confirmed_by(&self, name: &Owner) -> bool {
+        match &self.place {
+            Place::Queue(queue) => queue.transport.witness() == Source::App,
+            Place::Inbox => {
+                matches!(Side::of(&self.request.reply), Side::Inbox { owner, .. } if owner == name.as_str())
+            }
+        }
     }
 
     fn document(&self, status: Status, at: u64) -> StatusDocument<'_> {
-        StatusDocument::new(&self.id, status, at, self.life, &self.queue.transport)
+        let id = &*self.request.id;
+        let document = match &self.place {
+            Place::Queue(queue) => StatusDocument::new(id, status, at, self.life, &queue.transport),
+            Place::Inbox => StatusDocument::of_several(id, status, at, self.life.dup_possible),
+        };
+        document
             .provider_id(self.provider_id.as_deref())
             .reason(self.code.as_deref(), self.detail.as_deref())
             .token(self.token_action, self.new_token.as_deref())
@@ -203,9 +245,9 @@ impl Delivery {
 
     fn time_of(&self, status: Status) -> u64 {
         match status {
-            Status::Accepted => self.accepted_at,
-            Status::Sent => self.sent_at.map_or(self.accepted_at, from_sql),
-            _ => self.final_at.map_or(self.accepted_at, from_sql),
+            Status::Accepted => self.request.accepted_at,
+            Status::Sent => self.sent_at.map_or(self.request.accepted_at, from_sql),
+            _ => self.final_at.map_or(self.request.accepted_at, from_sql),
         }
     }
 
@@ -252,7 +294,7 @@ impl Delivery {
 
     /// `why` it expired, and the last refusal that the log has.
     fn note_expiry(&mut self, tx: &Tx<'_>, why: &str) -> rusqlite::Result<()> {
-        let last: Option<String> = tx.one(LAST_REFUSAL, [self.sid.row()], |row| row.get(0))?.flatten();
+        let last: Option<String> = tx.one(LAST_REFUSAL, [self.request.sid.row()], |row| row.get(0))?.flatten();
         let refused = match last.as_deref() {
             None => String::new(),
             Some(AMBIGUOUS) => " (no answer to the last try, or none that settles it)".to_owned(),
@@ -264,7 +306,7 @@ impl Delivery {
     }
 
     fn log(&self, tx: &Tx<'_>, entry: &Value) -> rusqlite::Result<()> {
-        tx.execute(LOG, params![self.sid.row(), entry.to_string(), LOG_MAX]).map(drop)
+        tx.execute(LOG, params![self.request.sid.row(), entry.to_string(), LOG_MAX]).map(drop)
     }
 
     fn write(&self, tx: &mut Tx<'_>, due: Option<Due>) -> rusqlite::Result<()> {
@@ -284,34 +326,26 @@ impl Delivery {
             sql_ms(tried.waited_ms),
             tried.unknown,
             self.sent_at,
-            self.told_seq,
+            self.request.told_seq,
             self.token_action.map(TokenAction::code),
             self.new_token,
             self.provider_id,
             self.detail,
             self.code,
             self.final_at,
-            self.sid.row(),
+            self.request.sid.row(),
         ];
         tx.execute(sql, values).map(drop)
     }
 
     /// How a due time is written. What was never put off has none; it must not be older than what is put off or in flight.
     fn due_at(&self, tx: &Tx<'_>, due: Due) -> rusqlite::Result<Option<i64>> {
+        let Place::Queue(queue) = &self.place else { return Ok(None) };
         Ok(match due {
-            Due::InTurn => self.queue.has_younger(tx, self.sid.row())?.then_some(FIRST_OF_ALL),
+            Due::InTurn => queue.has_younger(tx, self.request.sid.row())?.then_some(FIRST_OF_ALL),
             Due::First => Some(FIRST_OF_ALL),
             Due::At(ms) => Some(sql_ms(ms).max(1)),
         })
-    }
-
-    /// The final word on this one is the turn of the next of the same order key.
-    fn let_next_go(&self, tx: &mut Tx<'_>, at: u64) -> rusqlite::Result<()> {
-        let Some(key) = &self.order_key else { return Ok(()) };
-        if let Some(mut next) = Self::found(tx, FIRST_OF_ORDER, [&self.bal, key])? {
-            next.apply(tx, &Event::Turn, at)?;
-        }
-        Ok(())
     }
 }
 

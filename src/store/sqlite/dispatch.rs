@@ -6,12 +6,13 @@
 use super::column::{from_sql, sid, sql_ms};
 use super::delivery::Delivery;
 use super::recipient_queue::{PARKED, RecipientQueue};
+use super::request::Request;
 use super::tx::Tx;
 use crate::chat::delivery::{Event, Life, State};
-use crate::chat::id::Sid;
+use crate::chat::id::{self, Owner, Sid};
 use crate::chat::refusal::Tried;
-use crate::chat::status::Source;
 use crate::store::{Claimed, DueQuery, Recorded, Taken};
+use bytes::Bytes;
 use rusqlite::{Row, params};
 
 /// Rows of each queue looked at by one call, so that a long line of blocked messages does not hold up the writer thread.
@@ -19,12 +20,13 @@ const SCAN_MAX: usize = 1000;
 
 pub(super) const TIMED: &str =
     "SELECT row, tail, recipient, accepted_at, deadline, attempt, dup_possible, receipt, waited_ms, unknown,
-    body FROM deliveries
+    body, message FROM deliveries
     WHERE state = 0 AND way = ?3 AND due_at <= ?1 ORDER BY due_at, row LIMIT ?2";
 pub(super) const FRESH: &str =
     "SELECT row, tail, recipient, accepted_at, deadline, attempt, dup_possible, receipt, waited_ms, unknown,
-    body FROM deliveries
+    body, message FROM deliveries
     WHERE state = 0 AND way = ?2 AND due_at IS NULL ORDER BY row LIMIT ?1";
+const BODY: &str = "SELECT body FROM deliveries WHERE row = ?1";
 const CLAIM: &str = "UPDATE deliveries SET state = ?2, attempt = ?3, claimed_at = ?4 WHERE row = ?1";
 pub(super) const ANY_PUT_OFF: &str =
     "SELECT due_at FROM deliveries WHERE state = 0 AND way = ?1 AND due_at >= 0 ORDER BY due_at LIMIT 1";
@@ -33,7 +35,7 @@ pub(super) const ANY_FRESH: &str = "SELECT 1 FROM deliveries WHERE state = 0 AND
 pub(in crate::store) fn take_due(tx: &mut Tx<'_>, query: &DueQuery) -> rusqlite::Result<Taken> {
     let transport = query.transport.to_string();
     let put_off = any_put_off(tx, &transport)?.is_some();
-    let mut round = Round { query, transport, put_off, taken: Taken::default() };
+    let mut round = Round { query, transport, put_off, taken: Taken::default(), shared: None };
     round.scan(tx, Queue::Timed)?;
     round.scan(tx, Queue::Fresh)?;
     Ok(Taken { next_due: next_due(tx, &round.transport)?, ..round.taken })
@@ -53,11 +55,16 @@ pub(in crate::store) fn record(tx: &mut Tx<'_>, sid: Sid, event: &Event, at: u64
 }
 
 /// The apps on the devices have these messages, they say; that counts where nobody else can say it.
-pub(in crate::store) fn confirm(tx: &mut Tx<'_>, sids: &[Sid], at: u64) -> rusqlite::Result<Vec<(Sid, Recorded)>> {
+pub(in crate::store) fn confirm(
+    tx: &mut Tx<'_>,
+    name: &Owner,
+    sids: &[Sid],
+    at: u64,
+) -> rusqlite::Result<Vec<(Sid, Recorded)>> {
     let mut recorded = Vec::new();
     for sid in sids {
         let Some(delivery) = Delivery::by_sid(tx, *sid)? else { continue };
-        if delivery.queue.transport.witness() == Source::App {
+        if delivery.is_confirmed_by(name) {
             recorded.push((*sid, move_on(tx, delivery, &Event::Receipt, at)?));
         }
     }
@@ -66,7 +73,7 @@ pub(in crate::store) fn confirm(tx: &mut Tx<'_>, sids: &[Sid], at: u64) -> rusql
 
 fn move_on(tx: &mut Tx<'_>, mut delivery: Delivery, event: &Event, at: u64) -> rusqlite::Result<Recorded> {
     let Some(told) = delivery.apply(tx, event, at)? else { return Ok(Recorded::Swallowed) };
-    let Delivery { bal, id, life, .. } = delivery;
+    let Delivery { request: Request { bal, id, .. }, life, .. } = delivery;
     Ok(Recorded::Moved { bal, id, life, told })
 }
 
@@ -74,9 +81,13 @@ fn any_put_off(tx: &Tx<'_>, transport: &str) -> rusqlite::Result<Option<i64>> {
     tx.one(ANY_PUT_OFF, [transport], |row| row.get(0))
 }
 
-/// A row that is due, before it is claimed.
-fn read(row: &Row<'_>) -> rusqlite::Result<Claimed> {
-    Ok(Claimed {
+/// A row that is due, before it is claimed, and the message that it is one of several deliveries of: then what it says is
+/// still to be read.
+fn read(row: &Row<'_>) -> rusqlite::Result<(Claimed, Option<id::Row>)> {
+    let message: Option<id::Row> = row.get(11)?;
+    let kept = row.get::<_, Vec<u8>>(10)?.into();
+    let (body, address) = if message.is_none() { (kept, None) } else { (Bytes::new(), Some(kept)) };
+    let claimed = Claimed {
         sid: sid(row, 0, 1)?,
         recipient: row.get(2)?,
         accepted_at: from_sql(row.get(3)?),
@@ -88,8 +99,10 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Claimed> {
             receipt: row.get(7)?,
             tried: Tried { waited_ms: from_sql(row.get(8)?), unknown: row.get(9)? },
         },
-        body: row.get::<_, Vec<u8>>(10)?.into(),
-    })
+        body,
+        address,
+    };
+    Ok((claimed, message))
 }
 
 /// Where a message that is due comes from.
@@ -108,6 +121,8 @@ struct Round<'a> {
     /// Whether any message may be put off; if not, there is no need to look for older ones.
     put_off: bool,
     taken: Taken,
+    /// What the last message with several deliveries says: they often come one after the other.
+    shared: Option<(id::Row, Bytes)>,
 }
 
 impl Round<'_> {
@@ -123,11 +138,11 @@ impl Round<'_> {
                 break;
             }
             let overdue: Vec<_> =
-                rows.iter().filter(|row| row.deadline_ms <= self.query.now).map(|row| row.sid).collect();
+                rows.iter().filter(|(row, _)| row.deadline_ms <= self.query.now).map(|(row, _)| row.sid).collect();
             if overdue.is_empty() {
                 scanned += rows.len();
-                for row in rows {
-                    self.handle(tx, row, queue)?;
+                for (row, message) in rows {
+                    self.handle(tx, row, message, queue)?;
                 }
             } else {
                 // First of all, and then the rows anew: the end of one may be the turn of another that is older than these.
@@ -154,7 +169,7 @@ impl Round<'_> {
         i64::try_from(room).ok().filter(|&room| room > 0)
     }
 
-    fn handle(&mut self, tx: &mut Tx<'_>, row: Claimed, from: Queue) -> rusqlite::Result<()> {
+    fn handle(&mut self, tx: &mut Tx<'_>, row: Claimed, message: Option<id::Row>, from: Queue) -> rusqlite::Result<()> {
         let DueQuery { transport, pace, .. } = self.query;
         let queue = RecipientQueue { recipient: row.recipient, transport: transport.clone() };
         if let Some(behind) = queue.behind(tx, row.sid.row(), *pace, self.put_off)? {
@@ -162,11 +177,25 @@ impl Round<'_> {
             self.put_off = true;
             return Ok(());
         }
+        let row = match message {
+            Some(message) => Claimed { body: self.body_of(tx, message)?, ..row },
+            None => row,
+        };
         self.claim(tx, &queue, row)?;
         if from == Queue::Timed {
             queue.advance(tx)?;
         }
         Ok(())
+    }
+
+    fn body_of(&mut self, tx: &Tx<'_>, message: id::Row) -> rusqlite::Result<Bytes> {
+        if let Some((_, body)) = self.shared.as_ref().filter(|(row, _)| *row == message) {
+            return Ok(body.clone());
+        }
+        let body =
+            tx.one(BODY, [message], |row| row.get::<_, Vec<u8>>(0))?.ok_or(rusqlite::Error::QueryReturnedNoRows)?;
+        let (_, body) = self.shared.insert((message, body.into()));
+        Ok(body.clone())
     }
 
     fn claim(&mut self, tx: &mut Tx<'_>, queue: &RecipientQueue, row: Claimed) -> rusqlite::Result<()> {

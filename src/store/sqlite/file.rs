@@ -24,7 +24,7 @@ const READER_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What makes each schema out of the one before, the first out of an empty file. A step that was released is never
 /// changed: files in the field have taken it.
-const STEPS: [&str; 4] = [FIRST, PRESENCE, WAYS, TRIED];
+const STEPS: [&str; 5] = [FIRST, PRESENCE, WAYS, TRIED, SEVERAL];
 /// The schema this program writes.
 const SCHEMA_VERSION: i32 = STEPS.len() as i32;
 
@@ -123,6 +123,18 @@ CREATE INDEX deliveries_due ON deliveries (way, due_at) WHERE state = 0;
 const TRIED: &str = "
 ALTER TABLE deliveries ADD COLUMN waited_ms INTEGER NOT NULL DEFAULT 0;  -- after refusals, all together
 ALTER TABLE deliveries ADD COLUMN unknown INTEGER NOT NULL DEFAULT 0;    -- refusals in words that nobody knows
+";
+
+const SEVERAL: &str = "
+ALTER TABLE deliveries ADD COLUMN message INTEGER;  -- the row of the message that this is one of several deliveries of
+CREATE INDEX deliveries_message ON deliveries (message) WHERE message IS NOT NULL;
+CREATE TABLE messages (           -- what a message with several deliveries has beside its row in `deliveries`
+    row INTEGER PRIMARY KEY,
+    fan_out TEXT NOT NULL,        -- JSON: how many of its deliveries stand where, and what was told
+    told_at INTEGER NOT NULL,     -- when the last status was told
+    kept_until INTEGER            -- NULL: dropped after its end like any; else Unix ms
+) STRICT;
+CREATE INDEX messages_kept ON messages (kept_until) WHERE kept_until IS NOT NULL;
 ";
 
 /// Held while the store is open. The kernel gives it back when the process ends, however it ends.

@@ -1,11 +1,13 @@
 //! Reading for operators, on a connection of its own: works while the bridge runs, and never disturbs it.
 
-use super::column::{bytes_of, from_sql, sid, state};
+use super::column::{bytes_of, fan_out, from_sql, sid, state};
+use super::message::SEVERAL;
 use super::recipient_queue::PARKED;
+use super::request::reply_topic;
 use super::{fault, file};
 use crate::chat::delivery::State;
-use crate::chat::id::Sid;
-use crate::store::{OpenError, StoreError, Summary, Trace, TraceDelivery, TraceUpstream};
+use crate::chat::id::{self, Sid};
+use crate::store::{INBOX, OpenError, StoreError, Summary, Trace, TraceDelivery, TraceMessage, TraceUpstream};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde_json::Value;
 use std::path::Path;
@@ -13,11 +15,17 @@ use std::path::Path;
 /// Deliveries that share one id (of different BALs) shown by one trace.
 const TRACES_MAX: i64 = 20;
 
+/// The rows of messages. Its deliveries are shown inside a message with several.
+const MESSAGES: &str = "SELECT row, state FROM deliveries";
+/// The message of a delivery, which may be its own.
+const MESSAGE_OF: &str = "WHERE row = (SELECT coalesce(message, row) FROM deliveries WHERE row = ?1 AND tail = ?2)";
 const DELIVERY: &str =
     "SELECT row, tail, bal, id, recipient, way, provider_id, order_key, state, due_at, deadline, accepted_at, claimed_at,
-    sent_at, final_at, attempt, dup_possible, receipt, code, detail, reply,
-    (SELECT count(*) FROM outbox WHERE topic = reply AND kind = 0 AND about = deliveries.row), log, length(body)
-    FROM deliveries";
+    sent_at, final_at, attempt, dup_possible, receipt, code, detail, reply, log, length(body) FROM deliveries";
+const SEVERAL_OF: &str = "SELECT d.row, d.tail, d.bal, d.id, d.order_key, d.accepted_at, d.sent_at, d.final_at,
+    d.dup_possible, d.receipt, d.code, d.reply, length(d.body), m.fan_out, m.told_at, m.kept_until
+    FROM messages m JOIN deliveries d ON d.row = m.row WHERE m.row = ?1";
+const STATUSES: &str = "SELECT count(*) FROM outbox WHERE topic = ?1 AND kind = 0 AND about = ?2";
 const UPSTREAM: &str = "SELECT row, tail, bal, category, topic, received_at, published_at, final_at,
     EXISTS (SELECT 1 FROM outbox o WHERE o.topic = inbox.topic AND o.seq = inbox.seq) FROM inbox WHERE row = ?1 AND tail = ?2";
 
@@ -44,12 +52,12 @@ impl Inspector {
         self.traces(id).map_err(fault::of_look)
     }
 
-    /// The newest deliveries, newest first.
+    /// The newest messages, newest first.
     ///
     /// # Errors
     /// When the file cannot be read.
     pub fn list(&self, limit: u32) -> Result<Vec<Trace>, StoreError> {
-        self.deliveries("ORDER BY row DESC LIMIT ?1", params![limit]).map_err(fault::of_look)
+        self.messages("WHERE message IS NULL ORDER BY row DESC LIMIT ?1", params![limit]).map_err(fault::of_look)
     }
 
     /// How many there are of what. Reads the whole file.
@@ -63,18 +71,19 @@ impl Inspector {
     fn traces(&self, id: &str) -> rusqlite::Result<Vec<Trace>> {
         let mut traces = Vec::new();
         if let Some((row, tail)) = Sid::parse(id).map(Sid::parts) {
-            traces.extend(self.deliveries("WHERE row = ?1 AND tail = ?2", params![row, tail])?);
+            traces.extend(self.messages(MESSAGE_OF, params![row, tail])?);
             let upstream = self.conn.query_row(UPSTREAM, params![row, tail], upstream).optional()?;
             traces.extend(upstream.map(Trace::Upstream));
         }
-        traces.extend(self.deliveries("WHERE id = ?1 LIMIT ?2", params![id, TRACES_MAX])?);
+        traces.extend(self.messages("WHERE id = ?1 AND message IS NULL LIMIT ?2", params![id, TRACES_MAX])?);
         Ok(traces)
     }
 
     fn summary(&self) -> rusqlite::Result<Summary> {
         let mut summary = Summary::default();
-        let mut statement = self.conn.prepare("SELECT state, count(*) FROM deliveries GROUP BY state")?;
-        for pair in statement.query_map([], |row| Ok((state(row, 0)?, from_sql(row.get(1)?))))? {
+        let counted = "SELECT state, count(*) FROM deliveries WHERE state < ?1 AND way <> ?2 GROUP BY state";
+        let mut statement = self.conn.prepare(counted)?;
+        for pair in statement.query_map(params![SEVERAL, INBOX], |row| Ok((state(row, 0)?, from_sql(row.get(1)?))))? {
             let (state, count) = pair?;
             let name = serde_json::to_value(state).ok().and_then(|name| name.as_str().map(str::to_owned));
             summary.deliveries.insert(name.unwrap_or_default(), count);
@@ -89,10 +98,51 @@ impl Inspector {
         Ok(summary)
     }
 
-    fn deliveries(&self, clause: &str, params: impl rusqlite::Params) -> rusqlite::Result<Vec<Trace>> {
-        let mut statement = self.conn.prepare(&format!("{DELIVERY} {clause}"))?;
-        let traces = statement.query_map(params, |row| Ok(Trace::Delivery(Box::new(delivery(row)?))))?;
-        traces.collect()
+    fn messages(&self, clause: &str, params: impl rusqlite::Params) -> rusqlite::Result<Vec<Trace>> {
+        let mut statement = self.conn.prepare(&format!("{MESSAGES} {clause}"))?;
+        let rows = statement.query_map(params, |row| Ok((row.get(0)?, row.get(1)?)))?;
+        let rows: Vec<(id::Row, i64)> = rows.collect::<Result<_, _>>()?;
+        let trace = |(row, state)| {
+            if state == SEVERAL {
+                return self.several(row);
+            }
+            let only = self.deliveries("WHERE row = ?1", row)?.pop();
+            Ok(only.map(|delivery| Trace::Delivery(Box::new(delivery))))
+        };
+        rows.into_iter().filter_map(|found| trace(found).transpose()).collect()
+    }
+
+    fn several(&self, row: id::Row) -> rusqlite::Result<Option<Trace>> {
+        let Some(mut message) = self.conn.prepare_cached(SEVERAL_OF)?.query_row([row], message).optional()? else {
+            return Ok(None);
+        };
+        message.statuses_unread = self.unread(&message.reply, row)?;
+        message.deliveries = self.deliveries("WHERE message = ?1 ORDER BY row", row)?;
+        for delivery in &mut message.deliveries {
+            delivery.bal.clone_from(&message.bal);
+            delivery.id.clone_from(&message.id);
+            if delivery.transport != INBOX {
+                delivery.reply.clone_from(&message.reply);
+            }
+        }
+        Ok(Some(Trace::Message(Box::new(message))))
+    }
+
+    fn deliveries(&self, clause: &str, of: id::Row) -> rusqlite::Result<Vec<TraceDelivery>> {
+        let mut statement = self.conn.prepare_cached(&format!("{DELIVERY} {clause}"))?;
+        let deliveries = statement.query_map([of], delivery)?;
+        deliveries
+            .map(|found| {
+                let (row, mut delivery) = found?;
+                delivery.statuses_unread = self.unread(&delivery.reply, row)?;
+                Ok(delivery)
+            })
+            .collect()
+    }
+
+    /// Statuses of a message on a topic that nobody has read.
+    fn unread(&self, topic: &str, row: id::Row) -> rusqlite::Result<u64> {
+        self.conn.prepare_cached(STATUSES)?.query_row(params![topic, row], |row| row.get(0).map(from_sql))
     }
 }
 
@@ -100,12 +150,14 @@ fn time(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<u64>> {
     Ok(row.get::<_, Option<i64>>(column)?.map(from_sql))
 }
 
-fn delivery(row: &Row<'_>) -> rusqlite::Result<TraceDelivery> {
+fn delivery(row: &Row<'_>) -> rusqlite::Result<(id::Row, TraceDelivery)> {
     let state = state(row, 8)?;
-    let log: Option<String> = row.get(22)?;
-    Ok(TraceDelivery {
+    let log: Option<String> = row.get(21)?;
+    let bal: String = row.get(2)?;
+    let reply = reply_topic(&bal, row.get_ref(20)?.as_str()?).into_owned();
+    let delivery = TraceDelivery {
         sid: sid(row, 0, 1)?.to_string(),
-        bal: row.get(2)?,
+        bal,
         id: row.get(3)?,
         recipient: row.get(4)?,
         transport: row.get(5)?,
@@ -124,10 +176,35 @@ fn delivery(row: &Row<'_>) -> rusqlite::Result<TraceDelivery> {
         receipt: row.get(17)?,
         code: row.get(18)?,
         detail: row.get(19)?,
-        reply: row.get(20)?,
-        statuses_unread: from_sql(row.get(21)?),
+        reply,
+        statuses_unread: 0,
         log: log.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_else(|| Value::Array(Vec::new())),
-        body_bytes: bytes_of(row.get(23)?),
+        body_bytes: bytes_of(row.get(22)?),
+    };
+    Ok((row.get(0)?, delivery))
+}
+
+fn message(row: &Row<'_>) -> rusqlite::Result<TraceMessage> {
+    let bal: String = row.get(2)?;
+    let reply = reply_topic(&bal, row.get_ref(11)?.as_str()?).into_owned();
+    Ok(TraceMessage {
+        sid: sid(row, 0, 1)?.to_string(),
+        bal,
+        id: row.get(3)?,
+        order: row.get(4)?,
+        status: fan_out(row, 13)?.status(),
+        accepted_at: from_sql(row.get(5)?),
+        sent_at: time(row, 6)?,
+        told_at: from_sql(row.get(14)?),
+        final_at: time(row, 7)?,
+        kept_until: time(row, 15)?,
+        dup_possible: row.get(8)?,
+        receipt: row.get(9)?,
+        code: row.get(10)?,
+        reply,
+        statuses_unread: 0,
+        body_bytes: bytes_of(row.get(12)?),
+        deliveries: Vec::new(),
     })
 }
 

@@ -14,10 +14,14 @@
 //!
 //! # The tables
 //!
-//! `deliveries` is the life of each downstream message ([`crate::chat::delivery`]) and, once settled, the memory that
-//! recognises a repeated id. `inbox` is the same for upstream. `outbox` is what waits to be published over MQTT, in
-//! order per topic. Bodies are dropped as soon as a message is sent; a settled row is about 200 bytes. `presence` is what
-//! was last said about each chat user.
+//! A row of `deliveries` is a message with its only delivery, that is its life ([`crate::chat::delivery`]) and, once
+//! settled, the memory that recognises a repeated id. Where a message has several deliveries, its row has no life; each
+//! delivery has a row of its own (`message` names the message's), and `messages` says what they have come to together. What
+//! all of them need stands in the message's row, what is a recipient's alone in that of the delivery.
+//!
+//! `inbox` is the same for upstream. `outbox` is what waits to be published over MQTT, in order per topic; the document of a
+//! delivery into a chat user's inbox points to it and is no copy of the message. Bodies are dropped as soon as a message is
+//! sent; a settled row is about 200 bytes. `presence` is what was last said about each chat user.
 //!
 //! # Order
 //!
@@ -40,11 +44,13 @@ mod fault;
 mod file;
 pub(super) mod inbox;
 mod inspect;
+mod message;
 mod open;
 pub(super) mod outbox;
 pub(super) mod presence;
 mod recipient_queue;
 mod recover;
+mod request;
 pub(super) mod sweep;
 #[cfg(test)]
 mod tests;

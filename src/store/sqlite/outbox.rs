@@ -1,13 +1,17 @@
 //! The outbox: documents that wait to be published over MQTT, in order per topic.
 
 use super::column::{from_sql, sql_ms};
+use super::delivery::Delivery;
 use super::inbox;
 use super::tx::Tx;
+use crate::chat::delivery::{Event, Fate};
 use crate::chat::id::{Row, Sid};
-use crate::store::{DocumentRef, NOTES_PER_TOPIC, Note, Origin, Seen, Waiting};
+use crate::chat::refusal::RetryClock;
+use crate::store::{DocumentRef, NOTES_PER_TOPIC, Note, Origin, Seen, TakenBy, Waiting};
 use bytes::Bytes;
 use rusqlite::params;
 use std::sync::Arc;
+use std::time::Duration;
 
 const INSERT: &str = "INSERT INTO outbox (topic, seq, kind, about, tail, queued_at, redelivered, corr, payload)
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, 0, ?7, ?8)";
@@ -24,6 +28,10 @@ const ANY: &str = "SELECT 1 FROM outbox WHERE topic = ?1 LIMIT 1";
 const SEEN: &str = "UPDATE outbox SET redelivered = 1 WHERE topic = ?1 AND seq <= ?2 AND redelivered = 0";
 const UNCLAIM: &str = "DELETE FROM claims WHERE topic = ?1";
 
+/// What the message of a delivery into an inbox says: the document there has no copy of it.
+const BODY: &str = "SELECT message.body FROM deliveries part JOIN deliveries message ON message.row = part.message
+    WHERE part.row = ?1";
+
 /// The topic of what has no route yet. No MQTT topic is empty.
 pub(super) const NO_TOPIC: &str = "";
 
@@ -34,12 +42,13 @@ impl Origin {
             Self::Upstream(_) => 1,
             Self::UpstreamToAck(_) => 2,
             Self::Note => 3,
+            Self::Delivery(_) => 4,
         }
     }
 
     fn parts(self) -> (Row, u32) {
         match self {
-            Self::Status(sid) | Self::Upstream(sid) | Self::UpstreamToAck(sid) => sid.parts(),
+            Self::Status(sid) | Self::Upstream(sid) | Self::UpstreamToAck(sid) | Self::Delivery(sid) => sid.parts(),
             Self::Note => (Row(0), 0),
         }
     }
@@ -52,6 +61,7 @@ impl Origin {
             (1, Some(sid)) => Ok(Self::Upstream(sid)),
             (2, Some(sid)) => Ok(Self::UpstreamToAck(sid)),
             (3, _) => Ok(Self::Note),
+            (4, Some(sid)) => Ok(Self::Delivery(sid)),
             _ => Err(rusqlite::Error::IntegralValueOutOfRange(kind, code)),
         }
     }
@@ -76,6 +86,11 @@ pub(super) fn queue(tx: &mut Tx<'_>, document: &Document<'_>) -> rusqlite::Resul
     tx.execute(INSERT, params![topic, seq, kind, about, tail, at, correlation, payload])?;
     wake(tx, topic);
     Ok(seq)
+}
+
+/// Puts a delivery into an inbox; returns the number of its document.
+pub(super) fn put_in(tx: &mut Tx<'_>, topic: &str, sid: Sid, at: u64) -> rusqlite::Result<i64> {
+    queue(tx, &Document { topic, origin: Origin::Delivery(sid), at, correlation: None, payload: &[] })
 }
 
 pub(super) fn wake(tx: &mut Tx<'_>, topic: &str) {
@@ -103,7 +118,7 @@ pub(in crate::store) fn next(
     limit: usize,
 ) -> rusqlite::Result<Vec<Waiting>> {
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    let waiting = tx.all(PAGE, params![&**topic, sql_ms(after_seq), limit], |row| {
+    let mut waiting = tx.all(PAGE, params![&**topic, sql_ms(after_seq), limit], |row| {
         Ok(Waiting {
             reference: DocumentRef {
                 topic: topic.clone(),
@@ -115,6 +130,12 @@ pub(in crate::store) fn next(
             payload: Bytes::from(row.get::<_, Vec<u8>>(6)?),
         })
     })?;
+    for document in &mut waiting {
+        if let Origin::Delivery(sid) = document.reference.origin {
+            let body: Option<Option<Vec<u8>>> = tx.one(BODY, [sid.row()], |row| row.get(0))?;
+            document.payload = body.flatten().unwrap_or_default().into();
+        }
+    }
     if let Some(last) = waiting.last() {
         tx.execute(CLAIM, params![&**topic, sql_ms(last.reference.seq)])?;
     }
@@ -129,8 +150,13 @@ pub(in crate::store) fn topics(tx: &Tx<'_>) -> rusqlite::Result<Vec<String>> {
     Ok(topics)
 }
 
-/// The broker has them.
-pub(in crate::store) fn published(tx: &mut Tx<'_>, references: &[DocumentRef], at: u64) -> rusqlite::Result<()> {
+/// The broker or a reader has them.
+pub(in crate::store) fn published(
+    tx: &mut Tx<'_>,
+    references: &[DocumentRef],
+    by: TakenBy,
+    at: u64,
+) -> rusqlite::Result<()> {
     for reference in references {
         let (topic, seq) = (&*reference.topic, sql_ms(reference.seq));
         match reference.origin {
@@ -140,14 +166,38 @@ pub(in crate::store) fn published(tx: &mut Tx<'_>, references: &[DocumentRef], a
                 tx.execute(REDELIVERED, params![topic, seq])?;
                 inbox::published(tx, sid.row(), at)?;
             }
+            Origin::Delivery(sid) => {
+                if let Some(mut delivery) = Delivery::by_sid(tx, sid)? {
+                    delivery.apply(tx, &taken(by, at), at)?;
+                }
+            }
         }
     }
     for of_topic in references.chunk_by(|one, next| one.topic == next.topic) {
-        let topic = &*of_topic[0].topic;
-        if !tx.exists(ANY, [topic])? {
-            // Clients may choose endless topics for answers; an empty one leaves no trace.
-            tx.execute(UNCLAIM, [topic])?;
-        }
+        tidy(tx, &of_topic[0].topic)?;
+    }
+    Ok(())
+}
+
+/// What it means for a delivery into an inbox that its document was taken. A broker has it as a push service has a push.
+fn taken(by: TakenBy, at: u64) -> Event {
+    let clock = RetryClock { now_ms: at, deadline_ms: u64::MAX, longest: Duration::MAX, permille: 0 };
+    match by {
+        TakenBy::Broker => Event::Back { fate: Fate::ACCEPTED, copies: 1, replays: 0, clock },
+        TakenBy::Reader => Event::Receipt,
+    }
+}
+
+/// Takes a document out that nobody needs any more.
+pub(super) fn withdraw(tx: &Tx<'_>, topic: &str, seq: i64) -> rusqlite::Result<()> {
+    tx.execute(DELETE, params![topic, seq])?;
+    tidy(tx, topic)
+}
+
+/// Clients may choose endless topics for answers; an empty one leaves no trace.
+fn tidy(tx: &Tx<'_>, topic: &str) -> rusqlite::Result<()> {
+    if !tx.exists(ANY, [topic])? {
+        tx.execute(UNCLAIM, [topic])?;
     }
     Ok(())
 }

@@ -1,20 +1,32 @@
 //! The start: what a stop, however it came about, left behind.
 
 use super::Settings;
-use super::column::{bytes_of, from_sql, sid, state};
+use super::column::{bytes_of, fan_out, from_sql, sid, state};
 use super::delivery::Delivery;
+use super::message::SEVERAL;
 use super::recipient_queue::PARKED;
 use super::tx::{DocumentNumbers, Draft, Memory, Settled, Tx};
 use crate::chat::delivery::{Event, State};
 use crate::chat::id::Sid;
-use crate::store::Recovery;
+use crate::store::{INBOX, Recovery};
 use rusqlite::{Connection, params};
 use std::collections::VecDeque;
 
 /// One pass over all rows. A settled row is short, so this reads a million of them in about a second; an index over what
-/// is unsettled would cost every message two writes to save it.
-const DELIVERIES: &str = "SELECT row, tail, final_at, state, length(body) FROM deliveries";
-const INBOX: &str = "SELECT row, tail, final_at FROM inbox";
+/// is unsettled would cost every message two writes to save it. Those at the end of a row are asked for where they decide:
+/// one of several deliveries (it has no `bal`) may lie in an inbox, and is not remembered for itself; nor is a message that
+/// is kept.
+const DELIVERIES: &str = "SELECT row, tail,
+    CASE WHEN bal = '' THEN NULL
+        WHEN state = 8 THEN (SELECT final_at WHERE NOT EXISTS (
+            SELECT 1 FROM messages m WHERE m.row = deliveries.row AND m.kept_until IS NOT NULL))
+        ELSE final_at END,
+    state, length(body), CASE WHEN state < 3 AND bal = '' THEN way END FROM deliveries";
+/// The bodies of messages with several deliveries, of which some are still to be pushed.
+pub(super) const SHARED_BODIES: &str =
+    "SELECT m.fan_out, length(d.body) FROM deliveries d JOIN messages m ON m.row = d.row
+    WHERE d.final_at IS NULL AND d.look_at = ?1";
+const UPSTREAM: &str = "SELECT row, tail, final_at FROM inbox";
 const SPOOL: &str = "SELECT count(*), coalesce(sum(length(payload)), 0) FROM outbox WHERE kind IN (1, 2)";
 const MAYBE_PUBLISHED: &str = "UPDATE outbox SET redelivered = 1
     WHERE redelivered = 0 AND EXISTS (SELECT 1 FROM claims c WHERE c.topic = outbox.topic AND c.seq >= outbox.seq)";
@@ -40,13 +52,18 @@ pub(super) fn recover(conn: &mut Connection, settings: &Settings, now: u64) -> r
     let mut recovery = Recovery::default();
     let transaction = conn.transaction()?;
     if let Some(first) = settings.transports.first() {
-        let known = serde_json::json!(settings.transports.iter().map(ToString::to_string).collect::<Vec<_>>());
+        let transports = settings.transports.iter().map(ToString::to_string);
+        let known = serde_json::json!(transports.chain([INBOX.to_owned()]).collect::<Vec<_>>());
         recovery.rerouted = transaction.execute(REROUTE, params![first.to_string(), known.to_string()])? as u64;
     }
     let mut crashed = Vec::new();
     memory.deliveries = pass(&transaction, DELIVERIES, |row, sid| {
-        let state = state(row, 3)?;
         recovery.last_sid = recovery.last_sid.max(Some(sid));
+        // What lies in an inbox is not in flight, whatever the start finds: its document is where it was.
+        if row.get::<_, i64>(3)? == SEVERAL || row.get_ref(5)?.as_str_or_null()? == Some(INBOX) {
+            return Ok(());
+        }
+        let state = state(row, 3)?;
         if matches!(state, State::Due | State::Waiting | State::InFlight) {
             memory.figures.queue_rows += 1;
             memory.figures.queue_bytes += bytes_of(row.get(4)?);
@@ -56,7 +73,8 @@ pub(super) fn recover(conn: &mut Connection, settings: &Settings, now: u64) -> r
         }
         Ok(())
     })?;
-    memory.inbox = pass(&transaction, INBOX, |_, sid| {
+    memory.figures.queue_bytes += shared_bodies(&transaction)?;
+    memory.inbox = pass(&transaction, UPSTREAM, |_, sid| {
         recovery.last_sid = recovery.last_sid.max(Some(sid));
         Ok(())
     })?;
@@ -83,6 +101,18 @@ pub(super) fn recover(conn: &mut Connection, settings: &Settings, now: u64) -> r
     recovery.former = transaction.prepare(FORMER)?.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
     transaction.commit()?;
     Ok((memory, recovery))
+}
+
+fn shared_bodies(conn: &Connection) -> rusqlite::Result<u64> {
+    let mut statement = conn.prepare(SHARED_BODIES)?;
+    let mut rows = statement.query([i64::MAX])?;
+    let mut bytes = 0;
+    while let Some(row) = rows.next()? {
+        if fan_out(row, 0)?.pushes() {
+            bytes += bytes_of(row.get(1)?);
+        }
+    }
+    Ok(bytes)
 }
 
 /// Lets `see` every row; returns those that are settled, oldest first.

@@ -3,22 +3,23 @@
 
 use super::column::{from_sql, sql_ms, state};
 use super::delivery::Delivery;
-use super::tx::{HistoryDraft, Settled, Tx, Walk};
+use super::message::{Message, SEVERAL};
+use super::tx::{Tx, Walk};
 use crate::chat::delivery::State;
 use crate::chat::id::Row;
-use crate::store::{RECEIPT_GRACE_MS, Swept};
+use crate::store::{INBOX, RECEIPT_GRACE_MS, Swept};
 use rusqlite::params;
-use std::collections::VecDeque;
 
 /// Rows of one kind handled per call.
 const CHUNK: usize = 250;
 /// What is in flight at its deadline is left to its transport, and looked at again after this time.
 const IN_FLIGHT_LOOK_MS: u64 = 60 * 1000;
 
-pub(super) const OVERDUE: &str = "SELECT row, state, deadline FROM deliveries
+pub(super) const OVERDUE: &str = "SELECT row, state, deadline, way FROM deliveries
     WHERE final_at IS NULL AND look_at <= ?1 ORDER BY look_at LIMIT ?2";
 const LOOK_LATER: &str = "UPDATE deliveries SET look_at = ?2 WHERE row = ?1";
-const FORGET_DELIVERY: &str = "DELETE FROM deliveries WHERE row = ?1 AND final_at IS NOT NULL";
+const FORGET_DELIVERY: &str = "DELETE FROM deliveries WHERE row = ?1 AND final_at IS NOT NULL AND state < ?2";
+pub(super) const KEPT: &str = "SELECT row FROM messages WHERE kept_until <= ?1 ORDER BY kept_until LIMIT ?2";
 const FORGET_UPSTREAM: &str = "DELETE FROM inbox WHERE row = ?1 AND final_at IS NOT NULL";
 pub(super) const WALK: &str = "SELECT topic, seq, kind = 3 AND queued_at < ?4
         OR kind = 0 AND NOT EXISTS (SELECT 1 FROM deliveries WHERE row = about)
@@ -33,16 +34,16 @@ pub(in crate::store) fn sweep(tx: &mut Tx<'_>, now: u64) -> rusqlite::Result<Swe
         tx.draft.walk = Walk::After(String::new(), 0);
     }
     let walked = walk(tx, now)?;
-    Ok(Swept { expired, more: [overdue, forgotten, walked].contains(&CHUNK) })
+    Ok(Swept { expired, more: [overdue, forgotten, walked].iter().any(|rows| *rows >= CHUNK) })
 }
 
 fn expire(tx: &mut Tx<'_>, now: u64, expired: &mut u64) -> rusqlite::Result<usize> {
-    let overdue: Vec<(Row, State, u64)> = tx.all(OVERDUE, params![sql_ms(now), CHUNK as i64], |row| {
-        Ok((row.get(0)?, state(row, 1)?, from_sql(row.get(2)?)))
+    let overdue: Vec<(Row, State, u64, bool)> = tx.all(OVERDUE, params![sql_ms(now), CHUNK as i64], |row| {
+        Ok((row.get(0)?, state(row, 1)?, from_sql(row.get(2)?), row.get_ref(3)?.as_str()? == INBOX))
     })?;
-    for &(row, state, deadline) in &overdue {
+    for &(row, state, deadline, in_inbox) in &overdue {
         let end = if state == State::Sent { deadline.saturating_add(RECEIPT_GRACE_MS) } else { deadline };
-        if state == State::InFlight {
+        if state == State::InFlight && !in_inbox {
             tx.execute(LOOK_LATER, params![row, sql_ms(now + IN_FLIGHT_LOOK_MS)])?;
         } else if end > now {
             tx.execute(LOOK_LATER, params![row, sql_ms(end)])?;
@@ -53,23 +54,32 @@ fn expire(tx: &mut Tx<'_>, now: u64, expired: &mut u64) -> rusqlite::Result<usiz
     Ok(overdue.len())
 }
 
+/// Returns how many rows went, of the kind of which most did. A message with several deliveries goes whole.
 fn forget(tx: &mut Tx<'_>, now: u64) -> rusqlite::Result<usize> {
     let since = now.saturating_sub(tx.limits.history_ms());
     let rows = tx.limits.history_rows;
     let memory = tx.memory;
-    let deliveries = oldest(&mut tx.draft.deliveries, &memory.deliveries, rows, since);
-    let upstream = oldest(&mut tx.draft.inbox, &memory.inbox, rows, since);
-    for row in &deliveries {
-        tx.execute(FORGET_DELIVERY, [row])?;
+    let (mut deliveries, mut upstream, mut kept) = (0, 0, 0);
+    while deliveries < CHUNK
+        && let Some(row) = tx.draft.deliveries.forget(&memory.deliveries, rows, since)
+    {
+        deliveries += match tx.execute(FORGET_DELIVERY, params![row, SEVERAL])? {
+            0 => Message::forget(tx, row)?.max(1),
+            one => one,
+        };
     }
-    for row in &upstream {
+    while upstream < CHUNK
+        && let Some(row) = tx.draft.inbox.forget(&memory.inbox, rows, since)
+    {
         tx.execute(FORGET_UPSTREAM, [row])?;
+        upstream += 1;
     }
-    Ok(deliveries.len().max(upstream.len()))
-}
-
-fn oldest(draft: &mut HistoryDraft, history: &VecDeque<Settled>, rows: u64, since: u64) -> Vec<Row> {
-    std::iter::from_fn(|| draft.forget(history, rows, since)).take(CHUNK).collect()
+    for row in tx.all(KEPT, params![sql_ms(now), CHUNK as i64], |row| row.get::<_, Row>(0))? {
+        if kept < CHUNK {
+            kept += Message::kept_enough(tx, row)?.max(1);
+        }
+    }
+    Ok(deliveries.max(upstream).max(kept))
 }
 
 /// Goes on along the outbox and drops what nobody came to read: statuses of forgotten deliveries, old notes. Upstream

@@ -179,9 +179,11 @@ impl Tx<'_> {
         Ok(seq)
     }
 
-    pub(super) fn queue_is_full(&self, bytes: u64) -> bool {
+    /// Whether there is no room for so many rows and bytes more. What brings no row needs room for one all the same.
+    pub(super) fn queue_is_full(&self, rows: u64, bytes: u64) -> bool {
         let figures = &self.draft.figures;
-        figures.queue_rows >= self.limits.queue_rows || figures.queue_bytes + bytes > self.limits.queue_bytes
+        figures.queue_rows + rows.max(1) > self.limits.queue_rows
+            || figures.queue_bytes + bytes > self.limits.queue_bytes
     }
 
     pub(super) fn spool_is_full(&self, bytes: u64) -> bool {

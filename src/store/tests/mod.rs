@@ -3,6 +3,7 @@
 mod model;
 mod presence;
 mod recipient_queue;
+mod several;
 mod speed;
 mod verbs;
 
@@ -19,8 +20,16 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub(super) const NOW: u64 = 1_700_000_000_000;
-const RECEIPTS: &str = "bal1/others/receipts";
+pub(super) const RECEIPTS: &str = "bal1/others/receipts";
 const MESSAGES: &str = "bal1/others/messages";
+
+impl NewMessage {
+    /// Its only delivery.
+    pub(super) fn push(&mut self) -> &mut NewPush {
+        let Deliveries::Only(push) = &mut self.deliveries else { panic!("several deliveries") };
+        push
+    }
+}
 
 /// A store in a directory of its own.
 pub(super) struct Rig {
@@ -61,29 +70,28 @@ impl Rig {
         Self::open(self.dir, self.settings, self.sids)
     }
 
-    fn sid(&mut self) -> Sid {
+    pub(super) fn sid(&mut self) -> Sid {
         self.sids.next(NOW, 0)
     }
 
-    pub(super) fn new_delivery(&mut self, id: &str) -> NewDelivery {
-        NewDelivery {
+    pub(super) fn new_message(&mut self, id: &str) -> NewMessage {
+        let (recipient, transport, deadline_ms) = (Recipient(7), Transport::Ccs, NOW + 3_600_000);
+        NewMessage {
             sid: self.sid(),
             bal: Owner::new("bal1").unwrap(),
             id: MessageId::new(id).unwrap(),
-            recipient: Recipient(7),
-            transport: Transport::Ccs,
             order: None,
             body: Bytes::from(format!("body of {id}")),
             accepted_at: NOW,
-            deadline_ms: NOW + 3_600_000,
             receipt: true,
             reply: RECEIPTS.to_owned(),
             correlation: None,
             notice: None,
+            deliveries: Deliveries::Only(NewPush { recipient, transport, deadline_ms }),
         }
     }
 
-    pub(super) async fn accept(&self, new: NewDelivery) -> Accepted {
+    pub(super) async fn accept(&self, new: NewMessage) -> Accepted {
         self.store.accept(new).await.unwrap().await.unwrap()
     }
 
@@ -91,11 +99,11 @@ impl Rig {
         self.take_by(now, 100, MANY).await
     }
 
-    async fn take_by(&self, now: u64, limit: usize, pace: Pace) -> Taken {
+    pub(super) async fn take_by(&self, now: u64, limit: usize, pace: Pace) -> Taken {
         self.store.take_due(DueQuery { transport: Transport::Ccs, now, limit, pace }).await.unwrap().await.unwrap()
     }
 
-    async fn record(&self, sid: Sid, event: Event, at: u64) -> Recorded {
+    pub(super) async fn record(&self, sid: Sid, event: Event, at: u64) -> Recorded {
         self.store.record(sid, event, at).await.unwrap().await.unwrap()
     }
 
@@ -132,13 +140,13 @@ impl Rig {
         }
     }
 
-    async fn next(&self, topic: &str, after: u64) -> Vec<Waiting> {
+    pub(super) async fn next(&self, topic: &str, after: u64) -> Vec<Waiting> {
         self.store.next_to_publish(topic.into(), after, 1000).await.unwrap().await.unwrap()
     }
 
-    async fn publish(&self, waiting: &[Waiting]) {
+    pub(super) async fn publish(&self, waiting: &[Waiting]) {
         let references = waiting.iter().map(|w| w.reference.clone()).collect();
-        self.store.published(references, NOW).await.unwrap().await.unwrap();
+        self.store.published(references, TakenBy::Reader, NOW).await.unwrap().await.unwrap();
     }
 
     /// Reads and confirms everything on a topic, as its reader would see it.
@@ -153,7 +161,7 @@ impl Rig {
         documents.iter().map(|d| format!("{} {}", d["id"].as_str().unwrap(), d["status"].as_str().unwrap())).collect()
     }
 
-    async fn sweep_all(&self, now: u64) {
+    pub(super) async fn sweep_all(&self, now: u64) {
         while self.store.sweep(now).await.unwrap().await.unwrap().more {}
     }
 
@@ -184,7 +192,7 @@ fn route(topic: &str, acks: Acks) -> Route {
 }
 
 /// As many of a recipient as there are.
-const MANY: Pace = Pace::Pipelined(usize::MAX);
+pub(super) const MANY: Pace = Pace::Pipelined(usize::MAX);
 
 /// What a transport gives back at [`NOW`].
 fn back(fate: Fate, copies: u32) -> Event {
@@ -204,7 +212,7 @@ fn after(replays: u32, event: Event) -> Event {
     Event::Back { fate, copies, replays, clock }
 }
 
-fn accepted() -> Event {
+pub(super) fn accepted() -> Event {
     back(Fate::ACCEPTED, 1)
 }
 

@@ -3,8 +3,10 @@
 //! What must hold: nothing that was answered is lost, statuses rise and end once, what is handed out is exactly what the
 //! rule of [`crate::chat::recipient_queue`] lets go, nothing overtakes an older message of the same order key, nobody
 //! starves, no upstream message is published twice after it was confirmed, what may be a repetition is marked, and no
-//! status is told twice without a mark.
+//! status is told twice without a mark. Of a message with several deliveries each goes its own way, and the sender is told
+//! what they have come to together.
 
+use super::several::{INBOX_OF, inbox};
 use super::*;
 use crate::chat::delivery::{Due, Life, State};
 use crate::chat::recipient_queue::Ahead;
@@ -23,6 +25,15 @@ enum Op {
         order: Option<u8>,
         receipt: bool,
         ttl: u64,
+    },
+    /// A message to so many: by this transport to this recipient, or into the inbox.
+    AcceptSeveral {
+        id: u8,
+        to: Vec<(usize, i64)>,
+        order: Option<u8>,
+        receipt: bool,
+        ttl: u64,
+        kept: bool,
     },
     /// In one breath with what happened to a delivery.
     Take {
@@ -45,6 +56,7 @@ enum Op {
         topic: usize,
         read: usize,
         confirm: usize,
+        by: TakenBy,
     },
     Ack {
         which: usize,
@@ -104,11 +116,22 @@ fn any_what() -> impl Strategy<Value = What> + Clone {
 }
 
 /// What the dispatcher and its transports do, as often as it takes to fill queues of a few recipients.
+fn any_several(
+    ids: impl Strategy<Value = u8>,
+    order: impl Strategy<Value = Option<u8>>,
+    ttl: impl Strategy<Value = u64>,
+) -> impl Strategy<Value = Op> {
+    let to = prop::collection::vec((0usize..3, 0i64..3), 1..5);
+    (ids, to, order, any::<bool>(), ttl, any::<bool>())
+        .prop_map(|(id, to, order, receipt, ttl, kept)| Op::AcceptSeveral { id, to, order, receipt, ttl, kept })
+}
+
 fn any_op_of_queues() -> impl Strategy<Value = Op> {
     let order = prop::option::weighted(0.2, 0u8..2);
     let ttl = prop_oneof![1 => Just(4000), 9 => Just(10 * HOUR)];
     let answer = prop::option::of((0usize..40, any_what()));
     prop_oneof![
+        3 => any_several(any::<u8>(), order.clone(), ttl.clone()),
         8 => (any::<u8>(), 0i64..2, 0usize..2, order, ttl).prop_map(|(id, recipient, way, order, ttl)| {
             Op::Accept { id, recipient, way, order, receipt: false, ttl }
         }),
@@ -127,16 +150,18 @@ fn any_op() -> impl Strategy<Value = Op> {
     let order = prop::option::weighted(0.3, 0u8..2);
     let ttl = prop_oneof![1 => Just(2000), 4 => Just(10 * HOUR)];
     let acks = prop_oneof![3 => Just(Some(Acks::OnPublish)), 2 => Just(Some(Acks::Explicit)), 1 => Just(None)];
+    let by = prop_oneof![Just(TakenBy::Reader), Just(TakenBy::Broker)];
     prop_oneof![
+        5 => any_several(0u8..20, order.clone(), ttl.clone()),
         6 => (0u8..20, 0i64..3, 0usize..2, order, any::<bool>(), ttl).prop_map(|(id, recipient, way, order, receipt, ttl)| {
             Op::Accept { id, recipient, way, order, receipt, ttl }
         }),
         4 => (0usize..2, 1usize..4).prop_map(|(way, limit)| Op::Take { way, limit, answer: None }),
-        8 => (0usize..20, what).prop_map(|(which, what)| Op::Record { which, what }),
+        10 => (0usize..40, what).prop_map(|(which, what)| Op::Record { which, what }),
         4 => (0u8..12, acks).prop_map(|(ccs_id, acks)| Op::Receive { ccs_id, acks }),
         1 => Just(Op::Route),
-        4 => (0usize..3, 1usize..6, 0usize..6)
-            .prop_map(|(topic, read, confirm)| Op::Publish { topic, read, confirm }),
+        5 => (0usize..4, 1usize..6, 0usize..6, by)
+            .prop_map(|(topic, read, confirm, by)| Op::Publish { topic, read, confirm, by }),
         1 => (0usize..12, any::<bool>()).prop_map(|(which, up_to)| Op::Ack { which, up_to }),
         2 => (1u64..3000).prop_map(|ms| Op::Pass { ms }),
         2 => Just(Op::Sweep),
@@ -146,15 +171,27 @@ fn any_op() -> impl Strategy<Value = Op> {
 }
 
 const EXPLICIT: &str = "bal1/others/acked";
-const TOPICS: [&str; 3] = [RECEIPTS, MESSAGES, EXPLICIT];
+const TOPICS: [&str; 4] = [RECEIPTS, MESSAGES, EXPLICIT, INBOX_OF];
+/// The inbox, where a number stands for a transport, and among the topics.
+const INBOX_WAY: usize = 2;
+const INBOX_TOPIC: usize = 3;
+
+#[derive(Debug)]
+struct ModelMessage {
+    id: String,
+    order: Option<String>,
+    told: Vec<Status>,
+}
 
 #[derive(Debug)]
 struct ModelDelivery {
-    id: String,
+    /// Its number among the messages.
+    message: usize,
     sid: Sid,
     recipient: i64,
     way: usize,
-    order: Option<String>,
+    /// What is the recipient's alone, where there are several.
+    address: Option<Bytes>,
     deadline: u64,
     life: Life,
     due: Due,
@@ -181,6 +218,7 @@ impl ModelUpstream {
 struct Harness {
     rig: Rig,
     now: u64,
+    messages: Vec<ModelMessage>,
     deliveries: Vec<ModelDelivery>,
     upstream: Vec<ModelUpstream>,
     /// Documents handed out and not confirmed, by topic and number.
@@ -200,6 +238,7 @@ impl Harness {
         Self {
             rig: Rig::new(Limits::default()),
             now: NOW,
+            messages: Vec::new(),
             deliveries: Vec::new(),
             upstream: Vec::new(),
             read: BTreeSet::new(),
@@ -215,10 +254,10 @@ impl Harness {
         for op in ops {
             self.now += 1;
             self = self.apply(op).await;
-            let unsent = self.deliveries.iter().filter(|d| d.life.unsent()).count() as u64;
+            let (rows, bytes) = self.queued();
             let waiting = self.upstream.iter().filter(|u| u.waits()).count() as u64;
             let figures = self.rig.store.figures();
-            assert_eq!((figures.queue_rows, figures.spool_rows), (unsent, waiting));
+            assert_eq!((figures.queue_rows, figures.queue_bytes, figures.spool_rows), (rows, bytes, waiting));
         }
         self.finish().await;
     }
@@ -226,20 +265,29 @@ impl Harness {
     async fn apply(mut self, op: Op) -> Self {
         match op {
             Op::Accept { id, recipient, way, order, receipt, ttl } => {
-                let mut new = self.rig.new_delivery(&format!("a{id}"));
-                new.recipient = Recipient(recipient);
-                new.transport = transport(way);
+                let mut new = self.rig.new_message(&format!("a{id}"));
+                new.push().recipient = Recipient(recipient);
+                new.push().transport = transport(way);
                 new.order = order.map(|key| key.to_string());
                 new.receipt = receipt;
                 new.accepted_at = self.now;
-                new.deadline_ms = self.now + ttl;
+                new.push().deadline_ms = self.now + ttl;
                 self.accept(new).await;
+            }
+            Op::AcceptSeveral { id, to, order, receipt, ttl, kept } => {
+                let deadline = self.now + ttl;
+                let to = to.into_iter().map(|(way, recipient)| destination(way, recipient, deadline)).collect();
+                let (new, _) = self.rig.several(&format!("a{id}"), to);
+                let Deliveries::Several(several) = new.deliveries else { unreachable!("it was made so") };
+                let several = if kept { several.kept_until(self.now + 3000) } else { several };
+                let (order, deliveries) = (order.map(|key| key.to_string()), Deliveries::Several(several));
+                self.accept(NewMessage { order, receipt, accepted_at: self.now, deliveries, ..new }).await;
             }
             Op::Take { way, limit, answer } => self.take(way, limit, answer).await,
             Op::Record { which, what } => self.record(which, what).await,
             Op::Receive { ccs_id, acks } => self.receive(ccs_id, acks).await,
             Op::Route => self.route().await,
-            Op::Publish { topic, read, confirm } => self.publish(topic, read, confirm).await,
+            Op::Publish { topic, read, confirm, by } => self.publish(topic, read, confirm, by).await,
             Op::Ack { which, up_to } => self.ack(which, up_to).await,
             Op::Pass { ms } => self.now += ms,
             Op::Sweep => {
@@ -259,19 +307,72 @@ impl Harness {
         self
     }
 
-    async fn accept(&mut self, new: NewDelivery) {
-        let id = new.id.to_string();
-        let known = self.deliveries.iter().find(|d| d.id == id).map(|d| d.life.status());
-        let behind = new.order.is_some() && self.deliveries.iter().any(|d| d.order == new.order && !d.life.settled());
-        let (sid, recipient, order) = (new.sid, new.recipient.0, new.order.clone());
-        let way = usize::from(new.transport != Transport::Ccs);
-        let life = Life::new(if behind { State::Waiting } else { State::Due }, new.receipt);
-        let deadline = new.deadline_ms;
+    /// The rows and bytes of what is to be pushed. What several recipients get is there once.
+    fn queued(&self) -> (u64, u64) {
+        let (mut rows, mut bytes, mut shared) = (0, 0, BTreeSet::new());
+        for delivery in self.deliveries.iter().filter(|d| d.way != INBOX_WAY && d.life.unsent()) {
+            rows += 1;
+            bytes += delivery.address.as_ref().map_or(0, Bytes::len);
+            shared.insert(delivery.message);
+        }
+        bytes += shared.into_iter().map(|message| self.body(message).len()).sum::<usize>();
+        (rows, bytes as u64)
+    }
+
+    fn body(&self, message: usize) -> String {
+        format!("body of {}", self.messages[message].id)
+    }
+
+    fn settled(&self, message: usize) -> bool {
+        self.deliveries.iter().filter(|d| d.message == message).all(|d| d.life.settled())
+    }
+
+    /// The first that is not settled of those with this order key.
+    fn first_of(&self, order: &Option<String>) -> Option<usize> {
+        (0..self.messages.len()).find(|&at| order.is_some() && self.messages[at].order == *order && !self.settled(at))
+    }
+
+    async fn accept(&mut self, new: NewMessage) {
+        let (id, order) = (new.id.as_str().to_owned(), new.order.clone());
+        let known =
+            self.messages.iter().find(|message| message.id == id).and_then(|message| message.told.last().copied());
+        let state = if self.first_of(&order).is_some() { State::Waiting } else { State::Due };
+        let (message, life, due, again) = (self.messages.len(), Life::new(state, new.receipt), Due::InTurn, false);
+        let of_push = |sid, push: &NewPush, address| {
+            let (recipient, way) = (push.recipient.0, usize::from(push.transport != Transport::Ccs));
+            ModelDelivery { message, sid, recipient, way, address, deadline: push.deadline_ms, life, due, again }
+        };
+        let deliveries: Vec<_> = match &new.deliveries {
+            Deliveries::Only(push) => vec![of_push(new.sid, push, None)],
+            Deliveries::Several(several) => several
+                .parts()
+                .0
+                .iter()
+                .map(|new| match &new.destination {
+                    Destination::Push { push, address } => of_push(new.sid, push, Some(address.clone())),
+                    Destination::Inbox { deadline_ms, .. } => {
+                        let life = life.step(&Event::Claimed).map_or(life, |step| step.life);
+                        let (sid, deadline) = (new.sid, *deadline_ms);
+                        ModelDelivery {
+                            message,
+                            sid,
+                            recipient: 0,
+                            way: INBOX_WAY,
+                            address: None,
+                            deadline,
+                            life,
+                            due,
+                            again,
+                        }
+                    }
+                })
+                .collect(),
+        };
         let outcome = self.rig.accept(new).await;
         assert_eq!(outcome, known.map_or(Accepted::Stored, Accepted::Repeated));
         if known.is_none() {
-            let (due, again) = (Due::InTurn, false);
-            self.deliveries.push(ModelDelivery { id, sid, recipient, way, order, deadline, life, due, again });
+            self.messages.push(ModelMessage { id, order, told: vec![Status::Accepted] });
+            self.deliveries.extend(deliveries);
         }
     }
 
@@ -320,13 +421,11 @@ impl Harness {
             let this = &self.deliveries[index];
             assert!(this.deadline > now && !matches!(this.due, Due::At(due) if due > now), "{this:?} at {now}");
             assert!(this.way == way && self.may_go(index, &later), "{this:?} passed another: {:?}", self.deliveries);
-            let unsettled = self.deliveries[..index]
-                .iter()
-                .find(|d| d.order.is_some() && d.order == this.order && !d.life.settled());
-            assert!(unsettled.is_none(), "{this:?} did not wait for {unsettled:?}");
+            let first = self.first_of(&self.messages[this.message].order).unwrap_or(this.message);
+            assert_eq!(first, this.message, "{this:?} did not wait for {:?}", self.messages[first]);
             let step = this.life.step(&Event::Claimed).expect("was due");
             assert_eq!(claimed.life, step.life);
-            assert_eq!(claimed.body, format!("body of {}", this.id));
+            assert_eq!((claimed.body, &claimed.address), (self.body(this.message).into(), &this.address));
             let delivery = &mut self.deliveries[index];
             (delivery.life, delivery.again) = (step.life, claimed.life.attempt > 1);
         }
@@ -350,36 +449,60 @@ impl Harness {
     }
 
     fn recorded(&mut self, which: usize, event: &Event, recorded: Recorded) {
-        let life = &mut self.deliveries[which].life;
-        match life.step(event) {
-            None => {
-                assert_eq!(recorded, Recorded::Swallowed);
-                // Tries count, also where their answer comes too late for anything else.
-                if let (Event::Back { replays, .. }, State::Sent | State::Delivered) = (event, life.state) {
-                    life.attempt += replays;
-                }
+        let Some(expected) = self.step(which, event) else {
+            assert_eq!(recorded, Recorded::Swallowed);
+            // Tries count, also where their answer comes too late for anything else.
+            let life = &mut self.deliveries[which].life;
+            if let (Event::Back { replays, .. }, State::Sent | State::Delivered) = (event, life.state) {
+                life.attempt += replays;
             }
-            Some(step) => {
-                let Recorded::Moved { told, life, .. } = recorded else { panic!("{recorded:?}, not {step:?}") };
-                assert_eq!((told, life), (step.tell, step.life));
-                self.step(which, event);
-            }
-        }
+            return;
+        };
+        let Recorded::Moved { told, life, id, .. } = recorded else { panic!("{recorded:?}, not {expected:?}") };
+        let delivery = &self.deliveries[which];
+        assert_eq!((told, life), (&*expected, delivery.life));
+        assert_eq!(id, self.messages[delivery.message].id);
     }
 
-    /// Moves one delivery of the model, and the next of its order key after the final word.
-    fn step(&mut self, index: usize, event: &Event) {
-        let Some(step) = self.deliveries[index].life.step(event) else { return };
+    /// Moves one delivery of the model, and the next message of its order key after the final word. Returns what is told.
+    fn step(&mut self, index: usize, event: &Event) -> Option<Vec<Status>> {
         let delivery = &mut self.deliveries[index];
+        let mut step = delivery.life.step(event)?;
+        if delivery.way == INBOX_WAY && step.due.is_some() {
+            step = step.life.step(&Event::Claimed)?;
+        }
         delivery.life = step.life;
         delivery.due = step.due.unwrap_or(delivery.due);
-        let order = delivery.order.clone();
-        if step.life.settled() && order.is_some() {
-            let next = self.deliveries.iter().position(|d| d.order == order && !d.life.settled());
-            if let Some(next) = next {
-                self.step(next, &Event::Turn);
+        let message = delivery.message;
+        let told = self.tell(message);
+        if self.settled(message)
+            && let Some(next) = self.first_of(&self.messages[message].order)
+        {
+            let of_next = |&index: &usize| self.deliveries[index].message == next;
+            for index in (0..self.deliveries.len()).filter(of_next).collect::<Vec<_>>() {
+                self.step(index, &Event::Turn);
             }
         }
+        Some(told)
+    }
+
+    /// What the sender of a message is told, from where its deliveries stand.
+    fn tell(&mut self, message: usize) -> Vec<Status> {
+        let any = |state| self.deliveries.iter().any(|d| d.message == message && d.life.state == state);
+        let last = self.messages[message].told.last();
+        let news = match last.unwrap() {
+            Status::Accepted if any(State::Delivered) => vec![Status::Sent, Status::Delivered],
+            Status::Sent if any(State::Delivered) => vec![Status::Delivered],
+            Status::Accepted if any(State::Sent) => vec![Status::Sent],
+            Status::Accepted | Status::Sent if self.settled(message) && !any(State::Sent) => {
+                let ends = [(State::Expired, Status::Expired), (State::Failed, Status::Failed)];
+                let end = ends.into_iter().find(|(state, _)| any(*state));
+                vec![end.map_or(Status::Cancelled, |(_, status)| status)]
+            }
+            _ => Vec::new(),
+        };
+        self.messages[message].told.extend(&news);
+        news
     }
 
     /// The store may have expired what is overdue, or not have come to it yet; `must_not` says what it had no right to.
@@ -391,8 +514,14 @@ impl Harness {
                 continue;
             }
             let trace = inspector.trace(&delivery.sid.to_string()).unwrap();
-            let [Trace::Delivery(life)] = &trace[..] else { panic!("{delivery:?} is gone") };
-            if life.state == State::Expired {
+            let state = match &trace[..] {
+                [Trace::Delivery(only)] => Some(only.state),
+                [Trace::Message(message)] => {
+                    message.deliveries.iter().find(|d| d.sid == delivery.sid.to_string()).map(|d| d.state)
+                }
+                _ => None,
+            };
+            if state.unwrap_or_else(|| panic!("{delivery:?} is gone")) == State::Expired {
                 assert!(delivery.deadline <= self.now && !must_not(delivery), "{delivery:?} at {}", self.now);
                 self.step(index, &Event::Expired);
             }
@@ -424,7 +553,7 @@ impl Harness {
         }
     }
 
-    async fn publish(&mut self, topic: usize, read: usize, confirm: usize) {
+    async fn publish(&mut self, topic: usize, read: usize, confirm: usize, by: TakenBy) {
         let waiting = self.rig.store.next_to_publish(TOPICS[topic].into(), 0, read).await.unwrap().await.unwrap();
         for document in &waiting {
             let key = (topic, document.reference.seq);
@@ -433,16 +562,26 @@ impl Harness {
             self.read.insert(key);
             self.hand_out(document);
         }
+        if topic == INBOX_TOPIC {
+            let unread = self.deliveries.iter().filter(|d| d.way == INBOX_WAY && d.life.state == State::InFlight);
+            assert_eq!(waiting.len(), unread.count().min(read));
+        }
         assert!(waiting.windows(2).all(|pair| pair[0].reference.seq < pair[1].reference.seq));
         let confirmed = &waiting[..confirm.min(waiting.len())];
-        self.rig.publish(confirmed).await;
+        let references = confirmed.iter().map(|document| document.reference.clone()).collect();
+        self.rig.store.published(references, by, self.now).await.unwrap().await.unwrap();
         for document in confirmed {
-            self.confirm(topic, document);
+            self.confirm(topic, document, by);
         }
     }
 
     /// A reader sees it, unless the connection breaks before.
     fn hand_out(&mut self, document: &Waiting) {
+        if let Origin::Delivery(sid) = document.reference.origin {
+            let delivery = self.deliveries.iter().find(|d| d.sid == sid).expect("known");
+            assert_eq!(delivery.life.state, State::InFlight, "{delivery:?}");
+            assert_eq!(document.payload, self.body(delivery.message));
+        }
         let Origin::Status(_) = document.reference.origin else { return };
         let status: Value = serde_json::from_slice(&document.payload).unwrap();
         if document.redelivered || status["redelivered"] == true {
@@ -453,7 +592,7 @@ impl Harness {
         assert_eq!(first, document.reference.seq, "told twice without a mark: {document:?}");
     }
 
-    fn confirm(&mut self, topic: usize, document: &Waiting) {
+    fn confirm(&mut self, topic: usize, document: &Waiting, by: TakenBy) {
         let key = (topic, document.reference.seq);
         self.confirmed.insert(key);
         match document.reference.origin {
@@ -466,6 +605,11 @@ impl Harness {
                 let upstream = self.upstream.iter_mut().find(|u| u.sid == sid).unwrap();
                 assert_eq!(upstream.topic, Some(TOPICS[topic]));
                 upstream.confirmed = true;
+            }
+            Origin::Delivery(sid) => {
+                let index = self.deliveries.iter().position(|d| d.sid == sid).expect("known");
+                let event = if by == TakenBy::Reader { Event::Receipt } else { accepted() };
+                self.step(index, &event).expect("it was there to be read");
             }
             Origin::Note => panic!("no notes were written"),
         }
@@ -499,7 +643,8 @@ impl Harness {
         self.marked.append(&mut self.read);
         let mut crashed = 0;
         for index in 0..self.deliveries.len() {
-            if self.deliveries[index].life.state == State::InFlight {
+            let delivery = &self.deliveries[index];
+            if delivery.way != INBOX_WAY && delivery.life.state == State::InFlight {
                 self.step(index, &Event::Crashed);
                 crashed += 1;
             }
@@ -529,19 +674,26 @@ impl Harness {
         self.rig.sweep_all(self.now).await;
         self.expire(|_| false).await;
         for topic in 0..TOPICS.len() {
-            self.publish(topic, 1000, 1000).await;
+            self.publish(topic, 1000, 1000, TakenBy::Reader).await;
         }
-        for delivery in &self.deliveries {
-            assert!(delivery.life.settled(), "{delivery:?} never ended");
-            let mut told = self.told.remove(&delivery.id).unwrap_or_default();
+        for (number, message) in self.messages.iter().enumerate() {
+            assert!(self.settled(number), "{message:?} never ended");
+            let mut told = self.told.remove(&message.id).unwrap_or_default();
             // A status is told again when its id is; that repeats the last one.
             told.dedup();
-            assert_eq!(told.first(), Some(&Status::Accepted), "{delivery:?}");
-            assert_eq!(told.last(), Some(&delivery.life.status()), "{delivery:?}");
+            assert_eq!(told, message.told, "{message:?}");
             assert!(told.windows(2).all(|pair| pair[0].rank() < pair[1].rank()), "{told:?}");
         }
         assert!(self.upstream.iter().all(|u| u.confirmed || u.acked), "{:?}", self.upstream);
     }
+}
+
+fn destination(way: usize, recipient: i64, deadline_ms: u64) -> Destination {
+    if way == INBOX_WAY {
+        return inbox();
+    }
+    let push = NewPush { recipient: Recipient(recipient), transport: transport(way), deadline_ms };
+    Destination::Push { push, address: Bytes::from(format!("to {recipient}")) }
 }
 
 fn transport(way: usize) -> Transport {

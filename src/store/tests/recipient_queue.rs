@@ -10,8 +10,8 @@ impl Rig {
     async fn queue(&mut self, length: usize, recipient: i64) {
         let mut pending = Vec::new();
         for n in 0..length {
-            let mut new = self.new_delivery(&format!("{recipient}-{n}"));
-            new.recipient = Recipient(recipient);
+            let mut new = self.new_message(&format!("{recipient}-{n}"));
+            new.push().recipient = Recipient(recipient);
             pending.push(self.store.accept(new).await.unwrap());
         }
         for committed in pending {
@@ -88,7 +88,7 @@ async fn a_long_queue_that_may_go_goes_in_order_and_is_handed_out_at_once() {
     rig.record(first, retry(NOW + 600_000), NOW).await;
     rig.queue(1, 8).await;
     for n in 0..LONG {
-        let new = rig.new_delivery(&format!("b{n}"));
+        let new = rig.new_message(&format!("b{n}"));
         drop(rig.store.accept(new).await.unwrap());
     }
     assert_eq!(rig.take_all(NOW, MANY).await.0, ["8-0"]);
@@ -106,7 +106,7 @@ async fn whichever_way_the_first_leaves_the_queue_the_next_takes_its_place() {
         let first = rig.take_one(NOW).await;
         rig.record(first, retry(NOW + 600_000), NOW).await;
         for id in ["a1", "a2"] {
-            let new = rig.new_delivery(id);
+            let new = rig.new_message(id);
             rig.accept(new).await;
         }
         assert_eq!(rig.take(NOW).await.claimed, []);
@@ -201,8 +201,8 @@ async fn a_start_leaves_the_time_of_what_was_put_off() {
 async fn a_message_whose_turn_comes_late_takes_its_place_before_younger_ones() {
     for again in [back(Fate::Lost, 0), retry(NOW)] {
         let mut rig = Rig::new(Limits::default());
-        let (mut first, mut second, third) = (rig.new_delivery("a1"), rig.new_delivery("a2"), rig.new_delivery("a3"));
-        first.recipient = Recipient(8);
+        let (mut first, mut second, third) = (rig.new_message("a1"), rig.new_message("a2"), rig.new_message("a3"));
+        first.push().recipient = Recipient(8);
         first.receipt = false;
         (first.order, second.order) = (Some("k".to_owned()), Some("k".to_owned()));
         let sids = [first.sid, third.sid];
@@ -219,13 +219,13 @@ async fn a_message_whose_turn_comes_late_takes_its_place_before_younger_ones() {
 #[tokio::test]
 async fn a_message_whose_turn_comes_while_others_are_in_flight_passes_no_older_one_that_never_waited() {
     let mut rig = Rig::new(Limits::default());
-    let (mut before, flying) = (rig.new_delivery("a1"), rig.new_delivery("a2"));
-    (before.recipient, before.receipt, before.order) = (Recipient(8), false, Some("k".to_owned()));
+    let (mut before, flying) = (rig.new_message("a1"), rig.new_message("a2"));
+    (before.push().recipient, before.receipt, before.order) = (Recipient(8), false, Some("k".to_owned()));
     let sid = before.sid;
     rig.accept(before).await;
     rig.accept(flying).await;
     assert_eq!(ids(&rig.take(NOW).await), ["a1", "a2"]);
-    let (older, mut behind) = (rig.new_delivery("a3"), rig.new_delivery("a4"));
+    let (older, mut behind) = (rig.new_message("a3"), rig.new_message("a4"));
     behind.order = Some("k".to_owned());
     rig.accept(older).await;
     rig.accept(behind).await;
@@ -237,9 +237,10 @@ async fn a_message_whose_turn_comes_while_others_are_in_flight_passes_no_older_o
 async fn what_loses_its_transport_takes_its_place_among_those_of_the_other() {
     let mut rig = Rig::new(Limits::default());
     let gone = Transport::parse("fcm-v1:gone").unwrap();
-    let new = NewDelivery { transport: gone, ..rig.new_delivery("a1") };
+    let mut new = rig.new_message("a1");
+    new.push().transport = gone;
     rig.accept(new).await;
-    let new = rig.new_delivery("a2");
+    let new = rig.new_message("a2");
     let sid = new.sid;
     rig.accept(new).await;
     rig.take(NOW).await;

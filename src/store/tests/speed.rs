@@ -46,9 +46,9 @@ async fn downstream(rig: &mut Rig, window: usize) {
     while accepted_so_far < MESSAGES_EACH {
         for _ in 0..window {
             let mut new =
-                rig.new_delivery(&format!("{:x}", u64::from(accepted_so_far).wrapping_mul(0x9e37_79b9_7f4a_7c15)));
+                rig.new_message(&format!("{:x}", u64::from(accepted_so_far).wrapping_mul(0x9e37_79b9_7f4a_7c15)));
             new.body = Bytes::from(vec![b'x'; BODY]);
-            new.recipient = Recipient(accepted_so_far.into());
+            new.push().recipient = Recipient(accepted_so_far.into());
             accepts.push(rig.store.accept(new).await.unwrap());
             accepted_so_far += 1;
         }
@@ -63,7 +63,7 @@ async fn downstream(rig: &mut Rig, window: usize) {
         from = waiting.last().map_or(from, |w| w.reference.seq);
         for chunk in waiting.chunks(100) {
             let references = chunk.iter().map(|w| w.reference.clone()).collect();
-            drop(rig.store.published(references, NOW).await.unwrap());
+            drop(rig.store.published(references, TakenBy::Reader, NOW).await.unwrap());
         }
         drop(rig.store.sweep(NOW).await.unwrap());
         for committed in accepts.drain(..) {
@@ -90,7 +90,7 @@ async fn upstream(rig: &mut Rig, window: usize) {
         from.insert(MESSAGES, waiting.last().map_or(after, |w| w.reference.seq));
         for chunk in waiting.chunks(100) {
             let references = chunk.iter().map(|w| w.reference.clone()).collect();
-            drop(rig.store.published(references, NOW).await.unwrap());
+            drop(rig.store.published(references, TakenBy::Reader, NOW).await.unwrap());
         }
         for committed in pending {
             assert_eq!(committed.await.unwrap(), Received::Stored);

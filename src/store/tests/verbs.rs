@@ -7,7 +7,7 @@ use crate::chat::status::{Status, StatusDocument};
 #[tokio::test]
 async fn a_message_goes_its_usual_way() {
     let mut rig = Rig::new(Limits::default());
-    let new = rig.new_delivery("a1");
+    let new = rig.new_message("a1");
     let sid = new.sid;
     assert_eq!(rig.accept(new).await, Accepted::Stored);
     assert_eq!(rig.store.figures().queue_rows, 1);
@@ -36,17 +36,17 @@ async fn an_event_for_an_unknown_id_is_no_error() {
 #[tokio::test]
 async fn the_same_id_again_repeats_the_last_status_only() {
     let mut rig = Rig::new(Limits::default());
-    let new = rig.new_delivery("a1");
+    let new = rig.new_message("a1");
     let sid = new.sid;
     rig.accept(new).await;
-    let again = rig.new_delivery("a1");
+    let again = rig.new_message("a1");
     assert_eq!(rig.accept(again).await, Accepted::Repeated(Status::Accepted));
     assert_eq!(rig.statuses().await, ["a1 accepted"], "an unread status is not queued twice");
     rig.take(NOW).await;
     rig.record(sid, accepted(), NOW + 5).await;
     rig.statuses().await;
     for _ in 0..3 {
-        let again = rig.new_delivery("a1");
+        let again = rig.new_message("a1");
         assert_eq!(rig.accept(again).await, Accepted::Repeated(Status::Sent));
     }
     let documents = rig.read(RECEIPTS).await;
@@ -54,7 +54,7 @@ async fn the_same_id_again_repeats_the_last_status_only() {
     assert_eq!(documents[0]["ts"], NOW + 5, "the time is that of the status, not of the question");
     assert_eq!(documents[0]["redelivered"], true, "it was told before");
     assert_eq!(rig.take(NOW).await.claimed, []);
-    let mut other = rig.new_delivery("a1");
+    let mut other = rig.new_message("a1");
     other.bal = Owner::new("bal2").unwrap();
     assert_eq!(rig.accept(other).await, Accepted::Stored, "another BAL may use the same id");
 }
@@ -62,12 +62,12 @@ async fn the_same_id_again_repeats_the_last_status_only() {
 #[tokio::test]
 async fn a_status_that_is_being_published_is_told_again_to_who_asks() {
     let mut rig = Rig::new(Limits::default());
-    let new = rig.new_delivery("a1");
+    let new = rig.new_message("a1");
     rig.accept(new).await;
     rig.next(RECEIPTS, 0).await;
     for _ in 0..3 {
         // The reader may have it, and its acknowledgement may be on the way: only the second document is unread.
-        let again = rig.new_delivery("a1");
+        let again = rig.new_message("a1");
         assert_eq!(rig.accept(again).await, Accepted::Repeated(Status::Accepted));
     }
     let marks: Vec<Value> = rig.read(RECEIPTS).await.iter().map(|d| d["redelivered"].clone()).collect();
@@ -77,7 +77,7 @@ async fn a_status_that_is_being_published_is_told_again_to_who_asks() {
 #[tokio::test]
 async fn a_status_that_is_told_again_after_a_crash_is_marked() {
     let mut rig = Rig::new(Limits::default());
-    let new = rig.new_delivery("a1");
+    let new = rig.new_message("a1");
     let sid = new.sid;
     rig.accept(new).await;
     rig.take(NOW).await;
@@ -86,7 +86,7 @@ async fn a_status_that_is_told_again_after_a_crash_is_marked() {
     assert!(told.len() == 2 && told.iter().all(|document| document.get("redelivered").is_none()));
     // The PUBACK was lost with the process, so the same id is published once more.
     let mut rig = rig.crash();
-    let again = rig.new_delivery("a1");
+    let again = rig.new_message("a1");
     assert_eq!(rig.accept(again).await, Accepted::Repeated(Status::Sent));
     let mut expected = told[1].clone();
     expected["redelivered"] = Value::Bool(true);
@@ -97,10 +97,10 @@ async fn a_status_that_is_told_again_after_a_crash_is_marked() {
 async fn a_status_is_told_again_to_each_question_on_its_topic_and_with_its_correlation_data() {
     const ANSWERS: &str = "bal1/my/answers";
     let mut rig = Rig::new(Limits::default());
-    let question = |rig: &mut Rig, reply: &str, correlation: &'static [u8]| NewDelivery {
+    let question = |rig: &mut Rig, reply: &str, correlation: &'static [u8]| NewMessage {
         reply: reply.to_owned(),
         correlation: Some(Bytes::from_static(correlation)),
-        ..rig.new_delivery("a1")
+        ..rig.new_message("a1")
     };
     let first = question(&mut rig, ANSWERS, b"1");
     assert_eq!(rig.accept(first).await, Accepted::Stored);
@@ -122,11 +122,11 @@ async fn a_status_is_told_again_to_each_question_on_its_topic_and_with_its_corre
 #[tokio::test]
 async fn of_the_answers_to_other_questions_about_an_id_few_are_kept() {
     let mut rig = Rig::new(Limits::default());
-    let new = rig.new_delivery("a1");
+    let new = rig.new_message("a1");
     rig.accept(new).await;
     for question in 0..NOTES_PER_TOPIC + 10 {
-        let new = rig.new_delivery("a1");
-        rig.accept(NewDelivery { correlation: Some(question.to_string().into()), ..new }).await;
+        let new = rig.new_message("a1");
+        rig.accept(NewMessage { correlation: Some(question.to_string().into()), ..new }).await;
     }
     let (told, rest) = (rig.read(RECEIPTS).await, rig.read(RECEIPTS).await);
     assert_eq!(told.len() + rest.len(), 1 + usize::try_from(NOTES_PER_TOPIC).unwrap());
@@ -136,7 +136,7 @@ async fn of_the_answers_to_other_questions_about_an_id_few_are_kept() {
 #[tokio::test]
 async fn correlation_data_is_echoed_beside_and_inside() {
     let mut rig = Rig::new(Limits::default());
-    let mut new = rig.new_delivery("a1");
+    let mut new = rig.new_message("a1");
     new.correlation = Some(Bytes::from_static(b"\x01\x02"));
     new.reply = "bal1/my/answers".to_owned();
     rig.accept(new).await;
@@ -149,12 +149,12 @@ async fn correlation_data_is_echoed_beside_and_inside() {
 async fn a_full_queue_stores_nothing_but_still_knows_what_it_has() {
     let mut rig = Rig::new(Limits { queue_rows: 2, ..Limits::default() });
     for id in ["a1", "a2"] {
-        let new = rig.new_delivery(id);
+        let new = rig.new_message(id);
         assert_eq!(rig.accept(new).await, Accepted::Stored);
     }
-    let third = rig.new_delivery("a3");
+    let third = rig.new_message("a3");
     assert_eq!(rig.accept(third.clone()).await, Accepted::Full);
-    let again = rig.new_delivery("a2");
+    let again = rig.new_message("a2");
     assert_eq!(rig.accept(again).await, Accepted::Repeated(Status::Accepted));
     let taken = rig.take(NOW).await;
     rig.record(taken.claimed[0].sid, accepted(), NOW).await;
@@ -164,7 +164,7 @@ async fn a_full_queue_stores_nothing_but_still_knows_what_it_has() {
 #[tokio::test]
 async fn the_queue_is_limited_in_bytes_too() {
     let mut rig = Rig::new(Limits { queue_bytes: 15, ..Limits::default() });
-    let (a, b) = (rig.new_delivery("a1"), rig.new_delivery("a2"));
+    let (a, b) = (rig.new_message("a1"), rig.new_message("a2"));
     assert_eq!(rig.accept(a).await, Accepted::Stored);
     assert_eq!(rig.accept(b).await, Accepted::Full);
     let rig = rig.crash();
@@ -176,12 +176,12 @@ async fn messages_of_one_order_key_go_one_after_the_final_word() {
     let mut rig = Rig::new(Limits::default());
     let mut sids = Vec::new();
     for id in ["a1", "a2", "a3"] {
-        let mut new = rig.new_delivery(id);
+        let mut new = rig.new_message(id);
         new.order = Some("k".to_owned());
         sids.push(new.sid);
         rig.accept(new).await;
     }
-    let free = rig.new_delivery("b1");
+    let free = rig.new_message("b1");
     rig.accept(free).await;
     assert_eq!(ids(&rig.take(NOW).await), ["a1", "b1"]);
     rig.record(sids[0], accepted(), NOW).await;
@@ -199,20 +199,20 @@ async fn a_retry_waits_for_its_time_and_nothing_overtakes_it() {
     let mut rig = Rig::new(Limits::default());
     let mut first = None;
     for id in ["a1", "a2"] {
-        let new = rig.new_delivery(id);
+        let new = rig.new_message(id);
         first.get_or_insert(new.sid);
         rig.accept(new).await;
     }
     let one = rig.take_by(NOW, 1, MANY).await;
     assert_eq!((ids(&one), one.next_due), (vec!["a1".to_owned()], Some(0)));
     rig.record(first.unwrap(), retry(NOW + 1000), NOW).await;
-    let mut other = rig.new_delivery("b1");
-    other.recipient = Recipient(8);
+    let mut other = rig.new_message("b1");
+    other.push().recipient = Recipient(8);
     rig.accept(other).await;
     let taken = rig.take(NOW).await;
     assert_eq!(ids(&taken), ["b1"], "another recipient is not held up");
     assert_eq!(taken.next_due, Some(NOW + 1000));
-    let late = rig.new_delivery("a3");
+    let late = rig.new_message("a3");
     rig.accept(late).await;
     let taken = rig.take(NOW + 1000).await;
     assert_eq!((ids(&taken), taken.claimed[0].life.attempt), (vec!["a1".to_owned()], 2));
@@ -223,8 +223,8 @@ async fn a_retry_waits_for_its_time_and_nothing_overtakes_it() {
 #[tokio::test]
 async fn what_is_overdue_expires_on_the_way_and_is_never_sent() {
     let mut rig = Rig::new(Limits::default());
-    let mut new = rig.new_delivery("a1");
-    new.deadline_ms = NOW + 2000;
+    let mut new = rig.new_message("a1");
+    new.push().deadline_ms = NOW + 2000;
     rig.accept(new).await;
     let taken = rig.take(NOW + 2000).await;
     assert_eq!((taken.claimed, taken.next_due), (Vec::new(), None));
@@ -238,15 +238,15 @@ async fn the_sweep_expires_what_waits_and_grants_receipts_their_way_home() {
     let mut rig = Rig::new(Limits::default());
     let mut sids = Vec::new();
     for id in ["due", "sent", "flying"] {
-        let mut new = rig.new_delivery(id);
-        new.deadline_ms = NOW + 2000;
+        let mut new = rig.new_message(id);
+        new.push().deadline_ms = NOW + 2000;
         sids.push(new.sid);
         if id == "due" {
             rig.accept(new).await;
             rig.take(NOW).await;
             rig.record(sids[0], retry(NOW + 900_000), NOW).await;
         } else {
-            new.recipient = Recipient(8);
+            new.push().recipient = Recipient(8);
             rig.accept(new).await;
         }
     }
@@ -273,7 +273,7 @@ fn in_doubt(code: &str) -> Event {
 #[tokio::test]
 async fn what_the_bridge_refuses_itself_is_told_as_its_own_word_whatever_came_before() {
     let mut rig = Rig::new(Limits::default());
-    let new = rig.new_delivery("a1");
+    let new = rig.new_message("a1");
     let sid = new.sid;
     rig.accept(new.clone()).await;
     rig.take(NOW).await;
@@ -304,8 +304,9 @@ async fn what_expired_says_why_and_by_which_way_it_went() {
         ("held", 9, None),
         ("queued", 1, None),
     ] {
-        let mut new = rig.new_delivery(id);
-        (new.deadline_ms, new.recipient, new.order) = (NOW + 2000, Recipient(recipient), order.map(str::to_owned));
+        let mut new = rig.new_message(id);
+        (new.push().deadline_ms, new.push().recipient) = (NOW + 2000, Recipient(recipient));
+        new.order = order.map(str::to_owned);
         let sid = new.sid;
         rig.accept(new).await;
         if !matches!(id, "queued" | "behind") {
@@ -352,7 +353,7 @@ async fn what_expired_says_why_and_by_which_way_it_went() {
 #[tokio::test]
 async fn what_was_sent_again_at_once_counts_as_tried() {
     let mut rig = Rig::new(Limits::default());
-    let new = rig.new_delivery("a1");
+    let new = rig.new_message("a1");
     let sid = new.sid;
     rig.accept(new).await;
     rig.take(NOW).await;
@@ -366,7 +367,7 @@ async fn what_was_sent_again_at_once_counts_as_tried() {
 #[tokio::test]
 async fn a_canonical_id_is_told_with_the_status() {
     let mut rig = Rig::new(Limits::default());
-    let new = rig.new_delivery("a1");
+    let new = rig.new_message("a1");
     let sid = new.sid;
     rig.accept(new).await;
     rig.take(NOW).await;
@@ -389,7 +390,7 @@ async fn rejected_ids_are_not_remembered() {
         let note = Note { topic: RECEIPTS.to_owned(), payload: payload.into(), correlation: None, at: NOW };
         rig.store.tell(note).await.unwrap().await.unwrap();
     }
-    let corrected = rig.new_delivery("a1");
+    let corrected = rig.new_message("a1");
     assert_eq!(rig.accept(corrected).await, Accepted::Stored);
     let told = rig.read(RECEIPTS).await;
     let told: Vec<_> = told.iter().map(|d| (d["status"].as_str().unwrap(), d.get("redelivered").is_some())).collect();
@@ -545,7 +546,7 @@ async fn explicit_acks_keep_a_message_until_its_bal_has_it() {
 async fn a_crash_marks_exactly_what_was_read_for_publishing() {
     let mut rig = Rig::new(Limits::default());
     for id in ["a1", "a2", "a3"] {
-        let new = rig.new_delivery(id);
+        let new = rig.new_message(id);
         rig.accept(new).await;
     }
     let waiting = rig.store.next_to_publish(RECEIPTS.into(), 0, 2).await.unwrap().await.unwrap();
@@ -560,7 +561,7 @@ async fn a_crash_marks_exactly_what_was_read_for_publishing() {
 async fn an_orderly_stop_marks_only_what_may_have_been_seen() {
     let mut rig = Rig::new(Limits::default());
     for id in ["a1", "a2", "a3"] {
-        let new = rig.new_delivery(id);
+        let new = rig.new_message(id);
         rig.accept(new).await;
     }
     let waiting = rig.next(RECEIPTS, 0).await;
@@ -576,12 +577,12 @@ async fn an_orderly_stop_marks_only_what_may_have_been_seen() {
 #[tokio::test]
 async fn document_numbers_never_repeat() {
     let mut rig = Rig::new(Limits::default());
-    let new = rig.new_delivery("a1");
+    let new = rig.new_message("a1");
     rig.accept(new).await;
     let before = rig.next(RECEIPTS, 0).await[0].reference.seq;
     rig.statuses().await;
     let mut rig = rig.reopen().await;
-    let new = rig.new_delivery("a2");
+    let new = rig.new_message("a2");
     rig.accept(new).await;
     assert!(rig.next(RECEIPTS, 0).await[0].reference.seq > before);
 }
@@ -591,7 +592,7 @@ async fn what_was_in_flight_at_a_crash_is_due_again_and_marked() {
     let mut rig = Rig::new(Limits::default());
     let mut sids = Vec::new();
     for id in ["a1", "a2"] {
-        let new = rig.new_delivery(id);
+        let new = rig.new_message(id);
         sids.push(new.sid);
         rig.accept(new).await;
     }
@@ -612,7 +613,7 @@ async fn history_is_limited_by_age_and_by_number_and_spares_the_unsettled() {
     let mut rig = Rig::new(Limits { history_rows: 10, ..Limits::default() });
     let mut settle = Vec::new();
     for n in 0..15 {
-        let mut new = rig.new_delivery(&format!("a{n}"));
+        let mut new = rig.new_message(&format!("a{n}"));
         new.receipt = n != 0;
         settle.push(new.sid);
         rig.accept(new).await;
@@ -637,7 +638,7 @@ async fn history_is_limited_by_age_and_by_number_and_spares_the_unsettled() {
 #[tokio::test]
 async fn operators_read_while_the_bridge_runs() {
     let mut rig = Rig::new(Limits::default());
-    let new = rig.new_delivery("a1");
+    let new = rig.new_message("a1");
     let sid = new.sid;
     rig.accept(new).await;
     let message = rig.upstream("m1", Some(Acks::OnPublish));
@@ -666,7 +667,7 @@ async fn closing_finishes_what_is_queued_and_leaves_one_file() {
     let mut rig = Rig::new(Limits::default());
     let mut pending = Vec::new();
     for n in 0..500 {
-        let new = rig.new_delivery(&format!("a{n}"));
+        let new = rig.new_message(&format!("a{n}"));
         pending.push(rig.store.accept(new).await.unwrap());
     }
     rig.keeper.close().await.unwrap();
@@ -683,7 +684,7 @@ async fn due_changes_and_fresh_topics_wake_the_pumps() {
     let mut rig = Rig::new(Limits::default());
     let mut due = rig.store.due();
     due.mark_unchanged();
-    let new = rig.new_delivery("a1");
+    let new = rig.new_message("a1");
     rig.accept(new).await;
     assert!(due.has_changed().unwrap());
     assert_eq!(rig.store.fresh_topics().await.into_iter().collect::<Vec<_>>(), [RECEIPTS]);
@@ -694,9 +695,9 @@ async fn due_changes_and_fresh_topics_wake_the_pumps() {
 #[tokio::test]
 async fn a_message_takes_its_place_when_its_turn_comes() {
     let mut rig = Rig::new(Limits::default());
-    let mut first = rig.new_delivery("a1");
-    let mut second = rig.new_delivery("a2");
-    let third = rig.new_delivery("a3");
+    let mut first = rig.new_message("a1");
+    let mut second = rig.new_message("a2");
+    let third = rig.new_message("a3");
     let sid = first.sid;
     first.order = Some("k".to_owned());
     first.receipt = false;
@@ -705,7 +706,7 @@ async fn a_message_takes_its_place_when_its_turn_comes() {
         rig.accept(new).await;
     }
     assert_eq!(ids(&rig.take(NOW).await), ["a1", "a3"], "a3 does not wait for another's order key");
-    let fourth = rig.new_delivery("a4");
+    let fourth = rig.new_message("a4");
     rig.accept(fourth).await;
     rig.record(sid, accepted(), NOW).await;
     assert_eq!(ids(&rig.take(NOW).await), ["a2", "a4"]);
@@ -716,7 +717,8 @@ async fn each_way_is_handed_out_by_itself() {
     let mut rig = Rig::new(Limits::default());
     let v1 = Transport::parse("fcm-v1").unwrap();
     for (id, transport) in [("a1", Transport::Ccs), ("b1", v1.clone()), ("a2", Transport::Ccs)] {
-        let new = NewDelivery { transport, ..rig.new_delivery(id) };
+        let mut new = rig.new_message(id);
+        new.push().transport = transport;
         rig.accept(new).await;
     }
     let due = |transport: &Transport| DueQuery { transport: transport.clone(), now: NOW, limit: 9, pace: MANY };
@@ -729,8 +731,8 @@ async fn each_way_is_handed_out_by_itself() {
 async fn only_what_waits_for_the_word_of_an_app_is_confirmed_by_one() {
     let mut rig = Rig::new(Limits::default());
     let v1 = Transport::parse("fcm-v1:shop").unwrap();
-    let (mut over_ccs, mut over_v1) = (rig.new_delivery("a1"), rig.new_delivery("b1"));
-    (over_ccs.transport, over_v1.transport) = (Transport::Ccs, v1.clone());
+    let (mut over_ccs, mut over_v1) = (rig.new_message("a1"), rig.new_message("b1"));
+    (over_ccs.push().transport, over_v1.push().transport) = (Transport::Ccs, v1.clone());
     let (ccs, fcm) = (over_ccs.sid, over_v1.sid);
     rig.accept(over_ccs).await;
     rig.accept(over_v1).await;
@@ -755,7 +757,8 @@ async fn only_what_waits_for_the_word_of_an_app_is_confirmed_by_one() {
 #[tokio::test]
 async fn what_has_lost_its_way_goes_by_the_first_of_the_new_ones() {
     let mut rig = Rig::new(Limits::default());
-    let new = NewDelivery { transport: Transport::parse("fcm-v1:gone").unwrap(), ..rig.new_delivery("a1") };
+    let mut new = rig.new_message("a1");
+    new.push().transport = Transport::parse("fcm-v1:gone").unwrap();
     rig.accept(new).await;
     let rig = rig.reopen().await;
     assert_eq!(rig.recovery.rerouted, 1);
@@ -765,7 +768,7 @@ async fn what_has_lost_its_way_goes_by_the_first_of_the_new_ones() {
 #[tokio::test]
 async fn what_an_answer_brings_after_the_word_of_the_app_is_kept_for_who_asks_later() {
     let mut rig = Rig::new(Limits::default());
-    let new = rig.new_delivery("a1");
+    let new = rig.new_message("a1");
     let sid = new.sid;
     rig.accept(new).await;
     rig.take(NOW).await;
@@ -774,7 +777,7 @@ async fn what_an_answer_brings_after_the_word_of_the_app_is_kept_for_who_asks_la
     let (provider_id, detail) = (Some("projects/p/messages/1".to_owned()), Some("`x`: unknown".to_owned()));
     let late = after(1, back(Fate::Accepted { canonical: None, provider_id, detail }, 1));
     assert_eq!(rig.record(sid, late, NOW + 2).await, Recorded::Swallowed);
-    let again = rig.new_delivery("a1");
+    let again = rig.new_message("a1");
     assert_eq!(rig.accept(again).await, Accepted::Repeated(Status::Delivered));
     let told = rig.read(RECEIPTS).await;
     assert_eq!((&told[0]["provider_id"], &told[0]["attempt"]), (&"projects/p/messages/1".into(), &2.into()));

@@ -5,9 +5,7 @@ use crate::chat::recipient_queue::Pace;
 use crate::chat::transport::Transport;
 use crate::store::sqlite::{Settings, open};
 use crate::store::tests::{NOW, Rig};
-use crate::store::{
-    Accepted, CloseError, Committed, DueQuery, Inspector, Limits, NewDelivery, StoreError, StoreHealth,
-};
+use crate::store::{Accepted, CloseError, Committed, DueQuery, Inspector, Limits, NewMessage, StoreError, StoreHealth};
 use bytes::Bytes;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
@@ -39,8 +37,8 @@ fn with_hook(queue: usize, mut before: impl FnMut() + Send + 'static) -> (Rig, A
     (Rig { dir, settings, store, keeper, recovery, sids: SidSource::default() }, pages)
 }
 
-fn big(rig: &mut Rig, n: usize) -> NewDelivery {
-    let mut new = rig.new_delivery(&format!("a{n}"));
+fn big(rig: &mut Rig, n: usize) -> NewMessage {
+    let mut new = rig.new_message(&format!("a{n}"));
     new.body = Bytes::from(vec![b'x'; 4000]);
     new
 }
@@ -126,7 +124,7 @@ async fn closing_while_the_disk_refuses_answers_nobody_falsely() {
 #[tokio::test]
 async fn a_verb_that_cannot_be_done_does_not_harm_its_batch() {
     let mut rig = Rig::new(Limits::default());
-    let (first, mut clash, last) = (rig.new_delivery("a1"), rig.new_delivery("a2"), rig.new_delivery("a3"));
+    let (first, mut clash, last) = (rig.new_message("a1"), rig.new_message("a2"), rig.new_message("a3"));
     clash.sid = first.sid;
     let mut pending = Vec::new();
     for new in [first, clash, last] {
@@ -174,7 +172,7 @@ async fn a_full_disk_parks_nobody() {
         }
     });
     for n in 0..PLACES {
-        let new = rig.new_delivery(&format!("m{n}"));
+        let new = rig.new_message(&format!("m{n}"));
         rig.accept(new).await;
     }
     // Keeps the writer busy until everything else is queued, so that it becomes one batch.

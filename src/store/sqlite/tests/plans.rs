@@ -1,6 +1,6 @@
 //! The statements of the hot path find their rows through an index, whatever the planner thinks of an empty file.
 
-use super::super::{accept, delivery, dispatch, file, inbox, outbox, recipient_queue, recover, sweep};
+use super::super::{accept, dispatch, file, inbox, message, outbox, recipient_queue, recover, request, sweep};
 
 fn plan(conn: &rusqlite::Connection, sql: &str) -> String {
     let mut statement = conn.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
@@ -26,9 +26,14 @@ fn hot_statements_use_their_index_and_sort_nothing() {
         (recipient_queue::YOUNGER, "INDEX deliveries_parked (recipient=? AND rowid>?)"),
         (recipient_queue::FIRST, "INDEX deliveries_parked (recipient=?)"),
         (sweep::OVERDUE, "INDEX deliveries_look (look_at<?)"),
+        (sweep::KEPT, "INDEX messages_kept (kept_until<?)"),
+        (message::BY_ROW, "SEARCH m USING INTEGER PRIMARY KEY (rowid=?)\nSEARCH d USING INTEGER PRIMARY KEY (rowid=?)"),
+        (message::PARTS_WAITING, "INDEX deliveries_message (message=?)"),
+        (message::FORGET_PARTS, "INDEX deliveries_message (message=?)"),
+        (recover::SHARED_BODIES, "INDEX deliveries_look (look_at=?)"),
         (sweep::WALK, "PRIMARY KEY ((topic,seq)>(?,?))"),
-        (delivery::BY_ID, "INDEX deliveries_id (id=? AND bal=?)"),
-        (delivery::FIRST_OF_ORDER, "INDEX deliveries_order (bal=? AND order_key=?)"),
+        (request::BY_ID, "INDEX deliveries_id (id=? AND bal=?)"),
+        (request::FIRST_OF_ORDER, "INDEX deliveries_order (bal=? AND order_key=?)"),
         (accept::UNSETTLED, "INDEX deliveries_order (bal=? AND order_key=?)"),
         (outbox::PAGE, "PRIMARY KEY (topic=? AND seq>?)"),
         (outbox::OLDEST_NOTE, "INDEX outbox_notes (topic=?)"),

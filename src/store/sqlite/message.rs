@@ -1,0 +1,186 @@
+//! A message with several deliveries: its row of `deliveries`, which has no life of its own, beside it a row of `messages`,
+//! and one of `deliveries` for each of them.
+
+use super::column::{bytes_of, fan_out, fan_out_text, from_sql, sql_ms};
+use super::delivery::Delivery;
+use super::request::Request;
+use super::tx::{Settled, Tx};
+use crate::chat::delivery::{Event, Life, State};
+use crate::chat::fan_out::FanOut;
+use crate::chat::id::Row;
+use crate::chat::status::{Status, StatusDocument};
+use crate::store::NewMessage;
+use rusqlite::params;
+
+/// What stands in the place of a state in the row of a message with several deliveries. It is that of no delivery.
+pub(super) const SEVERAL: i64 = 8;
+
+pub(super) const BY_ROW: &str = "SELECT d.row, d.tail, d.bal, d.id, d.order_key, d.accepted_at, d.told_seq, d.reply,
+    d.corr, d.dup_possible, d.sent_at, d.code, length(d.body), m.fan_out, m.told_at, m.kept_until
+    FROM messages m JOIN deliveries d ON d.row = m.row WHERE m.row = ?1";
+const MOVED: &str = "UPDATE messages SET fan_out = ?2, told_at = ?3, kept_until = ?4 WHERE row = ?1";
+const TOLD: &str = "UPDATE deliveries SET dup_possible = ?2, sent_at = ?3, code = ?4, told_seq = ?5, final_at = ?6
+    WHERE row = ?1";
+const DROP_BODY: &str = "UPDATE deliveries SET body = NULL WHERE row = ?1";
+pub(super) const PARTS_WAITING: &str = "SELECT row FROM deliveries WHERE message = ?1 AND state = 1";
+pub(super) const FORGET_PARTS: &str = "DELETE FROM deliveries WHERE message = ?1";
+const FORGET: [&str; 2] = ["DELETE FROM messages WHERE row = ?1", "DELETE FROM deliveries WHERE row = ?1"];
+
+/// What is known of it, without its body.
+#[derive(Debug)]
+pub(super) struct Message {
+    request: Request,
+    fan_out: FanOut,
+    /// Whether any of its deliveries may have arrived twice.
+    dup_possible: bool,
+    sent_at: Option<i64>,
+    told_at: u64,
+    /// That of the delivery that failed last.
+    code: Option<String>,
+    kept_until: Option<i64>,
+    body_bytes: u64,
+}
+
+impl Message {
+    pub(super) fn by_row(tx: &Tx<'_>, row: Row) -> rusqlite::Result<Option<Self>> {
+        tx.one(BY_ROW, [row], |row| {
+            Ok(Self {
+                request: Request::read(row)?,
+                dup_possible: row.get(9)?,
+                sent_at: row.get(10)?,
+                code: row.get(11)?,
+                body_bytes: bytes_of(row.get(12)?),
+                fan_out: fan_out(row, 13)?,
+                told_at: from_sql(row.get(14)?),
+                kept_until: row.get(15)?,
+            })
+        })
+    }
+
+    /// One of the deliveries of the message `row` was `was`, and is what it is now. Returns what was told, and of whose
+    /// message.
+    pub(super) fn moved(
+        tx: &mut Tx<'_>,
+        row: Row,
+        delivery: &Delivery,
+        was: Life,
+        at: u64,
+    ) -> rusqlite::Result<(Request, &'static [Status])> {
+        let mut message = Self::by_row(tx, row)?.ok_or(rusqlite::Error::QueryReturnedNoRows)?;
+        let now = delivery.life;
+        if was.unsent() && now.unsent() && was.dup_possible == now.dup_possible {
+            return Ok((message.request, &[]));
+        }
+        let (pushes, unsent) = (message.fan_out.pushes(), message.fan_out.unsent());
+        let told = message.fan_out.moved(delivery.place.by(), was.state, now.state);
+        let mut news = !told.is_empty() || now.dup_possible && !message.dup_possible;
+        message.dup_possible |= now.dup_possible;
+        if now.state == State::Failed && message.code != delivery.code {
+            message.code.clone_from(&delivery.code);
+            news = true;
+        }
+        message.tell(tx, told, at)?;
+        if pushes && !message.fan_out.pushes() {
+            tx.draft.figures.queue_bytes = tx.draft.figures.queue_bytes.saturating_sub(message.body_bytes);
+        }
+        if unsent && !message.fan_out.unsent() && message.kept_until.is_none() {
+            tx.execute(DROP_BODY, [row])?;
+        }
+        let settled = message.fan_out.settled();
+        if settled {
+            // What is kept is remembered as long as what is not.
+            let remembered = sql_ms(at.saturating_add(tx.limits.history_ms()));
+            message.kept_until = message.kept_until.map(|until| until.max(remembered));
+        }
+        message.write(tx)?;
+        // The body is in this row, so it is not written again for nothing.
+        if news || settled {
+            message.write_told(tx, settled.then_some(at))?;
+        }
+        if settled {
+            message.settle(tx, at)?;
+        }
+        Ok((message.request, told))
+    }
+
+    fn tell(&mut self, tx: &mut Tx<'_>, told: &[Status], at: u64) -> rusqlite::Result<()> {
+        for status in told {
+            self.told_at = at;
+            if *status == Status::Sent {
+                self.sent_at = Some(sql_ms(at));
+            }
+            self.request.told_seq = self.request.tell(tx, self.document(*status, &self.detail()), at)?;
+        }
+        Ok(())
+    }
+
+    /// Where its deliveries stand.
+    fn write(&self, tx: &Tx<'_>) -> rusqlite::Result<()> {
+        let (row, told_at) = (self.request.sid.row(), sql_ms(self.told_at));
+        tx.execute(MOVED, params![row, fan_out_text(&self.fan_out)?, told_at, self.kept_until]).map(drop)
+    }
+
+    fn write_told(&self, tx: &Tx<'_>, final_at: Option<u64>) -> rusqlite::Result<()> {
+        let (row, told_seq) = (self.request.sid.row(), self.request.told_seq);
+        let final_at = final_at.map(sql_ms);
+        tx.execute(TOLD, params![row, self.dup_possible, self.sent_at, self.code, told_seq, final_at]).map(drop)
+    }
+
+    fn settle(&self, tx: &mut Tx<'_>, at: u64) -> rusqlite::Result<()> {
+        if self.kept_until.is_none() {
+            tx.draft.deliveries.add(Settled { at, row: self.request.sid.row() });
+        }
+        self.request.let_next_go(tx, at)
+    }
+
+    fn detail(&self) -> String {
+        self.fan_out.reason(None).1
+    }
+
+    fn document<'a>(&'a self, status: Status, detail: &'a str) -> StatusDocument<'a> {
+        let detail = matches!(status, Status::Failed | Status::Expired).then_some(detail);
+        let (code, _) = self.fan_out.reason(self.code.as_deref());
+        StatusDocument::of_several(&self.request.id, status, self.told_at, self.dup_possible).reason(code, detail)
+    }
+
+    /// Tells the last status again ([`Request::repeat`]).
+    pub(super) fn repeat(&self, tx: &mut Tx<'_>, asked: &NewMessage) -> rusqlite::Result<Status> {
+        let status = self.fan_out.status();
+        self.request.repeat(tx, self.document(status, &self.detail()), asked)?;
+        Ok(status)
+    }
+
+    /// The message before it (`order`) is settled: all its deliveries may go.
+    pub(super) fn take_turn(tx: &mut Tx<'_>, row: Row, at: u64) -> rusqlite::Result<()> {
+        for part in tx.all(PARTS_WAITING, [row], |row| row.get::<_, Row>(0))? {
+            if let Some(mut delivery) = Delivery::by_row(tx, part)? {
+                delivery.apply(tx, &Event::Turn, at)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The time up to which it was kept is over: it is forgotten, or, if it is not settled yet, kept no longer than others.
+    /// Returns how many rows that took.
+    pub(super) fn kept_enough(tx: &mut Tx<'_>, row: Row) -> rusqlite::Result<usize> {
+        let Some(mut message) = Self::by_row(tx, row)? else { return Ok(0) };
+        if message.fan_out.settled() {
+            return Self::forget(tx, row);
+        }
+        message.kept_until = None;
+        if !message.fan_out.unsent() {
+            tx.execute(DROP_BODY, [row])?;
+        }
+        message.write(tx)?;
+        Ok(1)
+    }
+
+    /// Takes it out with its deliveries. Returns how many rows there were.
+    pub(super) fn forget(tx: &Tx<'_>, row: Row) -> rusqlite::Result<usize> {
+        let mut rows = tx.execute(FORGET_PARTS, [row])?;
+        for sql in FORGET {
+            rows += tx.execute(sql, [row])?;
+        }
+        Ok(rows)
+    }
+}

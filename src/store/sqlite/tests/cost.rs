@@ -1,0 +1,81 @@
+//! What a message with one delivery costs on disk: messages with several are none of its business.
+
+use crate::chat::delivery::Event;
+use crate::chat::id::SidSource;
+use crate::store::sqlite::{Settings, open};
+use crate::store::tests::{MANY, NOW, RECEIPTS, Rig, accepted};
+use crate::store::{Deliveries, Destination, Limits, NewDelivery, NewMessage, Several};
+use bytes::Bytes;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// A store, and how many rows were changed before its last batch.
+fn counted() -> (Rig, Arc<AtomicU64>) {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = Settings::new(dir.path().join("store.db"));
+    let changed = Arc::new(AtomicU64::new(0));
+    let counter = changed.clone();
+    let hook = Box::new(move |conn: &rusqlite::Connection| counter.store(conn.total_changes(), Relaxed));
+    let (store, keeper, recovery) = open::open_with(&settings, NOW, hook).unwrap();
+    (Rig { dir, settings, store, keeper, recovery, sids: SidSource::default() }, changed)
+}
+
+/// How many rows were changed since `since`, which is now from here on.
+async fn since(rig: &Rig, changed: &AtomicU64, since: &mut u64) -> u64 {
+    // Changes nothing itself, and comes in a batch behind the last one.
+    rig.store.unrouted(0, 1).await.unwrap().await.unwrap();
+    let now = changed.load(Relaxed);
+    now - std::mem::replace(since, now)
+}
+
+#[tokio::test]
+async fn a_message_with_one_delivery_changes_so_many_rows_and_no_more() {
+    let (mut rig, changed) = counted();
+    // What is written once in a while: numbers of documents, the mark of a topic that is read.
+    let first = rig.new_message("a0");
+    rig.accept(first).await;
+    rig.statuses().await;
+    let mut before = 0;
+    since(&rig, &changed, &mut before).await;
+    let new = rig.new_message("a1");
+    let sid = new.sid;
+    rig.accept(new).await;
+    assert_eq!(since(&rig, &changed, &mut before).await, 2, "the message, and its status");
+    assert_eq!(rig.take_by(NOW, 2, MANY).await.claimed.len(), 2);
+    assert_eq!(since(&rig, &changed, &mut before).await, 2, "each once");
+    rig.record(sid, accepted(), NOW).await;
+    assert_eq!(since(&rig, &changed, &mut before).await, 2);
+    rig.record(sid, Event::Receipt, NOW).await;
+    assert_eq!(since(&rig, &changed, &mut before).await, 2);
+    let documents = rig.next(RECEIPTS, 0).await;
+    assert_eq!(since(&rig, &changed, &mut before).await, 1, "how far the topic was read");
+    rig.publish(&documents).await;
+    assert_eq!(since(&rig, &changed, &mut before).await, 3 + 1, "the documents, and how far the topic was read");
+    let day = 24 * 3_600_000;
+    rig.sweep_all(NOW + day - 1).await;
+    since(&rig, &changed, &mut before).await;
+    rig.sweep_all(NOW + day + 1).await;
+    assert_eq!(since(&rig, &changed, &mut before).await, 1, "forgotten");
+}
+
+#[tokio::test]
+async fn a_message_with_one_delivery_leaves_nothing_where_those_with_several_are() {
+    let mut rig = Rig::new(Limits::default());
+    let new = rig.new_message("a1");
+    let file = rusqlite::Connection::open(&rig.settings.path).unwrap();
+    let count = |sql| file.query_row::<i64, _, _>(sql, [], |row| row.get(0)).unwrap();
+    let several = || {
+        let index = "SELECT count(*) FROM deliveries INDEXED BY deliveries_message WHERE message IS NOT NULL";
+        (count("SELECT count(*) FROM messages"), count(index))
+    };
+    rig.accept(new).await;
+    assert_eq!(several(), (0, 0));
+    let text = "SELECT length(reply) FROM deliveries";
+    assert_eq!(count(text), 0, "where all statuses of a sender go is not written down with each message");
+    let new = rig.new_message("a2");
+    let Deliveries::Only(push) = new.deliveries.clone() else { unreachable!("it has one") };
+    let destination = Destination::Push { push, address: Bytes::from_static(b"T") };
+    let several_deliveries = Several::new(vec![NewDelivery { sid: rig.sid(), destination }]).unwrap();
+    rig.accept(NewMessage { deliveries: Deliveries::Several(several_deliveries), ..new }).await;
+    assert_eq!(several(), (1, 1));
+}

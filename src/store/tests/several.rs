@@ -1,0 +1,491 @@
+//! Messages with several deliveries: each has a life of its own, and the sender is told what they come to together.
+
+use super::*;
+use crate::chat::delivery::State;
+use crate::chat::status::Status;
+use State::{Delivered, Due, Expired, Failed, InFlight, Sent, Waiting as Behind};
+
+pub(super) const INBOX_OF: &str = "alice/others/messages";
+const HOUR: u64 = 3_600_000;
+
+impl Rig {
+    /// A message with these deliveries, and their ids.
+    pub(super) fn several(&mut self, id: &str, to: Vec<Destination>) -> (NewMessage, Vec<Sid>) {
+        self.several_kept(id, to, None)
+    }
+
+    fn several_kept(&mut self, id: &str, to: Vec<Destination>, kept: Option<u64>) -> (NewMessage, Vec<Sid>) {
+        let new = self.new_message(id);
+        let deliveries: Vec<_> =
+            to.into_iter().map(|destination| NewDelivery { sid: self.sid(), destination }).collect();
+        let sids = deliveries.iter().map(|delivery| delivery.sid).collect();
+        let several = Several::new(deliveries).unwrap();
+        let several = if let Some(until) = kept { several.kept_until(until) } else { several };
+        (NewMessage { deliveries: Deliveries::Several(several), ..new }, sids)
+    }
+
+    /// To a device by CCS, to another by FCM v1, and into an inbox.
+    fn three(&mut self, id: &str) -> (NewMessage, Vec<Sid>) {
+        self.several(id, vec![ccs("T1"), v1("T2"), inbox()])
+    }
+
+    async fn take_v1(&self, now: u64) -> Taken {
+        let query = DueQuery { transport: Transport::FcmV1(None), now, limit: 100, pace: MANY };
+        self.store.take_due(query).await.unwrap().await.unwrap()
+    }
+
+    pub(super) fn message(&self, id: &str) -> TraceMessage {
+        let traces = self.inspector().trace(id).unwrap();
+        let [Trace::Message(message)] = &traces[..] else { panic!("{traces:?}") };
+        (**message).clone()
+    }
+
+    fn standing(&self, id: &str) -> (Status, Vec<State>) {
+        let message = self.message(id);
+        (message.status, message.deliveries.iter().map(|delivery| delivery.state).collect())
+    }
+
+    /// Rows of messages with several deliveries and of these.
+    fn rows(&self) -> (i64, i64) {
+        let file = rusqlite::Connection::open(&self.settings.path).unwrap();
+        let count = |sql| file.query_row(sql, [], |row| row.get(0)).unwrap();
+        (count("SELECT count(*) FROM messages"), count("SELECT count(*) FROM deliveries"))
+    }
+
+    fn queued(&self) -> (u64, u64) {
+        let figures = self.store.figures();
+        (figures.queue_rows, figures.queue_bytes)
+    }
+
+    async fn read_inbox(&self, by: TakenBy) {
+        let references = self.next(INBOX_OF, 0).await.into_iter().map(|document| document.reference).collect();
+        self.store.published(references, by, NOW).await.unwrap().await.unwrap();
+    }
+}
+
+fn push(transport: Transport, address: &str, deadline_ms: u64) -> Destination {
+    let recipient = Recipient(address.bytes().map(i64::from).sum());
+    let address = Bytes::copy_from_slice(address.as_bytes());
+    Destination::Push { push: NewPush { recipient, transport, deadline_ms }, address }
+}
+
+fn ccs(address: &str) -> Destination {
+    push(Transport::Ccs, address, NOW + HOUR)
+}
+
+fn v1(address: &str) -> Destination {
+    push(Transport::FcmV1(None), address, NOW + HOUR)
+}
+
+pub(super) fn inbox() -> Destination {
+    Destination::Inbox { topic: INBOX_OF.to_owned(), deadline_ms: u64::MAX }
+}
+
+fn gone() -> Event {
+    refused(Decision::REMOVE_TOKEN, "DEVICE_UNREGISTERED")
+}
+
+/// What happens to a message to [`Rig::three`].
+#[derive(Debug, Clone)]
+enum Happens {
+    /// The push service of CCS, or of v1, is handed what is due.
+    Ccs,
+    V1,
+    /// To the delivery with this number.
+    To(usize, Event),
+    /// The inbox is taken.
+    Inbox(TakenBy),
+    Crash,
+    Passes(u64),
+}
+
+/// Lets it happen; after each step, what was told and where the deliveries stand is compared.
+async fn drive(steps: &[(Happens, &[&str], [State; 3])]) -> Rig {
+    let mut rig = Rig::new(Limits::default());
+    let (new, sids) = rig.three("a1");
+    let (mut now, mut status) = (NOW, Status::Accepted);
+    assert_eq!(rig.accept(new).await, Accepted::Stored);
+    assert_eq!(rig.statuses().await, ["a1 accepted"]);
+    assert_eq!(rig.standing("a1"), (status, vec![Due, Due, InFlight]));
+    for (number, (happens, told, states)) in steps.iter().enumerate() {
+        match happens.clone() {
+            Happens::Ccs => assert_eq!(rig.take(now).await.claimed.len(), 1, "{number}"),
+            Happens::V1 => assert_eq!(rig.take_v1(now).await.claimed.len(), 1, "{number}"),
+            Happens::To(which, event) => drop(rig.record(sids[which], event, now).await),
+            Happens::Inbox(by) => rig.read_inbox(by).await,
+            Happens::Crash => rig = rig.crash(),
+            Happens::Passes(ms) => {
+                now += ms;
+                rig.sweep_all(now).await;
+            }
+        }
+        let expected: Vec<_> = told.iter().map(|status| format!("a1 {status}")).collect();
+        assert_eq!(rig.statuses().await, expected, "{number}: {happens:?}");
+        if let Some(last) = told.last() {
+            status = serde_json::from_value(Value::from(*last)).unwrap();
+        }
+        assert_eq!(rig.standing("a1"), (status, states.to_vec()), "{number}: {happens:?}");
+        let to_push = states[..2].iter().filter(|state| matches!(state, Due | InFlight)).count() as u64;
+        let shared = if to_push > 0 { "body of a1".len() as u64 } else { 0 };
+        assert_eq!(rig.queued(), (to_push, 2 * to_push + shared), "{number}: {happens:?}");
+        let needed = states.iter().any(|state| matches!(state, Due | InFlight));
+        assert_eq!(rig.message("a1").body_bytes > 0, needed, "{number}: {happens:?}");
+    }
+    rig
+}
+
+#[tokio::test]
+async fn a_fault_of_one_delivery_changes_nothing_for_the_others() {
+    let rig = drive(&[
+        (Happens::Ccs, &[], [InFlight, Due, InFlight]),
+        (Happens::Crash, &[], [Due, Due, InFlight]),
+        (Happens::V1, &[], [Due, InFlight, InFlight]),
+        (Happens::To(1, gone()), &[], [Due, Failed, InFlight]),
+        (Happens::Ccs, &[], [InFlight, Failed, InFlight]),
+        (Happens::To(0, retry(NOW)), &[], [Due, Failed, InFlight]),
+        (Happens::Ccs, &[], [InFlight, Failed, InFlight]),
+        (Happens::To(0, accepted()), &["sent"], [Sent, Failed, InFlight]),
+        (Happens::Crash, &[], [Sent, Failed, InFlight]),
+        (Happens::Inbox(TakenBy::Reader), &["delivered"], [Sent, Failed, Delivered]),
+        (Happens::To(0, Event::Receipt), &[], [Delivered, Failed, Delivered]),
+        (Happens::To(1, accepted()), &[], [Delivered, Failed, Delivered]),
+    ])
+    .await;
+    let message = rig.message("a1");
+    assert!(message.final_at.is_some() && message.dup_possible, "of the one that was in flight at the crash");
+    assert_eq!(rig.store.figures().history_rows, 1, "its deliveries are not remembered for themselves");
+    let attempts: Vec<_> = message.deliveries.iter().map(|delivery| delivery.attempt).collect();
+    assert_eq!(attempts, [3, 1, 1]);
+}
+
+#[tokio::test]
+async fn what_is_read_first_is_delivered_whatever_becomes_of_the_pushes() {
+    drive(&[
+        (Happens::Inbox(TakenBy::Reader), &["sent", "delivered"], [Due, Due, Delivered]),
+        (Happens::Ccs, &[], [InFlight, Due, Delivered]),
+        (Happens::To(0, gone()), &[], [Failed, Due, Delivered]),
+        (Happens::Crash, &[], [Failed, Due, Delivered]),
+        (Happens::V1, &[], [Failed, InFlight, Delivered]),
+        (Happens::To(1, gone()), &[], [Failed, Failed, Delivered]),
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn what_only_a_broker_has_is_sent_and_waits_for_the_word_of_its_reader() {
+    drive(&[
+        (Happens::V1, &[], [Due, InFlight, InFlight]),
+        (Happens::To(1, gone()), &[], [Due, Failed, InFlight]),
+        (Happens::Inbox(TakenBy::Broker), &["sent"], [Due, Failed, Sent]),
+        (Happens::Ccs, &[], [InFlight, Failed, Sent]),
+        (Happens::To(0, gone()), &[], [Failed, Failed, Sent]),
+        (Happens::To(2, Event::Receipt), &["delivered"], [Failed, Failed, Delivered]),
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn what_nobody_confirms_expires_and_so_does_the_message() {
+    drive(&[
+        (Happens::Ccs, &[], [InFlight, Due, InFlight]),
+        (Happens::To(0, accepted()), &["sent"], [Sent, Due, InFlight]),
+        (Happens::Passes(HOUR), &[], [Sent, Expired, InFlight]),
+        (Happens::Passes(RECEIPT_GRACE_MS), &[], [Expired, Expired, InFlight]),
+        (Happens::To(2, Event::Expired), &["expired"], [Expired, Expired, Expired]),
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn without_the_wish_for_a_receipt_the_first_that_is_sent_is_the_last_word() {
+    let mut rig = Rig::new(Limits::default());
+    let (mut new, sids) = rig.three("a1");
+    new.receipt = false;
+    rig.accept(new).await;
+    rig.take(NOW).await;
+    rig.take_v1(NOW).await;
+    rig.read_inbox(TakenBy::Reader).await;
+    for (sid, event) in [(sids[0], gone()), (sids[1], accepted())] {
+        assert!(rig.message("a1").final_at.is_none());
+        rig.record(sid, event, NOW).await;
+    }
+    assert_eq!(rig.statuses().await, ["a1 accepted", "a1 sent"]);
+    assert_eq!(rig.standing("a1"), (Status::Sent, vec![Failed, Sent, Sent]));
+    assert!(rig.message("a1").final_at.is_some());
+}
+
+#[tokio::test]
+async fn where_all_fail_the_sender_hears_how_many_and_of_no_transport_or_token() {
+    let mut rig = Rig::new(Limits::default());
+    let (new, sids) = rig.several("a1", vec![ccs("T1"), v1("T2"), push(Transport::Ccs, "T3", NOW + 1)]);
+    rig.accept(new.clone()).await;
+    rig.take(NOW).await;
+    rig.take_v1(NOW).await;
+    rig.record(sids[0], gone(), NOW).await;
+    rig.record(sids[2], refused(Decision::FAIL, "INVALID_JSON"), NOW).await;
+    let told = rig.record(sids[1], refused(Decision::FAIL, "LAST"), NOW + 5).await;
+    let Recorded::Moved { bal, id, life, told } = told else { panic!("{told:?}") };
+    assert_eq!((&*bal, &*id, life.state, told), ("bal1", "a1", Failed, &[Status::Failed][..]));
+    let expected = serde_json::json!({"id": "a1", "status": "failed", "ts": NOW + 5, "code": "LAST",
+        "detail": "of 3 deliveries 3 failed and 0 expired"});
+    let first = rig.read(RECEIPTS).await;
+    assert_eq!(first.last(), Some(&expected));
+    assert_eq!(rig.accept(new).await, Accepted::Repeated(Status::Failed));
+    let mut again = expected;
+    again["redelivered"] = true.into();
+    assert_eq!(rig.read(RECEIPTS).await, [again]);
+}
+
+#[tokio::test]
+async fn where_one_expires_and_the_others_fail_the_message_expires() {
+    let mut rig = Rig::new(Limits::default());
+    let unread = Destination::Inbox { topic: INBOX_OF.to_owned(), deadline_ms: NOW + 1000 };
+    let (new, sids) = rig.several("a1", vec![ccs("T1"), unread]);
+    rig.accept(new).await;
+    rig.next(INBOX_OF, 0).await;
+    rig.sweep_all(NOW + 1000).await;
+    assert_eq!(rig.next(INBOX_OF, 0).await, [], "what has had its time leaves the inbox");
+    rig.take(NOW).await;
+    rig.record(sids[0], gone(), NOW + 2000).await;
+    let told = rig.read(RECEIPTS).await.pop().unwrap();
+    assert_eq!((&told["status"], &told["code"]), (&"expired".into(), &"EXPIRED".into()));
+    assert_eq!(told["detail"], "of 2 deliveries 1 failed and 1 expired");
+    let detail = rig.message("a1").deliveries[1].detail.clone();
+    assert_eq!(detail.as_deref(), Some("the time to live ended before it was read"));
+}
+
+#[tokio::test]
+async fn each_recipient_gets_the_body_of_all_and_its_own_address() {
+    let mut rig = Rig::new(Limits::default());
+    let (new, sids) = rig.several("a1", vec![ccs("T1"), inbox(), ccs("T2")]);
+    rig.accept(new).await;
+    let plain = rig.new_message("b1");
+    rig.accept(plain).await;
+    let claimed = rig.take(NOW).await.claimed;
+    let seen: Vec<_> = claimed.iter().map(|c| (c.body.clone(), c.address.clone())).collect();
+    let (body, address) = (Bytes::from("body of a1"), |text: &'static str| Some(Bytes::from(text)));
+    assert_eq!(seen[..2], [(body.clone(), address("T1")), (body.clone(), address("T2"))]);
+    assert_eq!(seen[2], (Bytes::from("body of b1"), None));
+    assert_eq!([claimed[0].sid, claimed[1].sid], [sids[0], sids[2]]);
+    for sid in [sids[0], sids[2]] {
+        rig.record(sid, accepted(), NOW).await;
+    }
+    let document = rig.next(INBOX_OF, 0).await.remove(0);
+    assert_eq!((document.payload, document.reference.origin), (body, Origin::Delivery(sids[1])));
+}
+
+#[tokio::test]
+async fn what_lies_in_an_inbox_stays_there_over_a_crash_and_comes_marked() {
+    let mut rig = Rig::new(Limits::default());
+    let (new, _) = rig.several("a1", vec![inbox()]);
+    rig.accept(new).await;
+    assert!(rig.store.fresh_topics().await.contains(INBOX_OF));
+    let first = rig.next(INBOX_OF, 0).await;
+    let rig = rig.crash();
+    assert_eq!((rig.recovery.crashed, rig.recovery.rerouted, rig.recovery.redelivered), (0, 0, 1));
+    let again = rig.next(INBOX_OF, 0).await;
+    assert_eq!((again.len(), again[0].redelivered, &again[0].payload), (1, true, &first[0].payload));
+    rig.publish(&again).await;
+    rig.publish(&first).await;
+    assert_eq!(rig.statuses().await, ["a1 accepted", "a1 sent", "a1 delivered"]);
+    assert_eq!(rig.next(INBOX_OF, 0).await, []);
+}
+
+#[tokio::test]
+async fn what_lay_in_an_inbox_is_confirmed_by_whose_it_is() {
+    let mut rig = Rig::new(Limits::default());
+    let (new, sids) = rig.several("a1", vec![inbox()]);
+    rig.accept(new.clone()).await;
+    let confirm = async |name| {
+        let owner = Owner::new(name).unwrap();
+        rig.store.confirm(&owner, vec![new.sid, sids[0]], NOW).await.unwrap().await.unwrap()
+    };
+    assert_eq!(confirm("bob").await, []);
+    let confirmed = confirm("alice").await;
+    assert!(matches!(&confirmed[..], [(sid, Recorded::Moved { .. })] if *sid == sids[0]), "{confirmed:?}");
+    assert_eq!(rig.next(INBOX_OF, 0).await, [], "also before its publication is confirmed");
+    assert_eq!(rig.record(new.sid, Event::Receipt, NOW).await, Recorded::Unknown, "it is no delivery");
+}
+
+#[tokio::test]
+async fn a_message_that_is_repeated_tells_what_its_deliveries_came_to() {
+    let mut rig = Rig::new(Limits::default());
+    let (new, sids) = rig.three("a1");
+    rig.accept(new).await;
+    let (again, other) = rig.three("a1");
+    assert_eq!(rig.accept(again.clone()).await, Accepted::Repeated(Status::Accepted));
+    assert_eq!(rig.statuses().await, ["a1 accepted"], "its first telling was unread");
+    assert_eq!(rig.rows(), (1, 4));
+    rig.take(NOW).await;
+    rig.record(sids[0], accepted(), NOW + 5).await;
+    rig.statuses().await;
+    assert_eq!(rig.accept(again).await, Accepted::Repeated(Status::Sent));
+    let told = rig.read(RECEIPTS).await;
+    assert_eq!((told.len(), &told[0]["ts"], &told[0]["redelivered"]), (1, &(NOW + 5).into(), &true.into()));
+    assert_eq!(rig.record(other[0], accepted(), NOW).await, Recorded::Unknown);
+    let plain = rig.new_message("a1");
+    assert_eq!(rig.accept(plain).await, Accepted::Repeated(Status::Sent), "also where it has one recipient now");
+}
+
+#[tokio::test]
+async fn all_deliveries_of_a_message_wait_for_the_one_before_it_and_end_before_the_next() {
+    let mut rig = Rig::new(Limits::default());
+    let order = Some("k".to_owned());
+    let first = NewMessage { order: order.clone(), ..rig.new_message("a1") };
+    let first_sid = first.sid;
+    let (second, sids) = rig.three("a2");
+    let second = NewMessage { order: order.clone(), ..second };
+    let third = NewMessage { order, ..rig.new_message("a3") };
+    for new in [first, second, third] {
+        rig.accept(new).await;
+    }
+    assert_eq!(rig.standing("a2"), (Status::Accepted, vec![Behind; 3]));
+    assert_eq!(rig.next(INBOX_OF, 0).await, []);
+    assert_eq!(ids(&rig.take(NOW).await), ["a1"]);
+    assert_eq!(rig.take_v1(NOW).await.claimed, []);
+    let mut due = rig.store.due();
+    due.mark_unchanged();
+    rig.record(first_sid, gone(), NOW).await;
+    assert!(due.has_changed().unwrap());
+    let mut rig = rig.crash();
+    assert_eq!(rig.standing("a2"), (Status::Accepted, vec![Due, Due, InFlight]));
+    assert_eq!((ids(&rig.take(NOW).await), rig.take_v1(NOW).await.claimed.len()), (vec!["a2".to_owned()], 1));
+    rig.read_inbox(TakenBy::Reader).await;
+    rig.record(sids[0], accepted(), NOW).await;
+    rig.record(sids[0], Event::Receipt, NOW).await;
+    assert_eq!(rig.take(NOW).await.claimed, [], "one is open, though `delivered` was told");
+    let behind = rig.new_message("a4");
+    rig.accept(NewMessage { order: Some("k".to_owned()), ..behind }).await;
+    rig.record(sids[1], gone(), NOW).await;
+    assert_eq!(ids(&rig.take(NOW).await), ["a3"]);
+}
+
+#[tokio::test]
+async fn a_message_that_is_kept_stays_with_its_body_until_its_time_and_then_goes_whole() {
+    let mut rig = Rig::new(Limits::default());
+    let (new, sids) = rig.several_kept("a1", vec![ccs("T1"), inbox()], Some(NOW + 48 * HOUR));
+    rig.accept(new.clone()).await;
+    let (plain, _) = rig.several("b1", vec![inbox()]);
+    rig.accept(plain).await;
+    rig.take(NOW).await;
+    rig.record(sids[0], gone(), NOW).await;
+    rig.read_inbox(TakenBy::Reader).await;
+    rig.statuses().await;
+    let rig = rig.reopen().await;
+    rig.sweep_all(NOW + 25 * HOUR).await;
+    assert_eq!(rig.rows(), (1, 3), "the other one is forgotten");
+    let message = rig.message("a1");
+    assert_eq!((message.body_bytes, message.kept_until), (10, Some(NOW + 48 * HOUR)));
+    assert_eq!(rig.queued(), (0, 0));
+    assert_eq!(rig.accept(new.clone()).await, Accepted::Repeated(Status::Delivered));
+    rig.sweep_all(NOW + 48 * HOUR - 1).await;
+    assert_eq!(rig.rows(), (1, 3));
+    rig.sweep_all(NOW + 48 * HOUR).await;
+    assert_eq!(rig.rows(), (0, 0));
+    assert_eq!(rig.accept(new).await, Accepted::Stored);
+}
+
+#[tokio::test]
+async fn a_message_that_is_kept_for_less_is_remembered_as_long_as_any() {
+    let mut rig = Rig::new(Limits::default());
+    let (settled, sids) = rig.several_kept("a1", vec![ccs("T1")], Some(NOW + 1));
+    let (open, _) = rig.several_kept("a2", vec![inbox()], Some(NOW + 1));
+    let (sent, sent_sids) = rig.several_kept("a3", vec![ccs("T3")], Some(NOW + 1));
+    for new in [settled.clone(), open, sent] {
+        rig.accept(new).await;
+    }
+    rig.take(NOW).await;
+    rig.record(sids[0], gone(), NOW).await;
+    rig.record(sent_sids[0], accepted(), NOW).await;
+    rig.sweep_all(NOW + 1).await;
+    assert_eq!(rig.accept(settled).await, Accepted::Repeated(Status::Failed));
+    assert_eq!((rig.message("a2").kept_until, rig.message("a2").body_bytes), (None, 10));
+    assert_eq!((rig.message("a3").kept_until, rig.message("a3").body_bytes), (None, 0), "nobody needs it any more");
+    rig.read_inbox(TakenBy::Reader).await;
+    rig.record(sent_sids[0], Event::Receipt, NOW).await;
+    rig.statuses().await;
+    rig.sweep_all(NOW + 25 * HOUR).await;
+    assert_eq!(rig.rows(), (0, 0));
+}
+
+#[tokio::test]
+async fn settled_messages_are_forgotten_with_their_deliveries_and_their_unread_statuses() {
+    let mut rig = Rig::new(Limits { history_rows: 1, ..Limits::default() });
+    for id in ["a1", "a2"] {
+        let (new, sids) = rig.several(id, vec![ccs("T1"), ccs("T2")]);
+        rig.accept(new).await;
+        rig.take(NOW).await;
+        for sid in sids {
+            rig.record(sid, gone(), NOW).await;
+        }
+    }
+    let rig = rig.crash();
+    assert_eq!(rig.store.figures().history_rows, 2);
+    rig.sweep_all(NOW).await;
+    assert_eq!((rig.rows(), rig.store.figures().history_rows), ((1, 3), 1));
+    assert_eq!(rig.statuses().await, ["a2 accepted", "a2 failed"]);
+}
+
+#[tokio::test]
+async fn the_limits_of_the_queue_hold_for_all_deliveries_at_once() {
+    let mut rig = Rig::new(Limits { queue_rows: 3, queue_bytes: 30, ..Limits::default() });
+    let (first, _) = rig.several("a1", vec![ccs("T1"), v1("T2"), inbox(), inbox()]);
+    assert_eq!(rig.accept(first.clone()).await, Accepted::Stored);
+    assert_eq!(rig.queued(), (2, 14));
+    let (second, _) = rig.several("a2", vec![ccs("T1"), ccs("T2")]);
+    assert_eq!(rig.accept(second).await, Accepted::Full);
+    assert_eq!(rig.accept(first).await, Accepted::Repeated(Status::Accepted));
+    let (long, _) = rig.several("a3", vec![ccs("an address")]);
+    assert_eq!(rig.accept(long).await, Accepted::Full, "of bytes");
+    let rig = rig.crash();
+    assert_eq!(rig.queued(), (2, 14), "counted again at the start");
+    assert_eq!(rig.rows(), (1, 5));
+}
+
+#[test]
+fn a_message_has_a_delivery_and_not_more_than_so_many() {
+    let mut sids = SidSource::default();
+    let mut of = |count| {
+        let deliveries = (0..count).map(|_| NewDelivery { sid: sids.next(NOW, 0), destination: inbox() }).collect();
+        Several::new(deliveries).map(drop)
+    };
+    assert_eq!((of(1), of(DELIVERIES_MAX)), (Ok(()), Ok(())));
+    assert!(of(0).is_err());
+    assert_eq!(of(DELIVERIES_MAX + 1).unwrap_err().to_string(), "a message cannot have 1001 deliveries");
+}
+
+#[tokio::test]
+async fn a_push_that_has_lost_its_transport_takes_another_and_an_inbox_stays_what_it_is() {
+    let mut rig = Rig::new(Limits::default());
+    let (new, _) = rig.several("a1", vec![push(Transport::parse("fcm-v1:gone").unwrap(), "T1", NOW + HOUR), inbox()]);
+    rig.accept(new).await;
+    let rig = rig.reopen().await;
+    assert_eq!((rig.recovery.rerouted, rig.recovery.crashed), (1, 0));
+    assert_eq!(ids(&rig.take(NOW).await), ["a1"]);
+    rig.read_inbox(TakenBy::Reader).await;
+    assert_eq!(rig.standing("a1"), (Status::Delivered, vec![InFlight, Delivered]));
+}
+
+#[tokio::test]
+async fn a_message_with_several_deliveries_is_shown_as_one_with_its_deliveries_inside() {
+    let mut rig = Rig::new(Limits::default());
+    let plain = rig.new_message("b1");
+    rig.accept(plain).await;
+    let (new, sids) = rig.three("a1");
+    rig.accept(new.clone()).await;
+    let inspector = rig.inspector();
+    let by_id = inspector.trace("a1").unwrap();
+    for id in [new.sid, sids[0], sids[2]] {
+        assert_eq!(inspector.trace(&id.to_string()).unwrap(), by_id, "{id}");
+    }
+    let message = rig.message("a1");
+    assert_eq!((message.statuses_unread, &*message.reply), (1, RECEIPTS));
+    let shown: Vec<_> = message.deliveries.iter().map(|d| (&*d.transport, &*d.reply, &*d.bal, &*d.id)).collect();
+    let push = |transport| (transport, RECEIPTS, "bal1", "a1");
+    assert_eq!(shown, [push("ccs"), push("fcm-v1"), ("inbox", INBOX_OF, "bal1", "a1")]);
+    let list = inspector.list(10).unwrap();
+    assert!(matches!(&list[..], [Trace::Message(a1), Trace::Delivery(b1)] if a1.id == "a1" && b1.id == "b1"));
+    let counts = inspector.counts().unwrap();
+    assert_eq!((counts.deliveries.get("due"), counts.deliveries.get("in_flight")), (Some(&3), None));
+    assert_eq!(counts.outbox[INBOX_OF], 1);
+}
