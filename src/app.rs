@@ -25,7 +25,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{oneshot, watch};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinError, JoinHandle};
 use tokio_util::sync::CancellationToken;
 use transports::TransportPlan;
 pub use warnings::warnings;
@@ -192,18 +192,20 @@ impl Tasks {
     async fn wind_up(&mut self, ends: &Ends) {
         ends.bridge.intake.cancel();
         ends.transport.cancel();
-        while self.transport_tasks.join_next().await.is_some() {}
+        while let Some(ended) = self.transport_tasks.join_next().await {
+            tell_failure("transport", ended);
+        }
         ends.bridge.publish.cancel();
         tokio::select! {
             () = ends.bridge.quiet.cancelled() => {}
-            () = finish(&mut self.bridge) => {}
+            () = finish("bridge", &mut self.bridge) => {}
         }
         ends.broker.cancel();
         // The end of the broker answers what the bridge still asks of it.
-        finish(&mut self.broker).await;
-        finish(&mut self.bridge).await;
+        finish("MQTT side", &mut self.broker).await;
+        finish("bridge", &mut self.bridge).await;
         ends.ops.cancel();
-        finish(&mut self.ops).await;
+        finish("health port", &mut self.ops).await;
     }
 
     fn abort(&mut self) {
@@ -214,10 +216,17 @@ impl Tasks {
     }
 }
 
-/// Waits for a task whose result no longer matters; one that has ended already is not asked again.
-async fn finish<T>(task: &mut JoinHandle<T>) {
+/// Waits for the end of a part during the stop. One that has ended already is not asked again: its end began the stop.
+async fn finish<E: std::error::Error + Send + Sync + 'static>(part: &str, task: &mut JoinHandle<Result<(), E>>) {
     if !task.is_finished() {
-        let _ = task.await;
+        tell_failure(part, task.await);
+    }
+}
+
+/// Nobody else hears how a part ends once the stop has begun.
+fn tell_failure<E: std::error::Error + Send + Sync + 'static>(part: &str, ended: Result<Result<(), E>, JoinError>) {
+    if let Err(error) = ended.map_err(anyhow::Error::from).and_then(|ended| ended.map_err(anyhow::Error::from)) {
+        tracing::error!(part, error = format!("{error:#}"), "a part failed during the stop");
     }
 }
 

@@ -6,6 +6,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import tempfile
 import threading
 import urllib.parse
 from pathlib import Path
@@ -90,7 +91,8 @@ def test_without_passwords_the_printed_lines_push_as_well(tmp_path, way):
     eventually(told, "the push is delivered")
     subscriber.kill()
     subscriber.wait()
-    demo.process.close()
+    assert demo.process.terminate() == 0
+    assert not list(Path(tempfile.gettempdir()).glob(f"fcm-mqtt-bridge-demo-{demo.process.child.pid}"))
 
 
 def test_a_push_whose_own_ack_is_no_place_for_confirmations_stops_no_other(tmp_path):
