@@ -1,4 +1,7 @@
-//! What only this store has: a disk that is full, and plans of statements.
+//! What only this store has: a disk that is full, plans of statements, files of earlier releases and files that shrink.
 
 mod faults;
+mod migrate;
+mod old;
 mod plans;
+mod shrink;
