@@ -1,4 +1,4 @@
-//! The file: opening, locking, schema.
+//! The file: opening and locking.
 
 use super::environment::Environment;
 use super::schema::{self, SCHEMA_VERSION};

@@ -25,6 +25,11 @@
 //! from what is in flight, which is few and kept in memory. After a restart nothing is in flight, so nothing of it is on
 //! disk.
 //!
+//! # The file of an earlier release
+//!
+//! It is changed in place when it is opened (`schema` has the steps, `migrate` takes them), and rebuilt once if it cannot
+//! give room back to the disk, as the sweep does with what no traffic has needed for a while (`shrink`).
+//!
 //! # Why so few indexes
 //!
 //! Each message costs about ten row operations; each index adds two to four more, and the writer thread has half a core.

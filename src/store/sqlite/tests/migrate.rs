@@ -5,6 +5,7 @@ use super::super::file::{beside, open, open_in};
 use super::super::schema::{SCHEMA_VERSION, STEPS};
 use super::old::{ALL_DUE, Content, MIXED, OLD, content, make, mark};
 use crate::store::sqlite::{Settings, check};
+use crate::store::tests::NOW;
 use crate::store::{Inspector, OpenError};
 use rusqlite::Connection;
 use std::fs::{self, File};
@@ -274,6 +275,14 @@ fn a_change_that_is_killed_leaves_the_old_store_or_the_new_one() {
     }
 }
 
+/// Wall time and processor time since the process began, in seconds.
+fn clocks(started: Instant) -> [f64; 2] {
+    let stat = fs::read_to_string("/proc/self/stat").unwrap();
+    let (_, fields) = stat.split_once(") ").unwrap();
+    let ticks: u64 = fields.split(' ').skip(11).take(2).map(|field| field.parse::<u64>().unwrap()).sum();
+    [started.elapsed().as_secs_f64(), ticks as f64 / 100.0]
+}
+
 /// How long it takes on this machine. Prints, asserts nothing of it:
 /// `cargo test --release --lib sqlite::tests::migrate::a_million -- --ignored --nocapture`. The store is made below
 /// `TMPDIR`.
@@ -285,37 +294,33 @@ fn a_million_messages_of_the_first_release() {
         let path = dir.path().join("store.db");
         make(&path, 1_000_000, states, body);
         File::open(&path).unwrap().sync_all().unwrap();
-        let bytes = path.metadata().unwrap().len();
-        let seen = Arc::new(Mutex::new(Vec::<(Stage, Instant)>::new()));
-        let watched = seen.clone();
-        let watch = Arc::new(move |stage| watched.lock().unwrap().push((stage, Instant::now())));
+        println!("{what}: {:.2} GB", path.metadata().unwrap().len() as f64 / 1e9);
         let started = Instant::now();
+        // What took how long: each stage ends where another one begins.
+        let stages = Arc::new(Mutex::new((None, clocks(started))));
+        let seen = stages.clone();
+        let watch = Arc::new(move |stage: Stage| {
+            let mut seen = seen.lock().unwrap();
+            if seen.0 != Some(std::mem::discriminant(&stage)) {
+                let now = clocks(started);
+                println!(
+                    "  {:.2} s ({:.2} s of processor time) until {stage:?}",
+                    now[0] - seen.1[0],
+                    now[1] - seen.1[1]
+                );
+                *seen = (Some(std::mem::discriminant(&stage)), now);
+            }
+        });
         drop(open_in(&path, &Environment { watch, ..Environment::real() }).unwrap());
-        let opened = started.elapsed().as_secs_f32();
-        let seen = seen.lock().unwrap().clone();
-        let last = |wanted: fn(&Stage) -> bool| {
-            let at = seen.iter().rfind(|(stage, _)| wanted(stage)).map_or(started, |(_, at)| *at);
-            at.duration_since(started).as_secs_f32()
-        };
-        let first = |wanted: fn(&Stage) -> bool| {
-            let at = seen.iter().find(|(stage, _)| wanted(stage)).map_or(started, |(_, at)| *at);
-            at.duration_since(started).as_secs_f32()
-        };
-        let copied = first(|stage| matches!(stage, Stage::Changing { .. }));
-        let changed = last(|stage| *stage == Stage::Committing);
-        let rebuilding = first(|stage| *stage == Stage::Rebuilding);
-        let rebuilt = last(|stage| *stage == Stage::FoldingIn);
+        let (seen, now) = (stages.lock().unwrap().1, clocks(started));
+        println!("  {:.2} s ({:.2} s) until it is open; {:.2} s in all", now[0] - seen[0], now[1] - seen[1], now[0]);
+        let (_, _, recovery) = crate::store::sqlite::open(&Settings::new(&path), NOW).unwrap();
+        let again = clocks(started);
         println!(
-            "{what}: {:.2} GB; copy {copied:.2} s, steps {:.2} s, commit {:.2} s; VACUUM {:.2} s, moved in {:.2} s",
-            bytes as f64 / 1e9,
-            changed - copied,
-            rebuilding - changed,
-            rebuilt - rebuilding,
-            opened - rebuilt,
+            "  {:.2} s ({:.2} s) the next start, {} crashed",
+            again[0] - now[0],
+            again[1] - now[1],
+            recovery.crashed
         );
-        let started = Instant::now();
-        let (_, _, recovery) =
-            crate::store::sqlite::open(&Settings::new(&path), super::super::super::tests::NOW).unwrap();
-        println!("{what}: the start after it {:.2} s, {} crashed", started.elapsed().as_secs_f32(), recovery.crashed);
     }
 }
