@@ -69,7 +69,7 @@ impl Environment {
 
 /// The folder that a file is in.
 pub(super) fn folder(path: &Path) -> &Path {
-    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."))
 }
 
 fn free_bytes(folder: &Path) -> io::Result<u64> {

@@ -108,7 +108,7 @@ async fn the_file_is_small_again_when_a_backlog_is_gone() {
 #[tokio::test]
 async fn what_the_traffic_needs_again_and_again_stays() {
     let mut rig = rig();
-    for minute in 0..25 {
+    for minute in 0..15 {
         fill(&mut rig, 3000, &format!("minute-{minute}")).await;
         let (_, before) = pages(&rig);
         let now = NOW + minute * MINUTE;
