@@ -343,6 +343,6 @@ async fn open_store(
         std::fs::create_dir_all(folder).map_err(|source| AppError::Folder { path: folder.to_owned(), source })?;
     }
     let wanted = plan::store(settings, plans.iter().map(TransportPlan::transport).collect());
-    // It reads the memory of settled messages, which may take a second or two.
+    // It reads the memory of settled messages, which may take a second or two, and may have a file to change before.
     Ok(tokio::task::spawn_blocking(move || sqlite::open(&wanted, now_ms())).await??)
 }

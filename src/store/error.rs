@@ -46,6 +46,14 @@ pub enum OpenError {
         /// The newest schema this program knows.
         known: i32,
     },
+    /// It was written by an earlier version, and only looked at. Opening it for work changes it.
+    #[error("the store has schema {found}, this version reads {known}: the bridge changes it at its next start")]
+    TooOld {
+        /// The store's schema.
+        found: i32,
+        /// The schema this program reads.
+        known: i32,
+    },
     /// It is damaged: a copy has to take its place.
     #[error("the store {path} is damaged: {reason}")]
     Damaged {

@@ -10,6 +10,7 @@ use fcm_mqtt_bridge::sim::v1::V1Config;
 use fcm_mqtt_bridge::sim::{self, SimConfig, SimHandle};
 use fcm_mqtt_bridge::store::Inspector;
 use rusqlite::Connection;
+use rusqlite::config::DbConfig;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -166,6 +167,9 @@ impl Present {
 /// Makes the store out of its text. All times are moved, so that the release was killed an hour ago.
 fn restore(path: &Path) {
     let store = Connection::open(path).unwrap();
+    // All of it stays in the write-ahead log, as after a kill.
+    store.pragma_update(None, "journal_mode", "WAL").unwrap();
+    store.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).unwrap();
     store.execute_batch(&fs::read_to_string(left("store.sql")).unwrap()).unwrap();
     let last: i64 = store.query_row("SELECT max(accepted_at) FROM deliveries", [], |row| row.get(0)).unwrap();
     let shift = i64::try_from(now_ms()).unwrap() - OFF_MS - last;

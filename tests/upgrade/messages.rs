@@ -3,8 +3,11 @@
 use crate::harness::{Past, Present};
 use crate::peer::{Got, Peer};
 use fcm_mqtt_bridge::sim::Speech;
+use rusqlite::Connection;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 
 /// Gives the messages of devices that came when nobody had a route for them a BAL.
 const ROUTE: &str = r#""com.example.nobody" = "bal1""#;
@@ -146,5 +149,36 @@ async fn what_was_known_is_recognised() {
     assert_eq!(told(&got, "failed-1")[0]["code"], "DEVICE_UNREGISTERED");
     assert_eq!(words(&got, "sent-1").last().unwrap(), "sent");
     assert_eq!(present.device("away"), [""; 0], "it was sent again");
+    present.close().await;
+}
+
+/// All that the release knew of its messages, and the number of its schema.
+fn written(store: &Path) -> (Vec<String>, i32) {
+    let conn = Connection::open(store).unwrap();
+    let sql =
+        "SELECT quote(row) || quote(id) || quote(state) || quote(due_at) || quote(log) || quote(body) FROM deliveries
+        UNION ALL SELECT quote(row) || quote(bal) || quote(topic) || quote(published_at) || quote(final_at) FROM inbox
+        UNION ALL SELECT quote(topic) || quote(seq) || quote(redelivered) || quote(payload) FROM outbox
+        UNION ALL SELECT quote(topic) || quote(seq) FROM claims";
+    let rows = conn.prepare(sql).unwrap().query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect();
+    (rows, conn.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap())
+}
+
+#[tokio::test]
+async fn the_store_as_the_release_left_it_lies_beside_and_today_s_can_shrink() {
+    let past = Past::open().await;
+    let (store, copy) = (past.path("bridge.db"), past.path("bridge.db.schema-4"));
+    let left = written(&store);
+    assert_eq!((left.0.len(), left.1), (18 + 7 + 28 + 5, 4));
+    let present = past.go_on(ROUTE).await;
+    assert_eq!(copy.metadata().unwrap().permissions().mode() & 0o777, 0o600, "there are tokens in it");
+    assert_eq!(written(&copy), left);
+    all_told(&present).await;
+    assert_eq!(written(&copy), left, "nothing more is written there");
+    let conn = Connection::open(&store).unwrap();
+    let number = |name| conn.pragma_query_value(None, name, |row| row.get::<_, i32>(0)).unwrap();
+    assert!(number("user_version") > 4);
+    assert_eq!(number("auto_vacuum"), 2);
+    drop(conn);
     present.close().await;
 }

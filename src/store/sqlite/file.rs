@@ -1,6 +1,8 @@
-//! The file: opening, locking, schema.
+//! The file: opening and locking.
 
-use super::fault;
+use super::environment::Environment;
+use super::schema::{self, SCHEMA_VERSION};
+use super::{fault, migrate, shrink};
 use crate::store::OpenError;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
@@ -8,8 +10,6 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Marks the file as ours (`PRAGMA application_id`): "FMBr".
-const APPLICATION_ID: i32 = 0x464d_4272;
 /// Prepared statements kept by the connection; more than the verbs have.
 const STATEMENTS: usize = 128;
 /// Pages in the write-ahead log before they are moved to the main file. 32 MiB let hot pages be rewritten many times
@@ -22,135 +22,31 @@ const WAL_KEPT: i64 = 64 << 20;
 /// How long a reader waits for the writer's short exclusive moments (start, end).
 const READER_PATIENCE: Duration = Duration::from_secs(5);
 
-/// What makes each schema out of the one before, the first out of an empty file. A step that was released is never
-/// changed: files in the field have taken it.
-const STEPS: [&str; 5] = [FIRST, PRESENCE, WAYS, TRIED, SEVERAL];
-/// The schema this program writes.
-const SCHEMA_VERSION: i32 = STEPS.len() as i32;
-
-const FIRST: &str = "
-CREATE TABLE deliveries (
-    row INTEGER PRIMARY KEY,      -- upper 62 bits of the id, grows with time
-    tail INTEGER NOT NULL,        -- lower 17 bits of the id
-    bal TEXT NOT NULL,
-    id TEXT NOT NULL,             -- as the sender chose it
-    recipient INTEGER NOT NULL,
-    order_key TEXT,
-    state INTEGER NOT NULL,
-    due_at INTEGER,               -- NULL: never put off; 0: before all others; else Unix ms
-    deadline INTEGER NOT NULL,
-    look_at INTEGER NOT NULL,     -- when the sweep looks at it, while unsettled
-    accepted_at INTEGER NOT NULL,
-    claimed_at INTEGER,
-    sent_at INTEGER,
-    final_at INTEGER,             -- NULL: unsettled
-    attempt INTEGER NOT NULL,
-    dup_possible INTEGER NOT NULL,
-    receipt INTEGER NOT NULL,
-    told_seq INTEGER NOT NULL,    -- last status document in the outbox
-    code TEXT,
-    detail TEXT,
-    token_action INTEGER,
-    new_token TEXT,
-    reply TEXT NOT NULL,
-    corr BLOB,
-    log TEXT,                     -- JSON array of what was unusual
-    body BLOB                     -- NULL once it need not be sent any more
-) STRICT;
-CREATE UNIQUE INDEX deliveries_id ON deliveries (id, bal);
-CREATE INDEX deliveries_due ON deliveries (due_at) WHERE state = 0;
-CREATE INDEX deliveries_parked ON deliveries (recipient) WHERE state = 0 AND due_at IS NOT NULL;
-CREATE INDEX deliveries_look ON deliveries (look_at) WHERE final_at IS NULL;
-CREATE INDEX deliveries_order ON deliveries (bal, order_key) WHERE order_key IS NOT NULL AND final_at IS NULL;
-
-CREATE TABLE inbox (
-    row INTEGER PRIMARY KEY,
-    tail INTEGER NOT NULL,
-    key BLOB NOT NULL,            -- of (token, the device's id)
-    bal TEXT,                     -- NULL: no route yet
-    category TEXT,
-    topic TEXT NOT NULL,
-    seq INTEGER NOT NULL,
-    received_at INTEGER NOT NULL,
-    published_at INTEGER,
-    final_at INTEGER              -- published, and acknowledged where that is asked for
-) STRICT;
-CREATE UNIQUE INDEX inbox_key ON inbox (key);
-
-CREATE TABLE outbox (
-    topic TEXT NOT NULL,          -- '': no route yet
-    seq INTEGER NOT NULL,
-    kind INTEGER NOT NULL,
-    about INTEGER NOT NULL,       -- row of the delivery or inbox; 0: none
-    tail INTEGER NOT NULL,
-    queued_at INTEGER NOT NULL,
-    redelivered INTEGER NOT NULL,
-    corr BLOB,
-    payload BLOB NOT NULL,
-    PRIMARY KEY (topic, seq)
-) STRICT, WITHOUT ROWID;
-CREATE INDEX outbox_notes ON outbox (topic, seq) WHERE kind = 3;
-
-CREATE TABLE claims (
-    topic TEXT PRIMARY KEY,
-    seq INTEGER NOT NULL          -- up to here documents may have been published
-) STRICT, WITHOUT ROWID;
-
-CREATE TABLE marks (
-    only INTEGER PRIMARY KEY CHECK (only = 1),
-    seq_ceiling INTEGER NOT NULL  -- no document number from here on was ever used
-) STRICT;
-INSERT INTO marks VALUES (1, 1);
-";
-
-const PRESENCE: &str = "
-CREATE TABLE presence (
-    user TEXT PRIMARY KEY,
-    online INTEGER NOT NULL,
-    changed_at INTEGER NOT NULL,
-    last_seen INTEGER             -- NULL: was never away
-) STRICT, WITHOUT ROWID;
-ALTER TABLE marks ADD COLUMN alive_at INTEGER NOT NULL DEFAULT 0;  -- the bridge was running then
-";
-
-const WAYS: &str = "
-ALTER TABLE deliveries ADD COLUMN way TEXT NOT NULL DEFAULT 'ccs';
-ALTER TABLE deliveries ADD COLUMN provider_id TEXT;                 -- the push service's name for it
-DROP INDEX deliveries_due;
-CREATE INDEX deliveries_due ON deliveries (way, due_at) WHERE state = 0;
-";
-
-const TRIED: &str = "
-ALTER TABLE deliveries ADD COLUMN waited_ms INTEGER NOT NULL DEFAULT 0;  -- after refusals, all together
-ALTER TABLE deliveries ADD COLUMN unknown INTEGER NOT NULL DEFAULT 0;    -- refusals in words that nobody knows
-";
-
-const SEVERAL: &str = "
-ALTER TABLE deliveries ADD COLUMN message INTEGER;  -- the row of the message that this is one of several deliveries of
-CREATE INDEX deliveries_message ON deliveries (message) WHERE message IS NOT NULL;
-CREATE TABLE messages (           -- what a message with several deliveries has beside its row in `deliveries`
-    row INTEGER PRIMARY KEY,
-    fan_out TEXT NOT NULL,        -- JSON: how many of its deliveries stand where, and what was told
-    told_at INTEGER NOT NULL,     -- when the last status was told
-    kept_until INTEGER            -- NULL: dropped after its end like any; else Unix ms
-) STRICT;
-CREATE INDEX messages_kept ON messages (kept_until) WHERE kept_until IS NOT NULL;
-";
-
 /// Held while the store is open. The kernel gives it back when the process ends, however it ends.
 #[derive(Debug)]
 pub(super) struct Lock {
     _file: File,
 }
 
-/// Takes the lock and opens the file for writing; makes it if it is missing.
+/// Takes the lock and opens the file for writing; makes it if it is missing, and changes it if an earlier release left it.
 pub(super) fn open(path: &Path) -> Result<(Connection, Lock), OpenError> {
+    open_in(path, &Environment::real())
+}
+
+pub(super) fn open_in(path: &Path, environment: &Environment) -> Result<(Connection, Lock), OpenError> {
     let lock = lock(path)?;
     // Made by hand, because SQLite would let others read it. The write-ahead log takes over its mode.
     private_file().open(path)?;
-    let mut conn = Connection::open(path).map_err(|e| fault::of_opening(path, e))?;
-    schema(&conn, path)?;
-    prepare(&mut conn).map_err(|e| fault::of_opening(path, e))?;
+    let sorted = |e| fault::of_opening(path, e);
+    let mut conn = Connection::open(path).map_err(sorted)?;
+    let found = schema::of(&conn, path)?;
+    prepare(&conn).map_err(sorted)?;
+    match found {
+        0 => schema::forward(&mut conn, 0, |_| ()).map_err(sorted)?,
+        SCHEMA_VERSION => {}
+        _ => migrate::migrate(&mut conn, path, found, environment)?,
+    }
+    shrink::rebuild_once(&mut conn, path, environment).map_err(sorted)?;
     Ok((conn, lock))
 }
 
@@ -158,7 +54,8 @@ pub(super) fn open(path: &Path) -> Result<(Connection, Lock), OpenError> {
 pub(super) fn open_read_only(path: &Path) -> Result<Connection, OpenError> {
     match read_only(path, path, OpenFlags::empty())? {
         (_, 0) => Err(OpenError::Foreign(path.to_owned())),
-        (conn, _) => Ok(conn),
+        (conn, SCHEMA_VERSION) => Ok(conn),
+        (_, found) => Err(OpenError::TooOld { found, known: SCHEMA_VERSION }),
     }
 }
 
@@ -168,7 +65,7 @@ fn read_only(path: &Path, name: impl AsRef<Path>, more: OpenFlags) -> Result<(Co
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | more;
     let conn = Connection::open_with_flags(name, flags).map_err(sorted)?;
     conn.busy_timeout(READER_PATIENCE).map_err(sorted)?;
-    let found = schema(&conn, path)?;
+    let found = schema::of(&conn, path)?;
     Ok((conn, found))
 }
 
@@ -204,14 +101,14 @@ fn lock(path: &Path) -> Result<Lock, OpenError> {
     }
 }
 
-fn beside(path: &Path, end: &str) -> PathBuf {
+pub(super) fn beside(path: &Path, end: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(end);
     name.into()
 }
 
 /// Makes a file that only its owner may read: there are registration tokens in the store.
-fn private_file() -> OpenOptions {
+pub(super) fn private_file() -> OpenOptions {
     let mut options = OpenOptions::new();
     options.create(true).append(true);
     #[cfg(unix)]
@@ -219,28 +116,12 @@ fn private_file() -> OpenOptions {
     options
 }
 
-/// Whose file it is; returns its schema, 0 for an empty file.
-fn schema(conn: &Connection, path: &Path) -> Result<i32, OpenError> {
-    let sorted = |e| fault::of_opening(path, e);
-    let pragma = |name| conn.pragma_query_value(None, name, |row| row.get::<_, i32>(0)).map_err(sorted);
-    let tables: i64 = conn.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(sorted)?;
-    if tables == 0 {
-        return Ok(0);
-    }
-    if pragma("application_id")? != APPLICATION_ID {
-        return Err(OpenError::Foreign(path.to_owned()));
-    }
-    let found = pragma("user_version")?;
-    if found > SCHEMA_VERSION {
-        return Err(OpenError::TooNew { found, known: SCHEMA_VERSION });
-    }
-    Ok(found)
-}
-
-fn prepare(conn: &mut Connection) -> rusqlite::Result<()> {
+fn prepare(conn: &Connection) -> rusqlite::Result<()> {
     conn.set_prepared_statement_cache_capacity(STATEMENTS);
     // Otherwise a statement with a range is compiled anew for each value that is bound to it: its plan might depend on it.
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
+    // Before anything is written: a file that has pages takes this only with a VACUUM (`shrink::rebuild_once`).
+    conn.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
     conn.pragma_update(None, "journal_mode", "WAL")?;
     conn.pragma_update(None, "synchronous", "FULL")?;
     conn.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
@@ -248,18 +129,7 @@ fn prepare(conn: &mut Connection) -> rusqlite::Result<()> {
     conn.pragma_update(None, "cache_size", -CACHE_KIB)?;
     conn.pragma_update(None, "temp_store", "MEMORY")?;
     // A reader that starts or ends at the same moment holds a lock for an instant; that is no reason to be blocked.
-    conn.busy_timeout(READER_PATIENCE)?;
-    let found: i32 = conn.pragma_query_value(None, "user_version", |row| row.get(0))?;
-    if found < SCHEMA_VERSION {
-        let tx = conn.transaction()?;
-        for step in STEPS.iter().skip(usize::try_from(found).unwrap_or(0)) {
-            tx.execute_batch(step)?;
-        }
-        tx.pragma_update(None, "application_id", APPLICATION_ID)?;
-        tx.pragma_update(None, "user_version", SCHEMA_VERSION)?;
-        tx.commit()?;
-    }
-    Ok(())
+    conn.busy_timeout(READER_PATIENCE)
 }
 
 #[cfg(test)]
@@ -313,26 +183,6 @@ mod tests {
         std::fs::write(&path, "a text that is long enough to be looked at by SQLite".repeat(100)).unwrap();
         assert!(matches!(check(&path), Err(OpenError::Foreign(_))));
         assert!(check(dir.path()).is_err(), "a folder");
-    }
-
-    #[test]
-    fn an_older_schema_is_brought_forward_with_its_rows() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("store.db");
-        let old = Connection::open(&path).unwrap();
-        old.execute_batch(FIRST).unwrap();
-        old.execute_batch("UPDATE marks SET seq_ceiling = 42").unwrap();
-        old.pragma_update(None, "application_id", APPLICATION_ID).unwrap();
-        old.pragma_update(None, "user_version", 1).unwrap();
-        drop(old);
-        for _ in 0..2 {
-            let (conn, _lock) = open(&path).unwrap();
-            let marks = conn.query_row("SELECT seq_ceiling, alive_at FROM marks", [], |row| {
-                Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?))
-            });
-            assert_eq!(marks.unwrap(), (42, 0));
-            assert_eq!(schema(&conn, &path).unwrap(), SCHEMA_VERSION);
-        }
     }
 
     #[test]

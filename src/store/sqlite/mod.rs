@@ -29,6 +29,11 @@
 //! from what is in flight, which is few and kept in memory. After a restart nothing is in flight, so nothing of it is on
 //! disk.
 //!
+//! # The file of an earlier release
+//!
+//! It is changed in place when it is opened (`schema` has the steps, `migrate` takes them), and rebuilt once if it cannot
+//! give room back to the disk, as the sweep does with what no traffic has needed for a while (`shrink`).
+//!
 //! # Why so few indexes
 //!
 //! Each message costs about ten row operations; each index adds two to four more, and the writer thread has half a core.
@@ -40,17 +45,21 @@ pub(super) mod accept;
 mod column;
 mod delivery;
 pub(super) mod dispatch;
+mod environment;
 mod fault;
 mod file;
 pub(super) mod inbox;
 mod inspect;
 mod message;
+mod migrate;
 mod open;
 pub(super) mod outbox;
 pub(super) mod presence;
 mod recipient_queue;
 mod recover;
 mod request;
+mod schema;
+mod shrink;
 pub(super) mod sweep;
 #[cfg(test)]
 mod tests;

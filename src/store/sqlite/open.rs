@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 /// Where the store is and how much it holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
-    /// The file. Beside it SQLite keeps `-wal` and `-shm`, and the store a `.lock`.
+    /// The file. Beside it SQLite keeps `-wal` and `-shm`, and the store a `.lock`, and `.schema-N` when it has changed it.
     pub path: PathBuf,
     /// How much it holds.
     pub limits: Limits,
@@ -63,7 +63,8 @@ impl WriterThread {
 }
 
 /// Opens the store, makes it if it is missing, and puts in order what the last stop left behind. `now_ms` is Unix
-/// milliseconds. Reads the whole memory of settled messages, so it may take a second or two: not for an async task.
+/// milliseconds. Reads the whole memory of settled messages, so it may take a second or two, and much longer once, when an
+/// earlier release left the file: not for an async task.
 ///
 /// # Errors
 /// When the file is in use, foreign, newer than this program, damaged, or cannot be opened.

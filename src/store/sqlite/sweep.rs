@@ -1,9 +1,10 @@
-//! The expiry: what is overdue expires, what is settled long enough is forgotten. In small chunks, so that no verb waits
-//! long behind it.
+//! The expiry: what is overdue expires, what is settled long enough is forgotten, and room that nothing needs is given back.
+//! In small chunks, so that no verb waits long behind it.
 
 use super::column::{from_sql, sql_ms, state};
 use super::delivery::Delivery;
 use super::message::{Message, SEVERAL};
+use super::shrink;
 use super::tx::{Tx, Walk};
 use crate::chat::delivery::State;
 use crate::chat::id::Row;
@@ -34,7 +35,10 @@ pub(in crate::store) fn sweep(tx: &mut Tx<'_>, now: u64) -> rusqlite::Result<Swe
         tx.draft.walk = Walk::After(String::new(), 0);
     }
     let walked = walk(tx, now)?;
-    Ok(Swept { expired, more: [overdue, forgotten, walked].iter().any(|rows| *rows >= CHUNK) })
+    let more = [overdue, forgotten, walked].iter().any(|rows| *rows >= CHUNK);
+    // As long as rows go, so may those behind them on their pages.
+    let more = more || shrink::give_back(tx, now)?;
+    Ok(Swept { expired, more })
 }
 
 fn expire(tx: &mut Tx<'_>, now: u64, expired: &mut u64) -> rusqlite::Result<usize> {

@@ -1,6 +1,7 @@
 //! What a verb works with: the connection inside a transaction, the limits, and the counters as they would be.
 
 use super::recipient_queue::{InFlight, NOTHING, RecipientQueue};
+use super::shrink::FreePages;
 use crate::chat::id::Row;
 use crate::store::{Limits, StoreFigures};
 use rusqlite::{Connection, OptionalExtension, Params};
@@ -43,6 +44,7 @@ pub(super) struct Memory {
     /// Settled upstream messages, oldest first.
     pub(super) inbox: VecDeque<Settled>,
     pub(super) walk: Walk,
+    pub(super) free_pages: FreePages,
     /// What each recipient's transport has; at most what was claimed and not recorded.
     in_flight: HashMap<RecipientQueue, InFlight>,
 }
@@ -53,6 +55,7 @@ impl Memory {
         self.figures = draft.figures;
         self.numbers = draft.numbers;
         self.walk = draft.walk;
+        self.free_pages = draft.free_pages;
         draft.deliveries.join(&mut self.deliveries);
         draft.inbox.join(&mut self.inbox);
         self.figures.history_rows = (self.deliveries.len() + self.inbox.len()) as u64;
@@ -103,6 +106,9 @@ pub(super) struct Draft {
     pub(super) deliveries: HistoryDraft,
     pub(super) inbox: HistoryDraft,
     pub(super) walk: Walk,
+    pub(super) free_pages: FreePages,
+    /// Whether all free pages that the file can spare were given back now.
+    pub(super) shrunk: bool,
     /// Topics that got a document.
     pub(super) topics: HashSet<String>,
     /// Whether a delivery became due.
@@ -113,7 +119,13 @@ pub(super) struct Draft {
 
 impl Draft {
     pub(super) fn of(memory: &Memory) -> Self {
-        Self { figures: memory.figures, numbers: memory.numbers, walk: memory.walk.clone(), ..Self::default() }
+        Self {
+            figures: memory.figures,
+            numbers: memory.numbers,
+            walk: memory.walk.clone(),
+            free_pages: memory.free_pages,
+            ..Self::default()
+        }
     }
 }
 

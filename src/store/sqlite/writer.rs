@@ -1,8 +1,8 @@
 //! The writer thread: group commit, and stop-and-resume when the disk refuses.
 
-use super::fault;
 use super::file::Lock;
 use super::tx::{Draft, Memory, Tx};
+use super::{fault, shrink};
 use crate::store::board::Board;
 use crate::store::{CloseError, Committed, Limits, StoreError, StoreHealth};
 use rusqlite::Connection;
@@ -165,8 +165,12 @@ impl Writer {
                     self.board.announce(std::mem::take(&mut draft.topics), draft.due);
                     draft.figures.commits += 1;
                     draft.figures.verbs += batch.len() as u64;
+                    let shrunk = draft.shrunk;
                     self.memory.adopt(draft);
                     self.board.show(self.memory.figures);
+                    if shrunk && let Err(error) = shrink::cut(&self.conn) {
+                        tracing::warn!(%error, "the store could not be made shorter yet");
+                    }
                     return Ok(());
                 }
                 Err(Trouble::Verb(index, error)) => {

@@ -1,0 +1,134 @@
+//! The file of an earlier release becomes one of this: in place, and one way only.
+//!
+//! ```text
+//!   a copy beside it:  `.part` ──► fsync ──► its name ──► fsync of the folder      (where there is room for one)
+//!   then the file:     BEGIN · step · step · ... · its new number · COMMIT
+//! ```
+//!
+//! After a `kill -9` the file is either the old one, and the next start does all of this again, or the new one, and its copy
+//! is whole. The copy is read by SQLite (its backup interface): what is only in the write-ahead log is in it, and a reader of
+//! the store does not stand in its way.
+
+use super::environment::{Environment, RESERVE, Stage, folder};
+use super::file::{beside, private_file};
+use super::schema::{self, SCHEMA_VERSION};
+use super::{fault, shrink};
+use crate::store::OpenError;
+use rusqlite::backup::{Backup, StepResult};
+use rusqlite::{Connection, ffi};
+use std::fs::{self, File};
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use tokio::time::Instant;
+
+/// Pages that are copied between two looks at the clock: 1 MiB.
+const PAGES_AT_ONCE: i32 = 256;
+
+/// Why there is no copy.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+enum CopyFault {
+    Sqlite(#[from] rusqlite::Error),
+    Io(#[from] io::Error),
+}
+
+/// Brings a file of schema `found` to today's, and keeps a copy of it where there is room.
+///
+/// # Errors
+/// When the copy fails although there was room, or the change: the file is as it was.
+pub(super) fn migrate(
+    conn: &mut Connection,
+    path: &Path,
+    found: i32,
+    environment: &Environment,
+) -> Result<(), OpenError> {
+    let sorted = |e| fault::of_opening(path, e);
+    let started = Instant::now();
+    let copy = beside(path, &format!(".schema-{found}"));
+    // Of a change that was not finished. The store itself is still what that is a copy of.
+    remove(&copy)?;
+    remove(&beside(&copy, ".part"))?;
+    let needed = shrink::Size::of(conn).map_err(sorted)?.bytes() + RESERVE;
+    let free = environment.free_beside(path)?;
+    let store = path.display();
+    if free < needed {
+        tracing::warn!(%store, schema = found, becomes = SCHEMA_VERSION, needed_bytes = needed, free_bytes = free,
+            "the store is of an earlier release and is changed now: earlier releases cannot open it afterwards. There is \
+            no room for a copy of the old one");
+    } else {
+        tracing::warn!(%store, schema = found, becomes = SCHEMA_VERSION, copy = %copy.display(),
+            "the store is of an earlier release and is changed now: earlier releases cannot open it afterwards. A copy of \
+            the old one is made beside it");
+        make_copy(conn, &copy, environment).map_err(|fault| of_copy(path, &copy, fault))?;
+    }
+    change(conn, found, environment).map_err(sorted)?;
+    tracing::info!(%store, schema = SCHEMA_VERSION, seconds = started.elapsed().as_secs_f32(), "the store is changed");
+    Ok(())
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Makes a copy that is complete once it has its name.
+fn make_copy(conn: &Connection, copy: &Path, environment: &Environment) -> Result<(), CopyFault> {
+    let part = beside(copy, ".part");
+    private_file().open(&part)?;
+    let mut to = Connection::open(&part)?;
+    // Until it has its name it is worth nothing: no journal, and one fsync at its end.
+    to.pragma_update(None, "journal_mode", "OFF")?;
+    to.pragma_update(None, "synchronous", "OFF")?;
+    let page = u64::from(shrink::Size::of(conn)?.page);
+    let backup = Backup::new(conn, &mut to)?;
+    loop {
+        match backup.step(PAGES_AT_ONCE)? {
+            StepResult::Done => break,
+            StepResult::More => {
+                let (of, left) = (backup.progress().pagecount, backup.progress().remaining);
+                let bytes = |pages: i32| u64::try_from(pages).unwrap_or(0) * page;
+                (environment.watch)(Stage::Copying { done: bytes(of - left), of: bytes(of) });
+            }
+            _ => return Err(rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_BUSY), None).into()),
+        }
+    }
+    drop(backup);
+    // SQLite has closed it: its locks of a file end with whatever closes that file first.
+    to.close().map_err(|(_, error)| error)?;
+    File::open(&part)?.sync_all()?;
+    fs::rename(&part, copy)?;
+    File::open(folder(copy))?.sync_all()?;
+    Ok(())
+}
+
+fn of_copy(path: &Path, copy: &Path, fault: CopyFault) -> OpenError {
+    let told = |why: &dyn std::fmt::Display| OpenError::Refused {
+        reason: format!("the copy {} of the old one could not be made: {why}", copy.display()),
+    };
+    match fault {
+        CopyFault::Io(error) => told(&error),
+        CopyFault::Sqlite(error) => match fault::of_opening(path, error) {
+            OpenError::Refused { reason } => told(&reason),
+            of_the_store => of_the_store,
+        },
+    }
+}
+
+/// Takes the steps, and lets the watcher see which one it is.
+fn change(conn: &mut Connection, found: i32, environment: &Environment) -> rusqlite::Result<()> {
+    let taken = usize::try_from(found).unwrap_or(0);
+    let of = schema::STEPS.len() - taken;
+    let at = Arc::new(AtomicUsize::new(1));
+    let seen = at.clone();
+    let stage = move || Stage::Changing { step: seen.load(Relaxed), of };
+    environment.during(conn, stage, |conn| {
+        schema::forward(conn, found, |step| match step {
+            Some(step) => at.store(step - taken, Relaxed),
+            None => (environment.watch)(Stage::Committing),
+        })
+    })
+}

@@ -1,0 +1,156 @@
+//! The schema: whose file it is, and the steps from each schema to the next.
+
+use super::fault;
+use crate::store::OpenError;
+use rusqlite::Connection;
+use std::path::Path;
+
+/// Marks the file as ours (`PRAGMA application_id`): "FMBr".
+pub(super) const APPLICATION_ID: i32 = 0x464d_4272;
+
+/// What makes each schema out of the one before, the first out of an empty file. A step that was released is never
+/// changed: files in the field have taken it.
+pub(super) const STEPS: [&str; 5] = [FIRST, PRESENCE, WAYS, TRIED, MESSAGES];
+/// The schema this program writes.
+pub(super) const SCHEMA_VERSION: i32 = STEPS.len() as i32;
+
+const FIRST: &str = "
+CREATE TABLE deliveries (
+    row INTEGER PRIMARY KEY,      -- upper 62 bits of the id, grows with time
+    tail INTEGER NOT NULL,        -- lower 17 bits of the id
+    bal TEXT NOT NULL,
+    id TEXT NOT NULL,             -- as the sender chose it
+    recipient INTEGER NOT NULL,
+    order_key TEXT,
+    state INTEGER NOT NULL,
+    due_at INTEGER,               -- NULL: never put off; 0: before all others; else Unix ms
+    deadline INTEGER NOT NULL,
+    look_at INTEGER NOT NULL,     -- when the sweep looks at it, while unsettled
+    accepted_at INTEGER NOT NULL,
+    claimed_at INTEGER,
+    sent_at INTEGER,
+    final_at INTEGER,             -- NULL: unsettled
+    attempt INTEGER NOT NULL,
+    dup_possible INTEGER NOT NULL,
+    receipt INTEGER NOT NULL,
+    told_seq INTEGER NOT NULL,    -- last status document in the outbox
+    code TEXT,
+    detail TEXT,
+    token_action INTEGER,
+    new_token TEXT,
+    reply TEXT NOT NULL,
+    corr BLOB,
+    log TEXT,                     -- JSON array of what was unusual
+    body BLOB                     -- NULL once it need not be sent any more
+) STRICT;
+CREATE UNIQUE INDEX deliveries_id ON deliveries (id, bal);
+CREATE INDEX deliveries_due ON deliveries (due_at) WHERE state = 0;
+CREATE INDEX deliveries_parked ON deliveries (recipient) WHERE state = 0 AND due_at IS NOT NULL;
+CREATE INDEX deliveries_look ON deliveries (look_at) WHERE final_at IS NULL;
+CREATE INDEX deliveries_order ON deliveries (bal, order_key) WHERE order_key IS NOT NULL AND final_at IS NULL;
+
+CREATE TABLE inbox (
+    row INTEGER PRIMARY KEY,
+    tail INTEGER NOT NULL,
+    key BLOB NOT NULL,            -- of (token, the device's id)
+    bal TEXT,                     -- NULL: no route yet
+    category TEXT,
+    topic TEXT NOT NULL,
+    seq INTEGER NOT NULL,
+    received_at INTEGER NOT NULL,
+    published_at INTEGER,
+    final_at INTEGER              -- published, and acknowledged where that is asked for
+) STRICT;
+CREATE UNIQUE INDEX inbox_key ON inbox (key);
+
+CREATE TABLE outbox (
+    topic TEXT NOT NULL,          -- '': no route yet
+    seq INTEGER NOT NULL,
+    kind INTEGER NOT NULL,
+    about INTEGER NOT NULL,       -- row of the delivery or inbox; 0: none
+    tail INTEGER NOT NULL,
+    queued_at INTEGER NOT NULL,
+    redelivered INTEGER NOT NULL,
+    corr BLOB,
+    payload BLOB NOT NULL,
+    PRIMARY KEY (topic, seq)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX outbox_notes ON outbox (topic, seq) WHERE kind = 3;
+
+CREATE TABLE claims (
+    topic TEXT PRIMARY KEY,
+    seq INTEGER NOT NULL          -- up to here documents may have been published
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE marks (
+    only INTEGER PRIMARY KEY CHECK (only = 1),
+    seq_ceiling INTEGER NOT NULL  -- no document number from here on was ever used
+) STRICT;
+INSERT INTO marks VALUES (1, 1);
+";
+
+const PRESENCE: &str = "
+CREATE TABLE presence (
+    user TEXT PRIMARY KEY,
+    online INTEGER NOT NULL,
+    changed_at INTEGER NOT NULL,
+    last_seen INTEGER             -- NULL: was never away
+) STRICT, WITHOUT ROWID;
+ALTER TABLE marks ADD COLUMN alive_at INTEGER NOT NULL DEFAULT 0;  -- the bridge was running then
+";
+
+const WAYS: &str = "
+ALTER TABLE deliveries ADD COLUMN way TEXT NOT NULL DEFAULT 'ccs';
+ALTER TABLE deliveries ADD COLUMN provider_id TEXT;                 -- the push service's name for it
+DROP INDEX deliveries_due;
+CREATE INDEX deliveries_due ON deliveries (way, due_at) WHERE state = 0;
+";
+
+const TRIED: &str = "
+ALTER TABLE deliveries ADD COLUMN waited_ms INTEGER NOT NULL DEFAULT 0;  -- after refusals, all together
+ALTER TABLE deliveries ADD COLUMN unknown INTEGER NOT NULL DEFAULT 0;    -- refusals in words that nobody knows
+";
+
+const MESSAGES: &str = "
+ALTER TABLE deliveries ADD COLUMN message INTEGER;  -- the row of the message that this is one of several deliveries of
+CREATE INDEX deliveries_message ON deliveries (message) WHERE message IS NOT NULL;
+CREATE TABLE messages (           -- what a message with several deliveries has beside its row in `deliveries`
+    row INTEGER PRIMARY KEY,
+    fan_out TEXT NOT NULL,        -- JSON: how many of its deliveries stand where, and what was told
+    told_at INTEGER NOT NULL,     -- when the last status was told
+    kept_until INTEGER            -- NULL: dropped after its end like any; else Unix ms
+) STRICT;
+CREATE INDEX messages_kept ON messages (kept_until) WHERE kept_until IS NOT NULL;
+";
+
+/// Whose file it is; returns its schema, 0 for an empty file.
+pub(super) fn of(conn: &Connection, path: &Path) -> Result<i32, OpenError> {
+    let sorted = |e| fault::of_opening(path, e);
+    let pragma = |name| conn.pragma_query_value(None, name, |row| row.get::<_, i32>(0)).map_err(sorted);
+    let tables: i64 = conn.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(sorted)?;
+    if tables == 0 {
+        return Ok(0);
+    }
+    if pragma("application_id")? != APPLICATION_ID {
+        return Err(OpenError::Foreign(path.to_owned()));
+    }
+    let found = pragma("user_version")?;
+    if found > SCHEMA_VERSION {
+        return Err(OpenError::TooNew { found, known: SCHEMA_VERSION });
+    }
+    Ok(found)
+}
+
+/// Takes the steps from schema `found` to today's, all in one transaction. `before` is called with the number of each one,
+/// which is that of the schema it makes, and with none before the commit.
+pub(super) fn forward(conn: &mut Connection, found: i32, before: impl Fn(Option<usize>)) -> rusqlite::Result<()> {
+    let tx = conn.transaction()?;
+    for (index, step) in STEPS.iter().enumerate().skip(usize::try_from(found).unwrap_or(0)) {
+        before(Some(index + 1));
+        tx.execute_batch(step)?;
+    }
+    tx.pragma_update(None, "application_id", APPLICATION_ID)?;
+    tx.pragma_update(None, "user_version", SCHEMA_VERSION)?;
+    before(None);
+    tx.commit()
+}

@@ -1,0 +1,159 @@
+//! The file gives back what it does not need any more.
+//!
+//! A file takes part in this (`auto_vacuum = incremental`) from its first page on. One of an earlier release, which did not,
+//! is rebuilt once by a VACUUM when it is opened; then the sweep gives pages back in small chunks.
+//!
+//! Which free pages are given back: those that no traffic has used for a while. What a minute's backlog fills and empties
+//! again and again stays, for each page that goes has to be asked for again, and one in the middle of the file costs a page
+//! from its end that is moved there.
+
+use super::column::from_sql;
+use super::environment::{Environment, RESERVE, Stage, folder};
+use super::tx::Tx;
+use rusqlite::Connection;
+use std::path::Path;
+use tokio::time::Instant;
+
+/// Pages are given back when no traffic has used them for so long.
+const UNUSED_MS: u64 = 10 * 60 * 1000;
+/// Free pages that always stay: 4 MiB.
+const SPARE_PAGES: i64 = 1024;
+/// And this part of the file: a quarter.
+const SPARE_PART: i64 = 4;
+/// Pages given back in one transaction: 1 MiB, a few milliseconds.
+const CHUNK: i64 = 256;
+const GIVE_BACK: &str = "PRAGMA incremental_vacuum(256)";
+const PAGES: &str = "PRAGMA page_count";
+const FREE: &str = "PRAGMA freelist_count";
+/// `PRAGMA auto_vacuum` of a file that takes part.
+const INCREMENTAL: i32 = 2;
+
+/// How large the file is, with what is still in its write-ahead log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Size {
+    pages: u64,
+    free: u64,
+    /// Bytes of a page.
+    pub(super) page: u32,
+}
+
+impl Size {
+    pub(super) fn of(conn: &Connection) -> rusqlite::Result<Self> {
+        let count = |sql| conn.query_row(sql, [], |row| Ok(from_sql(row.get(0)?)));
+        let page = conn.query_row("PRAGMA page_size", [], |row| row.get(0))?;
+        Ok(Self { pages: count(PAGES)?, free: count(FREE)?, page })
+    }
+
+    pub(super) fn bytes(self) -> u64 {
+        self.pages * u64::from(self.page)
+    }
+
+    /// What a VACUUM writes before it gives anything back: all pages that are in use go to a temporary file, and from there
+    /// to the write-ahead log, with a head of 24 bytes each; one of 800 is a page more, that knows the others' parents.
+    fn to_rebuild(self) -> u64 {
+        let used = (self.pages - self.free) * u64::from(self.page);
+        2 * (used + used / 100)
+    }
+}
+
+/// Rebuilds a file that cannot shrink, so that it can. Without room for that it is left as it is, and the next start tries
+/// again; likewise if it fails, which leaves the file as it was.
+pub(super) fn rebuild_once(conn: &mut Connection, path: &Path, environment: &Environment) -> rusqlite::Result<()> {
+    if conn.pragma_query_value(None, "auto_vacuum", |row| row.get::<_, i32>(0))? == INCREMENTAL {
+        return Ok(());
+    }
+    // A VACUUM that was killed has left all of it in the write-ahead log. That room counts.
+    fold_in(conn)?;
+    let before = Size::of(conn)?;
+    let (needed_bytes, store) = (before.to_rebuild() + RESERVE, path.display());
+    let free_bytes = match environment.free_beside(path) {
+        Ok(free) => free,
+        Err(error) => {
+            tracing::warn!(%store, %error, "how much room there is to rebuild the store is not known");
+            return Ok(());
+        }
+    };
+    if free_bytes < needed_bytes {
+        tracing::warn!(%store, needed_bytes, free_bytes,
+            "the store cannot shrink: there is no room to rebuild it, which the next start tries again");
+        return Ok(());
+    }
+    tracing::info!(%store, bytes = before.bytes(), "the store is rebuilt once, so that it can shrink from now on");
+    let started = Instant::now();
+    if let Err(error) = rebuild(conn, path, environment) {
+        tracing::warn!(%store, %error, "the store could not be rebuilt, which the next start tries again");
+        return Ok(());
+    }
+    let after = Size::of(conn)?;
+    tracing::info!(%store, bytes_before = before.bytes(), bytes = after.bytes(),
+        seconds = started.elapsed().as_secs_f32(), "the store is rebuilt");
+    Ok(())
+}
+
+/// VACUUM, with its temporary file where the store is: with `temp_store = MEMORY` it would take as much memory as the store
+/// has bytes, and the folder for temporary files of a machine is often small, or memory as well. SQLite unlinks the file when
+/// it has opened it, so a kill leaves nothing. The only other way to name the folder is the environment (`SQLITE_TMPDIR`),
+/// which a program with threads must not change. The pragma is deprecated because it counts for the whole process; SQLite
+/// guards it by a mutex, and here nothing else of this process has temporary files. A folder whose name is no UTF-8 cannot be
+/// named; then the machine's is used.
+fn rebuild(conn: &mut Connection, path: &Path, environment: &Environment) -> rusqlite::Result<()> {
+    conn.pragma_update(None, "temp_store", "FILE")?;
+    let named = std::path::absolute(folder(path)).ok().and_then(|folder| Some(folder.to_str()?.to_owned()));
+    if let Some(folder) = named {
+        conn.pragma_update(None, "temp_store_directory", folder)?;
+    }
+    let rebuilt = environment.during(conn, || Stage::Rebuilding, |conn| conn.execute_batch("VACUUM"));
+    conn.pragma_update(None, "temp_store_directory", "")?;
+    conn.pragma_update(None, "temp_store", "MEMORY")?;
+    rebuilt?;
+    (environment.watch)(Stage::FoldingIn);
+    fold_in(conn)
+}
+
+/// Moves the write-ahead log into the file, as far as no reader needs it, and gives its room back.
+fn fold_in(conn: &Connection) -> rusqlite::Result<()> {
+    conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
+}
+
+/// What is known of the free pages since a moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct FreePages {
+    /// In Unix milliseconds.
+    since: u64,
+    /// The fewest that there were.
+    fewest: i64,
+    /// Some were given back since.
+    given: bool,
+}
+
+/// Gives a chunk of free pages back, if there are more than the file should keep; says whether there may be another one.
+pub(super) fn give_back(tx: &mut Tx<'_>, now: u64) -> rusqlite::Result<bool> {
+    let count = |tx: &Tx<'_>, sql| tx.one(sql, [], |row| row.get::<_, i64>(0)).map(Option::unwrap_or_default);
+    let (pages, free) = (count(tx, PAGES)?, count(tx, FREE)?);
+    let known = &mut tx.draft.free_pages;
+    known.fewest = known.fewest.min(free);
+    if now < known.since.saturating_add(UNUSED_MS) {
+        return Ok(false);
+    }
+    let surplus = known.fewest - SPARE_PAGES.max(pages / SPARE_PART);
+    if surplus >= CHUNK {
+        tx.all(GIVE_BACK, [], |_| Ok(()))?;
+        // None of a file that could not be rebuilt.
+        let given = free - count(tx, FREE)?;
+        if given > 0 {
+            let known = &mut tx.draft.free_pages;
+            known.fewest -= given;
+            known.given = true;
+            return Ok(true);
+        }
+    }
+    tx.draft.shrunk = tx.draft.free_pages.given;
+    tx.draft.free_pages = FreePages { since: now, fewest: free, given: false };
+    Ok(false)
+}
+
+/// Lets a file that has given pages back become as short as it is now: it is cut when the write-ahead log has been moved into
+/// it, for which an idle store would wait long.
+pub(super) fn cut(conn: &Connection) -> rusqlite::Result<()> {
+    conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))
+}

@@ -1,0 +1,326 @@
+//! A file of an earlier release: changed in place, in the midst of which the process may be killed.
+
+use super::super::environment::{Environment, Stage};
+use super::super::file::{beside, open, open_in};
+use super::super::schema::{SCHEMA_VERSION, STEPS};
+use super::old::{ALL_DUE, Content, MIXED, OLD, content, make, mark};
+use crate::store::sqlite::{Settings, check};
+use crate::store::tests::NOW;
+use crate::store::{Inspector, OpenError};
+use rusqlite::Connection;
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
+use tempfile::TempDir;
+use tokio::time::{Instant, advance};
+
+/// Enough for several parts of the copy, and some looks at each stage.
+const MESSAGES: u32 = 4000;
+const BODY: u32 = 700;
+
+fn old_store() -> (TempDir, PathBuf) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("store.db");
+    make(&path, MESSAGES, ALL_DUE, BODY);
+    (dir, path)
+}
+
+/// Where the copy of the old file is.
+fn copy_of(path: &Path) -> PathBuf {
+    beside(path, &format!(".schema-{OLD}"))
+}
+
+fn can_shrink(path: &Path) -> bool {
+    let conn = Connection::open(path).unwrap();
+    conn.pragma_query_value(None, "auto_vacuum", |row| row.get::<_, i32>(0)).unwrap() == 2
+}
+
+fn with_room(free: fn(&Path) -> std::io::Result<u64>) -> Environment {
+    Environment { free, ..Environment::real() }
+}
+
+/// The log of this thread, in a file.
+fn log_into(path: &Path) -> tracing::subscriber::DefaultGuard {
+    let subscriber = tracing_subscriber::fmt().with_writer(File::create(path).unwrap()).with_ansi(false).finish();
+    tracing::subscriber::set_default(subscriber)
+}
+
+#[test]
+fn the_oldest_schema_is_brought_forward_with_its_rows() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("store.db");
+    let old = Connection::open(&path).unwrap();
+    old.execute_batch(STEPS[0]).unwrap();
+    old.execute_batch("UPDATE marks SET seq_ceiling = 42").unwrap();
+    mark(&old, 1);
+    drop(old);
+    for _ in 0..2 {
+        let (conn, _lock) = open(&path).unwrap();
+        let marks = conn.query_row("SELECT seq_ceiling, alive_at FROM marks", [], |row| {
+            Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?))
+        });
+        assert_eq!(marks.unwrap(), (42, 0));
+        let schema = conn.pragma_query_value(None, "user_version", |row| row.get::<_, i32>(0));
+        assert_eq!(schema.unwrap(), SCHEMA_VERSION);
+    }
+    assert!(beside(&path, ".schema-1").exists());
+}
+
+#[test]
+fn the_old_store_lies_beside_the_new_one_and_its_owner_is_told_before() {
+    let (dir, path) = old_store();
+    let old = content(&path);
+    check(&path).unwrap();
+    assert!(matches!(Inspector::open(&path), Err(OpenError::TooOld { found: OLD, known: SCHEMA_VERSION })));
+    assert_eq!(content(&path), old, "a look changes nothing");
+    let log = dir.path().join("log");
+    let guard = log_into(&log);
+    let stages = Arc::new(Mutex::new(Vec::new()));
+    let (seen, told) = (stages.clone(), log.clone());
+    let watch = Arc::new(move |stage| {
+        let mut seen = seen.lock().unwrap();
+        if seen.is_empty() {
+            let told = fs::read_to_string(&told).unwrap();
+            assert!(told.contains("WARN") && told.contains("earlier releases cannot open it afterwards"), "{told}");
+            assert!(told.contains("store.db.schema-4") && told.contains("schema=4 becomes=5"), "{told}");
+        }
+        seen.push(stage);
+    });
+    drop(open_in(&path, &Environment { watch, ..Environment::real() }).unwrap());
+    drop(guard);
+
+    let mut names: Vec<_> = fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    names.sort();
+    assert_eq!(names, ["log", "store.db", "store.db.lock", "store.db.schema-4"]);
+    assert_eq!(content(&path), Content { schema: SCHEMA_VERSION, rows: old.rows });
+    assert_eq!(content(&copy_of(&path)), old);
+    assert!(can_shrink(&path));
+    use std::os::unix::fs::PermissionsExt;
+    assert_eq!(copy_of(&path).metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    let mut stages = stages.lock().unwrap().clone();
+    stages.dedup_by_key(|stage| std::mem::discriminant(stage));
+    assert!(
+        matches!(
+            stages[..],
+            [
+                Stage::Copying { done: 1.., of: 1.. },
+                Stage::Changing { step: 1, of: 1 },
+                Stage::Committing,
+                Stage::Rebuilding,
+                Stage::FoldingIn
+            ]
+        ),
+        "{stages:?}"
+    );
+    let told = fs::read_to_string(&log).unwrap();
+    for words in
+        ["the store is changed store", "can shrink from now on", "the store is rebuilt store", "seconds=", "bytes="]
+    {
+        assert!(told.contains(words), "{words} in {told}");
+    }
+}
+
+#[test]
+fn without_room_there_is_no_copy_and_the_next_start_lets_the_file_shrink() {
+    let (dir, path) = old_store();
+    let old = content(&path);
+    let size = path.metadata().unwrap().len();
+    let log = dir.path().join("log");
+    let guard = log_into(&log);
+    drop(open_in(&path, &with_room(|_| Ok(4711))).unwrap());
+    drop(guard);
+    assert_eq!(content(&path), Content { schema: SCHEMA_VERSION, rows: old.rows });
+    assert!(!copy_of(&path).exists() && !beside(&copy_of(&path), ".part").exists());
+    assert!(!can_shrink(&path));
+    let told = fs::read_to_string(&log).unwrap();
+    let needed = |words: &str| {
+        let line = told.lines().find(|line| line.contains(words)).unwrap_or_else(|| panic!("{words} in {told}"));
+        assert!(line.contains("WARN") && line.contains("free_bytes=4711"), "{line}");
+        let (_, needed) = line.split_once("needed_bytes=").unwrap();
+        needed.split(' ').next().unwrap().parse::<u64>().unwrap()
+    };
+    assert!(needed("There is no room for a copy") > size);
+    assert!(needed("the store cannot shrink") > 2 * size);
+
+    // Nothing is copied any more: the old one is gone.
+    drop(open(&path).unwrap());
+    assert!(can_shrink(&path));
+    assert!(!copy_of(&path).exists());
+    assert_eq!(content(&path), Content { schema: SCHEMA_VERSION, rows: old.rows });
+}
+
+#[test]
+fn a_disk_that_cannot_say_how_much_room_it_has_leaves_the_store_as_it_is() {
+    let (_dir, path) = old_store();
+    let old = content(&path);
+    let silent = with_room(|_| Err(std::io::ErrorKind::PermissionDenied.into()));
+    assert!(matches!(open_in(&path, &silent), Err(OpenError::Io(_))));
+    assert_eq!(content(&path), old);
+}
+
+#[test]
+fn a_copy_that_cannot_be_made_leaves_the_store_as_it_is() {
+    let (_dir, path) = old_store();
+    let old = content(&path);
+    // Something with its name that no file can take the place of.
+    fs::create_dir_all(copy_of(&path).join("full")).unwrap();
+    assert!(open(&path).is_err());
+    assert_eq!(content(&path), old);
+    fs::remove_dir_all(copy_of(&path)).unwrap();
+    drop(open(&path).unwrap());
+    assert_eq!(content(&copy_of(&path)), old);
+}
+
+/// Says what it is told every two seconds and not more often.
+#[tokio::test(start_paused = true)]
+async fn a_change_that_takes_long_tells_how_far_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = dir.path().join("log");
+    let guard = log_into(&log);
+    let watch = Environment::real().watch;
+    let ms = |ms| std::time::Duration::from_millis(ms);
+    let lines = || fs::read_to_string(&log).unwrap().lines().count();
+    watch(Stage::Copying { done: 1, of: 9 });
+    advance(ms(1999)).await;
+    watch(Stage::Copying { done: 2, of: 9 });
+    assert_eq!(lines(), 0, "nobody waits long for a small one");
+    let stages = [Stage::Copying { done: 3, of: 9 }, Stage::Changing { step: 1, of: 2 }, Stage::Committing];
+    for (count, stage) in stages.into_iter().chain([Stage::Rebuilding, Stage::FoldingIn]).enumerate() {
+        advance(ms(1)).await;
+        watch(stage);
+        watch(stage);
+        assert_eq!(lines(), count + 1);
+        advance(ms(1999)).await;
+    }
+    drop(guard);
+    let told = fs::read_to_string(&log).unwrap();
+    assert!(told.contains("copied_bytes=3 of_bytes=9 seconds=2"), "{told}");
+    assert!(told.contains("step=1 of=2 seconds=4"), "{told}");
+}
+
+/// Where a child process is killed: at the n-th look at a stage.
+const KILLS: [(&str, u32); 7] = [
+    ("Copying", 1),
+    ("Copying", 2),
+    ("Changing", 1),
+    ("Changing", 2),
+    ("Committing", 1),
+    ("Rebuilding", 1),
+    ("FoldingIn", 1),
+];
+/// The stage, the look and the file, for the child.
+const CHILD: [&str; 3] = ["CHANGE_STAGE", "CHANGE_LOOK", "CHANGE_PATH"];
+const THERE: &str = "the child is there";
+
+/// Changes a store until it is at a stage, says so, and does nothing more.
+#[test]
+#[ignore = "the child of another test"]
+fn a_child_stops_in_the_midst_of_its_change() {
+    let [stage, look, path] = CHILD.map(|name| std::env::var(name).unwrap());
+    let (look, looks) = (look.parse::<u32>().unwrap(), AtomicU32::new(0));
+    let watch = Arc::new(move |at: Stage| {
+        if format!("{at:?}").starts_with(&stage) && looks.fetch_add(1, Relaxed) + 1 == look {
+            println!("\n{THERE}");
+            std::io::stdout().flush().unwrap();
+            // Until it is killed; or its parent is gone.
+            let _ = std::io::stdin().read(&mut [0]);
+            std::process::exit(1);
+        }
+    });
+    drop(open_in(Path::new(&path), &Environment { watch, ..Environment::real() }).unwrap());
+}
+
+fn kill_at(stage: &str, look: u32, path: &Path) {
+    let (_, here) = module_path!().split_once("::").unwrap();
+    let values = [stage, &look.to_string(), path.to_str().unwrap()];
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", &format!("{here}::a_child_stops_in_the_midst_of_its_change"), "--ignored", "--nocapture"])
+        .envs(CHILD.into_iter().zip(values))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    assert!(said.any(|line| line == THERE), "the child came to {stage} {look} times");
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
+fn a_change_that_is_killed_leaves_the_old_store_or_the_new_one() {
+    let (dir, path) = old_store();
+    let old = content(&path);
+    let new = Content { schema: SCHEMA_VERSION, rows: old.rows };
+    for (stage, look) in KILLS {
+        let copied = tempfile::tempdir().unwrap();
+        for name in ["store.db", "store.db-wal"] {
+            fs::copy(dir.path().join(name), copied.path().join(name)).unwrap();
+        }
+        let path = copied.path().join("store.db");
+        kill_at(stage, look, &path);
+        let found = if ["Rebuilding", "FoldingIn"].contains(&stage) { &new } else { &old };
+        assert_eq!(content(&path), *found, "{stage} {look}");
+        assert_eq!(copy_of(&path).exists(), stage != "Copying", "{stage} {look}");
+        if copy_of(&path).exists() {
+            assert_eq!(content(&copy_of(&path)), old, "{stage} {look}");
+        }
+        drop(open(&path).unwrap());
+        assert_eq!(content(&path), new, "{stage} {look}");
+        assert_eq!(content(&copy_of(&path)), old, "{stage} {look}");
+        assert!(can_shrink(&path), "{stage} {look}");
+        assert!(!beside(&copy_of(&path), ".part").exists());
+    }
+}
+
+/// Wall time and processor time since the process began, in seconds.
+fn clocks(started: Instant) -> [f64; 2] {
+    let stat = fs::read_to_string("/proc/self/stat").unwrap();
+    let (_, fields) = stat.split_once(") ").unwrap();
+    let ticks: u64 = fields.split(' ').skip(11).take(2).map(|field| field.parse::<u64>().unwrap()).sum();
+    [started.elapsed().as_secs_f64(), ticks as f64 / 100.0]
+}
+
+/// How long it takes on this machine. Prints, asserts nothing of it:
+/// `cargo test --release --lib sqlite::tests::migrate::a_million -- --ignored --nocapture`. The store is made below
+/// `TMPDIR`.
+#[test]
+#[ignore = "a measurement"]
+fn a_million_messages_of_the_first_release() {
+    for (what, states, body) in [("mixed", MIXED, 700), ("all due", ALL_DUE, 700), ("all due, large", ALL_DUE, 1900)] {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("store.db");
+        make(&path, 1_000_000, states, body);
+        File::open(&path).unwrap().sync_all().unwrap();
+        println!("{what}: {:.2} GB", path.metadata().unwrap().len() as f64 / 1e9);
+        let started = Instant::now();
+        // What took how long: each stage ends where another one begins.
+        let stages = Arc::new(Mutex::new((None, clocks(started))));
+        let seen = stages.clone();
+        let watch = Arc::new(move |stage: Stage| {
+            let mut seen = seen.lock().unwrap();
+            if seen.0 != Some(std::mem::discriminant(&stage)) {
+                let now = clocks(started);
+                println!(
+                    "  {:.2} s ({:.2} s of processor time) until {stage:?}",
+                    now[0] - seen.1[0],
+                    now[1] - seen.1[1]
+                );
+                *seen = (Some(std::mem::discriminant(&stage)), now);
+            }
+        });
+        drop(open_in(&path, &Environment { watch, ..Environment::real() }).unwrap());
+        let (seen, now) = (stages.lock().unwrap().1, clocks(started));
+        println!("  {:.2} s ({:.2} s) until it is open; {:.2} s in all", now[0] - seen[0], now[1] - seen[1], now[0]);
+        let (_, _, recovery) = crate::store::sqlite::open(&Settings::new(&path), NOW).unwrap();
+        let again = clocks(started);
+        println!(
+            "  {:.2} s ({:.2} s) the next start, {} crashed",
+            again[0] - now[0],
+            again[1] - now[1],
+            recovery.crashed
+        );
+    }
+}
