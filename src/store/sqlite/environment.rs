@@ -16,7 +16,7 @@ pub(super) const RESERVE: u64 = 64 << 20;
 
 /// How far a change of the file is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Stage {
+pub(super) enum Phase {
     /// The old file is copied; bytes.
     Copying { done: u64, of: u64 },
     /// A step of the schema is taken, counted from 1.
@@ -33,8 +33,8 @@ pub(super) enum Stage {
 pub(super) struct Environment {
     /// The bytes that this process may still write below a folder.
     pub(super) free: fn(&Path) -> io::Result<u64>,
-    /// Sees each stage, many times.
-    pub(super) watch: Arc<dyn Fn(Stage) + Send + Sync>,
+    /// Sees each phase, many times.
+    pub(super) watch: Arc<dyn Fn(Phase) + Send + Sync>,
 }
 
 impl Environment {
@@ -48,16 +48,16 @@ impl Environment {
         (self.free)(folder(path))
     }
 
-    /// Shows the watcher what `stage` says again and again, as long as `work` keeps SQLite busy.
+    /// Shows the watcher what `phase` says again and again, as long as `work` keeps SQLite busy.
     pub(super) fn during<T>(
         &self,
         conn: &mut Connection,
-        stage: impl Fn() -> Stage + Send + 'static,
+        phase: impl Fn() -> Phase + Send + 'static,
         work: impl FnOnce(&mut Connection) -> rusqlite::Result<T>,
     ) -> rusqlite::Result<T> {
         let watch = self.watch.clone();
         let handler = move || {
-            watch(stage());
+            watch(phase());
             false
         };
         conn.progress_handler(INSTRUCTIONS, Some(handler))?;
@@ -78,24 +78,24 @@ fn free_bytes(folder: &Path) -> io::Result<u64> {
 }
 
 /// Tells how far a change is in the log, when it takes longer.
-fn telling() -> impl Fn(Stage) {
+fn telling() -> impl Fn(Phase) {
     let started = Instant::now();
     let told_ms = AtomicU64::new(0);
-    move |stage| {
+    move |phase| {
         let ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
         if ms < told_ms.load(Relaxed) + TELL_MS {
             return;
         }
         told_ms.store(ms, Relaxed);
         let seconds = ms / 1000;
-        match stage {
-            Stage::Copying { done, of } => {
+        match phase {
+            Phase::Copying { done, of } => {
                 tracing::info!(copied_bytes = done, of_bytes = of, seconds, "the old store is copied");
             }
-            Stage::Changing { step, of } => tracing::info!(step, of, seconds, "the store is changed"),
-            Stage::Committing => tracing::info!(seconds, "the change of the store is written to disk"),
-            Stage::Rebuilding => tracing::info!(seconds, "the store is rebuilt"),
-            Stage::FoldingIn => tracing::info!(seconds, "the rebuilt store is moved into its file"),
+            Phase::Changing { step, of } => tracing::info!(step, of, seconds, "the store is changed"),
+            Phase::Committing => tracing::info!(seconds, "the change of the store is written to disk"),
+            Phase::Rebuilding => tracing::info!(seconds, "the store is rebuilt"),
+            Phase::FoldingIn => tracing::info!(seconds, "the rebuilt store is moved into its file"),
         }
     }
 }

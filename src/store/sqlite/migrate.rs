@@ -9,7 +9,7 @@
 //! is whole. The copy is read by SQLite (its backup interface): what is only in the write-ahead log is in it, and a reader of
 //! the store does not stand in its way.
 
-use super::environment::{Environment, RESERVE, Stage, folder};
+use super::environment::{Environment, Phase, RESERVE, folder};
 use super::file::{beside, private_file};
 use super::schema::{self, SCHEMA_VERSION};
 use super::{fault, shrink};
@@ -91,7 +91,7 @@ fn make_copy(conn: &Connection, copy: &Path, environment: &Environment) -> Resul
             StepResult::More => {
                 let (of, left) = (backup.progress().pagecount, backup.progress().remaining);
                 let bytes = |pages: i32| u64::try_from(pages).unwrap_or(0) * page;
-                (environment.watch)(Stage::Copying { done: bytes(of - left), of: bytes(of) });
+                (environment.watch)(Phase::Copying { done: bytes(of - left), of: bytes(of) });
             }
             _ => return Err(rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_BUSY), None).into()),
         }
@@ -124,11 +124,11 @@ fn change(conn: &mut Connection, found: i32, environment: &Environment) -> rusql
     let of = schema::STEPS.len() - taken;
     let at = Arc::new(AtomicUsize::new(1));
     let seen = at.clone();
-    let stage = move || Stage::Changing { step: seen.load(Relaxed), of };
-    environment.during(conn, stage, |conn| {
+    let phase = move || Phase::Changing { step: seen.load(Relaxed), of };
+    environment.during(conn, phase, |conn| {
         schema::forward(conn, found, |step| match step {
             Some(step) => at.store(step - taken, Relaxed),
-            None => (environment.watch)(Stage::Committing),
+            None => (environment.watch)(Phase::Committing),
         })
     })
 }

@@ -8,7 +8,7 @@
 //! from its end that is moved there.
 
 use super::column::from_sql;
-use super::environment::{Environment, RESERVE, Stage, folder};
+use super::environment::{Environment, Phase, RESERVE, folder};
 use super::tx::Tx;
 use rusqlite::Connection;
 use std::path::Path;
@@ -102,11 +102,11 @@ fn rebuild(conn: &mut Connection, path: &Path, environment: &Environment) -> rus
     if let Some(folder) = named {
         conn.pragma_update(None, "temp_store_directory", folder)?;
     }
-    let rebuilt = environment.during(conn, || Stage::Rebuilding, |conn| conn.execute_batch("VACUUM"));
+    let rebuilt = environment.during(conn, || Phase::Rebuilding, |conn| conn.execute_batch("VACUUM"));
     conn.pragma_update(None, "temp_store_directory", "")?;
     conn.pragma_update(None, "temp_store", "MEMORY")?;
     rebuilt?;
-    (environment.watch)(Stage::FoldingIn);
+    (environment.watch)(Phase::FoldingIn);
     fold_in(conn)
 }
 

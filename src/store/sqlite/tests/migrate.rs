@@ -1,6 +1,6 @@
 //! A file of an earlier release: changed in place, in the midst of which the process may be killed.
 
-use super::super::environment::{Environment, Stage};
+use super::super::environment::{Environment, Phase};
 use super::super::file::{beside, open, open_in};
 use super::super::schema::{SCHEMA_VERSION, STEPS};
 use super::old::{ALL_DUE, Content, MIXED, OLD, content, make, mark};
@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex};
 use tempfile::TempDir;
 use tokio::time::{Instant, advance};
 
-/// Enough for several parts of the copy, and some looks at each stage.
+/// Enough for several parts of the copy, and some looks at each phase.
 const MESSAGES: u32 = 4000;
 const BODY: u32 = 700;
 
@@ -78,16 +78,16 @@ fn the_old_store_lies_beside_the_new_one_and_its_owner_is_told_before() {
     assert_eq!(content(&path), old, "a look changes nothing");
     let log = dir.path().join("log");
     let guard = log_into(&log);
-    let stages = Arc::new(Mutex::new(Vec::new()));
-    let (seen, told) = (stages.clone(), log.clone());
-    let watch = Arc::new(move |stage| {
+    let phases = Arc::new(Mutex::new(Vec::new()));
+    let (seen, told) = (phases.clone(), log.clone());
+    let watch = Arc::new(move |phase| {
         let mut seen = seen.lock().unwrap();
         if seen.is_empty() {
             let told = fs::read_to_string(&told).unwrap();
             assert!(told.contains("WARN") && told.contains("earlier releases cannot open it afterwards"), "{told}");
             assert!(told.contains("store.db.schema-4") && told.contains("schema=4 becomes=5"), "{told}");
         }
-        seen.push(stage);
+        seen.push(phase);
     });
     drop(open_in(&path, &Environment { watch, ..Environment::real() }).unwrap());
     drop(guard);
@@ -100,20 +100,20 @@ fn the_old_store_lies_beside_the_new_one_and_its_owner_is_told_before() {
     assert!(can_shrink(&path));
     use std::os::unix::fs::PermissionsExt;
     assert_eq!(copy_of(&path).metadata().unwrap().permissions().mode() & 0o777, 0o600);
-    let mut stages = stages.lock().unwrap().clone();
-    stages.dedup_by_key(|stage| std::mem::discriminant(stage));
+    let mut phases = phases.lock().unwrap().clone();
+    phases.dedup_by_key(|phase| std::mem::discriminant(phase));
     assert!(
         matches!(
-            stages[..],
+            phases[..],
             [
-                Stage::Copying { done: 1.., of: 1.. },
-                Stage::Changing { step: 1, of: 1 },
-                Stage::Committing,
-                Stage::Rebuilding,
-                Stage::FoldingIn
+                Phase::Copying { done: 1.., of: 1.. },
+                Phase::Changing { step: 1, of: 1 },
+                Phase::Committing,
+                Phase::Rebuilding,
+                Phase::FoldingIn
             ]
         ),
-        "{stages:?}"
+        "{phases:?}"
     );
     let told = fs::read_to_string(&log).unwrap();
     for words in
@@ -183,15 +183,15 @@ async fn a_change_that_takes_long_tells_how_far_it_is() {
     let watch = Environment::real().watch;
     let ms = |ms| std::time::Duration::from_millis(ms);
     let lines = || fs::read_to_string(&log).unwrap().lines().count();
-    watch(Stage::Copying { done: 1, of: 9 });
+    watch(Phase::Copying { done: 1, of: 9 });
     advance(ms(1999)).await;
-    watch(Stage::Copying { done: 2, of: 9 });
+    watch(Phase::Copying { done: 2, of: 9 });
     assert_eq!(lines(), 0, "nobody waits long for a small one");
-    let stages = [Stage::Copying { done: 3, of: 9 }, Stage::Changing { step: 1, of: 2 }, Stage::Committing];
-    for (count, stage) in stages.into_iter().chain([Stage::Rebuilding, Stage::FoldingIn]).enumerate() {
+    let phases = [Phase::Copying { done: 3, of: 9 }, Phase::Changing { step: 1, of: 2 }, Phase::Committing];
+    for (count, phase) in phases.into_iter().chain([Phase::Rebuilding, Phase::FoldingIn]).enumerate() {
         advance(ms(1)).await;
-        watch(stage);
-        watch(stage);
+        watch(phase);
+        watch(phase);
         assert_eq!(lines(), count + 1);
         advance(ms(1999)).await;
     }
@@ -201,7 +201,7 @@ async fn a_change_that_takes_long_tells_how_far_it_is() {
     assert!(told.contains("step=1 of=2 seconds=4"), "{told}");
 }
 
-/// Where a child process is killed: at the n-th look at a stage.
+/// Where a child process is killed: at the n-th look at a phase.
 const KILLS: [(&str, u32); 7] = [
     ("Copying", 1),
     ("Copying", 2),
@@ -211,18 +211,18 @@ const KILLS: [(&str, u32); 7] = [
     ("Rebuilding", 1),
     ("FoldingIn", 1),
 ];
-/// The stage, the look and the file, for the child.
-const CHILD: [&str; 3] = ["CHANGE_STAGE", "CHANGE_LOOK", "CHANGE_PATH"];
+/// The phase, the look and the file, for the child.
+const CHILD: [&str; 3] = ["CHANGE_PHASE", "CHANGE_LOOK", "CHANGE_PATH"];
 const THERE: &str = "the child is there";
 
-/// Changes a store until it is at a stage, says so, and does nothing more.
+/// Changes a store until it is at a phase, says so, and does nothing more.
 #[test]
 #[ignore = "the child of another test"]
 fn a_child_stops_in_the_midst_of_its_change() {
-    let [stage, look, path] = CHILD.map(|name| std::env::var(name).unwrap());
+    let [phase, look, path] = CHILD.map(|name| std::env::var(name).unwrap());
     let (look, looks) = (look.parse::<u32>().unwrap(), AtomicU32::new(0));
-    let watch = Arc::new(move |at: Stage| {
-        if format!("{at:?}").starts_with(&stage) && looks.fetch_add(1, Relaxed) + 1 == look {
+    let watch = Arc::new(move |at: Phase| {
+        if format!("{at:?}").starts_with(&phase) && looks.fetch_add(1, Relaxed) + 1 == look {
             println!("\n{THERE}");
             std::io::stdout().flush().unwrap();
             // Until it is killed; or its parent is gone.
@@ -233,9 +233,9 @@ fn a_child_stops_in_the_midst_of_its_change() {
     drop(open_in(Path::new(&path), &Environment { watch, ..Environment::real() }).unwrap());
 }
 
-fn kill_at(stage: &str, look: u32, path: &Path) {
+fn kill_at(phase: &str, look: u32, path: &Path) {
     let (_, here) = module_path!().split_once("::").unwrap();
-    let values = [stage, &look.to_string(), path.to_str().unwrap()];
+    let values = [phase, &look.to_string(), path.to_str().unwrap()];
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", &format!("{here}::a_child_stops_in_the_midst_of_its_change"), "--ignored", "--nocapture"])
         .envs(CHILD.into_iter().zip(values))
@@ -244,7 +244,7 @@ fn kill_at(stage: &str, look: u32, path: &Path) {
         .spawn()
         .unwrap();
     let mut said = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
-    assert!(said.any(|line| line == THERE), "the child came to {stage} {look} times");
+    assert!(said.any(|line| line == THERE), "the child came to {phase} {look} times");
     child.kill().unwrap();
     child.wait().unwrap();
 }
@@ -254,23 +254,23 @@ fn a_change_that_is_killed_leaves_the_old_store_or_the_new_one() {
     let (dir, path) = old_store();
     let old = content(&path);
     let new = Content { schema: SCHEMA_VERSION, rows: old.rows };
-    for (stage, look) in KILLS {
+    for (phase, look) in KILLS {
         let copied = tempfile::tempdir().unwrap();
         for name in ["store.db", "store.db-wal"] {
             fs::copy(dir.path().join(name), copied.path().join(name)).unwrap();
         }
         let path = copied.path().join("store.db");
-        kill_at(stage, look, &path);
-        let found = if ["Rebuilding", "FoldingIn"].contains(&stage) { &new } else { &old };
-        assert_eq!(content(&path), *found, "{stage} {look}");
-        assert_eq!(copy_of(&path).exists(), stage != "Copying", "{stage} {look}");
+        kill_at(phase, look, &path);
+        let found = if ["Rebuilding", "FoldingIn"].contains(&phase) { &new } else { &old };
+        assert_eq!(content(&path), *found, "{phase} {look}");
+        assert_eq!(copy_of(&path).exists(), phase != "Copying", "{phase} {look}");
         if copy_of(&path).exists() {
-            assert_eq!(content(&copy_of(&path)), old, "{stage} {look}");
+            assert_eq!(content(&copy_of(&path)), old, "{phase} {look}");
         }
         drop(open(&path).unwrap());
-        assert_eq!(content(&path), new, "{stage} {look}");
-        assert_eq!(content(&copy_of(&path)), old, "{stage} {look}");
-        assert!(can_shrink(&path), "{stage} {look}");
+        assert_eq!(content(&path), new, "{phase} {look}");
+        assert_eq!(content(&copy_of(&path)), old, "{phase} {look}");
+        assert!(can_shrink(&path), "{phase} {look}");
         assert!(!beside(&copy_of(&path), ".part").exists());
     }
 }
@@ -296,23 +296,23 @@ fn a_million_messages_of_the_first_release() {
         File::open(&path).unwrap().sync_all().unwrap();
         println!("{what}: {:.2} GB", path.metadata().unwrap().len() as f64 / 1e9);
         let started = Instant::now();
-        // What took how long: each stage ends where another one begins.
-        let stages = Arc::new(Mutex::new((None, clocks(started))));
-        let seen = stages.clone();
-        let watch = Arc::new(move |stage: Stage| {
+        // What took how long: each phase ends where another one begins.
+        let phases = Arc::new(Mutex::new((None, clocks(started))));
+        let seen = phases.clone();
+        let watch = Arc::new(move |phase: Phase| {
             let mut seen = seen.lock().unwrap();
-            if seen.0 != Some(std::mem::discriminant(&stage)) {
+            if seen.0 != Some(std::mem::discriminant(&phase)) {
                 let now = clocks(started);
                 println!(
-                    "  {:.2} s ({:.2} s of processor time) until {stage:?}",
+                    "  {:.2} s ({:.2} s of processor time) until {phase:?}",
                     now[0] - seen.1[0],
                     now[1] - seen.1[1]
                 );
-                *seen = (Some(std::mem::discriminant(&stage)), now);
+                *seen = (Some(std::mem::discriminant(&phase)), now);
             }
         });
         drop(open_in(&path, &Environment { watch, ..Environment::real() }).unwrap());
-        let (seen, now) = (stages.lock().unwrap().1, clocks(started));
+        let (seen, now) = (phases.lock().unwrap().1, clocks(started));
         println!("  {:.2} s ({:.2} s) until it is open; {:.2} s in all", now[0] - seen[0], now[1] - seen[1], now[0]);
         let (_, _, recovery) = crate::store::sqlite::open(&Settings::new(&path), NOW).unwrap();
         let again = clocks(started);
