@@ -45,7 +45,7 @@ pub(in crate::store) fn accept(tx: &mut Tx<'_>, new: &NewMessage) -> rusqlite::R
         return repeat(tx, new)?.map(Accepted::Repeated).ok_or(rusqlite::Error::QueryReturnedNoRows);
     }
     let (origin, at, correlation) = (Origin::Status(new.sid), new.accepted_at, new.correlation.as_deref());
-    let document = StatusDocument::of_several(new.id.as_str(), Status::Accepted, at, false);
+    let document = StatusDocument::without_transport(new.id.as_str(), Status::Accepted, at, false);
     let payload = document.notice(new.notice.as_deref()).correlation(correlation).to_bytes();
     outbox::queue(tx, &Document { topic: &new.reply, origin, at, correlation, payload: &payload })?;
     match &new.deliveries {

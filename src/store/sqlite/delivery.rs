@@ -235,7 +235,7 @@ impl Delivery {
         let id = &*self.request.id;
         let document = match &self.place {
             Place::Queue(queue) => StatusDocument::new(id, status, at, self.life, &queue.transport),
-            Place::Inbox => StatusDocument::of_several(id, status, at, self.life.dup_possible),
+            Place::Inbox => StatusDocument::without_transport(id, status, at, self.life.dup_possible),
         };
         document
             .provider_id(self.provider_id.as_deref())

@@ -140,7 +140,8 @@ impl Message {
     fn document<'a>(&'a self, status: Status, detail: &'a str) -> StatusDocument<'a> {
         let detail = matches!(status, Status::Failed | Status::Expired).then_some(detail);
         let (code, _) = self.fan_out.reason(self.code.as_deref());
-        StatusDocument::of_several(&self.request.id, status, self.told_at, self.dup_possible).reason(code, detail)
+        StatusDocument::without_transport(&self.request.id, status, self.told_at, self.dup_possible)
+            .reason(code, detail)
     }
 
     /// Tells the last status again ([`Request::repeat`]).
