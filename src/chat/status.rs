@@ -293,7 +293,8 @@ mod tests {
 
     #[test]
     fn a_message_with_several_deliveries_names_none_of_them() {
-        let document = StatusDocument::without_transport("a1", Status::Failed, 20, true).reason(Some("X"), Some("2 failed"));
+        let document =
+            StatusDocument::without_transport("a1", Status::Failed, 20, true).reason(Some("X"), Some("2 failed"));
         assert_eq!(
             String::from_utf8(document.to_bytes()).unwrap(),
             r#"{"id":"a1","status":"failed","ts":20,"code":"X","detail":"2 failed","dup_possible":true}"#

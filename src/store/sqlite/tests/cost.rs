@@ -75,7 +75,7 @@ async fn a_message_with_one_delivery_leaves_nothing_where_those_with_several_are
     let new = rig.new_message("a2");
     let Deliveries::Only(push) = new.deliveries.clone() else { unreachable!("it has one") };
     let destination = Destination::Push { push, address: Bytes::from_static(b"T") };
-    let several_deliveries = Several::new(vec![NewDelivery { sid: rig.sid(), destination }]).unwrap();
+    let several_deliveries = Several::new(new.sid, vec![NewDelivery { sid: rig.sid(), destination }]).unwrap();
     rig.accept(NewMessage { deliveries: Deliveries::Several(several_deliveries), ..new }).await;
     assert_eq!(several(), (1, 1));
 }
