@@ -194,12 +194,12 @@ impl Intake {
             order: message.order.clone(),
             body: push.to_body().into(),
             accepted_at: now,
-            receipt: push.receipt && self.context.tells_delivery(&transport),
             reply,
             correlation: publish.correlation.clone(),
             notice: message.notice(),
             deliveries: Deliveries::Only(NewPush {
                 recipient: push.target.recipient(),
+                receipt: push.receipt && self.context.tells_delivery(&transport),
                 transport,
                 deadline_ms: message.deadline_ms(now, publish.expiry),
             }),

@@ -5,13 +5,14 @@
 
 use super::Stops;
 use super::context::{Context, oldest};
+use super::count_told;
 use super::topic_window::{Manner, TopicWindow};
 use crate::chat::message::mark_redelivered;
 use crate::mqtt::{BrokerLink, Former, MarkCopy, Outbound, Outcome};
 use crate::ops::clock::{every, now_ms};
 use crate::ops::message_log;
 use crate::ops::metrics::Metric;
-use crate::store::{Committed, DocumentRef, Seen, StoreError, TakenBy, Waiting};
+use crate::store::{DocumentRef, Seen, StoreError, TakenBy, Waiting};
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{StreamExt, TryFutureExt};
@@ -78,7 +79,7 @@ pub(super) struct Publisher {
     confirmed: Vec<DocumentRef>,
     /// Topics of which it is known again how much was handed out: nobody reads them.
     unread: Vec<Arc<str>>,
-    forgetting: VecDeque<(Committed<()>, ())>,
+    forgetting: VecDeque<(BoxFuture<'static, Result<(), StoreError>>, ())>,
 }
 
 impl Publisher {
@@ -344,7 +345,7 @@ impl Publisher {
         let tracks = &self.tracks;
         let seen = |topic| tracks.get(&topic).map(|track| Seen { seq: track.topic_window.seen(), topic });
         let seen = std::mem::take(&mut self.unread).into_iter().filter_map(seen).collect();
-        self.forgetting.push_back((self.context.store.parted(seen).await?, ()));
+        self.forgetting.push_back((Box::pin(self.context.store.parted(seen).await?), ()));
         Ok(())
     }
 
@@ -355,8 +356,12 @@ impl Publisher {
             return Ok(());
         }
         let confirmed = std::mem::take(&mut self.confirmed);
-        let by = if self.context.broker.knows_readers { TakenBy::Reader } else { TakenBy::Broker };
-        self.forgetting.push_back((self.context.store.published(confirmed, by, now_ms()).await?, ()));
+        // A confirmation does not name its reader, whichever broker gives it: that may be one with QoS 0, an admin's tool, or
+        // nobody, where a document is bigger than every reader takes.
+        let committed = self.context.store.published(confirmed, TakenBy::Broker, now_ms()).await?;
+        let context = Arc::clone(&self.context);
+        let told = committed.map_ok(move |told| told.iter().for_each(|(_, what)| count_told(&context.metrics, what)));
+        self.forgetting.push_back((Box::pin(told), ()));
         Ok(())
     }
 

@@ -128,12 +128,12 @@ impl<'a> StatusDocument<'a> {
             attempt: if status == Status::Accepted { 0 } else { life.attempt },
             transport: (source.is_some() || status == Status::Expired).then(|| transport.protocol()),
             source,
-            ..Self::of_several(id, status, ts, life.dup_possible)
+            ..Self::without_transport(id, status, ts, life.dup_possible)
         }
     }
 
-    /// The same of a message with several deliveries, where no transport and no token is the one to speak of.
-    pub fn of_several(id: &'a str, status: Status, ts: u64, dup_possible: bool) -> Self {
+    /// The same where there is no transport to speak of: of `accepted`, and of a message with several deliveries.
+    pub fn without_transport(id: &'a str, status: Status, ts: u64, dup_possible: bool) -> Self {
         Self {
             id,
             status,
@@ -293,7 +293,8 @@ mod tests {
 
     #[test]
     fn a_message_with_several_deliveries_names_none_of_them() {
-        let document = StatusDocument::of_several("a1", Status::Failed, 20, true).reason(Some("X"), Some("2 failed"));
+        let document =
+            StatusDocument::without_transport("a1", Status::Failed, 20, true).reason(Some("X"), Some("2 failed"));
         assert_eq!(
             String::from_utf8(document.to_bytes()).unwrap(),
             r#"{"id":"a1","status":"failed","ts":20,"code":"X","detail":"2 failed","dup_possible":true}"#

@@ -76,7 +76,7 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Counts the messages in the store by state. Works while the bridge runs.
+    /// Counts the deliveries to devices in the store by state, and what else it holds. Works while the bridge runs.
     Outbox {
         /// Where the store is.
         #[command(flatten)]

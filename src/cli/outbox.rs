@@ -18,7 +18,7 @@ pub(super) fn run(path: &Path, limit: usize, json: bool) -> anyhow::Result<()> {
         print::line(serde_json::to_string_pretty(&serde_json::json!({ "counts": counts, "newest": newest }))?)?;
         return Ok(());
     }
-    print::line("messages to devices, by state:")?;
+    print::line("deliveries to devices, by state:")?;
     if counts.deliveries.is_empty() {
         print::line("  none")?;
     }

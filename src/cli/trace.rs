@@ -170,6 +170,7 @@ fn unusual(event: &Value) -> String {
 
 fn last_word(d: &TraceDelivery) -> String {
     match d.state {
+        State::Delivered if d.transport == INBOX => "delivered: its reader has it".to_owned(),
         State::Delivered => "delivered: the device has it".to_owned(),
         State::Expired => format!("expired: {}", d.detail.as_deref().unwrap_or("its time to live ended")),
         State::Cancelled => "cancelled by its sender".to_owned(),
@@ -190,6 +191,7 @@ fn present(d: &TraceDelivery) -> String {
         },
         State::Waiting => "waits for the message before it (same order key)".to_owned(),
         State::InFlight => "is with the push service, unanswered".to_owned(),
+        State::Sent if d.transport == INBOX => "waits for its reader's receipt".to_owned(),
         _ => "waits for the device's receipt".to_owned(),
     }
 }
@@ -277,7 +279,7 @@ mod tests {
             order: None,
             state,
             due_at: None,
-            deadline: 9,
+            deadline: Some(9),
             accepted_at: 1,
             claimed_at: Some(1),
             sent_at: None,
@@ -346,6 +348,11 @@ mod tests {
         let told = message_story(&TraceMessage { status: Status::Delivered, sent_at: Some(3), told_at: 3, ..read });
         let first = format!("  {0}  sent: the first of them was taken\n  {0}  delivered\n", at(3));
         assert!(told.contains(&first), "{told}");
+        assert!(told.contains("delivered: its reader has it"), "{told}");
+        let mut taken = message();
+        taken.deliveries[1] = TraceDelivery { sent_at: Some(3), state: State::Sent, ..taken.deliveries[1].clone() };
+        let taken = message_story(&taken);
+        assert!(taken.contains("now: waits for its reader's receipt"), "{taken}");
         let failed = message_story(&TraceMessage { status: Status::Failed, told_at: 2, ..message() });
         assert!(failed.contains(&format!("  {}  failed: DEVICE_UNREGISTERED\n  to a device", at(2))), "{failed}");
     }

@@ -25,7 +25,7 @@ pub struct Note {
 /// What a document is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Origin {
-    /// The status of this delivery.
+    /// A status of this message.
     Status(Sid),
     /// This upstream message; done when it is published.
     Upstream(Sid),
@@ -42,7 +42,7 @@ pub enum Origin {
 pub enum TakenBy {
     /// The broker, for its readers.
     Broker,
-    /// A reader.
+    /// The owner of the topic, by one of its devices.
     Reader,
 }
 

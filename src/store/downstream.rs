@@ -19,14 +19,14 @@ pub struct NewMessage {
     pub bal: Owner,
     /// The sender's id of it.
     pub id: MessageId,
-    /// Messages of one BAL and key go one after the other, each after the final word on the one before.
+    /// Messages of one BAL and key go one after the other: all deliveries of one wait until the one before has been told a
+    /// final status, or has no push open any more (to be pushed, or sent and waiting for its receipt). None waits for what
+    /// lies in an inbox.
     pub order: Option<String>,
     /// What each recipient gets, as the caller will want it back when it is due.
     pub body: Bytes,
     /// When it came, in Unix milliseconds.
     pub accepted_at: u64,
-    /// Whether the sender wishes to hear of the delivery to the device.
-    pub receipt: bool,
     /// The topic of the status documents.
     pub reply: String,
     /// MQTT 5 correlation data of the request.
@@ -55,30 +55,46 @@ pub struct NewPush {
     pub transport: Transport,
     /// When it is not worth sending any more, in Unix milliseconds.
     pub deadline_ms: u64,
+    /// Whether the sender wishes to hear of the delivery to the device, and the transport can tell.
+    pub receipt: bool,
 }
 
-/// 1 to [`DELIVERIES_MAX`] deliveries of one message.
+/// 1 to [`DELIVERIES_MAX`] deliveries of one message, whose ids rise from that of the message on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Several {
     deliveries: Vec<NewDelivery>,
     kept_until: Option<u64>,
 }
 
-/// A message has no delivery, or more than [`DELIVERIES_MAX`].
+/// Why deliveries cannot be those of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a message cannot have {0} deliveries")]
-pub struct DeliveriesError(usize);
+pub enum DeliveriesError {
+    /// There is none, or there are more than [`DELIVERIES_MAX`].
+    #[error("a message cannot have {0} deliveries")]
+    Count(usize),
+    /// This one's id does not rise above that of the message, or of the delivery before it.
+    #[error("the id of the delivery {0} does not follow the one before it")]
+    Order(Sid),
+}
 
 impl Several {
-    /// Checks how many there are.
+    /// The deliveries of the message with this id.
     ///
     /// # Errors
-    /// When there is none, or there are too many.
-    pub fn new(deliveries: Vec<NewDelivery>) -> Result<Self, DeliveriesError> {
-        match deliveries.len() {
-            1..=DELIVERIES_MAX => Ok(Self { deliveries, kept_until: None }),
-            count => Err(DeliveriesError(count)),
+    /// When there is none, there are too many, or their ids do not rise.
+    pub fn new(message: Sid, deliveries: Vec<NewDelivery>) -> Result<Self, DeliveriesError> {
+        if !(1..=DELIVERIES_MAX).contains(&deliveries.len()) {
+            return Err(DeliveriesError::Count(deliveries.len()));
         }
+        let mut before = message;
+        for NewDelivery { sid, .. } in &deliveries {
+            // Each has a row of its own, which its id names.
+            if sid.row() <= before.row() {
+                return Err(DeliveriesError::Order(*sid));
+            }
+            before = *sid;
+        }
+        Ok(Self { deliveries, kept_until: None })
     }
 
     /// The message stays after its end, with its body, until this time (Unix milliseconds), and at least as long as any.
@@ -100,6 +116,15 @@ pub struct NewDelivery {
     pub destination: Destination,
 }
 
+impl NewDelivery {
+    pub(super) fn receipt(&self) -> bool {
+        match &self.destination {
+            Destination::Push { push, .. } => push.receipt,
+            Destination::Inbox { receipt, .. } => *receipt,
+        }
+    }
+}
+
 /// Where one of several deliveries goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Destination {
@@ -114,8 +139,11 @@ pub enum Destination {
     Inbox {
         /// The topic.
         topic: String,
-        /// When it is not worth reading any more, in Unix milliseconds; [`u64::MAX`] never comes.
-        deadline_ms: u64,
+        /// When it is not worth reading any more, in Unix milliseconds; without, it lies there until it is taken.
+        deadline_ms: Option<u64>,
+        /// Whether the sender wishes to hear that its reader has it. What only a broker has taken waits for the receipt
+        /// until the deadline and [`super::RECEIPT_GRACE_MS`] more; without a deadline, so long after it was taken.
+        receipt: bool,
     },
 }
 

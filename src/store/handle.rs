@@ -82,8 +82,8 @@ impl Store {
     }
 
     /// Somebody says below the topics of `name` that he has these messages: an app that it has a push, which counts where
-    /// nobody else can say so, or what lay in the inbox of `name`; or a BAL that it has a message of a device. Returns what
-    /// became of the deliveries.
+    /// nobody else can say so; the reader of the inbox of `name` what lay there, by the id of the delivery or of its message;
+    /// or a BAL that it has a message of a device. Returns what became of the deliveries, each by its own id.
     pub async fn confirm(
         &self,
         name: &Owner,
@@ -145,13 +145,14 @@ impl Store {
         self.queue.submit(|tx| outbox::topics(tx)).await
     }
 
-    /// The broker, or the reader, has these documents. References of one topic side by side cost least.
+    /// The broker, or the reader, has these documents. References of one topic side by side cost least. Returns what became of
+    /// the deliveries among them.
     pub async fn published(
         &self,
         references: Vec<DocumentRef>,
         by: TakenBy,
         at: u64,
-    ) -> Result<Committed<()>, StoreError> {
+    ) -> Result<Committed<Vec<(Sid, Recorded)>>, StoreError> {
         self.queue.submit(move |tx| outbox::published(tx, &references, by, at)).await
     }
 

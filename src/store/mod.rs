@@ -15,8 +15,8 @@
 //!
 //! A message has one delivery or several ([`Deliveries`]), each with a life of its own ([`crate::chat::delivery`]): a fault of
 //! one changes nothing for the others. Its sender is told of the message alone, what its deliveries have come to together
-//! ([`crate::chat::fan_out`]). What is claimed, recorded and confirmed is a delivery; what is accepted and repeated, a
-//! message.
+//! ([`crate::chat::fan_out`]). What is claimed and recorded is a delivery; what is accepted and repeated, a message. A reader
+//! of an inbox knows the message alone, and confirms by its id what lay there.
 //!
 //! # What each verb promises
 //!

@@ -42,8 +42,8 @@ pub struct TraceDelivery {
     pub state: State,
     /// When it is due, if it has to wait.
     pub due_at: Option<u64>,
-    /// When it is not worth sending any more.
-    pub deadline: u64,
+    /// When it is not worth sending any more, if that time ever comes.
+    pub deadline: Option<u64>,
     /// When it was taken.
     pub accepted_at: u64,
     /// When it was last handed to a transport.
@@ -81,7 +81,7 @@ pub struct TraceMessage {
     pub bal: String,
     /// The sender's id.
     pub id: String,
-    /// Its order key.
+    /// Its order key, until the next message of the key need not wait for it any more.
     pub order: Option<String>,
     /// The last status that was told.
     pub status: Status,
@@ -97,7 +97,7 @@ pub struct TraceMessage {
     pub kept_until: Option<u64>,
     /// Whether a device may have got it twice.
     pub dup_possible: bool,
-    /// Whether the sender wishes to hear of the delivery.
+    /// Whether the sender wishes to hear of any delivery.
     pub receipt: bool,
     /// Why the last of those that failed did.
     pub code: Option<String>,
@@ -136,7 +136,7 @@ pub struct TraceUpstream {
 /// The store in numbers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Default)]
 pub struct Summary {
-    /// Deliveries to devices by state.
+    /// Deliveries to devices by state: of a message, as many as it has.
     pub deliveries: BTreeMap<String, u64>,
     /// Upstream messages kept for their BALs.
     pub spool: u64,

@@ -132,11 +132,10 @@ async fn refused_once(path: &std::path::Path, token: &str) {
         order: None,
         body: bytes::Bytes::from_static(b"of a later release"),
         accepted_at: now_ms(),
-        receipt: true,
         reply: "c/others/receipts".into(),
         correlation: None,
         notice: None,
-        deliveries: Deliveries::Only(NewPush { recipient, transport, deadline_ms }),
+        deliveries: Deliveries::Only(NewPush { recipient, transport, deadline_ms, receipt: true }),
     };
     store.accept(new).await.unwrap().await.unwrap();
     let query = DueQuery { transport: Transport::Ccs, now: now_ms(), limit: 10, pace: Pace::OneAtATime };

@@ -1,8 +1,8 @@
 //! Taking a message: remembered and answered `accepted` in one transaction.
 
-use super::column::{fan_out_text, sql_ms};
+use super::column::{NEVER, fan_out_text, sql_ms};
 use super::delivery::Delivery;
-use super::message::{Message, SEVERAL};
+use super::message::{GIVE_TURN, Message, SEVERAL};
 use super::outbox::{self, Document};
 use super::request::BY_ID;
 use super::tx::Tx;
@@ -12,7 +12,7 @@ use crate::chat::id::{Recipient, Row, Sid};
 use crate::chat::status::{Status, StatusDocument};
 use crate::chat::topic::is_status_topic;
 use crate::chat::transport::Transport;
-use crate::store::{Accepted, Deliveries, Destination, INBOX, NewMessage, NewPush, Origin, Several};
+use crate::store::{Accepted, Deliveries, Destination, INBOX, NewDelivery, NewMessage, NewPush, Origin, Several};
 use rusqlite::params;
 
 pub(super) const UNSETTLED: &str =
@@ -36,16 +36,17 @@ pub(in crate::store) fn accept(tx: &mut Tx<'_>, new: &NewMessage) -> rusqlite::R
     let state = if is_behind(tx, new)? { State::Waiting } else { State::Due };
     let inserted = match &new.deliveries {
         Deliveries::Only(push) => insert(tx, new, state.code(), push, &push.transport.to_string())?,
-        Deliveries::Several(_) => {
-            let nobody = NewPush { recipient: Recipient(0), transport: Transport::default(), deadline_ms: u64::MAX };
-            insert(tx, new, SEVERAL, &nobody, "")?
+        Deliveries::Several(several) => {
+            let receipt = several.parts().0.iter().any(NewDelivery::receipt);
+            let (recipient, transport, deadline_ms) = (Recipient(0), Transport::default(), u64::MAX);
+            insert(tx, new, SEVERAL, &NewPush { recipient, transport, deadline_ms, receipt }, "")?
         }
     };
     if inserted == 0 {
         return repeat(tx, new)?.map(Accepted::Repeated).ok_or(rusqlite::Error::QueryReturnedNoRows);
     }
     let (origin, at, correlation) = (Origin::Status(new.sid), new.accepted_at, new.correlation.as_deref());
-    let document = StatusDocument::of_several(new.id.as_str(), Status::Accepted, at, false);
+    let document = StatusDocument::without_transport(new.id.as_str(), Status::Accepted, at, false);
     let payload = document.notice(new.notice.as_deref()).correlation(correlation).to_bytes();
     outbox::queue(tx, &Document { topic: &new.reply, origin, at, correlation, payload: &payload })?;
     match &new.deliveries {
@@ -81,7 +82,7 @@ fn repeat(tx: &mut Tx<'_>, new: &NewMessage) -> rusqlite::Result<Option<Status>>
     let found = tx.one(BY_ID, [new.id.as_str(), new.bal.as_str()], |row| row.get::<_, Row>(0))?;
     let Some(row) = found else { return Ok(None) };
     if let Some(known) = Delivery::by_row(tx, row)? {
-        return known.repeat(tx, new).map(Some);
+        return known.repeat(tx, new);
     }
     Message::by_row(tx, row)?.map(|known| known.repeat(tx, new)).transpose()
 }
@@ -105,7 +106,7 @@ fn insert(tx: &Tx<'_>, new: &NewMessage, state: i64, push: &NewPush, transport: 
             state,
             sql_ms(push.deadline_ms),
             sql_ms(new.accepted_at),
-            new.receipt,
+            push.receipt,
             // The number that the status `accepted` gets next; a repeat takes none.
             tx.draft.numbers.next,
             if is_status_topic(new.bal.as_str(), &new.reply) { "" } else { &new.reply },
@@ -125,22 +126,23 @@ fn insert_several(tx: &mut Tx<'_>, new: &NewMessage, several: &Several, state: S
             Destination::Push { push, address } => {
                 pushes += 1;
                 queued(tx, address.len() as u64, state);
-                let (recipient, transport, deadline_ms) =
-                    (push.recipient, &*push.transport.to_string(), push.deadline_ms);
-                let (sid, life, body) = (delivery.sid, Life::new(state, new.receipt), Some(&**address));
-                let part = Part { sid, life, recipient, transport, deadline_ms, told_seq: 0, topic: "", body };
+                let (recipient, transport, deadline) =
+                    (push.recipient, &*push.transport.to_string(), sql_ms(push.deadline_ms));
+                let (sid, life, body) = (delivery.sid, Life::new(state, push.receipt), Some(&**address));
+                let part = Part { sid, life, recipient, transport, deadline, told_seq: 0, topic: "", body };
                 part.insert(tx, new)?;
             }
-            Destination::Inbox { topic, deadline_ms } => {
-                let mut life = Life::new(state, new.receipt);
+            Destination::Inbox { topic, deadline_ms, receipt } => {
+                let mut life = Life::new(state, *receipt);
                 let mut told_seq = 0;
                 // There is nothing that an inbox could wait for but its turn.
                 if let Some(step) = life.step(&Event::Claimed) {
                     life = step.life;
                     told_seq = outbox::put_in(tx, topic, delivery.sid, new.accepted_at)?;
                 }
-                let (sid, recipient, transport, deadline_ms) = (delivery.sid, Recipient(0), INBOX, *deadline_ms);
-                let part = Part { sid, life, recipient, transport, deadline_ms, told_seq, topic, body: None };
+                let deadline = deadline_ms.map_or(NEVER, sql_ms);
+                let (sid, recipient, transport) = (delivery.sid, Recipient(0), INBOX);
+                let part = Part { sid, life, recipient, transport, deadline, told_seq, topic, body: None };
                 part.insert(tx, new)?;
             }
         }
@@ -149,9 +151,14 @@ fn insert_several(tx: &mut Tx<'_>, new: &NewMessage, several: &Several, state: S
         tx.draft.figures.queue_bytes += new.body.len() as u64;
     }
     let inboxes = u32::try_from(deliveries.len()).unwrap_or(u32::MAX) - pushes;
-    let fan_out = FanOut::new(pushes, inboxes, new.receipt);
+    let fan_out = FanOut::new(pushes, inboxes);
     let (row, at) = (new.sid.row(), sql_ms(new.accepted_at));
-    tx.execute(INSERT_SEVERAL, params![row, fan_out_text(&fan_out)?, at, kept_until.map(sql_ms)]).map(drop)
+    tx.execute(INSERT_SEVERAL, params![row, fan_out_text(&fan_out)?, at, kept_until.map(sql_ms)])?;
+    if state == State::Due && !fan_out.holds_order() {
+        // It has its turn, and nobody is to wait for it.
+        tx.execute(GIVE_TURN, [row])?;
+    }
+    Ok(())
 }
 
 /// One of several deliveries, on its way to its row.
@@ -160,7 +167,7 @@ struct Part<'a> {
     life: Life,
     recipient: Recipient,
     transport: &'a str,
-    deadline_ms: u64,
+    deadline: i64,
     told_seq: i64,
     topic: &'a str,
     body: Option<&'a [u8]>,
@@ -176,11 +183,11 @@ impl Part<'_> {
             self.sid.to_string(),
             self.recipient,
             self.life.state.code(),
-            sql_ms(self.deadline_ms),
+            self.deadline,
             at,
             (self.life.attempt > 0).then_some(at),
             self.life.attempt,
-            new.receipt,
+            self.life.receipt,
             self.told_seq,
             self.topic,
             self.body,

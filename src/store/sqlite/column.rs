@@ -6,9 +6,12 @@ use crate::chat::id::{Recipient, Row, Sid};
 use crate::chat::transport::Transport;
 use rusqlite::types::{FromSql, FromSqlResult, ToSql, ToSqlOutput, Type, ValueRef};
 
+/// The time that never comes.
+pub(super) const NEVER: i64 = i64::MAX;
+
 /// A time for SQLite, which knows signed numbers only. Times beyond its range mean "never" anyway.
 pub(super) fn sql_ms(ms: u64) -> i64 {
-    i64::try_from(ms).unwrap_or(i64::MAX)
+    i64::try_from(ms).unwrap_or(NEVER)
 }
 
 /// A number that was written as a non-negative one.

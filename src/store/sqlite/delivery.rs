@@ -1,6 +1,6 @@
 //! The life of one delivery, in its row of `deliveries`: reading it, moving it one step, and what follows.
 
-use super::column::{bytes_of, from_sql, sql_ms, state, transport};
+use super::column::{NEVER, bytes_of, from_sql, sql_ms, state, transport};
 use super::message::{Message, SEVERAL};
 use super::outbox;
 use super::recipient_queue::{FIRST_OF_ALL, RecipientQueue};
@@ -12,12 +12,14 @@ use crate::chat::id::{Owner, Row, Sid};
 use crate::chat::refusal::{Decision, Refusal, TokenFate, Tried};
 use crate::chat::status::{Source, Status, StatusDocument, TokenAction, cut_detail};
 use crate::chat::topic::Side;
-use crate::store::{INBOX, NewMessage};
+use crate::store::{INBOX, NewMessage, RECEIPT_GRACE_MS, Recorded};
 use rusqlite::params;
 use serde_json::{Value, json};
 
 /// Why what lay in an inbox to the end expired.
 const UNREAD: &str = "the time to live ended before it was read";
+/// Why what a broker took expired.
+const UNCONFIRMED: &str = "it was taken, but no word of its delivery came in time";
 /// Entries in the log of one delivery; the first ones tell the story, `attempt` counts the rest.
 const LOG_MAX: i64 = 32;
 
@@ -39,6 +41,8 @@ const LOG: &str = "UPDATE deliveries SET log = json_insert(coalesce(log, '[]'), 
 /// The word of the last refusal for now, if nothing else became of it since.
 const LAST_REFUSAL: &str = "SELECT json_extract(log, '$[#-1].code') FROM deliveries WHERE row = ?1";
 const IN_INBOX: &str = "UPDATE deliveries SET told_seq = ?2, claimed_at = ?3 WHERE row = ?1";
+/// What was to lie in an inbox for ever does not wait for its receipt as long.
+const AWAIT_RECEIPT: &str = "UPDATE deliveries SET look_at = ?2 WHERE row = ?1 AND deadline = ?3";
 
 /// Where a delivery goes.
 #[derive(Debug, Clone)]
@@ -136,15 +140,20 @@ impl Delivery {
         self.note_facts(event);
         if self.life.state == State::Expired {
             let copies = if let Event::Back { copies, .. } = event { *copies } else { 0 };
-            let unread = matches!(self.place, Place::Inbox) && was.state == State::InFlight;
-            self.note_expiry(tx, if unread { UNREAD } else { was.expiry(copies) })?;
+            let why = match (&self.place, was.state) {
+                (Place::Inbox, State::InFlight) => UNREAD,
+                (Place::Inbox, State::Sent) => UNCONFIRMED,
+                _ => was.expiry(copies),
+            };
+            self.note_expiry(tx, why)?;
         }
         for status in step.tell {
             if *status == Status::Sent {
                 self.sent_at = Some(sql_ms(at));
             }
-            if self.message.is_none() {
-                self.request.told_seq = self.request.tell(tx, self.document(*status, at), at)?;
+            if let Some(queue) = self.only() {
+                let seq = self.request.tell(tx, self.document(queue, *status, at), at)?;
+                self.request.told_seq = seq;
             }
         }
         if self.life.settled() {
@@ -156,6 +165,14 @@ impl Delivery {
         }
         self.left(tx, was, at)?;
         self.message_moved(tx, was, step.tell, at).map(Some)
+    }
+
+    /// The queue of the only delivery of its message.
+    fn only(&self) -> Option<&RecipientQueue> {
+        match &self.place {
+            Place::Queue(queue) if self.message.is_none() => Some(queue),
+            _ => None,
+        }
     }
 
     fn step(&self, event: &Event) -> Option<Step> {
@@ -179,7 +196,13 @@ impl Delivery {
                     tx.draft.due |= queue.left(tx, row, was.state)?;
                 }
             }
-            Place::Inbox if done => outbox::withdraw(tx, &self.request.reply, self.request.told_seq)?,
+            Place::Inbox if done => {
+                outbox::withdraw(tx, &self.request.reply, self.request.told_seq)?;
+                if !self.life.settled() {
+                    let end = at.saturating_add(RECEIPT_GRACE_MS);
+                    tx.execute(AWAIT_RECEIPT, params![row, sql_ms(end), NEVER])?;
+                }
+            }
             Place::Inbox if was.state == State::Waiting => {
                 self.request.told_seq = outbox::put_in(tx, &self.request.reply, self.request.sid, at)?;
                 tx.execute(IN_INBOX, params![row, self.request.told_seq, sql_ms(at)])?;
@@ -214,30 +237,31 @@ impl Delivery {
         Ok(self.apply(tx, &Event::Expired, at)?.is_some_and(|told| told.contains(&Status::Expired)))
     }
 
-    /// Tells the last status of its message again ([`Request::repeat`]).
-    pub(super) fn repeat(&self, tx: &mut Tx<'_>, asked: &NewMessage) -> rusqlite::Result<Status> {
+    /// The same, and what that came to.
+    pub(super) fn record(mut self, tx: &mut Tx<'_>, event: &Event, at: u64) -> rusqlite::Result<Recorded> {
+        let Some(told) = self.apply(tx, event, at)? else { return Ok(Recorded::Swallowed) };
+        let Self { request: Request { bal, id, .. }, life, .. } = self;
+        Ok(Recorded::Moved { bal, id, life, told })
+    }
+
+    /// Tells the last status again ([`Request::repeat`]); `None` if it is not the only delivery of its message.
+    pub(super) fn repeat(&self, tx: &mut Tx<'_>, asked: &NewMessage) -> rusqlite::Result<Option<Status>> {
+        let Some(queue) = self.only() else { return Ok(None) };
         let status = self.life.status();
-        self.request.repeat(tx, self.document(status, self.time_of(status)), asked)?;
-        Ok(status)
+        self.request.repeat(tx, self.document(queue, status, self.time_of(status)), asked)?;
+        Ok(Some(status))
     }
 
     /// Whether it is for `name` to say that it has arrived.
     pub(super) fn is_confirmed_by(&self, name: &Owner) -> bool {
         match &self.place {
             Place::Queue(queue) => queue.transport.witness() == Source::App,
-            Place::Inbox => {
-                matches!(Side::of(&self.request.reply), Side::Inbox { owner, .. } if owner == name.as_str())
-            }
+            Place::Inbox => is_inbox_of(&self.request.reply, name),
         }
     }
 
-    fn document(&self, status: Status, at: u64) -> StatusDocument<'_> {
-        let id = &*self.request.id;
-        let document = match &self.place {
-            Place::Queue(queue) => StatusDocument::new(id, status, at, self.life, &queue.transport),
-            Place::Inbox => StatusDocument::of_several(id, status, at, self.life.dup_possible),
-        };
-        document
+    fn document(&self, queue: &RecipientQueue, status: Status, at: u64) -> StatusDocument<'_> {
+        StatusDocument::new(&self.request.id, status, at, self.life, &queue.transport)
             .provider_id(self.provider_id.as_deref())
             .reason(self.code.as_deref(), self.detail.as_deref())
             .token(self.token_action, self.new_token.as_deref())
@@ -322,7 +346,7 @@ impl Delivery {
             state.code(),
             attempt,
             dup_possible,
-            due.map_or(Ok(None), |due| self.due_at(tx, due))?,
+            self.due_at(tx, due)?,
             sql_ms(tried.waited_ms),
             tried.unknown,
             self.sent_at,
@@ -339,14 +363,19 @@ impl Delivery {
     }
 
     /// How a due time is written. What was never put off has none; it must not be older than what is put off or in flight.
-    fn due_at(&self, tx: &Tx<'_>, due: Due) -> rusqlite::Result<Option<i64>> {
-        let Place::Queue(queue) = &self.place else { return Ok(None) };
+    fn due_at(&self, tx: &Tx<'_>, due: Option<Due>) -> rusqlite::Result<Option<i64>> {
+        let (Place::Queue(queue), Some(due)) = (&self.place, due) else { return Ok(None) };
         Ok(match due {
             Due::InTurn => queue.has_younger(tx, self.request.sid.row())?.then_some(FIRST_OF_ALL),
             Due::First => Some(FIRST_OF_ALL),
             Due::At(ms) => Some(sql_ms(ms).max(1)),
         })
     }
+}
+
+/// Whether a topic is in the inbox of `name`.
+pub(super) fn is_inbox_of(topic: &str, name: &Owner) -> bool {
+    matches!(Side::of(topic), Side::Inbox { owner, .. } if owner == name.as_str())
 }
 
 /// What the log keeps: only what is unusual.

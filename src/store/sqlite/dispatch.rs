@@ -4,9 +4,8 @@
 //! recipient's messages may go is decided in [`super::recipient_queue`].
 
 use super::column::{from_sql, sid, sql_ms};
-use super::delivery::Delivery;
+use super::delivery::{Delivery, is_inbox_of};
 use super::recipient_queue::{PARKED, RecipientQueue};
-use super::request::Request;
 use super::tx::Tx;
 use crate::chat::delivery::{Event, Life, State};
 use crate::chat::id::{self, Owner, Sid};
@@ -26,6 +25,10 @@ pub(super) const FRESH: &str =
     "SELECT row, tail, recipient, accepted_at, deadline, attempt, dup_possible, receipt, waited_ms, unknown,
     body, message FROM deliveries
     WHERE state = 0 AND way = ?2 AND due_at IS NULL ORDER BY row LIMIT ?1";
+/// The deliveries into inboxes of a message with several.
+pub(super) const IN_INBOXES: &str = "SELECT part.row, part.reply FROM deliveries message
+    JOIN deliveries part ON part.message = message.row
+    WHERE message.row = ?1 AND message.tail = ?2 AND part.reply <> ''";
 const BODY: &str = "SELECT body FROM deliveries WHERE row = ?1";
 const CLAIM: &str = "UPDATE deliveries SET state = ?2, attempt = ?3, claimed_at = ?4 WHERE row = ?1";
 pub(super) const ANY_PUT_OFF: &str =
@@ -50,11 +53,11 @@ fn next_due(tx: &Tx<'_>, transport: &str) -> rusqlite::Result<Option<u64>> {
 }
 
 pub(in crate::store) fn record(tx: &mut Tx<'_>, sid: Sid, event: &Event, at: u64) -> rusqlite::Result<Recorded> {
-    let Some(delivery) = Delivery::by_sid(tx, sid)? else { return Ok(Recorded::Unknown) };
-    move_on(tx, delivery, event, at)
+    Delivery::by_sid(tx, sid)?.map_or(Ok(Recorded::Unknown), |delivery| delivery.record(tx, event, at))
 }
 
-/// The apps on the devices have these messages, they say; that counts where nobody else can say it.
+/// Apps on devices say that they have these messages, which counts where nobody else can say it; or readers of the inbox of
+/// `name`, that they have what lay there.
 pub(in crate::store) fn confirm(
     tx: &mut Tx<'_>,
     name: &Owner,
@@ -63,18 +66,24 @@ pub(in crate::store) fn confirm(
 ) -> rusqlite::Result<Vec<(Sid, Recorded)>> {
     let mut recorded = Vec::new();
     for sid in sids {
-        let Some(delivery) = Delivery::by_sid(tx, *sid)? else { continue };
-        if delivery.is_confirmed_by(name) {
-            recorded.push((*sid, move_on(tx, delivery, &Event::Receipt, at)?));
+        let confirmed = match Delivery::by_sid(tx, *sid)? {
+            Some(delivery) => vec![delivery],
+            None => in_inbox_of(tx, name, *sid)?,
+        };
+        for delivery in confirmed.into_iter().filter(|delivery| delivery.is_confirmed_by(name)) {
+            recorded.push((delivery.request.sid, delivery.record(tx, &Event::Receipt, at)?));
         }
     }
     Ok(recorded)
 }
 
-fn move_on(tx: &mut Tx<'_>, mut delivery: Delivery, event: &Event, at: u64) -> rusqlite::Result<Recorded> {
-    let Some(told) = delivery.apply(tx, event, at)? else { return Ok(Recorded::Swallowed) };
-    let Delivery { request: Request { bal, id, .. }, life, .. } = delivery;
-    Ok(Recorded::Moved { bal, id, life, told })
+/// What a message with several deliveries has put into the inbox of `name`. All its recipients read the same, so the id of
+/// the message is the only one that they know.
+fn in_inbox_of(tx: &Tx<'_>, name: &Owner, message: Sid) -> rusqlite::Result<Vec<Delivery>> {
+    let (row, tail) = message.parts();
+    let parts = tx.all(IN_INBOXES, params![row, tail], |row| Ok((row.get(0)?, row.get::<_, String>(1)?)))?;
+    let own = parts.into_iter().filter(|(_, topic)| is_inbox_of(topic, name));
+    own.filter_map(|(row, _)| Delivery::by_row(tx, row).transpose()).collect()
 }
 
 fn any_put_off(tx: &Tx<'_>, transport: &str) -> rusqlite::Result<Option<i64>> {

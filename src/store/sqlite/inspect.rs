@@ -1,6 +1,6 @@
 //! Reading for operators, on a connection of its own: works while the bridge runs, and never disturbs it.
 
-use super::column::{bytes_of, fan_out, from_sql, sid, state};
+use super::column::{NEVER, bytes_of, fan_out, from_sql, sid, state};
 use super::message::SEVERAL;
 use super::recipient_queue::PARKED;
 use super::request::reply_topic;
@@ -25,6 +25,9 @@ const DELIVERY: &str =
 const SEVERAL_OF: &str = "SELECT d.row, d.tail, d.bal, d.id, d.order_key, d.accepted_at, d.sent_at, d.final_at,
     d.dup_possible, d.receipt, d.code, d.reply, length(d.body), m.fan_out, m.told_at, m.kept_until
     FROM messages m JOIN deliveries d ON d.row = m.row WHERE m.row = ?1";
+/// The column `way` stands behind the bodies, and is read only where it decides: of one of several.
+const COUNTED: &str =
+    "SELECT state, count(*) FROM deliveries WHERE state < ?1 AND (bal <> '' OR way <> ?2) GROUP BY state";
 const STATUSES: &str = "SELECT count(*) FROM outbox WHERE topic = ?1 AND kind = 0 AND about = ?2";
 const UPSTREAM: &str = "SELECT row, tail, bal, category, topic, received_at, published_at, final_at,
     EXISTS (SELECT 1 FROM outbox o WHERE o.topic = inbox.topic AND o.seq = inbox.seq) FROM inbox WHERE row = ?1 AND tail = ?2";
@@ -81,8 +84,7 @@ impl Inspector {
 
     fn summary(&self) -> rusqlite::Result<Summary> {
         let mut summary = Summary::default();
-        let counted = "SELECT state, count(*) FROM deliveries WHERE state < ?1 AND way <> ?2 GROUP BY state";
-        let mut statement = self.conn.prepare(counted)?;
+        let mut statement = self.conn.prepare(COUNTED)?;
         for pair in statement.query_map(params![SEVERAL, INBOX], |row| Ok((state(row, 0)?, from_sql(row.get(1)?))))? {
             let (state, count) = pair?;
             let name = serde_json::to_value(state).ok().and_then(|name| name.as_str().map(str::to_owned));
@@ -106,13 +108,16 @@ impl Inspector {
             if state == SEVERAL {
                 return self.several(row);
             }
-            let only = self.deliveries("WHERE row = ?1", row)?.pop();
-            Ok(only.map(|delivery| Trace::Delivery(Box::new(delivery))))
+            let Some(mut only) = self.deliveries("WHERE row = ?1", row)?.pop() else { return Ok(None) };
+            only.statuses_unread = self.unread(&only.reply, row)?;
+            Ok(Some(Trace::Delivery(Box::new(only))))
         };
         rows.into_iter().filter_map(|found| trace(found).transpose()).collect()
     }
 
     fn several(&self, row: id::Row) -> rusqlite::Result<Option<Trace>> {
+        // The message and its deliveries are shown as they stand at one moment.
+        let _moment = self.conn.unchecked_transaction()?;
         let Some(mut message) = self.conn.prepare_cached(SEVERAL_OF)?.query_row([row], message).optional()? else {
             return Ok(None);
         };
@@ -131,13 +136,7 @@ impl Inspector {
     fn deliveries(&self, clause: &str, of: id::Row) -> rusqlite::Result<Vec<TraceDelivery>> {
         let mut statement = self.conn.prepare_cached(&format!("{DELIVERY} {clause}"))?;
         let deliveries = statement.query_map([of], delivery)?;
-        deliveries
-            .map(|found| {
-                let (row, mut delivery) = found?;
-                delivery.statuses_unread = self.unread(&delivery.reply, row)?;
-                Ok(delivery)
-            })
-            .collect()
+        deliveries.collect()
     }
 
     /// Statuses of a message on a topic that nobody has read.
@@ -150,12 +149,12 @@ fn time(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<u64>> {
     Ok(row.get::<_, Option<i64>>(column)?.map(from_sql))
 }
 
-fn delivery(row: &Row<'_>) -> rusqlite::Result<(id::Row, TraceDelivery)> {
+fn delivery(row: &Row<'_>) -> rusqlite::Result<TraceDelivery> {
     let state = state(row, 8)?;
     let log: Option<String> = row.get(21)?;
     let bal: String = row.get(2)?;
     let reply = reply_topic(&bal, row.get_ref(20)?.as_str()?).into_owned();
-    let delivery = TraceDelivery {
+    Ok(TraceDelivery {
         sid: sid(row, 0, 1)?.to_string(),
         bal,
         id: row.get(3)?,
@@ -166,7 +165,7 @@ fn delivery(row: &Row<'_>) -> rusqlite::Result<(id::Row, TraceDelivery)> {
         state,
         // Left over from the last time it was due, in every other state; what is parked has none.
         due_at: time(row, 9)?.filter(|at| state == State::Due && *at != from_sql(PARKED)),
-        deadline: from_sql(row.get(10)?),
+        deadline: time(row, 10)?.filter(|at| *at != from_sql(NEVER)),
         accepted_at: from_sql(row.get(11)?),
         claimed_at: time(row, 12)?,
         sent_at: time(row, 13)?,
@@ -180,8 +179,7 @@ fn delivery(row: &Row<'_>) -> rusqlite::Result<(id::Row, TraceDelivery)> {
         statuses_unread: 0,
         log: log.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_else(|| Value::Array(Vec::new())),
         body_bytes: bytes_of(row.get(22)?),
-    };
-    Ok((row.get(0)?, delivery))
+    })
 }
 
 fn message(row: &Row<'_>) -> rusqlite::Result<TraceMessage> {

@@ -12,19 +12,23 @@ use crate::chat::status::{Status, StatusDocument};
 use crate::store::NewMessage;
 use rusqlite::params;
 
-/// What stands in the place of a state in the row of a message with several deliveries. It is that of no delivery.
+/// What stands in the place of a state in the row of a message with several deliveries. It is that of no delivery, and is
+/// never given another meaning.
 pub(super) const SEVERAL: i64 = 8;
 
 pub(super) const BY_ROW: &str = "SELECT d.row, d.tail, d.bal, d.id, d.order_key, d.accepted_at, d.told_seq, d.reply,
     d.corr, d.dup_possible, d.sent_at, d.code, length(d.body), m.fan_out, m.told_at, m.kept_until
     FROM messages m JOIN deliveries d ON d.row = m.row WHERE m.row = ?1";
 const MOVED: &str = "UPDATE messages SET fan_out = ?2, told_at = ?3, kept_until = ?4 WHERE row = ?1";
-const TOLD: &str = "UPDATE deliveries SET dup_possible = ?2, sent_at = ?3, code = ?4, told_seq = ?5, final_at = ?6
-    WHERE row = ?1";
+const TOLD: &str = "UPDATE deliveries SET dup_possible = ?2, sent_at = ?3, code = ?4, told_seq = ?5, final_at = ?6,
+    order_key = ?7 WHERE row = ?1";
+/// It is not the first of its order key any more, so that the next one is, and new ones do not wait for it.
+pub(super) const GIVE_TURN: &str = "UPDATE deliveries SET order_key = NULL WHERE row = ?1";
 const DROP_BODY: &str = "UPDATE deliveries SET body = NULL WHERE row = ?1";
-pub(super) const PARTS_WAITING: &str = "SELECT row FROM deliveries WHERE message = ?1 AND state = 1";
+pub(super) const PARTS_WAITING: &str = "SELECT row FROM deliveries WHERE message = ?1 AND state = ?2";
+const FORGET: &str = "DELETE FROM deliveries WHERE row = ?1 AND final_at IS NOT NULL";
 pub(super) const FORGET_PARTS: &str = "DELETE FROM deliveries WHERE message = ?1";
-const FORGET: [&str; 2] = ["DELETE FROM messages WHERE row = ?1", "DELETE FROM deliveries WHERE row = ?1"];
+const FORGET_COUNTS: &str = "DELETE FROM messages WHERE row = ?1";
 
 /// What is known of it, without its body.
 #[derive(Debug)]
@@ -72,7 +76,8 @@ impl Message {
             return Ok((message.request, &[]));
         }
         let (pushes, unsent) = (message.fan_out.pushes(), message.fan_out.unsent());
-        let told = message.fan_out.moved(delivery.place.by(), was.state, now.state);
+        let told = message.fan_out.moved(delivery.place.by(), was, now);
+        let gives_turn = message.gives_turn(tx)?;
         let mut news = !told.is_empty() || now.dup_possible && !message.dup_possible;
         message.dup_possible |= now.dup_possible;
         if now.state == State::Failed && message.code != delivery.code {
@@ -94,13 +99,25 @@ impl Message {
         }
         message.write(tx)?;
         // The body is in this row, so it is not written again for nothing.
-        if news || settled {
-            message.write_told(tx, settled.then_some(at))?;
+        if news || settled || gives_turn {
+            let order_key = message.request.order_key.as_deref().filter(|_| !gives_turn || settled);
+            message.write_told(tx, settled.then_some(at), order_key)?;
         }
-        if settled {
-            message.settle(tx, at)?;
+        if settled && message.kept_until.is_none() {
+            tx.draft.deliveries.add(Settled { at, row });
+        }
+        if settled || gives_turn {
+            message.request.let_next_go(tx, at)?;
         }
         Ok((message.request, told))
+    }
+
+    /// Whether the next of its order key waits for it no more, and did so far. As long as it waits itself, nobody has its turn.
+    fn gives_turn(&self, tx: &Tx<'_>) -> rusqlite::Result<bool> {
+        if self.request.order_key.is_none() || self.fan_out.holds_order() {
+            return Ok(false);
+        }
+        Ok(!tx.exists(PARTS_WAITING, params![self.request.sid.row(), State::Waiting.code()])?)
     }
 
     fn tell(&mut self, tx: &mut Tx<'_>, told: &[Status], at: u64) -> rusqlite::Result<()> {
@@ -120,17 +137,10 @@ impl Message {
         tx.execute(MOVED, params![row, fan_out_text(&self.fan_out)?, told_at, self.kept_until]).map(drop)
     }
 
-    fn write_told(&self, tx: &Tx<'_>, final_at: Option<u64>) -> rusqlite::Result<()> {
-        let (row, told_seq) = (self.request.sid.row(), self.request.told_seq);
+    fn write_told(&self, tx: &Tx<'_>, final_at: Option<u64>, order_key: Option<&str>) -> rusqlite::Result<()> {
+        let Self { request: Request { sid, told_seq, .. }, dup_possible, sent_at, code, .. } = self;
         let final_at = final_at.map(sql_ms);
-        tx.execute(TOLD, params![row, self.dup_possible, self.sent_at, self.code, told_seq, final_at]).map(drop)
-    }
-
-    fn settle(&self, tx: &mut Tx<'_>, at: u64) -> rusqlite::Result<()> {
-        if self.kept_until.is_none() {
-            tx.draft.deliveries.add(Settled { at, row: self.request.sid.row() });
-        }
-        self.request.let_next_go(tx, at)
+        tx.execute(TOLD, params![sid.row(), dup_possible, sent_at, code, told_seq, final_at, order_key]).map(drop)
     }
 
     fn detail(&self) -> String {
@@ -140,7 +150,8 @@ impl Message {
     fn document<'a>(&'a self, status: Status, detail: &'a str) -> StatusDocument<'a> {
         let detail = matches!(status, Status::Failed | Status::Expired).then_some(detail);
         let (code, _) = self.fan_out.reason(self.code.as_deref());
-        StatusDocument::of_several(&self.request.id, status, self.told_at, self.dup_possible).reason(code, detail)
+        StatusDocument::without_transport(&self.request.id, status, self.told_at, self.dup_possible)
+            .reason(code, detail)
     }
 
     /// Tells the last status again ([`Request::repeat`]).
@@ -150,14 +161,18 @@ impl Message {
         Ok(status)
     }
 
-    /// The message before it (`order`) is settled: all its deliveries may go.
-    pub(super) fn take_turn(tx: &mut Tx<'_>, row: Row, at: u64) -> rusqlite::Result<()> {
-        for part in tx.all(PARTS_WAITING, [row], |row| row.get::<_, Row>(0))? {
+    /// The turn of its order key is its own: all its deliveries may go. Whether the next one waits for it.
+    pub(super) fn take_turn(tx: &mut Tx<'_>, row: Row, at: u64) -> rusqlite::Result<bool> {
+        for part in tx.all(PARTS_WAITING, params![row, State::Waiting.code()], |row| row.get::<_, Row>(0))? {
             if let Some(mut delivery) = Delivery::by_row(tx, part)? {
                 delivery.apply(tx, &Event::Turn, at)?;
             }
         }
-        Ok(())
+        let holds = Self::by_row(tx, row)?.is_some_and(|message| message.fan_out.holds_order());
+        if !holds {
+            tx.execute(GIVE_TURN, [row])?;
+        }
+        Ok(holds)
     }
 
     /// The time up to which it was kept is over: it is forgotten, or, if it is not settled yet, kept no longer than others.
@@ -175,12 +190,12 @@ impl Message {
         Ok(1)
     }
 
-    /// Takes it out with its deliveries. Returns how many rows there were.
+    /// Takes it out with its deliveries, if it is settled. Returns how many rows there were.
     pub(super) fn forget(tx: &Tx<'_>, row: Row) -> rusqlite::Result<usize> {
-        let mut rows = tx.execute(FORGET_PARTS, [row])?;
-        for sql in FORGET {
-            rows += tx.execute(sql, [row])?;
+        let own = tx.execute(FORGET, [row])?;
+        if own == 0 {
+            return Ok(0);
         }
-        Ok(rows)
+        Ok(own + tx.execute(FORGET_PARTS, [row])? + tx.execute(FORGET_COUNTS, [row])?)
     }
 }

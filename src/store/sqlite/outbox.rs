@@ -7,7 +7,7 @@ use super::tx::Tx;
 use crate::chat::delivery::{Event, Fate};
 use crate::chat::id::{Row, Sid};
 use crate::chat::refusal::RetryClock;
-use crate::store::{DocumentRef, NOTES_PER_TOPIC, Note, Origin, Seen, TakenBy, Waiting};
+use crate::store::{DocumentRef, NOTES_PER_TOPIC, Note, Origin, Recorded, Seen, TakenBy, Waiting};
 use bytes::Bytes;
 use rusqlite::params;
 use std::sync::Arc;
@@ -118,28 +118,42 @@ pub(in crate::store) fn next(
     limit: usize,
 ) -> rusqlite::Result<Vec<Waiting>> {
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    let mut waiting = tx.all(PAGE, params![&**topic, sql_ms(after_seq), limit], |row| {
-        Ok(Waiting {
-            reference: DocumentRef {
-                topic: topic.clone(),
-                seq: from_sql(row.get(0)?),
-                origin: Origin::read(row, 1, 2, 3)?,
-            },
-            redelivered: row.get(4)?,
-            correlation: row.get::<_, Option<Vec<u8>>>(5)?.map(Bytes::from),
-            payload: Bytes::from(row.get::<_, Vec<u8>>(6)?),
-        })
-    })?;
-    for document in &mut waiting {
-        if let Origin::Delivery(sid) = document.reference.origin {
-            let body: Option<Option<Vec<u8>>> = tx.one(BODY, [sid.row()], |row| row.get(0))?;
-            document.payload = body.flatten().unwrap_or_default().into();
+    loop {
+        let page = tx.all(PAGE, params![&**topic, sql_ms(after_seq), limit], |row| waiting(topic, row))?;
+        let (found, mut documents) = (page.len(), Vec::with_capacity(page.len()));
+        for document in page {
+            documents.extend(with_body(tx, document)?);
         }
+        if let Some(last) = documents.last() {
+            tx.execute(CLAIM, params![&**topic, sql_ms(last.reference.seq)])?;
+        } else if found > 0 {
+            // None of them was any good; an empty answer would mean that there are no more.
+            continue;
+        }
+        return Ok(documents);
     }
-    if let Some(last) = waiting.last() {
-        tx.execute(CLAIM, params![&**topic, sql_ms(last.reference.seq)])?;
-    }
-    Ok(waiting)
+}
+
+fn waiting(topic: &Arc<str>, row: &rusqlite::Row<'_>) -> rusqlite::Result<Waiting> {
+    let (seq, origin) = (from_sql(row.get(0)?), Origin::read(row, 1, 2, 3)?);
+    Ok(Waiting {
+        reference: DocumentRef { topic: topic.clone(), seq, origin },
+        redelivered: row.get(4)?,
+        correlation: row.get::<_, Option<Vec<u8>>>(5)?.map(Bytes::from),
+        payload: Bytes::from(row.get::<_, Vec<u8>>(6)?),
+    })
+}
+
+/// The document, with what its message says if it is a delivery of one. Where that is not there any more, which nothing but
+/// damage brings about, the document goes.
+fn with_body(tx: &Tx<'_>, document: Waiting) -> rusqlite::Result<Option<Waiting>> {
+    let Origin::Delivery(sid) = document.reference.origin else { return Ok(Some(document)) };
+    let body = tx.one(BODY, [sid.row()], |row| row.get::<_, Option<Vec<u8>>>(0))?.flatten();
+    let Some(body) = body else {
+        withdraw(tx, &document.reference.topic, sql_ms(document.reference.seq))?;
+        return Ok(None);
+    };
+    Ok(Some(Waiting { payload: body.into(), ..document }))
 }
 
 pub(in crate::store) fn topics(tx: &Tx<'_>) -> rusqlite::Result<Vec<String>> {
@@ -150,13 +164,14 @@ pub(in crate::store) fn topics(tx: &Tx<'_>) -> rusqlite::Result<Vec<String>> {
     Ok(topics)
 }
 
-/// The broker or a reader has them.
+/// The broker or a reader has them. Returns what became of the deliveries among them.
 pub(in crate::store) fn published(
     tx: &mut Tx<'_>,
     references: &[DocumentRef],
     by: TakenBy,
     at: u64,
-) -> rusqlite::Result<()> {
+) -> rusqlite::Result<Vec<(Sid, Recorded)>> {
+    let mut moved = Vec::new();
     for reference in references {
         let (topic, seq) = (&*reference.topic, sql_ms(reference.seq));
         match reference.origin {
@@ -167,8 +182,10 @@ pub(in crate::store) fn published(
                 inbox::published(tx, sid.row(), at)?;
             }
             Origin::Delivery(sid) => {
-                if let Some(mut delivery) = Delivery::by_sid(tx, sid)? {
-                    delivery.apply(tx, &taken(by, at), at)?;
+                // It goes with the delivery that moves; without one it would come again and again.
+                tx.execute(DELETE, params![topic, seq])?;
+                if let Some(delivery) = Delivery::by_sid(tx, sid)? {
+                    moved.push((sid, delivery.record(tx, &taken(by, at), at)?));
                 }
             }
         }
@@ -176,7 +193,7 @@ pub(in crate::store) fn published(
     for of_topic in references.chunk_by(|one, next| one.topic == next.topic) {
         tidy(tx, &of_topic[0].topic)?;
     }
-    Ok(())
+    Ok(moved)
 }
 
 /// What it means for a delivery into an inbox that its document was taken. A broker has it as a push service has a push.

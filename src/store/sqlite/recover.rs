@@ -1,7 +1,7 @@
 //! The start: what a stop, however it came about, left behind.
 
 use super::Settings;
-use super::column::{bytes_of, fan_out, from_sql, sid, state};
+use super::column::{NEVER, bytes_of, fan_out, from_sql, sid, state};
 use super::delivery::Delivery;
 use super::message::SEVERAL;
 use super::recipient_queue::PARKED;
@@ -15,7 +15,7 @@ use std::collections::VecDeque;
 /// One pass over all rows. A settled row is short, so this reads a million of them in about a second; an index over what
 /// is unsettled would cost every message two writes to save it. Those at the end of a row are asked for where they decide:
 /// one of several deliveries (it has no `bal`) may lie in an inbox, and is not remembered for itself; nor is a message that
-/// is kept.
+/// is kept. State 8 is [`SEVERAL`], and below 3 ([`State::Sent`]) all that is still to be sent.
 const DELIVERIES: &str = "SELECT row, tail,
     CASE WHEN bal = '' THEN NULL
         WHEN state = 8 THEN (SELECT final_at WHERE NOT EXISTS (
@@ -105,7 +105,7 @@ pub(super) fn recover(conn: &mut Connection, settings: &Settings, now: u64) -> r
 
 fn shared_bodies(conn: &Connection) -> rusqlite::Result<u64> {
     let mut statement = conn.prepare(SHARED_BODIES)?;
-    let mut rows = statement.query([i64::MAX])?;
+    let mut rows = statement.query([NEVER])?;
     let mut bytes = 0;
     while let Some(row) = rows.next()? {
         if fan_out(row, 0)?.pushes() {

@@ -28,7 +28,7 @@ pub(super) struct Request {
     pub(super) sid: Sid,
     pub(super) bal: String,
     pub(super) id: String,
-    order_key: Option<String>,
+    pub(super) order_key: Option<String>,
     pub(super) accepted_at: u64,
     /// The last status document; of a delivery into an inbox, the document there.
     pub(super) told_seq: i64,
@@ -89,14 +89,18 @@ impl Request {
         Ok(())
     }
 
-    /// The final word on this message is the turn of the next of the same order key.
+    /// No message of the same order key waits for this one any more: the next has its turn, and those behind it up to the
+    /// first that is waited for.
     pub(super) fn let_next_go(&self, tx: &mut Tx<'_>, at: u64) -> rusqlite::Result<()> {
         let Some(key) = &self.order_key else { return Ok(()) };
-        let Some(row) = tx.one(FIRST_OF_ORDER, [&self.bal, key], |row| row.get::<_, Row>(0))? else { return Ok(()) };
-        match Delivery::by_row(tx, row)? {
-            Some(mut next) => next.apply(tx, &Event::Turn, at).map(drop),
-            None => Message::take_turn(tx, row, at),
+        let mut waited_for = false;
+        while !waited_for && let Some(row) = tx.one(FIRST_OF_ORDER, [&self.bal, key], |row| row.get::<_, Row>(0))? {
+            waited_for = match Delivery::by_row(tx, row)? {
+                Some(mut next) => next.apply(tx, &Event::Turn, at).map(|_| true)?,
+                None => Message::take_turn(tx, row, at)?,
+            };
         }
+        Ok(())
     }
 }
 

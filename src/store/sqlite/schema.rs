@@ -111,11 +111,27 @@ ALTER TABLE deliveries ADD COLUMN waited_ms INTEGER NOT NULL DEFAULT 0;  -- afte
 ALTER TABLE deliveries ADD COLUMN unknown INTEGER NOT NULL DEFAULT 0;    -- refusals in words that nobody knows
 ";
 
+/// From here on `deliveries` has rows of three kinds:
+///
+/// | | a message with its only delivery | a message with several | one of several |
+/// | --- | --- | --- | --- |
+/// | `state` | of the delivery, 0 to 7 | 8, which is that of no delivery | of the delivery |
+/// | `bal`, `id` | of the sender | of the sender | '', and its own id as text: so they stay unique |
+/// | `reply` | '' if statuses go where all of the sender do, else their topic | likewise | '' of a push, the topic of an inbox |
+/// | `way` | the transport | '' | the transport, or 'inbox' |
+/// | `body` | what is sent | what all deliveries have in common | what is the recipient's alone; NULL of an inbox |
+/// | `deadline`, `look_at` | as before | 2^63 - 1, which never comes | as before; of an inbox perhaps 2^63 - 1 |
+/// | `order_key` | as before | NULL from when nobody waits for it any more | NULL |
+/// | `told_seq` | the last status in `outbox` | likewise | 0 of a push; of an inbox its document there, 0 before its turn |
+/// | `message` | NULL | NULL | the row of its message |
+///
+/// An `outbox` row of kind 4 is the document of a delivery into an inbox: `about` and `tail` name that delivery, and `payload`
+/// is empty, for the body of its message is what is published.
 const MESSAGES: &str = "
 ALTER TABLE deliveries ADD COLUMN message INTEGER;  -- the row of the message that this is one of several deliveries of
 CREATE INDEX deliveries_message ON deliveries (message) WHERE message IS NOT NULL;
 CREATE TABLE messages (           -- what a message with several deliveries has beside its row in `deliveries`
-    row INTEGER PRIMARY KEY,
+    row INTEGER PRIMARY KEY,      -- the same as there
     fan_out TEXT NOT NULL,        -- JSON: how many of its deliveries stand where, and what was told
     told_at INTEGER NOT NULL,     -- when the last status was told
     kept_until INTEGER            -- NULL: dropped after its end like any; else Unix ms

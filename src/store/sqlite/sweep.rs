@@ -1,7 +1,7 @@
 //! The expiry: what is overdue expires, what is settled long enough is forgotten, and room that nothing needs is given back.
 //! In small chunks, so that no verb waits long behind it.
 
-use super::column::{from_sql, sql_ms, state};
+use super::column::{NEVER, from_sql, sql_ms, state};
 use super::delivery::Delivery;
 use super::message::{Message, SEVERAL};
 use super::shrink;
@@ -16,14 +16,14 @@ const CHUNK: usize = 250;
 /// What is in flight at its deadline is left to its transport, and looked at again after this time.
 const IN_FLIGHT_LOOK_MS: u64 = 60 * 1000;
 
-pub(super) const OVERDUE: &str = "SELECT row, state, deadline, way FROM deliveries
+pub(super) const OVERDUE: &str = "SELECT row, state, deadline, sent_at, way FROM deliveries
     WHERE final_at IS NULL AND look_at <= ?1 ORDER BY look_at LIMIT ?2";
 const LOOK_LATER: &str = "UPDATE deliveries SET look_at = ?2 WHERE row = ?1";
 const FORGET_DELIVERY: &str = "DELETE FROM deliveries WHERE row = ?1 AND final_at IS NOT NULL AND state < ?2";
 pub(super) const KEPT: &str = "SELECT row FROM messages WHERE kept_until <= ?1 ORDER BY kept_until LIMIT ?2";
 const FORGET_UPSTREAM: &str = "DELETE FROM inbox WHERE row = ?1 AND final_at IS NOT NULL";
 pub(super) const WALK: &str = "SELECT topic, seq, kind = 3 AND queued_at < ?4
-        OR kind = 0 AND NOT EXISTS (SELECT 1 FROM deliveries WHERE row = about)
+        OR kind IN (0, 4) AND NOT EXISTS (SELECT 1 FROM deliveries WHERE row = about)
     FROM outbox WHERE (topic, seq) > (?1, ?2) ORDER BY topic, seq LIMIT ?3";
 const DROP: &str = "DELETE FROM outbox WHERE topic = ?1 AND seq = ?2";
 
@@ -43,10 +43,10 @@ pub(in crate::store) fn sweep(tx: &mut Tx<'_>, now: u64) -> rusqlite::Result<Swe
 
 fn expire(tx: &mut Tx<'_>, now: u64, expired: &mut u64) -> rusqlite::Result<usize> {
     let overdue: Vec<(Row, State, u64, bool)> = tx.all(OVERDUE, params![sql_ms(now), CHUNK as i64], |row| {
-        Ok((row.get(0)?, state(row, 1)?, from_sql(row.get(2)?), row.get_ref(3)?.as_str()? == INBOX))
+        let state = state(row, 1)?;
+        Ok((row.get(0)?, state, end(row, state)?, row.get_ref(4)?.as_str()? == INBOX))
     })?;
-    for &(row, state, deadline, in_inbox) in &overdue {
-        let end = if state == State::Sent { deadline.saturating_add(RECEIPT_GRACE_MS) } else { deadline };
+    for &(row, state, end, in_inbox) in &overdue {
         if state == State::InFlight && !in_inbox {
             tx.execute(LOOK_LATER, params![row, sql_ms(now + IN_FLIGHT_LOOK_MS)])?;
         } else if end > now {
@@ -56,6 +56,17 @@ fn expire(tx: &mut Tx<'_>, now: u64, expired: &mut u64) -> rusqlite::Result<usiz
         }
     }
     Ok(overdue.len())
+}
+
+/// When a delivery in this state ends: what was sent waits for its receipt a while longer, and where there is no deadline so
+/// long from its sending on.
+fn end(row: &rusqlite::Row<'_>, state: State) -> rusqlite::Result<u64> {
+    let deadline = row.get(2)?;
+    if state != State::Sent {
+        return Ok(from_sql(deadline));
+    }
+    let from = if deadline == NEVER { row.get::<_, Option<i64>>(3)?.unwrap_or(NEVER) } else { deadline };
+    Ok(from_sql(from).saturating_add(RECEIPT_GRACE_MS))
 }
 
 /// Returns how many rows went, of the kind of which most did. A message with several deliveries goes whole.

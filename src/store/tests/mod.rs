@@ -3,7 +3,7 @@
 mod model;
 mod presence;
 mod recipient_queue;
-mod several;
+pub(super) mod several;
 mod speed;
 mod verbs;
 
@@ -83,11 +83,10 @@ impl Rig {
             order: None,
             body: Bytes::from(format!("body of {id}")),
             accepted_at: NOW,
-            receipt: true,
             reply: RECEIPTS.to_owned(),
             correlation: None,
             notice: None,
-            deliveries: Deliveries::Only(NewPush { recipient, transport, deadline_ms }),
+            deliveries: Deliveries::Only(NewPush { recipient, transport, deadline_ms, receipt: true }),
         }
     }
 

@@ -6,7 +6,7 @@
 //! status is told twice without a mark. Of a message with several deliveries each goes its own way, and the sender is told
 //! what they have come to together.
 
-use super::several::{INBOX_OF, inbox};
+use super::several::{INBOX_OF, inbox, without_receipt};
 use super::*;
 use crate::chat::delivery::{Due, Life, State};
 use crate::chat::recipient_queue::Ahead;
@@ -26,12 +26,11 @@ enum Op {
         receipt: bool,
         ttl: u64,
     },
-    /// A message to so many: by this transport to this recipient, or into the inbox.
+    /// A message to so many: by this transport to this recipient, or into the inbox, with the wish for a receipt or without.
     AcceptSeveral {
         id: u8,
-        to: Vec<(usize, i64)>,
+        to: Vec<(usize, i64, bool)>,
         order: Option<u8>,
-        receipt: bool,
         ttl: u64,
         kept: bool,
     },
@@ -62,6 +61,12 @@ enum Op {
         which: usize,
         up_to: bool,
     },
+    /// The owner of a name says that it has the n-th delivery, by its id or by that of its message.
+    Confirm {
+        which: usize,
+        of_message: bool,
+        name: &'static str,
+    },
     Pass {
         ms: u64,
     },
@@ -71,6 +76,10 @@ enum Op {
         most: usize,
     },
     Reopen {
+        most: usize,
+    },
+    /// The same, without the second transport: what is still to be pushed by it goes by the first one.
+    Reroute {
         most: usize,
     },
 }
@@ -121,9 +130,14 @@ fn any_several(
     order: impl Strategy<Value = Option<u8>>,
     ttl: impl Strategy<Value = u64>,
 ) -> impl Strategy<Value = Op> {
-    let to = prop::collection::vec((0usize..3, 0i64..3), 1..5);
-    (ids, to, order, any::<bool>(), ttl, any::<bool>())
-        .prop_map(|(id, to, order, receipt, ttl, kept)| Op::AcceptSeveral { id, to, order, receipt, ttl, kept })
+    let to = prop::collection::vec((0usize..3, 0i64..3, any::<bool>()), 1..5);
+    (ids, to, order, ttl, any::<bool>()).prop_map(|(id, to, order, ttl, kept)| Op::AcceptSeveral {
+        id,
+        to,
+        order,
+        ttl,
+        kept,
+    })
 }
 
 fn any_op_of_queues() -> impl Strategy<Value = Op> {
@@ -142,6 +156,7 @@ fn any_op_of_queues() -> impl Strategy<Value = Op> {
         1 => Just(Op::Sweep),
         1 => (1usize..5).prop_map(|most| Op::Crash { most }),
         1 => (1usize..5).prop_map(|most| Op::Reopen { most }),
+        1 => (1usize..5).prop_map(|most| Op::Reroute { most }),
     ]
 }
 
@@ -163,10 +178,13 @@ fn any_op() -> impl Strategy<Value = Op> {
         5 => (0usize..4, 1usize..6, 0usize..6, by)
             .prop_map(|(topic, read, confirm, by)| Op::Publish { topic, read, confirm, by }),
         1 => (0usize..12, any::<bool>()).prop_map(|(which, up_to)| Op::Ack { which, up_to }),
-        2 => (1u64..3000).prop_map(|ms| Op::Pass { ms }),
+        3 => (0usize..40, any::<bool>(), prop_oneof![3 => Just("alice"), 1 => Just("bob")])
+            .prop_map(|(which, of_message, name)| Op::Confirm { which, of_message, name }),
+        2 => prop_oneof![6 => 1u64..3000, 1 => Just(RECEIPT_GRACE_MS)].prop_map(|ms| Op::Pass { ms }),
         2 => Just(Op::Sweep),
         1 => (1usize..5).prop_map(|most| Op::Crash { most }),
         1 => (1usize..5).prop_map(|most| Op::Reopen { most }),
+        1 => (1usize..5).prop_map(|most| Op::Reroute { most }),
     ]
 }
 
@@ -178,6 +196,7 @@ const INBOX_TOPIC: usize = 3;
 
 #[derive(Debug)]
 struct ModelMessage {
+    sid: Sid,
     id: String,
     order: Option<String>,
     told: Vec<Status>,
@@ -192,11 +211,24 @@ struct ModelDelivery {
     way: usize,
     /// What is the recipient's alone, where there are several.
     address: Option<Bytes>,
+    /// [`u64::MAX`]: never.
     deadline: u64,
+    sent_at: u64,
     life: Life,
     due: Due,
     /// Whether it was tried before it was handed out.
     again: bool,
+}
+
+impl ModelDelivery {
+    /// When it expires.
+    fn end(&self) -> u64 {
+        match (self.life.state, self.deadline) {
+            (State::Sent, u64::MAX) => self.sent_at + RECEIPT_GRACE_MS,
+            (State::Sent, deadline) => deadline + RECEIPT_GRACE_MS,
+            (_, deadline) => deadline,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -268,20 +300,24 @@ impl Harness {
                 let mut new = self.rig.new_message(&format!("a{id}"));
                 new.push().recipient = Recipient(recipient);
                 new.push().transport = transport(way);
+                new.push().receipt = receipt;
                 new.order = order.map(|key| key.to_string());
-                new.receipt = receipt;
                 new.accepted_at = self.now;
                 new.push().deadline_ms = self.now + ttl;
                 self.accept(new).await;
             }
-            Op::AcceptSeveral { id, to, order, receipt, ttl, kept } => {
+            Op::AcceptSeveral { id, to, order, ttl, kept } => {
                 let deadline = self.now + ttl;
-                let to = to.into_iter().map(|(way, recipient)| destination(way, recipient, deadline)).collect();
+                let to = to.into_iter().map(|(way, recipient, receipt)| {
+                    let to = destination(way, recipient, deadline);
+                    if receipt { to } else { without_receipt(to) }
+                });
+                let to = to.collect();
                 let (new, _) = self.rig.several(&format!("a{id}"), to);
                 let Deliveries::Several(several) = new.deliveries else { unreachable!("it was made so") };
                 let several = if kept { several.kept_until(self.now + 3000) } else { several };
                 let (order, deliveries) = (order.map(|key| key.to_string()), Deliveries::Several(several));
-                self.accept(NewMessage { order, receipt, accepted_at: self.now, deliveries, ..new }).await;
+                self.accept(NewMessage { order, accepted_at: self.now, deliveries, ..new }).await;
             }
             Op::Take { way, limit, answer } => self.take(way, limit, answer).await,
             Op::Record { which, what } => self.record(which, what).await,
@@ -289,11 +325,11 @@ impl Harness {
             Op::Route => self.route().await,
             Op::Publish { topic, read, confirm, by } => self.publish(topic, read, confirm, by).await,
             Op::Ack { which, up_to } => self.ack(which, up_to).await,
+            Op::Confirm { which, of_message, name } => self.confirm_delivery(which, of_message, name).await,
             Op::Pass { ms } => self.now += ms,
             Op::Sweep => {
                 self.rig.sweep_all(self.now).await;
-                let now = self.now;
-                self.expire(|d| d.life.state == State::Sent && d.deadline + RECEIPT_GRACE_MS > now).await;
+                self.expire().await;
             }
             Op::Crash { most } => {
                 self.rig = self.rig.crash();
@@ -301,6 +337,14 @@ impl Harness {
             }
             Op::Reopen { most } => {
                 self.rig = self.rig.reopen().await;
+                self.restarted(most);
+            }
+            Op::Reroute { most } => {
+                let both = std::mem::replace(&mut self.rig.settings.transports, vec![transport(0)]);
+                self.rig = self.rig.reopen().await;
+                self.rig.settings.transports = both;
+                let moved = self.deliveries.iter_mut().filter(|d| d.way == 1 && d.life.unsent()).map(|d| d.way = 0);
+                assert_eq!(self.rig.recovery.rerouted, moved.count() as u64);
                 self.restarted(most);
             }
         }
@@ -327,9 +371,18 @@ impl Harness {
         self.deliveries.iter().filter(|d| d.message == message).all(|d| d.life.settled())
     }
 
-    /// The first that is not settled of those with this order key.
+    /// Whether messages of the same order key wait for it: while it waits itself, and until a final status, or the end of its
+    /// last push.
+    fn holds(&self, message: usize) -> bool {
+        let mut deliveries = self.deliveries.iter().filter(|d| d.message == message);
+        let last = self.messages[message].told.last();
+        let over = !matches!(last, Some(Status::Accepted | Status::Sent));
+        deliveries.any(|d| d.life.state == State::Waiting || d.way != INBOX_WAY && !d.life.settled() && !over)
+    }
+
+    /// The first of those with this order key that others wait for.
     fn first_of(&self, order: &Option<String>) -> Option<usize> {
-        (0..self.messages.len()).find(|&at| order.is_some() && self.messages[at].order == *order && !self.settled(at))
+        (0..self.messages.len()).find(|&at| order.is_some() && self.messages[at].order == *order && self.holds(at))
     }
 
     async fn accept(&mut self, new: NewMessage) {
@@ -337,10 +390,11 @@ impl Harness {
         let known =
             self.messages.iter().find(|message| message.id == id).and_then(|message| message.told.last().copied());
         let state = if self.first_of(&order).is_some() { State::Waiting } else { State::Due };
-        let (message, life, due, again) = (self.messages.len(), Life::new(state, new.receipt), Due::InTurn, false);
+        let (message, message_sid, due, again, sent_at) = (self.messages.len(), new.sid, Due::InTurn, false, 0);
         let of_push = |sid, push: &NewPush, address| {
             let (recipient, way) = (push.recipient.0, usize::from(push.transport != Transport::Ccs));
-            ModelDelivery { message, sid, recipient, way, address, deadline: push.deadline_ms, life, due, again }
+            let (deadline, life) = (push.deadline_ms, Life::new(state, push.receipt));
+            ModelDelivery { message, sid, recipient, way, address, deadline, sent_at, life, due, again }
         };
         let deliveries: Vec<_> = match &new.deliveries {
             Deliveries::Only(push) => vec![of_push(new.sid, push, None)],
@@ -350,20 +404,12 @@ impl Harness {
                 .iter()
                 .map(|new| match &new.destination {
                     Destination::Push { push, address } => of_push(new.sid, push, Some(address.clone())),
-                    Destination::Inbox { deadline_ms, .. } => {
+                    Destination::Inbox { deadline_ms, receipt, .. } => {
+                        let life = Life::new(state, *receipt);
                         let life = life.step(&Event::Claimed).map_or(life, |step| step.life);
-                        let (sid, deadline) = (new.sid, *deadline_ms);
-                        ModelDelivery {
-                            message,
-                            sid,
-                            recipient: 0,
-                            way: INBOX_WAY,
-                            address: None,
-                            deadline,
-                            life,
-                            due,
-                            again,
-                        }
+                        let (sid, deadline) = (new.sid, deadline_ms.unwrap_or(u64::MAX));
+                        let (recipient, way, address) = (0, INBOX_WAY, None);
+                        ModelDelivery { message, sid, recipient, way, address, deadline, sent_at, life, due, again }
                     }
                 })
                 .collect(),
@@ -371,7 +417,7 @@ impl Harness {
         let outcome = self.rig.accept(new).await;
         assert_eq!(outcome, known.map_or(Accepted::Stored, Accepted::Repeated));
         if known.is_none() {
-            self.messages.push(ModelMessage { id, order, told: vec![Status::Accepted] });
+            self.messages.push(ModelMessage { sid: message_sid, id, order, told: vec![Status::Accepted] });
             self.deliveries.extend(deliveries);
         }
     }
@@ -414,15 +460,18 @@ impl Harness {
         // What expires on the way may give a turn, before or after something else is handed out.
         let behind = |(index, d): (usize, &ModelDelivery)| (d.life.state == State::Waiting).then_some(index);
         let later = self.deliveries.iter().enumerate().filter_map(behind).collect();
-        self.expire(|d| d.deadline > now).await;
+        self.expire().await;
         assert!(taken.claimed.len() <= limit);
         for claimed in taken.claimed {
             let index = self.deliveries.iter().position(|d| d.sid == claimed.sid).expect("known");
             let this = &self.deliveries[index];
             assert!(this.deadline > now && !matches!(this.due, Due::At(due) if due > now), "{this:?} at {now}");
             assert!(this.way == way && self.may_go(index, &later), "{this:?} passed another: {:?}", self.deliveries);
-            let first = self.first_of(&self.messages[this.message].order).unwrap_or(this.message);
-            assert_eq!(first, this.message, "{this:?} did not wait for {:?}", self.messages[first]);
+            if self.holds(this.message)
+                && let Some(first) = self.first_of(&self.messages[this.message].order)
+            {
+                assert_eq!(first, this.message, "{this:?} did not wait for {:?}", self.messages[first]);
+            }
             let step = this.life.step(&Event::Claimed).expect("was due");
             assert_eq!(claimed.life, step.life);
             assert_eq!((claimed.body, &claimed.address), (self.body(this.message).into(), &this.address));
@@ -473,14 +522,23 @@ impl Harness {
         }
         delivery.life = step.life;
         delivery.due = step.due.unwrap_or(delivery.due);
+        if delivery.life.state == State::Sent {
+            delivery.sent_at = self.now;
+        }
         let message = delivery.message;
         let told = self.tell(message);
-        if self.settled(message)
+        while !self.holds(message)
             && let Some(next) = self.first_of(&self.messages[message].order)
         {
-            let of_next = |&index: &usize| self.deliveries[index].message == next;
-            for index in (0..self.deliveries.len()).filter(of_next).collect::<Vec<_>>() {
+            let behind = |&index: &usize| {
+                let delivery = &self.deliveries[index];
+                delivery.message == next && delivery.life.state == State::Waiting
+            };
+            for index in (0..self.deliveries.len()).filter(behind).collect::<Vec<_>>() {
                 self.step(index, &Event::Turn);
+            }
+            if self.holds(next) {
+                break;
             }
         }
         Some(told)
@@ -505,8 +563,8 @@ impl Harness {
         news
     }
 
-    /// The store may have expired what is overdue, or not have come to it yet; `must_not` says what it had no right to.
-    async fn expire(&mut self, must_not: impl Fn(&ModelDelivery) -> bool) {
+    /// The store may have expired what is overdue, or not have come to it yet.
+    async fn expire(&mut self) {
         let inspector = self.rig.inspector();
         for index in 0..self.deliveries.len() {
             let delivery = &self.deliveries[index];
@@ -522,7 +580,7 @@ impl Harness {
                 _ => None,
             };
             if state.unwrap_or_else(|| panic!("{delivery:?} is gone")) == State::Expired {
-                assert!(delivery.deadline <= self.now && !must_not(delivery), "{delivery:?} at {}", self.now);
+                assert!(delivery.end() <= self.now, "{delivery:?} at {}", self.now);
                 self.step(index, &Event::Expired);
             }
         }
@@ -569,10 +627,17 @@ impl Harness {
         assert!(waiting.windows(2).all(|pair| pair[0].reference.seq < pair[1].reference.seq));
         let confirmed = &waiting[..confirm.min(waiting.len())];
         let references = confirmed.iter().map(|document| document.reference.clone()).collect();
-        self.rig.store.published(references, by, self.now).await.unwrap().await.unwrap();
+        let mut moved = self.rig.store.published(references, by, self.now).await.unwrap().await.unwrap().into_iter();
         for document in confirmed {
-            self.confirm(topic, document, by);
+            if let Some(index) = self.confirm(topic, document) {
+                let event = if by == TakenBy::Reader { Event::Receipt } else { accepted() };
+                let (sid, recorded) = moved.next().expect("it moves");
+                assert_eq!(sid, self.deliveries[index].sid);
+                assert_ne!(recorded, Recorded::Swallowed, "it was there to be read");
+                self.recorded(index, &event, recorded);
+            }
         }
+        assert_eq!(moved.next(), None, "nothing else moves");
     }
 
     /// A reader sees it, unless the connection breaks before.
@@ -592,7 +657,8 @@ impl Harness {
         assert_eq!(first, document.reference.seq, "told twice without a mark: {document:?}");
     }
 
-    fn confirm(&mut self, topic: usize, document: &Waiting, by: TakenBy) {
+    /// Returns the delivery that it is.
+    fn confirm(&mut self, topic: usize, document: &Waiting) -> Option<usize> {
         let key = (topic, document.reference.seq);
         self.confirmed.insert(key);
         match document.reference.origin {
@@ -606,15 +672,33 @@ impl Harness {
                 assert_eq!(upstream.topic, Some(TOPICS[topic]));
                 upstream.confirmed = true;
             }
-            Origin::Delivery(sid) => {
-                let index = self.deliveries.iter().position(|d| d.sid == sid).expect("known");
-                let event = if by == TakenBy::Reader { Event::Receipt } else { accepted() };
-                self.step(index, &event).expect("it was there to be read");
-            }
+            Origin::Delivery(sid) => return self.deliveries.iter().position(|d| d.sid == sid),
             Origin::Note => panic!("no notes were written"),
         }
         if topic == 2 {
             self.marked.insert(key);
+        }
+        None
+    }
+
+    async fn confirm_delivery(&mut self, which: usize, of_message: bool, name: &str) {
+        let Some(delivery) = self.deliveries.get(which) else { return };
+        let (message, one) = (delivery.message, delivery.sid);
+        let sid = if of_message { self.messages[message].sid } else { one };
+        let (owner, at) = (Owner::new(name).unwrap(), self.now);
+        let recorded = self.rig.store.confirm(&owner, vec![sid], at).await.unwrap().await.unwrap();
+        // By the id of its message only what lay in an inbox: an app that got a push knows its own.
+        let named = |d: &ModelDelivery| d.sid == sid || d.message == message && of_message && d.way == INBOX_WAY;
+        let counts = |d: &ModelDelivery| match d.way {
+            INBOX_WAY => name == "alice",
+            way => way == 1,
+        };
+        let found = |&index: &usize| named(&self.deliveries[index]) && counts(&self.deliveries[index]);
+        let expected: Vec<_> = (0..self.deliveries.len()).filter(found).collect();
+        let sids: Vec<_> = recorded.iter().map(|(sid, _)| *sid).collect();
+        assert_eq!(sids, expected.iter().map(|&index| self.deliveries[index].sid).collect::<Vec<_>>());
+        for (index, (_, recorded)) in expected.into_iter().zip(recorded) {
+            self.recorded(index, &Event::Receipt, recorded);
         }
     }
 
@@ -672,7 +756,7 @@ impl Harness {
         assert!(self.deliveries.iter().all(|delivery| delivery.life.settled()), "starved: {:?}", self.deliveries);
         self.now += 11 * HOUR;
         self.rig.sweep_all(self.now).await;
-        self.expire(|_| false).await;
+        self.expire().await;
         for topic in 0..TOPICS.len() {
             self.publish(topic, 1000, 1000, TakenBy::Reader).await;
         }
@@ -692,8 +776,9 @@ fn destination(way: usize, recipient: i64, deadline_ms: u64) -> Destination {
     if way == INBOX_WAY {
         return inbox();
     }
-    let push = NewPush { recipient: Recipient(recipient), transport: transport(way), deadline_ms };
-    Destination::Push { push, address: Bytes::from(format!("to {recipient}")) }
+    let (recipient, transport) = (Recipient(recipient), transport(way));
+    let push = NewPush { recipient, transport, deadline_ms, receipt: true };
+    Destination::Push { push, address: Bytes::from(format!("to {}", recipient.0)) }
 }
 
 fn transport(way: usize) -> Transport {

@@ -203,7 +203,7 @@ async fn a_message_whose_turn_comes_late_takes_its_place_before_younger_ones() {
         let mut rig = Rig::new(Limits::default());
         let (mut first, mut second, third) = (rig.new_message("a1"), rig.new_message("a2"), rig.new_message("a3"));
         first.push().recipient = Recipient(8);
-        first.receipt = false;
+        first.push().receipt = false;
         (first.order, second.order) = (Some("k".to_owned()), Some("k".to_owned()));
         let sids = [first.sid, third.sid];
         for new in [first, second, third] {
@@ -220,7 +220,8 @@ async fn a_message_whose_turn_comes_late_takes_its_place_before_younger_ones() {
 async fn a_message_whose_turn_comes_while_others_are_in_flight_passes_no_older_one_that_never_waited() {
     let mut rig = Rig::new(Limits::default());
     let (mut before, flying) = (rig.new_message("a1"), rig.new_message("a2"));
-    (before.push().recipient, before.receipt, before.order) = (Recipient(8), false, Some("k".to_owned()));
+    (before.push().recipient, before.push().receipt) = (Recipient(8), false);
+    before.order = Some("k".to_owned());
     let sid = before.sid;
     rig.accept(before).await;
     rig.accept(flying).await;

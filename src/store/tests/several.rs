@@ -5,12 +5,12 @@ use crate::chat::delivery::State;
 use crate::chat::status::Status;
 use State::{Delivered, Due, Expired, Failed, InFlight, Sent, Waiting as Behind};
 
-pub(super) const INBOX_OF: &str = "alice/others/messages";
+pub(in crate::store) const INBOX_OF: &str = "alice/others/messages";
 const HOUR: u64 = 3_600_000;
 
 impl Rig {
     /// A message with these deliveries, and their ids.
-    pub(super) fn several(&mut self, id: &str, to: Vec<Destination>) -> (NewMessage, Vec<Sid>) {
+    pub(in crate::store) fn several(&mut self, id: &str, to: Vec<Destination>) -> (NewMessage, Vec<Sid>) {
         self.several_kept(id, to, None)
     }
 
@@ -19,7 +19,7 @@ impl Rig {
         let deliveries: Vec<_> =
             to.into_iter().map(|destination| NewDelivery { sid: self.sid(), destination }).collect();
         let sids = deliveries.iter().map(|delivery| delivery.sid).collect();
-        let several = Several::new(deliveries).unwrap();
+        let several = Several::new(new.sid, deliveries).unwrap();
         let several = if let Some(until) = kept { several.kept_until(until) } else { several };
         (NewMessage { deliveries: Deliveries::Several(several), ..new }, sids)
     }
@@ -40,19 +40,19 @@ impl Rig {
         (**message).clone()
     }
 
-    fn standing(&self, id: &str) -> (Status, Vec<State>) {
+    pub(in crate::store) fn standing(&self, id: &str) -> (Status, Vec<State>) {
         let message = self.message(id);
         (message.status, message.deliveries.iter().map(|delivery| delivery.state).collect())
     }
 
     /// Rows of messages with several deliveries and of these.
-    fn rows(&self) -> (i64, i64) {
+    pub(in crate::store) fn rows(&self) -> (i64, i64) {
         let file = rusqlite::Connection::open(&self.settings.path).unwrap();
         let count = |sql| file.query_row(sql, [], |row| row.get(0)).unwrap();
         (count("SELECT count(*) FROM messages"), count("SELECT count(*) FROM deliveries"))
     }
 
-    fn queued(&self) -> (u64, u64) {
+    pub(in crate::store) fn queued(&self) -> (u64, u64) {
         let figures = self.store.figures();
         (figures.queue_rows, figures.queue_bytes)
     }
@@ -66,10 +66,10 @@ impl Rig {
 fn push(transport: Transport, address: &str, deadline_ms: u64) -> Destination {
     let recipient = Recipient(address.bytes().map(i64::from).sum());
     let address = Bytes::copy_from_slice(address.as_bytes());
-    Destination::Push { push: NewPush { recipient, transport, deadline_ms }, address }
+    Destination::Push { push: NewPush { recipient, transport, deadline_ms, receipt: true }, address }
 }
 
-fn ccs(address: &str) -> Destination {
+pub(in crate::store) fn ccs(address: &str) -> Destination {
     push(Transport::Ccs, address, NOW + HOUR)
 }
 
@@ -77,8 +77,20 @@ fn v1(address: &str) -> Destination {
     push(Transport::FcmV1(None), address, NOW + HOUR)
 }
 
-pub(super) fn inbox() -> Destination {
-    Destination::Inbox { topic: INBOX_OF.to_owned(), deadline_ms: u64::MAX }
+pub(in crate::store) fn inbox() -> Destination {
+    inbox_at(INBOX_OF)
+}
+
+fn inbox_at(topic: &str) -> Destination {
+    Destination::Inbox { topic: topic.to_owned(), deadline_ms: None, receipt: true }
+}
+
+pub(super) fn without_receipt(mut to: Destination) -> Destination {
+    match &mut to {
+        Destination::Push { push, .. } => push.receipt = false,
+        Destination::Inbox { receipt, .. } => *receipt = false,
+    }
+    to
 }
 
 fn gone() -> Event {
@@ -199,8 +211,7 @@ async fn what_nobody_confirms_expires_and_so_does_the_message() {
 #[tokio::test]
 async fn without_the_wish_for_a_receipt_the_first_that_is_sent_is_the_last_word() {
     let mut rig = Rig::new(Limits::default());
-    let (mut new, sids) = rig.three("a1");
-    new.receipt = false;
+    let (new, sids) = rig.several("a1", [ccs("T1"), v1("T2"), inbox()].map(without_receipt).into());
     rig.accept(new).await;
     rig.take(NOW).await;
     rig.take_v1(NOW).await;
@@ -239,7 +250,7 @@ async fn where_all_fail_the_sender_hears_how_many_and_of_no_transport_or_token()
 #[tokio::test]
 async fn where_one_expires_and_the_others_fail_the_message_expires() {
     let mut rig = Rig::new(Limits::default());
-    let unread = Destination::Inbox { topic: INBOX_OF.to_owned(), deadline_ms: NOW + 1000 };
+    let unread = Destination::Inbox { topic: INBOX_OF.to_owned(), deadline_ms: Some(NOW + 1000), receipt: true };
     let (new, sids) = rig.several("a1", vec![ccs("T1"), unread]);
     rig.accept(new).await;
     rig.next(INBOX_OF, 0).await;
@@ -302,7 +313,10 @@ async fn what_lay_in_an_inbox_is_confirmed_by_whose_it_is() {
     };
     assert_eq!(confirm("bob").await, []);
     let confirmed = confirm("alice").await;
-    assert!(matches!(&confirmed[..], [(sid, Recorded::Moved { .. })] if *sid == sids[0]), "{confirmed:?}");
+    let [(first, Recorded::Moved { .. }), (second, Recorded::Swallowed)] = &confirmed[..] else {
+        panic!("{confirmed:?}")
+    };
+    assert_eq!([first, second], [&sids[0]; 2], "by the id of its message as by its own");
     assert_eq!(rig.next(INBOX_OF, 0).await, [], "also before its publication is confirmed");
     assert_eq!(rig.record(new.sid, Event::Receipt, NOW).await, Recorded::Unknown, "it is no delivery");
 }
@@ -328,7 +342,7 @@ async fn a_message_that_is_repeated_tells_what_its_deliveries_came_to() {
 }
 
 #[tokio::test]
-async fn all_deliveries_of_a_message_wait_for_the_one_before_it_and_end_before_the_next() {
+async fn all_deliveries_of_a_message_wait_for_the_one_before_it() {
     let mut rig = Rig::new(Limits::default());
     let order = Some("k".to_owned());
     let first = NewMessage { order: order.clone(), ..rig.new_message("a1") };
@@ -350,14 +364,16 @@ async fn all_deliveries_of_a_message_wait_for_the_one_before_it_and_end_before_t
     let mut rig = rig.crash();
     assert_eq!(rig.standing("a2"), (Status::Accepted, vec![Due, Due, InFlight]));
     assert_eq!((ids(&rig.take(NOW).await), rig.take_v1(NOW).await.claimed.len()), (vec!["a2".to_owned()], 1));
-    rig.read_inbox(TakenBy::Reader).await;
     rig.record(sids[0], accepted(), NOW).await;
+    assert_eq!(rig.take(NOW).await.claimed, [], "pushes are open");
     rig.record(sids[0], Event::Receipt, NOW).await;
-    assert_eq!(rig.take(NOW).await.claimed, [], "one is open, though `delivered` was told");
+    assert_eq!(ids(&rig.take(NOW).await), ["a3"], "`delivered` was told");
     let behind = rig.new_message("a4");
     rig.accept(NewMessage { order: Some("k".to_owned()), ..behind }).await;
     rig.record(sids[1], gone(), NOW).await;
-    assert_eq!(ids(&rig.take(NOW).await), ["a3"]);
+    rig.read_inbox(TakenBy::Reader).await;
+    assert!(rig.message("a2").final_at.is_some());
+    assert_eq!(rig.take(NOW).await.claimed, [], "its end is no turn once more: a3 is open");
 }
 
 #[tokio::test]
@@ -442,12 +458,63 @@ async fn the_limits_of_the_queue_hold_for_all_deliveries_at_once() {
     assert_eq!(rig.rows(), (1, 5));
 }
 
+#[tokio::test]
+async fn each_delivery_has_its_own_wish_for_a_receipt() {
+    let mut rig = Rig::new(Limits::default());
+    let (new, sids) = rig.several("a1", vec![without_receipt(v1("T1")), ccs("T2")]);
+    rig.accept(new).await;
+    rig.take(NOW).await;
+    rig.take_v1(NOW).await;
+    rig.record(sids[0], accepted(), NOW).await;
+    rig.record(sids[1], accepted(), NOW).await;
+    let message = rig.message("a1");
+    let wishes: Vec<_> = message.deliveries.iter().map(|delivery| delivery.receipt).collect();
+    assert_eq!((message.receipt, wishes, message.final_at), (true, vec![false, true], None));
+    rig.sweep_all(NOW + HOUR + RECEIPT_GRACE_MS).await;
+    assert_eq!(rig.standing("a1"), (Status::Sent, vec![Sent, Expired]));
+    assert!(rig.message("a1").final_at.is_some());
+}
+
+#[tokio::test]
+async fn what_an_inbox_moves_is_answered_and_nothing_else() {
+    let mut rig = Rig::new(Limits::default());
+    let (new, sids) = rig.several("a1", vec![inbox(), ccs("T1")]);
+    rig.accept(new).await;
+    let mut references = Vec::new();
+    for topic in [RECEIPTS, INBOX_OF] {
+        references.extend(rig.next(topic, 0).await.into_iter().map(|document| document.reference));
+    }
+    let published =
+        async || rig.store.published(references.clone(), TakenBy::Broker, NOW).await.unwrap().await.unwrap();
+    let moved = published().await;
+    let [(sid, Recorded::Moved { bal, id, life, told })] = &moved[..] else { panic!("{moved:?}") };
+    assert_eq!((*sid, &**bal, &**id, life.state, *told), (sids[0], "bal1", "a1", Sent, &[Status::Sent][..]));
+    assert_eq!(published().await, [(sids[0], Recorded::Swallowed)]);
+}
+
+#[test]
+fn the_ids_of_deliveries_rise_from_that_of_their_message_on() {
+    let mut sids = SidSource::default();
+    let [message, first, second] = [(); 3].map(|()| sids.next(NOW, 0));
+    let of = |deliveries: [Sid; 2]| {
+        let deliveries = deliveries.map(|sid| NewDelivery { sid, destination: inbox() });
+        Several::new(message, deliveries.into()).map(drop)
+    };
+    assert_eq!(of([first, second]), Ok(()));
+    assert_eq!(of([message, second]), Err(DeliveriesError::Order(message)));
+    assert_eq!(of([second, first]), Err(DeliveriesError::Order(first)));
+    let (row, tail) = first.parts();
+    let same_row = Sid::from_parts(row, tail + 1).unwrap();
+    assert_eq!(of([first, same_row]), Err(DeliveriesError::Order(same_row)));
+}
+
 #[test]
 fn a_message_has_a_delivery_and_not_more_than_so_many() {
     let mut sids = SidSource::default();
     let mut of = |count| {
+        let message = sids.next(NOW, 0);
         let deliveries = (0..count).map(|_| NewDelivery { sid: sids.next(NOW, 0), destination: inbox() }).collect();
-        Several::new(deliveries).map(drop)
+        Several::new(message, deliveries).map(drop)
     };
     assert_eq!((of(1), of(DELIVERIES_MAX)), (Ok(()), Ok(())));
     assert!(of(0).is_err());
@@ -483,9 +550,173 @@ async fn a_message_with_several_deliveries_is_shown_as_one_with_its_deliveries_i
     let shown: Vec<_> = message.deliveries.iter().map(|d| (&*d.transport, &*d.reply, &*d.bal, &*d.id)).collect();
     let push = |transport| (transport, RECEIPTS, "bal1", "a1");
     assert_eq!(shown, [push("ccs"), push("fcm-v1"), ("inbox", INBOX_OF, "bal1", "a1")]);
+    assert!(message.deliveries.iter().all(|delivery| delivery.statuses_unread == 0), "statuses are the message's");
+    let deadlines: Vec<_> = message.deliveries.iter().map(|delivery| delivery.deadline).collect();
+    assert_eq!(deadlines, [Some(NOW + HOUR), Some(NOW + HOUR), None]);
     let list = inspector.list(10).unwrap();
     assert!(matches!(&list[..], [Trace::Message(a1), Trace::Delivery(b1)] if a1.id == "a1" && b1.id == "b1"));
     let counts = inspector.counts().unwrap();
     assert_eq!((counts.deliveries.get("due"), counts.deliveries.get("in_flight")), (Some(&3), None));
     assert_eq!(counts.outbox[INBOX_OF], 1);
+}
+
+#[tokio::test]
+async fn a_reader_that_knows_the_id_of_the_message_confirms_what_lay_in_its_own_inbox() {
+    let mut rig = Rig::new(Limits::default());
+    let (new, sids) = rig.several("a1", vec![v1("T1"), inbox(), inbox_at("bob/others/messages")]);
+    rig.accept(new.clone()).await;
+    let confirm = async |name, sid| {
+        let owner = Owner::new(name).unwrap();
+        rig.store.confirm(&owner, vec![sid], NOW).await.unwrap().await.unwrap()
+    };
+    assert_eq!(confirm("carol", new.sid).await, []);
+    let confirmed = confirm("alice", new.sid).await;
+    assert!(matches!(&confirmed[..], [(sid, Recorded::Moved { .. })] if *sid == sids[1]), "{confirmed:?}");
+    assert_eq!(rig.standing("a1"), (Status::Delivered, vec![Due, Delivered, InFlight]));
+    let (row, tail) = new.sid.parts();
+    assert_eq!(confirm("bob", Sid::from_parts(row, tail ^ 1).unwrap()).await, [], "no id of anything");
+}
+
+#[tokio::test]
+async fn what_a_broker_took_for_good_waits_ten_minutes_for_its_receipt_and_ends() {
+    let mut rig = Rig::new(Limits::default());
+    let (new, _) = rig.several("a1", vec![inbox()]);
+    rig.accept(new).await;
+    rig.sweep_all(NOW + 48 * HOUR).await;
+    assert_eq!(rig.standing("a1"), (Status::Accepted, vec![InFlight]), "an inbox keeps it for ever");
+    rig.read_inbox(TakenBy::Broker).await;
+    rig.sweep_all(NOW + RECEIPT_GRACE_MS - 1).await;
+    assert_eq!(rig.standing("a1"), (Status::Sent, vec![Sent]));
+    let rig = rig.crash();
+    rig.sweep_all(NOW + RECEIPT_GRACE_MS).await;
+    assert_eq!(rig.standing("a1"), (Status::Expired, vec![Expired]));
+    let detail = rig.message("a1").deliveries[0].detail.clone();
+    assert_eq!(detail.as_deref(), Some("it was taken, but no word of its delivery came in time"));
+    rig.statuses().await;
+    rig.sweep_all(NOW + 25 * HOUR).await;
+    assert_eq!(rig.rows(), (0, 0));
+}
+
+/// Messages of the order key `k`, to these.
+async fn in_order<const N: usize>(rig: &mut Rig, messages: [(&str, Vec<Destination>); N]) -> [(Sid, Vec<Sid>); N] {
+    let made = messages.map(|(id, to)| rig.several(id, to));
+    let ids = made.clone().map(|(new, sids)| (new.sid, sids));
+    for (new, _) in made {
+        let new = NewMessage { order: Some("k".to_owned()), ..new };
+        assert_eq!(rig.accept(new).await, Accepted::Stored);
+    }
+    ids
+}
+
+#[tokio::test]
+async fn the_next_message_of_a_key_waits_for_no_inbox() {
+    let mut rig = Rig::new(Limits::default());
+    let messages = [
+        ("a1", vec![ccs("T1"), inbox()]),
+        ("a2", vec![inbox(), inbox()]),
+        ("a3", vec![ccs("T1")]),
+        ("a4", vec![inbox(), ccs("T1")]),
+    ];
+    let [(_, first), _, (_, third), _] = in_order(&mut rig, messages).await;
+    assert_eq!(rig.next(INBOX_OF, 0).await.len(), 1, "that of the first");
+    assert_eq!(ids(&rig.take(NOW).await), ["a1"]);
+    rig.record(first[0], accepted(), NOW).await;
+    assert_eq!(rig.standing("a2").1, [Behind, Behind], "the receipt of the push is still to come");
+    rig.record(first[0], Event::Expired, NOW).await;
+    assert_eq!(rig.standing("a1"), (Status::Sent, vec![Expired, InFlight]), "nobody reads the inbox");
+    let mut rig = rig.crash();
+    assert_eq!(rig.standing("a2").1, [InFlight, InFlight]);
+    assert_eq!(ids(&rig.take(NOW).await), ["a3"]);
+    assert_eq!(rig.standing("a4").1, [Behind, Behind]);
+    rig.record(third[0], gone(), NOW).await;
+    assert_eq!(ids(&rig.take(NOW).await), ["a4"]);
+    let late = NewMessage { order: Some("k".to_owned()), ..rig.new_message("a5") };
+    rig.accept(late).await;
+    assert_eq!(rig.take(NOW).await.claimed, [], "it waits for the push of a4");
+    rig.read_inbox(TakenBy::Reader).await;
+    rig.sweep_all(NOW).await;
+    assert_eq!(rig.standing("a4"), (Status::Delivered, vec![Delivered, InFlight]));
+    assert_eq!(ids(&rig.take(NOW).await), ["a5"], "`delivered` was told");
+}
+
+#[tokio::test]
+async fn a_message_to_inboxes_alone_keeps_nobody_waiting() {
+    let mut rig = Rig::new(Limits::default());
+    in_order(&mut rig, [("a1", vec![inbox()]), ("a2", vec![ccs("T1")])]).await;
+    assert_eq!(ids(&rig.take(NOW).await), ["a2"]);
+    assert_eq!(rig.standing("a1"), (Status::Accepted, vec![InFlight]));
+}
+
+#[tokio::test]
+async fn a_message_that_waits_keeps_its_turn_when_its_pushes_expire_before_it() {
+    let mut rig = Rig::new(Limits::default());
+    let late = vec![push(Transport::Ccs, "T1", NOW + 1000), inbox()];
+    let [(_, first), _, _] = in_order(&mut rig, [("a1", vec![ccs("T1")]), ("a2", late), ("a3", vec![ccs("T2")])]).await;
+    rig.take(NOW).await;
+    rig.sweep_all(NOW + 1000).await;
+    assert_eq!(rig.standing("a2").1, [Expired, Behind]);
+    assert_eq!(rig.standing("a3").1, [Behind]);
+    rig.record(first[0], gone(), NOW).await;
+    assert_eq!(rig.standing("a2").1, [Expired, InFlight]);
+    assert_eq!(rig.standing("a3").1, [Due]);
+}
+
+impl Rig {
+    /// Somebody else changes the file.
+    fn meddle(&self, sql: &str) {
+        rusqlite::Connection::open(&self.settings.path).unwrap().execute_batch(sql).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_document_without_its_delivery_goes_when_it_is_published() {
+    let mut rig = Rig::new(Limits::default());
+    let (new, _) = rig.several("a1", vec![inbox()]);
+    rig.accept(new).await;
+    let documents = rig.next(INBOX_OF, 0).await;
+    rig.meddle("DELETE FROM deliveries; DELETE FROM messages");
+    rig.publish(&documents).await;
+    assert!(!rig.store.topics_to_publish().await.unwrap().await.unwrap().contains(&INBOX_OF.to_owned()));
+}
+
+#[tokio::test]
+async fn a_document_whose_body_is_gone_is_not_handed_out_and_those_behind_it_are() {
+    let mut rig = Rig::new(Limits::default());
+    let (first, _) = rig.several("a1", vec![inbox()]);
+    let (second, _) = rig.several("a2", vec![inbox()]);
+    rig.accept(first.clone()).await;
+    rig.accept(second).await;
+    rig.meddle(&format!("UPDATE deliveries SET body = NULL WHERE row = {}", first.sid.row().0));
+    let page = rig.store.next_to_publish(INBOX_OF.into(), 0, 1).await.unwrap().await.unwrap();
+    assert_eq!(page.iter().map(|document| &document.payload[..]).collect::<Vec<_>>(), [b"body of a2"]);
+    assert_eq!(rig.inspector().counts().unwrap().outbox[INBOX_OF], 1);
+    rig.meddle("UPDATE deliveries SET body = NULL");
+    assert_eq!(rig.next(INBOX_OF, 0).await, []);
+    assert_eq!(rig.inspector().counts().unwrap().outbox.get(INBOX_OF), None);
+}
+
+#[tokio::test]
+async fn the_sweep_drops_documents_without_their_delivery_and_forgets_nothing_that_is_open() {
+    let mut rig = Rig::new(Limits::default());
+    let (lost, _) = rig.several("a1", vec![inbox()]);
+    let (open, sids) = rig.several("a2", vec![ccs("T1")]);
+    let plain = rig.new_message("b1");
+    let settled = rig.new_message("b2");
+    for new in [lost.clone(), open.clone(), plain.clone(), settled.clone()] {
+        rig.accept(new).await;
+    }
+    rig.take(NOW).await;
+    for sid in [sids[0], plain.sid, settled.sid] {
+        rig.record(sid, gone(), NOW).await;
+    }
+    rig.meddle(&format!(
+        "DELETE FROM deliveries WHERE message = {0} OR row = {0}; DELETE FROM messages WHERE row = {0};
+        UPDATE deliveries SET final_at = NULL WHERE row IN ({1}, {2})",
+        lost.sid.row().0,
+        open.sid.row().0,
+        plain.sid.row().0
+    ));
+    rig.sweep_all(NOW + 25 * HOUR).await;
+    assert_eq!(rig.rows(), (1, 3), "only what is settled was forgotten");
+    assert_eq!(rig.inspector().counts().unwrap().outbox.get(INBOX_OF), None);
 }

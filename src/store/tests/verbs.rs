@@ -614,7 +614,7 @@ async fn history_is_limited_by_age_and_by_number_and_spares_the_unsettled() {
     let mut settle = Vec::new();
     for n in 0..15 {
         let mut new = rig.new_message(&format!("a{n}"));
-        new.receipt = n != 0;
+        new.push().receipt = n != 0;
         settle.push(new.sid);
         rig.accept(new).await;
     }
@@ -700,7 +700,7 @@ async fn a_message_takes_its_place_when_its_turn_comes() {
     let third = rig.new_message("a3");
     let sid = first.sid;
     first.order = Some("k".to_owned());
-    first.receipt = false;
+    first.push().receipt = false;
     second.order = Some("k".to_owned());
     for new in [first, second, third] {
         rig.accept(new).await;

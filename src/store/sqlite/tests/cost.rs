@@ -2,6 +2,7 @@
 
 use crate::chat::delivery::Event;
 use crate::chat::id::SidSource;
+use crate::chat::topic::status_topic;
 use crate::store::sqlite::{Settings, open};
 use crate::store::tests::{MANY, NOW, RECEIPTS, Rig, accepted};
 use crate::store::{Deliveries, Destination, Limits, NewDelivery, NewMessage, Several};
@@ -75,7 +76,36 @@ async fn a_message_with_one_delivery_leaves_nothing_where_those_with_several_are
     let new = rig.new_message("a2");
     let Deliveries::Only(push) = new.deliveries.clone() else { unreachable!("it has one") };
     let destination = Destination::Push { push, address: Bytes::from_static(b"T") };
-    let several_deliveries = Several::new(vec![NewDelivery { sid: rig.sid(), destination }]).unwrap();
+    let several_deliveries = Several::new(new.sid, vec![NewDelivery { sid: rig.sid(), destination }]).unwrap();
     rig.accept(NewMessage { deliveries: Deliveries::Several(several_deliveries), ..new }).await;
     assert_eq!(several(), (1, 1));
+}
+
+/// Bytes of a row, with its part of what SQLite has beside the values, of messages that have ended.
+#[tokio::test]
+async fn a_message_with_one_delivery_takes_so_many_bytes_and_no_more() {
+    const MESSAGES: usize = 500;
+    const MOST: i64 = 87;
+    let mut rig = Rig::new(Limits::default());
+    for n in 0..MESSAGES {
+        let new = rig.new_message(&format!("{n:08}"));
+        rig.accept(NewMessage { reply: status_topic("bal1"), ..new }).await;
+    }
+    for delivery in rig.take_by(NOW, MESSAGES, MANY).await.claimed {
+        rig.record(delivery.sid, accepted(), NOW).await;
+        rig.record(delivery.sid, Event::Receipt, NOW).await;
+    }
+    let file = rusqlite::Connection::open(&rig.settings.path).unwrap();
+    let bytes = |table: &str| {
+        let sum = "SELECT sum(payload) FROM dbstat WHERE name = ?1";
+        file.query_row::<i64, _, _>(sum, [table], |row| row.get(0)).unwrap() / MESSAGES as i64
+    };
+    let now = bytes("deliveries");
+    assert!(now <= MOST, "{now}");
+    // As the first release wrote them: with the topic of the statuses, and without the column of those with several.
+    let old = "CREATE TABLE old AS SELECT * FROM deliveries; ALTER TABLE old DROP COLUMN message;
+        UPDATE old SET reply = bal || '/others/receipts'";
+    file.execute_batch(old).unwrap();
+    let before = bytes("old");
+    assert!(before > MOST, "{before}");
 }

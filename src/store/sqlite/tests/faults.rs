@@ -1,11 +1,17 @@
 //! A disk that is full, and verbs that cannot be done.
 
+use crate::chat::delivery::{Event, State};
 use crate::chat::id::SidSource;
 use crate::chat::recipient_queue::Pace;
+use crate::chat::status::Status;
 use crate::chat::transport::Transport;
 use crate::store::sqlite::{Settings, open};
-use crate::store::tests::{NOW, Rig};
-use crate::store::{Accepted, CloseError, Committed, DueQuery, Inspector, Limits, NewMessage, StoreError, StoreHealth};
+use crate::store::tests::several::{INBOX_OF, ccs, inbox};
+use crate::store::tests::{MANY, NOW, Rig};
+use crate::store::{
+    Accepted, CloseError, Committed, Deliveries, DueQuery, Inspector, Limits, NewMessage, Recorded, StoreError,
+    StoreHealth, TakenBy,
+};
 use bytes::Bytes;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
@@ -137,6 +143,86 @@ async fn a_verb_that_cannot_be_done_does_not_harm_its_batch() {
     assert!(matches!(outcomes[..], [Ok(Accepted::Stored), Err(StoreError::Failed { .. }), Ok(Accepted::Stored)]));
     assert_eq!(rig.statuses().await, ["a1 accepted", "a3 accepted"]);
     assert_eq!(rig.store.figures().queue_rows, 2);
+}
+
+#[tokio::test]
+async fn a_message_with_several_deliveries_that_cannot_be_stored_leaves_nothing_and_harms_no_other() {
+    let mut rig = Rig::new(Limits::default());
+    let (first, _) = rig.several("a1", vec![ccs("T1"), inbox()]);
+    let (clash, _) = rig.several("a2", vec![ccs("T1"), inbox(), ccs("T2")]);
+    let Deliveries::Several(several) = &clash.deliveries else { unreachable!("it has several") };
+    // Its last delivery has the row that another message has by then.
+    let between = NewMessage { sid: several.parts().0[2].sid, ..rig.new_message("a3") };
+    let (last, _) = rig.several("a4", vec![inbox()]);
+    let mut pending = Vec::new();
+    for new in [first, between, clash, last] {
+        pending.push(rig.store.accept(new).await.unwrap());
+    }
+    let mut outcomes = Vec::new();
+    for committed in pending {
+        outcomes.push(committed.await);
+    }
+    use Accepted::Stored;
+    assert!(
+        matches!(outcomes[..], [Ok(Stored), Ok(Stored), Err(StoreError::Failed { .. }), Ok(Stored)]),
+        "{outcomes:?}"
+    );
+    assert_eq!(rig.statuses().await, ["a1 accepted", "a3 accepted", "a4 accepted"]);
+    assert_eq!(rig.next(INBOX_OF, 0).await.len(), 2);
+    assert_eq!((rig.rows(), rig.queued()), ((2, 6), (2, (2 * "body of a1".len() + "T1".len()) as u64)));
+    let rig = rig.crash();
+    assert_eq!(rig.queued(), (2, 22), "counted again");
+}
+
+/// A try that is rolled back has moved deliveries, told statuses and given a turn; the next one does it all anew.
+#[tokio::test]
+async fn a_full_disk_moves_several_deliveries_once() {
+    let hold = Arc::new(AtomicBool::new(false));
+    let ((begin, wait), (tried, mut tries)) = (mpsc::sync_channel(1), watch::channel(0));
+    let held = hold.clone();
+    let (mut rig, pages) = with_hook(1000, move || {
+        tried.send_modify(|tries| *tries += 1);
+        if held.swap(false, Relaxed) {
+            let _ = wait.recv();
+        }
+    });
+    let (first, sids) = rig.several("a1", vec![ccs("T1"), inbox()]);
+    let (behind, _) = rig.several("a2", vec![inbox(), ccs("T2")]);
+    for new in [first, behind] {
+        rig.accept(NewMessage { order: Some("k".to_owned()), ..new }).await;
+    }
+    rig.take_by(NOW, 10, MANY).await;
+    let document = rig.next(INBOX_OF, 0).await.remove(0);
+    // Keeps the writer busy until everything else is queued, so that it becomes one batch.
+    hold.store(true, Relaxed);
+    tries.mark_unchanged();
+    drop(rig.store.sweep(NOW).await.unwrap());
+    tries.changed().await.unwrap();
+    let published = rig.store.published(vec![document.reference], TakenBy::Broker, NOW).await.unwrap();
+    let receipt = rig.store.record(sids[0], Event::Receipt, NOW).await.unwrap();
+    let mut pending = Vec::new();
+    for n in 0..200 {
+        let new = big(&mut rig, n + 10);
+        pending.push(rig.store.accept(new).await.unwrap());
+    }
+    let before = *tries.borrow();
+    begin.send(()).unwrap();
+    tries.wait_for(|tries| *tries >= before + 5).await.unwrap();
+    pages.store(1_000_000, Relaxed);
+    let moved = published.await.unwrap();
+    assert!(matches!(&moved[..], [(_, Recorded::Moved { told: [Status::Sent], .. })]), "{moved:?}");
+    assert!(matches!(receipt.await.unwrap(), Recorded::Moved { told: [Status::Delivered], .. }));
+    for committed in pending {
+        assert_eq!(committed.await.unwrap(), Accepted::Stored);
+    }
+    let rig = rig.crash();
+    let told = rig.statuses().await;
+    assert_eq!(told[..4], ["a1 accepted", "a2 accepted", "a1 sent", "a1 delivered"]);
+    let (states, behind) = (rig.standing("a1"), rig.standing("a2"));
+    assert_eq!(states, (Status::Delivered, vec![State::Delivered, State::Sent]));
+    assert_eq!(behind, (Status::Accepted, vec![State::InFlight, State::Due]), "`delivered` was told");
+    assert_eq!(rig.next(INBOX_OF, 0).await.len(), 1);
+    assert_eq!(rig.store.figures().queue_rows, 201);
 }
 
 #[tokio::test]

@@ -30,6 +30,7 @@ fn hot_statements_use_their_index_and_sort_nothing() {
         (message::BY_ROW, "SEARCH m USING INTEGER PRIMARY KEY (rowid=?)\nSEARCH d USING INTEGER PRIMARY KEY (rowid=?)"),
         (message::PARTS_WAITING, "INDEX deliveries_message (message=?)"),
         (message::FORGET_PARTS, "INDEX deliveries_message (message=?)"),
+        (dispatch::IN_INBOXES, "INDEX deliveries_message (message=?)"),
         (recover::SHARED_BODIES, "INDEX deliveries_look (look_at=?)"),
         (sweep::WALK, "PRIMARY KEY ((topic,seq)>(?,?))"),
         (request::BY_ID, "INDEX deliveries_id (id=? AND bal=?)"),

@@ -26,9 +26,8 @@ async fn fill(rig: &mut Rig, messages: usize, name: &str) {
     for n in 0..messages {
         let mut new = rig.new_message(&format!("{name}-{n}"));
         let (recipient, transport) = (Recipient(i64::try_from(n).unwrap()), Transport::Ccs);
-        new.deliveries = Deliveries::Only(NewPush { recipient, transport, deadline_ms: u64::MAX });
+        new.deliveries = Deliveries::Only(NewPush { recipient, transport, deadline_ms: u64::MAX, receipt: false });
         new.body = Bytes::from(vec![b'x'; 4000]);
-        new.receipt = false;
         pending.push(rig.store.accept(new).await.unwrap());
     }
     for committed in pending {
