@@ -437,6 +437,8 @@ impl Logs {
         let logs = Self::default();
         let writer = logs.clone();
         let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+        // A line that another thread comes to first, where nobody listens, would be taken for one that is never heard.
+        let _ = tracing::subscriber::set_global_default(tracing_subscriber::registry());
         (logs, tracing::subscriber::set_default(subscriber))
     }
 

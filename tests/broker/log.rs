@@ -18,6 +18,8 @@ impl Log {
             .with_ansi(false)
             .with_writer(move || writer.clone())
             .finish();
+        // A line that another thread comes to first, where nobody listens, would be taken for one that is never heard.
+        let _ = tracing::subscriber::set_global_default(tracing_subscriber::registry());
         tracing::subscriber::set_default(subscriber)
     }
 

@@ -133,6 +133,8 @@ impl Logs {
             .with_ansi(false)
             .with_writer(logs.clone())
             .finish();
+        // A line that another thread comes to first, where nobody listens, would be taken for one that is never heard.
+        let _ = tracing::subscriber::set_global_default(tracing_subscriber::registry());
         (logs, tracing::subscriber::set_default(subscriber))
     }
 

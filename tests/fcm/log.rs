@@ -19,6 +19,8 @@ impl Log {
     pub(crate) fn listen() -> Self {
         let text = Text::default();
         let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(text.clone()).finish();
+        // A line that another thread comes to first, where nobody listens, would be taken for one that is never heard.
+        let _ = tracing::subscriber::set_global_default(tracing_subscriber::registry());
         Self { text, _guard: tracing::subscriber::set_default(subscriber) }
     }
 

@@ -34,6 +34,8 @@ impl Log {
     /// What is told while the guard lives.
     pub(in crate::broker) fn listen(&self) -> tracing::subscriber::DefaultGuard {
         let subscriber = tracing_subscriber::fmt().with_writer(self.clone()).with_ansi(false).finish();
+        // A line that another thread comes to first, where nobody listens, would be taken for one that is never heard.
+        let _ = tracing::subscriber::set_global_default(tracing_subscriber::registry());
         tracing::subscriber::set_default(subscriber)
     }
 

@@ -13,6 +13,8 @@ impl Log {
     pub(in crate::transport) fn listen(level: Level) -> (Self, DefaultGuard) {
         let log = Self::default();
         let subscriber = tracing_subscriber::fmt().with_max_level(level).with_writer(log.clone()).finish();
+        // A line that another thread comes to first, where nobody listens, would be taken for one that is never heard.
+        let _ = tracing::subscriber::set_global_default(tracing_subscriber::registry());
         (log, tracing::subscriber::set_default(subscriber))
     }
 

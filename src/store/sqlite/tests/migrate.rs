@@ -45,6 +45,8 @@ fn with_room(free: fn(&Path) -> std::io::Result<u64>) -> Environment {
 /// The log of this thread, in a file.
 fn log_into(path: &Path) -> tracing::subscriber::DefaultGuard {
     let subscriber = tracing_subscriber::fmt().with_writer(File::create(path).unwrap()).with_ansi(false).finish();
+    // A line that another thread comes to first, where nobody listens, would be taken for one that is never heard.
+    let _ = tracing::subscriber::set_global_default(tracing_subscriber::registry());
     tracing::subscriber::set_default(subscriber)
 }
 
