@@ -26,4 +26,4 @@ WORKDIR /data
 VOLUME /data
 ENTRYPOINT ["fcm-mqtt-bridge"]
 CMD ["run", "--config", "/etc/fcm-mqtt-bridge/bridge.toml"]
-HEALTHCHECK --interval=2s --timeout=2s --start-period=10s CMD ["fcm-mqtt-bridge", "health"]
+HEALTHCHECK --interval=2s --timeout=2s --start-period=10m CMD ["fcm-mqtt-bridge", "health"]

@@ -11,8 +11,8 @@ use tokio::time::Instant;
 const TELL_MS: u64 = 2000;
 /// Instructions of SQLite's virtual machine between two calls of its progress handler; some hundred microseconds.
 const INSTRUCTIONS: i32 = 10_000;
-/// What a change leaves free on the disk, in bytes: the write-ahead log of the first traffic wants room as well.
-pub(super) const RESERVE: u64 = 64 << 20;
+/// The most that a change leaves free on the disk, in bytes: the write-ahead log of the first traffic wants room as well.
+const RESERVE_MAX: u64 = 64 << 20;
 
 /// How far a change of the file is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,8 +44,14 @@ impl Environment {
     }
 
     /// The free bytes where the file is.
+    ///
+    /// # Errors
+    /// With the folder of which it is not known.
     pub(super) fn free_beside(&self, path: &Path) -> io::Result<u64> {
-        (self.free)(folder(path))
+        let folder = folder(path);
+        let unknown =
+            |error| io::Error::other(format!("how much room there is in {} is not known: {error}", folder.display()));
+        (self.free)(folder).map_err(unknown)
     }
 
     /// Shows the watcher what `phase` says again and again, as long as `work` keeps SQLite busy.
@@ -72,6 +78,11 @@ pub(super) fn folder(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."))
 }
 
+/// What is left free beside so many bytes that are written.
+pub(super) fn reserve(bytes: u64) -> u64 {
+    bytes.min(RESERVE_MAX)
+}
+
 fn free_bytes(folder: &Path) -> io::Result<u64> {
     let disk = rustix::fs::statvfs(folder)?;
     Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
@@ -90,12 +101,12 @@ fn telling() -> impl Fn(Phase) {
         let seconds = ms / 1000;
         match phase {
             Phase::Copying { done, of } => {
-                tracing::info!(copied_bytes = done, of_bytes = of, seconds, "the old store is copied");
+                tracing::info!(copied_bytes = done, of_bytes = of, seconds, "the old store is being copied");
             }
-            Phase::Changing { step, of } => tracing::info!(step, of, seconds, "the store is changed"),
-            Phase::Committing => tracing::info!(seconds, "the change of the store is written to disk"),
-            Phase::Rebuilding => tracing::info!(seconds, "the store is rebuilt"),
-            Phase::FoldingIn => tracing::info!(seconds, "the rebuilt store is moved into its file"),
+            Phase::Changing { step, of } => tracing::info!(step, of, seconds, "the store is being changed"),
+            Phase::Committing => tracing::info!(seconds, "the change of the store is being written to disk"),
+            Phase::Rebuilding => tracing::info!(seconds, "the store is being rebuilt"),
+            Phase::FoldingIn => tracing::info!(seconds, "the rebuilt store is being moved into its file"),
         }
     }
 }

@@ -41,12 +41,14 @@ pub(super) fn open_in(path: &Path, environment: &Environment) -> Result<(Connect
     let mut conn = Connection::open(path).map_err(sorted)?;
     let found = schema::of(&conn, path)?;
     prepare(&conn).map_err(sorted)?;
+    // Where a link leads is where the write-ahead log is, and the room.
+    let file = path.canonicalize()?;
     match found {
         0 => schema::forward(&mut conn, 0, |_| ()).map_err(sorted)?,
         SCHEMA_VERSION => {}
-        _ => migrate::migrate(&mut conn, path, found, environment)?,
+        _ => migrate::migrate(&mut conn, &file, found, environment)?,
     }
-    shrink::rebuild_once(&mut conn, path, environment).map_err(sorted)?;
+    shrink::rebuild_once(&mut conn, &file, environment).map_err(sorted)?;
     Ok((conn, lock))
 }
 
@@ -82,7 +84,8 @@ pub fn check(path: &Path) -> Result<(), OpenError> {
     }
     // SQLite makes files beside the store even for a reader. Without a write-ahead log nothing writes, and the file alone
     // is all there is: then it may be read as one that never changes.
-    match (beside(path, "-wal").exists(), url::Url::from_file_path(std::path::absolute(path)?)) {
+    let file = path.canonicalize()?;
+    match (beside(&file, "-wal").exists(), url::Url::from_file_path(&file)) {
         (false, Ok(mut url)) => {
             url.set_query(Some("immutable=1"));
             read_only(path, url.as_str(), OpenFlags::SQLITE_OPEN_URI)

@@ -9,13 +9,13 @@
 //! is whole. The copy is read by SQLite (its backup interface): what is only in the write-ahead log is in it, and a reader of
 //! the store does not stand in its way.
 
-use super::environment::{Environment, Phase, RESERVE, folder};
+use super::environment::{Environment, Phase, folder, reserve};
 use super::file::{beside, private_file};
 use super::schema::{self, SCHEMA_VERSION};
 use super::{fault, shrink};
 use crate::store::OpenError;
 use rusqlite::backup::{Backup, StepResult};
-use rusqlite::{Connection, ffi};
+use rusqlite::{Connection, ErrorCode, ffi};
 use std::fs::{self, File};
 use std::io;
 use std::path::Path;
@@ -34,10 +34,20 @@ enum CopyFault {
     Io(#[from] io::Error),
 }
 
+impl CopyFault {
+    /// Whether only room is missing.
+    fn is_full(&self) -> bool {
+        match self {
+            Self::Sqlite(error) => error.sqlite_error_code() == Some(ErrorCode::DiskFull),
+            Self::Io(error) => matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded),
+        }
+    }
+}
+
 /// Brings a file of schema `found` to today's, and keeps a copy of it where there is room.
 ///
 /// # Errors
-/// When the copy fails although there was room, or the change: the file is as it was.
+/// When the copy fails for another reason than room, or the change does: the file is as it was.
 pub(super) fn migrate(
     conn: &mut Connection,
     path: &Path,
@@ -45,33 +55,53 @@ pub(super) fn migrate(
     environment: &Environment,
 ) -> Result<(), OpenError> {
     let sorted = |e| fault::of_opening(path, e);
-    let started = Instant::now();
+    let (started, store) = (Instant::now(), path.display());
+    // What is only in the write-ahead log needs room in the file, before any copy does.
+    if let Err(error) = shrink::fold_in(conn) {
+        tracing::warn!(%store, %error, "the write-ahead log of the store could not be folded in");
+    }
     let copy = beside(path, &format!(".schema-{found}"));
-    // Of a change that was not finished. The store itself is still what that is a copy of.
-    remove(&copy)?;
-    remove(&beside(&copy, ".part"))?;
-    let needed = shrink::Size::of(conn).map_err(sorted)?.bytes() + RESERVE;
-    let free = environment.free_beside(path)?;
-    let store = path.display();
-    if free < needed {
-        tracing::warn!(%store, schema = found, becomes = SCHEMA_VERSION, needed_bytes = needed, free_bytes = free,
+    remove_former(&copy).map_err(|fault| of_copy(path, &copy, fault.into()))?;
+    let bytes = shrink::Size::of(conn).map_err(sorted)?.bytes();
+    let needed_bytes = bytes + reserve(bytes);
+    let room = environment.free_beside(path);
+    let free_bytes = room.map_err(|error| OpenError::Refused { reason: error.to_string() })?;
+    if free_bytes < needed_bytes {
+        tracing::warn!(%store, schema = found, becomes = SCHEMA_VERSION, needed_bytes, free_bytes,
             "the store is of an earlier release and is changed now: earlier releases cannot open it afterwards. There is \
             no room for a copy of the old one");
     } else {
         tracing::warn!(%store, schema = found, becomes = SCHEMA_VERSION, copy = %copy.display(),
             "the store is of an earlier release and is changed now: earlier releases cannot open it afterwards. A copy of \
             the old one is made beside it");
-        make_copy(conn, &copy, environment).map_err(|fault| of_copy(path, &copy, fault))?;
+        if let Err(fault) = make_copy(conn, &copy, environment) {
+            // Its room is wanted, whatever comes next.
+            let _ = remove(&beside(&copy, ".part"));
+            if !fault.is_full() {
+                return Err(of_copy(path, &copy, fault));
+            }
+            tracing::warn!(%store, error = %fault, "there is no room for the copy after all");
+        }
     }
     change(conn, found, environment).map_err(sorted)?;
     tracing::info!(%store, schema = SCHEMA_VERSION, seconds = started.elapsed().as_secs_f32(), "the store is changed");
     Ok(())
 }
 
-fn remove(path: &Path) -> io::Result<()> {
+/// A copy that is there already is of a change that was not finished, or of one that was taken back.
+fn remove_former(copy: &Path) -> io::Result<()> {
+    remove(&beside(copy, ".part"))?;
+    if remove(copy)? {
+        tracing::info!(copy = %copy.display(), "an earlier copy of the store is removed");
+    }
+    Ok(())
+}
+
+/// Whether there was anything.
+fn remove(path: &Path) -> io::Result<bool> {
     match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        removed => removed.map(|()| true),
     }
 }
 
@@ -101,7 +131,8 @@ fn make_copy(conn: &Connection, copy: &Path, environment: &Environment) -> Resul
     to.close().map_err(|(_, error)| error)?;
     File::open(&part)?.sync_all()?;
     fs::rename(&part, copy)?;
-    File::open(folder(copy))?.sync_all()?;
+    // Some file systems cannot do this; then the copy may be missing after a power cut, and nothing else.
+    let _ = File::open(folder(copy)).and_then(|folder| folder.sync_all());
     Ok(())
 }
 

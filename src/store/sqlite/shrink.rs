@@ -8,7 +8,7 @@
 //! from its end that is moved there.
 
 use super::column::from_sql;
-use super::environment::{Environment, Phase, RESERVE, folder};
+use super::environment::{Environment, Phase, folder, reserve};
 use super::tx::Tx;
 use rusqlite::Connection;
 use std::path::Path;
@@ -20,9 +20,13 @@ const UNUSED_MS: u64 = 10 * 60 * 1000;
 const SPARE_PAGES: i64 = 1024;
 /// And this part of the file: a quarter.
 const SPARE_PART: i64 = 4;
-/// Pages given back in one transaction: 1 MiB, a few milliseconds.
-const CHUNK: i64 = 256;
-const GIVE_BACK: &str = "PRAGMA incremental_vacuum(256)";
+/// How many pages are given back in one transaction where so many are free at most. For each of them SQLite walks along the
+/// list of free pages, so one page costs up to a microsecond and a half for each that is free: some ten milliseconds are meant.
+const CHUNKS: [(i64, i64, &str); 3] = [
+    (8_192, 256, "PRAGMA incremental_vacuum(256)"),
+    (65_536, 64, "PRAGMA incremental_vacuum(64)"),
+    (i64::MAX, 16, "PRAGMA incremental_vacuum(16)"),
+];
 const PAGES: &str = "PRAGMA page_count";
 const FREE: &str = "PRAGMA freelist_count";
 /// `PRAGMA auto_vacuum` of a file that takes part.
@@ -62,20 +66,25 @@ pub(super) fn rebuild_once(conn: &mut Connection, path: &Path, environment: &Env
     if conn.pragma_query_value(None, "auto_vacuum", |row| row.get::<_, i32>(0))? == INCREMENTAL {
         return Ok(());
     }
+    let store = path.display();
     // A VACUUM that was killed has left all of it in the write-ahead log. That room counts.
-    fold_in(conn)?;
+    if let Err(error) = fold_in(conn) {
+        tracing::warn!(%store, %error, "the store cannot shrink: its write-ahead log could not be folded in");
+        return Ok(());
+    }
     let before = Size::of(conn)?;
-    let (needed_bytes, store) = (before.to_rebuild() + RESERVE, path.display());
+    let needed_bytes = before.to_rebuild() + reserve(before.to_rebuild());
     let free_bytes = match environment.free_beside(path) {
         Ok(free) => free,
         Err(error) => {
-            tracing::warn!(%store, %error, "how much room there is to rebuild the store is not known");
+            tracing::warn!(%store, %error, "the store cannot shrink, which the next start tries again");
             return Ok(());
         }
     };
     if free_bytes < needed_bytes {
         tracing::warn!(%store, needed_bytes, free_bytes,
-            "the store cannot shrink: there is no room to rebuild it, which the next start tries again");
+            "the store cannot shrink: there is no room to rebuild it, which the next start tries again. A copy of an earlier \
+            form beside it (`.schema-N`) may be deleted");
         return Ok(());
     }
     tracing::info!(%store, bytes = before.bytes(), "the store is rebuilt once, so that it can shrink from now on");
@@ -99,10 +108,9 @@ pub(super) fn rebuild_once(conn: &mut Connection, path: &Path, environment: &Env
 fn rebuild(conn: &mut Connection, path: &Path, environment: &Environment) -> rusqlite::Result<()> {
     conn.pragma_update(None, "temp_store", "FILE")?;
     let named = std::path::absolute(folder(path)).ok().and_then(|folder| Some(folder.to_str()?.to_owned()));
-    if let Some(folder) = named {
-        conn.pragma_update(None, "temp_store_directory", folder)?;
-    }
-    let rebuilt = environment.during(conn, || Phase::Rebuilding, |conn| conn.execute_batch("VACUUM"));
+    let named = named.map_or(Ok(()), |folder| conn.pragma_update(None, "temp_store_directory", folder));
+    let rebuilt =
+        named.and_then(|()| environment.during(conn, || Phase::Rebuilding, |conn| conn.execute_batch("VACUUM")));
     conn.pragma_update(None, "temp_store_directory", "")?;
     conn.pragma_update(None, "temp_store", "MEMORY")?;
     rebuilt?;
@@ -111,7 +119,7 @@ fn rebuild(conn: &mut Connection, path: &Path, environment: &Environment) -> rus
 }
 
 /// Moves the write-ahead log into the file, as far as no reader needs it, and gives its room back.
-fn fold_in(conn: &Connection) -> rusqlite::Result<()> {
+pub(super) fn fold_in(conn: &Connection) -> rusqlite::Result<()> {
     conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
 }
 
@@ -126,30 +134,32 @@ pub(super) struct FreePages {
     given: bool,
 }
 
-/// Gives a chunk of free pages back, if there are more than the file should keep; says whether there may be another one.
-pub(super) fn give_back(tx: &mut Tx<'_>, now: u64) -> rusqlite::Result<bool> {
+/// Gives a chunk of free pages back, if there are more than the file should keep.
+pub(super) fn give_back(tx: &mut Tx<'_>, now: u64) -> rusqlite::Result<()> {
     let count = |tx: &Tx<'_>, sql| tx.one(sql, [], |row| row.get::<_, i64>(0)).map(Option::unwrap_or_default);
     let (pages, free) = (count(tx, PAGES)?, count(tx, FREE)?);
     let known = &mut tx.draft.free_pages;
     known.fewest = known.fewest.min(free);
-    if now < known.since.saturating_add(UNUSED_MS) {
-        return Ok(false);
+    // The clock may have been set back.
+    if (known.since..known.since.saturating_add(UNUSED_MS)).contains(&now) {
+        return Ok(());
     }
     let surplus = known.fewest - SPARE_PAGES.max(pages / SPARE_PART);
-    if surplus >= CHUNK {
-        tx.all(GIVE_BACK, [], |_| Ok(()))?;
+    let chunk = CHUNKS.iter().find(|(most_free, ..)| free <= *most_free);
+    if let Some((_, _, give_back)) = chunk.filter(|(_, pages, _)| surplus >= *pages) {
+        tx.all(give_back, [], |_| Ok(()))?;
         // None of a file that could not be rebuilt.
         let given = free - count(tx, FREE)?;
         if given > 0 {
             let known = &mut tx.draft.free_pages;
             known.fewest -= given;
             known.given = true;
-            return Ok(true);
+            return Ok(());
         }
     }
     tx.draft.shrunk = tx.draft.free_pages.given;
     tx.draft.free_pages = FreePages { since: now, fewest: free, given: false };
-    Ok(false)
+    Ok(())
 }
 
 /// Lets a file that has given pages back become as short as it is now: it is cut when the write-ahead log has been moved into

@@ -36,8 +36,10 @@ pub(in crate::store) fn sweep(tx: &mut Tx<'_>, now: u64) -> rusqlite::Result<Swe
     }
     let walked = walk(tx, now)?;
     let more = [overdue, forgotten, walked].iter().any(|rows| *rows >= CHUNK);
-    // As long as rows go, so may those behind them on their pages.
-    let more = more || shrink::give_back(tx, now)?;
+    // As long as rows go, so may those behind them on their pages. One chunk a sweep, so that no verb waits long.
+    if !more {
+        shrink::give_back(tx, now)?;
+    }
     Ok(Swept { expired, more })
 }
 

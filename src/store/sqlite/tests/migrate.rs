@@ -159,7 +159,7 @@ fn a_disk_that_cannot_say_how_much_room_it_has_leaves_the_store_as_it_is() {
     let (_dir, path) = old_store();
     let old = content(&path);
     let silent = with_room(|_| Err(std::io::ErrorKind::PermissionDenied.into()));
-    assert!(matches!(open_in(&path, &silent), Err(OpenError::Io(_))));
+    assert!(matches!(open_in(&path, &silent), Err(OpenError::Refused { .. })));
     assert_eq!(content(&path), old);
 }
 
@@ -174,6 +174,18 @@ fn a_copy_that_cannot_be_made_leaves_the_store_as_it_is() {
     fs::remove_dir_all(copy_of(&path)).unwrap();
     drop(open(&path).unwrap());
     assert_eq!(content(&copy_of(&path)), old);
+}
+
+#[cfg(unix)]
+#[test]
+fn the_copy_lies_where_the_store_is_and_not_where_a_link_to_it_is() {
+    let (_dir, path) = old_store();
+    let links = tempfile::tempdir().unwrap();
+    let link = links.path().join("link.db");
+    std::os::unix::fs::symlink(&path, &link).unwrap();
+    check(&link).unwrap();
+    drop(open(&link).unwrap());
+    assert!(copy_of(&path).exists() && !copy_of(&link).exists());
 }
 
 /// Says what it is told every two seconds and not more often.

@@ -90,7 +90,15 @@ async fn the_file_is_small_again_when_a_backlog_is_gone() {
     // Something that stays, at the end of the file.
     fill(&mut rig, 10, "new").await;
     assert_eq!(sweep(&rig, NOW + 9 * MINUTE).await, 1, "it may be needed again");
-    assert!(sweep(&rig, NOW + 10 * MINUTE).await > 8, "in small parts");
+    let mut chunks = 0;
+    while {
+        let before = pages(&rig);
+        sweep(&rig, NOW + 10 * MINUTE).await;
+        pages(&rig) != before
+    } {
+        chunks += 1;
+    }
+    assert!(chunks > 8, "in small parts: {chunks}");
     let (free, all) = pages(&rig);
     assert!(free < 6 * MIB && all < 8 * MIB, "{free} of {all}");
     assert!(bytes(&rig) < 8 * MIB, "also on the disk, before anything else happens: {}", bytes(&rig));
