@@ -43,6 +43,30 @@ fn with_hook(queue: usize, mut before: impl FnMut() + Send + 'static) -> (Rig, A
     (Rig { dir, settings, store, keeper, recovery, sids: SidSource::default() }, pages)
 }
 
+/// Holds the writer.
+struct Hold {
+    /// How often a batch was tried.
+    tries: watch::Receiver<u32>,
+    /// Whether the next try waits.
+    next: Arc<AtomicBool>,
+    /// Lets the one that waits begin.
+    begin: mpsc::SyncSender<()>,
+}
+
+/// The same, with a queue for a thousand verbs and a hold on the writer.
+fn with_hold() -> (Rig, Arc<AtomicU32>, Hold) {
+    let next = Arc::new(AtomicBool::new(false));
+    let ((begin, wait), (tried, tries)) = (mpsc::sync_channel(1), watch::channel(0));
+    let held = next.clone();
+    let (rig, pages) = with_hook(1000, move || {
+        tried.send_modify(|tries| *tries += 1);
+        if held.swap(false, Relaxed) {
+            let _ = wait.recv();
+        }
+    });
+    (rig, pages, Hold { tries, next, begin })
+}
+
 fn big(rig: &mut Rig, n: usize) -> NewMessage {
     let mut new = rig.new_message(&format!("a{n}"));
     new.body = Bytes::from(vec![b'x'; 4000]);
@@ -177,15 +201,7 @@ async fn a_message_with_several_deliveries_that_cannot_be_stored_leaves_nothing_
 /// A try that is rolled back has moved deliveries, told statuses and given a turn; the next one does it all anew.
 #[tokio::test]
 async fn a_full_disk_moves_several_deliveries_once() {
-    let hold = Arc::new(AtomicBool::new(false));
-    let ((begin, wait), (tried, mut tries)) = (mpsc::sync_channel(1), watch::channel(0));
-    let held = hold.clone();
-    let (mut rig, pages) = with_hook(1000, move || {
-        tried.send_modify(|tries| *tries += 1);
-        if held.swap(false, Relaxed) {
-            let _ = wait.recv();
-        }
-    });
+    let (mut rig, pages, Hold { mut tries, next, begin }) = with_hold();
     let (first, sids) = rig.several("a1", vec![ccs("T1"), inbox()]);
     let (behind, _) = rig.several("a2", vec![inbox(), ccs("T2")]);
     for new in [first, behind] {
@@ -194,7 +210,7 @@ async fn a_full_disk_moves_several_deliveries_once() {
     rig.take_by(NOW, 10, MANY).await;
     let document = rig.next(INBOX_OF, 0).await.remove(0);
     // Keeps the writer busy until everything else is queued, so that it becomes one batch.
-    hold.store(true, Relaxed);
+    next.store(true, Relaxed);
     tries.mark_unchanged();
     drop(rig.store.sweep(NOW).await.unwrap());
     tries.changed().await.unwrap();
@@ -248,21 +264,13 @@ async fn a_look_at_a_damaged_store_says_that_it_is_damaged() {
 #[tokio::test]
 async fn a_full_disk_parks_nobody() {
     const PLACES: usize = 10;
-    let hold = Arc::new(AtomicBool::new(false));
-    let ((begin, wait), (tried, mut tries)) = (mpsc::sync_channel(1), watch::channel(0));
-    let held = hold.clone();
-    let (mut rig, pages) = with_hook(1000, move || {
-        tried.send_modify(|tries| *tries += 1);
-        if held.swap(false, Relaxed) {
-            let _ = wait.recv();
-        }
-    });
+    let (mut rig, pages, Hold { mut tries, next, begin }) = with_hold();
     for n in 0..PLACES {
         let new = rig.new_message(&format!("m{n}"));
         rig.accept(new).await;
     }
     // Keeps the writer busy until everything else is queued, so that it becomes one batch.
-    hold.store(true, Relaxed);
+    next.store(true, Relaxed);
     tries.mark_unchanged();
     drop(rig.store.sweep(NOW).await.unwrap());
     tries.changed().await.unwrap();
