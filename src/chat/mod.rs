@@ -10,6 +10,7 @@ pub mod message;
 pub mod presence;
 pub mod principal;
 pub mod push;
+pub mod qos;
 pub mod recipient_queue;
 pub mod refusal;
 pub mod route;

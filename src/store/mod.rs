@@ -52,6 +52,7 @@ mod error;
 mod figures;
 mod handle;
 mod presence;
+mod sessions;
 pub mod sqlite;
 #[cfg(test)]
 mod tests;
@@ -67,6 +68,10 @@ pub use error::{CloseError, OpenError, StoreError, StoreHealth};
 pub use figures::{Limits, RECEIPT_GRACE_MS, Recovery, StoreFigures, Swept};
 pub use handle::{Committed, Store};
 pub use presence::{LastPresence, PRESENCE_KEPT_MS, PRESENCE_UNSURE_MS, PresenceChange};
+pub use sessions::{
+    Acknowledged, BrokerState, Enqueue, Fresh, FreshBatch, KeptGroup, KeptRetained, KeptSession, KeptSubscription,
+    KeptWill, Message, Page, QueueId, QueueRow, Retain, SessionRecord, TakenDocument, Target,
+};
 pub use sqlite::Inspector;
 pub use trace::{INBOX, Summary, Trace, TraceDelivery, TraceMessage, TraceUpstream};
 pub use upstream::{Acks, Received, Route, Unrouted, Upstream};

@@ -1,0 +1,243 @@
+//! What is said with the store about the sessions of an MQTT broker: their queues, subscriptions, retained messages, wills.
+
+use super::documents::{DocumentRef, TakenBy};
+use crate::chat::qos::QoS;
+use bytes::Bytes;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+/// Names a queue: of a session, or of a group that shares a subscription. Never used twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct QueueId(pub i64);
+
+/// An application message as it was published.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Message {
+    /// The topic, whole.
+    pub topic: Arc<str>,
+    /// The payload.
+    pub payload: Bytes,
+    /// The properties of MQTT 5 that go to readers unchanged, as they are on the wire: payload format, content type, response
+    /// topic, correlation data, user properties. Message expiry, topic alias and subscription ids are not among them.
+    pub properties: Bytes,
+    /// As it was published; a reader gets it with this or with what it asked for, the lower one.
+    pub qos: QoS,
+    /// Whether it was published to be retained.
+    pub retain: bool,
+    /// When it is not worth delivering any more, in Unix milliseconds.
+    pub expires_at: Option<u64>,
+}
+
+/// How a message goes to the reader of one queue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    /// The queue.
+    pub queue: QueueId,
+    /// The quality of service with which it is delivered.
+    pub qos: QoS,
+    /// The retain flag that the reader sees.
+    pub retain: bool,
+    /// The identifiers of the subscriptions that match.
+    pub ids: Vec<u32>,
+}
+
+/// A session that outlives its connections.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SessionRecord {
+    /// Its name in the store: made of user and client id.
+    pub key: String,
+    /// Whose it is; `None` for a client without a log-in.
+    pub user: Option<String>,
+    /// The MQTT client id.
+    pub client: String,
+    /// How long it is kept without a connection, in seconds; `u32::MAX`: for ever.
+    pub expiry_s: u32,
+}
+
+/// A subscription of a session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeptSubscription {
+    /// The filter, whole, with `$share/` where it is shared.
+    pub filter: String,
+    /// The options, as in the packet (MQTT 5, 3.8.3.1).
+    pub options: u8,
+    /// The identifier that the client gave it.
+    pub id: Option<u32>,
+}
+
+/// A session as the store has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeptSession {
+    /// Its queue.
+    pub queue: QueueId,
+    /// Whose it is.
+    pub record: SessionRecord,
+    /// When its last connection ended, in Unix milliseconds; `None` while it has one, or had one at a crash.
+    pub left_at: Option<u64>,
+    /// What it subscribed to.
+    pub subscriptions: Vec<KeptSubscription>,
+    /// Messages of clients that wait for it.
+    pub rows: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Packet identifiers of QoS 2 messages that it published and has not released.
+    pub incoming: Vec<u16>,
+}
+
+/// The queue of a shared subscription with at least one lasting member.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeptGroup {
+    /// Its queue.
+    pub queue: QueueId,
+    /// `{group}/{filter}`, as behind `$share/`.
+    pub name: String,
+    /// Messages of clients that wait for it.
+    pub rows: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+/// A retained message, without its body.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeptRetained {
+    /// Its topic.
+    pub topic: String,
+    /// Its size, in bytes: payload and properties.
+    pub bytes: u64,
+    /// Who published it; `None` for the bridge and for clients without a log-in.
+    pub user: Option<String>,
+    /// When it is to be dropped, in Unix milliseconds.
+    pub expires_at: Option<u64>,
+}
+
+/// The will of a session that is away, to be published later.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeptWill {
+    /// The session's queue.
+    pub queue: QueueId,
+    /// When it is due, in Unix milliseconds.
+    pub due_at: u64,
+    /// The message. Its expiry counts from the time at which it is published: here it is the interval in milliseconds.
+    pub message: Message,
+}
+
+/// All that a broker has to know before its first client.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct BrokerState {
+    /// The sessions.
+    pub sessions: Vec<KeptSession>,
+    /// The groups.
+    pub groups: Vec<KeptGroup>,
+    /// The retained messages.
+    pub retained: Vec<KeptRetained>,
+    /// The wills.
+    pub wills: Vec<KeptWill>,
+}
+
+/// What becomes of the retained message of a topic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Retain {
+    /// The message takes its place; it was published by this user.
+    Keep(Option<String>),
+    /// It is dropped.
+    Clear,
+}
+
+/// A message, and everything its acknowledgement promises.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Enqueue {
+    /// The message.
+    pub message: Arc<Message>,
+    /// The queues that get it.
+    pub targets: Vec<Target>,
+    /// The packet identifier of a QoS 2 message, taken by the session with this queue.
+    pub incoming: Option<(QueueId, u16)>,
+    /// What becomes of the retained message of its topic.
+    pub retain: Option<Retain>,
+    /// It is the delayed will of the session with this queue.
+    pub will_of: Option<QueueId>,
+}
+
+/// A row of a queue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QueueRow {
+    /// Its number: growing over the whole store, never used twice.
+    pub seq: u64,
+    /// The message; of one that was released, without its body.
+    pub message: Arc<Message>,
+    /// How it is delivered; `queue` is the queue that was read.
+    pub target: Target,
+    /// QoS 2: the packet identifier that it was given.
+    pub packet_id: Option<u16>,
+    /// QoS 2: its PUBREC has come, its PUBCOMP has not.
+    pub released: bool,
+    /// It may have been sent before.
+    pub maybe_sent: bool,
+}
+
+/// How much one look into a queue brings at most. One row always comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Page {
+    /// Rows.
+    pub rows: usize,
+    /// Bytes of payloads.
+    pub bytes: usize,
+}
+
+/// A document that a reader has, and whom else it is still for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TakenDocument {
+    /// The document.
+    pub reference: DocumentRef,
+    /// Lasting queues that it becomes a row of, if it was not settled before.
+    pub others: Vec<Target>,
+}
+
+/// What the reader of a queue has acknowledged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Acknowledged {
+    /// The queue, if it is a lasting one.
+    pub queue: Option<QueueId>,
+    /// Rows of the queue.
+    pub rows: Vec<u64>,
+    /// Documents.
+    pub documents: Vec<TakenDocument>,
+    /// Whose the acknowledgement is.
+    pub by: TakenBy,
+    /// When, in Unix milliseconds.
+    pub at: u64,
+}
+
+/// What a commit brought.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fresh {
+    /// A row of a queue.
+    Row {
+        /// Its number.
+        seq: u64,
+        /// The message.
+        message: Arc<Message>,
+        /// The queue, and how it is delivered.
+        target: Target,
+    },
+    /// A document.
+    Document {
+        /// Its name.
+        reference: DocumentRef,
+        /// The document.
+        payload: Bytes,
+        /// MQTT 5 correlation data.
+        correlation: Option<Bytes>,
+    },
+}
+
+/// What the last commits brought, in their order; then the names of what there was no room for, which is on disk.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct FreshBatch {
+    /// What came.
+    pub items: Vec<Fresh>,
+    /// Topics that got further documents.
+    pub topics: BTreeSet<String>,
+    /// Queues that got further rows.
+    pub queues: BTreeSet<QueueId>,
+}
