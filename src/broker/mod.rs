@@ -54,6 +54,8 @@ mod outgoing;
 mod parked;
 mod readers;
 mod refusals;
+#[cfg_attr(not(test), expect(dead_code, reason = "the hub will ask it"))]
+mod routing;
 mod seats;
 mod sessions;
 mod settings;
