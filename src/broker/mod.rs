@@ -61,6 +61,8 @@ mod sessions;
 mod settings;
 mod turns;
 mod wills;
+#[cfg_attr(not(test), expect(dead_code, unused_imports, reason = "the connections do not use it yet"))]
+mod wire;
 
 pub use refusals::TARGET as REFUSALS;
 pub use settings::{BrokerConfig, BrokerLimits, JwtConfig, Listen, TlsFiles};
