@@ -1,0 +1,63 @@
+//! Groups that share a subscription: each message goes to one member (MQTT 5, 4.8.2).
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::queue::SharedQueue;
+use super::session::Options;
+use crate::chat::qos::QoS;
+
+/// Those who subscribed to one filter under one name.
+#[derive(Debug)]
+pub(crate) struct Group {
+    /// `{name}/{filter}`.
+    pub(super) name: Arc<str>,
+    /// What waits for any of them.
+    pub(crate) queue: Arc<SharedQueue>,
+    /// By the numbers of their sessions.
+    members: Mutex<HashMap<u64, Member>>,
+}
+
+/// A member, connected or not.
+#[derive(Debug, Clone, Copy)]
+struct Member {
+    options: Options,
+    lasting: bool,
+}
+
+impl Group {
+    pub(super) fn new(name: Arc<str>, queue: Arc<SharedQueue>) -> Arc<Self> {
+        Arc::new(Self { name, queue, members: Mutex::default() })
+    }
+
+    pub(super) fn filter(&self) -> &str {
+        self.name.split_once('/').map_or("", |(_, filter)| filter)
+    }
+
+    pub(super) fn join(&self, session: u64, options: Options, lasting: bool) {
+        self.lock().insert(session, Member { options, lasting });
+    }
+
+    pub(super) fn part(&self, session: u64) {
+        self.lock().remove(&session);
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.lock().is_empty()
+    }
+
+    /// Whether any member outlives its connection.
+    pub(super) fn is_lasting(&self) -> bool {
+        self.lock().values().any(|member| member.lasting)
+    }
+
+    /// What the group asks of a message; a member lowers it to what it asked for itself.
+    pub(super) fn options(&self) -> Options {
+        let qos = self.lock().values().map(|member| member.options.qos).max().unwrap_or(QoS::AtMostOnce);
+        Options { qos, no_local: false, retain_as_published: true, id: None }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<u64, Member>> {
+        self.members.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,262 @@
+//! A message of a client on its way to everybody who gets it, and what its acknowledgement waits for.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use tokio::sync::oneshot;
+use tokio::time::{Sleep, sleep};
+
+use super::Hub;
+use super::queue::SharedQueue;
+use super::routes::Route;
+use super::session::Session;
+use crate::broker::refusals::Refusal;
+use crate::broker::session::{Item, Pushed, Source};
+use crate::chat::access::Rights;
+use crate::chat::qos::QoS;
+use crate::chat::topic::Side;
+use crate::mqtt::{Ack, AckWord, Inbound};
+use crate::ops::clock::now_ms;
+use crate::store::{Committed, Enqueue, Message, QueueId, Retain, Target};
+
+/// How long the acknowledgement of a message waits for a reader who is behind.
+const SLOW_READER: Duration = Duration::from_secs(1);
+
+/// Who publishes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Publisher<'a> {
+    /// The session, unless it is the bridge.
+    pub(crate) session: Option<&'a Arc<Session>>,
+    /// What it may do.
+    pub(crate) rights: &'a Rights,
+    /// Which of its user's devices it is.
+    pub(crate) device: Option<&'a Arc<str>>,
+    /// Messages before this one may not be on disk yet.
+    pub(crate) follows: bool,
+}
+
+/// What it publishes.
+#[derive(Debug)]
+pub(crate) struct NewPublish {
+    /// The message.
+    pub(crate) message: Message,
+    /// It may have come before.
+    pub(crate) dup: bool,
+    /// Of a QoS 2 message: its packet identifier.
+    pub(crate) exactly_once: Option<u16>,
+    /// Where its publisher wants an answer.
+    pub(crate) response_topic: Option<String>,
+    /// What the answer is to carry.
+    pub(crate) correlation: Option<Bytes>,
+    /// It is the delayed will of the session with this queue.
+    pub(crate) will_of: Option<QueueId>,
+}
+
+/// What becomes of a publish.
+pub(crate) enum Publishing {
+    /// It is on its way.
+    Promised(Promise),
+    /// It is on its way once this is ready; nothing else of the publisher may pass it.
+    Waits(BoxFuture<'static, Result<Promise, NotSafe>>),
+    /// It was not taken.
+    Refused(Refusal),
+}
+
+/// What an acknowledgement waits for.
+#[derive(Debug, Default)]
+pub(crate) struct Promise {
+    stored: Option<Committed<()>>,
+    word: Option<oneshot::Receiver<AckWord>>,
+    said: Option<AckWord>,
+    slow: Vec<Arc<SharedQueue>>,
+    patience: Option<Pin<Box<Sleep>>>,
+}
+
+/// The message could not be made safe: it has to come again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct NotSafe;
+
+impl Promise {
+    /// Whether there is nothing to wait for.
+    pub(crate) fn is_kept(&self) -> bool {
+        self.stored.is_none() && self.word.is_none() && self.slow.is_empty()
+    }
+
+    /// Waits until what is to be on disk is there, or will never be.
+    pub(super) async fn stored(self) {
+        if let Some(stored) = self.stored {
+            let _ = stored.await;
+        }
+    }
+
+    /// Ready when everything that the acknowledgement says is true.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<AckWord, NotSafe>> {
+        if let Some(stored) = &mut self.stored {
+            let stored = ready!(Pin::new(stored).poll(cx));
+            self.stored = None;
+            if stored.is_err() {
+                return Poll::Ready(Err(NotSafe));
+            }
+        }
+        if let Some(word) = &mut self.word {
+            let word = ready!(Pin::new(word).poll(cx));
+            self.word = None;
+            match word {
+                Ok(word) => self.said = Some(word),
+                Err(_dropped) => return Poll::Ready(Err(NotSafe)),
+            }
+        }
+        ready!(self.poll_slow(cx));
+        Poll::Ready(Ok(self.said.unwrap_or(AckWord::Done)))
+    }
+
+    /// Waits for readers who are behind, for a while; then they have to go.
+    fn poll_slow(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.slow.retain(|queue| !queue.has_room(cx.waker()));
+        if self.slow.is_empty() {
+            return Poll::Ready(());
+        }
+        let patience = self.patience.get_or_insert_with(|| Box::pin(sleep(SLOW_READER)));
+        ready!(patience.as_mut().poll(cx));
+        for queue in self.slow.drain(..) {
+            end_slow(&queue);
+        }
+        Poll::Ready(())
+    }
+}
+
+/// Ends the readers of a queue that exists in memory alone and is full.
+pub(super) fn end_slow(queue: &SharedQueue) {
+    for link in queue.consumers() {
+        link.end(Refusal::SlowReader);
+    }
+}
+
+/// Where a message goes.
+#[derive(Default)]
+struct Destinations {
+    targets: Vec<Target>,
+    slow: Vec<Arc<SharedQueue>>,
+}
+
+impl Hub {
+    /// Gives a message to everybody who reads its topic. Whether its publisher may publish there is known to be so.
+    pub(crate) fn publish(self: &Arc<Self>, by: Publisher<'_>, publish: NewPublish) -> Publishing {
+        let NewPublish { mut message, dup, exactly_once, response_topic, correlation, will_of } = publish;
+        let side = Side::of(&message.topic);
+        message.retain &= side.may_be_retained();
+        let user = by.session.and_then(|session| session.user.as_deref());
+        let retain = match self.retain(&message, user) {
+            Ok(retain) => retain,
+            Err(refusal) => return Publishing::Refused(refusal),
+        };
+        let for_bridge = matches!(side, Side::Outbox { .. });
+        let inbound = for_bridge.then(|| by.rights.principal(by.device.cloned(), &message.topic)).flatten();
+        let inbound = inbound.map(|principal| {
+            let (ack, word) = Ack::new();
+            let inbound = Inbound {
+                principal,
+                topic: message.topic.to_string(),
+                payload: message.payload.clone(),
+                retain: false,
+                dup,
+                expiry: message.expires_at.map(seconds_until),
+                response_topic,
+                correlation,
+                ack,
+            };
+            (inbound, word)
+        });
+        let message = Arc::new(message);
+        let number = by.session.map(|session| session.queue.number());
+        let Destinations { targets, slow } = self.distribute(&message, number, by.follows);
+        let incoming = by.session.and_then(|session| session.queue.stored()).zip(exactly_once);
+        self.promise(Enqueue { message, targets, incoming, retain, will_of }, slow, inbound)
+    }
+}
+
+impl Hub {
+    /// Puts a message into the queues of its readers that are in memory, and says which ones on disk get it.
+    fn distribute(&self, message: &Arc<Message>, publisher: Option<u64>, follows: bool) -> Destinations {
+        let mut found = Destinations::default();
+        for Route { queue, qos, retain_as_published, ids } in self.routes.of(&message.topic, publisher) {
+            let (qos, retain) = (qos.min(message.qos), message.retain && retain_as_published);
+            let stored = queue.stored();
+            let target = Target { queue: stored.unwrap_or(QueueId(0)), qos, retain, ids };
+            // A message at QoS 0 must not pass those before it that are on their way to the disk.
+            let by_disk = stored.is_some() && (qos > QoS::AtMostOnce || follows && queue.is_connected());
+            if !by_disk {
+                self.deliver(message, &queue, target, &mut found.slow);
+            } else if qos == QoS::AtMostOnce || self.has_room_on_disk(&queue, message) {
+                found.targets.push(target);
+            }
+        }
+        found
+    }
+
+    /// For a reader whose queue is in memory, or for whom it is not worth keeping.
+    fn deliver(&self, message: &Arc<Message>, queue: &Arc<SharedQueue>, target: Target, slow: &mut Vec<Arc<SharedQueue>>) {
+        let qos = target.qos;
+        let pushed = queue.push(Item::memory(Arc::clone(message), target));
+        if qos == QoS::AtMostOnce {
+            if pushed == Pushed::Full {
+                self.count_dropped();
+            }
+        } else if pushed == Pushed::Full {
+            end_slow(queue);
+        } else if queue.is_above_half() {
+            slow.push(Arc::clone(queue));
+        }
+    }
+
+    /// Whether another message of a client may wait on disk for this queue; counts it.
+    fn has_room_on_disk(&self, queue: &SharedQueue, message: &Message) -> bool {
+        let (rows, bytes) = queue.on_disk();
+        let size = (message.topic.len() + message.payload.len() + message.properties.len()) as u64;
+        let fits = rows < self.limits.queued_messages as u64 && bytes + size <= self.limits.queued_bytes as u64;
+        if fits {
+            queue.waits_on_disk(1, size);
+        } else {
+            self.tell_queue_full(queue);
+        }
+        fits
+    }
+
+    fn promise(
+        self: &Arc<Self>,
+        enqueue: Enqueue,
+        slow: Vec<Arc<SharedQueue>>,
+        inbound: Option<(Inbound, oneshot::Receiver<AckWord>)>,
+    ) -> Publishing {
+        let Enqueue { targets, retain, incoming, will_of, .. } = &enqueue;
+        let on_disk = !targets.is_empty() || retain.is_some() || incoming.is_some() || will_of.is_some();
+        if !on_disk && inbound.is_none() {
+            return Publishing::Promised(Promise { slow, ..Promise::default() });
+        }
+        let hub = Arc::clone(self);
+        Publishing::Waits(Box::pin(async move {
+            let mut promise = Promise { slow, ..Promise::default() };
+            if on_disk {
+                promise.stored = Some(hub.store.enqueue(enqueue).await.map_err(|_closed| NotSafe)?);
+            }
+            if let Some((inbound, word)) = inbound {
+                // A bridge that is behind slows its publishers down. A message that it does not take any more is dropped
+                // with its acknowledgement, so that its publisher sends it again.
+                let taken = hub.stop.run_until_cancelled(hub.inbound.send(inbound)).await;
+                if !matches!(taken, Some(Ok(()))) {
+                    return Err(NotSafe);
+                }
+                promise.word = Some(word);
+            }
+            Ok(promise)
+        }))
+    }
+}
+
+fn seconds_until(at_ms: u64) -> u32 {
+    u32::try_from(at_ms.saturating_sub(now_ms()).div_ceil(1_000)).unwrap_or(u32::MAX)
+}

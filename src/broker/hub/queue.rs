@@ -1,0 +1,258 @@
+//! A queue that several tasks share: those that put messages into it, and those that send what is in it.
+
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
+
+use crate::broker::connection::Link;
+use crate::broker::session::{Away, Item, MemoryLimits, Pulled, Pushed, Queue, Read};
+use crate::store::{DocumentRef, QueueId, Seen};
+
+/// Not on disk.
+const NOWHERE: i64 = 0;
+
+/// The queue of a session, or of a group that shares a subscription.
+#[derive(Debug)]
+pub(crate) struct SharedQueue {
+    /// Names it within the process.
+    number: u64,
+    /// Its name on disk, if it outlives connections.
+    stored: AtomicI64,
+    /// What clients published and waits on disk, for the limits.
+    rows: AtomicU64,
+    bytes: AtomicU64,
+    /// A lock because publishers, the store's news and consumers meet here; held for a few operations on memory.
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    queue: Queue,
+    /// The connections that send what is in it: that of the session, or those of the group's members.
+    consumers: Vec<Consumer>,
+    /// Whose turn it is to be woken.
+    next: usize,
+    /// Publishers who wait until there is room.
+    held: Vec<Waker>,
+}
+
+#[derive(Debug)]
+struct Consumer {
+    link: Arc<Link>,
+    /// It cannot take more for now.
+    full: bool,
+}
+
+impl SharedQueue {
+    /// A queue that is new; nobody reads it yet.
+    pub(super) fn new(number: u64, limits: MemoryLimits) -> Arc<Self> {
+        Self::of(number, None, Queue::new(limits))
+    }
+
+    /// A queue that the store kept.
+    pub(super) fn kept(number: u64, id: QueueId, limits: MemoryLimits) -> Arc<Self> {
+        Self::of(number, Some(id), Queue::kept(limits))
+    }
+
+    fn of(number: u64, id: Option<QueueId>, queue: Queue) -> Arc<Self> {
+        Arc::new(Self {
+            number,
+            stored: AtomicI64::new(id.map_or(NOWHERE, |id| id.0)),
+            rows: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+            state: Mutex::new(State { queue, consumers: Vec::new(), next: 0, held: Vec::new() }),
+        })
+    }
+
+    pub(crate) fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// Its name on disk, if it outlives connections.
+    pub(crate) fn stored(&self) -> Option<QueueId> {
+        Some(self.stored.load(Relaxed)).filter(|id| *id != NOWHERE).map(QueueId)
+    }
+
+    pub(super) fn store_as(&self, id: Option<QueueId>) {
+        self.stored.store(id.map_or(NOWHERE, |id| id.0), Relaxed);
+    }
+
+    /// Messages of clients that wait on disk, and their bytes.
+    pub(crate) fn on_disk(&self) -> (u64, u64) {
+        (self.rows.load(Relaxed), self.bytes.load(Relaxed))
+    }
+
+    pub(super) fn waits_on_disk(&self, rows: u64, bytes: u64) {
+        self.rows.fetch_add(rows, Relaxed);
+        self.bytes.fetch_add(bytes, Relaxed);
+    }
+
+    /// So many rows are gone. Nobody remembers how big each was: they count with the average.
+    pub(super) fn left_the_disk(&self, gone: u64) {
+        let before = self.rows.load(Relaxed);
+        let left = before.saturating_sub(gone);
+        self.rows.store(left, Relaxed);
+        let bytes = self.bytes.load(Relaxed);
+        self.bytes.store(if before == 0 { 0 } else { bytes / before * left }, Relaxed);
+    }
+
+    /// A connection begins to send what is in the queue.
+    pub(super) fn attach(&self, link: &Arc<Link>) {
+        let mut state = self.lock();
+        if !state.consumers.iter().any(|consumer| Arc::ptr_eq(&consumer.link, link)) {
+            state.consumers.push(Consumer { link: Arc::clone(link), full: false });
+            state.queue.open();
+        }
+        drop(state);
+        link.wake();
+    }
+
+    /// It has ended. What it gives back is for the next one; without one, what is on disk is read again later. Yields
+    /// what nobody has now.
+    pub(super) fn detach(&self, link: &Arc<Link>, back: Vec<Item>) -> Option<Away> {
+        let mut state = self.lock();
+        state.consumers.retain(|consumer| !Arc::ptr_eq(&consumer.link, link));
+        state.queue.give_back(back);
+        if state.consumers.is_empty() {
+            state.release_held();
+            return Some(state.queue.away());
+        }
+        state.wake_next();
+        None
+    }
+
+    /// Whether anybody sends what is in it.
+    pub(crate) fn is_connected(&self) -> bool {
+        !self.lock().consumers.is_empty()
+    }
+
+    /// A message for the reader that is nowhere but here. Not taken while nobody is there.
+    pub(super) fn push(&self, item: Item) -> Pushed {
+        let mut state = self.lock();
+        if state.consumers.is_empty() {
+            return Pushed::Full;
+        }
+        let pushed = state.queue.push(item);
+        if pushed == Pushed::Taken {
+            state.wake_next();
+        }
+        pushed
+    }
+
+    /// Tells what a commit brought, or that it brought something, as far as somebody is there to be sent it.
+    pub(super) fn announce(&self, news: impl FnOnce(&mut Queue)) {
+        let mut state = self.lock();
+        if !state.consumers.is_empty() {
+            news(&mut state.queue);
+            state.wake_next();
+        }
+    }
+
+    /// The next item that may be sent; without room in the window only one at QoS 0.
+    pub(crate) fn pull(&self, link: &Link, window_has_room: bool, now_ms: u64) -> Option<Pulled> {
+        let mut state = self.lock();
+        let pulled = state.queue.pull(window_has_room, now_ms);
+        if pulled.is_some() {
+            state.set_full(link, false);
+            if !state.held.is_empty() && !state.queue.is_above_half() {
+                state.release_held();
+            }
+        }
+        pulled
+    }
+
+    /// This consumer takes no more for now: another one may.
+    pub(crate) fn pass_on(&self, link: &Link) {
+        let mut state = self.lock();
+        state.set_full(link, true);
+        if state.consumers.len() > 1 && state.queue.has_ready() {
+            state.wake_next();
+        }
+    }
+
+    /// What is to be read from the disk now.
+    pub(crate) fn next_read(&self) -> Option<Read> {
+        self.lock().queue.next_read()
+    }
+
+    /// The answer to [`Self::next_read`], given to the queue by `answer`.
+    pub(super) fn read<T>(&self, answer: impl FnOnce(&mut Queue) -> T) -> T {
+        let mut state = self.lock();
+        let answered = answer(&mut state.queue);
+        state.wake_next();
+        answered
+    }
+
+    /// A document that was pulled is acknowledged.
+    pub(super) fn acknowledged(&self, document: &DocumentRef) {
+        self.lock().queue.acknowledged(document);
+    }
+
+    /// Subscriptions ended: what is not read any more is dropped.
+    pub(super) fn unwatch(&self, still_read: impl Fn(&str) -> bool) -> Vec<Seen> {
+        self.lock().queue.unwatch(still_read)
+    }
+
+    /// The document is too big for whoever pulled it: it stays where it is.
+    pub(crate) fn set_aside(&self, document: &DocumentRef) {
+        self.lock().queue.set_aside(document);
+    }
+
+    /// Whether this document goes past a reader that cannot keep up: somebody else has it, and it has no room for it.
+    pub(super) fn misses(&self, document: &DocumentRef) -> bool {
+        let state = self.lock();
+        !state.consumers.is_empty() && state.queue.is_crowded() && !state.queue.has_reached(document)
+    }
+
+    pub(super) fn is_above_half(&self) -> bool {
+        self.lock().queue.is_above_half()
+    }
+
+    /// Ready while the queue is at most half full, or nobody is there any more; wakes `waker` when that may have come.
+    pub(super) fn has_room(&self, waker: &Waker) -> bool {
+        let mut state = self.lock();
+        if state.consumers.is_empty() || !state.queue.is_above_half() {
+            return true;
+        }
+        if !state.held.iter().any(|held| held.will_wake(waker)) {
+            state.held.push(waker.clone());
+        }
+        false
+    }
+
+    /// The connections that send what is in it.
+    pub(super) fn consumers(&self) -> Vec<Arc<Link>> {
+        self.lock().consumers.iter().map(|consumer| Arc::clone(&consumer.link)).collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Wakes one consumer that can take something, each in turn.
+    fn wake_next(&mut self) {
+        let count = self.consumers.len();
+        for turn in 0..count {
+            let at = (self.next + turn) % count;
+            let consumer = &self.consumers[at];
+            // The only one looks for itself whether it can.
+            if !consumer.full || count == 1 {
+                consumer.link.wake();
+                self.next = at + 1;
+                return;
+            }
+        }
+    }
+
+    fn set_full(&mut self, link: &Link, full: bool) {
+        if let Some(consumer) = self.consumers.iter_mut().find(|consumer| consumer.link.number() == link.number()) {
+            consumer.full = full;
+        }
+    }
+
+    fn release_held(&mut self) {
+        self.held.drain(..).for_each(Waker::wake);
+    }
+}

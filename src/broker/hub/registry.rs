@@ -1,0 +1,168 @@
+//! Who has a session, and whose turn it is to take one over.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use tokio::sync::OwnedMutexGuard;
+
+use super::group::Group;
+use super::queue::SharedQueue;
+use super::session::Session;
+use crate::store::QueueId;
+
+/// All sessions and groups.
+///
+/// A lock because connections come and go in their own tasks; it is held for map operations, and for a walk where all
+/// are looked at.
+#[derive(Debug, Default)]
+pub(super) struct Registry {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    sessions: HashMap<Arc<str>, Arc<Session>>,
+    /// How many sessions each user has.
+    per_user: HashMap<Arc<str>, usize>,
+    groups: HashMap<Arc<str>, Arc<Group>>,
+    /// The queues that are on disk.
+    stored: HashMap<QueueId, Weak<SharedQueue>>,
+    /// Connections that want a session, or have just got one.
+    claims: HashMap<Arc<str>, Arc<tokio::sync::Mutex<()>>>,
+}
+
+/// The right of one connection to deal with a session; others that want it wait in the order in which they came.
+#[derive(Debug)]
+pub(crate) struct Turn {
+    registry: Arc<Registry>,
+    key: Arc<str>,
+    guard: Option<OwnedMutexGuard<()>>,
+}
+
+impl Registry {
+    /// Waits for the turn.
+    pub(super) async fn claim(self: &Arc<Self>, key: &Arc<str>) -> Turn {
+        let claim = Arc::clone(self.lock().claims.entry(Arc::clone(key)).or_default());
+        // Made before the wait: should the wait be cut short, nothing is left behind.
+        let mut turn = Turn { registry: Arc::clone(self), key: Arc::clone(key), guard: None };
+        turn.guard = Some(claim.lock_owned().await);
+        turn
+    }
+
+    pub(super) fn session(&self, key: &str) -> Option<Arc<Session>> {
+        self.lock().sessions.get(key).cloned()
+    }
+
+    /// How many sessions there are, and how many this user has.
+    pub(super) fn count(&self, user: Option<&str>) -> (usize, usize) {
+        let state = self.lock();
+        (state.sessions.len(), user.and_then(|user| state.per_user.get(user)).copied().unwrap_or_default())
+    }
+
+    pub(super) fn add(&self, session: &Arc<Session>) {
+        let mut state = self.lock();
+        if let Some(user) = &session.user {
+            *state.per_user.entry(Arc::clone(user)).or_default() += 1;
+        }
+        state.sessions.insert(Arc::clone(&session.key), Arc::clone(session));
+    }
+
+    /// Forgets a session, unless another one has its place.
+    pub(super) fn remove(&self, session: &Arc<Session>) {
+        let mut state = self.lock();
+        if !state.sessions.get(&session.key).is_some_and(|there| Arc::ptr_eq(there, session)) {
+            return;
+        }
+        state.sessions.remove(&session.key);
+        if let Some(user) = &session.user
+            && let Some(count) = state.per_user.get_mut(user)
+        {
+            *count -= 1;
+            if *count == 0 {
+                state.per_user.remove(user);
+            }
+        }
+    }
+
+    /// The group of this name, made by `new` if there is none.
+    pub(super) fn group(&self, name: &str, new: impl FnOnce() -> Arc<Group>) -> Arc<Group> {
+        let mut state = self.lock();
+        if let Some(group) = state.groups.get(name) {
+            return Arc::clone(group);
+        }
+        let group = new();
+        state.groups.insert(Arc::clone(&group.name), Arc::clone(&group));
+        group
+    }
+
+    pub(super) fn remove_group(&self, group: &Arc<Group>) {
+        self.lock().groups.remove(&group.name);
+    }
+
+    /// A queue is on disk under this name.
+    pub(super) fn stored_as(&self, id: QueueId, queue: &Arc<SharedQueue>) {
+        self.lock().stored.insert(id, Arc::downgrade(queue));
+    }
+
+    pub(super) fn not_stored(&self, id: QueueId) {
+        self.lock().stored.remove(&id);
+    }
+
+    pub(super) fn stored(&self, id: QueueId) -> Option<Arc<SharedQueue>> {
+        self.lock().stored.get(&id)?.upgrade()
+    }
+
+    /// All sessions.
+    pub(super) fn sessions(&self) -> Vec<Arc<Session>> {
+        self.lock().sessions.values().cloned().collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.guard = None;
+        let mut state = self.registry.lock();
+        // The map has one; whoever waits has another.
+        if state.claims.get(&self.key).is_some_and(|claim| Arc::strong_count(claim) == 1) {
+            state.claims.remove(&self.key);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn those_who_want_a_session_come_in_turn_and_leave_nothing_behind() {
+        let registry = Arc::new(Registry::default());
+        let (one, other): (Arc<str>, Arc<str>) = ("a".into(), "b".into());
+        let first = registry.claim(&one).await;
+        let mut second = Box::pin(registry.claim(&one));
+        assert!((&mut second).now_or_never().is_none());
+        let mut third = Box::pin(registry.claim(&one));
+        assert!((&mut third).now_or_never().is_none());
+        drop(registry.claim(&other).await);
+        drop(first);
+        assert!((&mut third).now_or_never().is_none(), "the second is before it");
+        drop(second.now_or_never().unwrap());
+        drop(third.now_or_never().unwrap());
+        assert!(registry.lock().claims.is_empty());
+    }
+
+    #[tokio::test]
+    async fn who_gives_up_waiting_is_forgotten() {
+        let registry = Arc::new(Registry::default());
+        let key: Arc<str> = "a".into();
+        let first = registry.claim(&key).await;
+        assert!(registry.claim(&key).now_or_never().is_none());
+        drop(first);
+        assert!(registry.lock().claims.is_empty());
+    }
+}

@@ -1,0 +1,83 @@
+//! Who gets a message: from the subscriptions to the queues.
+
+use std::cmp::max;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use super::queue::SharedQueue;
+use super::session::Options;
+use crate::broker::routing::FilterTree;
+use crate::chat::qos::QoS;
+
+/// All subscriptions, by their filters. A lock that publishers share; who subscribes has it alone for one operation.
+#[derive(Debug)]
+pub(super) struct Routes {
+    tree: RwLock<FilterTree<u64, Subscriber>>,
+}
+
+#[derive(Debug, Clone)]
+struct Subscriber {
+    queue: Arc<SharedQueue>,
+    options: Options,
+}
+
+/// A queue that gets a message.
+#[derive(Debug, Clone)]
+pub(super) struct Route {
+    pub(super) queue: Arc<SharedQueue>,
+    /// The highest quality of service that is wanted.
+    pub(super) qos: QoS,
+    pub(super) retain_as_published: bool,
+    /// Of the subscriptions that match.
+    pub(super) ids: Vec<u32>,
+}
+
+impl Default for Routes {
+    fn default() -> Self {
+        Self { tree: RwLock::new(FilterTree::new()) }
+    }
+}
+
+impl Routes {
+    /// What matches `filter` goes to the queue from now on. Yields whether it did before.
+    pub(super) fn insert(&self, filter: &str, queue: &Arc<SharedQueue>, options: Options) -> bool {
+        let subscriber = Subscriber { queue: Arc::clone(queue), options };
+        let mut tree = self.tree.write().unwrap_or_else(PoisonError::into_inner);
+        tree.insert(filter, queue.number(), subscriber).is_some()
+    }
+
+    pub(super) fn remove(&self, filter: &str, queue: &SharedQueue) {
+        self.tree.write().unwrap_or_else(PoisonError::into_inner).remove(filter, &queue.number());
+    }
+
+    /// The queues that get a message on `topic`, each once. `publisher` is the number of the session that published it.
+    pub(super) fn of(&self, topic: &str, publisher: Option<u64>) -> Vec<Route> {
+        let mut routes: Vec<Route> = Vec::new();
+        self.tree.read().unwrap_or_else(PoisonError::into_inner).for_each_match(topic, |number, subscriber| {
+            let Subscriber { queue, options } = subscriber;
+            if options.no_local && publisher == Some(*number) {
+                return;
+            }
+            let (qos, retain_as_published) = (options.qos, options.retain_as_published);
+            let ids = options.id.into_iter().collect();
+            routes.push(Route { queue: Arc::clone(queue), qos, retain_as_published, ids });
+        });
+        if routes.len() > 1 {
+            join(&mut routes);
+        }
+        routes
+    }
+}
+
+/// Makes one route of those to the same queue.
+fn join(routes: &mut Vec<Route>) {
+    routes.sort_by_key(|route| route.queue.number());
+    routes.dedup_by(|next, first| {
+        let same = next.queue.number() == first.queue.number();
+        if same {
+            first.qos = max(first.qos, next.qos);
+            first.retain_as_published |= next.retain_as_published;
+            first.ids.append(&mut next.ids);
+        }
+        same
+    });
+}

@@ -1,0 +1,137 @@
+//! A session: what of an MQTT client outlives its connections, or ends with them.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::group::Group;
+use super::queue::SharedQueue;
+use super::wills::Will;
+use crate::broker::connection::Link;
+use crate::broker::identity::Caller;
+use crate::broker::session::{Incoming, Window};
+use crate::chat::qos::QoS;
+use crate::store::KeptSubscription;
+
+/// One session. It belongs to a user and a client id.
+#[derive(Debug)]
+pub(crate) struct Session {
+    /// Names user and client id ([`crate::broker::identity`]).
+    pub(crate) key: Arc<str>,
+    /// Whose it is; `None` for a client without a log-in.
+    pub(crate) user: Option<Arc<str>>,
+    /// The MQTT client id.
+    pub(crate) client: Arc<str>,
+    /// What waits for it. Its number names the session within the process.
+    pub(crate) queue: Arc<SharedQueue>,
+    /// A lock because its connection changes it and others look at it; held for moments.
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct State {
+    /// Its connection.
+    pub(super) link: Option<Arc<Link>>,
+    /// While it has none.
+    pub(super) own: Option<Own>,
+    pub(super) subscriptions: BTreeMap<Box<str>, Subscription>,
+    /// How long it is kept without a connection, in seconds; `u32::MAX` for ever.
+    pub(super) expiry_s: u32,
+    /// When its last connection ended, in Unix milliseconds.
+    pub(super) left_ms: Option<u64>,
+    /// Published when the connection breaks.
+    pub(super) will: Option<Will>,
+    /// Who was let in last.
+    pub(super) caller: Option<Caller>,
+    /// Retained messages that were sent and not acknowledged: on no disk under this session.
+    pub(super) unread_retained: Vec<(Arc<str>, QoS)>,
+}
+
+/// What of a session belongs to its connection as long as it has one.
+#[derive(Debug, Default)]
+pub(crate) struct Own {
+    /// The packet identifiers of what was sent.
+    pub(crate) window: Window,
+    /// Those of QoS 2 messages that came.
+    pub(crate) incoming: Incoming,
+}
+
+/// A subscription as the client made it (MQTT 5, 3.8.3.1).
+#[derive(Debug, Clone)]
+pub(super) struct Subscription {
+    pub(super) options: Options,
+    /// Where it is shared.
+    pub(super) group: Option<Arc<Group>>,
+}
+
+/// How a subscriber wants what matches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Options {
+    /// The highest quality of service.
+    pub(crate) qos: QoS,
+    /// Not what the same session published.
+    pub(crate) no_local: bool,
+    /// With the retain flag as it was published.
+    pub(crate) retain_as_published: bool,
+    /// The identifier that the client gave the subscription.
+    pub(crate) id: Option<u32>,
+}
+
+/// A queue from which a connection is sent.
+#[derive(Debug, Clone)]
+pub(crate) struct Feed {
+    /// The session's own, or a group's.
+    pub(crate) queue: Arc<SharedQueue>,
+    /// How the member of a group wants what it gets.
+    pub(crate) member: Option<Options>,
+}
+
+impl Session {
+    pub(super) fn new(key: Arc<str>, user: Option<Arc<str>>, client: Arc<str>, queue: Arc<SharedQueue>) -> Arc<Self> {
+        let state = Mutex::new(State { own: Some(Own::default()), ..State::default() });
+        Arc::new(Self { key, user, client, queue, state })
+    }
+
+    /// The queues that its connection sends from: its own first, then those of its groups.
+    pub(crate) fn feeds(&self) -> Vec<Feed> {
+        let own = Feed { queue: Arc::clone(&self.queue), member: None };
+        let state = self.lock();
+        let shared = state.subscriptions.values().filter_map(|subscription| {
+            let queue = Arc::clone(&subscription.group.as_ref()?.queue);
+            Some(Feed { queue, member: Some(subscription.options) })
+        });
+        [own].into_iter().chain(shared).collect()
+    }
+
+    /// Its connection, if it has one.
+    pub(super) fn link(&self) -> Option<Arc<Link>> {
+        self.lock().link.clone()
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Options {
+    const NO_LOCAL: u8 = 0x04;
+    const RETAIN_AS_PUBLISHED: u8 = 0x08;
+
+    /// Those of a subscription that was kept.
+    pub(super) fn of(kept: &KeptSubscription) -> Self {
+        Self {
+            qos: QoS::from_u8(kept.options & 0x03).unwrap_or(QoS::AtLeastOnce),
+            no_local: kept.options & Self::NO_LOCAL != 0,
+            retain_as_published: kept.options & Self::RETAIN_AS_PUBLISHED != 0,
+            id: kept.id,
+        }
+    }
+
+    /// As they are kept, under this filter.
+    pub(super) fn kept(self, filter: &str) -> KeptSubscription {
+        let flag = |set: bool, bit: u8| if set { bit } else { 0 };
+        let options = self.qos as u8
+            | flag(self.no_local, Self::NO_LOCAL)
+            | flag(self.retain_as_published, Self::RETAIN_AS_PUBLISHED);
+        KeptSubscription { filter: filter.to_owned(), options, id: self.id }
+    }
+}

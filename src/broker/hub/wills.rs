@@ -1,0 +1,152 @@
+//! Wills: what is published when a connection breaks, at once or some time later (MQTT 5, 3.1.2.5).
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::Notify;
+use tokio::time::sleep;
+
+use super::Hub;
+use super::publish::{NewPublish, Publisher, Publishing};
+use super::session::Session;
+use crate::broker::identity::Caller;
+use crate::broker::refusals::{Refusal, Who};
+use crate::chat::access::Rights;
+use crate::ops::clock::now_ms;
+use crate::store::Message;
+
+/// The longest wait before the wall clock is looked at again, which may have been set.
+const CLOCK_CHECK: Duration = Duration::from_secs(30);
+
+/// What a client wants published when its connection breaks.
+#[derive(Debug, Clone)]
+pub(crate) struct Will {
+    /// The message. Its expiry begins when it is published.
+    pub(crate) message: Message,
+    /// Its expiry, in seconds.
+    pub(crate) expiry_s: Option<u32>,
+    /// How long it waits for the client to come back, in seconds.
+    pub(crate) delay_s: u32,
+    /// As in a publish.
+    pub(crate) response_topic: Option<String>,
+    /// As in a publish.
+    pub(crate) correlation: Option<Bytes>,
+    /// Which of its user's devices left it.
+    pub(crate) device: Option<Arc<str>>,
+    /// For the line, should it be refused; it was refused before if the client never had the right.
+    pub(crate) who: Option<Who>,
+}
+
+/// Wills that wait.
+#[derive(Debug, Default)]
+pub(super) struct Delayed {
+    /// By the time at which they are due, and the session. A lock because connections come and go in their own tasks.
+    due: Mutex<BTreeMap<(u64, u64), Arc<Session>>>,
+    changed: Notify,
+}
+
+impl Delayed {
+    pub(super) fn add(&self, due_ms: u64, session: &Arc<Session>) {
+        self.lock().insert((due_ms, session.queue.number()), Arc::clone(session));
+        self.changed.notify_one();
+    }
+
+    /// The session is back, or ended: none of its wills waits any more.
+    pub(super) fn cancel(&self, session: &Session) {
+        self.lock().retain(|(_, number), _| *number != session.queue.number());
+    }
+
+    fn take_due(&self, now_ms: u64) -> Result<Arc<Session>, Option<u64>> {
+        let mut due = self.lock();
+        match due.first_entry() {
+            None => Err(None),
+            Some(first) if first.key().0 > now_ms => Err(Some(first.key().0)),
+            Some(first) => Ok(first.remove()),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<(u64, u64), Arc<Session>>> {
+        self.due.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Hub {
+    /// Publishes delayed wills when they are due.
+    pub(super) async fn publish_delayed_wills(self: Arc<Self>) {
+        loop {
+            let now = now_ms();
+            let wait = match self.delayed.take_due(now) {
+                Ok(session) => {
+                    let will = session.lock().will.take();
+                    if let Some(will) = will {
+                        self.publish_will(&session, will).await;
+                    }
+                    continue;
+                }
+                Err(Some(due)) => Duration::from_millis(due - now).min(CLOCK_CHECK),
+                Err(None) => CLOCK_CHECK,
+            };
+            tokio::select! {
+                () = sleep(wait) => {}
+                () = self.delayed.changed.notified() => {}
+            }
+        }
+    }
+
+    /// Publishes a will, with the rights that its client has by now.
+    pub(super) async fn publish_will(self: &Arc<Self>, session: &Arc<Session>, will: Will) {
+        let caller = session.lock().caller.clone();
+        let Some(rights) = self.rights_for_will(session, caller.as_ref(), &will) else {
+            self.forget_will(session).await;
+            return;
+        };
+        let is_kept = will.delay_s > 0;
+        let Will { mut message, expiry_s, response_topic, correlation, device, .. } = will;
+        message.expires_at = expiry_s.map(|seconds| now_ms() + u64::from(seconds) * 1_000);
+        let will_of = session.queue.stored().filter(|_| is_kept);
+        let by = Publisher { session: Some(session), rights: &rights, device: device.as_ref(), follows: true };
+        let publish = NewPublish { message, dup: false, exactly_once: None, response_topic, correlation, will_of };
+        match self.publish(by, publish) {
+            Publishing::Waits(waits) => {
+                // On disk before anybody takes the session over. The bridge's word is nobody's concern.
+                if let Ok(promise) = waits.await {
+                    promise.stored().await;
+                }
+            }
+            Publishing::Promised(_) => {}
+            Publishing::Refused(refusal) => {
+                self.tell_of(session, refusal, "its will");
+                self.forget_will(session).await;
+            }
+        }
+    }
+
+    /// The store has a delayed will no longer.
+    pub(super) async fn forget_will(&self, session: &Session) {
+        // If the store is closed, the will is published once more after the next start.
+        if let Some(queue) = session.queue.stored()
+            && let Ok(committed) = self.store.drop_will(queue).await
+        {
+            let _ = committed.await;
+        }
+    }
+
+    fn rights_for_will(&self, session: &Session, caller: Option<&Caller>, will: &Will) -> Option<Rights> {
+        let rights = match caller {
+            Some(caller) => self.doorman.rights_now(caller),
+            // Left before the last start.
+            None => self.doorman.rights_of(session.user.as_deref()),
+        };
+        if rights.may_publish(&will.message.topic) {
+            return Some(rights);
+        }
+        if let Some(who) = &will.who
+            && caller.is_none_or(|caller| caller.rights().may_publish(&will.message.topic))
+        {
+            self.refusals.tell(Refusal::WillTopic, who, &will.message.topic);
+        }
+        None
+    }
+}
