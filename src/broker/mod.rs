@@ -54,11 +54,15 @@ mod outgoing;
 mod parked;
 mod readers;
 mod refusals;
+#[cfg_attr(not(test), expect(dead_code, reason = "the hub will ask it"))]
+mod routing;
 mod seats;
 mod sessions;
 mod settings;
 mod turns;
 mod wills;
+#[cfg_attr(not(test), expect(dead_code, unused_imports, reason = "the connections do not use it yet"))]
+mod wire;
 
 pub use refusals::TARGET as REFUSALS;
 pub use settings::{BrokerConfig, BrokerLimits, JwtConfig, Listen, TlsFiles};

@@ -5,6 +5,7 @@
 pub mod access;
 pub mod delivery;
 pub mod fan_out;
+pub mod filter;
 pub mod id;
 pub mod message;
 pub mod presence;

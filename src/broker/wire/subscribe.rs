@@ -1,0 +1,140 @@
+//! SUBSCRIBE (3.8) and UNSUBSCRIBE (3.10).
+
+use super::super::refusals::Refusal;
+use super::fault::Fault;
+use super::fields::Reader;
+use super::properties::{self, Properties, Value, id};
+use super::{SHARED, Version, WireLimits};
+use crate::chat::filter::{self, Shared};
+use crate::chat::qos::QoS;
+
+/// Bits of the subscription options (3.8.3.1).
+const QOS: u8 = 0x03;
+const NO_LOCAL: u8 = 0x04;
+const RETAIN_AS_PUBLISHED: u8 = 0x08;
+const RETAIN_HANDLING: u8 = 0x30;
+const RESERVED: u8 = 0xc0;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Subscribe<'a> {
+    pub(crate) id: u16,
+    /// The subscription identifier, which goes for all filters.
+    pub(crate) subscription: Option<u32>,
+    /// At least one.
+    pub(crate) filters: Vec<(Filter<'a>, Options)>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Unsubscribe<'a> {
+    pub(crate) id: u16,
+    /// At least one.
+    pub(crate) filters: Vec<Filter<'a>>,
+}
+
+/// A topic filter, whole: with what makes it shared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Filter<'a> {
+    pub(crate) text: &'a str,
+    /// `FilterInvalid` or `TopicLimit`: the filter alone is refused, with 0x8F for both, as 0x90 is not for filters.
+    pub(in crate::broker) refused: Option<Refusal>,
+}
+
+/// What is wanted of a subscription, as MQTT 5 writes it. 3.1.1 has the QoS alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Options(u8);
+
+impl Options {
+    /// From the byte that stands for them; none if there are no such options.
+    pub(crate) fn from_u8(byte: u8) -> Option<Self> {
+        let is_possible = byte & QOS != QOS && byte & RETAIN_HANDLING != RETAIN_HANDLING && byte & RESERVED == 0;
+        is_possible.then_some(Self(byte))
+    }
+
+    pub(crate) fn as_u8(self) -> u8 {
+        self.0
+    }
+
+    pub(crate) fn qos(self) -> QoS {
+        QoS::from_u8(self.0 & QOS).unwrap_or(QoS::AtMostOnce)
+    }
+
+    /// The subscriber does not want its own messages.
+    pub(crate) fn no_local(self) -> bool {
+        self.0 & NO_LOCAL != 0
+    }
+
+    pub(crate) fn retain_as_published(self) -> bool {
+        self.0 & RETAIN_AS_PUBLISHED != 0
+    }
+
+    /// 0: retained messages are sent; 1: if the subscription is new; 2: they are not.
+    pub(crate) fn retain_handling(self) -> u8 {
+        (self.0 & RETAIN_HANDLING) >> RETAIN_HANDLING.trailing_zeros()
+    }
+}
+
+pub(super) fn subscribe<'a>(version: Version, body: &'a [u8], limits: &WireLimits) -> Result<Subscribe<'a>, Fault> {
+    let mut reader = Reader::new(body);
+    let (packet, mut subscription) = (reader.id()?, None);
+    if version == Version::V5 {
+        let mut list = Properties::take(&mut reader, properties::OF_SUBSCRIBE, limits)?;
+        while let Some((id, value)) = list.next()? {
+            if let (id::SUBSCRIPTION_ID, Value::Number(number)) = (id, value) {
+                subscription = Some(number);
+            }
+        }
+    }
+    let filters = filters(reader, limits, |filter, reader| {
+        let byte = reader.u8()?;
+        let shared = filter.text.strip_prefix(SHARED);
+        if shared.is_some_and(|shared| shared.starts_with('/')) {
+            return Err(Fault::ShareName);
+        }
+        let options = Options::from_u8(byte).filter(|_| version == Version::V5 || byte & !QOS == 0);
+        match options.ok_or(Fault::Options)? {
+            // [MQTT-3.8.3-4]
+            options if shared.is_some() && options.no_local() => Err(Fault::NoLocal),
+            options => Ok((filter, options)),
+        }
+    })?;
+    Ok(Subscribe { id: packet, subscription, filters })
+}
+
+pub(super) fn unsubscribe<'a>(version: Version, body: &'a [u8], limits: &WireLimits) -> Result<Unsubscribe<'a>, Fault> {
+    let mut reader = Reader::new(body);
+    let id = reader.id()?;
+    if version == Version::V5 {
+        Properties::take(&mut reader, properties::OF_UNSUBSCRIBE, limits)?.skip()?;
+    }
+    Ok(Unsubscribe { id, filters: filters(reader, limits, |filter, _| Ok(filter))? })
+}
+
+/// Reads filters to the end of the packet, each with what `entry` makes of it and of what follows it.
+fn filters<'a, T>(
+    mut reader: Reader<'a>,
+    limits: &WireLimits,
+    entry: impl Fn(Filter<'a>, &mut Reader<'a>) -> Result<T, Fault>,
+) -> Result<Vec<T>, Fault> {
+    if reader.is_empty() {
+        return Err(Fault::NoFilter);
+    }
+    let mut found = Vec::new();
+    while !reader.is_empty() {
+        if found.len() >= limits.filters {
+            return Err(Fault::FilterCount(limits.filters));
+        }
+        let text = reader.text()?;
+        let refused = match text {
+            _ if !limits.allow(text) => Some(Refusal::TopicLimit),
+            _ if !is_filter(text) => Some(Refusal::FilterInvalid),
+            _ => None,
+        };
+        found.push(entry(Filter { text, refused }, &mut reader)?);
+    }
+    Ok(found)
+}
+
+/// Whether a text can be a topic filter, shared or not.
+fn is_filter(text: &str) -> bool {
+    Shared::parse(text).map_or_else(|| filter::check(text).is_ok(), |shared| shared.is_ok())
+}
