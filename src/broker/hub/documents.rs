@@ -19,7 +19,7 @@ use crate::chat::topic::Side;
 use crate::ops::clock::now_ms;
 use crate::ops::metrics::Metric;
 use crate::store::{
-    Acknowledged, DocumentRef, Fresh, FreshBatch, QueueId, Seen, StoreError, TakenBy, TakenDocument, Target, Waiting,
+    Acknowledged, DocumentRef, Fresh, FreshBatch, QueueRow, Seen, StoreError, TakenBy, TakenDocument, Target, Waiting,
 };
 
 impl Hub {
@@ -67,25 +67,33 @@ impl Hub {
         }
     }
 
-    /// Asks the store for what a queue lacks. Whoever stops polling leaves the question to the next consumer.
-    pub(crate) fn fill(self: &Arc<Self>, queue: Arc<SharedQueue>, read: Read) -> BoxFuture<'static, Result<(), StoreError>> {
-        let hub = Arc::clone(self);
+    /// Asks the store for what a queue of the session lacks. Whoever stops polling leaves the question to the next consumer.
+    /// Yields the rows that have a packet identifier from before a restart: the window has to know them before it sends.
+    pub(crate) fn fill(
+        self: &Arc<Self>,
+        session: &Arc<Session>,
+        queue: Arc<SharedQueue>,
+        read: Read,
+    ) -> BoxFuture<'static, Result<Vec<QueueRow>, StoreError>> {
+        let (hub, session) = (Arc::clone(self), Arc::clone(session));
         let mut asked = Asked { queue, answered: false };
         Box::pin(async move {
-            hub.answer(&asked.queue, read).await?;
+            let numbered = hub.answer(&session, &asked.queue, read).await?;
             asked.answered = true;
-            Ok(())
+            Ok(numbered)
         })
     }
 
-    async fn answer(&self, queue: &Arc<SharedQueue>, read: Read) -> Result<(), StoreError> {
+    async fn answer(&self, session: &Session, queue: &Arc<SharedQueue>, read: Read) -> Result<Vec<QueueRow>, StoreError> {
         match read {
             Read::Rows { after, page } => {
                 let rows = match queue.stored() {
                     Some(id) => self.store.read_rows(id, after, page).await?.await?,
                     None => Vec::new(),
                 };
+                let numbered = rows.iter().filter(|row| row.packet_id.is_some()).cloned().collect();
                 queue.read(|queue| queue.rows_came(rows));
+                return Ok(numbered);
             }
             Read::Documents { topic, after, page } => {
                 let found =
@@ -97,12 +105,12 @@ impl Hub {
             }
             Read::Topics => {
                 queue.read(|queue| queue.topics_came(&[]));
-                for filter in self.routes.filters_of(queue) {
+                for filter in session.filters_of(queue) {
                     self.watch(queue, &filter).await?;
                 }
             }
         }
-        Ok(())
+        Ok(Vec::new())
     }
 
     /// The client has these. What only its queue had is forgotten, documents are settled.

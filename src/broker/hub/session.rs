@@ -101,6 +101,16 @@ impl Session {
         [own].into_iter().chain(shared).collect()
     }
 
+    /// The filters that bring something into one of these queues, without what makes them shared.
+    pub(super) fn filters_of(&self, queue: &SharedQueue) -> Vec<Box<str>> {
+        let state = self.lock();
+        let subscriptions = state.subscriptions.iter().filter_map(|(filter, subscription)| match &subscription.group {
+            None => (queue.number() == self.queue.number()).then(|| filter.clone()),
+            Some(group) => (group.queue.number() == queue.number()).then(|| group.filter().into()),
+        });
+        subscriptions.collect()
+    }
+
     /// Its connection, if it has one.
     pub(super) fn link(&self) -> Option<Arc<Link>> {
         self.lock().link.clone()
