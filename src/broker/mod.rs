@@ -61,6 +61,8 @@ mod refusals;
 #[cfg_attr(not(test), expect(dead_code, reason = "the hub will ask it"))]
 mod routing;
 mod seats;
+#[expect(dead_code, unused_imports, reason = "the connections that use it are not there yet")]
+mod session;
 mod sessions;
 mod settings;
 mod turns;
