@@ -65,7 +65,7 @@ impl Admission {
         if !known && sessions >= self.sessions {
             return Err(Refusal::Sessions.into());
         }
-        let place = self.doorman.enter(&caller, &key, link)?;
+        let place = self.doorman.enter(&caller, &key, Arc::clone(link) as _)?;
         let device = user.map(|user| device_of(user, &name.client).into());
         link.call(Name { device, ..name });
         link.admit(&caller, place);

@@ -35,6 +35,10 @@
 //! the socket, it warns of nothing; it warns of clients that break rules, fall silent or stop reading.
 
 mod acks;
+mod connection;
+mod hub;
+mod serving;
+mod session;
 mod admission;
 mod auth;
 mod confirm;
@@ -57,6 +61,8 @@ mod refusals;
 #[cfg_attr(not(test), expect(dead_code, reason = "the hub will ask it"))]
 mod routing;
 mod seats;
+#[expect(dead_code, unused_imports, reason = "the connections that use it are not there yet")]
+mod session;
 mod sessions;
 mod settings;
 mod turns;
@@ -83,6 +89,7 @@ use tracing::info;
 
 use crate::mqtt::{BrokerLink, Former, MarkCopy, Outlet};
 use crate::ops::metrics::Metrics;
+use crate::store::{Recorded, Store, StoreError};
 use disk::{Disk, Past};
 use listen::Listeners;
 pub use listen::TlsError;
@@ -167,6 +174,10 @@ pub struct Surroundings {
     pub metrics: Arc<Metrics>,
     /// How copies are marked of which nobody knows whether they were acknowledged.
     pub mark_copy: Option<MarkCopy>,
+    /// Where sessions and documents are.
+    pub store: Option<Store>,
+    /// Counts what became of a delivery.
+    pub told: fn(&Metrics, &Recorded),
     /// Changes when the operator wants users, keys and certificates to be read again.
     pub reload: watch::Receiver<u64>,
 }
@@ -213,9 +224,12 @@ impl Broker {
         surroundings: Surroundings,
         stop: CancellationToken,
     ) -> Result<(), BrokerError> {
+        if self.config.core {
+            return self.run_core(outlet, surroundings, stop).await;
+        }
         let Self { listeners, doorman, files, config: BrokerConfig { data, limits, .. } } = self;
         let Outlet { inbound, publish, former, broker_link, readers, clients, sightings } = outlet;
-        let Surroundings { metrics, reload, mark_copy } = surroundings;
+        let Surroundings { metrics, reload, mark_copy, .. } = surroundings;
         let (disk, past) = Disk::open(data.as_deref(), engine::queues(&limits)).await?;
         former_keys::adopt(&disk).await;
         let desk = Arc::new(engine::desk(disk, &limits, mark_copy));
@@ -242,7 +256,7 @@ impl Broker {
             refusals: Arc::clone(&refusals),
         };
         let rules = auth::Rules { doorman: Arc::clone(&doorman), events, refusals };
-        let engine = Arc::new(engine::Engine::new(rules, admission, limits));
+        let engine = serving::Engine::Former(Arc::new(engine::Engine::new(rules, admission, limits)));
 
         broker_link.send_replace(BrokerLink::Up);
         info!(addresses = ?listeners.addresses(), "broker is open");
@@ -256,6 +270,48 @@ impl Broker {
         );
         broker_link.send_replace(BrokerLink::Down);
         desk.close().await;
+        info!("broker is closed");
+        Ok(())
+    }
+}
+
+impl Broker {
+    async fn run_core(
+        self,
+        outlet: Outlet,
+        surroundings: Surroundings,
+        stop: CancellationToken,
+    ) -> Result<(), BrokerError> {
+        let Self { listeners, doorman, files, config: BrokerConfig { limits, .. } } = self;
+        let Outlet { inbound, publish, broker_link, clients, sightings, .. } = outlet;
+        let Surroundings { metrics, reload, store, told, .. } = surroundings;
+        let store = store.ok_or_else(|| BrokerError::Engine("without a store".to_owned()))?;
+        let refusals = Arc::new(refusals::Refusals::new(metrics));
+        let parts = hub::Parts {
+            limits,
+            refusals,
+            store,
+            told,
+            doorman: Arc::clone(&doorman),
+            inbound,
+            sightings,
+            stop: stop.clone(),
+        };
+        let hub = hub::Hub::new(parts);
+        let failed = |error: StoreError| BrokerError::Engine(error.to_string());
+        hub.restore().await.map_err(failed)?;
+        broker_link.send_replace(BrokerLink::Up);
+        info!(addresses = ?listeners.addresses(), "broker is open");
+        let closed = CancellationToken::new();
+        tokio::join!(
+            async {
+                listeners.run(serving::Engine::Core(Arc::clone(&hub)), reload.clone(), stop.clone()).await;
+                closed.cancel();
+            },
+            hub.work(publish, clients, &closed),
+            files.run(&doorman, reload, &stop),
+        );
+        broker_link.send_replace(BrokerLink::Down);
         info!("broker is closed");
         Ok(())
     }

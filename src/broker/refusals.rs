@@ -70,6 +70,9 @@ pub(super) enum Refusal {
     TakenOver,
     TokenExpired,
     Revoked,
+    SlowReader,
+    QueueFull,
+    DocumentSize,
 }
 
 /// One refusal as everybody sees it.
@@ -187,6 +190,16 @@ const TABLE: &[Row] = &[
     row(Refusal::TakenOver, "taken_over", "another connection of the user took the client id over", 0x8e, 0),
     row(Refusal::TokenExpired, "token_expired", "the token has expired", 0xa0, 0),
     row(Refusal::Revoked, "revoked", "the users file does not let the user in any more", 0x98, 0),
+    row(Refusal::SlowReader, "slow_reader", "the client does not take its messages as fast as they come", 0x97, 0),
+    row(Refusal::QueueFull, "queue_full", "too many messages wait for the session: it gets no new ones", 0x97, 0).warn(),
+    row(
+        Refusal::DocumentSize,
+        "document_size",
+        "a document is bigger than the packets that the client takes: it is set aside",
+        0x95,
+        0,
+    )
+    .warn(),
 ];
 
 impl Refusal {
@@ -234,6 +247,11 @@ pub(super) struct Who {
 }
 
 impl Who {
+    /// Where it is.
+    pub(super) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// Somebody of whom nothing else is known.
     pub(super) fn at(address: SocketAddr) -> Self {
         Self { address, user: String::new(), client: String::new() }

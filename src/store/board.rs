@@ -2,8 +2,10 @@
 
 use super::error::StoreHealth;
 use super::figures::StoreFigures;
+use super::sessions::{FRESH_BYTES, FRESH_MAX, Fresh, FreshBatch};
 use std::collections::{BTreeSet, HashSet};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, watch};
 
 /// What the writer shows to the handles.
@@ -15,6 +17,11 @@ pub(super) struct Board {
     /// would have to be unbounded or make the writer wait for the reader. Held for an insert or a take only.
     fresh_topics: Mutex<BTreeSet<String>>,
     pub(super) fresh: Notify,
+    /// Somebody wants the news themselves, and then nobody the topics: see [`super::Store::listen`].
+    listening: AtomicBool,
+    /// A bounded list under a mutex and no channel: when it is full the writer goes on, and leaves names.
+    news: Mutex<News>,
+    pub(super) news_came: Notify,
     pub(super) health: watch::Sender<StoreHealth>,
     pub(super) due: watch::Sender<u64>,
 }
@@ -32,9 +39,32 @@ impl Board {
         std::mem::take(&mut *lock(&self.fresh_topics))
     }
 
+    /// From now on each commit tells what it brought.
+    pub(super) fn listen(&self) {
+        self.listening.store(true, Ordering::SeqCst);
+    }
+
+    pub(super) fn is_heard(&self) -> bool {
+        self.listening.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn take_news(&self) -> FreshBatch {
+        std::mem::take(&mut *lock(&self.news)).batch
+    }
+
+    /// What a commit brought, in its order.
+    pub(super) fn announce_news(&self, fresh: Vec<Fresh>) {
+        if !fresh.is_empty() {
+            let mut news = lock(&self.news);
+            fresh.into_iter().for_each(|fresh| news.add(fresh));
+            drop(news);
+            self.news_came.notify_one();
+        }
+    }
+
     /// What a commit brought: documents on these topics, and whether a message became due.
     pub(super) fn announce(&self, topics: HashSet<String>, due: bool) {
-        if !topics.is_empty() {
+        if !topics.is_empty() && !self.is_heard() {
             lock(&self.fresh_topics).extend(topics);
             self.fresh.notify_one();
         }
@@ -50,6 +80,39 @@ impl Board {
             *health = now;
             news
         })
+    }
+}
+
+/// What was not taken yet, and its bytes.
+#[derive(Debug, Default)]
+struct News {
+    batch: FreshBatch,
+    bytes: usize,
+}
+
+impl News {
+    /// Once there are names, all that comes later becomes one: whoever reads a name looks on the disk, behind what he has.
+    fn add(&mut self, fresh: Fresh) {
+        let batch = &mut self.batch;
+        let bytes = match (&fresh, batch.items.last()) {
+            // The same message for another queue.
+            (Fresh::Row { message, .. }, Some(Fresh::Row { message: last, .. })) if Arc::ptr_eq(message, last) => 0,
+            (Fresh::Row { message, .. }, _) => message.topic.len() + message.payload.len() + message.properties.len(),
+            (Fresh::Document { reference, payload, correlation }, _) => {
+                reference.topic.len() + payload.len() + correlation.as_ref().map_or(0, bytes::Bytes::len)
+            }
+        };
+        let room = batch.items.len() < FRESH_MAX && (self.bytes + bytes <= FRESH_BYTES || batch.items.is_empty());
+        if room && batch.topics.is_empty() && batch.queues.is_empty() {
+            self.bytes += bytes;
+            batch.items.push(fresh);
+            return;
+        }
+        match fresh {
+            Fresh::Row { target, .. } => _ = batch.queues.insert(target.queue),
+            // Clients choose topics, but only as many as have documents on the disk.
+            Fresh::Document { reference, .. } => _ = batch.topics.insert(reference.topic.to_string()),
+        }
     }
 }
 

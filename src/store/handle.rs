@@ -1,5 +1,7 @@
 //! The handle: the verbs, as the rest of the program sees them.
 
+mod sessions;
+
 use super::board::Board;
 use super::documents::{DocumentRef, Note, Seen, TakenBy, Waiting};
 use super::downstream::{Accepted, DueQuery, NewMessage, Recorded, Taken};

@@ -34,6 +34,12 @@
 //! | `acked_up_to`, `sweep` | go on where they stopped: each part is a transaction |
 //! | `published`, `parted` | do nothing more |
 //! | `presence_changed`, `still_alive` | the later time stays |
+//! | `broker_state`, `read_rows`, `read_documents`, `read_retained`, `waiting_topics`, `own_topics` | give the same again; rows and documents that were given count as sent after a crash |
+//! | `keep_session`, `keep_group` | give the same queue again |
+//! | `session_left`, `subscribe`, `unsubscribe`, `assign`, `released`, `forget_incoming`, `drop_will`, `documents_seen` | leave it as it is |
+//! | `enqueue` | puts the message into the queues once more, but for a QoS 2 identifier that its session has not released |
+//! | `acknowledged` | does nothing more |
+//! | `end_queue`, `sweep_queues` | go on where they stopped |
 //!
 //! # A second back end
 //!
@@ -69,8 +75,9 @@ pub use figures::{Limits, RECEIPT_GRACE_MS, Recovery, StoreFigures, Swept};
 pub use handle::{Committed, Store};
 pub use presence::{LastPresence, PRESENCE_KEPT_MS, PRESENCE_UNSURE_MS, PresenceChange};
 pub use sessions::{
-    Acknowledged, BrokerState, Enqueue, Fresh, FreshBatch, KeptGroup, KeptRetained, KeptSession, KeptSubscription,
-    KeptWill, Message, Page, QueueId, QueueRow, Retain, SessionRecord, TakenDocument, Target,
+    Acknowledged, BrokerState, DocumentPage, Dropped, Enqueue, FRESH_BYTES, FRESH_MAX, Fresh, FreshBatch, KeptGroup,
+    KeptRetained, KeptSession, KeptSubscription, KeptWill, Message, Page, QueueId, QueueRow, QueuedDocument, Retain,
+    RetainedSummary, RowPage, SessionRecord, SessionSummary, Settled, SweptQueues, TakenDocument, Target,
 };
 pub use sqlite::Inspector;
 pub use trace::{INBOX, Summary, Trace, TraceDelivery, TraceMessage, TraceUpstream};

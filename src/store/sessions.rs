@@ -1,10 +1,18 @@
 //! What is said with the store about the sessions of an MQTT broker: their queues, subscriptions, retained messages, wills.
 
-use super::documents::{DocumentRef, TakenBy};
+use super::documents::{DocumentRef, TakenBy, Waiting};
+use super::downstream::Recorded;
+use crate::chat::id::Sid;
 use crate::chat::qos::QoS;
 use bytes::Bytes;
-use std::collections::BTreeSet;
+use serde::Serialize;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+
+/// News of commits that wait to be taken from the store, at most; of what is beyond it only the names are kept.
+pub const FRESH_MAX: usize = 8192;
+/// Their bytes, at most: topics, payloads, properties.
+pub const FRESH_BYTES: usize = 16 << 20;
 
 /// Names a queue: of a session, or of a group that shares a subscription. Never used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -28,6 +36,13 @@ pub struct Message {
     pub expires_at: Option<u64>,
 }
 
+impl Message {
+    /// What it counts for wherever bytes of messages are counted: payload and properties.
+    pub fn bytes(&self) -> u64 {
+        (self.payload.len() + self.properties.len()) as u64
+    }
+}
+
 /// How a message goes to the reader of one queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
@@ -42,7 +57,7 @@ pub struct Target {
 }
 
 /// A session that outlives its connections.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct SessionRecord {
     /// Its name in the store: made of user and client id.
     pub key: String,
@@ -102,10 +117,12 @@ pub struct KeptGroup {
 pub struct KeptRetained {
     /// Its topic.
     pub topic: String,
-    /// Its size, in bytes: payload and properties.
+    /// [`Message::bytes`].
     pub bytes: u64,
     /// Who published it; `None` for the bridge and for clients without a log-in.
     pub user: Option<String>,
+    /// As it was published.
+    pub qos: QoS,
     /// When it is to be dropped, in Unix milliseconds.
     pub expires_at: Option<u64>,
 }
@@ -148,9 +165,10 @@ pub enum Retain {
 pub struct Enqueue {
     /// The message.
     pub message: Arc<Message>,
-    /// The queues that get it.
+    /// The queues that get it, each with QoS 1 or 2. One that has ended meanwhile gets nothing.
     pub targets: Vec<Target>,
-    /// The packet identifier of a QoS 2 message, taken by the session with this queue.
+    /// The packet identifier of a QoS 2 message, taken by the session with this queue. If the session has taken it before
+    /// and not released it, this is a copy, and nothing is done.
     pub incoming: Option<(QueueId, u16)>,
     /// What becomes of the retained message of its topic.
     pub retain: Option<Retain>,
@@ -171,16 +189,54 @@ pub struct QueueRow {
     pub packet_id: Option<u16>,
     /// QoS 2: its PUBREC has come, its PUBCOMP has not.
     pub released: bool,
-    /// It may have been sent before.
+    /// It may have been sent before the last start. What was sent since then its reader knows itself.
     pub maybe_sent: bool,
 }
 
-/// How much one look into a queue brings at most. One row always comes.
+/// Rows that went because nobody would want them any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Dropped {
+    /// How many.
+    pub rows: u64,
+    /// Their bytes, as in [`KeptSession::bytes`].
+    pub bytes: u64,
+}
+
+/// The next rows of a queue.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RowPage {
+    /// The rows, in their order.
+    pub rows: Vec<QueueRow>,
+    /// What had expired on the way.
+    pub expired: Dropped,
+    /// There are further ones behind these; if not, all that come later are announced.
+    pub more: bool,
+}
+
+/// A document for the reader of a queue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QueuedDocument {
+    /// The document. The origin of one that was settled before is the same as it was then.
+    pub waiting: Waiting,
+    /// How it goes to the reader, if it was settled by another one: it is a row of this queue alone now.
+    pub own: Option<Target>,
+}
+
+/// The next documents of a topic.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct DocumentPage {
+    /// The documents, in their order.
+    pub documents: Vec<QueuedDocument>,
+    /// There are further ones behind these; if not, all that come later are announced.
+    pub more: bool,
+}
+
+/// How much one look into a queue brings at most. One row always comes, if there is any.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Page {
     /// Rows.
     pub rows: usize,
-    /// Bytes of payloads.
+    /// Bytes of payloads and properties.
     pub bytes: usize,
 }
 
@@ -189,7 +245,7 @@ pub struct Page {
 pub struct TakenDocument {
     /// The document.
     pub reference: DocumentRef,
-    /// Lasting queues that it becomes a row of, if it was not settled before.
+    /// Lasting queues that it becomes a row of, if it was not settled before. Those rows count for no limit.
     pub others: Vec<Target>,
 }
 
@@ -206,6 +262,15 @@ pub struct Acknowledged {
     pub by: TakenBy,
     /// When, in Unix milliseconds.
     pub at: u64,
+}
+
+/// What came of an acknowledgement.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Settled {
+    /// The rows of clients that went now: one that had expired meanwhile is not among them.
+    pub rows: Dropped,
+    /// What became of the deliveries among the documents.
+    pub moved: Vec<(Sid, Recorded)>,
 }
 
 /// What a commit brought.
@@ -240,4 +305,48 @@ pub struct FreshBatch {
     pub topics: BTreeSet<String>,
     /// Queues that got further rows.
     pub queues: BTreeSet<QueueId>,
+}
+
+/// What the sweep of the queues did.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SweptQueues {
+    /// Rows that had expired, by queue.
+    pub expired: BTreeMap<QueueId, Dropped>,
+    /// Topics whose retained messages had expired.
+    pub retained: Vec<String>,
+    /// There is more to do at once.
+    pub more: bool,
+}
+
+/// A session, as operators are shown it. Times are Unix milliseconds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SessionSummary {
+    /// Whose it is.
+    #[serde(flatten)]
+    pub record: SessionRecord,
+    /// When its last connection ended; absent while it has one.
+    pub left_at: Option<u64>,
+    /// How many subscriptions it has.
+    pub subscriptions: u64,
+    /// Messages of clients that wait for it.
+    pub rows: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Documents of the bridge that another reader has had and that wait for this one.
+    pub documents: u64,
+}
+
+/// A retained message, as operators are shown it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct RetainedSummary {
+    /// Its topic.
+    pub topic: String,
+    /// Its bytes.
+    pub bytes: u64,
+    /// Who published it.
+    pub user: Option<String>,
+    /// Its quality of service.
+    pub qos: u8,
+    /// When it is to be dropped, in Unix milliseconds.
+    pub expires_at: Option<u64>,
 }

@@ -87,9 +87,10 @@ impl Promise {
     }
 
     /// Waits until what is to be on disk is there, or will never be.
-    pub(super) async fn stored(self) {
-        if let Some(stored) = self.stored {
-            let _ = stored.await;
+    pub(super) async fn stored(self) -> bool {
+        match self.stored {
+            Some(stored) => stored.await.is_ok(),
+            None => true,
         }
     }
 

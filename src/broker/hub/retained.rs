@@ -1,6 +1,8 @@
 //! Retained messages: which there are, how many one may have, and who is sent them (MQTT 5, 3.3.1.3).
 
+use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::Poll;
 
 use super::Hub;
 use super::session::{Options, Session};
@@ -8,7 +10,7 @@ use crate::broker::refusals::Refusal;
 use crate::broker::routing::{RetainedEntry, RetainedLimits, Usage};
 use crate::broker::session::Item;
 use crate::chat::qos::QoS;
-use crate::store::{Message, QueueId, Retain, StoreError, Target};
+use crate::store::{Enqueue, Message, QueueId, Retain, StoreError, Target};
 
 /// Retained messages of one user.
 const PER_USER: Usage = Usage { messages: 10_000, bytes: 16_000_000 };
@@ -51,7 +53,7 @@ impl Hub {
         let mut after = None;
         loop {
             let page = self.lock_retained().matching(filter, after.as_deref(), PAGE);
-            self.send_retained_of(session, &page.topics, options).await?;
+            self.send_retained_of(session, page.topics, options).await?;
             match page.after {
                 Some(last) => after = Some(last),
                 None => return Ok(()),
@@ -59,42 +61,31 @@ impl Hub {
         }
     }
 
-    /// Sends the retained messages of these topics, once there is room for them.
-    pub(super) async fn send_retained_of(
-        &self,
-        session: &Session,
-        topics: &[Arc<str>],
-        options: Options,
-    ) -> Result<(), StoreError> {
+    async fn send_retained_of(&self, session: &Session, topics: Vec<Arc<str>>, options: Options) -> Result<(), StoreError> {
         if topics.is_empty() {
             return Ok(());
         }
-        for message in self.store.read_retained(topics.iter().map(ToString::to_string).collect()).await?.await? {
-            std::future::poll_fn(|cx| match session.queue.has_room(cx.waker()) {
-                true => std::task::Poll::Ready(()),
-                false => std::task::Poll::Pending,
-            })
-            .await;
-            let qos = message.qos.min(options.qos);
-            let (retain, ids) = (true, options.id.into_iter().collect());
-            let target = Target { queue: session.queue.stored().unwrap_or(QueueId(0)), qos, retain, ids };
-            session.queue.push(Item::memory(Arc::new(message), target));
+        let topics = topics.iter().map(ToString::to_string).collect();
+        for message in self.store.read_retained(topics).await?.await? {
+            let (qos, retain, ids) = (message.qos.min(options.qos), true, options.id.into_iter().collect());
+            let message = Arc::new(message);
+            match session.queue.stored().filter(|_| qos > QoS::AtMostOnce) {
+                Some(queue) => self.enqueue_retained(session, message, Target { queue, qos, retain, ids }).await?,
+                None => {
+                    poll_fn(|cx| if session.queue.has_room(cx.waker()) { Poll::Ready(()) } else { Poll::Pending }).await;
+                    session.queue.push(Item::memory(message, Target { queue: QueueId(0), qos, retain, ids }));
+                }
+            }
         }
         Ok(())
     }
 
-    /// What was retained, sent to this session and not acknowledged when its connection ended: it is sent again.
-    pub(super) async fn send_unread_retained(&self, session: &Session) -> Result<(), StoreError> {
-        let unread = std::mem::take(&mut session.lock().unread_retained);
-        for (topic, qos) in unread {
-            let options = Options { qos, no_local: false, retain_as_published: true, id: None };
-            self.send_retained_of(session, &[topic], options).await?;
-        }
+    /// A lasting session has it until it is acknowledged, however often its connection breaks.
+    async fn enqueue_retained(&self, session: &Session, message: Arc<Message>, target: Target) -> Result<(), StoreError> {
+        session.queue.waits_on_disk(1, (message.topic.len() + message.payload.len() + message.properties.len()) as u64);
+        let (targets, incoming, retain, will_of) = (vec![target], None, None, None);
+        // What is committed is announced; nobody has to wait for it here.
+        let _announced = self.store.enqueue(Enqueue { message, targets, incoming, retain, will_of }).await?;
         Ok(())
     }
-}
-
-/// Whether a copy in memory has to be sent again to a session that comes back: what is retained has no row of its own.
-pub(super) fn is_unread(item: &Item) -> bool {
-    item.retain && item.qos > QoS::AtMostOnce
 }

@@ -42,12 +42,12 @@ pub(super) struct State {
     pub(super) will: Option<Will>,
     /// Who was let in last.
     pub(super) caller: Option<Caller>,
-    /// Retained messages that were sent and not acknowledged: on no disk under this session.
-    pub(super) unread_retained: Vec<(Arc<str>, QoS)>,
+    /// Another connection takes it over and wants a new one.
+    pub(super) ends_by_take_over: bool,
 }
 
 /// What of a session belongs to its connection as long as it has one.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Own {
     /// The packet identifiers of what was sent.
     pub(crate) window: Window,
@@ -87,8 +87,7 @@ pub(crate) struct Feed {
 
 impl Session {
     pub(super) fn new(key: Arc<str>, user: Option<Arc<str>>, client: Arc<str>, queue: Arc<SharedQueue>) -> Arc<Self> {
-        let state = Mutex::new(State { own: Some(Own::default()), ..State::default() });
-        Arc::new(Self { key, user, client, queue, state })
+        Arc::new(Self { key, user, client, queue, state: Mutex::default() })
     }
 
     /// The queues that its connection sends from: its own first, then those of its groups.
@@ -100,6 +99,16 @@ impl Session {
             Some(Feed { queue, member: Some(subscription.options) })
         });
         [own].into_iter().chain(shared).collect()
+    }
+
+    /// The filters that bring something into one of these queues, without what makes them shared.
+    pub(super) fn filters_of(&self, queue: &SharedQueue) -> Vec<Box<str>> {
+        let state = self.lock();
+        let subscriptions = state.subscriptions.iter().filter_map(|(filter, subscription)| match &subscription.group {
+            None => (queue.number() == self.queue.number()).then(|| filter.clone()),
+            Some(group) => (group.queue.number() == queue.number()).then(|| group.filter().into()),
+        });
+        subscriptions.collect()
     }
 
     /// Its connection, if it has one.

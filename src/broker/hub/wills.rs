@@ -112,7 +112,7 @@ impl Hub {
             Publishing::Waits(waits) => {
                 // On disk before anybody takes the session over. The bridge's word is nobody's concern.
                 if let Ok(promise) = waits.await {
-                    promise.stored().await;
+                    _ = promise.stored().await;
                 }
             }
             Publishing::Promised(_) => {}

@@ -11,8 +11,7 @@ use super::brake::Brake;
 use super::passwords::{Passwords, Proven};
 use super::roster::{Place, Proof, Roster};
 use super::tokens::{Keys, Token, looks_like_token};
-use super::{IdentityError, users};
-use crate::broker::link::Link;
+use super::{IdentityError, Revocable, users};
 use crate::broker::refusals::Refusal;
 use crate::broker::{BrokerConfig, JwtConfig};
 use crate::chat::access::Rights;
@@ -134,7 +133,7 @@ impl Doorman {
         &self,
         caller: &Caller,
         client: &str,
-        link: &Arc<Link>,
+        link: Arc<dyn Revocable>,
     ) -> Result<Option<Place>, Refusal> {
         let Caller::Known(identity, proof) = caller else {
             return Ok(None);

@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use crate::broker::link::Link;
 use crate::broker::refusals::Refusal;
 use crate::chat::principal::Identity;
 
@@ -17,6 +16,24 @@ pub(in crate::broker) enum Proof {
         /// When that is.
         expires_ms: u64,
     },
+}
+
+/// A connection that ends when its ground is gone.
+pub(in crate::broker) trait Revocable: std::fmt::Debug + Send + Sync {
+    /// Ends it, and says why.
+    fn end(&self, why: Refusal);
+}
+
+impl Revocable for crate::broker::link::Link {
+    fn end(&self, why: Refusal) {
+        self.end(why);
+    }
+}
+
+impl Revocable for crate::broker::connection::Link {
+    fn end(&self, why: Refusal) {
+        self.end(why);
+    }
 }
 
 /// Everybody who logged in and is connected.
@@ -42,7 +59,7 @@ struct Seat {
     client: Box<str>,
     identity: Identity,
     proof: Proof,
-    link: Weak<Link>,
+    link: Weak<dyn Revocable>,
 }
 
 /// A connection's place on the roster. Gone with the connection.
@@ -65,7 +82,7 @@ impl Roster {
         identity: &Identity,
         proof: &Proof,
         client: &str,
-        link: &Arc<Link>,
+        link: Arc<dyn Revocable>,
     ) -> Option<Place> {
         let mut state = self.lock();
         state.last += 1;
@@ -77,7 +94,7 @@ impl Roster {
         }
         let (identity, proof) = (identity.clone(), proof.clone());
         let user = Arc::clone(&identity.user);
-        seats.push(Seat { number, client: client.into(), identity, proof, link: Arc::downgrade(link) });
+        seats.push(Seat { number, client: client.into(), identity, proof, link: Arc::downgrade(&link) });
         Some(Place { roster: Arc::clone(self), user, number })
     }
 
@@ -85,7 +102,7 @@ impl Roster {
     pub(super) fn review(&self, stands: impl Fn(&Identity, &Proof) -> bool) -> usize {
         let state = self.lock();
         let fallen = state.users.values().flatten().filter(|seat| !stands(&seat.identity, &seat.proof));
-        let links: Vec<Arc<Link>> = fallen.filter_map(|seat| seat.link.upgrade()).collect();
+        let links: Vec<Arc<dyn Revocable>> = fallen.filter_map(|seat| seat.link.upgrade()).collect();
         // The last hold on a link may be ours, and its place comes back here when it is dropped.
         drop(state);
         for link in &links {
@@ -115,13 +132,11 @@ impl Drop for Place {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::broker::confirm::{Keeping, Ledger};
-    use crate::broker::parked::ParkedLimits;
+    use crate::broker::connection::{Ending, Link};
     use crate::chat::principal::Role;
 
     fn link() -> Arc<Link> {
-        let parked = ParkedLimits { publications: 1, topics: 1 };
-        Link::new(Arc::new(Ledger::new(Keeping { durable: false, parked, mark_copy: None })))
+        Link::new(([127, 0, 0, 1], 1).into())
     }
 
     fn alice() -> Identity {
@@ -129,7 +144,7 @@ mod tests {
     }
 
     fn enter(roster: &Arc<Roster>, client: &str, link: &Arc<Link>) -> Option<Place> {
-        roster.enter(&alice(), &Proof::Password("hash".into()), client, link)
+        roster.enter(&alice(), &Proof::Password("hash".into()), client, Arc::clone(link) as _)
     }
 
     #[test]
@@ -152,8 +167,8 @@ mod tests {
         let (stays, goes) = (link(), link());
         let _first = enter(&roster, "alice:1", &stays);
         let token = Proof::Token { expires_ms: 1 };
-        let _second = roster.enter(&alice(), &token, "alice:2", &goes);
+        let _second = roster.enter(&alice(), &token, "alice:2", Arc::clone(&goes) as _);
         assert_eq!(roster.review(|_, proof| *proof != token), 1);
-        assert_eq!((stays.ending(), goes.ending()), (None, Some(Refusal::Revoked)));
+        assert_eq!((stays.ending(), goes.ending()), (None, Some(Ending::Refused(Refusal::Revoked))));
     }
 }

@@ -16,7 +16,7 @@ use tokio_tungstenite::tungstenite;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use super::super::engine::Engine;
+use super::super::serving::Engine;
 use super::super::refusals::{Refusal, Who};
 use super::super::seats::{Seat, Seats, origin};
 use super::proxy::{self, ProxyError};
@@ -64,7 +64,7 @@ impl From<Box<tungstenite::Error>> for Stopped {
 
 /// What all doors share.
 pub(super) struct Doorstep {
-    engine: Arc<Engine>,
+    engine: Engine,
     acceptors: Option<watch::Receiver<Acceptors>>,
     origins: Vec<String>,
     proxy_protocol: bool,
@@ -85,16 +85,16 @@ impl<S: AsyncRead + AsyncWrite + Send + Sync + Unpin> Wire for S {}
 
 impl Doorstep {
     pub(super) fn new(
-        engine: Arc<Engine>,
+        engine: Engine,
         acceptors: Option<watch::Receiver<Acceptors>>,
         origins: Vec<String>,
         proxy_protocol: bool,
     ) -> Self {
-        let addresses = Seats::new(engine.limits.connections_per_address);
+        let addresses = Seats::new(engine.limits().connections_per_address);
         Self { engine, acceptors, origins, proxy_protocol, addresses }
     }
 
-    pub(super) fn engine(&self) -> &Arc<Engine> {
+    pub(super) fn engine(&self) -> &Engine {
         &self.engine
     }
 
@@ -109,7 +109,7 @@ impl Doorstep {
         if let Err(error) = prepare(&stream) {
             debug!(%peer, %error, "could not set the options of a connection");
         }
-        let deadline = Instant::now() + self.engine.limits.connect_timeout;
+        let deadline = Instant::now() + self.engine.limits().connect_timeout;
         // On the heap, because handshakes need much memory for a short time.
         let arrived = timeout_at(deadline, Box::pin(self.welcome(way, stream, peer)));
         let Some(arrived) = stop.run_until_cancelled(arrived).await else {
@@ -118,13 +118,13 @@ impl Doorstep {
         match arrived {
             Ok(Ok(Guest { stream, peer, _seat })) => self.engine.serve(stream, peer, deadline).await,
             Ok(Err((Stopped::Refused(refusal, detail), peer))) => {
-                self.engine.refusals.tell(refusal, &Who::at(peer), detail);
+                self.engine.refusals().tell(refusal, &Who::at(peer), detail);
             }
             Ok(Err((Stopped::HungUp, peer))) => {
-                self.engine.refusals.metrics().count(Metric::BrokerHandshakesFailed);
+                self.engine.refusals().metrics().count(Metric::BrokerHandshakesFailed);
                 debug!(%peer, ?way, "connection closed by its client before it said anything");
             }
-            Err(_late) => self.engine.refusals.tell(Refusal::ConnectTimeout, &Who::at(peer), ""),
+            Err(_late) => self.engine.refusals().tell(Refusal::ConnectTimeout, &Who::at(peer), ""),
         }
     }
 
@@ -171,7 +171,7 @@ impl Doorstep {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        Ok(ws::upgrade(stream, &self.origins, self.engine.limits.packet_bytes).await?)
+        Ok(ws::upgrade(stream, &self.origins, self.engine.limits().packet_bytes).await?)
     }
 }
 

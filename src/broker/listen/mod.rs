@@ -33,7 +33,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
-use super::engine::Engine;
+use super::serving::Engine;
 use super::refusals::{Refusal, Who};
 use super::{Bound, BrokerError, Listen};
 use crate::ops::metrics::Metric;
@@ -85,7 +85,7 @@ impl Listeners {
     }
 
     /// Accepts connections until `stop`, then ends them all.
-    pub(super) async fn run(self, engine: Arc<Engine>, reload: watch::Receiver<u64>, stop: CancellationToken) {
+    pub(super) async fn run(self, engine: Engine, reload: watch::Receiver<u64>, stop: CancellationToken) {
         let Self { doors, identity, origins, proxy_protocol, .. } = self;
         let acceptors = identity.as_ref().map(Identity::acceptors);
         let doorstep = Doorstep::new(engine, acceptors, origins, proxy_protocol);
@@ -108,8 +108,8 @@ fn identity(listen: &Listen) -> Result<Option<Identity>, BrokerError> {
 }
 
 async fn receive(mut doors: Doors, doorstep: Arc<Doorstep>, stop: &CancellationToken) {
-    let engine = Arc::clone(doorstep.engine());
-    let (most, metrics) = (engine.limits.connections, engine.refusals.metrics());
+    let engine = doorstep.engine().clone();
+    let (most, metrics) = (engine.limits().connections, engine.refusals().metrics());
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
@@ -121,7 +121,7 @@ async fn receive(mut doors: Doors, doorstep: Arc<Doorstep>, stop: &CancellationT
                     metrics.count(Metric::BrokerAccepted);
                     connections.spawn(Arc::clone(&doorstep).receive(way, stream, peer, stop.clone()));
                     if connections.len() == most {
-                        engine.refusals.tell(Refusal::Connections, &Who::at(peer), "this is the last one that was let in");
+                        engine.refusals().tell(Refusal::Connections, &Who::at(peer), "this is the last one that was let in");
                     }
                 }
                 Err(error) => {

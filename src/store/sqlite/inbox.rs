@@ -69,7 +69,7 @@ pub(in crate::store) fn give_routes(tx: &mut Tx<'_>, routes: &[(Sid, Route)]) ->
         let kind = route.acks.origin(*sid).code();
         tx.execute(MOVE, params![seq, route.topic, new_seq, kind])?;
         tx.execute(ROUTED, params![row, route.bal.as_str(), route.topic, new_seq])?;
-        outbox::wake(tx, &route.topic);
+        outbox::moved(tx, &route.topic, new_seq)?;
         routed += 1;
     }
     Ok(routed)
@@ -101,19 +101,18 @@ fn place(tx: &Tx<'_>, sid: Sid, bal: &str) -> rusqlite::Result<Option<(String, i
     tx.one(PLACE, params![row, tail, bal], |row| Ok((row.get(0)?, row.get(1)?)))
 }
 
-/// It was published; its BAL's acknowledgement is still to come.
-pub(super) fn published(tx: &Tx<'_>, row: Row, at: u64) -> rusqlite::Result<()> {
-    tx.execute(PUBLISHED, params![row, sql_ms(at)])?;
-    Ok(())
+/// It was published; its BAL's acknowledgement is still to come. Returns whether it is the first time.
+pub(super) fn published(tx: &Tx<'_>, row: Row, at: u64) -> rusqlite::Result<bool> {
+    Ok(tx.execute(PUBLISHED, params![row, sql_ms(at)])? > 0)
 }
 
-/// It is with its BAL: it leaves the spool, and from now on it is only remembered. Nothing if it was so before.
-pub(super) fn done(tx: &mut Tx<'_>, row: Row, topic: &str, seq: i64, at: u64) -> rusqlite::Result<()> {
-    let Some(bytes) = outbox::remove(tx, topic, seq)? else { return Ok(()) };
+/// It is with its BAL: it leaves the spool, and from now on it is only remembered. False, and nothing, if it was so before.
+pub(super) fn done(tx: &mut Tx<'_>, row: Row, topic: &str, seq: i64, at: u64) -> rusqlite::Result<bool> {
+    let Some(bytes) = outbox::remove(tx, topic, seq)? else { return Ok(false) };
     tx.draft.figures.unspool(bytes);
     tx.execute(DONE, params![row, sql_ms(at)])?;
     tx.draft.inbox.add(Settled { at, row });
-    Ok(())
+    Ok(true)
 }
 
 /// What recognises a message: the device's id is unique only per device. The length keeps the two parts apart.

@@ -35,7 +35,7 @@ const UPSTREAM: &str = "SELECT row, tail, bal, category, topic, received_at, pub
 /// A reader of the store.
 #[derive(Debug)]
 pub struct Inspector {
-    conn: Connection,
+    pub(super) conn: Connection,
 }
 
 impl Inspector {

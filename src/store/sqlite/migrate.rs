@@ -11,7 +11,7 @@
 
 use super::environment::{Environment, Phase, folder, reserve};
 use super::file::{beside, private_file};
-use super::schema::{self, SCHEMA_VERSION};
+use super::schema::{self, MAKES_TABLES_ONLY, SCHEMA_VERSION};
 use super::{fault, shrink};
 use crate::store::OpenError;
 use rusqlite::backup::{Backup, StepResult};
@@ -44,7 +44,7 @@ impl CopyFault {
     }
 }
 
-/// Brings a file of schema `found` to today's, and keeps a copy of it where there is room.
+/// Brings a file of schema `found` to today's, and keeps a copy of it where there is room, unless it gets new tables only.
 ///
 /// # Errors
 /// When the copy fails for another reason than room, or the change does: the file is as it was.
@@ -56,6 +56,11 @@ pub(super) fn migrate(
 ) -> Result<(), OpenError> {
     let sorted = |e| fault::of_opening(path, e);
     let (started, store) = (Instant::now(), path.display());
+    if found >= MAKES_TABLES_ONLY {
+        tracing::warn!(%store, schema = found, becomes = SCHEMA_VERSION,
+            "the store gets further tables: earlier releases cannot open it afterwards");
+        return change(conn, found, environment).map_err(sorted);
+    }
     // What is only in the write-ahead log needs room in the file, before any copy does.
     if let Err(error) = shrink::fold_in(conn) {
         tracing::warn!(%store, %error, "the write-ahead log of the store could not be folded in");

@@ -23,6 +23,11 @@
 //! delivery into a chat user's inbox points to it and is no copy of the message. Bodies are dropped as soon as a message is
 //! sent; a settled row is about 200 bytes. `presence` is what was last said about each chat user.
 //!
+//! A broker of our own has its sessions here as well: `queues` are those of sessions and of groups that share a subscription,
+//! `queue` has what waits in them, `bodies` what several of them have of one message, `subscriptions`, `incoming`, `wills` and
+//! `retained` what their names say. A document of the bridge is in `outbox` until its first reader has it, and only then in
+//! the queues of the others (`sessions`).
+//!
 //! # Order
 //!
 //! Which of a recipient's messages may be handed out is decided in `recipient_queue`: from the rows that were put off, and
@@ -59,6 +64,7 @@ mod recipient_queue;
 mod recover;
 mod request;
 mod schema;
+pub(super) mod sessions;
 mod shrink;
 pub(super) mod sweep;
 #[cfg(test)]

@@ -1,13 +1,13 @@
 //! The outbox: documents that wait to be published over MQTT, in order per topic.
 
-use super::column::{from_sql, sql_ms};
+use super::column::{NEVER, from_sql, sql_ms};
 use super::delivery::Delivery;
 use super::inbox;
 use super::tx::Tx;
 use crate::chat::delivery::{Event, Fate};
 use crate::chat::id::{Row, Sid};
 use crate::chat::refusal::RetryClock;
-use crate::store::{DocumentRef, NOTES_PER_TOPIC, Note, Origin, Recorded, Seen, TakenBy, Waiting};
+use crate::store::{DocumentRef, Fresh, NOTES_PER_TOPIC, Note, Origin, Recorded, Seen, TakenBy, Waiting};
 use bytes::Bytes;
 use rusqlite::params;
 use std::sync::Arc;
@@ -18,6 +18,7 @@ const INSERT: &str = "INSERT INTO outbox (topic, seq, kind, about, tail, queued_
 pub(super) const OLDEST_NOTE: &str = "SELECT min(seq) FROM outbox WHERE kind = 3 AND topic = ?1 HAVING count(*) >= ?2";
 pub(super) const PAGE: &str = "SELECT seq, kind, about, tail, redelivered, corr, payload FROM outbox
     WHERE topic = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3";
+const ONE: &str = "SELECT seq, kind, about, tail, redelivered, corr, payload FROM outbox WHERE topic = ?1 AND seq = ?2";
 const CLAIM: &str = "INSERT INTO claims (topic, seq) VALUES (?1, ?2)
     ON CONFLICT (topic) DO UPDATE SET seq = max(seq, excluded.seq)";
 const LENGTH: &str = "SELECT length(payload) FROM outbox WHERE topic = ?1 AND seq = ?2";
@@ -27,6 +28,8 @@ pub(super) const NEXT_TOPIC: &str = "SELECT topic FROM outbox WHERE topic > ?1 O
 const ANY: &str = "SELECT 1 FROM outbox WHERE topic = ?1 LIMIT 1";
 const SEEN: &str = "UPDATE outbox SET redelivered = 1 WHERE topic = ?1 AND seq <= ?2 AND redelivered = 0";
 const UNCLAIM: &str = "DELETE FROM claims WHERE topic = ?1";
+/// What is read by a broker of our own is claimed for ever, until it says otherwise: documents that come go to its readers.
+const UNCLAIM_EMPTY: &str = "DELETE FROM claims WHERE topic = ?1 AND seq < ?2";
 
 /// What the message of a delivery into an inbox says: the document there has no copy of it.
 const BODY: &str = "SELECT message.body FROM deliveries part JOIN deliveries message ON message.row = part.message
@@ -46,7 +49,7 @@ impl Origin {
         }
     }
 
-    fn parts(self) -> (Row, u32) {
+    pub(super) fn parts(self) -> (Row, u32) {
         match self {
             Self::Status(sid) | Self::Upstream(sid) | Self::UpstreamToAck(sid) | Self::Delivery(sid) => sid.parts(),
             Self::Note => (Row(0), 0),
@@ -54,15 +57,18 @@ impl Origin {
     }
 
     pub(super) fn read(row: &rusqlite::Row<'_>, kind: usize, about: usize, tail: usize) -> rusqlite::Result<Self> {
-        let code = row.get(kind)?;
-        let sid = Sid::from_parts(row.get(about)?, row.get(tail)?);
+        let (code, sid) = (row.get(kind)?, Sid::from_parts(row.get(about)?, row.get(tail)?));
+        Self::of_parts(code, sid).ok_or(rusqlite::Error::IntegralValueOutOfRange(kind, code))
+    }
+
+    pub(super) fn of_parts(code: i64, sid: Option<Sid>) -> Option<Self> {
         match (code, sid) {
-            (0, Some(sid)) => Ok(Self::Status(sid)),
-            (1, Some(sid)) => Ok(Self::Upstream(sid)),
-            (2, Some(sid)) => Ok(Self::UpstreamToAck(sid)),
-            (3, _) => Ok(Self::Note),
-            (4, Some(sid)) => Ok(Self::Delivery(sid)),
-            _ => Err(rusqlite::Error::IntegralValueOutOfRange(kind, code)),
+            (0, Some(sid)) => Some(Self::Status(sid)),
+            (1, Some(sid)) => Some(Self::Upstream(sid)),
+            (2, Some(sid)) => Some(Self::UpstreamToAck(sid)),
+            (3, _) => Some(Self::Note),
+            (4, Some(sid)) => Some(Self::Delivery(sid)),
+            _ => None,
         }
     }
 }
@@ -85,7 +91,53 @@ pub(super) fn queue(tx: &mut Tx<'_>, document: &Document<'_>) -> rusqlite::Resul
     let Document { topic, correlation, payload, .. } = *document;
     tx.execute(INSERT, params![topic, seq, kind, about, tail, at, correlation, payload])?;
     wake(tx, topic);
+    let origin = document.origin;
+    announce(tx, topic, || Waiting {
+        reference: DocumentRef { topic: topic.into(), seq: from_sql(seq), origin },
+        payload: Bytes::copy_from_slice(payload),
+        correlation: correlation.map(Bytes::copy_from_slice),
+        redelivered: false,
+    });
     Ok(seq)
+}
+
+/// A document that was there already got this topic and this number.
+pub(super) fn moved(tx: &mut Tx<'_>, topic: &str, seq: i64) -> rusqlite::Result<()> {
+    wake(tx, topic);
+    if tx.draft.fresh.is_some()
+        && let Some(document) = one(tx, &topic.into(), seq)?
+    {
+        announce(tx, topic, || document);
+    }
+    Ok(())
+}
+
+/// Tells the readers of a broker of our own, if there is one. What a delivery into an inbox says comes later: its row may
+/// not be there yet.
+fn announce(tx: &mut Tx<'_>, topic: &str, document: impl FnOnce() -> Waiting) {
+    if topic != NO_TOPIC
+        && let Some(fresh) = &mut tx.draft.fresh
+    {
+        let Waiting { reference, payload, correlation, .. } = document();
+        fresh.push(Fresh::Document { reference, payload, correlation });
+    }
+}
+
+/// Before the commit: gives the deliveries into inboxes among the news their bodies. What went in the same batch is no news.
+pub(super) fn fill_news(tx: &mut Tx<'_>) -> rusqlite::Result<()> {
+    let Some(fresh) = tx.draft.fresh.take() else { return Ok(()) };
+    let mut filled = Vec::with_capacity(fresh.len());
+    for mut fresh in fresh {
+        if let Fresh::Document { reference: DocumentRef { origin: Origin::Delivery(sid), .. }, payload, .. } =
+            &mut fresh
+        {
+            let Some(body) = body(tx, *sid)? else { continue };
+            *payload = body;
+        }
+        filled.push(fresh);
+    }
+    tx.draft.fresh = Some(filled);
+    Ok(())
 }
 
 /// Puts a delivery into an inbox; returns the number of its document.
@@ -134,7 +186,7 @@ pub(in crate::store) fn next(
     }
 }
 
-fn waiting(topic: &Arc<str>, row: &rusqlite::Row<'_>) -> rusqlite::Result<Waiting> {
+pub(super) fn waiting(topic: &Arc<str>, row: &rusqlite::Row<'_>) -> rusqlite::Result<Waiting> {
     let (seq, origin) = (from_sql(row.get(0)?), Origin::read(row, 1, 2, 3)?);
     Ok(Waiting {
         reference: DocumentRef { topic: topic.clone(), seq, origin },
@@ -146,14 +198,23 @@ fn waiting(topic: &Arc<str>, row: &rusqlite::Row<'_>) -> rusqlite::Result<Waitin
 
 /// The document, with what its message says if it is a delivery of one. Where that is not there any more, which nothing but
 /// damage brings about, the document goes.
-fn with_body(tx: &Tx<'_>, document: Waiting) -> rusqlite::Result<Option<Waiting>> {
+pub(super) fn with_body(tx: &Tx<'_>, document: Waiting) -> rusqlite::Result<Option<Waiting>> {
     let Origin::Delivery(sid) = document.reference.origin else { return Ok(Some(document)) };
-    let body = tx.one(BODY, [sid.row()], |row| row.get::<_, Option<Vec<u8>>>(0))?.flatten();
-    let Some(body) = body else {
+    let Some(payload) = body(tx, sid)? else {
         withdraw(tx, &document.reference.topic, sql_ms(document.reference.seq))?;
         return Ok(None);
     };
-    Ok(Some(Waiting { payload: body.into(), ..document }))
+    Ok(Some(Waiting { payload, ..document }))
+}
+
+fn body(tx: &Tx<'_>, sid: Sid) -> rusqlite::Result<Option<Bytes>> {
+    Ok(tx.one(BODY, [sid.row()], |row| row.get::<_, Option<Vec<u8>>>(0))?.flatten().map(Bytes::from))
+}
+
+/// This document, if it is there.
+pub(super) fn one(tx: &Tx<'_>, topic: &Arc<str>, seq: i64) -> rusqlite::Result<Option<Waiting>> {
+    let found = tx.one(ONE, params![&**topic, seq], |row| waiting(topic, row))?;
+    found.map_or(Ok(None), |document| with_body(tx, document))
 }
 
 pub(in crate::store) fn topics(tx: &Tx<'_>) -> rusqlite::Result<Vec<String>> {
@@ -173,27 +234,39 @@ pub(in crate::store) fn published(
 ) -> rusqlite::Result<Vec<(Sid, Recorded)>> {
     let mut moved = Vec::new();
     for reference in references {
-        let (topic, seq) = (&*reference.topic, sql_ms(reference.seq));
-        match reference.origin {
-            Origin::Status(_) | Origin::Note => _ = tx.execute(DELETE, params![topic, seq])?,
-            Origin::Upstream(sid) => inbox::done(tx, sid.row(), topic, seq, at)?,
-            Origin::UpstreamToAck(sid) => {
-                tx.execute(REDELIVERED, params![topic, seq])?;
-                inbox::published(tx, sid.row(), at)?;
-            }
-            Origin::Delivery(sid) => {
-                // It goes with the delivery that moves; without one it would come again and again.
-                tx.execute(DELETE, params![topic, seq])?;
-                if let Some(delivery) = Delivery::by_sid(tx, sid)? {
-                    moved.push((sid, delivery.record(tx, &taken(by, at), at)?));
-                }
-            }
-        }
+        settle(tx, reference, at)?;
+        moved.extend(delivered(tx, reference, by, at)?);
     }
     for of_topic in references.chunk_by(|one, next| one.topic == next.topic) {
         tidy(tx, &of_topic[0].topic)?;
     }
     Ok(moved)
+}
+
+/// Somebody has it. Returns whether it is the first to whom that happens: the others have to be thought of now.
+pub(super) fn settle(tx: &mut Tx<'_>, reference: &DocumentRef, at: u64) -> rusqlite::Result<bool> {
+    let (topic, seq) = (&*reference.topic, sql_ms(reference.seq));
+    match reference.origin {
+        // A delivery's goes with the delivery that moves; without one it would come again and again.
+        Origin::Status(_) | Origin::Note | Origin::Delivery(_) => Ok(tx.execute(DELETE, params![topic, seq])? > 0),
+        Origin::Upstream(sid) => inbox::done(tx, sid.row(), topic, seq, at),
+        Origin::UpstreamToAck(sid) => {
+            let waits = tx.execute(REDELIVERED, params![topic, seq])? > 0;
+            Ok(inbox::published(tx, sid.row(), at)? && waits)
+        }
+    }
+}
+
+/// What becomes of the delivery that the document is of, if it is of one.
+pub(super) fn delivered(
+    tx: &mut Tx<'_>,
+    reference: &DocumentRef,
+    by: TakenBy,
+    at: u64,
+) -> rusqlite::Result<Option<(Sid, Recorded)>> {
+    let Origin::Delivery(sid) = reference.origin else { return Ok(None) };
+    let Some(delivery) = Delivery::by_sid(tx, sid)? else { return Ok(None) };
+    Ok(Some((sid, delivery.record(tx, &taken(by, at), at)?)))
 }
 
 /// What it means for a delivery into an inbox that its document was taken. A broker has it as a push service has a push.
@@ -214,7 +287,7 @@ pub(super) fn withdraw(tx: &Tx<'_>, topic: &str, seq: i64) -> rusqlite::Result<(
 /// Clients may choose endless topics for answers; an empty one leaves no trace.
 fn tidy(tx: &Tx<'_>, topic: &str) -> rusqlite::Result<()> {
     if !tx.exists(ANY, [topic])? {
-        tx.execute(UNCLAIM, [topic])?;
+        tx.execute(UNCLAIM_EMPTY, params![topic, NEVER])?;
     }
     Ok(())
 }
@@ -229,9 +302,13 @@ pub(super) fn remove(tx: &Tx<'_>, topic: &str, seq: i64) -> rusqlite::Result<Opt
 /// At an orderly stop, and where nobody reads: it is known what was handed out and how far it got, so nothing beyond that is
 /// marked, or taken for told.
 pub(in crate::store) fn parted(tx: &Tx<'_>, topics: &[Seen]) -> rusqlite::Result<()> {
-    for Seen { topic, seq } in topics {
-        tx.execute(SEEN, params![&**topic, sql_ms(*seq)])?;
-        tx.execute(UNCLAIM, params![&**topic])?;
+    for seen in topics {
+        mark_seen(tx, seen)?;
+        tx.execute(UNCLAIM, params![&*seen.topic])?;
     }
     Ok(())
+}
+
+pub(super) fn mark_seen(tx: &Tx<'_>, Seen { topic, seq }: &Seen) -> rusqlite::Result<()> {
+    tx.execute(SEEN, params![&**topic, sql_ms(*seq)]).map(drop)
 }

@@ -10,9 +10,11 @@ pub(super) const APPLICATION_ID: i32 = 0x464d_4272;
 
 /// What makes each schema out of the one before, the first out of an empty file. A step that was released is never
 /// changed: files in the field have taken it.
-pub(super) const STEPS: [&str; 5] = [FIRST, PRESENCE, WAYS, TRIED, MESSAGES];
+pub(super) const STEPS: [&str; 6] = [FIRST, PRESENCE, WAYS, TRIED, MESSAGES, SESSIONS];
 /// The schema this program writes.
 pub(super) const SCHEMA_VERSION: i32 = STEPS.len() as i32;
+/// The steps from this schema on make tables and change no row: they take no time, and nothing is worth a copy.
+pub(super) const MAKES_TABLES_ONLY: i32 = 5;
 
 const FIRST: &str = "
 CREATE TABLE deliveries (
@@ -137,6 +139,84 @@ CREATE TABLE messages (           -- what a message with several deliveries has 
     kept_until INTEGER            -- NULL: dropped after its end like any; else Unix ms
 ) STRICT;
 CREATE INDEX messages_kept ON messages (kept_until) WHERE kept_until IS NOT NULL;
+";
+
+/// What a broker of our own keeps. A row of `queue` is a message of a client with its own body, or one whose body is in
+/// `bodies` under its number because several queues have it (`payload` is NULL), or a document of the bridge that another
+/// reader has had (`document` is its topic, `about` and `tail` as in `outbox`, `properties` its correlation data). `how` is,
+/// from its lowest bit: two for the QoS of the delivery, one for its retain flag, two for the QoS as it was published, one
+/// for retain as it was published, one for "PUBREC has come"; from the ninth bit on the `kind` of a document as in `outbox`.
+/// Columns by which rows are counted come before those that may lie on pages of their own.
+const SESSIONS: &str = "
+CREATE TABLE queues (             -- of sessions, and of groups that share a subscription
+    queue INTEGER PRIMARY KEY,    -- from the numbers of documents: never used twice
+    kind INTEGER NOT NULL,        -- 0: of a session; 1: of a group; 2: has ended, its rows are still to go
+    key TEXT NOT NULL,            -- the session's; '{group}/{filter}'; of one that has ended, its number
+    user TEXT,
+    client TEXT NOT NULL,
+    expiry_s INTEGER NOT NULL,
+    left_at INTEGER,              -- NULL: has a connection, or is of a group
+    sent_up_to INTEGER NOT NULL,  -- rows up to here may have been sent; 2^63 - 1: all, as long as it has a connection
+    crashed_up_to INTEGER NOT NULL  -- the same, before the last start
+) STRICT;
+CREATE UNIQUE INDEX queues_key ON queues (key, kind);
+CREATE TABLE subscriptions (
+    queue INTEGER NOT NULL,
+    filter TEXT NOT NULL,
+    options INTEGER NOT NULL,     -- as in the packet (MQTT 5, 3.8.3.1)
+    id INTEGER,
+    PRIMARY KEY (queue, filter)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE queue (
+    queue INTEGER NOT NULL,
+    seq INTEGER NOT NULL,
+    how INTEGER NOT NULL,
+    bytes INTEGER NOT NULL,       -- of payload and properties
+    packet_id INTEGER,            -- QoS 2: its identifier at the reader
+    expires_at INTEGER,
+    about INTEGER,
+    tail INTEGER,
+    document TEXT,
+    ids BLOB,                     -- subscription identifiers, four bytes each
+    topic TEXT,
+    properties BLOB,
+    payload BLOB,
+    PRIMARY KEY (queue, seq)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX queue_documents ON queue (queue, document, seq) WHERE document IS NOT NULL;
+CREATE INDEX queue_expiry ON queue (expires_at) WHERE expires_at IS NOT NULL AND packet_id IS NULL;
+CREATE TABLE bodies (
+    seq INTEGER PRIMARY KEY,
+    readers INTEGER NOT NULL,     -- rows of `queue` without a body
+    topic TEXT NOT NULL,
+    properties BLOB NOT NULL,
+    payload BLOB NOT NULL
+) STRICT;
+CREATE TABLE incoming (           -- QoS 2: identifiers that a session has taken and not released
+    queue INTEGER NOT NULL,
+    id INTEGER NOT NULL,
+    PRIMARY KEY (queue, id)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE retained (
+    topic TEXT PRIMARY KEY,
+    qos INTEGER NOT NULL,
+    bytes INTEGER NOT NULL,
+    user TEXT,
+    expires_at INTEGER,
+    properties BLOB NOT NULL,
+    payload BLOB NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX retained_expiry ON retained (expires_at) WHERE expires_at IS NOT NULL;
+CREATE TABLE wills (              -- of sessions that are away, to be published later
+    queue INTEGER PRIMARY KEY,
+    due_at INTEGER NOT NULL,
+    qos INTEGER NOT NULL,
+    retain INTEGER NOT NULL,
+    expires_ms INTEGER,           -- from when it is published
+    topic TEXT NOT NULL,
+    properties BLOB NOT NULL,
+    payload BLOB NOT NULL
+) STRICT;
 ";
 
 /// Whose file it is; returns its schema, 0 for an empty file.

@@ -1,9 +1,10 @@
 //! What a verb works with: the connection inside a transaction, the limits, and the counters as they would be.
 
 use super::recipient_queue::{InFlight, NOTHING, RecipientQueue};
+use super::sessions::Known;
 use super::shrink::FreePages;
 use crate::chat::id::Row;
-use crate::store::{Limits, StoreFigures};
+use crate::store::{Fresh, Limits, QueueId, StoreFigures};
 use rusqlite::{Connection, OptionalExtension, Params};
 use std::collections::{HashMap, HashSet, VecDeque};
 
@@ -113,6 +114,10 @@ pub(super) struct Draft {
     pub(super) topics: HashSet<String>,
     /// Whether a delivery became due.
     pub(super) due: bool,
+    /// What came for the readers of a broker of our own, if anybody wants to hear of it.
+    pub(super) fresh: Option<Vec<Fresh>>,
+    /// What was asked of the table `queues` in this batch.
+    pub(super) queues: HashMap<QueueId, Option<Known>>,
     /// Of the queues that changed.
     in_flight: HashMap<RecipientQueue, InFlight>,
 }

@@ -2,7 +2,7 @@
 
 use super::file::Lock;
 use super::tx::{Draft, Memory, Tx};
-use super::{fault, shrink};
+use super::{fault, outbox, shrink};
 use crate::store::board::Board;
 use crate::store::{CloseError, Committed, Limits, StoreError, StoreHealth};
 use rusqlite::Connection;
@@ -163,6 +163,7 @@ impl Writer {
                         tracing::info!("the store works again");
                     }
                     self.board.announce(std::mem::take(&mut draft.topics), draft.due);
+                    self.board.announce_news(draft.fresh.take().unwrap_or_default());
                     draft.figures.commits += 1;
                     draft.figures.verbs += batch.len() as u64;
                     let shrunk = draft.shrunk;
@@ -206,13 +207,15 @@ impl Writer {
     fn transaction(&self, batch: &mut [Box<dyn Work>]) -> Result<Draft, Trouble> {
         let run = |sql| self.conn.prepare_cached(sql)?.execute([]);
         run("BEGIN IMMEDIATE").map_err(Trouble::Disk)?;
-        let mut tx =
-            Tx { conn: &self.conn, limits: &self.limits, memory: &self.memory, draft: Draft::of(&self.memory) };
+        let mut draft = Draft::of(&self.memory);
+        draft.fresh = self.board.is_heard().then(Vec::new);
+        let mut tx = Tx { conn: &self.conn, limits: &self.limits, memory: &self.memory, draft };
         for (index, work) in batch.iter_mut().enumerate() {
             work.run(&mut tx).map_err(|error| {
                 if fault::is_of_the_verb(&error) { Trouble::Verb(index, error) } else { Trouble::Disk(error) }
             })?;
         }
+        outbox::fill_news(&mut tx).map_err(Trouble::Disk)?;
         let draft = tx.draft;
         run("COMMIT").map_err(Trouble::Disk)?;
         Ok(draft)

@@ -87,7 +87,7 @@ fn the_old_store_lies_beside_the_new_one_and_its_owner_is_told_before() {
         if seen.is_empty() {
             let told = fs::read_to_string(&told).unwrap();
             assert!(told.contains("WARN") && told.contains("earlier releases cannot open it afterwards"), "{told}");
-            assert!(told.contains("store.db.schema-4") && told.contains("schema=4 becomes=5"), "{told}");
+            assert!(told.contains("store.db.schema-4") && told.contains("schema=4 becomes=6"), "{told}");
         }
         seen.push(phase);
     });
@@ -109,7 +109,7 @@ fn the_old_store_lies_beside_the_new_one_and_its_owner_is_told_before() {
             phases[..],
             [
                 Phase::Copying { done: 1.., of: 1.. },
-                Phase::Changing { step: 1, of: 1 },
+                Phase::Changing { step: 1, of: 2 },
                 Phase::Committing,
                 Phase::Rebuilding,
                 Phase::FoldingIn

@@ -1,0 +1,279 @@
+//! Who is let in, and with which session: a new one, the one that was kept, or that of a connection which it takes over.
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use tokio::time::timeout;
+
+use super::Hub;
+use super::leave::Leaving;
+use super::registry::Turn;
+use super::session::{Own, Session};
+use super::wills::Will;
+use crate::broker::connection::Link;
+use crate::broker::identity::{CLIENT_ID_MAX, Caller, Denied, Login, Place, assigned, device_of, session_key};
+use crate::broker::refusals::Refusal;
+use crate::broker::session::{Incoming, Window};
+use crate::broker::wire::{self, Connect, Version};
+use crate::chat::access::Rights;
+use crate::chat::principal::{Identity, Role};
+use crate::mqtt::{Change, Sighting};
+use crate::store::{Message, SessionRecord, StoreError};
+
+/// How long a log-in may take, with everything for which it has to wait.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long the connection before may take to end.
+const TAKE_OVER: Duration = Duration::from_secs(5);
+/// Sessions of one user, connected or not.
+const SESSIONS_PER_USER: usize = 1_000;
+/// A session that is kept for ever (MQTT 5, 3.1.2.11.2).
+pub(super) const FOREVER: u32 = u32::MAX;
+
+/// A client that was let in.
+pub(crate) struct Admitted {
+    /// Its session.
+    pub(crate) session: Arc<Session>,
+    /// What of it is the connection's.
+    pub(crate) own: Own,
+    /// The session is that of a connection before this one.
+    pub(crate) present: bool,
+    /// The client id that it was given.
+    pub(crate) assigned: Option<Arc<str>>,
+    /// How long the session is kept without a connection, in seconds.
+    pub(crate) expiry_s: u32,
+    /// What the client may do.
+    pub(crate) rights: Rights,
+    /// Which of its user's devices it is.
+    pub(crate) device: Option<Arc<str>>,
+    /// Messages that it may publish in a second.
+    pub(crate) publish_rate: Option<NonZeroU32>,
+    /// As long as it lives, no other connection takes the session over: until the CONNACK is written.
+    pub(crate) turn: Turn,
+    /// Looks for what waits on disk: to be polled once the CONNACK is written.
+    pub(crate) opening: BoxFuture<'static, Result<(), StoreError>>,
+    /// Among the connections of its user, until it is dropped.
+    pub(crate) place: Option<Place>,
+}
+
+/// Who somebody turned out to be.
+struct Visitor {
+    caller: Caller,
+    key: Arc<str>,
+    user: Option<Arc<str>>,
+    client: Arc<str>,
+    device: Option<Arc<str>>,
+    assigned: bool,
+    place: Option<Place>,
+}
+
+impl Hub {
+    /// Lets a client in.
+    ///
+    /// # Errors
+    ///
+    /// If it may not come in.
+    pub(crate) async fn admit(self: &Arc<Self>, connect: &Connect<'_>, link: &Arc<Link>) -> Result<Admitted, Denied> {
+        let busy = |_late| Denied::from(Refusal::Busy);
+        let visitor = timeout(PATIENCE, self.identify(connect, link)).await.map_err(busy)??;
+        // Not before it is known who this is: nobody has to wait for a stranger.
+        let turn = timeout(PATIENCE, self.registry.claim(&visitor.key)).await.map_err(busy)?;
+        self.end_former(&visitor.key, connect.clean).await?;
+        let known = self.registry.session(&visitor.key);
+        if connect.clean
+            && let Some(session) = &known
+        {
+            self.end_session(session).await;
+        }
+        let former = known.filter(|_| !connect.clean);
+        let present = former.is_some();
+        let session = match former {
+            Some(session) => session,
+            None => self.new_session(&visitor),
+        };
+        let expiry_s = self.expiry(connect.session_expiry_s);
+        let own = self.take(&session, connect, &visitor, link);
+        if self.keep(&session, present, expiry_s).await.is_err() {
+            self.leave(&session, link, own, Leaving::Broke).await;
+            return Err(Refusal::NotStored.into());
+        }
+        session.queue.attach(link);
+        for feed in session.feeds() {
+            feed.queue.attach(link);
+        }
+        self.tell_came(&visitor, link).await;
+        let (hub, opened) = (Arc::clone(self), Arc::clone(&session));
+        let opening = Box::pin(async move { hub.look_on_disk(&opened, present).await });
+        let Visitor { caller, device, client, assigned, place, .. } = visitor;
+        let is_user = matches!(&caller, Caller::Known(Identity { role: Role::User, .. }, _));
+        Ok(Admitted {
+            own,
+            present,
+            assigned: assigned.then_some(client),
+            expiry_s,
+            rights: caller.rights(),
+            device,
+            publish_rate: NonZeroU32::new(self.limits.publish_rate).filter(|_| is_user),
+            turn,
+            opening,
+            place,
+            session,
+        })
+    }
+
+    async fn identify(&self, connect: &Connect<'_>, link: &Arc<Link>) -> Result<Visitor, Denied> {
+        let (client, is_assigned) = client_id(connect)?;
+        if connect.has_auth_method {
+            return Err(Refusal::AuthMethod.into());
+        }
+        let login = Login { user: connect.user, password: connect.password, address: link.who().address().ip() };
+        let caller = self.doorman.login(login).await?;
+        let user = match &caller {
+            Caller::Anonymous => None,
+            Caller::Known(identity, _) => Some(Arc::clone(&identity.user)),
+        };
+        let key: Arc<str> = session_key(user.as_deref(), &client).into();
+        let (all, of_user) = self.registry.count(user.as_deref());
+        if self.registry.session(&key).is_none() && (all >= self.limits.sessions || of_user >= SESSIONS_PER_USER) {
+            return Err(Refusal::Sessions.into());
+        }
+        let place = self.doorman.enter(&caller, &key, Arc::clone(link) as _)?;
+        if let Some(user) = &user {
+            // A token need not come with a user name.
+            link.set_who(link.who().as_user(user));
+        }
+        if let Some(expires_ms) = caller.expires_ms() {
+            link.set_expires_ms(expires_ms);
+        }
+        let device = user.as_deref().map(|user| device_of(user, &client).into());
+        Ok(Visitor { caller, key, user, client, device, assigned: is_assigned, place })
+    }
+
+    /// Ends the connection that has the session, wholly: its will has been dealt with when this is over.
+    async fn end_former(&self, key: &str, clean: bool) -> Result<(), Denied> {
+        let Some(former) = self.registry.session(key).and_then(|session| {
+            let mut state = session.lock();
+            state.ends_by_take_over = clean;
+            state.link.clone()
+        }) else {
+            return Ok(());
+        };
+        former.end(Refusal::TakenOver);
+        timeout(TAKE_OVER, former.wait_gone()).await.map_err(|_late| Denied::from(Refusal::Busy))
+    }
+
+    fn new_session(&self, visitor: &Visitor) -> Arc<Session> {
+        let queue = self.new_queue();
+        let Visitor { key, user, client, .. } = visitor;
+        let session = Session::new(Arc::clone(key), user.clone(), Arc::clone(client), queue);
+        self.registry.add(&session);
+        session
+    }
+
+    /// The session is this connection's.
+    fn take(&self, session: &Arc<Session>, connect: &Connect<'_>, visitor: &Visitor, link: &Arc<Link>) -> Own {
+        self.delayed.cancel(session);
+        let mut state = session.lock();
+        let mut own = state.own.take().unwrap_or_else(|| self.new_own());
+        own.window.resume(connect.receive_maximum);
+        state.link = Some(Arc::clone(link));
+        state.left_ms = None;
+        state.ends_by_take_over = false;
+        state.caller = Some(visitor.caller.clone());
+        state.will = self.will(connect, visitor, link);
+        own
+    }
+
+    pub(super) fn new_own(&self) -> Own {
+        Own { window: Window::new(self.limits.inflight), incoming: Incoming::default() }
+    }
+
+    /// Puts the session on disk, if it is to outlive its connection. One that was and no longer does stays there until its
+    /// end.
+    async fn keep(self: &Arc<Self>, session: &Arc<Session>, present: bool, expiry_s: u32) -> Result<(), StoreError> {
+        session.lock().expiry_s = expiry_s;
+        if present {
+            self.forget_will(session).await;
+        }
+        if expiry_s == 0 {
+            return Ok(());
+        }
+        let record = SessionRecord {
+            key: session.key.to_string(),
+            user: session.user.as_deref().map(str::to_owned),
+            client: session.client.to_string(),
+            expiry_s,
+        };
+        let id = self.store.keep_session(record).await?.await?;
+        if session.queue.stored().is_none() {
+            session.queue.store_as(Some(id));
+            self.registry.stored_as(id, &session.queue);
+        }
+        Ok(())
+    }
+
+    /// How long a session is kept without a connection: as the client wishes, within the limit.
+    fn expiry(&self, asked_s: u32) -> u32 {
+        let longest = u32::try_from(self.limits.session_expiry.as_secs()).unwrap_or(FOREVER);
+        asked_s.min(longest)
+    }
+
+    /// The will of a CONNECT. One that its client may not write, or that is over a limit, is told, and never published.
+    fn will(&self, connect: &Connect<'_>, visitor: &Visitor, link: &Link) -> Option<Will> {
+        let wire::Will { topic, over_limit, payload, qos, retain, properties } = connect.will.as_ref()?;
+        if *over_limit || !visitor.caller.rights().may_publish(topic) {
+            let refusal = if *over_limit { Refusal::TopicLimit } else { Refusal::WillTopic };
+            self.refusals.tell(refusal, &link.who(), topic);
+            return None;
+        }
+        let message = Message {
+            topic: (*topic).into(),
+            payload: Bytes::copy_from_slice(payload),
+            properties: Bytes::copy_from_slice(&properties.forwarded),
+            qos: *qos,
+            retain: *retain,
+            expires_at: None,
+        };
+        Some(Will {
+            message,
+            expiry_s: properties.expiry_s,
+            delay_s: properties.delay_s,
+            response_topic: properties.response_topic.map(str::to_owned),
+            correlation: properties.correlation.map(Bytes::copy_from_slice),
+            device: visitor.device.clone(),
+            who: Some(link.who()),
+        })
+    }
+
+    /// The bridge hears of the connection before anything that it says.
+    async fn tell_came(&self, visitor: &Visitor, link: &Arc<Link>) {
+        let (Caller::Known(Identity { user, role }, _), Some(device)) = (&visitor.caller, &visitor.device) else {
+            return;
+        };
+        let came = Sighting {
+            user: Arc::clone(user),
+            role: *role,
+            client: Arc::clone(&visitor.client),
+            device: Arc::clone(device),
+            connection: link.number(),
+            change: Change::Came,
+        };
+        self.tell_sighting(came).await;
+    }
+}
+
+/// What the client is called, as it wishes, as long as that is not too long; and whether the name was given to it.
+fn client_id(connect: &Connect<'_>) -> Result<(Arc<str>, bool), Denied> {
+    match connect.client {
+        // [MQTT-3.1.3-8] of 3.1.1: without an id nobody could find the session again. MQTT 5 tells the client its id.
+        "" if connect.version == Version::V311 && !connect.clean => Err(Refusal::ClientIdMissing.into()),
+        "" => Ok((assigned(rand::random()).into(), true)),
+        id if id.len() > CLIENT_ID_MAX => {
+            Err(Denied { refusal: Refusal::ClientIdLength, detail: format!("{} bytes", id.len()) })
+        }
+        id => Ok((id.into(), false)),
+    }
+}
+

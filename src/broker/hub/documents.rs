@@ -1,0 +1,256 @@
+//! The bridge's documents on their way to readers, and what readers acknowledge.
+//!
+//! A document stays in the store's outbox until the first reader has it at QoS 1. That settles it; where other lasting
+//! sessions read its topic, the same transaction puts it into their queues. Readers who have all that came before get what
+//! a commit brought at once; the others read from the disk.
+
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+
+use super::Hub;
+use super::publish::end_slow;
+use super::queue::SharedQueue;
+use super::routes::Route;
+use super::session::Session;
+use crate::broker::session::{Flight, Item, Lane, Read, Source, document_message};
+use crate::chat::qos::QoS;
+use crate::chat::topic::Side;
+use crate::ops::clock::now_ms;
+use crate::ops::metrics::Metric;
+use crate::store::{
+    Acknowledged, DocumentRef, Fresh, FreshBatch, QueueRow, Seen, StoreError, TakenBy, TakenDocument, Target, Waiting,
+};
+
+impl Hub {
+    /// Gives what commits brought to those who read it, for ever.
+    pub(super) async fn distribute_news(self: Arc<Self>) {
+        loop {
+            let FreshBatch { items, topics, queues } = self.store.fresh().await;
+            for fresh in items {
+                self.distribute_fresh(fresh);
+            }
+            for topic in topics {
+                let topic: Arc<str> = topic.into();
+                for route in self.routes.of(&topic, None) {
+                    route.queue.announce(|queue| queue.behind_on(&topic));
+                }
+            }
+            for queue in queues.into_iter().filter_map(|id| self.registry.stored(id)) {
+                queue.announce(crate::broker::session::Queue::behind_on_rows);
+            }
+        }
+    }
+
+    fn distribute_fresh(&self, fresh: Fresh) {
+        match fresh {
+            Fresh::Row { seq, message, target } => {
+                let Some(queue) = self.registry.stored(target.queue) else { return };
+                if target.qos == QoS::AtMostOnce {
+                    // It was sent along only to keep its place.
+                    queue.push(Item::memory(message, target));
+                } else {
+                    queue.announce(|queue| _ = queue.announce_row(seq, Item::row(seq, message, target)));
+                }
+            }
+            Fresh::Document { reference, payload, correlation } => {
+                let routes = self.routes.of(&reference.topic, None);
+                if routes.is_empty() {
+                    return;
+                }
+                let message = document_message(&reference.topic, payload, correlation.as_ref(), false);
+                for Route { queue, qos, ids, .. } in routes {
+                    let item = Item::document(Arc::clone(&message), reference.clone(), qos, ids, false);
+                    queue.announce(|queue| _ = queue.announce_document(&reference, item));
+                }
+            }
+        }
+    }
+
+    /// Asks the store for what a queue of the session lacks. Whoever stops polling leaves the question to the next consumer.
+    /// Yields the rows that have a packet identifier from before a restart: the window has to know them before it sends.
+    pub(crate) fn fill(
+        self: &Arc<Self>,
+        session: &Arc<Session>,
+        queue: Arc<SharedQueue>,
+        read: Read,
+    ) -> BoxFuture<'static, Result<Vec<QueueRow>, StoreError>> {
+        let (hub, session) = (Arc::clone(self), Arc::clone(session));
+        let mut asked = Asked { queue, answered: false };
+        Box::pin(async move {
+            let numbered = hub.answer(&session, &asked.queue, read).await?;
+            asked.answered = true;
+            Ok(numbered)
+        })
+    }
+
+    async fn answer(&self, session: &Session, queue: &Arc<SharedQueue>, read: Read) -> Result<Vec<QueueRow>, StoreError> {
+        match read {
+            Read::Rows { after, page } => {
+                let rows = match queue.stored() {
+                    Some(id) => self.store.read_rows(id, after, page).await?.await?,
+                    None => Vec::new(),
+                };
+                let numbered = rows.iter().filter(|row| row.packet_id.is_some()).cloned().collect();
+                queue.read(|queue| queue.rows_came(rows));
+                return Ok(numbered);
+            }
+            Read::Documents { topic, after, page } => {
+                let found =
+                    self.store.read_documents(Arc::clone(&topic), queue.stored(), after, page).await?.await?;
+                let route = self.routes.of(&topic, None).into_iter().find(|route| route.queue.number() == queue.number());
+                let documents = found.into_iter().filter_map(|(waiting, own)| document(waiting, own, route.as_ref()));
+                let documents = documents.collect();
+                queue.read(|queue| queue.documents_came(&topic, documents));
+            }
+            Read::Topics => {
+                queue.read(|queue| queue.topics_came(&[]));
+                for filter in session.filters_of(queue) {
+                    self.watch(queue, &filter).await?;
+                }
+            }
+        }
+        Ok(Vec::new())
+    }
+
+    /// The client has these. What only its queue had is forgotten, documents are settled.
+    pub(crate) fn acknowledged(
+        self: &Arc<Self>,
+        session: &Arc<Session>,
+        flights: Vec<Flight>,
+    ) -> Option<BoxFuture<'static, Result<(), StoreError>>> {
+        let mut taken: Vec<Acknowledged> = Vec::new();
+        let mut documents = 0;
+        for flight in flights {
+            let Some(queue) = self.queue_of(session, flight.lane) else { continue };
+            let (id, by) = (queue.stored(), taken_by(session, &flight));
+            let open = taken.last_mut().filter(|taken| taken.queue == id && taken.by == by);
+            let into = match open {
+                Some(open) => open,
+                None => {
+                    taken.push(Acknowledged { queue: id, rows: Vec::new(), documents: Vec::new(), by, at: now_ms() });
+                    let Some(last) = taken.last_mut() else { continue };
+                    last
+                }
+            };
+            match flight.source {
+                Source::Memory => {}
+                Source::Row(seq) => {
+                    queue.left_the_disk(1);
+                    into.rows.push(seq);
+                }
+                Source::Document(reference) => {
+                    queue.acknowledged(&reference);
+                    if flight.qos == QoS::AtMostOnce && self.has_better_reader(&reference) {
+                        continue;
+                    }
+                    documents += 1;
+                    let others = self.others(&reference, &queue);
+                    into.documents.push(TakenDocument { reference, others });
+                }
+            }
+        }
+        taken.retain(|taken| !(taken.rows.is_empty() && taken.documents.is_empty()));
+        self.metrics.add(Metric::Published, documents);
+        (!taken.is_empty()).then(|| self.settle(taken))
+    }
+
+    fn settle(self: &Arc<Self>, taken: Vec<Acknowledged>) -> BoxFuture<'static, Result<(), StoreError>> {
+        let hub = Arc::clone(self);
+        Box::pin(async move {
+            let mut committed = Vec::with_capacity(taken.len());
+            for taken in taken {
+                committed.push(hub.store.acknowledged(taken).await?);
+            }
+            for committed in committed {
+                for (_, recorded) in committed.await? {
+                    (hub.told)(&hub.metrics, &recorded);
+                }
+            }
+            Ok(())
+        })
+    }
+
+    fn queue_of(&self, session: &Arc<Session>, lane: Lane) -> Option<Arc<SharedQueue>> {
+        match lane {
+            Lane::Own => Some(Arc::clone(&session.queue)),
+            Lane::Group(number) => {
+                session.feeds().into_iter().map(|feed| feed.queue).find(|queue| queue.number() == number)
+            }
+        }
+    }
+
+    /// Whether anybody reads the topic of a document at QoS 1, connected or not: then one who reads at QoS 0 confirms nothing.
+    fn has_better_reader(&self, document: &DocumentRef) -> bool {
+        self.routes.of(&document.topic, None).iter().any(|route| route.qos > QoS::AtMostOnce)
+    }
+
+    /// The lasting queues that want a document which is being settled for another one. Readers without one who cannot keep
+    /// up have to go: it will not be there any more when they come to it.
+    fn others(&self, document: &DocumentRef, taken_by: &SharedQueue) -> Vec<Target> {
+        let mut others = Vec::new();
+        for Route { queue, qos, ids, .. } in self.routes.of(&document.topic, None) {
+            if queue.number() == taken_by.number() || qos == QoS::AtMostOnce {
+                continue;
+            }
+            match queue.stored() {
+                Some(id) => others.push(Target { queue: id, qos: qos.min(QoS::AtLeastOnce), retain: false, ids }),
+                None if queue.misses(document) => end_slow(&queue),
+                None => {}
+            }
+        }
+        others
+    }
+
+    /// Of each of these topics, documents up to one may have been seen by a reader who is gone: whoever gets them now gets
+    /// copies.
+    pub(super) async fn documents_seen(&self, seen: Vec<Seen>) {
+        if seen.is_empty() {
+            return;
+        }
+        let is_read = |seen: &Seen| self.routes.of(&seen.topic, None).iter().any(|route| route.queue.is_connected());
+        let (read, unread): (Vec<_>, Vec<_>) = seen.into_iter().partition(is_read);
+        for (seen, still_read) in [(read, true), (unread, false)] {
+            if !seen.is_empty()
+                && let Ok(committed) = self.store.documents_seen(seen, still_read).await
+            {
+                let _ = committed.await;
+            }
+        }
+    }
+}
+
+/// A document as its reader gets it: as it was when it became a row of the queue, or as the subscription has it now. None if
+/// there is no such subscription any more.
+fn document(waiting: Waiting, own: Option<Target>, route: Option<&Route>) -> Option<Item> {
+    let Waiting { reference, payload, correlation, redelivered } = waiting;
+    let (qos, ids) = match own {
+        Some(target) => (target.qos, target.ids),
+        None => route.map(|route| (route.qos, route.ids.clone()))?,
+    };
+    let message = document_message(&reference.topic, payload, correlation.as_ref(), redelivered);
+    Some(Item::document(message, reference, qos, ids, redelivered))
+}
+
+/// Whose acknowledgement it is: the owner's own of what lies in its inbox, or just somebody's.
+fn taken_by(session: &Session, flight: &Flight) -> TakenBy {
+    let Source::Document(DocumentRef { topic, .. }) = &flight.source else { return TakenBy::Broker };
+    match (Side::of(topic), session.user.as_deref()) {
+        (Side::Inbox { owner, .. }, Some(user)) if owner == user && flight.qos > QoS::AtMostOnce => TakenBy::Reader,
+        _ => TakenBy::Broker,
+    }
+}
+
+/// A question to the store that is under way.
+struct Asked {
+    queue: Arc<SharedQueue>,
+    answered: bool,
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        if !self.answered {
+            self.queue.read(crate::broker::session::Queue::read_failed);
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! The end of a connection, and of a session.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::Hub;
+use super::admit::FOREVER;
+use super::session::{Feed, Own, Session};
+use super::wills::Will;
+use crate::broker::connection::Link;
+use crate::broker::identity::Caller;
+use crate::broker::session::{Item, Lane, Source, Suspended};
+use crate::chat::principal::Identity;
+use crate::mqtt::{Change, Sighting};
+use crate::ops::clock::now_ms;
+use crate::store::{Acknowledged, Message, Seen, TakenBy};
+
+/// How a connection ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Leaving {
+    /// The client said so (DISCONNECT).
+    Goodbye {
+        /// Its will is to be published all the same, or it gave another reason than 0.
+        with_will: bool,
+        /// From now on the session is kept for so many seconds.
+        expiry_s: Option<u32>,
+    },
+    /// It just ended.
+    Broke,
+}
+
+impl Hub {
+    /// The connection has ended: the session is nobody's, or ends with it. The will is dealt with when this is over.
+    pub(crate) async fn leave(
+        self: &Arc<Self>,
+        session: &Arc<Session>,
+        link: &Arc<Link>,
+        own: Own,
+        leaving: Leaving,
+    ) {
+        let caller = session.lock().caller.clone();
+        let left = matches!(leaving, Leaving::Goodbye { with_will: false, .. });
+        self.tell_ended(session, caller.as_ref(), link, if left { Change::Left } else { Change::Broke }).await;
+        let (will, ends) = self.part(session, link, own, leaving).await;
+        if ends {
+            self.end_session(session).await;
+            if let Some(will) = will {
+                self.publish_will(session, will).await;
+            }
+        } else {
+            self.stay(session, will).await;
+        }
+        link.gone();
+    }
+
+    /// Takes the session from its connection. Yields the will, if it is to be published, and whether the session ends.
+    async fn part(
+        &self,
+        session: &Arc<Session>,
+        link: &Arc<Link>,
+        mut own: Own,
+        leaving: Leaving,
+    ) -> (Option<Will>, bool) {
+        let (ends, will) = {
+            let mut state = session.lock();
+            if let Leaving::Goodbye { expiry_s: Some(expiry_s), .. } = leaving {
+                state.expiry_s = self.expiry(expiry_s);
+            }
+            let unwanted = matches!(leaving, Leaving::Goodbye { with_will: false, .. });
+            let will = state.will.take().filter(|_| !unwanted);
+            (state.expiry_s == 0 || state.ends_by_take_over, will)
+        };
+        own.incoming.suspend();
+        let suspended = own.window.suspend(!ends);
+        self.give_back(session, link, suspended).await;
+        let mut state = session.lock();
+        state.link = None;
+        state.left_ms = Some(now_ms());
+        state.own = Some(own);
+        (will, ends)
+    }
+
+    /// What was sent and not acknowledged goes back to where it came from.
+    async fn give_back(&self, session: &Arc<Session>, link: &Arc<Link>, suspended: Suspended) {
+        let Suspended { back, gone, documents } = suspended;
+        let feeds = session.feeds();
+        for (group, source) in gone {
+            if let Some(feed) = feeds.iter().find(|feed| feed.queue.number() == group) {
+                self.drop_source(feed, source).await;
+            }
+        }
+        let mut items: HashMap<u64, Vec<Item>> = HashMap::new();
+        for (group, item) in back {
+            items.entry(group).or_default().push(item);
+        }
+        let mut seen: Vec<Seen> = Vec::new();
+        for Feed { queue, .. } in feeds {
+            let back = items.remove(&queue.number()).unwrap_or_default();
+            if let Some(away) = queue.detach(link, back) {
+                seen.extend(away.seen);
+            }
+        }
+        for document in documents {
+            seen.push(Seen { topic: document.topic, seq: document.seq });
+        }
+        self.documents_seen(seen).await;
+    }
+
+    async fn drop_source(&self, feed: &Feed, source: Source) {
+        if let (Source::Row(seq), Some(queue)) = (source, feed.queue.stored()) {
+            let acknowledged = Acknowledged {
+                queue: Some(queue),
+                rows: vec![seq],
+                documents: Vec::new(),
+                by: TakenBy::Broker,
+                at: now_ms(),
+            };
+            let _ = self.store.acknowledged(acknowledged).await;
+        }
+    }
+
+    /// The session waits for its client.
+    async fn stay(self: &Arc<Self>, session: &Arc<Session>, will: Option<Will>) {
+        let now = now_ms();
+        let expiry_s = session.lock().expiry_s;
+        let delayed = will.as_ref().filter(|will| will.delay_s > 0 && will.delay_s < expiry_s).map(|will| {
+            let expires_at = will.expiry_s.map(|seconds| u64::from(seconds) * 1_000);
+            (now + u64::from(will.delay_s) * 1_000, Message { expires_at, ..will.message.clone() })
+        });
+        let due = delayed.as_ref().map(|(due, _)| *due);
+        if let Some(queue) = session.queue.stored() {
+            // If the store is closed, it is at the next start as if the connection had been there until now.
+            if let Ok(committed) = self.store.session_left(queue, now, expiry_s, delayed).await {
+                let _ = committed.await;
+            }
+        }
+        match (will, due) {
+            (Some(will), Some(due)) => {
+                session.lock().will = Some(will);
+                self.delayed.add(due, session);
+            }
+            (Some(will), None) if will.delay_s == 0 => self.publish_will(session, will).await,
+            // It is due when the session ends, which comes first.
+            (will, _) => session.lock().will = will,
+        }
+    }
+
+    /// The session is no more: nothing is kept for it, and a will that waited is published.
+    pub(super) async fn end_session(self: &Arc<Self>, session: &Arc<Session>) {
+        self.registry.remove(session);
+        self.delayed.cancel(session);
+        let subscriptions = std::mem::take(&mut session.lock().subscriptions);
+        for (filter, subscription) in subscriptions {
+            self.drop_subscription(session, &filter, &subscription).await;
+        }
+        let will = session.lock().will.take();
+        if let Some(will) = will {
+            self.publish_will(session, will).await;
+        }
+        if let Some(queue) = session.queue.stored() {
+            session.queue.store_as(None);
+            self.registry.not_stored(queue);
+            // If the store is closed, the session is found at the next start, and expires.
+            let _ = self.store.end_queue(queue).await;
+        }
+    }
+
+    async fn tell_ended(&self, session: &Session, caller: Option<&Caller>, link: &Link, change: Change) {
+        let Some(Caller::Known(Identity { user, role }, _)) = caller else { return };
+        let device = crate::broker::identity::device_of(user, &session.client).into();
+        let (user, client) = (Arc::clone(user), Arc::clone(&session.client));
+        let ended = Sighting { user, role: *role, client, device, connection: link.number(), change };
+        self.tell_sighting(ended).await;
+    }
+
+    /// Ends sessions whose time without a connection is over.
+    pub(super) async fn end_expired(self: &Arc<Self>, now_ms: u64) {
+        for session in self.registry.sessions() {
+            let expired = {
+                let state = session.lock();
+                let kept_ms = u64::from(state.expiry_s) * 1_000;
+                let over = state.left_ms.is_some_and(|left| now_ms >= left.saturating_add(kept_ms));
+                state.link.is_none() && state.expiry_s != FOREVER && over
+            };
+            if expired {
+                // Should its client come back just now, it waits for the end, and finds no session.
+                let _turn = self.registry.claim(&session.key).await;
+                if session.link().is_none() {
+                    self.end_session(&session).await;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! What all connections share: sessions and their queues, subscriptions, retained messages, wills, and the bridge.
+//!
+//! ```text
+//!   connection ── publish ──▶ routes ──┬──▶ queues in memory ───────────────┐
+//!                               │      └──▶ store: rows, in one transaction │
+//!                               ▼                       │ what it brought   ▼
+//!                             bridge ──▶ outbox ────────┴────────────▶ queue ── pull ──▶ connection
+//! ```
+//!
+//! A queue belongs to a session or to a group. Whoever publishes puts messages into queues; the connections of the session
+//! or the group send them. What outlives a connection is on disk: the acknowledgement of a message leaves when the store
+//! has committed the rows of all lasting queues that get it, its place among the retained ones, and what the bridge makes
+//! of it. The order in which the store commits is the order in which lasting queues get messages.
+
+mod admit;
+mod documents;
+mod group;
+mod leave;
+mod port;
+mod publish;
+mod queue;
+mod registry;
+mod restore;
+mod retained;
+mod routes;
+mod session;
+mod subscribe;
+mod sweep;
+mod wills;
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::BrokerLimits;
+use super::identity::Doorman;
+use super::refusals::{Refusal, Refusals, Who};
+use super::routing::RetainedTopics;
+use super::session::MemoryLimits;
+use crate::mqtt::{Inbound, Outbound, Sighting};
+use crate::ops::metrics::{Metric, Metrics};
+use crate::store::{Recorded, Store};
+pub(crate) use admit::Admitted;
+pub(crate) use leave::Leaving;
+pub(crate) use publish::{NewPublish, NotSafe, Promise, Publisher, Publishing};
+pub(crate) use queue::SharedQueue;
+use registry::Registry;
+use routes::Routes;
+pub(crate) use session::{Feed, Options, Own, Session};
+pub(crate) use subscribe::{AfterSubscribe, Wanted};
+use wills::Delayed;
+
+/// The hub. It is shared by all connections.
+#[derive(Debug)]
+pub(crate) struct Hub {
+    pub(crate) limits: BrokerLimits,
+    pub(crate) refusals: Arc<Refusals>,
+    pub(crate) store: Store,
+    metrics: Arc<Metrics>,
+    told: fn(&Metrics, &Recorded),
+    doorman: Arc<Doorman>,
+    registry: Arc<Registry>,
+    routes: Routes,
+    /// A lock because publishers and subscribers meet here; held for an operation on the index.
+    retained: Mutex<RetainedTopics>,
+    delayed: Delayed,
+    inbound: mpsc::Sender<Inbound>,
+    sightings: mpsc::Sender<Sighting>,
+    stop: CancellationToken,
+    /// The number of the last queue.
+    last: AtomicU64,
+}
+
+/// What the hub is made of.
+pub(super) struct Parts {
+    pub(super) limits: BrokerLimits,
+    pub(super) refusals: Arc<Refusals>,
+    pub(super) store: Store,
+    pub(super) told: fn(&Metrics, &Recorded),
+    pub(super) doorman: Arc<Doorman>,
+    pub(super) inbound: mpsc::Sender<Inbound>,
+    pub(super) sightings: mpsc::Sender<Sighting>,
+    pub(super) stop: CancellationToken,
+}
+
+impl Hub {
+    pub(super) fn new(parts: Parts) -> Arc<Self> {
+        let Parts { limits, refusals, store, told, doorman, inbound, sightings, stop } = parts;
+        Arc::new(Self {
+            limits,
+            metrics: Arc::clone(refusals.metrics()),
+            refusals,
+            store,
+            told,
+            doorman,
+            registry: Arc::default(),
+            routes: Routes::default(),
+            retained: Mutex::default(),
+            delayed: Delayed::default(),
+            inbound,
+            sightings,
+            stop,
+            last: AtomicU64::new(0),
+        })
+    }
+
+    /// Does what no connection does, until all connections have ended.
+    pub(super) async fn work(
+        self: &Arc<Self>,
+        publish: mpsc::Receiver<Outbound>,
+        clients: watch::Sender<Option<usize>>,
+        closed: &CancellationToken,
+    ) {
+        let endless = async {
+            tokio::join!(
+                Arc::clone(self).distribute_news(),
+                Arc::clone(self).publish_delayed_wills(),
+                Arc::clone(self).sweep(clients),
+            )
+        };
+        tokio::join!(Arc::clone(self).publish_for_bridge(publish), closed.run_until_cancelled(endless));
+    }
+
+    /// Tells all connections to end.
+    pub(super) fn end_connections(&self) {
+        for link in self.registry.sessions().iter().filter_map(|session| session.link()) {
+            link.stop();
+        }
+    }
+
+    /// A message at QoS 0 had no room, as it may.
+    fn count_dropped(&self) {
+        self.metrics.count(Metric::BrokerDropped);
+    }
+
+    /// A lasting session has so much to read that a message is not kept for it.
+    fn tell_queue_full(&self, queue: &SharedQueue) {
+        let session = self.registry.sessions().into_iter().find(|session| session.queue.number() == queue.number());
+        match session {
+            Some(session) => self.tell_of(&session, Refusal::QueueFull, ""),
+            None => self.refusals.count(Refusal::QueueFull),
+        }
+    }
+
+    /// Tells that something was refused to a session.
+    fn tell_of(&self, session: &Session, refusal: Refusal, detail: &str) {
+        let nowhere = || Who::named(([0, 0, 0, 0], 0).into(), session.user.as_deref(), &session.client);
+        let who = session.link().map_or_else(nowhere, |link| link.who());
+        self.refusals.tell(refusal, &who, detail);
+    }
+
+    fn new_queue(&self) -> Arc<SharedQueue> {
+        SharedQueue::new(self.next_number(), self.memory_limits())
+    }
+
+    fn next_number(&self) -> u64 {
+        self.last.fetch_add(1, Relaxed) + 1
+    }
+
+    fn memory_limits(&self) -> MemoryLimits {
+        MemoryLimits { messages: self.limits.queued_messages, bytes: self.limits.queued_bytes }
+    }
+
+    fn lock_retained(&self) -> MutexGuard<'_, RetainedTopics> {
+        self.retained.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

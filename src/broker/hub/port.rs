@@ -1,0 +1,79 @@
+//! The bridge's side: what it publishes that is no document of the store, and whom it hears of.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use tokio::sync::mpsc;
+
+use super::Hub;
+use super::publish::{NewPublish, NotSafe, Promise, Publisher, Publishing};
+use crate::chat::access::Rights;
+use crate::chat::qos::QoS;
+use crate::mqtt::{Outbound, Outcome, Sighting};
+use crate::store::Message;
+
+/// Publications of the bridge that wait for their commit.
+const OPEN: usize = 256;
+
+impl Hub {
+    /// Publishes what the bridge gives until the broker stops. What it has not taken by then is answered `Unsent`.
+    pub(super) async fn publish_for_bridge(self: Arc<Self>, mut publish: mpsc::Receiver<Outbound>) {
+        let mut open = FuturesUnordered::new();
+        loop {
+            tokio::select! {
+                () = self.stop.cancelled() => break,
+                Some(()) = open.next() => {}
+                next = publish.recv(), if open.len() < OPEN => match next {
+                    // In their order, however long each waits for its commit.
+                    Some(outbound) => open.push(self.announce(outbound)),
+                    None => break,
+                },
+            }
+        }
+        publish.close();
+        while let Ok(outbound) = publish.try_recv() {
+            let _ = outbound.outcome.send(Outcome::Unsent);
+        }
+        while open.next().await.is_some() {}
+    }
+
+    fn announce(self: &Arc<Self>, outbound: Outbound) -> impl Future<Output = ()> + use<> {
+        let Outbound { topic, payload, qos, retain, outcome, .. } = outbound;
+        let is_read = retain || qos == 0 || !self.routes.of(&topic, None).is_empty();
+        let message = Message {
+            topic: topic.into(),
+            payload,
+            properties: Bytes::new(),
+            qos: QoS::from_u8(qos).unwrap_or(QoS::AtLeastOnce),
+            retain,
+            expires_at: None,
+        };
+        let by = Publisher { session: None, rights: &Rights::Nobody, device: None, follows: true };
+        let (dup, exactly_once, response_topic, will_of) = (false, None, None, None);
+        let publishing = self.publish(by, NewPublish { message, dup, exactly_once, response_topic, correlation: None, will_of });
+        async move {
+            let answer = match publishing {
+                _ if !is_read => Outcome::NoReader,
+                Publishing::Refused(_) => Outcome::Confirmed,
+                Publishing::Promised(_) => Outcome::Confirmed,
+                Publishing::Waits(waits) => kept(waits.await).await,
+            };
+            // Whoever does not wait for it is content.
+            let _ = outcome.send(answer);
+        }
+    }
+
+    /// Waits for room: a bridge that is behind slows connecting down.
+    pub(super) async fn tell_sighting(&self, sighting: Sighting) {
+        let _ = self.stop.run_until_cancelled(self.sightings.send(sighting)).await;
+    }
+}
+
+async fn kept(promise: Result<Promise, NotSafe>) -> Outcome {
+    match promise {
+        Ok(promise) if promise.stored().await => Outcome::Confirmed,
+        _ => Outcome::Lost,
+    }
+}

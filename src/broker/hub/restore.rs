@@ -1,0 +1,82 @@
+//! What earlier runs left: sessions, groups, retained messages, wills.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::Hub;
+use super::group::Group;
+use super::queue::SharedQueue;
+use super::session::{Own, Session};
+use super::wills::Will;
+use crate::broker::identity::device_of;
+use crate::broker::routing::RetainedEntry;
+use crate::broker::session::Incoming;
+use crate::ops::clock::now_ms;
+use crate::store::{BrokerState, KeptGroup, KeptRetained, KeptSession, KeptWill, StoreError};
+
+impl Hub {
+    /// Reads what the store has, before the first client comes.
+    ///
+    /// # Errors
+    ///
+    /// If the store is closed.
+    pub(super) async fn restore(self: &Arc<Self>) -> Result<(), StoreError> {
+        let BrokerState { sessions, groups, retained, wills } = self.store.broker_state().await?.await?;
+        tracing::info!(sessions = sessions.len(), retained = retained.len(), "broker has read its sessions");
+        for group in groups {
+            self.restore_group(group);
+        }
+        for session in sessions {
+            self.restore_session(session).await?;
+        }
+        for KeptRetained { topic, bytes, user, expires_at } in retained {
+            let entry = RetainedEntry { bytes, user: user.map(Into::into), expires_at };
+            self.lock_retained().keep(topic.into(), entry);
+        }
+        for will in wills {
+            self.restore_will(will);
+        }
+        Ok(())
+    }
+
+    fn restore_group(&self, kept: KeptGroup) {
+        let KeptGroup { queue: id, name, rows, bytes } = kept;
+        let queue = SharedQueue::kept(self.next_number(), id, self.memory_limits());
+        queue.waits_on_disk(rows, bytes);
+        self.registry.stored_as(id, &queue);
+        self.registry.group(&name, || Group::new(name.as_str().into(), queue));
+    }
+
+    async fn restore_session(self: &Arc<Self>, kept: KeptSession) -> Result<(), StoreError> {
+        let KeptSession { queue: id, record, left_at, subscriptions, rows, bytes, incoming } = kept;
+        let queue = SharedQueue::kept(self.next_number(), id, self.memory_limits());
+        queue.waits_on_disk(rows, bytes);
+        self.registry.stored_as(id, &queue);
+        let session =
+            Session::new(record.key.into(), record.user.map(Into::into), record.client.into(), queue);
+        {
+            let mut state = session.lock();
+            state.own = Some(Own { incoming: Incoming::kept(&incoming), ..self.new_own() });
+            state.expiry_s = record.expiry_s;
+            // One that had a connection at a crash is kept from now on.
+            state.left_ms = Some(left_at.unwrap_or_else(now_ms));
+        }
+        self.registry.add(&session);
+        self.restore_subscriptions(&session, subscriptions).await
+    }
+
+    fn restore_will(&self, kept: KeptWill) {
+        let KeptWill { queue, due_at, mut message } = kept;
+        let Some(session) = self.registry.sessions().into_iter().find(|session| session.queue.stored() == Some(queue))
+        else {
+            return;
+        };
+        let expiry_s = message.expires_at.take().map(|ms| u32::try_from(ms / 1_000).unwrap_or(u32::MAX));
+        let device = session.user.as_deref().map(|user| device_of(user, &session.client).into());
+        let (response_topic, correlation): (_, Option<Bytes>) = (None, None);
+        let delay_s = 1;
+        session.lock().will = Some(Will { message, expiry_s, delay_s, response_topic, correlation, device, who: None });
+        self.delayed.add(due_at, &session);
+    }
+}

@@ -1,0 +1,266 @@
+//! SUBSCRIBE and UNSUBSCRIBE (MQTT 5, 3.8 and 3.10), and what waits on disk for a subscription.
+
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+
+use super::Hub;
+use super::group::Group;
+use super::queue::SharedQueue;
+use super::session::{Options, Session, Subscription};
+use crate::broker::connection::Link;
+use crate::chat::filter::{Shared, literal_prefix, matches};
+use crate::store::{KeptSubscription, Seen, StoreError};
+
+/// Topics that are asked of the store at one time.
+const TOPICS: usize = 256;
+/// Reason codes of UNSUBACK (3.11.3).
+const UNSUBSCRIBED: u8 = 0x00;
+const NO_SUBSCRIPTION: u8 = 0x11;
+/// MQTT 5, 3.8.3.1: retained messages are sent only to a subscription that is new.
+const RETAINED_IF_NEW: u8 = 1;
+/// Retained messages are not sent.
+const NO_RETAINED: u8 = 2;
+
+/// A filter that may be granted.
+#[derive(Debug)]
+pub(crate) struct Wanted {
+    /// Whole, with `$share/` where it is shared.
+    pub(crate) filter: Box<str>,
+    /// How its messages are wanted.
+    pub(crate) options: Options,
+    /// When retained messages are sent: 0 always, 1 to a new subscription, 2 never.
+    pub(crate) retain_handling: u8,
+}
+
+/// What follows a SUBACK: what is retained and what waits on disk.
+pub(crate) type AfterSubscribe = BoxFuture<'static, Result<(), StoreError>>;
+
+/// A filter that was granted, for what follows the SUBACK.
+struct Granted {
+    filter: Box<str>,
+    options: Options,
+    /// The filter without `$share/` and the group.
+    inner: Box<str>,
+    queue: Arc<SharedQueue>,
+    sends_retained: bool,
+}
+
+impl Hub {
+    /// Whether the session may have another subscription to this filter.
+    pub(crate) fn has_room_for(&self, session: &Session, filter: &str, more: usize) -> bool {
+        let state = session.lock();
+        state.subscriptions.contains_key(filter) || state.subscriptions.len() + more < self.limits.subscriptions
+    }
+
+    /// Subscribes to filters that may be granted. Ready when they are on disk, if the session is; the second part is to be
+    /// polled once the SUBACK is on its way.
+    ///
+    /// # Errors
+    ///
+    /// If the store is closed.
+    pub(crate) async fn subscribe(
+        self: Arc<Self>,
+        session: Arc<Session>,
+        link: Arc<Link>,
+        wanted: Vec<Wanted>,
+    ) -> Result<AfterSubscribe, StoreError> {
+        let mut granted = Vec::new();
+        let mut kept = Vec::new();
+        for wanted in wanted {
+            kept.push(wanted.options.kept(&wanted.filter));
+            granted.push(self.grant(&session, &link, wanted).await?);
+        }
+        if let Some(queue) = session.queue.stored() {
+            self.store.subscribe(queue, kept).await?.await?;
+        }
+        Ok(Box::pin(async move { self.follow(&session, granted).await }))
+    }
+
+    /// From now on what matches goes to the session, or to its group.
+    async fn grant(self: &Arc<Self>, session: &Arc<Session>, link: &Arc<Link>, wanted: Wanted) -> Result<Granted, StoreError> {
+        let Wanted { filter, options, retain_handling } = wanted;
+        let group = match Shared::parse(&filter) {
+            Some(Ok(Shared { group, filter })) => Some(self.join(session, &format!("{group}/{filter}"), options).await?),
+            _ => None,
+        };
+        let (queue, inner): (_, Box<str>) = match &group {
+            Some(group) => (Arc::clone(&group.queue), group.filter().into()),
+            None => (Arc::clone(&session.queue), filter.clone()),
+        };
+        let subscription = Subscription { options, group: group.clone() };
+        let replaced = session.lock().subscriptions.insert(filter.clone(), subscription).is_some();
+        match &group {
+            Some(group) => _ = self.routes.insert(&inner, &queue, group.options()),
+            None => _ = self.routes.insert(&inner, &queue, options),
+        }
+        queue.attach(link);
+        // MQTT 5, 4.8.2: a shared subscription is sent no retained messages.
+        let wants = retain_handling < NO_RETAINED && !(replaced && retain_handling == RETAINED_IF_NEW);
+        Ok(Granted { filter, options, inner, queue, sends_retained: wants && group.is_none() })
+    }
+
+    /// Makes the session a member of a group. With the first member that outlives its connection, so does the queue.
+    pub(super) async fn join(
+        self: &Arc<Self>,
+        session: &Session,
+        name: &str,
+        options: Options,
+    ) -> Result<Arc<Group>, StoreError> {
+        let lasting = session.queue.stored().is_some();
+        let group = self.registry.group(name, || Group::new(name.into(), self.new_queue()));
+        group.join(session.queue.number(), options, lasting);
+        if lasting && group.queue.stored().is_none() {
+            let id = self.store.keep_group(name.to_owned()).await?.await?;
+            group.queue.store_as(Some(id));
+            self.registry.stored_as(id, &group.queue);
+        }
+        Ok(group)
+    }
+
+    async fn follow(&self, session: &Arc<Session>, granted: Vec<Granted>) -> Result<(), StoreError> {
+        for Granted { filter, options, inner, queue, sends_retained } in granted {
+            if sends_retained {
+                self.send_retained(session, &filter, options).await?;
+            }
+            queue.read(crate::broker::session::Queue::offer_again);
+            self.watch(&queue, &inner).await?;
+        }
+        Ok(())
+    }
+
+    /// Finds the topics that have documents and match a filter.
+    pub(super) async fn watch(&self, queue: &SharedQueue, filter: &str) -> Result<(), StoreError> {
+        let prefix = literal_prefix(filter);
+        let mut after = String::new();
+        loop {
+            let topics = self.store.waiting_topics(prefix.to_owned(), after, TOPICS).await?.await?;
+            let Some(last) = topics.last().cloned() else { return Ok(()) };
+            let full = topics.len() == TOPICS;
+            let found: Vec<Arc<str>> =
+                topics.into_iter().filter(|topic| matches(filter, topic)).map(Into::into).collect();
+            queue.read(|queue| queue.watch(&found));
+            if !full {
+                return Ok(());
+            }
+            after = last;
+        }
+    }
+
+    /// Finds what waits on disk for a session that is new on this connection.
+    pub(super) async fn look_on_disk(&self, session: &Arc<Session>, present: bool) -> Result<(), StoreError> {
+        if !present {
+            return Ok(());
+        }
+        self.watch_own(&session.queue).await?;
+        let subscriptions: Vec<(Box<str>, Option<Arc<Group>>)> = {
+            let state = session.lock();
+            state.subscriptions.iter().map(|(filter, one)| (filter.clone(), one.group.clone())).collect()
+        };
+        for (filter, group) in subscriptions {
+            match group {
+                None => self.watch(&session.queue, &filter).await?,
+                Some(group) => {
+                    self.watch_own(&group.queue).await?;
+                    self.watch(&group.queue, group.filter()).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The topics of documents that others have and this queue has not.
+    async fn watch_own(&self, queue: &SharedQueue) -> Result<(), StoreError> {
+        if let Some(id) = queue.stored() {
+            let topics: Vec<Arc<str>> =
+                self.store.own_topics(id).await?.await?.into_iter().map(Into::into).collect();
+            queue.read(|queue| queue.watch(&topics));
+        }
+        Ok(())
+    }
+
+    /// Ends subscriptions. Yields a reason code for each filter.
+    ///
+    /// # Errors
+    ///
+    /// If the store is closed.
+    pub(crate) async fn unsubscribe(
+        self: Arc<Self>,
+        session: Arc<Session>,
+        link: Arc<Link>,
+        filters: Vec<Box<str>>,
+    ) -> Result<Vec<u8>, StoreError> {
+        let mut codes = Vec::with_capacity(filters.len());
+        let mut ended = Vec::new();
+        for filter in filters {
+            let removed = session.lock().subscriptions.remove(&filter);
+            codes.push(if removed.is_some() { UNSUBSCRIBED } else { NO_SUBSCRIPTION });
+            if let Some(subscription) = removed {
+                self.drop_subscription(&session, &filter, &subscription).await;
+                if let Some(group) = &subscription.group {
+                    if let Some(away) = group.queue.detach(&link, Vec::new()) {
+                        self.documents_seen(away.seen).await;
+                    }
+                }
+                ended.push(filter.into_string());
+            }
+        }
+        if !ended.is_empty() {
+            let seen = self.unwatch(&session.queue);
+            self.documents_seen(seen).await;
+            if let Some(queue) = session.queue.stored() {
+                self.store.unsubscribe(queue, ended).await?.await?;
+            }
+        }
+        Ok(codes)
+    }
+
+    fn unwatch(&self, queue: &SharedQueue) -> Vec<Seen> {
+        queue.unwatch(|topic| self.routes.of(topic, None).iter().any(|route| route.queue.number() == queue.number()))
+    }
+
+    /// What matches goes there no longer. A group without members is no more.
+    pub(super) async fn drop_subscription(self: &Arc<Self>, session: &Session, filter: &str, subscription: &Subscription) {
+        let Some(group) = &subscription.group else {
+            self.routes.remove(filter, &session.queue);
+            return;
+        };
+        group.part(session.queue.number());
+        if group.is_empty() {
+            self.routes.remove(group.filter(), &group.queue);
+            self.registry.remove_group(group);
+        } else {
+            self.routes.insert(group.filter(), &group.queue, group.options());
+        }
+        if !group.is_lasting()
+            && let Some(queue) = group.queue.stored()
+        {
+            group.queue.store_as(None);
+            self.registry.not_stored(queue);
+            let _ = self.store.end_queue(queue).await;
+        }
+    }
+
+    /// Subscriptions of a session that the store kept.
+    pub(super) async fn restore_subscriptions(
+        self: &Arc<Self>,
+        session: &Arc<Session>,
+        subscriptions: Vec<KeptSubscription>,
+    ) -> Result<(), StoreError> {
+        for kept in subscriptions {
+            let options = Options::of(&kept);
+            let group = match Shared::parse(&kept.filter) {
+                Some(Ok(Shared { group, filter })) => {
+                    Some(self.join(session, &format!("{group}/{filter}"), options).await?)
+                }
+                _ => None,
+            };
+            match &group {
+                Some(group) => self.routes.insert(group.filter(), &group.queue, group.options()),
+                None => self.routes.insert(&kept.filter, &session.queue, options),
+            };
+            session.lock().subscriptions.insert(kept.filter.into(), Subscription { options, group });
+        }
+        Ok(())
+    }
+}

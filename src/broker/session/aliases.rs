@@ -1,0 +1,77 @@
+//! Topic aliases of one connection, both ways (MQTT 5, 3.3.2.3.4).
+
+use std::sync::Arc;
+
+/// The Topic Alias Maximum that clients are told; and how many aliases are used towards a client at most.
+pub(crate) const TOPIC_ALIASES: u16 = 32;
+
+/// What is wrong with an alias.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum AliasError {
+    /// 0, or above the maximum (0x94).
+    Invalid,
+    /// No topic, and an alias without one (0x82).
+    Unknown,
+}
+
+/// The aliases that the client gave.
+#[derive(Debug, Default)]
+pub(crate) struct Inward(Vec<Option<Arc<str>>>);
+
+impl Inward {
+    /// The topic of a PUBLISH that has an alias; `topic` is empty where the alias stands for it.
+    ///
+    /// # Errors
+    ///
+    /// If the alias is none, or not known.
+    pub(crate) fn resolve(&mut self, alias: u16, topic: &str) -> Result<Arc<str>, AliasError> {
+        if alias == 0 || alias > TOPIC_ALIASES {
+            return Err(AliasError::Invalid);
+        }
+        let index = usize::from(alias - 1);
+        if topic.is_empty() {
+            return self.0.get(index).cloned().flatten().ok_or(AliasError::Unknown);
+        }
+        if self.0.len() <= index {
+            self.0.resize(index + 1, None);
+        }
+        let topic: Arc<str> = topic.into();
+        self.0[index] = Some(Arc::clone(&topic));
+        Ok(topic)
+    }
+}
+
+/// The aliases that the client was given: of the first topics that it got.
+#[derive(Debug)]
+pub(crate) struct Outward {
+    topics: Vec<Arc<str>>,
+    most: usize,
+}
+
+/// An alias towards the client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Alias {
+    /// The PUBLISH carries the topic and this alias for it.
+    New(u16),
+    /// The PUBLISH carries the alias only.
+    Known(u16),
+}
+
+impl Outward {
+    /// For a client with this Topic Alias Maximum.
+    pub(crate) fn new(maximum: u16) -> Self {
+        Self { topics: Vec::new(), most: maximum.min(TOPIC_ALIASES).into() }
+    }
+
+    /// The alias of a topic. Ask only for a PUBLISH that is certainly written.
+    pub(crate) fn of(&mut self, topic: &Arc<str>) -> Option<Alias> {
+        if let Some(index) = self.topics.iter().position(|known| Arc::ptr_eq(known, topic) || known == topic) {
+            return u16::try_from(index + 1).ok().map(Alias::Known);
+        }
+        if self.topics.len() >= self.most {
+            return None;
+        }
+        self.topics.push(Arc::clone(topic));
+        u16::try_from(self.topics.len()).ok().map(Alias::New)
+    }
+}

@@ -1,0 +1,188 @@
+//! How far one sequence on disk was read: the rows of a queue, or the documents of a topic.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::store::Seen;
+
+/// A place in a sequence of numbers, and what of it is in memory or handed out.
+#[derive(Debug)]
+pub(super) struct Cursor {
+    /// Up to here everything was taken.
+    taken: u64,
+    state: State,
+    /// It is lined up to be read, or being read.
+    lined_up: bool,
+    /// The lowest number that was set aside.
+    aside: Option<u64>,
+    /// What is in memory or handed out, and which of both. Not used for rows.
+    items: BTreeMap<u64, Place>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// What is announced is taken.
+    Live,
+    /// There may be something on disk.
+    Behind {
+        /// The last number that was announced; when it was read, the cursor is live.
+        target: Option<u64>,
+        /// Something was announced since the last page was asked for.
+        news: bool,
+    },
+    /// Nobody subscribes any more.
+    Unwatched,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Ready,
+    HandedOut,
+}
+
+impl Cursor {
+    /// Of a sequence of which nothing is on disk.
+    pub(super) fn live() -> Self {
+        Self { taken: 0, state: State::Live, lined_up: false, aside: None, items: BTreeMap::new() }
+    }
+
+    /// Of a sequence that is to be read from its beginning.
+    pub(super) fn behind() -> Self {
+        Self { state: State::Behind { target: None, news: false }, ..Self::live() }
+    }
+
+    pub(super) fn is_live(&self) -> bool {
+        self.state == State::Live
+    }
+
+    pub(super) fn is_behind(&self) -> bool {
+        matches!(self.state, State::Behind { .. })
+    }
+
+    /// Whether it may be forgotten: reading from the beginning would bring nothing that was here already.
+    pub(super) fn is_idle(&self) -> bool {
+        self.is_live() && self.items.is_empty()
+    }
+
+    /// Whether it has no use any more.
+    pub(super) fn is_done(&self) -> bool {
+        self.state == State::Unwatched && self.items.is_empty()
+    }
+
+    pub(super) fn has_reached(&self, seq: u64) -> bool {
+        seq <= self.taken || self.items.contains_key(&seq)
+    }
+
+    /// Something was committed. Whether it is taken now.
+    pub(super) fn announce(&mut self, seq: u64, room: bool) -> bool {
+        if seq <= self.taken {
+            return false;
+        }
+        let taken = self.is_live() && room;
+        if taken {
+            self.taken = seq;
+        } else {
+            self.state = State::Behind { target: Some(seq), news: true };
+        }
+        taken
+    }
+
+    /// Something was committed; its number is not known.
+    pub(super) fn fall_behind(&mut self) {
+        self.state = State::Behind { target: None, news: true };
+    }
+
+    /// Somebody subscribes (again).
+    pub(super) fn watch(&mut self) {
+        if self.state == State::Unwatched {
+            self.fall_behind();
+        }
+    }
+
+    /// Nobody subscribes any more; what is not handed out is dropped.
+    pub(super) fn unwatch(&mut self) {
+        if let Some((&first, _)) = self.items.iter().find(|(_, place)| **place == Place::Ready) {
+            self.taken = first - 1;
+        }
+        self.items.retain(|_, place| *place == Place::HandedOut);
+        (self.state, self.lined_up) = (State::Unwatched, false);
+    }
+
+    /// A page is asked for: behind which number.
+    pub(super) fn ask(&mut self) -> Option<u64> {
+        let State::Behind { news, .. } = &mut self.state else { return None };
+        *news = false;
+        Some(self.taken)
+    }
+
+    /// A page came, with this last number; `None`: it was empty. A page that reaches what was announced leaves nothing
+    /// behind it that will not be announced. If an empty one does not reach it, that is not on disk any more.
+    pub(super) fn answer(&mut self, last: Option<u64>) {
+        self.lined_up = false;
+        self.taken = self.taken.max(last.unwrap_or(0));
+        let State::Behind { target, news } = self.state else { return };
+        let reached = target.is_some_and(|target| target <= self.taken);
+        if reached || last.is_none() && !news {
+            self.state = State::Live;
+        }
+    }
+
+    /// Whether it is to be lined up to be read now.
+    pub(super) fn line_up(&mut self) -> bool {
+        let now = self.is_behind() && !self.lined_up;
+        self.lined_up |= now;
+        now
+    }
+
+    /// Its page will not come.
+    pub(super) fn not_answered(&mut self) {
+        self.lined_up = false;
+    }
+
+    /// Something is in memory now; `false` if it was already.
+    pub(super) fn add(&mut self, seq: u64) -> bool {
+        let new = !self.items.contains_key(&seq);
+        if new {
+            self.items.insert(seq, Place::Ready);
+        }
+        new
+    }
+
+    pub(super) fn hand_out(&mut self, seq: u64) {
+        self.items.insert(seq, Place::HandedOut);
+    }
+
+    /// What was handed out is in memory again; `false` if it was not handed out.
+    pub(super) fn take_back(&mut self, seq: u64) -> bool {
+        let place = self.items.get_mut(&seq).filter(|place| **place == Place::HandedOut);
+        place.map(|place| *place = Place::Ready).is_some()
+    }
+
+    pub(super) fn remove(&mut self, seq: u64) {
+        self.items.remove(&seq);
+    }
+
+    pub(super) fn set_aside(&mut self, seq: u64) {
+        self.items.remove(&seq);
+        self.aside = Some(self.aside.map_or(seq, |aside| aside.min(seq)));
+    }
+
+    pub(super) fn is_lined_up(&self) -> bool {
+        self.lined_up
+    }
+
+    /// Goes back to what was set aside, and is lined up. Whether there was something.
+    pub(super) fn rewind(&mut self) -> bool {
+        let Some(aside) = self.aside.take() else { return false };
+        self.taken = self.taken.min(aside.saturating_sub(1));
+        self.fall_behind();
+        self.lined_up = true;
+        true
+    }
+
+    /// Up to where a reader may have seen it without an acknowledgement.
+    pub(super) fn seen(&self, topic: &Arc<str>) -> Seen {
+        let handed_out = self.items.iter().rev().find(|(_, place)| **place == Place::HandedOut);
+        Seen { topic: Arc::clone(topic), seq: handed_out.map_or(0, |(seq, _)| *seq) }
+    }
+}

@@ -1,0 +1,278 @@
+//! The packet identifiers of messages on their way to a client, and what their acknowledgements settle.
+//!
+//! Identifiers come from two halves. The upper half is for QoS 2 rows of the session's own queue: only those are on disk with
+//! their identifier and keep it over a restart. They are read again page by page; until then nobody knows which
+//! identifiers they have, hence nothing else may use that half.
+
+use std::collections::BTreeMap;
+
+use super::item::{Item, Source, SourceKey};
+use crate::chat::qos::QoS;
+use crate::store::QueueRow;
+
+/// Identifiers in each half: 1 to 32,767, and 32,769 to 65,535.
+const HALF: u16 = 0x7fff;
+/// The bit that tells the halves apart.
+const DURABLE: u16 = 0x8000;
+
+/// Which queue an item came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lane {
+    /// The session's own.
+    Own,
+    /// Of a group, by the number that the hub gave it.
+    Group(u64),
+}
+
+/// A message that was sent and is not acknowledged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Flight {
+    /// The queue it came from.
+    pub(crate) lane: Lane,
+    /// Where it is kept.
+    pub(crate) source: Source,
+    /// How it was sent.
+    pub(crate) qos: QoS,
+    /// The item itself, if it is a group's and not released: another member may get it.
+    item: Option<Item>,
+    /// Its PUBREC came.
+    released: bool,
+    /// It was sent over this connection, and takes room in the window.
+    counted: bool,
+    /// Its place in the order of sending.
+    order: u64,
+}
+
+/// How an item is to be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Sent {
+    /// The packet identifier.
+    pub(crate) id: u16,
+    /// The DUP flag.
+    pub(crate) dup: bool,
+    /// The store must have the identifier (`assign`) before the message is sent.
+    pub(crate) must_store: bool,
+}
+
+/// What a PUBREC means.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Rec {
+    /// The client has the message. A row of its own queue is marked on disk (`released`) and PUBREL follows; an item of a
+    /// group, or what is only in memory, is acknowledged here. `Flight` is a copy.
+    Release(Flight),
+    /// The client refused the message (0x80 and above): it is acknowledged, no PUBREL follows.
+    Done(Flight),
+    /// PUBREL is to be sent once more.
+    AlreadyReleased,
+    /// No such identifier: PUBREL with 0x92.
+    Unknown,
+}
+
+/// What the end of a connection leaves.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Suspended {
+    /// Items of groups, in the order in which they were sent: to be given back.
+    pub(crate) back: Vec<(u64, Item)>,
+    /// Items of groups that no other member may get (MQTT 5, 4.8.2): to be acknowledged.
+    pub(crate) gone: Vec<(u64, Source)>,
+}
+
+/// The window of a session. It outlives connections.
+#[derive(Debug)]
+pub(crate) struct Window {
+    flights: BTreeMap<u16, Flight>,
+    /// Identifiers of what was sent over a former connection and not yet over this one.
+    kept: BTreeMap<SourceKey, u16>,
+    /// The identifiers given last, in the lower and the upper half.
+    last: [u16; 2],
+    order: u64,
+    /// Flights that take room.
+    open: usize,
+    room: usize,
+    inflight: u16,
+}
+
+impl Window {
+    /// `inflight` is how many messages are unacknowledged at most, whatever the client allows.
+    pub(crate) fn new(inflight: u16) -> Self {
+        let inflight = inflight.min(HALF);
+        let (flights, kept) = Default::default();
+        Self { flights, kept, last: [0; 2], order: 0, open: 0, room: inflight.into(), inflight }
+    }
+
+    /// A connection begins whose client has this Receive Maximum.
+    pub(crate) fn resume(&mut self, receive_maximum: u16) {
+        self.room = self.inflight.min(receive_maximum).into();
+    }
+
+    /// Whether a message with QoS 1 or 2 can be sent.
+    pub(crate) fn has_room(&self) -> bool {
+        self.open < self.room
+    }
+
+    /// How many messages are not acknowledged, those of former connections included.
+    pub(crate) fn len(&self) -> usize {
+        self.flights.len()
+    }
+
+    /// Gives an item with QoS 1 or 2 its identifier; the one that it had on a former connection. `None` if there is no room.
+    pub(crate) fn take_id(&mut self, item: &Item, lane: Lane) -> Option<Sent> {
+        if !self.has_room() {
+            return None;
+        }
+        let own = lane == Lane::Own;
+        let must_store = own && item.qos == QoS::ExactlyOnce && matches!(item.source, Source::Row(_));
+        let former = if own { self.former_id(&item.source) } else { None };
+        let id = match former {
+            Some(id) => id,
+            None => self.free_id(must_store)?,
+        };
+        self.order += 1;
+        self.open += 1;
+        let (source, item_of_group) = (item.source.clone(), (!own).then(|| item.clone()));
+        let flight = Flight {
+            lane,
+            source,
+            qos: item.qos,
+            item: item_of_group,
+            released: false,
+            counted: true,
+            order: self.order,
+        };
+        self.flights.insert(id, flight);
+        Some(Sent { id, dup: item.copy || former.is_some(), must_store })
+    }
+
+    /// An item is not sent at all: expired, or too big for the client. The identifier that it had is free.
+    pub(crate) fn forget(&mut self, source: &Source) {
+        if let Some(id) = self.former_id(source) {
+            self.flights.remove(&id);
+        }
+    }
+
+    /// A PUBACK came.
+    pub(crate) fn puback(&mut self, id: u16) -> Option<Flight> {
+        self.sent(id, QoS::AtLeastOnce)?;
+        self.remove(id)
+    }
+
+    /// A PUBREC came; `refused` if with a reason of 0x80 or above.
+    pub(crate) fn pubrec(&mut self, id: u16, refused: bool) -> Rec {
+        let Some(flight) = self.sent(id, QoS::ExactlyOnce) else { return Rec::Unknown };
+        match (flight.released, refused) {
+            (_, true) => self.remove(id).map_or(Rec::Unknown, Rec::Done),
+            (true, false) => Rec::AlreadyReleased,
+            (false, false) => {
+                (flight.released, flight.item) = (true, None);
+                Rec::Release(flight.clone())
+            }
+        }
+    }
+
+    /// A PUBCOMP came. A row of the session's own queue is acknowledged now.
+    pub(crate) fn pubcomp(&mut self, id: u16) -> Option<Flight> {
+        self.flights.get(&id).filter(|flight| flight.released)?;
+        self.remove(id)
+    }
+
+    /// The identifiers for which PUBREL is sent when the session is resumed, in the order of their messages.
+    pub(crate) fn released(&self) -> Vec<u16> {
+        let mut released: Vec<_> = self.flights.iter().filter(|(_, flight)| flight.released).collect();
+        released.sort_by_key(|(_, flight)| flight.order);
+        released.into_iter().map(|(&id, _)| id).collect()
+    }
+
+    /// Items of groups that only this client may get, once more: each with its identifier and DUP, when the session is
+    /// resumed, before anything else. They are as many as the window has room for; the others are given next time.
+    pub(crate) fn resend(&mut self) -> Vec<(u16, Item)> {
+        let mut again: Vec<_> =
+            self.flights.iter_mut().filter(|(_, flight)| !flight.counted && flight.item.is_some()).collect();
+        again.sort_by_key(|(_, flight)| flight.order);
+        again.truncate(self.room.saturating_sub(self.open));
+        self.open += again.len();
+        let items = again.into_iter().filter_map(|(&id, flight)| {
+            flight.counted = true;
+            Some((id, Item { copy: true, ..flight.item.clone()? }))
+        });
+        items.collect()
+    }
+
+    /// A row of the own queue was read: what the store knows of it from before a restart. Says for which identifier PUBREL
+    /// is to be sent now.
+    pub(crate) fn restore(&mut self, row: &QueueRow) -> Option<u16> {
+        let id = row.packet_id?;
+        if self.flights.contains_key(&id) {
+            return None;
+        }
+        self.order += 1;
+        let (source, qos, order) = (Source::Row(row.seq), QoS::ExactlyOnce, self.order);
+        let flight = Flight { lane: Lane::Own, source, qos, item: None, released: row.released, counted: false, order };
+        self.flights.insert(id, flight);
+        if row.released {
+            return Some(id);
+        }
+        self.kept.insert(SourceKey::Row(row.seq), id);
+        None
+    }
+
+    /// The connection ended. If the session `stays`, identifiers of rows and documents are kept for their next sending, and
+    /// items of groups with QoS 2 stay: their delivery is to be completed to this client. Otherwise nothing stays.
+    pub(crate) fn suspend(&mut self, stays: bool) -> Suspended {
+        self.open = 0;
+        let mut flights: Vec<_> = std::mem::take(&mut self.flights).into_iter().collect();
+        flights.sort_by_key(|(_, flight)| flight.order);
+        let mut left = Suspended::default();
+        for (id, mut flight) in flights {
+            flight.counted = false;
+            match (flight.lane, flight.qos, flight.released) {
+                (_, _, true) if stays => drop(self.flights.insert(id, flight)),
+                (Lane::Group(_), QoS::ExactlyOnce, false) if stays => drop(self.flights.insert(id, flight)),
+                (Lane::Group(group), QoS::ExactlyOnce, false) => left.gone.push((group, flight.source)),
+                (Lane::Group(group), _, _) => left.back.extend(flight.item.map(|item| (group, item))),
+                (Lane::Own, _, _) => {
+                    if let (true, Some(key)) = (stays, flight.source.key()) {
+                        self.kept.insert(key, id);
+                        self.flights.insert(id, flight);
+                    }
+                }
+            }
+        }
+        left
+    }
+
+    /// The identifier that something of the own queue had on a former connection. Rows, and documents of a topic, are read
+    /// in their order: what stands before it and was not read again is gone from the disk.
+    fn former_id(&mut self, source: &Source) -> Option<u16> {
+        let key = if self.kept.is_empty() { None } else { source.key() }?;
+        let first = match &key {
+            SourceKey::Row(_) => SourceKey::Row(0),
+            SourceKey::Document(topic, _) => SourceKey::Document(topic.clone(), 0),
+        };
+        while let Some((passed, &id)) = self.kept.range(&first..&key).next() {
+            let passed = passed.clone();
+            self.kept.remove(&passed);
+            self.flights.remove(&id);
+        }
+        self.kept.remove(&key)
+    }
+
+    fn free_id(&mut self, durable: bool) -> Option<u16> {
+        let (half, last) = if durable { (DURABLE, &mut self.last[1]) } else { (0, &mut self.last[0]) };
+        (0..HALF).find_map(|_| {
+            *last = *last % HALF + 1;
+            let id = half | *last;
+            (!self.flights.contains_key(&id)).then_some(id)
+        })
+    }
+
+    /// A flight of this connection, or one whose PUBREL was repeated over it.
+    fn sent(&mut self, id: u16, qos: QoS) -> Option<&mut Flight> {
+        self.flights.get_mut(&id).filter(|flight| flight.qos == qos && (flight.counted || flight.released))
+    }
+
+    fn remove(&mut self, id: u16) -> Option<Flight> {
+        let flight = self.flights.remove(&id)?;
+        self.open -= usize::from(flight.counted);
+        Some(flight)
+    }
+}

@@ -1,0 +1,170 @@
+//! The verbs for a broker of our own.
+
+use super::{Committed, Store};
+use crate::store::documents::Seen;
+use crate::store::error::StoreError;
+use crate::store::sessions::{
+    Acknowledged, BrokerState, DocumentPage, Enqueue, FreshBatch, KeptSubscription, Message, Page, QueueId, RowPage,
+    SessionRecord, Settled, SweptQueues,
+};
+use crate::store::sqlite::sessions::{documents, queue, retained, session, state, sweep};
+use std::sync::Arc;
+
+impl Store {
+    /// All that a broker has to know before its first client.
+    pub async fn broker_state(&self) -> Result<Committed<BrokerState>, StoreError> {
+        self.queue.submit(|tx| state::broker_state(tx)).await
+    }
+
+    /// A session has a connection and outlives it: makes it, or notes its new connection.
+    pub async fn keep_session(&self, session: SessionRecord) -> Result<Committed<QueueId>, StoreError> {
+        self.queue.submit(move |tx| session::keep(tx, &session)).await
+    }
+
+    /// The connection of a session has ended at `at`, and the session is kept for `expiry_s` seconds more. `will` is to be
+    /// published at that time, unless it is dropped.
+    pub async fn session_left(
+        &self,
+        queue: QueueId,
+        at: u64,
+        expiry_s: u32,
+        will: Option<(u64, Message)>,
+    ) -> Result<Committed<()>, StoreError> {
+        self.queue.submit(move |tx| session::left(tx, queue, at, expiry_s, will.as_ref())).await
+    }
+
+    /// Ends a session or a group, with all that is its own. It is over for everybody from the first of several transactions
+    /// on; what a crash leaves of it the sweep takes.
+    ///
+    /// # Errors
+    /// When the store is closed, or fails on the way.
+    pub async fn end_queue(&self, queue: QueueId) -> Result<(), StoreError> {
+        while self.queue.submit(move |tx| session::end(tx, queue)).await?.await? {}
+        Ok(())
+    }
+
+    /// The queue of the group `name`, which is made if there is none.
+    pub async fn keep_group(&self, name: String) -> Result<Committed<QueueId>, StoreError> {
+        self.queue.submit(move |tx| session::keep_group(tx, &name)).await
+    }
+
+    /// Adds subscriptions to a session, or changes them.
+    pub async fn subscribe(
+        &self,
+        queue: QueueId,
+        subscriptions: Vec<KeptSubscription>,
+    ) -> Result<Committed<()>, StoreError> {
+        self.queue.submit(move |tx| session::subscribe(tx, queue, &subscriptions)).await
+    }
+
+    /// Takes subscriptions from a session, by their filters.
+    pub async fn unsubscribe(&self, queue: QueueId, filters: Vec<String>) -> Result<Committed<()>, StoreError> {
+        self.queue.submit(move |tx| session::unsubscribe(tx, queue, &filters)).await
+    }
+
+    /// Takes a message, with everything that its acknowledgement promises.
+    pub async fn enqueue(&self, message: Enqueue) -> Result<Committed<()>, StoreError> {
+        self.queue.submit(move |tx| queue::enqueue(tx, &message)).await
+    }
+
+    /// The next messages of clients in a queue behind `after`. What has expired goes.
+    pub async fn read_rows(
+        &self,
+        queue: QueueId,
+        after: u64,
+        page: Page,
+        now: u64,
+    ) -> Result<Committed<RowPage>, StoreError> {
+        self.queue.submit(move |tx| queue::read_rows(tx, queue, after, page, now)).await
+    }
+
+    /// The next documents of a topic behind `after`, and among them those that are rows of the queue because another reader
+    /// had them first.
+    pub async fn read_documents(
+        &self,
+        topic: Arc<str>,
+        queue: Option<QueueId>,
+        after: u64,
+        page: Page,
+    ) -> Result<Committed<DocumentPage>, StoreError> {
+        self.queue.submit(move |tx| documents::read(tx, &topic, queue, after, page)).await
+    }
+
+    /// Topics with documents that nobody has had, which begin with `prefix`: the next behind `after`, at most `limit`.
+    pub async fn waiting_topics(
+        &self,
+        prefix: String,
+        after: String,
+        limit: usize,
+    ) -> Result<Committed<Vec<String>>, StoreError> {
+        self.queue.submit(move |tx| documents::waiting_topics(tx, &prefix, &after, limit)).await
+    }
+
+    /// Topics of documents that are rows of the queue: the next behind `after`, at most `limit`.
+    pub async fn own_topics(
+        &self,
+        queue: QueueId,
+        after: String,
+        limit: usize,
+    ) -> Result<Committed<Vec<String>>, StoreError> {
+        self.queue.submit(move |tx| documents::own_topics(tx, queue, &after, limit)).await
+    }
+
+    /// The reader of a queue has these rows and documents.
+    pub async fn acknowledged(&self, what: Acknowledged) -> Result<Committed<Settled>, StoreError> {
+        self.queue.submit(move |tx| documents::acknowledged(tx, &what)).await
+    }
+
+    /// Of each of these topics the documents up to the one named may have been seen and are marked the next time. Unless the
+    /// topic is `still_read`, what lies behind them was not.
+    pub async fn documents_seen(&self, seen: Vec<Seen>, still_read: bool) -> Result<Committed<()>, StoreError> {
+        self.queue.submit(move |tx| documents::seen(tx, &seen, still_read)).await
+    }
+
+    /// QoS 2: gives rows of a queue their packet identifiers, before they are sent.
+    pub async fn assign(&self, queue: QueueId, ids: Vec<(u64, u16)>) -> Result<Committed<()>, StoreError> {
+        self.queue.submit(move |tx| queue::assign(tx, queue, &ids)).await
+    }
+
+    /// QoS 2: PUBREC has come for these rows. Their bodies go; they stay, and count for no bytes, until they are acknowledged.
+    pub async fn released(&self, queue: QueueId, rows: Vec<u64>) -> Result<Committed<()>, StoreError> {
+        self.queue.submit(move |tx| queue::released(tx, queue, &rows)).await
+    }
+
+    /// QoS 2: PUBREL has come for these packet identifiers of the session.
+    pub async fn forget_incoming(&self, queue: QueueId, ids: Vec<u16>) -> Result<Committed<()>, StoreError> {
+        self.queue.submit(move |tx| queue::forget_incoming(tx, queue, &ids)).await
+    }
+
+    /// The retained messages of these topics, as far as there are any, also those that have expired and not been swept.
+    pub async fn read_retained(&self, topics: Vec<String>) -> Result<Committed<Vec<Message>>, StoreError> {
+        self.queue.submit(move |tx| retained::read(tx, &topics)).await
+    }
+
+    /// The session is back: its will is not published.
+    pub async fn drop_will(&self, queue: QueueId) -> Result<Committed<()>, StoreError> {
+        self.queue.submit(move |tx| retained::drop_will(tx, queue)).await
+    }
+
+    /// Drops what has expired in queues and of retained messages, a little of it.
+    pub async fn sweep_queues(&self, now: u64) -> Result<Committed<SweptQueues>, StoreError> {
+        self.queue.submit(move |tx| sweep::sweep(tx, now)).await
+    }
+
+    /// From now on [`Self::fresh`] tells what each commit brings, and [`Self::fresh_topics`] nothing. What was asked of the
+    /// store before tells nothing, what is asked from now on does.
+    pub fn listen(&self) {
+        self.board.listen();
+    }
+
+    /// Waits until there is news; returns all of it. For one caller. Cancel-safe: what is not returned is not taken.
+    pub async fn fresh(&self) -> FreshBatch {
+        loop {
+            let news = self.board.take_news();
+            if news != FreshBatch::default() {
+                return news;
+            }
+            self.board.news_came.notified().await;
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! The sessions of a broker of our own: their queues and everything they have promised.
+//!
+//! A message goes into the queues of all who get it in one row each, under one number. The body lies in the row where there
+//! is one queue, else once in `bodies`, until its last row goes. What is taken from a queue is read in pages, and stays until
+//! it is acknowledged. Which rows may have been sent before a crash is known from one number of each queue: what came or was
+//! read while it had a connection counts as sent. So copies are marked, and some that were never sent are as well.
+
+pub(in crate::store) mod documents;
+pub(super) mod inspect;
+pub(in crate::store) mod queue;
+pub(in crate::store) mod retained;
+mod row;
+pub(in crate::store) mod session;
+pub(in crate::store) mod state;
+pub(in crate::store) mod sweep;
+
+use super::column::NEVER;
+use super::tx::Tx;
+use crate::store::QueueId;
+use rusqlite::params;
+use rusqlite::types::{FromSql, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
+
+/// The column `kind` of `queues`.
+const SESSION: i64 = 0;
+const GROUP: i64 = 1;
+const ENDED: i64 = 2;
+
+const KNOWN: &str = "SELECT left_at IS NULL, sent_up_to FROM queues WHERE queue = ?1 AND kind < 2";
+const SENT: &str = "UPDATE queues SET sent_up_to = ?2 WHERE queue = ?1";
+
+/// What has to be known of a queue to put something in.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Known {
+    connected: bool,
+    sent_up_to: i64,
+}
+
+/// The queue, unless it has ended.
+fn known(tx: &mut Tx<'_>, queue: QueueId) -> rusqlite::Result<Option<Known>> {
+    if let Some(known) = tx.draft.queues.get(&queue) {
+        return Ok(*known);
+    }
+    let known = tx.one(KNOWN, [queue], |row| Ok(Known { connected: row.get(0)?, sent_up_to: row.get(1)? }))?;
+    tx.draft.queues.insert(queue, known);
+    Ok(known)
+}
+
+/// The row `seq` is about to be known to whoever has a connection. One write says so for as long as there is one.
+fn may_be_sent(tx: &mut Tx<'_>, queue: QueueId, known: Known, seq: i64) -> rusqlite::Result<()> {
+    if known.connected && known.sent_up_to < seq { sent_up_to(tx, queue, NEVER) } else { Ok(()) }
+}
+
+fn sent_up_to(tx: &mut Tx<'_>, queue: QueueId, seq: i64) -> rusqlite::Result<()> {
+    tx.execute(SENT, params![queue, seq])?;
+    tx.draft.queues.remove(&queue);
+    Ok(())
+}
+
+impl ToSql for QueueId {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(self.0.into())
+    }
+}
+
+impl FromSql for QueueId {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        i64::column_result(value).map(Self)
+    }
+}

@@ -1,0 +1,137 @@
+//! Messages of clients: into the queues, out of them, and the steps of QoS 2 between.
+
+use super::retained;
+use super::row::{self, NewRows, RELEASED, Row};
+use super::{known, sent_up_to};
+use crate::store::sqlite::column::{from_sql, sql_ms};
+use crate::store::sqlite::tx::Tx;
+use crate::store::{Dropped, Enqueue, Fresh, Page, QueueId, QueueRow, RowPage};
+use rusqlite::params;
+use std::sync::Arc;
+
+/// Expired rows that one look into a queue takes out at most.
+const EXPIRED_AT_ONCE: u64 = 500;
+
+const TAKE: &str = "INSERT INTO incoming (queue, id) VALUES (?1, ?2) ON CONFLICT DO NOTHING";
+const FORGET: &str = "DELETE FROM incoming WHERE queue = ?1 AND id = ?2";
+const PLACE: &str = "SELECT sent_up_to, crashed_up_to FROM queues WHERE queue = ?1";
+pub(in crate::store::sqlite) const ROWS: &str =
+    "SELECT q.seq, q.how, q.bytes, q.packet_id, q.expires_at, q.about, q.tail, q.ids,
+        q.topic, q.properties, q.payload, b.topic, b.properties, b.payload
+    FROM queue q LEFT JOIN bodies b ON b.seq = q.seq
+    WHERE q.queue = ?1 AND q.seq > ?2 AND q.document IS NULL ORDER BY q.seq";
+const ASSIGN: &str = "UPDATE queue SET packet_id = ?3 WHERE queue = ?1 AND seq = ?2";
+/// Of a row with a body of its own, and of one without.
+const RELEASE: [&str; 2] = [
+    "UPDATE queue SET how = how | ?3, bytes = 0, expires_at = NULL, properties = x'', payload = x''
+    WHERE queue = ?1 AND seq = ?2 AND payload IS NOT NULL",
+    "UPDATE queue SET how = how | ?3, bytes = 0, expires_at = NULL, properties = x'', payload = x'',
+        topic = (SELECT topic FROM bodies WHERE seq = ?2) WHERE queue = ?1 AND seq = ?2",
+];
+
+pub(in crate::store) fn enqueue(tx: &mut Tx<'_>, enqueue: &Enqueue) -> rusqlite::Result<()> {
+    let message = &enqueue.message;
+    if let Some((queue, id)) = enqueue.incoming
+        && known(tx, queue)?.is_some()
+        && tx.execute(TAKE, params![queue, id])? == 0
+    {
+        return Ok(());
+    }
+    if let Some(queue) = enqueue.will_of {
+        retained::drop_will(tx, queue)?;
+    }
+    if let Some(retain) = &enqueue.retain {
+        retained::keep(tx, message, retain)?;
+    }
+    if enqueue.targets.is_empty() {
+        return Ok(());
+    }
+    let seq = tx.next_seq()?;
+    let connected = NewRows { seq, message, origin: None }.put(tx, &enqueue.targets)?;
+    if let Some(fresh) = &mut tx.draft.fresh {
+        // Who is away will look on the disk.
+        fresh.extend(connected.into_iter().map(|target| Fresh::Row {
+            seq: from_sql(seq),
+            message: Arc::clone(message),
+            target: target.clone(),
+        }));
+    }
+    Ok(())
+}
+
+/// PUBREL has come: these identifiers are free.
+pub(in crate::store) fn forget_incoming(tx: &Tx<'_>, queue: QueueId, ids: &[u16]) -> rusqlite::Result<()> {
+    ids.iter().try_for_each(|id| tx.execute(FORGET, params![queue, id]).map(drop))
+}
+
+/// The next rows. What has expired goes, unless its reader may have its packet identifier: that has to be answered.
+pub(in crate::store) fn read_rows(
+    tx: &mut Tx<'_>,
+    queue: QueueId,
+    after: u64,
+    page: Page,
+    now: u64,
+) -> rusqlite::Result<RowPage> {
+    let place = tx.one(PLACE, [queue], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?)))?;
+    let Some((sent, crashed)) = place else { return Ok(RowPage::default()) };
+    let (mut found, mut expired, mut bytes) = (RowPage::default(), Vec::new(), 0);
+    let mut statement = tx.conn.prepare_cached(ROWS)?;
+    let mut rows = statement.query(params![queue, sql_ms(after)])?;
+    while let Some(row) = rows.next()? {
+        let full = found.rows.len() >= page.rows.max(1) || bytes >= page.bytes && !found.rows.is_empty();
+        if full || expired.len() as u64 >= EXPIRED_AT_ONCE {
+            found.more = true;
+            break;
+        }
+        let Row { seq, message, target, packet_id, released, .. } = Row::read(queue, row)?;
+        if packet_id.is_none() && message.expires_at.is_some_and(|at| at <= now) {
+            expired.push(seq);
+            continue;
+        }
+        bytes += message.payload.len() + message.properties.len();
+        let (message, maybe_sent) = (Arc::new(message), seq <= crashed);
+        found.rows.push(QueueRow { seq: from_sql(seq), message, target, packet_id, released, maybe_sent });
+    }
+    drop(rows);
+    drop(statement);
+    for seq in expired {
+        found.expired.add(row::remove(tx, queue, seq)?);
+    }
+    if let Some(last) = found.rows.last().map(|row| sql_ms(row.seq)).filter(|last| *last > sent) {
+        sent_up_to(tx, queue, last)?;
+    }
+    Ok(found)
+}
+
+/// Takes rows out that their reader has; returns what they counted for.
+pub(in crate::store) fn remove(tx: &Tx<'_>, queue: QueueId, rows: &[u64]) -> rusqlite::Result<Dropped> {
+    let mut removed = Dropped::default();
+    for seq in rows {
+        removed.add(row::remove(tx, queue, sql_ms(*seq))?);
+    }
+    Ok(removed)
+}
+
+pub(in crate::store) fn assign(tx: &Tx<'_>, queue: QueueId, ids: &[(u64, u16)]) -> rusqlite::Result<()> {
+    ids.iter().try_for_each(|(seq, id)| tx.execute(ASSIGN, params![queue, sql_ms(*seq), id]).map(drop))
+}
+
+/// Their reader has them, and is to be told so: until it has heard it the rows stay, without their bodies.
+pub(in crate::store) fn released(tx: &Tx<'_>, queue: QueueId, rows: &[u64]) -> rusqlite::Result<()> {
+    let [own, shared] = RELEASE;
+    for seq in rows {
+        let params = params![queue, sql_ms(*seq), RELEASED];
+        if tx.execute(own, params)? == 0 && tx.execute(shared, params)? > 0 {
+            row::let_go(tx, sql_ms(*seq))?;
+        }
+    }
+    Ok(())
+}
+
+impl Dropped {
+    pub(super) fn add(&mut self, more: Option<Self>) {
+        let more = more.unwrap_or_default();
+        self.rows += more.rows;
+        self.bytes += more.bytes;
+    }
+}

@@ -1,0 +1,112 @@
+//! Messages that belong to no queue: retained ones, and wills that wait.
+
+use crate::chat::qos::QoS;
+use crate::store::sqlite::column::{from_sql, sql_ms};
+use crate::store::sqlite::tx::Tx;
+use crate::store::{KeptRetained, KeptWill, Message, QueueId, Retain};
+use bytes::Bytes;
+use rusqlite::params;
+use std::sync::Arc;
+
+const KEEP: &str = "INSERT INTO retained (topic, qos, bytes, user, expires_at, properties, payload)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (topic) DO UPDATE SET qos = excluded.qos, bytes = excluded.bytes,
+        user = excluded.user, expires_at = excluded.expires_at, properties = excluded.properties,
+        payload = excluded.payload";
+const DROP: &str = "DELETE FROM retained WHERE topic = ?1";
+const ONE: &str = "SELECT qos, expires_at, properties, payload FROM retained WHERE topic = ?1";
+const ALL: &str = "SELECT topic, bytes, user, qos, expires_at FROM retained";
+pub(in crate::store::sqlite) const EXPIRED: &str =
+    "SELECT topic FROM retained WHERE expires_at <= ?1 ORDER BY expires_at LIMIT ?2";
+const KEEP_WILL: &str =
+    "INSERT OR REPLACE INTO wills (queue, due_at, qos, retain, expires_ms, topic, properties, payload)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
+const DROP_WILL: &str = "DELETE FROM wills WHERE queue = ?1";
+const WILLS: &str = "SELECT queue, due_at, qos, retain, expires_ms, topic, properties, payload FROM wills";
+
+pub(super) fn keep(tx: &Tx<'_>, message: &Message, retain: &Retain) -> rusqlite::Result<()> {
+    let Retain::Keep(user) = retain else { return drop_topic(tx, &message.topic) };
+    let Message { topic, payload, properties, qos, expires_at, .. } = message;
+    let (bytes, expires_at) = (sql_ms(message.bytes()), expires_at.map(sql_ms));
+    tx.execute(KEEP, params![&**topic, *qos as u8, bytes, user, expires_at, &**properties, &**payload]).map(drop)
+}
+
+fn drop_topic(tx: &Tx<'_>, topic: &str) -> rusqlite::Result<()> {
+    tx.execute(DROP, [topic]).map(drop)
+}
+
+/// Drops what has expired, a chunk of it; returns the topics.
+pub(super) fn expire(tx: &Tx<'_>, now: u64, chunk: i64) -> rusqlite::Result<Vec<String>> {
+    let topics: Vec<String> = tx.all(EXPIRED, params![sql_ms(now), chunk], |row| row.get(0))?;
+    topics.iter().try_for_each(|topic| drop_topic(tx, topic))?;
+    Ok(topics)
+}
+
+/// The retained messages of these topics, as far as there are any.
+pub(in crate::store) fn read(tx: &Tx<'_>, topics: &[String]) -> rusqlite::Result<Vec<Message>> {
+    let mut found = Vec::new();
+    for topic in topics {
+        found.extend(tx.one(ONE, [topic], |row| {
+            Ok(Message {
+                topic: Arc::from(topic.as_str()),
+                payload: blob(row, 3)?,
+                properties: blob(row, 2)?,
+                qos: qos(row, 0)?,
+                retain: true,
+                expires_at: row.get::<_, Option<i64>>(1)?.map(from_sql),
+            })
+        })?);
+    }
+    Ok(found)
+}
+
+pub(super) fn all(tx: &Tx<'_>) -> rusqlite::Result<Vec<KeptRetained>> {
+    tx.all(ALL, [], kept)
+}
+
+/// The columns topic, bytes, user, qos, expires_at.
+pub(in crate::store::sqlite) fn kept(row: &rusqlite::Row<'_>) -> rusqlite::Result<KeptRetained> {
+    Ok(KeptRetained {
+        topic: row.get(0)?,
+        bytes: from_sql(row.get(1)?),
+        user: row.get(2)?,
+        qos: qos(row, 3)?,
+        expires_at: row.get::<_, Option<i64>>(4)?.map(from_sql),
+    })
+}
+
+pub(super) fn keep_will(tx: &Tx<'_>, queue: QueueId, due_at: u64, will: &Message) -> rusqlite::Result<()> {
+    let Message { topic, payload, properties, qos, retain, expires_at } = will;
+    let (due_at, expires_at) = (sql_ms(due_at), expires_at.map(sql_ms));
+    let values = params![queue, due_at, *qos as u8, retain, expires_at, &**topic, &**properties, &**payload];
+    tx.execute(KEEP_WILL, values).map(drop)
+}
+
+pub(in crate::store) fn drop_will(tx: &Tx<'_>, queue: QueueId) -> rusqlite::Result<()> {
+    tx.execute(DROP_WILL, [queue]).map(drop)
+}
+
+pub(super) fn wills(tx: &Tx<'_>) -> rusqlite::Result<Vec<KeptWill>> {
+    tx.all(WILLS, [], |row| {
+        Ok(KeptWill {
+            queue: row.get(0)?,
+            due_at: from_sql(row.get(1)?),
+            message: Message {
+                topic: Arc::from(row.get_ref(5)?.as_str()?),
+                payload: blob(row, 7)?,
+                properties: blob(row, 6)?,
+                qos: qos(row, 2)?,
+                retain: row.get(3)?,
+                expires_at: row.get::<_, Option<i64>>(4)?.map(from_sql),
+            },
+        })
+    })
+}
+
+fn blob(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<Bytes> {
+    row.get::<_, Vec<u8>>(column).map(Bytes::from)
+}
+
+fn qos(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<QoS> {
+    let number: u8 = row.get(column)?;
+    QoS::from_u8(number).ok_or(rusqlite::Error::IntegralValueOutOfRange(column, number.into()))
+}

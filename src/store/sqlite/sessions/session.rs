@@ -1,0 +1,102 @@
+//! Sessions and groups: that they are kept, what they subscribe to, that they leave and end.
+
+use super::{ENDED, GROUP, SESSION, retained, row};
+use crate::store::sqlite::column::sql_ms;
+use crate::store::sqlite::tx::Tx;
+use crate::store::{KeptSubscription, Message, QueueId, SessionRecord};
+use rusqlite::params;
+
+/// Rows of a queue that has ended which one transaction takes out.
+pub(super) const CHUNK: i64 = 500;
+
+const FIND: &str = "SELECT queue FROM queues WHERE key = ?1 AND kind = ?2";
+const INSERT: &str = "INSERT INTO queues (queue, kind, key, user, client, expiry_s, sent_up_to, crashed_up_to)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, 0, 0)";
+const UPDATE: &str = "UPDATE queues SET user = ?2, client = ?3, expiry_s = ?4, left_at = NULL WHERE queue = ?1";
+const LEFT: &str = "UPDATE queues SET left_at = ?2, expiry_s = ?3, sent_up_to = min(sent_up_to, ?4)
+    WHERE queue = ?1 AND kind = 0";
+const SUBSCRIBE: &str = "INSERT INTO subscriptions (queue, filter, options, id) SELECT ?1, ?2, ?3, ?4
+    WHERE EXISTS (SELECT 1 FROM queues WHERE queue = ?1 AND kind < 2)
+    ON CONFLICT (queue, filter) DO UPDATE SET options = excluded.options, id = excluded.id";
+const UNSUBSCRIBE: &str = "DELETE FROM subscriptions WHERE queue = ?1 AND filter = ?2";
+const END: &str = "UPDATE queues SET kind = ?2, key = queue WHERE queue = ?1";
+/// What goes at once with a queue that ends.
+const OF_ENDED: [&str; 2] = ["DELETE FROM subscriptions WHERE queue = ?1", "DELETE FROM incoming WHERE queue = ?1"];
+pub(in crate::store::sqlite) const ITS_ROWS: &str = "SELECT seq FROM queue WHERE queue = ?1 ORDER BY seq LIMIT ?2";
+const FORGET: &str = "DELETE FROM queues WHERE queue = ?1";
+
+pub(in crate::store) fn keep(tx: &mut Tx<'_>, session: &SessionRecord) -> rusqlite::Result<QueueId> {
+    let SessionRecord { key, user, client, expiry_s } = session;
+    if let Some(queue) = find(tx, key, SESSION)? {
+        tx.draft.queues.remove(&queue);
+        tx.execute(UPDATE, params![queue, user, client, expiry_s])?;
+        return Ok(queue);
+    }
+    let queue = QueueId(tx.next_seq()?);
+    tx.execute(INSERT, params![queue, SESSION, key, user, client, expiry_s])?;
+    Ok(queue)
+}
+
+pub(in crate::store) fn keep_group(tx: &mut Tx<'_>, name: &str) -> rusqlite::Result<QueueId> {
+    if let Some(queue) = find(tx, name, GROUP)? {
+        return Ok(queue);
+    }
+    let queue = QueueId(tx.next_seq()?);
+    tx.execute(INSERT, params![queue, GROUP, name, None::<&str>, "", u32::MAX])?;
+    Ok(queue)
+}
+
+fn find(tx: &Tx<'_>, key: &str, kind: i64) -> rusqlite::Result<Option<QueueId>> {
+    tx.one(FIND, params![key, kind], |row| row.get(0))
+}
+
+/// Its connection has ended. What comes from now on is not sent.
+pub(in crate::store) fn left(
+    tx: &mut Tx<'_>,
+    queue: QueueId,
+    at: u64,
+    expiry_s: u32,
+    will: Option<&(u64, Message)>,
+) -> rusqlite::Result<()> {
+    tx.draft.queues.remove(&queue);
+    let last = tx.draft.numbers.next - 1;
+    if tx.execute(LEFT, params![queue, sql_ms(at), expiry_s, last])? > 0
+        && let Some((due_at, will)) = will
+    {
+        retained::keep_will(tx, queue, *due_at, will)?;
+    }
+    Ok(())
+}
+
+pub(in crate::store) fn subscribe(
+    tx: &Tx<'_>,
+    queue: QueueId,
+    subscriptions: &[KeptSubscription],
+) -> rusqlite::Result<()> {
+    subscriptions.iter().try_for_each(|KeptSubscription { filter, options, id }| {
+        tx.execute(SUBSCRIBE, params![queue, filter, options, id]).map(drop)
+    })
+}
+
+pub(in crate::store) fn unsubscribe(tx: &Tx<'_>, queue: QueueId, filters: &[String]) -> rusqlite::Result<()> {
+    filters.iter().try_for_each(|filter| tx.execute(UNSUBSCRIBE, params![queue, filter]).map(drop))
+}
+
+/// The queue ends: at once for everybody, but its rows go in chunks. Returns whether there are more of them.
+pub(in crate::store) fn end(tx: &mut Tx<'_>, queue: QueueId) -> rusqlite::Result<bool> {
+    tx.draft.queues.remove(&queue);
+    if tx.execute(END, params![queue, ENDED])? == 0 {
+        return Ok(false);
+    }
+    OF_ENDED.iter().try_for_each(|sql| tx.execute(sql, [queue]).map(drop))?;
+    retained::drop_will(tx, queue)?;
+    let rows: Vec<i64> = tx.all(ITS_ROWS, params![queue, CHUNK], |row| row.get(0))?;
+    for seq in &rows {
+        row::remove(tx, queue, *seq)?;
+    }
+    let more = rows.len() as i64 == CHUNK;
+    if !more {
+        tx.execute(FORGET, [queue])?;
+    }
+    Ok(more)
+}
