@@ -135,12 +135,13 @@ pub async fn run(loaded: Loaded, signals: Signals, ready: Option<oneshot::Sender
     let ends = Ends::default();
     let (transports, transport_tasks) =
         transports::start(plans, bridge_settings.claims, &mqtt_port.broker_link, &signals.reload, &ends.transport);
+    let broker_store = store.clone();
     let parts =
         Parts { store, recovery, mqtt: mqtt_port, transports, metrics: Arc::clone(&metrics), readiness: readiness_tx };
     let mut tasks = Tasks {
         ops: spawn(ops.run(Arc::clone(&metrics), readiness, ends.ops.clone())),
         bridge: spawn(bridge::run(bridge_settings, parts, ends.bridge.clone())),
-        broker: spawn(mqtt_side.run(mqtt_outlet, metrics, signals.reload, ends.broker.clone())),
+        broker: spawn(mqtt_side.run(mqtt_outlet, metrics, broker_store, signals.reload, ends.broker.clone())),
         transport_tasks,
     };
     tracing::info!(broker = ?addresses.broker, ops = %addresses.ops, "bridge started");
@@ -291,6 +292,8 @@ impl MqttSide {
     fn capabilities(&self) -> mqtt::Capabilities {
         match self {
             #[cfg(feature = "broker")]
+            Self::Embedded(broker) if broker.is_core() => mqtt::Capabilities::CORE,
+            #[cfg(feature = "broker")]
             Self::Embedded(_) => mqtt::Capabilities::EMBEDDED,
             #[cfg(feature = "rumqttd")]
             Self::Rumqttd(..) => mqtt::Capabilities::EXTERNAL,
@@ -313,21 +316,24 @@ impl MqttSide {
         self,
         outlet: mqtt::Outlet,
         metrics: Arc<Metrics>,
+        store: Store,
         reload: watch::Receiver<u64>,
         stop: CancellationToken,
     ) -> Result<(), AppError> {
+        let mark_copy = Some(mark_redelivered as mqtt::MarkCopy);
+        let surroundings = Surroundings { metrics, mark_copy, reload, store: Some(store), told: bridge::count_told };
         match self {
             #[cfg(feature = "broker")]
             Self::Embedded(broker) => Ok(broker
-                .run(outlet, Surroundings { metrics, mark_copy: Some(mark_redelivered), reload }, stop)
+                .run(outlet, surroundings, stop)
                 .await?),
             #[cfg(feature = "rumqttd")]
             Self::Rumqttd(engine, config) => {
-                drop((metrics, reload));
+                drop(surroundings);
                 Ok(engine.run(*config, outlet, stop).await?)
             }
             Self::External(config) => {
-                drop((metrics, reload));
+                drop(surroundings);
                 Ok(mqtt::run(*config, outlet, stop).await?)
             }
         }

@@ -101,7 +101,6 @@ pub async fn run(settings: Settings, parts: Parts, stops: Stops) -> Result<(), S
     }
     let announce = Announcer::new(Arc::clone(&context), watches, readiness);
     let user_presences = UserPresences::new(Arc::clone(&context), broker_link.clone());
-    let publisher = Publisher::new(Arc::clone(&context), broker_link, readers);
     let (presences_tx, presences) = mpsc::channel(user_presence::PRESENCES);
     let intake = Intake::new(Arc::clone(&context), presences_tx);
 
@@ -111,11 +110,21 @@ pub async fn run(settings: Settings, parts: Parts, stops: Stops) -> Result<(), S
         tasks.spawn(dispatcher.run(stops.intake.clone()));
         tasks.spawn(device_intake.run());
     }
-    tasks.spawn(expiry::run(context, stops.publish.clone()));
+    tasks.spawn(expiry::run(Arc::clone(&context), stops.publish.clone()));
     tasks.spawn(intake.run(inbound, stops.intake.clone(), stops.quiet.clone()));
     tasks.spawn(user_presences.run(sightings, presences, stops.publish.clone()));
     let announced = CancellationToken::new();
-    tasks.spawn(publisher.run(former, recovery.former, stops.clone(), announced.clone()));
+    if context.broker.takes_documents {
+        let (quiet, announced) = (stops.quiet.clone(), announced.clone());
+        tasks.spawn(async move {
+            announced.cancelled().await;
+            quiet.cancel();
+            Ok(())
+        });
+    } else {
+        let publisher = Publisher::new(Arc::clone(&context), broker_link, readers);
+        tasks.spawn(publisher.run(former, recovery.former, stops.clone(), announced.clone()));
+    }
     tasks.spawn(async move {
         let ended = announce.run(stops.publish).await;
         announced.cancel();
@@ -131,8 +140,8 @@ pub async fn run(settings: Settings, parts: Parts, stops: Stops) -> Result<(), S
     Ok(())
 }
 
-/// Counts and logs the statuses that are on disk now.
-fn count_told(metrics: &Metrics, recorded: &Recorded) {
+/// Counts and logs the statuses of a delivery that are on disk now.
+pub fn count_told(metrics: &Metrics, recorded: &Recorded) {
     let Recorded::Moved { bal, id, told, .. } = recorded else { return };
     for status in *told {
         match status {

@@ -38,7 +38,6 @@ mod acks;
 mod connection;
 mod hub;
 mod serving;
-mod session;
 mod admission;
 mod auth;
 mod confirm;
@@ -58,16 +57,13 @@ mod outgoing;
 mod parked;
 mod readers;
 mod refusals;
-#[cfg_attr(not(test), expect(dead_code, reason = "the hub will ask it"))]
 mod routing;
 mod seats;
-#[expect(dead_code, unused_imports, reason = "the connections that use it are not there yet")]
 mod session;
 mod sessions;
 mod settings;
 mod turns;
 mod wills;
-#[cfg_attr(not(test), expect(dead_code, unused_imports, reason = "the connections do not use it yet"))]
 mod wire;
 
 pub use refusals::TARGET as REFUSALS;
@@ -208,6 +204,11 @@ impl Broker {
         config.data.as_deref().map_or(Ok(()), Disk::check)
     }
 
+    /// Whether its sessions are in the store.
+    pub fn is_core(&self) -> bool {
+        self.config.core
+    }
+
     /// The addresses.
     pub fn addresses(&self) -> Bound {
         self.listeners.addresses()
@@ -303,9 +304,10 @@ impl Broker {
         broker_link.send_replace(BrokerLink::Up);
         info!(addresses = ?listeners.addresses(), "broker is open");
         let closed = CancellationToken::new();
+        let listening = listeners.run(serving::Engine::Core(Arc::clone(&hub)), reload.clone(), stop.clone());
         tokio::join!(
             async {
-                listeners.run(serving::Engine::Core(Arc::clone(&hub)), reload.clone(), stop.clone()).await;
+                listening.await;
                 closed.cancel();
             },
             hub.work(publish, clients, &closed),

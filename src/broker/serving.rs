@@ -39,7 +39,7 @@ impl Engine {
     {
         match self {
             Self::Former(engine) => engine.serve(stream, peer, deadline).await,
-            Self::Core(hub) => connection::serve(Arc::clone(hub), stream, peer, deadline).await,
+            Self::Core(hub) => connection::serve(Arc::clone(hub), Box::new(stream), peer, deadline).await,
         }
     }
 

@@ -125,6 +125,12 @@ pub struct BrokerLimits {
     pub queued_bytes: usize,
     /// Retained messages.
     pub retained_messages: usize,
+    /// User properties of one packet of a client, and of a will.
+    pub user_properties: usize,
+    /// Packets of one chat user's connection per second; 0: as many as it likes.
+    pub packet_rate: u32,
+    /// Their bytes.
+    pub byte_rate: u32,
 }
 
 impl Default for BrokerLimits {
@@ -148,6 +154,9 @@ impl Default for BrokerLimits {
             queued_messages: 10_000,
             queued_bytes: 4 * 1024 * 1024,
             retained_messages: 100_000,
+            user_properties: 100,
+            packet_rate: 1_000,
+            byte_rate: 4_000_000,
         }
     }
 }

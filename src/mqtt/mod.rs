@@ -201,6 +201,8 @@ pub struct Capabilities {
     /// It knows whether anybody reads a topic now, and a confirmation is a reader's. Otherwise it is the broker's own, and who
     /// is away has to say so.
     pub knows_readers: bool,
+    /// It takes documents from the store itself and settles them there. Otherwise they are published to it.
+    pub takes_documents: bool,
     /// It sees clients come and go ([`Sighting`]).
     pub sees_clients: bool,
     /// The word for a publish is told to its publisher, who may hear that there is no room. Otherwise the broker has taken the
@@ -210,9 +212,11 @@ pub struct Capabilities {
 
 impl Capabilities {
     /// Those of the embedded broker.
-    pub const EMBEDDED: Self = Self { knows_readers: true, sees_clients: true, answers_publishers: true };
+    pub const EMBEDDED: Self = Self { knows_readers: true, takes_documents: false, sees_clients: true, answers_publishers: true };
+    /// Those of the embedded broker with its sessions in the store.
+    pub const CORE: Self = Self { takes_documents: true, ..Self::EMBEDDED };
     /// Those of a broker that the bridge is a client of.
-    pub const EXTERNAL: Self = Self { knows_readers: false, sees_clients: false, answers_publishers: false };
+    pub const EXTERNAL: Self = Self { knows_readers: false, takes_documents: false, sees_clients: false, answers_publishers: false };
 }
 
 /// The bridge's end.

@@ -80,7 +80,7 @@ metrics! {
         "Messages that had to wait because they came too fast");
     BrokerStalled(Counter, "bridge_broker_stalled_total", "Connections closed: the client did not read");
     Commits(Gauge, "bridge_store_commits", "Transactions on disk since the start");
-    BrokerDropped(Counter, "bridge_broker_dropped_total", "Messages at QoS 0 for which a reader had no room"),
+    BrokerDropped(Counter, "bridge_broker_dropped_total", "Messages at QoS 0 for which a reader had no room");
     BrokerConnections(Gauge, "bridge_broker_connections", "Connections of the embedded broker");
     QueueRows(Gauge, "bridge_queue_rows", "Messages waiting for the push service");
     QueueBytes(Gauge, "bridge_queue_bytes", "Payload bytes of messages waiting for the push service");

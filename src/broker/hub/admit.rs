@@ -165,8 +165,8 @@ impl Hub {
     }
 
     fn new_session(&self, visitor: &Visitor) -> Arc<Session> {
-        let queue = self.new_queue();
         let Visitor { key, user, client, .. } = visitor;
+        let queue = self.new_queue(key);
         let session = Session::new(Arc::clone(key), user.clone(), Arc::clone(client), queue);
         self.registry.add(&session);
         session
@@ -215,7 +215,7 @@ impl Hub {
     }
 
     /// How long a session is kept without a connection: as the client wishes, within the limit.
-    fn expiry(&self, asked_s: u32) -> u32 {
+    pub(super) fn expiry(&self, asked_s: u32) -> u32 {
         let longest = u32::try_from(self.limits.session_expiry.as_secs()).unwrap_or(FOREVER);
         asked_s.min(longest)
     }

@@ -13,13 +13,14 @@ use super::publish::end_slow;
 use super::queue::SharedQueue;
 use super::routes::Route;
 use super::session::Session;
-use crate::broker::session::{Flight, Item, Lane, Read, Source, document_message};
+use crate::broker::session::{Flight, Item, Lane, Queue, Read, Source, Wanted as ToRead, document_message};
 use crate::chat::qos::QoS;
 use crate::chat::topic::Side;
 use crate::ops::clock::now_ms;
 use crate::ops::metrics::Metric;
 use crate::store::{
-    Acknowledged, DocumentRef, Fresh, FreshBatch, QueueRow, Seen, StoreError, TakenBy, TakenDocument, Target, Waiting,
+    Acknowledged, DocumentRef, Fresh, FreshBatch, QueueRow, QueuedDocument, RowPage, Seen, Settled, StoreError, TakenBy,
+    TakenDocument, Target, Waiting,
 };
 
 impl Hub {
@@ -37,7 +38,7 @@ impl Hub {
                 }
             }
             for queue in queues.into_iter().filter_map(|id| self.registry.stored(id)) {
-                queue.announce(crate::broker::session::Queue::behind_on_rows);
+                queue.announce(Queue::behind_on_rows);
             }
         }
     }
@@ -76,35 +77,36 @@ impl Hub {
         read: Read,
     ) -> BoxFuture<'static, Result<Vec<QueueRow>, StoreError>> {
         let (hub, session) = (Arc::clone(self), Arc::clone(session));
-        let mut asked = Asked { queue, answered: false };
+        let mut asked = Asked { queue, read, answered: false };
         Box::pin(async move {
-            let numbered = hub.answer(&session, &asked.queue, read).await?;
+            let numbered = hub.answer(&session, &asked).await?;
             asked.answered = true;
             Ok(numbered)
         })
     }
 
-    async fn answer(&self, session: &Session, queue: &Arc<SharedQueue>, read: Read) -> Result<Vec<QueueRow>, StoreError> {
-        match read {
-            Read::Rows { after, page } => {
-                let rows = match queue.stored() {
-                    Some(id) => self.store.read_rows(id, after, page).await?.await?,
-                    None => Vec::new(),
+    async fn answer(&self, session: &Session, asked: &Asked) -> Result<Vec<QueueRow>, StoreError> {
+        let (queue, read) = (&asked.queue, &asked.read);
+        match &read.what {
+            ToRead::Rows(after) => {
+                let RowPage { rows, expired, .. } = match queue.stored() {
+                    Some(id) => self.store.read_rows(id, *after, read.page, now_ms()).await?.await?,
+                    None => RowPage::default(),
                 };
+                queue.left_the_disk(expired);
                 let numbered = rows.iter().filter(|row| row.packet_id.is_some()).cloned().collect();
-                queue.read(|queue| queue.rows_came(rows));
+                queue.read(|queue| queue.rows_came(read, rows));
                 return Ok(numbered);
             }
-            Read::Documents { topic, after, page } => {
-                let found =
-                    self.store.read_documents(Arc::clone(&topic), queue.stored(), after, page).await?.await?;
-                let route = self.routes.of(&topic, None).into_iter().find(|route| route.queue.number() == queue.number());
-                let documents = found.into_iter().filter_map(|(waiting, own)| document(waiting, own, route.as_ref()));
-                let documents = documents.collect();
-                queue.read(|queue| queue.documents_came(&topic, documents));
+            ToRead::Documents(topic, after) => {
+                let asked = self.store.read_documents(Arc::clone(topic), queue.stored(), *after, read.page).await?;
+                let found = asked.await?;
+                let route = self.routes.of(topic, None).into_iter().find(|route| route.queue.number() == queue.number());
+                let documents = found.documents.into_iter().filter_map(|found| document(found, route.as_ref())).collect();
+                queue.read(|queue| queue.documents_came(read, documents));
             }
-            Read::Topics => {
-                queue.read(|queue| queue.topics_came(&[]));
+            ToRead::Topics => {
+                queue.read(|queue| queue.topics_came(read, &[]));
                 for filter in session.filters_of(queue) {
                     self.watch(queue, &filter).await?;
                 }
@@ -119,26 +121,19 @@ impl Hub {
         session: &Arc<Session>,
         flights: Vec<Flight>,
     ) -> Option<BoxFuture<'static, Result<(), StoreError>>> {
-        let mut taken: Vec<Acknowledged> = Vec::new();
+        let mut taken: Vec<(Arc<SharedQueue>, Acknowledged)> = Vec::new();
         let mut documents = 0;
         for flight in flights {
             let Some(queue) = self.queue_of(session, flight.lane) else { continue };
             let (id, by) = (queue.stored(), taken_by(session, &flight));
-            let open = taken.last_mut().filter(|taken| taken.queue == id && taken.by == by);
-            let into = match open {
-                Some(open) => open,
-                None => {
-                    taken.push(Acknowledged { queue: id, rows: Vec::new(), documents: Vec::new(), by, at: now_ms() });
-                    let Some(last) = taken.last_mut() else { continue };
-                    last
-                }
-            };
+            if !taken.last().is_some_and(|(of, taken)| of.number() == queue.number() && taken.by == by) {
+                let (rows, documents) = (Vec::new(), Vec::new());
+                taken.push((Arc::clone(&queue), Acknowledged { queue: id, rows, documents, by, at: now_ms() }));
+            }
+            let Some((_, into)) = taken.last_mut() else { continue };
             match flight.source {
                 Source::Memory => {}
-                Source::Row(seq) => {
-                    queue.left_the_disk(1);
-                    into.rows.push(seq);
-                }
+                Source::Row(seq) => into.rows.push(seq),
                 Source::Document(reference) => {
                     queue.acknowledged(&reference);
                     if flight.qos == QoS::AtMostOnce && self.has_better_reader(&reference) {
@@ -150,22 +145,25 @@ impl Hub {
                 }
             }
         }
-        taken.retain(|taken| !(taken.rows.is_empty() && taken.documents.is_empty()));
+        taken.retain(|(_, taken)| !(taken.rows.is_empty() && taken.documents.is_empty()));
         self.metrics.add(Metric::Published, documents);
         (!taken.is_empty()).then(|| self.settle(taken))
     }
 
-    fn settle(self: &Arc<Self>, taken: Vec<Acknowledged>) -> BoxFuture<'static, Result<(), StoreError>> {
+    fn settle(
+        self: &Arc<Self>,
+        taken: Vec<(Arc<SharedQueue>, Acknowledged)>,
+    ) -> BoxFuture<'static, Result<(), StoreError>> {
         let hub = Arc::clone(self);
         Box::pin(async move {
             let mut committed = Vec::with_capacity(taken.len());
-            for taken in taken {
-                committed.push(hub.store.acknowledged(taken).await?);
+            for (queue, taken) in taken {
+                committed.push((queue, hub.store.acknowledged(taken).await?));
             }
-            for committed in committed {
-                for (_, recorded) in committed.await? {
-                    (hub.told)(&hub.metrics, &recorded);
-                }
+            for (queue, committed) in committed {
+                let Settled { rows, moved } = committed.await?;
+                queue.left_the_disk(rows);
+                moved.iter().for_each(|(_, recorded)| (hub.told)(&hub.metrics, recorded));
             }
             Ok(())
         })
@@ -222,8 +220,8 @@ impl Hub {
 
 /// A document as its reader gets it: as it was when it became a row of the queue, or as the subscription has it now. None if
 /// there is no such subscription any more.
-fn document(waiting: Waiting, own: Option<Target>, route: Option<&Route>) -> Option<Item> {
-    let Waiting { reference, payload, correlation, redelivered } = waiting;
+fn document(found: QueuedDocument, route: Option<&Route>) -> Option<Item> {
+    let QueuedDocument { waiting: Waiting { reference, payload, correlation, redelivered }, own } = found;
     let (qos, ids) = match own {
         Some(target) => (target.qos, target.ids),
         None => route.map(|route| (route.qos, route.ids.clone()))?,
@@ -244,13 +242,14 @@ fn taken_by(session: &Session, flight: &Flight) -> TakenBy {
 /// A question to the store that is under way.
 struct Asked {
     queue: Arc<SharedQueue>,
+    read: Read,
     answered: bool,
 }
 
 impl Drop for Asked {
     fn drop(&mut self) {
         if !self.answered {
-            self.queue.read(crate::broker::session::Queue::read_failed);
+            self.queue.read(|queue| queue.read_failed(&self.read));
         }
     }
 }

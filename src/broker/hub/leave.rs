@@ -82,7 +82,7 @@ impl Hub {
 
     /// What was sent and not acknowledged goes back to where it came from.
     async fn give_back(&self, session: &Arc<Session>, link: &Arc<Link>, suspended: Suspended) {
-        let Suspended { back, gone, documents } = suspended;
+        let Suspended { back, gone } = suspended;
         let feeds = session.feeds();
         for (group, source) in gone {
             if let Some(feed) = feeds.iter().find(|feed| feed.queue.number() == group) {
@@ -99,9 +99,6 @@ impl Hub {
             if let Some(away) = queue.detach(link, back) {
                 seen.extend(away.seen);
             }
-        }
-        for document in documents {
-            seen.push(Seen { topic: document.topic, seq: document.seq });
         }
         self.documents_seen(seen).await;
     }

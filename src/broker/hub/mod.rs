@@ -28,6 +28,7 @@ mod subscribe;
 mod sweep;
 mod wills;
 
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -37,7 +38,7 @@ use tokio_util::sync::CancellationToken;
 use super::BrokerLimits;
 use super::identity::Doorman;
 use super::refusals::{Refusal, Refusals, Who};
-use super::routing::RetainedTopics;
+use super::routing::retained::RetainedTopics;
 use super::session::MemoryLimits;
 use crate::mqtt::{Inbound, Outbound, Sighting};
 use crate::ops::metrics::{Metric, Metrics};
@@ -68,7 +69,7 @@ pub(crate) struct Hub {
     delayed: Delayed,
     inbound: mpsc::Sender<Inbound>,
     sightings: mpsc::Sender<Sighting>,
-    stop: CancellationToken,
+    pub(crate) stop: CancellationToken,
     /// The number of the last queue.
     last: AtomicU64,
 }
@@ -137,22 +138,19 @@ impl Hub {
 
     /// A lasting session has so much to read that a message is not kept for it.
     fn tell_queue_full(&self, queue: &SharedQueue) {
-        let session = self.registry.sessions().into_iter().find(|session| session.queue.number() == queue.number());
-        match session {
-            Some(session) => self.tell_of(&session, Refusal::QueueFull, ""),
-            None => self.refusals.count(Refusal::QueueFull),
-        }
+        let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
+        self.refusals.tell(Refusal::QueueFull, &Who::named(nowhere, None, queue.name()), "");
     }
 
     /// Tells that something was refused to a session.
     fn tell_of(&self, session: &Session, refusal: Refusal, detail: &str) {
-        let nowhere = || Who::named(([0, 0, 0, 0], 0).into(), session.user.as_deref(), &session.client);
+        let nowhere = || Who::named(SocketAddr::from(([0, 0, 0, 0], 0)), session.user.as_deref(), &session.client);
         let who = session.link().map_or_else(nowhere, |link| link.who());
         self.refusals.tell(refusal, &who, detail);
     }
 
-    fn new_queue(&self) -> Arc<SharedQueue> {
-        SharedQueue::new(self.next_number(), self.memory_limits())
+    fn new_queue(&self, name: &Arc<str>) -> Arc<SharedQueue> {
+        SharedQueue::new(self.next_number(), name, self.memory_limits())
     }
 
     fn next_number(&self) -> u64 {

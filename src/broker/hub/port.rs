@@ -73,7 +73,10 @@ impl Hub {
 
 async fn kept(promise: Result<Promise, NotSafe>) -> Outcome {
     match promise {
-        Ok(promise) if promise.stored().await => Outcome::Confirmed,
-        _ => Outcome::Lost,
+        Ok(promise) => match promise.stored().await {
+            true => Outcome::Confirmed,
+            false => Outcome::Lost,
+        },
+        Err(NotSafe) => Outcome::Lost,
     }
 }

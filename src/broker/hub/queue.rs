@@ -6,7 +6,7 @@ use std::task::Waker;
 
 use crate::broker::connection::Link;
 use crate::broker::session::{Away, Item, MemoryLimits, Pulled, Pushed, Queue, Read};
-use crate::store::{DocumentRef, QueueId, Seen};
+use crate::store::{DocumentRef, Dropped, QueueId, Seen};
 
 /// Not on disk.
 const NOWHERE: i64 = 0;
@@ -16,6 +16,8 @@ const NOWHERE: i64 = 0;
 pub(crate) struct SharedQueue {
     /// Names it within the process.
     number: u64,
+    /// Of the session or the group, for people.
+    name: Arc<str>,
     /// Its name on disk, if it outlives connections.
     stored: AtomicI64,
     /// What clients published and waits on disk, for the limits.
@@ -45,18 +47,19 @@ struct Consumer {
 
 impl SharedQueue {
     /// A queue that is new; nobody reads it yet.
-    pub(super) fn new(number: u64, limits: MemoryLimits) -> Arc<Self> {
-        Self::of(number, None, Queue::new(limits))
+    pub(super) fn new(number: u64, name: &Arc<str>, limits: MemoryLimits) -> Arc<Self> {
+        Self::of(number, name, None, Queue::new(limits))
     }
 
     /// A queue that the store kept.
-    pub(super) fn kept(number: u64, id: QueueId, limits: MemoryLimits) -> Arc<Self> {
-        Self::of(number, Some(id), Queue::kept(limits))
+    pub(super) fn kept(number: u64, name: &Arc<str>, id: QueueId, limits: MemoryLimits) -> Arc<Self> {
+        Self::of(number, name, Some(id), Queue::kept(limits))
     }
 
-    fn of(number: u64, id: Option<QueueId>, queue: Queue) -> Arc<Self> {
+    fn of(number: u64, name: &Arc<str>, id: Option<QueueId>, queue: Queue) -> Arc<Self> {
         Arc::new(Self {
             number,
+            name: Arc::clone(name),
             stored: AtomicI64::new(id.map_or(NOWHERE, |id| id.0)),
             rows: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
@@ -66,6 +69,10 @@ impl SharedQueue {
 
     pub(crate) fn number(&self) -> u64 {
         self.number
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
     }
 
     /// Its name on disk, if it outlives connections.
@@ -87,13 +94,10 @@ impl SharedQueue {
         self.bytes.fetch_add(bytes, Relaxed);
     }
 
-    /// So many rows are gone. Nobody remembers how big each was: they count with the average.
-    pub(super) fn left_the_disk(&self, gone: u64) {
-        let before = self.rows.load(Relaxed);
-        let left = before.saturating_sub(gone);
-        self.rows.store(left, Relaxed);
-        let bytes = self.bytes.load(Relaxed);
-        self.bytes.store(if before == 0 { 0 } else { bytes / before * left }, Relaxed);
+    pub(super) fn left_the_disk(&self, gone: Dropped) {
+        // What is counted twice by a race must not wrap around.
+        let _ = self.rows.fetch_update(Relaxed, Relaxed, |now| Some(now.saturating_sub(gone.rows)));
+        let _ = self.bytes.fetch_update(Relaxed, Relaxed, |now| Some(now.saturating_sub(gone.bytes)));
     }
 
     /// A connection begins to send what is in the queue.

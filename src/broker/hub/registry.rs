@@ -85,12 +85,12 @@ impl Registry {
     }
 
     /// The group of this name, made by `new` if there is none.
-    pub(super) fn group(&self, name: &str, new: impl FnOnce() -> Arc<Group>) -> Arc<Group> {
+    pub(super) fn group(&self, name: &str, new: impl FnOnce(&Arc<str>) -> Arc<Group>) -> Arc<Group> {
         let mut state = self.lock();
         if let Some(group) = state.groups.get(name) {
             return Arc::clone(group);
         }
-        let group = new();
+        let group = new(&name.into());
         state.groups.insert(Arc::clone(&group.name), Arc::clone(&group));
         group
     }

@@ -10,7 +10,7 @@ use super::queue::SharedQueue;
 use super::session::{Own, Session};
 use super::wills::Will;
 use crate::broker::identity::device_of;
-use crate::broker::routing::RetainedEntry;
+use crate::broker::routing::retained::RetainedEntry;
 use crate::broker::session::Incoming;
 use crate::ops::clock::now_ms;
 use crate::store::{BrokerState, KeptGroup, KeptRetained, KeptSession, KeptWill, StoreError};
@@ -21,7 +21,8 @@ impl Hub {
     /// # Errors
     ///
     /// If the store is closed.
-    pub(super) async fn restore(self: &Arc<Self>) -> Result<(), StoreError> {
+    pub(in crate::broker) async fn restore(self: &Arc<Self>) -> Result<(), StoreError> {
+        self.store.listen();
         let BrokerState { sessions, groups, retained, wills } = self.store.broker_state().await?.await?;
         tracing::info!(sessions = sessions.len(), retained = retained.len(), "broker has read its sessions");
         for group in groups {
@@ -30,7 +31,7 @@ impl Hub {
         for session in sessions {
             self.restore_session(session).await?;
         }
-        for KeptRetained { topic, bytes, user, expires_at } in retained {
+        for KeptRetained { topic, bytes, user, expires_at, .. } in retained {
             let entry = RetainedEntry { bytes, user: user.map(Into::into), expires_at };
             self.lock_retained().keep(topic.into(), entry);
         }
@@ -42,19 +43,22 @@ impl Hub {
 
     fn restore_group(&self, kept: KeptGroup) {
         let KeptGroup { queue: id, name, rows, bytes } = kept;
-        let queue = SharedQueue::kept(self.next_number(), id, self.memory_limits());
-        queue.waits_on_disk(rows, bytes);
-        self.registry.stored_as(id, &queue);
-        self.registry.group(&name, || Group::new(name.as_str().into(), queue));
+        let group = self.registry.group(&name, |name| {
+            let queue = SharedQueue::kept(self.next_number(), name, id, self.memory_limits());
+            queue.waits_on_disk(rows, bytes);
+            Group::new(Arc::clone(name), queue)
+        });
+        self.registry.stored_as(id, &group.queue);
     }
 
     async fn restore_session(self: &Arc<Self>, kept: KeptSession) -> Result<(), StoreError> {
         let KeptSession { queue: id, record, left_at, subscriptions, rows, bytes, incoming } = kept;
-        let queue = SharedQueue::kept(self.next_number(), id, self.memory_limits());
+        let key: Arc<str> = record.key.into();
+        let queue = SharedQueue::kept(self.next_number(), &key, id, self.memory_limits());
         queue.waits_on_disk(rows, bytes);
         self.registry.stored_as(id, &queue);
         let session =
-            Session::new(record.key.into(), record.user.map(Into::into), record.client.into(), queue);
+            Session::new(key, record.user.map(Into::into), record.client.into(), queue);
         {
             let mut state = session.lock();
             state.own = Some(Own { incoming: Incoming::kept(&incoming), ..self.new_own() });

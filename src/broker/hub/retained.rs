@@ -7,7 +7,7 @@ use std::task::Poll;
 use super::Hub;
 use super::session::{Options, Session};
 use crate::broker::refusals::Refusal;
-use crate::broker::routing::{RetainedEntry, RetainedLimits, Usage};
+use crate::broker::routing::retained::{RetainedEntry, RetainedLimits, Usage};
 use crate::broker::session::Item;
 use crate::chat::qos::QoS;
 use crate::store::{Enqueue, Message, QueueId, Retain, StoreError, Target};
@@ -32,7 +32,7 @@ impl Hub {
             return Ok(retained.clear(&message.topic).map(|_there_was_one| Retain::Clear));
         }
         let entry = RetainedEntry {
-            bytes: (message.payload.len() + message.properties.len()) as u64,
+            bytes: message.bytes(),
             user: user.map(Into::into),
             expires_at: message.expires_at,
         };
@@ -82,7 +82,7 @@ impl Hub {
 
     /// A lasting session has it until it is acknowledged, however often its connection breaks.
     async fn enqueue_retained(&self, session: &Session, message: Arc<Message>, target: Target) -> Result<(), StoreError> {
-        session.queue.waits_on_disk(1, (message.topic.len() + message.payload.len() + message.properties.len()) as u64);
+        session.queue.waits_on_disk(1, message.bytes());
         let (targets, incoming, retain, will_of) = (vec![target], None, None, None);
         // What is committed is announced; nobody has to wait for it here.
         let _announced = self.store.enqueue(Enqueue { message, targets, incoming, retain, will_of }).await?;

@@ -108,7 +108,7 @@ impl Hub {
         options: Options,
     ) -> Result<Arc<Group>, StoreError> {
         let lasting = session.queue.stored().is_some();
-        let group = self.registry.group(name, || Group::new(name.into(), self.new_queue()));
+        let group = self.registry.group(name, |name| Group::new(Arc::clone(name), self.new_queue(name)));
         group.join(session.queue.number(), options, lasting);
         if lasting && group.queue.stored().is_none() {
             let id = self.store.keep_group(name.to_owned()).await?.await?;
@@ -135,15 +135,13 @@ impl Hub {
         let mut after = String::new();
         loop {
             let topics = self.store.waiting_topics(prefix.to_owned(), after, TOPICS).await?.await?;
-            let Some(last) = topics.last().cloned() else { return Ok(()) };
-            let full = topics.len() == TOPICS;
-            let found: Vec<Arc<str>> =
-                topics.into_iter().filter(|topic| matches(filter, topic)).map(Into::into).collect();
+            let matching = topics.iter().filter(|topic| matches(filter, topic));
+            let found: Vec<Arc<str>> = matching.map(|topic| topic.as_str().into()).collect();
             queue.read(|queue| queue.watch(&found));
-            if !full {
-                return Ok(());
+            match topics.into_iter().nth(TOPICS - 1) {
+                Some(last) => after = last,
+                None => return Ok(()),
             }
-            after = last;
         }
     }
 
@@ -171,12 +169,17 @@ impl Hub {
 
     /// The topics of documents that others have and this queue has not.
     async fn watch_own(&self, queue: &SharedQueue) -> Result<(), StoreError> {
-        if let Some(id) = queue.stored() {
-            let topics: Vec<Arc<str>> =
-                self.store.own_topics(id).await?.await?.into_iter().map(Into::into).collect();
-            queue.read(|queue| queue.watch(&topics));
+        let Some(id) = queue.stored() else { return Ok(()) };
+        let mut after = String::new();
+        loop {
+            let topics = self.store.own_topics(id, after, TOPICS).await?.await?;
+            let found: Vec<Arc<str>> = topics.iter().map(|topic| topic.as_str().into()).collect();
+            queue.read(|queue| queue.watch(&found));
+            match topics.into_iter().nth(TOPICS - 1) {
+                Some(last) => after = last,
+                None => return Ok(()),
+            }
         }
-        Ok(())
     }
 
     /// Ends subscriptions. Yields a reason code for each filter.

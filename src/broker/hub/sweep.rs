@@ -45,13 +45,21 @@ impl Hub {
     }
 
     async fn drop_expired(&self) {
-        let expired = self.lock_retained().expired(now_ms(), usize::MAX);
-        for topic in &expired {
-            self.lock_retained().clear(topic);
+        for topic in self.lock_retained().expired(now_ms(), usize::MAX) {
+            self.lock_retained().clear(&topic);
         }
         // If the store is closed, it is swept after the next start.
-        if let Ok(committed) = self.store.sweep_queues(now_ms()).await {
-            let _ = committed.await;
+        while let Ok(committed) = self.store.sweep_queues(now_ms()).await
+            && let Ok(swept) = committed.await
+        {
+            for (id, dropped) in swept.expired {
+                if let Some(queue) = self.registry.stored(id) {
+                    queue.left_the_disk(dropped);
+                }
+            }
+            if !swept.more {
+                return;
+            }
         }
     }
 }

@@ -182,6 +182,16 @@ impl Queue {
         self.memory.items > self.limits.messages / 2 || self.memory.bytes > self.limits.bytes / 2
     }
 
+    /// Whether there is anything to be handed out.
+    pub(crate) fn has_ready(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
+    /// Whether what came from the disk takes more than half its room.
+    pub(crate) fn is_crowded(&self) -> bool {
+        self.disk.items > QUEUE_ITEMS / 2 || self.disk.bytes > QUEUE_BYTES / 2
+    }
+
     /// A row was committed. `false`: it is read from disk later, or known already.
     pub(crate) fn announce_row(&mut self, seq: u64, item: Item) -> bool {
         self.held.iter_mut().rev().take_while(|held| held.before.is_none()).for_each(|held| held.before = Some(seq));
