@@ -81,6 +81,7 @@ metrics! {
     BrokerStalled(Counter, "bridge_broker_stalled_total", "Connections closed: the client did not read");
     Commits(Gauge, "bridge_store_commits", "Transactions on disk since the start");
     BrokerDropped(Counter, "bridge_broker_dropped_total", "Messages at QoS 0 for which a reader had no room");
+    BrokerTooBig(Counter, "bridge_broker_too_big_total", "Messages dropped: bigger than the packets that their reader takes");
     BrokerConnections(Gauge, "bridge_broker_connections", "Connections of the embedded broker");
     QueueRows(Gauge, "bridge_queue_rows", "Messages waiting for the push service");
     QueueBytes(Gauge, "bridge_queue_bytes", "Payload bytes of messages waiting for the push service");

@@ -165,7 +165,8 @@ pub enum Retain {
 pub struct Enqueue {
     /// The message.
     pub message: Arc<Message>,
-    /// The queues that get it, each with QoS 1 or 2. One that has ended meanwhile gets nothing.
+    /// The queues that get it. One that has ended meanwhile gets nothing. With QoS 0 it is not kept: it is announced in its
+    /// place among the others, and that is all.
     pub targets: Vec<Target>,
     /// The packet identifier of a QoS 2 message, taken by the session with this queue. If the session has taken it before
     /// and not released it, this is a copy, and nothing is done.

@@ -13,6 +13,7 @@ use super::publish::end_slow;
 use super::queue::SharedQueue;
 use super::routes::Route;
 use super::session::Session;
+use crate::broker::refusals::Refusal;
 use crate::broker::session::{Flight, Item, Lane, Queue, Read, Source, Wanted as ToRead, document_message};
 use crate::chat::qos::QoS;
 use crate::chat::topic::Side;
@@ -198,6 +199,17 @@ impl Hub {
             }
         }
         others
+    }
+
+    /// A document is bigger than the packets that a client takes: it stays where it is, until somebody takes it.
+    pub(crate) fn too_big(&self, session: &Session, document: &DocumentRef, size: usize) {
+        let detail = format!("{} bytes, number {} of {}", size, document.seq, document.topic);
+        self.tell_of(session, Refusal::DocumentSize, &detail);
+    }
+
+    /// A message of a client is: it is dropped (MQTT 5, 3.1.2.11.4).
+    pub(crate) fn count_too_big(&self) {
+        self.metrics.count(Metric::BrokerTooBig);
     }
 
     /// Of each of these topics, documents up to one may have been seen by a reader who is gone: whoever gets them now gets

@@ -3,6 +3,7 @@
 use super::retained;
 use super::row::{self, NewRows, RELEASED, Row};
 use super::{known, sent_up_to};
+use crate::chat::qos::QoS;
 use crate::store::sqlite::column::{from_sql, sql_ms};
 use crate::store::sqlite::tx::Tx;
 use crate::store::{Dropped, Enqueue, Fresh, Page, QueueId, QueueRow, RowPage};
@@ -48,9 +49,10 @@ pub(in crate::store) fn enqueue(tx: &mut Tx<'_>, enqueue: &Enqueue) -> rusqlite:
     }
     let seq = tx.next_seq()?;
     let connected = NewRows { seq, message, origin: None }.put(tx, &enqueue.targets)?;
+    let passing = enqueue.targets.iter().filter(|target| target.qos == QoS::AtMostOnce);
     if let Some(fresh) = &mut tx.draft.fresh {
         // Who is away will look on the disk.
-        fresh.extend(connected.into_iter().map(|target| Fresh::Row {
+        fresh.extend(connected.into_iter().chain(passing).map(|target| Fresh::Row {
             seq: from_sql(seq),
             message: Arc::clone(message),
             target: target.clone(),

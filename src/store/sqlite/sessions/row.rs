@@ -35,10 +35,10 @@ pub(super) struct NewRows<'a> {
 }
 
 impl NewRows<'_> {
-    /// Gives each of these queues its row, as far as there are such queues. Returns those with a connection.
+    /// Gives each of these queues its row, as far as there are such queues and the message is kept for them. Returns those with a connection.
     pub(super) fn put<'t>(&self, tx: &mut Tx<'_>, targets: &'t [Target]) -> rusqlite::Result<Vec<&'t Target>> {
         let mut live = Vec::with_capacity(targets.len());
-        for target in targets {
+        for target in targets.iter().filter(|target| target.qos > QoS::AtMostOnce) {
             live.extend(known(tx, target.queue)?.map(|known| (target, known)));
         }
         let (inline, mut readers, mut connected) = (live.len() == 1, 0i64, Vec::new());
