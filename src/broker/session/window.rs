@@ -43,6 +43,14 @@ pub(crate) struct Flight {
     order: u64,
 }
 
+impl Flight {
+    /// What needs no identifier: sent at QoS 0, or not at all.
+    pub(crate) fn unsent(lane: Lane, item: &Item) -> Self {
+        let (source, qos) = (item.source.clone(), item.qos);
+        Self { lane, source, qos, item: None, released: false, counted: false, order: 0 }
+    }
+}
+
 /// How an item is to be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Sent {

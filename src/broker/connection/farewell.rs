@@ -1,0 +1,155 @@
+//! Why a connection ends, and the last words to its client.
+
+use std::borrow::Cow;
+use std::future::poll_fn;
+use std::io;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::timeout;
+
+use super::Stream;
+use super::link::{Ending, Link};
+use super::out::Out;
+use crate::broker::hub::Leaving;
+use crate::broker::refusals::Refusal;
+use crate::broker::wire::{self, Connack, Disconnect, Fault, Form, Version};
+
+/// How long the client has to read why it has to go.
+const LINGER: Duration = Duration::from_secs(2);
+/// How much is thrown away at once.
+const CHUNK: usize = 4 * 1024;
+/// "Server shutting down" (MQTT 5, 2.4).
+const SHUTTING_DOWN: u8 = 0x8b;
+/// The reason code of a DISCONNECT that says goodbye.
+const GOODBYE: u8 = 0;
+
+/// How a connection ends.
+#[derive(Debug)]
+pub(super) enum End {
+    /// It is gone.
+    Broke,
+    /// The client has said so.
+    Said(Disconnect),
+    /// Somebody else ends it.
+    Ended(Ending),
+    /// What the client sent cannot be taken.
+    Refused(Words),
+    /// A message could not be made safe. The client gets no word: it must not go on, but come again.
+    NotStored,
+}
+
+/// Why a client is refused.
+#[derive(Debug)]
+pub(super) struct Words {
+    pub(super) refusal: Refusal,
+    /// The reason code of MQTT 5.
+    pub(super) code: u8,
+    /// The reason string.
+    pub(super) reason: Cow<'static, str>,
+    /// For the log.
+    pub(super) detail: String,
+}
+
+impl Words {
+    pub(super) fn of(refusal: Refusal, detail: impl Into<String>) -> Self {
+        Self { refusal, code: refusal.code(), reason: refusal.rule().into(), detail: detail.into() }
+    }
+
+    /// The CONNACK that says so, if the version has a word for it and the client takes one of that size.
+    pub(super) fn connack(&self, out: &mut Vec<u8>, form: Form) {
+        let code = match form.version {
+            Version::V5 => Some(self.code),
+            Version::V311 => self.refusal.connack(),
+        };
+        if let Some(code) = code {
+            let connack = Connack { code, reason: Some(&self.reason), ..Connack::default() };
+            // If not even the shortest fits, there is nothing to be said.
+            let _ = wire::connack(out, form, &connack);
+        }
+    }
+}
+
+impl From<Fault> for Words {
+    fn from(fault: Fault) -> Self {
+        let (code, reason) = (fault.code(), fault.reason());
+        Self { refusal: fault.refusal(), code, reason, detail: fault.to_string() }
+    }
+}
+
+impl From<Fault> for End {
+    fn from(fault: Fault) -> Self {
+        Self::Refused(fault.into())
+    }
+}
+
+impl From<io::Error> for End {
+    fn from(error: io::Error) -> Self {
+        // A stream below says so of what it cannot read: see `listen::ws`.
+        match error.kind() {
+            io::ErrorKind::InvalidData => Self::Refused(Words::of(Refusal::Malformed, error.to_string())),
+            _ => Self::Broke,
+        }
+    }
+}
+
+impl End {
+    /// What the hub is told.
+    pub(super) fn leaving(&self) -> Leaving {
+        match self {
+            Self::Said(Disconnect { code, session_expiry_s }) => {
+                Leaving::Goodbye { with_will: *code != GOODBYE, expiry_s: *session_expiry_s }
+            }
+            _ => Leaving::Broke,
+        }
+    }
+
+    /// What is to be told of it: the refusal, and what the log says besides.
+    pub(super) fn told(&self) -> Option<(Refusal, &str)> {
+        match self {
+            Self::Broke | Self::Said(_) | Self::Ended(Ending::Stop) => None,
+            Self::Ended(Ending::Refused(refusal)) => Some((*refusal, "")),
+            Self::Refused(words) => Some((words.refusal, &words.detail)),
+            Self::NotStored => Some((Refusal::NotStored, "")),
+        }
+    }
+
+    /// Writes the DISCONNECT. A server of 3.1.1 has none to send.
+    pub(super) fn say(&self, out: &mut Vec<u8>, form: Form) {
+        // A client that takes no packet of that size is not told.
+        let _ = match self {
+            Self::Broke | Self::Said(_) | Self::NotStored | Self::Ended(Ending::Refused(Refusal::NotReading)) => false,
+            Self::Ended(Ending::Stop) => wire::disconnect(out, form, SHUTTING_DOWN, None),
+            Self::Ended(Ending::Refused(refusal)) => wire::disconnect(out, form, refusal.code(), Some(refusal.rule())),
+            Self::Refused(words) => wire::disconnect(out, form, words.code, Some(&words.reason)),
+        };
+    }
+
+    /// Whether there is somebody to whom the last words can be said, and how long that may take.
+    pub(super) fn patience(&self) -> Option<Duration> {
+        match self {
+            Self::Broke | Self::Ended(Ending::Refused(Refusal::NotReading)) => None,
+            Self::Ended(Ending::Stop) => Some(Duration::ZERO),
+            _ => Some(LINGER),
+        }
+    }
+}
+
+/// Writes what waits, closes the connection, and listens for a while: data that nobody reads makes TCP throw away what is
+/// on its way to the other side, and that is where the client would learn why.
+pub(super) async fn part(mut stream: Box<dyn Stream>, mut out: Out, link: &Link, patience: Duration) {
+    let parting = async {
+        poll_fn(|cx| out.poll_drain(&mut stream, link, cx)).await?;
+        stream.shutdown().await?;
+        let mut unread = vec![0; CHUNK];
+        while stream.read(&mut unread).await? > 0 {}
+        io::Result::Ok(())
+    };
+    // It is polled at least once. What fails now concerns nobody.
+    let _ = timeout(patience, Box::pin(parting)).await;
+}
+
+/// The same for somebody who was not let in.
+pub(super) async fn turn_away(stream: Box<dyn Stream>, out: Out, link: &Link) {
+    part(stream, out, link, LINGER).await;
+}

@@ -1,0 +1,158 @@
+//! The beginning of a connection: from its first byte to the CONNACK.
+
+use std::io;
+use std::sync::Arc;
+
+use tokio::io::AsyncReadExt;
+use tokio::time::{Instant, timeout_at};
+use tracing::debug;
+
+use super::farewell::{Words, turn_away};
+use super::link::Link;
+use super::out::Out;
+use super::{Connection, Stream};
+use crate::broker::hub::{Admitted, Hub, Leaving};
+use crate::broker::refusals::{Refusal, Who};
+use crate::broker::session::aliases::TOPIC_ALIASES;
+use crate::broker::wire::{self, CONNECT, Connack, Connect, Fault, Form, Framing, Version};
+use crate::ops::metrics::Metric;
+
+/// The biggest CONNECT: whoever has not shown who they are gets no room for more.
+const CONNECT_LIMIT: usize = 64 * 1024;
+/// Room for what is read at once.
+const CHUNK: usize = 1024;
+
+/// What comes instead of a CONNECT.
+enum NoConnect {
+    /// The client hung up.
+    HungUp(io::Error),
+    /// Something else.
+    Fault(Fault),
+}
+
+impl From<io::Error> for NoConnect {
+    fn from(error: io::Error) -> Self {
+        Self::HungUp(error)
+    }
+}
+
+/// Waits for the CONNECT and lets the client in. None if that came to nothing, of which everybody was told.
+pub(super) async fn open(
+    hub: &Arc<Hub>,
+    link: &Arc<Link>,
+    mut stream: Box<dyn Stream>,
+    deadline: Instant,
+) -> Option<Connection> {
+    let mut input = Vec::new();
+    let limit = CONNECT_LIMIT.min(hub.limits.packet_bytes);
+    let (body, total) = match timeout_at(deadline, read_connect(&mut stream, &mut input, limit)).await {
+        Ok(Ok(Framing::Whole { body, total, .. })) => (body, total),
+        Ok(Ok(Framing::Incomplete { .. })) => return None,
+        Ok(Err(no_connect)) => {
+            hub.refusals.metrics().count(Metric::BrokerHandshakesFailed);
+            match no_connect {
+                NoConnect::HungUp(error) => debug!(%error, "connection closed before its CONNECT"),
+                NoConnect::Fault(fault) => hub.refusals.tell(fault.refusal(), &link.who(), fault),
+            }
+            return None;
+        }
+        Err(_late) => {
+            hub.refusals.tell(Refusal::ConnectTimeout, &link.who(), "");
+            return None;
+        }
+    };
+    let door = Door { hub, link, stream };
+    let connect = match wire::connect(input.get(body).unwrap_or_default(), &super::wire_limits(&hub.limits)) {
+        Ok(connect) => connect,
+        Err(refused) => {
+            door.name(&refused.seen);
+            hub.refusals.metrics().count(Metric::BrokerHandshakesFailed);
+            let form = refused.version.map(|version| Form { version, ..refused.seen.form() });
+            door.refuse(form, &refused.fault.into()).await;
+            return None;
+        }
+    };
+    door.name(&connect);
+    if let Some(will) = connect.will.as_ref().filter(|will| will.over_limit) {
+        hub.refusals.metrics().count(Metric::BrokerHandshakesFailed);
+        door.refuse(Some(connect.form()), &Words::of(Refusal::TopicLimit, will.topic)).await;
+        return None;
+    }
+    // On the heap: hashing a password keeps much at hand.
+    match Box::pin(hub.admit(&connect, link)).await {
+        Ok(admitted) => door.let_in(&connect, admitted, input.get(total..).unwrap_or_default()).await,
+        Err(denied) => {
+            door.refuse(Some(connect.form()), &Words::of(denied.refusal, denied.detail)).await;
+            None
+        }
+    }
+}
+
+/// Reads up to the end of a CONNECT, and perhaps some of what follows it.
+async fn read_connect(stream: &mut Box<dyn Stream>, input: &mut Vec<u8>, limit: usize) -> Result<Framing, NoConnect> {
+    loop {
+        if let Some(kind) = input.first().map(|first| first >> 4).filter(|kind| *kind != CONNECT) {
+            return Err(NoConnect::Fault(Fault::FirstPacket(kind)));
+        }
+        match wire::frame(input, Version::V311, limit).map_err(NoConnect::Fault)? {
+            whole @ Framing::Whole { .. } => return Ok(whole),
+            Framing::Incomplete { .. } => {}
+        }
+        input.reserve(CHUNK);
+        if stream.read_buf(input).await? == 0 {
+            return Err(NoConnect::HungUp(io::ErrorKind::UnexpectedEof.into()));
+        }
+    }
+}
+
+/// Somebody who is not in yet.
+struct Door<'a> {
+    hub: &'a Arc<Hub>,
+    link: &'a Arc<Link>,
+    stream: Box<dyn Stream>,
+}
+
+impl Door<'_> {
+    /// From now on lines say who the client says it is.
+    fn name(&self, connect: &Connect<'_>) {
+        let address = self.link.who().address();
+        self.link.set_who(Who::named(address, connect.user, connect.client));
+    }
+
+    /// The client is not let in, and is told so, if it speaks a version in which that can be said.
+    async fn refuse(self, form: Option<Form>, words: &Words) {
+        self.hub.refusals.tell(words.refusal, &self.link.who(), &words.detail);
+        let mut out = Out::default();
+        if let Some(form) = form {
+            words.connack(out.buffer(), form);
+        }
+        turn_away(self.stream, out, self.link).await;
+    }
+
+    /// The client gets its CONNACK, and what it sent behind its CONNECT is read.
+    async fn let_in(self, connect: &Connect<'_>, admitted: Admitted, rest: &[u8]) -> Option<Connection> {
+        let limits = &self.hub.limits;
+        let form = connect.form();
+        let connack = Connack {
+            session_present: admitted.present,
+            session_expiry_s: Some(admitted.expiry_s).filter(|granted| *granted != connect.session_expiry_s),
+            receive_maximum: Some(limits.held_acks),
+            max_packet: Some(limits.packet_bytes.try_into().unwrap_or(u32::MAX)),
+            assigned_client: admitted.assigned.as_deref(),
+            topic_alias_maximum: Some(TOPIC_ALIASES),
+            ..Connack::default()
+        };
+        let mut out = Out::default();
+        if wire::connack(out.buffer(), form, &connack) {
+            self.link.set_keep_alive(connect.keep_alive);
+            self.link.heard();
+            return Some(Connection::new(self.hub, self.link, (self.stream, out), (connect, admitted), rest));
+        }
+        let Admitted { session, own, .. } = admitted;
+        let unseen = Leaving::Goodbye { with_will: false, expiry_s: None };
+        self.hub.leave(&session, self.link, own, unseen).await;
+        let why = format!("no CONNACK fits into the {} bytes that the client takes", form.max_packet);
+        self.refuse(Some(form), &Words::of(Refusal::PacketSize, why)).await;
+        None
+    }
+}

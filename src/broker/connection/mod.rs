@@ -1,0 +1,269 @@
+//! One MQTT connection: a task that reads, handles, sends and writes, over any stream of bytes.
+//!
+//! ```text
+//!            ┌────────────────────────── Connection::poll ──────────────────────────┐
+//!  socket ──▶│ receive ──PUBLISH──▶ publish ──▶ hub ──Promise──▶ held ──PUBACK──▶ out │──▶ socket
+//!            │    └──PUBACK, PUBCOMP──▶ window ──▶ hub        send ──PUBLISH──▶ out   │
+//!            └─────────────────────────────────────────────────▲──────────────────────┘
+//!                                       the session's queue ────┘
+//! ```
+//!
+//! Whoever has something for the connection puts it where the connection looks (a queue, a promise, its [`Link`]) and wakes
+//! it. It looks in this order: is it to end? which acknowledgements may leave (`held`)? what has the client sent
+//! (`receive`)? what is there for the client (`send`)? Nothing of the client is read while 64 kB wait for the socket, or
+//! while as many acknowledgements are held as it may have open; so nothing grows with what a client sends or does not read.
+//!
+//! Reading and writing use buffers of the thread. A silent connection has none: only the beginning of a packet that is not
+//! whole is kept. Silence and stalled sockets are found by a sweep ([`Link::overdue`]), not by timers.
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::mem;
+use std::net::SocketAddr;
+use std::num::NonZeroU32;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::runtime::Handle;
+use tokio::time::{Instant, Sleep, timeout};
+
+use super::hub::{Admitted, AfterSubscribe, Hub, Leaving, Own, Session};
+use super::identity::Place;
+use super::refusals::Refusal;
+use super::session::aliases::Inward;
+use super::session::{Incoming, Window};
+use super::settings::BrokerLimits;
+use super::wire::{Connect, Form, WireLimits};
+use crate::chat::access::Rights;
+use farewell::{End, part};
+use held::Held;
+pub(crate) use link::{Ending, Link};
+use out::Out;
+use publish::Publishes;
+use rate::Rates;
+use request::Request;
+use send::Sender;
+
+mod farewell;
+mod handshake;
+mod held;
+mod link;
+mod out;
+mod publish;
+mod rate;
+mod receive;
+mod request;
+mod send;
+
+/// How often a connection looks at everything before others have their turn.
+const ROUNDS: usize = 4;
+/// How long the end of a connection waits for what it promised at QoS 2: whether its messages may come again.
+const SETTLE: Duration = Duration::from_secs(2);
+
+/// Bytes of MQTT, whatever they are wrapped in.
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
+
+/// Serves one client until its connection ends. Its CONNECT must be there by `deadline`.
+pub(crate) async fn serve<S>(hub: Arc<Hub>, stream: S, peer: SocketAddr, deadline: Instant)
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let link = Link::new(peer);
+    // On the heap, because it is big for a short time.
+    let opened = Box::pin(handshake::open(&hub, &link, Box::new(stream), deadline));
+    if let Some(Some(mut connection)) = hub.stop.run_until_cancelled(opened).await {
+        let end = poll_fn(|cx| connection.poll(cx)).await;
+        Box::pin(connection.finish(end)).await;
+    }
+}
+
+/// What packets may ask for.
+fn wire_limits(limits: &BrokerLimits) -> WireLimits {
+    WireLimits {
+        packet: limits.packet_bytes,
+        topic_bytes: limits.topic_bytes,
+        topic_levels: limits.topic_levels,
+        filters: limits.subscriptions,
+        user_properties: limits.user_properties,
+    }
+}
+
+/// One connection whose client was let in.
+struct Connection {
+    stream: Box<dyn Stream>,
+    out: Out,
+    /// In what form the client takes packets.
+    form: Form,
+    seat: Seat,
+    rights: Rights,
+    device: Option<Arc<str>>,
+    /// Among the connections of its user.
+    place: Option<Place>,
+    /// CONNECT asked for a session that outlives the connection.
+    lasting: bool,
+    /// What the client sent and was not handled: the beginning of a packet, or what has to wait.
+    kept: Vec<u8>,
+    /// What it sent has to wait.
+    blocked: bool,
+    aliases: Inward,
+    rates: Option<Box<Rates>>,
+    /// Until the next packet may pass.
+    slowed: Option<Pin<Box<Sleep>>>,
+    publishes: Publishes,
+    held: Held,
+    requests: VecDeque<Request>,
+    /// What follows a CONNACK or SUBACK.
+    following: Vec<AfterSubscribe>,
+    sender: Sender,
+}
+
+/// The session, as long as it is this connection's.
+struct Seat {
+    hub: Arc<Hub>,
+    link: Arc<Link>,
+    session: Arc<Session>,
+    /// What of it is this connection's, until it is given back.
+    own: Own,
+    left: bool,
+}
+
+impl Seat {
+    /// Gives the session back, once.
+    fn leave(&mut self, leaving: Leaving) -> Option<BoxFuture<'static, ()>> {
+        if mem::replace(&mut self.left, true) {
+            return None;
+        }
+        let own = mem::replace(&mut self.own, Own { window: Window::new(0), incoming: Incoming::default() });
+        let (hub, link, session) = (Arc::clone(&self.hub), Arc::clone(&self.link), Arc::clone(&self.session));
+        Some(Box::pin(async move { hub.leave(&session, &link, own, leaving).await }))
+    }
+}
+
+impl Drop for Seat {
+    /// The task was cut short, or panicked. Others may wait for the session.
+    fn drop(&mut self) {
+        if let (Some(leave), Ok(runtime)) = (self.leave(Leaving::Broke), Handle::try_current()) {
+            runtime.spawn(leave);
+        }
+    }
+}
+
+impl Connection {
+    fn new(
+        hub: &Arc<Hub>,
+        link: &Arc<Link>,
+        (stream, out): (Box<dyn Stream>, Out),
+        (connect, admitted): (&Connect<'_>, Admitted),
+        rest: &[u8],
+    ) -> Self {
+        let Admitted { session, own, rights, device, publish_rate, opening, place, expiry_s, turn, .. } = admitted;
+        // The CONNACK is written: whoever takes the session over from now on takes it from this connection.
+        drop(turn);
+        let (packet_rate, byte_rate) = (hub.limits.packet_rate, hub.limits.byte_rate);
+        let rates = Rates::new(publish_rate, NonZeroU32::new(packet_rate), NonZeroU32::new(byte_rate));
+        let sender = Sender::new(&session, connect.topic_alias_maximum);
+        let mut connection = Self {
+            stream,
+            out,
+            form: connect.form(),
+            seat: Seat { hub: Arc::clone(hub), link: Arc::clone(link), session, own, left: false },
+            rights,
+            device,
+            place,
+            lasting: expiry_s > 0,
+            kept: rest.to_vec(),
+            blocked: false,
+            aliases: Inward::default(),
+            rates: rates.map(Box::new),
+            slowed: None,
+            publishes: Publishes::default(),
+            held: Held::default(),
+            requests: VecDeque::new(),
+            following: vec![opening],
+            sender,
+        };
+        connection.resume();
+        connection
+    }
+
+    /// Ready when the connection ends.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        let link = Arc::clone(&self.seat.link);
+        link.register(cx.waker());
+        for _ in 0..ROUNDS {
+            match self.poll_round(cx, &link) {
+                Ok(true) => {}
+                Ok(false) => return Poll::Pending,
+                Err(end) => return Poll::Ready(end),
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Looks at everything once. Yields whether there may be more to do at once.
+    fn poll_round(&mut self, cx: &mut Context<'_>, link: &Link) -> Result<bool, End> {
+        let denied = match link.ending() {
+            None => false,
+            Some(Ending::Refused(Refusal::PublishDenied)) => true,
+            Some(ending) => return Err(End::Ended(ending)),
+        };
+        let was_full = self.out.is_full();
+        self.poll_held(cx)?;
+        self.poll_requests(cx)?;
+        let received = !denied && self.poll_receive(cx)?;
+        let _ = self.poll_acknowledged(cx)?;
+        let sent = !denied && self.poll_send(cx)?;
+        let drained = self.out.poll_drain(&mut self.stream, link, cx)?;
+        self.sender.written(&mut self.out);
+        // First what the client has a right to know: which of the messages before are safe.
+        if denied && self.held.is_empty() && drained.is_ready() {
+            return Err(End::Ended(Ending::Refused(Refusal::PublishDenied)));
+        }
+        Ok(received || sent || was_full && !self.out.is_full())
+    }
+
+    /// Gives the session back and says the last words.
+    async fn finish(mut self, end: End) {
+        if let Some((refusal, detail)) = end.told() {
+            self.tell_end(refusal, detail);
+        }
+        end.say(self.out.buffer(), self.form);
+        if end.patience().is_some() {
+            // As far as the socket takes it at once: what follows may take a while.
+            let link = Arc::clone(&self.seat.link);
+            let _ = poll_fn(|cx| Poll::Ready(self.out.poll_drain(&mut self.stream, &link, cx))).await;
+            self.sender.written(&mut self.out);
+        }
+        let _ = timeout(SETTLE, poll_fn(|cx| self.poll_settled(cx))).await;
+        poll_fn(|cx| self.poll_acknowledged(cx).unwrap_or(Poll::Ready(()))).await;
+        if let Some(leave) = self.seat.leave(end.leaving()) {
+            leave.await;
+        }
+        self.place = None;
+        if let Some(patience) = end.patience() {
+            part(self.stream, self.out, &self.seat.link, patience).await;
+        }
+    }
+
+    /// Tells why the connection ends, if nobody was told before.
+    fn tell_end(&self, refusal: Refusal, detail: &str) {
+        if self.seat.link.note_end() {
+            self.tell(refusal, detail);
+        }
+    }
+
+    /// Tells that something was refused.
+    fn tell(&self, refusal: Refusal, detail: &str) {
+        self.seat.hub.refusals.tell(refusal, &self.seat.link.who(), detail);
+    }
+}
+
+#[cfg(test)]
+mod tests;

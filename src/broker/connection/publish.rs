@@ -1,0 +1,249 @@
+//! A PUBLISH of the client, from its packet to its acknowledgement.
+
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+
+use super::Connection;
+use super::farewell::{End, Words};
+use super::held::{Released, Says, Word};
+use super::request::Request;
+use crate::broker::hub::{NewPublish, NotSafe, Promise, Publisher, Publishing};
+use crate::broker::refusals::Refusal;
+use crate::broker::session::Arrived;
+use crate::broker::session::aliases::AliasError;
+use crate::broker::wire::{AckKind, Fault, Publish, Version};
+use crate::chat::qos::QoS;
+use crate::mqtt::AckWord;
+use crate::ops::clock::now_ms;
+use crate::store::Message;
+
+/// The first level of the broker's own topics.
+const SYS: &str = "$SYS";
+/// "No matching subscribers" (MQTT 5, 2.4).
+const NO_MATCHING_SUBSCRIBERS: u8 = 0x10;
+
+/// Messages of the client on their way to the hub.
+#[derive(Default)]
+pub(super) struct Publishes {
+    /// The one that the hub has no room for yet.
+    waiting: Option<Waiting>,
+    /// PUBRELs that came and are not on disk, with the codes of their PUBCOMPs.
+    pub(super) released: Vec<(u16, u8)>,
+    /// The topic of the last message: often that of the next one.
+    topic: Option<Arc<str>>,
+}
+
+struct Waiting {
+    answer: Option<(AckKind, u16)>,
+    promise: BoxFuture<'static, Result<Promise, NotSafe>>,
+}
+
+impl Connection {
+    /// Hands a message to the hub.
+    pub(super) fn publish(&mut self, cx: &mut Context<'_>, publish: &Publish<'_>) -> Result<(), End> {
+        let kind = if publish.qos == QoS::ExactlyOnce { AckKind::Pubrec } else { AckKind::Puback };
+        let answer = publish.id.map(|id| (kind, id));
+        if publish.over_limit {
+            return self.over_limit(publish.topic, answer);
+        }
+        let topic = self.topic(publish)?;
+        if self.is_dropped(&topic, answer) || self.is_repeated(answer)? {
+            return Ok(());
+        }
+        let properties = &publish.properties;
+        let message = Message {
+            topic,
+            payload: Bytes::copy_from_slice(publish.payload),
+            properties: Bytes::copy_from_slice(&properties.forwarded),
+            qos: publish.qos,
+            retain: publish.retain,
+            expires_at: properties.expiry_s.map(|seconds| now_ms() + u64::from(seconds) * 1_000),
+        };
+        let new = NewPublish {
+            message,
+            dup: publish.dup,
+            exactly_once: publish.id.filter(|_| publish.qos == QoS::ExactlyOnce),
+            response_topic: properties.response_topic.map(str::to_owned),
+            correlation: properties.correlation.map(Bytes::copy_from_slice),
+            will_of: None,
+        };
+        let publisher = Publisher {
+            session: Some(&self.seat.session),
+            rights: &self.rights,
+            device: self.device.as_ref(),
+            follows: !self.held.is_empty(),
+        };
+        match self.seat.hub.publish(publisher, new) {
+            Publishing::Promised(promise) => self.promised(answer, promise),
+            Publishing::Waits(promise) => {
+                self.publishes.waiting = Some(Waiting { answer, promise });
+                // Asked at once, so that it knows whom to wake.
+                let _ = self.poll_publish(cx)?;
+            }
+            Publishing::Refused(refusal) => self.refuse(refusal, "", answer),
+        }
+        Ok(())
+    }
+
+    /// Ready when the hub has every message that was handled.
+    pub(super) fn poll_publish(&mut self, cx: &mut Context<'_>) -> Result<Poll<()>, End> {
+        let Some(Waiting { promise, .. }) = &mut self.publishes.waiting else { return Ok(Poll::Ready(())) };
+        let Poll::Ready(promise) = promise.poll_unpin(cx) else { return Ok(Poll::Pending) };
+        let answer = self.publishes.waiting.take().and_then(|waiting| waiting.answer);
+        match (promise, answer) {
+            (Ok(promise), answer) => self.promised(answer, promise),
+            // At QoS 0 nobody was promised anything.
+            (Err(NotSafe), None) => {}
+            (Err(NotSafe), Some(_)) => return Err(End::NotStored),
+        }
+        Ok(Poll::Ready(()))
+    }
+
+    /// Lets go the acknowledgements that may leave.
+    pub(super) fn poll_held(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
+        while let Poll::Ready(Some(Released { kind, id, word })) = self.held.poll_release(cx) {
+            let refusal = match word {
+                Word::Safe(Err(NotSafe)) => return Err(End::NotStored),
+                Word::Safe(Ok(AckWord::Quota)) => {
+                    self.tell(Refusal::Quota, "");
+                    self.forget_incoming(kind, id);
+                    Some(Refusal::Quota)
+                }
+                Word::No(refusal) => Some(refusal),
+                Word::Safe(Ok(word @ (AckWord::Done | AckWord::NoSuchTopic))) => {
+                    self.seat.own.incoming.acknowledged(id);
+                    let code = if word == AckWord::NoSuchTopic { NO_MATCHING_SUBSCRIBERS } else { 0 };
+                    self.say(kind, id, code, None);
+                    None
+                }
+                Word::Again => {
+                    self.say(kind, id, 0, None);
+                    None
+                }
+            };
+            // 3.1.1 has no word for a refusal: the message stays unacknowledged, and may come again.
+            if let Some(refusal) = refusal.filter(|_| self.form.version == Version::V5) {
+                self.say(kind, id, refusal.code(), Some(refusal.rule()));
+            }
+        }
+        Ok(())
+    }
+
+    /// At the end of the connection: ready when it is known of each message at QoS 2 whether it may come again.
+    pub(super) fn poll_settled(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        // If the hub does not take the last one, that may come again.
+        if let Ok(Poll::Pending) = self.poll_publish(cx) {
+            return Poll::Pending;
+        }
+        self.held.keep_pubrecs();
+        while let Some(Released { id, word, .. }) = ready!(self.held.poll_release(cx)) {
+            if matches!(word, Word::Safe(Ok(AckWord::Done | AckWord::NoSuchTopic))) {
+                self.seat.own.incoming.acknowledged(id);
+            }
+        }
+        Poll::Ready(())
+    }
+
+    /// The topic of a message, which may be an alias.
+    fn topic(&mut self, publish: &Publish<'_>) -> Result<Arc<str>, Fault> {
+        let topic = match (publish.properties.alias, &self.publishes.topic) {
+            (Some(alias), _) => self.aliases.resolve(alias, publish.topic).map_err(|error| match error {
+                AliasError::Invalid => Fault::AliasMaximum,
+                AliasError::Unknown => Fault::AliasUnknown,
+            })?,
+            (None, Some(last)) if **last == *publish.topic => Arc::clone(last),
+            (None, _) => publish.topic.into(),
+        };
+        self.publishes.topic = Some(Arc::clone(&topic));
+        Ok(topic)
+    }
+
+    /// A topic over a limit: MQTT 5 has a word for it where there is an acknowledgement.
+    fn over_limit(&mut self, topic: &str, answer: Option<(AckKind, u16)>) -> Result<(), End> {
+        if answer.is_none() || self.form.version == Version::V311 {
+            return Err(End::Refused(Words::of(Refusal::TopicLimit, topic)));
+        }
+        self.refuse(Refusal::TopicLimit, topic, answer);
+        Ok(())
+    }
+
+    /// Whether the client may not publish on this topic; then it is told so, as far as its version allows.
+    fn is_dropped(&mut self, topic: &str, answer: Option<(AckKind, u16)>) -> bool {
+        let is_sys = topic.split('/').next() == Some(SYS);
+        match self.form.version {
+            // For a denied message a connection of 3.1.1 ends, and a bridge of mosquitto, which says there how it is, would
+            // come back only to say the same again.
+            Version::V311 if is_sys => {
+                self.tell(Refusal::SysTopic, topic);
+                if let Some((kind, id)) = answer {
+                    self.held.push(kind, id, Says::Again);
+                }
+                true
+            }
+            _ if self.rights.may_publish(topic) => false,
+            Version::V311 => {
+                self.tell_end(Refusal::PublishDenied, topic);
+                self.seat.link.end(Refusal::PublishDenied);
+                true
+            }
+            Version::V5 => {
+                self.refuse(if is_sys { Refusal::SysTopic } else { Refusal::PublishDenied }, topic, answer);
+                true
+            }
+        }
+    }
+
+    /// Whether a message at QoS 2 came before. It comes in once and is answered each time ([MQTT-4.3.3-10]).
+    fn is_repeated(&mut self, answer: Option<(AckKind, u16)>) -> Result<bool, End> {
+        let Some((kind, id)) = answer else { return Ok(false) };
+        // 3.1.1 has no receive maximum: an identifier costs a few bytes, and there are no more than 65,535.
+        let room = match self.form.version {
+            Version::V5 => usize::from(self.seat.hub.limits.held_acks).saturating_sub(self.held.pubacks()),
+            Version::V311 => usize::MAX,
+        };
+        let incoming = &mut self.seat.own.incoming;
+        if kind == AckKind::Puback {
+            return if incoming.open() >= room { Err(self.too_many()) } else { Ok(false) };
+        }
+        match incoming.arrived(id, room) {
+            Arrived::New => Ok(false),
+            // Its PUBREC is still to come.
+            Arrived::Repeat { acknowledged: false } => Ok(true),
+            Arrived::Repeat { acknowledged: true } => {
+                self.held.push(kind, id, Says::Again);
+                Ok(true)
+            }
+            Arrived::TooMany => Err(self.too_many()),
+        }
+    }
+
+    /// The message is not taken. The client is told in its turn.
+    fn refuse(&mut self, refusal: Refusal, detail: &str, answer: Option<(AckKind, u16)>) {
+        self.tell(refusal, detail);
+        if let Some((kind, id)) = answer {
+            self.seat.own.incoming.release(id);
+            self.held.push(kind, id, Says::No(refusal));
+        }
+    }
+
+    fn promised(&mut self, answer: Option<(AckKind, u16)>, promise: Promise) {
+        if let Some((kind, id)) = answer {
+            self.held.push(kind, id, Says::Safe(promise));
+        }
+    }
+
+    /// A PUBREC of 0x80 or above ends the exchange, and the client may use the identifier again at once (MQTT 5, 4.3.3).
+    fn forget_incoming(&mut self, kind: AckKind, id: u16) {
+        if kind == AckKind::Pubrec
+            && self.seat.own.incoming.release(id)
+            && let Some(queue) = self.seat.session.queue.stored()
+        {
+            let request = Request::forget(self.seat.hub.store.clone(), queue, vec![id]);
+            self.requests.push_back(request);
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! SUBSCRIBE, UNSUBSCRIBE and PUBREL: what is answered when the disk has it, in the order in which it came.
+
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+
+use super::Connection;
+use super::farewell::{End, Words};
+use crate::broker::hub::{AfterSubscribe, Options, Wanted};
+use crate::broker::refusals::Refusal;
+use crate::broker::wire::{self, AckKind, Subscribe, Unsubscribe};
+use crate::store::{QueueId, Store, StoreError};
+
+/// "Topic filter invalid" (MQTT 5, 2.4): also for a filter over a limit, as a SUBACK has no code for that.
+const FILTER_INVALID: u8 = 0x8f;
+
+/// A request of the client that waits.
+pub(super) struct Request {
+    answer: Answer,
+    done: BoxFuture<'static, Result<Done, StoreError>>,
+}
+
+/// What the client gets.
+enum Answer {
+    /// Codes for all filters, and why the first of those that were refused was.
+    Suback {
+        id: u16,
+        codes: Vec<u8>,
+        why: Option<Refusal>,
+    },
+    /// Codes for the filters that were refused; those of the others come with what is done.
+    Unsuback {
+        id: u16,
+        refused: Vec<Option<u8>>,
+    },
+    /// Identifiers and codes.
+    Pubcomp(Vec<(u16, u8)>),
+    Nothing,
+}
+
+/// What came of it.
+enum Done {
+    Subscribed(AfterSubscribe),
+    Unsubscribed(Vec<u8>),
+    Stored,
+}
+
+impl Request {
+    /// PUBREL came for these messages of the client.
+    pub(super) fn pubcomp(store: Store, queue: QueueId, released: Vec<(u16, u8)>) -> Self {
+        let ids = released.iter().map(|(id, _)| *id).collect();
+        Self { answer: Answer::Pubcomp(released), ..Self::forget(store, queue, ids) }
+    }
+
+    /// These identifiers are free again.
+    pub(super) fn forget(store: Store, queue: QueueId, ids: Vec<u16>) -> Self {
+        let done = Box::pin(async move {
+            store.forget_incoming(queue, ids).await?.await?;
+            Ok(Done::Stored)
+        });
+        Self { answer: Answer::Nothing, done }
+    }
+}
+
+impl Connection {
+    pub(super) fn subscribe(&mut self, subscribe: &Subscribe<'_>) {
+        let (hub, session) = (Arc::clone(&self.seat.hub), Arc::clone(&self.seat.session));
+        let (mut codes, mut refusals, mut wanted) = (Vec::new(), Vec::new(), Vec::new());
+        for (filter, options) in &subscribe.filters {
+            let refused = match filter.refused {
+                Some(refusal) => Some(refusal),
+                None if !self.rights.may_subscribe(filter.text) => Some(Refusal::SubscribeDenied),
+                None if !hub.has_room_for(&session, filter.text, wanted.len()) => Some(Refusal::Subscriptions),
+                None => None,
+            };
+            if let Some(refusal) = refused {
+                // A packet full of filters over a limit is one line.
+                if refusal != Refusal::TopicLimit || !refusals.contains(&refusal) {
+                    self.tell(refusal, filter.text);
+                }
+                refusals.push(refusal);
+                codes.push(code(refusal));
+                continue;
+            }
+            codes.push(options.qos() as u8);
+            wanted.push(Wanted {
+                filter: filter.text.into(),
+                options: Options {
+                    qos: options.qos(),
+                    no_local: options.no_local(),
+                    retain_as_published: options.retain_as_published(),
+                    id: subscribe.subscription,
+                },
+                retain_handling: options.retain_handling(),
+            });
+        }
+        let link = Arc::clone(&self.seat.link);
+        let done = hub.subscribe(session, link, wanted).map(|after| after.map(Done::Subscribed));
+        let answer = Answer::Suback { id: subscribe.id, codes, why: refusals.first().copied() };
+        self.requests.push_back(Request { answer, done: done.boxed() });
+    }
+
+    pub(super) fn unsubscribe(&mut self, unsubscribe: &Unsubscribe<'_>) {
+        let filters = &unsubscribe.filters;
+        let refused = filters.iter().map(|filter| filter.refused.map(code)).collect();
+        if let Some(over) = filters.iter().find(|filter| filter.refused == Some(Refusal::TopicLimit)) {
+            self.tell(Refusal::TopicLimit, over.text);
+        }
+        let asked = filters.iter().filter(|filter| filter.refused.is_none()).map(|filter| filter.text.into()).collect();
+        let (hub, session) = (Arc::clone(&self.seat.hub), Arc::clone(&self.seat.session));
+        let done =
+            hub.unsubscribe(session, Arc::clone(&self.seat.link), asked).map(|codes| codes.map(Done::Unsubscribed));
+        let answer = Answer::Unsuback { id: unsubscribe.id, refused };
+        self.requests.push_back(Request { answer, done: done.boxed() });
+    }
+
+    /// Answers what is done, and goes on with what follows it.
+    pub(super) fn poll_requests(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
+        while let Some(request) = self.requests.front_mut()
+            && let Poll::Ready(done) = request.done.poll_unpin(cx)
+        {
+            let done = done.map_err(|_closed| End::NotStored)?;
+            if let Some(Request { answer, .. }) = self.requests.pop_front() {
+                self.answer(answer, done)?;
+            }
+        }
+        let mut failed = false;
+        self.following.retain_mut(|following| match following.poll_unpin(cx) {
+            Poll::Pending => true,
+            Poll::Ready(followed) => {
+                failed |= followed.is_err();
+                false
+            }
+        });
+        if failed { Err(End::NotStored) } else { Ok(()) }
+    }
+
+    fn answer(&mut self, answer: Answer, done: Done) -> Result<(), End> {
+        let (out, form) = (self.out.buffer(), self.form);
+        let fits = match (answer, done) {
+            (Answer::Suback { id, codes, why }, done) => {
+                if let Done::Subscribed(after) = done {
+                    self.following.push(after);
+                }
+                self.sender.feeds = self.seat.session.feeds();
+                wire::suback(out, form, id, &codes, why.map(Refusal::rule))
+            }
+            (Answer::Unsuback { id, refused }, done) => {
+                let mut done = if let Done::Unsubscribed(codes) = done { codes } else { Vec::new() }.into_iter();
+                let codes: Vec<u8> = refused.into_iter().filter_map(|code| code.or_else(|| done.next())).collect();
+                self.sender.feeds = self.seat.session.feeds();
+                wire::unsuback(out, form, id, &codes, None)
+            }
+            (Answer::Pubcomp(released), _) => {
+                released.into_iter().for_each(|(id, code)| self.say(AckKind::Pubcomp, id, code, None));
+                true
+            }
+            (Answer::Nothing, _) => true,
+        };
+        let too_big = || End::Refused(Words::of(Refusal::PacketSize, "no answer fits into what the client takes"));
+        fits.then_some(()).ok_or_else(too_big)
+    }
+}
+
+/// The reason code of a SUBACK or UNSUBACK.
+fn code(refusal: Refusal) -> u8 {
+    if refusal == Refusal::TopicLimit { FILTER_INVALID } else { refusal.code() }
+}
