@@ -3,7 +3,7 @@ use crate::broker::refusals::Refusal;
 use crate::chat::qos::QoS;
 
 fn fault_of(body: &[u8]) -> (Fault, Option<Version>) {
-    let refused = connect(body, &LIMITS).expect_err("a CONNECT that breaks a rule");
+    let refused: Refused<'_> = connect(body, &LIMITS).expect_err("a CONNECT that breaks a rule");
     (refused.fault, refused.version)
 }
 
@@ -11,7 +11,7 @@ fn fault_of(body: &[u8]) -> (Fault, Option<Version>) {
 fn everything_in_a_connect_is_read() {
     for version in BOTH {
         let body = correct_connect(version);
-        let read = connect(&body, &LIMITS).unwrap();
+        let read: Connect<'_> = connect(&body, &LIMITS).unwrap();
         let is_v5 = version == V5;
         assert_eq!((read.version, read.clean, read.keep_alive, read.client), (version, true, 60, "c"));
         assert_eq!((read.user, read.password), (Some("u"), Some(&b"p"[..])));
@@ -22,7 +22,7 @@ fn everything_in_a_connect_is_read() {
         assert_eq!(read.has_auth_method, is_v5);
         let max_packet = if is_v5 { 256 } else { usize::MAX };
         assert_eq!(read.form(), Form { version, max_packet, reasons: !is_v5 });
-        let will = read.will.clone().unwrap();
+        let will: Will<'_> = read.will.clone().unwrap();
         assert_eq!((will.topic, will.payload, will.qos), ("w", &b"bye"[..], QoS::ExactlyOnce));
         assert!(will.retain && !will.over_limit);
         if is_v5 {

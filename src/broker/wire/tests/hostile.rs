@@ -76,7 +76,7 @@ fn a_packet_that_is_cut_at_any_byte_is_none() {
         for end in 0..body.len() {
             let judged = judge(version, &whole(first, &[&body[..end]]));
             let kind = first >> 4;
-            // A payload has no end of its own; what may be left out, MQTT 5 lets be left out; one filter is a packet, too.
+            // A payload has no end of its own; MQTT 5 lets reasons be left out; one filter is a packet, too.
             let may_end = match kind {
                 3 => body.ends_with(b"body") && body.len() - end <= 4,
                 4..=7 => version == V5 && (end == 2 || end == 3),

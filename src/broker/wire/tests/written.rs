@@ -49,7 +49,7 @@ fn acknowledgements_are_as_short_as_they_may_be() {
         assert_eq!(said(NEW, 0x87, Some("no")), [first, 9, 1, 2, 0x87, 5, 0x1f, 0, 2, b'n', b'o']);
         assert_eq!(said(CURT, 0x87, Some("no")), [first, 3, 1, 2, 0x87]);
         assert_eq!(said(Form { max_packet: 10, ..NEW }, 0x87, Some("no")), [first, 3, 1, 2, 0x87]);
-        assert_eq!(said(Form { max_packet: 4, ..NEW }, 0x87, Some("no")), []);
+        assert!(said(Form { max_packet: 4, ..NEW }, 0x87, Some("no")).is_empty());
         assert_eq!(said(OLD, 0x87, Some("no")), [first, 2, 1, 2]);
     }
 }
@@ -75,8 +75,8 @@ fn a_disconnect_is_for_mqtt_5() {
     assert_eq!(written(|out| disconnect(out, NEW, 0x8d, Some("no"))), b"\xe0\x07\x8d\x05\x1f\0\x02no");
     assert_eq!(written(|out| disconnect(out, CURT, 0x8d, Some("no"))), [0xe0, 1, 0x8d]);
     assert_eq!(written(|out| disconnect(out, Form { max_packet: 8, ..NEW }, 0x8d, Some("no"))), [0xe0, 1, 0x8d]);
-    assert_eq!(written(|out| disconnect(out, Form { max_packet: 2, ..NEW }, 0x8d, Some("no"))), []);
-    assert_eq!(written(|out| disconnect(out, OLD, 0x8d, Some("no"))), []);
+    assert!(written(|out| disconnect(out, Form { max_packet: 2, ..NEW }, 0x8d, Some("no"))).is_empty());
+    assert!(written(|out| disconnect(out, OLD, 0x8d, Some("no"))).is_empty());
     let mut pong = Vec::new();
     pingresp(&mut pong);
     assert_eq!(pong, [0xd0, 0]);
@@ -132,5 +132,5 @@ fn texts_that_are_too_long_are_cut_and_nothing_panics() {
     let huge = vec![0; 268_435_456];
     out.clear();
     publish(&mut out, V5, &PublishOut { topic: "t", payload: &huge, ..message });
-    assert_eq!(out, []);
+    assert!(out.is_empty());
 }
