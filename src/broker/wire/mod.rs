@@ -1,13 +1,12 @@
 //! MQTT 3.1.1 and 5 as a server reads and writes them: bytes in, packets out, and the other way round.
 //!
-//! Nothing here keeps a state, waits, or reads a clock. What is read borrows from the buffer that it came in; only a list
-//! of filters and properties in pieces are copied. Nothing is copied or kept before [`frame`] has judged the size of the
-//! packet.
+//! Nothing here keeps a state, waits, or reads a clock. What is read borrows from the buffer that it came in; only a
+//! list of filters and properties in pieces are copied, after [`frame`] has judged the size of the packet.
 //!
-//! A packet that is returned keeps every rule that it can keep alone: whatever another broker's client library might
-//! stumble over (a wildcard in a topic, a property that does not belong there) does not come through. Everything else is
-//! a [`Fault`], which ends the connection. Rules that need to know more are the connection's: that CONNECT comes first,
-//! topic aliases, the receive maximum. Paragraphs are those of MQTT 5.
+//! A packet that is returned keeps every rule that it can keep alone: what the library of a subscriber might stumble over
+//! (a wildcard in a topic, a property that does not belong there) does not come through. Everything else is a [`Fault`],
+//! which ends the connection. Rules that need to know more are the connection's: that CONNECT comes first, topic aliases,
+//! the receive maximum. Paragraphs are those of MQTT 5.
 
 use std::ops::Range;
 
@@ -80,8 +79,8 @@ pub(crate) enum Framing {
     Whole { first: u8, body: Range<usize>, total: usize },
 }
 
-/// Finds the packet at the front of a buffer. Packet type, flags and size are judged from the fixed header alone, before
-/// the rest is there. `version` is 3.1.1 as long as nobody knows: it lets a length have more bytes than it needs.
+/// Finds the packet at the front of a buffer. Packet type, flags and size are judged from the fixed header alone,
+/// before the rest is there. `version` is 3.1.1 as long as nobody knows: it lets a length have more bytes than it needs.
 ///
 /// # Errors
 ///

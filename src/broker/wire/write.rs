@@ -1,4 +1,5 @@
-//! The packets of a server. Whoever calls sees to it that texts are shorter than 64 kB; what is longer is cut.
+//! The packets of a server. What goes over the biggest packet of a client is not written, and `false` says so. Whoever
+//! calls sees to it that texts are shorter than 64 kB; what is longer is cut.
 
 use super::Version;
 use super::acks::Ack;
@@ -74,7 +75,7 @@ pub(crate) enum AckKind {
     Pubcomp = 0x70,
 }
 
-/// Writes a CONNACK. False, and nothing is written, if the client takes no packet of that size.
+/// Writes a CONNACK.
 #[must_use]
 pub(crate) fn connack(out: &mut Vec<u8>, form: Form, connack: &Connack<'_>) -> bool {
     let head = [connack.session_present.into(), connack.code];
@@ -129,8 +130,8 @@ fn properties_length(publish: &PublishOut<'_>) -> usize {
     publish.alias.map_or(0, |_| 3) + publish.expiry_s.map_or(0, |_| 5) + ids + publish.properties.len()
 }
 
-/// Writes a PUBLISH, without its properties in 3.1.1. Whether the client takes one of [`publish_size`] has been seen to;
-/// what would be too big for MQTT is not written.
+/// Writes a PUBLISH, without its properties in 3.1.1. Whether the client takes one of [`publish_size`] is for the caller
+/// to see to; what would be too big for MQTT is not written.
 pub(crate) fn publish(out: &mut Vec<u8>, version: Version, publish: &PublishOut<'_>) {
     let length = publish_length(version, publish);
     if length > MAX_LENGTH {
@@ -203,8 +204,8 @@ pub(crate) fn disconnect(out: &mut Vec<u8>, form: Form, code: u8, reason: Option
     explained(out, form, DISCONNECT, (&[code], reason, &[])) || whole(out, form, DISCONNECT, &[bare])
 }
 
-/// Writes a packet of MQTT 5 with a reason string between head and tail, if there is one, the client wants it and takes a
-/// packet of that size [MQTT-3.2.2-19].
+/// Writes a packet of MQTT 5 with a reason string between head and tail, if there is one, the client wants it and takes
+/// a packet of that size \[MQTT-3.2.2-19\].
 fn explained(out: &mut Vec<u8>, form: Form, first: u8, (head, reason, tail): (&[u8], Option<&str>, &[u8])) -> bool {
     let Some(reason) = reason.filter(|_| form.reasons && form.version == Version::V5) else {
         return false;
@@ -224,7 +225,7 @@ fn with_reason(others: &[u8], reason: &str) -> Vec<u8> {
     properties
 }
 
-/// Writes a packet, if the client takes one of that size [MQTT-3.1.2-24].
+/// Writes a packet, if the client takes one of that size \[MQTT-3.1.2-24\].
 fn whole(out: &mut Vec<u8>, form: Form, first: u8, parts: &[&[u8]]) -> bool {
     let length = parts.iter().map(|part| part.len()).sum();
     let fits = length <= MAX_LENGTH && 1 + varint_len(length) + length <= form.max_packet;
