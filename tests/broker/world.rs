@@ -8,7 +8,10 @@ use fcm_mqtt_bridge::broker::identity::users::{Cost, UsersFile};
 use fcm_mqtt_bridge::broker::{Bound, Broker, BrokerConfig, BrokerError, BrokerLimits, Listen, Surroundings};
 use fcm_mqtt_bridge::chat::principal::Role;
 use fcm_mqtt_bridge::mqtt::{self, AckWord, BrokerLink, Inbound, Outbound, Outcome, Port};
+use fcm_mqtt_bridge::ops::clock::now_ms;
 use fcm_mqtt_bridge::ops::metrics::Metrics;
+use fcm_mqtt_bridge::store::Store;
+use fcm_mqtt_bridge::store::sqlite::{self, Settings, WriterThread};
 use tempfile::TempDir;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
@@ -30,10 +33,13 @@ pub(crate) struct World {
     pub(crate) reload: watch::Sender<u64>,
     stop: CancellationToken,
     broker: JoinSet<Result<(), BrokerError>>,
+    pub(crate) store: Store,
+    writer: WriterThread,
+    _folder: TempDir,
 }
 
 pub(crate) fn config() -> BrokerConfig {
-    BrokerConfig { listen: Listen::tcp(([127, 0, 0, 1], 0).into()), anonymous: true, ..BrokerConfig::default() }
+    BrokerConfig { listen: Listen::tcp(([127, 0, 0, 1], 0).into()), anonymous: true, core: std::env::var_os("BROKER_CORE").is_some(), ..BrokerConfig::default() }
 }
 
 pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
@@ -53,6 +59,10 @@ impl World {
     }
 
     pub(crate) async fn bind(config: BrokerConfig) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let path = config.data.as_deref().unwrap_or(folder.path()).join("bridge.db");
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let (store, writer, _) = sqlite::open(&Settings::new(path), now_ms()).unwrap();
         let broker = Broker::bind(config).await.unwrap();
         let bound = broker.addresses();
         let address = bound.tcp.expect("a TCP listener");
@@ -62,10 +72,16 @@ impl World {
         let mut tasks = JoinSet::new();
         let metrics = Arc::new(Metrics::new());
         let (reload, reloaded) = watch::channel(0);
-        let surroundings = Surroundings { metrics: Arc::clone(&metrics), mark_copy: None, reload: reloaded };
+        let surroundings = Surroundings {
+            metrics: Arc::clone(&metrics),
+            mark_copy: None,
+            reload: reloaded,
+            store: Some(store.clone()),
+            told: |_, _| (),
+        };
         tasks.spawn(broker.run(outlet, surroundings, stop.clone()));
         soon("the door", port.broker_link.wait_for(|broker_link| *broker_link == BrokerLink::Up)).await.unwrap();
-        Self { address, bound, port, metrics, reload, stop, broker: tasks }
+        Self { address, bound, port, metrics, reload, stop, broker: tasks, store, writer, _folder: folder }
     }
 
     /// The next message for the bridge.
@@ -120,6 +136,7 @@ impl World {
         self.stop.cancel();
         let ended = soon("the end of the broker", self.broker.join_next()).await;
         ended.unwrap().unwrap().unwrap();
+        soon("the end of the store", self.writer.close()).await.unwrap();
         assert_eq!(*self.port.broker_link.borrow(), BrokerLink::Down);
     }
 

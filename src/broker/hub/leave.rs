@@ -9,7 +9,7 @@ use super::session::{Feed, Own, Session};
 use super::wills::Will;
 use crate::broker::connection::Link;
 use crate::broker::identity::Caller;
-use crate::broker::session::{Item, Lane, Source, Suspended};
+use crate::broker::session::{Item, Source, Suspended};
 use crate::chat::principal::Identity;
 use crate::mqtt::{Change, Sighting};
 use crate::ops::clock::now_ms;

@@ -15,13 +15,13 @@ use super::queue::SharedQueue;
 use super::routes::Route;
 use super::session::Session;
 use crate::broker::refusals::Refusal;
-use crate::broker::session::{Item, Pushed, Source};
+use crate::broker::session::{Item, Pushed};
 use crate::chat::access::Rights;
 use crate::chat::qos::QoS;
 use crate::chat::topic::Side;
 use crate::mqtt::{Ack, AckWord, Inbound};
 use crate::ops::clock::now_ms;
-use crate::store::{Committed, Enqueue, Message, QueueId, Retain, Target};
+use crate::store::{Committed, Enqueue, Message, QueueId, Target};
 
 /// How long the acknowledgement of a message waits for a reader who is behind.
 const SLOW_READER: Duration = Duration::from_secs(1);
@@ -81,11 +81,6 @@ pub(crate) struct Promise {
 pub(crate) struct NotSafe;
 
 impl Promise {
-    /// Whether there is nothing to wait for.
-    pub(crate) fn is_kept(&self) -> bool {
-        self.stored.is_none() && self.word.is_none() && self.slow.is_empty()
-    }
-
     /// Waits until what is to be on disk is there, or will never be.
     pub(super) async fn stored(self) -> bool {
         match self.stored {

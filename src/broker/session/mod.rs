@@ -20,6 +20,6 @@ mod window;
 mod tests;
 
 pub(crate) use incoming::{Arrived, Incoming};
-pub(crate) use item::{Item, Source, SourceKey, document_message};
+pub(crate) use item::{Item, Source, document_message};
 pub(crate) use queue::{Away, MemoryLimits, Pulled, Pushed, Queue, Read, Wanted};
 pub(crate) use window::{Flight, Lane, Rec, Sent, Suspended, Window};
