@@ -300,7 +300,7 @@ impl World {
             return;
         }
         self.connected = false;
-        assert_eq!(self.window.suspend(true), Suspended::default());
+        assert_eq!(self.window.suspend(), []);
         for seen in self.queue.away().seen {
             for (_, (_, redelivered)) in self.documents.range_mut((Arc::clone(&seen.topic), 0)..=(seen.topic, seen.seq))
             {
