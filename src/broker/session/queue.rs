@@ -220,8 +220,8 @@ impl Queue {
         Away { seen, rows: self.rows_sent }
     }
 
-    fn append(&mut self, item: Item, size: usize) {
-        self.disk.add(size);
+    fn append(&mut self, item: Item) {
+        self.disk.add(item.size());
         self.ready.push_back(item);
     }
 

@@ -31,25 +31,23 @@ pub(crate) enum Wanted {
 impl Queue {
     /// A row was committed. `false`: it is read from disk later, or known already.
     pub(crate) fn announce_row(&mut self, seq: u64, item: Item) -> bool {
-        let size = item.size();
-        let taken = self.open && self.rows.announce(seq, self.disk.has_room(size));
+        let taken = self.open && self.rows.announce(seq, self.disk.has_room(item.size()));
         if taken {
-            self.append(item, size);
+            self.append(item);
         }
         taken
     }
 
     /// A document was committed. `false`: it is read from disk later, or known already.
     pub(crate) fn announce_document(&mut self, reference: &DocumentRef, item: Item) -> bool {
-        let size = item.size();
-        let room = self.disk.has_room(size);
+        let room = self.disk.has_room(item.size());
         if !self.open || !self.know(&reference.topic) {
             return false;
         }
         let Some(cursor) = self.topics.get_mut(&reference.topic) else { return false };
         let taken = cursor.announce(reference.seq, room) && cursor.add(reference.seq);
         if taken {
-            self.append(item, size);
+            self.append(item);
         } else {
             self.line_up(&reference.topic);
         }
@@ -122,8 +120,7 @@ impl Queue {
                 let seq = row.seq;
                 let mut item = Item::from(row);
                 item.copy |= seq <= self.rows_sent;
-                let size = item.size();
-                self.append(item, size);
+                self.append(item);
             }
         }
         if self.rows.is_live() {
@@ -165,10 +162,7 @@ impl Queue {
         match &read.what {
             Wanted::Rows(_) => {}
             Wanted::Topics => self.missed = true,
-            Wanted::Documents(topic, _) => {
-                self.topics.entry(Arc::clone(topic)).and_modify(Cursor::not_answered);
-                self.line_up(topic);
-            }
+            Wanted::Documents(topic, _) => self.not_answered(topic),
         }
     }
 
@@ -195,17 +189,19 @@ impl Queue {
 
     /// A reader is there that takes more: what was set aside is read again.
     pub(crate) fn offer_again(&mut self) {
-        for (topic, cursor) in &mut self.topics {
-            let lined_up = cursor.is_lined_up();
-            if !cursor.rewind() {
-                continue;
+        let again = |(topic, cursor): (&Arc<str>, &mut Cursor)| cursor.rewind().then(|| Arc::clone(topic));
+        for topic in self.topics.iter_mut().filter_map(again).collect::<Vec<_>>() {
+            let is_it = |read: &mut Read| matches!(&read.what, Wanted::Documents(asked, _) if *asked == topic);
+            if self.reading.take_if(is_it).is_some() {
+                self.not_answered(&topic);
             }
-            let being_read =
-                self.reading.take_if(|read| matches!(&read.what, Wanted::Documents(read, _) if read == topic));
-            if being_read.is_some() || !lined_up {
-                self.turns.push_back(Arc::clone(topic));
-            }
+            self.line_up(&topic);
         }
+    }
+
+    fn not_answered(&mut self, topic: &Arc<str>) {
+        self.topics.entry(Arc::clone(topic)).and_modify(Cursor::not_answered);
+        self.line_up(topic);
     }
 
     /// Makes sure that a topic has a cursor; a new one is behind from 0: its first read claims it. `false` if there is no

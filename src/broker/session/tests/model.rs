@@ -331,6 +331,7 @@ impl World {
     fn restart(&mut self) {
         self.cut(0);
         self.news.clear();
+        self.reads.clear();
         self.announced = None;
         let sent = |key: &SourceKey| self.doubtful.contains(key);
         self.rows.iter_mut().for_each(|(seq, row)| row.maybe_sent |= sent(&SourceKey::Row(*seq)));

@@ -65,6 +65,69 @@ fn an_announced_row_that_is_gone_is_not_looked_for_again() {
 }
 
 #[test]
+fn what_is_announced_while_an_empty_page_is_under_way_is_read() {
+    let announcements: [fn(&mut Queue); 2] =
+        [|queue| assert!(!queue.announce_row(1, row(1, "t", 1, QoS::AtLeastOnce))), |queue| queue.behind_on_rows()];
+    for announce in announcements {
+        let mut queue = Queue::kept(LIMITS);
+        queue.open();
+        let read = queue.next_read().unwrap();
+        announce(&mut queue);
+        queue.rows_came(&read, vec![]);
+        let read = queue.next_read().unwrap();
+        queue.rows_came(&read, vec![queue_row(1, "t", QoS::AtLeastOnce)]);
+        assert_eq!(drain(&mut queue), [1]);
+    }
+}
+
+#[test]
+fn qos_0_waits_for_its_place_among_rows_that_are_read() {
+    let mut queue = Queue::kept(LIMITS);
+    let zero = |n| Item::memory(message("t", 1, QoS::AtMostOnce, None), target(QoS::AtMostOnce, n));
+    assert_eq!(queue.push(zero(9), Some(9)), Pushed::Full, "nobody reads");
+    queue.open();
+    assert_eq!(queue.push(zero(9), None), Pushed::Full, "its place is not known");
+    assert_eq!(queue.push(zero(2), Some(1)), Pushed::Taken);
+    assert_eq!(queue.push(zero(4), Some(3)), Pushed::Taken);
+    let read = queue.next_read().unwrap();
+    queue.rows_came(&read, [1, 3].map(|seq| queue_row(seq, "t", QoS::AtLeastOnce)).into());
+    assert_eq!(drain(&mut queue), [1, 2, 3]);
+    let read = queue.next_read().unwrap();
+    queue.rows_came(&read, vec![]);
+    assert_eq!(drain(&mut queue), [4]);
+}
+
+#[test]
+fn what_is_given_back_too_late_is_read_and_comes_once() {
+    let (mut queue, d) = (Queue::kept(LIMITS), topic("d"));
+    queue.open();
+    let read = queue.next_read().unwrap();
+    queue.rows_came(&read, vec![queue_row(1, "t", QoS::AtLeastOnce)]);
+    queue.announce_document(&reference(&d, 2), document(&d, 2, 10, false));
+    read_documents(&mut queue, &d, &[2]);
+    let late: Vec<_> = std::iter::from_fn(|| pulled(&mut queue)).collect();
+    assert_eq!(late.len(), 2);
+    assert_eq!(queue.away(), Away { seen: vec![Seen { topic: Arc::clone(&d), seq: 2 }], rows: 1 });
+    queue.open();
+    queue.watch([&d]);
+    queue.give_back(late);
+    assert_eq!(pulled(&mut queue), None);
+    let read = queue.next_read().unwrap();
+    queue.rows_came(&read, vec![queue_row(1, "t", QoS::AtLeastOnce)]);
+    assert!(pulled(&mut queue).unwrap().copy);
+}
+
+#[test]
+fn an_expired_row_is_named_and_what_is_only_in_memory_is_dropped() {
+    let mut queue = Queue::new(LIMITS);
+    let (message, target) = (message("t", 1, QoS::AtLeastOnce, Some(5)), target(QoS::AtLeastOnce, 1));
+    queue.push(Item::memory(Arc::clone(&message), target.clone()), None);
+    queue.announce_row(1, Item::row(1, message, target));
+    assert!(matches!(queue.pull(false, 5), Some(Pulled::Expired(item)) if item.source == Source::Row(1)));
+    assert_eq!(queue.pull(true, 5), None);
+}
+
+#[test]
 fn without_room_in_the_window_nothing_passes_what_waits_for_it() {
     let mut queue = Queue::new(LIMITS);
     let zero = |n| Item::memory(message("t", 1, QoS::AtMostOnce, None), target(QoS::AtMostOnce, n));
@@ -191,8 +254,18 @@ fn the_window_is_the_smaller_of_both_maxima() {
     assert_eq!(window.take_id(&row(2, "t", 1, QoS::AtLeastOnce), Lane::Own), None);
     window.suspend();
     window.resume(65_535);
-    assert_eq!(window.take_id(&row(1, "t", 1, QoS::AtLeastOnce), Lane::Own).unwrap().id, 1);
+    let again = window.take_id(&row(1, "t", 1, QoS::AtLeastOnce), Lane::Own);
+    assert_eq!(again, Some(Sent { id: 1, dup: true, must_store: false }));
     assert!(window.has_room());
+}
+
+#[test]
+fn identifiers_of_what_is_gone_from_the_disk_are_free() {
+    let mut window = Window::new(10);
+    assert!((1..4).all(|seq| window.take_id(&row(seq, "t", 1, QoS::AtLeastOnce), Lane::Own).is_some()));
+    window.suspend();
+    assert_eq!(window.take_id(&row(3, "t", 1, QoS::AtLeastOnce), Lane::Own).unwrap().id, 3);
+    assert_eq!(window.len(), 1);
 }
 
 #[test]
