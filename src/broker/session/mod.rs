@@ -22,4 +22,4 @@ mod tests;
 pub(crate) use incoming::{Arrived, Incoming};
 pub(crate) use item::{Item, Source, document_message};
 pub(crate) use queue::{Away, MemoryLimits, Pulled, Pushed, Queue, Read, Wanted};
-pub(crate) use window::{Flight, Lane, Rec, Sent, Suspended, Window};
+pub(crate) use window::{Flight, Lane, Rec, Sent, Window};

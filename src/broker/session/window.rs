@@ -76,15 +76,6 @@ pub(crate) enum Rec {
     Unknown,
 }
 
-/// What the end of a connection leaves.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Suspended {
-    /// Items of groups, in the order in which they were sent: to be given back.
-    pub(crate) back: Vec<(u64, Item)>,
-    /// Items of groups that no other member may get (MQTT 5, 4.8.2): to be acknowledged.
-    pub(crate) gone: Vec<(u64, Source)>,
-}
-
 /// The window of a session. It outlives connections.
 #[derive(Debug)]
 pub(crate) struct Window {
@@ -190,21 +181,6 @@ impl Window {
         released.into_iter().map(|(&id, _)| id).collect()
     }
 
-    /// Items of groups that only this client may get, once more: each with its identifier and DUP, when the session is
-    /// resumed, before anything else. They are as many as the window has room for; the others are given next time.
-    pub(crate) fn resend(&mut self) -> Vec<(u16, Item)> {
-        let mut again: Vec<_> =
-            self.flights.iter_mut().filter(|(_, flight)| !flight.counted && flight.item.is_some()).collect();
-        again.sort_by_key(|(_, flight)| flight.order);
-        again.truncate(self.room.saturating_sub(self.open));
-        self.open += again.len();
-        let items = again.into_iter().filter_map(|(&id, flight)| {
-            flight.counted = true;
-            Some((id, Item { copy: true, ..flight.item.clone()? }))
-        });
-        items.collect()
-    }
-
     /// A row of the own queue was read: what the store knows of it from before a restart. Says for which identifier PUBREL
     /// is to be sent now.
     pub(crate) fn restore(&mut self, row: &QueueRow) -> Option<u16> {
@@ -223,29 +199,26 @@ impl Window {
         None
     }
 
-    /// The connection ended. If the session `stays`, identifiers of rows and documents are kept for their next sending, and
-    /// items of groups with QoS 2 stay: their delivery is to be completed to this client. Otherwise nothing stays.
-    pub(crate) fn suspend(&mut self, stays: bool) -> Suspended {
+    /// The connection ended. Identifiers of what was released are kept for PUBREL, those of the own rows and documents for
+    /// their next sending; what was only in memory is gone. The answer are the items of groups, with the numbers of the
+    /// groups, in the order in which they were sent: they are given back.
+    pub(crate) fn suspend(&mut self) -> Vec<(u64, Item)> {
         self.open = 0;
         let mut flights: Vec<_> = std::mem::take(&mut self.flights).into_iter().collect();
         flights.sort_by_key(|(_, flight)| flight.order);
-        let mut left = Suspended::default();
+        let mut back = Vec::new();
         for (id, mut flight) in flights {
             flight.counted = false;
-            match (flight.lane, flight.qos, flight.released) {
-                (_, _, true) if stays => drop(self.flights.insert(id, flight)),
-                (Lane::Group(_), QoS::ExactlyOnce, false) if stays => drop(self.flights.insert(id, flight)),
-                (Lane::Group(group), QoS::ExactlyOnce, false) => left.gone.push((group, flight.source)),
-                (Lane::Group(group), _, _) => left.back.extend(flight.item.map(|item| (group, item))),
-                (Lane::Own, _, _) => {
-                    if let (true, Some(key)) = (stays, flight.source.key()) {
-                        self.kept.insert(key, id);
-                        self.flights.insert(id, flight);
-                    }
+            match (flight.lane, flight.source.key()) {
+                (Lane::Group(group), _) if !flight.released => back.extend(flight.item.map(|item| (group, item))),
+                (Lane::Own, None) => {}
+                (_, key) => {
+                    self.kept.extend(key.filter(|_| !flight.released).map(|key| (key, id)));
+                    self.flights.insert(id, flight);
                 }
             }
         }
-        left
+        back
     }
 
     /// The identifier that something of the own queue had on a former connection. Rows, and documents of a topic, are read

@@ -141,11 +141,9 @@ impl Cursor {
 
     /// Something is in memory now; `false` if it was already.
     pub(super) fn add(&mut self, seq: u64) -> bool {
-        let new = !self.items.contains_key(&seq);
-        if new {
-            self.items.insert(seq, Place::Ready);
-        }
-        new
+        let known = self.items.contains_key(&seq);
+        self.items.entry(seq).or_insert(Place::Ready);
+        !known
     }
 
     pub(super) fn hand_out(&mut self, seq: u64) {
@@ -167,16 +165,11 @@ impl Cursor {
         self.aside = Some(self.aside.map_or(seq, |aside| aside.min(seq)));
     }
 
-    pub(super) fn is_lined_up(&self) -> bool {
-        self.lined_up
-    }
-
-    /// Goes back to what was set aside, and is lined up. Whether there was something.
+    /// Goes back to what was set aside. Whether there was something.
     pub(super) fn rewind(&mut self) -> bool {
         let Some(aside) = self.aside.take() else { return false };
         self.taken = self.taken.min(aside.saturating_sub(1));
         self.fall_behind();
-        self.lined_up = true;
         true
     }
 

@@ -1,0 +1,258 @@
+//! How a queue follows what is on disk: announcements, reads, topics.
+
+use std::sync::Arc;
+
+use super::cursor::Cursor;
+use super::{Item, Load, QUEUE_BYTES, QUEUE_ITEMS, Queue, Source, TOPICS_MAX};
+use crate::store::{DocumentRef, Page, QueueRow, Seen};
+
+/// What is to be asked of the store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Read {
+    /// What.
+    pub(crate) what: Wanted,
+    /// How much at most.
+    pub(crate) page: Page,
+    /// Tells answers apart: one that comes too late is none.
+    number: u64,
+}
+
+/// What is read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    /// Rows behind this number. The answer is [`Queue::rows_came`].
+    Rows(u64),
+    /// Documents of a topic behind this number. The answer is [`Queue::documents_came`].
+    Documents(Arc<str>, u64),
+    /// Which topics of the subscriptions wait: there were too many to know them all. The answer is [`Queue::topics_came`].
+    Topics,
+}
+
+impl Queue {
+    /// A row was committed. `false`: it is read from disk later, or known already.
+    pub(crate) fn announce_row(&mut self, seq: u64, item: Item) -> bool {
+        let taken = self.open && self.rows.announce(seq, self.disk.has_room(item.size()));
+        if taken {
+            self.append(item);
+        }
+        taken
+    }
+
+    /// A document was committed. `false`: it is read from disk later, or known already.
+    pub(crate) fn announce_document(&mut self, reference: &DocumentRef, item: Item) -> bool {
+        let room = self.disk.has_room(item.size());
+        if !self.open || !self.know(&reference.topic) {
+            return false;
+        }
+        let Some(cursor) = self.topics.get_mut(&reference.topic) else { return false };
+        let taken = cursor.announce(reference.seq, room) && cursor.add(reference.seq);
+        if taken {
+            self.append(item);
+        } else {
+            self.line_up(&reference.topic);
+        }
+        taken
+    }
+
+    /// Rows were committed that were not announced one by one.
+    pub(crate) fn behind_on_rows(&mut self) {
+        self.rows.fall_behind();
+    }
+
+    /// Documents of a topic were committed that were not announced one by one.
+    pub(crate) fn behind_on(&mut self, topic: &Arc<str>) {
+        if self.open && self.know(topic) {
+            self.topics.entry(Arc::clone(topic)).and_modify(Cursor::fall_behind);
+            self.line_up(topic);
+        }
+    }
+
+    /// Topics of a subscription, of which documents may wait on disk. Those that are known already are not read again.
+    pub(crate) fn watch<'a>(&mut self, topics: impl IntoIterator<Item = &'a Arc<str>>) {
+        for topic in topics {
+            if self.open && self.know(topic) {
+                self.topics.entry(Arc::clone(topic)).and_modify(Cursor::watch);
+                self.line_up(topic);
+            }
+        }
+    }
+
+    /// Subscriptions ended: documents of topics that are not read any more are dropped from memory. Those that were handed
+    /// out stay known until they are acknowledged. The answer is as [`Away::seen`].
+    pub(crate) fn unwatch(&mut self, still_read: impl Fn(&str) -> bool) -> Vec<Seen> {
+        let mut seen = Vec::new();
+        for (topic, cursor) in self.topics.iter_mut().filter(|(topic, _)| !still_read(topic)) {
+            seen.push(cursor.seen(topic));
+            cursor.unwatch();
+        }
+        self.drop_ready(|item| matches!(&item.source, Source::Document(reference) if !still_read(&reference.topic)));
+        self.topics.retain(|_, cursor| !cursor.is_done());
+        self.turns.retain(|topic| self.topics.get(topic).is_some_and(Cursor::is_behind));
+        self.reading.take_if(|read| matches!(&read.what, Wanted::Documents(topic, _) if !still_read(topic)));
+        seen
+    }
+
+    /// What to ask the store next, if something is on disk and at least half the room is free. One at a time: until its
+    /// answer comes, or [`Self::read_failed`].
+    pub(crate) fn next_read(&mut self) -> Option<Read> {
+        let Load { items, bytes } = self.disk;
+        if !self.open || self.reading.is_some() || items > QUEUE_ITEMS / 2 || bytes > QUEUE_BYTES / 2 {
+            return None;
+        }
+        let first = if self.rows_turn { self.ask_rows() } else { self.ask_documents() };
+        let what = first.or_else(|| self.ask_documents()).or_else(|| self.ask_rows()).or_else(|| self.ask_topics())?;
+        self.rows_turn = !matches!(what, Wanted::Rows(_));
+        self.reads += 1;
+        let page = Page { rows: QUEUE_ITEMS - items, bytes: QUEUE_BYTES - bytes };
+        self.reading = Some(Read { what, page, number: self.reads });
+        self.reading.clone()
+    }
+
+    /// The rows that were asked for. Those that were released are the window's only.
+    pub(crate) fn rows_came(&mut self, read: &Read, rows: Vec<QueueRow>) {
+        if !self.is_answered(read) {
+            return;
+        }
+        self.rows.answer(rows.last().map(|row| row.seq));
+        for row in rows {
+            self.release_held(row.seq);
+            if !row.released {
+                let seq = row.seq;
+                let mut item = Item::from(row);
+                item.copy |= seq <= self.rows_sent;
+                self.append(item);
+            }
+        }
+        if self.rows.is_live() {
+            self.release_held(u64::MAX);
+        }
+    }
+
+    /// The documents that were asked for, as items.
+    pub(crate) fn documents_came(&mut self, read: &Read, documents: Vec<Item>) {
+        let Wanted::Documents(topic, _) = &read.what else { return };
+        if !self.is_answered(read) {
+            return;
+        }
+        let seq_of = |item: &Item| if let Source::Document(reference) = &item.source { reference.seq } else { 0 };
+        let Some(cursor) = self.topics.get_mut(topic) else { return };
+        cursor.answer(documents.last().map(seq_of));
+        for item in documents {
+            if cursor.add(seq_of(&item)) {
+                self.disk.add(item.size());
+                self.ready.push_back(item);
+            }
+        }
+        self.line_up(topic);
+        self.forget_if_idle(topic);
+    }
+
+    /// The topics that wait.
+    pub(crate) fn topics_came(&mut self, read: &Read, topics: &[Arc<str>]) {
+        if self.is_answered(read) {
+            self.watch(topics);
+        }
+    }
+
+    /// The store did not answer, or whoever asked it is gone: the same is asked again.
+    pub(crate) fn read_failed(&mut self, read: &Read) {
+        if !self.is_answered(read) {
+            return;
+        }
+        match &read.what {
+            Wanted::Rows(_) => {}
+            Wanted::Topics => self.missed = true,
+            Wanted::Documents(topic, _) => self.not_answered(topic),
+        }
+    }
+
+    /// Whether a document is in memory, was handed out, or is past: a read cannot bring it any more.
+    pub(crate) fn has_reached(&self, reference: &DocumentRef) -> bool {
+        self.topics.get(&reference.topic).is_some_and(|cursor| cursor.has_reached(reference.seq))
+    }
+
+    /// A document that was handed out is acknowledged: the store was told so, or will be before it is read again.
+    pub(crate) fn acknowledged(&mut self, reference: &DocumentRef) {
+        if let Some(cursor) = self.topics.get_mut(&reference.topic) {
+            cursor.remove(reference.seq);
+            self.forget_if_idle(&reference.topic);
+        }
+    }
+
+    /// A document that was handed out is bigger than its reader takes. It stays in the outbox and is not offered again
+    /// until [`Self::offer_again`], or until the queue is opened again.
+    pub(crate) fn set_aside(&mut self, reference: &DocumentRef) {
+        if let Some(cursor) = self.topics.get_mut(&reference.topic) {
+            cursor.set_aside(reference.seq);
+        }
+    }
+
+    /// A reader is there that takes more: what was set aside is read again.
+    pub(crate) fn offer_again(&mut self) {
+        let again = |(topic, cursor): (&Arc<str>, &mut Cursor)| cursor.rewind().then(|| Arc::clone(topic));
+        for topic in self.topics.iter_mut().filter_map(again).collect::<Vec<_>>() {
+            let is_it = |read: &mut Read| matches!(&read.what, Wanted::Documents(asked, _) if *asked == topic);
+            if self.reading.take_if(is_it).is_some() {
+                self.not_answered(&topic);
+            }
+            self.line_up(&topic);
+        }
+    }
+
+    fn not_answered(&mut self, topic: &Arc<str>) {
+        self.topics.entry(Arc::clone(topic)).and_modify(Cursor::not_answered);
+        self.line_up(topic);
+    }
+
+    /// Makes sure that a topic has a cursor; a new one is behind from 0: its first read claims it. `false` if there is no
+    /// room for it: then it is remembered that topics were missed.
+    fn know(&mut self, topic: &Arc<str>) -> bool {
+        if self.topics.contains_key(topic) {
+            return true;
+        }
+        if self.topics.len() >= TOPICS_MAX && !self.missed {
+            self.topics.retain(|_, cursor| !cursor.is_idle());
+        }
+        self.missed |= self.topics.len() >= TOPICS_MAX;
+        if self.topics.len() < TOPICS_MAX {
+            self.topics.insert(Arc::clone(topic), Cursor::behind());
+        }
+        self.topics.contains_key(topic)
+    }
+
+    /// Above half the room, what is idle goes at once: so the sweep of a full table finds something, or nothing is idle.
+    fn forget_if_idle(&mut self, topic: &Arc<str>) {
+        let many = self.topics.len() > TOPICS_MAX / 2;
+        if self.topics.get(topic).is_some_and(|cursor| cursor.is_done() || many && cursor.is_idle()) {
+            self.topics.remove(topic);
+        }
+    }
+
+    /// Lines a topic up to be read, if it is behind and stands nowhere yet.
+    fn line_up(&mut self, topic: &Arc<str>) {
+        if self.topics.get_mut(topic).is_some_and(Cursor::line_up) {
+            self.turns.push_back(Arc::clone(topic));
+        }
+    }
+
+    fn ask_rows(&mut self) -> Option<Wanted> {
+        self.rows.ask().map(Wanted::Rows)
+    }
+
+    fn ask_documents(&mut self) -> Option<Wanted> {
+        std::iter::from_fn(|| self.turns.pop_front()).find_map(|topic| {
+            let after = self.topics.get_mut(&topic)?.ask()?;
+            Some(Wanted::Documents(topic, after))
+        })
+    }
+
+    fn ask_topics(&mut self) -> Option<Wanted> {
+        let now = self.missed && self.topics.len() <= TOPICS_MAX / 2;
+        self.missed &= !now;
+        now.then_some(Wanted::Topics)
+    }
+
+    fn is_answered(&mut self, read: &Read) -> bool {
+        self.reading.take_if(|asked| asked.number == read.number).is_some()
+    }
+}

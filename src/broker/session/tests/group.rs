@@ -1,0 +1,128 @@
+//! The queue of a group, whose members come and go.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+
+use super::*;
+
+const GROUP: Lane = Lane::Group(7);
+
+struct World {
+    seq: u64,
+    rows: BTreeMap<u64, QoS>,
+    queue: Queue,
+    members: Vec<Member>,
+    /// Handed out before, and not acknowledged.
+    doubtful: BTreeSet<u64>,
+}
+
+struct Member {
+    window: Window,
+    connected: bool,
+    flying: BTreeMap<u16, u64>,
+}
+
+impl World {
+    fn new() -> Self {
+        let member = || Member { window: Window::new(3), connected: false, flying: BTreeMap::new() };
+        let members = (0..3).map(|_| member()).collect();
+        Self { seq: 0, rows: BTreeMap::new(), queue: Queue::kept(LIMITS), members, doubtful: BTreeSet::new() }
+    }
+
+    fn act(&mut self, action: u8, argument: u8) {
+        let member = usize::from(argument % 3);
+        match action {
+            0..3 => {
+                self.seq += 1;
+                let qos = if argument > 100 { QoS::AtLeastOnce } else { QoS::ExactlyOnce };
+                self.rows.insert(self.seq, qos);
+                self.queue.announce_row(self.seq, row(self.seq, "t", usize::from(argument) * 300, qos));
+            }
+            3 => self.read(),
+            4..7 => self.pull(member),
+            7..10 => self.acknowledge(member, argument / 3),
+            10 => self.cut(member),
+            _ => self.join(member),
+        }
+    }
+
+    fn read(&mut self) {
+        let Some(read) = self.queue.next_read() else { return };
+        let Wanted::Rows(after) = read.what else { panic!("only rows are here") };
+        let rows = self.rows.range(after + 1..).take(3).map(|(&seq, &qos)| queue_row(seq, "t", qos));
+        self.queue.rows_came(&read, rows.collect());
+    }
+
+    fn pull(&mut self, member: usize) {
+        let Member { window, connected: true, flying } = &mut self.members[member] else { return };
+        let Some(Pulled::Item(item)) = self.queue.pull(window.has_room(), 0) else { return };
+        let Source::Row(seq) = item.source else { panic!("only rows are here") };
+        assert!(item.copy || !self.doubtful.contains(&seq), "{seq} is a copy");
+        let sent = window.take_id(&item, GROUP).unwrap();
+        assert!(!sent.must_store);
+        assert_eq!(flying.insert(sent.id, seq), None);
+        self.only_once(seq);
+    }
+
+    fn only_once(&self, seq: u64) {
+        let holders = self.members.iter().flat_map(|member| member.flying.values()).filter(|held| **held == seq);
+        assert_eq!(holders.count(), 1, "{seq} is with several members");
+    }
+
+    fn acknowledge(&mut self, member: usize, which: u8) {
+        let Member { window, flying, .. } = &mut self.members[member];
+        let at = usize::from(which) % flying.len().max(1);
+        let Some((&id, &seq)) = flying.iter().nth(at) else { return };
+        flying.remove(&id);
+        let flight = match window.pubrec(id, false) {
+            Rec::Release(flight) => {
+                assert_eq!(window.pubcomp(id).map(|done| done.source), Some(flight.source.clone()));
+                flight
+            }
+            _ => window.puback(id).unwrap(),
+        };
+        assert_eq!((flight.lane, flight.source), (GROUP, Source::Row(seq)));
+        assert!(self.rows.remove(&seq).is_some(), "{seq} was acknowledged before");
+    }
+
+    fn cut(&mut self, member: usize) {
+        let Member { window, connected, flying } = &mut self.members[member];
+        if !std::mem::take(connected) {
+            return;
+        }
+        flying.clear();
+        let items: Vec<_> = window.suspend().into_iter().map(|(_, item)| item).collect();
+        self.doubtful.extend(items.iter().map(|item| u64::from(item.ids[0])));
+        self.queue.give_back(items);
+        if !self.members.iter().any(|member| member.connected) {
+            self.queue.away();
+        }
+    }
+
+    fn join(&mut self, member: usize) {
+        let Member { window, connected, .. } = &mut self.members[member];
+        *connected = true;
+        window.resume(10);
+        self.queue.open();
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_member_that_goes_leaves_its_part_to_the_others(
+        actions in prop::collection::vec((0..13_u8, any::<u8>()), 0..200)
+    ) {
+        let mut world = World::new();
+        for (action, argument) in actions {
+            world.act(action, argument);
+        }
+        (0..3).for_each(|member| world.join(member));
+        for round in 0..1_000 {
+            world.read();
+            world.pull(round % 3);
+            world.acknowledge(round % 3, 0);
+        }
+        prop_assert!(world.rows.is_empty(), "never delivered: {:?}", world.rows);
+    }
+}
