@@ -57,7 +57,7 @@ pub(super) struct FormerSession {
     pub(super) subscriptions: Vec<KeptSubscription>,
     /// What it is called in the folder.
     name: String,
-    /// What the session of the same client was called that the first release made later.
+    /// What another session of the same client is called, which the first release made.
     joined: Option<String>,
 }
 
@@ -233,8 +233,8 @@ impl Imported {
     }
 }
 
-/// One session of each client. Of two under both forms of its key, that under today's is the younger one; if the first
-/// release ran again after it, its own session has only what came since.
+/// One session of each client. Where there are two, under both forms of its key, the one under today's stays, and gets what
+/// waits under the former: the first release may have run again in between.
 fn sessions(stored: BTreeMap<String, StoredSession>, left_out: &mut LeftOut) -> Vec<FormerSession> {
     let lasting = stored.into_iter().filter(|(_, session)| session.expiry_interval != Some(0));
     let (todays, former): (Vec<_>, Vec<_>) =
