@@ -26,7 +26,7 @@ const ROOMS: &[(&str, &[&str], bool)] = &[
     ("store", &["chat", "ops"], false),
     ("transport", &["ccs", "chat", "fcm", "ops", "secret"], false),
     ("mqtt", &["chat", "ops", "secret"], false),
-    ("broker", &["chat", "mqtt", "ops"], false),
+    ("broker", &["chat", "mqtt", "ops", "store"], false),
     ("rumqttd", &["chat", "mqtt"], false),
     ("bridge", &["chat", "store", "mqtt", "transport", "ops"], false),
     ("sim", &["ccs", "fcm", "ops"], false),
