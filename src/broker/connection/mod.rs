@@ -30,6 +30,7 @@ use futures_util::future::BoxFuture;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::runtime::Handle;
 use tokio::time::{Instant, Sleep, timeout};
+use tracing::debug;
 
 use super::hub::{Admitted, AfterSubscribe, Hub, Leaving, Own, Session};
 use super::identity::Place;
@@ -39,6 +40,7 @@ use super::session::{Incoming, Window};
 use super::settings::BrokerLimits;
 use super::wire::{Connect, Form, WireLimits};
 use crate::chat::access::Rights;
+use crate::chat::principal::Role;
 use farewell::{End, part};
 use held::Held;
 pub(crate) use link::{Ending, Link};
@@ -79,6 +81,7 @@ where
     let opened = Box::pin(handshake::open(&hub, &link, Box::new(stream), deadline));
     if let Some(Some(mut connection)) = hub.stop.run_until_cancelled(opened).await {
         let end = poll_fn(|cx| connection.poll(cx)).await;
+        debug!(%peer, ?end, "connection ended");
         Box::pin(connection.finish(end)).await;
     }
 }
@@ -162,11 +165,12 @@ impl Connection {
         (connect, admitted): (&Connect<'_>, Admitted),
         rest: &[u8],
     ) -> Self {
-        let Admitted { session, own, rights, device, publish_rate, opening, place, expiry_s, turn, .. } = admitted;
+        let Admitted { session, own, rights, device, publish_rate, opening, place, turn, .. } = admitted;
         // The CONNACK is written: whoever takes the session over from now on takes it from this connection.
         drop(turn);
-        let (packet_rate, byte_rate) = (hub.limits.packet_rate, hub.limits.byte_rate);
-        let rates = Rates::new(publish_rate, NonZeroU32::new(packet_rate), NonZeroU32::new(byte_rate));
+        let is_user = matches!(&rights, Rights::Known(identity) if identity.role == Role::User);
+        let rate = |limit: u32| NonZeroU32::new(limit).filter(|_| is_user);
+        let rates = Rates::new(publish_rate, rate(hub.limits.packet_rate), rate(hub.limits.byte_rate));
         let sender = Sender::new(&session, connect.topic_alias_maximum);
         let mut connection = Self {
             stream,
@@ -176,7 +180,7 @@ impl Connection {
             rights,
             device,
             place,
-            lasting: expiry_s > 0,
+            lasting: connect.session_expiry_s > 0,
             kept: rest.to_vec(),
             blocked: false,
             aliases: Inward::default(),
@@ -215,6 +219,8 @@ impl Connection {
             Some(ending) => return Err(End::Ended(ending)),
         };
         let was_full = self.out.is_full();
+        // Before the held ones, of which it may become the first.
+        let _ = self.poll_publish(cx)?;
         self.poll_held(cx)?;
         self.poll_requests(cx)?;
         let received = !denied && self.poll_receive(cx)?;

@@ -72,30 +72,27 @@ impl Connection {
             self.say(AckKind::Pubrel, id, 0, None);
         }
         for (id, item) in self.seat.own.window.resend() {
-            self.write(&item, Some(Sent { id, dup: true, must_store: false }));
+            let sent = Some(Sent { id, dup: true, must_store: false });
+            if wire::publish_size(self.form.version, &packet(&item, sent)) <= self.form.max_packet {
+                self.write(&item, sent);
+            }
         }
     }
 
     /// Writes what there is, as far as window and socket have room. Yields whether there was anything.
     pub(super) fn poll_send(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
         let mut busy = self.poll_fills(cx)?;
-        if let Some(assigning) = &mut self.sender.assigning {
-            let Poll::Ready(assigned) = assigning.poll_unpin(cx) else { return Ok(busy) };
-            assigned.map_err(|_closed| End::NotStored)?;
-            self.sender.assigning = None;
-            busy = true;
-            for (lane, item, sent) in mem::take(&mut self.sender.staged) {
-                self.send(lane, item, sent);
-            }
+        if self.poll_assigned(cx)?.is_pending() {
+            return Ok(busy);
         }
-        let now = now_ms();
-        let mut staged = 0;
+        let (now, mut staged) = (now_ms(), 0);
         while !self.out.is_full() && staged < OUT_LIMIT && self.sender.taken.len() < TAKEN {
             let Some((feed, pulled)) = self.pull(now) else { break };
             busy = true;
-            staged += self.deliver(&feed, pulled, now)?;
+            staged += self.deliver(&feed, pulled)?;
         }
-        self.assign(cx)?;
+        self.assign();
+        let _ = self.poll_assigned(cx)?;
         self.pass_on();
         if self.ask() {
             busy |= self.poll_fills(cx)?;
@@ -118,7 +115,7 @@ impl Connection {
     }
 
     /// Sends an item, if it is for this client at all. Yields how many bytes wait for the store.
-    fn deliver(&mut self, feed: &Feed, pulled: Pulled, now: u64) -> Result<usize, End> {
+    fn deliver(&mut self, feed: &Feed, pulled: Pulled) -> Result<usize, End> {
         let lane = lane(feed);
         let item = match pulled {
             Pulled::Item(item) => for_member(item, feed),
@@ -132,7 +129,7 @@ impl Connection {
             self.withhold(&feed.queue, lane, item);
             return Ok(0);
         }
-        let size = wire::publish_size(self.form.version, &packet(&item, None, now));
+        let size = wire::publish_size(self.form.version, &packet(&item, None));
         if size > self.form.max_packet {
             if let Source::Document(reference) = &item.source {
                 self.seat.hub.too_big(&self.seat.session, reference, size);
@@ -185,7 +182,7 @@ impl Connection {
     }
 
     fn write(&mut self, item: &Item, sent: Option<Sent>) {
-        let mut publish = packet(item, sent, now_ms());
+        let mut publish = packet(item, sent);
         let size = wire::publish_size(self.form.version, &publish);
         let fits = size.saturating_add(ALIAS_BYTES) <= self.form.max_packet;
         let alias =
@@ -199,21 +196,29 @@ impl Connection {
     }
 
     /// Has the store learn the packet identifiers of what is staged.
-    fn assign(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
+    fn assign(&mut self) {
         let row = |(_, item, sent): &(Lane, Item, Option<Sent>)| match (&item.source, sent) {
             (Source::Row(seq), Some(Sent { id, must_store: true, .. })) => Some((*seq, *id)),
             _ => None,
         };
         let ids: Vec<(u64, u16)> = self.sender.staged.iter().filter_map(row).collect();
-        let (false, Some(queue)) = (ids.is_empty(), self.seat.session.queue.stored()) else { return Ok(()) };
-        let store = self.seat.hub.store.clone();
-        let mut assigning = Box::pin(async move { store.assign(queue, ids).await?.await }).boxed();
-        // Asked at once, so that it knows whom to wake.
-        match assigning.poll_unpin(cx) {
-            Poll::Pending => self.sender.assigning = Some(assigning),
-            Poll::Ready(assigned) => assigned.map_err(|_closed| End::NotStored)?,
+        if let (false, Some(queue)) = (ids.is_empty(), self.seat.session.queue.stored()) {
+            let store = self.seat.hub.store.clone();
+            self.sender.assigning = Some(Box::pin(async move { store.assign(queue, ids).await?.await }));
         }
-        Ok(())
+    }
+
+    /// Ready when nothing waits for the store to learn its packet identifier; what did is written.
+    fn poll_assigned(&mut self, cx: &mut Context<'_>) -> Result<Poll<()>, End> {
+        if let Some(assigning) = &mut self.sender.assigning {
+            let Poll::Ready(assigned) = assigning.poll_unpin(cx) else { return Ok(Poll::Pending) };
+            assigned.map_err(|_closed| End::NotStored)?;
+            self.sender.assigning = None;
+        }
+        for (lane, item, sent) in mem::take(&mut self.sender.staged) {
+            self.send(lane, item, sent);
+        }
+        Ok(Poll::Ready(()))
     }
 
     /// Other members of the groups may be sent what this client has no room for.
@@ -302,9 +307,9 @@ fn for_member(mut item: Item, feed: &Feed) -> Item {
 }
 
 /// The PUBLISH of an item; its expiry is what is left of it.
-fn packet(item: &Item, sent: Option<Sent>, now: u64) -> PublishOut<'_> {
+fn packet(item: &Item, sent: Option<Sent>) -> PublishOut<'_> {
     let message = &item.message;
-    let left = message.expires_at.map(|at| at.saturating_sub(now).div_ceil(1_000));
+    let left = message.expires_at.map(|at| at.saturating_sub(now_ms()).div_ceil(1_000));
     PublishOut {
         dup: sent.is_some_and(|sent| sent.dup),
         qos: item.qos,

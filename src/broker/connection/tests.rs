@@ -1,1 +1,706 @@
+//! A connection as its client sees it, byte for byte, with a hub behind it and no other part of the broker.
 
+use std::time::Duration;
+
+use bytes::{Buf, BufMut, Bytes};
+use proptest::prelude::*;
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use tokio::runtime::Builder;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::{advance, sleep};
+use tokio_util::sync::CancellationToken;
+
+use super::*;
+use crate::broker::BrokerConfig;
+use crate::broker::hub::Parts;
+use crate::broker::identity::Doorman;
+use crate::broker::refusals::Refusals;
+use crate::mqtt::{AckWord, Inbound, Sighting};
+use crate::ops::clock::now_ms;
+use crate::ops::metrics::{Metric, Metrics};
+use crate::store::sqlite::{self as store, WriterThread};
+
+const V311: u8 = 4;
+const V5: u8 = 5;
+const PUBACK: u8 = 0x40;
+const PUBREC: u8 = 0x50;
+const PUBREL: u8 = 0x62;
+const PUBCOMP: u8 = 0x70;
+/// A topic of the bridge: its acknowledgements wait for a word.
+const HELD: &str = "bal1/self/messages";
+
+struct World {
+    hub: Arc<Hub>,
+    metrics: Arc<Metrics>,
+    inbound: mpsc::Receiver<Inbound>,
+    stop: CancellationToken,
+    _sightings: mpsc::Receiver<Sighting>,
+    _writer: WriterThread,
+    _folder: TempDir,
+}
+
+impl World {
+    fn new() -> Self {
+        Self::with(BrokerLimits { packet_bytes: 10_000, ..BrokerLimits::default() })
+    }
+
+    fn with(limits: BrokerLimits) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let (store, writer, _) = store::open(&store::Settings::new(folder.path().join("store")), now_ms()).unwrap();
+        let metrics = Arc::new(Metrics::new());
+        let config = BrokerConfig { anonymous: true, limits: limits.clone(), ..BrokerConfig::default() };
+        let (inbound_tx, inbound) = mpsc::channel(64);
+        let (sightings, _sightings) = mpsc::channel(64);
+        let stop = CancellationToken::new();
+        let hub = Hub::new(Parts {
+            limits,
+            refusals: Arc::new(Refusals::new(Arc::clone(&metrics))),
+            store,
+            told: |_, _| (),
+            doorman: Arc::new(Doorman::new(&config).unwrap()),
+            inbound: inbound_tx,
+            sightings,
+            stop: stop.clone(),
+        });
+        Self { hub, metrics, inbound, stop, _sightings, _writer: writer, _folder: folder }
+    }
+
+    /// A client that has said nothing, over a pipe of that size.
+    fn dial(&self, pipe: usize) -> Client {
+        let (stream, far) = duplex(pipe);
+        let deadline = Instant::now() + Duration::from_secs(10);
+        let peer = SocketAddr::from(([127, 0, 0, 1], 1));
+        let task = tokio::spawn(serve(Arc::clone(&self.hub), far, peer, deadline));
+        Client { stream, version: V5, task }
+    }
+
+    async fn connect(&self, connect: Connect<'_>) -> Client {
+        let mut client = self.dial(1 << 20);
+        client.version = connect.version;
+        client.send(&connect.bytes()).await;
+        let (first, body) = client.next().await.expect("a CONNACK");
+        assert_eq!((first, body[1]), (0x20, 0), "{body:x?}");
+        client
+    }
+
+    async fn client(&self, version: u8) -> Client {
+        self.connect(Connect { version, ..Connect::default() }).await
+    }
+
+    fn link(&self) -> Arc<Link> {
+        self.hub.connected().pop().expect("a connection")
+    }
+}
+
+struct Connect<'a> {
+    version: u8,
+    client: &'a str,
+    flags: u8,
+    keep_alive: u16,
+    properties: &'a [u8],
+    /// What follows the client id.
+    rest: &'a [u8],
+}
+
+impl Default for Connect<'_> {
+    fn default() -> Self {
+        Self { version: V5, client: "c", flags: 2, keep_alive: 0, properties: &[], rest: &[] }
+    }
+}
+
+impl Connect<'_> {
+    fn bytes(&self) -> Vec<u8> {
+        let mut body = [&text("MQTT")[..], &[self.version, self.flags]].concat();
+        body.put_u16(self.keep_alive);
+        if self.version == V5 {
+            body.put_u8(self.properties.len() as u8);
+            body.extend_from_slice(self.properties);
+        }
+        body.extend(text(self.client));
+        body.extend_from_slice(self.rest);
+        packet(0x10, &body)
+    }
+}
+
+struct Client {
+    stream: DuplexStream,
+    version: u8,
+    task: JoinHandle<()>,
+}
+
+impl Client {
+    async fn send(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).await.unwrap();
+    }
+
+    /// The next packet, or none if the connection has ended.
+    async fn next(&mut self) -> Option<(u8, Bytes)> {
+        let first = self.stream.read_u8().await.ok()?;
+        let (mut length, mut shift) = (0, 0);
+        loop {
+            let byte = self.stream.read_u8().await.ok()?;
+            length |= usize::from(byte & 0x7f) << shift;
+            shift += 7;
+            if byte & 0x80 == 0 {
+                break;
+            }
+        }
+        let mut body = vec![0; length];
+        self.stream.read_exact(&mut body).await.ok()?;
+        Some((first, body.into()))
+    }
+
+    /// An acknowledgement: first byte, identifier, code.
+    async fn ack(&mut self) -> (u8, u16, u8) {
+        let (first, mut body) = self.next().await.expect("an acknowledgement");
+        let id = body.get_u16();
+        (first, id, body.first().copied().unwrap_or_default())
+    }
+
+    /// Nothing waits for this client.
+    async fn quiet(&mut self) {
+        self.send(&[0xc0, 0]).await;
+        assert_eq!(self.next().await, Some((0xd0, Bytes::new())));
+    }
+
+    async fn closed(&mut self) {
+        assert_eq!(self.next().await, None);
+    }
+
+    async fn publish(&mut self, flags: u8, topic: &str, id: u16, payload: &str) {
+        let bytes = publish(self.version, flags, topic, id, &[], payload);
+        self.send(&bytes).await;
+    }
+
+    async fn subscribe(&mut self, filter: &str, qos: u8) {
+        let properties: &[u8] = if self.version == V5 { &[0] } else { &[] };
+        self.send(&packet(0x82, &[&[0, 77], properties, &text(filter), &[qos]].concat())).await;
+        assert_eq!(self.next().await.unwrap().0, 0x90);
+    }
+
+    /// A message: topic, identifier (0 at QoS 0) and payload; and the properties.
+    async fn message(&mut self) -> (String, u16, String, Bytes) {
+        let (first, mut body) = self.next().await.expect("a message");
+        assert_eq!(first & 0xf0, 0x30, "{first:x} {body:x?}");
+        let length = body.get_u16().into();
+        let topic = String::from_utf8(body.split_to(length).to_vec()).unwrap();
+        let id = if first & 6 == 0 { 0 } else { body.get_u16() };
+        let mut properties = Bytes::new();
+        if self.version == V5 {
+            let length = body.get_u8().into();
+            properties = body.split_to(length);
+        }
+        (topic, id, String::from_utf8(body.to_vec()).unwrap(), properties)
+    }
+}
+
+fn text(text: &str) -> Vec<u8> {
+    [&(text.len() as u16).to_be_bytes()[..], text.as_bytes()].concat()
+}
+
+fn packet(first: u8, body: &[u8]) -> Vec<u8> {
+    let (mut packet, mut length) = (vec![first], body.len());
+    loop {
+        let more = if length > 0x7f { 0x80 } else { 0 };
+        packet.push((length & 0x7f) as u8 | more);
+        length >>= 7;
+        if length == 0 {
+            break;
+        }
+    }
+    packet.extend_from_slice(body);
+    packet
+}
+
+fn publish(version: u8, flags: u8, topic: &str, id: u16, properties: &[u8], payload: &str) -> Vec<u8> {
+    let mut body = text(topic);
+    if flags & 6 != 0 {
+        body.put_u16(id);
+    }
+    if version == V5 {
+        body.put_u8(properties.len() as u8);
+        body.extend_from_slice(properties);
+    }
+    body.extend_from_slice(payload.as_bytes());
+    packet(0x30 | flags, &body)
+}
+
+fn acked(first: u8, id: u16) -> Vec<u8> {
+    [&[first, 2][..], &id.to_be_bytes()].concat()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connack_says_what_the_broker_takes_and_no_more() {
+    let world = World::new();
+    let mut old = world.dial(1000);
+    old.send(&Connect { version: V311, ..Connect::default() }.bytes()).await;
+    assert_eq!(old.next().await, Some((0x20, Bytes::from_static(&[0, 0]))));
+    let mut new = world.dial(1000);
+    new.send(&Connect { client: "new", ..Connect::default() }.bytes()).await;
+    let told = [0, 0, 11, 0x21, 1, 0, 0x27, 0, 0, 0x27, 0x10, 0x22, 0, 32];
+    assert_eq!(new.next().await, Some((0x20, Bytes::copy_from_slice(&told))));
+    let mut nameless = world.dial(1000);
+    nameless.send(&Connect { client: "", ..Connect::default() }.bytes()).await;
+    let (_, body) = nameless.next().await.unwrap();
+    assert!(body.windows(8).any(|bytes| bytes == b"\x12\0\x1dauto-"), "{body:x?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_but_a_connect_comes_first_and_in_time() {
+    let world = World::new();
+    for (bytes, reason) in [
+        (&[0xc0, 0][..], "first_packet"),
+        (&[0x32, 0xff], "first_packet"),
+        (&[0x10, 0xff, 0xff, 0xff, 0xff], "malformed"),
+        (&[0x10, 0xff, 0xff, 0x7f], "packet_size"),
+        (&[0x11, 0], "malformed"),
+        (&[], "connect_timeout"),
+    ] {
+        let before = world.metrics.clients_refused(reason);
+        let mut client = world.dial(1000);
+        client.send(bytes).await;
+        client.closed().await;
+        assert_eq!(world.metrics.clients_refused(reason), before + 1, "{bytes:x?}");
+        client.task.await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_is_not_let_in_is_told_why() {
+    let world = World::new();
+    let connect = |name: &str, level: u8| {
+        let rest: &[u8] = if level == V5 { &[0] } else { &[] };
+        packet(0x10, &[&text(name)[..], &[level, 2, 0, 0], rest, &text("c")].concat())
+    };
+    for (connect, answer) in [
+        (connect("MQIsdp", 3), Some(&[0, 1][..])),
+        (connect("MQTT", 3), Some(&[0, 1])),
+        (connect("MQTT", 6), Some(&[0, 0x84, 0])),
+        (connect("HTTP", 4), None),
+        // A will on a wildcard.
+        (Connect { flags: 6, rest: b"\0\0\x01#\0\0", ..Connect::default() }.bytes(), Some(&[0, 0x90])),
+        // An authentication method.
+        (Connect { properties: b"\x15\0\x01x", ..Connect::default() }.bytes(), Some(&[0, 0x8c])),
+        // A client id that is missing in a session that is to last.
+        (Connect { version: V311, client: "", flags: 0, ..Connect::default() }.bytes(), Some(&[0, 2])),
+    ] {
+        let mut client = world.dial(1000);
+        client.send(&connect).await;
+        let seen = client.next().await.map(|(first, body)| {
+            assert_eq!(first, 0x20);
+            body
+        });
+        let head = answer.map(|answer| answer.len()).unwrap_or_default();
+        assert_eq!(seen.as_ref().map(|body| &body[..head]), answer, "{connect:x?}");
+        client.closed().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connack_that_is_too_big_is_a_refusal() {
+    let world = World::new();
+    for (most, answer) in [(12, true), (5, true), (4, false)] {
+        let mut client = world.dial(1000);
+        client.send(&Connect { properties: &[0x27, 0, 0, 0, most], ..Connect::default() }.bytes()).await;
+        if answer {
+            let (first, body) = client.next().await.unwrap();
+            assert_eq!((first, &body[..2]), (0x20, &[0, 0x95][..]));
+            assert!(body.len() + 2 <= most.into());
+        }
+        client.closed().await;
+    }
+    assert_eq!(world.metrics.clients_refused("packet_size"), 3);
+    world.client(V5).await.quiet().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn pubacks_wait_for_their_words_in_order_and_others_pass() {
+    for version in [V311, V5] {
+        let mut world = World::new();
+        let mut client = world.client(version).await;
+        for id in 1..=3 {
+            client.publish(2, HELD, id, "x").await;
+        }
+        client.publish(2, "elsewhere", 4, "x").await;
+        client.quiet().await;
+        client.subscribe("a", 0).await;
+        let mut held = Vec::new();
+        for _ in 0..3 {
+            held.push(world.inbound.recv().await.unwrap().ack);
+        }
+        let [one, two, three] = <[_; 3]>::try_from(held).unwrap();
+        three.release(AckWord::Quota);
+        two.release(AckWord::NoSuchTopic);
+        client.quiet().await;
+        one.release(AckWord::Done);
+        let (no_topic, quota) = if version == V5 { (0x10, 0x97) } else { (0, 0) };
+        assert_eq!(client.ack().await, (PUBACK, 1, 0));
+        assert_eq!(client.ack().await, (PUBACK, 2, no_topic));
+        if version == V5 {
+            assert_eq!(client.ack().await, (PUBACK, 3, quota));
+        }
+        assert_eq!(client.ack().await, (PUBACK, 4, 0));
+        client.quiet().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dropped_word_ends_the_connection_without_one() {
+    let mut world = World::new();
+    let mut client = world.client(V5).await;
+    client.publish(2, HELD, 1, "x").await;
+    client.publish(2, HELD, 2, "x").await;
+    world.inbound.recv().await.unwrap().ack.release(AckWord::Done);
+    drop(world.inbound.recv().await);
+    assert_eq!(client.ack().await, (PUBACK, 1, 0));
+    client.closed().await;
+    assert_eq!(world.metrics.clients_refused("not_stored"), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_repeated_message_at_qos_2_comes_in_once() {
+    for version in [V311, V5] {
+        let mut world = World::new();
+        let mut client = world.client(version).await;
+        client.publish(4, HELD, 7, "once").await;
+        client.publish(0xc, HELD, 7, "once").await;
+        client.quiet().await;
+        world.inbound.recv().await.unwrap().ack.release(AckWord::Done);
+        assert_eq!(client.ack().await, (PUBREC, 7, 0));
+        client.publish(0xc, HELD, 7, "once").await;
+        assert_eq!(client.ack().await, (PUBREC, 7, 0));
+        client.send(&acked(PUBREL, 7)).await;
+        assert_eq!(client.ack().await, (PUBCOMP, 7, 0));
+        client.send(&acked(PUBREL, 7)).await;
+        assert_eq!(client.ack().await, (PUBCOMP, 7, if version == V5 { 0x92 } else { 0 }));
+        assert!(world.inbound.try_recv().is_err());
+        // One that is refused leaves its identifier free.
+        for _ in 0..3 {
+            client.publish(4, HELD, 8, "again").await;
+            world.inbound.recv().await.unwrap().ack.release(AckWord::Quota);
+            if version == V5 {
+                assert_eq!(client.ack().await, (PUBREC, 8, 0x97));
+            }
+            client.quiet().await;
+        }
+    }
+}
+
+fn few_held() -> BrokerLimits {
+    BrokerLimits { held_acks: 2, ..BrokerLimits::default() }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_publisher_that_runs_ahead_is_not_read_and_is_not_silent() {
+    let mut world = World::with(few_held());
+    let mut client = world.connect(Connect { keep_alive: 10, ..Connect::default() }).await;
+    for id in 1..=3 {
+        client.publish(2, HELD, id, "x").await;
+    }
+    client.send(&[0xc0, 0]).await;
+    let held = [world.inbound.recv().await.unwrap().ack, world.inbound.recv().await.unwrap().ack];
+    sleep(Duration::from_secs(100)).await;
+    assert!(world.inbound.try_recv().is_err());
+    let link = world.link();
+    assert_eq!(link.overdue(Link::clock(), 0), None, "it may have spoken");
+    for ack in held {
+        ack.release(AckWord::Done);
+    }
+    world.inbound.recv().await.unwrap().ack.release(AckWord::Done);
+    for expected in [(PUBACK, 1), (PUBACK, 2)] {
+        let (first, id, _) = client.ack().await;
+        assert_eq!((first, id), expected);
+    }
+    let mut rest = [client.next().await.unwrap().0, client.next().await.unwrap().0];
+    rest.sort();
+    assert_eq!(rest, [PUBACK, 0xd0]);
+    assert_eq!(link.overdue(Link::clock(), 0), None);
+    sleep(Duration::from_secs(16)).await;
+    assert_eq!(link.overdue(Link::clock(), 0), Some(Refusal::KeepAlive));
+}
+
+#[tokio::test(start_paused = true)]
+async fn more_open_exchanges_than_the_receive_maximum_end_a_connection_of_mqtt_5_alone() {
+    let world = World::with(few_held());
+    for (version, qos) in [(V5, 4), (V5, 2), (V311, 4)] {
+        let mut client = world.client(version).await;
+        for id in 1..=2 {
+            client.publish(4, "t", id, "x").await;
+            assert_eq!(client.ack().await, (PUBREC, id, 0));
+        }
+        client.publish(0xc, "t", 2, "x").await;
+        assert_eq!(client.ack().await, (PUBREC, 2, 0), "that is none more");
+        client.publish(qos, "t", 3, "x").await;
+        if version == V311 {
+            assert_eq!(client.ack().await, (PUBREC, 3, 0));
+            continue;
+        }
+        let (first, body) = client.next().await.unwrap();
+        assert_eq!((first, body[0]), (0xe0, 0x93));
+        client.closed().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_denied_message_is_told_or_ends_the_connection_after_the_held_ones() {
+    let mut world = World::new();
+    let mut new = world.client(V5).await;
+    new.publish(2, "a/others/messages", 1, "x").await;
+    new.publish(4, "$SYS/x", 2, "x").await;
+    new.publish(0, "a/others/messages", 0, "x").await;
+    assert_eq!(new.ack().await, (PUBACK, 1, 0x87));
+    assert_eq!(new.ack().await, (PUBREC, 2, 0x87));
+    new.quiet().await;
+    let mut old = world.connect(Connect { version: V311, client: "old", ..Connect::default() }).await;
+    old.publish(2, "$SYS/x", 1, "dropped").await;
+    assert_eq!(old.ack().await, (PUBACK, 1, 0));
+    old.publish(2, HELD, 2, "x").await;
+    old.publish(2, "a/others/messages", 3, "denied").await;
+    old.publish(2, HELD, 4, "too late").await;
+    let held = world.inbound.recv().await.unwrap().ack;
+    sleep(Duration::from_secs(1)).await;
+    held.release(AckWord::Done);
+    assert_eq!(old.ack().await, (PUBACK, 2, 0));
+    old.closed().await;
+    assert!(world.inbound.try_recv().is_err());
+    assert_eq!(world.metrics.clients_refused("publish_denied"), 3);
+    assert_eq!(world.metrics.clients_refused("sys_topic"), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn aliases_stand_for_topics_both_ways() {
+    let world = World::new();
+    let mut client = world.connect(Connect { properties: &[0x22, 0, 1], ..Connect::default() }).await;
+    client.subscribe("#", 0).await;
+    let alias = |topic, n| publish(V5, 0, topic, 0, &[0x23, 0, n], "x");
+    client.send(&[alias("a", 1), alias("", 1), alias("b", 32), alias("", 32)].concat()).await;
+    let (topic, _, _, properties) = client.message().await;
+    assert_eq!((&*topic, &properties[..]), ("a", &[0x23, 0, 1][..]));
+    let (topic, _, _, properties) = client.message().await;
+    assert_eq!((&*topic, &properties[..]), ("", &[0x23, 0, 1][..]));
+    for _ in 0..2 {
+        let (topic, _, _, properties) = client.message().await;
+        assert_eq!((&*topic, properties.len()), ("b", 0), "it takes one alias");
+    }
+    for (n, code) in [(2, 0x82), (33, 0x94)] {
+        let mut wrong = world.connect(Connect { client: "wrong", ..Connect::default() }).await;
+        wrong.send(&alias("", n)).await;
+        let (first, body) = wrong.next().await.unwrap();
+        assert_eq!((first, body[0]), (0xe0, code));
+        wrong.closed().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_window_of_a_client_is_kept_and_what_is_too_big_is_left_out() {
+    let world = World::new();
+    let properties = &[0x21, 0, 2, 0x27, 0, 0, 0, 100];
+    let mut reader = world.connect(Connect { properties, ..Connect::default() }).await;
+    reader.subscribe("t", 2).await;
+    let mut writer = world.connect(Connect { client: "w", ..Connect::default() }).await;
+    writer.publish(2, "t", 9, &"x".repeat(100)).await;
+    assert_eq!(writer.ack().await, (PUBACK, 9, 0));
+    for (n, flags) in [(1, 2), (2, 4), (3, 2), (4, 4)] {
+        writer.publish(flags, "t", n, &n.to_string()).await;
+        writer.ack().await;
+    }
+    let (one, two) = (reader.message().await, reader.message().await);
+    assert_eq!((&*one.2, &*two.2), ("1", "2"));
+    reader.quiet().await;
+    reader.send(&acked(PUBREC, two.1)).await;
+    assert_eq!(reader.ack().await, (PUBREL, two.1, 0));
+    reader.quiet().await;
+    reader.send(&acked(PUBCOMP, two.1)).await;
+    let three = reader.message().await;
+    assert_eq!(three.2, "3");
+    reader.send(&acked(PUBACK, one.1)).await;
+    let four = reader.message().await;
+    assert_eq!(four.2, "4");
+    // A refusal ends the exchange; identifiers that are none are answered where there is an answer.
+    reader.send(&[&[PUBREC, 3][..], &four.1.to_be_bytes(), &[0x99]].concat()).await;
+    reader.send(&[acked(PUBACK, 999), acked(PUBCOMP, 999), acked(PUBREC, 999)].concat()).await;
+    assert_eq!(reader.ack().await, (PUBREL, 999, 0x92));
+    reader.quiet().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_reads_nothing_holds_no_more_than_a_little_and_is_overdue() {
+    let world = World::new();
+    let mut reader = world.dial(64);
+    reader.send(&Connect { client: "r", ..Connect::default() }.bytes()).await;
+    reader.next().await.unwrap();
+    let link = world.link();
+    reader.subscribe("t", 0).await;
+    let mut writer = world.client(V5).await;
+    for _ in 0..1_000 {
+        writer.publish(0, "t", 0, &"x".repeat(1_000)).await;
+    }
+    writer.quiet().await;
+    assert_eq!(link.overdue(Link::clock(), 0), None);
+    // As long as it reads a little, it stays.
+    for _ in 0..3 {
+        advance(Duration::from_secs(20)).await;
+        reader.stream.read_exact(&mut [0; 64]).await.unwrap();
+        writer.quiet().await;
+        assert_eq!(link.overdue(Link::clock(), 0), None);
+    }
+    advance(Duration::from_secs(31)).await;
+    assert_eq!(link.overdue(Link::clock(), 0), Some(Refusal::NotReading));
+    link.end(Refusal::NotReading);
+    reader.task.await.unwrap();
+    assert_eq!(world.metrics.get(Metric::BrokerStalled), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flood_of_what_is_answered_at_once_stops_with_the_reading_of_the_answers() {
+    const COUNT: usize = 20_000;
+    let world = World::new();
+    let client = world.client(V5).await;
+    let (mut inbound, mut outbound) = tokio::io::split(client.stream);
+    let flood = tokio::spawn(async move {
+        for _ in 0..COUNT {
+            outbound.write_all(&publish(V5, 2, "$SYS/x", 9, &[], &"x".repeat(100))).await.unwrap();
+        }
+        outbound
+    });
+    sleep(Duration::from_secs(1)).await;
+    assert!(!flood.is_finished(), "it is not read any more");
+    let reason = Refusal::SysTopic.rule();
+    let mut answers = vec![0; COUNT * (2 + 4 + 3 + reason.len())];
+    inbound.read_exact(&mut answers).await.unwrap();
+    flood.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_last_words_say_why() {
+    for (end, code) in [(Some(Refusal::Revoked), 0x98), (Some(Refusal::TakenOver), 0x8e), (None, 0x8b)] {
+        let world = World::new();
+        let mut new = world.client(V5).await;
+        let mut old = world.connect(Connect { version: V311, client: "old", ..Connect::default() }).await;
+        for link in world.hub.connected() {
+            match end {
+                Some(why) => link.end(why),
+                None => link.stop(),
+            }
+        }
+        let (first, body) = new.next().await.unwrap();
+        assert_eq!((first, body[0]), (0xe0, code));
+        assert_eq!(body.len() > 1, end.is_some());
+        new.closed().await;
+        old.closed().await;
+        let told: u64 = ["revoked", "taken_over"].iter().map(|reason| world.metrics.clients_refused(reason)).sum();
+        assert_eq!(told, if end.is_some() { 2 } else { 0 });
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_ends_those_who_have_said_nothing() {
+    let world = World::new();
+    let mut silent = world.dial(100);
+    tokio::task::yield_now().await;
+    world.stop.cancel();
+    silent.closed().await;
+    silent.task.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_packet_that_breaks_a_rule_ends_the_connection_with_its_reason() {
+    let world = World::new();
+    for (bytes, code) in [
+        (packet(0x32, b"\0\x01a\0\0\0"), 0x81),
+        (Connect::default().bytes(), 0x82),
+        (packet(0xf0, b""), 0x82),
+        (packet(0x30, &[0; 20_000]), 0x95),
+        // A session expiry after none.
+        (packet(0xe0, &[0, 5, 0x11, 0, 0, 0, 9]), 0x82),
+    ] {
+        let mut client = world.client(V5).await;
+        client.send(&bytes).await;
+        let (first, body) = client.next().await.unwrap();
+        assert_eq!((first, body[0]), (0xe0, code), "{:x?}", &bytes[..4]);
+        client.closed().await;
+        let mut old = world.client(V311).await;
+        old.send(&if bytes[0] == 0xe0 { packet(0xe0, &[0]) } else { bytes }).await;
+        old.closed().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_will_is_left_by_all_ends_but_a_goodbye() {
+    let world = World::new();
+    let mut reader = world.connect(Connect { client: "r", ..Connect::default() }).await;
+    reader.subscribe("w", 0).await;
+    for (n, words) in [(1, &[0xe0, 0][..]), (2, &[0xe0, 1, 4]), (3, &[0xe0, 1, 0]), (4, &[0xf0, 0]), (5, &[])] {
+        let rest = [&[0][..], &text("w"), &text(&n.to_string())].concat();
+        let mut client = world.connect(Connect { flags: 6, rest: &rest, ..Connect::default() }).await;
+        client.send(words).await;
+        if n == 5 {
+            // Its task is cut short.
+            client.task.abort();
+            let _ = client.task.await;
+        } else {
+            drop(client.stream);
+            client.task.await.unwrap();
+        }
+        if [2, 4, 5].contains(&n) {
+            assert_eq!(reader.message().await.2, n.to_string());
+        } else {
+            reader.quiet().await;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_expires_counts_down() {
+    let world = World::new();
+    let mut client = world.client(V5).await;
+    client.subscribe("t", 0).await;
+    client.send(&publish(V5, 0, "t", 0, &[0x02, 0, 0, 0, 100], "x")).await;
+    let (.., properties) = client.message().await;
+    assert!([[2, 0, 0, 0, 99], [2, 0, 0, 0, 100]].contains(&<[u8; 5]>::try_from(&properties[..]).unwrap()));
+}
+
+#[test]
+fn a_silent_connection_is_small() {
+    let world = World::new();
+    let (stream, peer) = (duplex(1).0, SocketAddr::from(([127, 0, 0, 1], 1)));
+    let runtime = Builder::new_current_thread().enable_time().build().unwrap();
+    let _entered = runtime.enter();
+    let future = serve(Arc::clone(&world.hub), stream, peer, Instant::now());
+    let size = size_of_val(&future) + size_of::<Link>();
+    assert!(size < 1_500, "{size}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    /// Whatever a client sends in whatever pieces, it gets the same.
+    #[test]
+    fn garbage_reads_the_same_under_every_split(
+        garbage in prop::collection::vec(
+            prop_oneof![Just(0x30), Just(0xc0), Just(0), Just(2), Just(0x82), Just(1), any::<u8>()], 0..200),
+        piece in 1..40usize,
+        version in prop_oneof![Just(V311), Just(V5)],
+    ) {
+        let seen = |pipe: usize| {
+            let runtime = Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+            runtime.block_on(async {
+                let world = World::new();
+                let client = world.dial(pipe);
+                let (mut inbound, mut outbound) = tokio::io::split(client.stream);
+                let connect = Connect { version, ..Connect::default() }.bytes();
+                let bytes = [&connect[..], &[0xc0, 0], &garbage[..]].concat();
+                let writing = async {
+                    let _ = outbound.write_all(&bytes).await;
+                    let _ = outbound.shutdown().await;
+                };
+                let mut seen = Vec::new();
+                let _ = tokio::join!(writing, inbound.read_to_end(&mut seen));
+                seen
+            })
+        };
+        prop_assert_eq!(seen(1 << 16), seen(piece));
+    }
+}

@@ -36,6 +36,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::BrokerLimits;
+use super::connection::Link;
 use super::identity::Doorman;
 use super::refusals::{Refusal, Refusals, Who};
 use super::routing::retained::RetainedTopics;
@@ -126,9 +127,12 @@ impl Hub {
 
     /// Tells all connections to end.
     pub(super) fn end_connections(&self) {
-        for link in self.registry.sessions().iter().filter_map(|session| session.link()) {
-            link.stop();
-        }
+        self.connected().iter().for_each(|link| link.stop());
+    }
+
+    /// The connections of clients that were let in.
+    pub(crate) fn connected(&self) -> Vec<Arc<Link>> {
+        self.registry.sessions().iter().filter_map(|session| session.link()).collect()
     }
 
     /// A message at QoS 0 had no room, as it may.

@@ -35,7 +35,7 @@ impl Hub {
     /// Ends connections that are overdue; says how many there are.
     fn look_at_connections(&self) -> usize {
         let (clock, now) = (Link::clock(), now_ms());
-        let links: Vec<_> = self.registry.sessions().iter().filter_map(|session| session.link()).collect();
+        let links = self.connected();
         for link in &links {
             if let Some(refusal) = link.overdue(clock, now) {
                 link.end(refusal);
