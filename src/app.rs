@@ -324,9 +324,7 @@ impl MqttSide {
         let surroundings = Surroundings { metrics, mark_copy, reload, store: Some(store), told: bridge::count_told };
         match self {
             #[cfg(feature = "broker")]
-            Self::Embedded(broker) => Ok(broker
-                .run(outlet, surroundings, stop)
-                .await?),
+            Self::Embedded(broker) => Ok(broker.run(outlet, surroundings, stop).await?),
             #[cfg(feature = "rumqttd")]
             Self::Rumqttd(engine, config) => {
                 drop(surroundings);

@@ -35,12 +35,10 @@
 //! the socket, it warns of nothing; it warns of clients that break rules, fall silent or stop reading.
 
 mod acks;
-mod connection;
-mod hub;
-mod serving;
 mod admission;
 mod auth;
 mod confirm;
+mod connection;
 mod desk;
 mod disk;
 mod engine;
@@ -50,6 +48,7 @@ mod filters;
 mod former_keys;
 mod frames;
 mod gate;
+mod hub;
 pub mod identity;
 #[cfg_attr(not(test), expect(dead_code, reason = "the hub will begin with it"))]
 mod import;
@@ -61,6 +60,7 @@ mod readers;
 mod refusals;
 mod routing;
 mod seats;
+mod serving;
 mod session;
 mod sessions;
 mod settings;

@@ -191,7 +191,8 @@ const TABLE: &[Row] = &[
     row(Refusal::TokenExpired, "token_expired", "the token has expired", 0xa0, 0),
     row(Refusal::Revoked, "revoked", "the users file does not let the user in any more", 0x98, 0),
     row(Refusal::SlowReader, "slow_reader", "the client does not take its messages as fast as they come", 0x97, 0),
-    row(Refusal::QueueFull, "queue_full", "too many messages wait for the session: it gets no new ones", 0x97, 0).warn(),
+    row(Refusal::QueueFull, "queue_full", "too many messages wait for the session: it gets no new ones", 0x97, 0)
+        .warn(),
     row(
         Refusal::DocumentSize,
         "document_size",

@@ -212,11 +212,13 @@ pub struct Capabilities {
 
 impl Capabilities {
     /// Those of the embedded broker.
-    pub const EMBEDDED: Self = Self { knows_readers: true, takes_documents: false, sees_clients: true, answers_publishers: true };
+    pub const EMBEDDED: Self =
+        Self { knows_readers: true, takes_documents: false, sees_clients: true, answers_publishers: true };
     /// Those of the embedded broker with its sessions in the store.
     pub const CORE: Self = Self { takes_documents: true, ..Self::EMBEDDED };
     /// Those of a broker that the bridge is a client of.
-    pub const EXTERNAL: Self = Self { knows_readers: false, takes_documents: false, sees_clients: false, answers_publishers: false };
+    pub const EXTERNAL: Self =
+        Self { knows_readers: false, takes_documents: false, sees_clients: false, answers_publishers: false };
 }
 
 /// The bridge's end.

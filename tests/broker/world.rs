@@ -39,7 +39,12 @@ pub(crate) struct World {
 }
 
 pub(crate) fn config() -> BrokerConfig {
-    BrokerConfig { listen: Listen::tcp(([127, 0, 0, 1], 0).into()), anonymous: true, core: std::env::var_os("BROKER_CORE").is_some(), ..BrokerConfig::default() }
+    BrokerConfig {
+        listen: Listen::tcp(([127, 0, 0, 1], 0).into()),
+        anonymous: true,
+        core: std::env::var_os("BROKER_CORE").is_some(),
+        ..BrokerConfig::default()
+    }
 }
 
 pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {

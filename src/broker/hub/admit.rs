@@ -276,4 +276,3 @@ fn client_id(connect: &Connect<'_>) -> Result<(Arc<str>, bool), Denied> {
         id => Ok((id.into(), false)),
     }
 }
-

@@ -5,6 +5,7 @@
 //! a commit brought at once; the others read from the disk.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use futures_util::future::BoxFuture;
 
@@ -20,9 +21,12 @@ use crate::chat::topic::Side;
 use crate::ops::clock::now_ms;
 use crate::ops::metrics::Metric;
 use crate::store::{
-    Acknowledged, DocumentRef, Fresh, FreshBatch, QueueRow, QueuedDocument, RowPage, Seen, Settled, StoreError, TakenBy,
-    TakenDocument, Target, Waiting,
+    Acknowledged, DocumentRef, Fresh, FreshBatch, QueueRow, QueuedDocument, RowPage, Seen, Settled, StoreError,
+    TakenBy, TakenDocument, Target, Waiting,
 };
+
+/// The number of the row that was announced last is not known.
+pub(super) const UNKNOWN: u64 = 0;
 
 impl Hub {
     /// Gives what commits brought to those who read it, for ever.
@@ -31,6 +35,9 @@ impl Hub {
             let FreshBatch { items, topics, queues } = self.store.fresh().await;
             for fresh in items {
                 self.distribute_fresh(fresh);
+            }
+            if !queues.is_empty() {
+                self.announced.store(UNKNOWN, Relaxed);
             }
             for topic in topics {
                 let topic: Arc<str> = topic.into();
@@ -44,13 +51,19 @@ impl Hub {
         }
     }
 
+    /// The number of the row that was announced last, in whatever queue.
+    pub(super) fn announced(&self) -> Option<u64> {
+        Some(self.announced.load(Relaxed)).filter(|seq| *seq != UNKNOWN)
+    }
+
     fn distribute_fresh(&self, fresh: Fresh) {
         match fresh {
             Fresh::Row { seq, message, target } => {
+                self.announced.store(seq, Relaxed);
                 let Some(queue) = self.registry.stored(target.queue) else { return };
                 if target.qos == QoS::AtMostOnce {
                     // It was sent along only to keep its place.
-                    queue.push(Item::memory(message, target));
+                    queue.push(Item::memory(message, target), self.announced());
                 } else {
                     queue.announce(|queue| _ = queue.announce_row(seq, Item::row(seq, message, target)));
                 }
@@ -78,10 +91,10 @@ impl Hub {
         read: Read,
     ) -> BoxFuture<'static, Result<Vec<QueueRow>, StoreError>> {
         let (hub, session) = (Arc::clone(self), Arc::clone(session));
-        let mut asked = Asked { queue, read, answered: false };
+        let asked = Asked { queue, read, answered: false };
         Box::pin(async move {
             let numbered = hub.answer(&session, &asked).await?;
-            asked.answered = true;
+            asked.is_answered();
             Ok(numbered)
         })
     }
@@ -102,8 +115,10 @@ impl Hub {
             ToRead::Documents(topic, after) => {
                 let asked = self.store.read_documents(Arc::clone(topic), queue.stored(), *after, read.page).await?;
                 let found = asked.await?;
-                let route = self.routes.of(topic, None).into_iter().find(|route| route.queue.number() == queue.number());
-                let documents = found.documents.into_iter().filter_map(|found| document(found, route.as_ref())).collect();
+                let route =
+                    self.routes.of(topic, None).into_iter().find(|route| route.queue.number() == queue.number());
+                let documents =
+                    found.documents.into_iter().filter_map(|found| document(found, route.as_ref())).collect();
                 queue.read(|queue| queue.documents_came(read, documents));
             }
             ToRead::Topics => {
@@ -256,6 +271,12 @@ struct Asked {
     queue: Arc<SharedQueue>,
     read: Read,
     answered: bool,
+}
+
+impl Asked {
+    fn is_answered(mut self) {
+        self.answered = true;
+    }
 }
 
 impl Drop for Asked {

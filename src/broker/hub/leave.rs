@@ -9,11 +9,11 @@ use super::session::{Feed, Own, Session};
 use super::wills::Will;
 use crate::broker::connection::Link;
 use crate::broker::identity::Caller;
-use crate::broker::session::{Item, Source, Suspended};
+use crate::broker::session::Item;
 use crate::chat::principal::Identity;
 use crate::mqtt::{Change, Sighting};
 use crate::ops::clock::now_ms;
-use crate::store::{Acknowledged, Message, Seen, TakenBy};
+use crate::store::{Message, Seen};
 
 /// How a connection ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,13 +31,7 @@ pub(crate) enum Leaving {
 
 impl Hub {
     /// The connection has ended: the session is nobody's, or ends with it. The will is dealt with when this is over.
-    pub(crate) async fn leave(
-        self: &Arc<Self>,
-        session: &Arc<Session>,
-        link: &Arc<Link>,
-        own: Own,
-        leaving: Leaving,
-    ) {
+    pub(crate) async fn leave(self: &Arc<Self>, session: &Arc<Session>, link: &Arc<Link>, own: Own, leaving: Leaving) {
         let caller = session.lock().caller.clone();
         let left = matches!(leaving, Leaving::Goodbye { with_will: false, .. });
         self.tell_ended(session, caller.as_ref(), link, if left { Change::Left } else { Change::Broke }).await;
@@ -71,8 +65,7 @@ impl Hub {
             (state.expiry_s == 0 || state.ends_by_take_over, will)
         };
         own.incoming.suspend();
-        let suspended = own.window.suspend(!ends);
-        self.give_back(session, link, suspended).await;
+        self.give_back(session, link, own.window.suspend()).await;
         let mut state = session.lock();
         state.link = None;
         state.left_ms = Some(now_ms());
@@ -81,39 +74,19 @@ impl Hub {
     }
 
     /// What was sent and not acknowledged goes back to where it came from.
-    async fn give_back(&self, session: &Arc<Session>, link: &Arc<Link>, suspended: Suspended) {
-        let Suspended { back, gone } = suspended;
-        let feeds = session.feeds();
-        for (group, source) in gone {
-            if let Some(feed) = feeds.iter().find(|feed| feed.queue.number() == group) {
-                self.drop_source(feed, source).await;
-            }
-        }
-        let mut items: HashMap<u64, Vec<Item>> = HashMap::new();
-        for (group, item) in back {
-            items.entry(group).or_default().push(item);
+    async fn give_back(&self, session: &Arc<Session>, link: &Arc<Link>, unacknowledged: Vec<(u64, Item)>) {
+        let mut back: HashMap<u64, Vec<Item>> = HashMap::new();
+        for (group, item) in unacknowledged {
+            back.entry(group).or_default().push(item);
         }
         let mut seen: Vec<Seen> = Vec::new();
-        for Feed { queue, .. } in feeds {
-            let back = items.remove(&queue.number()).unwrap_or_default();
+        for Feed { queue, .. } in session.feeds() {
+            let back = back.remove(&queue.number()).unwrap_or_default();
             if let Some(away) = queue.detach(link, back) {
                 seen.extend(away.seen);
             }
         }
         self.documents_seen(seen).await;
-    }
-
-    async fn drop_source(&self, feed: &Feed, source: Source) {
-        if let (Source::Row(seq), Some(queue)) = (source, feed.queue.stored()) {
-            let acknowledged = Acknowledged {
-                queue: Some(queue),
-                rows: vec![seq],
-                documents: Vec::new(),
-                by: TakenBy::Broker,
-                at: now_ms(),
-            };
-            let _ = self.store.acknowledged(acknowledged).await;
-        }
     }
 
     /// The session waits for its client.

@@ -71,6 +71,8 @@ pub(crate) struct Hub {
     inbound: mpsc::Sender<Inbound>,
     sightings: mpsc::Sender<Sighting>,
     pub(crate) stop: CancellationToken,
+    /// The number of the row that was announced last.
+    announced: AtomicU64,
     /// The number of the last queue.
     last: AtomicU64,
 }
@@ -104,6 +106,7 @@ impl Hub {
             inbound,
             sightings,
             stop,
+            announced: AtomicU64::new(documents::UNKNOWN),
             last: AtomicU64::new(0),
         })
     }

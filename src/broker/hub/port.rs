@@ -52,7 +52,8 @@ impl Hub {
         };
         let by = Publisher { session: None, rights: &Rights::Nobody, device: None, follows: true };
         let (dup, exactly_once, response_topic, will_of) = (false, None, None, None);
-        let publishing = self.publish(by, NewPublish { message, dup, exactly_once, response_topic, correlation: None, will_of });
+        let publishing =
+            self.publish(by, NewPublish { message, dup, exactly_once, response_topic, correlation: None, will_of });
         async move {
             let answer = match publishing {
                 _ if !is_read => Outcome::NoReader,

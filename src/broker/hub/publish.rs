@@ -195,9 +195,15 @@ impl Hub {
     }
 
     /// For a reader whose queue is in memory, or for whom it is not worth keeping.
-    fn deliver(&self, message: &Arc<Message>, queue: &Arc<SharedQueue>, target: Target, slow: &mut Vec<Arc<SharedQueue>>) {
+    fn deliver(
+        &self,
+        message: &Arc<Message>,
+        queue: &Arc<SharedQueue>,
+        target: Target,
+        slow: &mut Vec<Arc<SharedQueue>>,
+    ) {
         let qos = target.qos;
-        let pushed = queue.push(Item::memory(Arc::clone(message), target));
+        let pushed = queue.push(Item::memory(Arc::clone(message), target), self.announced());
         if qos == QoS::AtMostOnce {
             if pushed == Pushed::Full {
                 self.count_dropped();

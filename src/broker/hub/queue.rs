@@ -131,12 +131,13 @@ impl SharedQueue {
     }
 
     /// A message for the reader that is nowhere but here. Not taken while nobody is there.
-    pub(super) fn push(&self, item: Item) -> Pushed {
+    /// `after` is the number of the last row that any queue was announced, if it is known.
+    pub(super) fn push(&self, item: Item, after: Option<u64>) -> Pushed {
         let mut state = self.lock();
         if state.consumers.is_empty() {
             return Pushed::Full;
         }
-        let pushed = state.queue.push(item);
+        let pushed = state.queue.push(item, after);
         if pushed == Pushed::Taken {
             state.wake_next();
         }

@@ -57,8 +57,7 @@ impl Hub {
         let queue = SharedQueue::kept(self.next_number(), &key, id, self.memory_limits());
         queue.waits_on_disk(rows, bytes);
         self.registry.stored_as(id, &queue);
-        let session =
-            Session::new(key, record.user.map(Into::into), record.client.into(), queue);
+        let session = Session::new(key, record.user.map(Into::into), record.client.into(), queue);
         {
             let mut state = session.lock();
             state.own = Some(Own { incoming: Incoming::kept(&incoming), ..self.new_own() });

@@ -31,11 +31,8 @@ impl Hub {
         if message.payload.is_empty() {
             return Ok(retained.clear(&message.topic).map(|_there_was_one| Retain::Clear));
         }
-        let entry = RetainedEntry {
-            bytes: message.bytes(),
-            user: user.map(Into::into),
-            expires_at: message.expires_at,
-        };
+        let entry =
+            RetainedEntry { bytes: message.bytes(), user: user.map(Into::into), expires_at: message.expires_at };
         if !retained.fits(&message.topic, &entry, &self.retained_limits()) {
             return Err(Refusal::Retained);
         }
@@ -49,7 +46,12 @@ impl Hub {
     }
 
     /// Sends a new subscriber what is retained for its filter, page by page as it reads.
-    pub(super) async fn send_retained(&self, session: &Session, filter: &str, options: Options) -> Result<(), StoreError> {
+    pub(super) async fn send_retained(
+        &self,
+        session: &Session,
+        filter: &str,
+        options: Options,
+    ) -> Result<(), StoreError> {
         let mut after = None;
         loop {
             let page = self.lock_retained().matching(filter, after.as_deref(), PAGE);
@@ -61,7 +63,12 @@ impl Hub {
         }
     }
 
-    async fn send_retained_of(&self, session: &Session, topics: Vec<Arc<str>>, options: Options) -> Result<(), StoreError> {
+    async fn send_retained_of(
+        &self,
+        session: &Session,
+        topics: Vec<Arc<str>>,
+        options: Options,
+    ) -> Result<(), StoreError> {
         if topics.is_empty() {
             return Ok(());
         }
@@ -72,8 +79,10 @@ impl Hub {
             match session.queue.stored().filter(|_| qos > QoS::AtMostOnce) {
                 Some(queue) => self.enqueue_retained(session, message, Target { queue, qos, retain, ids }).await?,
                 None => {
-                    poll_fn(|cx| if session.queue.has_room(cx.waker()) { Poll::Ready(()) } else { Poll::Pending }).await;
-                    session.queue.push(Item::memory(message, Target { queue: QueueId(0), qos, retain, ids }));
+                    poll_fn(|cx| if session.queue.has_room(cx.waker()) { Poll::Ready(()) } else { Poll::Pending })
+                        .await;
+                    let target = Target { queue: QueueId(0), qos, retain, ids };
+                    session.queue.push(Item::memory(message, target), self.announced());
                 }
             }
         }
@@ -81,7 +90,12 @@ impl Hub {
     }
 
     /// A lasting session has it until it is acknowledged, however often its connection breaks.
-    async fn enqueue_retained(&self, session: &Session, message: Arc<Message>, target: Target) -> Result<(), StoreError> {
+    async fn enqueue_retained(
+        &self,
+        session: &Session,
+        message: Arc<Message>,
+        target: Target,
+    ) -> Result<(), StoreError> {
         session.queue.waits_on_disk(1, message.bytes());
         let (targets, incoming, retain, will_of) = (vec![target], None, None, None);
         // What is committed is announced; nobody has to wait for it here.

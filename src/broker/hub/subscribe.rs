@@ -78,10 +78,17 @@ impl Hub {
     }
 
     /// From now on what matches goes to the session, or to its group.
-    async fn grant(self: &Arc<Self>, session: &Arc<Session>, link: &Arc<Link>, wanted: Wanted) -> Result<Granted, StoreError> {
+    async fn grant(
+        self: &Arc<Self>,
+        session: &Arc<Session>,
+        link: &Arc<Link>,
+        wanted: Wanted,
+    ) -> Result<Granted, StoreError> {
         let Wanted { filter, options, retain_handling } = wanted;
         let group = match Shared::parse(&filter) {
-            Some(Ok(Shared { group, filter })) => Some(self.join(session, &format!("{group}/{filter}"), options).await?),
+            Some(Ok(Shared { group, filter })) => {
+                Some(self.join(session, &format!("{group}/{filter}"), options).await?)
+            }
             _ => None,
         };
         let (queue, inner): (_, Box<str>) = match &group {
@@ -223,7 +230,12 @@ impl Hub {
     }
 
     /// What matches goes there no longer. A group without members is no more.
-    pub(super) async fn drop_subscription(self: &Arc<Self>, session: &Session, filter: &str, subscription: &Subscription) {
+    pub(super) async fn drop_subscription(
+        self: &Arc<Self>,
+        session: &Session,
+        filter: &str,
+        subscription: &Subscription,
+    ) {
         let Some(group) = &subscription.group else {
             self.routes.remove(filter, &session.queue);
             return;

@@ -27,9 +27,9 @@ pub(super) use client_id::{CLIENT_ID_MAX, SESSION_KEY_ROOM, assigned, device_of,
 pub(super) use doorman::{Caller, Denied, Doorman, Login};
 pub use name::NameError;
 pub(super) use reload::Watch;
-pub(super) use roster::{Place, Revocable};
 #[cfg(test)]
 pub(super) use roster::Proof;
+pub(super) use roster::{Place, Revocable};
 pub use tokens::KeysError;
 pub use users::UsersError;
 

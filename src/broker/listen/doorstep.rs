@@ -16,9 +16,9 @@ use tokio_tungstenite::tungstenite;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use super::super::serving::Engine;
 use super::super::refusals::{Refusal, Who};
 use super::super::seats::{Seat, Seats, origin};
+use super::super::serving::Engine;
 use super::proxy::{self, ProxyError};
 use super::spoken::mismatch;
 use super::tls::Acceptors;

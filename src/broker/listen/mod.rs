@@ -33,8 +33,8 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
-use super::serving::Engine;
 use super::refusals::{Refusal, Who};
+use super::serving::Engine;
 use super::{Bound, BrokerError, Listen};
 use crate::ops::metrics::Metric;
 use doorstep::{Doorstep, Way};

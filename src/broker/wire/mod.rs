@@ -14,11 +14,10 @@ use acks::{OF_RECEIPT, OF_RELEASE};
 use fields::{Varint, is_padded};
 
 pub(crate) use acks::{Ack, Disconnect};
-pub(crate) use connect::{Connect, Refused, Will, connect};
+pub(crate) use connect::{Connect, Will, connect};
 pub(crate) use fault::Fault;
-pub(crate) use properties::MessageProperties;
 pub(crate) use publish::Publish;
-pub(crate) use subscribe::{Filter, Options, Subscribe, Unsubscribe};
+pub(crate) use subscribe::{Subscribe, Unsubscribe};
 pub(crate) use write::{
     AckKind, Connack, Form, PublishOut, ack, connack, disconnect, pingresp, publish, publish_size, suback, unsuback,
 };
