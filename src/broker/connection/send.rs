@@ -71,12 +71,6 @@ impl Connection {
         for id in self.seat.own.window.released() {
             self.say(AckKind::Pubrel, id, 0, None);
         }
-        for (id, item) in self.seat.own.window.resend() {
-            let sent = Some(Sent { id, dup: true, must_store: false });
-            if wire::publish_size(self.form.version, &packet(&item, sent)) <= self.form.max_packet {
-                self.write(&item, sent);
-            }
-        }
     }
 
     /// Writes what there is, as far as window and socket have room. Yields whether there was anything.
