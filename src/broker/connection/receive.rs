@@ -41,11 +41,13 @@ enum Stop {
 }
 
 impl Connection {
-    /// Handles what the client sent, and reads once if all of it is handled. Yields whether something was read.
+    /// Handles what the client sent, and reads once if all of it is handled. Yields whether something was read or handled.
     pub(super) fn poll_receive(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
+        let mut handled = 0;
         if !self.kept.is_empty() || self.blocked {
             let kept = mem::take(&mut self.kept);
-            let (handled, stop) = self.handle_all(cx, &kept)?;
+            let stop;
+            (handled, stop) = self.handle_all(cx, &kept)?;
             self.keep(kept, handled);
             self.set_blocked(matches!(stop, Stop::Blocked));
             if self.blocked {
@@ -56,7 +58,7 @@ impl Connection {
         buffer.resize(CHUNK, 0);
         let received = self.poll_read(cx, &mut buffer);
         BUFFER.set(buffer);
-        received
+        Ok(received? || handled > 0)
     }
 
     fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Result<bool, End> {
