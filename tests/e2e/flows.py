@@ -174,8 +174,8 @@ class Publisher(Client):
 class Track:
     """What arrived of one publisher on one topic, by its numbers; of constant size as long as nothing is wrong."""
 
-    def __init__(self):
-        self.next = 0
+    def __init__(self, first: int = 0):
+        self.first = self.next = first
         self.missing: set[int] = set()
         # Came after a younger one.
         self.late = 0
@@ -211,8 +211,6 @@ class Reader(Client):
         self.waiting: deque[bytes] = deque()
         self.subscribed = threading.Event()
         self.received = 0
-        # A clean reader that was thrown out, or that comes again, starts at what is published then.
-        self.reset = self.connect["clean"]
 
     def arrived(self, raw):
         super().arrived(raw)
@@ -270,11 +268,11 @@ class Reader(Client):
             body = json.loads(packet.payload)
             self.documents.append((body, packet.dup or bool(body.get("redelivered"))))
             return
-        track = self.tracks.setdefault(packet.topic, Track())
         number = int(packet.payload.split(b" ", 1)[0])
-        if self.reset and track.next == 0:
-            track.next = number
-        track.take(number, packet.dup)
+        if packet.topic not in self.tracks:
+            # A clean reader starts at what is published when it comes.
+            self.tracks[packet.topic] = Track(number if self.connect["clean"] else 0)
+        self.tracks[packet.topic].take(number, packet.dup)
 
     def has_all_of(self, publisher: Publisher) -> bool:
         track = self.tracks.get(publisher.topic)
