@@ -19,5 +19,7 @@ mod real_clients;
 mod refusals;
 mod sessions;
 mod sightings;
+mod slow_readers;
+mod take_over;
 mod ways;
 mod world;
