@@ -376,6 +376,17 @@ class Steps(Client):
         self.go.set()
 
 
+def retained(port: int, name: str, count: int) -> dict[str, bytes]:
+    """What a new subscriber of a filter is told, if it is told of that many topics, and what else is on its way."""
+    reader = Raw(port)
+    came, deadline = reader.subscribe({name: 0}), time.monotonic() + 5
+    while sum(packet.kind == PUBLISH for packet in came) < count and time.monotonic() < deadline:
+        came += reader.poll(0.1)
+    came += reader.ping()
+    reader.vanish()
+    return {packet.topic: packet.payload for packet in came if packet.kind == PUBLISH}
+
+
 class Retainer(Steps):
     """Keeps and clears retained messages, on ten topics in turn."""
 
@@ -398,11 +409,8 @@ class Retainer(Steps):
 
     def check(self) -> list[str]:
         """At rest: what a new subscriber is told."""
-        reader = Raw(self.port)
-        came = reader.subscribe({f"keep/{self.name}/#": 0})
-        found = {packet.topic: packet.payload for packet in came + reader.ping() if packet.kind == PUBLISH}
-        reader.vanish()
         expected = self.expected()
+        found = retained(self.port, f"keep/{self.name}/#", len(expected))
         wrong = [topic for topic in found.keys() | expected.keys() if found.get(topic) != expected.get(topic)]
         return [f"retained {topic}: {found.get(topic)} for {expected.get(topic)}" for topic in sorted(wrong)]
 
@@ -411,9 +419,18 @@ class Subscriber(Steps):
     """Subscribes to one topic after the other, and leaves the one before the last."""
 
     def do(self, raw, step):
-        raw.subscribe({f"subs/{self.name}/{step}": 1}, id=1 + step % 60000)
+        came = raw.subscribe({f"subs/{self.name}/{step}": 1}, id=1 + step % 60000)
         if step >= 2:
-            raw.unsubscribe(f"subs/{self.name}/{step - 2}")
+            came += raw.unsubscribe(f"subs/{self.name}/{step - 2}")
+        self.fresh(raw, came)
+
+    @staticmethod
+    def fresh(raw, packets: list[Packet]) -> list[str]:
+        """The topics of new messages; all are acknowledged, also what comes again because the broker missed that."""
+        messages = [packet for packet in packets if packet.kind == PUBLISH]
+        for packet in messages:
+            raw.ack(PUBACK, packet.id)
+        return [packet.topic for packet in messages if not packet.dup]
 
     def check(self) -> list[str]:
         """At rest: of what is published on its last topics and on those that it has left, it gets what it is subscribed to."""
@@ -425,14 +442,10 @@ class Subscriber(Steps):
             probe.until(PUBACK)
         probe.vanish()
         expected = last[-2:]
-        found, deadline = [], time.monotonic() + 5
-        while len(found) < len(expected) and time.monotonic() < deadline:
-            found += self.raw.poll(0.1)
-        found += self.raw.ping()
-        for packet in found:
-            if packet.kind == PUBLISH and packet.qos:
-                self.raw.ack(PUBACK, packet.id)
-        topics = [packet.topic for packet in found if packet.kind == PUBLISH]
+        topics, deadline = [], time.monotonic() + 5
+        while len(topics) < len(expected) and time.monotonic() < deadline:
+            topics += self.fresh(self.raw, self.raw.poll(0.1))
+        topics += self.fresh(self.raw, self.raw.ping())
         return [] if topics == expected else [f"{self.name}: got {topics}, is subscribed to {expected}"]
 
 
