@@ -7,6 +7,7 @@ mod access;
 mod acks;
 mod bridges;
 mod client_ids;
+mod held;
 mod identity;
 mod limits;
 mod listeners;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use fcm_mqtt_bridge::broker::BrokerLimits;
 use tokio::net::TcpSocket;
-use tokio::task::JoinHandle;
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::peer::{Connect, PUBACK, Peer, Seen, V5};
@@ -47,8 +47,9 @@ fn number(payload: &str) -> usize {
 }
 
 /// When each message came to a reader that takes part; it reads until it has all of them, in order.
-fn read_all(mut peer: Peer) -> JoinHandle<(Peer, Vec<Instant>)> {
-    tokio::spawn(async move {
+fn read_all(mut peer: Peer) -> JoinSet<(Peer, Vec<Instant>)> {
+    let mut reading = JoinSet::new();
+    reading.spawn(async move {
         let mut times = Vec::new();
         for n in 0..MESSAGES {
             let (payload, id, dup) = peer.message().await;
@@ -57,7 +58,12 @@ fn read_all(mut peer: Peer) -> JoinHandle<(Peer, Vec<Instant>)> {
             peer.ack(PUBACK, id).await;
         }
         (peer, times)
-    })
+    });
+    reading
+}
+
+async fn joined<T: 'static>(mut tasks: JoinSet<T>) -> T {
+    tasks.join_next().await.expect("a task").unwrap()
 }
 
 /// The p-th hundredth, and the most.
@@ -81,7 +87,7 @@ async fn load(world: &World, what: &str) -> [(Duration, Duration, Duration); 2] 
         said.push(start);
         waits.push(start.elapsed());
     }
-    let (fine, came) = reading.await.unwrap();
+    let (fine, came) = joined(reading).await;
     fine.disconnect().await;
     publisher.disconnect().await;
     let latencies = said.iter().zip(came).map(|(said, came)| came - *said).collect();
@@ -112,17 +118,17 @@ async fn last_word(peer: &mut Peer) -> Seen {
 async fn clean_readers_that_stop_reading_are_told_and_ended_and_nobody_else_notices() {
     let world = small_queues().await;
     load(&world, "without them").await;
-    let (mut readers, mut silent) = (Vec::new(), Vec::new());
+    let (mut readers, mut silent) = (Vec::new(), JoinSet::new());
     for n in 0..STUCK {
         readers.push(stuck(&world, &format!("stuck{n}"), true, 1).await);
         let mut peer = Peer::new(&world, &format!("silent{n}")).await;
         peer.subscribe("load/#", 1).await;
         // It reads, and acknowledges nothing.
-        silent.push(tokio::spawn(async move { last_word(&mut peer).await }));
+        silent.spawn(async move { last_word(&mut peer).await });
     }
     load(&world, "clean readers at QoS 1 that read or acknowledge nothing").await;
-    for reader in silent {
-        assert_eq!(reader.await.unwrap(), Seen::Disconnect(QUOTA_EXCEEDED));
+    for last in silent.join_all().await {
+        assert_eq!(last, Seen::Disconnect(QUOTA_EXCEEDED));
     }
     for reader in &mut readers {
         // Where nothing is read the last word may have found no room.
@@ -158,7 +164,7 @@ async fn a_reader_with_a_lasting_session_goes_on_where_it_stopped_reading() {
     load(&world, "lasting readers that read nothing").await;
 
     // It reads again, over the same connection.
-    let (mut reader, _) = read_all(reader).await.unwrap();
+    let (mut reader, _) = joined(read_all(reader)).await;
     reader.quiet().await;
     // It has got some, and comes back for all.
     let (first, _, dup) = cut.message().await;
@@ -187,7 +193,7 @@ async fn a_clean_reader_that_keeps_up_in_the_end_is_not_ended() {
     // It reads in its own time: the queue is full now and then, and the publisher is held until it is not.
     let reading = read_all(slow);
     load(&world, "a clean reader with a small buffer that reads").await;
-    let (mut slow, _) = reading.await.unwrap();
+    let (mut slow, _) = joined(reading).await;
     slow.quiet().await;
     world.close().await;
 }
