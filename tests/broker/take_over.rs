@@ -17,7 +17,7 @@ use super::peer::{Connect, PUBACK, Peer, Seen, V5, V311};
 use super::world::{World, soon};
 
 /// Connects at once with one client id.
-const CROWD: usize = 1_000;
+const CONNECTS: usize = 1_000;
 const TAKEN_OVER: u8 = 0x8e;
 const WILLS: &str = "wills/one";
 
@@ -47,8 +47,8 @@ async fn say(peer: &mut Peer, topic: &str, payload: &str) {
     assert!(matches!(peer.next().await, Seen::Ack(PUBACK, 1, code) if code < 0x80));
 }
 
-/// All that one of the crowd saw, until it was ended, or until `end` and a PING after it.
-async fn one_of_the_crowd(address: SocketAddr, n: usize, start: Arc<Barrier>, end: CancellationToken) -> Vec<Seen> {
+/// All that one of them saw, until it was ended, or until `end` and a PING after it.
+async fn one_of_many(address: SocketAddr, n: usize, start: Arc<Barrier>, end: CancellationToken) -> Vec<Seen> {
     let mut peer = Peer::over(TcpStream::connect(address).await.unwrap(), V5);
     start.wait().await;
     peer.say_connect(&with_will(&n.to_string(), 0)).await;
@@ -67,18 +67,18 @@ async fn one_of_the_crowd(address: SocketAddr, n: usize, start: Arc<Barrier>, en
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_a_thousand_connects_with_one_id_at_once_one_lives_and_all_others_are_told() {
-    let limits = BrokerLimits { connections_per_user: 2 * CROWD, ..BrokerLimits::default() };
+    let limits = BrokerLimits { connections_per_user: 2 * CONNECTS, ..BrokerLimits::default() };
     let world = World::with(limits).await;
     let mut observer = observer(&world).await;
-    let (start, end) = (Arc::new(Barrier::new(CROWD)), CancellationToken::new());
-    let (ended, mut ends) = mpsc::channel(CROWD);
-    let mut crowd = JoinSet::new();
-    for n in 0..CROWD {
-        let (one, ended) = (one_of_the_crowd(world.address, n, start.clone(), end.clone()), ended.clone());
-        crowd.spawn(async move { ended.send((n, one.await)).await.unwrap() });
+    let (start, end) = (Arc::new(Barrier::new(CONNECTS)), CancellationToken::new());
+    let (ended, mut ends) = mpsc::channel(CONNECTS);
+    let mut connects = JoinSet::new();
+    for n in 0..CONNECTS {
+        let (one, ended) = (one_of_many(world.address, n, start.clone(), end.clone()), ended.clone());
+        connects.spawn(async move { ended.send((n, one.await)).await.unwrap() });
     }
     let mut wills = BTreeSet::new();
-    for _ in 1..CROWD {
+    for _ in 1..CONNECTS {
         let (n, seen) = soon("the end of all but one", ends.recv()).await.unwrap();
         let resumed = |seen: &Seen| matches!(seen, Seen::ConnAck { code: 0, .. });
         assert!(seen.first().is_some_and(resumed), "{n}: {seen:?}");
@@ -89,7 +89,7 @@ async fn of_a_thousand_connects_with_one_id_at_once_one_lives_and_all_others_are
     end.cancel();
     let (last, seen) = soon("the one that lives", ends.recv()).await.unwrap();
     assert!(matches!(seen[..], [Seen::ConnAck { code: 0, .. }, Seen::Pong]), "{seen:?}");
-    assert!(!wills.contains(&last) && wills.len() == CROWD - 1);
+    assert!(!wills.contains(&last) && wills.len() == CONNECTS - 1);
     // Then it goes without a word as well.
     assert_eq!(take(&mut observer).await, last.to_string());
     observer.quiet().await;

@@ -47,7 +47,7 @@ class Away:
         self.reader.stop()
 
 
-class Crowd:
+class Clients:
     """The clients of a run: publishers and readers of each kind."""
 
     def __init__(self, dice, port):
@@ -63,7 +63,7 @@ class Crowd:
         self.readers = [self.there, Reader(port, "there1", {"chat/#": 1}, version=4), Reader(port, "half", BOTH, some)]
         self.bals = [Reader(port, "client1", {BAL: 1}), Reader(port, "client1:half", {BAL: 1}, some)]
         self.away, self.away_bal = Away(dice, port, "away", BOTH), Away(dice, port, "client1:away", {BAL: 1})
-        self.steps = [Retainer(port, "keeper"), Subscriber(port, "subscriber")]
+        self.steps = [Retainer(port, "retainer"), Subscriber(port, "subscriber")]
         for reader in [*self.readers, *self.bals]:
             reader.start()
         for reader in [*self.readers, *self.bals]:
@@ -95,12 +95,12 @@ class Crowd:
         return readers, bals
 
 
-def crash(dice, bridge, crowd):
+def crash(dice, bridge, clients):
     """Kills it after some acknowledgements, at any moment of what it does then; now and then once more while it starts."""
-    for publisher in crowd.publishers:
+    for publisher in clients.publishers:
         publisher.limit += MESSAGES
-    goal = crowd.acknowledged() + dice.randint(1, MESSAGES * len(crowd.publishers))
-    eventually(lambda: crowd.acknowledged() >= goal, f"{goal} acknowledgements; {own_faults(crowd.publishers)}")
+    goal = clients.acknowledged() + dice.randint(1, MESSAGES * len(clients.publishers))
+    eventually(lambda: clients.acknowledged() >= goal, f"{goal} acknowledgements; {own_faults(clients.publishers)}")
     time.sleep(dice.random() * 0.02)
     bridge.kill9()
     while dice.random() < 0.25:
@@ -119,35 +119,35 @@ def documents(sim):
 def kills(sim, make_bridge, rounds: int, quiet: float):
     dice = seed_of("kills", os.environ.get("KILL_SEED"))
     bridge = make_bridge(limits=LIMITS).start(log="warn")
-    crowd = Crowd(dice, bridge.port)
+    clients = Clients(dice, bridge.port)
     faults: list[str] = []
     for turn in range(rounds):
         documents(sim)
-        away = [away for away in (crowd.away, crowd.away_bal) if dice.random() < 0.3]
+        away = [away for away in (clients.away, clients.away_bal) if dice.random() < 0.3]
         for one in away:
             one.look_in()
-        crash(dice, bridge, crowd)
+        crash(dice, bridge, clients)
         for one in away:
             one.leave()
-        faults += [f"round {turn}: {fault}" for fault in crowd.check_steps()]
+        faults += [f"round {turn}: {fault}" for fault in clients.check_steps()]
     eventually(lambda: sim.stats()["now"]["unacked"] == 0, "the bridge has all messages of devices")
-    readers, bals = crowd.finish()
+    readers, bals = clients.finish()
     # Nobody has read the other BAL's documents so far.
     bals.append(Reader(bridge.port, "client2", {BACKLOG: 1}))
     bals[-1].start()
     expected = rounds * DOCUMENTS
 
     def complete():
-        full = all(reader.has_all_of(publisher) for reader in readers for publisher in crowd.publishers)
+        full = all(reader.has_all_of(publisher) for reader in readers for publisher in clients.publishers)
         return full and all(len({body["id"] for body, _ in bal.documents}) >= expected for bal in bals)
 
     settle(readers + bals, complete, quiet)
     for client in readers + bals:
         client.stop()
-    more, figures = judge(crowd.publishers, readers)
-    faults += more + own_faults([*crowd.steps, *bals])
+    more, figures = judge(clients.publishers, readers)
+    faults += more + own_faults([*clients.steps, *bals])
     faults += [fault for bal in bals for fault in judge_documents(bal, expected)]
-    figures |= {"kills": rounds, "documents": expected * len(bals), "steps": [client.step for client in crowd.steps]}
+    figures |= {"kills": rounds, "documents": expected * len(bals), "steps": [client.step for client in clients.steps]}
     print(figures)
     assert not faults, "\n".join(["", *faults, str(figures)])
 
