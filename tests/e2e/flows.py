@@ -162,6 +162,8 @@ class Publisher(Client):
         if packet.reason >= 0x80 and (packet.kind, packet.reason) != (PUBCOMP, 0x92):
             self.faults.append(f"{self.name}: refused: {packet}")
         number, qos, released = self.open[packet.id]
+        if (packet.kind == PUBACK) != (qos == 1) or packet.kind == PUBCOMP and not released:
+            self.faults.append(f"{self.name}: {packet} answers {number} at QoS {qos}")
         if packet.kind != PUBREC:
             del self.open[packet.id]
             self.acknowledged += packet.kind == PUBACK
@@ -351,17 +353,20 @@ class Steps(Client):
 
     def __init__(self, port, name, **more):
         super().__init__(port, name, **more)
-        self.step = 0
+        self.step, self.begun = 0, False
         self.free, self.go = threading.Event(), threading.Event()
         self.go.set()
 
     def live(self, raw):
         while not self.stopping.is_set():
-            if not self.go.is_set():
+            # What was cut is done once more first: else nobody knows whether the broker did it.
+            if not self.begun and not self.go.is_set():
                 self.free.set()
                 self.go.wait(0.1)
                 continue
+            self.begun = True
             self.do(raw, self.step)
+            self.begun = False
             self.step += 1
 
     def do(self, raw: Raw, step: int):
