@@ -119,6 +119,26 @@ async fn a_message_let_go_without_a_word_ends_the_connection() {
 }
 
 #[tokio::test]
+async fn a_qos_2_message_let_go_without_a_word_comes_again() {
+    for version in [V311, V5] {
+        let mut world = World::open().await;
+        let connect = || Connect { version, clean: false, expiry: 3_600, ..Connect::default() };
+        let (mut bal, _) = Peer::connect(&world, connect()).await;
+        bal.publish_with(0b0100, OUTBOX, 7, &[], "x").await;
+        drop(world.inbound().await);
+        assert_eq!(bal.next().await, Seen::Closed);
+        let (mut bal, resumed) = Peer::connect(&world, connect()).await;
+        assert!(resumed);
+        bal.publish_with(0b1100, OUTBOX, 7, &[], "x").await;
+        assert_eq!(world.take().await.1, "x");
+        assert_eq!(bal.next().await, Seen::Ack(PUBREC, 7, 0));
+        bal.ack(PUBREL, 7).await;
+        assert_eq!(bal.next().await, Seen::Ack(PUBCOMP, 7, 0));
+        world.close().await;
+    }
+}
+
+#[tokio::test]
 async fn at_qos_2_the_pubrec_waits() {
     let mut world = World::open().await;
     let mut bal = Peer::new(&world, "bal1").await;

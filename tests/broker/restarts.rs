@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use fcm_mqtt_bridge::broker::BrokerConfig;
-use fcm_mqtt_bridge::mqtt::Outcome;
+use fcm_mqtt_bridge::mqtt::{AckWord, Outcome};
 use tempfile::TempDir;
 
 use super::peer::{Connect, PUBACK, PUBCOMP, PUBREC, PUBREL, Peer, Seen, V5, V311};
@@ -154,7 +154,11 @@ async fn what_a_client_published_at_qos_2_is_taken_once() {
         reader.subscribe("t", 1).await;
         let (mut client, resumed) = lasting(&world, "client", version).await;
         assert!(resumed);
+        // Nobody knows whether the bridge had made it safe.
         client.publish_with(0b1100, "bal1/self/messages", 7, &[], "once").await;
+        let again = world.inbound().await;
+        assert!(again.dup);
+        again.ack.release(AckWord::Done);
         client.publish_with(0b1100, "t", 8, &[], "once").await;
         client.publish_with(0b0100, "t", 9, &[], "another").await;
         for id in [7, 8, 9] {
@@ -167,6 +171,29 @@ async fn what_a_client_published_at_qos_2_is_taken_once() {
         assert_eq!(reader.message().await.0, "another");
         world.barrier().await;
         assert!(world.port.inbound.try_recv().is_err());
+        world.close().await;
+    }
+}
+
+#[tokio::test]
+async fn what_the_bridge_had_not_made_safe_is_not_acknowledged_later() {
+    for version in [V311, V5] {
+        let folder = tempfile::tempdir().unwrap();
+        let mut world = start(folder.path()).await;
+        let (mut client, _) = lasting(&world, "client", version).await;
+        client.publish_with(0b0100, "bal1/self/messages", 7, &[], "x").await;
+        let held = world.inbound().await;
+        let mut world = restart(world, &folder).await;
+        drop(held);
+        let (mut client, resumed) = lasting(&world, "client", version).await;
+        assert!(resumed);
+        client.publish_with(0b1100, "bal1/self/messages", 7, &[], "x").await;
+        let again = world.inbound().await;
+        client.quiet().await;
+        again.ack.release(AckWord::Done);
+        assert_eq!(client.next().await, Seen::Ack(PUBREC, 7, 0));
+        client.ack(PUBREL, 7).await;
+        assert_eq!(client.next().await, Seen::Ack(PUBCOMP, 7, 0));
         world.close().await;
     }
 }

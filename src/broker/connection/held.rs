@@ -73,6 +73,11 @@ impl Held {
         self.pubacks
     }
 
+    /// Whether the PUBREC of this message is among them.
+    pub(super) fn has_pubrec(&self, id: u16) -> bool {
+        self.queue.iter().any(|entry| entry.kind == AckKind::Pubrec && entry.id == id)
+    }
+
     /// Takes the acknowledgement at the front, if it may leave; none if there is none.
     pub(super) fn poll_release(&mut self, cx: &mut Context<'_>) -> Poll<Option<Released>> {
         let Some(Entry { kind, id, says }) = self.queue.front_mut() else {

@@ -211,8 +211,9 @@ impl Connection {
         }
         match incoming.arrived(id, room) {
             Arrived::New => Ok(false),
-            // Its PUBREC is still to come.
-            Arrived::Repeat { acknowledged: false } => Ok(true),
+            // Its PUBREC is still to come; or nobody knows any more whether it may, because a connection before this one, or
+            // the broker, has ended. Then it comes in again: the store knows it, and the bridge is told that it may.
+            Arrived::Repeat { acknowledged: false } => Ok(self.held.has_pubrec(id)),
             Arrived::Repeat { acknowledged: true } => {
                 self.held.push(kind, id, Says::Again);
                 Ok(true)

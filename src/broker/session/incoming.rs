@@ -23,7 +23,8 @@ struct Taken {
 pub(crate) enum Arrived {
     /// A new message.
     New,
-    /// The same once more. If it is acknowledged, its PUBREC is repeated; otherwise that is still to come.
+    /// The same once more. If it is acknowledged, its PUBREC is repeated; otherwise that is still to come, unless the
+    /// connection that would say it is over.
     Repeat {
         /// Its PUBREC was said.
         acknowledged: bool,
@@ -33,9 +34,9 @@ pub(crate) enum Arrived {
 }
 
 impl Incoming {
-    /// Those of a session that the store kept: all acknowledged.
+    /// Those of a session that the store kept. Whether the bridge had their messages is not known.
     pub(crate) fn kept(ids: &[u16]) -> Self {
-        let taken = Taken { acknowledged: true, counted: false };
+        let taken = Taken { acknowledged: false, counted: false };
         Self { ids: ids.iter().map(|&id| (id, taken)).collect(), open: 0 }
     }
 
