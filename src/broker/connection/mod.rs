@@ -236,7 +236,7 @@ impl Connection {
     }
 
     /// Gives the session back and says the last words.
-    async fn finish(mut self, end: End) {
+    async fn finish(mut self: Box<Self>, end: End) {
         if let Some((refusal, detail)) = end.told() {
             self.tell_end(refusal, detail);
         }
@@ -254,7 +254,8 @@ impl Connection {
         }
         self.place = None;
         if let Some(patience) = end.patience() {
-            part(self.stream, self.out, &self.seat.link, patience).await;
+            let Self { stream, out, seat, .. } = *self;
+            part(stream, out, &seat.link, patience).await;
         }
     }
 
