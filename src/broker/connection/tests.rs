@@ -706,22 +706,3 @@ proptest! {
         prop_assert_eq!(seen(1 << 16), seen(piece));
     }
 }
-
-#[tokio::test(start_paused = true)]
-async fn debug_me() {
-    for pipe in [1 << 16, 15] {
-        let world = World::new();
-        let client = world.dial(pipe);
-        let (mut inbound, mut outbound) = tokio::io::split(client.stream);
-        let connect = Connect { version: V311, ..Connect::default() }.bytes();
-        let bytes = [&connect[..], &[0xc0, 0], &[130, 10, 48, 48, 48, 48, 48, 48, 48, 48, 48]].concat();
-        let writing = async {
-            eprintln!("{:?}", outbound.write_all(&bytes).await);
-            eprintln!("{:?}", outbound.shutdown().await);
-        };
-        let mut seen = Vec::new();
-        let read = tokio::join!(writing, inbound.read_to_end(&mut seen));
-        eprintln!("{read:?} {seen:?} {:?}", client.task.await);
-        eprintln!("{}", String::from_utf8(world.metrics.render()).unwrap().lines().filter(|line| line.contains("refused") && !line.ends_with(" 0")).collect::<String>());
-    }
-}
