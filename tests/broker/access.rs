@@ -276,6 +276,38 @@ async fn only_readers_that_may_read_settle_a_document() {
 }
 
 #[tokio::test]
+async fn what_somebody_may_not_read_is_neither_kept_for_them_nor_theirs_to_confirm() {
+    let mut world = World::bind(users().config()).await;
+    let lasting = |client| Connect { client, clean: false, expiry: 3_600, ..Connect::default() };
+    let mut eves = Vec::new();
+    for client in ["eve:here", "eve:away"] {
+        let mut eve = come_with(&world, lasting(client)).await;
+        eve.subscribe("+/others/+", 1).await;
+        eve.subscribe("#", 1).await;
+        eves.push(eve);
+    }
+    eves.remove(1).disconnect().await;
+    let mut alice = come_with(&world, lasting("alice")).await;
+    alice.subscribe("alice/others/messages", 0).await;
+    let answer = world.publish("alice/others/messages", "at QoS 0").await;
+    assert!(matches!(alice.next().await, Seen::Publish { id: None, .. }));
+    assert_eq!(outcome(answer).await, Outcome::Confirmed);
+    alice.subscribe("alice/others/messages", 1).await;
+    let answer = world.publish("alice/others/messages", "at QoS 1").await;
+    let (_, id, _) = alice.message().await;
+    alice.ack(PUBACK, id).await;
+    assert_eq!(outcome(answer).await, Outcome::Confirmed);
+    publish(&mut world, &mut alice, 1, "alice/self/messages", "hers").await;
+    publish(&mut world, &mut alice, 2, "alice/self/profile", "everybody's").await;
+    assert_eq!((world.kept("eve:here"), world.kept("eve:away")), (1, 1));
+    let mut eve = eves.remove(0);
+    assert_eq!(eve.message().await.0, "everybody's");
+    let mut eve = come_with(&world, lasting("eve:away")).await;
+    assert_eq!(eve.message().await.0, "everybody's");
+    world.close().await;
+}
+
+#[tokio::test]
 async fn a_shared_subscription_serves_the_workers_of_a_bal() {
     let world = World::bind(users().config()).await;
     let mut workers = [come(&world, "bal1:a", V5).await, come(&world, "bal1:b", V311).await];

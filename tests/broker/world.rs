@@ -122,6 +122,11 @@ impl World {
         self.outbox.waits(topic)
     }
 
+    /// How many messages and documents are on disk for a session.
+    pub(crate) fn kept(&self, client: &str) -> usize {
+        self.outbox.kept(client)
+    }
+
     /// Returns when it is on disk that a session has no connection. From then on nothing but time has to pass for it.
     pub(crate) async fn is_away(&self, client: &str) {
         soon("the end of a connection", async {
@@ -210,6 +215,12 @@ impl Outbox {
     fn waits(&self, topic: &str) -> usize {
         let sql = "SELECT count(*) FROM outbox WHERE topic = ?1";
         let count: i64 = open(&self.path).query_row(sql, [topic], |row| row.get(0)).unwrap();
+        count.try_into().unwrap()
+    }
+
+    fn kept(&self, client: &str) -> usize {
+        let sql = "SELECT count(*) FROM queue JOIN queues USING (queue) WHERE client = ?1";
+        let count: i64 = open(&self.path).query_row(sql, [client], |row| row.get(0)).unwrap();
         count.try_into().unwrap()
     }
 

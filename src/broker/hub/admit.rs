@@ -173,6 +173,7 @@ impl Hub {
     /// The session is this connection's.
     fn take(&self, session: &Arc<Session>, connect: &Connect<'_>, visitor: &Visitor, link: &Arc<Link>) -> Own {
         self.delayed.cancel(session);
+        session.queue.set_rights(visitor.caller.rights());
         let mut state = session.lock();
         let mut own = state.own.take().unwrap_or_else(|| self.new_own());
         own.window.resume(connect.receive_maximum);

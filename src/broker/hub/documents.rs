@@ -69,7 +69,7 @@ impl Hub {
                 }
             }
             Fresh::Document { reference, payload, correlation } => {
-                let routes = self.routes.of(&reference.topic, None);
+                let routes = self.routes_of(&reference.topic, None);
                 if routes.is_empty() {
                     return;
                 }

@@ -49,7 +49,7 @@ pub(crate) use leave::Leaving;
 pub(crate) use publish::{NewPublish, NotSafe, Promise, Publisher, Publishing};
 pub(crate) use queue::SharedQueue;
 use registry::Registry;
-use routes::Routes;
+use routes::{Route, Routes};
 pub(crate) use session::{Feed, Options, Own, Session};
 pub(crate) use subscribe::{AfterSubscribe, Wanted};
 use wills::Delayed;
@@ -136,6 +136,13 @@ impl Hub {
     /// The connections of clients that were let in.
     pub(crate) fn connected(&self) -> Vec<Arc<Link>> {
         self.registry.sessions().iter().filter_map(|session| session.link()).collect()
+    }
+
+    /// Where a message goes; counts where it might have gone.
+    fn routes_of(&self, topic: &str, publisher: Option<u64>) -> Vec<Route> {
+        let (routes, denied) = self.routes.find(topic, publisher);
+        self.metrics.add(Metric::DeliveriesFiltered, denied);
+        routes
     }
 
     /// A message at QoS 0 had no room, as it may.

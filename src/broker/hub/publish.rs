@@ -179,7 +179,7 @@ impl Hub {
     /// Puts a message into the queues of its readers that are in memory, and says which ones on disk get it.
     fn distribute(&self, message: &Arc<Message>, publisher: Option<u64>, follows: bool) -> Destinations {
         let mut found = Destinations::default();
-        for Route { queue, qos, retain_as_published, ids } in self.routes.of(&message.topic, publisher) {
+        for Route { queue, qos, retain_as_published, ids } in self.routes_of(&message.topic, publisher) {
             let (qos, retain) = (qos.min(message.qos), message.retain && retain_as_published);
             let stored = queue.stored();
             let target = Target { queue: stored.unwrap_or(QueueId(0)), qos, retain, ids };

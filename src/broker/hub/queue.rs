@@ -1,11 +1,12 @@
 //! A queue that several tasks share: those that put messages into it, and those that send what is in it.
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::task::Waker;
 
 use crate::broker::connection::Link;
 use crate::broker::session::{Away, Item, MemoryLimits, Pulled, Pushed, Queue, Read};
+use crate::chat::access::Rights;
 use crate::store::{DocumentRef, Dropped, QueueId, Seen};
 
 /// Not on disk.
@@ -20,6 +21,9 @@ pub(crate) struct SharedQueue {
     name: Arc<str>,
     /// Its name on disk, if it outlives connections.
     stored: AtomicI64,
+    /// What its reader may read, all that it subscribed to if there is none: members of a group may read all of it. A lock
+    /// because each connection of a session brings its own.
+    rights: RwLock<Option<Rights>>,
     /// What clients published and waits on disk, for the limits.
     rows: AtomicU64,
     bytes: AtomicU64,
@@ -63,6 +67,7 @@ impl SharedQueue {
             number,
             name: Arc::clone(name),
             stored: AtomicI64::new(id.map_or(NOWHERE, |id| id.0)),
+            rights: RwLock::new(None),
             rows: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             state: Mutex::new(State { queue, consumers: Vec::new(), next: 0, held: Vec::new(), later: None }),
@@ -84,6 +89,15 @@ impl SharedQueue {
 
     pub(super) fn store_as(&self, id: Option<QueueId>) {
         self.stored.store(id.map_or(NOWHERE, |id| id.0), Relaxed);
+    }
+
+    pub(super) fn set_rights(&self, rights: Rights) {
+        *self.rights.write().unwrap_or_else(PoisonError::into_inner) = Some(rights);
+    }
+
+    pub(super) fn may_read(&self, topic: &str) -> bool {
+        let rights = self.rights.read().unwrap_or_else(PoisonError::into_inner);
+        rights.as_ref().is_none_or(|rights| rights.may_read(topic))
     }
 
     /// Messages of clients that wait on disk, and their bytes.

@@ -51,10 +51,20 @@ impl Routes {
 
     /// The queues that get a message on `topic`, each once. `publisher` is the number of the session that published it.
     pub(super) fn of(&self, topic: &str, publisher: Option<u64>) -> Vec<Route> {
+        self.find(topic, publisher).0
+    }
+
+    /// The same, and how many subscriptions bring nothing because their clients may not read the topic.
+    pub(super) fn find(&self, topic: &str, publisher: Option<u64>) -> (Vec<Route>, u64) {
+        let mut denied = 0;
         let mut routes: Vec<Route> = Vec::new();
         self.tree.read().unwrap_or_else(PoisonError::into_inner).for_each_match(topic, |number, subscriber| {
             let Subscriber { queue, options } = subscriber;
             if options.no_local && publisher == Some(*number) {
+                return;
+            }
+            if !queue.may_read(topic) {
+                denied += 1;
                 return;
             }
             let (qos, retain_as_published) = (options.qos, options.retain_as_published);
@@ -64,7 +74,7 @@ impl Routes {
         if routes.len() > 1 {
             join(&mut routes);
         }
-        routes
+        (routes, denied)
     }
 }
 

@@ -153,7 +153,7 @@ impl Hub {
         let mut after = String::new();
         loop {
             let topics = self.store.waiting_topics(prefix.to_owned(), after, TOPICS).await?.await?;
-            let matching = topics.iter().filter(|topic| matches(filter, topic));
+            let matching = topics.iter().filter(|topic| matches(filter, topic) && queue.may_read(topic));
             let found: Vec<Arc<str>> = matching.map(|topic| topic.as_str().into()).collect();
             queue.read(|queue| queue.watch(&found));
             match topics.into_iter().nth(TOPICS - 1) {
