@@ -286,3 +286,77 @@ async fn correlation_data_goes_along_where_there_is_a_word_for_it() {
     }
     world.close().await;
 }
+
+#[tokio::test]
+async fn what_a_member_has_when_it_leaves_its_group_is_still_its_to_acknowledge() {
+    let filter = format!("$share/g/{INBOX}");
+    for (others, version) in [(true, V5), (false, V5), (false, V311)] {
+        let world = World::open().await;
+        let mut leaver = lasting(&world, "leaver", version).await;
+        leaver.subscribe(&filter, 1).await;
+        let answer = world.publish(INBOX, "x").await;
+        let (_, id, _) = leaver.message().await;
+        let mut other = Peer::new(&world, "other").await;
+        if others {
+            other.subscribe(&filter, 1).await;
+        }
+        leaver.unsubscribe(&filter).await;
+        other.quiet().await;
+        leaver.ack(PUBACK, id).await;
+        assert_eq!(outcome(answer).await, Outcome::Confirmed);
+        other.quiet().await;
+        world.close().await;
+    }
+}
+
+#[tokio::test]
+async fn what_a_former_member_never_acknowledges_goes_to_the_group() {
+    let world = World::open().await;
+    let filter = format!("$share/g/{INBOX}");
+    let mut leaver = lasting(&world, "leaver", V5).await;
+    leaver.subscribe(&filter, 1).await;
+    let answer = world.publish(INBOX, "x").await;
+    leaver.message().await;
+    let mut other = Peer::new(&world, "other").await;
+    other.subscribe(&filter, 1).await;
+    leaver.unsubscribe(&filter).await;
+    drop(leaver);
+    let (payload, id, _) = other.message().await;
+    assert_eq!(payload, "x");
+    other.ack(PUBACK, id).await;
+    assert_eq!(outcome(answer).await, Outcome::Confirmed);
+    lasting(&world, "leaver", V5).await.quiet().await;
+    world.close().await;
+}
+
+#[tokio::test]
+async fn a_member_at_qos_0_confirms_for_its_group_and_not_for_others() {
+    let world = World::open().await;
+    let mut sure = Peer::new(&world, "sure").await;
+    let mut unsure = Peer::new(&world, "unsure").await;
+    sure.subscribe(&format!("$share/g/{INBOX}"), 1).await;
+    unsure.subscribe(&format!("$share/g/{INBOX}"), 0).await;
+    let mut at_qos_0 = 0;
+    for _ in 0..10 {
+        let answer = world.publish(INBOX, "x").await;
+        tokio::select! {
+            (_, id, _) = sure.message() => sure.ack(PUBACK, id).await,
+            seen = unsure.next() => {
+                assert!(matches!(seen, Seen::Publish { id: None, .. }), "{seen:?}");
+                at_qos_0 += 1;
+            }
+        }
+        assert_eq!(outcome(answer).await, Outcome::Confirmed);
+    }
+    assert!((1..10).contains(&at_qos_0), "each has its share");
+    sure.disconnect().await;
+    let mut outside = Peer::new(&world, "outside").await;
+    outside.subscribe(INBOX, 1).await;
+    let answer = world.publish(INBOX, "y").await;
+    assert!(matches!(unsure.next().await, Seen::Publish { id: None, .. }));
+    let (_, id, _) = outside.message().await;
+    assert_eq!(world.waits(INBOX), 1);
+    outside.ack(PUBACK, id).await;
+    assert_eq!(outcome(answer).await, Outcome::Confirmed);
+    world.close().await;
+}
