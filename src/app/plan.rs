@@ -192,7 +192,6 @@ pub(super) fn broker(settings: &Settings) -> BrokerConfig {
             retained_messages: limits.broker_retained_messages,
             ..BrokerLimits::default()
         },
-        core: std::env::var_os("BROKER_CORE").is_some(),
     }
 }
 

@@ -137,7 +137,7 @@ impl Hub {
         if self.registry.session(&key).is_none() && (all >= self.limits.sessions || of_user >= SESSIONS_PER_USER) {
             return Err(Refusal::Sessions.into());
         }
-        let place = self.doorman.enter(&caller, &key, Arc::clone(link) as _)?;
+        let place = self.doorman.enter(&caller, &key, link)?;
         if let Some(user) = &user {
             // A token need not come with a user name.
             link.set_who(link.who().as_user(user));
