@@ -140,7 +140,7 @@ impl Hub {
         let mut taken: Vec<(Arc<SharedQueue>, Acknowledged)> = Vec::new();
         let mut documents = 0;
         for flight in flights {
-            let Some(queue) = self.queue_of(session, flight.lane) else { continue };
+            let queue = self.queue_of(session, flight.lane);
             let (id, by) = (queue.stored(), taken_by(session, &flight));
             if !taken.last().is_some_and(|(of, taken)| of.number() == queue.number() && taken.by == by) {
                 let (rows, documents) = (Vec::new(), Vec::new());
@@ -152,7 +152,7 @@ impl Hub {
                 Source::Row(seq) => into.rows.push(seq),
                 Source::Document(reference) => {
                     queue.acknowledged(&reference);
-                    if flight.qos == QoS::AtMostOnce && self.has_better_reader(&reference) {
+                    if flight.qos == QoS::AtMostOnce && self.has_better_reader(&reference, &queue) {
                         continue;
                     }
                     documents += 1;
@@ -185,18 +185,22 @@ impl Hub {
         })
     }
 
-    fn queue_of(&self, session: &Arc<Session>, lane: Lane) -> Option<Arc<SharedQueue>> {
+    /// The queue that something came from. The session may have left the group; of one that is no more, documents are
+    /// settled all the same.
+    fn queue_of(&self, session: &Session, lane: Lane) -> Arc<SharedQueue> {
         match lane {
-            Lane::Own => Some(Arc::clone(&session.queue)),
+            Lane::Own => Arc::clone(&session.queue),
             Lane::Group(number) => {
-                session.feeds().into_iter().map(|feed| feed.queue).find(|queue| queue.number() == number)
+                self.registry.group_queue(number).unwrap_or_else(|| self.new_queue(&session.key))
             }
         }
     }
 
-    /// Whether anybody reads the topic of a document at QoS 1, connected or not: then one who reads at QoS 0 confirms nothing.
-    fn has_better_reader(&self, document: &DocumentRef) -> bool {
-        self.routes.of(&document.topic, None).iter().any(|route| route.qos > QoS::AtMostOnce)
+    /// Whether anybody else reads the topic of a document at QoS 1, connected or not: then one who reads at QoS 0 confirms
+    /// nothing.
+    fn has_better_reader(&self, document: &DocumentRef, taken_by: &SharedQueue) -> bool {
+        let is_better = |route: &Route| route.qos > QoS::AtMostOnce && route.queue.number() != taken_by.number();
+        self.routes.of(&document.topic, None).iter().any(is_better)
     }
 
     /// The lasting queues that want a document which is being settled for another one. Readers without one who cannot keep

@@ -87,6 +87,12 @@ impl Hub {
                 seen.extend(away.seen);
             }
         }
+        // Of groups that the session left before.
+        for (group, back) in back {
+            if let Some(away) = self.registry.group_queue(group).and_then(|queue| queue.detach(link, back)) {
+                seen.extend(away.seen);
+            }
+        }
         self.documents_seen(seen).await;
     }
 

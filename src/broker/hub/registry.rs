@@ -25,6 +25,8 @@ struct State {
     /// How many sessions each user has.
     per_user: HashMap<Arc<str>, usize>,
     groups: HashMap<Arc<str>, Arc<Group>>,
+    /// Their names, by the numbers of their queues.
+    group_names: HashMap<u64, Arc<str>>,
     /// The queues that are on disk.
     stored: HashMap<QueueId, Weak<SharedQueue>>,
     /// Connections that want a session, or have just got one.
@@ -91,12 +93,22 @@ impl Registry {
             return Arc::clone(group);
         }
         let group = new(&name.into());
+        state.group_names.insert(group.queue.number(), Arc::clone(&group.name));
         state.groups.insert(Arc::clone(&group.name), Arc::clone(&group));
         group
     }
 
     pub(super) fn remove_group(&self, group: &Arc<Group>) {
-        self.lock().groups.remove(&group.name);
+        let mut state = self.lock();
+        state.groups.remove(&group.name);
+        state.group_names.remove(&group.queue.number());
+    }
+
+    /// The queue of a group, as long as that has members.
+    pub(super) fn group_queue(&self, number: u64) -> Option<Arc<SharedQueue>> {
+        let state = self.lock();
+        let group = state.groups.get(state.group_names.get(&number)?)?;
+        Some(Arc::clone(&group.queue))
     }
 
     /// A queue is on disk under this name.
