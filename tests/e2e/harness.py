@@ -307,7 +307,10 @@ listen = "127.0.0.1:{self.ops}"
             assert self.process.alive(), f"the bridge ended: {self.process.text()}"
             return self.readyz()[0] == code
 
-        eventually(look, f"/readyz says {code}")
+        try:
+            eventually(look, f"/readyz says {code}")
+        except AssertionError as late:
+            raise AssertionError(f"{late}; it says {self.readyz()}") from None
 
     def readyz(self) -> tuple[int, dict]:
         try:

@@ -129,8 +129,15 @@ impl Connection {
     /// Whether nothing at all may be handled now. Something else wakes the task.
     fn has_to_wait(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
         let is_publishing = self.poll_publish(cx)?.is_pending();
+        if self.is_subscribing() {
+            self.poll_requests(cx)?;
+        }
         let is_ending = self.seat.link.ending().is_some();
-        Ok(is_publishing || is_ending || self.out.is_full() || self.requests.len() + self.following.len() >= REQUESTS)
+        Ok(is_publishing
+            || self.is_subscribing()
+            || is_ending
+            || self.out.is_full()
+            || self.requests.len() + self.following.len() >= REQUESTS)
     }
 
     /// Whether a packet of this size has to wait: for room among the held acknowledgements, or because the client sends too

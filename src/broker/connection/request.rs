@@ -116,6 +116,11 @@ impl Connection {
         self.requests.push_back(Request { answer, done: done.boxed() });
     }
 
+    /// Whether a subscription is about to change: nothing that came after it may be handled before.
+    pub(super) fn is_subscribing(&self) -> bool {
+        self.requests.iter().any(|request| !matches!(request.answer, Answer::Pubcomp(_) | Answer::Nothing))
+    }
+
     /// Answers what is done, and goes on with what follows it.
     pub(super) fn poll_requests(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
         while let Some(request) = self.requests.front_mut()

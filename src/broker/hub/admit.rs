@@ -21,6 +21,7 @@ use crate::broker::wire::{self, Connect, Version};
 use crate::chat::access::Rights;
 use crate::chat::principal::{Identity, Role};
 use crate::mqtt::{Change, Sighting};
+use crate::ops::clock::now_ms;
 use crate::store::{Message, SessionRecord, StoreError};
 
 /// How long a log-in may take, with everything for which it has to wait.
@@ -79,13 +80,10 @@ impl Hub {
         // Not before it is known who this is: nobody has to wait for a stranger.
         let turn = timeout(PATIENCE, self.registry.claim(&visitor.key)).await.map_err(busy)?;
         self.end_former(&visitor.key, connect.clean).await?;
-        let known = self.registry.session(&visitor.key);
-        if connect.clean
-            && let Some(session) = &known
-        {
-            self.end_session(session).await;
+        let mut former = self.registry.session(&visitor.key);
+        if let Some(session) = former.take_if(|session| connect.clean || session.is_expired(now_ms())) {
+            self.end_session(&session).await;
         }
-        let former = known.filter(|_| !connect.clean);
         let present = former.is_some();
         let session = match former {
             Some(session) => session,

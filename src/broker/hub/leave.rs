@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::Hub;
-use super::admit::FOREVER;
 use super::session::{Feed, Own, Session};
 use super::wills::Will;
 use crate::broker::connection::Link;
@@ -44,6 +43,8 @@ impl Hub {
         } else {
             self.stay(session, will).await;
         }
+        // Not before: who comes back waits for it, and finds the session as it is then.
+        session.lock().link = None;
         link.gone();
     }
 
@@ -67,7 +68,6 @@ impl Hub {
         own.incoming.suspend();
         self.give_back(session, link, own.window.suspend()).await;
         let mut state = session.lock();
-        state.link = None;
         state.left_ms = Some(now_ms());
         state.own = Some(own);
         (will, ends)
@@ -93,9 +93,10 @@ impl Hub {
     async fn stay(self: &Arc<Self>, session: &Arc<Session>, will: Option<Will>) {
         let now = now_ms();
         let expiry_s = session.lock().expiry_s;
-        let delayed = will.as_ref().filter(|will| will.delay_s > 0 && will.delay_s < expiry_s).map(|will| {
+        let delayed = will.as_ref().filter(|will| will.delay_s > 0).map(|will| {
             let expires_at = will.expiry_s.map(|seconds| u64::from(seconds) * 1_000);
-            (now + u64::from(will.delay_s) * 1_000, Message { expires_at, ..will.message.clone() })
+            // The end of the session ends the delay.
+            (now + u64::from(will.delay_s.min(expiry_s)) * 1_000, Message { expires_at, ..will.message.clone() })
         });
         let due = delayed.as_ref().map(|(due, _)| *due);
         if let Some(queue) = session.queue.stored() {
@@ -109,9 +110,8 @@ impl Hub {
                 session.lock().will = Some(will);
                 self.delayed.add(due, session);
             }
-            (Some(will), None) if will.delay_s == 0 => self.publish_will(session, will).await,
-            // It is due when the session ends, which comes first.
-            (will, _) => session.lock().will = will,
+            (Some(will), None) => self.publish_will(session, will).await,
+            (None, _) => {}
         }
     }
 
@@ -146,16 +146,10 @@ impl Hub {
     /// Ends sessions whose time without a connection is over.
     pub(super) async fn end_expired(self: &Arc<Self>, now_ms: u64) {
         for session in self.registry.sessions() {
-            let expired = {
-                let state = session.lock();
-                let kept_ms = u64::from(state.expiry_s) * 1_000;
-                let over = state.left_ms.is_some_and(|left| now_ms >= left.saturating_add(kept_ms));
-                state.link.is_none() && state.expiry_s != FOREVER && over
-            };
-            if expired {
+            if session.is_expired(now_ms) {
                 // Should its client come back just now, it waits for the end, and finds no session.
                 let _turn = self.registry.claim(&session.key).await;
-                if session.link().is_none() {
+                if session.is_expired(now_ms) {
                     self.end_session(&session).await;
                 }
             }

@@ -36,6 +36,8 @@ struct State {
     next: usize,
     /// Publishers who wait until there is room.
     held: Vec<Waker>,
+    /// Retained messages are being sent: what is published meanwhile waits here for its place behind them.
+    later: Option<Vec<(Item, Option<u64>)>>,
 }
 
 #[derive(Debug)]
@@ -63,7 +65,7 @@ impl SharedQueue {
             stored: AtomicI64::new(id.map_or(NOWHERE, |id| id.0)),
             rows: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
-            state: Mutex::new(State { queue, consumers: Vec::new(), next: 0, held: Vec::new() }),
+            state: Mutex::new(State { queue, consumers: Vec::new(), next: 0, held: Vec::new(), later: None }),
         })
     }
 
@@ -119,6 +121,7 @@ impl SharedQueue {
         state.queue.give_back(back);
         if state.consumers.is_empty() {
             state.release_held();
+            state.later = None;
             return Some(state.queue.away());
         }
         state.wake_next();
@@ -137,11 +140,40 @@ impl SharedQueue {
         if state.consumers.is_empty() {
             return Pushed::Full;
         }
+        let most = state.queue.limits().messages;
+        if let Some(later) = &mut state.later {
+            let fits = later.len() < most;
+            if fits {
+                later.push((item, after));
+            }
+            return if fits { Pushed::Taken } else { Pushed::Full };
+        }
         let pushed = state.queue.push(item, after);
         if pushed == Pushed::Taken {
             state.wake_next();
         }
         pushed
+    }
+
+    /// From now on only [`Self::push_retained`] puts in what is in memory, until [`Self::end_retained`].
+    pub(super) fn begin_retained(&self) {
+        self.lock().later.get_or_insert_default();
+    }
+
+    /// A retained message for a new subscription.
+    pub(super) fn push_retained(&self, item: Item, after: Option<u64>) {
+        let mut state = self.lock();
+        state.queue.push(item, after);
+        state.wake_next();
+    }
+
+    /// What was published meanwhile follows.
+    pub(super) fn end_retained(&self) {
+        let mut state = self.lock();
+        for (item, after) in state.later.take().unwrap_or_default() {
+            state.queue.push(item, after);
+        }
+        state.wake_next();
     }
 
     /// Tells what a commit brought, or that it brought something, as far as somebody is there to be sent it.

@@ -38,6 +38,12 @@ impl Hub {
         Ok(Some(Retain::Keep(user.map(str::to_owned))))
     }
 
+    /// Whether anything may be retained for a filter.
+    pub(super) fn has_retained(&self, filter: &str) -> bool {
+        let found = self.lock_retained().matching(filter, None, 1);
+        !found.topics.is_empty() || found.after.is_some()
+    }
+
     fn retained_limits(&self) -> RetainedLimits {
         let limits = &self.limits;
         let total = Usage { messages: limits.retained_messages as u64, bytes: u64::MAX };
@@ -82,7 +88,7 @@ impl Hub {
                     poll_fn(|cx| if session.queue.has_room(cx.waker()) { Poll::Ready(()) } else { Poll::Pending })
                         .await;
                     let target = Target { queue: QueueId(0), qos, retain, ids };
-                    session.queue.push(Item::memory(message, target), self.announced());
+                    session.queue.push_retained(Item::memory(message, target), self.announced());
                 }
             }
         }

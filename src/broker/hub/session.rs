@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::admit::FOREVER;
 use super::group::Group;
 use super::queue::SharedQueue;
 use super::wills::Will;
@@ -109,6 +110,14 @@ impl Session {
             Some(group) => (group.queue.number() == queue.number()).then(|| group.filter().into()),
         });
         subscriptions.collect()
+    }
+
+    /// Whether its time without a connection is over.
+    pub(super) fn is_expired(&self, now_ms: u64) -> bool {
+        let state = self.lock();
+        let kept_ms = u64::from(state.expiry_s) * 1_000;
+        let over = state.left_ms.is_some_and(|left| now_ms >= left.saturating_add(kept_ms));
+        state.link.is_none() && state.expiry_s != FOREVER && over
     }
 
     /// Its connection, if it has one.

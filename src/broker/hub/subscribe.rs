@@ -104,7 +104,11 @@ impl Hub {
         queue.attach(link);
         // MQTT 5, 4.8.2: a shared subscription is sent no retained messages.
         let wants = retain_handling < NO_RETAINED && !(replaced && retain_handling == RETAINED_IF_NEW);
-        Ok(Granted { filter, options, inner, queue, sends_retained: wants && group.is_none() })
+        let sends_retained = wants && group.is_none();
+        if sends_retained && self.has_retained(&inner) {
+            queue.begin_retained();
+        }
+        Ok(Granted { filter, options, inner, queue, sends_retained })
     }
 
     /// Makes the session a member of a group. With the first member that outlives its connection, so does the queue.
@@ -126,12 +130,19 @@ impl Hub {
     }
 
     async fn follow(&self, session: &Arc<Session>, granted: Vec<Granted>) -> Result<(), StoreError> {
-        for Granted { filter, options, inner, queue, sends_retained } in granted {
-            if sends_retained {
-                self.send_retained(session, &filter, options).await?;
-            }
+        let sent = self.send_all_retained(session, &granted).await;
+        session.queue.end_retained();
+        sent?;
+        for Granted { inner, queue, .. } in granted {
             queue.read(crate::broker::session::Queue::offer_again);
             self.watch(&queue, &inner).await?;
+        }
+        Ok(())
+    }
+
+    async fn send_all_retained(&self, session: &Session, granted: &[Granted]) -> Result<(), StoreError> {
+        for Granted { filter, options, .. } in granted.iter().filter(|granted| granted.sends_retained) {
+            self.send_retained(session, filter, *options).await?;
         }
         Ok(())
     }

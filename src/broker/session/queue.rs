@@ -5,8 +5,8 @@
 //! only say how far there is to read, so that order holds, and [`Queue::next_read`] asks for the next page. An announcement
 //! that comes while a page is under way finds the cursor behind; whether the page had it shows in the page's last number.
 //!
-//! Order per publisher and topic holds across qualities of service: nothing passes anything else, and QoS 0 waits behind
-//! what has no room in the window.
+//! Order per publisher and topic holds across qualities of service: nothing passes anything else, but for QoS 0 where what
+//! stands before it has no room in the window.
 
 mod cursor;
 mod disk;
@@ -161,6 +161,11 @@ impl Queue {
         Pushed::Taken
     }
 
+    /// How much of what is not on disk fits.
+    pub(crate) fn limits(&self) -> MemoryLimits {
+        self.limits
+    }
+
     /// Whether there is anything to be handed out.
     pub(crate) fn has_ready(&self) -> bool {
         !self.ready.is_empty()
@@ -176,15 +181,20 @@ impl Queue {
         self.memory.items > self.limits.messages / 2 || self.memory.bytes > self.limits.bytes / 2
     }
 
-    /// What comes next. Without room in the window only QoS 0 comes, and only if it is the next.
+    /// What comes next. Without room in the window that is the next one at QoS 0, which no window holds up
+    /// ([MQTT-3.3.4-9]); otherwise nothing passes anything.
     pub(crate) fn pull(&mut self, window_has_room: bool, now_ms: u64) -> Option<Pulled> {
         loop {
+            let is_expired = |item: &Item| item.message.expires_at.is_some_and(|at| at <= now_ms);
             let next = self.ready.front()?;
-            let expired = next.message.expires_at.is_some_and(|at| at <= now_ms);
-            if !expired && !window_has_room && next.qos > QoS::AtMostOnce {
-                return None;
-            }
-            let item = self.ready.pop_front()?;
+            let may_go = |item: &Item| window_has_room || item.qos == QoS::AtMostOnce;
+            let place = match may_go(next) || is_expired(next) {
+                true => 0,
+                false if self.memory.items == 0 => return None,
+                false => self.ready.iter().position(may_go)?,
+            };
+            let item = self.ready.remove(place)?;
+            let expired = is_expired(&item);
             self.load_of(&item.source).remove(item.size());
             if self.ready.is_empty() && self.ready.capacity() > ROOM_KEPT {
                 self.ready = VecDeque::new();

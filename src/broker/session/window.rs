@@ -4,7 +4,7 @@
 //! their identifier and keep it over a restart. They are read again page by page; until then nobody knows which
 //! identifiers they have, hence nothing else may use that half.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::item::{Item, Source, SourceKey};
 use crate::chat::qos::QoS;
@@ -82,6 +82,8 @@ pub(crate) struct Window {
     flights: BTreeMap<u16, Flight>,
     /// Identifiers of what was sent over a former connection and not yet over this one.
     kept: BTreeMap<SourceKey, u16>,
+    /// Rows of a former connection whose PUBCOMP came: a page that was asked for before may still have them.
+    completed: BTreeSet<u64>,
     /// The identifiers given last, in the lower and the upper half.
     last: [u16; 2],
     order: u64,
@@ -95,8 +97,8 @@ impl Window {
     /// `inflight` is how many messages are unacknowledged at most, whatever the client allows.
     pub(crate) fn new(inflight: u16) -> Self {
         let inflight = inflight.min(HALF);
-        let (flights, kept) = Default::default();
-        Self { flights, kept, last: [0; 2], order: 0, open: 0, room: inflight.into(), inflight }
+        let (flights, kept, completed) = Default::default();
+        Self { flights, kept, completed, last: [0; 2], order: 0, open: 0, room: inflight.into(), inflight }
     }
 
     /// A connection begins whose client has this Receive Maximum.
@@ -170,7 +172,10 @@ impl Window {
 
     /// A PUBCOMP came. A row of the session's own queue is acknowledged now.
     pub(crate) fn pubcomp(&mut self, id: u16) -> Option<Flight> {
-        self.flights.get(&id).filter(|flight| flight.released)?;
+        let flight = self.flights.get(&id).filter(|flight| flight.released)?;
+        if let (false, Source::Row(seq)) = (flight.counted, &flight.source) {
+            self.completed.insert(*seq);
+        }
         self.remove(id)
     }
 
@@ -185,7 +190,7 @@ impl Window {
     /// is to be sent now.
     pub(crate) fn restore(&mut self, row: &QueueRow) -> Option<u16> {
         let id = row.packet_id?;
-        if self.flights.contains_key(&id) {
+        if self.flights.contains_key(&id) || self.completed.remove(&row.seq) {
             return None;
         }
         self.order += 1;
@@ -204,6 +209,7 @@ impl Window {
     /// groups, in the order in which they were sent: they are given back.
     pub(crate) fn suspend(&mut self) -> Vec<(u64, Item)> {
         self.open = 0;
+        self.completed.clear();
         let mut flights: Vec<_> = std::mem::take(&mut self.flights).into_iter().collect();
         flights.sort_by_key(|(_, flight)| flight.order);
         let mut back = Vec::new();

@@ -3,6 +3,9 @@
 mod model;
 mod presence;
 mod recipient_queue;
+mod session_model;
+mod session_speed;
+pub(super) mod sessions;
 pub(super) mod several;
 mod speed;
 mod verbs;

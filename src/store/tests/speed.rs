@@ -11,7 +11,7 @@ const MESSAGES_EACH: u32 = 100_000;
 const BODY: usize = 400;
 
 /// Processor time of the writer thread, in seconds.
-fn writer_seconds() -> f64 {
+pub(super) fn writer_seconds() -> f64 {
     let mut ticks = 0u64;
     for task in fs::read_dir("/proc/self/task").unwrap() {
         let stat = fs::read_to_string(task.unwrap().path().join("stat")).unwrap_or_default();

@@ -20,15 +20,14 @@ pub(in crate::store::sqlite) const UNSETTLED: &str =
 pub(in crate::store::sqlite) const OWN: &str =
     "SELECT q.seq, q.how, q.bytes, q.packet_id, q.expires_at, q.about, q.tail, q.ids,
         q.topic, q.properties, q.payload, b.topic, b.properties, b.payload
-    FROM queue q LEFT JOIN bodies b ON b.seq = q.seq
+    FROM queue q INDEXED BY queue_documents LEFT JOIN bodies b ON b.seq = q.seq
     WHERE q.queue = ?1 AND q.document = ?2 AND q.seq > ?3 ORDER BY q.seq";
 const CRASHED: &str = "SELECT crashed_up_to FROM queues WHERE queue = ?1";
 const CLAIM: &str = "INSERT INTO claims (topic, seq) VALUES (?1, ?2)
     ON CONFLICT (topic) DO UPDATE SET seq = excluded.seq WHERE seq < excluded.seq";
 pub(in crate::store::sqlite) const FIRST_TOPIC: &str =
     "SELECT topic FROM outbox WHERE topic >= ?1 ORDER BY topic LIMIT 1";
-pub(in crate::store::sqlite) const NEXT_OWN_TOPIC: &str =
-    "SELECT document FROM queue WHERE queue = ?1 AND document > ?2 ORDER BY document LIMIT 1";
+pub(in crate::store::sqlite) const NEXT_OWN_TOPIC: &str = "SELECT document FROM queue INDEXED BY queue_documents WHERE queue = ?1 AND document > ?2 ORDER BY document LIMIT 1";
 
 /// The next documents of a topic, of the outbox and of the queue's own rows. From now on all that comes there may be sent.
 pub(in crate::store) fn read(

@@ -9,7 +9,7 @@ pub(in crate::store) mod documents;
 pub(super) mod inspect;
 pub(in crate::store) mod queue;
 pub(in crate::store) mod retained;
-mod row;
+pub(super) mod row;
 pub(in crate::store) mod session;
 pub(in crate::store) mod state;
 pub(in crate::store) mod sweep;

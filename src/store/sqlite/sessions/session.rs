@@ -9,7 +9,7 @@ use rusqlite::params;
 /// Rows of a queue that has ended which one transaction takes out.
 pub(super) const CHUNK: i64 = 500;
 
-const FIND: &str = "SELECT queue FROM queues WHERE key = ?1 AND kind = ?2";
+pub(in crate::store::sqlite) const FIND: &str = "SELECT queue FROM queues WHERE key = ?1 AND kind = ?2";
 const INSERT: &str = "INSERT INTO queues (queue, kind, key, user, client, expiry_s, sent_up_to, crashed_up_to)
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, 0, 0)";
 const UPDATE: &str = "UPDATE queues SET user = ?2, client = ?3, expiry_s = ?4, left_at = NULL WHERE queue = ?1";

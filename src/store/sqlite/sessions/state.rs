@@ -12,7 +12,8 @@ pub(in crate::store::sqlite) const STARTED: &str = "UPDATE queues
     WHERE crashed_up_to < sent_up_to";
 const QUEUES: &str = "SELECT queue, kind, key, user, client, expiry_s, left_at FROM queues WHERE kind <> ?1";
 /// Along the primary key, past bodies that lie on pages of their own.
-const COUNTS: &str = "SELECT queue, count(*), sum(bytes) FROM queue WHERE document IS NULL GROUP BY queue";
+pub(in crate::store::sqlite) const COUNTS: &str =
+    "SELECT queue, count(*), sum(bytes) FROM queue WHERE document IS NULL GROUP BY queue";
 const SUBSCRIPTIONS: &str = "SELECT queue, filter, options, id FROM subscriptions";
 const INCOMING: &str = "SELECT queue, id FROM incoming";
 

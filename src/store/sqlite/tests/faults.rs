@@ -6,11 +6,12 @@ use crate::chat::recipient_queue::Pace;
 use crate::chat::status::Status;
 use crate::chat::transport::Transport;
 use crate::store::sqlite::{Settings, open};
+use crate::store::tests::sessions::{put, said};
 use crate::store::tests::several::{INBOX_OF, ccs, inbox};
 use crate::store::tests::{MANY, NOW, Rig};
 use crate::store::{
-    Accepted, CloseError, Committed, Deliveries, DueQuery, Inspector, Limits, NewMessage, Recorded, StoreError,
-    StoreHealth, TakenBy,
+    Accepted, CloseError, Committed, Deliveries, DueQuery, Enqueue, Fresh, Inspector, Limits, NewMessage, Recorded,
+    StoreError, StoreHealth, TakenBy,
 };
 use bytes::Bytes;
 use std::sync::Arc;
@@ -20,7 +21,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 /// Pages of a small disk: enough for the schema and a few messages.
-const SMALL: u32 = 40;
+const SMALL: u32 = 56;
 
 /// A store on a disk whose size, in pages, can be changed.
 fn on_small_disk(queue: usize) -> (Rig, Arc<AtomicU32>) {
@@ -100,6 +101,31 @@ async fn a_full_disk_stops_everything_and_loses_nothing() {
     let rig = rig.crash();
     assert_eq!(rig.store.figures().queue_rows, 200);
     assert_eq!(rig.statuses().await.len(), 200, "one status each");
+}
+
+#[tokio::test]
+async fn a_full_disk_puts_nothing_into_a_queue_twice_and_tells_of_nothing_that_is_not_there() {
+    let (rig, pages) = on_small_disk(1000);
+    let (one, two) = (rig.session("one").await, rig.session("two").await);
+    rig.store.listen();
+    let mut pending = Vec::new();
+    for n in 0..100 {
+        let message = said("a/b", &format!("{n} {}", "x".repeat(2000)));
+        let kept = Enqueue { incoming: Some((one, n)), ..put(&message, &[one, two]) };
+        pending.push(rig.store.enqueue(kept).await.unwrap());
+    }
+    blocked(&rig).await;
+    pages.store(1_000_000, Relaxed);
+    for committed in pending {
+        committed.await.unwrap();
+    }
+    let rows = rig.rows_of(two).await;
+    assert_eq!(rows.len(), 100);
+    let told = rig.store.fresh().await.items.into_iter().filter_map(|fresh| match fresh {
+        Fresh::Row { seq, target, .. } if target.queue == two => Some(seq),
+        _ => None,
+    });
+    assert!(told.eq(rows.iter().map(|row| row.seq)));
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! The statements of the hot path find their rows through an index, whatever the planner thinks of an empty file.
 
+use super::super::sessions::{documents, inspect, queue, retained, row, session, state, sweep as queues};
 use super::super::{accept, dispatch, file, inbox, message, outbox, recipient_queue, recover, request, sweep};
 
 fn plan(conn: &rusqlite::Connection, sql: &str) -> String {
@@ -41,12 +42,32 @@ fn hot_statements_use_their_index_and_sort_nothing() {
         (outbox::NEXT_TOPIC, "PRIMARY KEY (topic>?)"),
         (inbox::UNACKED, "PRIMARY KEY (topic=? AND seq<?)"),
         (inbox::UNROUTED, "PRIMARY KEY (topic=? AND seq>?)"),
+        (queue::ROWS, "SEARCH q USING PRIMARY KEY (queue=? AND seq>?)\nSEARCH b USING INTEGER PRIMARY KEY (rowid=?)"),
+        (row::REMOVE, "PRIMARY KEY (queue=? AND seq=?)"),
+        (session::FIND, "INDEX queues_key (key=? AND kind=?)"),
+        (session::ITS_ROWS, "PRIMARY KEY (queue=?)"),
+        (documents::UNSETTLED, "PRIMARY KEY (topic=? AND seq>?)"),
+        (documents::OWN, "INDEX queue_documents (queue=? AND document=? AND seq>?)"),
+        (documents::FIRST_TOPIC, "PRIMARY KEY (topic>?)"),
+        (documents::NEXT_OWN_TOPIC, "INDEX queue_documents (queue=? AND document>?)"),
+        (queues::EXPIRED, "INDEX queue_expiry (expires_at<?)"),
+        (retained::EXPIRED, "INDEX retained_expiry (expires_at<?)"),
+        (inspect::SESSIONS, "INDEX queues_key (key>?)"),
+        (inspect::RETAINED, "PRIMARY KEY (topic>?)"),
     ];
     for (sql, index) in expected {
         let plan = plan(&conn, sql);
         assert!(plan.contains(index), "{sql}\nshould use {index}, but:\n{plan}");
         assert!(!plan.contains("SCAN") && !plan.contains("TEMP B-TREE"), "{sql}\n{plan}");
     }
+}
+
+#[test]
+fn the_rows_of_all_queues_are_counted_along_their_key() {
+    let dir = tempfile::tempdir().unwrap();
+    let (conn, _lock) = file::open(&dir.path().join("store.db")).unwrap();
+    let plan = plan(&conn, state::COUNTS);
+    assert_eq!(plan, "SCAN queue\n");
 }
 
 #[test]
