@@ -231,7 +231,7 @@ impl Broker {
             return self.run_core(outlet, surroundings, stop).await;
         }
         let Self { listeners, doorman, files, config: BrokerConfig { data, limits, .. } } = self;
-        let Outlet { inbound, publish, former, broker_link, readers, clients, sightings } = outlet;
+        let Outlet { inbound, publish, former, broker_link, readers, clients, sightings, .. } = outlet;
         let Surroundings { metrics, reload, mark_copy, .. } = surroundings;
         let (disk, past) = Disk::open(data.as_deref(), engine::queues(&limits)).await?;
         former_keys::adopt(&disk).await;
@@ -286,7 +286,7 @@ impl Broker {
         stop: CancellationToken,
     ) -> Result<(), BrokerError> {
         let Self { listeners, doorman, files, config: BrokerConfig { limits, .. } } = self;
-        let Outlet { inbound, publish, broker_link, clients, sightings, .. } = outlet;
+        let Outlet { inbound, publish, broker_link, clients, sightings, set_aside, .. } = outlet;
         let Surroundings { metrics, reload, store, told, .. } = surroundings;
         let store = store.ok_or_else(|| BrokerError::Engine("without a store".to_owned()))?;
         let refusals = Arc::new(refusals::Refusals::new(metrics));
@@ -298,6 +298,7 @@ impl Broker {
             doorman: Arc::clone(&doorman),
             inbound,
             sightings,
+            set_aside,
             stop: stop.clone(),
         };
         let hub = hub::Hub::new(parts);
