@@ -42,7 +42,7 @@ pub(super) async fn open(
     link: &Arc<Link>,
     mut stream: Box<dyn Stream>,
     deadline: Instant,
-) -> Option<Connection> {
+) -> Option<Box<Connection>> {
     let mut input = Vec::new();
     let limit = CONNECT_LIMIT.min(hub.limits.packet_bytes);
     let (body, total) = match timeout_at(deadline, read_connect(&mut stream, &mut input, limit)).await {
@@ -130,7 +130,7 @@ impl Door<'_> {
     }
 
     /// The client gets its CONNACK, and what it sent behind its CONNECT is read.
-    async fn let_in(self, connect: &Connect<'_>, admitted: Admitted, rest: &[u8]) -> Option<Connection> {
+    async fn let_in(self, connect: &Connect<'_>, admitted: Admitted, rest: &[u8]) -> Option<Box<Connection>> {
         let limits = &self.hub.limits;
         let form = connect.form();
         let connack = Connack {
@@ -146,7 +146,7 @@ impl Door<'_> {
         if wire::connack(out.buffer(), form, &connack) {
             self.link.set_keep_alive(connect.keep_alive);
             self.link.heard();
-            return Some(Connection::new(self.hub, self.link, (self.stream, out), (connect, admitted), rest));
+            return Some(Connection::new(self.hub, self.link, (self.stream, out), (connect, admitted), rest).into());
         }
         let Admitted { session, own, .. } = admitted;
         let unseen = Leaving::Goodbye { with_will: false, expiry_s: None };

@@ -236,17 +236,15 @@ impl Connection {
     }
 
     /// Gives the session back and says the last words.
-    async fn finish(mut self, end: End) {
+    async fn finish(mut self: Box<Self>, end: End) {
         if let Some((refusal, detail)) = end.told() {
             self.tell_end(refusal, detail);
         }
         end.say(self.out.buffer(), self.form);
-        if end.patience().is_some() {
-            // As far as the socket takes it at once: what follows may take a while.
-            let link = Arc::clone(&self.seat.link);
-            let _ = poll_fn(|cx| Poll::Ready(self.out.poll_drain(&mut self.stream, &link, cx))).await;
-            self.sender.written(&mut self.out);
-        }
+        // As far as the socket takes it at once: what follows may take a while.
+        let link = Arc::clone(&self.seat.link);
+        let _ = poll_fn(|cx| Poll::Ready(self.out.poll_drain(&mut self.stream, &link, cx))).await;
+        self.sender.written(&mut self.out);
         let _ = timeout(SETTLE, poll_fn(|cx| self.poll_settled(cx))).await;
         poll_fn(|cx| self.poll_acknowledged(cx).unwrap_or(Poll::Ready(()))).await;
         if let Some(leave) = self.seat.leave(end.leaving()) {
@@ -254,7 +252,8 @@ impl Connection {
         }
         self.place = None;
         if let Some(patience) = end.patience() {
-            part(self.stream, self.out, &self.seat.link, patience).await;
+            let Self { stream, out, seat, .. } = *self;
+            part(stream, out, &seat.link, patience).await;
         }
     }
 

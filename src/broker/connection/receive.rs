@@ -43,20 +43,22 @@ enum Stop {
 impl Connection {
     /// Handles what the client sent, and reads once if all of it is handled. Yields whether something was read.
     pub(super) fn poll_receive(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
+        let mut any = false;
         if !self.kept.is_empty() || self.blocked {
             let kept = mem::take(&mut self.kept);
             let (handled, stop) = self.handle_all(cx, &kept)?;
             self.keep(kept, handled);
             self.set_blocked(matches!(stop, Stop::Blocked));
+            any = handled > 0;
             if self.blocked {
-                return Ok(handled > 0);
+                return Ok(any);
             }
         }
         let mut buffer = BUFFER.take();
         buffer.resize(CHUNK, 0);
         let received = self.poll_read(cx, &mut buffer);
         BUFFER.set(buffer);
-        received
+        Ok(received? || any)
     }
 
     fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Result<bool, End> {

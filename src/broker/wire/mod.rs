@@ -22,6 +22,9 @@ pub(crate) use write::{
     AckKind, Connack, Form, PublishOut, ack, connack, disconnect, pingresp, publish, publish_size, suback, unsuback,
 };
 
+#[cfg(test)]
+use {connect::Refused, properties::MessageProperties, subscribe::{Filter, Options}};
+
 mod acks;
 mod connect;
 mod fault;

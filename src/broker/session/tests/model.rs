@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use proptest::prelude::*;
 
 use super::*;
+use crate::broker::session::item::SourceKey;
 
 const INFLIGHT: u16 = 5;
 const SIZES: [usize; 4] = [10, 1_000, 60_000, 90_000];
