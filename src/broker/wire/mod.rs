@@ -23,7 +23,11 @@ pub(crate) use write::{
 };
 
 #[cfg(test)]
-use {connect::Refused, properties::MessageProperties, subscribe::{Filter, Options}};
+use {
+    connect::Refused,
+    properties::MessageProperties,
+    subscribe::{Filter, Options},
+};
 
 mod acks;
 mod connect;
