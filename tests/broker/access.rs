@@ -242,19 +242,26 @@ async fn an_eavesdropper_sees_only_what_everybody_may_see() {
 }
 
 #[tokio::test]
-async fn the_bridge_counts_only_readers_that_may_read() {
+async fn only_readers_that_may_read_settle_a_document() {
     let world = World::bind(users().config()).await;
     for version in [V311, V5] {
         let mut eve = come(&world, "eve", version).await;
         eve.subscribe("+/others/+", 1).await;
-        assert_eq!(outcome(world.publish("alice/others/messages", "secret").await).await, Outcome::NoReader);
+        world.publish("alice/others/messages", "secret").await;
+        world.barrier().await;
+        eve.quiet().await;
+        assert_eq!(world.waits("alice/others/messages"), 1);
         let mut alice = come(&world, "alice:phone", version).await;
         alice.subscribe("alice/others/+", 1).await;
-        let mut answer = world.publish("alice/others/messages", "secret").await;
-        let (payload, id, _) = alice.message().await;
+        let mut answer = world.publish("alice/others/messages", "{}").await;
+        let (payload, first, _) = alice.message().await;
         assert_eq!(payload, "secret");
+        let (payload, id, dup) = alice.message().await;
+        assert_eq!((payload.as_str(), dup), ("{}", false), "nobody had it before");
         eve.quiet().await;
         assert!(answer.try_recv().is_err());
+        assert_eq!(world.waits("alice/others/messages"), 2);
+        alice.ack(PUBACK, first).await;
         alice.ack(PUBACK, id).await;
         assert_eq!(outcome(answer).await, Outcome::Confirmed);
         let answer = world.publish("eve/others/messages", "hers").await;
@@ -275,16 +282,18 @@ async fn a_shared_subscription_serves_the_workers_of_a_bal() {
     for worker in &mut workers {
         worker.subscribe("$share/w/bal1/others/messages", 1).await;
     }
-    for payload in ["one", "two"] {
+    for payload in ["one", "two", "three", "four"] {
         let answer = world.publish("bal1/others/messages", payload).await;
-        let worker = if payload == "one" { 0 } else { 1 };
         let [a, b] = &mut workers;
-        let (payload_seen, id) = tokio::select! {
-            (payload, id, _) = a.message() => { a.ack(PUBACK, id).await; (payload, id) }
-            (payload, id, _) = b.message() => { b.ack(PUBACK, id).await; (payload, id) }
+        let seen = tokio::select! {
+            (seen, id, _) = a.message() => { a.ack(PUBACK, id).await; seen }
+            (seen, id, _) = b.message() => { b.ack(PUBACK, id).await; seen }
         };
-        assert_eq!((payload_seen.as_str(), id), (payload, id), "{worker}");
+        assert_eq!(seen, payload);
         assert_eq!(outcome(answer).await, Outcome::Confirmed);
+    }
+    for worker in &mut workers {
+        worker.quiet().await;
     }
     world.close().await;
 }

@@ -297,6 +297,7 @@ async fn a_delayed_will_comes_in_after_its_delay_unless_the_client_returns() {
     let (bal, resumed) = Peer::connect(&world, connect()).await;
     assert!(resumed);
     drop(bal);
+    world.is_away("bal1").await;
     tokio::time::pause();
     assert_eq!(world.take().await, ("bal1/self/presence".to_owned(), "offline".to_owned()));
     tokio::time::resume();

@@ -109,7 +109,7 @@ async fn two_bridges(more: &str) {
         }
         for ((_, lines), user) in readers.iter_mut().zip(["bal1", "bal2"]) {
             let payload = format!("to {user} {round}");
-            let answer = world.publish_to_reader(&format!("{user}/others/messages"), &payload).await;
+            let answer = world.publish(&format!("{user}/others/messages"), &payload).await;
             while !soon("the message", lines.next_line()).await.unwrap().unwrap().ends_with(&payload) {}
             assert_eq!(outcome(answer).await, Outcome::Confirmed);
         }

@@ -209,13 +209,19 @@ async fn workers_with_ids_of_a_library_share_a_subscription() {
         worker.subscribe("$share/w/bal1/others/messages", 1).await;
         workers.push(worker);
     }
-    for worker in &mut workers {
-        let answer = world.publish("bal1/others/messages", "x").await;
-        let (payload, id, _) = worker.message().await;
-        assert_eq!(payload, "x");
+    let [one, two] = &mut workers[..] else { panic!("two workers") };
+    for n in 0..4 {
+        let answer = world.publish("bal1/others/messages", &n.to_string()).await;
+        let (payload, id, worker) = tokio::select! {
+            (payload, id, _) = one.message() => (payload, id, &mut *one),
+            (payload, id, _) = two.message() => (payload, id, &mut *two),
+        };
+        assert_eq!(payload, n.to_string());
         worker.ack(PUBACK, id).await;
         assert_eq!(outcome(answer).await, Outcome::Confirmed);
     }
+    one.quiet().await;
+    two.quiet().await;
     world.close().await;
 }
 

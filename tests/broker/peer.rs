@@ -258,7 +258,7 @@ impl Peer {
         .await
     }
 
-    /// The next packet, which must be a PUBLISH at QoS 1: its payload, identifier and DUP flag.
+    /// The next packet, which must be a PUBLISH at QoS 1 or 2: its payload, identifier and DUP flag.
     pub(crate) async fn message(&mut self) -> (String, u16, bool) {
         match self.next().await {
             Seen::Publish { payload, id: Some(id), dup, .. } => (payload, id, dup),

@@ -1,21 +1,24 @@
-//! What becomes of the bridge's publications.
+//! What becomes of the bridge's documents, and of what it publishes beside them.
 
 use fcm_mqtt_bridge::broker::BrokerLimits;
 use fcm_mqtt_bridge::mqtt::Outcome;
+use fcm_mqtt_bridge::store::{Note, Store};
 
 use super::peer::{Connect, PUBACK, Peer, Seen, V5, V311};
-use super::world::{World, outbound, outcome};
+use super::world::{World, outbound, outcome, soon};
 
 const INBOX: &str = "bal1/others/messages";
 
 #[tokio::test]
-async fn without_a_reader_nothing_is_sent() {
+async fn without_a_reader_a_document_waits() {
     let world = World::open().await;
-    assert_eq!(outcome(world.publish(INBOX, "x").await).await, Outcome::NoReader);
+    world.publish(INBOX, "x").await;
     let mut bal = Peer::new(&world, "bal1").await;
     bal.subscribe("bal2/others/messages", 1).await;
-    assert_eq!(outcome(world.publish(INBOX, "x").await).await, Outcome::NoReader);
+    world.publish(INBOX, "x").await;
+    world.barrier().await;
     bal.quiet().await;
+    assert_eq!(world.waits(INBOX), 2);
     world.close().await;
 }
 
@@ -34,8 +37,9 @@ async fn a_subscribers_puback_confirms() {
         let (payload, two, _) = bal.message().await;
         assert_eq!(payload, "second", "three subscriptions, one copy");
         bal.ack(PUBACK, two).await;
-        assert_eq!(super::world::soon("the second", &mut second).await, Ok(Outcome::Confirmed));
+        assert_eq!(soon("the second", &mut second).await, Ok(Outcome::Confirmed));
         assert!(first.try_recv().is_err());
+        assert_eq!(world.waits(INBOX), 1);
         bal.ack(PUBACK, one).await;
         assert_eq!(outcome(first).await, Outcome::Confirmed);
         bal.quiet().await;
@@ -55,21 +59,30 @@ async fn equal_messages_are_confirmed_one_by_one() {
     bal.ack(PUBACK, one).await;
     assert_eq!(outcome(first).await, Outcome::Confirmed);
     assert!(second.try_recv().is_err());
+    assert_eq!(world.waits(INBOX), 1);
     bal.ack(PUBACK, two).await;
     assert_eq!(outcome(second).await, Outcome::Confirmed);
     world.close().await;
 }
 
 #[tokio::test]
-async fn a_connection_that_ends_first_loses_it() {
+async fn a_document_whose_reader_goes_waits_for_the_next_one_and_is_marked() {
     let world = World::open().await;
     let mut bal = Peer::new(&world, "bal1").await;
     bal.subscribe(INBOX, 1).await;
-    let lost = world.publish(INBOX, "x").await;
-    bal.message().await;
+    let first = world.publish(INBOX, "{}").await;
+    assert_eq!(bal.message().await.0, "{}");
     drop(bal);
-    assert_eq!(outcome(lost).await, Outcome::Lost);
-    assert_eq!(outcome(world.publish(INBOX, "x").await).await, Outcome::NoReader);
+    world.publish(INBOX, "{}").await;
+    let mut next = Peer::new(&world, "next").await;
+    assert_eq!(world.waits(INBOX), 2);
+    next.subscribe(INBOX, 1).await;
+    let (payload, id, _) = next.message().await;
+    assert_eq!(payload, r#"{"redelivered":true}"#, "somebody may have had it");
+    assert_eq!(next.message().await.0, "{}", "nobody had this one");
+    next.ack(PUBACK, id).await;
+    assert_eq!(outcome(first).await, Outcome::Confirmed);
+    assert_eq!(world.waits(INBOX), 1);
     world.close().await;
 }
 
@@ -86,49 +99,63 @@ async fn another_connected_reader_keeps_it_alive() {
     one.disconnect().await;
     two.quiet().await;
     assert!(answer.try_recv().is_err());
+    assert_eq!(world.waits(INBOX), 1);
     two.ack(PUBACK, id).await;
     assert_eq!(outcome(answer).await, Outcome::Confirmed);
     world.close().await;
 }
 
 #[tokio::test]
-async fn a_reader_that_comes_wakes_the_bridge() {
-    let mut world = World::open().await;
-    world.port.readers.borrow_and_update();
+async fn a_reader_that_comes_gets_what_waits() {
+    let world = World::open().await;
+    let early = world.publish(INBOX, "early").await;
+    world.publish("bal2/others/messages", "of another").await;
     let mut bal = Peer::new(&world, "bal1").await;
     bal.subscribe(INBOX, 1).await;
-    let answer = world.publish_to_reader(INBOX, "x").await;
-    let (_, id, _) = bal.message().await;
-    bal.ack(PUBACK, id).await;
-    assert_eq!(outcome(answer).await, Outcome::Confirmed);
+    let late = world.publish(INBOX, "late").await;
+    for (payload, answer) in [("early", early), ("late", late)] {
+        let (seen, id, dup) = bal.message().await;
+        assert_eq!((seen.as_str(), dup), (payload, false));
+        bal.ack(PUBACK, id).await;
+        assert_eq!(outcome(answer).await, Outcome::Confirmed);
+    }
+    bal.quiet().await;
     world.close().await;
 }
 
 #[tokio::test]
 async fn a_reader_at_qos_0_confirms_by_the_socket() {
-    let mut world = World::open().await;
+    let world = World::open().await;
     let mut bal = Peer::new(&world, "bal1").await;
     bal.subscribe(INBOX, 0).await;
-    let answer = world.publish_to_reader(INBOX, "x").await;
+    let answer = world.publish(INBOX, "x").await;
     assert_eq!(outcome(answer).await, Outcome::Confirmed);
     assert!(matches!(bal.next().await, Seen::Publish { id: None, .. }));
 
     // Beside a reader at QoS 1 it does not count.
     let mut sure = Peer::new(&world, "sure").await;
     sure.subscribe(INBOX, 1).await;
-    let mut answer = world.publish_to_reader(INBOX, "y").await;
+    let mut answer = world.publish(INBOX, "y").await;
     assert!(matches!(bal.next().await, Seen::Publish { id: None, .. }));
     bal.quiet().await;
     let (_, id, _) = sure.message().await;
     assert!(answer.try_recv().is_err());
+    assert_eq!(world.waits(INBOX), 1);
     sure.ack(PUBACK, id).await;
     assert_eq!(outcome(answer).await, Outcome::Confirmed);
 
-    let answer = world.publish_to_reader(INBOX, "z").await;
+    let answer = world.publish(INBOX, "z").await;
     assert!(matches!(bal.next().await, Seen::Publish { id: None, .. }));
     sure.message().await;
     drop(sure);
-    assert_eq!(outcome(answer).await, Outcome::Lost);
+    bal.quiet().await;
+    assert_eq!(world.waits(INBOX), 1, "its reader went, and what it did not acknowledge is for the next one");
+    let mut next = Peer::new(&world, "next").await;
+    next.subscribe(INBOX, 1).await;
+    let (payload, id, _) = next.message().await;
+    assert_eq!(payload, "z");
+    next.ack(PUBACK, id).await;
+    assert_eq!(outcome(answer).await, Outcome::Confirmed);
     world.close().await;
 }
 
@@ -154,34 +181,42 @@ async fn retained_and_qos_0_publications_are_confirmed_at_once() {
 
 #[tokio::test]
 async fn a_shared_subscription_gives_each_message_to_one_and_all_to_the_survivor() {
-    let mut world = World::open().await;
+    let world = World::open().await;
     let filter = "$share/bal1-msg/bal1/others/messages";
     let (mut one, _) = Peer::lasting(&world, "bal1:1").await;
     let (mut two, _) = Peer::lasting(&world, "bal1:2").await;
     one.subscribe(filter, 1).await;
     two.subscribe(filter, 1).await;
-    let mut answers = Vec::new();
     for n in 0..10 {
-        answers.push(world.publish_to_reader(INBOX, &n.to_string()).await);
+        world.publish(INBOX, &n.to_string()).await;
     }
-    for n in [0, 2, 4, 6, 8] {
-        assert_eq!(one.message().await.0, n.to_string());
+    let (mut of_one, mut of_two) = (Vec::new(), Vec::new());
+    while of_one.len() + of_two.len() < 10 {
+        tokio::select! {
+            (payload, ..) = one.message() => of_one.push(payload),
+            (payload, id, _) = two.message() => {
+                two.ack(PUBACK, id).await;
+                of_two.push(payload);
+            }
+        }
     }
-    for n in [1, 3, 5, 7, 9] {
+    assert!(of_one.len() >= 3 && of_two.len() >= 3, "each has its share: {of_one:?} {of_two:?}");
+    assert!(of_one.is_sorted() && of_two.is_sorted());
+    // What one has not acknowledged goes to the other.
+    drop(one);
+    let mut given_back = Vec::new();
+    for _ in 0..of_one.len() {
         let (payload, id, _) = two.message().await;
-        assert_eq!(payload, n.to_string());
+        given_back.push(payload);
         two.ack(PUBACK, id).await;
     }
-    drop(one);
-    for (n, answer) in answers.into_iter().enumerate() {
-        let expected = if n % 2 == 0 { Outcome::Lost } else { Outcome::Confirmed };
-        assert_eq!(outcome(answer).await, expected);
-    }
-    let again = world.publish_to_reader(INBOX, "0 again").await;
-    let (payload, id, _) = two.message().await;
-    assert_eq!(payload, "0 again");
+    assert_eq!(given_back, of_one);
+    let last = world.publish(INBOX, "last").await;
+    let (payload, id, dup) = two.message().await;
+    assert_eq!((payload.as_str(), dup), ("last", false));
     two.ack(PUBACK, id).await;
-    assert_eq!(outcome(again).await, Outcome::Confirmed);
+    assert_eq!(outcome(last).await, Outcome::Confirmed);
+    assert_eq!(world.waits(INBOX), 0);
 
     // What was given to others does not come to the first member when it returns.
     let (mut one, resumed) = Peer::lasting(&world, "bal1:1").await;
@@ -209,52 +244,56 @@ async fn only_the_bridge_writes_inboxes() {
     world.close().await;
 }
 
+/// Puts many documents into the store, in their order.
+async fn publish_all(store: &Store, topic: &str, numbers: std::ops::Range<u32>) {
+    let mut commits = Vec::new();
+    for n in numbers {
+        let (topic, payload) = (topic.to_owned(), n.to_string().into());
+        commits.push(store.tell(Note { topic, payload, correlation: None, at: 0 }).await.unwrap());
+    }
+    for commit in commits {
+        soon("a commit", commit).await.unwrap();
+    }
+}
+
 #[tokio::test]
 async fn a_subscriber_that_never_acknowledges_blocks_neither_others_nor_memory() {
-    // Room for those of the slow one, one for the quick one, and one for the question whether it is on its way.
     let limits = BrokerLimits { unconfirmed: 33, queued_messages: 33, ..BrokerLimits::default() };
-    let mut world = World::with(limits).await;
+    let world = World::with(limits).await;
     let mut slow = Peer::new(&world, "slow").await;
     slow.subscribe("slow/others/messages", 1).await;
-    let mut open = Vec::new();
-    for n in 0..31 {
-        open.push(world.publish_to_reader("slow/others/messages", &n.to_string()).await);
-    }
+    publish_all(&world.store, "slow/others/messages", 0..500).await;
     let mut quick = Peer::new(&world, "quick").await;
     quick.subscribe("quick/others/messages", 1).await;
-    for n in 0..10_000 {
-        let answer = world.publish_to_reader("quick/others/messages", &n.to_string()).await;
-        let (payload, id, _) = quick.message().await;
-        assert_eq!(payload, n.to_string());
-        quick.ack(PUBACK, id).await;
-        assert_eq!(outcome(answer).await, Outcome::Confirmed);
+    for batch in 0..100 {
+        let numbers = batch * 100..(batch + 1) * 100;
+        publish_all(&world.store, "quick/others/messages", numbers.clone()).await;
+        for n in numbers {
+            let (payload, id, _) = quick.message().await;
+            assert_eq!(payload, n.to_string());
+            quick.ack(PUBACK, id).await;
+        }
     }
-    assert!(open.iter_mut().all(|answer| answer.try_recv().is_err()));
+    assert_eq!(world.waits("slow/others/messages"), 500);
+    let last = world.publish("quick/others/messages", "last").await;
+    let (_, id, _) = quick.message().await;
+    quick.ack(PUBACK, id).await;
+    assert_eq!(outcome(last).await, Outcome::Confirmed);
+    assert_eq!(world.waits("quick/others/messages"), 0);
     drop(slow);
-    for answer in open {
-        assert_eq!(outcome(answer).await, Outcome::Lost);
-    }
+    quick.quiet().await;
+    assert_eq!(world.waits("slow/others/messages"), 500);
     world.close().await;
 }
 
 #[tokio::test]
 async fn ten_thousand_publications_to_one_slow_subscriber_arrive_in_order() {
     let limits = BrokerLimits { unconfirmed: 100, queued_messages: 100, ..BrokerLimits::default() };
-    let mut world = World::with(limits).await;
+    let world = World::with(limits).await;
     let mut slow = Peer::new(&world, "slow").await;
     slow.subscribe(INBOX, 1).await;
-    let publish = world.port.publish.clone();
-    let mut bridge = tokio::task::JoinSet::new();
-    bridge.spawn(async move {
-        let mut answers = Vec::new();
-        for n in 0..10_000 {
-            let (message, answer) = outbound(INBOX, &n.to_string());
-            publish.send(message).await.unwrap();
-            answers.push(answer);
-        }
-        answers
-    });
-    // With nothing acknowledged, no more than the limit and the channel are taken.
+    publish_all(&world.store, INBOX, 0..500).await;
+    // With nothing acknowledged, no more than the limit is sent.
     let mut waiting = Vec::new();
     for n in 0..64 {
         let (payload, id, _) = slow.message().await;
@@ -262,48 +301,77 @@ async fn ten_thousand_publications_to_one_slow_subscriber_arrive_in_order() {
         waiting.push(id);
     }
     slow.quiet().await;
-    assert_eq!(world.port.publish.capacity(), 0);
+    assert_eq!(world.waits(INBOX), 500);
     for id in waiting {
         slow.ack(PUBACK, id).await;
     }
     for n in 64..10_000 {
+        let published = n + 436;
+        if published % 500 == 0 && published < 10_000 {
+            publish_all(&world.store, INBOX, published..published + 500).await;
+        }
         let (payload, id, dup) = slow.message().await;
         assert_eq!((payload, dup), (n.to_string(), false));
         slow.ack(PUBACK, id).await;
     }
-    for answer in bridge.join_next().await.unwrap().unwrap() {
-        assert_eq!(outcome(answer).await, Outcome::Confirmed);
-    }
-    world.stop().await;
-}
-
-#[tokio::test]
-async fn what_is_bigger_than_a_reader_takes_passes_him_by() {
-    let mut world = World::open().await;
-    let max_packet = Some(200);
-    let (mut small, _) = Peer::connect(&world, Connect { client: "small", max_packet, ..Connect::default() }).await;
-    small.subscribe(INBOX, 1).await;
-    // Fixed header 3, topic 2 + 20, identifier 2, no properties 1.
-    let fits = "x".repeat(200 - 28);
-    let answer = world.publish_to_reader(INBOX, &format!("{fits}x")).await;
-    assert_eq!(outcome(answer).await, Outcome::Confirmed);
-    let answer = world.publish_to_reader(INBOX, &fits).await;
-    let (payload, id, _) = small.message().await;
-    assert_eq!(payload, fits);
-    small.ack(PUBACK, id).await;
-    assert_eq!(outcome(answer).await, Outcome::Confirmed);
+    let last = world.publish(INBOX, "last").await;
+    let (_, id, _) = slow.message().await;
+    slow.ack(PUBACK, id).await;
+    assert_eq!(outcome(last).await, Outcome::Confirmed);
+    assert_eq!(world.waits(INBOX), 0);
     world.close().await;
 }
 
 #[tokio::test]
-async fn what_is_open_at_the_end_is_lost() {
+async fn what_is_bigger_than_a_reader_takes_waits_for_one_who_takes_more() {
+    let world = World::open().await;
+    let small = |max| Connect { client: "small", max_packet: Some(max), clean: false, expiry: 60, ..Connect::default() };
+    let (mut reader, _) = Peer::connect(&world, small(200)).await;
+    reader.subscribe(INBOX, 1).await;
+    // Fixed header 3, topic 2 + 20, identifier 2, no properties 1.
+    let fits = "x".repeat(200 - 28);
+    let big = format!("{fits}x");
+    let too_big = [world.publish(INBOX, &big).await, world.publish(INBOX, &big).await];
+    let answer = world.publish(INBOX, &fits).await;
+    let (payload, id, _) = reader.message().await;
+    assert_eq!(payload, fits);
+    reader.ack(PUBACK, id).await;
+    assert_eq!(outcome(answer).await, Outcome::Confirmed);
+    reader.quiet().await;
+    assert_eq!(world.waits(INBOX), 2);
+
+    let [first, second] = too_big;
+    let mut other = Peer::new(&world, "other").await;
+    other.subscribe(INBOX, 1).await;
+    let (payload, id, dup) = other.message().await;
+    assert_eq!((&payload, dup), (&big, false), "nobody had it");
+    other.ack(PUBACK, id).await;
+    assert_eq!(outcome(first).await, Outcome::Confirmed);
+    other.message().await;
+    drop(other);
+    // The first reader comes back, and takes more.
+    drop(reader);
+    let (mut reader, resumed) = Peer::connect(&world, small(201)).await;
+    assert!(resumed);
+    for what in ["settled by the other, and kept for this session", "given back by the other"] {
+        let (payload, id, _) = reader.message().await;
+        assert_eq!(payload, big, "{what}");
+        reader.ack(PUBACK, id).await;
+    }
+    assert_eq!(outcome(second).await, Outcome::Confirmed);
+    reader.quiet().await;
+    world.close().await;
+}
+
+#[tokio::test]
+async fn what_is_open_at_the_end_waits() {
     let mut world = World::open().await;
     let mut bal = Peer::new(&world, "bal1").await;
     bal.subscribe(INBOX, 1).await;
-    let answer = world.publish_to_reader(INBOX, "x").await;
+    world.publish(INBOX, "x").await;
     bal.message().await;
     world.stop().await;
-    assert_eq!(outcome(answer).await, Outcome::Lost);
+    assert_eq!(world.waits(INBOX), 1);
     assert_eq!(bal.next().await, Seen::Disconnect(0x8b));
     assert_eq!(bal.next().await, Seen::Closed);
 }

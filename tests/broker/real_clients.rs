@@ -43,7 +43,7 @@ macro_rules! a_day_of {
                 assert!(matches!(result, $puback), "{result:?}");
             }
             for n in 0..100 {
-                let answer = world.publish_to_reader(INBOX, &n.to_string()).await;
+                let answer = world.publish(INBOX, &n.to_string()).await;
                 assert_eq!(outcome(answer).await, Outcome::Confirmed);
             }
             client.disconnect().await.unwrap();
@@ -67,7 +67,7 @@ async fn mosquitto_pub_and_sub_work_in_both_versions() {
             .spawn()
             .unwrap();
         let mut lines = BufReader::new(subscriber.stdout.take().unwrap()).lines();
-        let answer = world.publish_to_reader(INBOX, "to the shell").await;
+        let answer = world.publish(INBOX, "to the shell").await;
         assert_eq!(outcome(answer).await, Outcome::Confirmed);
         assert_eq!(soon("a line", lines.next_line()).await.unwrap().as_deref(), Some("to the shell"));
         assert!(soon("the end of it", subscriber.wait()).await.unwrap().success());
@@ -102,7 +102,7 @@ async fn mosquitto_pub_and_sub_come_with_the_ids_that_they_make_for_themselves()
             readers.spawn(async move { reader.stdout(Stdio::piped()).output().await.unwrap().stdout });
         }
         for user in ["bal1", "bal2"] {
-            let answer = world.publish_to_reader(&format!("{user}/others/messages"), version).await;
+            let answer = world.publish(&format!("{user}/others/messages"), version).await;
             assert_eq!(outcome(answer).await, Outcome::Confirmed);
         }
         while let Some(read) = soon("a reader", readers.join_next()).await {
@@ -138,7 +138,7 @@ async fn an_ordinary_day_logs_no_warning() {
     assert_eq!(bal.next().await, Seen::Ack(PUBREC, 2, 0));
     bal.ack(PUBREL, 2).await;
     assert_eq!(bal.next().await, Seen::Ack(PUBCOMP, 2, 0));
-    let answer = world.publish_to_reader(INBOX, "x").await;
+    let answer = world.publish(INBOX, "x").await;
     bal.message().await;
     drop(bal);
 

@@ -345,7 +345,7 @@ async fn the_line_of_a_topic_over_a_limit_names_it() {
 async fn a_connack_for_which_the_client_has_no_room_is_a_refusal() {
     let (scene, _users) = Scene::open().await;
     for (n, (client, most, answer)) in
-        (1..).zip([("", 25, true), ("alice:phone", 20, true), ("alice:phone", 5, true), ("alice:phone", 4, false)])
+        (1..).zip([("", 25, true), ("alice:phone", 15, true), ("alice:phone", 5, true), ("alice:phone", 4, false)])
     {
         let will = Some(("alice/self/messages", "bye", 0));
         let mut peer = Peer::dial(&scene.world, V5).await;

@@ -1,7 +1,9 @@
-//! A running broker, and the bridge's end of its port.
+//! A running broker, the bridge's end of its port, and the store with the bridge's documents.
 
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, mpsc};
+use std::thread;
 use std::time::Duration;
 
 use fcm_mqtt_bridge::broker::identity::users::{Cost, UsersFile};
@@ -10,8 +12,9 @@ use fcm_mqtt_bridge::chat::principal::Role;
 use fcm_mqtt_bridge::mqtt::{self, AckWord, BrokerLink, Inbound, Outbound, Outcome, Port};
 use fcm_mqtt_bridge::ops::clock::now_ms;
 use fcm_mqtt_bridge::ops::metrics::Metrics;
-use fcm_mqtt_bridge::store::Store;
+use fcm_mqtt_bridge::store::{Note, Store};
 use fcm_mqtt_bridge::store::sqlite::{self, Settings, WriterThread};
+use rusqlite::{Connection, OpenFlags};
 use tempfile::TempDir;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
@@ -23,6 +26,8 @@ pub(crate) const CHEAP: Cost = Cost { memory_kib: 8, rounds: 1 };
 
 /// A test that waits longer than this has failed.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+/// How often the store's file is looked at while somebody waits for a document to leave it.
+const LOOK: Duration = Duration::from_millis(2);
 
 pub(crate) struct World {
     pub(crate) address: std::net::SocketAddr,
@@ -35,6 +40,7 @@ pub(crate) struct World {
     broker: JoinSet<Result<(), BrokerError>>,
     pub(crate) store: Store,
     writer: WriterThread,
+    outbox: Outbox,
     _folder: TempDir,
 }
 
@@ -42,7 +48,7 @@ pub(crate) fn config() -> BrokerConfig {
     BrokerConfig {
         listen: Listen::tcp(([127, 0, 0, 1], 0).into()),
         anonymous: true,
-        core: std::env::var_os("BROKER_CORE").is_some(),
+        core: true,
         ..BrokerConfig::default()
     }
 }
@@ -67,7 +73,8 @@ impl World {
         let folder = tempfile::tempdir().unwrap();
         let path = config.data.as_deref().unwrap_or(folder.path()).join("bridge.db");
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        let (store, writer, _) = sqlite::open(&Settings::new(path), now_ms()).unwrap();
+        let (store, writer, _) = sqlite::open(&Settings::new(path.clone()), now_ms()).unwrap();
+        let outbox = Outbox::watch(path);
         let broker = Broker::bind(config).await.unwrap();
         let bound = broker.addresses();
         let address = bound.tcp.expect("a TCP listener");
@@ -86,7 +93,7 @@ impl World {
         };
         tasks.spawn(broker.run(outlet, surroundings, stop.clone()));
         soon("the door", port.broker_link.wait_for(|broker_link| *broker_link == BrokerLink::Up)).await.unwrap();
-        Self { address, bound, port, metrics, reload, stop, broker: tasks, store, writer, _folder: folder }
+        Self { address, bound, port, metrics, reload, stop, broker: tasks, store, writer, outbox, _folder: folder }
     }
 
     /// The next message for the bridge.
@@ -101,40 +108,42 @@ impl World {
         (inbound.topic, String::from_utf8(inbound.payload.to_vec()).unwrap())
     }
 
-    /// Publishes as the bridge, at QoS 1.
+    /// Puts a document of the bridge into the store, where its readers get it. It is `Confirmed` when it does not wait there
+    /// any more.
     pub(crate) async fn publish(&self, topic: &str, payload: &str) -> oneshot::Receiver<Outcome> {
-        let (message, outcome) = outbound(topic, payload);
-        self.send(message).await;
-        outcome
+        let at = self.outbox.next_time();
+        let note = Note { topic: topic.to_owned(), payload: payload.to_owned().into(), correlation: None, at };
+        soon("a commit", self.store.tell(note).await.unwrap()).await.unwrap();
+        self.outbox.when_gone(at)
     }
 
+    /// How many documents wait on a topic, handed out to readers or not.
+    pub(crate) fn waits(&self, topic: &str) -> usize {
+        self.outbox.waits(topic)
+    }
+
+    /// Returns when it is on disk that a session has no connection. From then on nothing but time has to pass for it.
+    pub(crate) async fn is_away(&self, client: &str) {
+        soon("the end of a connection", async {
+            while !self.outbox.is_away(client) {
+                tokio::time::sleep(LOOK).await;
+            }
+        })
+        .await;
+    }
+
+    /// Publishes as the bridge what is no document.
     pub(crate) async fn send(&self, message: Outbound) {
         soon("room for a publication", self.port.publish.send(message)).await.expect("the broker is gone");
     }
 
-    /// Publishes until somebody reads the topic.
-    pub(crate) async fn publish_to_reader(&mut self, topic: &str, payload: &str) -> oneshot::Receiver<Outcome> {
-        loop {
-            self.port.readers.borrow_and_update();
-            let mut answer = self.publish(topic, payload).await;
-            self.barrier().await;
-            match answer.try_recv() {
-                Err(_on_its_way) => return answer,
-                Ok(Outcome::NoReader) => soon("a reader", self.port.readers.changed()).await.unwrap(),
-                Ok(failure @ (Outcome::Lost | Outcome::Unsent | Outcome::Kept)) => panic!("{failure:?} at once"),
-                Ok(Outcome::Confirmed) => {
-                    let (tx, rx) = oneshot::channel();
-                    tx.send(Outcome::Confirmed).unwrap();
-                    return rx;
-                }
-            }
-        }
-    }
-
-    /// Returns when the broker has dealt with all publications before.
+    /// Returns when the broker has given all documents and publications before to those who read them.
     pub(crate) async fn barrier(&self) {
-        let answer = self.publish("nobody/others/messages", "").await;
-        assert_eq!(outcome(answer).await, Outcome::NoReader);
+        // What a commit brought is given out in the order of the commits.
+        self.publish("nobody/others/messages", "").await;
+        let (message, answer) = outbound("nobody/others/messages", "");
+        self.send(message).await;
+        assert!(matches!(outcome(answer).await, Outcome::NoReader | Outcome::Confirmed));
     }
 
     pub(crate) async fn close(mut self) {
@@ -150,6 +159,77 @@ impl World {
         self.stop.cancel();
         soon("the end of the broker", self.broker.join_next()).await.unwrap().unwrap().unwrap();
     }
+}
+
+/// The documents that wait in the file of a store.
+struct Outbox {
+    path: PathBuf,
+    /// The time of the last document: no two have the same, by which they are told apart.
+    last: AtomicU64,
+    wanted: mpsc::Sender<(u64, oneshot::Sender<Outcome>)>,
+}
+
+impl Outbox {
+    /// Looks at the file in a thread of its own, so that paused time does not matter.
+    fn watch(path: PathBuf) -> Self {
+        let (wanted, asked) = mpsc::channel::<(u64, oneshot::Sender<Outcome>)>();
+        let reader = open(&path);
+        thread::spawn(move || {
+            let mut waiting = Vec::new();
+            while let Ok(first) = asked.recv() {
+                waiting.push(first);
+                while !waiting.is_empty() {
+                    waiting.extend(asked.try_iter());
+                    let there = times(&reader);
+                    for (at, tell) in std::mem::take(&mut waiting) {
+                        if tell.is_closed() {
+                            continue;
+                        }
+                        match there.binary_search(&at) {
+                            Ok(_) => waiting.push((at, tell)),
+                            Err(_) => _ = tell.send(Outcome::Confirmed),
+                        }
+                    }
+                    thread::sleep(LOOK);
+                }
+            }
+        });
+        Self { path, last: AtomicU64::new(now_ms()), wanted }
+    }
+
+    fn next_time(&self) -> u64 {
+        self.last.fetch_add(1, Relaxed) + 1
+    }
+
+    fn when_gone(&self, at: u64) -> oneshot::Receiver<Outcome> {
+        let (tell, told) = oneshot::channel();
+        self.wanted.send((at, tell)).unwrap();
+        told
+    }
+
+    fn waits(&self, topic: &str) -> usize {
+        let sql = "SELECT count(*) FROM outbox WHERE topic = ?1";
+        let count: i64 = open(&self.path).query_row(sql, [topic], |row| row.get(0)).unwrap();
+        count.try_into().unwrap()
+    }
+
+    fn is_away(&self, client: &str) -> bool {
+        let sql = "SELECT count(*) FROM queues WHERE client = ?1 AND left_at IS NOT NULL";
+        open(&self.path).query_row(sql, [client], |row| row.get::<_, i64>(0)).unwrap() > 0
+    }
+}
+
+fn open(path: &Path) -> Connection {
+    let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
+    connection.busy_timeout(PATIENCE).unwrap();
+    connection
+}
+
+/// The times of all documents in an outbox, in order.
+fn times(reader: &Connection) -> Vec<u64> {
+    let mut sql = reader.prepare_cached("SELECT queued_at FROM outbox ORDER BY queued_at").unwrap();
+    let times = sql.query_map([], |row| row.get::<_, i64>(0)).unwrap();
+    times.map(|at| at.unwrap().try_into().unwrap()).collect()
 }
 
 /// A users file. The password of each user is the name, backwards.

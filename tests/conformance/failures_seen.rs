@@ -243,7 +243,7 @@ async fn the_in_process_link_is_qos_0_only_and_never_released() {
     reader.subscribe("bal1/others/messages", 1).await;
     for n in 0..1_000_u16 {
         let text = n.to_string();
-        let answer = world.publish_to_reader("bal1/others/messages", &text).await;
+        let answer = world.publish("bal1/others/messages", &text).await;
         assert_eq!(reader.gets(&text).await.qos, 1);
         assert_eq!(outcome(answer).await, Outcome::Confirmed);
         reader.say(&Publish::new("bal1/self/messages", text, 1, n + 1)).await;

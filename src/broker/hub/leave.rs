@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::Hub;
 use super::session::{Feed, Own, Session};
@@ -108,7 +109,7 @@ impl Hub {
         match (will, due) {
             (Some(will), Some(due)) => {
                 session.lock().will = Some(will);
-                self.delayed.add(due, session);
+                self.delayed.add(Duration::from_millis(due - now), session);
             }
             (Some(will), None) => self.publish_will(session, will).await,
             (None, _) => {}

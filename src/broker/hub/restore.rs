@@ -1,6 +1,7 @@
 //! What earlier runs left: sessions, groups, retained messages, wills.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -80,6 +81,6 @@ impl Hub {
         let (response_topic, correlation): (_, Option<Bytes>) = (None, None);
         let delay_s = 1;
         session.lock().will = Some(Will { message, expiry_s, delay_s, response_topic, correlation, device, who: None });
-        self.delayed.add(due_at, &session);
+        self.delayed.add(Duration::from_millis(due_at.saturating_sub(now_ms())), &session);
     }
 }

@@ -1,12 +1,13 @@
 //! Wills: what is published when a connection breaks, at once or some time later (MQTT 5, 3.1.2.5).
 
 use std::collections::BTreeMap;
+use std::future::pending;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::Notify;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep_until};
 
 use super::Hub;
 use super::publish::{NewPublish, Publisher, Publishing};
@@ -16,9 +17,6 @@ use crate::broker::refusals::{Refusal, Who};
 use crate::chat::access::Rights;
 use crate::ops::clock::now_ms;
 use crate::store::Message;
-
-/// The longest wait before the wall clock is looked at again, which may have been set.
-const CLOCK_CHECK: Duration = Duration::from_secs(30);
 
 /// What a client wants published when its connection breaks.
 #[derive(Debug, Clone)]
@@ -43,13 +41,13 @@ pub(crate) struct Will {
 #[derive(Debug, Default)]
 pub(super) struct Delayed {
     /// By the time at which they are due, and the session. A lock because connections come and go in their own tasks.
-    due: Mutex<BTreeMap<(u64, u64), Arc<Session>>>,
+    due: Mutex<BTreeMap<(Instant, u64), Arc<Session>>>,
     changed: Notify,
 }
 
 impl Delayed {
-    pub(super) fn add(&self, due_ms: u64, session: &Arc<Session>) {
-        self.lock().insert((due_ms, session.queue.number()), Arc::clone(session));
+    pub(super) fn add(&self, wait: Duration, session: &Arc<Session>) {
+        self.lock().insert((Instant::now() + wait, session.queue.number()), Arc::clone(session));
         self.changed.notify_one();
     }
 
@@ -58,16 +56,17 @@ impl Delayed {
         self.lock().retain(|(_, number), _| *number != session.queue.number());
     }
 
-    fn take_due(&self, now_ms: u64) -> Result<Arc<Session>, Option<u64>> {
+    /// The session whose will is due, or when the next one is.
+    fn take_due(&self, now: Instant) -> Result<Arc<Session>, Option<Instant>> {
         let mut due = self.lock();
         match due.first_entry() {
             None => Err(None),
-            Some(first) if first.key().0 > now_ms => Err(Some(first.key().0)),
+            Some(first) if first.key().0 > now => Err(Some(first.key().0)),
             Some(first) => Ok(first.remove()),
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<(u64, u64), Arc<Session>>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<(Instant, u64), Arc<Session>>> {
         self.due.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -76,8 +75,7 @@ impl Hub {
     /// Publishes delayed wills when they are due.
     pub(super) async fn publish_delayed_wills(self: Arc<Self>) {
         loop {
-            let now = now_ms();
-            let wait = match self.delayed.take_due(now) {
+            let next = match self.delayed.take_due(Instant::now()) {
                 Ok(session) => {
                     let will = session.lock().will.take();
                     if let Some(will) = will {
@@ -85,11 +83,16 @@ impl Hub {
                     }
                     continue;
                 }
-                Err(Some(due)) => Duration::from_millis(due - now).min(CLOCK_CHECK),
-                Err(None) => CLOCK_CHECK,
+                Err(next) => next,
+            };
+            let due = async {
+                match next {
+                    Some(due) => sleep_until(due).await,
+                    None => pending().await,
+                }
             };
             tokio::select! {
-                () = sleep(wait) => {}
+                () = due => {}
                 () = self.delayed.changed.notified() => {}
             }
         }

@@ -1,0 +1,288 @@
+//! Documents of the bridge and their readers: who settles one, and who gets it all the same.
+
+use fcm_mqtt_bridge::mqtt::Outcome;
+use fcm_mqtt_bridge::ops::clock::now_ms;
+use fcm_mqtt_bridge::store::Note;
+
+use super::peer::{Connect, PUBACK, Peer, Seen, V5, V311};
+use super::world::{World, outcome, soon};
+
+const INBOX: &str = "alice/others/messages";
+
+/// A client that may be cut off and come back to its session.
+async fn lasting(world: &World, client: &str, version: u8) -> Peer {
+    let connect = Connect { client, version, clean: false, expiry: 3_600, ..Connect::default() };
+    Peer::connect(world, connect).await.0
+}
+
+#[tokio::test]
+async fn who_may_have_a_settled_document_gets_it_again_with_the_same_identifier() {
+    for version in [V311, V5] {
+        let world = World::open().await;
+        let mut laptop = lasting(&world, "laptop", version).await;
+        laptop.subscribe(INBOX, 1).await;
+        let mut phone = Peer::new(&world, "phone").await;
+        phone.subscribe(INBOX, 1).await;
+        let answers = [world.publish(INBOX, r#"{"n":1}"#).await, world.publish(INBOX, r#"{"n":2}"#).await];
+        let ids = [laptop.message().await.1, laptop.message().await.1];
+        for answer in answers {
+            let (_, id, _) = phone.message().await;
+            phone.ack(PUBACK, id).await;
+            assert_eq!(outcome(answer).await, Outcome::Confirmed);
+        }
+        drop(laptop);
+        let mut laptop = lasting(&world, "laptop", version).await;
+        for (n, former) in (1..).zip(ids) {
+            let (payload, id, dup) = laptop.message().await;
+            assert!(payload.contains(&format!("\"n\":{n}")), "{payload}");
+            assert_eq!((id, dup), (former, true));
+            laptop.ack(PUBACK, id).await;
+        }
+        laptop.quiet().await;
+        laptop.disconnect().await;
+        lasting(&world, "laptop", version).await.quiet().await;
+        world.close().await;
+    }
+}
+
+#[tokio::test]
+async fn a_lasting_session_that_subscribed_later_does_not_get_what_was_settled_before() {
+    let world = World::open().await;
+    let mut phone = Peer::new(&world, "phone").await;
+    phone.subscribe(INBOX, 1).await;
+    let answer = world.publish(INBOX, "before").await;
+    let (_, id, _) = phone.message().await;
+    phone.ack(PUBACK, id).await;
+    assert_eq!(outcome(answer).await, Outcome::Confirmed);
+    let mut laptop = lasting(&world, "laptop", V5).await;
+    laptop.subscribe(INBOX, 1).await;
+    world.publish(INBOX, "after").await;
+    assert_eq!(laptop.message().await.0, "after");
+    world.close().await;
+}
+
+#[tokio::test]
+async fn what_a_member_of_a_group_had_goes_to_another_member_though_somebody_else_settled_it() {
+    let world = World::open().await;
+    let mut members = Vec::new();
+    for client in ["one", "two"] {
+        let mut member = lasting(&world, client, V5).await;
+        member.subscribe(&format!("$share/g/{INBOX}"), 1).await;
+        members.push(member);
+    }
+    let mut outside = Peer::new(&world, "outside").await;
+    outside.subscribe(INBOX, 1).await;
+    let answer = world.publish(INBOX, "x").await;
+    let (_, id, _) = outside.message().await;
+    let [one, two] = &mut members[..] else { panic!("two members") };
+    let first = tokio::select! {
+        _ = one.message() => 0,
+        _ = two.message() => 1,
+    };
+    outside.ack(PUBACK, id).await;
+    assert_eq!(outcome(answer).await, Outcome::Confirmed);
+    drop(members.remove(first));
+    let mut other = members.remove(0);
+    let (payload, id, _) = other.message().await;
+    assert_eq!(payload, "x");
+    other.ack(PUBACK, id).await;
+    other.quiet().await;
+    other.disconnect().await;
+    for client in ["one", "two"] {
+        lasting(&world, client, V5).await.quiet().await;
+    }
+    outside.quiet().await;
+    world.close().await;
+}
+
+#[tokio::test]
+async fn a_group_whose_members_are_all_away_gets_what_others_settled() {
+    let world = World::open().await;
+    for client in ["one", "two"] {
+        let mut member = lasting(&world, client, V5).await;
+        member.subscribe(&format!("$share/g/{INBOX}"), 1).await;
+        member.disconnect().await;
+    }
+    let mut outside = Peer::new(&world, "outside").await;
+    outside.subscribe(INBOX, 1).await;
+    for payload in ["settled", "open"] {
+        let answer = world.publish(INBOX, payload).await;
+        let (_, id, _) = outside.message().await;
+        if payload == "settled" {
+            outside.ack(PUBACK, id).await;
+            assert_eq!(outcome(answer).await, Outcome::Confirmed);
+        }
+    }
+    let mut member = lasting(&world, "two", V5).await;
+    for payload in ["settled", "open"] {
+        let (seen, id, _) = member.message().await;
+        assert_eq!(seen, payload);
+        member.ack(PUBACK, id).await;
+    }
+    member.quiet().await;
+    lasting(&world, "one", V5).await.quiet().await;
+    assert_eq!(world.waits(INBOX), 0);
+    world.close().await;
+}
+
+#[tokio::test]
+async fn beside_a_session_that_is_away_a_reader_at_qos_0_settles_nothing() {
+    let world = World::open().await;
+    let mut laptop = lasting(&world, "laptop", V5).await;
+    laptop.subscribe(INBOX, 1).await;
+    laptop.disconnect().await;
+    let mut phone = Peer::new(&world, "phone").await;
+    phone.subscribe(INBOX, 0).await;
+    let answer = world.publish(INBOX, "x").await;
+    assert!(matches!(phone.next().await, Seen::Publish { id: None, .. }));
+    phone.quiet().await;
+    world.barrier().await;
+    assert_eq!(world.waits(INBOX), 1);
+    let mut laptop = lasting(&world, "laptop", V5).await;
+    let (payload, id, _) = laptop.message().await;
+    assert_eq!(payload, "x");
+    laptop.ack(PUBACK, id).await;
+    assert_eq!(outcome(answer).await, Outcome::Confirmed);
+    phone.quiet().await;
+    world.close().await;
+}
+
+#[tokio::test]
+async fn what_was_sent_is_acknowledged_after_its_subscription_ended() {
+    let world = World::open().await;
+    let mut bal = Peer::new(&world, "bal").await;
+    bal.subscribe(INBOX, 1).await;
+    let answer = world.publish(INBOX, "x").await;
+    let (_, id, _) = bal.message().await;
+    bal.unsubscribe(INBOX).await;
+    assert_eq!(world.waits(INBOX), 1);
+    bal.ack(PUBACK, id).await;
+    assert_eq!(outcome(answer).await, Outcome::Confirmed);
+    world.close().await;
+}
+
+#[tokio::test]
+async fn a_session_that_ends_takes_no_document_with_it() {
+    let world = World::open().await;
+    let mut laptop = lasting(&world, "laptop", V5).await;
+    laptop.subscribe(INBOX, 1).await;
+    laptop.disconnect().await;
+    let answer = world.publish(INBOX, "x").await;
+    Peer::new(&world, "laptop").await.disconnect().await;
+    assert_eq!(world.waits(INBOX), 1);
+    let mut phone = Peer::new(&world, "phone").await;
+    phone.subscribe(INBOX, 1).await;
+    let (payload, id, dup) = phone.message().await;
+    assert_eq!((payload.as_str(), dup), ("x", false));
+    phone.ack(PUBACK, id).await;
+    assert_eq!(outcome(answer).await, Outcome::Confirmed);
+    world.close().await;
+}
+
+#[tokio::test]
+async fn a_subscription_made_again_brings_nothing_twice() {
+    let world = World::open().await;
+    let mut bal = lasting(&world, "bal", V5).await;
+    bal.subscribe(INBOX, 1).await;
+    let answers = [world.publish(INBOX, "1").await, world.publish(INBOX, "2").await];
+    let ids = [bal.message().await.1, bal.message().await.1];
+    bal.subscribe(INBOX, 1).await;
+    bal.subscribe("alice/others/+", 1).await;
+    bal.quiet().await;
+    for (id, answer) in ids.into_iter().zip(answers) {
+        bal.ack(PUBACK, id).await;
+        assert_eq!(outcome(answer).await, Outcome::Confirmed);
+    }
+    bal.unsubscribe(INBOX).await;
+    let answer = world.publish(INBOX, "3").await;
+    let (payload, id, _) = bal.message().await;
+    assert_eq!(payload, "3", "the other subscription is still there");
+    bal.ack(PUBACK, id).await;
+    assert_eq!(outcome(answer).await, Outcome::Confirmed);
+    world.close().await;
+}
+
+#[tokio::test]
+async fn documents_of_many_topics_wait_for_one_reader() {
+    const TOPICS: usize = 600;
+    let world = World::open().await;
+    let mut answers = Vec::new();
+    for n in 0..TOPICS {
+        answers.push(world.publish(&format!("u{n:03}/others/messages"), &n.to_string()).await);
+    }
+    let mut reader = Peer::new(&world, "reader").await;
+    reader.subscribe("+/others/messages", 1).await;
+    let mut seen = Vec::new();
+    for _ in 0..TOPICS {
+        let (payload, id, dup) = reader.message().await;
+        assert!(!dup);
+        seen.push(payload.parse::<usize>().unwrap());
+        reader.ack(PUBACK, id).await;
+    }
+    seen.sort_unstable();
+    assert_eq!(seen, (0..TOPICS).collect::<Vec<_>>());
+    for answer in answers {
+        assert_eq!(outcome(answer).await, Outcome::Confirmed);
+    }
+    world.close().await;
+}
+
+#[tokio::test]
+async fn a_clean_reader_that_is_left_behind_by_others_is_told_to_go() {
+    const DOCUMENTS: usize = 200;
+    let world = World::open().await;
+    let mut slow = Peer::new(&world, "slow").await;
+    let mut quick = Peer::new(&world, "quick").await;
+    let mut away = lasting(&world, "away", V5).await;
+    for peer in [&mut slow, &mut quick, &mut away] {
+        peer.subscribe(INBOX, 1).await;
+    }
+    away.disconnect().await;
+    let text = "x".repeat(4_000);
+    for n in 0..DOCUMENTS {
+        let answer = world.publish(INBOX, &format!("{n} {text}")).await;
+        let (_, id, _) = quick.message().await;
+        quick.ack(PUBACK, id).await;
+        assert_eq!(outcome(answer).await, Outcome::Confirmed);
+    }
+    let mut got = 0;
+    let end = loop {
+        match slow.next().await {
+            Seen::Publish { payload, .. } => {
+                assert!(payload.starts_with(&format!("{got} ")), "in order, and none is left out");
+                got += 1;
+            }
+            other => break other,
+        }
+    };
+    assert_eq!((end, slow.next().await), (Seen::Disconnect(0x97), Seen::Closed));
+    assert!(got < DOCUMENTS);
+    // For a session that is away all of it is kept.
+    let mut away = lasting(&world, "away", V5).await;
+    for n in 0..DOCUMENTS {
+        let (payload, id, dup) = away.message().await;
+        assert!(payload.starts_with(&format!("{n} ")) && !dup, "{n}");
+        away.ack(PUBACK, id).await;
+    }
+    away.quiet().await;
+    world.close().await;
+}
+
+#[tokio::test]
+async fn correlation_data_goes_along_where_there_is_a_word_for_it() {
+    let world = World::open().await;
+    for version in [V5, V311] {
+        let (mut bal, _) = Peer::connect(&world, Connect { version, ..Connect::default() }).await;
+        bal.subscribe(INBOX, 1).await;
+        let correlation = Some(vec![0xca, 0xfe].into());
+        let note = Note { topic: INBOX.to_owned(), payload: "x".into(), correlation, at: now_ms() };
+        soon("a commit", world.store.tell(note).await.unwrap()).await.unwrap();
+        let (_, body) = bal.next_raw().await.unwrap();
+        let rest = &body[2 + INBOX.len()..];
+        let expected = if version == V5 { &[5, 9, 0, 2, 0xca, 0xfe, b'x'][..] } else { b"x" };
+        assert_eq!(&rest[2..], expected);
+        bal.say(PUBACK << 4, &rest[..2]).await;
+        bal.quiet().await;
+    }
+    world.close().await;
+}
