@@ -11,7 +11,6 @@ mod transports;
 mod warnings;
 
 use crate::bridge::{self, Parts, Stops};
-use crate::chat::message::mark_redelivered;
 use crate::config::{BrokerKind, Loaded, Settings};
 use crate::mqtt::{self, ClientConfig};
 use crate::ops::clock::now_ms;
@@ -117,9 +116,9 @@ pub async fn run(loaded: Loaded, signals: Signals, ready: Option<oneshot::Sender
     let bridge_settings = plan::bridge(&settings, started_ms)?;
 
     let (store, writer, recovery) = open_store(&settings, &plans).await?;
-    let (figures, former) = (store.figures(), recovery.former.len());
+    let figures = store.figures();
     tracing::info!(
-        path = %settings.store.path.display(), recovery.crashed, recovery.rerouted, recovery.redelivered, former,
+        path = %settings.store.path.display(), recovery.crashed, recovery.rerouted, recovery.redelivered,
         ?recovery.last_sid, figures.queue_rows, figures.spool_rows, "store open"
     );
     if recovery.rerouted > 0 {
@@ -292,8 +291,6 @@ impl MqttSide {
     fn capabilities(&self) -> mqtt::Capabilities {
         match self {
             #[cfg(feature = "broker")]
-            Self::Embedded(broker) if broker.is_core() => mqtt::Capabilities::CORE,
-            #[cfg(feature = "broker")]
             Self::Embedded(_) => mqtt::Capabilities::EMBEDDED,
             #[cfg(feature = "rumqttd")]
             Self::Rumqttd(..) => mqtt::Capabilities::EXTERNAL,
@@ -320,8 +317,7 @@ impl MqttSide {
         reload: watch::Receiver<u64>,
         stop: CancellationToken,
     ) -> Result<(), AppError> {
-        let mark_copy = Some(mark_redelivered as mqtt::MarkCopy);
-        let surroundings = Surroundings { metrics, mark_copy, reload, store: Some(store), told: bridge::count_told };
+        let surroundings = Surroundings { metrics, reload, store, told: bridge::count_told };
         match self {
             #[cfg(feature = "broker")]
             Self::Embedded(broker) => Ok(broker.run(outlet, surroundings, stop).await?),

@@ -200,7 +200,6 @@ pub(super) fn broker(settings: &Settings) -> BrokerConfig {
             retained_bytes_per_user: limits.broker_retained_bytes_per_user as u64,
             ..BrokerLimits::default()
         },
-        core: std::env::var_os("BROKER_CORE").is_some(),
     }
 }
 

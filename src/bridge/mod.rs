@@ -86,7 +86,7 @@ pub struct Stops {
 /// When the store is closed before the bridge has ended.
 pub async fn run(settings: Settings, parts: Parts, stops: Stops) -> Result<(), StoreError> {
     let Parts { store, recovery, mqtt, transports, metrics, readiness } = parts;
-    let mqtt::Port { capabilities: broker, inbound, publish, former, broker_link, readers, .. } = mqtt;
+    let mqtt::Port { capabilities: broker, inbound, publish, broker_link, readers, .. } = mqtt;
     let (clients, sightings, set_aside) = (mqtt.clients, mqtt.sightings, mqtt.set_aside);
     let (events_tx, events) = mpsc::channel(EVENTS);
     let links = transports.iter().map(|(transport, port)| (transport.clone(), port.link.clone())).collect();
@@ -124,7 +124,7 @@ pub async fn run(settings: Settings, parts: Parts, stops: Stops) -> Result<(), S
         });
     } else {
         let publisher = Publisher::new(Arc::clone(&context), broker_link, readers);
-        tasks.spawn(publisher.run(former, recovery.former, stops.clone(), announced.clone()));
+        tasks.spawn(publisher.run(stops.clone(), announced.clone()));
     }
     tasks.spawn(async move {
         let ended = announce.run(stops.publish).await;

@@ -8,7 +8,7 @@ use super::context::{Context, oldest};
 use super::count_told;
 use super::topic_window::{Manner, TopicWindow};
 use crate::chat::message::mark_redelivered;
-use crate::mqtt::{BrokerLink, Former, MarkCopy, Outbound, Outcome};
+use crate::mqtt::{BrokerLink, Outbound, Outcome};
 use crate::ops::clock::{every, now_ms};
 use crate::ops::message_log;
 use crate::ops::metrics::Metric;
@@ -19,7 +19,7 @@ use futures_util::{StreamExt, TryFutureExt};
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -29,8 +29,6 @@ const FETCH: usize = 256;
 pub(super) const WINDOWS_MAX: usize = if cfg!(test) { 8 } else { 10_000 };
 /// How long an explicit acknowledgement may take before a newly come reader gets the message again.
 const ACK_WAIT: Duration = Duration::from_secs(5);
-/// How long the first document of a topic may be unconfirmed before others follow it. Tests answer when they like.
-const PROBE_WAIT: Duration = if cfg!(test) { Duration::from_secs(3_600) } else { Duration::from_millis(100) };
 /// How often it is looked for readers whose time for any of that is over, and for windows that are free again.
 const ROUND_EVERY: Duration = Duration::from_millis(200);
 /// Most confirmed documents whose removal is put into one operation.
@@ -52,8 +50,6 @@ struct Track {
     repeat: bool,
     /// When something was last confirmed.
     confirmed_at: Instant,
-    /// When the window last began anew.
-    probed_at: Instant,
 }
 
 /// What the store has on a topic behind document `after`.
@@ -105,16 +101,8 @@ impl Publisher {
     }
 
     /// Publishes until it is stopped, then waits until what is confirmed is forgotten as well. What is not confirmed
-    /// stays in the store. `topics` are those with documents that an earlier run may have published; `announced` is given
-    /// when nobody else publishes any more.
-    pub(super) async fn run(
-        mut self,
-        former: mpsc::Sender<Former>,
-        topics: Vec<String>,
-        stops: Stops,
-        announced: CancellationToken,
-    ) -> Result<(), StoreError> {
-        self.claim_former(former, topics).await?;
+    /// stays in the store. `announced` is given when nobody else publishes any more.
+    pub(super) async fn run(mut self, stops: Stops, announced: CancellationToken) -> Result<(), StoreError> {
         let context = Arc::clone(&self.context);
         let mut presences = context.bal_presences.changed();
         let mut rounds = every(ROUND_EVERY);
@@ -148,35 +136,11 @@ impl Publisher {
                 _ = presences.changed() => self.look_at_everything().await?,
                 _ = rounds.tick() => {
                     self.repeat();
-                    self.trust_probes();
                     self.look_at_postponed();
                 }
             }
         }
         self.wind_up(stops, announced).await
-    }
-
-    /// Asks the broker what it still has of an earlier run, before it serves anybody: a reader gets that from there,
-    /// and must not get it from here as well.
-    async fn claim_former(&mut self, former: mpsc::Sender<Former>, topics: Vec<String>) -> Result<(), StoreError> {
-        for topic in topics {
-            let topic: Arc<str> = topic.into();
-            self.look_at(Arc::clone(&topic));
-            let window = self.context.settings.topic_window;
-            let documents = self.context.store.next_to_publish(Arc::clone(&topic), 0, window).await?.await?;
-            let Some(track) = self.tracks.get_mut(&topic) else { continue };
-            for document in documents.into_iter().take_while(|document| document.redelivered) {
-                let Waiting { reference, payload, .. } = document;
-                track.topic_window.take(reference.seq);
-                let marked = mark_redelivered(&payload).map(Into::into);
-                let (outcome, answered) = oneshot::channel();
-                let payloads = [Some(payload), marked].into_iter().flatten().collect();
-                // A broker that has nothing to do with earlier runs drops it: that means `Lost`.
-                let _ = former.send(Former { topic: topic.to_string(), payloads, outcome }).await;
-                self.answers.push(Box::pin(answer(reference, answered)));
-            }
-        }
-        Ok(())
     }
 
     /// Readers may have come for any topic: all that have documents in the store are looked at.
@@ -204,14 +168,6 @@ impl Publisher {
         }
     }
 
-    /// A reader who acknowledges slowly, or by hand, gets more than one document at a time.
-    fn trust_probes(&mut self) {
-        if self.context.broker.knows_readers {
-            let slow = |track: &&mut Track| track.probed_at.elapsed() > PROBE_WAIT;
-            self.tracks.values_mut().filter(slow).for_each(|track| track.topic_window.trust_probe());
-        }
-    }
-
     fn look_at(&mut self, topic: Arc<str>) {
         if self.tracks.len() >= WINDOWS_MAX && !self.tracks.contains_key(&topic) && !self.make_place() {
             self.postponed.insert(topic);
@@ -225,7 +181,6 @@ impl Publisher {
             explicit: settings.is_explicit(topic),
             repeat: false,
             confirmed_at: Instant::now(),
-            probed_at: Instant::now(),
         });
         track.more = true;
     }
@@ -296,9 +251,6 @@ impl Publisher {
             // The window may have broken while the store was asked.
             let Some(track) = self.tracks.get_mut(&topic).filter(|track| track.topic_window.room() > 0) else { return };
             let manner = track.topic_window.take(document.reference.seq);
-            if manner.resume {
-                track.probed_at = Instant::now();
-            }
             self.send(document, manner);
         }
     }
@@ -312,8 +264,7 @@ impl Publisher {
         // Whatever cannot be marked is published as it is.
         let marked = if again { mark_redelivered(&payload) } else { None };
         let (outbound, outcome) = Outbound::new(&reference.topic, marked.map_or(payload, Into::into));
-        let (mark_copy, resume) = (Some(mark_redelivered as MarkCopy), manner.resume);
-        self.outgoing.push_back(Outbound { correlation, mark_copy, resume, ..outbound });
+        self.outgoing.push_back(Outbound { correlation, resume: manner.resume, ..outbound });
         self.answers.push(Box::pin(answer(reference, outcome)));
     }
 

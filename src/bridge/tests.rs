@@ -94,7 +94,6 @@ impl Harness {
             mqtt_port.capabilities = mqtt::Capabilities::EXTERNAL;
         }
         // A broker that keeps nothing over a stop.
-        mqtt.former.close();
         let (transports, mut outlets): (Vec<_>, Vec<_>) = transports
             .iter()
             .map(|transport| {

@@ -120,7 +120,7 @@ impl TopicWindow {
             }
         } else {
             self.open.insert(seq, true);
-            if matches!(outcome, Outcome::Lost | Outcome::Kept) {
+            if outcome == Outcome::Lost {
                 self.seen = self.seen.max(seq);
             }
             let before = matches!(self.mode, Mode::Breaking { no_reader: true });

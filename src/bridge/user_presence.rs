@@ -158,7 +158,7 @@ async fn tell(context: Arc<Context>, user: Owner, document: UserPresence) -> Res
     let (outbound, outcome) = Outbound::new(topic, UserPresence { last_seen, ..document }.to_payload());
     // If the broker is gone, the outcome is as well.
     let _ = context.publish.send(Outbound { retain: true, ..outbound }).await;
-    let published = matches!(outcome.await, Ok(Outcome::Confirmed | Outcome::Kept));
+    let published = matches!(outcome.await, Ok(Outcome::Confirmed));
     tracing::debug!(%user, ?state, published, "presence of a user told");
     Ok((user, published))
 }

@@ -1,101 +1,72 @@
-//! The embedded MQTT broker: the front door without an external broker.
+//! The embedded MQTT broker: MQTT 3.1.1 and 5, with its sessions in the store.
 //!
-//! An engine (`mqtt5`) speaks the protocol; this folder decides. It accepts the connections, stands between each socket
-//! and the engine (`gate`), turns the engine's events into [`Inbound`](crate::mqtt::Inbound) messages (`events`),
-//! delivers the bridge's publications and knows which of them arrived (`confirm`, `sessions`), finds out who somebody is
-//! (`identity`, asked by `admission`), says who may write and read what (`access`, asked through `auth`), and why somebody
-//! is refused or cut off (`refusals`). It moves topics and bytes and knows no word of the chat but those that the access
-//! rules name.
+//! ```text
+//!  listen ── TCP, TLS, WebSocket ──▶ connection ── wire: bytes to packets and back
+//!                                        │   ▲
+//!                          PUBLISH, ...  ▼   │ session: queue, window, packet identifiers
+//!                                       hub ── routing: who reads a topic
+//!                                        │   ▲
+//!                      bridge ◀─ Inbound ┤   │ what each commit brought
+//!                                        ▼   │
+//!                                       store
+//! ```
 //!
-//! What the bridge may rely on:
+//! A PUBLISH is parsed, and judged for its size, in `wire`; for the rights of its client in `connection/publish`; it is
+//! routed and stored from `hub/publish`; its acknowledgement is held in `connection/held` until the store has committed it
+//! (`store/sqlite/sessions/queue`). That a client has a document is told to the store in `hub/documents`.
 //!
-//! * A PUBACK (QoS 1) or PUBREC (QoS 2) for a topic of the bridge leaves only after the bridge said
-//!   [`AckWord::Done`](crate::mqtt::AckWord::Done), in the order of the messages. A message that the bridge lets go
-//!   without a word ends the publisher's connection, so that it is sent again.
-//! * A publication at QoS 1 is `Confirmed` when a subscriber acknowledged it (if all have QoS 0: when it is on the
-//!   socket), `NoReader` when no connected session has a matching subscription, `Lost` when the last connected session
-//!   that had a copy went. Retained publications and those at QoS 0 are `Confirmed` at once, and so is one that is
-//!   bigger than all its readers take, as MQTT 5 wants it (3.1.2.11.4).
+//! What clients, and the bridge, may rely on:
+//!
+//! * A PUBACK (QoS 1) or PUBREC (QoS 2) leaves after everything it promises is on disk: the rows of the lasting sessions that
+//!   get the message, its place among the retained ones, its packet identifier at QoS 2; and, on a topic of the bridge,
+//!   after its [`AckWord`](crate::mqtt::AckWord). They leave in the order of the messages. A message that the bridge lets go
+//!   without a word ends its publisher's connection, so that it comes again.
+//! * The bridge's documents stay in the store's outbox until a reader has one at QoS 1, or, where nobody reads its topic at
+//!   more than QoS 0, until it is on the socket of one. Other lasting sessions get it all the same.
+//! * What may have been sent before has the flag DUP, also after a crash.
 //! * What comes in on `{user}/...` comes from that user, unless anonymous clients are allowed, and says who that is
 //!   ([`Principal`](crate::chat::principal::Principal)): by the log-in of the connection, of a will by that of who left it. Nobody is delivered what
-//!   the access rules ([`Rights`](crate::chat::access::Rights)) do not let them read, and who may not read a publication is no reader of it.
-//! * A session belongs to a user and a client id. Only the engine knows it by one key ([`identity`]).
-//! * A will on a topic of the bridge comes in like any message, when the engine publishes it.
+//!   the access rules ([`Rights`](crate::chat::access::Rights)) do not let them read.
+//! * A session belongs to a user and a client id. A connection that takes one over gets its CONNACK after the one before
+//!   has ended wholly, its will included.
 //! * Each connection of somebody who logged in is told when it begins, before anything it says, and once when it ends,
 //!   before its will ([`Sighting`](crate::mqtt::Sighting)). A DISCONNECT with reason 0 is a goodbye; every other end,
 //!   a take-over too, is a break.
-//! * At most [`BrokerLimits::unconfirmed`] publications are unconfirmed over all topics; then no more are taken. A
-//!   subscriber that never acknowledges holds its own publications only, as long as the bridge keeps fewer than that
-//!   open for it.
-//! * Sessions, their subscriptions and retained messages are on disk before they are acknowledged, if there is a folder
-//!   for them ([`BrokerConfig::data`]). What was sent to a session and not acknowledged outlives an orderly stop; after
-//!   a crash the bridge publishes it again.
-//!
-//! The engine logs under the target `mqtt5`. Connecting, publishing and disconnecting in an orderly way, or by closing
-//! the socket, it warns of nothing; it warns of clients that break rules, fall silent or stop reading.
+//! * Memory depends on how many clients, subscriptions and topics of retained messages there are, within limits with names
+//!   ([`BrokerLimits`]), and not on what waits.
+//! * While the disk refuses, what needs it is not acknowledged; everything else goes on.
 
-mod acks;
-mod admission;
-mod auth;
-mod confirm;
 mod connection;
-mod desk;
-mod disk;
-mod engine;
-mod events;
-mod faults;
-mod filters;
-mod former_keys;
-mod frames;
-mod gate;
 mod hub;
 pub mod identity;
-#[cfg_attr(not(test), expect(dead_code, reason = "the hub will begin with it"))]
 mod import;
-mod link;
 mod listen;
-mod outgoing;
-mod parked;
-mod readers;
 mod refusals;
 mod routing;
 mod seats;
-mod serving;
 mod session;
-mod sessions;
 mod settings;
-mod turns;
-mod wills;
 mod wire;
 
 pub use refusals::TARGET as REFUSALS;
 pub use settings::{BrokerConfig, BrokerLimits, JwtConfig, Listen, TlsFiles};
 
-use std::collections::HashSet;
 use std::io;
 use std::net::SocketAddr;
-use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use thiserror::Error;
-use tokio::sync::{Semaphore, mpsc, watch};
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use crate::mqtt::{BrokerLink, Former, MarkCopy, Outlet};
+use crate::mqtt::{BrokerLink, Outlet};
 use crate::ops::metrics::Metrics;
 use crate::store::{Recorded, Store, StoreError};
-use disk::{Disk, Past};
+use hub::Hub;
 use listen::Listeners;
 pub use listen::TlsError;
-
-/// How often expired sessions and messages are removed.
-const SWEEP: Duration = Duration::from_secs(30);
-/// How often it is told how many clients are connected.
-const COUNT: Duration = Duration::from_secs(1);
 
 /// Why the broker cannot run.
 #[derive(Debug, Error)]
@@ -121,7 +92,7 @@ pub enum BrokerError {
     /// A limit that leaves no room for anything.
     #[error("limit `{0}` must be at least 1")]
     NoRoom(&'static str),
-    /// The folder of sessions and retained messages cannot be used.
+    /// The folder in which an earlier release kept sessions and retained messages cannot be read.
     #[error("the broker's folder {}: {reason}", .folder.display())]
     Data {
         /// The folder.
@@ -138,9 +109,9 @@ pub enum BrokerError {
     /// The certificate or what belongs to it cannot be used.
     #[error("the TLS listeners cannot start: {0}")]
     Tls(#[from] TlsError),
-    /// The engine failed to start.
-    #[error("the broker engine did not start: {0}")]
-    Engine(String),
+    /// The store was closed, or failed, before the broker had read its sessions.
+    #[error("the sessions of the broker could not be read")]
+    Store(#[from] StoreError),
 }
 
 /// A broker that listens, but does not answer yet.
@@ -170,10 +141,8 @@ pub struct Bound {
 pub struct Surroundings {
     /// Where it counts.
     pub metrics: Arc<Metrics>,
-    /// How copies are marked of which nobody knows whether they were acknowledged.
-    pub mark_copy: Option<MarkCopy>,
     /// Where sessions and documents are.
-    pub store: Option<Store>,
+    pub store: Store,
     /// Counts what became of a delivery.
     pub told: fn(&Metrics, &Recorded),
     /// Changes when the operator wants users, keys and certificates to be read again.
@@ -198,17 +167,11 @@ impl Broker {
     ///
     /// # Errors
     ///
-    /// If something is open to strangers, a limit is 0, or a file or folder cannot be used.
+    /// If something is open to strangers, a limit is 0, or a file cannot be used.
     pub fn check(config: &BrokerConfig) -> Result<(), BrokerError> {
         config.check()?;
         identity::Doorman::new(config)?;
-        Listeners::check(&config.listen)?;
-        config.data.as_deref().map_or(Ok(()), Disk::check)
-    }
-
-    /// Whether its sessions are in the store.
-    pub fn is_core(&self) -> bool {
-        self.config.core
+        Listeners::check(&config.listen)
     }
 
     /// The addresses.
@@ -216,70 +179,12 @@ impl Broker {
         self.listeners.addresses()
     }
 
-    /// Serves clients until `stop`. Publications that are not confirmed by then are answered `Lost`.
+    /// Serves clients until `stop`.
     ///
     /// # Errors
     ///
-    /// If the engine does not start.
+    /// If the store is closed before the first client is served.
     pub async fn run(
-        self,
-        outlet: Outlet,
-        surroundings: Surroundings,
-        stop: CancellationToken,
-    ) -> Result<(), BrokerError> {
-        if self.config.core {
-            return self.run_core(outlet, surroundings, stop).await;
-        }
-        let Self { listeners, doorman, files, config: BrokerConfig { data, limits, .. } } = self;
-        let Outlet { inbound, publish, former, broker_link, readers, clients, sightings, .. } = outlet;
-        let Surroundings { metrics, reload, mark_copy, .. } = surroundings;
-        let (disk, past) = Disk::open(data.as_deref(), engine::queues(&limits)).await?;
-        former_keys::adopt(&disk).await;
-        let desk = Arc::new(engine::desk(disk, &limits, mark_copy));
-        let unconfirmed = Arc::new(Semaphore::new(limits.unconfirmed));
-        recover(&desk, &limits).await?;
-        desk.restore(past, |user| doorman.rights_of(user)).await;
-        claims(&desk, former, past, &unconfirmed, &stop).await;
-
-        let refusals = Arc::new(refusals::Refusals::new(metrics));
-        let events = Arc::new(events::Events {
-            desk: Arc::clone(&desk),
-            inbound,
-            readers,
-            sightings,
-            refusals: Arc::clone(&refusals),
-            stop: stop.clone(),
-        });
-        let admission = admission::Admission {
-            doorman: Arc::clone(&doorman),
-            ledger: Arc::clone(&desk.ledger),
-            sessions: limits.sessions,
-            turns: Arc::default(),
-            publish_rate: NonZeroU32::new(limits.publish_rate),
-            refusals: Arc::clone(&refusals),
-        };
-        let rules = auth::Rules { doorman: Arc::clone(&doorman), events, refusals };
-        let engine = serving::Engine::Former(Arc::new(engine::Engine::new(rules, admission, limits)));
-
-        broker_link.send_replace(BrokerLink::Up);
-        info!(addresses = ?listeners.addresses(), "broker is open");
-        tokio::join!(
-            listeners.run(engine, reload.clone(), stop.clone()),
-            outgoing::run(publish, &desk, unconfirmed, &stop),
-            desk.keep_written(&stop),
-            sweep(&desk, &stop),
-            files.run(&doorman, reload, &stop),
-            count(&desk.ledger, clients, &stop)
-        );
-        broker_link.send_replace(BrokerLink::Down);
-        desk.close().await;
-        info!("broker is closed");
-        Ok(())
-    }
-}
-
-impl Broker {
-    async fn run_core(
         self,
         outlet: Outlet,
         surroundings: Surroundings,
@@ -287,12 +192,10 @@ impl Broker {
     ) -> Result<(), BrokerError> {
         let Self { listeners, doorman, files, config: BrokerConfig { limits, .. } } = self;
         let Outlet { inbound, publish, broker_link, clients, sightings, set_aside, .. } = outlet;
-        let Surroundings { metrics, reload, store, told, .. } = surroundings;
-        let store = store.ok_or_else(|| BrokerError::Engine("without a store".to_owned()))?;
-        let refusals = Arc::new(refusals::Refusals::new(metrics));
+        let Surroundings { metrics, reload, store, told } = surroundings;
         let parts = hub::Parts {
             limits,
-            refusals,
+            refusals: Arc::new(refusals::Refusals::new(metrics)),
             store,
             told,
             doorman: Arc::clone(&doorman),
@@ -301,13 +204,12 @@ impl Broker {
             set_aside,
             stop: stop.clone(),
         };
-        let hub = hub::Hub::new(parts);
-        let failed = |error: StoreError| BrokerError::Engine(error.to_string());
-        hub.restore().await.map_err(failed)?;
+        let hub = Hub::new(parts);
+        hub.restore().await?;
         broker_link.send_replace(BrokerLink::Up);
         info!(addresses = ?listeners.addresses(), "broker is open");
         let closed = CancellationToken::new();
-        let listening = listeners.run(serving::Engine::Core(Arc::clone(&hub)), reload.clone(), stop.clone());
+        let listening = listeners.run(Arc::clone(&hub), reload.clone(), stop.clone());
         tokio::join!(
             async {
                 listening.await;
@@ -319,55 +221,5 @@ impl Broker {
         broker_link.send_replace(BrokerLink::Down);
         info!("broker is closed");
         Ok(())
-    }
-}
-
-/// Lets the engine read what it has on disk.
-async fn recover(desk: &desk::Desk, limits: &BrokerLimits) -> Result<(), BrokerError> {
-    let failed = |error: mqtt5::MqttError| BrokerError::Engine(error.to_string());
-    desk.router.initialize().await.map_err(failed)?;
-    let longest = u32::try_from(limits.session_expiry.as_secs()).unwrap_or(u32::MAX);
-    let sessions = desk.router.recover_sessions(longest).await.map_err(failed)?;
-    let retained = desk.router.retained_count().await;
-    info!(sessions, retained, "broker has read its folder");
-    Ok(())
-}
-
-/// Hears what the bridge may have published in an earlier run, and leaves it with the sessions that have it; or takes
-/// it from them, if it is not sure that they have all of it.
-async fn claims(
-    desk: &desk::Desk,
-    mut former: mpsc::Receiver<Former>,
-    past: Past,
-    unconfirmed: &Arc<Semaphore>,
-    stop: &CancellationToken,
-) {
-    let mut unwanted = HashSet::new();
-    while let Some(Some(claim)) = stop.run_until_cancelled(former.recv()).await {
-        if past == Past::Torn {
-            let topic = claim.topic.as_bytes();
-            unwanted.extend(claim.payloads.iter().map(|payload| confirm::mark(topic, payload)));
-        }
-        desk.ledger.adopt(claim, Arc::clone(unconfirmed).try_acquire_owned().ok());
-    }
-    match past {
-        Past::Whole => desk.ledger.adopted(),
-        Past::Torn => desk.cleanse(&unwanted).await,
-    }
-}
-
-async fn count(ledger: &confirm::Ledger, clients: watch::Sender<Option<usize>>, stop: &CancellationToken) {
-    let mut rounds = interval(COUNT);
-    while stop.run_until_cancelled(rounds.tick()).await.is_some() {
-        clients.send_replace(Some(ledger.connected()));
-    }
-}
-
-async fn sweep(desk: &desk::Desk, stop: &CancellationToken) {
-    let mut rounds = interval(SWEEP);
-    rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut suspects = HashSet::new();
-    while stop.run_until_cancelled(rounds.tick()).await.is_some() {
-        desk.sweep(&mut suspects).await;
     }
 }

@@ -25,8 +25,6 @@ pub struct BrokerConfig {
     pub data: Option<PathBuf>,
     /// The limits.
     pub limits: BrokerLimits,
-    /// Which engine serves.
-    pub core: bool,
 }
 
 /// Where the broker listens. Port 0 takes any free one.

@@ -235,7 +235,7 @@ fn matches(filter: &str, user: &str, topic: Levels<'_>) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use mqtt5::validation::{parse_shared_subscription, topic_matches_filter, validate_topic_filter};
+    use crate::chat::filter::{self, Shared};
     use proptest::prelude::*;
 
     use super::*;
@@ -282,9 +282,9 @@ mod tests {
         #[test]
         fn a_subscription_is_granted_for_any_topic_and_a_shared_one_for_all(filter in filter()) {
             let shared = format!("$share/group/{filter}");
-            prop_assert!(validate_topic_filter(&filter).is_ok());
-            prop_assert_eq!(parse_shared_subscription(&shared), (&*filter, Some("group")));
-            let matched: Vec<_> = topics().into_iter().filter(|topic| topic_matches_filter(topic, &filter)).collect();
+            prop_assert!(filter::check(&filter).is_ok());
+            prop_assert_eq!(Shared::parse(&shared), Some(Ok(Shared { group: "group", filter: &filter })));
+            let matched: Vec<_> = topics().into_iter().filter(|topic| filter::matches(&filter, topic)).collect();
             for rights in rights() {
                 let any = matched.iter().any(|topic| rights.may_read(topic));
                 let all = matched.iter().all(|topic| rights.may_read(topic));

@@ -65,8 +65,7 @@ impl Apps {
     /// As [`Apps::check`].
     pub(super) async fn run(self, sim: &SimHandle, v1: V1Handle, stop: CancellationToken) -> Result<(), ClientError> {
         let (port, outlet) = mqtt::port(INBOUND, WINDOW);
-        let mqtt::Port { mut inbound, publish, former, .. } = port;
-        drop(former);
+        let mqtt::Port { mut inbound, publish, .. } = port;
         let confirming = Confirming { user: &self.user, v1, publish, after: 0 };
         let ignore = async { while inbound.recv().await.is_some() {} };
         let (ended, (), ()) = tokio::join!(
@@ -131,7 +130,7 @@ impl Confirming<'_> {
                 if publish.send(message).await.is_err() {
                     return;
                 }
-                if let Ok(Outcome::Confirmed | Outcome::NoReader | Outcome::Kept) = told.await {
+                if let Ok(Outcome::Confirmed | Outcome::NoReader) = told.await {
                     return;
                 }
             }

@@ -32,9 +32,6 @@ pub async fn run(config: ClientConfig, outlet: Outlet, stop: CancellationToken) 
 }
 
 async fn keep<P: Protocol>(mut plan: Plan, mut outlet: Outlet, stop: &CancellationToken) {
-    // What an earlier run published is the external broker's business; dropped, they are published again.
-    outlet.former.close();
-    while outlet.former.try_recv().is_ok() {}
     let limits = plan.config.limits.clone();
     let mut retry = Retry::new(limits.retry_min, limits.retry_max);
     let mut flight = Flight::new(&limits);

@@ -82,9 +82,6 @@ impl Ack {
     }
 }
 
-/// Changes a payload so that its reader sees that it may have it already.
-pub type MarkCopy = fn(&[u8]) -> Option<Vec<u8>>;
-
 /// A message that the bridge publishes.
 #[derive(Debug)]
 pub struct Outbound {
@@ -98,9 +95,6 @@ pub struct Outbound {
     pub retain: bool,
     /// MQTT 5 correlation data.
     pub correlation: Option<Bytes>,
-    /// How the payload is marked when the embedded broker sends it to a reader once more; without it, and if it says
-    /// `None`, the payload stays as it is.
-    pub mark_copy: Option<MarkCopy>,
     /// The first one of its topic after a failure. After a failure, the broker answers everything of the topic
     /// with [`Outcome::Unsent`] until it sees one of these, so that order survives ([`barrier::Barrier`]).
     pub resume: bool,
@@ -110,20 +104,11 @@ pub struct Outbound {
 
 impl Outbound {
     /// A publication at QoS 1 that waits for none before it, and the end on which its outcome arrives. It is not retained
-    /// and has no correlation data, and further copies of it get no mark.
+    /// and has no correlation data.
     pub fn new(topic: impl ToString, payload: impl Into<Bytes>) -> (Self, oneshot::Receiver<Outcome>) {
         let (topic, payload) = (topic.to_string(), payload.into());
         let (tell, outcome) = oneshot::channel();
-        let outbound = Self {
-            topic,
-            payload,
-            qos: 1,
-            retain: false,
-            correlation: None,
-            mark_copy: None,
-            resume: true,
-            outcome: tell,
-        };
+        let outbound = Self { topic, payload, qos: 1, retain: false, correlation: None, resume: true, outcome: tell };
         (outbound, outcome)
     }
 }
@@ -131,7 +116,7 @@ impl Outbound {
 /// What became of an [`Outbound`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// The next hop has it: the external broker, or (embedded) a subscriber of the topic.
+    /// The next hop has it: the external broker, or the readers of the embedded one.
     Confirmed,
     /// Nobody is there to read the topic now; nothing was sent. [`Port::readers`] changes when somebody comes.
     NoReader,
@@ -139,24 +124,6 @@ pub enum Outcome {
     Unsent,
     /// It was sent, and the connection ended before it was confirmed: publish it again, it may arrive twice.
     Lost,
-    /// It was sent, and the broker closes before it was confirmed. It keeps it over the stop, with the session of
-    /// its reader, and delivers it again as the protocol has it; the next run claims it as [`Former`].
-    Kept,
-}
-
-/// A document that an earlier run may have published and nobody has confirmed.
-///
-/// If the broker still has it for a reader, it keeps it and answers when the reader confirms it. If not, or if it
-/// cannot be sure of the order, it makes sure that no copy of the earlier run is delivered, and answers
-/// [`Outcome::Lost`].
-#[derive(Debug)]
-pub struct Former {
-    /// The topic.
-    pub topic: String,
-    /// The forms in which it may have been published.
-    pub payloads: Vec<Bytes>,
-    /// Where the outcome is told.
-    pub outcome: oneshot::Sender<Outcome>,
 }
 
 /// A connection of somebody who logged in began or ended. Only the embedded broker tells.
@@ -213,10 +180,8 @@ pub enum BrokerLink {
 /// What the bridge can count on with a broker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Capabilities {
-    /// It knows whether anybody reads a topic now, and a confirmation is a reader's. Otherwise it is the broker's own, and who
-    /// is away has to say so.
-    pub knows_readers: bool,
-    /// It takes documents from the store itself and settles them there. Otherwise they are published to it.
+    /// It takes documents from the store itself, where they wait until a reader has them. Otherwise they are published to it,
+    /// a confirmation is its own, and who is away has to say so.
     pub takes_documents: bool,
     /// It sees clients come and go ([`Sighting`]).
     pub sees_clients: bool,
@@ -227,13 +192,9 @@ pub struct Capabilities {
 
 impl Capabilities {
     /// Those of the embedded broker.
-    pub const EMBEDDED: Self =
-        Self { knows_readers: true, takes_documents: false, sees_clients: true, answers_publishers: true };
-    /// Those of the embedded broker with its sessions in the store.
-    pub const CORE: Self = Self { takes_documents: true, ..Self::EMBEDDED };
+    pub const EMBEDDED: Self = Self { takes_documents: true, sees_clients: true, answers_publishers: true };
     /// Those of a broker that the bridge is a client of.
-    pub const EXTERNAL: Self =
-        Self { knows_readers: false, takes_documents: false, sees_clients: false, answers_publishers: false };
+    pub const EXTERNAL: Self = Self { takes_documents: false, sees_clients: false, answers_publishers: false };
 }
 
 /// The bridge's end.
@@ -245,9 +206,6 @@ pub struct Port {
     pub inbound: mpsc::Receiver<Inbound>,
     /// What to publish; full means: wait. Publications of one topic keep their order.
     pub publish: mpsc::Sender<Outbound>,
-    /// What an earlier run may have published, in order per topic. The embedded broker serves nobody before this end is
-    /// dropped.
-    pub former: mpsc::Sender<Former>,
     /// Whether the broker is there.
     pub broker_link: watch::Receiver<BrokerLink>,
     /// Changes whenever a topic that had no reader may have got one.
@@ -267,8 +225,6 @@ pub struct Outlet {
     pub inbound: mpsc::Sender<Inbound>,
     /// What to publish.
     pub publish: mpsc::Receiver<Outbound>,
-    /// What an earlier run may have published.
-    pub former: mpsc::Receiver<Former>,
     /// Whether the broker is there.
     pub broker_link: watch::Sender<BrokerLink>,
     /// To be changed whenever a topic that had no reader may have got one.
@@ -289,14 +245,12 @@ pub fn port(inbound: usize, publish: usize) -> (Port, Outlet) {
     let (readers_tx, readers_rx) = watch::channel(0);
     let (clients_tx, clients_rx) = watch::channel(None);
     let (sightings_tx, sightings_rx) = mpsc::channel(SIGHTINGS);
-    let (former_tx, former_rx) = mpsc::channel(publish);
     let (set_aside_tx, set_aside_rx) = mpsc::channel(SET_ASIDE);
     (
         Port {
             capabilities: Capabilities::EMBEDDED,
             inbound: inbound_rx,
             publish: publish_tx,
-            former: former_tx,
             broker_link: link_rx,
             readers: readers_rx,
             clients: clients_rx,
@@ -306,7 +260,6 @@ pub fn port(inbound: usize, publish: usize) -> (Port, Outlet) {
         Outlet {
             inbound: inbound_tx,
             publish: publish_rx,
-            former: former_rx,
             broker_link: link_tx,
             readers: readers_tx,
             clients: clients_tx,

@@ -29,8 +29,7 @@ pub struct FilterError {
 
 /// Most that libraries say: they say again what our own rooms log at its right level, or call each goodbye of a client an
 /// error (rumqttd). A filter that names one lets it speak (`RUST_LOG=info,rumqttd=info`).
-const LIBRARIES: [(&str, LevelFilter); 3] =
-    [("mqtt5", LevelFilter::ERROR), ("rumqttc", LevelFilter::ERROR), ("rumqttd", LevelFilter::OFF)];
+const LIBRARIES: [(&str, LevelFilter); 2] = [("rumqttc", LevelFilter::ERROR), ("rumqttd", LevelFilter::OFF)];
 /// Below DEBUG, it would print whole frames, with passwords and bodies in them: no level and no name of it
 /// lets it.
 const FRAMES: (&str, LevelFilter) = ("tungstenite", LevelFilter::DEBUG);
@@ -158,19 +157,19 @@ mod tests {
     #[test]
     fn the_usual_words_are_levels_and_nothing_silences_errors_by_mistake() {
         for (wish, filter) in [
-            ("warning", "warn,mqtt5=error,rumqttc=error,rumqttd=off,tungstenite=warn"),
-            ("INFO", "info,mqtt5=error,rumqttc=error,rumqttd=off,tungstenite=info"),
-            ("off", "off,mqtt5=off,rumqttc=off,rumqttd=off,tungstenite=off"),
-            ("trace", "trace,mqtt5=error,rumqttc=error,rumqttd=off,tungstenite=debug"),
+            ("warning", "warn,rumqttc=error,rumqttd=off,tungstenite=warn"),
+            ("INFO", "info,rumqttc=error,rumqttd=off,tungstenite=info"),
+            ("off", "off,rumqttc=off,rumqttd=off,tungstenite=off"),
+            ("trace", "trace,rumqttc=error,rumqttd=off,tungstenite=debug"),
             (
                 "fcm_mqtt_bridge::ccs=Warning",
-                "error,mqtt5=error,rumqttc=error,rumqttd=off,tungstenite=error,fcm_mqtt_bridge::ccs=warn",
+                "error,rumqttc=error,rumqttd=off,tungstenite=error,fcm_mqtt_bridge::ccs=warn",
             ),
-            ("info, rumqttd=info", "info,mqtt5=error,rumqttc=error,tungstenite=info,rumqttd=info"),
-            ("tungstenite=trace", "error,mqtt5=error,rumqttc=error,rumqttd=off,tungstenite=debug"),
+            ("info, rumqttd=info", "info,rumqttc=error,tungstenite=info,rumqttd=info"),
+            ("tungstenite=trace", "error,rumqttc=error,rumqttd=off,tungstenite=debug"),
             (
                 "info,tungstenite::protocol",
-                "info,mqtt5=error,rumqttc=error,rumqttd=off,tungstenite=info,tungstenite::protocol=debug",
+                "info,rumqttc=error,rumqttd=off,tungstenite=info,tungstenite::protocol=debug",
             ),
         ] {
             assert_eq!(complete(wish).as_deref(), Some(filter), "{wish}");

@@ -75,8 +75,8 @@ impl StoreFigures {
     }
 }
 
-/// What was found at the start. It cannot be printed as a whole: of `former` there may be many.
-#[derive(Clone, PartialEq, Eq, Default)]
+/// What was found at the start.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Recovery {
     /// Deliveries that were in flight; they are due again, and marked.
     pub crashed: u64,
@@ -84,8 +84,6 @@ pub struct Recovery {
     pub rerouted: u64,
     /// Documents that may have been published already; they are marked.
     pub redelivered: u64,
-    /// Topics with documents that may have been published by an earlier run.
-    pub former: Vec<String>,
     /// The newest id on disk: new ones must be greater.
     pub last_sid: Option<Sid>,
 }

@@ -325,7 +325,8 @@ async fn ten_thousand_publications_to_one_slow_subscriber_arrive_in_order() {
 #[tokio::test]
 async fn what_is_bigger_than_a_reader_takes_waits_for_one_who_takes_more() {
     let world = World::open().await;
-    let small = |max| Connect { client: "small", max_packet: Some(max), clean: false, expiry: 60, ..Connect::default() };
+    let small =
+        |max| Connect { client: "small", max_packet: Some(max), clean: false, expiry: 60, ..Connect::default() };
     let (mut reader, _) = Peer::connect(&world, small(200)).await;
     reader.subscribe(INBOX, 1).await;
     // Fixed header 3, topic 2 + 20, identifier 2, no properties 1.

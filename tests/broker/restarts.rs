@@ -176,7 +176,9 @@ async fn retained_messages_stay() {
     let folder = tempfile::tempdir().unwrap();
     let world = start(folder.path()).await;
     let mut publisher = Peer::new(&world, "publisher").await;
-    for (id, topic, payload) in [(1, "r/0", "kept"), (2, "r/1", "old"), (3, "r/1", "new"), (4, "r/2", "x"), (5, "r/2", "")] {
+    for (id, topic, payload) in
+        [(1, "r/0", "kept"), (2, "r/1", "old"), (3, "r/1", "new"), (4, "r/2", "x"), (5, "r/2", "")]
+    {
         publisher.publish_with(0b0011, topic, id, &[], payload).await;
         assert_eq!(publisher.next().await, Seen::Ack(PUBACK, id, 0));
     }

@@ -12,8 +12,8 @@ use fcm_mqtt_bridge::chat::principal::Role;
 use fcm_mqtt_bridge::mqtt::{self, AckWord, BrokerLink, Inbound, Outbound, Outcome, Port};
 use fcm_mqtt_bridge::ops::clock::now_ms;
 use fcm_mqtt_bridge::ops::metrics::Metrics;
-use fcm_mqtt_bridge::store::{Note, Store};
 use fcm_mqtt_bridge::store::sqlite::{self, Settings, WriterThread};
+use fcm_mqtt_bridge::store::{Note, Store};
 use rusqlite::{Connection, OpenFlags};
 use tempfile::TempDir;
 use tokio::sync::{oneshot, watch};
@@ -45,12 +45,7 @@ pub(crate) struct World {
 }
 
 pub(crate) fn config() -> BrokerConfig {
-    BrokerConfig {
-        listen: Listen::tcp(([127, 0, 0, 1], 0).into()),
-        anonymous: true,
-        core: true,
-        ..BrokerConfig::default()
-    }
+    BrokerConfig { listen: Listen::tcp(([127, 0, 0, 1], 0).into()), anonymous: true, ..BrokerConfig::default() }
 }
 
 pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
@@ -79,18 +74,12 @@ impl World {
         let bound = broker.addresses();
         let address = bound.tcp.expect("a TCP listener");
         let (mut port, outlet) = mqtt::port(256, 64);
-        drop(std::mem::replace(&mut port.former, tokio::sync::mpsc::channel(1).0));
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
         let metrics = Arc::new(Metrics::new());
         let (reload, reloaded) = watch::channel(0);
-        let surroundings = Surroundings {
-            metrics: Arc::clone(&metrics),
-            mark_copy: None,
-            reload: reloaded,
-            store: Some(store.clone()),
-            told: |_, _| (),
-        };
+        let surroundings =
+            Surroundings { metrics: Arc::clone(&metrics), reload: reloaded, store: store.clone(), told: |_, _| () };
         tasks.spawn(broker.run(outlet, surroundings, stop.clone()));
         soon("the door", port.broker_link.wait_for(|broker_link| *broker_link == BrokerLink::Up)).await.unwrap();
         Self { address, bound, port, metrics, reload, stop, broker: tasks, store, writer, outbox, _folder: folder }

@@ -136,7 +136,7 @@ impl Hub {
         if is_full && self.registry.session(&key).is_none() {
             return Err(Refusal::Sessions.into());
         }
-        let place = self.doorman.enter(&caller, &key, Arc::clone(link) as _)?;
+        let place = self.doorman.enter(&caller, &key, link)?;
         if let Some(user) = &user {
             // A token need not come with a user name.
             link.set_who(link.who().as_user(user));

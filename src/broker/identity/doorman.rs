@@ -11,7 +11,8 @@ use super::brake::Brake;
 use super::passwords::{Passwords, Proven};
 use super::roster::{Place, Proof, Roster};
 use super::tokens::{Keys, Token, looks_like_token};
-use super::{IdentityError, Revocable, users};
+use super::{IdentityError, users};
+use crate::broker::connection::Link;
 use crate::broker::refusals::Refusal;
 use crate::broker::{BrokerConfig, JwtConfig};
 use crate::chat::access::Rights;
@@ -133,7 +134,7 @@ impl Doorman {
         &self,
         caller: &Caller,
         client: &str,
-        link: Arc<dyn Revocable>,
+        link: &Arc<Link>,
     ) -> Result<Option<Place>, Refusal> {
         let Caller::Known(identity, proof) = caller else {
             return Ok(None);

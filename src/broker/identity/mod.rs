@@ -23,13 +23,13 @@ pub mod users;
 
 use thiserror::Error;
 
-pub(super) use client_id::{CLIENT_ID_MAX, SESSION_KEY_ROOM, assigned, device_of, is_key_of, session_key};
+pub(super) use client_id::{CLIENT_ID_MAX, assigned, device_of, is_key_of, session_key};
 pub(super) use doorman::{Caller, Denied, Doorman, Login};
 pub use name::NameError;
 pub(super) use reload::Watch;
+pub(super) use roster::Place;
 #[cfg(test)]
 pub(super) use roster::Proof;
-pub(super) use roster::{Place, Revocable};
 pub use tokens::KeysError;
 pub use users::UsersError;
 

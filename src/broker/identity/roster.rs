@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
+use crate::broker::connection::Link;
 use crate::broker::refusals::Refusal;
 use crate::chat::principal::Identity;
 
@@ -16,24 +17,6 @@ pub(in crate::broker) enum Proof {
         /// When that is.
         expires_ms: u64,
     },
-}
-
-/// A connection that ends when its ground is gone.
-pub(in crate::broker) trait Revocable: std::fmt::Debug + Send + Sync {
-    /// Ends it, and says why.
-    fn end(&self, why: Refusal);
-}
-
-impl Revocable for crate::broker::link::Link {
-    fn end(&self, why: Refusal) {
-        self.end(why);
-    }
-}
-
-impl Revocable for crate::broker::connection::Link {
-    fn end(&self, why: Refusal) {
-        self.end(why);
-    }
 }
 
 /// Everybody who logged in and is connected.
@@ -59,7 +42,7 @@ struct Seat {
     client: Box<str>,
     identity: Identity,
     proof: Proof,
-    link: Weak<dyn Revocable>,
+    link: Weak<Link>,
 }
 
 /// A connection's place on the roster. Gone with the connection.
@@ -82,7 +65,7 @@ impl Roster {
         identity: &Identity,
         proof: &Proof,
         client: &str,
-        link: Arc<dyn Revocable>,
+        link: &Arc<Link>,
     ) -> Option<Place> {
         let mut state = self.lock();
         state.last += 1;
@@ -94,7 +77,7 @@ impl Roster {
         }
         let (identity, proof) = (identity.clone(), proof.clone());
         let user = Arc::clone(&identity.user);
-        seats.push(Seat { number, client: client.into(), identity, proof, link: Arc::downgrade(&link) });
+        seats.push(Seat { number, client: client.into(), identity, proof, link: Arc::downgrade(link) });
         Some(Place { roster: Arc::clone(self), user, number })
     }
 
@@ -102,7 +85,7 @@ impl Roster {
     pub(super) fn review(&self, stands: impl Fn(&Identity, &Proof) -> bool) -> usize {
         let state = self.lock();
         let fallen = state.users.values().flatten().filter(|seat| !stands(&seat.identity, &seat.proof));
-        let links: Vec<Arc<dyn Revocable>> = fallen.filter_map(|seat| seat.link.upgrade()).collect();
+        let links: Vec<Arc<Link>> = fallen.filter_map(|seat| seat.link.upgrade()).collect();
         // The last hold on a link may be ours, and its place comes back here when it is dropped.
         drop(state);
         for link in &links {
@@ -132,7 +115,7 @@ impl Drop for Place {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::broker::connection::{Ending, Link};
+    use crate::broker::connection::Ending;
     use crate::chat::principal::Role;
 
     fn link() -> Arc<Link> {
@@ -144,7 +127,7 @@ mod tests {
     }
 
     fn enter(roster: &Arc<Roster>, client: &str, link: &Arc<Link>) -> Option<Place> {
-        roster.enter(&alice(), &Proof::Password("hash".into()), client, Arc::clone(link) as _)
+        roster.enter(&alice(), &Proof::Password("hash".into()), client, link)
     }
 
     #[test]
@@ -167,7 +150,7 @@ mod tests {
         let (stays, goes) = (link(), link());
         let _first = enter(&roster, "alice:1", &stays);
         let token = Proof::Token { expires_ms: 1 };
-        let _second = roster.enter(&alice(), &token, "alice:2", Arc::clone(&goes) as _);
+        let _second = roster.enter(&alice(), &token, "alice:2", &goes);
         assert_eq!(roster.review(|_, proof| *proof != token), 1);
         assert_eq!((stays.ending(), goes.ending()), (None, Some(Ending::Refused(Refusal::Revoked))));
     }

@@ -1,4 +1,4 @@
-//! From an accepted connection to one that the engine can serve.
+//! From an accepted connection to one that can be served.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -16,9 +16,10 @@ use tokio_tungstenite::tungstenite;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
+use super::super::connection::{self, Stream};
+use super::super::hub::Hub;
 use super::super::refusals::{Refusal, Who};
 use super::super::seats::{Seat, Seats, origin};
-use super::super::serving::Engine;
 use super::proxy::{self, ProxyError};
 use super::spoken::mismatch;
 use super::tls::Acceptors;
@@ -64,7 +65,7 @@ impl From<Box<tungstenite::Error>> for Stopped {
 
 /// What all doors share.
 pub(super) struct Doorstep {
-    engine: Engine,
+    hub: Arc<Hub>,
     acceptors: Option<watch::Receiver<Acceptors>>,
     origins: Vec<String>,
     proxy_protocol: bool,
@@ -73,29 +74,24 @@ pub(super) struct Doorstep {
 
 /// A connection that has been through everything that comes before MQTT.
 struct Guest {
-    stream: Box<dyn Wire>,
+    stream: Box<dyn Stream>,
     peer: SocketAddr,
     _seat: Seat<IpAddr>,
 }
 
-/// Bytes of MQTT, whatever they are wrapped in. Boxed, so that the engine is built for one kind of stream only.
-trait Wire: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
-
-impl<S: AsyncRead + AsyncWrite + Send + Sync + Unpin> Wire for S {}
-
 impl Doorstep {
     pub(super) fn new(
-        engine: Engine,
+        hub: Arc<Hub>,
         acceptors: Option<watch::Receiver<Acceptors>>,
         origins: Vec<String>,
         proxy_protocol: bool,
     ) -> Self {
-        let addresses = Seats::new(engine.limits().connections_per_address);
-        Self { engine, acceptors, origins, proxy_protocol, addresses }
+        let addresses = Seats::new(hub.limits.connections_per_address);
+        Self { hub, acceptors, origins, proxy_protocol, addresses }
     }
 
-    pub(super) fn engine(&self) -> &Engine {
-        &self.engine
+    pub(super) fn hub(&self) -> &Arc<Hub> {
+        &self.hub
     }
 
     /// Takes one connection through everything, until it ends.
@@ -109,22 +105,24 @@ impl Doorstep {
         if let Err(error) = prepare(&stream) {
             debug!(%peer, %error, "could not set the options of a connection");
         }
-        let deadline = Instant::now() + self.engine.limits().connect_timeout;
+        let deadline = Instant::now() + self.hub.limits.connect_timeout;
         // On the heap, because handshakes need much memory for a short time.
         let arrived = timeout_at(deadline, Box::pin(self.welcome(way, stream, peer)));
         let Some(arrived) = stop.run_until_cancelled(arrived).await else {
             return;
         };
         match arrived {
-            Ok(Ok(Guest { stream, peer, _seat })) => self.engine.serve(stream, peer, deadline).await,
+            Ok(Ok(Guest { stream, peer, _seat })) => {
+                connection::serve(Arc::clone(&self.hub), stream, peer, deadline).await
+            }
             Ok(Err((Stopped::Refused(refusal, detail), peer))) => {
-                self.engine.refusals().tell(refusal, &Who::at(peer), detail);
+                self.hub.refusals.tell(refusal, &Who::at(peer), detail);
             }
             Ok(Err((Stopped::HungUp, peer))) => {
-                self.engine.refusals().metrics().count(Metric::BrokerHandshakesFailed);
+                self.hub.refusals.metrics().count(Metric::BrokerHandshakesFailed);
                 debug!(%peer, ?way, "connection closed by its client before it said anything");
             }
-            Err(_late) => self.engine.refusals().tell(Refusal::ConnectTimeout, &Who::at(peer), ""),
+            Err(_late) => self.hub.refusals.tell(Refusal::ConnectTimeout, &Who::at(peer), ""),
         }
     }
 
@@ -147,7 +145,7 @@ impl Doorstep {
         if let Some((refusal, spoken)) = mismatch(way, first[0]) {
             return Err(Stopped::Refused(refusal, spoken.to_owned()));
         }
-        let stream: Box<dyn Wire> = match way {
+        let stream: Box<dyn Stream> = match way {
             Way::Tcp => Box::new(stream),
             Way::Tls => Box::new(self.secure(stream, |acceptors| &acceptors.mqtt).await?),
             Way::Ws => Box::new(self.upgrade(stream).await?),
@@ -171,7 +169,7 @@ impl Doorstep {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        Ok(ws::upgrade(stream, &self.origins, self.engine.limits().packet_bytes).await?)
+        Ok(ws::upgrade(stream, &self.origins, self.hub.limits.packet_bytes).await?)
     }
 }
 

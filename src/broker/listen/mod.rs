@@ -3,7 +3,7 @@
 //! ```text
 //!   tcp ───────────────────────────────────────┐
 //!   tls ─── PROXY header? ─── TLS ─────────────┤
-//!   ws  ─── PROXY header? ─────── WebSocket ───┼── CONNECT ──▶ gate, engine
+//!   ws  ─── PROXY header? ─────── WebSocket ───┼── CONNECT ──▶ connection
 //!   wss ─── PROXY header? ─── TLS ─ WebSocket ─┘
 //!           └────────── one deadline ─────────────────┘
 //! ```
@@ -33,8 +33,8 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
+use super::hub::Hub;
 use super::refusals::{Refusal, Who};
-use super::serving::Engine;
 use super::{Bound, BrokerError, Listen};
 use crate::ops::metrics::Metric;
 use doorstep::{Doorstep, Way};
@@ -85,10 +85,10 @@ impl Listeners {
     }
 
     /// Accepts connections until `stop`, then ends them all.
-    pub(super) async fn run(self, engine: Engine, reload: watch::Receiver<u64>, stop: CancellationToken) {
+    pub(super) async fn run(self, hub: Arc<Hub>, reload: watch::Receiver<u64>, stop: CancellationToken) {
         let Self { doors, identity, origins, proxy_protocol, .. } = self;
         let acceptors = identity.as_ref().map(Identity::acceptors);
-        let doorstep = Doorstep::new(engine, acceptors, origins, proxy_protocol);
+        let doorstep = Doorstep::new(hub, acceptors, origins, proxy_protocol);
         let keep = async {
             if let Some(identity) = identity {
                 identity.keep(reload, stop.clone()).await;
@@ -108,8 +108,8 @@ fn identity(listen: &Listen) -> Result<Option<Identity>, BrokerError> {
 }
 
 async fn receive(mut doors: Doors, doorstep: Arc<Doorstep>, stop: &CancellationToken) {
-    let engine = doorstep.engine().clone();
-    let (most, metrics) = (engine.limits().connections, engine.refusals().metrics());
+    let hub = Arc::clone(doorstep.hub());
+    let (most, metrics) = (hub.limits.connections, hub.refusals.metrics());
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
@@ -121,7 +121,7 @@ async fn receive(mut doors: Doors, doorstep: Arc<Doorstep>, stop: &CancellationT
                     metrics.count(Metric::BrokerAccepted);
                     connections.spawn(Arc::clone(&doorstep).receive(way, stream, peer, stop.clone()));
                     if connections.len() == most {
-                        engine.refusals().tell(Refusal::Connections, &Who::at(peer), "this is the last one that was let in");
+                        hub.refusals.tell(Refusal::Connections, &Who::at(peer), "this is the last one that was let in");
                     }
                 }
                 Err(error) => {
@@ -133,11 +133,11 @@ async fn receive(mut doors: Doors, doorstep: Arc<Doorstep>, stop: &CancellationT
         metrics.set(Metric::BrokerConnections, connections.len() as u64);
     }
     drop(doors);
-    end(&engine, connections).await;
+    end(&hub, connections).await;
 }
 
-async fn end(engine: &Engine, mut connections: JoinSet<()>) {
-    engine.end();
+async fn end(hub: &Hub, mut connections: JoinSet<()>) {
+    hub.end_connections();
     let drained = timeout(STOP_GRACE, async {
         while let Some(ended) = connections.join_next().await {
             report(ended);
@@ -153,7 +153,7 @@ fn report(ended: Result<(), JoinError>) {
     if let Err(error) = ended
         && error.is_panic()
     {
-        error!(%error, "the broker engine panicked in one connection");
+        error!(%error, "the broker panicked in one connection");
     }
 }
 

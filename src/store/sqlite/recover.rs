@@ -44,7 +44,6 @@ pub(super) const KEEP_PLACES: &str = "UPDATE deliveries SET due_at = 0
 /// Runs before the pass over all rows, so that the pass sees where everything goes now.
 const REROUTE: &str = "UPDATE deliveries SET way = ?1
     WHERE state IN (0, 1, 2) AND way NOT IN (SELECT value FROM json_each(?2))";
-const FORMER: &str = "SELECT DISTINCT topic FROM outbox WHERE redelivered = 1 AND topic <> ''";
 const SEQ_CEILING: &str = "SELECT seq_ceiling FROM marks";
 
 /// Puts the file in order and reads what is kept in memory.
@@ -100,7 +99,6 @@ pub(super) fn recover(conn: &mut Connection, settings: &Settings, now: u64) -> r
     transaction.execute(LOOK_AGAIN, [PARKED])?;
     recovery.redelivered = transaction.execute(MAYBE_PUBLISHED, [])? as u64;
     transaction.execute("DELETE FROM claims", [])?;
-    recovery.former = transaction.prepare(FORMER)?.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
     transaction.commit()?;
     Ok((memory, recovery))
 }
