@@ -67,7 +67,7 @@ pub fn check(loaded: &Loaded) -> Result<(), AppError> {
     sqlite::check(&settings.store.path)?;
     match (settings.mqtt.broker, settings.broker.engine) {
         #[cfg(feature = "broker")]
-        (BrokerKind::Embedded, crate::config::Engine::Mqtt5) => {
+        (BrokerKind::Embedded, crate::config::Engine::Embedded) => {
             Broker::check(&plan::broker(settings)).map_err(|fault| AppError::broker(settings, fault))?
         }
         (BrokerKind::Embedded, _) => {}
@@ -256,7 +256,7 @@ impl MqttSide {
     ) -> Result<(Self, Addresses), AppError> {
         match (settings.mqtt.broker, settings.broker.engine) {
             #[cfg(feature = "broker")]
-            (BrokerKind::Embedded, crate::config::Engine::Mqtt5) => {
+            (BrokerKind::Embedded, crate::config::Engine::Embedded) => {
                 let broker = Broker::bind(plan::broker(settings)).await?;
                 let Bound { tcp, ws, .. } = broker.addresses();
                 let addresses = Addresses { broker: tcp, websocket: ws, ops };

@@ -271,24 +271,36 @@ pub struct Limits {
     pub broker_packet_bytes: usize,
     /// Longest topic or filter, bytes.
     pub broker_topic_bytes: usize,
-    /// Most levels of a topic or filter.
+    /// Most levels of a topic or filter; never more than 128, whatever is set.
     pub broker_topic_levels: usize,
     /// Most messages per second of one chat user's connection.
     pub broker_publish_rate: u32,
+    /// Most packets per second of one chat user's connection.
+    pub broker_packet_rate: u32,
+    /// Most bytes per second of one chat user's connection.
+    pub broker_byte_rate: u32,
+    /// Most user properties of one packet of a client.
+    pub broker_user_properties: usize,
     /// Most subscriptions of one client.
     pub broker_subscriptions: usize,
     /// Most unacknowledged messages to one client.
     pub broker_inflight: u16,
-    /// Most messages waiting for one session.
+    /// Most messages of clients waiting for one session.
     pub broker_queued_messages: usize,
-    /// Most bytes waiting for one session.
+    /// Most of their bytes.
     pub broker_queued_bytes: usize,
     /// Most sessions, connected or not.
     pub broker_sessions: usize,
+    /// Most of them of one user.
+    pub broker_sessions_per_user: usize,
     /// How long a session is kept without a connection, hours.
     pub broker_session_hours: u64,
     /// Most retained messages.
     pub broker_retained_messages: usize,
+    /// Most of them of one user.
+    pub broker_retained_messages_per_user: usize,
+    /// Most bytes of them of one user.
+    pub broker_retained_bytes_per_user: usize,
     /// How long a stop may take before what is left is abandoned to the next start, seconds.
     pub stop_seconds: u64,
 }
@@ -315,13 +327,19 @@ impl Default for Limits {
             broker_topic_bytes: 1_024,
             broker_topic_levels: 16,
             broker_publish_rate: 200,
+            broker_packet_rate: 1_000,
+            broker_byte_rate: 4_000_000,
+            broker_user_properties: 100,
             broker_subscriptions: 1_000,
             broker_inflight: 64,
             broker_queued_messages: 10_000,
             broker_queued_bytes: 4_194_304,
             broker_sessions: 50_000,
+            broker_sessions_per_user: 1_000,
             broker_session_hours: 168,
             broker_retained_messages: 100_000,
+            broker_retained_messages_per_user: 10_000,
+            broker_retained_bytes_per_user: 16_000_000,
             stop_seconds: 10,
         }
     }

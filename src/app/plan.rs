@@ -2,6 +2,8 @@
 
 use super::transports::TransportPlan;
 use crate::bridge;
+#[cfg(feature = "broker")]
+use crate::chat::filter::MAX_LEVELS;
 use crate::chat::id::Owner;
 use crate::chat::message::{BrokerKind as BrokerWord, Limits as MessageLimits};
 use crate::chat::principal::Senders;
@@ -64,7 +66,7 @@ pub(super) fn bridge(settings: &Settings, started_ms: u64) -> Result<bridge::Set
         routes,
         explicit: explicit.filter_map(|(name, _)| Owner::new(name).ok()).collect(),
         broker: match (settings.mqtt.broker, settings.broker.engine) {
-            (BrokerKind::Embedded, Engine::Mqtt5) => BrokerWord::Embedded,
+            (BrokerKind::Embedded, Engine::Embedded) => BrokerWord::Embedded,
             // rumqttd is in this process, but what its clients are promised is what an external broker promises.
             (BrokerKind::Embedded, Engine::Rumqttd) | (BrokerKind::External, _) => BrokerWord::External,
         },
@@ -181,15 +183,21 @@ pub(super) fn broker(settings: &Settings) -> BrokerConfig {
             login_failures_per_minute: limits.broker_login_failures_per_minute,
             packet_bytes: limits.broker_packet_bytes,
             topic_bytes: limits.broker_topic_bytes,
-            topic_levels: limits.broker_topic_levels,
+            topic_levels: limits.broker_topic_levels.min(MAX_LEVELS),
             publish_rate: limits.broker_publish_rate,
+            packet_rate: limits.broker_packet_rate,
+            byte_rate: limits.broker_byte_rate,
+            user_properties: limits.broker_user_properties,
             sessions: limits.broker_sessions,
+            sessions_per_user: limits.broker_sessions_per_user,
             session_expiry: Duration::from_secs(limits.broker_session_hours * SECONDS_PER_HOUR),
             subscriptions: limits.broker_subscriptions,
             inflight: limits.broker_inflight,
             queued_messages: limits.broker_queued_messages,
             queued_bytes: limits.broker_queued_bytes,
             retained_messages: limits.broker_retained_messages,
+            retained_messages_per_user: limits.broker_retained_messages_per_user as u64,
+            retained_bytes_per_user: limits.broker_retained_bytes_per_user as u64,
             ..BrokerLimits::default()
         },
     }

@@ -1,6 +1,7 @@
 //! What a configuration most likely does not mean, though it works.
 
-use crate::config::{Broker, BrokerKind, Engine, Settings};
+use crate::chat::filter::MAX_LEVELS;
+use crate::config::{Broker, BrokerKind, Engine, Limits, Settings};
 use std::net::SocketAddr;
 use std::path::Path;
 use url::{Origin, Url};
@@ -8,10 +9,47 @@ use url::{Origin, Url};
 /// What to tell the operator, by the names of keys and without values. Nothing of it keeps the bridge from running.
 pub fn warnings(settings: &Settings) -> Vec<String> {
     let broker = &settings.broker;
-    if (settings.mqtt.broker, broker.engine) != (BrokerKind::Embedded, Engine::Mqtt5) {
+    if (settings.mqtt.broker, broker.engine) != (BrokerKind::Embedded, Engine::Embedded) {
         return Vec::new();
     }
-    [nobody(broker), bare_passwords(broker), files_without_tls(broker), vain_origins(broker)].concat()
+    let limits = &settings.limits;
+    [
+        nobody(broker),
+        bare_passwords(broker),
+        files_without_tls(broker),
+        vain_origins(broker),
+        fewer_levels(limits),
+        other_queue_limits(limits),
+    ]
+    .concat()
+}
+
+/// More levels than any topic may have.
+fn fewer_levels(limits: &Limits) -> Vec<String> {
+    let is_cut = limits.broker_topic_levels > MAX_LEVELS;
+    is_cut
+        .then(|| format!("`limits.broker_topic_levels` counts as {MAX_LEVELS}: topics have no more levels"))
+        .into_iter()
+        .collect()
+}
+
+/// Limits that meant something else in releases up to 0.2. Who has not set them has nothing to think over.
+fn other_queue_limits(limits: &Limits) -> Vec<String> {
+    let usual = Limits::default();
+    [
+        ("limits.broker_queued_messages", limits.broker_queued_messages != usual.broker_queued_messages),
+        ("limits.broker_queued_bytes", limits.broker_queued_bytes != usual.broker_queued_bytes),
+    ]
+    .into_iter()
+    .filter(|(_, is_set)| *is_set)
+    .take(1)
+    .map(|(key, _)| {
+        format!(
+            "`{key}`: when so much waits for a session, further messages of clients are refused to it; releases up to 0.2 \
+             dropped the oldest"
+        )
+    })
+    .collect()
 }
 
 /// A users file without users, and no other way in. One that cannot be read is refused elsewhere.
@@ -99,6 +137,25 @@ mod tests {
         change(&mut settings.broker);
         let all = warnings(&settings);
         all.iter().map(|told| told.split('`').nth(1).unwrap().to_owned()).collect()
+    }
+
+    #[test]
+    fn limits_that_mean_something_else_than_they_did_are_told_once() {
+        let about = |change: fn(&mut Limits)| {
+            let mut settings = Settings::default();
+            change(&mut settings.limits);
+            warnings(&settings)
+        };
+        assert_eq!(about(|_| {}), [""; 0], "the defaults");
+        let told = about(|limits| (limits.broker_queued_messages, limits.broker_queued_bytes) = (5, 1_000_000));
+        assert!(
+            matches!(&told[..], [one] if one.contains("broker_queued_messages`") && one.contains("refused")),
+            "{told:?}"
+        );
+        let told = about(|limits| limits.broker_queued_bytes = 1_000_000);
+        assert!(matches!(&told[..], [one] if one.contains("broker_queued_bytes`")), "{told:?}");
+        let told = about(|limits| limits.broker_topic_levels = 129);
+        assert!(matches!(&told[..], [one] if one.contains("counts as 128")), "{told:?}");
     }
 
     fn at(address: &str) -> Listen {

@@ -9,12 +9,13 @@ use super::refused_names::RefusedNames;
 use super::user_presence::PresencePublish;
 use crate::chat::id::{MessageId, Owner, Sid};
 use crate::chat::message::{
-    BalReceipt, Downstream, Errand, ErrorCode, ErrorDocument, ErrorGate, Presence, Rejection, Sender, error_summary,
+    BalReceipt, BridgeEvent, Downstream, Errand, ErrorCode, ErrorDocument, ErrorGate, Presence, Rejection, Sender,
+    document_id, error_summary,
 };
 use crate::chat::principal::{Principal, Role};
 use crate::chat::status::StatusDocument;
 use crate::chat::topic::{BridgeTopic, ClientTopic, Suffix, check_response_topic};
-use crate::mqtt::{Ack, AckWord, Inbound};
+use crate::mqtt::{Ack, AckWord, Inbound, SetAside};
 use crate::ops::clock::{at, now_ms};
 use crate::ops::message_log;
 use crate::ops::metrics::Metric;
@@ -63,6 +64,7 @@ impl Intake {
     pub(super) async fn run(
         mut self,
         mut inbound: mpsc::Receiver<Inbound>,
+        mut set_aside: mpsc::Receiver<SetAside>,
         stop: CancellationToken,
         quiet: CancellationToken,
     ) -> Result<(), StoreError> {
@@ -76,6 +78,7 @@ impl Intake {
                 () = stop.cancelled() => break,
                 (done, ack) = oldest(&mut self.waiting) => release(done?, ack),
                 () = at(summaries) => self.summaries().await?,
+                Some(document) = set_aside.recv() => self.set_aside(&document).await?,
                 next = inbound.recv(), if self.waiting.len() < limit => match next {
                     Some(publish) => {
                         if !self.room(&stop).await? {
@@ -254,6 +257,30 @@ impl Intake {
         }
         let word = if rejection.code() == ErrorCode::UnknownTopic { AckWord::NoSuchTopic } else { AckWord::Done };
         Ok(Box::pin(try_join_all(commits).map_ok(move |_| Some(word))))
+    }
+
+    /// Tells the operator and the owner of a document that a reader could not take it. Of error documents nothing is said:
+    /// what is said of one would be an error document as well.
+    async fn set_aside(&mut self, document: &SetAside) -> Result<(), StoreError> {
+        let SetAside { topic, payload, bytes, most } = document;
+        let owner = match BridgeTopic::parse(topic) {
+            Ok(Some(BridgeTopic::Errors(_))) => return Ok(()),
+            _ => topic.split('/').next().and_then(|owner| Owner::new(owner).ok()),
+        };
+        let Some(owner) = owner.filter(|owner| self.gate.admit(owner, Instant::now().into_std())) else {
+            return Ok(());
+        };
+        let (id, at) = (document_id(payload), now_ms());
+        let detail = format!(
+            "its reader takes packets of at most {most} bytes, and the document makes one of {bytes}; it waits for a \
+             reader that takes more"
+        );
+        let topic = topic.to_string();
+        let rejection = Rejection::new(ErrorCode::SetAside, detail).about(id.clone());
+        let told = ErrorDocument::new(&rejection, topic.clone(), payload, at).to_payload();
+        let id = id.map(|id| id.to_string());
+        self.context.tell(BridgeEvent::DocumentSetAside { topic, id, bytes: *bytes, most: *most });
+        error(&self.context, &owner, told, at).await?.await
     }
 
     /// Tells owners with more errors than fit into a second how many were left out.

@@ -3,6 +3,7 @@
 mod downstream;
 mod principals;
 mod recipient_order;
+mod set_aside;
 mod several;
 mod transports;
 mod unknown_topics;

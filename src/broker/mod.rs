@@ -191,7 +191,7 @@ impl Broker {
         stop: CancellationToken,
     ) -> Result<(), BrokerError> {
         let Self { listeners, doorman, files, config: BrokerConfig { limits, .. } } = self;
-        let Outlet { inbound, publish, broker_link, clients, sightings, .. } = outlet;
+        let Outlet { inbound, publish, broker_link, clients, sightings, set_aside, .. } = outlet;
         let Surroundings { metrics, reload, store, told } = surroundings;
         let parts = hub::Parts {
             limits,
@@ -201,6 +201,7 @@ impl Broker {
             doorman: Arc::clone(&doorman),
             inbound,
             sightings,
+            set_aside,
             stop: stop.clone(),
         };
         let hub = Hub::new(parts);

@@ -111,21 +111,28 @@ pub struct BrokerLimits {
     pub unconfirmed: usize,
     /// Sessions, connected or not.
     pub sessions: usize,
+    /// Those of one user.
+    pub sessions_per_user: usize,
     /// The longest time for which a session is kept without a connection.
     pub session_expiry: Duration,
     /// Subscriptions of one client.
     pub subscriptions: usize,
     /// Messages sent to one client that it has not acknowledged.
     pub inflight: u16,
-    /// Messages that wait for one session; the oldest go first.
+    /// Messages of clients that wait for one session, in memory or on disk: further ones are refused to it. Documents of
+    /// the bridge do not count.
     pub queued_messages: usize,
     /// The same, in bytes.
     pub queued_bytes: usize,
     /// Retained messages.
     pub retained_messages: usize,
+    /// Those of one user.
+    pub retained_messages_per_user: u64,
+    /// Their bytes: payloads and properties.
+    pub retained_bytes_per_user: u64,
     /// User properties of one packet of a client, and of a will.
     pub user_properties: usize,
-    /// Packets of one chat user's connection per second; 0: as many as it likes.
+    /// Packets of one chat user's connection per second, as [`Self::publish_rate`]; 0: as many as it likes.
     pub packet_rate: u32,
     /// Their bytes.
     pub byte_rate: u32,
@@ -146,12 +153,15 @@ impl Default for BrokerLimits {
             held_acks: 256,
             unconfirmed: 65_536,
             sessions: 50_000,
+            sessions_per_user: 1_000,
             session_expiry: Duration::from_secs(7 * 24 * 3600),
             subscriptions: 1_000,
             inflight: 64,
             queued_messages: 10_000,
             queued_bytes: 4 * 1024 * 1024,
             retained_messages: 100_000,
+            retained_messages_per_user: 10_000,
+            retained_bytes_per_user: 16_000_000,
             user_properties: 100,
             packet_rate: 1_000,
             byte_rate: 4_000_000,
@@ -177,8 +187,8 @@ impl BrokerConfig {
             ("held_acks", limits.held_acks.into()),
             ("unconfirmed", limits.unconfirmed),
             ("sessions", limits.sessions),
+            ("sessions_per_user", limits.sessions_per_user),
             ("inflight", limits.inflight.into()),
-            // The engine takes 0 for "no limit" in the next two.
             ("subscriptions", limits.subscriptions),
             ("retained_messages", limits.retained_messages),
             ("queued_messages", limits.queued_messages),

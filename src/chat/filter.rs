@@ -1,7 +1,7 @@
 //! Topic filters of MQTT (MQTT 5, 4.7 and 4.8.2). Nothing here recurses over levels: a filter comes from the network.
 
 /// So many levels a filter has at most, and the configuration allows no more: each is a node of a tree of filters.
-pub const MAX_LEVELS: usize = 1_024;
+pub const MAX_LEVELS: usize = 128;
 /// So long is a UTF-8 string of MQTT at most, in bytes (MQTT 5, 1.5.4).
 const MAX_BYTES: usize = 65_535;
 const SHARE: &str = "$share/";

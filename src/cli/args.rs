@@ -91,6 +91,39 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Lists the sessions of MQTT clients that the embedded broker keeps without a connection, those for which most waits
+    /// first. Works while the bridge runs.
+    ///
+    /// `waiting` counts messages of clients, with their bytes; `documents` those of the bridge that another session has had.
+    Sessions {
+        /// Where the store is.
+        #[command(flatten)]
+        store: StoreArgs,
+        /// Only those of this user.
+        #[arg(long, value_name = "NAME")]
+        user: Option<String>,
+        /// Which part of the list.
+        #[command(flatten)]
+        page: PageArgs,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Lists the retained messages of the embedded broker by topic, without their payloads. Works while the bridge runs.
+    Retained {
+        /// Where the store is.
+        #[command(flatten)]
+        store: StoreArgs,
+        /// Only topics that match this filter.
+        #[arg(long, value_name = "FILTER")]
+        filter: Option<String>,
+        /// Which part of the list.
+        #[command(flatten)]
+        page: PageArgs,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// Shows what FCM HTTP v1 makes of a message: the request on standard output, what it loses on standard error.
     ///
     /// The message is one of CCS (`{"to": .., "message_id": .., "data": ..}`) or one of a BAL as in topics.md. Nothing is
@@ -135,6 +168,17 @@ pub enum Command {
         #[arg(long, default_value = "/readyz", value_name = "PATH")]
         path: String,
     },
+}
+
+/// A part of a list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Args)]
+pub struct PageArgs {
+    /// At most this many lines.
+    #[arg(long, default_value_t = 100, value_name = "N")]
+    pub limit: usize,
+    /// Leaves out so many lines before them.
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub skip: usize,
 }
 
 /// A broker whose rules `acl` can write.

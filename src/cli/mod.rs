@@ -11,6 +11,8 @@ mod health;
 mod init;
 pub(crate) mod legacy;
 mod outbox;
+mod retained;
+mod sessions;
 mod sim;
 mod trace;
 #[cfg(feature = "broker")]
@@ -20,7 +22,10 @@ use crate::app::{self, Signals};
 use crate::config::{ConfigError, Settings};
 use crate::ops::{logs, print};
 use args::{Cli, Command, StoreArgs};
+use serde::Serialize;
+use serde_json::Value;
 use std::path::{Path, PathBuf};
+use std::str::EscapeDebug;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -50,6 +55,12 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Outbox { store, list, limit, json } => {
             let shown = if list { limit } else { 0 };
             outbox::run(&store_path(store)?, shown, json)
+        }
+        Command::Sessions { store, user, page, json } => {
+            sessions::run(&store_path(store)?, user.as_deref(), page, json)
+        }
+        Command::Retained { store, filter, page, json } => {
+            retained::run(&store_path(store)?, filter.as_deref(), page, json)
         }
         Command::Explain { file, ack } => explain::run(&file, ack.as_deref()),
         #[cfg(feature = "broker")]
@@ -85,6 +96,19 @@ fn check_config(config: Option<&Path>) -> anyhow::Result<()> {
     print::line(loaded.settings.shown())?;
     print::note("the configuration is right");
     Ok(())
+}
+
+/// The JSON form of rows: what is not known of one is left out.
+fn json_rows(rows: &[impl Serialize]) -> serde_json::Result<String> {
+    let mut rows = serde_json::to_value(rows)?;
+    let objects = rows.as_array_mut().into_iter().flatten().filter_map(Value::as_object_mut);
+    objects.for_each(|fields| fields.retain(|_, value| !value.is_null()));
+    serde_json::to_string_pretty(&rows)
+}
+
+/// What a client wrote, fit for a terminal.
+fn shown(text: &str) -> EscapeDebug<'_> {
+    text.escape_debug()
 }
 
 /// Where the store is, by flag or by configuration. The configuration need not be complete for that.

@@ -240,7 +240,7 @@ fn status_word(status: Status) -> &'static str {
     }
 }
 
-fn utc(ms: u64) -> String {
+pub(super) fn utc(ms: u64) -> String {
     humantime::format_rfc3339_millis(UNIX_EPOCH + Duration::from_millis(ms)).to_string()
 }
 

@@ -43,7 +43,8 @@ pub struct Broker {
     pub jwt_audience: Option<String>,
     /// What `iss` of a token must be.
     pub jwt_issuer: Option<String>,
-    /// Folder of sessions and retained messages; without it, `broker` beside the store's file.
+    /// Folder in which earlier releases kept sessions and retained messages, read once; without it, `broker` beside the
+    /// store's file.
     pub data: Option<PathBuf>,
     /// How long a device whose connection broke still counts as online, seconds.
     pub presence_grace_seconds: u64,
@@ -52,7 +53,7 @@ pub struct Broker {
 impl Default for Broker {
     fn default() -> Self {
         Self {
-            engine: Engine::Mqtt5,
+            engine: Engine::Embedded,
             listen: Listen::At(([127, 0, 0, 1], 1883).into()),
             listen_tls: Listen::Off,
             listen_ws: Listen::Off,
@@ -79,8 +80,9 @@ impl Default for Broker {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Engine {
-    /// The one that can be left open.
-    Mqtt5,
+    /// The bridge's own, which can be left open. Configurations of earlier releases say `mqtt5`.
+    #[serde(alias = "mqtt5")]
+    Embedded,
     /// rumqttd, on loopback.
     Rumqttd,
 }

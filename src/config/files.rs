@@ -65,7 +65,7 @@ pub(super) fn check(settings: &Settings) -> Result<(), ConfigError> {
     match (settings.mqtt.broker, broker.engine) {
         (BrokerKind::External, _) => named.push(("mqtt.ca_file".into(), &settings.mqtt.ca_file)),
         (BrokerKind::Embedded, Engine::Rumqttd) => {}
-        (BrokerKind::Embedded, Engine::Mqtt5) => {
+        (BrokerKind::Embedded, Engine::Embedded) => {
             named.extend([
                 ("broker.users_file".into(), &broker.users_file),
                 ("broker.jwt_secret_file".into(), &broker.jwt_secret_file),

@@ -45,7 +45,7 @@ pub(super) fn check_apart(settings: &Settings) -> Result<(), ConfigError> {
     let addresses = match (settings.mqtt.broker, broker.engine) {
         (BrokerKind::External, _) => Vec::new(),
         (BrokerKind::Embedded, Engine::Rumqttd) => vec![("broker.listen", broker.listen)],
-        (BrokerKind::Embedded, Engine::Mqtt5) => listeners(broker).to_vec(),
+        (BrokerKind::Embedded, Engine::Embedded) => listeners(broker).to_vec(),
     };
     let mut taken: Vec<(&str, SocketAddr)> = Vec::new();
     let addresses = addresses.into_iter().filter_map(|(key, listen)| Some((key, listen.address()?)));
@@ -94,13 +94,20 @@ pub(super) fn check_limits(limits: &Limits) -> Result<(), ConfigError> {
     within("limits.broker_topic_bytes", limits.broker_topic_bytes, 64, 65_535)?;
     within("limits.broker_topic_levels", limits.broker_topic_levels, 4, 1_024)?;
     within("limits.broker_publish_rate", limits.broker_publish_rate as usize, 1, 1_000_000)?;
+    within("limits.broker_packet_rate", limits.broker_packet_rate as usize, 1, 1_000_000)?;
+    within("limits.broker_byte_rate", limits.broker_byte_rate as usize, 1_024, u32::MAX as usize)?;
+    within("limits.broker_user_properties", limits.broker_user_properties, 0, 65_535)?;
     within("limits.broker_subscriptions", limits.broker_subscriptions, 1, 1_000_000)?;
     within("limits.broker_inflight", limits.broker_inflight.into(), 1, 65_535)?;
     within("limits.broker_queued_messages", limits.broker_queued_messages, 1, 10_000_000)?;
     within("limits.broker_queued_bytes", limits.broker_queued_bytes, limits.broker_packet_bytes, usize::MAX)?;
     within("limits.broker_sessions", limits.broker_sessions, 1, 10_000_000)?;
+    within("limits.broker_sessions_per_user", limits.broker_sessions_per_user, 1, 10_000_000)?;
     within("limits.broker_session_hours", clamped(limits.broker_session_hours), 1, 24 * 365)?;
-    within("limits.broker_retained_messages", limits.broker_retained_messages, 1, 10_000_000)
+    within("limits.broker_retained_messages", limits.broker_retained_messages, 1, 10_000_000)?;
+    let (messages, bytes) = (limits.broker_retained_messages_per_user, limits.broker_retained_bytes_per_user);
+    within("limits.broker_retained_messages_per_user", messages, 1, 10_000_000)?;
+    within("limits.broker_retained_bytes_per_user", bytes, 1_024, usize::MAX)
 }
 
 fn clamped(value: u64) -> usize {

@@ -13,7 +13,7 @@ pub(super) fn check(settings: &Settings) -> Result<(), ConfigError> {
     let broker = &settings.broker;
     if let Some((key, _)) = beyond(broker).into_iter().find(|(_, is_set)| *is_set) {
         let why = "the engine rumqttd has no such thing: it takes everybody, on `broker.listen` alone, and keeps \
-                   everything in memory; leave it out, or use `broker.engine = \"mqtt5\"`";
+                   everything in memory; leave it out, or use `broker.engine = \"embedded\"`";
         return Err(bad(key, why.into()));
     }
     let Some(listen) = broker.listen.address() else {

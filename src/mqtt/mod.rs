@@ -26,6 +26,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 /// Sightings on their way to the bridge; one that is behind slows connecting down.
 const SIGHTINGS: usize = 1_024;
+/// Documents that clients could not take, on their way to the bridge; what is beyond it is counted only.
+const SET_ASIDE: usize = 64;
 
 /// A message that a client published on a topic of the bridge.
 #[derive(Debug)]
@@ -153,6 +155,19 @@ pub enum Change {
     Broke,
 }
 
+/// A document of the bridge that a client was not sent: it takes no packets of that size. Only the embedded broker tells.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SetAside {
+    /// The topic, whole.
+    pub topic: Arc<str>,
+    /// The document.
+    pub payload: Bytes,
+    /// How long the packet would be, in bytes.
+    pub bytes: usize,
+    /// The longest packet that the client takes, in bytes (MQTT 5, 3.1.2.11.4).
+    pub most: usize,
+}
+
 /// How the broker stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BrokerLink {
@@ -199,6 +214,8 @@ pub struct Port {
     pub clients: watch::Receiver<Option<usize>>,
     /// Who comes and goes, in order per connection.
     pub sightings: mpsc::Receiver<Sighting>,
+    /// Documents that a client could not take, each once for a connection.
+    pub set_aside: mpsc::Receiver<SetAside>,
 }
 
 /// The broker's end.
@@ -216,6 +233,8 @@ pub struct Outlet {
     pub clients: watch::Sender<Option<usize>>,
     /// Who comes and goes, if it knows.
     pub sightings: mpsc::Sender<Sighting>,
+    /// Documents that a client could not take; full means that nobody is told.
+    pub set_aside: mpsc::Sender<SetAside>,
 }
 
 /// Makes both ends, for the embedded broker. `inbound` and `publish` are the sizes of the two queues, in messages.
@@ -226,6 +245,7 @@ pub fn port(inbound: usize, publish: usize) -> (Port, Outlet) {
     let (readers_tx, readers_rx) = watch::channel(0);
     let (clients_tx, clients_rx) = watch::channel(None);
     let (sightings_tx, sightings_rx) = mpsc::channel(SIGHTINGS);
+    let (set_aside_tx, set_aside_rx) = mpsc::channel(SET_ASIDE);
     (
         Port {
             capabilities: Capabilities::EMBEDDED,
@@ -235,6 +255,7 @@ pub fn port(inbound: usize, publish: usize) -> (Port, Outlet) {
             readers: readers_rx,
             clients: clients_rx,
             sightings: sightings_rx,
+            set_aside: set_aside_rx,
         },
         Outlet {
             inbound: inbound_tx,
@@ -243,6 +264,7 @@ pub fn port(inbound: usize, publish: usize) -> (Port, Outlet) {
             readers: readers_tx,
             clients: clients_tx,
             sightings: sightings_tx,
+            set_aside: set_aside_tx,
         },
     )
 }

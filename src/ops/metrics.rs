@@ -83,6 +83,12 @@ metrics! {
     BrokerDropped(Counter, "bridge_broker_dropped_total", "Messages at QoS 0 for which a reader had no room");
     BrokerTooBig(Counter, "bridge_broker_too_big_total", "Messages dropped: bigger than the packets that their reader takes");
     BrokerConnections(Gauge, "bridge_broker_connections", "Connections of the embedded broker");
+    BrokerSessions(Gauge, "bridge_broker_sessions", "Sessions of the embedded broker, connected or not");
+    BrokerQueuedRows(Gauge, "bridge_broker_queued_rows",
+        "Messages of clients on disk that wait for sessions, once for each session");
+    BrokerQueuedBytes(Gauge, "bridge_broker_queued_bytes", "Bytes of messages of clients that wait for sessions");
+    BrokerRetained(Gauge, "bridge_broker_retained", "Retained messages");
+    BrokerRetainedBytes(Gauge, "bridge_broker_retained_bytes", "Bytes of retained messages");
     QueueRows(Gauge, "bridge_queue_rows", "Messages waiting for the push service");
     QueueBytes(Gauge, "bridge_queue_bytes", "Payload bytes of messages waiting for the push service");
     SpoolRows(Gauge, "bridge_spool_rows", "Messages of devices waiting for their BAL");

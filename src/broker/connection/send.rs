@@ -15,6 +15,7 @@ use crate::broker::session::aliases::{Alias, Outward};
 use crate::broker::session::{Flight, Item, Lane, Pulled, Sent, Source};
 use crate::broker::wire::{self, AckKind, PublishOut, Version};
 use crate::chat::qos::QoS;
+use crate::mqtt::SetAside;
 use crate::ops::clock::now_ms;
 use crate::ops::metrics::Metric;
 use crate::store::{QueueRow, StoreError};
@@ -126,7 +127,9 @@ impl Connection {
         let size = wire::publish_size(self.form.version, &packet(&item, None));
         if size > self.form.max_packet {
             if let Source::Document(reference) = &item.source {
-                self.seat.hub.too_big(&self.seat.session, reference, size);
+                let (topic, payload) = (Arc::clone(&reference.topic), item.message.payload.clone());
+                let document = SetAside { topic, payload, bytes: size, most: self.form.max_packet };
+                self.seat.hub.too_big(&self.seat.session, document);
             } else {
                 self.seat.hub.count_too_big();
             }

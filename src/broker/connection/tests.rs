@@ -17,9 +17,10 @@ use crate::broker::BrokerConfig;
 use crate::broker::hub::Parts;
 use crate::broker::identity::Doorman;
 use crate::broker::refusals::Refusals;
-use crate::mqtt::{AckWord, Inbound, Sighting};
+use crate::mqtt::{AckWord, Inbound, SetAside, Sighting};
 use crate::ops::clock::now_ms;
 use crate::ops::metrics::{Metric, Metrics};
+use crate::store::Note;
 use crate::store::sqlite::{self as store, WriterThread};
 
 const V311: u8 = 4;
@@ -35,6 +36,7 @@ struct World {
     hub: Arc<Hub>,
     metrics: Arc<Metrics>,
     inbound: mpsc::Receiver<Inbound>,
+    set_aside: mpsc::Receiver<SetAside>,
     stop: CancellationToken,
     _sightings: mpsc::Receiver<Sighting>,
     _writer: WriterThread,
@@ -53,6 +55,7 @@ impl World {
         let config = BrokerConfig { anonymous: true, limits: limits.clone(), ..BrokerConfig::default() };
         let (inbound_tx, inbound) = mpsc::channel(64);
         let (sightings, _sightings) = mpsc::channel(64);
+        let (set_aside_tx, set_aside) = mpsc::channel(64);
         let stop = CancellationToken::new();
         let hub = Hub::new(Parts {
             limits,
@@ -62,9 +65,10 @@ impl World {
             doorman: Arc::new(Doorman::new(&config).unwrap()),
             inbound: inbound_tx,
             sightings,
+            set_aside: set_aside_tx,
             stop: stop.clone(),
         });
-        Self { hub, metrics, inbound, stop, _sightings, _writer: writer, _folder: folder }
+        Self { hub, metrics, inbound, set_aside, stop, _sightings, _writer: writer, _folder: folder }
     }
 
     /// A client that has said nothing, over a pipe of that size.
@@ -523,6 +527,30 @@ async fn the_window_of_a_client_is_kept_and_what_is_too_big_is_left_out() {
     reader.send(&[acked(PUBACK, 999), acked(PUBCOMP, 999), acked(PUBREC, 999)].concat()).await;
     assert_eq!(reader.ack().await, (PUBREL, 999, 0x92));
     reader.quiet().await;
+}
+
+#[tokio::test]
+async fn a_document_that_its_reader_cannot_take_is_told_of_once_for_a_connection_and_those_behind_it_go_on() {
+    let mut world = World::new();
+    let (topic, big) = ("bal1/others/messages", "x".repeat(100));
+    for payload in [&*big, "1", "2"] {
+        let (topic, payload) = (topic.to_owned(), Bytes::from(payload.to_owned()));
+        world.hub.store.tell(Note { topic, payload, correlation: None, at: now_ms() }).await.unwrap().await.unwrap();
+    }
+    let properties = &[0x27, 0, 0, 0, 100];
+    for _connection in 0..2 {
+        let mut reader = world.connect(Connect { properties, ..Connect::default() }).await;
+        reader.subscribe(topic, 1).await;
+        assert_eq!((reader.message().await.2, reader.message().await.2), ("1".to_owned(), "2".to_owned()));
+        reader.quiet().await;
+        let told = world.set_aside.try_recv().unwrap();
+        assert_eq!((&*told.topic, told.payload.len(), told.bytes > 100, told.most), (topic, 100, true, 100));
+        assert!(world.set_aside.try_recv().is_err());
+    }
+    assert_eq!(world.metrics.clients_refused("document_size"), 2);
+    let mut reader = world.client(V5).await;
+    reader.subscribe(topic, 1).await;
+    assert_eq!(reader.message().await.2, big, "another one gets it");
 }
 
 #[tokio::test(start_paused = true)]

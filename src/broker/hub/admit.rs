@@ -28,8 +28,6 @@ use crate::store::{Message, SessionRecord, StoreError};
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long the connection before may take to end.
 const TAKE_OVER: Duration = Duration::from_secs(5);
-/// Sessions of one user, connected or not.
-const SESSIONS_PER_USER: usize = 1_000;
 /// A session that is kept for ever (MQTT 5, 3.1.2.11.2).
 pub(super) const FOREVER: u32 = u32::MAX;
 
@@ -134,7 +132,8 @@ impl Hub {
         };
         let key: Arc<str> = session_key(user.as_deref(), &client).into();
         let (all, of_user) = self.registry.count(user.as_deref());
-        if self.registry.session(&key).is_none() && (all >= self.limits.sessions || of_user >= SESSIONS_PER_USER) {
+        let is_full = all >= self.limits.sessions || of_user >= self.limits.sessions_per_user;
+        if is_full && self.registry.session(&key).is_none() {
             return Err(Refusal::Sessions.into());
         }
         let place = self.doorman.enter(&caller, &key, link)?;

@@ -41,7 +41,7 @@ use super::identity::Doorman;
 use super::refusals::{Refusal, Refusals, Who};
 use super::routing::retained::RetainedTopics;
 use super::session::MemoryLimits;
-use crate::mqtt::{Inbound, Outbound, Sighting};
+use crate::mqtt::{Inbound, Outbound, SetAside, Sighting};
 use crate::ops::metrics::{Metric, Metrics};
 use crate::store::{Recorded, Store};
 pub(crate) use admit::Admitted;
@@ -70,6 +70,7 @@ pub(crate) struct Hub {
     delayed: Delayed,
     inbound: mpsc::Sender<Inbound>,
     sightings: mpsc::Sender<Sighting>,
+    set_aside: mpsc::Sender<SetAside>,
     pub(crate) stop: CancellationToken,
     /// The number of the row that was announced last.
     announced: AtomicU64,
@@ -86,12 +87,13 @@ pub(super) struct Parts {
     pub(super) doorman: Arc<Doorman>,
     pub(super) inbound: mpsc::Sender<Inbound>,
     pub(super) sightings: mpsc::Sender<Sighting>,
+    pub(super) set_aside: mpsc::Sender<SetAside>,
     pub(super) stop: CancellationToken,
 }
 
 impl Hub {
     pub(super) fn new(parts: Parts) -> Arc<Self> {
-        let Parts { limits, refusals, store, told, doorman, inbound, sightings, stop } = parts;
+        let Parts { limits, refusals, store, told, doorman, inbound, sightings, set_aside, stop } = parts;
         Arc::new(Self {
             limits,
             metrics: Arc::clone(refusals.metrics()),
@@ -105,6 +107,7 @@ impl Hub {
             delayed: Delayed::default(),
             inbound,
             sightings,
+            set_aside,
             stop,
             announced: AtomicU64::new(documents::UNKNOWN),
             last: AtomicU64::new(0),

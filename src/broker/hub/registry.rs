@@ -124,6 +124,13 @@ impl Registry {
         self.lock().stored.get(&id)?.upgrade()
     }
 
+    /// Messages of clients that wait on disk, and their bytes, over all queues.
+    pub(super) fn on_disk(&self) -> (u64, u64) {
+        let state = self.lock();
+        let queues = state.stored.values().filter_map(Weak::upgrade).map(|queue| queue.on_disk());
+        queues.fold((0, 0), |(rows, bytes), (more, longer)| (rows + more, bytes + longer))
+    }
+
     /// All sessions.
     pub(super) fn sessions(&self) -> Vec<Arc<Session>> {
         self.lock().sessions.values().cloned().collect()

@@ -12,8 +12,6 @@ use crate::broker::session::Item;
 use crate::chat::qos::QoS;
 use crate::store::{Enqueue, Message, QueueId, Retain, StoreError, Target};
 
-/// Retained messages of one user.
-const PER_USER: Usage = Usage { messages: 10_000, bytes: 16_000_000 };
 /// Topics that are read at one time.
 const PAGE: usize = 64;
 
@@ -47,8 +45,10 @@ impl Hub {
     }
 
     fn retained_limits(&self) -> RetainedLimits {
-        let messages = self.limits.retained_messages as u64;
-        RetainedLimits { total: Usage { messages, bytes: u64::MAX }, per_user: PER_USER }
+        let limits = &self.limits;
+        let total = Usage { messages: limits.retained_messages as u64, bytes: u64::MAX };
+        let per_user = Usage { messages: limits.retained_messages_per_user, bytes: limits.retained_bytes_per_user };
+        RetainedLimits { total, per_user }
     }
 
     /// Sends a new subscriber what is retained for its filter, page by page as it reads.

@@ -148,6 +148,18 @@ pub enum BridgeEvent {
         #[serde(skip_serializing_if = "Option::is_none")]
         category: Option<String>,
     },
+    /// A document is bigger than a reader takes: it waits for another one.
+    DocumentSetAside {
+        /// Its topic.
+        topic: String,
+        /// Its `id`, if it has one.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        id: Option<String>,
+        /// How long its packet would be, in bytes.
+        bytes: usize,
+        /// The longest packet that the reader takes.
+        most: usize,
+    },
 }
 
 impl BridgeStatus {

@@ -32,6 +32,8 @@ pub use sender::Sender;
 pub use target::{CONDITION_MAX, CONDITION_TOPICS_MAX, TOPIC_NAME_MAX};
 pub use upstream::{UpstreamMessage, mark_redelivered};
 
+use crate::chat::id::MessageId;
+
 /// Longest `collapse`, in characters.
 pub const COLLAPSE_MAX: usize = 64;
 
@@ -50,6 +52,16 @@ impl Default for Limits {
     fn default() -> Self {
         Self { payload_bytes: 65_536, push_bytes: 4096, topic_push_bytes: 2048 }
     }
+}
+
+/// The `id` of a document that the bridge wrote, if it has one.
+pub fn document_id(payload: &[u8]) -> Option<MessageId> {
+    #[derive(serde::Deserialize)]
+    struct Named {
+        id: String,
+    }
+    let Named { id } = serde_json::from_slice(payload).ok()?;
+    MessageId::new(id).ok()
 }
 
 fn json(document: &impl serde::Serialize) -> Vec<u8> {

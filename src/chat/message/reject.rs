@@ -45,11 +45,13 @@ pub enum ErrorCode {
     Version,
     /// There is no such topic below `self/`.
     UnknownTopic,
+    /// A document of the bridge is bigger than its reader takes.
+    SetAside,
 }
 
 impl ErrorCode {
     /// Every code.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::BadJson,
         Self::NotObject,
         Self::MissingField,
@@ -68,6 +70,7 @@ impl ErrorCode {
         Self::NotFound,
         Self::Version,
         Self::UnknownTopic,
+        Self::SetAside,
     ];
 }
 

@@ -32,6 +32,15 @@ fn the_minimum_is_a_sender_id_and_a_key() {
 }
 
 #[test]
+fn the_name_that_the_engine_had_in_earlier_releases_is_read() {
+    for word in ["mqtt5", "embedded"] {
+        let text = format!("{MINIMUM}[broker]\nengine = \"{word}\"\nusers_file = \"users\"\n");
+        assert_eq!(load_text(&text).unwrap().settings.broker.engine, Engine::Embedded, "{word}");
+    }
+    assert!(refusal(&format!("{MINIMUM}[broker]\nengine = \"mqtt4\"\n")).contains("embedded"));
+}
+
+#[test]
 fn the_environment_is_over_the_file() {
     let loaded = load_with(MINIMUM, &[("BRIDGE__CCS__WINDOW", "7"), ("BRIDGE__CCS__API_KEY", "other"), ("PATH", "/")]);
     let loaded = loaded.unwrap();

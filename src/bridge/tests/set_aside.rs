@@ -1,0 +1,57 @@
+//! Documents that a reader could not take.
+
+use super::*;
+use crate::mqtt::SetAside;
+
+fn document(topic: &str, payload: &Value) -> SetAside {
+    SetAside { topic: topic.into(), payload: payload.to_string().into(), bytes: 900, most: 100 }
+}
+
+/// The next event.
+async fn event(harness: &mut Harness) -> Value {
+    let next = async {
+        loop {
+            let outbound = harness.mqtt.publish.recv().await.expect("the bridge runs");
+            if outbound.topic == "_bridge/events" {
+                return serde_json::from_slice(&outbound.payload).unwrap();
+            }
+            let _ = outbound.outcome.send(Outcome::Confirmed);
+        }
+    };
+    timeout(next).await
+}
+
+#[tokio::test]
+async fn its_owner_gets_an_error_document_that_names_it() {
+    let mut harness = Harness::open();
+    let set_aside = document("client1/answers", &json!({"id": "a1", "status": "sent", "detail": "long"}));
+    harness.mqtt.set_aside.send(set_aside).await.unwrap();
+    let (topic, told) = harness.read().await;
+    assert_eq!((topic.as_str(), &told["code"]), ("client1/others/errors", &json!("SET_ASIDE")));
+    assert_eq!((&told["ref"], &told["topic"]), (&json!("a1"), &json!("client1/answers")));
+    let detail = told["detail"].as_str().unwrap();
+    assert!(detail.contains("100 bytes") && detail.contains("900"), "{detail}");
+    harness.close().await;
+}
+
+#[tokio::test]
+async fn an_operator_hears_of_it() {
+    let mut harness = Harness::open();
+    harness.mqtt.set_aside.send(document("client1/others/messages", &json!({"n": 1}))).await.unwrap();
+    let mut told = event(&mut harness).await;
+    told.as_object_mut().unwrap().remove("ts").unwrap();
+    let expected =
+        json!({"event": "document_set_aside", "topic": "client1/others/messages", "bytes": 900, "most": 100});
+    assert_eq!(told, expected, "no id, because the document has none");
+    harness.close().await;
+}
+
+#[tokio::test]
+async fn of_an_error_document_nothing_is_said() {
+    let mut harness = Harness::open();
+    let error = document("client1/others/errors", &json!({"code": "BAD_JSON", "ref": "a1"}));
+    harness.mqtt.set_aside.send(error).await.unwrap();
+    harness.mqtt.set_aside.send(document("client1/others/messages", &json!({"id": "a2"}))).await.unwrap();
+    assert_eq!(harness.read().await.1["ref"], "a2");
+    harness.close().await;
+}
