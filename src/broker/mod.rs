@@ -50,7 +50,6 @@ mod frames;
 mod gate;
 mod hub;
 pub mod identity;
-#[cfg_attr(not(test), expect(dead_code, reason = "the hub will begin with it"))]
 mod import;
 mod link;
 mod listen;
@@ -285,7 +284,7 @@ impl Broker {
         surroundings: Surroundings,
         stop: CancellationToken,
     ) -> Result<(), BrokerError> {
-        let Self { listeners, doorman, files, config: BrokerConfig { limits, .. } } = self;
+        let Self { listeners, doorman, files, config: BrokerConfig { data, limits, .. } } = self;
         let Outlet { inbound, publish, broker_link, clients, sightings, .. } = outlet;
         let Surroundings { metrics, reload, store, told, .. } = surroundings;
         let store = store.ok_or_else(|| BrokerError::Engine("without a store".to_owned()))?;
@@ -302,7 +301,14 @@ impl Broker {
         };
         let hub = hub::Hub::new(parts);
         let failed = |error: StoreError| BrokerError::Engine(error.to_string());
+        let import = match data {
+            Some(folder) => hub.import(&folder).await?,
+            None => None,
+        };
         hub.restore().await.map_err(failed)?;
+        if let Some(import) = import {
+            hub.finish_import(import).await?;
+        }
         broker_link.send_replace(BrokerLink::Up);
         info!(addresses = ?listeners.addresses(), "broker is open");
         let closed = CancellationToken::new();
