@@ -124,9 +124,7 @@ impl Hub {
             }
             ToRead::Topics => {
                 queue.read(|queue| queue.topics_came(read, &[]));
-                for filter in session.filters_of(queue) {
-                    self.watch(queue, &filter).await?;
-                }
+                self.watch(session, &session.filters_of(queue)).await?;
             }
         }
         Ok(Vec::new())

@@ -1,5 +1,6 @@
 //! What earlier runs left: sessions, groups, retained messages, wills.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,15 +30,18 @@ impl Hub {
         for group in groups {
             self.restore_group(group);
         }
+        let mut by_queue = HashMap::with_capacity(sessions.len());
         for session in sessions {
-            self.restore_session(session).await?;
+            by_queue.insert(session.queue, self.restore_session(session).await?);
         }
         for KeptRetained { topic, bytes, user, expires_at, .. } in retained {
             let entry = RetainedEntry { bytes, user: user.map(Into::into), expires_at };
             self.lock_retained().keep(topic.into(), entry);
         }
         for will in wills {
-            self.restore_will(will);
+            if let Some(session) = by_queue.get(&will.queue) {
+                self.restore_will(session, will);
+            }
         }
         Ok(())
     }
@@ -52,7 +56,7 @@ impl Hub {
         self.registry.stored_as(id, &group.queue);
     }
 
-    async fn restore_session(self: &Arc<Self>, kept: KeptSession) -> Result<(), StoreError> {
+    async fn restore_session(self: &Arc<Self>, kept: KeptSession) -> Result<Arc<Session>, StoreError> {
         let KeptSession { queue: id, record, left_at, subscriptions, rows, bytes, incoming } = kept;
         let key: Arc<str> = record.key.into();
         let queue = SharedQueue::kept(self.next_number(), &key, id, self.memory_limits());
@@ -67,21 +71,21 @@ impl Hub {
             // One that had a connection at a crash is kept from now on.
             state.left_ms = Some(left_at.unwrap_or_else(now_ms));
         }
+        if left_at.is_none() {
+            self.store.session_left(id, now_ms(), record.expiry_s, None).await?.await?;
+        }
         self.registry.add(&session);
-        self.restore_subscriptions(&session, subscriptions).await
+        self.restore_subscriptions(&session, subscriptions).await?;
+        Ok(session)
     }
 
-    fn restore_will(&self, kept: KeptWill) {
-        let KeptWill { queue, due_at, mut message } = kept;
-        let Some(session) = self.registry.sessions().into_iter().find(|session| session.queue.stored() == Some(queue))
-        else {
-            return;
-        };
+    fn restore_will(&self, session: &Arc<Session>, kept: KeptWill) {
+        let KeptWill { due_at, mut message, .. } = kept;
         let expiry_s = message.expires_at.take().map(|ms| u32::try_from(ms / 1_000).unwrap_or(u32::MAX));
         let device = session.user.as_deref().map(|user| device_of(user, &session.client).into());
         let (response_topic, correlation): (_, Option<Bytes>) = (None, None);
         let delay_s = 1;
         session.lock().will = Some(Will { message, expiry_s, delay_s, response_topic, correlation, device, who: None });
-        self.delayed.add(Duration::from_millis(due_at.saturating_sub(now_ms())), &session);
+        self.delayed.add(Duration::from_millis(due_at.saturating_sub(now_ms())), session);
     }
 }

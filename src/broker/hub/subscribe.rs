@@ -7,9 +7,10 @@ use futures_util::future::BoxFuture;
 use super::Hub;
 use super::group::Group;
 use super::queue::SharedQueue;
-use super::session::{Options, Session, Subscription};
+use super::session::{Feed, Options, Session, Subscription};
 use crate::broker::connection::Link;
-use crate::chat::filter::{Shared, literal_prefix, matches};
+use crate::broker::session::Queue;
+use crate::chat::filter::{Shared, literal_prefix};
 use crate::store::{KeptSubscription, Seen, StoreError};
 
 /// Topics that are asked of the store at one time.
@@ -133,11 +134,12 @@ impl Hub {
         let sent = self.send_all_retained(session, &granted).await;
         session.queue.end_retained();
         sent?;
+        let mut filters = Vec::with_capacity(granted.len());
         for Granted { inner, queue, .. } in granted {
-            queue.read(crate::broker::session::Queue::offer_again);
-            self.watch(&queue, &inner).await?;
+            queue.read(Queue::offer_again);
+            filters.push(inner);
         }
-        Ok(())
+        self.watch(session, &filters).await
     }
 
     async fn send_all_retained(&self, session: &Session, granted: &[Granted]) -> Result<(), StoreError> {
@@ -147,15 +149,23 @@ impl Hub {
         Ok(())
     }
 
-    /// Finds the topics that have documents and match a filter.
-    pub(super) async fn watch(&self, queue: &SharedQueue, filter: &str) -> Result<(), StoreError> {
-        let prefix = literal_prefix(filter);
+    /// Finds the topics that have documents and match one of these filters, for the queues of a session.
+    pub(super) async fn watch(&self, session: &Session, filters: &[Box<str>]) -> Result<(), StoreError> {
+        if filters.is_empty() {
+            return Ok(());
+        }
+        let prefixes: Vec<String> = filters.iter().map(|filter| literal_prefix(filter).to_owned()).collect();
+        let feeds = session.feeds();
         let mut after = String::new();
         loop {
-            let topics = self.store.waiting_topics(prefix.to_owned(), after, TOPICS).await?.await?;
-            let matching = topics.iter().filter(|topic| matches(filter, topic) && queue.may_read(topic));
-            let found: Vec<Arc<str>> = matching.map(|topic| topic.as_str().into()).collect();
-            queue.read(|queue| queue.watch(&found));
+            let topics = self.store.waiting_topics(prefixes.clone(), after, TOPICS).await?.await?;
+            for topic in topics.iter().map(|topic| Arc::from(topic.as_str())) {
+                for route in self.routes.of(&topic, None) {
+                    if feeds.iter().any(|feed| feed.queue.number() == route.queue.number()) {
+                        route.queue.read(|queue| queue.watch([&topic]));
+                    }
+                }
+            }
             match topics.into_iter().nth(TOPICS - 1) {
                 Some(last) => after = last,
                 None => return Ok(()),
@@ -168,21 +178,12 @@ impl Hub {
         if !present {
             return Ok(());
         }
-        self.watch_own(&session.queue).await?;
-        let subscriptions: Vec<(Box<str>, Option<Arc<Group>>)> = {
-            let state = session.lock();
-            state.subscriptions.iter().map(|(filter, one)| (filter.clone(), one.group.clone())).collect()
-        };
-        for (filter, group) in subscriptions {
-            match group {
-                None => self.watch(&session.queue, &filter).await?,
-                Some(group) => {
-                    self.watch_own(&group.queue).await?;
-                    self.watch(&group.queue, group.filter()).await?;
-                }
-            }
+        let mut filters = Vec::new();
+        for Feed { queue, .. } in session.feeds() {
+            self.watch_own(&queue).await?;
+            filters.append(&mut session.filters_of(&queue));
         }
-        Ok(())
+        self.watch(session, &filters).await
     }
 
     /// The topics of documents that others have and this queue has not.

@@ -90,14 +90,17 @@ impl Store {
         self.queue.submit(move |tx| documents::read(tx, &topic, queue, after, page)).await
     }
 
-    /// Topics with documents that nobody has had, which begin with `prefix`: the next behind `after`, at most `limit`.
+    /// Topics with documents that nobody has had, which begin with one of `prefixes`: the next behind `after`, at most
+    /// `limit`.
     pub async fn waiting_topics(
         &self,
-        prefix: String,
+        mut prefixes: Vec<String>,
         after: String,
         limit: usize,
     ) -> Result<Committed<Vec<String>>, StoreError> {
-        self.queue.submit(move |tx| documents::waiting_topics(tx, &prefix, &after, limit)).await
+        prefixes.sort_unstable();
+        prefixes.dedup_by(|next, first| next.starts_with(first.as_str()));
+        self.queue.submit(move |tx| documents::waiting_topics(tx, &prefixes, &after, limit)).await
     }
 
     /// Topics of documents that are rows of the queue: the next behind `after`, at most `limit`.

@@ -551,7 +551,7 @@ async fn topics_that_begin_alike_are_found_in_pages() {
         ask!(rig, tell, note(topic, "1"));
         ask!(rig, tell, note(topic, "2"));
     }
-    let topics = |prefix: &str, after: &str, limit| rig.store.waiting_topics(prefix.into(), after.into(), limit);
+    let topics = |prefix: &str, after: &str, limit| rig.store.waiting_topics(vec![prefix.into()], after.into(), limit);
     assert_eq!(topics("a/", "", 10).await.unwrap().await.unwrap(), ["a/x", "a/y"]);
     assert_eq!(topics("a/", "a/x", 10).await.unwrap().await.unwrap(), ["a/y"]);
     assert_eq!(topics("", "", 2).await.unwrap().await.unwrap(), ["a", "a/x"]);

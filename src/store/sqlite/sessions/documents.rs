@@ -126,22 +126,27 @@ fn union(unsettled: DocumentPage, own: DocumentPage, page: Page) -> DocumentPage
     DocumentPage { more: unsettled.more || own.more || documents.len() < found, documents }
 }
 
-/// Topics of the outbox that begin so, behind `after`.
+/// Topics of the outbox that begin with one of `prefixes`, behind `after`. The prefixes are sorted, and none begins with
+/// another one. Looks at as many topics as there are of these, or at as many prefixes, whichever are fewer.
 pub(in crate::store) fn waiting_topics(
     tx: &Tx<'_>,
-    prefix: &str,
+    prefixes: &[String],
     after: &str,
     limit: usize,
 ) -> rusqlite::Result<Vec<String>> {
     let mut topics: Vec<String> = Vec::new();
-    while topics.len() < limit {
-        let after = topics.last().map_or(after, String::as_str);
-        let next = match prefix {
-            prefix if !prefix.is_empty() && after < prefix => tx.one(FIRST_TOPIC, [prefix], |row| row.get(0))?,
-            _ => tx.one(outbox::NEXT_TOPIC, [after], |row| row.get(0))?,
-        };
-        let Some(topic) = next.filter(|topic: &String| topic.starts_with(prefix) && topic != NO_TOPIC) else { break };
-        topics.push(topic);
+    let mut next = tx.one(outbox::NEXT_TOPIC, [after], |row| row.get::<_, String>(0))?;
+    while topics.len() < limit
+        && let Some(topic) = next.take()
+    {
+        let behind = prefixes.partition_point(|prefix| prefix.as_str() <= topic.as_str());
+        let begins = behind.checked_sub(1).is_some_and(|last| topic.starts_with(prefixes[last].as_str()));
+        if begins && topic != NO_TOPIC {
+            next = tx.one(outbox::NEXT_TOPIC, [&topic], |row| row.get(0))?;
+            topics.push(topic);
+        } else if let Some(prefix) = prefixes.get(behind) {
+            next = tx.one(FIRST_TOPIC, [prefix], |row| row.get(0))?;
+        }
     }
     Ok(topics)
 }
