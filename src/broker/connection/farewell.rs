@@ -125,10 +125,11 @@ impl End {
         };
     }
 
-    /// Whether there is somebody to whom the last words can be said, and how long that may take.
+    /// How long the last words may take, if there is somebody to whom they can be said: a client that has closed its side
+    /// may still read.
     pub(super) fn patience(&self) -> Option<Duration> {
         match self {
-            Self::Broke | Self::Ended(Ending::Refused(Refusal::NotReading)) => None,
+            Self::Ended(Ending::Refused(Refusal::NotReading)) => None,
             Self::Ended(Ending::Stop) => Some(Duration::ZERO),
             _ => Some(LINGER),
         }
