@@ -16,7 +16,7 @@ use crate::broker::refusals::Refusal;
 use crate::broker::wire::{self, Connack, Disconnect, Fault, Form, Version};
 
 /// How long the client has to read why it has to go.
-const LINGER: Duration = Duration::from_secs(2);
+pub(super) const LINGER: Duration = Duration::from_secs(2);
 /// How much is thrown away at once.
 const CHUNK: usize = 4 * 1024;
 /// "Server shutting down" (MQTT 5, 2.4).
@@ -125,10 +125,11 @@ impl End {
         };
     }
 
-    /// Whether there is somebody to whom the last words can be said, and how long that may take.
+    /// How long the last words may take, if there is somebody to whom they can be said: a client that has closed its side
+    /// may still read.
     pub(super) fn patience(&self) -> Option<Duration> {
         match self {
-            Self::Broke | Self::Ended(Ending::Refused(Refusal::NotReading)) => None,
+            Self::Ended(Ending::Refused(Refusal::NotReading)) => None,
             Self::Ended(Ending::Stop) => Some(Duration::ZERO),
             _ => Some(LINGER),
         }
@@ -147,9 +148,4 @@ pub(super) async fn part(mut stream: Box<dyn Stream>, mut out: Out, link: &Link,
     };
     // It is polled at least once. What fails now concerns nobody.
     let _ = timeout(patience, Box::pin(parting)).await;
-}
-
-/// The same for somebody who was not let in.
-pub(super) async fn turn_away(stream: Box<dyn Stream>, out: Out, link: &Link) {
-    part(stream, out, link, LINGER).await;
 }

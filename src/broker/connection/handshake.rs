@@ -7,7 +7,7 @@ use tokio::io::AsyncReadExt;
 use tokio::time::{Instant, timeout_at};
 use tracing::debug;
 
-use super::farewell::{Words, turn_away};
+use super::farewell::{LINGER, Words, part};
 use super::link::Link;
 use super::out::Out;
 use super::{Connection, Stream};
@@ -66,25 +66,18 @@ pub(super) async fn open(
         Ok(connect) => connect,
         Err(refused) => {
             door.name(&refused.seen);
-            hub.refusals.metrics().count(Metric::BrokerHandshakesFailed);
             let form = refused.version.map(|version| Form { version, ..refused.seen.form() });
-            door.refuse(form, &refused.fault.into()).await;
-            return None;
+            return door.refuse_connect(form, &refused.fault.into()).await;
         }
     };
     door.name(&connect);
     if let Some(will) = connect.will.as_ref().filter(|will| will.over_limit) {
-        hub.refusals.metrics().count(Metric::BrokerHandshakesFailed);
-        door.refuse(Some(connect.form()), &Words::of(Refusal::TopicLimit, will.topic)).await;
-        return None;
+        return door.refuse_connect(Some(connect.form()), &Words::of(Refusal::TopicLimit, will.topic)).await;
     }
     // On the heap: hashing a password keeps much at hand.
     match Box::pin(hub.admit(&connect, link)).await {
         Ok(admitted) => door.let_in(&connect, admitted, input.get(total..).unwrap_or_default()).await,
-        Err(denied) => {
-            door.refuse(Some(connect.form()), &Words::of(denied.refusal, denied.detail)).await;
-            None
-        }
+        Err(denied) => door.refuse(Some(connect.form()), &Words::of(denied.refusal, denied.detail)).await,
     }
 }
 
@@ -119,14 +112,21 @@ impl Door<'_> {
         self.link.set_who(Who::named(address, connect.user, connect.client));
     }
 
+    /// The CONNECT itself cannot be served.
+    async fn refuse_connect(self, form: Option<Form>, words: &Words) -> Option<Box<Connection>> {
+        self.hub.refusals.metrics().count(Metric::BrokerHandshakesFailed);
+        self.refuse(form, words).await
+    }
+
     /// The client is not let in, and is told so, if it speaks a version in which that can be said.
-    async fn refuse(self, form: Option<Form>, words: &Words) {
+    async fn refuse(self, form: Option<Form>, words: &Words) -> Option<Box<Connection>> {
         self.hub.refusals.tell(words.refusal, &self.link.who(), &words.detail);
         let mut out = Out::default();
         if let Some(form) = form {
             words.connack(out.buffer(), form);
         }
-        turn_away(self.stream, out, self.link).await;
+        part(self.stream, out, self.link, LINGER).await;
+        None
     }
 
     /// The client gets its CONNACK, and what it sent behind its CONNECT is read.
@@ -152,7 +152,6 @@ impl Door<'_> {
         let unseen = Leaving::Goodbye { with_will: false, expiry_s: None };
         self.hub.leave(&session, self.link, own, unseen).await;
         let why = format!("no CONNACK fits into the {} bytes that the client takes", form.max_packet);
-        self.refuse(Some(form), &Words::of(Refusal::PacketSize, why)).await;
-        None
+        self.refuse(Some(form), &Words::of(Refusal::PacketSize, why)).await
     }
 }

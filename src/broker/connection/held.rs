@@ -12,16 +12,9 @@ use crate::mqtt::AckWord;
 /// The queue of one connection.
 #[derive(Debug, Default)]
 pub(super) struct Held {
-    queue: VecDeque<Entry>,
+    queue: VecDeque<(AckKind, u16, Says)>,
     /// How many of them are PUBACKs.
     pubacks: usize,
-}
-
-#[derive(Debug)]
-struct Entry {
-    kind: AckKind,
-    id: u16,
-    says: Says,
 }
 
 /// What an acknowledgement waits for.
@@ -29,35 +22,27 @@ struct Entry {
 pub(super) enum Says {
     /// The message is safe.
     Safe(Promise),
-    /// Nothing but those before: the message was safe before, or is dropped.
+    /// Nothing but those before: it was said before, or the message is dropped.
     Again,
     /// Nothing but those before: the message was not taken.
     No(Refusal),
 }
 
-/// An acknowledgement that may leave.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Released {
-    pub(super) kind: AckKind,
-    pub(super) id: u16,
-    pub(super) word: Word,
-}
-
-/// What it says.
+/// What an acknowledgement that may leave says.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Word {
     /// As the bridge or the store says.
-    Safe(Result<AckWord, NotSafe>),
-    /// What was said before.
-    Again,
+    Said(AckWord),
     /// The message was not taken.
     No(Refusal),
+    /// The message could not be made safe.
+    NotSafe,
 }
 
 impl Held {
     pub(super) fn push(&mut self, kind: AckKind, id: u16, says: Says) {
         self.pubacks += usize::from(kind == AckKind::Puback);
-        self.queue.push_back(Entry { kind, id, says });
+        self.queue.push_back((kind, id, says));
     }
 
     pub(super) fn len(&self) -> usize {
@@ -79,25 +64,34 @@ impl Held {
     }
 
     /// Takes the acknowledgement at the front, if it may leave; none if there is none.
-    pub(super) fn poll_release(&mut self, cx: &mut Context<'_>) -> Poll<Option<Released>> {
-        let Some(Entry { kind, id, says }) = self.queue.front_mut() else {
+    pub(super) fn poll_release(&mut self, cx: &mut Context<'_>) -> Poll<Option<(AckKind, u16, Word)>> {
+        let Some((kind, id, says)) = self.queue.front_mut() else {
             return Poll::Ready(None);
         };
         let word = match says {
-            Says::Safe(promise) => Word::Safe(ready!(promise.poll(cx))),
-            Says::Again => Word::Again,
+            Says::Safe(promise) => match ready!(promise.poll(cx)) {
+                Ok(word) => Word::Said(word),
+                Err(NotSafe) => Word::NotSafe,
+            },
+            Says::Again => Word::Said(AckWord::Done),
             Says::No(refusal) => Word::No(*refusal),
         };
-        let released = Released { kind: *kind, id: *id, word };
-        self.pubacks -= usize::from(released.kind == AckKind::Puback);
+        let released = (*kind, *id, word);
+        self.pubacks -= usize::from(released.0 == AckKind::Puback);
         self.queue.pop_front();
         Poll::Ready(Some(released))
     }
 
-    /// Lets go the PUBACKs that still wait: their messages come again over another connection. What is left are PUBRECs, which
-    /// decide whether their messages may come again.
-    pub(super) fn keep_pubrecs(&mut self) {
-        self.queue.retain(|entry| entry.kind == AckKind::Pubrec && matches!(entry.says, Says::Safe(_)));
+    /// The same at the end of the connection, when PUBACKs do not count any more: their messages come again over another
+    /// one. PUBRECs decide whether theirs may.
+    pub(super) fn poll_settle(&mut self, cx: &mut Context<'_>) -> Poll<Option<(AckKind, u16, Word)>> {
+        self.queue.retain(|(kind, _, says)| *kind == AckKind::Pubrec && matches!(says, Says::Safe(_)));
         self.pubacks = 0;
+        self.poll_release(cx)
+    }
+
+    /// The acknowledgements that wait until a message is safe.
+    pub(super) fn promised(&self) -> impl Iterator<Item = (AckKind, u16)> {
+        self.queue.iter().filter(|(.., says)| matches!(says, Says::Safe(_))).map(|(kind, id, _)| (*kind, *id))
     }
 }

@@ -63,8 +63,9 @@ mod send;
 
 /// How often a connection looks at everything before others have their turn.
 const ROUNDS: usize = 4;
-/// How long the end of a connection waits for what it promised at QoS 2: whether its messages may come again.
-const SETTLE: Duration = Duration::from_secs(2);
+/// How long the end of a connection waits for what it promised at QoS 2: whether its messages may come again. Longer than an
+/// acknowledgement waits for readers who are behind.
+const SETTLE: Duration = Duration::from_millis(1_500);
 
 /// Bytes of MQTT, whatever they are wrapped in.
 pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -245,7 +246,9 @@ impl Connection {
         let link = Arc::clone(&self.seat.link);
         let _ = poll_fn(|cx| Poll::Ready(self.out.poll_drain(&mut self.stream, &link, cx))).await;
         self.sender.written(&mut self.out);
-        let _ = timeout(SETTLE, poll_fn(|cx| self.poll_settled(cx))).await;
+        if timeout(SETTLE, poll_fn(|cx| self.poll_settled(cx))).await.is_err() {
+            self.give_up();
+        }
         poll_fn(|cx| self.poll_acknowledged(cx).unwrap_or(Poll::Ready(()))).await;
         if let Some(leave) = self.seat.leave(end.leaving()) {
             leave.await;

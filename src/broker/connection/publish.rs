@@ -9,7 +9,7 @@ use futures_util::future::BoxFuture;
 
 use super::Connection;
 use super::farewell::{End, Words};
-use super::held::{Released, Says, Word};
+use super::held::{Says, Word};
 use super::request::Request;
 use crate::broker::hub::{NewPublish, NotSafe, Promise, Publisher, Publishing};
 use crate::broker::refusals::Refusal;
@@ -84,7 +84,10 @@ impl Connection {
                 // Asked at once, so that it knows whom to wake.
                 let _ = self.poll_publish(cx)?;
             }
-            Publishing::Refused(refusal) => self.refuse(refusal, "", answer),
+            Publishing::Refused(refusal) => {
+                self.free(answer);
+                self.refuse(refusal, "", answer);
+            }
         }
         Ok(())
     }
@@ -98,54 +101,72 @@ impl Connection {
             (Ok(promise), answer) => self.promised(answer, promise),
             // At QoS 0 nobody was promised anything.
             (Err(NotSafe), None) => {}
-            (Err(NotSafe), Some(_)) => return Err(End::NotStored),
+            (Err(NotSafe), answer @ Some(_)) => {
+                self.free(answer);
+                return Err(End::NotStored);
+            }
         }
         Ok(Poll::Ready(()))
     }
 
     /// Lets go the acknowledgements that may leave.
     pub(super) fn poll_held(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
-        while let Poll::Ready(Some(Released { kind, id, word })) = self.held.poll_release(cx) {
+        while let Poll::Ready(Some((kind, id, word))) = self.held.poll_release(cx) {
             let refusal = match word {
-                Word::Safe(Err(NotSafe)) => return Err(End::NotStored),
-                Word::Safe(Ok(AckWord::Quota)) => {
+                Word::NotSafe => {
+                    self.free(Some((kind, id)));
+                    return Err(End::NotStored);
+                }
+                Word::No(refusal) => refusal,
+                Word::Said(AckWord::Quota) => {
                     self.tell(Refusal::Quota, "");
                     self.forget_incoming(kind, id);
-                    Some(Refusal::Quota)
+                    Refusal::Quota
                 }
-                Word::No(refusal) => Some(refusal),
-                Word::Safe(Ok(word @ (AckWord::Done | AckWord::NoSuchTopic))) => {
-                    self.seat.own.incoming.acknowledged(id);
+                Word::Said(word @ (AckWord::Done | AckWord::NoSuchTopic)) => {
+                    if kind == AckKind::Pubrec {
+                        self.seat.own.incoming.acknowledged(id);
+                    }
                     let code = if word == AckWord::NoSuchTopic { NO_MATCHING_SUBSCRIBERS } else { 0 };
                     self.say(kind, id, code, None);
-                    None
-                }
-                Word::Again => {
-                    self.say(kind, id, 0, None);
-                    None
+                    continue;
                 }
             };
             // 3.1.1 has no word for a refusal: the message stays unacknowledged, and may come again.
-            if let Some(refusal) = refusal.filter(|_| self.form.version == Version::V5) {
+            if self.form.version == Version::V5 {
                 self.say(kind, id, refusal.code(), Some(refusal.rule()));
             }
         }
         Ok(())
     }
 
-    /// At the end of the connection: ready when it is known of each message at QoS 2 whether it may come again.
+    /// At the end of the connection: ready when it is known of each message at QoS 2 whether it is safe.
     pub(super) fn poll_settled(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        // If the hub does not take the last one, that may come again.
         if let Ok(Poll::Pending) = self.poll_publish(cx) {
             return Poll::Pending;
         }
-        self.held.keep_pubrecs();
-        while let Some(Released { id, word, .. }) = ready!(self.held.poll_release(cx)) {
-            if matches!(word, Word::Safe(Ok(AckWord::Done | AckWord::NoSuchTopic))) {
-                self.seat.own.incoming.acknowledged(id);
+        while let Some((kind, id, word)) = ready!(self.held.poll_settle(cx)) {
+            match word {
+                Word::Said(AckWord::Done | AckWord::NoSuchTopic) => self.seat.own.incoming.acknowledged(id),
+                Word::Said(AckWord::Quota) => self.forget_incoming(kind, id),
+                Word::NotSafe | Word::No(_) => self.free(Some((kind, id))),
             }
         }
         Poll::Ready(())
+    }
+
+    /// What is still not known comes again, as a message that may be known.
+    pub(super) fn give_up(&mut self) {
+        let waiting = self.publishes.waiting.take().and_then(|waiting| waiting.answer);
+        let promised: Vec<_> = waiting.into_iter().chain(self.held.promised()).collect();
+        promised.into_iter().for_each(|answer| self.free(Some(answer)));
+    }
+
+    /// A message was not taken: at QoS 2 its identifier may come again with another one.
+    fn free(&mut self, answer: Option<(AckKind, u16)>) {
+        if let Some((AckKind::Pubrec, id)) = answer {
+            self.seat.own.incoming.release(id);
+        }
     }
 
     /// The topic of a message, which may be an alias.
@@ -226,7 +247,6 @@ impl Connection {
     fn refuse(&mut self, refusal: Refusal, detail: &str, answer: Option<(AckKind, u16)>) {
         self.tell(refusal, detail);
         if let Some((kind, id)) = answer {
-            self.seat.own.incoming.release(id);
             self.held.push(kind, id, Says::No(refusal));
         }
     }

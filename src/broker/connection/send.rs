@@ -7,9 +7,9 @@ use std::task::{Context, Poll};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
-use super::Connection;
 use super::farewell::End;
 use super::out::{OUT_LIMIT, Out};
+use super::{Connection, Seat};
 use crate::broker::hub::{Feed, Session, SharedQueue};
 use crate::broker::session::aliases::{Alias, Outward};
 use crate::broker::session::{Flight, Item, Lane, Pulled, Sent, Source};
@@ -37,6 +37,8 @@ pub(super) struct Sender {
     fills: Vec<(Lane, Stored<Vec<QueueRow>>)>,
     /// What is sent as soon as the store has the packet identifiers, in its order.
     staged: Vec<(Lane, Item, Option<Sent>)>,
+    /// Those identifiers, of the rows with these numbers.
+    ids: Vec<(u64, u16)>,
     assigning: Option<Stored<()>>,
     /// What the client has.
     pub(super) taken: Vec<Flight>,
@@ -53,6 +55,7 @@ impl Sender {
             aliases: Outward::new(alias_maximum),
             fills: Vec::new(),
             staged: Vec::new(),
+            ids: Vec::new(),
             assigning: None,
             taken: Vec::new(),
             released: Vec::new(),
@@ -161,7 +164,10 @@ impl Connection {
 
     /// Sends an item, or puts it behind one whose packet identifier the store has to have first. Yields the bytes that wait.
     fn stage(&mut self, lane: Lane, item: Item, sent: Option<Sent>) -> usize {
-        if self.sender.staged.is_empty() && !sent.is_some_and(|sent| sent.must_store) {
+        if let (Source::Row(seq), Some(Sent { id, must_store: true, .. })) = (&item.source, sent) {
+            self.sender.ids.push((*seq, id));
+        }
+        if self.sender.ids.is_empty() {
             self.send(lane, item, sent);
             return 0;
         }
@@ -194,11 +200,7 @@ impl Connection {
 
     /// Has the store learn the packet identifiers of what is staged.
     fn assign(&mut self) {
-        let row = |(_, item, sent): &(Lane, Item, Option<Sent>)| match (&item.source, sent) {
-            (Source::Row(seq), Some(Sent { id, must_store: true, .. })) => Some((*seq, *id)),
-            _ => None,
-        };
-        let ids: Vec<(u64, u16)> = self.sender.staged.iter().filter_map(row).collect();
+        let ids = mem::take(&mut self.sender.ids);
         if let (false, Some(queue)) = (ids.is_empty(), self.seat.session.queue.stored()) {
             let store = self.seat.hub.store.clone();
             self.sender.assigning = Some(Box::pin(async move { store.assign(queue, ids).await?.await }));
@@ -228,15 +230,14 @@ impl Connection {
 
     /// Asks the store for what the queues lack. Yields whether anything was asked.
     fn ask(&mut self) -> bool {
-        let before = self.sender.fills.len();
-        for feed in &self.sender.feeds {
-            if let Some(read) = feed.queue.next_read() {
-                self.sender
-                    .fills
-                    .push((lane(feed), self.seat.hub.fill(&self.seat.session, Arc::clone(&feed.queue), read)));
-            }
-        }
-        self.sender.fills.len() > before
+        let Seat { hub, session, .. } = &self.seat;
+        let Sender { feeds, fills, .. } = &mut self.sender;
+        let before = fills.len();
+        fills.extend(feeds.iter().filter_map(|feed| {
+            let read = feed.queue.next_read()?;
+            Some((lane(feed), hub.fill(session, Arc::clone(&feed.queue), read)))
+        }));
+        fills.len() > before
     }
 
     /// Yields whether an answer of the store came.

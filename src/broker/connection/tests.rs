@@ -392,6 +392,27 @@ async fn a_repeated_message_at_qos_2_comes_in_once() {
     }
 }
 
+#[tokio::test]
+async fn a_message_at_qos_2_that_was_held_at_a_cut_comes_again_as_one_that_may_be_known() {
+    let mut world = World::new();
+    let connect = || Connect { version: V311, flags: 0, ..Connect::default() };
+    let mut client = world.connect(connect()).await;
+    client.publish(4, HELD, 7, "once").await;
+    let held = world.inbound.recv().await.unwrap();
+    drop(client.stream);
+    client.task.await.unwrap();
+    let mut client = world.connect(connect()).await;
+    client.publish(0xc, HELD, 7, "once").await;
+    client.quiet().await;
+    let again = world.inbound.try_recv().unwrap();
+    assert!(again.dup);
+    held.ack.release(AckWord::Done);
+    again.ack.release(AckWord::Done);
+    assert_eq!(client.ack().await, (PUBREC, 7, 0));
+    client.send(&acked(PUBREL, 7)).await;
+    assert_eq!(client.ack().await, (PUBCOMP, 7, 0));
+}
+
 fn few_held() -> BrokerLimits {
     BrokerLimits { held_acks: 2, ..BrokerLimits::default() }
 }
