@@ -191,9 +191,7 @@ impl Hub {
     fn queue_of(&self, session: &Session, lane: Lane) -> Arc<SharedQueue> {
         match lane {
             Lane::Own => Arc::clone(&session.queue),
-            Lane::Group(number) => {
-                self.registry.group_queue(number).unwrap_or_else(|| self.new_queue(&session.key))
-            }
+            Lane::Group(number) => self.registry.group_queue(number).unwrap_or_else(|| self.new_queue(&session.key)),
         }
     }
 
