@@ -284,7 +284,11 @@ fn the_end_of_a_connection_gives_back_what_is_a_groups_and_keeps_what_was_releas
 #[test]
 fn a_qos_2_message_is_taken_once() {
     let mut incoming = Incoming::kept(&[7]);
-    assert_eq!(incoming.arrived(7, 10), Arrived::Repeat { acknowledged: false }, "whether the bridge had it is not known");
+    assert_eq!(
+        incoming.arrived(7, 10),
+        Arrived::Repeat { acknowledged: false },
+        "whether the bridge had it is not known"
+    );
     assert_eq!(incoming.arrived(1, 2), Arrived::New);
     assert_eq!(incoming.arrived(1, 2), Arrived::Repeat { acknowledged: false });
     assert_eq!(incoming.arrived(2, 2), Arrived::TooMany);
