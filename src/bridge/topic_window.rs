@@ -132,15 +132,6 @@ impl TopicWindow {
         confirmed
     }
 
-    /// The probe has been taken by a reader who is slow to confirm it: opens the window all the same. Only for a
-    /// broker that knows its readers; another one may still answer that nobody is there, and by then a reader may have come
-    /// and got what was sent behind the probe.
-    pub(crate) fn trust_probe(&mut self) {
-        if self.mode == Mode::Probing && !self.open.is_empty() {
-            self.mode = Mode::Flowing;
-        }
-    }
-
     /// A reader may have come.
     pub(crate) fn readers_changed(&mut self) {
         if self.mode == Mode::Held {
@@ -182,20 +173,6 @@ mod tests {
         assert!(topic_window.answered(1, Outcome::Confirmed));
         assert_eq!(topic_window.room(), 3);
         assert!(!topic_window.take(2).resume);
-    }
-
-    #[test]
-    fn a_slow_probe_can_be_trusted_and_may_still_fail() {
-        let mut topic_window = TopicWindow::new(3);
-        topic_window.trust_probe();
-        assert_eq!(topic_window.room(), 1, "nothing was sent yet");
-        topic_window.take(1);
-        topic_window.trust_probe();
-        assert_eq!(topic_window.room(), 2);
-        assert!(!topic_window.take(2).resume);
-        topic_window.answered(2, Outcome::Unsent);
-        topic_window.answered(1, Outcome::Unsent);
-        assert_eq!((topic_window.room(), topic_window.cursor()), (1, 0));
     }
 
     #[test]

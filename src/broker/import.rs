@@ -22,7 +22,7 @@ use super::identity::{is_key_of, session_key};
 use crate::chat::filter::{Shared, check};
 use crate::chat::qos::QoS;
 use crate::chat::topic::Side;
-use crate::store::{KeptSubscription, Message, SessionRecord};
+use crate::store::{ImportedMessage, ImportedSent, KeptSubscription, Message, SessionRecord};
 use bytes::Bytes;
 use files::{Direction, Folder, Phase, StoredMessage, StoredSession};
 use std::cell::Cell;
@@ -65,27 +65,10 @@ pub(super) struct FormerSession {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Waiting {
     /// In the order in which it is sent.
-    pub(super) messages: Vec<FormerMessage>,
+    pub(super) messages: Vec<ImportedMessage>,
     /// QoS 2 messages that the session published and has not released, with their packet identifiers. The client knows
     /// that they arrived; nobody has got them yet.
     pub(super) incoming: Vec<(u16, Message)>,
-}
-
-/// A message for a session. QoS and retain flag are those with which it is delivered.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct FormerMessage {
-    pub(super) message: Message,
-    /// The identifiers of the subscriptions that matched.
-    pub(super) ids: Vec<u32>,
-    pub(super) sent: Option<Sent>,
-}
-
-/// How far a message got.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Sent {
-    pub(super) packet_id: u16,
-    /// QoS 2: its PUBREC has come, its PUBCOMP has not. It has no body any more.
-    pub(super) released: bool,
 }
 
 /// What is not taken over.
@@ -183,7 +166,11 @@ impl Imported {
         if released {
             (message.payload, message.properties) = (Bytes::new(), Bytes::new());
         }
-        waiting.messages.push(FormerMessage { message, ids: Vec::new(), sent: Some(Sent { packet_id, released }) });
+        waiting.messages.push(ImportedMessage {
+            message,
+            ids: Vec::new(),
+            sent: Some(ImportedSent { packet_id, released }),
+        });
     }
 
     fn take_queued(&mut self, mut stored: StoredMessage, waiting: &mut Waiting) {
@@ -194,10 +181,10 @@ impl Imported {
             self.left_out.messages += 1;
             return;
         }
-        let sent = stored.packet_id().map(|packet_id| Sent { packet_id, released: false });
+        let sent = stored.packet_id().map(|packet_id| ImportedSent { packet_id, released: false });
         let ids = std::mem::take(&mut stored.subscription_identifiers);
         match message(stored) {
-            Some(message) => waiting.messages.push(FormerMessage { message, ids, sent }),
+            Some(message) => waiting.messages.push(ImportedMessage { message, ids, sent }),
             None => self.left_out.damaged += 1,
         }
     }

@@ -183,14 +183,14 @@ impl Broker {
     ///
     /// # Errors
     ///
-    /// If the store is closed before the first client is served.
+    /// If the store is closed before the first client is served, or the folder of an earlier release cannot be read.
     pub async fn run(
         self,
         outlet: Outlet,
         surroundings: Surroundings,
         stop: CancellationToken,
     ) -> Result<(), BrokerError> {
-        let Self { listeners, doorman, files, config: BrokerConfig { limits, .. } } = self;
+        let Self { listeners, doorman, files, config: BrokerConfig { data, limits, .. } } = self;
         let Outlet { inbound, publish, broker_link, clients, sightings, set_aside, .. } = outlet;
         let Surroundings { metrics, reload, store, told } = surroundings;
         let parts = hub::Parts {
@@ -205,7 +205,14 @@ impl Broker {
             stop: stop.clone(),
         };
         let hub = Hub::new(parts);
+        let import = match data {
+            Some(folder) => hub.import(&folder).await?,
+            None => None,
+        };
         hub.restore().await?;
+        if let Some(import) = import {
+            hub.finish_import(import).await?;
+        }
         broker_link.send_replace(BrokerLink::Up);
         info!(addresses = ?listeners.addresses(), "broker is open");
         let closed = CancellationToken::new();

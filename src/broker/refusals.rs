@@ -225,18 +225,6 @@ impl Refusal {
     pub(super) fn connack(self) -> Option<u8> {
         Some(self.row().connack).filter(|code| *code != 0)
     }
-
-    /// What the reason code of a DISCONNECT means, where the broker sends it because it cuts the client off.
-    pub(super) fn of_disconnect(code: u8) -> Option<Self> {
-        match code {
-            0x81 | 0x82 => Some(Self::Malformed),
-            0x8d => Some(Self::KeepAlive),
-            0x8e => Some(Self::TakenOver),
-            0x93 => Some(Self::ReceiveMaximum),
-            0x95 => Some(Self::PacketSize),
-            _ => None,
-        }
-    }
 }
 
 /// Of whom a line speaks: shown as [`shown`] does.

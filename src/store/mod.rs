@@ -39,6 +39,8 @@
 //! | `session_left`, `subscribe`, `unsubscribe`, `assign`, `released`, `forget_incoming`, `drop_will`, `documents_seen` | leave it as it is |
 //! | `enqueue` | puts the message into the queues once more, but for a QoS 2 identifier that its session has not released |
 //! | `acknowledged` | does nothing more |
+//! | `import_session`, `import_retained` | leave what is there as it is |
+//! | `hand_on`, `imported` | do nothing more |
 //! | `end_queue`, `sweep_queues` | go on where they stopped |
 //!
 //! # A second back end
@@ -75,9 +77,10 @@ pub use figures::{Limits, RECEIPT_GRACE_MS, Recovery, StoreFigures, Swept};
 pub use handle::{Committed, Store};
 pub use presence::{LastPresence, PRESENCE_KEPT_MS, PRESENCE_UNSURE_MS, PresenceChange};
 pub use sessions::{
-    Acknowledged, BrokerState, DocumentPage, Dropped, Enqueue, FRESH_BYTES, FRESH_MAX, Fresh, FreshBatch, KeptGroup,
-    KeptRetained, KeptSession, KeptSubscription, KeptWill, Message, Page, QueueId, QueueRow, QueuedDocument, Retain,
-    RetainedSummary, RowPage, SessionRecord, SessionSummary, Settled, SweptQueues, TakenDocument, Target,
+    Acknowledged, BrokerState, DocumentPage, Dropped, Enqueue, FRESH_BYTES, FRESH_MAX, Fresh, FreshBatch,
+    ImportedMessage, ImportedSent, ImportedSession, KeptGroup, KeptRetained, KeptSession, KeptSubscription, KeptWill,
+    Message, Page, QueueId, QueueRow, QueuedDocument, Retain, RetainedSummary, RowPage, SessionRecord, SessionSummary,
+    Settled, SweptQueues, TakenDocument, Target,
 };
 pub use sqlite::Inspector;
 pub use trace::{INBOX, Summary, Trace, TraceDelivery, TraceMessage, TraceUpstream};

@@ -99,6 +99,41 @@ pub struct KeptSession {
     pub incoming: Vec<u16>,
 }
 
+/// A session from elsewhere, with all that is its own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImportedSession {
+    /// Whose it is.
+    pub record: SessionRecord,
+    /// When its last connection ended, in Unix milliseconds.
+    pub left_at: u64,
+    /// What it subscribed to.
+    pub subscriptions: Vec<KeptSubscription>,
+    /// What waits for it, in the order in which it is sent.
+    pub messages: Vec<ImportedMessage>,
+    /// Packet identifiers of QoS 2 messages that it published and has not released, and that nobody has got yet.
+    pub incoming: Vec<u16>,
+}
+
+/// A message for a session. QoS and retain flag are those with which it is delivered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImportedMessage {
+    /// The message.
+    pub message: Message,
+    /// The identifiers of the subscriptions that matched.
+    pub ids: Vec<u32>,
+    /// How far it got, if it was sent.
+    pub sent: Option<ImportedSent>,
+}
+
+/// How far a message got that was sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ImportedSent {
+    /// Its packet identifier.
+    pub packet_id: u16,
+    /// QoS 2: its PUBREC has come, its PUBCOMP has not. It has no body any more.
+    pub released: bool,
+}
+
 /// The queue of a shared subscription with at least one lasting member.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeptGroup {

@@ -10,6 +10,7 @@ mod client_ids;
 mod documents;
 mod held;
 mod identity;
+mod imports;
 mod limits;
 mod listeners;
 mod log;

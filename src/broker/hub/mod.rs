@@ -15,6 +15,7 @@
 mod admit;
 mod documents;
 mod group;
+mod import;
 mod leave;
 mod port;
 mod publish;

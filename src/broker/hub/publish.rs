@@ -134,8 +134,8 @@ pub(super) fn end_slow(queue: &SharedQueue) {
 
 /// Where a message goes.
 #[derive(Default)]
-struct Destinations {
-    targets: Vec<Target>,
+pub(super) struct Destinations {
+    pub(super) targets: Vec<Target>,
     slow: Vec<Arc<SharedQueue>>,
 }
 
@@ -177,7 +177,7 @@ impl Hub {
 
 impl Hub {
     /// Puts a message into the queues of its readers that are in memory, and says which ones on disk get it.
-    fn distribute(&self, message: &Arc<Message>, publisher: Option<u64>, follows: bool) -> Destinations {
+    pub(super) fn distribute(&self, message: &Arc<Message>, publisher: Option<u64>, follows: bool) -> Destinations {
         let mut found = Destinations::default();
         for Route { queue, qos, retain_as_published, ids } in self.routes_of(&message.topic, publisher) {
             let (qos, retain) = (qos.min(message.qos), message.retain && retain_as_published);

@@ -38,7 +38,7 @@ fn everything(folder: &Path) -> io::Result<Everything> {
 impl Everything {
     /// What waits for a session: payload, and the packet identifier of what was sent.
     fn waiting(&self, key: &str) -> Vec<(&str, Option<u16>)> {
-        let told = |taken: &'_ FormerMessage| taken.sent.map(|sent| sent.packet_id);
+        let told = |taken: &'_ ImportedMessage| taken.sent.map(|sent| sent.packet_id);
         let messages = &self.sessions[key].1.messages;
         messages.iter().map(|taken| (str::from_utf8(&taken.message.payload).unwrap(), told(taken))).collect()
     }

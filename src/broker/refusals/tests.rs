@@ -59,7 +59,7 @@ fn the_table_is_in_the_order_of_the_enum_and_each_label_stands_for_one_reason() 
         assert!(row.connack <= 5, "{}", row.label);
         assert!((10..=90).contains(&row.rule.len()), "{}: a reason string is one short sentence", row.label);
     }
-    assert_eq!(TABLE.len(), Refusal::Revoked as usize + 1);
+    assert_eq!(TABLE.len(), Refusal::DocumentSize as usize + 1);
 }
 
 #[test]
@@ -151,15 +151,6 @@ fn a_reason_that_never_occurred_is_counted_as_zero() {
     for row in TABLE {
         assert!(text.contains(&format!("bridge_broker_refusals_total{{reason=\"{}\"}} 0\n", row.label)), "{text}");
     }
-}
-
-#[test]
-fn a_disconnect_that_is_no_refusal_is_none() {
-    assert_eq!(Refusal::of_disconnect(0x8d), Some(Refusal::KeepAlive));
-    assert_eq!(Refusal::of_disconnect(0x8e), Some(Refusal::TakenOver));
-    // "Server shutting down".
-    assert_eq!(Refusal::of_disconnect(0x8b), None);
-    assert_eq!(Refusal::of_disconnect(0), None);
 }
 
 #[test]

@@ -112,7 +112,8 @@ impl Window {
     }
 
     /// How many messages are not acknowledged, those of former connections included.
-    pub(crate) fn len(&self) -> usize {
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
         self.flights.len()
     }
 

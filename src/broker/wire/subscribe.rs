@@ -50,7 +50,8 @@ impl Options {
         is_possible.then_some(Self(byte))
     }
 
-    pub(crate) fn as_u8(self) -> u8 {
+    #[cfg(test)]
+    pub(super) fn as_u8(self) -> u8 {
         self.0
     }
 

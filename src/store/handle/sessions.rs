@@ -4,10 +4,10 @@ use super::{Committed, Store};
 use crate::store::documents::Seen;
 use crate::store::error::StoreError;
 use crate::store::sessions::{
-    Acknowledged, BrokerState, DocumentPage, Enqueue, FreshBatch, KeptSubscription, Message, Page, QueueId, RowPage,
-    SessionRecord, Settled, SweptQueues,
+    Acknowledged, BrokerState, DocumentPage, Enqueue, FreshBatch, ImportedSession, KeptSubscription, Message, Page,
+    QueueId, RowPage, SessionRecord, Settled, SweptQueues,
 };
-use crate::store::sqlite::sessions::{documents, queue, retained, session, state, sweep};
+use crate::store::sqlite::sessions::{documents, import, queue, retained, session, state, sweep};
 use std::sync::Arc;
 
 impl Store {
@@ -149,6 +149,32 @@ impl Store {
     /// Drops what has expired in queues and of retained messages, a little of it.
     pub async fn sweep_queues(&self, now: u64) -> Result<Committed<SweptQueues>, StoreError> {
         self.queue.submit(move |tx| sweep::sweep(tx, now)).await
+    }
+
+    /// Whether [`Self::imported`] was said.
+    pub async fn is_imported(&self) -> Result<Committed<bool>, StoreError> {
+        self.queue.submit(|tx| import::is_done(tx)).await
+    }
+
+    /// Takes a session from elsewhere, unless there is one with its key. Yields the packet identifiers of its QoS 2 messages
+    /// that [`Self::hand_on`] is still to give to their readers.
+    pub async fn import_session(&self, session: ImportedSession) -> Result<Committed<Vec<u16>>, StoreError> {
+        self.queue.submit(move |tx| import::session(tx, &session)).await
+    }
+
+    /// Takes retained messages from elsewhere, with the users who published them, where there are none on their topics.
+    pub async fn import_retained(&self, messages: Vec<(Message, Option<String>)>) -> Result<Committed<()>, StoreError> {
+        self.queue.submit(move |tx| import::retained(tx, &messages)).await
+    }
+
+    /// Gives a QoS 2 message to its readers that an imported session published under this packet identifier.
+    pub async fn hand_on(&self, from: (QueueId, u16), message: Enqueue) -> Result<Committed<()>, StoreError> {
+        self.queue.submit(move |tx| import::hand_on(tx, from, &message)).await
+    }
+
+    /// Everything from elsewhere is here.
+    pub async fn imported(&self) -> Result<Committed<()>, StoreError> {
+        self.queue.submit(|tx| import::done(tx)).await
     }
 
     /// From now on [`Self::fresh`] tells what each commit brings, and [`Self::fresh_topics`] nothing. What was asked of the

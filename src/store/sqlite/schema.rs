@@ -195,6 +195,7 @@ CREATE TABLE bodies (
 CREATE TABLE incoming (           -- QoS 2: identifiers that a session has taken and not released
     queue INTEGER NOT NULL,
     id INTEGER NOT NULL,
+    pending INTEGER NOT NULL DEFAULT 0,  -- imported: its readers do not have the message yet
     PRIMARY KEY (queue, id)
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE retained (
@@ -217,6 +218,7 @@ CREATE TABLE wills (              -- of sessions that are away, to be published 
     properties BLOB NOT NULL,
     payload BLOB NOT NULL
 ) STRICT;
+ALTER TABLE marks ADD COLUMN imported INTEGER NOT NULL DEFAULT 0;  -- what earlier releases kept in files is here
 ";
 
 /// Whose file it is; returns its schema, 0 for an empty file.

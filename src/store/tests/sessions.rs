@@ -226,6 +226,63 @@ async fn a_copy_of_a_message_of_qos_2_does_nothing_until_it_is_released() {
 }
 
 #[tokio::test]
+async fn an_imported_session_comes_whole_and_once_and_hands_on_once_what_it_had_only_taken() {
+    let rig = Rig::new(Limits::default());
+    let reader = rig.session("reader").await;
+    let message = |text: &str, qos, sent: Option<(u16, bool)>| ImportedMessage {
+        message: Message { qos, payload: Bytes::from(text.to_owned()), ..(*said("a/b", "")).clone() },
+        ids: vec![7],
+        sent: sent.map(|(packet_id, released)| ImportedSent { packet_id, released }),
+    };
+    let record = SessionRecord { key: "user".to_owned(), user: None, client: "c".to_owned(), expiry_s: 60 };
+    let session = ImportedSession {
+        record: record.clone(),
+        left_at: NOW,
+        subscriptions: vec![KeptSubscription { filter: "a/+".to_owned(), options: 1, id: Some(7) }],
+        messages: vec![
+            message("", QoS::ExactlyOnce, Some((9, true))),
+            message("sent", QoS::AtLeastOnce, Some((1, false))),
+            message("waits", QoS::ExactlyOnce, None),
+        ],
+        incoming: vec![3, 4],
+    };
+    assert_eq!(ask!(rig, import_session, session.clone()), [3, 4]);
+    let queue = ask!(rig, broker_state).sessions.iter().find(|kept| kept.record == record).unwrap().queue;
+    ask!(rig, hand_on, (queue, 3), put(&said("a/b", "3"), &[reader]));
+    let rig = rig.crash();
+    assert!(!ask!(rig, is_imported));
+    for id in [3, 3, 4, 5] {
+        ask!(rig, hand_on, (queue, id), put(&said("a/b", &id.to_string()), &[reader]));
+    }
+    assert_eq!(rig.texts_of(reader).await, ["3", "4"]);
+    assert_eq!(ask!(rig, import_session, session), [0; 0]);
+    let state = ask!(rig, broker_state);
+    let kept = state.sessions.iter().find(|kept| kept.record == record).unwrap();
+    assert_eq!((kept.queue, kept.left_at, kept.rows, kept.bytes), (queue, Some(NOW), 3, 9));
+    assert_eq!((kept.subscriptions.len(), &kept.incoming[..]), (1, &[3, 4][..]));
+    let rows = rig.rows_of(queue).await;
+    let told = |row: &'_ QueueRow| (text(&row.message.payload), row.packet_id, row.released, row.maybe_sent);
+    let expected = [("", Some(9), true, true), ("sent", Some(1), false, true), ("waits", None, false, false)];
+    let expected = expected.map(|(text, id, released, sent)| (text.to_owned(), id, released, sent));
+    assert_eq!(rows.iter().map(told).collect::<Vec<_>>(), expected);
+    assert!(rows.iter().all(|row| row.target.ids == [7] && row.target.qos == row.message.qos));
+    ask!(rig, imported);
+    assert!(ask!(rig.crash(), is_imported));
+}
+
+#[tokio::test]
+async fn an_imported_retained_message_leaves_the_one_that_is_there() {
+    let rig = Rig::new(Limits::default());
+    let retained = |topic, text| (Message { retain: true, ..(*said(topic, text)).clone() }, Some("user".to_owned()));
+    for text in ["first", "second"] {
+        ask!(rig, import_retained, vec![retained("a", text), retained(text, text)]);
+    }
+    let topics = ["a", "first", "second"].map(str::to_owned).to_vec();
+    let found: Vec<_> = ask!(rig, read_retained, topics).iter().map(|found| text(&found.payload)).collect();
+    assert_eq!(found, ["first", "first", "second"]);
+}
+
+#[tokio::test]
 async fn a_retained_message_takes_the_place_of_the_one_before_and_is_cleared_or_expires() {
     let rig = Rig::new(Limits::default());
     let keep = |text, expires_at| {

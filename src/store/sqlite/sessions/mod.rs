@@ -6,6 +6,7 @@
 //! read while it had a connection counts as sent. So copies are marked, and some that were never sent are as well.
 
 pub(in crate::store) mod documents;
+pub(in crate::store) mod import;
 pub(super) mod inspect;
 pub(in crate::store) mod queue;
 pub(in crate::store) mod retained;

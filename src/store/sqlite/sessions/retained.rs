@@ -30,6 +30,11 @@ pub(super) fn keep(tx: &Tx<'_>, message: &Message, retain: &Retain) -> rusqlite:
     tx.execute(KEEP, params![&**topic, *qos as u8, bytes, user, expires_at, &**properties, &**payload]).map(drop)
 }
 
+/// Whether there is one on the topic.
+pub(super) fn is_there(tx: &Tx<'_>, topic: &str) -> rusqlite::Result<bool> {
+    tx.exists(ONE, [topic])
+}
+
 fn drop_topic(tx: &Tx<'_>, topic: &str) -> rusqlite::Result<()> {
     tx.execute(DROP, [topic]).map(drop)
 }

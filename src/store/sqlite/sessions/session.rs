@@ -46,7 +46,7 @@ pub(in crate::store) fn keep_group(tx: &mut Tx<'_>, name: &str) -> rusqlite::Res
     Ok(queue)
 }
 
-fn find(tx: &Tx<'_>, key: &str, kind: i64) -> rusqlite::Result<Option<QueueId>> {
+pub(super) fn find(tx: &Tx<'_>, key: &str, kind: i64) -> rusqlite::Result<Option<QueueId>> {
     tx.one(FIND, params![key, kind], |row| row.get(0))
 }
 
