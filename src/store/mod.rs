@@ -34,7 +34,7 @@
 //! | `acked_up_to`, `sweep` | go on where they stopped: each part is a transaction |
 //! | `published`, `parted` | do nothing more |
 //! | `presence_changed`, `still_alive` | the later time stays |
-//! | `broker_state`, `read_rows`, `read_documents`, `read_retained`, `waiting_topics`, `own_topics` | give the same again; rows and documents that were given count as sent after a crash |
+//! | `broker_state`, `is_imported`, `read_rows`, `read_documents`, `read_retained`, `waiting_topics`, `own_topics` | give the same again; rows and documents that were given count as sent after a crash |
 //! | `keep_session`, `keep_group` | give the same queue again |
 //! | `session_left`, `subscribe`, `unsubscribe`, `assign`, `released`, `forget_incoming`, `drop_will`, `documents_seen` | leave it as it is |
 //! | `enqueue` | puts the message into the queues once more, but for a QoS 2 identifier that its session has not released |

@@ -1,14 +1,14 @@
 //! Any client id is taken and belongs to its user.
 
 use std::collections::BTreeSet;
+use std::fs::{self, OpenOptions};
+use std::io::Write;
 use std::path::Path;
 
 use fcm_mqtt_bridge::broker::BrokerConfig;
 use fcm_mqtt_bridge::chat::principal::Role;
 use fcm_mqtt_bridge::mqtt::{AckWord, Outcome};
-use mqtt5::QoS;
-use mqtt5::broker::storage::{ClientSession, FileBackend, QueuedMessage, StorageBackend, StoredSubscription};
-use mqtt5::packet::publish::PublishPacket;
+use serde_json::json;
 
 use super::peer::{Connect, PUBACK, Peer, Seen, V5, V311};
 use super::world::{Users, World, config, outcome, password, soon};
@@ -245,28 +245,34 @@ async fn who_wants_nothing_of_its_own_gets_what_another_user_says_under_the_same
 }
 
 /// Leaves in `folder` what the first release left there of a session: its key was the client id.
-async fn leave(storage: &FileBackend, key: &str, user: Option<&str>) {
-    let mut session = ClientSession::new(key, true, Some(3_600));
-    session.add_subscription("bal1/others/+", StoredSubscription::new(QoS::AtLeastOnce));
-    session.user_id = user.map(str::to_owned);
-    storage.store_session(session).await.unwrap();
-    let message = PublishPacket::new("bal1/others/notes", key.to_owned(), QoS::AtLeastOnce);
-    let waits = QueuedMessage::new(message, key.to_owned(), QoS::AtLeastOnce, None);
-    storage.queue_message(waits).await.unwrap();
+fn leave(folder: &Path, key: &str, user: Option<&str>) {
+    let subscription = json!({"qos": "AtLeastOnce", "no_local": false, "retain_as_published": false});
+    let session = json!({"client_id": key, "expiry_interval": 3_600, "will_message": null, "user_id": user,
+        "subscriptions": {"bal1/others/+": subscription}});
+    let put = json!({"op": "put", "id": key, "session": session}).to_string();
+    let mut log = OpenOptions::new().create(true).append(true).open(folder.join("sessions/sessions.log")).unwrap();
+    writeln!(log, "{:08x} {put}", crc32(put.as_bytes())).unwrap();
+    let message = json!({"topic": "bal1/others/notes", "payload": key.as_bytes(), "qos": "AtLeastOnce",
+        "queued_at_secs": 1_700_000_000, "user_properties": [["x-mqtt-client-id", "somebody"]]});
+    let queue = folder.join("queues").join(key);
+    fs::create_dir_all(&queue).unwrap();
+    fs::write(queue.join("04611686018427387904.json"), message.to_string()).unwrap();
+}
+
+/// CRC-32 as in ISO 3309.
+fn crc32(bytes: &[u8]) -> u32 {
+    let step = |crc: u32| if crc & 1 == 1 { 0xEDB8_8320 ^ (crc >> 1) } else { crc >> 1 };
+    !bytes.iter().fold(u32::MAX, |crc, byte| (0..8).fold(crc ^ u32::from(*byte), |crc, _bit| step(crc)))
 }
 
 #[tokio::test]
 async fn kept_sessions_of_the_first_release_are_found_again() {
     let folder = tempfile::tempdir().unwrap();
-    let storage = FileBackend::new(folder.path()).await.unwrap();
-    for key in ["bal1", "bal1:worker"] {
-        leave(&storage, key, Some("bal1")).await;
+    fs::create_dir(folder.path().join("sessions")).unwrap();
+    fs::write(folder.path().join(".storage_version"), "2").unwrap();
+    for (key, user) in [("bal1", Some("bal1")), ("bal1:worker", Some("bal1")), ("alice", None)] {
+        leave(folder.path(), key, user);
     }
-    leave(&storage, "alice", None).await;
-    storage.flush_queue_writes().await;
-    storage.shutdown().await.unwrap();
-    drop(storage);
-    std::fs::File::create(folder.path().join("orderly-stop")).unwrap();
 
     let data = Some(folder.path().to_owned());
     let world = World::bind(BrokerConfig { anonymous: true, data, ..users().config() }).await;
@@ -289,7 +295,7 @@ fn all_below(folder: &Path) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     let mut folders = vec![folder.to_owned()];
     while let Some(next) = folders.pop() {
-        for entry in std::fs::read_dir(next).unwrap() {
+        for entry in fs::read_dir(next).unwrap() {
             let path = entry.unwrap().path();
             found.insert(path.strip_prefix(folder).unwrap().to_str().unwrap().to_owned());
             if path.is_dir() {

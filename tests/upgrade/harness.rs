@@ -108,7 +108,11 @@ impl Past {
         let path = self.configuration("bridge.toml");
         let text = fs::read_to_string(&path).unwrap();
         fs::write(&path, text.replace("[routes]", &format!("[routes]\n{route}"))).unwrap();
-        let loaded = Settings::load(Some(&path)).unwrap();
+        self.start().await
+    }
+
+    async fn start(self) -> Present {
+        let loaded = Settings::load(Some(&self.path("bridge.toml"))).unwrap();
         app::check(&loaded).unwrap();
         let (stop, mut bridge) = (CancellationToken::new(), JoinSet::new());
         let (ready, addresses) = oneshot::channel();
@@ -156,9 +160,19 @@ impl Present {
         soon("an empty spool", empty).await;
     }
 
-    pub(crate) async fn close(mut self) {
+    /// Stops the bridge and starts it again.
+    pub(crate) async fn again(mut self) -> Self {
+        self.stop().await;
+        self.past.start().await
+    }
+
+    async fn stop(&mut self) {
         self.stop.cancel();
         soon("the end of the bridge", self.bridge.join_next()).await.unwrap().unwrap().unwrap();
+    }
+
+    pub(crate) async fn close(mut self) {
+        self.stop().await;
         self.past.stop_sim.cancel();
         soon("the end of the simulator", self.past.simulator.join_next()).await.unwrap().unwrap();
     }

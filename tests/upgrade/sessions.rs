@@ -44,6 +44,23 @@ async fn retained_messages_are_there() {
 }
 
 #[tokio::test]
+async fn the_folder_is_read_once_and_put_aside() {
+    let present = Past::open().await.go_on("").await;
+    // The broker is open when somebody gets in.
+    drop(present.peer("alice:new").await);
+    let (folder, aside) = (present.past.path("broker"), present.past.path("broker.imported"));
+    assert!(!folder.exists() && aside.join("sessions/sessions.log").exists());
+    std::fs::rename(&aside, &folder).unwrap();
+    let present = present.again().await;
+    assert!(folder.exists() && !aside.exists(), "nobody looked at it");
+    let mut alice = present.peer("alice").await;
+    assert!(alice.session_present);
+    let got = alice.until(|got| notes(got).len() == 2).await;
+    assert_eq!(notes(&got).iter().map(|(_, note)| *note).collect::<Vec<_>>(), [1, 2], "once");
+    present.close().await;
+}
+
+#[tokio::test]
 async fn who_was_there_at_the_kill_and_does_not_come_back_is_told_to_be_away() {
     let present = Past::open().await.go_on("").await;
     let mut alice = present.peer("alice:new").await;
