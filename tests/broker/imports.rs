@@ -141,7 +141,7 @@ async fn files_that_cannot_be_understood_stop_the_start() {
     let (_port, outlet) = mqtt::port(1, 1);
     let (_reload, reload) = watch::channel(0);
     let metrics = Metrics::new().into();
-    let surroundings = Surroundings { metrics, mark_copy: None, reload, store: Some(store), told: |_, _| () };
+    let surroundings = Surroundings { metrics, reload, store, told: |_, _| () };
     let ended = broker.run(outlet, surroundings, CancellationToken::new()).await;
     let Err(BrokerError::Data { folder: named, reason }) = ended else { panic!("{ended:?}") };
     assert!(named == folder.path() && reason.contains("no release wrote"), "{reason}");
