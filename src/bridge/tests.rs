@@ -89,11 +89,12 @@ impl Harness {
     fn open_by(dir: tempfile::TempDir, path: std::path::PathBuf, settings: Settings, transports: &[Transport]) -> Self {
         let wanted = sqlite::Settings { transports: transports.to_vec(), ..sqlite::Settings::new(&path) };
         let (store, writer, recovery) = sqlite::open(&wanted, now_ms()).unwrap();
-        let (mut mqtt_port, mut mqtt) = mqtt::port(16, 16);
+        let (mut mqtt_port, mqtt) = mqtt::port(16, 16);
         if settings.broker == BrokerKind::External {
             mqtt_port.capabilities = mqtt::Capabilities::EXTERNAL;
         }
-        // A broker that keeps nothing over a stop.
+        // The test is a broker that keeps nothing, so documents are published to it.
+        mqtt_port.capabilities.takes_documents = false;
         let (transports, mut outlets): (Vec<_>, Vec<_>) = transports
             .iter()
             .map(|transport| {

@@ -67,8 +67,7 @@ fn line(session: &SessionSummary) -> String {
         u32::MAX => "ever".to_owned(),
         seconds => humantime::format_duration(Duration::from_secs(seconds.into())).to_string(),
     };
-    let (user, client) =
-        (record.user.as_deref().map_or("-".into(), |user| shown(user).to_string()), shown(&record.client));
+    let (user, client) = (shown(record.user.as_deref().unwrap_or("-")), shown(&record.client));
     format!("{rows:>9} {bytes:>12} {documents:>9} {subscriptions:>13}  {connection:<24}  {kept:<8}  {user}, {client}")
 }
 

@@ -106,6 +106,8 @@ def test_a_reader_that_goes_away_early_makes_no_noise(closed, bridge, tmp_path):
         "explain": [message],
         "health": ["--ops", bridge.ops],
         "outbox": ["--config", bridge.config],
+        "sessions": ["--config", bridge.config],
+        "retained": ["--config", bridge.config],
         "user": ["list", "--users-file", written(tmp_path, "users", "")],
         "trace": ["x", "--store", store],
         "--help": [],

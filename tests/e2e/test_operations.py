@@ -119,6 +119,24 @@ class TestCommands:
         unknown = run("trace", "nobody", *store)
         assert unknown.returncode == 1 and "nobody" in unknown.stderr
 
+    @pytest.mark.parametrize("running", [True, False], ids=["running", "stopped"])
+    def test_sessions_and_retained_messages_are_listed(self, sim, bridge, running):
+        alice = Bal("alice", bridge.port).connect()
+        alice.client.publish("alice/self/profile", "about alice", qos=1, retain=True).wait_for_publish(10)
+        if not running:
+            alice.close()
+            assert bridge.stop() == 0
+        store = ["--store", bridge.db]
+        sessions = json.loads(run("sessions", *store, "--json").stdout)
+        assert "alice" in [session["client"] for session in sessions], sessions
+        retained = json.loads(run("retained", *store, "--filter", "alice/#", "--json").stdout)
+        assert [message["topic"] for message in retained] == ["alice/self/profile"]
+        assert "alice/self/profile" in run("retained", *store).stdout
+        assert "about alice" not in run("retained", *store, "--json").stdout
+        assert "of 1 sessions" in run("sessions", *store, "--limit", 0).stdout
+        if running:
+            alice.close()
+
     def test_the_store_of_nobody_is_not_made_by_looking(self, tmp_path):
         done = run("outbox", "--store", tmp_path / "none.db")
         assert done.returncode == 1 and not (tmp_path / "none.db").exists()
