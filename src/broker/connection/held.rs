@@ -60,7 +60,7 @@ impl Held {
 
     /// Whether the PUBREC of this message is among them.
     pub(super) fn has_pubrec(&self, id: u16) -> bool {
-        self.queue.iter().any(|entry| entry.kind == AckKind::Pubrec && entry.id == id)
+        self.queue.iter().any(|(kind, held, _)| *kind == AckKind::Pubrec && *held == id)
     }
 
     /// Takes the acknowledgement at the front, if it may leave; none if there is none.

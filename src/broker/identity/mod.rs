@@ -28,8 +28,6 @@ pub(super) use doorman::{Caller, Denied, Doorman, Login};
 pub use name::NameError;
 pub(super) use reload::Watch;
 pub(super) use roster::Place;
-#[cfg(test)]
-pub(super) use roster::Proof;
 pub use tokens::KeysError;
 pub use users::UsersError;
 
