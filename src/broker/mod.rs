@@ -167,11 +167,18 @@ impl Broker {
     ///
     /// # Errors
     ///
-    /// If something is open to strangers, a limit is 0, or a file cannot be used.
+    /// If something is open to strangers, a limit is 0, or a file or folder cannot be used.
     pub fn check(config: &BrokerConfig) -> Result<(), BrokerError> {
         config.check()?;
         identity::Doorman::new(config)?;
-        Listeners::check(&config.listen)
+        Listeners::check(&config.listen)?;
+        match config.data.as_deref().map(|folder| (folder, std::fs::metadata(folder))) {
+            Some((folder, Ok(found))) if !found.is_dir() => {
+                let reason = io::Error::from(io::ErrorKind::NotADirectory).to_string();
+                Err(BrokerError::Data { folder: folder.to_owned(), reason })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The addresses.

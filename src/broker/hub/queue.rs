@@ -9,6 +9,8 @@ use crate::broker::session::{Away, Item, MemoryLimits, Pulled, Pushed, Queue, Re
 use crate::chat::access::Rights;
 use crate::store::{DocumentRef, Dropped, QueueId, Seen};
 
+/// How much one member of a group gets before the next one has its turn.
+const TURN: usize = 16;
 /// Not on disk.
 const NOWHERE: i64 = 0;
 
@@ -38,6 +40,8 @@ struct State {
     consumers: Vec<Consumer>,
     /// Whose turn it is to be woken.
     next: usize,
+    /// The connection that was given something last, and how much more it may have before others.
+    turn: (u64, usize),
     /// Publishers who wait until there is room.
     held: Vec<Waker>,
     /// Retained messages are being sent: what is published meanwhile waits here for its place behind them.
@@ -70,7 +74,14 @@ impl SharedQueue {
             rights: RwLock::new(None),
             rows: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
-            state: Mutex::new(State { queue, consumers: Vec::new(), next: 0, held: Vec::new(), later: None }),
+            state: Mutex::new(State {
+                queue,
+                consumers: Vec::new(),
+                next: 0,
+                turn: (0, 0),
+                held: Vec::new(),
+                later: None,
+            }),
         })
     }
 
@@ -202,8 +213,12 @@ impl SharedQueue {
     /// The next item that may be sent; without room in the window only one at QoS 0.
     pub(crate) fn pull(&self, link: &Link, window_has_room: bool, now_ms: u64) -> Option<Pulled> {
         let mut state = self.lock();
+        if !state.has_turn(link) {
+            return None;
+        }
         let pulled = state.queue.pull(window_has_room, now_ms);
         if pulled.is_some() {
+            state.take_turn(link);
             state.set_full(link, false);
             if !state.held.is_empty() && !state.queue.is_above_half() {
                 state.release_held();
@@ -295,6 +310,25 @@ impl State {
                 return;
             }
         }
+    }
+
+    /// Whether this consumer may have something now: in a group, each gets its share as long as all can take.
+    fn has_turn(&mut self, link: &Link) -> bool {
+        let spent = self.turn == (link.number(), 0);
+        let others = self.consumers.iter().any(|other| other.link.number() != link.number() && !other.full);
+        if spent && others && self.queue.has_ready() {
+            self.wake_next();
+            return false;
+        }
+        true
+    }
+
+    fn take_turn(&mut self, link: &Link) {
+        let (last, left) = self.turn;
+        self.turn = match left.checked_sub(1) {
+            Some(left) if last == link.number() => (last, left),
+            _ => (link.number(), (self.queue.ready() / self.consumers.len().max(1)).min(TURN)),
+        };
     }
 
     fn set_full(&mut self, link: &Link, full: bool) {

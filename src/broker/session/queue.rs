@@ -171,6 +171,11 @@ impl Queue {
         !self.ready.is_empty()
     }
 
+    /// How much there is to be handed out.
+    pub(crate) fn ready(&self) -> usize {
+        self.ready.len()
+    }
+
     /// Whether what came from the disk takes more than half its room.
     pub(crate) fn is_crowded(&self) -> bool {
         self.disk.items > QUEUE_ITEMS / 2 || self.disk.bytes > QUEUE_BYTES / 2
