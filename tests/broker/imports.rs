@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use fcm_mqtt_bridge::broker::{Broker, BrokerConfig, BrokerError, Surroundings};
+use fcm_mqtt_bridge::chat::principal::Role;
 use fcm_mqtt_bridge::mqtt;
 use fcm_mqtt_bridge::ops::clock::now_ms;
 use fcm_mqtt_bridge::ops::metrics::Metrics;
@@ -17,7 +18,7 @@ use tracing::Level;
 
 use super::log::Log;
 use super::peer::{Connect, PUBACK, Peer, Seen, V311};
-use super::world::{World, config};
+use super::world::{Users, World, config};
 
 const TAKEN: &str = "what an earlier release kept is in the store";
 const LEFT_OUT: &str = "not all that an earlier release kept could be taken over";
@@ -50,8 +51,10 @@ fn kept() -> TempDir {
     folder
 }
 
+/// Starts a broker that lets everybody in and knows alice, who may read what is hers.
 async fn start(folder: &Path) -> World {
-    World::bind(BrokerConfig { data: Some(folder.to_owned()), ..config() }).await
+    let users = Users::new(&[("alice", Role::User)]);
+    World::bind(BrokerConfig { anonymous: true, data: Some(folder.to_owned()), ..users.config() }).await
 }
 
 fn file(folder: &Path) -> Connection {
@@ -100,6 +103,25 @@ async fn what_a_kill_interrupts_the_next_start_does_again_and_what_is_there_stay
     file(folder.path()).execute_batch("DELETE FROM retained").unwrap();
     start(folder.path()).await.close().await;
     assert_eq!(content(folder.path())[4], [""; 0]);
+}
+
+#[tokio::test]
+async fn what_another_had_published_is_kept_for_those_only_who_may_read_it() {
+    let readers = |folder: &Path| {
+        let sql = "SELECT key FROM queue q JOIN queues USING (queue) LEFT JOIN bodies b USING (seq)
+            WHERE coalesce(q.payload, b.payload) = CAST('published' AS BLOB) ORDER BY key";
+        let file = file(folder);
+        let mut statement = file.prepare(sql).unwrap();
+        let keys = statement.query_map([], |row| row.get::<_, String>(0)).unwrap();
+        keys.map(Result::unwrap).collect::<Vec<_>>()
+    };
+    let folder = kept();
+    start(folder.path()).await.close().await;
+    assert_eq!(readers(folder.path()), [":mosq-1", "alice::laptop"]);
+    // Without a users file nobody is alice.
+    let folder = kept();
+    World::bind(BrokerConfig { data: Some(folder.path().to_owned()), ..config() }).await.close().await;
+    assert_eq!(readers(folder.path()), [":mosq-1"]);
 }
 
 #[tokio::test]

@@ -6,7 +6,6 @@
 
 mod client;
 mod failures_seen;
-mod known_deviations;
 mod reference;
 mod rows;
 mod stage;

@@ -30,10 +30,12 @@ const MOSQUITTO_FAILS: &[(&str, &str)] = &[
     ("a payload format of 2", "it does not look"),
     ("a reason code that PUBACK does not have", "it does not look"),
     ("3.1.2.11.10 authentication data without", "it does not look"),
+    ("[MQTT-3.3.2-5,6] so it is while a message waits", "what stood behind the expired message did not come"),
     ("[MQTT-3.3.2-8,9] aliases that are none", "it says 0x81, malformed, to a protocol error"),
     ("[MQTT-3.3.2-14] a response topic", "it does not look"),
     ("[MQTT-3.3.4-6] a client sends no subscription", "it does not look"),
     ("[MQTT-4.3.3-10] QoS 2: a repeated PUBLISH", "it ended the connection"),
+    ("[MQTT-3.1.2-4] a clean start forgets inbound", "it hands a message on at its PUBREL, which 4.3.3 allows"),
     (
         "[MQTT-3.3.4-9] no more is in flight",
         "with no limit of its own, as configured here, it sends more than the client's",
@@ -42,6 +44,7 @@ const MOSQUITTO_FAILS: &[(&str, &str)] = &[
     ("$ topics are not for clients", "it ends the connection, which 3.1.1 allows"),
     ("[MQTT-4.7.2-1] # and + at the front", "as above, and its retained messages are those of all rows"),
     ("[MQTT-3.1.4-3] a second connection ends", "no DISCONNECT came"),
+    ("4.8.2 what a member without a session", "they were lost; that they are not is a SHOULD"),
     ("4.8.2 retained messages are not sent", "it sends them"),
     ("[MQTT-3.8.3-4] no local is an error", "it lets it pass"),
     ("[MQTT-4.8.2-1,2] names of groups", "it takes an empty one"),
@@ -49,6 +52,8 @@ const MOSQUITTO_FAILS: &[(&str, &str)] = &[
     ("[MQTT-3.3.4-2] overlapping", "in 3.1.1 the copies did not come at QoS 2"),
     ("[MQTT-3.1.2-8] a protocol error publishes", "no will came"),
     ("[MQTT-3.1.2-8] a session without expiry", "no will came in 20 seconds"),
+    ("[MQTT-3.1.3-9] so does a clean start", "no will came"),
+    ("[MQTT-3.1.3-9] a clean take-over publishes", "no will came"),
     ("after a take-over the new connection has", "the displaced one's will did not come"),
 ];
 

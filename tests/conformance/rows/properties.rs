@@ -17,6 +17,7 @@ pub(super) fn rows() -> Vec<Row> {
         ),
         row("properties wait with a message for a session that is away", ONLY_V5, wait),
         row("[MQTT-3.3.2-5,6] message expiry is counted down, and kept", ONLY_V5, expiry),
+        row("[MQTT-3.3.2-5,6] so it is while a message waits for a slow client", ONLY_V5, expiry_in_a_full_window),
         row("a message with properties reaches 3.1.1 without them", ONLY_V5, to_v311),
         row("[MQTT-3.3.2-7..12] topic aliases", ONLY_V5, aliases),
         row("[MQTT-3.3.2-8] an alias belongs to its connection", ONLY_V5, alias_of_connection),
@@ -94,6 +95,23 @@ async fn expiry(stage: Stage) {
     publisher.publish(&expiring("long", 100)).await;
     sleep(Duration::from_millis(2_100)).await;
     let (mut reader, _) = stage.lasting_client("r").await;
+    let left = reader.gets("long").await;
+    assert!(matches!(left.props.get(prop::MESSAGE_EXPIRY), Some(Value::Four(96..=98))), "{left:?}");
+    reader.quiet().await;
+}
+
+async fn expiry_in_a_full_window(stage: Stage) {
+    let topic = stage.name("t");
+    let (mut reader, ..) = stage.connect(&stage.clean("r").with(prop::RECEIVE_MAXIMUM, Value::Two(1))).await;
+    reader.subscribe(&topic, 1).await;
+    let mut publisher = stage.client("p").await;
+    publisher.post(&topic, "first").await;
+    let open = reader.delivery().await;
+    for (text, seconds) in [("short", 1), ("long", 100)] {
+        publisher.publish(&Publish::new(&topic, text, 1, 1).with(prop::MESSAGE_EXPIRY, Value::Four(seconds))).await;
+    }
+    sleep(Duration::from_millis(2_100)).await;
+    reader.take(&open).await;
     let left = reader.gets("long").await;
     assert!(matches!(left.props.get(prop::MESSAGE_EXPIRY), Some(Value::Four(96..=98))), "{left:?}");
     reader.quiet().await;

@@ -16,6 +16,7 @@ pub(super) fn rows() -> Vec<Row> {
         row("one name on two filters is two shared subscriptions", BOTH, two_filters),
         row("4.8.2 what a dead member had not acknowledged is not lost", BOTH, |stage| dead_member(stage, 1)),
         row("4.8.2 what a dead member had not acknowledged is not lost, at QoS 2", BOTH, |stage| dead_member(stage, 2)),
+        row("4.8.2 what a member without a session had not acknowledged goes to another", BOTH, member_without_session),
         row("a member that leaves in an orderly way leaves the rest to the others", BOTH, orderly_member),
         row("a session that is away is passed over while others are there", BOTH, away_member),
         row("nobody there: the messages wait for one", BOTH, all_away),
@@ -133,6 +134,18 @@ pub(crate) async fn dead_member(stage: Stage, qos: u8) {
     taken.push(drain(&mut survivor).await);
     complete(&taken, 60);
     assert!(taken.iter().flatten().any(|text| text == held.text()));
+}
+
+async fn member_without_session(stage: Stage) {
+    let mut doomed = member(&stage, "doomed", "g", 1).await;
+    let mut publisher = stage.client("p").await;
+    for n in 0..5 {
+        publisher.post(&stage.name("t"), &n.to_string()).await;
+    }
+    doomed.delivery().await;
+    let mut survivor = member(&stage, "survivor", "g", 1).await;
+    doomed.cut_off();
+    complete(&[drain(&mut survivor).await], 5);
 }
 
 async fn orderly_member(stage: Stage) {

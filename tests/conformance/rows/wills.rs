@@ -24,9 +24,11 @@ pub(super) fn rows() -> Vec<Row> {
         row("[MQTT-3.1.3-9] a delayed will comes after its delay", ONLY_V5, delayed),
         row("[MQTT-3.1.3-9] a delayed will does not come if the client returns", ONLY_V5, delayed_and_cancelled),
         row("[MQTT-3.1.3-9] the end of the session ends the delay", ONLY_V5, session_ends_first),
+        row("[MQTT-3.1.3-9] so does a clean start, which ends the session", ONLY_V5, clean_start),
         row("[MQTT-3.1.2-8] a session without expiry delays no will", ONLY_V5, no_session_no_delay),
         row("[MQTT-3.1.4-3] a take-over publishes the will of the old connection", BOTH, taken_over),
         row("[MQTT-3.1.4-3] a take-over in time cancels a delayed will", ONLY_V5, taken_over_in_time),
+        row("[MQTT-3.1.3-9] a clean take-over publishes a delayed will", ONLY_V5, taken_over_clean),
         row("after a take-over the new connection has its own will", BOTH, own_will_after_take_over),
         row("a will on a topic that is not allowed is not published", BOTH, forbidden),
         row("a will topic with a wildcard, or none, is refused", BOTH, bad_topic),
@@ -187,6 +189,16 @@ async fn session_ends_first(stage: Stage) {
     reader.gets("gone").await;
 }
 
+async fn clean_start(stage: Stage) {
+    let connect = stage.lasting("c").will(will(&stage, "gone").delayed(600));
+    let (client, mut reader) = pair_of(&stage, connect).await;
+    client.cut_off();
+    none_came(&stage, &mut reader).await;
+    let _new = stage.client("c").await;
+    reader.gets("gone").await;
+    none_came(&stage, &mut reader).await;
+}
+
 async fn no_session_no_delay(stage: Stage) {
     let (client, mut reader) = pair_of(&stage, stage.clean("c").will(will(&stage, "gone").delayed(600))).await;
     client.cut_off();
@@ -207,6 +219,15 @@ async fn taken_over_in_time(stage: Stage) {
     assert!(resumed);
     client.ended(&[0x8e]).await;
     sleep(Duration::from_millis(1_500)).await;
+    none_came(&stage, &mut reader).await;
+}
+
+async fn taken_over_clean(stage: Stage) {
+    let connect = stage.lasting("c").will(will(&stage, "gone").delayed(600));
+    let (mut client, mut reader) = pair_of(&stage, connect).await;
+    let _new = stage.client("c").await;
+    client.ended(&[0x8e]).await;
+    reader.gets("gone").await;
     none_came(&stage, &mut reader).await;
 }
 

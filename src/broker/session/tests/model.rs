@@ -39,6 +39,14 @@ enum Flying {
     Released,
 }
 
+/// The last messages of a topic. At QoS 0 a message may be before its place, but only where the window was full.
+#[derive(Debug, Clone, Copy, Default)]
+struct Last {
+    at_qos_0: u64,
+    /// Of those that nothing earlier may follow.
+    in_place: u64,
+}
+
 struct World {
     now: u64,
     seq: u64,
@@ -61,8 +69,8 @@ struct World {
     doubtful: BTreeSet<SourceKey>,
     /// QoS 2: the client owns it.
     owned: BTreeSet<SourceKey>,
-    /// The last message of each topic over this connection.
-    last: HashMap<Arc<str>, u64>,
+    /// How far each topic is over this connection.
+    last: HashMap<Arc<str>, Last>,
 }
 
 impl World {
@@ -228,21 +236,37 @@ impl World {
         if !self.connected {
             return;
         }
-        match self.queue.pull(self.window.has_room(), self.now) {
+        let room = self.window.has_room();
+        match self.queue.pull(room, self.now) {
             Some(Pulled::Expired(item)) => {
                 let Source::Row(seq) = item.source else { panic!("only rows expire here") };
                 self.window.forget(&item.source);
                 self.settle(&SourceKey::Row(seq));
             }
-            Some(Pulled::Item(item)) => self.send(&item),
+            Some(Pulled::Item(item)) => {
+                self.is_in_order(&item, room);
+                self.send(&item);
+            }
             None => {}
         }
     }
 
+    /// Nothing passes anything of its topic, but for QoS 0 where the window has no room.
+    fn is_in_order(&mut self, item: &Item, room: bool) {
+        let (number, topic) = (item.ids[0].into(), &item.message.topic);
+        let last = self.last.entry(Arc::clone(topic)).or_default();
+        let qos_0 = item.qos == QoS::AtMostOnce;
+        let before = if qos_0 { last.in_place.max(last.at_qos_0) } else { last.in_place };
+        assert!(before < number, "{number} of {topic} came after {last:?}");
+        if qos_0 {
+            last.at_qos_0 = number;
+        }
+        if room || !qos_0 {
+            last.in_place = number;
+        }
+    }
+
     fn send(&mut self, item: &Item) {
-        let number = item.ids[0].into();
-        let last = self.last.insert(Arc::clone(&item.message.topic), number);
-        assert!(last < Some(number), "{number} of {} came after {last:?}", item.message.topic);
         let Some(key) = item.source.key() else { return };
         let sent = self.window.take_id(item, Lane::Own).unwrap();
         assert!(!self.owned.contains(&key), "{key:?} was owned by the client");

@@ -128,15 +128,27 @@ fn an_expired_row_is_named_and_what_is_only_in_memory_is_dropped() {
 }
 
 #[test]
-fn without_room_in_the_window_nothing_passes_what_waits_for_it() {
-    let mut queue = Queue::new(LIMITS);
-    let zero = |n| Item::memory(message("t", 1, QoS::AtMostOnce, None), target(QoS::AtMostOnce, n));
-    queue.push(zero(1), None);
-    queue.announce_row(2, row(2, "t", 1, QoS::AtLeastOnce));
-    queue.push(zero(3), None);
-    assert!(matches!(queue.pull(false, 0), Some(Pulled::Item(item)) if item.ids == [1]));
+fn without_room_in_the_window_qos_0_passes_what_waits_for_it_and_nothing_else_does() {
+    let mixed = || {
+        let mut queue = Queue::new(LIMITS);
+        for n in 1..=6 {
+            match n % 2 {
+                0 => assert!(queue.announce_row(n, row(n, "t", 1, QoS::AtLeastOnce))),
+                _ => {
+                    let zero = Item::memory(message("t", 1, QoS::AtMostOnce, None), target(QoS::AtMostOnce, n));
+                    assert_eq!(queue.push(zero, Some(n)), Pushed::Taken);
+                }
+            }
+        }
+        queue
+    };
+    assert_eq!(drain(&mut mixed()), [1, 2, 3, 4, 5, 6], "with room nothing passes anything");
+    let mut queue = mixed();
+    for n in [1, 3, 5] {
+        assert!(matches!(queue.pull(false, 0), Some(Pulled::Item(item)) if item.ids == [n]));
+    }
     assert_eq!(queue.pull(false, 0), None);
-    assert_eq!(drain(&mut queue), [2, 3]);
+    assert_eq!(drain(&mut queue), [2, 4, 6]);
 }
 
 #[test]
