@@ -5,7 +5,7 @@ use crate::support::BAL;
 use fcm_mqtt_bridge::bridge::{self, Parts, Room, Stops};
 use fcm_mqtt_bridge::broker::{Broker, BrokerConfig, BrokerLimits, Listen, Surroundings};
 use fcm_mqtt_bridge::chat::id::Owner;
-use fcm_mqtt_bridge::chat::message::{BrokerKind, Limits, mark_redelivered};
+use fcm_mqtt_bridge::chat::message::{BrokerKind, Limits};
 use fcm_mqtt_bridge::chat::recipient_queue::Pace;
 use fcm_mqtt_bridge::chat::route::Routes;
 use fcm_mqtt_bridge::chat::transport::{Transport, Transports};
@@ -29,7 +29,6 @@ use tokio_util::sync::CancellationToken;
 const CLAIMS: usize = 4_096;
 const REPORTS: usize = 1_024;
 const PUBLICATIONS: usize = 256;
-const UNCONFIRMED: usize = 65_536;
 
 /// A running bridge.
 pub(crate) struct Harness {
@@ -50,7 +49,7 @@ impl Harness {
         let wanted =
             sqlite::Settings { transports: vec![name.clone()], ..sqlite::Settings::new(folder.join("bridge.db")) };
         let (store, writer, recovery) = sqlite::open(&wanted, now_ms()).expect("the store opens");
-        let limits = BrokerLimits { unconfirmed: UNCONFIRMED, ..BrokerLimits::default() };
+        let limits = BrokerLimits::default();
         let listen = Listen::tcp(([127, 0, 0, 1], 0).into());
         let config = BrokerConfig {
             listen,
@@ -72,8 +71,9 @@ impl Harness {
         let mut link = port.link.clone();
         let surroundings = Surroundings {
             metrics: Arc::clone(&metrics),
-            mark_copy: Some(mark_redelivered),
             reload: watch::channel(0).1,
+            store: store.clone(),
+            told: bridge::count_told,
         };
         let settings = settings(name.clone());
         let transports = vec![(name, port)];

@@ -106,9 +106,6 @@ pub struct BrokerLimits {
     /// Acknowledgements held back per connection. A client that sends more is not read until some are released; MQTT 5
     /// clients are told the number.
     pub held_acks: u16,
-    /// Publications of the bridge that are not confirmed, over all topics. What the bridge has open on the topics of one
-    /// reader is also to be kept below `queued_messages`.
-    pub unconfirmed: usize,
     /// Sessions, connected or not.
     pub sessions: usize,
     /// Those of one user.
@@ -151,7 +148,6 @@ impl Default for BrokerLimits {
             topic_levels: 16,
             publish_rate: 200,
             held_acks: 256,
-            unconfirmed: 65_536,
             sessions: 50_000,
             sessions_per_user: 1_000,
             session_expiry: Duration::from_secs(7 * 24 * 3600),
@@ -185,7 +181,6 @@ impl BrokerConfig {
             ("topic_bytes", limits.topic_bytes),
             ("topic_levels", limits.topic_levels),
             ("held_acks", limits.held_acks.into()),
-            ("unconfirmed", limits.unconfirmed),
             ("sessions", limits.sessions),
             ("sessions_per_user", limits.sessions_per_user),
             ("inflight", limits.inflight.into()),

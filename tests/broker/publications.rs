@@ -258,7 +258,7 @@ async fn publish_all(store: &Store, topic: &str, numbers: std::ops::Range<u32>) 
 
 #[tokio::test]
 async fn a_subscriber_that_never_acknowledges_blocks_neither_others_nor_memory() {
-    let limits = BrokerLimits { unconfirmed: 33, queued_messages: 33, ..BrokerLimits::default() };
+    let limits = BrokerLimits { queued_messages: 33, ..BrokerLimits::default() };
     let world = World::with(limits).await;
     let mut slow = Peer::new(&world, "slow").await;
     slow.subscribe("slow/others/messages", 1).await;
@@ -288,7 +288,7 @@ async fn a_subscriber_that_never_acknowledges_blocks_neither_others_nor_memory()
 
 #[tokio::test]
 async fn ten_thousand_publications_to_one_slow_subscriber_arrive_in_order() {
-    let limits = BrokerLimits { unconfirmed: 100, queued_messages: 100, ..BrokerLimits::default() };
+    let limits = BrokerLimits { queued_messages: 100, ..BrokerLimits::default() };
     let world = World::with(limits).await;
     let mut slow = Peer::new(&world, "slow").await;
     slow.subscribe(INBOX, 1).await;

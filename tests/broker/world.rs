@@ -66,7 +66,7 @@ impl World {
 
     pub(crate) async fn bind(config: BrokerConfig) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let path = config.data.as_deref().unwrap_or(folder.path()).join("bridge.db");
+        let path = config.data.as_deref().unwrap_or_else(|| folder.path()).join("bridge.db");
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         let (store, writer, _) = sqlite::open(&Settings::new(path.clone()), now_ms()).unwrap();
         let outbox = Outbox::watch(path);
@@ -155,18 +155,21 @@ impl World {
     }
 }
 
+/// Documents that are watched at one time.
+const DOCUMENTS: usize = 65_536;
+
 /// The documents that wait in the file of a store.
 struct Outbox {
     path: PathBuf,
     /// The time of the last document: no two have the same, by which they are told apart.
     last: AtomicU64,
-    wanted: mpsc::Sender<(u64, oneshot::Sender<Outcome>)>,
+    wanted: mpsc::SyncSender<(u64, oneshot::Sender<Outcome>)>,
 }
 
 impl Outbox {
     /// Looks at the file in a thread of its own, so that paused time does not matter.
     fn watch(path: PathBuf) -> Self {
-        let (wanted, asked) = mpsc::channel::<(u64, oneshot::Sender<Outcome>)>();
+        let (wanted, asked) = mpsc::sync_channel::<(u64, oneshot::Sender<Outcome>)>(DOCUMENTS);
         let reader = open(&path);
         thread::spawn(move || {
             let mut waiting = Vec::new();

@@ -72,6 +72,7 @@ impl World {
     }
 
     /// A client that has said nothing, over a pipe of that size.
+    #[expect(clippy::disallowed_methods, reason = "the client joins the task")]
     fn dial(&self, pipe: usize) -> Client {
         let (stream, far) = duplex(pipe);
         let deadline = Instant::now() + Duration::from_secs(10);
@@ -603,6 +604,7 @@ async fn a_client_that_reads_nothing_holds_no_more_than_a_little_and_is_overdue(
 }
 
 #[tokio::test(start_paused = true)]
+#[expect(clippy::disallowed_methods, reason = "the test joins the task")]
 async fn a_flood_of_what_is_answered_at_once_stops_with_the_reading_of_the_answers() {
     const COUNT: usize = 20_000;
     let world = World::new();

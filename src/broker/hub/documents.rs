@@ -95,7 +95,7 @@ impl Hub {
         let asked = Asked { queue, read, answered: false };
         Box::pin(async move {
             let numbered = hub.answer(&session, &asked).await?;
-            asked.is_answered();
+            asked.done();
             Ok(numbered)
         })
     }
@@ -277,7 +277,7 @@ struct Asked {
 }
 
 impl Asked {
-    fn is_answered(mut self) {
+    fn done(mut self) {
         self.answered = true;
     }
 }

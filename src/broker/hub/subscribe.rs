@@ -219,10 +219,8 @@ impl Hub {
             codes.push(if removed.is_some() { UNSUBSCRIBED } else { NO_SUBSCRIPTION });
             if let Some(subscription) = removed {
                 self.drop_subscription(&session, &filter, &subscription).await;
-                if let Some(group) = &subscription.group {
-                    if let Some(away) = group.queue.detach(&link, Vec::new()) {
-                        self.documents_seen(away.seen).await;
-                    }
+                if let Some(away) = subscription.group.and_then(|group| group.queue.detach(&link, Vec::new())) {
+                    self.documents_seen(away.seen).await;
                 }
                 ended.push(filter.into_string());
             }

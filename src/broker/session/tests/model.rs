@@ -335,7 +335,7 @@ impl World {
         self.doubtful.extend(std::mem::take(&mut self.sent));
         self.flying.clear();
         self.last.clear();
-        if argument % 2 == 0 {
+        if argument.is_multiple_of(2) {
             self.reads.clear();
         }
     }
