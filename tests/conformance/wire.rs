@@ -78,13 +78,13 @@ impl Props {
         self.0.iter().filter(|(found, _)| *found == id).map(|(_, value)| value).collect()
     }
 
-    /// The user properties that the publisher gave. The engine adds some under names that begin with `x-mqtt-`.
+    /// The user properties, in their order.
     pub(crate) fn user(&self) -> Vec<(&str, &str)> {
-        let pairs = self.all(prop::USER).into_iter().filter_map(|value| match value {
-            Value::Pair(name, value) => Some((name.as_str(), value.as_str())),
+        let all = self.0.iter().filter_map(|(id, value)| match value {
+            Value::Pair(name, value) if *id == prop::USER => Some((name.as_str(), value.as_str())),
             _ => None,
         });
-        pairs.filter(|(name, _)| !name.starts_with("x-mqtt-")).collect()
+        all.collect()
     }
 
     pub(crate) fn encode(&self, version: u8) -> Vec<u8> {

@@ -11,7 +11,7 @@ use crate::wire::{Packet, Props, Publish, Value, prop, subscribe};
 
 pub(super) fn rows() -> Vec<Row> {
     vec![
-        row("[MQTT-4.8.2-4] each message goes to exactly one member", BOTH, exactly_one),
+        row("4.8.2 each message goes to exactly one member", BOTH, exactly_one),
         row("two groups, and who is in none, get a copy each", BOTH, groups_and_others),
         row("one name on two filters is two shared subscriptions", BOTH, two_filters),
         row("4.8.2 what a dead member had not acknowledged is not lost", BOTH, |stage| dead_member(stage, 1)),
