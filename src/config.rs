@@ -279,6 +279,8 @@ pub struct Limits {
     pub broker_packet_rate: u32,
     /// Most bytes per second of one chat user's connection.
     pub broker_byte_rate: u32,
+    /// Longest keep alive of an MQTT 5 client, seconds; 0: as long as it likes.
+    pub broker_keep_alive_seconds: u16,
     /// Most user properties of one packet of a client.
     pub broker_user_properties: usize,
     /// Most subscriptions of one client.
@@ -329,6 +331,7 @@ impl Default for Limits {
             broker_publish_rate: 200,
             broker_packet_rate: 1_000,
             broker_byte_rate: 4_000_000,
+            broker_keep_alive_seconds: 0,
             broker_user_properties: 100,
             broker_subscriptions: 1_000,
             broker_inflight: 64,

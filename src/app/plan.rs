@@ -187,6 +187,7 @@ pub(super) fn broker(settings: &Settings) -> BrokerConfig {
             publish_rate: limits.broker_publish_rate,
             packet_rate: limits.broker_packet_rate,
             byte_rate: limits.broker_byte_rate,
+            keep_alive: limits.broker_keep_alive_seconds,
             user_properties: limits.broker_user_properties,
             sessions: limits.broker_sessions,
             sessions_per_user: limits.broker_sessions_per_user,

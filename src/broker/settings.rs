@@ -127,6 +127,9 @@ pub struct BrokerLimits {
     pub retained_messages_per_user: u64,
     /// Their bytes: payloads and properties.
     pub retained_bytes_per_user: u64,
+    /// The longest keep alive of an MQTT 5 client, in seconds: one that asks for more, or for none, is told this one. 0: as
+    /// long as each likes.
+    pub keep_alive: u16,
     /// User properties of one packet of a client, and of a will.
     pub user_properties: usize,
     /// Packets of one chat user's connection per second, as [`Self::publish_rate`]; 0: as many as it likes.
@@ -158,6 +161,7 @@ impl Default for BrokerLimits {
             retained_messages: 100_000,
             retained_messages_per_user: 10_000,
             retained_bytes_per_user: 16_000_000,
+            keep_alive: 0,
             user_properties: 100,
             packet_rate: 1_000,
             byte_rate: 4_000_000,

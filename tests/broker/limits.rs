@@ -202,3 +202,17 @@ async fn a_connect_may_be_as_big_as_any_packet_whatever_the_key_of_its_session()
     }
     world.close().await;
 }
+
+#[tokio::test]
+async fn a_keep_alive_over_the_limit_is_answered_with_the_limit() {
+    let limits = BrokerLimits { keep_alive: 60, ..BrokerLimits::default() };
+    let world = World::with(limits).await;
+    for (asked, told) in [(0, true), (60, false), (61, true)] {
+        let mut peer = Peer::dial(&world, V5).await;
+        peer.say_connect(&Connect { keep_alive: asked, version: V5, ..Connect::default() }).await;
+        let (_, connack) = peer.next_raw().await.unwrap();
+        let is_there = connack.windows(3).any(|property| property == [0x13, 0, 60]);
+        assert_eq!(is_there, told, "{asked}: {connack:x?}");
+    }
+    world.close().await;
+}

@@ -45,6 +45,8 @@ pub(crate) struct Connect<'a> {
     pub(crate) client: &'a str,
     pub(crate) version: u8,
     pub(crate) clean: bool,
+    /// In seconds.
+    pub(crate) keep_alive: u16,
     /// MQTT 5 session expiry.
     pub(crate) expiry: u32,
     /// MQTT 5 maximum packet size.
@@ -61,6 +63,7 @@ impl Default for Connect<'_> {
             client: "peer",
             version: V5,
             clean: true,
+            keep_alive: 0,
             expiry: 0,
             max_packet: None,
             will: None,
@@ -114,7 +117,7 @@ impl Peer {
         let mut flags = u8::from(connect.clean) << 1 | if connect.will.is_some() { 0b1100 } else { 0 };
         flags |= u8::from(connect.user.is_some()) << 7 | u8::from(connect.password.is_some()) << 6;
         body.put_u8(flags);
-        body.put_u16(0);
+        body.put_u16(connect.keep_alive);
         if connect.version == V5 {
             body.put_u8(if connect.max_packet.is_some() { 10 } else { 5 });
             body.put_u8(0x11);

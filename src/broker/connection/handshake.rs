@@ -133,6 +133,10 @@ impl Door<'_> {
     async fn let_in(self, connect: &Connect<'_>, admitted: Admitted, rest: &[u8]) -> Option<Box<Connection>> {
         let limits = &self.hub.limits;
         let form = connect.form();
+        let longest = limits.keep_alive;
+        let is_too_long = longest > 0 && (connect.keep_alive == 0 || connect.keep_alive > longest);
+        // 3.1.1 has no word for it.
+        let told = Some(longest).filter(|_| is_too_long && form.version == Version::V5);
         let connack = Connack {
             session_present: admitted.present,
             session_expiry_s: Some(admitted.expiry_s).filter(|granted| *granted != connect.session_expiry_s),
@@ -140,11 +144,12 @@ impl Door<'_> {
             max_packet: Some(limits.packet_bytes.try_into().unwrap_or(u32::MAX)),
             assigned_client: admitted.assigned.as_deref(),
             topic_alias_maximum: Some(TOPIC_ALIASES),
+            keep_alive: told,
             ..Connack::default()
         };
         let mut out = Out::default();
         if wire::connack(out.buffer(), form, &connack) {
-            self.link.set_keep_alive(connect.keep_alive);
+            self.link.set_keep_alive(told.unwrap_or(connect.keep_alive));
             self.link.heard();
             return Some(Connection::new(self.hub, self.link, (self.stream, out), (connect, admitted), rest).into());
         }

@@ -195,7 +195,7 @@ impl Hub {
         if present {
             self.forget_will(session).await;
         }
-        if expiry_s == 0 {
+        if expiry_s == 0 && session.queue.stored().is_none() {
             return Ok(());
         }
         let record = SessionRecord {

@@ -23,6 +23,7 @@ pub(super) fn rows() -> Vec<Row> {
         row("[MQTT-3.1.2-4] a clean start forgets what was in flight", BOTH, clean_start_forgets),
         row("[MQTT-3.1.2-4] a clean start forgets inbound QoS 2", BOTH, clean_start_forgets_inbound),
         row("a resumed session respects a smaller receive maximum", ONLY_V5, smaller_window),
+        row("a session that is kept no longer is served as before until it ends", ONLY_V5, kept_no_longer),
         row("an identifier whose PUBREL is open is not used for another message", BOTH, open_pubrel_keeps_its_id),
     ]
 }
@@ -321,6 +322,20 @@ async fn clean_start_forgets_inbound(stage: Stage) {
     publisher.publish(&Publish::new(&topic, "new", 2, 9)).await;
     reader.gets("new").await;
     reader.quiet().await;
+}
+
+async fn kept_no_longer(stage: Stage) {
+    let (reader, mut publisher, topic) = pair(&stage, 1).await;
+    reader.leave().await;
+    publisher.post(&topic, "away").await;
+    let last = stage.lasting("r").with(prop::SESSION_EXPIRY, Value::Four(0));
+    let (mut reader, resumed, _) = stage.connect(&last).await;
+    assert!(resumed);
+    reader.gets("away").await;
+    publisher.post(&topic, "here").await;
+    reader.gets("here").await;
+    reader.leave().await;
+    assert!(!stage.lasting_client("r").await.1);
 }
 
 async fn smaller_window(stage: Stage) {
