@@ -233,7 +233,8 @@ impl Connection {
         if denied && self.held.is_empty() && drained.is_ready() {
             return Err(End::Ended(Ending::Refused(Refusal::PublishDenied)));
         }
-        Ok(received || sent || was_full && !self.out.is_full())
+        let written = self.sender.has_written();
+        Ok(received || sent || written || was_full && !self.out.is_full())
     }
 
     /// Gives the session back and says the last words.
@@ -241,6 +242,8 @@ impl Connection {
         if let Some((refusal, detail)) = end.told() {
             self.tell_end(refusal, detail);
         }
+        // Others of its groups are not to wait for it.
+        self.sender.abandon(&self.seat.link);
         end.say(self.out.buffer(), self.form);
         // As far as the socket takes it at once: what follows may take a while.
         let link = Arc::clone(&self.seat.link);

@@ -63,6 +63,17 @@ impl Sender {
         }
     }
 
+    /// Whether something was written that the store can be told of now.
+    pub(super) fn has_written(&self) -> bool {
+        !self.taken.is_empty() && self.settling.is_none()
+    }
+
+    /// Nothing more is sent: who else reads the queues asks for what they lack, and takes it.
+    pub(super) fn abandon(&mut self, link: &super::Link) {
+        self.fills.clear();
+        self.feeds.iter().for_each(|feed| feed.queue.pass_on(link));
+    }
+
     /// What was watched for is on the socket: nothing else will be heard of it.
     pub(super) fn written(&mut self, out: &mut Out) {
         self.taken.extend(std::iter::from_fn(|| out.next_written()));

@@ -757,3 +757,22 @@ proptest! {
         prop_assert_eq!(seen(1 << 16), seen(piece));
     }
 }
+
+#[tokio::test]
+async fn a_retained_message_that_has_expired_is_swept_and_the_others_stay() {
+    let world = World::new();
+    let mut client = world.client(V5).await;
+    for (topic, expiry) in [("gone", &[2, 0, 0, 0, 0][..]), ("stays", &[][..])] {
+        client.send(&publish(V5, 3, topic, 7, expiry, "x")).await;
+        assert_eq!(client.next().await.unwrap().0, 0x40, "{topic}");
+    }
+    world.hub.drop_expired().await;
+    let mut seen = Vec::new();
+    client.send(&packet(0x82, &[&[0, 77, 0][..], &text("#"), &[0]].concat())).await;
+    while seen.len() < 2 {
+        let (first, body) = client.next().await.unwrap();
+        seen.push((first >> 4, body.windows(5).any(|word| word == b"stays")));
+    }
+    seen.sort_unstable();
+    assert_eq!(seen, [(3, true), (9, false)]);
+}

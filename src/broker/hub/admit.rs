@@ -95,11 +95,10 @@ impl Hub {
             self.leave(&session, link, own, Leaving::Broke).await;
             return Err(Refusal::NotStored.into());
         }
-        session.queue.attach(link);
+        self.tell_came(&visitor, link).await;
         for feed in session.feeds() {
             feed.queue.attach(link);
         }
-        self.tell_came(&visitor, link).await;
         let (hub, opened) = (Arc::clone(self), Arc::clone(&session));
         let opening = Box::pin(async move { hub.look_on_disk(&opened, present).await });
         let Visitor { caller, device, client, assigned, place, .. } = visitor;

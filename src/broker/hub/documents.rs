@@ -22,8 +22,8 @@ use crate::mqtt::SetAside;
 use crate::ops::clock::now_ms;
 use crate::ops::metrics::Metric;
 use crate::store::{
-    Acknowledged, DocumentRef, Fresh, FreshBatch, QueueRow, QueuedDocument, RowPage, Seen, Settled, StoreError,
-    TakenBy, TakenDocument, Target, Waiting,
+    Acknowledged, DocumentPage, DocumentRef, Fresh, FreshBatch, Page, QueueRow, QueuedDocument, RowPage, Seen, Settled,
+    StoreError, TakenBy, TakenDocument, Target, Waiting,
 };
 
 /// The number of the row that was announced last is not known.
@@ -104,30 +104,54 @@ impl Hub {
         let (queue, read) = (&asked.queue, &asked.read);
         match &read.what {
             ToRead::Rows(after) => {
-                let RowPage { rows, expired, .. } = match queue.stored() {
-                    Some(id) => self.store.read_rows(id, *after, read.page, now_ms()).await?.await?,
-                    None => RowPage::default(),
-                };
-                queue.left_the_disk(expired);
+                let rows = self.next_rows(queue, *after, read.page).await?;
                 let numbered = rows.iter().filter(|row| row.packet_id.is_some()).cloned().collect();
                 queue.read(|queue| queue.rows_came(read, rows));
                 return Ok(numbered);
             }
             ToRead::Documents(topic, after) => {
-                let asked = self.store.read_documents(Arc::clone(topic), queue.stored(), *after, read.page).await?;
-                let found = asked.await?;
-                let route =
-                    self.routes.of(topic, None).into_iter().find(|route| route.queue.number() == queue.number());
-                let documents =
-                    found.documents.into_iter().filter_map(|found| document(found, route.as_ref())).collect();
+                let documents = self.next_documents(queue, topic, *after, read.page).await?;
                 queue.read(|queue| queue.documents_came(read, documents));
             }
             ToRead::Topics => {
-                queue.read(|queue| queue.topics_came(read, &[]));
+                self.watch_own(queue).await?;
                 self.watch(session, &session.filters_of(queue)).await?;
+                queue.read(|queue| queue.topics_came(read, &[]));
             }
         }
         Ok(Vec::new())
+    }
+
+    /// The next rows of a queue; none only if there are none.
+    async fn next_rows(&self, queue: &SharedQueue, after: u64, page: Page) -> Result<Vec<QueueRow>, StoreError> {
+        loop {
+            let Some(id) = queue.stored() else { return Ok(Vec::new()) };
+            let RowPage { rows, expired, more } = self.store.read_rows(id, after, page, now_ms()).await?.await?;
+            queue.left_the_disk(expired);
+            if !(rows.is_empty() && more) {
+                return Ok(rows);
+            }
+        }
+    }
+
+    /// The next documents of a topic for a queue; none only if there are none.
+    async fn next_documents(
+        &self,
+        queue: &SharedQueue,
+        topic: &Arc<str>,
+        mut after: u64,
+        page: Page,
+    ) -> Result<Vec<Item>, StoreError> {
+        loop {
+            let asked = self.store.read_documents(Arc::clone(topic), queue.stored(), after, page).await?;
+            let DocumentPage { documents, more } = asked.await?;
+            let route = self.routes.of(topic, None).into_iter().find(|route| route.queue.number() == queue.number());
+            after = documents.last().map_or(after, |last| last.waiting.reference.seq);
+            let items: Vec<Item> = documents.into_iter().filter_map(|found| document(found, route.as_ref())).collect();
+            if !(items.is_empty() && more) {
+                return Ok(items);
+            }
+        }
     }
 
     /// The client has these. What only its queue had is forgotten, documents are settled.

@@ -15,14 +15,7 @@ pub(crate) struct Group {
     /// What waits for any of them.
     pub(crate) queue: Arc<SharedQueue>,
     /// By the numbers of their sessions.
-    members: Mutex<HashMap<u64, Member>>,
-}
-
-/// A member, connected or not.
-#[derive(Debug, Clone, Copy)]
-struct Member {
-    options: Options,
-    lasting: bool,
+    members: Mutex<HashMap<u64, Options>>,
 }
 
 impl Group {
@@ -34,8 +27,8 @@ impl Group {
         self.name.split_once('/').map_or("", |(_, filter)| filter)
     }
 
-    pub(super) fn join(&self, session: u64, options: Options, lasting: bool) {
-        self.lock().insert(session, Member { options, lasting });
+    pub(super) fn join(&self, session: u64, options: Options) {
+        self.lock().insert(session, options);
     }
 
     pub(super) fn part(&self, session: u64) {
@@ -46,18 +39,13 @@ impl Group {
         self.lock().is_empty()
     }
 
-    /// Whether any member outlives its connection.
-    pub(super) fn is_lasting(&self) -> bool {
-        self.lock().values().any(|member| member.lasting)
-    }
-
     /// What the group asks of a message; a member lowers it to what it asked for itself.
     pub(super) fn options(&self) -> Options {
-        let qos = self.lock().values().map(|member| member.options.qos).max().unwrap_or(QoS::AtMostOnce);
+        let qos = self.lock().values().map(|options| options.qos).max().unwrap_or(QoS::AtMostOnce);
         Options { qos, no_local: false, retain_as_published: true, id: None }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<u64, Member>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<u64, Options>> {
         self.members.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -73,6 +73,8 @@ pub(crate) struct Hub {
     sightings: mpsc::Sender<Sighting>,
     set_aside: mpsc::Sender<SetAside>,
     pub(crate) stop: CancellationToken,
+    /// Held while a group gets or loses a member: its queue on disk comes and goes with them.
+    groups: tokio::sync::Mutex<()>,
     /// The number of the row that was announced last.
     announced: AtomicU64,
     /// The number of the last queue.
@@ -110,6 +112,7 @@ impl Hub {
             sightings,
             set_aside,
             stop,
+            groups: tokio::sync::Mutex::default(),
             announced: AtomicU64::new(documents::UNKNOWN),
             last: AtomicU64::new(0),
         })

@@ -216,7 +216,7 @@ impl Hub {
     }
 
     /// Whether another message of a client may wait on disk for this queue; counts it.
-    fn has_room_on_disk(&self, queue: &SharedQueue, message: &Message) -> bool {
+    pub(super) fn has_room_on_disk(&self, queue: &SharedQueue, message: &Message) -> bool {
         let (rows, bytes) = queue.on_disk();
         let size = message.bytes();
         let fits = rows < self.limits.queued_messages as u64 && bytes + size <= self.limits.queued_bytes as u64;

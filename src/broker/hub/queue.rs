@@ -5,8 +5,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::task::Waker;
 
 use crate::broker::connection::Link;
+use crate::broker::refusals::Refusal;
 use crate::broker::session::{Away, Item, MemoryLimits, Pulled, Pushed, Queue, Read};
 use crate::chat::access::Rights;
+use crate::chat::qos::QoS;
 use crate::store::{DocumentRef, Dropped, QueueId, Seen};
 
 /// How much one member of a group gets before the next one has its turn.
@@ -165,9 +167,11 @@ impl SharedQueue {
         if state.consumers.is_empty() {
             return Pushed::Full;
         }
-        let most = state.queue.limits().messages;
+        let most = state.queue.limits();
         if let Some(later) = &mut state.later {
-            let fits = later.len() < most;
+            let bytes: usize = later.iter().map(|(item, _)| item.size()).sum();
+            // Half the room: the rest is for what is retained.
+            let fits = later.len() < most.messages / 2 && bytes + item.size() <= most.bytes / 2;
             if fits {
                 later.push((item, after));
             }
@@ -196,7 +200,10 @@ impl SharedQueue {
     pub(super) fn end_retained(&self) {
         let mut state = self.lock();
         for (item, after) in state.later.take().unwrap_or_default() {
-            state.queue.push(item, after);
+            let promised = item.qos > QoS::AtMostOnce;
+            if state.queue.push(item, after) == Pushed::Full && promised {
+                state.consumers.iter().for_each(|consumer| consumer.link.end(Refusal::SlowReader));
+            }
         }
         state.wake_next();
     }

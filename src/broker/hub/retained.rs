@@ -102,7 +102,9 @@ impl Hub {
         message: Arc<Message>,
         target: Target,
     ) -> Result<(), StoreError> {
-        session.queue.waits_on_disk(1, message.bytes());
+        if !self.has_room_on_disk(&session.queue, &message) {
+            return Ok(());
+        }
         let (targets, incoming, retain, will_of) = (vec![target], None, None, None);
         // What is committed is announced; nobody has to wait for it here.
         let _announced = self.store.enqueue(Enqueue { message, targets, incoming, retain, will_of }).await?;

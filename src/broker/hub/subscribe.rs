@@ -86,8 +86,10 @@ impl Hub {
         wanted: Wanted,
     ) -> Result<Granted, StoreError> {
         let Wanted { filter, options, retain_handling } = wanted;
+        let mut _alone = None;
         let group = match Shared::parse(&filter) {
             Some(Ok(Shared { group, filter })) => {
+                _alone = Some(self.groups.lock().await);
                 Some(self.join(session, &format!("{group}/{filter}"), options).await?)
             }
             _ => None,
@@ -121,7 +123,7 @@ impl Hub {
     ) -> Result<Arc<Group>, StoreError> {
         let lasting = session.queue.stored().is_some();
         let group = self.registry.group(name, |name| Group::new(Arc::clone(name), self.new_queue(name)));
-        group.join(session.queue.number(), options, lasting);
+        group.join(session.queue.number(), options);
         if lasting && group.queue.stored().is_none() {
             let id = self.store.keep_group(name.to_owned()).await?.await?;
             group.queue.store_as(Some(id));
@@ -187,7 +189,7 @@ impl Hub {
     }
 
     /// The topics of documents that others have and this queue has not.
-    async fn watch_own(&self, queue: &SharedQueue) -> Result<(), StoreError> {
+    pub(super) async fn watch_own(&self, queue: &SharedQueue) -> Result<(), StoreError> {
         let Some(id) = queue.stored() else { return Ok(()) };
         let mut after = String::new();
         loop {
@@ -250,16 +252,16 @@ impl Hub {
             self.routes.remove(filter, &session.queue);
             return;
         };
+        let _alone = self.groups.lock().await;
         group.part(session.queue.number());
-        if group.is_empty() {
-            self.routes.remove(group.filter(), &group.queue);
-            self.registry.remove_group(group);
-        } else {
+        if !group.is_empty() {
+            // What waits on disk is for those who are left, whether they outlive their connections or not.
             self.routes.insert(group.filter(), &group.queue, group.options());
+            return;
         }
-        if !group.is_lasting()
-            && let Some(queue) = group.queue.stored()
-        {
+        self.routes.remove(group.filter(), &group.queue);
+        self.registry.remove_group(group);
+        if let Some(queue) = group.queue.stored() {
             group.queue.store_as(None);
             self.registry.not_stored(queue);
             let _ = self.store.end_queue(queue).await;

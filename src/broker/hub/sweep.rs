@@ -72,9 +72,13 @@ impl Hub {
         self.metrics.set(Metric::BrokerRetainedBytes, retained.bytes);
     }
 
-    async fn drop_expired(&self) {
-        for topic in self.lock_retained().expired(now_ms(), usize::MAX) {
-            self.lock_retained().clear(&topic);
+    /// Drops retained messages and rows whose time is over.
+    pub(in crate::broker) async fn drop_expired(&self) {
+        {
+            let mut retained = self.lock_retained();
+            for topic in retained.expired(now_ms(), usize::MAX) {
+                retained.clear(&topic);
+            }
         }
         // If the store is closed, it is swept after the next start.
         while let Ok(committed) = self.store.sweep_queues(now_ms()).await

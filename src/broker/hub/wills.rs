@@ -77,7 +77,11 @@ impl Hub {
         loop {
             let next = match self.delayed.take_due(Instant::now()) {
                 Ok(session) => {
-                    let will = session.lock().will.take();
+                    // Who is back has another one.
+                    let will = {
+                        let mut state = session.lock();
+                        if state.link.is_none() { state.will.take() } else { None }
+                    };
                     if let Some(will) = will {
                         self.publish_will(&session, will).await;
                     }

@@ -129,7 +129,7 @@ impl Store {
         self.queue.submit(move |tx| queue::assign(tx, queue, &ids)).await
     }
 
-    /// QoS 2: PUBREC has come for these rows. Their bodies go; they stay, and count for no bytes, until they are acknowledged.
+    /// QoS 2: PUBREC has come for these rows. Their bodies go; they stay, and count as before, until they are acknowledged.
     pub async fn released(&self, queue: QueueId, rows: Vec<u64>) -> Result<Committed<()>, StoreError> {
         self.queue.submit(move |tx| queue::released(tx, queue, &rows)).await
     }

@@ -24,9 +24,9 @@ pub(in crate::store::sqlite) const ROWS: &str =
 const ASSIGN: &str = "UPDATE queue SET packet_id = ?3 WHERE queue = ?1 AND seq = ?2";
 /// Of a row with a body of its own, and of one without.
 const RELEASE: [&str; 2] = [
-    "UPDATE queue SET how = how | ?3, bytes = 0, expires_at = NULL, properties = x'', payload = x''
+    "UPDATE queue SET how = how | ?3, expires_at = NULL, properties = x'', payload = x''
     WHERE queue = ?1 AND seq = ?2 AND payload IS NOT NULL",
-    "UPDATE queue SET how = how | ?3, bytes = 0, expires_at = NULL, properties = x'', payload = x'',
+    "UPDATE queue SET how = how | ?3, expires_at = NULL, properties = x'', payload = x'',
         topic = (SELECT topic FROM bodies WHERE seq = ?2) WHERE queue = ?1 AND seq = ?2",
 ];
 
@@ -118,7 +118,8 @@ pub(in crate::store) fn assign(tx: &Tx<'_>, queue: QueueId, ids: &[(u64, u16)]) 
     ids.iter().try_for_each(|(seq, id)| tx.execute(ASSIGN, params![queue, sql_ms(*seq), id]).map(drop))
 }
 
-/// Their reader has them, and is to be told so: until it has heard it the rows stay, without their bodies.
+/// Their reader has them, and is to be told so: until it has heard it the rows stay, without their bodies. They count
+/// for what they were.
 pub(in crate::store) fn released(tx: &Tx<'_>, queue: QueueId, rows: &[u64]) -> rusqlite::Result<()> {
     let [own, shared] = RELEASE;
     for seq in rows {
