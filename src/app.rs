@@ -317,17 +317,19 @@ impl MqttSide {
         reload: watch::Receiver<u64>,
         stop: CancellationToken,
     ) -> Result<(), AppError> {
-        let surroundings = Surroundings { metrics, reload, store, told: bridge::count_told };
         match self {
             #[cfg(feature = "broker")]
-            Self::Embedded(broker) => Ok(broker.run(outlet, surroundings, stop).await?),
+            Self::Embedded(broker) => {
+                let surroundings = Surroundings { metrics, reload, store, told: bridge::count_told };
+                Ok(broker.run(outlet, surroundings, stop).await?)
+            }
             #[cfg(feature = "rumqttd")]
             Self::Rumqttd(engine, config) => {
-                drop(surroundings);
+                drop((metrics, store, reload));
                 Ok(engine.run(*config, outlet, stop).await?)
             }
             Self::External(config) => {
-                drop(surroundings);
+                drop((metrics, store, reload));
                 Ok(mqtt::run(*config, outlet, stop).await?)
             }
         }
