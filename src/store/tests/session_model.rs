@@ -127,8 +127,9 @@ struct ModelRow {
 }
 
 impl ModelRow {
+    /// What it counts for, until it is gone: a released one, too, although its body is not on disk any more.
     fn bytes(&self) -> u64 {
-        if self.released { 0 } else { self.text.len() as u64 }
+        self.text.len() as u64
     }
 
     fn goes(&self, now: u64) -> bool {
