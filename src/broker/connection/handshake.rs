@@ -1,6 +1,7 @@
 //! The beginning of a connection: from its first byte to the CONNACK.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::io::AsyncReadExt;
@@ -37,13 +38,13 @@ impl From<io::Error> for NoConnect {
 }
 
 /// Waits for the CONNECT and lets the client in. None if that came to nothing, of which everybody was told.
-pub(super) async fn open(
+pub(crate) async fn open(
     hub: &Arc<Hub>,
-    link: &Arc<Link>,
     mut stream: Box<dyn Stream>,
+    peer: SocketAddr,
     deadline: Instant,
 ) -> Option<Box<Connection>> {
-    let mut input = Vec::new();
+    let (link, mut input) = (&Link::new(peer), Vec::new());
     let limit = CONNECT_LIMIT.min(hub.limits.packet_bytes);
     let (body, total) = match timeout_at(deadline, read_connect(&mut stream, &mut input, limit)).await {
         Ok(Ok(Framing::Whole { body, total, .. })) => (body, total),

@@ -19,7 +19,6 @@
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::mem;
-use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -29,7 +28,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::runtime::Handle;
-use tokio::time::{Instant, Sleep, timeout};
+use tokio::time::{Sleep, timeout};
 use tracing::debug;
 
 use super::hub::{Admitted, AfterSubscribe, Hub, Leaving, Own, Session};
@@ -42,6 +41,7 @@ use super::wire::{Connect, Form, WireLimits};
 use crate::chat::access::Rights;
 use crate::chat::principal::Role;
 use farewell::{End, part};
+pub(crate) use handshake::open;
 use held::Held;
 pub(crate) use link::{Ending, Link};
 use out::Out;
@@ -72,21 +72,6 @@ pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
-/// Serves one client until its connection ends. Its CONNECT must be there by `deadline`.
-pub(crate) async fn serve<S>(hub: Arc<Hub>, stream: S, peer: SocketAddr, deadline: Instant)
-where
-    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-{
-    let link = Link::new(peer);
-    // On the heap, because it is big for a short time.
-    let opened = Box::pin(handshake::open(&hub, &link, Box::new(stream), deadline));
-    if let Some(Some(mut connection)) = hub.stop.run_until_cancelled(opened).await {
-        let end = poll_fn(|cx| connection.poll(cx)).await;
-        debug!(%peer, ?end, "connection ended");
-        Box::pin(connection.finish(end)).await;
-    }
-}
-
 /// What packets may ask for.
 fn wire_limits(limits: &BrokerLimits) -> WireLimits {
     WireLimits {
@@ -99,7 +84,7 @@ fn wire_limits(limits: &BrokerLimits) -> WireLimits {
 }
 
 /// One connection whose client was let in.
-struct Connection {
+pub(crate) struct Connection {
     stream: Box<dyn Stream>,
     out: Out,
     /// In what form the client takes packets.
@@ -195,6 +180,13 @@ impl Connection {
         };
         connection.resume();
         connection
+    }
+
+    /// Serves the client until the connection ends.
+    pub(crate) async fn run(mut self: Box<Self>) {
+        let end = poll_fn(|cx| self.poll(cx)).await;
+        debug!(peer = %self.seat.link.who().address(), ?end, "connection ended");
+        Box::pin(self.finish(end)).await;
     }
 
     /// Ready when the connection ends.

@@ -179,7 +179,7 @@ impl Hub {
         state.left_ms = None;
         state.ends_by_take_over = false;
         state.caller = Some(visitor.caller.clone());
-        state.will = self.will(connect, visitor, link);
+        state.will = self.will(connect, visitor, link).map(Box::new);
         own
     }
 

@@ -56,7 +56,7 @@ impl Hub {
         link: &Arc<Link>,
         mut own: Own,
         leaving: Leaving,
-    ) -> (Option<Will>, bool) {
+    ) -> (Option<Box<Will>>, bool) {
         let (ends, will) = {
             let mut state = session.lock();
             if let Leaving::Goodbye { expiry_s: Some(expiry_s), .. } = leaving {
@@ -97,7 +97,7 @@ impl Hub {
     }
 
     /// The session waits for its client.
-    async fn stay(self: &Arc<Self>, session: &Arc<Session>, will: Option<Will>) {
+    async fn stay(self: &Arc<Self>, session: &Arc<Session>, will: Option<Box<Will>>) {
         let now = now_ms();
         let expiry_s = session.lock().expiry_s;
         let delayed = will.as_ref().filter(|will| will.delay_s > 0).map(|will| {

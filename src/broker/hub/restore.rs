@@ -85,7 +85,8 @@ impl Hub {
         let device = session.user.as_deref().map(|user| device_of(user, &session.client).into());
         let (response_topic, correlation): (_, Option<Bytes>) = (None, None);
         let delay_s = 1;
-        session.lock().will = Some(Will { message, expiry_s, delay_s, response_topic, correlation, device, who: None });
+        let will = Will { message, expiry_s, delay_s, response_topic, correlation, device, who: None };
+        session.lock().will = Some(Box::new(will));
         self.delayed.add(Duration::from_millis(due_at.saturating_sub(now_ms())), session);
     }
 }

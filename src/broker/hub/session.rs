@@ -39,8 +39,8 @@ pub(super) struct State {
     pub(super) expiry_s: u32,
     /// When its last connection ended, in Unix milliseconds.
     pub(super) left_ms: Option<u64>,
-    /// Published when the connection breaks.
-    pub(super) will: Option<Will>,
+    /// Published when the connection breaks. On the heap, because most sessions have none.
+    pub(super) will: Option<Box<Will>>,
     /// Who was let in last.
     pub(super) caller: Option<Caller>,
     /// Another connection takes it over and wants a new one.

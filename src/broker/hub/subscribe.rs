@@ -44,6 +44,8 @@ struct Granted {
     /// The filter without `$share/` and the group.
     inner: Box<str>,
     queue: Arc<SharedQueue>,
+    /// The session had it with the same options: nothing of it is new on disk.
+    is_unchanged: bool,
     sends_retained: bool,
 }
 
@@ -66,14 +68,16 @@ impl Hub {
         link: Arc<Link>,
         wanted: Vec<Wanted>,
     ) -> Result<AfterSubscribe, StoreError> {
-        let mut granted = Vec::new();
-        let mut kept = Vec::new();
+        let mut granted = Vec::with_capacity(wanted.len());
         for wanted in wanted {
-            kept.push(wanted.options.kept(&wanted.filter));
             granted.push(self.grant(&session, &link, wanted).await?);
         }
         if let Some(queue) = session.queue.stored() {
-            self.store.subscribe(queue, kept).await?.await?;
+            let new = granted.iter().filter(|granted| !granted.is_unchanged);
+            let new: Vec<_> = new.map(|granted| granted.options.kept(&granted.filter)).collect();
+            if !new.is_empty() {
+                self.store.subscribe(queue, new).await?.await?;
+            }
         }
         Ok(Box::pin(async move { self.follow(&session, granted).await }))
     }
@@ -99,19 +103,20 @@ impl Hub {
             None => (Arc::clone(&session.queue), filter.clone()),
         };
         let subscription = Subscription { options, group: group.clone() };
-        let replaced = session.lock().subscriptions.insert(filter.clone(), subscription).is_some();
+        let replaced = session.lock().subscriptions.insert(filter.clone(), subscription);
+        let is_unchanged = replaced.as_ref().is_some_and(|before| before.options == options);
         match &group {
             Some(group) => _ = self.routes.insert(&inner, &queue, group.options()),
             None => _ = self.routes.insert(&inner, &queue, options),
         }
         queue.attach(link);
         // MQTT 5, 4.8.2: a shared subscription is sent no retained messages.
-        let wants = retain_handling < NO_RETAINED && !(replaced && retain_handling == RETAINED_IF_NEW);
+        let wants = retain_handling < NO_RETAINED && !(replaced.is_some() && retain_handling == RETAINED_IF_NEW);
         let sends_retained = wants && group.is_none();
         if sends_retained && self.has_retained(&inner) {
             queue.begin_retained();
         }
-        Ok(Granted { filter, options, inner, queue, sends_retained })
+        Ok(Granted { filter, options, inner, queue, is_unchanged, sends_retained })
     }
 
     /// Makes the session a member of a group. With the first member that outlives its connection, so does the queue.

@@ -103,14 +103,14 @@ impl Hub {
     }
 
     /// Publishes a will, with the rights that its client has by now.
-    pub(super) async fn publish_will(self: &Arc<Self>, session: &Arc<Session>, will: Will) {
+    pub(super) async fn publish_will(self: &Arc<Self>, session: &Arc<Session>, will: Box<Will>) {
         let caller = session.lock().caller.clone();
         let Some(rights) = self.rights_for_will(session, caller.as_ref(), &will) else {
             self.forget_will(session).await;
             return;
         };
         let is_kept = will.delay_s > 0;
-        let Will { mut message, expiry_s, response_topic, correlation, device, .. } = will;
+        let Will { mut message, expiry_s, response_topic, correlation, device, .. } = *will;
         message.expires_at = expiry_s.map(|seconds| now_ms() + u64::from(seconds) * 1_000);
         let will_of = session.queue.stored().filter(|_| is_kept);
         let by = Publisher { session: Some(session), rights: &rights, device: device.as_ref(), follows: true };

@@ -16,7 +16,7 @@ use tokio_tungstenite::tungstenite;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use super::super::connection::{self, Stream};
+use super::super::connection::{self, Connection, Stream};
 use super::super::hub::Hub;
 use super::super::refusals::{Refusal, Who};
 use super::super::seats::{Seat, Seats, origin};
@@ -76,7 +76,7 @@ pub(super) struct Doorstep {
 struct Guest {
     stream: Box<dyn Stream>,
     peer: SocketAddr,
-    _seat: Seat<IpAddr>,
+    seat: Seat<IpAddr>,
 }
 
 impl Doorstep {
@@ -95,26 +95,36 @@ impl Doorstep {
     }
 
     /// Takes one connection through everything, until it ends.
-    pub(super) async fn receive(
+    pub(super) fn receive(
         self: Arc<Self>,
         way: Way,
         stream: TcpStream,
         peer: SocketAddr,
         stop: CancellationToken,
-    ) {
+    ) -> impl Future<Output = ()> + Send + 'static {
+        // On the heap, because what comes before the CONNACK needs much memory for a short time.
+        let opened = Box::pin(async move { stop.run_until_cancelled(self.open(way, stream, peer)).await.flatten() });
+        async move {
+            if let Some((connection, _seat)) = opened.await {
+                connection.run().await;
+            }
+        }
+    }
+
+    /// Takes a connection through its handshakes up to its CONNACK.
+    async fn open(&self, way: Way, stream: TcpStream, peer: SocketAddr) -> Option<(Box<Connection>, Seat<IpAddr>)> {
+        let deadline = Instant::now() + self.hub.limits.connect_timeout;
+        let Guest { stream, peer, seat } = self.arrive(way, stream, peer, deadline).await?;
+        Some((connection::open(&self.hub, stream, peer, deadline).await?, seat))
+    }
+
+    /// A connection that is refused is told.
+    async fn arrive(&self, way: Way, stream: TcpStream, peer: SocketAddr, deadline: Instant) -> Option<Guest> {
         if let Err(error) = prepare(&stream) {
             debug!(%peer, %error, "could not set the options of a connection");
         }
-        let deadline = Instant::now() + self.hub.limits.connect_timeout;
-        // On the heap, because handshakes need much memory for a short time.
-        let arrived = timeout_at(deadline, Box::pin(self.welcome(way, stream, peer)));
-        let Some(arrived) = stop.run_until_cancelled(arrived).await else {
-            return;
-        };
-        match arrived {
-            Ok(Ok(Guest { stream, peer, _seat })) => {
-                connection::serve(Arc::clone(&self.hub), stream, peer, deadline).await
-            }
+        match timeout_at(deadline, self.welcome(way, stream, peer)).await {
+            Ok(Ok(guest)) => return Some(guest),
             Ok(Err((Stopped::Refused(refusal, detail), peer))) => {
                 self.hub.refusals.tell(refusal, &Who::at(peer), detail);
             }
@@ -124,6 +134,7 @@ impl Doorstep {
             }
             Err(_late) => self.hub.refusals.tell(Refusal::ConnectTimeout, &Who::at(peer), ""),
         }
+        None
     }
 
     /// Errors name the address that the connection comes from, which a proxy may have told.
@@ -151,7 +162,7 @@ impl Doorstep {
             Way::Ws => Box::new(self.upgrade(stream).await?),
             Way::Wss => Box::new(self.upgrade(self.secure(stream, |acceptors| &acceptors.web).await?).await?),
         };
-        Ok(Guest { stream, peer, _seat: seat })
+        Ok(Guest { stream, peer, seat })
     }
 
     async fn secure(

@@ -16,7 +16,7 @@ const STATEMENTS: usize = 128;
 /// before they are moved once.
 const CHECKPOINT_PAGES: u32 = 8192;
 /// Page cache, in KiB.
-const CACHE_KIB: i64 = 65_536;
+const CACHE_KIB: i64 = 32_768;
 /// What is left of the write-ahead log after a checkpoint, in bytes.
 const WAL_KEPT: i64 = 64 << 20;
 /// How long a reader waits for the writer's short exclusive moments (start, end).
