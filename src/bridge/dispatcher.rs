@@ -68,6 +68,10 @@ pub(super) struct Dispatcher {
     more: bool,
     /// When it was last asked.
     asked_at: Instant,
+    /// Whether it was told of room, so that new messages may go at once.
+    opened: bool,
+    /// How many that went at once were taken.
+    at_once: u64,
     commits: VecDeque<(Committed<Recorded>, After)>,
 }
 
@@ -91,6 +95,8 @@ impl Dispatcher {
             taking: None,
             more: true,
             asked_at: Instant::now(),
+            opened: false,
+            at_once: 0,
             commits: VecDeque::new(),
         };
         (dispatcher, intake)
@@ -101,7 +107,15 @@ impl Dispatcher {
         let mut look = every(LOOK);
         let mut reports_end = false;
         let mut due = self.context.store.due();
-        while !(reports_end && self.commits.is_empty() && self.taking.is_none()) {
+        let mut gone_at_once = self.context.store.gone_at_once();
+        loop {
+            // While a question is under way, its answer says which of them go before it.
+            if self.taking.is_none() {
+                self.hand_over(Vec::new(), self.at_once).await?;
+            }
+            if reports_end && self.commits.is_empty() && self.taking.is_none() {
+                break;
+            }
             self.show_flights();
             self.claim(&stop).await?;
             tokio::select! {
@@ -115,6 +129,7 @@ impl Dispatcher {
                     None => reports_end = true,
                 },
                 Ok(()) = due.changed() => self.more = true,
+                Ok(()) = gone_at_once.changed() => {}
                 // The transport may have gone; then no further news comes.
                 Ok(()) = self.link.changed() => self.more = true,
                 _ = look.tick() => self.more = true,
@@ -151,14 +166,16 @@ impl Dispatcher {
         self.pause_until.is_some_and(|until| Instant::now() < until)
     }
 
-    /// Asks the store for due messages, if there is room for them.
+    /// Asks the store for due messages, if there is room for them; or tells it that there is none any more.
     async fn claim(&mut self, stop: &CancellationToken) -> Result<(), StoreError> {
-        let limit = self.room();
-        if !self.more || limit == 0 || self.taking.is_some() || stop.is_cancelled() {
+        let limit = if stop.is_cancelled() { 0 } else { self.room() };
+        let closes = self.opened && (stop.is_cancelled() || !self.is_open());
+        if self.taking.is_some() || !closes && (limit == 0 || !self.more) {
             return Ok(());
         }
-        let pace = self.capabilities.pace;
-        let query = DueQuery { transport: self.transport.clone(), now: now_ms(), limit, pace };
+        self.opened = !closes;
+        let (pace, at_once) = (self.capabilities.pace, self.at_once);
+        let query = DueQuery { transport: self.transport.clone(), now: now_ms(), limit, at_once, pace };
         // Whatever changes from here on, the answer may not know of.
         self.more = false;
         self.asked_at = Instant::now();
@@ -170,9 +187,18 @@ impl Dispatcher {
         // It hands out, and looks at, so many at a time.
         self.more |= taken.next_due.is_some_and(|due| due <= now_ms());
         self.context.metrics.add(Metric::DownstreamExpired, taken.expired);
+        self.hand_over(taken.claimed, taken.at_once).await
+    }
+
+    /// Hands over what was claimed when so many had gone at once, and what has gone at once before and behind it.
+    async fn hand_over(&mut self, claimed: Vec<Claimed>, at_once: u64) -> Result<(), StoreError> {
+        let mut before = self.context.store.take_gone_at_once(&self.transport);
+        let first = usize::try_from(at_once.saturating_sub(self.at_once)).unwrap_or(usize::MAX);
+        let behind = before.split_off(first.min(before.len()));
+        self.at_once += (before.len() + behind.len()) as u64;
         // Asked once: of what is claimed together nothing may pass what goes back.
         let mut open = self.is_open();
-        for message in taken.claimed {
+        for message in before.into_iter().chain(claimed).chain(behind) {
             match Push::from_body_for(&message.body, message.address.as_deref()) {
                 Ok(push) => open = self.claimed(message, push, open).await?,
                 Err(error) => {

@@ -87,7 +87,11 @@ impl Harness {
     }
 
     fn open_by(dir: tempfile::TempDir, path: std::path::PathBuf, settings: Settings, transports: &[Transport]) -> Self {
-        let wanted = sqlite::Settings { transports: transports.to_vec(), ..sqlite::Settings::new(&path) };
+        let wanted = sqlite::Settings {
+            transports: transports.to_vec(),
+            patience: Duration::ZERO,
+            ..sqlite::Settings::new(&path)
+        };
         let (store, writer, recovery) = sqlite::open(&wanted, now_ms()).unwrap();
         let (mut mqtt_port, mqtt) = mqtt::port(16, 16);
         if settings.broker == BrokerKind::External {

@@ -1,8 +1,10 @@
 //! Figures, health and wake-ups: what the handles see without asking the writer.
 
+use super::downstream::Claimed;
 use super::error::StoreHealth;
 use super::figures::StoreFigures;
 use super::sessions::{FRESH_BYTES, FRESH_MAX, Fresh, FreshBatch};
+use crate::chat::transport::Transport;
 use std::collections::{BTreeSet, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -24,6 +26,9 @@ pub(super) struct Board {
     pub(super) news_came: Notify,
     pub(super) health: watch::Sender<StoreHealth>,
     pub(super) due: watch::Sender<u64>,
+    /// What went at once and was not taken yet; no more than its transports have room for. Under a mutex like the topics.
+    gone: Mutex<Vec<(Transport, Claimed)>>,
+    pub(super) gone_at_once: watch::Sender<u64>,
 }
 
 impl Board {
@@ -71,6 +76,19 @@ impl Board {
         if due {
             self.due.send_modify(|n| *n = n.wrapping_add(1));
         }
+    }
+
+    /// What was accepted as in flight already.
+    pub(super) fn announce_gone(&self, mut gone: Vec<(Transport, Claimed)>) {
+        if !gone.is_empty() {
+            lock(&self.gone).append(&mut gone);
+            self.gone_at_once.send_modify(|n| *n = n.wrapping_add(1));
+        }
+    }
+
+    pub(super) fn take_gone(&self, transport: &Transport) -> Vec<Claimed> {
+        let mut gone = lock(&self.gone);
+        gone.extract_if(.., |(by, _)| by == transport).map(|(_, claimed)| claimed).collect()
     }
 
     /// Shows how the disk is. True if it is news: another reason of the same trouble is none.

@@ -165,8 +165,11 @@ pub struct DueQuery {
     pub transport: Transport,
     /// Unix milliseconds.
     pub now: u64,
-    /// At most this many.
+    /// The transport has room for so many, together with what went at once and whoever asks has not taken yet.
     pub limit: usize,
+    /// How many of those that went at once by this transport whoever asks has taken
+    /// ([`super::Store::take_gone_at_once`]).
+    pub at_once: u64,
     /// How many of one recipient the transport may have at a time.
     pub pace: Pace,
 }
@@ -197,6 +200,8 @@ pub struct Taken {
     pub claimed: Vec<Claimed>,
     /// How many messages were found overdue instead, and expired.
     pub expired: u64,
+    /// How many went at once before these, by this transport, since the store was opened.
+    pub at_once: u64,
     /// When to ask again, in Unix milliseconds; not after `now` when more is due already, `None` when nothing waits.
     pub next_due: Option<u64>,
 }

@@ -4,7 +4,7 @@ mod sessions;
 
 use super::board::Board;
 use super::documents::{DocumentRef, Note, Seen, TakenBy, Waiting};
-use super::downstream::{Accepted, DueQuery, NewMessage, Recorded, Taken};
+use super::downstream::{Accepted, Claimed, DueQuery, NewMessage, Recorded, Taken};
 use super::error::{StoreError, StoreHealth};
 use super::figures::{StoreFigures, Swept};
 use super::presence::{LastPresence, PresenceChange};
@@ -13,6 +13,7 @@ use super::sqlite::{accept, dispatch, inbox, outbox, presence, sweep};
 use super::upstream::{Received, Route, Unrouted, Upstream};
 use crate::chat::delivery::Event;
 use crate::chat::id::{Owner, Sid};
+use crate::chat::transport::Transport;
 use std::collections::BTreeSet;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -61,7 +62,8 @@ impl Store {
         Self { queue, board }
     }
 
-    /// Takes a message of a BAL and queues its status `accepted`.
+    /// Takes a message of a BAL and queues its status `accepted`. Where its transport has room and nothing older is due, it is
+    /// in flight at once ([`Self::gone_at_once`]).
     pub async fn accept(&self, new: NewMessage) -> Result<Committed<Accepted>, StoreError> {
         self.queue.submit(move |tx| accept::accept(tx, &new)).await
     }
@@ -148,14 +150,23 @@ impl Store {
     }
 
     /// The broker, or the reader, has these documents. References of one topic side by side cost least. Returns what became of
-    /// the deliveries among them.
+    /// the deliveries among them. Goes with the next transaction of others, or after
+    /// [`super::sqlite::Settings::patience`]: what a crash makes it forget is published again, marked.
     pub async fn published(
         &self,
         references: Vec<DocumentRef>,
         by: TakenBy,
         at: u64,
     ) -> Result<Committed<Vec<(Sid, Recorded)>>, StoreError> {
-        self.queue.submit(move |tx| outbox::published(tx, &references, by, at)).await
+        self.queue.submit_patiently(move |tx| outbox::published(tx, &references, by, at)).await
+    }
+
+    /// Done when everything that was asked before is, without the patience of [`Self::published`].
+    ///
+    /// # Errors
+    /// When the store is closed.
+    pub async fn hurry(&self) -> Result<(), StoreError> {
+        self.queue.submit(|_| Ok(())).await?.await
     }
 
     /// The last verb of a publisher that stops in order: of each of these topics the documents up to the one named may
@@ -200,6 +211,17 @@ impl Store {
     /// Changes whenever a message became due.
     pub fn due(&self) -> watch::Receiver<u64> {
         self.board.due.subscribe()
+    }
+
+    /// Changes whenever a message went at once: it was accepted as in flight already, and is to be sent now.
+    pub fn gone_at_once(&self) -> watch::Receiver<u64> {
+        self.board.gone_at_once.subscribe()
+    }
+
+    /// What went at once by this transport since it was last asked, in order. It goes behind what [`Self::take_due`] handed
+    /// out before it ([`Taken::at_once`] tells), and in flight like that.
+    pub fn take_gone_at_once(&self, transport: &Transport) -> Vec<Claimed> {
+        self.board.take_gone(transport)
     }
 
     /// Whether the disk takes what it is given.

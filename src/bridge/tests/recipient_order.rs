@@ -138,7 +138,7 @@ async fn refused_once(path: &std::path::Path, token: &str) {
         deliveries: Deliveries::Only(NewPush { recipient, transport, deadline_ms, receipt: true }),
     };
     store.accept(new).await.unwrap().await.unwrap();
-    let query = DueQuery { transport: Transport::Ccs, now: now_ms(), limit: 10, pace: Pace::OneAtATime };
+    let query = DueQuery { transport: Transport::Ccs, now: now_ms(), limit: 10, at_once: 0, pace: Pace::OneAtATime };
     assert_eq!(store.take_due(query).await.unwrap().await.unwrap().claimed.len(), 1);
     let decision =
         Decision::Retry { wait: Wait::AtLeast(Duration::ZERO), until: Until::Deadline, scope: Scope::Message };

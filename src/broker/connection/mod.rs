@@ -244,7 +244,12 @@ impl Connection {
         if timeout(SETTLE, poll_fn(|cx| self.poll_settled(cx))).await.is_err() {
             self.give_up();
         }
-        poll_fn(|cx| self.poll_acknowledged(cx).unwrap_or(Poll::Ready(()))).await;
+        // Whoever takes the session over does not wait for others' transactions.
+        while poll_fn(|cx| Poll::Ready(matches!(self.poll_acknowledged(cx), Ok(Poll::Pending)))).await {
+            if self.seat.hub.store.hurry().await.is_err() {
+                break;
+            }
+        }
         if let Some(leave) = self.seat.leave(end.leaving()) {
             leave.await;
         }

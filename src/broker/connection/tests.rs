@@ -51,7 +51,9 @@ impl World {
 
     fn with(limits: BrokerLimits) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let (store, writer, _) = store::open(&store::Settings::new(folder.path().join("store")), now_ms()).unwrap();
+        let settings =
+            store::Settings { patience: Duration::ZERO, ..store::Settings::new(folder.path().join("store")) };
+        let (store, writer, _) = store::open(&settings, now_ms()).unwrap();
         let metrics = Arc::new(Metrics::new());
         let config = BrokerConfig { anonymous: true, limits: limits.clone(), ..BrokerConfig::default() };
         let (inbound_tx, inbound) = mpsc::channel(64);

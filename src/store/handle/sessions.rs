@@ -113,9 +113,9 @@ impl Store {
         self.queue.submit(move |tx| documents::own_topics(tx, queue, &after, limit)).await
     }
 
-    /// The reader of a queue has these rows and documents.
+    /// The reader of a queue has these rows and documents. As patient as [`Self::published`].
     pub async fn acknowledged(&self, what: Acknowledged) -> Result<Committed<Settled>, StoreError> {
-        self.queue.submit(move |tx| documents::acknowledged(tx, &what)).await
+        self.queue.submit_patiently(move |tx| documents::acknowledged(tx, &what)).await
     }
 
     /// Of each of these topics the documents up to the one named may have been seen and are marked the next time. Unless the

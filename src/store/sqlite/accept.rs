@@ -18,8 +18,8 @@ use rusqlite::params;
 pub(super) const UNSETTLED: &str =
     "SELECT 1 FROM deliveries WHERE bal = ?1 AND order_key = ?2 AND final_at IS NULL LIMIT 1";
 const INSERT: &str = "INSERT INTO deliveries (row, tail, bal, id, recipient, order_key, state, deadline, look_at,
-    accepted_at, attempt, dup_possible, receipt, told_seq, reply, corr, body, way)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?8, ?9, 0, 0, ?10, ?11, ?12, ?13, ?14, ?15)
+    accepted_at, attempt, dup_possible, receipt, told_seq, reply, corr, body, way, claimed_at)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?8, ?9, ?16, 0, ?10, ?11, ?12, ?13, ?14, ?15, ?17)
     ON CONFLICT (id, bal) DO NOTHING";
 /// A delivery of several has its own id where a message has its sender's, so that these stay unique.
 const INSERT_PART: &str =
@@ -34,8 +34,15 @@ pub(in crate::store) fn accept(tx: &mut Tx<'_>, new: &NewMessage) -> rusqlite::R
         return Ok(repeat(tx, new)?.map_or(Accepted::Full, Accepted::Repeated));
     }
     let state = if is_behind(tx, new)? { State::Waiting } else { State::Due };
+    let at_once = match &new.deliveries {
+        Deliveries::Only(push) if state == State::Due => tx.may_go_at_once(new, push)?,
+        _ => None,
+    };
     let inserted = match &new.deliveries {
-        Deliveries::Only(push) => insert(tx, new, state.code(), push, &push.transport.to_string())?,
+        Deliveries::Only(push) => {
+            let state = if at_once.is_some() { State::InFlight } else { state };
+            insert(tx, new, state.code(), push, &push.transport.to_string())?
+        }
         Deliveries::Several(several) => {
             let receipt = several.parts().0.iter().any(NewDelivery::receipt);
             let (recipient, transport, deadline_ms) = (Recipient(0), Transport::default(), u64::MAX);
@@ -50,7 +57,14 @@ pub(in crate::store) fn accept(tx: &mut Tx<'_>, new: &NewMessage) -> rusqlite::R
     let payload = document.notice(new.notice.as_deref()).correlation(correlation).to_bytes();
     outbox::queue(tx, &Document { topic: &new.reply, origin, at, correlation, payload: &payload })?;
     match &new.deliveries {
-        Deliveries::Only(_) => queued(tx, bytes, state),
+        Deliveries::Only(push) => {
+            queued(tx, bytes);
+            match at_once {
+                Some(pace) => tx.goes_at_once(new, push, pace),
+                None if state == State::Due => tx.now_due(),
+                None => {}
+            }
+        }
         Deliveries::Several(several) => insert_several(tx, new, several, state)?,
     }
     Ok(Accepted::Stored)
@@ -72,10 +86,9 @@ fn size(new: &NewMessage) -> (u64, u64) {
 }
 
 /// A delivery is to be pushed, and so much is kept for it alone.
-fn queued(tx: &mut Tx<'_>, bytes: u64, state: State) {
+fn queued(tx: &mut Tx<'_>, bytes: u64) {
     tx.draft.figures.queue_rows += 1;
     tx.draft.figures.queue_bytes += bytes;
-    tx.draft.due |= state == State::Due;
 }
 
 fn repeat(tx: &mut Tx<'_>, new: &NewMessage) -> rusqlite::Result<Option<Status>> {
@@ -94,6 +107,7 @@ fn is_behind(tx: &Tx<'_>, new: &NewMessage) -> rusqlite::Result<bool> {
 /// The message's own row.
 fn insert(tx: &Tx<'_>, new: &NewMessage, state: i64, push: &NewPush, transport: &str) -> rusqlite::Result<usize> {
     let (row, tail) = new.sid.parts();
+    let in_flight = state == State::InFlight.code();
     tx.execute(
         INSERT,
         params![
@@ -113,6 +127,8 @@ fn insert(tx: &Tx<'_>, new: &NewMessage, state: i64, push: &NewPush, transport: 
             new.correlation.as_deref(),
             &*new.body,
             transport,
+            u32::from(in_flight),
+            in_flight.then_some(sql_ms(new.accepted_at)),
         ],
     )
 }
@@ -125,7 +141,10 @@ fn insert_several(tx: &mut Tx<'_>, new: &NewMessage, several: &Several, state: S
         match &delivery.destination {
             Destination::Push { push, address } => {
                 pushes += 1;
-                queued(tx, address.len() as u64, state);
+                queued(tx, address.len() as u64);
+                if state == State::Due {
+                    tx.now_due();
+                }
                 let (recipient, transport, deadline) =
                     (push.recipient, &*push.transport.to_string(), sql_ms(push.deadline_ms));
                 let (sid, life, body) = (delivery.sid, Life::new(state, push.receipt), Some(&**address));

@@ -193,7 +193,9 @@ impl Delivery {
                     tx.draft.figures.unqueue(self.body_bytes);
                 }
                 if matches!(was.state, State::Due | State::InFlight) && was.state != state {
-                    tx.draft.due |= queue.left(tx, row, was.state)?;
+                    if queue.left(tx, row, was.state)? {
+                        tx.now_due();
+                    }
                 }
             }
             Place::Inbox if done => {
@@ -335,7 +337,9 @@ impl Delivery {
 
     fn write(&self, tx: &mut Tx<'_>, due: Option<Due>) -> rusqlite::Result<()> {
         let Life { state, attempt, dup_possible, tried, .. } = self.life;
-        tx.draft.due |= due.is_some();
+        if due.is_some() {
+            tx.now_due();
+        }
         let sql = match state {
             // What may have to be sent keeps its body.
             State::Due | State::Waiting | State::InFlight => BACK,

@@ -38,10 +38,13 @@ pub(super) const ANY_FRESH: &str = "SELECT 1 FROM deliveries WHERE state = 0 AND
 pub(in crate::store) fn take_due(tx: &mut Tx<'_>, query: &DueQuery) -> rusqlite::Result<Taken> {
     let transport = query.transport.to_string();
     let put_off = any_put_off(tx, &transport)?.is_some();
-    let mut round = Round { query, transport, put_off, taken: Taken::default(), shared: None };
+    let limit = query.limit.saturating_sub(tx.went_at_once(query));
+    let mut round = Round { query, limit, transport, put_off, taken: Taken::default(), shared: None };
     round.scan(tx, Queue::Timed)?;
     round.scan(tx, Queue::Fresh)?;
-    Ok(Taken { next_due: next_due(tx, &round.transport)?, ..round.taken })
+    let next_due = next_due(tx, &round.transport)?;
+    let at_once = tx.open_at_once(query, next_due, limit - round.taken.claimed.len(), round.put_off);
+    Ok(Taken { next_due, at_once, ..round.taken })
 }
 
 /// The earliest time at which something that goes by this transport is due; 0 when it is due already.
@@ -126,6 +129,8 @@ enum Queue {
 /// One call of [`take_due`].
 struct Round<'a> {
     query: &'a DueQuery,
+    /// Room for so many.
+    limit: usize,
     transport: String,
     /// Whether any message may be put off; if not, there is no need to look for older ones.
     put_off: bool,
@@ -174,7 +179,7 @@ impl Round<'_> {
 
     /// How many rows to look at next; `None` when this scan has done enough.
     fn room(&self, scanned: usize) -> Option<i64> {
-        let room = (self.query.limit - self.taken.claimed.len()).min(SCAN_MAX.saturating_sub(scanned));
+        let room = (self.limit - self.taken.claimed.len()).min(SCAN_MAX.saturating_sub(scanned));
         i64::try_from(room).ok().filter(|&room| room > 0)
     }
 

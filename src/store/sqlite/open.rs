@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 use std::time::Duration;
+use tokio::runtime::Builder;
 use tokio::sync::oneshot;
 
 /// Where the store is and how much it holds.
@@ -24,6 +25,8 @@ pub struct Settings {
     pub queue: usize,
     /// How long to wait before trying again when the disk refuses.
     pub retry_pause: Duration,
+    /// How long the confirmation of a publication waits for another transaction with which it can go to the disk.
+    pub patience: Duration,
 }
 
 impl Settings {
@@ -35,6 +38,7 @@ impl Settings {
             transports: vec![Transport::default()],
             queue: 2048,
             retry_pause: Duration::from_secs(1),
+            patience: Duration::from_millis(100),
         }
     }
 }
@@ -97,6 +101,8 @@ pub(super) fn open_with(
         queue: queued,
         stop: stopped,
         retry_pause: settings.retry_pause,
+        patience: settings.patience,
+        timers: Builder::new_current_thread().enable_time().build()?,
         board: board.clone(),
         #[cfg(test)]
         hook,

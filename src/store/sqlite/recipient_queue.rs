@@ -21,6 +21,7 @@ use crate::chat::delivery::State;
 use crate::chat::id::{Recipient, Row};
 use crate::chat::recipient_queue::{Ahead, Behind, Pace};
 use crate::chat::transport::Transport;
+use crate::store::NewPush;
 use rusqlite::params;
 use std::collections::BTreeSet;
 
@@ -82,6 +83,11 @@ impl InFlight {
 }
 
 impl RecipientQueue {
+    /// That of a message to be pushed.
+    pub(super) fn of(push: &NewPush) -> Self {
+        Self { recipient: push.recipient, transport: push.transport.clone() }
+    }
+
     /// What a message that is due has to wait for. `put_off`: whether any message of the transport is.
     pub(super) fn behind(&self, tx: &Tx<'_>, row: Row, pace: Pace, put_off: bool) -> rusqlite::Result<Option<Behind>> {
         let waiting = put_off && self.is_put_off(tx, OLDER, row)?;

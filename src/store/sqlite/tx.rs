@@ -1,10 +1,12 @@
 //! What a verb works with: the connection inside a transaction, the limits, and the counters as they would be.
 
+use super::at_once::AtOnceByTransport;
 use super::recipient_queue::{InFlight, NOTHING, RecipientQueue};
 use super::sessions::Known;
 use super::shrink::FreePages;
 use crate::chat::id::Row;
-use crate::store::{Fresh, Limits, QueueId, StoreFigures};
+use crate::chat::transport::Transport;
+use crate::store::{Claimed, Fresh, Limits, QueueId, StoreFigures};
 use rusqlite::{Connection, OptionalExtension, Params};
 use std::collections::{HashMap, HashSet, VecDeque};
 
@@ -46,6 +48,7 @@ pub(super) struct Memory {
     pub(super) inbox: VecDeque<Settled>,
     pub(super) walk: Walk,
     pub(super) free_pages: FreePages,
+    pub(super) at_once: AtOnceByTransport,
     /// What each recipient's transport has; at most what was claimed and not recorded.
     in_flight: HashMap<RecipientQueue, InFlight>,
 }
@@ -57,6 +60,7 @@ impl Memory {
         self.numbers = draft.numbers;
         self.walk = draft.walk;
         self.free_pages = draft.free_pages;
+        self.at_once = draft.at_once;
         draft.deliveries.join(&mut self.deliveries);
         draft.inbox.join(&mut self.inbox);
         self.figures.history_rows = (self.deliveries.len() + self.inbox.len()) as u64;
@@ -114,6 +118,9 @@ pub(super) struct Draft {
     pub(super) topics: HashSet<String>,
     /// Whether a delivery became due.
     pub(super) due: bool,
+    pub(super) at_once: AtOnceByTransport,
+    /// What went at once, in this order.
+    pub(super) gone: Vec<(Transport, Claimed)>,
     /// What came for the readers of a broker of our own, if anybody wants to hear of it.
     pub(super) fresh: Option<Vec<Fresh>>,
     /// What was asked of the table `queues` in this batch.
@@ -129,6 +136,7 @@ impl Draft {
             numbers: memory.numbers,
             walk: memory.walk.clone(),
             free_pages: memory.free_pages,
+            at_once: memory.at_once.clone(),
             ..Self::default()
         }
     }

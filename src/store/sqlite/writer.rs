@@ -9,7 +9,10 @@ use rusqlite::Connection;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver as StopSignal, RecvTimeoutError};
 use std::time::Duration;
+use tokio::runtime::Runtime;
+use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, timeout_at};
 
 /// Verbs per transaction, at most.
 const BATCH_VERBS: usize = 512;
@@ -65,6 +68,8 @@ where
 /// What goes through the queue.
 pub(super) enum Item {
     Work(Box<dyn Work>),
+    /// If nothing else comes, it has time ([`Queue::submit_patiently`]).
+    Patient(Box<dyn Work>),
     /// Finish what is queued, then end.
     Close,
 }
@@ -86,8 +91,26 @@ impl Queue {
         F: FnMut(&mut Tx<'_>) -> rusqlite::Result<T> + Send + 'static,
         T: Send + 'static,
     {
+        self.send(verb, Item::Work).await
+    }
+
+    /// The same, but what `verb` does may be forgotten in a crash without harm: it goes with the next transaction of others,
+    /// or after [`super::open::Settings::patience`] in one of its own.
+    pub(in crate::store) async fn submit_patiently<T, F>(&self, verb: F) -> Result<Committed<T>, StoreError>
+    where
+        F: FnMut(&mut Tx<'_>) -> rusqlite::Result<T> + Send + 'static,
+        T: Send + 'static,
+    {
+        self.send(verb, Item::Patient).await
+    }
+
+    async fn send<T, F>(&self, verb: F, how: fn(Box<dyn Work>) -> Item) -> Result<Committed<T>, StoreError>
+    where
+        F: FnMut(&mut Tx<'_>) -> rusqlite::Result<T> + Send + 'static,
+        T: Send + 'static,
+    {
         let (job, answer) = Job::new(verb);
-        self.0.send(Item::Work(Box::new(job))).await.map_err(|_| StoreError::Closed)?;
+        self.0.send(how(Box::new(job))).await.map_err(|_| StoreError::Closed)?;
         Ok(Committed::new(answer))
     }
 
@@ -110,6 +133,9 @@ pub(super) struct Writer {
     pub(super) queue: mpsc::Receiver<Item>,
     pub(super) stop: StopSignal<()>,
     pub(super) retry_pause: Duration,
+    pub(super) patience: Duration,
+    /// For waits that end.
+    pub(super) timers: Runtime,
     pub(super) board: Arc<Board>,
     #[cfg(test)]
     pub(super) hook: Hook,
@@ -139,16 +165,31 @@ impl Writer {
         Ok(())
     }
 
-    /// What is queued by now, without waiting for more.
+    /// What is queued by now. If all of that has time, what comes until then, up to the first that has none.
     fn gather(&mut self, first: Item, batch: &mut Vec<Box<dyn Work>>) {
-        let mut next = Some(first);
+        let (mut next, mut urgent, until) = (Some(first), false, Instant::now() + self.patience);
         while let Some(item) = next {
             match item {
-                Item::Work(work) => batch.push(work),
+                Item::Work(work) => {
+                    batch.push(work);
+                    urgent = true;
+                }
+                Item::Patient(work) => batch.push(work),
                 Item::Close => self.queue.close(),
             }
-            next = if batch.len() < BATCH_VERBS { self.queue.try_recv().ok() } else { None };
+            if batch.len() >= BATCH_VERBS {
+                return;
+            }
+            next = match self.queue.try_recv() {
+                Err(TryRecvError::Empty) if !urgent => self.wait_for_more(until),
+                queued => queued.ok(),
+            };
         }
+    }
+
+    fn wait_for_more(&mut self, until: Instant) -> Option<Item> {
+        let Self { timers, queue, .. } = self;
+        timers.block_on(async { timeout_at(until, queue.recv()).await.ok().flatten() })
     }
 
     /// Tries until the batch is on disk.
@@ -163,6 +204,7 @@ impl Writer {
                         tracing::info!("the store works again");
                     }
                     self.board.announce(std::mem::take(&mut draft.topics), draft.due);
+                    self.board.announce_gone(std::mem::take(&mut draft.gone));
                     self.board.announce_news(draft.fresh.take().unwrap_or_default());
                     draft.figures.commits += 1;
                     draft.figures.verbs += batch.len() as u64;

@@ -1,5 +1,6 @@
 //! The store from outside: its verbs and its promises.
 
+mod at_once;
 mod model;
 mod presence;
 mod recipient_queue;
@@ -48,6 +49,8 @@ impl Rig {
     pub(super) fn new(limits: Limits) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let mut settings = Settings::new(dir.path().join("store.db"));
+        // Otherwise each confirmation that is waited for alone costs this much.
+        settings.patience = Duration::ZERO;
         settings.limits = limits;
         settings.transports = vec![Transport::Ccs, Transport::FcmV1(None)];
         Self::open(dir, settings, SidSource::default())
@@ -102,7 +105,11 @@ impl Rig {
     }
 
     pub(super) async fn take_by(&self, now: u64, limit: usize, pace: Pace) -> Taken {
-        self.store.take_due(DueQuery { transport: Transport::Ccs, now, limit, pace }).await.unwrap().await.unwrap()
+        let query = DueQuery { transport: Transport::Ccs, now, limit, at_once: 0, pace };
+        let taken = self.store.take_due(query.clone()).await.unwrap();
+        // What comes next is to wait until it is asked for.
+        self.store.take_due(DueQuery { limit: 0, ..query }).await.unwrap().await.unwrap();
+        taken.await.unwrap()
     }
 
     pub(super) async fn record(&self, sid: Sid, event: Event, at: u64) -> Recorded {

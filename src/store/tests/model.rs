@@ -35,9 +35,11 @@ enum Op {
         kept: bool,
     },
     /// In one breath with what happened to a delivery.
+    /// Before so many of those that went at once have come to whoever asks.
     Take {
         way: usize,
         limit: usize,
+        behind: u64,
         answer: Option<(usize, What)>,
     },
     /// What happens to the n-th delivery.
@@ -149,8 +151,8 @@ fn any_op_of_queues() -> impl Strategy<Value = Op> {
         8 => (any::<u8>(), 0i64..2, 0usize..2, order, ttl).prop_map(|(id, recipient, way, order, ttl)| {
             Op::Accept { id, recipient, way, order, receipt: false, ttl }
         }),
-        8 => (0usize..2, prop_oneof![1usize..3, Just(20)], answer)
-            .prop_map(|(way, limit, answer)| Op::Take { way, limit, answer }),
+        8 => (0usize..2, prop_oneof![0usize..3, Just(20)], prop_oneof![3 => Just(0), 1 => 1u64..3], answer)
+            .prop_map(|(way, limit, behind, answer)| Op::Take { way, limit, behind, answer }),
         12 => (0usize..40, any_what()).prop_map(|(which, what)| Op::Record { which, what }),
         4 => (1u64..3000).prop_map(|ms| Op::Pass { ms }),
         1 => Just(Op::Sweep),
@@ -171,7 +173,8 @@ fn any_op() -> impl Strategy<Value = Op> {
         6 => (0u8..20, 0i64..3, 0usize..2, order, any::<bool>(), ttl).prop_map(|(id, recipient, way, order, receipt, ttl)| {
             Op::Accept { id, recipient, way, order, receipt, ttl }
         }),
-        4 => (0usize..2, 1usize..4).prop_map(|(way, limit)| Op::Take { way, limit, answer: None }),
+        4 => (0usize..2, prop_oneof![1usize..4, Just(20)])
+            .prop_map(|(way, limit)| Op::Take { way, limit, behind: 0, answer: None }),
         10 => (0usize..40, what).prop_map(|(which, what)| Op::Record { which, what }),
         4 => (0u8..12, acks).prop_map(|(ccs_id, acks)| Op::Receive { ccs_id, acks }),
         1 => Just(Op::Route),
@@ -263,6 +266,11 @@ struct Harness {
     unmarked: BTreeMap<(String, u8), u64>,
     /// Each transport's.
     paces: [Pace; 2],
+    /// Room for messages that go at once, by transport, at most: none before it was asked for what is due, nor once something
+    /// was left to be due.
+    room: [usize; 2],
+    /// How many went at once.
+    at_once: [u64; 2],
 }
 
 impl Harness {
@@ -279,6 +287,8 @@ impl Harness {
             told: BTreeMap::new(),
             unmarked: BTreeMap::new(),
             paces: [Pace::Pipelined(2), Pace::OneAtATime],
+            room: [0; 2],
+            at_once: [0; 2],
         }
     }
 
@@ -319,7 +329,10 @@ impl Harness {
                 let (order, deliveries) = (order.map(|key| key.to_string()), Deliveries::Several(several));
                 self.accept(NewMessage { order, accepted_at: self.now, deliveries, ..new }).await;
             }
-            Op::Take { way, limit, answer } => self.take(way, limit, answer).await,
+            Op::Take { way, limit, behind, answer } => {
+                let behind = behind.min(self.at_once[way]);
+                self.take(way, limit, behind, answer).await;
+            }
             Op::Record { which, what } => self.record(which, what).await,
             Op::Receive { ccs_id, acks } => self.receive(ccs_id, acks).await,
             Op::Route => self.route().await,
@@ -420,6 +433,37 @@ impl Harness {
             self.messages.push(ModelMessage { sid: message_sid, id, order, told: vec![Status::Accepted] });
             self.deliveries.extend(deliveries);
         }
+        (0..2).for_each(|way| self.gone_at_once(way));
+    }
+
+    /// What went at once had room, and nothing that is due might have gone before it.
+    fn gone_at_once(&mut self, way: usize) {
+        for claimed in self.rig.store.take_gone_at_once(&transport(way)) {
+            let index = self.deliveries.iter().position(|d| d.sid == claimed.sid).expect("known");
+            assert_eq!(index, self.deliveries.len() - 1, "it is the newest");
+            let due = (0..=index).filter(|&index| self.is_due(index, way)).collect::<Vec<_>>();
+            assert_eq!(due, [index], "something was due: {:?}", self.deliveries);
+            assert!(self.deliveries[index].deadline > self.now);
+            self.room[way] = self.room[way].checked_sub(1).expect("room");
+            self.at_once[way] += 1;
+            self.claimed(index, claimed);
+        }
+    }
+
+    /// Whether it is to go now by this transport, and may.
+    fn is_due(&self, index: usize, way: usize) -> bool {
+        let this = &self.deliveries[index];
+        let due = this.life.state == State::Due && !matches!(this.due, Due::At(due) if due > self.now);
+        due && this.way == way && self.may_go(index, &BTreeSet::new())
+    }
+
+    fn claimed(&mut self, index: usize, claimed: Claimed) {
+        let this = &self.deliveries[index];
+        let step = this.life.step(&Event::Claimed).expect("was due");
+        assert_eq!(claimed.life, step.life);
+        assert_eq!((claimed.body, &claimed.address), (self.body(this.message).into(), &this.address));
+        let delivery = &mut self.deliveries[index];
+        (delivery.life, delivery.again) = (step.life, claimed.life.attempt > 1);
     }
 
     /// What the rule says of a delivery that is due, from the facts of the model; `later` may not have been due yet.
@@ -437,7 +481,7 @@ impl Harness {
         self.paces[this.way].behind(ahead).is_none()
     }
 
-    async fn take(&mut self, way: usize, limit: usize, answer: Option<(usize, What)>) {
+    async fn take(&mut self, way: usize, limit: usize, behind: u64, answer: Option<(usize, What)>) {
         let answer = answer.filter(|(which, _)| *which < self.deliveries.len());
         let answer = answer.map(|(which, what)| (which, what.event(self.now)));
         let recorded = match &answer {
@@ -446,11 +490,13 @@ impl Harness {
             }
             None => None,
         };
-        let query = DueQuery { transport: transport(way), now: self.now, limit, pace: self.paces[way] };
+        let at_once = self.at_once[way] - behind;
+        let query = DueQuery { transport: transport(way), now: self.now, limit, at_once, pace: self.paces[way] };
         let taken = self.rig.store.take_due(query).await.unwrap();
         if let Some(((which, event), recorded)) = answer.zip(recorded) {
             self.recorded(which, &event, recorded.await.unwrap());
         }
+        let limit = limit.saturating_sub(usize::try_from(behind).unwrap());
         self.taken(way, limit, taken.await.unwrap()).await;
     }
 
@@ -462,6 +508,8 @@ impl Harness {
         let later = self.deliveries.iter().enumerate().filter_map(behind).collect();
         self.expire().await;
         assert!(taken.claimed.len() <= limit);
+        assert_eq!(taken.at_once, self.at_once[way]);
+        self.room[way] = if more { 0 } else { limit - count };
         for claimed in taken.claimed {
             let index = self.deliveries.iter().position(|d| d.sid == claimed.sid).expect("known");
             let this = &self.deliveries[index];
@@ -472,17 +520,9 @@ impl Harness {
             {
                 assert_eq!(first, this.message, "{this:?} did not wait for {:?}", self.messages[first]);
             }
-            let step = this.life.step(&Event::Claimed).expect("was due");
-            assert_eq!(claimed.life, step.life);
-            assert_eq!((claimed.body, &claimed.address), (self.body(this.message).into(), &this.address));
-            let delivery = &mut self.deliveries[index];
-            (delivery.life, delivery.again) = (step.life, claimed.life.attempt > 1);
+            self.claimed(index, claimed);
         }
-        let left = (0..self.deliveries.len()).find(|&index| {
-            let this = &self.deliveries[index];
-            let due = this.life.state == State::Due && !matches!(this.due, Due::At(due) if due > now);
-            due && this.way == way && self.may_go(index, &BTreeSet::new())
-        });
+        let left = (0..self.deliveries.len()).find(|&index| self.is_due(index, way));
         assert!(
             count == limit || more || left.is_none(),
             "forgotten at {now}: {:?}",
@@ -724,6 +764,7 @@ impl Harness {
 
     fn restarted(&mut self, most: usize) {
         self.paces[0] = Pace::Pipelined(most);
+        (self.room, self.at_once) = ([0; 2], [0; 2]);
         self.marked.append(&mut self.read);
         let mut crashed = 0;
         for index in 0..self.deliveries.len() {
@@ -742,7 +783,7 @@ impl Harness {
         for _ in 0..self.deliveries.len() + 1 {
             self.now += 6000;
             for way in 0..2 {
-                self.take(way, 100, None).await;
+                self.take(way, 100, 0, None).await;
             }
             for index in 0..self.deliveries.len() {
                 if matches!(self.deliveries[index].life.state, State::InFlight | State::Sent) {

@@ -30,7 +30,7 @@ impl Rig {
     }
 
     async fn take_v1(&self, now: u64) -> Taken {
-        let query = DueQuery { transport: Transport::FcmV1(None), now, limit: 100, pace: MANY };
+        let query = DueQuery { transport: Transport::FcmV1(None), now, limit: 100, at_once: 0, pace: MANY };
         self.store.take_due(query).await.unwrap().await.unwrap()
     }
 

@@ -720,7 +720,8 @@ async fn each_way_is_handed_out_by_itself() {
         new.push().transport = transport;
         rig.accept(new).await;
     }
-    let due = |transport: &Transport| DueQuery { transport: transport.clone(), now: NOW, limit: 9, pace: MANY };
+    let due =
+        |transport: &Transport| DueQuery { transport: transport.clone(), now: NOW, limit: 9, at_once: 0, pace: MANY };
     let taken = rig.store.take_due(due(&v1)).await.unwrap().await.unwrap();
     assert_eq!((ids(&taken), taken.next_due), (vec!["b1".to_owned()], None));
     assert_eq!(ids(&rig.take(NOW).await), ["a1", "a2"]);
@@ -738,7 +739,7 @@ async fn only_what_waits_for_the_word_of_an_app_is_confirmed_by_one() {
     let owner = Owner::new("alice").unwrap();
     let confirm = async |at| rig.store.confirm(&owner, vec![ccs, fcm], at).await.unwrap().await.unwrap();
     assert_eq!(confirm(NOW).await, [(fcm, Recorded::Swallowed)], "it was never sent");
-    let query = DueQuery { transport: v1.clone(), now: NOW, limit: 9, pace: MANY };
+    let query = DueQuery { transport: v1.clone(), now: NOW, limit: 9, at_once: 0, pace: MANY };
     rig.store.take_due(query).await.unwrap().await.unwrap();
     let provider_id = Some("projects/p/messages/1".to_owned());
     let detail = Some("`delay_while_idle`: ignored".to_owned());

@@ -301,7 +301,7 @@ async fn a_full_disk_parks_nobody() {
     drop(rig.store.sweep(NOW).await.unwrap());
     tries.changed().await.unwrap();
     let pace = Pace::Pipelined(PLACES);
-    let query = DueQuery { transport: Transport::Ccs, now: NOW, limit: 100, pace };
+    let query = DueQuery { transport: Transport::Ccs, now: NOW, limit: 100, at_once: 0, pace };
     let taken = rig.store.take_due(query).await.unwrap();
     let mut pending = Vec::new();
     for n in 0..200 {

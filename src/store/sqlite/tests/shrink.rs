@@ -6,7 +6,7 @@ use crate::chat::recipient_queue::Pace;
 use crate::chat::refusal::RetryClock;
 use crate::chat::transport::Transport;
 use crate::store::tests::{NOW, Rig};
-use crate::store::{Deliveries, DueQuery, Limits, NewPush, TakenBy};
+use crate::store::{Deliveries, Limits, NewPush, TakenBy};
 use bytes::Bytes;
 use rusqlite::Connection;
 use std::time::Duration;
@@ -38,8 +38,7 @@ async fn fill(rig: &mut Rig, messages: usize, name: &str) {
 /// Sends them all, and lets their sender read what is told of them.
 async fn drain(rig: &Rig, now: u64) {
     loop {
-        let query = DueQuery { transport: Transport::Ccs, now, limit: 500, pace: Pace::Pipelined(1) };
-        let taken = rig.store.take_due(query).await.unwrap().await.unwrap();
+        let taken = rig.take_by(now, 500, Pace::Pipelined(1)).await;
         if taken.claimed.is_empty() {
             break;
         }
