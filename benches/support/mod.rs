@@ -43,8 +43,9 @@ impl Arguments {
     pub(crate) fn read(name: &str) -> Self {
         let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
         let mut read = Self { messages: None, folder, only: None };
-        // Cargo hands over `--bench`; everything else is ours.
-        for argument in std::env::args().skip(1).filter(|argument| argument != "--bench") {
+        // Cargo hands over `--bench`; a program to be measured is for the benchmark itself; everything else is ours.
+        let is_ours = |argument: &String| argument != "--bench" && !argument.starts_with("bridge=");
+        for argument in std::env::args().skip(1).filter(is_ours) {
             if let Some(path) = argument.strip_prefix("dir=") {
                 read.folder = PathBuf::from(path).join(name);
             } else if let Ok(number) = argument.parse() {

@@ -192,10 +192,9 @@ impl Delivery {
                 if done {
                     tx.draft.figures.unqueue(self.body_bytes);
                 }
-                if matches!(was.state, State::Due | State::InFlight) && was.state != state {
-                    if queue.left(tx, row, was.state)? {
-                        tx.now_due();
-                    }
+                let left = matches!(was.state, State::Due | State::InFlight) && was.state != state;
+                if left && queue.left(tx, row, was.state)? {
+                    tx.now_due();
                 }
             }
             Place::Inbox if done => {
