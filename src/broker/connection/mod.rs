@@ -24,12 +24,11 @@ use std::num::NonZeroU32;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::runtime::Handle;
-use tokio::time::{Instant, Sleep, timeout};
+use tokio::time::{Instant, Sleep};
 use tracing::debug;
 
 use super::hub::{Admitted, AfterSubscribe, Hub, Leaving, Own, Session};
@@ -63,9 +62,6 @@ mod send;
 
 /// How often a connection looks at everything before others have their turn.
 const ROUNDS: usize = 4;
-/// How long the end of a connection waits for what it promised at QoS 2: whether its messages may come again. Longer than an
-/// acknowledgement waits for readers who are behind.
-const SETTLE: Duration = Duration::from_millis(1_500);
 
 /// Bytes of MQTT, whatever they are wrapped in.
 pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -249,9 +245,6 @@ impl Connection {
         let link = Arc::clone(&self.seat.link);
         let _ = poll_fn(|cx| Poll::Ready(self.out.poll_drain(&mut self.stream, &link, cx))).await;
         self.sender.written(&mut self.out);
-        if timeout(SETTLE, poll_fn(|cx| self.poll_settled(cx))).await.is_err() {
-            self.give_up();
-        }
         poll_fn(|cx| self.poll_acknowledged(cx).unwrap_or(Poll::Ready(()))).await;
         if let Some(leave) = self.seat.leave(end.leaving()) {
             leave.await;

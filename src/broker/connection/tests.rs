@@ -31,6 +31,8 @@ const PUBREL: u8 = 0x62;
 const PUBCOMP: u8 = 0x70;
 /// A topic of the bridge: its acknowledgements wait for a word.
 const HELD: &str = "bal1/self/messages";
+/// The property of a CONNECT that makes a session last.
+const FOR_EVER: &[u8] = &[0x11, 0xff, 0xff, 0xff, 0xff];
 
 struct World {
     hub: Arc<Hub>,
@@ -40,7 +42,7 @@ struct World {
     stop: CancellationToken,
     _sightings: mpsc::Receiver<Sighting>,
     _writer: WriterThread,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl World {
@@ -50,7 +52,9 @@ impl World {
 
     fn with(limits: BrokerLimits) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let (store, writer, _) = store::open(&store::Settings::new(folder.path().join("store")), now_ms()).unwrap();
+        let mut settings = store::Settings::new(folder.path().join("store"));
+        settings.retry_pause = Duration::from_millis(1);
+        let (store, writer, _) = store::open(&settings, now_ms()).unwrap();
         let metrics = Arc::new(Metrics::new());
         let config = BrokerConfig { anonymous: true, limits: limits.clone(), ..BrokerConfig::default() };
         let (inbound_tx, inbound) = mpsc::channel(64);
@@ -68,7 +72,7 @@ impl World {
             set_aside: set_aside_tx,
             stop: stop.clone(),
         });
-        Self { hub, metrics, inbound, set_aside, stop, _sightings, _writer: writer, _folder: folder }
+        Self { hub, metrics, inbound, set_aside, stop, _sightings, _writer: writer, folder }
     }
 
     /// A client that has said nothing, over a pipe of that size.
@@ -92,6 +96,14 @@ impl World {
 
     async fn client(&self, version: u8) -> Client {
         self.connect(Connect { version, ..Connect::default() }).await
+    }
+
+    /// The store commits nothing as long as this is there.
+    fn block_disk(&self) -> rusqlite::Connection {
+        let other = rusqlite::Connection::open(self.folder.path().join("store")).unwrap();
+        other.busy_timeout(Duration::from_secs(10)).unwrap();
+        other.execute_batch("BEGIN IMMEDIATE").unwrap();
+        other
     }
 
     fn link(&self) -> Arc<Link> {
@@ -412,6 +424,71 @@ async fn a_message_at_qos_2_that_was_held_at_a_cut_comes_again_as_one_that_may_b
     assert_eq!(client.ack().await, (PUBREC, 7, 0));
     client.send(&acked(PUBREL, 7)).await;
     assert_eq!(client.ack().await, (PUBCOMP, 7, 0));
+}
+
+#[tokio::test]
+async fn a_message_at_qos_2_that_comes_again_goes_to_its_readers_once_and_counts_once() {
+    let mut world = World::with(BrokerLimits { queued_messages: 2, ..BrokerLimits::default() });
+    let lasting = |client| Connect { version: V311, client, flags: 0, ..Connect::default() };
+    let mut away = world.connect(lasting("away")).await;
+    away.subscribe(HELD, 1).await;
+    away.send(&[0xe0, 0]).await;
+    away.task.await.unwrap();
+    let mut reader = world.connect(Connect { client: "r", ..Connect::default() }).await;
+    reader.subscribe(HELD, 1).await;
+    let mut client = world.connect(lasting("c")).await;
+    client.publish(4, HELD, 7, "once").await;
+    let first = world.inbound.recv().await.unwrap();
+    assert_eq!(reader.message().await.2, "once");
+    drop(client.stream);
+    client.task.await.unwrap();
+    let mut client = world.connect(lasting("c")).await;
+    client.publish(0xc, HELD, 7, "once").await;
+    let again = world.inbound.recv().await.unwrap();
+    assert!(again.dup);
+    first.ack.release(AckWord::Done);
+    again.ack.release(AckWord::Done);
+    assert_eq!(client.ack().await, (PUBREC, 7, 0));
+    reader.quiet().await;
+    client.publish(2, HELD, 8, "another").await;
+    world.inbound.recv().await.unwrap().ack.release(AckWord::Done);
+    assert_eq!(client.ack().await, (PUBACK, 8, 0));
+    assert_eq!(world.metrics.clients_refused("queue_full"), 0);
+}
+
+#[tokio::test]
+async fn a_refused_message_at_qos_2_of_3_1_1_is_its_readers_once_however_often_it_comes() {
+    let mut world = World::new();
+    let mut reader = world.connect(Connect { client: "r", ..Connect::default() }).await;
+    reader.subscribe(HELD, 0).await;
+    for (flags, word) in [(4, AckWord::Quota), (0xc, AckWord::Quota), (0xc, AckWord::Done)] {
+        let mut client = world.connect(Connect { version: V311, flags: 0, ..Connect::default() }).await;
+        client.publish(flags, HELD, 7, "once").await;
+        world.inbound.recv().await.unwrap().ack.release(word);
+        if word == AckWord::Done {
+            assert_eq!(client.ack().await, (PUBREC, 7, 0));
+        }
+        client.quiet().await;
+        drop(client.stream);
+        client.task.await.unwrap();
+    }
+    assert_eq!(reader.message().await.2, "once");
+    reader.quiet().await;
+}
+
+#[tokio::test]
+async fn an_identifier_is_free_on_disk_before_the_pubrec_that_refuses_its_message() {
+    let mut world = World::new();
+    let mut client = world.connect(Connect { flags: 0, properties: FOR_EVER, ..Connect::default() }).await;
+    client.publish(4, HELD, 7, "too much").await;
+    let held = world.inbound.recv().await.unwrap().ack;
+    let disk = world.block_disk();
+    held.release(AckWord::Quota);
+    client.quiet().await;
+    drop(disk);
+    assert_eq!(client.ack().await, (PUBREC, 7, 0x97));
+    let state = world.hub.store.broker_state().await.unwrap().await.unwrap();
+    assert!(state.sessions[0].incoming.is_empty());
 }
 
 fn few_held() -> BrokerLimits {

@@ -114,7 +114,8 @@ impl Hub {
         message.expires_at = expiry_s.map(|seconds| now_ms() + u64::from(seconds) * 1_000);
         let will_of = session.queue.stored().filter(|_| is_kept);
         let by = Publisher { session: Some(session), rights: &rights, device: device.as_ref(), follows: true };
-        let publish = NewPublish { message, dup: false, exactly_once: None, response_topic, correlation, will_of };
+        let (dup, again, exactly_once) = (false, false, None);
+        let publish = NewPublish { message, dup, again, exactly_once, response_topic, correlation, will_of };
         match self.publish(by, publish) {
             Publishing::Waits(waits) => {
                 // On disk before anybody takes the session over. The bridge's word is nobody's concern.

@@ -62,8 +62,9 @@ impl Store {
         self.queue.submit(move |tx| session::unsubscribe(tx, queue, &filters)).await
     }
 
-    /// Takes a message, with everything that its acknowledgement promises.
-    pub async fn enqueue(&self, message: Enqueue) -> Result<Committed<()>, StoreError> {
+    /// Takes a message, with everything that its acknowledgement promises. Yields whether it is new: see
+    /// [`Enqueue::incoming`].
+    pub async fn enqueue(&self, message: Enqueue) -> Result<Committed<bool>, StoreError> {
         self.queue.submit(move |tx| queue::enqueue(tx, &message)).await
     }
 

@@ -30,13 +30,14 @@ const RELEASE: [&str; 2] = [
         topic = (SELECT topic FROM bodies WHERE seq = ?2) WHERE queue = ?1 AND seq = ?2",
 ];
 
-pub(in crate::store) fn enqueue(tx: &mut Tx<'_>, enqueue: &Enqueue) -> rusqlite::Result<()> {
+/// Yields whether the message is new.
+pub(in crate::store) fn enqueue(tx: &mut Tx<'_>, enqueue: &Enqueue) -> rusqlite::Result<bool> {
     let message = &enqueue.message;
     if let Some((queue, id)) = enqueue.incoming
         && known(tx, queue)?.is_some()
         && tx.execute(TAKE, params![queue, id])? == 0
     {
-        return Ok(());
+        return Ok(false);
     }
     if let Some(queue) = enqueue.will_of {
         retained::drop_will(tx, queue)?;
@@ -45,7 +46,7 @@ pub(in crate::store) fn enqueue(tx: &mut Tx<'_>, enqueue: &Enqueue) -> rusqlite:
         retained::keep(tx, message, retain)?;
     }
     if enqueue.targets.is_empty() {
-        return Ok(());
+        return Ok(true);
     }
     let seq = tx.next_seq()?;
     let connected = NewRows { seq, message, origin: None }.put(tx, &enqueue.targets)?;
@@ -58,7 +59,7 @@ pub(in crate::store) fn enqueue(tx: &mut Tx<'_>, enqueue: &Enqueue) -> rusqlite:
             target: target.clone(),
         }));
     }
-    Ok(())
+    Ok(true)
 }
 
 /// PUBREL has come: these identifiers are free.
