@@ -222,6 +222,7 @@ impl Connection {
         self.poll_requests(cx)?;
         let received = !denied && self.poll_receive(cx)?;
         let _ = self.poll_acknowledged(cx)?;
+        self.say_released();
         let sent = !denied && self.poll_send(cx)?;
         let drained = self.out.poll_drain(&mut self.stream, link, cx)?;
         self.sender.written(&mut self.out);

@@ -42,9 +42,22 @@ pub(super) struct Sender {
     assigning: Option<Stored<()>>,
     /// What the client has.
     pub(super) taken: Vec<Flight>,
-    /// Rows for which PUBREC came.
-    pub(super) released: Vec<u64>,
+    /// What PUBRECs are answered with, when the rows are marked on disk: otherwise the message might be sent again after a
+    /// crash to a client that was told to forget its identifier.
+    pub(super) pubrels: Vec<Pubrel>,
     settling: Option<Stored<()>>,
+    /// Of the PUBRELs whose rows are being marked, identifiers and codes.
+    releasing: Vec<(u16, u8)>,
+    /// Of those that may leave.
+    released: Vec<(u16, u8)>,
+}
+
+/// An answer to a PUBREC.
+pub(super) struct Pubrel {
+    pub(super) id: u16,
+    pub(super) code: u8,
+    /// What is to be marked on disk before.
+    pub(super) row: Option<u64>,
 }
 
 impl Sender {
@@ -58,8 +71,10 @@ impl Sender {
             ids: Vec::new(),
             assigning: None,
             taken: Vec::new(),
-            released: Vec::new(),
+            pubrels: Vec::new(),
             settling: None,
+            releasing: Vec::new(),
+            released: Vec::new(),
         }
     }
 
@@ -83,9 +98,8 @@ impl Sender {
 impl Connection {
     /// Begins with what was half done on a connection before this one.
     pub(super) fn resume(&mut self) {
-        for id in self.seat.own.window.released() {
-            self.say(AckKind::Pubrel, id, 0, None);
-        }
+        let released = self.seat.own.window.released().into_iter();
+        self.sender.pubrels.extend(released.map(|(id, row)| Pubrel { id, code: 0, row }));
     }
 
     /// Writes what there is, as far as window and socket have room. Yields whether there was anything.
@@ -266,9 +280,8 @@ impl Connection {
             let rows = rows.map_err(|_closed| End::NotStored)?;
             // Identifiers from before a restart, known before the rows are sent.
             for row in rows.iter().filter(|_| lane == Lane::Own) {
-                if let Some(id) = self.seat.own.window.restore(row) {
-                    self.say(AckKind::Pubrel, id, 0, None);
-                }
+                let released = self.seat.own.window.restore(row);
+                self.sender.pubrels.extend(released.map(|id| Pubrel { id, code: 0, row: None }));
             }
         }
         Ok(any)
@@ -282,21 +295,35 @@ impl Connection {
                 self.sender.settling = None;
                 settled.map_err(|_closed| End::NotStored)?;
             }
-            if self.sender.taken.is_empty() && self.sender.released.is_empty() {
+            self.sender.released.append(&mut self.sender.releasing);
+            if self.sender.taken.is_empty() && self.sender.pubrels.is_empty() {
                 return Ok(Poll::Ready(()));
             }
-            let (taken, released) = (mem::take(&mut self.sender.taken), mem::take(&mut self.sender.released));
-            let settle = self.seat.hub.acknowledged(&self.seat.session, taken);
-            let (store, queue) = (self.seat.hub.store.clone(), self.seat.session.queue.stored());
-            if settle.is_none() && (released.is_empty() || queue.is_none()) {
-                continue;
+            self.sender.settling = self.settle();
+        }
+    }
+
+    /// What the store is asked for the client's acknowledgements, if it has to know of them.
+    fn settle(&mut self) -> Option<Stored<()>> {
+        let (taken, pubrels) = (mem::take(&mut self.sender.taken), mem::take(&mut self.sender.pubrels));
+        let rows: Vec<u64> = pubrels.iter().filter_map(|pubrel| pubrel.row).collect();
+        self.sender.releasing.extend(pubrels.into_iter().map(|Pubrel { id, code, .. }| (id, code)));
+        let settle = self.seat.hub.acknowledged(&self.seat.session, taken);
+        let (store, queue) = (self.seat.hub.store.clone(), self.seat.session.queue.stored());
+        let Some(queue) = queue.filter(|_| !rows.is_empty()) else { return settle };
+        Some(Box::pin(async move {
+            let released = store.released(queue, rows).await?;
+            if let Some(settle) = settle {
+                settle.await?;
             }
-            self.sender.settling = Some(Box::pin(async move {
-                if let Some(queue) = queue.filter(|_| !released.is_empty()) {
-                    store.released(queue, released).await?.await?;
-                }
-                if let Some(settle) = settle { settle.await } else { Ok(()) }
-            }));
+            released.await
+        }))
+    }
+
+    /// Writes the PUBRELs that may leave.
+    pub(super) fn say_released(&mut self) {
+        for (id, code) in mem::take(&mut self.sender.released) {
+            self.say(AckKind::Pubrel, id, code, None);
         }
     }
 }

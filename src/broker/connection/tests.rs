@@ -491,6 +491,29 @@ async fn an_identifier_is_free_on_disk_before_the_pubrec_that_refuses_its_messag
     assert!(state.sessions[0].incoming.is_empty());
 }
 
+#[tokio::test]
+async fn a_pubrel_leaves_when_the_disk_knows_that_its_reader_has_the_message() {
+    let world = World::new();
+    let lasting = || Connect { client: "r", flags: 0, properties: FOR_EVER, ..Connect::default() };
+    let mut reader = world.connect(lasting()).await;
+    reader.subscribe("t", 2).await;
+    let mut writer = world.client(V5).await;
+    writer.publish(4, "t", 1, "x").await;
+    assert_eq!(writer.ack().await, (PUBREC, 1, 0));
+    let (_, id, ..) = reader.message().await;
+    let disk = world.block_disk();
+    reader.send(&acked(PUBREC, id)).await;
+    reader.quiet().await;
+    drop(disk);
+    assert_eq!(reader.ack().await, (PUBREL, id, 0));
+    drop(reader.stream);
+    reader.task.await.unwrap();
+    let mut reader = world.connect(lasting()).await;
+    assert_eq!(reader.ack().await, (PUBREL, id, 0));
+    reader.send(&acked(PUBCOMP, id)).await;
+    reader.quiet().await;
+}
+
 fn few_held() -> BrokerLimits {
     BrokerLimits { held_acks: 2, ..BrokerLimits::default() }
 }

@@ -49,6 +49,14 @@ impl Flight {
         let (source, qos) = (item.source.clone(), item.qos);
         Self { lane, source, qos, item: None, released: false, counted: false, order: 0 }
     }
+
+    /// The row of the session's own queue that is marked on disk when its PUBREC has come.
+    pub(crate) fn released_row(&self) -> Option<u64> {
+        match self.source {
+            Source::Row(seq) if self.lane == Lane::Own => Some(seq),
+            _ => None,
+        }
+    }
 }
 
 /// How an item is to be sent.
@@ -180,11 +188,12 @@ impl Window {
         self.remove(id)
     }
 
-    /// The identifiers for which PUBREL is sent when the session is resumed, in the order of their messages.
-    pub(crate) fn released(&self) -> Vec<u16> {
+    /// The identifiers for which PUBREL is sent when the session is resumed, in the order of their messages, and the rows
+    /// that are to be marked before.
+    pub(crate) fn released(&self) -> Vec<(u16, Option<u64>)> {
         let mut released: Vec<_> = self.flights.iter().filter(|(_, flight)| flight.released).collect();
         released.sort_by_key(|(_, flight)| flight.order);
-        released.into_iter().map(|(&id, _)| id).collect()
+        released.into_iter().map(|(&id, flight)| (id, flight.released_row())).collect()
     }
 
     /// A row of the own queue was read: what the store knows of it from before a restart. Says for which identifier PUBREL

@@ -290,7 +290,7 @@ fn the_end_of_a_connection_gives_back_what_is_a_groups_and_keeps_what_was_releas
     }
     let back: Vec<_> = window.suspend().into_iter().map(|(group, item)| (group, item.source)).collect();
     assert_eq!(back, [(5, Source::Row(2)), (5, Source::Row(3))]);
-    assert_eq!(window.released(), [released]);
+    assert_eq!(window.released(), [(released, None)]);
 }
 
 #[test]
