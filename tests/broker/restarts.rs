@@ -152,6 +152,8 @@ async fn what_a_client_published_at_qos_2_is_taken_once() {
         let mut world = restart(world, &folder).await;
         let (mut reader, _) = lasting(&world, "reader", version).await;
         reader.subscribe("t", 1).await;
+        let mut clean = Peer::new(&world, "clean").await;
+        clean.subscribe("t", 1).await;
         let (mut client, resumed) = lasting(&world, "client", version).await;
         assert!(resumed);
         // Nobody knows whether the bridge had made it safe.
@@ -169,6 +171,7 @@ async fn what_a_client_published_at_qos_2_is_taken_once() {
             assert_eq!(client.next().await, Seen::Ack(PUBCOMP, id, 0));
         }
         assert_eq!(reader.message().await.0, "another");
+        assert_eq!(clean.message().await.0, "another");
         world.barrier().await;
         assert!(world.port.inbound.try_recv().is_err());
         world.close().await;

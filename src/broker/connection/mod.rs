@@ -25,7 +25,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, join};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::runtime::Handle;
 use tokio::time::{Instant, Sleep};
@@ -59,6 +59,7 @@ mod rate;
 mod receive;
 mod request;
 mod send;
+mod settle;
 
 /// How often a connection looks at everything before others have their turn.
 const ROUNDS: usize = 4;
@@ -222,7 +223,6 @@ impl Connection {
         self.poll_requests(cx)?;
         let received = !denied && self.poll_receive(cx)?;
         let _ = self.poll_acknowledged(cx)?;
-        self.say_released();
         let sent = !denied && self.poll_send(cx)?;
         let drained = self.out.poll_drain(&mut self.stream, link, cx)?;
         self.sender.written(&mut self.out);
@@ -246,9 +246,11 @@ impl Connection {
         let link = Arc::clone(&self.seat.link);
         let _ = poll_fn(|cx| Poll::Ready(self.out.poll_drain(&mut self.stream, &link, cx))).await;
         self.sender.written(&mut self.out);
-        poll_fn(|cx| self.poll_acknowledged(cx).unwrap_or(Poll::Ready(()))).await;
+        // Asked of the store before the session is somebody else's, who does not wait for the answer.
+        poll_fn(|cx| Poll::Ready(self.settle_rest(cx))).await;
         if let Some(leave) = self.seat.leave(end.leaving()) {
-            leave.await;
+            let settled = poll_fn(|cx| self.poll_acknowledged(cx).unwrap_or(Poll::Ready(())));
+            join(settled, leave).await;
         }
         self.place = None;
         if let Some(patience) = end.patience() {

@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::farewell::{End, Words};
 use super::request::Request;
-use super::send::Pubrel;
+use super::settle::Pubrel;
 use super::{Connection, wire_limits};
 use crate::broker::refusals::Refusal;
 use crate::broker::session::Rec;

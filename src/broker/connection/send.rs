@@ -9,11 +9,12 @@ use futures_util::future::BoxFuture;
 
 use super::farewell::End;
 use super::out::{OUT_LIMIT, Out};
+use super::settle::Pubrel;
 use super::{Connection, Seat};
 use crate::broker::hub::{Feed, Session, SharedQueue};
 use crate::broker::session::aliases::{Alias, Outward};
 use crate::broker::session::{Flight, Item, Lane, Pulled, Sent, Source};
-use crate::broker::wire::{self, AckKind, PublishOut, Version};
+use crate::broker::wire::{self, PublishOut, Version};
 use crate::chat::qos::QoS;
 use crate::mqtt::SetAside;
 use crate::ops::clock::now_ms;
@@ -25,7 +26,7 @@ const TAKEN: usize = 4_096;
 /// How many bytes of a topic alias a PUBLISH has more (MQTT 5, 3.3.2.3.4).
 const ALIAS_BYTES: usize = 3;
 
-type Stored<T> = BoxFuture<'static, Result<T, StoreError>>;
+pub(super) type Stored<T> = BoxFuture<'static, Result<T, StoreError>>;
 
 /// What one connection is sent.
 pub(super) struct Sender {
@@ -45,19 +46,9 @@ pub(super) struct Sender {
     /// What PUBRECs are answered with, when the rows are marked on disk: otherwise the message might be sent again after a
     /// crash to a client that was told to forget its identifier.
     pub(super) pubrels: Vec<Pubrel>,
-    settling: Option<Stored<()>>,
-    /// Of the PUBRELs whose rows are being marked, identifiers and codes.
-    releasing: Vec<(u16, u8)>,
-    /// Of those that may leave.
-    released: Vec<(u16, u8)>,
-}
-
-/// An answer to a PUBREC.
-pub(super) struct Pubrel {
-    pub(super) id: u16,
-    pub(super) code: u8,
-    /// What is to be marked on disk before.
-    pub(super) row: Option<u64>,
+    pub(super) settling: Option<Stored<()>>,
+    /// Identifiers and codes of the PUBRELs whose rows are being marked.
+    pub(super) releasing: Vec<(u16, u8)>,
 }
 
 impl Sender {
@@ -74,7 +65,6 @@ impl Sender {
             pubrels: Vec::new(),
             settling: None,
             releasing: Vec::new(),
-            released: Vec::new(),
         }
     }
 
@@ -96,12 +86,6 @@ impl Sender {
 }
 
 impl Connection {
-    /// Begins with what was half done on a connection before this one.
-    pub(super) fn resume(&mut self) {
-        let released = self.seat.own.window.released().into_iter();
-        self.sender.pubrels.extend(released.map(|(id, row)| Pubrel { id, code: 0, row }));
-    }
-
     /// Writes what there is, as far as window and socket have room. Yields whether there was anything.
     pub(super) fn poll_send(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
         let mut busy = self.poll_fills(cx)?;
@@ -285,46 +269,6 @@ impl Connection {
             }
         }
         Ok(any)
-    }
-
-    /// Has hub and store know what the client has.
-    pub(super) fn poll_acknowledged(&mut self, cx: &mut Context<'_>) -> Result<Poll<()>, End> {
-        loop {
-            if let Some(settling) = &mut self.sender.settling {
-                let Poll::Ready(settled) = settling.poll_unpin(cx) else { return Ok(Poll::Pending) };
-                self.sender.settling = None;
-                settled.map_err(|_closed| End::NotStored)?;
-            }
-            self.sender.released.append(&mut self.sender.releasing);
-            if self.sender.taken.is_empty() && self.sender.pubrels.is_empty() {
-                return Ok(Poll::Ready(()));
-            }
-            self.sender.settling = self.settle();
-        }
-    }
-
-    /// What the store is asked for the client's acknowledgements, if it has to know of them.
-    fn settle(&mut self) -> Option<Stored<()>> {
-        let (taken, pubrels) = (mem::take(&mut self.sender.taken), mem::take(&mut self.sender.pubrels));
-        let rows: Vec<u64> = pubrels.iter().filter_map(|pubrel| pubrel.row).collect();
-        self.sender.releasing.extend(pubrels.into_iter().map(|Pubrel { id, code, .. }| (id, code)));
-        let settle = self.seat.hub.acknowledged(&self.seat.session, taken);
-        let (store, queue) = (self.seat.hub.store.clone(), self.seat.session.queue.stored());
-        let Some(queue) = queue.filter(|_| !rows.is_empty()) else { return settle };
-        Some(Box::pin(async move {
-            let released = store.released(queue, rows).await?;
-            if let Some(settle) = settle {
-                settle.await?;
-            }
-            released.await
-        }))
-    }
-
-    /// Writes the PUBRELs that may leave.
-    pub(super) fn say_released(&mut self) {
-        for (id, code) in mem::take(&mut self.sender.released) {
-            self.say(AckKind::Pubrel, id, code, None);
-        }
     }
 }
 

@@ -182,6 +182,13 @@ impl Client {
         assert_eq!(self.next().await, Some((0xd0, Bytes::new())));
     }
 
+    /// Says goodbye, and returns when its session is away.
+    async fn leave(mut self) {
+        self.send(&[0xe0, 0]).await;
+        self.closed().await;
+        self.task.await.unwrap();
+    }
+
     async fn closed(&mut self) {
         assert_eq!(self.next().await, None);
     }
@@ -432,8 +439,7 @@ async fn a_message_at_qos_2_that_comes_again_goes_to_its_readers_once_and_counts
     let lasting = |client| Connect { version: V311, client, flags: 0, ..Connect::default() };
     let mut away = world.connect(lasting("away")).await;
     away.subscribe(HELD, 1).await;
-    away.send(&[0xe0, 0]).await;
-    away.task.await.unwrap();
+    away.leave().await;
     let mut reader = world.connect(Connect { client: "r", ..Connect::default() }).await;
     reader.subscribe(HELD, 1).await;
     let mut client = world.connect(lasting("c")).await;
@@ -497,9 +503,11 @@ async fn a_pubrel_leaves_when_the_disk_knows_that_its_reader_has_the_message() {
     let lasting = || Connect { client: "r", flags: 0, properties: FOR_EVER, ..Connect::default() };
     let mut reader = world.connect(lasting()).await;
     reader.subscribe("t", 2).await;
+    reader.leave().await;
     let mut writer = world.client(V5).await;
     writer.publish(4, "t", 1, "x").await;
     assert_eq!(writer.ack().await, (PUBREC, 1, 0));
+    let mut reader = world.connect(lasting()).await;
     let (_, id, ..) = reader.message().await;
     let disk = world.block_disk();
     reader.send(&acked(PUBREC, id)).await;
@@ -512,6 +520,35 @@ async fn a_pubrel_leaves_when_the_disk_knows_that_its_reader_has_the_message() {
     assert_eq!(reader.ack().await, (PUBREL, id, 0));
     reader.send(&acked(PUBCOMP, id)).await;
     reader.quiet().await;
+}
+
+#[tokio::test]
+async fn a_lasting_session_is_taken_over_while_the_disk_refuses() {
+    let world = World::new();
+    let lasting = || Connect { client: "r", flags: 0, properties: FOR_EVER, ..Connect::default() };
+    let mut reader = world.connect(lasting()).await;
+    reader.subscribe("t", 1).await;
+    reader.leave().await;
+    let mut writer = world.client(V5).await;
+    for (id, text) in [(1, "acknowledged"), (2, "not acknowledged")] {
+        writer.publish(2, "t", id, text).await;
+        assert_eq!(writer.ack().await, (PUBACK, id, 0));
+    }
+    let mut reader = world.connect(lasting()).await;
+    let (one, two) = (reader.message().await, reader.message().await);
+    assert_eq!((&*one.2, &*two.2), ("acknowledged", "not acknowledged"));
+    let disk = world.block_disk();
+    reader.send(&acked(PUBACK, one.1)).await;
+    reader.quiet().await;
+    let mut next = world.dial(1 << 20);
+    next.send(&lasting().bytes()).await;
+    let (first, body) = next.next().await.unwrap();
+    assert_eq!((first, &body[..2]), (0x20, &[1, 0][..]), "the session is there");
+    next.quiet().await;
+    drop(disk);
+    assert_eq!(next.message().await.2, "not acknowledged");
+    next.send(&acked(PUBACK, two.1)).await;
+    next.quiet().await;
 }
 
 fn few_held() -> BrokerLimits {

@@ -346,7 +346,7 @@ impl World {
         }
         self.connected = true;
         self.window.resume(1 + u16::from(argument % 8));
-        self.flying = self.window.released().into_iter().map(|id| (id, Flying::Released)).collect();
+        self.flying = self.window.released().into_iter().map(|(id, _)| (id, Flying::Released)).collect();
         self.queue.open();
         let topics: BTreeSet<_> = self.documents.keys().map(|(topic, _)| Arc::clone(topic)).collect();
         self.queue.watch(&topics);
