@@ -26,6 +26,8 @@ use crate::store::{Message, SessionRecord, StoreError};
 
 /// How long a log-in may take, with everything for which it has to wait.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a session that is on disk waits for the disk to know of its new connection, and a will for its place there.
+pub(super) const DISK: Duration = Duration::from_secs(1);
 /// How long the connection before may take to end.
 const TAKE_OVER: Duration = Duration::from_secs(5);
 /// A session that is kept for ever (MQTT 5, 3.1.2.11.2).
@@ -203,11 +205,14 @@ impl Hub {
             client: session.client.to_string(),
             expiry_s,
         };
-        let id = self.store.keep_session(record).await?.await?;
-        if session.queue.stored().is_none() {
-            session.queue.store_as(Some(id));
-            self.registry.stored_as(id, &session.queue);
+        let kept = self.store.keep_session(record).await?;
+        if session.queue.stored().is_some() {
+            // While the disk refuses, the session goes on as it is in memory.
+            return timeout(DISK, kept).await.map_or(Ok(()), |kept| kept.map(drop));
         }
+        let id = kept.await?;
+        session.queue.store_as(Some(id));
+        self.registry.stored_as(id, &session.queue);
         Ok(())
     }
 

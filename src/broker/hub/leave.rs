@@ -107,10 +107,8 @@ impl Hub {
         });
         let due = delayed.as_ref().map(|(due, _)| *due);
         if let Some(queue) = session.queue.stored() {
-            // If the store is closed, it is at the next start as if the connection had been there until now.
-            if let Ok(committed) = self.store.session_left(queue, now, expiry_s, delayed).await {
-                let _ = committed.await;
-            }
+            // Nobody waits for the disk: without this it is at the next start as if the connection had been there until now.
+            let _ = self.store.session_left(queue, now, expiry_s, delayed).await;
         }
         match (will, due) {
             (Some(will), Some(due)) => {
