@@ -77,7 +77,7 @@ pub use figures::{Limits, RECEIPT_GRACE_MS, Recovery, StoreFigures, Swept};
 pub use handle::{Committed, Store};
 pub use presence::{LastPresence, PRESENCE_KEPT_MS, PRESENCE_UNSURE_MS, PresenceChange};
 pub use sessions::{
-    Acknowledged, BrokerState, DocumentPage, Dropped, Enqueue, FRESH_BYTES, FRESH_MAX, Fresh, FreshBatch,
+    Acknowledged, BrokerState, DocumentPage, Dropped, Enqueue, FRESH_BYTES, FRESH_MAX, Fresh, FreshBatch, GivenRow,
     ImportedMessage, ImportedSent, ImportedSession, KeptGroup, KeptRetained, KeptSession, KeptSubscription, KeptWill,
     Message, Page, QueueId, QueueRow, QueuedDocument, Retain, RetainedSummary, RowPage, SessionRecord, SessionSummary,
     Settled, SweptQueues, TakenDocument, Target,

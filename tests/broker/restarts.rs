@@ -315,8 +315,8 @@ async fn what_waits_for_a_group_waits_on() {
     let world = restart(world, &folder).await;
     let (mut one, _) = lasting(&world, "one", V5).await;
     for n in 1..=10 {
-        let (payload, id, _) = one.message().await;
-        assert_eq!(payload, n.to_string());
+        let (payload, id, dup) = one.message().await;
+        assert_eq!((payload, dup), (n.to_string(), false), "it was sent to nobody");
         if n <= 5 {
             one.ack(PUBACK, id).await;
         }
@@ -326,8 +326,8 @@ async fn what_waits_for_a_group_waits_on() {
     world.is_away("one").await;
     let (mut two, _) = lasting(&world, "two", V5).await;
     for n in 6..=10 {
-        let (payload, id, _) = two.message().await;
-        assert_eq!(payload, n.to_string());
+        let (payload, id, dup) = two.message().await;
+        assert_eq!((payload, dup), (n.to_string(), true));
         two.ack(PUBACK, id).await;
     }
     two.quiet().await;

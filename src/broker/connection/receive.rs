@@ -206,13 +206,7 @@ impl Connection {
     fn pubrec(&mut self, Ack { id, code }: Ack) {
         let (code, row) = match self.seat.own.window.pubrec(id, code >= FAILURE) {
             Rec::Done(flight) => return self.sender.taken.push(flight),
-            Rec::Release(flight) => match flight.released_row() {
-                Some(row) => (0, Some(row)),
-                None => {
-                    self.sender.taken.push(flight);
-                    (0, None)
-                }
-            },
+            Rec::Release(row) => (0, row),
             Rec::AlreadyReleased => (0, None),
             Rec::Unknown => (NO_SUCH_ID, None),
         };

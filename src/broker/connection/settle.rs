@@ -61,12 +61,18 @@ impl Connection {
         }))
     }
 
-    /// At the end of the connection: asks for all that is left, whether the store has answered or not.
-    pub(super) fn settle_rest(&mut self, cx: &mut Context<'_>) {
-        let asked = [self.sender.settling.take(), self.settle()];
+    /// At the end of the connection: asks at once for all that is left, whether the store has answered or not.
+    pub(super) fn settle_rest(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.sender.assigning.is_none() {
+            self.assign();
+        }
+        self.give();
+        let given = self.sender.giving.take().map(|giving| giving.map_ok(|_last| ()).boxed());
+        let asked = [self.sender.settling.take(), self.sender.assigning.take(), given, self.settle()];
         self.sender.settling = Some(try_join_all(asked.into_iter().flatten()).map_ok(drop).boxed());
         // They are for the next connection.
         self.sender.releasing.clear();
         let _ = self.poll_acknowledged(cx);
+        Poll::Ready(())
     }
 }

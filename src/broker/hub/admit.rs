@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use super::Hub;
 use super::leave::Leaving;
 use super::registry::Turn;
-use super::session::{Own, Session};
+use super::session::{Feed, Own, Session};
 use super::wills::Will;
 use crate::broker::connection::Link;
 use crate::broker::identity::{CLIENT_ID_MAX, Caller, Denied, Login, Place, assigned, device_of, session_key};
@@ -98,8 +98,11 @@ impl Hub {
             return Err(Refusal::NotStored.into());
         }
         self.tell_came(&visitor, link).await;
-        for feed in session.feeds() {
-            feed.queue.attach(link);
+        for Feed { queue, member } in session.feeds() {
+            match member {
+                Some(_) => self.attach_member(&queue, link).await,
+                None => queue.attach(link),
+            }
         }
         let (hub, opened) = (Arc::clone(self), Arc::clone(&session));
         let opening = Box::pin(async move { hub.look_on_disk(&opened, present).await });

@@ -81,16 +81,17 @@ impl Hub {
             back.entry(group).or_default().push(item);
         }
         let mut seen: Vec<Seen> = Vec::new();
-        for Feed { queue, .. } in session.feeds() {
+        for Feed { queue, member } in session.feeds() {
             let back = back.remove(&queue.number()).unwrap_or_default();
-            if let Some(away) = queue.detach(link, back) {
-                seen.extend(away.seen);
+            match member {
+                Some(_) => seen.extend(self.detach_member(&queue, link, back).await),
+                None => seen.extend(queue.detach(link, back).into_iter().flat_map(|away| away.seen)),
             }
         }
         // Of groups that the session left before.
         for (group, back) in back {
-            if let Some(away) = self.registry.group_queue(group).and_then(|queue| queue.detach(link, back)) {
-                seen.extend(away.seen);
+            if let Some(queue) = self.registry.group_queue(group) {
+                seen.extend(self.detach_member(&queue, link, back).await);
             }
         }
         self.documents_seen(seen).await;

@@ -6,7 +6,7 @@ use super::{known, sent_up_to};
 use crate::chat::qos::QoS;
 use crate::store::sqlite::column::{from_sql, sql_ms};
 use crate::store::sqlite::tx::Tx;
-use crate::store::{Dropped, Enqueue, Fresh, Page, QueueId, QueueRow, RowPage};
+use crate::store::{Dropped, Enqueue, Fresh, GivenRow, Message, Page, QueueId, QueueRow, RowPage, Target};
 use rusqlite::params;
 use std::sync::Arc;
 
@@ -48,9 +48,15 @@ pub(in crate::store) fn enqueue(tx: &mut Tx<'_>, enqueue: &Enqueue) -> rusqlite:
     if enqueue.targets.is_empty() {
         return Ok(true);
     }
+    put(tx, message, &enqueue.targets)?;
+    Ok(true)
+}
+
+/// Puts a message into queues, and tells those with a connection. Yields its number.
+fn put(tx: &mut Tx<'_>, message: &Arc<Message>, targets: &[Target]) -> rusqlite::Result<i64> {
     let seq = tx.next_seq()?;
-    let connected = NewRows { seq, message, origin: None }.put(tx, &enqueue.targets)?;
-    let passing = enqueue.targets.iter().filter(|target| target.qos == QoS::AtMostOnce);
+    let connected = NewRows { seq, message, origin: None }.put(tx, targets)?;
+    let passing = targets.iter().filter(|target| target.qos == QoS::AtMostOnce);
     if let Some(fresh) = &mut tx.draft.fresh {
         // Who is away will look on the disk.
         fresh.extend(connected.into_iter().chain(passing).map(|target| Fresh::Row {
@@ -59,7 +65,19 @@ pub(in crate::store) fn enqueue(tx: &mut Tx<'_>, enqueue: &Enqueue) -> rusqlite:
             target: target.clone(),
         }));
     }
-    Ok(true)
+    Ok(seq)
+}
+
+/// Rows of a group become rows of one member.
+pub(in crate::store) fn give(tx: &mut Tx<'_>, group: QueueId, rows: &[GivenRow]) -> rusqlite::Result<(Dropped, u64)> {
+    let (mut given, mut last) = (Dropped::default(), 0);
+    for GivenRow { seq, message, target } in rows {
+        if let Some(removed) = row::remove(tx, group, sql_ms(*seq))? {
+            given.add(Some(removed));
+            last = from_sql(put(tx, message, std::slice::from_ref(target))?);
+        }
+    }
+    Ok((given, last))
 }
 
 /// PUBREL has come: these identifiers are free.
