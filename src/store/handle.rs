@@ -161,14 +161,6 @@ impl Store {
         self.queue.submit_patiently(move |tx| outbox::published(tx, &references, by, at)).await
     }
 
-    /// Done when everything that was asked before is, without the patience of [`Self::published`].
-    ///
-    /// # Errors
-    /// When the store is closed.
-    pub async fn hurry(&self) -> Result<(), StoreError> {
-        self.queue.submit(|_| Ok(())).await?.await
-    }
-
     /// The last verb of a publisher that stops in order: of each of these topics the documents up to the one named may
     /// have been seen and are marked the next time; what lies behind them was not.
     pub async fn parted(&self, topics: Vec<Seen>) -> Result<Committed<()>, StoreError> {

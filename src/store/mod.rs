@@ -32,7 +32,7 @@
 //! | `unrouted`, `next_to_publish`, `last_presences` | give the same again; documents that were given count as read after a crash |
 //! | `give_routes` | leaves what has a route by now |
 //! | `acked_up_to`, `sweep` | go on where they stopped: each part is a transaction |
-//! | `published`, `parted`, `hurry` | do nothing more |
+//! | `published`, `parted` | do nothing more |
 //! | `presence_changed`, `still_alive` | the later time stays |
 //! | `broker_state`, `is_imported`, `read_rows`, `read_documents`, `read_retained`, `waiting_topics`, `own_topics` | give the same again; rows and documents that were given count as sent after a crash |
 //! | `keep_session`, `keep_group` | give the same queue again |
@@ -77,7 +77,7 @@ pub use figures::{Limits, RECEIPT_GRACE_MS, Recovery, StoreFigures, Swept};
 pub use handle::{Committed, Store};
 pub use presence::{LastPresence, PRESENCE_KEPT_MS, PRESENCE_UNSURE_MS, PresenceChange};
 pub use sessions::{
-    Acknowledged, BrokerState, DocumentPage, Dropped, Enqueue, FRESH_BYTES, FRESH_MAX, Fresh, FreshBatch,
+    Acknowledged, BrokerState, DocumentPage, Dropped, Enqueue, FRESH_BYTES, FRESH_MAX, Fresh, FreshBatch, GivenRow,
     ImportedMessage, ImportedSent, ImportedSession, KeptGroup, KeptRetained, KeptSession, KeptSubscription, KeptWill,
     Message, Page, QueueId, QueueRow, QueuedDocument, Retain, RetainedSummary, RowPage, SessionRecord, SessionSummary,
     Settled, SweptQueues, TakenDocument, Target,

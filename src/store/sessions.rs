@@ -212,6 +212,17 @@ pub struct Enqueue {
     pub will_of: Option<QueueId>,
 }
 
+/// QoS 2: a row of a group that is for one member alone from now on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GivenRow {
+    /// Its number.
+    pub seq: u64,
+    /// The message.
+    pub message: Arc<Message>,
+    /// The queue of the member, and how it is delivered.
+    pub target: Target,
+}
+
 /// A row of a queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QueueRow {

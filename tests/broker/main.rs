@@ -22,6 +22,7 @@ mod real_clients;
 mod refusals;
 mod restarts;
 mod sessions;
+mod shared;
 mod sightings;
 mod slow_readers;
 mod take_over;

@@ -152,6 +152,8 @@ async fn what_a_client_published_at_qos_2_is_taken_once() {
         let mut world = restart(world, &folder).await;
         let (mut reader, _) = lasting(&world, "reader", version).await;
         reader.subscribe("t", 1).await;
+        let mut clean = Peer::new(&world, "clean").await;
+        clean.subscribe("t", 1).await;
         let (mut client, resumed) = lasting(&world, "client", version).await;
         assert!(resumed);
         // Nobody knows whether the bridge had made it safe.
@@ -169,6 +171,7 @@ async fn what_a_client_published_at_qos_2_is_taken_once() {
             assert_eq!(client.next().await, Seen::Ack(PUBCOMP, id, 0));
         }
         assert_eq!(reader.message().await.0, "another");
+        assert_eq!(clean.message().await.0, "another");
         world.barrier().await;
         assert!(world.port.inbound.try_recv().is_err());
         world.close().await;
@@ -312,8 +315,8 @@ async fn what_waits_for_a_group_waits_on() {
     let world = restart(world, &folder).await;
     let (mut one, _) = lasting(&world, "one", V5).await;
     for n in 1..=10 {
-        let (payload, id, _) = one.message().await;
-        assert_eq!(payload, n.to_string());
+        let (payload, id, dup) = one.message().await;
+        assert_eq!((payload, dup), (n.to_string(), false), "it was sent to nobody");
         if n <= 5 {
             one.ack(PUBACK, id).await;
         }
@@ -323,8 +326,8 @@ async fn what_waits_for_a_group_waits_on() {
     world.is_away("one").await;
     let (mut two, _) = lasting(&world, "two", V5).await;
     for n in 6..=10 {
-        let (payload, id, _) = two.message().await;
-        assert_eq!(payload, n.to_string());
+        let (payload, id, dup) = two.message().await;
+        assert_eq!((payload, dup), (n.to_string(), true));
         two.ack(PUBACK, id).await;
     }
     two.quiet().await;

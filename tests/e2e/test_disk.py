@@ -159,6 +159,31 @@ def test_a_message_that_only_clean_sessions_read_needs_no_disk(bridge, disk, qos
     disk.say("works")
 
 
+@pytest.mark.parametrize("trouble", ["ENOSPC", "wait"])
+def test_a_lasting_session_is_taken_over_while_the_disk_refuses(bridge, disk, trouble):
+    port = bridge.port
+    client = lambda: Raw(port, "laptop", clean=False, expiry=3600, patience=10)  # noqa: E731
+    before, publisher = client(), Raw(port, patience=10)
+    before.subscribe({"chat/#": 1, "$share/g/other": 1})
+    publisher.publish("chat/x", b"0", qos=1, id=1)
+    assert publisher.read().kind == PUBACK
+    had = before.read()
+    disk.say(trouble)
+    before.ack(PUBACK, had.id)
+    assert before.ping() == []
+    for _ in range(2):
+        # Well before a take-over is given up.
+        began = time.monotonic()
+        after = client()
+        assert (after.code, after.present) == (0, True) and time.monotonic() - began < 4
+        assert after.ping() == []
+    publisher.publish("chat/x", b"1", qos=1, id=2)
+    disk.say("works")
+    assert publisher.read().kind == PUBACK
+    # What was acknowledged before does not come again.
+    assert after.read().payload == b"1"
+
+
 def test_a_push_waits_for_a_disk_that_is_read_only(sim, bridge, disk):
     bal = Bal("client1", bridge.port).connect()
     bal.push("first", "phone")

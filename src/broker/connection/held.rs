@@ -4,13 +4,17 @@
 use std::collections::VecDeque;
 use std::task::{Context, Poll, ready};
 
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+
 use crate::broker::hub::{NotSafe, Promise};
 use crate::broker::refusals::Refusal;
 use crate::broker::wire::AckKind;
 use crate::mqtt::AckWord;
+use crate::store::StoreError;
 
 /// The queue of one connection.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Held {
     queue: VecDeque<(AckKind, u16, Says)>,
     /// How many of them are PUBACKs.
@@ -18,7 +22,6 @@ pub(super) struct Held {
 }
 
 /// What an acknowledgement waits for.
-#[derive(Debug)]
 pub(super) enum Says {
     /// The message is safe.
     Safe(Promise),
@@ -26,6 +29,8 @@ pub(super) enum Says {
     Again,
     /// Nothing but those before: the message was not taken.
     No(Refusal),
+    /// The message was not taken: that its identifier is free on disk.
+    Freed(Refusal, BoxFuture<'static, Result<(), StoreError>>),
 }
 
 /// What an acknowledgement that may leave says.
@@ -35,6 +40,8 @@ pub(super) enum Word {
     Said(AckWord),
     /// The message was not taken.
     No(Refusal),
+    /// The message was not taken, and its identifier is free.
+    Freed(Refusal),
     /// The message could not be made safe.
     NotSafe,
 }
@@ -43,6 +50,11 @@ impl Held {
     pub(super) fn push(&mut self, kind: AckKind, id: u16, says: Says) {
         self.pubacks += usize::from(kind == AckKind::Puback);
         self.queue.push_back((kind, id, says));
+    }
+
+    /// The acknowledgement that was taken last waits on, in its place.
+    pub(super) fn put_back(&mut self, kind: AckKind, id: u16, says: Says) {
+        self.queue.push_front((kind, id, says));
     }
 
     pub(super) fn len(&self) -> usize {
@@ -75,23 +87,14 @@ impl Held {
             },
             Says::Again => Word::Said(AckWord::Done),
             Says::No(refusal) => Word::No(*refusal),
+            Says::Freed(refusal, forgotten) => match ready!(forgotten.poll_unpin(cx)) {
+                Ok(()) => Word::Freed(*refusal),
+                Err(_closed) => Word::NotSafe,
+            },
         };
         let released = (*kind, *id, word);
         self.pubacks -= usize::from(released.0 == AckKind::Puback);
         self.queue.pop_front();
         Poll::Ready(Some(released))
-    }
-
-    /// The same at the end of the connection, when PUBACKs do not count any more: their messages come again over another
-    /// one. PUBRECs decide whether theirs may.
-    pub(super) fn poll_settle(&mut self, cx: &mut Context<'_>) -> Poll<Option<(AckKind, u16, Word)>> {
-        self.queue.retain(|(kind, _, says)| *kind == AckKind::Pubrec && matches!(says, Says::Safe(_)));
-        self.pubacks = 0;
-        self.poll_release(cx)
-    }
-
-    /// The acknowledgements that wait until a message is safe.
-    pub(super) fn promised(&self) -> impl Iterator<Item = (AckKind, u16)> {
-        self.queue.iter().filter(|(.., says)| matches!(says, Says::Safe(_))).map(|(kind, id, _)| (*kind, *id))
     }
 }

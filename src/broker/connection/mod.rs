@@ -23,12 +23,11 @@ use std::num::NonZeroU32;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, join};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::runtime::Handle;
-use tokio::time::{Sleep, timeout};
+use tokio::time::Sleep;
 use tracing::debug;
 
 use super::hub::{Admitted, AfterSubscribe, Hub, Leaving, Own, Session};
@@ -60,12 +59,10 @@ mod rate;
 mod receive;
 mod request;
 mod send;
+mod settle;
 
 /// How often a connection looks at everything before others have their turn.
 const ROUNDS: usize = 4;
-/// How long the end of a connection waits for what it promised at QoS 2: whether its messages may come again. Longer than an
-/// acknowledgement waits for readers who are behind.
-const SETTLE: Duration = Duration::from_millis(1_500);
 
 /// Bytes of MQTT, whatever they are wrapped in.
 pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -241,17 +238,11 @@ impl Connection {
         let link = Arc::clone(&self.seat.link);
         let _ = poll_fn(|cx| Poll::Ready(self.out.poll_drain(&mut self.stream, &link, cx))).await;
         self.sender.written(&mut self.out);
-        if timeout(SETTLE, poll_fn(|cx| self.poll_settled(cx))).await.is_err() {
-            self.give_up();
-        }
-        // Whoever takes the session over does not wait for others' transactions.
-        while poll_fn(|cx| Poll::Ready(matches!(self.poll_acknowledged(cx), Ok(Poll::Pending)))).await {
-            if self.seat.hub.store.hurry().await.is_err() {
-                break;
-            }
-        }
+        // Asked of the store before the session is somebody else's, who does not wait for the answer.
+        poll_fn(|cx| self.settle_rest(cx)).await;
         if let Some(leave) = self.seat.leave(end.leaving()) {
-            leave.await;
+            let settled = poll_fn(|cx| self.poll_acknowledged(cx).unwrap_or(Poll::Ready(())));
+            join(settled, leave).await;
         }
         self.place = None;
         if let Some(patience) = end.patience() {

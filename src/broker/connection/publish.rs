@@ -1,7 +1,7 @@
 //! A PUBLISH of the client, from its packet to its acknowledgement.
 
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -10,7 +10,6 @@ use futures_util::future::BoxFuture;
 use super::Connection;
 use super::farewell::{End, Words};
 use super::held::{Says, Word};
-use super::request::Request;
 use crate::broker::hub::{NewPublish, NotSafe, Promise, Publisher, Publishing};
 use crate::broker::refusals::Refusal;
 use crate::broker::session::Arrived;
@@ -51,9 +50,10 @@ impl Connection {
             return self.over_limit(publish.topic, answer);
         }
         let topic = self.topic(publish)?;
-        if self.is_dropped(&topic, answer) || self.is_repeated(answer)? {
+        if self.is_dropped(&topic, answer) {
             return Ok(());
         }
+        let Some(again) = self.arrived(answer)? else { return Ok(()) };
         let properties = &publish.properties;
         let message = Message {
             topic,
@@ -65,7 +65,8 @@ impl Connection {
         };
         let new = NewPublish {
             message,
-            dup: publish.dup,
+            dup: publish.dup || again,
+            again,
             exactly_once: publish.id.filter(|_| publish.qos == QoS::ExactlyOnce),
             response_topic: properties.response_topic.map(str::to_owned),
             correlation: properties.correlation.map(Bytes::copy_from_slice),
@@ -85,7 +86,10 @@ impl Connection {
                 let _ = self.poll_publish(cx)?;
             }
             Publishing::Refused(refusal) => {
-                self.free(answer);
+                // Nobody has it: it may come again as a new message.
+                if let Some((AckKind::Pubrec, id)) = answer {
+                    self.seat.own.incoming.release(id);
+                }
                 self.refuse(refusal, "", answer);
             }
         }
@@ -101,10 +105,7 @@ impl Connection {
             (Ok(promise), answer) => self.promised(answer, promise),
             // At QoS 0 nobody was promised anything.
             (Err(NotSafe), None) => {}
-            (Err(NotSafe), answer @ Some(_)) => {
-                self.free(answer);
-                return Err(End::NotStored);
-            }
+            (Err(NotSafe), Some(_)) => return Err(End::NotStored),
         }
         Ok(Poll::Ready(()))
     }
@@ -112,61 +113,47 @@ impl Connection {
     /// Lets go the acknowledgements that may leave.
     pub(super) fn poll_held(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
         while let Poll::Ready(Some((kind, id, word))) = self.held.poll_release(cx) {
-            let refusal = match word {
-                Word::NotSafe => {
-                    self.free(Some((kind, id)));
-                    return Err(End::NotStored);
-                }
-                Word::No(refusal) => refusal,
+            match word {
+                Word::NotSafe => return Err(End::NotStored),
+                Word::No(refusal) => self.refused(kind, id, refusal),
                 Word::Said(AckWord::Quota) => {
                     self.tell(Refusal::Quota, "");
-                    self.forget_incoming(kind, id);
-                    Refusal::Quota
+                    self.refused(kind, id, Refusal::Quota);
                 }
+                Word::Freed(refusal) => self.say_no(kind, id, refusal),
                 Word::Said(word @ (AckWord::Done | AckWord::NoSuchTopic)) => {
                     if kind == AckKind::Pubrec {
                         self.seat.own.incoming.acknowledged(id);
                     }
                     let code = if word == AckWord::NoSuchTopic { NO_MATCHING_SUBSCRIBERS } else { 0 };
                     self.say(kind, id, code, None);
-                    continue;
                 }
-            };
-            // 3.1.1 has no word for a refusal: the message stays unacknowledged, and may come again.
-            if self.form.version == Version::V5 {
-                self.say(kind, id, refusal.code(), Some(refusal.rule()));
             }
         }
         Ok(())
     }
 
-    /// At the end of the connection: ready when it is known of each message at QoS 2 whether it is safe.
-    pub(super) fn poll_settled(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if let Ok(Poll::Pending) = self.poll_publish(cx) {
-            return Poll::Pending;
+    /// A PUBREC of 0x80 or above ends the exchange, and the client may use the identifier for another message at once
+    /// (MQTT 5, 4.3.3). Hence the identifier is free, on disk too, before the client hears of it.
+    fn refused(&mut self, kind: AckKind, id: u16, refusal: Refusal) {
+        // 3.1.1 has no word for a refusal: the message stays unacknowledged, and may come again.
+        if self.form.version == Version::V311 {
+            return;
         }
-        while let Some((kind, id, word)) = ready!(self.held.poll_settle(cx)) {
-            match word {
-                Word::Said(AckWord::Done | AckWord::NoSuchTopic) => self.seat.own.incoming.acknowledged(id),
-                Word::Said(AckWord::Quota) => self.forget_incoming(kind, id),
-                Word::NotSafe | Word::No(_) => self.free(Some((kind, id))),
-            }
-        }
-        Poll::Ready(())
+        let is_taken = kind == AckKind::Pubrec && self.seat.own.incoming.is_taken(id);
+        let Some(queue) = self.seat.session.queue.stored().filter(|_| is_taken) else {
+            return self.say_no(kind, id, refusal);
+        };
+        let store = self.seat.hub.store.clone();
+        let forgotten = Box::pin(async move { store.forget_incoming(queue, vec![id]).await?.await });
+        self.held.put_back(kind, id, Says::Freed(refusal, forgotten));
     }
 
-    /// What is still not known comes again, as a message that may be known.
-    pub(super) fn give_up(&mut self) {
-        let waiting = self.publishes.waiting.take().and_then(|waiting| waiting.answer);
-        let promised: Vec<_> = waiting.into_iter().chain(self.held.promised()).collect();
-        promised.into_iter().for_each(|answer| self.free(Some(answer)));
-    }
-
-    /// A message was not taken: at QoS 2 its identifier may come again with another one.
-    fn free(&mut self, answer: Option<(AckKind, u16)>) {
-        if let Some((AckKind::Pubrec, id)) = answer {
+    fn say_no(&mut self, kind: AckKind, id: u16, refusal: Refusal) {
+        if kind == AckKind::Pubrec {
             self.seat.own.incoming.release(id);
         }
+        self.say(kind, id, refusal.code(), Some(refusal.rule()));
     }
 
     /// The topic of a message, which may be an alias.
@@ -218,9 +205,10 @@ impl Connection {
         }
     }
 
-    /// Whether a message at QoS 2 came before. It comes in once and is answered each time ([MQTT-4.3.3-10]).
-    fn is_repeated(&mut self, answer: Option<(AckKind, u16)>) -> Result<bool, End> {
-        let Some((kind, id)) = answer else { return Ok(false) };
+    /// Whether a message at QoS 2 came before; none if the hub need not know of it. It comes in once and is answered each
+    /// time ([MQTT-4.3.3-10]).
+    fn arrived(&mut self, answer: Option<(AckKind, u16)>) -> Result<Option<bool>, End> {
+        let Some((kind, id)) = answer else { return Ok(Some(false)) };
         // 3.1.1 has no receive maximum: an identifier costs a few bytes, and there are no more than 65,535.
         let room = match self.form.version {
             Version::V5 => usize::from(self.seat.hub.limits.held_acks).saturating_sub(self.held.pubacks()),
@@ -228,16 +216,16 @@ impl Connection {
         };
         let incoming = &mut self.seat.own.incoming;
         if kind == AckKind::Puback {
-            return if incoming.open() >= room { Err(self.too_many()) } else { Ok(false) };
+            return if incoming.open() >= room { Err(self.too_many()) } else { Ok(Some(false)) };
         }
         match incoming.arrived(id, room) {
-            Arrived::New => Ok(false),
+            Arrived::New => Ok(Some(false)),
             // Its PUBREC is still to come; or nobody knows any more whether it may, because a connection before this one, or
-            // the broker, has ended. Then it comes in again: the store knows it, and the bridge is told that it may.
-            Arrived::Repeat { acknowledged: false } => Ok(self.held.has_pubrec(id)),
+            // the broker, has ended. Then store and bridge are asked again: each knows it if it has it.
+            Arrived::Repeat { acknowledged: false } => Ok((!self.held.has_pubrec(id)).then_some(true)),
             Arrived::Repeat { acknowledged: true } => {
                 self.held.push(kind, id, Says::Again);
-                Ok(true)
+                Ok(None)
             }
             Arrived::TooMany => Err(self.too_many()),
         }
@@ -254,17 +242,6 @@ impl Connection {
     fn promised(&mut self, answer: Option<(AckKind, u16)>, promise: Promise) {
         if let Some((kind, id)) = answer {
             self.held.push(kind, id, Says::Safe(promise));
-        }
-    }
-
-    /// A PUBREC of 0x80 or above ends the exchange, and the client may use the identifier again at once (MQTT 5, 4.3.3).
-    fn forget_incoming(&mut self, kind: AckKind, id: u16) {
-        if kind == AckKind::Pubrec
-            && self.seat.own.incoming.release(id)
-            && let Some(queue) = self.seat.session.queue.stored()
-        {
-            let request = Request::forget(self.seat.hub.store.clone(), queue, vec![id]);
-            self.requests.push_back(request);
         }
     }
 }

@@ -10,9 +10,10 @@ use tokio::time::{Instant, sleep_until};
 
 use super::farewell::{End, Words};
 use super::request::Request;
+use super::settle::Pubrel;
 use super::{Connection, wire_limits};
 use crate::broker::refusals::Refusal;
-use crate::broker::session::{Lane, Rec, Source};
+use crate::broker::session::Rec;
 use crate::broker::wire::{self, Ack, AckKind, Disconnect, Fault, Framing, Packet};
 use crate::ops::metrics::Metric;
 
@@ -202,20 +203,14 @@ impl Connection {
     }
 
     /// At QoS 2 the client has the message, or, like one who sends a PUBACK with an error, does not want it.
-    fn pubrec(&mut self, ack: Ack) {
-        let code = match self.seat.own.window.pubrec(ack.id, ack.code >= FAILURE) {
+    fn pubrec(&mut self, Ack { id, code }: Ack) {
+        let (code, row) = match self.seat.own.window.pubrec(id, code >= FAILURE) {
             Rec::Done(flight) => return self.sender.taken.push(flight),
-            Rec::Release(flight) => {
-                match flight.source {
-                    Source::Row(seq) if flight.lane == Lane::Own => self.sender.released.push(seq),
-                    _ => self.sender.taken.push(flight),
-                }
-                0
-            }
-            Rec::AlreadyReleased => 0,
-            Rec::Unknown => NO_SUCH_ID,
+            Rec::Release(row) => (0, row),
+            Rec::AlreadyReleased => (0, None),
+            Rec::Unknown => (NO_SUCH_ID, None),
         };
-        self.say(AckKind::Pubrel, ack.id, code, None);
+        self.sender.pubrels.push(Pubrel { id, code, row });
     }
 
     /// The identifier is free, on disk too before the client hears of it: a message that comes under it is another one.

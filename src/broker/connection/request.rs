@@ -25,19 +25,11 @@ pub(super) struct Request {
 /// What the client gets.
 enum Answer {
     /// Codes for all filters, and why the first of those that were refused was.
-    Suback {
-        id: u16,
-        codes: Vec<u8>,
-        why: Option<Refusal>,
-    },
+    Suback { id: u16, codes: Vec<u8>, why: Option<Refusal> },
     /// Codes for the filters that were refused; those of the others come with what is done.
-    Unsuback {
-        id: u16,
-        refused: Vec<Option<u8>>,
-    },
+    Unsuback { id: u16, refused: Vec<Option<u8>> },
     /// Identifiers and codes.
     Pubcomp(Vec<(u16, u8)>),
-    Nothing,
 }
 
 /// What came of it.
@@ -51,16 +43,11 @@ impl Request {
     /// PUBREL came for these messages of the client.
     pub(super) fn pubcomp(store: Store, queue: QueueId, released: Vec<(u16, u8)>) -> Self {
         let ids = released.iter().map(|(id, _)| *id).collect();
-        Self { answer: Answer::Pubcomp(released), ..Self::forget(store, queue, ids) }
-    }
-
-    /// These identifiers are free again.
-    pub(super) fn forget(store: Store, queue: QueueId, ids: Vec<u16>) -> Self {
         let done = Box::pin(async move {
             store.forget_incoming(queue, ids).await?.await?;
             Ok(Done::Stored)
         });
-        Self { answer: Answer::Nothing, done }
+        Self { answer: Answer::Pubcomp(released), done }
     }
 }
 
@@ -118,7 +105,7 @@ impl Connection {
 
     /// Whether a subscription is about to change: nothing that came after it may be handled before.
     pub(super) fn is_subscribing(&self) -> bool {
-        self.requests.iter().any(|request| !matches!(request.answer, Answer::Pubcomp(_) | Answer::Nothing))
+        self.requests.iter().any(|request| !matches!(request.answer, Answer::Pubcomp(_)))
     }
 
     /// Answers what is done, and goes on with what follows it.
@@ -162,7 +149,6 @@ impl Connection {
                 released.into_iter().for_each(|(id, code)| self.say(AckKind::Pubcomp, id, code, None));
                 true
             }
-            (Answer::Nothing, _) => true,
         };
         let too_big = || End::Refused(Words::of(Refusal::PacketSize, "no answer fits into what the client takes"));
         fits.then_some(()).ok_or_else(too_big)

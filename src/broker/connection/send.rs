@@ -9,23 +9,24 @@ use futures_util::future::BoxFuture;
 
 use super::farewell::End;
 use super::out::{OUT_LIMIT, Out};
+use super::settle::Pubrel;
 use super::{Connection, Seat};
 use crate::broker::hub::{Feed, Session, SharedQueue};
 use crate::broker::session::aliases::{Alias, Outward};
 use crate::broker::session::{Flight, Item, Lane, Pulled, Sent, Source};
-use crate::broker::wire::{self, AckKind, PublishOut, Version};
+use crate::broker::wire::{self, PublishOut, Version};
 use crate::chat::qos::QoS;
 use crate::mqtt::SetAside;
 use crate::ops::clock::now_ms;
 use crate::ops::metrics::Metric;
-use crate::store::{QueueRow, StoreError};
+use crate::store::{GivenRow, QueueRow, StoreError, Target};
 
 /// How many messages may be acknowledged by the client and not by the store before no more are sent.
 const TAKEN: usize = 4_096;
 /// How many bytes of a topic alias a PUBLISH has more (MQTT 5, 3.3.2.3.4).
 const ALIAS_BYTES: usize = 3;
 
-type Stored<T> = BoxFuture<'static, Result<T, StoreError>>;
+pub(super) type Stored<T> = BoxFuture<'static, Result<T, StoreError>>;
 
 /// What one connection is sent.
 pub(super) struct Sender {
@@ -39,12 +40,22 @@ pub(super) struct Sender {
     staged: Vec<(Lane, Item, Option<Sent>)>,
     /// Those identifiers, of the rows with these numbers.
     ids: Vec<(u64, u16)>,
-    assigning: Option<Stored<()>>,
+    pub(super) assigning: Option<Stored<()>>,
+    /// Rows of groups that leave the disk before they are sent to a session that is not there.
+    leaving: Vec<Flight>,
+    /// Rows of a group that are to be the session's own.
+    claimed: Option<(Arc<SharedQueue>, Vec<GivenRow>)>,
+    pub(super) giving: Option<Stored<u64>>,
+    /// Up to here the session's own rows come before anything of a group: 0 if all of them have come.
+    given: u64,
     /// What the client has.
     pub(super) taken: Vec<Flight>,
-    /// Rows for which PUBREC came.
-    pub(super) released: Vec<u64>,
-    settling: Option<Stored<()>>,
+    /// What PUBRECs are answered with, when the rows are marked on disk: otherwise the message might be sent again after a
+    /// crash to a client that was told to forget its identifier.
+    pub(super) pubrels: Vec<Pubrel>,
+    pub(super) settling: Option<Stored<()>>,
+    /// Yields the identifiers and codes of the PUBRELs whose rows are being marked.
+    pub(super) releasing: Option<Stored<Vec<(u16, u8)>>>,
 }
 
 impl Sender {
@@ -57,15 +68,35 @@ impl Sender {
             staged: Vec::new(),
             ids: Vec::new(),
             assigning: None,
+            leaving: Vec::new(),
+            claimed: None,
+            giving: None,
+            given: 0,
             taken: Vec::new(),
-            released: Vec::new(),
+            pubrels: Vec::new(),
             settling: None,
+            releasing: None,
         }
     }
 
     /// Whether something was written that the store can be told of now.
     pub(super) fn has_written(&self) -> bool {
         !self.taken.is_empty() && self.settling.is_none()
+    }
+
+    /// Whether this group may be asked for something. Nothing of a group passes what it gave before; together with that may
+    /// only go what it gives as well, as much of it as the client has room for.
+    fn may_pull(&self, group: &Feed, room: usize) -> bool {
+        match &self.claimed {
+            None => self.has_taken_given(),
+            Some((of, rows)) => {
+                Arc::ptr_eq(of, &group.queue) && rows.len() < room && group.queue.next_qos() == Some(QoS::ExactlyOnce)
+            }
+        }
+    }
+
+    fn has_taken_given(&self) -> bool {
+        self.giving.is_none() && self.given == 0
     }
 
     /// Nothing more is sent: who else reads the queues asks for what they lack, and takes it.
@@ -81,19 +112,13 @@ impl Sender {
 }
 
 impl Connection {
-    /// Begins with what was half done on a connection before this one.
-    pub(super) fn resume(&mut self) {
-        for id in self.seat.own.window.released() {
-            self.say(AckKind::Pubrel, id, 0, None);
-        }
-    }
-
     /// Writes what there is, as far as window and socket have room. Yields whether there was anything.
     pub(super) fn poll_send(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
         let mut busy = self.poll_fills(cx)?;
         if self.poll_assigned(cx)?.is_pending() {
             return Ok(busy);
         }
+        self.poll_given(cx)?;
         let (now, mut staged) = (now_ms(), 0);
         while !self.out.is_full() && staged < OUT_LIMIT && self.sender.taken.len() < TAKEN {
             let Some((feed, pulled)) = self.pull(now) else { break };
@@ -102,6 +127,8 @@ impl Connection {
         }
         self.assign();
         let _ = self.poll_assigned(cx)?;
+        self.give();
+        self.poll_given(cx)?;
         self.pass_on();
         if self.ask() {
             busy |= self.poll_fills(cx)?;
@@ -112,14 +139,20 @@ impl Connection {
     /// What comes next, of each queue in turn.
     fn pull(&mut self, now: u64) -> Option<(Feed, Pulled)> {
         let room = self.seat.own.window.has_room();
-        let Sender { feeds, turn, .. } = &mut self.sender;
-        let count = feeds.len();
+        let (count, turn) = (self.sender.feeds.len(), self.sender.turn);
+        if self.sender.given > 0 && self.seat.session.queue.has_passed(self.sender.given) {
+            self.sender.given = 0;
+        }
         (0..count).find_map(|step| {
-            let at = (*turn + step) % count;
-            let feed = &feeds[at];
+            let at = (turn + step) % count;
+            let feed = &self.sender.feeds[at];
+            if feed.member.is_some() && !self.sender.may_pull(feed, self.seat.own.window.room_left()) {
+                return None;
+            }
             let pulled = feed.queue.pull(&self.seat.link, room, now)?;
-            *turn = at + 1;
-            Some((feed.clone(), pulled))
+            let feed = feed.clone();
+            self.sender.turn = at + 1;
+            Some((feed, pulled))
         })
     }
 
@@ -153,9 +186,46 @@ impl Connection {
         if item.qos == QoS::AtMostOnce {
             return Ok(self.stage(lane, item, None));
         }
+        if lane != Lane::Own && item.qos == QoS::ExactlyOnce {
+            return self.deliver_for_good(feed, item);
+        }
         // The window had room: if no identifier is free now, the client is to come again.
         let sent = self.seat.own.window.take_id(&item, lane).ok_or(End::Broke)?;
         Ok(self.stage(lane, item, Some(sent)))
+    }
+
+    /// At QoS 2 a message is completed with the member of the group that it was sent to, or with nobody ([MQTT-4.8.2-4],
+    /// [MQTT-4.8.2-5]): before it is sent it leaves the group, for the queue of a lasting session or for this connection.
+    fn deliver_for_good(&mut self, feed: &Feed, mut item: Item) -> Result<usize, End> {
+        if let Source::Row(seq) = item.source {
+            if let Some(queue) = self.seat.session.queue.stored() {
+                let Item { message, qos, retain, ids, .. } = item;
+                let row = GivenRow { seq, message, target: Target { queue, qos, retain, ids } };
+                self.sender.claimed.get_or_insert_with(|| (Arc::clone(&feed.queue), Vec::new())).1.push(row);
+                return Ok(0);
+            }
+            self.sender.leaving.push(Flight::unsent(lane(feed), &item));
+            item.source = Source::Memory;
+        }
+        let sent = self.seat.own.window.take_id(&item, Lane::Own).ok_or(End::Broke)?;
+        Ok(self.stage(Lane::Own, item, Some(sent)))
+    }
+
+    /// Has the store make what was claimed the session's own. It comes from there.
+    pub(super) fn give(&mut self) {
+        if let Some((group, rows)) = self.sender.claimed.take() {
+            self.sender.giving = Some(self.seat.hub.give(group, &self.seat.session, rows));
+        }
+    }
+
+    fn poll_given(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
+        if let Some(giving) = &mut self.sender.giving
+            && let Poll::Ready(given) = giving.poll_unpin(cx)
+        {
+            self.sender.giving = None;
+            self.sender.given = given.map_err(|_closed| End::NotStored)?;
+        }
+        Ok(())
     }
 
     /// The client is not sent this: another reader is to have the document, and of anything else it is rid.
@@ -178,7 +248,7 @@ impl Connection {
         if let (Source::Row(seq), Some(Sent { id, must_store: true, .. })) = (&item.source, sent) {
             self.sender.ids.push((*seq, id));
         }
-        if self.sender.ids.is_empty() {
+        if self.sender.ids.is_empty() && self.sender.leaving.is_empty() {
             self.send(lane, item, sent);
             return 0;
         }
@@ -209,12 +279,14 @@ impl Connection {
         wire::publish(self.out.buffer(), self.form.version, &publish);
     }
 
-    /// Has the store learn the packet identifiers of what is staged.
-    fn assign(&mut self) {
-        let ids = mem::take(&mut self.sender.ids);
+    /// Has the store learn the packet identifiers of what is staged, or that a group has it no longer.
+    pub(super) fn assign(&mut self) {
+        let (ids, leaving) = (mem::take(&mut self.sender.ids), mem::take(&mut self.sender.leaving));
         if let (false, Some(queue)) = (ids.is_empty(), self.seat.session.queue.stored()) {
             let store = self.seat.hub.store.clone();
             self.sender.assigning = Some(Box::pin(async move { store.assign(queue, ids).await?.await }));
+        } else if !leaving.is_empty() {
+            self.sender.assigning = self.seat.hub.acknowledged(&self.seat.session, leaving);
         }
     }
 
@@ -233,7 +305,8 @@ impl Connection {
 
     /// Other members of the groups may be sent what this client has no room for.
     fn pass_on(&self) {
-        let has_room = !self.out.is_full() && self.sender.assigning.is_none() && self.seat.own.window.has_room();
+        let is_free = self.sender.assigning.is_none() && self.sender.has_taken_given();
+        let has_room = !self.out.is_full() && is_free && self.seat.own.window.has_room();
         for feed in self.sender.feeds.iter().filter(|feed| !has_room && feed.member.is_some()) {
             feed.queue.pass_on(&self.seat.link);
         }
@@ -266,38 +339,11 @@ impl Connection {
             let rows = rows.map_err(|_closed| End::NotStored)?;
             // Identifiers from before a restart, known before the rows are sent.
             for row in rows.iter().filter(|_| lane == Lane::Own) {
-                if let Some(id) = self.seat.own.window.restore(row) {
-                    self.say(AckKind::Pubrel, id, 0, None);
-                }
+                let released = self.seat.own.window.restore(row);
+                self.sender.pubrels.extend(released.map(|id| Pubrel { id, code: 0, row: None }));
             }
         }
         Ok(any)
-    }
-
-    /// Has hub and store know what the client has.
-    pub(super) fn poll_acknowledged(&mut self, cx: &mut Context<'_>) -> Result<Poll<()>, End> {
-        loop {
-            if let Some(settling) = &mut self.sender.settling {
-                let Poll::Ready(settled) = settling.poll_unpin(cx) else { return Ok(Poll::Pending) };
-                self.sender.settling = None;
-                settled.map_err(|_closed| End::NotStored)?;
-            }
-            if self.sender.taken.is_empty() && self.sender.released.is_empty() {
-                return Ok(Poll::Ready(()));
-            }
-            let (taken, released) = (mem::take(&mut self.sender.taken), mem::take(&mut self.sender.released));
-            let settle = self.seat.hub.acknowledged(&self.seat.session, taken);
-            let (store, queue) = (self.seat.hub.store.clone(), self.seat.session.queue.stored());
-            if settle.is_none() && (released.is_empty() || queue.is_none()) {
-                continue;
-            }
-            self.sender.settling = Some(Box::pin(async move {
-                if let Some(queue) = queue.filter(|_| !released.is_empty()) {
-                    store.released(queue, released).await?.await?;
-                }
-                if let Some(settle) = settle { settle.await } else { Ok(()) }
-            }));
-        }
     }
 }
 

@@ -32,6 +32,8 @@ const PUBREL: u8 = 0x62;
 const PUBCOMP: u8 = 0x70;
 /// A topic of the bridge: its acknowledgements wait for a word.
 const HELD: &str = "bal1/self/messages";
+/// The property of a CONNECT that makes a session last.
+const FOR_EVER: &[u8] = &[0x11, 0xff, 0xff, 0xff, 0xff];
 
 struct World {
     hub: Arc<Hub>,
@@ -41,7 +43,7 @@ struct World {
     stop: CancellationToken,
     _sightings: mpsc::Receiver<Sighting>,
     _writer: WriterThread,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl World {
@@ -51,8 +53,9 @@ impl World {
 
     fn with(limits: BrokerLimits) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let settings =
-            store::Settings { patience: Duration::ZERO, ..store::Settings::new(folder.path().join("store")) };
+        let mut settings = store::Settings::new(folder.path().join("store"));
+        settings.retry_pause = Duration::from_millis(1);
+        settings.patience = Duration::ZERO;
         let (store, writer, _) = store::open(&settings, now_ms()).unwrap();
         let metrics = Arc::new(Metrics::new());
         let config = BrokerConfig { anonymous: true, limits: limits.clone(), ..BrokerConfig::default() };
@@ -71,7 +74,7 @@ impl World {
             set_aside: set_aside_tx,
             stop: stop.clone(),
         });
-        Self { hub, metrics, inbound, set_aside, stop, _sightings, _writer: writer, _folder: folder }
+        Self { hub, metrics, inbound, set_aside, stop, _sightings, _writer: writer, folder }
     }
 
     /// A client that has said nothing, over a pipe of that size.
@@ -100,6 +103,14 @@ impl World {
 
     async fn client(&self, version: u8) -> Client {
         self.connect(Connect { version, ..Connect::default() }).await
+    }
+
+    /// The store commits nothing as long as this is there.
+    fn block_disk(&self) -> rusqlite::Connection {
+        let other = rusqlite::Connection::open(self.folder.path().join("store")).unwrap();
+        other.busy_timeout(Duration::from_secs(10)).unwrap();
+        other.execute_batch("BEGIN IMMEDIATE").unwrap();
+        other
     }
 
     fn link(&self) -> Arc<Link> {
@@ -176,6 +187,13 @@ impl Client {
     async fn quiet(&mut self) {
         self.send(&[0xc0, 0]).await;
         assert_eq!(self.next().await, Some((0xd0, Bytes::new())));
+    }
+
+    /// Says goodbye, and returns when its session is away.
+    async fn leave(mut self) {
+        self.send(&[0xe0, 0]).await;
+        self.closed().await;
+        self.task.await.unwrap();
     }
 
     async fn closed(&mut self) {
@@ -420,6 +438,124 @@ async fn a_message_at_qos_2_that_was_held_at_a_cut_comes_again_as_one_that_may_b
     assert_eq!(client.ack().await, (PUBREC, 7, 0));
     client.send(&acked(PUBREL, 7)).await;
     assert_eq!(client.ack().await, (PUBCOMP, 7, 0));
+}
+
+#[tokio::test]
+async fn a_message_at_qos_2_that_comes_again_goes_to_its_readers_once_and_counts_once() {
+    let mut world = World::with(BrokerLimits { queued_messages: 2, ..BrokerLimits::default() });
+    let lasting = |client| Connect { version: V311, client, flags: 0, ..Connect::default() };
+    let mut away = world.connect(lasting("away")).await;
+    away.subscribe(HELD, 1).await;
+    away.leave().await;
+    let mut reader = world.connect(Connect { client: "r", ..Connect::default() }).await;
+    reader.subscribe(HELD, 1).await;
+    let mut client = world.connect(lasting("c")).await;
+    client.publish(4, HELD, 7, "once").await;
+    let first = world.inbound.recv().await.unwrap();
+    assert_eq!(reader.message().await.2, "once");
+    drop(client.stream);
+    client.task.await.unwrap();
+    let mut client = world.connect(lasting("c")).await;
+    client.publish(0xc, HELD, 7, "once").await;
+    let again = world.inbound.recv().await.unwrap();
+    assert!(again.dup);
+    first.ack.release(AckWord::Done);
+    again.ack.release(AckWord::Done);
+    assert_eq!(client.ack().await, (PUBREC, 7, 0));
+    reader.quiet().await;
+    client.publish(2, HELD, 8, "another").await;
+    world.inbound.recv().await.unwrap().ack.release(AckWord::Done);
+    assert_eq!(client.ack().await, (PUBACK, 8, 0));
+    assert_eq!(world.metrics.clients_refused("queue_full"), 0);
+}
+
+#[tokio::test]
+async fn a_refused_message_at_qos_2_of_3_1_1_is_its_readers_once_however_often_it_comes() {
+    let mut world = World::new();
+    let mut reader = world.connect(Connect { client: "r", ..Connect::default() }).await;
+    reader.subscribe(HELD, 0).await;
+    for (flags, word) in [(4, AckWord::Quota), (0xc, AckWord::Quota), (0xc, AckWord::Done)] {
+        let mut client = world.connect(Connect { version: V311, flags: 0, ..Connect::default() }).await;
+        client.publish(flags, HELD, 7, "once").await;
+        world.inbound.recv().await.unwrap().ack.release(word);
+        if word == AckWord::Done {
+            assert_eq!(client.ack().await, (PUBREC, 7, 0));
+        }
+        client.quiet().await;
+        drop(client.stream);
+        client.task.await.unwrap();
+    }
+    assert_eq!(reader.message().await.2, "once");
+    reader.quiet().await;
+}
+
+#[tokio::test]
+async fn an_identifier_is_free_on_disk_before_the_pubrec_that_refuses_its_message() {
+    let mut world = World::new();
+    let mut client = world.connect(Connect { flags: 0, properties: FOR_EVER, ..Connect::default() }).await;
+    client.publish(4, HELD, 7, "too much").await;
+    let held = world.inbound.recv().await.unwrap().ack;
+    let disk = world.block_disk();
+    held.release(AckWord::Quota);
+    client.quiet().await;
+    drop(disk);
+    assert_eq!(client.ack().await, (PUBREC, 7, 0x97));
+    let state = world.hub.store.broker_state().await.unwrap().await.unwrap();
+    assert!(state.sessions[0].incoming.is_empty());
+}
+
+#[tokio::test]
+async fn a_pubrel_leaves_when_the_disk_knows_that_its_reader_has_the_message() {
+    let world = World::new();
+    let lasting = || Connect { client: "r", flags: 0, properties: FOR_EVER, ..Connect::default() };
+    let mut reader = world.connect(lasting()).await;
+    reader.subscribe("t", 2).await;
+    reader.leave().await;
+    let mut writer = world.client(V5).await;
+    writer.publish(4, "t", 1, "x").await;
+    assert_eq!(writer.ack().await, (PUBREC, 1, 0));
+    let mut reader = world.connect(lasting()).await;
+    let (_, id, ..) = reader.message().await;
+    let disk = world.block_disk();
+    reader.send(&acked(PUBREC, id)).await;
+    reader.quiet().await;
+    drop(disk);
+    assert_eq!(reader.ack().await, (PUBREL, id, 0));
+    drop(reader.stream);
+    reader.task.await.unwrap();
+    let mut reader = world.connect(lasting()).await;
+    assert_eq!(reader.ack().await, (PUBREL, id, 0));
+    reader.send(&acked(PUBCOMP, id)).await;
+    reader.quiet().await;
+}
+
+#[tokio::test]
+async fn a_lasting_session_is_taken_over_while_the_disk_refuses() {
+    let world = World::new();
+    let lasting = || Connect { client: "r", flags: 0, properties: FOR_EVER, ..Connect::default() };
+    let mut reader = world.connect(lasting()).await;
+    reader.subscribe("t", 1).await;
+    reader.leave().await;
+    let mut writer = world.client(V5).await;
+    for (id, text) in [(1, "acknowledged"), (2, "not acknowledged")] {
+        writer.publish(2, "t", id, text).await;
+        assert_eq!(writer.ack().await, (PUBACK, id, 0));
+    }
+    let mut reader = world.connect(lasting()).await;
+    let (one, two) = (reader.message().await, reader.message().await);
+    assert_eq!((&*one.2, &*two.2), ("acknowledged", "not acknowledged"));
+    let disk = world.block_disk();
+    reader.send(&acked(PUBACK, one.1)).await;
+    reader.quiet().await;
+    let mut next = world.dial(1 << 20);
+    next.send(&lasting().bytes()).await;
+    let (first, body) = next.next().await.unwrap();
+    assert_eq!((first, &body[..2]), (0x20, &[1, 0][..]), "the session is there");
+    next.quiet().await;
+    drop(disk);
+    assert_eq!(next.message().await.2, "not acknowledged");
+    next.send(&acked(PUBACK, two.1)).await;
+    next.quiet().await;
 }
 
 fn few_held() -> BrokerLimits {

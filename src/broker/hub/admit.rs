@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use super::Hub;
 use super::leave::Leaving;
 use super::registry::Turn;
-use super::session::{Own, Session};
+use super::session::{Feed, Own, Session};
 use super::wills::Will;
 use crate::broker::connection::Link;
 use crate::broker::identity::{CLIENT_ID_MAX, Caller, Denied, Login, Place, assigned, device_of, session_key};
@@ -26,6 +26,8 @@ use crate::store::{Message, SessionRecord, StoreError};
 
 /// How long a log-in may take, with everything for which it has to wait.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a session that is on disk waits for the disk to know of its new connection, and a will for its place there.
+pub(super) const DISK: Duration = Duration::from_secs(1);
 /// How long the connection before may take to end.
 const TAKE_OVER: Duration = Duration::from_secs(5);
 /// A session that is kept for ever (MQTT 5, 3.1.2.11.2).
@@ -96,8 +98,11 @@ impl Hub {
             return Err(Refusal::NotStored.into());
         }
         self.tell_came(&visitor, link).await;
-        for feed in session.feeds() {
-            feed.queue.attach(link);
+        for Feed { queue, member } in session.feeds() {
+            match member {
+                Some(_) => self.attach_member(&queue, link).await,
+                None => queue.attach(link),
+            }
         }
         let (hub, opened) = (Arc::clone(self), Arc::clone(&session));
         let opening = Box::pin(async move { hub.look_on_disk(&opened, present).await });
@@ -203,11 +208,14 @@ impl Hub {
             client: session.client.to_string(),
             expiry_s,
         };
-        let id = self.store.keep_session(record).await?.await?;
-        if session.queue.stored().is_none() {
-            session.queue.store_as(Some(id));
-            self.registry.stored_as(id, &session.queue);
+        let kept = self.store.keep_session(record).await?;
+        if session.queue.stored().is_some() {
+            // While the disk refuses, the session goes on as it is in memory.
+            return timeout(DISK, kept).await.map_or(Ok(()), |kept| kept.map(drop));
         }
+        let id = kept.await?;
+        session.queue.store_as(Some(id));
+        self.registry.stored_as(id, &session.queue);
         Ok(())
     }
 

@@ -263,10 +263,9 @@ impl Hub {
         let is_read = |seen: &Seen| self.routes.of(&seen.topic, None).iter().any(|route| route.queue.is_connected());
         let (read, unread): (Vec<_>, Vec<_>) = seen.into_iter().partition(is_read);
         for (seen, still_read) in [(read, true), (unread, false)] {
-            if !seen.is_empty()
-                && let Ok(committed) = self.store.documents_seen(seen, still_read).await
-            {
-                let _ = committed.await;
+            if !seen.is_empty() {
+                // Whoever reads them asks the store after this.
+                let _ = self.store.documents_seen(seen, still_read).await;
             }
         }
     }

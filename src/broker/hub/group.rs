@@ -3,9 +3,17 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use futures_util::future::BoxFuture;
+
+use super::Hub;
+use super::admit::FOREVER;
 use super::queue::SharedQueue;
-use super::session::Options;
+use super::session::{Options, Session};
+use crate::broker::connection::Link;
+use crate::broker::session::{Item, Queue};
 use crate::chat::qos::QoS;
+use crate::ops::clock::now_ms;
+use crate::store::{GivenRow, Seen, StoreError};
 
 /// Those who subscribed to one filter under one name.
 #[derive(Debug)]
@@ -47,5 +55,50 @@ impl Group {
 
     fn lock(&self) -> MutexGuard<'_, HashMap<u64, Options>> {
         self.members.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Hub {
+    /// A connection begins to send what a group has. With the first one the store may count on it that rows are sent.
+    pub(super) async fn attach_member(&self, queue: &SharedQueue, link: &Arc<Link>) {
+        let _alone = self.groups.lock().await;
+        self.attach_alone(queue, link).await;
+    }
+
+    /// The same for who holds the lock of the groups: the store hears of connections in the order in which they are.
+    pub(super) async fn attach_alone(&self, queue: &SharedQueue, link: &Arc<Link>) {
+        if queue.stored().is_some() && !queue.is_connected() {
+            let _ = self.store.keep_group(queue.name().to_owned()).await;
+        }
+        queue.attach(link);
+    }
+
+    /// It has ended. Yields what of documents nobody has now.
+    pub(super) async fn detach_member(&self, queue: &SharedQueue, link: &Arc<Link>, back: Vec<Item>) -> Vec<Seen> {
+        let _alone = self.groups.lock().await;
+        let Some(away) = queue.detach(link, back) else { return Vec::new() };
+        if let Some(id) = queue.stored() {
+            let _ = self.store.session_left(id, now_ms(), FOREVER, None).await;
+        }
+        away.seen
+    }
+
+    /// Makes rows of a group those of a lasting session. Yields the last of them.
+    pub(crate) fn give(
+        self: &Arc<Self>,
+        group: Arc<SharedQueue>,
+        session: &Arc<Session>,
+        rows: Vec<GivenRow>,
+    ) -> BoxFuture<'static, Result<u64, StoreError>> {
+        let (hub, session) = (Arc::clone(self), Arc::clone(session));
+        Box::pin(async move {
+            let Some(id) = group.stored() else { return Ok(0) };
+            let (given, last) = hub.store.give(id, rows).await?.await?;
+            group.left_the_disk(given);
+            session.queue.waits_on_disk(given.rows, given.bytes);
+            // They are announced as well, perhaps later: until they are read nothing of a group is to pass them.
+            session.queue.announce(Queue::behind_on_rows);
+            Ok(last)
+        })
     }
 }

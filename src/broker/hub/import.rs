@@ -144,7 +144,7 @@ impl Hub {
         let Some(queue) = session.queue.stored() else { return Ok(()) };
         message.retain &= Side::of(&message.topic).may_be_retained();
         // What there is no room for is not retained, but arrives.
-        let retain = self.retain(&message, publisher.user.as_deref()).unwrap_or_default();
+        let retain = self.retain(&message, publisher.user.as_deref(), false).unwrap_or_default();
         let message = Arc::new(message);
         let targets = self.distribute(&message, Some(session.queue.number()), false).targets;
         let message = Enqueue { message, targets, incoming: None, retain, will_of: None };

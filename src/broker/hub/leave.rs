@@ -81,16 +81,17 @@ impl Hub {
             back.entry(group).or_default().push(item);
         }
         let mut seen: Vec<Seen> = Vec::new();
-        for Feed { queue, .. } in session.feeds() {
+        for Feed { queue, member } in session.feeds() {
             let back = back.remove(&queue.number()).unwrap_or_default();
-            if let Some(away) = queue.detach(link, back) {
-                seen.extend(away.seen);
+            match member {
+                Some(_) => seen.extend(self.detach_member(&queue, link, back).await),
+                None => seen.extend(queue.detach(link, back).into_iter().flat_map(|away| away.seen)),
             }
         }
         // Of groups that the session left before.
         for (group, back) in back {
-            if let Some(away) = self.registry.group_queue(group).and_then(|queue| queue.detach(link, back)) {
-                seen.extend(away.seen);
+            if let Some(queue) = self.registry.group_queue(group) {
+                seen.extend(self.detach_member(&queue, link, back).await);
             }
         }
         self.documents_seen(seen).await;
@@ -107,10 +108,8 @@ impl Hub {
         });
         let due = delayed.as_ref().map(|(due, _)| *due);
         if let Some(queue) = session.queue.stored() {
-            // If the store is closed, it is at the next start as if the connection had been there until now.
-            if let Ok(committed) = self.store.session_left(queue, now, expiry_s, delayed).await {
-                let _ = committed.await;
-            }
+            // Nobody waits for the disk: without this it is at the next start as if the connection had been there until now.
+            let _ = self.store.session_left(queue, now, expiry_s, delayed).await;
         }
         match (will, due) {
             (Some(will), Some(due)) => {

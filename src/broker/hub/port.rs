@@ -51,9 +51,10 @@ impl Hub {
             expires_at: None,
         };
         let by = Publisher { session: None, rights: &Rights::Nobody, device: None, follows: true };
-        let (dup, exactly_once, response_topic, will_of) = (false, None, None, None);
-        let publishing =
-            self.publish(by, NewPublish { message, dup, exactly_once, response_topic, correlation: None, will_of });
+        let (dup, again, exactly_once, will_of) = (false, false, None, None);
+        let (response_topic, correlation) = (None, None);
+        let publish = NewPublish { message, dup, again, exactly_once, response_topic, correlation, will_of };
+        let publishing = self.publish(by, publish);
         async move {
             let answer = match publishing {
                 _ if !is_read => Outcome::NoReader,

@@ -46,6 +46,9 @@ pub(crate) struct NewPublish {
     pub(crate) message: Message,
     /// It may have come before.
     pub(crate) dup: bool,
+    /// At QoS 2: it came before under its identifier, and its readers in memory have it. Those on disk get it now if the
+    /// store did not take it then.
+    pub(crate) again: bool,
     /// Of a QoS 2 message: its packet identifier.
     pub(crate) exactly_once: Option<u16>,
     /// Where its publisher wants an answer.
@@ -69,7 +72,7 @@ pub(crate) enum Publishing {
 /// What an acknowledgement waits for.
 #[derive(Debug, Default)]
 pub(crate) struct Promise {
-    stored: Option<Committed<()>>,
+    stored: Option<Committed<bool>>,
     word: Option<oneshot::Receiver<AckWord>>,
     said: Option<AckWord>,
     slow: Vec<Arc<SharedQueue>>,
@@ -142,11 +145,14 @@ pub(super) struct Destinations {
 impl Hub {
     /// Gives a message to everybody who reads its topic. Whether its publisher may publish there is known to be so.
     pub(crate) fn publish(self: &Arc<Self>, by: Publisher<'_>, publish: NewPublish) -> Publishing {
-        let NewPublish { mut message, dup, exactly_once, response_topic, correlation, will_of } = publish;
+        let NewPublish { mut message, dup, again, exactly_once, response_topic, correlation, will_of } = publish;
         let side = Side::of(&message.topic);
         message.retain &= side.may_be_retained();
         let user = by.session.and_then(|session| session.user.as_deref());
-        let retain = match self.retain(&message, user) {
+        let incoming = by.session.and_then(|session| session.queue.stored()).zip(exactly_once);
+        // Only the session that is kept has a connection before this one.
+        let again = again && incoming.is_some();
+        let retain = match self.retain(&message, user, again) {
             Ok(retain) => retain,
             Err(refusal) => return Publishing::Refused(refusal),
         };
@@ -169,9 +175,11 @@ impl Hub {
         });
         let message = Arc::new(message);
         let number = by.session.map(|session| session.queue.number());
-        let Destinations { targets, slow } = self.distribute(&message, number, by.follows);
-        let incoming = by.session.and_then(|session| session.queue.stored()).zip(exactly_once);
-        self.promise(Enqueue { message, targets, incoming, retain, will_of }, slow, inbound)
+        let Destinations { targets, slow } = match again {
+            true => self.lasting(&message, number),
+            false => self.distribute(&message, number, by.follows),
+        };
+        self.promise(Enqueue { message, targets, incoming, retain, will_of }, slow, inbound, again)
     }
 }
 
@@ -192,6 +200,16 @@ impl Hub {
             }
         }
         found
+    }
+
+    /// The readers on disk of a message that came before. Whether they have room was asked when it came first.
+    fn lasting(&self, message: &Message, publisher: Option<u64>) -> Destinations {
+        let routes = self.routes.of(&message.topic, publisher).into_iter();
+        let targets = routes.filter_map(|Route { queue, qos, retain_as_published, ids }| {
+            let (queue, qos, retain) = (queue.stored()?, qos.min(message.qos), message.retain && retain_as_published);
+            (qos > QoS::AtMostOnce).then_some(Target { queue, qos, retain, ids })
+        });
+        Destinations { targets: targets.collect(), ..Destinations::default() }
     }
 
     /// For a reader whose queue is in memory, or for whom it is not worth keeping.
@@ -233,6 +251,7 @@ impl Hub {
         enqueue: Enqueue,
         slow: Vec<Arc<SharedQueue>>,
         inbound: Option<(Inbound, oneshot::Receiver<AckWord>)>,
+        again: bool,
     ) -> Publishing {
         let Enqueue { targets, retain, incoming, will_of, .. } = &enqueue;
         let on_disk = !targets.is_empty() || retain.is_some() || incoming.is_some() || will_of.is_some();
@@ -243,7 +262,15 @@ impl Hub {
         Publishing::Waits(Box::pin(async move {
             let mut promise = Promise { slow, ..Promise::default() };
             if on_disk {
-                promise.stored = Some(hub.store.enqueue(enqueue).await.map_err(|_closed| NotSafe)?);
+                let (targets, bytes) =
+                    (if again { enqueue.targets.clone() } else { Vec::new() }, enqueue.message.bytes());
+                let stored = hub.store.enqueue(enqueue).await.map_err(|_closed| NotSafe)?;
+                if !again {
+                    promise.stored = Some(stored);
+                } else if stored.await.map_err(|_failed| NotSafe)? {
+                    let queues = targets.iter().filter_map(|target| hub.registry.stored(target.queue));
+                    queues.for_each(|queue| queue.waits_on_disk(1, bytes));
+                }
             }
             if let Some((inbound, word)) = inbound {
                 // A bridge that is behind slows its publishers down. A message that it does not take any more is dropped

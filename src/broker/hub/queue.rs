@@ -234,6 +234,16 @@ impl SharedQueue {
         pulled
     }
 
+    /// The quality of service of what comes next.
+    pub(crate) fn next_qos(&self) -> Option<QoS> {
+        self.lock().queue.next_qos()
+    }
+
+    /// As [`Queue::has_passed`].
+    pub(crate) fn has_passed(&self, row: u64) -> bool {
+        self.lock().queue.has_passed(row)
+    }
+
     /// This consumer takes no more for now: another one may.
     pub(crate) fn pass_on(&self, link: &Link) {
         let mut state = self.lock();

@@ -16,14 +16,19 @@ use crate::store::{Enqueue, Message, QueueId, Retain, StoreError, Target};
 const PAGE: usize = 64;
 
 impl Hub {
-    /// What becomes of the retained message of a topic. The index knows it at once, the store with the message.
+    /// What becomes of the retained message of a topic. The index knows it at once, the store with the message; one that
+    /// comes `again` the index has had.
     ///
     /// # Errors
     ///
     /// If there is no room for it.
-    pub(super) fn retain(&self, message: &Message, user: Option<&str>) -> Result<Option<Retain>, Refusal> {
+    pub(super) fn retain(&self, message: &Message, user: Option<&str>, again: bool) -> Result<Option<Retain>, Refusal> {
         if !message.retain {
             return Ok(None);
+        }
+        if again {
+            let keep = || Retain::Keep(user.map(str::to_owned));
+            return Ok(Some(if message.payload.is_empty() { Retain::Clear } else { keep() }));
         }
         let mut retained = self.lock_retained();
         if message.payload.is_empty() {

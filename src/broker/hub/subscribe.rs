@@ -109,7 +109,10 @@ impl Hub {
             Some(group) => _ = self.routes.insert(&inner, &queue, group.options()),
             None => _ = self.routes.insert(&inner, &queue, options),
         }
-        queue.attach(link);
+        match &group {
+            Some(_) => self.attach_alone(&queue, link).await,
+            None => queue.attach(link),
+        }
         // MQTT 5, 4.8.2: a shared subscription is sent no retained messages.
         let wants = retain_handling < NO_RETAINED && !(replaced.is_some() && retain_handling == RETAINED_IF_NEW);
         let sends_retained = wants && group.is_none();
@@ -226,8 +229,9 @@ impl Hub {
             codes.push(if removed.is_some() { UNSUBSCRIBED } else { NO_SUBSCRIPTION });
             if let Some(subscription) = removed {
                 self.drop_subscription(&session, &filter, &subscription).await;
-                if let Some(away) = subscription.group.and_then(|group| group.queue.detach(&link, Vec::new())) {
-                    self.documents_seen(away.seen).await;
+                if let Some(group) = subscription.group {
+                    let seen = self.detach_member(&group.queue, &link, Vec::new()).await;
+                    self.documents_seen(seen).await;
                 }
                 ended.push(filter.into_string());
             }

@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::Hub;
+use super::admit::DISK;
 use super::publish::{NewPublish, Publisher, Publishing};
 use super::session::Session;
 use crate::broker::identity::Caller;
@@ -114,12 +115,14 @@ impl Hub {
         message.expires_at = expiry_s.map(|seconds| now_ms() + u64::from(seconds) * 1_000);
         let will_of = session.queue.stored().filter(|_| is_kept);
         let by = Publisher { session: Some(session), rights: &rights, device: device.as_ref(), follows: true };
-        let publish = NewPublish { message, dup: false, exactly_once: None, response_topic, correlation, will_of };
+        let (dup, again, exactly_once) = (false, false, None);
+        let publish = NewPublish { message, dup, again, exactly_once, response_topic, correlation, will_of };
         match self.publish(by, publish) {
             Publishing::Waits(waits) => {
-                // On disk before anybody takes the session over. The bridge's word is nobody's concern.
+                // On disk before anybody takes the session over, unless the disk refuses: then it is at least asked for
+                // before all that follows. The bridge's word is nobody's concern.
                 if let Ok(promise) = waits.await {
-                    _ = promise.stored().await;
+                    let _ = timeout(DISK, promise.stored()).await;
                 }
             }
             Publishing::Promised(_) => {}
@@ -132,11 +135,9 @@ impl Hub {
 
     /// The store has a delayed will no longer.
     pub(super) async fn forget_will(&self, session: &Session) {
-        // If the store is closed, the will is published once more after the next start.
-        if let Some(queue) = session.queue.stored()
-            && let Ok(committed) = self.store.drop_will(queue).await
-        {
-            let _ = committed.await;
+        if let Some(queue) = session.queue.stored() {
+            // If that does not come to the disk, the will is published once more after the next start.
+            let _ = self.store.drop_will(queue).await;
         }
     }
 

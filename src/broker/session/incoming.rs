@@ -68,6 +68,11 @@ impl Incoming {
         }
     }
 
+    /// Whether a message with this identifier came and was not released.
+    pub(crate) fn is_taken(&self, id: u16) -> bool {
+        self.ids.contains_key(&id)
+    }
+
     /// A PUBREL came, or a PUBREC with an error left: the identifier is free. Whether it was taken.
     pub(crate) fn release(&mut self, id: u16) -> bool {
         let Some(taken) = self.ids.remove(&id) else { return false };
@@ -75,8 +80,7 @@ impl Incoming {
         true
     }
 
-    /// The connection ended. What is not acknowledged stays: its commit may still come, and whoever learns of it says
-    /// [`Self::acknowledged`], or [`Self::release`] if it failed.
+    /// The connection ended. What is not acknowledged stays: its readers in memory have it, and its commit may still come.
     pub(crate) fn suspend(&mut self) {
         self.ids.values_mut().for_each(|taken| taken.counted = false);
         self.open = 0;

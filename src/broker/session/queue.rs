@@ -176,6 +176,16 @@ impl Queue {
         self.ready.len()
     }
 
+    /// The quality of service of what comes next.
+    pub(crate) fn next_qos(&self) -> Option<QoS> {
+        self.ready.front().map(|item| item.qos)
+    }
+
+    /// Whether everything up to this row was handed out, or is gone. For a queue that is read up to its end.
+    pub(crate) fn has_passed(&self, row: u64) -> bool {
+        self.rows_sent >= row || self.rows.is_live() && self.ready.is_empty()
+    }
+
     /// Whether what came from the disk takes more than half its room.
     pub(crate) fn is_crowded(&self) -> bool {
         self.disk.items > QUEUE_ITEMS / 2 || self.disk.bytes > QUEUE_BYTES / 2

@@ -33,7 +33,7 @@ pub(crate) struct Flight {
     pub(crate) source: Source,
     /// How it was sent.
     pub(crate) qos: QoS,
-    /// The item itself, if it is a group's and not released: another member may get it.
+    /// The item itself, if it is a group's, which is sent at QoS 1 only: another member may get it.
     item: Option<Item>,
     /// Its PUBREC came.
     released: bool,
@@ -48,6 +48,11 @@ impl Flight {
     pub(crate) fn unsent(lane: Lane, item: &Item) -> Self {
         let (source, qos) = (item.source.clone(), item.qos);
         Self { lane, source, qos, item: None, released: false, counted: false, order: 0 }
+    }
+
+    /// What is marked on disk when its PUBREC has come.
+    fn row(&self) -> Option<u64> {
+        if let Source::Row(seq) = self.source { Some(seq) } else { None }
     }
 }
 
@@ -65,9 +70,8 @@ pub(crate) struct Sent {
 /// What a PUBREC means.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Rec {
-    /// The client has the message. A row of its own queue is marked on disk (`released`) and PUBREL follows; an item of a
-    /// group, or what is only in memory, is acknowledged here. `Flight` is a copy.
-    Release(Flight),
+    /// The client has the message, and PUBREL follows: of a row, when that is marked on disk (`released`).
+    Release(Option<u64>),
     /// The client refused the message (0x80 and above): it is acknowledged, no PUBREL follows.
     Done(Flight),
     /// PUBREL is to be sent once more.
@@ -109,6 +113,11 @@ impl Window {
     /// Whether a message with QoS 1 or 2 can be sent.
     pub(crate) fn has_room(&self) -> bool {
         self.open < self.room
+    }
+
+    /// How many messages with QoS 1 or 2 can be sent.
+    pub(crate) fn room_left(&self) -> usize {
+        self.room.saturating_sub(self.open)
     }
 
     /// How many messages are not acknowledged, those of former connections included.
@@ -165,8 +174,8 @@ impl Window {
             (_, true) => self.remove(id).map_or(Rec::Unknown, Rec::Done),
             (true, false) => Rec::AlreadyReleased,
             (false, false) => {
-                (flight.released, flight.item) = (true, None);
-                Rec::Release(flight.clone())
+                flight.released = true;
+                Rec::Release(flight.row())
             }
         }
     }
@@ -180,11 +189,12 @@ impl Window {
         self.remove(id)
     }
 
-    /// The identifiers for which PUBREL is sent when the session is resumed, in the order of their messages.
-    pub(crate) fn released(&self) -> Vec<u16> {
+    /// The identifiers for which PUBREL is sent when the session is resumed, in the order of their messages, and the rows
+    /// that are to be marked before.
+    pub(crate) fn released(&self) -> Vec<(u16, Option<u64>)> {
         let mut released: Vec<_> = self.flights.iter().filter(|(_, flight)| flight.released).collect();
         released.sort_by_key(|(_, flight)| flight.order);
-        released.into_iter().map(|(&id, _)| id).collect()
+        released.into_iter().map(|(&id, flight)| (id, flight.row())).collect()
     }
 
     /// A row of the own queue was read: what the store knows of it from before a restart. Says for which identifier PUBREL
@@ -217,10 +227,12 @@ impl Window {
         for (id, mut flight) in flights {
             flight.counted = false;
             match (flight.lane, flight.source.key()) {
-                (Lane::Group(group), _) if !flight.released => back.extend(flight.item.map(|item| (group, item))),
+                (Lane::Group(group), _) => back.extend(flight.item.map(|item| (group, item))),
                 (Lane::Own, None) => {}
-                (_, key) => {
-                    self.kept.extend(key.filter(|_| !flight.released).map(|key| (key, id)));
+                (Lane::Own, Some(key)) => {
+                    if !flight.released {
+                        self.kept.insert(key, id);
+                    }
                     self.flights.insert(id, flight);
                 }
             }

@@ -4,8 +4,8 @@ use super::{Committed, Store};
 use crate::store::documents::Seen;
 use crate::store::error::StoreError;
 use crate::store::sessions::{
-    Acknowledged, BrokerState, DocumentPage, Enqueue, FreshBatch, ImportedSession, KeptSubscription, Message, Page,
-    QueueId, RowPage, SessionRecord, Settled, SweptQueues,
+    Acknowledged, BrokerState, DocumentPage, Dropped, Enqueue, FreshBatch, GivenRow, ImportedSession, KeptSubscription,
+    Message, Page, QueueId, RowPage, SessionRecord, Settled, SweptQueues,
 };
 use crate::store::sqlite::sessions::{documents, import, queue, retained, session, state, sweep};
 use std::sync::Arc;
@@ -21,8 +21,8 @@ impl Store {
         self.queue.submit(move |tx| session::keep(tx, &session)).await
     }
 
-    /// The connection of a session has ended at `at`, and the session is kept for `expiry_s` seconds more. `will` is to be
-    /// published at that time, unless it is dropped.
+    /// The connection of a session, or the last one of a group, has ended at `at`, and the session is kept for `expiry_s`
+    /// seconds more. `will` is to be published at that time, unless it is dropped.
     pub async fn session_left(
         &self,
         queue: QueueId,
@@ -43,7 +43,7 @@ impl Store {
         Ok(())
     }
 
-    /// The queue of the group `name`, which is made if there is none.
+    /// The queue of the group `name`, which is made if there is none. From now on a member has a connection.
     pub async fn keep_group(&self, name: String) -> Result<Committed<QueueId>, StoreError> {
         self.queue.submit(move |tx| session::keep_group(tx, &name)).await
     }
@@ -62,8 +62,9 @@ impl Store {
         self.queue.submit(move |tx| session::unsubscribe(tx, queue, &filters)).await
     }
 
-    /// Takes a message, with everything that its acknowledgement promises.
-    pub async fn enqueue(&self, message: Enqueue) -> Result<Committed<()>, StoreError> {
+    /// Takes a message, with everything that its acknowledgement promises. Yields whether it is new: see
+    /// [`Enqueue::incoming`].
+    pub async fn enqueue(&self, message: Enqueue) -> Result<Committed<bool>, StoreError> {
         self.queue.submit(move |tx| queue::enqueue(tx, &message)).await
     }
 
@@ -122,6 +123,12 @@ impl Store {
     /// topic is `still_read`, what lies behind them was not.
     pub async fn documents_seen(&self, seen: Vec<Seen>, still_read: bool) -> Result<Committed<()>, StoreError> {
         self.queue.submit(move |tx| documents::seen(tx, &seen, still_read)).await
+    }
+
+    /// QoS 2: rows of a group become rows of the queue of one member. Yields what they count for, and the last number that
+    /// one of them has there.
+    pub async fn give(&self, group: QueueId, rows: Vec<GivenRow>) -> Result<Committed<(Dropped, u64)>, StoreError> {
+        self.queue.submit(move |tx| queue::give(tx, group, &rows)).await
     }
 
     /// QoS 2: gives rows of a queue their packet identifiers, before they are sent.

@@ -155,7 +155,7 @@ CREATE TABLE queues (             -- of sessions, and of groups that share a sub
     user TEXT,
     client TEXT NOT NULL,
     expiry_s INTEGER NOT NULL,
-    left_at INTEGER,              -- NULL: has a connection, or is of a group
+    left_at INTEGER,              -- NULL: has a connection; of a group: a member has one
     sent_up_to INTEGER NOT NULL,  -- rows up to here may have been sent; 2^63 - 1: all, as long as it has a connection
     crashed_up_to INTEGER NOT NULL  -- the same, before the last start
 ) STRICT;

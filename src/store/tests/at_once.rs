@@ -85,7 +85,7 @@ async fn a_confirmation_goes_with_the_next_transaction_of_others() {
     assert_eq!(documents.len(), 1, "the first status is forgotten");
     let references = documents.into_iter().map(|document| document.reference).collect();
     let published = rig.store.published(references, TakenBy::Broker, NOW).await.unwrap();
-    rig.store.hurry().await.unwrap();
+    rig.unrouted().await;
     published.await.unwrap();
     let rig = rig.reopen().await;
     assert_eq!(rig.next(RECEIPTS, 0).await, []);

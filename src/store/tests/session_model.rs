@@ -99,8 +99,8 @@ fn any_op() -> impl Strategy<Value = Op> {
             .prop_map(|(topic, which, still_read)| Op::Seen { topic, which, still_read }),
         3 => (queue.clone(), few.clone()).prop_map(|(queue, which)| Op::Assign { queue, which }),
         3 => (queue.clone(), few).prop_map(|(queue, which)| Op::Release { queue, which }),
-        3 => (0..GROUP).prop_map(|queue| Op::Leave { queue }),
-        5 => (0..GROUP).prop_map(|queue| Op::Return { queue }),
+        3 => (0..QUEUES).prop_map(|queue| Op::Leave { queue }),
+        5 => (0..QUEUES).prop_map(|queue| Op::Return { queue }),
         1 => queue.prop_map(|queue| Op::End { queue }),
         2 => (1u64..40).prop_map(|ms| Op::Pass { ms }),
         1 => Just(Op::Sweep),
@@ -466,6 +466,7 @@ impl Harness {
 
     fn restarted(&mut self) {
         self.rig.store.listen();
+        self.queues[GROUP].connected = false;
         for queue in &mut self.queues {
             queue.reads.clear();
             for row in &mut queue.rows {

@@ -107,6 +107,39 @@ async fn a_body_is_in_the_row_of_one_queue_and_there_once_for_several_until_the_
 }
 
 #[tokio::test]
+async fn a_row_of_a_group_that_is_given_to_a_member_is_its_own_and_counts_there() {
+    let rig = Rig::new(Limits::default());
+    let (group, member, other) =
+        (ask!(rig, keep_group, "g/a/b".to_owned()), rig.session("member").await, rig.session("other").await);
+    rig.say("ours", &[group, other]).await;
+    let [row] = &rig.rows_of(group).await[..] else { panic!("one row") };
+    let given = || vec![GivenRow { seq: row.seq, message: Arc::clone(&row.message), target: to(member) }];
+    let (rows, last) = ask!(rig, give, group, given());
+    assert_eq!(rows, Dropped { rows: 1, bytes: 4 });
+    assert_eq!(ask!(rig, give, group, given()), (Dropped::default(), 0), "it is gone");
+    assert_eq!(rig.texts_of(group).await, [""; 0]);
+    assert_eq!(rig.rows_of(member).await.iter().map(|row| row.seq).collect::<Vec<_>>(), [last]);
+    assert_eq!((rig.texts_of(member).await, rig.texts_of(other).await), (vec!["ours".into()], vec!["ours".into()]));
+    rig.store.end_queue(member).await.unwrap();
+    rig.acknowledge(other, &[row.seq]).await;
+    assert_eq!((rig.count("bodies"), rig.count("queue")), (0, 0));
+}
+
+#[tokio::test]
+async fn rows_of_a_group_are_marked_if_they_came_while_it_had_a_member() {
+    let rig = Rig::new(Limits::default());
+    let group = ask!(rig, keep_group, "g/a/b".to_owned());
+    rig.say("sent", &[group]).await;
+    ask!(rig, session_left, group, NOW, u32::MAX, None);
+    rig.say("not sent", &[group]).await;
+    let rig = rig.crash();
+    rig.say("nor this", &[group]).await;
+    let rig = rig.crash();
+    let marks = rig.rows_of(group).await.into_iter().map(|row| row.maybe_sent);
+    assert_eq!(marks.collect::<Vec<_>>(), [true, false, false]);
+}
+
+#[tokio::test]
 async fn everything_that_was_said_about_a_message_comes_back() {
     let rig = Rig::new(Limits::default());
     let queue = rig.session("one").await;

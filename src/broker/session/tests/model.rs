@@ -289,8 +289,7 @@ impl World {
         let Some((&id, &state)) = self.flying.iter().nth(at) else { return };
         match state {
             Flying::Published(QoS::ExactlyOnce) => {
-                let Rec::Release(flight) = self.window.pubrec(id, false) else { panic!("{id} is not known") };
-                let Some(SourceKey::Row(seq)) = flight.source.key() else { panic!("{flight:?} is no row") };
+                let Rec::Release(Some(seq)) = self.window.pubrec(id, false) else { panic!("{id} is no row") };
                 self.rows.get_mut(&seq).unwrap().released = true;
                 self.owned.insert(SourceKey::Row(seq));
                 self.flying.insert(id, Flying::Released);
@@ -346,7 +345,7 @@ impl World {
         }
         self.connected = true;
         self.window.resume(1 + u16::from(argument % 8));
-        self.flying = self.window.released().into_iter().map(|id| (id, Flying::Released)).collect();
+        self.flying = self.window.released().into_iter().map(|(id, _)| (id, Flying::Released)).collect();
         self.queue.open();
         let topics: BTreeSet<_> = self.documents.keys().map(|(topic, _)| Arc::clone(topic)).collect();
         self.queue.watch(&topics);

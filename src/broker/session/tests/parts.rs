@@ -283,14 +283,14 @@ fn identifiers_of_what_is_gone_from_the_disk_are_free() {
 #[test]
 fn the_end_of_a_connection_gives_back_what_is_a_groups_and_keeps_what_was_released() {
     let mut window = Window::new(10);
-    let released = window.take_id(&row(1, "t", 1, QoS::ExactlyOnce), Lane::Group(5)).unwrap().id;
+    let released = window.take_id(&row(1, "t", 1, QoS::ExactlyOnce), Lane::Own).unwrap().id;
     assert!(matches!(window.pubrec(released, false), Rec::Release(_)));
     for seq in 2..4 {
-        window.take_id(&row(seq, "t", 1, QoS::ExactlyOnce), Lane::Group(5)).unwrap();
+        window.take_id(&row(seq, "t", 1, QoS::AtLeastOnce), Lane::Group(5)).unwrap();
     }
     let back: Vec<_> = window.suspend().into_iter().map(|(group, item)| (group, item.source)).collect();
     assert_eq!(back, [(5, Source::Row(2)), (5, Source::Row(3))]);
-    assert_eq!(window.released(), [released]);
+    assert_eq!(window.released(), [(released, Some(1))]);
 }
 
 #[test]

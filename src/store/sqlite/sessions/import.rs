@@ -75,5 +75,5 @@ pub(in crate::store) fn retained(tx: &Tx<'_>, messages: &[(Message, Option<Strin
 /// Its readers get it now, if they have not got it before.
 pub(in crate::store) fn hand_on(tx: &mut Tx<'_>, from: (QueueId, u16), message: &Enqueue) -> rusqlite::Result<()> {
     let (queue, id) = from;
-    if tx.execute(HANDED_ON, params![queue, id])? > 0 { queue::enqueue(tx, message) } else { Ok(()) }
+    if tx.execute(HANDED_ON, params![queue, id])? > 0 { queue::enqueue(tx, message).map(drop) } else { Ok(()) }
 }

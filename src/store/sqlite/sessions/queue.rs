@@ -6,7 +6,7 @@ use super::{known, sent_up_to};
 use crate::chat::qos::QoS;
 use crate::store::sqlite::column::{from_sql, sql_ms};
 use crate::store::sqlite::tx::Tx;
-use crate::store::{Dropped, Enqueue, Fresh, Page, QueueId, QueueRow, RowPage};
+use crate::store::{Dropped, Enqueue, Fresh, GivenRow, Message, Page, QueueId, QueueRow, RowPage, Target};
 use rusqlite::params;
 use std::sync::Arc;
 
@@ -30,13 +30,14 @@ const RELEASE: [&str; 2] = [
         topic = (SELECT topic FROM bodies WHERE seq = ?2) WHERE queue = ?1 AND seq = ?2",
 ];
 
-pub(in crate::store) fn enqueue(tx: &mut Tx<'_>, enqueue: &Enqueue) -> rusqlite::Result<()> {
+/// Yields whether the message is new.
+pub(in crate::store) fn enqueue(tx: &mut Tx<'_>, enqueue: &Enqueue) -> rusqlite::Result<bool> {
     let message = &enqueue.message;
     if let Some((queue, id)) = enqueue.incoming
         && known(tx, queue)?.is_some()
         && tx.execute(TAKE, params![queue, id])? == 0
     {
-        return Ok(());
+        return Ok(false);
     }
     if let Some(queue) = enqueue.will_of {
         retained::drop_will(tx, queue)?;
@@ -45,11 +46,17 @@ pub(in crate::store) fn enqueue(tx: &mut Tx<'_>, enqueue: &Enqueue) -> rusqlite:
         retained::keep(tx, message, retain)?;
     }
     if enqueue.targets.is_empty() {
-        return Ok(());
+        return Ok(true);
     }
+    put(tx, message, &enqueue.targets)?;
+    Ok(true)
+}
+
+/// Puts a message into queues, and tells those with a connection. Yields its number.
+fn put(tx: &mut Tx<'_>, message: &Arc<Message>, targets: &[Target]) -> rusqlite::Result<i64> {
     let seq = tx.next_seq()?;
-    let connected = NewRows { seq, message, origin: None }.put(tx, &enqueue.targets)?;
-    let passing = enqueue.targets.iter().filter(|target| target.qos == QoS::AtMostOnce);
+    let connected = NewRows { seq, message, origin: None }.put(tx, targets)?;
+    let passing = targets.iter().filter(|target| target.qos == QoS::AtMostOnce);
     if let Some(fresh) = &mut tx.draft.fresh {
         // Who is away will look on the disk.
         fresh.extend(connected.into_iter().chain(passing).map(|target| Fresh::Row {
@@ -58,7 +65,19 @@ pub(in crate::store) fn enqueue(tx: &mut Tx<'_>, enqueue: &Enqueue) -> rusqlite:
             target: target.clone(),
         }));
     }
-    Ok(())
+    Ok(seq)
+}
+
+/// Rows of a group become rows of one member.
+pub(in crate::store) fn give(tx: &mut Tx<'_>, group: QueueId, rows: &[GivenRow]) -> rusqlite::Result<(Dropped, u64)> {
+    let (mut given, mut last) = (Dropped::default(), 0);
+    for GivenRow { seq, message, target } in rows {
+        if let Some(removed) = row::remove(tx, group, sql_ms(*seq))? {
+            given.add(Some(removed));
+            last = from_sql(put(tx, message, std::slice::from_ref(target))?);
+        }
+    }
+    Ok((given, last))
 }
 
 /// PUBREL has come: these identifiers are free.

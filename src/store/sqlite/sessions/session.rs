@@ -14,7 +14,8 @@ const INSERT: &str = "INSERT INTO queues (queue, kind, key, user, client, expiry
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, 0, 0)";
 const UPDATE: &str = "UPDATE queues SET user = ?2, client = ?3, expiry_s = ?4, left_at = NULL WHERE queue = ?1";
 const LEFT: &str = "UPDATE queues SET left_at = ?2, expiry_s = ?3, sent_up_to = min(sent_up_to, ?4)
-    WHERE queue = ?1 AND kind = 0";
+    WHERE queue = ?1 AND kind < 2";
+const IS_READ: &str = "UPDATE queues SET left_at = NULL WHERE queue = ?1";
 const SUBSCRIBE: &str = "INSERT INTO subscriptions (queue, filter, options, id) SELECT ?1, ?2, ?3, ?4
     WHERE EXISTS (SELECT 1 FROM queues WHERE queue = ?1 AND kind < 2)
     ON CONFLICT (queue, filter) DO UPDATE SET options = excluded.options, id = excluded.id";
@@ -39,6 +40,8 @@ pub(in crate::store) fn keep(tx: &mut Tx<'_>, session: &SessionRecord) -> rusqli
 
 pub(in crate::store) fn keep_group(tx: &mut Tx<'_>, name: &str) -> rusqlite::Result<QueueId> {
     if let Some(queue) = find(tx, name, GROUP)? {
+        tx.draft.queues.remove(&queue);
+        tx.execute(IS_READ, [queue])?;
         return Ok(queue);
     }
     let queue = QueueId(tx.next_seq()?);
@@ -50,7 +53,7 @@ pub(super) fn find(tx: &Tx<'_>, key: &str, kind: i64) -> rusqlite::Result<Option
     tx.one(FIND, params![key, kind], |row| row.get(0))
 }
 
-/// Its connection has ended. What comes from now on is not sent.
+/// Its connection has ended, or the last one of a group. What comes from now on is not sent.
 pub(in crate::store) fn left(
     tx: &mut Tx<'_>,
     queue: QueueId,
