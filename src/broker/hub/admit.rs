@@ -124,7 +124,7 @@ impl Hub {
             return Err(Refusal::AuthMethod.into());
         }
         let login = Login { user: connect.user, password: connect.password, address: link.who().address().ip() };
-        let caller = self.doorman.login(login).await?;
+        let caller = self.authenticator.login(login).await?;
         let user = match &caller {
             Caller::Anonymous => None,
             Caller::Known(identity, _) => Some(Arc::clone(&identity.user)),
@@ -135,7 +135,7 @@ impl Hub {
         if is_full && self.registry.session(&key).is_none() {
             return Err(Refusal::Sessions.into());
         }
-        let place = self.doorman.enter(&caller, &key, link)?;
+        let place = self.authenticator.enter(&caller, &key, link)?;
         if let Some(user) = &user {
             // A token need not come with a user name.
             link.set_who(link.who().as_user(user));

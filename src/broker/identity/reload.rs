@@ -1,4 +1,4 @@
-//! Keeps the doorman's knowledge up to date with the files.
+//! Keeps the authenticator's knowledge up to date with the files.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
-use super::doorman::{Doorman, Files};
+use super::authenticator::{Authenticator, Files};
 use crate::broker::BrokerConfig;
 use crate::ops::files::FileWatch;
 
@@ -28,7 +28,7 @@ impl Watch {
     /// Reads the files again when they change and when `reload` does, until `stop`. A file that is wrong changes nothing.
     pub(in crate::broker) async fn run(
         mut self,
-        doorman: &Doorman,
+        authenticator: &Authenticator,
         mut reload: watch::Receiver<u64>,
         stop: &CancellationToken,
     ) {
@@ -39,7 +39,7 @@ impl Watch {
             }
             let config = Arc::clone(&self.config);
             match spawn_blocking(move || Files::read(&config)).await {
-                Ok(Ok(files)) => doorman.replace(files),
+                Ok(Ok(files)) => authenticator.replace(files),
                 Ok(Err(error)) => error!(%error, "users and keys could not be read again; those of before hold"),
                 Err(_panicked_or_stopped) => return,
             }
@@ -86,23 +86,23 @@ mod tests {
         add(&path, "alice");
         let config = BrokerConfig { users_file: Some(path.clone()), ..BrokerConfig::default() };
         let watch = Watch::new(&config);
-        let doorman = Doorman::new(&config).unwrap();
+        let authenticator = Authenticator::new(&config).unwrap();
         let (_, nobody_asks) = watch::channel(0);
         let stop = CancellationToken::new();
         let steps = async {
             let good = fs::read_to_string(&path).unwrap();
             fs::write(&path, "alice").unwrap();
             sleep(2 * LOOK).await;
-            assert!(doorman.has("alice"));
+            assert!(authenticator.has("alice"));
             fs::remove_file(&path).unwrap();
             sleep(2 * LOOK).await;
-            assert!(doorman.has("alice"));
+            assert!(authenticator.has("alice"));
             fs::write(&path, good).unwrap();
             add(&path, "bob");
             sleep(2 * LOOK).await;
-            assert!(doorman.has("alice") && doorman.has("bob"));
+            assert!(authenticator.has("alice") && authenticator.has("bob"));
             stop.cancel();
         };
-        tokio::join!(watch.run(&doorman, nobody_asks, &stop), steps);
+        tokio::join!(watch.run(&authenticator, nobody_asks, &stop), steps);
     }
 }

@@ -11,7 +11,7 @@
 //! Nothing is read in the loop, so nobody who is slow or silent stands in the way of others. It is one loop for all
 //! doors, because they share one number of places: while all are taken, no door accepts.
 
-mod doorstep;
+mod handshake;
 mod proxy;
 mod spoken;
 mod tls;
@@ -37,7 +37,7 @@ use super::hub::Hub;
 use super::refusals::{Refusal, Who};
 use super::{Bound, BrokerError, Listen};
 use crate::ops::metrics::Metric;
-use doorstep::{Doorstep, Way};
+use handshake::{Handshake, ListenerKind};
 use tls::Identity;
 
 /// Pause after the system refused a connection, which it does when it is out of descriptors.
@@ -68,10 +68,10 @@ impl Listeners {
         let identity = identity(listen)?;
         let mut doors = Doors { open: Vec::new(), next: 0 };
         let bound = Bound {
-            tcp: doors.open(Way::Tcp, listen.tcp)?,
-            tls: doors.open(Way::Tls, listen.tls)?,
-            ws: doors.open(Way::Ws, listen.ws)?,
-            wss: doors.open(Way::Wss, listen.wss)?,
+            tcp: doors.open(ListenerKind::Tcp, listen.tcp)?,
+            tls: doors.open(ListenerKind::Tls, listen.tls)?,
+            ws: doors.open(ListenerKind::Ws, listen.ws)?,
+            wss: doors.open(ListenerKind::Wss, listen.wss)?,
         };
         if doors.open.is_empty() {
             return Err(BrokerError::Nowhere);
@@ -88,13 +88,13 @@ impl Listeners {
     pub(super) async fn run(self, hub: Arc<Hub>, reload: watch::Receiver<u64>, stop: CancellationToken) {
         let Self { doors, identity, origins, proxy_protocol, .. } = self;
         let acceptors = identity.as_ref().map(Identity::acceptors);
-        let doorstep = Doorstep::new(hub, acceptors, origins, proxy_protocol);
+        let handshake = Handshake::new(hub, acceptors, origins, proxy_protocol);
         let keep = async {
             if let Some(identity) = identity {
                 identity.keep(reload, stop.clone()).await;
             }
         };
-        tokio::join!(receive(doors, Arc::new(doorstep), &stop), keep);
+        tokio::join!(receive(doors, Arc::new(handshake), &stop), keep);
     }
 }
 
@@ -107,8 +107,8 @@ fn identity(listen: &Listen) -> Result<Option<Identity>, BrokerError> {
     }
 }
 
-async fn receive(mut doors: Doors, doorstep: Arc<Doorstep>, stop: &CancellationToken) {
-    let hub = Arc::clone(doorstep.hub());
+async fn receive(mut doors: Doors, handshake: Arc<Handshake>, stop: &CancellationToken) {
+    let hub = Arc::clone(handshake.hub());
     let (most, metrics) = (hub.limits.connections, hub.refusals.metrics());
     let mut connections = JoinSet::new();
     loop {
@@ -116,10 +116,10 @@ async fn receive(mut doors: Doors, doorstep: Arc<Doorstep>, stop: &CancellationT
             () = stop.cancelled() => break,
             Some(ended) = connections.join_next() => report(ended),
             // The listeners' queues hold those for which there is no place.
-            (way, accepted) = doors.accept(), if connections.len() < most => match accepted {
+            (kind, accepted) = doors.accept(), if connections.len() < most => match accepted {
                 Ok((stream, peer)) => {
                     metrics.count(Metric::BrokerAccepted);
-                    connections.spawn(Arc::clone(&doorstep).receive(way, stream, peer, stop.clone()));
+                    connections.spawn(Arc::clone(&handshake).receive(kind, stream, peer, stop.clone()));
                     if connections.len() == most {
                         hub.refusals.tell(Refusal::Connections, &Who::at(peer), "this is the last one that was let in");
                     }
@@ -160,13 +160,13 @@ fn report(ended: Result<(), JoinError>) {
 /// The listening sockets.
 #[derive(Debug)]
 struct Doors {
-    open: Vec<(Way, TcpListener)>,
+    open: Vec<(ListenerKind, TcpListener)>,
     /// The one that is asked first: each in turn, so that a crowd at one door does not close the others.
     next: usize,
 }
 
 impl Doors {
-    fn open(&mut self, way: Way, wanted: Option<SocketAddr>) -> Result<Option<SocketAddr>, BrokerError> {
+    fn open(&mut self, kind: ListenerKind, wanted: Option<SocketAddr>) -> Result<Option<SocketAddr>, BrokerError> {
         let Some(wanted) = wanted else {
             return Ok(None);
         };
@@ -176,22 +176,22 @@ impl Doors {
         };
         let listener = listen(wanted).map_err(failed)?;
         let bound = listener.local_addr().map_err(failed)?;
-        self.open.push((way, listener));
+        self.open.push((kind, listener));
         Ok(Some(bound))
     }
 
     /// The next connection at any door. Cancel safe: nothing is taken that is not returned.
-    async fn accept(&mut self) -> (Way, io::Result<(TcpStream, SocketAddr)>) {
+    async fn accept(&mut self) -> (ListenerKind, io::Result<(TcpStream, SocketAddr)>) {
         poll_fn(|cx| self.poll_accept(cx)).await
     }
 
-    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<(Way, io::Result<(TcpStream, SocketAddr)>)> {
+    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<(ListenerKind, io::Result<(TcpStream, SocketAddr)>)> {
         for turn in 0..self.open.len() {
             let at = (self.next + turn) % self.open.len();
-            let (way, listener) = &self.open[at];
+            let (kind, listener) = &self.open[at];
             if let Poll::Ready(accepted) = listener.poll_accept(cx) {
                 self.next = at + 1;
-                return Poll::Ready((*way, accepted));
+                return Poll::Ready((*kind, accepted));
             }
         }
         Poll::Pending

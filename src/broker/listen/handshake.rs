@@ -17,9 +17,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use super::super::connection::{self, Stream};
+use super::super::connection_limits::{ConnectionLimits, ConnectionPermit, network_of};
 use super::super::hub::Hub;
 use super::super::refusals::{Refusal, Who};
-use super::super::seats::{Seat, Seats, origin};
 use super::proxy::{self, ProxyError};
 use super::spoken::mismatch;
 use super::tls::Acceptors;
@@ -35,7 +35,7 @@ const KEEPALIVE_PROBES: u32 = 4;
 
 /// What a connection has to go through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Way {
+pub(super) enum ListenerKind {
     Tcp,
     Tls,
     Ws,
@@ -64,29 +64,29 @@ impl From<Box<tungstenite::Error>> for Stopped {
 }
 
 /// What all doors share.
-pub(super) struct Doorstep {
+pub(super) struct Handshake {
     hub: Arc<Hub>,
     acceptors: Option<watch::Receiver<Acceptors>>,
     origins: Vec<String>,
     proxy_protocol: bool,
-    addresses: Arc<Seats<IpAddr>>,
+    addresses: Arc<ConnectionLimits<IpAddr>>,
 }
 
 /// A connection that has been through everything that comes before MQTT.
 struct Guest {
     stream: Box<dyn Stream>,
     peer: SocketAddr,
-    _seat: Seat<IpAddr>,
+    _permit: ConnectionPermit<IpAddr>,
 }
 
-impl Doorstep {
+impl Handshake {
     pub(super) fn new(
         hub: Arc<Hub>,
         acceptors: Option<watch::Receiver<Acceptors>>,
         origins: Vec<String>,
         proxy_protocol: bool,
     ) -> Self {
-        let addresses = Seats::new(hub.limits.connections_per_address);
+        let addresses = ConnectionLimits::new(hub.limits.connections_per_address);
         Self { hub, acceptors, origins, proxy_protocol, addresses }
     }
 
@@ -97,7 +97,7 @@ impl Doorstep {
     /// Takes one connection through everything, until it ends.
     pub(super) async fn receive(
         self: Arc<Self>,
-        way: Way,
+        kind: ListenerKind,
         stream: TcpStream,
         peer: SocketAddr,
         stop: CancellationToken,
@@ -107,12 +107,12 @@ impl Doorstep {
         }
         let deadline = Instant::now() + self.hub.limits.connect_timeout;
         // On the heap, because handshakes need much memory for a short time.
-        let arrived = timeout_at(deadline, Box::pin(self.welcome(way, stream, peer)));
+        let arrived = timeout_at(deadline, Box::pin(self.welcome(kind, stream, peer)));
         let Some(arrived) = stop.run_until_cancelled(arrived).await else {
             return;
         };
         match arrived {
-            Ok(Ok(Guest { stream, peer, _seat })) => {
+            Ok(Ok(Guest { stream, peer, _permit })) => {
                 connection::serve(Arc::clone(&self.hub), stream, peer, deadline).await
             }
             Ok(Err((Stopped::Refused(refusal, detail), peer))) => {
@@ -120,38 +120,43 @@ impl Doorstep {
             }
             Ok(Err((Stopped::HungUp, peer))) => {
                 self.hub.refusals.metrics().count(Metric::BrokerHandshakesFailed);
-                debug!(%peer, ?way, "connection closed by its client before it said anything");
+                debug!(%peer, way = ?kind, "connection closed by its client before it said anything");
             }
             Err(_late) => self.hub.refusals.tell(Refusal::ConnectTimeout, &Who::at(peer), ""),
         }
     }
 
     /// Errors name the address that the connection comes from, which a proxy may have told.
-    async fn welcome(&self, way: Way, mut stream: TcpStream, peer: SocketAddr) -> Result<Guest, (Stopped, SocketAddr)> {
+    async fn welcome(
+        &self,
+        kind: ListenerKind,
+        mut stream: TcpStream,
+        peer: SocketAddr,
+    ) -> Result<Guest, (Stopped, SocketAddr)> {
         let peer = match self.proxy_protocol {
             true => proxy::read_header(&mut stream).await.map_err(|error| (error.into(), peer))?.unwrap_or(peer),
             false => peer,
         };
-        self.shake_hands(way, stream, peer).await.map_err(|stopped| (stopped, peer))
+        self.shake_hands(kind, stream, peer).await.map_err(|stopped| (stopped, peer))
     }
 
-    async fn shake_hands(&self, way: Way, stream: TcpStream, peer: SocketAddr) -> Result<Guest, Stopped> {
+    async fn shake_hands(&self, kind: ListenerKind, stream: TcpStream, peer: SocketAddr) -> Result<Guest, Stopped> {
         let crowded = || Stopped::Refused(Refusal::AddressConnections, String::new());
-        let seat = self.addresses.take(origin(peer.ip())).ok_or_else(crowded)?;
+        let permit = self.addresses.take(network_of(peer.ip())).ok_or_else(crowded)?;
         let mut first = [0];
         if stream.peek(&mut first).await.unwrap_or(0) == 0 {
             return Err(Stopped::HungUp);
         }
-        if let Some((refusal, spoken)) = mismatch(way, first[0]) {
+        if let Some((refusal, spoken)) = mismatch(kind, first[0]) {
             return Err(Stopped::Refused(refusal, spoken.to_owned()));
         }
-        let stream: Box<dyn Stream> = match way {
-            Way::Tcp => Box::new(stream),
-            Way::Tls => Box::new(self.secure(stream, |acceptors| &acceptors.mqtt).await?),
-            Way::Ws => Box::new(self.upgrade(stream).await?),
-            Way::Wss => Box::new(self.upgrade(self.secure(stream, |acceptors| &acceptors.web).await?).await?),
+        let stream: Box<dyn Stream> = match kind {
+            ListenerKind::Tcp => Box::new(stream),
+            ListenerKind::Tls => Box::new(self.secure(stream, |acceptors| &acceptors.mqtt).await?),
+            ListenerKind::Ws => Box::new(self.upgrade(stream).await?),
+            ListenerKind::Wss => Box::new(self.upgrade(self.secure(stream, |acceptors| &acceptors.web).await?).await?),
         };
-        Ok(Guest { stream, peer, _seat: seat })
+        Ok(Guest { stream, peer, _permit: permit })
     }
 
     async fn secure(

@@ -10,27 +10,27 @@ const IPV6_PREFIX: u32 = 64;
 
 /// Connections counted by their key. There are as many entries as there are keys with a connection.
 #[derive(Debug)]
-pub(super) struct Seats<K> {
+pub(super) struct ConnectionLimits<K> {
     most: usize,
-    /// A lock because seats are given back by whoever drops them. Never held across an await.
+    /// A lock because permits are given back by whoever drops them. Never held across an await.
     taken: Mutex<HashMap<K, usize>>,
 }
 
 /// One connection's place in the count; dropping it gives the place back.
 #[derive(Debug)]
-pub(super) struct Seat<K: Eq + Hash> {
-    seats: Arc<Seats<K>>,
+pub(super) struct ConnectionPermit<K: Eq + Hash> {
+    limits: Arc<ConnectionLimits<K>>,
     key: K,
 }
 
-impl<K: Eq + Hash + Clone> Seats<K> {
+impl<K: Eq + Hash + Clone> ConnectionLimits<K> {
     /// `most` is the number of connections with the same key.
     pub(super) fn new(most: usize) -> Arc<Self> {
         Arc::new(Self { most, taken: Mutex::default() })
     }
 
     /// A place under `key`, if there is one left.
-    pub(super) fn take(self: &Arc<Self>, key: K) -> Option<Seat<K>> {
+    pub(super) fn take(self: &Arc<Self>, key: K) -> Option<ConnectionPermit<K>> {
         let mut taken = self.lock();
         let count = taken.entry(key.clone()).or_default();
         if *count >= self.most {
@@ -38,19 +38,19 @@ impl<K: Eq + Hash + Clone> Seats<K> {
         }
         *count += 1;
         drop(taken);
-        Some(Seat { seats: Arc::clone(self), key })
+        Some(ConnectionPermit { limits: Arc::clone(self), key })
     }
 }
 
-impl<K> Seats<K> {
+impl<K> ConnectionLimits<K> {
     fn lock(&self) -> MutexGuard<'_, HashMap<K, usize>> {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl<K: Eq + Hash> Drop for Seat<K> {
+impl<K: Eq + Hash> Drop for ConnectionPermit<K> {
     fn drop(&mut self) {
-        let mut taken = self.seats.lock();
+        let mut taken = self.limits.lock();
         if let Some(count) = taken.get_mut(&self.key) {
             *count -= 1;
             if *count == 0 {
@@ -61,7 +61,7 @@ impl<K: Eq + Hash> Drop for Seat<K> {
 }
 
 /// The address under which connections are counted: IPv6 by its network, IPv4 as it is, however it is written.
-pub(super) fn origin(address: IpAddr) -> IpAddr {
+pub(super) fn network_of(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(address) => address.into(),
         IpAddr::V6(address) => {
@@ -77,8 +77,8 @@ mod tests {
 
     #[test]
     fn each_key_has_its_own_places() {
-        let seats: Arc<Seats<Arc<str>>> = Seats::new(2);
-        let take = |user: &str| seats.take(user.into());
+        let limits: Arc<ConnectionLimits<Arc<str>>> = ConnectionLimits::new(2);
+        let take = |user: &str| limits.take(user.into());
         let (first, _second) = (take("alice").unwrap(), take("alice").unwrap());
         assert!(take("alice").is_none());
         let _other = take("bob").unwrap();
@@ -89,22 +89,22 @@ mod tests {
 
     #[test]
     fn who_has_left_is_forgotten() {
-        let seats = Seats::new(1);
-        drop(seats.take("alice"));
-        assert!(seats.lock().is_empty());
-        let kept = seats.take("alice");
-        assert!(seats.take("alice").is_none());
-        assert_eq!(seats.lock().len(), 1, "a refusal leaves nothing behind");
+        let limits = ConnectionLimits::new(1);
+        drop(limits.take("alice"));
+        assert!(limits.lock().is_empty());
+        let kept = limits.take("alice");
+        assert!(limits.take("alice").is_none());
+        assert_eq!(limits.lock().len(), 1, "a refusal leaves nothing behind");
         drop(kept);
-        assert!(seats.lock().is_empty());
+        assert!(limits.lock().is_empty());
     }
 
     #[test]
     fn an_ipv6_network_is_one_origin() {
-        let origin = |text: &str| origin(text.parse().unwrap()).to_string();
-        assert_eq!(origin("2001:db8:1:2:aaaa::1"), "2001:db8:1:2::");
-        assert_eq!(origin("2001:db8:1:2:bbbb::2"), "2001:db8:1:2::");
-        assert_eq!(origin("::ffff:192.0.2.7"), "192.0.2.7");
-        assert_eq!(origin("192.0.2.8"), "192.0.2.8");
+        let network_of = |text: &str| network_of(text.parse().unwrap()).to_string();
+        assert_eq!(network_of("2001:db8:1:2:aaaa::1"), "2001:db8:1:2::");
+        assert_eq!(network_of("2001:db8:1:2:bbbb::2"), "2001:db8:1:2::");
+        assert_eq!(network_of("::ffff:192.0.2.7"), "192.0.2.7");
+        assert_eq!(network_of("192.0.2.8"), "192.0.2.8");
     }
 }

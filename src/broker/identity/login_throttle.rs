@@ -12,7 +12,7 @@ const V6_PREFIX: u32 = 64;
 
 /// Failures by address: each may fail so often, and again as time passes.
 #[derive(Debug)]
-pub(super) struct Brake {
+pub(super) struct LoginThrottle {
     per_minute: f64,
     /// Those that failed since `turned`, and those that failed in the generation before. After a minute without a
     /// failure nothing needs to be remembered, so that forgetting a generation forgets nothing.
@@ -34,7 +34,7 @@ impl Budget {
     }
 }
 
-impl Brake {
+impl LoginThrottle {
     pub(super) fn new(per_minute: u32) -> Self {
         Self { per_minute: per_minute.into(), young: HashMap::new(), old: HashMap::new(), turned: None }
     }
@@ -84,54 +84,54 @@ mod tests {
 
     #[test]
     fn each_address_has_its_own_failures() {
-        let (mut brake, now) = (Brake::new(3), start());
+        let (mut throttle, now) = (LoginThrottle::new(3), start());
         for _ in 0..3 {
-            assert!(!brake.holds(ip("10.0.0.1"), now));
-            brake.failed(ip("10.0.0.1"), now);
+            assert!(!throttle.holds(ip("10.0.0.1"), now));
+            throttle.failed(ip("10.0.0.1"), now);
         }
-        assert!(brake.holds(ip("10.0.0.1"), now) && brake.holds(ip("::ffff:10.0.0.1"), now));
-        assert!(!brake.holds(ip("10.0.0.2"), now));
+        assert!(throttle.holds(ip("10.0.0.1"), now) && throttle.holds(ip("::ffff:10.0.0.1"), now));
+        assert!(!throttle.holds(ip("10.0.0.2"), now));
     }
 
     #[test]
     fn a_network_of_version_six_counts_as_one() {
-        let (mut brake, now) = (Brake::new(1), start());
-        brake.failed(ip("2001:db8::1"), now);
-        assert!(brake.holds(ip("2001:db8::ffff:1"), now));
-        assert!(!brake.holds(ip("2001:db8:0:1::1"), now));
+        let (mut throttle, now) = (LoginThrottle::new(1), start());
+        throttle.failed(ip("2001:db8::1"), now);
+        assert!(throttle.holds(ip("2001:db8::ffff:1"), now));
+        assert!(!throttle.holds(ip("2001:db8:0:1::1"), now));
     }
 
     #[test]
     fn time_gives_them_back_one_by_one() {
-        let (mut brake, start) = (Brake::new(60), start());
+        let (mut throttle, start) = (LoginThrottle::new(60), start());
         for _ in 0..60 {
-            brake.failed(ip("10.0.0.1"), start);
+            throttle.failed(ip("10.0.0.1"), start);
         }
-        assert!(brake.holds(ip("10.0.0.1"), start + Duration::from_millis(900)));
+        assert!(throttle.holds(ip("10.0.0.1"), start + Duration::from_millis(900)));
         let later = start + Duration::from_millis(1_100);
-        assert!(!brake.holds(ip("10.0.0.1"), later));
-        brake.failed(ip("10.0.0.1"), later);
-        assert!(brake.holds(ip("10.0.0.1"), later));
-        assert!(!brake.holds(ip("10.0.0.1"), start + 3 * MINUTE));
+        assert!(!throttle.holds(ip("10.0.0.1"), later));
+        throttle.failed(ip("10.0.0.1"), later);
+        assert!(throttle.holds(ip("10.0.0.1"), later));
+        assert!(!throttle.holds(ip("10.0.0.1"), start + 3 * MINUTE));
     }
 
     #[test]
     fn a_failure_is_remembered_for_a_minute_whatever_others_do() {
-        let (mut brake, start) = (Brake::new(2), start());
+        let (mut throttle, start) = (LoginThrottle::new(2), start());
         let at = |seconds| start + Duration::from_secs(seconds);
-        brake.failed(ip("10.0.0.9"), at(0));
-        brake.failed(ip("10.0.0.1"), at(50));
-        brake.failed(ip("10.0.0.1"), at(50));
-        brake.failed(ip("10.0.0.9"), at(61));
-        assert!(brake.holds(ip("10.0.0.1"), at(75)));
+        throttle.failed(ip("10.0.0.9"), at(0));
+        throttle.failed(ip("10.0.0.1"), at(50));
+        throttle.failed(ip("10.0.0.1"), at(50));
+        throttle.failed(ip("10.0.0.9"), at(61));
+        assert!(throttle.holds(ip("10.0.0.1"), at(75)));
     }
 
     #[test]
     fn memory_is_bounded() {
-        let (mut brake, now) = (Brake::new(1), start());
+        let (mut throttle, now) = (LoginThrottle::new(1), start());
         for n in 0..3 * ADDRESSES_MAX as u32 {
-            brake.failed(IpAddr::V4(n.into()), now);
+            throttle.failed(IpAddr::V4(n.into()), now);
         }
-        assert!(brake.young.len() + brake.old.len() <= 2 * ADDRESSES_MAX);
+        assert!(throttle.young.len() + throttle.old.len() <= 2 * ADDRESSES_MAX);
     }
 }

@@ -7,9 +7,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use super::brake::Brake;
+use super::login_throttle::LoginThrottle;
+use super::logins::{Logins, Place, Proof};
 use super::passwords::{Passwords, Proven};
-use super::roster::{Place, Proof, Roster};
 use super::tokens::{Keys, Token, looks_like_token};
 use super::{IdentityError, users};
 use crate::broker::connection::Link;
@@ -52,16 +52,16 @@ impl From<Refusal> for Denied {
 
 /// Knows the users and the keys, and who is in.
 #[derive(Debug)]
-pub(in crate::broker) struct Doorman {
+pub(in crate::broker) struct Authenticator {
     anonymous: Anonymous,
     passwords: Option<Passwords>,
     /// Replaced as a whole when a file changes. A lock because log-ins read it while that happens.
     keys: Option<RwLock<Arc<Keys>>>,
     /// Who is a BAL by the configuration.
     bals: BTreeSet<String>,
-    roster: Arc<Roster>,
+    logins: Arc<Logins>,
     /// A lock because log-ins come in their own tasks; it is held for one map operation.
-    failures: Mutex<Brake>,
+    failures: Mutex<LoginThrottle>,
 }
 
 /// Whether those who do not say who they are may come in.
@@ -86,7 +86,7 @@ impl Files {
     }
 }
 
-impl Doorman {
+impl Authenticator {
     /// Reads the files that are configured.
     pub(in crate::broker) fn new(config: &BrokerConfig) -> Result<Self, IdentityError> {
         let Files { users, keys } = Files::read(config)?;
@@ -96,8 +96,8 @@ impl Doorman {
             passwords: users.map(Passwords::new),
             keys: keys.map(|keys| RwLock::new(Arc::new(keys))),
             bals: config.bals.clone(),
-            roster: Roster::new(limits.connections_per_user),
-            failures: Mutex::new(Brake::new(limits.login_failures_per_minute)),
+            logins: Logins::new(limits.connections_per_user),
+            failures: Mutex::new(LoginThrottle::new(limits.login_failures_per_minute)),
         };
         new.warn_of_roles();
         Ok(new)
@@ -129,7 +129,7 @@ impl Doorman {
         })
     }
 
-    /// Gives somebody who is let in a place on the roster.
+    /// Gives somebody who is let in a place among the logins.
     pub(in crate::broker) fn enter(
         &self,
         caller: &Caller,
@@ -139,7 +139,7 @@ impl Doorman {
         let Caller::Known(identity, proof) = caller else {
             return Ok(None);
         };
-        let place = self.roster.enter(identity, proof, client, link).ok_or(Refusal::UserConnections)?;
+        let place = self.logins.enter(identity, proof, client, link).ok_or(Refusal::UserConnections)?;
         // The files may have changed since the check; from now on a change finds the place.
         if self.stands(identity, proof) { Ok(Some(place)) } else { Err(Refusal::Credentials) }
     }
@@ -190,7 +190,7 @@ impl Doorman {
             *keys.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(new);
         }
         self.warn_of_roles();
-        let ended = self.roster.review(|identity, proof| self.stands(identity, proof));
+        let ended = self.logins.review(|identity, proof| self.stands(identity, proof));
         info!(users, ended, "users and keys were read again");
     }
 
@@ -260,7 +260,7 @@ impl Doorman {
         self.failures().holds(address, now())
     }
 
-    fn failures(&self) -> MutexGuard<'_, Brake> {
+    fn failures(&self) -> MutexGuard<'_, LoginThrottle> {
         self.failures.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -312,7 +312,7 @@ mod tests {
         let config = BrokerConfig { users_file: Some(path), bals, ..BrokerConfig::default() };
         let log = Log::default();
         let _guard = log.listen();
-        let doorman = Doorman::new(&config).unwrap();
+        let authenticator = Authenticator::new(&config).unwrap();
         let told = || {
             let text = log.text();
             text.lines().filter(|line| line.contains("may not push")).map(str::to_owned).collect::<Vec<_>>()
@@ -322,7 +322,7 @@ mod tests {
             "{:?}",
             told()
         );
-        doorman.replace(Files::read(&config).unwrap());
+        authenticator.replace(Files::read(&config).unwrap());
         assert_eq!(told().len(), 2);
     }
 
@@ -336,16 +336,17 @@ mod tests {
         let secret = folder.path().join("secret");
         std::fs::write(&secret, "x".repeat(32)).unwrap();
         let jwt = Some(JwtConfig { secret_file: Some(secret), ..JwtConfig::default() });
-        let doorman = Doorman::new(&BrokerConfig { users_file: Some(path), jwt, ..BrokerConfig::default() }).unwrap();
+        let authenticator =
+            Authenticator::new(&BrokerConfig { users_file: Some(path), jwt, ..BrokerConfig::default() }).unwrap();
         let why = async |password: &str| {
             let (user, address) = (Some("alice"), IpAddr::from([10, 0, 0, 1]));
-            doorman.login(Login { user, password: Some(password.as_bytes()), address }).await.unwrap_err()
+            authenticator.login(Login { user, password: Some(password.as_bytes()), address }).await.unwrap_err()
         };
         let denied = |detail: &str| Denied { refusal: Refusal::Credentials, detail: detail.to_owned() };
         assert_eq!(why("hunter2").await, denied("user name or password"));
         assert_eq!(why("hunter2.hunter2.hunter2").await, denied("token: it is malformed"));
         let (user, password, address) = (None, None, IpAddr::from([10, 0, 0, 1]));
-        let nameless = doorman.login(Login { user, password, address }).await.unwrap_err();
+        let nameless = authenticator.login(Login { user, password, address }).await.unwrap_err();
         assert_eq!(nameless, Refusal::NoUser.into());
     }
 }
