@@ -1,14 +1,16 @@
 //! Who failed to log in too often has to wait. Pure.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
-use std::time::{Duration, Instant};
+use std::net::IpAddr;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::broker::connection_limits::network_of;
 
 const MINUTE: Duration = Duration::from_secs(60);
 /// Addresses that are remembered, twice: beyond it the ones that failed longest ago are forgotten.
 const ADDRESSES_MAX: usize = 32_768;
-/// A household or a server has a /64 to itself: its addresses count as one.
-const V6_PREFIX: u32 = 64;
 
 /// Failures by address: each may fail so often, and again as time passes.
 #[derive(Debug)]
@@ -40,13 +42,13 @@ impl LoginThrottle {
     }
 
     /// Whether the address has used up its failures.
-    pub(super) fn holds(&self, address: IpAddr, now: Instant) -> bool {
-        self.budget(network(address), now) < 1.0
+    pub(super) fn is_used_up(&self, address: IpAddr, now: Instant) -> bool {
+        self.budget(network_of(address), now) < 1.0
     }
 
     /// The address failed.
     pub(super) fn failed(&mut self, address: IpAddr, now: Instant) {
-        let network = network(address);
+        let network = network_of(address);
         let left = (self.budget(network, now) - 1.0).max(0.0);
         let over = self.turned.is_none_or(|turned| now.saturating_duration_since(turned) >= MINUTE);
         if over || self.young.len() >= ADDRESSES_MAX {
@@ -62,20 +64,12 @@ impl LoginThrottle {
     }
 }
 
-/// The address, or the network of it that counts as one.
-fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & (u128::MAX << (128 - V6_PREFIX))).into(),
-        v4 => v4,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn start() -> Instant {
-        tokio::time::Instant::now().into_std()
+        Instant::now()
     }
 
     fn ip(text: &str) -> IpAddr {
@@ -86,19 +80,19 @@ mod tests {
     fn each_address_has_its_own_failures() {
         let (mut throttle, now) = (LoginThrottle::new(3), start());
         for _ in 0..3 {
-            assert!(!throttle.holds(ip("10.0.0.1"), now));
+            assert!(!throttle.is_used_up(ip("10.0.0.1"), now));
             throttle.failed(ip("10.0.0.1"), now);
         }
-        assert!(throttle.holds(ip("10.0.0.1"), now) && throttle.holds(ip("::ffff:10.0.0.1"), now));
-        assert!(!throttle.holds(ip("10.0.0.2"), now));
+        assert!(throttle.is_used_up(ip("10.0.0.1"), now) && throttle.is_used_up(ip("::ffff:10.0.0.1"), now));
+        assert!(!throttle.is_used_up(ip("10.0.0.2"), now));
     }
 
     #[test]
     fn a_network_of_version_six_counts_as_one() {
         let (mut throttle, now) = (LoginThrottle::new(1), start());
         throttle.failed(ip("2001:db8::1"), now);
-        assert!(throttle.holds(ip("2001:db8::ffff:1"), now));
-        assert!(!throttle.holds(ip("2001:db8:0:1::1"), now));
+        assert!(throttle.is_used_up(ip("2001:db8::ffff:1"), now));
+        assert!(!throttle.is_used_up(ip("2001:db8:0:1::1"), now));
     }
 
     #[test]
@@ -107,12 +101,12 @@ mod tests {
         for _ in 0..60 {
             throttle.failed(ip("10.0.0.1"), start);
         }
-        assert!(throttle.holds(ip("10.0.0.1"), start + Duration::from_millis(900)));
+        assert!(throttle.is_used_up(ip("10.0.0.1"), start + Duration::from_millis(900)));
         let later = start + Duration::from_millis(1_100);
-        assert!(!throttle.holds(ip("10.0.0.1"), later));
+        assert!(!throttle.is_used_up(ip("10.0.0.1"), later));
         throttle.failed(ip("10.0.0.1"), later);
-        assert!(throttle.holds(ip("10.0.0.1"), later));
-        assert!(!throttle.holds(ip("10.0.0.1"), start + 3 * MINUTE));
+        assert!(throttle.is_used_up(ip("10.0.0.1"), later));
+        assert!(!throttle.is_used_up(ip("10.0.0.1"), start + 3 * MINUTE));
     }
 
     #[test]
@@ -123,7 +117,7 @@ mod tests {
         throttle.failed(ip("10.0.0.1"), at(50));
         throttle.failed(ip("10.0.0.1"), at(50));
         throttle.failed(ip("10.0.0.9"), at(61));
-        assert!(throttle.holds(ip("10.0.0.1"), at(75)));
+        assert!(throttle.is_used_up(ip("10.0.0.1"), at(75)));
     }
 
     #[test]

@@ -25,19 +25,13 @@ pub(in crate::broker) enum Proof {
 /// when the users file has changed.
 #[derive(Debug)]
 pub(super) struct Logins {
-    state: Mutex<State>,
+    users: Mutex<HashMap<Arc<str>, Vec<Entry>>>,
     per_user: usize,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    users: HashMap<Arc<str>, Vec<Entry>>,
-    /// The number of the last entry.
-    last: u64,
 }
 
 #[derive(Debug)]
 struct Entry {
+    /// That of the link.
     number: u64,
     client: Box<str>,
     identity: Identity,
@@ -56,7 +50,7 @@ pub(in crate::broker) struct Place {
 impl Logins {
     /// `per_user` is the number of connections that each user may have.
     pub(super) fn new(per_user: usize) -> Arc<Self> {
-        Arc::new(Self { state: Mutex::default(), per_user })
+        Arc::new(Self { users: Mutex::default(), per_user })
     }
 
     /// Enters a connection, unless the user has as many already.
@@ -67,47 +61,45 @@ impl Logins {
         client: &str,
         link: &Arc<Link>,
     ) -> Option<Place> {
-        let mut state = self.lock();
-        state.last += 1;
-        let number = state.last;
-        let entries = state.users.entry(Arc::clone(&identity.user)).or_default();
+        let mut users = self.lock();
+        let entries = users.entry(Arc::clone(&identity.user)).or_default();
         // A connection of the same client is about to be taken over.
         if entries.iter().filter(|entry| &*entry.client != client).count() >= self.per_user {
             return None;
         }
         let (identity, proof) = (identity.clone(), proof.clone());
-        let user = Arc::clone(&identity.user);
+        let (user, number) = (Arc::clone(&identity.user), link.number());
         entries.push(Entry { number, client: client.into(), identity, proof, link: Arc::downgrade(link) });
         Some(Place { logins: Arc::clone(self), user, number })
     }
 
     /// Ends the connections of those who do not stand any more. Says how many.
     pub(super) fn review(&self, stands: impl Fn(&Identity, &Proof) -> bool) -> usize {
-        let state = self.lock();
-        let fallen = state.users.values().flatten().filter(|entry| !stands(&entry.identity, &entry.proof));
+        let users = self.lock();
+        let fallen = users.values().flatten().filter(|entry| !stands(&entry.identity, &entry.proof));
         let links: Vec<Arc<Link>> = fallen.filter_map(|entry| entry.link.upgrade()).collect();
         // The last hold on a link may be ours, and its place comes back here when it is dropped.
-        drop(state);
+        drop(users);
         for link in &links {
             link.end(Refusal::Revoked);
         }
         links.len()
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, HashMap<Arc<str>, Vec<Entry>>> {
+        self.users.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut state = self.logins.lock();
-        let Some(entries) = state.users.get_mut(&self.user) else {
+        let mut users = self.logins.lock();
+        let Some(entries) = users.get_mut(&self.user) else {
             return;
         };
         entries.retain(|entry| entry.number != self.number);
         if entries.is_empty() {
-            state.users.remove(&self.user);
+            users.remove(&self.user);
         }
     }
 }
@@ -132,16 +124,16 @@ mod tests {
 
     #[test]
     fn a_user_has_so_many_places_and_a_client_takes_over_its_own() {
-        let (logins, link) = (Logins::new(2), link());
-        let first = enter(&logins, "alice:1", &link);
-        let second = enter(&logins, "alice:2", &link);
+        let logins = Logins::new(2);
+        let first = enter(&logins, "alice:1", &link());
+        let second = enter(&logins, "alice:2", &link());
         assert!(first.is_some() && second.is_some());
-        assert!(enter(&logins, "alice:3", &link).is_none());
-        assert!(enter(&logins, "alice:2", &link).is_some());
+        assert!(enter(&logins, "alice:3", &link()).is_none());
+        assert!(enter(&logins, "alice:2", &link()).is_some());
         drop(first);
-        assert!(enter(&logins, "alice:3", &link).is_some());
+        assert!(enter(&logins, "alice:3", &link()).is_some());
         drop(second);
-        assert!(logins.lock().users.is_empty());
+        assert!(logins.lock().is_empty());
     }
 
     #[test]

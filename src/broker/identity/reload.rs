@@ -8,7 +8,7 @@ use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
-use super::authenticator::{Authenticator, Files};
+use super::authenticator::Authenticator;
 use crate::broker::BrokerConfig;
 use crate::ops::files::FileWatch;
 
@@ -28,7 +28,7 @@ impl Watch {
     /// Reads the files again when they change and when `reload` does, until `stop`. A file that is wrong changes nothing.
     pub(in crate::broker) async fn run(
         mut self,
-        authenticator: &Authenticator,
+        authenticator: &Arc<Authenticator>,
         mut reload: watch::Receiver<u64>,
         stop: &CancellationToken,
     ) {
@@ -37,9 +37,9 @@ impl Watch {
                 () = stop.cancelled() => return,
                 () = self.files.changed(&mut reload) => {}
             }
-            let config = Arc::clone(&self.config);
-            match spawn_blocking(move || Files::read(&config)).await {
-                Ok(Ok(files)) => authenticator.replace(files),
+            let (authenticator, config) = (Arc::clone(authenticator), Arc::clone(&self.config));
+            match spawn_blocking(move || authenticator.reread(&config)).await {
+                Ok(Ok(())) => {}
                 Ok(Err(error)) => error!(%error, "users and keys could not be read again; those of before hold"),
                 Err(_panicked_or_stopped) => return,
             }
@@ -86,7 +86,7 @@ mod tests {
         add(&path, "alice");
         let config = BrokerConfig { users_file: Some(path.clone()), ..BrokerConfig::default() };
         let watch = Watch::new(&config);
-        let authenticator = Authenticator::new(&config).unwrap();
+        let authenticator = Arc::new(Authenticator::new(&config).unwrap());
         let (_, nobody_asks) = watch::channel(0);
         let stop = CancellationToken::new();
         let steps = async {
