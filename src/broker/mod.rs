@@ -183,7 +183,7 @@ impl Broker {
 
     /// The addresses.
     pub fn addresses(&self) -> Bound {
-        self.listeners.addresses()
+        self.listeners.bound
     }
 
     /// Serves clients until `stop`.
@@ -221,7 +221,7 @@ impl Broker {
             hub.finish_import(import).await?;
         }
         broker_link.send_replace(BrokerLink::Up);
-        info!(addresses = ?listeners.addresses(), "broker is open");
+        info!(addresses = ?listeners.bound, "broker is open");
         let closed = CancellationToken::new();
         let listening = listeners.run(Arc::clone(&hub), reload.clone(), stop.clone());
         tokio::join!(

@@ -1,5 +1,6 @@
 //! From an accepted connection to one that can be served.
 
+use std::fmt::Display;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -11,19 +12,20 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::server::TlsStream;
-use tokio_tungstenite::tungstenite;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use super::super::connection::{self, Stream};
-use super::super::connection_limits::{ConnectionLimits, ConnectionPermit, network_of};
-use super::super::hub::Hub;
-use super::super::refusals::{Refusal, Who};
-use super::proxy::{self, ProxyError};
-use super::spoken::mismatch;
+use super::mismatch::mismatch;
+use super::proxy;
 use super::tls::Acceptors;
 use super::ws;
+use crate::broker::Listen;
+use crate::broker::connection::{self, Stream};
+use crate::broker::connection_limits::{ConnectionLimits, ConnectionPermit, network_of};
+use crate::broker::hub::Hub;
+use crate::broker::refusals::{Refusal, Who};
 use crate::ops::metrics::Metric;
 
 /// When TCP begins to ask whether a silent peer is still there. Clients without an MQTT keep alive are found so.
@@ -51,47 +53,18 @@ enum Stopped {
     HungUp,
 }
 
-impl From<ProxyError> for Stopped {
-    fn from(error: ProxyError) -> Self {
-        Self::Refused(Refusal::ProxyHeader, error.to_string())
-    }
-}
-
-impl From<Box<tungstenite::Error>> for Stopped {
-    fn from(error: Box<tungstenite::Error>) -> Self {
-        Self::Refused(Refusal::WebSocket, error.to_string())
-    }
-}
-
-/// What all doors share.
+/// What all listeners share.
 pub(super) struct Handshake {
-    hub: Arc<Hub>,
+    pub(super) hub: Arc<Hub>,
     acceptors: Option<watch::Receiver<Acceptors>>,
-    origins: Vec<String>,
-    proxy_protocol: bool,
+    listen: Listen,
     addresses: Arc<ConnectionLimits<IpAddr>>,
 }
 
-/// A connection that has been through everything that comes before MQTT.
-struct Guest {
-    stream: Box<dyn Stream>,
-    peer: SocketAddr,
-    _permit: ConnectionPermit<IpAddr>,
-}
-
 impl Handshake {
-    pub(super) fn new(
-        hub: Arc<Hub>,
-        acceptors: Option<watch::Receiver<Acceptors>>,
-        origins: Vec<String>,
-        proxy_protocol: bool,
-    ) -> Self {
+    pub(super) fn new(hub: Arc<Hub>, acceptors: Option<watch::Receiver<Acceptors>>, listen: Listen) -> Self {
         let addresses = ConnectionLimits::new(hub.limits.connections_per_address);
-        Self { hub, acceptors, origins, proxy_protocol, addresses }
-    }
-
-    pub(super) fn hub(&self) -> &Arc<Hub> {
-        &self.hub
+        Self { hub, acceptors, listen, addresses }
     }
 
     /// Takes one connection through everything, until it ends.
@@ -106,49 +79,43 @@ impl Handshake {
             debug!(%peer, %error, "could not set the options of a connection");
         }
         let deadline = Instant::now() + self.hub.limits.connect_timeout;
+        // A proxy may tell another one.
+        let mut client = peer;
         // On the heap, because handshakes need much memory for a short time.
-        let arrived = timeout_at(deadline, Box::pin(self.welcome(kind, stream, peer)));
+        let arrived = timeout_at(deadline, Box::pin(self.shake_hands(kind, stream, &mut client)));
         let Some(arrived) = stop.run_until_cancelled(arrived).await else {
             return;
         };
         match arrived {
-            Ok(Ok(Guest { stream, peer, _permit })) => {
-                connection::serve(Arc::clone(&self.hub), stream, peer, deadline).await
-            }
-            Ok(Err((Stopped::Refused(refusal, detail), peer))) => {
-                self.hub.refusals.tell(refusal, &Who::at(peer), detail);
-            }
-            Ok(Err((Stopped::HungUp, peer))) => {
+            Ok(Ok((stream, _permit))) => connection::serve(Arc::clone(&self.hub), stream, client, deadline).await,
+            Ok(Err(Stopped::Refused(refusal, detail))) => self.hub.refusals.tell(refusal, &Who::at(client), detail),
+            Ok(Err(Stopped::HungUp)) => {
                 self.hub.refusals.metrics().count(Metric::BrokerHandshakesFailed);
-                debug!(%peer, way = ?kind, "connection closed by its client before it said anything");
+                debug!(peer = %client, way = ?kind, "connection closed by its client before it said anything");
             }
             Err(_late) => self.hub.refusals.tell(Refusal::ConnectTimeout, &Who::at(peer), ""),
         }
     }
 
-    /// Errors name the address that the connection comes from, which a proxy may have told.
-    async fn welcome(
+    /// Everything that comes before MQTT.
+    async fn shake_hands(
         &self,
         kind: ListenerKind,
         mut stream: TcpStream,
-        peer: SocketAddr,
-    ) -> Result<Guest, (Stopped, SocketAddr)> {
-        let peer = match self.proxy_protocol {
-            true => proxy::read_header(&mut stream).await.map_err(|error| (error.into(), peer))?.unwrap_or(peer),
-            false => peer,
-        };
-        self.shake_hands(kind, stream, peer).await.map_err(|stopped| (stopped, peer))
-    }
-
-    async fn shake_hands(&self, kind: ListenerKind, stream: TcpStream, peer: SocketAddr) -> Result<Guest, Stopped> {
-        let crowded = || Stopped::Refused(Refusal::AddressConnections, String::new());
-        let permit = self.addresses.take(network_of(peer.ip())).ok_or_else(crowded)?;
+        client: &mut SocketAddr,
+    ) -> Result<(Box<dyn Stream>, ConnectionPermit<IpAddr>), Stopped> {
+        if self.listen.proxy_protocol {
+            let told = proxy::read_header(&mut stream).await.map_err(refused(Refusal::ProxyHeader))?;
+            *client = told.unwrap_or(*client);
+        }
+        let permit = self.addresses.take(network_of(client.ip()));
+        let permit = permit.ok_or_else(|| refused(Refusal::AddressConnections)(""))?;
         let mut first = [0];
         if stream.peek(&mut first).await.unwrap_or(0) == 0 {
             return Err(Stopped::HungUp);
         }
         if let Some((refusal, spoken)) = mismatch(kind, first[0]) {
-            return Err(Stopped::Refused(refusal, spoken.to_owned()));
+            return Err(refused(refusal)(spoken));
         }
         let stream: Box<dyn Stream> = match kind {
             ListenerKind::Tcp => Box::new(stream),
@@ -156,26 +123,30 @@ impl Handshake {
             ListenerKind::Ws => Box::new(self.upgrade(stream).await?),
             ListenerKind::Wss => Box::new(self.upgrade(self.secure(stream, |acceptors| &acceptors.web).await?).await?),
         };
-        Ok(Guest { stream, peer, _permit: permit })
+        Ok((stream, permit))
     }
 
     async fn secure(
         &self,
         stream: TcpStream,
-        pick: fn(&Acceptors) -> &TlsAcceptor,
+        pick: fn(&Acceptors) -> &Arc<ServerConfig>,
     ) -> Result<TlsStream<TcpStream>, Stopped> {
-        let acceptor = self.acceptors.as_ref().map(|current| pick(&current.borrow()).clone());
-        let failed = |error: io::Error| Stopped::Refused(Refusal::TlsHandshake, error.to_string());
-        let acceptor = acceptor.ok_or_else(|| failed(io::ErrorKind::Unsupported.into()))?;
-        acceptor.accept(stream).await.map_err(failed)
+        let config = self.acceptors.as_ref().map(|current| Arc::clone(pick(&current.borrow())));
+        let config = config.ok_or(io::ErrorKind::Unsupported).map_err(refused(Refusal::TlsHandshake))?;
+        TlsAcceptor::from(config).accept(stream).await.map_err(refused(Refusal::TlsHandshake))
     }
 
     async fn upgrade<S>(&self, stream: S) -> Result<ws::WebSocket<S>, Stopped>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        Ok(ws::upgrade(stream, &self.origins, self.hub.limits.packet_bytes).await?)
+        let upgraded = ws::upgrade(stream, &self.listen.origins, self.hub.limits.packet_bytes).await;
+        upgraded.map_err(refused(Refusal::WebSocket))
     }
+}
+
+fn refused<E: Display>(refusal: Refusal) -> impl Fn(E) -> Stopped {
+    move |why| Stopped::Refused(refusal, why.to_string())
 }
 
 fn prepare(stream: &TcpStream) -> io::Result<()> {

@@ -1,7 +1,7 @@
 //! What a connection speaks, by its first byte: to say so where it is not what the port is for. Pure.
 
-use super::super::refusals::Refusal;
 use super::handshake::ListenerKind;
+use crate::broker::refusals::Refusal;
 
 /// The first byte of a CONNECT (MQTT 5, 2.1).
 const CONNECT: u8 = 0x10;
