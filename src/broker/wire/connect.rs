@@ -44,7 +44,6 @@ pub(crate) struct Connect<'a> {
     /// The biggest packet that the client takes, in bytes.
     pub(crate) max_packet: Option<u32>,
     pub(crate) topic_alias_maximum: u16,
-    pub(crate) request_response_information: bool,
     /// Whether the client wants reason strings (3.1.2.11.7).
     pub(crate) request_problem_information: bool,
     /// Enhanced authentication is wanted.
@@ -124,7 +123,6 @@ impl<'a> Connect<'a> {
             receive_maximum: u16::MAX,
             max_packet: None,
             topic_alias_maximum: 0,
-            request_response_information: false,
             request_problem_information: true,
             has_auth_method: false,
         }
@@ -183,7 +181,6 @@ impl<'a> Connect<'a> {
                 (id::RECEIVE_MAXIMUM, Value::Number(most)) => self.receive_maximum = most as u16,
                 (id::MAXIMUM_PACKET, Value::Number(most)) => self.max_packet = Some(most),
                 (id::ALIAS_MAXIMUM, Value::Number(most)) => self.topic_alias_maximum = most as u16,
-                (id::RESPONSE_INFORMATION, Value::Number(wanted)) => self.request_response_information = wanted == 1,
                 (id::PROBLEM_INFORMATION, Value::Number(wanted)) => self.request_problem_information = wanted == 1,
                 (id::AUTH_METHOD, _) => self.has_auth_method = true,
                 _ => {}

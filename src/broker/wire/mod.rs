@@ -11,7 +11,7 @@
 use std::ops::Range;
 
 use acks::{OF_RECEIPT, OF_RELEASE};
-use fields::{Varint, is_padded};
+use fields::is_padded;
 
 pub(crate) use acks::{Ack, Disconnect};
 pub(crate) use connect::{Connect, Will, connect};
@@ -96,7 +96,7 @@ pub(crate) fn frame(buffer: &[u8], version: Version, limit: usize) -> Result<Fra
         return Ok(Framing::Incomplete { wants: 2 });
     };
     check_first(first)?;
-    let Some(Varint { value, bytes }) = fields::varint(rest)? else {
+    let Some((value, bytes)) = fields::varint(rest)? else {
         return Ok(Framing::Incomplete { wants: buffer.len() + 1 });
     };
     let (header, total) = (1 + bytes, 1 + bytes + value as usize);

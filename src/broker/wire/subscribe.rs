@@ -5,7 +5,7 @@ use super::fault::Fault;
 use super::fields::Reader;
 use super::properties::{self, Properties, Value, id};
 use super::{SHARED, Version, WireLimits};
-use crate::chat::filter::{self, Shared};
+use crate::chat::filter::is_subscription;
 use crate::chat::qos::QoS;
 
 /// Bits of the subscription options (3.8.3.1).
@@ -127,15 +127,10 @@ fn filters<'a, T>(
         let text = reader.text()?;
         let refused = match text {
             _ if !limits.allow(text) => Some(Refusal::TopicLimit),
-            _ if !is_filter(text) => Some(Refusal::FilterInvalid),
+            _ if !is_subscription(text) => Some(Refusal::FilterInvalid),
             _ => None,
         };
         found.push(entry(Filter { text, refused }, &mut reader)?);
     }
     Ok(found)
-}
-
-/// Whether a text can be a topic filter, shared or not.
-fn is_filter(text: &str) -> bool {
-    Shared::parse(text).map_or_else(|| filter::check(text).is_ok(), |shared| shared.is_ok())
 }
