@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ use super::tls::Acceptors;
 use super::ws;
 use crate::broker::Listen;
 use crate::broker::connection::{self, Stream};
-use crate::broker::connection_limits::{ConnectionLimits, ConnectionPermit, network_of};
+use crate::broker::connection_limits::{ConnectionLimits, ConnectionPermit};
 use crate::broker::hub::Hub;
 use crate::broker::refusals::{Refusal, Who};
 use crate::ops::metrics::Metric;
@@ -58,7 +58,7 @@ pub(super) struct Handshake {
     pub(super) hub: Arc<Hub>,
     acceptors: Option<watch::Receiver<Acceptors>>,
     listen: Listen,
-    addresses: Arc<ConnectionLimits<IpAddr>>,
+    addresses: Arc<ConnectionLimits>,
 }
 
 impl Handshake {
@@ -103,12 +103,12 @@ impl Handshake {
         kind: ListenerKind,
         mut stream: TcpStream,
         client: &mut SocketAddr,
-    ) -> Result<(Box<dyn Stream>, ConnectionPermit<IpAddr>), Stopped> {
+    ) -> Result<(Box<dyn Stream>, ConnectionPermit), Stopped> {
         if self.listen.proxy_protocol {
             let told = proxy::read_header(&mut stream).await.map_err(refused(Refusal::ProxyHeader))?;
             *client = told.unwrap_or(*client);
         }
-        let permit = self.addresses.take(network_of(client.ip()));
+        let permit = self.addresses.take(client.ip());
         let permit = permit.ok_or_else(|| refused(Refusal::AddressConnections)(""))?;
         let mut first = [0];
         if stream.peek(&mut first).await.unwrap_or(0) == 0 {
