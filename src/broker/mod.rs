@@ -62,6 +62,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use crate::mqtt::{BrokerLink, Outlet};
+use crate::ops::files::FileWatch;
 use crate::ops::metrics::Metrics;
 use crate::store::{Recorded, Store, StoreError};
 use hub::Hub;
@@ -119,7 +120,7 @@ pub enum BrokerError {
 pub struct Broker {
     listeners: Listeners,
     authenticator: Arc<identity::Authenticator>,
-    files: identity::Watch,
+    files: FileWatch,
     config: BrokerConfig,
 }
 
@@ -157,7 +158,7 @@ impl Broker {
     /// If an address is taken or cannot be used, is open to strangers, a limit is 0, or a file of users or keys is wrong.
     pub async fn bind(config: BrokerConfig) -> Result<Self, BrokerError> {
         config.check()?;
-        let files = identity::Watch::new(&config);
+        let files = identity::watched_files(&config);
         let authenticator = Arc::new(identity::Authenticator::new(&config)?);
         let listeners = Listeners::bind(&config.listen)?;
         Ok(Self { listeners, authenticator, files, config })
@@ -230,7 +231,7 @@ impl Broker {
                 closed.cancel();
             },
             hub.work(publish, clients, &closed),
-            files.run(&authenticator, reload, &stop),
+            authenticator.keep(files, reload, &stop),
         );
         broker_link.send_replace(BrokerLink::Down);
         info!("broker is closed");

@@ -1,6 +1,5 @@
 //! One log-in from beginning to end, and what happens to those who are in when the files change.
 
-use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
@@ -44,12 +43,9 @@ impl From<Refusal> for Denied {
 /// Knows the users and the keys, and who is in.
 #[derive(Debug)]
 pub(in crate::broker) struct Authenticator {
-    /// Whether those who do not say who they are may come in.
-    anonymous: bool,
+    config: BrokerConfig,
     /// Replaced as a whole when a file changes. A lock because log-ins read it while that happens.
     credentials: RwLock<Arc<Credentials>>,
-    /// Who is a BAL by the configuration.
-    bals: BTreeSet<String>,
     logins: Arc<Logins>,
     /// A lock because log-ins come in their own tasks; it is held for one map operation.
     failures: Mutex<LoginThrottle>,
@@ -81,9 +77,8 @@ impl Authenticator {
     /// Reads the files that are configured.
     pub(in crate::broker) fn new(config: &BrokerConfig) -> Result<Self, IdentityError> {
         let new = Self {
-            anonymous: config.anonymous,
+            config: config.clone(),
             credentials: RwLock::new(Arc::new(Credentials::read(config, None)?)),
-            bals: config.bals.clone(),
             logins: Logins::new(config.limits.connections_per_user),
             failures: Mutex::new(LoginThrottle::new(config.limits.login_failures_per_minute)),
         };
@@ -111,7 +106,7 @@ impl Authenticator {
             return checked;
         }
         // The listeners are on loopback, but there may be a proxy in front of them.
-        match self.anonymous {
+        match self.config.anonymous {
             true if address.to_canonical().is_loopback() => Ok(Caller::Anonymous),
             true => {
                 let detail = "from outside: anonymous clients come from loopback only".to_owned();
@@ -140,7 +135,7 @@ impl Authenticator {
     /// an anonymous client. Without a line in the users file it is a chat user whose token was good.
     pub(in crate::broker) fn rights_of(&self, user: Option<&str>) -> Rights {
         let Some(user) = user else {
-            return if self.anonymous { Rights::Anonymous } else { Rights::Nobody };
+            return if self.config.anonymous { Rights::Anonymous } else { Rights::Nobody };
         };
         let credentials = self.credentials();
         let by_token = credentials.keys.as_ref().map(|_| Role::User);
@@ -167,8 +162,8 @@ impl Authenticator {
     }
 
     /// Reads the files again: whoever is in and could not come in again goes.
-    pub(super) fn reread(&self, config: &BrokerConfig) -> Result<(), IdentityError> {
-        let credentials = Credentials::read(config, Some(&self.credentials()))?;
+    pub(super) fn reread(&self) -> Result<(), IdentityError> {
+        let credentials = Credentials::read(&self.config, Some(&self.credentials()))?;
         let users = credentials.passwords.as_ref().map_or(0, Passwords::count);
         *self.credentials.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(credentials);
         self.warn_of_roles();
@@ -217,13 +212,14 @@ impl Authenticator {
     fn is_somebody_else(&self, identity: &Identity) -> bool {
         let role = self.credentials().role_of(&identity.user);
         identity.role == Role::User
-            && (role.is_some_and(|role| role != Role::User) || self.bals.contains(&*identity.user))
+            && (role.is_some_and(|role| role != Role::User) || self.config.bals.contains(&*identity.user))
     }
 
     /// The users file is the operator's own word and holds, but it contradicts the configuration.
     fn warn_of_roles(&self) {
         let credentials = self.credentials();
-        for bal in self.bals.iter().filter(|bal| credentials.role_of(bal).is_some_and(|role| role != Role::Bal)) {
+        for bal in self.config.bals.iter().filter(|bal| credentials.role_of(bal).is_some_and(|role| role != Role::Bal))
+        {
             warn!(user = bal, "the configuration names a BAL whose role in the users file is another; it may not push");
         }
     }
@@ -299,7 +295,7 @@ mod tests {
             "{:?}",
             told()
         );
-        authenticator.reread(&config).unwrap();
+        authenticator.reread().unwrap();
         assert_eq!(told().len(), 2);
     }
 

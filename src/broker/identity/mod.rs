@@ -27,7 +27,7 @@ pub(super) use authenticator::{Authenticator, Caller, Denied};
 pub(super) use client_id::{CLIENT_ID_MAX, assigned, device_of, is_key_of, session_key};
 pub(super) use logins::Place;
 pub use name::NameError;
-pub(super) use reload::Watch;
+pub(super) use reload::watched_files;
 pub use tokens::KeysError;
 pub use users::UsersError;
 
