@@ -220,17 +220,13 @@ impl Refusal {
 /// Of whom a line speaks: shown as [`shown`] does.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Who {
-    address: SocketAddr,
+    /// Where it is.
+    pub(super) address: SocketAddr,
     user: String,
     client: String,
 }
 
 impl Who {
-    /// Where it is.
-    pub(super) fn address(&self) -> SocketAddr {
-        self.address
-    }
-
     /// Somebody of whom nothing else is known.
     pub(super) fn at(address: SocketAddr) -> Self {
         Self { address, user: String::new(), client: String::new() }

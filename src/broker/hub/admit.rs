@@ -123,7 +123,7 @@ impl Hub {
         if connect.has_auth_method {
             return Err(Refusal::AuthMethod.into());
         }
-        let address = link.who().address().ip();
+        let address = link.who().address.ip();
         let caller = self.authenticator.login(connect.user, connect.password, address).await?;
         let user = match &caller {
             Caller::Anonymous => None,

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::queue::SharedQueue;
-use super::session::Options;
+use crate::broker::wire::Options;
 use crate::chat::qos::QoS;
 
 /// Those who subscribed to one filter under one name.
@@ -42,7 +42,7 @@ impl Group {
     /// What the group asks of a message; a member lowers it to what it asked for itself.
     pub(super) fn options(&self) -> Options {
         let qos = self.lock().values().map(|options| options.qos).max().unwrap_or(QoS::AtMostOnce);
-        Options { qos, no_local: false, retain_as_published: true, id: None }
+        Options { qos, no_local: false, retain_as_published: true, retain_handling: 0, id: None }
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<u64, Options>> {

@@ -51,7 +51,7 @@ pub(crate) use publish::{NewPublish, NotSafe, Promise, Publisher, Publishing};
 pub(crate) use queue::SharedQueue;
 use registry::Registry;
 use routes::{Route, Routes};
-pub(crate) use session::{Feed, Options, Own, Session};
+pub(crate) use session::{Feed, Own, Session};
 pub(crate) use subscribe::{AfterSubscribe, Wanted};
 use wills::Delayed;
 

@@ -17,17 +17,13 @@ pub(crate) use acks::{Ack, Disconnect};
 pub(crate) use connect::{Connect, Will, connect};
 pub(crate) use fault::Fault;
 pub(crate) use publish::Publish;
-pub(crate) use subscribe::{Subscribe, Unsubscribe};
+pub(crate) use subscribe::{Options, Subscribe, Unsubscribe};
 pub(crate) use write::{
     AckKind, Connack, Form, PublishOut, ack, connack, disconnect, pingresp, publish, publish_size, suback, unsuback,
 };
 
 #[cfg(test)]
-use {
-    connect::Refused,
-    properties::MessageProperties,
-    subscribe::{Filter, Options},
-};
+use {connect::Refused, properties::MessageProperties, subscribe::Filter};
 
 mod acks;
 mod connect;
