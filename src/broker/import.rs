@@ -19,7 +19,7 @@
 mod files;
 
 use super::identity::{is_key_of, session_key};
-use crate::chat::filter::{Shared, check};
+use crate::chat::filter::is_subscription;
 use crate::chat::qos::QoS;
 use crate::chat::topic::Side;
 use crate::store::{ImportedMessage, ImportedSent, KeptSubscription, Message, SessionRecord};
@@ -43,7 +43,8 @@ pub(super) struct Imported {
     folder: Folder,
     /// Names of files that were not asked for yet.
     retained: std::vec::IntoIter<String>,
-    left_out: LeftOut,
+    /// What has been left out so far.
+    pub(super) left_out: LeftOut,
 }
 
 /// A session of an earlier release.
@@ -99,11 +100,6 @@ pub(super) fn read(folder: &Path) -> io::Result<Option<Imported>> {
 }
 
 impl Imported {
-    /// What has been left out so far.
-    pub(super) fn left_out(&self) -> LeftOut {
-        self.left_out
-    }
-
     /// What waits for a session.
     ///
     /// # Errors
@@ -248,12 +244,10 @@ impl FormerSession {
     fn new(key: String, name: String, client: String, stored: StoredSession, left_out: &mut LeftOut) -> Self {
         left_out.wills += u64::from(stored.will_message.is_some());
         let count = stored.subscriptions.len();
-        let is_filter =
-            |filter: &str| Shared::parse(filter).map_or_else(|| check(filter), |shared| shared.map(drop)).is_ok();
         let subscriptions: Vec<_> = stored
             .subscriptions
             .into_iter()
-            .filter(|(filter, _)| is_filter(filter))
+            .filter(|(filter, _)| is_subscription(filter))
             .map(|(filter, stored)| KeptSubscription { filter, options: stored.options(), id: stored.subscription_id })
             .collect();
         left_out.damaged += (count - subscriptions.len()) as u64;

@@ -37,13 +37,13 @@
 //! * While the disk refuses, what needs it is not acknowledged; everything else goes on.
 
 mod connection;
+mod connection_limits;
 mod hub;
 pub mod identity;
 mod import;
 mod listen;
 mod refusals;
 mod routing;
-mod seats;
 mod session;
 mod settings;
 mod wire;
@@ -62,6 +62,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use crate::mqtt::{BrokerLink, Outlet};
+use crate::ops::files::FileWatch;
 use crate::ops::metrics::Metrics;
 use crate::store::{Recorded, Store, StoreError};
 use hub::Hub;
@@ -118,8 +119,8 @@ pub enum BrokerError {
 #[derive(Debug)]
 pub struct Broker {
     listeners: Listeners,
-    doorman: Arc<identity::Doorman>,
-    files: identity::Watch,
+    authenticator: Arc<identity::Authenticator>,
+    files: FileWatch,
     config: BrokerConfig,
 }
 
@@ -157,10 +158,10 @@ impl Broker {
     /// If an address is taken or cannot be used, is open to strangers, a limit is 0, or a file of users or keys is wrong.
     pub async fn bind(config: BrokerConfig) -> Result<Self, BrokerError> {
         config.check()?;
-        let files = identity::Watch::new(&config);
-        let doorman = Arc::new(identity::Doorman::new(&config)?);
+        let files = identity::watched_files(&config);
+        let authenticator = Arc::new(identity::Authenticator::new(&config)?);
         let listeners = Listeners::bind(&config.listen)?;
-        Ok(Self { listeners, doorman, files, config })
+        Ok(Self { listeners, authenticator, files, config })
     }
 
     /// Checks the configuration and reads users, keys and certificates, as [`Broker::bind`] does; opens no sockets.
@@ -170,7 +171,7 @@ impl Broker {
     /// If something is open to strangers, a limit is 0, or a file or folder cannot be used.
     pub fn check(config: &BrokerConfig) -> Result<(), BrokerError> {
         config.check()?;
-        identity::Doorman::new(config)?;
+        identity::Authenticator::new(config)?;
         Listeners::check(&config.listen)?;
         match config.data.as_deref().map(|folder| (folder, std::fs::metadata(folder))) {
             Some((folder, Ok(found))) if !found.is_dir() => {
@@ -183,7 +184,7 @@ impl Broker {
 
     /// The addresses.
     pub fn addresses(&self) -> Bound {
-        self.listeners.addresses()
+        self.listeners.bound
     }
 
     /// Serves clients until `stop`.
@@ -197,7 +198,7 @@ impl Broker {
         surroundings: Surroundings,
         stop: CancellationToken,
     ) -> Result<(), BrokerError> {
-        let Self { listeners, doorman, files, config: BrokerConfig { data, limits, .. } } = self;
+        let Self { listeners, authenticator, files, config: BrokerConfig { data, limits, .. } } = self;
         let Outlet { inbound, publish, broker_link, clients, sightings, set_aside, .. } = outlet;
         let Surroundings { metrics, reload, store, told } = surroundings;
         let parts = hub::Parts {
@@ -205,7 +206,7 @@ impl Broker {
             refusals: Arc::new(refusals::Refusals::new(metrics)),
             store,
             told,
-            doorman: Arc::clone(&doorman),
+            authenticator: Arc::clone(&authenticator),
             inbound,
             sightings,
             set_aside,
@@ -221,7 +222,7 @@ impl Broker {
             hub.finish_import(import).await?;
         }
         broker_link.send_replace(BrokerLink::Up);
-        info!(addresses = ?listeners.addresses(), "broker is open");
+        info!(addresses = ?listeners.bound, "broker is open");
         let closed = CancellationToken::new();
         let listening = listeners.run(Arc::clone(&hub), reload.clone(), stop.clone());
         tokio::join!(
@@ -230,7 +231,7 @@ impl Broker {
                 closed.cancel();
             },
             hub.work(publish, clients, &closed),
-            files.run(&doorman, reload, &stop),
+            authenticator.keep(files, reload, &stop),
         );
         broker_link.send_replace(BrokerLink::Down);
         info!("broker is closed");

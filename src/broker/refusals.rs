@@ -87,120 +87,70 @@ struct Row {
     code: u8,
     /// The return code of a CONNACK in 3.1.1 (3.2.2.3); 0 where it has none.
     connack: u8,
-    level: Level,
-    /// An older counter that counts it too.
-    metric: Option<Metric>,
-}
-
-/// How loud the line is.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Level {
-    /// A client does something that it may not.
-    Info,
-    /// A limit is reached, or somebody may be guessing passwords.
-    Warn,
 }
 
 /// A row of [`TABLE`].
 const fn row(refusal: Refusal, label: &'static str, rule: &'static str, code: u8, connack: u8) -> Row {
-    Row { refusal, label, rule, code, connack, level: Level::Info, metric: None }
-}
-
-impl Row {
-    const fn warn(mut self) -> Self {
-        self.level = Level::Warn;
-        self
-    }
-
-    const fn counts(mut self, metric: Metric) -> Self {
-        self.metric = Some(metric);
-        self
-    }
+    Row { refusal, label, rule, code, connack }
 }
 
 /// All refusals, in the order of the enum.
 const TABLE: &[Row] = &[
-    row(Refusal::AddressConnections, "address_connections", "the address has too many connections", 0x97, 3)
-        .warn()
-        .counts(Metric::BrokerAddressRefused),
-    row(Refusal::Connections, "connections", "all places are taken: new connections wait", 0x97, 3)
-        .warn()
-        .counts(Metric::BrokerFull),
-    row(Refusal::ConnectTimeout, "connect_timeout", "no CONNECT came in time", 0x80, 0)
-        .counts(Metric::BrokerConnectTimeouts),
-    row(Refusal::ProxyHeader, "proxy_header", "the connection has no PROXY header that can be read", 0x81, 0)
-        .counts(Metric::BrokerHandshakesFailed),
-    row(Refusal::TlsHandshake, "tls_handshake", "the TLS handshake failed", 0x81, 0)
-        .counts(Metric::BrokerHandshakesFailed),
-    row(Refusal::PlainOnTls, "plain_on_tls", "this is the port for TLS, and the client speaks without it", 0x81, 0)
-        .counts(Metric::BrokerHandshakesFailed),
-    row(Refusal::TlsOnPlain, "tls_on_plain", "this is the port without TLS, and the client speaks TLS", 0x81, 0)
-        .counts(Metric::BrokerHandshakesFailed),
-    row(Refusal::OtherProtocol, "other_protocol", "the client speaks another protocol than this port", 0x81, 0)
-        .counts(Metric::BrokerHandshakesFailed),
-    row(Refusal::WebSocket, "websocket", "the client does not keep to MQTT over WebSocket", 0x81, 0)
-        .counts(Metric::BrokerHandshakesFailed),
+    row(Refusal::AddressConnections, "address_connections", "the address has too many connections", 0x97, 3),
+    row(Refusal::Connections, "connections", "all places are taken: new connections wait", 0x97, 3),
+    row(Refusal::ConnectTimeout, "connect_timeout", "no CONNECT came in time", 0x80, 0),
+    row(Refusal::ProxyHeader, "proxy_header", "the connection has no PROXY header that can be read", 0x81, 0),
+    row(Refusal::TlsHandshake, "tls_handshake", "the TLS handshake failed", 0x81, 0),
+    row(Refusal::PlainOnTls, "plain_on_tls", "this is the port for TLS, and the client speaks without it", 0x81, 0),
+    row(Refusal::TlsOnPlain, "tls_on_plain", "this is the port without TLS, and the client speaks TLS", 0x81, 0),
+    row(Refusal::OtherProtocol, "other_protocol", "the client speaks another protocol than this port", 0x81, 0),
+    row(Refusal::WebSocket, "websocket", "the client does not keep to MQTT over WebSocket", 0x81, 0),
     row(Refusal::FirstPacket, "first_packet", "the first packet is not a CONNECT", 0x82, 0),
     row(Refusal::Mqtt31, "mqtt_3_1", "MQTT 3.1 is not spoken here, only 3.1.1 and 5", 0x84, 1),
     row(Refusal::ProtocolLevel, "protocol_level", "the protocol level is neither that of MQTT 3.1.1 nor of 5", 0x84, 1),
     row(Refusal::Malformed, "malformed", "a packet breaks a rule of MQTT", 0x81, 0),
-    row(Refusal::PacketSize, "packet_size", "a packet is over the size limit", 0x95, 0)
-        .counts(Metric::BrokerPacketsTooBig),
+    row(Refusal::PacketSize, "packet_size", "a packet is over the size limit", 0x95, 0),
     row(Refusal::ClientIdLength, "client_id_length", "the client id is longer than 256 bytes", 0x85, 2),
     row(Refusal::ClientIdMissing, "client_id_missing", "an empty client id needs a clean session in 3.1.1", 0x85, 2),
     row(Refusal::AuthMethod, "auth_method", "no authentication method is known here", 0x8c, 0),
     row(Refusal::NoUser, "no_user", "the client does not say who it is, and anonymous clients are not let in", 0x87, 5),
-    row(Refusal::Credentials, "credentials", "user name, password or token are wrong", 0x86, 5)
-        .warn()
-        .counts(Metric::LoginsFailed),
-    row(Refusal::LoginThrottle, "login_throttle", "too many log-ins from the address have failed", 0x9f, 3)
-        .warn()
-        .counts(Metric::LoginsLimited),
-    row(Refusal::UserConnections, "user_connections", "the user has too many connections", 0x97, 3)
-        .warn()
-        .counts(Metric::BrokerUserRefused),
-    row(Refusal::Sessions, "sessions", "there are too many sessions", 0x88, 3).warn(),
-    row(Refusal::Busy, "busy", "the log-in took too long", 0x89, 3).warn(),
+    row(Refusal::Credentials, "credentials", "user name, password or token are wrong", 0x86, 5),
+    row(Refusal::LoginThrottle, "login_throttle", "too many log-ins from the address have failed", 0x9f, 3),
+    row(Refusal::UserConnections, "user_connections", "the user has too many connections", 0x97, 3),
+    row(Refusal::Sessions, "sessions", "there are too many sessions", 0x88, 3),
+    row(Refusal::Busy, "busy", "the log-in took too long", 0x89, 3),
     row(
         Refusal::WillTopic,
         "will_topic",
         "the client may not write the topic of its will: it is not published",
         0x87,
         0,
-    )
-    .counts(Metric::PublishesDenied),
-    row(Refusal::TopicLimit, "topic_limit", "a topic or filter is over a limit", 0x90, 0)
-        .counts(Metric::BrokerTopicsRefused),
-    row(Refusal::FilterCount, "filter_count", "too many filters are in one packet", 0x97, 0)
-        .counts(Metric::BrokerTopicsRefused),
-    row(Refusal::PublishDenied, "publish_denied", "the client may not write this topic", 0x87, 0)
-        .counts(Metric::PublishesDenied),
-    row(Refusal::SysTopic, "sys_topic", "topics below $SYS are the broker's own: the message is dropped", 0x87, 0)
-        .counts(Metric::PublishesDenied),
-    row(Refusal::SubscribeDenied, "subscribe_denied", "the client may not read what the filter asks for", 0x87, 0)
-        .counts(Metric::SubscriptionsDenied),
+    ),
+    row(Refusal::TopicLimit, "topic_limit", "a topic or filter is over a limit", 0x90, 0),
+    row(Refusal::FilterCount, "filter_count", "too many filters are in one packet", 0x97, 0),
+    row(Refusal::PublishDenied, "publish_denied", "the client may not write this topic", 0x87, 0),
+    row(Refusal::SysTopic, "sys_topic", "topics below $SYS are the broker's own: the message is dropped", 0x87, 0),
+    row(Refusal::SubscribeDenied, "subscribe_denied", "the client may not read what the filter asks for", 0x87, 0),
     row(Refusal::FilterInvalid, "filter_invalid", "the topic filter breaks a rule of MQTT", 0x8f, 0),
     row(Refusal::Subscriptions, "subscriptions", "the client has too many subscriptions", 0x97, 0),
     row(Refusal::Retained, "retained", "there is no room for the retained message", 0x97, 0),
     row(Refusal::Quota, "quota", "the queue of the bridge is full: publish the message again later", 0x97, 0),
     row(Refusal::ReceiveMaximum, "receive_maximum", "more messages are open than the receive maximum", 0x93, 0),
     row(Refusal::KeepAlive, "keep_alive", "the client was silent for one and a half times its keep alive", 0x8d, 0),
-    row(Refusal::NotReading, "not_reading", "the client does not read", 0x80, 0).counts(Metric::BrokerStalled),
+    row(Refusal::NotReading, "not_reading", "the client does not read", 0x80, 0),
     row(Refusal::NotStored, "not_stored", "a message could not be made safe: publish it again", 0x83, 0),
     row(Refusal::TakenOver, "taken_over", "another connection of the user took the client id over", 0x8e, 0),
     row(Refusal::TokenExpired, "token_expired", "the token has expired", 0xa0, 0),
     row(Refusal::Revoked, "revoked", "the users file does not let the user in any more", 0x98, 0),
     row(Refusal::SlowReader, "slow_reader", "the client does not take its messages as fast as they come", 0x97, 0),
-    row(Refusal::QueueFull, "queue_full", "too many messages wait for the session: it gets no new ones", 0x97, 0)
-        .warn(),
+    row(Refusal::QueueFull, "queue_full", "too many messages wait for the session: it gets no new ones", 0x97, 0),
     row(
         Refusal::DocumentSize,
         "document_size",
         "a document is bigger than the packets that the client takes: it is set aside",
         0x95,
         0,
-    )
-    .warn(),
+    ),
 ];
 
 impl Refusal {
@@ -225,22 +175,58 @@ impl Refusal {
     pub(super) fn connack(self) -> Option<u8> {
         Some(self.row().connack).filter(|code| *code != 0)
     }
+
+    /// A limit is reached, or somebody may be guessing passwords. Otherwise a client does something that it may not.
+    fn is_warning(self) -> bool {
+        matches!(
+            self,
+            Self::AddressConnections
+                | Self::Connections
+                | Self::Credentials
+                | Self::LoginThrottle
+                | Self::UserConnections
+                | Self::Sessions
+                | Self::Busy
+                | Self::QueueFull
+                | Self::DocumentSize
+        )
+    }
+
+    /// An older counter that counts it too.
+    fn metric(self) -> Option<Metric> {
+        Some(match self {
+            Self::AddressConnections => Metric::BrokerAddressRefused,
+            Self::Connections => Metric::BrokerFull,
+            Self::ConnectTimeout => Metric::BrokerConnectTimeouts,
+            Self::ProxyHeader
+            | Self::TlsHandshake
+            | Self::PlainOnTls
+            | Self::TlsOnPlain
+            | Self::OtherProtocol
+            | Self::WebSocket => Metric::BrokerHandshakesFailed,
+            Self::PacketSize => Metric::BrokerPacketsTooBig,
+            Self::Credentials => Metric::LoginsFailed,
+            Self::LoginThrottle => Metric::LoginsLimited,
+            Self::UserConnections => Metric::BrokerUserRefused,
+            Self::WillTopic | Self::PublishDenied | Self::SysTopic => Metric::PublishesDenied,
+            Self::TopicLimit | Self::FilterCount => Metric::BrokerTopicsRefused,
+            Self::SubscribeDenied => Metric::SubscriptionsDenied,
+            Self::NotReading => Metric::BrokerStalled,
+            _ => return None,
+        })
+    }
 }
 
 /// Of whom a line speaks: shown as [`shown`] does.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Who {
-    address: SocketAddr,
+    /// Where it is.
+    pub(super) address: SocketAddr,
     user: String,
     client: String,
 }
 
 impl Who {
-    /// Where it is.
-    pub(super) fn address(&self) -> SocketAddr {
-        self.address
-    }
-
     /// Somebody of whom nothing else is known.
     pub(super) fn at(address: SocketAddr) -> Self {
         Self { address, user: String::new(), client: String::new() }
@@ -284,7 +270,7 @@ impl Refusals {
     /// Counts a refusal which nobody could be told of.
     pub(super) fn count(&self, refusal: Refusal) {
         self.metrics.client_refused(refusal.label(), 1);
-        if let Some(metric) = refusal.row().metric {
+        if let Some(metric) = refusal.metric() {
             self.metrics.count(metric);
         }
     }
@@ -296,16 +282,13 @@ impl Refusals {
         let Some(untold) = self.line(refusal, who.address.ip()) else {
             return;
         };
-        let Row { label: reason, rule, level, .. } = refusal.row();
+        let (reason, rule) = (refusal.label(), refusal.rule());
         let Who { address, user, client } = who;
         let detail = shown(&detail.to_string());
-        match level {
-            Level::Info => {
-                info!(target: TARGET, %address, user, client, reason, rule, detail, untold, "client refused")
-            }
-            Level::Warn => {
-                warn!(target: TARGET, %address, user, client, reason, rule, detail, untold, "client refused")
-            }
+        if refusal.is_warning() {
+            warn!(target: TARGET, %address, user, client, reason, rule, detail, untold, "client refused");
+        } else {
+            info!(target: TARGET, %address, user, client, reason, rule, detail, untold, "client refused");
         }
     }
 

@@ -72,6 +72,11 @@ pub fn check(filter: &str) -> Result<(), FilterError> {
     Ok(())
 }
 
+/// Whether a client can subscribe to this, shared or not.
+pub fn is_subscription(filter: &str) -> bool {
+    Shared::parse(filter).map_or_else(|| check(filter).is_ok(), |shared| shared.is_ok())
+}
+
 /// What all topics begin with that a well-formed filter matches.
 pub fn literal_prefix(filter: &str) -> &str {
     match filter.find(['+', '#']).map(|at| filter.split_at(at)) {

@@ -1,7 +1,9 @@
 //! The quality of service of an MQTT message (MQTT 5, 4.3).
 
+use serde::Deserialize;
+
 /// How a message is delivered. The greater one promises more.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
 #[repr(u8)]
 pub enum QoS {
     /// At most once: nobody acknowledges it.

@@ -5,7 +5,7 @@ use super::trace::utc;
 use super::{json_rows, shown};
 use crate::chat::filter;
 use crate::ops::print;
-use crate::store::{Inspector, RetainedSummary, StoreError};
+use crate::store::{Inspector, KeptRetained, StoreError};
 use std::path::Path;
 
 /// Retained messages that are read from the store at a time.
@@ -35,10 +35,10 @@ pub(super) fn run(path: &Path, wanted: Option<&str>, page: PageArgs, json: bool)
 
 /// The part `page` of the retained messages by topic, and whether there are more behind it.
 fn pick(
-    mut read: impl FnMut(&str) -> Result<Vec<RetainedSummary>, StoreError>,
+    mut read: impl FnMut(&str) -> Result<Vec<KeptRetained>, StoreError>,
     wanted: Option<&str>,
     PageArgs { limit, skip }: PageArgs,
-) -> Result<(Vec<RetainedSummary>, bool), StoreError> {
+) -> Result<(Vec<KeptRetained>, bool), StoreError> {
     let (mut found, mut skipped, mut after) = (Vec::new(), 0, String::new());
     loop {
         let messages = read(&after)?;
@@ -59,8 +59,8 @@ fn pick(
     }
 }
 
-fn line(message: &RetainedSummary) -> String {
-    let RetainedSummary { topic, bytes, user, qos, expires_at } = message;
+fn line(message: &KeptRetained) -> String {
+    let KeptRetained { topic, bytes, user, qos, expires_at } = message;
     let until = expires_at.map_or_else(|| "-".to_owned(), utc);
     let user = user.as_deref().map(|user| format!(" ({})", shown(user))).unwrap_or_default();
     format!("{bytes:>9}  {qos:<3}  {until:<24}  {}{user}", shown(topic))
@@ -70,8 +70,8 @@ fn line(message: &RetainedSummary) -> String {
 mod tests {
     use super::*;
 
-    fn message(topic: &str) -> RetainedSummary {
-        RetainedSummary { topic: topic.to_owned(), bytes: 9, user: None, qos: 1, expires_at: None }
+    fn message(topic: &str) -> KeptRetained {
+        KeptRetained { topic: topic.to_owned(), bytes: 9, user: None, qos: 1, expires_at: None }
     }
 
     /// Of a store that gives two at a time.
@@ -94,7 +94,7 @@ mod tests {
     #[test]
     fn a_line_says_whose_it_is_and_until_when() {
         assert_eq!(line(&message("a\n")), "        9  1    -                         a\\n");
-        let kept = RetainedSummary { user: Some("alice".into()), expires_at: Some(0), ..message("a") };
+        let kept = KeptRetained { user: Some("alice".into()), expires_at: Some(0), ..message("a") };
         assert_eq!(line(&kept), "        9  1    1970-01-01T00:00:00.000Z  a (alice)");
     }
 }

@@ -17,6 +17,8 @@ pub const LOOK: Duration = Duration::from_secs(2);
 pub struct FileWatch {
     paths: Vec<PathBuf>,
     seen: Vec<Option<Stamp>>,
+    /// How they looked last, if they are to come to rest before they are read.
+    moving: Option<Vec<Option<Stamp>>>,
     next_look: Instant,
     /// Whether a reload was asked for that nobody has been told of yet.
     asked: bool,
@@ -28,7 +30,13 @@ impl FileWatch {
     /// To be made before the files are read for the first time: what changes meanwhile is seen at the next look.
     pub fn new(paths: Vec<PathBuf>) -> Self {
         let seen = stamps(&paths);
-        Self { paths, seen, next_look: Instant::now() + LOOK, asked: false, deaf: false }
+        Self { paths, seen, moving: None, next_look: Instant::now() + LOOK, asked: false, deaf: false }
+    }
+
+    /// For files that belong together and are written one after the other: they have changed when they look the same twice.
+    pub fn at_rest(paths: Vec<PathBuf>) -> Self {
+        let new = Self::new(paths);
+        Self { moving: Some(new.seen.clone()), ..new }
     }
 
     /// Waits until one of the files has changed, or until `reload` asks for all of them to be read again. Cancel-safe.
@@ -52,7 +60,8 @@ impl FileWatch {
                 return std::future::pending().await;
             };
             self.next_look = Instant::now() + LOOK;
-            if std::mem::take(&mut self.asked) | (now != self.seen) {
+            let has_moved = self.moving.as_mut().is_some_and(|last| std::mem::replace(last, now.clone()) != now);
+            if std::mem::take(&mut self.asked) | (now != self.seen && !has_moved) {
                 self.seen = now;
                 return;
             }

@@ -79,8 +79,8 @@ pub use presence::{LastPresence, PRESENCE_KEPT_MS, PRESENCE_UNSURE_MS, PresenceC
 pub use sessions::{
     Acknowledged, BrokerState, DocumentPage, Dropped, Enqueue, FRESH_BYTES, FRESH_MAX, Fresh, FreshBatch, GivenRow,
     ImportedMessage, ImportedSent, ImportedSession, KeptGroup, KeptRetained, KeptSession, KeptSubscription, KeptWill,
-    Message, Page, QueueId, QueueRow, QueuedDocument, Retain, RetainedSummary, RowPage, SessionRecord, SessionSummary,
-    Settled, SweptQueues, TakenDocument, Target,
+    Message, Page, QueueId, QueueRow, QueuedDocument, Retain, RowPage, SessionRecord, SessionSummary, Settled,
+    SweptQueues, TakenDocument, Target,
 };
 pub use sqlite::Inspector;
 pub use trace::{INBOX, Summary, Trace, TraceDelivery, TraceMessage, TraceUpstream};

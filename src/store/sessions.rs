@@ -148,7 +148,7 @@ pub struct KeptGroup {
 }
 
 /// A retained message, without its body.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct KeptRetained {
     /// Its topic.
     pub topic: String,
@@ -157,7 +157,7 @@ pub struct KeptRetained {
     /// Who published it; `None` for the bridge and for clients without a log-in.
     pub user: Option<String>,
     /// As it was published.
-    pub qos: QoS,
+    pub qos: u8,
     /// When it is to be dropped, in Unix milliseconds.
     pub expires_at: Option<u64>,
 }
@@ -381,19 +381,4 @@ pub struct SessionSummary {
     pub bytes: u64,
     /// Documents of the bridge that another reader has had and that wait for this one.
     pub documents: u64,
-}
-
-/// A retained message, as operators are shown it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct RetainedSummary {
-    /// Its topic.
-    pub topic: String,
-    /// Its bytes.
-    pub bytes: u64,
-    /// Who published it.
-    pub user: Option<String>,
-    /// Its quality of service.
-    pub qos: u8,
-    /// When it is to be dropped, in Unix milliseconds.
-    pub expires_at: Option<u64>,
 }

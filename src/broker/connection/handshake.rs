@@ -109,7 +109,7 @@ struct Door<'a> {
 impl Door<'_> {
     /// From now on lines say who the client says it is.
     fn name(&self, connect: &Connect<'_>) {
-        let address = self.link.who().address();
+        let address = self.link.who().address;
         self.link.set_who(Who::named(address, connect.user, connect.client));
     }
 

@@ -182,7 +182,7 @@ impl Connection {
     /// Serves the client until the connection ends.
     pub(crate) async fn run(mut self: Box<Self>) {
         let end = poll_fn(|cx| self.poll(cx)).await;
-        debug!(peer = %self.seat.link.who().address(), ?end, "connection ended");
+        debug!(peer = %self.seat.link.who().address, ?end, "connection ended");
         Box::pin(self.finish(end)).await;
     }
 

@@ -8,7 +8,7 @@ use futures_util::future::BoxFuture;
 
 use super::Connection;
 use super::farewell::{End, Words};
-use crate::broker::hub::{AfterSubscribe, Options, Wanted};
+use crate::broker::hub::{AfterSubscribe, Wanted};
 use crate::broker::refusals::Refusal;
 use crate::broker::wire::{self, AckKind, Subscribe, Unsubscribe};
 use crate::store::{QueueId, Store, StoreError};
@@ -71,17 +71,8 @@ impl Connection {
                 codes.push(code(refusal));
                 continue;
             }
-            codes.push(options.qos() as u8);
-            wanted.push(Wanted {
-                filter: filter.text.into(),
-                options: Options {
-                    qos: options.qos(),
-                    no_local: options.no_local(),
-                    retain_as_published: options.retain_as_published(),
-                    id: subscribe.subscription,
-                },
-                retain_handling: options.retain_handling(),
-            });
+            codes.push(options.qos as u8);
+            wanted.push(Wanted { filter: filter.text.into(), options: *options });
         }
         let link = Arc::clone(&self.seat.link);
         let done = hub.subscribe(session, link, wanted).map(|after| after.map(Done::Subscribed));

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::*;
 use crate::broker::BrokerConfig;
 use crate::broker::hub::Parts;
-use crate::broker::identity::Doorman;
+use crate::broker::identity::Authenticator;
 use crate::broker::refusals::Refusals;
 use crate::mqtt::{AckWord, Inbound, SetAside, Sighting};
 use crate::ops::clock::now_ms;
@@ -68,7 +68,7 @@ impl World {
             refusals: Arc::new(Refusals::new(Arc::clone(&metrics))),
             store,
             told: |_, _| (),
-            doorman: Arc::new(Doorman::new(&config).unwrap()),
+            authenticator: Arc::new(Authenticator::new(&config).unwrap()),
             inbound: inbound_tx,
             sightings,
             set_aside: set_aside_tx,

@@ -14,7 +14,7 @@ use super::registry::Turn;
 use super::session::{Feed, Own, Session};
 use super::wills::Will;
 use crate::broker::connection::Link;
-use crate::broker::identity::{CLIENT_ID_MAX, Caller, Denied, Login, Place, assigned, device_of, session_key};
+use crate::broker::identity::{CLIENT_ID_MAX, Caller, Denied, Place, assigned, device_of, session_key};
 use crate::broker::refusals::Refusal;
 use crate::broker::session::{Incoming, Window};
 use crate::broker::wire::{self, Connect, Version};
@@ -128,8 +128,8 @@ impl Hub {
         if connect.has_auth_method {
             return Err(Refusal::AuthMethod.into());
         }
-        let login = Login { user: connect.user, password: connect.password, address: link.who().address().ip() };
-        let caller = self.doorman.login(login).await?;
+        let address = link.who().address.ip();
+        let caller = self.authenticator.login(connect.user, connect.password, address).await?;
         let user = match &caller {
             Caller::Anonymous => None,
             Caller::Known(identity, _) => Some(Arc::clone(&identity.user)),
@@ -140,7 +140,7 @@ impl Hub {
         if is_full && self.registry.session(&key).is_none() {
             return Err(Refusal::Sessions.into());
         }
-        let place = self.doorman.enter(&caller, &key, link)?;
+        let place = self.authenticator.enter(&caller, &key, link)?;
         if let Some(user) = &user {
             // A token need not come with a user name.
             link.set_who(link.who().as_user(user));

@@ -8,9 +8,10 @@ use futures_util::future::BoxFuture;
 use super::Hub;
 use super::admit::FOREVER;
 use super::queue::SharedQueue;
-use super::session::{Options, Session};
+use super::session::Session;
 use crate::broker::connection::Link;
 use crate::broker::session::{Item, Queue};
+use crate::broker::wire::Options;
 use crate::chat::qos::QoS;
 use crate::ops::clock::now_ms;
 use crate::store::{GivenRow, Seen, StoreError};
@@ -50,7 +51,7 @@ impl Group {
     /// What the group asks of a message; a member lowers it to what it asked for itself.
     pub(super) fn options(&self) -> Options {
         let qos = self.lock().values().map(|options| options.qos).max().unwrap_or(QoS::AtMostOnce);
-        Options { qos, no_local: false, retain_as_published: true, id: None }
+        Options { qos, no_local: false, retain_as_published: true, retain_handling: 0, id: None }
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<u64, Options>> {

@@ -70,7 +70,7 @@ impl Hub {
             self.import_sessions(&mut import, sessions.by_ref().take(SESSIONS_AT_ONCE)).await?;
         }
         while self.import_retained(&mut import).await? {}
-        import.left_out = import.imported.left_out();
+        import.left_out = import.imported.left_out;
         Ok(Some(import))
     }
 

@@ -38,7 +38,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::BrokerLimits;
 use super::connection::Link;
-use super::identity::Doorman;
+use super::identity::Authenticator;
 use super::refusals::{Refusal, Refusals, Who};
 use super::routing::retained::RetainedTopics;
 use super::session::MemoryLimits;
@@ -51,7 +51,7 @@ pub(crate) use publish::{NewPublish, NotSafe, Promise, Publisher, Publishing};
 pub(crate) use queue::SharedQueue;
 use registry::Registry;
 use routes::{Route, Routes};
-pub(crate) use session::{Feed, Options, Own, Session};
+pub(crate) use session::{Feed, Own, Session};
 pub(crate) use subscribe::{AfterSubscribe, Wanted};
 use wills::Delayed;
 
@@ -63,7 +63,7 @@ pub(crate) struct Hub {
     pub(crate) store: Store,
     metrics: Arc<Metrics>,
     told: fn(&Metrics, &Recorded),
-    doorman: Arc<Doorman>,
+    authenticator: Arc<Authenticator>,
     registry: Arc<Registry>,
     routes: Routes,
     /// A lock because publishers and subscribers meet here; held for an operation on the index.
@@ -87,7 +87,7 @@ pub(super) struct Parts {
     pub(super) refusals: Arc<Refusals>,
     pub(super) store: Store,
     pub(super) told: fn(&Metrics, &Recorded),
-    pub(super) doorman: Arc<Doorman>,
+    pub(super) authenticator: Arc<Authenticator>,
     pub(super) inbound: mpsc::Sender<Inbound>,
     pub(super) sightings: mpsc::Sender<Sighting>,
     pub(super) set_aside: mpsc::Sender<SetAside>,
@@ -96,14 +96,14 @@ pub(super) struct Parts {
 
 impl Hub {
     pub(super) fn new(parts: Parts) -> Arc<Self> {
-        let Parts { limits, refusals, store, told, doorman, inbound, sightings, set_aside, stop } = parts;
+        let Parts { limits, refusals, store, told, authenticator, inbound, sightings, set_aside, stop } = parts;
         Arc::new(Self {
             limits,
             metrics: Arc::clone(refusals.metrics()),
             refusals,
             store,
             told,
-            doorman,
+            authenticator,
             registry: Arc::default(),
             routes: Routes::default(),
             retained: Mutex::default(),

@@ -61,7 +61,7 @@ impl Hub {
         let key: Arc<str> = record.key.into();
         let queue = SharedQueue::kept(self.next_number(), &key, id, self.memory_limits());
         queue.waits_on_disk(rows, bytes);
-        queue.set_rights(self.doorman.rights_of(record.user.as_deref()));
+        queue.set_rights(self.authenticator.rights_of(record.user.as_deref()));
         self.registry.stored_as(id, &queue);
         let session = Session::new(key, record.user.map(Into::into), record.client.into(), queue);
         {

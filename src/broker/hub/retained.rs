@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use super::Hub;
-use super::session::{Options, Session};
+use super::session::Session;
 use crate::broker::refusals::Refusal;
 use crate::broker::routing::retained::{RetainedEntry, RetainedLimits, Usage};
 use crate::broker::session::Item;
+use crate::broker::wire::Options;
 use crate::chat::qos::QoS;
 use crate::store::{Enqueue, Message, QueueId, Retain, StoreError, Target};
 

@@ -4,8 +4,8 @@ use std::cmp::max;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use super::queue::SharedQueue;
-use super::session::Options;
 use crate::broker::routing::filters::FilterTree;
+use crate::broker::wire::Options;
 use crate::chat::qos::QoS;
 
 /// All subscriptions, by their filters. A lock that publishers share; who subscribes has it alone for one operation.

@@ -10,8 +10,7 @@ use super::wills::Will;
 use crate::broker::connection::Link;
 use crate::broker::identity::Caller;
 use crate::broker::session::{Incoming, Window};
-use crate::chat::qos::QoS;
-use crate::store::KeptSubscription;
+use crate::broker::wire::Options;
 
 /// One session. It belongs to a user and a client id.
 #[derive(Debug)]
@@ -64,19 +63,6 @@ pub(super) struct Subscription {
     pub(super) group: Option<Arc<Group>>,
 }
 
-/// How a subscriber wants what matches.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Options {
-    /// The highest quality of service.
-    pub(crate) qos: QoS,
-    /// Not what the same session published.
-    pub(crate) no_local: bool,
-    /// With the retain flag as it was published.
-    pub(crate) retain_as_published: bool,
-    /// The identifier that the client gave the subscription.
-    pub(crate) id: Option<u32>,
-}
-
 /// A queue from which a connection is sent.
 #[derive(Debug, Clone)]
 pub(crate) struct Feed {
@@ -127,29 +113,5 @@ impl Session {
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Options {
-    const NO_LOCAL: u8 = 0x04;
-    const RETAIN_AS_PUBLISHED: u8 = 0x08;
-
-    /// Those of a subscription that was kept.
-    pub(super) fn of(kept: &KeptSubscription) -> Self {
-        Self {
-            qos: QoS::from_u8(kept.options & 0x03).unwrap_or(QoS::AtLeastOnce),
-            no_local: kept.options & Self::NO_LOCAL != 0,
-            retain_as_published: kept.options & Self::RETAIN_AS_PUBLISHED != 0,
-            id: kept.id,
-        }
-    }
-
-    /// As they are kept, under this filter.
-    pub(super) fn kept(self, filter: &str) -> KeptSubscription {
-        let flag = |set: bool, bit: u8| if set { bit } else { 0 };
-        let options = self.qos as u8
-            | flag(self.no_local, Self::NO_LOCAL)
-            | flag(self.retain_as_published, Self::RETAIN_AS_PUBLISHED);
-        KeptSubscription { filter: filter.to_owned(), options, id: self.id }
     }
 }

@@ -7,9 +7,10 @@ use futures_util::future::BoxFuture;
 use super::Hub;
 use super::group::Group;
 use super::queue::SharedQueue;
-use super::session::{Feed, Options, Session, Subscription};
+use super::session::{Feed, Session, Subscription};
 use crate::broker::connection::Link;
 use crate::broker::session::Queue;
+use crate::broker::wire::Options;
 use crate::chat::filter::{Shared, literal_prefix};
 use crate::store::{KeptSubscription, Seen, StoreError};
 
@@ -30,8 +31,6 @@ pub(crate) struct Wanted {
     pub(crate) filter: Box<str>,
     /// How its messages are wanted.
     pub(crate) options: Options,
-    /// When retained messages are sent: 0 always, 1 to a new subscription, 2 never.
-    pub(crate) retain_handling: u8,
 }
 
 /// What follows a SUBACK: what is retained and what waits on disk.
@@ -47,6 +46,14 @@ struct Granted {
     /// The session had it with the same options: nothing of it is new on disk.
     is_unchanged: bool,
     sends_retained: bool,
+}
+
+impl Granted {
+    /// As the store keeps it. When retained messages are sent is of this packet alone.
+    fn kept(&self) -> KeptSubscription {
+        let options = Options { retain_handling: 0, ..self.options };
+        KeptSubscription { filter: self.filter.to_string(), options: options.as_u8(), id: options.id }
+    }
 }
 
 impl Hub {
@@ -74,7 +81,7 @@ impl Hub {
         }
         if let Some(queue) = session.queue.stored() {
             let new = granted.iter().filter(|granted| !granted.is_unchanged);
-            let new: Vec<_> = new.map(|granted| granted.options.kept(&granted.filter)).collect();
+            let new: Vec<_> = new.map(Granted::kept).collect();
             if !new.is_empty() {
                 self.store.subscribe(queue, new).await?.await?;
             }
@@ -89,7 +96,7 @@ impl Hub {
         link: &Arc<Link>,
         wanted: Wanted,
     ) -> Result<Granted, StoreError> {
-        let Wanted { filter, options, retain_handling } = wanted;
+        let Wanted { filter, options } = wanted;
         let mut _alone = None;
         let group = match Shared::parse(&filter) {
             Some(Ok(Shared { group, filter })) => {
@@ -114,7 +121,8 @@ impl Hub {
             None => queue.attach(link),
         }
         // MQTT 5, 4.8.2: a shared subscription is sent no retained messages.
-        let wants = retain_handling < NO_RETAINED && !(replaced.is_some() && retain_handling == RETAINED_IF_NEW);
+        let handling = options.retain_handling;
+        let wants = handling < NO_RETAINED && !(replaced.is_some() && handling == RETAINED_IF_NEW);
         let sends_retained = wants && group.is_none();
         if sends_retained && self.has_retained(&inner) {
             queue.begin_retained();
@@ -284,7 +292,7 @@ impl Hub {
         subscriptions: Vec<KeptSubscription>,
     ) -> Result<(), StoreError> {
         for kept in subscriptions {
-            let options = Options::of(&kept);
+            let Some(options) = Options::read(kept.options, kept.id) else { continue };
             let group = match Shared::parse(&kept.filter) {
                 Some(Ok(Shared { group, filter })) => {
                     Some(self.join(session, &format!("{group}/{filter}"), options).await?)

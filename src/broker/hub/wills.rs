@@ -143,9 +143,9 @@ impl Hub {
 
     fn rights_for_will(&self, session: &Session, caller: Option<&Caller>, will: &Will) -> Option<Rights> {
         let rights = match caller {
-            Some(caller) => self.doorman.rights_now(caller),
+            Some(caller) => self.authenticator.rights_now(caller),
             // Left before the last start.
-            None => self.doorman.rights_of(session.user.as_deref()),
+            None => self.authenticator.rights_of(session.user.as_deref()),
         };
         if rights.may_publish(&will.message.topic) {
             return Some(rights);

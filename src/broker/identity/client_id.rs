@@ -63,17 +63,13 @@ pub(in crate::broker) fn is_key_of(user: Option<&str>, key: &str) -> bool {
 /// The device of a user that a client id names: `{user}` is [`DEFAULT_DEVICE`], `{user}:{dev}` is `{dev}`, and any other
 /// id that can be the name of a device is one itself. An id that cannot has the beginning of its SHA-256 for a name.
 pub(in crate::broker) fn device_of(user: &str, client: &str) -> String {
-    match client.strip_prefix(user) {
-        Some("") => return DEFAULT_DEVICE.to_owned(),
-        Some(rest) => {
-            if let Some(device) = rest.strip_prefix(':').filter(|device| is_device(device)) {
-                return device.to_owned();
-            }
-        }
-        None => {}
+    let own = client.strip_prefix(user);
+    if own == Some("") {
+        return DEFAULT_DEVICE.to_owned();
     }
-    if is_device(client) {
-        return client.to_owned();
+    let named = own.and_then(|rest| rest.strip_prefix(':'));
+    if let Some(device) = [named, Some(client)].into_iter().flatten().find(|part| is_device(part)) {
+        return device.to_owned();
     }
     let digits: String = Sha256::digest(client).iter().map(|byte| format!("{byte:02x}")).collect();
     digits[..DEVICE_DIGITS].to_owned()
@@ -87,27 +83,25 @@ pub(in crate::broker) fn assigned(random: u128) -> String {
 
 /// Whether `client` is `{user}` or `{user}:{dev}`.
 fn is_own(user: &str, client: &str) -> bool {
-    match client.strip_prefix(user) {
-        Some("") => true,
-        Some(rest) => rest.strip_prefix(':').is_some_and(is_device),
-        None => false,
-    }
+    client.strip_prefix(user).is_some_and(|rest| rest.is_empty() || rest.strip_prefix(':').is_some_and(is_device))
 }
 
 fn is_device(text: &str) -> bool {
-    (1..=DEVICE_MAX).contains(&text.len())
-        && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'))
+    (1..=DEVICE_MAX).contains(&text.len()) && is_made_of(text, "_-")
 }
 
 /// Whether this stands in a key in the place of an id that is not plain.
 fn is_hash(part: &str) -> bool {
-    let hash = part.strip_prefix(HASHED).unwrap_or_default();
-    hash.len() == HASH_LEN && hash.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'))
+    part.strip_prefix(HASHED).is_some_and(|hash| hash.len() == HASH_LEN && is_made_of(hash, "_-"))
 }
 
 fn is_plain(text: &str) -> bool {
-    (1..=PLAIN_MAX).contains(&text.len())
-        && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
+    (1..=PLAIN_MAX).contains(&text.len()) && is_made_of(text, "._-")
+}
+
+/// Letters and digits, and some others.
+fn is_made_of(text: &str, others: &str) -> bool {
+    text.chars().all(|c| c.is_ascii_alphanumeric() || others.contains(c))
 }
 
 #[cfg(test)]

@@ -4,30 +4,30 @@
 //! * `passwords`: passwords against the hashes in it, with bounded effort.
 //! * `tokens`, `crypto`: JSON Web Tokens against keys.
 //! * `client_id`: which session and which device a client id stands for.
-//! * `brake`: who failed too often has to wait.
-//! * `roster`: who is connected, and on the strength of what.
-//! * `doorman`: all of it together, for one log-in; `reload` keeps it up to date with the files.
+//! * `login_throttle`: who failed too often has to wait.
+//! * `logins`: who is connected, and on the strength of what.
+//! * `authenticator`: all of it together, for one log-in; `reload` keeps it up to date with the files.
 //!
 //! No password and no token outlives its check, and none is ever written to a log or an error.
 
-mod brake;
+mod authenticator;
 mod client_id;
 mod crypto;
-mod doorman;
+mod login_throttle;
+mod logins;
 mod name;
 mod passwords;
 mod reload;
-mod roster;
 mod tokens;
 pub mod users;
 
 use thiserror::Error;
 
+pub(super) use authenticator::{Authenticator, Caller, Denied};
 pub(super) use client_id::{CLIENT_ID_MAX, assigned, device_of, is_key_of, session_key};
-pub(super) use doorman::{Caller, Denied, Doorman, Login};
+pub(super) use logins::Place;
 pub use name::NameError;
-pub(super) use reload::Watch;
-pub(super) use roster::Place;
+pub(super) use reload::watched_files;
 pub use tokens::KeysError;
 pub use users::UsersError;
 

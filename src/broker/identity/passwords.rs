@@ -5,7 +5,7 @@
 //! keyed hash, which is fast and, in another process, worth nothing.
 
 use std::collections::HashMap;
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock};
 
 use argon2::{Argon2, PasswordHash, PasswordVerifier};
 use ring::hmac;
@@ -19,20 +19,13 @@ const AT_ONCE: std::ops::RangeInclusive<usize> = 1..=4;
 /// What a name that nobody has is checked against if there is no other hash: as much work as a new one.
 const DECOY: &str = "$argon2id$v=19$m=19456,t=2,p=1$ZmNtLW1xdHQtYnJpZGdl$4ZbqGcjdHrGXXsaVBnQHuS0IXtJgXGVqxtKCqjPHHzE";
 
-/// The users and their passwords.
+/// The users and their passwords, as the users file was read.
 #[derive(Debug)]
 pub(super) struct Passwords {
-    /// Replaced as a whole when the file changes. A lock because log-ins read it while that happens.
-    table: RwLock<Arc<Table>>,
+    users: HashMap<Arc<str>, Entry>,
     /// Of the hashes by which right passwords are recognised; made anew in each process.
     key: hmac::Key,
     turns: Arc<Semaphore>,
-}
-
-/// The users file as it was read.
-#[derive(Debug, Default)]
-struct Table {
-    users: HashMap<Arc<str>, Entry>,
 }
 
 #[derive(Debug)]
@@ -43,51 +36,44 @@ struct Entry {
     right: OnceLock<hmac::Tag>,
 }
 
-/// A user who gave the right password, and the hash that it was checked against.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Proven {
-    pub(super) identity: Identity,
-    pub(super) hash: Arc<str>,
-}
-
-/// The permission for one check.
-pub(super) struct Turn {
-    _permit: OwnedSemaphorePermit,
-}
-
 impl Passwords {
-    pub(super) fn new(users: Vec<User>) -> Self {
+    /// What was recognised `before` under a hash that is still the same is still recognised.
+    pub(super) fn new(users: Vec<User>, before: Option<&Self>) -> Self {
+        let entry = |User { name, role, hash }: User| {
+            let known = before.and_then(|before| before.users.get(&name)).filter(|known| known.hash == hash);
+            let right = known.map(|known| known.right.clone()).unwrap_or_default();
+            (name, Entry { role, hash, right })
+        };
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         let at_once = (processors / 2).clamp(*AT_ONCE.start(), *AT_ONCE.end());
-        let table = Table::new(users, &Table::default());
-        Self {
-            table: RwLock::new(Arc::new(table)),
-            key: hmac::Key::new(hmac::HMAC_SHA256, &rand::random::<[u8; 32]>()),
-            turns: Arc::new(Semaphore::new(at_once)),
-        }
+        let (key, turns) = match before {
+            Some(before) => (before.key.clone(), Arc::clone(&before.turns)),
+            None => {
+                let key = hmac::Key::new(hmac::HMAC_SHA256, &rand::random::<[u8; 32]>());
+                (key, Arc::new(Semaphore::new(at_once)))
+            }
+        };
+        Self { users: users.into_iter().map(entry).collect(), key, turns }
     }
 
-    /// The file is now this.
-    pub(super) fn replace(&self, users: Vec<User>) {
-        let table = Table::new(users, &self.table());
-        *self.table.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(table);
+    /// How many users there are.
+    pub(super) fn count(&self) -> usize {
+        self.users.len()
     }
 
     /// The role of a user.
     pub(super) fn role_of(&self, user: &str) -> Option<Role> {
-        self.table().users.get(user).map(|entry| entry.role)
+        self.users.get(user).map(|entry| entry.role)
     }
 
     /// Whether somebody who logged in with this still could.
     pub(super) fn stands(&self, identity: &Identity, hash: &str) -> bool {
-        let table = self.table();
-        table.users.get(&identity.user).is_some_and(|entry| entry.role == identity.role && &*entry.hash == hash)
+        self.users.get(&identity.user).is_some_and(|entry| entry.role == identity.role && &*entry.hash == hash)
     }
 
-    /// The user, if the password is known to be right. Cheap; says nothing about wrong ones.
-    pub(super) fn recall(&self, user: &str, password: &[u8]) -> Option<Proven> {
-        let table = self.table();
-        let (name, entry) = table.users.get_key_value(user)?;
+    /// The user and the hash, if the password is known to be right. Cheap; says nothing about wrong ones.
+    pub(super) fn recall(&self, user: &str, password: &[u8]) -> Option<(Identity, Arc<str>)> {
+        let (name, entry) = self.users.get_key_value(user)?;
         let right = entry.right.get()?;
         hmac::verify(&self.key, &marked(name, password), right.as_ref()).ok()?;
         Some(entry.proven(name))
@@ -95,18 +81,21 @@ impl Passwords {
 
     /// Waits until a check may run. Those who wait have a connection each, which are limited, and no more time than
     /// the engine gives a CONNECT.
-    pub(super) async fn turn(&self) -> Option<Turn> {
-        Some(Turn { _permit: Arc::clone(&self.turns).acquire_owned().await.ok()? })
+    pub(super) async fn turn(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.turns).acquire_owned().await.ok()
     }
 
-    /// The user, if the password is right. Takes as long for a user who does not exist.
-    pub(super) async fn check(&self, turn: Turn, user: &str, password: &[u8]) -> Option<Proven> {
-        let table = self.table();
-        let found = table.users.get_key_value(user);
-        let hash = match found {
-            Some((_, entry)) => Arc::clone(&entry.hash),
-            None => table.decoy(),
-        };
+    /// The user and the hash, if the password is right. Takes as long for a user who does not exist.
+    pub(super) async fn check(
+        &self,
+        turn: OwnedSemaphorePermit,
+        user: &str,
+        password: &[u8],
+    ) -> Option<(Identity, Arc<str>)> {
+        let found = self.users.get_key_value(user);
+        // A hash that is as much work as that of a user.
+        let any = found.map(|(_, entry)| entry).or_else(|| self.users.values().next());
+        let hash = any.map_or_else(|| DECOY.into(), |entry| Arc::clone(&entry.hash));
         let shown = password.to_vec();
         // Goes on should the client leave meanwhile, and keeps its turn until then.
         let checked = tokio::task::spawn_blocking(move || {
@@ -118,35 +107,11 @@ impl Passwords {
         let _ = entry.right.set(hmac::sign(&self.key, &marked(name, password)));
         Some(entry.proven(name))
     }
-
-    fn table(&self) -> Arc<Table> {
-        Arc::clone(&self.table.read().unwrap_or_else(PoisonError::into_inner))
-    }
-}
-
-impl Table {
-    /// What was recognised under a hash that is still the same is still recognised.
-    fn new(users: Vec<User>, old: &Self) -> Self {
-        let entry = |User { name, role, hash }: User| {
-            let right = match old.users.get(&name) {
-                Some(before) if before.hash == hash => before.right.clone(),
-                _ => OnceLock::new(),
-            };
-            (name, Entry { role, hash, right })
-        };
-        Self { users: users.into_iter().map(entry).collect() }
-    }
-
-    /// A hash that is as much work as that of a user.
-    fn decoy(&self) -> Arc<str> {
-        self.users.values().next().map_or_else(|| DECOY.into(), |entry| Arc::clone(&entry.hash))
-    }
 }
 
 impl Entry {
-    fn proven(&self, name: &Arc<str>) -> Proven {
-        let identity = Identity { user: Arc::clone(name), role: self.role };
-        Proven { identity, hash: Arc::clone(&self.hash) }
+    fn proven(&self, name: &Arc<str>) -> (Identity, Arc<str>) {
+        (Identity { user: Arc::clone(name), role: self.role }, Arc::clone(&self.hash))
     }
 }
 
@@ -186,7 +151,7 @@ mod tests {
 
     #[tokio::test]
     async fn only_the_right_password_of_the_right_user_is_taken() {
-        let passwords = Passwords::new(users(&[("alice", Role::User, "one"), ("bob", Role::Bal, "two")]));
+        let passwords = Passwords::new(users(&[("alice", Role::User, "one"), ("bob", Role::Bal, "two")]), None);
         assert!(check(&passwords, "alice", "one").await);
         for (user, password) in [("alice", "two"), ("alice", ""), ("bob", "one"), ("carol", "one"), ("", "one")] {
             assert!(!check(&passwords, user, password).await, "{user} {password}");
@@ -195,10 +160,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_right_password_is_recognised_and_nothing_else() {
-        let passwords = Passwords::new(users(&[("alice", Role::User, "one")]));
+        let passwords = Passwords::new(users(&[("alice", Role::User, "one")]), None);
         assert_eq!(passwords.recall("alice", b"one"), None);
         assert!(check(&passwords, "alice", "one").await && !check(&passwords, "alice", "two").await);
-        assert_eq!(passwords.recall("alice", b"one").map(|proven| proven.identity.role), Some(Role::User));
+        assert_eq!(passwords.recall("alice", b"one").map(|(identity, _)| identity.role), Some(Role::User));
         assert_eq!(passwords.recall("alice", b"two"), None);
         assert_eq!(passwords.recall("bob", b"one"), None);
     }
@@ -206,19 +171,19 @@ mod tests {
     #[tokio::test]
     async fn a_new_hash_forgets_the_old_password() {
         let before = users(&[("alice", Role::User, "one"), ("bob", Role::Bal, "two")]);
-        let passwords = Passwords::new(before.clone());
+        let passwords = Passwords::new(before.clone(), None);
         assert!(check(&passwords, "alice", "one").await && check(&passwords, "bob", "two").await);
-        let alice = passwords.recall("alice", b"one").unwrap();
-        let bob = passwords.recall("bob", b"two").unwrap();
+        let (alice, of_alice) = passwords.recall("alice", b"one").unwrap();
+        let (bob, of_bob) = passwords.recall("bob", b"two").unwrap();
         let mut after = users(&[("alice", Role::User, "three")]);
         after.push(before[1].clone());
-        passwords.replace(after);
+        let passwords = Passwords::new(after, Some(&passwords));
         assert_eq!(passwords.recall("alice", b"one"), None);
-        assert!(!passwords.stands(&alice.identity, &alice.hash));
+        assert!(!passwords.stands(&alice, &of_alice));
         assert!(passwords.recall("bob", b"two").is_some());
-        assert!(passwords.stands(&bob.identity, &bob.hash));
-        passwords.replace(Vec::new());
-        assert!(!passwords.stands(&bob.identity, &bob.hash));
+        assert!(passwords.stands(&bob, &of_bob));
+        let passwords = Passwords::new(Vec::new(), Some(&passwords));
+        assert!(!passwords.stands(&bob, &of_bob));
     }
 
     #[test]

@@ -1,6 +1,5 @@
-//! Keeps the doorman's knowledge up to date with the files.
+//! Keeps the authenticator's knowledge up to date with the files.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio::sync::watch;
@@ -8,55 +7,38 @@ use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
-use super::doorman::{Doorman, Files};
-use crate::broker::BrokerConfig;
+use super::authenticator::Authenticator;
+use crate::broker::{BrokerConfig, JwtConfig};
 use crate::ops::files::FileWatch;
 
-/// The files, and how they looked when they were read.
-#[derive(Debug)]
-pub(in crate::broker) struct Watch {
-    config: Arc<BrokerConfig>,
-    files: FileWatch,
+/// The files that are configured. To be made before they are read for the first time: what changes meanwhile is seen at the
+/// next look.
+pub(in crate::broker) fn watched_files(config: &BrokerConfig) -> FileWatch {
+    let JwtConfig { secret_file, key_file, jwks_file, .. } = config.jwt.clone().unwrap_or_default();
+    FileWatch::new([config.users_file.clone(), secret_file, key_file, jwks_file].into_iter().flatten().collect())
 }
 
-impl Watch {
-    /// To be made before the files are read for the first time: what changes meanwhile is seen at the next look.
-    pub(in crate::broker) fn new(config: &BrokerConfig) -> Self {
-        Self { config: Arc::new(config.clone()), files: FileWatch::new(paths(config)) }
-    }
-
+impl Authenticator {
     /// Reads the files again when they change and when `reload` does, until `stop`. A file that is wrong changes nothing.
-    pub(in crate::broker) async fn run(
-        mut self,
-        doorman: &Doorman,
+    pub(in crate::broker) async fn keep(
+        self: Arc<Self>,
+        mut files: FileWatch,
         mut reload: watch::Receiver<u64>,
         stop: &CancellationToken,
     ) {
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = self.files.changed(&mut reload) => {}
+                () = files.changed(&mut reload) => {}
             }
-            let config = Arc::clone(&self.config);
-            match spawn_blocking(move || Files::read(&config)).await {
-                Ok(Ok(files)) => doorman.replace(files),
+            let authenticator = Arc::clone(&self);
+            match spawn_blocking(move || authenticator.reread()).await {
+                Ok(Ok(())) => {}
                 Ok(Err(error)) => error!(%error, "users and keys could not be read again; those of before hold"),
                 Err(_panicked_or_stopped) => return,
             }
         }
     }
-}
-
-/// Every file that is configured.
-fn paths(config: &BrokerConfig) -> Vec<PathBuf> {
-    let jwt = config.jwt.as_ref();
-    let paths = [
-        config.users_file.as_ref(),
-        jwt.and_then(|jwt| jwt.secret_file.as_ref()),
-        jwt.and_then(|jwt| jwt.key_file.as_ref()),
-        jwt.and_then(|jwt| jwt.jwks_file.as_ref()),
-    ];
-    paths.into_iter().flatten().cloned().collect()
 }
 
 #[cfg(test)]
@@ -85,24 +67,24 @@ mod tests {
         let path = folder.path().join("users");
         add(&path, "alice");
         let config = BrokerConfig { users_file: Some(path.clone()), ..BrokerConfig::default() };
-        let watch = Watch::new(&config);
-        let doorman = Doorman::new(&config).unwrap();
+        let files = watched_files(&config);
+        let authenticator = Arc::new(Authenticator::new(&config).unwrap());
         let (_, nobody_asks) = watch::channel(0);
         let stop = CancellationToken::new();
         let steps = async {
             let good = fs::read_to_string(&path).unwrap();
             fs::write(&path, "alice").unwrap();
             sleep(2 * LOOK).await;
-            assert!(doorman.has("alice"));
+            assert!(authenticator.has("alice"));
             fs::remove_file(&path).unwrap();
             sleep(2 * LOOK).await;
-            assert!(doorman.has("alice"));
+            assert!(authenticator.has("alice"));
             fs::write(&path, good).unwrap();
             add(&path, "bob");
             sleep(2 * LOOK).await;
-            assert!(doorman.has("alice") && doorman.has("bob"));
+            assert!(authenticator.has("alice") && authenticator.has("bob"));
             stop.cancel();
         };
-        tokio::join!(watch.run(&doorman, nobody_asks, &stop), steps);
+        tokio::join!(Arc::clone(&authenticator).keep(files, nobody_asks, &stop), steps);
     }
 }

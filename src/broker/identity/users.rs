@@ -229,10 +229,7 @@ impl UsersFile {
 
     /// The users, in the order of the file.
     pub fn users(&self) -> impl Iterator<Item = &User> {
-        self.lines.iter().filter_map(|line| match line {
-            Line::User(user) => Some(user),
-            Line::Kept(_) => None,
-        })
+        users(&self.lines)
     }
 
     fn has(&self, name: &str) -> bool {
@@ -297,11 +294,14 @@ pub fn role_of_word(word: &str) -> Option<Role> {
 /// The users of a file.
 pub(super) fn read(path: &Path) -> Result<Vec<User>, UsersError> {
     let text = fs::read_to_string(path).map_err(|source| UsersError::Read { path: path.to_owned(), source })?;
-    let users = parse(&text, path)?.into_iter().filter_map(|line| match line {
+    Ok(users(&parse(&text, path)?).cloned().collect())
+}
+
+fn users(lines: &[Line]) -> impl Iterator<Item = &User> {
+    lines.iter().filter_map(|line| match line {
         Line::User(user) => Some(user),
         Line::Kept(_) => None,
-    });
-    Ok(users.collect())
+    })
 }
 
 fn parse(text: &str, path: &Path) -> Result<Vec<Line>, UsersError> {

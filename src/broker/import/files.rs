@@ -28,16 +28,13 @@ pub(super) struct StoredSession {
     pub(super) expiry_interval: Option<u32>,
     pub(super) subscriptions: BTreeMap<String, StoredSubscription>,
     pub(super) will_message: Option<IgnoredAny>,
-    #[serde(default)]
     pub(super) user_id: Option<String>,
     /// Unix milliseconds.
-    #[serde(default)]
     pub(super) disconnected_at: Option<u64>,
 }
 
 #[derive(Debug, Deserialize)]
 pub(super) struct StoredSubscription {
-    #[serde(with = "StoredQoS")]
     qos: QoS,
     no_local: bool,
     retain_as_published: bool,
@@ -51,7 +48,6 @@ pub(super) struct StoredSubscription {
 pub(super) struct StoredMessage {
     pub(super) topic: String,
     pub(super) payload: Vec<u8>,
-    #[serde(with = "StoredQoS")]
     pub(super) qos: QoS,
     #[serde(default)]
     pub(super) retain: bool,
@@ -62,15 +58,10 @@ pub(super) struct StoredMessage {
     message_expiry_interval: Option<u32>,
     #[serde(default)]
     pub(super) user_properties: Vec<(String, String)>,
-    #[serde(default)]
     content_type: Option<String>,
-    #[serde(default)]
     response_topic: Option<String>,
-    #[serde(default)]
     correlation_data: Option<Vec<u8>>,
-    #[serde(default)]
     payload_format_indicator: Option<bool>,
-    #[serde(default)]
     pub(super) packet_id: Option<u16>,
     /// Of one that waits: it was sent to a connection that is gone.
     #[serde(default)]
@@ -78,9 +69,7 @@ pub(super) struct StoredMessage {
     #[serde(default)]
     pub(super) subscription_identifiers: Vec<u32>,
     /// Of one that was sent.
-    #[serde(default)]
     pub(super) direction: Option<Direction>,
-    #[serde(default)]
     pub(super) phase: Option<Phase>,
 }
 
@@ -96,15 +85,6 @@ pub(super) enum Phase {
     AwaitingPubrec,
     AwaitingPubrel,
     AwaitingPubcomp,
-}
-
-#[derive(Deserialize)]
-#[serde(remote = "QoS")]
-#[expect(clippy::enum_variant_names, reason = "the words of the files")]
-enum StoredQoS {
-    AtMostOnce,
-    AtLeastOnce,
-    ExactlyOnce,
 }
 
 #[derive(Deserialize)]

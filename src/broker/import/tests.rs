@@ -32,7 +32,7 @@ fn everything(folder: &Path) -> io::Result<Everything> {
         retained.push(message);
     }
     retained.sort_by(|(a, _), (b, _)| a.topic.cmp(&b.topic));
-    Ok(Everything { sessions, retained, left_out: imported.left_out() })
+    Ok(Everything { sessions, retained, left_out: imported.left_out })
 }
 
 impl Everything {

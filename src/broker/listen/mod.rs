@@ -1,4 +1,4 @@
-//! The doors: one loop that accepts connections, and a task for each of them that takes it through its handshakes.
+//! The listeners: one loop that accepts connections, and a task for each of them that takes it through its handshakes.
 //!
 //! ```text
 //!   tcp ───────────────────────────────────────┐
@@ -9,11 +9,11 @@
 //! ```
 //!
 //! Nothing is read in the loop, so nobody who is slow or silent stands in the way of others. It is one loop for all
-//! doors, because they share one number of places: while all are taken, no door accepts.
+//! listeners, because they share one number of places: while all are taken, none accepts.
 
-mod doorstep;
+mod handshake;
+mod mismatch;
 mod proxy;
-mod spoken;
 mod tls;
 mod ws;
 
@@ -23,7 +23,7 @@ use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -37,7 +37,7 @@ use super::hub::Hub;
 use super::refusals::{Refusal, Who};
 use super::{Bound, BrokerError, Listen};
 use crate::ops::metrics::Metric;
-use doorstep::{Doorstep, Way};
+use handshake::{Handshake, ListenerKind};
 use tls::Identity;
 
 /// Pause after the system refused a connection, which it does when it is out of descriptors.
@@ -47,14 +47,14 @@ const STOP_GRACE: Duration = Duration::from_secs(5);
 /// Connections that wait in the system's queue of one listener: everybody comes at once after a restart.
 const BACKLOG: u32 = 4_096;
 
-/// The open sockets, and what is needed to receive guests there.
+/// The open sockets, and what is needed to receive clients there.
 #[derive(Debug)]
 pub(super) struct Listeners {
-    doors: Doors,
-    bound: Bound,
+    sockets: Sockets,
+    /// Where they are.
+    pub(super) bound: Bound,
     identity: Option<Identity>,
-    origins: Vec<String>,
-    proxy_protocol: bool,
+    listen: Listen,
 }
 
 impl Listeners {
@@ -66,35 +66,30 @@ impl Listeners {
     /// Opens all sockets.
     pub(super) fn bind(listen: &Listen) -> Result<Self, BrokerError> {
         let identity = identity(listen)?;
-        let mut doors = Doors { open: Vec::new(), next: 0 };
+        let mut sockets = Sockets { open: Vec::new(), next: 0 };
         let bound = Bound {
-            tcp: doors.open(Way::Tcp, listen.tcp)?,
-            tls: doors.open(Way::Tls, listen.tls)?,
-            ws: doors.open(Way::Ws, listen.ws)?,
-            wss: doors.open(Way::Wss, listen.wss)?,
+            tcp: sockets.open(ListenerKind::Tcp, listen.tcp)?,
+            tls: sockets.open(ListenerKind::Tls, listen.tls)?,
+            ws: sockets.open(ListenerKind::Ws, listen.ws)?,
+            wss: sockets.open(ListenerKind::Wss, listen.wss)?,
         };
-        if doors.open.is_empty() {
+        if sockets.open.is_empty() {
             return Err(BrokerError::Nowhere);
         }
-        let (origins, proxy_protocol) = (listen.origins.clone(), listen.proxy_protocol);
-        Ok(Self { doors, bound, identity, origins, proxy_protocol })
-    }
-
-    pub(super) fn addresses(&self) -> Bound {
-        self.bound
+        Ok(Self { sockets, bound, identity, listen: listen.clone() })
     }
 
     /// Accepts connections until `stop`, then ends them all.
     pub(super) async fn run(self, hub: Arc<Hub>, reload: watch::Receiver<u64>, stop: CancellationToken) {
-        let Self { doors, identity, origins, proxy_protocol, .. } = self;
+        let Self { sockets, identity, listen, .. } = self;
         let acceptors = identity.as_ref().map(Identity::acceptors);
-        let doorstep = Doorstep::new(hub, acceptors, origins, proxy_protocol);
+        let handshake = Handshake::new(hub, acceptors, listen);
         let keep = async {
             if let Some(identity) = identity {
                 identity.keep(reload, stop.clone()).await;
             }
         };
-        tokio::join!(receive(doors, Arc::new(doorstep), &stop), keep);
+        tokio::join!(receive(sockets, Arc::new(handshake), &stop), keep);
     }
 }
 
@@ -107,8 +102,8 @@ fn identity(listen: &Listen) -> Result<Option<Identity>, BrokerError> {
     }
 }
 
-async fn receive(mut doors: Doors, doorstep: Arc<Doorstep>, stop: &CancellationToken) {
-    let hub = Arc::clone(doorstep.hub());
+async fn receive(mut sockets: Sockets, handshake: Arc<Handshake>, stop: &CancellationToken) {
+    let hub = Arc::clone(&handshake.hub);
     let (most, metrics) = (hub.limits.connections, hub.refusals.metrics());
     let mut connections = JoinSet::new();
     loop {
@@ -116,10 +111,10 @@ async fn receive(mut doors: Doors, doorstep: Arc<Doorstep>, stop: &CancellationT
             () = stop.cancelled() => break,
             Some(ended) = connections.join_next() => report(ended),
             // The listeners' queues hold those for which there is no place.
-            (way, accepted) = doors.accept(), if connections.len() < most => match accepted {
+            (kind, accepted) = sockets.accept(), if connections.len() < most => match accepted {
                 Ok((stream, peer)) => {
                     metrics.count(Metric::BrokerAccepted);
-                    connections.spawn(Arc::clone(&doorstep).receive(way, stream, peer, stop.clone()));
+                    connections.spawn(Arc::clone(&handshake).receive(kind, stream, peer, stop.clone()));
                     if connections.len() == most {
                         hub.refusals.tell(Refusal::Connections, &Who::at(peer), "this is the last one that was let in");
                     }
@@ -132,7 +127,7 @@ async fn receive(mut doors: Doors, doorstep: Arc<Doorstep>, stop: &CancellationT
         }
         metrics.set(Metric::BrokerConnections, connections.len() as u64);
     }
-    drop(doors);
+    drop(sockets);
     end(&hub, connections).await;
 }
 
@@ -159,14 +154,14 @@ fn report(ended: Result<(), JoinError>) {
 
 /// The listening sockets.
 #[derive(Debug)]
-struct Doors {
-    open: Vec<(Way, TcpListener)>,
-    /// The one that is asked first: each in turn, so that a crowd at one door does not close the others.
+struct Sockets {
+    open: Vec<(ListenerKind, TcpListener)>,
+    /// The one that is asked first: each in turn, so that a crowd at one of them does not close the others.
     next: usize,
 }
 
-impl Doors {
-    fn open(&mut self, way: Way, wanted: Option<SocketAddr>) -> Result<Option<SocketAddr>, BrokerError> {
+impl Sockets {
+    fn open(&mut self, kind: ListenerKind, wanted: Option<SocketAddr>) -> Result<Option<SocketAddr>, BrokerError> {
         let Some(wanted) = wanted else {
             return Ok(None);
         };
@@ -176,25 +171,24 @@ impl Doors {
         };
         let listener = listen(wanted).map_err(failed)?;
         let bound = listener.local_addr().map_err(failed)?;
-        self.open.push((way, listener));
+        self.open.push((kind, listener));
         Ok(Some(bound))
     }
 
-    /// The next connection at any door. Cancel safe: nothing is taken that is not returned.
-    async fn accept(&mut self) -> (Way, io::Result<(TcpStream, SocketAddr)>) {
-        poll_fn(|cx| self.poll_accept(cx)).await
-    }
-
-    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<(Way, io::Result<(TcpStream, SocketAddr)>)> {
-        for turn in 0..self.open.len() {
-            let at = (self.next + turn) % self.open.len();
-            let (way, listener) = &self.open[at];
-            if let Poll::Ready(accepted) = listener.poll_accept(cx) {
-                self.next = at + 1;
-                return Poll::Ready((*way, accepted));
+    /// The next connection at any of them. Cancel safe: nothing is taken that is not returned.
+    async fn accept(&mut self) -> (ListenerKind, io::Result<(TcpStream, SocketAddr)>) {
+        poll_fn(|cx| {
+            for turn in 0..self.open.len() {
+                let at = (self.next + turn) % self.open.len();
+                let (kind, listener) = &self.open[at];
+                if let Poll::Ready(accepted) = listener.poll_accept(cx) {
+                    self.next = at + 1;
+                    return Poll::Ready((*kind, accepted));
+                }
             }
-        }
-        Poll::Pending
+            Poll::Pending
+        })
+        .await
     }
 }
 

@@ -5,13 +5,10 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
 
 use thiserror::Error;
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
-use tokio::time::interval;
-use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::pem::{self, PemObject};
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -21,10 +18,9 @@ use tokio_rustls::rustls::{self, RootCertStore, ServerConfig};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
-use super::super::TlsFiles;
+use crate::broker::TlsFiles;
+use crate::ops::files::FileWatch;
 
-/// How often it is looked whether the files have changed.
-const POLL: Duration = Duration::from_secs(2);
 /// What is spoken inside TLS (RFC 7301). Clients that do not ask are not refused.
 const MQTT: &[u8] = b"mqtt";
 const HTTP: &[u8] = b"http/1.1";
@@ -60,12 +56,12 @@ pub enum TlsError {
 }
 
 /// What new connections are received with.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub(super) struct Acceptors {
     /// For MQTT over TLS.
-    pub(super) mqtt: TlsAcceptor,
+    pub(super) mqtt: Arc<ServerConfig>,
     /// For WebSocket over TLS.
-    pub(super) web: TlsAcceptor,
+    pub(super) web: Arc<ServerConfig>,
 }
 
 /// The files, and what was made of them.
@@ -73,19 +69,16 @@ pub(super) struct Acceptors {
 pub(super) struct Identity {
     files: TlsFiles,
     current: watch::Sender<Acceptors>,
-    /// What the files looked like when they were read.
-    loaded: Stamps,
+    watched: FileWatch,
 }
-
-/// When each file was written, and how long it is; absent if it is not there.
-type Stamps = Vec<Option<(SystemTime, u64)>>;
 
 impl Identity {
     /// Reads the files.
     pub(super) fn load(files: &TlsFiles) -> Result<Self, TlsError> {
-        let loaded = stamps(files);
+        let paths = [Some(&files.cert), Some(&files.key), files.client_ca.as_ref()];
+        let watched = FileWatch::at_rest(paths.into_iter().flatten().cloned().collect());
         let (current, _) = watch::channel(Acceptors::load(files)?);
-        Ok(Self { files: files.clone(), current, loaded })
+        Ok(Self { files: files.clone(), current, watched })
     }
 
     /// What new connections are received with, now and later.
@@ -95,24 +88,10 @@ impl Identity {
 
     /// Reads the files again whenever they change or `reload` does.
     pub(super) async fn keep(mut self, mut reload: watch::Receiver<u64>, stop: CancellationToken) {
-        let mut rounds = interval(POLL);
-        let mut before = self.loaded.clone();
         loop {
-            let asked = tokio::select! {
+            tokio::select! {
                 () = stop.cancelled() => return,
-                Ok(()) = reload.changed() => true,
-                _ = rounds.tick() => false,
-            };
-            let files = self.files.clone();
-            let Ok(now) = spawn_blocking(move || stamps(&files)).await else {
-                continue;
-            };
-            // Certificate and key are written one after the other: they are read once they have come to rest.
-            let changed = now != self.loaded && now == before;
-            before.clone_from(&now);
-            if asked || changed {
-                self.loaded = now;
-                self.read_again().await;
+                () = self.watched.changed(&mut reload) => self.read_again().await,
             }
         }
     }
@@ -152,13 +131,7 @@ impl Acceptors {
         let mut web = mqtt.clone();
         mqtt.alpn_protocols = vec![MQTT.to_vec()];
         web.alpn_protocols = vec![HTTP.to_vec()];
-        Ok(Self { mqtt: Arc::new(mqtt).into(), web: Arc::new(web).into() })
-    }
-}
-
-impl std::fmt::Debug for Acceptors {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Acceptors").finish_non_exhaustive()
+        Ok(Self { mqtt: Arc::new(mqtt), web: Arc::new(web) })
     }
 }
 
@@ -180,14 +153,6 @@ fn authorities(path: &Path) -> Result<RootCertStore, TlsError> {
     Ok(roots)
 }
 
-fn stamps(files: &TlsFiles) -> Stamps {
-    let stamp = |path: &PathBuf| {
-        let data = std::fs::metadata(path).ok()?;
-        Some((data.modified().ok()?, data.len()))
-    };
-    [Some(&files.cert), Some(&files.key), files.client_ca.as_ref()].into_iter().flatten().map(stamp).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs;
@@ -198,6 +163,7 @@ mod tests {
     use tokio::time::{sleep, timeout};
 
     use super::*;
+    use crate::ops::files::LOOK;
 
     fn files(folder: &TempDir) -> TlsFiles {
         TlsFiles { cert: folder.path().join("cert.pem"), key: folder.path().join("key.pem"), client_ca: None }
@@ -222,20 +188,20 @@ mod tests {
         let mut tasks = JoinSet::new();
         tasks.spawn(identity.keep(reload, stop.clone()));
 
-        sleep(10 * POLL).await;
+        sleep(10 * LOOK).await;
         assert!(!acceptors.has_changed().unwrap(), "nothing happened");
         write_pair(&files, "another-name");
-        timeout(10 * POLL, acceptors.changed()).await.expect("the change is seen").unwrap();
+        timeout(10 * LOOK, acceptors.changed()).await.expect("the change is seen").unwrap();
 
         fs::write(&files.cert, "no certificate").unwrap();
-        sleep(10 * POLL).await;
+        sleep(10 * LOOK).await;
         ask.send_replace(1);
-        sleep(10 * POLL).await;
+        sleep(10 * LOOK).await;
         assert!(!acceptors.has_changed().unwrap(), "the old one stays");
 
         write_pair(&files, "a-third-and-longer-name");
         ask.send_replace(2);
-        timeout(10 * POLL, acceptors.changed()).await.expect("the request is heard").unwrap();
+        timeout(10 * LOOK, acceptors.changed()).await.expect("the request is heard").unwrap();
         stop.cancel();
         tasks.join_next().await.unwrap().unwrap();
     }
@@ -252,7 +218,7 @@ mod tests {
         tasks.spawn(identity.keep(reload, CancellationToken::new()));
         for round in 1..10 {
             write_pair(&files, &"x".repeat(round));
-            sleep(POLL).await;
+            sleep(LOOK).await;
             assert!(!acceptors.has_changed().unwrap());
         }
     }

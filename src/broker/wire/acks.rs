@@ -2,7 +2,7 @@
 
 use super::fault::Fault;
 use super::fields::Reader;
-use super::properties::{self, Allowed, Properties, Value, id};
+use super::properties::{self, Properties, Value, id};
 use super::{Version, WireLimits};
 
 /// Reason codes of acknowledgements: of PUBACK and PUBREC, and of PUBREL and PUBCOMP (3.4.2.1, 3.6.2.1).
@@ -53,7 +53,7 @@ pub(super) fn disconnect(version: Version, body: &[u8], limits: &WireLimits) -> 
 fn reason<'a>(
     version: Version,
     mut reader: Reader<'a>,
-    (codes, properties): (&[u8], Allowed),
+    (codes, packet): (&[u8], u8),
     limits: &WireLimits,
 ) -> Result<(u8, Option<Properties<'a>>), Fault> {
     if version == Version::V311 || reader.is_empty() {
@@ -66,6 +66,6 @@ fn reason<'a>(
     if reader.is_empty() {
         return Ok((code, None));
     }
-    let list = Properties::take(&mut reader, properties, limits)?;
+    let list = Properties::take(&mut reader, packet, limits)?;
     reader.end().map(|()| (code, Some(list)))
 }

@@ -44,7 +44,6 @@ pub(crate) struct Connect<'a> {
     /// The biggest packet that the client takes, in bytes.
     pub(crate) max_packet: Option<u32>,
     pub(crate) topic_alias_maximum: u16,
-    pub(crate) request_response_information: bool,
     /// Whether the client wants reason strings (3.1.2.11.7).
     pub(crate) request_problem_information: bool,
     /// Enhanced authentication is wanted.
@@ -79,41 +78,39 @@ pub(crate) struct Refused<'a> {
 ///
 /// If it breaks a rule, or is of a version that is not spoken.
 pub(crate) fn connect<'a>(body: &'a [u8], limits: &WireLimits) -> Result<Connect<'a>, Refused<'a>> {
-    let mut seen = Connect::new(Version::V311);
+    let mut seen = Connect::new();
     let mut reader = Reader::new(body);
-    let refused = |fault, version, seen| Refused { fault, version, seen: Box::new(seen) };
     let protocol = reader.binary().and_then(|name| Ok((name, reader.u8()?)));
-    let fault = match protocol {
+    let (version, fault) = match protocol {
         Ok((NAME_OF_3_1, _)) => {
             // Its fields are those of 3.1.1. Who it is, is for the log; what is wrong beside the version, is not.
             let _ = seen.read(reader, limits);
-            return Err(refused(Fault::Mqtt31, Some(Version::V311), seen));
+            (Some(Version::V311), Fault::Mqtt31)
         }
-        Ok((NAME, LEVEL_V5)) => {
-            seen = Connect::new(Version::V5);
-            seen.read(reader, limits).err()
+        Ok((NAME, level)) if level == LEVEL_V5 || level & !BRIDGE == LEVEL_V311 => {
+            seen.version = if level == LEVEL_V5 { Version::V5 } else { Version::V311 };
+            match seen.read(reader, limits) {
+                Ok(()) => return Ok(seen),
+                Err(fault) => (Some(seen.version), fault),
+            }
         }
-        Ok((NAME, level)) if level & !BRIDGE == LEVEL_V311 => seen.read(reader, limits).err(),
         Ok((NAME, level)) => {
             // In the form of 3.1.1 to a lower level, in that of MQTT 5 to a higher one (3.1.2.2). Nobody knows whether
             // the client would understand a reason string.
             seen.request_problem_information = false;
             let version = if level < LEVEL_V311 { Version::V311 } else { Version::V5 };
-            return Err(refused(Fault::ProtocolLevel(level), Some(version), seen));
+            (Some(version), Fault::ProtocolLevel(level))
         }
-        Ok(_) => return Err(refused(Fault::ProtocolName, None, seen)),
-        Err(fault) => return Err(refused(fault, None, seen)),
+        Ok(_) => (None, Fault::ProtocolName),
+        Err(fault) => (None, fault),
     };
-    match fault {
-        None => Ok(seen),
-        Some(fault) => Err(refused(fault, Some(seen.version), seen)),
-    }
+    Err(Refused { fault, version, seen: Box::new(seen) })
 }
 
 impl<'a> Connect<'a> {
-    fn new(version: Version) -> Self {
+    fn new() -> Self {
         Self {
-            version,
+            version: Version::V311,
             clean: false,
             keep_alive: 0,
             client: "",
@@ -124,7 +121,6 @@ impl<'a> Connect<'a> {
             receive_maximum: u16::MAX,
             max_packet: None,
             topic_alias_maximum: 0,
-            request_response_information: false,
             request_problem_information: true,
             has_auth_method: false,
         }
@@ -183,7 +179,6 @@ impl<'a> Connect<'a> {
                 (id::RECEIVE_MAXIMUM, Value::Number(most)) => self.receive_maximum = most as u16,
                 (id::MAXIMUM_PACKET, Value::Number(most)) => self.max_packet = Some(most),
                 (id::ALIAS_MAXIMUM, Value::Number(most)) => self.topic_alias_maximum = most as u16,
-                (id::RESPONSE_INFORMATION, Value::Number(wanted)) => self.request_response_information = wanted == 1,
                 (id::PROBLEM_INFORMATION, Value::Number(wanted)) => self.request_problem_information = wanted == 1,
                 (id::AUTH_METHOD, _) => self.has_auth_method = true,
                 _ => {}

@@ -60,7 +60,7 @@ impl<'a> Reader<'a> {
 
     /// A variable byte integer, which has no more bytes than it needs \[MQTT-1.5.5-1\].
     pub(super) fn varint(&mut self) -> Result<u32, Fault> {
-        let Varint { value, bytes } = varint(self.rest)?.ok_or(Fault::Short)?;
+        let (value, bytes) = varint(self.rest)?.ok_or(Fault::Short)?;
         let field = self.take(bytes)?;
         if is_padded(field) { Err(Fault::Padded) } else { Ok(value) }
     }
@@ -89,20 +89,13 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// A variable byte integer and how many bytes it has.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Varint {
-    pub(super) value: u32,
-    pub(super) bytes: usize,
-}
-
-/// Reads a variable byte integer; none if its last byte is not there yet.
-pub(super) fn varint(field: &[u8]) -> Result<Option<Varint>, Fault> {
+/// Reads a variable byte integer, and how many bytes it has; none if its last byte is not there yet.
+pub(super) fn varint(field: &[u8]) -> Result<Option<(u32, usize)>, Fault> {
     let mut value = 0;
     for (place, &byte) in field.iter().take(VARINT_BYTES).enumerate() {
         value |= u32::from(byte & 0x7f) << (7 * place);
         if byte & 0x80 == 0 {
-            return Ok(Some(Varint { value, bytes: place + 1 }));
+            return Ok(Some((value, place + 1)));
         }
     }
     if field.len() < VARINT_BYTES { Ok(None) } else { Err(Fault::Length) }

@@ -11,23 +11,19 @@
 use std::ops::Range;
 
 use acks::{OF_RECEIPT, OF_RELEASE};
-use fields::{Varint, is_padded};
+use fields::is_padded;
 
 pub(crate) use acks::{Ack, Disconnect};
 pub(crate) use connect::{Connect, Will, connect};
 pub(crate) use fault::Fault;
 pub(crate) use publish::Publish;
-pub(crate) use subscribe::{Subscribe, Unsubscribe};
+pub(crate) use subscribe::{Options, Subscribe, Unsubscribe};
 pub(crate) use write::{
     AckKind, Connack, Form, PublishOut, ack, connack, disconnect, pingresp, publish, publish_size, suback, unsuback,
 };
 
 #[cfg(test)]
-use {
-    connect::Refused,
-    properties::MessageProperties,
-    subscribe::{Filter, Options},
-};
+use {connect::Refused, properties::MessageProperties, subscribe::Filter};
 
 mod acks;
 mod connect;
@@ -96,7 +92,7 @@ pub(crate) fn frame(buffer: &[u8], version: Version, limit: usize) -> Result<Fra
         return Ok(Framing::Incomplete { wants: 2 });
     };
     check_first(first)?;
-    let Some(Varint { value, bytes }) = fields::varint(rest)? else {
+    let Some((value, bytes)) = fields::varint(rest)? else {
         return Ok(Framing::Incomplete { wants: buffer.len() + 1 });
     };
     let (header, total) = (1 + bytes, 1 + bytes + value as usize);

@@ -31,52 +31,49 @@ pub(super) mod id {
     pub(in super::super) const MAXIMUM_PACKET: u8 = 0x27;
 }
 
-/// Which properties a client may send in a packet: a bit for each.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Allowed(u64);
+/// Where properties of a client may stand: a bit for each kind of packet, and for the will.
+pub(super) const OF_CONNECT: u8 = 1;
+pub(super) const OF_WILL: u8 = 1 << 1;
+pub(super) const OF_PUBLISH: u8 = 1 << 2;
+pub(super) const OF_ACKS: u8 = 1 << 3;
+pub(super) const OF_SUBSCRIBE: u8 = 1 << 4;
+pub(super) const OF_UNSUBSCRIBE: u8 = 1 << 5;
+pub(super) const OF_DISCONNECT: u8 = 1 << 6;
+const OF_MESSAGES: u8 = OF_PUBLISH | OF_WILL;
 
-impl Allowed {
-    const fn of(ids: &[u8]) -> Self {
-        let (mut bits, mut at) = (1 << id::USER, 0);
-        while at < ids.len() {
-            bits |= 1 << ids[at];
-            at += 1;
-        }
-        Self(bits)
-    }
+/// How the value of a property is written; numbers with the least that they can be.
+enum Form {
+    Flag,
+    TwoBytes(u32),
+    FourBytes(u32),
+    Varint(u32),
+    Text,
+    Binary,
+    Pair,
 }
 
-/// User properties are allowed everywhere.
-pub(super) const OF_CONNECT: Allowed = Allowed::of(&[
-    id::SESSION_EXPIRY,
-    id::AUTH_METHOD,
-    id::AUTH_DATA,
-    id::PROBLEM_INFORMATION,
-    id::RESPONSE_INFORMATION,
-    id::RECEIVE_MAXIMUM,
-    id::ALIAS_MAXIMUM,
-    id::MAXIMUM_PACKET,
-]);
-pub(super) const OF_PUBLISH: Allowed = Allowed::of(&[
-    id::PAYLOAD_FORMAT,
-    id::MESSAGE_EXPIRY,
-    id::CONTENT_TYPE,
-    id::RESPONSE_TOPIC,
-    id::CORRELATION,
-    id::ALIAS,
-]);
-pub(super) const OF_WILL: Allowed = Allowed::of(&[
-    id::PAYLOAD_FORMAT,
-    id::MESSAGE_EXPIRY,
-    id::CONTENT_TYPE,
-    id::RESPONSE_TOPIC,
-    id::CORRELATION,
-    id::WILL_DELAY,
-]);
-pub(super) const OF_ACKS: Allowed = Allowed::of(&[id::REASON]);
-pub(super) const OF_SUBSCRIBE: Allowed = Allowed::of(&[id::SUBSCRIPTION_ID]);
-pub(super) const OF_UNSUBSCRIBE: Allowed = Allowed::of(&[]);
-pub(super) const OF_DISCONNECT: Allowed = Allowed::of(&[id::SESSION_EXPIRY, id::REASON]);
+/// The form of a property that a client may send, and where.
+fn form_of(id: u8) -> Option<(Form, u8)> {
+    Some(match id {
+        id::PAYLOAD_FORMAT => (Form::Flag, OF_MESSAGES),
+        id::MESSAGE_EXPIRY => (Form::FourBytes(0), OF_MESSAGES),
+        id::CONTENT_TYPE | id::RESPONSE_TOPIC => (Form::Text, OF_MESSAGES),
+        id::CORRELATION => (Form::Binary, OF_MESSAGES),
+        id::SUBSCRIPTION_ID => (Form::Varint(1), OF_SUBSCRIBE),
+        id::SESSION_EXPIRY => (Form::FourBytes(0), OF_CONNECT | OF_DISCONNECT),
+        id::AUTH_METHOD => (Form::Text, OF_CONNECT),
+        id::AUTH_DATA => (Form::Binary, OF_CONNECT),
+        id::PROBLEM_INFORMATION | id::RESPONSE_INFORMATION => (Form::Flag, OF_CONNECT),
+        id::WILL_DELAY => (Form::FourBytes(0), OF_WILL),
+        id::REASON => (Form::Text, OF_ACKS | OF_DISCONNECT),
+        id::RECEIVE_MAXIMUM => (Form::TwoBytes(1), OF_CONNECT),
+        id::ALIAS_MAXIMUM => (Form::TwoBytes(0), OF_CONNECT),
+        id::ALIAS => (Form::TwoBytes(1), OF_PUBLISH),
+        id::USER => (Form::Pair, u8::MAX),
+        id::MAXIMUM_PACKET => (Form::FourBytes(1), OF_CONNECT),
+        _ => return None,
+    })
+}
 
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Value<'a> {
@@ -92,7 +89,8 @@ pub(super) enum Value<'a> {
 pub(super) struct Properties<'a> {
     block: &'a [u8],
     rest: Reader<'a>,
-    allowed: Allowed,
+    /// In what they stand.
+    packet: u8,
     seen: u64,
     /// How many user properties there may still be, and how many there might be at first.
     user: usize,
@@ -103,11 +101,11 @@ pub(super) struct Properties<'a> {
 
 impl<'a> Properties<'a> {
     /// Steps over the properties in `reader`, and yields them.
-    pub(super) fn take(reader: &mut Reader<'a>, allowed: Allowed, limits: &WireLimits) -> Result<Self, Fault> {
+    pub(super) fn take(reader: &mut Reader<'a>, packet: u8, limits: &WireLimits) -> Result<Self, Fault> {
         let length = reader.varint()?;
         let block = reader.take(length as usize)?;
         let limit = limits.user_properties;
-        Ok(Self { block, rest: Reader::new(block), allowed, seen: 0, user: limit, limit, place: 0..0 })
+        Ok(Self { block, rest: Reader::new(block), packet, seen: 0, user: limit, limit, place: 0..0 })
     }
 
     /// The next one, or none behind the last.
@@ -119,17 +117,16 @@ impl<'a> Properties<'a> {
         }
         let start = self.block.len() - self.rest.len();
         let id = self.rest.u8()?;
-        let bit = 1_u64.checked_shl(id.into()).unwrap_or_default();
-        if self.allowed.0 & bit == 0 {
-            return Err(Fault::Property(id));
-        }
+        let form = form_of(id).filter(|(_, packets)| packets & self.packet != 0);
+        let (form, _) = form.ok_or(Fault::Property(id))?;
+        let bit = 1 << id;
         if id == id::USER {
             self.user = self.user.checked_sub(1).ok_or(Fault::UserProperties(self.limit))?;
         } else if self.seen & bit != 0 {
             return Err(Fault::Twice(id));
         }
         self.seen |= bit;
-        let value = take_value(&mut self.rest, id)?;
+        let value = form.value(&mut self.rest)?.ok_or(Fault::Range(id))?;
         self.place = start..self.block.len() - self.rest.len();
         Ok(Some((id, value)))
     }
@@ -145,28 +142,20 @@ impl<'a> Properties<'a> {
     }
 }
 
-/// The value of a property, if it is one that this property can have.
-fn take_value<'a>(rest: &mut Reader<'a>, id: u8) -> Result<Value<'a>, Fault> {
-    let number = match id {
-        id::PAYLOAD_FORMAT | id::PROBLEM_INFORMATION | id::RESPONSE_INFORMATION => rest.u8()?.into(),
-        id::RECEIVE_MAXIMUM | id::ALIAS_MAXIMUM | id::ALIAS => rest.u16()?.into(),
-        id::MESSAGE_EXPIRY | id::SESSION_EXPIRY | id::WILL_DELAY | id::MAXIMUM_PACKET => rest.u32()?,
-        id::SUBSCRIPTION_ID => rest.varint()?,
-        id::CONTENT_TYPE | id::RESPONSE_TOPIC | id::AUTH_METHOD | id::REASON => return rest.text().map(Value::Text),
-        id::CORRELATION | id::AUTH_DATA => return rest.binary().map(Value::Binary),
-        id::USER => {
-            rest.text()?;
-            rest.text()?;
-            return Ok(Value::Pair);
-        }
-        unknown => return Err(Fault::Property(unknown)),
-    };
-    let is_possible = match id {
-        id::PAYLOAD_FORMAT | id::PROBLEM_INFORMATION | id::RESPONSE_INFORMATION => number <= 1,
-        id::SUBSCRIPTION_ID | id::RECEIVE_MAXIMUM | id::ALIAS | id::MAXIMUM_PACKET => number > 0,
-        _ => true,
-    };
-    if is_possible { Ok(Value::Number(number)) } else { Err(Fault::Range(id)) }
+impl Form {
+    /// Reads a value; `None` if it is one that the property cannot have.
+    fn value<'a>(self, rest: &mut Reader<'a>) -> Result<Option<Value<'a>>, Fault> {
+        let (number, possible) = match self {
+            Self::Flag => (rest.u8()?.into(), 0..=1),
+            Self::TwoBytes(least) => (rest.u16()?.into(), least..=u32::MAX),
+            Self::FourBytes(least) => (rest.u32()?, least..=u32::MAX),
+            Self::Varint(least) => (rest.varint()?, least..=u32::MAX),
+            Self::Text => return Ok(Some(Value::Text(rest.text()?))),
+            Self::Binary => return Ok(Some(Value::Binary(rest.binary()?))),
+            Self::Pair => return rest.text().and_then(|_| rest.text()).map(|_| Some(Value::Pair)),
+        };
+        Ok(possible.contains(&number).then_some(Value::Number(number)))
+    }
 }
 
 /// The properties of a message: of a PUBLISH or a will.
@@ -188,8 +177,8 @@ pub(crate) struct MessageProperties<'a> {
 }
 
 impl<'a> MessageProperties<'a> {
-    pub(super) fn take(reader: &mut Reader<'a>, allowed: Allowed, limits: &WireLimits) -> Result<Self, Fault> {
-        let mut list = Properties::take(reader, allowed, limits)?;
+    pub(super) fn take(reader: &mut Reader<'a>, packet: u8, limits: &WireLimits) -> Result<Self, Fault> {
+        let mut list = Properties::take(reader, packet, limits)?;
         let (mut found, mut run, mut copy) = (Self::default(), 0..0, None::<Vec<u8>>);
         while let Some((id, value)) = list.next()? {
             match (id, value) {

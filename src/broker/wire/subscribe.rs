@@ -5,7 +5,7 @@ use super::fault::Fault;
 use super::fields::Reader;
 use super::properties::{self, Properties, Value, id};
 use super::{SHARED, Version, WireLimits};
-use crate::chat::filter::{self, Shared};
+use crate::chat::filter::is_subscription;
 use crate::chat::qos::QoS;
 
 /// Bits of the subscription options (3.8.3.1).
@@ -18,8 +18,6 @@ const RESERVED: u8 = 0xc0;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Subscribe<'a> {
     pub(crate) id: u16,
-    /// The subscription identifier, which goes for all filters.
-    pub(crate) subscription: Option<u32>,
     /// At least one.
     pub(crate) filters: Vec<(Filter<'a>, Options)>,
 }
@@ -39,38 +37,41 @@ pub(crate) struct Filter<'a> {
     pub(in crate::broker) refused: Option<Refusal>,
 }
 
-/// What is wanted of a subscription, as MQTT 5 writes it. 3.1.1 has the QoS alone.
+/// How a subscriber wants what matches a filter. 3.1.1 has the QoS alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Options(u8);
+pub(crate) struct Options {
+    /// The highest quality of service.
+    pub(crate) qos: QoS,
+    /// Not what the same session published.
+    pub(crate) no_local: bool,
+    /// With the retain flag as it was published.
+    pub(crate) retain_as_published: bool,
+    /// When retained messages are sent: 0 always, 1 to a new subscription, 2 never.
+    pub(crate) retain_handling: u8,
+    /// The subscription identifier, which is one for all filters of a packet.
+    pub(crate) id: Option<u32>,
+}
 
 impl Options {
     /// From the byte that stands for them; none if there are no such options.
-    pub(crate) fn from_u8(byte: u8) -> Option<Self> {
-        let is_possible = byte & QOS != QOS && byte & RETAIN_HANDLING != RETAIN_HANDLING && byte & RESERVED == 0;
-        is_possible.then_some(Self(byte))
+    pub(crate) fn read(byte: u8, id: Option<u32>) -> Option<Self> {
+        let is_possible = byte & RETAIN_HANDLING != RETAIN_HANDLING && byte & RESERVED == 0;
+        let options = Self {
+            qos: QoS::from_u8(byte & QOS)?,
+            no_local: byte & NO_LOCAL != 0,
+            retain_as_published: byte & RETAIN_AS_PUBLISHED != 0,
+            retain_handling: (byte & RETAIN_HANDLING) >> RETAIN_HANDLING.trailing_zeros(),
+            id,
+        };
+        is_possible.then_some(options)
     }
 
-    #[cfg(test)]
-    pub(super) fn as_u8(self) -> u8 {
-        self.0
-    }
-
-    pub(crate) fn qos(self) -> QoS {
-        QoS::from_u8(self.0 & QOS).unwrap_or(QoS::AtMostOnce)
-    }
-
-    /// The subscriber does not want its own messages.
-    pub(crate) fn no_local(self) -> bool {
-        self.0 & NO_LOCAL != 0
-    }
-
-    pub(crate) fn retain_as_published(self) -> bool {
-        self.0 & RETAIN_AS_PUBLISHED != 0
-    }
-
-    /// 0: retained messages are sent; 1: if the subscription is new; 2: they are not.
-    pub(crate) fn retain_handling(self) -> u8 {
-        (self.0 & RETAIN_HANDLING) >> RETAIN_HANDLING.trailing_zeros()
+    pub(crate) fn as_u8(self) -> u8 {
+        let flag = |is_set: bool, bit: u8| if is_set { bit } else { 0 };
+        self.qos as u8
+            | flag(self.no_local, NO_LOCAL)
+            | flag(self.retain_as_published, RETAIN_AS_PUBLISHED)
+            | self.retain_handling << RETAIN_HANDLING.trailing_zeros()
     }
 }
 
@@ -91,14 +92,14 @@ pub(super) fn subscribe<'a>(version: Version, body: &'a [u8], limits: &WireLimit
         if shared.is_some_and(|shared| shared.starts_with('/')) {
             return Err(Fault::ShareName);
         }
-        let options = Options::from_u8(byte).filter(|_| version == Version::V5 || byte & !QOS == 0);
+        let options = Options::read(byte, subscription).filter(|_| version == Version::V5 || byte & !QOS == 0);
         match options.ok_or(Fault::Options)? {
             // [MQTT-3.8.3-4]
-            options if shared.is_some() && options.no_local() => Err(Fault::NoLocal),
+            options if shared.is_some() && options.no_local => Err(Fault::NoLocal),
             options => Ok((filter, options)),
         }
     })?;
-    Ok(Subscribe { id: packet, subscription, filters })
+    Ok(Subscribe { id: packet, filters })
 }
 
 pub(super) fn unsubscribe<'a>(version: Version, body: &'a [u8], limits: &WireLimits) -> Result<Unsubscribe<'a>, Fault> {
@@ -127,15 +128,10 @@ fn filters<'a, T>(
         let text = reader.text()?;
         let refused = match text {
             _ if !limits.allow(text) => Some(Refusal::TopicLimit),
-            _ if !is_filter(text) => Some(Refusal::FilterInvalid),
+            _ if !is_subscription(text) => Some(Refusal::FilterInvalid),
             _ => None,
         };
         found.push(entry(Filter { text, refused }, &mut reader)?);
     }
     Ok(found)
-}
-
-/// Whether a text can be a topic filter, shared or not.
-fn is_filter(text: &str) -> bool {
-    Shared::parse(text).map_or_else(|| filter::check(text).is_ok(), |shared| shared.is_ok())
 }

@@ -169,7 +169,7 @@ pub(crate) fn ack(out: &mut Vec<u8>, form: Form, kind: AckKind, ack: Ack, reason
     let [high, low] = ack.id.to_be_bytes();
     let head = [high, low, ack.code];
     let bare = if form.version == Version::V311 || ack.code == 0 { &head[..2] } else { &head };
-    explained(out, form, kind as u8, (&head, reason, &[])) || whole(out, form, kind as u8, &[bare])
+    explained(out, form, kind as u8, (&head, reason, &[]), &[bare])
 }
 
 /// Writes a SUBACK: a code for each filter, of MQTT 5. 3.1.1 has one for all refusals.
@@ -179,7 +179,7 @@ pub(crate) fn suback(out: &mut Vec<u8>, form: Form, id: u16, codes: &[u8], reaso
         let codes: Vec<u8> = codes.iter().map(|&code| code.min(FAILURE)).collect();
         return whole(out, form, SUBACK, &[&id, &codes]);
     }
-    explained(out, form, SUBACK, (&id, reason, codes)) || whole(out, form, SUBACK, &[&id, &[0], codes])
+    explained(out, form, SUBACK, (&id, reason, codes), &[&id, &[0], codes])
 }
 
 /// Writes an UNSUBACK: a code for each filter, of which 3.1.1 has none.
@@ -188,7 +188,7 @@ pub(crate) fn unsuback(out: &mut Vec<u8>, form: Form, id: u16, codes: &[u8], rea
     if form.version == Version::V311 {
         return whole(out, form, UNSUBACK, &[&id]);
     }
-    explained(out, form, UNSUBACK, (&id, reason, codes)) || whole(out, form, UNSUBACK, &[&id, &[0], codes])
+    explained(out, form, UNSUBACK, (&id, reason, codes), &[&id, &[0], codes])
 }
 
 pub(crate) fn pingresp(out: &mut Vec<u8>) {
@@ -201,16 +201,21 @@ pub(crate) fn disconnect(out: &mut Vec<u8>, form: Form, code: u8, reason: Option
         return false;
     }
     let bare = if code == 0 { &[][..] } else { &[code] };
-    explained(out, form, DISCONNECT, (&[code], reason, &[])) || whole(out, form, DISCONNECT, &[bare])
+    explained(out, form, DISCONNECT, (&[code], reason, &[]), &[bare])
 }
 
-/// Writes a packet of MQTT 5 with a reason string between head and tail, if there is one, the client wants it and takes
-/// a packet of that size \[MQTT-3.2.2-19\].
-fn explained(out: &mut Vec<u8>, form: Form, first: u8, (head, reason, tail): (&[u8], Option<&str>, &[u8])) -> bool {
-    let Some(reason) = reason.filter(|_| form.reasons && form.version == Version::V5) else {
-        return false;
-    };
-    whole(out, form, first, &[head, &with_reason(&[], reason), tail])
+/// Writes a packet with a reason string between head and tail, if there is one, the client wants it and takes a packet of
+/// that size \[MQTT-3.2.2-19\]; otherwise the bare packet.
+fn explained(
+    out: &mut Vec<u8>,
+    form: Form,
+    first: u8,
+    (head, reason, tail): (&[u8], Option<&str>, &[u8]),
+    bare: &[&[u8]],
+) -> bool {
+    let reason = reason.filter(|_| form.reasons && form.version == Version::V5);
+    reason.is_some_and(|reason| whole(out, form, first, &[head, &with_reason(&[], reason), tail]))
+        || whole(out, form, first, bare)
 }
 
 /// These properties and a reason string, with their length before them.

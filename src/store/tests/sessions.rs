@@ -330,7 +330,7 @@ async fn a_retained_message_takes_the_place_of_the_one_before_and_is_cleared_or_
         topic: "a/b".to_owned(),
         bytes: 3,
         user: Some("user".to_owned()),
-        qos: QoS::AtLeastOnce,
+        qos: 1,
         expires_at: Some(NOW + 1),
     };
     assert_eq!(ask!(rig, broker_state).retained, [kept]);

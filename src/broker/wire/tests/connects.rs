@@ -18,7 +18,7 @@ fn everything_in_a_connect_is_read() {
         assert_eq!(read.session_expiry_s, if is_v5 { 5 } else { 0 });
         assert_eq!(read.receive_maximum, if is_v5 { 10 } else { u16::MAX });
         assert_eq!((read.max_packet, read.topic_alias_maximum), if is_v5 { (Some(256), 7) } else { (None, 0) });
-        assert_eq!((read.request_response_information, read.request_problem_information), (is_v5, !is_v5));
+        assert_eq!(read.request_problem_information, !is_v5);
         assert_eq!(read.has_auth_method, is_v5);
         let max_packet = if is_v5 { 256 } else { usize::MAX };
         assert_eq!(read.form(), Form { version, max_packet, reasons: !is_v5 });
@@ -47,7 +47,7 @@ fn what_is_absent_has_its_value() {
         assert_eq!((read.version, read.clean, read.client), (version, false, ""));
         assert_eq!(read.session_expiry_s, if version == V311 { u32::MAX } else { 0 });
         assert_eq!((read.receive_maximum, read.max_packet, read.has_auth_method), (u16::MAX, None, false));
-        assert!(read.request_problem_information && !read.request_response_information);
+        assert!(read.request_problem_information);
         assert_eq!((read.user, read.password, read.will), (None, None, None));
     }
 }

@@ -460,8 +460,10 @@ fn no_filter_has_more_levels_than_a_tree_of_filters_takes() {
 
 #[test]
 fn options_of_a_subscription_are_read() {
-    let options = Options::from_u8(0x2d).unwrap();
-    assert_eq!((options.qos() as u8, options.no_local(), options.retain_as_published()), (1, true, true));
-    assert_eq!((options.retain_handling(), options.as_u8()), (2, 0x2d));
-    assert_eq!((0..=u8::MAX).filter(|&byte| Options::from_u8(byte).is_some()).count(), 3 * 2 * 2 * 3);
+    let options = Options::read(0x2d, None).unwrap();
+    assert_eq!((options.qos as u8, options.no_local, options.retain_as_published), (1, true, true));
+    assert_eq!(options.retain_handling, 2);
+    let all = (0..=u8::MAX).filter_map(|byte| Options::read(byte, None).map(|options| (byte, options)));
+    assert_eq!(all.clone().count(), 3 * 2 * 2 * 3);
+    all.for_each(|(byte, options)| assert_eq!(options.as_u8(), byte));
 }

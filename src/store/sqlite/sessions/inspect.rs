@@ -4,7 +4,7 @@ use super::{SESSION, retained, state};
 use crate::store::sqlite::Inspector;
 use crate::store::sqlite::column::from_sql;
 use crate::store::sqlite::fault;
-use crate::store::{QueueId, RetainedSummary, SessionSummary, StoreError};
+use crate::store::{KeptRetained, QueueId, SessionSummary, StoreError};
 use rusqlite::params;
 
 pub(in crate::store::sqlite) const SESSIONS: &str =
@@ -28,20 +28,13 @@ impl Inspector {
     ///
     /// # Errors
     /// When the file cannot be read.
-    pub fn retained(&self, after: &str, limit: u32) -> Result<Vec<RetainedSummary>, StoreError> {
+    pub fn retained(&self, after: &str, limit: u32) -> Result<Vec<KeptRetained>, StoreError> {
         let page = || {
             let mut statement = self.conn.prepare_cached(RETAINED)?;
             let rows = statement.query_map(params![after, limit], retained::kept)?;
             rows.collect::<rusqlite::Result<Vec<_>>>()
         };
-        let kept = page().map_err(fault::of_look)?.into_iter().map(|kept| RetainedSummary {
-            topic: kept.topic,
-            bytes: kept.bytes,
-            user: kept.user,
-            qos: kept.qos as u8,
-            expires_at: kept.expires_at,
-        });
-        Ok(kept.collect())
+        page().map_err(fault::of_look)
     }
 
     fn session_page(&self, after: &str, limit: u32) -> rusqlite::Result<Vec<SessionSummary>> {

@@ -13,7 +13,7 @@ const KEEP: &str = "INSERT INTO retained (topic, qos, bytes, user, expires_at, p
         user = excluded.user, expires_at = excluded.expires_at, properties = excluded.properties,
         payload = excluded.payload";
 const DROP: &str = "DELETE FROM retained WHERE topic = ?1";
-const ONE: &str = "SELECT qos, expires_at, properties, payload FROM retained WHERE topic = ?1";
+const ONE: &str = "SELECT topic, qos, 1, expires_at, properties, payload FROM retained WHERE topic = ?1";
 const ALL: &str = "SELECT topic, bytes, user, qos, expires_at FROM retained";
 pub(in crate::store::sqlite) const EXPIRED: &str =
     "SELECT topic FROM retained WHERE expires_at <= ?1 ORDER BY expires_at LIMIT ?2";
@@ -21,7 +21,7 @@ const KEEP_WILL: &str =
     "INSERT OR REPLACE INTO wills (queue, due_at, qos, retain, expires_ms, topic, properties, payload)
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
 const DROP_WILL: &str = "DELETE FROM wills WHERE queue = ?1";
-const WILLS: &str = "SELECT queue, due_at, qos, retain, expires_ms, topic, properties, payload FROM wills";
+const WILLS: &str = "SELECT topic, qos, retain, expires_ms, properties, payload, queue, due_at FROM wills";
 
 pub(super) fn keep(tx: &Tx<'_>, message: &Message, retain: &Retain) -> rusqlite::Result<()> {
     let Retain::Keep(user) = retain else { return drop_topic(tx, &message.topic) };
@@ -50,16 +50,7 @@ pub(super) fn expire(tx: &Tx<'_>, now: u64, chunk: i64) -> rusqlite::Result<Vec<
 pub(in crate::store) fn read(tx: &Tx<'_>, topics: &[String]) -> rusqlite::Result<Vec<Message>> {
     let mut found = Vec::new();
     for topic in topics {
-        found.extend(tx.one(ONE, [topic], |row| {
-            Ok(Message {
-                topic: Arc::from(topic.as_str()),
-                payload: blob(row, 3)?,
-                properties: blob(row, 2)?,
-                qos: qos(row, 0)?,
-                retain: true,
-                expires_at: row.get::<_, Option<i64>>(1)?.map(from_sql),
-            })
-        })?);
+        found.extend(tx.one(ONE, [topic], message)?);
     }
     Ok(found)
 }
@@ -74,7 +65,7 @@ pub(in crate::store::sqlite) fn kept(row: &rusqlite::Row<'_>) -> rusqlite::Resul
         topic: row.get(0)?,
         bytes: from_sql(row.get(1)?),
         user: row.get(2)?,
-        qos: qos(row, 3)?,
+        qos: qos(row, 3)? as u8,
         expires_at: row.get::<_, Option<i64>>(4)?.map(from_sql),
     })
 }
@@ -91,19 +82,18 @@ pub(in crate::store) fn drop_will(tx: &Tx<'_>, queue: QueueId) -> rusqlite::Resu
 }
 
 pub(super) fn wills(tx: &Tx<'_>) -> rusqlite::Result<Vec<KeptWill>> {
-    tx.all(WILLS, [], |row| {
-        Ok(KeptWill {
-            queue: row.get(0)?,
-            due_at: from_sql(row.get(1)?),
-            message: Message {
-                topic: Arc::from(row.get_ref(5)?.as_str()?),
-                payload: blob(row, 7)?,
-                properties: blob(row, 6)?,
-                qos: qos(row, 2)?,
-                retain: row.get(3)?,
-                expires_at: row.get::<_, Option<i64>>(4)?.map(from_sql),
-            },
-        })
+    tx.all(WILLS, [], |row| Ok(KeptWill { queue: row.get(6)?, due_at: from_sql(row.get(7)?), message: message(row)? }))
+}
+
+/// The columns topic, qos, retain, expires_at, properties, payload.
+fn message(row: &rusqlite::Row<'_>) -> rusqlite::Result<Message> {
+    Ok(Message {
+        topic: Arc::from(row.get_ref(0)?.as_str()?),
+        payload: blob(row, 5)?,
+        properties: blob(row, 4)?,
+        qos: qos(row, 1)?,
+        retain: row.get(2)?,
+        expires_at: row.get::<_, Option<i64>>(3)?.map(from_sql),
     })
 }
 

@@ -1,18 +1,20 @@
 //! Who failed to log in too often has to wait. Pure.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
-use std::time::{Duration, Instant};
+use std::net::IpAddr;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::broker::connection_limits::network_of;
 
 const MINUTE: Duration = Duration::from_secs(60);
 /// Addresses that are remembered, twice: beyond it the ones that failed longest ago are forgotten.
 const ADDRESSES_MAX: usize = 32_768;
-/// A household or a server has a /64 to itself: its addresses count as one.
-const V6_PREFIX: u32 = 64;
 
 /// Failures by address: each may fail so often, and again as time passes.
 #[derive(Debug)]
-pub(super) struct Brake {
+pub(super) struct LoginThrottle {
     per_minute: f64,
     /// Those that failed since `turned`, and those that failed in the generation before. After a minute without a
     /// failure nothing needs to be remembered, so that forgetting a generation forgets nothing.
@@ -34,19 +36,19 @@ impl Budget {
     }
 }
 
-impl Brake {
+impl LoginThrottle {
     pub(super) fn new(per_minute: u32) -> Self {
         Self { per_minute: per_minute.into(), young: HashMap::new(), old: HashMap::new(), turned: None }
     }
 
     /// Whether the address has used up its failures.
-    pub(super) fn holds(&self, address: IpAddr, now: Instant) -> bool {
-        self.budget(network(address), now) < 1.0
+    pub(super) fn is_used_up(&self, address: IpAddr, now: Instant) -> bool {
+        self.budget(network_of(address), now) < 1.0
     }
 
     /// The address failed.
     pub(super) fn failed(&mut self, address: IpAddr, now: Instant) {
-        let network = network(address);
+        let network = network_of(address);
         let left = (self.budget(network, now) - 1.0).max(0.0);
         let over = self.turned.is_none_or(|turned| now.saturating_duration_since(turned) >= MINUTE);
         if over || self.young.len() >= ADDRESSES_MAX {
@@ -62,20 +64,12 @@ impl Brake {
     }
 }
 
-/// The address, or the network of it that counts as one.
-fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & (u128::MAX << (128 - V6_PREFIX))).into(),
-        v4 => v4,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn start() -> Instant {
-        tokio::time::Instant::now().into_std()
+        Instant::now()
     }
 
     fn ip(text: &str) -> IpAddr {
@@ -84,54 +78,54 @@ mod tests {
 
     #[test]
     fn each_address_has_its_own_failures() {
-        let (mut brake, now) = (Brake::new(3), start());
+        let (mut throttle, now) = (LoginThrottle::new(3), start());
         for _ in 0..3 {
-            assert!(!brake.holds(ip("10.0.0.1"), now));
-            brake.failed(ip("10.0.0.1"), now);
+            assert!(!throttle.is_used_up(ip("10.0.0.1"), now));
+            throttle.failed(ip("10.0.0.1"), now);
         }
-        assert!(brake.holds(ip("10.0.0.1"), now) && brake.holds(ip("::ffff:10.0.0.1"), now));
-        assert!(!brake.holds(ip("10.0.0.2"), now));
+        assert!(throttle.is_used_up(ip("10.0.0.1"), now) && throttle.is_used_up(ip("::ffff:10.0.0.1"), now));
+        assert!(!throttle.is_used_up(ip("10.0.0.2"), now));
     }
 
     #[test]
     fn a_network_of_version_six_counts_as_one() {
-        let (mut brake, now) = (Brake::new(1), start());
-        brake.failed(ip("2001:db8::1"), now);
-        assert!(brake.holds(ip("2001:db8::ffff:1"), now));
-        assert!(!brake.holds(ip("2001:db8:0:1::1"), now));
+        let (mut throttle, now) = (LoginThrottle::new(1), start());
+        throttle.failed(ip("2001:db8::1"), now);
+        assert!(throttle.is_used_up(ip("2001:db8::ffff:1"), now));
+        assert!(!throttle.is_used_up(ip("2001:db8:0:1::1"), now));
     }
 
     #[test]
     fn time_gives_them_back_one_by_one() {
-        let (mut brake, start) = (Brake::new(60), start());
+        let (mut throttle, start) = (LoginThrottle::new(60), start());
         for _ in 0..60 {
-            brake.failed(ip("10.0.0.1"), start);
+            throttle.failed(ip("10.0.0.1"), start);
         }
-        assert!(brake.holds(ip("10.0.0.1"), start + Duration::from_millis(900)));
+        assert!(throttle.is_used_up(ip("10.0.0.1"), start + Duration::from_millis(900)));
         let later = start + Duration::from_millis(1_100);
-        assert!(!brake.holds(ip("10.0.0.1"), later));
-        brake.failed(ip("10.0.0.1"), later);
-        assert!(brake.holds(ip("10.0.0.1"), later));
-        assert!(!brake.holds(ip("10.0.0.1"), start + 3 * MINUTE));
+        assert!(!throttle.is_used_up(ip("10.0.0.1"), later));
+        throttle.failed(ip("10.0.0.1"), later);
+        assert!(throttle.is_used_up(ip("10.0.0.1"), later));
+        assert!(!throttle.is_used_up(ip("10.0.0.1"), start + 3 * MINUTE));
     }
 
     #[test]
     fn a_failure_is_remembered_for_a_minute_whatever_others_do() {
-        let (mut brake, start) = (Brake::new(2), start());
+        let (mut throttle, start) = (LoginThrottle::new(2), start());
         let at = |seconds| start + Duration::from_secs(seconds);
-        brake.failed(ip("10.0.0.9"), at(0));
-        brake.failed(ip("10.0.0.1"), at(50));
-        brake.failed(ip("10.0.0.1"), at(50));
-        brake.failed(ip("10.0.0.9"), at(61));
-        assert!(brake.holds(ip("10.0.0.1"), at(75)));
+        throttle.failed(ip("10.0.0.9"), at(0));
+        throttle.failed(ip("10.0.0.1"), at(50));
+        throttle.failed(ip("10.0.0.1"), at(50));
+        throttle.failed(ip("10.0.0.9"), at(61));
+        assert!(throttle.is_used_up(ip("10.0.0.1"), at(75)));
     }
 
     #[test]
     fn memory_is_bounded() {
-        let (mut brake, now) = (Brake::new(1), start());
+        let (mut throttle, now) = (LoginThrottle::new(1), start());
         for n in 0..3 * ADDRESSES_MAX as u32 {
-            brake.failed(IpAddr::V4(n.into()), now);
+            throttle.failed(IpAddr::V4(n.into()), now);
         }
-        assert!(brake.young.len() + brake.old.len() <= 2 * ADDRESSES_MAX);
+        assert!(throttle.young.len() + throttle.old.len() <= 2 * ADDRESSES_MAX);
     }
 }

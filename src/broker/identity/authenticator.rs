@@ -1,31 +1,21 @@
 //! One log-in from beginning to end, and what happens to those who are in when the files change.
 
-use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use super::brake::Brake;
-use super::passwords::{Passwords, Proven};
-use super::roster::{Place, Proof, Roster};
+use super::login_throttle::LoginThrottle;
+use super::logins::{Logins, Place, Proof};
+use super::passwords::Passwords;
 use super::tokens::{Keys, Token, looks_like_token};
 use super::{IdentityError, users};
+use crate::broker::BrokerConfig;
 use crate::broker::connection::Link;
 use crate::broker::refusals::Refusal;
-use crate::broker::{BrokerConfig, JwtConfig};
 use crate::chat::access::Rights;
 use crate::chat::principal::{Identity, Role};
-
-/// What a client shows.
-#[derive(Clone, Copy)]
-pub(in crate::broker) struct Login<'a> {
-    pub(in crate::broker) user: Option<&'a str>,
-    pub(in crate::broker) password: Option<&'a [u8]>,
-    /// Where it is: behind a proxy, what that says.
-    pub(in crate::broker) address: IpAddr,
-}
 
 /// Who a client is.
 #[derive(Debug, Clone)]
@@ -52,84 +42,81 @@ impl From<Refusal> for Denied {
 
 /// Knows the users and the keys, and who is in.
 #[derive(Debug)]
-pub(in crate::broker) struct Doorman {
-    anonymous: Anonymous,
-    passwords: Option<Passwords>,
+pub(in crate::broker) struct Authenticator {
+    config: BrokerConfig,
     /// Replaced as a whole when a file changes. A lock because log-ins read it while that happens.
-    keys: Option<RwLock<Arc<Keys>>>,
-    /// Who is a BAL by the configuration.
-    bals: BTreeSet<String>,
-    roster: Arc<Roster>,
+    credentials: RwLock<Arc<Credentials>>,
+    logins: Arc<Logins>,
     /// A lock because log-ins come in their own tasks; it is held for one map operation.
-    failures: Mutex<Brake>,
+    failures: Mutex<LoginThrottle>,
 }
 
-/// Whether those who do not say who they are may come in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Anonymous {
-    Welcome,
-    Refused,
-}
-
-/// What the files say.
+/// What the files say, as far as they are configured.
 #[derive(Debug)]
-pub(super) struct Files {
-    users: Option<Vec<users::User>>,
+struct Credentials {
+    passwords: Option<Passwords>,
     keys: Option<Keys>,
 }
 
-impl Files {
-    pub(super) fn read(config: &BrokerConfig) -> Result<Self, IdentityError> {
+impl Credentials {
+    /// Reads the files. Passwords that were recognised with those of `before` still are.
+    fn read(config: &BrokerConfig, before: Option<&Self>) -> Result<Self, IdentityError> {
         let users = config.users_file.as_deref().map(users::read).transpose()?;
-        let keys = config.jwt.as_ref().map(|jwt: &JwtConfig| Keys::load(jwt)).transpose()?;
-        Ok(Self { users, keys })
+        let keys = config.jwt.as_ref().map(Keys::load).transpose()?;
+        let before = before.and_then(|before| before.passwords.as_ref());
+        Ok(Self { passwords: users.map(|users| Passwords::new(users, before)), keys })
+    }
+
+    /// The role that the users file gives to a user.
+    fn role_of(&self, user: &str) -> Option<Role> {
+        self.passwords.as_ref()?.role_of(user)
     }
 }
 
-impl Doorman {
+impl Authenticator {
     /// Reads the files that are configured.
     pub(in crate::broker) fn new(config: &BrokerConfig) -> Result<Self, IdentityError> {
-        let Files { users, keys } = Files::read(config)?;
-        let limits = &config.limits;
         let new = Self {
-            anonymous: if config.anonymous { Anonymous::Welcome } else { Anonymous::Refused },
-            passwords: users.map(Passwords::new),
-            keys: keys.map(|keys| RwLock::new(Arc::new(keys))),
-            bals: config.bals.clone(),
-            roster: Roster::new(limits.connections_per_user),
-            failures: Mutex::new(Brake::new(limits.login_failures_per_minute)),
+            config: config.clone(),
+            credentials: RwLock::new(Arc::new(Credentials::read(config, None)?)),
+            logins: Logins::new(config.limits.connections_per_user),
+            failures: Mutex::new(LoginThrottle::new(config.limits.login_failures_per_minute)),
         };
         new.warn_of_roles();
         Ok(new)
     }
 
-    /// Finds out who somebody is.
-    pub(in crate::broker) async fn login(&self, login: Login<'_>) -> Result<Caller, Denied> {
-        let user = login.user.filter(|user| !user.is_empty());
-        let password = login.password.filter(|password| !password.is_empty());
-        let knows_nobody = self.passwords.is_none() && self.keys.is_none();
+    /// Finds out who somebody at this address is. Behind a proxy it is the one that the proxy says.
+    pub(in crate::broker) async fn login(
+        &self,
+        user: Option<&str>,
+        password: Option<&[u8]>,
+        address: IpAddr,
+    ) -> Result<Caller, Denied> {
+        let user = user.filter(|user| !user.is_empty());
+        let password = password.filter(|password| !password.is_empty());
+        let credentials = self.credentials();
+        let knows_nobody = credentials.passwords.is_none() && credentials.keys.is_none();
         let says_nothing = user.is_none() && password.is_none();
-        if says_nothing || knows_nobody {
-            return match self.anonymous {
-                Anonymous::Refused => Err(Refusal::NoUser.into()),
-                // The listeners are on loopback, but there may be a proxy in front of them.
-                Anonymous::Welcome if !login.address.to_canonical().is_loopback() => {
-                    let detail = "from outside: anonymous clients come from loopback only".to_owned();
-                    Err(Denied { refusal: Refusal::NoUser, detail })
-                }
-                Anonymous::Welcome => Ok(Caller::Anonymous),
-            };
-        }
-        self.check(user, password.unwrap_or_default(), login.address).await.map_err(|wrong| match wrong {
-            Wrong::Limited => Refusal::LoginThrottle.into(),
-            Wrong::Credentials(detail) => {
-                self.failures().failed(login.address, now());
-                Denied { refusal: Refusal::Credentials, detail }
+        if !says_nothing && !knows_nobody {
+            let checked = self.check(user, password.unwrap_or_default(), address).await;
+            if matches!(&checked, Err(Denied { refusal: Refusal::Credentials, .. })) {
+                self.failures().failed(address, Instant::now());
             }
-        })
+            return checked;
+        }
+        // The listeners are on loopback, but there may be a proxy in front of them.
+        match self.config.anonymous {
+            true if address.to_canonical().is_loopback() => Ok(Caller::Anonymous),
+            true => {
+                let detail = "from outside: anonymous clients come from loopback only".to_owned();
+                Err(Denied { refusal: Refusal::NoUser, detail })
+            }
+            false => Err(Refusal::NoUser.into()),
+        }
     }
 
-    /// Gives somebody who is let in a place on the roster.
+    /// Gives somebody who is let in a place among the logins.
     pub(in crate::broker) fn enter(
         &self,
         caller: &Caller,
@@ -139,7 +126,7 @@ impl Doorman {
         let Caller::Known(identity, proof) = caller else {
             return Ok(None);
         };
-        let place = self.roster.enter(identity, proof, client, link).ok_or(Refusal::UserConnections)?;
+        let place = self.logins.enter(identity, proof, client, link).ok_or(Refusal::UserConnections)?;
         // The files may have changed since the check; from now on a change finds the place.
         if self.stands(identity, proof) { Ok(Some(place)) } else { Err(Refusal::Credentials) }
     }
@@ -148,16 +135,11 @@ impl Doorman {
     /// an anonymous client. Without a line in the users file it is a chat user whose token was good.
     pub(in crate::broker) fn rights_of(&self, user: Option<&str>) -> Rights {
         let Some(user) = user else {
-            return match self.anonymous {
-                Anonymous::Welcome => Rights::Anonymous,
-                Anonymous::Refused => Rights::Nobody,
-            };
+            return if self.config.anonymous { Rights::Anonymous } else { Rights::Nobody };
         };
-        let by_token = self.keys.as_ref().map(|_| Role::User);
-        match self.passwords.as_ref().and_then(|passwords| passwords.role_of(user)).or(by_token) {
-            Some(role) => Rights::Known(Identity { user: user.into(), role }),
-            None => Rights::Nobody,
-        }
+        let credentials = self.credentials();
+        let by_token = credentials.keys.as_ref().map(|_| Role::User);
+        rights(user.into(), credentials.role_of(user).or(by_token))
     }
 
     /// What somebody who was let in may do by now. Whoever showed a password is what the users file says now, and nobody
@@ -167,70 +149,60 @@ impl Doorman {
             return Rights::Anonymous;
         };
         let role = match proof {
-            Proof::Password(_) => self.passwords.as_ref().and_then(|passwords| passwords.role_of(&identity.user)),
+            Proof::Password(_) => self.credentials().role_of(&identity.user),
             Proof::Token { .. } => Some(identity.role).filter(|_| self.stands(identity, proof)),
         };
-        role.map_or(Rights::Nobody, |role| Rights::Known(Identity { user: Arc::clone(&identity.user), role }))
+        rights(Arc::clone(&identity.user), role)
     }
 
     /// Whether the users file has this name.
     #[cfg(test)]
     pub(in crate::broker) fn has(&self, user: &str) -> bool {
-        self.passwords.as_ref().is_some_and(|passwords| passwords.role_of(user).is_some())
+        self.credentials().role_of(user).is_some()
     }
 
-    /// The files now say this: whoever is in and could not come in again goes.
-    pub(super) fn replace(&self, files: Files) {
-        let mut users = 0;
-        if let (Some(passwords), Some(all)) = (&self.passwords, files.users) {
-            users = all.len();
-            passwords.replace(all);
-        }
-        if let (Some(keys), Some(new)) = (&self.keys, files.keys) {
-            *keys.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(new);
-        }
+    /// Reads the files again: whoever is in and could not come in again goes.
+    pub(super) fn reread(&self) -> Result<(), IdentityError> {
+        let credentials = Credentials::read(&self.config, Some(&self.credentials()))?;
+        let users = credentials.passwords.as_ref().map_or(0, Passwords::count);
+        *self.credentials.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(credentials);
         self.warn_of_roles();
-        let ended = self.roster.review(|identity, proof| self.stands(identity, proof));
+        let ended = self.logins.review(|identity, proof| self.stands(identity, proof));
         info!(users, ended, "users and keys were read again");
+        Ok(())
     }
 
-    async fn check(&self, user: Option<&str>, password: &[u8], address: IpAddr) -> Result<Caller, Wrong> {
-        if self.is_held(address) {
-            return Err(Wrong::Limited);
-        }
-        if let (Some(keys), Some(token)) = (&self.keys, looks_like_token(password)) {
-            let keys = Arc::clone(&keys.read().unwrap_or_else(PoisonError::into_inner));
+    async fn check(&self, user: Option<&str>, password: &[u8], address: IpAddr) -> Result<Caller, Denied> {
+        self.check_failures(address)?;
+        let credentials = self.credentials();
+        if let (Some(keys), Some(token)) = (&credentials.keys, looks_like_token(password)) {
             let Token { identity, expires_ms } =
-                keys.check(token, user).map_err(|why| Wrong::Credentials(format!("token: {why}")))?;
+                keys.check(token, user).map_err(|why| wrong(format!("token: {why}")))?;
             if self.is_somebody_else(&identity) {
-                return Err(Wrong::Credentials(
-                    "token: a user's, for the name of somebody with another role".to_owned(),
-                ));
+                return Err(wrong("token: a user's, for the name of somebody with another role"));
             }
             return Ok(Caller::Known(identity, Proof::Token { expires_ms }));
         }
-        let wrong = || Wrong::Credentials("user name or password".to_owned());
-        let (Some(passwords), Some(user)) = (&self.passwords, user) else {
-            return Err(wrong());
-        };
-        let proven = match passwords.recall(user, password) {
-            Some(proven) => Some(proven),
-            None => {
-                let turn = passwords.turn().await.ok_or_else(wrong)?;
-                // Others of the same address may have failed while this one waited.
-                if self.is_held(address) {
-                    return Err(Wrong::Limited);
-                }
-                passwords.check(turn, user, password).await
+        let wrong = || wrong("user name or password");
+        let (Some(passwords), Some(user)) = (&credentials.passwords, user) else { return Err(wrong()) };
+        let mut proven = passwords.recall(user, password);
+        if proven.is_none() {
+            let turn = passwords.turn().await.ok_or_else(wrong)?;
+            // Others of the same address may have failed while this one waited, and the files may have changed.
+            self.check_failures(address)?;
+            if let Some(passwords) = &self.credentials().passwords {
+                proven = passwords.check(turn, user, password).await;
             }
-        };
-        let Proven { identity, hash } = proven.ok_or_else(wrong)?;
+        }
+        let (identity, hash) = proven.ok_or_else(wrong)?;
         Ok(Caller::Known(identity, Proof::Password(hash)))
     }
 
     fn stands(&self, identity: &Identity, proof: &Proof) -> bool {
         match proof {
-            Proof::Password(hash) => self.passwords.as_ref().is_some_and(|passwords| passwords.stands(identity, hash)),
+            Proof::Password(hash) => {
+                self.credentials().passwords.as_ref().is_some_and(|passwords| passwords.stands(identity, hash))
+            }
             Proof::Token { .. } => !self.is_somebody_else(identity),
         }
     }
@@ -238,29 +210,31 @@ impl Doorman {
     /// Whether a chat user would get the topics of a BAL or an admin by having its name. Who makes tokens for chat users
     /// often lets them choose their names; a token that says `bal` or `admin` was made on purpose.
     fn is_somebody_else(&self, identity: &Identity) -> bool {
-        let role = self.passwords.as_ref().and_then(|passwords| passwords.role_of(&identity.user));
+        let role = self.credentials().role_of(&identity.user);
         identity.role == Role::User
-            && (role.is_some_and(|role| role != Role::User) || self.bals.contains(&*identity.user))
+            && (role.is_some_and(|role| role != Role::User) || self.config.bals.contains(&*identity.user))
     }
 
     /// The users file is the operator's own word and holds, but it contradicts the configuration.
     fn warn_of_roles(&self) {
-        let Some(passwords) = &self.passwords else { return };
-        for bal in &self.bals {
-            if passwords.role_of(bal).is_some_and(|role| role != Role::Bal) {
-                warn!(
-                    user = bal,
-                    "the configuration names a BAL whose role in the users file is another; it may not push"
-                );
-            }
+        let credentials = self.credentials();
+        for bal in self.config.bals.iter().filter(|bal| credentials.role_of(bal).is_some_and(|role| role != Role::Bal))
+        {
+            warn!(user = bal, "the configuration names a BAL whose role in the users file is another; it may not push");
         }
     }
 
-    fn is_held(&self, address: IpAddr) -> bool {
-        self.failures().holds(address, now())
+    /// Nothing is checked for an address that failed too often.
+    fn check_failures(&self, address: IpAddr) -> Result<(), Denied> {
+        let is_over = self.failures().is_used_up(address, Instant::now());
+        if is_over { Err(Refusal::LoginThrottle.into()) } else { Ok(()) }
     }
 
-    fn failures(&self) -> MutexGuard<'_, Brake> {
+    fn credentials(&self) -> Arc<Credentials> {
+        Arc::clone(&self.credentials.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn failures(&self) -> MutexGuard<'_, LoginThrottle> {
         self.failures.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -282,19 +256,18 @@ impl Caller {
     }
 }
 
-/// Why a check failed.
-enum Wrong {
-    Credentials(String),
-    Limited,
+fn wrong(detail: impl Into<String>) -> Denied {
+    Denied { refusal: Refusal::Credentials, detail: detail.into() }
 }
 
-fn now() -> std::time::Instant {
-    Instant::now().into_std()
+fn rights(user: Arc<str>, role: Option<Role>) -> Rights {
+    role.map_or(Rights::Nobody, |role| Rights::Known(Identity { user, role }))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::broker::JwtConfig;
     use crate::broker::identity::users::{Cost, UsersFile};
     use crate::broker::refusals::tests::Log;
 
@@ -312,7 +285,7 @@ mod tests {
         let config = BrokerConfig { users_file: Some(path), bals, ..BrokerConfig::default() };
         let log = Log::default();
         let _guard = log.listen();
-        let doorman = Doorman::new(&config).unwrap();
+        let authenticator = Authenticator::new(&config).unwrap();
         let told = || {
             let text = log.text();
             text.lines().filter(|line| line.contains("may not push")).map(str::to_owned).collect::<Vec<_>>()
@@ -322,7 +295,7 @@ mod tests {
             "{:?}",
             told()
         );
-        doorman.replace(Files::read(&config).unwrap());
+        authenticator.reread().unwrap();
         assert_eq!(told().len(), 2);
     }
 
@@ -336,16 +309,17 @@ mod tests {
         let secret = folder.path().join("secret");
         std::fs::write(&secret, "x".repeat(32)).unwrap();
         let jwt = Some(JwtConfig { secret_file: Some(secret), ..JwtConfig::default() });
-        let doorman = Doorman::new(&BrokerConfig { users_file: Some(path), jwt, ..BrokerConfig::default() }).unwrap();
+        let authenticator =
+            Authenticator::new(&BrokerConfig { users_file: Some(path), jwt, ..BrokerConfig::default() }).unwrap();
         let why = async |password: &str| {
             let (user, address) = (Some("alice"), IpAddr::from([10, 0, 0, 1]));
-            doorman.login(Login { user, password: Some(password.as_bytes()), address }).await.unwrap_err()
+            authenticator.login(user, Some(password.as_bytes()), address).await.unwrap_err()
         };
         let denied = |detail: &str| Denied { refusal: Refusal::Credentials, detail: detail.to_owned() };
         assert_eq!(why("hunter2").await, denied("user name or password"));
         assert_eq!(why("hunter2.hunter2.hunter2").await, denied("token: it is malformed"));
         let (user, password, address) = (None, None, IpAddr::from([10, 0, 0, 1]));
-        let nameless = doorman.login(Login { user, password, address }).await.unwrap_err();
+        let nameless = authenticator.login(user, password, address).await.unwrap_err();
         assert_eq!(nameless, Refusal::NoUser.into());
     }
 }

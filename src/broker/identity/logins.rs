@@ -24,20 +24,14 @@ pub(in crate::broker) enum Proof {
 /// A lock because connections come and go in their own tasks; it is held for a map operation, or a walk over the map
 /// when the users file has changed.
 #[derive(Debug)]
-pub(super) struct Roster {
-    state: Mutex<State>,
+pub(super) struct Logins {
+    users: Mutex<HashMap<Arc<str>, Vec<Entry>>>,
     per_user: usize,
 }
 
-#[derive(Debug, Default)]
-struct State {
-    users: HashMap<Arc<str>, Vec<Seat>>,
-    /// The number of the last seat.
-    last: u64,
-}
-
 #[derive(Debug)]
-struct Seat {
+struct Entry {
+    /// That of the link.
     number: u64,
     client: Box<str>,
     identity: Identity,
@@ -45,18 +39,18 @@ struct Seat {
     link: Weak<Link>,
 }
 
-/// A connection's place on the roster. Gone with the connection.
+/// A connection's place among the logins. Gone with the connection.
 #[derive(Debug)]
 pub(in crate::broker) struct Place {
-    roster: Arc<Roster>,
+    logins: Arc<Logins>,
     user: Arc<str>,
     number: u64,
 }
 
-impl Roster {
+impl Logins {
     /// `per_user` is the number of connections that each user may have.
     pub(super) fn new(per_user: usize) -> Arc<Self> {
-        Arc::new(Self { state: Mutex::default(), per_user })
+        Arc::new(Self { users: Mutex::default(), per_user })
     }
 
     /// Enters a connection, unless the user has as many already.
@@ -67,47 +61,45 @@ impl Roster {
         client: &str,
         link: &Arc<Link>,
     ) -> Option<Place> {
-        let mut state = self.lock();
-        state.last += 1;
-        let number = state.last;
-        let seats = state.users.entry(Arc::clone(&identity.user)).or_default();
+        let mut users = self.lock();
+        let entries = users.entry(Arc::clone(&identity.user)).or_default();
         // A connection of the same client is about to be taken over.
-        if seats.iter().filter(|seat| &*seat.client != client).count() >= self.per_user {
+        if entries.iter().filter(|entry| &*entry.client != client).count() >= self.per_user {
             return None;
         }
         let (identity, proof) = (identity.clone(), proof.clone());
-        let user = Arc::clone(&identity.user);
-        seats.push(Seat { number, client: client.into(), identity, proof, link: Arc::downgrade(link) });
-        Some(Place { roster: Arc::clone(self), user, number })
+        let (user, number) = (Arc::clone(&identity.user), link.number());
+        entries.push(Entry { number, client: client.into(), identity, proof, link: Arc::downgrade(link) });
+        Some(Place { logins: Arc::clone(self), user, number })
     }
 
     /// Ends the connections of those who do not stand any more. Says how many.
     pub(super) fn review(&self, stands: impl Fn(&Identity, &Proof) -> bool) -> usize {
-        let state = self.lock();
-        let fallen = state.users.values().flatten().filter(|seat| !stands(&seat.identity, &seat.proof));
-        let links: Vec<Arc<Link>> = fallen.filter_map(|seat| seat.link.upgrade()).collect();
+        let users = self.lock();
+        let fallen = users.values().flatten().filter(|entry| !stands(&entry.identity, &entry.proof));
+        let links: Vec<Arc<Link>> = fallen.filter_map(|entry| entry.link.upgrade()).collect();
         // The last hold on a link may be ours, and its place comes back here when it is dropped.
-        drop(state);
+        drop(users);
         for link in &links {
             link.end(Refusal::Revoked);
         }
         links.len()
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, HashMap<Arc<str>, Vec<Entry>>> {
+        self.users.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut state = self.roster.lock();
-        let Some(seats) = state.users.get_mut(&self.user) else {
+        let mut users = self.logins.lock();
+        let Some(entries) = users.get_mut(&self.user) else {
             return;
         };
-        seats.retain(|seat| seat.number != self.number);
-        if seats.is_empty() {
-            state.users.remove(&self.user);
+        entries.retain(|entry| entry.number != self.number);
+        if entries.is_empty() {
+            users.remove(&self.user);
         }
     }
 }
@@ -126,32 +118,32 @@ mod tests {
         Identity { user: "alice".into(), role: Role::User }
     }
 
-    fn enter(roster: &Arc<Roster>, client: &str, link: &Arc<Link>) -> Option<Place> {
-        roster.enter(&alice(), &Proof::Password("hash".into()), client, link)
+    fn enter(logins: &Arc<Logins>, client: &str, link: &Arc<Link>) -> Option<Place> {
+        logins.enter(&alice(), &Proof::Password("hash".into()), client, link)
     }
 
     #[test]
     fn a_user_has_so_many_places_and_a_client_takes_over_its_own() {
-        let (roster, link) = (Roster::new(2), link());
-        let first = enter(&roster, "alice:1", &link);
-        let second = enter(&roster, "alice:2", &link);
+        let logins = Logins::new(2);
+        let first = enter(&logins, "alice:1", &link());
+        let second = enter(&logins, "alice:2", &link());
         assert!(first.is_some() && second.is_some());
-        assert!(enter(&roster, "alice:3", &link).is_none());
-        assert!(enter(&roster, "alice:2", &link).is_some());
+        assert!(enter(&logins, "alice:3", &link()).is_none());
+        assert!(enter(&logins, "alice:2", &link()).is_some());
         drop(first);
-        assert!(enter(&roster, "alice:3", &link).is_some());
+        assert!(enter(&logins, "alice:3", &link()).is_some());
         drop(second);
-        assert!(roster.lock().users.is_empty());
+        assert!(logins.lock().is_empty());
     }
 
     #[test]
     fn a_review_ends_those_who_fell_and_no_others() {
-        let roster = Roster::new(2);
+        let logins = Logins::new(2);
         let (stays, goes) = (link(), link());
-        let _first = enter(&roster, "alice:1", &stays);
+        let _first = enter(&logins, "alice:1", &stays);
         let token = Proof::Token { expires_ms: 1 };
-        let _second = roster.enter(&alice(), &token, "alice:2", &goes);
-        assert_eq!(roster.review(|_, proof| *proof != token), 1);
+        let _second = logins.enter(&alice(), &token, "alice:2", &goes);
+        assert_eq!(logins.review(|_, proof| *proof != token), 1);
         assert_eq!((stays.ending(), goes.ending()), (None, Some(Ending::Refused(Refusal::Revoked))));
     }
 }
