@@ -2,13 +2,13 @@
 
 use crate::chat::delivery::State;
 use crate::chat::status::Status;
+use crate::ops::clock::utc;
 use crate::ops::print;
 use crate::store::{INBOX, Inspector, Trace, TraceDelivery, TraceMessage, TraceUpstream};
 use anyhow::bail;
 use serde_json::{Map, Value};
 use std::fmt::Write;
 use std::path::Path;
-use std::time::{Duration, UNIX_EPOCH};
 
 /// Prints everything the store knows of `id`.
 ///
@@ -238,10 +238,6 @@ fn status_word(status: Status) -> &'static str {
         Status::Expired => "expired",
         Status::Cancelled => "cancelled",
     }
-}
-
-pub(super) fn utc(ms: u64) -> String {
-    humantime::format_rfc3339_millis(UNIX_EPOCH + Duration::from_millis(ms)).to_string()
 }
 
 #[cfg(test)]

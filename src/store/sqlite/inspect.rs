@@ -1,13 +1,15 @@
 //! Reading for operators, on a connection of its own: works while the bridge runs, and never disturbs it.
 
-use super::column::{NEVER, bytes_of, fan_out, from_sql, sid, state};
+use super::column::{NEVER, bytes_of, fan_out, from_sql, sid, sql_ms, state};
 use super::message::SEVERAL;
 use super::recipient_queue::PARKED;
 use super::request::reply_topic;
 use super::{fault, file};
 use crate::chat::delivery::State;
 use crate::chat::id::{self, Sid};
-use crate::store::{INBOX, OpenError, StoreError, Summary, Trace, TraceDelivery, TraceMessage, TraceUpstream};
+use crate::store::{
+    INBOX, OpenError, QueueState, StoreError, Summary, Trace, TraceDelivery, TraceMessage, TraceUpstream,
+};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde_json::Value;
 use std::path::Path;
@@ -28,6 +30,10 @@ const SEVERAL_OF: &str = "SELECT d.row, d.tail, d.bal, d.id, d.order_key, d.acce
 /// The column `way` stands behind the bodies, and is read only where it decides: of one of several.
 const COUNTED: &str =
     "SELECT state, count(*) FROM deliveries WHERE state < ?1 AND (bal <> '' OR way <> ?2) GROUP BY state";
+/// What is to be sent and is not on its way, from the index alone.
+pub(super) const QUEUED: &str = "SELECT way, count(*) FILTER (WHERE due_at IS NULL OR due_at <= ?1),
+    count(*) FILTER (WHERE due_at > ?1 AND due_at < ?2), count(*) FILTER (WHERE due_at = ?2), min(row)
+    FROM deliveries INDEXED BY deliveries_due WHERE state = 0 GROUP BY way";
 const STATUSES: &str = "SELECT count(*) FROM outbox WHERE topic = ?1 AND kind = 0 AND about = ?2";
 const UPSTREAM: &str = "SELECT row, tail, bal, category, topic, received_at, published_at, final_at,
     EXISTS (SELECT 1 FROM outbox o WHERE o.topic = inbox.topic AND o.seq = inbox.seq) FROM inbox WHERE row = ?1 AND tail = ?2";
@@ -69,6 +75,26 @@ impl Inspector {
     /// When the file cannot be read.
     pub fn counts(&self) -> Result<Summary, StoreError> {
         self.summary().map_err(fault::of_look)
+    }
+
+    /// What waits for each push service at `now`.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn queue_states(&self, now: u64) -> Result<Vec<QueueState>, StoreError> {
+        let read = |row: &Row<'_>| {
+            let oldest = Sid::from_parts(row.get(4)?, 0).map(Sid::millis);
+            Ok(QueueState {
+                transport: row.get(0)?,
+                due: row.get(1).map(from_sql)?,
+                put_off: row.get(2).map(from_sql)?,
+                behind: row.get(3).map(from_sql)?,
+                oldest_at: oldest.unwrap_or(now),
+            })
+        };
+        let mut statement = self.conn.prepare(QUEUED).map_err(fault::of_look)?;
+        let states = statement.query_map(params![sql_ms(now), PARKED], read).map_err(fault::of_look)?;
+        states.collect::<Result<_, _>>().map_err(fault::of_look)
     }
 
     fn traces(&self, id: &str) -> rusqlite::Result<Vec<Trace>> {

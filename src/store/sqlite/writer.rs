@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver as StopSignal, RecvTimeoutError};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 
 /// Verbs per transaction, at most.
 const BATCH_VERBS: usize = 512;
@@ -157,8 +158,10 @@ impl Writer {
             return Ok(());
         }
         loop {
+            let begun = Instant::now();
             match self.attempt(batch) {
                 Ok(mut draft) => {
+                    draft.figures.times.add(begun.elapsed());
                     if self.board.turned(StoreHealth::Ok) {
                         tracing::info!("the store works again");
                     }

@@ -159,8 +159,8 @@ impl Talk {
                 }
             }
         }
-        let Counters { bad_acks, unknown_answers, malformed, oversize, pings, .. } = self.session.take_counters();
-        let counted = Counted { bad_acks, unknown_answers, malformed, oversize, pings };
+        let Counters { bad_acks, unknown_answers, malformed, oversize, ignored, pings } = self.session.take_counters();
+        let counted = Counted { bad_acks, unknown_answers, malformed, oversize, ignored, pings };
         if counted != Counted::default() {
             self.inbox.push_back(core::Event::Counted(counted));
         }

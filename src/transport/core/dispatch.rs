@@ -105,12 +105,10 @@ impl<S: Service> Core<S> {
     }
 
     fn assign(&mut self, connection: ConnectionId, sid: Sid, request: S::Request, now: Instant) -> Offer {
-        let known = self.messages.all.get(&sid);
-        let (again, had_time) = known.map_or((false, false), |message| (message.copies > 0, message.had_time));
+        let had_time = self.messages.all.get(&sid).is_some_and(|message| message.had_time);
         let Some(number) = self.messages.assign(sid, connection) else { return Offer::Gone };
         self.connections.assign(connection, number, InFlight { sid, at: now, had_time });
-        self.snapshot.sent += 1;
-        self.snapshot.resent += u64::from(again);
+        self.snapshot.written += 1;
         tracing::debug!(connection = connection.0, %sid, "message sent");
         self.outputs.push_back(Output::Assign { connection, sid, request });
         Offer::Sent

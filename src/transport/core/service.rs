@@ -1,6 +1,7 @@
 //! What differs from one push service to the next: data ([`Settings`]), and a few decisions ([`Service`]).
 
 use super::Now;
+use super::snapshot::Trouble;
 use crate::chat::delivery::Fate;
 use crate::chat::id::Recipient;
 use crate::chat::refusal::Refusal;
@@ -166,6 +167,16 @@ pub(crate) trait Service {
     /// Why nothing goes whatever the connections do: [`Link::Down`] or [`Link::Probing`] with the word for it. `able`
     /// is whether a connection takes messages.
     fn outage(&self, _able: bool, _now: Now) -> Option<Link> {
+        None
+    }
+
+    /// Why [`Service::outage`] says that nothing goes.
+    fn trouble(&self) -> Option<Trouble> {
+        None
+    }
+
+    /// When the access token was bought, if there is one.
+    fn access_token(&self) -> Option<Instant> {
         None
     }
 

@@ -1,7 +1,7 @@
 //! The decisions of FCM HTTP v1: whether a message may go, and what an answer means for it.
 
 use super::losses::Remarks;
-use super::token::{self, Bearer, TokenSource};
+use super::token::{self, Bearer, Failure, TokenSource};
 use super::{FcmConfig, NO_TOKEN, OnAmbiguous, encode};
 use crate::chat::delivery::Fate;
 use crate::chat::push::Target;
@@ -13,7 +13,7 @@ use crate::fcm::target;
 use crate::fcm::verdict::{Answer, Asked, Cause, Outcome, Replay, Verdict as Judged};
 use crate::transport::core::{Admission, Message, Now, Service, Verdict};
 use crate::transport::http2::{self, Reply};
-use crate::transport::{Change, Link, Send};
+use crate::transport::{Change, Link, Send, Trouble};
 use http::{HeaderMap, header};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -41,6 +41,8 @@ pub(super) struct FcmService {
     /// That access tokens are refused to us, as it was told.
     denied: Option<Arc<str>>,
     changes: VecDeque<Change>,
+    /// What stopped everybody, in FCM's words, and when.
+    halt: Option<(String, Instant)>,
     /// When it was last asked anything.
     now: Instant,
 }
@@ -70,6 +72,7 @@ impl FcmService {
             credentials: token::FIRST,
             denied: None,
             changes: VecDeque::new(),
+            halt: None,
             now: tokio::time::Instant::now().into_std(),
         }
     }
@@ -116,6 +119,10 @@ impl FcmService {
             return;
         }
         let server = &self.server;
+        if let (Standing::Down(_), false) = (after, detail.is_empty()) {
+            let known = self.halt.as_ref().filter(|_| before != Standing::Well);
+            self.halt = Some((format!("{server}: {detail}"), known.map_or(now, |(_, since)| *since)));
+        }
         match (before, after, self.health.cause()) {
             (Standing::Well, Standing::Down(QUOTA), _) => {
                 tracing::warn!(detail, "the project's quota is used up: sending pauses");
@@ -235,6 +242,21 @@ impl Service for FcmService {
             Standing::Well if self.tokens.fails() => Some(Link::Down(NO_TOKEN)),
             Standing::Well => Some(Link::UNCONNECTED),
         }
+    }
+
+    fn trouble(&self) -> Option<Trouble> {
+        let is_well = self.health.standing(self.now) == Standing::Well;
+        if let Some((words, since)) = self.halt.as_ref().filter(|_| !is_well) {
+            let next_try = self.health.wake(self.now);
+            return Some(Trouble { words: words.clone(), since: Some(*since), next_try });
+        }
+        let Failure { words, since, next_try, .. } = self.tokens.failure().filter(|_| !self.is_armed(self.now))?;
+        let words = format!("no access token: {words}");
+        Some(Trouble { words, since: Some(since.into_std()), next_try: Some(next_try.into_std()) })
+    }
+
+    fn access_token(&self) -> Option<Instant> {
+        self.tokens.bought().map(tokio::time::Instant::into_std)
     }
 
     fn take_change(&mut self, now: Now) -> Option<Change> {

@@ -548,6 +548,10 @@ async fn a_new_access_token_that_is_refused_as_well_stops_everything_and_the_pro
     }
     let (which, refusal) = harness.back().await;
     assert_eq!((which, refusal.map(|refusal| refusal.code).as_deref()), (sid, Some("unauthenticated")));
+    let snapshot = soon(harness.port.snapshot.wait_for(|now| now.trouble.is_some())).await.unwrap().clone();
+    let trouble = snapshot.trouble.unwrap();
+    assert!(trouble.words.starts_with("memory"), "{trouble:?}");
+    assert_eq!(trouble.next_try, trouble.since.map(|since| since + 10 * SECOND), "the first probe");
     for (other, fetched, wait) in [(1, 3, 10), (2, 4, 20)] {
         let began = Instant::now();
         harness.link(Link::Probing("unauthenticated")).await;
@@ -632,9 +636,14 @@ async fn without_a_token_nothing_goes_and_it_says_so() {
     let denied = |report: &Report| matches!(report, Report::Connection { change: Change::AuthFailed { detail }, .. } if detail.contains("invalid_grant"));
     while !denied(&soon(harness.port.reports.recv()).await.unwrap()) {}
     assert_eq!(harness.back().await, (sid, None));
+    let trouble = harness.port.snapshot.borrow().trouble.clone().unwrap();
+    assert!(trouble.words.starts_with("no access token: ") && trouble.words.contains("invalid_grant"), "{trouble:?}");
+    assert!(trouble.since.is_some() && trouble.next_try > Some(Instant::now().into_std()), "{trouble:?}");
     quiet(&mut peer).await;
     harness.token_answer.send_replace(token_for(Duration::from_secs(3599)));
     harness.link(Link::Up).await;
+    let snapshot = soon(harness.port.snapshot.wait_for(|now| now.access_token.is_some())).await.unwrap().clone();
+    assert_eq!(snapshot.trouble, None);
     harness.send(message(sid, 1)).await;
     assert_eq!(mids(&mut peer, 1).await, [sid.to_string()]);
 }

@@ -1,7 +1,9 @@
 //! The statements of the hot path find their rows through an index, whatever the planner thinks of an empty file.
 
 use super::super::sessions::{documents, inspect, queue, retained, row, session, state, sweep as queues};
-use super::super::{accept, dispatch, file, inbox, message, outbox, recipient_queue, recover, request, sweep};
+use super::super::{
+    accept, dispatch, file, inbox, inspect as store, message, outbox, recipient_queue, recover, request, sweep,
+};
 
 fn plan(conn: &rusqlite::Connection, sql: &str) -> String {
     let mut statement = conn.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
@@ -52,6 +54,7 @@ fn hot_statements_use_their_index_and_sort_nothing() {
         (documents::NEXT_OWN_TOPIC, "INDEX queue_documents (queue=? AND document>?)"),
         (queues::EXPIRED, "INDEX queue_expiry (expires_at<?)"),
         (retained::EXPIRED, "INDEX retained_expiry (expires_at<?)"),
+        (store::QUEUED, "INDEX deliveries_due"),
         (inspect::SESSIONS, "INDEX queues_key (key>?)"),
         (inspect::RETAINED, "PRIMARY KEY (topic>?)"),
     ];
