@@ -17,7 +17,7 @@ const README: &str = include_str!("../README.md");
 const STATUSES: [&str; 7] = ["accepted", "sent", "delivered", "read", "failed", "expired", "cancelled"];
 
 /// The fields of a status document.
-const STATUS_FIELDS: [&str; 13] = [
+const STATUS_FIELDS: [&str; 14] = [
     "id",
     "status",
     "ts",
@@ -27,6 +27,7 @@ const STATUS_FIELDS: [&str; 13] = [
     "transport",
     "source",
     "provider_id",
+    "device_ts",
     "dup_possible",
     "token_action",
     "new_token",

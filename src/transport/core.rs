@@ -94,6 +94,8 @@ pub(crate) struct Core<S: Service> {
     demand: bool,
     /// Messages that wait for one of their recipient.
     held: usize,
+    /// What the service holds recipients back for.
+    held_back_by: Option<Trouble>,
     /// When something may go that may not now.
     wake: Option<Instant>,
     next_tick: Instant,
@@ -130,6 +132,7 @@ impl<S: Service> Core<S> {
             failure: None,
             demand: false,
             held: 0,
+            held_back_by: None,
             wake: None,
             next_tick: now.instant + TICK,
             settings,
@@ -318,13 +321,17 @@ impl<S: Service> Core<S> {
             let next_try = self.redial.next_try();
             return self.failure.clone().and_then(|words| trouble(words, self.unable_since, next_try));
         }
-        let unanswered: usize =
-            self.connections.all.values().filter(|one| one.takes()).map(|one| one.in_flight.len()).sum();
-        let capacity = self.connections.capacity();
-        let is_full = self.demand && unanswered >= capacity;
-        is_full
-            .then(|| format!("the window is full: {unanswered} of {capacity} messages are unanswered"))
-            .and_then(|words| trouble(words, None, None))
+        self.held_back_by.clone().or_else(|| self.full_window())
+    }
+
+    /// Everything that may be unanswered is, and not only for a moment.
+    fn full_window(&self) -> Option<Trouble> {
+        let up = || self.connections.all.values().filter(|one| one.is_open());
+        let (unanswered, capacity) = (up().map(|one| one.in_flight.len()).sum::<usize>(), self.connections.capacity());
+        let oldest = up().filter_map(Connection::oldest).min()?;
+        let is_full = unanswered >= capacity && oldest + TICK * 2 <= self.next_tick;
+        let words = format!("the window is full: {unanswered} of {capacity} messages are unanswered");
+        is_full.then_some(Trouble { words, since: Some(oldest), next_try: None })
     }
 
     /// Everything that follows from whatever happened.

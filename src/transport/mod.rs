@@ -110,6 +110,8 @@ pub enum Report {
         original: String,
         /// `MESSAGE_SENT_TO_DEVICE` is the only one ever documented.
         status: String,
+        /// When the push service handed the message to the device, in Unix milliseconds, if it says so.
+        handed_over_ms: Option<u64>,
         /// How often the original was written to a connection, if it is unanswered on one; else 0.
         copies: u32,
         /// How to acknowledge it.

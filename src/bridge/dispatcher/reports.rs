@@ -29,12 +29,13 @@ impl Dispatcher {
                 match &fate {
                     Fate::Accepted { .. } => self.service_backoff.reset(),
                     Fate::Refused(refusal) => self.refused(sid, refusal, flight, clock),
-                    Fate::Unsendable { .. } | Fate::Expired | Fate::Deferred(_) | Fate::Lost => {}
+                    Fate::Unsendable { .. } | Fate::Expired | Fate::Deferred { .. } | Fate::Lost => {}
                 }
                 self.record(sid, Event::Back { fate, copies, replays, clock }).await
             }
-            Report::Receipt { original, status, ack_ref, copies, .. } => {
-                self.receipt(original, &status, ack_ref, copies).await
+            Report::Receipt { original, status, ack_ref, copies, handed_over_ms } => {
+                let event = Event::Receipt { handed_over_ms };
+                self.receipt((original, &status), event, ack_ref, copies).await
             }
             Report::Connection { connection, change } => {
                 let (transport, connection) = (self.transport.to_string(), connection.0);
@@ -51,8 +52,8 @@ impl Dispatcher {
 
     async fn receipt(
         &mut self,
-        original: String,
-        status: &str,
+        (original, status): (String, &str),
+        event: Event,
         ack_ref: AckRef,
         copies: u32,
     ) -> Result<(), StoreError> {
@@ -63,7 +64,7 @@ impl Dispatcher {
                     // The answer to the first copy is lost, and the one to the next comes too late for the mark.
                     self.record(sid, self.back(Fate::ACCEPTED, copies)).await?;
                 }
-                let committed = self.context.store.record(sid, Event::Receipt, now_ms()).await?;
+                let committed = self.context.store.record(sid, event, now_ms()).await?;
                 self.commits.push_back((committed, After::Receipt { original, ack_ref }));
             }
             _ => {
@@ -186,7 +187,7 @@ fn attempts(fate: &Fate, copies: u32, replays: u32) -> u64 {
         Fate::Refused(Refusal { decision: Decision::Retry { scope: Scope::Service, .. }, .. }) => replays,
         Fate::Refused(_) => 1 + replays,
         Fate::Lost => u32::from(copies > 0),
-        Fate::Unsendable { .. } | Fate::Deferred(_) => 0,
+        Fate::Unsendable { .. } | Fate::Deferred { .. } => 0,
     };
     u64::from(tries)
 }

@@ -175,7 +175,7 @@ impl Peer {
 
     async fn ack(&mut self, message_id: &str) {
         let message_id = message_id.to_owned();
-        self.say(Inbound::Ack(crate::ccs::payload::Accepted { message_id, from: None, registration_id: None })).await;
+        self.say(Inbound::Ack(crate::ccs::payload::Accepted { message_id, ..Default::default() })).await;
     }
 
     async fn nack(&mut self, message_id: &str, error: &str) {
@@ -313,19 +313,24 @@ async fn messages_go_out_and_answers_come_back() {
     assert_eq!(peer.messages().await, ids([2, 3]));
     let canonical = crate::ccs::payload::Accepted {
         message_id: first.message_id,
-        from: None,
         registration_id: Some("new".to_owned()),
+        success: Some(2),
+        failure: Some(1),
+        failed_registration_ids: vec!["a-token-of-the-group".to_owned()],
+        ..Default::default()
     };
     peer.say(Inbound::Ack(canonical)).await;
     peer.nack(&sid(3).to_string(), "DEVICE_UNREGISTERED").await;
     peer.ack("unknown").await;
     peer.nack(&sid(2).to_string(), "WHATEVER").await;
     let canonical = Some(Token::new("new").unwrap());
+    let hash = short_hash("a-token-of-the-group");
+    let detail = Some(format!("went to 2 devices of the group and not to 1 (hashes of their tokens: {hash})"));
     assert_eq!(
         bridge.report().await,
         Report::Back {
             sid: sid(1),
-            fate: Fate::Accepted { canonical, provider_id: None, detail: None },
+            fate: Fate::Accepted { canonical, provider_id: None, detail, can_confirm: true },
             copies: 1,
             replays: 0
         }
@@ -361,8 +366,8 @@ async fn upstream_and_receipts_are_acknowledged_on_their_connection_and_on_no_ot
     .await;
     let message = bridge.device_message().await;
     assert_eq!((message.message_id.as_str(), message.category.as_deref()), ("17&\"", Some("app")));
-    let Report::Receipt { original, ack_ref, .. } = bridge.report().await else { panic!() };
-    assert_eq!((original.as_str(), ack_ref.to.as_str()), ("x", "gcm.googleapis.com"));
+    let Report::Receipt { original, ack_ref, handed_over_ms, .. } = bridge.report().await else { panic!() };
+    assert_eq!((original.as_str(), ack_ref.to.as_str(), handed_over_ms), ("x", "gcm.googleapis.com", Some(7)));
     bridge.port.acks.send(ack_ref.clone()).await.unwrap();
     assert_eq!(peer.acked_id().await, "dr2:x");
     drop(peer);

@@ -79,9 +79,9 @@ impl<S: Service> Core<S> {
         if let Some(sid) = gone {
             self.back(sid, Fate::ACCEPTED);
         }
-        let Receipt { original, status, ack_ref } = receipt;
+        let Receipt { original, status, handed_over_ms, ack_ref } = receipt;
         let copies = if gone.is_some() { 0 } else { copies };
-        self.report(Report::Receipt { original, status, copies, ack_ref });
+        self.report(Report::Receipt { original, status, handed_over_ms, copies, ack_ref });
     }
 
     /// A message goes back to the bridge.
@@ -92,7 +92,7 @@ impl<S: Service> Core<S> {
         }
         let replays = match fate {
             // It was not tried, or begins anew.
-            Fate::Lost | Fate::Deferred(_) | Fate::Unsendable { .. } => 0,
+            Fate::Lost | Fate::Deferred { .. } | Fate::Unsendable { .. } => 0,
             Fate::Accepted { .. } | Fate::Refused(_) | Fate::Expired => message.replays(),
         };
         self.report(Report::Back { sid, fate, copies: message.copies, replays });

@@ -39,6 +39,8 @@ pub(crate) struct Receipt {
     pub(crate) original: String,
     /// In the push service's words.
     pub(crate) status: String,
+    /// When it handed the message to the device, in Unix milliseconds, if it says so.
+    pub(crate) handed_over_ms: Option<u64>,
     /// How to acknowledge it.
     pub(crate) ack_ref: AckRef,
 }

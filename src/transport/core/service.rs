@@ -6,6 +6,7 @@ use crate::chat::delivery::Fate;
 use crate::chat::id::Recipient;
 use crate::chat::refusal::Refusal;
 use crate::transport::{Change, ConnectionId, Link, Send};
+use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
 /// The data of a push service.
@@ -124,8 +125,8 @@ pub(crate) enum Admission<R> {
     Go(R),
     /// This one may not, others may.
     Skip,
-    /// Nothing of its recipient may before this.
-    HoldRecipient(Instant),
+    /// Nothing of its recipient may before this, for the reason that operators are told.
+    HoldRecipient(Instant, Cow<'static, str>),
     /// Nothing may before this, or before the service wakes the driver.
     Wait(Option<Instant>),
     /// It goes back to the bridge with this, untried; others may go.

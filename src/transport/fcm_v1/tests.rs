@@ -26,6 +26,8 @@ fn accepted(sid: Sid, name: u32) -> Report {
             canonical: None,
             provider_id: Some(format!("projects/p/messages/{name}")),
             detail: None,
+            // Nothing asks for it.
+            can_confirm: false,
         },
         copies: 1,
         replays: 0,
@@ -34,11 +36,8 @@ fn accepted(sid: Sid, name: u32) -> Report {
 
 /// The same after it was sent again at once, so often.
 fn accepted_after(replays: u32, sid: Sid, name: u32) -> Report {
-    let Report::Back { fate: Fate::Accepted { canonical, provider_id, detail }, copies, .. } = accepted(sid, name)
-    else {
-        unreachable!()
-    };
-    Report::Back { sid, fate: Fate::Accepted { canonical, provider_id, detail }, copies, replays }
+    let Report::Back { fate, copies, .. } = accepted(sid, name) else { unreachable!() };
+    Report::Back { sid, fate, copies, replays }
 }
 
 /// It goes again after so many seconds, and then after ever longer, for an hour of waiting.
@@ -505,7 +504,9 @@ async fn a_device_over_its_budget_waits_on_the_disk_and_others_go_on() {
     }
     for sid in &sids[2..4] {
         harness.send(message(*sid, 1)).await;
-        let Report::Back { sid: which, fate: Fate::Deferred(wait), .. } = harness.report().await else { panic!() };
+        let Report::Back { sid: which, fate: Fate::Deferred { wait, .. }, .. } = harness.report().await else {
+            panic!()
+        };
         assert!(which == *sid && wait > SECOND, "{wait:?}");
     }
     harness.send(message(sids[4], 2)).await;
@@ -567,7 +568,7 @@ async fn a_new_access_token_that_is_refused_as_well_stops_everything_and_the_pro
     }
     harness.link(Link::Probing("unauthenticated")).await;
     harness.send(message(sid, 1)).await;
-    let Report::Back { sid: which, fate: Fate::Deferred(wait), .. } = harness.report().await else {
+    let Report::Back { sid: which, fate: Fate::Deferred { wait, .. }, .. } = harness.report().await else {
         panic!("rather another one")
     };
     assert!(which == sid && wait <= SECOND, "{wait:?}");
@@ -597,7 +598,7 @@ async fn a_401_that_persists_with_one_message_stops_nobody_though_no_new_token_i
     harness.send(message(sids[0], 1)).await;
     let asked = peer.next().await;
     peer.fault(asked.stream, 401, None, &[]).await;
-    let Report::Back { sid, fate: Fate::Deferred(_), .. } = harness.report().await else { panic!() };
+    let Report::Back { sid, fate: Fate::Deferred { .. }, .. } = harness.report().await else { panic!() };
     assert_eq!(sid, sids[0]);
     assert_eq!(*harness.port.link.borrow(), Link::Probing(NO_TOKEN), "it may be dead, and no other is to be had");
     // The old token lives, and others go on with it, for as long as the server of tokens is down.

@@ -46,7 +46,7 @@ async fn a_message_with_one_delivery_changes_so_many_rows_and_no_more() {
     assert_eq!(since(&rig, &changed, &mut before).await, 2, "each once");
     rig.record(sid, accepted(), NOW).await;
     assert_eq!(since(&rig, &changed, &mut before).await, 2);
-    rig.record(sid, Event::Receipt, NOW).await;
+    rig.record(sid, Event::RECEIPT, NOW).await;
     assert_eq!(since(&rig, &changed, &mut before).await, 2);
     let documents = rig.next(RECEIPTS, 0).await;
     assert_eq!(since(&rig, &changed, &mut before).await, 1, "how far the topic was read");
@@ -93,7 +93,7 @@ async fn a_message_with_one_delivery_takes_so_many_bytes_and_no_more() {
     }
     for delivery in rig.take_by(NOW, MESSAGES, MANY).await.claimed {
         rig.record(delivery.sid, accepted(), NOW).await;
-        rig.record(delivery.sid, Event::Receipt, NOW).await;
+        rig.record(delivery.sid, Event::RECEIPT, NOW).await;
     }
     let file = rusqlite::Connection::open(&rig.settings.path).unwrap();
     let bytes = |table: &str| {

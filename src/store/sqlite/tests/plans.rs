@@ -54,7 +54,6 @@ fn hot_statements_use_their_index_and_sort_nothing() {
         (documents::NEXT_OWN_TOPIC, "INDEX queue_documents (queue=? AND document>?)"),
         (queues::EXPIRED, "INDEX queue_expiry (expires_at<?)"),
         (retained::EXPIRED, "INDEX retained_expiry (expires_at<?)"),
-        (store::QUEUED, "INDEX deliveries_due"),
         (inspect::SESSIONS, "INDEX queues_key (key>?)"),
         (inspect::RETAINED, "PRIMARY KEY (topic>?)"),
     ];
@@ -71,6 +70,14 @@ fn the_rows_of_all_queues_are_counted_along_their_key() {
     let (conn, _lock) = file::open(&dir.path().join("store.db")).unwrap();
     let plan = plan(&conn, state::COUNTS);
     assert_eq!(plan, "SCAN queue\n");
+}
+
+#[test]
+fn what_waits_is_counted_along_the_index_of_what_is_to_be_sent() {
+    let dir = tempfile::tempdir().unwrap();
+    let (conn, _lock) = file::open(&dir.path().join("store.db")).unwrap();
+    let plan = plan(&conn, store::QUEUED);
+    assert!(plan.starts_with("SCAN deliveries USING") && plan.ends_with("INDEX deliveries_due\n"), "{plan}");
 }
 
 #[test]

@@ -225,11 +225,11 @@ fn a_service_holds_messages_recipients_or_everybody_back() {
     let unsendable = Fate::Unsendable { code: "BAD".to_owned(), detail: "no good".to_owned() };
     hold(&mut bench, 3, Hold::Back(Fate::Lost));
     hold(&mut bench, 4, Hold::Back(unsendable.clone()));
-    hold(&mut bench, 7, Hold::Back(Fate::Deferred(Duration::from_secs(3))));
+    hold(&mut bench, 7, Hold::Back(Fate::Deferred { wait: Duration::from_secs(3), why: "quota".into() }));
     [1, 2, 3, 4, 7, 5].into_iter().for_each(|number| bench.send(number, number as i64));
     assert_eq!(bench.take_sent(), [(1, 5)]);
     let back = |number, fate| Report::Back { sid: sid(number), fate, copies: 0, replays: 0 };
-    let deferred = Fate::Deferred(Duration::from_secs(3));
+    let deferred = Fate::Deferred { wait: Duration::from_secs(3), why: "quota".into() };
     assert_eq!(bench.take_reports(), [lost(3, 0), back(4, unsendable), back(7, deferred)]);
     bench.core.service.holds.remove(&2);
     bench.pass(Duration::from_millis(700));
