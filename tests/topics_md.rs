@@ -3,7 +3,7 @@
 use fcm_mqtt_bridge::chat::id::{MessageId, Sid, Token};
 use fcm_mqtt_bridge::chat::message::{
     BalReceipt, BridgeEvent, BridgeState, BridgeStats, BridgeStatus, BrokerKind, Downstream, ErrorCode, ErrorDocument,
-    Limits, Presence, PresenceState, Rejection, Sender, UpstreamMessage, UserPresence, error_summary,
+    Limits, Presence, PresenceState, Rejection, Sender, TransportStats, UpstreamMessage, UserPresence, error_summary,
 };
 use fcm_mqtt_bridge::chat::topic::{BridgeTopic, ClientTopic};
 use serde_json::{Map, Value, json};
@@ -17,7 +17,7 @@ const README: &str = include_str!("../README.md");
 const STATUSES: [&str; 7] = ["accepted", "sent", "delivered", "read", "failed", "expired", "cancelled"];
 
 /// The fields of a status document.
-const STATUS_FIELDS: [&str; 13] = [
+const STATUS_FIELDS: [&str; 14] = [
     "id",
     "status",
     "ts",
@@ -27,6 +27,7 @@ const STATUS_FIELDS: [&str; 13] = [
     "transport",
     "source",
     "provider_id",
+    "device_ts",
     "dup_possible",
     "token_action",
     "new_token",
@@ -209,6 +210,22 @@ fn what_the_bridge_writes_has_the_fields_of_its_example() {
     };
     assert_same("bridge-status", &status.to_payload());
 
+    let why = "no access token: oauth2.googleapis.com:443 (token_uri in sa.json, fcm.credentials_file): HTTP status 503 \
+               (since 2026-01-01T00:00:00.123Z, next try at 2026-01-01T00:00:04.123Z)";
+    let transport = TransportStats {
+        state: "no_access_token",
+        why: Some(why.to_owned()),
+        connections: [("up", 1)].into(),
+        unanswered: 3,
+        window: 100,
+        reconnects: 2,
+        drains: 1,
+        due: 2,
+        put_off: 3,
+        behind: 1,
+        oldest: Some(12),
+        access_token_age: Some(3590),
+    };
     let stats = BridgeStats {
         ts: 1_767_225_600_123,
         upstream: 120,
@@ -220,6 +237,9 @@ fn what_the_bridge_writes_has_the_fields_of_its_example() {
         spool: 0,
         queue: 6,
         sessions: Some(3),
+        store: "ok".to_owned(),
+        intake: "taking".to_owned(),
+        transports: [("fcm-v1".to_owned(), transport)].into(),
     };
     assert_same("bridge-stats", &stats.to_payload());
 }

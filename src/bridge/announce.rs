@@ -1,6 +1,10 @@
 //! What the bridge says about itself. It waits neither for the store nor for the broker, so that it can say that
 //! they do not work.
 
+mod transports;
+
+pub(super) use transports::Watched;
+
 use super::context::Context;
 use crate::chat::message::{BridgeEvent, BridgeState, BridgeStats, BridgeStatus, BrokerKind};
 use crate::chat::topic::BridgeTopic;
@@ -8,15 +12,16 @@ use crate::chat::transport::Transport;
 use crate::mqtt::{BrokerLink, Outbound, Outcome};
 use crate::ops::clock::{every, now_ms};
 use crate::ops::health::Readiness;
-use crate::ops::metrics::Metric;
-use crate::store::{StoreError, StoreHealth};
+use crate::ops::metrics::{Histogram, Metric};
+use crate::store::{COMMIT_LIMITS, CommitTimes, QueueState, StoreError, StoreFigures, StoreHealth};
 use crate::transport::Link;
-use futures_util::future::select_all;
+use futures_util::future::{BoxFuture, OptionFuture, select_all};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
+use transports::View;
 
 /// How long the stop waits for the broker to confirm that the bridge is offline.
 const END_WAIT: Duration = Duration::from_secs(2);
@@ -27,7 +32,7 @@ const ROUND_EVERY: Duration = Duration::from_millis(500);
 
 /// What the announcer watches.
 pub(super) struct Watches {
-    pub(super) links: Vec<(Transport, watch::Receiver<Link>)>,
+    pub(super) transports: Vec<Watched>,
     pub(super) broker_link: watch::Receiver<BrokerLink>,
     pub(super) store: watch::Receiver<StoreHealth>,
     pub(super) clients: watch::Receiver<Option<usize>>,
@@ -40,16 +45,20 @@ pub(super) struct Announcer {
     watches: Watches,
     readiness: watch::Sender<Readiness>,
     said: Option<(BridgeState, BTreeMap<String, &'static str>)>,
+    /// What waited for each transport when the store was last looked at.
+    queues: BTreeMap<String, QueueState>,
+    looking: Option<BoxFuture<'static, Result<Vec<QueueState>, StoreError>>>,
 }
 
 impl Announcer {
     pub(super) fn new(context: Arc<Context>, watches: Watches, readiness: watch::Sender<Readiness>) -> Self {
-        Self { context, watches, readiness, said: None }
+        Self { context, watches, readiness, said: None, queues: BTreeMap::new(), looking: None }
     }
 
     /// Works until `stop`; the last word is the status `offline`.
     pub(super) async fn run(mut self, stop: CancellationToken) -> Result<(), StoreError> {
         let (mut stats, mut round) = (every(STATS_EVERY), every(ROUND_EVERY));
+        let mut was_up = false;
         loop {
             tokio::select! {
                 () = stop.cancelled() => break,
@@ -57,14 +66,23 @@ impl Announcer {
                 _ = stats.tick() => {
                     let (stats, _) = Outbound::new(BridgeTopic::Stats, self.stats().to_payload());
                     self.announce(Outbound { qos: 0, ..stats });
+                    let store = self.context.store.clone();
+                    self.looking.get_or_insert_with(|| Box::pin(async move { store.queue_states(now_ms()).await }));
+                }
+                Some(found) = OptionFuture::from(self.looking.as_mut()) => {
+                    self.looking = None;
+                    self.looked(found);
                 }
                 changed = self.watches.broker_link.changed() => {
                     // A broker that was away, or another one, may not have the retained status.
                     self.said = None;
+                    let up = *self.watches.broker_link.borrow_and_update() == BrokerLink::Up;
+                    self.context.metrics.add(Metric::MqttReconnects, u64::from(up && was_up));
+                    was_up |= up;
                     if changed.is_err() { break }
                 }
                 // Whoever changes them may have gone: the last word is in there, and no further one comes.
-                () = news(&mut self.watches.links) => {}
+                () = news(&mut self.watches.transports) => {}
                 Ok(()) = self.watches.store.changed() => {}
                 Some(event) = self.watches.events.recv() => {
                     let (event, _) = Outbound::new(BridgeTopic::Events, event.to_payload(now_ms()));
@@ -78,6 +96,14 @@ impl Announcer {
         Ok(())
     }
 
+    fn looked(&mut self, found: Result<Vec<QueueState>, StoreError>) {
+        match found {
+            Ok(queues) => self.queues = queues.into_iter().map(|queue| (queue.transport.clone(), queue)).collect(),
+            // What is wrong with the store is told where it writes.
+            Err(error) => tracing::debug!(%error, "the queue could not be counted"),
+        }
+    }
+
     fn measure(&mut self) {
         let metrics = &self.context.metrics;
         let numbers = self.context.store.figures();
@@ -85,22 +111,20 @@ impl Announcer {
         metrics.set(Metric::QueueBytes, numbers.queue_bytes);
         metrics.set(Metric::SpoolRows, numbers.spool_rows);
         metrics.set(Metric::SpoolBytes, numbers.spool_bytes);
-        metrics.set(Metric::Commits, numbers.commits);
-        let links = self.watches.links.iter_mut();
-        let links: BTreeMap<String, Link> =
-            links.map(|(transport, link)| (transport.to_string(), *link.borrow_and_update())).collect();
+        metrics.set(Metric::StoreVerbs, numbers.verbs);
+        metrics.set_commits(commits(&numbers));
+        let views: Vec<View> = self.watches.transports.iter_mut().map(|one| View::of(one, &self.queues)).collect();
+        views.iter().for_each(|view| view.show(metrics));
         let up = *self.watches.broker_link.borrow() == BrokerLink::Up;
         let store = self.watches.store.borrow_and_update().clone();
-        for (transport, link) in &links {
-            metrics.set_up(transport, *link == Link::Up);
-        }
         metrics.set(Metric::BrokerUp, u64::from(up));
         metrics.set(Metric::StoreBlocked, u64::from(store != StoreHealth::Ok));
         let stopped = metrics.get(Metric::IntakeStopped) == 1;
-        let ready = up && !links.values().any(|link| matches!(link, Link::Down(_) | Link::Probing(_)));
+        let ready = up && !views.iter().any(|view| matches!(view.link, Link::Down(_) | Link::Probing(_)));
         let now = Readiness {
             ready: ready && store == StoreHealth::Ok && !stopped,
-            transports: links.into_iter().map(|(transport, link)| (transport, link.as_str())).collect(),
+            why: views.iter().filter_map(|view| Some((view.name.clone(), view.why()?))).collect(),
+            transports: views.into_iter().map(|view| (view.name, view.link.as_str())).collect(),
             mqtt: if up { "open" } else { "closed" },
             store: match store {
                 StoreHealth::Ok => "ok".to_owned(),
@@ -129,11 +153,14 @@ impl Announcer {
 
     fn offline(&self) -> BridgeStatus {
         let settings = &self.context.settings;
-        offline(settings.started_ms, settings.broker, self.watches.links.iter().map(|(transport, _)| transport))
+        offline(settings.started_ms, settings.broker, self.watches.transports.iter().map(|one| &one.transport))
     }
 
-    fn stats(&self) -> BridgeStats {
+    fn stats(&mut self) -> BridgeStats {
+        let views = self.watches.transports.iter_mut().map(|one| View::of(one, &self.queues));
+        let transports = views.map(|view| view.stats()).collect();
         let metrics = &self.context.metrics;
+        let Readiness { store, intake, .. } = self.readiness.borrow().clone();
         BridgeStats {
             ts: now_ms(),
             upstream: metrics.get(Metric::UpstreamReceived),
@@ -145,6 +172,9 @@ impl Announcer {
             spool: metrics.get(Metric::SpoolRows),
             queue: metrics.get(Metric::QueueRows),
             sessions: self.watches.clients.borrow().map(|clients| clients as u64),
+            store,
+            intake,
+            transports,
         }
     }
 
@@ -154,7 +184,7 @@ impl Announcer {
     }
 
     /// Waits for the broker's word, but not so long that the stop has no time left to write what was confirmed.
-    async fn announce_end(&self) {
+    async fn announce_end(&mut self) {
         let (outbound, outcome) = retained(&self.offline());
         let told = async {
             if *self.watches.broker_link.borrow() == BrokerLink::Up && self.context.publish.send(outbound).await.is_ok()
@@ -174,14 +204,21 @@ fn retained(status: &BridgeStatus) -> (Outbound, oneshot::Receiver<Outcome>) {
     (Outbound { retain: true, ..outbound }, outcome)
 }
 
+/// How long the transactions of the store took.
+fn commits(figures: &StoreFigures) -> Histogram {
+    let StoreFigures { commits: count, times: CommitTimes { buckets, sum }, .. } = *figures;
+    let buckets = COMMIT_LIMITS.iter().map(Duration::as_secs_f64).zip(buckets).collect();
+    Histogram { buckets, count, sum: sum.as_secs_f64() }
+}
+
 /// Waits until one of the links changes. A transport that has gone says nothing more.
-async fn news(links: &mut [(Transport, watch::Receiver<Link>)]) {
+async fn news(transports: &mut [Watched]) {
     let change = async |link: &mut watch::Receiver<Link>| {
         if link.changed().await.is_err() {
             std::future::pending().await
         }
     };
-    select_all(links.iter_mut().map(|(_, link)| Box::pin(change(link)))).await;
+    select_all(transports.iter_mut().map(|one| Box::pin(change(&mut one.link)))).await;
 }
 
 /// The status of a bridge that is not there: also its will.

@@ -41,6 +41,14 @@ struct Flight {
     token: Option<Token>,
 }
 
+/// Nothing is sent for a while, since the push service refuses.
+#[derive(Debug, Clone)]
+pub(super) struct Pause {
+    pub(super) until: Instant,
+    /// The word of the last refusal before it.
+    pub(super) code: String,
+}
+
 /// What a commit was for, and what follows from it.
 enum After {
     /// An answer of the push service to a message.
@@ -59,7 +67,8 @@ pub(super) struct Dispatcher {
     reports: mpsc::Receiver<Report>,
     link: watch::Receiver<Link>,
     service_backoff: ServiceBackoff,
-    pause_until: Option<Instant>,
+    /// Until when nothing is sent, and the code of the refusal that began it.
+    pause: watch::Sender<Option<Pause>>,
     flights: HashMap<Sid, Flight>,
     /// How many of them the metrics know of.
     shown: usize,
@@ -89,7 +98,7 @@ impl Dispatcher {
             reports,
             link,
             service_backoff: ServiceBackoff::default(),
-            pause_until: None,
+            pause: watch::channel(None).0,
             flights: HashMap::new(),
             shown: 0,
             taking: None,
@@ -163,7 +172,12 @@ impl Dispatcher {
     }
 
     fn is_paused(&self) -> bool {
-        self.pause_until.is_some_and(|until| Instant::now() < until)
+        self.pause.borrow().as_ref().is_some_and(|pause| Instant::now() < pause.until)
+    }
+
+    /// When it sends nothing, and why.
+    pub(super) fn pauses(&self) -> watch::Receiver<Option<Pause>> {
+        self.pause.subscribe()
     }
 
     /// Asks the store for due messages, if there is room for them; or tells it that there is none any more.

@@ -38,7 +38,7 @@ use crate::ops::message_log;
 use crate::ops::metrics::{Metric, Metrics};
 use crate::store::{Recorded, Recovery, Store, StoreError};
 use crate::transport;
-use announce::{Announcer, Watches};
+use announce::{Announcer, Watched, Watches};
 use bal_presence::BalPresences;
 use context::Context;
 use dispatcher::Dispatcher;
@@ -89,28 +89,33 @@ pub async fn run(settings: Settings, parts: Parts, stops: Stops) -> Result<(), S
     let mqtt::Port { capabilities: broker, inbound, publish, broker_link, readers, .. } = mqtt;
     let (clients, sightings, set_aside) = (mqtt.clients, mqtt.sightings, mqtt.set_aside);
     let (events_tx, events) = mpsc::channel(EVENTS);
-    let links = transports.iter().map(|(transport, port)| (transport.clone(), port.link.clone())).collect();
-    let watches = Watches { links, broker_link: broker_link.clone(), store: store.health(), clients, events };
     let capabilities = transports.iter().map(|(transport, port)| (transport.clone(), port.capabilities)).collect();
     let sids = Mutex::new(SidSource::after(recovery.last_sid));
-    let (bal_presences, events) = (BalPresences::default(), events_tx);
+    let bal_presences = BalPresences::default();
+    let store_health = store.health();
     let context =
-        Arc::new(Context { settings, store, metrics, events, publish, bal_presences, broker, capabilities, sids });
+        Context { settings, store, metrics, events: events_tx, publish, bal_presences, broker, capabilities, sids };
+    let context = Arc::new(context);
     let routed = upstream::give_routes(&context).await?;
     if routed > 0 {
         tracing::info!(routed, "messages of devices that waited for a route have one now");
     }
-    let announce = Announcer::new(Arc::clone(&context), watches, readiness);
     let user_presences = UserPresences::new(Arc::clone(&context), broker_link.clone());
     let (presences_tx, presences) = mpsc::channel(user_presence::PRESENCES);
     let intake = Intake::new(Arc::clone(&context), presences_tx);
 
     let mut tasks = JoinSet::new();
+    let mut watched = Vec::with_capacity(transports.len());
     for (transport, port) in transports {
-        let (dispatcher, device_intake) = Dispatcher::new(Arc::clone(&context), transport, port);
+        let (link, snapshot) = (port.link.clone(), port.snapshot.clone());
+        let (dispatcher, device_intake) = Dispatcher::new(Arc::clone(&context), transport.clone(), port);
+        watched.push(Watched { transport, link, snapshot, pause: dispatcher.pauses() });
         tasks.spawn(dispatcher.run(stops.intake.clone()));
         tasks.spawn(device_intake.run());
     }
+    let watches =
+        Watches { transports: watched, broker_link: broker_link.clone(), store: store_health, clients, events };
+    let announce = Announcer::new(Arc::clone(&context), watches, readiness);
     tasks.spawn(expiry::run(Arc::clone(&context), stops.publish.clone()));
     tasks.spawn(intake.run(inbound, set_aside, stops.intake.clone(), stops.quiet.clone()));
     tasks.spawn(user_presences.run(sightings, presences, stops.publish.clone()));

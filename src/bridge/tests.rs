@@ -209,7 +209,7 @@ impl Harness {
     async fn receipt(&self, original: &str) {
         let ack_ref = AckRef { connection: ConnectionId(1), to: "gcm".into(), message_id: format!("dr2:{original}") };
         let (original, status) = (original.to_owned(), "MESSAGE_SENT_TO_DEVICE".to_owned());
-        self.report(Report::Receipt { original, status, copies: 0, ack_ref }).await;
+        self.report(Report::Receipt { original, status, handed_over_ms: None, copies: 0, ack_ref }).await;
     }
 
     async fn report(&self, report: Report) {

@@ -54,10 +54,26 @@ pub enum Event {
 /// What CCS says of a message.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Answer {
-    /// It took it. With the token to use from now on, if that is another one (canonical id).
-    Taken(Option<String>),
+    /// It took it.
+    Taken {
+        /// The token to use from now on, if that is another one (canonical id).
+        canonical: Option<String>,
+        /// Which devices of a group it did not go to, if that is what it was for.
+        group: Option<GroupResult>,
+    },
     /// It refused it, or the stanza that it was in. The texts may hold the token.
     Refused(Refusal),
+}
+
+/// What became of a message to a device group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupResult {
+    /// How many of its devices it went to.
+    pub success: u64,
+    /// Of how many it did not.
+    pub failure: u64,
+    /// The tokens of these, as far as CCS names them.
+    pub failed: Vec<String>,
 }
 
 /// Why a session is over.

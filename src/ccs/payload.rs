@@ -62,7 +62,7 @@ pub struct Upstream {
 }
 
 /// CCS's word that it took a message.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Accepted {
     /// The message.
     pub message_id: String,
@@ -70,6 +70,12 @@ pub struct Accepted {
     pub from: Option<String>,
     /// The token to use from now on (canonical id).
     pub registration_id: Option<String>,
+    /// Of a message to a device group: how many of its devices it went to.
+    pub success: Option<u64>,
+    /// Of how many it did not.
+    pub failure: Option<u64>,
+    /// The tokens of these.
+    pub failed_registration_ids: Vec<String>,
 }
 
 /// CCS's word that it refused a message.
@@ -165,6 +171,9 @@ impl Inbound {
                 message_id: fields.id()?,
                 from: fields.text("from"),
                 registration_id: fields.text("registration_id"),
+                success: fields.count("success"),
+                failure: fields.count("failure"),
+                failed_registration_ids: fields.texts("failed_registration_ids"),
             })),
             "nack" => Ok(Self::Nack(Nack {
                 message_id: fields.id()?,
@@ -186,9 +195,13 @@ impl Inbound {
                 let known = json!({"from": from, "message_id": message_id, "category": category, "data": data});
                 return text_of(known, extra);
             }
-            Self::Ack(Accepted { message_id, from, registration_id }) => json!({
-                "from": from, "message_id": message_id, "message_type": "ack", "registration_id": registration_id,
-            }),
+            Self::Ack(Accepted { message_id, from, registration_id, success, failure, failed_registration_ids }) => {
+                let failed = Some(failed_registration_ids).filter(|failed| !failed.is_empty());
+                json!({
+                    "from": from, "message_id": message_id, "message_type": "ack", "registration_id": registration_id,
+                    "success": success, "failure": failure, "failed_registration_ids": failed,
+                })
+            }
             Self::Nack(Nack { message_id, from, error, error_description, registration_id }) => json!({
                 "message_type": "nack", "message_id": message_id, "from": from, "error": error,
                 "error_description": error_description, "registration_id": registration_id,
@@ -284,6 +297,17 @@ impl Fields {
             },
             _ => None,
         }
+    }
+
+    /// A number, or the text of one.
+    fn count(&mut self, name: &str) -> Option<u64> {
+        self.text(name)?.parse().ok()
+    }
+
+    /// The texts of a list.
+    fn texts(&mut self, name: &str) -> Vec<String> {
+        let list = self.0.get(name).and_then(Value::as_array).into_iter().flatten();
+        list.filter_map(|item| item.as_str().map(str::to_owned)).collect()
     }
 
     fn id(&mut self) -> Result<String, PayloadError> {

@@ -1,6 +1,6 @@
 //! What a session does with the stanzas that come in after the login.
 
-use super::event::{Answer, Event, Reason};
+use super::event::{Answer, Event, GroupResult, Reason};
 use super::nack::NackCode;
 use super::payload::{self, Accepted, Inbound, Nack, Outbound, PayloadError, Receipt, Upstream};
 use super::refusal;
@@ -78,7 +78,10 @@ impl Session {
 
     fn handle_accepted(&mut self, ack: Accepted) {
         if self.settle(&ack.message_id) {
-            let answer = Answer::Taken(ack.registration_id);
+            let Accepted { registration_id: canonical, success, failure, failed_registration_ids: failed, .. } = ack;
+            let group = failure.filter(|failure| *failure > 0);
+            let group = group.map(|failure| GroupResult { success: success.unwrap_or(0), failure, failed });
+            let answer = Answer::Taken { canonical, group };
             self.events.push_back(Event::Answered { message_id: ack.message_id, answer });
         }
     }

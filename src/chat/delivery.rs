@@ -9,6 +9,7 @@ use super::id::Token;
 use super::refusal::{Arrival, Decision, Refusal, RetryClock, Scope, Tried};
 use super::status::Status;
 use serde::Serialize;
+use std::borrow::Cow;
 use std::time::Duration;
 
 /// Where a delivery stands.
@@ -94,7 +95,10 @@ pub enum Event {
         clock: RetryClock,
     },
     /// The device got it, says the push service, or the app itself ([`super::transport::Transport::witness`]).
-    Receipt,
+    Receipt {
+        /// When the push service handed it to the device, in Unix milliseconds, if it says so.
+        handed_over_ms: Option<u64>,
+    },
     /// The delivery of the same order key before it is settled.
     Turn,
     /// Its time to live ended while no transport had it.
@@ -103,6 +107,11 @@ pub enum Event {
     Cancelled,
     /// It was found in flight at the start: nobody knows what became of it.
     Crashed,
+}
+
+impl Event {
+    /// The device got it, nobody says when.
+    pub const RECEIPT: Self = Self::Receipt { handed_over_ms: None };
 }
 
 /// What became of a message that a transport was handed.
@@ -114,8 +123,10 @@ pub enum Fate {
         canonical: Option<Token>,
         /// The push service's own name for it, if it gave one.
         provider_id: Option<String>,
-        /// What of the message did not travel, for its sender.
+        /// What of the message did not travel, or whom it did not reach, for its sender.
         detail: Option<String>,
+        /// Whether anybody can say that a device has it. Otherwise this is the last word.
+        can_confirm: bool,
     },
     /// The push service did not take it, as far as anybody knows.
     Refused(Refusal),
@@ -128,15 +139,20 @@ pub enum Fate {
     },
     /// Its time to live ended before the push service took it.
     Expired,
-    /// It cannot be sent sooner than this, and was not tried. The recipient's later ones wait as well.
-    Deferred(Duration),
+    /// It was not tried, and is held for so long. The recipient's later ones wait as well.
+    Deferred {
+        /// How long.
+        wait: Duration,
+        /// Why, for operators.
+        why: Cow<'static, str>,
+    },
     /// The transport ended, or nothing goes for long. Without a copy it certainly did not get out: that was no attempt.
     Lost,
 }
 
 impl Fate {
     /// The push service took it, and nothing is to be said of it.
-    pub const ACCEPTED: Self = Self::Accepted { canonical: None, provider_id: None, detail: None };
+    pub const ACCEPTED: Self = Self::Accepted { canonical: None, provider_id: None, detail: None, can_confirm: true };
 }
 
 /// The code of a delivery whose time to live ended.
@@ -242,12 +258,14 @@ impl Life {
             (Event::Back { fate: Fate::Expired, copies, replays, .. }, _) if !self.settled() => {
                 Some(Self { attempt: self.attempt.saturating_add(*replays), ..self }.expired(*copies))
             }
-            (Event::Back { fate: Fate::Accepted { .. }, .. }, State::Due) if self.attempt > 0 => {
-                Some(self.moved(State::Sent, &[Status::Sent]))
+            (Event::Back { fate: Fate::Accepted { can_confirm, .. }, .. }, State::Due) if self.attempt > 0 => {
+                Some(self.confirmable(*can_confirm).moved(State::Sent, &[Status::Sent]))
             }
-            (Event::Receipt, State::InFlight) => Some(self.received()),
-            (Event::Receipt, State::Due) if self.attempt > 0 => Some(self.received()),
-            (Event::Receipt, State::Sent) if self.receipt => Some(self.moved(State::Delivered, &[Status::Delivered])),
+            (Event::Receipt { .. }, State::InFlight) => Some(self.received()),
+            (Event::Receipt { .. }, State::Due) if self.attempt > 0 => Some(self.received()),
+            (Event::Receipt { .. }, State::Sent) if self.receipt => {
+                Some(self.moved(State::Delivered, &[Status::Delivered]))
+            }
             (Event::Crashed, State::InFlight) => Some(self.doubted(true).due(Due::First)),
             (Event::Turn, State::Waiting) => Some(self.due(Due::InTurn)),
             (Event::Expired, _) if !self.settled() => Some(self.expired(0)),
@@ -258,11 +276,13 @@ impl Life {
 
     fn back(self, fate: &Fate, copies: u32, clock: RetryClock) -> Step {
         match fate {
-            Fate::Accepted { .. } => self.doubted(copies > 1).moved(State::Sent, &[Status::Sent]),
+            Fate::Accepted { can_confirm, .. } => {
+                self.confirmable(*can_confirm).doubted(copies > 1).moved(State::Sent, &[Status::Sent])
+            }
             Fate::Refused(refusal) => self.refused(refusal, copies, clock),
             Fate::Unsendable { .. } => self.untried().moved(State::Failed, &[Status::Failed]),
             Fate::Expired => self.expired(copies),
-            Fate::Deferred(wait) => self.untried().due(Due::At(clock.after(*wait))),
+            Fate::Deferred { wait, .. } => self.untried().due(Due::At(clock.after(*wait))),
             Fate::Lost if copies == 0 => self.untried().due(Due::First),
             Fate::Lost => self.doubted(true).due(Due::First),
         }
@@ -293,6 +313,11 @@ impl Life {
         } else {
             self.moved(State::Sent, &[Status::Sent])
         }
+    }
+
+    /// Where nobody can say that the device has it, nobody is to wait for that.
+    fn confirmable(self, can_confirm: bool) -> Self {
+        Self { receipt: self.receipt && can_confirm, ..self }
     }
 
     /// That was no attempt.
@@ -393,7 +418,7 @@ mod tests {
 
     #[test]
     fn the_usual_way_is_sent_then_delivered() {
-        let (life, told) = run(true, &[Event::Claimed, accepted(1), Event::Receipt]);
+        let (life, told) = run(true, &[Event::Claimed, accepted(1), Event::RECEIPT]);
         assert_eq!(told, [Status::Sent, Status::Delivered]);
         assert!(life.settled() && !life.dup_possible);
         assert_eq!(life.attempt, 1);
@@ -401,28 +426,28 @@ mod tests {
 
     #[test]
     fn without_a_receipt_wish_sent_is_the_end() {
-        let (life, told) = run(false, &[Event::Claimed, accepted(1), Event::Receipt, Event::Expired]);
+        let (life, told) = run(false, &[Event::Claimed, accepted(1), Event::RECEIPT, Event::Expired]);
         assert_eq!(told, [Status::Sent]);
         assert!(life.settled());
     }
 
     #[test]
     fn a_receipt_before_the_ack_tells_both_and_the_ack_is_swallowed() {
-        let (life, told) = run(true, &[Event::Claimed, Event::Receipt, accepted(1)]);
+        let (life, told) = run(true, &[Event::Claimed, Event::RECEIPT, accepted(1)]);
         assert_eq!(told, [Status::Sent, Status::Delivered]);
         assert_eq!(life.state, State::Delivered);
     }
 
     #[test]
     fn a_receipt_after_a_lost_answer_ends_the_retrying() {
-        let (life, told) = run(true, &[Event::Claimed, lost(1), Event::Receipt]);
+        let (life, told) = run(true, &[Event::Claimed, lost(1), Event::RECEIPT]);
         assert_eq!(told, [Status::Sent, Status::Delivered]);
         assert!(life.dup_possible);
     }
 
     #[test]
     fn a_receipt_for_something_never_sent_means_nothing() {
-        let (life, told) = run(true, &[Event::Receipt, accepted(1)]);
+        let (life, told) = run(true, &[Event::RECEIPT, accepted(1)]);
         assert_eq!((life.state, told), (State::Due, vec![]));
     }
 
@@ -462,8 +487,15 @@ mod tests {
     }
 
     #[test]
+    fn where_nobody_can_confirm_it_sent_is_the_last_word() {
+        let unconfirmable = Fate::Accepted { canonical: None, provider_id: None, detail: None, can_confirm: false };
+        let (life, told) = run(true, &[Event::Claimed, back(unconfirmable, 1, 0), Event::RECEIPT, Event::Expired]);
+        assert_eq!((life.state, life.settled(), told), (State::Sent, true, vec![Status::Sent]));
+    }
+
+    #[test]
     fn a_deferred_message_was_not_tried() {
-        let deferred = |seconds| back(Fate::Deferred(Duration::from_secs(seconds)), 0, 0);
+        let deferred = |seconds| back(Fate::Deferred { wait: Duration::from_secs(seconds), why: "quota".into() }, 0, 0);
         let (life, told) = run(true, &[Event::Claimed, deferred(4)]);
         assert_eq!((life.state, life.attempt, life.dup_possible, told), (State::Due, 0, false, vec![]));
         let claimed = Life { state: State::InFlight, attempt: 1, ..life };
@@ -511,12 +543,13 @@ mod tests {
         prop_oneof![
             Just(Event::Claimed),
             (1u32..3, 0u32..3).prop_map(|(copies, replays)| back(Fate::ACCEPTED, copies, replays)),
-            Just(Event::Receipt),
+            Just(Event::RECEIPT),
             Just(retry()),
             Just(refusal(busy(Scope::Service))),
             Just(refused()),
             (0u32..2).prop_map(lost),
-            Just(back(Fate::Deferred(Duration::from_secs(7)), 0, 0)),
+            Just(back(Fate::Deferred { wait: Duration::from_secs(7), why: "quota".into() }, 0, 0)),
+            Just(back(Fate::Accepted { canonical: None, provider_id: None, detail: None, can_confirm: false }, 1, 0)),
             (0u32..2, 0u32..2).prop_map(|(copies, replays)| back(Fate::Expired, copies, replays)),
             Just(Event::Turn),
             Just(Event::Expired),

@@ -267,7 +267,7 @@ mod tests {
         prop_oneof![
             3 => Just(Event::Claimed),
             3 => Just(back(Fate::ACCEPTED)),
-            2 => Just(Event::Receipt),
+            2 => Just(Event::RECEIPT),
             1 => Just(back(Fate::Refused(Refusal::new(Decision::FAIL, "X", "")))),
             1 => Just(back(Fate::Lost)),
             1 => Just(Event::Turn),

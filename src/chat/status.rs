@@ -108,6 +108,8 @@ pub struct StatusDocument<'a> {
     source: Option<Source>,
     #[serde(skip_serializing_if = "Option::is_none")]
     provider_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    device_ts: Option<u64>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     dup_possible: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -144,6 +146,7 @@ impl<'a> StatusDocument<'a> {
             transport: None,
             source: None,
             provider_id: None,
+            device_ts: None,
             dup_possible: dup_possible && status != Status::Accepted,
             token_action: None,
             new_token: None,
@@ -184,6 +187,14 @@ impl<'a> StatusDocument<'a> {
     pub fn provider_id(mut self, name: Option<&'a str>) -> Self {
         if matches!(self.status, Status::Sent | Status::Delivered) {
             self.provider_id = name;
+        }
+        self
+    }
+
+    /// When the push service handed the message to the device, in Unix milliseconds; kept for `delivered`.
+    pub fn handed_over(mut self, at_ms: Option<u64>) -> Self {
+        if self.status == Status::Delivered {
+            self.device_ts = at_ms;
         }
         self
     }

@@ -65,7 +65,8 @@ pub enum Command {
         #[arg(long, value_name = "FILE", env = "BRIDGE_CONFIG")]
         config: Option<PathBuf>,
     },
-    /// Tells the whole life of a message from the store, in words. Works while the bridge runs.
+    /// Tells the whole life of a message from the store, in words. Works while the bridge runs, and where the configuration
+    /// is known asks it why a message waits.
     Trace {
         /// The sender's id of the message, or the bridge's own 16-character id.
         id: String,

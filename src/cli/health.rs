@@ -20,7 +20,7 @@ pub(super) async fn run(ops: SocketAddr, path: &str) -> anyhow::Result<()> {
     if !path.starts_with('/') || path.contains(char::is_whitespace) {
         bail!("--path wants the path of a URL, such as /readyz");
     }
-    let answer = tokio::time::timeout(PATIENCE, ask(ops, path)).await.context("no answer in time")??;
+    let answer = answer(ops, path).await?;
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
     print::line(body.trim())?;
     match head.lines().next().and_then(|line| line.split(' ').nth(1)) {
@@ -28,6 +28,14 @@ pub(super) async fn run(ops: SocketAddr, path: &str) -> anyhow::Result<()> {
         Some(status) => bail!("{ops}{path} answered {status}"),
         None => bail!("{ops} does not speak HTTP"),
     }
+}
+
+/// The whole answer, head and body.
+///
+/// # Errors
+/// When nobody answers in time.
+pub(super) async fn answer(ops: SocketAddr, path: &str) -> anyhow::Result<String> {
+    tokio::time::timeout(PATIENCE, ask(ops, path)).await.context("no answer in time")?
 }
 
 async fn ask(ops: SocketAddr, path: &str) -> anyhow::Result<String> {

@@ -24,6 +24,7 @@ use crate::ops::{logs, print};
 use args::{Cli, Command, StoreArgs};
 use serde::Serialize;
 use serde_json::Value;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::str::EscapeDebug;
 use tokio::signal::unix::{SignalKind, signal};
@@ -51,7 +52,10 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Run { config } => bridge(config.as_deref()).await,
         Command::Sim(args) => sim::run(*args).await,
         Command::CheckConfig { config } => check_config(config.as_deref()),
-        Command::Trace { id, store, json } => trace::run(&store_path(store)?, &id, json),
+        Command::Trace { id, store, json } => {
+            let ops = ops_address(&store);
+            trace::run(&store_path(store)?, ops, &id, json).await
+        }
         Command::Outbox { store, list, limit, json } => {
             let shown = if list { limit } else { 0 };
             outbox::run(&store_path(store)?, shown, json)
@@ -109,6 +113,14 @@ fn json_rows(rows: &[impl Serialize]) -> serde_json::Result<String> {
 /// What a client wrote, fit for a terminal.
 fn shown(text: &str) -> EscapeDebug<'_> {
     text.escape_debug()
+}
+
+/// Where the bridge whose store it is can be asked, if the configuration says it.
+fn ops_address(args: &StoreArgs) -> Option<SocketAddr> {
+    let config = args.config.as_deref();
+    // The file of a store alone does not say whose it is.
+    let named = config.is_some() || args.store.is_none();
+    named.then(|| Settings::read(config).ok()).flatten().map(|settings| settings.ops.listen)
 }
 
 /// Where the store is, by flag or by configuration. The configuration need not be complete for that.

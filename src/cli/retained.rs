@@ -1,9 +1,9 @@
 //! `retained`: which topics have a retained message.
 
 use super::args::PageArgs;
-use super::trace::utc;
 use super::{json_rows, shown};
 use crate::chat::filter;
+use crate::ops::clock::utc;
 use crate::ops::print;
 use crate::store::{Inspector, KeptRetained, StoreError};
 use std::path::Path;

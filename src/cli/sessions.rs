@@ -1,8 +1,8 @@
 //! `sessions`: who has a session in the store, and what waits for it.
 
 use super::args::PageArgs;
-use super::trace::utc;
 use super::{json_rows, shown};
+use crate::ops::clock::utc;
 use crate::ops::print;
 use crate::store::{Inspector, SessionSummary, StoreError};
 use std::cmp::Reverse;

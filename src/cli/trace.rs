@@ -1,20 +1,24 @@
 //! `trace ID`: the whole life of a message, in words.
 
+mod life;
+mod live;
+
 use crate::chat::delivery::State;
 use crate::chat::status::Status;
+use crate::ops::clock::utc;
 use crate::ops::print;
-use crate::store::{INBOX, Inspector, Trace, TraceDelivery, TraceMessage, TraceUpstream};
+use crate::store::{Inspector, Trace};
 use anyhow::bail;
+use live::Live;
 use serde_json::{Map, Value};
-use std::fmt::Write;
+use std::net::SocketAddr;
 use std::path::Path;
-use std::time::{Duration, UNIX_EPOCH};
 
-/// Prints everything the store knows of `id`.
+/// Prints everything the store knows of `id`, and what the bridge at `ops` says of what a message may wait for.
 ///
 /// # Errors
 /// When the file is no store, cannot be read, or knows nothing of the id.
-pub(super) fn run(path: &Path, id: &str, json: bool) -> anyhow::Result<()> {
+pub(super) async fn run(path: &Path, ops: Option<SocketAddr>, id: &str, json: bool) -> anyhow::Result<()> {
     let traces = Inspector::open(path)?.trace(id)?;
     if traces.is_empty() {
         bail!("{} knows no message `{id}`; settled messages are remembered for a limited time", path.display());
@@ -23,12 +27,14 @@ pub(super) fn run(path: &Path, id: &str, json: bool) -> anyhow::Result<()> {
         print::line(serde_json::to_string_pretty(&json_of(&traces)?)?)?;
         return Ok(());
     }
+    let live = Live::ask(ops).await;
     for trace in &traces {
-        match trace {
-            Trace::Delivery(delivery) => print::line(delivery_story(delivery).trim_end())?,
-            Trace::Message(message) => print::line(message_story(message).trim_end())?,
-            Trace::Upstream(upstream) => print::line(upstream_story(upstream).trim_end())?,
-        }
+        let text = match trace {
+            Trace::Delivery(delivery) => life::of_delivery(delivery, &live),
+            Trace::Message(message) => life::of_message(message, &live),
+            Trace::Upstream(upstream) => life::of_upstream(upstream),
+        };
+        print::line(text.trim_end())?;
     }
     Ok(())
 }
@@ -66,155 +72,6 @@ pub(super) fn line(trace: &Trace) -> String {
     }
 }
 
-fn delivery_story(d: &TraceDelivery) -> String {
-    let mut message_log = format!("{} of {} to a device (the bridge's id: {})\n", d.id, d.bal, d.sid);
-    let mut step =
-        |at: u64, text: String| writeln!(message_log, "  {}  {text}", utc(at)).expect("a String takes any text");
-    step(d.accepted_at, "accepted: on disk, acknowledged to the BAL".to_owned());
-    steps(d, step);
-    if d.final_at.is_none() {
-        writeln!(message_log, "  now: {}", present(d)).expect("a String takes any text");
-    }
-    if d.dup_possible {
-        message_log.push_str("  the device may have got it twice (dup_possible)\n");
-    }
-    unread_statuses(&mut message_log, d.statuses_unread, &d.reply);
-    message_log
-}
-
-/// What became of a delivery since it was accepted.
-fn steps(d: &TraceDelivery, mut step: impl FnMut(u64, String)) {
-    for event in d.log.as_array().into_iter().flatten() {
-        let at = event["at"].as_u64().unwrap_or(0);
-        step(at, unusual(event));
-    }
-    let in_inbox = d.transport == INBOX;
-    if let Some(at) = d.claimed_at {
-        step(
-            at,
-            if in_inbox {
-                format!("put into the inbox {}", d.reply)
-            } else {
-                format!("handed to the push service ({}), attempt {}", d.transport, d.attempt)
-            },
-        );
-    }
-    if let Some(at) = d.sent_at {
-        let name = d.provider_id.as_ref().map(|name| format!(" as {name}")).unwrap_or_default();
-        let taker = if in_inbox { "broker" } else { "push service" };
-        step(at, format!("sent: the {taker} has taken it{name}"));
-    }
-    if let Some(at) = d.final_at.filter(|_| d.state != State::Sent) {
-        step(at, last_word(d));
-    }
-}
-
-fn unread_statuses(message_log: &mut String, unread: u64, topic: &str) {
-    if unread > 0 {
-        writeln!(message_log, "  {unread} of its statuses wait on {topic} for a reader")
-            .expect("a String takes any text");
-    }
-}
-
-fn message_story(m: &TraceMessage) -> String {
-    let mut text = format!("{} of {}, {} deliveries (the bridge's id: {})\n", m.id, m.bal, m.deliveries.len(), m.sid);
-    let mut add = |line: String| writeln!(text, "  {line}").expect("a String takes any text");
-    add(format!("{}  accepted: on disk, acknowledged to the BAL", utc(m.accepted_at)));
-    if let Some(at) = m.sent_at {
-        add(format!("{}  sent: the first of them was taken", utc(at)));
-    }
-    if !matches!(m.status, Status::Accepted | Status::Sent) {
-        let code = m.code.as_ref().filter(|_| m.status == Status::Failed).map(|code| format!(": {code}"));
-        add(format!("{}  {}{}", utc(m.told_at), status_word(m.status), code.unwrap_or_default()));
-    }
-    for d in &m.deliveries {
-        let to =
-            if d.transport == INBOX { format!("into {}", d.reply) } else { format!("to a device by {}", d.transport) };
-        add(format!("{to} ({})", d.sid));
-        steps(d, |at, step| add(format!("  {}  {step}", utc(at))));
-        if d.final_at.is_none() {
-            add(format!("  now: {}", present(d)));
-        }
-        if d.dup_possible {
-            add("  may have arrived twice (dup_possible)".to_owned());
-        }
-    }
-    if let Some(until) = m.kept_until {
-        add(format!("kept until {}", utc(until)));
-    }
-    unread_statuses(&mut text, m.statuses_unread, &m.reply);
-    text
-}
-
-/// An entry of the store's log, in words.
-fn unusual(event: &Value) -> String {
-    let text = |key: &str| event[key].as_str().unwrap_or("?").to_owned();
-    match event["event"].as_str() {
-        Some("retry") => {
-            format!(
-                "refused for now ({}), to be tried again at {}",
-                text("code"),
-                utc(event["due"].as_u64().unwrap_or(0))
-            )
-        }
-        Some("lost") => "the connection ended without an answer; to be sent again".to_owned(),
-        Some("replayed") => {
-            format!("was not processed, and sent again at once, {} times", event["times"])
-        }
-        Some("crash") => "the bridge stopped while it was with the push service; to be sent again".to_owned(),
-        Some("canonical_id") => format!("the device has a new token (hash {})", text("token")),
-        Some("copies") => format!("was written {} times, because connections ended without an answer", event["copies"]),
-        _ => event.to_string(),
-    }
-}
-
-fn last_word(d: &TraceDelivery) -> String {
-    match d.state {
-        State::Delivered if d.transport == INBOX => "delivered: its reader has it".to_owned(),
-        State::Delivered => "delivered: the device has it".to_owned(),
-        State::Expired => format!("expired: {}", d.detail.as_deref().unwrap_or("its time to live ended")),
-        State::Cancelled => "cancelled by its sender".to_owned(),
-        _ => {
-            let code = d.code.as_deref().unwrap_or("without a code");
-            let detail = d.detail.as_deref().unwrap_or_default();
-            format!("failed: {code} {detail}").trim_end().to_owned()
-        }
-    }
-}
-
-fn present(d: &TraceDelivery) -> String {
-    match d.state {
-        State::InFlight if d.transport == INBOX => "waits for its reader".to_owned(),
-        State::Due => match d.due_at.filter(|at| *at > 0) {
-            Some(at) => format!("waits to be tried again at {}", utc(at)),
-            None => "waits for the push service".to_owned(),
-        },
-        State::Waiting => "waits for the message before it (same order key)".to_owned(),
-        State::InFlight => "is with the push service, unanswered".to_owned(),
-        State::Sent if d.transport == INBOX => "waits for its reader's receipt".to_owned(),
-        _ => "waits for the device's receipt".to_owned(),
-    }
-}
-
-fn upstream_story(u: &TraceUpstream) -> String {
-    let mut message_log = format!("{} of a device", u.sid);
-    if let Some(category) = &u.category {
-        write!(message_log, " (app {category})").expect("a String takes any text");
-    }
-    let mut step = |text: String| writeln!(message_log, "{text}").expect("a String takes any text");
-    step(format!("\n  {}  received: on disk, then acknowledged to the push service", utc(u.received_at)));
-    if let Some(at) = u.published_at {
-        step(format!("  {}  published on {}, confirmed", utc(at), u.topic));
-    }
-    match (&u.bal, u.final_at) {
-        (_, Some(at)) => step(format!("  {}  done", utc(at))),
-        (None, None) => step("  now: waits for a route for its app".to_owned()),
-        (Some(bal), None) if u.published_at.is_some() => step(format!("  now: waits for the acknowledgement of {bal}")),
-        (Some(bal), None) => step(format!("  now: waits for {bal} to read it")),
-    }
-    message_log
-}
-
 fn word(state: State) -> &'static str {
     match state {
         State::Due => "due",
@@ -240,14 +97,16 @@ fn status_word(status: Status) -> &'static str {
     }
 }
 
-pub(super) fn utc(ms: u64) -> String {
-    humantime::format_rfc3339_millis(UNIX_EPOCH + Duration::from_millis(ms)).to_string()
-}
-
 #[cfg(test)]
 mod tests {
+    use super::life::{of_delivery, of_message};
     use super::*;
+    use crate::store::{INBOX, TraceDelivery, TraceMessage, TraceUpstream};
     use serde_json::json;
+
+    fn message_story(message: &TraceMessage) -> String {
+        of_message(message, &Live::default())
+    }
 
     #[test]
     fn the_json_of_a_message_leaves_out_what_is_not_known_of_it() {
@@ -279,6 +138,7 @@ mod tests {
             order: None,
             state,
             due_at: None,
+            behind: None,
             deadline: Some(9),
             accepted_at: 1,
             claimed_at: Some(1),
@@ -292,8 +152,51 @@ mod tests {
             reply: reply.to_owned(),
             statuses_unread: 0,
             log: json!([]),
+            token_hash: None,
             body_bytes: 0,
         }
+    }
+
+    #[test]
+    fn every_attempt_is_told_in_the_order_of_time_with_its_answer_and_its_wait() {
+        let held = json!({"at": 2_000, "event": "held", "why": "240/min of this device", "due": 3_000, "from": 1_990, "times": 4, "until": 2_500});
+        let refused = json!({"at": 4_000, "event": "retry", "attempt": 1, "code": "SERVICE_UNAVAILABLE", "detail": "busy", "due": 5_500, "from": 3_900});
+        let cut = json!({"at": 7_000, "event": "retry", "attempt": 2, "code": "AMBIGUOUS", "detail": "the connection broke before the answer", "due": 9_000, "from": 6_000});
+        let d = TraceDelivery {
+            token_hash: Some("1a2b3c4d".to_owned()),
+            attempt: 3,
+            claimed_at: Some(9_100),
+            log: json!([held, refused, cut]),
+            ..delivery("fcm-v1", "bal1/others/receipts", State::InFlight)
+        };
+        let told = of_delivery(&d, &Live::default());
+        let expected = [
+            (1, "accepted: on disk, acknowledged to the BAL".to_owned()),
+            (2_000, format!("held, 4 times: 240/min of this device; next at {} (in 0.5 s)", utc(3_000))),
+            (3_900, "handed to the push service (fcm-v1), attempt 1, token 1a2b3c4d".to_owned()),
+            (
+                4_000,
+                format!("attempt 1: refused for now (SERVICE_UNAVAILABLE: busy); next at {} (in 1.5 s)", utc(5_500)),
+            ),
+            (6_000, "handed to the push service (fcm-v1), attempt 2, token 1a2b3c4d".to_owned()),
+            (
+                7_000,
+                format!(
+                    "attempt 2: no answer: the connection broke before the answer; next at {} (in 2.0 s)",
+                    utc(9_000)
+                ),
+            ),
+            (9_100, "handed to the push service (fcm-v1), attempt 3, token 1a2b3c4d".to_owned()),
+        ];
+        let mut lines = told.lines();
+        assert_eq!(
+            lines.next(),
+            Some("a1 of bal1 to the device with the token 1a2b3c4d (the bridge's id: 06dmzkt000000001)")
+        );
+        for (at, text) in expected {
+            assert_eq!(lines.next(), Some(format!("  {}  {text}", utc(at)).as_str()), "{told}");
+        }
+        assert_eq!(lines.next(), Some("  now: is with the push service, unanswered"));
     }
 
     /// To a device that is gone, and into an inbox.

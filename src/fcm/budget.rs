@@ -7,6 +7,7 @@
 
 use super::bucket::{Bucket, Rate};
 use std::collections::HashMap;
+use std::fmt;
 use std::time::{Duration, Instant};
 
 /// Most devices that are kept in mind at the same time, a few dozen bytes each. Beyond it those closest to a full
@@ -62,8 +63,26 @@ pub enum Grant {
     Go,
     /// Not yet: the project's budget is used up. Nothing was counted.
     ProjectWaits(Duration),
-    /// Not yet: this device's budget is used up. Nothing was counted, others may go.
-    DeviceWaits(Duration),
+    /// Not yet: this device's budget is used up, by the limit that it names. Nothing was counted, others may go.
+    DeviceWaits(Duration, Limit),
+}
+
+/// A limit of a device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Limit {
+    /// So many in a minute.
+    Minute(u32),
+    /// So many in an hour.
+    Hour(u32),
+}
+
+impl fmt::Display for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Minute(most) => write!(f, "{most}/min"),
+            Self::Hour(most) => write!(f, "{most}/h"),
+        }
+    }
 }
 
 /// All budgets.
@@ -74,6 +93,7 @@ pub struct Budget {
     ramp_from: Option<Instant>,
     last: Option<Instant>,
     device_rates: [Rate; 2],
+    device_limits: [Limit; 2],
     devices: HashMap<i64, Device>,
 }
 
@@ -93,6 +113,7 @@ impl Budget {
                 per(quotas.device_per_minute, MINUTE, MINUTE_BURST_PART),
                 per(quotas.device_per_hour, HOUR, HOUR_BURST_PART),
             ],
+            device_limits: [Limit::Minute(quotas.device_per_minute), Limit::Hour(quotas.device_per_hour)],
             devices: HashMap::new(),
         }
     }
@@ -106,9 +127,9 @@ impl Budget {
         if let Charge::Device(recipient) = charge {
             let known = self.devices.get(&recipient);
             let waits = known.into_iter().flatten().zip(self.device_rates).map(|(bucket, rate)| bucket.wait(rate, now));
-            let wait = waits.max().unwrap_or_default();
-            if !wait.is_zero() {
-                return Grant::DeviceWaits(wait);
+            let longest = waits.zip(self.device_limits).max_by_key(|(wait, _)| *wait);
+            if let Some((wait, limit)) = longest.filter(|(wait, _)| !wait.is_zero()) {
+                return Grant::DeviceWaits(wait, limit);
             }
             if known.is_none() {
                 self.make_room(now);

@@ -13,17 +13,20 @@ pub const ACK_KEY: &str = "ack";
 
 /// Adds the message's id, and where to confirm it, to the `data` of a message and to that of each platform, which is in
 /// its place there. The application's own keys stay, and its message is not given up for a few bytes of ours. What else
-/// counts is `shown`, or the notification of a platform if that is heavier; `max` is the limit in bytes.
+/// counts is `shown`, or the notification of a platform if that is heavier; `max` is the limit in bytes. Returns whether
+/// an app can confirm it on any platform.
 pub(super) fn complete(
     fields: &mut Map<String, Value>,
     (id, receipt, ack): (Option<String>, bool, Option<String>),
     (shown, max): (&Map<String, Value>, usize),
     losses: &mut Losses,
-) -> Made<()> {
+) -> Made<bool> {
     let ack = ack.filter(|_| receipt && id.is_some());
     if receipt && ack.is_none() {
         losses.note(path("data", ACK_KEY), Why::NO_RECEIPTS);
     }
+    let asks = ack.is_some();
+    let mut travels = false;
     let ours: Vec<_> = [(ID_KEY, id), (ACK_KEY, ack)].into_iter().filter_map(|(key, it)| Some((key, it?))).collect();
     let more: usize = ours.iter().map(|(key, value)| key.len() + value.len()).sum();
     fields.entry("data").or_insert_with(|| Value::Object(Map::new()));
@@ -44,6 +47,7 @@ pub(super) fn complete(
         } else if weight + more > max {
             losses.note(if data.is_empty() { shown.clone() } else { at.to_owned() }, Why::NO_ROOM);
         } else {
+            travels = true;
             for (key, value) in &ours {
                 let why = if *key == ID_KEY { Why::ID_IN_DATA } else { Why::APP_CONFIRMS };
                 losses.note(path("data", key), why);
@@ -51,7 +55,7 @@ pub(super) fn complete(
             }
         }
     }
-    Ok(())
+    Ok(asks && travels)
 }
 
 /// The heaviest of what is shown with `data`: the message's notification, or that of a platform laid over it. Where it

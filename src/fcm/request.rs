@@ -25,6 +25,9 @@ pub struct Request {
     /// Whether it is for certain within Google's rules for Apple's devices, which it answers breaches of in the words for
     /// a bad token.
     pub is_within_rules: bool,
+    /// Whether the app on a device is asked to confirm that it has the message, and by which id. False where nothing was
+    /// to be confirmed.
+    pub can_confirm: bool,
     /// What v1 has no place for.
     pub losses: Vec<Loss>,
 }
@@ -103,7 +106,7 @@ pub fn translate(message: Message, now_unix_s: u64) -> Result<Request, RequestEr
     }
     let notification = object(&mut ccs, "notification");
     let max = if target.kind().is_device() { PAYLOAD_MAX } else { TOPIC_PAYLOAD_MAX };
-    data::complete(&mut ccs, (id, receipt, ack), (&notification, max), &mut losses)?;
+    let can_confirm = data::complete(&mut ccs, (id, receipt, ack), (&notification, max), &mut losses)?;
     let validate_only = remark(&ccs, &mut losses);
     let shown = platform::notification(notification, &mut losses)?;
     let mut blocks: Map<_, _> =
@@ -123,7 +126,7 @@ pub fn translate(message: Message, now_unix_s: u64) -> Result<Request, RequestEr
     platform::lay_over(&mut v1, blocks);
     // Not by `json!`, which would copy them all.
     let body = format!(r#"{{"validate_only":{validate_only},"message":{}}}"#, Value::Object(v1));
-    Ok(Request { body, validate_only, is_within_rules, losses: losses.into_vec() })
+    Ok(Request { body, validate_only, is_within_rules, can_confirm, losses: losses.into_vec() })
 }
 
 /// Says what some switches come to. Returns whether FCM is only to check the message.

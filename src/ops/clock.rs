@@ -10,6 +10,11 @@ pub fn now_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX))
 }
 
+/// A time as operators read it, of Unix milliseconds.
+pub fn utc(ms: u64) -> String {
+    humantime::format_rfc3339_millis(UNIX_EPOCH + Duration::from_millis(ms)).to_string()
+}
+
 /// Ticks at once, and then every `period`. A tick that comes late puts off those after it.
 pub fn every(period: Duration) -> Interval {
     let mut interval = tokio::time::interval(period);

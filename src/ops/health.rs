@@ -22,6 +22,9 @@ pub struct Readiness {
     /// Every way to the devices, by its name: `up`, `draining`, `down`, or why no message goes.
     #[serde(flatten)]
     pub transports: BTreeMap<String, &'static str>,
+    /// Why a transport sends nothing, or less than it could; only those of which there is something to say.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub why: BTreeMap<String, String>,
     /// `open` or `closed`.
     pub mqtt: &'static str,
     /// `ok`, or why nothing can be written.
@@ -36,6 +39,7 @@ impl Readiness {
         Self {
             ready: false,
             transports: BTreeMap::new(),
+            why: BTreeMap::new(),
             mqtt: "closed",
             store: "ok".to_owned(),
             intake: "taking".to_owned(),

@@ -1,15 +1,18 @@
 //! Every number that `/metrics` and `_bridge/stats` show, named in one place.
 
 mod cell;
-mod transports;
+mod histogram;
+mod table;
 
-use cell::{Cell, Kind, labelled_counter};
-use prometheus::{Encoder, IntCounterVec, Registry, TextEncoder};
+use cell::Cell;
+pub use histogram::Histogram;
+use prometheus::core::Collector;
+use prometheus::{Encoder, Registry, TextEncoder};
 use std::collections::BTreeMap;
-use transports::Transports;
+use std::sync::{Mutex, PoisonError};
+pub use table::Metric;
+use table::TABLE;
 
-/// Clients refused or cut off, by reason.
-const CLIENTS_REFUSED: &str = "bridge_broker_refusals_total";
 /// How the names of metrics begin that only the embedded broker counts.
 const OF_BROKER: &[&str] = &[
     "bridge_broker_",
@@ -19,92 +22,37 @@ const OF_BROKER: &[&str] = &[
     "bridge_deliveries_filtered_",
 ];
 
-/// Declares [`Metric`] and its table in one place: variant, kind, name, and what is counted, for operators and readers.
-macro_rules! metrics {
-    ($($variant:ident($kind:ident, $name:literal, $help:literal);)+) => {
-        /// What is counted or measured.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-        pub enum Metric {
-            $(#[doc = $help] $variant,)+
-        }
+/// Values of the `code` label of refusals. Any other code of a peer is counted as [`OTHER_CODE`], so that no peer can grow
+/// the label set.
+const REFUSAL_CODES: &[&str] = &[
+    "AMBIGUOUS",
+    "AUTHENTICATION_FAILED",
+    "BAD_ACK",
+    "BAD_REGISTRATION",
+    "CONNECTION_DRAINING",
+    "DEVICE_MESSAGE_RATE_EXCEEDED",
+    "DEVICE_UNREGISTERED",
+    "INTERNAL_SERVER_ERROR",
+    "INVALID_APNS_CREDENTIAL",
+    "INVALID_JSON",
+    "INVALID_TTL",
+    "JSON_TYPE_ERROR",
+    "QUOTA_EXCEEDED",
+    "SENDER_ID_MISMATCH",
+    "SERVICE_UNAVAILABLE",
+    "TOO_BIG",
+    "TOPICS_MESSAGE_RATE_EXCEEDED",
+];
+/// The label of every other code.
+const OTHER_CODE: &str = "OTHER";
 
-        /// All metrics, in the order of the enum: name, kind, help.
-        const TABLE: &[(&str, Kind, &str)] = &[$(($name, Kind::$kind, $help)),+];
-    };
-}
-
-metrics! {
-    DownstreamAccepted(Counter, "bridge_downstream_accepted_total", "Messages of BALs accepted (on disk)");
-    DownstreamRepeated(Counter, "bridge_downstream_repeated_total",
-        "Messages whose id was known already: their last status is told again");
-    DownstreamRejected(Counter, "bridge_downstream_rejected_total", "Inputs refused with an error document");
-    UnknownTopics(Counter, "bridge_unknown_topics_total", "Publishes on a topic below self/ that the bridge does not have");
-    DownstreamAttempts(Counter, "bridge_downstream_attempts_total", "Tries to send a message, once each has ended");
-    DownstreamSent(Counter, "bridge_downstream_sent_total", "Messages that the push service took");
-    DownstreamDelivered(Counter, "bridge_downstream_delivered_total", "Messages that a device confirmed");
-    DownstreamFailed(Counter, "bridge_downstream_failed_total", "Messages that ended as failed");
-    DownstreamExpired(Counter, "bridge_downstream_expired_total", "Messages that ended as expired");
-    DownstreamRetries(Counter, "bridge_downstream_retries_total", "Refusals after which a message is tried again");
-    DownstreamResent(Counter, "bridge_downstream_resent_total",
-        "Further copies of messages written to the push service");
-    UpstreamReceived(Counter, "bridge_upstream_received_total", "Messages of devices stored (on disk)");
-    UpstreamDuplicates(Counter, "bridge_upstream_duplicates_total", "Messages of devices that were known already");
-    UpstreamUnrouted(Counter, "bridge_upstream_unrouted_total", "Messages of devices kept without a route");
-    Receipts(Counter, "bridge_receipts_total", "Delivery receipts, from the push service or from the app");
-    ReceiptsUnknown(Counter, "bridge_receipts_unknown_total",
-        "Delivery receipts from the push service for unknown messages");
-    Published(Counter, "bridge_published_total", "Documents confirmed by the next hop");
-    Republished(Counter, "bridge_republished_total", "Documents published again after a lost confirmation");
-    PublishHeld(Counter, "bridge_publish_held_total", "Times a topic was found to have no reader");
-    LoginsFailed(Counter, "bridge_logins_failed_total", "Log-ins with wrong credentials");
-    LoginsLimited(Counter, "bridge_logins_limited_total",
-        "Log-ins refused unchecked after too many failures from their address");
-    PublishesDenied(Counter, "bridge_publishes_denied_total", "Messages of clients on topics that they may not write");
-    SubscriptionsDenied(Counter, "bridge_subscriptions_denied_total",
-        "Subscriptions that their client may not read, or shared ones that would have got too much");
-    DeliveriesFiltered(Counter, "bridge_deliveries_filtered_total",
-        "Messages withheld from subscribers who may not read their topic");
-    BrokerAccepted(Counter, "bridge_broker_accepted_total", "Connections accepted by the embedded broker");
-    BrokerFull(Counter, "bridge_broker_full_total", "Times that all places for connections were taken");
-    BrokerAddressRefused(Counter, "bridge_broker_address_refused_total",
-        "Connections closed at once: too many from their address");
-    BrokerUserRefused(Counter, "bridge_broker_user_refused_total",
-        "Log-ins refused: too many connections of their user");
-    BrokerConnectTimeouts(Counter, "bridge_broker_connect_timeouts_total",
-        "Connections that did not come to a CONNECT in time");
-    BrokerHandshakesFailed(Counter, "bridge_broker_handshakes_failed_total",
-        "Connections that failed before a CONNECT: PROXY header, TLS, WebSocket, or another packet first");
-    BrokerPacketsTooBig(Counter, "bridge_broker_packets_too_big_total", "Connections closed: a packet over the limit");
-    BrokerTopicsRefused(Counter, "bridge_broker_topics_refused_total", "Packets with topics or filters over a limit");
-    BrokerPublishSlowed(Counter, "bridge_broker_publish_slowed_total",
-        "Messages that had to wait because they came too fast");
-    BrokerStalled(Counter, "bridge_broker_stalled_total", "Connections closed: the client did not read");
-    Commits(Gauge, "bridge_store_commits", "Transactions on disk since the start");
-    BrokerDropped(Counter, "bridge_broker_dropped_total", "Messages at QoS 0 for which a reader had no room");
-    BrokerTooBig(Counter, "bridge_broker_too_big_total", "Messages dropped: bigger than the packets that their reader takes");
-    BrokerConnections(Gauge, "bridge_broker_connections", "Connections of the embedded broker");
-    BrokerSessions(Gauge, "bridge_broker_sessions", "Sessions of the embedded broker, connected or not");
-    BrokerQueuedRows(Gauge, "bridge_broker_queued_rows",
-        "Messages of clients on disk that wait for sessions, once for each session");
-    BrokerQueuedBytes(Gauge, "bridge_broker_queued_bytes", "Bytes of messages of clients that wait for sessions");
-    BrokerRetained(Gauge, "bridge_broker_retained", "Retained messages");
-    BrokerRetainedBytes(Gauge, "bridge_broker_retained_bytes", "Bytes of retained messages");
-    QueueRows(Gauge, "bridge_queue_rows", "Messages waiting for the push service");
-    QueueBytes(Gauge, "bridge_queue_bytes", "Payload bytes of messages waiting for the push service");
-    SpoolRows(Gauge, "bridge_spool_rows", "Messages of devices waiting for their BAL");
-    SpoolBytes(Gauge, "bridge_spool_bytes", "Payload bytes of messages of devices waiting for their BAL");
-    InFlight(Gauge, "bridge_in_flight", "Messages claimed for the push service, unanswered");
-    BrokerUp(Gauge, "bridge_mqtt_up", "1 when the MQTT side is connected and subscribed");
-    StoreBlocked(Gauge, "bridge_store_blocked", "1 when the disk refuses writes");
-    IntakeStopped(Gauge, "bridge_intake_stopped", "1 when a limit stops the intake");
-}
-
-/// The numbers of one bridge.
+/// The numbers of one bridge. A transport is labelled as in `_bridge/status`: `ccs`, `fcm-v1`, `fcm-v1:NAME`; one that
+/// nobody spoke of is not shown.
 pub struct Metrics {
     registry: Registry,
     cells: Vec<Cell>,
-    transports: Transports,
-    clients_refused: IntCounterVec,
+    /// Set as a whole by one task, and copied out by another.
+    commits: Mutex<Histogram>,
 }
 
 impl Metrics {
@@ -121,18 +69,8 @@ impl Metrics {
 
     fn showing(shown: impl Fn(&str) -> bool) -> Self {
         let registry = Registry::new();
-        let cells = TABLE
-            .iter()
-            .map(|&(name, kind, help)| Cell::new(shown(name).then_some(&registry), name, kind, help))
-            .collect();
-        let transports = Transports::new(&registry);
-        let clients_refused = labelled_counter(
-            shown(CLIENTS_REFUSED).then_some(&registry),
-            CLIENTS_REFUSED,
-            "Clients of the embedded broker refused or cut off",
-            &["reason"],
-        );
-        Self { registry, cells, transports, clients_refused }
+        let cells = TABLE.iter().map(|row| Cell::new(shown(row.name).then_some(&registry), row)).collect();
+        Self { registry, cells, commits: Mutex::default() }
     }
 
     /// Adds one to a counter.
@@ -144,14 +82,45 @@ impl Metrics {
     pub fn add(&self, metric: Metric, by: u64) {
         match &self.cells[metric as usize] {
             Cell::Counter(counter) => counter.inc_by(by),
-            Cell::Gauge(gauge) => gauge.add(i64::try_from(by).unwrap_or(i64::MAX)),
+            Cell::Gauge(gauge) => gauge.add(signed(by)),
+            Cell::Counters(_) | Cell::Gauges(_) => {}
         }
     }
 
-    /// Sets a gauge; a counter is left alone.
+    /// Sets a gauge; a counter, which somebody else counts, follows.
     pub fn set(&self, metric: Metric, value: u64) {
-        if let Cell::Gauge(gauge) = &self.cells[metric as usize] {
-            gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+        match &self.cells[metric as usize] {
+            Cell::Gauge(gauge) => gauge.set(signed(value)),
+            Cell::Counter(counter) => counter.inc_by(value.saturating_sub(counter.get())),
+            Cell::Counters(_) | Cell::Gauges(_) => {}
+        }
+    }
+
+    /// The same for these values of its labels.
+    pub fn set_of(&self, metric: Metric, labels: &[&str], value: u64) {
+        match &self.cells[metric as usize] {
+            Cell::Gauges(gauges) => gauges.with_label_values(labels).set(signed(value)),
+            Cell::Counters(counters) => {
+                let counter = counters.with_label_values(labels);
+                counter.inc_by(value.saturating_sub(counter.get()));
+            }
+            Cell::Counter(_) | Cell::Gauge(_) => {}
+        }
+    }
+
+    /// Of a gauge by transport and state: 1 for this state, and 0 for those that the transport had before.
+    pub fn set_only(&self, metric: Metric, transport: &str, state: &str) {
+        let Cell::Gauges(gauges) = &self.cells[metric as usize] else { return };
+        gauges.with_label_values(&[transport, state]);
+        for family in gauges.collect() {
+            for gauge in family.get_metric() {
+                // In the order of their names.
+                if let [known, of] = gauge.get_label()
+                    && of.value() == transport
+                {
+                    gauges.with_label_values(&[transport, known.value()]).set(i64::from(known.value() == state));
+                }
+            }
         }
     }
 
@@ -162,29 +131,39 @@ impl Metrics {
         }
     }
 
+    fn add_of(&self, metric: Metric, labels: &[&str], by: u64) {
+        if let Cell::Counters(counters) = &self.cells[metric as usize] {
+            counters.with_label_values(labels).inc_by(by);
+        }
+    }
+
     /// Counts a message that a transport, named as it is configured, came back with untaken, by the code it gave.
     pub fn refused(&self, transport: &str, code: &str) {
-        self.transports.refused(transport, code);
+        let label = REFUSAL_CODES.iter().find(|&&known| known == code).copied().unwrap_or(OTHER_CODE);
+        self.add_of(Metric::Refusals, &[transport, label], 1);
     }
 
     /// Counts a message of a device that could not be understood, by what is wrong with it.
     pub fn upstream_rejected(&self, transport: &str, code: &'static str) {
-        self.transports.upstream_rejected(transport, code);
-    }
-
-    /// Says of a transport, named as it is configured, whether it takes messages.
-    pub fn set_up(&self, transport: &str, up: bool) {
-        self.transports.set_up(transport, up);
+        self.add_of(Metric::UpstreamRejected, &[transport, code], 1);
     }
 
     /// Counts clients that the embedded broker refused or cut off, by its reason.
     pub fn client_refused(&self, reason: &'static str, by: u64) {
-        self.clients_refused.with_label_values(&[reason]).inc_by(by);
+        self.add_of(Metric::ClientsRefused, &[reason], by);
     }
 
     /// How many were refused for a reason since the start.
     pub fn clients_refused(&self, reason: &'static str) -> u64 {
-        self.clients_refused.with_label_values(&[reason]).get()
+        match &self.cells[Metric::ClientsRefused as usize] {
+            Cell::Counters(counters) => counters.with_label_values(&[reason]).get(),
+            _ => 0,
+        }
+    }
+
+    /// How long the transactions of the store took.
+    pub fn set_commits(&self, commits: Histogram) {
+        *self.commits.lock().unwrap_or_else(PoisonError::into_inner) = commits;
     }
 
     /// The present value.
@@ -192,20 +171,37 @@ impl Metrics {
         match &self.cells[metric as usize] {
             Cell::Counter(counter) => counter.get(),
             Cell::Gauge(gauge) => u64::try_from(gauge.get()).unwrap_or(0),
+            Cell::Counters(_) | Cell::Gauges(_) => 0,
         }
     }
 
     /// Refusals of all transports since the start, by code; only codes that occurred.
     pub fn refusals(&self) -> BTreeMap<String, u64> {
-        self.transports.refusals()
+        let mut counts = BTreeMap::new();
+        let Cell::Counters(refusals) = &self.cells[Metric::Refusals as usize] else { return counts };
+        for family in refusals.collect() {
+            for counter in family.get_metric() {
+                let labels = counter.get_label();
+                let Some(code) = labels.iter().find(|label| label.name() == "code") else { continue };
+                let count: &mut u64 = counts.entry(code.value().to_owned()).or_default();
+                // The text format knows only floats; up to 2^53 they count exactly.
+                *count += counter.get_counter().get_value() as u64;
+            }
+        }
+        counts
     }
 
     /// The Prometheus text format, version 0.0.4.
     pub fn render(&self) -> Vec<u8> {
         let mut out = Vec::new();
         TextEncoder::new().encode(&self.registry.gather(), &mut out).expect("writing to memory does not fail");
+        self.commits.lock().unwrap_or_else(PoisonError::into_inner).render(&mut out);
         out
     }
+}
+
+fn signed(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
 }
 
 impl Default for Metrics {
@@ -222,6 +218,7 @@ impl std::fmt::Debug for Metrics {
 
 #[cfg(test)]
 mod tests {
+    use super::cell::Kind;
     use super::*;
 
     fn text(metrics: &Metrics) -> String {
@@ -248,8 +245,86 @@ mod tests {
         let text = text(&metrics);
         assert!(text.contains("bridge_downstream_accepted_total 1\n"), "{text}");
         assert!(text.contains("bridge_queue_rows 7\n"), "{text}");
-        for (name, ..) in TABLE {
-            assert!(text.contains(&format!("# TYPE {name} ")), "{name} is missing");
+        for row in TABLE.iter().filter(|row| row.labels.is_empty()) {
+            assert!(text.contains(&format!("# TYPE {} ", row.name)), "{} is missing", row.name);
+        }
+    }
+
+    /// One line for each, in the order of the table; so a name that is gone from the program is gone from the page.
+    #[test]
+    fn the_page_for_operators_has_one_line_for_each_metric() {
+        let line = |name: &str, kind: &str, labels: &[&str], help: &str| {
+            let labels: Vec<String> = labels.iter().map(|label| format!("`{label}`")).collect();
+            format!("| `{name}` | {kind} | {} | {help} |", labels.join(", "))
+        };
+        let mut lines: Vec<String> = TABLE
+            .iter()
+            .map(|row| {
+                line(row.name, if row.kind == Kind::Counter { "counter" } else { "gauge" }, row.labels, row.help)
+            })
+            .collect();
+        lines.push(line(histogram::NAME, "histogram", &[], histogram::HELP));
+        let page = include_str!("../../config/metrics.md");
+        let told: Vec<&str> = page.lines().filter(|line| line.starts_with("| `")).collect();
+        assert_eq!(told, lines, "config/metrics.md should be\n{}", lines.join("\n"));
+    }
+
+    #[test]
+    fn refusals_are_counted_by_transport_and_unknown_codes_share_one_label() {
+        let metrics = Metrics::new();
+        for code in ["INVALID_JSON", "MADE_UP_1", "MADE_UP_2"] {
+            metrics.refused("fcm-v1:shop", code);
+        }
+        metrics.refused("ccs", "INVALID_JSON");
+        let text = text(&metrics);
+        for line in [
+            r#"bridge_refusals_total{code="INVALID_JSON",transport="ccs"} 1"#,
+            r#"bridge_refusals_total{code="INVALID_JSON",transport="fcm-v1:shop"} 1"#,
+            r#"bridge_refusals_total{code="OTHER",transport="fcm-v1:shop"} 2"#,
+        ] {
+            assert!(text.contains(&format!("{line}\n")), "{text}");
+        }
+        assert!(!text.contains("nacks") && !text.contains("MADE_UP"), "{text}");
+        let told = BTreeMap::from([("INVALID_JSON".to_owned(), 2), ("OTHER".to_owned(), 2)]);
+        assert_eq!(metrics.refusals(), told, "_bridge/stats has them by code alone");
+    }
+
+    #[test]
+    fn only_transports_that_somebody_spoke_of_are_up_or_down() {
+        let metrics = Metrics::new();
+        metrics.set_of(Metric::TransportUp, &["fcm-v1"], 1);
+        metrics.set_of(Metric::TransportUp, &["fcm-v1:shop"], 0);
+        let text = text(&metrics);
+        let lines: Vec<&str> =
+            text.lines().filter(|line| line.contains("_up{") || line.starts_with("bridge_mqtt_up")).collect();
+        let expected = [
+            "bridge_mqtt_up 0",
+            r#"bridge_transport_up{transport="fcm-v1"} 1"#,
+            r#"bridge_transport_up{transport="fcm-v1:shop"} 0"#,
+        ];
+        assert_eq!(lines, expected);
+    }
+
+    #[test]
+    fn a_counter_follows_what_is_counted_elsewhere_and_a_histogram_adds_up() {
+        let metrics = Metrics::new();
+        for value in [3, 3, 7] {
+            metrics.set_of(Metric::Drains, &["ccs"], value);
+            metrics.set(Metric::StoreVerbs, value);
+        }
+        let buckets = vec![(0.001, 4), (0.01, 2)];
+        metrics.set_commits(Histogram { buckets, count: 7, sum: 1.5 });
+        let text = text(&metrics);
+        for line in [
+            r#"bridge_transport_drains_total{transport="ccs"} 7"#,
+            "bridge_store_verbs_total 7",
+            r#"bridge_store_commit_seconds_bucket{le="0.001"} 4"#,
+            r#"bridge_store_commit_seconds_bucket{le="0.01"} 6"#,
+            r#"bridge_store_commit_seconds_bucket{le="+Inf"} 7"#,
+            "bridge_store_commit_seconds_sum 1.5",
+            "bridge_store_commit_seconds_count 7",
+        ] {
+            assert!(text.contains(&format!("{line}\n")), "{line}: {text}");
         }
     }
 }

@@ -1,6 +1,7 @@
 //! How much the store holds, what it found at the start, and what it let go.
 
 use crate::chat::id::Sid;
+use std::time::Duration;
 
 /// How long after its deadline a sent message may still be confirmed by the device: the receipt of a message that was
 /// handed over in its last second travels, too.
@@ -61,6 +62,56 @@ pub struct StoreFigures {
     pub commits: u64,
     /// Verbs since the start; divided by `commits`, the size of a batch.
     pub verbs: u64,
+    /// How long the transactions took.
+    pub times: CommitTimes,
+}
+
+/// The upper limits of [`CommitTimes::buckets`].
+pub const COMMIT_LIMITS: [Duration; 10] = [
+    Duration::from_micros(250),
+    Duration::from_micros(500),
+    Duration::from_millis(1),
+    Duration::from_millis(2),
+    Duration::from_millis(5),
+    Duration::from_millis(10),
+    Duration::from_millis(25),
+    Duration::from_millis(100),
+    Duration::from_millis(500),
+    Duration::from_secs(2),
+];
+
+/// How long transactions took, each with its way to the disk. What the disk refused does not count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct CommitTimes {
+    /// How many took no longer than each of [`COMMIT_LIMITS`], and longer than the one before it.
+    pub buckets: [u64; COMMIT_LIMITS.len()],
+    /// All of them together.
+    pub sum: Duration,
+}
+
+impl CommitTimes {
+    pub(super) fn add(&mut self, time: Duration) {
+        self.sum += time;
+        let bucket = COMMIT_LIMITS.iter().zip(&mut self.buckets).find(|(limit, _)| time <= **limit);
+        if let Some((_, count)) = bucket {
+            *count += 1;
+        }
+    }
+}
+
+/// What is to be sent by one transport, and is not on its way.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct QueueState {
+    /// Which one.
+    pub transport: String,
+    /// Messages that may go now.
+    pub due: u64,
+    /// Messages that are put off until a time.
+    pub put_off: u64,
+    /// Messages behind another of their recipient.
+    pub behind: u64,
+    /// When the oldest of them was accepted, in Unix milliseconds.
+    pub oldest_at: u64,
 }
 
 impl StoreFigures {

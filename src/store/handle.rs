@@ -5,16 +5,17 @@ mod sessions;
 use super::board::Board;
 use super::documents::{DocumentRef, Note, Seen, TakenBy, Waiting};
 use super::downstream::{Accepted, Claimed, DueQuery, NewMessage, Recorded, Taken};
-use super::error::{StoreError, StoreHealth};
-use super::figures::{StoreFigures, Swept};
+use super::error::{OpenError, StoreError, StoreHealth};
+use super::figures::{QueueState, StoreFigures, Swept};
 use super::presence::{LastPresence, PresenceChange};
 use super::sqlite::writer::Queue;
-use super::sqlite::{accept, dispatch, inbox, outbox, presence, sweep};
+use super::sqlite::{Inspector, accept, dispatch, inbox, outbox, presence, sweep};
 use super::upstream::{Received, Route, Unrouted, Upstream};
 use crate::chat::delivery::Event;
 use crate::chat::id::{Owner, Sid};
 use crate::chat::transport::Transport;
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -55,11 +56,12 @@ impl<T> Future for Committed<T> {
 pub struct Store {
     queue: Queue,
     board: Arc<Board>,
+    path: Arc<Path>,
 }
 
 impl Store {
-    pub(super) fn new(queue: Queue, board: Arc<Board>) -> Self {
-        Self { queue, board }
+    pub(super) fn new(queue: Queue, board: Arc<Board>, path: Arc<Path>) -> Self {
+        Self { queue, board, path }
     }
 
     /// Takes a message of a BAL and queues its status `accepted`. Where its transport has room and nothing older is due, it is
@@ -219,6 +221,20 @@ impl Store {
     /// Whether the disk takes what it is given.
     pub fn health(&self) -> watch::Receiver<StoreHealth> {
         self.board.health.subscribe()
+    }
+
+    /// What waits for each push service at `now`. Reads beside the verbs, on a connection of its own: neither waits for the
+    /// other.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub async fn queue_states(&self, now: u64) -> Result<Vec<QueueState>, StoreError> {
+        let path = Arc::clone(&self.path);
+        let look = move || {
+            let refused = |error: OpenError| StoreError::Blocked { reason: error.to_string() };
+            Inspector::open(&path).map_err(refused)?.queue_states(now)
+        };
+        tokio::task::spawn_blocking(look).await.unwrap_or(Err(StoreError::Closed))
     }
 
     /// Figures for metrics.

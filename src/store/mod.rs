@@ -73,7 +73,7 @@ pub use downstream::{
     NewPush, Recorded, Several, Taken,
 };
 pub use error::{CloseError, OpenError, StoreError, StoreHealth};
-pub use figures::{Limits, RECEIPT_GRACE_MS, Recovery, StoreFigures, Swept};
+pub use figures::{COMMIT_LIMITS, CommitTimes, Limits, QueueState, RECEIPT_GRACE_MS, Recovery, StoreFigures, Swept};
 pub use handle::{Committed, Store};
 pub use presence::{LastPresence, PRESENCE_KEPT_MS, PRESENCE_UNSURE_MS, PresenceChange};
 pub use sessions::{

@@ -42,6 +42,8 @@ pub struct TraceDelivery {
     pub state: State,
     /// When it is due, if it has to wait.
     pub due_at: Option<u64>,
+    /// True while it waits for an earlier one of its recipient.
+    pub behind: Option<bool>,
     /// When it is not worth sending any more, if that time ever comes.
     pub deadline: Option<u64>,
     /// When it was taken.
@@ -68,6 +70,8 @@ pub struct TraceDelivery {
     pub statuses_unread: u64,
     /// What was unusual: retries, losses, crashes, new tokens (as hashes).
     pub log: Value,
+    /// The hash of the device's token, as long as the message is kept to be sent.
+    pub token_hash: Option<String>,
     /// The bytes that are still kept to be sent.
     pub body_bytes: u64,
 }

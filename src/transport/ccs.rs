@@ -12,11 +12,11 @@ use super::core::{Admission, Message, Now, Pool, Replay, Service, Settings, Verd
 use super::dial::{Dialer, Security};
 use super::driver::{Driver, Nudge};
 use super::setting::{SettingError, within};
-use crate::ccs::event::Answer;
+use crate::ccs::event::{Answer, GroupResult};
 use crate::ccs::refusal;
 use crate::ccs::settings::SessionConfig;
 use crate::chat::delivery::Fate;
-use crate::chat::id::Token;
+use crate::chat::id::{Token, short_hash};
 use crate::chat::push::Target;
 use crate::ops::files::{FileWatch, read_secret, reread};
 use crate::secret::Secret;
@@ -35,6 +35,8 @@ pub const WINDOW_MAX: usize = 1000;
 pub const ANSWER_SECONDS_MAX: u64 = 3600;
 /// Longest wait between attempts to connect.
 const REDIAL_MAX: Duration = Duration::from_secs(60);
+/// Devices of a group at most.
+const GROUP_MAX: usize = 20;
 /// News of other credentials that the driver has not looked at.
 const NUDGES: usize = 1;
 
@@ -202,9 +204,10 @@ impl Service for Ccs {
 
     fn judge(&mut self, message: &mut Message<()>, answer: Answer, _now: Now) -> Verdict {
         match answer {
-            Answer::Taken(canonical) => {
+            Answer::Taken { canonical, group } => {
                 let canonical = canonical.and_then(|token| Token::new(token).ok());
-                Verdict::Back(Fate::Accepted { canonical, provider_id: None, detail: None })
+                let detail = group.map(|group| not_reached(&group));
+                Verdict::Back(Fate::Accepted { canonical, provider_id: None, detail, can_confirm: true })
             }
             Answer::Refused(refusal) => {
                 let token =
@@ -213,6 +216,15 @@ impl Service for Ccs {
             }
         }
     }
+}
+
+/// Which devices of a group a message did not go to, for its sender.
+fn not_reached(group: &GroupResult) -> String {
+    let GroupResult { success, failure, failed } = group;
+    let hashes: Vec<String> = failed.iter().take(GROUP_MAX).map(|token| short_hash(token)).collect();
+    let named =
+        if hashes.is_empty() { String::new() } else { format!(" (hashes of their tokens: {})", hashes.join(", ")) };
+    format!("went to {success} devices of the group and not to {failure}{named}")
 }
 
 /// Keeps the connections to CCS and moves messages until `stop`, and reads its files again when they change; then takes

@@ -41,7 +41,7 @@ use messages::Messages;
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{RngExt, SeedableRng};
 use redial::{ELASTIC_BURST, Redial};
-use snapshot::Snapshot;
+use snapshot::{Snapshot, Trouble};
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
@@ -88,10 +88,14 @@ pub(crate) struct Core<S: Service> {
     outdated: ConnectionId,
     /// Since when no connection takes messages.
     unable_since: Option<Instant>,
+    /// Why the last connection is not there, until one takes messages.
+    failure: Option<String>,
     /// Messages wait although all connections are full.
     demand: bool,
     /// Messages that wait for one of their recipient.
     held: usize,
+    /// What the service holds recipients back for.
+    held_back_by: Option<Trouble>,
     /// When something may go that may not now.
     wake: Option<Instant>,
     next_tick: Instant,
@@ -125,8 +129,10 @@ impl<S: Service> Core<S> {
             crowded: false,
             outdated: ConnectionId::ALL,
             unable_since: Some(now.instant),
+            failure: None,
             demand: false,
             held: 0,
+            held_back_by: None,
             wake: None,
             next_tick: now.instant + TICK,
             settings,
@@ -171,7 +177,7 @@ impl<S: Service> Core<S> {
             Event::Unwritten(sid) => self.on_unwritten(connection, sid),
             Event::Device(message) => self.on_device_message(message),
             Event::Receipt(receipt) => self.on_receipt(receipt, now.instant),
-            Event::Counted(counted) => self.snapshot.add(counted),
+            Event::Counted(counted) => self.snapshot.counted += counted,
             Event::Ended(ended) => self.on_ended(connection, ended, now),
         }
         self.work(now);
@@ -288,7 +294,44 @@ impl<S: Service> Core<S> {
 
     /// The counters and the state.
     pub(crate) fn snapshot(&self) -> Snapshot {
-        Snapshot { pending: self.messages.all.len(), connections: self.connections.states(), ..self.snapshot.clone() }
+        Snapshot {
+            pending: self.messages.all.len(),
+            window: self.connections.capacity(),
+            connections: self.connections.states(),
+            trouble: self.trouble(),
+            access_token: self.service.access_token(),
+            ..self.snapshot.clone()
+        }
+    }
+
+    /// Why no message goes, or fewer than could: the cause that comes first.
+    fn trouble(&self) -> Option<Trouble> {
+        let trouble = |words, since, next_try| Some(Trouble { words, since, next_try });
+        if let Some(trouble) = self.service.trouble() {
+            return Some(trouble);
+        }
+        if self.silent.is_some() {
+            return trouble(
+                "no message is answered: one at a time finds out when that ends".to_owned(),
+                self.silent,
+                None,
+            );
+        }
+        if self.unable_since.is_some() {
+            let next_try = self.redial.next_try();
+            return self.failure.clone().and_then(|words| trouble(words, self.unable_since, next_try));
+        }
+        self.held_back_by.clone().or_else(|| self.full_window())
+    }
+
+    /// Everything that may be unanswered is, and not only for a moment.
+    fn full_window(&self) -> Option<Trouble> {
+        let up = || self.connections.all.values().filter(|one| one.is_open());
+        let (unanswered, capacity) = (up().map(|one| one.in_flight.len()).sum::<usize>(), self.connections.capacity());
+        let oldest = up().filter_map(Connection::oldest).min()?;
+        let is_full = unanswered >= capacity && oldest + TICK * 2 <= self.next_tick;
+        let words = format!("the window is full: {unanswered} of {capacity} messages are unanswered");
+        is_full.then_some(Trouble { words, since: Some(oldest), next_try: None })
     }
 
     /// Everything that follows from whatever happened.

@@ -17,7 +17,8 @@ pub mod fcm_v1;
 mod http2;
 mod setting;
 
-pub use self::core::snapshot::{ConnectionPhase, ConnectionState, Snapshot};
+pub use self::core::event::Counted;
+pub use self::core::snapshot::{ConnectionPhase, ConnectionState, Snapshot, Trouble};
 pub use self::setting::SettingError;
 use crate::chat::delivery::Fate;
 use crate::chat::id::{Recipient, Sid, Token, short_hash};
@@ -109,6 +110,8 @@ pub enum Report {
         original: String,
         /// `MESSAGE_SENT_TO_DEVICE` is the only one ever documented.
         status: String,
+        /// When the push service handed the message to the device, in Unix milliseconds, if it says so.
+        handed_over_ms: Option<u64>,
         /// How often the original was written to a connection, if it is unanswered on one; else 0.
         copies: u32,
         /// How to acknowledge it.

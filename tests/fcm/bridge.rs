@@ -167,7 +167,7 @@ impl Bridge {
                     None => self.end(sid, End::Refused(refusal.decision)),
                 }
             }
-            Report::Back { sid, fate: Fate::Deferred(wait), .. } => self.later(sid, wait),
+            Report::Back { sid, fate: Fate::Deferred { wait, .. }, .. } => self.later(sid, wait),
             Report::Back { sid, fate: Fate::Lost, copies: 0, .. } if !self.stopping => self.later(sid, Duration::ZERO),
             Report::Back { sid, fate: Fate::Lost, copies, .. } => {
                 self.doubt(sid, copies > 0);

@@ -1,6 +1,6 @@
 //! What comes back from the transport, and what follows from it.
 
-use super::{After, Dispatcher, Flight};
+use super::{After, Dispatcher, Flight, Pause};
 use crate::bridge::count_told;
 use crate::chat::delivery::{AMBIGUOUS, Event, Fate};
 use crate::chat::id::{Recipient, Sid, Token};
@@ -29,12 +29,13 @@ impl Dispatcher {
                 match &fate {
                     Fate::Accepted { .. } => self.service_backoff.reset(),
                     Fate::Refused(refusal) => self.refused(sid, refusal, flight, clock),
-                    Fate::Unsendable { .. } | Fate::Expired | Fate::Deferred(_) | Fate::Lost => {}
+                    Fate::Unsendable { .. } | Fate::Expired | Fate::Deferred { .. } | Fate::Lost => {}
                 }
                 self.record(sid, Event::Back { fate, copies, replays, clock }).await
             }
-            Report::Receipt { original, status, ack_ref, copies, .. } => {
-                self.receipt(original, &status, ack_ref, copies).await
+            Report::Receipt { original, status, ack_ref, copies, handed_over_ms } => {
+                let event = Event::Receipt { handed_over_ms };
+                self.receipt((original, &status), event, ack_ref, copies).await
             }
             Report::Connection { connection, change } => {
                 let (transport, connection) = (self.transport.to_string(), connection.0);
@@ -51,8 +52,8 @@ impl Dispatcher {
 
     async fn receipt(
         &mut self,
-        original: String,
-        status: &str,
+        (original, status): (String, &str),
+        event: Event,
         ack_ref: AckRef,
         copies: u32,
     ) -> Result<(), StoreError> {
@@ -63,7 +64,7 @@ impl Dispatcher {
                     // The answer to the first copy is lost, and the one to the next comes too late for the mark.
                     self.record(sid, self.back(Fate::ACCEPTED, copies)).await?;
                 }
-                let committed = self.context.store.record(sid, Event::Receipt, now_ms()).await?;
+                let committed = self.context.store.record(sid, event, now_ms()).await?;
                 self.commits.push_back((committed, After::Receipt { original, ack_ref }));
             }
             _ => {
@@ -94,12 +95,12 @@ impl Dispatcher {
         self.context.metrics.refused(&self.transport.to_string(), &refusal.code);
         match (refusal.decision, flight) {
             (Decision::Retry { scope: Scope::Service, wait: Wait::AtLeast(wait) | Wait::Backoff(wait), .. }, _) => {
-                self.pause_for(wait);
+                self.pause_for(wait, &refusal.code);
             }
             (Decision::Retry { wait, until, scope }, Some(flight)) => {
                 // A connection that breaks leaves many without an answer, which says nothing of the service.
                 if refusal.code != AMBIGUOUS {
-                    self.back_off((scope == Scope::Recipient).then_some(flight.recipient));
+                    self.back_off((scope == Scope::Recipient).then_some(flight.recipient), &refusal.code);
                 }
                 if let Some((due_ms, _)) = flight.life.tried.again(wait, until, clock) {
                     self.context.metrics.count(Metric::DownstreamRetries);
@@ -127,19 +128,26 @@ impl Dispatcher {
     }
 
     /// The service said "later", of everybody or of one recipient.
-    fn back_off(&mut self, recipient: Option<Recipient>) {
+    fn back_off(&mut self, recipient: Option<Recipient>, code: &str) {
         // What is refused during a pause was sent before it, and says nothing new.
         if self.is_paused() {
             return;
         }
         if let Some(pause) = self.service_backoff.refused(recipient) {
             tracing::warn!(seconds = pause.as_secs(), "the push service refuses everything: sending pauses");
-            self.pause_for(pause);
+            self.pause_for(pause, code);
         }
     }
 
-    fn pause_for(&mut self, pause: Duration) {
-        self.pause_until = self.pause_until.max(Some(Instant::now() + pause));
+    fn pause_for(&self, wait: Duration, code: &str) {
+        let until = Instant::now() + wait;
+        self.pause.send_if_modified(|pause| {
+            let longer = !wait.is_zero() && pause.as_ref().is_none_or(|pause| pause.until < until);
+            if longer {
+                *pause = Some(Pause { until, code: code.to_owned() });
+            }
+            longer
+        });
     }
 
     /// The first copy of all is none more, unless one of an earlier attempt may be with the push service.
@@ -179,7 +187,7 @@ fn attempts(fate: &Fate, copies: u32, replays: u32) -> u64 {
         Fate::Refused(Refusal { decision: Decision::Retry { scope: Scope::Service, .. }, .. }) => replays,
         Fate::Refused(_) => 1 + replays,
         Fate::Lost => u32::from(copies > 0),
-        Fate::Unsendable { .. } | Fate::Deferred(_) => 0,
+        Fate::Unsendable { .. } | Fate::Deferred { .. } => 0,
     };
     u64::from(tries)
 }

@@ -60,7 +60,7 @@ async fn what_went_over_v1_is_delivered_on_the_word_of_the_app() {
     harness
         .fcm_says(Report::Back {
             sid,
-            fate: Fate::Accepted { canonical: None, provider_id, detail: None },
+            fate: Fate::Accepted { canonical: None, provider_id, detail: None, can_confirm: true },
             copies: 1,
             replays: 0,
         })
@@ -158,7 +158,12 @@ async fn a_confirmation_ends_the_wait_for_a_retry_and_lets_the_next_go() {
     assert_eq!(timeout(harness.publish("alice/self/receipts", &receipt).await).await, Ok(AckWord::Done));
     let second = harness.sent_by_fcm().await.sid;
     harness
-        .fcm_says(Report::Back { sid: second, fate: Fate::Deferred(Duration::from_millis(10)), copies: 0, replays: 0 })
+        .fcm_says(Report::Back {
+            sid: second,
+            fate: Fate::Deferred { wait: Duration::from_millis(10), why: "quota".into() },
+            copies: 0,
+            replays: 0,
+        })
         .await;
     assert_eq!(harness.sent_by_fcm().await.sid, second, "nothing passes what went back");
     harness.fcm_says(accepted(second)).await;
@@ -281,7 +286,7 @@ async fn what_goes_back_untried_is_no_attempt() {
     let service = Decision::Retry { wait: Wait::AtLeast(SOON), until: Until::Deadline, scope: Scope::Service };
     let refusal = Refusal::new(service, "QUOTA_EXCEEDED", "");
     let went_back: [fn(Sid, Refusal) -> Report; 3] = [
-        |sid, _| Report::Back { sid, fate: Fate::Deferred(SOON), copies: 0, replays: 0 },
+        |sid, _| Report::Back { sid, fate: Fate::Deferred { wait: SOON, why: "quota".into() }, copies: 0, replays: 0 },
         |sid, _| Report::Back { sid, fate: Fate::Lost, copies: 0, replays: 0 },
         |sid, refusal| Report::Back { sid, fate: Fate::Refused(refusal), copies: 1, replays: 0 },
     ];
@@ -293,7 +298,12 @@ async fn what_goes_back_untried_is_no_attempt() {
     assert_eq!(harness.metrics.get(Metric::DownstreamAttempts), 0);
     let (canonical, provider_id, detail) = (None, None, None);
     harness
-        .fcm_says(Report::Back { sid, fate: Fate::Accepted { canonical, provider_id, detail }, copies: 2, replays: 1 })
+        .fcm_says(Report::Back {
+            sid,
+            fate: Fate::Accepted { canonical, provider_id, detail, can_confirm: true },
+            copies: 2,
+            replays: 1,
+        })
         .await;
     let (_, sent) = harness.read().await;
     assert_eq!((&sent["status"], &sent["attempt"]), (&json!("sent"), &json!(2)));
@@ -338,7 +348,7 @@ async fn a_device_that_is_faster_than_the_answer_is_told_of_without_what_only_th
         harness
             .fcm_says(Report::Back {
                 sid,
-                fate: Fate::Accepted { canonical: None, provider_id, detail },
+                fate: Fate::Accepted { canonical: None, provider_id, detail, can_confirm: true },
                 copies: 1,
                 replays: 0,
             })

@@ -36,8 +36,14 @@ fn answers_are_known_by_their_type() {
             message_id: "m".to_owned(),
             from: Some("T".to_owned()),
             registration_id: Some("C".to_owned()),
+            ..Accepted::default()
         })
     );
+    let group = json!({"message_id": "m", "message_type": "ack", "success": 1, "failure": "2",
+        "failed_registration_ids": ["A", 7, "B"]});
+    let Inbound::Ack(group) = inbound(&group) else { panic!() };
+    assert_eq!((group.success, group.failure), (Some(1), Some(2)));
+    assert_eq!(group.failed_registration_ids, ["A", "B"]);
     let nack = json!({"message_type": "nack", "message_id": 7, "error": "BAD_REGISTRATION", "error_description": "d"});
     let Inbound::Nack(nack) = inbound(&nack) else { panic!() };
     assert_eq!((nack.message_id.as_str(), nack.code(), nack.description()), ("7", NackCode::BadRegistration, "d"));
@@ -108,9 +114,11 @@ fn any_inbound() -> impl Strategy<Value = Inbound> {
         (text(), maybe(), text(), map(), map()).prop_map(|(from, category, message_id, data, extra)| {
             Inbound::Upstream(Upstream { from, category, message_id, data, extra })
         }),
-        (text(), maybe(), maybe()).prop_map(|(message_id, from, registration_id)| {
-            Inbound::Ack(Accepted { message_id, from, registration_id })
-        }),
+        (text(), maybe(), maybe(), any::<[Option<u64>; 2]>(), any::<Vec<String>>()).prop_map(
+            |(message_id, from, registration_id, [success, failure], failed_registration_ids)| {
+                Inbound::Ack(Accepted { message_id, from, registration_id, success, failure, failed_registration_ids })
+            }
+        ),
         (text(), maybe(), text(), maybe(), maybe()).prop_map(
             |(message_id, from, error, error_description, registration_id)| {
                 Inbound::Nack(Nack { message_id, from, error, error_description, registration_id })

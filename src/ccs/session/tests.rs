@@ -474,7 +474,7 @@ fn answers_settle_their_message_once() {
     bench.ack("a");
     bench.nack("a", "DEVICE_UNREGISTERED");
     bench.ack("never-sent");
-    assert_eq!(bench.take(), [answered("a", Answer::Taken(Some("NEW".to_owned())))]);
+    assert_eq!(bench.take(), [answered("a", Answer::Taken { canonical: Some("NEW".to_owned()), group: None })]);
     assert_eq!(bench.session.counters.unknown_answers, 3);
     bench.nack("b", "InvalidJson : INVALID_TTL : x");
     let refusal = Refusal::new(Decision::FAIL, "INVALID_JSON", "InvalidJson : INVALID_TTL : x");
@@ -566,7 +566,7 @@ fn a_draining_session_answers_the_old_and_takes_nothing_new() {
     bench.nack("b", "CONNECTION_DRAINING");
     bench.inbound(&upstream("u"));
     assert!(
-        matches!(&bench.take()[..], [Event::Answered { answer: Answer::Taken(_), .. }, Event::Bounced { message_id }, Event::Upstream(_)]
+        matches!(&bench.take()[..], [Event::Answered { answer: Answer::Taken { .. }, .. }, Event::Bounced { message_id }, Event::Upstream(_)]
         if message_id == "b")
     );
     bench.input(Input::AckUpstream { to: "T", message_id: "u" });
@@ -597,7 +597,7 @@ fn a_session_that_is_closed_now_waits_for_no_answer_but_takes_those_that_still_c
     assert!(bench.written.ends_with(write::STREAM_CLOSE));
     bench.ack("a");
     assert!(
-        matches!(&bench.take()[..], [Event::Answered { message_id, answer: Answer::Taken(_) }] if message_id == "a")
+        matches!(&bench.take()[..], [Event::Answered { message_id, answer: Answer::Taken { .. } }] if message_id == "a")
     );
     let start = bench.now;
     while bench.events.is_empty() {

@@ -71,6 +71,44 @@ pub struct BridgeStats {
     /// Gauge: MQTT clients connected to the embedded broker.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sessions: Option<u64>,
+    /// `ok`, or why nothing can be written.
+    pub store: String,
+    /// `taking`, or which limit stops the intake.
+    pub intake: String,
+    /// Every transport.
+    pub transports: BTreeMap<String, TransportStats>,
+}
+
+/// A transport: counters since the start, and gauges.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct TransportStats {
+    /// As in [`BridgeStatus::transports`].
+    pub state: &'static str,
+    /// Why no message goes, or fewer than could.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+    /// Connections by how they stand, those that there are.
+    pub connections: BTreeMap<&'static str, usize>,
+    /// Messages on them that are not answered.
+    pub unanswered: usize,
+    /// How many of those they take.
+    pub window: usize,
+    /// Connections that were ended by the push service or the network.
+    pub reconnects: u64,
+    /// Connections that the push service began to drain.
+    pub drains: u64,
+    /// Messages that may go now, not counting those on their way.
+    pub due: u64,
+    /// Messages that are put off until a time.
+    pub put_off: u64,
+    /// Messages behind another of their recipient.
+    pub behind: u64,
+    /// How long ago the oldest of these was accepted, in seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub oldest: Option<u64>,
+    /// How old the access token is, in seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub access_token_age: Option<u64>,
 }
 
 /// Something an operator wants to hear of.

@@ -20,7 +20,7 @@ mod target;
 mod upstream;
 
 pub use body::BodyError;
-pub use bridge::{BridgeEvent, BridgeState, BridgeStats, BridgeStatus, BrokerKind};
+pub use bridge::{BridgeEvent, BridgeState, BridgeStats, BridgeStatus, BrokerKind, TransportStats};
 pub use condition::condition_fault;
 pub use downstream::{Downstream, Errand, NOW_OR_NEVER_MS, ORDER_MAX};
 pub use error::{ErrorDocument, SAMPLE_BYTES, error_summary};

@@ -60,7 +60,9 @@ fn one_device_does_not_hold_up_another() {
     let (mut budget, now) = warm(&Quotas::default());
     let burst = (0..).take_while(|_| budget.take(to(1), now) == Grant::Go).count();
     assert_eq!(burst, 60);
-    assert!(matches!(budget.take(to(1), now), Grant::DeviceWaits(wait) if wait <= Duration::from_millis(334)));
+    assert!(
+        matches!(budget.take(to(1), now), Grant::DeviceWaits(wait, Limit::Minute(_)) if wait <= Duration::from_millis(334))
+    );
     assert_eq!(budget.take(to(2), now), Grant::Go);
     assert_eq!(budget.take(Charge::Topic, now), Grant::Go);
 }
@@ -71,9 +73,9 @@ fn what_does_not_go_is_not_counted() {
     let (mut budget, now) = warm(&quotas);
     assert_eq!(budget.take(to(1), now), Grant::Go);
     for _ in 0..1000 {
-        assert!(matches!(budget.take(to(1), now), Grant::DeviceWaits(_)));
+        assert!(matches!(budget.take(to(1), now), Grant::DeviceWaits(..)));
     }
-    let Grant::DeviceWaits(wait) = budget.take(to(1), now) else { panic!() };
+    let Grant::DeviceWaits(wait, _) = budget.take(to(1), now) else { panic!() };
     assert_eq!(budget.take(to(1), now + wait), Grant::Go);
 }
 
@@ -90,7 +92,7 @@ fn memory_is_bounded_whatever_the_number_of_devices() {
         assert_eq!(budget.take(to(recipient), later), Grant::Go);
         assert!(budget.devices.len() <= DEVICES_MAX);
     }
-    assert!(matches!(budget.take(to(-1), later), Grant::DeviceWaits(_)), "it was forgotten");
+    assert!(matches!(budget.take(to(-1), later), Grant::DeviceWaits(..)), "it was forgotten");
     // Full budgets are forgotten without any loss.
     let later = now + HOUR * 2;
     for recipient in 0..devices {
@@ -138,11 +140,11 @@ proptest! {
         for _ in 0..taken {
             match budget.take(to(recipient), now) {
                 Grant::Go => {}
-                Grant::ProjectWaits(wait) | Grant::DeviceWaits(wait) => {
+                Grant::ProjectWaits(wait) | Grant::DeviceWaits(wait, _) => {
                     prop_assert!(!wait.is_zero());
                     now += wait;
                     // The other of the two budgets may be used up as well.
-                    if let Grant::ProjectWaits(wait) | Grant::DeviceWaits(wait) = budget.take(to(recipient), now) {
+                    if let Grant::ProjectWaits(wait) | Grant::DeviceWaits(wait, _) = budget.take(to(recipient), now) {
                         now += wait;
                         prop_assert_eq!(budget.take(to(recipient), now), Grant::Go);
                     }

@@ -1,12 +1,8 @@
 //! One number, or one for each value of some labels.
 
+use super::table::Row;
 use prometheus::core::Collector;
-use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
-
-/// Why a metric can be registered.
-pub(super) const UNIQUE: &str = "the name is used once";
-/// Why a metric can be made.
-pub(super) const WELL_FORMED: &str = "the name is a constant in the right form";
+use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -14,39 +10,36 @@ pub(super) enum Kind {
     Gauge,
 }
 
-/// A counter for each value of `labels`. Without a registry it counts and is not shown.
-pub(super) fn labelled_counter(registry: Option<&Registry>, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
-    let counters = IntCounterVec::new(Opts::new(name, help), labels).expect(WELL_FORMED);
-    if let Some(registry) = registry {
-        registry.register(Box::new(counters.clone())).expect(UNIQUE);
-    }
-    counters
-}
-
 pub(super) enum Cell {
     Counter(IntCounter),
     Gauge(IntGauge),
+    Counters(IntCounterVec),
+    Gauges(IntGaugeVec),
 }
 
 impl Cell {
     /// A number at zero. Without a registry it counts and is not shown.
-    pub(super) fn new(registry: Option<&Registry>, name: &str, kind: Kind, help: &str) -> Self {
-        let show = |metric: Box<dyn Collector>| {
-            if let Some(registry) = registry {
-                registry.register(metric).expect(UNIQUE);
-            }
+    pub(super) fn new(registry: Option<&Registry>, row: &Row) -> Self {
+        const WELL_FORMED: &str = "the name is a constant in the right form";
+        let (opts, labels) = (Opts::new(row.name, row.help), row.labels);
+        let cell = match (row.kind, labels.is_empty()) {
+            (Kind::Counter, true) => Self::Counter(IntCounter::with_opts(opts).expect(WELL_FORMED)),
+            (Kind::Gauge, true) => Self::Gauge(IntGauge::with_opts(opts).expect(WELL_FORMED)),
+            (Kind::Counter, false) => Self::Counters(IntCounterVec::new(opts, labels).expect(WELL_FORMED)),
+            (Kind::Gauge, false) => Self::Gauges(IntGaugeVec::new(opts, labels).expect(WELL_FORMED)),
         };
-        match kind {
-            Kind::Counter => {
-                let counter = IntCounter::new(name, help).expect(WELL_FORMED);
-                show(Box::new(counter.clone()));
-                Self::Counter(counter)
-            }
-            Kind::Gauge => {
-                let gauge = IntGauge::new(name, help).expect(WELL_FORMED);
-                show(Box::new(gauge.clone()));
-                Self::Gauge(gauge)
-            }
+        if let Some(registry) = registry {
+            registry.register(cell.collector()).expect("the name is used once");
+        }
+        cell
+    }
+
+    fn collector(&self) -> Box<dyn Collector> {
+        match self {
+            Self::Counter(counter) => Box::new(counter.clone()),
+            Self::Gauge(gauge) => Box::new(gauge.clone()),
+            Self::Counters(counters) => Box::new(counters.clone()),
+            Self::Gauges(gauges) => Box::new(gauges.clone()),
         }
     }
 }

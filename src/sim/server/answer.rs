@@ -42,7 +42,10 @@ pub(super) fn write(out: &mut String, stats: &mut Stats, answer: &Answer) {
     let payload = match &answer.word {
         Word::Ack { canonical } => {
             stats.acks += 1;
-            Inbound::Ack(Accepted { message_id, from, registration_id: canonical.as_deref().map(str::to_owned) })
+            {
+                let registration_id = canonical.as_deref().map(str::to_owned);
+                Inbound::Ack(Accepted { message_id, from, registration_id, ..Accepted::default() })
+            }
         }
         Word::Nack { code, text } => {
             stats.nack(code);

@@ -2,27 +2,24 @@
 
 use super::column::{NEVER, bytes_of, from_sql, sql_ms, state, transport};
 use super::message::{Message, SEVERAL};
-use super::outbox;
 use super::recipient_queue::{FIRST_OF_ALL, RecipientQueue};
 use super::request::Request;
 use super::tx::{Settled, Tx};
+use super::{log, outbox};
 use crate::chat::delivery::{AMBIGUOUS, Due, EXPIRED, Event, Fate, Life, State, Step};
 use crate::chat::fan_out::By;
 use crate::chat::id::{Owner, Row, Sid};
-use crate::chat::refusal::{Decision, Refusal, TokenFate, Tried};
+use crate::chat::refusal::{Decision, TokenFate, Tried};
 use crate::chat::status::{Source, Status, StatusDocument, TokenAction, cut_detail};
 use crate::chat::topic::Side;
 use crate::store::{INBOX, NewMessage, RECEIPT_GRACE_MS, Recorded};
 use rusqlite::params;
-use serde_json::{Value, json};
+use serde_json::json;
 
 /// Why what lay in an inbox to the end expired.
 const UNREAD: &str = "the time to live ended before it was read";
 /// Why what a broker took expired.
 const UNCONFIRMED: &str = "it was taken, but no word of its delivery came in time";
-/// Entries in the log of one delivery; the first ones tell the story, `attempt` counts the rest.
-const LOG_MAX: i64 = 32;
-
 const BY_ROW: &str =
     "SELECT row, tail, bal, id, order_key, accepted_at, told_seq, reply, corr, recipient, state, attempt,
     dup_possible, receipt, sent_at, final_at, code, detail, token_action, new_token, length(body), way, provider_id,
@@ -36,10 +33,8 @@ const SENT: &str = "UPDATE deliveries SET state = ?1, attempt = ?2, dup_possible
 const SETTLED: &str = "UPDATE deliveries SET state = ?1, attempt = ?2, dup_possible = ?3, sent_at = ?7, told_seq = ?8,
     token_action = ?9, new_token = ?10, provider_id = ?11, detail = ?12, code = ?13, final_at = ?14, body = NULL
     WHERE row = ?15";
-const LOG: &str = "UPDATE deliveries SET log = json_insert(coalesce(log, '[]'), '$[#]', json(?2))
-    WHERE row = ?1 AND coalesce(json_array_length(log), 0) < ?3";
-/// The word of the last refusal for now, if nothing else became of it since.
-const LAST_REFUSAL: &str = "SELECT json_extract(log, '$[#-1].code') FROM deliveries WHERE row = ?1";
+/// A receipt is asked for that nobody can give.
+const NO_RECEIPT: &str = "UPDATE deliveries SET receipt = 0 WHERE row = ?1";
 const IN_INBOX: &str = "UPDATE deliveries SET told_seq = ?2, claimed_at = ?3 WHERE row = ?1";
 /// What was to lie in an inbox for ever does not wait for its receipt as long.
 const AWAIT_RECEIPT: &str = "UPDATE deliveries SET look_at = ?2 WHERE row = ?1 AND deadline = ?3";
@@ -132,10 +127,10 @@ impl Delivery {
             self.note_late(tx, event)?;
             return Ok(None);
         };
-        let was = self.life;
+        let (was, row) = (self.life, self.request.sid.row());
         self.life = step.life;
         if let (Event::Back { replays: times @ 1.., .. }, State::InFlight) = (event, was.state) {
-            self.log(tx, &json!({"at": at, "event": "replayed", "times": times}))?;
+            log::add(tx, row, &json!({"at": at, "event": "replayed", "attempt": step.life.attempt, "times": times}))?;
         }
         self.note_facts(event);
         if self.life.state == State::Expired {
@@ -152,7 +147,9 @@ impl Delivery {
                 self.sent_at = Some(sql_ms(at));
             }
             if let Some(queue) = self.only() {
-                let seq = self.request.tell(tx, self.document(queue, *status, at), at)?;
+                let handed_over_ms = if let Event::Receipt { handed_over_ms } = event { *handed_over_ms } else { None };
+                let document = self.document(queue, *status, at).handed_over(handed_over_ms);
+                let seq = self.request.tell(tx, document, at)?;
                 self.request.told_seq = seq;
             }
         }
@@ -160,8 +157,11 @@ impl Delivery {
             self.final_at = Some(sql_ms(at));
         }
         self.write(tx, step.due)?;
-        if let Some(entry) = log_entry(event, step.due, at) {
-            self.log(tx, &entry)?;
+        if was.receipt && !self.life.receipt {
+            tx.execute(NO_RECEIPT, [row])?;
+        }
+        if let Some(entry) = log::entry(event, self.life, step.due, at) {
+            log::add(tx, row, &entry)?;
         }
         self.left(tx, was, at)?;
         self.message_moved(tx, was, step.tell, at).map(Some)
@@ -295,7 +295,7 @@ impl Delivery {
     fn note_facts(&mut self, event: &Event) {
         let Event::Back { fate, .. } = event else { return };
         match fate {
-            Fate::Accepted { canonical, provider_id, detail } => {
+            Fate::Accepted { canonical, provider_id, detail, .. } => {
                 self.provider_id.clone_from(provider_id);
                 self.detail = detail.as_deref().map(|text| cut_detail(text).to_owned());
                 if let Some(token) = canonical {
@@ -317,21 +317,18 @@ impl Delivery {
         }
     }
 
-    /// `why` it expired, and the last refusal that the log has.
+    /// `why` it expired, and what the log has last: a refusal, or what held it.
     fn note_expiry(&mut self, tx: &Tx<'_>, why: &str) -> rusqlite::Result<()> {
-        let last: Option<String> = tx.one(LAST_REFUSAL, [self.request.sid.row()], |row| row.get(0))?.flatten();
-        let refused = match last.as_deref() {
-            None => String::new(),
-            Some(AMBIGUOUS) => " (no answer to the last try, or none that settles it)".to_owned(),
-            Some(code) => format!(" (last refused with {code})"),
+        let last = log::last(tx, self.request.sid.row())?;
+        let refused = match (last["code"].as_str(), last["why"].as_str()) {
+            (Some(AMBIGUOUS), _) => " (no answer to the last try, or none that settles it)".to_owned(),
+            (Some(code), _) => format!(" (last refused with {code})"),
+            (None, Some(held)) => format!(" (held: {held})"),
+            (None, None) => String::new(),
         };
         self.code = Some(EXPIRED.to_owned());
         self.detail = Some(cut_detail(&format!("{why}{refused}")).to_owned());
         Ok(())
-    }
-
-    fn log(&self, tx: &Tx<'_>, entry: &Value) -> rusqlite::Result<()> {
-        tx.execute(LOG, params![self.request.sid.row(), entry.to_string(), LOG_MAX]).map(drop)
     }
 
     fn write(&self, tx: &mut Tx<'_>, due: Option<Due>) -> rusqlite::Result<()> {
@@ -379,23 +376,4 @@ impl Delivery {
 /// Whether a topic is in the inbox of `name`.
 pub(super) fn is_inbox_of(topic: &str, name: &Owner) -> bool {
     matches!(Side::of(topic), Side::Inbox { owner, .. } if owner == name.as_str())
-}
-
-/// What the log keeps: only what is unusual.
-fn log_entry(event: &Event, due: Option<Due>, at: u64) -> Option<Value> {
-    Some(match event {
-        Event::Crashed => json!({"at": at, "event": "crash"}),
-        Event::Back { fate: Fate::Refused(Refusal { code, .. }), .. } => match due? {
-            Due::At(due) => json!({"at": at, "event": "retry", "code": code, "due": due}),
-            Due::InTurn | Due::First => json!({"at": at, "event": "retry", "code": code}),
-        },
-        Event::Back { fate: Fate::Lost, copies, .. } => json!({"at": at, "event": "lost", "copies": copies}),
-        Event::Back { fate: Fate::Accepted { canonical: Some(token), .. }, .. } => {
-            json!({"at": at, "event": "canonical_id", "token": token.to_string()})
-        }
-        Event::Back { fate: Fate::Accepted { .. }, copies: copies @ 2.., .. } => {
-            json!({"at": at, "event": "copies", "copies": copies})
-        }
-        _ => return None,
-    })
 }

@@ -74,7 +74,7 @@ pub(in crate::store) fn confirm(
             None => in_inbox_of(tx, name, *sid)?,
         };
         for delivery in confirmed.into_iter().filter(|delivery| delivery.is_confirmed_by(name)) {
-            recorded.push((delivery.request.sid, delivery.record(tx, &Event::Receipt, at)?));
+            recorded.push((delivery.request.sid, delivery.record(tx, &Event::RECEIPT, at)?));
         }
     }
     Ok(recorded)

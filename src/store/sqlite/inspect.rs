@@ -1,13 +1,15 @@
 //! Reading for operators, on a connection of its own: works while the bridge runs, and never disturbs it.
 
-use super::column::{NEVER, bytes_of, fan_out, from_sql, sid, state};
+use super::column::{NEVER, bytes_of, fan_out, from_sql, sid, sql_ms, state};
 use super::message::SEVERAL;
 use super::recipient_queue::PARKED;
 use super::request::reply_topic;
 use super::{fault, file};
 use crate::chat::delivery::State;
-use crate::chat::id::{self, Sid};
-use crate::store::{INBOX, OpenError, StoreError, Summary, Trace, TraceDelivery, TraceMessage, TraceUpstream};
+use crate::chat::id::{self, Sid, short_hash};
+use crate::store::{
+    INBOX, OpenError, QueueState, StoreError, Summary, Trace, TraceDelivery, TraceMessage, TraceUpstream,
+};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde_json::Value;
 use std::path::Path;
@@ -21,13 +23,17 @@ const MESSAGES: &str = "SELECT row, state FROM deliveries";
 const MESSAGE_OF: &str = "WHERE row = (SELECT coalesce(message, row) FROM deliveries WHERE row = ?1 AND tail = ?2)";
 const DELIVERY: &str =
     "SELECT row, tail, bal, id, recipient, way, provider_id, order_key, state, due_at, deadline, accepted_at, claimed_at,
-    sent_at, final_at, attempt, dup_possible, receipt, code, detail, reply, log, length(body) FROM deliveries";
+    sent_at, final_at, attempt, dup_possible, receipt, code, detail, reply, log, body FROM deliveries";
 const SEVERAL_OF: &str = "SELECT d.row, d.tail, d.bal, d.id, d.order_key, d.accepted_at, d.sent_at, d.final_at,
     d.dup_possible, d.receipt, d.code, d.reply, length(d.body), m.fan_out, m.told_at, m.kept_until
     FROM messages m JOIN deliveries d ON d.row = m.row WHERE m.row = ?1";
 /// The column `way` stands behind the bodies, and is read only where it decides: of one of several.
 const COUNTED: &str =
     "SELECT state, count(*) FROM deliveries WHERE state < ?1 AND (bal <> '' OR way <> ?2) GROUP BY state";
+/// What is to be sent and is not on its way, from the index alone.
+pub(super) const QUEUED: &str = "SELECT way, count(*) FILTER (WHERE due_at IS NULL OR due_at <= ?1),
+    count(*) FILTER (WHERE due_at > ?1 AND due_at < ?2), count(*) FILTER (WHERE due_at = ?2), min(row)
+    FROM deliveries INDEXED BY deliveries_due WHERE state = 0 GROUP BY way";
 const STATUSES: &str = "SELECT count(*) FROM outbox WHERE topic = ?1 AND kind = 0 AND about = ?2";
 const UPSTREAM: &str = "SELECT row, tail, bal, category, topic, received_at, published_at, final_at,
     EXISTS (SELECT 1 FROM outbox o WHERE o.topic = inbox.topic AND o.seq = inbox.seq) FROM inbox WHERE row = ?1 AND tail = ?2";
@@ -69,6 +75,26 @@ impl Inspector {
     /// When the file cannot be read.
     pub fn counts(&self) -> Result<Summary, StoreError> {
         self.summary().map_err(fault::of_look)
+    }
+
+    /// What waits for each push service at `now`.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn queue_states(&self, now: u64) -> Result<Vec<QueueState>, StoreError> {
+        let read = |row: &Row<'_>| {
+            let oldest = Sid::from_parts(row.get(4)?, 0).map(Sid::millis);
+            Ok(QueueState {
+                transport: row.get(0)?,
+                due: row.get(1).map(from_sql)?,
+                put_off: row.get(2).map(from_sql)?,
+                behind: row.get(3).map(from_sql)?,
+                oldest_at: oldest.unwrap_or(now),
+            })
+        };
+        let mut statement = self.conn.prepare(QUEUED).map_err(fault::of_look)?;
+        let states = statement.query_map(params![sql_ms(now), PARKED], read).map_err(fault::of_look)?;
+        states.collect::<Result<_, _>>().map_err(fault::of_look)
     }
 
     fn traces(&self, id: &str) -> rusqlite::Result<Vec<Trace>> {
@@ -154,6 +180,7 @@ fn delivery(row: &Row<'_>) -> rusqlite::Result<TraceDelivery> {
     let log: Option<String> = row.get(21)?;
     let bal: String = row.get(2)?;
     let reply = reply_topic(&bal, row.get_ref(20)?.as_str()?).into_owned();
+    let body: Option<Vec<u8>> = row.get(22)?;
     Ok(TraceDelivery {
         sid: sid(row, 0, 1)?.to_string(),
         bal,
@@ -165,6 +192,7 @@ fn delivery(row: &Row<'_>) -> rusqlite::Result<TraceDelivery> {
         state,
         // Left over from the last time it was due, in every other state; what is parked has none.
         due_at: time(row, 9)?.filter(|at| state == State::Due && *at != from_sql(PARKED)),
+        behind: (state == State::Due && time(row, 9)? == Some(from_sql(PARKED))).then_some(true),
         deadline: time(row, 10)?.filter(|at| *at != from_sql(NEVER)),
         accepted_at: from_sql(row.get(11)?),
         claimed_at: time(row, 12)?,
@@ -178,8 +206,16 @@ fn delivery(row: &Row<'_>) -> rusqlite::Result<TraceDelivery> {
         reply,
         statuses_unread: 0,
         log: log.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_else(|| Value::Array(Vec::new())),
-        body_bytes: bytes_of(row.get(22)?),
+        token_hash: body.as_deref().and_then(token_hash),
+        body_bytes: body.map_or(0, |body| body.len() as u64),
     })
+}
+
+/// The hash of the token that is in a body, or is the address of one of several recipients.
+fn token_hash(body: &[u8]) -> Option<String> {
+    let body: Value = serde_json::from_slice(body).ok()?;
+    let token = body.pointer("/target/token").or_else(|| body.get("token"))?;
+    token.as_str().map(short_hash)
 }
 
 fn message(row: &Row<'_>) -> rusqlite::Result<TraceMessage> {

@@ -56,6 +56,7 @@ mod fault;
 mod file;
 pub(super) mod inbox;
 mod inspect;
+mod log;
 mod message;
 mod migrate;
 mod open;

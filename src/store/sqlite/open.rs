@@ -110,5 +110,5 @@ pub(super) fn open_with(
     let (end, ended) = oneshot::channel();
     // It tells its end by the channel, when it has closed the file and let go of the lock.
     std::thread::Builder::new().name("store".to_owned()).spawn(move || end.send(writer.run()))?;
-    Ok((Store::new(queue.clone(), board), WriterThread { queue, stop, ended }, recovery))
+    Ok((Store::new(queue.clone(), board, settings.path.clone().into()), WriterThread { queue, stop, ended }, recovery))
 }

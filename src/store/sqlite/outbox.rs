@@ -274,7 +274,7 @@ fn taken(by: TakenBy, at: u64) -> Event {
     let clock = RetryClock { now_ms: at, deadline_ms: u64::MAX, longest: Duration::MAX, permille: 0 };
     match by {
         TakenBy::Broker => Event::Back { fate: Fate::ACCEPTED, copies: 1, replays: 0, clock },
-        TakenBy::Reader => Event::Receipt,
+        TakenBy::Reader => Event::RECEIPT,
     }
 }
 

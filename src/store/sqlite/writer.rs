@@ -198,8 +198,10 @@ impl Writer {
             return Ok(());
         }
         loop {
+            let begun = Instant::now();
             match self.attempt(batch) {
                 Ok(mut draft) => {
+                    draft.figures.times.add(begun.elapsed());
                     if self.board.turned(StoreHealth::Ok) {
                         tracing::info!("the store works again");
                     }

@@ -102,11 +102,13 @@ impl What {
     fn event(self, now: u64) -> Event {
         match self {
             Self::Accepted => accepted(),
-            Self::Receipt => Event::Receipt,
+            Self::Receipt => Event::RECEIPT,
             Self::Retry(delay) => retry(now + delay),
             Self::Replayed(times, delay) => after(times, retry(now + delay)),
             Self::Refused => refused(Decision::FAIL, "INVALID_JSON"),
-            Self::Deferred(delay) => at(now, back(Fate::Deferred(Duration::from_millis(delay)), 0)),
+            Self::Deferred(delay) => {
+                at(now, back(Fate::Deferred { wait: Duration::from_millis(delay), why: "quota".into() }, 0))
+            }
             Self::Lost(copies) => back(Fate::Lost, copies),
             Self::Cancelled => Event::Cancelled,
         }
@@ -670,7 +672,7 @@ impl Harness {
         let mut moved = self.rig.store.published(references, by, self.now).await.unwrap().await.unwrap().into_iter();
         for document in confirmed {
             if let Some(index) = self.confirm(topic, document) {
-                let event = if by == TakenBy::Reader { Event::Receipt } else { accepted() };
+                let event = if by == TakenBy::Reader { Event::RECEIPT } else { accepted() };
                 let (sid, recorded) = moved.next().expect("it moves");
                 assert_eq!(sid, self.deliveries[index].sid);
                 assert_ne!(recorded, Recorded::Swallowed, "it was there to be read");
@@ -738,7 +740,7 @@ impl Harness {
         let sids: Vec<_> = recorded.iter().map(|(sid, _)| *sid).collect();
         assert_eq!(sids, expected.iter().map(|&index| self.deliveries[index].sid).collect::<Vec<_>>());
         for (index, (_, recorded)) in expected.into_iter().zip(recorded) {
-            self.recorded(index, &Event::Receipt, recorded);
+            self.recorded(index, &Event::RECEIPT, recorded);
         }
     }
 

@@ -92,7 +92,7 @@ async fn a_long_queue_that_may_go_goes_in_order_and_is_handed_out_at_once() {
         drop(rig.store.accept(new).await.unwrap());
     }
     assert_eq!(rig.take_all(NOW, MANY).await.0, ["8-0"]);
-    rig.record(first, Event::Receipt, NOW).await;
+    rig.record(first, Event::RECEIPT, NOW).await;
     let (came, times) = rig.take_all(NOW, MANY).await;
     assert_eq!(came, (0..LONG).map(|n| format!("b{n}")).collect::<Vec<_>>());
     assert!(times <= LONG / 100 + 1, "{times}");
@@ -100,7 +100,7 @@ async fn a_long_queue_that_may_go_goes_in_order_and_is_handed_out_at_once() {
 
 #[tokio::test]
 async fn whichever_way_the_first_leaves_the_queue_the_next_takes_its_place() {
-    for leaves in [Event::Receipt, accepted(), Event::Expired, Event::Cancelled] {
+    for leaves in [Event::RECEIPT, accepted(), Event::Expired, Event::Cancelled] {
         let mut rig = Rig::new(Limits::default());
         rig.queue(1, 7).await;
         let first = rig.take_one(NOW).await;
@@ -117,7 +117,7 @@ async fn whichever_way_the_first_leaves_the_queue_the_next_takes_its_place() {
 
 #[tokio::test]
 async fn whichever_way_the_first_leaves_its_transport_the_next_takes_its_place() {
-    for leaves in [Event::Receipt, accepted(), back(Fate::Expired, 1), unsendable()] {
+    for leaves in [Event::RECEIPT, accepted(), back(Fate::Expired, 1), unsendable()] {
         let mut rig = Rig::new(Limits::default());
         rig.queue(3, 7).await;
         let first = rig.take_by(NOW, 9, Pace::OneAtATime).await.claimed[0].sid;
@@ -165,7 +165,7 @@ async fn after_a_crash_those_behind_a_retry_go_as_soon_as_it_is_over() {
     rig.record(one.claimed[0].sid, retry(NOW + 600_000), NOW).await;
     assert_eq!(rig.take(NOW).await.claimed, []);
     // They were handed out before, like the first; but they were not refused, and have no time to wait for.
-    rig.record(one.claimed[0].sid, Event::Receipt, NOW).await;
+    rig.record(one.claimed[0].sid, Event::RECEIPT, NOW).await;
     let next = rig.take(NOW).await;
     assert_eq!(ids(&next), ["7-1"]);
     rig.record(next.claimed[0].sid, accepted(), NOW).await;
@@ -189,7 +189,7 @@ async fn a_start_leaves_the_time_of_what_was_put_off() {
     let mut rig = Rig::new(Limits::default());
     rig.queue(2, 7).await;
     let first = rig.take_one(NOW).await;
-    rig.record(first, back(Fate::Deferred(Duration::from_secs(5)), 0), NOW).await;
+    rig.record(first, back(Fate::Deferred { wait: Duration::from_secs(5), why: "quota".into() }, 0), NOW).await;
     assert_eq!(rig.take(NOW).await.claimed, []);
     let rig = rig.crash();
     let taken = rig.take(NOW + 4_999).await;

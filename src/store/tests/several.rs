@@ -159,7 +159,7 @@ async fn a_fault_of_one_delivery_changes_nothing_for_the_others() {
         (Happens::To(0, accepted()), &["sent"], [Sent, Failed, InFlight]),
         (Happens::Crash, &[], [Sent, Failed, InFlight]),
         (Happens::Inbox(TakenBy::Reader), &["delivered"], [Sent, Failed, Delivered]),
-        (Happens::To(0, Event::Receipt), &[], [Delivered, Failed, Delivered]),
+        (Happens::To(0, Event::RECEIPT), &[], [Delivered, Failed, Delivered]),
         (Happens::To(1, accepted()), &[], [Delivered, Failed, Delivered]),
     ])
     .await;
@@ -191,7 +191,7 @@ async fn what_only_a_broker_has_is_sent_and_waits_for_the_word_of_its_reader() {
         (Happens::Inbox(TakenBy::Broker), &["sent"], [Due, Failed, Sent]),
         (Happens::Ccs, &[], [InFlight, Failed, Sent]),
         (Happens::To(0, gone()), &[], [Failed, Failed, Sent]),
-        (Happens::To(2, Event::Receipt), &["delivered"], [Failed, Failed, Delivered]),
+        (Happens::To(2, Event::RECEIPT), &["delivered"], [Failed, Failed, Delivered]),
     ])
     .await;
 }
@@ -318,7 +318,7 @@ async fn what_lay_in_an_inbox_is_confirmed_by_whose_it_is() {
     };
     assert_eq!([first, second], [&sids[0]; 2], "by the id of its message as by its own");
     assert_eq!(rig.next(INBOX_OF, 0).await, [], "also before its publication is confirmed");
-    assert_eq!(rig.record(new.sid, Event::Receipt, NOW).await, Recorded::Unknown, "it is no delivery");
+    assert_eq!(rig.record(new.sid, Event::RECEIPT, NOW).await, Recorded::Unknown, "it is no delivery");
 }
 
 #[tokio::test]
@@ -366,7 +366,7 @@ async fn all_deliveries_of_a_message_wait_for_the_one_before_it() {
     assert_eq!((ids(&rig.take(NOW).await), rig.take_v1(NOW).await.claimed.len()), (vec!["a2".to_owned()], 1));
     rig.record(sids[0], accepted(), NOW).await;
     assert_eq!(rig.take(NOW).await.claimed, [], "pushes are open");
-    rig.record(sids[0], Event::Receipt, NOW).await;
+    rig.record(sids[0], Event::RECEIPT, NOW).await;
     assert_eq!(ids(&rig.take(NOW).await), ["a3"], "`delivered` was told");
     let behind = rig.new_message("a4");
     rig.accept(NewMessage { order: Some("k".to_owned()), ..behind }).await;
@@ -418,7 +418,7 @@ async fn a_message_that_is_kept_for_less_is_remembered_as_long_as_any() {
     assert_eq!((rig.message("a2").kept_until, rig.message("a2").body_bytes), (None, 10));
     assert_eq!((rig.message("a3").kept_until, rig.message("a3").body_bytes), (None, 0), "nobody needs it any more");
     rig.read_inbox(TakenBy::Reader).await;
-    rig.record(sent_sids[0], Event::Receipt, NOW).await;
+    rig.record(sent_sids[0], Event::RECEIPT, NOW).await;
     rig.statuses().await;
     rig.sweep_all(NOW + 25 * HOUR).await;
     assert_eq!(rig.rows(), (0, 0));

@@ -54,7 +54,7 @@ async fn downstream(rig: &mut Rig, window: usize) {
         }
         let taken = rig.take_by(NOW, window, MANY).await;
         let mut records = Vec::new();
-        for event in [accepted(), Event::Receipt] {
+        for event in [accepted(), Event::RECEIPT] {
             for claimed in &taken.claimed {
                 records.push(rig.store.record(claimed.sid, event.clone(), NOW).await.unwrap());
             }

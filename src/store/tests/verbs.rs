@@ -17,7 +17,7 @@ async fn a_message_goes_its_usual_way() {
     assert!(matches!(rig.record(sid, accepted(), NOW + 1).await, Recorded::Moved { told: [Status::Sent], .. }));
     assert_eq!((rig.store.figures().queue_rows, rig.store.figures().queue_bytes), (0, 0));
     assert!(matches!(
-        rig.record(sid, Event::Receipt, NOW + 2).await,
+        rig.record(sid, Event::RECEIPT, NOW + 2).await,
         Recorded::Moved { told: [Status::Delivered], .. }
     ));
     assert_eq!(rig.record(sid, accepted(), NOW + 3).await, Recorded::Swallowed);
@@ -30,7 +30,7 @@ async fn a_message_goes_its_usual_way() {
 async fn an_event_for_an_unknown_id_is_no_error() {
     let mut rig = Rig::new(Limits::default());
     let sid = rig.sid();
-    assert_eq!(rig.record(sid, Event::Receipt, NOW).await, Recorded::Unknown);
+    assert_eq!(rig.record(sid, Event::RECEIPT, NOW).await, Recorded::Unknown);
 }
 
 #[tokio::test]
@@ -186,7 +186,7 @@ async fn messages_of_one_order_key_go_one_after_the_final_word() {
     assert_eq!(ids(&rig.take(NOW).await), ["a1", "b1"]);
     rig.record(sids[0], accepted(), NOW).await;
     assert_eq!(rig.take(NOW).await.claimed, [], "sent is not final when a receipt is wished");
-    rig.record(sids[0], Event::Receipt, NOW).await;
+    rig.record(sids[0], Event::RECEIPT, NOW).await;
     assert_eq!(ids(&rig.take(NOW).await), ["a2"]);
     let refused = refused(Decision::REMOVE_TOKEN, "DEVICE_UNREGISTERED");
     rig.record(sids[1], refused, NOW).await;
@@ -372,7 +372,8 @@ async fn a_canonical_id_is_told_with_the_status() {
     rig.accept(new).await;
     rig.take(NOW).await;
     let canonical = Some(Token::new("the-new-token").unwrap());
-    rig.record(sid, back(Fate::Accepted { canonical, provider_id: None, detail: None }, 2), NOW).await;
+    rig.record(sid, back(Fate::Accepted { canonical, provider_id: None, detail: None, can_confirm: true }, 2), NOW)
+        .await;
     let sent = rig.read(RECEIPTS).await.pop().unwrap();
     assert_eq!(sent["token_action"], "replace");
     assert_eq!(sent["new_token"], "the-new-token");
@@ -620,7 +621,7 @@ async fn history_is_limited_by_age_and_by_number_and_spares_the_unsettled() {
     rig.take(NOW).await;
     for sid in &settle[1..] {
         rig.record(*sid, accepted(), NOW).await;
-        rig.record(*sid, Event::Receipt, NOW).await;
+        rig.record(*sid, Event::RECEIPT, NOW).await;
     }
     let rig = rig.crash();
     rig.sweep_all(NOW + 1).await;
@@ -743,7 +744,7 @@ async fn only_what_waits_for_the_word_of_an_app_is_confirmed_by_one() {
     rig.store.take_due(query).await.unwrap().await.unwrap();
     let provider_id = Some("projects/p/messages/1".to_owned());
     let detail = Some("`delay_while_idle`: ignored".to_owned());
-    rig.record(fcm, back(Fate::Accepted { canonical: None, provider_id, detail }, 1), NOW).await;
+    rig.record(fcm, back(Fate::Accepted { canonical: None, provider_id, detail, can_confirm: true }, 1), NOW).await;
     let [(_, Recorded::Moved { told, .. })] = &confirm(NOW + 1).await[..] else { panic!() };
     assert_eq!(*told, [Status::Delivered]);
     let mut told = rig.read(RECEIPTS).await;
@@ -772,14 +773,67 @@ async fn what_an_answer_brings_after_the_word_of_the_app_is_kept_for_who_asks_la
     let sid = new.sid;
     rig.accept(new).await;
     rig.take(NOW).await;
-    rig.record(sid, Event::Receipt, NOW + 1).await;
+    rig.record(sid, Event::RECEIPT, NOW + 1).await;
     assert_eq!(rig.statuses().await, ["a1 accepted", "a1 sent", "a1 delivered"]);
     let (provider_id, detail) = (Some("projects/p/messages/1".to_owned()), Some("`x`: unknown".to_owned()));
-    let late = after(1, back(Fate::Accepted { canonical: None, provider_id, detail }, 1));
+    let late = after(1, back(Fate::Accepted { canonical: None, provider_id, detail, can_confirm: true }, 1));
     assert_eq!(rig.record(sid, late, NOW + 2).await, Recorded::Swallowed);
     let again = rig.new_message("a1");
     assert_eq!(rig.accept(again).await, Accepted::Repeated(Status::Delivered));
     let told = rig.read(RECEIPTS).await;
     assert_eq!((&told[0]["provider_id"], &told[0]["attempt"]), (&"projects/p/messages/1".into(), &2.into()));
     assert_eq!(told.len(), 1);
+}
+
+#[tokio::test]
+async fn what_nobody_can_confirm_is_settled_when_it_is_sent_and_stays_so() {
+    let mut rig = Rig::new(Limits::default());
+    let new = rig.new_message("a1");
+    let sid = new.sid;
+    rig.accept(new).await;
+    rig.take(NOW).await;
+    let fate = Fate::Accepted { canonical: None, provider_id: None, detail: None, can_confirm: false };
+    rig.record(sid, back(fate, 1), NOW + 1).await;
+    assert_eq!(rig.statuses().await, ["a1 accepted", "a1 sent"]);
+    let rig = rig.reopen().await;
+    assert_eq!(rig.record(sid, Event::RECEIPT, NOW + 2).await, Recorded::Swallowed);
+    rig.store.sweep(NOW + 3_000_000_000).await.unwrap().await.unwrap();
+    assert_eq!(rig.statuses().await, [] as [&str; 0]);
+}
+
+#[tokio::test]
+async fn the_log_has_every_attempt_and_what_held_a_message_once_with_how_often() {
+    let mut rig = Rig::new(Limits::default());
+    let new = rig.new_message("a1");
+    let sid = new.sid;
+    rig.accept(new).await;
+    for at in [0, 10, 20] {
+        rig.take(NOW + at).await;
+        let held = Fate::Deferred { wait: Duration::from_millis(5), why: "240/min of this device".into() };
+        rig.record(sid, back(held, 0), NOW + at + 1).await;
+    }
+    rig.take(NOW + 100_000).await;
+    let wait = Wait::AtLeast(Duration::from_millis(7));
+    let decision = Decision::Retry { wait, until: Until::Deadline, scope: Scope::Message };
+    rig.record(sid, back(Fate::Refused(Refusal::new(decision, "X", "busy")), 1), NOW + 100_002).await;
+    let Trace::Delivery(life) = rig.inspector().trace("a1").unwrap().remove(0) else { panic!() };
+    let log = life.log.as_array().unwrap();
+    assert_eq!(log.len(), 2, "{log:?}");
+    assert_eq!((&log[0]["event"], &log[0]["why"]), (&"held".into(), &"240/min of this device".into()));
+    assert_eq!((&log[0]["times"], &log[0]["at"], &log[0]["until"]), (&3.into(), &(NOW + 1).into(), &(NOW + 21).into()));
+    assert_eq!((&log[1]["from"], &log[1]["attempt"]), (&(NOW + 100_000).into(), &1.into()));
+    assert_eq!((&log[1]["code"], &log[1]["detail"]), (&"X".into(), &"busy".into()));
+}
+
+#[tokio::test]
+async fn delivered_says_when_the_push_service_handed_the_message_over() {
+    let mut rig = Rig::new(Limits::default());
+    let new = rig.new_message("a1");
+    let sid = new.sid;
+    rig.accept(new).await;
+    rig.take(NOW).await;
+    rig.record(sid, Event::Receipt { handed_over_ms: Some(NOW - 5) }, NOW + 1).await;
+    let told = rig.read(RECEIPTS).await;
+    let times: Vec<_> = told.iter().map(|status| status.get("device_ts").cloned()).collect();
+    assert_eq!(times, [None, None, Some((NOW - 5).into())]);
 }

@@ -159,8 +159,8 @@ impl Talk {
                 }
             }
         }
-        let Counters { bad_acks, unknown_answers, malformed, oversize, pings, .. } = self.session.take_counters();
-        let counted = Counted { bad_acks, unknown_answers, malformed, oversize, pings };
+        let Counters { bad_acks, unknown_answers, malformed, oversize, ignored, pings } = self.session.take_counters();
+        let counted = Counted { bad_acks, unknown_answers, malformed, oversize, ignored, pings };
         if counted != Counted::default() {
             self.inbox.push_back(core::Event::Counted(counted));
         }
@@ -231,6 +231,7 @@ pub(super) fn event_of(connection: ConnectionId, event: Event, window: usize) ->
             core::Event::Receipt(core::Receipt {
                 original: receipt.original_message_id.unwrap_or(from_id),
                 status: receipt.status.unwrap_or_default(),
+                handed_over_ms: receipt.sent_at_ms,
                 ack_ref: ack_ref(receipt.from, receipt.message_id),
             })
         }

@@ -175,7 +175,7 @@ impl Peer {
 
     async fn ack(&mut self, message_id: &str) {
         let message_id = message_id.to_owned();
-        self.say(Inbound::Ack(crate::ccs::payload::Accepted { message_id, from: None, registration_id: None })).await;
+        self.say(Inbound::Ack(crate::ccs::payload::Accepted { message_id, ..Default::default() })).await;
     }
 
     async fn nack(&mut self, message_id: &str, error: &str) {
@@ -313,19 +313,24 @@ async fn messages_go_out_and_answers_come_back() {
     assert_eq!(peer.messages().await, ids([2, 3]));
     let canonical = crate::ccs::payload::Accepted {
         message_id: first.message_id,
-        from: None,
         registration_id: Some("new".to_owned()),
+        success: Some(2),
+        failure: Some(1),
+        failed_registration_ids: vec!["a-token-of-the-group".to_owned()],
+        ..Default::default()
     };
     peer.say(Inbound::Ack(canonical)).await;
     peer.nack(&sid(3).to_string(), "DEVICE_UNREGISTERED").await;
     peer.ack("unknown").await;
     peer.nack(&sid(2).to_string(), "WHATEVER").await;
     let canonical = Some(Token::new("new").unwrap());
+    let hash = short_hash("a-token-of-the-group");
+    let detail = Some(format!("went to 2 devices of the group and not to 1 (hashes of their tokens: {hash})"));
     assert_eq!(
         bridge.report().await,
         Report::Back {
             sid: sid(1),
-            fate: Fate::Accepted { canonical, provider_id: None, detail: None },
+            fate: Fate::Accepted { canonical, provider_id: None, detail, can_confirm: true },
             copies: 1,
             replays: 0
         }
@@ -340,7 +345,7 @@ async fn messages_go_out_and_answers_come_back() {
     let wait = Wait::Backoff(Duration::from_secs(1));
     let again = Decision::Retry { wait, until: Until::Deadline, scope: Scope::Message };
     assert_eq!(bridge.report().await, refused(2, again, "WHATEVER"));
-    bridge.counted(|now| (now.pending, now.unknown_answers) == (0, 1)).await;
+    bridge.counted(|now| (now.pending, now.counted.unknown_answers) == (0, 1)).await;
 }
 
 #[tokio::test]
@@ -361,8 +366,8 @@ async fn upstream_and_receipts_are_acknowledged_on_their_connection_and_on_no_ot
     .await;
     let message = bridge.device_message().await;
     assert_eq!((message.message_id.as_str(), message.category.as_deref()), ("17&\"", Some("app")));
-    let Report::Receipt { original, ack_ref, .. } = bridge.report().await else { panic!() };
-    assert_eq!((original.as_str(), ack_ref.to.as_str()), ("x", "gcm.googleapis.com"));
+    let Report::Receipt { original, ack_ref, handed_over_ms, .. } = bridge.report().await else { panic!() };
+    assert_eq!((original.as_str(), ack_ref.to.as_str(), handed_over_ms), ("x", "gcm.googleapis.com", Some(7)));
     bridge.port.acks.send(ack_ref.clone()).await.unwrap();
     assert_eq!(peer.acked_id().await, "dr2:x");
     drop(peer);
@@ -418,7 +423,7 @@ async fn a_cut_resends_what_is_unanswered_first_and_in_order() {
     for expected in [accepted(2, 1), accepted(1, 2), accepted(3, 2), accepted(4, 2), accepted(5, 1)] {
         assert_eq!(bridge.report().await, expected);
     }
-    bridge.counted(|now| now.resent == 3).await;
+    bridge.counted(|now| (now.written, now.reconnects) == (8, 1)).await;
 }
 
 #[tokio::test]
@@ -764,7 +769,7 @@ async fn what_devices_send_and_nobody_understands_is_handed_up_as_rejected_and_c
         bridge.port.acks.send(rejected.ack_ref).await.unwrap();
         assert_eq!(peer.acked_id().await, *id);
     }
-    bridge.counted(|now| (now.upstream, now.upstream_rejected, now.malformed) == (0, 102, 2)).await;
+    bridge.counted(|now| now.counted.malformed == 2).await;
     peer.say(upstream("good")).await;
     assert_eq!(bridge.device_message().await.message_id, "good");
 }

@@ -20,7 +20,7 @@ impl<S: Service> Core<S> {
         let there = |message: &&mut Message<S::Memo>| message.is_on(connection);
         let Some(message) = self.messages.all.get_mut(&sid).filter(there) else {
             // It has its report already: its time to live ended, or a receipt came.
-            self.snapshot.unknown_answers += 1;
+            self.snapshot.counted.unknown_answers += 1;
             return;
         };
         match self.service.judge(message, answer, now) {
@@ -59,17 +59,12 @@ impl<S: Service> Core<S> {
     }
 
     pub(super) fn on_device_message(&mut self, message: DeviceMessage) {
-        match &message {
-            DeviceMessage::Upstream(_) => self.snapshot.upstream += 1,
-            DeviceMessage::Rejected(_) => self.snapshot.upstream_rejected += 1,
-        }
         self.outputs.push_back(Output::DeviceMessage(message));
     }
 
     /// A device has the message, so the push service took it, whatever became of its answer. If it waits to be sent again
     /// it is accepted, and needs not be; if its answer is still to come, it is not sent again without it.
     pub(super) fn on_receipt(&mut self, receipt: Receipt, now: Instant) {
-        self.snapshot.receipts += 1;
         let sid = Sid::parse(&receipt.original);
         let message = sid.and_then(|sid| self.messages.all.get_mut(&sid)).filter(|message| message.copies > 0);
         let copies = message.as_ref().map_or(0, |message| message.copies);
@@ -84,37 +79,23 @@ impl<S: Service> Core<S> {
         if let Some(sid) = gone {
             self.back(sid, Fate::ACCEPTED);
         }
-        let Receipt { original, status, ack_ref } = receipt;
+        let Receipt { original, status, handed_over_ms, ack_ref } = receipt;
         let copies = if gone.is_some() { 0 } else { copies };
-        self.report(Report::Receipt { original, status, copies, ack_ref });
+        self.report(Report::Receipt { original, status, handed_over_ms, copies, ack_ref });
     }
 
     /// A message goes back to the bridge.
     pub(super) fn back(&mut self, sid: Sid, fate: Fate) {
         let Some(message) = self.messages.remove(sid) else { return };
-        match &fate {
-            Fate::Accepted { .. } => self.snapshot.accepted += 1,
-            Fate::Expired => self.snapshot.expired += 1,
-            Fate::Lost if self.phase != Phase::Running => self.snapshot.lost += 1,
-            Fate::Refused(refusal) => self.note_refusal(sid, refusal),
-            Fate::Lost | Fate::Deferred(_) | Fate::Unsendable { .. } => {}
+        if let Fate::Refused(refusal) = &fate {
+            log_refusal(sid, refusal);
         }
         let replays = match fate {
             // It was not tried, or begins anew.
-            Fate::Lost | Fate::Deferred(_) | Fate::Unsendable { .. } => 0,
+            Fate::Lost | Fate::Deferred { .. } | Fate::Unsendable { .. } => 0,
             Fate::Accepted { .. } | Fate::Refused(_) | Fate::Expired => message.replays(),
         };
         self.report(Report::Back { sid, fate, copies: message.copies, replays });
-    }
-
-    fn note_refusal(&mut self, sid: Sid, refusal: &Refusal) {
-        let code = refusal.code.as_str();
-        self.snapshot.refused(code);
-        if matches!(refusal.decision, Decision::Fail { fault: Fault::Operator, .. }) {
-            tracing::error!(%sid, code, "message refused, the push service's settings need a look");
-        } else {
-            tracing::debug!(%sid, code, decision = ?refusal.decision, "message refused");
-        }
     }
 
     /// A connection ended with this message unanswered.
@@ -136,5 +117,14 @@ impl<S: Service> Core<S> {
             }
             Replay::Marked | Replay::Ambiguous(_) => self.messages.put_back(sid),
         }
+    }
+}
+
+fn log_refusal(sid: Sid, refusal: &Refusal) {
+    let code = refusal.code.as_str();
+    if matches!(refusal.decision, Decision::Fail { fault: Fault::Operator, .. }) {
+        tracing::error!(%sid, code, "message refused, the push service's settings need a look");
+    } else {
+        tracing::debug!(%sid, code, decision = ?refusal.decision, "message refused");
     }
 }

@@ -31,6 +31,7 @@ pub(super) struct Connections {
 /// One connection.
 #[derive(Debug)]
 pub(super) struct Connection {
+    pub(super) begun: Instant,
     pub(super) phase: Phase,
     /// What was written and is not answered, by its number. Those that have their report all the same stay: at the peer
     /// they still take a place.
@@ -85,11 +86,12 @@ impl Connections {
     }
 
     /// A connection that is about to be opened.
-    pub(super) fn dial(&mut self) -> ConnectionId {
+    pub(super) fn dial(&mut self, now: Instant) -> ConnectionId {
         let id = ConnectionId(self.last.0 + 1);
         self.last = id;
         let phase = Phase::Dialing;
-        let connection = Connection { phase, in_flight: BTreeMap::new(), last_answer: None, late: 0, retired: false };
+        let in_flight = BTreeMap::new();
+        let connection = Connection { begun: now, phase, in_flight, last_answer: None, late: 0, retired: false };
         self.all.insert(id, connection);
         id
     }
@@ -145,6 +147,12 @@ impl Connections {
     /// How many messages the connections take now.
     pub(super) fn free(&self) -> usize {
         self.all.values().map(|connection| connection.room(self.window)).sum()
+    }
+
+    /// How many unanswered messages those that are open take.
+    pub(super) fn capacity(&self) -> usize {
+        let capacity = |one: &Connection| if let Phase::Open { capacity, .. } = one.phase { capacity } else { 0 };
+        self.all.values().map(|one| capacity(one).min(self.window)).sum()
     }
 
     pub(super) fn has_room(&self, id: ConnectionId) -> bool {
@@ -232,6 +240,7 @@ impl Connections {
                 Phase::Draining { .. } => ConnectionPhase::Draining,
                 Phase::Closing => ConnectionPhase::Closing,
             },
+            begun: one.begun,
             unanswered: one.in_flight.len(),
         };
         self.all.iter().map(state).collect()

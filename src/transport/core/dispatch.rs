@@ -2,6 +2,7 @@
 
 use super::connections::InFlight;
 use super::service::{Admission, Message, Position, Service};
+use super::snapshot::Trouble;
 use super::tend::DRAINING_MAX;
 use super::{Core, Now, Output};
 use crate::chat::delivery::Fate;
@@ -18,6 +19,8 @@ pub(super) const TAKEN_FACTOR: usize = 1 + 2 * DRAINING_MAX;
 /// While no message is answered, how long a recipient is let alone whose earlier message is unanswered: meanwhile one of
 /// another recipient can find out whether messages are answered again.
 pub(super) const BEHIND_UNANSWERED_WAIT: Duration = Duration::from_secs(5);
+/// Why it waits, for operators.
+pub(super) const BEHIND_UNANSWERED: &str = "an earlier message of its recipient is not answered";
 /// How long a message may be unanswered after its time to live before it is given up. A push service that is slow has
 /// taken it all the same, more often than not.
 const EXPIRED_IN_FLIGHT_AFTER: Duration = Duration::from_secs(10);
@@ -43,6 +46,7 @@ impl<S: Service> Core<S> {
         let mut held: HashSet<Recipient> = HashSet::new();
         let (mut from, mut waiting) = (0, 0);
         self.demand = false;
+        self.held_back_by = None;
         while let Some((place, sid)) = self.messages.next_waiting(from) {
             if free == 0 {
                 self.demand = true;
@@ -89,8 +93,12 @@ impl<S: Service> Core<S> {
         match self.service.admit(message, now) {
             Admission::Go(request) => self.assign(connection, sid, request, now.instant),
             Admission::Skip => Offer::Held,
-            Admission::HoldRecipient(until) => {
+            Admission::HoldRecipient(until, why) => {
                 self.wake_at(until);
+                let next_try =
+                    self.held_back_by.as_ref().and_then(|held| held.next_try).map_or(until, |first| first.min(until));
+                self.held_back_by =
+                    Some(Trouble { words: format!("held: {why}"), since: None, next_try: Some(next_try) });
                 Offer::Held
             }
             Admission::Wait(until) => {
@@ -105,12 +113,10 @@ impl<S: Service> Core<S> {
     }
 
     fn assign(&mut self, connection: ConnectionId, sid: Sid, request: S::Request, now: Instant) -> Offer {
-        let known = self.messages.all.get(&sid);
-        let (again, had_time) = known.map_or((false, false), |message| (message.copies > 0, message.had_time));
+        let had_time = self.messages.all.get(&sid).is_some_and(|message| message.had_time);
         let Some(number) = self.messages.assign(sid, connection) else { return Offer::Gone };
         self.connections.assign(connection, number, InFlight { sid, at: now, had_time });
-        self.snapshot.sent += 1;
-        self.snapshot.resent += u64::from(again);
+        self.snapshot.written += 1;
         tracing::debug!(connection = connection.0, %sid, "message sent");
         self.outputs.push_back(Output::Assign { connection, sid, request });
         Offer::Sent
@@ -152,7 +158,7 @@ impl<S: Service> Core<S> {
         };
         for sid in self.messages.waiting_where(behind) {
             self.held_back = Some(now);
-            self.back(sid, Fate::Deferred(BEHIND_UNANSWERED_WAIT));
+            self.back(sid, Fate::Deferred { wait: BEHIND_UNANSWERED_WAIT, why: BEHIND_UNANSWERED.into() });
         }
     }
 

@@ -39,6 +39,8 @@ pub(crate) struct Receipt {
     pub(crate) original: String,
     /// In the push service's words.
     pub(crate) status: String,
+    /// When it handed the message to the device, in Unix milliseconds, if it says so.
+    pub(crate) handed_over_ms: Option<u64>,
     /// How to acknowledge it.
     pub(crate) ack_ref: AckRef,
 }
@@ -71,17 +73,31 @@ pub(crate) enum End {
 
 /// What a connection counts below the messages.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Counted {
+pub struct Counted {
     /// Acknowledgements that the peer did not understand.
-    pub(crate) bad_acks: u64,
+    pub bad_acks: u64,
     /// Answers to messages that are not in flight.
-    pub(crate) unknown_answers: u64,
+    pub unknown_answers: u64,
     /// Payloads that could not be used.
-    pub(crate) malformed: u64,
+    pub malformed: u64,
     /// Pieces over a limit.
-    pub(crate) oversize: u64,
+    pub oversize: u64,
+    /// What nobody knows, and nobody has to.
+    pub ignored: u64,
     /// Pings sent.
-    pub(crate) pings: u64,
+    pub pings: u64,
+}
+
+impl std::ops::AddAssign for Counted {
+    fn add_assign(&mut self, more: Self) {
+        let Self { bad_acks, unknown_answers, malformed, oversize, ignored, pings } = more;
+        self.bad_acks += bad_acks;
+        self.unknown_answers += unknown_answers;
+        self.malformed += malformed;
+        self.oversize += oversize;
+        self.ignored += ignored;
+        self.pings += pings;
+    }
 }
 
 /// What the core wants.

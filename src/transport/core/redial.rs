@@ -88,6 +88,11 @@ impl Redial {
         self.backoff.is_some()
     }
 
+    /// When the next connection may be begun after a failure; it may be over.
+    pub(super) fn next_try(&self) -> Option<Instant> {
+        self.backoff
+    }
+
     /// Whether the last word on the credentials was a refusal.
     pub(super) fn is_refused(&self) -> bool {
         self.refused

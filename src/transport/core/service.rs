@@ -1,10 +1,12 @@
 //! What differs from one push service to the next: data ([`Settings`]), and a few decisions ([`Service`]).
 
 use super::Now;
+use super::snapshot::Trouble;
 use crate::chat::delivery::Fate;
 use crate::chat::id::Recipient;
 use crate::chat::refusal::Refusal;
 use crate::transport::{Change, ConnectionId, Link, Send};
+use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
 /// The data of a push service.
@@ -123,8 +125,8 @@ pub(crate) enum Admission<R> {
     Go(R),
     /// This one may not, others may.
     Skip,
-    /// Nothing of its recipient may before this.
-    HoldRecipient(Instant),
+    /// Nothing of its recipient may before this, for the reason that operators are told.
+    HoldRecipient(Instant, Cow<'static, str>),
     /// Nothing may before this, or before the service wakes the driver.
     Wait(Option<Instant>),
     /// It goes back to the bridge with this, untried; others may go.
@@ -166,6 +168,16 @@ pub(crate) trait Service {
     /// Why nothing goes whatever the connections do: [`Link::Down`] or [`Link::Probing`] with the word for it. `able`
     /// is whether a connection takes messages.
     fn outage(&self, _able: bool, _now: Now) -> Option<Link> {
+        None
+    }
+
+    /// Why [`Service::outage`] says that nothing goes.
+    fn trouble(&self) -> Option<Trouble> {
+        None
+    }
+
+    /// When the access token was bought, if there is one.
+    fn access_token(&self) -> Option<Instant> {
         None
     }
 

@@ -31,7 +31,7 @@ impl<S: Service> Core<S> {
             }
             self.redial.begun(now);
             self.snapshot.dials += 1;
-            let id = self.connections.dial();
+            let id = self.connections.dial(now);
             self.outputs.push_back(Output::Dial(id));
         }
     }
@@ -93,6 +93,7 @@ impl<S: Service> Core<S> {
         let random = self.random();
         if self.connections.up(id, capacity, now.instant, random) {
             self.redial.up();
+            self.failure = None;
             self.crowded = false;
             self.snapshot.connects += 1;
             tracing::info!(connection = id.0, capacity, "connection takes messages");
@@ -231,8 +232,8 @@ impl<S: Service> Core<S> {
                 self.on_unanswered(flight.sid, connection.is_ending() && others && had_time);
             }
         }
-        self.snapshot.disconnects += 1;
         self.snapshot.auth_failures += u64::from(ended.end == End::AuthFailed);
+        self.snapshot.reconnects += u64::from(!connection.is_dialing() && ended.end != End::Retired);
         let change = self.redial_after(id, connection.phase, &ended, now.instant);
         if self.phase == super::Phase::Running
             && let Some(change) = change
@@ -247,6 +248,7 @@ impl<S: Service> Core<S> {
         let Ended { end, detail, .. } = ended;
         let (connection, server) = (id.0, &self.settings.server);
         let detail = format!("{server}: {detail}");
+        let words = detail.clone();
         let (failure, change) = match (phase, end) {
             (_, End::AuthFailed) => {
                 tracing::error!(connection, detail, "the push service refuses the login");
@@ -281,6 +283,7 @@ impl<S: Service> Core<S> {
                 (Failure::Unconnected, None)
             }
         };
+        self.failure = Some(words);
         if id > self.outdated {
             let random = self.random();
             self.redial.failed(failure, now, random);

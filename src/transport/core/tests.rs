@@ -50,7 +50,7 @@ impl Service for Plain {
         match self.holds.get(&message.send.recipient.0) {
             None => Admission::Go(()),
             Some(Hold::Skip) => Admission::Skip,
-            Some(Hold::Until(moment)) => Admission::HoldRecipient(*moment),
+            Some(Hold::Until(moment)) => Admission::HoldRecipient(*moment, "quota".into()),
             Some(Hold::All(moment)) => Admission::Wait(Some(*moment)),
             Some(Hold::Back(fate)) => Admission::Back(fate.clone()),
         }
@@ -254,5 +254,5 @@ fn expired(number: u64, copies: u32) -> Report {
 fn receipt(number: u64) -> Event<Answer> {
     let ack_ref = AckRef { connection: ConnectionId(1), to: "gcm".to_owned(), message_id: format!("dr2:{number}") };
     let (original, status) = (sid(number).to_string(), "SENT".to_owned());
-    Event::Receipt(Receipt { original, status, ack_ref })
+    Event::Receipt(Receipt { original, status, handed_over_ms: None, ack_ref })
 }

@@ -1,7 +1,7 @@
 //! The decisions of FCM HTTP v1: whether a message may go, and what an answer means for it.
 
 use super::losses::Remarks;
-use super::token::{self, Bearer, TokenSource};
+use super::token::{self, Bearer, Failure, TokenSource};
 use super::{FcmConfig, NO_TOKEN, OnAmbiguous, encode};
 use crate::chat::delivery::Fate;
 use crate::chat::push::Target;
@@ -13,8 +13,9 @@ use crate::fcm::target;
 use crate::fcm::verdict::{Answer, Asked, Cause, Outcome, Replay, Verdict as Judged};
 use crate::transport::core::{Admission, Message, Now, Service, Verdict};
 use crate::transport::http2::{self, Reply};
-use crate::transport::{Change, Link, Send};
+use crate::transport::{Change, Link, Send, Trouble};
 use http::{HeaderMap, header};
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -41,6 +42,8 @@ pub(super) struct FcmService {
     /// That access tokens are refused to us, as it was told.
     denied: Option<Arc<str>>,
     changes: VecDeque<Change>,
+    /// What stopped everybody, in FCM's words, and when.
+    halt: Option<(String, Instant)>,
     /// When it was last asked anything.
     now: Instant,
 }
@@ -52,6 +55,8 @@ pub(super) struct Flight {
     target: target::Target,
     /// See [`Request::is_within_rules`].
     is_within_rules: bool,
+    /// See [`Request::can_confirm`].
+    can_confirm: bool,
     /// What of the message did not travel, for its sender.
     dropped: Option<String>,
 }
@@ -70,6 +75,7 @@ impl FcmService {
             credentials: token::FIRST,
             denied: None,
             changes: VecDeque::new(),
+            halt: None,
             now: tokio::time::Instant::now().into_std(),
         }
     }
@@ -116,6 +122,10 @@ impl FcmService {
             return;
         }
         let server = &self.server;
+        if let (Standing::Down(_), false) = (after, detail.is_empty()) {
+            let known = self.halt.as_ref().filter(|_| before != Standing::Well);
+            self.halt = Some((format!("{server}: {detail}"), known.map_or(now, |(_, since)| *since)));
+        }
         match (before, after, self.health.cause()) {
             (Standing::Well, Standing::Down(QUOTA), _) => {
                 tracing::warn!(detail, "the project's quota is used up: sending pauses");
@@ -164,10 +174,13 @@ impl Service for FcmService {
             health::Admission::Go(ticket) => ticket,
             // Others may be the probe.
             health::Admission::NotBefore(until) if matches!(self.health.standing(instant), Standing::Probing(_)) => {
-                return Admission::Back(Fate::Deferred(until.saturating_duration_since(instant)));
+                let wait = until.saturating_duration_since(instant);
+                return held(wait, "another message is to find out whether any is taken");
             }
             health::Admission::NotBefore(_) => return Admission::Back(Fate::Lost),
-            health::Admission::NewToken if self.tokens.fails() => return Admission::Back(Fate::Deferred(TOKEN_WAIT)),
+            health::Admission::NewToken if self.tokens.fails() => {
+                return held(TOKEN_WAIT, "its access token was refused, and there is no other");
+            }
             health::Admission::NewToken => return Admission::Skip,
         };
         if is_well {
@@ -178,17 +191,22 @@ impl Service for FcmService {
             match self.budget.take(charge, instant) {
                 Grant::Go => {}
                 Grant::ProjectWaits(wait) => return Admission::Wait(Some(instant + wait)),
-                Grant::DeviceWaits(wait) if wait > WAIT_HERE_MAX => return Admission::Back(Fate::Deferred(wait)),
-                Grant::DeviceWaits(wait) => return Admission::HoldRecipient(instant + wait),
+                Grant::DeviceWaits(wait, limit) if wait > WAIT_HERE_MAX => {
+                    return held(wait, format!("{limit} of this device"));
+                }
+                Grant::DeviceWaits(wait, limit) => {
+                    return Admission::HoldRecipient(instant + wait, format!("{limit} of this device").into());
+                }
             }
         }
-        let (dropped, is_within_rules) = (self.remarks.note(request.losses), request.is_within_rules);
-        message.memo = Some(Flight { ticket, target, is_within_rules, dropped });
-        Admission::Go(http2::Request { body: request.body.into(), authorization: bearer.header })
+        let Request { is_within_rules, can_confirm, losses, body, .. } = request;
+        let dropped = self.remarks.note(losses);
+        message.memo = Some(Flight { ticket, target, is_within_rules, can_confirm, dropped });
+        Admission::Go(http2::Request { body: body.into(), authorization: bearer.header })
     }
 
     fn judge(&mut self, message: &mut Message<Self::Memo>, reply: Reply, now: Now) -> Verdict {
-        let Some(Flight { ticket, target, is_within_rules, dropped }) = message.memo.take() else {
+        let Some(Flight { ticket, target, is_within_rules, can_confirm, dropped }) = message.memo.take() else {
             return Verdict::Elsewhere;
         };
         let (on_ambiguous, now_unix_s) = (self.on_ambiguous, now.unix_ms / 1000);
@@ -209,7 +227,7 @@ impl Service for FcmService {
         match judged {
             Judged::Sent { name } => {
                 self.tell(before, "", now.instant);
-                Verdict::Back(Fate::Accepted { canonical: None, provider_id: name, detail: dropped })
+                Verdict::Back(Fate::Accepted { canonical: None, provider_id: name, detail: dropped, can_confirm })
             }
             Judged::Replay(Replay::Elsewhere, _) => Verdict::Elsewhere,
             Judged::Replay(Replay::NewToken, _) => Verdict::Again,
@@ -235,6 +253,21 @@ impl Service for FcmService {
             Standing::Well if self.tokens.fails() => Some(Link::Down(NO_TOKEN)),
             Standing::Well => Some(Link::UNCONNECTED),
         }
+    }
+
+    fn trouble(&self) -> Option<Trouble> {
+        let is_well = self.health.standing(self.now) == Standing::Well;
+        if let Some((words, since)) = self.halt.as_ref().filter(|_| !is_well) {
+            let next_try = self.health.wake(self.now);
+            return Some(Trouble { words: words.clone(), since: Some(*since), next_try });
+        }
+        let Failure { words, since, next_try, .. } = self.tokens.failure().filter(|_| !self.is_armed(self.now))?;
+        let words = format!("no access token: {words}");
+        Some(Trouble { words, since: Some(since.into_std()), next_try: Some(next_try.into_std()) })
+    }
+
+    fn access_token(&self) -> Option<Instant> {
+        self.tokens.bought().map(tokio::time::Instant::into_std)
     }
 
     fn take_change(&mut self, now: Now) -> Option<Change> {
@@ -264,4 +297,9 @@ fn outcome(reply: &Reply) -> Outcome<'_> {
         Reply::Late => Outcome::Ambiguous("no answer in time"),
         Reply::Broken => Outcome::Ambiguous(BROKEN),
     }
+}
+
+/// It goes back untried.
+fn held(wait: Duration, why: impl Into<Cow<'static, str>>) -> Admission<http2::Request> {
+    Admission::Back(Fate::Deferred { wait, why: why.into() })
 }

@@ -26,6 +26,8 @@ fn accepted(sid: Sid, name: u32) -> Report {
             canonical: None,
             provider_id: Some(format!("projects/p/messages/{name}")),
             detail: None,
+            // Nothing asks for it.
+            can_confirm: false,
         },
         copies: 1,
         replays: 0,
@@ -34,11 +36,8 @@ fn accepted(sid: Sid, name: u32) -> Report {
 
 /// The same after it was sent again at once, so often.
 fn accepted_after(replays: u32, sid: Sid, name: u32) -> Report {
-    let Report::Back { fate: Fate::Accepted { canonical, provider_id, detail }, copies, .. } = accepted(sid, name)
-    else {
-        unreachable!()
-    };
-    Report::Back { sid, fate: Fate::Accepted { canonical, provider_id, detail }, copies, replays }
+    let Report::Back { fate, copies, .. } = accepted(sid, name) else { unreachable!() };
+    Report::Back { sid, fate, copies, replays }
 }
 
 /// It goes again after so many seconds, and then after ever longer, for an hour of waiting.
@@ -505,7 +504,9 @@ async fn a_device_over_its_budget_waits_on_the_disk_and_others_go_on() {
     }
     for sid in &sids[2..4] {
         harness.send(message(*sid, 1)).await;
-        let Report::Back { sid: which, fate: Fate::Deferred(wait), .. } = harness.report().await else { panic!() };
+        let Report::Back { sid: which, fate: Fate::Deferred { wait, .. }, .. } = harness.report().await else {
+            panic!()
+        };
         assert!(which == *sid && wait > SECOND, "{wait:?}");
     }
     harness.send(message(sids[4], 2)).await;
@@ -548,6 +549,10 @@ async fn a_new_access_token_that_is_refused_as_well_stops_everything_and_the_pro
     }
     let (which, refusal) = harness.back().await;
     assert_eq!((which, refusal.map(|refusal| refusal.code).as_deref()), (sid, Some("unauthenticated")));
+    let snapshot = soon(harness.port.snapshot.wait_for(|now| now.trouble.is_some())).await.unwrap().clone();
+    let trouble = snapshot.trouble.unwrap();
+    assert!(trouble.words.starts_with("memory"), "{trouble:?}");
+    assert_eq!(trouble.next_try, trouble.since.map(|since| since + 10 * SECOND), "the first probe");
     for (other, fetched, wait) in [(1, 3, 10), (2, 4, 20)] {
         let began = Instant::now();
         harness.link(Link::Probing("unauthenticated")).await;
@@ -563,7 +568,7 @@ async fn a_new_access_token_that_is_refused_as_well_stops_everything_and_the_pro
     }
     harness.link(Link::Probing("unauthenticated")).await;
     harness.send(message(sid, 1)).await;
-    let Report::Back { sid: which, fate: Fate::Deferred(wait), .. } = harness.report().await else {
+    let Report::Back { sid: which, fate: Fate::Deferred { wait, .. }, .. } = harness.report().await else {
         panic!("rather another one")
     };
     assert!(which == sid && wait <= SECOND, "{wait:?}");
@@ -593,7 +598,7 @@ async fn a_401_that_persists_with_one_message_stops_nobody_though_no_new_token_i
     harness.send(message(sids[0], 1)).await;
     let asked = peer.next().await;
     peer.fault(asked.stream, 401, None, &[]).await;
-    let Report::Back { sid, fate: Fate::Deferred(_), .. } = harness.report().await else { panic!() };
+    let Report::Back { sid, fate: Fate::Deferred { .. }, .. } = harness.report().await else { panic!() };
     assert_eq!(sid, sids[0]);
     assert_eq!(*harness.port.link.borrow(), Link::Probing(NO_TOKEN), "it may be dead, and no other is to be had");
     // The old token lives, and others go on with it, for as long as the server of tokens is down.
@@ -632,9 +637,14 @@ async fn without_a_token_nothing_goes_and_it_says_so() {
     let denied = |report: &Report| matches!(report, Report::Connection { change: Change::AuthFailed { detail }, .. } if detail.contains("invalid_grant"));
     while !denied(&soon(harness.port.reports.recv()).await.unwrap()) {}
     assert_eq!(harness.back().await, (sid, None));
+    let trouble = harness.port.snapshot.borrow().trouble.clone().unwrap();
+    assert!(trouble.words.starts_with("no access token: ") && trouble.words.contains("invalid_grant"), "{trouble:?}");
+    assert!(trouble.since.is_some() && trouble.next_try > Some(Instant::now().into_std()), "{trouble:?}");
     quiet(&mut peer).await;
     harness.token_answer.send_replace(token_for(Duration::from_secs(3599)));
     harness.link(Link::Up).await;
+    let snapshot = soon(harness.port.snapshot.wait_for(|now| now.access_token.is_some())).await.unwrap().clone();
+    assert_eq!(snapshot.trouble, None);
     harness.send(message(sid, 1)).await;
     assert_eq!(mids(&mut peer, 1).await, [sid.to_string()]);
 }

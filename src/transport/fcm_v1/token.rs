@@ -60,6 +60,8 @@ pub(super) struct Bearer {
     pub(super) generation: u64,
     /// Counts the credentials that it can have been bought with.
     pub(super) credentials: u64,
+    /// When it was asked for.
+    pub(super) bought: Instant,
     /// Not to be used from then on.
     good_until: Instant,
 }
@@ -68,19 +70,21 @@ pub(super) struct Bearer {
 #[derive(Debug, Clone, Default)]
 struct Supply {
     bearer: Option<Bearer>,
-    last: Attempt,
+    /// How the last attempt to get a token failed, if it did.
+    failure: Option<Failure>,
 }
 
-/// How the last attempt to get a token ended.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-enum Attempt {
-    /// There was none, or it went well.
-    #[default]
-    Well,
-    /// Nobody gave an answer that could be used.
-    Failed,
-    /// Those who give them refused, in these words.
-    Refused(Arc<str>),
+/// Why no token is to be had.
+#[derive(Debug, Clone)]
+pub(super) struct Failure {
+    /// Who was asked, and the answer.
+    pub(super) words: Arc<str>,
+    /// Whether those who give them refused. Otherwise nobody gave an answer that could be used.
+    is_refusal: bool,
+    /// When the first attempt failed since one went well.
+    pub(super) since: Instant,
+    /// When the next one is made, at the latest.
+    pub(super) next_try: Instant,
 }
 
 /// Keeps a token fresh; see the module.
@@ -134,15 +138,22 @@ impl TokenSource {
 
     /// Whether the last attempt to get a token failed.
     pub(super) fn fails(&self) -> bool {
-        self.supply.borrow().last != Attempt::Well
+        self.supply.borrow().failure.is_some()
+    }
+
+    /// The same, and how.
+    pub(super) fn failure(&self) -> Option<Failure> {
+        self.supply.borrow().failure.clone()
+    }
+
+    /// When the last token was bought, good or not.
+    pub(super) fn bought(&self) -> Option<Instant> {
+        self.supply.borrow().bearer.as_ref().map(|bearer| bearer.bought)
     }
 
     /// Why it failed, if it is because tokens are refused to us.
     pub(super) fn refusal(&self) -> Option<Arc<str>> {
-        match &self.supply.borrow().last {
-            Attempt::Refused(words) => Some(Arc::clone(words)),
-            Attempt::Well | Attempt::Failed => None,
-        }
+        self.failure().filter(|failure| failure.is_refusal).map(|failure| failure.words)
     }
 
     /// A token was refused: another one is asked for.
@@ -189,10 +200,10 @@ impl TokenRefresher {
                 () = self.renewal.due() => if self.renew().await {
                     return;
                 },
-                Ok(()) = self.refused.changed() => match self.supply.borrow().last {
+                Ok(()) = self.refused.changed() => match self.supply.borrow().failure {
                     _ if *self.refused.borrow() != self.generation => {}
-                    Attempt::Well => return,
-                    Attempt::Failed | Attempt::Refused(_) => until = until.min(Instant::now() + RETRY_NEEDED_MAX),
+                    None => return,
+                    Some(_) => until = until.min(Instant::now() + RETRY_NEEDED_MAX),
                 }
             }
         }
@@ -206,8 +217,9 @@ impl TokenRefresher {
         self.generation += 1;
         // Of a short life as well, something is left between the replacement and the last use.
         let good_until = asked + fresh.life - LAST_USE.min(fresh.life / 4);
-        let bearer = Bearer { header, generation: self.generation, credentials: self.credentials, good_until };
-        self.supply.send_replace(Supply { bearer: Some(bearer), last: Attempt::Well });
+        let (generation, credentials) = (self.generation, self.credentials);
+        let bearer = Bearer { header, generation, credentials, bought: asked, good_until };
+        self.supply.send_replace(Supply { bearer: Some(bearer), failure: None });
         tracing::debug!(generation = self.generation, seconds = fresh.life.as_secs(), "access token fetched");
         asked + fresh.life - MARGIN.min(fresh.life / 2)
     }
@@ -232,15 +244,19 @@ impl TokenRefresher {
             }
             None => tracing::error!(%server, %fault, "no access token: no message can be sent"),
         }
-        let refused = matches!(fault, FetchError::Refused { status: 400..500, .. });
-        let last = if refused { Attempt::Refused(format!("{server}: {fault}").into()) } else { Attempt::Failed };
-        self.supply.send_modify(|supply| supply.last = last);
         let is_needed = left.is_none_or(|left| left.is_zero()) || *self.refused.borrow() == self.generation;
         let longest = if is_needed { RETRY_NEEDED_MAX } else { RETRY_MAX };
         // Half of the first wait is certain: a peer that refuses at once is not asked in a tight loop.
         let wait = RETRY_FIRST / 2 + self.backoff.next(rand::random()).min(longest);
         // When the old token ends, another one is needed at once.
-        now + left.filter(|left| !left.is_zero()).map_or(wait, |left| wait.min(left))
+        let next_try = now + left.filter(|left| !left.is_zero()).map_or(wait, |left| wait.min(left));
+        let is_refusal = matches!(fault, FetchError::Refused { status: 400..500, .. });
+        let words = format!("{server}: {fault}").into();
+        self.supply.send_modify(|supply| {
+            let since = supply.failure.as_ref().map_or(now, |failure| failure.since);
+            supply.failure = Some(Failure { words, is_refusal, since, next_try });
+        });
+        next_try
     }
 }
 

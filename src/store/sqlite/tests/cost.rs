@@ -48,7 +48,7 @@ async fn a_message_with_one_delivery_changes_so_many_rows_and_no_more() {
     assert_eq!(since(&rig, &changed, &mut before).await, 2, "each once");
     rig.record(sid, accepted(), NOW).await;
     assert_eq!(since(&rig, &changed, &mut before).await, 2);
-    rig.record(sid, Event::Receipt, NOW).await;
+    rig.record(sid, Event::RECEIPT, NOW).await;
     assert_eq!(since(&rig, &changed, &mut before).await, 2);
     let query = DueQuery { transport: Transport::Ccs, now: NOW, limit: 1, at_once: 0, pace: MANY };
     rig.store.take_due(query).await.unwrap().await.unwrap();
@@ -101,7 +101,7 @@ async fn a_message_with_one_delivery_takes_so_many_bytes_and_no_more() {
     }
     for delivery in rig.take_by(NOW, MESSAGES, MANY).await.claimed {
         rig.record(delivery.sid, accepted(), NOW).await;
-        rig.record(delivery.sid, Event::Receipt, NOW).await;
+        rig.record(delivery.sid, Event::RECEIPT, NOW).await;
     }
     let file = rusqlite::Connection::open(&rig.settings.path).unwrap();
     let bytes = |table: &str| {

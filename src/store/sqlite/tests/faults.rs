@@ -241,7 +241,7 @@ async fn a_full_disk_moves_several_deliveries_once() {
     drop(rig.store.sweep(NOW).await.unwrap());
     tries.changed().await.unwrap();
     let published = rig.store.published(vec![document.reference], TakenBy::Broker, NOW).await.unwrap();
-    let receipt = rig.store.record(sids[0], Event::Receipt, NOW).await.unwrap();
+    let receipt = rig.store.record(sids[0], Event::RECEIPT, NOW).await.unwrap();
     let mut pending = Vec::new();
     for n in 0..200 {
         let new = big(&mut rig, n + 10);

@@ -1,7 +1,9 @@
 //! The statements of the hot path find their rows through an index, whatever the planner thinks of an empty file.
 
 use super::super::sessions::{documents, inspect, queue, retained, row, session, state, sweep as queues};
-use super::super::{accept, dispatch, file, inbox, message, outbox, recipient_queue, recover, request, sweep};
+use super::super::{
+    accept, dispatch, file, inbox, inspect as store, message, outbox, recipient_queue, recover, request, sweep,
+};
 
 fn plan(conn: &rusqlite::Connection, sql: &str) -> String {
     let mut statement = conn.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
@@ -68,6 +70,14 @@ fn the_rows_of_all_queues_are_counted_along_their_key() {
     let (conn, _lock) = file::open(&dir.path().join("store.db")).unwrap();
     let plan = plan(&conn, state::COUNTS);
     assert_eq!(plan, "SCAN queue\n");
+}
+
+#[test]
+fn what_waits_is_counted_along_the_index_of_what_is_to_be_sent() {
+    let dir = tempfile::tempdir().unwrap();
+    let (conn, _lock) = file::open(&dir.path().join("store.db")).unwrap();
+    let plan = plan(&conn, store::QUEUED);
+    assert!(plan.starts_with("SCAN deliveries USING") && plan.ends_with("INDEX deliveries_due\n"), "{plan}");
 }
 
 #[test]

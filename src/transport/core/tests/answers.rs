@@ -3,7 +3,7 @@
 use super::*;
 
 fn deferred(number: u64) -> Report {
-    let fate = Fate::Deferred(dispatch::BEHIND_UNANSWERED_WAIT);
+    let fate = Fate::Deferred { wait: dispatch::BEHIND_UNANSWERED_WAIT, why: dispatch::BEHIND_UNANSWERED.into() };
     Report::Back { sid: sid(number), fate, copies: 0, replays: 0 }
 }
 

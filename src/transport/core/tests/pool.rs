@@ -99,6 +99,51 @@ fn a_refused_key_is_tried_by_one_connection_at_a_time_however_many_there_are() {
 }
 
 #[test]
+fn a_snapshot_says_why_no_message_goes_and_when_the_next_try_is() {
+    let mut bench = Bench::fixed(1, 2);
+    assert_eq!(bench.core.snapshot().trouble, None, "nobody knows anything yet");
+    let begun = bench.now().instant;
+    bench.pass_secs(3);
+    bench.end(1, End::AuthFailed);
+    let trouble = bench.core.snapshot().trouble.unwrap();
+    assert_eq!((trouble.words.as_str(), trouble.since), ("server: over", Some(begun)));
+    assert!(trouble.next_try.unwrap() >= bench.now().instant + Duration::from_secs(30));
+    bench.pass_secs(40);
+    bench.up(2);
+    let snapshot = bench.core.snapshot();
+    assert_eq!((snapshot.trouble, snapshot.window, snapshot.connections[0].begun), (None, 2, begun + bench.dials[1].1));
+    for number in 1..=2 {
+        bench.send(number, number as i64);
+    }
+    assert_eq!(bench.core.snapshot().trouble, None, "for a moment it is full at any speed");
+    let written = bench.now().instant;
+    bench.pass_secs(2);
+    let trouble = bench.core.snapshot().trouble.unwrap();
+    assert_eq!(trouble.words, "the window is full: 2 of 2 messages are unanswered");
+    assert_eq!(trouble.since, Some(written));
+    bench.answer(2, 1);
+    bench.answer(2, 2);
+    assert_eq!(bench.core.snapshot().trouble, None);
+}
+
+#[test]
+fn a_drain_costs_no_more_than_the_next_connection_takes() {
+    let mut bench = Bench::fixed(1, 2);
+    bench.up(1);
+    bench.send(1, 1);
+    bench.pass_secs(5);
+    bench.take_sent();
+    let drained = bench.time;
+    bench.event(1, Event::Draining);
+    bench.send(2, 2);
+    assert_eq!(bench.dials.last(), Some(&(2, drained)), "the next one is opened at once");
+    bench.pass(Duration::from_millis(150));
+    bench.up(2);
+    assert_eq!((bench.take_sent(), bench.time), (vec![(2, 2)], drained + Duration::from_millis(150)));
+    assert_eq!(bench.core.snapshot().drains, 1);
+}
+
+#[test]
 fn the_first_refusal_is_followed_by_half_a_minute_and_other_credentials_by_nothing() {
     let mut bench = Bench::fixed(4, 3);
     bench.end(1, End::AuthFailed);

@@ -193,7 +193,8 @@ impl Bystander {
                     let connection = ConnectionId(id);
                     let ack_ref = AckRef { connection, to: "gcm".to_owned(), message_id: "dr2:x".to_owned() };
                     self.acks.push(ack_ref.clone());
-                    let receipt = Receipt { original: "x".to_owned(), status: String::new(), ack_ref };
+                    let receipt =
+                        Receipt { original: "x".to_owned(), status: String::new(), handed_over_ms: None, ack_ref };
                     self.bench.event(id, Event::Receipt(receipt));
                 }
             }

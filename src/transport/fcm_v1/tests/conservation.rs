@@ -166,7 +166,7 @@ impl Bridge {
                     None => self.end(sid, Refused::Yes),
                 }
             }
-            Report::Back { sid, fate: Fate::Deferred(wait), .. } => self.later(sid, wait),
+            Report::Back { sid, fate: Fate::Deferred { wait, .. }, .. } => self.later(sid, wait),
             Report::Back { sid, fate: Fate::Lost, copies: 0, .. } => self.later(sid, LOOK_AGAIN),
             Report::Connection { .. } => {}
             other => panic!("{other:?}"),

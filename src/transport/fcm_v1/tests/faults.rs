@@ -30,7 +30,12 @@ async fn a_fault_of_ours_stops_everything_costs_nothing_and_ends_by_itself() {
     harness.send(message(sids[0], 1)).await;
     assert_eq!(
         harness.report().await,
-        Report::Back { sid: sids[0], fate: Fate::Deferred(SECOND), copies: 0, replays: 0 }
+        Report::Back {
+            sid: sids[0],
+            fate: Fate::Deferred { wait: SECOND, why: "another message is to find out whether any is taken".into() },
+            copies: 0,
+            replays: 0
+        }
     );
     tokio::time::sleep(SECOND).await;
     harness.send(message(sids[0], 1)).await;
@@ -105,7 +110,7 @@ async fn a_fault_that_only_one_message_meets_stops_nobody_else() {
     harness.link(Link::Probing("unknown_project")).await;
     harness.send(message(sids[0], 1)).await;
     assert!(
-        matches!(harness.report().await, Report::Back { sid, fate: Fate::Deferred(_), .. } if sid == sids[0]),
+        matches!(harness.report().await, Report::Back { sid, fate: Fate::Deferred { .. }, .. } if sid == sids[0]),
         "another is the probe"
     );
     harness.send(message(sids[1], 2)).await;

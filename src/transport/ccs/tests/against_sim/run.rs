@@ -376,12 +376,12 @@ impl Run {
             Report::Receipt { original, ack_ref, .. } => return self.arrived(ack_ref, Some(original)),
             Report::Connection { .. } => return,
         };
-        let untried = matches!(report, Report::Back { fate: Fate::Lost | Fate::Deferred(_), copies: 0, .. });
+        let untried = matches!(report, Report::Back { fate: Fate::Lost | Fate::Deferred { .. }, copies: 0, .. });
         if untried && !self.stopping {
             // Back to the disk, whence it comes again in its turn.
             let (_, device, receipt) = *self.sent.iter().find(|(sent, ..)| *sent == sid).expect("what was sent");
             let send = send(sid, device, receipt);
-            if let Report::Back { fate: Fate::Deferred(wait), .. } = report {
+            if let Report::Back { fate: Fate::Deferred { wait, .. }, .. } = report {
                 self.deferred.insert(send.recipient, self.now + u64::try_from(wait.as_millis()).expect("a short wait"));
             }
             let place = self.waiting.partition_point(|send| send.sid < sid);
