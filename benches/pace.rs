@@ -236,8 +236,10 @@ impl Process {
 
     fn transactions(&self) -> Result<f64> {
         let metrics = self.get("/metrics")?;
-        let line = metrics.lines().find_map(|line| line.strip_prefix("bridge_store_commits "));
-        Ok(line.context("the metric is there")?.trim().parse()?)
+        // The second one is that of earlier releases.
+        let names = ["bridge_store_commit_seconds_count ", "bridge_store_commits "];
+        let count = metrics.lines().find_map(|line| names.iter().find_map(|name| line.strip_prefix(name)));
+        Ok(count.context("the metric is there")?.trim().parse()?)
     }
 
     /// What it has used of the processor, all threads together.
