@@ -123,6 +123,8 @@ async fn a_session_that_is_away_gets_its_copy_when_another_reader_confirmed() {
     let lost = world.publish("alice/others/messages", "lost").await;
     phone.message().await;
     drop(phone);
+    // It waits for the end of the one before, which is sent nothing more.
+    Peer::new(&world, "alice:phone").await.disconnect().await;
     let third = world.publish("alice/others/messages", "third").await;
 
     let (mut laptop, resumed) = Peer::lasting(&world, "alice:laptop").await;

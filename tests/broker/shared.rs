@@ -73,7 +73,8 @@ async fn at_qos_2_the_member_that_was_sent_a_message_completes_it_and_nobody_els
         }
         goes.ack(PUBCOMP, first).await;
         complete(&mut goes, second).await;
-        goes.quiet().await;
+        goes.disconnect().await;
+        world.is_away("goes").await;
         assert_eq!(world.kept("goes"), 0);
         world.close().await;
     }
