@@ -12,17 +12,16 @@ use super::Hub;
 use super::leave::Leaving;
 use super::registry::Turn;
 use super::session::{Own, Session};
-use super::wills::Will;
 use crate::broker::connection::Link;
-use crate::broker::identity::{CLIENT_ID_MAX, Caller, Denied, Login, Place, assigned, device_of, session_key};
+use crate::broker::identity::{CLIENT_ID_MAX, Caller, Denied, Login, Place, assigned, session_key};
 use crate::broker::refusals::Refusal;
 use crate::broker::session::{Incoming, Window};
 use crate::broker::wire::{self, Connect, Version};
 use crate::chat::access::Rights;
 use crate::chat::principal::{Identity, Role};
-use crate::mqtt::{Change, Sighting};
+use crate::mqtt::Change;
 use crate::ops::clock::now_ms;
-use crate::store::{Message, SessionRecord, StoreError};
+use crate::store::{Message, SessionRecord, StoreError, Will};
 
 /// How long a log-in may take, with everything for which it has to wait.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -63,7 +62,6 @@ struct Visitor {
     key: Arc<str>,
     user: Option<Arc<str>>,
     client: Arc<str>,
-    device: Option<Arc<str>>,
     assigned: bool,
     place: Option<Place>,
 }
@@ -91,17 +89,17 @@ impl Hub {
         };
         let expiry_s = self.expiry(connect.session_expiry_s);
         let own = self.take(&session, connect, &visitor, link);
-        if self.keep(&session, present, expiry_s).await.is_err() {
+        if self.keep(&session, expiry_s).await.is_err() {
             self.leave(&session, link, own, Leaving::Broke).await;
             return Err(Refusal::NotStored.into());
         }
-        self.tell_came(&visitor, link).await;
+        self.tell_sighting(&session, link, Change::Came).await;
         for feed in session.feeds() {
             feed.queue.attach(link);
         }
         let (hub, opened) = (Arc::clone(self), Arc::clone(&session));
         let opening = Box::pin(async move { hub.look_on_disk(&opened, present).await });
-        let Visitor { caller, device, client, assigned, place, .. } = visitor;
+        let Visitor { caller, client, assigned, place, .. } = visitor;
         let is_user = matches!(&caller, Caller::Known(Identity { role: Role::User, .. }, _));
         Ok(Admitted {
             own,
@@ -109,7 +107,7 @@ impl Hub {
             assigned: assigned.then_some(client),
             expiry_s,
             rights: caller.rights(),
-            device,
+            device: session.device(),
             publish_rate: NonZeroU32::new(self.limits.publish_rate).filter(|_| is_user),
             turn,
             opening,
@@ -143,8 +141,7 @@ impl Hub {
         if let Some(expires_ms) = caller.expires_ms() {
             link.set_expires_ms(expires_ms);
         }
-        let device = user.as_deref().map(|user| device_of(user, &client).into());
-        Ok(Visitor { caller, key, user, client, device, assigned: is_assigned, place })
+        Ok(Visitor { caller, key, user, client, assigned: is_assigned, place })
     }
 
     /// Ends the connection that has the session, wholly: its will has been dealt with when this is over.
@@ -189,11 +186,12 @@ impl Hub {
 
     /// Puts the session on disk, if it is to outlive its connection. One that was and no longer does stays there until its
     /// end.
-    async fn keep(self: &Arc<Self>, session: &Arc<Session>, present: bool, expiry_s: u32) -> Result<(), StoreError> {
-        session.lock().expiry_s = expiry_s;
-        if present {
-            self.forget_will(session).await;
-        }
+    async fn keep(&self, session: &Session, expiry_s: u32) -> Result<(), StoreError> {
+        let will = {
+            let mut state = session.lock();
+            state.expiry_s = expiry_s;
+            state.will.clone()
+        };
         if expiry_s == 0 && session.queue.stored().is_none() {
             return Ok(());
         }
@@ -203,7 +201,7 @@ impl Hub {
             client: session.client.to_string(),
             expiry_s,
         };
-        let id = self.store.keep_session(record).await?.await?;
+        let id = self.store.keep_session(record, will).await?.await?;
         if session.queue.stored().is_none() {
             session.queue.store_as(Some(id));
             self.registry.stored_as(id, &session.queue);
@@ -231,33 +229,9 @@ impl Hub {
             properties: Bytes::copy_from_slice(&properties.forwarded),
             qos: *qos,
             retain: *retain,
-            expires_at: None,
+            expires_at: properties.expiry_s.map(|seconds| u64::from(seconds) * 1_000),
         };
-        Some(Will {
-            message,
-            expiry_s: properties.expiry_s,
-            delay_s: properties.delay_s,
-            response_topic: properties.response_topic.map(str::to_owned),
-            correlation: properties.correlation.map(Bytes::copy_from_slice),
-            device: visitor.device.clone(),
-            who: Some(link.who()),
-        })
-    }
-
-    /// The bridge hears of the connection before anything that it says.
-    async fn tell_came(&self, visitor: &Visitor, link: &Arc<Link>) {
-        let (Caller::Known(Identity { user, role }, _), Some(device)) = (&visitor.caller, &visitor.device) else {
-            return;
-        };
-        let came = Sighting {
-            user: Arc::clone(user),
-            role: *role,
-            client: Arc::clone(&visitor.client),
-            device: Arc::clone(device),
-            connection: link.number(),
-            change: Change::Came,
-        };
-        self.tell_sighting(came).await;
+        Some(Will { message, delay_s: properties.delay_s })
     }
 }
 

@@ -9,9 +9,13 @@ use tokio::sync::mpsc;
 
 use super::Hub;
 use super::publish::{NewPublish, NotSafe, Promise, Publisher, Publishing};
+use super::session::Session;
+use crate::broker::connection::Link;
+use crate::broker::identity::Caller;
 use crate::chat::access::Rights;
+use crate::chat::principal::Identity;
 use crate::chat::qos::QoS;
-use crate::mqtt::{Outbound, Outcome, Sighting};
+use crate::mqtt::{Change, Outbound, Outcome, Sighting};
 use crate::store::Message;
 
 /// Publications of the bridge that wait for their commit.
@@ -66,8 +70,15 @@ impl Hub {
         }
     }
 
-    /// Waits for room: a bridge that is behind slows connecting down.
-    pub(super) async fn tell_sighting(&self, sighting: Sighting) {
+    /// The bridge hears of each connection of somebody who logged in: that it came, before anything that it says, and that
+    /// it ended. A bridge that is behind slows connecting down.
+    pub(super) async fn tell_sighting(&self, session: &Session, link: &Link, change: Change) {
+        let caller = session.lock().caller.clone();
+        let (Some(Caller::Known(Identity { user, role }, _)), Some(device)) = (caller, session.device()) else {
+            return;
+        };
+        let (client, connection) = (Arc::clone(&session.client), link.number());
+        let sighting = Sighting { user, role, client, device, connection, change };
         let _ = self.stop.run_until_cancelled(self.sightings.send(sighting)).await;
     }
 }

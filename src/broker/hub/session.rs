@@ -3,15 +3,16 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use tokio::time::Instant;
+
 use super::admit::FOREVER;
 use super::group::Group;
 use super::queue::SharedQueue;
-use super::wills::Will;
 use crate::broker::connection::Link;
-use crate::broker::identity::Caller;
+use crate::broker::identity::{Caller, device_of};
 use crate::broker::session::{Incoming, Window};
 use crate::chat::qos::QoS;
-use crate::store::KeptSubscription;
+use crate::store::{KeptSubscription, Will};
 
 /// One session. It belongs to a user and a client id.
 #[derive(Debug)]
@@ -41,6 +42,8 @@ pub(super) struct State {
     pub(super) left_ms: Option<u64>,
     /// Published when the connection breaks.
     pub(super) will: Option<Will>,
+    /// When it is published, if that is yet to come.
+    pub(super) will_due: Option<Instant>,
     /// Who was let in last.
     pub(super) caller: Option<Caller>,
     /// Another connection takes it over and wants a new one.
@@ -118,6 +121,11 @@ impl Session {
         let kept_ms = u64::from(state.expiry_s) * 1_000;
         let over = state.left_ms.is_some_and(|left| now_ms >= left.saturating_add(kept_ms));
         state.link.is_none() && state.expiry_s != FOREVER && over
+    }
+
+    /// Which of its user's devices it is.
+    pub(super) fn device(&self) -> Option<Arc<str>> {
+        self.user.as_deref().map(|user| device_of(user, &self.client).into())
     }
 
     /// Its connection, if it has one.

@@ -16,6 +16,7 @@ use fields::{Varint, is_padded};
 pub(crate) use acks::{Ack, Disconnect};
 pub(crate) use connect::{Connect, Will, connect};
 pub(crate) use fault::Fault;
+pub(crate) use properties::MessageProperties;
 pub(crate) use publish::Publish;
 pub(crate) use subscribe::{Subscribe, Unsubscribe};
 pub(crate) use write::{
@@ -25,7 +26,6 @@ pub(crate) use write::{
 #[cfg(test)]
 use {
     connect::Refused,
-    properties::MessageProperties,
     subscribe::{Filter, Options},
 };
 
