@@ -122,7 +122,7 @@ struct Connection {
     publishes: Publishes,
     held: Held,
     requests: VecDeque<Request>,
-    /// What follows a CONNACK or SUBACK.
+    /// What follows a SUBACK.
     following: Vec<AfterSubscribe>,
     sender: Sender,
 }
@@ -166,7 +166,7 @@ impl Connection {
         (connect, admitted): (&Connect<'_>, Admitted),
         rest: &[u8],
     ) -> Self {
-        let Admitted { session, own, rights, device, publish_rate, opening, place, turn, .. } = admitted;
+        let Admitted { session, own, rights, device, publish_rate, place, turn, .. } = admitted;
         // The CONNACK is written: whoever takes the session over from now on takes it from this connection.
         drop(turn);
         let is_user = matches!(&rights, Rights::Known(identity) if identity.role == Role::User);
@@ -190,7 +190,7 @@ impl Connection {
             publishes: Publishes::default(),
             held: Held::default(),
             requests: VecDeque::new(),
-            following: vec![opening],
+            following: Vec::new(),
             sender,
         };
         connection.resume();

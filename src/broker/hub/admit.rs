@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::future::BoxFuture;
 use tokio::time::timeout;
 
 use super::Hub;
@@ -15,7 +14,7 @@ use super::session::{Own, Session};
 use crate::broker::connection::Link;
 use crate::broker::identity::{CLIENT_ID_MAX, Caller, Denied, Login, Place, assigned, session_key};
 use crate::broker::refusals::Refusal;
-use crate::broker::session::{Incoming, Window};
+use crate::broker::session::{Incoming, Queue, Window};
 use crate::broker::wire::{self, Connect, Version};
 use crate::chat::access::Rights;
 use crate::chat::principal::{Identity, Role};
@@ -50,8 +49,6 @@ pub(crate) struct Admitted {
     pub(crate) publish_rate: Option<NonZeroU32>,
     /// As long as it lives, no other connection takes the session over: until the CONNACK is written.
     pub(crate) turn: Turn,
-    /// Looks for what waits on disk: to be polled once the CONNACK is written.
-    pub(crate) opening: BoxFuture<'static, Result<(), StoreError>>,
     /// Among the connections of its user, until it is dropped.
     pub(crate) place: Option<Place>,
 }
@@ -96,9 +93,10 @@ impl Hub {
         self.tell_sighting(&session, link, Change::Came).await;
         for feed in session.feeds() {
             feed.queue.attach(link);
+            if present {
+                feed.queue.read(Queue::look_for_topics);
+            }
         }
-        let (hub, opened) = (Arc::clone(self), Arc::clone(&session));
-        let opening = Box::pin(async move { hub.look_on_disk(&opened, present).await });
         let Visitor { caller, client, assigned, place, .. } = visitor;
         let is_user = matches!(&caller, Caller::Known(Identity { role: Role::User, .. }, _));
         Ok(Admitted {
@@ -110,7 +108,6 @@ impl Hub {
             device: session.device(),
             publish_rate: NonZeroU32::new(self.limits.publish_rate).filter(|_| is_user),
             turn,
-            opening,
             place,
             session,
         })
@@ -202,10 +199,7 @@ impl Hub {
             expiry_s,
         };
         let id = self.store.keep_session(record, will).await?.await?;
-        if session.queue.stored().is_none() {
-            session.queue.store_as(Some(id));
-            self.registry.stored_as(id, &session.queue);
-        }
+        self.registry.stored_as(id, &session.queue);
         Ok(())
     }
 

@@ -1,16 +1,20 @@
 //! The bridge's documents on their way to readers, and what readers acknowledge.
 //!
 //! A document stays in the store's outbox until the first reader has it at QoS 1. That settles it; where other lasting
-//! sessions read its topic, the same transaction puts it into their queues. Readers who have all that came before get what
-//! a commit brought at once; the others read from the disk.
+//! sessions read its topic, the same transaction puts it into their queues. Other readers who are still to read it from the
+//! disk are waited for. Readers who have all that came before get what a commit brought at once; the others read from the
+//! disk.
 
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::task::{Context, Poll, Waker};
 
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, join_all};
+use tokio::time::timeout;
 
 use super::Hub;
-use super::publish::end_slow;
+use super::publish::{SLOW_READER, end_slow};
 use super::queue::SharedQueue;
 use super::routes::Route;
 use super::session::Session;
@@ -115,7 +119,7 @@ impl Hub {
             }
             ToRead::Topics => {
                 self.watch_own(queue).await?;
-                self.watch(session, &session.filters_of(queue)).await?;
+                self.watch(queue, &session.filters_of(queue)).await?;
                 queue.read(|queue| queue.topics_came(read, &[]));
             }
         }
@@ -145,7 +149,7 @@ impl Hub {
         loop {
             let asked = self.store.read_documents(Arc::clone(topic), queue.stored(), after, page).await?;
             let DocumentPage { documents, more } = asked.await?;
-            let route = self.routes.of(topic, None).into_iter().find(|route| route.queue.number() == queue.number());
+            let route = self.routes.to(topic, queue);
             after = documents.last().map_or(after, |last| last.waiting.reference.seq);
             let items: Vec<Item> = documents.into_iter().filter_map(|found| document(found, route.as_ref())).collect();
             if !(items.is_empty() && more) {
@@ -174,13 +178,12 @@ impl Hub {
                 Source::Memory => {}
                 Source::Row(seq) => into.rows.push(seq),
                 Source::Document(reference) => {
-                    queue.acknowledged(&reference);
                     if flight.qos == QoS::AtMostOnce && self.has_better_reader(&reference, &queue) {
+                        queue.acknowledged(&reference);
                         continue;
                     }
                     documents += 1;
-                    let others = self.others(&reference, &queue);
-                    into.documents.push(TakenDocument { reference, others });
+                    into.documents.push(TakenDocument { reference, others: Vec::new() });
                 }
             }
         }
@@ -191,12 +194,26 @@ impl Hub {
 
     fn settle(
         self: &Arc<Self>,
-        taken: Vec<(Arc<SharedQueue>, Acknowledged)>,
+        mut taken: Vec<(Arc<SharedQueue>, Acknowledged)>,
     ) -> BoxFuture<'static, Result<(), StoreError>> {
         let hub = Arc::clone(self);
         Box::pin(async move {
+            loop {
+                let mut behind = Vec::new();
+                for (queue, taken) in &mut taken {
+                    for TakenDocument { reference, others } in &mut taken.documents {
+                        *others = hub.others(reference, queue, &mut behind);
+                    }
+                }
+                if behind.is_empty() {
+                    break;
+                }
+                join_all(behind.iter().map(|(queue, document)| let_read(queue, document))).await;
+            }
             let mut committed = Vec::with_capacity(taken.len());
             for (queue, taken) in taken {
+                // Not before: until the store is told, whoever reads on from the disk finds them there.
+                taken.documents.iter().for_each(|document| queue.acknowledged(&document.reference));
                 committed.push((queue, hub.store.acknowledged(taken).await?));
             }
             for (queue, committed) in committed {
@@ -224,9 +241,14 @@ impl Hub {
         self.routes.of(&document.topic, None).iter().any(is_better)
     }
 
-    /// The lasting queues that want a document which is being settled for another one. Readers without one who cannot keep
-    /// up have to go: it will not be there any more when they come to it.
-    fn others(&self, document: &DocumentRef, taken_by: &SharedQueue) -> Vec<Target> {
+    /// The lasting queues that want a document which is being settled for another one. `behind` gets the readers without
+    /// one who are still to read it.
+    fn others(
+        &self,
+        document: &DocumentRef,
+        taken_by: &SharedQueue,
+        behind: &mut Vec<(Arc<SharedQueue>, DocumentRef)>,
+    ) -> Vec<Target> {
         let mut others = Vec::new();
         for Route { queue, qos, ids, .. } in self.routes.of(&document.topic, None) {
             if queue.number() == taken_by.number() || qos == QoS::AtMostOnce {
@@ -234,7 +256,7 @@ impl Hub {
             }
             match queue.stored() {
                 Some(id) => others.push(Target { queue: id, qos: qos.min(QoS::AtLeastOnce), retain: false, ids }),
-                None if queue.misses(document) => end_slow(&queue),
+                None if queue.is_to_read(document, Waker::noop()) => behind.push((queue, document.clone())),
                 None => {}
             }
         }
@@ -268,6 +290,20 @@ impl Hub {
             {
                 let _ = committed.await;
             }
+        }
+    }
+}
+
+/// A reader in memory that is still to read a document does so before it leaves the outbox. One that does not come to it,
+/// because it does not take what it has read, has to go.
+async fn let_read(queue: &SharedQueue, document: &DocumentRef) {
+    let is_read = |cx: &mut Context<'_>| match queue.is_to_read(document, cx.waker()) {
+        true => Poll::Pending,
+        false => Poll::Ready(()),
+    };
+    while timeout(SLOW_READER, poll_fn(is_read)).await.is_err() {
+        if queue.is_crowded() {
+            return end_slow(queue);
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Groups that share a subscription: each message goes to one member (MQTT 5, 4.8.2).
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::queue::SharedQueue;
@@ -16,15 +17,22 @@ pub(crate) struct Group {
     pub(crate) queue: Arc<SharedQueue>,
     /// By the numbers of their sessions.
     members: Mutex<HashMap<u64, Options>>,
+    /// The store was asked to keep the queue, and may have it.
+    kept: AtomicBool,
 }
 
 impl Group {
     pub(super) fn new(name: Arc<str>, queue: Arc<SharedQueue>) -> Arc<Self> {
-        Arc::new(Self { name, queue, members: Mutex::default() })
+        Arc::new(Self { name, queue, members: Mutex::default(), kept: AtomicBool::default() })
     }
 
     pub(super) fn filter(&self) -> &str {
-        self.name.split_once('/').map_or("", |(_, filter)| filter)
+        Self::filter_in(&self.name)
+    }
+
+    /// The filter in the name of a group.
+    pub(super) fn filter_in(name: &str) -> &str {
+        name.split_once('/').map_or("", |(_, filter)| filter)
     }
 
     pub(super) fn join(&self, session: u64, options: Options) {
@@ -33,6 +41,15 @@ impl Group {
 
     pub(super) fn part(&self, session: u64) {
         self.lock().remove(&session);
+    }
+
+    /// The store may have the queue from now on.
+    pub(super) fn set_kept(&self) {
+        self.kept.store(true, Relaxed);
+    }
+
+    pub(super) fn is_kept(&self) -> bool {
+        self.kept.load(Relaxed)
     }
 
     pub(super) fn is_empty(&self) -> bool {

@@ -113,17 +113,11 @@ impl Hub {
     pub(super) async fn end_session(self: &Arc<Self>, session: &Arc<Session>) {
         self.registry.remove(session);
         self.delayed.cancel(session);
-        let subscriptions = std::mem::take(&mut session.lock().subscriptions);
-        for (filter, subscription) in subscriptions {
-            self.drop_subscription(session, &filter, &subscription).await;
+        for filter in session.filters() {
+            self.drop_subscription(session, &filter).await;
         }
         self.publish_will_of(session).await;
-        if let Some(queue) = session.queue.stored() {
-            session.queue.store_as(None);
-            self.registry.not_stored(queue);
-            // If the store is closed, the session is found at the next start, and expires.
-            let _ = self.store.end_queue(queue).await;
-        }
+        self.end_queue(&session.queue).await;
     }
 
     /// Ends sessions whose time without a connection is over.

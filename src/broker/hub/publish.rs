@@ -23,8 +23,8 @@ use crate::mqtt::{Ack, AckWord, Inbound};
 use crate::ops::clock::now_ms;
 use crate::store::{Committed, Enqueue, Message, QueueId, Target};
 
-/// How long the acknowledgement of a message waits for a reader who is behind.
-const SLOW_READER: Duration = Duration::from_secs(1);
+/// How long an acknowledgement waits for a reader who is behind.
+pub(super) const SLOW_READER: Duration = Duration::from_secs(1);
 
 /// Who publishes.
 #[derive(Debug, Clone, Copy)]

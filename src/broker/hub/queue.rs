@@ -44,7 +44,7 @@ struct State {
     next: usize,
     /// The connection that was given something last, and how much more it may have before others.
     turn: (u64, usize),
-    /// Publishers who wait until there is room.
+    /// Publishers who wait until there is room, and readers elsewhere who wait until this one has read a document.
     held: Vec<Waker>,
     /// Retained messages are being sent: what is published meanwhile waits here for its place behind them.
     later: Option<Vec<(Item, Option<u64>)>>,
@@ -252,6 +252,7 @@ impl SharedQueue {
     pub(super) fn read<T>(&self, answer: impl FnOnce(&mut Queue) -> T) -> T {
         let mut state = self.lock();
         let answered = answer(&mut state.queue);
+        state.release_held();
         state.wake_next();
         answered
     }
@@ -271,10 +272,20 @@ impl SharedQueue {
         self.lock().queue.set_aside(document);
     }
 
-    /// Whether this document goes past a reader that cannot keep up: somebody else has it, and it has no room for it.
-    pub(super) fn misses(&self, document: &DocumentRef) -> bool {
-        let state = self.lock();
-        !state.consumers.is_empty() && state.queue.is_crowded() && !state.queue.has_reached(document)
+    /// Whether a connection is still to read this document from the disk; if so, wakes `waker` when that may have changed.
+    pub(super) fn is_to_read(&self, document: &DocumentRef, waker: &Waker) -> bool {
+        let mut state = self.lock();
+        let is_read = state.consumers.iter().any(|consumer| consumer.link.ending().is_none());
+        let is_to_read = is_read && state.queue.is_to_read(document);
+        if is_to_read {
+            state.hold(waker);
+        }
+        is_to_read
+    }
+
+    /// Whether nothing more is read from the disk, until those who send what is in it have sent some.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.lock().queue.is_crowded()
     }
 
     pub(super) fn is_above_half(&self) -> bool {
@@ -287,9 +298,7 @@ impl SharedQueue {
         if state.consumers.is_empty() || !state.queue.is_above_half() {
             return true;
         }
-        if !state.held.iter().any(|held| held.will_wake(waker)) {
-            state.held.push(waker.clone());
-        }
+        state.hold(waker);
         false
     }
 
@@ -341,6 +350,12 @@ impl State {
     fn set_full(&mut self, link: &Link, full: bool) {
         if let Some(consumer) = self.consumers.iter_mut().find(|consumer| consumer.link.number() == link.number()) {
             consumer.full = full;
+        }
+    }
+
+    fn hold(&mut self, waker: &Waker) {
+        if !self.held.iter().any(|held| held.will_wake(waker)) {
+            self.held.push(waker.clone());
         }
     }
 

@@ -98,6 +98,11 @@ impl Registry {
         group
     }
 
+    /// Groups that nobody is a member of.
+    pub(super) fn empty_groups(&self) -> Vec<Arc<Group>> {
+        self.lock().groups.values().filter(|group| group.is_empty()).cloned().collect()
+    }
+
     pub(super) fn remove_group(&self, group: &Arc<Group>) {
         let mut state = self.lock();
         state.groups.remove(&group.name);
@@ -113,11 +118,16 @@ impl Registry {
 
     /// A queue is on disk under this name.
     pub(super) fn stored_as(&self, id: QueueId, queue: &Arc<SharedQueue>) {
+        queue.store_as(Some(id));
         self.lock().stored.insert(id, Arc::downgrade(queue));
     }
 
-    pub(super) fn not_stored(&self, id: QueueId) {
+    /// A queue is on disk no longer. Yields its name there, if it was.
+    pub(super) fn not_stored(&self, queue: &SharedQueue) -> Option<QueueId> {
+        let id = queue.stored()?;
+        queue.store_as(None);
         self.lock().stored.remove(&id);
+        Some(id)
     }
 
     pub(super) fn stored(&self, id: QueueId) -> Option<Arc<SharedQueue>> {

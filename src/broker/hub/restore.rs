@@ -42,6 +42,7 @@ impl Hub {
                 self.delayed.add(Duration::from_millis(wait), session);
             }
         }
+        self.end_empty_groups().await;
         Ok(())
     }
 
@@ -52,6 +53,7 @@ impl Hub {
             queue.waits_on_disk(rows, bytes);
             Group::new(Arc::clone(name), queue)
         });
+        group.set_kept();
         self.registry.stored_as(id, &group.queue);
     }
 

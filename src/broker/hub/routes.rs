@@ -54,7 +54,12 @@ impl Routes {
         self.find(topic, publisher).0
     }
 
-    /// The same, and how many subscriptions bring nothing because their clients may not read the topic.
+    /// How one queue gets a message on `topic`, if it does.
+    pub(super) fn to(&self, topic: &str, queue: &SharedQueue) -> Option<Route> {
+        self.of(topic, None).into_iter().find(|route| route.queue.number() == queue.number())
+    }
+
+    /// All of them, and how many subscriptions bring nothing because their clients may not read the topic.
     pub(super) fn find(&self, topic: &str, publisher: Option<u64>) -> (Vec<Route>, u64) {
         let mut denied = 0;
         let mut routes: Vec<Route> = Vec::new();

@@ -105,14 +105,19 @@ impl Session {
         [own].into_iter().chain(shared).collect()
     }
 
-    /// The filters that bring something into one of these queues, without what makes them shared.
+    /// What it subscribed to.
+    pub(super) fn filters(&self) -> Vec<Box<str>> {
+        self.lock().subscriptions.keys().cloned().collect()
+    }
+
+    /// The filters that bring something into one of its queues, without what makes them shared.
     pub(super) fn filters_of(&self, queue: &SharedQueue) -> Vec<Box<str>> {
+        if queue.number() != self.queue.number() {
+            return vec![Group::filter_in(queue.name()).into()];
+        }
         let state = self.lock();
-        let subscriptions = state.subscriptions.iter().filter_map(|(filter, subscription)| match &subscription.group {
-            None => (queue.number() == self.queue.number()).then(|| filter.clone()),
-            Some(group) => (group.queue.number() == queue.number()).then(|| group.filter().into()),
-        });
-        subscriptions.collect()
+        let own = state.subscriptions.iter().filter(|(_, subscription)| subscription.group.is_none());
+        own.map(|(filter, _)| filter.clone()).collect()
     }
 
     /// Whether its time without a connection is over.

@@ -44,6 +44,7 @@ impl Hub {
             count = count.wrapping_add(1);
             if count.is_multiple_of(EXPIRY) {
                 self.end_expired(now_ms()).await;
+                self.end_empty_groups().await;
                 self.drop_expired().await;
             }
         }

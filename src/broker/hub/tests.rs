@@ -1,0 +1,114 @@
+//! The hub as its connections use it, without any.
+
+use std::net::SocketAddr;
+
+use futures_util::FutureExt;
+use tempfile::TempDir;
+
+use super::*;
+use crate::broker::BrokerConfig;
+use crate::chat::qos::QoS;
+use crate::ops::clock::now_ms;
+use crate::store::SessionRecord;
+use crate::store::sqlite::{self as store, WriterThread};
+
+struct World {
+    hub: Arc<Hub>,
+    _writer: WriterThread,
+    _folder: TempDir,
+}
+
+impl World {
+    fn new(limits: BrokerLimits) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let (store, writer, _) = store::open(&store::Settings::new(folder.path().join("store")), now_ms()).unwrap();
+        let config = BrokerConfig { anonymous: true, ..BrokerConfig::default() };
+        let hub = Hub::new(Parts {
+            limits,
+            refusals: Arc::new(Refusals::new(Arc::new(Metrics::new()))),
+            store,
+            told: |_, _| (),
+            doorman: Arc::new(Doorman::new(&config).unwrap()),
+            inbound: mpsc::channel(1).0,
+            sightings: mpsc::channel(1).0,
+            set_aside: mpsc::channel(1).0,
+            stop: CancellationToken::new(),
+        });
+        Self { hub, _writer: writer, _folder: folder }
+    }
+
+    /// A session that outlives its connection.
+    async fn session(&self, client: &str) -> Arc<Session> {
+        let key: Arc<str> = format!(":{client}").into();
+        let session = Session::new(Arc::clone(&key), None, client.into(), self.hub.new_queue(&key));
+        self.hub.registry.add(&session);
+        let record = SessionRecord { key: key.to_string(), user: None, client: client.to_owned(), expiry_s: 60 };
+        let id = self.hub.store.keep_session(record, None).await.unwrap().await.unwrap();
+        self.hub.registry.stored_as(id, &session.queue);
+        session
+    }
+
+    fn subscribe(&self, session: &Arc<Session>, filter: &str) -> impl Future<Output = ()> + use<> {
+        let options = Options { qos: QoS::AtLeastOnce, no_local: false, retain_as_published: false, id: None };
+        let wanted = vec![Wanted { filter: filter.into(), options, retain_handling: 0 }];
+        let subscribed = Arc::clone(&self.hub).subscribe(Arc::clone(session), link(), wanted);
+        async { drop(subscribed.await.unwrap()) }
+    }
+
+    fn unsubscribe(&self, session: &Arc<Session>, filter: &str) -> impl Future<Output = ()> + use<> {
+        let ended = Arc::clone(&self.hub).unsubscribe(Arc::clone(session), vec![filter.into()]);
+        async { drop(ended.await.unwrap()) }
+    }
+
+    /// How many groups there are: with routes to them, and on disk.
+    async fn groups(&self) -> (usize, usize) {
+        let state = self.hub.store.broker_state().await.unwrap().await.unwrap();
+        (self.hub.routes.of("t", None).len(), state.groups.len())
+    }
+}
+
+fn link() -> Arc<Link> {
+    Link::new(SocketAddr::from(([127, 0, 0, 1], 1)))
+}
+
+#[tokio::test]
+async fn a_subscribe_to_a_group_that_is_cut_leaves_nothing_when_its_session_ends() {
+    let world = World::new(BrokerLimits::default());
+    let session = world.session("one").await;
+    assert!(world.subscribe(&session, "$share/g/t").now_or_never().is_none(), "it waits for the store");
+    assert_eq!(world.groups().await.1, 1);
+    world.hub.end_session(&session).await;
+    assert_eq!(world.groups().await, (0, 0));
+    assert!(world.hub.registry.group_queue(session.queue.number() + 1).is_none());
+}
+
+#[tokio::test]
+async fn an_unsubscribe_that_is_cut_while_it_waits_its_turn_changes_nothing() {
+    let world = World::new(BrokerLimits::default());
+    let session = world.session("one").await;
+    world.subscribe(&session, "$share/g/t").await;
+    let others = world.hub.groups.lock().await;
+    assert!(world.unsubscribe(&session, "$share/g/t").now_or_never().is_none());
+    drop(others);
+    assert_eq!(world.groups().await, (1, 1));
+    world.hub.end_session(&session).await;
+    assert_eq!(world.groups().await, (0, 0));
+}
+
+#[tokio::test]
+async fn a_group_whose_end_is_cut_ends_later_or_goes_on_with_another_member() {
+    let world = World::new(BrokerLimits::default());
+    for comes_back in [false, true] {
+        let session = world.session("one").await;
+        world.subscribe(&session, "$share/g/t").await;
+        assert!(world.unsubscribe(&session, "$share/g/t").now_or_never().is_none(), "it waits for the store");
+        assert_eq!(world.groups().await, (0, 1));
+        if comes_back {
+            world.subscribe(&session, "$share/g/t").await;
+        }
+        world.hub.end_empty_groups().await;
+        let left = usize::from(comes_back);
+        assert_eq!(world.groups().await, (left, left));
+        assert_eq!(world.hub.registry.empty_groups().len(), 0);
+    }
+}
