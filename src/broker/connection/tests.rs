@@ -95,7 +95,7 @@ impl World {
     }
 
     fn link(&self) -> Arc<Link> {
-        self.hub.connected().pop().expect("a connection")
+        self.hub.connected().last().expect("a connection")
     }
 }
 

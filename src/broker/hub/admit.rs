@@ -169,6 +169,7 @@ impl Hub {
         let mut state = session.lock();
         let mut own = state.own.take().unwrap_or_else(|| self.new_own());
         own.window.resume(connect.receive_maximum);
+        self.registry.connect(link);
         state.link = Some(Arc::clone(link));
         state.left_ms = None;
         state.ends_by_take_over = false;

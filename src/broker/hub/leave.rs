@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::task::yield_now;
+
 use super::Hub;
 use super::session::{Feed, Own, Session};
 use crate::broker::connection::Link;
@@ -59,6 +61,7 @@ impl Hub {
         }
         // Not before: who comes back waits for it, and finds the session as it is then.
         session.lock().link = None;
+        self.registry.disconnect(link);
         link.gone();
     }
 
@@ -122,14 +125,19 @@ impl Hub {
 
     /// Ends sessions whose time without a connection is over.
     pub(super) async fn end_expired(self: &Arc<Self>, now_ms: u64) {
-        for session in self.registry.sessions() {
-            if session.is_expired(now_ms) {
+        let mut after: Arc<str> = "".into();
+        loop {
+            let page = self.registry.sessions(&after);
+            let Some(last) = page.last() else { return };
+            after = Arc::clone(&last.key);
+            for session in page.iter().filter(|session| session.is_expired(now_ms)) {
                 // Should its client come back just now, it waits for the end, and finds no session.
                 let _turn = self.registry.claim(&session.key).await;
                 if session.is_expired(now_ms) {
-                    self.end_session(&session).await;
+                    self.end_session(session).await;
                 }
             }
+            yield_now().await;
         }
     }
 }

@@ -41,7 +41,7 @@ use super::connection::Link;
 use super::identity::Doorman;
 use super::refusals::{Refusal, Refusals, Who};
 use super::routing::retained::RetainedTopics;
-use super::session::MemoryLimits;
+use super::session::{MemoryLimits, Queue};
 use crate::mqtt::{Inbound, Outbound, SetAside, Sighting};
 use crate::ops::metrics::{Metric, Metrics};
 use crate::store::{Recorded, Store};
@@ -137,12 +137,19 @@ impl Hub {
 
     /// Tells all connections to end.
     pub(super) fn end_connections(&self) {
-        self.connected().iter().for_each(|link| link.stop());
+        self.connected().for_each(|link| link.stop());
     }
 
     /// The connections of clients that were let in.
-    pub(crate) fn connected(&self) -> Vec<Arc<Link>> {
-        self.registry.sessions().iter().filter_map(|session| session.link()).collect()
+    pub(crate) fn connected(&self) -> impl Iterator<Item = Arc<Link>> {
+        let mut page = Vec::new().into_iter();
+        let mut last = 0;
+        std::iter::from_fn(move || {
+            if page.len() == 0 {
+                page = self.registry.links(last).into_iter();
+            }
+            page.next().inspect(|link: &Arc<Link>| last = link.number())
+        })
     }
 
     /// Where a message goes; counts where it might have gone.
@@ -171,7 +178,7 @@ impl Hub {
     }
 
     fn new_queue(&self, name: &Arc<str>) -> Arc<SharedQueue> {
-        SharedQueue::new(self.next_number(), name, self.memory_limits())
+        SharedQueue::new(self.next_number(), name, Queue::new(self.memory_limits()), self.registry.on_disk())
     }
 
     fn next_number(&self) -> u64 {

@@ -6,7 +6,7 @@ use std::task::Waker;
 
 use crate::broker::connection::Link;
 use crate::broker::refusals::Refusal;
-use crate::broker::session::{Away, Item, MemoryLimits, Pulled, Pushed, Queue, Read};
+use crate::broker::session::{Away, Item, Pulled, Pushed, Queue, Read};
 use crate::chat::access::Rights;
 use crate::chat::qos::QoS;
 use crate::store::{DocumentRef, Dropped, QueueId, Seen};
@@ -28,11 +28,19 @@ pub(crate) struct SharedQueue {
     /// What its reader may read, all that it subscribed to if there is none: members of a group may read all of it. A lock
     /// because each connection of a session brings its own.
     rights: RwLock<Option<Rights>>,
-    /// What clients published and waits on disk, for the limits.
-    rows: AtomicU64,
-    bytes: AtomicU64,
+    /// For the limits.
+    on_disk: OnDisk,
+    /// Of all queues.
+    all_on_disk: Arc<OnDisk>,
     /// A lock because publishers, the store's news and consumers meet here; held for a few operations on memory.
     state: Mutex<State>,
+}
+
+/// What clients published and waits on disk: messages, and their bytes.
+#[derive(Debug, Default)]
+pub(super) struct OnDisk {
+    rows: AtomicU64,
+    bytes: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -58,24 +66,15 @@ struct Consumer {
 }
 
 impl SharedQueue {
-    /// A queue that is new; nobody reads it yet.
-    pub(super) fn new(number: u64, name: &Arc<str>, limits: MemoryLimits) -> Arc<Self> {
-        Self::of(number, name, None, Queue::new(limits))
-    }
-
-    /// A queue that the store kept.
-    pub(super) fn kept(number: u64, name: &Arc<str>, id: QueueId, limits: MemoryLimits) -> Arc<Self> {
-        Self::of(number, name, Some(id), Queue::kept(limits))
-    }
-
-    fn of(number: u64, name: &Arc<str>, id: Option<QueueId>, queue: Queue) -> Arc<Self> {
+    /// A queue that nobody reads yet. `name` is that of its session or group.
+    pub(super) fn new(number: u64, name: &Arc<str>, queue: Queue, all_on_disk: &Arc<OnDisk>) -> Arc<Self> {
         Arc::new(Self {
             number,
             name: Arc::clone(name),
-            stored: AtomicI64::new(id.map_or(NOWHERE, |id| id.0)),
+            stored: AtomicI64::new(NOWHERE),
             rights: RwLock::new(None),
-            rows: AtomicU64::new(0),
-            bytes: AtomicU64::new(0),
+            on_disk: OnDisk::default(),
+            all_on_disk: Arc::clone(all_on_disk),
             state: Mutex::new(State {
                 queue,
                 consumers: Vec::new(),
@@ -114,19 +113,17 @@ impl SharedQueue {
     }
 
     /// Messages of clients that wait on disk, and their bytes.
-    pub(crate) fn on_disk(&self) -> (u64, u64) {
-        (self.rows.load(Relaxed), self.bytes.load(Relaxed))
+    pub(super) fn on_disk(&self) -> (u64, u64) {
+        self.on_disk.get()
     }
 
     pub(super) fn waits_on_disk(&self, rows: u64, bytes: u64) {
-        self.rows.fetch_add(rows, Relaxed);
-        self.bytes.fetch_add(bytes, Relaxed);
+        self.on_disk.add(rows, bytes);
+        self.all_on_disk.add(rows, bytes);
     }
 
     pub(super) fn left_the_disk(&self, gone: Dropped) {
-        // What is counted twice by a race must not wrap around.
-        let _ = self.rows.fetch_update(Relaxed, Relaxed, |now| Some(now.saturating_sub(gone.rows)));
-        let _ = self.bytes.fetch_update(Relaxed, Relaxed, |now| Some(now.saturating_sub(gone.bytes)));
+        self.all_on_disk.subtract(self.on_disk.subtract(gone));
     }
 
     /// A connection begins to send what is in the queue.
@@ -309,6 +306,34 @@ impl SharedQueue {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for SharedQueue {
+    /// What has ended waits no longer.
+    fn drop(&mut self) {
+        let (rows, bytes) = self.on_disk();
+        self.left_the_disk(Dropped { rows, bytes });
+    }
+}
+
+impl OnDisk {
+    pub(super) fn get(&self) -> (u64, u64) {
+        (self.rows.load(Relaxed), self.bytes.load(Relaxed))
+    }
+
+    fn add(&self, rows: u64, bytes: u64) {
+        self.rows.fetch_add(rows, Relaxed);
+        self.bytes.fetch_add(bytes, Relaxed);
+    }
+
+    /// Yields what it was less: what is counted twice by a race must not wrap around.
+    fn subtract(&self, gone: Dropped) -> Dropped {
+        let less = |of: &AtomicU64, gone: u64| {
+            let before = of.fetch_update(Relaxed, Relaxed, |now| Some(now.saturating_sub(gone)));
+            gone.min(before.unwrap_or_default())
+        };
+        Dropped { rows: less(&self.rows, gone.rows), bytes: less(&self.bytes, gone.bytes) }
     }
 }
 

@@ -9,7 +9,7 @@ use super::group::Group;
 use super::queue::SharedQueue;
 use super::session::{Own, Session};
 use crate::broker::routing::retained::RetainedEntry;
-use crate::broker::session::Incoming;
+use crate::broker::session::{Incoming, Queue};
 use crate::ops::clock::now_ms;
 use crate::store::{BrokerState, KeptGroup, KeptRetained, KeptSession, KeptWill, StoreError};
 
@@ -46,10 +46,14 @@ impl Hub {
         Ok(())
     }
 
+    fn kept_queue(&self, name: &Arc<str>) -> Arc<SharedQueue> {
+        SharedQueue::new(self.next_number(), name, Queue::kept(self.memory_limits()), self.registry.on_disk())
+    }
+
     fn restore_group(&self, kept: KeptGroup) {
         let KeptGroup { queue: id, name, rows, bytes } = kept;
         let group = self.registry.group(&name, |name| {
-            let queue = SharedQueue::kept(self.next_number(), name, id, self.memory_limits());
+            let queue = self.kept_queue(name);
             queue.waits_on_disk(rows, bytes);
             Group::new(Arc::clone(name), queue)
         });
@@ -60,7 +64,7 @@ impl Hub {
     async fn restore_session(self: &Arc<Self>, kept: KeptSession) -> Result<Arc<Session>, StoreError> {
         let KeptSession { queue: id, record, left_at, subscriptions, rows, bytes, incoming } = kept;
         let key: Arc<str> = record.key.into();
-        let queue = SharedQueue::kept(self.next_number(), &key, id, self.memory_limits());
+        let queue = self.kept_queue(&key);
         queue.waits_on_disk(rows, bytes);
         queue.set_rights(self.doorman.rights_of(record.user.as_deref()));
         self.registry.stored_as(id, &queue);
