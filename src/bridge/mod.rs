@@ -87,7 +87,7 @@ pub struct Stops {
 pub async fn run(settings: Settings, parts: Parts, stops: Stops) -> Result<(), StoreError> {
     let Parts { store, recovery, mqtt, transports, metrics, readiness } = parts;
     let mqtt::Port { capabilities: broker, inbound, publish, broker_link, readers, .. } = mqtt;
-    let (clients, sightings, set_aside) = (mqtt.clients, mqtt.sightings, mqtt.set_aside);
+    let (clients, sightings, notices) = (mqtt.clients, mqtt.sightings, mqtt.notices);
     let (events_tx, events) = mpsc::channel(EVENTS);
     let links = transports.iter().map(|(transport, port)| (transport.clone(), port.link.clone())).collect();
     let watches = Watches { links, broker_link: broker_link.clone(), store: store.health(), clients, events };
@@ -112,7 +112,7 @@ pub async fn run(settings: Settings, parts: Parts, stops: Stops) -> Result<(), S
         tasks.spawn(device_intake.run());
     }
     tasks.spawn(expiry::run(Arc::clone(&context), stops.publish.clone()));
-    tasks.spawn(intake.run(inbound, set_aside, stops.intake.clone(), stops.quiet.clone()));
+    tasks.spawn(intake.run(inbound, notices, stops.intake.clone(), stops.quiet.clone()));
     tasks.spawn(user_presences.run(sightings, presences, stops.publish.clone()));
     let announced = CancellationToken::new();
     if context.broker.takes_documents {

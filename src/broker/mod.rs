@@ -198,7 +198,7 @@ impl Broker {
         stop: CancellationToken,
     ) -> Result<(), BrokerError> {
         let Self { listeners, doorman, files, config: BrokerConfig { data, limits, .. } } = self;
-        let Outlet { inbound, publish, broker_link, clients, sightings, set_aside, .. } = outlet;
+        let Outlet { inbound, publish, broker_link, clients, sightings, notices, .. } = outlet;
         let Surroundings { metrics, reload, store, told } = surroundings;
         let parts = hub::Parts {
             limits,
@@ -208,7 +208,7 @@ impl Broker {
             doorman: Arc::clone(&doorman),
             inbound,
             sightings,
-            set_aside,
+            notices,
             stop: stop.clone(),
         };
         let hub = Hub::new(parts);

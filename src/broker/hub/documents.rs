@@ -22,7 +22,7 @@ use crate::broker::refusals::Refusal;
 use crate::broker::session::{Flight, Item, Lane, Queue, Read, Source, Wanted as ToRead, document_message};
 use crate::chat::qos::QoS;
 use crate::chat::topic::Side;
-use crate::mqtt::SetAside;
+use crate::mqtt::{Notice, SetAside};
 use crate::ops::clock::now_ms;
 use crate::ops::metrics::Metric;
 use crate::store::{
@@ -267,8 +267,7 @@ impl Hub {
     pub(crate) fn too_big(&self, session: &Session, document: SetAside) {
         let SetAside { topic, bytes, most, .. } = &document;
         self.tell_of(session, Refusal::DocumentSize, &format!("{bytes} bytes on {topic}, at most {most} are taken"));
-        // If the bridge is behind with them, the log and the counter have to do.
-        let _ = self.set_aside.try_send(document);
+        self.notify(Notice::SetAside(document));
     }
 
     /// A message of a client is: it is dropped (MQTT 5, 3.1.2.11.4).

@@ -42,7 +42,7 @@ use super::identity::Doorman;
 use super::refusals::{Refusal, Refusals, Who};
 use super::routing::retained::RetainedTopics;
 use super::session::{MemoryLimits, Queue};
-use crate::mqtt::{Inbound, Outbound, SetAside, Sighting};
+use crate::mqtt::{Inbound, Notice, Outbound, Sighting};
 use crate::ops::metrics::{Metric, Metrics};
 use crate::store::{Recorded, Store};
 pub(crate) use admit::Admitted;
@@ -71,7 +71,7 @@ pub(crate) struct Hub {
     delayed: Delayed,
     inbound: mpsc::Sender<Inbound>,
     sightings: mpsc::Sender<Sighting>,
-    set_aside: mpsc::Sender<SetAside>,
+    notices: mpsc::Sender<Notice>,
     pub(crate) stop: CancellationToken,
     /// Held while a group gets or loses a member: its queue on disk comes and goes with them.
     groups: tokio::sync::Mutex<()>,
@@ -90,13 +90,13 @@ pub(super) struct Parts {
     pub(super) doorman: Arc<Doorman>,
     pub(super) inbound: mpsc::Sender<Inbound>,
     pub(super) sightings: mpsc::Sender<Sighting>,
-    pub(super) set_aside: mpsc::Sender<SetAside>,
+    pub(super) notices: mpsc::Sender<Notice>,
     pub(super) stop: CancellationToken,
 }
 
 impl Hub {
     pub(super) fn new(parts: Parts) -> Arc<Self> {
-        let Parts { limits, refusals, store, told, doorman, inbound, sightings, set_aside, stop } = parts;
+        let Parts { limits, refusals, store, told, doorman, inbound, sightings, notices, stop } = parts;
         Arc::new(Self {
             limits,
             metrics: Arc::clone(refusals.metrics()),
@@ -110,7 +110,7 @@ impl Hub {
             delayed: Delayed::default(),
             inbound,
             sightings,
-            set_aside,
+            notices,
             stop,
             groups: tokio::sync::Mutex::default(),
             announced: AtomicU64::new(documents::UNKNOWN),
@@ -168,6 +168,14 @@ impl Hub {
     fn tell_queue_full(&self, queue: &SharedQueue) {
         let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
         self.refusals.tell(Refusal::QueueFull, &Who::named(nowhere, None, queue.name()), "");
+        if let Some(refused) = queue.refused() {
+            self.notify(Notice::QueueFull { session: Arc::clone(queue.name()), refused });
+        }
+    }
+
+    /// Tells the bridge. If it is behind with notices, the log and the counter have to do.
+    fn notify(&self, notice: Notice) {
+        let _ = self.notices.try_send(notice);
     }
 
     /// Tells that something was refused to a session.

@@ -1,8 +1,12 @@
 //! A queue that several tasks share: those that put messages into it, and those that send what is in it.
 
+use std::mem;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::task::Waker;
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::broker::connection::Link;
 use crate::broker::refusals::Refusal;
@@ -13,6 +17,8 @@ use crate::store::{DocumentRef, Dropped, QueueId, Seen};
 
 /// How much one member of a group gets before the next one has its turn.
 const TURN: usize = 16;
+/// How often the operator is told that messages are not kept.
+const TOLD_EVERY: Duration = Duration::from_secs(60);
 /// Not on disk.
 const NOWHERE: i64 = 0;
 
@@ -54,6 +60,9 @@ struct State {
     turn: (u64, usize),
     /// Publishers who wait until there is room, and readers elsewhere who wait until this one has read a document.
     held: Vec<Waker>,
+    /// Messages that were not kept since that was told.
+    refused: u64,
+    told: Option<Instant>,
     /// Retained messages are being sent: what is published meanwhile waits here for its place behind them.
     later: Option<Vec<(Item, Option<u64>)>>,
 }
@@ -81,6 +90,8 @@ impl SharedQueue {
                 next: 0,
                 turn: (0, 0),
                 held: Vec::new(),
+                refused: 0,
+                told: None,
                 later: None,
             }),
         })
@@ -90,7 +101,7 @@ impl SharedQueue {
         self.number
     }
 
-    pub(super) fn name(&self) -> &str {
+    pub(super) fn name(&self) -> &Arc<str> {
         &self.name
     }
 
@@ -120,6 +131,17 @@ impl SharedQueue {
     pub(super) fn waits_on_disk(&self, rows: u64, bytes: u64) {
         self.on_disk.add(rows, bytes);
         self.all_on_disk.add(rows, bytes);
+    }
+
+    /// A message is not kept, because so much waits. Yields how many were not since that was told, if it is to be told now.
+    pub(super) fn refused(&self) -> Option<u64> {
+        let mut state = self.lock();
+        state.refused += 1;
+        let now = Instant::now();
+        state.told.is_none_or(|told| now - told >= TOLD_EVERY).then(|| {
+            state.told = Some(now);
+            mem::take(&mut state.refused)
+        })
     }
 
     pub(super) fn left_the_disk(&self, gone: Dropped) {

@@ -1,7 +1,8 @@
 //! The hub as its connections use it, without any.
 
-use std::net::SocketAddr;
+use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::FutureExt;
 use tempfile::TempDir;
 
@@ -9,11 +10,12 @@ use super::*;
 use crate::broker::BrokerConfig;
 use crate::chat::qos::QoS;
 use crate::ops::clock::now_ms;
-use crate::store::SessionRecord;
 use crate::store::sqlite::{self as store, WriterThread};
+use crate::store::{Message, SessionRecord};
 
 struct World {
     hub: Arc<Hub>,
+    notices: mpsc::Receiver<Notice>,
     _writer: WriterThread,
     _folder: TempDir,
 }
@@ -23,6 +25,7 @@ impl World {
         let folder = tempfile::tempdir().unwrap();
         let (store, writer, _) = store::open(&store::Settings::new(folder.path().join("store")), now_ms()).unwrap();
         let config = BrokerConfig { anonymous: true, ..BrokerConfig::default() };
+        let (notices_tx, notices) = mpsc::channel(8);
         let hub = Hub::new(Parts {
             limits,
             refusals: Arc::new(Refusals::new(Arc::new(Metrics::new()))),
@@ -31,10 +34,10 @@ impl World {
             doorman: Arc::new(Doorman::new(&config).unwrap()),
             inbound: mpsc::channel(1).0,
             sightings: mpsc::channel(1).0,
-            set_aside: mpsc::channel(1).0,
+            notices: notices_tx,
             stop: CancellationToken::new(),
         });
-        Self { hub, _writer: writer, _folder: folder }
+        Self { hub, notices, _writer: writer, _folder: folder }
     }
 
     /// A session that outlives its connection.
@@ -111,4 +114,32 @@ async fn a_group_whose_end_is_cut_ends_later_or_goes_on_with_another_member() {
         assert_eq!(world.groups().await, (left, left));
         assert_eq!(world.hub.registry.empty_groups().len(), 0);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_queue_is_told_at_once_and_then_once_a_minute_with_the_number_of_messages() {
+    let mut world = World::new(BrokerLimits { queued_messages: 1, ..BrokerLimits::default() });
+    let (topic, payload, properties) = ("t".into(), "x".into(), Bytes::new());
+    let message = Message { topic, payload, properties, qos: QoS::AtLeastOnce, retain: false, expires_at: None };
+    let (one, other) = (world.hub.new_queue(&"one".into()), world.hub.new_queue(&"other".into()));
+    let told = |world: &mut World| {
+        std::iter::from_fn(|| world.notices.try_recv().ok())
+            .map(|notice| match notice {
+                Notice::QueueFull { session, refused } => (session.to_string(), refused),
+                other => panic!("{other:?}"),
+            })
+            .collect::<Vec<_>>()
+    };
+    for queue in [&one, &other] {
+        assert!(world.hub.has_room_on_disk(queue, &message));
+    }
+    for _ in 0..5 {
+        assert!(!world.hub.has_room_on_disk(&one, &message));
+    }
+    assert!(!world.hub.has_room_on_disk(&other, &message));
+    assert_eq!(told(&mut world), [("one".to_owned(), 1), ("other".to_owned(), 1)]);
+    tokio::time::advance(Duration::from_secs(60)).await;
+    assert_eq!(told(&mut world), []);
+    assert!(!world.hub.has_room_on_disk(&one, &message));
+    assert_eq!(told(&mut world), [("one".to_owned(), 5)]);
 }
