@@ -129,7 +129,8 @@ impl Hub {
             tokio::join!(
                 Arc::clone(self).distribute_news(),
                 Arc::clone(self).publish_delayed_wills(),
-                Arc::clone(self).sweep(clients),
+                self.look(clients),
+                self.sweep(),
             )
         };
         tokio::join!(Arc::clone(self).publish_for_bridge(publish), closed.run_until_cancelled(endless));

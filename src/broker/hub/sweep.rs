@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::yield_now;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 
 use super::Hub;
 use crate::broker::connection::Link;
@@ -16,26 +16,29 @@ use crate::ops::metrics::Metric;
 const LOOK: Duration = Duration::from_secs(1);
 /// How many connections are looked at before others have their turn.
 const STEP: usize = 1_000;
-/// How often sessions and messages are, in looks.
-const EXPIRY: u32 = 30;
+/// How often sessions and messages are.
+const EXPIRY: Duration = Duration::from_secs(30);
 
 impl Hub {
-    /// Looks at everything in turn, for ever. `clients` is told how many are connected.
-    pub(super) async fn sweep(self: Arc<Self>, clients: watch::Sender<Option<usize>>) {
-        let mut looks = interval(LOOK);
-        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut count = 0_u32;
+    /// Looks at the connections, for ever. `clients` is told how many there are.
+    pub(super) async fn look(&self, clients: watch::Sender<Option<usize>>) {
+        let mut looks = every(LOOK);
         loop {
             looks.tick().await;
             self.end_overdue().await;
             clients.send_replace(Some(self.registry.connected()));
             self.measure();
-            count = count.wrapping_add(1);
-            if count.is_multiple_of(EXPIRY) {
-                self.end_expired(now_ms()).await;
-                self.end_empty_groups().await;
-                self.drop_expired().await;
-            }
+        }
+    }
+
+    /// Ends and drops what has expired, for ever. Waits for the disk, as [`Self::look`] does not.
+    pub(super) async fn sweep(self: &Arc<Self>) {
+        let mut sweeps = every(EXPIRY);
+        loop {
+            sweeps.tick().await;
+            self.end_expired(now_ms()).await;
+            self.end_empty_groups().await;
+            self.drop_expired().await;
         }
     }
 
@@ -86,4 +89,10 @@ impl Hub {
             }
         }
     }
+}
+
+fn every(period: Duration) -> Interval {
+    let mut ticks = interval_at(Instant::now() + period, period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
 }

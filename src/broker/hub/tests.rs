@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use tempfile::TempDir;
+use tokio::time::sleep;
 
 use super::*;
 use crate::broker::BrokerConfig;
@@ -142,4 +143,42 @@ async fn a_full_queue_is_told_at_once_and_then_once_a_minute_with_the_number_of_
     assert_eq!(told(&mut world), []);
     assert!(!world.hub.has_room_on_disk(&one, &message));
     assert_eq!(told(&mut world), [("one".to_owned(), 5)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn connections_are_looked_at_while_the_sweep_waits_for_the_disk() {
+    let world = World::new(BrokerLimits::default());
+    let (clients, counted) = watch::channel(None);
+    let (connected, _disk) = (link(), world.hub.groups.lock().await);
+    let later = async {
+        sleep(Duration::from_secs(100)).await;
+        connected.set_expires_ms(0);
+        world.hub.registry.connect(&connected);
+        sleep(Duration::from_secs(2)).await;
+    };
+    tokio::select! {
+        _ = async { tokio::join!(world.hub.look(clients), world.hub.sweep()) } => unreachable!("they never end"),
+        () = later => {}
+    }
+    assert_eq!((*counted.borrow(), connected.ending().is_some()), (Some(1), true));
+}
+
+#[tokio::test]
+async fn all_connections_and_sessions_are_looked_at_page_by_page() {
+    const MANY: usize = 2_500;
+    let world = World::new(BrokerLimits::default());
+    for n in 0..MANY {
+        let key: Arc<str> = format!(":{n}").into();
+        world.hub.registry.connect(&link());
+        world.hub.registry.add(&Session::new(Arc::clone(&key), None, "c".into(), world.hub.new_queue(&key)));
+    }
+    assert_eq!(world.hub.connected().count(), MANY);
+    world.hub.end_expired(now_ms()).await;
+    assert_eq!(world.hub.registry.count(None).0, MANY, "none of them was ever left");
+    let (mut after, mut seen): (Arc<str>, _) = ("".into(), 0);
+    while let Some(last) = world.hub.registry.sessions(&after).last() {
+        seen += world.hub.registry.sessions(&after).len();
+        after = Arc::clone(&last.key);
+    }
+    assert_eq!(seen, MANY);
 }
