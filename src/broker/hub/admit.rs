@@ -1,6 +1,5 @@
 //! Who is let in, and with which session: a new one, the one that was kept, or that of a connection which it takes over.
 
-use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +16,6 @@ use crate::broker::refusals::Refusal;
 use crate::broker::session::{Incoming, Queue, Window};
 use crate::broker::wire::{self, Connect, Version};
 use crate::chat::access::Rights;
-use crate::chat::principal::{Identity, Role};
 use crate::mqtt::Change;
 use crate::ops::clock::now_ms;
 use crate::store::{Message, SessionRecord, StoreError, Will};
@@ -43,10 +41,6 @@ pub(crate) struct Admitted {
     pub(crate) expiry_s: u32,
     /// What the client may do.
     pub(crate) rights: Rights,
-    /// Which of its user's devices it is.
-    pub(crate) device: Option<Arc<str>>,
-    /// Messages that it may publish in a second.
-    pub(crate) publish_rate: Option<NonZeroU32>,
     /// As long as it lives, no other connection takes the session over: until the CONNACK is written.
     pub(crate) turn: Turn,
     /// Among the connections of its user, until it is dropped.
@@ -80,10 +74,7 @@ impl Hub {
             self.end_session(&session).await;
         }
         let present = former.is_some();
-        let session = match former {
-            Some(session) => session,
-            None => self.new_session(&visitor),
-        };
+        let session = former.unwrap_or_else(|| self.new_session(&visitor));
         let expiry_s = self.expiry(connect.session_expiry_s);
         let own = self.take(&session, connect, &visitor, link);
         if self.keep(&session, expiry_s).await.is_err() {
@@ -98,15 +89,12 @@ impl Hub {
             }
         }
         let Visitor { caller, client, assigned, place, .. } = visitor;
-        let is_user = matches!(&caller, Caller::Known(Identity { role: Role::User, .. }, _));
         Ok(Admitted {
             own,
             present,
             assigned: assigned.then_some(client),
             expiry_s,
             rights: caller.rights(),
-            device: session.device(),
-            publish_rate: NonZeroU32::new(self.limits.publish_rate).filter(|_| is_user),
             turn,
             place,
             session,
@@ -154,10 +142,8 @@ impl Hub {
         timeout(TAKE_OVER, former.wait_gone()).await.map_err(|_late| Denied::from(Refusal::Busy))
     }
 
-    fn new_session(&self, visitor: &Visitor) -> Arc<Session> {
-        let Visitor { key, user, client, .. } = visitor;
-        let queue = self.new_queue(key);
-        let session = Session::new(Arc::clone(key), user.clone(), Arc::clone(client), queue);
+    fn new_session(&self, Visitor { key, user, client, .. }: &Visitor) -> Arc<Session> {
+        let session = Session::new(Arc::clone(key), user.clone(), Arc::clone(client), self.new_queue(key));
         self.registry.add(&session);
         session
     }

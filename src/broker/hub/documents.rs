@@ -35,7 +35,7 @@ pub(super) const UNKNOWN: u64 = 0;
 
 impl Hub {
     /// Gives what commits brought to those who read it, for ever.
-    pub(super) async fn distribute_news(self: Arc<Self>) {
+    pub(super) async fn distribute_news(&self) {
         loop {
             let FreshBatch { items, topics, queues } = self.store.fresh().await;
             for fresh in items {
@@ -96,34 +96,28 @@ impl Hub {
         read: Read,
     ) -> BoxFuture<'static, Result<Vec<QueueRow>, StoreError>> {
         let (hub, session) = (Arc::clone(self), Arc::clone(session));
-        let asked = Asked { queue, read, answered: false };
+        let asked = Asked { queue, read };
         Box::pin(async move {
-            let numbered = hub.answer(&session, &asked).await?;
-            asked.done();
+            let Asked { queue, read } = &asked;
+            let mut numbered = Vec::new();
+            match &read.what {
+                ToRead::Rows(after) => {
+                    let rows = hub.next_rows(queue, *after, read.page).await?;
+                    numbered.extend(rows.iter().filter(|row| row.packet_id.is_some()).cloned());
+                    queue.read(|queue| queue.rows_came(read, rows));
+                }
+                ToRead::Documents(topic, after) => {
+                    let documents = hub.next_documents(queue, topic, *after, read.page).await?;
+                    queue.read(|queue| queue.documents_came(read, documents));
+                }
+                ToRead::Topics => {
+                    hub.watch_own(queue).await?;
+                    hub.watch(queue, &session.filters_of(queue)).await?;
+                    queue.read(|queue| queue.topics_came(read, &[]));
+                }
+            }
             Ok(numbered)
         })
-    }
-
-    async fn answer(&self, session: &Session, asked: &Asked) -> Result<Vec<QueueRow>, StoreError> {
-        let (queue, read) = (&asked.queue, &asked.read);
-        match &read.what {
-            ToRead::Rows(after) => {
-                let rows = self.next_rows(queue, *after, read.page).await?;
-                let numbered = rows.iter().filter(|row| row.packet_id.is_some()).cloned().collect();
-                queue.read(|queue| queue.rows_came(read, rows));
-                return Ok(numbered);
-            }
-            ToRead::Documents(topic, after) => {
-                let documents = self.next_documents(queue, topic, *after, read.page).await?;
-                queue.read(|queue| queue.documents_came(read, documents));
-            }
-            ToRead::Topics => {
-                self.watch_own(queue).await?;
-                self.watch(queue, &session.filters_of(queue)).await?;
-                queue.read(|queue| queue.topics_came(read, &[]));
-            }
-        }
-        Ok(Vec::new())
     }
 
     /// The next rows of a queue; none only if there are none.
@@ -270,11 +264,6 @@ impl Hub {
         self.notify(Notice::SetAside(document));
     }
 
-    /// A message of a client is: it is dropped (MQTT 5, 3.1.2.11.4).
-    pub(crate) fn count_too_big(&self) {
-        self.metrics.count(Metric::BrokerTooBig);
-    }
-
     /// Of each of these topics, documents up to one may have been seen by a reader who is gone: whoever gets them now gets
     /// copies.
     pub(super) async fn documents_seen(&self, seen: Vec<Seen>) {
@@ -332,19 +321,11 @@ fn taken_by(session: &Session, flight: &Flight) -> TakenBy {
 struct Asked {
     queue: Arc<SharedQueue>,
     read: Read,
-    answered: bool,
-}
-
-impl Asked {
-    fn done(mut self) {
-        self.answered = true;
-    }
 }
 
 impl Drop for Asked {
     fn drop(&mut self) {
-        if !self.answered {
-            self.queue.read(|queue| queue.read_failed(&self.read));
-        }
+        // If it was answered, this is nothing.
+        self.queue.read(|queue| queue.read_failed(&self.read));
     }
 }

@@ -1,13 +1,13 @@
 //! The end of a connection, and of a session.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::yield_now;
 
 use super::Hub;
-use super::session::{Feed, Own, Session};
+use super::session::{Own, Session};
 use crate::broker::connection::Link;
 use crate::broker::session::Item;
 use crate::mqtt::Change;
@@ -71,19 +71,15 @@ impl Hub {
         for (group, item) in unacknowledged {
             back.entry(group).or_default().push(item);
         }
-        let mut seen: Vec<Seen> = Vec::new();
-        for Feed { queue, .. } in session.feeds() {
-            let back = back.remove(&queue.number()).unwrap_or_default();
-            if let Some(away) = queue.detach(link, back) {
-                seen.extend(away.seen);
-            }
-        }
+        let own = session.feeds().into_iter().map(|feed| feed.queue);
         // Of groups that the session left before.
-        for (group, back) in back {
-            if let Some(away) = self.registry.group_queue(group).and_then(|queue| queue.detach(link, back)) {
-                seen.extend(away.seen);
-            }
-        }
+        let former = back.keys().filter_map(|group| self.registry.group_queue(*group));
+        let queues: BTreeMap<_, _> = own.chain(former).map(|queue| (queue.number(), queue)).collect();
+        let away = queues.values().filter_map(|queue| {
+            let back = back.remove(&queue.number()).unwrap_or_default();
+            queue.detach(link, back)
+        });
+        let seen: Vec<Seen> = away.flat_map(|away| away.seen).collect();
         self.documents_seen(seen).await;
     }
 

@@ -29,7 +29,7 @@ mod subscribe;
 mod sweep;
 mod wills;
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -54,6 +54,9 @@ use routes::{Route, Routes};
 pub(crate) use session::{Feed, Options, Own, Session};
 pub(crate) use subscribe::{AfterSubscribe, Wanted};
 use wills::Delayed;
+
+/// The address of a session that has no connection.
+const NOWHERE: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0));
 
 /// The hub. It is shared by all connections.
 #[derive(Debug)]
@@ -126,14 +129,9 @@ impl Hub {
         closed: &CancellationToken,
     ) {
         let endless = async {
-            tokio::join!(
-                Arc::clone(self).distribute_news(),
-                Arc::clone(self).publish_delayed_wills(),
-                self.look(clients),
-                self.sweep(),
-            )
+            tokio::join!(self.distribute_news(), self.publish_delayed_wills(), self.look(clients), self.sweep(),)
         };
-        tokio::join!(Arc::clone(self).publish_for_bridge(publish), closed.run_until_cancelled(endless));
+        tokio::join!(self.publish_for_bridge(publish), closed.run_until_cancelled(endless));
     }
 
     /// Tells all connections to end.
@@ -160,15 +158,9 @@ impl Hub {
         routes
     }
 
-    /// A message at QoS 0 had no room, as it may.
-    fn count_dropped(&self) {
-        self.metrics.count(Metric::BrokerDropped);
-    }
-
     /// A lasting session has so much to read that a message is not kept for it.
     fn tell_queue_full(&self, queue: &SharedQueue) {
-        let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
-        self.refusals.tell(Refusal::QueueFull, &Who::named(nowhere, None, queue.name()), "");
+        self.refusals.tell(Refusal::QueueFull, &Who::named(NOWHERE, None, queue.name()), "");
         if let Some(refused) = queue.refused() {
             self.notify(Notice::QueueFull { session: Arc::clone(queue.name()), refused });
         }
@@ -181,7 +173,7 @@ impl Hub {
 
     /// Tells that something was refused to a session.
     fn tell_of(&self, session: &Session, refusal: Refusal, detail: &str) {
-        let nowhere = || Who::named(SocketAddr::from(([0, 0, 0, 0], 0)), session.user.as_deref(), &session.client);
+        let nowhere = || Who::named(NOWHERE, session.user.as_deref(), &session.client);
         let who = session.link().map_or_else(nowhere, |link| link.who());
         self.refusals.tell(refusal, &who, detail);
     }

@@ -8,7 +8,7 @@ use futures_util::stream::FuturesUnordered;
 use tokio::sync::mpsc;
 
 use super::Hub;
-use super::publish::{NewPublish, NotSafe, Promise, Publisher, Publishing};
+use super::publish::{NewPublish, NotSafe, Publisher, Publishing};
 use super::session::Session;
 use crate::broker::connection::Link;
 use crate::broker::identity::Caller;
@@ -23,7 +23,7 @@ const OPEN: usize = 256;
 
 impl Hub {
     /// Publishes what the bridge gives until the broker stops. What it has not taken by then is answered `Unsent`.
-    pub(super) async fn publish_for_bridge(self: Arc<Self>, mut publish: mpsc::Receiver<Outbound>) {
+    pub(super) async fn publish_for_bridge(self: &Arc<Self>, mut publish: mpsc::Receiver<Outbound>) {
         let mut open = FuturesUnordered::new();
         loop {
             tokio::select! {
@@ -61,9 +61,14 @@ impl Hub {
         async move {
             let answer = match publishing {
                 _ if !is_read => Outcome::NoReader,
-                Publishing::Refused(_) => Outcome::Confirmed,
-                Publishing::Promised(_) => Outcome::Confirmed,
-                Publishing::Waits(waits) => kept(waits.await).await,
+                Publishing::Refused(_) | Publishing::Promised(_) => Outcome::Confirmed,
+                Publishing::Waits(waits) => {
+                    let is_stored = match waits.await {
+                        Ok(promise) => promise.stored().await,
+                        Err(NotSafe) => false,
+                    };
+                    if is_stored { Outcome::Confirmed } else { Outcome::Lost }
+                }
             };
             // Whoever does not wait for it is content.
             let _ = outcome.send(answer);
@@ -80,15 +85,5 @@ impl Hub {
         let (client, connection) = (Arc::clone(&session.client), link.number());
         let sighting = Sighting { user, role, client, device, connection, change };
         let _ = self.stop.run_until_cancelled(self.sightings.send(sighting)).await;
-    }
-}
-
-async fn kept(promise: Result<Promise, NotSafe>) -> Outcome {
-    match promise {
-        Ok(promise) => match promise.stored().await {
-            true => Outcome::Confirmed,
-            false => Outcome::Lost,
-        },
-        Err(NotSafe) => Outcome::Lost,
     }
 }

@@ -21,6 +21,7 @@ use crate::chat::qos::QoS;
 use crate::chat::topic::Side;
 use crate::mqtt::{Ack, AckWord, Inbound};
 use crate::ops::clock::now_ms;
+use crate::ops::metrics::Metric;
 use crate::store::{Committed, Enqueue, Message, QueueId, Target};
 
 /// How long an acknowledgement waits for a reader who is behind.
@@ -206,7 +207,7 @@ impl Hub {
         let pushed = queue.push(Item::memory(Arc::clone(message), target), self.announced());
         if qos == QoS::AtMostOnce {
             if pushed == Pushed::Full {
-                self.count_dropped();
+                self.metrics.count(Metric::BrokerDropped);
             }
         } else if pushed == Pushed::Full {
             end_slow(queue);

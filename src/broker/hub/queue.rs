@@ -13,7 +13,7 @@ use crate::broker::refusals::Refusal;
 use crate::broker::session::{Away, Item, Pulled, Pushed, Queue, Read};
 use crate::chat::access::Rights;
 use crate::chat::qos::QoS;
-use crate::store::{DocumentRef, Dropped, QueueId, Seen};
+use crate::store::{DocumentRef, Dropped, QueueId};
 
 /// How much one member of a group gets before the next one has its turn.
 const TURN: usize = 16;
@@ -279,11 +279,6 @@ impl SharedQueue {
     /// A document that was pulled is acknowledged.
     pub(super) fn acknowledged(&self, document: &DocumentRef) {
         self.lock().queue.acknowledged(document);
-    }
-
-    /// Subscriptions ended: what is not read any more is dropped.
-    pub(super) fn unwatch(&self, still_read: impl Fn(&str) -> bool) -> Vec<Seen> {
-        self.lock().queue.unwatch(still_read)
     }
 
     /// The document is too big for whoever pulled it: it stays where it is.

@@ -9,7 +9,7 @@ use crate::broker::routing::filters::FilterTree;
 use crate::chat::qos::QoS;
 
 /// All subscriptions, by their filters. A lock that publishers share; who subscribes has it alone for one operation.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Routes {
     tree: RwLock<FilterTree<u64, Subscriber>>,
 }
@@ -29,12 +29,6 @@ pub(super) struct Route {
     pub(super) retain_as_published: bool,
     /// Of the subscriptions that match.
     pub(super) ids: Vec<u32>,
-}
-
-impl Default for Routes {
-    fn default() -> Self {
-        Self { tree: RwLock::new(FilterTree::new()) }
-    }
 }
 
 impl Routes {

@@ -129,7 +129,7 @@ impl Session {
     }
 
     /// Which of its user's devices it is.
-    pub(super) fn device(&self) -> Option<Arc<str>> {
+    pub(crate) fn device(&self) -> Option<Arc<str>> {
         self.user.as_deref().map(|user| device_of(user, &self.client).into())
     }
 

@@ -10,7 +10,7 @@ use super::queue::SharedQueue;
 use super::session::{Options, Session, Subscription};
 use crate::broker::connection::Link;
 use crate::chat::filter::{Shared, literal_prefix};
-use crate::store::{KeptSubscription, Seen, StoreError};
+use crate::store::{KeptSubscription, StoreError};
 
 /// Topics that are asked of the store at one time.
 const TOPICS: usize = 256;
@@ -135,16 +135,14 @@ impl Hub {
                 queue.look_for_topics();
             });
         }
-        let sent = self.send_all_retained(session, &granted).await;
+        let mut sent = Ok(());
+        for Granted { filter, options, .. } in granted.iter().filter(|granted| granted.sends_retained) {
+            if sent.is_ok() {
+                sent = self.send_retained(session, filter, *options).await;
+            }
+        }
         session.queue.end_retained();
         sent
-    }
-
-    async fn send_all_retained(&self, session: &Session, granted: &[Granted]) -> Result<(), StoreError> {
-        for Granted { filter, options, .. } in granted.iter().filter(|granted| granted.sends_retained) {
-            self.send_retained(session, filter, *options).await?;
-        }
-        Ok(())
     }
 
     /// Finds the topics that have documents and match one of these filters, by which they come into a queue.
@@ -202,17 +200,14 @@ impl Hub {
             }
         }
         if !ended.is_empty() {
-            let seen = self.unwatch(&session.queue);
+            let is_read = |topic: &str| self.routes.to(topic, &session.queue).is_some();
+            let seen = session.queue.read(|queue| queue.unwatch(is_read));
             self.documents_seen(seen).await;
             if let Some(queue) = session.queue.stored() {
                 self.store.unsubscribe(queue, ended).await?.await?;
             }
         }
         Ok(codes)
-    }
-
-    fn unwatch(&self, queue: &SharedQueue) -> Vec<Seen> {
-        queue.unwatch(|topic| self.routes.to(topic, queue).is_some())
     }
 
     /// What matches goes there no longer. A group without members ends. Yields whether there was such a subscription.

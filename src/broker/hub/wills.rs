@@ -1,13 +1,12 @@
 //! Wills: what is published when a connection breaks, at once or some time later (MQTT 5, 3.1.2.5).
 
 use std::collections::BTreeMap;
-use std::future::pending;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, timeout_at};
 
 use super::Hub;
 use super::publish::{NewPublish, Publisher, Publishing};
@@ -16,6 +15,9 @@ use crate::broker::refusals::Refusal;
 use crate::broker::wire::MessageProperties;
 use crate::ops::clock::now_ms;
 use crate::store::Will;
+
+/// How long nobody looks while no will waits; whoever adds one wakes.
+const NO_WILL: Duration = Duration::from_secs(3_600);
 
 /// Wills that wait.
 #[derive(Debug, Default)]
@@ -58,31 +60,21 @@ impl Delayed {
 
 impl Hub {
     /// Publishes delayed wills when they are due.
-    pub(super) async fn publish_delayed_wills(self: Arc<Self>) {
+    pub(super) async fn publish_delayed_wills(self: &Arc<Self>) {
         loop {
-            let next = match self.delayed.take_due(Instant::now()) {
+            let now = Instant::now();
+            match self.delayed.take_due(now) {
                 Ok(session) => {
-                    // Who is back has another one.
                     let will = {
                         let mut state = session.lock();
+                        // Who is back has another one.
                         if state.link.is_none() { state.will.take() } else { None }
                     };
                     if let Some(will) = will {
                         self.publish_will(&session, will).await;
                     }
-                    continue;
                 }
-                Err(next) => next,
-            };
-            let due = async {
-                match next {
-                    Some(due) => sleep_until(due).await,
-                    None => pending().await,
-                }
-            };
-            tokio::select! {
-                () = due => {}
-                () = self.delayed.changed.notified() => {}
+                Err(next) => _ = timeout_at(next.unwrap_or(now + NO_WILL), self.delayed.changed.notified()).await,
             }
         }
     }
