@@ -17,6 +17,7 @@ mod documents;
 mod group;
 mod import;
 mod leave;
+mod on_disk;
 mod port;
 mod publish;
 mod queue;

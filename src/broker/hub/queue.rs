@@ -1,13 +1,14 @@
 //! A queue that several tasks share: those that put messages into it, and those that send what is in it.
 
 use std::mem;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::task::Waker;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::on_disk::OnDisk;
 use crate::broker::connection::Link;
 use crate::broker::refusals::Refusal;
 use crate::broker::session::{Away, Item, Pulled, Pushed, Queue, Read};
@@ -40,13 +41,6 @@ pub(crate) struct SharedQueue {
     all_on_disk: Arc<OnDisk>,
     /// A lock because publishers, the store's news and consumers meet here; held for a few operations on memory.
     state: Mutex<State>,
-}
-
-/// What clients published and waits on disk: messages, and their bytes.
-#[derive(Debug, Default)]
-pub(super) struct OnDisk {
-    rows: AtomicU64,
-    bytes: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -331,26 +325,6 @@ impl Drop for SharedQueue {
     fn drop(&mut self) {
         let (rows, bytes) = self.on_disk();
         self.left_the_disk(Dropped { rows, bytes });
-    }
-}
-
-impl OnDisk {
-    pub(super) fn get(&self) -> (u64, u64) {
-        (self.rows.load(Relaxed), self.bytes.load(Relaxed))
-    }
-
-    fn add(&self, rows: u64, bytes: u64) {
-        self.rows.fetch_add(rows, Relaxed);
-        self.bytes.fetch_add(bytes, Relaxed);
-    }
-
-    /// Yields what it was less: what is counted twice by a race must not wrap around.
-    fn subtract(&self, gone: Dropped) -> Dropped {
-        let less = |of: &AtomicU64, gone: u64| {
-            let before = of.fetch_update(Relaxed, Relaxed, |now| Some(now.saturating_sub(gone)));
-            gone.min(before.unwrap_or_default())
-        };
-        Dropped { rows: less(&self.rows, gone.rows), bytes: less(&self.bytes, gone.bytes) }
     }
 }
 

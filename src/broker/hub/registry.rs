@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use tokio::sync::OwnedMutexGuard;
 
 use super::group::Group;
-use super::queue::{OnDisk, SharedQueue};
+use super::on_disk::OnDisk;
+use super::queue::SharedQueue;
 use super::session::Session;
 use crate::broker::connection::Link;
 use crate::store::QueueId;
