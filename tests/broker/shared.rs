@@ -74,7 +74,7 @@ async fn at_qos_2_the_member_that_was_sent_a_message_completes_it_and_nobody_els
         goes.ack(PUBCOMP, first).await;
         complete(&mut goes, second).await;
         goes.quiet().await;
-        assert_eq!(world.kept("goes"), 0);
+        world.keeps_nothing("goes").await;
         world.close().await;
     }
 }
