@@ -15,7 +15,7 @@ use crate::chat::message::{
 use crate::chat::principal::{Principal, Role};
 use crate::chat::status::StatusDocument;
 use crate::chat::topic::{BridgeTopic, ClientTopic, Suffix, check_response_topic};
-use crate::mqtt::{Ack, AckWord, Inbound, SetAside};
+use crate::mqtt::{Ack, AckWord, Inbound, Notice, SetAside};
 use crate::ops::clock::{at, now_ms};
 use crate::ops::message_log;
 use crate::ops::metrics::Metric;
@@ -64,7 +64,7 @@ impl Intake {
     pub(super) async fn run(
         mut self,
         mut inbound: mpsc::Receiver<Inbound>,
-        mut set_aside: mpsc::Receiver<SetAside>,
+        mut notices: mpsc::Receiver<Notice>,
         stop: CancellationToken,
         quiet: CancellationToken,
     ) -> Result<(), StoreError> {
@@ -78,7 +78,12 @@ impl Intake {
                 () = stop.cancelled() => break,
                 (done, ack) = oldest(&mut self.waiting) => release(done?, ack),
                 () = at(summaries) => self.summaries().await?,
-                Some(document) = set_aside.recv() => self.set_aside(&document).await?,
+                Some(notice) = notices.recv() => match notice {
+                    Notice::SetAside(document) => self.set_aside(&document).await?,
+                    Notice::QueueFull { session, refused } => {
+                        self.context.tell(BridgeEvent::QueueFull { session: session.to_string(), refused });
+                    }
+                },
                 next = inbound.recv(), if self.waiting.len() < limit => match next {
                     Some(publish) => {
                         if !self.room(&stop).await? {

@@ -87,7 +87,7 @@ pub struct Stops {
 pub async fn run(settings: Settings, parts: Parts, stops: Stops) -> Result<(), StoreError> {
     let Parts { store, recovery, mqtt, transports, metrics, readiness } = parts;
     let mqtt::Port { capabilities: broker, inbound, publish, broker_link, readers, .. } = mqtt;
-    let (clients, sightings, set_aside) = (mqtt.clients, mqtt.sightings, mqtt.set_aside);
+    let (clients, sightings, notices) = (mqtt.clients, mqtt.sightings, mqtt.notices);
     let (events_tx, events) = mpsc::channel(EVENTS);
     let capabilities = transports.iter().map(|(transport, port)| (transport.clone(), port.capabilities)).collect();
     let sids = Mutex::new(SidSource::after(recovery.last_sid));
@@ -117,7 +117,7 @@ pub async fn run(settings: Settings, parts: Parts, stops: Stops) -> Result<(), S
         Watches { transports: watched, broker_link: broker_link.clone(), store: store_health, clients, events };
     let announce = Announcer::new(Arc::clone(&context), watches, readiness);
     tasks.spawn(expiry::run(Arc::clone(&context), stops.publish.clone()));
-    tasks.spawn(intake.run(inbound, set_aside, stops.intake.clone(), stops.quiet.clone()));
+    tasks.spawn(intake.run(inbound, notices, stops.intake.clone(), stops.quiet.clone()));
     tasks.spawn(user_presences.run(sightings, presences, stops.publish.clone()));
     let announced = CancellationToken::new();
     if context.broker.takes_documents {

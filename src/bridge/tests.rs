@@ -1,9 +1,9 @@
 //! The tasks with a real store on disk; the test is the other end of both ports.
 
 mod downstream;
+mod notices;
 mod principals;
 mod recipient_order;
-mod set_aside;
 mod several;
 mod transports;
 mod unknown_topics;

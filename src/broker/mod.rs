@@ -199,7 +199,7 @@ impl Broker {
         stop: CancellationToken,
     ) -> Result<(), BrokerError> {
         let Self { listeners, authenticator, files, config: BrokerConfig { data, limits, .. } } = self;
-        let Outlet { inbound, publish, broker_link, clients, sightings, set_aside, .. } = outlet;
+        let Outlet { inbound, publish, broker_link, clients, sightings, notices, .. } = outlet;
         let Surroundings { metrics, reload, store, told } = surroundings;
         let parts = hub::Parts {
             limits,
@@ -209,7 +209,7 @@ impl Broker {
             authenticator: Arc::clone(&authenticator),
             inbound,
             sightings,
-            set_aside,
+            notices,
             stop: stop.clone(),
         };
         let hub = Hub::new(parts);

@@ -26,8 +26,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 /// Sightings on their way to the bridge; one that is behind slows connecting down.
 const SIGHTINGS: usize = 1_024;
-/// Documents that clients could not take, on their way to the bridge; what is beyond it is counted only.
-const SET_ASIDE: usize = 64;
+/// Notices on their way to the bridge; what is beyond it is counted only.
+const NOTICES: usize = 64;
 
 /// A message that a client published on a topic of the bridge.
 #[derive(Debug)]
@@ -155,7 +155,7 @@ pub enum Change {
     Broke,
 }
 
-/// A document of the bridge that a client was not sent: it takes no packets of that size. Only the embedded broker tells.
+/// A document of the bridge that a client was not sent: it takes no packets of that size.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SetAside {
     /// The topic, whole.
@@ -166,6 +166,20 @@ pub struct SetAside {
     pub bytes: usize,
     /// The longest packet that the client takes, in bytes (MQTT 5, 3.1.2.11.4).
     pub most: usize,
+}
+
+/// What somebody is to hear of a client's trouble. Only the embedded broker tells.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Notice {
+    /// A document is too big for it.
+    SetAside(SetAside),
+    /// So much waits for its session that messages of clients are not kept for it.
+    QueueFull {
+        /// The session, as operators are shown it; of a shared subscription `{group}/{filter}`.
+        session: Arc<str>,
+        /// Messages that were not kept since this was said last.
+        refused: u64,
+    },
 }
 
 /// How the broker stands.
@@ -214,8 +228,8 @@ pub struct Port {
     pub clients: watch::Receiver<Option<usize>>,
     /// Who comes and goes, in order per connection.
     pub sightings: mpsc::Receiver<Sighting>,
-    /// Documents that a client could not take, each once for a connection.
-    pub set_aside: mpsc::Receiver<SetAside>,
+    /// What trouble clients have: a document that is set aside, once for a connection.
+    pub notices: mpsc::Receiver<Notice>,
 }
 
 /// The broker's end.
@@ -233,8 +247,8 @@ pub struct Outlet {
     pub clients: watch::Sender<Option<usize>>,
     /// Who comes and goes, if it knows.
     pub sightings: mpsc::Sender<Sighting>,
-    /// Documents that a client could not take; full means that nobody is told.
-    pub set_aside: mpsc::Sender<SetAside>,
+    /// What trouble clients have; full means that nobody is told.
+    pub notices: mpsc::Sender<Notice>,
 }
 
 /// Makes both ends, for the embedded broker. `inbound` and `publish` are the sizes of the two queues, in messages.
@@ -245,7 +259,7 @@ pub fn port(inbound: usize, publish: usize) -> (Port, Outlet) {
     let (readers_tx, readers_rx) = watch::channel(0);
     let (clients_tx, clients_rx) = watch::channel(None);
     let (sightings_tx, sightings_rx) = mpsc::channel(SIGHTINGS);
-    let (set_aside_tx, set_aside_rx) = mpsc::channel(SET_ASIDE);
+    let (notices_tx, notices_rx) = mpsc::channel(NOTICES);
     (
         Port {
             capabilities: Capabilities::EMBEDDED,
@@ -255,7 +269,7 @@ pub fn port(inbound: usize, publish: usize) -> (Port, Outlet) {
             readers: readers_rx,
             clients: clients_rx,
             sightings: sightings_rx,
-            set_aside: set_aside_rx,
+            notices: notices_rx,
         },
         Outlet {
             inbound: inbound_tx,
@@ -264,7 +278,7 @@ pub fn port(inbound: usize, publish: usize) -> (Port, Outlet) {
             readers: readers_tx,
             clients: clients_tx,
             sightings: sightings_tx,
-            set_aside: set_aside_tx,
+            notices: notices_tx,
         },
     )
 }

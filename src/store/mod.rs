@@ -36,7 +36,7 @@
 //! | `presence_changed`, `still_alive` | the later time stays |
 //! | `broker_state`, `is_imported`, `read_rows`, `read_documents`, `read_retained`, `waiting_topics`, `own_topics` | give the same again; rows and documents that were given count as sent after a crash |
 //! | `keep_session`, `keep_group` | give the same queue again |
-//! | `session_left`, `subscribe`, `unsubscribe`, `assign`, `released`, `forget_incoming`, `drop_will`, `documents_seen` | leave it as it is |
+//! | `session_left`, `all_left`, `subscribe`, `unsubscribe`, `assign`, `released`, `forget_incoming`, `drop_will`, `documents_seen` | leave it as it is |
 //! | `enqueue` | puts the message into the queues once more, but for a QoS 2 identifier that its session has not released |
 //! | `acknowledged` | does nothing more |
 //! | `import_session`, `import_retained` | leave what is there as it is |
@@ -80,7 +80,7 @@ pub use sessions::{
     Acknowledged, BrokerState, DocumentPage, Dropped, Enqueue, FRESH_BYTES, FRESH_MAX, Fresh, FreshBatch, GivenRow,
     ImportedMessage, ImportedSent, ImportedSession, KeptGroup, KeptRetained, KeptSession, KeptSubscription, KeptWill,
     Message, Page, QueueId, QueueRow, QueuedDocument, Retain, RowPage, SessionRecord, SessionSummary, Settled,
-    SweptQueues, TakenDocument, Target,
+    SweptQueues, TakenDocument, Target, Will,
 };
 pub use sqlite::Inspector;
 pub use trace::{INBOX, Summary, Trace, TraceDelivery, TraceMessage, TraceUpstream};

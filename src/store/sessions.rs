@@ -162,15 +162,24 @@ pub struct KeptRetained {
     pub expires_at: Option<u64>,
 }
 
-/// The will of a session that is away, to be published later.
+/// What a client wants published when its connection breaks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Will {
+    /// The message. Its expiry counts from the time at which it is published: here it is the interval in milliseconds.
+    pub message: Message,
+    /// How long it waits for the client to come back, in seconds.
+    pub delay_s: u32,
+}
+
+/// The will of a session as the store has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeptWill {
     /// The session's queue.
     pub queue: QueueId,
-    /// When it is due, in Unix milliseconds.
-    pub due_at: u64,
-    /// The message. Its expiry counts from the time at which it is published: here it is the interval in milliseconds.
-    pub message: Message,
+    /// When it is to be published, in Unix milliseconds; `None` while the session has a connection.
+    pub due_at: Option<u64>,
+    /// The will.
+    pub will: Will,
 }
 
 /// All that a broker has to know before its first client.
@@ -208,7 +217,7 @@ pub struct Enqueue {
     pub incoming: Option<(QueueId, u16)>,
     /// What becomes of the retained message of its topic.
     pub retain: Option<Retain>,
-    /// It is the delayed will of the session with this queue.
+    /// It is the will of the session with this queue.
     pub will_of: Option<QueueId>,
 }
 

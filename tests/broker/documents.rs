@@ -360,3 +360,36 @@ async fn a_member_at_qos_0_confirms_for_its_group_and_not_for_others() {
     assert_eq!(outcome(answer).await, Outcome::Confirmed);
     world.close().await;
 }
+
+#[tokio::test]
+async fn a_reader_that_has_just_subscribed_gets_what_another_one_acknowledges_meanwhile() {
+    const TOPICS: usize = 30;
+    let world = World::open().await;
+    let mut answers = Vec::new();
+    for n in 0..TOPICS {
+        answers.push(world.publish(&format!("u{n:03}/others/messages"), &n.to_string()).await);
+    }
+    let mut first = Peer::new(&world, "first").await;
+    first.subscribe("+/others/messages", 1).await;
+    let mut ids = Vec::new();
+    for _ in 0..TOPICS {
+        ids.push(first.message().await.1);
+    }
+    let mut second = Peer::new(&world, "second").await;
+    second.subscribe("+/others/messages", 1).await;
+    for id in ids {
+        first.ack(PUBACK, id).await;
+    }
+    let mut seen = Vec::new();
+    for _ in 0..TOPICS {
+        let (payload, id, _) = second.message().await;
+        seen.push(payload.parse::<usize>().unwrap());
+        second.ack(PUBACK, id).await;
+    }
+    seen.sort_unstable();
+    assert_eq!(seen, (0..TOPICS).collect::<Vec<_>>());
+    for answer in answers {
+        assert_eq!(outcome(answer).await, Outcome::Confirmed);
+    }
+    world.close().await;
+}

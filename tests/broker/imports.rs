@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::Level;
 
+use super::fixture::{copy, fixture};
 use super::log::Log;
 use super::peer::{Connect, PUBACK, Peer, Seen, V311};
 use super::world::{Users, World, config};
@@ -32,22 +33,10 @@ const CONTENT: [&str; 5] = [
     "SELECT * FROM retained ORDER BY topic",
 ];
 
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        match entry.file_type().unwrap().is_dir() {
-            true => copy(&entry.path(), &target),
-            false => drop(fs::copy(entry.path(), target).unwrap()),
-        }
-    }
-}
-
 /// A folder with one of each thing that a release may have kept.
 fn kept() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
-    copy(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src/broker/import/fixture"), folder.path());
+    copy(&fixture(), folder.path());
     folder
 }
 

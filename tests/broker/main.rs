@@ -8,6 +8,7 @@ mod acks;
 mod bridges;
 mod client_ids;
 mod documents;
+mod fixture;
 mod held;
 mod identity;
 mod imports;

@@ -53,6 +53,8 @@ pub(crate) struct Connect<'a> {
     pub(crate) max_packet: Option<u32>,
     /// Topic, payload and MQTT 5 delay.
     pub(crate) will: Option<(&'a str, &'a str, u32)>,
+    /// Further MQTT 5 properties of the will.
+    pub(crate) will_properties: &'a [u8],
     pub(crate) user: Option<&'a str>,
     pub(crate) password: Option<&'a str>,
 }
@@ -67,6 +69,7 @@ impl Default for Connect<'_> {
             expiry: 0,
             max_packet: None,
             will: None,
+            will_properties: &[],
             user: None,
             password: None,
         }
@@ -130,8 +133,10 @@ impl Peer {
         text(&mut body, connect.client);
         if let Some((topic, payload, delay)) = connect.will {
             if connect.version == V5 {
-                body.put_slice(&[5, 0x18]);
+                body.put_u8(5 + u8::try_from(connect.will_properties.len()).unwrap());
+                body.put_u8(0x18);
                 body.put_u32(delay);
+                body.put_slice(connect.will_properties);
             }
             text(&mut body, topic);
             text(&mut body, payload);

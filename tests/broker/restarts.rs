@@ -6,6 +6,7 @@ use fcm_mqtt_bridge::broker::BrokerConfig;
 use fcm_mqtt_bridge::mqtt::{AckWord, Outcome};
 use tempfile::TempDir;
 
+use super::fixture::copy;
 use super::peer::{Connect, PUBACK, PUBCOMP, PUBREC, PUBREL, Peer, Seen, V5, V311};
 use super::world::{World, config, outcome};
 
@@ -18,6 +19,13 @@ async fn start(folder: &Path) -> World {
 async fn restart(world: World, folder: &TempDir) -> World {
     world.close().await;
     start(folder.path()).await
+}
+
+/// What a kill at this moment leaves.
+fn killed(folder: &TempDir) -> TempDir {
+    let left = tempfile::tempdir().unwrap();
+    copy(folder.path(), left.path());
+    left
 }
 
 async fn lasting(world: &World, client: &str, version: u8) -> (Peer, bool) {
@@ -296,6 +304,74 @@ async fn a_delayed_will_is_published_when_it_is_due_unless_its_client_returns() 
     world.barrier().await;
     assert!(world.port.inbound.try_recv().is_err(), "once");
     world.close().await;
+}
+
+#[tokio::test]
+async fn a_delayed_will_says_after_a_restart_where_its_answer_goes() {
+    let folder = tempfile::tempdir().unwrap();
+    let world = start(folder.path()).await;
+    let will_properties = b"\x08\0\x0bbal1/answer\x09\0\x02c1\x26\0\x01k\0\x01v";
+    let will = Some(("bal1/self/messages", "last words", 1));
+    let connect = Connect { client: "bal1", clean: false, expiry: 3_600, will, will_properties, ..Connect::default() };
+    drop(Peer::connect(&world, connect).await);
+    world.is_away("bal1").await;
+    let mut world = restart(world, &folder).await;
+    let inbound = world.inbound().await;
+    assert_eq!(inbound.payload, "last words");
+    assert_eq!(inbound.response_topic.as_deref(), Some("bal1/answer"));
+    assert_eq!(inbound.correlation.as_deref(), Some(&b"c1"[..]));
+    world.close().await;
+}
+
+#[tokio::test]
+async fn who_was_connected_at_a_kill_has_left_and_leaves_its_will() {
+    for version in [V311, V5] {
+        let folder = tempfile::tempdir().unwrap();
+        let mut world = start(folder.path()).await;
+        let will = |topic, delay| Some((topic, "offline", delay));
+        let connect =
+            |client, will| Connect { client, version, clean: false, expiry: 3_600, will, ..Connect::default() };
+        let (_stays, _) = Peer::connect(&world, connect("bal1", will("bal1/self/presence", 0))).await;
+        let (goes, _) = Peer::connect(&world, connect("bal2", will("bal2/self/presence", 0))).await;
+        goes.disconnect().await;
+        let (back, _) = Peer::connect(&world, connect("bal3", will("bal3/self/presence", 0))).await;
+        drop(back);
+        assert_eq!(world.take().await.0, "bal3/self/presence");
+        let (_back, _) = Peer::connect(&world, connect("bal3", None)).await;
+        let (_later, _) = Peer::connect(&world, connect("bal4", will("bal4/self/presence", 1))).await;
+        world.barrier().await;
+
+        let folder = killed(&folder);
+        let mut world = start(folder.path()).await;
+        assert_eq!(world.take().await, ("bal1/self/presence".to_owned(), "offline".to_owned()));
+        assert_eq!(world.take().await.0, "bal4/self/presence", "with MQTT 5 after its delay");
+        world.barrier().await;
+        let mut world = restart(world, &folder).await;
+        world.barrier().await;
+        assert!(world.port.inbound.try_recv().is_err(), "each once, and none of who had said goodbye");
+        world.close().await;
+    }
+}
+
+#[tokio::test]
+async fn a_group_that_no_session_is_a_member_of_ends_at_the_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let world = start(folder.path()).await;
+    for client in ["one", "two"] {
+        let (mut member, _) = lasting(&world, client, V5).await;
+        member.subscribe(&format!("$share/g/{client}"), 1).await;
+        member.disconnect().await;
+        let mut publisher = Peer::new(&world, "publisher").await;
+        publisher.publish(client, 1, "x").await;
+        assert_eq!(publisher.next().await, Seen::Ack(PUBACK, 1, 0));
+    }
+    world.close().await;
+    let file = rusqlite::Connection::open(folder.path().join("bridge.db")).unwrap();
+    file.execute("DELETE FROM subscriptions WHERE filter = '$share/g/one'", []).unwrap();
+    start(folder.path()).await.close().await;
+    let left = |sql| file.query_row(sql, [], |row| row.get::<_, String>(0)).unwrap();
+    assert_eq!(left("SELECT group_concat(key) FROM queues WHERE kind = 1"), "g/two");
+    assert_eq!(left("SELECT CAST(count(*) AS TEXT) FROM queue"), "1", "its rows ended with it");
 }
 
 #[tokio::test]

@@ -75,7 +75,7 @@ async fn at_qos_2_the_member_that_was_sent_a_message_completes_it_and_nobody_els
         complete(&mut goes, second).await;
         goes.disconnect().await;
         world.is_away("goes").await;
-        assert_eq!(world.kept("goes"), 0);
+        world.keeps_nothing("goes").await;
         world.close().await;
     }
 }

@@ -116,6 +116,16 @@ impl World {
         self.outbox.kept(client)
     }
 
+    /// Returns when nothing is on disk for a session: an acknowledgement may wait for the next transaction.
+    pub(crate) async fn keeps_nothing(&self, client: &str) {
+        soon("the last acknowledgement on disk", async {
+            while self.kept(client) > 0 {
+                tokio::time::sleep(LOOK).await;
+            }
+        })
+        .await;
+    }
+
     /// Returns when it is on disk that a session has no connection. From then on nothing but time has to pass for it.
     pub(crate) async fn is_away(&self, client: &str) {
         soon("the end of a connection", async {

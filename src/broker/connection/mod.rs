@@ -104,7 +104,7 @@ pub(crate) struct Connection {
     publishes: Publishes,
     held: Held,
     requests: VecDeque<Request>,
-    /// What follows a CONNACK or SUBACK.
+    /// What follows a SUBACK.
     following: Vec<AfterSubscribe>,
     sender: Sender,
 }
@@ -148,13 +148,13 @@ impl Connection {
         (connect, admitted): (&Connect<'_>, Admitted),
         rest: &[u8],
     ) -> Self {
-        let Admitted { session, own, rights, device, publish_rate, opening, place, turn, .. } = admitted;
+        let Admitted { session, own, rights, place, turn, .. } = admitted;
         // The CONNACK is written: whoever takes the session over from now on takes it from this connection.
         drop(turn);
         let is_user = matches!(&rights, Rights::Known(identity) if identity.role == Role::User);
         let rate = |limit: u32| NonZeroU32::new(limit).filter(|_| is_user);
-        let rates = Rates::new(publish_rate, rate(hub.limits.packet_rate), rate(hub.limits.byte_rate));
-        let sender = Sender::new(&session, connect.topic_alias_maximum);
+        let rates = Rates::new(rate(hub.limits.publish_rate), rate(hub.limits.packet_rate), rate(hub.limits.byte_rate));
+        let (sender, device) = (Sender::new(&session, connect.topic_alias_maximum), session.device());
         let mut connection = Self {
             stream,
             out,
@@ -172,7 +172,7 @@ impl Connection {
             publishes: Publishes::default(),
             held: Held::default(),
             requests: VecDeque::new(),
-            following: vec![opening],
+            following: Vec::new(),
             sender,
         };
         connection.resume();

@@ -88,8 +88,7 @@ impl Connection {
         }
         let asked = filters.iter().filter(|filter| filter.refused.is_none()).map(|filter| filter.text.into()).collect();
         let (hub, session) = (Arc::clone(&self.seat.hub), Arc::clone(&self.seat.session));
-        let done =
-            hub.unsubscribe(session, Arc::clone(&self.seat.link), asked).map(|codes| codes.map(Done::Unsubscribed));
+        let done = hub.unsubscribe(session, asked).map(|codes| codes.map(Done::Unsubscribed));
         let answer = Answer::Unsuback { id: unsubscribe.id, refused };
         self.requests.push_back(Request { answer, done: done.boxed() });
     }

@@ -178,7 +178,8 @@ impl Connection {
                 let document = SetAside { topic, payload, bytes: size, most: self.form.max_packet };
                 self.seat.hub.too_big(&self.seat.session, document);
             } else {
-                self.seat.hub.count_too_big();
+                // It is dropped (MQTT 5, 3.1.2.11.4).
+                self.seat.hub.refusals.metrics().count(Metric::BrokerTooBig);
             }
             self.withhold(&feed.queue, lane, item);
             return Ok(0);

@@ -18,7 +18,7 @@ use crate::broker::BrokerConfig;
 use crate::broker::hub::Parts;
 use crate::broker::identity::Authenticator;
 use crate::broker::refusals::Refusals;
-use crate::mqtt::{AckWord, Inbound, SetAside, Sighting};
+use crate::mqtt::{AckWord, Inbound, Notice, Sighting};
 use crate::ops::clock::now_ms;
 use crate::ops::metrics::{Metric, Metrics};
 use crate::store::Note;
@@ -39,7 +39,7 @@ struct World {
     hub: Arc<Hub>,
     metrics: Arc<Metrics>,
     inbound: mpsc::Receiver<Inbound>,
-    set_aside: mpsc::Receiver<SetAside>,
+    notices: mpsc::Receiver<Notice>,
     stop: CancellationToken,
     _sightings: mpsc::Receiver<Sighting>,
     _writer: WriterThread,
@@ -61,7 +61,7 @@ impl World {
         let config = BrokerConfig { anonymous: true, limits: limits.clone(), ..BrokerConfig::default() };
         let (inbound_tx, inbound) = mpsc::channel(64);
         let (sightings, _sightings) = mpsc::channel(64);
-        let (set_aside_tx, set_aside) = mpsc::channel(64);
+        let (notices_tx, notices) = mpsc::channel(64);
         let stop = CancellationToken::new();
         let hub = Hub::new(Parts {
             limits,
@@ -71,10 +71,10 @@ impl World {
             authenticator: Arc::new(Authenticator::new(&config).unwrap()),
             inbound: inbound_tx,
             sightings,
-            set_aside: set_aside_tx,
+            notices: notices_tx,
             stop: stop.clone(),
         });
-        Self { hub, metrics, inbound, set_aside, stop, _sightings, _writer: writer, folder }
+        Self { hub, metrics, inbound, notices, stop, _sightings, _writer: writer, folder }
     }
 
     /// A client that has said nothing, over a pipe of that size.
@@ -114,7 +114,7 @@ impl World {
     }
 
     fn link(&self) -> Arc<Link> {
-        self.hub.connected().pop().expect("a connection")
+        self.hub.connected().last().expect("a connection")
     }
 }
 
@@ -709,9 +709,9 @@ async fn a_document_that_its_reader_cannot_take_is_told_of_once_for_a_connection
         reader.subscribe(topic, 1).await;
         assert_eq!((reader.message().await.2, reader.message().await.2), ("1".to_owned(), "2".to_owned()));
         reader.quiet().await;
-        let told = world.set_aside.try_recv().unwrap();
+        let Notice::SetAside(told) = world.notices.try_recv().unwrap() else { panic!("a document was set aside") };
         assert_eq!((&*told.topic, told.payload.len(), told.bytes > 100, told.most), (topic, 100, true, 100));
-        assert!(world.set_aside.try_recv().is_err());
+        assert!(world.notices.try_recv().is_err());
     }
     assert_eq!(world.metrics.clients_refused("document_size"), 2);
     let mut reader = world.client(V5).await;

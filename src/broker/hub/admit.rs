@@ -1,28 +1,24 @@
 //! Who is let in, and with which session: a new one, the one that was kept, or that of a connection which it takes over.
 
-use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::future::BoxFuture;
 use tokio::time::timeout;
 
 use super::Hub;
 use super::leave::Leaving;
 use super::registry::Turn;
 use super::session::{Feed, Own, Session};
-use super::wills::Will;
 use crate::broker::connection::Link;
-use crate::broker::identity::{CLIENT_ID_MAX, Caller, Denied, Place, assigned, device_of, session_key};
+use crate::broker::identity::{CLIENT_ID_MAX, Caller, Denied, Place, assigned, session_key};
 use crate::broker::refusals::Refusal;
-use crate::broker::session::{Incoming, Window};
+use crate::broker::session::{Incoming, Queue, Window};
 use crate::broker::wire::{self, Connect, Version};
 use crate::chat::access::Rights;
-use crate::chat::principal::{Identity, Role};
-use crate::mqtt::{Change, Sighting};
+use crate::mqtt::Change;
 use crate::ops::clock::now_ms;
-use crate::store::{Message, SessionRecord, StoreError};
+use crate::store::{Message, SessionRecord, StoreError, Will};
 
 /// How long a log-in may take, with everything for which it has to wait.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -47,14 +43,8 @@ pub(crate) struct Admitted {
     pub(crate) expiry_s: u32,
     /// What the client may do.
     pub(crate) rights: Rights,
-    /// Which of its user's devices it is.
-    pub(crate) device: Option<Arc<str>>,
-    /// Messages that it may publish in a second.
-    pub(crate) publish_rate: Option<NonZeroU32>,
     /// As long as it lives, no other connection takes the session over: until the CONNACK is written.
     pub(crate) turn: Turn,
-    /// Looks for what waits on disk: to be polled once the CONNACK is written.
-    pub(crate) opening: BoxFuture<'static, Result<(), StoreError>>,
     /// Among the connections of its user, until it is dropped.
     pub(crate) place: Option<Place>,
 }
@@ -65,7 +55,6 @@ struct Visitor {
     key: Arc<str>,
     user: Option<Arc<str>>,
     client: Arc<str>,
-    device: Option<Arc<str>>,
     assigned: bool,
     place: Option<Place>,
 }
@@ -87,37 +76,31 @@ impl Hub {
             self.end_session(&session).await;
         }
         let present = former.is_some();
-        let session = match former {
-            Some(session) => session,
-            None => self.new_session(&visitor),
-        };
+        let session = former.unwrap_or_else(|| self.new_session(&visitor));
         let expiry_s = self.expiry(connect.session_expiry_s);
         let own = self.take(&session, connect, &visitor, link);
-        if self.keep(&session, present, expiry_s).await.is_err() {
+        if self.keep(&session, expiry_s).await.is_err() {
             self.leave(&session, link, own, Leaving::Broke).await;
             return Err(Refusal::NotStored.into());
         }
-        self.tell_came(&visitor, link).await;
+        self.tell_sighting(&session, link, Change::Came).await;
         for Feed { queue, member } in session.feeds() {
             match member {
                 Some(_) => self.attach_member(&queue, link).await,
                 None => queue.attach(link),
             }
+            if present {
+                queue.read(Queue::look_for_topics);
+            }
         }
-        let (hub, opened) = (Arc::clone(self), Arc::clone(&session));
-        let opening = Box::pin(async move { hub.look_on_disk(&opened, present).await });
-        let Visitor { caller, device, client, assigned, place, .. } = visitor;
-        let is_user = matches!(&caller, Caller::Known(Identity { role: Role::User, .. }, _));
+        let Visitor { caller, client, assigned, place, .. } = visitor;
         Ok(Admitted {
             own,
             present,
             assigned: assigned.then_some(client),
             expiry_s,
             rights: caller.rights(),
-            device,
-            publish_rate: NonZeroU32::new(self.limits.publish_rate).filter(|_| is_user),
             turn,
-            opening,
             place,
             session,
         })
@@ -148,8 +131,7 @@ impl Hub {
         if let Some(expires_ms) = caller.expires_ms() {
             link.set_expires_ms(expires_ms);
         }
-        let device = user.as_deref().map(|user| device_of(user, &client).into());
-        Ok(Visitor { caller, key, user, client, device, assigned: is_assigned, place })
+        Ok(Visitor { caller, key, user, client, assigned: is_assigned, place })
     }
 
     /// Ends the connection that has the session, wholly: its will has been dealt with when this is over.
@@ -165,10 +147,8 @@ impl Hub {
         timeout(TAKE_OVER, former.wait_gone()).await.map_err(|_late| Denied::from(Refusal::Busy))
     }
 
-    fn new_session(&self, visitor: &Visitor) -> Arc<Session> {
-        let Visitor { key, user, client, .. } = visitor;
-        let queue = self.new_queue(key);
-        let session = Session::new(Arc::clone(key), user.clone(), Arc::clone(client), queue);
+    fn new_session(&self, Visitor { key, user, client, .. }: &Visitor) -> Arc<Session> {
+        let session = Session::new(Arc::clone(key), user.clone(), Arc::clone(client), self.new_queue(key));
         self.registry.add(&session);
         session
     }
@@ -178,8 +158,9 @@ impl Hub {
         self.delayed.cancel(session);
         session.queue.set_rights(visitor.caller.rights());
         let mut state = session.lock();
-        let mut own = state.own.take().unwrap_or_else(|| self.new_own());
+        let mut own = state.own.take().map_or_else(|| self.new_own(), |own| *own);
         own.window.resume(connect.receive_maximum);
+        self.registry.connect(link);
         state.link = Some(Arc::clone(link));
         state.left_ms = None;
         state.ends_by_take_over = false;
@@ -194,11 +175,12 @@ impl Hub {
 
     /// Puts the session on disk, if it is to outlive its connection. One that was and no longer does stays there until its
     /// end.
-    async fn keep(self: &Arc<Self>, session: &Arc<Session>, present: bool, expiry_s: u32) -> Result<(), StoreError> {
-        session.lock().expiry_s = expiry_s;
-        if present {
-            self.forget_will(session).await;
-        }
+    async fn keep(&self, session: &Session, expiry_s: u32) -> Result<(), StoreError> {
+        let will = {
+            let mut state = session.lock();
+            state.expiry_s = expiry_s;
+            state.will.as_deref().cloned()
+        };
         if expiry_s == 0 && session.queue.stored().is_none() {
             return Ok(());
         }
@@ -208,13 +190,12 @@ impl Hub {
             client: session.client.to_string(),
             expiry_s,
         };
-        let kept = self.store.keep_session(record).await?;
+        let kept = self.store.keep_session(record, will).await?;
         if session.queue.stored().is_some() {
             // While the disk refuses, the session goes on as it is in memory.
             return timeout(DISK, kept).await.map_or(Ok(()), |kept| kept.map(drop));
         }
         let id = kept.await?;
-        session.queue.store_as(Some(id));
         self.registry.stored_as(id, &session.queue);
         Ok(())
     }
@@ -239,33 +220,9 @@ impl Hub {
             properties: Bytes::copy_from_slice(&properties.forwarded),
             qos: *qos,
             retain: *retain,
-            expires_at: None,
+            expires_at: properties.expiry_s.map(|seconds| u64::from(seconds) * 1_000),
         };
-        Some(Will {
-            message,
-            expiry_s: properties.expiry_s,
-            delay_s: properties.delay_s,
-            response_topic: properties.response_topic.map(str::to_owned),
-            correlation: properties.correlation.map(Bytes::copy_from_slice),
-            device: visitor.device.clone(),
-            who: Some(link.who()),
-        })
-    }
-
-    /// The bridge hears of the connection before anything that it says.
-    async fn tell_came(&self, visitor: &Visitor, link: &Arc<Link>) {
-        let (Caller::Known(Identity { user, role }, _), Some(device)) = (&visitor.caller, &visitor.device) else {
-            return;
-        };
-        let came = Sighting {
-            user: Arc::clone(user),
-            role: *role,
-            client: Arc::clone(&visitor.client),
-            device: Arc::clone(device),
-            connection: link.number(),
-            change: Change::Came,
-        };
-        self.tell_sighting(came).await;
+        Some(Will { message, delay_s: properties.delay_s })
     }
 }
 

@@ -1,16 +1,20 @@
 //! The bridge's documents on their way to readers, and what readers acknowledge.
 //!
 //! A document stays in the store's outbox until the first reader has it at QoS 1. That settles it; where other lasting
-//! sessions read its topic, the same transaction puts it into their queues. Readers who have all that came before get what
-//! a commit brought at once; the others read from the disk.
+//! sessions read its topic, the same transaction puts it into their queues. Other readers who are still to read it from the
+//! disk are waited for. Readers who have all that came before get what a commit brought at once; the others read from the
+//! disk.
 
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::task::{Context, Poll, Waker};
 
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, join_all};
+use tokio::time::timeout;
 
 use super::Hub;
-use super::publish::end_slow;
+use super::publish::{SLOW_READER, end_slow};
 use super::queue::SharedQueue;
 use super::routes::Route;
 use super::session::Session;
@@ -18,7 +22,7 @@ use crate::broker::refusals::Refusal;
 use crate::broker::session::{Flight, Item, Lane, Queue, Read, Source, Wanted as ToRead, document_message};
 use crate::chat::qos::QoS;
 use crate::chat::topic::Side;
-use crate::mqtt::SetAside;
+use crate::mqtt::{Notice, SetAside};
 use crate::ops::clock::now_ms;
 use crate::ops::metrics::Metric;
 use crate::store::{
@@ -31,7 +35,7 @@ pub(super) const UNKNOWN: u64 = 0;
 
 impl Hub {
     /// Gives what commits brought to those who read it, for ever.
-    pub(super) async fn distribute_news(self: Arc<Self>) {
+    pub(super) async fn distribute_news(&self) {
         loop {
             let FreshBatch { items, topics, queues } = self.store.fresh().await;
             for fresh in items {
@@ -92,34 +96,28 @@ impl Hub {
         read: Read,
     ) -> BoxFuture<'static, Result<Vec<QueueRow>, StoreError>> {
         let (hub, session) = (Arc::clone(self), Arc::clone(session));
-        let asked = Asked { queue, read, answered: false };
+        let asked = Asked { queue, read };
         Box::pin(async move {
-            let numbered = hub.answer(&session, &asked).await?;
-            asked.done();
+            let Asked { queue, read } = &asked;
+            let mut numbered = Vec::new();
+            match &read.what {
+                ToRead::Rows(after) => {
+                    let rows = hub.next_rows(queue, *after, read.page).await?;
+                    numbered.extend(rows.iter().filter(|row| row.packet_id.is_some()).cloned());
+                    queue.read(|queue| queue.rows_came(read, rows));
+                }
+                ToRead::Documents(topic, after) => {
+                    let documents = hub.next_documents(queue, topic, *after, read.page).await?;
+                    queue.read(|queue| queue.documents_came(read, documents));
+                }
+                ToRead::Topics => {
+                    hub.watch_own(queue).await?;
+                    hub.watch(queue, &session.filters_of(queue)).await?;
+                    queue.read(|queue| queue.topics_came(read, &[]));
+                }
+            }
             Ok(numbered)
         })
-    }
-
-    async fn answer(&self, session: &Session, asked: &Asked) -> Result<Vec<QueueRow>, StoreError> {
-        let (queue, read) = (&asked.queue, &asked.read);
-        match &read.what {
-            ToRead::Rows(after) => {
-                let rows = self.next_rows(queue, *after, read.page).await?;
-                let numbered = rows.iter().filter(|row| row.packet_id.is_some()).cloned().collect();
-                queue.read(|queue| queue.rows_came(read, rows));
-                return Ok(numbered);
-            }
-            ToRead::Documents(topic, after) => {
-                let documents = self.next_documents(queue, topic, *after, read.page).await?;
-                queue.read(|queue| queue.documents_came(read, documents));
-            }
-            ToRead::Topics => {
-                self.watch_own(queue).await?;
-                self.watch(session, &session.filters_of(queue)).await?;
-                queue.read(|queue| queue.topics_came(read, &[]));
-            }
-        }
-        Ok(Vec::new())
     }
 
     /// The next rows of a queue; none only if there are none.
@@ -145,7 +143,7 @@ impl Hub {
         loop {
             let asked = self.store.read_documents(Arc::clone(topic), queue.stored(), after, page).await?;
             let DocumentPage { documents, more } = asked.await?;
-            let route = self.routes.of(topic, None).into_iter().find(|route| route.queue.number() == queue.number());
+            let route = self.routes.to(topic, queue);
             after = documents.last().map_or(after, |last| last.waiting.reference.seq);
             let items: Vec<Item> = documents.into_iter().filter_map(|found| document(found, route.as_ref())).collect();
             if !(items.is_empty() && more) {
@@ -174,13 +172,12 @@ impl Hub {
                 Source::Memory => {}
                 Source::Row(seq) => into.rows.push(seq),
                 Source::Document(reference) => {
-                    queue.acknowledged(&reference);
                     if flight.qos == QoS::AtMostOnce && self.has_better_reader(&reference, &queue) {
+                        queue.acknowledged(&reference);
                         continue;
                     }
                     documents += 1;
-                    let others = self.others(&reference, &queue);
-                    into.documents.push(TakenDocument { reference, others });
+                    into.documents.push(TakenDocument { reference, others: Vec::new() });
                 }
             }
         }
@@ -191,12 +188,26 @@ impl Hub {
 
     fn settle(
         self: &Arc<Self>,
-        taken: Vec<(Arc<SharedQueue>, Acknowledged)>,
+        mut taken: Vec<(Arc<SharedQueue>, Acknowledged)>,
     ) -> BoxFuture<'static, Result<(), StoreError>> {
         let hub = Arc::clone(self);
         Box::pin(async move {
+            loop {
+                let mut behind = Vec::new();
+                for (queue, taken) in &mut taken {
+                    for TakenDocument { reference, others } in &mut taken.documents {
+                        *others = hub.others(reference, queue, &mut behind);
+                    }
+                }
+                if behind.is_empty() {
+                    break;
+                }
+                join_all(behind.iter().map(|(queue, document)| let_read(queue, document))).await;
+            }
             let mut committed = Vec::with_capacity(taken.len());
             for (queue, taken) in taken {
+                // Not before: until the store is told, whoever reads on from the disk finds them there.
+                taken.documents.iter().for_each(|document| queue.acknowledged(&document.reference));
                 committed.push((queue, hub.store.acknowledged(taken).await?));
             }
             for (queue, committed) in committed {
@@ -224,9 +235,14 @@ impl Hub {
         self.routes.of(&document.topic, None).iter().any(is_better)
     }
 
-    /// The lasting queues that want a document which is being settled for another one. Readers without one who cannot keep
-    /// up have to go: it will not be there any more when they come to it.
-    fn others(&self, document: &DocumentRef, taken_by: &SharedQueue) -> Vec<Target> {
+    /// The lasting queues that want a document which is being settled for another one. `behind` gets the readers without
+    /// one who are still to read it.
+    fn others(
+        &self,
+        document: &DocumentRef,
+        taken_by: &SharedQueue,
+        behind: &mut Vec<(Arc<SharedQueue>, DocumentRef)>,
+    ) -> Vec<Target> {
         let mut others = Vec::new();
         for Route { queue, qos, ids, .. } in self.routes.of(&document.topic, None) {
             if queue.number() == taken_by.number() || qos == QoS::AtMostOnce {
@@ -234,7 +250,7 @@ impl Hub {
             }
             match queue.stored() {
                 Some(id) => others.push(Target { queue: id, qos: qos.min(QoS::AtLeastOnce), retain: false, ids }),
-                None if queue.misses(document) => end_slow(&queue),
+                None if queue.is_to_read(document, Waker::noop()) => behind.push((queue, document.clone())),
                 None => {}
             }
         }
@@ -245,13 +261,7 @@ impl Hub {
     pub(crate) fn too_big(&self, session: &Session, document: SetAside) {
         let SetAside { topic, bytes, most, .. } = &document;
         self.tell_of(session, Refusal::DocumentSize, &format!("{bytes} bytes on {topic}, at most {most} are taken"));
-        // If the bridge is behind with them, the log and the counter have to do.
-        let _ = self.set_aside.try_send(document);
-    }
-
-    /// A message of a client is: it is dropped (MQTT 5, 3.1.2.11.4).
-    pub(crate) fn count_too_big(&self) {
-        self.metrics.count(Metric::BrokerTooBig);
+        self.notify(Notice::SetAside(document));
     }
 
     /// Of each of these topics, documents up to one may have been seen by a reader who is gone: whoever gets them now gets
@@ -267,6 +277,20 @@ impl Hub {
                 // Whoever reads them asks the store after this.
                 let _ = self.store.documents_seen(seen, still_read).await;
             }
+        }
+    }
+}
+
+/// A reader in memory that is still to read a document does so before it leaves the outbox. One that does not come to it,
+/// because it does not take what it has read, has to go.
+async fn let_read(queue: &SharedQueue, document: &DocumentRef) {
+    let is_read = |cx: &mut Context<'_>| match queue.is_to_read(document, cx.waker()) {
+        true => Poll::Pending,
+        false => Poll::Ready(()),
+    };
+    while timeout(SLOW_READER, poll_fn(is_read)).await.is_err() {
+        if queue.is_crowded() {
+            return end_slow(queue);
         }
     }
 }
@@ -296,19 +320,11 @@ fn taken_by(session: &Session, flight: &Flight) -> TakenBy {
 struct Asked {
     queue: Arc<SharedQueue>,
     read: Read,
-    answered: bool,
-}
-
-impl Asked {
-    fn done(mut self) {
-        self.answered = true;
-    }
 }
 
 impl Drop for Asked {
     fn drop(&mut self) {
-        if !self.answered {
-            self.queue.read(|queue| queue.read_failed(&self.read));
-        }
+        // If it was answered, this is nothing.
+        self.queue.read(|queue| queue.read_failed(&self.read));
     }
 }

@@ -1,6 +1,7 @@
 //! Groups that share a subscription: each message goes to one member (MQTT 5, 4.8.2).
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::future::BoxFuture;
@@ -25,15 +26,22 @@ pub(crate) struct Group {
     pub(crate) queue: Arc<SharedQueue>,
     /// By the numbers of their sessions.
     members: Mutex<HashMap<u64, Options>>,
+    /// The store was asked to keep the queue, and may have it.
+    kept: AtomicBool,
 }
 
 impl Group {
     pub(super) fn new(name: Arc<str>, queue: Arc<SharedQueue>) -> Arc<Self> {
-        Arc::new(Self { name, queue, members: Mutex::default() })
+        Arc::new(Self { name, queue, members: Mutex::default(), kept: AtomicBool::default() })
     }
 
     pub(super) fn filter(&self) -> &str {
-        self.name.split_once('/').map_or("", |(_, filter)| filter)
+        Self::filter_in(&self.name)
+    }
+
+    /// The filter in the name of a group.
+    pub(super) fn filter_in(name: &str) -> &str {
+        name.split_once('/').map_or("", |(_, filter)| filter)
     }
 
     pub(super) fn join(&self, session: u64, options: Options) {
@@ -42,6 +50,15 @@ impl Group {
 
     pub(super) fn part(&self, session: u64) {
         self.lock().remove(&session);
+    }
+
+    /// The store may have the queue from now on.
+    pub(super) fn set_kept(&self) {
+        self.kept.store(true, Relaxed);
+    }
+
+    pub(super) fn is_kept(&self) -> bool {
+        self.kept.load(Relaxed)
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -69,7 +86,7 @@ impl Hub {
     /// The same for who holds the lock of the groups: the store hears of connections in the order in which they are.
     pub(super) async fn attach_alone(&self, queue: &SharedQueue, link: &Arc<Link>) {
         if queue.stored().is_some() && !queue.is_connected() {
-            let _ = self.store.keep_group(queue.name().to_owned()).await;
+            let _ = self.store.keep_group(queue.name().to_string()).await;
         }
         queue.attach(link);
     }
@@ -77,6 +94,11 @@ impl Hub {
     /// It has ended. Yields what of documents nobody has now.
     pub(super) async fn detach_member(&self, queue: &SharedQueue, link: &Arc<Link>, back: Vec<Item>) -> Vec<Seen> {
         let _alone = self.groups.lock().await;
+        self.detach_alone(queue, link, back).await
+    }
+
+    /// The same for who holds the lock of the groups.
+    pub(super) async fn detach_alone(&self, queue: &SharedQueue, link: &Arc<Link>, back: Vec<Item>) -> Vec<Seen> {
         let Some(away) = queue.detach(link, back) else { return Vec::new() };
         if let Some(id) = queue.stored() {
             let _ = self.store.session_left(id, now_ms(), FOREVER, None).await;

@@ -8,8 +8,6 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use thiserror::Error;
-
 use super::Hub;
 use crate::broker::BrokerError;
 use crate::broker::import::{self, FormerSession, Imported, LeftOut, Waiting};
@@ -36,15 +34,6 @@ pub(in crate::broker) struct Import {
     left_out: LeftOut,
 }
 
-/// Why an import failed.
-#[derive(Debug, Error)]
-enum Fault {
-    #[error(transparent)]
-    Disk(#[from] io::Error),
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
-
 impl Hub {
     /// Puts the sessions and retained messages of a folder into the store, if there are any and it has not been done. To be
     /// finished by [`Self::finish_import`] when they are restored.
@@ -53,14 +42,12 @@ impl Hub {
     ///
     /// If the disk fails or the store is closed.
     pub(in crate::broker) async fn import(&self, folder: &Path) -> Result<Option<Import>, BrokerError> {
-        self.import_from(folder).await.map_err(|fault| fault.of(folder))
-    }
-
-    async fn import_from(&self, folder: &Path) -> Result<Option<Import>, Fault> {
         if self.store.is_imported().await?.await? {
             return Ok(None);
         }
-        let Some(mut imported) = import::read(folder)? else { return Ok(None) };
+        let Some(mut imported) = import::read(folder).map_err(|error| of_disk(folder, &error))? else {
+            return Ok(None);
+        };
         let (sessions, folder) = (std::mem::take(&mut imported.sessions), folder.to_owned());
         let (pending, count, messages, retained) = (Vec::new(), sessions.len(), 0, 0);
         let left_out = LeftOut::default();
@@ -78,10 +65,10 @@ impl Hub {
         &self,
         import: &mut Import,
         sessions: impl Iterator<Item = FormerSession>,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), BrokerError> {
         let mut asked = Vec::new();
         for session in sessions {
-            let Waiting { messages, incoming } = import.imported.waiting(&session)?;
+            let Waiting { messages, incoming } = import.waiting(&session)?;
             import.messages += messages.len() + incoming.len();
             let FormerSession { record, left_at, subscriptions, .. } = session.clone();
             let imported = ImportedSession {
@@ -102,10 +89,10 @@ impl Hub {
     }
 
     /// Yields whether there may be further ones.
-    async fn import_retained(&self, import: &mut Import) -> Result<bool, Fault> {
+    async fn import_retained(&self, import: &mut Import) -> Result<bool, BrokerError> {
         let mut messages = Vec::new();
         while messages.len() < RETAINED_AT_ONCE
-            && let Some(message) = import.imported.next_retained()?
+            && let Some(message) = import.imported.next_retained().map_err(|error| of_disk(&import.folder, &error))?
         {
             messages.push(message);
         }
@@ -121,20 +108,15 @@ impl Hub {
     ///
     /// As [`Self::import`].
     pub(in crate::broker) async fn finish_import(&self, mut import: Import) -> Result<(), BrokerError> {
-        self.finish(&mut import).await.map_err(|fault| fault.of(&import.folder))?;
-        import.tell(put_aside(&import.folder).ok().as_deref());
-        Ok(())
-    }
-
-    async fn finish(&self, import: &mut Import) -> Result<(), Fault> {
         for (session, pending) in std::mem::take(&mut import.pending) {
-            for (id, message) in import.imported.waiting(&session)?.incoming {
+            for (id, message) in import.waiting(&session)?.incoming {
                 if pending.contains(&id) {
                     self.hand_on(&session.record, id, message).await?;
                 }
             }
         }
         self.store.imported().await?.await?;
+        import.tell(put_aside(&import.folder).ok().as_deref());
         Ok(())
     }
 
@@ -153,6 +135,10 @@ impl Hub {
 }
 
 impl Import {
+    fn waiting(&mut self, session: &FormerSession) -> Result<Waiting, BrokerError> {
+        self.imported.waiting(session).map_err(|error| of_disk(&self.folder, &error))
+    }
+
     fn tell(&self, kept_as: Option<&Path>) {
         let Self { folder, sessions, messages, retained, .. } = self;
         let folder = folder.display();
@@ -168,13 +154,8 @@ impl Import {
     }
 }
 
-impl Fault {
-    fn of(self, folder: &Path) -> BrokerError {
-        match self {
-            Self::Disk(error) => BrokerError::Data { folder: folder.to_owned(), reason: error.to_string() },
-            Self::Store(error) => BrokerError::Store(error),
-        }
-    }
+fn of_disk(folder: &Path, error: &io::Error) -> BrokerError {
+    BrokerError::Data { folder: folder.to_owned(), reason: error.to_string() }
 }
 
 /// Renames the folder, so that it is seen that nobody needs it; one that has other files as well stays where it is.

@@ -17,6 +17,7 @@ mod documents;
 mod group;
 mod import;
 mod leave;
+mod on_disk;
 mod port;
 mod publish;
 mod queue;
@@ -29,7 +30,7 @@ mod subscribe;
 mod sweep;
 mod wills;
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -41,8 +42,8 @@ use super::connection::Link;
 use super::identity::Authenticator;
 use super::refusals::{Refusal, Refusals, Who};
 use super::routing::retained::RetainedTopics;
-use super::session::MemoryLimits;
-use crate::mqtt::{Inbound, Outbound, SetAside, Sighting};
+use super::session::{MemoryLimits, Queue};
+use crate::mqtt::{Inbound, Notice, Outbound, Sighting};
 use crate::ops::metrics::{Metric, Metrics};
 use crate::store::{Recorded, Store};
 pub(crate) use admit::Admitted;
@@ -54,6 +55,9 @@ use routes::{Route, Routes};
 pub(crate) use session::{Feed, Own, Session};
 pub(crate) use subscribe::{AfterSubscribe, Wanted};
 use wills::Delayed;
+
+/// The address of a session that has no connection.
+const NOWHERE: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0));
 
 /// The hub. It is shared by all connections.
 #[derive(Debug)]
@@ -71,7 +75,7 @@ pub(crate) struct Hub {
     delayed: Delayed,
     inbound: mpsc::Sender<Inbound>,
     sightings: mpsc::Sender<Sighting>,
-    set_aside: mpsc::Sender<SetAside>,
+    notices: mpsc::Sender<Notice>,
     pub(crate) stop: CancellationToken,
     /// Held while a group gets or loses a member: its queue on disk comes and goes with them.
     groups: tokio::sync::Mutex<()>,
@@ -90,13 +94,13 @@ pub(super) struct Parts {
     pub(super) authenticator: Arc<Authenticator>,
     pub(super) inbound: mpsc::Sender<Inbound>,
     pub(super) sightings: mpsc::Sender<Sighting>,
-    pub(super) set_aside: mpsc::Sender<SetAside>,
+    pub(super) notices: mpsc::Sender<Notice>,
     pub(super) stop: CancellationToken,
 }
 
 impl Hub {
     pub(super) fn new(parts: Parts) -> Arc<Self> {
-        let Parts { limits, refusals, store, told, authenticator, inbound, sightings, set_aside, stop } = parts;
+        let Parts { limits, refusals, store, told, authenticator, inbound, sightings, notices, stop } = parts;
         Arc::new(Self {
             limits,
             metrics: Arc::clone(refusals.metrics()),
@@ -110,7 +114,7 @@ impl Hub {
             delayed: Delayed::default(),
             inbound,
             sightings,
-            set_aside,
+            notices,
             stop,
             groups: tokio::sync::Mutex::default(),
             announced: AtomicU64::new(documents::UNKNOWN),
@@ -126,23 +130,26 @@ impl Hub {
         closed: &CancellationToken,
     ) {
         let endless = async {
-            tokio::join!(
-                Arc::clone(self).distribute_news(),
-                Arc::clone(self).publish_delayed_wills(),
-                Arc::clone(self).sweep(clients),
-            )
+            tokio::join!(self.distribute_news(), self.publish_delayed_wills(), self.look(clients), self.sweep(),)
         };
-        tokio::join!(Arc::clone(self).publish_for_bridge(publish), closed.run_until_cancelled(endless));
+        tokio::join!(self.publish_for_bridge(publish), closed.run_until_cancelled(endless));
     }
 
     /// Tells all connections to end.
     pub(super) fn end_connections(&self) {
-        self.connected().iter().for_each(|link| link.stop());
+        self.connected().for_each(|link| link.stop());
     }
 
     /// The connections of clients that were let in.
-    pub(crate) fn connected(&self) -> Vec<Arc<Link>> {
-        self.registry.sessions().iter().filter_map(|session| session.link()).collect()
+    pub(crate) fn connected(&self) -> impl Iterator<Item = Arc<Link>> {
+        let mut page = Vec::new().into_iter();
+        let mut last = 0;
+        std::iter::from_fn(move || {
+            if page.len() == 0 {
+                page = self.registry.links(last).into_iter();
+            }
+            page.next().inspect(|link: &Arc<Link>| last = link.number())
+        })
     }
 
     /// Where a message goes; counts where it might have gone.
@@ -152,26 +159,28 @@ impl Hub {
         routes
     }
 
-    /// A message at QoS 0 had no room, as it may.
-    fn count_dropped(&self) {
-        self.metrics.count(Metric::BrokerDropped);
-    }
-
     /// A lasting session has so much to read that a message is not kept for it.
     fn tell_queue_full(&self, queue: &SharedQueue) {
-        let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
-        self.refusals.tell(Refusal::QueueFull, &Who::named(nowhere, None, queue.name()), "");
+        self.refusals.tell(Refusal::QueueFull, &Who::named(NOWHERE, None, queue.name()), "");
+        if let Some(refused) = queue.refused() {
+            self.notify(Notice::QueueFull { session: Arc::clone(queue.name()), refused });
+        }
+    }
+
+    /// Tells the bridge. If it is behind with notices, the log and the counter have to do.
+    fn notify(&self, notice: Notice) {
+        let _ = self.notices.try_send(notice);
     }
 
     /// Tells that something was refused to a session.
     fn tell_of(&self, session: &Session, refusal: Refusal, detail: &str) {
-        let nowhere = || Who::named(SocketAddr::from(([0, 0, 0, 0], 0)), session.user.as_deref(), &session.client);
+        let nowhere = || Who::named(NOWHERE, session.user.as_deref(), &session.client);
         let who = session.link().map_or_else(nowhere, |link| link.who());
         self.refusals.tell(refusal, &who, detail);
     }
 
     fn new_queue(&self, name: &Arc<str>) -> Arc<SharedQueue> {
-        SharedQueue::new(self.next_number(), name, self.memory_limits())
+        SharedQueue::new(self.next_number(), name, Queue::new(self.memory_limits()), self.registry.on_disk())
     }
 
     fn next_number(&self) -> u64 {
@@ -186,3 +195,6 @@ impl Hub {
         self.retained.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests;

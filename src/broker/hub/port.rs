@@ -8,10 +8,14 @@ use futures_util::stream::FuturesUnordered;
 use tokio::sync::mpsc;
 
 use super::Hub;
-use super::publish::{NewPublish, NotSafe, Promise, Publisher, Publishing};
+use super::publish::{NewPublish, NotSafe, Publisher, Publishing};
+use super::session::Session;
+use crate::broker::connection::Link;
+use crate::broker::identity::Caller;
 use crate::chat::access::Rights;
+use crate::chat::principal::Identity;
 use crate::chat::qos::QoS;
-use crate::mqtt::{Outbound, Outcome, Sighting};
+use crate::mqtt::{Change, Outbound, Outcome, Sighting};
 use crate::store::Message;
 
 /// Publications of the bridge that wait for their commit.
@@ -19,7 +23,7 @@ const OPEN: usize = 256;
 
 impl Hub {
     /// Publishes what the bridge gives until the broker stops. What it has not taken by then is answered `Unsent`.
-    pub(super) async fn publish_for_bridge(self: Arc<Self>, mut publish: mpsc::Receiver<Outbound>) {
+    pub(super) async fn publish_for_bridge(self: &Arc<Self>, mut publish: mpsc::Receiver<Outbound>) {
         let mut open = FuturesUnordered::new();
         loop {
             tokio::select! {
@@ -58,27 +62,29 @@ impl Hub {
         async move {
             let answer = match publishing {
                 _ if !is_read => Outcome::NoReader,
-                Publishing::Refused(_) => Outcome::Confirmed,
-                Publishing::Promised(_) => Outcome::Confirmed,
-                Publishing::Waits(waits) => kept(waits.await).await,
+                Publishing::Refused(_) | Publishing::Promised(_) => Outcome::Confirmed,
+                Publishing::Waits(waits) => {
+                    let is_stored = match waits.await {
+                        Ok(promise) => promise.stored().await,
+                        Err(NotSafe) => false,
+                    };
+                    if is_stored { Outcome::Confirmed } else { Outcome::Lost }
+                }
             };
             // Whoever does not wait for it is content.
             let _ = outcome.send(answer);
         }
     }
 
-    /// Waits for room: a bridge that is behind slows connecting down.
-    pub(super) async fn tell_sighting(&self, sighting: Sighting) {
+    /// The bridge hears of each connection of somebody who logged in: that it came, before anything that it says, and that
+    /// it ended. A bridge that is behind slows connecting down.
+    pub(super) async fn tell_sighting(&self, session: &Session, link: &Link, change: Change) {
+        let caller = session.lock().caller.clone();
+        let (Some(Caller::Known(Identity { user, role }, _)), Some(device)) = (caller, session.device()) else {
+            return;
+        };
+        let (client, connection) = (Arc::clone(&session.client), link.number());
+        let sighting = Sighting { user, role, client, device, connection, change };
         let _ = self.stop.run_until_cancelled(self.sightings.send(sighting)).await;
-    }
-}
-
-async fn kept(promise: Result<Promise, NotSafe>) -> Outcome {
-    match promise {
-        Ok(promise) => match promise.stored().await {
-            true => Outcome::Confirmed,
-            false => Outcome::Lost,
-        },
-        Err(NotSafe) => Outcome::Lost,
     }
 }

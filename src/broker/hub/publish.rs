@@ -21,10 +21,11 @@ use crate::chat::qos::QoS;
 use crate::chat::topic::Side;
 use crate::mqtt::{Ack, AckWord, Inbound};
 use crate::ops::clock::now_ms;
+use crate::ops::metrics::Metric;
 use crate::store::{Committed, Enqueue, Message, QueueId, Target};
 
-/// How long the acknowledgement of a message waits for a reader who is behind.
-const SLOW_READER: Duration = Duration::from_secs(1);
+/// How long an acknowledgement waits for a reader who is behind.
+pub(super) const SLOW_READER: Duration = Duration::from_secs(1);
 
 /// Who publishes.
 #[derive(Debug, Clone, Copy)]
@@ -224,7 +225,7 @@ impl Hub {
         let pushed = queue.push(Item::memory(Arc::clone(message), target), self.announced());
         if qos == QoS::AtMostOnce {
             if pushed == Pushed::Full {
-                self.count_dropped();
+                self.metrics.count(Metric::BrokerDropped);
             }
         } else if pushed == Pushed::Full {
             end_slow(queue);

@@ -1,18 +1,25 @@
 //! A queue that several tasks share: those that put messages into it, and those that send what is in it.
 
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
+use std::mem;
+use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::task::Waker;
+use std::time::Duration;
 
+use tokio::time::Instant;
+
+use super::on_disk::OnDisk;
 use crate::broker::connection::Link;
 use crate::broker::refusals::Refusal;
-use crate::broker::session::{Away, Item, MemoryLimits, Pulled, Pushed, Queue, Read};
+use crate::broker::session::{Away, Item, Pulled, Pushed, Queue, Read};
 use crate::chat::access::Rights;
 use crate::chat::qos::QoS;
-use crate::store::{DocumentRef, Dropped, QueueId, Seen};
+use crate::store::{DocumentRef, Dropped, QueueId};
 
 /// How much one member of a group gets before the next one has its turn.
 const TURN: usize = 16;
+/// How often the operator is told that messages are not kept.
+const TOLD_EVERY: Duration = Duration::from_secs(60);
 /// Not on disk.
 const NOWHERE: i64 = 0;
 
@@ -28,9 +35,10 @@ pub(crate) struct SharedQueue {
     /// What its reader may read, all that it subscribed to if there is none: members of a group may read all of it. A lock
     /// because each connection of a session brings its own.
     rights: RwLock<Option<Rights>>,
-    /// What clients published and waits on disk, for the limits.
-    rows: AtomicU64,
-    bytes: AtomicU64,
+    /// For the limits.
+    on_disk: OnDisk,
+    /// Of all queues.
+    all_on_disk: Arc<OnDisk>,
     /// A lock because publishers, the store's news and consumers meet here; held for a few operations on memory.
     state: Mutex<State>,
 }
@@ -44,8 +52,11 @@ struct State {
     next: usize,
     /// The connection that was given something last, and how much more it may have before others.
     turn: (u64, usize),
-    /// Publishers who wait until there is room.
+    /// Publishers who wait until there is room, and readers elsewhere who wait until this one has read a document.
     held: Vec<Waker>,
+    /// Messages that were not kept since that was told.
+    refused: u64,
+    told: Option<Instant>,
     /// Retained messages are being sent: what is published meanwhile waits here for its place behind them.
     later: Option<Vec<(Item, Option<u64>)>>,
 }
@@ -58,30 +69,23 @@ struct Consumer {
 }
 
 impl SharedQueue {
-    /// A queue that is new; nobody reads it yet.
-    pub(super) fn new(number: u64, name: &Arc<str>, limits: MemoryLimits) -> Arc<Self> {
-        Self::of(number, name, None, Queue::new(limits))
-    }
-
-    /// A queue that the store kept.
-    pub(super) fn kept(number: u64, name: &Arc<str>, id: QueueId, limits: MemoryLimits) -> Arc<Self> {
-        Self::of(number, name, Some(id), Queue::kept(limits))
-    }
-
-    fn of(number: u64, name: &Arc<str>, id: Option<QueueId>, queue: Queue) -> Arc<Self> {
+    /// A queue that nobody reads yet. `name` is that of its session or group.
+    pub(super) fn new(number: u64, name: &Arc<str>, queue: Queue, all_on_disk: &Arc<OnDisk>) -> Arc<Self> {
         Arc::new(Self {
             number,
             name: Arc::clone(name),
-            stored: AtomicI64::new(id.map_or(NOWHERE, |id| id.0)),
+            stored: AtomicI64::new(NOWHERE),
             rights: RwLock::new(None),
-            rows: AtomicU64::new(0),
-            bytes: AtomicU64::new(0),
+            on_disk: OnDisk::default(),
+            all_on_disk: Arc::clone(all_on_disk),
             state: Mutex::new(State {
                 queue,
                 consumers: Vec::new(),
                 next: 0,
                 turn: (0, 0),
                 held: Vec::new(),
+                refused: 0,
+                told: None,
                 later: None,
             }),
         })
@@ -91,7 +95,7 @@ impl SharedQueue {
         self.number
     }
 
-    pub(super) fn name(&self) -> &str {
+    pub(super) fn name(&self) -> &Arc<str> {
         &self.name
     }
 
@@ -114,19 +118,28 @@ impl SharedQueue {
     }
 
     /// Messages of clients that wait on disk, and their bytes.
-    pub(crate) fn on_disk(&self) -> (u64, u64) {
-        (self.rows.load(Relaxed), self.bytes.load(Relaxed))
+    pub(super) fn on_disk(&self) -> (u64, u64) {
+        self.on_disk.get()
     }
 
     pub(super) fn waits_on_disk(&self, rows: u64, bytes: u64) {
-        self.rows.fetch_add(rows, Relaxed);
-        self.bytes.fetch_add(bytes, Relaxed);
+        self.on_disk.add(rows, bytes);
+        self.all_on_disk.add(rows, bytes);
+    }
+
+    /// A message is not kept, because so much waits. Yields how many were not since that was told, if it is to be told now.
+    pub(super) fn refused(&self) -> Option<u64> {
+        let mut state = self.lock();
+        state.refused += 1;
+        let now = Instant::now();
+        state.told.is_none_or(|told| now - told >= TOLD_EVERY).then(|| {
+            state.told = Some(now);
+            mem::take(&mut state.refused)
+        })
     }
 
     pub(super) fn left_the_disk(&self, gone: Dropped) {
-        // What is counted twice by a race must not wrap around.
-        let _ = self.rows.fetch_update(Relaxed, Relaxed, |now| Some(now.saturating_sub(gone.rows)));
-        let _ = self.bytes.fetch_update(Relaxed, Relaxed, |now| Some(now.saturating_sub(gone.bytes)));
+        self.all_on_disk.subtract(self.on_disk.subtract(gone));
     }
 
     /// A connection begins to send what is in the queue.
@@ -262,6 +275,7 @@ impl SharedQueue {
     pub(super) fn read<T>(&self, answer: impl FnOnce(&mut Queue) -> T) -> T {
         let mut state = self.lock();
         let answered = answer(&mut state.queue);
+        state.release_held();
         state.wake_next();
         answered
     }
@@ -271,20 +285,25 @@ impl SharedQueue {
         self.lock().queue.acknowledged(document);
     }
 
-    /// Subscriptions ended: what is not read any more is dropped.
-    pub(super) fn unwatch(&self, still_read: impl Fn(&str) -> bool) -> Vec<Seen> {
-        self.lock().queue.unwatch(still_read)
-    }
-
     /// The document is too big for whoever pulled it: it stays where it is.
     pub(crate) fn set_aside(&self, document: &DocumentRef) {
         self.lock().queue.set_aside(document);
     }
 
-    /// Whether this document goes past a reader that cannot keep up: somebody else has it, and it has no room for it.
-    pub(super) fn misses(&self, document: &DocumentRef) -> bool {
-        let state = self.lock();
-        !state.consumers.is_empty() && state.queue.is_crowded() && !state.queue.has_reached(document)
+    /// Whether a connection is still to read this document from the disk; if so, wakes `waker` when that may have changed.
+    pub(super) fn is_to_read(&self, document: &DocumentRef, waker: &Waker) -> bool {
+        let mut state = self.lock();
+        let is_read = state.consumers.iter().any(|consumer| consumer.link.ending().is_none());
+        let is_to_read = is_read && state.queue.is_to_read(document);
+        if is_to_read {
+            state.hold(waker);
+        }
+        is_to_read
+    }
+
+    /// Whether nothing more is read from the disk, until those who send what is in it have sent some.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.lock().queue.is_crowded()
     }
 
     pub(super) fn is_above_half(&self) -> bool {
@@ -297,9 +316,7 @@ impl SharedQueue {
         if state.consumers.is_empty() || !state.queue.is_above_half() {
             return true;
         }
-        if !state.held.iter().any(|held| held.will_wake(waker)) {
-            state.held.push(waker.clone());
-        }
+        state.hold(waker);
         false
     }
 
@@ -310,6 +327,14 @@ impl SharedQueue {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for SharedQueue {
+    /// What has ended waits no longer.
+    fn drop(&mut self) {
+        let (rows, bytes) = self.on_disk();
+        self.left_the_disk(Dropped { rows, bytes });
     }
 }
 
@@ -351,6 +376,12 @@ impl State {
     fn set_full(&mut self, link: &Link, full: bool) {
         if let Some(consumer) = self.consumers.iter_mut().find(|consumer| consumer.link.number() == link.number()) {
             consumer.full = full;
+        }
+    }
+
+    fn hold(&mut self, waker: &Waker) {
+        if !self.held.iter().any(|held| held.will_wake(waker)) {
+            self.held.push(waker.clone());
         }
     }
 

@@ -1,27 +1,37 @@
 //! Who has a session, and whose turn it is to take one over.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Bound::{Excluded, Unbounded};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tokio::sync::OwnedMutexGuard;
 
 use super::group::Group;
+use super::on_disk::OnDisk;
 use super::queue::SharedQueue;
 use super::session::Session;
+use crate::broker::connection::Link;
 use crate::store::QueueId;
+
+/// How many are looked at in one step.
+const PAGE: usize = 1_000;
 
 /// All sessions and groups.
 ///
-/// A lock because connections come and go in their own tasks; it is held for map operations, and for a walk where all
-/// are looked at.
+/// A lock because connections come and go in their own tasks; it is held for map operations. Whoever looks at all does so in
+/// steps of a [`PAGE`].
 #[derive(Debug, Default)]
 pub(super) struct Registry {
     state: Mutex<State>,
+    on_disk: Arc<OnDisk>,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    sessions: HashMap<Arc<str>, Arc<Session>>,
+    /// In an order, to be looked at in steps.
+    sessions: BTreeMap<Arc<str>, Arc<Session>>,
+    /// The connections that have one, by their numbers.
+    links: BTreeMap<u64, Arc<Link>>,
     /// How many sessions each user has.
     per_user: HashMap<Arc<str>, usize>,
     groups: HashMap<Arc<str>, Arc<Group>>,
@@ -98,6 +108,11 @@ impl Registry {
         group
     }
 
+    /// Groups that nobody is a member of.
+    pub(super) fn empty_groups(&self) -> Vec<Arc<Group>> {
+        self.lock().groups.values().filter(|group| group.is_empty()).cloned().collect()
+    }
+
     pub(super) fn remove_group(&self, group: &Arc<Group>) {
         let mut state = self.lock();
         state.groups.remove(&group.name);
@@ -113,27 +128,51 @@ impl Registry {
 
     /// A queue is on disk under this name.
     pub(super) fn stored_as(&self, id: QueueId, queue: &Arc<SharedQueue>) {
+        queue.store_as(Some(id));
         self.lock().stored.insert(id, Arc::downgrade(queue));
     }
 
-    pub(super) fn not_stored(&self, id: QueueId) {
+    /// A queue is on disk no longer. Yields its name there, if it was.
+    pub(super) fn not_stored(&self, queue: &SharedQueue) -> Option<QueueId> {
+        let id = queue.stored()?;
+        queue.store_as(None);
         self.lock().stored.remove(&id);
+        Some(id)
     }
 
     pub(super) fn stored(&self, id: QueueId) -> Option<Arc<SharedQueue>> {
         self.lock().stored.get(&id)?.upgrade()
     }
 
-    /// Messages of clients that wait on disk, and their bytes, over all queues.
-    pub(super) fn on_disk(&self) -> (u64, u64) {
-        let state = self.lock();
-        let queues = state.stored.values().filter_map(Weak::upgrade).map(|queue| queue.on_disk());
-        queues.fold((0, 0), |(rows, bytes), (more, longer)| (rows + more, bytes + longer))
+    /// What waits on disk, over all queues.
+    pub(super) fn on_disk(&self) -> &Arc<OnDisk> {
+        &self.on_disk
     }
 
-    /// All sessions.
-    pub(super) fn sessions(&self) -> Vec<Arc<Session>> {
-        self.lock().sessions.values().cloned().collect()
+    /// A connection has a session now.
+    pub(super) fn connect(&self, link: &Arc<Link>) {
+        self.lock().links.insert(link.number(), Arc::clone(link));
+    }
+
+    /// It has none any more.
+    pub(super) fn disconnect(&self, link: &Link) {
+        self.lock().links.remove(&link.number());
+    }
+
+    /// How many connections have a session.
+    pub(super) fn connected(&self) -> usize {
+        self.lock().links.len()
+    }
+
+    /// The next sessions behind a key.
+    pub(super) fn sessions(&self, after: &str) -> Vec<Arc<Session>> {
+        let behind = (Excluded(after), Unbounded);
+        self.lock().sessions.range::<str, _>(behind).take(PAGE).map(|(_, session)| Arc::clone(session)).collect()
+    }
+
+    /// The next connections behind a number.
+    pub(super) fn links(&self, after: u64) -> Vec<Arc<Link>> {
+        self.lock().links.range(after + 1..).take(PAGE).map(|(_, link)| Arc::clone(link)).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -4,16 +4,12 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-
 use super::Hub;
 use super::group::Group;
 use super::queue::SharedQueue;
 use super::session::{Own, Session};
-use super::wills::Will;
-use crate::broker::identity::device_of;
 use crate::broker::routing::retained::RetainedEntry;
-use crate::broker::session::Incoming;
+use crate::broker::session::{Incoming, Queue};
 use crate::ops::clock::now_ms;
 use crate::store::{BrokerState, KeptGroup, KeptRetained, KeptSession, KeptWill, StoreError};
 
@@ -25,6 +21,7 @@ impl Hub {
     /// If the store is closed.
     pub(in crate::broker) async fn restore(self: &Arc<Self>) -> Result<(), StoreError> {
         self.store.listen();
+        self.store.all_left(now_ms()).await?.await?;
         let BrokerState { sessions, groups, retained, wills } = self.store.broker_state().await?.await?;
         tracing::info!(sessions = sessions.len(), retained = retained.len(), "broker has read its sessions");
         for group in groups {
@@ -38,55 +35,48 @@ impl Hub {
             let entry = RetainedEntry { bytes, user: user.map(Into::into), expires_at };
             self.lock_retained().keep(topic.into(), entry);
         }
-        for will in wills {
-            if let Some(session) = by_queue.get(&will.queue) {
-                self.restore_will(session, will);
+        for KeptWill { queue, due_at, will } in wills {
+            if let Some(session) = by_queue.get(&queue) {
+                session.lock().will = Some(Box::new(will));
+                let wait = due_at.unwrap_or_default().saturating_sub(now_ms());
+                self.delayed.add(Duration::from_millis(wait), session);
             }
         }
+        self.end_empty_groups().await;
         Ok(())
+    }
+
+    fn kept_queue(&self, name: &Arc<str>) -> Arc<SharedQueue> {
+        SharedQueue::new(self.next_number(), name, Queue::kept(self.memory_limits()), self.registry.on_disk())
     }
 
     fn restore_group(&self, kept: KeptGroup) {
         let KeptGroup { queue: id, name, rows, bytes } = kept;
         let group = self.registry.group(&name, |name| {
-            let queue = SharedQueue::kept(self.next_number(), name, id, self.memory_limits());
+            let queue = self.kept_queue(name);
             queue.waits_on_disk(rows, bytes);
             Group::new(Arc::clone(name), queue)
         });
+        group.set_kept();
         self.registry.stored_as(id, &group.queue);
     }
 
     async fn restore_session(self: &Arc<Self>, kept: KeptSession) -> Result<Arc<Session>, StoreError> {
         let KeptSession { queue: id, record, left_at, subscriptions, rows, bytes, incoming } = kept;
         let key: Arc<str> = record.key.into();
-        let queue = SharedQueue::kept(self.next_number(), &key, id, self.memory_limits());
+        let queue = self.kept_queue(&key);
         queue.waits_on_disk(rows, bytes);
         queue.set_rights(self.authenticator.rights_of(record.user.as_deref()));
         self.registry.stored_as(id, &queue);
         let session = Session::new(key, record.user.map(Into::into), record.client.into(), queue);
         {
             let mut state = session.lock();
-            state.own = Some(Own { incoming: Incoming::kept(&incoming), ..self.new_own() });
+            state.own = Some(Box::new(Own { incoming: Incoming::kept(&incoming), ..self.new_own() }));
             state.expiry_s = record.expiry_s;
-            // One that had a connection at a crash is kept from now on.
-            state.left_ms = Some(left_at.unwrap_or_else(now_ms));
-        }
-        if left_at.is_none() {
-            self.store.session_left(id, now_ms(), record.expiry_s, None).await?.await?;
+            state.left_ms = left_at;
         }
         self.registry.add(&session);
         self.restore_subscriptions(&session, subscriptions).await?;
         Ok(session)
-    }
-
-    fn restore_will(&self, session: &Arc<Session>, kept: KeptWill) {
-        let KeptWill { due_at, mut message, .. } = kept;
-        let expiry_s = message.expires_at.take().map(|ms| u32::try_from(ms / 1_000).unwrap_or(u32::MAX));
-        let device = session.user.as_deref().map(|user| device_of(user, &session.client).into());
-        let (response_topic, correlation): (_, Option<Bytes>) = (None, None);
-        let delay_s = 1;
-        let will = Will { message, expiry_s, delay_s, response_topic, correlation, device, who: None };
-        session.lock().will = Some(Box::new(will));
-        self.delayed.add(Duration::from_millis(due_at.saturating_sub(now_ms())), session);
     }
 }

@@ -67,7 +67,12 @@ impl Hub {
         let mut after = None;
         loop {
             let page = self.lock_retained().matching(filter, after.as_deref(), PAGE);
-            self.send_retained_of(session, page.topics, options).await?;
+            if !page.topics.is_empty() {
+                let topics = page.topics.iter().map(ToString::to_string).collect();
+                for message in self.store.read_retained(topics).await?.await? {
+                    self.send_one_retained(session, message, options).await?;
+                }
+            }
             match page.after {
                 Some(last) => after = Some(last),
                 None => return Ok(()),
@@ -75,45 +80,21 @@ impl Hub {
         }
     }
 
-    async fn send_retained_of(
-        &self,
-        session: &Session,
-        topics: Vec<Arc<str>>,
-        options: Options,
-    ) -> Result<(), StoreError> {
-        if topics.is_empty() {
-            return Ok(());
+    async fn send_one_retained(&self, session: &Session, message: Message, options: Options) -> Result<(), StoreError> {
+        let qos = message.qos.min(options.qos);
+        let stored = session.queue.stored().filter(|_| qos > QoS::AtMostOnce);
+        let ids = options.id.into_iter().collect();
+        let target = Target { queue: stored.unwrap_or(QueueId(0)), qos, retain: true, ids };
+        let message = Arc::new(message);
+        if stored.is_none() {
+            poll_fn(|cx| if session.queue.has_room(cx.waker()) { Poll::Ready(()) } else { Poll::Pending }).await;
+            session.queue.push_retained(Item::memory(message, target), self.announced());
+        } else if self.has_room_on_disk(&session.queue, &message) {
+            // A lasting session has it until it is acknowledged, however often its connection breaks. What is committed is
+            // announced; nobody has to wait for it here.
+            let (targets, incoming, retain, will_of) = (vec![target], None, None, None);
+            let _announced = self.store.enqueue(Enqueue { message, targets, incoming, retain, will_of }).await?;
         }
-        let topics = topics.iter().map(ToString::to_string).collect();
-        for message in self.store.read_retained(topics).await?.await? {
-            let (qos, retain, ids) = (message.qos.min(options.qos), true, options.id.into_iter().collect());
-            let message = Arc::new(message);
-            match session.queue.stored().filter(|_| qos > QoS::AtMostOnce) {
-                Some(queue) => self.enqueue_retained(session, message, Target { queue, qos, retain, ids }).await?,
-                None => {
-                    poll_fn(|cx| if session.queue.has_room(cx.waker()) { Poll::Ready(()) } else { Poll::Pending })
-                        .await;
-                    let target = Target { queue: QueueId(0), qos, retain, ids };
-                    session.queue.push_retained(Item::memory(message, target), self.announced());
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// A lasting session has it until it is acknowledged, however often its connection breaks.
-    async fn enqueue_retained(
-        &self,
-        session: &Session,
-        message: Arc<Message>,
-        target: Target,
-    ) -> Result<(), StoreError> {
-        if !self.has_room_on_disk(&session.queue, &message) {
-            return Ok(());
-        }
-        let (targets, incoming, retain, will_of) = (vec![target], None, None, None);
-        // What is committed is announced; nobody has to wait for it here.
-        let _announced = self.store.enqueue(Enqueue { message, targets, incoming, retain, will_of }).await?;
         Ok(())
     }
 }

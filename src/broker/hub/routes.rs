@@ -9,7 +9,7 @@ use crate::broker::wire::Options;
 use crate::chat::qos::QoS;
 
 /// All subscriptions, by their filters. A lock that publishers share; who subscribes has it alone for one operation.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Routes {
     tree: RwLock<FilterTree<u64, Subscriber>>,
 }
@@ -31,12 +31,6 @@ pub(super) struct Route {
     pub(super) ids: Vec<u32>,
 }
 
-impl Default for Routes {
-    fn default() -> Self {
-        Self { tree: RwLock::new(FilterTree::new()) }
-    }
-}
-
 impl Routes {
     /// What matches `filter` goes to the queue from now on. Yields whether it did before.
     pub(super) fn insert(&self, filter: &str, queue: &Arc<SharedQueue>, options: Options) -> bool {
@@ -54,7 +48,12 @@ impl Routes {
         self.find(topic, publisher).0
     }
 
-    /// The same, and how many subscriptions bring nothing because their clients may not read the topic.
+    /// How one queue gets a message on `topic`, if it does.
+    pub(super) fn to(&self, topic: &str, queue: &SharedQueue) -> Option<Route> {
+        self.of(topic, None).into_iter().find(|route| route.queue.number() == queue.number())
+    }
+
+    /// All of them, and how many subscriptions bring nothing because their clients may not read the topic.
     pub(super) fn find(&self, topic: &str, publisher: Option<u64>) -> (Vec<Route>, u64) {
         let mut denied = 0;
         let mut routes: Vec<Route> = Vec::new();

@@ -3,14 +3,17 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use tokio::time::Instant;
+
 use super::admit::FOREVER;
 use super::group::Group;
 use super::queue::SharedQueue;
-use super::wills::Will;
+use super::subscribe::Wanted;
 use crate::broker::connection::Link;
-use crate::broker::identity::Caller;
+use crate::broker::identity::{Caller, device_of};
 use crate::broker::session::{Incoming, Window};
 use crate::broker::wire::Options;
+use crate::store::Will;
 
 /// One session. It belongs to a user and a client id.
 #[derive(Debug)]
@@ -31,8 +34,8 @@ pub(crate) struct Session {
 pub(super) struct State {
     /// Its connection.
     pub(super) link: Option<Arc<Link>>,
-    /// While it has none.
-    pub(super) own: Option<Own>,
+    /// While it has none. On the heap, because most sessions have one.
+    pub(super) own: Option<Box<Own>>,
     pub(super) subscriptions: BTreeMap<Box<str>, Subscription>,
     /// How long it is kept without a connection, in seconds; `u32::MAX` for ever.
     pub(super) expiry_s: u32,
@@ -40,6 +43,8 @@ pub(super) struct State {
     pub(super) left_ms: Option<u64>,
     /// Published when the connection breaks. On the heap, because most sessions have none.
     pub(super) will: Option<Box<Will>>,
+    /// When it is published, if that is yet to come.
+    pub(super) will_due: Option<Instant>,
     /// Who was let in last.
     pub(super) caller: Option<Caller>,
     /// Another connection takes it over and wants a new one.
@@ -88,14 +93,26 @@ impl Session {
         [own].into_iter().chain(shared).collect()
     }
 
-    /// The filters that bring something into one of these queues, without what makes them shared.
-    pub(super) fn filters_of(&self, queue: &SharedQueue) -> Vec<Box<str>> {
+    /// What it subscribed to.
+    pub(super) fn filters(&self) -> Vec<Box<str>> {
+        self.lock().subscriptions.keys().cloned().collect()
+    }
+
+    /// Whether it subscribed to all this already, with the same options.
+    pub(super) fn has_all(&self, wanted: &[Wanted]) -> bool {
         let state = self.lock();
-        let subscriptions = state.subscriptions.iter().filter_map(|(filter, subscription)| match &subscription.group {
-            None => (queue.number() == self.queue.number()).then(|| filter.clone()),
-            Some(group) => (group.queue.number() == queue.number()).then(|| group.filter().into()),
-        });
-        subscriptions.collect()
+        let mut same = wanted.iter().map(|Wanted { filter, options }| (state.subscriptions.get(filter), options));
+        same.all(|(there, options)| there.is_some_and(|there| there.options == *options))
+    }
+
+    /// The filters that bring something into one of its queues, without what makes them shared.
+    pub(super) fn filters_of(&self, queue: &SharedQueue) -> Vec<Box<str>> {
+        if queue.number() != self.queue.number() {
+            return vec![Group::filter_in(queue.name()).into()];
+        }
+        let state = self.lock();
+        let own = state.subscriptions.iter().filter(|(_, subscription)| subscription.group.is_none());
+        own.map(|(filter, _)| filter.clone()).collect()
     }
 
     /// Whether its time without a connection is over.
@@ -104,6 +121,11 @@ impl Session {
         let kept_ms = u64::from(state.expiry_s) * 1_000;
         let over = state.left_ms.is_some_and(|left| now_ms >= left.saturating_add(kept_ms));
         state.link.is_none() && state.expiry_s != FOREVER && over
+    }
+
+    /// Which of its user's devices it is.
+    pub(crate) fn device(&self) -> Option<Arc<str>> {
+        self.user.as_deref().map(|user| device_of(user, &self.client).into())
     }
 
     /// Its connection, if it has one.

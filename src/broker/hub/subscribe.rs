@@ -7,12 +7,11 @@ use futures_util::future::BoxFuture;
 use super::Hub;
 use super::group::Group;
 use super::queue::SharedQueue;
-use super::session::{Feed, Session, Subscription};
+use super::session::{Session, Subscription};
 use crate::broker::connection::Link;
-use crate::broker::session::Queue;
 use crate::broker::wire::Options;
 use crate::chat::filter::{Shared, literal_prefix};
-use crate::store::{KeptSubscription, Seen, StoreError};
+use crate::store::{KeptSubscription, StoreError};
 
 /// Topics that are asked of the store at one time.
 const TOPICS: usize = 256;
@@ -38,17 +37,14 @@ pub(crate) type AfterSubscribe = BoxFuture<'static, Result<(), StoreError>>;
 
 /// A filter that was granted, for what follows the SUBACK.
 struct Granted {
+    /// Without `$share/` and the group.
     filter: Box<str>,
     options: Options,
-    /// The filter without `$share/` and the group.
-    inner: Box<str>,
     queue: Arc<SharedQueue>,
-    /// The session had it with the same options: nothing of it is new on disk.
-    is_unchanged: bool,
     sends_retained: bool,
 }
 
-impl Granted {
+impl Wanted {
     /// As the store keeps it. When retained messages are sent is of this packet alone.
     fn kept(&self) -> KeptSubscription {
         let options = Options { retain_handling: 0, ..self.options };
@@ -75,133 +71,113 @@ impl Hub {
         link: Arc<Link>,
         wanted: Vec<Wanted>,
     ) -> Result<AfterSubscribe, StoreError> {
+        let mut kept = None;
+        if let Some(queue) = session.queue.stored()
+            && !session.has_all(&wanted)
+        {
+            // What is cut short from here on is on disk, or not in memory either.
+            kept = Some(self.store.subscribe(queue, wanted.iter().map(Wanted::kept).collect()).await?);
+        }
         let mut granted = Vec::with_capacity(wanted.len());
         for wanted in wanted {
             granted.push(self.grant(&session, &link, wanted).await?);
         }
-        if let Some(queue) = session.queue.stored() {
-            let new = granted.iter().filter(|granted| !granted.is_unchanged);
-            let new: Vec<_> = new.map(Granted::kept).collect();
-            if !new.is_empty() {
-                self.store.subscribe(queue, new).await?.await?;
-            }
+        if let Some(kept) = kept {
+            kept.await?;
         }
         Ok(Box::pin(async move { self.follow(&session, granted).await }))
     }
 
-    /// From now on what matches goes to the session, or to its group.
-    async fn grant(
-        self: &Arc<Self>,
-        session: &Arc<Session>,
-        link: &Arc<Link>,
-        wanted: Wanted,
-    ) -> Result<Granted, StoreError> {
+    async fn grant(&self, session: &Session, link: &Arc<Link>, wanted: Wanted) -> Result<Granted, StoreError> {
         let Wanted { filter, options } = wanted;
-        let mut _alone = None;
-        let group = match Shared::parse(&filter) {
-            Some(Ok(Shared { group, filter })) => {
-                _alone = Some(self.groups.lock().await);
-                Some(self.join(session, &format!("{group}/{filter}"), options).await?)
-            }
-            _ => None,
-        };
-        let (queue, inner): (_, Box<str>) = match &group {
+        let _alone = if is_shared(&filter) { Some(self.groups.lock().await) } else { None };
+        let (group, replaced) = self.add_subscription(session, &filter, options);
+        let (queue, inner) = match &group {
             Some(group) => (Arc::clone(&group.queue), group.filter().into()),
-            None => (Arc::clone(&session.queue), filter.clone()),
+            None => (Arc::clone(&session.queue), filter),
         };
-        let subscription = Subscription { options, group: group.clone() };
-        let replaced = session.lock().subscriptions.insert(filter.clone(), subscription);
-        let is_unchanged = replaced.as_ref().is_some_and(|before| before.options == options);
         match &group {
-            Some(group) => _ = self.routes.insert(&inner, &queue, group.options()),
-            None => _ = self.routes.insert(&inner, &queue, options),
-        }
-        match &group {
-            Some(_) => self.attach_alone(&queue, link).await,
+            Some(group) => {
+                self.attach_alone(&queue, link).await;
+                self.keep_group(session, group).await?;
+            }
             None => queue.attach(link),
         }
         // MQTT 5, 4.8.2: a shared subscription is sent no retained messages.
         let handling = options.retain_handling;
-        let wants = handling < NO_RETAINED && !(replaced.is_some() && handling == RETAINED_IF_NEW);
+        let wants = handling < NO_RETAINED && !(replaced && handling == RETAINED_IF_NEW);
         let sends_retained = wants && group.is_none();
         if sends_retained && self.has_retained(&inner) {
             queue.begin_retained();
         }
-        Ok(Granted { filter, options, inner, queue, is_unchanged, sends_retained })
+        Ok(Granted { filter: inner, options, queue, sends_retained })
     }
 
-    /// Makes the session a member of a group. With the first member that outlives its connection, so does the queue.
-    pub(super) async fn join(
-        self: &Arc<Self>,
-        session: &Session,
-        name: &str,
-        options: Options,
-    ) -> Result<Arc<Group>, StoreError> {
-        let lasting = session.queue.stored().is_some();
-        let group = self.registry.group(name, |name| Group::new(Arc::clone(name), self.new_queue(name)));
-        group.join(session.queue.number(), options);
-        if lasting && group.queue.stored().is_none() {
-            let id = self.store.keep_group(name.to_owned()).await?.await?;
-            group.queue.store_as(Some(id));
+    /// From now on what matches goes to the session, or to a group of which it becomes a member; for that, `groups` has to
+    /// be locked. Yields the group, and whether there was such a subscription.
+    fn add_subscription(&self, session: &Session, filter: &str, options: Options) -> (Option<Arc<Group>>, bool) {
+        let group = match Shared::parse(filter) {
+            Some(Ok(Shared { group, filter })) => {
+                let new = |name: &Arc<str>| Group::new(Arc::clone(name), self.new_queue(name));
+                let group = self.registry.group(&format!("{group}/{filter}"), new);
+                group.join(session.queue.number(), options);
+                self.routes.insert(filter, &group.queue, group.options());
+                Some(group)
+            }
+            _ => {
+                self.routes.insert(filter, &session.queue, options);
+                None
+            }
+        };
+        let subscription = Subscription { options, group: group.clone() };
+        let replaced = session.lock().subscriptions.insert(filter.into(), subscription).is_some();
+        (group, replaced)
+    }
+
+    /// With the first member that outlives its connection, so does the queue of a group.
+    async fn keep_group(&self, session: &Session, group: &Group) -> Result<(), StoreError> {
+        if session.queue.stored().is_some() && group.queue.stored().is_none() {
+            group.set_kept();
+            let id = self.store.keep_group(group.name.to_string()).await?.await?;
             self.registry.stored_as(id, &group.queue);
-        }
-        Ok(group)
-    }
-
-    async fn follow(&self, session: &Arc<Session>, granted: Vec<Granted>) -> Result<(), StoreError> {
-        let sent = self.send_all_retained(session, &granted).await;
-        session.queue.end_retained();
-        sent?;
-        let mut filters = Vec::with_capacity(granted.len());
-        for Granted { inner, queue, .. } in granted {
-            queue.read(Queue::offer_again);
-            filters.push(inner);
-        }
-        self.watch(session, &filters).await
-    }
-
-    async fn send_all_retained(&self, session: &Session, granted: &[Granted]) -> Result<(), StoreError> {
-        for Granted { filter, options, .. } in granted.iter().filter(|granted| granted.sends_retained) {
-            self.send_retained(session, filter, *options).await?;
         }
         Ok(())
     }
 
-    /// Finds the topics that have documents and match one of these filters, for the queues of a session.
-    pub(super) async fn watch(&self, session: &Session, filters: &[Box<str>]) -> Result<(), StoreError> {
+    async fn follow(&self, session: &Session, granted: Vec<Granted>) -> Result<(), StoreError> {
+        for Granted { queue, .. } in &granted {
+            queue.read(|queue| {
+                queue.offer_again();
+                queue.look_for_topics();
+            });
+        }
+        let mut sent = Ok(());
+        for Granted { filter, options, .. } in granted.iter().filter(|granted| granted.sends_retained) {
+            if sent.is_ok() {
+                sent = self.send_retained(session, filter, *options).await;
+            }
+        }
+        session.queue.end_retained();
+        sent
+    }
+
+    /// Finds the topics that have documents and match one of these filters, by which they come into a queue.
+    pub(super) async fn watch(&self, queue: &SharedQueue, filters: &[Box<str>]) -> Result<(), StoreError> {
         if filters.is_empty() {
             return Ok(());
         }
         let prefixes: Vec<String> = filters.iter().map(|filter| literal_prefix(filter).to_owned()).collect();
-        let feeds = session.feeds();
         let mut after = String::new();
         loop {
             let topics = self.store.waiting_topics(prefixes.clone(), after, TOPICS).await?.await?;
-            for topic in topics.iter().map(|topic| Arc::from(topic.as_str())) {
-                for route in self.routes.of(&topic, None) {
-                    if feeds.iter().any(|feed| feed.queue.number() == route.queue.number()) {
-                        route.queue.read(|queue| queue.watch([&topic]));
-                    }
-                }
-            }
+            let found = topics.iter().filter(|topic| self.routes.to(topic, queue).is_some());
+            let found: Vec<Arc<str>> = found.map(|topic| topic.as_str().into()).collect();
+            queue.read(|queue| queue.watch(&found));
             match topics.into_iter().nth(TOPICS - 1) {
                 Some(last) => after = last,
                 None => return Ok(()),
             }
         }
-    }
-
-    /// Finds what waits on disk for a session that is new on this connection.
-    pub(super) async fn look_on_disk(&self, session: &Arc<Session>, present: bool) -> Result<(), StoreError> {
-        if !present {
-            return Ok(());
-        }
-        let mut filters = Vec::new();
-        for Feed { queue, .. } in session.feeds() {
-            self.watch_own(&queue).await?;
-            filters.append(&mut session.filters_of(&queue));
-        }
-        self.watch(session, &filters).await
     }
 
     /// The topics of documents that others have and this queue has not.
@@ -227,84 +203,91 @@ impl Hub {
     pub(crate) async fn unsubscribe(
         self: Arc<Self>,
         session: Arc<Session>,
-        link: Arc<Link>,
         filters: Vec<Box<str>>,
     ) -> Result<Vec<u8>, StoreError> {
         let mut codes = Vec::with_capacity(filters.len());
-        let mut ended = Vec::new();
-        for filter in filters {
-            let removed = session.lock().subscriptions.remove(&filter);
-            codes.push(if removed.is_some() { UNSUBSCRIBED } else { NO_SUBSCRIPTION });
-            if let Some(subscription) = removed {
-                self.drop_subscription(&session, &filter, &subscription).await;
-                if let Some(group) = subscription.group {
-                    let seen = self.detach_member(&group.queue, &link, Vec::new()).await;
-                    self.documents_seen(seen).await;
-                }
-                ended.push(filter.into_string());
-            }
+        for filter in &filters {
+            codes.push(if self.drop_subscription(&session, filter).await { UNSUBSCRIBED } else { NO_SUBSCRIPTION });
         }
-        if !ended.is_empty() {
-            let seen = self.unwatch(&session.queue);
-            self.documents_seen(seen).await;
-            if let Some(queue) = session.queue.stored() {
-                self.store.unsubscribe(queue, ended).await?.await?;
-            }
+        let is_read = |topic: &str| self.routes.to(topic, &session.queue).is_some();
+        let seen = session.queue.read(|queue| queue.unwatch(is_read));
+        self.documents_seen(seen).await;
+        if let Some(queue) = session.queue.stored() {
+            // Those that are not in memory as well: what a cut left on disk is not to come back.
+            self.store.unsubscribe(queue, filters.into_iter().map(Into::into).collect()).await?.await?;
         }
         Ok(codes)
     }
 
-    fn unwatch(&self, queue: &SharedQueue) -> Vec<Seen> {
-        queue.unwatch(|topic| self.routes.of(topic, None).iter().any(|route| route.queue.number() == queue.number()))
-    }
-
-    /// What matches goes there no longer. A group without members is no more.
-    pub(super) async fn drop_subscription(
-        self: &Arc<Self>,
-        session: &Session,
-        filter: &str,
-        subscription: &Subscription,
-    ) {
-        let Some(group) = &subscription.group else {
+    /// What matches goes there no longer. A group without members ends. Yields whether there was such a subscription.
+    pub(super) async fn drop_subscription(&self, session: &Session, filter: &str) -> bool {
+        let alone = if is_shared(filter) { Some(self.groups.lock().await) } else { None };
+        let Some(Subscription { group, .. }) = session.lock().subscriptions.remove(filter) else { return false };
+        let Some(group) = group else {
             self.routes.remove(filter, &session.queue);
-            return;
+            return true;
         };
-        let _alone = self.groups.lock().await;
         group.part(session.queue.number());
-        if !group.is_empty() {
+        let seen = match session.link() {
+            Some(link) => self.detach_alone(&group.queue, &link, Vec::new()).await,
+            None => Vec::new(),
+        };
+        if group.is_empty() {
+            self.end_group(&group).await;
+        } else {
             // What waits on disk is for those who are left, whether they outlive their connections or not.
             self.routes.insert(group.filter(), &group.queue, group.options());
-            return;
         }
+        drop(alone);
+        self.documents_seen(seen).await;
+        true
+    }
+
+    /// Ends the groups that nobody is a member of: connections that were cut may have left them.
+    pub(super) async fn end_empty_groups(&self) {
+        let _alone = self.groups.lock().await;
+        for group in self.registry.empty_groups() {
+            self.end_group(&group).await;
+        }
+    }
+
+    /// To be called with `groups` locked. Should it be cut short, the group is an empty one.
+    async fn end_group(&self, group: &Arc<Group>) {
         self.routes.remove(group.filter(), &group.queue);
+        // Whoever had the store keep it may have gone before it heard the name.
+        if group.is_kept()
+            && let Ok(kept) = self.store.keep_group(group.name.to_string()).await
+            && let Ok(id) = kept.await
+        {
+            self.registry.stored_as(id, &group.queue);
+            self.end_queue(&group.queue).await;
+        }
         self.registry.remove_group(group);
-        if let Some(queue) = group.queue.stored() {
-            group.queue.store_as(None);
-            self.registry.not_stored(queue);
-            let _ = self.store.end_queue(queue).await;
+    }
+
+    /// A queue ends, on disk too. If the store is closed, the next start finds it.
+    pub(super) async fn end_queue(&self, queue: &SharedQueue) {
+        if let Some(id) = self.registry.not_stored(queue) {
+            let _ = self.store.end_queue(id).await;
         }
     }
 
     /// Subscriptions of a session that the store kept.
     pub(super) async fn restore_subscriptions(
-        self: &Arc<Self>,
-        session: &Arc<Session>,
+        &self,
+        session: &Session,
         subscriptions: Vec<KeptSubscription>,
     ) -> Result<(), StoreError> {
         for kept in subscriptions {
             let Some(options) = Options::read(kept.options, kept.id) else { continue };
-            let group = match Shared::parse(&kept.filter) {
-                Some(Ok(Shared { group, filter })) => {
-                    Some(self.join(session, &format!("{group}/{filter}"), options).await?)
-                }
-                _ => None,
-            };
-            match &group {
-                Some(group) => self.routes.insert(group.filter(), &group.queue, group.options()),
-                None => self.routes.insert(&kept.filter, &session.queue, options),
-            };
-            session.lock().subscriptions.insert(kept.filter.into(), Subscription { options, group });
+            if let (Some(group), _) = self.add_subscription(session, &kept.filter, options) {
+                self.keep_group(session, &group).await?;
+            }
         }
         Ok(())
     }
+}
+
+fn is_shared(filter: &str) -> bool {
+    matches!(Shared::parse(filter), Some(Ok(_)))
 }

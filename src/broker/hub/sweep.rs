@@ -4,68 +4,63 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::task::yield_now;
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 
 use super::Hub;
 use crate::broker::connection::Link;
-use crate::broker::routing::retained::Usage;
 use crate::ops::clock::now_ms;
 use crate::ops::metrics::Metric;
 
 /// How often connections are looked at; a client may be silent so much longer than it said.
 const LOOK: Duration = Duration::from_secs(1);
-/// How often sessions and messages are, in looks.
-const EXPIRY: u32 = 30;
-
-/// What the broker has at one moment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Snapshot {
-    /// Sessions, connected or not.
-    pub(crate) sessions: usize,
-    /// Those with a connection.
-    pub(crate) connected: usize,
-    /// Messages of clients that wait on disk, and their bytes: payloads and properties.
-    pub(crate) queued: (u64, u64),
-    /// Retained messages.
-    pub(crate) retained: Usage,
-}
+/// How many connections are looked at before others have their turn.
+const STEP: usize = 1_000;
+/// How often sessions and messages are.
+const EXPIRY: Duration = Duration::from_secs(30);
 
 impl Hub {
-    /// Looks at everything in turn, for ever. `clients` is told how many are connected.
-    pub(super) async fn sweep(self: Arc<Self>, clients: watch::Sender<Option<usize>>) {
-        let mut looks = interval(LOOK);
-        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut count = 0_u32;
+    /// Looks at the connections, for ever. `clients` is told how many there are.
+    pub(super) async fn look(&self, clients: watch::Sender<Option<usize>>) {
+        let mut looks = every(LOOK);
         loop {
             looks.tick().await;
-            let snapshot = self.look();
-            clients.send_replace(Some(snapshot.connected));
-            self.measure(snapshot);
-            count = count.wrapping_add(1);
-            if count.is_multiple_of(EXPIRY) {
-                self.end_expired(now_ms()).await;
-                self.drop_expired().await;
-            }
+            self.end_overdue().await;
+            clients.send_replace(Some(self.registry.connected()));
+            self.measure();
         }
     }
 
-    /// Ends connections that are overdue, and counts what there is.
-    fn look(&self) -> Snapshot {
+    /// Ends and drops what has expired, for ever. Waits for the disk, as [`Self::look`] does not.
+    pub(super) async fn sweep(self: &Arc<Self>) {
+        let mut sweeps = every(EXPIRY);
+        loop {
+            sweeps.tick().await;
+            self.end_expired(now_ms()).await;
+            self.end_empty_groups().await;
+            self.drop_expired().await;
+        }
+    }
+
+    /// Ends connections that are overdue.
+    async fn end_overdue(&self) {
         let (clock, now) = (Link::clock(), now_ms());
-        let sessions = self.registry.sessions();
-        let mut connected = 0;
-        for link in sessions.iter().filter_map(|session| session.link()) {
-            connected += 1;
+        let mut looked = 0_usize;
+        for link in self.connected() {
             if let Some(refusal) = link.overdue(clock, now) {
                 link.end(refusal);
             }
+            looked += 1;
+            if looked.is_multiple_of(STEP) {
+                yield_now().await;
+            }
         }
-        let queued = self.registry.on_disk();
-        Snapshot { sessions: sessions.len(), connected, queued, retained: self.lock_retained().total() }
     }
 
-    fn measure(&self, Snapshot { sessions, queued: (rows, bytes), retained, .. }: Snapshot) {
-        self.metrics.set(Metric::BrokerSessions, sessions as u64);
+    fn measure(&self) {
+        let (rows, bytes) = self.registry.on_disk().get();
+        let retained = self.lock_retained().total();
+        self.metrics.set(Metric::BrokerSessions, self.registry.count(None).0 as u64);
         self.metrics.set(Metric::BrokerQueuedRows, rows);
         self.metrics.set(Metric::BrokerQueuedBytes, bytes);
         self.metrics.set(Metric::BrokerRetained, retained.messages);
@@ -94,4 +89,10 @@ impl Hub {
             }
         }
     }
+}
+
+fn every(period: Duration) -> Interval {
+    let mut ticks = interval_at(Instant::now() + period, period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
 }

@@ -2,13 +2,13 @@
 //! are one line each since. It holds each case once. `tests/upgrade/0.1.0/broker` is what a release left at a kill.
 
 use super::*;
+use folder::{copy, fixture};
 use proptest::prelude::*;
 use std::fs;
 use std::path::PathBuf;
 
-fn fixture() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("src/broker/import/fixture")
-}
+#[path = "../../../tests/broker/fixture.rs"]
+mod folder;
 
 fn first_release() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/upgrade/0.1.0/broker")
@@ -41,18 +41,6 @@ impl Everything {
         let told = |taken: &'_ ImportedMessage| taken.sent.map(|sent| sent.packet_id);
         let messages = &self.sessions[key].1.messages;
         messages.iter().map(|taken| (str::from_utf8(&taken.message.payload).unwrap(), told(taken))).collect()
-    }
-}
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        match entry.file_type().unwrap().is_dir() {
-            true => copy(&entry.path(), &target),
-            false => drop(fs::copy(entry.path(), target).unwrap()),
-        }
     }
 }
 

@@ -29,11 +29,13 @@ struct Node<K, V> {
     here: Map<K, V>,
 }
 
-impl<K: Hash + Eq, V> FilterTree<K, V> {
-    pub(crate) fn new() -> Self {
+impl<K: Hash + Eq, V> Default for FilterTree<K, V> {
+    fn default() -> Self {
         Self { nodes: vec![Node::new()], free: Vec::new() }
     }
+}
 
+impl<K: Hash + Eq, V> FilterTree<K, V> {
     pub(crate) fn is_empty(&self) -> bool {
         self.nodes[ROOT as usize].is_bare()
     }
@@ -67,7 +69,7 @@ impl<K: Hash + Eq, V> FilterTree<K, V> {
             self.node_mut(at).cut(level);
         }
         if self.is_empty() {
-            *self = Self::new();
+            *self = Self::default();
         }
         Some(value)
     }

@@ -186,7 +186,7 @@ impl Queue {
         self.rows_sent >= row || self.rows.is_live() && self.ready.is_empty()
     }
 
-    /// Whether what came from the disk takes more than half its room.
+    /// Whether what came from the disk takes more than half its room: no more is read.
     pub(crate) fn is_crowded(&self) -> bool {
         self.disk.items > QUEUE_ITEMS / 2 || self.disk.bytes > QUEUE_BYTES / 2
     }

@@ -16,6 +16,7 @@ use fields::is_padded;
 pub(crate) use acks::{Ack, Disconnect};
 pub(crate) use connect::{Connect, Will, connect};
 pub(crate) use fault::Fault;
+pub(crate) use properties::MessageProperties;
 pub(crate) use publish::Publish;
 pub(crate) use subscribe::{Options, Subscribe, Unsubscribe};
 pub(crate) use write::{
@@ -23,7 +24,7 @@ pub(crate) use write::{
 };
 
 #[cfg(test)]
-use {connect::Refused, properties::MessageProperties, subscribe::Filter};
+use {connect::Refused, subscribe::Filter};
 
 mod acks;
 mod connect;

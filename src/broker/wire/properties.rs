@@ -103,9 +103,11 @@ impl<'a> Properties<'a> {
     /// Steps over the properties in `reader`, and yields them.
     pub(super) fn take(reader: &mut Reader<'a>, packet: u8, limits: &WireLimits) -> Result<Self, Fault> {
         let length = reader.varint()?;
-        let block = reader.take(length as usize)?;
-        let limit = limits.user_properties;
-        Ok(Self { block, rest: Reader::new(block), packet, seen: 0, user: limit, limit, place: 0..0 })
+        Ok(Self::of(reader.take(length as usize)?, packet, limits.user_properties))
+    }
+
+    fn of(block: &'a [u8], packet: u8, limit: usize) -> Self {
+        Self { block, rest: Reader::new(block), packet, seen: 0, user: limit, limit, place: 0..0 }
     }
 
     /// The next one, or none behind the last.
@@ -178,7 +180,16 @@ pub(crate) struct MessageProperties<'a> {
 
 impl<'a> MessageProperties<'a> {
     pub(super) fn take(reader: &mut Reader<'a>, packet: u8, limits: &WireLimits) -> Result<Self, Fault> {
-        let mut list = Properties::take(reader, packet, limits)?;
+        Self::read(Properties::take(reader, packet, limits)?)
+    }
+
+    /// Those of a will that came before: what of it was [forwarded](Self::forwarded).
+    pub(crate) fn of_will(forwarded: &'a [u8]) -> Self {
+        // A rule that they break was none when they came.
+        Self::read(Properties::of(forwarded, OF_WILL, usize::MAX)).unwrap_or_default()
+    }
+
+    fn read(mut list: Properties<'a>) -> Result<Self, Fault> {
         let (mut found, mut run, mut copy) = (Self::default(), 0..0, None::<Vec<u8>>);
         while let Some((id, value)) = list.next()? {
             match (id, value) {

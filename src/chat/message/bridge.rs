@@ -186,6 +186,13 @@ pub enum BridgeEvent {
         #[serde(skip_serializing_if = "Option::is_none")]
         category: Option<String>,
     },
+    /// So much waits for a session that messages of clients are not kept for it.
+    QueueFull {
+        /// The session, as the program's `sessions` shows it; of a shared subscription `{group}/{filter}`.
+        session: String,
+        /// Messages that were not kept since this was said last.
+        refused: u64,
+    },
     /// A document is bigger than a reader takes: it waits for another one.
     DocumentSetAside {
         /// Its topic.

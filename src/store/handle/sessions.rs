@@ -5,7 +5,7 @@ use crate::store::documents::Seen;
 use crate::store::error::StoreError;
 use crate::store::sessions::{
     Acknowledged, BrokerState, DocumentPage, Dropped, Enqueue, FreshBatch, GivenRow, ImportedSession, KeptSubscription,
-    Message, Page, QueueId, RowPage, SessionRecord, Settled, SweptQueues,
+    Message, Page, QueueId, RowPage, SessionRecord, Settled, SweptQueues, Will,
 };
 use crate::store::sqlite::sessions::{documents, import, queue, retained, session, state, sweep};
 use std::sync::Arc;
@@ -16,21 +16,31 @@ impl Store {
         self.queue.submit(|tx| state::broker_state(tx)).await
     }
 
-    /// A session has a connection and outlives it: makes it, or notes its new connection.
-    pub async fn keep_session(&self, session: SessionRecord) -> Result<Committed<QueueId>, StoreError> {
-        self.queue.submit(move |tx| session::keep(tx, &session)).await
+    /// A session has a connection and outlives it: makes it, or notes its new connection and the will that came with it.
+    pub async fn keep_session(
+        &self,
+        session: SessionRecord,
+        will: Option<Will>,
+    ) -> Result<Committed<QueueId>, StoreError> {
+        self.queue.submit(move |tx| session::keep(tx, &session, will.as_ref())).await
     }
 
     /// The connection of a session, or the last one of a group, has ended at `at`, and the session is kept for `expiry_s`
-    /// seconds more. `will` is to be published at that time, unless it is dropped.
+    /// seconds more. Its will is to be published at `will_due`, or not at all.
     pub async fn session_left(
         &self,
         queue: QueueId,
         at: u64,
         expiry_s: u32,
-        will: Option<(u64, Message)>,
+        will_due: Option<u64>,
     ) -> Result<Committed<()>, StoreError> {
-        self.queue.submit(move |tx| session::left(tx, queue, at, expiry_s, will.as_ref())).await
+        self.queue.submit(move |tx| session::left(tx, queue, at, expiry_s, will_due)).await
+    }
+
+    /// What had a connection when the process was killed has left at `at`, and its wills are to be published after their
+    /// delays.
+    pub async fn all_left(&self, at: u64) -> Result<Committed<()>, StoreError> {
+        self.queue.submit(move |tx| session::all_left(tx, at)).await
     }
 
     /// Ends a session or a group, with all that is its own. It is over for everybody from the first of several transactions
@@ -151,7 +161,7 @@ impl Store {
         self.queue.submit(move |tx| retained::read(tx, &topics)).await
     }
 
-    /// The session is back: its will is not published.
+    /// The will of a session is not published.
     pub async fn drop_will(&self, queue: QueueId) -> Result<Committed<()>, StoreError> {
         self.queue.submit(move |tx| retained::drop_will(tx, queue)).await
     }

@@ -5,7 +5,7 @@ use super::column::{NEVER, bytes_of, fan_out, from_sql, sid, state};
 use super::delivery::Delivery;
 use super::message::SEVERAL;
 use super::recipient_queue::PARKED;
-use super::sessions::state::{GROUPS_STARTED, STARTED};
+use super::sessions::state::STARTED;
 use super::tx::{DocumentNumbers, Draft, Memory, Settled, Tx};
 use crate::chat::delivery::{Event, State};
 use crate::chat::id::Sid;
@@ -81,7 +81,6 @@ pub(super) fn recover(conn: &mut Connection, settings: &Settings, now: u64) -> r
     let ceiling = transaction.query_row(SEQ_CEILING, [], |row| row.get(0))?;
     memory.numbers = DocumentNumbers { next: ceiling, ceiling };
     transaction.execute(STARTED, [ceiling - 1])?;
-    transaction.execute(GROUPS_STARTED, [])?;
     (memory.figures.spool_rows, memory.figures.spool_bytes) =
         transaction.query_row(SPOOL, [], |row| Ok((from_sql(row.get(0)?), from_sql(row.get(1)?))))?;
 

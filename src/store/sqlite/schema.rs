@@ -208,9 +208,10 @@ CREATE TABLE retained (
     payload BLOB NOT NULL
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX retained_expiry ON retained (expires_at) WHERE expires_at IS NOT NULL;
-CREATE TABLE wills (              -- of sessions that are away, to be published later
+CREATE TABLE wills (              -- of sessions, until they are published or not wanted any more
     queue INTEGER PRIMARY KEY,
-    due_at INTEGER NOT NULL,
+    delay_s INTEGER NOT NULL,     -- from the end of the connection
+    due_at INTEGER,               -- NULL: its session has a connection
     qos INTEGER NOT NULL,
     retain INTEGER NOT NULL,
     expires_ms INTEGER,           -- from when it is published

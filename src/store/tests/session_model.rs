@@ -401,6 +401,14 @@ impl Harness {
         }
     }
 
+    /// Who had a connection is away now.
+    async fn all_left(&mut self) {
+        ask!(self.rig, all_left, self.now);
+        for queue in &mut self.queues {
+            (queue.connected, queue.reads) = (false, BTreeSet::new());
+        }
+    }
+
     async fn sweep(&mut self) {
         loop {
             let swept = ask!(self.rig, sweep_queues, self.now);
@@ -458,15 +466,11 @@ impl Harness {
             }
         }
         assert!(tails.iter().all(Vec::is_empty), "what nobody published: {tails:?}");
-        // Who had a connection is away now.
-        for queue in 0..GROUP {
-            self.leave(queue).await;
-        }
+        self.all_left().await;
     }
 
     fn restarted(&mut self) {
         self.rig.store.listen();
-        self.queues[GROUP].connected = false;
         for queue in &mut self.queues {
             queue.reads.clear();
             for row in &mut queue.rows {
@@ -506,9 +510,7 @@ impl Harness {
                 let rig = std::mem::replace(&mut self.rig, Rig::new(Limits::default()));
                 self.rig = rig.reopen().await;
                 self.restarted();
-                for queue in 0..GROUP {
-                    self.leave(queue).await;
-                }
+                self.all_left().await;
             }
         }
     }

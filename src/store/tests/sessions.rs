@@ -49,7 +49,7 @@ pub(super) use ask;
 impl Rig {
     pub(in crate::store) async fn session(&self, client: &str) -> QueueId {
         let (key, user) = (format!("user/{client}"), Some("user".to_owned()));
-        ask!(self, keep_session, SessionRecord { key, user, client: client.to_owned(), expiry_s: 3600 })
+        ask!(self, keep_session, SessionRecord { key, user, client: client.to_owned(), expiry_s: 3600 }, None)
     }
 
     pub(in crate::store) async fn say(&self, text: &str, queues: &[QueueId]) {
@@ -133,6 +133,7 @@ async fn rows_of_a_group_are_marked_if_they_came_while_it_had_a_member() {
     ask!(rig, session_left, group, NOW, u32::MAX, None);
     rig.say("not sent", &[group]).await;
     let rig = rig.crash();
+    ask!(rig, all_left, NOW);
     rig.say("nor this", &[group]).await;
     let rig = rig.crash();
     let marks = rig.rows_of(group).await.into_iter().map(|row| row.maybe_sent);
@@ -344,28 +345,48 @@ async fn a_retained_message_takes_the_place_of_the_one_before_and_is_cleared_or_
 }
 
 #[tokio::test]
-async fn a_session_comes_back_as_it_was_with_its_will_until_that_is_dropped_or_published() {
+async fn a_session_comes_back_as_it_was() {
     let rig = Rig::new(Limits::default());
     let queue = rig.session("one").await;
     let subscription = |filter: &str, options| KeptSubscription { filter: filter.to_owned(), options, id: Some(3) };
     ask!(rig, subscribe, queue, vec![subscription("a/#", 1), subscription("$share/g/b", 2), subscription("c", 0)]);
     ask!(rig, subscribe, queue, vec![subscription("a/#", 2)]);
     ask!(rig, unsubscribe, queue, vec!["c".to_owned()]);
-    let will = (*said("w", "gone")).clone();
-    ask!(rig, session_left, queue, NOW, 60, Some((NOW + 5, will.clone())));
+    ask!(rig, session_left, queue, NOW, 60, None);
     let rig = rig.crash();
     let state = ask!(rig, broker_state);
-    assert_eq!(state.wills, [KeptWill { queue, due_at: NOW + 5, message: will.clone() }]);
     let session = &state.sessions[0];
     assert_eq!((session.queue, session.left_at, session.record.expiry_s), (queue, Some(NOW), 60));
     assert_eq!(session.subscriptions, [subscription("$share/g/b", 2), subscription("a/#", 2)]);
     assert_eq!(rig.session("one").await, queue);
     let state = ask!(rig, broker_state);
     assert_eq!((state.sessions[0].left_at, state.sessions[0].record.expiry_s), (None, 3600));
-    ask!(rig, enqueue, Enqueue { will_of: Some(queue), ..put(&Arc::new(will.clone()), &[]) });
-    assert_eq!(ask!(rig, broker_state).wills, []);
-    ask!(rig, session_left, queue, NOW, 60, Some((NOW + 5, will)));
-    ask!(rig, drop_will, queue);
+}
+
+#[tokio::test]
+async fn a_will_is_there_from_the_connection_on_until_it_is_dropped_or_published() {
+    let rig = Rig::new(Limits::default());
+    let will = Will { message: (*said("w", "gone")).clone(), delay_s: 5 };
+    let record = |client: &str| SessionRecord { key: client.into(), user: None, client: client.into(), expiry_s: 60 };
+    let kept = |queue, due_at| KeptWill { queue, due_at, will: will.clone() };
+    let queue = ask!(rig, keep_session, record("one"), Some(will.clone()));
+    assert_eq!(ask!(rig, broker_state).wills, [kept(queue, None)]);
+    ask!(rig, session_left, queue, NOW, 60, Some(NOW + 5));
+    assert_eq!(ask!(rig, broker_state).wills, [kept(queue, Some(NOW + 5))]);
+    ask!(rig, keep_session, record("one"), None);
+    assert_eq!(ask!(rig, broker_state).wills, [], "its session is back without one");
+    ask!(rig, keep_session, record("one"), Some(will.clone()));
+    ask!(rig, session_left, queue, NOW, 60, None);
+    assert_eq!(ask!(rig, broker_state).wills, [], "it said goodbye");
+    ask!(rig, keep_session, record("one"), Some(will.clone()));
+    let short = ask!(rig, keep_session, SessionRecord { expiry_s: 3, ..record("two") }, Some(will.clone()));
+    let rig = rig.crash();
+    ask!(rig, all_left, NOW);
+    let state = ask!(rig, broker_state);
+    assert_eq!(state.wills, [kept(queue, Some(NOW + 5_000)), kept(short, Some(NOW + 3_000))]);
+    assert!(state.sessions.iter().all(|session| session.left_at == Some(NOW)));
+    ask!(rig, enqueue, Enqueue { will_of: Some(queue), ..put(&Arc::new(will.message.clone()), &[]) });
+    ask!(rig, drop_will, short);
     assert_eq!(ask!(rig, broker_state).wills, []);
 }
 

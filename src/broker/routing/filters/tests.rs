@@ -47,7 +47,7 @@ proptest! {
         steps in prop::collection::vec((any::<bool>(), filter(), 0..40_u32), 0..120),
         topics in prop::collection::vec(topic(), 1..6),
     ) {
-        let (mut tree, mut list) = (FilterTree::new(), BTreeMap::new());
+        let (mut tree, mut list) = (FilterTree::default(), BTreeMap::new());
         for (value, (subscribe, filter, key)) in steps.into_iter().enumerate() {
             if subscribe {
                 prop_assert_eq!(tree.insert(&filter, key, value), list.insert((filter, key), value));
@@ -72,7 +72,7 @@ proptest! {
 
 #[test]
 fn thousands_below_one_level_and_thousands_at_one_filter_come_and_go() {
-    let mut tree = FilterTree::new();
+    let mut tree = FilterTree::default();
     let filters: Vec<_> = (0..5_000).map(|user| format!("u{user}/others/messages")).collect();
     for (key, filter) in (0..).zip(&filters) {
         tree.insert(filter, key, 1);
@@ -91,7 +91,7 @@ fn thousands_below_one_level_and_thousands_at_one_filter_come_and_go() {
 #[test]
 fn a_topic_visits_no_node_twice_however_many_ways_lead_through_the_wildcards() {
     // Every filter of `+` and `a` of 10 levels: 2^10 ways through a topic of as many. Deeper, each goes on by itself.
-    let mut tree = FilterTree::new();
+    let mut tree = FilterTree::default();
     let mut expected = BTreeSet::new();
     for bits in 0..1_u32 << 10 {
         let head: Vec<_> = (0..10).map(|bit| if bits >> bit & 1 == 1 { "+" } else { "a" }).collect();
@@ -107,7 +107,7 @@ fn a_topic_visits_no_node_twice_however_many_ways_lead_through_the_wildcards() {
 #[test]
 fn a_filter_as_deep_as_a_packet_is_one_like_any_other() {
     let deep = "a/".repeat(32_767);
-    let mut tree = FilterTree::new();
+    let mut tree = FilterTree::default();
     tree.insert(&deep, 1, ());
     tree.insert(&(deep.clone() + "b"), 2, ());
     assert_eq!(found(&tree, &deep), [(1, ())]);
@@ -119,7 +119,7 @@ fn a_filter_as_deep_as_a_packet_is_one_like_any_other() {
 
 #[test]
 fn a_topic_with_a_wildcard_matches_no_filter_of_the_same_name_twice() {
-    let mut tree = FilterTree::new();
+    let mut tree = FilterTree::default();
     tree.insert("a/+", 1, ());
     tree.insert("a/#", 2, ());
     assert_eq!(found(&tree, "a/+"), [(1, ()), (2, ())]);

@@ -96,11 +96,11 @@ impl Queue {
     /// answer comes, or [`Self::read_failed`].
     pub(crate) fn next_read(&mut self) -> Option<Read> {
         let Load { items, bytes } = self.disk;
-        if !self.open || self.reading.is_some() || items > QUEUE_ITEMS / 2 || bytes > QUEUE_BYTES / 2 {
+        if !self.open || self.reading.is_some() || self.is_crowded() {
             return None;
         }
-        let first = if self.rows_turn { self.ask_rows() } else { self.ask_documents() };
-        let what = first.or_else(|| self.ask_documents()).or_else(|| self.ask_rows()).or_else(|| self.ask_topics())?;
+        let first = if self.rows_turn { self.ask_rows() } else { None };
+        let what = first.or_else(|| self.ask_topics()).or_else(|| self.ask_documents()).or_else(|| self.ask_rows())?;
         self.rows_turn = !matches!(what, Wanted::Rows(_));
         self.reads += 1;
         let page = Page { rows: QUEUE_ITEMS - items, bytes: QUEUE_BYTES - bytes };
@@ -166,9 +166,17 @@ impl Queue {
         }
     }
 
-    /// Whether a document is in memory, was handed out, or is past: a read cannot bring it any more.
-    pub(crate) fn has_reached(&self, reference: &DocumentRef) -> bool {
-        self.topics.get(&reference.topic).is_some_and(|cursor| cursor.has_reached(reference.seq))
+    /// Subscriptions were made: which topics of theirs wait is to be found out.
+    pub(crate) fn look_for_topics(&mut self) {
+        self.missed = true;
+    }
+
+    /// Whether a read may still bring a document: it has to stay on disk until then.
+    pub(crate) fn is_to_read(&self, reference: &DocumentRef) -> bool {
+        match self.topics.get(&reference.topic) {
+            Some(cursor) => cursor.is_behind() && !cursor.has_reached(reference.seq),
+            None => self.missed || self.reading.as_ref().is_some_and(|read| read.what == Wanted::Topics),
+        }
     }
 
     /// A document that was handed out is acknowledged: the store was told so, or will be before it is read again.

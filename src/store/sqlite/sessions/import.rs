@@ -34,7 +34,7 @@ pub(in crate::store) fn session(tx: &mut Tx<'_>, session: &ImportedSession) -> r
 
 fn put(tx: &mut Tx<'_>, session: &ImportedSession) -> rusqlite::Result<QueueId> {
     let ImportedSession { record, left_at, subscriptions, messages, incoming } = session;
-    let queue = session::keep(tx, record)?;
+    let queue = session::keep(tx, record, None)?;
     session::left(tx, queue, *left_at, record.expiry_s, None)?;
     session::subscribe(tx, queue, subscriptions)?;
     let mut sent_up_to = 0;

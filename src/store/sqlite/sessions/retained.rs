@@ -3,7 +3,7 @@
 use crate::chat::qos::QoS;
 use crate::store::sqlite::column::{from_sql, sql_ms};
 use crate::store::sqlite::tx::Tx;
-use crate::store::{KeptRetained, KeptWill, Message, QueueId, Retain};
+use crate::store::{KeptRetained, KeptWill, Message, QueueId, Retain, Will};
 use bytes::Bytes;
 use rusqlite::params;
 use std::sync::Arc;
@@ -18,10 +18,14 @@ const ALL: &str = "SELECT topic, bytes, user, qos, expires_at FROM retained";
 pub(in crate::store::sqlite) const EXPIRED: &str =
     "SELECT topic FROM retained WHERE expires_at <= ?1 ORDER BY expires_at LIMIT ?2";
 const KEEP_WILL: &str =
-    "INSERT OR REPLACE INTO wills (queue, due_at, qos, retain, expires_ms, topic, properties, payload)
+    "INSERT OR REPLACE INTO wills (queue, delay_s, qos, retain, expires_ms, topic, properties, payload)
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
+const WILL_DUE: &str = "UPDATE wills SET due_at = ?2 WHERE queue = ?1";
+/// The end of a session ends the delay.
+const WILLS_DUE: &str = "UPDATE wills SET due_at = ?1 + 1000 * min(delay_s,
+        (SELECT expiry_s FROM queues WHERE queues.queue = wills.queue)) WHERE due_at IS NULL";
 const DROP_WILL: &str = "DELETE FROM wills WHERE queue = ?1";
-const WILLS: &str = "SELECT topic, qos, retain, expires_ms, properties, payload, queue, due_at FROM wills";
+const WILLS: &str = "SELECT topic, qos, retain, expires_ms, properties, payload, queue, due_at, delay_s FROM wills";
 
 pub(super) fn keep(tx: &Tx<'_>, message: &Message, retain: &Retain) -> rusqlite::Result<()> {
     let Retain::Keep(user) = retain else { return drop_topic(tx, &message.topic) };
@@ -70,11 +74,22 @@ pub(in crate::store::sqlite) fn kept(row: &rusqlite::Row<'_>) -> rusqlite::Resul
     })
 }
 
-pub(super) fn keep_will(tx: &Tx<'_>, queue: QueueId, due_at: u64, will: &Message) -> rusqlite::Result<()> {
-    let Message { topic, payload, properties, qos, retain, expires_at } = will;
-    let (due_at, expires_at) = (sql_ms(due_at), expires_at.map(sql_ms));
-    let values = params![queue, due_at, *qos as u8, retain, expires_at, &**topic, &**properties, &**payload];
+/// The will of a session that has a connection.
+pub(super) fn keep_will(tx: &Tx<'_>, queue: QueueId, will: &Will) -> rusqlite::Result<()> {
+    let Will { message: Message { topic, payload, properties, qos, retain, expires_at }, delay_s } = will;
+    let expires_ms = expires_at.map(sql_ms);
+    let values = params![queue, delay_s, *qos as u8, retain, expires_ms, &**topic, &**properties, &**payload];
     tx.execute(KEEP_WILL, values).map(drop)
+}
+
+/// Its connection has ended.
+pub(super) fn will_due(tx: &Tx<'_>, queue: QueueId, at: u64) -> rusqlite::Result<()> {
+    tx.execute(WILL_DUE, params![queue, sql_ms(at)]).map(drop)
+}
+
+/// All connections have ended.
+pub(super) fn wills_due(tx: &Tx<'_>, now: u64) -> rusqlite::Result<()> {
+    tx.execute(WILLS_DUE, [sql_ms(now)]).map(drop)
 }
 
 pub(in crate::store) fn drop_will(tx: &Tx<'_>, queue: QueueId) -> rusqlite::Result<()> {
@@ -82,7 +97,10 @@ pub(in crate::store) fn drop_will(tx: &Tx<'_>, queue: QueueId) -> rusqlite::Resu
 }
 
 pub(super) fn wills(tx: &Tx<'_>) -> rusqlite::Result<Vec<KeptWill>> {
-    tx.all(WILLS, [], |row| Ok(KeptWill { queue: row.get(6)?, due_at: from_sql(row.get(7)?), message: message(row)? }))
+    tx.all(WILLS, [], |row| {
+        let due_at = row.get::<_, Option<i64>>(7)?.map(from_sql);
+        Ok(KeptWill { queue: row.get(6)?, due_at, will: Will { message: message(row)?, delay_s: row.get(8)? } })
+    })
 }
 
 /// The columns topic, qos, retain, expires_at, properties, payload.

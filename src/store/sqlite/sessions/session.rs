@@ -3,7 +3,7 @@
 use super::{ENDED, GROUP, SESSION, retained, row};
 use crate::store::sqlite::column::sql_ms;
 use crate::store::sqlite::tx::Tx;
-use crate::store::{KeptSubscription, Message, QueueId, SessionRecord};
+use crate::store::{KeptSubscription, QueueId, SessionRecord, Will};
 use rusqlite::params;
 
 /// Rows of a queue that has ended which one transaction takes out.
@@ -16,6 +16,7 @@ const UPDATE: &str = "UPDATE queues SET user = ?2, client = ?3, expiry_s = ?4, l
 const LEFT: &str = "UPDATE queues SET left_at = ?2, expiry_s = ?3, sent_up_to = min(sent_up_to, ?4)
     WHERE queue = ?1 AND kind < 2";
 const IS_READ: &str = "UPDATE queues SET left_at = NULL WHERE queue = ?1";
+const ALL_LEFT: &str = "UPDATE queues SET left_at = ?1 WHERE left_at IS NULL";
 const SUBSCRIBE: &str = "INSERT INTO subscriptions (queue, filter, options, id) SELECT ?1, ?2, ?3, ?4
     WHERE EXISTS (SELECT 1 FROM queues WHERE queue = ?1 AND kind < 2)
     ON CONFLICT (queue, filter) DO UPDATE SET options = excluded.options, id = excluded.id";
@@ -26,15 +27,31 @@ const OF_ENDED: [&str; 2] = ["DELETE FROM subscriptions WHERE queue = ?1", "DELE
 pub(in crate::store::sqlite) const ITS_ROWS: &str = "SELECT seq FROM queue WHERE queue = ?1 ORDER BY seq LIMIT ?2";
 const FORGET: &str = "DELETE FROM queues WHERE queue = ?1";
 
-pub(in crate::store) fn keep(tx: &mut Tx<'_>, session: &SessionRecord) -> rusqlite::Result<QueueId> {
+/// It has a connection, with this will.
+pub(in crate::store) fn keep(
+    tx: &mut Tx<'_>,
+    session: &SessionRecord,
+    will: Option<&Will>,
+) -> rusqlite::Result<QueueId> {
     let SessionRecord { key, user, client, expiry_s } = session;
-    if let Some(queue) = find(tx, key, SESSION)? {
-        tx.draft.queues.remove(&queue);
-        tx.execute(UPDATE, params![queue, user, client, expiry_s])?;
-        return Ok(queue);
+    let found = find(tx, key, SESSION)?;
+    let queue = match found {
+        Some(queue) => {
+            tx.draft.queues.remove(&queue);
+            tx.execute(UPDATE, params![queue, user, client, expiry_s])?;
+            queue
+        }
+        None => {
+            let queue = QueueId(tx.next_seq()?);
+            tx.execute(INSERT, params![queue, SESSION, key, user, client, expiry_s])?;
+            queue
+        }
+    };
+    match will {
+        Some(will) => retained::keep_will(tx, queue, will)?,
+        None if found.is_some() => retained::drop_will(tx, queue)?,
+        None => {}
     }
-    let queue = QueueId(tx.next_seq()?);
-    tx.execute(INSERT, params![queue, SESSION, key, user, client, expiry_s])?;
     Ok(queue)
 }
 
@@ -53,22 +70,29 @@ pub(super) fn find(tx: &Tx<'_>, key: &str, kind: i64) -> rusqlite::Result<Option
     tx.one(FIND, params![key, kind], |row| row.get(0))
 }
 
-/// Its connection has ended, or the last one of a group. What comes from now on is not sent.
+/// Its connection has ended, or the last one of a group. What comes from now on is not sent. The will that it had is published
+/// later, or not at all.
 pub(in crate::store) fn left(
     tx: &mut Tx<'_>,
     queue: QueueId,
     at: u64,
     expiry_s: u32,
-    will: Option<&(u64, Message)>,
+    will_due: Option<u64>,
 ) -> rusqlite::Result<()> {
     tx.draft.queues.remove(&queue);
     let last = tx.draft.numbers.next - 1;
-    if tx.execute(LEFT, params![queue, sql_ms(at), expiry_s, last])? > 0
-        && let Some((due_at, will)) = will
-    {
-        retained::keep_will(tx, queue, *due_at, will)?;
+    tx.execute(LEFT, params![queue, sql_ms(at), expiry_s, last])?;
+    match will_due {
+        Some(due_at) => retained::will_due(tx, queue, due_at),
+        None => retained::drop_will(tx, queue),
     }
-    Ok(())
+}
+
+/// No session or group has a connection any more.
+pub(in crate::store) fn all_left(tx: &mut Tx<'_>, at: u64) -> rusqlite::Result<()> {
+    tx.draft.queues.clear();
+    retained::wills_due(tx, at)?;
+    tx.execute(ALL_LEFT, [sql_ms(at)]).map(drop)
 }
 
 pub(in crate::store) fn subscribe(

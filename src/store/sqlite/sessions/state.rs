@@ -10,9 +10,6 @@ use std::collections::HashMap;
 pub(in crate::store::sqlite) const STARTED: &str = "UPDATE queues
     SET crashed_up_to = max(crashed_up_to, min(sent_up_to, ?1)), sent_up_to = min(sent_up_to, ?1)
     WHERE crashed_up_to < sent_up_to";
-/// Nobody is connected; sessions that were are told apart by it.
-pub(in crate::store::sqlite) const GROUPS_STARTED: &str =
-    "UPDATE queues SET left_at = 0 WHERE kind = 1 AND left_at IS NULL";
 const QUEUES: &str = "SELECT queue, kind, key, user, client, expiry_s, left_at FROM queues WHERE kind <> ?1";
 /// Along the primary key, past bodies that lie on pages of their own.
 pub(in crate::store::sqlite) const COUNTS: &str =

@@ -1,10 +1,10 @@
-//! Documents that a reader could not take.
+//! What trouble readers have: documents that they could not take, queues that are full.
 
 use super::*;
-use crate::mqtt::SetAside;
+use crate::mqtt::{Notice, SetAside};
 
-fn document(topic: &str, payload: &Value) -> SetAside {
-    SetAside { topic: topic.into(), payload: payload.to_string().into(), bytes: 900, most: 100 }
+fn document(topic: &str, payload: &Value) -> Notice {
+    Notice::SetAside(SetAside { topic: topic.into(), payload: payload.to_string().into(), bytes: 900, most: 100 })
 }
 
 /// The next event.
@@ -25,7 +25,7 @@ async fn event(harness: &mut Harness) -> Value {
 async fn its_owner_gets_an_error_document_that_names_it() {
     let mut harness = Harness::open();
     let set_aside = document("client1/answers", &json!({"id": "a1", "status": "sent", "detail": "long"}));
-    harness.mqtt.set_aside.send(set_aside).await.unwrap();
+    harness.mqtt.notices.send(set_aside).await.unwrap();
     let (topic, told) = harness.read().await;
     assert_eq!((topic.as_str(), &told["code"]), ("client1/others/errors", &json!("SET_ASIDE")));
     assert_eq!((&told["ref"], &told["topic"]), (&json!("a1"), &json!("client1/answers")));
@@ -37,7 +37,7 @@ async fn its_owner_gets_an_error_document_that_names_it() {
 #[tokio::test]
 async fn an_operator_hears_of_it() {
     let mut harness = Harness::open();
-    harness.mqtt.set_aside.send(document("client1/others/messages", &json!({"n": 1}))).await.unwrap();
+    harness.mqtt.notices.send(document("client1/others/messages", &json!({"n": 1}))).await.unwrap();
     let mut told = event(&mut harness).await;
     told.as_object_mut().unwrap().remove("ts").unwrap();
     let expected =
@@ -50,8 +50,18 @@ async fn an_operator_hears_of_it() {
 async fn of_an_error_document_nothing_is_said() {
     let mut harness = Harness::open();
     let error = document("client1/others/errors", &json!({"code": "BAD_JSON", "ref": "a1"}));
-    harness.mqtt.set_aside.send(error).await.unwrap();
-    harness.mqtt.set_aside.send(document("client1/others/messages", &json!({"id": "a2"}))).await.unwrap();
+    harness.mqtt.notices.send(error).await.unwrap();
+    harness.mqtt.notices.send(document("client1/others/messages", &json!({"id": "a2"}))).await.unwrap();
     assert_eq!(harness.read().await.1["ref"], "a2");
+    harness.close().await;
+}
+
+#[tokio::test]
+async fn an_operator_hears_of_a_full_queue() {
+    let mut harness = Harness::open();
+    harness.mqtt.notices.send(Notice::QueueFull { session: "alice::phone".into(), refused: 3 }).await.unwrap();
+    let mut told = event(&mut harness).await;
+    told.as_object_mut().unwrap().remove("ts").unwrap();
+    assert_eq!(told, json!({"event": "queue_full", "session": "alice::phone", "refused": 3}));
     harness.close().await;
 }

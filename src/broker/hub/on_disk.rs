@@ -1,0 +1,32 @@
+//! How much waits on disk, of one queue or of all.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use crate::store::Dropped;
+
+/// What clients published and waits on disk: messages, and their bytes.
+#[derive(Debug, Default)]
+pub(super) struct OnDisk {
+    rows: AtomicU64,
+    bytes: AtomicU64,
+}
+
+impl OnDisk {
+    pub(super) fn get(&self) -> (u64, u64) {
+        (self.rows.load(Relaxed), self.bytes.load(Relaxed))
+    }
+
+    pub(super) fn add(&self, rows: u64, bytes: u64) {
+        self.rows.fetch_add(rows, Relaxed);
+        self.bytes.fetch_add(bytes, Relaxed);
+    }
+
+    /// Yields what it was less: what is counted twice by a race must not wrap around.
+    pub(super) fn subtract(&self, gone: Dropped) -> Dropped {
+        let less = |of: &AtomicU64, gone: u64| {
+            let before = of.fetch_update(Relaxed, Relaxed, |now| Some(now.saturating_sub(gone)));
+            gone.min(before.unwrap_or_default())
+        };
+        Dropped { rows: less(&self.rows, gone.rows), bytes: less(&self.bytes, gone.bytes) }
+    }
+}

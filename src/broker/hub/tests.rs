@@ -1,0 +1,220 @@
+//! The hub as its connections use it, without any.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use tempfile::TempDir;
+use tokio::time::sleep;
+
+use super::*;
+use crate::broker::BrokerConfig;
+use crate::broker::wire::Options;
+use crate::chat::qos::QoS;
+use crate::ops::clock::now_ms;
+use crate::store::sqlite::{self as store, WriterThread};
+use crate::store::{Message, SessionRecord};
+
+struct World {
+    hub: Arc<Hub>,
+    notices: mpsc::Receiver<Notice>,
+    _writer: WriterThread,
+    folder: TempDir,
+}
+
+impl World {
+    fn new(limits: BrokerLimits) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let (store, writer, _) = store::open(&store::Settings::new(folder.path().join("store")), now_ms()).unwrap();
+        let config = BrokerConfig { anonymous: true, ..BrokerConfig::default() };
+        let (notices_tx, notices) = mpsc::channel(8);
+        let hub = Hub::new(Parts {
+            limits,
+            refusals: Arc::new(Refusals::new(Arc::new(Metrics::new()))),
+            store,
+            told: |_, _| (),
+            authenticator: Arc::new(Authenticator::new(&config).unwrap()),
+            inbound: mpsc::channel(1).0,
+            sightings: mpsc::channel(1).0,
+            notices: notices_tx,
+            stop: CancellationToken::new(),
+        });
+        Self { hub, notices, _writer: writer, folder }
+    }
+
+    /// A session that outlives its connection.
+    async fn session(&self, client: &str) -> Arc<Session> {
+        let key: Arc<str> = format!(":{client}").into();
+        let session = Session::new(Arc::clone(&key), None, client.into(), self.hub.new_queue(&key));
+        self.hub.registry.add(&session);
+        let record = SessionRecord { key: key.to_string(), user: None, client: client.to_owned(), expiry_s: 60 };
+        let id = self.hub.store.keep_session(record, None).await.unwrap().await.unwrap();
+        self.hub.registry.stored_as(id, &session.queue);
+        session
+    }
+
+    fn subscribe(&self, session: &Arc<Session>, filters: &str) -> impl Future<Output = ()> + use<> {
+        let options = Options::read(QoS::AtLeastOnce as u8, None).unwrap();
+        let wanted = filters.split(' ').map(|filter| Wanted { filter: filter.into(), options }).collect();
+        let subscribed = Arc::clone(&self.hub).subscribe(Arc::clone(session), link(), wanted);
+        async { drop(subscribed.await.unwrap()) }
+    }
+
+    fn unsubscribe(&self, session: &Arc<Session>, filter: &str) -> impl Future<Output = ()> + use<> {
+        let ended = Arc::clone(&self.hub).unsubscribe(Arc::clone(session), vec![filter.into()]);
+        async { drop(ended.await.unwrap()) }
+    }
+
+    /// The store commits nothing as long as this is there.
+    fn block_disk(&self) -> rusqlite::Connection {
+        let other = rusqlite::Connection::open(self.folder.path().join("store")).unwrap();
+        other.busy_timeout(Duration::from_secs(10)).unwrap();
+        other.execute_batch("BEGIN IMMEDIATE").unwrap();
+        other
+    }
+
+    /// Polls once, while the store commits nothing: what is asked of it is what there was time for.
+    fn cut(&self, work: impl Future<Output = ()>) {
+        let _blocked = self.block_disk();
+        assert!(work.now_or_never().is_none(), "it waits");
+    }
+
+    /// The filters on disk.
+    async fn subscriptions(&self) -> Vec<String> {
+        let state = self.hub.store.broker_state().await.unwrap().await.unwrap();
+        state.sessions.into_iter().flat_map(|session| session.subscriptions).map(|kept| kept.filter).collect()
+    }
+
+    /// How many groups there are: with routes to them, and on disk.
+    async fn groups(&self) -> (usize, usize) {
+        let state = self.hub.store.broker_state().await.unwrap().await.unwrap();
+        (self.hub.routes.of("t", None).len(), state.groups.len())
+    }
+}
+
+fn link() -> Arc<Link> {
+    Link::new(SocketAddr::from(([127, 0, 0, 1], 1)))
+}
+
+#[tokio::test]
+async fn a_subscribe_to_a_group_that_is_cut_leaves_nothing_when_its_session_ends() {
+    let world = World::new(BrokerLimits::default());
+    let session = world.session("one").await;
+    world.cut(world.subscribe(&session, "$share/g/t"));
+    assert_eq!(world.groups().await.1, 1);
+    world.hub.end_session(&session).await;
+    assert_eq!(world.groups().await, (0, 0));
+    assert!(world.hub.registry.group_queue(session.queue.number() + 1).is_none());
+}
+
+#[tokio::test]
+async fn an_unsubscribe_that_is_cut_while_it_waits_its_turn_changes_nothing() {
+    let world = World::new(BrokerLimits::default());
+    let session = world.session("one").await;
+    world.subscribe(&session, "$share/g/t").await;
+    let others = world.hub.groups.lock().await;
+    world.cut(world.unsubscribe(&session, "$share/g/t"));
+    drop(others);
+    assert_eq!(world.groups().await, (1, 1));
+    world.hub.end_session(&session).await;
+    assert_eq!(world.groups().await, (0, 0));
+}
+
+#[tokio::test]
+async fn what_was_cut_is_on_disk_as_its_repetition_says() {
+    let world = World::new(BrokerLimits::default());
+    let session = world.session("one").await;
+    let others = world.hub.groups.lock().await;
+    world.cut(world.subscribe(&session, "a $share/g/t"));
+    drop(others);
+    world.subscribe(&session, "a").await;
+    world.unsubscribe(&session, "$share/g/t").await;
+    assert_eq!(world.subscriptions().await, ["a"]);
+    world.cut(world.unsubscribe(&session, "a"));
+    world.unsubscribe(&session, "a").await;
+    assert_eq!(world.subscriptions().await, [""; 0]);
+}
+
+#[tokio::test]
+async fn a_group_whose_end_is_cut_ends_later_or_goes_on_with_another_member() {
+    let world = World::new(BrokerLimits::default());
+    for comes_back in [false, true] {
+        let session = world.session("one").await;
+        world.subscribe(&session, "$share/g/t").await;
+        world.cut(world.unsubscribe(&session, "$share/g/t"));
+        assert_eq!(world.groups().await, (0, 1));
+        if comes_back {
+            world.subscribe(&session, "$share/g/t").await;
+        }
+        world.hub.end_empty_groups().await;
+        let left = usize::from(comes_back);
+        assert_eq!(world.groups().await, (left, left));
+        assert_eq!(world.hub.registry.empty_groups().len(), 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_queue_is_told_at_once_and_then_once_a_minute_with_the_number_of_messages() {
+    let mut world = World::new(BrokerLimits { queued_messages: 1, ..BrokerLimits::default() });
+    let (topic, payload, properties) = ("t".into(), "x".into(), Bytes::new());
+    let message = Message { topic, payload, properties, qos: QoS::AtLeastOnce, retain: false, expires_at: None };
+    let (one, other) = (world.hub.new_queue(&"one".into()), world.hub.new_queue(&"other".into()));
+    let told = |world: &mut World| {
+        std::iter::from_fn(|| world.notices.try_recv().ok())
+            .map(|notice| match notice {
+                Notice::QueueFull { session, refused } => (session.to_string(), refused),
+                other => panic!("{other:?}"),
+            })
+            .collect::<Vec<_>>()
+    };
+    for queue in [&one, &other] {
+        assert!(world.hub.has_room_on_disk(queue, &message));
+    }
+    for _ in 0..5 {
+        assert!(!world.hub.has_room_on_disk(&one, &message));
+    }
+    assert!(!world.hub.has_room_on_disk(&other, &message));
+    assert_eq!(told(&mut world), [("one".to_owned(), 1), ("other".to_owned(), 1)]);
+    tokio::time::advance(Duration::from_secs(60)).await;
+    assert_eq!(told(&mut world), []);
+    assert!(!world.hub.has_room_on_disk(&one, &message));
+    assert_eq!(told(&mut world), [("one".to_owned(), 5)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn connections_are_looked_at_while_the_sweep_waits_for_the_disk() {
+    let world = World::new(BrokerLimits::default());
+    let (clients, counted) = watch::channel(None);
+    let (connected, _disk) = (link(), world.hub.groups.lock().await);
+    let later = async {
+        sleep(Duration::from_secs(100)).await;
+        connected.set_expires_ms(0);
+        world.hub.registry.connect(&connected);
+        sleep(Duration::from_secs(2)).await;
+    };
+    tokio::select! {
+        _ = async { tokio::join!(world.hub.look(clients), world.hub.sweep()) } => unreachable!("they never end"),
+        () = later => {}
+    }
+    assert_eq!((*counted.borrow(), connected.ending().is_some()), (Some(1), true));
+}
+
+#[tokio::test]
+async fn all_connections_and_sessions_are_looked_at_page_by_page() {
+    const MANY: usize = 2_500;
+    let world = World::new(BrokerLimits::default());
+    for n in 0..MANY {
+        let key: Arc<str> = format!(":{n}").into();
+        world.hub.registry.connect(&link());
+        world.hub.registry.add(&Session::new(Arc::clone(&key), None, "c".into(), world.hub.new_queue(&key)));
+    }
+    assert_eq!(world.hub.connected().count(), MANY);
+    world.hub.end_expired(now_ms()).await;
+    assert_eq!(world.hub.registry.count(None).0, MANY, "none of them was ever left");
+    let (mut after, mut seen): (Arc<str>, _) = ("".into(), 0);
+    while let Some(last) = world.hub.registry.sessions(&after).last() {
+        seen += world.hub.registry.sessions(&after).len();
+        after = Arc::clone(&last.key);
+    }
+    assert_eq!(seen, MANY);
+}
