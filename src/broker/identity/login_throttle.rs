@@ -29,13 +29,6 @@ struct Budget {
     at: Instant,
 }
 
-impl Budget {
-    fn now(self, per_minute: f64, now: Instant) -> f64 {
-        let refilled = now.saturating_duration_since(self.at).as_secs_f64() / MINUTE.as_secs_f64() * per_minute;
-        (self.left + refilled).min(per_minute)
-    }
-}
-
 impl LoginThrottle {
     pub(super) fn new(per_minute: u32) -> Self {
         Self { per_minute: per_minute.into(), young: HashMap::new(), old: HashMap::new(), turned: None }
@@ -43,13 +36,13 @@ impl LoginThrottle {
 
     /// Whether the address has used up its failures.
     pub(super) fn is_used_up(&self, address: IpAddr, now: Instant) -> bool {
-        self.budget(network_of(address), now) < 1.0
+        self.left(network_of(address), now) < 1.0
     }
 
     /// The address failed.
     pub(super) fn failed(&mut self, address: IpAddr, now: Instant) {
         let network = network_of(address);
-        let left = (self.budget(network, now) - 1.0).max(0.0);
+        let left = (self.left(network, now) - 1.0).max(0.0);
         let over = self.turned.is_none_or(|turned| now.saturating_duration_since(turned) >= MINUTE);
         if over || self.young.len() >= ADDRESSES_MAX {
             self.old = std::mem::take(&mut self.young);
@@ -58,9 +51,13 @@ impl LoginThrottle {
         self.young.insert(network, Budget { left, at: now });
     }
 
-    fn budget(&self, network: IpAddr, now: Instant) -> f64 {
-        let known = self.young.get(&network).or_else(|| self.old.get(&network));
-        known.map_or(self.per_minute, |budget| budget.now(self.per_minute, now))
+    /// How often the network may still fail.
+    fn left(&self, network: IpAddr, now: Instant) -> f64 {
+        let Some(Budget { left, at }) = self.young.get(&network).or_else(|| self.old.get(&network)) else {
+            return self.per_minute;
+        };
+        let refilled = now.saturating_duration_since(*at).as_secs_f64() / MINUTE.as_secs_f64() * self.per_minute;
+        (left + refilled).min(self.per_minute)
     }
 }
 

@@ -44,11 +44,11 @@ impl Passwords {
             let right = known.map(|known| known.right.clone()).unwrap_or_default();
             (name, Entry { role, hash, right })
         };
-        let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        let at_once = (processors / 2).clamp(*AT_ONCE.start(), *AT_ONCE.end());
         let (key, turns) = match before {
             Some(before) => (before.key.clone(), Arc::clone(&before.turns)),
             None => {
+                let processors = std::thread::available_parallelism().map_or(1, usize::from);
+                let at_once = (processors / 2).clamp(*AT_ONCE.start(), *AT_ONCE.end());
                 let key = hmac::Key::new(hmac::HMAC_SHA256, &rand::random::<[u8; 32]>());
                 (key, Arc::new(Semaphore::new(at_once)))
             }

@@ -113,34 +113,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
             _ => self.close(CloseCode::Protocol, "the stream is not WebSocket", cx),
         }
     }
-
-    /// The next message with something in it, or the end.
-    fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Bytes>>> {
-        loop {
-            match ready!(Pin::new(&mut self.inner).poll_next(cx)) {
-                Some(Ok(Message::Binary(bytes))) if !bytes.is_empty() => return Poll::Ready(Ok(Some(bytes))),
-                // [MQTT-6.0.0-1]
-                Some(Ok(Message::Text(_))) => {
-                    return Poll::Ready(Err(self.close(CloseCode::Unsupported, "MQTT comes in binary frames", cx)));
-                }
-                // The library answers pings and the close.
-                Some(Ok(_)) => {}
-                None | Some(Err(Error::Protocol(ProtocolError::ResetWithoutClosingHandshake))) => {
-                    return Poll::Ready(Ok(None));
-                }
-                Some(Err(error)) => return Poll::Ready(Err(self.fail(error, cx))),
-            }
-        }
-    }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for WebSocket<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let socket = self.get_mut();
-        if socket.in_hand.is_empty() {
-            match ready!(socket.poll_message(cx))? {
-                Some(message) => socket.in_hand = message,
-                None => return Poll::Ready(Ok(())),
+        while socket.in_hand.is_empty() {
+            match ready!(Pin::new(&mut socket.inner).poll_next(cx)) {
+                Some(Ok(Message::Binary(bytes))) => socket.in_hand = bytes,
+                // [MQTT-6.0.0-1]
+                Some(Ok(Message::Text(_))) => {
+                    return Poll::Ready(Err(socket.close(CloseCode::Unsupported, "MQTT comes in binary frames", cx)));
+                }
+                // The library answers pings and the close.
+                Some(Ok(_)) => {}
+                None | Some(Err(Error::Protocol(ProtocolError::ResetWithoutClosingHandshake))) => {
+                    return Poll::Ready(Ok(()));
+                }
+                Some(Err(error)) => return Poll::Ready(Err(socket.fail(error, cx))),
             }
         }
         let size = socket.in_hand.len().min(buf.remaining());

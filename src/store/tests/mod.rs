@@ -47,7 +47,18 @@ pub(super) struct Rig {
 
 impl Rig {
     pub(super) fn new(limits: Limits) -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        Self::within(&std::env::temp_dir(), limits)
+    }
+
+    /// In memory, where the system has a folder for that. A crash is a copy of the files here: of what a disk does it shows
+    /// nothing, and long runs would mostly wait for one.
+    pub(super) fn in_memory(limits: Limits) -> Self {
+        let memory = Path::new("/dev/shm");
+        if memory.is_dir() { Self::within(memory, limits) } else { Self::new(limits) }
+    }
+
+    fn within(folder: &Path, limits: Limits) -> Self {
+        let dir = tempfile::tempdir_in(folder).unwrap();
         let mut settings = Settings::new(dir.path().join("store.db"));
         // Otherwise each confirmation that is waited for alone costs this much.
         settings.patience = Duration::ZERO;
@@ -63,7 +74,7 @@ impl Rig {
 
     /// As after `kill -9`: the files as they are now, without any closing.
     pub(super) fn crash(self) -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = tempfile::tempdir_in(self.dir.path().parent().unwrap()).unwrap();
         copy_files(self.dir.path(), dir.path());
         let mut settings = self.settings;
         settings.path = dir.path().join("store.db");

@@ -278,7 +278,7 @@ struct Harness {
 impl Harness {
     fn new() -> Self {
         Self {
-            rig: Rig::new(Limits::default()),
+            rig: Rig::in_memory(Limits::default()),
             now: NOW,
             messages: Vec::new(),
             deliveries: Vec::new(),

@@ -178,7 +178,7 @@ struct Harness {
 
 impl Harness {
     fn new() -> Self {
-        let rig = Rig::new(Limits::default());
+        let rig = Rig::in_memory(Limits::default());
         rig.store.listen();
         let queues = (0..QUEUES).map(|_| ModelQueue::default()).collect();
         let (documents, claimed) = ([Vec::new(), Vec::new()], BTreeSet::new());
@@ -431,7 +431,7 @@ impl Harness {
             drop(self.rig.store.enqueue(self.enqueue(&text, None, &to)).await.unwrap());
             on_their_way.push((to, text));
         }
-        let rig = std::mem::replace(&mut self.rig, Rig::new(Limits::default()));
+        let rig = std::mem::replace(&mut self.rig, Rig::in_memory(Limits::default()));
         self.rig = rig.crash();
         self.restarted();
         // Those that got to the disk before the kill are the first of them, in all their queues.
@@ -507,7 +507,7 @@ impl Harness {
             Op::Sweep => self.sweep().await,
             Op::Kill { to } => self.kill(to).await,
             Op::Reopen => {
-                let rig = std::mem::replace(&mut self.rig, Rig::new(Limits::default()));
+                let rig = std::mem::replace(&mut self.rig, Rig::in_memory(Limits::default()));
                 self.rig = rig.reopen().await;
                 self.restarted();
                 self.all_left().await;

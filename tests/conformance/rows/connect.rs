@@ -233,20 +233,22 @@ async fn session_expiry_cut(stage: Stage) {
 }
 
 async fn keep_alive(stage: Stage) {
+    // The broker counts from the CONNECT, which the client may hear of late.
+    let before = Instant::now();
     let (mut client, _, props) = stage.connect(&Connect { keep_alive: 1, ..stage.clean("c") }).await;
     assert_eq!(props.get(prop::SERVER_KEEP_ALIVE), None);
     let start = Instant::now();
     client.ended(&[0x8d]).await;
-    let lived = start.elapsed();
-    assert!(lived >= Duration::from_millis(1_400), "cut after {lived:?}");
+    let (longest, lived) = (before.elapsed(), start.elapsed());
+    assert!(longest >= Duration::from_millis(1_400), "cut after {longest:?}");
     assert!(lived < Duration::from_secs(5), "cut after {lived:?}");
 }
 
 async fn pings(stage: Stage) {
-    let (mut client, ..) = stage.connect(&Connect { keep_alive: 1, ..stage.clean("c") }).await;
-    for _ in 0..4 {
+    let (mut client, ..) = stage.connect(&Connect { keep_alive: 2, ..stage.clean("c") }).await;
+    for _ in 0..2 {
         // What would be a message must not come, nor the end.
-        assert!(timeout(Duration::from_millis(900), client.next()).await.is_err());
+        assert!(timeout(Duration::from_millis(1_800), client.next()).await.is_err());
         client.quiet().await;
     }
 }
