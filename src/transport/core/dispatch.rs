@@ -95,8 +95,10 @@ impl<S: Service> Core<S> {
             Admission::Skip => Offer::Held,
             Admission::HoldRecipient(until, why) => {
                 self.wake_at(until);
-                let next_try = self.held_back_by.as_ref().and_then(|held| held.next_try).map_or(until, |first| first.min(until));
-                self.held_back_by = Some(Trouble { words: format!("held: {why}"), since: None, next_try: Some(next_try) });
+                let next_try =
+                    self.held_back_by.as_ref().and_then(|held| held.next_try).map_or(until, |first| first.min(until));
+                self.held_back_by =
+                    Some(Trouble { words: format!("held: {why}"), since: None, next_try: Some(next_try) });
                 Offer::Held
             }
             Admission::Wait(until) => {
