@@ -92,7 +92,6 @@ pub async fn run(settings: Settings, parts: Parts, stops: Stops) -> Result<(), S
     let capabilities = transports.iter().map(|(transport, port)| (transport.clone(), port.capabilities)).collect();
     let sids = Mutex::new(SidSource::after(recovery.last_sid));
     let bal_presences = BalPresences::default();
-    let store_health = store.health();
     let context =
         Context { settings, store, metrics, events: events_tx, publish, bal_presences, broker, capabilities, sids };
     let context = Arc::new(context);
@@ -113,8 +112,8 @@ pub async fn run(settings: Settings, parts: Parts, stops: Stops) -> Result<(), S
         tasks.spawn(dispatcher.run(stops.intake.clone()));
         tasks.spawn(device_intake.run());
     }
-    let watches =
-        Watches { transports: watched, broker_link: broker_link.clone(), store: store_health, clients, events };
+    let (transports, store) = (watched, context.store.health());
+    let watches = Watches { transports, broker_link: broker_link.clone(), store, clients, events };
     let announce = Announcer::new(Arc::clone(&context), watches, readiness);
     tasks.spawn(expiry::run(Arc::clone(&context), stops.publish.clone()));
     tasks.spawn(intake.run(inbound, notices, stops.intake.clone(), stops.quiet.clone()));

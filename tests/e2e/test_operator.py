@@ -169,14 +169,14 @@ class TestCcs:
         assert re.search(r"attempt 1: refused for now \(SERVICE_UNAVAILABLE.*\); next at \S+ \(in \d", told), told
 
     def test_a_bal_is_away(self, sim, make_bridge, watch):
-        bridge = make_bridge().start(log="info,fcm_mqtt_bridge=debug")
+        bridge = make_bridge().start(log="info,message_log=debug")
         operator = watch(bridge)
         for n in range(3):
             sim.upstream("phone", {"n": str(n)})
         eventually(lambda: operator.number("bridge_spool_rows") == 3, "/metrics counts them")
         eventually(lambda: operator.stats().get("spool") == 3, "_bridge/stats counts them", STATS)
         assert bridge.readyz()[0] == 200 and bridge.counts()["spool"] == 3
-        [sid, *_] = re.findall(r"message of a device: to disk.* sid=(\w{16})", bridge.logs())
+        [sid, *_] = re.findall(r"message of a device: to disk.*sid=(\w{16})", bridge.logs())
         assert "now: waits for client1 to read it" in operator.trace(sid)
 
     def test_the_disk_is_full(self, sim, make_bridge, small_disk, watch):  # noqa: F811

@@ -115,7 +115,8 @@ async fn an_answer_that_breaks_off_after_its_status_was_one() {
     let mut harness = Harness::open(Plan::default()).await;
     let sid = sids(1)[0];
     harness.send(message(sid, "sim-accept-cut:x", 1)).await;
-    let expected = Report::Back { sid, fate: Fate::ACCEPTED, copies: 1, replays: 0 };
+    let fate = Fate::Accepted { canonical: None, provider_id: None, detail: None, can_confirm: false };
+    let expected = Report::Back { sid, fate, copies: 1, replays: 0 };
     assert_eq!(harness.report().await, expected);
     harness.close().await;
 }

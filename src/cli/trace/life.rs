@@ -96,13 +96,15 @@ fn of_attempts(d: &TraceDelivery) -> Vec<Moment> {
         match (entry["from"].as_u64(), entry["attempt"].as_u64()) {
             (Some(from), Some(attempt)) => {
                 let again_at_once = if entry["event"] == "replayed" { entry["times"].as_u64() } else { None };
-                attempts.entry(from).or_insert_with(|| attempt.saturating_sub(again_at_once.unwrap_or(0)));
+                let first = attempt.saturating_sub(again_at_once.unwrap_or(0));
+                attempts.entry(from).or_insert(first);
             }
             (from, _) => untried.extend(from),
         }
     }
     if let Some(at) = d.claimed_at.filter(|at| !untried.contains(at)) {
-        attempts.entry(at).or_insert_with(|| u64::from(d.attempt));
+        let last = u64::from(d.attempt);
+        attempts.entry(at).or_insert(last);
     }
     let handed =
         |(at, attempt)| (at, if in_inbox { format!("put into the inbox {}", d.reply) } else { handed(d, attempt) });

@@ -94,7 +94,12 @@ async fn a_message_is_accepted_under_googles_name_with_what_is_left_of_its_time(
     assert!((left(now_ms())..=left(began_ms)).contains(&ttl), "{ttl}");
     harness.link(Link::Up).await;
     peer.take(asked.stream).await;
-    assert_eq!(harness.report().await, accepted(sid, asked.stream));
+    let report = harness.report().await;
+    let Report::Back { sid: which, fate: Fate::Accepted { provider_id, can_confirm, .. }, .. } = report else {
+        panic!("{report:?}")
+    };
+    assert_eq!((which, provider_id), (sid, Some(format!("projects/p/messages/{}", asked.stream))));
+    assert!(can_confirm, "the app is asked to");
     assert_eq!(harness.close().await, []);
 }
 

@@ -100,7 +100,8 @@ async fn taken_is_taken_though_the_rest_of_the_answer_never_comes() {
     ] {
         for end in [Cut::Stalls, Cut::Breaks] {
             let (sid, report) = cut(config(), end, "200", headers, body).await;
-            let expected = Report::Back { sid, fate: Fate::ACCEPTED, copies: 1, replays: 0 };
+            let fate = Fate::Accepted { canonical: None, provider_id: None, detail: None, can_confirm: false };
+            let expected = Report::Back { sid, fate, copies: 1, replays: 0 };
             assert_eq!(report, expected, "{headers:?} {end:?}");
         }
     }
