@@ -121,7 +121,7 @@ async fn a_group_whose_members_are_all_away_gets_what_others_settled() {
     }
     member.quiet().await;
     lasting(&world, "one", V5).await.quiet().await;
-    assert_eq!(world.waits(INBOX), 0);
+    world.settles(INBOX).await;
     world.close().await;
 }
 

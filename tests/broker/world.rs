@@ -111,6 +111,16 @@ impl World {
         self.outbox.waits(topic)
     }
 
+    /// Returns when no document waits on a topic: an acknowledgement may wait for the next transaction.
+    pub(crate) async fn settles(&self, topic: &str) {
+        soon("the last acknowledgement on disk", async {
+            while self.waits(topic) > 0 {
+                tokio::time::sleep(LOOK).await;
+            }
+        })
+        .await;
+    }
+
     /// How many messages and documents are on disk for a session.
     pub(crate) fn kept(&self, client: &str) -> usize {
         self.outbox.kept(client)
