@@ -79,6 +79,8 @@ pub(super) struct Dispatcher {
     asked_at: Instant,
     /// Whether it was told of room, so that new messages may go at once.
     opened: bool,
+    /// A message went back to the disk. What the store has handed out meanwhile goes back as well, so that it does not pass it.
+    bounced: bool,
     /// How many that went at once were taken.
     at_once: u64,
     commits: VecDeque<(Committed<Recorded>, After)>,
@@ -105,6 +107,7 @@ impl Dispatcher {
             more: true,
             asked_at: Instant::now(),
             opened: false,
+            bounced: false,
             at_once: 0,
             commits: VecDeque::new(),
         };
@@ -122,7 +125,7 @@ impl Dispatcher {
             if self.taking.is_none() {
                 self.hand_over(Vec::new(), self.at_once).await?;
             }
-            if reports_end && self.commits.is_empty() && self.taking.is_none() {
+            if reports_end && self.commits.is_empty() && self.taking.is_none() && !self.opened {
                 break;
             }
             self.show_flights();
@@ -168,7 +171,7 @@ impl Dispatcher {
     /// Whether the transport takes messages now.
     fn is_open(&self) -> bool {
         let takes = matches!(*self.link.borrow(), Link::Up | Link::Probing(_));
-        takes && !self.is_paused() && !self.sends.is_closed()
+        takes && !self.bounced && !self.is_paused() && !self.sends.is_closed()
     }
 
     fn is_paused(&self) -> bool {
@@ -182,12 +185,13 @@ impl Dispatcher {
 
     /// Asks the store for due messages, if there is room for them; or tells it that there is none any more.
     async fn claim(&mut self, stop: &CancellationToken) -> Result<(), StoreError> {
-        let limit = if stop.is_cancelled() { 0 } else { self.room() };
-        let closes = self.opened && (stop.is_cancelled() || !self.is_open());
+        let open = !stop.is_cancelled() && self.is_open();
+        let limit = if open { self.room() } else { 0 };
+        let closes = !open && (self.opened || self.bounced);
         if self.taking.is_some() || !closes && (limit == 0 || !self.more) {
             return Ok(());
         }
-        self.opened = !closes;
+        self.opened = open;
         let (pace, at_once) = (self.capabilities.pace, self.at_once);
         let query = DueQuery { transport: self.transport.clone(), now: now_ms(), limit, at_once, pace };
         // Whatever changes from here on, the answer may not know of.
@@ -201,7 +205,13 @@ impl Dispatcher {
         // It hands out, and looks at, so many at a time.
         self.more |= taken.next_due.is_some_and(|due| due <= now_ms());
         self.context.metrics.add(Metric::DownstreamExpired, taken.expired);
-        self.hand_over(taken.claimed, taken.at_once).await
+        self.hand_over(taken.claimed, taken.at_once).await?;
+        if !self.opened {
+            // What went back before the store was told to stop, and what went at once until then, is on the disk again.
+            self.bounced = false;
+            self.more = true;
+        }
+        Ok(())
     }
 
     /// Hands over what was claimed when so many had gone at once, and what has gone at once before and behind it.
@@ -234,6 +244,7 @@ impl Dispatcher {
         let token = if let Target::Token(token) = &push.target { Some(token.clone()) } else { None };
         let send = Send { sid, push, recipient, accepted_ms, deadline_ms };
         if !open || self.sends.try_send(send).is_err() {
+            self.bounced = true;
             self.record(sid, self.back(Fate::Lost, 0)).await?;
             return Ok(false);
         }

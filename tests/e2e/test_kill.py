@@ -141,8 +141,9 @@ def test_what_is_published_again_after_a_kill_is_answered_again_with_a_mark(sim,
     for mid, payload in zip(mids, [taken, refused]):
         bal.client._send_publish(mid, b"client1/self/messages", json.dumps(payload).encode(), 1, dup=True)
     told = bal.wait_on("receipts", 6)
+    delivered = {field: value for field, value in bal.statuses("a1")[2].items() if field != "device_ts"}
     assert [body for body in told if "redelivered" in body] == [
-        {**bal.statuses("a1")[2], "redelivered": True},
+        {**delivered, "redelivered": True},
         {**bal.statuses("a2")[0], "ts": told[-1]["ts"], "redelivered": True},
     ]
     first, again = bal.wait_on("errors", 2)

@@ -48,10 +48,7 @@ impl View {
     /// Why no message goes, or fewer than could.
     pub(super) fn why(&self) -> Option<String> {
         let pause = self.pause.as_ref().map(|pause| Trouble {
-            words: format!(
-                "many messages in a row were refused, the last with {}: nothing is sent for a while",
-                pause.code
-            ),
+            words: format!("the push service refused with {}: nothing is sent for a while", pause.code),
             since: None,
             next_try: Some(pause.until.into_std()),
         });
