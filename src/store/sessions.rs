@@ -230,6 +230,8 @@ pub struct GivenRow {
     pub message: Arc<Message>,
     /// The queue of the member, and how it is delivered.
     pub target: Target,
+    /// Another member may have it.
+    pub copy: bool,
 }
 
 /// A row of a queue.
@@ -318,6 +320,8 @@ pub struct Acknowledged {
     pub by: TakenBy,
     /// When, in Unix milliseconds.
     pub at: u64,
+    /// Somebody waits until it is on disk: it does not wait for a transaction of others.
+    pub is_awaited: bool,
 }
 
 /// What came of an acknowledgement.

@@ -228,6 +228,10 @@ impl Connection {
 
     /// Gives the session back and says the last words.
     async fn finish(mut self: Box<Self>, end: End) {
+        // Nobody goes on with these, and one of them may hold what the end of the session waits for.
+        self.requests.clear();
+        self.following.clear();
+        self.publishes = Publishes::default();
         if let Some((refusal, detail)) = end.told() {
             self.tell_end(refusal, detail);
         }

@@ -161,6 +161,8 @@ impl Connection {
         let lane = lane(feed);
         let item = match pulled {
             Pulled::Item(item) => for_member(item, feed),
+            // At QoS 2 what was begun comes to its end: the client may know the identifier.
+            Pulled::Expired(item) if lane == Lane::Own && self.seat.own.window.knows(&item.source) => item,
             Pulled::Expired(item) => {
                 self.discard(lane, item);
                 return Ok(0);
@@ -200,8 +202,8 @@ impl Connection {
     fn deliver_for_good(&mut self, feed: &Feed, mut item: Item) -> Result<usize, End> {
         if let Source::Row(seq) = item.source {
             if let Some(queue) = self.seat.session.queue.stored() {
-                let Item { message, qos, retain, ids, .. } = item;
-                let row = GivenRow { seq, message, target: Target { queue, qos, retain, ids } };
+                let Item { message, qos, retain, ids, copy, .. } = item;
+                let row = GivenRow { seq, message, target: Target { queue, qos, retain, ids }, copy };
                 self.sender.claimed.get_or_insert_with(|| (Arc::clone(&feed.queue), Vec::new())).1.push(row);
                 return Ok(0);
             }
@@ -287,7 +289,7 @@ impl Connection {
             let store = self.seat.hub.store.clone();
             self.sender.assigning = Some(Box::pin(async move { store.assign(queue, ids).await?.await }));
         } else if !leaving.is_empty() {
-            self.sender.assigning = self.seat.hub.acknowledged(&self.seat.session, leaving);
+            self.sender.assigning = self.seat.hub.acknowledged(&self.seat.session, leaving, true);
         }
     }
 

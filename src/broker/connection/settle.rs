@@ -80,7 +80,7 @@ impl Connection {
     /// What the store is asked for what the client has taken, if it has to know of it.
     fn settle(&mut self) -> Option<Stored<()>> {
         let taken = mem::take(&mut self.sender.taken);
-        self.seat.hub.acknowledged(&self.seat.session, taken)
+        self.seat.hub.acknowledged(&self.seat.session, taken, false)
     }
 
     /// At the end of the connection: asks at once for all that is left, whether the store has answered or not.

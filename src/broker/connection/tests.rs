@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::runtime::Builder;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, advance, sleep};
+use tokio::time::{Instant, advance, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::*;
@@ -556,6 +556,45 @@ async fn a_lasting_session_is_taken_over_while_the_disk_refuses() {
     assert_eq!(next.message().await.2, "not acknowledged");
     next.send(&acked(PUBACK, two.1)).await;
     next.quiet().await;
+}
+
+#[tokio::test]
+async fn a_session_is_taken_over_while_its_shared_subscription_waits_for_the_disk() {
+    let world = World::new();
+    let lasting = |client| Connect { client, flags: 0, properties: FOR_EVER, ..Connect::default() };
+    let mut reader = world.connect(lasting("r")).await;
+    let mut other = world.connect(lasting("o")).await;
+    other.subscribe("$share/other/t", 1).await;
+    let disk = world.block_disk();
+    reader.send(&packet(0x82, &[&[0, 77, 0][..], &text("$share/g/t"), &[1]].concat())).await;
+    for client in ["r", "o"] {
+        let mut next = world.dial(1 << 20);
+        next.send(&lasting(client).bytes()).await;
+        let (first, body) = next.next().await.unwrap();
+        assert_eq!((first, &body[..2]), (0x20, &[1, 0][..]), "the session is there: {client}");
+    }
+    drop(disk);
+    let mut next = world.connect(lasting("n")).await;
+    next.subscribe("$share/g/t", 1).await;
+}
+
+#[tokio::test]
+async fn a_subscription_that_may_not_be_on_disk_is_written_when_it_is_made_again() {
+    let world = World::new();
+    let lasting = || Connect { client: "r", flags: 0, properties: FOR_EVER, ..Connect::default() };
+    let mut reader = world.connect(lasting()).await;
+    let disk = world.block_disk();
+    let subscribe = packet(0x82, &[&[0, 77, 0][..], &text("t"), &[1]].concat());
+    reader.send(&subscribe).await;
+    let mut next = world.dial(1 << 20);
+    next.send(&lasting().bytes()).await;
+    assert_eq!(next.next().await.unwrap().0, 0x20);
+    next.send(&subscribe).await;
+    assert!(timeout(Duration::from_millis(100), next.next()).await.is_err(), "it is not known to be on disk");
+    drop(disk);
+    assert_eq!(next.next().await.unwrap().0, 0x90);
+    let state = world.hub.store.broker_state().await.unwrap().await.unwrap();
+    assert_eq!(state.sessions[0].subscriptions.len(), 1);
 }
 
 fn few_held() -> BrokerLimits {

@@ -157,6 +157,7 @@ impl Hub {
         self: &Arc<Self>,
         session: &Arc<Session>,
         flights: Vec<Flight>,
+        is_awaited: bool,
     ) -> Option<BoxFuture<'static, Result<(), StoreError>>> {
         let mut taken: Vec<(Arc<SharedQueue>, Acknowledged)> = Vec::new();
         let mut documents = 0;
@@ -165,7 +166,10 @@ impl Hub {
             let (id, by) = (queue.stored(), taken_by(session, &flight));
             if !taken.last().is_some_and(|(of, taken)| of.number() == queue.number() && taken.by == by) {
                 let (rows, documents) = (Vec::new(), Vec::new());
-                taken.push((Arc::clone(&queue), Acknowledged { queue: id, rows, documents, by, at: now_ms() }));
+                taken.push((
+                    Arc::clone(&queue),
+                    Acknowledged { queue: id, rows, documents, by, at: now_ms(), is_awaited },
+                ));
             }
             let Some((_, into)) = taken.last_mut() else { continue };
             match flight.source {

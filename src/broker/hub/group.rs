@@ -15,7 +15,7 @@ use crate::broker::session::{Item, Queue};
 use crate::broker::wire::Options;
 use crate::chat::qos::QoS;
 use crate::ops::clock::now_ms;
-use crate::store::{GivenRow, Seen, StoreError};
+use crate::store::{GivenRow, StoreError};
 
 /// Those who subscribed to one filter under one name.
 #[derive(Debug)]
@@ -91,19 +91,19 @@ impl Hub {
         queue.attach(link);
     }
 
-    /// It has ended. Yields what of documents nobody has now.
-    pub(super) async fn detach_member(&self, queue: &SharedQueue, link: &Arc<Link>, back: Vec<Item>) -> Vec<Seen> {
+    /// It has ended.
+    pub(super) async fn detach_member(&self, queue: &SharedQueue, link: &Arc<Link>, back: Vec<Item>) {
         let _alone = self.groups.lock().await;
-        self.detach_alone(queue, link, back).await
+        self.detach_alone(queue, link, back).await;
     }
 
-    /// The same for who holds the lock of the groups.
-    pub(super) async fn detach_alone(&self, queue: &SharedQueue, link: &Arc<Link>, back: Vec<Item>) -> Vec<Seen> {
-        let Some(away) = queue.detach(link, back) else { return Vec::new() };
+    /// The same for who holds the lock of the groups: the next member is to find what the last one has seen.
+    pub(super) async fn detach_alone(&self, queue: &SharedQueue, link: &Arc<Link>, back: Vec<Item>) {
+        let Some(away) = queue.detach(link, back) else { return };
+        self.documents_seen(away.seen).await;
         if let Some(id) = queue.stored() {
             let _ = self.store.session_left(id, now_ms(), FOREVER, None).await;
         }
-        away.seen
     }
 
     /// Makes rows of a group those of a lasting session. Yields the last of them.

@@ -5,14 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::yield_now;
+use tokio::time::timeout;
 
 use super::Hub;
+use super::admit::DISK;
 use super::session::{Own, Session};
 use crate::broker::connection::Link;
 use crate::broker::session::Item;
 use crate::mqtt::Change;
 use crate::ops::clock::now_ms;
-use crate::store::Seen;
 
 /// How a connection ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,16 +76,14 @@ impl Hub {
         // Of groups that the session left before.
         let former = back.keys().filter_map(|group| self.registry.group_queue(*group));
         let queues: BTreeMap<_, _> = own.chain(former).map(|queue| (queue.number(), queue)).collect();
-        let mut seen: Vec<Seen> = Vec::new();
         for (number, queue) in queues {
             let back = back.remove(&number).unwrap_or_default();
-            if number == session.queue.number() {
-                seen.extend(queue.detach(link, back).into_iter().flat_map(|away| away.seen));
-            } else {
-                seen.extend(self.detach_member(&queue, link, back).await);
+            if number != session.queue.number() {
+                self.detach_member(&queue, link, back).await;
+            } else if let Some(away) = queue.detach(link, back) {
+                self.documents_seen(away.seen).await;
             }
         }
-        self.documents_seen(seen).await;
     }
 
     /// The session waits for its client.
@@ -98,7 +97,7 @@ impl Hub {
         if let Some(queue) = session.queue.stored() {
             let will_due = delay_s.map(|delay_s| now + u64::from(delay_s) * 1_000);
             // Nobody waits for the disk: without this it is at the next start as if the connection had been there until now.
-            let _ = self.store.session_left(queue, now, expiry_s, will_due).await;
+            let _ = timeout(DISK, self.store.session_left(queue, now, expiry_s, will_due)).await;
         }
         match delay_s {
             Some(0) => self.publish_will_of(session).await,

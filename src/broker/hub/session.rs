@@ -37,6 +37,8 @@ pub(super) struct State {
     /// While it has none. On the heap, because most sessions have one.
     pub(super) own: Option<Box<Own>>,
     pub(super) subscriptions: BTreeMap<Box<str>, Subscription>,
+    /// Nobody knows whether the disk has them all.
+    pub(super) subscriptions_unsure: bool,
     /// How long it is kept without a connection, in seconds; `u32::MAX` for ever.
     pub(super) expiry_s: u32,
     /// When its last connection ended, in Unix milliseconds.
@@ -101,6 +103,9 @@ impl Session {
     /// Whether it subscribed to all this already, with the same options.
     pub(super) fn has_all(&self, wanted: &[Wanted]) -> bool {
         let state = self.lock();
+        if state.subscriptions_unsure {
+            return false;
+        }
         let mut same = wanted.iter().map(|Wanted { filter, options }| (state.subscriptions.get(filter), options));
         same.all(|(there, options)| there.is_some_and(|there| there.options == *options))
     }

@@ -11,7 +11,7 @@ use super::session::{Session, Subscription};
 use crate::broker::connection::Link;
 use crate::broker::wire::Options;
 use crate::chat::filter::{Shared, literal_prefix};
-use crate::store::{KeptSubscription, StoreError};
+use crate::store::{Committed, KeptSubscription, QueueId, StoreError};
 
 /// Topics that are asked of the store at one time.
 const TOPICS: usize = 256;
@@ -75,6 +75,7 @@ impl Hub {
         if let Some(queue) = session.queue.stored()
             && !session.has_all(&wanted)
         {
+            session.lock().subscriptions_unsure = true;
             // What is cut short from here on is on disk, or not in memory either.
             kept = Some(self.store.subscribe(queue, wanted.iter().map(Wanted::kept).collect()).await?);
         }
@@ -84,13 +85,14 @@ impl Hub {
         }
         if let Some(kept) = kept {
             kept.await?;
+            session.lock().subscriptions_unsure = false;
         }
         Ok(Box::pin(async move { self.follow(&session, granted).await }))
     }
 
     async fn grant(&self, session: &Session, link: &Arc<Link>, wanted: Wanted) -> Result<Granted, StoreError> {
         let Wanted { filter, options } = wanted;
-        let _alone = if is_shared(&filter) { Some(self.groups.lock().await) } else { None };
+        let alone = if is_shared(&filter) { Some(self.groups.lock().await) } else { None };
         let (group, replaced) = self.add_subscription(session, &filter, options);
         let (queue, inner) = match &group {
             Some(group) => (Arc::clone(&group.queue), group.filter().into()),
@@ -99,7 +101,10 @@ impl Hub {
         match &group {
             Some(group) => {
                 self.attach_alone(&queue, link).await;
-                self.keep_group(session, group).await?;
+                let kept = self.keep_group(session, group).await?;
+                // Others are not to wait for the disk.
+                drop(alone);
+                self.group_is_kept(group, kept).await?;
             }
             None => queue.attach(link),
         }
@@ -135,10 +140,20 @@ impl Hub {
     }
 
     /// With the first member that outlives its connection, so does the queue of a group.
-    async fn keep_group(&self, session: &Session, group: &Group) -> Result<(), StoreError> {
-        if session.queue.stored().is_some() && group.queue.stored().is_none() {
-            group.set_kept();
-            let id = self.store.keep_group(group.name.to_string()).await?.await?;
+    async fn keep_group(&self, session: &Session, group: &Group) -> Result<Option<Committed<QueueId>>, StoreError> {
+        if session.queue.stored().is_none() || group.queue.stored().is_some() {
+            return Ok(None);
+        }
+        group.set_kept();
+        self.store.keep_group(group.name.to_string()).await.map(Some)
+    }
+
+    async fn group_is_kept(&self, group: &Group, kept: Option<Committed<QueueId>>) -> Result<(), StoreError> {
+        let Some(kept) = kept else { return Ok(()) };
+        let id = kept.await?;
+        let _alone = self.groups.lock().await;
+        // It may have ended meanwhile.
+        if self.registry.group_queue(group.queue.number()).is_some() {
             self.registry.stored_as(id, &group.queue);
         }
         Ok(())
@@ -228,10 +243,9 @@ impl Hub {
             return true;
         };
         group.part(session.queue.number());
-        let seen = match session.link() {
-            Some(link) => self.detach_alone(&group.queue, &link, Vec::new()).await,
-            None => Vec::new(),
-        };
+        if let Some(link) = session.link() {
+            self.detach_alone(&group.queue, &link, Vec::new()).await;
+        }
         if group.is_empty() {
             self.end_group(&group).await;
         } else {
@@ -239,7 +253,6 @@ impl Hub {
             self.routes.insert(group.filter(), &group.queue, group.options());
         }
         drop(alone);
-        self.documents_seen(seen).await;
         true
     }
 
@@ -281,7 +294,8 @@ impl Hub {
         for kept in subscriptions {
             let Some(options) = Options::read(kept.options, kept.id) else { continue };
             if let (Some(group), _) = self.add_subscription(session, &kept.filter, options) {
-                self.keep_group(session, &group).await?;
+                let kept = self.keep_group(session, &group).await?;
+                self.group_is_kept(&group, kept).await?;
             }
         }
         Ok(())

@@ -66,6 +66,8 @@ impl Hub {
             let now = Instant::now();
             match self.delayed.take_due(now) {
                 Ok(session) => {
+                    // Its client may come back just now, with another will.
+                    let _turn = self.registry.claim(&session.key).await;
                     let will = {
                         let mut state = session.lock();
                         // Who is back has another one.

@@ -155,6 +155,11 @@ impl Window {
     }
 
     /// An item is not sent at all: expired, or too big for the client. The identifier that it had is free.
+    /// Whether something of the own queue has an identifier that its client may know.
+    pub(crate) fn knows(&self, source: &Source) -> bool {
+        source.key().is_some_and(|key| self.kept.contains_key(&key))
+    }
+
     pub(crate) fn forget(&mut self, source: &Source) {
         if let Some(id) = self.former_id(source) {
             self.flights.remove(&id);
@@ -201,6 +206,10 @@ impl Window {
     /// is to be sent now.
     pub(crate) fn restore(&mut self, row: &QueueRow) -> Option<u16> {
         let id = row.packet_id?;
+        if id & DURABLE != 0 {
+            // Those that are given now are others for as long as possible.
+            self.last[1] = self.last[1].max(id & HALF);
+        }
         if self.flights.contains_key(&id) || self.completed.remove(&row.seq) {
             return None;
         }

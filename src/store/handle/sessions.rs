@@ -124,8 +124,11 @@ impl Store {
         self.queue.submit(move |tx| documents::own_topics(tx, queue, &after, limit)).await
     }
 
-    /// The reader of a queue has these rows and documents. As patient as [`Self::published`].
+    /// The reader of a queue has these rows and documents. As patient as [`Self::published`], unless somebody waits for it.
     pub async fn acknowledged(&self, what: Acknowledged) -> Result<Committed<Settled>, StoreError> {
+        if what.is_awaited {
+            return self.queue.submit(move |tx| documents::acknowledged(tx, &what)).await;
+        }
         self.queue.submit_patiently(move |tx| documents::acknowledged(tx, &what)).await
     }
 

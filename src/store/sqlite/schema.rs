@@ -145,7 +145,8 @@ CREATE INDEX messages_kept ON messages (kept_until) WHERE kept_until IS NOT NULL
 /// `bodies` under its number because several queues have it (`payload` is NULL), or a document of the bridge that another
 /// reader has had (`document` is its topic, `about` and `tail` as in `outbox`, `properties` its correlation data). `how` is,
 /// from its lowest bit: two for the QoS of the delivery, one for its retain flag, two for the QoS as it was published, one
-/// for retain as it was published, one for "PUBREC has come"; from the ninth bit on the `kind` of a document as in `outbox`.
+/// for retain as it was published, one for "PUBREC has come", one for "another reader may have it"; from the ninth bit on the
+/// `kind` of a document as in `outbox`.
 /// Columns by which rows are counted come before those that may lie on pages of their own.
 const SESSIONS: &str = "
 CREATE TABLE queues (             -- of sessions, and of groups that share a subscription

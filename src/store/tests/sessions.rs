@@ -30,7 +30,7 @@ pub(in crate::store) fn put(message: &Arc<Message>, queues: &[QueueId]) -> Enque
 }
 
 pub(super) fn took(queue: Option<QueueId>, rows: &[u64], documents: Vec<TakenDocument>) -> Acknowledged {
-    Acknowledged { queue, rows: rows.to_vec(), documents, by: TakenBy::Broker, at: NOW }
+    Acknowledged { queue, rows: rows.to_vec(), documents, by: TakenBy::Broker, at: NOW, is_awaited: false }
 }
 
 fn note(topic: &str, text: &str) -> Note {
@@ -113,7 +113,7 @@ async fn a_row_of_a_group_that_is_given_to_a_member_is_its_own_and_counts_there(
         (ask!(rig, keep_group, "g/a/b".to_owned()), rig.session("member").await, rig.session("other").await);
     rig.say("ours", &[group, other]).await;
     let [row] = &rig.rows_of(group).await[..] else { panic!("one row") };
-    let given = || vec![GivenRow { seq: row.seq, message: Arc::clone(&row.message), target: to(member) }];
+    let given = || vec![GivenRow { seq: row.seq, message: Arc::clone(&row.message), target: to(member), copy: false }];
     let (rows, last) = ask!(rig, give, group, given());
     assert_eq!(rows, Dropped { rows: 1, bytes: 4 });
     assert_eq!(ask!(rig, give, group, given()), (Dropped::default(), 0), "it is gone");
@@ -123,6 +123,18 @@ async fn a_row_of_a_group_that_is_given_to_a_member_is_its_own_and_counts_there(
     rig.store.end_queue(member).await.unwrap();
     rig.acknowledge(other, &[row.seq]).await;
     assert_eq!((rig.count("bodies"), rig.count("queue")), (0, 0));
+}
+
+#[tokio::test]
+async fn a_row_of_a_group_that_another_member_may_have_is_marked_where_it_is_given_to() {
+    let rig = Rig::new(Limits::default());
+    let (group, member) = (ask!(rig, keep_group, "g/a/b".to_owned()), rig.session("member").await);
+    rig.say("ours", &[group]).await;
+    let [row] = &rig.rows_of(group).await[..] else { panic!("one row") };
+    let given = GivenRow { seq: row.seq, message: Arc::clone(&row.message), target: to(member), copy: true };
+    ask!(rig, give, group, vec![given]);
+    let [row] = &rig.rows_of(member).await[..] else { panic!("one row") };
+    assert!(row.maybe_sent);
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! Messages of clients: into the queues, out of them, and the steps of QoS 2 between.
 
 use super::retained;
-use super::row::{self, NewRows, RELEASED, Row};
+use super::row::{self, COPY, NewRows, RELEASED, Row};
 use super::{known, sent_up_to};
 use crate::chat::qos::QoS;
 use crate::store::sqlite::column::{from_sql, sql_ms};
@@ -23,6 +23,7 @@ pub(in crate::store::sqlite) const ROWS: &str =
     WHERE q.queue = ?1 AND q.seq > ?2 AND q.document IS NULL ORDER BY q.seq";
 const ASSIGN: &str = "UPDATE queue SET packet_id = ?3 WHERE queue = ?1 AND seq = ?2";
 /// Of a row with a body of its own, and of one without.
+const MARK: &str = "UPDATE queue SET how = how | ?3 WHERE queue = ?1 AND seq = ?2";
 const RELEASE: [&str; 2] = [
     "UPDATE queue SET how = how | ?3, expires_at = NULL, properties = x'', payload = x''
     WHERE queue = ?1 AND seq = ?2 AND payload IS NOT NULL",
@@ -68,14 +69,25 @@ fn put(tx: &mut Tx<'_>, message: &Arc<Message>, targets: &[Target]) -> rusqlite:
     Ok(seq)
 }
 
+/// The same for what another reader may have. It is read from the disk, where its mark is.
+fn put_copy(tx: &mut Tx<'_>, message: &Message, targets: &[Target]) -> rusqlite::Result<i64> {
+    let seq = tx.next_seq()?;
+    NewRows { seq, message, origin: None }.put(tx, targets)?;
+    for target in targets {
+        tx.execute(MARK, params![target.queue, seq, COPY])?;
+    }
+    Ok(seq)
+}
+
 /// Rows of a group become rows of one member.
 pub(in crate::store) fn give(tx: &mut Tx<'_>, group: QueueId, rows: &[GivenRow]) -> rusqlite::Result<(Dropped, u64)> {
     let (mut given, mut last) = (Dropped::default(), 0);
-    for GivenRow { seq, message, target } in rows {
-        if let Some(removed) = row::remove(tx, group, sql_ms(*seq))? {
-            given.add(Some(removed));
-            last = from_sql(put(tx, message, std::slice::from_ref(target))?);
-        }
+    for GivenRow { seq, message, target, copy } in rows {
+        let Some(removed) = row::remove(tx, group, sql_ms(*seq))? else { continue };
+        given.add(Some(removed));
+        let targets = std::slice::from_ref(target);
+        let seq = if *copy { put_copy(tx, message, targets)? } else { put(tx, message, targets)? };
+        last = from_sql(seq);
     }
     Ok((given, last))
 }
@@ -104,13 +116,13 @@ pub(in crate::store) fn read_rows(
             found.more = true;
             break;
         }
-        let Row { seq, message, target, packet_id, released, .. } = Row::read(queue, row)?;
+        let Row { seq, message, target, packet_id, released, copy, .. } = Row::read(queue, row)?;
         if packet_id.is_none() && message.expires_at.is_some_and(|at| at <= now) {
             expired.push(seq);
             continue;
         }
         bytes += message.payload.len() + message.properties.len();
-        let (message, maybe_sent) = (Arc::new(message), seq <= crashed);
+        let (message, maybe_sent) = (Arc::new(message), copy || seq <= crashed);
         found.rows.push(QueueRow { seq: from_sql(seq), message, target, packet_id, released, maybe_sent });
     }
     drop(rows);

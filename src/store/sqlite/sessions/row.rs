@@ -23,6 +23,7 @@ const DROP_BODY: &str = "DELETE FROM bodies WHERE seq = ?1 AND readers <= 0";
 const RETAIN: i64 = 1 << 2;
 const PUBLISHED_RETAIN: i64 = 1 << 5;
 pub(super) const RELEASED: i64 = 1 << 6;
+pub(super) const COPY: i64 = 1 << 7;
 const PUBLISHED_QOS_SHIFT: u32 = 3;
 const KIND_SHIFT: u32 = 8;
 
@@ -90,6 +91,8 @@ pub(super) struct Row {
     pub(super) target: Target,
     pub(super) packet_id: Option<u16>,
     pub(super) released: bool,
+    /// Another reader may have had it before it came into this queue.
+    pub(super) copy: bool,
     /// Of a document of the bridge.
     pub(super) origin: Option<Origin>,
 }
@@ -121,6 +124,7 @@ impl Row {
             target: Target { queue, qos: qos(how)?, retain: how & RETAIN != 0, ids: ids.collect() },
             packet_id: row.get(3)?,
             released: how & RELEASED != 0,
+            copy: how & COPY != 0,
             origin: row.get::<_, Option<_>>(5)?.map(origin).transpose()?,
         })
     }
