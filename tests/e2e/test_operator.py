@@ -160,7 +160,7 @@ class TestCcs:
         ids = [f"m{n}" for n in range(300)]
         for message_id in ids:
             bal.push(message_id, f"phone-{message_id}")
-        cause = "the last with SERVICE_UNAVAILABLE: nothing is sent for a while"
+        cause = "refused with SERVICE_UNAVAILABLE: nothing is sent for a while"
         # The pauses become longer, and there is a moment between them.
         eventually(lambda: operator.number("bridge_transport_pause_seconds", transport="ccs") >= 16, "it pauses", 60)
         operator.agrees("ccs", "up", cause, ids[-1])
