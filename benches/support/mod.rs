@@ -118,6 +118,9 @@ pub(crate) fn token(n: usize) -> String {
 pub(crate) fn connection(id: &str, broker: SocketAddr) -> (AsyncClient, EventLoop) {
     let mut options = MqttOptions::new(id, ("127.0.0.1", broker.port()));
     options.set_outgoing_inflight_upper_limit(INFLIGHT);
+    let mut network = options.network_options();
+    network.set_tcp_nodelay(true);
+    options.set_network_options(network);
     AsyncClient::builder(options).capacity(INFLIGHT.into()).build()
 }
 

@@ -25,6 +25,8 @@ impl Protocol for V311 {
     fn open(plan: &Plan, _window: u16) -> (AsyncClient, EventLoop) {
         let (client, mut events) = AsyncClient::builder(options(plan)).capacity(plan.requests()).build();
         events.network_options.set_connection_timeout(plan.config.limits.connect.as_secs().max(1));
+        // A publish does not wait until the broker has acknowledged the bytes before it.
+        events.network_options.set_tcp_nodelay(true);
         (client, events)
     }
 

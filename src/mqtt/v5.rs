@@ -127,6 +127,10 @@ fn options(plan: &Plan, window: u16) -> MqttOptions {
             replay: Vec::new(),
             incoming_qos2: Vec::new(),
         }));
+    // A publish does not wait until the broker has acknowledged the bytes before it.
+    let mut network = options.network_options();
+    network.set_tcp_nodelay(true);
+    options.set_network_options(network);
     if let Some(will) = &config.will {
         options.set_last_will(LastWill::new(&will.topic, will.payload.clone(), qos(will.qos), will.retain, None));
     }
