@@ -49,6 +49,17 @@ pub(super) struct Pause {
     pub(super) code: String,
 }
 
+/// Whether new messages may go at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Gate {
+    /// The store was told of room.
+    Open,
+    /// The transport takes nothing, or a message went back to the disk. Until the store has said that nothing goes at once any
+    /// more, what it hands out goes back as well, so that it does not pass that message.
+    Closing,
+    Closed,
+}
+
 /// What a commit was for, and what follows from it.
 enum After {
     /// An answer of the push service to a message.
@@ -77,10 +88,7 @@ pub(super) struct Dispatcher {
     more: bool,
     /// When it was last asked.
     asked_at: Instant,
-    /// Whether it was told of room, so that new messages may go at once.
-    opened: bool,
-    /// A message went back to the disk. What the store has handed out meanwhile goes back as well, so that it does not pass it.
-    bounced: bool,
+    gate: Gate,
     /// How many that went at once were taken.
     at_once: u64,
     commits: VecDeque<(Committed<Recorded>, After)>,
@@ -106,8 +114,7 @@ impl Dispatcher {
             taking: None,
             more: true,
             asked_at: Instant::now(),
-            opened: false,
-            bounced: false,
+            gate: Gate::Closed,
             at_once: 0,
             commits: VecDeque::new(),
         };
@@ -125,7 +132,7 @@ impl Dispatcher {
             if self.taking.is_none() {
                 self.hand_over(Vec::new(), self.at_once).await?;
             }
-            if reports_end && self.commits.is_empty() && self.taking.is_none() && !self.opened {
+            if reports_end && self.commits.is_empty() && self.taking.is_none() && self.gate == Gate::Closed {
                 break;
             }
             self.show_flights();
@@ -171,7 +178,7 @@ impl Dispatcher {
     /// Whether the transport takes messages now.
     fn is_open(&self) -> bool {
         let takes = matches!(*self.link.borrow(), Link::Up | Link::Probing(_));
-        takes && !self.bounced && !self.is_paused() && !self.sends.is_closed()
+        takes && self.gate != Gate::Closing && !self.is_paused() && !self.sends.is_closed()
     }
 
     fn is_paused(&self) -> bool {
@@ -187,11 +194,11 @@ impl Dispatcher {
     async fn claim(&mut self, stop: &CancellationToken) -> Result<(), StoreError> {
         let open = !stop.is_cancelled() && self.is_open();
         let limit = if open { self.room() } else { 0 };
-        let closes = !open && (self.opened || self.bounced);
+        let closes = !open && self.gate != Gate::Closed;
         if self.taking.is_some() || !closes && (limit == 0 || !self.more) {
             return Ok(());
         }
-        self.opened = open;
+        self.gate = if open { Gate::Open } else { Gate::Closing };
         let (pace, at_once) = (self.capabilities.pace, self.at_once);
         let query = DueQuery { transport: self.transport.clone(), now: now_ms(), limit, at_once, pace };
         // Whatever changes from here on, the answer may not know of.
@@ -205,10 +212,11 @@ impl Dispatcher {
         // It hands out, and looks at, so many at a time.
         self.more |= taken.next_due.is_some_and(|due| due <= now_ms());
         self.context.metrics.add(Metric::DownstreamExpired, taken.expired);
+        let closed = self.gate == Gate::Closing;
         self.hand_over(taken.claimed, taken.at_once).await?;
-        if !self.opened {
-            // What went back before the store was told to stop, and what went at once until then, is on the disk again.
-            self.bounced = false;
+        if closed {
+            // What went back before, and what went at once until now, is on the disk again.
+            self.gate = Gate::Closed;
             self.more = true;
         }
         Ok(())
@@ -244,7 +252,7 @@ impl Dispatcher {
         let token = if let Target::Token(token) = &push.target { Some(token.clone()) } else { None };
         let send = Send { sid, push, recipient, accepted_ms, deadline_ms };
         if !open || self.sends.try_send(send).is_err() {
-            self.bounced = true;
+            self.gate = Gate::Closing;
             self.record(sid, self.back(Fate::Lost, 0)).await?;
             return Ok(false);
         }

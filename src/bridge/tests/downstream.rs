@@ -2,8 +2,12 @@
 
 use super::*;
 use crate::chat::delivery::Fate;
-use crate::chat::push::Target;
+use crate::chat::id::{MessageId, SidSource};
+use crate::chat::push::{Push, Target};
+use crate::store::{Deliveries, NewMessage, NewPush};
 use crate::transport::{Change, ConnectionId};
+use futures_util::FutureExt;
+use tokio::task::{unconstrained, yield_now};
 use tokio::time::Instant;
 
 const LATER: Wait = Wait::AtLeast(Duration::from_secs(600));
@@ -32,7 +36,7 @@ async fn what_came_back_while_the_push_service_is_away_is_not_counted_as_in_flig
     let sid = harness.sent().await.sid;
     let in_flight = async |harness: &Harness, count| {
         while harness.metrics.get(Metric::InFlight) != count {
-            tokio::task::yield_now().await;
+            yield_now().await;
         }
     };
     timeout(in_flight(&harness, 1)).await;
@@ -154,6 +158,94 @@ async fn what_the_transport_never_got_is_not_marked_as_a_possible_duplicate() {
         }
     };
     assert_eq!(marks, (Value::Null, json!(1)));
+    harness.close().await;
+}
+
+/// More than the dispatcher needs to do what it has to do.
+async fn let_it_work() {
+    for _ in 0..100 {
+        yield_now().await;
+    }
+}
+
+fn new_message(sid: Sid, push: &Push) -> NewMessage {
+    NewMessage {
+        sid,
+        bal: Owner::new("c").unwrap(),
+        id: MessageId::from(sid),
+        order: None,
+        body: push.to_body().into(),
+        accepted_at: now_ms(),
+        reply: "c/others/receipts".into(),
+        correlation: None,
+        notice: None,
+        deliveries: Deliveries::Only(NewPush {
+            recipient: push.target.recipient(),
+            transport: Transport::Ccs,
+            deadline_ms: now_ms() + 600_000,
+            receipt: false,
+        }),
+    }
+}
+
+impl Harness {
+    /// Returns when new messages go at once; yields the last one.
+    async fn goes_at_once(&mut self) -> Send {
+        let gone = self.store.gone_at_once();
+        loop {
+            self.message(&format!("w{}", self.store.figures().verbs), "T", 600).await;
+            let sent = self.sent().await;
+            self.report(accepted(sent.sid)).await;
+            while self.status().await.1 != "sent" {}
+            if gone.has_changed().unwrap() {
+                return sent;
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn nothing_passes_a_message_that_went_back_while_its_transport_was_away_for_a_moment() {
+    let mut harness = Harness::open();
+    let push = harness.goes_at_once().await.push;
+    let mut sids = SidSource::default();
+    let [first, second] = [(), ()].map(|()| sids.next(now_ms(), 1));
+    // Nobody else works until the next `await`: the dispatcher finds its transport away, and one message.
+    harness.transport.link.send_replace(Link::UNCONNECTED);
+    let mut accepted = harness.store.accept(new_message(first, &push)).now_or_never().unwrap().unwrap();
+    while unconstrained(&mut accepted).now_or_never().is_none() {
+        std::thread::yield_now();
+    }
+    // The other one is accepted before the store hears that the first has gone back.
+    let disk = rusqlite::Connection::open(&harness.path).unwrap();
+    disk.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let _accepted = harness.store.accept(new_message(second, &push)).now_or_never().unwrap().unwrap();
+    let_it_work().await;
+    harness.transport.link.send_replace(Link::Up);
+    disk.execute_batch("ROLLBACK").unwrap();
+    assert_eq!([harness.sent().await.sid, harness.sent().await.sid], [first, second]);
+    harness.close().await;
+}
+
+#[tokio::test]
+async fn what_is_accepted_when_the_transport_has_ended_is_not_left_in_flight() {
+    let mut harness = Harness::open();
+    harness.goes_at_once().await;
+    let_it_work().await;
+    drop(std::mem::replace(&mut harness.transport, transport::port(1, 1, 1).1));
+    let_it_work().await;
+    harness.message("last", "T", 600).await;
+    let (dir, path) = harness.close().await;
+    let mut harness = Harness::open_at(dir, path);
+    let sid = harness.sent().await.sid;
+    harness.report(accepted(sid)).await;
+    let sent = loop {
+        let (_, status) = harness.read().await;
+        if status["id"] == "last" && status["status"] == "sent" {
+            break status;
+        }
+    };
+    assert_eq!(sent["dup_possible"], Value::Null, "no transport ever had it");
     harness.close().await;
 }
 
