@@ -244,7 +244,12 @@ impl Peer {
 
     /// The next packet.
     pub(crate) async fn next(&mut self) -> Seen {
-        match self.next_raw().await {
+        soon("a packet", self.next_in_its_time()).await
+    }
+
+    /// The next packet, however long it takes.
+    pub(crate) async fn next_in_its_time(&mut self) -> Seen {
+        match self.read_packet().await {
             Some((first, body)) => self.parse(first, body),
             None => Seen::Closed,
         }
@@ -252,18 +257,19 @@ impl Peer {
 
     /// The next packet as it is: its first byte, and what comes after the length.
     pub(crate) async fn next_raw(&mut self) -> Option<(u8, Bytes)> {
-        soon("a packet", async {
-            loop {
-                if let Some(packet) = self.cut() {
-                    return Some(packet);
-                }
-                // A connection that was reset is closed as well.
-                if self.stream.read_buf(&mut self.buffer).await.unwrap_or(0) == 0 {
-                    return None;
-                }
+        soon("a packet", self.read_packet()).await
+    }
+
+    async fn read_packet(&mut self) -> Option<(u8, Bytes)> {
+        loop {
+            if let Some(packet) = self.cut() {
+                return Some(packet);
             }
-        })
-        .await
+            // A connection that was reset is closed as well.
+            if self.stream.read_buf(&mut self.buffer).await.unwrap_or(0) == 0 {
+                return None;
+            }
+        }
     }
 
     /// The next packet, which must be a PUBLISH at QoS 1 or 2: its payload, identifier and DUP flag.

@@ -19,6 +19,8 @@ use super::world::{World, soon};
 /// Connects at once with one client id.
 const CONNECTS: usize = 1_000;
 const TAKEN_OVER: u8 = 0x8e;
+/// A slow machine does not come to all of them in the time that a log-in may take.
+const BUSY: u8 = 0x89;
 const WILLS: &str = "wills/one";
 
 /// A client with a will on [`WILLS`], sent after `delay` seconds.
@@ -55,7 +57,7 @@ async fn one_of_many(address: SocketAddr, n: usize, start: Arc<Barrier>, end: Ca
     let (mut seen, mut asked) = (Vec::new(), false);
     while !matches!(seen.last(), Some(Seen::Closed | Seen::Pong)) {
         tokio::select! {
-            packet = peer.next() => seen.push(packet),
+            packet = peer.next_in_its_time() => seen.push(packet),
             () = end.cancelled(), if !asked => {
                 peer.ping().await;
                 asked = true;
@@ -77,11 +79,14 @@ async fn of_a_thousand_connects_with_one_id_at_once_one_lives_and_all_others_are
         let (one, ended) = (one_of_many(world.address, n, start.clone(), end.clone()), ended.clone());
         connects.spawn(async move { ended.send((n, one.await)).await.unwrap() });
     }
-    let mut wills = BTreeSet::new();
+    let (mut wills, mut refused) = (BTreeSet::new(), 0);
     for _ in 1..CONNECTS {
-        let (n, seen) = soon("the end of all but one", ends.recv()).await.unwrap();
-        let resumed = |seen: &Seen| matches!(seen, Seen::ConnAck { code: 0, .. });
-        assert!(seen.first().is_some_and(resumed), "{n}: {seen:?}");
+        let (n, seen) = ends.recv().await.unwrap();
+        if matches!(seen[..], [Seen::ConnAck { code: BUSY, .. }, Seen::Closed]) {
+            refused += 1;
+            continue;
+        }
+        assert!(matches!(seen.first(), Some(Seen::ConnAck { code: 0, .. })), "{n}: {seen:?}");
         assert_eq!(seen[1..], [Seen::Disconnect(TAKEN_OVER), Seen::Closed], "{n}");
         let will: usize = take(&mut observer).await.parse().unwrap();
         assert!(wills.insert(will), "the will of {will} came twice");
@@ -89,7 +94,7 @@ async fn of_a_thousand_connects_with_one_id_at_once_one_lives_and_all_others_are
     end.cancel();
     let (last, seen) = soon("the one that lives", ends.recv()).await.unwrap();
     assert!(matches!(seen[..], [Seen::ConnAck { code: 0, .. }, Seen::Pong]), "{seen:?}");
-    assert!(!wills.contains(&last) && wills.len() == CONNECTS - 1);
+    assert!(!wills.contains(&last) && wills.len() + refused == CONNECTS - 1);
     // Then it goes without a word as well.
     assert_eq!(take(&mut observer).await, last.to_string());
     observer.quiet().await;
