@@ -37,11 +37,11 @@
 //! | `broker_state`, `is_imported`, `read_rows`, `read_documents`, `read_retained`, `waiting_topics`, `own_topics` | give the same again; rows and documents that were given count as sent after a crash |
 //! | `keep_session`, `keep_group` | give the same queue again |
 //! | `session_left`, `all_left`, `subscribe`, `unsubscribe`, `assign`, `released`, `forget_incoming`, `drop_will`, `documents_seen` | leave it as it is |
-//! | `enqueue` | puts the message into the queues once more, but for a QoS 2 identifier that its session has not released |
+//! | `enqueue`, `enqueue_will` | puts the message into the queues once more, but for a QoS 2 identifier that its session has not released |
 //! | `acknowledged` | does nothing more |
 //! | `import_session`, `import_retained` | leave what is there as it is |
 //! | `hand_on`, `imported` | do nothing more |
-//! | `end_queue`, `sweep_queues` | go on where they stopped |
+//! | `end_queue`, `end_group`, `sweep_queues` | go on where they stopped |
 //!
 //! # A second back end
 //!

@@ -190,12 +190,12 @@ impl Hub {
             client: session.client.to_string(),
             expiry_s,
         };
-        let keep = async { self.store.keep_session(record, will).await?.await };
+        let kept = self.store.keep_session(record, will).await?;
         if session.queue.stored().is_some() {
             // While the disk refuses, the session goes on as it is in memory.
-            return timeout(DISK, keep).await.map_or(Ok(()), |kept| kept.map(drop));
+            return timeout(DISK, kept).await.map_or(Ok(()), |kept| kept.map(drop));
         }
-        let id = keep.await?;
+        let id = kept.await?;
         self.registry.stored_as(id, &session.queue);
         Ok(())
     }

@@ -77,14 +77,10 @@ impl Group {
 }
 
 impl Hub {
-    /// A connection begins to send what a group has. With the first one the store may count on it that rows are sent.
+    /// A connection begins to send what a group has. With the first one the store may count on it that rows are sent; it
+    /// hears of connections in the order in which they are.
     pub(super) async fn attach_member(&self, queue: &SharedQueue, link: &Arc<Link>) {
         let _alone = self.groups.lock().await;
-        self.attach_alone(queue, link).await;
-    }
-
-    /// The same for who holds the lock of the groups: the store hears of connections in the order in which they are.
-    pub(super) async fn attach_alone(&self, queue: &SharedQueue, link: &Arc<Link>) {
         if queue.stored().is_some() && !queue.is_connected() {
             let _ = self.store.keep_group(queue.name().to_string()).await;
         }

@@ -46,7 +46,8 @@ impl Hub {
         Ok(())
     }
 
-    fn kept_queue(&self, name: &Arc<str>) -> Arc<SharedQueue> {
+    /// A queue of which something may be on disk, without a reader.
+    pub(super) fn kept_queue(&self, name: &Arc<str>) -> Arc<SharedQueue> {
         SharedQueue::new(self.next_number(), name, Queue::kept(self.memory_limits()), self.registry.on_disk())
     }
 

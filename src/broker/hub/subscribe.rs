@@ -40,7 +40,8 @@ struct Granted {
     /// Without `$share/` and the group.
     filter: Box<str>,
     options: Options,
-    queue: Arc<SharedQueue>,
+    /// Where it is shared, with what keeps the group on disk.
+    group: Option<(Arc<Group>, Option<Committed<QueueId>>)>,
     sends_retained: bool,
 }
 
@@ -81,41 +82,36 @@ impl Hub {
         }
         let mut granted = Vec::with_capacity(wanted.len());
         for wanted in wanted {
-            granted.push(self.grant(&session, &link, wanted).await?);
+            granted.push(self.grant(&session, wanted).await?);
         }
         if let Some(kept) = kept {
             kept.await?;
             session.lock().subscriptions_unsure = false;
         }
+        for (group, kept) in granted.iter_mut().filter_map(|granted| granted.group.as_mut()) {
+            self.group_is_kept(group, kept.take()).await?;
+            // Not before: nobody is to wait for a member that is not sent anything yet.
+            self.attach_member(&group.queue, &link).await;
+        }
         Ok(Box::pin(async move { self.follow(&session, granted).await }))
     }
 
-    async fn grant(&self, session: &Session, link: &Arc<Link>, wanted: Wanted) -> Result<Granted, StoreError> {
-        let Wanted { filter, options } = wanted;
+    async fn grant(&self, session: &Session, Wanted { filter, options }: Wanted) -> Result<Granted, StoreError> {
         let alone = if is_shared(&filter) { Some(self.groups.lock().await) } else { None };
         let (group, replaced) = self.add_subscription(session, &filter, options);
-        let (queue, inner) = match &group {
-            Some(group) => (Arc::clone(&group.queue), group.filter().into()),
-            None => (Arc::clone(&session.queue), filter),
-        };
-        match &group {
-            Some(group) => {
-                self.attach_alone(&queue, link).await;
-                let kept = self.keep_group(session, group).await?;
-                // Others are not to wait for the disk.
-                drop(alone);
-                self.group_is_kept(group, kept).await?;
-            }
-            None => queue.attach(link),
+        if let Some(group) = group {
+            let kept = self.keep_group(session, &group).await?;
+            drop(alone);
+            // MQTT 5, 4.8.2: a shared subscription is sent no retained messages.
+            let filter = group.filter().into();
+            return Ok(Granted { filter, options, group: Some((group, kept)), sends_retained: false });
         }
-        // MQTT 5, 4.8.2: a shared subscription is sent no retained messages.
         let handling = options.retain_handling;
-        let wants = handling < NO_RETAINED && !(replaced && handling == RETAINED_IF_NEW);
-        let sends_retained = wants && group.is_none();
-        if sends_retained && self.has_retained(&inner) {
-            queue.begin_retained();
+        let sends_retained = handling < NO_RETAINED && !(replaced && handling == RETAINED_IF_NEW);
+        if sends_retained && self.has_retained(&filter) {
+            session.queue.begin_retained();
         }
-        Ok(Granted { filter: inner, options, queue, sends_retained })
+        Ok(Granted { filter, options, group: None, sends_retained })
     }
 
     /// From now on what matches goes to the session, or to a group of which it becomes a member; for that, `groups` has to
@@ -123,7 +119,7 @@ impl Hub {
     fn add_subscription(&self, session: &Session, filter: &str, options: Options) -> (Option<Arc<Group>>, bool) {
         let group = match Shared::parse(filter) {
             Some(Ok(Shared { group, filter })) => {
-                let new = |name: &Arc<str>| Group::new(Arc::clone(name), self.new_queue(name));
+                let new = |name: &Arc<str>| Group::new(Arc::clone(name), self.kept_queue(name));
                 let group = self.registry.group(&format!("{group}/{filter}"), new);
                 group.join(session.queue.number(), options);
                 self.routes.insert(filter, &group.queue, group.options());
@@ -160,7 +156,8 @@ impl Hub {
     }
 
     async fn follow(&self, session: &Session, granted: Vec<Granted>) -> Result<(), StoreError> {
-        for Granted { queue, .. } in &granted {
+        for Granted { group, .. } in &granted {
+            let queue = group.as_ref().map_or(&session.queue, |(group, _)| &group.queue);
             queue.read(|queue| {
                 queue.offer_again();
                 queue.look_for_topics();
@@ -267,22 +264,12 @@ impl Hub {
     /// To be called with `groups` locked. Should it be cut short, the group is an empty one.
     async fn end_group(&self, group: &Arc<Group>) {
         self.routes.remove(group.filter(), &group.queue);
-        // Whoever had the store keep it may have gone before it heard the name.
-        if group.is_kept()
-            && let Ok(kept) = self.store.keep_group(group.name.to_string()).await
-            && let Ok(id) = kept.await
-        {
-            self.registry.stored_as(id, &group.queue);
-            self.end_queue(&group.queue).await;
+        if group.is_kept() {
+            // If the store is closed, the next start finds it.
+            let _ = self.store.end_group(group.name.to_string()).await;
         }
+        self.registry.not_stored(&group.queue);
         self.registry.remove_group(group);
-    }
-
-    /// A queue ends, on disk too. If the store is closed, the next start finds it.
-    pub(super) async fn end_queue(&self, queue: &SharedQueue) {
-        if let Some(id) = self.registry.not_stored(queue) {
-            let _ = self.store.end_queue(id).await;
-        }
     }
 
     /// Subscriptions of a session that the store kept.

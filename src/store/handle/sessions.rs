@@ -17,12 +17,13 @@ impl Store {
     }
 
     /// A session has a connection and outlives it: makes it, or notes its new connection and the will that came with it.
+    /// Like all that is said of sessions whose connections come and go, it does not wait for room before others do.
     pub async fn keep_session(
         &self,
         session: SessionRecord,
         will: Option<Will>,
     ) -> Result<Committed<QueueId>, StoreError> {
-        self.queue.submit(move |tx| session::keep(tx, &session, will.as_ref())).await
+        self.queue.submit_reserved(move |tx| session::keep(tx, &session, will.as_ref())).await
     }
 
     /// The connection of a session, or the last one of a group, has ended at `at`, and the session is kept for `expiry_s`
@@ -34,7 +35,7 @@ impl Store {
         expiry_s: u32,
         will_due: Option<u64>,
     ) -> Result<Committed<()>, StoreError> {
-        self.queue.submit(move |tx| session::left(tx, queue, at, expiry_s, will_due)).await
+        self.queue.submit_reserved(move |tx| session::left(tx, queue, at, expiry_s, will_due)).await
     }
 
     /// What had a connection when the process was killed has left at `at`, and its wills are to be published after their
@@ -43,19 +44,20 @@ impl Store {
         self.queue.submit(move |tx| session::all_left(tx, at)).await
     }
 
-    /// Ends a session or a group, with all that is its own. It is over for everybody from the first of several transactions
-    /// on; what a crash leaves of it the sweep takes.
-    ///
-    /// # Errors
-    /// When the store is closed, or fails on the way.
-    pub async fn end_queue(&self, queue: QueueId) -> Result<(), StoreError> {
-        while self.queue.submit(move |tx| session::end(tx, queue)).await?.await? {}
-        Ok(())
+    /// Ends a session, with all that is its own. It is over for everybody; if it had many rows, [`Self::sweep_queues`] takes
+    /// what is left of them.
+    pub async fn end_queue(&self, queue: QueueId) -> Result<Committed<()>, StoreError> {
+        self.queue.submit_reserved(move |tx| session::end(tx, queue).map(drop)).await
+    }
+
+    /// Ends the group `name` in the same way, if there is one.
+    pub async fn end_group(&self, name: String) -> Result<Committed<()>, StoreError> {
+        self.queue.submit_reserved(move |tx| session::end_group(tx, &name)).await
     }
 
     /// The queue of the group `name`, which is made if there is none. From now on a member has a connection.
     pub async fn keep_group(&self, name: String) -> Result<Committed<QueueId>, StoreError> {
-        self.queue.submit(move |tx| session::keep_group(tx, &name)).await
+        self.queue.submit_reserved(move |tx| session::keep_group(tx, &name)).await
     }
 
     /// Adds subscriptions to a session, or changes them.
@@ -76,6 +78,11 @@ impl Store {
     /// [`Enqueue::incoming`].
     pub async fn enqueue(&self, message: Enqueue) -> Result<Committed<bool>, StoreError> {
         self.queue.submit(move |tx| queue::enqueue(tx, &message)).await
+    }
+
+    /// The same for a will: the end of a connection is not to wait for room.
+    pub async fn enqueue_will(&self, will: Enqueue) -> Result<Committed<bool>, StoreError> {
+        self.queue.submit_reserved(move |tx| queue::enqueue(tx, &will)).await
     }
 
     /// The next messages of clients in a queue behind `after`. What has expired goes.
@@ -135,7 +142,7 @@ impl Store {
     /// Of each of these topics the documents up to the one named may have been seen and are marked the next time. Unless the
     /// topic is `still_read`, what lies behind them was not.
     pub async fn documents_seen(&self, seen: Vec<Seen>, still_read: bool) -> Result<Committed<()>, StoreError> {
-        self.queue.submit(move |tx| documents::seen(tx, &seen, still_read)).await
+        self.queue.submit_reserved(move |tx| documents::seen(tx, &seen, still_read)).await
     }
 
     /// QoS 2: rows of a group become rows of the queue of one member. Yields what they count for, and the last number that
@@ -166,7 +173,7 @@ impl Store {
 
     /// The will of a session is not published.
     pub async fn drop_will(&self, queue: QueueId) -> Result<Committed<()>, StoreError> {
-        self.queue.submit(move |tx| retained::drop_will(tx, queue)).await
+        self.queue.submit_reserved(move |tx| retained::drop_will(tx, queue)).await
     }
 
     /// Drops what has expired in queues and of retained messages, a little of it.

@@ -11,11 +11,13 @@ use std::sync::mpsc::{Receiver as StopSignal, RecvTimeoutError};
 use std::time::Duration;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc::error::TryRecvError;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
 
 /// Verbs per transaction, at most.
 const BATCH_VERBS: usize = 512;
+/// Verbs that must not wait may be so many more than the others ([`Queue::submit_reserved`]).
+const RESERVE: usize = 16_384;
 
 /// A verb in the queue. It may run several times before its answer is released.
 pub(super) trait Work: Send {
@@ -74,15 +76,24 @@ pub(super) enum Item {
     Close,
 }
 
+/// What waits for the thread, and the room that it takes meanwhile.
+pub(super) struct Queued {
+    item: Item,
+    _room: Option<OwnedSemaphorePermit>,
+}
+
 /// The way to the thread.
 #[derive(Debug, Clone)]
-pub(in crate::store) struct Queue(mpsc::Sender<Item>);
+pub(in crate::store) struct Queue {
+    verbs: mpsc::Sender<Queued>,
+    room: Arc<Semaphore>,
+}
 
 impl Queue {
-    /// One with room for so many verbs, and its end at the thread.
-    pub(super) fn new(room: usize) -> (Self, mpsc::Receiver<Item>) {
-        let (queue, queued) = mpsc::channel(room);
-        (Self(queue), queued)
+    /// One with room for so many verbs and the [`RESERVE`], and its end at the thread.
+    pub(super) fn new(room: usize) -> (Self, mpsc::Receiver<Queued>) {
+        let (verbs, queued) = mpsc::channel(room + RESERVE);
+        (Self { verbs, room: Arc::new(Semaphore::new(room)) }, queued)
     }
 
     /// Asks for what `verb` does. It may be done several times, until one of them is on disk.
@@ -91,32 +102,53 @@ impl Queue {
         F: FnMut(&mut Tx<'_>) -> rusqlite::Result<T> + Send + 'static,
         T: Send + 'static,
     {
-        self.send(verb, Item::Work).await
+        let room = self.wait_for_room().await?;
+        self.send(verb, Item::Work, Some(room)).await
     }
 
-    /// The same, but what `verb` does may be forgotten in a crash without harm: it goes with the next transaction of others,
+    /// The same for what must not wait behind others: it has a reserve of its own, and waits when that is used up too.
+    pub(in crate::store) async fn submit_reserved<T, F>(&self, verb: F) -> Result<Committed<T>, StoreError>
+    where
+        F: FnMut(&mut Tx<'_>) -> rusqlite::Result<T> + Send + 'static,
+        T: Send + 'static,
+    {
+        self.send(verb, Item::Work, None).await
+    }
+
+    /// The same as [`Self::submit`], but what `verb` does may be forgotten in a crash without harm: it goes with the next transaction of others,
     /// or after [`super::open::Settings::patience`] in one of its own.
     pub(in crate::store) async fn submit_patiently<T, F>(&self, verb: F) -> Result<Committed<T>, StoreError>
     where
         F: FnMut(&mut Tx<'_>) -> rusqlite::Result<T> + Send + 'static,
         T: Send + 'static,
     {
-        self.send(verb, Item::Patient).await
+        let room = self.wait_for_room().await?;
+        self.send(verb, Item::Patient, Some(room)).await
     }
 
-    async fn send<T, F>(&self, verb: F, how: fn(Box<dyn Work>) -> Item) -> Result<Committed<T>, StoreError>
+    async fn wait_for_room(&self) -> Result<OwnedSemaphorePermit, StoreError> {
+        Arc::clone(&self.room).acquire_owned().await.map_err(|_closed| StoreError::Closed)
+    }
+
+    async fn send<T, F>(
+        &self,
+        verb: F,
+        how: fn(Box<dyn Work>) -> Item,
+        room: Option<OwnedSemaphorePermit>,
+    ) -> Result<Committed<T>, StoreError>
     where
         F: FnMut(&mut Tx<'_>) -> rusqlite::Result<T> + Send + 'static,
         T: Send + 'static,
     {
         let (job, answer) = Job::new(verb);
-        self.0.send(how(Box::new(job))).await.map_err(|_| StoreError::Closed)?;
+        let queued = Queued { item: how(Box::new(job)), _room: room };
+        self.verbs.send(queued).await.map_err(|_| StoreError::Closed)?;
         Ok(Committed::new(answer))
     }
 
     /// Lets the thread end when everything before this is done.
     pub(super) async fn close(&self) {
-        let _ = self.0.send(Item::Close).await;
+        let _ = self.verbs.send(Queued { item: Item::Close, _room: None }).await;
     }
 }
 
@@ -130,7 +162,7 @@ pub(super) struct Writer {
     pub(super) lock: Lock,
     pub(super) limits: Limits,
     pub(super) memory: Memory,
-    pub(super) queue: mpsc::Receiver<Item>,
+    pub(super) queue: mpsc::Receiver<Queued>,
     pub(super) stop: StopSignal<()>,
     pub(super) retry_pause: Duration,
     pub(super) patience: Duration,
@@ -156,8 +188,8 @@ impl Writer {
     /// When it was told to stop while the disk refused: what was queued is not done, and nobody was answered.
     pub(super) fn run(mut self) -> Result<(), CloseError> {
         let mut batch = Vec::new();
-        while let Some(item) = self.queue.blocking_recv() {
-            self.gather(item, &mut batch);
+        while let Some(queued) = self.queue.blocking_recv() {
+            self.gather(queued, &mut batch);
             self.commit(&mut batch)?;
             batch.drain(..).for_each(Work::release);
         }
@@ -166,10 +198,10 @@ impl Writer {
     }
 
     /// What is queued by now. If all of that has time, what comes until then, up to the first that has none.
-    fn gather(&mut self, first: Item, batch: &mut Vec<Box<dyn Work>>) {
+    fn gather(&mut self, first: Queued, batch: &mut Vec<Box<dyn Work>>) {
         let (mut next, mut urgent, until) = (Some(first), false, Instant::now() + self.patience);
-        while let Some(item) = next {
-            match item {
+        while let Some(queued) = next {
+            match queued.item {
                 Item::Work(work) => {
                     batch.push(work);
                     urgent = true;
@@ -187,7 +219,7 @@ impl Writer {
         }
     }
 
-    fn wait_for_more(&mut self, until: Instant) -> Option<Item> {
+    fn wait_for_more(&mut self, until: Instant) -> Option<Queued> {
         let Self { timers, queue, .. } = self;
         timers.block_on(async { timeout_at(until, queue.recv()).await.ok().flatten() })
     }

@@ -499,7 +499,7 @@ impl Harness {
             Op::Return { queue } => self.come(queue).await,
             Op::End { queue } => {
                 if let Some(id) = self.queues[queue].id {
-                    self.rig.store.end_queue(id).await.unwrap();
+                    ask!(self.rig, end_queue, id);
                     self.queues[queue] = ModelQueue::default();
                 }
             }

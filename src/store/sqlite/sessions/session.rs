@@ -109,6 +109,10 @@ pub(in crate::store) fn unsubscribe(tx: &Tx<'_>, queue: QueueId, filters: &[Stri
     filters.iter().try_for_each(|filter| tx.execute(UNSUBSCRIBE, params![queue, filter]).map(drop))
 }
 
+pub(in crate::store) fn end_group(tx: &mut Tx<'_>, name: &str) -> rusqlite::Result<()> {
+    find(tx, name, GROUP)?.map_or(Ok(()), |queue| end(tx, queue).map(drop))
+}
+
 /// The queue ends: at once for everybody, but its rows go in chunks. Returns whether there are more of them.
 pub(in crate::store) fn end(tx: &mut Tx<'_>, queue: QueueId) -> rusqlite::Result<bool> {
     tx.draft.queues.remove(&queue);

@@ -22,7 +22,7 @@ pub(in crate::store) fn sweep(tx: &mut Tx<'_>, now: u64) -> rusqlite::Result<Swe
         swept.expired.entry(queue).or_default().add(row::remove(tx, queue, seq)?);
     }
     swept.retained = retained::expire(tx, now, CHUNK)?;
-    // One whose end was broken off by a crash.
+    // One that had more rows at its end than one transaction takes out.
     let ending = tx.one(ENDING, [ENDED], |row| row.get(0))?;
     let ending = ending.map_or(Ok(false), |queue| session::end(tx, queue).map(|_| true))?;
     swept.more = ending || expired.len().max(swept.retained.len()) as i64 == CHUNK;
