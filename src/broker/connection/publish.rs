@@ -70,7 +70,7 @@ impl Connection {
             exactly_once: publish.id.filter(|_| publish.qos == QoS::ExactlyOnce),
             response_topic: properties.response_topic.map(str::to_owned),
             correlation: properties.correlation.map(Bytes::copy_from_slice),
-            will_of: None,
+            is_will: false,
         };
         let publisher = Publisher {
             session: Some(&self.seat.session),

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::Hub;
+use super::publish::Destinations;
 use crate::broker::BrokerError;
 use crate::broker::import::{self, FormerSession, Imported, LeftOut, Waiting};
 use crate::chat::topic::Side;
@@ -128,9 +129,11 @@ impl Hub {
         // What there is no room for is not retained, but arrives.
         let retain = self.retain(&message, publisher.user.as_deref(), false).unwrap_or_default();
         let message = Arc::new(message);
-        let targets = self.distribute(&message, Some(session.queue.number()), false).targets;
+        let Destinations { targets, counted, .. } = self.distribute(&message, Some(session.queue.number()), false);
         let message = Enqueue { message, targets, incoming: None, retain, will_of: None };
-        self.store.hand_on((queue, id), message).await?.await
+        let handed_on = self.store.hand_on((queue, id), message).await?;
+        counted.stays();
+        handed_on.await
     }
 }
 

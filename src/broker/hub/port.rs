@@ -55,9 +55,9 @@ impl Hub {
             expires_at: None,
         };
         let by = Publisher { session: None, rights: &Rights::Nobody, device: None, follows: true };
-        let (dup, again, exactly_once, will_of) = (false, false, None, None);
+        let (dup, again, exactly_once, is_will) = (false, false, None, false);
         let (response_topic, correlation) = (None, None);
-        let publish = NewPublish { message, dup, again, exactly_once, response_topic, correlation, will_of };
+        let publish = NewPublish { message, dup, again, exactly_once, response_topic, correlation, is_will };
         let publishing = self.publish(by, publish);
         async move {
             let answer = match publishing {

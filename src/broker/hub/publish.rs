@@ -22,7 +22,7 @@ use crate::chat::topic::Side;
 use crate::mqtt::{Ack, AckWord, Inbound};
 use crate::ops::clock::now_ms;
 use crate::ops::metrics::Metric;
-use crate::store::{Committed, Enqueue, Message, QueueId, Target};
+use crate::store::{Committed, Dropped, Enqueue, Message, QueueId, StoreError, Target};
 
 /// How long an acknowledgement waits for a reader who is behind.
 pub(super) const SLOW_READER: Duration = Duration::from_secs(1);
@@ -56,8 +56,8 @@ pub(crate) struct NewPublish {
     pub(crate) response_topic: Option<String>,
     /// What the answer is to carry.
     pub(crate) correlation: Option<Bytes>,
-    /// It is the delayed will of the session with this queue.
-    pub(crate) will_of: Option<QueueId>,
+    /// It is the will of the session.
+    pub(crate) is_will: bool,
 }
 
 /// What becomes of a publish.
@@ -140,17 +140,49 @@ pub(super) fn end_slow(queue: &SharedQueue) {
 #[derive(Default)]
 pub(super) struct Destinations {
     pub(super) targets: Vec<Target>,
+    pub(super) counted: Counted,
     slow: Vec<Arc<SharedQueue>>,
+}
+
+/// The queues in which a message is counted as waiting on disk, until it is certain that it comes there.
+#[derive(Default)]
+pub(super) struct Counted {
+    pub(super) queues: Vec<Arc<SharedQueue>>,
+    pub(super) bytes: u64,
+}
+
+impl Counted {
+    /// The store is asked to keep it.
+    pub(super) fn stays(mut self) {
+        self.queues.clear();
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        for queue in &self.queues {
+            queue.left_the_disk(Dropped { rows: 1, bytes: self.bytes });
+        }
+    }
+}
+
+/// What the store is asked to keep.
+struct ForDisk {
+    message: Enqueue,
+    counted: Counted,
+    again: bool,
+    is_will: bool,
 }
 
 impl Hub {
     /// Gives a message to everybody who reads its topic. Whether its publisher may publish there is known to be so.
     pub(crate) fn publish(self: &Arc<Self>, by: Publisher<'_>, publish: NewPublish) -> Publishing {
-        let NewPublish { mut message, dup, again, exactly_once, response_topic, correlation, will_of } = publish;
+        let NewPublish { mut message, dup, again, exactly_once, response_topic, correlation, is_will } = publish;
         let side = Side::of(&message.topic);
         message.retain &= side.may_be_retained();
         let user = by.session.and_then(|session| session.user.as_deref());
-        let incoming = by.session.and_then(|session| session.queue.stored()).zip(exactly_once);
+        let stored = by.session.and_then(|session| session.queue.stored());
+        let (incoming, will_of) = (stored.zip(exactly_once), stored.filter(|_| is_will));
         // Only the session that is kept has a connection before this one.
         let again = again && incoming.is_some();
         let retain = match self.retain(&message, user, again) {
@@ -176,11 +208,12 @@ impl Hub {
         });
         let message = Arc::new(message);
         let number = by.session.map(|session| session.queue.number());
-        let Destinations { targets, slow } = match again {
+        let Destinations { targets, counted, slow } = match again {
             true => self.lasting(&message, number),
             false => self.distribute(&message, number, by.follows),
         };
-        self.promise(Enqueue { message, targets, incoming, retain, will_of }, slow, inbound, again)
+        let message = Enqueue { message, targets, incoming, retain, will_of };
+        self.promise(ForDisk { message, counted, again, is_will }, slow, inbound)
     }
 }
 
@@ -188,6 +221,7 @@ impl Hub {
     /// Puts a message into the queues of its readers that are in memory, and says which ones on disk get it.
     pub(super) fn distribute(&self, message: &Arc<Message>, publisher: Option<u64>, follows: bool) -> Destinations {
         let mut found = Destinations::default();
+        found.counted.bytes = message.bytes();
         for Route { queue, qos, retain_as_published, ids } in self.routes_of(&message.topic, publisher) {
             let (qos, retain) = (qos.min(message.qos), message.retain && retain_as_published);
             let stored = queue.stored();
@@ -196,8 +230,11 @@ impl Hub {
             let by_disk = stored.is_some() && (qos > QoS::AtMostOnce || follows && queue.is_connected());
             if !by_disk {
                 self.deliver(message, &queue, target, &mut found.slow);
-            } else if qos == QoS::AtMostOnce || self.has_room_on_disk(&queue, message) {
+            } else if qos == QoS::AtMostOnce {
                 found.targets.push(target);
+            } else if self.has_room_on_disk(&queue, message) {
+                found.targets.push(target);
+                found.counted.queues.push(queue);
             }
         }
         found
@@ -249,12 +286,11 @@ impl Hub {
 
     fn promise(
         self: &Arc<Self>,
-        enqueue: Enqueue,
+        for_disk: ForDisk,
         slow: Vec<Arc<SharedQueue>>,
         inbound: Option<(Inbound, oneshot::Receiver<AckWord>)>,
-        again: bool,
     ) -> Publishing {
-        let Enqueue { targets, retain, incoming, will_of, .. } = &enqueue;
+        let Enqueue { targets, retain, incoming, will_of, .. } = &for_disk.message;
         let on_disk = !targets.is_empty() || retain.is_some() || incoming.is_some() || will_of.is_some();
         if !on_disk && inbound.is_none() {
             return Publishing::Promised(Promise { slow, ..Promise::default() });
@@ -263,15 +299,7 @@ impl Hub {
         Publishing::Waits(Box::pin(async move {
             let mut promise = Promise { slow, ..Promise::default() };
             if on_disk {
-                let (targets, bytes) =
-                    (if again { enqueue.targets.clone() } else { Vec::new() }, enqueue.message.bytes());
-                let stored = hub.store.enqueue(enqueue).await.map_err(|_closed| NotSafe)?;
-                if !again {
-                    promise.stored = Some(stored);
-                } else if stored.await.map_err(|_failed| NotSafe)? {
-                    let queues = targets.iter().filter_map(|target| hub.registry.stored(target.queue));
-                    queues.for_each(|queue| queue.waits_on_disk(1, bytes));
-                }
+                promise.stored = hub.keep_message(for_disk).await.map_err(|_failed| NotSafe)?;
             }
             if let Some((inbound, word)) = inbound {
                 // A bridge that is behind slows its publishers down. A message that it does not take any more is dropped
@@ -284,6 +312,27 @@ impl Hub {
             }
             Ok(promise)
         }))
+    }
+}
+
+impl Hub {
+    /// Has the store keep a message. Yields what tells when it is there, unless it is.
+    async fn keep_message(&self, for_disk: ForDisk) -> Result<Option<Committed<bool>>, StoreError> {
+        let ForDisk { message, counted, again, is_will } = for_disk;
+        let (targets, bytes) = (if again { message.targets.clone() } else { Vec::new() }, message.message.bytes());
+        let stored = match is_will {
+            true => self.store.enqueue_will(message).await?,
+            false => self.store.enqueue(message).await?,
+        };
+        counted.stays();
+        if !again {
+            return Ok(Some(stored));
+        }
+        if stored.await? {
+            let queues = targets.iter().filter_map(|target| self.registry.stored(target.queue));
+            queues.for_each(|queue| queue.waits_on_disk(1, bytes));
+        }
+        Ok(None)
     }
 }
 

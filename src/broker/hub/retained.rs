@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use super::Hub;
+use super::publish::Counted;
 use super::session::Session;
 use crate::broker::refusals::Refusal;
 use crate::broker::routing::retained::{RetainedEntry, RetainedLimits, Usage};
@@ -92,8 +93,10 @@ impl Hub {
         } else if self.has_room_on_disk(&session.queue, &message) {
             // A lasting session has it until it is acknowledged, however often its connection breaks. What is committed is
             // announced; nobody has to wait for it here.
+            let counted = Counted { queues: vec![Arc::clone(&session.queue)], bytes: message.bytes() };
             let (targets, incoming, retain, will_of) = (vec![target], None, None, None);
             let _announced = self.store.enqueue(Enqueue { message, targets, incoming, retain, will_of }).await?;
+            counted.stays();
         }
         Ok(())
     }

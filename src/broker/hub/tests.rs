@@ -5,15 +5,17 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use tempfile::TempDir;
+use tokio::task::unconstrained;
 use tokio::time::sleep;
 
 use super::*;
 use crate::broker::BrokerConfig;
 use crate::broker::wire::Options;
+use crate::chat::access::Rights;
 use crate::chat::qos::QoS;
 use crate::ops::clock::now_ms;
 use crate::store::sqlite::{self as store, WriterThread};
-use crate::store::{Message, SessionRecord};
+use crate::store::{Message, SessionRecord, StoreHealth};
 
 struct World {
     hub: Arc<Hub>,
@@ -71,6 +73,18 @@ impl World {
         other.busy_timeout(Duration::from_secs(10)).unwrap();
         other.execute_batch("BEGIN IMMEDIATE").unwrap();
         other
+    }
+
+    /// The store commits nothing, and has no room for more, as long as this is there.
+    async fn fill_store(&self) -> rusqlite::Connection {
+        let (disk, store) = (self.block_disk(), &self.hub.store);
+        // What it tries to commit is not taken from the room any more.
+        drop(store.is_imported().await.unwrap());
+        store.health().wait_for(|health| *health != StoreHealth::Ok).await.unwrap();
+        while let Some(asked) = unconstrained(store.is_imported()).now_or_never() {
+            drop(asked.unwrap());
+        }
+        disk
     }
 
     /// Polls once, while the store commits nothing: what is asked of it is what there was time for.
@@ -136,21 +150,67 @@ async fn what_was_cut_is_on_disk_as_its_repetition_says() {
 }
 
 #[tokio::test]
-async fn a_group_whose_end_is_cut_ends_later_or_goes_on_with_another_member() {
+async fn a_group_whose_end_is_not_waited_for_ends_all_the_same_or_begins_anew_with_another_member() {
     let world = World::new(BrokerLimits::default());
     for comes_back in [false, true] {
         let session = world.session("one").await;
         world.subscribe(&session, "$share/g/t").await;
         world.cut(world.unsubscribe(&session, "$share/g/t"));
-        assert_eq!(world.groups().await, (0, 1));
         if comes_back {
             world.subscribe(&session, "$share/g/t").await;
         }
-        world.hub.end_empty_groups().await;
         let left = usize::from(comes_back);
         assert_eq!(world.groups().await, (left, left));
         assert_eq!(world.hub.registry.empty_groups().len(), 0);
     }
+}
+
+#[tokio::test]
+async fn a_member_of_a_group_is_counted_on_when_its_subscription_is_on_disk() {
+    let world = World::new(BrokerLimits::default());
+    let (one, other) = (world.session("one").await, world.session("other").await);
+    world.subscribe(&one, "$share/g/t").await;
+    let group = Arc::clone(&world.hub.routes.of("t", None)[0].queue);
+    let disk = world.block_disk();
+    let mut subscribing = Box::pin(world.subscribe(&other, "$share/g/t"));
+    assert!((&mut subscribing).now_or_never().is_none(), "it waits");
+    assert_eq!(group.consumers().len(), 1);
+    drop(disk);
+    subscribing.await;
+    assert_eq!(group.consumers().len(), 2);
+}
+
+#[tokio::test]
+async fn a_publish_that_is_cut_while_it_waits_for_room_counts_for_nothing() {
+    let world = World::new(BrokerLimits::default());
+    let session = world.session("one").await;
+    world.subscribe(&session, "t").await;
+    let _disk = world.fill_store().await;
+    let by = Publisher { session: None, rights: &Rights::Nobody, device: None, follows: false };
+    let Publishing::Waits(waits) = world.hub.publish(by, new_publish("t")) else { panic!("it is for the disk") };
+    assert_eq!(session.queue.on_disk(), (1, 1));
+    assert!(waits.now_or_never().is_none(), "it waits");
+    assert_eq!(session.queue.on_disk(), (0, 0));
+    assert_eq!(world.hub.registry.on_disk().get(), (0, 0));
+}
+
+#[tokio::test]
+async fn the_end_of_a_connection_comes_to_the_disk_however_much_waits_for_it() {
+    let world = World::new(BrokerLimits::default());
+    let (session, link) = (world.session("one").await, link());
+    session.lock().expiry_s = 60;
+    let disk = world.fill_store().await;
+    world.hub.leave(&session, &link, world.hub.new_own(), Leaving::Broke).await;
+    drop(disk);
+    let state = world.hub.store.broker_state().await.unwrap().await.unwrap();
+    assert!(state.sessions[0].left_at.is_some());
+}
+
+fn new_publish(topic: &str) -> NewPublish {
+    let (topic, payload, properties) = (topic.into(), "x".into(), Bytes::new());
+    let message = Message { topic, payload, properties, qos: QoS::AtLeastOnce, retain: false, expires_at: None };
+    let (dup, again, exactly_once, is_will) = (false, false, None, false);
+    NewPublish { message, dup, again, exactly_once, response_topic: None, correlation: None, is_will }
 }
 
 #[tokio::test(start_paused = true)]

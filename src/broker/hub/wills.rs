@@ -115,7 +115,7 @@ impl Hub {
             exactly_once: None,
             response_topic: found.response_topic.map(str::to_owned),
             correlation: found.correlation.map(Bytes::copy_from_slice),
-            will_of: session.queue.stored(),
+            is_will: true,
         };
         match self.publish(by, publish) {
             Publishing::Waits(waits) => {
