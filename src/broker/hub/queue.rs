@@ -233,13 +233,15 @@ impl SharedQueue {
     /// The next item that may be sent; without room in the window only one at QoS 0.
     pub(crate) fn pull(&self, link: &Link, window_has_room: bool, now_ms: u64) -> Option<Pulled> {
         let mut state = self.lock();
+        if window_has_room {
+            state.set_full(link, false);
+        }
         if !state.has_turn(link) {
             return None;
         }
         let pulled = state.queue.pull(window_has_room, now_ms);
         if pulled.is_some() {
             state.take_turn(link);
-            state.set_full(link, false);
             if !state.held.is_empty() && !state.queue.is_above_half() {
                 state.release_held();
             }
