@@ -243,9 +243,8 @@ impl Connection {
         let _ = poll_fn(|cx| Poll::Ready(self.out.poll_drain(&mut self.stream, &link, cx))).await;
         self.sender.written(&mut self.out);
         // Asked of the store before the session is somebody else's, who does not wait for the answer.
-        poll_fn(|cx| self.settle_rest(cx)).await;
+        let settled = self.settle_rest().await;
         if let Some(leave) = self.seat.leave(end.leaving()) {
-            let settled = poll_fn(|cx| self.poll_acknowledged(cx).unwrap_or(Poll::Ready(())));
             join(settled, leave).await;
         }
         self.place = None;

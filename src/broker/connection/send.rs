@@ -11,7 +11,7 @@ use super::farewell::End;
 use super::out::{OUT_LIMIT, Out};
 use super::settle::Pubrel;
 use super::{Connection, Seat};
-use crate::broker::hub::{Feed, Session, SharedQueue};
+use crate::broker::hub::{Feed, Session, Settling, SharedQueue};
 use crate::broker::session::aliases::{Alias, Outward};
 use crate::broker::session::{Flight, Item, Lane, Pulled, Sent, Source};
 use crate::broker::wire::{self, PublishOut, Version};
@@ -53,6 +53,7 @@ pub(super) struct Sender {
     /// What PUBRECs are answered with, when the rows are marked on disk: otherwise the message might be sent again after a
     /// crash to a client that was told to forget its identifier.
     pub(super) pubrels: Vec<Pubrel>,
+    pub(super) asking: Option<Settling>,
     pub(super) settling: Option<Stored<()>>,
     /// Yields the identifiers and codes of the PUBRELs whose rows are being marked.
     pub(super) releasing: Option<Stored<Vec<(u16, u8)>>>,
@@ -74,6 +75,7 @@ impl Sender {
             given: 0,
             taken: Vec::new(),
             pubrels: Vec::new(),
+            asking: None,
             settling: None,
             releasing: None,
         }
@@ -81,7 +83,7 @@ impl Sender {
 
     /// Whether something was written that the store can be told of now.
     pub(super) fn has_written(&self) -> bool {
-        !self.taken.is_empty() && self.settling.is_none()
+        !self.taken.is_empty() && self.asking.is_none() && self.settling.is_none()
     }
 
     /// Whether this group may be asked for something. Nothing of a group passes what it gave before; together with that may
@@ -289,7 +291,8 @@ impl Connection {
             let store = self.seat.hub.store.clone();
             self.sender.assigning = Some(Box::pin(async move { store.assign(queue, ids).await?.await }));
         } else if !leaving.is_empty() {
-            self.sender.assigning = self.seat.hub.acknowledged(&self.seat.session, leaving, true);
+            let asking = self.seat.hub.acknowledged(&self.seat.session, leaving, true);
+            self.sender.assigning = asking.map(|asking| async { asking.await?.await }.boxed());
         }
     }
 

@@ -1,15 +1,22 @@
 //! What the client acknowledged: hub and store are told, and a PUBREC is answered when the disk knows of it.
 
+use std::future::poll_fn;
 use std::mem;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
-use futures_util::future::try_join_all;
+use futures_util::future::{BoxFuture, join, maybe_done, try_join_all};
 use futures_util::{FutureExt, TryFutureExt};
+use tokio::time::timeout;
 
 use super::Connection;
 use super::farewell::End;
 use super::send::Stored;
+use crate::broker::hub::Settling;
 use crate::broker::wire::AckKind;
+
+/// How long the end of a connection waits for other readers of what it acknowledged.
+const READERS: Duration = Duration::from_secs(2);
 
 /// An answer to a PUBREC.
 pub(super) struct Pubrel {
@@ -51,6 +58,11 @@ impl Connection {
 
     fn poll_taken(&mut self, cx: &mut Context<'_>) -> Result<Poll<()>, End> {
         loop {
+            if let Some(asking) = &mut self.sender.asking {
+                let Poll::Ready(asked) = asking.poll_unpin(cx) else { return Ok(Poll::Pending) };
+                self.sender.asking = None;
+                self.sender.settling = Some(asked.map_err(|_closed| End::NotStored)?);
+            }
             if let Some(settling) = &mut self.sender.settling {
                 let Poll::Ready(settled) = settling.poll_unpin(cx) else { return Ok(Poll::Pending) };
                 self.sender.settling = None;
@@ -59,7 +71,7 @@ impl Connection {
             if self.sender.taken.is_empty() {
                 return Ok(Poll::Ready(()));
             }
-            self.sender.settling = self.settle();
+            self.sender.asking = self.settle();
         }
     }
 
@@ -78,13 +90,15 @@ impl Connection {
     }
 
     /// What the store is asked for what the client has taken, if it has to know of it.
-    fn settle(&mut self) -> Option<Stored<()>> {
+    fn settle(&mut self) -> Option<Settling> {
         let taken = mem::take(&mut self.sender.taken);
         self.seat.hub.acknowledged(&self.seat.session, taken, false)
     }
 
-    /// At the end of the connection: asks at once for all that is left, whether the store has answered or not.
-    pub(super) fn settle_rest(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    /// At the end of the connection: asks for all that is left, whether the store has answered or not. Readers who are still
+    /// to read a document are waited for, as long as it takes to end one that does not. Yields what is ready when all of it is
+    /// done.
+    pub(super) async fn settle_rest(&mut self) -> BoxFuture<'static, ()> {
         if self.sender.assigning.is_none() {
             self.assign();
         }
@@ -93,9 +107,20 @@ impl Connection {
         // The PUBRELs themselves are for the next connection.
         let releasing = [self.sender.releasing.take(), Some(self.release())].into_iter().flatten();
         let releasing = releasing.map(|releasing| releasing.map_ok(drop).boxed());
-        let asked = [self.sender.settling.take(), self.sender.assigning.take(), given, self.settle()];
-        self.sender.settling = Some(try_join_all(asked.into_iter().flatten().chain(releasing)).map_ok(drop).boxed());
-        let _ = self.poll_acknowledged(cx);
-        Poll::Ready(())
+        let asked = [self.sender.settling.take(), self.sender.assigning.take(), given].into_iter().flatten();
+        let mut asked = Box::pin(maybe_done(try_join_all(asked.chain(releasing))));
+        let asking = [self.sender.asking.take(), self.settle()].into_iter().flatten();
+        let mut asking = Box::pin(maybe_done(try_join_all(asking)));
+        let both = poll_fn(|cx| {
+            // They are asked for when they are polled.
+            let _ = asked.as_mut().poll(cx);
+            asking.as_mut().poll(cx)
+        });
+        let _ = timeout(READERS, both).await;
+        Box::pin(async move {
+            asking.as_mut().await;
+            let settling = asking.as_mut().take_output().and_then(Result::ok).unwrap_or_default();
+            let _ = join(asked, try_join_all(settling)).await;
+        })
     }
 }

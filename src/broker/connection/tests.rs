@@ -579,6 +579,47 @@ async fn a_session_is_taken_over_while_its_shared_subscription_waits_for_the_dis
 }
 
 #[tokio::test]
+async fn a_member_of_a_group_is_taken_over_while_the_end_of_another_group_waits_for_the_disk() {
+    let world = World::new();
+    let lasting = |client| Connect { client, flags: 0, properties: FOR_EVER, ..Connect::default() };
+    let (mut last, mut other) = (world.connect(lasting("l")).await, world.connect(lasting("o")).await);
+    last.subscribe("$share/g/t", 1).await;
+    other.subscribe("$share/other/t", 1).await;
+    let _disk = world.block_disk();
+    last.send(&packet(0xa2, &[&[0, 78, 0][..], &text("$share/g/t")].concat())).await;
+    let mut next = world.dial(1 << 20);
+    next.send(&lasting("o").bytes()).await;
+    let (first, body) = next.next().await.unwrap();
+    assert_eq!((first, &body[..2]), (0x20, &[1, 0][..]), "the session is there");
+}
+
+#[tokio::test]
+async fn members_of_a_group_whose_windows_were_full_are_sent_more_when_they_have_room() {
+    let world = World::new();
+    let with_window_of_one = |client| Connect { client, properties: &[0x21, 0, 1], ..Connect::default() };
+    let (mut one, mut other) =
+        (world.connect(with_window_of_one("one")).await, world.connect(with_window_of_one("other")).await);
+    for member in [&mut one, &mut other] {
+        member.subscribe("$share/g/t", 1).await;
+    }
+    let mut writer = world.client(V5).await;
+    for n in 1..=6 {
+        writer.publish(2, "t", n, "x").await;
+        assert_eq!(writer.ack().await, (PUBACK, n, 0));
+        let either = async {
+            tokio::select! {
+                (_, id, ..) = one.message() => (true, id),
+                (_, id, ..) = other.message() => (false, id),
+            }
+        };
+        let (is_one, id) = timeout(Duration::from_secs(10), either).await.expect("somebody is sent it");
+        let member = if is_one { &mut one } else { &mut other };
+        member.send(&acked(PUBACK, id)).await;
+        member.quiet().await;
+    }
+}
+
+#[tokio::test]
 async fn a_subscription_that_may_not_be_on_disk_is_written_when_it_is_made_again() {
     let world = World::new();
     let lasting = || Connect { client: "r", flags: 0, properties: FOR_EVER, ..Connect::default() };
@@ -732,6 +773,31 @@ async fn the_window_of_a_client_is_kept_and_what_is_too_big_is_left_out() {
     reader.send(&[acked(PUBACK, 999), acked(PUBCOMP, 999), acked(PUBREC, 999)].concat()).await;
     assert_eq!(reader.ack().await, (PUBREL, 999, 0x92));
     reader.quiet().await;
+}
+
+#[tokio::test]
+async fn what_was_acknowledged_before_the_end_of_a_connection_does_not_come_again_where_another_reader_is_behind() {
+    let world = World::new();
+    let topic = "bal1/others/messages";
+    for _ in 0..4 {
+        let (topic, payload) = (topic.to_owned(), Bytes::from("x".repeat(150_000)));
+        world.hub.store.tell(Note { topic, payload, correlation: None, at: now_ms() }).await.unwrap().await.unwrap();
+    }
+    // Its queue is full before it has read all of them.
+    let mut behind = world.connect(Connect { client: "b", properties: &[0x21, 0, 1], ..Connect::default() }).await;
+    behind.subscribe(topic, 1).await;
+    behind.message().await;
+    let lasting = Connect { client: "r", flags: 0, properties: FOR_EVER, ..Connect::default() };
+    let mut reader = world.connect(lasting).await;
+    reader.subscribe(topic, 1).await;
+    for _ in 0..4 {
+        let id = reader.message().await.1;
+        reader.send(&acked(PUBACK, id)).await;
+    }
+    let link = world.link();
+    reader.send(&[0xe0, 0]).await;
+    link.wait_gone().await;
+    assert_eq!(world.hub.store.topics_to_publish().await.unwrap().await.unwrap(), [""; 0]);
 }
 
 #[tokio::test]

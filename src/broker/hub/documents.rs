@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll, Waker};
 
+use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, join_all};
 use tokio::time::timeout;
 
@@ -29,6 +30,9 @@ use crate::store::{
     Acknowledged, DocumentPage, DocumentRef, Fresh, FreshBatch, Page, QueueRow, QueuedDocument, RowPage, Seen, Settled,
     StoreError, TakenBy, TakenDocument, Target, Waiting,
 };
+
+/// Ready when the store has been asked; yields what is ready when it has done so.
+pub(crate) type Settling = BoxFuture<'static, Result<BoxFuture<'static, Result<(), StoreError>>, StoreError>>;
 
 /// The number of the row that was announced last is not known.
 pub(super) const UNKNOWN: u64 = 0;
@@ -158,7 +162,7 @@ impl Hub {
         session: &Arc<Session>,
         flights: Vec<Flight>,
         is_awaited: bool,
-    ) -> Option<BoxFuture<'static, Result<(), StoreError>>> {
+    ) -> Option<Settling> {
         let mut taken: Vec<(Arc<SharedQueue>, Acknowledged)> = Vec::new();
         let mut documents = 0;
         for flight in flights {
@@ -190,10 +194,7 @@ impl Hub {
         (!taken.is_empty()).then(|| self.settle(taken))
     }
 
-    fn settle(
-        self: &Arc<Self>,
-        mut taken: Vec<(Arc<SharedQueue>, Acknowledged)>,
-    ) -> BoxFuture<'static, Result<(), StoreError>> {
+    fn settle(self: &Arc<Self>, mut taken: Vec<(Arc<SharedQueue>, Acknowledged)>) -> Settling {
         let hub = Arc::clone(self);
         Box::pin(async move {
             loop {
@@ -214,12 +215,15 @@ impl Hub {
                 taken.documents.iter().for_each(|document| queue.acknowledged(&document.reference));
                 committed.push((queue, hub.store.acknowledged(taken).await?));
             }
-            for (queue, committed) in committed {
-                let Settled { rows, moved } = committed.await?;
-                queue.left_the_disk(rows);
-                moved.iter().for_each(|(_, recorded)| (hub.told)(&hub.metrics, recorded));
-            }
-            Ok(())
+            let settled = async move {
+                for (queue, committed) in committed {
+                    let Settled { rows, moved } = committed.await?;
+                    queue.left_the_disk(rows);
+                    moved.iter().for_each(|(_, recorded)| (hub.told)(&hub.metrics, recorded));
+                }
+                Ok(())
+            };
+            Ok(settled.boxed())
         })
     }
 

@@ -47,6 +47,7 @@ use crate::mqtt::{Inbound, Notice, Outbound, Sighting};
 use crate::ops::metrics::{Metric, Metrics};
 use crate::store::{Recorded, Store};
 pub(crate) use admit::Admitted;
+pub(crate) use documents::Settling;
 pub(crate) use leave::Leaving;
 pub(crate) use publish::{NewPublish, NotSafe, Promise, Publisher, Publishing};
 pub(crate) use queue::SharedQueue;
@@ -77,7 +78,8 @@ pub(crate) struct Hub {
     sightings: mpsc::Sender<Sighting>,
     notices: mpsc::Sender<Notice>,
     pub(crate) stop: CancellationToken,
-    /// Held while a group gets or loses a member: its queue on disk comes and goes with them.
+    /// Held while a group gets or loses a member: its queue on disk comes and goes with them. The store is asked under it, in
+    /// that order, but its answers are not waited for.
     groups: tokio::sync::Mutex<()>,
     /// The number of the row that was announced last.
     announced: AtomicU64,
