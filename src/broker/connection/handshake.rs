@@ -8,7 +8,7 @@ use tokio::io::AsyncReadExt;
 use tokio::time::{Instant, timeout_at};
 use tracing::debug;
 
-use super::farewell::{LINGER, Words, part};
+use super::closing::{LINGER, Words, close};
 use super::link::Link;
 use super::out::Out;
 use super::{Connection, Stream};
@@ -126,7 +126,7 @@ impl Door<'_> {
         if let Some(form) = form {
             words.connack(out.buffer(), form);
         }
-        part(self.stream, out, self.link, LINGER).await;
+        close(self.stream, out, self.link, LINGER).await;
         None
     }
 

@@ -39,7 +39,7 @@ use super::settings::BrokerLimits;
 use super::wire::{Connect, Form, WireLimits};
 use crate::chat::access::Rights;
 use crate::chat::principal::Role;
-use farewell::{End, part};
+use closing::{End, close};
 pub(crate) use handshake::open;
 use held::Held;
 pub(crate) use link::{Ending, Link};
@@ -49,7 +49,7 @@ use rate::Rates;
 use request::Request;
 use send::Sender;
 
-mod farewell;
+mod closing;
 mod handshake;
 mod held;
 mod link;
@@ -250,7 +250,7 @@ impl Connection {
         self.place = None;
         if let Some(patience) = end.patience() {
             let Self { stream, out, seat, .. } = *self;
-            part(stream, out, &seat.link, patience).await;
+            close(stream, out, &seat.link, patience).await;
         }
     }
 

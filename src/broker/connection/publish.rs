@@ -8,7 +8,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
 use super::Connection;
-use super::farewell::{End, Words};
+use super::closing::{End, Words};
 use super::held::{Says, Word};
 use crate::broker::hub::{NewPublish, NotSafe, Promise, Publisher, Publishing};
 use crate::broker::refusals::Refusal;

@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::time::{Instant, sleep_until};
 
-use super::farewell::{End, Words};
+use super::closing::{End, Words};
 use super::request::Request;
 use super::settle::Pubrel;
 use super::{Connection, wire_limits};

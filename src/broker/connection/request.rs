@@ -7,7 +7,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
 use super::Connection;
-use super::farewell::{End, Words};
+use super::closing::{End, Words};
 use crate::broker::hub::{AfterSubscribe, Wanted};
 use crate::broker::refusals::Refusal;
 use crate::broker::wire::{self, AckKind, Subscribe, Unsubscribe};

@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
-use super::farewell::End;
+use super::closing::End;
 use super::out::{OUT_LIMIT, Out};
 use super::settle::Pubrel;
 use super::{Connection, Seat};

@@ -10,7 +10,7 @@ use futures_util::{FutureExt, TryFutureExt};
 use tokio::time::timeout;
 
 use super::Connection;
-use super::farewell::End;
+use super::closing::End;
 use super::send::Stored;
 use crate::broker::hub::Settling;
 use crate::broker::wire::AckKind;

@@ -138,8 +138,8 @@ impl End {
 
 /// Writes what waits, closes the connection, and listens for a while: data that nobody reads makes TCP throw away what is
 /// on its way to the other side, and that is where the client would learn why.
-pub(super) async fn part(mut stream: Box<dyn Stream>, mut out: Out, link: &Link, patience: Duration) {
-    let parting = async {
+pub(super) async fn close(mut stream: Box<dyn Stream>, mut out: Out, link: &Link, patience: Duration) {
+    let closing = async {
         poll_fn(|cx| out.poll_drain(&mut stream, link, cx)).await?;
         stream.shutdown().await?;
         let mut unread = vec![0; CHUNK];
@@ -147,5 +147,5 @@ pub(super) async fn part(mut stream: Box<dyn Stream>, mut out: Out, link: &Link,
         io::Result::Ok(())
     };
     // It is polled at least once. What fails now concerns nobody.
-    let _ = timeout(patience, Box::pin(parting)).await;
+    let _ = timeout(patience, Box::pin(closing)).await;
 }
