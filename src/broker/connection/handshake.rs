@@ -62,23 +62,23 @@ pub(crate) async fn open(
             return None;
         }
     };
-    let door = Door { hub, link, stream };
+    let handshake = MqttHandshake { hub, link, stream };
     let connect = match wire::connect(input.get(body).unwrap_or_default(), &super::wire_limits(&hub.limits)) {
         Ok(connect) => connect,
         Err(refused) => {
-            door.name(&refused.seen);
+            handshake.name(&refused.seen);
             let form = refused.version.map(|version| Form { version, ..refused.seen.form() });
-            return door.refuse_connect(form, &refused.fault.into()).await;
+            return handshake.refuse_connect(form, &refused.fault.into()).await;
         }
     };
-    door.name(&connect);
+    handshake.name(&connect);
     if let Some(will) = connect.will.as_ref().filter(|will| will.over_limit) {
-        return door.refuse_connect(Some(connect.form()), &Words::of(Refusal::TopicLimit, will.topic)).await;
+        return handshake.refuse_connect(Some(connect.form()), &Words::of(Refusal::TopicLimit, will.topic)).await;
     }
     // On the heap: hashing a password keeps much at hand.
     match Box::pin(hub.admit(&connect, link)).await {
-        Ok(admitted) => door.let_in(&connect, admitted, input.get(total..).unwrap_or_default()).await,
-        Err(denied) => door.refuse(Some(connect.form()), &Words::of(denied.refusal, denied.detail)).await,
+        Ok(admitted) => handshake.let_in(&connect, admitted, input.get(total..).unwrap_or_default()).await,
+        Err(denied) => handshake.refuse(Some(connect.form()), &Words::of(denied.refusal, denied.detail)).await,
     }
 }
 
@@ -100,13 +100,13 @@ async fn read_connect(stream: &mut Box<dyn Stream>, input: &mut Vec<u8>, limit: 
 }
 
 /// Somebody who is not in yet.
-struct Door<'a> {
+struct MqttHandshake<'a> {
     hub: &'a Arc<Hub>,
     link: &'a Arc<Link>,
     stream: Box<dyn Stream>,
 }
 
-impl Door<'_> {
+impl MqttHandshake<'_> {
     /// From now on lines say who the client says it is.
     fn name(&self, connect: &Connect<'_>) {
         let address = self.link.who().address;

@@ -86,7 +86,7 @@ pub(crate) struct Connection {
     out: Out,
     /// In what form the client takes packets.
     form: Form,
-    seat: Seat,
+    guard: SessionGuard,
     rights: Rights,
     device: Option<Arc<str>>,
     /// Among the connections of its user.
@@ -110,7 +110,7 @@ pub(crate) struct Connection {
 }
 
 /// The session, as long as it is this connection's.
-struct Seat {
+struct SessionGuard {
     hub: Arc<Hub>,
     link: Arc<Link>,
     session: Arc<Session>,
@@ -119,7 +119,7 @@ struct Seat {
     left: bool,
 }
 
-impl Seat {
+impl SessionGuard {
     /// Gives the session back, once.
     fn leave(&mut self, leaving: Leaving) -> Option<BoxFuture<'static, ()>> {
         if mem::replace(&mut self.left, true) {
@@ -131,7 +131,7 @@ impl Seat {
     }
 }
 
-impl Drop for Seat {
+impl Drop for SessionGuard {
     /// The task was cut short, or panicked. Others may wait for the session.
     fn drop(&mut self) {
         if let (Some(leave), Ok(runtime)) = (self.leave(Leaving::Broke), Handle::try_current()) {
@@ -159,7 +159,7 @@ impl Connection {
             stream,
             out,
             form: connect.form(),
-            seat: Seat { hub: Arc::clone(hub), link: Arc::clone(link), session, own, left: false },
+            guard: SessionGuard { hub: Arc::clone(hub), link: Arc::clone(link), session, own, left: false },
             rights,
             device,
             place,
@@ -182,13 +182,13 @@ impl Connection {
     /// Serves the client until the connection ends.
     pub(crate) async fn run(mut self: Box<Self>) {
         let end = poll_fn(|cx| self.poll(cx)).await;
-        debug!(peer = %self.seat.link.who().address, ?end, "connection ended");
+        debug!(peer = %self.guard.link.who().address, ?end, "connection ended");
         Box::pin(self.finish(end)).await;
     }
 
     /// Ready when the connection ends.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
-        let link = Arc::clone(&self.seat.link);
+        let link = Arc::clone(&self.guard.link);
         link.register(cx.waker());
         for _ in 0..ROUNDS {
             match self.poll_round(cx, &link) {
@@ -236,34 +236,34 @@ impl Connection {
             self.tell_end(refusal, detail);
         }
         // Others of its groups are not to wait for it.
-        self.sender.abandon(&self.seat.link);
+        self.sender.abandon(&self.guard.link);
         end.say(self.out.buffer(), self.form);
         // As far as the socket takes it at once: what follows may take a while.
-        let link = Arc::clone(&self.seat.link);
+        let link = Arc::clone(&self.guard.link);
         let _ = poll_fn(|cx| Poll::Ready(self.out.poll_drain(&mut self.stream, &link, cx))).await;
         self.sender.written(&mut self.out);
         // Asked of the store before the session is somebody else's, who does not wait for the answer.
         let settled = self.settle_rest().await;
-        if let Some(leave) = self.seat.leave(end.leaving()) {
+        if let Some(leave) = self.guard.leave(end.leaving()) {
             join(settled, leave).await;
         }
         self.place = None;
         if let Some(patience) = end.patience() {
-            let Self { stream, out, seat, .. } = *self;
-            close(stream, out, &seat.link, patience).await;
+            let Self { stream, out, guard, .. } = *self;
+            close(stream, out, &guard.link, patience).await;
         }
     }
 
     /// Tells why the connection ends, if nobody was told before.
     fn tell_end(&self, refusal: Refusal, detail: &str) {
-        if self.seat.link.note_end() {
+        if self.guard.link.note_end() {
             self.tell(refusal, detail);
         }
     }
 
     /// Tells that something was refused.
     fn tell(&self, refusal: Refusal, detail: &str) {
-        self.seat.hub.refusals.tell(refusal, &self.seat.link.who(), detail);
+        self.guard.hub.refusals.tell(refusal, &self.guard.link.who(), detail);
     }
 }
 

@@ -73,12 +73,12 @@ impl Connection {
             is_will: false,
         };
         let publisher = Publisher {
-            session: Some(&self.seat.session),
+            session: Some(&self.guard.session),
             rights: &self.rights,
             device: self.device.as_ref(),
             follows: !self.held.is_empty(),
         };
-        match self.seat.hub.publish(publisher, new) {
+        match self.guard.hub.publish(publisher, new) {
             Publishing::Promised(promise) => self.promised(answer, promise),
             Publishing::Waits(promise) => {
                 self.publishes.waiting = Some(Waiting { answer, promise });
@@ -88,7 +88,7 @@ impl Connection {
             Publishing::Refused(refusal) => {
                 // Nobody has it: it may come again as a new message.
                 if let Some((AckKind::Pubrec, id)) = answer {
-                    self.seat.own.incoming.release(id);
+                    self.guard.own.incoming.release(id);
                 }
                 self.refuse(refusal, "", answer);
             }
@@ -123,7 +123,7 @@ impl Connection {
                 Word::Freed(refusal) => self.say_no(kind, id, refusal),
                 Word::Said(word @ (AckWord::Done | AckWord::NoSuchTopic)) => {
                     if kind == AckKind::Pubrec {
-                        self.seat.own.incoming.acknowledged(id);
+                        self.guard.own.incoming.acknowledged(id);
                     }
                     let code = if word == AckWord::NoSuchTopic { NO_MATCHING_SUBSCRIBERS } else { 0 };
                     self.say(kind, id, code, None);
@@ -140,18 +140,18 @@ impl Connection {
         if self.form.version == Version::V311 {
             return;
         }
-        let is_taken = kind == AckKind::Pubrec && self.seat.own.incoming.is_taken(id);
-        let Some(queue) = self.seat.session.queue.stored().filter(|_| is_taken) else {
+        let is_taken = kind == AckKind::Pubrec && self.guard.own.incoming.is_taken(id);
+        let Some(queue) = self.guard.session.queue.stored().filter(|_| is_taken) else {
             return self.say_no(kind, id, refusal);
         };
-        let store = self.seat.hub.store.clone();
+        let store = self.guard.hub.store.clone();
         let forgotten = Box::pin(async move { store.forget_incoming(queue, vec![id]).await?.await });
         self.held.put_back(kind, id, Says::Freed(refusal, forgotten));
     }
 
     fn say_no(&mut self, kind: AckKind, id: u16, refusal: Refusal) {
         if kind == AckKind::Pubrec {
-            self.seat.own.incoming.release(id);
+            self.guard.own.incoming.release(id);
         }
         self.say(kind, id, refusal.code(), Some(refusal.rule()));
     }
@@ -195,7 +195,7 @@ impl Connection {
             _ if self.rights.may_publish(topic) => false,
             Version::V311 => {
                 self.tell_end(Refusal::PublishDenied, topic);
-                self.seat.link.end(Refusal::PublishDenied);
+                self.guard.link.end(Refusal::PublishDenied);
                 true
             }
             Version::V5 => {
@@ -211,10 +211,10 @@ impl Connection {
         let Some((kind, id)) = answer else { return Ok(Some(false)) };
         // 3.1.1 has no receive maximum: an identifier costs a few bytes, and there are no more than 65,535.
         let room = match self.form.version {
-            Version::V5 => usize::from(self.seat.hub.limits.held_acks).saturating_sub(self.held.pubacks()),
+            Version::V5 => usize::from(self.guard.hub.limits.held_acks).saturating_sub(self.held.pubacks()),
             Version::V311 => usize::MAX,
         };
-        let incoming = &mut self.seat.own.incoming;
+        let incoming = &mut self.guard.own.incoming;
         if kind == AckKind::Puback {
             return if incoming.open() >= room { Err(self.too_many()) } else { Ok(Some(false)) };
         }

@@ -72,7 +72,7 @@ impl Connection {
         if new.is_empty() {
             return Err(End::Broke);
         }
-        self.seat.link.heard();
+        self.guard.link.heard();
         let stop = if self.kept.is_empty() {
             let (handled, stop) = self.handle_all(cx, new)?;
             self.kept.extend_from_slice(new.get(handled..).unwrap_or_default());
@@ -98,8 +98,8 @@ impl Connection {
 
     fn set_blocked(&mut self, blocked: bool) {
         match (self.blocked, blocked) {
-            (_, true) => self.seat.link.deaf(),
-            (true, false) => self.seat.link.heard(),
+            (_, true) => self.guard.link.deaf(),
+            (true, false) => self.guard.link.heard(),
             (false, false) => {}
         }
         self.blocked = blocked;
@@ -107,7 +107,7 @@ impl Connection {
 
     /// Handles packets as far as there are whole ones, and nothing makes the next one wait. Yields how many bytes they had.
     fn handle_all(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Result<(usize, Stop), End> {
-        let limits = wire_limits(&self.seat.hub.limits);
+        let limits = wire_limits(&self.guard.hub.limits);
         let mut handled = 0;
         let stop = loop {
             if self.has_to_wait(cx)? {
@@ -135,7 +135,7 @@ impl Connection {
         if self.is_subscribing() {
             self.poll_requests(cx)?;
         }
-        let is_ending = self.seat.link.ending().is_some();
+        let is_ending = self.guard.link.ending().is_some();
         Ok(is_publishing
             || self.is_subscribing()
             || is_ending
@@ -146,7 +146,7 @@ impl Connection {
     /// Whether a packet of this size has to wait: for room among the held acknowledgements, or because the client sends too
     /// fast.
     fn may_not_pass(&mut self, cx: &mut Context<'_>, is_publish: bool, size: usize) -> bool {
-        if is_publish && self.held.len() >= usize::from(self.seat.hub.limits.held_acks) {
+        if is_publish && self.held.len() >= usize::from(self.guard.hub.limits.held_acks) {
             return true;
         }
         let Some(rates) = &mut self.rates else { return false };
@@ -159,7 +159,7 @@ impl Connection {
         match rates.pass(is_publish, size, Instant::now()) {
             Ok(()) => {
                 if was_slowed {
-                    self.seat.hub.refusals.metrics().count(Metric::BrokerPublishSlowed);
+                    self.guard.hub.refusals.metrics().count(Metric::BrokerPublishSlowed);
                 }
                 false
             }
@@ -179,13 +179,13 @@ impl Connection {
         match packet {
             Packet::Publish(publish) => return self.publish(cx, &publish),
             Packet::Puback(ack) => {
-                let flight = self.seat.own.window.puback(ack.id);
+                let flight = self.guard.own.window.puback(ack.id);
                 self.sender.taken.extend(flight);
             }
             Packet::Pubrec(ack) => self.pubrec(ack),
             Packet::Pubrel(ack) => self.pubrel(ack.id),
             Packet::Pubcomp(ack) => {
-                let flight = self.seat.own.window.pubcomp(ack.id);
+                let flight = self.guard.own.window.pubcomp(ack.id);
                 self.sender.taken.extend(flight);
             }
             Packet::Subscribe(subscribe) => self.subscribe(&subscribe),
@@ -204,7 +204,7 @@ impl Connection {
 
     /// At QoS 2 the client has the message, or, like one who sends a PUBACK with an error, does not want it.
     fn pubrec(&mut self, Ack { id, code }: Ack) {
-        let (code, row) = match self.seat.own.window.pubrec(id, code >= FAILURE) {
+        let (code, row) = match self.guard.own.window.pubrec(id, code >= FAILURE) {
             Rec::Done(flight) => return self.sender.taken.push(flight),
             Rec::Release(row) => (0, row),
             Rec::AlreadyReleased => (0, None),
@@ -215,8 +215,8 @@ impl Connection {
 
     /// The identifier is free, on disk too before the client hears of it: a message that comes under it is another one.
     fn pubrel(&mut self, id: u16) {
-        let code = if self.seat.own.incoming.release(id) { 0 } else { NO_SUCH_ID };
-        match self.seat.session.queue.stored() {
+        let code = if self.guard.own.incoming.release(id) { 0 } else { NO_SUCH_ID };
+        match self.guard.session.queue.stored() {
             Some(_) => self.publishes.released.push((id, code)),
             None => self.say(AckKind::Pubcomp, id, code, None),
         }
@@ -225,8 +225,8 @@ impl Connection {
     /// Has the store forget the identifiers of all that was released in one go.
     fn release_incoming(&mut self) {
         let released = mem::take(&mut self.publishes.released);
-        if let (false, Some(queue)) = (released.is_empty(), self.seat.session.queue.stored()) {
-            let store = self.seat.hub.store.clone();
+        if let (false, Some(queue)) = (released.is_empty(), self.guard.session.queue.stored()) {
+            let store = self.guard.hub.store.clone();
             self.requests.push_back(Request::pubcomp(store, queue, released));
         }
     }

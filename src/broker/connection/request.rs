@@ -53,7 +53,7 @@ impl Request {
 
 impl Connection {
     pub(super) fn subscribe(&mut self, subscribe: &Subscribe<'_>) {
-        let (hub, session) = (Arc::clone(&self.seat.hub), Arc::clone(&self.seat.session));
+        let (hub, session) = (Arc::clone(&self.guard.hub), Arc::clone(&self.guard.session));
         let (mut codes, mut refusals, mut wanted) = (Vec::new(), Vec::new(), Vec::new());
         for (filter, options) in &subscribe.filters {
             let refused = match filter.refused {
@@ -74,7 +74,7 @@ impl Connection {
             codes.push(options.qos as u8);
             wanted.push(Wanted { filter: filter.text.into(), options: *options });
         }
-        let link = Arc::clone(&self.seat.link);
+        let link = Arc::clone(&self.guard.link);
         let done = hub.subscribe(session, link, wanted).map(|after| after.map(Done::Subscribed));
         let answer = Answer::Suback { id: subscribe.id, codes, why: refusals.first().copied() };
         self.requests.push_back(Request { answer, done: done.boxed() });
@@ -87,7 +87,7 @@ impl Connection {
             self.tell(Refusal::TopicLimit, over.text);
         }
         let asked = filters.iter().filter(|filter| filter.refused.is_none()).map(|filter| filter.text.into()).collect();
-        let (hub, session) = (Arc::clone(&self.seat.hub), Arc::clone(&self.seat.session));
+        let (hub, session) = (Arc::clone(&self.guard.hub), Arc::clone(&self.guard.session));
         let done = hub.unsubscribe(session, asked).map(|codes| codes.map(Done::Unsubscribed));
         let answer = Answer::Unsuback { id: unsubscribe.id, refused };
         self.requests.push_back(Request { answer, done: done.boxed() });
@@ -126,13 +126,13 @@ impl Connection {
                 if let Done::Subscribed(after) = done {
                     self.following.push(after);
                 }
-                self.sender.feeds = self.seat.session.feeds();
+                self.sender.feeds = self.guard.session.feeds();
                 wire::suback(out, form, id, &codes, why.map(Refusal::rule))
             }
             (Answer::Unsuback { id, refused }, done) => {
                 let mut done = if let Done::Unsubscribed(codes) = done { codes } else { Vec::new() }.into_iter();
                 let codes: Vec<u8> = refused.into_iter().filter_map(|code| code.or_else(|| done.next())).collect();
-                self.sender.feeds = self.seat.session.feeds();
+                self.sender.feeds = self.guard.session.feeds();
                 wire::unsuback(out, form, id, &codes, None)
             }
             (Answer::Pubcomp(released), _) => {

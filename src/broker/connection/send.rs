@@ -10,7 +10,7 @@ use futures_util::future::BoxFuture;
 use super::closing::End;
 use super::out::{OUT_LIMIT, Out};
 use super::settle::Pubrel;
-use super::{Connection, Seat};
+use super::{Connection, SessionGuard};
 use crate::broker::hub::{Feed, Session, Settling, SharedQueue};
 use crate::broker::session::aliases::{Alias, Outward};
 use crate::broker::session::{Flight, Item, Lane, Pulled, Sent, Source};
@@ -140,18 +140,18 @@ impl Connection {
 
     /// What comes next, of each queue in turn.
     fn pull(&mut self, now: u64) -> Option<(Feed, Pulled)> {
-        let room = self.seat.own.window.has_room();
+        let room = self.guard.own.window.has_room();
         let (count, turn) = (self.sender.feeds.len(), self.sender.turn);
-        if self.sender.given > 0 && self.seat.session.queue.has_passed(self.sender.given) {
+        if self.sender.given > 0 && self.guard.session.queue.has_passed(self.sender.given) {
             self.sender.given = 0;
         }
         (0..count).find_map(|step| {
             let at = (turn + step) % count;
             let feed = &self.sender.feeds[at];
-            if feed.member.is_some() && !self.sender.may_pull(feed, self.seat.own.window.room_left()) {
+            if feed.member.is_some() && !self.sender.may_pull(feed, self.guard.own.window.room_left()) {
                 return None;
             }
-            let pulled = feed.queue.pull(&self.seat.link, room, now)?;
+            let pulled = feed.queue.pull(&self.guard.link, room, now)?;
             let feed = feed.clone();
             self.sender.turn = at + 1;
             Some((feed, pulled))
@@ -164,14 +164,14 @@ impl Connection {
         let item = match pulled {
             Pulled::Item(item) => for_member(item, feed),
             // At QoS 2 what was begun comes to its end: the client may know the identifier.
-            Pulled::Expired(item) if lane == Lane::Own && self.seat.own.window.knows(&item.source) => item,
+            Pulled::Expired(item) if lane == Lane::Own && self.guard.own.window.knows(&item.source) => item,
             Pulled::Expired(item) => {
                 self.discard(lane, item);
                 return Ok(0);
             }
         };
         if !self.rights.may_read(&item.message.topic) {
-            self.seat.hub.refusals.metrics().count(Metric::DeliveriesFiltered);
+            self.guard.hub.refusals.metrics().count(Metric::DeliveriesFiltered);
             self.withhold(&feed.queue, lane, item);
             return Ok(0);
         }
@@ -180,10 +180,10 @@ impl Connection {
             if let Source::Document(reference) = &item.source {
                 let (topic, payload) = (Arc::clone(&reference.topic), item.message.payload.clone());
                 let document = SetAside { topic, payload, bytes: size, most: self.form.max_packet };
-                self.seat.hub.too_big(&self.seat.session, document);
+                self.guard.hub.too_big(&self.guard.session, document);
             } else {
                 // It is dropped (MQTT 5, 3.1.2.11.4).
-                self.seat.hub.refusals.metrics().count(Metric::BrokerTooBig);
+                self.guard.hub.refusals.metrics().count(Metric::BrokerTooBig);
             }
             self.withhold(&feed.queue, lane, item);
             return Ok(0);
@@ -195,7 +195,7 @@ impl Connection {
             return self.deliver_for_good(feed, item);
         }
         // The window had room: if no identifier is free now, the client is to come again.
-        let sent = self.seat.own.window.take_id(&item, lane).ok_or(End::Broke)?;
+        let sent = self.guard.own.window.take_id(&item, lane).ok_or(End::Broke)?;
         Ok(self.stage(lane, item, Some(sent)))
     }
 
@@ -203,7 +203,7 @@ impl Connection {
     /// [MQTT-4.8.2-5]): before it is sent it leaves the group, for the queue of a lasting session or for this connection.
     fn deliver_for_good(&mut self, feed: &Feed, mut item: Item) -> Result<usize, End> {
         if let Source::Row(seq) = item.source {
-            if let Some(queue) = self.seat.session.queue.stored() {
+            if let Some(queue) = self.guard.session.queue.stored() {
                 let Item { message, qos, retain, ids, copy, .. } = item;
                 let row = GivenRow { seq, message, target: Target { queue, qos, retain, ids }, copy };
                 self.sender.claimed.get_or_insert_with(|| (Arc::clone(&feed.queue), Vec::new())).1.push(row);
@@ -212,14 +212,14 @@ impl Connection {
             self.sender.leaving.push(Flight::unsent(lane(feed), &item));
             item.source = Source::Memory;
         }
-        let sent = self.seat.own.window.take_id(&item, Lane::Own).ok_or(End::Broke)?;
+        let sent = self.guard.own.window.take_id(&item, Lane::Own).ok_or(End::Broke)?;
         Ok(self.stage(Lane::Own, item, Some(sent)))
     }
 
     /// Has the store make what was claimed the session's own. It comes from there.
     pub(super) fn give(&mut self) {
         if let Some((group, rows)) = self.sender.claimed.take() {
-            self.sender.giving = Some(self.seat.hub.give(group, &self.seat.session, rows));
+            self.sender.giving = Some(self.guard.hub.give(group, &self.guard.session, rows));
         }
     }
 
@@ -243,7 +243,7 @@ impl Connection {
 
     fn discard(&mut self, lane: Lane, item: Item) {
         if lane == Lane::Own {
-            self.seat.own.window.forget(&item.source);
+            self.guard.own.window.forget(&item.source);
         }
         self.sender.taken.push(Flight::unsent(lane, &item));
     }
@@ -287,11 +287,11 @@ impl Connection {
     /// Has the store learn the packet identifiers of what is staged, or that a group has it no longer.
     pub(super) fn assign(&mut self) {
         let (ids, leaving) = (mem::take(&mut self.sender.ids), mem::take(&mut self.sender.leaving));
-        if let (false, Some(queue)) = (ids.is_empty(), self.seat.session.queue.stored()) {
-            let store = self.seat.hub.store.clone();
+        if let (false, Some(queue)) = (ids.is_empty(), self.guard.session.queue.stored()) {
+            let store = self.guard.hub.store.clone();
             self.sender.assigning = Some(Box::pin(async move { store.assign(queue, ids).await?.await }));
         } else if !leaving.is_empty() {
-            let asking = self.seat.hub.acknowledged(&self.seat.session, leaving, true);
+            let asking = self.guard.hub.acknowledged(&self.guard.session, leaving, true);
             self.sender.assigning = asking.map(|asking| async { asking.await?.await }.boxed());
         }
     }
@@ -312,15 +312,15 @@ impl Connection {
     /// Other members of the groups may be sent what this client has no room for.
     fn pass_on(&self) {
         let is_free = self.sender.assigning.is_none() && self.sender.has_taken_given();
-        let has_room = !self.out.is_full() && is_free && self.seat.own.window.has_room();
+        let has_room = !self.out.is_full() && is_free && self.guard.own.window.has_room();
         for feed in self.sender.feeds.iter().filter(|feed| !has_room && feed.member.is_some()) {
-            feed.queue.pass_on(&self.seat.link);
+            feed.queue.pass_on(&self.guard.link);
         }
     }
 
     /// Asks the store for what the queues lack. Yields whether anything was asked.
     fn ask(&mut self) -> bool {
-        let Seat { hub, session, .. } = &self.seat;
+        let SessionGuard { hub, session, .. } = &self.guard;
         let Sender { feeds, fills, .. } = &mut self.sender;
         let before = fills.len();
         fills.extend(feeds.iter().filter_map(|feed| {
@@ -345,7 +345,7 @@ impl Connection {
             let rows = rows.map_err(|_closed| End::NotStored)?;
             // Identifiers from before a restart, known before the rows are sent.
             for row in rows.iter().filter(|_| lane == Lane::Own) {
-                let released = self.seat.own.window.restore(row);
+                let released = self.guard.own.window.restore(row);
                 self.sender.pubrels.extend(released.map(|id| Pubrel { id, code: 0, row: None }));
             }
         }

@@ -29,7 +29,7 @@ pub(super) struct Pubrel {
 impl Connection {
     /// Begins with what was half done on a connection before this one.
     pub(super) fn resume(&mut self) {
-        let released = self.seat.own.window.released().into_iter();
+        let released = self.guard.own.window.released().into_iter();
         self.sender.pubrels.extend(released.map(|(id, row)| Pubrel { id, code: 0, row }));
     }
 
@@ -79,8 +79,8 @@ impl Connection {
     fn release(&mut self) -> Stored<Vec<(u16, u8)>> {
         let pubrels = mem::take(&mut self.sender.pubrels);
         let rows: Vec<u64> = pubrels.iter().filter_map(|pubrel| pubrel.row).collect();
-        let queue = self.seat.session.queue.stored().filter(|_| !rows.is_empty());
-        let store = self.seat.hub.store.clone();
+        let queue = self.guard.session.queue.stored().filter(|_| !rows.is_empty());
+        let store = self.guard.hub.store.clone();
         Box::pin(async move {
             if let Some(queue) = queue {
                 store.released(queue, rows).await?.await?;
@@ -92,7 +92,7 @@ impl Connection {
     /// What the store is asked for what the client has taken, if it has to know of it.
     fn settle(&mut self) -> Option<Settling> {
         let taken = mem::take(&mut self.sender.taken);
-        self.seat.hub.acknowledged(&self.seat.session, taken, false)
+        self.guard.hub.acknowledged(&self.guard.session, taken, false)
     }
 
     /// At the end of the connection: asks for all that is left, whether the store has answered or not. Readers who are still
