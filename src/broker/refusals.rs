@@ -11,6 +11,7 @@
 //! What a stranger wrote is shown escaped and cut ([`shown`]). Lines are limited ([`lines`]), so that one noisy client hides
 //! neither others nor other trouble; the counter counts all.
 
+use std::borrow::Cow;
 use std::fmt::Display;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -224,6 +225,30 @@ pub(super) struct Who {
     pub(super) address: SocketAddr,
     user: String,
     client: String,
+}
+
+/// A refusal with what is said of it.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Refused {
+    pub(super) refusal: Refusal,
+    /// The reason code of MQTT 5.
+    pub(super) code: u8,
+    /// The reason string.
+    pub(super) reason: Cow<'static, str>,
+    /// For the log alone: a stranger is not told whether it was the name or the password.
+    pub(super) detail: String,
+}
+
+impl Refusal {
+    pub(super) fn with(self, detail: impl Into<String>) -> Refused {
+        Refused { refusal: self, code: self.code(), reason: self.rule().into(), detail: detail.into() }
+    }
+}
+
+impl From<Refusal> for Refused {
+    fn from(refusal: Refusal) -> Self {
+        refusal.with("")
+    }
 }
 
 impl Who {

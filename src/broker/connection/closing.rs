@@ -1,6 +1,5 @@
 //! Why a connection ends, and the last words to its client.
 
-use std::borrow::Cow;
 use std::future::poll_fn;
 use std::io;
 use std::time::Duration;
@@ -12,8 +11,8 @@ use super::Stream;
 use super::link::{Ending, Link};
 use super::out::Out;
 use crate::broker::hub::Leaving;
-use crate::broker::refusals::Refusal;
-use crate::broker::wire::{self, Connack, Disconnect, Fault, Form, Version};
+use crate::broker::refusals::{Refusal, Refused};
+use crate::broker::wire::{self, Disconnect, Fault, Form};
 
 /// How long the client has to read why it has to go.
 pub(super) const LINGER: Duration = Duration::from_secs(2);
@@ -34,43 +33,12 @@ pub(super) enum End {
     /// Somebody else ends it.
     Ended(Ending),
     /// What the client sent cannot be taken.
-    Refused(Words),
+    Refused(Refused),
     /// A message could not be made safe. The client gets no word: it must not go on, but come again.
     NotStored,
 }
 
-/// Why a client is refused.
-#[derive(Debug)]
-pub(super) struct Words {
-    pub(super) refusal: Refusal,
-    /// The reason code of MQTT 5.
-    pub(super) code: u8,
-    /// The reason string.
-    pub(super) reason: Cow<'static, str>,
-    /// For the log.
-    pub(super) detail: String,
-}
-
-impl Words {
-    pub(super) fn of(refusal: Refusal, detail: impl Into<String>) -> Self {
-        Self { refusal, code: refusal.code(), reason: refusal.rule().into(), detail: detail.into() }
-    }
-
-    /// The CONNACK that says so, if the version has a word for it and the client takes one of that size.
-    pub(super) fn connack(&self, out: &mut Vec<u8>, form: Form) {
-        let code = match form.version {
-            Version::V5 => Some(self.code),
-            Version::V311 => self.refusal.connack(),
-        };
-        if let Some(code) = code {
-            let connack = Connack { code, reason: Some(&self.reason), ..Connack::default() };
-            // If not even the shortest fits, there is nothing to be said.
-            let _ = wire::connack(out, form, &connack);
-        }
-    }
-}
-
-impl From<Fault> for Words {
+impl From<Fault> for Refused {
     fn from(fault: Fault) -> Self {
         let (code, reason) = (fault.code(), fault.reason());
         Self { refusal: fault.refusal(), code, reason, detail: fault.to_string() }
@@ -87,7 +55,7 @@ impl From<io::Error> for End {
     fn from(error: io::Error) -> Self {
         // A stream below says so of what it cannot read: see `listen::ws`.
         match error.kind() {
-            io::ErrorKind::InvalidData => Self::Refused(Words::of(Refusal::Malformed, error.to_string())),
+            io::ErrorKind::InvalidData => Self::Refused(Refusal::Malformed.with(error.to_string())),
             _ => Self::Broke,
         }
     }
@@ -109,7 +77,7 @@ impl End {
         match self {
             Self::Broke | Self::Said(_) | Self::Ended(Ending::Stop) => None,
             Self::Ended(Ending::Refused(refusal)) => Some((*refusal, "")),
-            Self::Refused(words) => Some((words.refusal, &words.detail)),
+            Self::Refused(refused) => Some((refused.refusal, &refused.detail)),
             Self::NotStored => Some((Refusal::NotStored, "")),
         }
     }
@@ -121,7 +89,7 @@ impl End {
             Self::Broke | Self::Said(_) | Self::NotStored | Self::Ended(Ending::Refused(Refusal::NotReading)) => false,
             Self::Ended(Ending::Stop) => wire::disconnect(out, form, SHUTTING_DOWN, None),
             Self::Ended(Ending::Refused(refusal)) => wire::disconnect(out, form, refusal.code(), Some(refusal.rule())),
-            Self::Refused(words) => wire::disconnect(out, form, words.code, Some(&words.reason)),
+            Self::Refused(refused) => wire::disconnect(out, form, refused.code, Some(&refused.reason)),
         };
     }
 

@@ -8,12 +8,12 @@ use tokio::io::AsyncReadExt;
 use tokio::time::{Instant, timeout_at};
 use tracing::debug;
 
-use super::closing::{LINGER, Words, close};
+use super::closing::{LINGER, close};
 use super::link::Link;
 use super::out::Out;
 use super::{Connection, Stream};
 use crate::broker::hub::{Admitted, Hub, Leaving};
-use crate::broker::refusals::{Refusal, Who};
+use crate::broker::refusals::{Refusal, Refused, Who};
 use crate::broker::session::aliases::TOPIC_ALIASES;
 use crate::broker::wire::{self, CONNECT, Connack, Connect, Fault, Form, Framing, Version};
 use crate::ops::metrics::Metric;
@@ -23,15 +23,21 @@ const CONNECT_LIMIT: usize = 64 * 1024;
 /// Room for what is read at once.
 const CHUNK: usize = 1024;
 
-/// What comes instead of a CONNECT.
-enum NoConnect {
+/// Why a connection does not come to its CONNECT.
+#[derive(Debug)]
+pub(crate) enum HandshakeError {
     /// The client hung up.
     HungUp(io::Error),
-    /// Something else.
-    Fault(Fault),
+    Refused(Refused),
 }
 
-impl From<io::Error> for NoConnect {
+impl From<Fault> for HandshakeError {
+    fn from(fault: Fault) -> Self {
+        Self::Refused(fault.into())
+    }
+}
+
+impl From<io::Error> for HandshakeError {
     fn from(error: io::Error) -> Self {
         Self::HungUp(error)
     }
@@ -49,11 +55,11 @@ pub(crate) async fn open(
     let (body, total) = match timeout_at(deadline, read_connect(&mut stream, &mut input, limit)).await {
         Ok(Ok(Framing::Whole { body, total, .. })) => (body, total),
         Ok(Ok(Framing::Incomplete { .. })) => return None,
-        Ok(Err(no_connect)) => {
+        Ok(Err(error)) => {
             hub.refusals.metrics().count(Metric::BrokerHandshakesFailed);
-            match no_connect {
-                NoConnect::HungUp(error) => debug!(%error, "connection closed before its CONNECT"),
-                NoConnect::Fault(fault) => hub.refusals.tell(fault.refusal(), &link.who(), fault),
+            match error {
+                HandshakeError::HungUp(error) => debug!(%error, "connection closed before its CONNECT"),
+                HandshakeError::Refused(refused) => hub.refusals.tell(refused.refusal, &link.who(), refused.detail),
             }
             return None;
         }
@@ -73,28 +79,32 @@ pub(crate) async fn open(
     };
     handshake.name(&connect);
     if let Some(will) = connect.will.as_ref().filter(|will| will.over_limit) {
-        return handshake.refuse_connect(Some(connect.form()), &Words::of(Refusal::TopicLimit, will.topic)).await;
+        return handshake.refuse_connect(Some(connect.form()), &Refusal::TopicLimit.with(will.topic)).await;
     }
     // On the heap: hashing a password keeps much at hand.
     match Box::pin(hub.admit(&connect, link)).await {
         Ok(admitted) => handshake.let_in(&connect, admitted, input.get(total..).unwrap_or_default()).await,
-        Err(denied) => handshake.refuse(Some(connect.form()), &Words::of(denied.refusal, denied.detail)).await,
+        Err(refused) => handshake.refuse(Some(connect.form()), &refused).await,
     }
 }
 
 /// Reads up to the end of a CONNECT, and perhaps some of what follows it.
-async fn read_connect(stream: &mut Box<dyn Stream>, input: &mut Vec<u8>, limit: usize) -> Result<Framing, NoConnect> {
+async fn read_connect(
+    stream: &mut Box<dyn Stream>,
+    input: &mut Vec<u8>,
+    limit: usize,
+) -> Result<Framing, HandshakeError> {
     loop {
         if let Some(kind) = input.first().map(|first| first >> 4).filter(|kind| *kind != CONNECT) {
-            return Err(NoConnect::Fault(Fault::FirstPacket(kind)));
+            return Err(Fault::FirstPacket(kind).into());
         }
-        match wire::frame(input, Version::V311, limit).map_err(NoConnect::Fault)? {
+        match wire::frame(input, Version::V311, limit)? {
             whole @ Framing::Whole { .. } => return Ok(whole),
             Framing::Incomplete { .. } => {}
         }
         input.reserve(CHUNK);
         if stream.read_buf(input).await? == 0 {
-            return Err(NoConnect::HungUp(io::ErrorKind::UnexpectedEof.into()));
+            return Err(HandshakeError::HungUp(io::ErrorKind::UnexpectedEof.into()));
         }
     }
 }
@@ -114,17 +124,23 @@ impl MqttHandshake<'_> {
     }
 
     /// The CONNECT itself cannot be served.
-    async fn refuse_connect(self, form: Option<Form>, words: &Words) -> Option<Box<Connection>> {
+    async fn refuse_connect(self, form: Option<Form>, refused: &Refused) -> Option<Box<Connection>> {
         self.hub.refusals.metrics().count(Metric::BrokerHandshakesFailed);
-        self.refuse(form, words).await
+        self.refuse(form, refused).await
     }
 
     /// The client is not let in, and is told so, if it speaks a version in which that can be said.
-    async fn refuse(self, form: Option<Form>, words: &Words) -> Option<Box<Connection>> {
-        self.hub.refusals.tell(words.refusal, &self.link.who(), &words.detail);
+    async fn refuse(self, form: Option<Form>, refused: &Refused) -> Option<Box<Connection>> {
+        self.hub.refusals.tell(refused.refusal, &self.link.who(), &refused.detail);
         let mut out = Out::default();
-        if let Some(form) = form {
-            words.connack(out.buffer(), form);
+        let code = form.and_then(|form| match form.version {
+            Version::V5 => Some(refused.code),
+            Version::V311 => refused.refusal.connack(),
+        });
+        if let (Some(form), Some(code)) = (form, code) {
+            let connack = Connack { code, reason: Some(&refused.reason), ..Connack::default() };
+            // If not even the shortest fits, there is nothing to be said.
+            let _ = wire::connack(out.buffer(), form, &connack);
         }
         close(self.stream, out, self.link, LINGER).await;
         None
@@ -158,6 +174,6 @@ impl MqttHandshake<'_> {
         let unseen = Leaving::Goodbye { with_will: false, expiry_s: None };
         self.hub.leave(&session, self.link, own, unseen).await;
         let why = format!("no CONNACK fits into the {} bytes that the client takes", form.max_packet);
-        self.refuse(Some(form), &Words::of(Refusal::PacketSize, why)).await
+        self.refuse(Some(form), &Refusal::PacketSize.with(why)).await
     }
 }

@@ -40,7 +40,7 @@ use super::wire::{Connect, Form, WireLimits};
 use crate::chat::access::Rights;
 use crate::chat::principal::Role;
 use closing::{End, close};
-pub(crate) use handshake::open;
+pub(crate) use handshake::{HandshakeError, open};
 use held::Held;
 pub(crate) use link::{Ending, Link};
 use out::Out;

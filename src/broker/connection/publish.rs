@@ -8,7 +8,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
 use super::Connection;
-use super::closing::{End, Words};
+use super::closing::End;
 use super::held::{Says, Word};
 use crate::broker::hub::{NewPublish, NotSafe, Promise, Publisher, Publishing};
 use crate::broker::refusals::Refusal;
@@ -173,7 +173,7 @@ impl Connection {
     /// A topic over a limit: MQTT 5 has a word for it where there is an acknowledgement.
     fn over_limit(&mut self, topic: &str, answer: Option<(AckKind, u16)>) -> Result<(), End> {
         if answer.is_none() || self.form.version == Version::V311 {
-            return Err(End::Refused(Words::of(Refusal::TopicLimit, topic)));
+            return Err(End::Refused(Refusal::TopicLimit.with(topic)));
         }
         self.refuse(Refusal::TopicLimit, topic, answer);
         Ok(())

@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::time::{Instant, sleep_until};
 
-use super::closing::{End, Words};
+use super::closing::End;
 use super::request::Request;
 use super::settle::Pubrel;
 use super::{Connection, wire_limits};
@@ -241,6 +241,6 @@ impl Connection {
 
     /// More messages are open than the client was told that it may have.
     pub(super) fn too_many(&self) -> End {
-        End::Refused(Words::of(Refusal::ReceiveMaximum, ""))
+        End::Refused(Refusal::ReceiveMaximum.with(""))
     }
 }

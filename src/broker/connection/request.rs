@@ -7,7 +7,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
 use super::Connection;
-use super::closing::{End, Words};
+use super::closing::End;
 use crate::broker::hub::{AfterSubscribe, Wanted};
 use crate::broker::refusals::Refusal;
 use crate::broker::wire::{self, AckKind, Subscribe, Unsubscribe};
@@ -140,7 +140,7 @@ impl Connection {
                 true
             }
         };
-        let too_big = || End::Refused(Words::of(Refusal::PacketSize, "no answer fits into what the client takes"));
+        let too_big = || End::Refused(Refusal::PacketSize.with("no answer fits into what the client takes"));
         fits.then_some(()).ok_or_else(too_big)
     }
 }

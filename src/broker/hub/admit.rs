@@ -11,8 +11,8 @@ use super::leave::Leaving;
 use super::registry::Turn;
 use super::session::{Feed, Own, Session};
 use crate::broker::connection::Link;
-use crate::broker::identity::{CLIENT_ID_MAX, Caller, Denied, Place, assigned, session_key};
-use crate::broker::refusals::Refusal;
+use crate::broker::identity::{CLIENT_ID_MAX, Caller, Place, assigned, session_key};
+use crate::broker::refusals::{Refusal, Refused};
 use crate::broker::session::{Incoming, Queue, Window};
 use crate::broker::wire::{self, Connect, Version};
 use crate::chat::access::Rights;
@@ -65,8 +65,8 @@ impl Hub {
     /// # Errors
     ///
     /// If it may not come in.
-    pub(crate) async fn admit(self: &Arc<Self>, connect: &Connect<'_>, link: &Arc<Link>) -> Result<Admitted, Denied> {
-        let busy = |_late| Denied::from(Refusal::Busy);
+    pub(crate) async fn admit(self: &Arc<Self>, connect: &Connect<'_>, link: &Arc<Link>) -> Result<Admitted, Refused> {
+        let busy = |_late| Refused::from(Refusal::Busy);
         let visitor = timeout(PATIENCE, self.identify(connect, link)).await.map_err(busy)??;
         // Not before it is known who this is: nobody has to wait for a stranger.
         let turn = timeout(PATIENCE, self.registry.claim(&visitor.key)).await.map_err(busy)?;
@@ -106,7 +106,7 @@ impl Hub {
         })
     }
 
-    async fn identify(&self, connect: &Connect<'_>, link: &Arc<Link>) -> Result<Visitor, Denied> {
+    async fn identify(&self, connect: &Connect<'_>, link: &Arc<Link>) -> Result<Visitor, Refused> {
         let (client, is_assigned) = client_id(connect)?;
         if connect.has_auth_method {
             return Err(Refusal::AuthMethod.into());
@@ -135,7 +135,7 @@ impl Hub {
     }
 
     /// Ends the connection that has the session, wholly: its will has been dealt with when this is over.
-    async fn end_former(&self, key: &str, clean: bool) -> Result<(), Denied> {
+    async fn end_former(&self, key: &str, clean: bool) -> Result<(), Refused> {
         let Some(former) = self.registry.session(key).and_then(|session| {
             let mut state = session.lock();
             state.ends_by_take_over = clean;
@@ -144,7 +144,7 @@ impl Hub {
             return Ok(());
         };
         former.end(Refusal::TakenOver);
-        timeout(TAKE_OVER, former.wait_gone()).await.map_err(|_late| Denied::from(Refusal::Busy))
+        timeout(TAKE_OVER, former.wait_gone()).await.map_err(|_late| Refused::from(Refusal::Busy))
     }
 
     fn new_session(&self, Visitor { key, user, client, .. }: &Visitor) -> Arc<Session> {
@@ -227,14 +227,12 @@ impl Hub {
 }
 
 /// What the client is called, as it wishes, as long as that is not too long; and whether the name was given to it.
-fn client_id(connect: &Connect<'_>) -> Result<(Arc<str>, bool), Denied> {
+fn client_id(connect: &Connect<'_>) -> Result<(Arc<str>, bool), Refused> {
     match connect.client {
         // [MQTT-3.1.3-8] of 3.1.1: without an id nobody could find the session again. MQTT 5 tells the client its id.
         "" if connect.version == Version::V311 && !connect.clean => Err(Refusal::ClientIdMissing.into()),
         "" => Ok((assigned(rand::random()).into(), true)),
-        id if id.len() > CLIENT_ID_MAX => {
-            Err(Denied { refusal: Refusal::ClientIdLength, detail: format!("{} bytes", id.len()) })
-        }
+        id if id.len() > CLIENT_ID_MAX => Err(Refusal::ClientIdLength.with(format!("{} bytes", id.len()))),
         id => Ok((id.into(), false)),
     }
 }

@@ -13,7 +13,7 @@ use super::tokens::{Keys, Token, looks_like_token};
 use super::{IdentityError, users};
 use crate::broker::BrokerConfig;
 use crate::broker::connection::Link;
-use crate::broker::refusals::Refusal;
+use crate::broker::refusals::{Refusal, Refused};
 use crate::chat::access::Rights;
 use crate::chat::principal::{Identity, Role};
 
@@ -24,20 +24,6 @@ pub(in crate::broker) enum Caller {
     Anonymous,
     /// Somebody, who showed this.
     Known(Identity, Proof),
-}
-
-/// A client is not let in.
-#[derive(Debug, PartialEq, Eq)]
-pub(in crate::broker) struct Denied {
-    pub(in crate::broker) refusal: Refusal,
-    /// For the log alone: a stranger is not told whether it was the name or the password.
-    pub(in crate::broker) detail: String,
-}
-
-impl From<Refusal> for Denied {
-    fn from(refusal: Refusal) -> Self {
-        Self { refusal, detail: String::new() }
-    }
 }
 
 /// Knows the users and the keys, and who is in.
@@ -92,7 +78,7 @@ impl Authenticator {
         user: Option<&str>,
         password: Option<&[u8]>,
         address: IpAddr,
-    ) -> Result<Caller, Denied> {
+    ) -> Result<Caller, Refused> {
         let user = user.filter(|user| !user.is_empty());
         let password = password.filter(|password| !password.is_empty());
         let credentials = self.credentials();
@@ -100,7 +86,7 @@ impl Authenticator {
         let says_nothing = user.is_none() && password.is_none();
         if !says_nothing && !knows_nobody {
             let checked = self.check(user, password.unwrap_or_default(), address).await;
-            if matches!(&checked, Err(Denied { refusal: Refusal::Credentials, .. })) {
+            if matches!(&checked, Err(Refused { refusal: Refusal::Credentials, .. })) {
                 self.failures().failed(address, Instant::now());
             }
             return checked;
@@ -110,7 +96,7 @@ impl Authenticator {
             true if address.to_canonical().is_loopback() => Ok(Caller::Anonymous),
             true => {
                 let detail = "from outside: anonymous clients come from loopback only".to_owned();
-                Err(Denied { refusal: Refusal::NoUser, detail })
+                Err(Refusal::NoUser.with(detail))
             }
             false => Err(Refusal::NoUser.into()),
         }
@@ -172,7 +158,7 @@ impl Authenticator {
         Ok(())
     }
 
-    async fn check(&self, user: Option<&str>, password: &[u8], address: IpAddr) -> Result<Caller, Denied> {
+    async fn check(&self, user: Option<&str>, password: &[u8], address: IpAddr) -> Result<Caller, Refused> {
         self.check_failures(address)?;
         let credentials = self.credentials();
         if let (Some(keys), Some(token)) = (&credentials.keys, looks_like_token(password)) {
@@ -225,7 +211,7 @@ impl Authenticator {
     }
 
     /// Nothing is checked for an address that failed too often.
-    fn check_failures(&self, address: IpAddr) -> Result<(), Denied> {
+    fn check_failures(&self, address: IpAddr) -> Result<(), Refused> {
         let is_over = self.failures().is_used_up(address, Instant::now());
         if is_over { Err(Refusal::LoginThrottle.into()) } else { Ok(()) }
     }
@@ -256,8 +242,8 @@ impl Caller {
     }
 }
 
-fn wrong(detail: impl Into<String>) -> Denied {
-    Denied { refusal: Refusal::Credentials, detail: detail.into() }
+fn wrong(detail: impl Into<String>) -> Refused {
+    Refusal::Credentials.with(detail)
 }
 
 fn rights(user: Arc<str>, role: Option<Role>) -> Rights {
@@ -315,7 +301,7 @@ mod tests {
             let (user, address) = (Some("alice"), IpAddr::from([10, 0, 0, 1]));
             authenticator.login(user, Some(password.as_bytes()), address).await.unwrap_err()
         };
-        let denied = |detail: &str| Denied { refusal: Refusal::Credentials, detail: detail.to_owned() };
+        let denied = |detail: &str| Refusal::Credentials.with(detail);
         assert_eq!(why("hunter2").await, denied("user name or password"));
         assert_eq!(why("hunter2.hunter2.hunter2").await, denied("token: it is malformed"));
         let (user, password, address) = (None, None, IpAddr::from([10, 0, 0, 1]));

@@ -23,7 +23,7 @@ pub mod users;
 
 use thiserror::Error;
 
-pub(super) use authenticator::{Authenticator, Caller, Denied};
+pub(super) use authenticator::{Authenticator, Caller};
 pub(super) use client_id::{CLIENT_ID_MAX, assigned, device_of, is_key_of, session_key};
 pub(super) use logins::Place;
 pub use name::NameError;

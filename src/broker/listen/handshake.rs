@@ -22,7 +22,7 @@ use super::proxy;
 use super::tls::Acceptors;
 use super::ws;
 use crate::broker::Listen;
-use crate::broker::connection::{self, Connection, Stream};
+use crate::broker::connection::{self, Connection, HandshakeError, Stream};
 use crate::broker::connection_limits::{ConnectionLimits, ConnectionPermit};
 use crate::broker::hub::Hub;
 use crate::broker::refusals::{Refusal, Who};
@@ -42,15 +42,6 @@ pub(super) enum ListenerKind {
     Tls,
     Ws,
     Wss,
-}
-
-/// Why a connection went no further.
-#[derive(Debug)]
-enum Stopped {
-    /// It is refused; with what the log says besides.
-    Refused(Refusal, String),
-    /// It is over before it said anything.
-    HungUp,
 }
 
 /// What all listeners share.
@@ -101,8 +92,10 @@ impl Handshake {
             Ok(Ok((stream, permit))) => {
                 return Some((connection::open(&self.hub, stream, client, deadline).await?, permit));
             }
-            Ok(Err(Stopped::Refused(refusal, detail))) => self.hub.refusals.tell(refusal, &Who::at(client), detail),
-            Ok(Err(Stopped::HungUp)) => {
+            Ok(Err(HandshakeError::Refused(refused))) => {
+                self.hub.refusals.tell(refused.refusal, &Who::at(client), refused.detail);
+            }
+            Ok(Err(HandshakeError::HungUp(_))) => {
                 self.hub.refusals.metrics().count(Metric::BrokerHandshakesFailed);
                 debug!(peer = %client, way = ?kind, "connection closed by its client before it said anything");
             }
@@ -117,7 +110,7 @@ impl Handshake {
         kind: ListenerKind,
         mut stream: TcpStream,
         client: &mut SocketAddr,
-    ) -> Result<(Box<dyn Stream>, ConnectionPermit), Stopped> {
+    ) -> Result<(Box<dyn Stream>, ConnectionPermit), HandshakeError> {
         if self.listen.proxy_protocol {
             let told = proxy::read_header(&mut stream).await.map_err(refused(Refusal::ProxyHeader))?;
             *client = told.unwrap_or(*client);
@@ -126,7 +119,7 @@ impl Handshake {
         let permit = permit.ok_or_else(|| refused(Refusal::AddressConnections)(""))?;
         let mut first = [0];
         if stream.peek(&mut first).await.unwrap_or(0) == 0 {
-            return Err(Stopped::HungUp);
+            return Err(HandshakeError::HungUp(io::ErrorKind::UnexpectedEof.into()));
         }
         if let Some((refusal, spoken)) = mismatch(kind, first[0]) {
             return Err(refused(refusal)(spoken));
@@ -144,13 +137,13 @@ impl Handshake {
         &self,
         stream: TcpStream,
         pick: fn(&Acceptors) -> &Arc<ServerConfig>,
-    ) -> Result<TlsStream<TcpStream>, Stopped> {
+    ) -> Result<TlsStream<TcpStream>, HandshakeError> {
         let config = self.acceptors.as_ref().map(|current| Arc::clone(pick(&current.borrow())));
         let config = config.ok_or(io::ErrorKind::Unsupported).map_err(refused(Refusal::TlsHandshake))?;
         TlsAcceptor::from(config).accept(stream).await.map_err(refused(Refusal::TlsHandshake))
     }
 
-    async fn upgrade<S>(&self, stream: S) -> Result<ws::WebSocket<S>, Stopped>
+    async fn upgrade<S>(&self, stream: S) -> Result<ws::WebSocket<S>, HandshakeError>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
@@ -159,8 +152,8 @@ impl Handshake {
     }
 }
 
-fn refused<E: Display>(refusal: Refusal) -> impl Fn(E) -> Stopped {
-    move |why| Stopped::Refused(refusal, why.to_string())
+fn refused<E: Display>(refusal: Refusal) -> impl Fn(E) -> HandshakeError {
+    move |why| HandshakeError::Refused(refusal.with(why.to_string()))
 }
 
 fn prepare(stream: &TcpStream) -> io::Result<()> {
