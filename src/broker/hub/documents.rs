@@ -115,8 +115,7 @@ impl Hub {
                     queue.read(|queue| queue.documents_came(read, documents));
                 }
                 ToRead::Topics => {
-                    hub.watch_own(queue).await?;
-                    hub.watch(queue, &session.filters_of(queue)).await?;
+                    hub.watch(&session, queue).await?;
                     queue.read(|queue| queue.topics_came(read, &[]));
                 }
             }

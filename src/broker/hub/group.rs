@@ -95,8 +95,8 @@ impl Hub {
 
     /// The same for who holds the lock of the groups: the next member is to find what the last one has seen.
     pub(super) async fn detach_alone(&self, queue: &SharedQueue, link: &Arc<Link>, back: Vec<Item>) {
-        let Some(away) = queue.detach(link, back) else { return };
-        self.documents_seen(away.seen).await;
+        let Some(seen) = queue.detach(link, back) else { return };
+        self.documents_seen(seen).await;
         if let Some(id) = queue.stored() {
             let _ = self.store.session_left(id, now_ms(), FOREVER, None).await;
         }

@@ -80,8 +80,8 @@ impl Hub {
             let back = back.remove(&number).unwrap_or_default();
             if number != session.queue.number() {
                 self.detach_member(&queue, link, back).await;
-            } else if let Some(away) = queue.detach(link, back) {
-                self.documents_seen(away.seen).await;
+            } else if let Some(seen) = queue.detach(link, back) {
+                self.documents_seen(seen).await;
             }
         }
     }

@@ -215,9 +215,7 @@ impl Hub {
         let message = Enqueue { message, targets, incoming, retain, will_of };
         self.promise(ForDisk { message, counted, again, is_will }, slow, inbound)
     }
-}
 
-impl Hub {
     /// Puts a message into the queues of its readers that are in memory, and says which ones on disk get it.
     pub(super) fn distribute(&self, message: &Arc<Message>, publisher: Option<u64>, follows: bool) -> Destinations {
         let mut found = Destinations::default();
@@ -313,9 +311,7 @@ impl Hub {
             Ok(promise)
         }))
     }
-}
 
-impl Hub {
     /// Has the store keep a message. Yields what tells when it is there, unless it is.
     async fn keep_message(&self, for_disk: ForDisk) -> Result<Option<Committed<bool>>, StoreError> {
         let ForDisk { message, counted, again, is_will } = for_disk;

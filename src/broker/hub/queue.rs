@@ -11,10 +11,10 @@ use tokio::time::Instant;
 use super::on_disk::OnDisk;
 use crate::broker::connection::Link;
 use crate::broker::refusals::Refusal;
-use crate::broker::session::{Away, Item, Pulled, Pushed, Queue, Read};
+use crate::broker::session::{Item, Pulled, Pushed, Queue, Read};
 use crate::chat::access::Rights;
 use crate::chat::qos::QoS;
-use crate::store::{DocumentRef, Dropped, QueueId};
+use crate::store::{DocumentRef, Dropped, QueueId, Seen};
 
 /// How much one member of a group gets before the next one has its turn.
 const TURN: usize = 16;
@@ -155,7 +155,7 @@ impl SharedQueue {
 
     /// It has ended. What it gives back is for the next one; without one, what is on disk is read again later. Yields
     /// what nobody has now.
-    pub(super) fn detach(&self, link: &Arc<Link>, back: Vec<Item>) -> Option<Away> {
+    pub(super) fn detach(&self, link: &Arc<Link>, back: Vec<Item>) -> Option<Vec<Seen>> {
         let mut state = self.lock();
         state.consumers.retain(|consumer| !Arc::ptr_eq(&consumer.link, link));
         state.queue.give_back(back);

@@ -173,38 +173,19 @@ impl Hub {
         sent
     }
 
-    /// Finds the topics that have documents and match one of these filters, by which they come into a queue.
-    pub(super) async fn watch(&self, queue: &SharedQueue, filters: &[Box<str>]) -> Result<(), StoreError> {
+    /// Finds the topics with documents that come into a queue: those that others have and this queue has not, and those that
+    /// nobody has had and that match its filters.
+    pub(super) async fn watch(&self, session: &Session, queue: &SharedQueue) -> Result<(), StoreError> {
+        if let Some(id) = queue.stored() {
+            watch_all(queue, |after| self.store.own_topics(id, after, TOPICS), |_| true).await?;
+        }
+        let filters = session.filters_of(queue);
         if filters.is_empty() {
             return Ok(());
         }
         let prefixes: Vec<String> = filters.iter().map(|filter| literal_prefix(filter).to_owned()).collect();
-        let mut after = String::new();
-        loop {
-            let topics = self.store.waiting_topics(prefixes.clone(), after, TOPICS).await?.await?;
-            let found = topics.iter().filter(|topic| self.routes.to(topic, queue).is_some());
-            let found: Vec<Arc<str>> = found.map(|topic| topic.as_str().into()).collect();
-            queue.read(|queue| queue.watch(&found));
-            match topics.into_iter().nth(TOPICS - 1) {
-                Some(last) => after = last,
-                None => return Ok(()),
-            }
-        }
-    }
-
-    /// The topics of documents that others have and this queue has not.
-    pub(super) async fn watch_own(&self, queue: &SharedQueue) -> Result<(), StoreError> {
-        let Some(id) = queue.stored() else { return Ok(()) };
-        let mut after = String::new();
-        loop {
-            let topics = self.store.own_topics(id, after, TOPICS).await?.await?;
-            let found: Vec<Arc<str>> = topics.iter().map(|topic| topic.as_str().into()).collect();
-            queue.read(|queue| queue.watch(&found));
-            match topics.into_iter().nth(TOPICS - 1) {
-                Some(last) => after = last,
-                None => return Ok(()),
-            }
-        }
+        let waiting = |after| self.store.waiting_topics(prefixes.clone(), after, TOPICS);
+        watch_all(queue, waiting, |topic| self.routes.to(topic, queue).is_some()).await
     }
 
     /// Ends subscriptions. Yields a reason code for each filter.
@@ -286,6 +267,28 @@ impl Hub {
             }
         }
         Ok(())
+    }
+}
+
+/// Has a queue watch topics, page by page, as far as it reads them.
+async fn watch_all<F>(
+    queue: &SharedQueue,
+    page_after: impl Fn(String) -> F,
+    is_read: impl Fn(&str) -> bool,
+) -> Result<(), StoreError>
+where
+    F: Future<Output = Result<Committed<Vec<String>>, StoreError>>,
+{
+    let mut after = String::new();
+    loop {
+        let topics = page_after(after).await?.await?;
+        let found = topics.iter().filter(|topic| is_read(topic));
+        let found: Vec<Arc<str>> = found.map(|topic| topic.as_str().into()).collect();
+        queue.read(|queue| queue.watch(&found));
+        match topics.into_iter().nth(TOPICS - 1) {
+            Some(last) => after = last,
+            None => return Ok(()),
+        }
     }
 }
 

@@ -21,5 +21,5 @@ mod tests;
 
 pub(crate) use incoming::{Arrived, Incoming};
 pub(crate) use item::{Item, Source, document_message};
-pub(crate) use queue::{Away, MemoryLimits, Pulled, Pushed, Queue, Read, Wanted};
+pub(crate) use queue::{MemoryLimits, Pulled, Pushed, Queue, Read, Wanted};
 pub(crate) use window::{Flight, Lane, Rec, Sent, Window};

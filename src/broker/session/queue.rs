@@ -56,16 +56,6 @@ pub(crate) enum Pulled {
     Expired(Item),
 }
 
-/// What is left when nobody reads a queue any more.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Away {
-    /// For each topic of documents that was known: the last one that was handed out and not acknowledged, or 0. For
-    /// [`crate::store::Store::documents_seen`], which also says that the topic is not read here any more.
-    pub(crate) seen: Vec<Seen>,
-    /// The last row that was handed out since the queue is known; rows up to it come back as copies.
-    pub(crate) rows: u64,
-}
-
 #[derive(Debug, Clone, Copy, Default)]
 struct Load {
     items: usize,
@@ -244,15 +234,16 @@ impl Queue {
     }
 
     /// Nobody reads any more. What is on disk is dropped from memory, and so is QoS 0; what is only in memory with more
-    /// stays.
-    pub(crate) fn away(&mut self) -> Away {
+    /// stays. Yields for each topic of documents that was known the last one that was handed out and not acknowledged, or 0:
+    /// for [`crate::store::Store::documents_seen`], which also says that the topic is not read here any more.
+    pub(crate) fn away(&mut self) -> Vec<Seen> {
         let seen = self.topics.drain().map(|(topic, cursor)| cursor.seen(&topic)).collect();
         self.ready.extend(self.held.drain(..).map(|held| held.item));
         self.drop_ready(|item| item.source != Source::Memory || item.qos == QoS::AtMostOnce);
         (self.topics, self.turns, self.held) = Default::default();
         self.ready.shrink_to_fit();
         (self.rows, self.missed, self.reading, self.open) = (Cursor::behind(), false, None, false);
-        Away { seen, rows: self.rows_sent }
+        seen
     }
 
     fn append(&mut self, item: Item) {

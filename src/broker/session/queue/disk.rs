@@ -78,7 +78,7 @@ impl Queue {
     }
 
     /// Subscriptions ended: documents of topics that are not read any more are dropped from memory. Those that were handed
-    /// out stay known until they are acknowledged. The answer is as [`Away::seen`].
+    /// out stay known until they are acknowledged. The answer is as of [`Self::away`].
     pub(crate) fn unwatch(&mut self, still_read: impl Fn(&str) -> bool) -> Vec<Seen> {
         let mut seen = Vec::new();
         for (topic, cursor) in self.topics.iter_mut().filter(|(topic, _)| !still_read(topic)) {

@@ -325,7 +325,7 @@ impl World {
         }
         self.connected = false;
         assert_eq!(self.window.suspend(), []);
-        for seen in self.queue.away().seen {
+        for seen in self.queue.away() {
             for (_, (_, redelivered)) in self.documents.range_mut((Arc::clone(&seen.topic), 0)..=(seen.topic, seen.seq))
             {
                 *redelivered = true;
