@@ -53,6 +53,7 @@ pub mod ops;
 #[cfg(feature = "rumqttd")]
 pub mod rumqttd;
 pub mod secret;
+#[cfg(feature = "sim")]
 pub mod sim;
 pub mod store;
 pub mod transport;

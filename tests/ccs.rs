@@ -1,5 +1,6 @@
 //! The transport to CCS against the simulator: the two share only the codec.
 
+#![cfg(feature = "sim")]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use fcm_mqtt_bridge::chat::delivery::Fate;

@@ -182,7 +182,7 @@ impl Session {
     }
 
     /// How much that was handed up is not acknowledged.
-    #[cfg(test)]
+    #[cfg(all(test, feature = "sim"))]
     pub(crate) fn owed(&self) -> usize {
         self.owed
     }

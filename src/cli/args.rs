@@ -39,7 +39,7 @@ pub enum Command {
     ///
     /// Prints mosquitto_sub and mosquitto_pub lines to copy, with users and passwords made for this run, then one line
     /// for each step of each message. Everything lives in a temporary folder and is gone afterwards. Stop with Ctrl-C.
-    #[cfg(feature = "broker")]
+    #[cfg(all(feature = "broker", feature = "sim"))]
     Demo(DemoArgs),
     /// Writes a configuration that works, with a first backend application and its password, and says what to type next.
     #[cfg(feature = "broker")]
@@ -57,6 +57,7 @@ pub enum Command {
     },
     /// Runs the simulator alone: CCS, and FCM HTTP v1 on request, with virtual devices and faults, for tests and for
     /// trying things.
+    #[cfg(feature = "sim")]
     Sim(Box<SimArgs>),
     /// Reads the configuration and all that it names (keys, certificates, users, the store), as `run` would, and says
     /// what is wrong or how it applies, secrets hidden. Makes nothing, and listens nowhere.
@@ -194,7 +195,7 @@ pub enum AclBroker {
 }
 
 /// Options of `demo`.
-#[cfg(feature = "broker")]
+#[cfg(all(feature = "broker", feature = "sim"))]
 #[derive(Debug, Args)]
 pub struct DemoArgs {
     /// By which way pushes go to the virtual phones.
@@ -221,7 +222,7 @@ pub struct DemoArgs {
 }
 
 /// A way to the devices.
-#[cfg(feature = "broker")]
+#[cfg(all(feature = "broker", feature = "sim"))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum TransportArg {
     /// CCS: XMPP over TLS.
@@ -230,7 +231,7 @@ pub enum TransportArg {
     FcmV1,
 }
 
-#[cfg(feature = "broker")]
+#[cfg(all(feature = "broker", feature = "sim"))]
 impl TransportArg {
     /// As it stands in the configuration.
     pub const fn as_str(self) -> &'static str {
@@ -282,23 +283,60 @@ pub enum InitArgs {
         common: InitCommon,
     },
     /// By both, with the simulator: no account is needed.
+    #[cfg(feature = "sim")]
     Sim {
-        /// Where the simulator is to speak CCS.
-        #[arg(long, default_value = "127.0.0.1:5235", value_name = "ADDRESS", value_parser = address)]
-        sim_listen: SocketAddr,
-        /// Where it is to speak FCM HTTP v1.
-        #[arg(long, default_value = "127.0.0.1:5236", value_name = "ADDRESS", value_parser = address)]
-        sim_fcm_listen: SocketAddr,
-        /// Where it is to give out access tokens.
-        #[arg(long, default_value = "127.0.0.1:5237", value_name = "ADDRESS", value_parser = address)]
-        sim_fcm_token_listen: SocketAddr,
-        /// Where its control port is to be.
-        #[arg(long, default_value = "127.0.0.1:9091", value_name = "ADDRESS", value_parser = address)]
-        sim_control_listen: SocketAddr,
+        /// Where the simulator is to listen.
+        #[command(flatten)]
+        ports: SimPorts,
         /// What all have.
         #[command(flatten)]
         common: InitCommon,
     },
+}
+
+#[cfg(feature = "broker")]
+impl InitArgs {
+    /// What all have.
+    pub(crate) fn common(&self) -> &InitCommon {
+        match self {
+            Self::FcmV1 { common, .. } | Self::Ccs { common, .. } => common,
+            #[cfg(feature = "sim")]
+            Self::Sim { common, .. } => common,
+        }
+    }
+
+    /// The addresses that clients are to be told, and their flags.
+    pub(crate) fn told(&self) -> Vec<(&'static str, SocketAddr)> {
+        let broker = ("--listen", self.common().listen);
+        match self {
+            Self::FcmV1 { .. } | Self::Ccs { .. } => vec![broker],
+            #[cfg(feature = "sim")]
+            Self::Sim { ports, .. } => vec![
+                broker,
+                ("--sim-listen", ports.sim_listen),
+                ("--sim-fcm-listen", ports.sim_fcm_listen),
+                ("--sim-fcm-token-listen", ports.sim_fcm_token_listen),
+            ],
+        }
+    }
+}
+
+/// Where the simulator of `init sim` is to listen.
+#[cfg(all(feature = "broker", feature = "sim"))]
+#[derive(Debug, Args)]
+pub struct SimPorts {
+    /// Where the simulator is to speak CCS.
+    #[arg(long, default_value = "127.0.0.1:5235", value_name = "ADDRESS", value_parser = address)]
+    pub sim_listen: SocketAddr,
+    /// Where it is to speak FCM HTTP v1.
+    #[arg(long, default_value = "127.0.0.1:5236", value_name = "ADDRESS", value_parser = address)]
+    pub sim_fcm_listen: SocketAddr,
+    /// Where it is to give out access tokens.
+    #[arg(long, default_value = "127.0.0.1:5237", value_name = "ADDRESS", value_parser = address)]
+    pub sim_fcm_token_listen: SocketAddr,
+    /// Where its control port is to be.
+    #[arg(long, default_value = "127.0.0.1:9091", value_name = "ADDRESS", value_parser = address)]
+    pub sim_control_listen: SocketAddr,
 }
 
 /// Options of every `init`.
@@ -320,6 +358,7 @@ pub struct InitCommon {
 }
 
 /// Options of `sim`.
+#[cfg(feature = "sim")]
 #[derive(Debug, Args)]
 pub struct SimArgs {
     /// Where CCS listens (TLS). Port 0 chooses a free one, which is printed.

@@ -1,28 +1,22 @@
 //! `init`: a configuration that works, a first BAL, and what to type next.
 
+#[cfg(feature = "sim")]
+mod simulator;
+
 use super::UsageError;
 use super::args::{InitArgs, InitCommon};
-use super::demo::cast::new_password;
-use super::sim::DEFAULT_SENDER;
+use super::user::new_password;
 use crate::app;
 use crate::broker::identity::users::UsersFile;
 use crate::chat::principal::Role;
 use crate::config::Settings;
 use crate::ops::print;
-use crate::sim::config::CertificateConfig;
-use crate::sim::v1::V1Config;
-use crate::sim::{self, Prepared};
 use anyhow::Context;
 use serde_json::json;
 use std::fs::{self, OpenOptions};
 use std::io::{ErrorKind, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-
-/// The app whose messages go by CCS where the simulator speaks both.
-const CCS_APP: &str = "com.example.ccs";
-/// A token that the simulator makes a phone of.
-const PHONE: &str = "phone-1";
 
 /// Where everything is to be.
 struct Places {
@@ -53,10 +47,8 @@ struct Push {
 /// When there is such a file already, a file cannot be read or written, or the configuration would not work. Then neither
 /// is left behind.
 pub(super) fn run(what: InitArgs) -> anyhow::Result<()> {
-    let common = match &what {
-        InitArgs::FcmV1 { common, .. } | InitArgs::Ccs { common, .. } | InitArgs::Sim { common, .. } => common,
-    };
-    known_ports(&what, common)?;
+    let common = what.common();
+    known_ports(&what)?;
     let places = Places::of(&common.config)?;
     let password = new_password();
     fs::create_dir_all(&places.data).with_context(|| format!("cannot make the folder {}", places.data.display()))?;
@@ -68,16 +60,8 @@ pub(super) fn run(what: InitArgs) -> anyhow::Result<()> {
 }
 
 /// What is written and shown has to name the ports, so they cannot be chosen at the start.
-fn known_ports(what: &InitArgs, common: &InitCommon) -> Result<(), UsageError> {
-    let mut named = vec![("--listen", common.listen)];
-    if let InitArgs::Sim { sim_listen, sim_fcm_listen, sim_fcm_token_listen, .. } = what {
-        named.extend([
-            ("--sim-listen", *sim_listen),
-            ("--sim-fcm-listen", *sim_fcm_listen),
-            ("--sim-fcm-token-listen", *sim_fcm_token_listen),
-        ]);
-    }
-    match named.iter().find(|(_, address)| address.port() == 0) {
+fn known_ports(what: &InitArgs) -> Result<(), UsageError> {
+    match what.told().iter().find(|(_, address)| address.port() == 0) {
         Some((flag, _)) => Err(UsageError(format!("{flag} wants a port: 0 would be another one at each start"))),
         None => Ok(()),
     }
@@ -114,6 +98,7 @@ impl Places {
     }
 }
 
+#[cfg_attr(not(feature = "sim"), expect(unused_variables, reason = "only the simulator's files lie beside the users"))]
 fn push(what: &InitArgs, places: &Places) -> anyhow::Result<Push> {
     match what {
         InitArgs::FcmV1 { credentials, base_url, ca_file, .. } => {
@@ -133,44 +118,9 @@ fn push(what: &InitArgs, places: &Places) -> anyhow::Result<Push> {
             let service = "the push service";
             Ok(Push { sections, first: None, service, token: "REGISTRATION-TOKEN", other_app: None })
         }
-        InitArgs::Sim { sim_listen, sim_fcm_listen, sim_fcm_token_listen, sim_control_listen, .. } => {
-            let folder = places.data.join("sim");
-            let certificate = CertificateConfig { directory: Some(folder.clone()), ..CertificateConfig::default() };
-            let v1 = V1Config { listen: *sim_fcm_listen, authority: *sim_fcm_token_listen, ..V1Config::default() };
-            let prepared = sim::prepare(&certificate, &v1).context("the simulator's certificate and account")?;
-            let first = format!(
-                "fcm-mqtt-bridge sim --listen {sim_listen} --fcm-listen {sim_fcm_listen} --fcm-token-listen \
-                 {sim_fcm_token_listen} --control-listen {sim_control_listen} --tls-dir {}",
-                quoted(&folder)
-            );
-            let sections = simulator(*sim_listen, &folder, prepared)?;
-            Ok(Push { sections, first: Some(first), service: "the simulator", token: PHONE, other_app: Some(CCS_APP) })
-        }
+        #[cfg(feature = "sim")]
+        InitArgs::Sim { ports, .. } => simulator::push(ports, places),
     }
-}
-
-/// The sections of both services of the simulator.
-fn simulator(ccs: SocketAddr, folder: &Path, prepared: Prepared) -> anyhow::Result<String> {
-    let ca_file = text(&folder.join("ca.pem"), "--config")?;
-    let credentials = prepared.credentials_file.unwrap_or_else(|| folder.to_owned());
-    let mut sections = format!(
-        "# Pushes go by FCM HTTP v1, those of one app by CCS, which also brings what devices send.\n[transport]\ndefault = \
-         \"fcm-v1\"\n\n[transport.categories]\n\"{CCS_APP}\" = \"ccs\"\n\n[fcm]\n"
-    );
-    line(&mut sections, "credentials_file", Some(&text(&credentials, "--config")?))?;
-    line(&mut sections, "base_url", Some(&prepared.base_url))?;
-    line(&mut sections, "ca_file", Some(&ca_file))?;
-    sections.push_str(
-        "# The simulator's phones have no app that confirms: `sent` is the last word.\napp_receipts = false\n",
-    );
-    sections.push_str("\n[ccs]\n");
-    line(&mut sections, "host", Some(&reachable(ccs).ip().to_string()))?;
-    line(&mut sections, "port", Some(&ccs.port()))?;
-    line(&mut sections, "sender_id", Some(&DEFAULT_SENDER))?;
-    sections.push_str("# The simulator takes any.\n");
-    line(&mut sections, "api_key", Some(&"simulator"))?;
-    line(&mut sections, "ca_file", Some(&ca_file))?;
-    Ok(sections)
 }
 
 fn common_sections(common: &InitCommon, places: &Places) -> anyhow::Result<String> {

@@ -1,9 +1,10 @@
 //! The commands behind the command line, one file each.
 
 mod acl;
+#[cfg(feature = "sim")]
 mod apps;
 pub mod args;
-#[cfg(feature = "broker")]
+#[cfg(all(feature = "broker", feature = "sim"))]
 mod demo;
 mod explain;
 mod health;
@@ -13,6 +14,7 @@ pub(crate) mod legacy;
 mod outbox;
 mod retained;
 mod sessions;
+#[cfg(feature = "sim")]
 mod sim;
 mod trace;
 #[cfg(feature = "broker")]
@@ -45,11 +47,12 @@ pub struct UsageError(String);
 /// What went wrong, in words for the user.
 pub async fn run(cli: Cli) -> anyhow::Result<()> {
     match cli.command {
-        #[cfg(feature = "broker")]
+        #[cfg(all(feature = "broker", feature = "sim"))]
         Command::Demo(args) => demo::run(args).await,
         #[cfg(feature = "broker")]
         Command::Init { what } => init::run(what),
         Command::Run { config } => bridge(config.as_deref()).await,
+        #[cfg(feature = "sim")]
         Command::Sim(args) => sim::run(*args).await,
         Command::CheckConfig { config } => check_config(config.as_deref()),
         Command::Trace { id, store, json } => {

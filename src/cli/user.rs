@@ -6,11 +6,14 @@ use crate::broker::identity::users::{UsersError, UsersFile, role_word};
 use crate::chat::principal::Role;
 use crate::config::Settings;
 use crate::ops::print;
+use rand::distr::{Alphanumeric, SampleString};
 use std::io::{self, BufRead, IsTerminal};
 use std::path::PathBuf;
 
 /// Longest password. Whoever pipes a file in by mistake is told so.
 const PASSWORD_MAX: usize = 1_024;
+/// Letters and digits of a password that is made up.
+const PASSWORD_LENGTH: usize = 16;
 
 /// Does what `action` says.
 ///
@@ -45,6 +48,11 @@ pub(super) fn run(action: UserAction) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+/// A password that nobody guesses.
+pub(super) fn new_password() -> String {
+    Alphanumeric.sample_string(&mut rand::rng(), PASSWORD_LENGTH)
 }
 
 fn edit(path: PathBuf, change: impl FnOnce(&mut UsersFile) -> Result<(), UsersError>) -> anyhow::Result<()> {

@@ -3,6 +3,7 @@
 //! The sockets are real and the clock is not: [`clock::Clock`] moves it, some times faster than the world's, so that
 //! pauses of minutes take seconds.
 
+#![cfg(feature = "sim")]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod breaker;

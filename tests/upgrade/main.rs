@@ -4,7 +4,7 @@
 //! what is in there. A change that makes one of these tests fail would cost its users their messages, sessions or
 //! settings: mend the change, never the files.
 
-#![cfg(feature = "broker")]
+#![cfg(all(feature = "broker", feature = "sim"))]
 #![expect(clippy::unwrap_used, reason = "what a test relies on may fail it")]
 
 mod configurations;

@@ -15,8 +15,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use argon2::password_hash::{PasswordHash, PasswordHasher, SaltString};
-use argon2::{ARGON2ID_IDENT, Algorithm, Argon2, Params, Version};
+use argon2::{ARGON2ID_IDENT, Algorithm, Argon2, Params, PasswordHash, PasswordHasher, Version};
 use thiserror::Error;
 
 use super::name::{self, NameError};
@@ -351,9 +350,10 @@ fn hash(password: &str, cost: Cost) -> Result<Arc<str>, UsersError> {
         return Err(UsersError::EmptyPassword);
     }
     let params = Params::new(cost.memory_kib, cost.rounds, 1, None).expect("a cost is within the limits of Argon2");
-    let salt = SaltString::encode_b64(&rand::random::<[u8; SALT_BYTES]>()).expect("a salt of 16 bytes");
+    let salt = rand::random::<[u8; SALT_BYTES]>();
     let hasher = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
-    let hash = hasher.hash_password(password.as_bytes(), &salt).expect("hashing has no more ways to fail");
+    let hash: PasswordHash =
+        hasher.hash_password_with_salt(password.as_bytes(), &salt).expect("hashing has no more ways to fail");
     Ok(hash.to_string().into())
 }
 

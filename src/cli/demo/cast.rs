@@ -2,8 +2,8 @@
 
 use crate::broker::identity::users::UsersFile;
 use crate::chat::principal::Role;
+use crate::cli::user::new_password;
 use anyhow::Context;
-use rand::distr::{Alphanumeric, SampleString};
 use std::path::Path;
 
 /// The sample BAL.
@@ -16,8 +16,6 @@ pub(super) const BOB: &str = "bob";
 pub(super) const CAROL: &str = "carol";
 /// Who may always log in.
 const CAST: [(&str, Role); 3] = [(BAL, Role::Bal), (ALICE, Role::User), (BOB, Role::User)];
-/// Letters and digits of a password.
-const PASSWORD_LENGTH: usize = 16;
 
 /// Somebody who takes part, and the password made for this run.
 pub(super) struct Player {
@@ -37,11 +35,6 @@ pub(super) fn make(users: &Path, phones: Option<&'static str>) -> anyhow::Result
     }
     file.save().context("the users of the demo")?;
     Ok(players)
-}
-
-/// A password that nobody guesses.
-pub(in crate::cli) fn new_password() -> String {
-    Alphanumeric.sample_string(&mut rand::rng(), PASSWORD_LENGTH)
 }
 
 /// The password of `name`; without one in a demo without users.

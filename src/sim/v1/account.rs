@@ -1,15 +1,16 @@
 //! The service account: its key, made at the first start, and the file that a client reads.
 
 use crate::sim::cert::{Access, CertificateError, write_file};
-use rsa::pkcs1v15::{Signature, VerifyingKey};
-use rsa::pkcs8::{DecodePrivateKey, EncodePrivateKey, LineEnding};
-use rsa::sha2::Sha256;
-use rsa::signature::Verifier;
-use rsa::traits::PublicKeyParts;
-use rsa::{RsaPrivateKey, rand_core};
+use ring::error::KeyRejected;
+use ring::rsa::{KeyPair, PublicKeyComponents};
+use ring::signature::{KeyPair as _, RSA_PKCS1_2048_8192_SHA256, UnparsedPublicKey};
+use rsa::PrivateKey;
+use rsa::pkcs8::{EncodePrivateKey, LineEnding};
 use serde_json::{Value, json};
 use std::fs;
 use std::path::{Path, PathBuf};
+use tokio_rustls::rustls::pki_types::PrivatePkcs8KeyDer;
+use tokio_rustls::rustls::pki_types::pem::{self, PemObject};
 
 /// Bits of the key, as Google makes them.
 const KEY_BITS: usize = 2_048;
@@ -26,6 +27,12 @@ pub enum AccountError {
     /// The key cannot be written as text.
     #[error("the key of the service account: {0}")]
     Encoding(#[from] rsa::pkcs8::Error),
+    /// The text is no key.
+    #[error("the key of the service account: {0}")]
+    Text(#[from] pem::Error),
+    /// It is no key that signs with RS256.
+    #[error("the key of the service account: {0}")]
+    Rejected(KeyRejected),
     /// The file cannot be written.
     #[error(transparent)]
     File(#[from] CertificateError),
@@ -38,7 +45,7 @@ pub enum AccountError {
 pub(super) struct Account {
     pub(super) email: String,
     pub(super) key_id: String,
-    verifier: VerifyingKey<Sha256>,
+    key: KeyPair,
     /// What a client reads; holds the private key.
     pub(super) credentials: String,
     /// Where that was written.
@@ -49,18 +56,22 @@ impl Account {
     /// Loads the key from the file in `directory` or makes one, and writes the file for the present `token_uri`.
     pub(super) fn prepare(directory: Option<&Path>, project: &str, token_uri: &str) -> Result<Self, AccountError> {
         let file = directory.map(|directory| directory.join(FILE_NAME));
-        let key = match file.as_deref().and_then(key_in) {
-            Some(key) => key,
-            None => RsaPrivateKey::new(&mut rand_core::OsRng, KEY_BITS)?,
+        let (text, key) = match file.as_deref().and_then(key_in) {
+            Some(known) => known,
+            None => {
+                let text = PrivateKey::new(&mut rand::rng(), KEY_BITS)?.to_pkcs8_pem(LineEnding::LF)?;
+                let key = key(&text)?;
+                (text.to_string(), key)
+            }
         };
-        let modulus = key.n().to_bytes_be();
+        let modulus = PublicKeyComponents::<Vec<u8>>::from(key.public_key()).n;
         let key_id: String = modulus.iter().take(20).map(|byte| format!("{byte:02x}")).collect();
         let email = format!("simulator@{project}.iam.gserviceaccount.com");
         let credentials = json!({
             "type": "service_account",
             "project_id": project,
             "private_key_id": key_id,
-            "private_key": &*key.to_pkcs8_pem(LineEnding::LF)?,
+            "private_key": text,
             "client_email": email,
             "client_id": "100000000000000000000",
             "token_uri": token_uri,
@@ -69,19 +80,26 @@ impl Account {
         if let Some(file) = &file {
             write_file(file, &credentials, Access::Owner)?;
         }
-        Ok(Self { email, key_id, verifier: VerifyingKey::new(key.to_public_key()), credentials, file })
+        Ok(Self { email, key_id, key, credentials, file })
     }
 
     /// Whether `signature` (RS256) is the account's on `text`.
     pub(super) fn has_signed(&self, text: &[u8], signature: &[u8]) -> bool {
-        Signature::try_from(signature).is_ok_and(|signature| self.verifier.verify(text, &signature).is_ok())
+        UnparsedPublicKey::new(&RSA_PKCS1_2048_8192_SHA256, self.key.public_key()).verify(text, signature).is_ok()
     }
 }
 
-/// The key of an earlier start. A file that cannot be used is replaced.
-fn key_in(file: &Path) -> Option<RsaPrivateKey> {
+/// The key of an earlier start, as text too. A file that cannot be used is replaced.
+fn key_in(file: &Path) -> Option<(String, KeyPair)> {
     let document: Value = serde_json::from_str(&fs::read_to_string(file).ok()?).ok()?;
-    RsaPrivateKey::from_pkcs8_pem(document.get("private_key")?.as_str()?).ok()
+    let text = document.get("private_key")?.as_str()?;
+    Some((text.to_owned(), key(text).ok()?))
+}
+
+/// The key in PEM text.
+pub(super) fn key(text: &str) -> Result<KeyPair, AccountError> {
+    let key = PrivatePkcs8KeyDer::from_pem_slice(text.as_bytes())?;
+    KeyPair::from_pkcs8(key.secret_pkcs8_der()).map_err(AccountError::Rejected)
 }
 
 #[cfg(test)]

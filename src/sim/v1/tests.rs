@@ -4,20 +4,17 @@ mod authority;
 mod limits;
 mod wire;
 
-use super::account::Account;
+use super::account::{self, Account};
 use super::{V1Config, V1Handle};
 use crate::sim::config::CertificateConfig;
 use crate::sim::{SimConfig, SimError, SimHandle, run};
+use ::ring::rand::SystemRandom;
+use ::ring::signature::RSA_PKCS1_SHA256;
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE;
 use bytes::Bytes;
 use h2::client::SendRequest;
 use http::Request;
-use rsa::RsaPrivateKey;
-use rsa::pkcs1v15::SigningKey;
-use rsa::pkcs8::DecodePrivateKey;
-use rsa::sha2::Sha256;
-use rsa::signature::{SignatureEncoding, Signer};
 use serde_json::{Value, json};
 use std::sync::{Arc, OnceLock};
 use tempfile::TempDir;
@@ -38,17 +35,18 @@ pub(super) fn folder_with_key() -> TempDir {
     static ACCOUNT: OnceLock<String> = OnceLock::new();
     let text = ACCOUNT.get_or_init(|| Account::prepare(None, "p", "http://nowhere/token").unwrap().credentials);
     let folder = tempfile::tempdir().unwrap();
-    std::fs::write(folder.path().join(super::account::FILE_NAME), text).unwrap();
+    std::fs::write(folder.path().join(account::FILE_NAME), text).unwrap();
     folder
 }
 
 /// A JWT signed with the key in `credentials`, padded as some clients do.
 pub(super) fn assertion(credentials: &str, header: &Value, claims: &Value) -> String {
     let credentials: Value = serde_json::from_str(credentials).unwrap();
-    let key = RsaPrivateKey::from_pkcs8_pem(credentials["private_key"].as_str().unwrap()).unwrap();
+    let key = account::key(credentials["private_key"].as_str().unwrap()).unwrap();
     let part = |value: &Value| BASE64_URL_SAFE.encode(value.to_string());
     let signed = format!("{}.{}", part(header), part(claims));
-    let signature = SigningKey::<Sha256>::new(key).sign(signed.as_bytes()).to_bytes();
+    let mut signature = vec![0; key.public().modulus_len()];
+    key.sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), signed.as_bytes(), &mut signature).unwrap();
     format!("{signed}.{}", BASE64_URL_SAFE.encode(signature))
 }
 

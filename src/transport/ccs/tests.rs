@@ -28,6 +28,7 @@ use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::server::TlsStream;
 use tracing::Level;
 
+#[cfg(feature = "sim")]
 mod against_sim;
 
 const KEY: &str = "AIzaSyTopSecretKey";

@@ -259,7 +259,7 @@ pub(super) mod tests {
         let header = URL_SAFE_NO_PAD.decode(fields[1].1.split('.').next().unwrap()).unwrap();
         assert_eq!(serde_json::from_slice::<Value>(&header).unwrap(), json!({"alg": "RS256", "typ": "JWT"}));
         let pkcs1 = form_of(|document| {
-            let key = rsa::RsaPrivateKey::from_pkcs8_pem(&KEY).unwrap();
+            let key = rsa::PrivateKey::from_pkcs8_pem(&KEY).unwrap();
             document["private_key"] = key.to_pkcs1_pem(LineEnding::LF).unwrap().as_str().into();
             assert!(document["private_key"].as_str().unwrap().starts_with("-----BEGIN RSA PRIVATE KEY-----\n"));
         });
