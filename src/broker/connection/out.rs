@@ -36,7 +36,6 @@ pub(super) struct Out {
 }
 
 impl Out {
-    /// Where packets are written to.
     pub(super) fn buffer(&mut self) -> &mut Vec<u8> {
         if self.bytes.capacity() == 0 {
             self.bytes = SPARE.take();

@@ -77,13 +77,13 @@ impl Group {
 }
 
 impl Hub {
-    /// A connection begins to send what a group has. With the first one the store may count on it that rows are sent.
+    /// A connection begins to send what a group has. At the first one the store is told that rows may be sent.
     pub(super) async fn attach_member(&self, queue: &SharedQueue, link: &Arc<Link>) {
         let _alone = self.groups.lock().await;
         self.attach_alone(queue, link).await;
     }
 
-    /// The same for who holds the lock of the groups: the store hears of connections in the order in which they are.
+    /// The same with `groups` locked: the store hears of connections in the order in which they come.
     pub(super) async fn attach_alone(&self, queue: &SharedQueue, link: &Arc<Link>) {
         if queue.stored().is_some() && !queue.is_connected() {
             let _ = self.store.keep_group(queue.name().to_string()).await;
@@ -91,13 +91,14 @@ impl Hub {
         queue.attach(link);
     }
 
-    /// It has ended.
+    /// The connection of a member has ended.
     pub(super) async fn detach_member(&self, queue: &SharedQueue, link: &Arc<Link>, back: Vec<Item>) {
         let _alone = self.groups.lock().await;
         self.detach_alone(queue, link, back).await;
     }
 
-    /// The same for who holds the lock of the groups: the next member is to find what the last one has seen.
+    /// The same with `groups` locked: the store knows what the last member may have been sent before the next one
+    /// reads.
     pub(super) async fn detach_alone(&self, queue: &SharedQueue, link: &Arc<Link>, back: Vec<Item>) {
         let Some(away) = queue.detach(link, back) else { return };
         self.documents_seen(away.seen).await;
@@ -106,7 +107,7 @@ impl Hub {
         }
     }
 
-    /// Makes rows of a group those of a lasting session. Yields the last of them.
+    /// Makes rows of a group rows of a lasting session. Yields the number of the last of them.
     pub(crate) fn give(
         self: &Arc<Self>,
         group: Arc<SharedQueue>,

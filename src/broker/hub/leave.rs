@@ -30,7 +30,8 @@ pub(crate) enum Leaving {
 }
 
 impl Hub {
-    /// The connection has ended: the session is nobody's, or ends with it. The will is dealt with when this is over.
+    /// The connection has ended: the session stays without one, or ends. Its will is published or scheduled when this
+    /// returns.
     pub(crate) async fn leave(
         self: &Arc<Self>,
         session: &Arc<Session>,
@@ -96,7 +97,8 @@ impl Hub {
         };
         if let Some(queue) = session.queue.stored() {
             let will_due = delay_s.map(|delay_s| now + u64::from(delay_s) * 1_000);
-            // Nobody waits for the disk: without this it is at the next start as if the connection had been there until now.
+            // Not awaited for long: if it is lost, the store takes the connection as having lasted until the next
+            // start.
             let _ = timeout(DISK, self.store.session_left(queue, now, expiry_s, will_due)).await;
         }
         match delay_s {

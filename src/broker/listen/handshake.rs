@@ -104,7 +104,7 @@ impl Handshake {
             Ok(Err(Stopped::Refused(refusal, detail))) => self.hub.refusals.tell(refusal, &Who::at(client), detail),
             Ok(Err(Stopped::HungUp)) => {
                 self.hub.refusals.metrics().count(Metric::BrokerHandshakesFailed);
-                debug!(peer = %client, way = ?kind, "connection closed by its client before it said anything");
+                debug!(peer = %client, listener = ?kind, "connection closed by its client before it said anything");
             }
             Err(_late) => self.hub.refusals.tell(Refusal::ConnectTimeout, &Who::at(client), ""),
         }

@@ -32,7 +32,6 @@ const ROOM_KEPT: usize = 16;
 /// How much of what is not on disk waits in one queue.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct MemoryLimits {
-    /// Messages.
     pub(crate) messages: usize,
     /// Bytes; one message always fits.
     pub(crate) bytes: usize,

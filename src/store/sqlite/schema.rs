@@ -11,7 +11,6 @@ pub(super) const APPLICATION_ID: i32 = 0x464d_4272;
 /// What makes each schema out of the one before, the first out of an empty file. A step that was released is never
 /// changed: files in the field have taken it.
 pub(super) const STEPS: [&str; 6] = [FIRST, PRESENCE, WAYS, TRIED, MESSAGES, SESSIONS];
-/// The schema this program writes.
 pub(super) const SCHEMA_VERSION: i32 = STEPS.len() as i32;
 /// The steps from this schema on make tables and change no row: they take no time, and nothing is worth a copy.
 pub(super) const MAKES_TABLES_ONLY: i32 = 5;

@@ -27,7 +27,6 @@ pub(super) trait Work: Send {
     fn release(self: Box<Self>);
 }
 
-/// A verb with its answer.
 pub(super) struct Job<F, T> {
     verb: F,
     answer: Option<Result<T, StoreError>>,
@@ -68,13 +67,13 @@ where
 /// What goes through the queue.
 pub(super) enum Item {
     Work(Box<dyn Work>),
-    /// If nothing else comes, it has time ([`Queue::submit_patiently`]).
+    /// It may wait for others ([`Queue::submit_patiently`]).
     Patient(Box<dyn Work>),
     /// Finish what is queued, then end.
     Close,
 }
 
-/// The way to the thread.
+/// The queue of the writer thread.
 #[derive(Debug, Clone)]
 pub(in crate::store) struct Queue(mpsc::Sender<Item>);
 
@@ -124,7 +123,7 @@ impl Queue {
 #[cfg(test)]
 pub(super) type Hook = Box<dyn FnMut(&Connection) + Send>;
 
-/// The thread's belongings.
+/// What the writer thread owns.
 pub(super) struct Writer {
     pub(super) conn: Connection,
     pub(super) lock: Lock,
@@ -165,7 +164,8 @@ impl Writer {
         Ok(())
     }
 
-    /// What is queued by now. If all of that has time, what comes until then, up to the first that has none.
+    /// Takes all queued verbs. If all of them are deferred, waits for more until the commit delay is over or the first
+    /// urgent one comes.
     fn gather(&mut self, first: Item, batch: &mut Vec<Box<dyn Work>>) {
         let (mut next, mut urgent, until) = (Some(first), false, Instant::now() + self.patience);
         while let Some(item) = next {
@@ -270,7 +270,7 @@ impl Writer {
         let Self { conn, lock, .. } = self;
         conn.flush_prepared_statement_cache();
         if let Err(error) = conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())) {
-            tracing::warn!(%error, "the write-ahead log could not be folded in");
+            tracing::warn!(%error, "the checkpoint of the write-ahead log failed");
         }
         // The lock goes last: nobody may open the file while the connection still has it.
         drop(conn);

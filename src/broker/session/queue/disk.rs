@@ -9,7 +9,6 @@ use crate::store::{DocumentRef, Page, QueueRow, Seen};
 /// What is to be asked of the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Read {
-    /// What.
     pub(crate) what: Wanted,
     /// How much at most.
     pub(crate) page: Page,
@@ -77,8 +76,8 @@ impl Queue {
         }
     }
 
-    /// Subscriptions ended: documents of topics that are not read any more are dropped from memory. Those that were handed
-    /// out stay known until they are acknowledged. The answer is as [`Away::seen`].
+    /// Subscriptions ended: documents of topics that are not read any more are dropped from memory. Those that were
+    /// handed out stay known until they are acknowledged. Returns the same as [`Away::seen`].
     pub(crate) fn unwatch(&mut self, still_read: impl Fn(&str) -> bool) -> Vec<Seen> {
         let mut seen = Vec::new();
         for (topic, cursor) in self.topics.iter_mut().filter(|(topic, _)| !still_read(topic)) {
@@ -228,7 +227,8 @@ impl Queue {
         self.topics.contains_key(topic)
     }
 
-    /// Above half the room, what is idle goes at once: so the sweep of a full table finds something, or nothing is idle.
+    /// Above half of `TOPICS_MAX` an idle cursor is dropped at once, so that a full table has no idle ones left to look
+    /// for.
     fn forget_if_idle(&mut self, topic: &Arc<str>) {
         let many = self.topics.len() > TOPICS_MAX / 2;
         if self.topics.get(topic).is_some_and(|cursor| cursor.is_done() || many && cursor.is_idle()) {
@@ -236,7 +236,7 @@ impl Queue {
         }
     }
 
-    /// Lines a topic up to be read, if it is behind and stands nowhere yet.
+    /// Adds a topic to those that wait to be read, if it is behind and not among them.
     fn line_up(&mut self, topic: &Arc<str>) {
         if self.topics.get_mut(topic).is_some_and(Cursor::line_up) {
             self.turns.push_back(Arc::clone(topic));
