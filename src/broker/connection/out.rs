@@ -31,7 +31,7 @@ pub(super) struct Out {
     unflushed: bool,
     /// All bytes that the socket ever took before `bytes`.
     before: u64,
-    /// Documents at QoS 0 and where each ends: nothing else will be heard of them.
+    /// Documents at QoS 0 and where each ends: its last byte on the socket acknowledges it.
     unwritten: VecDeque<(u64, Flight)>,
 }
 
@@ -48,7 +48,7 @@ impl Out {
         self.bytes.len() - self.taken >= OUT_LIMIT
     }
 
-    /// The packet that was written last is all that will be heard of this flight.
+    /// The last byte of the packet that was written last acknowledges this message.
     pub(super) fn watch(&mut self, flight: Flight) {
         self.unwritten.push_back((self.before + self.bytes.len() as u64, flight));
     }

@@ -30,7 +30,7 @@ pub(super) type Stored<T> = BoxFuture<'static, Result<T, StoreError>>;
 
 /// What one connection is sent.
 pub(super) struct Sender {
-    /// The queues; the next turn is that of `turn`.
+    /// The queues; the one at `turn` is pulled next.
     pub(super) feeds: Vec<Feed>,
     turn: usize,
     aliases: Outward,

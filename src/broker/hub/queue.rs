@@ -39,7 +39,7 @@ pub(crate) struct SharedQueue {
     on_disk: OnDisk,
     /// Of all queues.
     all_on_disk: Arc<OnDisk>,
-    /// A lock because publishers, the store's news and consumers meet here; held for a few operations on memory.
+    /// A lock because publishers, the store's events and consumers meet here; held for a few operations on memory.
     state: Mutex<State>,
 }
 

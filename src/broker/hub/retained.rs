@@ -90,8 +90,8 @@ impl Hub {
             poll_fn(|cx| if session.queue.has_room(cx.waker()) { Poll::Ready(()) } else { Poll::Pending }).await;
             session.queue.push_retained(Item::memory(message, target), self.announced());
         } else if self.has_room_on_disk(&session.queue, &message) {
-            // A lasting session has it until it is acknowledged, however often its connection breaks. What is committed is
-            // announced; nobody has to wait for it here.
+            // A lasting session has it until it is acknowledged, however often its connection breaks. The commit notifies
+            // the queue, so it is not awaited here.
             let (targets, incoming, retain, will_of) = (vec![target], None, None, None);
             let _announced = self.store.enqueue(Enqueue { message, targets, incoming, retain, will_of }).await?;
         }

@@ -255,7 +255,7 @@ impl Hub {
         true
     }
 
-    /// Ends the groups that nobody is a member of: connections that were cut may have left them.
+    /// Ends the groups without members, which connections that were cut may have left behind.
     pub(super) async fn end_empty_groups(&self) {
         let _alone = self.groups.lock().await;
         for group in self.registry.empty_groups() {
@@ -266,7 +266,7 @@ impl Hub {
     /// To be called with `groups` locked. Should it be cut short, the group is an empty one.
     async fn end_group(&self, group: &Arc<Group>) {
         self.routes.remove(group.filter(), &group.queue);
-        // Whoever had the store keep it may have gone before it heard the name.
+        // The connection that had the store keep the queue may have ended before it knew the queue's id.
         if group.is_kept()
             && let Ok(kept) = self.store.keep_group(group.name.to_string()).await
             && let Ok(id) = kept.await

@@ -22,7 +22,7 @@ pub(in crate::broker) enum Proof {
 
 /// Everybody who logged in and is connected.
 ///
-/// A lock because connections come and go in their own tasks; it is held for a map operation, or a walk over the map
+/// A lock because connections come and go in their own tasks; it is held for a map operation, or a pass over the map
 /// when the users file has changed.
 #[derive(Debug)]
 pub(super) struct Logins {
@@ -32,7 +32,7 @@ pub(super) struct Logins {
 
 #[derive(Debug)]
 struct Entry {
-    /// That of the link.
+    /// That of the connection.
     number: u64,
     client: Box<str>,
     identity: Identity,
@@ -79,7 +79,7 @@ impl Logins {
         let users = self.lock();
         let fallen = users.values().flatten().filter(|entry| !stands(&entry.identity, &entry.proof));
         let links: Vec<Arc<Link>> = fallen.filter_map(|entry| entry.link.upgrade()).collect();
-        // Dropping the last reference to a link drops its entry, which takes this lock.
+        // Dropping the last reference to a connection drops its entry, which takes this lock.
         drop(users);
         for link in &links {
             link.end(Refusal::Revoked);

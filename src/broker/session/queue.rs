@@ -42,7 +42,7 @@ pub(crate) struct MemoryLimits {
 pub(crate) enum Pushed {
     /// It waits.
     Taken,
-    /// There is no room, or nobody reads: with QoS 0 it is dropped, with more its reader is too slow.
+    /// There is no room, or no consumer: with QoS 0 it is dropped, with more its client is too slow.
     Full,
 }
 
@@ -55,7 +55,7 @@ pub(crate) enum Pulled {
     Expired(Item),
 }
 
-/// What is left when nobody reads a queue any more.
+/// What is left when a queue has lost its last consumer.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Away {
     /// For each topic of documents that was known: the last one that was handed out and not acknowledged, or 0. For
@@ -91,7 +91,7 @@ pub(crate) struct Queue {
     /// The last row that was handed out.
     rows_sent: u64,
     topics: HashMap<Arc<str>, Cursor>,
-    /// Topics that are behind, each once, in the order of their turns.
+    /// Topics that are behind, each once, in the order in which they are read.
     turns: VecDeque<Arc<str>>,
     /// There are topics that wait and have no cursor.
     missed: bool,
@@ -100,7 +100,7 @@ pub(crate) struct Queue {
     reads: u64,
     /// The next read is of rows, if both rows and documents are behind.
     rows_turn: bool,
-    /// Somebody reads it.
+    /// It has a consumer.
     open: bool,
 }
 
@@ -128,12 +128,12 @@ impl Queue {
         }
     }
 
-    /// A queue that the store kept, and that nobody reads yet.
+    /// A queue that the store kept, without a consumer.
     pub(crate) fn kept(limits: MemoryLimits) -> Self {
         Self { rows: Cursor::behind(), open: false, ..Self::new(limits) }
     }
 
-    /// A reader is there (again). From now on what commits is announced; what is on disk is read: its rows, and the
+    /// The queue has a consumer. From now on what commits is announced; what is on disk is read: its rows, and the
     /// documents of the topics that are given to [`Self::watch`] after this.
     pub(crate) fn open(&mut self) {
         self.open = true;
@@ -242,7 +242,7 @@ impl Queue {
         }
     }
 
-    /// Nobody reads any more. What is on disk is dropped from memory, and so is QoS 0; what is only in memory with more
+    /// The last consumer has gone. What is on disk is dropped from memory, and so is QoS 0; what is only in memory with more
     /// stays.
     pub(crate) fn away(&mut self) -> Away {
         let seen = self.topics.drain().map(|(topic, cursor)| cursor.seen(&topic)).collect();

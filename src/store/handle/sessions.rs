@@ -207,7 +207,7 @@ impl Store {
         self.board.listen();
     }
 
-    /// Waits until there is news; returns all of it. For one caller. Cancel-safe: what is not returned is not taken.
+    /// Waits until commits brought something; returns all of it. For one caller. Cancel-safe: what is not returned is not taken.
     pub async fn fresh(&self) -> FreshBatch {
         loop {
             let news = self.board.take_news();

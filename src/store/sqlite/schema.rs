@@ -122,8 +122,8 @@ ALTER TABLE deliveries ADD COLUMN unknown INTEGER NOT NULL DEFAULT 0;    -- refu
 /// | `way` | the transport | '' | the transport, or 'inbox' |
 /// | `body` | what is sent | what all deliveries have in common | what is the recipient's alone; NULL of an inbox |
 /// | `deadline`, `look_at` | as before | 2^63 - 1, which never comes | as before; of an inbox perhaps 2^63 - 1 |
-/// | `order_key` | as before | NULL from when nobody waits for it any more | NULL |
-/// | `told_seq` | the last status in `outbox` | likewise | 0 of a push; of an inbox its document there, 0 before its turn |
+/// | `order_key` | as before | NULL once it does not hold the key any more | NULL |
+/// | `told_seq` | the last status in `outbox` | likewise | 0 of a push; of an inbox its document there, 0 before it is due |
 /// | `message` | NULL | NULL | the row of its message |
 ///
 /// An `outbox` row of kind 4 is the document of a delivery into an inbox: `about` and `tail` name that delivery, and `payload`

@@ -30,7 +30,7 @@ enum State {
         /// Something was announced since the last page was asked for.
         news: bool,
     },
-    /// Nobody subscribes any more.
+    /// No subscription matches any more.
     Unwatched,
 }
 
@@ -92,14 +92,14 @@ impl Cursor {
         self.state = State::Behind { target: None, news: true };
     }
 
-    /// Somebody subscribes (again).
+    /// A subscription matches (again).
     pub(super) fn watch(&mut self) {
         if self.state == State::Unwatched {
             self.fall_behind();
         }
     }
 
-    /// Nobody subscribes any more; what is not handed out is dropped.
+    /// No subscription matches any more; what is not handed out is dropped.
     pub(super) fn unwatch(&mut self) {
         if let Some((&first, _)) = self.items.iter().find(|(_, place)| **place == Place::Ready) {
             self.taken = first - 1;

@@ -186,7 +186,7 @@ impl Queue {
         }
     }
 
-    /// A document that was handed out is bigger than its reader takes. It stays in the outbox and is not offered again
+    /// A document that was handed out is bigger than its client takes. It stays in the outbox and is not offered again
     /// until [`Self::offer_again`], or until the queue is opened again.
     pub(crate) fn set_aside(&mut self, reference: &DocumentRef) {
         if let Some(cursor) = self.topics.get_mut(&reference.topic) {
@@ -194,7 +194,7 @@ impl Queue {
         }
     }
 
-    /// A reader is there that takes more: what was set aside is read again.
+    /// A consumer came that may take bigger packets: what was set aside is read again.
     pub(crate) fn offer_again(&mut self) {
         let again = |(topic, cursor): (&Arc<str>, &mut Cursor)| cursor.rewind().then(|| Arc::clone(topic));
         for topic in self.topics.iter_mut().filter_map(again).collect::<Vec<_>>() {
