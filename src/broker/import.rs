@@ -1,4 +1,4 @@
-//! What earlier releases left in the folder of sessions (`[broker] data`), for the store.
+//! Reads the sessions that earlier releases kept in files (`[broker] data`), so that the store can take them.
 //!
 //! They kept sessions and retained messages in files of their own:
 //!
@@ -41,28 +41,26 @@ pub(super) struct Imported {
     /// The sessions; what waits for each is told by [`Imported::waiting`].
     pub(super) sessions: Vec<FormerSession>,
     folder: Folder,
-    /// Names of files that were not asked for yet.
+    /// Names of retained files that were not read yet.
     retained: std::vec::IntoIter<String>,
     /// What has been left out so far.
     pub(super) left_out: LeftOut,
 }
 
-/// A session of an earlier release.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct FormerSession {
-    /// Its key as it is today. Of a client id that is no part of its key, the key's part takes the place, until the client
-    /// comes back.
+    /// Its key in today's form. Where the key holds a hash instead of the client id, `record.client` is that hash until
+    /// the client connects again.
     pub(super) record: SessionRecord,
     /// When its last connection ended, in Unix milliseconds; `None` if it had one at the end.
     pub(super) left_at: Option<u64>,
     pub(super) subscriptions: Vec<KeptSubscription>,
-    /// What it is called in the folder.
+    /// The name of its folders.
     name: String,
-    /// What another session of the same client is called, which the first release made.
+    /// The name of a second session of the same client, under the key of the first release.
     joined: Option<String>,
 }
 
-/// What waits for a session.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Waiting {
     /// In the order in which it is sent.
@@ -77,11 +75,10 @@ pub(super) struct Waiting {
 pub(super) struct LeftOut {
     /// Documents of the bridge: they are in the store.
     pub(super) documents: u64,
-    /// Wills.
     pub(super) wills: u64,
-    /// Messages at QoS 0, and those sent to a client under its former key that has another session by now.
+    /// Messages at QoS 0, and the in-flight messages of a second session of the client, under its former key.
     pub(super) messages: u64,
-    /// Records and files that cannot be understood, and subscriptions that are none.
+    /// Records and files that cannot be understood, and subscriptions with invalid topic filters.
     pub(super) damaged: u64,
 }
 
@@ -100,11 +97,6 @@ pub(super) fn read(folder: &Path) -> io::Result<Option<Imported>> {
 }
 
 impl Imported {
-    /// What waits for a session.
-    ///
-    /// # Errors
-    ///
-    /// If the disk fails.
     pub(super) fn waiting(&mut self, session: &FormerSession) -> io::Result<Waiting> {
         let mut waiting = Waiting::default();
         let mut sent = self.folder.inflight(&session.name, &mut self.left_out.damaged)?;
@@ -120,7 +112,7 @@ impl Imported {
             Some(former) => self.missing(former, &own)?,
         };
         for message in former.into_iter().chain(own) {
-            // A kill between two files leaves what is sent again in both.
+            // After a kill a resent message may be both in `queues/` and in `inflight/`.
             if !message.packet_id().is_some_and(|id| on_the_way.contains(&id)) {
                 self.take_queued(message, &mut waiting);
             }
@@ -128,7 +120,8 @@ impl Imported {
         Ok(waiting)
     }
 
-    /// The next retained message, and the user who published it; `None` of the bridge and of clients without a log-in.
+    /// The next retained message, and the user who published it; the user is `None` for the bridge and for anonymous
+    /// clients.
     ///
     /// # Errors
     ///

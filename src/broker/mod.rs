@@ -182,7 +182,7 @@ impl Broker {
         }
     }
 
-    /// The addresses.
+    /// Where the sockets were bound, with the ports that the system chose.
     pub fn addresses(&self) -> Bound {
         self.listeners.bound
     }

@@ -4,12 +4,10 @@
 //! id and rule, and one counter with the reason as its label. What the client is told stands in the same table: the
 //! reason code and the reason string of MQTT 5, and the return code of a CONNACK in 3.1.1, which has no other word.
 //!
-//! Of a packet that breaks a rule of MQTT, the reason string names the rule (`faults`). What is left to the engine ends an
-//! MQTT 5 connection without a word, though with a line: topic aliases that are unknown or too high, and texts in
-//! properties that are no texts.
+//! Of a packet that breaks a rule of MQTT, the reason string names the rule ([`wire::Fault`](super::wire::Fault)).
 //!
-//! What a stranger wrote is shown escaped and cut ([`shown`]). Lines are limited ([`lines`]), so that one noisy client hides
-//! neither others nor other trouble; the counter counts all.
+//! What a client wrote is shown escaped and cut ([`shown`]). Log lines are limited ([`lines`]), so that one noisy client
+//! hides neither others nor other reasons; the counter counts all.
 
 use std::borrow::Cow;
 use std::fmt::Display;
@@ -167,7 +165,6 @@ impl Refusal {
         self.row().rule
     }
 
-    /// The reason code of MQTT 5.
     pub(super) fn code(self) -> u8 {
         self.row().code
     }

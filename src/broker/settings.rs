@@ -21,7 +21,7 @@ pub struct BrokerConfig {
     pub jwt: Option<JwtConfig>,
     /// Names of BALs beside those of the users file: a token of the role `user` for one of them is refused.
     pub bals: BTreeSet<String>,
-    /// The folder for sessions and retained messages; `None` keeps them in memory, as long as the process lives.
+    /// The folder in which earlier releases kept sessions and retained messages: they are imported into the store once.
     pub data: Option<PathBuf>,
     /// The limits.
     pub limits: BrokerLimits,
@@ -98,7 +98,7 @@ pub struct BrokerLimits {
     pub packet_bytes: usize,
     /// The longest topic or filter, in bytes.
     pub topic_bytes: usize,
-    /// Levels of a topic or filter.
+    /// Levels of a topic or filter, the `$share/{group}/` of a shared one not counted.
     pub topic_levels: usize,
     /// Messages of one chat user's connection per second; who sends more is read more slowly. BALs are held up by the
     /// disk alone.

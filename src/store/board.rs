@@ -15,18 +15,20 @@ use tokio::sync::{Notify, watch};
 pub(super) struct Board {
     /// Under a mutex like the topics below; held for a copy only.
     figures: Mutex<StoreFigures>,
-    /// A set shared under a mutex, because a topic that gets a thousand documents is to be looked at once: a channel
-    /// would have to be unbounded or make the writer wait for the reader. Held for an insert or a take only.
+    /// A set under a mutex, so that a topic that gets a thousand documents is reported once: a channel would have to be
+    /// unbounded or make the writer wait for its receiver. Held for an insert or a take only.
     fresh_topics: Mutex<BTreeSet<String>>,
     pub(super) fresh: Notify,
-    /// Somebody wants the news themselves, and then nobody the topics: see [`super::Store::listen`].
+    /// A broker takes `news`; then nobody takes `fresh_topics`: see [`super::Store::listen`].
     listening: AtomicBool,
-    /// A bounded list under a mutex and no channel: when it is full the writer goes on, and leaves names.
+    /// A bounded list under a mutex and no channel: when it is full the writer goes on and keeps only names of topics
+    /// and queues, whose rows the receiver reads from the store.
     news: Mutex<News>,
     pub(super) news_came: Notify,
     pub(super) health: watch::Sender<StoreHealth>,
     pub(super) due: watch::Sender<u64>,
-    /// What went at once and was not taken yet; no more than its transports have room for. Under a mutex like the topics.
+    /// Messages accepted as in flight that their transport has not taken; no more than the transports have room for.
+    /// Under a mutex like the topics.
     gone: Mutex<Vec<(Transport, Claimed)>>,
     pub(super) gone_at_once: watch::Sender<u64>,
 }
@@ -91,7 +93,7 @@ impl Board {
         gone.extract_if(.., |(by, _)| by == transport).map(|(_, claimed)| claimed).collect()
     }
 
-    /// Shows how the disk is. True if it is news: another reason of the same trouble is none.
+    /// Shows how the disk is. True if it changed between ok and blocked; another reason of the same block is no change.
     pub(super) fn turned(&self, now: StoreHealth) -> bool {
         self.health.send_if_modified(|health| {
             let news = (*health == StoreHealth::Ok) != (now == StoreHealth::Ok);
@@ -109,7 +111,7 @@ struct News {
 }
 
 impl News {
-    /// Once there are names, all that comes later becomes one: whoever reads a name looks on the disk, behind what he has.
+    /// Once there are names, only names are added: the receiver reads the rows from the store, in their order.
     fn add(&mut self, fresh: Fresh) {
         let batch = &mut self.batch;
         let bytes = match (&fresh, batch.items.last()) {

@@ -12,7 +12,7 @@ pub const NOTES_PER_TOPIC: u32 = 1000;
 /// id of such a message is not remembered: it may come again, corrected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Note {
-    /// Where it goes.
+    /// The MQTT topic on which it is published.
     pub topic: String,
     /// The document.
     pub payload: Bytes,
@@ -37,12 +37,12 @@ pub enum Origin {
     Delivery(Sid),
 }
 
-/// Who has a document that was published.
+/// By whom a document was acknowledged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TakenBy {
-    /// The broker, for its readers.
+    /// The broker, or a client that is not the owner of the topic.
     Broker,
-    /// The owner of the topic, by one of its devices.
+    /// The owner of the topic, from one of its devices.
     Reader,
 }
 
@@ -57,20 +57,20 @@ pub struct DocumentRef {
     pub origin: Origin,
 }
 
-/// A document that waits to be published.
+/// A document of the outbox.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Waiting {
-    /// Its name, for [`super::Store::published`].
+    /// Names it, for [`super::Store::published`].
     pub reference: DocumentRef,
     /// The document.
     pub payload: Bytes,
-    /// MQTT 5 correlation data.
+    /// Published with it as MQTT 5 correlation data.
     pub correlation: Option<Bytes>,
     /// Whether it may have been published before.
     pub redelivered: bool,
 }
 
-/// How far the documents of a topic may have been seen by a reader.
+/// How far the documents of a topic may have been sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Seen {
     /// The topic.

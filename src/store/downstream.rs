@@ -51,7 +51,7 @@ pub enum Deliveries {
 pub struct NewPush {
     /// Messages of one recipient are claimed in the order of their `sid`.
     pub recipient: Recipient,
-    /// By which transport it goes.
+    /// The order of a recipient's messages holds on one transport, not across them.
     pub transport: Transport,
     /// When it is not worth sending any more, in Unix milliseconds.
     pub deadline_ms: u64,
@@ -128,7 +128,7 @@ impl NewDelivery {
 /// Where one of several deliveries goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Destination {
-    /// To a push service.
+    /// To a push service, by its transport.
     Push {
         /// When, and to whom.
         push: NewPush,
@@ -137,7 +137,7 @@ pub enum Destination {
     },
     /// Into an inbox: the body is published there as it is.
     Inbox {
-        /// The topic.
+        /// The topic of the inbox.
         topic: String,
         /// When it is not worth reading any more, in Unix milliseconds; without, it lies there until it is taken.
         deadline_ms: Option<u64>,
@@ -161,13 +161,14 @@ pub enum Accepted {
 /// What to hand out.
 #[derive(Debug, Clone)]
 pub struct DueQuery {
-    /// Only what goes by this one.
+    /// Hands out messages of this transport only.
     pub transport: Transport,
     /// Unix milliseconds.
     pub now: u64,
-    /// The transport has room for so many, together with what went at once and whoever asks has not taken yet.
+    /// For how many messages the transport has room, those included that were accepted as in flight and that it has not
+    /// taken yet.
     pub limit: usize,
-    /// How many of those that went at once by this transport whoever asks has taken
+    /// How many of the messages that were accepted as in flight the dispatcher has taken from the list since the start
     /// ([`super::Store::take_gone_at_once`]).
     pub at_once: u64,
     /// How many of one recipient the transport may have at a time.
@@ -200,7 +201,8 @@ pub struct Taken {
     pub claimed: Vec<Claimed>,
     /// How many messages were found overdue instead, and expired.
     pub expired: u64,
-    /// How many went at once before these, by this transport, since the store was opened.
+    /// How many messages of this transport were accepted as in flight, since the store was opened, before these were
+    /// handed out.
     pub at_once: u64,
     /// When to ask again, in Unix milliseconds; not after `now` when more is due already, `None` when nothing waits.
     pub next_due: Option<u64>,
@@ -211,7 +213,7 @@ pub struct Taken {
 pub enum Recorded {
     /// No such delivery, or not any more.
     Unknown,
-    /// It means nothing (any more).
+    /// The event does not apply to the delivery in its state; nothing changed.
     Swallowed,
     /// The delivery moved.
     Moved {

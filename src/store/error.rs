@@ -90,7 +90,7 @@ pub enum CloseError {
 /// Whether the store takes what it is given.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum StoreHealth {
-    /// It does.
+    /// Transactions are committed.
     #[default]
     Ok,
     /// The disk is full or refuses: nothing is lost, nothing is answered, and the same work is tried again.

@@ -12,11 +12,11 @@ pub const RECEIPT_GRACE_MS: u64 = 10 * 60 * 1000;
 pub struct Limits {
     /// Deliveries of downstream messages that are still to be pushed. All of a message are taken, or none.
     pub queue_rows: u64,
-    /// Their bytes.
+    /// The bytes that are kept for them; what several recipients get counts once.
     pub queue_bytes: u64,
     /// Upstream messages not yet with their BAL.
     pub spool_rows: u64,
-    /// Their bytes.
+    /// The bytes of their payloads.
     pub spool_bytes: u64,
     /// How long what is settled is remembered, in hours.
     pub history_hours: u64,
@@ -52,13 +52,13 @@ pub struct StoreFigures {
     pub queue_bytes: u64,
     /// Upstream messages not yet with their BAL.
     pub spool_rows: u64,
-    /// Their bytes.
+    /// The bytes of their payloads.
     pub spool_bytes: u64,
     /// Settled messages that are remembered, both ways; not those that are kept.
     pub history_rows: u64,
     /// Notes dropped because nobody read them, since the start.
     pub notes_dropped: u64,
-    /// Transactions since the start.
+    /// Transactions since the start; an empty batch is none.
     pub commits: u64,
     /// Verbs since the start; divided by `commits`, the size of a batch.
     pub verbs: u64,
@@ -142,7 +142,7 @@ pub struct Recovery {
 /// What one call of [`super::Store::sweep`] did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Swept {
-    /// How many messages expired.
+    /// How many deliveries expired whose sender was told so.
     pub expired: u64,
     /// There is more to do at once.
     pub more: bool,

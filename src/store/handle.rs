@@ -43,8 +43,8 @@ impl<T> Future for Committed<T> {
 /// The store. Cheap to clone.
 ///
 /// Every verb has two steps: the first waits for room in the queue, the second for the disk. Verbs are done in the
-/// order in which their first step ended. The first step fails when the store is closed, and with nothing else. What it
-/// means to ask again stands in the [room's own words](crate::store).
+/// order in which their first step ended. The first step fails when the store is closed, and with nothing else. What
+/// happens to a verb that is sent twice: see the table in [`crate::store`].
 ///
 /// ```no_run
 /// # async fn f(store: fcm_mqtt_bridge::store::Store, new: fcm_mqtt_bridge::store::NewMessage) -> anyhow::Result<()> {
@@ -64,8 +64,8 @@ impl Store {
         Self { queue, board, path }
     }
 
-    /// Takes a message of a BAL and queues its status `accepted`. Where its transport has room and nothing older is due, it is
-    /// in flight at once ([`Self::gone_at_once`]).
+    /// Takes a message of a BAL and queues its status `accepted`. Where its transport has room and nothing older is
+    /// due, it is stored as in flight by this verb ([`Self::gone_at_once`]).
     pub async fn accept(&self, new: NewMessage) -> Result<Committed<Accepted>, StoreError> {
         self.queue.submit(move |tx| accept::accept(tx, &new)).await
     }
@@ -81,15 +81,15 @@ impl Store {
         self.queue.submit(move |tx| dispatch::take_due(tx, &query)).await
     }
 
-    /// Writes down what became of a delivery, queues what its sender is told, and lets go what waited
-    /// for it: the next of its order key, and of its recipient. `at` is Unix milliseconds.
+    /// Records what became of a delivery, queues what its sender is told, and makes the next messages of its order key
+    /// and of its recipient due. `at` is Unix milliseconds.
     pub async fn record(&self, sid: Sid, event: Event, at: u64) -> Result<Committed<Recorded>, StoreError> {
         self.queue.submit(move |tx| dispatch::record(tx, sid, &event, at)).await
     }
 
-    /// Somebody says below the topics of `name` that he has these messages: an app that it has a push, which counts where
-    /// nobody else can say so; the reader of the inbox of `name` what lay there, by the id of the delivery or of its message;
-    /// or a BAL that it has a message of a device. Returns what became of the deliveries, each by its own id.
+    /// An acknowledgement on a topic of `name`: by an app for a push, where no push service reports the receipt; by a
+    /// client for documents in the inbox of `name`, by the id of the delivery or of its message; or by a BAL for
+    /// upstream messages. Returns what became of the deliveries, each by its own id.
     pub async fn confirm(
         &self,
         name: &Owner,
@@ -122,7 +122,7 @@ impl Store {
         self.queue.submit(move |tx| inbox::give_routes(tx, &routes)).await
     }
 
-    /// A BAL says that it has this upstream message, and all before it that were published.
+    /// A BAL acknowledges this upstream message, and all before it that were published.
     ///
     /// # Errors
     /// When the store is closed, or fails on the way; what was dropped so far is.
@@ -151,9 +151,9 @@ impl Store {
         self.queue.submit(|tx| outbox::topics(tx)).await
     }
 
-    /// The broker, or the reader, has these documents. References of one topic side by side cost least. Returns what became of
-    /// the deliveries among them. Goes with the next transaction of others, or after
-    /// [`super::sqlite::Settings::patience`]: what a crash makes it forget is published again, marked.
+    /// These documents are acknowledged. References of one topic side by side cost least. Returns what became of the
+    /// deliveries among them. Deferred: it goes with the next transaction of other verbs, or after
+    /// [`super::sqlite::Settings::patience`]; what a crash makes it forget is published again, marked.
     pub async fn published(
         &self,
         references: Vec<DocumentRef>,
@@ -163,8 +163,8 @@ impl Store {
         self.queue.submit_patiently(move |tx| outbox::published(tx, &references, by, at)).await
     }
 
-    /// The last verb of a publisher that stops in order: of each of these topics the documents up to the one named may
-    /// have been seen and are marked the next time; what lies behind them was not.
+    /// Of each of these topics the documents up to `seq` are published with `redelivered` the next time; what lies
+    /// behind counts as not handed out. For a publisher that stops, or has no subscriber.
     pub async fn parted(&self, topics: Vec<Seen>) -> Result<Committed<()>, StoreError> {
         self.queue.submit(move |tx| outbox::parted(tx, &topics)).await
     }
@@ -207,13 +207,13 @@ impl Store {
         self.board.due.subscribe()
     }
 
-    /// Changes whenever a message went at once: it was accepted as in flight already, and is to be sent now.
+    /// Changes whenever a message was accepted as in flight and is to be sent now.
     pub fn gone_at_once(&self) -> watch::Receiver<u64> {
         self.board.gone_at_once.subscribe()
     }
 
-    /// What went at once by this transport since it was last asked, in order. It goes behind what [`Self::take_due`] handed
-    /// out before it ([`Taken::at_once`] tells), and in flight like that.
+    /// Takes the messages of this transport that were accepted as in flight, in order. Send these after the deliveries
+    /// of every `take_due` whose [`Taken::at_once`] is smaller; they are already in flight.
     pub fn take_gone_at_once(&self, transport: &Transport) -> Vec<Claimed> {
         self.board.take_gone(transport)
     }
@@ -237,7 +237,7 @@ impl Store {
         tokio::task::spawn_blocking(look).await.unwrap_or(Err(StoreError::Closed))
     }
 
-    /// Figures for metrics.
+    /// Figures for metrics, as of the last commit.
     pub fn figures(&self) -> StoreFigures {
         self.board.figures()
     }

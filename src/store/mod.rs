@@ -1,4 +1,4 @@
-//! The store: the durable outbox and inbox, asked and told in words of the domain.
+//! The store: outbox, inbox, and the sessions of the embedded broker, by verbs in words of the domain.
 //!
 //! Invariant: a verb's answer leaves only after its transaction is on disk. What was answered survives `kill -9`; what
 //! was not answered may be asked again, and is recognised.
@@ -8,8 +8,8 @@
 //!                                (full: wait)
 //! ```
 //!
-//! [`Store`] has the verbs. What they take and give is data: no function crosses this border, and nothing of SQL. Only the
-//! bridge writes here. Operators read through [`Inspector`], also while the bridge runs.
+//! [`Store`] has the verbs. What they take and give is data: no function crosses this border, and nothing of SQL. The
+//! bridge and the embedded broker write. Operators read through [`Inspector`], also while the bridge runs.
 //!
 //! # Messages and deliveries
 //!
@@ -29,7 +29,7 @@
 //! | `tell` | writes a second note |
 //! | `take_due` | gives nobody what is in flight, until `record` or a start says what became of it |
 //! | `record`, `confirm` | do nothing: the event means nothing any more |
-//! | `unrouted`, `next_to_publish`, `last_presences` | give the same again; documents that were given count as read after a crash |
+//! | `unrouted`, `next_to_publish`, `topics_to_publish`, `last_presences` | give the same again; documents that were given count as read after a crash |
 //! | `give_routes` | leaves what has a route by now |
 //! | `acked_up_to`, `sweep` | go on where they stopped: each part is a transaction |
 //! | `published`, `parted` | do nothing more |

@@ -9,7 +9,8 @@ use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-/// News of commits that wait to be taken from the store, at most; of what is beyond it only the names are kept.
+/// Events of commits that wait to be taken from the store, at most; beyond it only the names of topics and queues are
+/// kept.
 pub const FRESH_MAX: usize = 8192;
 /// Their bytes, at most: topics, payloads, properties.
 pub const FRESH_BYTES: usize = 16 << 20;
@@ -21,7 +22,7 @@ pub struct QueueId(pub i64);
 /// An application message as it was published.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
-    /// The topic, whole.
+    /// The topic, never an alias.
     pub topic: Arc<str>,
     /// The payload.
     pub payload: Bytes,
@@ -83,7 +84,7 @@ pub struct KeptSubscription {
 /// A session as the store has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeptSession {
-    /// Its queue.
+    /// Names it to all other verbs.
     pub queue: QueueId,
     /// Whose it is.
     pub record: SessionRecord,
@@ -93,7 +94,7 @@ pub struct KeptSession {
     pub subscriptions: Vec<KeptSubscription>,
     /// Messages of clients that wait for it.
     pub rows: u64,
-    /// Their bytes.
+    /// [`Message::bytes`] of all of them.
     pub bytes: u64,
     /// Packet identifiers of QoS 2 messages that it published and has not released.
     pub incoming: Vec<u16>,
@@ -137,13 +138,13 @@ pub struct ImportedSent {
 /// The queue of a shared subscription with at least one lasting member.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeptGroup {
-    /// Its queue.
+    /// Names it to all other verbs.
     pub queue: QueueId,
     /// `{group}/{filter}`, as behind `$share/`.
     pub name: String,
     /// Messages of clients that wait for it.
     pub rows: u64,
-    /// Their bytes.
+    /// [`Message::bytes`] of all of them.
     pub bytes: u64,
 }
 
@@ -234,7 +235,7 @@ pub struct GivenRow {
     pub copy: bool,
 }
 
-/// A row of a queue.
+/// A message in a queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QueueRow {
     /// Its number: growing over the whole store, never used twice.
@@ -247,14 +248,15 @@ pub struct QueueRow {
     pub packet_id: Option<u16>,
     /// QoS 2: its PUBREC has come, its PUBCOMP has not.
     pub released: bool,
-    /// It may have been sent before the last start. What was sent since then its reader knows itself.
+    /// It may have been sent before the last start, or by another member of the group that gave the row away. What was
+    /// sent since then its window knows itself.
     pub maybe_sent: bool,
 }
 
-/// Rows that went because nobody would want them any more.
+/// A number of rows of `queue`, and their bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Dropped {
-    /// How many.
+    /// Messages of clients; documents count 0.
     pub rows: u64,
     /// Their bytes, as in [`KeptSession::bytes`].
     pub bytes: u64,
@@ -292,7 +294,7 @@ pub struct DocumentPage {
 /// How much one look into a queue brings at most. One row always comes, if there is any.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Page {
-    /// Rows.
+    /// At most so many rows.
     pub rows: usize,
     /// Bytes of payloads and properties.
     pub bytes: usize,
@@ -312,7 +314,7 @@ pub struct TakenDocument {
 pub struct Acknowledged {
     /// The queue, if it is a lasting one.
     pub queue: Option<QueueId>,
-    /// Rows of the queue.
+    /// Numbers of rows of the queue.
     pub rows: Vec<u64>,
     /// Documents.
     pub documents: Vec<TakenDocument>,
@@ -390,7 +392,7 @@ pub struct SessionSummary {
     pub subscriptions: u64,
     /// Messages of clients that wait for it.
     pub rows: u64,
-    /// Their bytes.
+    /// [`Message::bytes`] of all of them.
     pub bytes: u64,
     /// Documents of the bridge that another reader has had and that wait for this one.
     pub documents: u64,

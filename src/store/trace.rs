@@ -36,7 +36,7 @@ pub struct TraceDelivery {
     pub transport: String,
     /// The push service's own name for it.
     pub provider_id: Option<String>,
-    /// Its order key.
+    /// Its order key; messages of one BAL and key go one after the other.
     pub order: Option<String>,
     /// Where it stands.
     pub state: State,

@@ -9,7 +9,7 @@ use bytes::Bytes;
 pub struct Route {
     /// The BAL.
     pub bal: Owner,
-    /// Its topic.
+    /// The topic of the BAL on which they are published.
     pub topic: String,
     /// What makes a message done.
     pub acks: Acks,

@@ -17,23 +17,22 @@ use crate::store::StoreError;
 #[derive(Default)]
 pub(super) struct Held {
     queue: VecDeque<(AckKind, u16, Says)>,
-    /// How many of them are PUBACKs.
     pubacks: usize,
 }
 
 /// What an acknowledgement waits for.
 pub(super) enum Says {
-    /// The message is safe.
+    /// Until the store has the message, and the bridge has answered.
     Safe(Promise),
-    /// Nothing but those before: it was said before, or the message is dropped.
+    /// Only for those before it: it repeats an earlier one, or its message is dropped (`$SYS` in 3.1.1).
     Again,
-    /// Nothing but those before: the message was not taken.
+    /// Only for those before it: the message is refused.
     No(Refusal),
-    /// The message was not taken: that its identifier is free on disk.
+    /// Until the packet identifier of the refused message is free on disk.
     Freed(Refusal, BoxFuture<'static, Result<(), StoreError>>),
 }
 
-/// What an acknowledgement that may leave says.
+/// What a released acknowledgement says.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Word {
     /// As the bridge or the store says.
@@ -42,7 +41,7 @@ pub(super) enum Word {
     No(Refusal),
     /// The message was not taken, and its identifier is free.
     Freed(Refusal),
-    /// The message could not be made safe.
+    /// The message could not be stored.
     NotSafe,
 }
 
@@ -52,7 +51,7 @@ impl Held {
         self.queue.push_back((kind, id, says));
     }
 
-    /// The acknowledgement that was taken last waits on, in its place.
+    /// Puts back the acknowledgement that was released last: something else has to be done before it leaves.
     pub(super) fn put_back(&mut self, kind: AckKind, id: u16, says: Says) {
         self.queue.push_front((kind, id, says));
     }
@@ -65,7 +64,6 @@ impl Held {
         self.queue.is_empty()
     }
 
-    /// How many PUBACKs there are.
     pub(super) fn pubacks(&self) -> usize {
         self.pubacks
     }

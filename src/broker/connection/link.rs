@@ -34,9 +34,8 @@ pub(crate) struct Link {
     silence_ms: AtomicU64,
     /// When the token ends with which the client came, in Unix milliseconds.
     expires_ms: AtomicU64,
-    /// The task of the connection.
     task: AtomicWaker,
-    /// Set when the session has been given back.
+    /// Set when the hub has taken the session back.
     gone: SetOnce<()>,
     /// A lock because others end the connection and speak of its client; held for moments.
     state: Mutex<State>,
@@ -146,12 +145,12 @@ impl Link {
         self.silence_ms.store(silence, Relaxed);
     }
 
-    /// The client has spoken, or is read again.
+    /// A packet came, or the client is read again.
     pub(super) fn heard(&self) {
         self.heard_ms.store(Self::clock(), Relaxed);
     }
 
-    /// What the client says is not read for now: it may be anything but silent.
+    /// Stops the keep alive while the client is not read.
     pub(super) fn deaf(&self) {
         self.heard_ms.store(NEVER, Relaxed);
     }
@@ -183,13 +182,12 @@ impl Link {
         !std::mem::replace(&mut self.lock().told, true)
     }
 
-    /// The session has been given back.
+    /// The hub has taken the session back.
     pub(crate) fn gone(&self) {
         // An error means that this was known.
         let _ = self.gone.set(());
     }
 
-    /// Waits for [`Self::gone`].
     pub(crate) async fn wait_gone(&self) {
         self.gone.wait().await;
     }

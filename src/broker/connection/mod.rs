@@ -61,7 +61,7 @@ mod request;
 mod send;
 mod settle;
 
-/// How often a connection looks at everything before others have their turn.
+/// How often a connection looks at everything before its task yields.
 const ROUNDS: usize = 4;
 
 /// Bytes of MQTT, whatever they are wrapped in.

@@ -31,12 +31,11 @@ pub(super) struct Out {
     unflushed: bool,
     /// All bytes that the socket ever took before `bytes`.
     before: u64,
-    /// Documents at QoS 0 and where each ends: nothing else will be heard of them.
+    /// Documents at QoS 0 and where each ends: its last byte on the socket acknowledges it.
     unwritten: VecDeque<(u64, Flight)>,
 }
 
 impl Out {
-    /// Where packets are written to.
     pub(super) fn buffer(&mut self) -> &mut Vec<u8> {
         if self.bytes.capacity() == 0 {
             self.bytes = SPARE.take();
@@ -49,7 +48,7 @@ impl Out {
         self.bytes.len() - self.taken >= OUT_LIMIT
     }
 
-    /// The packet that was written last is all that will be heard of this flight.
+    /// The last byte of the packet that was written last acknowledges this message.
     pub(super) fn watch(&mut self, flight: Flight) {
         self.unwritten.push_back((self.before + self.bytes.len() as u64, flight));
     }

@@ -231,7 +231,7 @@ impl Connection {
         }
     }
 
-    /// The message is not taken. The client is told in its turn.
+    /// The message is refused. The refusal leaves after the acknowledgements before it.
     fn refuse(&mut self, refusal: Refusal, detail: &str, answer: Option<(AckKind, u16)>) {
         self.tell(refusal, detail);
         if let Some((kind, id)) = answer {

@@ -21,7 +21,6 @@ use crate::ops::metrics::Metric;
 const CHUNK: usize = 64 * 1024;
 /// Requests of the client that wait for the disk; beyond them it is not read.
 const REQUESTS: usize = 8;
-/// The packet type of PUBLISH.
 const PUBLISH: u8 = 3;
 /// "Packet identifier not found" (MQTT 5, 2.4).
 const NO_SUCH_ID: u8 = 0x92;

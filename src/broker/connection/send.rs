@@ -30,28 +30,28 @@ pub(super) type Stored<T> = BoxFuture<'static, Result<T, StoreError>>;
 
 /// What one connection is sent.
 pub(super) struct Sender {
-    /// The queues; the next turn is that of `turn`.
+    /// The queues; the one at `turn` is pulled next.
     pub(super) feeds: Vec<Feed>,
     turn: usize,
     aliases: Outward,
-    /// Questions of the queues to the store.
+    /// Reads of the queues that the store has not answered.
     fills: Vec<(Lane, Stored<Vec<QueueRow>>)>,
     /// What is sent as soon as the store has the packet identifiers, in its order.
     staged: Vec<(Lane, Item, Option<Sent>)>,
     /// Those identifiers, of the rows with these numbers.
     ids: Vec<(u64, u16)>,
     pub(super) assigning: Option<Stored<()>>,
-    /// Rows of groups that leave the disk before they are sent to a session that is not there.
+    /// Rows of a group to delete from the store before they are sent, where the session is not a lasting one.
     leaving: Vec<Flight>,
-    /// Rows of a group that are to be the session's own.
+    /// Rows of a group that are to become rows of the session's own queue.
     claimed: Option<(Arc<SharedQueue>, Vec<GivenRow>)>,
     pub(super) giving: Option<Stored<u64>>,
-    /// Up to here the session's own rows come before anything of a group: 0 if all of them have come.
+    /// The last row that a group gave to the session's own queue; nothing of a group is sent before it. 0: it was sent.
     given: u64,
-    /// What the client has.
+    /// Acknowledged by the client, or written at QoS 0; the store is not told yet.
     pub(super) taken: Vec<Flight>,
-    /// What PUBRECs are answered with, when the rows are marked on disk: otherwise the message might be sent again after a
-    /// crash to a client that was told to forget its identifier.
+    /// PUBRELs that leave when their rows are marked on disk: otherwise the message might be sent again after a crash
+    /// to a client that was told to forget its identifier.
     pub(super) pubrels: Vec<Pubrel>,
     pub(super) asking: Option<Settling>,
     pub(super) settling: Option<Stored<()>>,
@@ -86,8 +86,8 @@ impl Sender {
         !self.taken.is_empty() && self.asking.is_none() && self.settling.is_none()
     }
 
-    /// Whether this group may be asked for something. Nothing of a group passes what it gave before; together with that may
-    /// only go what it gives as well, as much of it as the client has room for.
+    /// Whether the queue of the group may be pulled. The rows that a group gave before are sent first; while rows are
+    /// collected to be given, only the same group may add QoS 2 rows, as many as the window has room for.
     fn may_pull(&self, group: &Feed, room: usize) -> bool {
         match &self.claimed {
             None => self.has_taken_given(),
@@ -101,13 +101,13 @@ impl Sender {
         self.giving.is_none() && self.given == 0
     }
 
-    /// Nothing more is sent: who else reads the queues asks for what they lack, and takes it.
+    /// Ends the reads, and wakes other consumers of the queues, which ask for the same again.
     pub(super) fn abandon(&mut self, link: &super::Link) {
         self.fills.clear();
         self.feeds.iter().for_each(|feed| feed.queue.pass_on(link));
     }
 
-    /// What was watched for is on the socket: nothing else will be heard of it.
+    /// Moves what the socket has of QoS 0 to the acknowledged: no other acknowledgement comes for it.
     pub(super) fn written(&mut self, out: &mut Out) {
         self.taken.extend(std::iter::from_fn(|| out.next_written()));
     }
@@ -216,7 +216,7 @@ impl Connection {
         Ok(self.stage(Lane::Own, item, Some(sent)))
     }
 
-    /// Has the store make what was claimed the session's own. It comes from there.
+    /// Has the store make the claimed rows rows of the session's own queue, from which they are sent.
     pub(super) fn give(&mut self) {
         if let Some((group, rows)) = self.sender.claimed.take() {
             self.sender.giving = Some(self.guard.hub.give(group, &self.guard.session, rows));
@@ -233,7 +233,7 @@ impl Connection {
         Ok(())
     }
 
-    /// The client is not sent this: another reader is to have the document, and of anything else it is rid.
+    /// This client is not sent the item. A document stays for another subscriber; anything else is acknowledged.
     fn withhold(&mut self, queue: &SharedQueue, lane: Lane, item: Item) {
         match &item.source {
             Source::Document(reference) => queue.set_aside(reference),
@@ -264,7 +264,7 @@ impl Connection {
 
     fn send(&mut self, lane: Lane, item: Item, sent: Option<Sent>) {
         self.write(&item, sent);
-        // At QoS 0 nothing else will be heard of it, and it is kept somewhere.
+        // At QoS 0 the bytes on the socket are the acknowledgement.
         if sent.is_none() && item.source != Source::Memory {
             self.out.watch(Flight::unsent(lane, &item));
         }

@@ -22,7 +22,7 @@ const READERS: Duration = Duration::from_secs(2);
 pub(super) struct Pubrel {
     pub(super) id: u16,
     pub(super) code: u8,
-    /// What is to be marked on disk before.
+    /// The row to mark before the PUBREL leaves.
     pub(super) row: Option<u64>,
 }
 
@@ -33,7 +33,7 @@ impl Connection {
         self.sender.pubrels.extend(released.map(|(id, row)| Pubrel { id, code: 0, row }));
     }
 
-    /// Has hub and store know what the client has.
+    /// Tells the store what the client acknowledged. Ready when the store has all of it.
     pub(super) fn poll_acknowledged(&mut self, cx: &mut Context<'_>) -> Result<Poll<()>, End> {
         // Each for itself: the store has time for what was taken, and a client waits for its PUBRELs.
         let (released, taken) = (self.poll_pubrels(cx)?, self.poll_taken(cx)?);

@@ -20,7 +20,7 @@ use crate::mqtt::Change;
 use crate::ops::clock::now_ms;
 use crate::store::{Message, SessionRecord, StoreError, Will};
 
-/// How long a log-in may take, with everything for which it has to wait.
+/// How long the log-in may take, and the wait for the session as long again.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long a session that is on disk waits for the disk to know of its new connection, and a will for its place there.
 pub(super) const DISK: Duration = Duration::from_secs(1);
@@ -29,9 +29,7 @@ const TAKE_OVER: Duration = Duration::from_secs(5);
 /// A session that is kept for ever (MQTT 5, 3.1.2.11.2).
 pub(super) const FOREVER: u32 = u32::MAX;
 
-/// A client that was let in.
 pub(crate) struct Admitted {
-    /// Its session.
     pub(crate) session: Arc<Session>,
     /// What of it is the connection's.
     pub(crate) own: Own,
@@ -41,7 +39,6 @@ pub(crate) struct Admitted {
     pub(crate) assigned: Option<Arc<str>>,
     /// How long the session is kept without a connection, in seconds.
     pub(crate) expiry_s: u32,
-    /// What the client may do.
     pub(crate) rights: Rights,
     /// As long as it lives, no other connection takes the session over: until the CONNACK is written.
     pub(crate) turn: Turn,
@@ -68,7 +65,7 @@ impl Hub {
     pub(crate) async fn admit(self: &Arc<Self>, connect: &Connect<'_>, link: &Arc<Link>) -> Result<Admitted, Refused> {
         let busy = |_late| Refused::from(Refusal::Busy);
         let visitor = timeout(PATIENCE, self.identify(connect, link)).await.map_err(busy)??;
-        // Not before it is known who this is: nobody has to wait for a stranger.
+        // Claimed after the log-in, so that a client that is not authenticated holds up no session.
         let turn = timeout(PATIENCE, self.registry.claim(&visitor.key)).await.map_err(busy)?;
         self.end_former(&visitor.key, connect.clean).await?;
         let mut former = self.registry.session(&visitor.key);
@@ -206,12 +203,11 @@ impl Hub {
         asked_s.min(longest)
     }
 
-    /// The will of a CONNECT. One that its client may not write, or that is over a limit, is told, and never published.
+    /// The will of a CONNECT. One that its client may not write is refused, and never published.
     fn will(&self, connect: &Connect<'_>, visitor: &Visitor, link: &Link) -> Option<Will> {
-        let wire::Will { topic, over_limit, payload, qos, retain, properties } = connect.will.as_ref()?;
-        if *over_limit || !visitor.caller.rights().may_publish(topic) {
-            let refusal = if *over_limit { Refusal::TopicLimit } else { Refusal::WillTopic };
-            self.refusals.tell(refusal, &link.who(), topic);
+        let wire::Will { topic, payload, qos, retain, properties, .. } = connect.will.as_ref()?;
+        if !visitor.caller.rights().may_publish(topic) {
+            self.refusals.tell(Refusal::WillTopic, &link.who(), topic);
             return None;
         }
         let message = Message {

@@ -38,7 +38,7 @@ pub(crate) type Settling = BoxFuture<'static, Result<BoxFuture<'static, Result<(
 pub(super) const UNKNOWN: u64 = 0;
 
 impl Hub {
-    /// Gives what commits brought to those who read it, for ever.
+    /// Puts what commits brought into the queues of its subscribers, for ever.
     pub(super) async fn distribute_news(&self) {
         loop {
             let FreshBatch { items, topics, queues } = self.store.fresh().await;
@@ -71,7 +71,7 @@ impl Hub {
                 self.announced.store(seq, Relaxed);
                 let Some(queue) = self.registry.stored(target.queue) else { return };
                 if target.qos == QoS::AtMostOnce {
-                    // It was sent along only to keep its place.
+                    // QoS 0 is not stored, it only keeps its place in the order of the commits.
                     queue.push(Item::memory(message, target), self.announced());
                 } else {
                     queue.announce(|queue| _ = queue.announce_row(seq, Item::row(seq, message, target)));
@@ -91,8 +91,9 @@ impl Hub {
         }
     }
 
-    /// Asks the store for what a queue of the session lacks. Whoever stops polling leaves the question to the next consumer.
-    /// Yields the rows that have a packet identifier from before a restart: the window has to know them before it sends.
+    /// Reads from the store what a queue of the session lacks. If the future is dropped, the next consumer reads it.
+    /// Yields the rows that have a packet identifier from before a restart: the window has to know them before it
+    /// sends.
     pub(crate) fn fill(
         self: &Arc<Self>,
         session: &Arc<Session>,
@@ -155,7 +156,7 @@ impl Hub {
         }
     }
 
-    /// The client has these. What only its queue had is forgotten, documents are settled.
+    /// The client has acknowledged these: rows are deleted, documents settled.
     pub(crate) fn acknowledged(
         self: &Arc<Self>,
         session: &Arc<Session>,
@@ -210,7 +211,7 @@ impl Hub {
             }
             let mut committed = Vec::with_capacity(taken.len());
             for (queue, taken) in taken {
-                // Not before: until the store is told, whoever reads on from the disk finds them there.
+                // Not before: a queue that reads on from the disk still finds these documents there.
                 taken.documents.iter().for_each(|document| queue.acknowledged(&document.reference));
                 committed.push((queue, hub.store.acknowledged(taken).await?));
             }
@@ -226,7 +227,7 @@ impl Hub {
         })
     }
 
-    /// The queue that something came from. The session may have left the group; of one that is no more, documents are
+    /// The queue that something came from. The session may have left the group; documents of a group that has ended are
     /// settled all the same.
     fn queue_of(&self, session: &Session, lane: Lane) -> Arc<SharedQueue> {
         match lane {
@@ -235,15 +236,15 @@ impl Hub {
         }
     }
 
-    /// Whether anybody else reads the topic of a document at QoS 1, connected or not: then one who reads at QoS 0 confirms
-    /// nothing.
+    /// Whether another queue, connected or not, has the topic of a document at QoS 1 or more: then a subscriber at QoS
+    /// 0 does not settle it.
     fn has_better_reader(&self, document: &DocumentRef, taken_by: &SharedQueue) -> bool {
         let is_better = |route: &Route| route.qos > QoS::AtMostOnce && route.queue.number() != taken_by.number();
         self.routes.of(&document.topic, None).iter().any(is_better)
     }
 
-    /// The lasting queues that want a document which is being settled for another one. `behind` gets the readers without
-    /// one who are still to read it.
+    /// The lasting queues that want a document which is being settled for another one. `behind` gets the queues in
+    /// memory that have not read it.
     fn others(
         &self,
         document: &DocumentRef,
@@ -264,15 +265,15 @@ impl Hub {
         others
     }
 
-    /// A document is bigger than the packets that a client takes: it stays where it is, until somebody takes it.
+    /// A document is bigger than the packets that a client takes: it stays in the outbox until a client takes it.
     pub(crate) fn too_big(&self, session: &Session, document: SetAside) {
         let SetAside { topic, bytes, most, .. } = &document;
         self.tell_of(session, Refusal::DocumentSize, &format!("{bytes} bytes on {topic}, at most {most} are taken"));
         self.notify(Notice::SetAside(document));
     }
 
-    /// Of each of these topics, documents up to one may have been seen by a reader who is gone: whoever gets them now gets
-    /// copies.
+    /// Of each of these topics, documents up to one may have been sent to a client that is gone: the next one gets them
+    /// as copies.
     pub(super) async fn documents_seen(&self, seen: Vec<Seen>) {
         if seen.is_empty() {
             return;
@@ -281,15 +282,15 @@ impl Hub {
         let (read, unread): (Vec<_>, Vec<_>) = seen.into_iter().partition(is_read);
         for (seen, still_read) in [(read, true), (unread, false)] {
             if !seen.is_empty() {
-                // Whoever reads them asks the store after this.
+                // The next subscriber reads after this verb.
                 let _ = self.store.documents_seen(seen, still_read).await;
             }
         }
     }
 }
 
-/// A reader in memory that is still to read a document does so before it leaves the outbox. One that does not come to it,
-/// because it does not take what it has read, has to go.
+/// Waits until a queue in memory has read a document, which then may leave the outbox. A client that does not take what
+/// its queue has read is disconnected.
 async fn let_read(queue: &SharedQueue, document: &DocumentRef) {
     let is_read = |cx: &mut Context<'_>| match queue.is_to_read(document, cx.waker()) {
         true => Poll::Pending,
@@ -314,7 +315,7 @@ fn document(found: QueuedDocument, route: Option<&Route>) -> Option<Item> {
     Some(Item::document(message, reference, qos, ids, redelivered))
 }
 
-/// Whose acknowledgement it is: the owner's own of what lies in its inbox, or just somebody's.
+/// By whom the document is acknowledged: the owner of the inbox that it lies in, or another client.
 fn taken_by(session: &Session, flight: &Flight) -> TakenBy {
     let Source::Document(DocumentRef { topic, .. }) = &flight.source else { return TakenBy::Broker };
     match (Side::of(topic), session.user.as_deref()) {
@@ -323,7 +324,7 @@ fn taken_by(session: &Session, flight: &Flight) -> TakenBy {
     }
 }
 
-/// A question to the store that is under way.
+/// A read that the store has not answered.
 struct Asked {
     queue: Arc<SharedQueue>,
     read: Read,
@@ -331,7 +332,7 @@ struct Asked {
 
 impl Drop for Asked {
     fn drop(&mut self) {
-        // If it was answered, this is nothing.
+        // `read_failed` ignores a read that was answered.
         self.queue.read(|queue| queue.read_failed(&self.read));
     }
 }

@@ -87,13 +87,14 @@ impl Hub {
         queue.attach(link);
     }
 
-    /// It has ended.
+    /// The connection of a member has ended.
     pub(super) async fn detach_member(&self, queue: &SharedQueue, link: &Arc<Link>, back: Vec<Item>) {
         let _alone = self.groups.lock().await;
         self.detach_alone(queue, link, back).await;
     }
 
-    /// The same for who holds the lock of the groups: the next member is to find what the last one has seen.
+    /// The same with `groups` locked: the store knows what the last member may have been sent before the next one
+    /// reads.
     pub(super) async fn detach_alone(&self, queue: &SharedQueue, link: &Arc<Link>, back: Vec<Item>) {
         let Some(seen) = queue.detach(link, back) else { return };
         self.documents_seen(seen).await;
@@ -102,7 +103,7 @@ impl Hub {
         }
     }
 
-    /// Makes rows of a group those of a lasting session. Yields the last of them.
+    /// Makes rows of a group rows of a lasting session. Yields the number of the last of them.
     pub(crate) fn give(
         self: &Arc<Self>,
         group: Arc<SharedQueue>,

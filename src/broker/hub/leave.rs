@@ -30,7 +30,8 @@ pub(crate) enum Leaving {
 }
 
 impl Hub {
-    /// The connection has ended: the session is nobody's, or ends with it. The will is dealt with when this is over.
+    /// The connection has ended: the session stays without one, or ends. Its will is published or scheduled when this
+    /// returns.
     pub(crate) async fn leave(
         self: &Arc<Self>,
         session: &Arc<Session>,

@@ -60,7 +60,6 @@ use wills::Delayed;
 /// The address of a session that has no connection.
 const NOWHERE: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0));
 
-/// The hub. It is shared by all connections.
 #[derive(Debug)]
 pub(crate) struct Hub {
     pub(crate) limits: BrokerLimits,
@@ -87,7 +86,6 @@ pub(crate) struct Hub {
     last: AtomicU64,
 }
 
-/// What the hub is made of.
 pub(super) struct Parts {
     pub(super) limits: BrokerLimits,
     pub(super) refusals: Arc<Refusals>,

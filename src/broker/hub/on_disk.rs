@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::store::Dropped;
 
-/// What clients published and waits on disk: messages, and their bytes.
+/// Rows of lasting queues that hold clients' messages, and their bytes. One for each queue, and one for all.
 #[derive(Debug, Default)]
 pub(super) struct OnDisk {
     rows: AtomicU64,
@@ -21,7 +21,7 @@ impl OnDisk {
         self.bytes.fetch_add(bytes, Relaxed);
     }
 
-    /// Yields what it was less: what is counted twice by a race must not wrap around.
+    /// Returns by how much the counters fell. They stop at 0, because two tasks may subtract the same row.
     pub(super) fn subtract(&self, gone: Dropped) -> Dropped {
         let less = |of: &AtomicU64, gone: u64| {
             let before = of.fetch_update(Relaxed, Relaxed, |now| Some(now.saturating_sub(gone)));

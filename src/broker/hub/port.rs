@@ -71,13 +71,13 @@ impl Hub {
                     if is_stored { Outcome::Confirmed } else { Outcome::Lost }
                 }
             };
-            // Whoever does not wait for it is content.
+            // The receiver may have been dropped.
             let _ = outcome.send(answer);
         }
     }
 
-    /// The bridge hears of each connection of somebody who logged in: that it came, before anything that it says, and that
-    /// it ended. A bridge that is behind slows connecting down.
+    /// The bridge is told of each connection of somebody who logged in: that it came, before anything that it
+    /// publishes, and that it ended. A bridge that is behind slows connecting down.
     pub(super) async fn tell_sighting(&self, session: &Session, link: &Link, change: Change) {
         let caller = session.lock().caller.clone();
         let (Some(Caller::Known(Identity { user, role }, _)), Some(device)) = (caller, session.device()) else {

@@ -24,15 +24,13 @@ use crate::ops::clock::now_ms;
 use crate::ops::metrics::Metric;
 use crate::store::{Committed, Dropped, Enqueue, Message, QueueId, StoreError, Target};
 
-/// How long an acknowledgement waits for a reader who is behind.
+/// How long an acknowledgement waits for a queue in memory that is more than half full.
 pub(super) const SLOW_READER: Duration = Duration::from_secs(1);
 
-/// Who publishes.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Publisher<'a> {
     /// The session, unless it is the bridge.
     pub(crate) session: Option<&'a Arc<Session>>,
-    /// What it may do.
     pub(crate) rights: &'a Rights,
     /// Which of its user's devices it is.
     pub(crate) device: Option<&'a Arc<str>>,
@@ -40,10 +38,8 @@ pub(crate) struct Publisher<'a> {
     pub(crate) follows: bool,
 }
 
-/// What it publishes.
 #[derive(Debug)]
 pub(crate) struct NewPublish {
-    /// The message.
     pub(crate) message: Message,
     /// It may have come before.
     pub(crate) dup: bool,
@@ -80,7 +76,7 @@ pub(crate) struct Promise {
     patience: Option<Pin<Box<Sleep>>>,
 }
 
-/// The message could not be made safe: it has to come again.
+/// The message could not be stored, or the bridge dropped it: it has to come again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct NotSafe;
 
@@ -114,7 +110,7 @@ impl Promise {
         Poll::Ready(Ok(self.said.unwrap_or(AckWord::Done)))
     }
 
-    /// Waits for readers who are behind, for a while; then they have to go.
+    /// Waits until the queues in memory have room, for [`SLOW_READER`]; then their connections end.
     fn poll_slow(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.slow.retain(|queue| !queue.has_room(cx.waker()));
         if self.slow.is_empty() {
@@ -129,14 +125,13 @@ impl Promise {
     }
 }
 
-/// Ends the readers of a queue that exists in memory alone and is full.
+/// Ends the connections of a queue that exists in memory alone and is full.
 pub(super) fn end_slow(queue: &SharedQueue) {
     for link in queue.consumers() {
         link.end(Refusal::SlowReader);
     }
 }
 
-/// Where a message goes.
 #[derive(Default)]
 pub(super) struct Destinations {
     pub(super) targets: Vec<Target>,
@@ -238,7 +233,7 @@ impl Hub {
         found
     }
 
-    /// The readers on disk of a message that came before. Whether they have room was asked when it came first.
+    /// The lasting queues for a message that came before. Whether they have room was asked when it came first.
     fn lasting(&self, message: &Message, publisher: Option<u64>) -> Destinations {
         let routes = self.routes.of(&message.topic, publisher).into_iter();
         let targets = routes.filter_map(|Route { queue, qos, retain_as_published, ids }| {
@@ -248,7 +243,7 @@ impl Hub {
         Destinations { targets: targets.collect(), ..Destinations::default() }
     }
 
-    /// For a reader whose queue is in memory, or for whom it is not worth keeping.
+    /// For a queue that is in memory, or at QoS 0.
     fn deliver(
         &self,
         message: &Arc<Message>,

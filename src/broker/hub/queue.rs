@@ -16,9 +16,9 @@ use crate::chat::access::Rights;
 use crate::chat::qos::QoS;
 use crate::store::{DocumentRef, Dropped, QueueId, Seen};
 
-/// How much one member of a group gets before the next one has its turn.
+/// How many items one member of a group gets before the next one.
 const TURN: usize = 16;
-/// How often the operator is told that messages are not kept.
+/// How often it is reported that messages are refused to the queue.
 const TOLD_EVERY: Duration = Duration::from_secs(60);
 /// Not on disk.
 const NOWHERE: i64 = 0;
@@ -32,14 +32,14 @@ pub(crate) struct SharedQueue {
     name: Arc<str>,
     /// Its name on disk, if it outlives connections.
     stored: AtomicI64,
-    /// What its reader may read, all that it subscribed to if there is none: members of a group may read all of it. A lock
-    /// because each connection of a session brings its own.
+    /// What its client may read; `None`: no limit, as for a group, whose members may read all of it. A lock because
+    /// each connection of a session brings its own.
     rights: RwLock<Option<Rights>>,
     /// For the limits.
     on_disk: OnDisk,
     /// Of all queues.
     all_on_disk: Arc<OnDisk>,
-    /// A lock because publishers, the store's news and consumers meet here; held for a few operations on memory.
+    /// A lock because publishers, the store's events and consumers meet here; held for a few operations on memory.
     state: Mutex<State>,
 }
 
@@ -48,28 +48,28 @@ struct State {
     queue: Queue,
     /// The connections that send what is in it: that of the session, or those of the group's members.
     consumers: Vec<Consumer>,
-    /// Whose turn it is to be woken.
+    /// The consumer to be woken next.
     next: usize,
     /// The connection that was given something last, and how much more it may have before others.
     turn: (u64, usize),
-    /// Publishers who wait until there is room, and readers elsewhere who wait until this one has read a document.
+    /// Publishers that wait for room, and queues that wait until this one has read a document.
     held: Vec<Waker>,
-    /// Messages that were not kept since that was told.
+    /// Messages refused since that was last reported.
     refused: u64,
     told: Option<Instant>,
-    /// Retained messages are being sent: what is published meanwhile waits here for its place behind them.
+    /// While retained messages are sent: what is published meanwhile, to follow them.
     later: Option<Vec<(Item, Option<u64>)>>,
 }
 
 #[derive(Debug)]
 struct Consumer {
     link: Arc<Link>,
-    /// It cannot take more for now.
+    /// Its window or its socket is full.
     full: bool,
 }
 
 impl SharedQueue {
-    /// A queue that nobody reads yet. `name` is that of its session or group.
+    /// A queue without consumers. `name` is that of its session or group.
     pub(super) fn new(number: u64, name: &Arc<str>, queue: Queue, all_on_disk: &Arc<OnDisk>) -> Arc<Self> {
         Arc::new(Self {
             number,
@@ -127,7 +127,8 @@ impl SharedQueue {
         self.all_on_disk.add(rows, bytes);
     }
 
-    /// A message is not kept, because so much waits. Yields how many were not since that was told, if it is to be told now.
+    /// Counts a message that is refused because the queue is full. Yields how many were since that was reported, if it
+    /// is to be reported now.
     pub(super) fn refused(&self) -> Option<u64> {
         let mut state = self.lock();
         state.refused += 1;
@@ -173,8 +174,8 @@ impl SharedQueue {
         !self.lock().consumers.is_empty()
     }
 
-    /// A message for the reader that is nowhere but here. Not taken while nobody is there.
-    /// `after` is the number of the last row that any queue was announced, if it is known.
+    /// A message that is not on disk. Refused while there is no consumer. `after` is the number of the last row that
+    /// was announced to any queue, if it is known.
     pub(super) fn push(&self, item: Item, after: Option<u64>) -> Pushed {
         let mut state = self.lock();
         if state.consumers.is_empty() {
@@ -197,7 +198,7 @@ impl SharedQueue {
         pushed
     }
 
-    /// From now on only [`Self::push_retained`] puts in what is in memory, until [`Self::end_retained`].
+    /// From now on [`Self::push`] waits behind what [`Self::push_retained`] puts in, until [`Self::end_retained`].
     pub(super) fn begin_retained(&self) {
         self.lock().later.get_or_insert_default();
     }
@@ -209,7 +210,7 @@ impl SharedQueue {
         state.wake_next();
     }
 
-    /// What was published meanwhile follows.
+    /// Puts in what was published meanwhile.
     pub(super) fn end_retained(&self) {
         let mut state = self.lock();
         for (item, after) in state.later.take().unwrap_or_default() {
@@ -221,7 +222,7 @@ impl SharedQueue {
         state.wake_next();
     }
 
-    /// Tells what a commit brought, or that it brought something, as far as somebody is there to be sent it.
+    /// Tells the queue what a commit brought, if it has a consumer.
     pub(super) fn announce(&self, news: impl FnOnce(&mut Queue)) {
         let mut state = self.lock();
         if !state.consumers.is_empty() {
@@ -273,7 +274,7 @@ impl SharedQueue {
         self.lock().queue.next_read()
     }
 
-    /// The answer to [`Self::next_read`], given to the queue by `answer`.
+    /// Lets `answer` give the queue what [`Self::next_read`] asked for.
     pub(super) fn read<T>(&self, answer: impl FnOnce(&mut Queue) -> T) -> T {
         let mut state = self.lock();
         let answered = answer(&mut state.queue);
@@ -287,12 +288,13 @@ impl SharedQueue {
         self.lock().queue.acknowledged(document);
     }
 
-    /// The document is too big for whoever pulled it: it stays where it is.
+    /// The document is too big for the client that pulled it: it stays in the outbox.
     pub(crate) fn set_aside(&self, document: &DocumentRef) {
         self.lock().queue.set_aside(document);
     }
 
-    /// Whether a connection is still to read this document from the disk; if so, wakes `waker` when that may have changed.
+    /// Whether a connection is still to read this document from the disk. If so, `waker` is woken when that may have
+    /// changed.
     pub(super) fn is_to_read(&self, document: &DocumentRef, waker: &Waker) -> bool {
         let mut state = self.lock();
         let is_read = state.consumers.iter().any(|consumer| consumer.link.ending().is_none());
@@ -303,7 +305,7 @@ impl SharedQueue {
         is_to_read
     }
 
-    /// Whether nothing more is read from the disk, until those who send what is in it have sent some.
+    /// Whether the items from disk take more than half their room: nothing more is read until some are sent.
     pub(super) fn is_crowded(&self) -> bool {
         self.lock().queue.is_crowded()
     }
@@ -312,7 +314,7 @@ impl SharedQueue {
         self.lock().queue.is_above_half()
     }
 
-    /// Ready while the queue is at most half full, or nobody is there any more; wakes `waker` when that may have come.
+    /// Whether the queue is at most half full, or has no consumer. If not, `waker` is woken when that may have changed.
     pub(super) fn has_room(&self, waker: &Waker) -> bool {
         let mut state = self.lock();
         if state.consumers.is_empty() || !state.queue.is_above_half() {
@@ -333,7 +335,7 @@ impl SharedQueue {
 }
 
 impl Drop for SharedQueue {
-    /// What has ended waits no longer.
+    /// Subtracts the rows of a queue that has ended from those of all queues.
     fn drop(&mut self) {
         let (rows, bytes) = self.on_disk();
         self.left_the_disk(Dropped { rows, bytes });
@@ -341,13 +343,13 @@ impl Drop for SharedQueue {
 }
 
 impl State {
-    /// Wakes one consumer that can take something, each in turn.
+    /// Wakes one consumer that can take something, in rotation.
     fn wake_next(&mut self) {
         let count = self.consumers.len();
         for turn in 0..count {
             let at = (self.next + turn) % count;
             let consumer = &self.consumers[at];
-            // The only one looks for itself whether it can.
+            // A single consumer is woken even if it is full: it checks for itself.
             if !consumer.full || count == 1 {
                 consumer.link.wake();
                 self.next = at + 1;
@@ -356,7 +358,7 @@ impl State {
         }
     }
 
-    /// Whether this consumer may have something now: in a group, each gets its share as long as all can take.
+    /// Whether this consumer may pull now: each member of a group gets a share, as long as others can take something.
     fn has_turn(&mut self, link: &Link) -> bool {
         let spent = self.turn == (link.number(), 0);
         let others = self.consumers.iter().any(|other| other.link.number() != link.number() && !other.full);

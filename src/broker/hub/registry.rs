@@ -1,4 +1,4 @@
-//! Who has a session, and whose turn it is to take one over.
+//! All sessions and groups, and the claims by which connections take sessions over one at a time.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound::{Excluded, Unbounded};
@@ -39,11 +39,11 @@ struct State {
     group_names: HashMap<u64, Arc<str>>,
     /// The queues that are on disk.
     stored: HashMap<QueueId, Weak<SharedQueue>>,
-    /// Connections that want a session, or have just got one.
+    /// The claims that are held or waited for, by session key.
     claims: HashMap<Arc<str>, Arc<tokio::sync::Mutex<()>>>,
 }
 
-/// The right of one connection to deal with a session; others that want it wait in the order in which they came.
+/// The right of one connection to take or end a session. Others that claim it wait in the order in which they came.
 #[derive(Debug)]
 pub(crate) struct Turn {
     registry: Arc<Registry>,
@@ -52,7 +52,7 @@ pub(crate) struct Turn {
 }
 
 impl Registry {
-    /// Waits for the turn.
+    /// Waits until no other connection has the claim.
     pub(super) async fn claim(self: &Arc<Self>, key: &Arc<str>) -> Turn {
         let claim = Arc::clone(self.lock().claims.entry(Arc::clone(key)).or_default());
         // Made before the wait: should the wait be cut short, nothing is left behind.
@@ -108,7 +108,6 @@ impl Registry {
         group
     }
 
-    /// Groups that nobody is a member of.
     pub(super) fn empty_groups(&self) -> Vec<Arc<Group>> {
         self.lock().groups.values().filter(|group| group.is_empty()).cloned().collect()
     }

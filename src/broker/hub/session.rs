@@ -32,12 +32,11 @@ pub(crate) struct Session {
 
 #[derive(Debug, Default)]
 pub(super) struct State {
-    /// Its connection.
     pub(super) link: Option<Arc<Link>>,
-    /// While it has none. On the heap, because most sessions have one.
+    /// While it has no connection. On the heap, because most sessions have one.
     pub(super) own: Option<Box<Own>>,
     pub(super) subscriptions: BTreeMap<Box<str>, Subscription>,
-    /// Nobody knows whether the disk has them all.
+    /// The store verb for the subscriptions was cut short: the disk may not have them all.
     pub(super) subscriptions_unsure: bool,
     /// How long it is kept without a connection, in seconds; `u32::MAX` for ever.
     pub(super) expiry_s: u32,
@@ -133,7 +132,6 @@ impl Session {
         self.user.as_deref().map(|user| device_of(user, &self.client).into())
     }
 
-    /// Its connection, if it has one.
     pub(super) fn link(&self) -> Option<Arc<Link>> {
         self.lock().link.clone()
     }

@@ -20,7 +20,6 @@ const UNSUBSCRIBED: u8 = 0x00;
 const NO_SUBSCRIPTION: u8 = 0x11;
 /// MQTT 5, 3.8.3.1: retained messages are sent only to a subscription that is new.
 const RETAINED_IF_NEW: u8 = 1;
-/// Retained messages are not sent.
 const NO_RETAINED: u8 = 2;
 
 /// A filter that may be granted.
@@ -77,7 +76,7 @@ impl Hub {
             && !session.has_all(&wanted)
         {
             session.lock().subscriptions_unsure = true;
-            // What is cut short from here on is on disk, or not in memory either.
+            // If this is cancelled from here on, the subscription is on disk, or not in memory either.
             kept = Some(self.store.subscribe(queue, wanted.iter().map(Wanted::kept).collect()).await?);
         }
         let mut granted = Vec::with_capacity(wanted.len());
@@ -234,7 +233,7 @@ impl Hub {
         true
     }
 
-    /// Ends the groups that nobody is a member of: connections that were cut may have left them.
+    /// Ends the groups without members, which connections that were cut may have left behind.
     pub(super) async fn end_empty_groups(&self) {
         let _alone = self.groups.lock().await;
         for group in self.registry.empty_groups() {

@@ -12,11 +12,11 @@ use crate::broker::connection::Link;
 use crate::ops::clock::now_ms;
 use crate::ops::metrics::Metric;
 
-/// How often connections are looked at; a client may be silent so much longer than it said.
+/// How often connections are checked; a client is cut off up to this much later than it is due.
 const LOOK: Duration = Duration::from_secs(1);
-/// How many connections are looked at before others have their turn.
+/// How many connections are checked before the task yields.
 const STEP: usize = 1_000;
-/// How often sessions and messages are.
+/// How often sessions and messages are checked for expiry.
 const EXPIRY: Duration = Duration::from_secs(30);
 
 impl Hub {
@@ -42,7 +42,6 @@ impl Hub {
         }
     }
 
-    /// Ends connections that are overdue.
     async fn end_overdue(&self) {
         let (clock, now) = (Link::clock(), now_ms());
         let mut looked = 0_usize;

@@ -17,7 +17,7 @@ use crate::broker::wire::MessageProperties;
 use crate::ops::clock::now_ms;
 use crate::store::Will;
 
-/// How long nobody looks while no will waits; whoever adds one wakes.
+/// The wait while there is no will; adding one ends it.
 const NO_WILL: Duration = Duration::from_secs(3_600);
 
 /// Wills that wait.
@@ -60,17 +60,16 @@ impl Delayed {
 }
 
 impl Hub {
-    /// Publishes delayed wills when they are due.
     pub(super) async fn publish_delayed_wills(self: &Arc<Self>) {
         loop {
             let now = Instant::now();
             match self.delayed.take_due(now) {
                 Ok(session) => {
-                    // Its client may come back just now, with another will.
+                    // The claim keeps its client from connecting meanwhile, with another will.
                     let _turn = self.registry.claim(&session.key).await;
                     let will = {
                         let mut state = session.lock();
-                        // Who is back has another one.
+                        // The client came back before this task had the claim: its will is another one.
                         if state.link.is_none() { state.will.take() } else { None }
                     };
                     if let Some(will) = will {
@@ -82,7 +81,6 @@ impl Hub {
         }
     }
 
-    /// Publishes the will of a session, if it has one.
     pub(super) async fn publish_will_of(self: &Arc<Self>, session: &Arc<Session>) {
         let will = session.lock().will.take();
         if let Some(will) = will {
@@ -119,8 +117,8 @@ impl Hub {
         };
         match self.publish(by, publish) {
             Publishing::Waits(waits) => {
-                // On disk before anybody takes the session over, unless the disk refuses: then it is at least asked for
-                // before all that follows. The bridge's word is nobody's concern.
+                // Stored before a take-over; if the disk refuses, at least queued before later verbs. The bridge's
+                // answer is not awaited.
                 if let Ok(promise) = waits.await {
                     let _ = timeout(DISK, promise.stored()).await;
                 }

@@ -1,4 +1,4 @@
-//! One log-in from beginning to end, and what happens to those who are in when the files change.
+//! One log-in from beginning to end, and what happens to connections when the files change.
 
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -17,10 +17,8 @@ use crate::broker::refusals::{Refusal, Refused};
 use crate::chat::access::Rights;
 use crate::chat::principal::{Identity, Role};
 
-/// Who a client is.
 #[derive(Debug, Clone)]
 pub(in crate::broker) enum Caller {
-    /// Anybody.
     Anonymous,
     /// Somebody, who showed this.
     Known(Identity, Proof),
@@ -102,7 +100,7 @@ impl Authenticator {
         }
     }
 
-    /// Gives somebody who is let in a place among the logins.
+    /// Enters an authenticated connection among the logins, if its user may have another one.
     pub(in crate::broker) fn enter(
         &self,
         caller: &Caller,
@@ -113,7 +111,7 @@ impl Authenticator {
             return Ok(None);
         };
         let place = self.logins.enter(identity, proof, client, link).ok_or(Refusal::UserConnections)?;
-        // The files may have changed since the check; from now on a change finds the place.
+        // The files may have changed since the check; from now on a change of them ends the connection.
         if self.stands(identity, proof) { Ok(Some(place)) } else { Err(Refusal::Credentials) }
     }
 
@@ -147,7 +145,7 @@ impl Authenticator {
         self.credentials().role_of(user).is_some()
     }
 
-    /// Reads the files again: whoever is in and could not come in again goes.
+    /// Reads the files again and ends the connections whose password or token is not valid any more.
     pub(super) fn reread(&self) -> Result<(), IdentityError> {
         let credentials = Credentials::read(&self.config, Some(&self.credentials()))?;
         let users = credentials.passwords.as_ref().map_or(0, Passwords::count);

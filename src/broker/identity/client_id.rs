@@ -12,7 +12,7 @@
 //! | `u` | anything else | `u::=` and the SHA-256 of the id |
 //! | nobody | as above | `:id`, or `:=` and the SHA-256 of the id |
 //!
-//! Keys are names of files. They begin with a user name, in which there is no `/`, `\`, `:` or control character, or with
+//! Keys are the column `queues.key` of the store, and were names of files in earlier releases. They begin with a user name, in which there is no `/`, `\`, `:` or control character, or with
 //! a colon, and have no such character after it; so none of them leaves its folder. The first two rows are what the first
 //! release kept sessions under.
 

@@ -9,15 +9,15 @@ use tokio::time::Instant;
 use crate::broker::connection_limits::network_of;
 
 const MINUTE: Duration = Duration::from_secs(60);
-/// Addresses that are remembered, twice: beyond it the ones that failed longest ago are forgotten.
+/// Addresses that are remembered in each of two generations; beyond it the older generation is forgotten.
 const ADDRESSES_MAX: usize = 32_768;
 
 /// Failures by address: each may fail so often, and again as time passes.
 #[derive(Debug)]
 pub(super) struct LoginThrottle {
     per_minute: f64,
-    /// Those that failed since `turned`, and those that failed in the generation before. After a minute without a
-    /// failure nothing needs to be remembered, so that forgetting a generation forgets nothing.
+    /// Addresses that failed since the rotation, and those of the generation before. After a minute without a failure
+    /// an address has all its failures again, so that nothing is lost with a generation.
     young: HashMap<IpAddr, Budget>,
     old: HashMap<IpAddr, Budget>,
     turned: Option<Instant>,
@@ -39,7 +39,6 @@ impl LoginThrottle {
         self.left(network_of(address), now) < 1.0
     }
 
-    /// The address failed.
     pub(super) fn failed(&mut self, address: IpAddr, now: Instant) {
         let network = network_of(address);
         let left = (self.left(network, now) - 1.0).max(0.0);

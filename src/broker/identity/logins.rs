@@ -1,4 +1,5 @@
-//! Who is connected, and on the strength of what: to count a user's connections, and to end those whose ground is gone.
+//! Who is connected, and by which password or token: to count a user's connections, and to end those that are not valid
+//! any more.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -21,7 +22,7 @@ pub(in crate::broker) enum Proof {
 
 /// Everybody who logged in and is connected.
 ///
-/// A lock because connections come and go in their own tasks; it is held for a map operation, or a walk over the map
+/// A lock because connections come and go in their own tasks; it is held for a map operation, or a pass over the map
 /// when the users file has changed.
 #[derive(Debug)]
 pub(super) struct Logins {
@@ -31,7 +32,7 @@ pub(super) struct Logins {
 
 #[derive(Debug)]
 struct Entry {
-    /// That of the link.
+    /// That of the connection.
     number: u64,
     client: Box<str>,
     identity: Identity,
@@ -39,7 +40,7 @@ struct Entry {
     link: Weak<Link>,
 }
 
-/// A connection's place among the logins. Gone with the connection.
+/// A connection's entry among the logins; dropping it removes the entry.
 #[derive(Debug)]
 pub(in crate::broker) struct Place {
     logins: Arc<Logins>,
@@ -73,12 +74,12 @@ impl Logins {
         Some(Place { logins: Arc::clone(self), user, number })
     }
 
-    /// Ends the connections of those who do not stand any more. Says how many.
+    /// Ends the connections whose identity and proof are not valid any more. Returns how many.
     pub(super) fn review(&self, stands: impl Fn(&Identity, &Proof) -> bool) -> usize {
         let users = self.lock();
         let fallen = users.values().flatten().filter(|entry| !stands(&entry.identity, &entry.proof));
         let links: Vec<Arc<Link>> = fallen.filter_map(|entry| entry.link.upgrade()).collect();
-        // The last hold on a link may be ours, and its place comes back here when it is dropped.
+        // Dropping the last reference to a connection drops its entry, which takes this lock.
         drop(users);
         for link in &links {
             link.end(Refusal::Revoked);

@@ -1,11 +1,9 @@
-//! User names.
-
 use thiserror::Error;
 
 /// Longest user name, in bytes.
 const NAME_MAX: usize = 64;
-/// `self` and `others` are words of the topic grammar; the engine keeps client ids that start with `cert:` for itself
-/// and refuses `.` and `..`.
+/// `self` and `others` are words of the topic grammar. `cert`, `.` and `..` could not begin the client ids of earlier
+/// releases, which were names of files.
 const RESERVED: [&str; 5] = ["self", "others", "cert", ".", ".."];
 
 /// Why a text cannot be a user name.

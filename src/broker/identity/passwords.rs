@@ -14,9 +14,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::users::User;
 use crate::chat::principal::{Identity, Role};
 
-/// Checks at a time: half of the processors, within these. Each takes 19 MiB.
+/// Checks at a time: half of the processors, within this range. Each takes 19 MiB.
 const AT_ONCE: std::ops::RangeInclusive<usize> = 1..=4;
-/// What a name that nobody has is checked against if there is no other hash: as much work as a new one.
+/// The hash that an unknown name is checked against if the file has no user: as much work as a new one.
 const DECOY: &str = "$argon2id$v=19$m=19456,t=2,p=1$ZmNtLW1xdHQtYnJpZGdl$4ZbqGcjdHrGXXsaVBnQHuS0IXtJgXGVqxtKCqjPHHzE";
 
 /// The users and their passwords, as the users file was read.
@@ -56,17 +56,15 @@ impl Passwords {
         Self { users: users.into_iter().map(entry).collect(), key, turns }
     }
 
-    /// How many users there are.
     pub(super) fn count(&self) -> usize {
         self.users.len()
     }
 
-    /// The role of a user.
     pub(super) fn role_of(&self, user: &str) -> Option<Role> {
         self.users.get(user).map(|entry| entry.role)
     }
 
-    /// Whether somebody who logged in with this still could.
+    /// Whether this hash and role are still those of the user.
     pub(super) fn stands(&self, identity: &Identity, hash: &str) -> bool {
         self.users.get(&identity.user).is_some_and(|entry| entry.role == identity.role && &*entry.hash == hash)
     }
@@ -79,8 +77,8 @@ impl Passwords {
         Some(entry.proven(name))
     }
 
-    /// Waits until a check may run. Those who wait have a connection each, which are limited, and no more time than
-    /// the engine gives a CONNECT.
+    /// Waits until a check may run. Waiting is bounded: each check belongs to a connection, of which there is a limited
+    /// number, and the log-in ends after 10 seconds.
     pub(super) async fn turn(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.turns).acquire_owned().await.ok()
     }
@@ -97,7 +95,7 @@ impl Passwords {
         let any = found.map(|(_, entry)| entry).or_else(|| self.users.values().next());
         let hash = any.map_or_else(|| DECOY.into(), |entry| Arc::clone(&entry.hash));
         let shown = password.to_vec();
-        // Goes on should the client leave meanwhile, and keeps its turn until then.
+        // Goes on if the client leaves meanwhile, and keeps its permit until then.
         let checked = tokio::task::spawn_blocking(move || {
             let right = is_right(&hash, &shown);
             drop(turn);

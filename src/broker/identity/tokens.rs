@@ -191,7 +191,7 @@ fn accept(claims: Claims, user: Option<&str>) -> Result<Token, TokenError> {
         Some(word) => role_of_word(&word).ok_or(TokenError::Role)?,
     };
     let expires_ms = ((claims.exp + LEEWAY as f64) * 1_000.0) as u64;
-    // The library counts whole seconds. Whoever was sent away for the end of a token does not come back with it.
+    // The library rounds `exp` down; a client that was disconnected at `exp` must not log in again.
     if expires_ms <= now_ms() {
         return Err(TokenError::Wrong(ErrorKind::ExpiredSignature.into()));
     }

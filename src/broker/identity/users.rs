@@ -106,7 +106,7 @@ pub enum LineError {
 /// A user as the file has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct User {
-    /// The name.
+    /// Unique in the file.
     pub name: Arc<str>,
     /// The role.
     pub role: Role,
@@ -135,7 +135,7 @@ impl Default for Cost {
 pub struct UsersFile {
     path: PathBuf,
     lines: Vec<Line>,
-    /// The lock on the folder: on the file itself it would go with the file that is replaced.
+    /// The lock is on the folder: one on the file would go with the file that is replaced.
     _lock: File,
 }
 
@@ -166,7 +166,7 @@ impl UsersFile {
         Ok(Self { path, lines, _lock: lock })
     }
 
-    /// Adds a user with a password.
+    /// Adds a user, with a hash of [`Cost::default`].
     ///
     /// # Errors
     /// When the name cannot be used or is taken, or the password is empty.
@@ -290,7 +290,6 @@ pub fn role_of_word(word: &str) -> Option<Role> {
     [Role::Bal, Role::User, Role::Admin].into_iter().find(|role| role_word(*role) == word)
 }
 
-/// The users of a file.
 pub(super) fn read(path: &Path) -> Result<Vec<User>, UsersError> {
     let text = fs::read_to_string(path).map_err(|source| UsersError::Read { path: path.to_owned(), source })?;
     Ok(users(&parse(&text, path)?).cloned().collect())

@@ -146,7 +146,6 @@ impl Folder {
         messages(&folder, &names(&folder)?, damaged)
     }
 
-    /// The names of the files of retained messages.
     pub(super) fn retained(&self) -> io::Result<Vec<String>> {
         names(&self.0.join("retained"))
     }

@@ -97,7 +97,7 @@ impl Handshake {
             }
             Ok(Err(HandshakeError::HungUp(_))) => {
                 self.hub.refusals.metrics().count(Metric::BrokerHandshakesFailed);
-                debug!(peer = %client, way = ?kind, "connection closed by its client before it said anything");
+                debug!(peer = %client, listener = ?kind, "connection closed by its client before it said anything");
             }
             Err(_late) => self.hub.refusals.tell(Refusal::ConnectTimeout, &Who::at(client), ""),
         }

@@ -63,7 +63,6 @@ impl Listeners {
         identity(listen).map(drop)
     }
 
-    /// Opens all sockets.
     pub(super) fn bind(listen: &Listen) -> Result<Self, BrokerError> {
         let identity = identity(listen)?;
         let mut sockets = Sockets { open: Vec::new(), next: 0 };
@@ -152,7 +151,6 @@ fn report(ended: Result<(), JoinError>) {
     }
 }
 
-/// The listening sockets.
 #[derive(Debug)]
 struct Sockets {
     open: Vec<(ListenerKind, TcpListener)>,

@@ -73,7 +73,6 @@ pub(super) struct Identity {
 }
 
 impl Identity {
-    /// Reads the files.
     pub(super) fn load(files: &TlsFiles) -> Result<Self, TlsError> {
         let paths = [Some(&files.cert), Some(&files.key), files.client_ca.as_ref()];
         let watched = FileWatch::at_rest(paths.into_iter().flatten().cloned().collect());

@@ -1,4 +1,4 @@
-//! A map for where there are one or two things nearly always, and thousands now and then.
+//! A map that holds one or two entries nearly always, and thousands now and then.
 
 use std::borrow::Borrow;
 use std::collections::HashMap;
@@ -7,7 +7,6 @@ use std::hash::Hash;
 /// Up to so many are looked through one by one, and need no more memory than themselves.
 const FEW: usize = 16;
 
-/// A map from `K` to `V`.
 #[derive(Debug)]
 pub(super) enum Map<K, V> {
     Few(Vec<(K, V)>),

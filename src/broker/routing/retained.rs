@@ -41,7 +41,6 @@ pub(crate) struct Matching {
     pub(crate) after: Option<Arc<str>>,
 }
 
-/// The topics with a retained message.
 #[derive(Debug, Default)]
 pub(crate) struct RetainedTopics {
     entries: BTreeMap<Arc<str>, RetainedEntry>,
@@ -114,7 +113,6 @@ impl RetainedTopics {
         due.take(limit).map(|(_, topic)| Arc::clone(topic)).collect()
     }
 
-    /// How much is retained in all.
     pub(crate) fn total(&self) -> Usage {
         self.total
     }

@@ -23,7 +23,7 @@ impl Inward {
     ///
     /// # Errors
     ///
-    /// If the alias is none, or not known.
+    /// If the alias is 0, above the maximum or unknown.
     pub(crate) fn resolve(&mut self, alias: u16, topic: &str) -> Result<Arc<str>, AliasError> {
         if alias == 0 || alias > TOPIC_ALIASES {
             return Err(AliasError::Invalid);

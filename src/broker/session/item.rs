@@ -11,10 +11,8 @@ use crate::store::{DocumentRef, Message, QueueRow, Target};
 /// The property Correlation Data (MQTT 5, 3.3.2.3.6).
 const CORRELATION_DATA: u8 = 0x09;
 
-/// A message on its way to one reader.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Item {
-    /// The message.
     pub(crate) message: Arc<Message>,
     /// The quality of service with which it is delivered.
     pub(crate) qos: QoS,

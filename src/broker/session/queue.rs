@@ -32,7 +32,6 @@ const ROOM_KEPT: usize = 16;
 /// How much of what is not on disk waits in one queue.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct MemoryLimits {
-    /// Messages.
     pub(crate) messages: usize,
     /// Bytes; one message always fits.
     pub(crate) bytes: usize,
@@ -43,7 +42,7 @@ pub(crate) struct MemoryLimits {
 pub(crate) enum Pushed {
     /// It waits.
     Taken,
-    /// There is no room, or nobody reads: with QoS 0 it is dropped, with more its reader is too slow.
+    /// There is no room, or no consumer: with QoS 0 it is dropped, with more its client is too slow.
     Full,
 }
 
@@ -82,7 +81,7 @@ pub(crate) struct Queue {
     /// The last row that was handed out.
     rows_sent: u64,
     topics: HashMap<Arc<str>, Cursor>,
-    /// Topics that are behind, each once, in the order of their turns.
+    /// Topics that are behind, each once, in the order in which they are read.
     turns: VecDeque<Arc<str>>,
     /// There are topics that wait and have no cursor.
     missed: bool,
@@ -91,7 +90,7 @@ pub(crate) struct Queue {
     reads: u64,
     /// The next read is of rows, if both rows and documents are behind.
     rows_turn: bool,
-    /// Somebody reads it.
+    /// It has a consumer.
     open: bool,
 }
 
@@ -119,12 +118,12 @@ impl Queue {
         }
     }
 
-    /// A queue that the store kept, and that nobody reads yet.
+    /// A queue that the store kept, without a consumer.
     pub(crate) fn kept(limits: MemoryLimits) -> Self {
         Self { rows: Cursor::behind(), open: false, ..Self::new(limits) }
     }
 
-    /// A reader is there (again). From now on what commits is announced; what is on disk is read: its rows, and the
+    /// The queue has a consumer. From now on what commits is announced; what is on disk is read: its rows, and the
     /// documents of the topics that are given to [`Self::watch`] after this.
     pub(crate) fn open(&mut self) {
         self.open = true;

@@ -59,9 +59,7 @@ impl Flight {
 /// How an item is to be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Sent {
-    /// The packet identifier.
     pub(crate) id: u16,
-    /// The DUP flag.
     pub(crate) dup: bool,
     /// The store must have the identifier (`assign`) before the message is sent.
     pub(crate) must_store: bool,
@@ -154,19 +152,18 @@ impl Window {
         Some(Sent { id, dup: item.copy || former.is_some(), must_store })
     }
 
-    /// An item is not sent at all: expired, or too big for the client. The identifier that it had is free.
     /// Whether something of the own queue has an identifier that its client may know.
     pub(crate) fn knows(&self, source: &Source) -> bool {
         source.key().is_some_and(|key| self.kept.contains_key(&key))
     }
 
+    /// An item is not sent at all: expired, or too big for the client. The identifier that it had is free.
     pub(crate) fn forget(&mut self, source: &Source) {
         if let Some(id) = self.former_id(source) {
             self.flights.remove(&id);
         }
     }
 
-    /// A PUBACK came.
     pub(crate) fn puback(&mut self, id: u16) -> Option<Flight> {
         self.sent(id, QoS::AtLeastOnce)?;
         self.remove(id)
@@ -207,7 +204,7 @@ impl Window {
     pub(crate) fn restore(&mut self, row: &QueueRow) -> Option<u16> {
         let id = row.packet_id?;
         if id & DURABLE != 0 {
-            // Those that are given now are others for as long as possible.
+            // New identifiers start behind the restored ones.
             self.last[1] = self.last[1].max(id & HALF);
         }
         if self.flights.contains_key(&id) || self.completed.remove(&row.seq) {

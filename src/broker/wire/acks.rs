@@ -11,7 +11,6 @@ pub(super) const OF_RELEASE: &[u8] = &[0x00, 0x92];
 /// Those of a DISCONNECT of a client (3.14.2.1).
 const OF_DISCONNECT: &[u8] = &[0x00, 0x04, 0x80, 0x81, 0x82, 0x83, 0x90, 0x93, 0x94, 0x95, 0x96, 0x97, 0x98, 0x99];
 
-/// An acknowledgement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Ack {
     pub(crate) id: u16,

@@ -66,7 +66,7 @@ pub(crate) struct Will<'a> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Refused<'a> {
     pub(crate) fault: Fault,
-    /// In whose form the CONNACK is. None: the client speaks something else and gets no answer.
+    /// The version in which the CONNACK is written; `None`: no CONNACK is sent.
     pub(crate) version: Option<Version>,
     /// As far as the packet could be read.
     pub(crate) seen: Box<Connect<'a>>,
@@ -83,7 +83,8 @@ pub(crate) fn connect<'a>(body: &'a [u8], limits: &WireLimits) -> Result<Connect
     let protocol = reader.binary().and_then(|name| Ok((name, reader.u8()?)));
     let (version, fault) = match protocol {
         Ok((NAME_OF_3_1, _)) => {
-            // Its fields are those of 3.1.1. Who it is, is for the log; what is wrong beside the version, is not.
+            // Parsed as 3.1.1 to have user and client id for the log; errors are ignored, because the version is
+            // refused anyway.
             let _ = seen.read(reader, limits);
             (Some(Version::V311), Fault::Mqtt31)
         }

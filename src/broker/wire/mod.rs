@@ -40,7 +40,6 @@ pub(crate) const CONNECT: u8 = 1;
 /// What comes before the group name in a filter of a shared subscription. Neither counts as a level.
 const SHARED: &str = "$share/";
 
-/// The protocol version of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Version {
     V311,

@@ -185,7 +185,7 @@ impl<'a> MessageProperties<'a> {
 
     /// Those of a will that came before: what of it was [forwarded](Self::forwarded).
     pub(crate) fn of_will(forwarded: &'a [u8]) -> Self {
-        // A rule that they break was none when they came.
+        // A kept will was checked when it arrived; limits are not applied again.
         Self::read(Properties::of(forwarded, OF_WILL, usize::MAX)).unwrap_or_default()
     }
 

@@ -36,7 +36,7 @@ pub(crate) struct Connack<'a> {
     pub(crate) session_present: bool,
     /// The reason code of MQTT 5, or the return code of 3.1.1.
     pub(crate) code: u8,
-    /// What is absent is as the client asked for it, or has the value that MQTT 5 gives to what is absent.
+    /// `None`: as requested by the client, or the MQTT 5 default.
     pub(crate) session_expiry_s: Option<u32>,
     pub(crate) receive_maximum: Option<u16>,
     pub(crate) max_packet: Option<u32>,
@@ -65,7 +65,6 @@ pub(crate) struct PublishOut<'a> {
     pub(crate) payload: &'a [u8],
 }
 
-/// Which acknowledgement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum AckKind {
@@ -75,7 +74,6 @@ pub(crate) enum AckKind {
     Pubcomp = 0x70,
 }
 
-/// Writes a CONNACK.
 #[must_use]
 pub(crate) fn connack(out: &mut Vec<u8>, form: Form, connack: &Connack<'_>) -> bool {
     let head = [connack.session_present.into(), connack.code];
@@ -107,7 +105,6 @@ pub(crate) fn connack(out: &mut Vec<u8>, form: Form, connack: &Connack<'_>) -> b
         || whole(out, form, CONNACK, &[&head, &length, &properties])
 }
 
-/// How many bytes a PUBLISH has.
 pub(crate) fn publish_size(version: Version, publish: &PublishOut<'_>) -> usize {
     let length = publish_length(version, publish);
     1 + varint_len(length) + length

@@ -26,8 +26,8 @@ impl Store {
         self.queue.submit_reserved(move |tx| session::keep(tx, &session, will.as_ref())).await
     }
 
-    /// The connection of a session, or the last one of a group, has ended at `at`, and the session is kept for `expiry_s`
-    /// seconds more. Its will is to be published at `will_due`, or not at all.
+    /// The last connection of a session or group ended at `at`; the session is kept for `expiry_s` seconds more. Its
+    /// will is to be published at `will_due`, or not at all.
     pub async fn session_left(
         &self,
         queue: QueueId,
@@ -131,7 +131,8 @@ impl Store {
         self.queue.submit(move |tx| documents::own_topics(tx, queue, &after, limit)).await
     }
 
-    /// The reader of a queue has these rows and documents. As patient as [`Self::published`], unless somebody waits for it.
+    /// The client of a queue acknowledged these rows and documents. Deferred like [`Self::published`], unless it is
+    /// awaited.
     pub async fn acknowledged(&self, what: Acknowledged) -> Result<Committed<Settled>, StoreError> {
         if what.is_awaited {
             return self.queue.submit(move |tx| documents::acknowledged(tx, &what)).await;
@@ -139,8 +140,8 @@ impl Store {
         self.queue.submit_patiently(move |tx| documents::acknowledged(tx, &what)).await
     }
 
-    /// Of each of these topics the documents up to the one named may have been seen and are marked the next time. Unless the
-    /// topic is `still_read`, what lies behind them was not.
+    /// Of each of these topics the documents up to `seq` are sent with `redelivered` the next time. Unless the topic is
+    /// `still_read`, what lies behind counts as not sent.
     pub async fn documents_seen(&self, seen: Vec<Seen>, still_read: bool) -> Result<Committed<()>, StoreError> {
         self.queue.submit_reserved(move |tx| documents::seen(tx, &seen, still_read)).await
     }
@@ -181,7 +182,7 @@ impl Store {
         self.queue.submit(move |tx| sweep::sweep(tx, now)).await
     }
 
-    /// Whether [`Self::imported`] was said.
+    /// Whether [`Self::imported`] was committed.
     pub async fn is_imported(&self) -> Result<Committed<bool>, StoreError> {
         self.queue.submit(|tx| import::is_done(tx)).await
     }
@@ -202,18 +203,18 @@ impl Store {
         self.queue.submit(move |tx| import::hand_on(tx, from, &message)).await
     }
 
-    /// Everything from elsewhere is here.
+    /// The import is complete.
     pub async fn imported(&self) -> Result<Committed<()>, StoreError> {
         self.queue.submit(|tx| import::done(tx)).await
     }
 
-    /// From now on [`Self::fresh`] tells what each commit brings, and [`Self::fresh_topics`] nothing. What was asked of the
-    /// store before tells nothing, what is asked from now on does.
+    /// From now on [`Self::fresh`] tells what each commit brings, and [`Self::fresh_topics`] nothing. Verbs queued
+    /// before this tell nothing, those queued afterwards do.
     pub fn listen(&self) {
         self.board.listen();
     }
 
-    /// Waits until there is news; returns all of it. For one caller. Cancel-safe: what is not returned is not taken.
+    /// Waits until commits brought something; returns all of it. For one caller. Cancel-safe: what is not returned is not taken.
     pub async fn fresh(&self) -> FreshBatch {
         loop {
             let news = self.board.take_news();

@@ -17,11 +17,12 @@ use rusqlite::params;
 
 pub(super) const UNSETTLED: &str =
     "SELECT 1 FROM deliveries WHERE bal = ?1 AND order_key = ?2 AND final_at IS NULL LIMIT 1";
+/// `look_at` is the time of the sweep, `due_at` that of the dispatcher.
 const INSERT: &str = "INSERT INTO deliveries (row, tail, bal, id, recipient, order_key, state, deadline, look_at,
     accepted_at, attempt, dup_possible, receipt, told_seq, reply, corr, body, way, claimed_at)
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?8, ?9, ?16, 0, ?10, ?11, ?12, ?13, ?14, ?15, ?17)
     ON CONFLICT (id, bal) DO NOTHING";
-/// A delivery of several has its own id where a message has its sender's, so that these stay unique.
+/// `id` is the delivery's own id and `bal` is empty, so that the index (id, bal) stays unique.
 const INSERT_PART: &str =
     "INSERT INTO deliveries (row, tail, bal, id, recipient, state, deadline, look_at, accepted_at,
     claimed_at, attempt, dup_possible, receipt, told_seq, reply, body, way, message)
@@ -70,7 +71,7 @@ pub(in crate::store) fn accept(tx: &mut Tx<'_>, new: &NewMessage) -> rusqlite::R
     Ok(Accepted::Stored)
 }
 
-/// The rows and bytes that it takes in the queue: what is to be pushed, and what is kept for that.
+/// The rows and bytes that the limits must have room for.
 fn size(new: &NewMessage) -> (u64, u64) {
     let body = new.body.len() as u64;
     match &new.deliveries {
@@ -85,7 +86,7 @@ fn size(new: &NewMessage) -> (u64, u64) {
     }
 }
 
-/// A delivery is to be pushed, and so much is kept for it alone.
+/// Counts a push delivery, and the bytes kept for it alone, in the figures.
 fn queued(tx: &mut Tx<'_>, bytes: u64) {
     tx.draft.figures.queue_rows += 1;
     tx.draft.figures.queue_bytes += bytes;
@@ -104,7 +105,6 @@ fn is_behind(tx: &Tx<'_>, new: &NewMessage) -> rusqlite::Result<bool> {
     new.order.as_ref().map_or(Ok(false), |key| tx.exists(UNSETTLED, [new.bal.as_str(), key]))
 }
 
-/// The message's own row.
 fn insert(tx: &Tx<'_>, new: &NewMessage, state: i64, push: &NewPush, transport: &str) -> rusqlite::Result<usize> {
     let (row, tail) = new.sid.parts();
     let in_flight = state == State::InFlight.code();
@@ -133,7 +133,7 @@ fn insert(tx: &Tx<'_>, new: &NewMessage, state: i64, push: &NewPush, transport: 
     )
 }
 
-/// What a message with several deliveries has beside its row. All of them wait for their turn together.
+/// Inserts the deliveries of a message, and its row of `messages`. All of them wait for the order key together.
 fn insert_several(tx: &mut Tx<'_>, new: &NewMessage, several: &Several, state: State) -> rusqlite::Result<()> {
     let (deliveries, kept_until) = several.parts();
     let mut pushes = 0;
@@ -154,7 +154,7 @@ fn insert_several(tx: &mut Tx<'_>, new: &NewMessage, several: &Several, state: S
             Destination::Inbox { topic, deadline_ms, receipt } => {
                 let mut life = Life::new(state, *receipt);
                 let mut told_seq = 0;
-                // There is nothing that an inbox could wait for but its turn.
+                // An inbox waits for nothing but its order key.
                 if let Some(step) = life.step(&Event::Claimed) {
                     life = step.life;
                     told_seq = outbox::put_in(tx, topic, delivery.sid, new.accepted_at)?;
@@ -174,7 +174,7 @@ fn insert_several(tx: &mut Tx<'_>, new: &NewMessage, several: &Several, state: S
     let (row, at) = (new.sid.row(), sql_ms(new.accepted_at));
     tx.execute(INSERT_SEVERAL, params![row, fan_out_text(&fan_out)?, at, kept_until.map(sql_ms)])?;
     if state == State::Due && !fan_out.holds_order() {
-        // It has its turn, and nobody is to wait for it.
+        // An inbox-only message holds no order key: clear it, so that the next message of the key is due.
         tx.execute(GIVE_TURN, [row])?;
     }
     Ok(())

@@ -11,7 +11,7 @@ use crate::chat::recipient_queue::Pace;
 use crate::chat::transport::Transport;
 use crate::store::{Claimed, DueQuery, NewMessage, NewPush};
 
-/// What went at once by one transport, and what may.
+/// What was accepted as in flight for one transport, and what may be.
 #[derive(Debug, Clone)]
 struct AtOnce {
     transport: Transport,
@@ -52,14 +52,15 @@ impl Tx<'_> {
         self.draft.at_once.close();
     }
 
-    /// How many messages went at once by this transport that whoever asks has not taken yet: they use its room.
+    /// How many messages of this transport were accepted as in flight that the dispatcher has not taken yet: they use
+    /// the transport's room.
     pub(super) fn went_at_once(&mut self, query: &DueQuery) -> usize {
         let went = self.draft.at_once.of(&query.transport).map_or(0, |at_once| at_once.went);
         usize::try_from(went.saturating_sub(query.at_once)).unwrap_or(usize::MAX)
     }
 
-    /// What was asked for was handed out: `next_due` is the time of what waits. From now on there is `room` for so many more.
-    /// Returns how many have gone at once.
+    /// `take_due` handed out what was due; `next_due` is the time of what waits. From now on `room` messages more may
+    /// be accepted as in flight. Returns how many were so far.
     pub(super) fn open_at_once(&mut self, query: &DueQuery, next_due: Option<u64>, room: usize, put_off: bool) -> u64 {
         let all = &mut self.draft.at_once;
         if all.of(&query.transport).is_none() {
@@ -71,7 +72,7 @@ impl Tx<'_> {
         at_once.went
     }
 
-    /// Whether a new message may go at once, and with what pace.
+    /// Whether a new message may be accepted as in flight, and how many of a recipient may be at a time.
     pub(super) fn may_go_at_once(&mut self, new: &NewMessage, push: &NewPush) -> rusqlite::Result<Option<Pace>> {
         let open = self.draft.at_once.of(&push.transport).and_then(|at_once| at_once.open);
         let in_time = |open: &Open| new.accepted_at < open.until.min(push.deadline_ms);
@@ -80,7 +81,7 @@ impl Tx<'_> {
         Ok(behind.is_none().then_some(pace))
     }
 
-    /// It does.
+    /// Claims the new message.
     pub(super) fn goes_at_once(&mut self, new: &NewMessage, push: &NewPush, pace: Pace) {
         RecipientQueue::of(push).claimed(self, new.sid.row(), false, pace);
         if let Some(at_once) = self.draft.at_once.of(&push.transport) {

@@ -159,7 +159,7 @@ impl Round<'_> {
                     self.handle(tx, row, message, queue)?;
                 }
             } else {
-                // First of all, and then the rows anew: the end of one may be the turn of another that is older than these.
+                // First of all, and then the rows anew: the end of one may make another one due that is older.
                 scanned += overdue.len();
                 self.expire(tx, &overdue)?;
             }

@@ -25,7 +25,7 @@ pub(super) enum Phase {
     Committing,
     /// The file is written anew, so that it can shrink from now on.
     Rebuilding,
-    /// That is on disk, and has its place in the write-ahead log.
+    /// The rebuilt file is committed and in the write-ahead log, which is moved into the file.
     FoldingIn,
 }
 

@@ -1,4 +1,4 @@
-//! What a failure of SQLite's means for whoever asked, and for an operator.
+//! Maps SQLite errors to `StoreError` and `OpenError`.
 
 use crate::store::{OpenError, StoreError};
 use rusqlite::{Error, ErrorCode};
@@ -25,12 +25,12 @@ pub(super) fn is_of_the_verb(error: &Error) -> bool {
     )
 }
 
-/// A verb's own failure, as its answer.
+/// The answer of a verb that failed by itself.
 pub(super) fn of_verb(error: Error) -> StoreError {
     StoreError::Failed { reason: error.to_string() }
 }
 
-/// A failure of a look at the file.
+/// An error of [`Inspector`](crate::store::Inspector).
 pub(super) fn of_look(error: Error) -> StoreError {
     let reason = error.to_string();
     match error.sqlite_error_code() {

@@ -1,4 +1,4 @@
-//! The inbox: messages from devices, recognised when the push service repeats them.
+//! Upstream messages, from devices: recognised when the push service repeats them.
 
 use super::column::{from_sql, sid, sql_ms};
 use super::outbox::{self, Document, NO_TOPIC};
@@ -106,7 +106,7 @@ pub(super) fn published(tx: &Tx<'_>, row: Row, at: u64) -> rusqlite::Result<bool
     Ok(tx.execute(PUBLISHED, params![row, sql_ms(at)])? > 0)
 }
 
-/// It is with its BAL: it leaves the spool, and from now on it is only remembered. False, and nothing, if it was so before.
+/// The BAL has it: removes it from the spool and keeps its key. False if that was done before.
 pub(super) fn done(tx: &mut Tx<'_>, row: Row, topic: &str, seq: i64, at: u64) -> rusqlite::Result<bool> {
     let Some(bytes) = outbox::remove(tx, topic, seq)? else { return Ok(false) };
     tx.draft.figures.unspool(bytes);

@@ -38,14 +38,14 @@ const STATUSES: &str = "SELECT count(*) FROM outbox WHERE topic = ?1 AND kind = 
 const UPSTREAM: &str = "SELECT row, tail, bal, category, topic, received_at, published_at, final_at,
     EXISTS (SELECT 1 FROM outbox o WHERE o.topic = inbox.topic AND o.seq = inbox.seq) FROM inbox WHERE row = ?1 AND tail = ?2";
 
-/// A reader of the store.
+/// A read-only connection to the store's file.
 #[derive(Debug)]
 pub struct Inspector {
     pub(super) conn: Connection,
 }
 
 impl Inspector {
-    /// Opens the file for reading.
+    /// Opens the file for reading, also while the bridge writes.
     ///
     /// # Errors
     /// When there is none, or it is not a store this program understands.

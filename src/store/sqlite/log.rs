@@ -9,10 +9,10 @@ use crate::chat::status::cut_detail;
 use rusqlite::params;
 use serde_json::{Value, json};
 
-/// Entries in the log of one delivery; the first ones tell the story, `attempt` counts the rest.
+/// Entries in the log of one delivery; the first ones are kept, `attempt` counts the rest.
 const LOG_MAX: i64 = 32;
 
-/// An entry knows when what it tells the end of was handed to a transport (`from`).
+/// `from`: when the attempt that this entry ends was handed to a transport.
 const ADD: &str = "UPDATE deliveries SET log =
     json_insert(coalesce(log, '[]'), '$[#]', json_set(json(?2), '$.from', claimed_at))
     WHERE row = ?1 AND coalesce(json_array_length(log), 0) < ?3";

@@ -22,7 +22,7 @@ pub(super) const BY_ROW: &str = "SELECT d.row, d.tail, d.bal, d.id, d.order_key,
 const MOVED: &str = "UPDATE messages SET fan_out = ?2, told_at = ?3, kept_until = ?4 WHERE row = ?1";
 const TOLD: &str = "UPDATE deliveries SET dup_possible = ?2, sent_at = ?3, code = ?4, told_seq = ?5, final_at = ?6,
     order_key = ?7 WHERE row = ?1";
-/// It is not the first of its order key any more, so that the next one is, and new ones do not wait for it.
+/// Clears the order key: the next message of the key becomes first, and new ones do not wait for this one.
 pub(super) const GIVE_TURN: &str = "UPDATE deliveries SET order_key = NULL WHERE row = ?1";
 const DROP_BODY: &str = "UPDATE deliveries SET body = NULL WHERE row = ?1";
 pub(super) const PARTS_WAITING: &str = "SELECT row FROM deliveries WHERE message = ?1 AND state = ?2";
@@ -61,8 +61,8 @@ impl Message {
         })
     }
 
-    /// One of the deliveries of the message `row` was `was`, and is what it is now. Returns what was told, and of whose
-    /// message.
+    /// Applies the change `was` -> `delivery.life` to the counts of the message `row`. Returns what its sender was
+    /// told, and the message's request.
     pub(super) fn moved(
         tx: &mut Tx<'_>,
         row: Row,
@@ -112,7 +112,8 @@ impl Message {
         Ok((message.request, told))
     }
 
-    /// Whether the next of its order key waits for it no more, and did so far. As long as it waits itself, nobody has its turn.
+    /// Whether the message stops holding its order key with this step. As long as it waits for the key itself, there is
+    /// nothing to release.
     fn gives_turn(&self, tx: &Tx<'_>) -> rusqlite::Result<bool> {
         if self.request.order_key.is_none() || self.fan_out.holds_order() {
             return Ok(false);
@@ -161,7 +162,7 @@ impl Message {
         Ok(status)
     }
 
-    /// The turn of its order key is its own: all its deliveries may go. Whether the next one waits for it.
+    /// The message is the first of its order key: all its deliveries become due. Returns whether it holds the key.
     pub(super) fn take_turn(tx: &mut Tx<'_>, row: Row, at: u64) -> rusqlite::Result<bool> {
         for part in tx.all(PARTS_WAITING, params![row, State::Waiting.code()], |row| row.get::<_, Row>(0))? {
             if let Some(mut delivery) = Delivery::by_row(tx, part)? {
@@ -175,8 +176,8 @@ impl Message {
         Ok(holds)
     }
 
-    /// The time up to which it was kept is over: it is forgotten, or, if it is not settled yet, kept no longer than others.
-    /// Returns how many rows that took.
+    /// Its `kept_until` is over: it is forgotten, or, if it is not settled, kept no longer than others. Returns how
+    /// many rows changed.
     pub(super) fn kept_enough(tx: &mut Tx<'_>, row: Row) -> rusqlite::Result<usize> {
         let Some(mut message) = Self::by_row(tx, row)? else { return Ok(0) };
         if message.fan_out.settled() {

@@ -63,7 +63,7 @@ pub(super) fn migrate(
     }
     // What is only in the write-ahead log needs room in the file, before any copy does.
     if let Err(error) = shrink::fold_in(conn) {
-        tracing::warn!(%store, %error, "the write-ahead log of the store could not be folded in");
+        tracing::warn!(%store, %error, "the checkpoint of the store's write-ahead log failed");
     }
     let copy = beside(path, &format!(".schema-{found}"));
     remove_former(&copy).map_err(|fault| of_copy(path, &copy, fault.into()))?;

@@ -43,7 +43,7 @@
 //!
 //! Each message costs about ten row operations; each index adds two to four more, and the writer thread has half a core.
 //! So the age of settled rows is kept in memory (16 bytes per row, at most [`super::Limits::history_rows`]), unread
-//! documents of forgotten deliveries are found by a slow walk, and whatever is rare is a partial index. Rejected: an index
+//! documents of forgotten deliveries are found by a slow scan, and whatever is rare is a partial index. Rejected: an index
 //! over settled rows by age, an index over documents by delivery, a table of topics with numbers for names.
 
 pub(super) mod accept;

@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 pub struct Settings {
     /// The file. Beside it SQLite keeps `-wal` and `-shm`, and the store a `.lock`, and `.schema-N` when it has changed it.
     pub path: PathBuf,
-    /// How much it holds.
+    /// Beyond these, messages are refused, and settled ones forgotten.
     pub limits: Limits,
     /// The transports that there are. What was to go by another one, of an earlier configuration, goes by the first of them.
     pub transports: Vec<Transport>,
@@ -25,7 +25,7 @@ pub struct Settings {
     pub queue: usize,
     /// How long to wait before trying again when the disk refuses.
     pub retry_pause: Duration,
-    /// How long the confirmation of a publication waits for another transaction with which it can go to the disk.
+    /// How long a deferred verb waits for another one to share its transaction.
     pub patience: Duration,
 }
 
@@ -53,7 +53,7 @@ pub struct WriterThread {
 }
 
 impl WriterThread {
-    /// Finishes what is queued, folds the write-ahead log in, ends the thread. Verbs asked from now on are answered
+    /// Finishes what is queued, moves the write-ahead log into the file, ends the thread. Verbs asked from now on are answered
     /// [`crate::store::StoreError::Closed`].
     ///
     /// # Errors

@@ -28,7 +28,7 @@ pub(super) const NEXT_TOPIC: &str = "SELECT topic FROM outbox WHERE topic > ?1 O
 const ANY: &str = "SELECT 1 FROM outbox WHERE topic = ?1 LIMIT 1";
 const SEEN: &str = "UPDATE outbox SET redelivered = 1 WHERE topic = ?1 AND seq <= ?2 AND redelivered = 0";
 const UNCLAIM: &str = "DELETE FROM claims WHERE topic = ?1";
-/// What is read by a broker of our own is claimed for ever, until it says otherwise: documents that come go to its readers.
+/// The embedded broker claims a topic without limit until it calls `documents_seen`.
 const UNCLAIM_EMPTY: &str = "DELETE FROM claims WHERE topic = ?1 AND seq < ?2";
 
 /// What the message of a delivery into an inbox says: the document there has no copy of it.
@@ -112,8 +112,8 @@ pub(super) fn moved(tx: &mut Tx<'_>, topic: &str, seq: i64) -> rusqlite::Result<
     Ok(())
 }
 
-/// Tells the readers of a broker of our own, if there is one. What a delivery into an inbox says comes later: its row may
-/// not be there yet.
+/// Tells the embedded broker, if there is one. The body of a delivery into an inbox is added before the commit: its row
+/// may not be there yet.
 fn announce(tx: &mut Tx<'_>, topic: &str, document: impl FnOnce() -> Waiting) {
     if topic != NO_TOPIC
         && let Some(fresh) = &mut tx.draft.fresh
@@ -123,7 +123,8 @@ fn announce(tx: &mut Tx<'_>, topic: &str, document: impl FnOnce() -> Waiting) {
     }
 }
 
-/// Before the commit: gives the deliveries into inboxes among the news their bodies. What went in the same batch is no news.
+/// Before the commit: adds the bodies of deliveries into inboxes to the events. A document that was removed in the same
+/// batch is left out.
 pub(super) fn fill_news(tx: &mut Tx<'_>) -> rusqlite::Result<()> {
     let Some(fresh) = tx.draft.fresh.take() else { return Ok(()) };
     let mut filled = Vec::with_capacity(fresh.len());
@@ -179,7 +180,7 @@ pub(in crate::store) fn next(
         if let Some(last) = documents.last() {
             tx.execute(CLAIM, params![&**topic, sql_ms(last.reference.seq)])?;
         } else if found > 0 {
-            // None of them was any good; an empty answer would mean that there are no more.
+            // All of this page were damaged and removed; an empty answer would mean that there are no more.
             continue;
         }
         return Ok(documents);
@@ -196,8 +197,8 @@ pub(super) fn waiting(topic: &Arc<str>, row: &rusqlite::Row<'_>) -> rusqlite::Re
     })
 }
 
-/// The document, with what its message says if it is a delivery of one. Where that is not there any more, which nothing but
-/// damage brings about, the document goes.
+/// The document, with the body of its message if it is a delivery of one. Without a body, which only damage can cause,
+/// the document is removed.
 pub(super) fn with_body(tx: &Tx<'_>, document: Waiting) -> rusqlite::Result<Option<Waiting>> {
     let Origin::Delivery(sid) = document.reference.origin else { return Ok(Some(document)) };
     let Some(payload) = body(tx, sid)? else {
@@ -211,7 +212,6 @@ fn body(tx: &Tx<'_>, sid: Sid) -> rusqlite::Result<Option<Bytes>> {
     Ok(tx.one(BODY, [sid.row()], |row| row.get::<_, Option<Vec<u8>>>(0))?.flatten().map(Bytes::from))
 }
 
-/// This document, if it is there.
 pub(super) fn one(tx: &Tx<'_>, topic: &Arc<str>, seq: i64) -> rusqlite::Result<Option<Waiting>> {
     let found = tx.one(ONE, params![&**topic, seq], |row| waiting(topic, row))?;
     found.map_or(Ok(None), |document| with_body(tx, document))
@@ -225,7 +225,7 @@ pub(in crate::store) fn topics(tx: &Tx<'_>) -> rusqlite::Result<Vec<String>> {
     Ok(topics)
 }
 
-/// The broker or a reader has them. Returns what became of the deliveries among them.
+/// Acknowledged by the broker, a client or the owner. Returns what became of the deliveries among them.
 pub(in crate::store) fn published(
     tx: &mut Tx<'_>,
     references: &[DocumentRef],
@@ -243,7 +243,8 @@ pub(in crate::store) fn published(
     Ok(moved)
 }
 
-/// Somebody has it. Returns whether it is the first to whom that happens: the others have to be thought of now.
+/// A document was acknowledged. Returns whether that is its first acknowledgement: then it becomes a row of the other
+/// queues.
 pub(super) fn settle(tx: &mut Tx<'_>, reference: &DocumentRef, at: u64) -> rusqlite::Result<bool> {
     let (topic, seq) = (&*reference.topic, sql_ms(reference.seq));
     match reference.origin {
@@ -257,7 +258,7 @@ pub(super) fn settle(tx: &mut Tx<'_>, reference: &DocumentRef, at: u64) -> rusql
     }
 }
 
-/// What becomes of the delivery that the document is of, if it is of one.
+/// Moves the delivery that the document belongs to, if there is one.
 pub(super) fn delivered(
     tx: &mut Tx<'_>,
     reference: &DocumentRef,
@@ -269,7 +270,8 @@ pub(super) fn delivered(
     Ok(Some((sid, delivery.record(tx, &taken(by, at), at)?)))
 }
 
-/// What it means for a delivery into an inbox that its document was taken. A broker has it as a push service has a push.
+/// What an acknowledgement means for a delivery into an inbox: from the broker it is `sent`, as from a push service;
+/// from the owner it is the receipt.
 fn taken(by: TakenBy, at: u64) -> Event {
     let clock = RetryClock { now_ms: at, deadline_ms: u64::MAX, longest: Duration::MAX, permille: 0 };
     match by {
@@ -278,7 +280,7 @@ fn taken(by: TakenBy, at: u64) -> Event {
     }
 }
 
-/// Takes a document out that nobody needs any more.
+/// Removes a document that is obsolete.
 pub(super) fn withdraw(tx: &Tx<'_>, topic: &str, seq: i64) -> rusqlite::Result<()> {
     tx.execute(DELETE, params![topic, seq])?;
     tidy(tx, topic)
@@ -299,8 +301,8 @@ pub(super) fn remove(tx: &Tx<'_>, topic: &str, seq: i64) -> rusqlite::Result<Opt
     Ok(bytes)
 }
 
-/// At an orderly stop, and where nobody reads: it is known what was handed out and how far it got, so nothing beyond that is
-/// marked, or taken for told.
+/// At an orderly stop, and where nobody subscribes: it is known how far documents were handed out, so nothing beyond
+/// that is marked, or counted as read.
 pub(in crate::store) fn parted(tx: &Tx<'_>, topics: &[Seen]) -> rusqlite::Result<()> {
     for seen in topics {
         mark_seen(tx, seen)?;

@@ -14,8 +14,8 @@ const CHANGED: &str = "INSERT INTO presence (user, online, changed_at, last_seen
     RETURNING last_seen";
 const STILL_ALIVE: &str = "UPDATE marks SET alive_at = max(alive_at, ?1)";
 const FORGET: &str = "DELETE FROM presence WHERE online = 0 AND changed_at < ?1";
-/// Who was online was seen when that was said, and at the last sign of life: the best that is known after a crash. It is
-/// too early by the time between two signs of life, at most.
+/// Who was online was last seen when that was published, or at `alive_at`: the best that is known after a crash, too
+/// early by one heartbeat at most.
 const LAST: &str = "SELECT user, online, CASE online WHEN 1 THEN max(changed_at, alive_at) ELSE last_seen END
     FROM presence, marks WHERE online = 1 OR changed_at > alive_at - ?1";
 

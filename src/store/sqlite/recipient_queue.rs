@@ -119,7 +119,7 @@ impl RecipientQueue {
         }
     }
 
-    /// A message was `state`, and is so no more. True if another one is due now.
+    /// A message left `state`; true if another one of the queue became due.
     pub(super) fn left(&self, tx: &mut Tx<'_>, row: Row, state: State) -> rusqlite::Result<bool> {
         if state == State::InFlight {
             // After a restart nothing is known to be in flight, and nothing is parked behind it.

@@ -31,7 +31,7 @@ const UPSTREAM: &str = "SELECT row, tail, final_at FROM inbox";
 const SPOOL: &str = "SELECT count(*), coalesce(sum(length(payload)), 0) FROM outbox WHERE kind IN (1, 2)";
 const MAYBE_PUBLISHED: &str = "UPDATE outbox SET redelivered = 1
     WHERE redelivered = 0 AND EXISTS (SELECT 1 FROM claims c WHERE c.topic = outbox.topic AND c.seq >= outbox.seq)";
-/// The first of each queue, if it is parked: whether what it waited for is still there will be seen.
+/// Makes the first of each queue due if it is parked: nothing is in flight after a start.
 pub(super) const LOOK_AGAIN: &str = "UPDATE deliveries SET due_at = 0
     WHERE state = 0 AND due_at = ?1 AND NOT EXISTS (
         SELECT 1 FROM deliveries older WHERE older.recipient = deliveries.recipient AND older.row < deliveries.row

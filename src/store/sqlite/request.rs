@@ -52,7 +52,6 @@ impl Request {
         })
     }
 
-    /// Where statuses go.
     fn topic(&self) -> Cow<'_, str> {
         reply_topic(&self.bal, &self.reply)
     }
@@ -89,8 +88,7 @@ impl Request {
         Ok(())
     }
 
-    /// No message of the same order key waits for this one any more: the next has its turn, and those behind it up to the
-    /// first that is waited for.
+    /// Makes the next message of the order key due, and those after it up to the first that holds the key.
     pub(super) fn let_next_go(&self, tx: &mut Tx<'_>, at: u64) -> rusqlite::Result<()> {
         let Some(key) = &self.order_key else { return Ok(()) };
         let mut waited_for = false;
@@ -104,7 +102,6 @@ impl Request {
     }
 }
 
-/// Where statuses go, from what a row says of it.
 pub(super) fn reply_topic<'a>(bal: &str, reply: &'a str) -> Cow<'a, str> {
     if reply.is_empty() { status_topic(bal).into() } else { reply.into() }
 }

@@ -11,7 +11,6 @@ pub(super) const APPLICATION_ID: i32 = 0x464d_4272;
 /// What makes each schema out of the one before, the first out of an empty file. A step that was released is never
 /// changed: files in the field have taken it.
 pub(super) const STEPS: [&str; 6] = [FIRST, PRESENCE, WAYS, TRIED, MESSAGES, SESSIONS];
-/// The schema this program writes.
 pub(super) const SCHEMA_VERSION: i32 = STEPS.len() as i32;
 /// The steps from this schema on make tables and change no row: they take no time, and nothing is worth a copy.
 pub(super) const MAKES_TABLES_ONLY: i32 = 5;
@@ -123,8 +122,8 @@ ALTER TABLE deliveries ADD COLUMN unknown INTEGER NOT NULL DEFAULT 0;    -- refu
 /// | `way` | the transport | '' | the transport, or 'inbox' |
 /// | `body` | what is sent | what all deliveries have in common | what is the recipient's alone; NULL of an inbox |
 /// | `deadline`, `look_at` | as before | 2^63 - 1, which never comes | as before; of an inbox perhaps 2^63 - 1 |
-/// | `order_key` | as before | NULL from when nobody waits for it any more | NULL |
-/// | `told_seq` | the last status in `outbox` | likewise | 0 of a push; of an inbox its document there, 0 before its turn |
+/// | `order_key` | as before | NULL once it does not hold the key any more | NULL |
+/// | `told_seq` | the last status in `outbox` | likewise | 0 of a push; of an inbox its document there, 0 before it is due |
 /// | `message` | NULL | NULL | the row of its message |
 ///
 /// An `outbox` row of kind 4 is the document of a delivery into an inbox: `about` and `tail` name that delivery, and `payload`

@@ -69,7 +69,7 @@ pub(super) fn rebuild_once(conn: &mut Connection, path: &Path, environment: &Env
     let store = path.display();
     // A VACUUM that was killed has left all of it in the write-ahead log. That room counts.
     if let Err(error) = fold_in(conn) {
-        tracing::warn!(%store, %error, "the store cannot shrink: its write-ahead log could not be folded in");
+        tracing::warn!(%store, %error, "the store cannot shrink: the checkpoint of its write-ahead log failed");
         return Ok(());
     }
     let before = Size::of(conn)?;

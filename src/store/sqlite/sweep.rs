@@ -36,7 +36,7 @@ pub(in crate::store) fn sweep(tx: &mut Tx<'_>, now: u64) -> rusqlite::Result<Swe
     }
     let walked = walk(tx, now)?;
     let more = [overdue, forgotten, walked].iter().any(|rows| *rows >= CHUNK);
-    // As long as rows go, so may those behind them on their pages. One chunk a sweep, so that no verb waits long.
+    // Pages are given back only after the last chunk was forgotten. One chunk a sweep, so that no verb waits long.
     if !more {
         shrink::give_back(tx, now)?;
     }
@@ -99,7 +99,7 @@ fn forget(tx: &mut Tx<'_>, now: u64) -> rusqlite::Result<usize> {
     Ok(deliveries.max(upstream).max(kept))
 }
 
-/// Goes on along the outbox and drops what nobody came to read: statuses of forgotten deliveries, old notes. Upstream
+/// Scans on along the outbox and drops what nobody came to read: statuses of forgotten deliveries, old notes. Upstream
 /// messages are never dropped.
 fn walk(tx: &mut Tx<'_>, now: u64) -> rusqlite::Result<usize> {
     let Walk::After(topic, seq) = &tx.draft.walk else { return Ok(0) };

@@ -27,13 +27,13 @@ pub(super) struct Settled {
     pub(super) row: Row,
 }
 
-/// Where the walk over old documents stands (see `sweep`).
+/// Where the scan of the outbox for old documents stands (see `sweep`).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) enum Walk {
-    /// Nothing was forgotten since the last walk.
+    /// Nothing was forgotten since the last scan.
     #[default]
     Idle,
-    /// It goes on behind this document.
+    /// The scan goes on behind this document.
     After(String, i64),
 }
 
@@ -121,7 +121,7 @@ pub(super) struct Draft {
     pub(super) at_once: AtOnceByTransport,
     /// What went at once, in this order.
     pub(super) gone: Vec<(Transport, Claimed)>,
-    /// What came for the readers of a broker of our own, if anybody wants to hear of it.
+    /// What the batch brings to the embedded broker, if there is one.
     pub(super) fresh: Option<Vec<Fresh>>,
     /// What was asked of the table `queues` in this batch.
     pub(super) queues: HashMap<QueueId, Option<Known>>,
@@ -142,7 +142,6 @@ impl Draft {
     }
 }
 
-/// What a verb works with.
 pub(in crate::store) struct Tx<'a> {
     pub(super) conn: &'a Connection,
     pub(super) limits: &'a Limits,
@@ -166,7 +165,6 @@ impl Tx<'_> {
         self.conn.prepare_cached(sql)?.query_row(params, read).optional()
     }
 
-    /// All rows that it finds.
     pub(super) fn all<T>(
         &self,
         sql: &str,
@@ -176,7 +174,6 @@ impl Tx<'_> {
         self.conn.prepare_cached(sql)?.query_map(params, read)?.collect()
     }
 
-    /// Whether it finds any.
     pub(super) fn exists(&self, sql: &str, params: impl Params) -> rusqlite::Result<bool> {
         self.conn.prepare_cached(sql)?.exists(params)
     }

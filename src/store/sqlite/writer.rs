@@ -29,7 +29,6 @@ pub(super) trait Work: Send {
     fn release(self: Box<Self>);
 }
 
-/// A verb with its answer.
 pub(super) struct Job<F, T> {
     verb: F,
     answer: Option<Result<T, StoreError>>,
@@ -70,7 +69,7 @@ where
 /// What goes through the queue.
 pub(super) enum Item {
     Work(Box<dyn Work>),
-    /// If nothing else comes, it has time ([`Queue::submit_patiently`]).
+    /// It may wait for others ([`Queue::submit_patiently`]).
     Patient(Box<dyn Work>),
     /// Finish what is queued, then end.
     Close,
@@ -156,7 +155,7 @@ impl Queue {
 #[cfg(test)]
 pub(super) type Hook = Box<dyn FnMut(&Connection) + Send>;
 
-/// The thread's belongings.
+/// What the writer thread owns.
 pub(super) struct Writer {
     pub(super) conn: Connection,
     pub(super) lock: Lock,
@@ -302,7 +301,7 @@ impl Writer {
         let Self { conn, lock, .. } = self;
         conn.flush_prepared_statement_cache();
         if let Err(error) = conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())) {
-            tracing::warn!(%error, "the write-ahead log could not be folded in");
+            tracing::warn!(%error, "the checkpoint of the write-ahead log failed");
         }
         // The lock goes last: nobody may open the file while the connection still has it.
         drop(conn);

@@ -11,7 +11,7 @@ pub(super) struct Cursor {
     /// Up to here everything was taken.
     taken: u64,
     state: State,
-    /// It is lined up to be read, or being read.
+    /// It waits for its turn to be read, or is being read.
     lined_up: bool,
     /// The lowest number that was set aside.
     aside: Option<u64>,
@@ -30,7 +30,7 @@ enum State {
         /// Something was announced since the last page was asked for.
         news: bool,
     },
-    /// Nobody subscribes any more.
+    /// No subscription matches any more.
     Unwatched,
 }
 
@@ -92,14 +92,14 @@ impl Cursor {
         self.state = State::Behind { target: None, news: true };
     }
 
-    /// Somebody subscribes (again).
+    /// A subscription matches (again).
     pub(super) fn watch(&mut self) {
         if self.state == State::Unwatched {
             self.fall_behind();
         }
     }
 
-    /// Nobody subscribes any more; what is not handed out is dropped.
+    /// No subscription matches any more; what is not handed out is dropped.
     pub(super) fn unwatch(&mut self) {
         if let Some((&first, _)) = self.items.iter().find(|(_, place)| **place == Place::Ready) {
             self.taken = first - 1;
@@ -115,8 +115,8 @@ impl Cursor {
         Some(self.taken)
     }
 
-    /// A page came, with this last number; `None`: it was empty. A page that reaches what was announced leaves nothing
-    /// behind it that will not be announced. If an empty one does not reach it, that is not on disk any more.
+    /// A page came, with this last number; `None`: it was empty. The cursor is live once `last` reaches the announced
+    /// number, or when the page was empty and nothing was announced since it was asked for.
     pub(super) fn answer(&mut self, last: Option<u64>) {
         self.lined_up = false;
         self.taken = self.taken.max(last.unwrap_or(0));
@@ -127,7 +127,7 @@ impl Cursor {
         }
     }
 
-    /// Whether it is to be lined up to be read now.
+    /// Whether it has to join the topics that wait to be read; then it counts as waiting.
     pub(super) fn line_up(&mut self) -> bool {
         let now = self.is_behind() && !self.lined_up;
         self.lined_up |= now;

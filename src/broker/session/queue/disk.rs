@@ -9,7 +9,6 @@ use crate::store::{DocumentRef, Page, QueueRow, Seen};
 /// What is to be asked of the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Read {
-    /// What.
     pub(crate) what: Wanted,
     /// How much at most.
     pub(crate) page: Page,
@@ -187,7 +186,7 @@ impl Queue {
         }
     }
 
-    /// A document that was handed out is bigger than its reader takes. It stays in the outbox and is not offered again
+    /// A document that was handed out is bigger than its client takes. It stays in the outbox and is not offered again
     /// until [`Self::offer_again`], or until the queue is opened again.
     pub(crate) fn set_aside(&mut self, reference: &DocumentRef) {
         if let Some(cursor) = self.topics.get_mut(&reference.topic) {
@@ -195,7 +194,7 @@ impl Queue {
         }
     }
 
-    /// A reader is there that takes more: what was set aside is read again.
+    /// A consumer came that may take bigger packets: what was set aside is read again.
     pub(crate) fn offer_again(&mut self) {
         let again = |(topic, cursor): (&Arc<str>, &mut Cursor)| cursor.rewind().then(|| Arc::clone(topic));
         for topic in self.topics.iter_mut().filter_map(again).collect::<Vec<_>>() {
@@ -228,7 +227,8 @@ impl Queue {
         self.topics.contains_key(topic)
     }
 
-    /// Above half the room, what is idle goes at once: so the sweep of a full table finds something, or nothing is idle.
+    /// Above half of `TOPICS_MAX` an idle cursor is dropped at once, so that a full table has no idle ones left to look
+    /// for.
     fn forget_if_idle(&mut self, topic: &Arc<str>) {
         let many = self.topics.len() > TOPICS_MAX / 2;
         if self.topics.get(topic).is_some_and(|cursor| cursor.is_done() || many && cursor.is_idle()) {
@@ -236,7 +236,7 @@ impl Queue {
         }
     }
 
-    /// Lines a topic up to be read, if it is behind and stands nowhere yet.
+    /// Adds a topic to those that wait to be read, if it is behind and not among them.
     fn line_up(&mut self, topic: &Arc<str>) {
         if self.topics.get_mut(topic).is_some_and(Cursor::line_up) {
             self.turns.push_back(Arc::clone(topic));

@@ -46,7 +46,7 @@ pub(in crate::store) fn read(
         own = own_documents(tx, topic, queue, after, page)?;
     }
     let mut found = unsettled(tx, topic, &mut after, page)?;
-    // None of them may have been any good; an empty answer without more would mean that there are no more.
+    // All documents of a page may have been damaged; an empty answer without `more` would mean that there are no more.
     while found.documents.is_empty() && found.more {
         found = unsettled(tx, topic, &mut after, page)?;
     }

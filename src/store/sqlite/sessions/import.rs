@@ -23,7 +23,7 @@ pub(in crate::store) fn done(tx: &Tx<'_>) -> rusqlite::Result<()> {
     tx.execute(DONE, []).map(drop)
 }
 
-/// Yields the packet identifiers of its messages that nobody has got yet.
+/// Yields the packet identifiers of its messages that no queue has got yet.
 pub(in crate::store) fn session(tx: &mut Tx<'_>, session: &ImportedSession) -> rusqlite::Result<Vec<u16>> {
     let queue = match session::find(tx, &session.record.key, SESSION)? {
         Some(queue) => queue,

@@ -46,7 +46,7 @@ fn known(tx: &mut Tx<'_>, queue: QueueId) -> rusqlite::Result<Option<Known>> {
     Ok(known)
 }
 
-/// The row `seq` is about to be known to whoever has a connection. One write says so for as long as there is one.
+/// Before the row `seq` is announced to a connection: raises `sent_up_to`, once per connection.
 fn may_be_sent(tx: &mut Tx<'_>, queue: QueueId, known: Known, seq: i64) -> rusqlite::Result<()> {
     if known.connected && known.sent_up_to < seq { sent_up_to(tx, queue, NEVER) } else { Ok(()) }
 }

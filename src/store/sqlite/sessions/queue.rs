@@ -22,8 +22,8 @@ pub(in crate::store::sqlite) const ROWS: &str =
     FROM queue q LEFT JOIN bodies b ON b.seq = q.seq
     WHERE q.queue = ?1 AND q.seq > ?2 AND q.document IS NULL ORDER BY q.seq";
 const ASSIGN: &str = "UPDATE queue SET packet_id = ?3 WHERE queue = ?1 AND seq = ?2";
-/// Of a row with a body of its own, and of one without.
 const MARK: &str = "UPDATE queue SET how = how | ?3 WHERE queue = ?1 AND seq = ?2";
+/// Of a row with a body of its own, and of one without.
 const RELEASE: [&str; 2] = [
     "UPDATE queue SET how = how | ?3, expires_at = NULL, properties = x'', payload = x''
     WHERE queue = ?1 AND seq = ?2 AND payload IS NOT NULL",
@@ -149,8 +149,7 @@ pub(in crate::store) fn assign(tx: &Tx<'_>, queue: QueueId, ids: &[(u64, u16)]) 
     ids.iter().try_for_each(|(seq, id)| tx.execute(ASSIGN, params![queue, sql_ms(*seq), id]).map(drop))
 }
 
-/// Their reader has them, and is to be told so: until it has heard it the rows stay, without their bodies. They count
-/// for what they were.
+/// PUBREC has come: the rows lose their bodies and stay, counted as before, until PUBCOMP comes.
 pub(in crate::store) fn released(tx: &Tx<'_>, queue: QueueId, rows: &[u64]) -> rusqlite::Result<()> {
     let [own, shared] = RELEASE;
     for seq in rows {

@@ -50,7 +50,6 @@ pub(super) fn expire(tx: &Tx<'_>, now: u64, chunk: i64) -> rusqlite::Result<Vec<
     Ok(topics)
 }
 
-/// The retained messages of these topics, as far as there are any.
 pub(in crate::store) fn read(tx: &Tx<'_>, topics: &[String]) -> rusqlite::Result<Vec<Message>> {
     let mut found = Vec::new();
     for topic in topics {

@@ -144,7 +144,7 @@ pub(super) fn remove(tx: &Tx<'_>, queue: QueueId, seq: i64) -> rusqlite::Result<
     Ok(Some(if counts { Dropped { rows: 1, bytes } } else { Dropped::default() }))
 }
 
-/// One row less needs the body.
+/// Decrements `bodies.readers`, and removes a body without rows.
 pub(super) fn let_go(tx: &Tx<'_>, seq: i64) -> rusqlite::Result<()> {
     tx.execute(LET_GO, [seq])?;
     tx.execute(DROP_BODY, [seq]).map(drop)

@@ -27,7 +27,7 @@ const OF_ENDED: [&str; 2] = ["DELETE FROM subscriptions WHERE queue = ?1", "DELE
 pub(in crate::store::sqlite) const ITS_ROWS: &str = "SELECT seq FROM queue WHERE queue = ?1 ORDER BY seq LIMIT ?2";
 const FORGET: &str = "DELETE FROM queues WHERE queue = ?1";
 
-/// It has a connection, with this will.
+/// Stores the session as connected, with this will.
 pub(in crate::store) fn keep(
     tx: &mut Tx<'_>,
     session: &SessionRecord,
