@@ -26,7 +26,7 @@ impl<S: Service> Core<S> {
         match self.service.judge(message, answer, now) {
             Verdict::Back(fate) => self.back(sid, fate),
             Verdict::Again => self.put_back(sid, None),
-            Verdict::Elsewhere => self.put_back(sid, Some((connection, now.instant + ELSEWHERE_WAIT))),
+            Verdict::Elsewhere => self.on_not_taken(connection, sid, now.instant),
         }
     }
 
