@@ -30,7 +30,7 @@ pub(crate) mod snapshot;
 mod tend;
 
 pub(crate) use event::{Counted, End, Ended, Event, Manner, Output, Receipt};
-pub(crate) use service::{Admission, Message, Pool, Replay, Service, Settings, Verdict};
+pub(crate) use service::{Admission, Message, Pool, Replay, Response, Service, Settings, Verdict};
 
 use super::{AckRef, ConnectionId, Link, Report, Send, UNANSWERED};
 use crate::chat::delivery::Fate;

@@ -14,8 +14,8 @@ const IGNORED_MAX: u32 = 3;
 impl<S: Service> Core<S> {
     /// An answer came, or a connection says that none came in time.
     pub(super) fn on_answered(&mut self, connection: ConnectionId, sid: Sid, answer: S::Answer, now: Now) {
-        let late = self.service.is_late(&answer);
-        self.note_answer(connection, late, now.instant);
+        let response = self.service.response(&answer);
+        self.note_response(connection, response, now.instant);
         self.connections.unassign(connection, sid);
         let there = |message: &&mut Message<S::Memo>| message.is_on(connection);
         let Some(message) = self.messages.all.get_mut(&sid).filter(there) else {

@@ -21,7 +21,7 @@ pub(crate) struct Settings {
     /// What becomes of messages that a connection leaves unanswered at its end.
     pub(crate) replay: Replay,
     /// How long an answer may take before its connection is suspected of losing answers. `None` where every connection
-    /// ends each wait itself and says so ([`Service::is_late`]).
+    /// ends each wait itself and says so ([`Service::response`]).
     pub(crate) answer: Option<Duration>,
     /// How long a connection that takes nothing new is kept for the answers that it owes. Generous: ending it ourselves
     /// loses them.
@@ -144,6 +144,17 @@ pub(crate) enum Verdict {
     Elsewhere,
 }
 
+/// What the end of a message on a connection says of its peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Response {
+    /// It answers.
+    Answer,
+    /// No answer came in time. After several in a row the connection is replaced.
+    Late,
+    /// The stream or the connection ended before an answer, which says neither.
+    None,
+}
+
 /// The decisions of a push service. Pure: what it knows of the world it is told before.
 pub(crate) trait Service {
     /// What the service remembers of a message while it is here.
@@ -160,9 +171,9 @@ pub(crate) trait Service {
     /// What an answer means for the message. Refusals are counted by their code, so nothing is to be counted here.
     fn judge(&mut self, message: &mut Message<Self::Memo>, answer: Self::Answer, now: Now) -> Verdict;
 
-    /// Whether an answer says that none came in time. Several in a row, and the connection is replaced.
-    fn is_late(&self, _answer: &Self::Answer) -> bool {
-        false
+    /// What an answer says of the connection that it came on.
+    fn response(&self, _answer: &Self::Answer) -> Response {
+        Response::Answer
     }
 
     /// Why nothing goes whatever the connections do: [`Link::Down`] or [`Link::Probing`] with the word for it. `able`

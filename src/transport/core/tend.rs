@@ -2,7 +2,7 @@
 
 use super::connections::{Connection, InFlight, Phase, Why};
 use super::redial::Failure;
-use super::service::{Position, Service};
+use super::service::{Position, Response, Service};
 use super::{Core, End, Ended, Manner, Now, Output};
 use crate::chat::id::Sid;
 use crate::transport::{Change, ConnectionId, Report};
@@ -111,20 +111,24 @@ impl<S: Service> Core<S> {
         self.report(Report::Connection { connection: id, change: Change::Draining });
     }
 
-    /// Notes that an answer came, or that one did not come in time.
-    pub(super) fn note_answer(&mut self, id: ConnectionId, late: bool, now: Instant) {
+    /// Notes what the end of a message on a connection says of its peer.
+    pub(super) fn note_response(&mut self, id: ConnectionId, response: Response, now: Instant) {
         let Some(connection) = self.connections.all.get_mut(&id) else { return };
-        if late {
-            connection.late += 1;
-            if connection.late >= LATE_MAX {
-                self.suspect(id, now, "answers do not come in time".to_owned());
-                self.retire(id);
+        match response {
+            Response::Answer => {
+                connection.late = 0;
+                connection.last_answer = Some(now);
+                self.note_taken(now);
             }
-            return;
+            Response::Late => {
+                connection.late += 1;
+                if connection.late >= LATE_MAX {
+                    self.suspect(id, now, "answers do not come in time".to_owned());
+                    self.retire(id);
+                }
+            }
+            Response::None => {}
         }
-        connection.late = 0;
-        connection.last_answer = Some(now);
-        self.note_taken(now);
     }
 
     /// Notes that the push service takes messages.

@@ -11,7 +11,7 @@ use crate::fcm::judge::{BROKEN, judge};
 use crate::fcm::request::{Request, RequestError, translate};
 use crate::fcm::target;
 use crate::fcm::verdict::{Answer, Asked, Cause, Outcome, Replay, Verdict as Judged};
-use crate::transport::core::{Admission, Message, Now, Service, Verdict};
+use crate::transport::core::{Admission, Message, Now, Response, Service, Verdict};
 use crate::transport::http2::{self, Reply};
 use crate::transport::{Change, Link, Send, Trouble};
 use http::{HeaderMap, header};
@@ -238,8 +238,12 @@ impl Service for FcmService {
         }
     }
 
-    fn is_late(&self, reply: &Reply) -> bool {
-        matches!(reply, Reply::Late)
+    fn response(&self, reply: &Reply) -> Response {
+        match reply {
+            Reply::Answered { .. } => Response::Answer,
+            Reply::Late => Response::Late,
+            Reply::RefusedStream | Reply::BeyondGoaway | Reply::Broken => Response::None,
+        }
     }
 
     fn outage(&self, able: bool, now: Now) -> Option<Link> {
