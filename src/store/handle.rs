@@ -163,8 +163,8 @@ impl Store {
         self.queue.submit_patiently(move |tx| outbox::published(tx, &references, by, at)).await
     }
 
-    /// The last verb of a publisher that stops in order: of each of these topics the documents up to the one named may
-    /// have been seen and are marked the next time; what lies behind them was not.
+    /// A publisher that stops, or whose topic has no reader, says how far it came: of each of these topics the documents up
+    /// to the one named may have been seen and are marked the next time; what lies behind them was not.
     pub async fn parted(&self, topics: Vec<Seen>) -> Result<Committed<()>, StoreError> {
         self.queue.submit(move |tx| outbox::parted(tx, &topics)).await
     }

@@ -9,12 +9,10 @@ use crate::transport::{Change, ConnectionId, Link, Send};
 use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
-/// The data of a push service.
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
     /// The server as operators know it: `host:port (key of the configuration)`.
     pub(crate) server: String,
-    /// Which connections are kept.
     pub(crate) pool: Pool,
     /// Most messages that one connection has unanswered, whatever it says itself.
     pub(crate) window: usize,
@@ -32,14 +30,12 @@ pub(crate) struct Settings {
     pub(crate) grace: Duration,
 }
 
-/// Which connections are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Pool {
     /// So many, with the messages spread among them.
     Fixed(usize),
     /// One, and more while all are full. The oldest with room is used, so that those beyond the need fall idle.
     Elastic {
-        /// Most of them.
         most: usize,
         /// How old one gets at most; a tenth less for some, so that those opened together do not end together.
         age: Duration,
@@ -62,7 +58,7 @@ impl Pool {
 /// What becomes of messages that a connection leaves unanswered at its end: written, and nobody knows whether taken.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Replay {
-    /// They keep their places and go again on the next connection, counted as further copies.
+    /// They are written again on the next connection; `copies` > 1 makes the status say `dup_possible`.
     Marked,
     /// They go back to the bridge with this, which is told as "may have arrived".
     Ambiguous(Refusal),
@@ -71,7 +67,6 @@ pub(crate) enum Replay {
 /// A message that was taken from the bridge and has no report yet.
 #[derive(Debug)]
 pub(crate) struct Message<M> {
-    /// The message.
     pub(crate) send: Send,
     /// How often it was written to a connection and may have been taken.
     pub(crate) copies: u32,
@@ -92,33 +87,31 @@ pub(crate) struct Message<M> {
     pub(super) received: bool,
 }
 
-/// Where a message is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Position {
-    /// Waiting for a connection.
     Waiting,
     /// On a connection, as the `number`th that was sent at all.
-    InFlight { connection: ConnectionId, number: u64 },
+    InFlight {
+        connection: ConnectionId,
+        number: u64,
+    },
 }
 
 impl<M> Message<M> {
-    /// How often it was sent again at once.
+    /// Writes to a connection after the first, whatever became of the earlier ones.
     pub(crate) fn replays(&self) -> u32 {
         self.tries.saturating_sub(1)
     }
 
-    /// Whether it is on this connection.
     pub(super) fn is_on(&self, id: ConnectionId) -> bool {
         matches!(self.position, Position::InFlight { connection, .. } if connection == id)
     }
 
-    /// Whose it is.
     pub(crate) fn recipient(&self) -> Recipient {
         self.send.recipient
     }
 }
 
-/// Whether a message may go now.
 #[derive(Debug)]
 pub(crate) enum Admission<R> {
     /// It may; this is what its connection writes.
@@ -127,7 +120,7 @@ pub(crate) enum Admission<R> {
     Skip,
     /// Nothing of its recipient may before this, for the reason that operators are told.
     HoldRecipient(Instant, Cow<'static, str>),
-    /// Nothing may before this, or before the service wakes the driver.
+    /// Nothing may until this time, or a `Nudge::Look`.
     Wait(Option<Instant>),
     /// It goes back to the bridge with this, untried; others may go.
     Back(Fate),
@@ -155,7 +148,7 @@ pub(crate) enum Response {
     None,
 }
 
-/// The decisions of a push service. Pure: what it knows of the world it is told before.
+/// The decisions of a push service. No clock, no I/O: every input is an argument.
 pub(crate) trait Service {
     /// What the service remembers of a message while it is here.
     type Memo: Default;
@@ -187,7 +180,7 @@ pub(crate) trait Service {
         None
     }
 
-    /// When the access token was bought, if there is one.
+    /// When the access token was asked for, if there is one.
     fn access_token(&self) -> Option<Instant> {
         None
     }
