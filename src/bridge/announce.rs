@@ -30,7 +30,6 @@ const STATS_EVERY: Duration = Duration::from_secs(10);
 /// How often gauges and readiness are looked at.
 const ROUND_EVERY: Duration = Duration::from_millis(500);
 
-/// What the announcer watches.
 pub(super) struct Watches {
     pub(super) transports: Vec<Watched>,
     pub(super) broker_link: watch::Receiver<BrokerLink>,
@@ -39,7 +38,6 @@ pub(super) struct Watches {
     pub(super) events: mpsc::Receiver<BridgeEvent>,
 }
 
-/// The task.
 pub(super) struct Announcer {
     context: Arc<Context>,
     watches: Watches,

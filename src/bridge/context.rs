@@ -22,13 +22,13 @@ use tokio::sync::mpsc;
 pub struct Settings {
     /// Which BAL gets the messages of which app.
     pub routes: Routes,
-    /// By which transport messages go.
+    /// Which transport a message goes by, by its BAL and category.
     pub transports: Transports,
     /// BALs that acknowledge upstream messages explicitly.
     pub explicit: HashSet<Owner>,
-    /// Which broker is in use.
+    /// Told in `_bridge/status`.
     pub broker: BrokerKind,
-    /// Limits of a client's message.
+    /// What a client's message may have; beyond it an error document is the answer.
     pub message: MessageLimits,
     /// Most publishes of clients that wait for their commit.
     pub inflight_publishes: usize,
@@ -59,13 +59,12 @@ impl Settings {
 /// How much may wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Room {
-    /// Messages.
+    /// Most messages.
     pub rows: u64,
-    /// Their payload bytes.
+    /// Most bytes of their payloads.
     pub bytes: u64,
 }
 
-/// The shared part.
 #[derive(Debug)]
 pub(crate) struct Context {
     pub(crate) settings: Settings,
@@ -76,9 +75,7 @@ pub(crate) struct Context {
     /// What the broker is to publish.
     pub(crate) publish: mpsc::Sender<Outbound>,
     pub(crate) bal_presences: BalPresences,
-    /// What the broker can do.
     pub(crate) broker: mqtt::Capabilities,
-    /// What each transport can do.
     pub(crate) capabilities: BTreeMap<Transport, Capabilities>,
     /// Locked for an addition only: ids must grow across all tasks, so there is one source.
     pub(crate) sids: Mutex<SidSource>,
@@ -103,7 +100,7 @@ impl Context {
         figures.queue_rows < room.rows - room.rows / 10 && figures.queue_bytes < room.bytes - room.bytes / 10
     }
 
-    /// Whether another message of a device may be taken, counted likewise.
+    /// Whether another message of a device may be taken. Those on their way to the disk are not counted yet.
     pub(crate) fn spool_has_room(&self) -> bool {
         let (figures, room) = (self.store.figures(), self.settings.spool);
         figures.spool_rows < room.rows && figures.spool_bytes < room.bytes
@@ -123,7 +120,7 @@ impl Context {
         Some(Route { topic: BridgeTopic::Messages(bal.clone()).to_string(), bal, acks })
     }
 
-    /// Tells an operator, if there is room; events are news, not messages, and the log has them as well.
+    /// Publishes an event for an operator. It is lost when the channel is full; the log has it as well.
     pub(crate) fn tell(&self, event: BridgeEvent) {
         let _ = self.events.try_send(event);
     }

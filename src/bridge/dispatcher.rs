@@ -2,6 +2,9 @@
 //!
 //! No message waits in here: only as many are claimed as the transport's channel has room for, and what cannot be handed
 //! over all the same goes back to the disk. Commits are awaited in the order in which they were asked for.
+//!
+//! "At once": the store stores a new message for which the transport has room as in flight in `accept` itself, and puts it
+//! into a list, which `take_gone_at_once` empties. `take_due` never returns it.
 
 mod reports;
 
@@ -45,7 +48,7 @@ struct Flight {
 #[derive(Debug, Clone)]
 pub(super) struct Pause {
     pub(super) until: Instant,
-    /// The word of the last refusal before it.
+    /// The code of the refusal that set `until`.
     pub(super) code: String,
 }
 
@@ -68,7 +71,6 @@ enum After {
     Receipt { original: String, ack_ref: AckRef },
 }
 
-/// The task of one transport.
 pub(super) struct Dispatcher {
     context: Arc<Context>,
     transport: Transport,
@@ -78,7 +80,7 @@ pub(super) struct Dispatcher {
     reports: mpsc::Receiver<Report>,
     link: watch::Receiver<Link>,
     service_backoff: ServiceBackoff,
-    /// Until when nothing is sent, and the code of the refusal that began it.
+    /// The last pause, also when it is over.
     pause: watch::Sender<Option<Pause>>,
     flights: HashMap<Sid, Flight>,
     /// How many of them the metrics know of.
@@ -158,8 +160,8 @@ impl Dispatcher {
         Ok(())
     }
 
-    /// How many messages to claim: as many as the transport's channel has room for. While it probes, one, as soon as it has
-    /// taken the last one; it knows how many it needs to find out.
+    /// How many messages to claim: as many as the transport's channel has room for. While the transport probes: one message,
+    /// and only when its channel is empty.
     fn room(&self) -> usize {
         if !self.is_open() {
             return 0;
@@ -170,8 +172,8 @@ impl Dispatcher {
             return usize::from(free == self.sends.max_capacity());
         }
         let room = claims.saturating_sub(self.flights.len()).min(free);
-        // Asking for a handful at a time would make every commit a small one. Where many wait long for their answers, the
-        // others are not to wait as long: what room there is is used at each look.
+        // A claim of a few messages costs a commit like one of many, so it waits until half of the claims are free. Where
+        // answers take long that may not happen for long: then each look claims as many as there is room for.
         if room * 2 >= claims || self.asked_at.elapsed() >= LOOK { room } else { 0 }
     }
 
@@ -201,15 +203,16 @@ impl Dispatcher {
         self.gate = if open { Gate::Open } else { Gate::Closing };
         let (pace, at_once) = (self.capabilities.pace, self.at_once);
         let query = DueQuery { transport: self.transport.clone(), now: now_ms(), limit, at_once, pace };
-        // Whatever changes from here on, the answer may not know of.
+        // A change from here on may be missing in the answer; it sets `more` again.
         self.more = false;
         self.asked_at = Instant::now();
         self.taking = Some(self.context.store.take_due(query).await?);
         Ok(())
     }
 
+    /// Hands over what the store has given out, and asks again while more is due.
     async fn taken(&mut self, taken: Taken) -> Result<(), StoreError> {
-        // It hands out, and looks at, so many at a time.
+        // The store looks at a limited number of messages at a time: more may be due.
         self.more |= taken.next_due.is_some_and(|due| due <= now_ms());
         self.context.metrics.add(Metric::DownstreamExpired, taken.expired);
         let closed = self.gate == Gate::Closing;
@@ -222,7 +225,8 @@ impl Dispatcher {
         Ok(())
     }
 
-    /// Hands over what was claimed when so many had gone at once, and what has gone at once before and behind it.
+    /// Sends what left the list of those that went at once before `claimed`, then `claimed`, then the rest of the list.
+    /// `at_once` is the length of the list, counted since the start, when the store answered.
     async fn hand_over(&mut self, claimed: Vec<Claimed>, at_once: u64) -> Result<(), StoreError> {
         let mut before = self.context.store.take_gone_at_once(&self.transport);
         let first = usize::try_from(at_once.saturating_sub(self.at_once)).unwrap_or(usize::MAX);
@@ -260,10 +264,12 @@ impl Dispatcher {
         Ok(true)
     }
 
+    /// Stores what became of a message; its commit is awaited in `commits`.
     async fn record(&mut self, sid: Sid, event: Event) -> Result<(), StoreError> {
         let committed = self.context.store.record(sid, event, now_ms()).await?;
         self.commits.push_back((committed, After::Answer(sid)));
-        // Where an answer makes room for the recipient's next message, it is claimed in the same transaction.
+        // Asks for due messages at once: `take_due`, queued behind this `record`, runs in the same group commit and finds
+        // the recipient's next message.
         self.more |= self.capabilities.pace == Pace::OneAtATime;
         Ok(())
     }

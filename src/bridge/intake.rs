@@ -44,7 +44,6 @@ enum Fault {
     Store(#[from] StoreError),
 }
 
-/// The task.
 pub(super) struct Intake {
     context: Arc<Context>,
     presences: mpsc::Sender<PresencePublish>,
@@ -298,8 +297,8 @@ impl Intake {
     }
 }
 
-/// Whether a publish below `self/` that has no meaning is an error. A BAL writes nothing there but for the bridge; what chat
-/// users tell each other there is their own, unless it looks like a slip.
+/// Whether a publish below `self/` that has no meaning is an error. What a BAL writes there is for the bridge; chat users
+/// may use such topics among themselves, unless the name looks like a typing error.
 fn concerns(principal: &Principal, suffix: &Suffix) -> bool {
     !suffix.is_reserved() && (principal.role == Role::Bal || suffix.nearest().is_some())
 }

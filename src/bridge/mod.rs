@@ -8,8 +8,16 @@
 //!
 //! Invariant: nothing is acknowledged to either side before its commit, and nothing is forgotten before the other side
 //! has confirmed it. Each of the parts is one task and owns its state (there is a `Dispatcher` and, for what devices send,
-//! a `DeviceIntake` for each transport); they meet only in the store and its watches.
-//! Another one, `user_presence`, tells who is there.
+//! a `DeviceIntake` for each transport). Messages go from one part to the other through the store and its watches only;
+//! channels carry what clients say of their presence (`UserPresences`, `BalPresences`) and events for an operator
+//! (`Context::events`). The `Publisher` runs only with an external broker: the embedded one reads the documents itself.
+//!
+//! Words:
+//! - A BAL (business application layer) is a backend application; its name is the first level of its topics.
+//! - The queue holds messages for devices, the spool what devices sent, until its BAL has it.
+//! - A category is the package name of the app that a device's message comes from; routes choose the BAL by it.
+//! - A `Recipient` is a hash of the token, topic or condition that a message goes to; order is kept per recipient.
+//! - A `Life` is the state of a delivery with its attempts, as it is on disk.
 
 mod announce;
 mod bal_presence;
@@ -53,17 +61,17 @@ use user_presence::UserPresences;
 /// Most events for an operator that wait to be published.
 const EVENTS: usize = 64;
 
-/// What a bridge is made of.
+/// What the bridge takes over.
 pub struct Parts {
     /// The queue on disk.
     pub store: Store,
     /// What it found when it was opened.
     pub recovery: Recovery,
-    /// The broker.
+    /// The bridge's end of the port to the broker.
     pub mqtt: mqtt::Port,
-    /// The transports, one for each transport to the devices; at least one.
+    /// At least one; each transport once.
     pub transports: Vec<(Transport, transport::Port)>,
-    /// The numbers.
+    /// Shared with whoever serves `/metrics`.
     pub metrics: Arc<Metrics>,
     /// Where to say how it goes.
     pub readiness: watch::Sender<Readiness>,

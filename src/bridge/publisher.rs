@@ -1,7 +1,8 @@
-//! Upstream, second half: what the store has for a topic is published in order, and forgotten once it is confirmed.
+//! Publishes the stored documents of each topic to an external broker, in order, and has the store forget each once it is
+//! confirmed; not used with the embedded broker, which reads the store itself.
 //!
-//! Everything that goes to an owner's inbox passes here: messages of devices, statuses, errors. Each topic is a
-//! [`TopicWindow`]; the store holds the documents, a window only knows how far it is.
+//! Documents are messages of devices, statuses and errors. Each topic has a [`TopicWindow`]: the store holds the documents,
+//! the window only knows how far they are published.
 
 use super::Stops;
 use super::context::{Context, oldest};
@@ -59,7 +60,6 @@ struct Fetched {
     documents: Vec<Waiting>,
 }
 
-/// The task.
 pub(super) struct Publisher {
     context: Arc<Context>,
     broker_link: watch::Receiver<BrokerLink>,
@@ -73,7 +73,7 @@ pub(super) struct Publisher {
     answers: FuturesUnordered<BoxFuture<'static, (DocumentRef, Outcome)>>,
     outgoing: VecDeque<Outbound>,
     confirmed: Vec<DocumentRef>,
-    /// Topics of which it is known again how much was handed out: nobody reads them.
+    /// Topics without a reader whose documents were all answered: the store is to learn that they were not handed out.
     unread: Vec<Arc<str>>,
     forgetting: VecDeque<(BoxFuture<'static, Result<(), StoreError>>, ())>,
 }
@@ -300,7 +300,8 @@ impl Publisher {
         Ok(())
     }
 
-    /// Has the store forget what is confirmed: together what was, while an earlier removal is on its way.
+    /// Has the store forget the confirmed documents. They gather while an earlier removal is on its way, up to [`FORGET`];
+    /// `all` does not wait for that.
     async fn forget(&mut self, all: bool) -> Result<(), StoreError> {
         let quiet = self.forgetting.is_empty();
         if self.confirmed.is_empty() || !(quiet || all || self.confirmed.len() >= FORGET) {

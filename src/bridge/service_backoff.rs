@@ -4,11 +4,8 @@ use crate::chat::id::Recipient;
 use std::collections::HashSet;
 use std::time::Duration;
 
-/// Refusals in a row after which sending pauses.
 const AFTER: u32 = 20;
-/// The first pause.
 const FIRST: Duration = Duration::from_secs(1);
-/// The longest pause.
 const LONGEST: Duration = Duration::from_secs(60);
 
 /// Counts "try again later" answers in a row.
@@ -21,13 +18,13 @@ pub(crate) struct ServiceBackoff {
 }
 
 impl ServiceBackoff {
-    /// The push service took or finally refused a message: it works.
+    /// The push service took a message, or refused it for good: it works.
     pub(crate) fn reset(&mut self) {
         *self = Self::default();
     }
 
-    /// It said "later", of everybody or perhaps only of `recipient`: many of those one after another are the push service
-    /// all the same. Returns how long to send nothing at all, if that is called for; the pause doubles each time.
+    /// A retryable refusal. `recipient`: given for `Scope::Recipient`, which counts once per recipient; `None` for
+    /// `Scope::Message`. The 20th in a row returns a pause, twice as long as the one before it.
     pub(crate) fn refused(&mut self, recipient: Option<Recipient>) -> Option<Duration> {
         let counts = recipient.is_none_or(|recipient| self.recipients.insert(recipient));
         self.in_a_row += u32::from(counts);

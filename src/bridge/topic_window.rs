@@ -33,7 +33,6 @@ enum Mode {
     Held,
 }
 
-/// The state of one topic.
 #[derive(Debug)]
 pub(crate) struct TopicWindow {
     window: usize,
@@ -44,7 +43,7 @@ pub(crate) struct TopicWindow {
     open: BTreeMap<u64, bool>,
     /// Everything up to this one may have been seen by a reader.
     seen: u64,
-    /// Readers changed while something was outstanding, whose answer may be older than the change.
+    /// Readers changed while documents were outstanding: an answer `NoReader` may be older than that, so the window probes.
     stirred: bool,
 }
 
@@ -142,6 +141,7 @@ impl TopicWindow {
         }
     }
 
+    /// Goes back to the first unconfirmed document once everything outstanding is answered.
     fn settle_break(&mut self, no_reader: bool) {
         if self.open.values().any(|failed| !failed) {
             return;

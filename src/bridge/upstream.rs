@@ -45,8 +45,8 @@ pub(super) struct DeviceIntake {
 }
 
 /// Gives routes to messages that came when there was none for their app; returns how many got one. One page has its routes
-/// before the next is looked at, so they keep their order also when another process does the same, and after a crash the
-/// rest still waits. For the start: what comes in has to line up behind them.
+/// before the next is looked at, so they keep their order, and after a crash the rest still waits. For the start: what comes
+/// in has to line up behind them.
 pub(super) async fn give_routes(context: &Context) -> Result<u64, StoreError> {
     let (mut routed, mut after) = (0, 0);
     loop {
@@ -108,7 +108,8 @@ impl DeviceIntake {
         Ok(())
     }
 
-    /// The event goes by the disk, unlike all others: when the message is acknowledged nobody else knows of it any more.
+    /// This event is stored before the message is acknowledged: after the acknowledgement the push service does not send it
+    /// again. All other events are lost when the channel is full.
     async fn reject(&mut self, rejected: RejectedUpstream) -> Result<(), StoreError> {
         let RejectedUpstream { code, sample, ack_ref } = rejected;
         let (transport, connection) = (self.transport.to_string(), ack_ref.connection.0);

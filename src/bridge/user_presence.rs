@@ -36,8 +36,8 @@ use tokio_util::sync::CancellationToken;
 pub(super) const PRESENCES: usize = 256;
 /// Most documents on their way, one per user.
 const PENDING_MAX: usize = 256;
-/// How often it is written down that the bridge runs, while there is somebody to be seen: that is by how much `last_seen`
-/// may be too early after a crash.
+/// How often the store is told that the bridge runs, while any chat user is known. After a crash `last_seen` may be too
+/// early by so much.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(15);
 
 /// What a client published about itself on a presence topic.
@@ -50,7 +50,6 @@ pub(super) struct PresencePublish {
     pub(super) ack: Ack,
 }
 
-/// The task.
 pub(super) struct UserPresences {
     context: Arc<Context>,
     broker_link: watch::Receiver<BrokerLink>,

@@ -89,7 +89,7 @@ pub enum Event {
         fate: Fate,
         /// How often it was written to a connection and may have been taken.
         copies: u32,
-        /// How often it was sent again at once, not having been processed.
+        /// Writes to a connection after the first, whatever became of the earlier ones.
         replays: u32,
         /// What a further try takes from outside.
         clock: RetryClock,

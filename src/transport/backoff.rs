@@ -12,12 +12,12 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// A back-off whose first ceiling is `first` and whose last is `cap`.
+    /// `first` is the ceiling of the first wait, `cap` the highest one.
     pub fn new(first: Duration, cap: Duration) -> Self {
         Self { first, cap, attempts: 0 }
     }
 
-    /// The next wait. `random` is drawn evenly from 0 to 1.
+    /// Counts an attempt; returns the wait before the next one. `random` is drawn evenly from 0 to 1.
     pub fn next(&mut self, random: f64) -> Duration {
         let ceiling = self.first.saturating_mul(1u32.checked_shl(self.attempts).unwrap_or(u32::MAX)).min(self.cap);
         self.attempts = self.attempts.saturating_add(1);

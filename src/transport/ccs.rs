@@ -33,7 +33,6 @@ pub const CONNECTIONS_MAX: usize = 1000;
 pub const WINDOW_MAX: usize = 1000;
 /// Longest wait for an answer that can be configured, in seconds.
 pub const ANSWER_SECONDS_MAX: u64 = 3600;
-/// Longest wait between attempts to connect.
 const REDIAL_MAX: Duration = Duration::from_secs(60);
 /// Devices of a group at most.
 const GROUP_MAX: usize = 20;
@@ -57,9 +56,9 @@ pub struct CcsConfig {
     pub api_key_file: Option<PathBuf>,
     /// Certificates to trust, in PEM; without, those of the machine.
     pub ca_file: Option<PathBuf>,
-    /// Messages in flight on one connection.
+    /// Most messages in flight on one connection, 1 to [`WINDOW_MAX`].
     pub window: usize,
-    /// Connections to keep.
+    /// Kept open at the same time, 1 to [`CONNECTIONS_MAX`].
     pub connections: usize,
     /// How long an answer may take before its connection is suspected of losing answers.
     pub answer: Duration,
@@ -68,9 +67,9 @@ pub struct CcsConfig {
     pub drain: Duration,
     /// The beginning of the XMPP resource of every connection.
     pub resource: String,
-    /// What is accepted from CCS.
+    /// Bytes and depth of a stanza that is accepted from CCS.
     pub limits: Limits,
-    /// How long to wait for what.
+    /// Timeouts of one session.
     pub timing: Timing,
     /// Asks for the files to be read again, with each change of the number.
     pub reload: watch::Receiver<u64>,
@@ -79,18 +78,18 @@ pub struct CcsConfig {
 /// Why the transport cannot run at all.
 #[derive(Debug, thiserror::Error)]
 pub enum Fatal {
-    /// A setting has no value, or one out of range.
+    /// Of the section `[ccs]`.
     #[error(transparent)]
     Setting(#[from] SettingError),
-    /// The TLS settings cannot be used.
+    /// `ccs.host` or `ccs.ca_file` cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
     /// The server key cannot be read again.
     #[error("ccs.api_key_file names {}: {source}", path.display())]
     KeyFile {
-        /// The file.
+        /// As it is configured.
         path: PathBuf,
-        /// What the system says.
+        /// From the operating system, or about the content.
         source: std::io::Error,
     },
 }
@@ -165,7 +164,7 @@ impl CcsConfig {
             answer: Some(self.answer),
             drain: self.drain,
             redial_max: REDIAL_MAX,
-            // The session has the same grace, and then says goodbye.
+            // The session has the same grace, and then closes its stream.
             grace: self.timing.grace + self.timing.close,
         }
     }
@@ -239,7 +238,7 @@ pub async fn run(config: CcsConfig, outlet: Outlet, stop: CancellationToken) -> 
     let settings = config.settings(dialer.server());
     let (access_tx, access) = watch::channel((config.clone(), dialer));
     let (nudge, nudges) = mpsc::channel(NUDGES);
-    // Part of every resource, so that two bridges do not drive each other out.
+    // Part of every resource: a server ends a session when another one binds the same resource.
     let mark: u32 = rand::random();
     let connect = move |task: connection::Task| {
         let (config, dialer) = access.borrow().clone();

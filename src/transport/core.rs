@@ -1,4 +1,4 @@
-//! The skeleton of every transport, sans-IO: connections, messages and `now` in; what to do and a deadline out.
+//! What all transports share, sans-IO: connections, messages and `now` in; what to do and a deadline out.
 //!
 //! ```text
 //!   handle_send, handle_ack ─────────►┌──────────────── Core ────────────────┐
@@ -17,7 +17,7 @@
 //!   connection's messages are sent again. Which of them may be under way together is the store's to say.
 //! - No connection has more than its capacity unanswered; an acknowledgement goes to its own connection or nowhere.
 //! - A message is written again only if it was certainly not taken, or is counted as a further copy.
-//! - It has no queue worth the name: what cannot go for long goes back to the bridge untried.
+//! - It keeps no message that cannot go for long: it goes back to the bridge untried.
 
 mod answers;
 mod connections;
@@ -30,7 +30,7 @@ pub(crate) mod snapshot;
 mod tend;
 
 pub(crate) use event::{Counted, End, Ended, Event, Manner, Output, Receipt};
-pub(crate) use service::{Admission, Message, Pool, Replay, Service, Settings, Verdict};
+pub(crate) use service::{Admission, Message, Pool, Replay, Response, Service, Settings, Verdict};
 
 use super::{AckRef, ConnectionId, Link, Report, Send, UNANSWERED};
 use crate::chat::delivery::Fate;
@@ -45,7 +45,7 @@ use snapshot::{Snapshot, Trouble};
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// How often everything is looked at that no event announces.
+/// How often time limits are checked: of messages, of answers, of draining connections.
 pub(super) const TICK: Duration = Duration::from_secs(1);
 /// A look at the core that comes so much later than it asked for was held up, and with it what came in meanwhile.
 const HELD_UP: Duration = Duration::from_secs(5);
@@ -61,7 +61,6 @@ pub(crate) struct Now {
     pub(crate) unix_ms: u64,
 }
 
-/// The skeleton; see the module.
 #[derive(Debug)]
 pub(crate) struct Core<S: Service> {
     settings: Settings,
@@ -73,22 +72,23 @@ pub(crate) struct Core<S: Service> {
     outputs: VecDeque<Output<S::Request>>,
     phase: Phase,
     rng: Xoshiro256PlusPlus,
-    /// The last answer on any connection, or another sign that a message was taken.
+    /// The last answer on any connection, or receipt for a message that is not answered.
     last_answer: Option<Instant>,
-    /// When last a message was found that was written for the first time and that nobody answers, as nothing is since. While
-    /// that is known one message at a time finds out when it ends; see [`Core::watch_answers`].
+    /// When a message last passed its time for an answer for the first time, while nothing was answered since it was
+    /// written. While this is set, one message at a time is sent as a probe; see [`Core::watch_answers`].
     silent: Option<Instant>,
     /// When a message last went back because it is behind one that is not answered.
     held_back: Option<Instant>,
-    /// Since when everything that comes in is taken at once. What came before may have waited.
+    /// Since when the driver takes events without delay: an answer that came before may have waited for it.
     listening: Instant,
-    /// The account has as many connections as it may have, those that drain among them.
+    /// The push service refused a connection because the account has as many as it may, with those that drain.
     crowded: bool,
-    /// Connections up to this one began with credentials that were read anew since: how they end says nothing of those.
+    /// The last connection that was dialled before other credentials were read: how it and earlier ones end says nothing of
+    /// those.
     outdated: ConnectionId,
     /// Since when no connection takes messages.
     unable_since: Option<Instant>,
-    /// Why the last connection is not there, until one takes messages.
+    /// Why the last connection ended or did not come up, until one takes messages.
     failure: Option<String>,
     /// Messages wait although all connections are full.
     demand: bool,
@@ -96,7 +96,7 @@ pub(crate) struct Core<S: Service> {
     held: usize,
     /// What the service holds recipients back for.
     held_back_by: Option<Trouble>,
-    /// When something may go that may not now.
+    /// When a message may go, or a connection may be opened, that may not now.
     wake: Option<Instant>,
     next_tick: Instant,
 }
@@ -111,7 +111,7 @@ enum Phase {
 }
 
 impl<S: Service> Core<S> {
-    /// A transport without connections; all of its chance comes from `seed`.
+    /// Has no connection yet. All of its random numbers come from `seed`.
     pub(crate) fn new(settings: Settings, service: S, seed: u64, now: Now) -> Self {
         let is_elastic = matches!(settings.pool, Pool::Elastic { .. });
         let mut core = Self {
@@ -166,7 +166,6 @@ impl<S: Service> Core<S> {
         }
     }
 
-    /// Takes what a connection says.
     pub(crate) fn handle_event(&mut self, connection: ConnectionId, event: Event<S::Answer>, now: Now) {
         match event {
             Event::Up { capacity } => self.on_up(connection, capacity, now),
@@ -191,7 +190,7 @@ impl<S: Service> Core<S> {
         self.work(now);
     }
 
-    /// A connection could not be given the message that was assigned to it: it is gone, and will say so.
+    /// A connection could not be given the message that was assigned to it: its task ends, and `Ended` follows.
     pub(crate) fn handle_gone(&mut self, connection: ConnectionId, sid: Sid, now: Now) {
         self.connections.set_capacity(connection, 0);
         self.on_unwritten(connection, sid);
@@ -244,7 +243,7 @@ impl<S: Service> Core<S> {
         self.work(now);
     }
 
-    /// What to do next.
+    /// To be called until it returns [`Output::Wait`].
     pub(crate) fn poll(&mut self) -> Output<S::Request> {
         self.outputs.pop_front().unwrap_or_else(|| Output::Wait(self.deadline()))
     }
@@ -277,7 +276,7 @@ impl<S: Service> Core<S> {
         if let Some(link) = self.service.outage(able, now) {
             return link;
         }
-        // A connection is replaced in less. What takes longer is no replacement.
+        // A drained connection is replaced in less: after that time the link is down.
         let replaced = self.unable_since.is_none_or(|since| now.instant < since + dispatch::GIVE_BACK_AFTER);
         let draining = replaced && self.connections.any(Connection::is_draining);
         if self.silent.is_some() && (able || draining) {
@@ -292,7 +291,6 @@ impl<S: Service> Core<S> {
         }
     }
 
-    /// The counters and the state.
     pub(crate) fn snapshot(&self) -> Snapshot {
         Snapshot {
             pending: self.messages.all.len(),
@@ -324,7 +322,7 @@ impl<S: Service> Core<S> {
         self.held_back_by.clone().or_else(|| self.full_window())
     }
 
-    /// Everything that may be unanswered is, and not only for a moment.
+    /// Tells that all connections have as many unanswered messages as they may, for [`TICK`] or longer.
     fn full_window(&self) -> Option<Trouble> {
         let up = || self.connections.all.values().filter(|one| one.is_open());
         let (unanswered, capacity) = (up().map(|one| one.in_flight.len()).sum::<usize>(), self.connections.capacity());
@@ -334,7 +332,7 @@ impl<S: Service> Core<S> {
         is_full.then_some(Trouble { words, since: Some(oldest), next_try: None })
     }
 
-    /// Everything that follows from whatever happened.
+    /// Sends what may go, and opens, drains and ends connections: to be called after each input.
     fn work(&mut self, now: Now) {
         match self.phase {
             Phase::Running => {

@@ -24,15 +24,15 @@ const ADDRESS_TIMEOUT_MIN: Duration = Duration::from_secs(2);
 /// Why the TLS settings cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    /// The host is neither a name nor an address.
+    /// Holds it as it is configured.
     #[error("the host is neither a name nor an address")]
     Host(String),
-    /// The file with certificates cannot be read.
+    /// Also a file without any certificate.
     #[error("cannot read certificates from {path}: {reason}")]
     CaFile {
-        /// The file.
+        /// As it is configured.
         path: PathBuf,
-        /// What is wrong.
+        /// For operators.
         reason: String,
     },
     /// The TLS library refuses the settings.
@@ -52,7 +52,6 @@ pub(super) enum DialError {
     /// The other side speaks TLS, but not the protocol inside that was asked for.
     #[error("the server does not offer the protocol {0}")]
     Protocol(&'static str),
-    /// It took too long.
     #[error("no connection within {} s", DIAL_TIMEOUT.as_secs())]
     TimedOut,
 }
@@ -87,7 +86,6 @@ pub(super) enum Security<'a> {
     Plain,
 }
 
-/// Opens connections to one host.
 pub(super) struct Dialer {
     host: String,
     port: u16,
@@ -157,8 +155,8 @@ impl Dialer {
     }
 }
 
-/// The first of `addresses` that connects, one after the other. Each has a fair share of the time until `end`: one that
-/// swallows everything must not take the turn of those behind it, each time anew. Fails as the last one did.
+/// Connects to the first of `addresses` that takes the connection, one after the other. The time until `end` is shared among
+/// those that are left, so one that never answers leaves time for those behind it. Fails as the last one did.
 async fn first_of<T, C>(addresses: &[SocketAddr], end: Instant, connect: impl Fn(SocketAddr) -> C) -> io::Result<T>
 where
     C: Future<Output = io::Result<T>>,

@@ -36,7 +36,6 @@ const DEVICE_MESSAGES: usize = 256;
 
 /// A connection's end of its two channels. Its task dials, and says [`Event::Up`] or [`Event::Ended`].
 pub(crate) struct Task<R, A> {
-    /// Which connection.
     pub(crate) id: ConnectionId,
     /// What to write. Closed only together with the driver.
     pub(crate) orders: mpsc::Receiver<Order<R>>,
@@ -85,9 +84,7 @@ impl<R, A> Task<R, A> {
 /// What is to be written.
 #[derive(Debug)]
 pub(crate) enum Order<R> {
-    /// A message.
     Send(Sid, R),
-    /// An acknowledgement.
     Ack(AckRef),
 }
 
@@ -98,12 +95,12 @@ pub(crate) struct EventSender<A> {
 }
 
 impl<A> EventSender<A> {
-    /// Waits for room. An error means that the driver is gone, and with it everybody who could care.
+    /// Waits for room. Without a driver the event is lost: nothing depends on it any more.
     pub(crate) async fn send(&self, event: Event<A>) {
         let _ = self.events.send((self.id, event)).await;
     }
 
-    /// Tells what there is as long as there is room. If the driver is gone, nobody is left to tell.
+    /// Sends as many events as there is room for. Without a driver all of them are lost.
     pub(crate) fn send_some(&self, events: &mut VecDeque<Event<A>>) {
         while let Some(event) = events.pop_front() {
             match self.events.try_send((self.id, event)) {
@@ -123,13 +120,12 @@ impl<A> EventSender<A> {
 /// News for the core that come from neither side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Nudge {
-    /// The service has heard something: what was not admitted may be now.
+    /// The access token or its failure has changed: what was not admitted may be now.
     Look,
     /// Other credentials are there.
     Renewed,
 }
 
-/// Runs a core.
 pub(crate) struct Driver<S: Service, C> {
     core: Core<S>,
     connect: C,
@@ -146,7 +142,6 @@ pub(crate) struct Driver<S: Service, C> {
     published: Option<Instant>,
 }
 
-/// The driver's end of a connection.
 struct Ends<R> {
     orders: mpsc::Sender<Order<R>>,
     retire: watch::Sender<Option<Manner>>,
@@ -158,7 +153,6 @@ where
     C: FnMut(Task<S::Request, S::Answer>) -> F,
     F: Future<Output = ()> + Send + 'static,
 {
-    /// A driver for a core that opens its connections with `connect`.
     pub(crate) fn new(settings: Settings, service: S, nudges: mpsc::Receiver<Nudge>, connect: C) -> Self {
         let (events_tx, events) = mpsc::channel(EVENTS);
         let orders_max = settings.window + ACKS;
@@ -188,7 +182,7 @@ where
             }
             self.obey();
             if gone {
-                // The bridge is: nobody takes what is told.
+                // The bridge has dropped its end of the port: no report can be delivered.
                 self.reports.clear();
                 self.device_messages.clear();
             }
@@ -240,7 +234,6 @@ where
         self.core.handle_tick(now());
     }
 
-    /// Does what the core wants.
     fn obey(&mut self) {
         loop {
             match self.core.poll() {
@@ -302,7 +295,7 @@ where
         }
     }
 
-    /// Reports what was never taken, and waits for the last words of the connections.
+    /// Reports what was never taken, and waits until the tasks of the connections have closed their sockets.
     async fn finish(mut self, mut outlet: Outlet) {
         // The bridge may wait for room for an acknowledgement; it would never read what is reported below.
         outlet.acks.close();

@@ -1,5 +1,5 @@
 //! The transport over FCM HTTP v1. Translation, judgement and health are pure and live in [`crate::fcm`]; connections are
-//! those of `http2`; here both meet access tokens and the skeleton.
+//! those of `http2`; here both meet access tokens and the `core`.
 //!
 //! ```text
 //!             ┌──────────────── Driver, Core ────────────────┐ requests ┌─ http2 ──────┐
@@ -41,7 +41,7 @@ use token::{Account, Source, TokenSource};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-/// Google's own address.
+/// FCM's own address; another one is for proxies and tests.
 pub const BASE_URL: &str = "https://fcm.googleapis.com";
 /// The key of the configuration that says where the metadata server is.
 const METADATA_HOST_KEY: &str = "fcm.metadata_host";
@@ -53,7 +53,6 @@ const CONNECTIONS: usize = 16;
 /// Requests at a time on one connection: what FCM takes.
 pub const STREAMS_MAX: usize = 100;
 
-/// Longest wait between attempts to connect that fail.
 const REDIAL_MAX: Duration = Duration::from_secs(30);
 
 const TOKEN_PATH: &str = "/computeMetadata/v1/instance/service-accounts/default/token";
@@ -64,9 +63,9 @@ pub const NO_TOKEN: &str = "no_access_token";
 /// Where FCM is, who we are, and the limits.
 #[derive(Debug, Clone)]
 pub struct FcmConfig {
-    /// The name of this way, for logs.
+    /// The name of this transport, for logs.
     pub name: String,
-    /// Where the access tokens come from.
+    /// Read again when their file changes.
     pub credentials: Credentials,
     /// The Firebase project; without it, that of the service account.
     pub project_id: Option<String>,
@@ -74,9 +73,9 @@ pub struct FcmConfig {
     pub base_url: String,
     /// Certificates to trust, in PEM; without, those of the machine.
     pub ca_file: Option<PathBuf>,
-    /// Most connections.
+    /// Most connections, 1 to [`CONNECTIONS_MAX`]; opened when all are full.
     pub connections: usize,
-    /// Most requests at a time on one of them.
+    /// Most requests at a time on one of them, 1 to [`STREAMS_MAX`].
     pub streams: usize,
     /// What becomes of a message of which nobody knows whether FCM took it.
     pub on_ambiguous: OnAmbiguous,
@@ -84,7 +83,7 @@ pub struct FcmConfig {
     pub confirm_to: Option<String>,
     /// How much FCM takes.
     pub quotas: Quotas,
-    /// How long to wait for what.
+    /// Timeouts and ages of connections.
     pub timing: Timing,
     /// The key of the configuration that says where the API is, for log lines and errors.
     pub base_url_key: String,
@@ -139,25 +138,25 @@ impl Default for Timing {
 /// Why the transport cannot run at all.
 #[derive(Debug, thiserror::Error)]
 pub enum Fatal {
-    /// A setting has no value, or one out of range.
+    /// Of the transport's section.
     #[error(transparent)]
     Setting(#[from] SettingError),
-    /// The service account cannot be used.
+    /// Its file is unreadable, or no service account.
     #[error("credentials_file (or GOOGLE_APPLICATION_CREDENTIALS): {0}")]
     Account(#[from] AccountError),
-    /// The API's address cannot be used.
+    /// Where messages are posted.
     #[error("base_url {0}")]
     BaseUrl(#[source] AddressError),
-    /// The address for access tokens cannot be used.
+    /// Where access tokens are asked for.
     #[error("token_uri of the service account, or metadata_host, {0}")]
     TokenUrl(#[source] AddressError),
-    /// The certificate authorities cannot be used.
+    /// `ca_file` is unreadable, or has no certificate.
     #[error("ca_file: {0}")]
     Authorities(#[source] TlsError),
 }
 
 impl Fatal {
-    /// What is wrong with an address is its key's, unless it is the authorities', which have a key of their own.
+    /// `key` names the setting of the address; a fault of the certificate authorities has a setting of its own.
     fn of_address(error: AddressError, key: fn(AddressError) -> Self) -> Self {
         match error {
             AddressError::Tls(error @ TlsError::CaFile { .. }) => Self::Authorities(error),
@@ -217,7 +216,6 @@ impl FcmConfig {
         }
     }
 
-    /// Every file that is read.
     fn files(&self) -> FileWatch {
         let credentials = match &self.credentials {
             Credentials::File(path) => Some(path),
@@ -282,7 +280,7 @@ pub async fn run(config: FcmConfig, outlet: Outlet, stop: CancellationToken) -> 
     Ok(())
 }
 
-/// Runs the skeleton with the tokens that there are.
+/// Runs the core; wakes it when the access token changes.
 async fn drive(config: FcmConfig, api: Api, tokens: TokenSource, outlet: Outlet, stop: CancellationToken) {
     let (nudges_tx, nudges) = mpsc::channel(1);
     let mut news = tokens.clone();

@@ -1,12 +1,12 @@
-//! The transport: shells with outbound sockets, behind one port.
+//! One client per push service; the bridge reaches it only through its [`Port`].
 //!
 //! The port is the ends of bounded channels, so a test double is simply the other end of them. A transport takes
 //! [`Send`]s while it has room, answers each with exactly one [`Report`], and hands up what devices send. What carries an
 //! [`AckRef`] is to be acknowledged to the push service, after the commit, through [`Port::acks`].
 //!
-//! Every transport is the same skeleton: the `core`, which decides and knows neither bytes nor a clock, and the
-//! `driver`, which runs it. What differs is a file (and a folder) per push service: its settings, the task of one
-//! connection, and the decisions of `core::Service`.
+//! All transports share the `core`, which decides and knows neither bytes nor a clock, and the `driver`, which runs it.
+//! What differs is a file (and a folder) per push service: its settings, the task of one connection, and the decisions of
+//! `core::Service`.
 
 pub mod backoff;
 pub mod ccs;
@@ -32,7 +32,7 @@ use tokio::sync::{mpsc, watch};
 pub struct Send {
     /// The bridge's id; reports name it.
     pub sid: Sid,
-    /// What to send and to whom.
+    /// Without what is told of it apart: its id and its time to live.
     pub push: Push,
     /// Sends of the same recipient stay in order, on one connection while any of them is unanswered.
     pub recipient: Recipient,
@@ -71,7 +71,7 @@ impl fmt::Display for ConnectionId {
 /// Where an acknowledgement of something received has to go: it counts only on the connection it came in on.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct AckRef {
-    /// Which connection.
+    /// The connection that it came in on.
     pub connection: ConnectionId,
     /// The sender to acknowledge to: a registration token, or the push service's own address for a receipt.
     pub to: String,
@@ -95,13 +95,13 @@ impl fmt::Debug for AckRef {
 pub enum Report {
     /// A message that was taken comes back.
     Back {
-        /// Which message.
+        /// Of [`Send::sid`].
         sid: Sid,
         /// What became of it.
         fate: Fate,
         /// How often it was written to a connection and may have been taken; above 1 the device may see it twice.
         copies: u32,
-        /// How often it was sent again at once, not having been processed.
+        /// Writes to a connection after the first, whatever became of the earlier ones.
         replays: u32,
     },
     /// The push service says what became of a message on the device.
@@ -114,12 +114,12 @@ pub enum Report {
         handed_over_ms: Option<u64>,
         /// How often the original was written to a connection, if it is unanswered on one; else 0.
         copies: u32,
-        /// How to acknowledge it.
+        /// To be acknowledged once the receipt is on disk.
         ack_ref: AckRef,
     },
     /// A connection stands differently; for operators, nothing follows from it. [`Port::link`] sums all of them up.
     Connection {
-        /// Which connection.
+        /// [`ConnectionId::ALL`] for what concerns no single one.
         connection: ConnectionId,
         /// What happened to it.
         change: Change,
@@ -133,14 +133,14 @@ pub enum Change {
     Up,
     /// The push service is ending it.
     Draining,
-    /// It took messages, and ended without a word before.
+    /// It took messages, and ended without a drain, or is suspected of losing answers and takes no more messages.
     Lost {
-        /// Why.
+        /// For operators: the server, and why.
         detail: String,
     },
     /// The push service refused the credentials.
     AuthFailed {
-        /// In its own words.
+        /// For operators: the server, and its own words.
         detail: String,
     },
 }
@@ -148,7 +148,7 @@ pub enum Change {
 /// What a device sent, as far as it can be understood.
 #[derive(Debug, Clone, PartialEq)]
 pub enum DeviceMessage {
-    /// A message.
+    /// To be acknowledged once it is on disk.
     Upstream(Upstream),
     /// One that cannot be understood. The push service sends it again and again, and counts it, until it is acknowledged.
     Rejected(RejectedUpstream),
@@ -161,14 +161,14 @@ pub struct RejectedUpstream {
     pub code: &'static str,
     /// The beginning of what came, at most [`SAMPLE_MAX`] characters, without a registration token.
     pub sample: String,
-    /// How to acknowledge it.
+    /// Also for one whose sender is no token.
     pub ack_ref: AckRef,
 }
 
 /// Longest [`RejectedUpstream::sample`], in characters.
 pub const SAMPLE_MAX: usize = 256;
 
-/// A message from a device.
+/// A message from a device that can be understood.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Upstream {
     /// The device's registration token.
@@ -179,7 +179,7 @@ pub struct Upstream {
     pub message_id: String,
     /// The application's data, as it came. Empty if there was none.
     pub data: serde_json::Map<String, serde_json::Value>,
-    /// How to acknowledge it.
+    /// Not part of the message: another copy of it has another one.
     pub ack_ref: AckRef,
 }
 
@@ -189,9 +189,9 @@ pub const UNANSWERED: &str = "unanswered";
 /// How the connection to the push service stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Link {
-    /// No message goes; with the word for operators why. It is tried again, slowly.
+    /// No message is taken, for the reason given, in one word for operators. The transport tries again by itself.
     Down(&'static str),
-    /// No message goes but for one that finds out whether others may again; the word is that of [`Link::Down`].
+    /// One message at a time is taken, as a probe; the word is that of [`Link::Down`] before it.
     Probing(&'static str),
     /// At least one connection takes messages.
     Up,
@@ -217,7 +217,7 @@ impl Link {
     }
 }
 
-/// What a transport can do, as far as the bridge has to know.
+/// What the bridge has to know of a transport.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Capabilities {
     /// How many messages of one recipient it takes at a time.
@@ -237,17 +237,17 @@ impl Default for Capabilities {
 /// The bridge's end of the port.
 #[derive(Debug)]
 pub struct Port {
-    /// What the transport can do.
+    /// Those of [`Capabilities::default`] until the transport's owner sets others.
     pub capabilities: Capabilities,
     /// Messages to send; full means: wait.
     pub sends: mpsc::Sender<Send>,
     /// Acknowledgements of upstream messages and receipts. They pass even when no message does.
     pub acks: mpsc::Sender<AckRef>,
-    /// What comes back.
+    /// One for each message, receipts, and news of connections. It ends when the transport has.
     pub reports: mpsc::Receiver<Report>,
     /// What devices send. A queue of its own: no answer that waits for a commit holds it up.
     pub device_messages: mpsc::Receiver<DeviceMessage>,
-    /// How the connection stands.
+    /// All connections together.
     pub link: watch::Receiver<Link>,
     /// What is counted, a second old at most.
     pub snapshot: watch::Receiver<Snapshot>,
@@ -256,17 +256,17 @@ pub struct Port {
 /// The transport's end of the port.
 #[derive(Debug)]
 pub struct Outlet {
-    /// Messages to send.
+    /// See [`Port::sends`].
     pub sends: mpsc::Receiver<Send>,
-    /// Acknowledgements to pass on.
+    /// See [`Port::acks`].
     pub acks: mpsc::Receiver<AckRef>,
-    /// What to tell the bridge.
+    /// See [`Port::reports`].
     pub reports: mpsc::Sender<Report>,
-    /// What devices send.
+    /// See [`Port::device_messages`].
     pub device_messages: mpsc::Sender<DeviceMessage>,
-    /// How the connection stands.
+    /// See [`Port::link`].
     pub link: watch::Sender<Link>,
-    /// What is counted.
+    /// See [`Port::snapshot`].
     pub snapshot: watch::Sender<Snapshot>,
 }
 

@@ -4,9 +4,9 @@
 #[derive(Debug, thiserror::Error)]
 #[error("{setting} {problem}")]
 pub struct SettingError {
-    /// The name of the setting.
+    /// Its key in the section of the transport.
     pub setting: &'static str,
-    /// What is wrong with it.
+    /// The rest of the sentence that begins with the setting.
     pub problem: String,
 }
 

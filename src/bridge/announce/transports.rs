@@ -12,7 +12,6 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-/// What is watched of a transport.
 pub(in crate::bridge) struct Watched {
     pub(in crate::bridge) transport: Transport,
     pub(in crate::bridge) link: watch::Receiver<Link>,
@@ -59,7 +58,6 @@ impl View {
         Some(if times.is_empty() { words } else { format!("{words} ({})", times.join(", ")) })
     }
 
-    /// Sets the metrics.
     pub(super) fn show(&self, metrics: &Metrics) {
         let Snapshot { written, not_taken, acks, stale_acks, dials, connects, reconnects, .. } = self.snapshot;
         let Snapshot { auth_failures, drains, suspects, window, .. } = self.snapshot;

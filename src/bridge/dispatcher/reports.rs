@@ -18,7 +18,6 @@ use tokio::time::Instant;
 const DELIVERED: &str = "MESSAGE_SENT_TO_DEVICE";
 
 impl Dispatcher {
-    /// Takes what comes back from the transport.
     pub(super) async fn report(&mut self, report: Report) -> Result<(), StoreError> {
         match report {
             Report::Back { sid, fate, copies, replays } => {
@@ -61,7 +60,7 @@ impl Dispatcher {
         match Sid::parse(&original) {
             Some(sid) if status == DELIVERED => {
                 if copies > 1 {
-                    // The answer to the first copy is lost, and the one to the next comes too late for the mark.
+                    // After `delivered` nothing sets `dup_possible` any more: the copies are recorded first.
                     self.record(sid, self.back(Fate::ACCEPTED, copies)).await?;
                 }
                 let committed = self.context.store.record(sid, event, now_ms()).await?;
@@ -76,7 +75,7 @@ impl Dispatcher {
         Ok(())
     }
 
-    /// A message comes back that the transport does not have, so that nothing is known of its deadline.
+    /// What became of a message of which no deadline is needed: it was not written, or it is accepted.
     pub(super) fn back(&self, fate: Fate, copies: u32) -> Event {
         Event::Back { fate, copies, replays: 0, clock: self.clock(None) }
     }
@@ -127,7 +126,7 @@ impl Dispatcher {
         }
     }
 
-    /// The service said "later", of everybody or of one recipient.
+    /// Counts a retryable refusal; the last of many in a row begins a pause.
     fn back_off(&mut self, recipient: Option<Recipient>, code: &str) {
         // What is refused during a pause was sent before it, and says nothing new.
         if self.is_paused() {
@@ -150,14 +149,14 @@ impl Dispatcher {
         });
     }
 
-    /// The first copy of all is none more, unless one of an earlier attempt may be with the push service.
+    /// Counts the copies beyond the first one. Where an earlier attempt may have reached the push service, all copies of this
+    /// one are beyond it.
     fn count_copies(&self, flight: Option<&Flight>, copies: u32) {
         let copied = flight.is_some_and(|flight| flight.life.dup_possible);
         let further = if copied { copies } else { copies.saturating_sub(1) };
         self.context.metrics.add(Metric::DownstreamResent, u64::from(further));
     }
 
-    /// A commit is done.
     pub(super) async fn committed(&self, recorded: &Recorded, after: After) {
         count_told(&self.context.metrics, recorded);
         let unknown = matches!(recorded, Recorded::Unknown);

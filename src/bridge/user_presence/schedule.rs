@@ -19,7 +19,7 @@ pub(super) const OVERWRITTEN_MS: u64 = 500;
 /// How long a user of whom all is told stays known, in milliseconds: a will may be on its way, which the contract advises
 /// to delay by up to 10 seconds.
 pub(super) const LINGER_MS: u64 = 15_000;
-/// Most users who are known for any of them to linger.
+/// While more users are known, one of whom all is told is forgotten without waiting for a late will.
 const LINGERING_MAX: usize = 20_000;
 
 /// All users of whom something may be to be told.
@@ -42,7 +42,7 @@ struct User {
     repeat_at: Option<u64>,
     /// When the user was last heard of.
     touched_at: u64,
-    /// Its place in the times.
+    /// The time at which it stands in [`Schedule::times`].
     look_at: Option<u64>,
 }
 
@@ -132,6 +132,7 @@ impl Schedule {
         }
     }
 
+    /// Returns the user's document if one is due, and puts the user in at its next time, or forgets it.
     fn look(&mut self, name: &Owner, now: u64) -> Option<UserPresence> {
         let full = self.users.len() > LINGERING_MAX;
         let user = self.users.get_mut(name)?;

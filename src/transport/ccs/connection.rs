@@ -40,7 +40,6 @@ const TOO_MANY: [&str; 2] = ["policy-violation", "resource-constraint"];
 /// The driver's side of a connection.
 pub(super) type Task = driver::Task<String, Answer>;
 
-/// Runs a connection to its end.
 pub(super) async fn run(mut task: Task, session: SessionConfig, dialer: Arc<Dialer>) {
     let stream = match task.dial(&dialer).await {
         Ok(stream) => stream,

@@ -14,8 +14,8 @@ const IGNORED_MAX: u32 = 3;
 impl<S: Service> Core<S> {
     /// An answer came, or a connection says that none came in time.
     pub(super) fn on_answered(&mut self, connection: ConnectionId, sid: Sid, answer: S::Answer, now: Now) {
-        let late = self.service.is_late(&answer);
-        self.note_answer(connection, late, now.instant);
+        let response = self.service.response(&answer);
+        self.note_response(connection, response, now.instant);
         self.connections.unassign(connection, sid);
         let there = |message: &&mut Message<S::Memo>| message.is_on(connection);
         let Some(message) = self.messages.all.get_mut(&sid).filter(there) else {
@@ -26,11 +26,11 @@ impl<S: Service> Core<S> {
         match self.service.judge(message, answer, now) {
             Verdict::Back(fate) => self.back(sid, fate),
             Verdict::Again => self.put_back(sid, None),
-            Verdict::Elsewhere => self.put_back(sid, Some((connection, now.instant + ELSEWHERE_WAIT))),
+            Verdict::Elsewhere => self.on_not_taken(connection, sid, now.instant),
         }
     }
 
-    /// A message was written to a connection that certainly did not take it.
+    /// A connection certainly did not take a message that was written to it.
     pub(super) fn on_not_taken(&mut self, connection: ConnectionId, sid: Sid, now: Instant) {
         self.snapshot.not_taken += 1;
         self.connections.unassign(connection, sid);
@@ -39,7 +39,7 @@ impl<S: Service> Core<S> {
         }
     }
 
-    /// It waits again, as if it had not been sent.
+    /// It waits again; the write does not count as a copy.
     fn put_back(&mut self, sid: Sid, refused_by: Option<(ConnectionId, Instant)>) {
         let Some(message) = self.messages.all.get_mut(&sid).filter(|message| message.position != Position::Waiting)
         else {
@@ -50,6 +50,7 @@ impl<S: Service> Core<S> {
         self.messages.put_back(sid);
     }
 
+    /// The connection has not written a message: it waits again, and its try is taken back.
     pub(super) fn on_unwritten(&mut self, connection: ConnectionId, sid: Sid) {
         self.connections.unassign(connection, sid);
         if let Some(message) = self.messages.all.get_mut(&sid).filter(|message| message.is_on(connection)) {
@@ -62,8 +63,9 @@ impl<S: Service> Core<S> {
         self.outputs.push_back(Output::DeviceMessage(message));
     }
 
-    /// A device has the message, so the push service took it, whatever became of its answer. If it waits to be sent again
-    /// it is accepted, and needs not be; if its answer is still to come, it is not sent again without it.
+    /// A device has the message, so the push service took it, whatever became of its answer. Waiting: it is reported
+    /// accepted now. In flight: it is marked `received`; if its connection ends without the answer, `on_unanswered` reports it
+    /// accepted.
     pub(super) fn on_receipt(&mut self, receipt: Receipt, now: Instant) {
         let sid = Sid::parse(&receipt.original);
         let message = sid.and_then(|sid| self.messages.all.get_mut(&sid)).filter(|message| message.copies > 0);
@@ -91,14 +93,15 @@ impl<S: Service> Core<S> {
             log_refusal(sid, refusal);
         }
         let replays = match fate {
-            // It was not tried, or begins anew.
+            // It was not tried, or (`Lost`) is started again by the store.
             Fate::Lost | Fate::Deferred { .. } | Fate::Unsendable { .. } => 0,
             Fate::Accepted { .. } | Fate::Refused(_) | Fate::Expired => message.replays(),
         };
         self.report(Report::Back { sid, fate, copies: message.copies, replays });
     }
 
-    /// A connection ended with this message unanswered.
+    /// A connection ended without an answer. `ignored`: it answered others that were written later. At a stop `finish`
+    /// reports the message.
     pub(super) fn on_unanswered(&mut self, sid: Sid, ignored: bool) {
         let Some(message) = self.messages.all.get_mut(&sid) else { return };
         if message.received {

@@ -18,7 +18,6 @@ use std::time::Instant;
 /// opened together do not end together.
 pub(super) const AGE_MIN: f64 = 0.9;
 
-/// The connections.
 #[derive(Debug)]
 pub(super) struct Connections {
     pool: Pool,
@@ -28,7 +27,6 @@ pub(super) struct Connections {
     pub(super) all: BTreeMap<ConnectionId, Connection>,
 }
 
-/// One connection.
 #[derive(Debug)]
 pub(super) struct Connection {
     pub(super) begun: Instant,
@@ -43,7 +41,6 @@ pub(super) struct Connection {
     pub(super) retired: bool,
 }
 
-/// A message on a connection.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct InFlight {
     pub(super) sid: Sid,
@@ -74,7 +71,7 @@ pub(super) enum Phase {
 /// Why a connection takes nothing new.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Why {
-    /// The peer said so, or it is not needed, or too old.
+    /// The peer said so or does not read, it is not needed or too old, or the transport stops.
     Ordinary,
     /// It does not answer.
     Suspect,
@@ -111,6 +108,7 @@ impl Connections {
         }
     }
 
+    /// 0 also for a connection whose task has ended and whose `Ended` is still to come.
     pub(super) fn set_capacity(&mut self, id: ConnectionId, new: usize) {
         if let Some(Phase::Open { capacity, .. }) = self.all.get_mut(&id).map(|connection| &mut connection.phase) {
             *capacity = new;

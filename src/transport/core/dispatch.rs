@@ -11,13 +11,13 @@ use crate::transport::ConnectionId;
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
-/// How long messages wait here while no connection takes any. Then they go back to the disk, untried.
+/// How long messages wait here while no connection takes any. Then they become due again in the store, untried.
 pub(super) const GIVE_BACK_AFTER: Duration = Duration::from_secs(5);
 /// So many times what the connections carry may be here in all: what they carry, what those carry that drain beside them,
 /// and as much again that waits for messages of the same recipient on those.
 pub(super) const TAKEN_FACTOR: usize = 1 + 2 * DRAINING_MAX;
-/// While no message is answered, how long a recipient is let alone whose earlier message is unanswered: meanwhile one of
-/// another recipient can find out whether messages are answered again.
+/// While no message is answered, how long those behind an unanswered message of their recipient wait in the store: meanwhile
+/// a message to another recipient can be the probe.
 pub(super) const BEHIND_UNANSWERED_WAIT: Duration = Duration::from_secs(5);
 /// Why it waits, for operators.
 pub(super) const BEHIND_UNANSWERED: &str = "an earlier message of its recipient is not answered";
@@ -122,12 +122,12 @@ impl<S: Service> Core<S> {
         Offer::Sent
     }
 
-    /// Whether the message is under way that finds out whether any is answered again.
+    /// Whether a probe is in flight: any message on a connection that takes more.
     pub(super) fn has_probe(&self) -> bool {
         self.connections.any(|connection| connection.takes() && !connection.in_flight.is_empty())
     }
 
-    /// The disk is the only queue: what was never written goes back when it cannot go for long.
+    /// Gives messages that were never written back to the store when they cannot go for long.
     pub(super) fn give_back(&mut self, now: Instant) {
         let away = self.unable_since.is_some_and(|since| now >= since + GIVE_BACK_AFTER);
         if self.silent.is_some() {
@@ -149,7 +149,7 @@ impl<S: Service> Core<S> {
         }
     }
 
-    /// What waits behind an unanswered message of its recipient takes no room from those that could find out. A message
+    /// What waits behind an unanswered message of its recipient takes no room from those that could be the probe. A message
     /// that was taken before the unanswered one stays: that one may have to go again, and then after it.
     fn give_back_behind_unanswered(&mut self, now: Instant) {
         let tried = self.messages.newest_tried();

@@ -16,7 +16,7 @@ pub(crate) enum Event<A> {
     Capacity(usize),
     /// The peer is ending it: it takes no more messages, and answers those that it has.
     Draining,
-    /// An answer to a message.
+    /// The connection is done with this message: an answer came, or none will ([`super::Response`]).
     Answered(Sid, A),
     /// A message was written to it and certainly not taken by the peer.
     NotTaken(Sid),
@@ -28,7 +28,6 @@ pub(crate) enum Event<A> {
     Receipt(Receipt),
     /// What was counted below the messages since the last time.
     Counted(Counted),
-    /// It is over.
     Ended(Ended),
 }
 
@@ -41,14 +40,11 @@ pub(crate) struct Receipt {
     pub(crate) status: String,
     /// When it handed the message to the device, in Unix milliseconds, if it says so.
     pub(crate) handed_over_ms: Option<u64>,
-    /// How to acknowledge it.
     pub(crate) ack_ref: AckRef,
 }
 
-/// How a connection ended.
 #[derive(Debug)]
 pub(crate) struct Ended {
-    /// What it was.
     pub(crate) end: End,
     /// Why, for operators.
     pub(crate) detail: String,
@@ -61,30 +57,29 @@ pub(crate) struct Ended {
 pub(crate) enum End {
     /// It broke, or never came to be.
     Failed,
-    /// The credentials were refused.
     AuthFailed,
     /// It never came to be, because the account has as many as it may have.
     TooMany,
-    /// The peer ended it in good order.
+    /// The peer sent GOAWAY and closed (HTTP/2 only).
     Dismissed,
-    /// We ended it, as asked.
+    /// It ended after [`Output::Retire`].
     Retired,
 }
 
 /// What a connection counts below the messages.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counted {
-    /// Acknowledgements that the peer did not understand.
+    /// Acknowledgements that the peer answered with an error.
     pub bad_acks: u64,
     /// Answers to messages that are not in flight.
     pub unknown_answers: u64,
     /// Payloads that could not be used.
     pub malformed: u64,
-    /// Pieces over a limit.
+    /// Stanzas dropped because they went over a limit.
     pub oversize: u64,
-    /// What nobody knows, and nobody has to.
+    /// Unknown stanzas, dropped.
     pub ignored: u64,
-    /// Pings sent.
+    /// Sent by us, without those of the peer.
     pub pings: u64,
 }
 
@@ -100,30 +95,21 @@ impl std::ops::AddAssign for Counted {
     }
 }
 
-/// What the core wants.
 #[derive(Debug)]
 pub(crate) enum Output<R> {
     /// Open a connection of this number.
     Dial(ConnectionId),
     /// Write a message to a connection. If it cannot be handed over, [`Event::Unwritten`].
     Assign {
-        /// Where.
         connection: ConnectionId,
-        /// Which message.
         sid: Sid,
-        /// What to write.
         request: R,
     },
-    /// Pass an acknowledgement to its connection.
     Acknowledge(AckRef),
-    /// End a connection.
     Retire {
-        /// Which one.
         connection: ConnectionId,
-        /// How.
         manner: Manner,
     },
-    /// Tell the bridge.
     Report(Report),
     /// Hand up what a device sent.
     DeviceMessage(DeviceMessage),
@@ -131,11 +117,10 @@ pub(crate) enum Output<R> {
     Wait(Option<Instant>),
 }
 
-/// How a connection is ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Manner {
     /// After the answers to what it has, and the acknowledgements that it waits for.
     AfterAnswers,
-    /// Now; with a goodbye, if the protocol has one.
+    /// Now; the stream is closed first, if the protocol has that.
     Now,
 }

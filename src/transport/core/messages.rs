@@ -66,7 +66,6 @@ impl<M: Default> Messages<M> {
         self.waiting.values().copied().filter(|sid| self.all.get(sid).is_some_and(&wanted)).collect()
     }
 
-    /// The connection that a recipient's messages are on.
     pub(super) fn connection_of(&self, recipient: Recipient) -> Option<ConnectionId> {
         self.recipients.get(&recipient).map(|affinity| affinity.connection)
     }

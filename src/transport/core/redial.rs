@@ -1,11 +1,13 @@
 //! When the next connection may be begun: one back-off for the whole account.
 //!
 //! ```text
-//!            failed, refused, or the second short life in a row
-//!   Paced ──────────────────────────────────────────────────────► back-off: one attempt at a time
-//!     ▲                                                                 │
-//!     └──────── a connection comes up, one is drained, or new credentials ──┘
+//!                     failed, refused, or the second short life in a row
+//!   no back-off ─────────────────────────────────────────────────────────► back-off: one attempt at a time
+//!        ▲                                                                     │
+//!        └────────── a connection comes up, one is drained, or new credentials ┘
 //! ```
+//!
+//! Without a back-off a burst may be begun at once, and further connections [`SPACING`] apart.
 //!
 //! A drain is ordinary life: the push service moves its connections every few minutes, and the next one is wanted at
 //! once. It never counts as a failure, however short the drained connection lived, and the failures before it are over.
@@ -19,12 +21,12 @@ const FAILURE_FIRST: Duration = Duration::from_secs(1);
 const REFUSED: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(600));
 /// So much of that wait is added by chance, at most.
 const REFUSED_JITTER: f64 = 0.1;
-/// A connection that served for less than this did not live. Once is an accident; from the second in a row on it takes
-/// the back-off of a failure, or a server that ends every session would be called without a pause.
+/// A connection that took messages for less than this has a short life. The first is replaced at once; from the second in a
+/// row on each counts as a failure, or a server that ends every session would be dialled without a pause.
 const SHORT_LIFE: Duration = Duration::from_secs(10);
 /// How long the push service may count a connection that has ended, where it allows no further one.
 const COUNTED_AFTER_END: Duration = Duration::from_secs(30);
-/// How often it is asked meanwhile.
+/// Wait between two attempts during [`COUNTED_AFTER_END`].
 const CROWDED_WAIT: Duration = Duration::from_secs(1);
 /// Between two connections that are begun without a back-off, once a burst of them was: with those fewer than FCM's quota of
 /// 400 in a minute.
@@ -33,7 +35,6 @@ const SPACING: Duration = Duration::from_millis(160);
 /// needs them. Those of a fixed pool are kept apart, since they may all be missing at once.
 pub(super) const ELASTIC_BURST: u32 = 16;
 
-/// The history that decides.
 #[derive(Debug)]
 pub(super) struct Redial {
     failures: Backoff,
@@ -53,7 +54,6 @@ pub(super) struct Redial {
 /// Why a connection that was to stay is not there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Failure {
-    /// The credentials were refused.
     Refused,
     /// It never took messages.
     Unconnected,
@@ -102,7 +102,6 @@ impl Redial {
         self.rested = Some(self.rested.map_or(now, |rested| rested.max(now)) + SPACING);
     }
 
-    /// A connection takes messages.
     pub(super) fn up(&mut self) {
         self.backoff = None;
         self.refused = false;

@@ -9,19 +9,17 @@ use crate::transport::{Change, ConnectionId, Link, Send};
 use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
-/// The data of a push service.
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
     /// The server as operators know it: `host:port (key of the configuration)`.
     pub(crate) server: String,
-    /// Which connections are kept.
     pub(crate) pool: Pool,
     /// Most messages that one connection has unanswered, whatever it says itself.
     pub(crate) window: usize,
     /// What becomes of messages that a connection leaves unanswered at its end.
     pub(crate) replay: Replay,
     /// How long an answer may take before its connection is suspected of losing answers. `None` where every connection
-    /// ends each wait itself and says so ([`Service::is_late`]).
+    /// ends each wait itself and says so ([`Service::response`]).
     pub(crate) answer: Option<Duration>,
     /// How long a connection that takes nothing new is kept for the answers that it owes. Generous: ending it ourselves
     /// loses them.
@@ -32,14 +30,12 @@ pub(crate) struct Settings {
     pub(crate) grace: Duration,
 }
 
-/// Which connections are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Pool {
     /// So many, with the messages spread among them.
     Fixed(usize),
     /// One, and more while all are full. The oldest with room is used, so that those beyond the need fall idle.
     Elastic {
-        /// Most of them.
         most: usize,
         /// How old one gets at most; a tenth less for some, so that those opened together do not end together.
         age: Duration,
@@ -62,7 +58,7 @@ impl Pool {
 /// What becomes of messages that a connection leaves unanswered at its end: written, and nobody knows whether taken.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Replay {
-    /// They keep their places and go again on the next connection, counted as further copies.
+    /// They are written again on the next connection; `copies` > 1 makes the status say `dup_possible`.
     Marked,
     /// They go back to the bridge with this, which is told as "may have arrived".
     Ambiguous(Refusal),
@@ -71,7 +67,6 @@ pub(crate) enum Replay {
 /// A message that was taken from the bridge and has no report yet.
 #[derive(Debug)]
 pub(crate) struct Message<M> {
-    /// The message.
     pub(crate) send: Send,
     /// How often it was written to a connection and may have been taken.
     pub(crate) copies: u32,
@@ -92,33 +87,31 @@ pub(crate) struct Message<M> {
     pub(super) received: bool,
 }
 
-/// Where a message is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Position {
-    /// Waiting for a connection.
     Waiting,
     /// On a connection, as the `number`th that was sent at all.
-    InFlight { connection: ConnectionId, number: u64 },
+    InFlight {
+        connection: ConnectionId,
+        number: u64,
+    },
 }
 
 impl<M> Message<M> {
-    /// How often it was sent again at once.
+    /// Writes to a connection after the first, whatever became of the earlier ones.
     pub(crate) fn replays(&self) -> u32 {
         self.tries.saturating_sub(1)
     }
 
-    /// Whether it is on this connection.
     pub(super) fn is_on(&self, id: ConnectionId) -> bool {
         matches!(self.position, Position::InFlight { connection, .. } if connection == id)
     }
 
-    /// Whose it is.
     pub(crate) fn recipient(&self) -> Recipient {
         self.send.recipient
     }
 }
 
-/// Whether a message may go now.
 #[derive(Debug)]
 pub(crate) enum Admission<R> {
     /// It may; this is what its connection writes.
@@ -127,7 +120,7 @@ pub(crate) enum Admission<R> {
     Skip,
     /// Nothing of its recipient may before this, for the reason that operators are told.
     HoldRecipient(Instant, Cow<'static, str>),
-    /// Nothing may before this, or before the service wakes the driver.
+    /// Nothing may until this time, or a `Nudge::Look`.
     Wait(Option<Instant>),
     /// It goes back to the bridge with this, untried; others may go.
     Back(Fate),
@@ -144,7 +137,18 @@ pub(crate) enum Verdict {
     Elsewhere,
 }
 
-/// The decisions of a push service. Pure: what it knows of the world it is told before.
+/// What the end of a message on a connection says of its peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Response {
+    /// It answers.
+    Answer,
+    /// No answer came in time. After several in a row the connection is replaced.
+    Late,
+    /// The stream or the connection ended before an answer, which says neither.
+    None,
+}
+
+/// The decisions of a push service. No clock, no I/O: every input is an argument.
 pub(crate) trait Service {
     /// What the service remembers of a message while it is here.
     type Memo: Default;
@@ -160,9 +164,9 @@ pub(crate) trait Service {
     /// What an answer means for the message. Refusals are counted by their code, so nothing is to be counted here.
     fn judge(&mut self, message: &mut Message<Self::Memo>, answer: Self::Answer, now: Now) -> Verdict;
 
-    /// Whether an answer says that none came in time. Several in a row, and the connection is replaced.
-    fn is_late(&self, _answer: &Self::Answer) -> bool {
-        false
+    /// What an answer says of the connection that it came on.
+    fn response(&self, _answer: &Self::Answer) -> Response {
+        Response::Answer
     }
 
     /// Why nothing goes whatever the connections do: [`Link::Down`] or [`Link::Probing`] with the word for it. `able`
@@ -176,7 +180,7 @@ pub(crate) trait Service {
         None
     }
 
-    /// When the access token was bought, if there is one.
+    /// When the access token was asked for, if there is one.
     fn access_token(&self) -> Option<Instant> {
         None
     }

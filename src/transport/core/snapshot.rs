@@ -11,13 +11,13 @@ pub struct Snapshot {
     pub written: u64,
     /// Messages that a connection did not take, so that they went to another.
     pub not_taken: u64,
-    /// Acknowledgements passed on.
+    /// Acknowledgements passed to the connection that they belong to.
     pub acks: u64,
     /// Acknowledgements whose connection is gone: what they are for comes again.
     pub stale_acks: u64,
     /// What connections count below the messages.
     pub counted: Counted,
-    /// Connections begun.
+    /// Connections begun, whether they came up or not.
     pub dials: u64,
     /// Connections that took messages.
     pub connects: u64,
@@ -35,9 +35,9 @@ pub struct Snapshot {
     pub window: usize,
     /// The connections, oldest first.
     pub connections: Vec<ConnectionState>,
-    /// Why no message goes, or fewer than could.
+    /// The cause that comes first; `None` if all is well.
     pub trouble: Option<Trouble>,
-    /// When the access token was bought, where the service wants one and has it.
+    /// When the access token was asked for, where the service wants one and has it.
     pub access_token: Option<Instant>,
 }
 
@@ -55,11 +55,11 @@ pub struct Trouble {
 /// How a connection stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ConnectionState {
-    /// Which one.
+    /// Never [`ConnectionId::ALL`].
     pub connection: ConnectionId,
     /// Whether messages go out.
     pub phase: ConnectionPhase,
-    /// When it was begun.
+    /// When it was dialled.
     pub begun: Instant,
     /// Messages on it that are not answered.
     pub unanswered: usize,
@@ -68,18 +68,18 @@ pub struct ConnectionState {
 /// Whether messages go out over a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ConnectionPhase {
-    /// It is being opened.
+    /// Until it takes messages: name, TCP, TLS, login.
     Opening,
     /// It takes messages.
     Up,
     /// It takes none any more, and is kept for the answers that it owes.
     Draining,
-    /// It is being closed.
+    /// It was told to end without waiting for answers.
     Closing,
 }
 
 impl ConnectionPhase {
-    /// All of them.
+    /// In the order of a connection's life.
     pub const ALL: [Self; 4] = [Self::Opening, Self::Up, Self::Draining, Self::Closing];
 
     /// The word for operators.

@@ -2,7 +2,7 @@
 
 use super::connections::{Connection, InFlight, Phase, Why};
 use super::redial::Failure;
-use super::service::{Position, Service};
+use super::service::{Position, Response, Service};
 use super::{Core, End, Ended, Manner, Now, Output};
 use crate::chat::id::Sid;
 use crate::transport::{Change, ConnectionId, Report};
@@ -14,7 +14,6 @@ pub(super) const DRAINING_MAX: usize = 4;
 const LATE_MAX: u32 = 5;
 
 impl<S: Service> Core<S> {
-    /// Opens, replaces and ends connections as it is time to.
     pub(super) fn tend(&mut self, now: Instant) {
         for id in self.connections.dispensable(now) {
             self.connections.drain(id, Why::Ordinary, now);
@@ -36,8 +35,8 @@ impl<S: Service> Core<S> {
         }
     }
 
-    /// The account allows no connection beside those that take nothing new: each ends as soon as it owes no answer, and for
-    /// an answer that is overdue nobody waits.
+    /// The account allows no connection beside those that drain: each of them ends as soon as it owes no answer, or only
+    /// answers that are overdue.
     fn make_way(&mut self, now: Instant) {
         for id in self.connections.ids(Connection::is_draining) {
             match (self.connections.all.get(&id).and_then(Connection::oldest), self.settings.answer) {
@@ -82,13 +81,13 @@ impl<S: Service> Core<S> {
         }
     }
 
-    /// A connection is to end now.
     pub(super) fn close(&mut self, id: ConnectionId) {
         if self.connections.close(id) {
             self.outputs.push_back(Output::Retire { connection: id, manner: Manner::Now });
         }
     }
 
+    /// One that was to be closed meanwhile stays so.
     pub(super) fn on_up(&mut self, id: ConnectionId, capacity: usize, now: Now) {
         let random = self.random();
         if self.connections.up(id, capacity, now.instant, random) {
@@ -101,6 +100,7 @@ impl<S: Service> Core<S> {
         }
     }
 
+    /// The peer ends the connection: that is no failure, and the next one is wanted at once.
     pub(super) fn on_draining(&mut self, id: ConnectionId, now: Now) {
         if !self.connections.drain(id, Why::Ordinary, now.instant) {
             return;
@@ -111,20 +111,24 @@ impl<S: Service> Core<S> {
         self.report(Report::Connection { connection: id, change: Change::Draining });
     }
 
-    /// Notes that an answer came, or that one did not come in time.
-    pub(super) fn note_answer(&mut self, id: ConnectionId, late: bool, now: Instant) {
+    /// Notes what the end of a message on a connection says of its peer.
+    pub(super) fn note_response(&mut self, id: ConnectionId, response: Response, now: Instant) {
         let Some(connection) = self.connections.all.get_mut(&id) else { return };
-        if late {
-            connection.late += 1;
-            if connection.late >= LATE_MAX {
-                self.suspect(id, now, "answers do not come in time".to_owned());
-                self.retire(id);
+        match response {
+            Response::Answer => {
+                connection.late = 0;
+                connection.last_answer = Some(now);
+                self.note_taken(now);
             }
-            return;
+            Response::Late => {
+                connection.late += 1;
+                if connection.late >= LATE_MAX {
+                    self.suspect(id, now, "answers do not come in time".to_owned());
+                    self.retire(id);
+                }
+            }
+            Response::None => {}
         }
-        connection.late = 0;
-        connection.last_answer = Some(now);
-        self.note_taken(now);
     }
 
     /// Notes that the push service takes messages.
@@ -143,20 +147,19 @@ impl<S: Service> Core<S> {
 
     /// Gives up connections that owe an answer for too long, and ends those that were waited for long enough.
     ///
-    /// Whether the push service answers at all is in question from when a message has had its whole time for the first time
-    /// and nothing was answered since it was written, until
+    /// When a message passes its time for an answer for the first time, and nothing was answered since it was written, one
+    /// message at a time is sent as a probe from then on, until
     /// - any message is answered, however late, or a receipt comes for one that is not; or
-    /// - a connection takes messages and has none unanswered, nothing waits behind an unanswered one, and the last such
-    ///   finding is as old as an answer may get: there is nothing to find out with, and a service is not down because
-    ///   nobody uses it.
+    /// - a connection takes messages, no probe is in flight, and for `answer_seconds` neither has a probe gone unanswered
+    ///   nor a message gone back because it is behind an unanswered one: a service is not down because nobody uses it.
     ///
-    /// A message that was ignored before says nothing new when it is ignored again, and one whose time to live ended is
-    /// unanswered like any other.
+    /// A message passes its time for the first time once, on whichever connection; one whose time to live ended counts like
+    /// any other.
     pub(super) fn watch_answers(&mut self, now: Now) {
         let now = now.instant;
         if let Some(answer) = self.settings.answer {
             if self.note_overdue(answer, now) && self.silent.replace(now).is_none() {
-                tracing::error!(server = %self.settings.server, "no message is answered: one at a time finds out when that ends");
+                tracing::error!(server = %self.settings.server, "no message is answered: one at a time is sent as a probe until one is");
             }
             let owes = |one: &Connection| one.oldest().is_some_and(|written| self.is_overdue(written, answer, now));
             for id in self.connections.ids(|one| one.is_open() && owes(one)) {
@@ -171,7 +174,7 @@ impl<S: Service> Core<S> {
             let unused = self.connections.any(Connection::takes) && !self.has_probe() && is_old(self.held_back);
             if unused && self.silent.is_some() && is_old(self.silent) {
                 self.silent = None;
-                tracing::info!("there is no message to find out with whether any is answered again");
+                tracing::info!("no message came to be the probe: the connection counts as up again");
             }
         }
         let ends = |one: &Connection| {
@@ -180,8 +183,8 @@ impl<S: Service> Core<S> {
         self.connections.ids(ends).into_iter().for_each(|id| self.close(id));
     }
 
-    /// Marks what has had its whole time for an answer by now. Whether any of it says that nothing is answered: it had not had
-    /// its time before, and nothing was answered since it was written.
+    /// Marks the messages that have passed their time for an answer by now. Returns whether one did so for the first time
+    /// while nothing was answered since it was written.
     fn note_overdue(&mut self, answer: Duration, now: Instant) -> bool {
         let (listening, last_answer) = (self.listening, self.last_answer);
         let mut nothing_answered = false;
@@ -220,6 +223,7 @@ impl<S: Service> Core<S> {
         })
     }
 
+    /// Messages without an answer wait again or go back, and [`Self::redial_after`] says when the next connection is opened.
     pub(super) fn on_ended(&mut self, id: ConnectionId, ended: Ended, now: Now) {
         ended.unwritten.iter().for_each(|sid| self.on_unwritten(id, *sid));
         let Some(connection) = self.connections.all.remove(&id) else { return };

@@ -39,6 +39,7 @@ enum Hold {
 enum Answer {
     Is(Verdict),
     Late,
+    Broken,
 }
 
 impl Service for Plain {
@@ -59,12 +60,16 @@ impl Service for Plain {
     fn judge(&mut self, _message: &mut Message<()>, answer: Answer, _now: Now) -> Verdict {
         match answer {
             Answer::Is(verdict) => verdict,
-            Answer::Late => Verdict::Back(Fate::Refused(ambiguous())),
+            Answer::Late | Answer::Broken => Verdict::Back(Fate::Refused(ambiguous())),
         }
     }
 
-    fn is_late(&self, answer: &Answer) -> bool {
-        matches!(answer, Answer::Late)
+    fn response(&self, answer: &Answer) -> Response {
+        match answer {
+            Answer::Is(_) => Response::Answer,
+            Answer::Late => Response::Late,
+            Answer::Broken => Response::None,
+        }
     }
 }
 

@@ -17,18 +17,17 @@ pub(super) const TOKENS: &[&str] = &[H2, HTTP_1];
 /// Why a URL cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum AddressError {
-    /// It is none, or has parts that make no sense here.
+    /// It is no URL of https or http, or has a query, a fragment or a user.
     #[error("is not https://HOST[:PORT][/PATH] (or http:// on this machine)")]
     Form,
-    /// What goes there is a credential.
+    /// Credentials would go there unencrypted.
     #[error("is http://, which is only for this machine (127.0.0.1, [::1], localhost): use https://")]
     Unprotected,
-    /// The TLS settings cannot be used.
+    /// Of the host or of `ca_file`.
     #[error(transparent)]
     Tls(#[from] TlsError),
 }
 
-/// A server and a place on it.
 pub(super) struct Address {
     /// How to get there.
     pub(super) dialer: Dialer,

@@ -20,7 +20,6 @@ pub(super) struct Api {
     pub(super) uri: Uri,
 }
 
-/// The files, and what to do with them.
 pub(super) struct Renewal {
     files: FileWatch,
     reload: watch::Receiver<u64>,

@@ -11,7 +11,7 @@ use crate::fcm::judge::{BROKEN, judge};
 use crate::fcm::request::{Request, RequestError, translate};
 use crate::fcm::target;
 use crate::fcm::verdict::{Answer, Asked, Cause, Outcome, Replay, Verdict as Judged};
-use crate::transport::core::{Admission, Message, Now, Service, Verdict};
+use crate::transport::core::{Admission, Message, Now, Response, Service, Verdict};
 use crate::transport::http2::{self, Reply};
 use crate::transport::{Change, Link, Send, Trouble};
 use http::{HeaderMap, header};
@@ -22,12 +22,11 @@ use std::time::{Duration, Instant};
 
 /// How often in a row a message is sent again at once. A peer that processes nothing must not be asked in a tight loop.
 pub(super) const REPLAYS_MAX: u32 = 5;
-/// Longest wait for a device's budget that is not on the disk.
+/// Longest wait for a device's budget in memory; a longer one goes back to the store.
 const WAIT_HERE_MAX: Duration = Duration::from_secs(1);
-/// How long a message waits on the disk for an access token that nobody else needs, while none is to be had.
+/// How long a message whose access token was refused waits in the store while no other token is to be had.
 const TOKEN_WAIT: Duration = Duration::from_secs(5);
 
-/// The decisions; see the module.
 pub(super) struct FcmService {
     confirm_to: Option<String>,
     on_ambiguous: OnAmbiguous,
@@ -39,12 +38,12 @@ pub(super) struct FcmService {
     remarks: Remarks,
     /// The newest credentials that a token was had with.
     credentials: u64,
-    /// That access tokens are refused to us, as it was told.
+    /// The last refusal of an access token that operators were told of, while it lasts.
     denied: Option<Arc<str>>,
     changes: VecDeque<Change>,
-    /// What stopped everybody, in FCM's words, and when.
+    /// Why nothing is sent, in FCM's words, and since when; also of the last time.
     halt: Option<(String, Instant)>,
-    /// When it was last asked anything.
+    /// Of the last call that was given the time, for those that are not.
     now: Instant,
 }
 
@@ -62,7 +61,6 @@ pub(super) struct Flight {
 }
 
 impl FcmService {
-    /// With nothing known yet.
     pub(super) fn new(config: &FcmConfig, server: String, tokens: TokenSource) -> Self {
         Self {
             confirm_to: config.confirm_to.clone(),
@@ -80,8 +78,8 @@ impl FcmService {
         }
     }
 
-    /// With credentials that were read again it is found out at once whether what was refused for the old ones goes. No
-    /// token means no message, so that it is refused is told as any other fault of the credentials is.
+    /// Takes note of what became of the access token. New credentials end the pauses that the old ones caused. A refusal to
+    /// give a token is told to operators as refused credentials are: without a token no message goes.
     fn look(&mut self, now: Instant) {
         self.now = now;
         let credentials = self.tokens.credentials();
@@ -131,7 +129,7 @@ impl FcmService {
                 tracing::warn!(detail, "the project's quota is used up: sending pauses");
             }
             (Standing::Well, Standing::Down(word), Some(Cause::Unavailable)) => {
-                tracing::warn!(%server, cause = word, detail, "FCM puts everybody off: one message at a time finds out");
+                tracing::warn!(%server, cause = word, detail, "FCM is unavailable: one message at a time is sent as a probe");
             }
             (Standing::Well, Standing::Down(word), _) => {
                 tracing::error!(%server, cause = word, detail, "nothing is sent until this is mended");
@@ -238,8 +236,12 @@ impl Service for FcmService {
         }
     }
 
-    fn is_late(&self, reply: &Reply) -> bool {
-        matches!(reply, Reply::Late)
+    fn response(&self, reply: &Reply) -> Response {
+        match reply {
+            Reply::Answered { .. } => Response::Answer,
+            Reply::Late => Response::Late,
+            Reply::RefusedStream | Reply::BeyondGoaway | Reply::Broken => Response::None,
+        }
     }
 
     fn outage(&self, able: bool, now: Now) -> Option<Link> {
@@ -280,7 +282,7 @@ impl Service for FcmService {
     }
 }
 
-/// The same, for the judge.
+/// Translates what the connection says into what [`judge`] takes.
 fn outcome(reply: &Reply) -> Outcome<'_> {
     fn text(headers: &HeaderMap, name: header::HeaderName) -> Option<&str> {
         headers.get(name)?.to_str().ok()
@@ -299,7 +301,7 @@ fn outcome(reply: &Reply) -> Outcome<'_> {
     }
 }
 
-/// It goes back untried.
+/// The message goes back untried and is due again after `wait`.
 fn held(wait: Duration, why: impl Into<Cow<'static, str>>) -> Admission<http2::Request> {
     Admission::Back(Fate::Deferred { wait, why: why.into() })
 }

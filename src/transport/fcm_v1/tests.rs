@@ -149,6 +149,7 @@ async fn what_a_goaway_leaves_out_goes_at_once_over_another_connection() {
         accepted_after(1, sids[1], second.stream),
         "a copy that was not processed is none"
     );
+    soon(harness.port.snapshot.wait_for(|snapshot| snapshot.not_taken == 2)).await.expect("the transport runs");
 }
 
 #[tokio::test(start_paused = true)]

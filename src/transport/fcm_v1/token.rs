@@ -1,4 +1,4 @@
-//! Access tokens: one task keeps one fresh, everybody else looks.
+//! Access tokens: one task fetches them in time, the service reads the current one.
 //!
 //! ```text
 //!                 refusals (generation)                       one request at a time
@@ -58,7 +58,7 @@ pub(super) struct Bearer {
     pub(super) header: HeaderValue,
     /// Counts the tokens, so that a refusal says which one it means.
     pub(super) generation: u64,
-    /// Counts the credentials that it can have been bought with.
+    /// The newest credentials that it can have been fetched with: it counts how often they were read.
     pub(super) credentials: u64,
     /// When it was asked for.
     pub(super) bought: Instant,
@@ -66,7 +66,6 @@ pub(super) struct Bearer {
     good_until: Instant,
 }
 
-/// What there is.
 #[derive(Debug, Clone, Default)]
 struct Supply {
     bearer: Option<Bearer>,
@@ -79,7 +78,7 @@ struct Supply {
 pub(super) struct Failure {
     /// Who was asked, and the answer.
     pub(super) words: Arc<str>,
-    /// Whether those who give them refused. Otherwise nobody gave an answer that could be used.
+    /// A status 4xx. Otherwise no answer came, or none that could be used.
     is_refusal: bool,
     /// When the first attempt failed since one went well.
     pub(super) since: Instant,
@@ -87,7 +86,6 @@ pub(super) struct Failure {
     pub(super) next_try: Instant,
 }
 
-/// Keeps a token fresh; see the module.
 pub(super) struct TokenRefresher {
     source: Source,
     address: Address,
@@ -100,7 +98,7 @@ pub(super) struct TokenRefresher {
     credentials: u64,
 }
 
-/// What there is of tokens, for the one who sends with them.
+/// The reading end: the current token, for the service.
 #[derive(Debug, Clone)]
 pub(super) struct TokenSource {
     supply: watch::Receiver<Supply>,
@@ -131,7 +129,7 @@ impl TokenSource {
         self.supply.borrow().bearer.as_ref().filter(|bearer| now < bearer.good_until).cloned()
     }
 
-    /// The credentials that the last token can have been bought with.
+    /// See [`Bearer::credentials`]; of the last token, good or not.
     pub(super) fn credentials(&self) -> u64 {
         self.supply.borrow().bearer.as_ref().map_or(FIRST, |bearer| bearer.credentials)
     }
@@ -146,12 +144,12 @@ impl TokenSource {
         self.supply.borrow().failure.clone()
     }
 
-    /// When the last token was bought, good or not.
+    /// When the last token was asked for, good or not.
     pub(super) fn bought(&self) -> Option<Instant> {
         self.supply.borrow().bearer.as_ref().map(|bearer| bearer.bought)
     }
 
-    /// Why it failed, if it is because tokens are refused to us.
+    /// Why it failed, if the server refused to give a token.
     pub(super) fn refusal(&self) -> Option<Arc<str>> {
         self.failure().filter(|failure| failure.is_refusal).map(|failure| failure.words)
     }
@@ -168,7 +166,6 @@ impl TokenSource {
 }
 
 impl TokenRefresher {
-    /// Keeps a token fresh.
     pub(super) async fn run(mut self) -> Infallible {
         loop {
             let asked = Instant::now();

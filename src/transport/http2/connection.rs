@@ -34,7 +34,6 @@ const ORDERS: usize = 32;
 pub(in crate::transport) struct Server {
     /// How to get there, for the connections that are still to be opened.
     pub(in crate::transport) dialer: watch::Receiver<Arc<Dialer>>,
-    /// What to post to.
     pub(in crate::transport) uri: Uri,
     /// Most requests at a time on one connection.
     pub(in crate::transport) streams: usize,
@@ -50,7 +49,6 @@ pub(in crate::transport) struct Server {
 
 pub(super) type Responses = FuturesUnordered<BoxFuture<'static, (Sid, Reply)>>;
 
-/// Runs a connection to its end.
 pub(in crate::transport) async fn run(mut task: Task<Request, Reply>, server: Server) {
     let mut kill = task.retire.clone();
     let (end, detail) = tokio::select! {
@@ -149,9 +147,7 @@ pub(super) enum WireEvent {
     Takes(usize),
     /// It takes no more.
     Leaves,
-    /// A ping was answered.
     Pong,
-    /// It is over.
     Ended((End, String)),
 }
 

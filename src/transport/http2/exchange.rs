@@ -8,10 +8,8 @@ use tokio::time::{Instant, timeout_at};
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
-/// What is to be posted.
 #[derive(Debug)]
 pub(in crate::transport) struct Request {
-    /// The JSON.
     pub(in crate::transport) body: Bytes,
     /// The header `authorization`.
     pub(in crate::transport) authorization: HeaderValue,
@@ -20,11 +18,8 @@ pub(in crate::transport) struct Request {
 /// What became of a request that was written.
 #[derive(Debug)]
 pub(in crate::transport) enum Reply {
-    /// An answer came.
     Answered {
-        /// The HTTP status.
         status: u16,
-        /// Its headers.
         headers: HeaderMap,
         /// Its body, or the beginning of a long one.
         body: Bytes,

@@ -322,6 +322,22 @@ fn a_receipt_for_a_message_that_is_not_answered_shows_that_messages_are_taken() 
 }
 
 #[test]
+fn a_stream_that_breaks_is_no_answer() {
+    let mut bench = quiet(NEVER);
+    bench.event(1, Event::Answered(sid(1), Answer::Broken));
+    assert_ne!(bench.link(), Link::Up);
+    let mut bench = Bench::new(Settings { answer: None, ..settings(Pool::Fixed(1), 99) });
+    bench.up(1);
+    for number in 1..=10 {
+        assert_eq!(bench.retired, []);
+        bench.send(number, 1);
+        let answer = if number % 2 == 0 { Answer::Late } else { Answer::Broken };
+        bench.event(1, Event::Answered(sid(number), answer));
+    }
+    assert_eq!(bench.retired, [(1, Manner::AfterAnswers)], "five came late, and none in time between them");
+}
+
+#[test]
 fn after_a_driver_was_held_up_the_answers_that_it_has_not_seen_have_their_time_again() {
     let mut bench = Bench::fixed(1, 3);
     bench.up(1);

@@ -154,6 +154,7 @@ fn a_message_goes_rather_to_another_connection_than_the_one_that_would_not_take_
     assert_eq!(bench.take_sent(), [(2, 1)]);
     bench.answer(2, 1);
     assert_eq!(bench.take_reports(), [accepted(1, 1, 3)]);
+    assert_eq!(bench.core.snapshot().not_taken, 2);
 }
 
 #[test]

@@ -25,22 +25,22 @@ const ASSERTION_S: u64 = 3600;
 /// Why a file gives no service account. Never quotes it.
 #[derive(Debug, thiserror::Error)]
 pub enum AccountError {
-    /// It cannot be read.
+    /// It is missing, or not ours to read.
     #[error("cannot read {path}: {source}")]
     Unreadable {
-        /// The file.
+        /// As it is configured.
         path: PathBuf,
-        /// What the system says.
+        /// From the operating system.
         source: std::io::Error,
     },
     /// It is not what Google's console gives out.
     #[error("{path} is not the JSON of a service account (line {line}, column {column})")]
     Form {
-        /// The file.
+        /// As it is configured.
         path: PathBuf,
-        /// Where it ceases to be.
+        /// Of the first error, from 1.
         line: usize,
-        /// Where it ceases to be.
+        /// Of the first error, from 1.
         column: usize,
     },
     /// It was saved in another encoding, as editors on Windows do.
@@ -48,9 +48,9 @@ pub enum AccountError {
         "{path} is not plain UTF-8, it begins with the mark of {encoding}: save it again as UTF-8 without such a mark"
     )]
     Encoding {
-        /// The file.
+        /// As it is configured.
         path: PathBuf,
-        /// Which encoding.
+        /// As its byte order mark says.
         encoding: &'static str,
     },
     /// It is something else that Google gives out.
@@ -58,20 +58,19 @@ pub enum AccountError {
         "{path} holds {kind}; needed is the key of a service account (Firebase console: Project settings, Service accounts)"
     )]
     Kind {
-        /// The file.
+        /// As it is configured.
         path: PathBuf,
-        /// What it is.
+        /// For operators: what the file holds instead.
         kind: &'static str,
     },
-    /// The key in it is none.
+    /// Its private key is no RSA key in PEM.
     #[error("the private key in {path} cannot be used (it is to be RSA, in PEM: PKCS#8 or PKCS#1)")]
     Key {
-        /// The file.
+        /// As it is configured.
         path: PathBuf,
     },
 }
 
-/// Who we are.
 pub(in crate::transport::fcm_v1) struct Account {
     /// The Firebase project it belongs to.
     pub(in crate::transport::fcm_v1) project_id: Option<String>,

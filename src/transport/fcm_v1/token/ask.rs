@@ -23,7 +23,6 @@ const ANSWER_MAX: usize = 64 * 1024;
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum AskError {
-    /// No connection.
     #[error(transparent)]
     Dial(#[from] DialError),
     /// The connection broke, or what came is no HTTP/1.1.
@@ -74,8 +73,8 @@ async fn over_http2(stream: Box<dyn Stream>, request: Request<Bytes>) -> Result<
     beside(answer, connection).await
 }
 
-/// The answer, while the connection below it moves the bytes. The end of that one may carry the end of the answer, even if it
-/// is no good end: many servers leave without a farewell. What went wrong with it, the answer knows as well.
+/// Waits for the answer while the connection below it moves the bytes. A connection that ends, even with an error, may have
+/// brought the whole answer: many servers close without a GOAWAY or a TLS alert. If it did not, the answer is the error.
 async fn beside<T, C>(answer: impl Future<Output = Result<T, AskError>>, connection: C) -> Result<T, AskError>
 where
     C: Future,

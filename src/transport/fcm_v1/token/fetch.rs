@@ -36,7 +36,6 @@ pub(in crate::transport::fcm_v1) enum Source {
 
 /// A token, as it came.
 pub(super) struct Fresh {
-    /// The token.
     pub(super) token: Secret,
     /// How long it is good, from when it was asked for.
     pub(super) life: Duration,
@@ -45,34 +44,25 @@ pub(super) struct Fresh {
 /// Why there is no token.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum FetchError {
-    /// No answer came.
     #[error(transparent)]
     Ask(#[from] AskError),
-    /// No answer in time.
     #[error("no answer within {} s", TIMEOUT.as_secs())]
     TimedOut,
-    /// The request could not be signed.
     #[error(transparent)]
     Unsigned(#[from] Unsigned),
-    /// The answer sends us elsewhere. Whoever follows hands over what a token can be bought with.
+    /// Following it would hand the credential to another server.
     #[error("it redirects to {to} (HTTP status {status}), which is not followed with a credential")]
-    Redirected {
-        /// The HTTP status.
-        status: u16,
-        /// Where to.
-        to: String,
-    },
+    Redirected { status: u16, to: String },
     /// The answer is a refusal.
     #[error("refused with HTTP status {status}: {detail}")]
     Refused {
-        /// The HTTP status.
         status: u16,
         /// The server's words, cut.
         detail: String,
         /// By how much this machine's clock differs from the server's, if that explains the refusal.
         skew_s: Option<u64>,
     },
-    /// The answer holds no token that can be used.
+    /// The answer is no JSON with a token, or the token does not fit into a header.
     #[error("the answer holds no access token")]
     NoToken,
 }
@@ -95,7 +85,6 @@ struct Refusal {
 }
 
 impl Source {
-    /// Asks for a token.
     pub(super) async fn fetch(&self, address: &Address) -> Result<Fresh, FetchError> {
         let request = self.request(address)?;
         let work = tokio::time::timeout(TIMEOUT, ask(address, request));
