@@ -6,13 +6,14 @@ import re
 import shutil
 import subprocess
 import tempfile
+import threading
 import time
 import uuid
 from pathlib import Path
 
 import paho.mqtt.client as mqtt
 import pytest
-from harness import Bal, Process, Sim, check_settled, check_upstream, eventually, free_port
+from harness import Bal, Process, Sim, check_settled, check_upstream, eventually, free_port, http
 from ways import CCS
 
 pytestmark = pytest.mark.compose
@@ -129,18 +130,21 @@ class Project:
     def up(self) -> float:
         """Brings it up; returns the seconds until the bridge is healthy."""
         start = time.monotonic()
-        self.compose("up", "--detach", "--no-build")
+        command = threading.Thread(target=self.compose, args=["up", "--detach", "--no-build"])
+        command.start()
         self.wait_healthy()
-        return time.monotonic() - start
+        seconds = time.monotonic() - start
+        command.join()
+        return seconds
 
     def read_passwords(self):
         self.passwords = dict(re.findall(r"`(\w+)` has the password (\w+) ", self.logs(self.passwords_of)))
 
-    def services(self) -> set[str]:
+    def services(self, *filters: str) -> set[str]:
         """What runs, or has run."""
         form = '{{.Label "com.docker.compose.service"}}'
         own = f"label=com.docker.compose.project={self.name}"
-        return set(self.engine.run("docker", "ps", "--all", "--filter", own, "--format", form).split())
+        return set(self.engine.run("docker", "ps", "--all", "--filter", own, *filters, "--format", form).split())
 
     def logs(self, *services: str) -> str:
         return self.compose("logs", "--no-color", *services)
@@ -149,11 +153,15 @@ class Project:
         container = self.compose("ps", "--quiet", service).strip()
         return self.engine.run("docker", "inspect", "--format", f"{{{{{field}}}}}", container).strip()
 
-    def wait_healthy(self):
-        def look():
-            return self.inspect(self.bridge, ".State.Health.Status") == "healthy"
+    def state(self) -> str:
+        """What there is to see when something does not happen."""
+        outbox = self.compose("exec", "-T", self.bridge, "fcm-mqtt-bridge", "outbox", "--store", "/data/bridge.db", "--list", "--limit", "5")
+        metrics = http("GET", f"http://127.0.0.1:{self.ops}/metrics")
+        figures = [line for line in metrics.splitlines() if line.startswith("bridge_") and not line.endswith(" 0")]
+        return "\n".join([outbox, *figures, json.dumps(self.sim.stats()), *self.logs().splitlines()[-60:]])
 
-        eventually(look, f"{self.bridge} is healthy")
+    def wait_healthy(self):
+        eventually(lambda: self.bridge in self.services("--filter", "health=healthy"), f"{self.bridge} is healthy")
 
     def kill9(self, service: str):
         """As the kernel would, not as an operator: the engine starts it again by itself."""
@@ -232,8 +240,11 @@ def kill_under_load(project: Project):
         project.kill9(project.bridge)
         bal.wait_acked(*mids)
     assert re.search(r"recovery\.crashed=[1-9]", project.logs(project.bridge)), "a kill hit messages in flight"
-    bal.wait_final(ids, patience=90)
-    bal.wait(lambda: len({body["id"] for body in bal.on("messages")}) >= 400, "all messages of devices", patience=60)
+    try:
+        bal.wait_final(ids, patience=90)
+        bal.wait(lambda: len({body["id"] for body in bal.on("messages")}) >= 400, "all messages of devices", patience=60)
+    except AssertionError as late:
+        raise AssertionError(f"{late}\n{project.state()}") from None
     print("\n", project.bridge, check_settled(bal, sim, ids, DEVICES), check_upstream(bal, 400))
     sim.faults()
     bal.close()
