@@ -155,7 +155,8 @@ class Project:
 
     def state(self) -> str:
         """What there is to see when something does not happen."""
-        outbox = self.compose("exec", "-T", self.bridge, "fcm-mqtt-bridge", "outbox", "--store", "/data/bridge.db", "--list", "--limit", "5")
+        ask = ["outbox", "--store", "/data/bridge.db", "--list", "--limit", "5"]
+        outbox = self.compose("exec", "-T", self.bridge, "fcm-mqtt-bridge", *ask)
         metrics = http("GET", f"http://127.0.0.1:{self.ops}/metrics")
         figures = [line for line in metrics.splitlines() if line.startswith("bridge_") and not line.endswith(" 0")]
         return "\n".join([outbox, *figures, json.dumps(self.sim.stats()), *self.logs().splitlines()[-60:]])
