@@ -1,5 +1,12 @@
 # Two stages: the toolchain stays behind; the result is the binary on a slim Debian, without root.
-FROM rust:1.95-bookworm AS build
+#
+# Where these images cannot be had: `--build-arg BASE=... RUST=...` names others, and `PROGRAM` an image that has the finished
+# program at the same place, for the same Debian (the stage `build` is left out then, by BuildKit).
+ARG BASE=debian:bookworm-slim
+ARG RUST=rust:1.95-bookworm
+ARG PROGRAM=build
+
+FROM ${RUST} AS build
 WORKDIR /src
 
 # The dependencies alone: this layer is built again only when the manifest or the lock file changes. Targets that the
@@ -17,13 +24,17 @@ RUN touch src/main.rs src/lib.rs \
  && cargo build --release --locked --bin fcm-mqtt-bridge \
  && strip target/release/fcm-mqtt-bridge
 
-FROM debian:bookworm-slim
+FROM ${PROGRAM} AS program
+
+FROM ${BASE}
 RUN useradd --system --uid 10001 --home-dir /data --shell /usr/sbin/nologin bridge \
- && install -d -o bridge -g bridge /data /sim /etc/fcm-mqtt-bridge
-COPY --from=build /src/target/release/fcm-mqtt-bridge /usr/local/bin/
+ && install -d -o bridge -g bridge /data /sim /passwords /etc/fcm-mqtt-bridge
+COPY --from=program /src/target/release/fcm-mqtt-bridge /usr/local/bin/
 USER bridge
 WORKDIR /data
 VOLUME /data
 ENTRYPOINT ["fcm-mqtt-bridge"]
 CMD ["run", "--config", "/etc/fcm-mqtt-bridge/bridge.toml"]
+# Drains, for `limits.stop_seconds` at most.
+STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=2s --timeout=2s --start-period=10m CMD ["fcm-mqtt-bridge", "health"]

@@ -3,6 +3,7 @@
 #![cfg(feature = "broker")]
 #![expect(clippy::unwrap_used, reason = "what a test relies on may fail it")]
 
+use argon2::{Argon2, PasswordHash, PasswordVerifier};
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
@@ -96,4 +97,58 @@ fn what_is_wrong_is_named_and_changes_nothing() {
     let (code, _, error) = desk.run_with(&["list"], "", &empty);
     assert_eq!(code, USAGE);
     assert!(error.contains("set `users_file` in [broker]"), "{error}");
+}
+
+#[test]
+fn the_first_users_are_made_once_with_the_passwords_of_their_files_or_new_ones() {
+    let desk = Desk::new();
+    let file = |name: &str| desk.folder.path().join(name).to_str().unwrap().to_owned();
+    fs::write(file("given"), "a secret\n").unwrap();
+    fs::write(file("empty"), "").unwrap();
+    let users = [
+        "shop:bal".to_owned(),
+        format!("alice:user:{}", file("given")),
+        format!("bob:user:{}", file("empty")),
+        format!("echo:bal:{}", file("made")),
+    ];
+    let first: Vec<&str> = ["init"].into_iter().chain(users.iter().map(String::as_str)).collect();
+    let (code, shown, error) = desk.run(&first, "");
+    assert_eq!((code, error.as_str()), (0, ""));
+    let told: Vec<(&str, &str)> = shown.lines().map(|line| line.split_once(" has the password ").unwrap()).collect();
+    assert_eq!(told.iter().map(|(name, _)| *name).collect::<Vec<_>>(), ["`shop`", "`bob`"]);
+    let made = fs::read_to_string(file("made")).unwrap();
+    assert_eq!((made.len(), shown.contains(&made)), (16, false));
+    assert_eq!(fs::metadata(file("made")).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(desk.run(&["list"], "").1, "shop\tbal\nalice\tuser\nbob\tuser\necho\tbal\n");
+    let before = fs::read_to_string(desk.users()).unwrap();
+    let passwords = [("shop", &told[0].1[..16]), ("alice", "a secret"), ("bob", &told[1].1[..16]), ("echo", &made)];
+    for (name, password) in passwords {
+        let line = before.lines().find(|line| line.starts_with(&format!("{name}:"))).unwrap();
+        let hash = PasswordHash::new(line.splitn(3, ':').last().unwrap()).unwrap();
+        assert!(Argon2::default().verify_password(password.as_bytes(), &hash).is_ok(), "{name}");
+    }
+
+    let (code, shown, error) = desk.run(&first, "");
+    assert_eq!((code, shown.as_str()), (0, ""));
+    assert!(error.contains("it stays as it is"), "{error}");
+    assert_eq!(fs::read_to_string(desk.users()).unwrap(), before);
+}
+
+#[test]
+fn first_users_that_cannot_be_leave_no_users_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let not_a_file = format!("shop:bal:{}", folder.path().display());
+    let wrong = [
+        (not_a_file.as_str(), FAILED, "the password of `shop`: its file cannot be read"),
+        ("shop", USAGE, "is not of the form NAME:ROLE or NAME:ROLE:FILE"),
+        ("shop:root", USAGE, "the role is none of"),
+        ("g-shop:bal", USAGE, "`g-shop` cannot be a user name: it is reserved"),
+    ];
+    for (user, code, words) in wrong {
+        let desk = Desk::new();
+        let (seen, shown, error) = desk.run(&["init", "alice:user", user], "");
+        assert_eq!((seen, shown.as_str()), (code, ""), "{user}: {error}");
+        assert!(error.contains(words), "{user}: {error}");
+        assert!(!desk.users().exists(), "{user}");
+    }
 }

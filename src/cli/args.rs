@@ -1,7 +1,7 @@
 //! The command line: what can be asked of the program. `--help` is written to be learned from.
 
 use crate::config::address;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -184,7 +184,7 @@ pub struct PageArgs {
 }
 
 /// A broker whose rules `acl` can write.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum AclBroker {
     /// `acl_file` of mosquitto 2.
     Mosquitto,
@@ -223,7 +223,7 @@ pub struct DemoArgs {
 
 /// A way to the devices.
 #[cfg(all(feature = "broker", feature = "sim"))]
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum TransportArg {
     /// CCS: XMPP over TLS.
     Ccs,
@@ -422,6 +422,19 @@ pub struct SimArgs {
 #[cfg(feature = "broker")]
 #[derive(Debug, Subcommand)]
 pub enum UserAction {
+    /// Makes the users file with its first users, for the first start of a container. A file that is there stays as it is.
+    ///
+    /// A user is NAME:ROLE or NAME:ROLE:FILE, with the roles bal, user and admin. The password is the first line of FILE.
+    /// Where no FILE is named, or it is empty, a password is made and shown once; one that does not exist is written, with
+    /// a password that is not shown.
+    Init {
+        /// The users.
+        #[arg(required = true, value_name = "NAME:ROLE[:FILE]")]
+        first: Vec<FirstUser>,
+        /// Where the users are.
+        #[command(flatten)]
+        users: UsersArgs,
+    },
     /// Adds a user with a password.
     Add {
         /// The MQTT username, which is the first level of the user's topics.
@@ -459,7 +472,7 @@ pub enum UserAction {
 
 /// The role of a user.
 #[cfg(feature = "broker")]
-#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, ValueEnum)]
 pub enum RoleArg {
     /// A backend application: writes NAME/self/..., reads NAME/others/...
     Bal,
@@ -467,6 +480,30 @@ pub enum RoleArg {
     User,
     /// Reads everything and gives the bridge orders.
     Admin,
+}
+
+/// A user of `user init`.
+#[cfg(feature = "broker")]
+#[derive(Debug, Clone)]
+pub struct FirstUser {
+    /// The MQTT username.
+    pub name: String,
+    /// What the user is.
+    pub role: RoleArg,
+    /// The file for the password.
+    pub file: Option<PathBuf>,
+}
+
+#[cfg(feature = "broker")]
+impl std::str::FromStr for FirstUser {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (name, rest) = text.split_once(':').ok_or("is not of the form NAME:ROLE or NAME:ROLE:FILE")?;
+        let (role, file) = rest.split_once(':').map_or((rest, None), |(role, file)| (role, Some(file.into())));
+        let role = RoleArg::from_str(role, false).map_err(|_| "the role is none of `bal`, `user` and `admin`")?;
+        Ok(Self { name: name.to_owned(), role, file })
+    }
 }
 
 /// Where the users are.

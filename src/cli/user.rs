@@ -1,14 +1,17 @@
-//! `user add|passwd|remove|list`: the users file of the embedded broker.
+//! `user init|add|passwd|remove|list`: the users file of the embedded broker.
 
 use super::UsageError;
-use super::args::{RoleArg, UserAction, UsersArgs};
+use super::args::{FirstUser, RoleArg, UserAction, UsersArgs};
 use crate::broker::identity::users::{UsersError, UsersFile, role_word};
 use crate::chat::principal::Role;
 use crate::config::Settings;
 use crate::ops::print;
+use anyhow::Context;
 use rand::distr::{Alphanumeric, SampleString};
-use std::io::{self, BufRead, IsTerminal};
-use std::path::PathBuf;
+use std::fs::OpenOptions;
+use std::io::{self, BufRead, BufReader, ErrorKind, IsTerminal, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
 
 /// Longest password. Whoever pipes a file in by mistake is told so.
 const PASSWORD_MAX: usize = 1_024;
@@ -21,6 +24,7 @@ const PASSWORD_LENGTH: usize = 16;
 /// When there is no users file, it cannot be read or written, or the user or the password is not what it should be.
 pub(super) fn run(action: UserAction) -> anyhow::Result<()> {
     match action {
+        UserAction::Init { first, users } => init(&path(users)?, &first)?,
         UserAction::Add { name, role, users } => {
             let path = path(users)?;
             // Asked for before the file is locked. That the name is free is looked at twice: nobody types a password
@@ -55,6 +59,48 @@ pub(super) fn new_password() -> String {
     Alphanumeric.sample_string(&mut rand::rng(), PASSWORD_LENGTH)
 }
 
+/// Makes the users file, unless it is there. A password that was written to its file before a crash is read by the next
+/// attempt; one is shown only when the users file is complete.
+fn init(path: &Path, first: &[FirstUser]) -> anyhow::Result<()> {
+    let mut users = UsersFile::open(path)?;
+    if path.exists() {
+        print::note(format_args!("there is {} already; it stays as it is", path.display()));
+        return Ok(());
+    }
+    let mut shown = Vec::new();
+    for user in first {
+        let password = match &user.file {
+            Some(file) => kept_password(file).with_context(|| format!("the password of `{}`", user.name))?,
+            None => None,
+        };
+        let password = password.unwrap_or_else(|| {
+            let made = new_password();
+            shown.push(format!("`{}` has the password {made} (shown this once)", user.name));
+            made
+        });
+        users.add(&user.name, user.role.into(), &password).map_err(usage)?;
+    }
+    users.save()?;
+    Ok(shown.into_iter().try_for_each(print::line)?)
+}
+
+/// The first line of `file`, if it has one. A file that does not exist is made, with a new password.
+fn kept_password(file: &Path) -> anyhow::Result<Option<String>> {
+    match OpenOptions::new().read(true).open(file) {
+        Ok(opened) => {
+            let password = first_line(&mut BufReader::new(opened)).context("its file cannot be read")?;
+            if password.is_empty() { Ok(None) } else { checked(password).map(Some) }
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            let password = new_password();
+            let mut made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(file)?;
+            made.write_all(password.as_bytes()).and_then(|()| made.sync_all()).context("its file cannot be written")?;
+            Ok(Some(password))
+        }
+        Err(error) => Err(error).context("its file cannot be read"),
+    }
+}
+
 fn edit(path: PathBuf, change: impl FnOnce(&mut UsersFile) -> Result<(), UsersError>) -> anyhow::Result<()> {
     let mut file = UsersFile::open(&path)?;
     change(&mut file).map_err(usage)?;
@@ -83,7 +129,14 @@ fn path(users: UsersArgs) -> anyhow::Result<PathBuf> {
 }
 
 fn password(name: &str) -> anyhow::Result<String> {
-    let password = if io::stdin().is_terminal() { typed(name)? } else { piped(&mut io::stdin().lock())? };
+    if io::stdin().is_terminal() {
+        return checked(typed(name)?);
+    }
+    let line = first_line(&mut io::stdin().lock());
+    checked(line.map_err(|error| UsageError(format!("the password on the standard input cannot be read: {error}")))?)
+}
+
+fn checked(password: String) -> anyhow::Result<String> {
     match password.len() {
         0 => Err(UsageError("the password is empty".to_owned()).into()),
         1..=PASSWORD_MAX => Ok(password),
@@ -100,13 +153,11 @@ fn typed(name: &str) -> anyhow::Result<String> {
     }
 }
 
-fn piped(input: &mut impl BufRead) -> anyhow::Result<String> {
+fn first_line(input: &mut impl BufRead) -> io::Result<String> {
     let mut line = String::new();
     // One byte more than is taken, so that too much is seen as such, and a line end.
     let limit = PASSWORD_MAX as u64 + 3;
-    io::Read::take(input, limit)
-        .read_line(&mut line)
-        .map_err(|error| UsageError(format!("the password on the standard input cannot be read: {error}")))?;
+    io::Read::take(input, limit).read_line(&mut line)?;
     Ok(line.trim_end_matches(['\r', '\n']).to_owned())
 }
 
@@ -125,12 +176,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_piped_password_is_the_first_line() {
+    fn a_password_is_the_first_line() {
         for (input, password) in [("x y\r\nz", "x y"), ("x", "x"), ("\nx", ""), ("", "")] {
-            assert_eq!(piped(&mut input.as_bytes()).unwrap(), password, "{input:?}");
+            assert_eq!(first_line(&mut input.as_bytes()).unwrap(), password, "{input:?}");
         }
-        assert!(piped(&mut "x".repeat(5_000).as_bytes()).unwrap().len() > PASSWORD_MAX);
-        assert!(piped(&mut &b"\xff\n"[..]).is_err());
+        assert!(first_line(&mut "x".repeat(5_000).as_bytes()).unwrap().len() > PASSWORD_MAX);
+        assert!(first_line(&mut &b"\xff\n"[..]).is_err());
     }
 
     #[test]

@@ -12,6 +12,7 @@ def pytest_addoption(parser):
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "campaign: the long fault run, only with ./tests/run --campaign")
+    config.addinivalue_line("markers", "compose: docker-compose.yml in an engine, only with ./tests/run --compose")
     config.addinivalue_line("markers", "ccs_only(reason): about something that only CCS has")
     harness.WAY = WAYS[config.getoption("--way")]
 
