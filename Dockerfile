@@ -12,6 +12,7 @@ WORKDIR /src
 # The dependencies alone: this layer is built again only when the manifest or the lock file changes. Targets that the
 # manifest names for tests and benchmarks are left out, because their files are not here.
 COPY Cargo.toml Cargo.lock ./
+COPY .cargo .cargo
 RUN awk '/^\[/ { skip = /^\[\[(test|bench)\]\]/ } !skip' Cargo.toml > Cargo.slim && mv Cargo.slim Cargo.toml \
  && mkdir src \
  && echo 'fn main() {}' > src/main.rs \

@@ -2,6 +2,8 @@
 //! and how much processor time, with its three statuses read by its sender. Beside it a bare program in the same run: one
 //! round trip over loopback with one `fdatasync` in it, at the same pace.
 //!
+//! At last both ways at full speed, without the bare program: what the bridge's own process needs there.
+//!
 //! The bridge is a process of its own: `cargo bench --bench pace -- bridge=target/release/fcm-mqtt-bridge`; `-- dir=/some/disk`
 //! puts its store elsewhere, `-- pace-50` takes one pace. Several `bridge=` are measured one after the other, with the bare program before each.
 
@@ -11,7 +13,7 @@ use anyhow::{Context, Result, ensure};
 use fcm_mqtt_bridge::sim::SimConfig;
 use fcm_mqtt_bridge::sim::config::CertificateConfig;
 use fcm_mqtt_bridge::sim::event::SimEvent;
-use fcm_mqtt_bridge::sim::handle::SimHandle;
+use fcm_mqtt_bridge::sim::handle::{SimHandle, Speech};
 use rumqttc_v5::{AsyncClient, EventLoop, PublishOptions, QoS};
 use serde_json::json;
 use std::fs;
@@ -25,6 +27,8 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 /// Messages per second, and for how many seconds.
 const PACES: [(u32, u32); 2] = [(50, 20), (500, 10)];
+/// Messages at full speed, each way.
+const MESSAGES: u32 = 40_000;
 /// The sender id of the CCS session.
 const SENDER: &str = "1234567890";
 const DEVICES: usize = 1_000;
@@ -50,14 +54,10 @@ async fn measure(bridges: &[PathBuf], arguments: &Arguments) -> Result<()> {
         for bridge in bridges {
             let bare = bare(folder, pace, seconds)?;
             println!("{:<44}{pace:>9}{:>9.2}{:>9.2}{:>14.2}", "bare: fdatasync and round trip", bare.0, bare.1, 1.0);
-            let config = SimConfig {
-                listen: ([127, 0, 0, 1], 0).into(),
-                control: None,
-                certificate: CertificateConfig { directory: Some(folder.join("tls")), ..CertificateConfig::default() },
-                ..SimConfig::default()
-            };
-            let row =
-                support::with_sim(config, DEVICES, async |sim| one(sim, folder, bridge, pace, seconds).await).await?;
+            let row = support::with_sim(sim_config(folder), DEVICES, async |sim| {
+                one(sim, folder, bridge, pace, seconds).await
+            })
+            .await?;
             println!(
                 "{:<44}{pace:>9}{:>9.2}{:>9.2}{:>14.2}{:>14.3}   p50 {:.2} of the bare program's, {:.0} /s",
                 bridge.display(),
@@ -66,6 +66,24 @@ async fn measure(bridges: &[PathBuf], arguments: &Arguments) -> Result<()> {
                 row.transactions,
                 row.processor_ms,
                 row.p50 / bare.0,
+                row.rate
+            );
+        }
+    }
+    for (way, is_down) in
+        [("down", true), ("up", false)].into_iter().filter(|(way, _)| arguments.wants(&format!("full {way}")))
+    {
+        for bridge in bridges {
+            let row =
+                support::with_sim(sim_config(folder), DEVICES, async |sim| full(sim, folder, bridge, is_down).await)
+                    .await?;
+            println!(
+                "{:<44}{way:>9}{:>9}{:>9}{:>14.4}{:>14.4}   {:.0} /s",
+                bridge.display(),
+                "",
+                "",
+                row.transactions,
+                row.processor_ms,
                 row.rate
             );
         }
@@ -113,6 +131,47 @@ async fn one(sim: &SimHandle, folder: &Path, bridge: &Path, pace: u32, seconds: 
         transactions: each(process.transactions()? - transactions),
         processor_ms: each((process.processor()? - processor).as_secs_f64() * 1_000.0),
     })
+}
+
+/// One way at full speed.
+async fn full(sim: &SimHandle, folder: &Path, bridge: &Path, is_down: bool) -> Result<Row> {
+    let process = Process::start(sim, folder, bridge)?;
+    process.wait_until_ready().await?;
+    let topic = if is_down { "client1/others/receipts" } else { "client1/others/messages" };
+    let (client, mut events) = bal(process.broker, topic).await;
+    let (processor, transactions) = (process.processor()?, process.transactions()?);
+    let start = Instant::now();
+    if is_down {
+        round(&client, &mut events, 0..MESSAGES, MESSAGES * 100).await;
+    } else {
+        for n in 0..DEVICES {
+            let (data, count) = (json!({ "text": TEXT }), MESSAGES as usize / DEVICES);
+            let speech = Speech { category: Some("com.example.chat".to_owned()), data, count, message_id: None };
+            sim.upstream(&token(n), &speech)?;
+        }
+        let mut got = 0;
+        while got < MESSAGES {
+            got += u32::from(document(&mut events).await.is_some());
+        }
+    }
+    let rate = per_second(MESSAGES as usize, start);
+    let each = |total: f64| total / f64::from(MESSAGES);
+    Ok(Row {
+        rate,
+        p50: 0.0,
+        p99: 0.0,
+        transactions: each(process.transactions()? - transactions),
+        processor_ms: each((process.processor()? - processor).as_secs_f64() * 1_000.0),
+    })
+}
+
+fn sim_config(folder: &Path) -> SimConfig {
+    SimConfig {
+        listen: ([127, 0, 0, 1], 0).into(),
+        control: None,
+        certificate: CertificateConfig { directory: Some(folder.join("tls")), ..CertificateConfig::default() },
+        ..SimConfig::default()
+    }
 }
 
 /// Publishes at the pace, and reads until each is delivered. Returns when each was published.

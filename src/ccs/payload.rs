@@ -2,6 +2,7 @@
 //! [`Outbound`]. Each type parses and builds.
 
 use super::nack::NackCode;
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 /// Why a payload was refused. Never quotes it.
@@ -147,7 +148,8 @@ pub struct Downstream {
 }
 
 /// An acknowledgement of a message or a receipt. Byte for byte what was received, or CCS does not know it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "message_type", rename = "ack")]
 pub struct Ack {
     /// The sender of what is acknowledged.
     pub to: String,
@@ -193,7 +195,7 @@ impl Inbound {
         let fields = match self {
             Self::Upstream(Upstream { from, category, message_id, data, extra }) => {
                 let known = json!({"from": from, "message_id": message_id, "category": category, "data": data});
-                return text_of(known, extra);
+                return text_of(known, extra.clone());
             }
             Self::Ack(Accepted { message_id, from, registration_id, success, failure, failed_registration_ids }) => {
                 let failed = Some(failed_registration_ids).filter(|failed| !failed.is_empty());
@@ -213,7 +215,7 @@ impl Inbound {
             Self::Control { control_type } => json!({"message_type": "control", "control_type": control_type}),
             Self::Unknown { message_type } => json!({ "message_type": message_type }),
         };
-        text_of(fields, &Map::new())
+        text_of(fields, Map::new())
     }
 }
 
@@ -259,15 +261,16 @@ impl Outbound {
 
 impl Downstream {
     /// The JSON as a client writes it.
-    pub fn to_json(&self) -> String {
-        text_of(json!({"to": self.to, "condition": self.condition, "message_id": self.message_id}), &self.fields)
+    pub fn into_json(self) -> String {
+        let Self { to, condition, message_id, fields } = self;
+        text_of(json!({"to": to, "condition": condition, "message_id": message_id}), fields)
     }
 }
 
 impl Ack {
     /// The JSON as a client writes it.
     pub fn to_json(&self) -> String {
-        json!({"to": self.to, "message_id": self.message_id, "message_type": "ack"}).to_string()
+        serde_json::to_string(self).expect("a struct of strings is always JSON")
     }
 }
 
@@ -351,10 +354,10 @@ impl Fields {
 }
 
 /// The JSON of an object, and of `more` behind it; what is there already stays.
-fn text_of(json: Value, more: &Map<String, Value>) -> String {
+fn text_of(json: Value, more: Map<String, Value>) -> String {
     let mut fields = object(json);
     for (name, value) in more {
-        fields.entry(name).or_insert_with(|| value.clone());
+        fields.entry(name).or_insert(value);
     }
     Value::Object(fields).to_string()
 }

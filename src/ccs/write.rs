@@ -16,6 +16,9 @@ pub enum Spelling {
     DataGcm,
 }
 
+/// Room for what stands around the JSON of a message.
+const ENVELOPE: usize = 128;
+
 /// The close tag of the stream; the same for both sides, because both open it as `stream:stream`.
 pub const STREAM_CLOSE: &str = "</stream:stream>";
 
@@ -152,6 +155,8 @@ fn envelope(out: &mut String, spelling: Spelling, json: &str) {
         Spelling::Gcm => ("<gcm xmlns=\"", "</gcm>"),
         Spelling::DataGcm => ("<data:gcm xmlns:data=\"", "</data:gcm>"),
     };
+    // Of what has to be escaped there is little.
+    out.reserve(json.len() + json.len() / 8 + ENVELOPE);
     push(out, &[open, ns::GCM, "\">"]);
     push_json(out, json);
     out.push_str(close);

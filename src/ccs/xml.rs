@@ -197,7 +197,9 @@ impl Framer {
     }
 
     fn scan(&mut self) -> Result<Option<Frame>, FramingError> {
-        while let Some(&byte) = self.buffer.get(self.scanned) {
+        loop {
+            self.pass_run()?;
+            let Some(&byte) = self.buffer.get(self.scanned) else { return Ok(None) };
             let mark = self.step(byte)?;
             self.scanned += 1;
             if let Some(frame) = self.note(mark, byte)? {
@@ -205,7 +207,19 @@ impl Framer {
             }
             self.check_size()?;
         }
-        Ok(None)
+    }
+
+    /// Passes over bytes that mean nothing where they stand: most of a stanza is the text in it.
+    fn pass_run(&mut self) -> Result<(), FramingError> {
+        let end = match self.scan {
+            Scan::Text if self.depth > 0 => b'<',
+            Scan::Quoted(quote) => quote,
+            Scan::EndTag => b'>',
+            _ => return Ok(()),
+        };
+        let rest = &self.buffer[self.scanned..];
+        self.scanned += rest.iter().position(|byte| *byte == end).unwrap_or(rest.len());
+        self.check_size()
     }
 
     /// Moves the scanner over one byte.

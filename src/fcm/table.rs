@@ -191,6 +191,10 @@ pub(super) fn taken(
     losses: &mut Losses,
 ) -> Made<Object> {
     let mut out = Map::new();
+    // Most messages show nothing, and the tables of what can be shown are the longest.
+    if from.is_empty() && shown.is_empty() {
+        return Ok(out);
+    }
     for (kind, name, taken_from) in each(fields) {
         let value = match (taken_from.map(|name| (name, from.get(name))), kind) {
             (Some((name, Some(value))), _) => {
@@ -238,8 +242,9 @@ impl Kind {
 
     fn field(self, key: &str) -> Option<(Self, &'static str)> {
         let (Block(fields) | Open(fields) | Headers(fields)) = self else { return None };
+        let snake = snake(key);
         let same = |name: &str| match self {
-            Block(_) => name == key || name == snake(key),
+            Block(_) => name == key || name == snake,
             Headers(_) => name.eq_ignore_ascii_case(key),
             _ => name == key,
         };

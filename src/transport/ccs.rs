@@ -198,7 +198,7 @@ impl Service for Ccs {
     type Answer = Answer;
 
     fn admit(&mut self, message: &mut Message<()>, now: Now) -> Admission<String> {
-        Admission::Go(encode::downstream(&message.send, now.unix_ms).to_json())
+        Admission::Go(encode::downstream(&message.send, now.unix_ms).into_json())
     }
 
     fn judge(&mut self, message: &mut Message<()>, answer: Answer, _now: Now) -> Verdict {

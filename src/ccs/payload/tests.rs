@@ -150,7 +150,7 @@ proptest! {
     #[test]
     fn outbound_survives_its_json(to: Option<String>, condition: Option<String>, message_id: String, fields in map()) {
         let downstream = Downstream { to, condition, message_id, fields };
-        prop_assert_eq!(Outbound::parse(&downstream.to_json()), Ok(Outbound::Downstream(downstream)));
+        prop_assert_eq!(Outbound::parse(&downstream.clone().into_json()), Ok(Outbound::Downstream(downstream)));
     }
 
     #[test]

@@ -64,6 +64,11 @@ pub fn document_id(payload: &[u8]) -> Option<MessageId> {
     MessageId::new(id).ok()
 }
 
+/// Room for most documents, so that the text is not moved while it grows.
+const ROOM: usize = 512;
+
 fn json(document: &impl serde::Serialize) -> Vec<u8> {
-    serde_json::to_vec(document).expect("text, numbers and maps with text keys have a JSON form")
+    let mut text = Vec::with_capacity(ROOM);
+    serde_json::to_writer(&mut text, document).expect("text, numbers and maps with text keys have a JSON form");
+    text
 }

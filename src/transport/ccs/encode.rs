@@ -88,7 +88,7 @@ mod tests {
     #[test]
     fn every_field_has_ccs_name_and_the_target_is_safe() {
         let send = send(Target::Token(Token::new("T").unwrap()));
-        let json: Value = serde_json::from_str(&downstream(&send, 5_000).to_json()).unwrap();
+        let json: Value = serde_json::from_str(&downstream(&send, 5_000).into_json()).unwrap();
         assert_eq!(
             json,
             json!({
