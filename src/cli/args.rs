@@ -1,6 +1,6 @@
 //! The command line: what can be asked of the program. `--help` is written to be learned from.
 
-use crate::config::address;
+use crate::ops::setting::address;
 use clap::{Args, Parser, Subcommand};
 use std::net::SocketAddr;
 use std::path::PathBuf;

@@ -5,6 +5,7 @@ use super::token::{self, Bearer, Failure, TokenSource};
 use super::{FcmConfig, NO_TOKEN, OnAmbiguous, encode};
 use crate::chat::delivery::Fate;
 use crate::chat::push::Target;
+use crate::chat::topic::APP_RECEIPTS;
 use crate::fcm::budget::{Budget, Charge, Grant};
 use crate::fcm::health::{self, Health, QUOTA, Standing, Ticket};
 use crate::fcm::judge::{BROKEN, judge};
@@ -29,7 +30,7 @@ const TOKEN_WAIT: Duration = Duration::from_secs(5);
 
 /// The decisions; see the module.
 pub(super) struct FcmService {
-    confirm_to: Option<String>,
+    app_receipts: bool,
     on_ambiguous: OnAmbiguous,
     /// Where the API is, for operators.
     server: String,
@@ -65,7 +66,7 @@ impl FcmService {
     /// With nothing known yet.
     pub(super) fn new(config: &FcmConfig, server: String, tokens: TokenSource) -> Self {
         Self {
-            confirm_to: config.confirm_to.clone(),
+            app_receipts: config.app_receipts,
             on_ambiguous: config.on_ambiguous,
             server,
             tokens,
@@ -110,7 +111,7 @@ impl FcmService {
 
     fn prepare(&self, send: &Send, now_ms: u64) -> Result<(target::Target, Request), RequestError> {
         let (ttl_s, id) = (send.ttl_left(now_ms), send.sid.to_string());
-        let message = encode::message(&send.push, id, ttl_s, self.confirm_to.as_deref())?;
+        let message = encode::message(&send.push, id, ttl_s, self.app_receipts.then_some(APP_RECEIPTS))?;
         let target = message.target.clone();
         Ok((target, translate(message, now_ms / 1000)?))
     }
