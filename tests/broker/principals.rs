@@ -1,6 +1,6 @@
 //! As whom the bridge is told of what clients publish, and of what they leave behind.
 
-use fcm_mqtt_bridge::broker::BrokerConfig;
+use fcm_mqtt_bridge::broker::{BrokerConfig, JwtConfig};
 use fcm_mqtt_bridge::chat::principal::{Principal, Proof, Role};
 use fcm_mqtt_bridge::mqtt::{AckWord, Inbound};
 use serde_json::json;
@@ -120,7 +120,7 @@ async fn a_bal_that_is_removed_or_demoted_does_not_push_with_its_will() {
     let (mint, tokens) = (Mint::secret(), Tokens::new());
     for (jwt, delay) in [(false, 0), (false, 1), (true, 0), (true, 1)] {
         let users = Users::new(&[("gone", Role::Bal), ("lower", Role::Bal), ("witness", Role::User)]);
-        let jwt = jwt.then(|| tokens.config(&mint)).unwrap_or_default();
+        let jwt = if jwt { tokens.config(&mint) } else { JwtConfig::default() };
         let mut world = World::bind(BrokerConfig { jwt, ..users.config() }).await;
         let mut leaving = Vec::new();
         for bal in ["gone", "lower"] {
