@@ -11,7 +11,9 @@ mod transports;
 mod warnings;
 
 use crate::bridge::{self, Parts, Stops};
-use crate::config::{Engine, Loaded, Settings};
+#[cfg(any(feature = "broker", feature = "rumqttd"))]
+use crate::config::Engine;
+use crate::config::{Loaded, Settings};
 use crate::mqtt::{self, ClientConfig};
 use crate::ops::clock::now_ms;
 use crate::ops::health::{OpsServer, Readiness};
