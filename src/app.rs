@@ -11,7 +11,9 @@ mod transports;
 mod warnings;
 
 use crate::bridge::{self, Parts, Stops};
-use crate::config::{BrokerKind, Loaded, Settings};
+#[cfg(any(feature = "broker", feature = "rumqttd"))]
+use crate::config::Engine;
+use crate::config::{Loaded, Settings};
 use crate::mqtt::{self, ClientConfig};
 use crate::ops::clock::now_ms;
 use crate::ops::health::{OpsServer, Readiness};
@@ -22,7 +24,6 @@ pub use error::AppError;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 use tokio::task::{JoinError, JoinHandle};
 use tokio_util::sync::CancellationToken;
@@ -65,13 +66,13 @@ pub fn check(loaded: &Loaded) -> Result<(), AppError> {
     }
     check_folder(&settings.store.path)?;
     sqlite::check(&settings.store.path)?;
-    match (settings.mqtt.broker, settings.broker.engine) {
+    match settings.engine() {
         #[cfg(feature = "broker")]
-        (BrokerKind::Embedded, crate::config::Engine::Embedded) => {
+        Some(Engine::Embedded) => {
             Broker::check(&plan::broker(settings)).map_err(|fault| AppError::broker(settings, fault))?
         }
-        (BrokerKind::Embedded, _) => {}
-        (BrokerKind::External, _) => plan::client(settings, loaded.mqtt_password.clone(), 0).check()?,
+        Some(_) => {}
+        None => plan::client(settings, loaded.mqtt_password.clone(), 0).check()?,
     }
     Ok(())
 }
@@ -149,7 +150,7 @@ pub async fn run(loaded: Loaded, signals: Signals, ready: Option<oneshot::Sender
     }
 
     let early = tasks.until(&signals.stop).await;
-    let grace = Duration::from_secs(settings.limits.stop_seconds);
+    let grace = settings.limits.stop;
     if tokio::time::timeout(grace, tasks.wind_up(&ends)).await.is_err() {
         tracing::warn!(seconds = grace.as_secs(), "the stop took too long; what is left is done after the next start");
         tasks.abort();
@@ -254,25 +255,25 @@ impl MqttSide {
         started_ms: u64,
         ops: SocketAddr,
     ) -> Result<(Self, Addresses), AppError> {
-        match (settings.mqtt.broker, settings.broker.engine) {
+        match settings.engine() {
             #[cfg(feature = "broker")]
-            (BrokerKind::Embedded, crate::config::Engine::Embedded) => {
+            Some(Engine::Embedded) => {
                 let broker = Broker::bind(plan::broker(settings)).await?;
                 let Bound { tcp, ws, .. } = broker.addresses();
                 let addresses = Addresses { broker: tcp, websocket: ws, ops };
                 Ok((Self::Embedded(Box::new(broker)), addresses))
             }
             #[cfg(feature = "rumqttd")]
-            (BrokerKind::Embedded, crate::config::Engine::Rumqttd) => {
-                let listen = settings.broker.listen.address().expect("the check of the configuration refuses \"off\"");
-                let engine = rumqttd::Engine::start(listen, &plan::rumqttd_limits(settings)).await?;
+            Some(Engine::Rumqttd) => {
+                let listen = settings.broker.listen.tcp.expect("the check of the configuration refuses \"off\"");
+                let engine = rumqttd::Engine::start(listen, &settings.limits.broker).await?;
                 let config = plan::rumqttd_client(settings, engine.address(), started_ms);
                 let addresses = Addresses { broker: Some(engine.address()), websocket: None, ops };
                 Ok((Self::Rumqttd(Box::new(engine), Box::new(config)), addresses))
             }
             #[cfg(not(all(feature = "broker", feature = "rumqttd")))]
-            (BrokerKind::Embedded, _) => unreachable!("refused by the check of the configuration"),
-            (BrokerKind::External, _) => {
+            Some(_) => unreachable!("refused by the check of the configuration"),
+            None => {
                 let config = plan::client(settings, password, started_ms);
                 config.check()?;
                 if settings.bals().is_empty() {

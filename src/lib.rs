@@ -33,7 +33,7 @@
 //! no random source. `store` uses `chat`; `store/sqlite` alone knows SQL, and only `app` chooses it. `transport` uses `ccs`,
 //! `fcm` and the words of `chat`. `mqtt`, `broker` and `rumqttd` use the grammar of topics, the access rules and the
 //! principals of `chat`. `bridge` uses `chat`, `store` and the ports, never a wire format. `sim` shares only the codecs of `ccs` and `fcm`. `ops` is a leaf that all shells may use, `secret` one that
-//! everybody may; `app` and `main` know everything. `tests/architecture.rs` keeps it so.
+//! everybody may. The settings of each part are its own; `config` reads and composes them; `app` and `main` know everything. `tests/architecture.rs` keeps it so.
 
 #![warn(missing_docs)]
 // `println!` panics when its reader has gone; `ops::print` does not.
@@ -43,6 +43,12 @@ pub mod app;
 pub mod bridge;
 #[cfg(feature = "broker")]
 pub mod broker;
+/// What can be set for the embedded broker, in a build without it.
+#[cfg(not(feature = "broker"))]
+pub mod broker {
+    mod settings;
+    pub use settings::{BrokerConfig, BrokerLimits, Engine, JwtConfig, Listen, TlsFiles};
+}
 pub mod ccs;
 pub mod chat;
 pub mod cli;

@@ -19,6 +19,7 @@
 
 mod wire;
 
+use crate::broker::BrokerLimits;
 use crate::mqtt::{self, BrokerLink, ClientConfig, ClientError, Outlet};
 use ::rumqttd::meters::MetersLink;
 use ::rumqttd::{ConnectionSettings, LinkType, Router, RouterConfig, Server, ServerSettings};
@@ -27,7 +28,6 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::pin::pin;
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use wire::Wire;
@@ -46,19 +46,6 @@ const EVENTS: usize = 1_000;
 const READ_BATCH: usize = 100;
 /// QoS 0 messages that go to one connection at a time; its channel holds as many.
 const WRITE_BATCH: u64 = 200;
-
-/// What rumqttd can be held to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Limits {
-    /// Most client connections.
-    pub connections: usize,
-    /// How long a client may take until its CONNECT is complete; rumqttd counts up to 65 seconds.
-    pub connect_timeout: Duration,
-    /// Largest packet taken from a client.
-    pub packet_bytes: usize,
-    /// Most bytes kept of the messages of one topic filter; the oldest go first, read or not.
-    pub queued_bytes: usize,
-}
 
 /// Why rumqttd could not start, or ended.
 #[derive(Debug, thiserror::Error)]
@@ -100,7 +87,7 @@ impl Engine {
     ///
     /// # Errors
     /// When the address cannot be used.
-    pub async fn start(listen: SocketAddr, limits: &Limits) -> Result<Self, RumqttdError> {
+    pub async fn start(listen: SocketAddr, limits: &BrokerLimits) -> Result<Self, RumqttdError> {
         let mut address = free(listen)?;
         let tx = Router::new(ROUTER, router_config(limits)).spawn();
         let router = MetersLink::new(tx.clone()).map_err(|_| RumqttdError::Router)?;
@@ -221,7 +208,7 @@ fn free(listen: SocketAddr) -> Result<SocketAddr, RumqttdError> {
     bound.map_err(|source| RumqttdError::Listen { listen, source })
 }
 
-fn router_config(limits: &Limits) -> RouterConfig {
+fn router_config(limits: &BrokerLimits) -> RouterConfig {
     RouterConfig {
         // It must never refuse one (`wire`); it hears of each end a little later than the wire, which counts.
         max_connections: limits.connections + EVENTS,
@@ -232,7 +219,7 @@ fn router_config(limits: &Limits) -> RouterConfig {
     }
 }
 
-fn server_settings(listen: SocketAddr, limits: &Limits) -> ServerSettings {
+fn server_settings(listen: SocketAddr, limits: &BrokerLimits) -> ServerSettings {
     ServerSettings {
         name: "rumqttd".to_owned(),
         listen,

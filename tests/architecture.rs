@@ -22,12 +22,12 @@ const ROOMS: &[(&str, &[&str], bool)] = &[
     ("ccs", &["secret", "chat::refusal"], true),
     ("fcm", &["secret", "chat::refusal"], true),
     ("ops", &[], false),
-    ("config", &["chat", "ops", "secret"], false),
+    ("config", &["bridge", "broker", "chat", "mqtt", "ops", "secret", "store", "transport"], false),
     ("store", &["chat", "ops"], false),
     ("transport", &["ccs", "chat", "fcm", "ops", "secret"], false),
     ("mqtt", &["chat", "ops", "secret"], false),
     ("broker", &["chat", "mqtt", "ops", "store"], false),
-    ("rumqttd", &["chat", "mqtt"], false),
+    ("rumqttd", &["broker", "chat", "mqtt"], false),
     ("bridge", &["chat", "store", "mqtt", "transport", "ops"], false),
     ("sim", &["ccs", "fcm", "ops"], false),
 ];
@@ -68,8 +68,7 @@ const LIBRARY: &str = "rusqlite";
 const DATABASE: &str = "store/sqlite";
 /// The store's back end, by the name of its folder, and who names it: who chooses it, and the verbs that it does.
 const BACK_END: &str = "sqlite";
-const NAMES_THE_BACK_END: &[&str] =
-    &["app.rs", "app/plan.rs", "store/mod.rs", "store/handle.rs", "store/handle/sessions.rs"];
+const NAMES_THE_BACK_END: &[&str] = &["app.rs", "store/mod.rs", "store/handle.rs", "store/handle/sessions.rs"];
 
 /// Levels of topics. Where they stand is the grammar's affair, and who may use which topic that of the access table.
 const LEVELS: &[&str] = &["self", "others", "_bridge"];

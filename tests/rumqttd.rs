@@ -4,14 +4,15 @@
 #![expect(clippy::unwrap_used, reason = "a test stops where it goes wrong, its helpers too")]
 
 use fcm_mqtt_bridge::app::{self, Addresses, AppError, Signals};
-use fcm_mqtt_bridge::chat::principal::Senders;
-use fcm_mqtt_bridge::config::{Broker, Ccs, Engine as EngineKind, Listen, Loaded, Ops, Routes, Settings, Store};
-use fcm_mqtt_bridge::mqtt::{self, AckWord, BrokerLink, ClientConfig, ClientLimits, Outbound, Outcome, Port, Version};
-use fcm_mqtt_bridge::rumqttd::{Engine, Limits, RumqttdError};
+use fcm_mqtt_bridge::broker::BrokerLimits;
+use fcm_mqtt_bridge::config::{BrokerConfig, CcsConfig, Engine as EngineKind, Listen, Loaded, Ops, Routes, Settings};
+use fcm_mqtt_bridge::mqtt::{self, AckWord, BrokerLink, ClientConfig, ClientLimits, Outbound, Outcome, Port};
+use fcm_mqtt_bridge::rumqttd::{Engine, RumqttdError};
 use fcm_mqtt_bridge::secret::Secret;
 use fcm_mqtt_bridge::sim::config::CertificateConfig;
 use fcm_mqtt_bridge::sim::device::DevicePatch;
 use fcm_mqtt_bridge::sim::{self, SimConfig};
+use fcm_mqtt_bridge::store;
 use serde_json::Value;
 use std::io::{self, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -57,7 +58,7 @@ async fn messages_go_in_and_out_in_either_version() {
 #[tokio::test]
 async fn what_the_bridge_leaves_unacknowledged_comes_again_on_its_next_connection() {
     let client = ClientLimits { redelivery: Duration::from_millis(50), ..ClientLimits::default() };
-    let mut world = World::with(ANYWHERE, &limits(), client).await;
+    let mut world = World::with(ANYWHERE, &BrokerLimits::default(), client).await;
     world.say("bal/self/messages", "once more").await;
     drop(soon(world.port.inbound.recv()).await.unwrap().ack);
     let again = soon(world.port.inbound.recv()).await.unwrap();
@@ -93,7 +94,12 @@ async fn what_nobody_has_subscribed_to_is_confirmed_and_gone() {
 #[tokio::test]
 async fn beyond_its_bytes_the_oldest_go_first() {
     const SENT: usize = 100;
-    let world = World::with(ANYWHERE, &Limits { queued_bytes: 20_000, ..limits() }, ClientLimits::default()).await;
+    let world = World::with(
+        ANYWHERE,
+        &BrokerLimits { queued_bytes: 20_000, ..BrokerLimits::default() },
+        ClientLimits::default(),
+    )
+    .await;
     world.subscribe("bal", "bal/others/#").await;
     for n in 0..SENT {
         let body = format!("{n:>500}");
@@ -120,7 +126,7 @@ async fn a_stop_frees_the_port_and_the_next_start_knows_nothing() {
     world.publish("bal/others/messages", "before").await;
     world.stop().await.unwrap();
 
-    let world = World::with(address, &limits(), ClientLimits::default()).await;
+    let world = World::with(address, &BrokerLimits::default(), ClientLimits::default()).await;
     world.subscribe("bal", "bal/others/#").await;
     world.publish("bal/others/messages", "after").await;
     assert_eq!(world.take("bal", "bal/others/#", 1).await, ["after"]);
@@ -131,7 +137,7 @@ async fn a_stop_frees_the_port_and_the_next_start_knows_nothing() {
 async fn a_taken_port_is_refused_with_its_name() {
     let taken = TcpListener::bind(ANYWHERE).unwrap();
     let address = taken.local_addr().unwrap();
-    let refused = Engine::start(address, &limits()).await.err().unwrap();
+    let refused = Engine::start(address, &BrokerLimits::default()).await.err().unwrap();
     assert!(matches!(&refused, RumqttdError::Listen { listen, .. } if *listen == address), "{refused}");
     assert!(refused.to_string().contains("[broker] listen"), "{refused}");
 }
@@ -190,7 +196,9 @@ async fn a_client_without_a_will_may_leave_at_any_time() {
 #[tokio::test]
 async fn who_comes_when_it_is_full_may_come_again_later() {
     // The bridge is one of them.
-    let world = World::with(ANYWHERE, &Limits { connections: 2, ..limits() }, ClientLimits::default()).await;
+    let world =
+        World::with(ANYWHERE, &BrokerLimits { connections: 2, ..BrokerLimits::default() }, ClientLimits::default())
+            .await;
     let (first, again) = (connected(world.address, b'1').await, connected(world.address, b'1').await);
     assert!(first.is_some() && again.is_none(), "there is room for one");
     for _ in 0..3 {
@@ -260,31 +268,22 @@ async fn the_bridge_works_with_it_and_ends_with_it() {
     soon(simulator.join_next()).await.unwrap().unwrap().unwrap();
 }
 
-fn limits() -> Limits {
-    Limits {
-        connections: 100,
-        connect_timeout: Duration::from_secs(10),
-        packet_bytes: 262_144,
-        queued_bytes: 10_000_000,
-    }
-}
-
 fn loaded(folder: &Path, ccs: SocketAddr) -> Loaded {
     let settings = Settings {
-        ccs: Ccs {
+        ccs: CcsConfig {
             host: ccs.ip().to_string(),
             port: ccs.port(),
             sender_id: "1234567890".to_owned(),
             ca_file: Some(folder.join("tls/ca.pem")),
-            ..Ccs::default()
+            ..CcsConfig::default()
         },
-        broker: Broker {
+        broker: BrokerConfig {
             engine: EngineKind::Rumqttd,
-            listen: Listen::At(ANYWHERE),
+            listen: Listen::tcp(ANYWHERE),
             anonymous: true,
-            ..Broker::default()
+            ..BrokerConfig::default()
         },
-        store: Store { path: folder.join("bridge.db") },
+        store: store::Settings::new(folder.join("bridge.db")),
         routes: Routes { default_bal: Some("client1".to_owned()), ..Routes::default() },
         ops: Ops { listen: ANYWHERE },
         ..Settings::default()
@@ -315,26 +314,17 @@ impl std::ops::Deref for World {
 
 impl World {
     async fn open() -> Self {
-        Self::with(ANYWHERE, &limits(), ClientLimits::default()).await
+        Self::with(ANYWHERE, &BrokerLimits::default(), ClientLimits::default()).await
     }
 
-    async fn with(listen: SocketAddr, limits: &Limits, client: ClientLimits) -> Self {
+    async fn with(listen: SocketAddr, limits: &BrokerLimits, client: ClientLimits) -> Self {
         let engine = Engine::start(listen, limits).await.unwrap();
         let address = engine.address();
         let config = ClientConfig {
             url: format!("mqtt://{address}"),
-            url_key: "mqtt.url",
-            username: None,
-            password: None,
-            password_file: None,
             client_id: "bridge".into(),
-            version: Version::V5,
-            ca_file: None,
-            filters: vec!["+/self/#".into()],
-            former_filters: Vec::new(),
-            will: None,
-            senders: Senders::Anonymous,
             limits: client,
+            ..ClientConfig::default()
         };
         let (mut port, outlet) = mqtt::port(16, 16);
         let stop = CancellationToken::new();

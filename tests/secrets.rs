@@ -3,7 +3,7 @@
 #![cfg(feature = "broker")]
 #![expect(clippy::unwrap_used, reason = "what a test relies on may fail it")]
 
-use fcm_mqtt_bridge::config::{FcmProject, Settings};
+use fcm_mqtt_bridge::config::{FcmConfig, Settings};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -40,7 +40,7 @@ fn keys() -> Vec<String> {
     for (section, value) in serde_json::to_value(Settings::default()).unwrap().as_object().unwrap() {
         keys.extend(names(section, value));
     }
-    keys.extend(names("fcm.projects.shop", &serde_json::to_value(FcmProject::default()).unwrap()));
+    keys.extend(names("fcm.projects.shop", &serde_json::to_value(FcmConfig::default()).unwrap()));
     keys.extend(["bals.client1.ack", "routes.\"com.example.chat\"", "transport.categories.chat"].map(str::to_owned));
     keys
 }

@@ -2,10 +2,10 @@
 //! the benchmark's own settings: the whole of a short run would fall into the minute in which the project's share grows.
 
 use crate::support::BAL;
-use fcm_mqtt_bridge::bridge::{self, Parts, Room, Stops};
-use fcm_mqtt_bridge::broker::{Broker, BrokerConfig, BrokerLimits, Listen, Surroundings};
+use fcm_mqtt_bridge::bridge::{self, Parts, Stops};
+use fcm_mqtt_bridge::broker::{Broker, BrokerConfig, Listen, Surroundings};
 use fcm_mqtt_bridge::chat::id::Owner;
-use fcm_mqtt_bridge::chat::message::{BrokerKind, Limits};
+use fcm_mqtt_bridge::chat::message::BrokerKind;
 use fcm_mqtt_bridge::chat::recipient_queue::Pace;
 use fcm_mqtt_bridge::chat::route::Routes;
 use fcm_mqtt_bridge::chat::transport::{Transport, Transports};
@@ -13,6 +13,7 @@ use fcm_mqtt_bridge::mqtt;
 use fcm_mqtt_bridge::ops::clock::now_ms;
 use fcm_mqtt_bridge::ops::health::Readiness;
 use fcm_mqtt_bridge::ops::metrics::Metrics;
+use fcm_mqtt_bridge::store;
 use fcm_mqtt_bridge::store::sqlite::{self, WriterThread};
 use fcm_mqtt_bridge::transport::fcm_v1::{self, FcmConfig};
 use fcm_mqtt_bridge::transport::{self, Capabilities, Link, Port};
@@ -45,21 +46,13 @@ impl Harness {
             let _ = std::fs::remove_file(folder.join(format!("bridge.db{suffix}")));
         }
         let name = Transport::FcmV1(None);
-        let delivery = transport.confirm_to.is_some();
+        let delivery = transport.app_receipts;
         let wanted =
             sqlite::Settings { transports: vec![name.clone()], ..sqlite::Settings::new(folder.join("bridge.db")) };
         let (store, writer, recovery) = sqlite::open(&wanted, now_ms()).expect("the store opens");
-        let limits = BrokerLimits::default();
         let listen = Listen::tcp(([127, 0, 0, 1], 0).into());
-        let config = BrokerConfig {
-            listen,
-            anonymous: true,
-            users_file: None,
-            jwt: None,
-            bals: std::collections::BTreeSet::new(),
-            data: Some(folder.join("broker")),
-            limits,
-        };
+        let config =
+            BrokerConfig { listen, anonymous: true, data: Some(folder.join("broker")), ..BrokerConfig::default() };
         let broker = Broker::bind(config).await.expect("the broker can listen");
         let address = broker.addresses().tcp.expect("it listens on TCP");
 
@@ -98,20 +91,15 @@ impl Harness {
 }
 
 fn settings(name: Transport) -> bridge::Settings {
-    let room = Room { rows: 1_000_000, bytes: 2_000_000_000 };
     let routes = Routes::new(HashMap::new(), Owner::new(BAL).ok());
     bridge::Settings {
         transports: Transports::new(name, HashMap::new(), &routes),
         routes,
         explicit: HashSet::new(),
         broker: BrokerKind::Embedded,
-        message: Limits::default(),
-        inflight_publishes: 1_000,
-        topic_window: 500,
+        limits: bridge::settings::Limits::default(),
+        room: store::Limits::default(),
         claims: CLAIMS,
-        queue: room,
-        spool: room,
-        retry_max_seconds: 3_600,
         presence_grace: Duration::from_secs(2),
         started_ms: now_ms(),
     }

@@ -28,7 +28,7 @@ use fcm_mqtt_bridge::sim::config::CertificateConfig;
 use fcm_mqtt_bridge::sim::handle::SimHandle;
 use fcm_mqtt_bridge::sim::v1::config::Quotas as SimQuotas;
 use fcm_mqtt_bridge::sim::v1::{V1Config, V1Faults, V1Handle};
-use fcm_mqtt_bridge::transport::fcm_v1::{self, Credentials, FcmConfig, Quotas, encode};
+use fcm_mqtt_bridge::transport::fcm_v1::{self, FcmConfig, Quotas, encode};
 use fcm_mqtt_bridge::transport::{self, Link, Report, Send};
 use http::Uri;
 use serde_json::Map;
@@ -55,7 +55,7 @@ fn main() {
 
 async fn measure(arguments: &Arguments) {
     let (folder, messages) = (&arguments.folder, arguments.messages.unwrap_or(MESSAGES));
-    let FcmConfig { connections, streams, .. } = FcmConfig::new(Credentials::Metadata(String::new()));
+    let FcmConfig { connections, streams, .. } = FcmConfig::default();
     println!(
         "{messages} messages, {DEVICES} devices, up to {connections} connections of {streams} streams; store in {}, \
          fdatasync {:.2?}",
@@ -172,7 +172,8 @@ fn transport(sim: &SimHandle, folder: &Path) -> FcmConfig {
         base_url: v1.base_url().to_owned(),
         ca_file: Some(folder.join("tls/ca.pem")),
         quotas: endless,
-        ..FcmConfig::new(Credentials::File(v1.credentials_file().expect("it has a folder").to_owned()))
+        credentials_file: v1.credentials_file().map(Path::to_owned),
+        ..FcmConfig::default()
     }
 }
 

@@ -47,9 +47,8 @@ impl Load {
 }
 
 pub(crate) async fn run(sim: &SimHandle, folder: &Path, load: Load) -> Row {
-    let confirm_to = matches!(load, Load::Confirmed(_)).then(|| "self/receipts".to_owned());
-    let confirms = confirm_to.is_some();
-    let harness = Harness::open(folder, FcmConfig { confirm_to, ..transport(sim, folder) }).await;
+    let confirms = matches!(load, Load::Confirmed(_));
+    let harness = Harness::open(folder, FcmConfig { app_receipts: confirms, ..transport(sim, folder) }).await;
     let (client, mut events) = bal(harness.broker, "client1/others/receipts").await;
     let messages = load.messages();
     let meter = Meter::start();

@@ -20,7 +20,7 @@ mod program;
 mod support;
 
 use bytes::Bytes;
-use fcm_mqtt_bridge::config::{Fcm, Settings, TransportSection};
+use fcm_mqtt_bridge::config::{Fcm, FcmConfig, Settings, TransportSection};
 use fcm_mqtt_bridge::sim::SimConfig;
 use fcm_mqtt_bridge::sim::config::{CertificateConfig, WorldConfig};
 use fcm_mqtt_bridge::sim::device::{DevicePatch, Refuse};
@@ -122,16 +122,16 @@ impl Traffic {
 
     fn settings(self, sim: &SimHandle, folder: &Path) -> Settings {
         let Some(v1) = sim.v1() else { return program::over_ccs(sim, folder) };
-        let fcm = Fcm {
+        let own = FcmConfig {
             credentials_file: v1.credentials_file().map(Path::to_owned),
             base_url: v1.base_url().to_owned(),
             ca_file: Some(folder.join("tls/ca.pem")),
             // No quota: what is measured must not be one.
-            quota_per_minute: u32::MAX,
-            ..Fcm::default()
+            quotas: u32::MAX.into(),
+            ..FcmConfig::default()
         };
         let transport = TransportSection { default: "fcm-v1".to_owned(), ..TransportSection::default() };
-        Settings { transport, fcm, ..Settings::default() }
+        Settings { transport, fcm: Fcm { own, ..Fcm::default() }, ..Settings::default() }
     }
 }
 

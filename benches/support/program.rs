@@ -2,9 +2,10 @@
 
 use crate::support::BAL;
 use fcm_mqtt_bridge::app::{self, Signals};
-use fcm_mqtt_bridge::config::{Broker, Ccs, Listen, Loaded, Ops, Routes, Settings, Store};
+use fcm_mqtt_bridge::config::{BrokerConfig, CcsConfig, Listen, Loaded, Ops, Routes, Settings};
 use fcm_mqtt_bridge::secret::Secret;
 use fcm_mqtt_bridge::sim::handle::SimHandle;
+use fcm_mqtt_bridge::store;
 use std::net::SocketAddr;
 use std::path::Path;
 use tokio::sync::oneshot;
@@ -15,12 +16,12 @@ pub(crate) const SENDER: &str = "1234567890";
 
 /// Settings that send over CCS, to the simulator with its certificates in `folder`.
 pub(crate) fn over_ccs(sim: &SimHandle, folder: &Path) -> Settings {
-    let ccs = Ccs {
+    let ccs = CcsConfig {
         host: sim.address().ip().to_string(),
         port: sim.address().port(),
         sender_id: SENDER.to_owned(),
         ca_file: Some(folder.join("tls/ca.pem")),
-        ..Ccs::default()
+        ..CcsConfig::default()
     };
     Settings { ccs, ..Settings::default() }
 }
@@ -34,8 +35,8 @@ pub(crate) async fn run<T>(settings: Settings, folder: &Path, work: impl AsyncFn
     let _ = std::fs::remove_dir_all(folder.join("broker"));
     let any = ([127, 0, 0, 1], 0).into();
     let settings = Settings {
-        broker: Broker { listen: Listen::At(any), anonymous: true, ..Broker::default() },
-        store: Store { path: folder.join("bridge.db") },
+        broker: BrokerConfig { listen: Listen::tcp(any), anonymous: true, ..BrokerConfig::default() },
+        store: store::Settings::new(folder.join("bridge.db")),
         routes: Routes { default_bal: Some(BAL.to_owned()), ..Routes::default() },
         ops: Ops { listen: any },
         ..settings

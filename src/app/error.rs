@@ -42,7 +42,7 @@ pub enum AppError {
     #[error("`{key}`: {fault}")]
     BrokerFile {
         /// The key that names it.
-        key: &'static str,
+        key: String,
         /// Why.
         fault: BrokerError,
     },
@@ -98,19 +98,9 @@ impl AppError {
             return fault.into();
         }
         let told = fault.to_string();
-        let set = &settings.broker;
-        let files = [
-            ("broker.users_file", &set.users_file),
-            ("broker.jwt_secret_file", &set.jwt_secret_file),
-            ("broker.jwt_key_file", &set.jwt_key_file),
-            ("broker.jwt_jwks_file", &set.jwt_jwks_file),
-            ("broker.cert_file", &set.cert_file),
-            ("broker.key_file", &set.key_file),
-            ("broker.client_ca_file", &set.client_ca_file),
-        ];
-        let named = files.into_iter().filter_map(|(key, file)| Some((key, file.as_ref()?.display().to_string())));
+        let files = settings.broker.files_in_use().into_iter().map(|(key, file)| (key, file.display().to_string()));
         // One path may be the beginning of another.
-        match named.filter(|(_, file)| told.contains(file)).max_by_key(|(_, file)| file.len()) {
+        match files.filter(|(_, file)| told.contains(file)).max_by_key(|(_, file)| file.len()) {
             Some((key, _)) => Self::BrokerFile { key, fault },
             None => fault.into(),
         }

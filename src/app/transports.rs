@@ -51,7 +51,7 @@ impl TransportPlan {
                 Capabilities { pace: Pace::Pipelined(config.window + config.window / 2), delivery: true }
             }
             // Its answers come from the app, where that is what the apps do.
-            Self::Fcm(_, config) => Capabilities { pace: Pace::OneAtATime, delivery: config.confirm_to.is_some() },
+            Self::Fcm(_, config) => Capabilities { pace: Pace::OneAtATime, delivery: config.app_receipts },
         }
     }
 

@@ -1,7 +1,9 @@
 //! What a configuration most likely does not mean, though it works.
 
+use crate::broker::{BrokerConfig, BrokerLimits};
 use crate::chat::filter::MAX_LEVELS;
-use crate::config::{Broker, BrokerKind, Engine, Limits, Settings};
+use crate::config::{Engine, Settings};
+use crate::ops::setting::Settings as _;
 use std::net::SocketAddr;
 use std::path::Path;
 use url::{Origin, Url};
@@ -9,10 +11,10 @@ use url::{Origin, Url};
 /// What to tell the operator, by the names of keys and without values. Nothing of it keeps the bridge from running.
 pub fn warnings(settings: &Settings) -> Vec<String> {
     let broker = &settings.broker;
-    if (settings.mqtt.broker, broker.engine) != (BrokerKind::Embedded, Engine::Embedded) {
+    if settings.engine() != Some(Engine::Embedded) {
         return Vec::new();
     }
-    let limits = &settings.limits;
+    let limits = &settings.limits.broker;
     [
         nobody(broker),
         bare_passwords(broker),
@@ -25,8 +27,8 @@ pub fn warnings(settings: &Settings) -> Vec<String> {
 }
 
 /// More levels than any topic may have.
-fn fewer_levels(limits: &Limits) -> Vec<String> {
-    let is_cut = limits.broker_topic_levels > MAX_LEVELS;
+fn fewer_levels(limits: &BrokerLimits) -> Vec<String> {
+    let is_cut = limits.topic_levels > MAX_LEVELS;
     is_cut
         .then(|| format!("`limits.broker_topic_levels` counts as {MAX_LEVELS}: topics have no more levels"))
         .into_iter()
@@ -34,11 +36,11 @@ fn fewer_levels(limits: &Limits) -> Vec<String> {
 }
 
 /// Limits that meant something else in releases up to 0.2. Who has not set them has nothing to think over.
-fn other_queue_limits(limits: &Limits) -> Vec<String> {
-    let usual = Limits::default();
+fn other_queue_limits(limits: &BrokerLimits) -> Vec<String> {
+    let usual = BrokerLimits::default();
     [
-        ("limits.broker_queued_messages", limits.broker_queued_messages != usual.broker_queued_messages),
-        ("limits.broker_queued_bytes", limits.broker_queued_bytes != usual.broker_queued_bytes),
+        ("limits.broker_queued_messages", limits.queued_messages != usual.queued_messages),
+        ("limits.broker_queued_bytes", limits.queued_bytes != usual.queued_bytes),
     ]
     .into_iter()
     .filter(|(_, is_set)| *is_set)
@@ -53,12 +55,8 @@ fn other_queue_limits(limits: &Limits) -> Vec<String> {
 }
 
 /// A users file without users, and no other way in. One that cannot be read is refused elsewhere.
-fn nobody(broker: &Broker) -> Vec<String> {
-    let takes_tokens = [&broker.jwt_secret_file, &broker.jwt_key_file, &broker.jwt_jwks_file];
-    if broker.anonymous
-        || takes_tokens.iter().any(|file| file.is_some())
-        || !broker.users_file.as_deref().is_some_and(is_empty)
-    {
+fn nobody(broker: &BrokerConfig) -> Vec<String> {
+    if broker.anonymous || broker.jwt.is_used() || !broker.users_file.as_deref().is_some_and(is_empty) {
         return Vec::new();
     }
     vec![
@@ -79,34 +77,25 @@ fn is_empty(_: &Path) -> bool {
 }
 
 /// Passwords that everybody on their way can read. A proxy in front is taken to speak TLS.
-fn bare_passwords(broker: &Broker) -> Vec<String> {
-    let is_seen = |address: SocketAddr| !address.ip().is_loopback() && !broker.proxy_protocol;
-    [("broker.listen", broker.listen, "broker.listen_tls"), ("broker.listen_ws", broker.listen_ws, "broker.listen_wss")]
-        .into_iter()
-        .filter(|(_, listen, _)| listen.address().is_some_and(is_seen))
-        .map(|(key, _, better)| {
+fn bare_passwords(broker: &BrokerConfig) -> Vec<String> {
+    let is_seen = |address: SocketAddr| !address.ip().is_loopback() && !broker.listen.proxy_protocol;
+    let better = [("broker.listen", "broker.listen_tls"), ("broker.listen_ws", "broker.listen_wss")];
+    let listen = broker.listen.addresses().filter(|(_, address)| is_seen(*address));
+    listen
+        .filter_map(|(key, _)| better.iter().find(|(bare, _)| *bare == key))
+        .map(|(key, better)| {
             format!("`{key}` can be reached from outside, and passwords go there unencrypted; `{better}` encrypts them")
         })
         .collect()
 }
 
-fn files_without_tls(broker: &Broker) -> Vec<String> {
-    if [broker.listen_tls, broker.listen_wss].iter().any(|listen| listen.address().is_some()) {
-        return Vec::new();
-    }
-    [
-        ("broker.cert_file", &broker.cert_file),
-        ("broker.key_file", &broker.key_file),
-        ("broker.client_ca_file", &broker.client_ca_file),
-    ]
-    .into_iter()
-    .filter(|(_, file)| file.is_some())
-    .map(|(key, _)| format!("`{key}` is not used: `broker.listen_tls` and `broker.listen_wss` are off"))
-    .collect()
+fn files_without_tls(broker: &BrokerConfig) -> Vec<String> {
+    let files = broker.listen.files("broker").into_iter().filter(|_| !broker.listen.needs_certificate());
+    files.map(|(key, _)| format!("`{key}` is not used: `broker.listen_tls` and `broker.listen_wss` are off")).collect()
 }
 
-fn vain_origins(broker: &Broker) -> Vec<String> {
-    let vain = broker.ws_origins.iter().filter(|origin| !can_match(origin)).count();
+fn vain_origins(broker: &BrokerConfig) -> Vec<String> {
+    let vain = broker.listen.origins.iter().filter(|origin| !can_match(origin)).count();
     let words = "of `broker.ws_origins` match no page; an origin is https://NAME or https://NAME:PORT, without a path and \
                  without the usual port";
     if vain == 0 { Vec::new() } else { vec![format!("{vain} {words}")] }
@@ -129,9 +118,8 @@ fn can_match(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Listen;
 
-    fn about(change: impl FnOnce(&mut Broker)) -> Vec<String> {
+    fn about(change: impl FnOnce(&mut BrokerConfig)) -> Vec<String> {
         let mut settings = Settings::default();
         settings.broker.users_file = Some("nowhere".into());
         change(&mut settings.broker);
@@ -141,52 +129,53 @@ mod tests {
 
     #[test]
     fn limits_that_mean_something_else_than_they_did_are_told_once() {
-        let about = |change: fn(&mut Limits)| {
+        let about = |change: fn(&mut BrokerLimits)| {
             let mut settings = Settings::default();
-            change(&mut settings.limits);
+            change(&mut settings.limits.broker);
             warnings(&settings)
         };
         assert_eq!(about(|_| {}), [""; 0], "the defaults");
-        let told = about(|limits| (limits.broker_queued_messages, limits.broker_queued_bytes) = (5, 1_000_000));
+        let told = about(|limits| (limits.queued_messages, limits.queued_bytes) = (5, 1_000_000));
         assert!(
             matches!(&told[..], [one] if one.contains("broker_queued_messages`") && one.contains("refused")),
             "{told:?}"
         );
-        let told = about(|limits| limits.broker_queued_bytes = 1_000_000);
+        let told = about(|limits| limits.queued_bytes = 1_000_000);
         assert!(matches!(&told[..], [one] if one.contains("broker_queued_bytes`")), "{told:?}");
-        let told = about(|limits| limits.broker_topic_levels = 129);
+        let told = about(|limits| limits.topic_levels = 129);
         assert!(matches!(&told[..], [one] if one.contains("counts as 128")), "{told:?}");
     }
 
-    fn at(address: &str) -> Listen {
-        Listen::At(address.parse().unwrap())
+    fn at(address: &str) -> Option<SocketAddr> {
+        Some(address.parse().unwrap())
     }
 
     #[test]
     fn passwords_that_go_bare_over_the_network_are_warned_of() {
         assert_eq!(about(|_| {}), [""; 0], "the defaults");
-        let open = |broker: &mut Broker| {
-            (broker.listen, broker.listen_ws, broker.listen_wss) = (at("0.0.0.0:1883"), at("[::]:1"), at("0.0.0.0:2"));
+        let open = |broker: &mut BrokerConfig| {
+            let listen = &mut broker.listen;
+            (listen.tcp, listen.ws, listen.wss) = (at("0.0.0.0:1883"), at("[::]:1"), at("0.0.0.0:2"));
         };
         assert_eq!(about(open), ["broker.listen", "broker.listen_ws"]);
-        let behind = |broker: &mut Broker| {
+        let behind = |broker: &mut BrokerConfig| {
             open(broker);
-            broker.proxy_protocol = true;
+            broker.listen.proxy_protocol = true;
         };
         assert_eq!(about(behind), [""; 0]);
     }
 
     #[test]
     fn files_of_tls_without_a_listener_for_it_are_warned_of() {
-        let files = |broker: &mut Broker| {
-            broker.cert_file = Some("c".into());
-            broker.key_file = Some("k".into());
-            broker.client_ca_file = Some("a".into());
+        let files = |broker: &mut BrokerConfig| {
+            broker.listen.cert_file = Some("c".into());
+            broker.listen.key_file = Some("k".into());
+            broker.listen.client_ca_file = Some("a".into());
         };
         assert_eq!(about(files), ["broker.cert_file", "broker.key_file", "broker.client_ca_file"]);
-        let used = |broker: &mut Broker| {
+        let used = |broker: &mut BrokerConfig| {
             files(broker);
-            broker.listen_wss = at("0.0.0.0:1");
+            broker.listen.wss = at("0.0.0.0:1");
         };
         assert_eq!(about(used), [""; 0]);
     }
@@ -196,12 +185,12 @@ mod tests {
         for origin in
             ["https://a.example/path", "https://a.example ", "a.example", "https://a.example:443", "", "https://a b"]
         {
-            assert_eq!(about(|broker| broker.ws_origins = vec![origin.into()]), ["broker.ws_origins"], "{origin}");
+            assert_eq!(about(|broker| broker.listen.origins = vec![origin.into()]), ["broker.ws_origins"], "{origin}");
         }
         for origin in
             ["https://a.example", "HTTPS://A.example/", "http://localhost:8080", "capacitor://localhost", "null"]
         {
-            assert_eq!(about(|broker| broker.ws_origins = vec![origin.into()]), [""; 0], "{origin}");
+            assert_eq!(about(|broker| broker.listen.origins = vec![origin.into()]), [""; 0], "{origin}");
         }
     }
 
@@ -212,9 +201,9 @@ mod tests {
         let users = folder.path().join("users");
         std::fs::write(&users, "# nobody yet\n").unwrap();
         assert_eq!(about(|broker| broker.users_file = Some(users.clone())), ["broker.users_file"]);
-        let tokens = |broker: &mut Broker| {
+        let tokens = |broker: &mut BrokerConfig| {
             broker.users_file = Some(users.clone());
-            broker.jwt_key_file = Some("k".into());
+            broker.jwt.key_file = Some("k".into());
         };
         assert_eq!(about(tokens), [""; 0]);
     }

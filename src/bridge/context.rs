@@ -1,15 +1,16 @@
 //! What all parts of the bridge share.
 
 use super::bal_presence::BalPresences;
+use super::settings::Limits;
 use crate::chat::id::{Owner, Sid, SidSource};
-use crate::chat::message::{BridgeEvent, BrokerKind, Limits as MessageLimits};
+use crate::chat::message::{BridgeEvent, BrokerKind};
 use crate::chat::route::Routes;
 use crate::chat::topic::BridgeTopic;
 use crate::chat::transport::{Transport, Transports};
 use crate::mqtt::{self, Outbound};
 use crate::ops::clock::now_ms;
 use crate::ops::metrics::Metrics;
-use crate::store::{Acks, Route, Store};
+use crate::store::{self, Acks, Route, Store};
 use crate::transport::Capabilities;
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::future::pending;
@@ -28,20 +29,12 @@ pub struct Settings {
     pub explicit: HashSet<Owner>,
     /// Told in `_bridge/status`.
     pub broker: BrokerKind,
-    /// What a client's message may have; beyond it an error document is the answer.
-    pub message: MessageLimits,
-    /// Most publishes of clients that wait for their commit.
-    pub inflight_publishes: usize,
-    /// Most unconfirmed publications on one topic.
-    pub topic_window: usize,
+    /// Limits of the bridge.
+    pub limits: Limits,
+    /// Beyond it the intake stops, or the messages of devices are not acknowledged.
+    pub room: store::Limits,
     /// Most messages claimed from the store and not yet answered by the push service.
     pub claims: usize,
-    /// Most messages waiting for the push service, and their bytes; beyond it the intake stops.
-    pub queue: Room,
-    /// Most upstream messages waiting for their BAL, and their bytes; beyond it they are not acknowledged.
-    pub spool: Room,
-    /// Longest wait before a refused message is tried again, seconds.
-    pub retry_max_seconds: u64,
     /// How long a chat user whose connection broke still counts as there.
     pub presence_grace: Duration,
     /// When the process started, Unix milliseconds.
@@ -56,15 +49,7 @@ impl Settings {
     }
 }
 
-/// How much may wait.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Room {
-    /// Most messages.
-    pub rows: u64,
-    /// Most bytes of their payloads.
-    pub bytes: u64,
-}
-
+/// The shared part.
 #[derive(Debug)]
 pub(crate) struct Context {
     pub(crate) settings: Settings,
@@ -90,20 +75,21 @@ impl Context {
     /// Whether another message for the push service may be taken. Those on their way to the disk are not counted yet, so
     /// the limit may be passed by `inflight_publishes`.
     pub(crate) fn queue_has_room(&self) -> bool {
-        let (figures, room) = (self.store.figures(), self.settings.queue);
-        figures.queue_rows < room.rows && figures.queue_bytes < room.bytes
+        let (figures, room) = (self.store.figures(), &self.settings.room);
+        figures.queue_rows < room.queue_rows && figures.queue_bytes < room.queue_bytes
     }
 
     /// Whether a stopped intake may go on: with some room to spare, or it would stop again at the next message.
     pub(crate) fn queue_has_slack(&self) -> bool {
-        let (figures, room) = (self.store.figures(), self.settings.queue);
-        figures.queue_rows < room.rows - room.rows / 10 && figures.queue_bytes < room.bytes - room.bytes / 10
+        let (figures, room) = (self.store.figures(), &self.settings.room);
+        let slack = |limit: u64| limit - limit / 10;
+        figures.queue_rows < slack(room.queue_rows) && figures.queue_bytes < slack(room.queue_bytes)
     }
 
     /// Whether another message of a device may be taken. Those on their way to the disk are not counted yet.
     pub(crate) fn spool_has_room(&self) -> bool {
-        let (figures, room) = (self.store.figures(), self.settings.spool);
-        figures.spool_rows < room.rows && figures.spool_bytes < room.bytes
+        let (figures, room) = (self.store.figures(), &self.settings.room);
+        figures.spool_rows < room.spool_rows && figures.spool_bytes < room.spool_bytes
     }
 
     /// The next id, and the time it was made.

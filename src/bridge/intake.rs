@@ -67,7 +67,7 @@ impl Intake {
         stop: CancellationToken,
         quiet: CancellationToken,
     ) -> Result<(), StoreError> {
-        let limit = self.context.settings.inflight_publishes;
+        let limit = self.context.settings.limits.inflight_publishes;
         // A publisher whose acknowledgement is dropped is cut off, and may still have documents of ours to acknowledge.
         let mut unanswered = Vec::new();
         loop {
@@ -151,7 +151,7 @@ impl Intake {
                 return Ok(());
             }
             ClientTopic::Presence(owner, device) => {
-                match Presence::parse(&publish.payload, &self.context.settings.message) {
+                match Presence::parse(&publish.payload, &self.context.settings.limits.message()) {
                     Ok(presence) if !self.context.broker.sees_clients => {
                         self.context.bal_presences.tell(owner, &publish.topic, presence);
                         publish.ack.release(AckWord::Done);
@@ -180,11 +180,12 @@ impl Intake {
         let Context { settings, store, .. } = &*self.context;
         // An admin is no BAL: it reads everything and commands the bridge, and has no outbox.
         let sender = if publish.principal.role == Role::Bal { Sender::Bal } else { Sender::User };
-        let message = Downstream::parse(sender, &publish.payload, &settings.message).inspect_err(|rejection| {
-            if rejection.code() == ErrorCode::Forbidden {
-                self.refused_names.tell(&publish.principal);
-            }
-        })?;
+        let message =
+            Downstream::parse(sender, &publish.payload, &settings.limits.message()).inspect_err(|rejection| {
+                if rejection.code() == ErrorCode::Forbidden {
+                    self.refused_names.tell(&publish.principal);
+                }
+            })?;
         let transport = settings.transports.pick(owner, message.category.as_deref()).clone();
         message.check_for(&transport)?;
         let reply = reply_topic(owner, publish).map_err(|rejection| rejection.about(message.id.clone()))?;
@@ -217,7 +218,7 @@ impl Intake {
     }
 
     async fn receipt(&mut self, owner: &Owner, publish: &Inbound) -> Result<Remaining, Fault> {
-        let receipt = BalReceipt::parse(&publish.payload, &self.context.settings.message)?;
+        let receipt = BalReceipt::parse(&publish.payload, &self.context.settings.limits.message())?;
         let (context, owner) = (Arc::clone(&self.context), owner.clone());
         Ok(match receipt {
             // Asked for at once, so that many apps share commits.

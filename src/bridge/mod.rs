@@ -28,6 +28,7 @@ mod intake;
 mod publisher;
 mod refused_names;
 mod service_backoff;
+pub mod settings;
 #[cfg(test)]
 mod tests;
 mod topic_window;
@@ -35,7 +36,7 @@ mod upstream;
 mod user_presence;
 
 pub use announce::offline;
-pub use context::{Room, Settings};
+pub use context::Settings;
 
 use crate::chat::id::SidSource;
 use crate::chat::status::Status;

@@ -175,7 +175,7 @@ impl Publisher {
         }
         let settings = &self.context.settings;
         let track = self.tracks.entry(topic).or_insert_with_key(|topic| Track {
-            topic_window: TopicWindow::new(settings.topic_window),
+            topic_window: TopicWindow::new(settings.limits.topic_window),
             more: true,
             fetching: false,
             explicit: settings.is_explicit(topic),
@@ -209,7 +209,7 @@ impl Publisher {
 
     /// Asks the store for the documents that windows have room for.
     async fn fetch(&mut self) -> Result<(), StoreError> {
-        let window = self.context.settings.topic_window.min(FETCH);
+        let window = self.context.settings.limits.topic_window.min(FETCH);
         let wanting: Vec<Arc<str>> = self
             .tracks
             .iter()

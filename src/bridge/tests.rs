@@ -13,13 +13,14 @@ mod user_presence;
 use super::*;
 use crate::chat::delivery::Fate;
 use crate::chat::id::{Owner, Sid, Token};
-use crate::chat::message::{BrokerKind, Limits as MessageLimits};
+use crate::chat::message::BrokerKind;
 use crate::chat::principal::Principal;
 use crate::chat::recipient_queue::Pace;
 use crate::chat::refusal::{Decision, Refusal, Scope, Until, Wait};
 use crate::chat::route::Routes;
 use crate::mqtt::{Ack, AckWord, BrokerLink, Inbound, Outbound, Outcome};
 use crate::ops::clock::now_ms;
+use crate::store;
 use crate::store::sqlite::{self, WriterThread};
 use crate::transport::{AckRef, Capabilities, ConnectionId, DeviceMessage, Link, Port, Report, Send, Upstream};
 use serde_json::{Value, json};
@@ -47,19 +48,19 @@ struct Harness {
 
 fn settings() -> Settings {
     let chat = HashMap::from([("com.example.chat".to_owned(), Owner::new("client1").unwrap())]);
-    let room = Room { rows: 10_000, bytes: 100_000_000 };
     Settings {
         routes: Routes::new(chat, None),
         transports: crate::chat::transport::Transports::default(),
         explicit: std::iter::once(Owner::new("careful").unwrap()).collect(),
         broker: BrokerKind::Embedded,
-        message: MessageLimits::default(),
-        inflight_publishes: 100,
-        topic_window: 10,
+        limits: settings::Limits {
+            inflight_publishes: 100,
+            topic_window: 10,
+            retry_max: Duration::from_secs(60),
+            ..settings::Limits::default()
+        },
+        room: store::Limits { queue_rows: 10_000, spool_rows: 10_000, ..store::Limits::default() },
         claims: 64,
-        queue: room,
-        spool: room,
-        retry_max_seconds: 60,
         presence_grace: Duration::from_secs(2),
         started_ms: 1,
     }

@@ -49,7 +49,7 @@ mod settings;
 mod wire;
 
 pub use refusals::TARGET as REFUSALS;
-pub use settings::{BrokerConfig, BrokerLimits, JwtConfig, Listen, TlsFiles};
+pub use settings::{BrokerConfig, BrokerLimits, Engine, JwtConfig, Listen, TlsFiles};
 
 use std::io;
 use std::net::SocketAddr;
@@ -157,7 +157,7 @@ impl Broker {
     ///
     /// If an address is taken or cannot be used, is open to strangers, a limit is 0, or a file of users or keys is wrong.
     pub async fn bind(config: BrokerConfig) -> Result<Self, BrokerError> {
-        config.check()?;
+        check(&config)?;
         let files = identity::watched_files(&config);
         let authenticator = Arc::new(identity::Authenticator::new(&config)?);
         let listeners = Listeners::bind(&config.listen)?;
@@ -170,7 +170,7 @@ impl Broker {
     ///
     /// If something is open to strangers, a limit is 0, or a file or folder cannot be used.
     pub fn check(config: &BrokerConfig) -> Result<(), BrokerError> {
-        config.check()?;
+        check(config)?;
         identity::Authenticator::new(config)?;
         Listeners::check(&config.listen)?;
         match config.data.as_deref().map(|folder| (folder, std::fs::metadata(folder))) {
@@ -236,5 +236,13 @@ impl Broker {
         broker_link.send_replace(BrokerLink::Down);
         info!("broker is closed");
         Ok(())
+    }
+}
+
+fn check(config: &BrokerConfig) -> Result<(), BrokerError> {
+    match config.exposed() {
+        Some((_, address)) => Err(BrokerError::Exposed(address)),
+        None if config.limits.held_acks == 0 => Err(BrokerError::NoRoom("held_acks")),
+        None => Ok(()),
     }
 }

@@ -16,6 +16,8 @@ pub const CLIENT_FILTERS: [&str; 1] = ["+/self/#"];
 /// What earlier releases subscribed to instead. A broker keeps it in the bridge's session until it is taken back, and may
 /// deliver a message once for each filter that matches.
 pub const FORMER_FILTERS: [&str; 4] = ["+/self/messages", "+/self/receipts", "+/self/presence", "+/self/presence/+"];
+/// Where an app confirms a push: below its own user's name, which it knows and the bridge does not.
+pub const APP_RECEIPTS: &str = "self/receipts";
 /// What an owner may write below its `self/`, as far as the bridge reads it.
 const SUFFIXES: [&str; 3] = ["messages", "receipts", "presence"];
 /// First levels below `self/` that a later release gives a meaning (topics.md, "Reserved for later").

@@ -1,9 +1,8 @@
 //! The apps on the virtual phones: an MQTT client of a chat user that confirms what they got over FCM HTTP v1, as
 //! topics.md asks of apps.
 
-use crate::chat::principal::Senders;
 use crate::chat::topic::ClientTopic;
-use crate::mqtt::{self, ClientConfig, ClientError, ClientLimits, Outbound, Outcome, Version};
+use crate::mqtt::{self, ClientConfig, ClientError, Outbound, Outcome};
 use crate::secret::Secret;
 use crate::sim::SimHandle;
 use crate::sim::v1::V1Handle;
@@ -39,15 +38,10 @@ impl Apps {
             url_key: "--app-mqtt",
             username: Some(self.user.clone()),
             password: self.password.clone(),
-            password_file: None,
             client_id: format!("{}:phones", self.user),
-            version: Version::V5,
             ca_file: self.ca_file.clone(),
             filters: vec![format!("{}/others/+", self.user)],
-            former_filters: Vec::new(),
-            will: None,
-            senders: Senders::Anonymous,
-            limits: ClientLimits::default(),
+            ..ClientConfig::default()
         }
     }
 

@@ -10,13 +10,14 @@ use super::sim::DEFAULT_SENDER;
 use super::{UsageError, stop_on_signals};
 use crate::app::{self, Addresses, AppError, Signals};
 use crate::broker::REFUSALS;
-use crate::config::{Broker, Ccs, Fcm, Listen, Loaded, Ops, Routes, Settings, Store, TransportSection};
+use crate::config::{BrokerConfig, CcsConfig, Fcm, FcmConfig, Listen, Loaded, Ops, Routes, Settings, TransportSection};
 use crate::ops::logs;
 use crate::secret::Secret;
 use crate::sim::config::CertificateConfig;
 use crate::sim::device::DevicePatch;
 use crate::sim::v1::{V1Config, V1Handle};
 use crate::sim::{self, SimConfig, SimHandle};
+use crate::store;
 use anyhow::Context;
 use cast::{BAL, CAROL, Player};
 use folder::Folder;
@@ -126,30 +127,29 @@ fn sim_config(args: &DemoArgs, folder: &Path) -> SimConfig {
 fn loaded(args: &DemoArgs, folder: &Path, sim: &SimHandle) -> Loaded {
     let ca_file = Some(folder.join("tls/ca.pem"));
     let ccs = sim.address();
-    let fcm = |v1: V1Handle| Fcm {
+    let fcm = |v1: V1Handle| FcmConfig {
         credentials_file: v1.credentials_file().map(Path::to_owned),
         base_url: v1.base_url().to_owned(),
         ca_file: ca_file.clone(),
-        ..Fcm::default()
+        ..FcmConfig::default()
     };
     let settings = Settings {
         transport: TransportSection { default: args.transport.as_str().to_owned(), ..TransportSection::default() },
-        fcm: sim.v1().map(fcm).unwrap_or_default(),
-        ccs: Ccs {
+        fcm: Fcm { own: sim.v1().map(fcm).unwrap_or_default(), ..Fcm::default() },
+        ccs: CcsConfig {
             host: ccs.ip().to_string(),
             port: ccs.port(),
             sender_id: DEFAULT_SENDER.to_owned(),
             ca_file,
-            ..Ccs::default()
+            ..CcsConfig::default()
         },
-        broker: Broker {
-            listen: Listen::At(args.listen),
-            listen_ws: Listen::At(args.ws_listen),
+        broker: BrokerConfig {
+            listen: Listen { ws: Some(args.ws_listen), ..Listen::tcp(args.listen) },
             anonymous: args.anonymous,
             users_file: (!args.anonymous).then(|| folder.join(USERS)),
-            ..Broker::default()
+            ..BrokerConfig::default()
         },
-        store: Store { path: folder.join("bridge.db") },
+        store: store::Settings::new(folder.join("bridge.db")),
         routes: Routes { default_bal: Some(BAL.to_owned()), ..Routes::default() },
         ops: Ops { listen: args.ops_listen },
         ..Settings::default()

@@ -1,14 +1,20 @@
-//! Reading the layers and checking them.
+//! What only the whole configuration can tell: which parts are used, and whether they fit together.
 
-use super::{BrokerKind, Ccs, Engine, Limits, Loaded, Routes, Settings, files, layers, listeners, rumqttd, transports};
-use crate::chat::id::{NameError, Owner};
+use super::{Engine, Loaded, Settings, files, layers, transports};
+use crate::bridge::settings::owner;
+use crate::broker::BrokerLimits;
 use crate::ops::files::{read_secret, without_line_end};
+use crate::ops::setting::{SettingError, within};
 use crate::secret::Secret;
 use serde_json::Value;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use url::Url;
+
+/// With one of these in its client id, a client that tries to connect twice ends rumqttd's log-in for all.
+const NOT_IN_CLIENT_IDS: [char; 4] = ['+', '$', '#', '/'];
 
 /// What is wrong with the configuration.
 #[derive(Debug, thiserror::Error)]
@@ -24,81 +30,51 @@ pub enum ConfigError {
         /// The most similar key that does exist.
         nearest: Option<String>,
     },
-    /// A key that has to be set is not.
-    #[error("`{key}` is not set: {why}")]
-    Missing {
-        /// The key, with its section.
-        key: &'static str,
-        /// What it is needed for.
-        why: &'static str,
-    },
-    /// A value that cannot work.
-    #[error("`{key}`: {why}")]
-    Bad {
-        /// The key, with its section.
-        key: String,
-        /// What is wrong with the value. Never holds a secret.
-        why: String,
-    },
+    /// A setting that cannot work.
+    #[error(transparent)]
+    Setting(#[from] SettingError),
 }
 
 pub(super) fn load(file: Option<&Path>, environment: &HashMap<String, OsString>) -> Result<Loaded, ConfigError> {
-    let mut settings = layers::read(file, environment)?;
+    let (mut settings, out_of_range) = layers::read(file, environment)?;
     if let Some(path) = environment.get(transports::GOOGLE_CREDENTIALS).filter(|path| !path.is_empty()) {
         if let Some(what) = files::mistaken(&path.to_string_lossy()) {
             return Err(bad(transports::GOOGLE_CREDENTIALS, format!("wants a path; this looks like {what}")));
         }
         transports::adopt(&mut settings, Path::new(path))?;
     }
-    finish(settings)
-}
-
-fn finish(settings: Settings) -> Result<Loaded, ConfigError> {
-    let api_key = if transports::runs_ccs(&settings.ccs, &settings.transport)? {
-        check_ccs(&settings.ccs)?;
-        Some(api_key(&settings.ccs)?)
-    } else {
-        None
-    };
+    let api_key = if transports::runs_ccs(&settings)? { Some(api_key(&settings)?) } else { None };
     transports::check(&settings)?;
-    let mqtt_password = secret(
-        "mqtt.password",
-        "mqtt.password_file",
-        settings.mqtt.password.as_ref(),
-        settings.mqtt.password_file.as_ref(),
-    )?;
+    let client = &settings.mqtt.client;
+    let mqtt_password = secret("mqtt.password", client.password.as_ref(), client.password_file.as_ref())?;
     check_mqtt(&settings)?;
-    listeners::check_apart(&settings)?;
-    check_limits(&settings.limits)?;
-    owners(&settings.routes)?;
-    for bal in settings.bals.keys() {
-        owner(&format!("bals.{bal}"), bal)?;
-    }
+    check_apart(&settings)?;
+    out_of_range.map_or(Ok(()), Err)?;
+    check_packets(&settings)?;
+    settings.routes.owners()?;
+    settings.bals.keys().try_for_each(|bal| owner(&format!("bals.{bal}"), bal).map(drop))?;
     Ok(Loaded { settings, api_key, mqtt_password })
 }
 
-fn api_key(ccs: &Ccs) -> Result<Secret, ConfigError> {
-    secret("ccs.api_key", "ccs.api_key_file", ccs.api_key.as_ref(), ccs.api_key_file.as_ref())?.ok_or(
-        ConfigError::Missing { key: "ccs.api_key_file", why: "the CCS server asks for it (or set `ccs.api_key`)" },
-    )
+fn api_key(settings: &Settings) -> Result<Secret, ConfigError> {
+    let ccs = &settings.ccs;
+    ccs.check_settings("ccs")?;
+    secret("ccs.api_key", ccs.api_key.as_ref(), ccs.api_key_file.as_ref())?.ok_or_else(|| {
+        SettingError::missing("ccs.api_key_file", "the CCS server asks for it (or set `ccs.api_key`)").into()
+    })
 }
 
-fn secret(
-    key: &str,
-    file_key: &str,
-    value: Option<&Secret>,
-    file: Option<&PathBuf>,
-) -> Result<Option<Secret>, ConfigError> {
+/// The secret that stands at `key`, or in the file that `key` with `_file` behind it names.
+fn secret(key: &str, value: Option<&Secret>, file: Option<&PathBuf>) -> Result<Option<Secret>, ConfigError> {
+    let file_key = &format!("{key}_file");
     match (value, file) {
         (Some(_), Some(_)) => Err(bad(key, format!("set either this or `{file_key}`, not both"))),
         (Some(value), None) => match without_line_end(value.reveal()) {
-            text if text.trim().is_empty() => Err(bad(key, "is empty".into())),
+            text if text.trim().is_empty() => Err(bad(key, "is empty")),
             text => Ok(Some(Secret::new(text))),
         },
         (None, Some(path)) => match read_secret(path) {
-            Ok(text) if text.trim().is_empty() => {
-                Err(bad(file_key, "names a file with nothing but blanks in it".into()))
-            }
+            Ok(text) if text.trim().is_empty() => Err(bad(file_key, "names a file with nothing but blanks in it")),
             Ok(text) => Ok(Some(Secret::new(text))),
             Err(error) => Err(files::unreadable(file_key, path, &error)),
         },
@@ -106,87 +82,69 @@ fn secret(
     }
 }
 
-fn check_ccs(ccs: &Ccs) -> Result<(), ConfigError> {
-    if ccs.sender_id.is_empty() {
-        return Err(ConfigError::Missing { key: "ccs.sender_id", why: "it is the user name at the CCS server" });
-    }
-    if ccs.sender_id.contains(['@', '/', '\0']) || ccs.sender_id.chars().any(char::is_whitespace) {
-        return Err(bad("ccs.sender_id", "is the number alone, without `@` and what follows it".into()));
-    }
-    if ccs.host.is_empty() || ccs.domain.is_empty() {
-        return Err(bad(if ccs.host.is_empty() { "ccs.host" } else { "ccs.domain" }, "is empty".into()));
-    }
-    Ok(())
-}
-
 fn check_mqtt(settings: &Settings) -> Result<(), ConfigError> {
-    match settings.mqtt.broker {
-        BrokerKind::Embedded => {
-            if settings.broker.engine == Engine::Rumqttd {
-                return rumqttd::check(settings);
-            }
-            if cfg!(not(feature = "broker")) {
-                return Err(bad("mqtt.broker", "this build has no embedded broker; use \"external\"".into()));
-            }
-            listeners::check(&settings.broker)?;
-        }
-        BrokerKind::External => {
-            if settings.mqtt.client_id.is_empty() {
-                return Err(bad("mqtt.client_id", "is empty; the broker keeps the bridge's session under it".into()));
+    let client_id = &settings.mqtt.client.client_id;
+    match settings.engine() {
+        Some(Engine::Rumqttd) => {
+            settings.broker.check_rumqttd()?;
+            if client_id.is_empty() || client_id.contains(NOT_IN_CLIENT_IDS) {
+                let why = "the bridge connects to rumqttd under it: neither empty nor with + $ # /";
+                return Err(bad("mqtt.client_id", why));
             }
         }
+        Some(Engine::Embedded) if cfg!(not(feature = "broker")) => {
+            return Err(bad("mqtt.broker", "this build has no embedded broker; use \"external\""));
+        }
+        Some(Engine::Embedded) => settings.broker.check()?,
+        None if client_id.is_empty() => {
+            return Err(bad("mqtt.client_id", "is empty; the broker keeps the bridge's session under it"));
+        }
+        None => {}
     }
     Ok(())
 }
 
-fn check_limits(limits: &Limits) -> Result<(), ConfigError> {
-    // topics.md promises payloads of up to 65,536 bytes; the broker takes at most 1 MiB.
-    within("limits.payload_bytes", limits.payload_bytes, 1_024, 1_048_576)?;
-    within("limits.inflight_publishes", limits.inflight_publishes, 1, 60_000)?;
-    within("limits.topic_window", limits.topic_window, 1, 10_000)?;
-    listeners::check_limits(limits)?;
-    for (key, value) in [
-        ("limits.queue_rows", limits.queue_rows),
-        ("limits.queue_bytes", limits.queue_bytes),
-        ("limits.spool_rows", limits.spool_rows),
-        ("limits.spool_bytes", limits.spool_bytes),
-        ("limits.history_hours", limits.history_hours),
-        ("limits.history_rows", limits.history_rows),
-        ("limits.retry_max_seconds", limits.retry_max_seconds),
-        ("limits.stop_seconds", limits.stop_seconds),
-    ] {
-        if value == 0 {
-            return Err(bad(key, "must be at least 1".into()));
+/// Refuses two listeners for one port: the later one would find it taken, by ourselves.
+fn check_apart(settings: &Settings) -> Result<(), ConfigError> {
+    let mut taken: Vec<(&str, SocketAddr)> = Vec::new();
+    let addresses = settings.broker.listen.addresses().filter(|_| settings.engine().is_some());
+    for (key, address) in addresses.chain([("ops.listen", settings.ops.listen)]) {
+        if let Some((other, _)) = taken.iter().find(|(_, other)| collide(*other, address)) {
+            let why = format!("{address} is taken already, by `{other}`; every listener needs a port of its own");
+            return Err(bad(key, why));
         }
+        taken.push((key, address));
     }
     Ok(())
 }
 
-pub(super) fn within(key: &str, value: usize, least: usize, most: usize) -> Result<(), ConfigError> {
-    if (least..=most).contains(&value) { Ok(()) } else { Err(bad(key, format!("must be from {least} to {most}"))) }
+/// Whether no two sockets can listen there at once. Port 0 stands for some free one.
+fn collide(one: SocketAddr, other: SocketAddr) -> bool {
+    let is_all = |address: SocketAddr| address.ip().is_unspecified();
+    let same_ip = one.ip() == other.ip() || (one.is_ipv4() == other.is_ipv4() && (is_all(one) || is_all(other)));
+    one.port() != 0 && one.port() == other.port() && same_ip
 }
 
-pub(super) fn owners(routes: &Routes) -> Result<(BTreeMap<String, Owner>, Option<Owner>), ConfigError> {
-    let categories = routes
-        .categories
-        .iter()
-        .map(|(category, bal)| Ok((category.clone(), owner(&format!("routes.\"{category}\""), bal)?)))
-        .collect::<Result<_, ConfigError>>()?;
-    let default = routes.default_bal.as_ref().map(|bal| owner("routes.default_bal", bal)).transpose()?;
-    Ok((categories, default))
+/// A payload over its limit is answered with `TOO_BIG`, not with a closed connection: packets may be larger. And one that
+/// is taken has to find room in a queue.
+fn check_packets(settings: &Settings) -> Result<(), SettingError> {
+    let (bridge, broker) = (&settings.limits.bridge, &settings.limits.broker);
+    let packet = broker.packet_bytes as u64;
+    let least = bridge.payload_bytes as u64 * 2;
+    within("limits.broker_packet_bytes", packet, &(least..=BrokerLimits::PACKET_MAX))?;
+    within("limits.broker_queued_bytes", broker.queued_bytes as u64, &(packet..=u64::MAX))
 }
 
-fn owner(key: &str, name: &str) -> Result<Owner, ConfigError> {
-    Owner::new(name).map_err(|e: NameError| bad(key, format!("this cannot be the name of a BAL: it {e}")))
+pub(super) fn bad(key: &str, why: impl Into<String>) -> ConfigError {
+    SettingError::bad(key, why).into()
 }
 
-pub(super) fn bad(key: &str, why: String) -> ConfigError {
-    ConfigError::Bad { key: key.to_owned(), why }
-}
-
-pub(super) fn shown(settings: &Settings) -> String {
-    let shown = serde_json::to_value(settings).map(without_credentials);
-    shown.map_or_else(|e| format!("(cannot be shown: {e})"), |value| format!("{value:#}"))
+impl Settings {
+    /// The settings as JSON, with secrets hidden.
+    pub fn shown(&self) -> String {
+        let shown = serde_json::to_value(self).map(without_credentials);
+        shown.map_or_else(|e| format!("(cannot be shown: {e})"), |value| format!("{value:#}"))
+    }
 }
 
 /// User names, passwords and queries of URLs are no one's business, at whichever key.

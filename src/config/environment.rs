@@ -1,16 +1,15 @@
 //! The layer of the environment: `BRIDGE__SECTION__KEY`. `config/bridge.toml` explains the form to operators.
 
 use super::check::{ConfigError, bad};
-use super::fields::{Kind, kind_of};
-use super::{Settings, layers};
-use config::{Map, Value, ValueKind};
+use super::fields::Kind;
+use super::layers;
+use super::sections::kind_at;
+use config::{Map, Value};
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
 
 const PREFIX: &str = "BRIDGE__";
 const SEPARATOR: &str = "__";
-/// Where values come from, for the library.
-const ORIGIN: &str = "the environment";
 /// What all variables that look like ours begin with.
 const FAMILY: &str = "BRIDGE_";
 /// Arguments of commands that the environment can give as well.
@@ -29,12 +28,13 @@ pub(super) fn layer(variables: &HashMap<String, OsString>) -> Result<Map<String,
     // A whole table comes before what it holds, so that the latter is over it.
     for (name, value) in variables.iter().collect::<BTreeMap<_, _>>() {
         let Some(rest) = name.strip_prefix(PREFIX) else { continue };
-        let Some(text) = value.to_str() else {
-            return Err(bad(name, "is not UTF-8".into()));
-        };
+        let text = value.to_str().ok_or_else(|| bad(name, "is not UTF-8"))?;
         let path = path_of(rest);
-        let kind = kind_of::<Settings>(&path.iter().map(String::as_str).collect::<Vec<_>>());
-        put(&mut layer, &path, value_of(kind, text).map_err(|why| bad(name, why))?);
+        let kind = kind_at(&path.iter().map(String::as_str).collect::<Vec<_>>());
+        let value = value_of(&kind, text).map_err(|why| bad(name, why))?;
+        let inside = |value: Value, key: String| Value::from(Map::from([(key, value)]));
+        let whole = path.into_iter().rev().fold(value, inside);
+        layers::overlay(&mut layer, whole.into_table().unwrap_or_default());
     }
     Ok(layer)
 }
@@ -46,9 +46,9 @@ fn path_of(rest: &str) -> Vec<String> {
     let mut rest = Some(rest);
     while let Some(text) = rest {
         let at: Vec<&str> = path.iter().map(String::as_str).collect();
-        let (key, more) = match kind_of::<Settings>(&at) {
+        let (key, more) = match kind_at(&at) {
             // What follows an app is nothing of ours, so its name may have the separator in it.
-            Kind::Names if kind_of::<Settings>(&[&at[..], &["_"]].concat()) == Kind::Text => (own_name(text), None),
+            Kind::Names if kind_at(&[&at[..], &["_"]].concat()) == Kind::Text => (own_name(text), None),
             Kind::Names => text
                 .rsplit_once(SEPARATOR)
                 .map_or_else(|| (own_name(text), None), |(name, key)| (own_name(name), Some(key))),
@@ -67,14 +67,12 @@ fn own_name(name: &str) -> String {
 }
 
 /// Lists and tables are TOML; a list may also be texts with commas between.
-fn value_of(kind: Kind, text: &str) -> Result<Value, String> {
-    let origin = ORIGIN.to_owned();
+fn value_of(kind: &Kind, text: &str) -> Result<Value, String> {
     let start = text.trim_start().chars().next();
     match kind {
         Kind::List if start != Some('[') => {
             let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
-            let list = parts.map(|part| Value::new(Some(&origin), ValueKind::String(part.to_owned())));
-            Ok(Value::new(Some(&origin), ValueKind::Array(list.collect())))
+            Ok(parts.collect::<Vec<_>>().into())
         }
         Kind::Section(_) | Kind::Names if start != Some('{') => Err(wanted(kind)),
         Kind::List | Kind::Section(_) | Kind::Names => {
@@ -85,28 +83,13 @@ fn value_of(kind: Kind, text: &str) -> Result<Value, String> {
                     + if is_json { "; this is JSON: in TOML `=` stands between key and value, not `:`" } else { "" }
             })
         }
-        _ => Ok(Value::new(Some(&origin), ValueKind::String(text.to_owned()))),
+        _ => Ok(text.into()),
     }
 }
 
-fn wanted(kind: Kind) -> String {
-    let example = if kind == Kind::List { "[\"a\", \"b\"]" } else { "{ \"com.example.chat\" = \"client1\" }" };
+fn wanted(kind: &Kind) -> String {
+    let example = if *kind == Kind::List { "[\"a\", \"b\"]" } else { "{ \"com.example.chat\" = \"client1\" }" };
     format!("wants {kind}, in TOML and on one line, such as '{example}'")
-}
-
-fn put(table: &mut Map<String, Value>, path: &[String], value: Value) {
-    let Some((key, rest)) = path.split_first() else { return };
-    if rest.is_empty() {
-        table.insert(key.clone(), value);
-        return;
-    }
-    let inner = table.entry(key.clone()).or_insert_with(|| Value::from(Map::<String, Value>::new()));
-    if !matches!(inner.kind, ValueKind::Table(_)) {
-        *inner = Value::from(Map::<String, Value>::new());
-    }
-    if let ValueKind::Table(inner) = &mut inner.kind {
-        put(inner, rest, value);
-    }
 }
 
 /// Refuses variables that are meant for a key and would be passed over, such as `BRIDGE_CCS_HOST`.
@@ -116,16 +99,11 @@ pub(super) fn refuse_misspelt<'a>(names: impl Iterator<Item = &'a String>) -> Re
         let (bare, is_ours) = (single(name), name.starts_with(PREFIX));
         // Of those in our form, unknown keys are refused by their sections; here are those with too few underscores.
         let least = if is_ours { 1.0 } else { MISSPELT };
-        if is_ours && known.contains(&name.to_uppercase()) {
-            continue;
-        }
         // Most of an environment is nothing of ours; a look at the first letters spares the comparison.
-        if !bare.starts_with(['B', 'b']) {
+        if !bare.starts_with('B') || is_ours && known.contains(&name.to_uppercase()) {
             continue;
         }
-        let similarity = |key: &String| strsim::normalized_damerau_levenshtein(&bare, &single(key));
-        let nearest = known.iter().map(|key| (similarity(key), key)).max_by(|a, b| a.0.total_cmp(&b.0));
-        if let Some((_, key)) = nearest.filter(|(similarity, _)| *similarity >= least) {
+        if let Some((_, key)) = layers::nearest(&bare, known.iter().map(|key| (single(key), key)), least) {
             return Err(bad(name, format!("is no variable of the bridge; did you mean `{key}`?")));
         }
     }
@@ -134,7 +112,7 @@ pub(super) fn refuse_misspelt<'a>(names: impl Iterator<Item = &'a String>) -> Re
 
 /// Variables that begin like a section of ours and are not read: to be warned of.
 pub(super) fn unread<'a>(names: impl Iterator<Item = &'a String>) -> Vec<String> {
-    let Kind::Section(sections) = kind_of::<Settings>(&[]) else { return Vec::new() };
+    let Kind::Section(sections) = kind_at(&[]) else { return Vec::new() };
     let sections: Vec<String> = sections.iter().map(|section| format!("{FAMILY}{section}_").to_uppercase()).collect();
     let is_unread = |name: &&String| {
         let bare = name.to_uppercase();
@@ -159,7 +137,7 @@ fn keys() -> Vec<String> {
     let mut keys = Vec::new();
     let mut paths: Vec<Vec<&'static str>> = vec![Vec::new()];
     while let Some(path) = paths.pop() {
-        match kind_of::<Settings>(&path) {
+        match kind_at(&path) {
             Kind::Section(fields) => paths.extend(fields.iter().map(|field| [&path[..], &[*field]].concat())),
             _ => keys.push(format!("{PREFIX}{}", path.join(SEPARATOR)).to_uppercase()),
         }

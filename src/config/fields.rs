@@ -1,13 +1,14 @@
 //! What the settings are made of, asked of serde, so that no second list of keys exists.
 
-use serde::de::{self, Deserialize, DeserializeSeed, Deserializer, IntoDeserializer, MapAccess, Visitor};
-use std::fmt;
+use serde::de::value::MapDeserializer;
+use serde::de::{self, DeserializeOwned, Deserializer, IntoDeserializer, Visitor};
+use std::{fmt, iter};
 
 /// What stands at a place in the settings.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Kind {
     /// A section with these keys.
-    Section(&'static [&'static str]),
+    Section(Vec<&'static str>),
     /// A table whose keys are names of the operator's own: apps, BALs, projects.
     Names,
     /// One of these words.
@@ -39,7 +40,7 @@ impl fmt::Display for Kind {
 }
 
 /// What stands at `path` in a `T`.
-pub(super) fn kind_of<'de, T: Deserialize<'de>>(path: &[&str]) -> Kind {
+pub(super) fn kind_of<T: DeserializeOwned>(path: &[&str]) -> Kind {
     match T::deserialize(Asker { path }) {
         Err(Answer(kind)) => kind,
         Ok(_) => Kind::Unknown,
@@ -49,6 +50,14 @@ pub(super) fn kind_of<'de, T: Deserialize<'de>>(path: &[&str]) -> Kind {
 /// Walks along `path` into a type, and answers with what the type there asks for.
 struct Asker<'a> {
     path: &'a [&'a str],
+}
+
+impl Asker<'_> {
+    /// Goes into the table that stands here, which is a `kind`, or stops.
+    fn step<'de, V: Visitor<'de>>(&self, kind: Kind, visitor: V) -> Result<V::Value, Answer> {
+        let Some((key, path)) = self.path.split_first() else { return Err(Answer(kind)) };
+        visitor.visit_map(MapDeserializer::new(iter::once((*key, Asker { path }))))
+    }
 }
 
 #[derive(Debug)]
@@ -85,11 +94,11 @@ impl<'de> Deserializer<'de> for Asker<'_> {
         fields: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Answer> {
-        if self.path.is_empty() { Err(Answer(Kind::Section(fields))) } else { visitor.visit_map(self) }
+        self.step(Kind::Section(fields.to_vec()), visitor)
     }
 
     fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Answer> {
-        if self.path.is_empty() { Err(Answer(Kind::Names)) } else { visitor.visit_map(self) }
+        self.step(Kind::Names, visitor)
     }
 
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Answer> {
@@ -116,35 +125,33 @@ impl<'de> Deserializer<'de> for Asker<'_> {
         Kind::Number => deserialize_u8 deserialize_u16 deserialize_u32 deserialize_u64 deserialize_u128;
         Kind::Switch => deserialize_bool;
         Kind::List => deserialize_seq;
+        // A key that the section does not have.
+        Kind::Unknown => deserialize_ignored_any;
     }
 
     serde::forward_to_deserialize_any! {
-        f32 f64 bytes byte_buf unit unit_struct tuple tuple_struct identifier ignored_any
+        f32 f64 bytes byte_buf unit unit_struct tuple tuple_struct identifier
     }
 }
 
-impl<'de> MapAccess<'de> for Asker<'_> {
-    type Error = Answer;
+impl<'de> IntoDeserializer<'de, Answer> for Asker<'_> {
+    type Deserializer = Self;
 
-    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Answer> {
-        self.path.first().map(|key| seed.deserialize((*key).into_deserializer())).transpose()
-    }
-
-    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Answer> {
-        seed.deserialize(Asker { path: self.path.get(1..).unwrap_or_default() })
+    fn into_deserializer(self) -> Self {
+        self
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Settings;
+    use crate::config::sections::kind_at;
 
     #[test]
     fn what_stands_at_a_place_is_known() {
-        let at = |path: &[&str]| kind_of::<Settings>(path);
+        let at = kind_at;
         assert!(matches!(at(&[]), Kind::Section(sections) if sections.contains(&"limits")));
-        assert_eq!(at(&["store"]), Kind::Section(&["path"]));
+        assert_eq!(at(&["store"]), Kind::Section(vec!["path"]));
         assert_eq!(at(&["ccs", "window"]), Kind::Number);
         assert_eq!(at(&["ccs", "api_key"]), Kind::Text);
         assert_eq!(at(&["ops", "listen"]), Kind::Text);
@@ -154,7 +161,9 @@ mod tests {
         assert_eq!(at(&["fcm", "projects"]), Kind::Names);
         assert_eq!(at(&["fcm", "projects", "shop", "on_ambiguous"]), Kind::OneOf(&["retry", "report"]));
         assert_eq!((at(&["routes"]), at(&["routes", "com.example"])), (Kind::Names, Kind::Text));
-        assert!(matches!(at(&["bals", "client1"]), Kind::Section(&["ack"])));
+        assert!(at(&["bals", "client1"]) == Kind::Section(vec!["ack"]));
         assert_eq!(at(&["ccs", "widnow"]), Kind::Unknown);
+        assert_eq!((at(&["limits", "queue_rows"]), at(&["limits", "broker_inflight"])), (Kind::Number, Kind::Number));
+        assert!(matches!(at(&["limits"]), Kind::Section(keys) if keys.contains(&"broker_inflight")));
     }
 }

@@ -1,7 +1,8 @@
 //! The files that keys name: they can be read, and they are not given in place of their names.
 
 use super::check::{ConfigError, bad};
-use super::{BrokerKind, Engine, Settings, transports};
+use super::{Engine, Settings, transports};
+use crate::ops::setting::Settings as _;
 use serde_json::Value;
 use std::fs::File;
 use std::io;
@@ -49,40 +50,27 @@ fn is_path(key: &str) -> bool {
     key.ends_with("_file") || ["store.path", "broker.data"].contains(&key)
 }
 
-/// Checks that each file that `run` reads can be read. Nothing is said of what is in it.
-pub(super) fn check(settings: &Settings) -> Result<(), ConfigError> {
-    let (ccs, broker) = (&settings.ccs, &settings.broker);
-    let mut named: Vec<(String, &Option<PathBuf>)> = Vec::new();
-    if transports::runs_ccs(ccs, &settings.transport)? {
-        named.extend([("ccs.api_key_file".into(), &ccs.api_key_file), ("ccs.ca_file".into(), &ccs.ca_file)]);
-    }
-    let projects = settings.fcm.configured();
-    for (transport, fcm) in &projects {
-        let section = transports::section(transport);
-        named.push((format!("{section}.credentials_file"), &fcm.credentials_file));
-        named.push((format!("{section}.ca_file"), &fcm.ca_file));
-    }
-    match (settings.mqtt.broker, broker.engine) {
-        (BrokerKind::External, _) => named.push(("mqtt.ca_file".into(), &settings.mqtt.ca_file)),
-        (BrokerKind::Embedded, Engine::Rumqttd) => {}
-        (BrokerKind::Embedded, Engine::Embedded) => {
-            named.extend([
-                ("broker.users_file".into(), &broker.users_file),
-                ("broker.jwt_secret_file".into(), &broker.jwt_secret_file),
-                ("broker.jwt_key_file".into(), &broker.jwt_key_file),
-                ("broker.jwt_jwks_file".into(), &broker.jwt_jwks_file),
-            ]);
-            if [broker.listen_tls, broker.listen_wss].iter().any(|listen| listen.address().is_some()) {
-                named.extend([
-                    ("broker.cert_file".into(), &broker.cert_file),
-                    ("broker.key_file".into(), &broker.key_file),
-                    ("broker.client_ca_file".into(), &broker.client_ca_file),
-                ]);
-            }
+impl Settings {
+    /// Checks that each file that `run` reads can be read; what is in it is for the parts to see.
+    ///
+    /// # Errors
+    /// Names the key, and why its file cannot be read.
+    pub fn check_files(&self) -> Result<(), ConfigError> {
+        let mut named: Vec<(String, PathBuf)> = Vec::new();
+        if transports::runs_ccs(self)? {
+            named.extend(self.ccs.files("ccs"));
         }
+        for (transport, fcm) in self.fcm.configured() {
+            named.extend(fcm.files(&transports::section(&transport)));
+        }
+        match self.engine() {
+            None => named.extend(self.mqtt.client.files("mqtt")),
+            Some(Engine::Rumqttd) => {}
+            Some(Engine::Embedded) => named.extend(self.broker.files_in_use()),
+        }
+        let missing = named.iter().find_map(|(key, path)| Some((key, path, readable(path).err()?)));
+        missing.map_or(Ok(()), |(key, path, error)| Err(unreadable(key, path, &error)))
     }
-    let missing = named.iter().find_map(|(key, path)| Some((key, path.as_deref()?, readable(path.as_deref()?).err()?)));
-    missing.map_or(Ok(()), |(key, path, error)| Err(unreadable(key, path, &error)))
 }
 
 fn readable(path: &Path) -> io::Result<()> {
@@ -96,7 +84,7 @@ pub(super) fn unreadable(key: &str, path: &Path, error: &io::Error) -> ConfigErr
         _ => String::new(),
     };
     let origin = if key.ends_with("credentials_file") { " (or GOOGLE_APPLICATION_CREDENTIALS)" } else { "" };
-    bad(key, format!("{origin} names a file that cannot be read: {error}{hint}").trim_start().to_owned())
+    bad(key, format!("{origin} names a file that cannot be read: {error}{hint}").trim_start())
 }
 
 #[cfg(test)]

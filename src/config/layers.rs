@@ -2,9 +2,11 @@
 //! value: any value may be a secret, at the wrong place too.
 
 use super::check::{ConfigError, bad};
-use super::fields::{Kind, kind_of};
+use super::fields::Kind;
+use super::sections::{Sections, kind_at};
 use super::{Settings, environment, files};
-use config::{Config, File, FileFormat, Map, Source, Value, ValueKind};
+use crate::ops::setting::SettingError;
+use config::{File, FileFormat, Map, Source, Value, ValueKind};
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::path::Path;
@@ -16,21 +18,24 @@ const MEANT: f64 = 0.6;
 /// The key of `[routes]` that is no app.
 const DEFAULT_BAL: &str = "default_bal";
 
-/// The layers, each key in its form, but not compared with each other.
-pub(super) fn read(file: Option<&Path>, environment: &HashMap<String, OsString>) -> Result<Settings, ConfigError> {
-    let mut builder = Config::builder();
-    if let Some(path) = file {
-        let table = Table(toml(&text(path)?).map_err(|why| ConfigError::Form(format!("{} {why}", path.display())))?);
-        known_keys(&table.0, &mut Vec::new())?;
-        builder = builder.add_source(table);
-    }
+/// The layers, each key in its form, but not compared with each other; and the first number that is out of its range.
+pub(super) fn read(
+    file: Option<&Path>,
+    environment: &HashMap<String, OsString>,
+) -> Result<(Settings, Option<SettingError>), ConfigError> {
+    let mut values = match file {
+        Some(path) => toml(&text(path)?).map_err(|why| ConfigError::Form(format!("{} {why}", path.display())))?,
+        None => Map::new(),
+    };
+    known_keys(&values, &mut Vec::new())?;
     environment::refuse_misspelt(environment.keys())?;
-    let table = Table(environment::layer(environment)?);
-    known_keys(&table.0, &mut Vec::new())?;
-    let layers = builder.add_source(table).build().map_err(|error| fault(&error))?;
-    let settings: Settings = layers.try_deserialize().map_err(|error| fault(&error))?;
+    let layer = environment::layer(environment)?;
+    known_keys(&layer, &mut Vec::new())?;
+    overlay(&mut values, layer);
+    let mut sections = Sections::new(values);
+    let settings = Settings::compose(&mut sections)?;
     files::no_contents(&settings)?;
-    Ok(settings)
+    Ok((settings, sections.out_of_range))
 }
 
 fn text(path: &Path) -> Result<String, ConfigError> {
@@ -59,25 +64,21 @@ pub(super) fn toml(text: &str) -> Result<Map<String, Value>, String> {
     })
 }
 
-/// A layer that was read already.
-#[derive(Debug, Clone)]
-struct Table(Map<String, Value>);
-
-impl Source for Table {
-    fn clone_into_box(&self) -> Box<dyn Source + Send + Sync> {
-        Box::new(self.clone())
-    }
-
-    fn collect(&self) -> Result<Map<String, Value>, config::ConfigError> {
-        Ok(self.0.clone())
+/// Puts what `over` sets above what `table` sets.
+pub(super) fn overlay(table: &mut Map<String, Value>, over: Map<String, Value>) {
+    for (key, value) in over {
+        match (table.get_mut(&key).map(|under| &mut under.kind), value.kind) {
+            (Some(ValueKind::Table(under)), ValueKind::Table(over)) => overlay(under, over),
+            (_, kind) => drop(table.insert(key, kind.into())),
+        }
     }
 }
 
 /// Refuses keys that do not exist, with the nearest right name.
 fn known_keys<'a>(table: &'a Map<String, Value>, path: &mut Vec<&'a str>) -> Result<(), ConfigError> {
-    let kind = kind_of::<Settings>(path);
+    let kind = kind_at(path);
     for (key, value) in table {
-        match kind {
+        match &kind {
             Kind::Section(fields) if !fields.contains(&key.as_str()) => return Err(unknown(key, fields, path)),
             Kind::Names if *path == ["routes"] => known_route(key, value)?,
             _ => {}
@@ -99,35 +100,42 @@ fn known_route(key: &str, value: &Value) -> Result<(), ConfigError> {
     }
     match value.kind {
         ValueKind::String(_) => Ok(()),
-        _ => Err(bad(&format!("routes.\"{key}\""), "wants the name of a BAL, as text".into())),
+        _ => Err(bad(&format!("routes.\"{key}\""), "wants the name of a BAL, as text")),
     }
 }
 
 fn unknown(key: &str, known: &[&str], path: &[&str]) -> ConfigError {
     let full = |key: &str| path.iter().chain([&key]).copied().collect::<Vec<_>>().join(".");
-    let nearest = known
-        .iter()
-        .map(|name| (strsim::normalized_damerau_levenshtein(key, name), *name))
-        .filter(|(similarity, _)| *similarity >= SIMILAR)
-        .max_by(|a, b| a.0.total_cmp(&b.0))
-        .map(|(_, name)| full(name));
+    let nearest = nearest(key, known.iter().map(|name| (*name, ())), SIMILAR).map(|(name, ())| full(name));
     ConfigError::UnknownKey { key: full(key), nearest }
 }
 
-/// What the library found wrong, without the value, which it would quote.
-fn fault(error: &config::ConfigError) -> ConfigError {
+/// The word that is most like `wanted`, if it is like it at least, and what belongs to it.
+pub(super) fn nearest<W: AsRef<str>, T>(
+    wanted: &str,
+    known: impl Iterator<Item = (W, T)>,
+    least: f64,
+) -> Option<(W, T)> {
+    let similarity = |word: &W| strsim::normalized_damerau_levenshtein(wanted, word.as_ref());
+    let like = known.map(|(word, of)| (similarity(&word), (word, of))).filter(|(similarity, _)| *similarity >= least);
+    like.max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, found)| found)
+}
+
+/// What the library found wrong in `section`, without the value, which it would quote.
+pub(super) fn fault(section: &str, error: &config::ConfigError) -> ConfigError {
     let (key, own) = match error {
-        config::ConfigError::Type { key: Some(key), .. } => (key, None),
-        config::ConfigError::At { key: Some(key), error, .. } => match &**error {
+        config::ConfigError::Type { key, .. } => (key, None),
+        config::ConfigError::At { key, error, .. } => match &**error {
             config::ConfigError::Message(own) => (key, Some(own)),
             _ => (key, None),
         },
-        _ => return ConfigError::Form("a value has the wrong form".into()),
+        _ => (&None, None),
     };
+    let key = key.as_ref().map_or_else(|| section.to_owned(), |key| format!("{section}.{key}"));
     let path: Vec<&str> = key.split('.').map(|part| part.split('[').next().unwrap_or(part)).collect();
-    match (kind_of::<Settings>(&path), own) {
+    match (kind_at(&path), own) {
         // Only types of ours refuse a text, and they do not repeat it.
-        (Kind::Text, Some(own)) => bad(key, own.clone()),
-        (kind, _) => bad(key, format!("wants {kind}")),
+        (Kind::Text, Some(own)) => bad(&key, own.clone()),
+        (kind, _) => bad(&key, format!("wants {kind}")),
     }
 }

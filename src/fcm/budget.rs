@@ -6,6 +6,7 @@
 //! and after FCM itself stopped it, however short that was.
 
 use super::bucket::{Bucket, Rate};
+use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -29,8 +30,9 @@ const MINUTE_BURST_PART: u32 = 4;
 /// Of a device's limit in an hour, what may go as fast as the minute allows.
 const HOUR_BURST_PART: u32 = 5;
 
-/// How much may go.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// How much may go. What is set is the project's share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "u32", into = "u32")]
 pub struct Quotas {
     /// Messages of the project in a minute.
     pub project_per_minute: u32,
@@ -44,6 +46,18 @@ pub struct Quotas {
 impl Default for Quotas {
     fn default() -> Self {
         Self { project_per_minute: 600_000, device_per_minute: 240, device_per_hour: 5_000 }
+    }
+}
+
+impl From<u32> for Quotas {
+    fn from(project_per_minute: u32) -> Self {
+        Self { project_per_minute, ..Self::default() }
+    }
+}
+
+impl From<Quotas> for u32 {
+    fn from(quotas: Quotas) -> Self {
+        quotas.project_per_minute
     }
 }
 

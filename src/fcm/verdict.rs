@@ -61,7 +61,8 @@ pub enum Access {
 }
 
 /// What becomes of a message of which nobody knows whether FCM took it: its request was written, and no answer came.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum OnAmbiguous {
     /// It is sent again, marked: rather twice than never.
     Retry,

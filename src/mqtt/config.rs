@@ -2,10 +2,13 @@
 
 use super::tls;
 use crate::chat::principal::Senders;
+use crate::chat::topic::CLIENT_FILTERS;
 use crate::ops::files::read_secret;
+use crate::ops::setting::settings;
 use crate::secret::Secret;
 use bytes::Bytes;
-use rumqttc_v5::{Broker, valid_filter, valid_topic};
+use rumqttc_v5::Broker;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,44 +16,47 @@ use std::time::Duration;
 use tokio_rustls::rustls;
 use url::{Host, Url};
 
-/// How to reach an external broker, and what to ask of it.
-#[derive(Debug, Clone)]
-pub struct ClientConfig {
-    /// `mqtt://`, `mqtts://`, `ws://` or `wss://`, with a host. Without a port: 1883, 8883, 80, 443.
-    pub url: String,
-    /// Which key of the configuration says so, for log lines.
-    pub url_key: &'static str,
-    /// Who the bridge is, for the broker's access rules.
-    pub username: Option<String>,
-    /// The password that goes with it.
-    pub password: Option<Secret>,
-    /// Where the password is read again before each log-in.
-    pub password_file: Option<PathBuf>,
-    /// The broker keeps the bridge's session under this name: fixed, and used by nobody else.
-    pub client_id: String,
-    /// Which MQTT version to speak.
-    pub version: Version,
-    /// Certificate authorities to trust instead of the platform's, PEM.
-    pub ca_file: Option<PathBuf>,
-    /// Topic filters to subscribe, each with QoS 1.
-    pub filters: Vec<String>,
-    /// Filters that an earlier release subscribed to under this client id: taken back, because a broker may deliver a
-    /// message once for each filter that matches. They stand in where the broker refuses [`Self::filters`].
-    pub former_filters: Vec<String>,
-    /// What the broker publishes when the connection ends without a DISCONNECT.
-    pub will: Option<Will>,
-    /// Who publishes what comes from the broker.
-    pub senders: Senders,
-    /// Limits with names.
-    pub limits: ClientLimits,
+settings! {
+    /// How to reach an external broker, and what to ask of it.
+    pub struct ClientConfig {
+        /// `mqtt://`, `mqtts://`, `ws://` or `wss://`, with a host. Without a port: 1883, 8883, 80, 443.
+        pub url: String = "mqtt://127.0.0.1:1883".to_owned();
+        /// Which MQTT version to speak.
+        pub version: Version = Version::V5;
+        /// Who the bridge is, for the broker's access rules.
+        pub username: Option<String> = None;
+        /// The password that goes with it.
+        pub password: Option<Secret> = None;
+        /// Where the password is read again before each log-in.
+        pub password_file: Option<PathBuf> = None;
+        /// The broker keeps the bridge's session under this name: fixed, and used by nobody else.
+        pub client_id: String = "fcm-mqtt-bridge".to_owned();
+        /// Certificate authorities to trust instead of the platform's, PEM.
+        pub ca_file: Option<PathBuf> = None;
+        /// Which key of the configuration names the URL, for log lines.
+        #[serde(skip)] pub url_key: &'static str = "mqtt.url";
+        /// Topic filters to subscribe, each with QoS 1.
+        #[serde(skip)] pub filters: Vec<String> = CLIENT_FILTERS.map(str::to_owned).to_vec();
+        /// Filters that an earlier release subscribed to under this client id: taken back, because a broker may deliver
+        /// a message once for each filter that matches. They stand in where the broker refuses [`Self::filters`].
+        #[serde(skip)] pub former_filters: Vec<String> = Vec::new();
+        /// What the broker publishes when the connection ends without a DISCONNECT.
+        #[serde(skip)] pub will: Option<Will> = None;
+        /// Who publishes what comes from the broker.
+        #[serde(skip)] pub senders: Senders = Senders::Anonymous;
+        /// Limits with names.
+        #[serde(skip)] pub limits: ClientLimits = ClientLimits::default();
+    }
 }
 
 /// An MQTT version.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Version {
     /// MQTT 5.
+    #[serde(rename = "5")]
     V5,
     /// MQTT 3.1.1.
+    #[serde(rename = "3.1.1")]
     V311,
 }
 
@@ -178,23 +184,6 @@ pub enum ClientError {
         /// What the system says.
         source: std::io::Error,
     },
-    /// A bridge that reads nothing.
-    #[error("there is no topic filter to subscribe")]
-    NoFilter,
-    /// Not an MQTT topic filter.
-    #[error("`{0}` is not an MQTT topic filter")]
-    Filter(String),
-    /// Not an MQTT topic name.
-    #[error("the will's topic `{0}` is not an MQTT topic")]
-    WillTopic(String),
-    /// A limit outside of what it can be.
-    #[error("the limit `{name}` must be {must}")]
-    Limit {
-        /// Which limit.
-        name: &'static str,
-        /// What it may be.
-        must: &'static str,
-    },
 }
 
 impl ClientConfig {
@@ -214,18 +203,7 @@ impl ClientConfig {
         if self.password.is_some() && self.username.is_none() {
             return Err(ClientError::PasswordAlone);
         }
-        if self.filters.is_empty() {
-            return Err(ClientError::NoFilter);
-        }
-        if let Some(bad) = self.filters.iter().find(|filter| !valid_filter(filter)) {
-            return Err(ClientError::Filter(bad.clone()));
-        }
-        match &self.will {
-            Some(will) if will.topic.is_empty() || !valid_topic(&will.topic) => {
-                Err(ClientError::WillTopic(will.topic.clone()))
-            }
-            _ => Ok(()),
-        }
+        Ok(())
     }
 }
 
@@ -233,35 +211,6 @@ impl ClientLimits {
     /// The keep-alive as it goes over the wire: whole seconds in 16 bits.
     pub(super) fn keep_alive_secs(&self) -> u16 {
         u16::try_from(self.keep_alive.as_secs()).unwrap_or(u16::MAX)
-    }
-
-    fn check(&self) -> Result<(), ClientError> {
-        let bad = |name, must| Err(ClientError::Limit { name, must });
-        if self.max_packet_bytes < 1024 {
-            return bad("max_packet_bytes", "1024 at least");
-        }
-        if self.inflight == 0 {
-            return bad("inflight", "1 at least");
-        }
-        // 0 would switch the pings off, and a dead connection would never be noticed.
-        if !(1..=u64::from(u16::MAX)).contains(&self.keep_alive.as_secs()) {
-            return bad("keep_alive", "1 to 65535 seconds");
-        }
-        if self.retry_min.is_zero() || self.retry_min > self.retry_max {
-            return bad("retry_min", "above 0 and not above retry_max");
-        }
-        for (name, limit) in [
-            ("connect", self.connect),
-            ("answer", self.answer),
-            ("reader_probe", self.reader_probe),
-            ("refusal_pause", self.refusal_pause),
-            ("redelivery", self.redelivery),
-        ] {
-            if limit.is_zero() {
-                return bad(name, "above 0");
-            }
-        }
-        Ok(())
     }
 }
 
@@ -296,7 +245,6 @@ impl fmt::Debug for Endpoint {
 
 impl Plan {
     pub(super) fn new(config: ClientConfig) -> Result<Self, ClientError> {
-        config.limits.check()?;
         config.check_names()?;
         let url = Url::parse(&config.url)?;
         if !url.username().is_empty() || url.password().is_some() {
@@ -363,21 +311,7 @@ mod tests {
     use super::*;
 
     fn config(url: &str) -> ClientConfig {
-        ClientConfig {
-            url: url.into(),
-            url_key: "mqtt.url",
-            username: None,
-            password: None,
-            password_file: None,
-            client_id: "bridge".into(),
-            version: Version::V5,
-            ca_file: None,
-            filters: vec!["+/self/#".into()],
-            former_filters: Vec::new(),
-            will: None,
-            senders: Senders::Anonymous,
-            limits: ClientLimits::default(),
-        }
+        ClientConfig { url: url.into(), ..ClientConfig::default() }
     }
 
     fn refused(change: impl FnOnce(&mut ClientConfig)) -> ClientError {
@@ -424,25 +358,6 @@ mod tests {
     fn names_are_checked() {
         assert!(matches!(refused(|c| c.client_id.clear()), ClientError::NoClientId));
         assert!(matches!(refused(|c| c.password = Some(Secret::new("x"))), ClientError::PasswordAlone));
-        assert!(matches!(refused(|c| c.filters.clear()), ClientError::NoFilter));
-        assert!(matches!(refused(|c| c.filters.push("a/#/b".into())), ClientError::Filter(f) if f == "a/#/b"));
-        let will = Will { topic: "a/+".into(), payload: Bytes::new(), qos: 1, retain: true };
-        assert!(matches!(refused(|c| c.will = Some(will)), ClientError::WillTopic(_)));
-    }
-
-    #[test]
-    fn limits_are_checked() {
-        for (name, change) in [
-            ("inflight", (|l| l.inflight = 0) as fn(&mut ClientLimits)),
-            ("keep_alive", |l| l.keep_alive = Duration::ZERO),
-            ("keep_alive", |l| l.keep_alive = Duration::from_secs(65_536)),
-            ("retry_min", |l| l.retry_min = Duration::from_secs(60)),
-            ("max_packet_bytes", |l| l.max_packet_bytes = 0),
-            ("answer", |l| l.answer = Duration::ZERO),
-        ] {
-            let error = refused(|c| change(&mut c.limits));
-            assert!(matches!(error, ClientError::Limit { name: n, .. } if n == name), "{name}: {error}");
-        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! `/healthz`, `/readyz` and `/metrics`: plain HTTP, on loopback unless the configuration says otherwise.
 
 use super::metrics::Metrics;
+use super::setting::{listen, settings};
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
@@ -44,6 +45,14 @@ impl Readiness {
             store: "ok".to_owned(),
             intake: "taking".to_owned(),
         }
+    }
+}
+
+settings! {
+    /// `[ops]`
+    pub struct Ops {
+        /// Where `/healthz`, `/readyz` and `/metrics` are served.
+        #[serde(deserialize_with = "listen")] pub listen: SocketAddr = ([127, 0, 0, 1], 9090).into();
     }
 }
 

@@ -1,6 +1,7 @@
 //! Log set-up.
 
 use super::message_log::{MessageLog, TARGET};
+use super::setting::settings;
 use serde::{Deserialize, Serialize};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
@@ -15,6 +16,16 @@ pub enum Format {
     Text,
     /// One JSON object per line.
     Json,
+}
+
+settings! {
+    /// `[log]`
+    pub struct Log {
+        /// `error`, `warn`, `info`, `debug`, `trace`, or a filter per module.
+        pub level: String = "info".to_owned();
+        /// How lines look.
+        pub format: Format = Format::Text;
+    }
 }
 
 /// The filter was not understood. It is not repeated: what stands there may be meant for another place.

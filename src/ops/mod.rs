@@ -1,4 +1,4 @@
-//! Operation: clock, files, metrics, health, logs. A leaf that every shell may use.
+//! Operation: clock, files, metrics, health, logs, and what settings are made of. A leaf that every shell may use.
 
 pub mod clock;
 pub mod files;
@@ -7,3 +7,4 @@ pub mod logs;
 pub mod message_log;
 pub mod metrics;
 pub mod print;
+pub mod setting;

@@ -7,42 +7,6 @@ use std::time::Duration;
 /// handed over in its last second travels, too.
 pub const RECEIPT_GRACE_MS: u64 = 10 * 60 * 1000;
 
-/// How much the store holds.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Limits {
-    /// Deliveries of downstream messages that are still to be pushed. All of a message are taken, or none.
-    pub queue_rows: u64,
-    /// The bytes that are kept for them; what several recipients get counts once.
-    pub queue_bytes: u64,
-    /// Upstream messages not yet with their BAL.
-    pub spool_rows: u64,
-    /// The bytes of their payloads.
-    pub spool_bytes: u64,
-    /// How long what is settled is remembered, in hours.
-    pub history_hours: u64,
-    /// How many settled messages are remembered, each way. Costs 16 bytes of memory each.
-    pub history_rows: u64,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            queue_rows: 1_000_000,
-            queue_bytes: 2_000_000_000,
-            spool_rows: 1_000_000,
-            spool_bytes: 2_000_000_000,
-            history_hours: 24,
-            history_rows: 1_000_000,
-        }
-    }
-}
-
-impl Limits {
-    pub(super) fn history_ms(&self) -> u64 {
-        self.history_hours.saturating_mul(3_600_000)
-    }
-}
-
 /// Figures for metrics, at one moment: they follow the tables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct StoreFigures {

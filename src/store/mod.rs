@@ -61,6 +61,7 @@ mod figures;
 mod handle;
 mod presence;
 mod sessions;
+mod settings;
 pub mod sqlite;
 #[cfg(test)]
 mod tests;
@@ -73,7 +74,7 @@ pub use downstream::{
     NewPush, Recorded, Several, Taken,
 };
 pub use error::{CloseError, OpenError, StoreError, StoreHealth};
-pub use figures::{COMMIT_LIMITS, CommitTimes, Limits, QueueState, RECEIPT_GRACE_MS, Recovery, StoreFigures, Swept};
+pub use figures::{COMMIT_LIMITS, CommitTimes, QueueState, RECEIPT_GRACE_MS, Recovery, StoreFigures, Swept};
 pub use handle::{Committed, Store};
 pub use presence::{LastPresence, PRESENCE_KEPT_MS, PRESENCE_UNSURE_MS, PresenceChange};
 pub use sessions::{
@@ -82,6 +83,7 @@ pub use sessions::{
     Message, Page, QueueId, QueueRow, QueuedDocument, Retain, RowPage, SessionRecord, SessionSummary, Settled,
     SweptQueues, TakenDocument, Target, Will,
 };
+pub use settings::{Limits, Settings};
 pub use sqlite::Inspector;
 pub use trace::{INBOX, Summary, Trace, TraceDelivery, TraceMessage, TraceUpstream};
 pub use upstream::{Acks, Received, Route, Unrouted, Upstream};

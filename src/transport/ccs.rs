@@ -11,7 +11,6 @@ use super::Outlet;
 use super::core::{Admission, Message, Now, Pool, Replay, Service, Settings, Verdict};
 use super::dial::{Dialer, Security};
 use super::driver::{Driver, Nudge};
-use super::setting::{SettingError, within};
 use crate::ccs::event::{Answer, GroupResult};
 use crate::ccs::refusal;
 use crate::ccs::settings::SessionConfig;
@@ -19,6 +18,7 @@ use crate::chat::delivery::Fate;
 use crate::chat::id::{Token, short_hash};
 use crate::chat::push::Target;
 use crate::ops::files::{FileWatch, read_secret, reread};
+use crate::ops::setting::{Seconds, SettingError, Settings as _, path, settings};
 use crate::secret::Secret;
 use std::convert::Infallible;
 use std::path::PathBuf;
@@ -27,52 +27,48 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-/// Connections that one sender may have at most (CCS refused more).
-pub const CONNECTIONS_MAX: usize = 1000;
-/// Messages in flight that a connection may have at most: what the first CCS allowed.
-pub const WINDOW_MAX: usize = 1000;
-/// Longest wait for an answer that can be configured, in seconds.
-pub const ANSWER_SECONDS_MAX: u64 = 3600;
+/// Longest wait between attempts to connect.
 const REDIAL_MAX: Duration = Duration::from_secs(60);
 /// Devices of a group at most.
 const GROUP_MAX: usize = 20;
 /// News of other credentials that the driver has not looked at.
 const NUDGES: usize = 1;
 
-/// Where CCS is, who we are, and the limits.
-#[derive(Debug, Clone)]
-pub struct CcsConfig {
-    /// The host to connect to; its certificate has to be good for this name.
-    pub host: String,
-    /// The port; TLS from the first byte.
-    pub port: u16,
-    /// The XMPP domain, which is not the name of the host.
-    pub xmpp_domain: String,
-    /// The sender id (project number); with an `@` in it, the whole XMPP user.
-    pub sender_id: String,
-    /// The server key.
-    pub api_key: Secret,
-    /// Where the server key is read again.
-    pub api_key_file: Option<PathBuf>,
-    /// Certificates to trust, in PEM; without, those of the machine.
-    pub ca_file: Option<PathBuf>,
-    /// Most messages in flight on one connection, 1 to [`WINDOW_MAX`].
-    pub window: usize,
-    /// Kept open at the same time, 1 to [`CONNECTIONS_MAX`].
-    pub connections: usize,
-    /// How long an answer may take before its connection is suspected of losing answers.
-    pub answer: Duration,
-    /// How long a connection that takes nothing new is kept for the answers that it owes. Generous: closing it ourselves
-    /// loses them.
-    pub drain: Duration,
-    /// The beginning of the XMPP resource of every connection.
-    pub resource: String,
-    /// Bytes and depth of a stanza that is accepted from CCS.
-    pub limits: Limits,
-    /// Timeouts of one session.
-    pub timing: Timing,
-    /// Asks for the files to be read again, with each change of the number.
-    pub reload: watch::Receiver<u64>,
+settings! {
+    /// `[ccs]`: where CCS is, who we are, and the limits.
+    pub struct CcsConfig {
+        /// The host to connect to; its certificate has to be good for this name.
+        pub host: String = "fcm-xmpp.googleapis.com".to_owned();
+        /// The port; TLS from the first byte.
+        pub port: u16 = 5235;
+        /// The XMPP domain, which is not the name of the host.
+        "domain" pub xmpp_domain: String = "gcm.googleapis.com".to_owned();
+        /// The sender id (project number).
+        pub sender_id: String = String::new();
+        /// The server key.
+        pub api_key: Option<Secret> = None;
+        /// Where the server key is read again.
+        pub api_key_file: Option<PathBuf> = None;
+        /// Certificates to trust, in PEM; without, those of the machine.
+        pub ca_file: Option<PathBuf> = None;
+        /// Messages in flight on one connection: at most what the first CCS allowed.
+        pub window: usize = 100, in 1..=1_000;
+        /// Connections to keep: at most what one sender may have (CCS refused more).
+        pub connections: usize = 1, in 1..=1_000;
+        /// How long an answer may take before its connection is suspected of losing answers.
+        #[serde(with = "Seconds")] "answer_seconds" pub answer: Duration = Duration::from_secs(60), in 1..=3_600;
+        /// How long a connection that takes nothing new is kept for the answers that it owes. Generous: closing it
+        /// ourselves loses them.
+        #[serde(skip)] pub drain: Duration = Duration::from_secs(10 * 60);
+        /// The beginning of the XMPP resource of every connection.
+        #[serde(skip)] pub resource: String = "bridge".to_owned();
+        /// What is accepted from CCS.
+        #[serde(skip)] pub limits: Limits = Limits::default();
+        /// How long to wait for what.
+        #[serde(skip)] pub timing: Timing = Timing::default();
+        /// Asks for the files to be read again, with each change of the number.
+        #[serde(skip)] pub reload: watch::Receiver<u64> = watch::channel(0).1;
+    }
 }
 
 /// Why the transport cannot run at all.
@@ -97,23 +93,7 @@ pub enum Fatal {
 impl CcsConfig {
     /// The settings of Google's own service for a sender.
     pub fn new(sender_id: impl Into<String>, api_key: Secret) -> Self {
-        Self {
-            host: "fcm-xmpp.googleapis.com".to_owned(),
-            port: 5235,
-            xmpp_domain: "gcm.googleapis.com".to_owned(),
-            sender_id: sender_id.into(),
-            api_key,
-            api_key_file: None,
-            ca_file: None,
-            window: 100,
-            connections: 1,
-            answer: Duration::from_secs(60),
-            drain: Duration::from_secs(10 * 60),
-            resource: "bridge".to_owned(),
-            limits: Limits::default(),
-            timing: Timing::default(),
-            reload: watch::channel(0).1,
-        }
+        Self { sender_id: sender_id.into(), api_key: Some(api_key), ..Self::default() }
     }
 
     /// Checks the settings, and reads the certificates, without connecting.
@@ -124,23 +104,30 @@ impl CcsConfig {
         self.dialer().map(drop)
     }
 
-    fn dialer(&self) -> Result<Dialer, Fatal> {
-        let texts = [
-            ("host", self.host.as_str()),
-            ("domain", &self.xmpp_domain),
-            ("sender_id", &self.sender_id),
-            ("api_key", self.api_key.reveal()),
-            ("resource", &self.resource),
-        ];
-        if let Some((setting, _)) = texts.into_iter().find(|(_, text)| text.trim().is_empty()) {
-            return Err(SettingError::new(setting, "is empty").into());
+    /// Checks what is needed of the settings, but for the key.
+    ///
+    /// # Errors
+    /// When one has no value or one out of range. `section` is where the keys stand, or empty for the keys alone.
+    pub fn check_settings(&self, section: &str) -> Result<(), SettingError> {
+        let key = |name: &str| path(section, name);
+        if self.sender_id.trim().is_empty() {
+            return Err(SettingError::missing(key("sender_id"), "it is the user name at the CCS server"));
         }
-        let answer_seconds = usize::try_from(self.answer.as_secs()).unwrap_or(usize::MAX);
-        within(&[
-            ("window", self.window, WINDOW_MAX),
-            ("connections", self.connections, CONNECTIONS_MAX),
-            ("answer_seconds", answer_seconds, ANSWER_SECONDS_MAX as usize),
-        ])?;
+        if self.sender_id.contains(['@', '/', '\0']) || self.sender_id.chars().any(char::is_whitespace) {
+            return Err(SettingError::bad(key("sender_id"), "is the number alone, without `@` and what follows it"));
+        }
+        let texts = [("host", &self.host), ("domain", &self.xmpp_domain), ("resource", &self.resource)];
+        if let Some((name, _)) = texts.into_iter().find(|(_, text)| text.trim().is_empty()) {
+            return Err(SettingError::bad(key(name), "is empty"));
+        }
+        self.check_ranges(section)
+    }
+
+    fn dialer(&self) -> Result<Dialer, Fatal> {
+        self.check_settings("")?;
+        if self.key().reveal().trim().is_empty() {
+            return Err(SettingError::bad("api_key", "is empty").into());
+        }
         let security = Security::Tls { ca_file: self.ca_file.as_deref(), alpn: &[] };
         Ok(Dialer::new(&self.host, self.port, &security, "ccs.host")?)
     }
@@ -149,7 +136,7 @@ impl CcsConfig {
     fn read_again(mut self) -> Result<(Self, Arc<Dialer>), Fatal> {
         if let Some(path) = &self.api_key_file {
             let failed = |source| Fatal::KeyFile { path: path.clone(), source };
-            self.api_key = Secret::new(read_secret(path).map_err(failed)?);
+            self.api_key = Some(Secret::new(read_secret(path).map_err(failed)?));
         }
         let dialer = Arc::new(self.dialer()?);
         Ok((self, dialer))
@@ -169,16 +156,15 @@ impl CcsConfig {
         }
     }
 
+    fn key(&self) -> Secret {
+        self.api_key.clone().unwrap_or_default()
+    }
+
     fn session(&self, resource: String) -> SessionConfig {
-        let user = if self.sender_id.contains('@') {
-            self.sender_id.clone()
-        } else {
-            format!("{}@{}", self.sender_id, self.xmpp_domain)
-        };
         SessionConfig {
             xmpp_domain: self.xmpp_domain.clone(),
-            user,
-            key: self.api_key.clone(),
+            user: format!("{}@{}", self.sender_id, self.xmpp_domain),
+            key: self.key(),
             resource,
             window: self.window,
             limits: self.limits,

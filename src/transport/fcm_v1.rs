@@ -26,11 +26,11 @@ pub use token::AccountError;
 
 use super::core::{Pool, Replay, Settings};
 use super::driver::{Driver, Nudge};
-use super::setting::{SettingError, within};
 use super::{Outlet, http2};
 use crate::fcm::judge::unanswered;
 use crate::fcm::limits::ANSWER_MAX;
 use crate::ops::files::FileWatch;
+use crate::ops::setting::{SettingError, Settings as _, settings};
 use crate::transport::dial::TlsError;
 use address::{API, Address, TOKENS};
 use renewal::{Api, Renewal};
@@ -45,11 +45,6 @@ use tokio_util::sync::CancellationToken;
 pub const BASE_URL: &str = "https://fcm.googleapis.com";
 /// The key of the configuration that says where the metadata server is.
 const METADATA_HOST_KEY: &str = "fcm.metadata_host";
-/// Most connections that may be asked for.
-pub const CONNECTIONS_MAX: usize = 100;
-/// Most connections, if nothing else is said: they carry the default quota of 10 000/s at up to 160 ms for each answer.
-/// They are opened as they are needed, so those beyond the need cost nothing.
-const CONNECTIONS: usize = 16;
 /// Requests at a time on one connection: what FCM takes.
 pub const STREAMS_MAX: usize = 100;
 
@@ -60,46 +55,41 @@ const TOKEN_PATH: &str = "/computeMetadata/v1/instance/service-accounts/default/
 /// The word for operators when there is no access token.
 pub const NO_TOKEN: &str = "no_access_token";
 
-/// Where FCM is, who we are, and the limits.
-#[derive(Debug, Clone)]
-pub struct FcmConfig {
-    /// The name of this transport, for logs.
-    pub name: String,
-    /// Read again when their file changes.
-    pub credentials: Credentials,
-    /// The Firebase project; without it, that of the service account.
-    pub project_id: Option<String>,
-    /// Scheme, host and port of the API.
-    pub base_url: String,
-    /// Certificates to trust, in PEM; without, those of the machine.
-    pub ca_file: Option<PathBuf>,
-    /// Most connections, 1 to [`CONNECTIONS_MAX`]; opened when all are full.
-    pub connections: usize,
-    /// Most requests at a time on one of them, 1 to [`STREAMS_MAX`].
-    pub streams: usize,
-    /// What becomes of a message of which nobody knows whether FCM took it.
-    pub on_ambiguous: OnAmbiguous,
-    /// Where an app confirms that it has a message; `None` asks for no confirmation.
-    pub confirm_to: Option<String>,
-    /// How much FCM takes.
-    pub quotas: Quotas,
-    /// Timeouts and ages of connections.
-    pub timing: Timing,
-    /// The key of the configuration that says where the API is, for log lines and errors.
-    pub base_url_key: String,
-    /// The same for the service account, which names the server of access tokens.
-    pub credentials_key: String,
-    /// Asks for the files to be read again, with each change of the number.
-    pub reload: watch::Receiver<u64>,
-}
-
-/// Where the access tokens come from.
-#[derive(Debug, Clone)]
-pub enum Credentials {
-    /// A service account, as a file of Google's console.
-    File(PathBuf),
-    /// The metadata server of the machine, at this host.
-    Metadata(String),
+settings! {
+    /// A Firebase project: where FCM is, who we are, and the limits.
+    pub struct FcmConfig {
+        /// The service account, as a file of Google's console. Without it the metadata server of the machine is asked.
+        pub credentials_file: Option<PathBuf> = None;
+        /// The Firebase project; without it, that of the service account.
+        pub project_id: Option<String> = None;
+        /// Scheme, host and port of the API.
+        pub base_url: String = BASE_URL.to_owned();
+        /// Certificates to trust, in PEM; without, those of the machine.
+        pub ca_file: Option<PathBuf> = None;
+        /// Most connections. The usual ones carry the default quota of 10 000/s at up to 160 ms for each answer. They
+        /// are opened as they are needed, so those beyond the need cost nothing.
+        pub connections: usize = 16, in 1..=100;
+        /// How much FCM takes.
+        "quota_per_minute" pub quotas: Quotas = Quotas::default(), in 1..=u64::MAX;
+        /// What becomes of a message of which nobody knows whether FCM took it.
+        pub on_ambiguous: OnAmbiguous = OnAmbiguous::Retry;
+        /// Whether the apps confirm what they get.
+        pub app_receipts: bool = true;
+        /// Where the metadata server is.
+        #[serde(skip)] pub metadata_host: String = "metadata.google.internal".to_owned();
+        /// The name of this transport, for logs.
+        #[serde(skip)] pub name: String = "fcm-v1".to_owned();
+        /// Most requests at a time on one connection.
+        #[serde(skip)] pub streams: usize = STREAMS_MAX;
+        /// How long to wait for what.
+        #[serde(skip)] pub timing: Timing = Timing::default();
+        /// The key of the configuration that says where the API is, for log lines and errors.
+        #[serde(skip)] pub base_url_key: String = "fcm.base_url".to_owned();
+        /// The same for the service account, which names the server of access tokens.
+        #[serde(skip)] pub credentials_key: String = "fcm.credentials_file".to_owned();
+        /// Asks for the files to be read again, with each change of the number.
+        #[serde(skip)] pub reload: watch::Receiver<u64> = watch::channel(0).1;
+    }
 }
 
 /// How long to wait for what.
@@ -173,26 +163,6 @@ struct Plan {
 }
 
 impl FcmConfig {
-    /// The settings of Google's own service.
-    pub fn new(credentials: Credentials) -> Self {
-        Self {
-            name: "fcm-v1".to_owned(),
-            credentials,
-            project_id: None,
-            base_url: BASE_URL.to_owned(),
-            ca_file: None,
-            connections: CONNECTIONS,
-            streams: STREAMS_MAX,
-            on_ambiguous: OnAmbiguous::Retry,
-            confirm_to: None,
-            quotas: Quotas::default(),
-            timing: Timing::default(),
-            base_url_key: "fcm.base_url".to_owned(),
-            credentials_key: "fcm.credentials_file".to_owned(),
-            reload: watch::channel(0).1,
-        }
-    }
-
     /// Checks the settings, and reads the files that they name, without connecting.
     ///
     /// # Errors
@@ -217,34 +187,28 @@ impl FcmConfig {
     }
 
     fn files(&self) -> FileWatch {
-        let credentials = match &self.credentials {
-            Credentials::File(path) => Some(path),
-            Credentials::Metadata(_) => None,
-        };
-        FileWatch::new(credentials.into_iter().chain(&self.ca_file).cloned().collect())
+        FileWatch::new(self.credentials_file.iter().chain(&self.ca_file).cloned().collect())
     }
 
     fn plan(&self) -> Result<Plan, Fatal> {
-        within(&[("connections", self.connections, CONNECTIONS_MAX), ("streams", self.streams, STREAMS_MAX)])?;
+        self.check_ranges("")?;
         let ca_file = self.ca_file.as_deref();
-        let (source, tokens, of_account) = match &self.credentials {
-            Credentials::File(path) => {
+        let (source, tokens, of_account) = match &self.credentials_file {
+            Some(path) => {
                 let account = Account::read(path)?;
                 let key = format!("token_uri in {}, {}", path.display(), self.credentials_key);
                 let tokens = Address::new(account.token_uri(), "", ca_file, TOKENS, &key);
                 let project = account.project_id.clone();
                 (Source::Account(Box::new(account)), tokens, project)
             }
-            Credentials::Metadata(host) => {
-                (Source::Metadata, Address::metadata(host, TOKEN_PATH, METADATA_HOST_KEY), None)
-            }
+            None => (Source::Metadata, Address::metadata(&self.metadata_host, TOKEN_PATH, METADATA_HOST_KEY), None),
         };
-        let missing = "is not set, and no service account names a project";
+        let missing = || SettingError::missing("project_id", "no service account names a project");
         let found = self.project_id.clone().or(of_account);
-        let project = found.ok_or_else(|| SettingError::new("project_id", missing))?;
+        let project = found.ok_or_else(missing)?;
         let legal = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'.' | b':');
         if project.is_empty() || !project.bytes().all(legal) {
-            return Err(SettingError::new("project_id", "is neither a project's id nor its number").into());
+            return Err(SettingError::bad("project_id", "is neither a project's id nor its number").into());
         }
         let path = format!("/v1/projects/{project}/messages:send");
         let api = Address::new(&self.base_url, &path, ca_file, API, &self.base_url_key)

@@ -15,11 +15,9 @@ mod dial;
 pub(crate) mod driver;
 pub mod fcm_v1;
 mod http2;
-mod setting;
 
 pub use self::core::event::Counted;
 pub use self::core::snapshot::{ConnectionPhase, ConnectionState, Snapshot, Trouble};
-pub use self::setting::SettingError;
 use crate::chat::delivery::Fate;
 use crate::chat::id::{Recipient, Sid, Token, short_hash};
 use crate::chat::push::{Push, TTL_MAX};

@@ -212,7 +212,7 @@ pub(crate) fn in_seconds(seconds: i64) -> i64 {
 async fn a_token_of_each_algorithm_is_a_password() {
     for mint in [Mint::secret(), Mint::rsa(), Mint::ec()] {
         let tokens = Tokens::new();
-        let jwt = Some(tokens.config(&mint));
+        let jwt = tokens.config(&mint);
         let world = World::bind(BrokerConfig { anonymous: false, jwt, ..config() }).await;
         let token = mint.token(&json!({ "sub": "carol", "exp": in_seconds(60), "role": "bal" }));
         for version in [V311, V5] {
@@ -235,7 +235,7 @@ async fn a_token_of_each_algorithm_is_a_password() {
 #[tokio::test]
 async fn tokens_and_passwords_stand_side_by_side() {
     let (mint, tokens, users) = (Mint::secret(), Tokens::new(), alice());
-    let jwt = Some(tokens.config(&mint));
+    let jwt = tokens.config(&mint);
     let world = World::bind(BrokerConfig { jwt, ..users.config() }).await;
     let token = mint.token(&json!({ "sub": "alice", "exp": in_seconds(60) }));
     let (mut by_token, _) = Peer::connect(&world, login("alice:1", "alice", &token)).await;
@@ -251,7 +251,7 @@ async fn tokens_and_passwords_stand_side_by_side() {
 async fn a_users_token_for_the_name_of_a_bal_or_an_admin_is_refused() {
     let (mint, tokens) = (Mint::secret(), Tokens::new());
     let users = Users::new(&[("bal1", Role::Bal), ("root", Role::Admin), ("alice", Role::User)]);
-    let (jwt, bals) = (Some(tokens.config(&mint)), ["shop".to_owned()].into());
+    let (jwt, bals) = (tokens.config(&mint), ["shop".to_owned()].into());
     let world = World::bind(BrokerConfig { jwt, bals, ..users.config() }).await;
     let token = |name: &str, role: &str| mint.token(&json!({ "sub": name, "exp": in_seconds(60), "role": role }));
     let code = async |name: &str, token: &str| Peer::try_connect(&world, login(name, name, token)).await.1;
@@ -272,7 +272,7 @@ async fn a_users_token_for_the_name_of_a_bal_or_an_admin_is_refused() {
 #[tokio::test]
 async fn a_users_token_ends_when_its_name_becomes_a_bals() {
     let (mint, tokens) = (Mint::secret(), Tokens::new());
-    let (users, jwt) = (alice(), Some(tokens.config(&mint)));
+    let (users, jwt) = (alice(), tokens.config(&mint));
     let world = World::bind(BrokerConfig { jwt, ..users.config() }).await;
     let token = mint.token(&json!({ "sub": "carol", "exp": in_seconds(60) }));
     let (mut carol, _) = Peer::connect(&world, login("carol", "", &token)).await;
@@ -287,7 +287,7 @@ async fn a_users_token_ends_when_its_name_becomes_a_bals() {
 #[tokio::test]
 async fn the_end_of_a_token_ends_the_connection() {
     let (mint, tokens) = (Mint::secret(), Tokens::new());
-    let jwt = Some(tokens.config(&mint));
+    let jwt = tokens.config(&mint);
     let world = World::bind(BrokerConfig { anonymous: false, jwt, ..config() }).await;
     // Tokens hold five seconds longer than they say.
     let token = mint.token(&json!({ "sub": "carol", "exp": in_seconds(-3) }));
@@ -309,7 +309,7 @@ async fn new_keys_are_taken_without_a_restart() {
     let path = tokens.path("jwks");
     let write = |keys| fs::write(&path, json!({ "keys": keys }).to_string()).unwrap();
     write(json!([old.jwk("old")]));
-    let jwt = Some(JwtConfig { jwks_file: Some(path.clone()), ..JwtConfig::default() });
+    let jwt = JwtConfig { jwks_file: Some(path.clone()), ..JwtConfig::default() };
     let world = World::bind(BrokerConfig { anonymous: false, jwt, ..config() }).await;
     let token = |mint: &Mint, id: &str| {
         mint.signed(&json!({ "alg": "ES256", "kid": id }), &json!({ "sub": "carol", "exp": in_seconds(60) }))
@@ -331,7 +331,7 @@ async fn files_that_are_wrong_are_told_at_the_start() {
     let error = Broker::bind(users.config()).await.unwrap_err();
     assert!(matches!(error, BrokerError::Identity(_)));
     assert!(error.to_string().contains("users, line 1: the hash"), "{error}");
-    let jwt = Some(JwtConfig { secret_file: Some("/nonexistent".into()), ..JwtConfig::default() });
+    let jwt = JwtConfig { secret_file: Some("/nonexistent".into()), ..JwtConfig::default() };
     let error = Broker::bind(BrokerConfig { jwt, ..config() }).await.unwrap_err();
     assert!(error.to_string().starts_with("cannot read the token key /nonexistent"), "{error}");
 }

@@ -18,9 +18,12 @@ use super::world::{Users, World, config, soon};
 
 const HOME: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
-fn everywhere(identity: TlsFiles) -> Listen {
+pub(crate) fn everywhere(identity: TlsFiles) -> Listen {
     let anywhere = Some(SocketAddr::new(HOME, 0));
-    Listen { tcp: anywhere, tls: anywhere, ws: anywhere, wss: anywhere, identity: Some(identity), ..Listen::default() }
+    let TlsFiles { cert, key, client_ca: client_ca_file } = identity;
+    let (cert_file, key_file) = (Some(cert), Some(key));
+    let files = Listen { cert_file, key_file, client_ca_file, ..Listen::default() };
+    Listen { tcp: anywhere, tls: anywhere, ws: anywhere, wss: anywhere, ..files }
 }
 
 async fn open(listen: Listen, limits: BrokerLimits) -> World {
@@ -86,7 +89,7 @@ async fn both_versions_work_over_all_four() {
 
 #[tokio::test]
 async fn tls_without_a_certificate_does_not_start() {
-    let listen = Listen { identity: None, ..everywhere(Authority::new().files()) };
+    let listen = Listen { cert_file: None, ..everywhere(Authority::new().files()) };
     let refused = Broker::bind(BrokerConfig { listen, ..config() }).await;
     assert!(matches!(refused, Err(BrokerError::NoCertificate)));
     let gone = Authority::new().files();

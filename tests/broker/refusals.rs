@@ -1,10 +1,10 @@
 //! Whoever is refused or cut off: the operator has a line and a count, and the client a reason where its protocol has one.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use bytes::Bytes;
-use fcm_mqtt_bridge::broker::{BrokerConfig, BrokerLimits, JwtConfig, Listen};
+use fcm_mqtt_bridge::broker::{BrokerConfig, BrokerLimits, JwtConfig};
 use fcm_mqtt_bridge::chat::principal::Role;
 use fcm_mqtt_bridge::mqtt::AckWord;
 use fcm_mqtt_bridge::ops::clock::now_ms;
@@ -15,6 +15,7 @@ use tokio::net::TcpStream;
 use tracing::Level;
 use tracing::subscriber::DefaultGuard;
 
+use super::listeners::everywhere;
 use super::log::Log;
 use super::mint::Mint;
 use super::peer::{Connect, PUBACK, PUBCOMP, PUBREC, PUBREL, Peer, Seen, V5, V311};
@@ -167,9 +168,7 @@ async fn rest(mut stream: impl tokio::io::AsyncRead + Unpin) -> Vec<u8> {
 #[tokio::test]
 async fn whoever_takes_the_wrong_door_has_a_line_that_says_which() {
     let authority = Authority::new();
-    let anywhere = Some(SocketAddr::new(HOME, 0));
-    let identity = Some(authority.files_that_ask_for_a_certificate());
-    let listen = Listen { tcp: anywhere, tls: anywhere, ws: anywhere, wss: anywhere, identity, ..Listen::default() };
+    let listen = everywhere(authority.files_that_ask_for_a_certificate());
     let scene = Scene::bind(BrokerConfig { listen, ..config() }).await;
     let bound = scene.world.bound;
     let hello = b"\x16\x03\x01\x00\xc8\x01\x00\x00\xc4\x03\x03".as_slice();
@@ -463,7 +462,7 @@ async fn the_end_of_a_right_to_be_here_is_told() {
     let (mint, folder) = (Mint::secret(), tempfile::tempdir().unwrap());
     let key = folder.path().join("key");
     std::fs::write(&key, mint.key_file()).unwrap();
-    let jwt = Some(JwtConfig { secret_file: Some(key), ..JwtConfig::default() });
+    let jwt = JwtConfig { secret_file: Some(key), ..JwtConfig::default() };
     let users = Users::new(&[("alice", Role::User)]);
     let scene = Scene::bind(BrokerConfig { jwt, ..users.config() }).await;
     // Tokens hold five seconds longer than they say.

@@ -1,6 +1,5 @@
 //! The bridge's end of the port, and its log.
 
-use fcm_mqtt_bridge::chat::principal::Senders;
 use fcm_mqtt_bridge::mqtt::{
     BrokerLink, ClientConfig, ClientError, ClientLimits, Inbound, Outbound, Outcome, Port, Version, port, run,
 };
@@ -32,17 +31,8 @@ pub(crate) async fn soon<T>(what: impl Future<Output = T>) -> T {
 pub(crate) fn config(url: impl Into<String>, version: Version) -> ClientConfig {
     ClientConfig {
         url: url.into(),
-        url_key: "mqtt.url",
-        username: None,
-        password: None,
-        password_file: None,
         client_id: "bridge".into(),
         version,
-        ca_file: None,
-        filters: vec!["+/self/#".into()],
-        former_filters: Vec::new(),
-        will: None,
-        senders: Senders::Anonymous,
         limits: ClientLimits {
             retry_min: Duration::from_millis(20),
             retry_max: Duration::from_millis(200),
@@ -50,6 +40,7 @@ pub(crate) fn config(url: impl Into<String>, version: Version) -> ClientConfig {
             reader_probe: Duration::from_millis(50),
             ..ClientLimits::default()
         },
+        ..ClientConfig::default()
     }
 }
 

@@ -8,7 +8,7 @@ use fcm_mqtt_bridge::sim::config::CertificateConfig;
 use fcm_mqtt_bridge::sim::v1::config::{ConnectionLimits, Quotas as Sold, V1Config};
 use fcm_mqtt_bridge::sim::v1::{V1Faults, V1Handle};
 use fcm_mqtt_bridge::sim::{self, SimConfig, SimHandle};
-use fcm_mqtt_bridge::transport::fcm_v1::{self, Credentials, FcmConfig, OnAmbiguous, Quotas};
+use fcm_mqtt_bridge::transport::fcm_v1::{self, FcmConfig, OnAmbiguous, Quotas};
 use fcm_mqtt_bridge::transport::{Link, Port, Report, Send, port};
 use serde_json::Map;
 use std::path::Path;
@@ -93,9 +93,9 @@ impl Harness {
         let folder = tempfile::tempdir().unwrap();
         let (sim, stop_sim, simulator) = simulate(&plan, folder.path()).await;
         let v1 = sim.v1().unwrap();
-        let credentials = match plan.tokens_from {
-            TokensFrom::ServiceAccount => Credentials::File(v1.credentials_file().unwrap().to_owned()),
-            TokensFrom::Metadata => Credentials::Metadata(v1.token_url()["http://".len()..].replace("/token", "")),
+        let credentials_file = match plan.tokens_from {
+            TokensFrom::ServiceAccount => v1.credentials_file().map(Path::to_owned),
+            TokensFrom::Metadata => None,
         };
         let mut ca_file = folder.path().join("ca.pem");
         let base_url = match plan.route {
@@ -122,7 +122,10 @@ impl Harness {
             // What FCM takes is tried elsewhere; here it is to be kept busy.
             quotas: Quotas { project_per_minute: 60_000_000, device_per_minute: 1_000_000, device_per_hour: 1_000_000 },
             timing: plan.timing,
-            ..FcmConfig::new(credentials)
+            credentials_file,
+            metadata_host: v1.token_url()["http://".len()..].replace("/token", ""),
+            app_receipts: false,
+            ..FcmConfig::default()
         };
         let (port, outlet) = port(256, 1, 256);
         let stop_transport = CancellationToken::new();

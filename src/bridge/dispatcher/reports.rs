@@ -84,7 +84,7 @@ impl Dispatcher {
         RetryClock {
             now_ms: now_ms(),
             deadline_ms: flight.map_or(u64::MAX, |flight| flight.deadline_ms),
-            longest: Duration::from_secs(self.context.settings.retry_max_seconds),
+            longest: self.context.settings.limits.retry_max,
             permille: rand::random_range(0..=1000),
         }
     }

@@ -4,7 +4,8 @@ use super::*;
 use crate::transport::RejectedUpstream;
 
 fn small_spool() -> Settings {
-    Settings { spool: Room { rows: 2, bytes: 100_000_000 }, ..settings() }
+    let room = store::Limits { spool_rows: 2, ..store::Limits::default() };
+    Settings { room, ..settings() }
 }
 
 fn open(settings: Settings) -> Harness {

@@ -46,7 +46,7 @@ impl Credentials {
     /// Reads the files. Passwords that were recognised with those of `before` still are.
     fn read(config: &BrokerConfig, before: Option<&Self>) -> Result<Self, IdentityError> {
         let users = config.users_file.as_deref().map(users::read).transpose()?;
-        let keys = config.jwt.as_ref().map(Keys::load).transpose()?;
+        let keys = config.jwt.is_used().then(|| Keys::load(&config.jwt)).transpose()?;
         let before = before.and_then(|before| before.passwords.as_ref());
         Ok(Self { passwords: users.map(|users| Passwords::new(users, before)), keys })
     }
@@ -292,7 +292,7 @@ mod tests {
         file.save().unwrap();
         let secret = folder.path().join("secret");
         std::fs::write(&secret, "x".repeat(32)).unwrap();
-        let jwt = Some(JwtConfig { secret_file: Some(secret), ..JwtConfig::default() });
+        let jwt = JwtConfig { secret_file: Some(secret), ..JwtConfig::default() };
         let authenticator =
             Authenticator::new(&BrokerConfig { users_file: Some(path), jwt, ..BrokerConfig::default() }).unwrap();
         let why = async |password: &str| {

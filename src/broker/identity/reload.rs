@@ -14,7 +14,7 @@ use crate::ops::files::FileWatch;
 /// The files that are configured. To be made before they are read for the first time: what changes meanwhile is seen at the
 /// next look.
 pub(in crate::broker) fn watched_files(config: &BrokerConfig) -> FileWatch {
-    let JwtConfig { secret_file, key_file, jwks_file, .. } = config.jwt.clone().unwrap_or_default();
+    let JwtConfig { secret_file, key_file, jwks_file, .. } = config.jwt.clone();
     FileWatch::new([config.users_file.clone(), secret_file, key_file, jwks_file].into_iter().flatten().collect())
 }
 

@@ -94,9 +94,9 @@ impl Listeners {
 
 /// The certificate, where a listener needs one.
 fn identity(listen: &Listen) -> Result<Option<Identity>, BrokerError> {
-    match &listen.identity {
-        _ if listen.tls.or(listen.wss).is_none() => Ok(None),
-        Some(files) => Ok(Some(Identity::load(files)?)),
+    match listen.identity() {
+        _ if !listen.needs_certificate() => Ok(None),
+        Some(files) => Ok(Some(Identity::load(&files)?)),
         None => Err(BrokerError::NoCertificate),
     }
 }

@@ -2,7 +2,7 @@
 
 use super::ErrorCode;
 use crate::chat::id::{Sid, Token};
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize, Serializer};
 use std::collections::BTreeMap;
 
 /// How the bridge is, retained. With `state` offline it is also the bridge's will.
@@ -37,7 +37,7 @@ pub enum BridgeState {
 }
 
 /// The kind of broker in use.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum BrokerKind {
     /// The bridge's own.

@@ -1,6 +1,8 @@
 use super::*;
 use crate::chat::transport::Transport;
-use crate::config::Fcm;
+use crate::config::FcmConfig;
+use crate::config::fields::Kind;
+use crate::config::sections::kind_at;
 use std::io::Write;
 
 const MINIMUM: &str = "[ccs]\nsender_id = \"1\"\napi_key = \"k\"\n";
@@ -59,7 +61,7 @@ fn unknown_keys_are_refused_with_the_nearest_right_name() {
 #[test]
 fn routes_keep_their_dots_and_capitals() {
     let text = format!("{MINIMUM}[routes]\n\"com.Example.chat\" = \"client1\"\ndefault_bal = \"client2\"\n");
-    let (categories, default) = load_text(&text).unwrap().settings.owners().unwrap();
+    let (categories, default) = load_text(&text).unwrap().settings.routes.owners().unwrap();
     assert_eq!(categories["com.Example.chat"].as_str(), "client1");
     assert_eq!(default.unwrap().as_str(), "client2");
     assert!(refusal(&format!("{MINIMUM}[routes]\ndefault_bal = \"a/b\"\n")).contains("routes.default_bal"));
@@ -67,7 +69,7 @@ fn routes_keep_their_dots_and_capitals() {
         [("BRIDGE__ROUTES__com.Example.chat", "client1"), ("BRIDGE__ROUTES", "{ \"com.Example.chat\" = \"client1\" }")]
     {
         let environment = [(key, value), ("BRIDGE__ROUTES__DEFAULT_BAL", "client2"), ("BRIDGE__ROUTES__com.x__y", "z")];
-        let (categories, default) = load_with(MINIMUM, &environment).unwrap().settings.owners().unwrap();
+        let (categories, default) = load_with(MINIMUM, &environment).unwrap().settings.routes.owners().unwrap();
         assert_eq!((categories["com.Example.chat"].as_str(), categories["com.x__y"].as_str()), ("client1", "z"));
         assert_eq!(default.unwrap().as_str(), "client2");
     }
@@ -97,13 +99,13 @@ fn lists_and_tables_come_from_the_environment_too() {
     ];
     let text = format!("{MINIMUM}[broker]\nusers_file = \"users\"\nws_origins = [\"https://c\"]\n[bals.client3]\n");
     let settings = load_with(&text, &environment).unwrap().settings;
-    assert_eq!(settings.broker.ws_origins, ["https://a", "https://b"]);
+    assert_eq!(settings.broker.listen.origins, ["https://a", "https://b"]);
     let apps: Vec<_> = settings.transport.categories.keys().map(String::as_str).collect();
     assert_eq!(apps, ["com.Example.Other", "com.Example.chat"]);
-    assert_eq!(settings.fcm.projects["shop"].connections, Some(3));
+    assert_eq!(settings.fcm.projects["shop"].connections, 3);
     assert_eq!(settings.bals.keys().collect::<Vec<_>>(), ["Client1", "client2", "client3"]);
     let list = [("BRIDGE__BROKER__WS_ORIGINS", "[\"https://d\"]")];
-    assert_eq!(load_with(&text, &list).unwrap().settings.broker.ws_origins, ["https://d"]);
+    assert_eq!(load_with(&text, &list).unwrap().settings.broker.listen.origins, ["https://d"]);
     for (key, value, told) in [
         ("BRIDGE__BROKER__WS_ORIGINS", "[hush", "wants a list of texts, in TOML and on one line, such as "),
         ("BRIDGE__ROUTES", "hush", "wants a section (a table of keys and values), in TOML and on one line"),
@@ -114,6 +116,75 @@ fn lists_and_tables_come_from_the_environment_too() {
         let refused = load_with(MINIMUM, &[(key, value)]).unwrap_err().to_string();
         assert!(refused.starts_with(&format!("`{key}`: {told}")) && !refused.contains("hush"), "{refused}");
         assert_eq!(refused.contains("this is JSON"), value.contains(':'), "{value}: {refused}");
+    }
+}
+
+/// What differs from `value`, as the environment has it.
+fn another(path: &[&str], value: &Value) -> String {
+    match (kind_at(path), value) {
+        (Kind::Number, value) => (value.as_u64().unwrap() + 1).to_string(),
+        (Kind::Switch, value) => (!value.as_bool().unwrap()).to_string(),
+        (Kind::OneOf(words), value) => words.iter().rfind(|word| value != **word).unwrap().to_string(),
+        (Kind::List, _) => "a, b".to_owned(),
+        (Kind::Section(_) | Kind::Names, _) => "{ x = {} }".to_owned(),
+        (Kind::Text, _) if path[1].starts_with("listen") => "127.0.0.1:7".to_owned(),
+        (kind, _) => {
+            assert_eq!(kind, Kind::Text, "{path:?}");
+            "other".to_owned()
+        }
+    }
+}
+
+#[test]
+fn the_environment_reaches_every_key() {
+    let read = |name: &str, value: &str| {
+        let environment = HashMap::from([(name.to_owned(), value.into())]);
+        serde_json::to_value(layers::read(None, &environment).unwrap().0).unwrap()
+    };
+    let usual = serde_json::to_value(Settings::default()).unwrap();
+    let mut keys = 0;
+    for (section, settings) in usual.as_object().unwrap() {
+        for (key, value) in settings.as_object().unwrap() {
+            let path = [section.as_str(), key];
+            if kind_at(&path) == Kind::Names {
+                continue;
+            }
+            let name = format!("BRIDGE__{section}__{key}").to_uppercase();
+            let set = read(&name, &another(&path, value));
+            assert_ne!(set[section][key], *value, "{name}");
+            let changed = set.as_object().unwrap().iter().filter(|(name, settings)| usual[*name] != **settings);
+            assert_eq!(changed.count(), 1, "{name}");
+            keys += 1;
+        }
+    }
+    assert!(keys > 80, "{keys}");
+    for (name, value, section, key) in [
+        ("BRIDGE__FCM__PROJECTS", "{ shop = { connections = 3 } }", "fcm", "projects"),
+        ("BRIDGE__TRANSPORT__CATEGORIES", "{ \"a.b\" = \"ccs\" }", "transport", "categories"),
+        ("BRIDGE__ROUTES__a.b", "client1", "routes", "a.b"),
+        ("BRIDGE__BALS__CLIENT1__ACK", "explicit", "bals", "client1"),
+    ] {
+        assert_ne!(read(name, value)[section][key], usual[section][key], "{name}");
+    }
+}
+
+#[test]
+fn each_part_of_a_shared_section_knows_only_its_keys() {
+    let refused = refusal(&format!("{MINIMUM}[limits]\nbroker_conections = 5\n"));
+    assert_eq!(refused, "unknown key `limits.broker_conections`; did you mean `limits.broker_connections`?");
+    for (key, value, range) in [
+        ("limits.topic_window", "0", "must be from 1 to 10000"),
+        ("limits.queue_rows", "0", "must be at least 1"),
+        ("limits.broker_session_hours", "8761", "must be from 1 to 8760"),
+        ("limits.stop_seconds", "0", "must be at least 1"),
+        ("limits.broker_packet_bytes", "1024", "must be from 131072 to 268435455"),
+        ("ccs.window", "1001", "must be from 1 to 1000"),
+        ("fcm.connections", "0", "must be from 1 to 100"),
+    ] {
+        let (section, name) = key.split_once('.').unwrap();
+        let variable = format!("BRIDGE__{section}__{name}").to_uppercase();
+        let refused = load_with(MINIMUM, &[(&variable, value)]).unwrap_err().to_string();
+        assert_eq!(refused, format!("`{key}`: {range}"));
     }
 }
 
@@ -140,7 +211,7 @@ fn a_listener_may_be_a_port() {
     let text =
         format!("{MINIMUM}[broker]\nanonymous = true\nlisten = 2883\nlisten_ws = \"2884\"\n[ops]\nlisten = 2885\n");
     let Settings { broker, ops, .. } = load_text(&text).unwrap().settings;
-    let ports = [broker.listen.address().unwrap(), broker.listen_ws.address().unwrap(), ops.listen];
+    let ports = [broker.listen.tcp.unwrap(), broker.listen.ws.unwrap(), ops.listen];
     assert_eq!(ports.map(|address| address.to_string()), ["127.0.0.1:2883", "127.0.0.1:2884", "127.0.0.1:2885"]);
 }
 
@@ -318,7 +389,7 @@ fn every_way_that_is_named_has_its_project() {
     assert!(refusal(&text("")).contains("[fcm.projects.shop]"));
     let shop = "[fcm]\nbase_url = \"https://x\"\nconnections = 3\n[fcm.projects.shop]\nproject_id = \"s\"\n";
     let settings = load_text(&text(shop)).unwrap().settings;
-    let (default, categories) = settings.transports().unwrap();
+    let (default, categories) = settings.transport.transports().unwrap();
     assert_eq!((default.to_string(), categories["com.Example.chat"].to_string()), ("ccs".into(), "fcm-v1:shop".into()));
     let [(transport, project)] = &settings.fcm.configured()[..] else { panic!() };
     assert_eq!(
@@ -329,7 +400,7 @@ fn every_way_that_is_named_has_its_project() {
     assert!(refusal(&format!("{MINIMUM}[transport]\ndefault = \"fmc\"\n")).contains("transport.default"));
     let quota = text("[fcm]\nquota_per_minute = 900\n[fcm.projects.shop]\nproject_id = \"s\"\n");
     let [(_, project)] = &load_text(&quota).unwrap().settings.fcm.configured()[..] else { panic!() };
-    assert_eq!(project.quota_per_minute, 900, "as in [fcm]");
+    assert_eq!(project.quotas.project_per_minute, 900, "as in [fcm]");
     let nothing = text("[fcm.projects.shop]\nproject_id = \"s\"\nquota_per_minute = 0\n");
     assert!(refusal(&nothing).contains("fcm.projects.shop.quota_per_minute"));
     let nameless = format!("{MINIMUM}[fcm.projects.shop]\nconnections = 2\n");
@@ -346,7 +417,7 @@ fn the_service_account_of_the_environment_is_for_projects_that_name_none() {
     let account = ("GOOGLE_APPLICATION_CREDENTIALS", "/run/account.json");
     let files = |text: &str| {
         let settings = load_with(text, &[account]).unwrap().settings;
-        let file = |(transport, fcm): (Transport, Fcm)| {
+        let file = |(transport, fcm): (Transport, FcmConfig)| {
             (transport.to_string(), fcm.credentials_file.unwrap().display().to_string())
         };
         settings.fcm.configured().into_iter().map(file).collect::<Vec<_>>()
@@ -368,5 +439,5 @@ fn the_service_account_of_the_environment_is_for_projects_that_name_none() {
     let nameless = load_with(&format!("{MINIMUM}[fcm.projects.a]\n"), &[account]).unwrap_err().to_string();
     assert!(nameless.contains("fcm.projects.a.project_id"), "{nameless}");
     let empty = load_with(&format!("{sent}[fcm]\nproject_id = \"p\"\n"), &[(account.0, "")]).unwrap();
-    assert_eq!(empty.settings.fcm.credentials_file, None, "the metadata server's turn");
+    assert_eq!(empty.settings.fcm.own.credentials_file, None, "the metadata server's turn");
 }

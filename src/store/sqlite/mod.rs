@@ -74,6 +74,7 @@ mod tests;
 mod tx;
 pub(super) mod writer;
 
+pub use super::Settings;
 pub use file::check;
 pub use inspect::Inspector;
-pub use open::{Settings, WriterThread, open};
+pub use open::{WriterThread, open};

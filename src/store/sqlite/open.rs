@@ -2,46 +2,12 @@
 
 use super::writer::{Queue, Writer};
 use super::{fault, file, recover};
-use crate::chat::transport::Transport;
 use crate::store::board::Board;
-use crate::store::{CloseError, Limits, OpenError, Recovery, Store};
-use std::path::PathBuf;
+use crate::store::{CloseError, OpenError, Recovery, Settings, Store};
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
-use std::time::Duration;
 use tokio::runtime::Builder;
 use tokio::sync::oneshot;
-
-/// Where the store is and how much it holds.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Settings {
-    /// The file. Beside it SQLite keeps `-wal` and `-shm`, and the store a `.lock`, and `.schema-N` when it has changed it.
-    pub path: PathBuf,
-    /// Beyond these, messages are refused, and settled ones forgotten.
-    pub limits: Limits,
-    /// The transports that there are. What was to go by another one, of an earlier configuration, goes by the first of them.
-    pub transports: Vec<Transport>,
-    /// Verbs that may wait for the writer thread; beyond it, who asks waits.
-    pub queue: usize,
-    /// How long to wait before trying again when the disk refuses.
-    pub retry_pause: Duration,
-    /// How long a deferred verb waits for another one to share its transaction.
-    pub patience: Duration,
-}
-
-impl Settings {
-    /// A store at `path` with the default limits.
-    pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self {
-            path: path.into(),
-            limits: Limits::default(),
-            transports: vec![Transport::default()],
-            queue: 2048,
-            retry_pause: Duration::from_secs(1),
-            patience: Duration::from_millis(100),
-        }
-    }
-}
 
 /// Owns the writer thread. Whoever opened the store closes it, after everybody who writes has stopped.
 #[derive(Debug)]

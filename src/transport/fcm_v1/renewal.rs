@@ -65,8 +65,8 @@ impl Renewal {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::transport::fcm_v1::FcmConfig;
     use crate::transport::fcm_v1::token::account_file;
-    use crate::transport::fcm_v1::{Credentials, FcmConfig};
     use std::fs;
 
     #[tokio::test(start_paused = true)]
@@ -76,7 +76,8 @@ mod tests {
         fs::write(ca.path(), authority()).unwrap();
         let config = FcmConfig {
             ca_file: Some(ca.path().to_owned()),
-            ..FcmConfig::new(Credentials::File(account.path().to_owned()))
+            credentials_file: Some(account.path().to_owned()),
+            ..FcmConfig::default()
         };
         let (_nobody_asks, reload) = watch::channel(0);
         let (files, Plan { api, .. }) = (config.files(), config.plan().unwrap());

@@ -5,6 +5,7 @@ use super::token::{self, Bearer, Failure, TokenSource};
 use super::{FcmConfig, NO_TOKEN, OnAmbiguous, encode};
 use crate::chat::delivery::Fate;
 use crate::chat::push::Target;
+use crate::chat::topic::APP_RECEIPTS;
 use crate::fcm::budget::{Budget, Charge, Grant};
 use crate::fcm::health::{self, Health, QUOTA, Standing, Ticket};
 use crate::fcm::judge::{BROKEN, judge};
@@ -28,7 +29,7 @@ const WAIT_HERE_MAX: Duration = Duration::from_secs(1);
 const TOKEN_WAIT: Duration = Duration::from_secs(5);
 
 pub(super) struct FcmService {
-    confirm_to: Option<String>,
+    app_receipts: bool,
     on_ambiguous: OnAmbiguous,
     /// Where the API is, for operators.
     server: String,
@@ -63,7 +64,7 @@ pub(super) struct Flight {
 impl FcmService {
     pub(super) fn new(config: &FcmConfig, server: String, tokens: TokenSource) -> Self {
         Self {
-            confirm_to: config.confirm_to.clone(),
+            app_receipts: config.app_receipts,
             on_ambiguous: config.on_ambiguous,
             server,
             tokens,
@@ -108,7 +109,7 @@ impl FcmService {
 
     fn prepare(&self, send: &Send, now_ms: u64) -> Result<(target::Target, Request), RequestError> {
         let (ttl_s, id) = (send.ttl_left(now_ms), send.sid.to_string());
-        let message = encode::message(&send.push, id, ttl_s, self.confirm_to.as_deref())?;
+        let message = encode::message(&send.push, id, ttl_s, self.app_receipts.then_some(APP_RECEIPTS))?;
         let target = message.target.clone();
         Ok((target, translate(message, now_ms / 1000)?))
     }

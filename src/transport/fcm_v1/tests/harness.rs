@@ -11,7 +11,7 @@ use crate::transport::dial::Dialer;
 use crate::transport::fcm_v1::address::Address;
 use crate::transport::fcm_v1::renewal::Renewal;
 use crate::transport::fcm_v1::token::{self, Source};
-use crate::transport::fcm_v1::{Credentials, FcmConfig, Plan, drive};
+use crate::transport::fcm_v1::{FcmConfig, Plan, drive};
 use crate::transport::{Link, Port, Report, Send, port};
 use serde_json::{Map, json};
 use std::sync::Arc;
@@ -41,7 +41,7 @@ pub(super) struct Harness {
 }
 
 pub(in crate::transport::fcm_v1) fn config() -> FcmConfig {
-    FcmConfig { connections: 1, ..FcmConfig::new(Credentials::Metadata("memory".to_owned())) }
+    FcmConfig { metadata_host: "memory".to_owned(), connections: 1, app_receipts: false, ..FcmConfig::default() }
 }
 
 /// An answer with a token that is good for so long.

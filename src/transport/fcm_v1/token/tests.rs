@@ -2,7 +2,7 @@ use super::*;
 use crate::ops::files::{FileWatch, LOOK};
 use crate::transport::dial::Dialer;
 use crate::transport::fcm_v1::tests::harness::{http_answer, soon, token_for};
-use crate::transport::fcm_v1::{Credentials, Fatal, FcmConfig, Plan};
+use crate::transport::fcm_v1::{Fatal, FcmConfig, Plan};
 use crate::transport::tests::log::Log;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -34,7 +34,7 @@ impl Rig {
 
     /// One whose service account is in a file.
     fn of_file(path: PathBuf, answer: String) -> Self {
-        let config = FcmConfig::new(Credentials::File(path.clone()));
+        let config = FcmConfig { credentials_file: Some(path.clone()), ..FcmConfig::default() };
         let read = move || {
             let Plan { source, api, .. } = config.plan()?;
             Ok((source, api.uri.path().to_owned()))

@@ -1,7 +1,7 @@
 //! Servers of access tokens that are not Google's, over real sockets and TLS.
 
 use super::*;
-use crate::transport::fcm_v1::{Credentials, FcmConfig, Plan};
+use crate::transport::fcm_v1::{FcmConfig, Plan};
 use bytes::Bytes;
 use serde_json::json;
 use std::io::Write;
@@ -87,7 +87,8 @@ impl Server {
     async fn fetch(&self) -> Result<Fresh, FetchError> {
         let config = FcmConfig {
             ca_file: Some(self.ca.path().to_owned()),
-            ..FcmConfig::new(Credentials::File(self.account.path().to_owned()))
+            credentials_file: Some(self.account.path().to_owned()),
+            ..FcmConfig::default()
         };
         let Plan { source, tokens, .. } = config.plan().unwrap();
         source.fetch(&tokens).await

@@ -1,0 +1,115 @@
+//! What can be set of the bridge: which messages go where, who is a BAL, and limits.
+
+use crate::chat::id::Owner;
+use crate::chat::message::Limits as MessageLimits;
+use crate::chat::transport::Transport;
+use crate::ops::setting::{self, Seconds, SettingError, settings};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+settings! {
+    /// Limits of the bridge.
+    pub struct Limits {
+        /// Largest payload taken from a client, in bytes. topics.md promises payloads of up to 65,536 bytes; the broker
+        /// takes at most 1 MiB.
+        pub payload_bytes: usize = 65_536, in 1_024..=1_048_576;
+        /// Most publishes of clients that wait for their commit at one time.
+        pub inflight_publishes: usize = 1_000, in 1..=60_000;
+        /// Most unconfirmed publications of the bridge on one topic.
+        pub topic_window: usize = 500, in 1..=10_000;
+        /// Longest wait before a refused message is tried again.
+        #[serde(with = "Seconds")]
+        "retry_max_seconds" pub retry_max: Duration = Duration::from_secs(3_600), in 1..=u64::MAX;
+    }
+}
+
+impl Limits {
+    /// Limits of a client's message.
+    pub(crate) fn message(&self) -> MessageLimits {
+        MessageLimits { payload_bytes: self.payload_bytes, ..MessageLimits::default() }
+    }
+}
+
+settings! {
+    /// `[transport]`: by which transport messages go to the devices.
+    pub struct TransportSection {
+        /// The transport of messages that nothing else decides about.
+        pub default: String = Transport::default().to_string();
+        /// App package name to transport.
+        pub categories: BTreeMap<String, String> = BTreeMap::new();
+    }
+}
+
+impl TransportSection {
+    /// Which transports are wanted: the default, and those of the categories.
+    ///
+    /// # Errors
+    /// When a text names no transport.
+    pub fn transports(&self) -> Result<(Transport, HashMap<String, Transport>), SettingError> {
+        let parse = |key: &str, text: &str| {
+            Transport::parse(text).map_err(|fault| SettingError::bad(key, format!("this {fault}")))
+        };
+        let categories = self
+            .categories
+            .iter()
+            .map(|(app, text)| Ok((app.clone(), parse(&format!("transport.categories.\"{app}\""), text)?)))
+            .collect::<Result<_, _>>()?;
+        Ok((parse("transport.default", &self.default)?, categories))
+    }
+}
+
+/// `[routes]`: app package name to BAL, and `default_bal` for all others.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Routes {
+    /// Gets what no other route names.
+    pub default_bal: Option<String>,
+    /// App package name to BAL.
+    #[serde(flatten)]
+    pub categories: BTreeMap<String, String>,
+}
+
+impl setting::Settings for Routes {}
+
+impl Routes {
+    /// The BAL of each app, and of all others.
+    ///
+    /// # Errors
+    /// When a name cannot be a topic level.
+    pub fn owners(&self) -> Result<(HashMap<String, Owner>, Option<Owner>), SettingError> {
+        let categories = self
+            .categories
+            .iter()
+            .map(|(app, bal)| Ok((app.clone(), owner(&format!("routes.\"{app}\""), bal)?)))
+            .collect::<Result<_, _>>()?;
+        Ok((categories, self.default_bal.as_ref().map(|bal| owner("routes.default_bal", bal)).transpose()?))
+    }
+}
+
+/// The BAL that `key` names.
+///
+/// # Errors
+/// When the name cannot be a topic level.
+pub fn owner(key: &str, name: &str) -> Result<Owner, SettingError> {
+    Owner::new(name).map_err(|why| SettingError::bad(key, format!("this cannot be the name of a BAL: it {why}")))
+}
+
+/// How upstream messages to a BAL are known to have arrived.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AckMode {
+    /// By the MQTT acknowledgement.
+    #[default]
+    Mqtt,
+    /// By a `received` on `{bal}/self/receipts`.
+    Explicit,
+}
+
+settings! {
+    /// `[bals.NAME]`
+    pub struct Bal {
+        /// What counts as arrived.
+        pub ack: AckMode = AckMode::Mqtt;
+    }
+}
