@@ -1,7 +1,7 @@
 //! The command line: what can be asked of the program. `--help` is written to be learned from.
 
 use crate::ops::setting::address;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
